@@ -1,0 +1,8 @@
+"""`python -m mlae_lab`: the lab without a browser."""
+
+import sys
+
+from mlae_lab.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

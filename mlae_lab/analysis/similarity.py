@@ -1,0 +1,58 @@
+"""Cosine similarity between the experts of a layer (paper, appendix A.4), from the factors alone.
+
+    cos(λ_i B_i A_i, λ_j B_j A_j) = sign(λ_i λ_j) ⟨B_iA_i, B_jA_j⟩ / (‖B_iA_i‖ ‖B_jA_j‖)
+    ⟨B_iA_i, B_jA_j⟩ = Σ (B_iᵀ B_j) ∘ (A_i A_jᵀ)
+
+so no d_out x d_in matrix is ever built: two Gram matrices of size E k, summed over k x k blocks.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from mlae_lab.core.events import SimilarityStats
+from mlae_lab.model.inject import Experts
+
+
+@torch.no_grad()
+def cosines(a: torch.Tensor, b: torch.Tensor, coefficient: torch.Tensor, rank: int = 1) -> torch.Tensor:
+    """Cosine between all pairs of experts, (E, E) float64.
+
+    a: (E k, d_in), b: (d_out, E k), coefficient: (E,). An expert of norm 0 (a fresh one) has
+    cosine 0 with every other and 1 with itself.
+    """
+    a, b = a.double(), b.double()
+    experts = coefficient.numel()
+    gram = (a @ a.t()) * (b.t() @ b)
+    gram = gram.reshape(experts, rank, experts, rank).sum((1, 3))
+    norm = gram.diagonal().clamp_min(0).sqrt()
+    scale = torch.where(norm > 0, coefficient.double().sign() / norm.clamp_min(1e-300), 0.0)
+    cosine = (gram * scale[:, None] * scale[None, :]).clamp(-1, 1)
+    return cosine.fill_diagonal_(1.0)
+
+
+def off_diagonal_means(cosine: torch.Tensor) -> tuple[float | None, float | None]:
+    """(signed, absolute) mean over the pairs i ≠ j; (None, None) for fewer than two experts."""
+    experts = len(cosine)
+    if experts < 2:
+        return None, None
+    pairs = experts * (experts - 1)
+    return (
+        float((cosine.sum() - cosine.trace()) / pairs),
+        float((cosine.abs().sum() - cosine.diagonal().abs().sum()) / pairs),
+    )
+
+
+def similarity_stats(experts: Experts, epoch: int) -> SimilarityStats:
+    """Similarity of every row of a plan as it is now."""
+    signed, absolute, matrices = [], [], []
+    for target in experts.plan.targets:
+        layer = experts.layers.get(target)
+        matrix = (
+            cosines(layer.a.cpu(), layer.b.cpu(), layer.coefficient.cpu(), layer.rank) if layer else torch.zeros(0, 0)
+        )
+        means = off_diagonal_means(matrix)
+        signed.append(means[0])
+        absolute.append(means[1])
+        matrices.append(tuple(tuple(round(v, 5) for v in row) for row in matrix.tolist()))
+    return SimilarityStats(epoch, tuple(signed), tuple(absolute), tuple(matrices))

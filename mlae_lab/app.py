@@ -1,0 +1,19 @@
+"""The lab: `streamlit run mlae_lab/app.py`, from any working directory, installed or not."""
+
+import sys
+from pathlib import Path
+
+# Streamlit puts this file's folder on the path, not the repository. Replace it rather than add to it: while
+# mlae_lab/ is on the path, a module in it would shadow a library of the same name.
+_ROOT = Path(__file__).resolve().parents[1]
+sys.path[:] = [str(_ROOT), *(p for p in sys.path if Path(p).resolve() != _ROOT / "mlae_lab")]
+
+import streamlit as st  # noqa: E402
+
+from mlae_lab.places import ASSETS  # noqa: E402
+from mlae_lab.ui import navigation, page  # noqa: E402
+
+st.set_page_config(page_icon=str(ASSETS / "icon.png"), layout="wide")
+st.logo(str(ASSETS / "logo.svg"), size="large")
+page.dress()
+st.navigation(navigation.sections()).run()

@@ -1,0 +1,181 @@
+"""The tasks and backbones that the lab knows, as tables: the paper's 24 tasks and four bundled ones.
+
+Counts are VTAB's and VPT's own (task_adaptation's tests; 90/10 cuts of the official training sets
+for FGVC). Whether a task's pictures are on this machine is not known here: `data.tasks` looks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import Enum
+
+
+class Group(str, Enum):
+    BUNDLED = "Bundled"
+    NATURAL = "Natural"
+    SPECIALIZED = "Specialized"
+    STRUCTURED = "Structured"
+    FGVC = "FGVC"
+
+
+class CatalogError(ValueError):
+    """A name that the catalog does not hold; its text says which would work."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One classification task.
+
+    name: as on the command line; title: as on the screen; sizes are picture counts per split.
+    question: what the classes tell apart. source: the data set; licence: its terms in short.
+    aliases: other names in use for the same task.
+    """
+
+    name: str
+    title: str
+    group: Group
+    classes: int
+    train: int
+    val: int
+    test: int
+    question: str
+    source: str
+    licence: str
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def bundled(self) -> bool:
+        return self.group is Group.BUNDLED
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen network. targets are the qkv layers of all blocks, each (width, 3 width).
+
+    parameters: without head. picture: side of the input in pixels. tokens: per picture, class
+    token included. bundled: weights lie in `assets/`; trained: False for the random control.
+    """
+
+    name: str
+    title: str
+    layers: int
+    width: int
+    heads: int
+    picture: int
+    tokens: int
+    parameters: int
+    bundled: bool
+    trained: bool
+    note: str
+
+    def shapes(self, targets: tuple[str, ...]) -> dict[str, tuple[int, int]]:
+        """(d_in, d_out) of the named linear layers. Raises CatalogError for a name that is not one of its layers."""
+        widths = {"attn.qkv": (self.width, 3 * self.width), "attn.proj": (self.width, self.width),
+                  "mlp.fc1": (self.width, 4 * self.width), "mlp.fc2": (4 * self.width, self.width)}  # fmt: skip
+        known = {f"blocks.{i}.{module}": shape for i in range(self.layers) for module, shape in widths.items()}
+        for target in targets:
+            if target not in known:
+                raise CatalogError(
+                    f"{target} is not a linear layer of {self.name}: it has {self.layers} blocks, "
+                    f"blocks.0.attn.qkv to blocks.{self.layers - 1}.attn.qkv (and attn.proj, mlp.fc1, mlp.fc2)"
+                )
+        return {target: known[target] for target in targets}
+
+
+def _vtab(name: str, title: str, group: Group, classes: int, test: int, question: str, source: str, licence: str,
+          *aliases: str) -> Task:  # fmt: skip
+    return Task(name, title, group, classes, 800, 200, test, question, source, licence, aliases)
+
+
+_B, _N, _S, _T, _F = Group.BUNDLED, Group.NATURAL, Group.SPECIALIZED, Group.STRUCTURED, Group.FGVC
+
+TASKS: tuple[Task, ...] = (
+    Task("digits", "Digits", _B, 10, 800, 200, 797, "Which digit was written?",
+         "UCI Optical Recognition of Handwritten Digits, 8 x 8 grey (Alpaydin and Kaynak 1998)", "CC BY 4.0"),
+    Task("fashion", "Fashion-MNIST-1k", _B, 10, 800, 200, 2000, "Which piece of clothing is it?",
+         "Fashion-MNIST, 28 x 28 grey (Xiao et al. 2017), a subset", "MIT",
+         ("fashion_mnist", "fashion_mnist_1k", "fashion1k")),
+    Task("dsprites_loc_rendered", "dSprites-Loc, rendered", _B, 16, 800, 200, 2000, "How far right is the shape?",
+         "dSprites (Matthey et al. 2017), rendered here from its formula", "Apache-2.0 (original data set)",
+         ("dsprites_loc_bundled",)),
+    Task("dsprites_ori_rendered", "dSprites-Ori, rendered", _B, 16, 800, 200, 2000, "How far is the shape turned?",
+         "dSprites (Matthey et al. 2017), rendered here from its formula", "Apache-2.0 (original data set)",
+         ("dsprites_ori_bundled",)),
+    _vtab("cifar", "CIFAR-100", _N, 100, 10_000, "Which of 100 objects?", "CIFAR-100 (Krizhevsky 2009)",
+          "none stated", "cifar100"),
+    _vtab("caltech101", "Caltech-101", _N, 102, 6_084, "Which of 101 objects, or background?",
+          "Caltech-101 (Fei-Fei et al. 2004)", "CC BY 4.0"),
+    _vtab("dtd", "DTD", _N, 47, 1_880, "Which texture?", "Describable Textures (Cimpoi et al. 2014)", "research use"),
+    _vtab("oxford_flowers102", "Flowers-102", _N, 102, 6_149, "Which flower?",
+          "102 Category Flowers (Nilsback and Zisserman 2008)", "none stated", "flowers102"),
+    _vtab("oxford_iiit_pet", "Pets", _N, 37, 3_669, "Which breed of cat or dog?", "Oxford-IIIT Pet (Parkhi et al. 2012)",
+          "CC BY-SA 4.0", "oxford_pet", "pets"),
+    _vtab("svhn", "SVHN", _N, 10, 26_032, "Which house-number digit?", "Street View House Numbers (Netzer et al. 2011)",
+          "non-commercial"),
+    _vtab("sun397", "SUN397", _N, 397, 21_750, "Which scene?", "SUN397 (Xiao et al. 2010)", "research use"),
+    _vtab("patch_camelyon", "Camelyon", _S, 2, 32_768, "Does the tissue hold a tumour?",
+          "PatchCamelyon (Veeling et al. 2018)", "CC0"),
+    _vtab("eurosat", "EuroSAT", _S, 10, 5_400, "What covers the land?", "EuroSAT (Helber et al. 2019)", "MIT"),
+    _vtab("resisc45", "Resisc45", _S, 45, 6_300, "Which kind of place, from above?", "NWPU-RESISC45 (Cheng et al. 2017)",
+          "not clearly licensed"),
+    _vtab("diabetic_retinopathy", "Retinopathy", _S, 5, 42_670, "How ill is the retina?",
+          "Diabetic Retinopathy Detection (Kaggle and EyePACS 2015)", "Kaggle competition rules", "retinopathy"),
+    _vtab("clevr_count", "Clevr-Count", _T, 8, 15_000, "How many objects?", "CLEVR (Johnson et al. 2017)", "CC BY 4.0"),
+    _vtab("clevr_dist", "Clevr-Dist", _T, 6, 15_000, "How far is the nearest object?", "CLEVR (Johnson et al. 2017)",
+          "CC BY 4.0", "clevr_distance"),
+    _vtab("dmlab", "DMLab", _T, 6, 22_735, "How far is the reward, and is it good?", "DMLab frames (Zhai et al. 2019)",
+          "none stated"),
+    _vtab("kitti", "KITTI-Dist", _T, 4, 711, "How far is the nearest car?", "KITTI (Geiger et al. 2012)",
+          "CC BY-NC-SA 3.0", "kitti_distance"),
+    _vtab("dsprites_loc", "dSpr-Loc", _T, 16, 73_728, "How far right is the shape?", "dSprites (Matthey et al. 2017)",
+          "Apache-2.0", "dsprites_location"),
+    _vtab("dsprites_ori", "dSpr-Ori", _T, 16, 73_728, "How far is the shape turned?", "dSprites (Matthey et al. 2017)",
+          "Apache-2.0", "dsprites_orientation"),
+    _vtab("smallnorb_azi", "sNORB-Azim", _T, 18, 12_150, "From which side?", "Small NORB (LeCun et al. 2004)",
+          "research use, not for sale", "smallnorb_azimuth"),
+    _vtab("smallnorb_ele", "sNORB-Ele", _T, 9, 12_150, "From how high?", "Small NORB (LeCun et al. 2004)",
+          "research use, not for sale", "smallnorb_elevation"),
+    Task("cub", "CUB-200-2011", _F, 200, 5_394, 600, 5_794, "Which bird?", "CUB-200-2011 (Wah et al. 2011)",
+         "non-commercial", ("cub_200_2011", "CUB_200_2011")),
+    Task("nabirds", "NABirds", _F, 555, 21_536, 2_393, 24_633, "Which North American bird?",
+         "NABirds (Van Horn et al. 2015)", "non-commercial"),
+    Task("oxford_flowers", "Oxford Flowers", _F, 102, 1_020, 1_020, 6_149, "Which flower?",
+         "102 Category Flowers (Nilsback and Zisserman 2008)", "none stated", ("OxfordFlower",)),
+    Task("stanford_dogs", "Stanford Dogs", _F, 120, 10_800, 1_200, 8_580, "Which breed of dog?",
+         "Stanford Dogs (Khosla et al. 2011)", "non-commercial", ("StanfordDogs",)),
+    Task("stanford_cars", "Stanford Cars", _F, 196, 7_329, 815, 8_041, "Which make and model?",
+         "Stanford Cars (Krause et al. 2013)", "non-commercial", ("StanfordCars",)),
+)  # fmt: skip
+
+BACKBONES: tuple[Backbone, ...] = (
+    Backbone("lab_vit_12x128", "Lab ViT 12 x 128", 12, 128, 4, 48, 37, 2_477_632, True, True,
+             "bundled; pretrained on procedural pictures by this project, a stand-in for ViT-B/16"),
+    Backbone("lab_vit_12x128.random", "Lab ViT, random weights", 12, 128, 4, 48, 37, 2_477_632, True, False,
+             "the same network without pretraining: the control"),
+    Backbone("vit_base_patch16_224.orig_in21k", "ViT-B/16, ImageNet-21k", 12, 768, 12, 224, 197, 85_798_656, False, True,
+             "the paper's backbone; its weights are not in this repository"),
+)  # fmt: skip
+DEFAULT_BACKBONE = BACKBONES[0].name
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("-", "_").replace(" ", "_")
+
+
+def task(name: str) -> Task:
+    """The task of that name or alias. Raises CatalogError with the nearest names for an unknown one."""
+    for entry in TASKS:
+        if _plain(name) in (_plain(entry.name), *map(_plain, entry.aliases)):
+            return entry
+    names = [entry.name for entry in TASKS]
+    near = get_close_matches(_plain(name), names, 3, 0.5) or [e.name for e in TASKS if e.bundled]
+    raise CatalogError(f"{name!r} is not a task: try {', '.join(near)}, or see all {len(names)} with `mlae_lab tasks`")
+
+
+def backbone(name: str) -> Backbone:
+    """The backbone of that name. Raises CatalogError with the known names for an unknown one."""
+    for entry in BACKBONES:
+        if name == entry.name:
+            return entry
+    raise CatalogError(f"{name!r} is not a backbone: choose from {', '.join(b.name for b in BACKBONES)}")

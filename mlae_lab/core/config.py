@@ -1,0 +1,190 @@
+"""RunConfig: everything that decides a run, frozen before its first step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+
+from mlae_lab.core import catalog
+from mlae_lab.core.patterns import dense
+from mlae_lab.core.plan import MaskPlan
+
+METHODS = ("mlae", "linear")
+PROTOCOLS = ("val", "test")
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+class ConfigError(ValueError):
+    """A setting that breaks a rule; its text gives the value, the rule and what would work."""
+
+
+@dataclass(frozen=True)
+class Badge:
+    """What must be equal before two accuracies may stand on one scale: data, weights, protocol, preprocessing."""
+
+    task: str
+    data: str
+    weights: str
+    protocol: str
+    preprocessing: str
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run.
+
+    task, backbone: names in `core.catalog`. plan: which experts; ignored by the linear probe.
+    method: "mlae", or "linear" (only the head learns). protocol: "val" trains on 800 pictures and
+    evaluates on 200; "test" trains on all 1,000 and evaluates on the test set.
+    epochs: 1 to 10,000. max_seconds: stop training after so many seconds, None for no limit; the
+    learning rate then follows the clock.
+    learning_rate, weight_decay: of AdamW (paper: 5e-4 and 1e-4). batch_size: 1 to 4096 (paper: 64).
+    warmup: share of the steps over which the learning rate rises, [0, 1) (the paper names none).
+    evaluations: how many times accuracy is measured, spread evenly over the epochs; 0: every epoch.
+    seed: of everything random. device, precision: "auto" takes a GPU with bfloat16 where there is one.
+
+    Raises ConfigError, PlanError or CatalogError at construction for anything else.
+    """
+
+    task: str
+    plan: MaskPlan = field(default_factory=dense)
+    method: str = "mlae"
+    backbone: str = catalog.DEFAULT_BACKBONE
+    protocol: str = "val"
+    epochs: int = 500
+    max_seconds: float | None = None
+    learning_rate: float = 5e-4
+    weight_decay: float = 1e-4
+    batch_size: int = 64
+    warmup: float = 0.0
+    evaluations: int = 0
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        task = catalog.task(_text(self.task, "task"))
+        object.__setattr__(self, "task", task.name)
+        backbone = catalog.backbone(_text(self.backbone, "backbone"))
+        if not isinstance(self.plan, MaskPlan):
+            raise ConfigError(f"plan is {self.plan!r}: it must be a MaskPlan")
+        if self.method == "mlae":
+            backbone.shapes(self.plan.targets)  # names a row that this backbone does not have
+        _one_of(self.method, "method", METHODS)
+        _one_of(self.protocol, "protocol", PROTOCOLS)
+        _one_of(self.device, "device", DEVICES)
+        _one_of(self.precision, "precision", PRECISIONS)
+        _whole(self.epochs, "epochs", 1, 10_000)
+        _whole(self.batch_size, "batch size", 1, 4096)
+        _whole(self.seed, "seed", 0, 2**31 - 1)
+        _whole(self.evaluations, "evaluations", 0, 10_000)
+        _number(self.learning_rate, "learning rate", 0, 10, low_is_allowed=False)
+        _number(self.weight_decay, "weight decay", 0, 10)
+        _number(self.warmup, "warmup", 0, 0.9)
+        if self.max_seconds is not None:
+            _number(self.max_seconds, "seconds", 0, 30 * 86_400, low_is_allowed=False)
+        for name in ("learning_rate", "weight_decay", "warmup", "max_seconds"):  # 1 and 1.0 are one setting, one hash
+            value = getattr(self, name)
+            object.__setattr__(self, name, value if value is None else float(value))
+
+    @property
+    def evaluated_epochs(self) -> tuple[int, ...]:
+        """Epochs (from 1) after which accuracy is measured; the last is always among them."""
+        count = self.evaluations or self.epochs
+        if count >= self.epochs:
+            return tuple(range(1, self.epochs + 1))
+        return tuple(math.ceil((i + 1) * self.epochs / count) for i in range(count))
+
+    @property
+    def what(self) -> str:
+        """What learns, in two words: "stochastic mask", "linear probe"."""
+        return f"{self.plan.kind.value} mask" if self.method == "mlae" else "linear probe"
+
+    @property
+    def badge(self) -> Badge:
+        task, backbone = catalog.task(self.task), catalog.backbone(self.backbone)
+        return Badge(
+            task=self.task,
+            data={catalog.Group.BUNDLED: "bundled", catalog.Group.FGVC: "FGVC"}.get(task.group, "VTAB-1k"),
+            weights=self.backbone,
+            protocol=f"train{task.train} → val{task.val}"
+            if self.protocol == "val"
+            else f"train{task.train + task.val} → test",
+            preprocessing=f"{backbone.picture} px bicubic, mean = std = 0.5",
+        )
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits of SHA-256 over the canonical JSON."""
+        plan = self.plan.hash if self.method == "mlae" else None  # a linear probe has no mask
+        canonical = json.dumps({**self.to_dict(), "plan": plan}, sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict:
+        """Plain data; the plan as `MaskPlan.to_dict` gives it."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"plan": self.plan.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: Mapping) -> RunConfig:
+        """The inverse of `to_dict`. Raises ConfigError for missing or unknown entries."""
+        if not isinstance(data, Mapping):
+            raise ConfigError(f"a run is a JSON object with task and plan, not {str(data)[:60]!r}")
+        missing = {"task", "plan"} - set(data)
+        if missing:
+            raise ConfigError(f"the run lacks {', '.join(sorted(missing))}: it needs task and plan")
+        unknown = set(data) - {f.name for f in fields(cls)}
+        if unknown:
+            raise ConfigError(f"the run has the unknown setting {min(map(str, unknown))[:60]!r}")
+        return cls(**{**data, "plan": MaskPlan.from_dict(data["plan"])})
+
+    def command(self) -> str:
+        """The command line that starts the same run."""
+        base = RunConfig(self.task)
+        words = ["python -m mlae_lab train", f"--task {self.task}"]
+        if self.method != "mlae":
+            words.append(f"--method {self.method}")
+        else:
+            words.append(f"--mask '{self.plan.code}'")
+        names = {"backbone": "backbone", "protocol": "protocol", "epochs": "epochs", "max_seconds": "seconds",
+                 "learning_rate": "lr", "weight_decay": "weight-decay", "batch_size": "batch-size",
+                 "warmup": "warmup", "evaluations": "evaluations", "seed": "seed", "device": "device",
+                 "precision": "precision"}  # fmt: skip
+        for name, option in names.items():
+            value = getattr(self, name)
+            if value != getattr(base, name) or name in ("epochs", "learning_rate", "warmup", "evaluations"):
+                words.append(f"--{option} {value}")
+        return " ".join(words)
+
+
+def differences(one: RunConfig, other: RunConfig) -> dict[str, tuple]:
+    """Settings in which two runs differ: name to (value of one, value of other); a plan stands as its code."""
+    a, b = asdict(one) | {"plan": one.plan.code}, asdict(other) | {"plan": other.plan.code}
+    return {name: (a[name], b[name]) for name in a if a[name] != b[name]}
+
+
+def _text(value: object, name: str) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} is {value!r}: it must be a name")
+    return value
+
+
+def _one_of(value: object, name: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} is {value!r}: choose from {', '.join(allowed)}")
+
+
+def _whole(value: object, name: str, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise ConfigError(f"{name} is {value!r}: it must be a whole number from {low} to {high}")
+
+
+def _number(value: object, name: str, low: float, high: float, low_is_allowed: bool = True) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    inside = number and low <= value <= high and (low_is_allowed or value > low)
+    if not inside:
+        bound = "from" if low_is_allowed else "above"
+        raise ConfigError(f"{name} is {value!r}: it must be a number {bound} {low:g} and at most {high:g}")

@@ -1,0 +1,15 @@
+"""The run that the lab proposes, chosen by measurement on the bundled backbone (LOG.md)."""
+
+from __future__ import annotations
+
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import uniform
+
+FIRST_RUN = RunConfig(
+    task="dsprites_loc_rendered",
+    plan=uniform(0.3),
+    epochs=20,
+    learning_rate=5e-3,
+    warmup=0.1,
+    evaluations=10,
+)

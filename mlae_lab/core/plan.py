@@ -1,0 +1,362 @@
+"""MaskPlan: where a network may learn, as plain data.
+
+A plan is a canvas. One row is one linear layer of the backbone, named exactly; one cell is one
+expert. A cell either exists or not (the fixed mask) and, if it exists, is dropped with its own
+probability in each training step (the stochastic mask). This file knows no torch, no model and
+no screen; `core.patterns` draws the paper's plans, `core.budget` says what a plan costs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import cached_property
+
+MAX_COLUMNS = 16
+MAX_ROWS = 512
+_CODE_VERSION = "m1"
+_BLOCK_TARGET = re.compile(r"blocks\.(\d+)\.(.+)")
+
+
+class Kind(str, Enum):
+    """What a plan does, in the paper's words (section 3.3)."""
+
+    DENSE = "dense"
+    FIXED = "fixed"
+    STOCHASTIC = "stochastic"
+    MIXED = "mixed"
+
+
+class PlanError(ValueError):
+    """A plan that breaks a rule; its text gives the value, the rule and what would work."""
+
+
+def block_targets(layers: int, module: str = "attn.qkv") -> tuple[str, ...]:
+    """The names `blocks.0.<module>` to `blocks.<layers-1>.<module>` of a timm vision transformer."""
+    return tuple(f"blocks.{i}.{module}" for i in range(layers))
+
+
+@dataclass(frozen=True)
+class MaskPlan:
+    """A mask over experts: ΔW_l = Σ_i m_li λ_li b_li a_liᵀ (paper, equations 3 to 5).
+
+    keep: rows x columns, True where an expert exists. Columns: 1 to 16. A row may be empty.
+    drop_rate: rows x columns, probability in [0, 1) that the expert is dropped in a training
+        step; rounded to 4 decimals, and 0 where no expert exists. Survivors count 1/(1-p).
+    targets: one exact module name for each row, such as `blocks.0.attn.qkv`; all different.
+    expert_rank: rank of each expert, 1 (the paper's choice) or more.
+    coefficient_init: start value of λ, 1e-6 to 1000 in size (the paper: 1, or from 0.125 to 4 by task, Table 10).
+    train_coefficients: whether λ is trained ("adaptive", section 3.3) or stays at its start.
+
+    Raises PlanError, with the value and the rule, for anything else.
+    """
+
+    keep: tuple[tuple[bool, ...], ...]
+    drop_rate: tuple[tuple[float, ...], ...]
+    targets: tuple[str, ...]
+    expert_rank: int = 1
+    coefficient_init: float = 1.0
+    train_coefficients: bool = True
+
+    def __post_init__(self) -> None:
+        keep = _canvas(self.keep, "keep", _as_bool)
+        rates = _canvas(self.drop_rate, "drop_rate", _as_rate)
+        rows, columns = len(keep), len(keep[0])
+        if not 1 <= columns <= MAX_COLUMNS:
+            raise PlanError(f"the plan has {columns} columns: a canvas is 1 to {MAX_COLUMNS} experts wide")
+        if rows > MAX_ROWS:
+            raise PlanError(f"the plan has {rows} rows: a canvas has at most {MAX_ROWS} target layers")
+        if (len(rates), len(rates[0])) != (rows, columns):
+            raise PlanError(
+                f"drop_rate is {len(rates)} x {len(rates[0])} and keep is {rows} x {columns}: "
+                "both must have one value for each cell"
+            )
+        if not isinstance(self.targets, Sequence) or isinstance(self.targets, str):
+            raise PlanError(f"targets is {_short(self.targets)}: it must be a list of module names")
+        targets = tuple(self.targets)
+        if len(targets) != rows:
+            raise PlanError(f"{len(targets)} targets for {rows} rows: name exactly one linear layer for each row")
+        for name in targets:
+            if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", name):
+                raise PlanError(
+                    f"{_short(name)} is not a module name: write it as timm does, for example blocks.0.attn.qkv"
+                )
+        if len(set(targets)) != rows:
+            twice = next(name for name in targets if targets.count(name) > 1)
+            raise PlanError(f"{_short(twice)[1:-1]} is named by two rows: each target layer has one row")
+        if type(self.expert_rank) is not int or not 1 <= self.expert_rank <= 256:
+            raise PlanError(f"expert_rank is {_short(self.expert_rank)}: it must be a whole number from 1 to 256")
+        init = _as_number(self.coefficient_init, "coefficient_init")
+        if not 1e-6 <= abs(init) <= 1000:  # smaller ones would vanish in float32 products: an expert that never learns
+            raise PlanError(
+                f"coefficient_init is {init:g}: it must be a number other than 0, 1e-06 to at most 1000 in size"
+            )
+        if not isinstance(self.train_coefficients, bool):
+            raise PlanError(f"train_coefficients is {_short(self.train_coefficients)}: it must be true or false")
+        rates = tuple(
+            tuple(p if k else 0.0 for p, k in zip(row, kept)) for row, kept in zip(rates, keep)
+        )  # a rate where nothing exists means nothing; equal plans must be equal data
+        for field, value in (("keep", keep), ("drop_rate", rates), ("targets", targets), ("coefficient_init", init)):
+            object.__setattr__(self, field, value)
+
+    # ------------------------------------------------------------ what it is
+
+    @property
+    def rows(self) -> int:
+        return len(self.keep)
+
+    @property
+    def columns(self) -> int:
+        return len(self.keep[0])
+
+    @property
+    def kept(self) -> tuple[int, ...]:
+        """Experts that exist in each row."""
+        return tuple(sum(row) for row in self.keep)
+
+    @property
+    def experts(self) -> int:
+        """Experts that exist, over all rows."""
+        return sum(self.kept)
+
+    @property
+    def kind(self) -> Kind:
+        fixed = self.experts < self.rows * self.columns
+        stochastic = any(p > 0 for row in self.drop_rate for p in row)
+        if fixed:
+            return Kind.MIXED if stochastic else Kind.FIXED
+        return Kind.STOCHASTIC if stochastic else Kind.DENSE
+
+    def row_rates(self) -> tuple[float | None, ...]:
+        """The drop rate of each row: a number where its experts share one, else None; 0 for an empty row."""
+        shared = []
+        for kept, rates in zip(self.keep, self.drop_rate):
+            values = {p for k, p in zip(kept, rates) if k} or {0.0}
+            shared.append(values.pop() if len(values) == 1 else None)
+        return tuple(shared)
+
+    @cached_property
+    def hash(self) -> str:
+        """Twelve hex digits of SHA-256 over the canonical JSON; the same on every machine."""
+        data = self.to_dict()
+        data["drop_rate"] = [[round(p * 10_000) for p in row] for row in self.drop_rate]
+        data["coefficient_init"] = repr(self.coefficient_init)
+        canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    # ------------------------------------------------------------ new plans from this one
+
+    def with_rates(self, rates: Sequence[float]) -> MaskPlan:
+        """This plan with one drop rate for each row. rates: one number in [0, 1) per row."""
+        if len(rates) != self.rows:
+            raise PlanError(f"{len(rates)} drop rates for {self.rows} rows: give one for each row")
+        return replace(self, drop_rate=tuple((rate,) * self.columns for rate in rates))
+
+    # ------------------------------------------------------------ JSON and text code
+
+    def to_dict(self) -> dict:
+        """Plain data: lists, numbers, strings; keep as 0 and 1."""
+        return {
+            "targets": list(self.targets),
+            "keep": [[int(k) for k in row] for row in self.keep],
+            "drop_rate": [list(row) for row in self.drop_rate],
+            "expert_rank": self.expert_rank,
+            "coefficient_init": self.coefficient_init,
+            "train_coefficients": self.train_coefficients,
+        }
+
+    @classmethod
+    def from_dict(cls, data: object) -> MaskPlan:
+        """The inverse of `to_dict`. Raises PlanError for missing or unknown entries."""
+        if not isinstance(data, Mapping):
+            raise PlanError(f"a plan is a JSON object with keep, drop_rate and targets, not {_short(data)}")
+        known = {"targets", "keep", "drop_rate", "expert_rank", "coefficient_init", "train_coefficients"}
+        missing = {"targets", "keep", "drop_rate"} - set(data)
+        if missing:
+            raise PlanError(f"the plan lacks {', '.join(sorted(missing))}: it needs targets, keep and drop_rate")
+        unknown = set(data) - known
+        if unknown:
+            odd = min(map(_short, unknown))
+            raise PlanError(f"the plan has the unknown entry {odd}: it may have {', '.join(sorted(known))}")
+        return cls(**data)
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> MaskPlan:
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise PlanError(f"this is not JSON ({error}): a plan file is one JSON object") from None
+        return cls.from_dict(data)
+
+    @property
+    def code(self) -> str:
+        """One line that holds the whole plan and fits in a link, for example `m1_12x8_ff*12_.5*12`.
+
+        Parts, joined by `_`: version, rows x columns, the kept cells of each row as a hexadecimal
+        number (bit 0 is expert 1), the drop rate of each row (or of each existing cell, joined by
+        `,`), and only where they differ from the default: `r` rank, `c` start of λ, `frozen`,
+        `t` the module below each block or `n` all names joined by `,`. `*n` repeats a row n times.
+        """
+        bits = [format(sum(k << i for i, k in enumerate(row)), "x") for row in self.keep]
+        rates = []
+        for kept, row in zip(self.keep, self.drop_rate):
+            values = [p for k, p in zip(kept, row) if k] or [0.0]
+            rates.append(",".join(map(_rate_text, values if len(set(values)) > 1 else values[:1])))
+        parts = [_CODE_VERSION, f"{self.rows}x{self.columns}", _runs(bits), _runs(rates)]
+        if self.expert_rank != 1:
+            parts.append(f"r{self.expert_rank}")
+        if self.coefficient_init != 1.0:
+            parts.append(f"c{self.coefficient_init!r}")
+        if not self.train_coefficients:
+            parts.append("frozen")
+        if self.targets != block_targets(self.rows):
+            module = _BLOCK_TARGET.fullmatch(self.targets[0])
+            same = module and self.targets == block_targets(self.rows, module[2])
+            parts.append("t" + module[2] if module and same else "n" + ",".join(self.targets))
+        return "_".join(_escape(part) for part in parts)
+
+    @classmethod
+    def from_code(cls, code: str) -> MaskPlan:
+        """The inverse of `code`. Raises PlanError with the part that cannot be read."""
+        parts = [part.replace("~u", "_") for part in code.strip().split("_")]
+        shape = re.fullmatch(r"(\d{1,3})x(\d{1,2})", parts[1]) if len(parts) >= 4 else None
+        if parts[0] != _CODE_VERSION or shape is None:
+            raise PlanError(f"{_short(code)} is not a mask code: one looks like m1_12x8_ff*12_.5*12")
+        rows, columns = int(shape[1]), int(shape[2])
+        if not (1 <= rows <= MAX_ROWS and 1 <= columns <= MAX_COLUMNS):
+            raise PlanError(f"the mask code says {rows} x {columns}: at most {MAX_ROWS} rows and {MAX_COLUMNS} columns")
+        keep = []
+        for text in _unrun(parts[2], rows, "kept experts"):
+            if not re.fullmatch(r"[0-9a-f]{1,4}", text) or int(text, 16) >= 1 << columns:
+                raise PlanError(f"{_short(text)} in the mask code is not a row of {columns} experts in hexadecimal")
+            keep.append(tuple(bool(int(text, 16) >> i & 1) for i in range(columns)))
+        rates = []
+        for kept, text in zip(keep, _unrun(parts[3], rows, "drop rates")):
+            values = [_parse_rate(value) for value in text.split(",")]
+            if len(values) == 1:
+                values *= max(1, sum(kept))
+            if len(values) != max(1, sum(kept)):
+                raise PlanError(f"{len(values)} drop rates for {sum(kept)} experts in one row of the mask code")
+            following = iter(values)
+            rates.append(tuple(next(following) if k else 0.0 for k in kept))
+        fields: dict = {"targets": block_targets(rows)}
+        for part in parts[4:]:
+            if re.fullmatch(r"r\d{1,3}", part):
+                fields["expert_rank"] = int(part[1:])
+            elif part == "frozen":
+                fields["train_coefficients"] = False
+            elif re.fullmatch(r"c-?[0-9.e+-]{1,24}", part):
+                fields["coefficient_init"] = _parse_number(part[1:])
+            elif part.startswith("t"):
+                fields["targets"] = block_targets(rows, part[1:])
+            elif part.startswith("n"):
+                fields["targets"] = tuple(part[1:].split(","))
+            else:
+                raise PlanError(
+                    f"{_short(part)} in the mask code means nothing: expected r2, c0.5, frozen, t... or n..."
+                )
+        return cls(keep=tuple(keep), drop_rate=tuple(rates), **fields)
+
+
+# ---------------------------------------------------------------- reading values
+
+
+def _short(value: object) -> str:
+    """The value as a sentence can hold it."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, a list nested without end
+        text = f"a huge {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _canvas(value: object, name: str, read) -> tuple[tuple, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise PlanError(f"{name} is {_short(value)}: it must be a list of rows")
+    rows = []
+    for row in value:
+        if not isinstance(row, Sequence) or isinstance(row, str) or not row:
+            raise PlanError(f"a row of {name} is {_short(row)}: each row must be a list with one value for each expert")
+        if len(row) != len(value[0]):
+            raise PlanError(f"{name} has rows of {len(value[0])} and {len(row)} cells: all rows must be equally wide")
+        rows.append(tuple(read(cell, name) for cell in row))
+    return tuple(rows)
+
+
+def _as_bool(value: object, name: str) -> bool:
+    if isinstance(value, (bool, int)) and value in (0, 1):
+        return bool(value)
+    raise PlanError(f"a cell of {name} is {_short(value)}: it must be true, false, 1 or 0")
+
+
+def _as_number(value: object, name: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise PlanError(f"{name} is {_short(value)}: it must be a number")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = float("inf")
+    if number != number or number in (float("inf"), float("-inf")):
+        raise PlanError(f"{name} is {_short(value)}: it must be a finite number")
+    return number
+
+
+def _as_rate(value: object, name: str) -> float:
+    rate = round(_as_number(value, name), 4)
+    if not 0 <= rate < 1:
+        raise PlanError(
+            f"a drop rate is {_short(value)}: it must be at least 0 and below 1, rounded to four decimals "
+            "(at 1 an expert would never learn)"
+        )
+    return rate + 0.0  # -0.0 becomes 0.0
+
+
+def _parse_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise PlanError(f"{_short(text)} in the mask code is not a number") from None
+
+
+def _parse_rate(text: str) -> float:
+    return _as_rate(_parse_number(text), "drop_rate")
+
+
+def _rate_text(rate: float) -> str:
+    return f"{rate:.4f}".strip("0").rstrip(".") or "0"
+
+
+def _runs(values: Iterable[str]) -> str:
+    """Join rows with `-` and write equal neighbours once: ff-ff-3 becomes ff*2-3."""
+    runs: list[list] = []
+    for value in values:
+        if runs and runs[-1][0] == value:
+            runs[-1][1] += 1
+        else:
+            runs.append([value, 1])
+    return "-".join(value if count == 1 else f"{value}*{count}" for value, count in runs)
+
+
+def _unrun(text: str, rows: int, what: str) -> list[str]:
+    values: list[str] = []
+    for run in text.split("-"):
+        value, star, count = run.partition("*")
+        if star and not re.fullmatch(r"[1-9]\d{0,2}", count):
+            raise PlanError(f"{_short(run)} in the mask code does not say how often a row repeats: write ff*12")
+        values += [value] * (int(count) if star else 1)
+        if len(values) > rows:
+            break
+    if len(values) != rows:
+        raise PlanError(f"the mask code gives {what} for {len(values)} rows and says that it has {rows}")
+    return values
+
+
+def _escape(part: str) -> str:
+    return part.replace("_", "~u")

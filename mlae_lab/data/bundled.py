@@ -1,0 +1,104 @@
+"""The four tasks that come with the lab: two picture sets in `assets/`, two rendered on the spot.
+
+Each is cut 800 / 200 / test, the same on every machine; `CHECKSUMS` holds SHA-256 over pictures
+and labels of all splits, and a test compares them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+import zlib
+from functools import lru_cache
+
+import numpy as np
+
+from mlae_lab.core import catalog
+from mlae_lab.data import dsprites
+from mlae_lab.data.splits import Pictures, Splits
+from mlae_lab.places import ASSETS
+
+CHECKSUMS = {
+    "digits": "1528d56c109ed220",
+    "fashion": "cb1fd215be674149",
+    "dsprites_loc_rendered": "ca51d1eb46fc91d0",
+    "dsprites_ori_rendered": "9e1393993672a1aa",
+}
+
+_DSPRITES_SEED = 20_260_001
+
+
+class DataError(ValueError):
+    """Pictures that are missing or damaged; its text says where they were looked for."""
+
+
+@lru_cache(maxsize=8)
+def load_bundled(name: str) -> Splits:
+    """All pictures of a bundled task, uint8 grey.
+
+    Raises CatalogError for an unknown name, DataError if its file is missing or it is not bundled.
+    """
+    task = catalog.task(name)
+    if task.name != name:
+        return load_bundled(task.name)
+    if not task.bundled:
+        raise DataError(f"{name} is not a bundled task: those are {', '.join(CHECKSUMS)}")
+    if name in ("digits", "fashion"):
+        pictures, labels = _read(name)
+    else:
+        levels, pictures = _rendered()
+        labels = dsprites.location_label(levels) if "loc" in name else dsprites.orientation_label(levels)
+    ends = np.cumsum([task.train, task.val, task.test])
+    cut = [slice(0, ends[0]), slice(ends[0], ends[1]), slice(ends[1], ends[2])]
+    return Splits(*(Pictures(pictures[part], labels[part].astype(np.int64)) for part in cut), _class_names(name))
+
+
+def checksum(splits: Splits) -> str:
+    """SHA-256 over the bytes of pictures and labels, train to test, first 16 hex digits."""
+    digest = hashlib.sha256()
+    for part in (splits.train, splits.val, splits.test):
+        digest.update(np.ascontiguousarray(part.images).tobytes())
+        digest.update(part.labels.astype("<i8").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _read(name: str) -> tuple[np.ndarray, np.ndarray]:
+    path = ASSETS / {"digits": "digits.npz", "fashion": "fashion_mnist_1k.npz"}[name]
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            pictures, labels = file["pictures"], file["labels"]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path} cannot be read ({error}): it belongs to the repository, restore it from there"
+        ) from None
+    if name == "digits":  # stored as counted: 0 to 16 pixels per cell
+        pictures = np.round(pictures.astype(np.float32) * (255 / 16)).astype(np.uint8)
+    return pictures, labels
+
+
+@lru_cache(maxsize=1)
+def _rendered() -> tuple[np.ndarray, np.ndarray]:
+    """3,000 different pictures drawn uniformly from the full factor grid.
+
+    Different as pictures, not only as factors: turning by 0 or by 2π, or by too little to change
+    a pixel, gives the same picture, and the same picture in two splits would be a leak.
+    """
+    rng = np.random.default_rng(_DSPRITES_SEED)
+    index = rng.choice(dsprites.GRID_SIZE, size=3200, replace=False)
+    levels = dsprites.factors(index)
+    pictures = dsprites.render(levels) * np.uint8(255)
+    packed = np.packbits(pictures.reshape(len(pictures), -1) > 0, axis=1)
+    _, first = np.unique(packed, axis=0, return_index=True)
+    order = np.sort(first)[:3000]
+    return levels[order], pictures[order]
+
+
+def _class_names(name: str) -> tuple[str, ...]:
+    if name == "fashion":
+        return ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+    if name == "dsprites_loc_rendered":
+        return tuple(f"x {i + 1} of 16" for i in range(16))
+    if name == "dsprites_ori_rendered":
+        return tuple(f"turn {i + 1} of 16" for i in range(16))
+    return tuple(str(i) for i in range(10))

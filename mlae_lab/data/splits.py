@@ -1,0 +1,37 @@
+"""Pictures and labels of a task, as plain arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """images: (n, height, width) grey or (n, height, width, 3), uint8. labels: (n,) int64."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """train: 800, val: 200, test: the rest. class_names: one per class, in label order."""
+
+    train: Pictures
+    val: Pictures
+    test: Pictures
+    class_names: tuple[str, ...]
+
+    def protocol(self, name: str) -> tuple[Pictures, Pictures]:
+        """(training pictures, evaluation pictures): "val" is train -> val, "test" is train + val -> test."""
+        if name == "val":
+            return self.train, self.val
+        both = Pictures(
+            np.concatenate([self.train.images, self.val.images]), np.concatenate([self.train.labels, self.val.labels])
+        )
+        return both, self.test

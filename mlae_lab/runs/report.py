@@ -1,0 +1,47 @@
+"""A run in plain data, for people and programs that read JSON."""
+
+from __future__ import annotations
+
+from mlae_lab.core.events import Evaluation, SimilarityStats, Started, TrainStep, mean_of
+from mlae_lab.runs.store import Run, RunStore
+
+
+def report(store: RunStore, run: Run) -> dict:
+    """What a run was and what came of it, as `train --json` prints it. Accuracies in percent, last epoch."""
+    config = run.config
+    evaluations = [s.event for s in store.events(run.id, kinds=("evaluation",))]
+    started, step = store.last(run.id, "started"), store.last(run.id, "step")
+    similarity = store.last(run.id, "similarity")
+    report: dict = {
+        "run": run.id, "status": run.status.value, "reason": run.reason, "task": config.task, "method": config.method,
+        "plan_hash": config.plan.hash if config.method == "mlae" else None,
+        "trainable_parameters": started.parameters + started.head_parameters if isinstance(started, Started) else None,
+        "expert_parameters": started.parameters if isinstance(started, Started) else None,
+        "epochs": step.epoch if isinstance(step, TrainStep) else 0,
+        "train_seconds": None, "images_per_second": None,
+        f"{config.protocol}_accuracy": evaluations[-1].accuracy if evaluations else None,
+        "accuracy_by_epoch": {str(e.epoch): e.accuracy for e in evaluations},
+        "similarity": None, "seed": config.seed, "badge": vars(config.badge),
+        "device": started.device if isinstance(started, Started) else run.device,
+    }  # fmt: skip
+    if isinstance(step, TrainStep) and isinstance(started, Started):
+        seconds = evaluations[-1].seconds if evaluations else step.seconds
+        steps_per_epoch = -(-started.train_pictures // config.batch_size)
+        in_last = min(started.train_pictures, config.batch_size * (step.step - (step.epoch - 1) * steps_per_epoch))
+        pictures = started.train_pictures * (step.epoch - 1) + in_last
+        report |= {"train_seconds": round(seconds, 3), "images_per_second": round(pictures / max(seconds, 1e-9), 1)}
+    if isinstance(similarity, SimilarityStats):
+        report["similarity"] = {"signed": mean_of(similarity.signed), "absolute": mean_of(similarity.absolute)}
+    return report
+
+
+def state(store: RunStore, run: Run) -> dict:
+    """Where a run stands now, as `runs --json` prints it."""
+    step, evaluation = store.last(run.id, "step"), store.last(run.id, "evaluation")
+    return {
+        "run": run.id, "status": run.status.value, "reason": run.reason or None, "pid": run.pid, "device": run.device,
+        "epoch": step.epoch if isinstance(step, TrainStep) else 0,
+        "step": step.step if isinstance(step, TrainStep) else 0,
+        f"{run.config.protocol}_accuracy": evaluation.accuracy if isinstance(evaluation, Evaluation) else None,
+        "config_hash": run.config_hash, "config": run.config.to_dict(),
+    }  # fmt: skip

@@ -1,0 +1,180 @@
+"""The live bench: one run, watched. Everything redraws in place, once a second while the run lives."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from mlae_lab.core import catalog
+from mlae_lab.core.events import SimilarityStats
+from mlae_lab.runs import supervisor
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import Run, StoreError
+from mlae_lab.ui import figures, page, reads
+from mlae_lab.ui.live_plot import live_plot
+from mlae_lab.ui.navigation import link
+
+REFRESH_SECONDS = 1.0
+_SHORT_RUN = (
+    "A short run on a small stand-in network: it shows how a mask learns, not what it reaches in 500 epochs of ViT-B/16; "
+    "200 pictures measure to about ±3 points."
+)
+
+
+def bench(run_id: str) -> None:
+    """Draw the bench of a run. An unknown run is one sentence with a way out."""
+    try:
+        run = reads.run(run_id)
+    except StoreError as error:
+        st.warning(f"{error}.".capitalize() if not str(error)[0].isupper() else f"{error}.")
+        link("runs", "See all runs")
+        return
+    with st.container(key="bench_controls"):  # always there, so that nothing below it moves when it empties
+        _controls(run)
+    live = not run.status.is_over
+
+    @st.fragment(run_every=REFRESH_SECONDS if live else None)
+    def panel() -> None:
+        now = reads.run(run_id)
+        _draw(now)
+        if now.status is not run.status:
+            st.rerun()  # the buttons above change with the status, and a run that is over needs no timer
+
+    panel()
+
+
+def _controls(run: Run) -> None:
+    """Buttons belong outside the fragment: a click must redraw the whole page."""
+    if run.status.is_over:
+        return
+    left, middle, _ = st.columns([1.2, 1, 5], vertical_alignment="center")
+    label = "Cancel" if run.status is Status.QUEUED else "Stop and keep"
+    if left.button(
+        label,
+        key=f"bench_stop_{run.id}",
+        disabled=run.status is Status.STOPPING,
+        width="stretch",
+        help="Finishes the step, measures once more and keeps the adapter.",
+    ):
+        supervisor.stop(reads.store(), run.id)
+        st.rerun()
+    if run.status is not Status.QUEUED and middle.button(
+        "Stop now",
+        key=f"bench_kill_{run.id}",
+        width="stretch",
+        help="Ends the process at once; only what was saved stays.",
+    ):
+        supervisor.stop(reads.store(), run.id, now=True)
+        st.rerun()
+
+
+def _draw(run: Run) -> None:
+    tail = reads.tail(run.id)
+    config = run.config
+    _run_bar(run, tail)
+    with st.container(key="bench_words"):
+        _words(run, tail)
+    if not tail.steps:
+        return
+    epochs, split = config.epochs, config.protocol
+    with st.container(key="pair_bench_top"):
+        left, right = st.columns([5, 6], gap="medium")
+    with right:
+        revision = len(tail.steps) + 1_000_000 * len(tail.evaluations)
+        live_plot(
+            tail.figure(
+                "accuracy", revision, lambda: figures.accuracy_figure(tail.steps, tail.evaluations, epochs, split)
+            ),
+            key="bench_accuracy",
+        )
+        live_plot(
+            tail.figure("loss", revision, lambda: figures.loss_figure(tail.steps, tail.evaluations, epochs, split)),
+            key="bench_loss",
+        )
+    with left:
+        if config.method == "linear":
+            page.note("A linear probe trains only the head: there are no experts to watch.")
+        elif tail.experts:
+            _experts(run, tail)
+        else:
+            page.note("The experts' picture comes with the first measurement.")
+    if tail.similarity:
+        with st.container(key="pair_bench_alike"):
+            left, right = st.columns([5, 6], gap="medium")
+        last: SimilarityStats = tail.similarity[-1]
+        revision = len(tail.similarity)
+        with left:
+            live_plot(tail.figure("similarity", revision, lambda: figures.similarity_tiles(last)), key="bench_tiles")
+        with right:
+            live_plot(
+                tail.figure("similarity_curve", revision, lambda: figures.similarity_curve(tail.similarity)),
+                key="bench_similarity",
+            )
+            page.note(
+                "Cosine between the rank-1 matrices λ b aᵀ of one layer (paper, A.4), diagonal left out. Experts start "
+                "with b = 0 and a first common push from the loss; how far they part is what the curve shows."
+            )
+
+
+def _words(run: Run, tail: reads.Tail) -> None:
+    """What went wrong, or what is being waited for."""
+    if run.status in (Status.FAILED, Status.LOST):
+        st.error(f"{run.reason[:1].upper()}{run.reason[1:]}.")
+        lines = supervisor.log_tail(reads.store(), run.id)
+        if lines:
+            with st.expander("The last lines of its log"):
+                st.code("\n".join(lines), language=None)
+    elif tail.started is None and not run.status.is_over:
+        page.note(
+            "It waits until the run before it is over; runs on one device go one at a time."
+            if run.status is Status.QUEUED
+            else "The run's own process loads torch, the backbone and the pictures. The curves begin in a few seconds."
+        )
+
+
+def _run_bar(run: Run, tail: reads.Tail) -> None:
+    total = tail.started.steps if tail.started else 0
+    done = tail.steps[-1].step if tail.steps else 0
+    pairs = [("Run", f"{run.id} {page.status_word(run.status)}")]
+    if tail.evaluations:
+        pairs.append((f"Accuracy on {run.config.protocol}, last epoch", f"{tail.evaluations[-1].accuracy:.1f} %"))
+    if tail.steps:
+        last = tail.steps[-1]
+        pairs.append(("Epoch", f"{last.epoch} of {run.config.epochs}"))
+        if run.status.is_over:
+            spent = max(last.seconds, tail.evaluations[-1].seconds if tail.evaluations else 0)
+            pairs.append(("Training took", page.seconds_text(spent)))
+        else:
+            pairs.append(("Time left", page.seconds_text(tail.seconds_left())))
+        pictures = tail.started.train_pictures / -(-tail.started.train_pictures // run.config.batch_size)
+        pairs.append(("Pictures per second", f"{last.step * pictures / max(last.seconds, 1e-9):.0f}"))
+        if run.config.method == "mlae":
+            pairs.append(("Experts in this step", f"{last.drawn} of {run.config.plan.experts}"))
+    page.facts(*pairs)
+    st.progress(done / total if total else 0.0)
+    task, backbone = catalog.task(run.config.task), catalog.backbone(run.config.backbone)
+    page.note(
+        f"{task.title} · {run.config.what} · {backbone.title} · {run.config.badge.protocol} · seed {run.config.seed}. "
+        + (_SHORT_RUN if run.config.epochs < 100 else "")
+    )
+
+
+def _experts(run: Run, tail: reads.Tail) -> None:
+    names = {"contribution": "Contribution", "coefficient": "λ", "share_drawn": "Drawn", "gradient": "Gradient"}
+    chosen = st.segmented_control(
+        "What the colour says",
+        list(names),
+        format_func=names.get,
+        default="contribution",
+        required=True,
+        key="bench_quantity",
+        label_visibility="collapsed",
+    )
+    last = tail.experts[-1]
+    plan = run.config.plan
+    figure = tail.figure(
+        f"experts-{chosen}",
+        len(tail.experts),
+        lambda: figures.expert_figure(getattr(last, chosen), chosen, plan, last.epoch),
+    )
+    live_plot(figure, key="bench_experts")
+    page.note(f"{figures.QUANTITIES[chosen][1]}, epoch {last.epoch}. A struck cell holds no expert.")

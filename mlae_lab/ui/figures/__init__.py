@@ -1,0 +1,14 @@
+"""Figures as functions of arrays. No Streamlit here: what goes in is data, what comes out is a picture.
+
+Colours are names of meanings (`@accent`, `@quiet`, ...; `ui/palette.js` knows the values).
+"""
+
+from mlae_lab.ui.figures.bars import active_figure, balance_figure
+from mlae_lab.ui.figures.base import MAX_POINTS, Figure, smoothed, thinned
+from mlae_lab.ui.figures.curves import accuracy_figure, loss_figure, similarity_curve
+from mlae_lab.ui.figures.grids import QUANTITIES, expert_figure, similarity_tiles
+
+__all__ = [
+    "MAX_POINTS", "QUANTITIES", "Figure", "accuracy_figure", "active_figure", "balance_figure", "expert_figure",
+    "loss_figure", "similarity_curve", "similarity_tiles", "smoothed", "thinned",
+]  # fmt: skip

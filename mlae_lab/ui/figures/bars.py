@@ -1,0 +1,83 @@
+"""Bars: what a plan draws in each layer, and how many pictures a class has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlae_lab.core.plan import MaskPlan
+from mlae_lab.ui.figures.base import Figure, axis, figure
+
+
+def active_figure(plan: MaskPlan) -> Figure:
+    """Experts kept in each layer and how many of them a step draws on average."""
+    layers = [str(i + 1) for i in range(plan.rows)]
+    active = [round(sum(1 - p for k, p in zip(kept, rates) if k), 3) for kept, rates in zip(plan.keep, plan.drop_rate)]
+    data = [
+        {
+            "type": "bar",
+            "name": "kept",
+            "x": layers,
+            "y": list(plan.kept),
+            "marker": {"color": "@track", "line": {"color": "@quiet", "width": 1}},
+            "hovertemplate": "layer %{x}: %{y} experts kept<extra></extra>",
+        },
+        {
+            "type": "bar",
+            "name": "expected active",
+            "x": layers,
+            "y": active,
+            "marker": {"color": "@accent"},
+            "hovertemplate": "layer %{x}: %{y:.1f} at work in a step, on average<extra></extra>",
+        },
+    ]
+    title = f"{sum(active):.1f} of {plan.experts} experts work in an average step"
+    return figure(
+        data,
+        title,
+        f"Bar chart. {title}.",
+        "expected-active",
+        height=220,
+        barmode="overlay",
+        bargap=0.25,
+        xaxis=axis("layer", type="category", showgrid=False),
+        yaxis=axis("experts", rangemode="tozero"),
+    )
+
+
+def balance_figure(names: Sequence[str], counts: dict[str, Sequence[int]]) -> Figure:
+    """Pictures per class. counts: split name to one number per class."""
+    colours = ("@accent", "@middle", "@quiet")
+    data = [
+        {
+            "type": "bar",
+            "name": split,
+            "x": list(names),
+            "y": list(map(int, values)),
+            "marker": {"color": colour},
+            "hovertemplate": "%{x}: %{y} in " + split + "<extra></extra>",
+        }
+        for (split, values), colour in zip(counts.items(), colours)
+    ]
+    total = [sum(v) for v in zip(*counts.values())]
+    title = f"{min(total)} to {max(total)} pictures per class"
+    return figure(
+        data,
+        title,
+        f"Bar chart. {title}.",
+        "class-balance",
+        height=240,
+        barmode="stack",
+        bargap=0.3,
+        showlegend=True,
+        legend={
+            "orientation": "h",
+            "y": 1.02,
+            "x": 1,
+            "xanchor": "right",
+            "yanchor": "bottom",
+            "font": {"size": 12, "color": "@quiet"},
+        },
+        xaxis=axis("class", type="category", showgrid=False),
+        yaxis=axis("pictures", rangemode="tozero"),
+        margin={"l": 52, "r": 16, "t": 64, "b": 60},
+    )

@@ -1,0 +1,168 @@
+"""Curves over epochs: accuracy, loss, similarity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mlae_lab.core.events import Evaluation, SimilarityStats, TrainStep, mean_of
+from mlae_lab.ui.figures.base import Figure, axis, end_label, figure, smoothed, thinned
+
+
+def accuracy_figure(steps: Sequence[TrainStep], evaluations: Sequence[Evaluation], epochs: int, split: str) -> Figure:
+    """Accuracy over epochs: measured points on the evaluation pictures, and the running training accuracy."""
+    per_epoch = max(1, max((s.step / s.epoch for s in steps), default=1))
+    ran = thinned(list(zip([s.step / per_epoch for s in steps], smoothed([s.accuracy for s in steps]))))
+    name = {"val": "200 validation pictures", "test": "test pictures"}[split]
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "training batches",
+            "x": [round(x, 3) for x, _ in ran],
+            "y": [round(y, 2) for _, y in ran],
+            "line": {"color": "@quiet", "width": 1.5, "dash": "dot"},
+            "hovertemplate": "epoch %{x:.1f}: %{y:.1f} % of the training pictures<extra></extra>",
+        },
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": name,
+            "x": [e.epoch for e in evaluations],
+            "y": [round(e.accuracy, 2) for e in evaluations],
+            "line": {"color": "@accent", "width": 2.5},
+            "marker": {"size": 6, "color": "@accent"},
+            "hovertemplate": "epoch %{x}: %{y:.1f} % of the " + name + "<extra></extra>",
+        },
+    ]
+    labels = []
+    if evaluations:
+        last = evaluations[-1]
+        title = f"{last.accuracy:.1f} % of the {name} are right after epoch {last.epoch}"
+        apart = ran and abs(ran[-1][1] - last.accuracy) < 9
+        labels.append(
+            end_label(
+                last.epoch,
+                last.accuracy,
+                split,
+                "@accent",
+                -9 if apart and ran[-1][1] > last.accuracy else 9 if apart else 0,
+            )
+        )
+        if ran:
+            labels.append(
+                end_label(
+                    ran[-1][0],
+                    ran[-1][1],
+                    "train",
+                    "@quiet",
+                    9 if apart and ran[-1][1] > last.accuracy else -9 if apart else 0,
+                )
+            )
+    else:
+        title = "Accuracy: the first measurement comes after an epoch"
+    return figure(
+        data,
+        title,
+        f"Line chart. {title}.",
+        "accuracy",
+        xaxis=axis("epoch", range=[0, epochs * 1.06], fixedrange=False),
+        yaxis=axis("top-1 accuracy in %", range=[0, 102]),
+        annotations=labels,
+        margin={"l": 52, "r": 44, "t": 44, "b": 44},
+    )
+
+
+def loss_figure(steps: Sequence[TrainStep], evaluations: Sequence[Evaluation], epochs: int, split: str) -> Figure:
+    """Cross-entropy over epochs, of training batches and of the evaluation pictures."""
+    per_epoch = max(1, max((s.step / s.epoch for s in steps), default=1))
+    points = list(zip([s.step / per_epoch for s in steps], [s.loss for s in steps], smoothed([s.loss for s in steps])))
+    ran = thinned(points)
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "each batch",
+            "x": [round(x, 3) for x, *_ in ran],
+            "y": [round(y, 4) for _, y, _ in ran],
+            "line": {"color": "@hairline", "width": 1},
+            "hoverinfo": "skip",
+        },
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "training, running mean",
+            "x": [round(x, 3) for x, *_ in ran],
+            "y": [round(y, 4) for *_, y in ran],
+            "line": {"color": "@quiet", "width": 2, "dash": "dot"},
+            "hovertemplate": "epoch %{x:.1f}: %{y:.3f} in training<extra></extra>",
+        },
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": split,
+            "x": [e.epoch for e in evaluations],
+            "y": [round(e.loss, 4) for e in evaluations],
+            "line": {"color": "@accent", "width": 2.5},
+            "marker": {"size": 6, "color": "@accent"},
+            "hovertemplate": "epoch %{x}: %{y:.3f}<extra></extra>",
+        },
+    ]
+    title = f"Loss is {ran[-1][2]:.3f} in training" if ran else "Loss: training has not begun"
+    if evaluations and ran:
+        title += f", {evaluations[-1].loss:.3f} on {split}"
+    top = max([y for _, _, y in ran] + [e.loss for e in evaluations], default=1.0)
+    return figure(
+        data,
+        title,
+        f"Line chart. {title}.",
+        "loss",
+        height=220,
+        xaxis=axis("epoch", range=[0, epochs * 1.06]),
+        yaxis=axis("cross-entropy", range=[0, top * 1.1]),
+        margin={"l": 52, "r": 44, "t": 44, "b": 44},
+    )
+
+
+def similarity_curve(history: Sequence[SimilarityStats]) -> Figure:
+    """Mean cosine between the experts of a layer over epochs, averaged over layers: absolute and signed."""
+    pairs = [(s.epoch, mean_of(s.absolute), mean_of(s.signed)) for s in history]
+    pairs = [p for p in pairs if p[1] is not None]
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": label,
+            "x": [p[0] for p in pairs],
+            "y": [round(p[i], 5) for p in pairs],
+            "line": {"color": colour, "width": 2, "dash": dash},
+            "marker": {"size": 5, "color": colour},
+            "hovertemplate": "epoch %{x}: %{y:.3f} " + label + "<extra></extra>",
+        }
+        for i, label, colour, dash in ((1, "absolute", "@accent", "solid"), (2, "signed", "@quiet", "dot"))
+    ]
+    title = (
+        f"Experts of a layer: mean |cosine| {pairs[-1][1]:.3f}" if pairs else "Similarity needs two experts in a layer"
+    )
+    ends = (
+        [
+            end_label(pairs[-1][0], pairs[-1][i], label, colour)
+            for i, label, colour in ((1, "absolute", "@accent"), (2, "signed", "@quiet"))
+        ]
+        if pairs
+        else []
+    )
+    if pairs and abs(pairs[-1][1] - pairs[-1][2]) < 0.03:
+        ends[0]["yshift"], ends[1]["yshift"] = 8, -8
+    values = [v for p in pairs for v in p[1:]]
+    low, high = min([0.0, *values]), max([0.1, *values])
+    return figure(
+        data,
+        title,
+        f"Line chart. {title}.",
+        "similarity-over-epochs",
+        height=220,
+        xaxis=axis("epoch", rangemode="tozero"),
+        yaxis=axis("cosine", range=[low - 0.02, high * 1.15]),
+        annotations=ends,
+        margin={"l": 52, "r": 72, "t": 44, "b": 44},
+    )

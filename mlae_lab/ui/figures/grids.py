@@ -1,0 +1,168 @@
+"""Heat maps: the grid of experts, and the similarity of the experts of every layer."""
+
+from __future__ import annotations
+
+from mlae_lab.core.events import Canvas, SimilarityStats
+from mlae_lab.core.plan import MaskPlan
+from mlae_lab.ui.figures.base import DIVERGING, SEQUENTIAL, Figure, axis, figure
+
+QUANTITIES: dict[str, tuple[str, str]] = {
+    "contribution": ("Contribution", "Mean over tokens of ‖λ b aᵀx‖ / ‖Wx + bias‖"),
+    "coefficient": ("Coefficient λ", "Trained scale of the expert, and how far it is from its start"),
+    "share_drawn": ("Share of steps", "Steps in which the expert took part / all steps"),
+    "gradient": ("Gradient", "Mean norm of the gradient of a and b in the steps that drew the expert"),
+}
+
+
+def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> Figure:
+    """The grid of experts coloured by one quantity; an expert that does not exist is a hollow, struck cell."""
+    name, formula = QUANTITIES[quantity]
+    present = [(v, row, column) for row, cells in enumerate(canvas) for column, v in enumerate(cells) if v is not None]
+    rows, columns = plan.rows, plan.columns
+    y = [str(i + 1) for i in range(rows)]
+    x = [str(i + 1) for i in range(columns)]
+    low, high = (0.0, max((v for v, *_ in present), default=1.0) or 1.0)
+    scale: list = SEQUENTIAL
+    if quantity == "share_drawn":
+        high = 1.0
+    if quantity == "coefficient" and present:
+        start = plan.coefficient_init
+        reach = max(abs(v - start) for v, *_ in present) or 0.01
+        low, high, scale = start - reach, start + reach, DIVERGING
+    absent = [(str(c + 1), str(r + 1)) for r in range(rows) for c in range(columns) if not plan.keep[r][c]]
+    data: list[dict] = [
+        {
+            "type": "heatmap",
+            "name": name,
+            "x": x,
+            "y": y,
+            "z": [list(row) for row in canvas],
+            "zmin": low,
+            "zmax": high,
+            "colorscale": scale,
+            "xgap": 3,
+            "ygap": 3,
+            "hoverongaps": False,
+            "hovertemplate": "layer %{y}, expert %{x}<br>" + name.lower() + " %{z:.4f}<extra></extra>",
+            "colorbar": {
+                "thickness": 8,
+                "outlinewidth": 0,
+                "len": 1,
+                "y": 0.5,
+                "tickfont": {"size": 11, "color": "@quiet"},
+                "nticks": 4,
+            },
+        },
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "no expert",
+            "meta": "decoration",
+            "x": [a for a, _ in absent],
+            "y": [b for _, b in absent],
+            "hovertemplate": "layer %{y}, expert %{x}: masked for good<extra></extra>",
+            "marker": {"symbol": "line-ne-open", "size": 9, "line": {"color": "@quiet", "width": 1}},
+        },
+    ]
+    if present:
+        best = max(present, key=lambda p: abs(p[0] - plan.coefficient_init) if quantity == "coefficient" else p[0])
+        verb = {
+            "contribution": "adds most",
+            "coefficient": "moved farthest",
+            "share_drawn": "was drawn most often",
+            "gradient": "is pulled hardest",
+        }[quantity]
+        title = f"{name}: layer {best[1] + 1}, expert {best[2] + 1} {verb}"
+        if quantity == "share_drawn" and low == high or quantity == "share_drawn" and min(v for v, *_ in present) == 1:
+            title = "Every expert took part in every step"
+    else:
+        title = f"{name}: no expert exists"
+    return figure(
+        data,
+        title,
+        f"Heat map, {rows} layers by {columns} experts. {title}. {formula}, epoch {epoch}.",
+        f"experts-{quantity}",
+        height=max(240, 27 * rows + 92),
+        xaxis=axis(
+            "expert",
+            side="bottom",
+            showgrid=False,
+            type="category",
+            constrain="domain",
+            categoryarray=x,
+            range=[-0.5, columns - 0.5],
+        ),
+        yaxis=axis("layer", autorange="reversed", showgrid=False, type="category", categoryarray=y),
+    )
+
+
+def similarity_tiles(stats: SimilarityStats, across: int = 4) -> Figure:
+    """The cosine matrix of every layer, as tiles of one heat map; the colour scale is fixed to [-1, 1]."""
+    sizes = [len(m) for m in stats.matrices]
+    side = max([*sizes, 1])
+    down = -(-len(sizes) // across)
+    step = side + 1
+    z: list[list[float | None]] = [[None] * (across * step - 1) for _ in range(down * step)]
+    text: list[list[str]] = [[""] * (across * step - 1) for _ in range(down * step)]
+    labels = []
+    for layer, matrix in enumerate(stats.matrices):
+        top, left = (layer // across) * step + 1, (layer % across) * step
+        size = len(matrix)
+        mean = stats.absolute[layer]
+        note = f"{layer + 1}" if size == 0 else f"{layer + 1} · {mean:.2f}" if mean is not None else f"{layer + 1}"
+        labels.append(
+            {
+                "x": left - 0.5,
+                "y": top - 1,
+                "xref": "x",
+                "yref": "y",
+                "text": note + (" · no expert" if size == 0 else ""),
+                "showarrow": False,
+                "xanchor": "left",
+                "yanchor": "middle",
+                "font": {"size": 11, "color": "@quiet"},
+            }
+        )
+        for i, row in enumerate(matrix):
+            for j, value in enumerate(row):
+                z[top + i][left + j] = value if i != j else None
+                text[top + i][left + j] = f"layer {layer + 1}, experts {i + 1} and {j + 1}"
+    data = [
+        {
+            "type": "heatmap",
+            "name": "cosine",
+            "z": z,
+            "text": text,
+            "zmin": -1,
+            "zmax": 1,
+            "colorscale": DIVERGING,
+            "xgap": 1,
+            "ygap": 1,
+            "hoverongaps": False,
+            "hovertemplate": "%{text}: %{z:.3f}<extra></extra>",
+            "colorbar": {
+                "thickness": 8,
+                "outlinewidth": 0,
+                "tickvals": [-1, 0, 1],
+                "tickfont": {"size": 11, "color": "@quiet"},
+            },
+        },
+    ]
+    means = [(m, i) for i, m in enumerate(stats.absolute) if m is not None]
+    title = (
+        f"Most alike in layer {max(means)[1] + 1} (mean |cosine| {max(means)[0]:.2f})"
+        if means
+        else "No layer has two experts"
+    )
+    bare = {"visible": False, "constrain": "domain"}
+    return figure(
+        data,
+        title,
+        f"Cosine between experts, one tile for each layer. {title}. Epoch {stats.epoch}.",
+        "similarity-by-layer",
+        height=max(260, 96 * down + 70),
+        xaxis=bare,
+        yaxis={**bare, "autorange": "reversed", "scaleanchor": "x"},
+        annotations=labels,
+        margin={"l": 4, "r": 16, "t": 44, "b": 8},
+    )

@@ -1,0 +1,36 @@
+"""The pages of the lab and the links between them. The only place that names page files."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from mlae_lab.places import PAGES
+
+_SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
+    "": {"home": ("Home", ":material/home:")},
+    "Design": {"task": ("Task", ":material/photo_library:"), "masks": ("Masks", ":material/grid_on:")},
+    "Run": {"train": ("Train", ":material/play_circle:"), "runs": ("Runs", ":material/list:")},
+    "Look inside": {"experts": ("Experts", ":material/blur_on:")},
+}
+
+
+def page(name: str) -> st.Page:
+    """The page of that name, for `st.navigation`, `st.page_link` and `st.switch_page`."""
+    title, icon = next(entries[name] for entries in _SECTIONS.values() if name in entries)
+    address = None if name == "home" else name
+    return st.Page(PAGES / f"{name}.py", title=title, icon=icon, url_path=address, default=name == "home")
+
+
+def sections() -> dict[str, list]:
+    """All pages by section, as `st.navigation` takes them."""
+    return {section: [page(name) for name in entries] for section, entries in _SECTIONS.items()}
+
+
+def link(name: str, label: str, **query: str) -> None:
+    """A link to a page, with the view it should open in its address."""
+    st.page_link(page(name), label=label, query_params=query or None)
+
+
+def go(name: str, **query: str) -> None:
+    """Leave for another page at once."""
+    st.switch_page(page(name), query_params=query or None)

@@ -1,0 +1,63 @@
+"""What all pages share: the style sheet, headings, sentences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from mlae_lab.runs.status import Status
+
+_STYLE = (Path(__file__).parent / "page.css").read_text()
+STATUS_TONE = {
+    Status.FINISHED: "good",
+    Status.RUNNING: "live",
+    Status.STARTING: "live",
+    Status.STOPPING: "warning",
+    Status.QUEUED: "quiet",
+    Status.STOPPED: "quiet",
+    Status.FAILED: "failure",
+    Status.LOST: "lost",
+}
+
+
+def dress() -> None:
+    """Put the lab's style sheet on the page; called once, by app.py."""
+    st.html(f"<style>{_STYLE}</style>")
+
+
+def heading(title: str, line: str = "") -> None:
+    """The page's title and one sentence under it."""
+    st.html(f'<h1 class="lab-title">{title}</h1>' + (f'<p class="lab-line">{line}</p>' if line else ""))
+
+
+def section(title: str) -> None:
+    st.html(f'<h2 class="lab-section">{title}</h2>')
+
+
+def facts(*pairs: tuple[str, str]) -> None:
+    """A row of numbers with their names: (name, value)."""
+    cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in pairs)
+    st.html(f'<dl class="lab-facts">{cells}</dl>')
+
+
+def note(text: str) -> None:
+    """A quiet sentence."""
+    st.html(f'<p class="lab-note">{text}</p>')
+
+
+def status_word(status: Status) -> str:
+    """A status as a word with a dot, as HTML."""
+    return f'<span class="lab-status {STATUS_TONE[status]}">{status.value}</span>'
+
+
+def seconds_text(seconds: float | None) -> str:
+    """A duration for people: 8 s, 2 min 5 s, 1 h 3 min."""
+    if seconds is None:
+        return "–"
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,116 @@
+"""What pages read: the store, and runs followed event by event, shared by all viewers of a server.
+
+Truth lies on disk; what is kept here is a memory of rows already read. Nothing here writes a run.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import lru_cache
+
+from mlae_lab.core.events import Evaluation, Event, ExpertStats, SimilarityStats, Started, TrainStep
+from mlae_lab.places import default_store
+from mlae_lab.runs import supervisor
+from mlae_lab.runs.store import Run, RunStore
+from mlae_lab.ui.figures import Figure
+
+_RECONCILE_SECONDS = 1.0
+
+
+@lru_cache(maxsize=4)
+def _open(folder) -> RunStore:
+    return RunStore(folder)
+
+
+def store() -> RunStore:
+    """The store of this server."""
+    return _open(default_store())
+
+
+class Tail:
+    """One run, read once: every update fetches only events that are new."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        self.seen = 0
+        self.started: Started | None = None
+        self.steps: list[TrainStep] = []
+        self.evaluations: list[Evaluation] = []
+        self.experts: list[ExpertStats] = []
+        self.similarity: list[SimilarityStats] = []
+        self._figures: dict[str, tuple[int, Figure]] = {}
+        self._lock = threading.Lock()
+
+    def update(self) -> None:
+        """Read what is new."""
+        with self._lock:
+            for stored in store().events(self.run_id, after=self.seen):
+                self.seen = stored.id
+                self._take(stored.event)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self.started = event
+        elif isinstance(event, TrainStep):
+            self.steps.append(event)
+        elif isinstance(event, Evaluation):
+            self.evaluations.append(event)
+        elif isinstance(event, ExpertStats):
+            self.experts.append(event)
+        elif isinstance(event, SimilarityStats):
+            self.similarity.append(event)
+
+    def figure(self, name: str, revision: int, make: Callable[[], Figure]) -> Figure:
+        """The figure of that name, made once for each revision of its data and then shared by all viewers."""
+        with self._lock:
+            known = self._figures.get(name)
+            if known is None or known[0] != revision:
+                known = (revision, make())
+                self._figures[name] = known
+            return known[1]
+
+    def seconds_left(self) -> float | None:
+        """Time to the end at the pace so far, None before the first step."""
+        if not self.steps or self.started is None:
+            return None
+        last = self.steps[-1]
+        spent = max(last.seconds, self.evaluations[-1].seconds if self.evaluations else 0.0)
+        return spent / last.step * (self.started.steps - last.step)
+
+
+_tails: OrderedDict[str, Tail] = OrderedDict()
+_tails_lock = threading.Lock()
+_last_reconcile = 0.0
+
+
+def tail(run_id: str) -> Tail:
+    """The run's tail, up to date. The 64 runs looked at last are kept."""
+    with _tails_lock:
+        found = _tails.pop(run_id, None) or Tail(run_id)
+        _tails[run_id] = found
+        while len(_tails) > 64:
+            _tails.popitem(last=False)
+    found.update()
+    return found
+
+
+def run(run_id: str) -> Run:
+    """One run, with its status checked against its process. Raises StoreError for an unknown run."""
+    _check_processes()
+    return store().run(run_id)
+
+
+def runs() -> list[Run]:
+    """All runs, newest first, with their statuses checked."""
+    _check_processes()
+    return store().runs()
+
+
+def _check_processes() -> None:
+    global _last_reconcile
+    if time.monotonic() - _last_reconcile >= _RECONCILE_SECONDS:
+        _last_reconcile = time.monotonic()
+        supervisor.reconcile(store())

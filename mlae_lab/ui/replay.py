@@ -1,0 +1,34 @@
+"""A recorded run that plays on the grid: the living picture of the home page."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import streamlit as st
+
+from mlae_lab.places import ASSETS
+
+_HERE = Path(__file__).parent
+RECORDING = ASSETS / "first_run.json"
+_COMPONENT = st.components.v2.component(
+    "mlae_lab_replay",
+    html="""<div class="replay">
+      <div class="grid" role="img" aria-label="Twelve layers by eight experts; rings mark the experts that a step drew"></div>
+      <div><div class="now" aria-live="off"></div><svg viewBox="0 0 320 150" aria-hidden="true"></svg>
+      <p class="caption"></p><button type="button">Pause</button></div>
+    </div>""",
+    css=(_HERE / "replay.css").read_text(),
+    js=(_HERE / "palette.js").read_text() + (_HERE / "replay.js").read_text(),
+)
+
+
+@lru_cache(maxsize=1)
+def _recording() -> dict:
+    return json.loads(RECORDING.read_text())
+
+
+def replay(key: str) -> None:
+    """Play the recorded first run (`assets/record_first_run.py` made it)."""
+    _COMPONENT(key=key, data=_recording(), height="content")

@@ -1,0 +1,161 @@
+"""The settings of a run, each with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import streamlit as st
+
+from mlae_lab.core import catalog
+from mlae_lab.core.config import DEVICES, PRECISIONS, RunConfig
+from mlae_lab.ui.navigation import link
+from mlae_lab.ui.thumbnails import mask_image
+
+_PROTOCOLS = {"val": "train on 800, measure on 200 (for playing)", "test": "train on all 1,000, measure on test"}
+_METHODS = {"mlae": "Masked experts (MLAE)", "linear": "Linear probe: only the head learns"}
+
+
+def choices(config: RunConfig) -> None:
+    """Task, mask and backbone of the draft, with their pictures, in one line."""
+    task, backbone, plan = catalog.task(config.task), catalog.backbone(config.backbone), config.plan
+    one, two, three = st.columns(3, gap="medium")
+    with one.container(border=True, height="stretch"):
+        st.html(
+            f'<div class="lab-choice"><small>Task</small><b>{task.title}</b><span>{task.question} {task.classes} classes.</span></div>'
+        )
+        link("task", "Choose another task", task=task.name)
+    with two.container(border=True, height="stretch"):
+        st.html(
+            f'<div class="lab-choice with-mask"><div><img src="{mask_image(plan)}" alt=""></div><div><small>Mask</small><b>{plan.kind.value.capitalize()}</b>'
+            f"<span>{plan.experts} experts in {plan.rows} layers</span></div></div>"
+        )
+        link("masks", "Paint another mask", mask=plan.code)
+    with three.container(border=True, height="stretch"):
+        st.html(
+            f'<div class="lab-choice"><small>Backbone</small><b>{backbone.title}</b><span>{backbone.note}</span></div>'
+        )
+
+
+def settings(config: RunConfig) -> RunConfig:
+    """Draw the settings; returns the draft with what they say. Raises ConfigError for what does not go."""
+    a, b, c, d = st.columns(4)
+    method = a.selectbox(
+        "Method",
+        list(_METHODS),
+        index=list(_METHODS).index(config.method),
+        format_func=_METHODS.get,
+        key="train_method",
+    )
+    epochs = b.number_input(
+        "Epochs",
+        1,
+        10_000,
+        config.epochs,
+        key="train_epochs",
+        help="The paper: 500 on VTAB-1k. One epoch is 13 steps of 64 pictures here.",
+    )
+    rate = c.number_input(
+        "Learning rate",
+        1e-6,
+        10.0,
+        config.learning_rate,
+        step=1e-3,
+        format="%g",
+        key="train_rate",
+        help="The paper: 5e-4 over 500 epochs. A short run needs a larger one.",
+    )
+    seed = d.number_input(
+        "Seed",
+        0,
+        2**31 - 1,
+        config.seed,
+        key="train_seed",
+        help="Of the experts' first values, the order of pictures and the masks drawn.",
+    )
+    with st.expander("More settings"):
+        a, b, c, d = st.columns(4)
+        backbones = [entry.name for entry in catalog.BACKBONES if entry.bundled]
+        chosen = config.backbone if config.backbone in backbones else backbones[0]
+        backbone = a.selectbox(
+            "Backbone",
+            backbones,
+            index=backbones.index(chosen),
+            key="train_backbone",
+            format_func=lambda name: catalog.backbone(name).title,
+            help="Random weights are the control: what the experts can do without pretraining.",
+        )
+        protocol = b.selectbox(
+            "Protocol",
+            list(_PROTOCOLS),
+            index=list(_PROTOCOLS).index(config.protocol),
+            key="train_protocol",
+            format_func=_PROTOCOLS.get,
+            help="Choose settings on val; the number to report is test, last epoch, several seeds.",
+        )
+        evaluations = c.number_input(
+            "Measurements",
+            0,
+            10_000,
+            config.evaluations,
+            key="train_evaluations",
+            help="How many times accuracy is measured; 0: after every epoch.",
+        )
+        batch = d.number_input("Batch size", 1, 4096, config.batch_size, key="train_batch", help="The paper: 64.")
+        a, b, c, d = st.columns(4)
+        decay = a.number_input(
+            "Weight decay",
+            0.0,
+            10.0,
+            config.weight_decay,
+            step=1e-4,
+            format="%g",
+            key="train_decay",
+            help="The paper: 1e-4.",
+        )
+        warmup = b.number_input(
+            "Warm-up",
+            0.0,
+            0.9,
+            config.warmup,
+            step=0.05,
+            key="train_warmup",
+            help="Share of the steps with a rising learning rate. The paper names none.",
+        )
+        device = c.selectbox(
+            "Device",
+            DEVICES,
+            index=DEVICES.index(config.device),
+            key="train_device",
+            help="auto: a CUDA GPU where there is one.",
+        )
+        precision = d.selectbox(
+            "Precision",
+            PRECISIONS,
+            index=PRECISIONS.index(config.precision),
+            key="train_precision",
+            help="auto: bfloat16 where the hardware multiplies it faster (a GPU, a CPU with AMX), else float32.",
+        )
+        limit = st.columns(4)[0].number_input(
+            "Stop after seconds",
+            0,
+            86_400,
+            int(config.max_seconds or 0),
+            key="train_limit",
+            help="0: no limit. With one the learning rate follows the clock, and two machines do not get one result.",
+        )
+    return replace(
+        config,
+        method=method,
+        epochs=int(epochs),
+        learning_rate=float(rate),
+        seed=int(seed),
+        backbone=backbone,
+        protocol=protocol,
+        evaluations=int(evaluations),
+        batch_size=int(batch),
+        weight_decay=float(decay),
+        warmup=float(warmup),
+        device=device,
+        precision=precision,
+        max_seconds=float(limit) or None,
+    )

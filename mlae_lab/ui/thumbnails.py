@@ -1,0 +1,67 @@
+"""Small pictures as data addresses: a plan or a bar as SVG, an array as PNG. No Streamlit here."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from mlae_lab.core.plan import MaskPlan
+
+# An image cannot see the page's theme: these two are readable on the light and on the dark surface.
+_ACCENT, _QUIET = "#17998B", "#86939A"
+_CELL, _GAP = 7, 2
+
+
+def _svg_address(width: float, height: float, parts: list[str]) -> str:
+    text = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}">{"".join(parts)}</svg>'
+    return "data:image/svg+xml;base64," + base64.b64encode(text.encode()).decode()
+
+
+def mask_image(plan: MaskPlan, columns: int = 14) -> str:
+    """The plan as a picture: filled where an expert exists, paler the more often it is dropped.
+
+    columns: room for at least so many, so that plans of different width stand on one scale.
+    """
+    step = _CELL + _GAP
+    width, height = max(columns, plan.columns) * step - _GAP, plan.rows * step - _GAP
+    left = (width - (plan.columns * step - _GAP)) / 2
+    parts = []
+    for r, (kept, rates) in enumerate(zip(plan.keep, plan.drop_rate)):
+        for c, (k, p) in enumerate(zip(kept, rates)):
+            x, y = left + c * step, r * step
+            if k:
+                parts.append(
+                    f'<rect x="{x:g}" y="{y}" width="{_CELL}" height="{_CELL}" rx="1.4" fill="{_ACCENT}" '
+                    f'fill-opacity="{max(0.1, 1 - p):.2f}"/>'
+                )
+            else:
+                parts.append(
+                    f'<rect x="{x + 0.5:g}" y="{y + 0.5}" width="{_CELL - 1}" height="{_CELL - 1}" rx="1.2" '
+                    f'fill="none" stroke="{_QUIET}" stroke-opacity="0.4"/>'
+                )
+    return _svg_address(width, height, parts)
+
+
+def gain_image(probe: float, adapted: float) -> str:
+    """Two accuracies in percent on one bar: grey up to the linear probe, accent from there to the adapted network."""
+    scale, low, high = 2.0, min(probe, adapted), max(probe, adapted)
+    return _svg_address(
+        200,
+        12,
+        [
+            f'<rect x="0" y="4" width="200" height="4" rx="2" fill="{_QUIET}" fill-opacity="0.22"/>',
+            f'<rect x="0" y="4" width="{low * scale:g}" height="4" rx="2" fill="{_QUIET}" fill-opacity="0.75"/>',
+            f'<rect x="{low * scale:g}" y="2" width="{(high - low) * scale:g}" height="8" rx="1.5" fill="{_ACCENT}"/>',
+        ],
+    )
+
+
+def png_address(picture: np.ndarray, side: int = 96) -> str:
+    """A grey (h, w) or colour (h, w, 3) uint8 picture as a data address, side x side pixels."""
+    image = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,44 @@
+"""Home: what this is, and one button to a first run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import streamlit as st
+
+from mlae_lab.core import catalog
+from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.runs.supervisor import launch
+from mlae_lab.ui import page, reads
+from mlae_lab.ui.navigation import go, link
+from mlae_lab.ui.replay import replay
+from mlae_lab.ui.run_cards import run_cards
+
+page.heading(
+    "Draw where a network may learn",
+    "A frozen vision transformer, 96 small experts, and a mask that says which of them take part. "
+    "Paint the mask, start a run, and watch accuracy, experts and their similarity as they change.",
+)
+replay(key="home_replay")
+with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+    if st.button("Watch a mask learn · about a minute", type="primary", key="home_first_run"):
+        go("train", run=launch(reads.store(), FIRST_RUN).id)
+    for task in catalog.TASKS:
+        if (
+            task.bundled
+            and task.name != FIRST_RUN.task
+            and st.button(f"… on {task.title}", key=f"home_run_{task.name}")
+        ):
+            go("train", run=launch(reads.store(), replace(FIRST_RUN, task=task.name)).id)
+page.note("The run is the recorded one, made again on this machine: one seed, one result. Nothing is downloaded.")
+
+runs = reads.runs()
+if runs:
+    page.section("Last runs")
+    picked = run_cards(runs[:8], key="home_runs")
+    if picked:
+        go("train", run=picked)
+    link("runs", "All runs")
+else:
+    page.section("Nothing has run here yet")
+    page.note("Your runs will stand here as small pictures of their masks. The button above starts the first one.")

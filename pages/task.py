@@ -1,0 +1,34 @@
+"""Task: the 24 tasks of the paper and the bundled ones; a chosen card opens in place."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from mlae_lab.core import catalog
+from mlae_lab.ui import draft, page
+from mlae_lab.ui.cards import cards
+from mlae_lab.ui.task_view import task_card, task_detail
+
+complaint = draft.read_address()
+page.heading(
+    "Choose a task",
+    "Four tasks come with the lab and run at once. For the 24 tasks of the paper the bar shows what it reports: "
+    "grey up to the linear probe, green from there to MLAE.",
+)
+if complaint:
+    st.warning(complaint)
+chosen = draft.current().task
+opened = st.session_state.setdefault("task_open", chosen)
+if "task" in st.query_params and complaint is None:
+    opened = catalog.task(st.query_params["task"]).name
+
+detail = st.container()
+picked = cards([task_card(task, task.name == opened) for task in catalog.TASKS], key="task_cards", label="Tasks")
+if picked:
+    opened = st.session_state["task_open"] = picked
+    st.query_params["task"] = picked
+    if catalog.task(picked).bundled:
+        draft.change(task=picked)
+    st.rerun()
+with detail:
+    task_detail(catalog.task(opened))

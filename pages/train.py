@@ -1,0 +1,94 @@
+"""Train: the three choices in one line, the settings that matter, then the live bench of a run (`?run=`)."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from mlae_lab.core import catalog
+from mlae_lab.core.config import ConfigError
+from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.plan import PlanError
+from mlae_lab.runs.store import StoreError
+from mlae_lab.runs.supervisor import launch
+from mlae_lab.ui import draft, page, reads
+from mlae_lab.ui.bench import bench
+from mlae_lab.ui.navigation import go, link
+from mlae_lab.ui.settings_view import choices, settings
+
+
+def watch(run_id: str) -> None:
+    """A run that exists."""
+    try:
+        run = reads.run(run_id)
+    except StoreError:
+        page.heading("Run")
+        bench(run_id)
+        return
+    page.heading(f"{catalog.task(run.config.task).title}, {run.config.what}")
+    bench(run_id)
+    if run.status.is_over:
+        again, inside, new = st.columns([1, 1, 3])
+        with inside:
+            if run.config.method == "mlae":
+                link("experts", "Look at its experts", run=run.id)
+        with again:
+            if st.button("Run it again", key="train_again"):
+                go("train", run=launch(reads.store(), run.config).id)
+        with new:
+            link("train", "Set up another run", task=run.config.task, mask=run.config.plan.code)
+    with st.expander("The command that does the same"):
+        st.code(run.config.command(), language="bash", wrap_lines=True)
+
+
+def design() -> None:
+    """A run that is still a draft."""
+    complaint = draft.read_address()
+    page.heading(
+        "Start a run", "The run trains on this machine in a process of its own; you can close this page and come back."
+    )
+    if complaint:
+        st.warning(complaint)
+    choices(draft.current())
+    try:
+        config = settings(draft.current())
+        draft.change(
+            **{
+                name: getattr(config, name)
+                for name in (
+                    "method",
+                    "backbone",
+                    "protocol",
+                    "epochs",
+                    "learning_rate",
+                    "weight_decay",
+                    "batch_size",
+                    "warmup",
+                    "evaluations",
+                    "seed",
+                    "device",
+                    "precision",
+                    "max_seconds",
+                )
+            }
+        )
+        task = catalog.task(config.task)
+        if not task.bundled:
+            st.warning(f"{task.title} has no pictures on this machine yet: choose a bundled task first.")
+        elif st.button("Start the run", type="primary", key="train_start"):
+            go("train", run=launch(reads.store(), config).id)
+        with st.expander("The command that does the same"):
+            st.code(config.command(), language="bash", wrap_lines=True)
+    except (ConfigError, PlanError, catalog.CatalogError) as error:
+        text = str(error)
+        st.error(f"{text[:1].upper()}{text[1:]}.")
+    draft.write_address("task", "mask")
+    page.note(
+        f"A short run shows how a mask learns, not how well it can do. The paper trains 500 epochs and masks pay in long "
+        f"runs: in {FIRST_RUN.epochs} epochs a dense mask usually leads one that drops half of its experts."
+    )
+
+
+if "run" in st.query_params:
+    watch(st.query_params["run"])
+else:
+    design()

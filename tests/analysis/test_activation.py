@@ -1,0 +1,126 @@
+"""What an expert adds to its frozen layer, against vectors computed one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from mlae_lab.analysis.activation import Contribution, recording
+from mlae_lab.core.patterns import allocation, uniform
+from mlae_lab.model.experts import MLAELinear
+from mlae_lab.model.inject import inject
+
+
+def make_layer(rank: int, bias: bool = True, seed: int = 0) -> MLAELinear:
+    draw = torch.Generator().manual_seed(seed)
+    layer = MLAELinear(nn.Linear(6, 4, bias=bias), (0, 2, 3), (0.5,) * 3, rank)
+    with torch.no_grad():
+        for p in (*layer.base.parameters(), layer.b, layer.coefficient):
+            p.copy_(torch.randn(p.shape, generator=draw))
+    return layer
+
+
+def by_hand(layer: MLAELinear, tokens: Tensor) -> list[float]:
+    """Mean over tokens of ‖λ_i B_i A_i x‖ / ‖W x + bias‖, one token and one matrix at a time, in float64."""
+    found = []
+    for i in range(3):
+        own = slice(i * layer.rank, (i + 1) * layer.rank)
+        matrix = layer.coefficient[i].double() * layer.b[:, own].double() @ layer.a[own].double()
+        shares = []
+        for x in tokens.double():
+            y = layer.base.weight.double() @ x
+            if layer.base.bias is not None:
+                y = y + layer.base.bias.double()
+            shares.append(float((matrix @ x).norm() / y.norm()))
+        found.append(sum(shares) / len(shares))
+    return found
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+@pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
+def test_contribution_equals_the_formula(rank: int, bias: bool) -> None:
+    layer, tokens = make_layer(rank, bias), torch.randn(9, 6, generator=torch.Generator().manual_seed(1))
+    contribution = Contribution()
+    contribution.add("here", layer, tokens)
+    assert contribution.means["here"].tolist() == pytest.approx(by_hand(layer, tokens), rel=1e-4)
+
+
+@torch.no_grad()
+def test_batches_of_any_size_and_shape_count_by_their_tokens() -> None:
+    layer, tokens = make_layer(2), torch.randn(12, 6, generator=torch.Generator().manual_seed(1))
+    contribution = Contribution()
+    contribution.add("here", layer, tokens[:10].reshape(5, 2, 6))
+    contribution.add("here", layer, tokens[10:11])
+    contribution.add("here", layer, tokens[11])
+    assert contribution.means["here"].tolist() == pytest.approx(by_hand(layer, tokens), rel=1e-4)
+
+
+@torch.no_grad()
+def test_the_mask_of_the_last_step_and_the_sign_of_lambda_do_not_matter() -> None:
+    layer, tokens = make_layer(1), torch.randn(5, 6, generator=torch.Generator().manual_seed(1))
+    means = []
+    for mask, sign in ((None, 1), (torch.zeros(3), 1), (torch.full((3,), 4.0), -1)):
+        layer.mask = mask
+        layer.coefficient.mul_(sign)
+        contribution = Contribution()
+        contribution.add("here", layer, tokens)
+        means.append(contribution.means["here"].tolist())
+    assert means[0] == means[1] == means[2]
+
+
+@torch.no_grad()
+def test_fresh_experts_add_nothing() -> None:
+    layer = MLAELinear(nn.Linear(6, 4), (0, 1), (0.0, 0.0))
+    contribution = Contribution()
+    contribution.add("here", layer, torch.randn(3, 6))
+    assert contribution.means["here"].tolist() == [0, 0]
+
+
+# ---------------------------------------------------------------- recording
+
+
+def test_recording_sees_what_enters_each_layer_and_leaves_the_network_as_it_was(
+    small_vit: Callable[..., VisionTransformer],
+) -> None:
+    model = small_vit()
+    experts = inject(model, allocation((3, 0, 2)))
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for layer in experts.layers.values():
+            layer.b.copy_(torch.randn(layer.b.shape, generator=draw))
+    model.eval()
+    x = torch.randn(2, 3, 32, 32, generator=draw)
+    plain = model(x)
+    entered = {}
+    watch = model.blocks[2].attn.qkv.register_forward_pre_hook(lambda module, inputs: entered.update(x=inputs[0]))
+    with recording(experts.layers) as contribution:
+        assert torch.equal(model(x), plain)
+    watch.remove()
+    assert set(contribution.means) == {"blocks.0.attn.qkv", "blocks.2.attn.qkv"}
+    assert [len(values) for values in contribution.means.values()] == [3, 2]
+    again = Contribution()
+    again.add("blocks.2.attn.qkv", experts.layers["blocks.2.attn.qkv"], entered["x"])
+    assert torch.equal(again.means["blocks.2.attn.qkv"], contribution.means["blocks.2.attn.qkv"])
+    assert not any(module._forward_pre_hooks for module in model.modules())
+    model(x)
+    assert torch.equal(again.means["blocks.2.attn.qkv"], contribution.means["blocks.2.attn.qkv"])  # it is closed
+
+
+def test_hooks_go_when_the_forward_pass_fails(small_vit: Callable[..., VisionTransformer]) -> None:
+    model = small_vit()
+    experts = inject(model, uniform(0.5, 3, 2))
+    model.train()
+    with pytest.raises(RuntimeError, match="no mask was drawn"), recording(experts.layers):
+        model(torch.zeros(1, 3, 32, 32))
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_without_experts_there_is_nothing_to_record() -> None:
+    with recording({}) as contribution:
+        pass
+    assert contribution.means == {}

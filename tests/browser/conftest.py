@@ -1,0 +1,134 @@
+"""A real server and a real Chromium. Without Chromium these tests say why they skip; with
+MLAE_LAB_BROWSER=required, as in CI, its absence is a failure."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlae_lab.places import PACKAGE
+from mlae_lab.runs import supervisor
+from mlae_lab.runs.store import RunStore
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "browser" in Path(item.fspath).parts:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """The browser, started once."""
+    found = os.environ.get("MLAE_LAB_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        found, reason = None, "playwright is not installed: pip install -r requirements-dev.txt"
+    else:
+        reason = "no Chromium on this machine: install Debian's chromium or set MLAE_LAB_CHROMIUM to one"
+    if not found:
+        if os.environ.get("MLAE_LAB_BROWSER") == "required":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=found, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Lab:
+    """A running lab. url: of its home page; store: its runs."""
+
+    url: str
+    store: RunStore
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """`streamlit run` as the README says it, from a foreign working directory, on a fresh store."""
+    folder = tmp_path_factory.mktemp("lab")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    store = RunStore(folder / "store")
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "OMP_NUM_THREADS")}
+    environment["MLAE_LAB_STORE"] = str(store.folder)
+    words = [
+        sys.executable,
+        "-m",
+        "streamlit",
+        "run",
+        str(PACKAGE / "app.py"),
+        "--server.port",
+        str(port),
+        "--server.headless",
+        "true",
+    ]
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    url = f"http://localhost:{port}"
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{url}/_stcore/health", timeout=2).close()
+                break
+            except OSError:
+                assert server.poll() is None and time.monotonic() < deadline, (folder / "server.log").read_text()
+                time.sleep(0.2)
+        yield Lab(url, store)
+    finally:
+        server.terminate()
+        server.wait(timeout=20)
+        for run in store.runs():
+            if not run.status.is_over:
+                supervisor.stop(store, run.id, now=True)
+
+
+@pytest.fixture
+def visit(chromium: Browser, lab: Lab) -> Iterator[Callable[..., Page]]:
+    """Opens a page of the lab and waits for its heading; at the end checks that no outside host was asked
+    and no script failed."""
+    contexts, outside, broken = [], [], []
+
+    def open_page(path: str = "/", scheme: str = "light", width: int = 1280, height: int = 900) -> Page:
+        context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.on(
+            "request",
+            lambda r: (
+                None
+                if r.url.startswith((lab.url, "data:", "blob:", lab.url.replace("http", "ws")))
+                else outside.append(r.url)
+            ),
+        )
+        page.on("pageerror", lambda error: broken.append(str(error)))
+        page.goto(lab.url + path)
+        page.wait_for_selector(".lab-title", timeout=30_000)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert outside == []
+    assert broken == []

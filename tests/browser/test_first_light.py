@@ -1,0 +1,138 @@
+"""The newcomer's walk: Home, one click, a run watched to its end, its experts."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlae_lab.core.events import Evaluation
+from mlae_lab.runs.status import Status
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from tests.browser.conftest import Lab
+
+PLOTS = """() => [...document.querySelectorAll('.js-plotly-plot')].map(p => ({
+    title: p.layout.title.text, traces: p.data.map(t => ({ type: t.type, name: t.name, y: t.y, z: t.z })),
+    box: p.getBoundingClientRect().toJSON(), ink: p.querySelectorAll('path.js-line, .heatmaplayer image, .point').length }))"""
+
+
+def plots(page: Page) -> dict[str, dict]:
+    """What Plotly really holds and drew, by the first word of the title."""
+    return {plot["title"].split()[0].rstrip(":"): plot for plot in page.evaluate(PLOTS)}
+
+
+@pytest.fixture(scope="session")
+def finished(lab: Lab) -> dict:
+    """Filled by the first test, read by those after it."""
+    return {}
+
+
+def test_one_click_and_a_run_is_watched_to_its_end(visit: Callable[..., Page], lab: Lab, finished: dict) -> None:
+    page = visit("/")
+    began = time.monotonic()
+    page.get_by_role("button", name="… on Digits").click()
+    page.wait_for_url("**/train?run=*", timeout=20_000)
+    run_id = page.url.rsplit("=", 1)[1]
+    page.wait_for_selector(".lab-status.live", timeout=60_000)
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 5", timeout=180_000)
+    # the node that shows accuracy must be the same from now to the end: nothing is rebuilt, nothing blinks
+    page.evaluate("window.kept = document.querySelector('.js-plotly-plot')")
+    page.evaluate("window.kept.dataset.mark = 'same'")
+    page.wait_for_selector(".lab-status.good", timeout=300_000)
+    took = time.monotonic() - began
+    page.wait_for_timeout(2500)
+    finished["run"] = run_id
+    assert page.evaluate("window.kept.isConnected && window.kept.dataset.mark") == "same"
+
+    run = lab.store.run(run_id)
+    measured = [s.event for s in lab.store.events(run_id, kinds=("evaluation",))]
+    assert run.status is Status.FINISHED
+    assert run.config.task == "digits" and len(measured) >= 8
+    last = measured[-1]
+    assert isinstance(last, Evaluation) and last.accuracy > 50, "ten classes: guessing gives 10 %"
+    print(f"click to final accuracy: {took:.0f} s, {last.accuracy:.1f} %")
+
+    shown = page.evaluate(PLOTS)
+    accuracy = next(p for p in shown if "validation pictures" in p["title"])
+    assert f"{last.accuracy:.1f} %" in accuracy["title"]
+    curve = next(t for t in accuracy["traces"] if t["name"] == "200 validation pictures")
+    assert curve["y"] == [round(m.accuracy, 2) for m in measured]
+    loss = next(p for p in shown if p["title"].startswith("Loss"))
+    assert len(loss["traces"][1]["y"]) > 50
+    grid = next(p for p in shown if p["title"].startswith("Contribution"))
+    cells = [v for row in grid["traces"][0]["z"] for v in row]
+    assert len(cells) == 96 and min(cells) > 0 and len(set(cells)) > 90
+    tiles = next(p for p in shown if p["title"].startswith("Most alike"))
+    assert sum(v is not None for row in tiles["traces"][0]["z"] for v in row) == 12 * 8 * 7
+    for plot in (accuracy, loss, grid, tiles):
+        assert plot["ink"] > 0 and plot["box"]["width"] > 250 and plot["box"]["height"] > 150, plot["title"]
+    screenshots = os.environ.get("MLAE_LAB_SCREENSHOTS")
+    if screenshots:
+        page.set_viewport_size({"width": 1280, "height": 1240})
+        page.wait_for_timeout(800)
+        page.screenshot(path=Path(screenshots) / "live-bench.png")
+
+
+def test_its_experts_page_shows_them(visit: Callable[..., Page], finished: dict) -> None:
+    if not finished:
+        pytest.fail("the run of the test before this one is needed")
+    page = visit(f"/train?run={finished['run']}")
+    page.get_by_role("link", name="Look at its experts").click()
+    page.wait_for_url(f"**/experts?run={finished['run']}", timeout=20_000)
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 6", timeout=60_000)
+    titles = {p["title"].split()[0].rstrip(":") for p in page.evaluate(PLOTS)}
+    assert {"Contribution", "Coefficient", "Share", "Gradient", "Most", "Experts"} <= titles
+
+
+def test_a_reload_and_a_second_browser_see_the_same_run(visit: Callable[..., Page], finished: dict) -> None:
+    if not finished:
+        pytest.fail("the run of the first test is needed")
+    for _ in range(2):
+        page = visit(f"/train?run={finished['run']}")
+        page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 5", timeout=60_000)
+        assert page.locator(".lab-status.good").count() == 1
+        page.reload()
+        page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 5", timeout=60_000)
+
+
+def test_zoom_survives_new_points(visit: Callable[..., Page], lab: Lab) -> None:
+    """A live run goes on while a person has zoomed in; the range they chose stays."""
+    from dataclasses import replace
+
+    from mlae_lab.core.defaults import FIRST_RUN
+    from mlae_lab.runs import supervisor
+
+    run = supervisor.launch(lab.store, replace(FIRST_RUN, task="digits", epochs=200, evaluations=200))
+    try:
+        page = visit(f"/train?run={run.id}")
+        page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 5", timeout=180_000)
+        curve = (
+            "[...document.querySelectorAll('.js-plotly-plot')].find(p => p.data[1].name === '200 validation pictures')"
+        )
+        page.evaluate(f"{curve}.querySelector('.nsewdrag').scrollIntoView({{block: 'center'}})")
+        page.wait_for_timeout(400)
+        box = page.evaluate(f"{curve}.querySelector('.nsewdrag').getBoundingClientRect().toJSON()")
+        page.mouse.move(box["x"] + 10, box["y"] + 20)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.7, steps=5)
+        page.wait_for_timeout(1500)  # a slow hand: at least one refresh comes while it drags
+        page.mouse.up()
+        page.wait_for_timeout(500)
+        chosen = page.evaluate(f"{curve}.layout.yaxis.range")
+        assert chosen[0] > 5 and chosen[1] < 100, "the drag zoomed in"
+        before = page.evaluate(f"{curve}.data[1].y.length")
+        page.wait_for_function(f"{curve}.data[1].y.length > {before}", timeout=90_000)
+        assert page.evaluate(f"{curve}.layout.yaxis.range") == chosen
+        page.get_by_role("button", name="Stop and keep").click()
+        page.wait_for_function(
+            "[...document.querySelectorAll('.lab-status')].some(s => s.textContent === 'stopped')", timeout=60_000
+        )
+    finally:
+        supervisor.stop(lab.store, run.id, now=True)

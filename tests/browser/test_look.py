@@ -1,0 +1,27 @@
+"""Every page in light and dark, wide and narrow: nothing is cut, nothing is empty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+OVERFLOW = """() => { const main = document.querySelector('[data-testid="stMain"]');
+    return { wider: main.scrollWidth - main.clientWidth, text: main.innerText.length }; }"""
+
+
+@pytest.mark.parametrize("width", [1280, 800])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("path", ["/", "/task", "/masks", "/train", "/runs", "/experts"])
+def test_page_fits(path: str, scheme: str, width: int, visit: Callable[..., Page]) -> None:
+    page = visit(path, scheme=scheme, width=width)
+    page.wait_for_timeout(1200)
+    found = page.evaluate(OVERFLOW)
+    assert found["wider"] <= 1 and found["text"] > 60
+    background = page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
+    assert background == {"light": "rgb(250, 250, 247)", "dark": "rgb(16, 20, 24)"}[scheme]
+    assert page.evaluate("document.fonts.check('16px Inter')")

@@ -1,0 +1,126 @@
+"""Painting with a mouse and with a keyboard, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlae_lab.core.patterns import dense, pattern
+from mlae_lab.core.plan import MaskPlan
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+DENSE = f"/masks?mask={dense().code}"
+
+
+def cell(page: Page, layer: int, expert: int) -> dict:
+    """Middle of a cell on the screen."""
+    box = page.locator(f'.mg-cell[data-row="{layer - 1}"][data-column="{expert - 1}"]').bounding_box()
+    assert box is not None
+    return {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+
+
+def plan_when(page: Page, condition: Callable[[MaskPlan], bool]) -> MaskPlan:
+    """The plan that the server holds, read off the page's one-line code, once it is what was painted."""
+    for _ in range(100):
+        code = page.locator('[data-testid="stCode"] code').first.inner_text().strip()
+        plan = MaskPlan.from_code(code)
+        if condition(plan):
+            return plan
+        page.wait_for_timeout(100)
+    raise AssertionError(f"the page still holds {code}")
+
+
+@pytest.fixture
+def masks(visit: Callable[..., Page]) -> Page:
+    page = visit(DENSE, height=1500)
+    page.wait_for_selector(".mg-cell")
+    page.locator(".mg").scroll_into_view_if_needed()
+    page.wait_for_timeout(600)
+    return page
+
+
+def test_a_click_removes_one_expert_and_a_second_brings_it_back(masks: Page) -> None:
+    at = cell(masks, 3, 5)
+    masks.mouse.click(at["x"], at["y"])
+    plan = plan_when(masks, lambda p: p.experts == 95)
+    assert not plan.keep[2][4]
+    masks.mouse.click(at["x"], at["y"])
+    assert plan_when(masks, lambda p: p.experts == 96) == dense()
+
+
+def test_a_fast_drag_over_eight_cells_changes_exactly_those(masks: Page) -> None:
+    start, end = cell(masks, 6, 1), cell(masks, 6, 8)
+    masks.mouse.move(start["x"], start["y"])
+    masks.mouse.down()
+    masks.mouse.move(end["x"], end["y"], steps=2)  # two events for eight cells: a fast hand
+    masks.mouse.up()
+    plan = plan_when(masks, lambda p: p.experts == 88)
+    assert plan.kept == (8,) * 5 + (0,) + (8,) * 6
+    assert "keeps no expert" in masks.inner_text("body")
+
+
+def test_keyboard_alone_paints(masks: Page) -> None:
+    masks.locator('.mg-cell[data-row="0"][data-column="0"]').focus()
+    for key in ("ArrowDown", "ArrowDown", "ArrowRight", "Space"):
+        masks.keyboard.press(key)
+    plan = plan_when(masks, lambda p: p.experts == 95)
+    assert not plan.keep[2][1]
+    label = masks.locator('.mg-cell[data-row="2"][data-column="1"]').get_attribute("aria-label")
+    assert label == "Layer 3, expert 2: masked"
+
+
+def test_a_slider_sets_the_rate_of_its_layer(masks: Page) -> None:
+    slider = masks.get_by_label("Drop rate of layer 4")
+    slider.focus()
+    for _ in range(5):
+        masks.keyboard.press("ArrowRight")
+    plan = plan_when(masks, lambda p: p.drop_rate[3][0] == 0.25)
+    assert plan.row_rates() == (0.0,) * 3 + (0.25,) + (0.0,) * 8
+    assert "Stochastic" in masks.inner_text("body")
+
+
+def test_row_and_column_heads_switch_a_line(masks: Page) -> None:
+    masks.get_by_role("columnheader", name="Expert 2: switch in all layers").click()
+    plan_when(masks, lambda p: p.experts == 84)
+    masks.get_by_role("rowheader", name="Layer 1: switch all experts").click()
+    plan = plan_when(masks, lambda p: p.experts == 85)
+    assert plan.kept == (8,) + (7,) * 11
+
+
+def test_a_pattern_replaces_the_canvas_and_can_be_painted_on(masks: Page) -> None:
+    masks.locator('.card[data-id="incremental.fixed"]').click()
+    plan_when(masks, lambda p: p == pattern("incremental"))
+    masks.wait_for_function("document.querySelector('[data-testid=stApp]') && true")
+    masks.wait_for_timeout(800)
+    at = cell(masks, 1, 3)
+    masks.mouse.click(at["x"], at["y"])
+    plan = plan_when(masks, lambda p: p.experts == 97)
+    assert plan.keep[0][2] and "this one has 97" in masks.inner_text("body")
+
+
+def test_the_painted_mask_survives_a_reload_and_reaches_the_run(masks: Page) -> None:
+    at = cell(masks, 12, 8)
+    masks.mouse.click(at["x"], at["y"])
+    plan = plan_when(masks, lambda p: p.experts == 95)
+    masks.reload()
+    masks.wait_for_selector(".mg-cell")
+    assert plan_when(masks, lambda p: p.experts == 95) == plan
+    masks.get_by_role("link", name="Go on to the run").click()
+    masks.wait_for_url("**/train?mask=*")
+    masks.get_by_text("The command that does the same").click()
+    masks.wait_for_timeout(500)
+    assert plan.code in masks.locator('[data-testid="stCode"] code').first.inner_text()
+
+
+def test_quick_strokes_in_flight_lose_nothing(masks: Page) -> None:
+    """Three strokes before the first answer of the server."""
+    for layer in (2, 5, 9):
+        at = cell(masks, layer, layer - 1)
+        masks.mouse.click(at["x"], at["y"])
+    plan = plan_when(masks, lambda p: p.experts == 93)
+    assert [plan.keep[row][row - 1] for row in (1, 4, 8)] == [False] * 3
+    assert masks.locator(".mg-cell.off").count() == 3

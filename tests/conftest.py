@@ -1,0 +1,84 @@
+"""What several test files share. torch is imported inside the fixtures, so that plain-data tests stay light."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from timm.models.vision_transformer import VisionTransformer
+
+    from mlae_lab.runs.store import RunStore
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Before torch is imported, and for the processes that tests start: one thread each. With more, threads that wait
+# for each other at every small product slow a busy machine down forty times.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_test_writes_into_the_home_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Every run that a test starts without naming a store goes to a folder of this session."""
+    store = tmp_path_factory.mktemp("default_store") / "lab"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLAE_LAB_STORE", str(store))
+        yield store
+
+
+@pytest.fixture
+def small_vit() -> Callable[..., VisionTransformer]:
+    """Builds a real timm vision transformer of some 40,000 numbers, frozen and in eval mode; its head is not zero."""
+    import torch
+    from timm.models.vision_transformer import VisionTransformer
+
+    def build(depth: int = 3, seed: int = 0) -> VisionTransformer:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = VisionTransformer(
+                img_size=32, patch_size=8, embed_dim=32, depth=depth, num_heads=2, num_classes=5, mlp_ratio=2
+            )
+            torch.nn.init.normal_(model.head.weight)
+        return model.eval().requires_grad_(False)
+
+    return build
+
+
+@pytest.fixture
+def lab_store(tmp_path: Path) -> Iterator[RunStore]:
+    """A store of its own; whatever still runs in it when the test ends is killed."""
+    from mlae_lab.runs import supervisor
+    from mlae_lab.runs.store import RunStore
+
+    store = RunStore(tmp_path / "lab")
+    yield store
+    for run in store.runs():
+        if not run.status.is_over:
+            supervisor.stop(store, run.id, now=True)
+    for child in supervisor._children:
+        child.wait(timeout=30)
+    supervisor.reconcile(store)
+
+
+@pytest.fixture
+def wait_for() -> Callable[..., None]:
+    """Waits until something is true; gives up, with what is known, only when it hangs for good."""
+
+    def wait(condition: Callable[[], bool], known: Callable[[], object] = lambda: "", seconds: float = 120.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {seconds} s in vain: {known()}"
+            time.sleep(0.02)
+
+    return wait

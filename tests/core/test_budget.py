@@ -1,0 +1,81 @@
+"""What a plan costs, against counting every mask."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from mlae_lab.core.budget import budget, expected_active, expert_parameters
+from mlae_lab.core.patterns import allocation, dense, pattern, scaled, uniform
+from mlae_lab.core.plan import MaskPlan, block_targets
+
+
+@pytest.mark.parametrize(
+    ("rank", "trained", "numbers"), [(1, True, 3073), (1, False, 3072), (2, True, 6145), (4, True, 12_289)]
+)
+def test_one_expert_on_the_qkv_of_vit_b16(rank: int, trained: bool, numbers: int) -> None:
+    assert expert_parameters(scaled(dense(), expert_rank=rank, train_coefficients=trained), 768, 2304) == numbers
+
+
+@pytest.mark.parametrize(
+    ("experts", "rank", "parameters"),
+    [
+        (1, 1, 36_876),
+        (2, 1, 73_752),
+        (4, 1, 147_504),
+        (8, 1, 295_008),
+        (16, 1, 590_016),
+        (4, 2, 294_960),
+        (2, 4, 294_936),
+    ],
+)
+def test_parameters_of_twelve_blocks(experts: int, rank: int, parameters: int) -> None:
+    plan = scaled(dense(experts=experts), expert_rank=rank)
+    assert budget(plan, dict.fromkeys(plan.targets, (768, 2304))).parameters == parameters
+
+
+def test_each_row_counts_with_its_own_shape() -> None:
+    plan = MaskPlan(((1, 1), (1, 0), (0, 0)), ((0, 0),) * 3, ("a", "b", "c"))
+    assert budget(plan, {"a": (10, 20), "b": (3, 4)}).parameters == 2 * 31 + 8  # the empty row needs no shape
+
+
+def test_a_target_without_a_shape_is_a_key_error() -> None:
+    with pytest.raises(KeyError, match="blocks.1.attn.qkv"):
+        budget(dense(layers=2), {"blocks.0.attn.qkv": (1, 1)})
+
+
+def test_counts_of_a_step_equal_those_over_all_masks() -> None:
+    """Every one of the 2^5 masks of a small plan, weighted with its chance."""
+    plan = MaskPlan(((1, 1, 0), (1, 1, 1), (0, 0, 0)), ((0.5, 0.2, 0), (0.9, 0.9, 0.25), (0, 0, 0)), block_targets(3))
+    cells = [(r, c) for r in range(3) for c in range(3) if plan.keep[r][c]]
+    active, any_empty, row_empty = 0.0, 0.0, [0.0, 0.0, 0.0]
+    for mask in product((False, True), repeat=len(cells)):
+        chance = 1.0
+        for alive, (r, c) in zip(mask, cells):
+            chance *= (1 - plan.drop_rate[r][c]) if alive else plan.drop_rate[r][c]
+        drawn = [sum(alive for alive, (r, _) in zip(mask, cells) if r == row) for row in range(3)]
+        active += chance * sum(drawn)
+        any_empty += chance * (drawn[0] == 0 or drawn[1] == 0)
+        for row in range(3):
+            row_empty[row] += chance * (drawn[row] == 0)
+    found = budget(plan, dict.fromkeys(plan.targets, (1, 1)))
+    assert found.experts == 5
+    assert found.expected_active == expected_active(plan) == pytest.approx(active)
+    assert found.empty_chance == pytest.approx(row_empty)
+    assert found.any_empty_chance == pytest.approx(any_empty)
+
+
+def test_about_half_of_all_steps_leave_a_layer_empty_at_a_rate_of_seven_tenths() -> None:
+    found = budget(uniform(0.7), dict.fromkeys(dense().targets, (768, 2304)))
+    assert found.empty_chance == pytest.approx([0.7**8] * 12)
+    assert found.any_empty_chance == pytest.approx(1 - (1 - 0.7**8) ** 12)
+    assert 0.45 < found.any_empty_chance < 0.55
+
+
+@pytest.mark.parametrize("plan", [dense(), pattern("incremental"), allocation((0, 0, 0)), allocation((0, 3))])
+def test_a_plan_that_drops_nothing_is_never_empty_where_it_has_experts(plan: MaskPlan) -> None:
+    found = budget(plan, dict.fromkeys(plan.targets, (8, 8)))
+    assert found.any_empty_chance == 0
+    assert found.empty_chance == tuple(float(kept == 0) for kept in plan.kept)
+    assert found.expected_active == plan.experts

@@ -1,0 +1,210 @@
+"""RunConfig: the paper's values by default, a sentence for each broken rule, one hash for one run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlae_lab.core.catalog import CatalogError
+from mlae_lab.core.config import ConfigError, RunConfig, differences
+from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.patterns import allocation, dense, uniform
+from mlae_lab.core.plan import MaskPlan, PlanError, block_targets
+
+CONFIGS = [
+    RunConfig("digits"),
+    FIRST_RUN,
+    RunConfig("dsprites_loc", uniform(0.7), protocol="test", seed=7, max_seconds=60.0, evaluations=10),
+    RunConfig("fashion", allocation((0, 3, 14)), backbone="lab_vit_12x128.random", device="cpu", precision="bfloat16"),
+    RunConfig("digits", method="linear", epochs=1, batch_size=4096, learning_rate=1e-5, weight_decay=0.0, warmup=0.5),
+]
+
+
+def test_defaults_are_the_papers() -> None:
+    config = RunConfig("cifar")
+    assert (config.epochs, config.learning_rate, config.weight_decay, config.batch_size) == (500, 5e-4, 1e-4, 64)
+    assert config.warmup == 0
+    assert config.plan == dense()
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_config_survives_json(config: RunConfig) -> None:
+    back = RunConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert back == config
+    assert back.hash == config.hash
+
+
+def test_hash_is_the_same_in_a_fresh_interpreter(root: Path) -> None:
+    script = (
+        "import json, sys\nfrom mlae_lab.core.config import RunConfig\n"
+        "for line in sys.stdin: print(RunConfig.from_dict(json.loads(line)).hash)\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        input="\n".join(json.dumps(config.to_dict()) for config in CONFIGS),
+        env={**os.environ, "PYTHONHASHSEED": "99", "PYTHONPATH": str(root)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stdout.split() == [config.hash for config in CONFIGS]
+
+
+def test_hash_differs_as_soon_as_anything_differs() -> None:
+    base = RunConfig("digits")
+    changes: list[dict] = [
+        {"task": "fashion"}, {"plan": uniform(0.5)}, {"method": "linear"}, {"backbone": "lab_vit_12x128.random"},
+        {"protocol": "test"}, {"epochs": 499}, {"max_seconds": 5.0}, {"learning_rate": 5.1e-4}, {"weight_decay": 0.0},
+        {"batch_size": 65}, {"warmup": 0.1}, {"evaluations": 1}, {"seed": 1}, {"device": "cpu"},
+        {"precision": "float32"},
+    ]  # fmt: skip
+    assert {name for change in changes for name in change} == {field.name for field in dataclasses.fields(RunConfig)}
+    hashes = {base.hash} | {dataclasses.replace(base, **change).hash for change in changes}
+    assert len(hashes) == 1 + len(changes)
+
+
+@pytest.mark.parametrize(
+    ("whole", "broken"),
+    [
+        ({"learning_rate": 1}, {"learning_rate": 1.0}),
+        ({"weight_decay": 0}, {"weight_decay": 0.0}),
+        ({"warmup": 0}, {"warmup": 0.0}),
+        ({"max_seconds": 60}, {"max_seconds": 60.0}),
+    ],
+)
+def test_equal_configs_have_equal_hashes(whole: dict, broken: dict) -> None:
+    one, other = RunConfig("digits", **whole), RunConfig("digits", **broken)
+    assert one == other
+    assert one.hash == other.hash
+    assert one.to_dict() == other.to_dict() and json.dumps(one.to_dict()) == json.dumps(other.to_dict())
+
+
+def test_an_alias_becomes_the_name() -> None:
+    assert RunConfig("CIFAR100").task == "cifar"
+    assert RunConfig("cifar100") == RunConfig("cifar")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"task": 3}, ["task is 3", "must be a name"]),
+        ({"backbone": None}, ["backbone is None", "must be a name"]),
+        ({"plan": "dense"}, ["plan is 'dense'", "MaskPlan"]),
+        ({"method": "lorra"}, ["method is 'lorra'", "mlae, linear"]),
+        ({"method": ["mlae"]}, ["method is ['mlae']"]),
+        ({"protocol": "train"}, ["protocol is 'train'", "val, test"]),
+        ({"device": "gpu"}, ["device is 'gpu'", "auto, cpu, cuda"]),
+        ({"precision": "fp16"}, ["precision is 'fp16'", "auto, float32, bfloat16"]),
+        ({"epochs": -1}, ["epochs is -1", "whole number from 1 to 10000"]),
+        ({"epochs": 0}, ["epochs is 0"]),
+        ({"epochs": 10_001}, ["epochs is 10001"]),
+        ({"epochs": 1.0}, ["epochs is 1.0"]),
+        ({"epochs": True}, ["epochs is True"]),
+        ({"batch_size": 0}, ["batch size is 0", "from 1 to 4096"]),
+        ({"batch_size": 4097}, ["batch size is 4097"]),
+        ({"seed": -1}, ["seed is -1"]),
+        ({"seed": 2**31}, ["seed is 2147483648"]),
+        ({"evaluations": -1}, ["evaluations is -1"]),
+        ({"learning_rate": 0}, ["learning rate is 0", "above 0"]),
+        ({"learning_rate": 11}, ["learning rate is 11", "at most 10"]),
+        ({"learning_rate": float("nan")}, ["learning rate is nan"]),
+        ({"learning_rate": "fast"}, ["learning rate is 'fast'", "a number"]),
+        ({"weight_decay": -0.1}, ["weight decay is -0.1"]),
+        ({"weight_decay": float("inf")}, ["weight decay is inf"]),
+        ({"warmup": 1.0}, ["warmup is 1.0", "at most 0.9"]),
+        ({"max_seconds": 0}, ["seconds is 0", "above 0"]),
+        ({"max_seconds": 1e9}, ["seconds is 1000000000.0"]),
+        ({"max_seconds": True}, ["seconds is True"]),
+    ],
+)
+def test_an_error_names_the_value_and_the_rule(change: dict, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as error:
+        RunConfig(**{"task": "digits", **change})
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_unknown_names_are_catalog_errors() -> None:
+    with pytest.raises(CatalogError, match="'mnist' is not a task"):
+        RunConfig("mnist")
+    with pytest.raises(CatalogError, match="'vit' is not a backbone"):
+        RunConfig("digits", backbone="vit")
+
+
+def test_a_plan_with_more_rows_than_the_backbone_has_blocks() -> None:
+    plan = dense(layers=24)
+    with pytest.raises(CatalogError, match=r"blocks\.12\.attn\.qkv is not a linear layer of lab_vit_12x128"):
+        RunConfig("digits", plan)
+    assert RunConfig("digits", plan, method="linear").plan == plan  # the probe does not look at it
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"task": "digits"},
+        {"plan": dense().to_dict()},
+        {"task": "digits", "plan": dense().to_dict(), "optimizer": "sgd"},
+        [],
+        None,
+    ],
+)
+def test_a_damaged_dict_is_a_config_error(data: object) -> None:
+    with pytest.raises(ConfigError):
+        RunConfig.from_dict(data)  # type: ignore[arg-type]
+
+
+def test_a_damaged_plan_is_a_plan_error() -> None:
+    with pytest.raises(PlanError, match="the plan lacks"):
+        RunConfig.from_dict({"task": "digits", "plan": {}})
+
+
+# ---------------------------------------------------------------- when accuracy is measured
+
+
+def test_zero_evaluations_means_every_epoch() -> None:
+    assert RunConfig("digits", epochs=3).evaluated_epochs == (1, 2, 3)
+    assert RunConfig("digits", epochs=3, evaluations=5).evaluated_epochs == (1, 2, 3)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 7, 16, 100, 500, 9999])
+@pytest.mark.parametrize("evaluations", [1, 2, 3, 10, 16])
+def test_evaluations_are_spread_evenly_and_end_with_the_last_epoch(epochs: int, evaluations: int) -> None:
+    found = RunConfig("digits", epochs=epochs, evaluations=evaluations).evaluated_epochs
+    assert len(found) == min(epochs, evaluations)
+    assert found[-1] == epochs
+    gaps = [b - a for a, b in zip((0, *found), found)]
+    assert min(gaps) >= 1 and max(gaps) - min(gaps) <= 1
+
+
+# ---------------------------------------------------------------- comparing runs
+
+
+def test_differences_name_the_settings_and_show_plans_as_codes() -> None:
+    one, other = RunConfig("digits", dense()), RunConfig("digits", uniform(0.5), seed=3)
+    assert differences(one, other) == {"plan": (dense().code, uniform(0.5).code), "seed": (0, 3)}
+    assert differences(one, one) == {}
+
+
+def test_a_badge_holds_what_must_be_equal() -> None:
+    base = RunConfig("digits")
+    assert base.badge == dataclasses.replace(base, seed=5, plan=uniform(0.5), epochs=3).badge
+    for change in ({"task": "fashion"}, {"backbone": "lab_vit_12x128.random"}, {"protocol": "test"}):
+        assert dataclasses.replace(base, **change).badge != base.badge
+    assert base.badge.data == "bundled" and RunConfig("cifar").badge.data == "VTAB-1k"
+
+
+def test_the_badge_of_an_fgvc_task_does_not_say_vtab() -> None:
+    badge = RunConfig("cub").badge
+    assert "VTAB" not in badge.data
+    assert "800" not in badge.protocol  # CUB trains on 5,394 pictures
+
+
+def test_the_first_run_is_a_legal_run_on_bundled_parts() -> None:
+    assert FIRST_RUN.badge.data == "bundled"
+    assert FIRST_RUN.plan.targets == block_targets(12)
+    assert isinstance(FIRST_RUN.plan, MaskPlan)

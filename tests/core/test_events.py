@@ -1,0 +1,66 @@
+"""Events: every kind survives the way into the store and back, with NaN, infinities and gaps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import pytest
+
+from mlae_lab.core import events as ev
+
+NAN, INF = float("nan"), float("inf")
+CANVAS = ((0.5, None), (None, None), (1.0, 1e-9))
+EVENTS: list[ev.Event] = [
+    ev.Started(295_008, 7690, 85_798_656, 800, 200, 6500, "cuda", "bfloat16", 1.25),
+    ev.TrainStep(step=1, epoch=1, loss=2.302585, accuracy=12.5, learning_rate=5e-4, drawn=48, seconds=0.01),
+    ev.Evaluation(epoch=3, step=39, split="val", accuracy=78.0, loss=0.7, seconds=4.5),
+    ev.ExpertStats(3, CANVAS, CANVAS, CANVAS, CANVAS),
+    ev.SimilarityStats(3, (0.25, None), (0.5, None), (((1.0, 0.5), (0.5, 1.0)), ())),
+    ev.Saved(epoch=3, step=39, bytes=123_456),
+]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind)
+def test_every_kind_survives_json(event: ev.Event) -> None:
+    back = ev.from_json(event.kind, ev.to_json(event))
+    assert back == event
+    assert type(back) is type(event)
+    hash(back)  # nested tuples all the way down, so events can be keys of a cache
+
+
+def test_the_table_of_kinds_is_complete() -> None:
+    assert {event.kind for event in EVENTS} == set(ev.KINDS)
+    assert all(ev.KINDS[kind].kind == kind for kind in ev.KINDS)
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+def test_not_a_number_and_infinity_survive(value: float) -> None:
+    step = dataclasses.replace(EVENTS[1], loss=value)
+    assert repr(ev.from_json("step", ev.to_json(step))) == repr(step)
+    stats = ev.ExpertStats(1, ((value, None),), CANVAS, CANVAS, CANVAS)
+    assert repr(ev.from_json("experts", ev.to_json(stats))) == repr(stats)
+
+
+def test_small_and_large_numbers_keep_every_digit() -> None:
+    step = dataclasses.replace(EVENTS[1], loss=0.1 + 0.2, learning_rate=5e-324, seconds=1.7976931348623157e308)
+    assert ev.from_json("step", ev.to_json(step)) == step
+
+
+def test_json_holds_the_fields_by_name() -> None:
+    assert json.loads(ev.to_json(EVENTS[5])) == {"epoch": 3, "step": 39, "bytes": 123_456}
+
+
+def test_an_unknown_kind_is_a_key_error() -> None:
+    with pytest.raises(KeyError, match="heartbeat"):
+        ev.from_json("heartbeat", "{}")
+
+
+@pytest.mark.parametrize(("values", "mean"), [((), None), ((None, None), None), ((1.0, None, 2.0), 1.5), ((0.0,), 0.0)])
+def test_mean_of_leaves_gaps_out(values: tuple, mean: float | None) -> None:
+    assert ev.mean_of(values) == mean
+
+
+def test_mean_of_keeps_not_a_number() -> None:
+    assert math.isnan(ev.mean_of((1.0, NAN)))  # type: ignore[arg-type]

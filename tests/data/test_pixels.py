@@ -1,0 +1,55 @@
+"""From bytes to what a backbone reads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mlae_lab.data.pixels import normalised
+
+
+def test_black_and_white_are_the_ends_of_the_range() -> None:
+    images = np.array([np.zeros((5, 5)), np.full((5, 5), 255), np.full((5, 5), 51)], dtype=np.uint8)
+    for side in (5, 8, 3):
+        found = normalised(images, side)
+        assert found.shape == (3, 3, side, side) and found.dtype is torch.float32
+        torch.testing.assert_close(found[:, 0, 0, 0], torch.tensor([-1.0, 1.0, -0.6]))
+        torch.testing.assert_close(found, found[:, :1, :1, :1].expand_as(found))  # an even picture stays even
+
+
+def test_grey_is_repeated_and_colour_keeps_its_channels() -> None:
+    grey = np.arange(4 * 6 * 6, dtype=np.uint8).reshape(4, 6, 6)
+    found = normalised(grey, 6)
+    assert torch.equal(found[:, 0], found[:, 1]) and torch.equal(found[:, 0], found[:, 2])
+    colour = np.stack([grey, grey * 0, grey * 0 + 255], axis=-1).astype(np.uint8)
+    found = normalised(colour, 6)
+    assert torch.equal(found[:, 0], normalised(grey, 6)[:, 0])
+    assert bool((found[:, 1] == -1).all()) and bool((found[:, 2] == 1).all())
+
+
+def test_at_its_own_size_a_picture_is_only_rescaled() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (3, 7, 7), dtype=np.uint8)
+    expected = torch.from_numpy(images.astype(np.float32)) / 127.5 - 1
+    assert torch.equal(normalised(images, 7)[:, 0], expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 9, 9), (2, 20, 10), (2, 64, 64), (2, 9, 13, 3)])
+@pytest.mark.parametrize("side", [8, 48])
+def test_bicubic_overshoot_is_cut_off(shape: tuple[int, ...], side: int) -> None:
+    images = (np.random.default_rng(1).integers(0, 2, shape) * 255).astype(np.uint8)
+    found = normalised(images, side)
+    assert found.shape == (2, 3, side, side)
+    assert float(found.min()) >= -1 and float(found.max()) <= 1
+    assert found.is_contiguous()
+
+
+def test_a_slice_of_a_larger_array_is_read_rightly_and_left_alone() -> None:
+    images = np.random.default_rng(2).integers(0, 256, (6, 8, 8), dtype=np.uint8)
+    copy = images.copy()
+    assert torch.equal(normalised(images[::2], 8), normalised(copy[[0, 2, 4]], 8))
+    assert np.array_equal(images, copy)
+
+
+def test_no_pictures_give_no_numbers() -> None:
+    assert normalised(np.zeros((0, 8, 8), dtype=np.uint8), 8).shape == (0, 3, 8, 8)

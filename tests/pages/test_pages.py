@@ -1,0 +1,117 @@
+"""Every page, opened through app.py, on an empty store and on a filled one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mlae_lab.core.patterns import pattern
+from mlae_lab.core.plan import MaskPlan
+from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.runs.store import RunStore
+
+NAMES = sorted(path.stem for path in PAGES.glob("*.py"))
+
+
+def opened(page: str, store: Path, monkeypatch: pytest.MonkeyPatch, **query: str) -> AppTest:
+    monkeypatch.setenv("MLAE_LAB_STORE", str(store))
+    at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30).run()
+    at.switch_page(str(PAGES / f"{page}.py"))
+    for name, value in query.items():
+        at.query_params[name] = value
+    return at.run()
+
+
+def html(at: AppTest) -> str:
+    return " ".join(element.proto.body for element in at.get("html"))
+
+
+def masked_run(store: Path) -> str:
+    return next(run.id for run in RunStore(store).runs() if run.config.method == "mlae")
+
+
+def test_there_is_a_page_for_every_file() -> None:
+    assert NAMES == ["experts", "home", "masks", "runs", "task", "train"]
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_page_on_an_empty_store(page: str, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = opened(page, empty_store, monkeypatch)
+    assert not at.exception and not at.error
+    assert "lab-title" in html(at)
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_page_on_a_filled_store(page: str, filled_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = opened(page, filled_store, monkeypatch)
+    assert not at.exception and not at.error
+
+
+def test_a_run_is_a_link(filled_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = opened("train", filled_store, monkeypatch, run=masked_run(filled_store))
+    assert not at.exception
+    assert "Digits, mixed mask" in html(at) and "finished" in html(at)
+    assert len(at.get("bidi_component")) == 5  # accuracy, loss, experts, tiles, similarity
+
+
+@pytest.mark.parametrize("page", ["train", "experts"])
+@pytest.mark.parametrize("name", ["aaaaaaaa", "../../etc/passwd", "<b>x</b>", ""])
+def test_a_link_to_no_run_is_one_sentence(
+    page: str, name: str, filled_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = opened(page, filled_store, monkeypatch, run=name)
+    assert not at.exception
+    if name:
+        assert len(at.warning) == 1
+        assert "is not in" in at.warning[0].value or "is not the name of a run" in at.warning[0].value
+
+
+def test_a_mask_is_a_link(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = pattern("protruding", "mixed", 0.3)
+    at = opened("masks", empty_store, monkeypatch, mask=plan.code)
+    assert not at.exception
+    assert MaskPlan.from_code(at.code[0].value) == plan
+    assert "Mixed" in html(at)
+
+
+@pytest.mark.parametrize("code", ["nonsense", "m1_12x8_zz*12_0*12", "m1_24x8_ff*24_0*24", "m1_12x8_ff*12_1.5*12"])
+def test_a_broken_mask_link_is_one_sentence_and_loses_nothing(
+    code: str, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = opened("masks", empty_store, monkeypatch, mask=code)
+    assert not at.exception
+    assert len(at.warning) == 1 and "could not be opened" in at.warning[0].value
+    assert at.code[0].value.startswith("m1_12x8")
+
+
+def test_a_broken_task_link_is_one_sentence(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = opened("task", empty_store, monkeypatch, task="imagenet")
+    assert not at.exception and len(at.warning) == 1 and "imagenet" in at.warning[0].value
+
+
+def test_settings_of_the_form_reach_the_command(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = opened("train", empty_store, monkeypatch, task="fashion")
+    at.number_input[0].set_value(7).run()
+    assert "--task fashion" in at.code[0].value and "--epochs 7" in at.code[0].value
+
+
+def test_the_draft_survives_a_change_of_page(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = pattern("hourglass")
+    at = opened("masks", empty_store, monkeypatch, mask=plan.code)
+    at.switch_page(str(PAGES / "runs.py")).run()
+    at.switch_page(str(PAGES / "train.py")).run()
+    assert plan.code in at.code[0].value
+
+
+def test_a_deleted_run_is_gone(filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(filled_store, copy)
+    run = masked_run(copy)
+    at = opened("runs", copy, monkeypatch)
+    at.button(key=f"runs_delete_{run}").click().run()
+    assert not at.exception
+    assert run not in [found.id for found in RunStore(copy).runs()]

@@ -1,0 +1,439 @@
+"""RunStore: one file, any number of processes, nothing lost and nothing twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mlae_lab.core import events as ev
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import uniform
+from mlae_lab.runs.paths import RunPaths, database, is_run_id
+from mlae_lab.runs.status import ACTIVE, Status
+from mlae_lab.runs.store import RunStore, StoreError
+
+CONFIG = RunConfig("digits", uniform(0.5), seed=7, max_seconds=60.0)
+NAN, INF = float("nan"), float("inf")
+
+
+def step(number: int, loss: float = 1.0) -> ev.TrainStep:
+    return ev.TrainStep(number, 1, loss, 50.0, 1e-3, 48, 0.1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "lab")
+
+
+def processes(root: Path, script: str, arguments: list[list[str]]) -> list[str]:
+    """Run a script in as many processes at once; their outputs. Any that fails is a failure, none is left behind."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, *own],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for own in arguments
+    ]
+    try:
+        ended = [process.communicate(timeout=60) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+    for process, (_, error) in zip(started, ended):
+        assert process.returncode == 0, error
+    return [out for out, _ in ended]
+
+
+# ---------------------------------------------------------------- runs
+
+
+def test_a_run_comes_back_as_it_was_enqueued(store: RunStore) -> None:
+    before = time.time()
+    run = store.enqueue(CONFIG, "cpu")
+    assert is_run_id(run.id)
+    assert run.config == CONFIG and run.config_hash == CONFIG.hash
+    assert (run.status, run.reason, run.device) == (Status.QUEUED, "", "cpu")
+    assert (run.pid, run.started, run.ended) == (None, None, None)
+    assert before <= run.created <= time.time()
+    assert store.run(run.id) == run == RunStore(store.folder).run(run.id)
+    assert store.paths(run.id).folder.is_dir()
+
+
+def test_runs_are_listed_newest_first(store: RunStore) -> None:
+    assert store.runs() == []
+    ids = [store.enqueue(CONFIG, "cpu").id for _ in range(5)]
+    assert len(set(ids)) == 5
+    assert [run.id for run in store.runs()] == ids[::-1]
+
+
+def test_the_config_is_frozen_when_it_is_enqueued(store: RunStore) -> None:
+    run = store.enqueue(CONFIG, "cpu")
+    store.claim(run.id, 1)
+    store.move(run.id, Status.FINISHED)
+    with sqlite3.connect(database(store.folder)) as db:
+        text = db.execute("SELECT config FROM runs").fetchone()[0]
+    db.close()
+    assert RunConfig.from_dict(json.loads(text)) == CONFIG == store.run(run.id).config
+
+
+def test_an_unknown_run_is_a_sentence(store: RunStore) -> None:
+    with pytest.raises(StoreError, match="run aaaaaaaa is not in .*: it was deleted, or it lies in another store"):
+        store.run("aaaaaaaa")
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc", "..", "/etc/passwd", "", "AAAAAAAA", "aaaaaaa", "aaaaaaaaa", "aaaaaaa\n", "aaaaaaa1"]
+)
+def test_a_name_that_could_leave_the_store_is_refused(store: RunStore, name: str) -> None:
+    assert not is_run_id(name)
+    for call in (store.run, store.delete):
+        with pytest.raises(StoreError, match="is not the name of a run: it has eight letters"):
+            call(name)
+    with pytest.raises(ValueError, match="is not the name of a run"):
+        store.paths(name)
+    with pytest.raises(ValueError, match="is not the name of a run"):
+        RunPaths(store.folder, name)
+
+
+def test_every_file_of_a_run_lies_in_its_folder(store: RunStore) -> None:
+    files = store.paths("abcd2345")
+    for path in (files.lock, files.log, files.adapter):
+        assert path.parent == files.folder == store.folder / "runs" / "abcd2345"
+
+
+# ---------------------------------------------------------------- the queue
+
+
+def test_runs_are_claimed_in_the_order_of_their_enqueuing(store: RunStore) -> None:
+    first, second, third = (store.enqueue(CONFIG, "cpu").id for _ in range(3))
+    assert not store.claim(second, 2) and not store.claim(third, 3)
+    assert store.claim(first, 1)
+    run = store.run(first)
+    assert (run.status, run.pid) == (Status.STARTING, 1) and run.started is not None
+    assert not store.claim(first, 1)  # once is enough
+    assert not store.claim(second, 2)  # the device is busy
+    store.move(first, Status.FINISHED)
+    assert not store.claim(third, 3)
+    assert store.claim(second, 2)
+
+
+@pytest.mark.parametrize("state", ACTIVE)
+def test_a_device_is_busy_until_its_run_is_over(store: RunStore, state: Status) -> None:
+    first, second = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
+    assert store.claim(first, 1)
+    store.move(first, state)
+    assert not store.claim(second, 2)
+    store.move(first, Status.LOST)
+    assert store.claim(second, 2)
+
+
+def test_each_device_has_a_queue_of_its_own(store: RunStore) -> None:
+    cpu, cuda = store.enqueue(CONFIG, "cpu").id, store.enqueue(CONFIG, "cuda").id
+    assert store.claim(cuda, 2) and store.claim(cpu, 1)
+
+
+def test_a_cancelled_run_is_out_of_the_queue(store: RunStore) -> None:
+    first, second = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
+    store.move(first, Status.STOPPED, "cancelled", only_from=(Status.QUEUED,))
+    assert not store.claim(first, 1)
+    assert store.claim(second, 2)
+
+
+CLAIM = """
+import sys, time
+from pathlib import Path
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import RunStore
+store, me = RunStore(Path(sys.argv[1])), int(sys.argv[2])
+ids = [run.id for run in reversed(store.runs())]
+(Path(sys.argv[1]) / f"ready{me}").touch()
+while len(list(Path(sys.argv[1]).glob("ready*"))) < int(sys.argv[3]):
+    time.sleep(0.002)
+while any(not run.status.is_over for run in store.runs()):
+    for run in ids:
+        if store.claim(run, me):
+            print(run, flush=True)
+            assert store.run(run).pid == me
+            assert store.move(run, Status.FINISHED)
+"""
+
+
+def test_of_six_processes_exactly_one_wins_each_claim(store: RunStore, root: Path) -> None:
+    ids = [store.enqueue(CONFIG, "cpu").id for _ in range(20)]
+    outputs = processes(root, CLAIM, [[str(store.folder), str(i), "6"] for i in range(6)])
+    won = Counter(line for out in outputs for line in out.split())
+    assert won == Counter(ids)
+    started = {run.id: run.started for run in store.runs()}
+    assert sorted(ids, key=lambda run: started[run]) == ids
+
+
+# ---------------------------------------------------------------- status
+
+
+@pytest.mark.parametrize("final", [status for status in Status if status.is_over])
+def test_a_final_status_never_changes(store: RunStore, final: Status) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    assert store.move(run, final, "this is the end")
+    ended = store.run(run).ended
+    assert ended is not None
+    for status in Status:
+        assert not store.move(run, status, "no, this")
+        assert not store.move(run, status, "no, this", only_from=tuple(Status))
+        assert not store.move(run, status, "no, this", only_from=(final,))
+    assert not store.claim(run, 1)
+    found = store.run(run)
+    assert (found.status, found.reason, found.ended) == (final, "this is the end", ended)
+
+
+def test_which_states_are_final() -> None:
+    assert {s for s in Status if s.is_over} == {Status.FINISHED, Status.STOPPED, Status.FAILED, Status.LOST}
+    assert set(ACTIVE) == {Status.STARTING, Status.RUNNING, Status.STOPPING}
+
+
+def test_a_move_is_made_only_from_the_states_it_is_meant_for(store: RunStore) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    assert not store.move(run, Status.RUNNING, only_from=(Status.STARTING,))
+    assert store.run(run).status is Status.QUEUED
+    assert store.claim(run, 1)
+    assert store.move(run, Status.RUNNING, only_from=(Status.STARTING,))
+    assert store.move(run, Status.STOPPING, only_from=(Status.STARTING, Status.RUNNING))
+    assert not store.move(run, Status.RUNNING, only_from=(Status.STARTING,))  # a request to stop is not forgotten
+    assert store.run(run).status is Status.STOPPING and store.run(run).ended is None
+
+
+def test_moving_an_unknown_run_moves_nothing(store: RunStore) -> None:
+    assert not store.move("aaaaaaaa", Status.FINISHED)
+    assert not store.claim("aaaaaaaa", 1)
+
+
+# ---------------------------------------------------------------- events
+
+CANVAS = ((0.5, None), (None, 1.0))
+ALL_KINDS: list[ev.Event] = [
+    ev.Started(1, 2, 3, 4, 5, 6, "cpu", "float32", 0.5),
+    step(1),
+    ev.Evaluation(1, 1, "val", 50.0, 1.5, 2.0),
+    ev.ExpertStats(1, CANVAS, CANVAS, CANVAS, CANVAS),
+    ev.SimilarityStats(1, (0.5, None), (0.5, None), (((1.0, 0.5), (0.5, 1.0)), ())),
+    ev.Saved(1, 1, 1000),
+]
+
+
+def test_events_of_every_kind_come_back_in_order(store: RunStore) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    store.append(run, ALL_KINDS)
+    found = store.events(run)
+    assert [stored.event for stored in found] == ALL_KINDS
+    assert [stored.id for stored in found] == sorted({stored.id for stored in found})
+    for event in ALL_KINDS:
+        assert store.last(run, event.kind) == event
+
+
+def test_not_a_number_and_infinities_come_back(store: RunStore) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    stats = ev.ExpertStats(1, ((NAN, INF), (-INF, None)), CANVAS, CANVAS, CANVAS)
+    written = [step(1, NAN), step(2, INF), step(3, -INF), stats]
+    store.append(run, written)
+    assert repr([stored.event for stored in store.events(run)]) == repr(written)
+
+
+def test_readers_ask_for_what_came_after_the_last_event_they_saw(store: RunStore) -> None:
+    run, other = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
+    store.append(run, [step(1), step(2)])
+    store.append(other, [step(100)])
+    seen = store.events(run)[-1].id
+    assert store.events(run, after=seen) == []
+    store.append(run, [step(3), ev.Saved(1, 3, 10)])
+    assert [stored.event for stored in store.events(run, after=seen)] == [step(3), ev.Saved(1, 3, 10)]
+    assert [stored.event for stored in store.events(other)] == [step(100)]
+    assert store.events("aaaaaaaa") == []
+
+
+def test_readers_ask_for_the_kinds_they_need(store: RunStore) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    store.append(run, ALL_KINDS)
+    store.append(run, [step(2)])
+    assert [stored.event for stored in store.events(run, kinds=("step",))] == [step(1), step(2)]
+    assert [stored.event.kind for stored in store.events(run, kinds=("saved", "started"))] == ["started", "saved"]
+    assert store.last(run, "step") == step(2)
+    assert store.last("aaaaaaaa", "step") is None
+
+
+def test_appending_nothing_is_nothing(store: RunStore) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    store.append(run, [])
+    assert store.events(run) == []
+
+
+APPEND = """
+import sys
+from pathlib import Path
+from mlae_lab.core.events import Saved
+from mlae_lab.runs.store import RunStore
+store, run, me = RunStore(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3])
+for number in range(100):
+    store.append(run, [Saved(me, 2 * number, 0), Saved(me, 2 * number + 1, 0)])
+"""
+
+
+def test_two_processes_append_while_a_third_reads(store: RunStore, root: Path) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", APPEND, str(store.folder), run, str(i)], env={**os.environ, "PYTHONPATH": str(root)}
+        )
+        for i in range(2)
+    ]
+    seen: list = []
+    while any(writer.poll() is None for writer in writers):
+        seen += store.events(run, after=seen[-1].id if seen else 0)
+    assert [writer.returncode for writer in writers] == [0, 0]
+    seen += store.events(run, after=seen[-1].id if seen else 0)
+    assert len(seen) == 400
+    assert [stored.id for stored in seen] == sorted({stored.id for stored in seen})
+    for me in range(2):  # each writer's own events are all there, in its order; a pair is never torn apart
+        own = [(at, stored.event.step) for at, stored in enumerate(seen) if stored.event.epoch == me]
+        assert [number for _, number in own] == list(range(200))
+        assert all(own[i + 1][0] == own[i][0] + 1 for i in range(0, 200, 2))
+
+
+def test_an_event_that_cannot_be_written_takes_its_batch_with_it(store: RunStore) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    with pytest.raises(TypeError):
+        store.append(run, [step(1), dataclasses.replace(step(2), loss=object())])  # type: ignore[arg-type]
+    assert store.events(run) == []
+
+
+# ---------------------------------------------------------------- deleting
+
+
+def test_deleting_forgets_row_events_and_files(store: RunStore) -> None:
+    run, other = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
+    for name in (run, other):
+        store.append(name, [step(1)])
+        store.paths(name).log.write_text("text")
+    store.move(run, Status.FINISHED)
+    store.delete(run)
+    assert [r.id for r in store.runs()] == [other]
+    assert store.events(run) == [] and len(store.events(other)) == 1
+    assert not store.paths(run).folder.exists() and store.paths(other).log.exists()
+    with pytest.raises(StoreError, match="is not in"):
+        store.delete(run)
+
+
+@pytest.mark.parametrize("status", [Status.QUEUED, *ACTIVE])
+def test_a_run_that_is_not_over_is_not_deleted(store: RunStore, status: Status) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    store.move(run, status)
+    with pytest.raises(StoreError, match=f"run {run} is {status.value}: stop it before you delete it"):
+        store.delete(run)
+    assert store.run(run).status is status and store.paths(run).folder.exists()
+
+
+def test_an_id_is_never_given_twice_to_events(store: RunStore) -> None:
+    """A reader that remembers the last id must not miss what a later run writes after a deletion."""
+    run = store.enqueue(CONFIG, "cpu").id
+    store.append(run, [step(1), step(2)])
+    last = store.events(run)[-1].id
+    store.move(run, Status.FINISHED)
+    store.delete(run)
+    run = store.enqueue(CONFIG, "cpu").id
+    store.append(run, [step(1)])
+    assert store.events(run)[0].id > last
+
+
+# ---------------------------------------------------------------- opening
+
+
+def test_opening_makes_the_folder_and_changes_nothing_the_second_time(tmp_path: Path) -> None:
+    store = RunStore(tmp_path / "a" / "b")
+    run = store.enqueue(CONFIG, "cpu")
+    assert RunStore(tmp_path / "a" / "b").runs() == [run]
+
+
+def test_a_relative_folder_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = RunStore(Path("here"))
+    monkeypatch.chdir("/")
+    store.enqueue(CONFIG, "cpu")
+    assert store.folder == tmp_path / "here"
+
+
+def test_a_store_of_a_newer_lab_is_refused_and_left_alone(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    store.enqueue(CONFIG, "cpu")
+    db = sqlite3.connect(database(tmp_path))
+    db.execute("PRAGMA user_version=99")
+    db.close()
+    with pytest.raises(
+        StoreError, match=r"was written by a newer lab \(schema 99, this one knows 1\): update this lab"
+    ):
+        RunStore(tmp_path)
+    db = sqlite3.connect(database(tmp_path))
+    assert db.execute("PRAGMA user_version").fetchone() == (99,)
+    db.close()
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    database(tmp_path).write_bytes(b"this is not a database, it is a text of more than a hundred bytes" * 3)
+    with pytest.raises(StoreError, match="cannot be used as a store .*: choose a writable folder"):
+        RunStore(tmp_path)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/dev/null/lab")):
+        with pytest.raises(StoreError, match="cannot be used as a store .*: choose a writable folder"):
+            RunStore(folder)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(StoreError, match="cannot be used as a store"):
+            RunStore(tmp_path)
+    finally:
+        tmp_path.chmod(0o755)
+
+
+OPEN = """
+import sys, time
+from pathlib import Path
+from mlae_lab.runs.store import RunStore
+folder, me = Path(sys.argv[1]), sys.argv[2]
+(folder / f"ready{me}").touch()
+while len(list(folder.glob("ready*"))) < 6:
+    time.sleep(0.001)
+for i in range(60):
+    RunStore(folder / str(i))
+"""
+
+
+def test_six_processes_open_new_stores_at_the_same_moment(tmp_path: Path, root: Path) -> None:
+    processes(root, OPEN, [[str(tmp_path), str(i)] for i in range(6)])
+    for i in range(60):
+        assert RunStore(tmp_path / str(i)).runs() == []
+
+
+def test_the_store_is_in_write_ahead_mode(store: RunStore) -> None:
+    """Readers never block the writer, nor the writer them."""
+    db = sqlite3.connect(database(store.folder))
+    assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    db.execute("BEGIN IMMEDIATE")  # somebody writes
+    assert store.runs() == []
+    db.rollback()
+    db.close()

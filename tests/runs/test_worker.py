@@ -1,0 +1,146 @@
+"""The process of one run, called in this process where that shows the same: how it ends and what it leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import fcntl
+import os
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator
+
+import pytest
+from safetensors import SafetensorError
+
+from mlae_lab.core.catalog import CatalogError
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import Evaluation, TrainStep
+from mlae_lab.core.patterns import allocation
+from mlae_lab.core.plan import PlanError
+from mlae_lab.data.bundled import DataError
+from mlae_lab.runs import worker
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import RunStore
+
+SHORT = RunConfig(
+    "digits",
+    allocation((2,)),
+    backbone="lab_vit_12x128.random",
+    epochs=1,
+    batch_size=16,
+    device="cpu",
+    precision="float32",
+)
+
+
+@pytest.fixture
+def work(lab_store: RunStore) -> Iterator[Callable[[RunConfig], tuple[int, str]]]:
+    """Enqueue a run and be its process. Gives the exit status and the run's name; signal handlers are put back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    locks = []
+
+    def go(config: RunConfig) -> tuple[int, str]:
+        run = lab_store.enqueue(config, "cpu").id
+        locks.append(os.open(lab_store.paths(run).lock, os.O_RDWR | os.O_CREAT))
+        fcntl.flock(locks[-1], fcntl.LOCK_EX)
+        return worker.main([str(lab_store.folder), run, str(locks[-1])]), run
+
+    yield go
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    for lock in locks:
+        os.close(lock)
+
+
+def test_a_run_that_diverges_has_failed_with_a_sentence_and_a_traceback(
+    work: Callable[[RunConfig], tuple[int, str]], lab_store: RunStore, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With this decay every step multiplies what learns by some -99, so it leaves the finite numbers soon."""
+    status, name = work(dataclasses.replace(SHORT, learning_rate=10.0, weight_decay=10.0))
+    run = lab_store.run(name)
+    assert status == 1
+    assert run.status is Status.FAILED
+    assert run.reason.startswith("diverged: the ") and "try a learning rate below 10" in run.reason
+    assert "Traceback" in capfd.readouterr().err  # this process's standard error is the run's log
+    steps = [stored.event for stored in lab_store.events(name, kinds=("step",))]
+    assert [e.step for e in steps] == list(range(1, len(steps) + 1))
+    assert f"at step {len(steps) + 1} " in run.reason  # not one step before the end is missing from the record
+
+
+def test_a_run_without_data_has_failed_with_the_sentence_of_the_data(
+    work: Callable[[RunConfig], tuple[int, str]], lab_store: RunStore
+) -> None:
+    status, name = work(dataclasses.replace(SHORT, task="cifar"))
+    run = lab_store.run(name)
+    assert (status, run.status) == (1, Status.FAILED)
+    assert run.reason.startswith("CIFAR-100 (cifar) has no data here")
+    assert lab_store.events(name) == []
+
+
+def test_a_run_that_was_cancelled_before_its_process_looked(lab_store: RunStore, work: Callable) -> None:
+    class Cancelled(RunStore):
+        def enqueue(self, *arguments: object, **named: object):  # noqa: ANN202
+            run = super().enqueue(*arguments, **named)  # type: ignore[arg-type]
+            self.move(run.id, Status.STOPPED, "cancelled")
+            return run
+
+    lab_store.__class__ = Cancelled
+    status, name = work(SHORT)
+    assert status == 0
+    assert lab_store.run(name).reason == "cancelled" and lab_store.events(name) == []
+
+
+def test_steps_are_written_together_and_everything_else_at_once(lab_store: RunStore) -> None:
+    run = lab_store.enqueue(SHORT, "cpu").id
+    writer = worker._Writer(lab_store, run)
+    step = TrainStep(1, 1, 2.3, 10.0, 1e-3, 0, 0.0)
+    writer.last = float("inf")  # as if the last writing was a moment ago, for as long as the test takes
+    writer.add(step)
+    assert lab_store.events(run) == []
+    writer.add(Evaluation(1, 1, "val", 10.0, 2.3, 0.1))
+    assert [stored.event.kind for stored in lab_store.events(run)] == ["step", "evaluation"]
+    writer.last = float("-inf")  # long ago
+    writer.add(dataclasses.replace(step, step=2))
+    assert [stored.event.kind for stored in lab_store.events(run)] == ["step", "evaluation", "step"]
+    writer.flush()
+    assert len(lab_store.events(run)) == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "out of memory: try a smaller batch size or fewer experts"),
+        (
+            type("OutOfMemoryError", (RuntimeError,), {})("CUDA"),
+            "out of memory: try a smaller batch size or fewer experts",
+        ),
+        (OSError(errno.ENOSPC, "No space left"), "the disk is full: free some space and start the run again"),
+        (DataError("no pictures\n  here"), "no pictures here"),
+        (PlanError("a rate is 2"), "a rate is 2"),
+        (CatalogError("no such task"), "no such task"),
+        (
+            type("Diverged", (RuntimeError,), {})("the loss became nan at step 3"),
+            "diverged: the loss became nan at step 3",
+        ),
+        (
+            ZeroDivisionError("division by zero"),
+            "code error, ZeroDivisionError: division by zero (the log has the traceback)",
+        ),
+        (ValueError("x" * 1000), "code error, ValueError: " + "x" * 300 + " (the log has the traceback)"),
+    ],
+)
+def test_a_reason_is_one_sentence_for_the_owner_of_the_run(error: BaseException, reason: str) -> None:
+    assert worker.reason_for(error) == reason
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        sqlite3.OperationalError("database or disk is full"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_named_as_such_in_whatever_words_it_was_reported(error: Exception) -> None:
+    """What SQLite and safetensors raise on a file system without room (read off a full one)."""
+    assert worker.reason_for(error).startswith("the disk is full")

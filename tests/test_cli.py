@@ -1,0 +1,406 @@
+"""The command line: what it prints, its exit status, and that a wrong request writes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlae_lab import cli
+from mlae_lab.cli import main
+from mlae_lab.core import catalog
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.patterns import allocation, dense, pattern, scaled, uniform
+from mlae_lab.core.plan import MaskPlan, block_targets
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import RunStore
+from mlae_lab.runs.supervisor import is_alive
+
+Captured = pytest.CaptureFixture[str]
+
+QUICK = ["--method", "linear", "--backbone", "lab_vit_12x128.random", "--device", "cpu", "--batch-size", "200"]
+SMALL = [
+    "--mask", allocation((2,), drop_rate=0.5).code, "--backbone", "lab_vit_12x128.random", "--device", "cpu",
+    "--batch-size", "16",
+]  # fmt: skip
+RUN_KEYS = {"run", "status", "reason", "pid", "epoch", "step", "val_accuracy", "config"}
+TRAIN_KEYS = {
+    "run", "status", "task", "method", "plan_hash", "trainable_parameters", "epochs", "train_seconds",
+    "images_per_second", "val_accuracy", "accuracy_by_epoch", "similarity", "seed", "device",
+}  # fmt: skip
+
+
+def said(capsys: Captured) -> dict:
+    """The JSON object on the last line of standard output."""
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return json.loads(out.splitlines()[-1])
+
+
+def asked(*words: str) -> RunConfig:
+    """The run that a command line asks for, without starting it."""
+    return cli._config(cli._parser().parse_args(["train", *words]))
+
+
+# ---------------------------------------------------------------- tables
+
+
+def test_tasks(capsys: Captured) -> None:
+    assert main(["tasks", "--json"]) == 0
+    rows = said(capsys)["tasks"]
+    assert [row["task"] for row in rows] == [t.name for t in catalog.TASKS]
+    assert {row["task"] for row in rows if row["ready"]} == {t.name for t in catalog.TASKS if t.bundled}
+    by_name = {row["task"]: row for row in rows}
+    assert by_name["cifar"] | {"title": "", "question": "", "licence": ""} == {
+        "task": "cifar", "title": "", "group": "Natural", "classes": 100, "train": 800, "val": 200, "test": 10_000,
+        "ready": False, "question": "", "licence": "", "paper_drop_rate": 0.7, "paper_coefficient_init": 2,
+        "paper_accuracy": 77.8,
+    }  # fmt: skip
+    assert main(["tasks"]) == 0
+    text = capsys.readouterr().out
+    for t in catalog.TASKS:
+        assert t.name in text
+
+
+def test_masks(capsys: Captured) -> None:
+    assert main(["masks", "--json"]) == 0
+    rows = said(capsys)["masks"]
+    assert len(rows) == 16
+    for row in rows:
+        plan = MaskPlan.from_dict(row["plan"])
+        assert plan == MaskPlan.from_code(row["code"])
+        assert plan.hash == row["hash"] and plan.kind.value == row["kind"]
+        assert row["experts"] == sum(row["experts_per_layer"]) == 96
+        assert row["parameters_vit_b16"] == 295_008
+        assert row["drop_rate_per_layer"] == list(plan.row_rates())
+        assert plan == pattern(row["pattern"], row["kind"])
+    active = {(row["pattern"], row["kind"]): row["expected_active"] for row in rows}
+    assert active["incremental", "stochastic"] == 50.4 and active["hourglass", "stochastic"] == 59.2
+    assert active["uniform", "stochastic"] == 48
+    assert main(["masks"]) == 0
+    assert "295,008" in capsys.readouterr().out
+
+
+def test_a_mask_that_the_lab_prints_can_be_trained(capsys: Captured, tmp_path: Path) -> None:
+    main(["masks", "--json"])
+    for row in said(capsys)["masks"]:
+        (tmp_path / "plan.json").write_text(json.dumps(row["plan"]))
+        assert asked("--task", "digits", "--mask", str(tmp_path / "plan.json")).plan.hash == row["hash"]
+        assert asked("--task", "digits", "--mask", row["code"]).plan.hash == row["hash"]
+        assert asked("--task", "digits", "--mask", row["pattern"], "--kind", row["kind"]).plan.kind.value == row["kind"]
+
+
+# ---------------------------------------------------------------- what a command line asks for
+
+
+def test_without_options_it_is_the_first_run() -> None:
+    assert asked("--task", FIRST_RUN.task) == FIRST_RUN
+
+
+def test_every_option_reaches_the_run() -> None:
+    config = asked(*shlex.split(
+        "--task fashion_mnist --mask uniform --drop-rate 0.25 --experts 4 --expert-rank 2 --coefficient-init 0.5"
+        " --freeze-coefficients --backbone lab_vit_12x128.random --protocol test --epochs 3 --seconds 9 --lr 0.001"
+        " --weight-decay 0.2 --batch-size 10 --warmup 0.3 --evaluations 2 --seed 5 --device cpu --precision float32"
+    ))  # fmt: skip
+    assert config == RunConfig(
+        task="fashion",
+        plan=scaled(uniform(0.25, experts=4), expert_rank=2, coefficient_init=0.5, train_coefficients=False),
+        backbone="lab_vit_12x128.random", protocol="test", epochs=3, max_seconds=9.0, learning_rate=0.001,
+        weight_decay=0.2, batch_size=10, warmup=0.3, evaluations=2, seed=5, device="cpu", precision="float32",
+    )  # fmt: skip
+    assert asked("--task", "digits", "--method", "linear").method == "linear"
+    assert asked("--task", "digits", "--mask", "random", "--pattern-seed", "3").plan == pattern("random", seed=3)
+    assert asked("--task", "digits", "--kind", "stochastic", "--drop-rate", "0.3").plan == uniform(0.3)
+
+
+BASE = RunConfig("digits", uniform(0.5), device="cpu")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        FIRST_RUN,
+        BASE,
+        RunConfig("digits"),
+        dataclasses.replace(BASE, warmup=0.0),
+        dataclasses.replace(BASE, warmup=0.25, evaluations=3, epochs=7),
+        dataclasses.replace(BASE, evaluations=0, epochs=30),
+        dataclasses.replace(BASE, weight_decay=0.0, batch_size=17, max_seconds=12.5),
+        dataclasses.replace(BASE, plan=scaled(allocation((1, 0, 14)), expert_rank=2, train_coefficients=False)),
+        dataclasses.replace(BASE, plan=dataclasses.replace(dense(), targets=block_targets(12, "mlp.fc1"))),
+        dataclasses.replace(BASE, protocol="test", seed=11, precision="bfloat16", backbone="lab_vit_12x128.random"),
+        dataclasses.replace(FIRST_RUN, method="linear", epochs=5),
+    ],
+)
+def test_the_command_of_a_run_asks_for_the_same_run(config: RunConfig) -> None:
+    """The page shows it, the log begins with it: whoever types it must get this run and no other."""
+    words = shlex.split(config.command())
+    assert words[:4] == ["python", "-m", "mlae_lab", "train"]
+    assert asked(*words[4:]) == config
+
+
+# ---------------------------------------------------------------- wrong requests
+
+
+@pytest.fixture
+def plans(tmp_path: Path) -> dict[str, str]:
+    """Plan files by what is wrong with them."""
+    contents = {
+        "broken": "{",
+        "list": "[1, 2]",
+        "odd": '{"keep": [[1]], "drop_rate": [[1.5]], "targets": ["blocks.0.attn.qkv"]}',
+        "rows24": dense(layers=24).to_json(),
+        "huge": '{"keep": [[1]], "drop_rate": [[0]], "targets": ["a"], "coefficient_init": ' + "9" * 400 + "}",
+        "foreign": '{"keep": [[1]], "drop_rate": [[0]], "targets": ["layer.0.attention"]}',
+    }
+    for name, text in contents.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    (tmp_path / "latin.json").write_bytes(b"\xff\xfe{}")
+    (tmp_path / "folder.json").mkdir()
+    return {name: str(tmp_path / f"{name}.json") for name in (*contents, "latin", "folder", "missing")}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--task digits --mask @broken", "this is not JSON"),
+        ("--task digits --mask @list", "a plan is a JSON object"),
+        ("--task digits --mask @odd", "a drop rate is 1.5"),
+        ("--task digits --mask @huge", "coefficient_init"),
+        ("--task digits --mask @latin", "latin.json cannot be read"),
+        ("--task digits --mask @folder", "folder.json cannot be read"),
+        ("--task digits --mask @missing", "missing.json cannot be read"),
+        ("--task digits --mask @foreign", "layer.0.attention is not a linear layer of lab_vit_12x128"),
+        (
+            "--task digits --mask @rows24",
+            "blocks.12.attn.qkv is not a linear layer of lab_vit_12x128: it has 12 blocks",
+        ),
+        ("--task digits --mask m1_24x8_ff*24_.5*24", "blocks.12.attn.qkv is not a linear layer"),
+        ("--task digits --mask m1_12x8_ff*12", "is not a mask code"),
+        ("--task digits --mask spiral", "'spiral' is neither a pattern"),
+        ("--task digits --mask " + "x" * 400, "is neither a pattern"),
+        ("--task digits --mask uniform --kind fixed", "uniform has no fixed mask"),
+        ("--task digits --mask m1_12x8_ff*12_.5*12 --drop-rate 0.5", "go with a pattern"),
+        ("--task mnist", "'mnist' is not a task"),
+        ("--task cifar", "cifar has no data here"),
+        ("--task cub", "cub has no data here"),
+        ("--task digits --backbone resnet50", "'resnet50' is not a backbone"),
+        ("--task digits --backbone vit_base_patch16_224.orig_in21k", "has no weights here"),
+        ("--task digits --epochs -1", "epochs is -1"),
+        ("--task digits --epochs 0", "epochs is 0"),
+        ("--task digits --epochs many", "invalid int value: 'many'"),
+        ("--task digits --drop-rate 1.5", "a drop rate is 1.5"),
+        ("--task digits --drop-rate nan", "drop_rate is nan"),
+        ("--task digits --experts 17", "17 experts per layer"),
+        ("--task digits --expert-rank 0", "expert_rank is 0"),
+        ("--task digits --coefficient-init 0", "coefficient_init is 0"),
+        ("--task digits --lr 0", "learning rate is 0"),
+        ("--task digits --lr inf", "learning rate is inf"),
+        ("--task digits --batch-size 0", "batch size is 0"),
+        ("--task digits --seed -1", "seed is -1"),
+        ("--task digits --method lora", "method is 'lora'"),
+        ("--task digits --protocol train", "protocol is 'train'"),
+        ("--task digits --device tpu", "device is 'tpu'"),
+        ("--task digits --dropout 0.5", "unrecognized arguments: --dropout 0.5"),
+        ("", "the following arguments are required: --task"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_wrong_request_is_one_sentence_and_writes_nothing(
+    words: str, sentence: str, as_json: bool, plans: dict[str, str], tmp_path: Path, capsys: Captured
+) -> None:
+    store = tmp_path / "lab"
+    arguments = [plans[word[1:]] if word.startswith("@") else word for word in words.split()]
+    assert main(["train", *arguments, "--store", str(store), *(["--json"] if as_json else [])]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert sentence in err
+    assert err.startswith("mlae_lab: ") and err.count("\n") == 1 and "Traceback" not in err
+    assert not store.exists()
+
+
+@pytest.mark.parametrize("command", ["runs", "stop", "delete"])
+@pytest.mark.parametrize("run", ["aaaaaaaa", "../../etc", "x"])
+def test_asking_for_an_unknown_run_is_wrong_and_makes_no_store(
+    command: str, run: str, tmp_path: Path, capsys: Captured
+) -> None:
+    assert main([command, run, "--store", str(tmp_path / "lab"), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("mlae_lab: ") and err.count("\n") == 1
+    assert not (tmp_path / "lab").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["dance"], ["runs", "a", "b"], ["stop"], ["delete"], ["tasks", "--store", "x"]]
+)
+def test_a_command_that_is_not_one(arguments: list[str], capsys: Captured) -> None:
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("mlae_lab: ") and "--help" in err and err.count("\n") == 1
+
+
+def test_a_store_that_cannot_be_used(tmp_path: Path, capsys: Captured) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for arguments in (["runs"], ["train", "--task", "digits", *QUICK]):
+        assert main([*arguments, "--store", str(tmp_path / "file")]) == 2
+        assert "cannot be used as a store" in capsys.readouterr().err
+
+
+def test_help_is_not_an_error(capsys: Captured) -> None:
+    for arguments in (["--help"], ["train", "--help"]):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        assert end.value.code == 0
+    assert "--drop-rate" in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- runs
+
+
+def test_an_empty_store(tmp_path: Path, capsys: Captured) -> None:
+    assert main(["runs", "--store", str(tmp_path / "lab"), "--json"]) == 0
+    assert said(capsys) == {"runs": []}
+    assert main(["runs", "--store", str(tmp_path / "lab")]) == 0
+    assert "no runs in" in capsys.readouterr().out
+
+
+def test_the_store_comes_from_the_environment(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAE_LAB_STORE", str(tmp_path / "elsewhere"))
+    run = RunStore(tmp_path / "elsewhere").enqueue(FIRST_RUN, "cpu").id
+    assert main(["runs", "--json"]) == 0
+    assert [row["run"] for row in said(capsys)["runs"]] == [run]
+
+
+def test_train_follows_a_run_to_its_end_and_the_run_can_be_shown_and_deleted(tmp_path: Path, capsys: Captured) -> None:
+    store = ["--store", str(tmp_path / "lab")]
+    assert main(["train", "--task", "digits", *QUICK, "--epochs", "3", "--evaluations", "3", *store, "--json"]) == 0
+    report = said(capsys)
+    assert TRAIN_KEYS <= set(report)
+    assert (report["status"], report["task"], report["method"], report["plan_hash"]) == (
+        "finished",
+        "digits",
+        "linear",
+        None,
+    )
+    assert (report["epochs"], report["seed"], report["device"], report["trainable_parameters"]) == (3, 0, "cpu", 1290)
+    assert list(report["accuracy_by_epoch"]) == ["1", "2", "3"]
+    assert report["accuracy_by_epoch"]["3"] == report["val_accuracy"] and 0 <= report["val_accuracy"] <= 100
+    assert report["train_seconds"] > 0 and report["images_per_second"] > 0
+    assert report["similarity"] is None
+
+    run = report["run"]
+    assert main(["runs", run, *store, "--json"]) == 0
+    row = said(capsys)
+    assert set(row) >= RUN_KEYS
+    assert (row["run"], row["status"], row["epoch"], row["step"]) == (run, "finished", 3, 12)
+    assert row["val_accuracy"] == report["val_accuracy"]
+    assert RunConfig.from_dict(row["config"]).task == "digits"
+    assert main(["runs", *store, "--json"]) == 0
+    assert said(capsys) == {"runs": [row]}
+    assert main(["runs", *store]) == 0
+    assert run in (text := capsys.readouterr().out) and "finished" in text
+    assert main(["runs", run, *store]) == 0
+    assert "finished" in capsys.readouterr().out
+
+    assert main(["stop", run, *store]) == 2
+    assert f"run {run} is already finished: there is nothing to stop" in capsys.readouterr().err
+    assert main(["delete", run, *store, "--json"]) == 0
+    assert said(capsys) == {"run": run, "deleted": True}
+    assert main(["delete", run, *store, "--json"]) == 2
+    assert "it was deleted" in capsys.readouterr().err
+    assert RunStore(tmp_path / "lab").runs() == []
+
+
+def test_a_failed_run_is_exit_status_one_with_its_reason_and_its_log(tmp_path: Path, capsys: Captured) -> None:
+    """A decay that multiplies what learns by some -99 at each step leaves the finite numbers soon."""
+    words = [*SMALL, "--lr", "10", "--weight-decay", "10", "--epochs", "2", "--precision", "float32"]
+    assert main(["train", "--task", "digits", *words, "--store", str(tmp_path / "lab"), "--json"]) == 1
+    out, err = capsys.readouterr()
+    report = json.loads(out.splitlines()[-1])
+    assert report["status"] == "failed" and report["reason"].startswith("diverged: the ")
+    first, *log = err.splitlines()
+    assert first == f"run {report['run']} failed: {report['reason']}"
+    assert all(line.startswith("    ") for line in log) and any("Diverged" in line for line in log)
+
+
+def test_detach_then_stop_now(lab_store: RunStore, wait_for: Callable[..., None], capsys: Captured) -> None:
+    store = ["--store", str(lab_store.folder)]
+    words = [*SMALL, "--epochs", "10000", "--evaluations", "1"]
+    assert main(["train", "--task", "digits", *words, *store, "--detach", "--json"]) == 0
+    first = said(capsys)
+    assert first["status"] == "queued" and set(first) >= {"run", "status", "config_hash"}
+    assert main(["train", "--task", "digits", *words, *store, "--detach"]) == 0
+    second = capsys.readouterr().out.strip()
+    assert {run.id for run in lab_store.runs()} == {first["run"], second}
+
+    wait_for(lambda: lab_store.run(first["run"]).status is Status.RUNNING)
+    assert main(["delete", first["run"], *store]) == 2
+    assert "is running: stop it before you delete it" in capsys.readouterr().err
+    assert main(["stop", second, *store, "--json"]) == 0  # it waits in the queue, so it is cancelled
+    assert said(capsys) == {"run": second, "status": "stopped"}
+    assert main(["stop", first["run"], "--now", *store, "--json"]) == 0
+    assert said(capsys) == {"run": first["run"], "status": "stopped"}
+    assert main(["runs", first["run"], *store, "--json"]) == 0
+    assert said(capsys)["reason"] == "stopped at once"
+
+
+# ---------------------------------------------------------------- real processes
+
+
+def lab(root: Path, *words: str, **options: object) -> subprocess.Popen:
+    """`python -m mlae_lab` from a folder that is not the checkout."""
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlae_lab", *words],
+        env=environment, cwd="/", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+    )  # type: ignore[call-overload]  # fmt: skip
+
+
+def test_the_module_runs_from_any_folder(root: Path, tmp_path: Path) -> None:
+    good, bad = (
+        lab(root, "tasks", "--json"),
+        lab(root, "train", "--task", "digits", "--epochs", "-1", "--store", str(tmp_path / "lab")),
+    )
+    out, err = good.communicate(timeout=60)
+    assert (good.returncode, err) == (0, "")
+    assert len(json.loads(out.splitlines()[-1])["tasks"]) == 28
+    out, err = bad.communicate(timeout=60)
+    assert (bad.returncode, out) == (2, "")
+    assert err == "mlae_lab: epochs is -1: it must be a whole number from 1 to 10000\n"
+    assert not (tmp_path / "lab").exists()
+
+
+def test_a_reader_that_goes_away_is_no_error(root: Path) -> None:
+    """As in `mlae_lab masks --json | head -0`."""
+    with lab(root, "masks", "--json") as process:
+        process.stdout.close()
+        assert process.wait(timeout=60) == 0
+        assert process.stderr.read() == ""
+
+
+def test_ctrl_c_leaves_the_run_running_and_says_so(
+    lab_store: RunStore, root: Path, wait_for: Callable[..., None]
+) -> None:
+    words = ["train", "--task", "digits", *QUICK, "--epochs", "10000", "--store", str(lab_store.folder), "--json"]
+    with lab(root, *words, start_new_session=True) as process:
+        assert "is queued on cpu; Ctrl-C leaves it running" in process.stdout.readline()
+        wait_for(lambda: lab_store.runs()[0].status is not Status.QUEUED)  # so it has begun to follow
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everything that it started
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    (run,) = lab_store.runs()
+    assert f"run {run.id} goes on without this terminal" in out
+    assert run.status in (Status.STARTING, Status.RUNNING) and is_alive(lab_store.paths(run.id))
+    assert json.loads(out.splitlines()[-1])["run"] == run.id  # --json promises an object on the last line

@@ -1,0 +1,431 @@
+"""fit: what it yields, what it changes, how it ends. Real pictures and the untrained bundled network, few of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from itertools import islice
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mlae_lab.core import catalog
+from mlae_lab.core.budget import budget
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import Evaluation, Event, ExpertStats, SimilarityStats, Started, TrainStep
+from mlae_lab.core.patterns import allocation, uniform
+from mlae_lab.core.plan import MaskPlan, block_targets
+from mlae_lab.data.bundled import DataError, load_bundled
+from mlae_lab.data.pixels import normalised
+from mlae_lab.model.backbones import build
+from mlae_lab.model.experts import MaskSampler, stream
+from mlae_lab.model.inject import remove
+from mlae_lab.training.trainer import Diverged, Setup, choose_device, choose_precision, evaluate, fit, prepare
+
+RANDOM = "lab_vit_12x128.random"
+HOLES = MaskPlan(  # an empty row, holes, a rate for each cell, three modules, every depth
+    ((1, 1, 0), (0, 0, 0), (0, 1, 1)),
+    ((0.5, 0.25, 0), (0, 0, 0), (0, 0.75, 0)),
+    ("blocks.0.attn.qkv", "blocks.4.attn.qkv", "blocks.11.mlp.fc1"),
+)
+
+
+def config(plan: MaskPlan = HOLES, **settings: object) -> RunConfig:
+    defaults = {
+        "task": "digits", "backbone": RANDOM, "device": "cpu", "precision": "float32",
+        "epochs": 2, "batch_size": 10, "learning_rate": 5e-3,
+    }  # fmt: skip
+    return RunConfig(plan=plan, **{**defaults, **settings})  # type: ignore[arg-type]
+
+
+def small(chosen: RunConfig) -> Setup:
+    """Ready to train on the first 24 pictures (three steps of 10, 10 and 4) and to be measured on 16."""
+    setup = prepare(chosen)
+    setup.train = tuple(part[:24] for part in setup.train)
+    setup.evaluation = tuple(part[:16] for part in setup.evaluation)
+    return setup
+
+
+@pytest.fixture(scope="module")
+def events() -> list[Event]:
+    """A run of four epochs, measured twice."""
+    return [*fit(small(config(epochs=4, evaluations=2, seed=9)))]
+
+
+def timeless(events: list[Event]) -> list[str]:
+    """Events without the seconds they took; as text, since NaN is not equal to itself."""
+    return [repr(dataclasses.replace(e, seconds=0.0) if hasattr(e, "seconds") else e) for e in events]
+
+
+def of(events: list[Event], kind: type) -> list:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def state_bytes(model: torch.nn.Module) -> dict[str, bytes]:
+    return {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
+
+
+# ---------------------------------------------------------------- the stream of events
+
+
+def test_one_seed_one_result(events: list[Event], capfd: pytest.CaptureFixture[str]) -> None:
+    again = [*fit(small(config(epochs=4, evaluations=2, seed=9)))]
+    assert timeless(again) == timeless(events)
+    other = [*islice(fit(small(config(epochs=4, evaluations=2, seed=10))), 4)]
+    assert timeless(other) != timeless(events[:4])
+    assert capfd.readouterr() == ("", "")  # it tells everything to whoever iterates, and nothing to the screen
+
+
+def test_the_order_of_events(events: list[Event]) -> None:
+    assert isinstance(events[0], Started)
+    report = [Evaluation, ExpertStats, SimilarityStats]
+    assert [type(e) for e in events[1:]] == ([TrainStep] * 6 + report) * 2
+    steps = of(events, TrainStep)
+    assert [s.step for s in steps] == list(range(1, 13))
+    assert [s.epoch for s in steps] == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+    assert [(e.epoch, e.step) for e in of(events, Evaluation)] == [(2, 6), (4, 12)]
+    assert [e.epoch for e in of(events, ExpertStats)] == [e.epoch for e in of(events, SimilarityStats)] == [2, 4]
+    seconds = [e.seconds for e in events[1:] if hasattr(e, "seconds")]
+    assert seconds == sorted(seconds) and seconds[0] > 0
+
+
+def test_what_is_said_at_the_start() -> None:
+    setup = small(config(epochs=5))
+    started = next(fit(setup))
+    entry = catalog.backbone(RANDOM)
+    assert isinstance(started, Started)
+    assert started.parameters == budget(HOLES, entry.shapes(HOLES.targets)).parameters
+    assert started.head_parameters == 129 * 10
+    whole = sum(p.numel() for p in setup.model.parameters())
+    assert started.backbone_parameters == whole - started.parameters - started.head_parameters
+    assert (started.train_pictures, started.evaluation_pictures, started.steps) == (24, 16, 15)
+    assert (started.device, started.precision) == ("cpu", "float32")
+    assert started.seconds == setup.seconds > 0
+
+
+def test_the_learning_rate_follows_the_cosine_with_its_warmup() -> None:
+    steps = of([*fit(small(config(learning_rate=0.01)))], TrainStep)
+    assert [s.learning_rate for s in steps] == pytest.approx(
+        [0.01, 0.00933013, 0.0075, 0.005, 0.0025, 0.00066987], rel=1e-5
+    )
+    steps = of([*fit(small(config(learning_rate=0.01, warmup=0.5)))], TrainStep)
+    assert [s.learning_rate for s in steps] == pytest.approx([0, 0.01 / 3, 0.02 / 3, 0.01, 0.0075, 0.0025])
+
+
+def test_training_learns() -> None:
+    steps = of([*fit(small(config(uniform(0.1, 2), epochs=8, evaluations=1, learning_rate=0.02)))], TrainStep)
+    assert steps[0].loss == pytest.approx(torch.log(torch.tensor(10.0)).item())  # the head starts at zero
+    assert sum(s.loss for s in steps[-3:]) < 0.8 * sum(s.loss for s in steps[:3])
+    assert all(0 <= s.accuracy <= 100 for s in steps)
+
+
+def test_every_epoch_shows_every_picture_once_in_an_order_that_only_the_seed_decides() -> None:
+    def seen(chosen: RunConfig) -> list[list[bytes]]:
+        setup = small(chosen)
+        batches: list[list[bytes]] = []
+        behind = setup.behind
+
+        def watched(tokens: torch.Tensor) -> torch.Tensor:
+            if torch.is_grad_enabled():
+                batches.append([row.numpy().tobytes() for row in tokens])
+            return behind(tokens)
+
+        setup.behind = watched
+        for event in fit(setup):
+            if isinstance(event, TrainStep) and event.step == 6:
+                break
+        return batches
+
+    one, two = (
+        seen(config(seed=5, evaluations=1)),
+        seen(config(uniform(0.9, 1), seed=5, evaluations=1, learning_rate=1e-4)),
+    )
+    assert one == two  # paired runs see the same batches whatever their mask
+    first, second = one[:3], one[3:]
+    assert [len(batch) for batch in first] == [10, 10, 4]
+    assert len({row for batch in first for row in batch}) == 24
+    assert first != second and {row for b in first for row in b} == {row for b in second for row in b}
+    assert seen(config(seed=6, evaluations=1)) != one
+
+
+# ---------------------------------------------------------------- protocols
+
+
+@pytest.mark.parametrize(("protocol", "train", "evaluation"), [("val", 800, 200), ("test", 1000, 797)])
+def test_the_protocol_decides_what_is_trained_on_and_what_is_measured(
+    protocol: str, train: int, evaluation: int
+) -> None:
+    setup = prepare(config(protocol=protocol, epochs=1))
+    parts = load_bundled("digits").protocol(protocol)
+    assert (len(setup.train[0]), len(setup.evaluation[0])) == (train, evaluation)
+    assert setup.train[1].tolist() == parts[0].labels.tolist()
+    assert setup.evaluation[1].tolist() == parts[1].labels.tolist()
+    setup.train = tuple(part[:10] for part in setup.train)
+    setup.evaluation = tuple(part[:10] for part in setup.evaluation)
+    assert {e.split for e in of([*fit(setup)], Evaluation)} == {protocol}
+
+
+def test_a_measured_accuracy_is_that_of_the_whole_network_with_all_experts_on() -> None:
+    """Computed a second time from pixels, through the network as anyone would call it."""
+    setup = small(config(HOLES.with_rates((0.9, 0, 0.9)), epochs=4, evaluations=1))
+    last = of([*fit(setup)], Evaluation)[-1]
+    part = load_bundled("digits").val
+    with torch.no_grad():
+        logits = setup.model.eval()(normalised(part.images[:16], 48))
+    labels = torch.from_numpy(part.labels[:16])
+    assert last.accuracy == pytest.approx(100 * float((logits.argmax(1) == labels).float().mean()))
+    assert last.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-4)
+
+
+def test_measuring_changes_nothing() -> None:
+    setup = small(config())
+    before = state_bytes(setup.model)
+    one, two = evaluate(setup), evaluate(setup)
+    assert one[:2] == two[:2]
+    assert state_bytes(setup.model) == before
+    assert not any(module._forward_pre_hooks for module in setup.model.modules())
+
+
+# ---------------------------------------------------------------- what learns
+
+
+def test_the_backbone_does_not_change_by_a_byte() -> None:
+    setup = small(config())
+    before = state_bytes(build(RANDOM, 10, setup.config.seed))
+    [*fit(setup)]
+    after = state_bytes(remove(setup.model))
+    assert list(after) == list(before)
+    assert {name for name in after if after[name] != before[name]} == {"head.weight", "head.bias"}
+
+
+def test_a_linear_probe_trains_the_head_alone() -> None:
+    setup = small(config(method="linear"))
+    before = state_bytes(setup.model)
+    events = [*fit(setup)]
+    after = state_bytes(setup.model)
+    assert {name for name in after if after[name] != before[name]} == {"head.weight", "head.bias"}
+    assert setup.experts is None
+    assert not of(events, ExpertStats) and not of(events, SimilarityStats)
+    assert events[0].parameters == 0 and events[0].head_parameters == 1290
+    assert {s.drawn for s in of(events, TrainStep)} == {0}
+    assert len(of(events, Evaluation)) == 2
+
+
+def test_a_plan_without_experts_trains_the_head_alone_and_says_so_on_an_empty_canvas() -> None:
+    events = [*fit(small(config(allocation((0, 0)), epochs=1)))]
+    stats, similarity = of(events, ExpertStats)[0], of(events, SimilarityStats)[0]
+    assert stats.share_drawn == stats.gradient == ((None,), (None,))
+    assert similarity.signed == similarity.absolute == (None, None) and similarity.matrices == ((), ())
+    assert events[0].parameters == 0
+
+
+def test_frozen_coefficients_stay_at_their_start() -> None:
+    plan = dataclasses.replace(HOLES, train_coefficients=False, coefficient_init=0.25)
+    stats = of([*fit(small(config(plan)))], ExpertStats)
+    assert stats[-1].coefficient == ((0.25, 0.25, None), (None, None, None), (None, 0.25, 0.25))
+
+
+# ---------------------------------------------------------------- what is said about the experts
+
+
+def test_statistics_lie_on_the_plans_canvas(events: list[Event]) -> None:
+    stats = of(events, ExpertStats)[-1]
+    for canvas in (stats.share_drawn, stats.contribution, stats.coefficient, stats.gradient):
+        assert [[cell is not None for cell in row] for row in canvas] == [list(row) for row in HOLES.keep]
+        assert all(cell >= 0 for row in canvas for cell in row if cell is not None)
+    assert stats.contribution[0][0] > 0 and stats.gradient[0][0] > 0
+
+
+def test_the_share_drawn_is_what_the_steps_logged(events: list[Event]) -> None:
+    drawn = 0
+    for event in events:
+        if isinstance(event, TrainStep):
+            drawn, step = drawn + event.drawn, event.step
+        elif isinstance(event, ExpertStats):
+            last = event
+            assert sum(cell * step for row in event.share_drawn for cell in row if cell) == pytest.approx(
+                drawn, abs=1e-3
+            )
+    sampler = MaskSampler(HOLES, seed=9)
+    alive = torch.stack([sampler.draw() > 0 for _ in range(12)]).float()
+    assert [int(a.sum()) for a in alive] == [s.drawn for s in of(events, TrainStep)]
+    for row in range(3):
+        for column in range(3):
+            if HOLES.keep[row][column]:
+                assert last.share_drawn[row][column] == pytest.approx(float(alive[:, row, column].mean()), abs=1e-6)
+
+
+def test_an_expert_that_never_drops_is_drawn_in_every_step(events: list[Event]) -> None:
+    assert {stats.share_drawn[2][2] for stats in of(events, ExpertStats)} == {1.0}
+
+
+def test_an_expert_that_was_never_drawn_has_no_gradient_and_adds_nothing() -> None:
+    plan = dataclasses.replace(HOLES, drop_rate=((0.9999, 0.25, 0), (0, 0, 0), (0, 0.75, 0)))
+    stats = of([*fit(small(config(plan)))], ExpertStats)[-1]
+    assert stats.share_drawn[0][0] == stats.gradient[0][0] == stats.contribution[0][0] == 0
+    assert stats.coefficient[0][0] == pytest.approx(1, abs=1e-4)  # weight decay alone moves it
+
+
+def test_the_gradient_is_the_norm_of_one_step_computed_again() -> None:
+    def ready() -> Setup:
+        setup = small(config(learning_rate=1e-3, seed=2))
+        torch.manual_seed(0)
+        torch.nn.init.normal_(setup.head.weight)  # a head at zero would pass no gradient down in the first step
+        with torch.no_grad():
+            for layer in setup.experts.layers.values():
+                layer.b.normal_()
+        return setup
+
+    setup = ready()
+    gradient = of([*fit(setup, should_stop=lambda: True)], ExpertStats)[0].gradient
+    setup = ready()
+    chosen = torch.randperm(24, generator=stream(2, "order"))[:10]
+    for layer in setup.experts.layers.values():
+        layer.train()
+    drawn = setup.experts.draw()
+    F.cross_entropy(setup.behind(setup.train[0][chosen]), setup.train[1][chosen]).backward()
+    for row, target in enumerate(HOLES.targets):
+        for i, column in enumerate(c for c in range(3) if HOLES.keep[row][c]):
+            layer = setup.experts.layers[target]
+            expected = float(torch.cat([layer.a.grad[i], layer.b.grad[:, i]]).norm())
+            assert gradient[row][column] == pytest.approx(expected, rel=1e-4, abs=1e-5)
+            assert (gradient[row][column] == 0) == (float(drawn[row, column]) == 0)
+
+
+def test_a_mean_gradient_counts_the_steps_that_drew_the_expert_and_starts_anew_after_each_report() -> None:
+    setup = small(config(HOLES.with_rates((0.6, 0, 0.6)), seed=1))
+    setup.head.weight.data.normal_(
+        generator=torch.Generator().manual_seed(0)
+    )  # at zero the very first step would pass no gradient down
+    layer = setup.experts.layers["blocks.0.attn.qkv"]
+    norms: list[list[float]] = []
+
+    def note(_: torch.nn.Parameter) -> None:  # after a and after b: the second time both are there
+        if layer.a.grad is not None and layer.b.grad is not None:
+            norms.append((layer.a.grad.square().sum(1) + layer.b.grad.square().sum(0)).sqrt().tolist())
+
+    for parameter in (layer.a, layer.b):
+        parameter.register_post_accumulate_grad_hook(note)
+    reports = of([*fit(setup)], ExpertStats)
+    assert len(norms) == 6 and any(0 in step for step in norms)
+    for report, own in zip(reports, (norms[:3], norms[3:])):
+        for column in range(2):
+            drawn = [step[column] for step in own if step[column] > 0]
+            assert report.gradient[0][column] == pytest.approx(sum(drawn) / max(1, len(drawn)), rel=1e-4, abs=1e-6)
+
+
+def test_similarity_has_one_value_a_row_and_one_matrix_of_its_experts(events: list[Event]) -> None:
+    stats = of(events, SimilarityStats)[-1]
+    assert (
+        [value is None for value in stats.signed] == [value is None for value in stats.absolute] == [False, True, False]
+    )
+    assert [len(matrix) for matrix in stats.matrices] == [2, 0, 2]
+    for signed, absolute, matrix in zip(stats.signed, stats.absolute, stats.matrices):
+        if signed is not None:
+            assert matrix[0][0] == matrix[1][1] == 1 and matrix[0][1] == matrix[1][0]
+            assert signed == pytest.approx(matrix[0][1], abs=1e-5) and absolute == pytest.approx(abs(signed))
+
+
+# ---------------------------------------------------------------- how it ends
+
+
+def test_asked_to_stop_it_measures_what_is_there() -> None:
+    asked = iter([False, False, False, False, True])
+    events = [*fit(small(config(epochs=100, evaluations=1)), should_stop=lambda: next(asked))]
+    assert [s.step for s in of(events, TrainStep)] == [1, 2, 3, 4, 5]
+    assert [type(e) for e in events[-3:]] == [Evaluation, ExpertStats, SimilarityStats]
+    assert (events[-3].epoch, events[-3].step) == (2, 5)
+    assert len(of(events, Evaluation)) == 1
+
+
+def test_a_time_limit_ends_it_the_same_way() -> None:
+    events = [*fit(small(config(epochs=10_000, evaluations=1, max_seconds=1e-6)))]
+    assert [type(e) for e in events] == [Started, TrainStep, Evaluation, ExpertStats, SimilarityStats]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_divergence_names_the_loss_the_step_and_a_way_out(value: float) -> None:
+    setup = small(config(learning_rate=0.004))
+    running = fit(setup)
+    steps = [*islice(running, 1 + 3 + 3 + 1)]  # Started, an epoch, its report, one step more
+    assert isinstance(steps[-1], TrainStep) and steps[-1].step == 4
+    with torch.no_grad():
+        setup.head.bias[0] = value
+    with pytest.raises(Diverged, match=r"the loss became nan at step 5 \(epoch 2\): try a learning rate below 0\.004"):
+        next(running)
+
+
+@pytest.mark.parametrize("bias", [[float("nan")] * 10, [3e38] + [-3e38] * 9], ids=["nan", "inf"])
+def test_an_evaluation_that_is_not_finite_is_a_divergence(bias: list[float]) -> None:
+    """Logits of ±3e38 are finite numbers with an infinite loss."""
+    setup = small(config())
+    with torch.no_grad():
+        setup.head.bias.copy_(torch.tensor(bias))
+    with pytest.raises(Diverged, match=r"evaluation loss .* (nan|inf).*try a learning rate below 0\.005"):
+        evaluate(setup)
+
+
+def test_a_divergence_in_the_evaluation_names_its_step() -> None:
+    setup = small(config())
+    running = fit(setup)
+    steps = [*islice(running, 1 + 3)]
+    assert isinstance(steps[-1], TrainStep) and steps[-1].step == 3  # the last one before the evaluation
+    with torch.no_grad():
+        setup.head.bias[0] = float("nan")
+    with pytest.raises(Diverged, match="step 3"):
+        next(running)
+
+
+# ---------------------------------------------------------------- preparing
+
+
+def test_what_can_be_computed_once_is() -> None:
+    """Tokens enter at the first adapted block; the two parts give what the whole network gives."""
+    setup = prepare(config(allocation((0, 0, 0, 2))))
+    assert setup.train[0].shape == (800, 37, 128)
+    part = load_bundled("digits").val
+    with torch.no_grad():
+        setup.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(
+            setup.behind(setup.evaluation[0][:16]),
+            setup.model.eval()(normalised(part.images[:16], 48)),
+            rtol=1e-4,
+            atol=1e-4,
+        )
+
+
+def test_a_task_without_data() -> None:
+    with pytest.raises(DataError, match="cifar"):
+        prepare(config(task="cifar"))
+
+
+def test_precision_and_device_by_name() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_precision("auto", torch.device("cuda")) is torch.bfloat16
+    assert choose_precision("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)  # by what the CPU can do
+    for name in ("float32", "bfloat16"):
+        assert choose_precision(name, torch.device("cpu")) is getattr(torch, name)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_an_absent_gpu_is_one_sentence_of_the_lab() -> None:
+    """The worker shows the text of the lab's own errors as it is, and anything else as a code error."""
+    assert choose_device("auto") == torch.device("cpu")
+    with pytest.raises(ValueError, match="device is 'cuda' and this machine shows no CUDA GPU") as error:
+        choose_device("cuda")
+    assert type(error.value).__module__.startswith("mlae_lab")
+
+
+def test_sixteen_bits_on_a_cpu_train_as_well() -> None:
+    events = [*fit(small(config(precision="bfloat16", epochs=1)))]
+    assert events[0].precision == "bfloat16"
+    assert all(s.loss == s.loss for s in of(events, TrainStep))
+    assert of(events, ExpertStats)[0].contribution[2][2] > 0
+
+
+@pytest.mark.parametrize("make", [lambda: block_targets(12), lambda: block_targets(12, "mlp.fc2")])
+def test_all_twelve_blocks_of_the_bundled_network_can_be_adapted(make: Callable[[], tuple[str, ...]]) -> None:
+    plan = dataclasses.replace(uniform(0.5, experts=1), targets=make())
+    events = [*fit(small(config(plan)), should_stop=lambda: True)]
+    assert len(of(events, ExpertStats)[0].share_drawn) == 12

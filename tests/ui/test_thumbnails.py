@@ -1,0 +1,39 @@
+"""Small pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+from xml.etree import ElementTree
+
+import numpy as np
+from PIL import Image
+
+from mlae_lab.core.patterns import pattern
+from mlae_lab.ui.thumbnails import gain_image, mask_image, png_address
+
+
+def svg(address: str) -> ElementTree.Element:
+    return ElementTree.fromstring(base64.b64decode(address.split(",", 1)[1]))
+
+
+def test_a_mask_has_one_cell_for_each_cell() -> None:
+    cells = svg(mask_image(pattern("incremental"))).findall("{http://www.w3.org/2000/svg}rect")
+    assert len(cells) == 12 * 14
+    assert sum(cell.get("fill") != "none" for cell in cells) == 96
+
+
+def test_a_dropped_expert_is_paler() -> None:
+    opacity = {float(c.get("fill-opacity")) for c in svg(mask_image(pattern("decremental", "stochastic")))}
+    assert max(opacity) == 1.0 and min(opacity) == 0.2
+
+
+def test_the_bar_runs_from_probe_to_adapted() -> None:
+    low, gain = svg(gain_image(40.0, 90.0))[1:]
+    assert float(low.get("width")) == 80 and float(gain.get("x")) == 80 and float(gain.get("width")) == 100
+
+
+def test_a_picture_survives_the_address() -> None:
+    picture = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    data = base64.b64decode(png_address(picture, side=8).split(",", 1)[1])
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), picture)
