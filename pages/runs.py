@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import streamlit as st
 
 from mlae_lab.core import catalog
@@ -43,10 +45,12 @@ def row(run: Run) -> None:
         picture.html(f'<img class="lab-thumb" src="{mask_image(config.plan)}" alt="">')
     what.html(
         f'<div class="lab-choice"><b>{catalog.task(config.task).title}</b><span>{config.what} · {config.epochs} epochs · '
-        f"lr {config.learning_rate:g} · seed {config.seed} · {catalog.backbone(config.backbone).title}</span></div>"
+        f"lr {config.learning_rate:g} · seed {config.seed} · {catalog.backbone(config.backbone).title}</span>"
+        + (f"<small>{escape(run.reason)}</small>" if run.reason else "")
+        + "</div>"
     )
     number.html(f'<div class="lab-choice"><b>{accuracy_text(run)}</b><span>last epoch</span></div>')
-    status.html(page.status_word(run.status) + (f'<div class="lab-note">{run.reason}</div>' if run.reason else ""))
+    status.html(page.status_word(run.status))
     with buttons.container(horizontal=True, vertical_alignment="center", gap="small"):
         if st.button("Open", key=f"runs_open_{run.id}"):
             go("train", run=run.id)

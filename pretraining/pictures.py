@@ -4,8 +4,8 @@ Three banks are drawn once: glyphs (letters of some hundred scripts), silhouette
 outlines) and textures (noise spectra, gratings, cells, fractals). A batch then composes one
 figure over one background on the fly, so no picture is seen twice. Labels: which figure,
 which texture. Nothing here tells position, count or orientation, and every figure that looks
-like a digit, an upright square or heart, or an ellipse is thrown out (`looks_forbidden`); garments
-are excluded by name and are not among the scripts.
+like a digit, a square, an ellipse or a heart, however turned, is thrown out (`looks_forbidden`);
+garments are excluded by name and are not among the scripts.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
+
+from mlae_lab.data import dsprites
 
 BITMAP = 64  # side of a stored figure
 TILE = 128  # side of a stored texture
@@ -61,23 +63,16 @@ def _boxed(bitmap: np.ndarray, side: int = 24) -> np.ndarray:
 
 
 def _forbidden_outlines(fonts: list[Path]) -> np.ndarray:
-    """Digits in the given fonts, ellipse, square and heart, as `_boxed` vectors: (k, 576)."""
+    """Digits in the given fonts and the three sprites at each of their 40 turns, as `_boxed` vectors: (k, 576)."""
     drawn = [_glyph(ImageFont.truetype(str(font), 52), str(digit)) for font in fonts for digit in range(10)]
-    side = np.arange(BITMAP) + 0.5 - BITMAP / 2
-    x, y = np.meshgrid(side, side)
-    ellipse = (x / 28) ** 2 + (y / 20) ** 2 < 1
-    heart = ((x / 22) ** 2 + (-y / 22) ** 2 - 1) ** 3 - (x / 22) ** 2 * (-y / 22) ** 3 < 0
-    for turn in np.arange(0, 180, 22.5):
-        drawn += [
-            np.asarray(Image.fromarray((mask * 255).astype(np.uint8)).rotate(float(turn) * k))
-            for mask, k in ((ellipse, 1), (heart, 2))
-        ]
+    turned = [[shape, 5, turn, 16, 16] for shape in range(3) for turn in range(40)]
+    drawn += list(dsprites.render(np.array(turned)) * np.uint8(255))
     vectors = [_boxed(bitmap) for bitmap in drawn if bitmap is not None]
     return np.stack(vectors)
 
 
 def looks_forbidden(bitmap: np.ndarray, outlines: np.ndarray, limit: float = 0.8) -> bool:
-    """Whether a figure resembles a digit, an ellipse, a square or a heart, or fills its box."""
+    """Whether a figure resembles a digit or a sprite of dSprites, however turned, or fills its box."""
     ys, xs = np.nonzero(bitmap > 96)
     if len(ys) < 20:
         return True

@@ -4,7 +4,7 @@
 
 Three tasks on one 12-block ViT: name the figure, name the texture (both read from the class
 token), and paint the clean picture from a noisy one with holes (read from every patch token;
-He et al. 2022, Xie et al. 2022 in spirit). `pretraining/README.md` says what came of it.
+He et al. 2022, Xie et al. 2022 in spirit). The card in `assets/README.md` says what came of it.
 Compute runs in bfloat16 against float32 master weights; attention is written as two matrix
 products, because the fused CPU kernel is five times slower in bfloat16 (LOG.md, 2026-11-23).
 """

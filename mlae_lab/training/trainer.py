@@ -67,20 +67,21 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """float32 or bfloat16; "auto" is bfloat16 where the hardware multiplies it faster.
 
-    That is a GPU, or a CPU with AMX tiles (`benchmarks/step.py` prints both times). On other CPUs
-    bfloat16 is emulated and slower. The choice is recorded in Started and is the same for every
-    run on one machine.
+    That is a GPU, or a CPU with bfloat16 products of its own (AMX or AVX-512; `benchmarks/step.py`
+    prints both times). On other CPUs bfloat16 is emulated and slower. The choice is recorded in
+    Started and is the same for every run on one machine.
     """
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" or _has_amx() else torch.float32
+        return torch.bfloat16 if device.type == "cuda" or _multiplies_bfloat16() else torch.float32
     return getattr(torch, name)
 
 
-def _has_amx() -> bool:
+def _multiplies_bfloat16() -> bool:
     try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text()
+        flags = Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 def prepare(config: RunConfig, weights: Path | None = None) -> Setup:

@@ -133,7 +133,7 @@ def settings(config: RunConfig) -> RunConfig:
             PRECISIONS,
             index=PRECISIONS.index(config.precision),
             key="train_precision",
-            help="auto: bfloat16 where the hardware multiplies it faster (a GPU, a CPU with AMX), else float32.",
+            help="auto: bfloat16 where the hardware multiplies it faster (a GPU, a CPU with AMX or AVX-512 bfloat16), else float32.",
         )
         limit = st.columns(4)[0].number_input(
             "Stop after seconds",

@@ -7,11 +7,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.runs.status import Status
+
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+    from tests.browser.conftest import Lab
+
 OVERFLOW = """() => { const main = document.querySelector('[data-testid="stMain"]');
     return { wider: main.scrollWidth - main.clientWidth, text: main.innerText.length }; }"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def failed(lab: Lab) -> None:
+    """A run whose reason is one long word with a tag in it: nothing may break the table."""
+    run = lab.store.enqueue(FIRST_RUN, "cpu")
+    lab.store.move(run.id, Status.FAILED, reason=f"no file {'/deep' * 40}/<b>bold</b>: name another")
 
 
 @pytest.mark.parametrize("width", [1280, 800])
@@ -25,3 +37,9 @@ def test_page_fits(path: str, scheme: str, width: int, visit: Callable[..., Page
     background = page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
     assert background == {"light": "rgb(250, 250, 247)", "dark": "rgb(16, 20, 24)"}[scheme]
     assert page.evaluate("document.fonts.check('16px Inter')")
+
+
+def test_a_reason_is_shown_as_text(visit: Callable[..., Page]) -> None:
+    page = visit("/runs")
+    page.wait_for_selector("small:has-text('name another')")
+    assert "<b>bold</b>" in page.locator("small:has-text('name another')").first.inner_text()
