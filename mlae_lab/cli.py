@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -16,20 +17,34 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from mlae_lab.core import catalog, paper
+from mlae_lab.core import catalog, hosts, paper
 from mlae_lab.core.budget import budget
-from mlae_lab.core.config import DEVICES, METHODS, PRECISIONS, PROTOCOLS, ConfigError, RunConfig
+from mlae_lab.core.config import (
+    DEVICES,
+    METHODS,
+    NORMALISATIONS,
+    PRECISIONS,
+    PREPROCESSINGS,
+    PROTOCOLS,
+    ConfigError,
+    RunConfig,
+)
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.events import Evaluation, Started
-from mlae_lab.core.patterns import NAMES, paper_patterns, pattern, scaled
+from mlae_lab.core.patterns import NAMES, fitted, paper_patterns, pattern, scaled
 from mlae_lab.core.plan import MaskPlan, PlanError
-from mlae_lab.places import PACKAGE, default_store
+from mlae_lab.data import fetching
+from mlae_lab.data.bundled import DataError
+from mlae_lab.data.fetch import ready_folder
+from mlae_lab.data.progress import Cancelled, FetchError, Progress, gigabytes
+from mlae_lab.data.tasks import located, own_tasks, ready
+from mlae_lab.places import PACKAGE, data_folder, default_store, weights_file
 from mlae_lab.runs import paths, supervisor
 from mlae_lab.runs.report import report, state
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
 
-REQUEST_ERRORS = (PlanError, ConfigError, catalog.CatalogError, StoreError)
+REQUEST_ERRORS = (PlanError, ConfigError, catalog.CatalogError, DataError, StoreError)
 
 
 class Wrong(Exception):
@@ -98,6 +113,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0, metavar="S")
     train.add_argument("--device", default="auto", metavar="|".join(DEVICES))
     train.add_argument("--precision", default="auto", metavar="|".join(PRECISIONS))
+    train.add_argument("--data", type=Path, metavar="DIR", help="the task's pictures: VTAB layout, VPT's lists or class folders")
+    train.add_argument("--weights", type=Path, metavar="FILE", help="of the backbone: safetensors, bin or npz")
+    train.add_argument("--preprocessing", default="auto", metavar="|".join(PREPROCESSINGS))
+    train.add_argument("--normalisation", default="auto", metavar="|".join(NORMALISATIONS))
     train.add_argument("--detach", action="store_true", help="print the run's name and return at once")
     runs = command("runs", _runs, "list all runs, or show one", store=True)
     runs.add_argument("run", nargs="?", metavar="RUN")
@@ -106,6 +125,12 @@ def _parser() -> argparse.ArgumentParser:
     stop.add_argument("--now", action="store_true", help="kill it at once")
     delete = command("delete", _delete, "forget a run that is over, with its files", store=True)
     delete.add_argument("run", metavar="RUN")
+    fetch = command("fetch", _fetch, "download a task's pictures or a backbone's weights")
+    fetch.add_argument("name", metavar="TASK|BACKBONE")
+    fetch.add_argument("--yes", action="store_true", help="do not ask before a large download")
+    fetch.add_argument(
+        "--into", type=Path, default=None, metavar="DIR", help="data folder (else $MLAE_LAB_DATA or data/ in the store)"
+    )
     app = command("app", _app, "start the lab in a browser", store=True)
     app.add_argument("--port", type=int, default=8501)
     return parser
@@ -118,12 +143,12 @@ def _tasks(chosen: argparse.Namespace) -> int:
     rows = [
         {
             "task": t.name, "title": t.title, "group": t.group.value, "classes": t.classes, "train": t.train,
-            "val": t.val, "test": t.test, "ready": t.bundled, "question": t.question, "licence": t.licence,
+            "val": t.val, "test": t.test, "ready": ready(t), "question": t.question, "licence": t.licence,
             "paper_drop_rate": paper.TUNED[t.name].drop_rate if t.name in paper.TUNED else None,
             "paper_coefficient_init": paper.TUNED[t.name].coefficient_init if t.name in paper.TUNED else None,
             "paper_accuracy": paper.MLAE_ACCURACY[t.name].value if t.name in paper.MLAE_ACCURACY else None,
         }
-        for t in catalog.TASKS
+        for t in (*catalog.TASKS, *own_tasks())
     ]  # fmt: skip
     if chosen.json:
         return _say_json({"tasks": rows})
@@ -199,29 +224,41 @@ def _config(chosen: argparse.Namespace) -> RunConfig:
     }  # fmt: skip
     usual = replace(FIRST_RUN, weight_decay=RunConfig.weight_decay, batch_size=RunConfig.batch_size)
     settings = {name: getattr(usual, name) if value is None else value for name, value in asked.items()}
+    own = chosen.task == "own" and chosen.data is not None
     config = RunConfig(
-        task=chosen.task, plan=plan, method=chosen.method, backbone=chosen.backbone, protocol=chosen.protocol,
-        max_seconds=chosen.seconds, seed=chosen.seed, device=chosen.device, precision=chosen.precision, **settings,
+        task=f"own:{chosen.data.absolute().name}" if own else chosen.task, plan=plan, method=chosen.method, backbone=chosen.backbone, protocol=chosen.protocol,
+        max_seconds=chosen.seconds, seed=chosen.seed, device=chosen.device, precision=chosen.precision,
+        data=str(chosen.data.expanduser().absolute()) if chosen.data else "", weights=_weights(chosen),
+        preprocessing=chosen.preprocessing, normalisation=chosen.normalisation, **settings,
     )  # fmt: skip
-    task, backbone = catalog.task(config.task), catalog.backbone(config.backbone)
-    if not task.bundled:
-        ready = ", ".join(t.name for t in catalog.TASKS if t.bundled)
-        raise Wrong(f"{task.name} has no data here and this lab cannot fetch it yet: the bundled tasks are {ready}")
-    if not backbone.bundled:
-        ready = ", ".join(b.name for b in catalog.BACKBONES if b.bundled)
+    return located(config)
+
+
+def _weights(chosen: argparse.Namespace) -> str:
+    """The file that the run reads, "" for a bundled network. Wrong if there is none: before anything is written."""
+    if chosen.weights is not None:
+        file = chosen.weights.expanduser().absolute()
+        if not file.is_file():
+            raise Wrong(f"--weights {file} is not a file: name a .safetensors, .bin or .npz file of {chosen.backbone}")
+        return str(file)
+    backbone = catalog.backbone(chosen.backbone)
+    if backbone.needs_file and not weights_file(backbone.name).is_file():
         raise Wrong(
-            f"{backbone.name} has no weights here and this lab cannot fetch them yet: the bundled ones are {ready}"
+            f"the weights of {backbone.name} are not on this machine: fetch them with `mlae_lab fetch {backbone.name}`, "
+            f"put timm's model.safetensors at {weights_file(backbone.name)}, or name a file with --weights"
         )
-    return config
+    return ""
 
 
 def _plan(chosen: argparse.Namespace) -> MaskPlan:
     name = chosen.mask
     pattern_options = (chosen.kind, chosen.drop_rate, chosen.experts)
+    targets = catalog.backbone(chosen.backbone).default_targets
     if name is None and pattern_options == (None, None, None):
-        plan = FIRST_RUN.plan
+        plan = fitted(FIRST_RUN.plan, targets)
     elif name is None or name in NAMES:
         plan = pattern(name or "uniform", chosen.kind, chosen.drop_rate, chosen.experts, chosen.pattern_seed)
+        plan = fitted(plan, targets)
     else:
         if pattern_options != (None, None, None):
             raise Wrong(
@@ -329,6 +366,78 @@ def _app(chosen: argparse.Namespace) -> int:
     app = str(PACKAGE / "app.py")
     words = [sys.executable, "-m", "streamlit", "run", app, "--server.port", str(chosen.port)]
     os.execve(sys.executable, words, environment)
+
+
+def _fetch(chosen: argparse.Namespace) -> int:
+    wanted, into = hosts.remote(chosen.name), (chosen.into or data_folder()).expanduser().absolute()
+    there = ready_folder(wanted, into)
+    if there is not None:
+        print(f"{wanted.name} is in {there} already")
+        return _say_json({"name": wanted.name, "folder": str(there), "fetched": False}) if chosen.json else 0
+    size = wanted.size_bytes
+    said_size = "an unknown number of bytes" if size is None else gigabytes(size)
+    ask = (size is None or size > _ASK_ABOVE) and not chosen.yes
+    if ask and not sys.stdin.isatty():
+        raise Wrong(f"{wanted.name} has {said_size} to download: add --yes, since there is no terminal to ask")
+    print(f"{wanted.name}: {wanted.citation}\nlicence: {wanted.licence}\nfrom: {wanted.page}, {said_size}")
+    print(f"to: {into / wanted.subfolder}", *([f"note: {wanted.note}"] if wanted.note else []), sep="\n", flush=True)
+    if ask and not _agreed(f"Download {said_size}? [y/N] "):
+        print("nothing was fetched")
+        return 1
+    line = _ProgressLine()
+    try:
+        folder = fetching.run(wanted.name, into, line.show)
+    except FetchError as error:
+        line.end()
+        print(f"mlae_lab: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, Cancelled):
+        line.end()
+        print("mlae_lab: cancelled; what was fetched is kept, the same command goes on", file=sys.stderr)
+        return 1
+    line.end()
+    print(f"{wanted.name} is in {folder}")
+    return _say_json({"name": wanted.name, "folder": str(folder), "fetched": True}) if chosen.json else 0
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return False
+
+
+_ASK_ABOVE = 100_000_000  # bytes
+
+
+class _ProgressLine:
+    """One line that is written over on a terminal; elsewhere a line every ten seconds."""
+
+    def __init__(self) -> None:
+        self._over, self._width, self._next = sys.stdout.isatty(), 0, 0.0
+
+    def show(self, told: Progress) -> None:
+        if not self._over and time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + 10
+        parts = [f"{told.phase} {told.file}".strip()]
+        if told.total:
+            parts.append(f"{gigabytes(told.done)} of {gigabytes(told.total)} ({told.done / told.total:.0%})")
+        if told.speed:
+            parts.append(f"{gigabytes(told.speed)}/s")
+        if told.seconds_left is not None:
+            minutes, seconds = divmod(round(told.seconds_left), 60)
+            parts.append(f"{minutes}:{seconds:02d} left")
+        text = "   ".join(parts)
+        width = max(20, shutil.get_terminal_size().columns - 1)  # a line that wraps cannot be written over
+        print("\r" + text[:width].ljust(min(self._width, width)) if self._over else text,
+              end="" if self._over else "\n", flush=True)  # fmt: skip
+        self._width = len(text)
+
+    def end(self) -> None:
+        if self._over and self._width:
+            print(flush=True)
 
 
 _NO_RUNS = "no runs in {} yet: `mlae_lab train --task digits` starts one"

@@ -15,3 +15,14 @@ ASSETS = ROOT / "assets" if _CHECKOUT else PACKAGE / "_assets"
 def default_store() -> Path:
     """Where runs are kept: $MLAE_LAB_STORE, else ~/.mlae_lab."""
     return Path(os.environ.get("MLAE_LAB_STORE") or Path.home() / ".mlae_lab").expanduser()
+
+
+def data_folder() -> Path:
+    """Where fetched pictures and weights are kept: $MLAE_LAB_DATA, else data/ in the store."""
+    named = os.environ.get("MLAE_LAB_DATA")
+    return Path(named).expanduser() if named else default_store() / "data"
+
+
+def weights_file(backbone: str) -> Path:
+    """Where the fetched weights of a backbone lie, whether they are there or not."""
+    return data_folder() / "weights" / backbone / "model.safetensors"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from mlae_lab.core import patterns
+from mlae_lab.core import catalog, patterns
 from mlae_lab.core.plan import MAX_COLUMNS, PlanError
 from mlae_lab.ui import draft, figures, page
 from mlae_lab.ui.cards import cards
@@ -33,10 +33,10 @@ picked = cards(
     pattern_cards(round(rate, 2), draft.current().plan), key="masks_patterns", label="Masks of the paper", size="small"
 )
 if picked:
-    old = draft.current().plan
+    old, targets = draft.current().plan, catalog.backbone(draft.current().backbone).default_targets
     draft.change(
         plan=replace(
-            known[picked],
+            patterns.fitted(known[picked], targets),
             expert_rank=old.expert_rank,
             coefficient_init=old.coefficient_init,
             train_coefficients=old.train_coefficients,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import streamlit as st
 
 from mlae_lab.core import catalog
+from mlae_lab.data.tasks import own_tasks, ready
+from mlae_lab.places import data_folder
 from mlae_lab.ui import draft, page
 from mlae_lab.ui.cards import cards
 from mlae_lab.ui.task_view import task_card, task_detail
@@ -23,12 +25,18 @@ if "task" in st.query_params and complaint is None:
     opened = catalog.task(st.query_params["task"]).name
 
 detail = st.container()
-picked = cards([task_card(task, task.name == opened) for task in catalog.TASKS], key="task_cards", label="Tasks")
+bundled = [task for task in catalog.TASKS if task.bundled]
+shown = [*bundled, *own_tasks(), *(task for task in catalog.TASKS if not task.bundled)]
+picked = cards([task_card(task, task.name == opened) for task in shown], key="task_cards", label="Tasks")
 if picked:
     opened = st.session_state["task_open"] = picked
     st.query_params["task"] = picked
-    if catalog.task(picked).bundled:
+    if ready(catalog.task(picked)):
         draft.change(task=picked)
     st.rerun()
 with detail:
     task_detail(catalog.task(opened))
+page.note(
+    f"Own pictures: put a folder with one folder of pictures per class into {data_folder() / 'own'}, and it stands here as "
+    "a task. `python -m mlae_lab train --task own:NAME --data FOLDER` takes a folder from anywhere."
+)

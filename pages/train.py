@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import streamlit as st
 
 from mlae_lab.core import catalog
 from mlae_lab.core.config import ConfigError
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.plan import PlanError
+from mlae_lab.data.bundled import DataError
+from mlae_lab.data.tasks import located, ready
 from mlae_lab.runs.store import StoreError
 from mlae_lab.runs.supervisor import launch
 from mlae_lab.ui import draft, page, reads
 from mlae_lab.ui.bench import bench
 from mlae_lab.ui.navigation import go, link
+from mlae_lab.ui.fetch_view import fetch_panel
+from mlae_lab.ui.needs import missing
 from mlae_lab.ui.settings_view import choices, settings
 
 
@@ -24,7 +30,7 @@ def watch(run_id: str) -> None:
         page.heading("Run")
         bench(run_id)
         return
-    page.heading(f"{catalog.task(run.config.task).title}, {run.config.what}")
+    page.heading(f"{escape(catalog.task(run.config.task).title)}, {run.config.what}")
     bench(run_id)
     if run.status.is_over:
         again, inside, new = st.columns([1, 1, 3])
@@ -50,35 +56,21 @@ def design() -> None:
         st.warning(complaint)
     choices(draft.current())
     try:
-        config = settings(draft.current())
-        draft.change(
-            **{
-                name: getattr(config, name)
-                for name in (
-                    "method",
-                    "backbone",
-                    "protocol",
-                    "epochs",
-                    "learning_rate",
-                    "weight_decay",
-                    "batch_size",
-                    "warmup",
-                    "evaluations",
-                    "seed",
-                    "device",
-                    "precision",
-                    "max_seconds",
-                )
-            }
-        )
-        task = catalog.task(config.task)
-        if not task.bundled:
-            st.warning(f"{task.title} has no pictures on this machine yet: choose a bundled task first.")
+        before = draft.current().backbone
+        config = draft.change(**settings(draft.current()))
+        if config.backbone != before:
+            st.rerun()  # the mask in the line above may have other layers now
+        if lacking := missing(config):
+            st.warning(lacking)
+            if not ready(catalog.task(config.task)):
+                link("task", "See what it needs", task=config.task)
+            else:
+                fetch_panel(config.backbone)
         elif st.button("Start the run", type="primary", key="train_start"):
-            go("train", run=launch(reads.store(), config).id)
+            go("train", run=launch(reads.store(), located(config)).id)
         with st.expander("The command that does the same"):
             st.code(config.command(), language="bash", wrap_lines=True)
-    except (ConfigError, PlanError, catalog.CatalogError) as error:
+    except (ConfigError, PlanError, catalog.CatalogError, DataError) as error:
         text = str(error)
         st.error(f"{text[:1].upper()}{text[1:]}.")
     draft.write_address("task", "mask")

@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"core", "data", "model", "analysis"},
     "runs": {"core"},  # the server process lives here too, so nothing that needs torch
     "ui": {"core", "data", "runs"},
-    "cli": {"core", "runs"},
+    "cli": {"core", "data", "runs"},
     "app": {"core", "runs", "ui"},
     "pages": {"core", "data", "runs", "ui"},
     "__main__": {"cli"},

@@ -1,4 +1,4 @@
-"""The tasks and backbones that the lab knows, as tables: the paper's 24 tasks and four bundled ones.
+"""The tasks that the lab knows, as a table: the paper's 24 and four bundled ones; its backbones by their names.
 
 Counts are VTAB's and VPT's own (task_adaptation's tests; 90/10 cuts of the official training sets
 for FGVC). Whether a task's pictures are on this machine is not known here: `data.tasks` looks.
@@ -6,9 +6,16 @@ for FGVC). Whether a task's pictures are on this machine is not known here: `dat
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
+
+from mlae_lab.core.backbones import DEFAULT_BACKBONE, FEATURED, Backbone, CatalogError, backbone
+
+__all__ = [
+    "BACKBONES", "DEFAULT_BACKBONE", "TASKS", "Backbone", "CatalogError", "Group", "Task", "backbone", "task",
+]  # fmt: skip
 
 
 class Group(str, Enum):
@@ -17,10 +24,7 @@ class Group(str, Enum):
     SPECIALIZED = "Specialized"
     STRUCTURED = "Structured"
     FGVC = "FGVC"
-
-
-class CatalogError(ValueError):
-    """A name that the catalog does not hold; its text says which would work."""
+    OWN = "Own pictures"
 
 
 @dataclass(frozen=True)
@@ -47,40 +51,6 @@ class Task:
     @property
     def bundled(self) -> bool:
         return self.group is Group.BUNDLED
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A frozen network. targets are the qkv layers of all blocks, each (width, 3 width).
-
-    parameters: without head. picture: side of the input in pixels. tokens: per picture, class
-    token included. bundled: weights lie in `assets/`; trained: False for the random control.
-    """
-
-    name: str
-    title: str
-    layers: int
-    width: int
-    heads: int
-    picture: int
-    tokens: int
-    parameters: int
-    bundled: bool
-    trained: bool
-    note: str
-
-    def shapes(self, targets: tuple[str, ...]) -> dict[str, tuple[int, int]]:
-        """(d_in, d_out) of the named linear layers. Raises CatalogError for a name that is not one of its layers."""
-        widths = {"attn.qkv": (self.width, 3 * self.width), "attn.proj": (self.width, self.width),
-                  "mlp.fc1": (self.width, 4 * self.width), "mlp.fc2": (4 * self.width, self.width)}  # fmt: skip
-        known = {f"blocks.{i}.{module}": shape for i in range(self.layers) for module, shape in widths.items()}
-        for target in targets:
-            if target not in known:
-                raise CatalogError(
-                    f"{target} is not a linear layer of {self.name}: it has {self.layers} blocks, "
-                    f"blocks.0.attn.qkv to blocks.{self.layers - 1}.attn.qkv (and attn.proj, mlp.fc1, mlp.fc2)"
-                )
-        return {target: known[target] for target in targets}
 
 
 def _vtab(name: str, title: str, group: Group, classes: int, test: int, question: str, source: str, licence: str,
@@ -148,15 +118,10 @@ TASKS: tuple[Task, ...] = (
          "Stanford Cars (Krause et al. 2013)", "non-commercial", ("StanfordCars",)),
 )  # fmt: skip
 
-BACKBONES: tuple[Backbone, ...] = (
-    Backbone("lab_vit_12x128", "Lab ViT 12 x 128", 12, 128, 4, 48, 37, 2_477_632, True, True,
-             "bundled; pretrained on procedural pictures by this project, a stand-in for ViT-B/16"),
-    Backbone("lab_vit_12x128.random", "Lab ViT, random weights", 12, 128, 4, 48, 37, 2_477_632, True, False,
-             "the same network without pretraining: the control"),
-    Backbone("vit_base_patch16_224.orig_in21k", "ViT-B/16, ImageNet-21k", 12, 768, 12, 224, 197, 85_798_656, False, True,
-             "the paper's backbone; its weights are not in this repository"),
-)  # fmt: skip
-DEFAULT_BACKBONE = BACKBONES[0].name
+BACKBONES = FEATURED
+
+
+_OWN = re.compile(r"own:(\w[\w .()+-]{0,59})")  # a folder's name, never a path
 
 
 def _plain(name: str) -> str:
@@ -164,18 +129,18 @@ def _plain(name: str) -> str:
 
 
 def task(name: str) -> Task:
-    """The task of that name or alias. Raises CatalogError with the nearest names for an unknown one."""
+    """The task of that name or alias; `own:<folder>` is a folder of own pictures, whose classes only the folder knows.
+
+    Raises CatalogError with the nearest names for an unknown one.
+    """
     for entry in TASKS:
         if _plain(name) in (_plain(entry.name), *map(_plain, entry.aliases)):
             return entry
+    own = _OWN.fullmatch(name.strip())
+    if own:
+        return Task(
+            own[0], own[1], Group.OWN, 0, 0, 0, 0, "What do your folders tell apart?", "your own pictures", "yours"
+        )
     names = [entry.name for entry in TASKS]
     near = get_close_matches(_plain(name), names, 3, 0.5) or [e.name for e in TASKS if e.bundled]
     raise CatalogError(f"{name!r} is not a task: try {', '.join(near)}, or see all {len(names)} with `mlae_lab tasks`")
-
-
-def backbone(name: str) -> Backbone:
-    """The backbone of that name. Raises CatalogError with the known names for an unknown one."""
-    for entry in BACKBONES:
-        if name == entry.name:
-            return entry
-    raise CatalogError(f"{name!r} is not a backbone: choose from {', '.join(b.name for b in BACKBONES)}")

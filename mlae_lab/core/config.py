@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 
@@ -16,6 +17,12 @@ METHODS = ("mlae", "linear")
 PROTOCOLS = ("val", "test")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16")
+PREPROCESSINGS = ("auto", "vtab", "fgvc-crop", "fgvc-rrc")  # `data.preprocessing` says what each does
+_MEAN_AND_DEVIATION = {
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+NORMALISATIONS = ("auto", *_MEAN_AND_DEVIATION)
 
 
 class ConfigError(ValueError):
@@ -46,6 +53,10 @@ class RunConfig:
     warmup: share of the steps over which the learning rate rises, [0, 1) (the paper names none).
     evaluations: how many times accuracy is measured, spread evenly over the epochs; 0: every epoch.
     seed: of everything random. device, precision: "auto" takes a GPU with bfloat16 where there is one.
+    data: folder of the pictures, "" for the task's usual place; data_label: what they may be called,
+    such as "VTAB-1k", as `data.tasks.located` found them. weights: a file in place of the backbone's own.
+    preprocessing: "auto" is "vtab" (resized, nothing augmented), for FGVC "fgvc-rrc" (random resized crop
+    and flip). normalisation: "auto" is the backbone's own; "half" is mean = std = 0.5.
 
     Raises ConfigError, PlanError or CatalogError at construction for anything else.
     """
@@ -65,11 +76,17 @@ class RunConfig:
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
+    data: str = ""
+    data_label: str = ""
+    weights: str = ""
+    preprocessing: str = "auto"
+    normalisation: str = "auto"
 
     def __post_init__(self) -> None:
         task = catalog.task(_text(self.task, "task"))
         object.__setattr__(self, "task", task.name)
         backbone = catalog.backbone(_text(self.backbone, "backbone"))
+        object.__setattr__(self, "backbone", backbone.name)  # with its tag: two spellings of one network, one hash
         if not isinstance(self.plan, MaskPlan):
             raise ConfigError(f"plan is {self.plan!r}: it must be a MaskPlan")
         if self.method == "mlae":
@@ -78,6 +95,15 @@ class RunConfig:
         _one_of(self.protocol, "protocol", PROTOCOLS)
         _one_of(self.device, "device", DEVICES)
         _one_of(self.precision, "precision", PRECISIONS)
+        _one_of(self.preprocessing, "preprocessing", PREPROCESSINGS)
+        _one_of(self.normalisation, "normalisation", NORMALISATIONS)
+        if task.bundled and self.preprocessing not in ("auto", "vtab"):
+            raise ConfigError(
+                f"preprocessing is {self.preprocessing!r} and the pictures of {task.name} are too small to crop: "
+                "choose vtab or auto"
+            )
+        for name in ("data", "data_label", "weights"):
+            _text(getattr(self, name), name)
         _whole(self.epochs, "epochs", 1, 10_000)
         _whole(self.batch_size, "batch size", 1, 4096)
         _whole(self.seed, "seed", 0, 2**31 - 1)
@@ -105,23 +131,51 @@ class RunConfig:
         return f"{self.plan.kind.value} mask" if self.method == "mlae" else "linear probe"
 
     @property
+    def prepared(self) -> str:
+        """The preprocessing that "auto" means here: a name of `data.preprocessing`."""
+        if self.preprocessing != "auto":
+            return self.preprocessing
+        return "fgvc-rrc" if catalog.task(self.task).group is catalog.Group.FGVC else "vtab"
+
+    @property
+    def mean_and_deviation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """What pixels from 0 to 1 are normalised with, per colour; "auto" is what the backbone was trained with."""
+        backbone = catalog.backbone(self.backbone)
+        return _MEAN_AND_DEVIATION.get(self.normalisation, (backbone.mean, backbone.std))
+
+    @property
     def badge(self) -> Badge:
         task, backbone = catalog.task(self.task), catalog.backbone(self.backbone)
+        if task.bundled or self.data_label.startswith(("VTAB-1k", "FGVC")):
+            counts = f"train{task.train} → val{task.val}", f"train{task.train + task.val} → test"
+        else:  # the label says how many
+            counts = "train → val", "train + val → test"
         return Badge(
             task=self.task,
-            data={catalog.Group.BUNDLED: "bundled", catalog.Group.FGVC: "FGVC"}.get(task.group, "VTAB-1k"),
-            weights=self.backbone,
-            protocol=f"train{task.train} → val{task.val}"
-            if self.protocol == "val"
-            else f"train{task.train + task.val} → test",
-            preprocessing=f"{backbone.picture} px bicubic, mean = std = 0.5",
+            data=self.data_label or ("bundled" if task.bundled else "unchecked pictures"),
+            weights=self.backbone
+            + (f" from {self.weights.replace(chr(92), '/').rsplit('/', 1)[-1]}" if self.weights else ""),
+            protocol=counts[self.protocol == "test"],
+            preprocessing=", ".join(
+                (
+                    f"{backbone.picture} px bicubic",
+                    *([] if self.prepared == "vtab" else [self.prepared]),
+                    {"half": "mean = std = 0.5", "imagenet": "ImageNet mean and std"}.get(
+                    self.normalisation, backbone.normalisation
+                ),
+                )
+            ),
         )
 
     @property
     def hash(self) -> str:
         """Twelve hex digits of SHA-256 over the canonical JSON."""
         plan = self.plan.hash if self.method == "mlae" else None  # a linear probe has no mask
-        canonical = json.dumps({**self.to_dict(), "plan": plan}, sort_keys=True)
+        data = {**self.to_dict(), "plan": plan}
+        del data[
+            "data"
+        ]  # where a folder lies on one machine is no part of the experiment; what it holds is the label's
+        canonical = json.dumps(data, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict:
@@ -152,11 +206,12 @@ class RunConfig:
         names = {"backbone": "backbone", "protocol": "protocol", "epochs": "epochs", "max_seconds": "seconds",
                  "learning_rate": "lr", "weight_decay": "weight-decay", "batch_size": "batch-size",
                  "warmup": "warmup", "evaluations": "evaluations", "seed": "seed", "device": "device",
-                 "precision": "precision"}  # fmt: skip
+                 "precision": "precision", "data": "data", "weights": "weights", "preprocessing": "preprocessing",
+                 "normalisation": "normalisation"}  # fmt: skip
         for name, option in names.items():
             value = getattr(self, name)
             if value != getattr(base, name) or name in ("epochs", "learning_rate", "warmup", "evaluations"):
-                words.append(f"--{option} {value}")
+                words.append(f"--{option} {shlex.quote(str(value))}")
         return " ".join(words)
 
 

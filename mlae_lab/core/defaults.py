@@ -8,8 +8,8 @@ from mlae_lab.core.patterns import uniform
 FIRST_RUN = RunConfig(
     task="dsprites_loc_rendered",
     plan=uniform(0.3),
-    epochs=20,
+    epochs=16,
     learning_rate=5e-3,
     warmup=0.1,
-    evaluations=10,
+    evaluations=8,
 )

@@ -14,9 +14,19 @@ Canvas = tuple[tuple[float | None, ...], ...]
 
 
 @dataclass(frozen=True)
+class Preparing:
+    """Now and then before `Started`, while pictures are decoded for the first time. done, total: pictures."""
+
+    kind: ClassVar[str] = "preparing"
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Started:
     """Once, before the first step. parameters: trained in experts; head_parameters: trained in the head;
-    pictures: (train, evaluation); seconds: spent on loading before the first step."""
+    pictures: (train, evaluation); seconds: spent on loading before the first step; notes: what was changed to
+    make the weights fit."""
 
     kind: ClassVar[str] = "started"
     parameters: int
@@ -28,6 +38,7 @@ class Started:
     device: str
     precision: str
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,8 +113,8 @@ class Saved:
     bytes: int
 
 
-Event = Started | TrainStep | Evaluation | ExpertStats | SimilarityStats | Saved
-KINDS: dict[str, type] = {e.kind: e for e in (Started, TrainStep, Evaluation, ExpertStats, SimilarityStats, Saved)}
+Event = Preparing | Started | TrainStep | Evaluation | ExpertStats | SimilarityStats | Saved
+KINDS: dict[str, type] = {e.kind: e for e in (Preparing, Started, TrainStep, Evaluation, ExpertStats, SimilarityStats, Saved)}
 
 
 def to_json(event: Event) -> str:

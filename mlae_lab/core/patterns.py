@@ -176,6 +176,23 @@ def paper_patterns(drop_rate: float = MIXED_DROP_RATE, seed: int = 0) -> list[Pa
     return found
 
 
+def fitted(plan: MaskPlan, targets: Sequence[str]) -> MaskPlan:
+    """The plan stretched over other target layers: each takes the row that lies equally deep in the plan.
+
+    targets: names of the new rows, at least one. A plan with these targets comes back as it is; 24 layers
+    take each of 12 rows twice.
+    """
+    if plan.targets == tuple(targets):
+        return plan
+    rows = [row * plan.rows // len(targets) for row in range(len(targets))]
+    return replace(
+        plan,
+        keep=tuple(plan.keep[row] for row in rows),
+        drop_rate=tuple(plan.drop_rate[row] for row in rows),
+        targets=tuple(targets),
+    )
+
+
 def scaled(plan: MaskPlan, **fields) -> MaskPlan:
     """The plan with other expert settings (`expert_rank`, `coefficient_init`, `train_coefficients`)."""
     return replace(plan, **fields)

@@ -6,14 +6,51 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+Three = tuple[float, float, float]
 
-def normalised(images: np.ndarray, side: int) -> torch.Tensor:
-    """Resize to side x side (bicubic, antialiased, aspect ignored) and map to [-1, 1] (mean = std = 0.5).
+# (mean, standard deviation) by channel, of pixels from 0 to 1.
+NORMALISATIONS: dict[str, tuple[Three, Three]] = {
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
 
-    images: (n, h, w) grey or (n, h, w, 3), uint8. Returns (n, 3, side, side) float32; grey is repeated.
+
+def normalised(images: np.ndarray, side: int, normalisation: str = "half") -> torch.Tensor:
+    """Resize to side x side (bicubic, antialiased, aspect ignored) and normalise.
+
+    images: (n, h, w) grey or (n, h, w, 3), uint8. normalisation: a name in NORMALISATIONS; "half" maps
+    to [-1, 1]. Returns (n, 3, side, side) float32; grey is repeated. Raises ValueError for an unknown name.
     """
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).float()
-    pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    return standardised(resized(channels_first(images), side), normalisation)
+
+
+def channels_first(images: np.ndarray) -> torch.Tensor:
+    """(n, h, w) grey or (n, h, w, 3) uint8 to (n, 1 or 3, h, w) uint8, on the CPU; read-only pictures are copied."""
+    if not images.flags.writeable:  # torch warns of tensors on memory that must not be written, such as a cache's
+        images = np.array(images)
+    pixels = torch.from_numpy(np.ascontiguousarray(images))
+    return pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+
+
+def resized(pixels: torch.Tensor, side: int) -> torch.Tensor:
+    """(n, c, h, w) of 0..255 to (n, c, side, side) float32 of 0..255; at its own size a picture is left alone."""
+    pixels = pixels.float()
     if pixels.shape[-2:] != (side, side):
         pixels = F.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True).clamp(0, 255)
-    return (pixels / 127.5 - 1).expand(-1, 3, -1, -1).contiguous()
+    return pixels
+
+
+def standardised(pixels: torch.Tensor, normalisation: str | tuple[Three, Three] = "half") -> torch.Tensor:
+    """(n, 1 or 3, h, w) of 0..255 on any device to (n, 3, h, w) float32.
+
+    normalisation: a name in NORMALISATIONS, or mean and standard deviation. Raises ValueError for an unknown name.
+    """
+    if isinstance(normalisation, str):
+        if normalisation not in NORMALISATIONS:
+            raise ValueError(f"normalisation {normalisation!r} is unknown: choose {' or '.join(NORMALISATIONS)}")
+        normalisation = NORMALISATIONS[normalisation]
+    mean, deviation = torch.tensor(normalisation, dtype=torch.float64)[:, :, None, None]
+    # written so that "half" is exactly pixels / 127.5 - 1
+    slope, offset = (255 * deviation).float().to(pixels.device), (mean / deviation).float().to(pixels.device)
+    found = pixels.float() / slope - offset
+    return found.expand(-1, 3, -1, -1).contiguous()

@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Pictures:
-    """images: (n, height, width) grey or (n, height, width, 3), uint8. labels: (n,) int64."""
+    """images: (n, height, width) grey or (n, height, width, 3), uint8; may be a memory map. labels: (n,) int64."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -20,7 +20,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Splits:
-    """train: 800, val: 200, test: the rest. class_names: one per class, in label order."""
+    """train, val, test: 800, 200 and the rest in VTAB's cut. class_names: one per class, in label order."""
 
     train: Pictures
     val: Pictures

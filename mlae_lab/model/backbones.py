@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+import timm
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
 from mlae_lab.core import catalog
+from mlae_lab.core.backbones import RANDOM, Backbone, table
 from mlae_lab.model.stem import ConvStem
+from mlae_lab.model.weight_files import SUFFIXES, BackboneError, backbone_state, load_weights
 from mlae_lab.places import ASSETS
 
+__all__ = ["BUNDLED_WEIGHTS", "BackboneError", "build", "build_with_notes", "bundled_network", "fingerprint"]
+
 BUNDLED_WEIGHTS = ASSETS / "lab_vit_12x128.safetensors"
-
-
-class BackboneError(ValueError):
-    """A backbone that cannot be built here; its text says what is missing and what would work."""
+WEIGHTS_FILE = "model.safetensors"
 
 
 def bundled_network(num_classes: int) -> VisionTransformer:
@@ -34,50 +36,85 @@ def bundled_network(num_classes: int) -> VisionTransformer:
     )
 
 
-def build(name: str, num_classes: int, seed: int, weights: Path | None = None) -> VisionTransformer:
-    """A frozen backbone of the catalog with a fresh head.
+def build(
+    name: str, num_classes: int, seed: int, weights: Path | None = None, weights_folder: Path | None = None
+) -> nn.Module:
+    """The network of `build_with_notes`, without its notes."""
+    return build_with_notes(name, num_classes, seed, weights, weights_folder)[0]
 
+
+def build_with_notes(
+    name: str, num_classes: int, seed: int, weights: Path | None = None, weights_folder: Path | None = None
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """A frozen backbone of the catalog with a fresh head, and what was changed to make its weights fit.
+
+    name: as `core.backbones.backbone` takes it; one that ends in `.random` keeps the weights that it is drawn with.
     num_classes: outputs of the head, which starts at zero, so that the first prediction is even.
-    seed: of the random weights of the control. weights: another safetensors file of this shape.
-    Returns the network in eval mode on the CPU, float32.
+    seed: of random weights. weights: a file in place of the catalog's, see `weight_files.load_weights`.
+    weights_folder: where fetched weights lie, as `<name>/model.safetensors`; asked where `weights` is None.
+    Returns the network in eval mode on the CPU, float32, all of it frozen; its head is `get_classifier()`.
     Raises CatalogError for an unknown name, BackboneError where weights are missing or do not fit.
     """
     entry = catalog.backbone(name)
-    if not entry.bundled:
-        raise BackboneError(
-            f"the weights of {name} are not in this repository and the lab cannot fetch them yet: "
-            f"use {catalog.DEFAULT_BACKBONE}"
-        )
+    path = _weights_of(entry, weights, weights_folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = bundled_network(num_classes)
-    if weights and not entry.trained:
+        model = bundled_network(num_classes) if entry.bundled else _timm_network(entry, num_classes)
+    head = model.get_classifier()
+    if not isinstance(head, nn.Linear):
         raise BackboneError(
-            f"{name} is the control with random weights and takes no file: use {catalog.DEFAULT_BACKBONE} for {weights}"
+            f"{entry.name} ends in a {type(head).__name__}: the lab trains a linear head, choose another"
         )
-    if entry.trained:
-        _load(model, weights or BUNDLED_WEIGHTS)
-    torch.nn.init.zeros_(model.head.weight)
-    torch.nn.init.zeros_(model.head.bias)
-    return model.eval().requires_grad_(False)
+    notes = load_weights(model, path) if path else ()
+    nn.init.zeros_(head.weight)
+    if head.bias is not None:
+        nn.init.zeros_(head.bias)
+    return model.float().eval().requires_grad_(False), notes
 
 
-def _load(model: VisionTransformer, path: Path) -> None:
+def fingerprint(model: nn.Module) -> str:
+    """Twelve hex digits of SHA-256 over names and bytes of all tensors outside the head.
+
+    Equal for equal weights from whatever file. To be taken before experts are injected, which renames layers.
+    """
+    digest = hashlib.sha256()
+    for name, value in sorted(backbone_state(model).items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:12]
+
+
+def _timm_network(entry: Backbone, num_classes: int) -> nn.Module:
     try:
-        state = load_file(path)
-    except FileNotFoundError:
-        raise BackboneError(f"{path} does not exist: the bundled weights belong in {ASSETS}") from None
-    except (SafetensorError, OSError) as error:
-        raise BackboneError(f"{path} is not a readable safetensors file ({error})") from None
-    state = {name: value.float() for name, value in state.items()}
-    own = model.state_dict()
-    for name in set(state) & set(own):
-        if state[name].shape != own[name].shape:
+        return timm.create_model(entry.name.removesuffix(RANDOM), pretrained=False, num_classes=num_classes)
+    except RuntimeError as error:  # timm's for a name or a tag that this version does not have
+        raise BackboneError(
+            f"{entry.name} cannot be built by timm {timm.__version__} ({error}): install timm {table()['timm']}"
+        ) from None
+
+
+def _weights_of(entry: Backbone, weights: Path | None, folder: Path | None) -> Path | None:
+    """The file to read, None for random weights."""
+    if not entry.trained:
+        if weights:
+            trained = entry.name.removesuffix(RANDOM)
             raise BackboneError(
-                f"{path} does not fit this backbone: {name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+                f"{entry.name} is the control with random weights and takes no file: use {trained} for {weights}"
             )
-    found = model.load_state_dict(state, strict=False)
-    missing = [name for name in found.missing_keys if not name.startswith("head.")]
-    if missing or found.unexpected_keys:
-        odd = (missing or found.unexpected_keys)[0]
-        raise BackboneError(f"{path} does not fit this backbone: {odd} is {'missing' if missing else 'not part of it'}")
+        return None
+    if weights:
+        return Path(weights)
+    if entry.bundled:
+        if not BUNDLED_WEIGHTS.exists():
+            raise BackboneError(f"{BUNDLED_WEIGHTS} does not exist: the bundled weights belong in {ASSETS}")
+        return BUNDLED_WEIGHTS
+    fetched = folder / entry.name / WEIGHTS_FILE if folder else None
+    if fetched and fetched.is_file():
+        return fetched
+    place = f"put timm's {WEIGHTS_FILE} at {fetched}" if fetched else f"give timm's {WEIGHTS_FILE}"
+    original = " or the original ViT-B_16.npz" if entry.name == "vit_base_patch16_224.orig_in21k" else ""
+    raise BackboneError(
+        f"the weights of {entry.name} are not in this repository and not on this machine: fetch them with "
+        f"`python -m mlae_lab fetch {entry.name}`, {place}, or name a file that ends in "
+        f"{', '.join(SUFFIXES[:-1])}{original}"
+    )

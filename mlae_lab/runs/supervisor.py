@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from mlae_lab.core.config import RunConfig
-from mlae_lab.places import ROOT
+from mlae_lab.places import ROOT, data_folder
 from mlae_lab.runs.paths import RunPaths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
@@ -37,6 +37,7 @@ def launch(store: RunStore, config: RunConfig) -> Run:
         # GNU OpenMP's threads spin while they wait; beside a browser on two cores that made steps 24 times slower
         # (LOG.md, 2026-11-23). A short spin costs 6 % alone and shares fairly.
         environment = {"GOMP_SPINCOUNT": "5000", **os.environ}
+        environment["MLAE_LAB_DATA"] = str(data_folder().absolute())  # the run looks where its launcher looked
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
         with files.log.open("ab") as log:
             process = subprocess.Popen(

@@ -16,7 +16,7 @@ import time
 import traceback
 from pathlib import Path
 
-from mlae_lab.core.events import Evaluation, Event, Saved, TrainStep
+from mlae_lab.core.events import Evaluation, Event, Preparing, Saved, TrainStep
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
 from mlae_lab.runs.supervisor import reconcile
@@ -64,10 +64,14 @@ def _train(store: RunStore, run: Run, asked: list[int]) -> None:
     from mlae_lab.training.trainer import fit, prepare
 
     print(f"run {run.id}: {run.config.command()}", flush=True)
-    setup = prepare(run.config)
-    store.move(run.id, Status.RUNNING, only_from=(Status.STARTING,))
     writer = _Writer(store, run.id)
     watch = _StopWatch(store, run.id, asked)
+    try:
+        setup = prepare(run.config, on_progress=_Preparation(writer, watch))
+    except _StoppedEarly:
+        store.move(run.id, Status.STOPPED, "stopped before its first step")
+        return
+    store.move(run.id, Status.RUNNING, only_from=(Status.STARTING,))
     files = store.paths(run.id)
     try:
         for event in fit(setup, should_stop=watch.should_stop):
@@ -102,6 +106,24 @@ class _Writer:
             self.store.append(self.run_id, self.waiting)
             self.waiting = []
         self.last = time.monotonic()
+
+
+class _StoppedEarly(Exception):
+    """Somebody asked the run to stop while its pictures were being decoded."""
+
+
+class _Preparation:
+    """Told of every few pictures decoded: writes it down at most once a second, and leaves when asked to stop."""
+
+    def __init__(self, writer: _Writer, watch: _StopWatch) -> None:
+        self.writer, self.watch, self.last = writer, watch, 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        if self.watch.should_stop():
+            raise _StoppedEarly
+        if done == total or time.monotonic() - self.last >= 1:
+            self.last = time.monotonic()
+            self.writer.add(Preparing(done, total))
 
 
 class _StopWatch:

@@ -21,15 +21,16 @@ from mlae_lab.analysis.similarity import similarity_stats
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import Canvas, Evaluation, Event, ExpertStats, Started, TrainStep
-from mlae_lab.data.pixels import normalised
-from mlae_lab.data.tasks import load
+from mlae_lab.data.splits import Pictures
+from mlae_lab.data.tasks import load_protocol
 from mlae_lab.model import backbones
 from mlae_lab.model.experts import stream
 from mlae_lab.model.inject import Experts, inject
-from mlae_lab.model.prefix import first_block, split
+from mlae_lab.model.prefix import depth, first_block, split
+from mlae_lab.places import data_folder
+from mlae_lab.training.inputs import Inputs
 from mlae_lab.training.schedule import cosine
 
-EVALUATION_BATCH = 256
 
 
 class DeviceError(ValueError):
@@ -42,19 +43,21 @@ class Diverged(RuntimeError):
 
 @dataclass
 class Setup:
-    """A network ready to train. tokens: what enters the first adapted block, on the device;
-    behind: tokens -> logits. experts: None for a linear probe."""
+    """A network ready to train. train, evaluation: pictures on their way into the first adapted block;
+    behind: what enters there -> logits. experts: None for a linear probe. notes: what was changed to make
+    the weights fit."""
 
     config: RunConfig
     model: nn.Module
     experts: Experts | None
     head: nn.Linear
     behind: Callable[[torch.Tensor], torch.Tensor]
-    train: tuple[torch.Tensor, torch.Tensor]
-    evaluation: tuple[torch.Tensor, torch.Tensor]
+    train: Inputs
+    evaluation: Inputs
     device: torch.device
     precision: torch.dtype
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 def choose_device(name: str) -> torch.device:
@@ -84,34 +87,40 @@ def _multiplies_bfloat16() -> bool:
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
-def prepare(config: RunConfig, weights: Path | None = None) -> Setup:
+def prepare(
+    config: RunConfig, weights: Path | None = None, on_progress: Callable[[int, int], None] | None = None
+) -> Setup:
     """Load data and backbone, inject the experts, and compute once what stays fixed.
 
-    weights: a safetensors file in place of the catalog's. Raises DataError, BackboneError or
-    InjectError, each with one sentence.
+    weights: a file in place of the config's. on_progress: told (done, total) while pictures are decoded
+    for the first time. Raises DataError, BackboneError or InjectError, each with one sentence.
     """
     began = time.monotonic()
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
-    splits = load(config.task)
-    model = backbones.build(config.backbone, catalog.task(config.task).classes, config.seed, weights).to(device)
+    entry = catalog.backbone(config.backbone)
+    train, evaluated, class_names = load_protocol(config, on_progress)
+    file = weights or (Path(config.weights) if config.weights else None)
+    model, notes = backbones.build_with_notes(
+        config.backbone, len(class_names), config.seed, file, data_folder() / "weights"
+    )
+    model = model.to(device)
     plan = config.plan if config.method == "mlae" else None
     experts = inject(model, plan, config.seed) if plan is not None else None
     head = model.get_classifier().requires_grad_(True)
-    side = model.patch_embed.img_size[0]
-    before, behind = split(model, first_block(plan, len(model.blocks)))
+    before, behind = split(model, first_block(plan, depth(model)))
     if device.type == "cpu":
-        for block in model.blocks:  # two matrix products beat the fused kernel at these sizes (benchmarks/step.py)
-            block.attn.fused_attn = False
+        for module in model.modules():  # two matrix products beat the fused kernel on a CPU (benchmarks/step.py)
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = False
 
-    def tokens(part) -> tuple[torch.Tensor, torch.Tensor]:
-        pictures = normalised(part.images, side)
-        with torch.no_grad():
-            made = [before(chunk.to(device)) for chunk in pictures.split(EVALUATION_BATCH)]
-        return torch.cat(made), torch.from_numpy(part.labels).to(device)
+    def inputs(part: Pictures, generator: torch.Generator | None) -> Inputs:
+        return Inputs(part, before, device, entry.picture, config.mean_and_deviation, config.prepared, generator)
 
-    train, evaluation = map(tokens, splits.protocol(config.protocol))
-    return Setup(config, model, experts, head, behind, train, evaluation, device, precision, time.monotonic() - began)
+    return Setup(
+        config, model, experts, head, behind, inputs(train, stream(config.seed, "augment")), inputs(evaluated, None),
+        device, precision, time.monotonic() - began, notes,
+    )  # fmt: skip
 
 
 def fit(setup: Setup, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
@@ -123,7 +132,7 @@ def fit(setup: Setup, should_stop: Callable[[], bool] = lambda: False) -> Iterat
     """
     # ---------------------------------------------------------------- setup
     config, experts, device = setup.config, setup.experts, setup.device
-    tokens, labels = setup.train
+    labels = setup.train.labels
     learned = [*setup.head.parameters(), *(experts.parameters() if experts else [])]
     optimizer = torch.optim.AdamW(learned, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     order = stream(config.seed, "order")
@@ -135,11 +144,12 @@ def fit(setup: Setup, should_stop: Callable[[], bool] = lambda: False) -> Iterat
         head_parameters=sum(p.numel() for p in setup.head.parameters()),
         backbone_parameters=sum(p.numel() for p in setup.model.parameters()) - sum(p.numel() for p in learned),
         train_pictures=len(labels),
-        evaluation_pictures=len(setup.evaluation[1]),
+        evaluation_pictures=len(setup.evaluation),
         steps=total,
         device=str(device),
         precision=str(setup.precision).removeprefix("torch."),
         seconds=setup.seconds,
+        notes=setup.notes,
     )
     # ---------------------------------------------------------------- loop
     began = time.monotonic()
@@ -156,7 +166,7 @@ def fit(setup: Setup, should_stop: Callable[[], bool] = lambda: False) -> Iterat
                 group["lr"] = rate
             drawn = experts.draw() if experts else None
             with _autocast(setup):
-                logits = setup.behind(tokens[chosen])
+                logits = setup.behind(setup.train.take(chosen))
                 loss = F.cross_entropy(logits.float(), labels[chosen])
             loss.backward()
             if gradients:
@@ -204,10 +214,9 @@ def evaluate(setup: Setup) -> tuple[float, float, dict[str, torch.Tensor]]:
     Contribution is read off the first 256 of them; it costs a second pass through each target.
     """
     _train_mode(setup.experts, False)
-    tokens, labels = setup.evaluation
-    right, loss = 0, 0.0
+    right, loss, pictures = 0, 0.0, len(setup.evaluation)
     contribution: dict[str, torch.Tensor] = {}
-    for number, (chunk, truth) in enumerate(zip(tokens.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH))):
+    for number, (chunk, truth) in enumerate(setup.evaluation.chunks()):
         watched = setup.experts.layers if setup.experts and number == 0 else {}
         with _autocast(setup), recording(watched) as found:
             logits = setup.behind(chunk).float()
@@ -216,7 +225,7 @@ def evaluate(setup: Setup) -> tuple[float, float, dict[str, torch.Tensor]]:
         loss += F.cross_entropy(logits, truth, reduction="sum").item()
     if not math.isfinite(loss):
         raise Diverged(f"the evaluation loss is {loss}: try a learning rate below {setup.config.learning_rate:g}")
-    return 100 * right / len(labels), loss / len(labels), contribution
+    return 100 * right / pictures, loss / pictures, contribution
 
 
 def expert_stats(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import streamlit as st
 
 from mlae_lab.core import catalog
@@ -14,10 +16,7 @@ from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
 
 REFRESH_SECONDS = 1.0
-_SHORT_RUN = (
-    "A short run on a small stand-in network: it shows how a mask learns, not what it reaches in 500 epochs of ViT-B/16; "
-    "200 pictures measure to about ±3 points."
-)
+_SHORT_RUN = "A short run shows how a mask learns, not what it reaches in 500 epochs; 200 pictures measure to about ±3 points."
 
 
 def bench(run_id: str) -> None:
@@ -75,14 +74,16 @@ def _draw(run: Run) -> None:
         _words(run, tail)
     if not tail.steps:
         return
-    epochs, split = config.epochs, config.protocol
+    epochs, split, pictures = config.epochs, config.protocol, tail.started.evaluation_pictures
     with st.container(key="pair_bench_top"):
         left, right = st.columns([5, 6], gap="medium")
     with right:
         revision = len(tail.steps) + 1_000_000 * len(tail.evaluations)
         live_plot(
             tail.figure(
-                "accuracy", revision, lambda: figures.accuracy_figure(tail.steps, tail.evaluations, epochs, split)
+                "accuracy",
+                revision,
+                lambda: figures.accuracy_figure(tail.steps, tail.evaluations, epochs, split, pictures),
             ),
             key="bench_accuracy",
         )
@@ -123,6 +124,12 @@ def _words(run: Run, tail: reads.Tail) -> None:
         if lines:
             with st.expander("The last lines of its log"):
                 st.code("\n".join(lines), language=None)
+    elif tail.started is None and tail.preparing and not run.status.is_over:
+        done, total = tail.preparing.done, tail.preparing.total
+        page.note(
+            f"{done:,} of {total:,} pictures are decoded. This happens once for each task and picture size; the next run "
+            "finds them ready."
+        )
     elif tail.started is None and not run.status.is_over:
         page.note(
             "It waits until the run before it is over; runs on one device go one at a time."
@@ -134,6 +141,8 @@ def _words(run: Run, tail: reads.Tail) -> None:
 def _run_bar(run: Run, tail: reads.Tail) -> None:
     total = tail.started.steps if tail.started else 0
     done = tail.steps[-1].step if tail.steps else 0
+    if not tail.started and tail.preparing:
+        done, total = tail.preparing.done, tail.preparing.total
     pairs = [("Run", f"{run.id} {page.status_word(run.status)}")]
     if tail.evaluations:
         pairs.append((f"Accuracy on {run.config.protocol}, last epoch", f"{tail.evaluations[-1].accuracy:.1f} %"))
@@ -152,10 +161,15 @@ def _run_bar(run: Run, tail: reads.Tail) -> None:
     page.facts(*pairs)
     st.progress(done / total if total else 0.0)
     task, backbone = catalog.task(run.config.task), catalog.backbone(run.config.backbone)
+    badge = run.config.badge
     page.note(
-        f"{task.title} · {run.config.what} · {backbone.title} · {run.config.badge.protocol} · seed {run.config.seed}. "
+        f"{escape(task.title)} · {escape(badge.data)} · {run.config.what} · {backbone.title} · {badge.protocol} · "
+        f"{badge.preprocessing} · seed {run.config.seed}. "
+        + ("The network is a small stand-in for ViT-B/16. " if backbone.bundled else "")
         + (_SHORT_RUN if run.config.epochs < 100 else "")
     )
+    for text in tail.started.notes if tail.started else ():
+        page.note(text)
 
 
 def _experts(run: Run, tail: reads.Tail) -> None:

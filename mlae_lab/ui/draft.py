@@ -10,6 +10,7 @@ import streamlit as st
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan, PlanError
 
 _DRAFT, _REV = "draft", "draft_rev"
@@ -26,7 +27,18 @@ def revision() -> int:
 
 
 def change(**settings) -> RunConfig:
-    """Replace settings of the draft. Raises ConfigError, PlanError or CatalogError; the draft is then unchanged."""
+    """Replace settings of the draft; a plan whose layers the backbone does not have is stretched over those it has.
+
+    Raises ConfigError, PlanError or CatalogError; the draft is then unchanged.
+    """
+    backbone = catalog.backbone(settings.get("backbone", current().backbone))
+    plan = settings.get("plan", current().plan)
+    try:
+        backbone.shapes(plan.targets)
+    except catalog.CatalogError:
+        if "backbone" not in settings or settings["backbone"] == current().backbone:
+            raise
+        settings["plan"] = fitted(plan, backbone.default_targets)
     new = replace(current(), **settings)
     if new.plan != current().plan:
         st.session_state[_REV] = revision() + 1

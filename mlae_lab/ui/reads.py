@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
 
-from mlae_lab.core.events import Evaluation, Event, ExpertStats, SimilarityStats, Started, TrainStep
+from mlae_lab.core.events import Evaluation, Event, ExpertStats, Preparing, SimilarityStats, Started, TrainStep
 from mlae_lab.places import default_store
 from mlae_lab.runs import supervisor
 from mlae_lab.runs.store import Run, RunStore
@@ -36,6 +36,7 @@ class Tail:
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         self.seen = 0
+        self.preparing: Preparing | None = None
         self.started: Started | None = None
         self.steps: list[TrainStep] = []
         self.evaluations: list[Evaluation] = []
@@ -52,7 +53,9 @@ class Tail:
                 self._take(stored.event)
 
     def _take(self, event: Event) -> None:
-        if isinstance(event, Started):
+        if isinstance(event, Preparing):
+            self.preparing = event
+        elif isinstance(event, Started):
             self.started = event
         elif isinstance(event, TrainStep):
             self.steps.append(event)

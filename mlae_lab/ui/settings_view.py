@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from html import escape
 
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.core.config import DEVICES, PRECISIONS, RunConfig
+from mlae_lab.core.config import DEVICES, NORMALISATIONS, PRECISIONS, PREPROCESSINGS, RunConfig
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import mask_image
 
@@ -21,7 +21,9 @@ def choices(config: RunConfig) -> None:
     one, two, three = st.columns(3, gap="medium")
     with one.container(border=True, height="stretch"):
         st.html(
-            f'<div class="lab-choice"><small>Task</small><b>{task.title}</b><span>{task.question} {task.classes} classes.</span></div>'
+            f'<div class="lab-choice"><small>Task</small><b>{escape(task.title)}</b><span>{task.question}'
+            + (f" {task.classes} classes." if task.classes else "")
+            + "</span></div>"
         )
         link("task", "Choose another task", task=task.name)
     with two.container(border=True, height="stretch"):
@@ -36,8 +38,8 @@ def choices(config: RunConfig) -> None:
         )
 
 
-def settings(config: RunConfig) -> RunConfig:
-    """Draw the settings; returns the draft with what they say. Raises ConfigError for what does not go."""
+def settings(config: RunConfig) -> dict:
+    """Draw the settings; returns what they say, by the names of RunConfig's fields."""
     a, b, c, d = st.columns(4)
     method = a.selectbox(
         "Method",
@@ -74,15 +76,16 @@ def settings(config: RunConfig) -> RunConfig:
     )
     with st.expander("More settings"):
         a, b, c, d = st.columns(4)
-        backbones = [entry.name for entry in catalog.BACKBONES if entry.bundled]
-        chosen = config.backbone if config.backbone in backbones else backbones[0]
+        backbones = list(dict.fromkeys([*(entry.name for entry in catalog.BACKBONES), config.backbone]))
         backbone = a.selectbox(
             "Backbone",
             backbones,
-            index=backbones.index(chosen),
+            index=backbones.index(config.backbone),
             key="train_backbone",
-            format_func=lambda name: catalog.backbone(name).title,
-            help="Random weights are the control: what the experts can do without pretraining.",
+            format_func=_backbone_title,
+            accept_new_options=True,
+            help="Or type any timm name, such as deit_small_patch16_224.fb_in1k. Random weights (a name that ends in "
+            ".random) are the control: what the experts can do without pretraining.",
         )
         protocol = b.selectbox(
             "Protocol",
@@ -135,7 +138,23 @@ def settings(config: RunConfig) -> RunConfig:
             key="train_precision",
             help="auto: bfloat16 where the hardware multiplies it faster (a GPU, a CPU with AMX or AVX-512 bfloat16), else float32.",
         )
-        limit = st.columns(4)[0].number_input(
+        a, b, c, _ = st.columns(4)
+        preprocessing = b.selectbox(
+            "Preprocessing",
+            PREPROCESSINGS,
+            index=PREPROCESSINGS.index(config.preprocessing),
+            key="train_preprocessing",
+            help="vtab: resized, nothing augmented. fgvc-rrc: random resized crop and flip. fgvc-crop: random crop "
+            "and flip. auto: fgvc-rrc for FGVC, else vtab.",
+        )
+        normalisation = c.selectbox(
+            "Normalisation",
+            NORMALISATIONS,
+            index=NORMALISATIONS.index(config.normalisation),
+            key="train_normalisation",
+            help="half: mean = std = 0.5, as the paper. auto: what the backbone was pretrained with.",
+        )
+        limit = a.number_input(
             "Stop after seconds",
             0,
             86_400,
@@ -143,19 +162,27 @@ def settings(config: RunConfig) -> RunConfig:
             key="train_limit",
             help="0: no limit. With one the learning rate follows the clock, and two machines do not get one result.",
         )
-    return replace(
-        config,
-        method=method,
-        epochs=int(epochs),
-        learning_rate=float(rate),
-        seed=int(seed),
-        backbone=backbone,
-        protocol=protocol,
-        evaluations=int(evaluations),
-        batch_size=int(batch),
-        weight_decay=float(decay),
-        warmup=float(warmup),
-        device=device,
-        precision=precision,
-        max_seconds=float(limit) or None,
-    )
+    return {
+        "method": method,
+        "epochs": int(epochs),
+        "learning_rate": float(rate),
+        "seed": int(seed),
+        "backbone": backbone or config.backbone,
+        "protocol": protocol,
+        "evaluations": int(evaluations),
+        "batch_size": int(batch),
+        "weight_decay": float(decay),
+        "warmup": float(warmup),
+        "device": device,
+        "precision": precision,
+        "max_seconds": float(limit) or None,
+        "preprocessing": preprocessing,
+        "normalisation": normalisation,
+    }
+
+
+def _backbone_title(name: str) -> str:
+    try:
+        return catalog.backbone(name).title
+    except catalog.CatalogError:
+        return name

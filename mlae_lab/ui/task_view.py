@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache
+from html import escape
+from pathlib import Path
 
 import numpy as np
 import streamlit as st
 
-from mlae_lab.core import paper
+from mlae_lab.core import catalog, paper
 from mlae_lab.core.catalog import Group, Task
-from mlae_lab.data.tasks import load
-from mlae_lab.ui import figures, page
+from mlae_lab.core.patterns import dense, fitted, uniform
+from mlae_lab.data import tasks
+from mlae_lab.data.bundled import DataError, load_bundled
+from mlae_lab.data.decode import ResizeRule, decoded
+from mlae_lab.places import data_folder
+from mlae_lab.ui import draft, figures, page
 from mlae_lab.ui.cards import Card
+from mlae_lab.ui.fetch_view import fetch_panel
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import gain_image, png_address
@@ -22,18 +32,33 @@ _GROUPS = {
     Group.SPECIALIZED: "VTAB-1k, Specialized",
     Group.STRUCTURED: "VTAB-1k, Structured",
     Group.FGVC: "FGVC",
+    Group.OWN: "Your own pictures",
 }
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _examples(name: str, per_class: int, classes: int) -> tuple[tuple[str, str], ...]:
-    """(class name, data address) of training pictures, the first of each class in turn."""
-    splits = load(name)
+    """(class name, data address) of training pictures of a bundled task, the first of each class in turn."""
+    splits = load_bundled(name)
     found = []
     for label in range(min(classes, len(splits.class_names))):
         for index in np.flatnonzero(splits.train.labels == label)[:per_class]:
             found.append((splits.class_names[label], png_address(splits.train.images[index])))
     return tuple(found)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def _examples_on_disk(folder: str, name: str, fingerprint: str, most: int = 24) -> list[tuple[str, str]]:
+    """(class name, data address) of training pictures in a folder, one for each of the first classes."""
+    del fingerprint  # only tells the cache that the folder changed
+    listing = tasks.listed(catalog.task(name), Path(folder))
+    found: dict[int, tuple[str, str]] = {}
+    for path, label in listing.splits["train"]:
+        if label not in found and 0 <= label < listing.classes and len(found) < most:
+            with suppress(DataError):
+                picture = decoded(listing.folder / path, ResizeRule("square", 96))
+                found[label] = (listing.class_names[label], png_address(picture))
+    return [found[label] for label in sorted(found)]
 
 
 def task_card(task: Task, chosen: bool) -> Card:
@@ -42,8 +67,9 @@ def task_card(task: Task, chosen: bool) -> Card:
     if task.bundled:
         examples = _examples(task.name, 1, 16)
         images = tuple(address for _, address in examples[:: max(1, len(examples) // 4)][:4])
+    here = tasks.ready(task)
     reported, probe = paper.MLAE_ACCURACY.get(task.name), paper.LINEAR_PROBE_ACCURACY.get(task.name)
-    line = f"{task.classes} classes · {task.train:,} / {task.val:,} / {task.test:,}"
+    line = "your own pictures" if task.group is Group.OWN else f"{task.classes} classes · {task.train:,} / {task.val:,} / {task.test:,}"
     if reported and probe:
         line = f"{task.classes} classes · {probe.value} → {reported.value} %"
         images = (gain_image(probe.value, reported.value),)
@@ -52,8 +78,8 @@ def task_card(task: Task, chosen: bool) -> Card:
         title=task.title,
         line=line,
         images=images,
-        word="ready" if task.bundled else "no data here yet",
-        tone="good" if task.bundled else "",
+        word="ready" if here else "no data here yet",
+        tone="good" if here else "",
         group=_GROUPS[task.group],
         chosen=chosen,
     )
@@ -61,7 +87,31 @@ def task_card(task: Task, chosen: bool) -> Card:
 
 def task_detail(task: Task) -> None:
     """The open card."""
-    page.section(f"{task.title}: {task.question}")
+    page.section(f"{escape(task.title)}: {task.question}")
+    if task.bundled:
+        _sizes(task)
+        _bundled(task)
+        return
+    folder = tasks.folder_of(task)
+    if task.group is not Group.OWN:
+        _sizes(task)
+        _reported(task)
+    if folder is None:
+        wanted = (
+            "its folder with VPT's train.json, val.json and test.json"
+            if task.group is Group.FGVC
+            else "its folder with images/ and the lists train800.txt, val200.txt and test.txt"
+        )
+        st.info(
+            f"No pictures of {task.title} are on this machine. Fetch them here, or put {wanted} into "
+            f"{data_folder() / ('fgvc' if task.group is Group.FGVC else 'vtab-1k')}."
+        )
+        fetch_panel(task.name)
+        return
+    _on_disk(task, folder)
+
+
+def _sizes(task: Task) -> None:
     page.facts(
         ("Classes", str(task.classes)),
         ("Training", f"{task.train:,}"),
@@ -70,42 +120,81 @@ def task_detail(task: Task) -> None:
         ("Licence", task.licence),
     )
     page.note(f"Source: {task.source}.")
-    if task.bundled:
-        left, right = st.columns([6, 5], gap="large")
-        with left:
-            shown = _examples(task.name, 2 if task.classes <= 10 else 1, task.classes)
-            tiles = "".join(f'<figure><img src="{a}" alt="{n}"><figcaption>{n}</figcaption></figure>' for n, a in shown)
-            st.html(f'<div class="lab-examples">{tiles}</div>')
-        with right:
-            splits = load(task.name)
-            counts = {
-                "train": np.bincount(splits.train.labels, minlength=task.classes).tolist(),
-                "val": np.bincount(splits.val.labels, minlength=task.classes).tolist(),
-            }
-            live_plot(
-                figures.balance_figure([n.replace(" of 16", "") for n in splits.class_names], counts),
-                key="task_balance",
-            )
-        if task.name.endswith("_rendered"):
-            page.note(
-                "A stand-in for the VTAB task of that name: the same distribution, rendered here from its formula, "
-                "with 2,000 test pictures in place of 73,728. Its numbers are not VTAB numbers."
-            )
-        link("masks", "Go on to the mask", task=task.name)
+
+
+def _bundled(task: Task) -> None:
+    shown = _examples(task.name, 2 if task.classes <= 10 else 1, task.classes)
+    splits = load_bundled(task.name)
+    counts = {
+        "train": np.bincount(splits.train.labels, minlength=task.classes).tolist(),
+        "val": np.bincount(splits.val.labels, minlength=task.classes).tolist(),
+    }
+    _pictures(shown, [n.replace(" of 16", "") for n in splits.class_names], counts)
+    if task.name.endswith("_rendered"):
+        page.note(
+            "A stand-in for the VTAB task of that name: the same distribution, rendered here from its formula, "
+            "with 2,000 test pictures in place of 73,728. Its numbers are not VTAB numbers."
+        )
+    link("masks", "Go on to the mask", task=task.name)
+
+
+def _on_disk(task: Task, folder: Path) -> None:
+    """A task whose pictures lie in a folder: what the census says, examples, balance."""
+    try:
+        with st.spinner("Counting pictures"):
+            listing = tasks.listed(task, folder)
+            found = tasks.census(task, folder)
+    except DataError as error:
+        st.error(f"{error}.")
         return
-    _reported(task)
-    folder = (
-        "one folder per task with its list files"
-        if task.group is not Group.FGVC
-        else "its pictures and VPT's json lists"
-    )
-    st.info(
-        f"No pictures of {task.title} are on this machine, and this version of the lab cannot read or fetch them yet. "
-        f"What the task needs: {folder}; {task.train + task.val:,} pictures to learn from and {task.test:,} to test on."
-    )
+    page.section(f"On this machine: {tasks.label(task, found)}")
+    if task.group is Group.OWN:
+        page.facts(("Classes", f"{found.classes:,}"), *((s.capitalize(), f"{n:,}") for s, n in found.counts.items()))
+    page.note(escape(f"{found.state.capitalize()}, in {folder}."))
+    for text in found.problems:
+        st.error(text)
+    if found.warnings:
+        st.warning(" ".join(found.warnings))
+    for text in found.notes:
+        page.note(escape(text))
+    names = listing.class_names[:40]
+    counts = {
+        split: np.bincount(
+            [label for _, label in listing.splits[split] if 0 <= label < listing.classes], minlength=listing.classes
+        )[:40].tolist()
+        for split in ("train", "val")
+    }
+    _pictures(_examples_on_disk(str(folder), task.name, listing.fingerprint), names, counts)
+    if st.button("Check every picture", key="task_check", help="Decodes all of them, some thousand a minute."):
+        bar = st.progress(0.0, "Decoding")
+        checked = tasks.census(
+            task, folder, decode=True, progress=lambda done, total: bar.progress(done / total, f"{done:,} of {total:,}")
+        )
+        bar.empty()
+        if checked.unreadable:
+            st.error(checked.problems[0])
+        else:
+            st.success(f"All {sum(checked.counts.values()):,} pictures can be read.")
+    if found.state == "ready":
+        link("masks", "Go on to the mask", task=task.name)
+
+
+def _pictures(
+    shown: Sequence[tuple[str, str]], names: Sequence[str], counts: dict[str, list[int]]
+) -> None:
+    with st.container(key="pair_task_pictures"):
+        left, right = st.columns([6, 5], gap="large")
+    with left:
+        tiles = "".join(
+            f'<figure><img src="{a}" alt="{escape(n)}"><figcaption>{escape(n)}</figcaption></figure>' for n, a in shown
+        )
+        st.html(f'<div class="lab-examples">{tiles}</div>')
+    with right:
+        live_plot(figures.balance_figure(names, counts), key="task_balance")
 
 
 def _reported(task: Task) -> None:
+    """What the paper says of the task, each number with its table."""
     reported, tuned, probe = (
         table.get(task.name) for table in (paper.MLAE_ACCURACY, paper.TUNED, paper.LINEAR_PROBE_ACCURACY)
     )
@@ -117,11 +206,29 @@ def _reported(task: Task) -> None:
     if tuned:
         pairs.append(("Its p and start of λ, Table 10", f"{tuned.drop_rate:g} and {tuned.coefficient_init:g}"))
     page.facts(*pairs)
-    if tuned:
+    gain = paper.masking_gain(task.name)
+    if not tuned or gain is None:
+        page.note("The paper gives neither p nor the start of λ for the FGVC tasks. Trained on train, tested once on test.")
+        return
+    rates = paper.BY_DROP_RATE[task.name]
+    with st.container(key="pair_task_paper"):
+        left, right = st.columns([6, 5], gap="large", vertical_alignment="center")
+    with left:
+        live_plot(figures.paper_figure(rates, probe.value, reported.value), key="task_paper")
+    with right:
         page.note(
-            "Masking did not help here: p = 0 was best in the paper."
-            if tuned.drop_rate == 0
-            else f"The paper found p = {tuned.drop_rate:g} best here, chosen for this task on the reported accuracy."
+            f"Masking did not help here: no p above 0 beats p = 0 ({rates[0]:.1f} %, Table 15)."
+            if gain <= 0
+            else f"Masking gained {gain:.1f} points here over p = 0 (Table 15)."
         )
-    else:
-        page.note("The paper gives neither p nor the start of λ for the FGVC tasks.")
+        if disagree := paper.spread(task.name):
+            page.note(
+                "The paper's own tables give its best as "
+                + ", ".join(f"{c.value} ({c.table})" for c in disagree)
+                + ". All with ViT-B/16 on ImageNet-21k, trained on all 1,000, tested on test."
+            )
+        if st.button(f"Take p = {tuned.drop_rate:g} and λ from {tuned.coefficient_init:g}", key="task_tuned"):
+            plan = uniform(tuned.drop_rate) if tuned.drop_rate else dense()
+            targets = catalog.backbone(draft.current().backbone).default_targets
+            draft.change(plan=replace(fitted(plan, targets), coefficient_init=float(tuned.coefficient_init)))
+            st.toast("The mask of your draft is the paper's for this task now.")

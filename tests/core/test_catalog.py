@@ -84,9 +84,11 @@ def test_a_layer_that_a_backbone_does_not_have(name: str) -> None:
 
 
 def test_tokens_follow_from_picture_and_patch() -> None:
+    patches = {"lab": 8, "vit_base_patch16": 16, "vit_small_patch16": 16, "vit_base_patch14": 14}
     for entry in BACKBONES:
-        patch = 16 if entry.name.startswith("vit_base_patch16") else 8
-        assert entry.tokens == (entry.picture // patch) ** 2 + 1
+        for start, patch in patches.items():
+            if entry.name.startswith(start):
+                assert entry.tokens == (entry.picture // patch) ** 2 + 1
 
 
 def test_the_default_backbone_is_bundled_and_trained() -> None:

@@ -60,9 +60,12 @@ def test_hash_differs_as_soon_as_anything_differs() -> None:
         {"task": "fashion"}, {"plan": uniform(0.5)}, {"method": "linear"}, {"backbone": "lab_vit_12x128.random"},
         {"protocol": "test"}, {"epochs": 499}, {"max_seconds": 5.0}, {"learning_rate": 5.1e-4}, {"weight_decay": 0.0},
         {"batch_size": 65}, {"warmup": 0.1}, {"evaluations": 1}, {"seed": 1}, {"device": "cpu"},
-        {"precision": "float32"},
+        {"precision": "float32"}, {"data_label": "VTAB-1k"}, {"weights": "w.npz"}, {"preprocessing": "vtab"},
+        {"normalisation": "imagenet"},
     ]  # fmt: skip
-    assert {name for change in changes for name in change} == {field.name for field in dataclasses.fields(RunConfig)}
+    fields = {field.name for field in dataclasses.fields(RunConfig)}
+    assert {name for change in changes for name in change} == fields - {"data"}
+    assert dataclasses.replace(base, data="/pictures").hash == base.hash, "where a folder lies is no part of a run"
     hashes = {base.hash} | {dataclasses.replace(base, **change).hash for change in changes}
     assert len(hashes) == 1 + len(changes)
 
@@ -195,7 +198,8 @@ def test_a_badge_holds_what_must_be_equal() -> None:
     assert base.badge == dataclasses.replace(base, seed=5, plan=uniform(0.5), epochs=3).badge
     for change in ({"task": "fashion"}, {"backbone": "lab_vit_12x128.random"}, {"protocol": "test"}):
         assert dataclasses.replace(base, **change).badge != base.badge
-    assert base.badge.data == "bundled" and RunConfig("cifar").badge.data == "VTAB-1k"
+    assert base.badge.data == "bundled" and RunConfig("cifar").badge.data == "unchecked pictures"
+    assert RunConfig("cifar", data_label="VTAB-1k").badge.data == "VTAB-1k"
 
 
 def test_the_badge_of_an_fgvc_task_does_not_say_vtab() -> None:

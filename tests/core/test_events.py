@@ -19,6 +19,7 @@ EVENTS: list[ev.Event] = [
     ev.ExpertStats(3, CANVAS, CANVAS, CANVAS, CANVAS),
     ev.SimilarityStats(3, (0.25, None), (0.5, None), (((1.0, 0.5), (0.5, 1.0)), ())),
     ev.Saved(epoch=3, step=39, bytes=123_456),
+    ev.Preparing(3, 1000),
 ]
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms.functional import normalize
 
-from mlae_lab.data.pixels import normalised
+from mlae_lab.data.pixels import NORMALISATIONS, channels_first, normalised, standardised
 
 
 def test_black_and_white_are_the_ends_of_the_range() -> None:
@@ -53,3 +56,41 @@ def test_a_slice_of_a_larger_array_is_read_rightly_and_left_alone() -> None:
 
 def test_no_pictures_give_no_numbers() -> None:
     assert normalised(np.zeros((0, 8, 8), dtype=np.uint8), 8).shape == (0, 3, 8, 8)
+
+
+@pytest.mark.parametrize("shape", [(4, 9, 9), (4, 9, 9, 3)])
+@pytest.mark.parametrize("side", [9, 6])
+def test_half_is_the_default_to_the_last_bit(shape: tuple[int, ...], side: int) -> None:
+    images = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
+    pixels = torch.from_numpy(images).float()
+    pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    if side != 9:
+        pixels = torch.nn.functional.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True)
+    expected = (pixels.clamp(0, 255) / 127.5 - 1).expand(-1, 3, -1, -1)
+    assert torch.equal(normalised(images, side), expected)
+    assert torch.equal(normalised(images, side, "half"), expected)
+
+
+@pytest.mark.parametrize("name", list(NORMALISATIONS))
+@pytest.mark.parametrize("shape", [(2, 5, 5), (2, 5, 5, 3)])
+def test_normalisations_are_torchvisions(name: str, shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(4).integers(0, 256, shape, dtype=np.uint8)
+    colour = images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=-1)
+    expected = normalize(torch.from_numpy(colour).permute(0, 3, 1, 2) / 255, *map(list, NORMALISATIONS[name]))
+    found = normalised(images, 5, name)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    assert found.is_contiguous() and found.dtype is torch.float32
+    assert torch.equal(standardised(channels_first(images), name), found)
+
+
+def test_an_unknown_normalisation_is_refused() -> None:
+    with pytest.raises(ValueError, match="normalisation 'inception' is unknown: choose half or imagenet"):
+        normalised(np.zeros((1, 4, 4), dtype=np.uint8), 4, "inception")
+
+
+def test_read_only_pictures_such_as_a_memory_map_are_read(tmp_path: Path) -> None:
+    images = np.random.default_rng(5).integers(0, 256, (3, 6, 6, 3), dtype=np.uint8)
+    np.save(tmp_path / "pixels.npy", images)
+    mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
+    assert torch.equal(normalised(mapped, 6), normalised(images, 6))  # and without torch's warning
+    assert torch.equal(channels_first(mapped[1:]), torch.from_numpy(images[1:]).permute(0, 3, 1, 2))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,10 @@ from torch import nn
 
 from mlae_lab.core import catalog
 from mlae_lab.core.catalog import CatalogError
-from mlae_lab.core.plan import block_targets
+from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.model import backbones
-from mlae_lab.model.backbones import BackboneError, build, bundled_network
+from mlae_lab.model.backbones import BackboneError, build, build_with_notes, bundled_network, fingerprint
+from mlae_lab.model.inject import inject, linear_names
 from mlae_lab.model.stem import ConvStem
 
 RANDOM = "lab_vit_12x128.random"
@@ -22,6 +25,18 @@ RANDOM = "lab_vit_12x128.random"
 
 def same(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values()))
+
+
+@pytest.fixture
+def on_meta(monkeypatch: pytest.MonkeyPatch) -> Callable[..., nn.Module]:
+    """Builds a network of timm without memory. Old timm reads its drop rates off a `linspace`, which needs some."""
+    monkeypatch.setattr(torch, "linspace", partial(torch.linspace, device="cpu"))
+
+    def build_on_meta(name: str, num_classes: int) -> nn.Module:
+        with torch.device("meta"):
+            return timm.create_model(name, pretrained=False, num_classes=num_classes).eval()
+
+    return build_on_meta
 
 
 def test_the_network_is_the_one_in_the_catalog() -> None:
@@ -42,10 +57,9 @@ def test_the_network_is_the_one_in_the_catalog() -> None:
             assert (layer.in_features, layer.out_features) == (d_in, d_out)
 
 
-def test_vit_b16_is_the_one_in_the_catalog() -> None:
+def test_vit_b16_is_the_one_in_the_catalog(on_meta: Callable[..., nn.Module]) -> None:
     entry = catalog.backbone("vit_base_patch16_224.orig_in21k")
-    with torch.device("meta"):
-        model = timm.create_model(entry.name, pretrained=False, num_classes=0)
+    model = on_meta(entry.name, 0)
     assert sum(p.numel() for p in model.parameters()) == entry.parameters
     assert (len(model.blocks), model.embed_dim, model.blocks[0].attn.num_heads) == (
         entry.layers,
@@ -82,10 +96,100 @@ def test_an_unknown_backbone() -> None:
 
 
 def test_a_backbone_without_weights_here_says_so() -> None:
-    with pytest.raises(
-        BackboneError, match="the weights of vit_base_patch16_224.orig_in21k are not in this repository"
-    ):
-        build("vit_base_patch16_224.orig_in21k", 10, seed=0)
+    name = "vit_base_patch16_224.orig_in21k"
+    with pytest.raises(BackboneError, match=f"the weights of {name} are not in this repository") as error:
+        build(name, 10, seed=0)
+    for word in (f"python -m mlae_lab fetch {name}", "ViT-B_16.npz", ".safetensors"):
+        assert word in str(error.value)
+
+
+# ---------------------------------------------------------------- timm's networks
+
+SMALL = ("test_vit", "swin_tiny_patch4_window7_224", "mixer_s32_224", "convnext_tiny")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_base_patch16_224.augreg_in21k", "vit_base_patch14_dinov2.lvd142m", "vit_base_patch14_reg4_dinov2.lvd142m",
+        "vit_small_patch16_224.augreg_in21k", "swin_base_patch4_window7_224.ms_in22k", "mixer_b16_224.goog_in21k",
+        "convnext_base.fb_in22k", "deit3_small_patch16_224.fb_in22k_ft_in1k", "vit_base_patch16_clip_224.openai",
+        "convnext_base.fb_in22k_ft_in1k_384",
+    ],
+)  # fmt: skip
+def test_the_table_is_what_timm_builds(name: str, on_meta: Callable[..., nn.Module]) -> None:
+    entry, model = catalog.backbone(name), on_meta(name, 7)
+    head = model.get_classifier()
+    assert sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in head.parameters()) == entry.parameters
+    listed = [layer for rows in entry.linears for layer in rows.names]
+    assert {layer for layer in linear_names(model) if model.get_submodule(layer) is not head} == set(listed)
+    for layer, shape in entry.shapes(tuple(listed)).items():
+        module = model.get_submodule(layer)
+        assert (module.in_features, module.out_features) == shape, layer
+    config = model.pretrained_cfg
+    assert (tuple(config["mean"]), tuple(config["std"])) == (entry.mean, entry.std)
+    assert config["input_size"] == (3, entry.picture, entry.picture)
+    assert model.num_features == entry.width
+    if entry.tokens:
+        features = model.forward_features(torch.zeros(1, 3, entry.picture, entry.picture, device="meta"))
+        assert features.shape == (1, entry.tokens, entry.width)
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+@torch.no_grad()
+def test_experts_in_any_architecture_change_nothing_at_the_start(architecture: str) -> None:
+    entry = catalog.backbone(f"{architecture}.random")
+    model = build(entry.name, 3, seed=0)
+    assert not model.training and not any(p.requires_grad for p in model.parameters())
+    head = model.get_classifier()
+    assert isinstance(head, nn.Linear) and bool((head.weight == 0).all()) and bool((head.bias == 0).all())
+    nn.init.normal_(head.weight)
+    x = torch.randn(1, 3, entry.picture, entry.picture, generator=torch.Generator().manual_seed(0))
+    before, targets = model(x), entry.default_targets
+    experts = inject(model, MaskPlan(((1, 1),) * len(targets), ((0, 0),) * len(targets), targets))
+    assert before.abs().max() > 0 and torch.equal(model(x), before)
+    for layer in experts.layers.values():
+        layer.b.normal_()
+    assert not torch.allclose(model(x), before)
+
+
+def test_random_timm_weights_follow_the_seed_and_take_no_file(tmp_path: Path) -> None:
+    one, other = build("test_vit.random", 2, seed=1), build("test_vit.random", 2, seed=1)
+    assert same(one, other) and fingerprint(one) == fingerprint(other)
+    assert fingerprint(one) != fingerprint(build("test_vit.random", 2, seed=2))
+    with pytest.raises(BackboneError, match="takes no file: use test_vit for"):
+        build("test_vit.random", 2, seed=0, weights=tmp_path / "w.safetensors")
+
+
+def test_fetched_weights_are_found_in_their_folder(tmp_path: Path) -> None:
+    source = build("test_vit.random", 2, seed=1)
+    name = catalog.backbone("test_vit").name
+    with pytest.raises(BackboneError, match="put timm's model.safetensors at .*model.safetensors") as error:
+        build(name, 5, seed=0, weights_folder=tmp_path)
+    assert str(tmp_path / name) in str(error.value) and "npz" not in str(error.value)
+    (tmp_path / name).mkdir()
+    save_file(source.state_dict(), tmp_path / name / "model.safetensors")
+    model, notes = build_with_notes("test_vit", 5, seed=9, weights_folder=tmp_path)
+    assert notes == () and fingerprint(model) == fingerprint(source)
+    assert model.get_classifier().out_features == 5 and bool((model.get_classifier().weight == 0).all())
+
+
+def test_the_fingerprint_knows_the_backbone_and_not_the_head() -> None:
+    one, other = build("test_vit.random", 2, seed=1), build("test_vit.random", 2, seed=1)
+    other.head.weight.fill_(3)
+    found = fingerprint(one)
+    assert found == fingerprint(other) and len(found) == 12 and set(found) <= set("0123456789abcdef")
+    other.blocks[5].mlp.fc2.bias[0] += 1e-6
+    assert fingerprint(other) != found
+
+
+def test_a_network_that_this_timm_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str, **_: object) -> None:
+        raise RuntimeError(f"Unknown model ({name})")
+
+    monkeypatch.setattr(timm, "create_model", unknown)
+    with pytest.raises(BackboneError, match=rf"cannot be built by timm {timm.__version__} \(Unknown .*install timm"):
+        build("test_vit.random", 2, seed=0)
 
 
 # ---------------------------------------------------------------- weights from a file

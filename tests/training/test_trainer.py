@@ -18,9 +18,11 @@ from mlae_lab.core.patterns import allocation, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.data.bundled import DataError, load_bundled
 from mlae_lab.data.pixels import normalised
+from mlae_lab.data.splits import Pictures
 from mlae_lab.model.backbones import build
 from mlae_lab.model.experts import MaskSampler, stream
 from mlae_lab.model.inject import remove
+from mlae_lab.training.inputs import Inputs
 from mlae_lab.training.trainer import Diverged, Setup, choose_device, choose_precision, evaluate, fit, prepare
 
 RANDOM = "lab_vit_12x128.random"
@@ -42,9 +44,14 @@ def config(plan: MaskPlan = HOLES, **settings: object) -> RunConfig:
 def small(chosen: RunConfig) -> Setup:
     """Ready to train on the first 24 pictures (three steps of 10, 10 and 4) and to be measured on 16."""
     setup = prepare(chosen)
-    setup.train = tuple(part[:24] for part in setup.train)
-    setup.evaluation = tuple(part[:16] for part in setup.evaluation)
+    setup.train, setup.evaluation = shortened(setup.train, 24), shortened(setup.evaluation, 16)
     return setup
+
+
+def shortened(inputs: Inputs, pictures: int) -> Inputs:
+    """The first few of them."""
+    part = Pictures(inputs.part.images[:pictures], inputs.part.labels[:pictures])
+    return Inputs(part, inputs.before, inputs.device, inputs.side, inputs.normalisation, inputs.name, inputs.generator)
 
 
 @pytest.fixture(scope="module")
@@ -158,11 +165,10 @@ def test_the_protocol_decides_what_is_trained_on_and_what_is_measured(
 ) -> None:
     setup = prepare(config(protocol=protocol, epochs=1))
     parts = load_bundled("digits").protocol(protocol)
-    assert (len(setup.train[0]), len(setup.evaluation[0])) == (train, evaluation)
-    assert setup.train[1].tolist() == parts[0].labels.tolist()
-    assert setup.evaluation[1].tolist() == parts[1].labels.tolist()
-    setup.train = tuple(part[:10] for part in setup.train)
-    setup.evaluation = tuple(part[:10] for part in setup.evaluation)
+    assert (len(setup.train), len(setup.evaluation)) == (train, evaluation)
+    assert setup.train.labels.tolist() == parts[0].labels.tolist()
+    assert setup.evaluation.labels.tolist() == parts[1].labels.tolist()
+    setup.train, setup.evaluation = shortened(setup.train, 10), shortened(setup.evaluation, 10)
     assert {e.split for e in of([*fit(setup)], Evaluation)} == {protocol}
 
 
@@ -284,7 +290,7 @@ def test_the_gradient_is_the_norm_of_one_step_computed_again() -> None:
     for layer in setup.experts.layers.values():
         layer.train()
     drawn = setup.experts.draw()
-    F.cross_entropy(setup.behind(setup.train[0][chosen]), setup.train[1][chosen]).backward()
+    F.cross_entropy(setup.behind(setup.train.take(chosen)), setup.train.labels[chosen]).backward()
     for row, target in enumerate(HOLES.targets):
         for i, column in enumerate(c for c in range(3) if HOLES.keep[row][c]):
             layer = setup.experts.layers[target]
@@ -383,12 +389,12 @@ def test_a_divergence_in_the_evaluation_names_its_step() -> None:
 def test_what_can_be_computed_once_is() -> None:
     """Tokens enter at the first adapted block; the two parts give what the whole network gives."""
     setup = prepare(config(allocation((0, 0, 0, 2))))
-    assert setup.train[0].shape == (800, 37, 128)
+    assert setup.train.features.shape == (800, 37, 128)
     part = load_bundled("digits").val
     with torch.no_grad():
         setup.head.weight.normal_(generator=torch.Generator().manual_seed(0))
         torch.testing.assert_close(
-            setup.behind(setup.evaluation[0][:16]),
+            setup.behind(setup.evaluation.take(torch.arange(16))),
             setup.model.eval()(normalised(part.images[:16], 48)),
             rtol=1e-4,
             atol=1e-4,

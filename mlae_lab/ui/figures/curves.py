@@ -8,11 +8,13 @@ from mlae_lab.core.events import Evaluation, SimilarityStats, TrainStep, mean_of
 from mlae_lab.ui.figures.base import Figure, axis, end_label, figure, smoothed, thinned
 
 
-def accuracy_figure(steps: Sequence[TrainStep], evaluations: Sequence[Evaluation], epochs: int, split: str) -> Figure:
-    """Accuracy over epochs: measured points on the evaluation pictures, and the running training accuracy."""
+def accuracy_figure(
+    steps: Sequence[TrainStep], evaluations: Sequence[Evaluation], epochs: int, split: str, pictures: int = 200
+) -> Figure:
+    """Accuracy over epochs: measured points on so many evaluation pictures, and the running training accuracy."""
     per_epoch = max(1, max((s.step / s.epoch for s in steps), default=1))
     ran = thinned(list(zip([s.step / per_epoch for s in steps], smoothed([s.accuracy for s in steps]))))
-    name = {"val": "200 validation pictures", "test": "test pictures"}[split]
+    name = f"{pictures:,} {'validation' if split == 'val' else 'test'} pictures"
     data = [
         {
             "type": "scatter",
@@ -69,6 +71,47 @@ def accuracy_figure(steps: Sequence[TrainStep], evaluations: Sequence[Evaluation
         yaxis=axis("top-1 accuracy in %", range=[0, 102]),
         annotations=labels,
         margin={"l": 52, "r": 44, "t": 44, "b": 44},
+    )
+
+
+def paper_figure(rates: dict[float, float], probe: float, best: float) -> Figure:
+    """What the paper reports for one task over the drop rate (Table 15), with its linear probe and its best.
+
+    rates: p to accuracy in percent; probe, best: Table 1.
+    """
+    points = sorted(rates.items())
+    top = max(rates, key=rates.get)
+    title = f"In the paper p = {top:g} was best: {rates[top]:.1f} %, without masking {rates[0]:.1f} %"
+    lines = [
+        {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": {"color": "@quiet", "dash": "dash", "width": 1.2}}
+        for y in (probe, best)
+    ]  # fmt: skip
+    data = [
+        {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": "MLAE, one p for all layers",
+            "x": [p for p, _ in points],
+            "y": [a for _, a in points],
+            "line": {"color": "@accent", "width": 2.5},
+            "marker": {"size": 7, "color": "@accent"},
+            "hovertemplate": "p = %{x}: %{y:.1f} %<extra>Table 15</extra>",
+        }
+    ]
+    low, high = min([probe, *rates.values()]), max([best, *rates.values()])
+    return figure(
+        data,
+        title,
+        f"Line chart. {title}.",
+        "paper-drop-rate",
+        height=260,
+        xaxis=axis("drop rate p", range=[-0.03, 1.2], tickvals=[p for p, _ in points]),
+        yaxis=axis("top-1 accuracy in %", range=[low - 0.08 * (high - low) - 1, high + 0.08 * (high - low) + 1]),
+        shapes=lines,
+        annotations=[
+            end_label(0.93, probe, f"linear probe {probe:g}, Table 1", "@quiet", 9),
+            end_label(0.93, best, f"tuned {best:g}, Table 1", "@quiet", 9),
+        ],
     )
 
 

@@ -1,0 +1,193 @@
+"""Crops and flips of whole batches, on the device the batch lies on, and the named protocols made of them.
+
+What is random is drawn on the CPU, for all pictures at once, so one generator gives the same crops
+on every device. Resizing is antialiased like PIL's and torchvision's: a crop is two matrix
+products with the filter's weights (`grid_sample` would skip pixels when it shrinks), 0.2 billion
+operations for a picture of 256 x 256, one percent of a ViT-B's pass.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from mlae_lab.data.pixels import resized
+from mlae_lab.data.preprocessing import preprocessing
+
+ATTEMPTS = 10  # draws of area and aspect before a crop falls back to the centre, as in torchvision
+
+
+def for_training(batch: torch.Tensor, name: str, side: int, generator: torch.Generator) -> torch.Tensor:
+    """What a training step sees of stored pictures under a protocol of `PREPROCESSING`.
+
+    batch: (n, c, h, w) of 0..255, stored by the protocol's rule. side: of the backbone's input.
+    Returns (n, c, side, side), still 0..255. Raises ValueError for an unknown protocol, pictures too
+    small to crop or a generator that is not on the CPU.
+    """
+    training = preprocessing(name).training
+    if training == "none":
+        return resized(batch, side)
+    if training == "crop":
+        cropped = random_crop(batch, side, generator)
+    else:
+        cropped = random_resized_crop(batch, side, generator)
+    return horizontal_flip(cropped, generator)
+
+
+def for_evaluation(batch: torch.Tensor, name: str, side: int) -> torch.Tensor:
+    """What a test sees: the stored picture at the backbone's side, or its centre. Shapes as `for_training`."""
+    return centre_crop(batch, side) if preprocessing(name).margin else resized(batch, side)
+
+
+# ---------------------------------------------------------------- crops that only choose pixels
+
+
+def centre_crop(batch: torch.Tensor, side: int) -> torch.Tensor:
+    """(n, c, h, w) to (n, c, side, side), any dtype. Raises ValueError if the pictures are smaller."""
+    height, width = _at_least(batch, side)
+    top, left = round((height - side) / 2), round((width - side) / 2)
+    return batch[..., top : top + side, left : left + side]
+
+
+def random_crop(batch: torch.Tensor, side: int, generator: torch.Generator) -> torch.Tensor:
+    """Each picture at an offset of its own, all offsets alike probable. (n, c, h, w) to (n, c, side, side), any dtype.
+
+    Raises ValueError if the pictures are smaller.
+    """
+    height, width = _at_least(batch, side)
+    drawn = _uniform((2, len(batch)), generator)
+    top, left = _below(drawn[0], height - side + 1), _below(drawn[1], width - side + 1)
+    window = torch.arange(side)
+    picture = torch.arange(len(batch))[:, None, None]
+    rows, columns = (top[:, None] + window)[:, :, None], (left[:, None] + window)[:, None, :]
+    chosen = tuple(index.to(batch.device) for index in (picture, rows, columns))
+    return batch.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2)
+
+
+def horizontal_flip(batch: torch.Tensor, generator: torch.Generator, probability: float = 0.5) -> torch.Tensor:
+    """Mirror each picture left to right with this probability. (n, c, h, w), any dtype, same shape out."""
+    flipped = _uniform((len(batch),), generator) < probability
+    return torch.where(flipped.to(batch.device)[:, None, None, None], batch.flip(-1), batch)
+
+
+# ---------------------------------------------------------------- crops that resize
+
+
+def random_resized_crop(
+    batch: torch.Tensor,
+    side: int,
+    generator: torch.Generator,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    resample: str = "bicubic",
+) -> torch.Tensor:
+    """A crop of random area and aspect from each picture, resized to side x side.
+
+    batch: (n, c, h, w) of 0..255, uint8 or float. scale: share of the picture's area, uniform. ratio: width to
+    height, uniform in the logarithm. resample: "bicubic" or "bilinear". Returns float32 of 0..255.
+    """
+    return resized_crop(batch, random_boxes(len(batch), *batch.shape[-2:], generator, scale, ratio), side, resample)
+
+
+def random_boxes(
+    pictures: int,
+    height: int,
+    width: int,
+    generator: torch.Generator,
+    scale: tuple[float, float] = (0.08, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> torch.Tensor:
+    """Crops as torchvision's RandomResizedCrop draws them: (n, 4) int64 of top, left, height, width, on the CPU.
+
+    Raises ValueError for shares outside (0, 1] or ratios that are not positive and rising.
+    """
+    if not 0 < scale[0] <= scale[1] <= 1:
+        raise ValueError(f"a crop's share of the area of {scale} is out of range: choose two rising numbers up to 1")
+    if not 0 < ratio[0] <= ratio[1]:
+        raise ValueError(f"a crop's aspect of {ratio} is out of range: choose two rising numbers above 0")
+    drawn = _uniform((pictures, 2 * ATTEMPTS + 2), generator)
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * drawn[:, :ATTEMPTS])
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = torch.exp(low + (high - low) * drawn[:, ATTEMPTS : 2 * ATTEMPTS])
+    heights, widths = (area / aspect).sqrt().round().long(), (area * aspect).sqrt().round().long()
+    fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
+    first = fits.int().argmax(1, keepdim=True)  # the first that fits, 0 if none does
+    found_height, found_width = heights.gather(1, first)[:, 0], widths.gather(1, first)[:, 0]
+    top = _below(drawn[:, -2], height - found_height + 1)
+    left = _below(drawn[:, -1], width - found_width + 1)
+    boxes = torch.stack([top, left, found_height, found_width], dim=1)
+    return torch.where(fits.any(1, keepdim=True), boxes, _central_box(height, width, ratio))
+
+
+def resized_crop(batch: torch.Tensor, boxes: torch.Tensor, side: int, resample: str = "bicubic") -> torch.Tensor:
+    """Cut a box out of each picture and resize it to side x side, antialiased.
+
+    batch: (n, c, h, w) of 0..255, uint8 or float. boxes: (n, 4) integers: top, left, height, width, inside the
+    picture. Returns (n, c, side, side) float32, clipped to 0..255.
+    """
+    if resample not in _FILTERS:
+        raise ValueError(f"a filter named {resample!r} is unknown: choose {' or '.join(_FILTERS)}")
+    height, width = batch.shape[-2:]
+    top, left, tall, wide = boxes.to(batch.device).unbind(1)
+    with torch.autocast(batch.device.type, enabled=False):  # in bfloat16 a pixel would keep three digits of 255
+        rows = _weights(top, tall, height, side, resample)[:, None]
+        columns = _weights(left, wide, width, side, resample)[:, None]
+        return (rows @ batch.float() @ columns.mT).clamp(0, 255)
+
+
+def _weights(start: torch.Tensor, length: torch.Tensor, pixels: int, side: int, resample: str) -> torch.Tensor:
+    """(n, side, pixels) float32: what each pixel of a line gives to each new one; nothing outside the crop."""
+    shape, support = _FILTERS[resample]
+    step = length.float()[:, None, None] / side
+    width = step.clamp_min(1)  # shrinking, the filter grows to cover all pixels: that is the antialiasing
+    centre = (torch.arange(side, device=start.device)[None, :, None] + 0.5) * step
+    pixel = torch.arange(pixels, device=start.device)[None, None, :] - start[:, None, None] + 0.5
+    inside = (pixel > 0) & (pixel < length[:, None, None])
+    weights = shape(((pixel - centre) / width).abs().clamp_max(support)) * inside
+    return weights / weights.sum(-1, keepdim=True)
+
+
+def _bicubic(x: torch.Tensor) -> torch.Tensor:
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return torch.where(x < 1, near, far)
+
+
+def _bilinear(x: torch.Tensor) -> torch.Tensor:
+    return 1 - x
+
+
+_FILTERS = {"bicubic": (_bicubic, 2.0), "bilinear": (_bilinear, 1.0)}  # of |x|, and where they reach 0
+
+
+def _central_box(height: int, width: int, ratio: tuple[float, float]) -> torch.Tensor:
+    """The largest central crop with an allowed aspect."""
+    aspect = width / height
+    tall, wide = height, width
+    if aspect < ratio[0]:
+        tall = min(height, round(width / ratio[0]))
+    elif aspect > ratio[1]:
+        wide = min(width, round(height * ratio[1]))
+    return torch.tensor([[(height - tall) // 2, (width - wide) // 2, tall, wide]])
+
+
+# ---------------------------------------------------------------- drawing
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
+    """Numbers in [0, 1), on the CPU in double precision."""
+    if generator.device.type != "cpu":
+        raise ValueError(f"crops are drawn by a generator on the cpu, this one is on {generator.device}")
+    return torch.rand(shape, generator=generator, dtype=torch.float64)
+
+
+def _below(uniform: torch.Tensor, ends: torch.Tensor | int) -> torch.Tensor:
+    """[0, 1) to whole numbers from 0 to just below `ends`."""
+    return (uniform * ends).long()
+
+
+def _at_least(batch: torch.Tensor, side: int) -> tuple[int, int]:
+    height, width = batch.shape[-2:]
+    if min(height, width) < side:
+        raise ValueError(f"pictures of {height} x {width} are too small for a crop of {side}: store them larger")
+    return height, width

@@ -1,0 +1,213 @@
+"""Decoded pictures, kept once per list and resize rule, read back through a memory map.
+
+Pictures stream through: decoded in threads, written in order, so that neither the whole set is ever
+in memory nor a full disk ends the process (writing into a map would). `data.cache_folder` names
+the files and deletes old ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+
+import numpy as np
+
+from mlae_lab.data.bundled import DataError
+from mlae_lab.data.cache_folder import clear, forget, fresh, lock_file
+from mlae_lab.data.decode import ResizeRule, decoded
+from mlae_lab.data.folder_lock import locked
+from mlae_lab.data.splits import Pictures
+
+__all__ = ["ResizeRule", "cached", "forget", "key"]
+
+FORMAT = 1
+BLOCK = 64  # pictures to one checksum
+FULLY_CHECKED = 256 * 2**20  # bytes of pixels up to which every block is checked on opening
+SAMPLED_BLOCKS = 64  # how many are checked beyond
+PROGRESS_SECONDS = 0.1
+MOST_WORKERS = 16
+
+Item = tuple[Path, int]
+Progress = Callable[[int, int], None]
+
+
+class _Unsound(Exception):
+    """A cache that is missing, damaged or belongs to another list."""
+
+
+def cached(
+    items: Sequence[Item],
+    rule: ResizeRule,
+    folder: Path,
+    fingerprint: str,
+    on_progress: Progress | None = None,
+    workers: int | None = None,
+) -> Pictures:
+    """The pictures of a list, decoded by the rule: from the cache, which is made or repaired first if need be.
+
+    items: (file, label) in order. folder: made if missing. fingerprint: any text that changes when the
+    list or its files do. on_progress: told (done, total) at most ten times a second and at the end,
+    only while this process builds; what it raises ends the build. workers: decoding threads, else
+    one per core, at most 16. Two processes that want one cache build it once, the other waits.
+
+    On opening, checksums are compared: of everything up to 256 MB of pixels, beyond that of 64 random
+    blocks of 64 pictures. A cache that fails, or that another list made, is rebuilt.
+
+    Returns images (n, side, side, 3) uint8, a read-only memory map, and labels (n,) int64. Raises
+    DataError for an empty list, an unreadable picture or a folder that cannot hold the cache.
+    """
+    if not items:
+        raise DataError("a list without pictures cannot be kept: give at least one")
+    folder = Path(folder).expanduser().absolute()
+    labels = np.array([label for _, label in items], dtype=np.int64)
+    home = folder / key(rule, fingerprint)
+    with suppress(_Unsound):
+        return _open(home, rule, labels)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(lock_file(home)) as alone:
+            with suppress(_Unsound):
+                return _open(home, rule, labels)  # another process has built it while this one waited
+            clear(home, alone)
+            _needs_room(folder, len(items), rule)
+            _build(items, labels, rule, home, fingerprint, on_progress, workers)
+            return _open(home, rule, labels)
+    except _Unsound as error:
+        raise DataError(
+            f"{home} reads back differently than it was written ({error}): check that disk or choose another folder"
+        ) from None
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot hold the decoded pictures, {_size(len(items), rule)} ({error.strerror or error}): "
+            "free some space there or choose another folder"
+        ) from None
+
+
+def key(rule: ResizeRule, fingerprint: str) -> str:
+    """The name of a cache: 64 hex digits."""
+    return hashlib.sha256(json.dumps([FORMAT, rule.kind, rule.side, fingerprint]).encode()).hexdigest()
+
+
+# ---------------------------------------------------------------- opening
+
+
+def _open(home: Path, rule: ResizeRule, labels: np.ndarray) -> Pictures:
+    """A finished cache, checked. Raises _Unsound."""
+    try:
+        meta = json.loads((home / "meta.json").read_bytes())
+        if meta.pop("crc32") != _meta_crc(meta) or meta["pictures"] != len(labels):
+            raise _Unsound("its meta.json does not fit")
+        if not np.array_equal(np.load(home / "labels.npy", allow_pickle=False), labels):
+            raise _Unsound("its labels differ")
+        images = np.load(home / "pixels.npy", mmap_mode="r", allow_pickle=False)
+    except _Unsound:
+        raise
+    except Exception as error:  # noqa: BLE001 - damaged headers raise almost anything in the readers
+        raise _Unsound(str(error)) from None
+    if images.shape != (len(labels), rule.side, rule.side, 3) or images.dtype != np.uint8:
+        raise _Unsound(f"its pixels have shape {images.shape}")
+    numbers: Sequence[int] = range(len(meta["blocks"]))
+    if images.nbytes > FULLY_CHECKED:  # other blocks every time, so that damage does not stay hidden for good
+        numbers = random.Random().sample(numbers, min(SAMPLED_BLOCKS, len(numbers)))
+    for number in numbers:
+        if zlib.crc32(images[number * BLOCK : (number + 1) * BLOCK]) != meta["blocks"][number]:
+            raise _Unsound(f"block {number} of its pixels is damaged")
+    with suppress(OSError):  # `forget` reads this; a cache on a read-only disk works without
+        os.utime(home / "meta.json")
+    return Pictures(images, labels)
+
+
+def _meta_crc(meta: dict) -> int:
+    return zlib.crc32(json.dumps(meta, sort_keys=True).encode())
+
+
+# ---------------------------------------------------------------- building
+
+
+def _build(
+    items: Sequence[Item],
+    labels: np.ndarray,
+    rule: ResizeRule,
+    home: Path,
+    fingerprint: str,
+    on_progress: Progress | None,
+    workers: int | None,
+) -> None:
+    building = fresh(home, "building")
+    building.mkdir()
+    try:
+        blocks: list[int] = []
+        shape = (len(items), rule.side, rule.side, 3)
+        with open(building / "pixels.npy", "wb") as file, closing(_decoded(items, rule, workers)) as pictures:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for number, picture in enumerate(_with_progress(pictures, len(items), on_progress)):
+                if number % BLOCK == 0:
+                    blocks.append(0)
+                blocks[-1] = zlib.crc32(picture, blocks[-1])
+                file.write(picture)
+            file.flush()
+            os.fsync(file.fileno())  # a crash after the rename must not leave a cache of zeros
+        np.save(building / "labels.npy", labels, allow_pickle=False)
+        meta: dict = {"format": FORMAT, "kind": rule.kind, "side": rule.side, "fingerprint": fingerprint}
+        meta |= {"pictures": len(items), "blocks": blocks}
+        (building / "meta.json").write_text(json.dumps(meta | {"crc32": _meta_crc(meta)}), encoding="utf-8")
+        try:
+            building.rename(home)
+        except OSError:
+            if not home.is_dir():  # else, where no lock could be had, another process was first: its cache serves
+                raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _decoded(items: Sequence[Item], rule: ResizeRule, workers: int | None) -> Generator[np.ndarray, None, None]:
+    """All pictures in order, decoded some way ahead in threads (PIL lets go of the interpreter meanwhile)."""
+    workers = workers or min(MOST_WORKERS, _cores())
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    ahead: deque[Future[np.ndarray]] = deque()
+    try:
+        for path, _ in items:
+            ahead.append(pool.submit(decoded, Path(path), rule))
+            if len(ahead) > 4 * workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _with_progress(pictures: Iterator[np.ndarray], total: int, tell: Progress | None) -> Iterator[np.ndarray]:
+    told = -PROGRESS_SECONDS
+    for done, picture in enumerate(pictures, 1):
+        yield picture
+        now = time.monotonic()
+        if tell and (done == total or now - told >= PROGRESS_SECONDS):
+            tell(done, total)
+            told = now
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _needs_room(folder: Path, pictures: int, rule: ResizeRule) -> None:
+    free = shutil.disk_usage(folder).free
+    if pictures * rule.picture_bytes > free:
+        raise DataError(
+            f"{folder} has {free / 1e9:.1f} GB free and the decoded pictures take {_size(pictures, rule)}: "
+            "free some space there or choose another folder"
+        )
+
+
+def _size(pictures: int, rule: ResizeRule) -> str:
+    return f"{pictures * rule.picture_bytes / 1e9:.2f} GB"

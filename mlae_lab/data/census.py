@@ -1,0 +1,175 @@
+"""Is what a listing names really there, can it be read, and is it what the table says?
+
+Existence is checked by reading folders, readability by decoding every picture to its last row.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from mlae_lab.core.catalog import Group, Task
+from mlae_lab.data.listing import SPLITS, UNKNOWN_LABEL, DiskNames, Listing, counted, shown, some
+
+READY, PARTIAL, MISSING = "ready", "partial", "missing"
+
+
+@dataclass(frozen=True)
+class Census:
+    """What was found. All texts are whole sentences.
+
+    state: "ready" without problems, "partial" with some, "missing" where no listed picture is there.
+    counts: listed pictures per split; expected: the catalog's, empty without a task.
+    classes, expected_classes: likewise, 0 without a task.
+    problems: pictures that are missing, unreadable, mislabelled or listed twice.
+    warnings: numbers that differ from the table. notes: what needs nobody's action.
+    is_standard: may be called VTAB-1k or FGVC. decoded: whether every picture was decoded for this.
+    missing, unreadable: all their paths, in the listing's order.
+    """
+
+    state: str
+    counts: dict[str, int]
+    expected: dict[str, int]
+    classes: int
+    expected_classes: int
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    is_standard: bool
+    decoded: bool
+    missing: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+
+
+def census(
+    listing: Listing | None, task: Task | None, decode: bool, progress: Callable[[int, int], None] | None = None
+) -> Census:
+    """Check a listing against the disk and a task of the catalog.
+
+    listing: None if no folder was found. task: None for somebody's own pictures. decode: also load
+    every picture, milliseconds each. progress: told (pictures done, of how many) while decoding;
+    an exception that it raises ends the work. Raises nothing of its own.
+    """
+    if task is not None and not task.classes:  # somebody's own: the catalog knows the name and no numbers
+        task = None
+    expected = {split: getattr(task, split) for split in SPLITS} if task else {}
+    expected_classes = task.classes if task else 0
+    if listing is None:
+        name = f"{task.title} ({task.name})" if task else "this task"
+        problem = f"No folder with pictures of {name} was found."
+        zero = dict.fromkeys(SPLITS, 0)
+        return Census(MISSING, zero, expected, 0, expected_classes, (problem,), (), (), False, decode)
+    paths = list(dict.fromkeys(path for split in SPLITS for path, _ in listing.splits[split]))
+    disk = DiskNames(listing.folder)
+    missing = [path for path in paths if disk.find(path) != path]
+    gone = set(missing)
+    there = [path for path in paths if path not in gone]
+    unreadable = _unreadable(listing.folder, there, progress) if decode else []
+    problems = list(listing.problems)
+    if missing:
+        problems.append(f"Missing: {len(missing):,} of {counted(len(paths))}, {some(missing)}.")
+    if unreadable:
+        problems.append(f"Unreadable: {len(unreadable):,} of {counted(len(there))}, {some(unreadable)}.")
+    problems += [*_bad_labels(listing), *_repeated(listing)]
+    warnings = tuple(_differences(listing, task)) if task else ()
+    return Census(
+        state=MISSING if not there else PARTIAL if problems else READY,
+        counts=listing.counts,
+        expected=expected,
+        classes=listing.classes,
+        expected_classes=expected_classes,
+        problems=tuple(problems),
+        warnings=warnings,
+        notes=(*listing.notes, *_absent_classes(listing)),
+        is_standard=task is not None and not problems and _is_standard(listing, task),
+        decoded=decode,
+        missing=tuple(missing),
+        unreadable=tuple(unreadable),
+    )
+
+
+def readable(path: Path) -> bool:
+    """Whether PIL can load the whole picture, and it is not so large (89 million pixels) that PIL warns of it."""
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                return False
+            image.verify()  # checksums, which loading does not look at
+        with Image.open(path) as image:  # verify leaves a picture unusable
+            image.load()
+    except Exception:  # noqa: BLE001 - PIL and its decoders raise whatever they stumble over in a damaged file
+        return False
+    return True
+
+
+def _unreadable(folder: Path, paths: list[str], progress: Callable[[int, int], None] | None) -> list[str]:
+    bad: list[str] = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders let go of Python's lock
+        for start in range(0, len(paths), 256):  # bounds the waiting line, and how long an ended check goes on
+            batch = paths[start : start + 256]
+            fine = pool.map(readable, [folder / path for path in batch])
+            bad += [path for path, ok in zip(batch, fine) if not ok]
+            if progress:
+                progress(start + len(batch), len(paths))
+    return bad
+
+
+def _bad_labels(listing: Listing) -> Iterator[str]:
+    told = {UNKNOWN_LABEL} if listing.kind == "fgvc" else set()  # by the reader, with the class ids
+    for split in SPLITS:
+        name, first = listing.lists.get(split, ("", 0))
+        bad = [
+            f"{name} line {first + i}, {path} {label}" if name else f"{path} {label}"
+            for i, (path, label) in enumerate(listing.splits[split])
+            if not 0 <= label < listing.classes and label not in told
+        ]
+        if bad:
+            yield f"{split} has {counted(len(bad), 'label')} outside 0 to {listing.classes - 1}: {some(bad)}."
+
+
+def _repeated(listing: Listing) -> Iterator[str]:
+    splits_of: dict[str, list[str]] = {}
+    for split in SPLITS:
+        for path, _ in listing.splits[split]:
+            splits_of.setdefault(path, []).append(split)
+    several = {path: splits for path, splits in splits_of.items() if len(splits) > 1}
+    across = [f"{path} ({' and '.join(dict.fromkeys(s))})" for path, s in several.items() if len(set(s)) > 1]
+    if across:
+        yield f"In more than one split: {counted(len(across))}, {some(across)}."
+    within = [f"{path} ({splits[0]})" for path, splits in several.items() if len(set(splits)) < len(splits)]
+    if within:
+        yield f"More than once in a split: {counted(len(within))}, {some(within)}."
+
+
+def _absent_classes(listing: Listing) -> Iterator[str]:
+    seen = {label for _, label in listing.splits["train"]}
+    absent = [shown(name) for label, name in enumerate(listing.class_names) if label not in seen]
+    if absent:
+        yield f"train has no picture of {len(absent):,} of {listing.classes:,} classes: {some(absent)}."
+
+
+def _differences(listing: Listing, task: Task) -> Iterator[str]:
+    for split, count in listing.counts.items():
+        if count != getattr(task, split):
+            yield f"{split} lists {counted(count)}, the table has {getattr(task, split):,}."
+    if listing.classes != task.classes:
+        yield f"The pictures have {listing.classes:,} classes, the table has {task.classes:,}."
+
+
+def _is_standard(listing: Listing, task: Task) -> bool:
+    """Test may be off by one picture: a copy of Caltech-101 in wide use has one more than VTAB counts."""
+    kind = "fgvc" if task.group is Group.FGVC else "vtab"
+    counts = listing.counts
+    return (
+        not task.bundled
+        and listing.kind == kind
+        and listing.classes == task.classes
+        and (counts["train"], counts["val"]) == (task.train, task.val)
+        and abs(counts["test"] - task.test) <= 1
+    )

@@ -1,0 +1,125 @@
+"""One picture file to pixels of a fixed size: any format and mode that PIL reads, always RGB in the end.
+
+What this file does not know: lists of pictures, labels, where decoded pictures are kept (`data.cache`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mlae_lab.data.bundled import DataError
+
+KINDS = ("square", "short")
+LARGEST_SIDE = 2048
+LARGEST_PICTURE = 89_478_485  # pixels: where PIL itself begins to warn; a quarter of a gigabyte once decoded
+
+
+@dataclass(frozen=True)
+class ResizeRule:
+    """How a picture becomes side x side pixels, bicubic and antialiased (PIL's filter).
+
+    kind: "square" squeezes the whole picture into the square, aspect ignored, as VTAB does; "short"
+    brings the short side to `side` and keeps the centre, for evaluation only: whoever draws random
+    crops needs the whole picture. side: 1 to 2048 pixels. Raises ValueError for anything else.
+    """
+
+    kind: str
+    side: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"a resize rule of kind {self.kind!r} is unknown: choose {' or '.join(KINDS)}")
+        if isinstance(self.side, bool) or not isinstance(self.side, int) or not 1 <= self.side <= LARGEST_SIDE:
+            raise ValueError(f"a stored side of {self.side!r} is out of range: choose 1 to {LARGEST_SIDE} pixels")
+
+    @property
+    def picture_bytes(self) -> int:
+        """What one stored picture takes."""
+        return self.side * self.side * 3
+
+
+def decoded(path: Path, rule: ResizeRule) -> np.ndarray:
+    """Read one picture: turned as its EXIF says, made RGB (transparency over white), then resized.
+
+    Returns (side, side, 3) uint8. Raises DataError, naming the file, if it is missing, damaged, too
+    large (89 million pixels) or holds numbers with no known white (32-bit float).
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            if width * height > LARGEST_PICTURE:
+                raise Image.DecompressionBombError
+            return np.asarray(_resized(_rgb(_upright(image)), rule))
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise DataError(
+            f"{path} has more than {LARGEST_PICTURE / 1e6:.0f} million pixels, more than the lab decodes: "
+            "store it smaller or take it out of the list"
+        ) from None
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001 - damaged files make PIL's decoders raise almost anything, not only OSError
+        raise DataError(
+            f"{path} cannot be read as a picture ({_reason(error)}): restore it or take it out of the list"
+        ) from None
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "no known picture format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).rstrip(".") or type(error).__name__
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # so that damage to the pixels is not taken for damage to the EXIF block below
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001 - an EXIF block that cannot be read says nothing: the pixels stand as they are stored
+        return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")  # PIL's own conversion would clip
+    if image.mode == "F":
+        raise ValueError("32-bit float pixels, and nothing says which number is white")
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        image = _with_alpha(image)
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _with_alpha(image: Image.Image) -> Image.Image:
+    """To RGBA; the premultiplied and the paletted modes only go there by a stop on the way."""
+    stop = {"La": "LA", "PA": "RGBA", "RGBa": "RGBA"}.get(image.mode)
+    return (image.convert(stop) if stop else image).convert("RGBA")
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """Whole numbers of 16 or 32 bits to 0..255; 32-bit files hold 8-bit or 16-bit grey in practice."""
+    if values.dtype.itemsize > 2 and values.max(initial=0) <= 255:
+        return values.clip(0, 255).astype(np.uint8)
+    return (values.clip(0, 65_535) >> 8).astype(np.uint8)
+
+
+def _resized(image: Image.Image, rule: ResizeRule) -> Image.Image:
+    size = (rule.side, rule.side)
+    if rule.kind == "square":
+        return image.resize(size, Image.Resampling.BICUBIC)
+    # Only the part that is kept is computed: of a 1 x 10,000 strip the whole would have 655 million pixels. The
+    # lengths and offsets are rounded as torchvision's Resize and CenterCrop do.
+    short = min(image.size)
+    box: list[float] = []
+    for length in image.size:
+        long = int(rule.side * length / short)
+        start = round((long - rule.side) / 2)
+        box.append(start * length / long)
+        box.append(min((start + rule.side) * length / long, length))
+    left, right, top, bottom = box
+    return image.resize(size, Image.Resampling.BICUBIC, box=(left, top, right, bottom))

@@ -1,0 +1,243 @@
+"""A fetch that a page can start, watch and cancel without holding it: a detached process and three small files.
+
+<data folder>/.fetch/<name>/lock           held by the fetching process for as long as it lives
+<data folder>/.fetch/<name>/progress.json  its state, replaced whole at most four times a second
+<data folder>/.fetch/<name>/cancel         put there to ask it to stop
+<data folder>/.fetch/<name>/log.txt        what it printed, with the traceback if the program itself failed
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from mlae_lab.core.hosts import Remote, remote
+from mlae_lab.data.fetch import fetch, ready_folder
+from mlae_lab.data.progress import Cancelled, FetchError, Progress
+from mlae_lab.places import ROOT
+
+Status = Literal["idle", "running", "done", "failed", "cancelled", "lost"]
+_ASK_EVERY = 0.2  # seconds between two looks for the cancel file
+
+
+@dataclass(frozen=True)
+class FetchState:
+    """What is known about a fetch. progress: the last that was told, None before the first.
+
+    status: "idle" was never asked for; "lost" ended without a word (killed, or the machine went down). reason: one
+    sentence for "failed" and "lost". folder: where the things lie, for "done".
+    """
+
+    status: Status
+    progress: Progress | None = None
+    reason: str | None = None
+    folder: Path | None = None
+
+
+def start(name: str, into: Path) -> FetchState:
+    """Start a process that fetches, unless one does so already or the things are there. Returns the state afterwards.
+
+    Raises HostError for a name with nothing to fetch, FetchError where nothing can be written or started.
+    """
+    wanted, into = remote(name), into.expanduser().absolute()
+    if ready_folder(wanted, into) is not None:
+        return watch(name, into)
+    _children[:] = [child for child in _children if child.poll() is None]  # leaves no zombies behind
+    lock = _take(wanted, into)
+    if lock is None:
+        return watch(name, into)
+    try:
+        folder = _folder(wanted, into)
+        _write(folder, "running")
+        environment = dict(os.environ)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
+        with (folder / "log.txt").open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "mlae_lab.data.fetching", wanted.name, str(into), str(lock)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=folder,  # `python -m` imports from here first: never from wherever the launcher stood
+                start_new_session=True,
+                pass_fds=(lock,),
+            )
+        _children.append(process)
+    except OSError as error:
+        raise FetchError(
+            f"the fetch of {name} cannot be started ({error}): look at {into} and at free memory"
+        ) from None
+    finally:
+        os.close(lock)  # the child holds the same lock through its own copy
+    return watch(name, into)
+
+
+_children: list[subprocess.Popen] = []
+
+
+def watch(name: str, into: Path) -> FetchState:
+    """The state of a fetch now; it costs two file reads. Raises HostError for a name with nothing to fetch."""
+    wanted, into = remote(name), into.expanduser().absolute()
+    folder = _folder(wanted, into)
+    alive = _is_alive(folder)  # before the state is read, so that a process that ends in between is not called lost
+    status, progress, reason = _read(folder)
+    if alive:
+        return FetchState("running", progress if status == "running" else None)
+    found = ready_folder(wanted, into)
+    if found is not None:
+        return FetchState("done", progress, None, found)
+    if status == "running":
+        return FetchState(
+            "lost", progress, "its process ended without a word: fetch again, it goes on where it stopped"
+        )
+    if status == "done":
+        return FetchState("idle")  # what was fetched has been deleted since
+    return FetchState(status, progress, reason)
+
+
+def cancel(name: str, into: Path) -> None:
+    """Ask a fetch to stop, which it does within about a second; what it has is kept. Without one it does nothing."""
+    folder = _folder(remote(name), into.expanduser().absolute())
+    if _is_alive(folder):
+        (folder / "cancel").touch()
+
+
+def run(name: str, into: Path, on_progress: Callable[[Progress], None] = lambda progress: None) -> Path:
+    """Fetch in this process, watched and cancelled like one that was started. Returns the folder.
+
+    Raises HostError, FetchError, Cancelled, KeyboardInterrupt; after each of them the same call goes on.
+    """
+    wanted, into = remote(name), into.expanduser().absolute()
+    if (found := ready_folder(wanted, into)) is not None:
+        return found
+    lock = _take(wanted, into)
+    if lock is None:
+        raise FetchError(
+            f"{wanted.name} is being fetched into {into} by another process: wait for it or cancel it there"
+        )
+    try:
+        return _run(wanted, into, on_progress)
+    finally:
+        os.close(lock)
+
+
+def _run(wanted: Remote, into: Path, on_progress: Callable[[Progress], None]) -> Path:
+    """The lock is held by whoever calls this."""
+    folder, asked = _folder(wanted, into), [0.0, 0.0]
+
+    def tell(progress: Progress) -> None:
+        _write(folder, "running", progress)
+        on_progress(progress)
+
+    def should_stop() -> bool:
+        now = time.monotonic()
+        if now - asked[0] > _ASK_EVERY:
+            asked[:] = now, float((folder / "cancel").exists())
+        return bool(asked[1])
+
+    try:
+        _write(folder, "running")
+        found = fetch(wanted, into, tell, should_stop)
+        _write(folder, "done", _read(folder)[1])
+        return found
+    except FetchError as error:
+        _write(folder, "failed", _read(folder)[1], str(error))
+        raise
+    except (Cancelled, KeyboardInterrupt):
+        _write(folder, "cancelled", _read(folder)[1])
+        raise
+    except Exception:
+        _write(folder, "failed", None, f"the lab itself failed: {folder / 'log.txt'} says where")
+        raise
+
+
+def _folder(wanted: Remote, into: Path) -> Path:
+    return into / ".fetch" / wanted.name
+
+
+def _take(wanted: Remote, into: Path) -> int | None:
+    """The open, locked file of a fetch, None if another process has it. The wish to cancel an earlier one is gone."""
+    folder = _folder(wanted, into)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise FetchError(
+            f"{into} cannot be written ({error.strerror}): choose another folder with --into or MLAE_LAB_DATA"
+        ) from None
+    for _ in range(5):  # somebody who only looks (`_is_alive`) holds it for a moment too
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            (folder / "cancel").unlink(missing_ok=True)
+            return lock
+        except BlockingIOError:
+            time.sleep(0.02)
+    os.close(lock)
+    return None
+
+
+def _is_alive(folder: Path) -> bool:
+    try:
+        probe = os.open(folder / "lock", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(probe)
+
+
+def _write(folder: Path, status: Status, progress: Progress | None = None, reason: str | None = None) -> None:
+    told = {"status": status, "reason": reason, "progress": asdict(progress) if progress else None}
+    text = json.dumps(told).encode().ljust(1000)  # so that every state fits where the last one lay
+    fresh, file = folder / "progress.json.new", folder / "progress.json"
+    try:
+        fresh.write_bytes(text)
+        fresh.replace(file)
+    except OSError:  # a full disk must not hide what the fetch itself has to say
+        with suppress(OSError), file.open("r+b") as old:
+            old.write(text)
+            old.truncate()
+
+
+def _read(folder: Path) -> tuple[Status, Progress | None, str | None]:
+    try:
+        told = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+        return told["status"], Progress(**told["progress"]) if told["progress"] else None, told["reason"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return "idle", None, None
+
+
+def main(name: str, into: str) -> int:
+    """The detached process; it was born with the lock. Returns the exit status."""
+
+    def asked_to_end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, asked_to_end)
+    try:
+        _run(remote(name), Path(into), lambda progress: None)
+        return 0
+    except (FetchError, Cancelled, KeyboardInterrupt) as error:
+        print(error or "cancelled", flush=True)
+    except Exception:  # noqa: BLE001 - the end of the process: what it was goes to the log
+        traceback.print_exc()
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2]))

@@ -1,0 +1,125 @@
+"""A VTAB-1k task from the Hub's own table format into the layout that all others use.
+
+The tables have a column `img` (the picture's file as bytes) and `label`, one table or more per split.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlae_lab.core.catalog import Task
+from mlae_lab.data.progress import FetchError, Meter, Worthless
+
+NOTE = "note.txt"
+_BATCH = 256  # pictures in memory at a time
+_SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "test": "test"}
+_PICTURE_COLUMNS = ("img", "image")
+
+
+def unpack_parquet(files: Mapping[str, Path], into: Path, task: Task, meter: Meter) -> str | None:
+    """Write images/train800/000000.jpg and so on, and train800.txt, val200.txt, test.txt below `into`.
+
+    files: path in the repository, which names the split, to the file here. The pictures' bytes are kept as they
+    are stored, whatever their format: the ending is the layout's. meter: counts pictures; may raise Cancelled.
+    Returns None or a note, also written to note.txt: that the validation pictures were cut from the training set.
+    Raises Worthless for a damaged file, FetchError for tables that are not such a task: other columns or counts,
+    labels that do not count from 0 to classes - 1.
+    """
+    by_split: dict[str, list[Path]] = {}
+    for name in sorted(files):
+        by_split.setdefault(_split(name), []).append(files[name])
+    lengths = {split: sum(_rows(path) for path in paths) for split, paths in by_split.items()}
+    train, val, test = (lengths.get(split, 0) for split in ("train", "val", "test"))
+    note = None
+    if (train, val) == (1000, 0):
+        note = "The table has 1,000 training pictures and no validation: the last 200 of them were taken for it."
+    elif (train, val) != (800, 200):
+        raise FetchError(
+            f"{task.name} has {train} training and {val} validation pictures in these tables: it must be 800 and 200, "
+            f"or 1000 and none; fetch {task.name} from the archive instead"
+        )
+    if not test:
+        raise FetchError(
+            f"{task.name} has no test pictures in these tables: fetch {task.name} from the archive instead"
+        )
+    meter.start("unpacking", task.name, 0, sum(lengths.values()))
+    learning = _pictures(by_split["train"], task)
+    _write(learning, into, "train800", 800, meter)
+    _write(_pictures(by_split["val"], task) if val else learning, into, "val200", 200, meter)
+    _write(_pictures(by_split["test"], task), into, "test", test, meter)
+    if note:
+        (into / NOTE).write_text(note + "\n", encoding="utf-8")
+    return note
+
+
+def _split(name: str) -> str:
+    """`data/train-00000-of-00001.parquet` and `default/train/0000.parquet` are both of the training set."""
+    for word in reversed(re.split(r"[/.\-_]", name.lower())):
+        if word in _SPLITS:
+            return _SPLITS[word]
+    raise FetchError(f"{name} names no split: train, validation or test must be in it")
+
+
+def _table(path: Path) -> Any:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        return parquet.ParquetFile(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise Worthless(f"{path.name} is no table or a damaged one ({' '.join(str(error).split())[:80]})") from None
+
+
+def _rows(path: Path) -> int:
+    with _table(path) as table:
+        return table.metadata.num_rows
+
+
+def _pictures(paths: list[Path], task: Task) -> Iterator[tuple[bytes, int]]:
+    """Bytes and label of each picture in stored order."""
+    import pyarrow
+
+    for path in paths:
+        with _table(path) as table:
+            have = table.schema_arrow.names
+            column = next((name for name in _PICTURE_COLUMNS if name in have), None)
+            if column is None or "label" not in have:
+                raise FetchError(f"{path.name} has the columns {', '.join(have)[:80]}: it must have img and label")
+            try:
+                for batch in table.iter_batches(_BATCH, columns=[column, "label"]):
+                    for picture, label in zip(batch[column].to_pylist(), batch["label"].to_pylist(), strict=True):
+                        yield _bytes(picture, path), _checked(label, task)
+            except (pyarrow.ArrowException, OSError) as error:
+                raise Worthless(f"{path.name} is damaged ({' '.join(str(error).split())[:80]})") from None
+
+
+def _bytes(picture: object, path: Path) -> bytes:
+    data = picture.get("bytes") if isinstance(picture, dict) else picture
+    if not isinstance(data, bytes) or not data:
+        raise FetchError(f"{path.name} holds a picture without its bytes: it must be a file stored in the table")
+    return data
+
+
+def _checked(label: object, task: Task) -> int:
+    if not isinstance(label, int) or not 0 <= label < task.classes:
+        raise FetchError(
+            f"{task.name} has a label {label!r} in these tables: labels must be whole numbers from 0 to "
+            f"{task.classes - 1}; fetch {task.name} from the archive instead"
+        )
+    return label
+
+
+def _write(pictures: Iterator[tuple[bytes, int]], into: Path, split: str, count: int, meter: Meter) -> None:
+    folder = into / "images" / split
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for number in range(count):
+        data, label = next(pictures)
+        name = f"{number:06d}.jpg"
+        (folder / name).write_bytes(data)
+        lines.append(f"images/{split}/{name} {label}\n")
+        meter.add(1)
+    (into / f"{split}.txt").write_text("".join(lines), encoding="utf-8")

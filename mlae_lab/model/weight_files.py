@@ -1,0 +1,227 @@
+"""Weights from a file into a network: safetensors, PyTorch's own format (tensors only), the original ViT's npz.
+
+Nothing in a file can run code. What does not fit is told in one sentence, and the network is then not to be used.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+State = dict[str, torch.Tensor]
+TORCH_SUFFIXES = (".bin", ".pt", ".pth")
+SUFFIXES = (".safetensors", *TORCH_SUFFIXES, ".npz")
+_WRAPPERS = ("state_dict", "model")
+_PREFIXES = ("module.", "model.", "backbone.")
+_JAX_PREFIXES = ("", "opt/target/", "params/", "params/img/")
+_PATCH = "patch_embed.proj.weight"
+
+
+class BackboneError(ValueError):
+    """A backbone that cannot be built here; its text says what is missing and what would work."""
+
+
+def head_prefix(model: nn.Module) -> str:
+    """How the names of the head's tensors begin: `head.` in a ViT, `head.fc.` in Swin and ConvNeXt."""
+    head = model.get_classifier()
+    return next(name for name, module in model.named_modules() if module is head) + "."
+
+
+def backbone_state(model: nn.Module) -> State:
+    """Every tensor of the network outside its head, not copied."""
+    head = head_prefix(model)
+    return {name: value for name, value in model.state_dict().items() if not name.startswith(head)}
+
+
+def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
+    """Copy a file's weights into the network; a head in the file is ignored.
+
+    path: `.safetensors`; `.bin`, `.pt` or `.pth` with tensors alone; `.npz` for timm's vision transformers in the
+    naming of the original JAX code. Any other ending is read as safetensors. Names may be timm's or the authors'
+    own where timm knows how to translate them, begin with module., model. or backbone., and lie in state_dict or model.
+    Returns notes, such as a position embedding that was resampled to another grid by timm's own function.
+    Raises BackboneError for a file that cannot be read or does not fit.
+    """
+    if path.is_dir():
+        raise BackboneError(f"{path} is a folder: give a file in it that ends in {', '.join(SUFFIXES)}")
+    if not path.exists():
+        raise BackboneError(f"{path} does not exist: give a file that ends in {', '.join(SUFFIXES)}")
+    if path.suffix.lower() == ".npz":
+        return _load_npz(model, path)
+    given = _read_torch(path) if path.suffix.lower() in TORCH_SUFFIXES else _read_safetensors(path)
+    own = backbone_state(model)
+    state, notes = _translated(model, own, given)
+    wrong = _differences(own, state)
+    if wrong:
+        raise BackboneError(f"{path} does not fit this backbone: {'; '.join(wrong)}")
+    state = {name: state[name].to(value.dtype) for name, value in own.items()}
+    _require_finite(path, state)
+    model.load_state_dict(state, strict=False)
+    return notes
+
+
+# ---------------------------------------------------------------- reading
+
+
+@contextmanager
+def _reading(path: Path, what: str, hint: str = "") -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - a damaged file makes its reader raise almost anything
+        reason = re.split(r"[.\n]", str(error).strip())[0] or type(error).__name__
+        raise BackboneError(f"{path} is not {what} ({reason[:120]}){hint}") from None
+
+
+def _read_safetensors(path: Path) -> State:
+    with _reading(path, "a readable safetensors file"):
+        return load_file(path)
+
+
+def _read_torch(path: Path) -> State:
+    hint = ": give a file that torch.save wrote from a state_dict of tensors alone, or a safetensors file"
+    with _reading(path, "a readable file of tensors", hint):
+        given = torch.load(path, map_location="cpu", weights_only=True)
+    while isinstance(given, Mapping):
+        inner = next((given[key] for key in _WRAPPERS if isinstance(given.get(key), Mapping)), None)
+        if inner is None:
+            break
+        given = inner
+    if not isinstance(given, Mapping) or not given:
+        raise BackboneError(f"{path} holds a {type(given).__name__} where names and tensors should be{hint}")
+    for name, value in given.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+            raise BackboneError(f"{path} holds {str(name)[:60]!r}, which is no plain tensor{hint}")
+    return dict(given)
+
+
+# ---------------------------------------------------------------- names and shapes
+
+
+def _translated(model: nn.Module, own: State, given: State) -> tuple[State, tuple[str, ...]]:
+    """The file's tensors under the network's names, and what was done to them."""
+    for prefix in _PREFIXES:
+        if any(name.startswith(prefix) for name in given) and not any(name.startswith(prefix) for name in own):
+            given = {name.removeprefix(prefix): value for name, value in given.items()}
+    given, note = _regridded(model, own, given)
+    state = _without_head(model, given)
+    same_patch = _PATCH not in given or _PATCH not in own or given[_PATCH].shape[2:] == own[_PATCH].shape[2:]
+    if set(state) != set(own) and same_patch:  # timm would resample patches of another size without a word
+        other = _without_head(model, _timm_names(model, given))
+        if len(set(other) ^ set(own)) < len(set(state) ^ set(own)):
+            state = other
+    return state, note
+
+
+def _timm_names(model: nn.Module, given: State) -> State:
+    """The names that timm's own loader makes of the authors' (DeiT, DINOv2, Swin, ConvNeXt, CLIP ...)."""
+    translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    options = {"adapt_layer_scale": True} if isinstance(model, VisionTransformer) else {}
+    try:
+        return dict(translate(given, model, **options)) if translate else given
+    except Exception:  # noqa: BLE001 - written for fitting files alone; what is odd is told from the file's own names
+        return given
+
+
+def _without_head(model: nn.Module, state: State) -> State:
+    """Also without buffers that timm computes itself, and the layer before the head of early ViT files."""
+    head = head_prefix(model)
+    computed = ("relative_position_index", "attn_mask")
+    return {
+        name: value for name, value in state.items()
+        if not name.startswith((head, "pre_logits.")) and not name.endswith(computed)
+    }  # fmt: skip
+
+
+def _regridded(model: nn.Module, own: State, state: State) -> tuple[State, tuple[str, ...]]:
+    given, wanted = state.get("pos_embed"), own.get("pos_embed")
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if given is None or wanted is None or grid is None or given.shape == wanted.shape:
+        return state, ()
+    extra = _prefix_tokens(model)
+    side = math.isqrt(max(0, given.shape[1] - extra)) if given.dim() == 3 else 0
+    if wanted.dim() != 3 or not side or side * side + extra != given.shape[1] or given.shape[2] != wanted.shape[2]:
+        return state, ()
+    resampled = resample_abs_pos_embed(given.float(), new_size=list(grid), num_prefix_tokens=extra)
+    return {**state, "pos_embed": resampled}, (_grid_note((side, side), grid),)
+
+
+def _prefix_tokens(model: nn.Module) -> int:
+    return 0 if getattr(model, "no_embed_class", False) else getattr(model, "num_prefix_tokens", 1)
+
+
+def _grid_note(old: tuple[int, ...], new: tuple[int, ...]) -> str:
+    return f"position embedding resampled from {old[0]} x {old[1]} to {new[0]} x {new[1]} patches"
+
+
+def _differences(own: State, state: State) -> list[str]:
+    """What does not fit, as parts of a sentence; empty if all does."""
+    shapes = [f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+              for name in own if name in state and state[name].shape != own[name].shape]  # fmt: skip
+    found = []
+    for odd, is_odd, are_odd in (
+        ([name for name in own if name not in state], " is missing", " are missing"),
+        ([name for name in state if name not in own], " is not part of it", " are not part of it"),
+        (shapes, "", " (wrong shapes)"),
+    ):
+        if odd:
+            more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+            found.append(f"{', '.join(name[:100] for name in odd[:3])}{more}{is_odd if len(odd) == 1 else are_odd}")
+    return found
+
+
+def _require_finite(path: Path, state: State) -> None:
+    odd = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if odd:
+        raise BackboneError(f"{path} cannot be used: {odd[0]} holds values that are not finite numbers")
+
+
+# ---------------------------------------------------------------- the original ViT files
+
+
+@torch.no_grad()
+def _load_npz(model: nn.Module, path: Path) -> tuple[str, ...]:
+    if not isinstance(model, VisionTransformer) or not hasattr(model.patch_embed, "proj"):
+        raise BackboneError(
+            f"{path} is in the naming of the original JAX ViT, which fits timm's vision transformers alone: "
+            f"give a {' or '.join(SUFFIXES[:2])} file for this backbone"
+        )
+    # opened here and below, since numpy and timm leave a file open that they cannot use
+    with _reading(path, "a readable npz file"), path.open("rb") as file, np.load(file) as arrays:
+        names = set(arrays.files)
+        prefix = next((p for p in _JAX_PREFIXES if f"{p}embedding/kernel" in names), None)
+        kernel = () if prefix is None else arrays[f"{prefix}embedding/kernel"].shape
+        key = next((name for name in names if name.endswith("pos_embedding")), None)
+        positions = arrays[key].shape[-2] if key else 0
+    if prefix is None:
+        raise BackboneError(f"{path} is not an original ViT file: it has no embedding/kernel")
+    blocks = len({found[1] for name in names if (found := re.search(r"/encoderblock_(\d+)/", f"/{name}"))})
+    width, colours, *patch = model.patch_embed.proj.weight.shape
+    if kernel != (*patch, colours, width) or blocks not in (0, len(model.blocks)):  # 0: all blocks in one array
+        raise BackboneError(
+            f"{path} does not fit this backbone: its patch embedding is {kernel} with {blocks} blocks, "
+            f"not {(*patch, colours, width)} with {len(model.blocks)}"
+        )
+    own = backbone_state(model)
+    for value in own.values():
+        if value.is_floating_point():
+            value.fill_(math.nan)  # timm's loader copies what it knows; what is still nan then was not in the file
+    with _reading(path, "a fitting ViT file"), path.open("rb") as file:
+        model.load_pretrained(file)
+    missing = [name for name, value in own.items() if not bool(torch.isfinite(value).all())]
+    if missing:
+        wrong = _differences(dict.fromkeys(missing, own[missing[0]]), {})
+        raise BackboneError(f"{path} does not fit this backbone: {wrong[0]} or not finite")
+    extra, grid = _prefix_tokens(model), model.patch_embed.grid_size
+    side = math.isqrt(max(0, positions - extra))
+    return () if model.pos_embed is None or side * side == grid[0] * grid[1] else (_grid_note((side, side), grid),)

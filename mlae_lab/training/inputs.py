@@ -1,0 +1,92 @@
+"""What enters the part of a network that trains, for a set of pictures.
+
+Three ways, the first that fits: frozen features kept from one pass (nothing is augmented and they fit in
+memory), pixels kept on the device, pixels read from their memory map batch by batch. All three give the
+same numbers; the trainer does not know which it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from mlae_lab.data.augment import for_evaluation, for_training
+from mlae_lab.data.pixels import Three, channels_first, standardised
+from mlae_lab.data.preprocessing import preprocessing
+from mlae_lab.data.splits import Pictures
+from mlae_lab.model.prefix import Part
+
+FEATURES_KEPT = 2 * 2**30  # bytes of features kept: VTAB's 1,000 pictures of ViT-B/16 take 0.6 GB
+PIXELS_KEPT = 4 * 2**30  # bytes of stored pixels kept on the device
+CHUNK = 256
+
+
+class Inputs:
+    """The pictures of one split on their way into a network.
+
+    part: stored pictures. before: the frozen part in front of the first expert. side, normalisation: of the
+    backbone's input. name: a protocol of `PREPROCESSING`. generator: draws the crops of a training split;
+    None for a split that is only measured.
+    """
+
+    def __init__(
+        self,
+        part: Pictures,
+        before: Part,
+        device: torch.device,
+        side: int,
+        normalisation: str | tuple[Three, Three] = "half",
+        name: str = "vtab",
+        generator: torch.Generator | None = None,
+        features_kept: int = FEATURES_KEPT,
+        pixels_kept: int = PIXELS_KEPT,
+    ) -> None:
+        self.labels = torch.from_numpy(part.labels).to(device)
+        self.part, self.before, self.device = part, before, device
+        self.side, self.normalisation, self.name = side, normalisation, name
+        self.generator = generator if preprocessing(name).training != "none" else None
+        self.pixels: torch.Tensor | None = None
+        self.features: torch.Tensor | None = None
+        if self.generator is None and len(part) * self._feature_bytes() <= features_kept:
+            with torch.no_grad():
+                self.features = torch.cat([self._through(part.images[at : at + CHUNK]) for at in self._starts()])
+        elif part.images.nbytes <= pixels_kept:
+            self.pixels = torch.cat([channels_first(part.images[at : at + CHUNK]) for at in self._starts()]).to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, chosen: torch.Tensor) -> torch.Tensor:
+        """What enters the trained part for the chosen pictures, (k, ...) on the device. chosen: (k,) whole numbers."""
+        if self.features is not None:
+            return self.features[chosen]
+        if self.pixels is not None:
+            return self._seen(self.pixels[chosen])
+        return self._through(self.part.images[chosen.cpu().numpy()])
+
+    def chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """All pictures in order, 256 at a time: (what enters, labels)."""
+        for at in self._starts():
+            chosen = torch.arange(at, min(at + CHUNK, len(self)), device=self.device)
+            yield self.take(chosen), self.labels[chosen]
+
+    def _starts(self) -> range:
+        return range(0, len(self.part), CHUNK)
+
+    def _feature_bytes(self) -> int:
+        with torch.no_grad():
+            one = self._through(self.part.images[:1])
+        return one.numel() * one.element_size()
+
+    def _through(self, images) -> torch.Tensor:
+        return self._seen(channels_first(images).to(self.device))
+
+    @torch.no_grad()
+    def _seen(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Stored pixels (k, c, h, w) uint8 through crop, resize, normalisation and the frozen part."""
+        if self.generator is not None:
+            pixels = for_training(pixels, self.name, self.side, self.generator)
+        else:
+            pixels = for_evaluation(pixels, self.name, self.side)
+        return self.before(standardised(pixels, self.normalisation))

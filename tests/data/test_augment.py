@@ -1,0 +1,229 @@
+"""Crops and flips against torchvision's, and what is drawn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms import CenterCrop, InterpolationMode, RandomResizedCrop
+from torchvision.transforms import functional as tv
+
+from mlae_lab.data.augment import (
+    centre_crop,
+    for_evaluation,
+    for_training,
+    horizontal_flip,
+    random_boxes,
+    random_crop,
+    random_resized_crop,
+    resized_crop,
+)
+from mlae_lab.data.pixels import resized
+from mlae_lab.data.preprocessing import PREPROCESSING, preprocessing, with_margin
+
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(n: int = 6, height: int = 40, width: int = 40, seed: int = 1) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (n, 3, height, width), dtype=np.uint8))
+
+
+def places(n: int, height: int, width: int) -> torch.Tensor:
+    """Pictures whose pixels say where they are: channel 0 the picture, 1 the row, 2 the column."""
+    grid = torch.meshgrid(torch.arange(n), torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack(grid, dim=1).to(torch.uint8)
+
+
+# ---------------------------------------------------------------- choosing pixels
+
+
+@pytest.mark.parametrize("size", [(40, 40), (41, 40), (37, 52), (24, 24)])
+@pytest.mark.parametrize("side", [24, 23])
+def test_the_centre_crop_is_torchvisions(size: tuple[int, int], side: int) -> None:
+    batch = noise(2, *size)
+    assert torch.equal(centre_crop(batch, side), CenterCrop(side)(batch))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_random_crop_moves_pictures_apart_and_keeps_them_whole(device: str) -> None:
+    batch = places(64, 30, 26).to(device)
+    found = random_crop(batch, 20, seeded()).cpu()
+    assert found.dtype == torch.uint8 and found.shape == (64, 3, 20, 20)
+    assert torch.equal(found[:, 0, 0, 0], torch.arange(64, dtype=torch.uint8))  # each from its own picture
+    top, left = found[:, 1, 0, 0].long(), found[:, 2, 0, 0].long()
+    for number in range(64):
+        expected = tv.crop(batch[number].cpu(), int(top[number]), int(left[number]), 20, 20)
+        assert torch.equal(found[number], expected)
+    assert len({*zip(top.tolist(), left.tolist())}) > 30
+
+
+def test_every_offset_of_a_random_crop_is_alike_probable() -> None:
+    found = random_crop(places(4000, 6, 5), 4, seeded())
+    share = torch.bincount(found[:, 1, 0, 0].long() * 2 + found[:, 2, 0, 0].long()) / 4000
+    assert share.shape == (6,) and float((share - 1 / 6).abs().max()) < 0.03
+
+
+def test_a_crop_of_the_whole_picture_is_the_picture_and_a_larger_one_is_refused() -> None:
+    batch = noise(3, 9, 9)
+    assert torch.equal(random_crop(batch, 9, seeded()), batch)
+    for crop in (lambda: random_crop(batch, 10, seeded()), lambda: centre_crop(batch, 10)):
+        with pytest.raises(ValueError, match="pictures of 9 x 9 are too small for a crop of 10: store them larger"):
+            crop()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_half_of_the_pictures_are_mirrored(device: str) -> None:
+    batch = noise(400, 3, 4).to(device)
+    found = horizontal_flip(batch, seeded())
+    turned = (found == tv.hflip(batch)).flatten(1).all(1)
+    assert bool((turned | (found == batch).flatten(1).all(1)).all()) and 160 < int(turned.sum()) < 240
+    assert torch.equal(horizontal_flip(batch, seeded(), probability=0.0), batch)
+    assert torch.equal(horizontal_flip(batch, seeded(), probability=1.0), batch.flip(-1))
+
+
+# ---------------------------------------------------------------- resizing
+
+
+@pytest.mark.parametrize("resample", ["bicubic", "bilinear"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_resized_crop_is_torchvisions(resample: str, device: str) -> None:
+    """Shrunk, enlarged, stretched, at the edges: within 0.01 of 255 of torchvision's antialiased resize."""
+    batch = noise(6, 50, 44)
+    boxes = torch.tensor(
+        [[0, 0, 50, 44], [3, 5, 24, 24], [10, 2, 40, 12], [49, 43, 1, 1], [0, 30, 7, 14], [9, 0, 33, 41]]
+    )
+    found = resized_crop(batch.to(device), boxes, 24, resample).cpu()
+    assert found.dtype == torch.float32 and found.shape == (6, 3, 24, 24)
+    for number, box in enumerate(boxes.tolist()):
+        expected = tv.resized_crop(
+            batch[number].float(), *box, [24, 24], InterpolationMode(resample), antialias=True
+        ).clamp(0, 255)
+        torch.testing.assert_close(found[number], expected, rtol=0, atol=0.01)
+
+
+def test_a_crop_of_everything_is_the_plain_resize() -> None:
+    batch = noise(3, 40, 40)
+    whole = torch.tensor([[0, 0, 40, 40]]).expand(3, 4)
+    torch.testing.assert_close(resized_crop(batch, whole, 24), resized(batch, 24), rtol=0, atol=0.01)
+    torch.testing.assert_close(resized_crop(batch, whole, 40), batch.float(), rtol=0, atol=0.001)
+
+
+def test_float_and_uint8_pictures_give_the_same_and_autocast_changes_nothing() -> None:
+    batch = noise()
+    expected = random_resized_crop(batch, 24, seeded())
+    assert torch.equal(random_resized_crop(batch.float(), 24, seeded()), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(random_resized_crop(batch, 24, seeded()), expected)
+    assert 0 <= float(expected.min()) and float(expected.max()) <= 255 and not expected.requires_grad
+
+
+# ---------------------------------------------------------------- drawing
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (60, 200), (200, 60), (9, 9)])
+def test_boxes_lie_inside_and_have_the_area_and_aspect_asked_for(height: int, width: int) -> None:
+    top, left, tall, wide = random_boxes(2000, height, width, seeded()).unbind(1)
+    assert int(top.min()) >= 0 and int(left.min()) >= 0 and int(tall.min()) > 0 and int(wide.min()) > 0
+    assert int((top + tall).max()) <= height and int((left + wide).max()) <= width
+    # half a pixel of rounding each way
+    assert bool(((wide + 0.5) / (tall - 0.5) >= 3 / 4).all()) and bool(((wide - 0.5) / (tall + 0.5) <= 4 / 3).all())
+    assert float(((tall + 0.5) * (wide + 0.5)).min()) >= 0.08 * height * width
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (100, 180)])
+def test_boxes_are_distributed_as_torchvisions(height: int, width: int) -> None:
+    """Means of area, aspect and place over 3,000 draws of each, within five standard errors."""
+    picture = torch.empty(3, height, width)
+    torch.manual_seed(0)
+    theirs = torch.tensor(
+        [RandomResizedCrop.get_params(picture, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(3000)], dtype=torch.float64
+    )
+    ours = random_boxes(3000, height, width, seeded()).double()
+
+    def measures(boxes: torch.Tensor) -> torch.Tensor:
+        top, left, tall, wide = boxes.unbind(1)
+        return torch.stack([top, left, tall * wide, (wide / tall).log()])
+
+    a, b = measures(ours), measures(theirs)
+    error = ((a.var(1) + b.var(1)) / 3000).sqrt()
+    assert bool(((a.mean(1) - b.mean(1)).abs() < 5 * error).all())
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 400), (400, 4), (30, 30)])
+def test_where_no_draw_fits_the_centre_is_taken_as_in_torchvision(height: int, width: int) -> None:
+    ratio = (3 / 4, 4 / 3) if height != width else (20.0, 30.0)
+    torch.manual_seed(0)
+    theirs = RandomResizedCrop.get_params(torch.empty(3, height, width), [1.0, 1.0], list(ratio))
+    ours = random_boxes(3, height, width, seeded(), scale=(1.0, 1.0), ratio=ratio)
+    assert ours.tolist() == [list(theirs)] * 3
+
+
+def test_a_seed_gives_the_same_pictures_and_the_next_draw_others() -> None:
+    batch = noise(8, 40, 40)
+    for name in ("fgvc-crop", "fgvc-rrc"):
+        generator = seeded(5)
+        first, second = (for_training(batch, name, 35, generator) for _ in range(2))
+        assert torch.equal(for_training(batch, name, 35, seeded(5)), first) and not torch.equal(first, second)
+        assert not torch.equal(for_training(batch, name, 35, seeded(6)), first)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_sees_the_same_crops() -> None:
+    batch = noise(8, 40, 40)
+    for name in PREPROCESSING:
+        expected = for_training(batch, name, 35, seeded())
+        found = for_training(batch.cuda(), name, 35, seeded())
+        torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=0.01)
+        with pytest.raises(ValueError, match="drawn by a generator on the cpu, this one is on cuda"):
+            random_crop(batch, 9, torch.Generator("cuda"))
+
+
+@pytest.mark.parametrize("scale", [(0.0, 1.0), (0.5, 0.2), (0.5, 1.1)])
+def test_impossible_settings_are_refused(scale: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="out of range: choose"):
+        random_boxes(1, 9, 9, seeded(), scale=scale)
+    with pytest.raises(ValueError, match="out of range: choose"):
+        random_boxes(1, 9, 9, seeded(), ratio=(0.0, scale[1]))
+    with pytest.raises(ValueError, match="choose bicubic or bilinear"):
+        resized_crop(noise(1), torch.tensor([[0, 0, 4, 4]]), 4, "nearest")
+
+
+# ---------------------------------------------------------------- protocols
+
+
+def test_what_the_protocols_store() -> None:
+    stored = {name: one.rule() for name, one in PREPROCESSING.items()}
+    assert {rule.kind for rule in stored.values()} == {"square"}
+    assert {name: rule.side for name, rule in stored.items()} == {"vtab": 224, "fgvc-crop": 256, "fgvc-rrc": 256}
+    assert [with_margin(side) for side in (48, 224, 384, 7, 1)] == [55, 256, 439, 8, 1]
+    for name, one in PREPROCESSING.items():
+        assert one.name == name and "\n" not in one.badge() and str(stored[name].side) in one.badge()
+        assert str(one.rule(48).side) in one.badge(48)
+    assert PREPROCESSING["fgvc-crop"].badge() == (
+        "resized to 256 × 256 (bicubic, aspect ignored), random 224 crop + flip, test: centre 224"
+    )
+    with pytest.raises(ValueError, match="choose one of vtab, fgvc-crop, fgvc-rrc"):
+        preprocessing("vtab-1k")
+
+
+@pytest.mark.parametrize("name", list(PREPROCESSING))
+@pytest.mark.parametrize("side", [1, 7, 48])
+def test_every_protocol_gives_the_backbones_side(name: str, side: int) -> None:
+    stored = preprocessing(name).rule(side).side
+    batch = noise(5, stored, stored)
+    train, test = for_training(batch, name, side, seeded()), for_evaluation(batch, name, side)
+    assert train.shape == test.shape == (5, 3, side, side)
+    if name == "vtab":
+        assert torch.equal(train, batch.float()) and torch.equal(test, batch.float())
+    else:
+        assert torch.equal(test, centre_crop(batch, side))
+
+
+def test_no_pictures_stay_no_pictures() -> None:
+    empty = torch.zeros(0, 3, 8, 8, dtype=torch.uint8)
+    for name in PREPROCESSING:
+        assert for_training(empty, name, 7, seeded()).shape == (0, 3, 7, 7)

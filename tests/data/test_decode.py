@@ -1,0 +1,157 @@
+"""Real picture files of many formats and modes, written here and read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torchvision.transforms import CenterCrop, InterpolationMode, Resize
+from torchvision.transforms.functional import resize
+
+from mlae_lab.data.bundled import DataError
+from mlae_lab.data.decode import ResizeRule, decoded
+
+SQUARE = ResizeRule("square", 8)
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def halves(left: tuple[int, ...], right: tuple[int, ...], mode: str = "RGB") -> Image.Image:
+    """32 x 16: two even squares side by side."""
+    image = Image.new(mode, (32, 16), left)
+    image.paste(right, (16, 0, 32, 16))
+    return image
+
+
+def corners(pixels: np.ndarray) -> list[tuple[int, ...]]:
+    """Top left, top right, bottom left, bottom right."""
+    return [tuple(int(v) for v in pixels[row, column]) for row in (0, -1) for column in (0, -1)]
+
+
+def near(found: list[tuple[int, ...]], expected: list[tuple[int, ...]], by: int = 3) -> bool:
+    return bool(np.abs(np.array(found) - np.array(expected)).max() <= by)
+
+
+def test_a_plain_picture(tmp_path: Path) -> None:
+    halves(RED, BLUE).save(tmp_path / "a.png")
+    found = decoded(tmp_path / "a.png", SQUARE)
+    assert found.shape == (8, 8, 3) and found.dtype == np.uint8
+    assert corners(found) == [RED, BLUE, RED, BLUE]
+
+
+@pytest.mark.parametrize(
+    ("orientation", "expected"),
+    [
+        (1, [RED, BLUE, RED, BLUE]),
+        (2, [BLUE, RED, BLUE, RED]),
+        (3, [BLUE, RED, BLUE, RED]),
+        (6, [RED, RED, BLUE, BLUE]),  # turned clockwise: what was left is now on top
+        (8, [BLUE, BLUE, RED, RED]),
+    ],
+)
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, expected: list[tuple[int, ...]]) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    halves(RED, BLUE).save(tmp_path / "a.jpg", quality=100, subsampling=0, exif=exif)
+    assert near(corners(decoded(tmp_path / "a.jpg", SQUARE)), expected)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_a_damaged_exif_block_leaves_the_picture_as_it_is_stored(tmp_path: Path) -> None:
+    halves(RED, BLUE).save(tmp_path / "a.jpg", quality=100, subsampling=0, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01")
+    assert near(corners(decoded(tmp_path / "a.jpg", SQUARE)), [RED, BLUE, RED, BLUE])
+
+
+def test_grey_cmyk_and_black_and_white(tmp_path: Path) -> None:
+    halves((40,), (200,), "L").save(tmp_path / "grey.png")
+    assert corners(decoded(tmp_path / "grey.png", SQUARE)) == [(40,) * 3, (200,) * 3] * 2
+    halves((0, 255, 255, 0), (255, 255, 0, 0), "CMYK").save(tmp_path / "cmyk.jpg", quality=100)
+    assert near(corners(decoded(tmp_path / "cmyk.jpg", SQUARE)), [RED, BLUE] * 2, by=6)
+    halves((0,), (255,), "L").convert("1").save(tmp_path / "one.png")
+    assert corners(decoded(tmp_path / "one.png", SQUARE)) == [(0,) * 3, WHITE] * 2
+
+
+def test_palettes_with_and_without_a_transparent_colour(tmp_path: Path) -> None:
+    paletted = halves(RED, BLUE).convert("P", palette=Image.Palette.ADAPTIVE, colors=4)
+    paletted.save(tmp_path / "a.gif")
+    assert corners(decoded(tmp_path / "a.gif", SQUARE)) == [RED, BLUE] * 2
+    paletted.save(tmp_path / "b.png", transparency=paletted.getpixel((0, 0)))
+    assert corners(decoded(tmp_path / "b.png", SQUARE)) == [WHITE, BLUE] * 2
+
+
+def test_what_is_transparent_shows_white(tmp_path: Path) -> None:
+    halves((0, 0, 0, 0), (255, 0, 0, 255), "RGBA").save(tmp_path / "a.png")
+    assert corners(decoded(tmp_path / "a.png", SQUARE)) == [WHITE, RED] * 2
+    halves((0, 255), (0, 0), "LA").save(tmp_path / "b.png")
+    assert corners(decoded(tmp_path / "b.png", SQUARE)) == [(0, 0, 0), WHITE] * 2
+    halves((255, 0, 0, 128), (255, 0, 0, 255), "RGBA").save(tmp_path / "c.png")
+    assert near(corners(decoded(tmp_path / "c.png", SQUARE)), [(255, 127, 127), RED] * 2)
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
+    Image.fromarray(np.full((9, 9), 0x8000, dtype=np.uint16)).save(tmp_path / "a.png")
+    assert corners(decoded(tmp_path / "a.png", SQUARE)) == [(128,) * 3] * 4
+    Image.fromarray(np.full((9, 9), 70, dtype=np.int32)).save(tmp_path / "b.tiff")
+    assert corners(decoded(tmp_path / "b.tiff", SQUARE)) == [(70,) * 3] * 4
+
+
+@pytest.mark.parametrize("size", [(90, 60), (60, 90), (64, 64), (31, 100), (16, 17), (101, 7)])
+def test_both_rules_are_torchvisions(tmp_path: Path, size: tuple[int, int]) -> None:
+    """On PIL pictures torchvision resizes by PIL: the square is equal, the crop to the last rounding."""
+    pixels = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    image.save(tmp_path / "a.png")
+    expected = np.asarray(resize(image, [24, 24], InterpolationMode.BICUBIC))
+    assert np.array_equal(decoded(tmp_path / "a.png", ResizeRule("square", 24)), expected)
+    expected = np.asarray(CenterCrop(24)(Resize(24, InterpolationMode.BICUBIC)(image)))
+    found = decoded(tmp_path / "a.png", ResizeRule("short", 24))
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_a_long_strip_costs_no_more_than_what_is_kept(tmp_path: Path) -> None:
+    Image.new("RGB", (20_000, 1), RED).save(tmp_path / "a.png")
+    assert corners(decoded(tmp_path / "a.png", ResizeRule("short", 224))) == [RED] * 4  # whole: 3 GB
+
+
+@pytest.mark.parametrize("megapixels", [100, 400])
+def test_a_picture_of_enormous_size_is_refused(tmp_path: Path, megapixels: int) -> None:
+    (tmp_path / "bomb.ppm").write_bytes(b"P6 %d 1000 255\n" % (megapixels * 1000))
+    with pytest.raises(DataError, match=r"bomb\.ppm has more than 89 million pixels"):
+        decoded(tmp_path / "bomb.ppm", SQUARE)
+
+
+def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
+    halves(RED, BLUE).resize((300, 300)).save(tmp_path / "whole.jpg")
+    half = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(half[: len(half) // 2])
+    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "folder.jpg").mkdir()
+    Image.new("F", (4, 4), 0.5).save(tmp_path / "float.tiff")
+    for name in ("cut.jpg", "text.jpg", "empty.jpg", "folder.jpg", "float.tiff", "missing.jpg"):
+        with pytest.raises(DataError) as caught:
+            decoded(tmp_path / name, SQUARE)
+        text = str(caught.value)
+        assert str(tmp_path / name) in text and "\n" not in text and text.endswith("take it out of the list"), text
+
+
+def test_a_flipped_bit_anywhere_gives_a_picture_or_a_sentence(tmp_path: Path) -> None:
+    halves(RED, BLUE).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    refused = 0
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x10
+        (tmp_path / "b.png").write_bytes(damaged)
+        try:
+            decoded(tmp_path / "b.png", SQUARE)
+        except DataError:
+            refused += 1
+    assert refused > len(whole) // 2
+
+
+@pytest.mark.parametrize("values", [("long", 8), ("square", 0), ("square", 2049), ("short", 8.0), ("short", True)])
+def test_other_rules_are_refused(values: tuple[str, int]) -> None:
+    with pytest.raises(ValueError, match="choose"):
+        ResizeRule(*values)

@@ -1,0 +1,158 @@
+"""A fetch in a process of its own: started, watched, cancelled, killed, and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hub_server import HubServer, hub_server
+
+from mlae_lab.core.hosts import HostError
+from mlae_lab.data import fetching
+from mlae_lab.data.fetching import FetchState, cancel, start, watch
+from mlae_lab.data.progress import FetchError
+
+WEIGHTS = "vit_base_patch16_224.orig_in21k"
+MODEL = f"timm/{WEIGHTS}/model.safetensors"
+DATA = bytes(range(256)) * 4000
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    """A Hub for the processes that are started: they read its address from the environment."""
+    with hub_server() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
+        server.files[MODEL] = DATA
+        yield server
+        for child in fetching._children:
+            child.kill()
+            child.wait()
+
+
+def wait(into: Path, *statuses: str) -> FetchState:
+    deadline = time.monotonic() + 60
+    while (state := watch(WEIGHTS, into)).status not in statuses:
+        assert time.monotonic() < deadline, (state, (into / ".fetch" / WEIGHTS / "log.txt").read_text())
+        time.sleep(0.03)
+    return state
+
+
+def test_started_watched_done(hub: HubServer, tmp_path: Path) -> None:
+    into = tmp_path / "data"
+    assert watch(WEIGHTS, into) == FetchState("idle") and not into.exists()
+    cancel(WEIGHTS, into)  # nothing to cancel: nothing happens
+    hub.rate = 1_500_000
+    assert start(WEIGHTS, into).status == "running"
+    assert start(WEIGHTS, into).status == "running" and len(fetching._children) == 1  # one process is enough
+    seen = []
+    while (state := watch(WEIGHTS, into)).status == "running":
+        if state.progress:
+            seen.append(state.progress)
+        time.sleep(0.05)
+    assert state.status == "done" and state.folder == into / "weights" / WEIGHTS, state
+    assert (state.folder / "model.safetensors").read_bytes() == DATA
+    assert {one.total for one in seen if one.phase == "downloading"} == {len(DATA)}
+    assert any(0 < one.done < len(DATA) and one.seconds_left for one in seen)
+    assert start(WEIGHTS, into).status == "done" and len(fetching._children) == 1
+    (state.folder / "model.safetensors").unlink()
+    state.folder.rmdir()
+    assert watch(WEIGHTS, into).status == "idle"
+
+
+def test_cancelled_killed_and_gone_on_with(hub: HubServer, tmp_path: Path) -> None:
+    hub.stall_at = 400_000
+    start(WEIGHTS, tmp_path)
+    while (state := wait(tmp_path, "running")).progress is None or state.progress.done < 390_000:
+        time.sleep(0.02)
+    asked = time.monotonic()
+    cancel(WEIGHTS, tmp_path)
+    assert wait(tmp_path, "cancelled").progress.done >= 390_000
+    assert time.monotonic() - asked < 3  # a second for the fetch, the rest for a busy machine
+
+    hub.stall_at, hub.served = 800_000, 0
+    time.sleep(0.1)
+    assert start(WEIGHTS, tmp_path).status == "running"  # the wish to cancel is not remembered
+    while (state := wait(tmp_path, "running")).progress is None or state.progress.done < 780_000:
+        time.sleep(0.02)
+    os.kill(fetching._children[-1].pid, signal.SIGKILL)
+    fetching._children[-1].wait()
+    lost = watch(WEIGHTS, tmp_path)
+    assert lost.status == "lost" and "fetch again, it goes on where it stopped" in lost.reason
+
+    hub.stall_at = None
+    time.sleep(0.1)
+    start(WEIGHTS, tmp_path)
+    done = wait(tmp_path, "done", "failed")
+    assert (done.folder / "model.safetensors").read_bytes() == DATA
+    assert hub.served < len(DATA) - 390_000 + 150_000  # nothing came twice but what lay in the sockets
+
+
+def test_a_refusal_is_told_to_whoever_watches(hub: HubServer, tmp_path: Path) -> None:
+    hub.status = 404
+    start(WEIGHTS, tmp_path)
+    assert "it was moved or removed" in wait(tmp_path, "failed").reason
+    hub.status = None
+    start(WEIGHTS, tmp_path)
+    assert wait(tmp_path, "done", "failed").status == "done"
+
+
+def test_in_this_process_it_is_watched_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        assert watch(WEIGHTS, tmp_path).status == "running"
+        with pytest.raises(FetchError, match="is being fetched .* by another process"):
+            fetching.run(WEIGHTS, tmp_path)
+        raise KeyboardInterrupt
+
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(KeyboardInterrupt):
+        fetching.run(WEIGHTS, tmp_path, refuse)
+    assert watch(WEIGHTS, tmp_path).status == "cancelled"
+
+
+def test_wrong_names_and_places(tmp_path: Path) -> None:
+    for ask in (start, watch, cancel):
+        with pytest.raises(HostError, match="comes with the lab"):
+            ask("digits", tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FetchError, match="cannot be written"):
+        start(WEIGHTS, tmp_path / "file")
+    assert watch(WEIGHTS, tmp_path / "file").status == "idle"
+
+
+def test_a_state_file_that_is_damaged_is_no_error(tmp_path: Path) -> None:
+    folder = tmp_path / ".fetch" / WEIGHTS
+    folder.mkdir(parents=True)
+    for text in ("", "{", "[]", '{"status": "running"}', '{"status": "running", "reason": null, "progress": {"x": 1}}'):
+        (folder / "progress.json").write_text(text)
+        assert watch(WEIGHTS, tmp_path).status == "idle"
+    (folder / "progress.json").write_text(json.dumps({"status": "running", "reason": None, "progress": None}))
+    assert watch(WEIGHTS, tmp_path).status == "lost"
+
+
+def test_a_full_disk_does_not_hide_the_reason(hub: HubServer, tmp_path: Path, wait_for: Callable[..., None]) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
+    mounted = subprocess.run(mount, check=False, capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a small disk can be mounted by root only")
+    try:
+        hub.stall_at = 300_000
+        start(WEIGHTS, disk)
+        wait_for(lambda: (p := watch(WEIGHTS, disk).progress) is not None and p.done > 290_000, seconds=30)
+        with (disk / "ballast").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+            while True:
+                file.write(b"x" * 4096)
+        hub.stall_at = None
+        assert "is full: make room" in wait(disk, "failed", "done", "lost").reason
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -1,0 +1,250 @@
+"""Somebody's own pictures: classes are folders, and a missing split is cut the same way everywhere."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from trees import make_own, make_vtab, write_picture
+
+from mlae_lab.data.bundled import DataError
+from mlae_lab.data.listing import Listing
+from mlae_lab.data.own import SUFFIXES, cut_sizes, natural, read_own
+
+
+def touch(root: Path, counts: dict[str, int], suffix: str = ".jpg") -> Path:
+    """Empty files with a picture's suffix: readers of folders never open them."""
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            (root / name / f"{i}{suffix}").touch()
+    return root
+
+
+def paths(listing: Listing, split: str) -> set[str]:
+    return {path for path, _ in listing.splits[split]}
+
+
+def per_class(listing: Listing, split: str) -> list[int]:
+    count = Counter(label for _, label in listing.splits[split])
+    return [count[label] for label in range(listing.classes)]
+
+
+def test_classes_are_the_folders_and_every_picture_is_in_one_split(tmp_path: Path) -> None:
+    listing = read_own(make_own(tmp_path))
+    assert listing.kind == "own" and listing.class_names == ("a pear", "fig", "Äpfel")
+    assert listing.counts == {"train": 9, "val": 3, "test": 3}
+    every = [path for items in listing.splits.values() for path, _ in items]
+    assert len(every) == len(set(every)) == 15 and all((tmp_path / path).is_file() for path in every)
+    for items in listing.splits.values():
+        assert all(path.split("/")[0] == listing.class_names[label] for path, label in items)
+    assert listing.notes == ("Cut by seed 0: train, val, test.",)
+
+
+def test_every_suffix_in_any_case_and_nested_pictures_but_nothing_hidden(tmp_path: Path) -> None:
+    for i, suffix in enumerate(SUFFIXES):
+        write_picture(tmp_path / "a" / f"{i}{suffix.upper()}", i)
+        write_picture(tmp_path / "b" / "deep" / "deeper" / f"{i}{suffix}", i)
+    for other in ("a/.hidden.jpg", "a/._0.JPG", "a/notes.txt", "a/jpg", ".git/x.jpg", "b/.thumbs/x.jpg", "loose.jpg"):
+        (tmp_path / other).parent.mkdir(exist_ok=True)
+        (tmp_path / other).touch()
+    listing = read_own(tmp_path)
+    assert listing.class_names == ("a", "b") and sum(listing.counts.values()) == 2 * len(SUFFIXES)
+    assert any(path.startswith("b/deep/deeper/") for path in paths(listing, "train"))
+    assert listing.notes[0] == "Pictures beside the class folders belong to no class and are not read: loose.jpg."
+
+
+def test_natural_order() -> None:
+    names = ["10", "9", "class 2", "Class 10", "class 1", "_", "b", "A", "007", "7"]
+    assert sorted(names, key=natural) == ["007", "7", "9", "10", "_", "A", "b", "class 1", "class 2", "Class 10"]
+    assert natural("9" * 6000) > natural("8")  # longer than Python turns into a number
+
+
+# ---------------------------------------------------------------- the cut
+
+
+def test_sizes_of_the_cut() -> None:
+    assert cut_sizes(1500) == (800, 200, 500) and cut_sizes(1499) == (899, 300, 300)
+    assert cut_sizes(100) == (60, 20, 20) and cut_sizes(4) == (2, 1, 1) and cut_sizes(8) == (4, 2, 2)
+    for pictures in range(4, 2000):
+        sizes = cut_sizes(pictures)
+        assert sum(sizes) == pictures and min(sizes) >= 1
+        assert sizes[0] >= pictures / 2 or pictures >= 1500  # a picture of each class has room in train
+
+
+def test_large_folders_are_cut_like_vtab_and_each_class_gets_its_share(tmp_path: Path) -> None:
+    listing = read_own(touch(tmp_path, {"many": 1000, "some": 400, "few": 98, "two": 2}))
+    assert listing.counts == {"train": 800, "val": 200, "test": 500}
+    assert listing.class_names == ("few", "many", "some", "two")
+    for split, size in (("train", 800), ("val", 200), ("test", 500)):
+        for found, whole in zip(per_class(listing, split), (98, 1000, 400, 2)):
+            assert abs(found - whole * size / 1500) <= 1
+    assert per_class(listing, "train")[3] == 1
+
+
+def test_small_folders_have_every_class_in_train(tmp_path: Path) -> None:
+    listing = read_own(touch(tmp_path, {"a": 2, "b": 2, "c": 3, "d": 2}))
+    assert listing.counts == {"train": 5, "val": 2, "test": 2}
+    assert min(per_class(listing, "train")) >= 1
+
+
+def test_the_cut_depends_on_seed_and_paths_only(tmp_path: Path) -> None:
+    first = read_own(touch(tmp_path / "one", {"a": 30, "b": 20}))
+    assert read_own(tmp_path / "one").splits == first.splits
+    other = tmp_path / "elsewhere" / "two"
+    names = sorted(paths(first, "train") | paths(first, "val") | paths(first, "test"))
+    random.Random(5).shuffle(names)
+    for name in names:  # made in another order, so the directory may list them so
+        (other / name).parent.mkdir(parents=True, exist_ok=True)
+        (other / name).touch()
+    assert read_own(other).splits == first.splits
+    assert read_own(other, seed=1).splits != first.splits
+    assert read_own(other, seed=1).counts == first.counts
+
+
+def test_the_cut_of_a_small_folder_is_this_one(tmp_path: Path) -> None:
+    """Written down, so that no machine and no later version may cut otherwise in silence."""
+    assert read_own(touch(tmp_path, {"a": 4, "ü": 4})).splits == {
+        "train": (("a/2.jpg", 0), ("ü/0.jpg", 1), ("a/3.jpg", 0), ("ü/2.jpg", 1)),
+        "val": (("ü/1.jpg", 1), ("a/1.jpg", 0)),
+        "test": (("a/0.jpg", 0), ("ü/3.jpg", 1)),
+    }
+
+
+def test_a_mac_and_others_cut_alike(tmp_path: Path) -> None:
+    """The same folder with its umlauts in one letter or two."""
+    listings = []
+    for form in ("NFC", "NFD"):
+        home = touch(tmp_path / form, {unicodedata.normalize(form, name): 10 for name in ("Äpfel", "Grün")})
+        listings.append(read_own(home))
+    first, second = (
+        {split: [(unicodedata.normalize("NFC", path), label) for path, label in items] for split, items in x.items()}
+        for x in (listing.splits for listing in listings)
+    )
+    assert first == second and listings[0].class_names == listings[1].class_names
+    assert all((tmp_path / "NFD" / path).is_file() for path in paths(listings[1], "train"))
+
+
+# ---------------------------------------------------------------- folders of splits
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation", "Val"])
+def test_given_splits_are_honoured(tmp_path: Path, val: str) -> None:
+    for name, counts in (("Train", {"a": 3, "b": 2}), (val, {"a": 1}), ("test", {"b": 2, "c": 2})):
+        touch(tmp_path / name, counts)
+    (tmp_path / "annotations").mkdir()
+    listing = read_own(tmp_path)
+    assert listing.counts == {"train": 5, "val": 1, "test": 4}
+    assert listing.class_names == ("a", "b", "c")  # over all splits: train has no c
+    assert paths(listing, "val") == {f"{val}/a/0.jpg"}
+    assert {label for path, label in listing.splits["test"] if "/c/" in path} == {2}
+    assert listing.notes == ("Only train, val and test are read, not annotations.",)
+
+
+@pytest.mark.parametrize(("given", "cut"), [("val", "test"), ("test", "val")])
+def test_one_missing_split_is_a_fifth_of_train(tmp_path: Path, given: str, cut: str) -> None:
+    touch(tmp_path / "train", {"a": 30, "b": 20})
+    touch(tmp_path / given, {"a": 3, "b": 3})
+    listing = read_own(tmp_path)
+    assert listing.counts == {"train": 40, given: 6, cut: 10}
+    assert per_class(listing, cut) == [6, 4]
+    assert paths(listing, given) == {f"{given}/{name}/{i}.jpg" for name in "ab" for i in range(3)}
+    assert not paths(listing, "train") & paths(listing, cut)
+    assert listing.notes == (f"Cut by seed 0 from train: {cut}.",)
+
+
+def test_train_alone_gives_all_three(tmp_path: Path) -> None:
+    touch(tmp_path / "train", {"a": 6, "b": 4})
+    (tmp_path / "test").mkdir()  # empty
+    listing = read_own(tmp_path)
+    assert listing.counts == {"train": 6, "val": 2, "test": 2}
+    assert listing.class_names == ("a", "b")
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    listing = read_own(touch(tmp_path, {"train": 4, "bus": 4, "test": 4}))
+    assert listing.class_names == ("bus", "test", "train") and sum(listing.counts.values()) == 12
+
+
+@pytest.mark.parametrize(
+    "folders", [{"val/a": 3, "val/b": 3, "test/a": 3}, {"train": 9, "test": 9}, {"test": 3, "val": 3}]
+)
+def test_splits_without_a_train_of_classes_are_not_taken_for_classes(tmp_path: Path, folders: dict[str, int]) -> None:
+    with pytest.raises(DataError, match="and nothing beside: then there must be a folder train"):
+        read_own(touch(tmp_path, folders))
+
+
+def test_a_train_too_small_to_cut(tmp_path: Path) -> None:
+    touch(tmp_path / "train", {"a": 2})
+    touch(tmp_path / "test", {"b": 2})
+    with pytest.raises(DataError, match="train has 2 pictures: too few to cut val from them"):
+        read_own(tmp_path)
+
+
+# ---------------------------------------------------------------- VTAB's lists under another name
+
+
+def test_a_folder_with_lists_is_read_by_them(tmp_path: Path) -> None:
+    home = make_vtab(tmp_path, "cifar", classes=7, folder="my pictures")
+    listing = read_own(home)
+    assert listing.kind == "own" and listing.counts == {"train": 8, "val": 2, "test": 5}
+    assert listing.class_names == tuple("0123456")
+    (home / "test.txt").write_text("images/test/000000.jpg 11\n")
+    assert read_own(home).classes == 12  # the largest label is in test
+
+
+@pytest.mark.parametrize("label", ["0", "-1", "999999999"])
+def test_lists_whose_labels_count_no_classes(tmp_path: Path, label: str) -> None:
+    home = make_vtab(tmp_path, "cifar", classes=1)
+    (home / "test.txt").write_text(f"images/test/000000.jpg {label}\n")
+    with pytest.raises(DataError, match="they must count at least 2 and at most 100,000 classes from 0"):
+        read_own(home)
+
+
+# ---------------------------------------------------------------- folders that are none
+
+
+def test_no_folder_an_empty_one_and_a_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no class folder with pictures"):
+        read_own(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "loose.jpg").touch()
+    with pytest.raises(DataError, match=r"has no class folder with pictures \(jpg, jpeg, png"):
+        read_own(tmp_path)
+    for path in (tmp_path / "nowhere", tmp_path / "loose.jpg"):
+        with pytest.raises(DataError, match="is not a folder: give one"):
+            read_own(path)
+
+
+def test_too_few_classes_or_pictures(tmp_path: Path) -> None:
+    touch(tmp_path, {"a": 5})
+    with pytest.raises(DataError, match="only the class folder 'a' with pictures"):
+        read_own(tmp_path)
+    touch(tmp_path, {"b": 1, "c": 1, "d": 9})
+    with pytest.raises(DataError, match=r"classes with a single picture \(b, c\): each class needs at least 2"):
+        read_own(tmp_path)
+
+
+def test_a_folder_without_pictures_is_no_class_and_noted(tmp_path: Path) -> None:
+    touch(tmp_path, {"a": 2, "b": 2, "__MACOSX": 0})
+    (tmp_path / "__MACOSX" / "._0.jpg").touch()
+    listing = read_own(tmp_path)
+    assert listing.class_names == ("a", "b")
+    assert listing.notes[0] == "Folders without pictures are no classes: __MACOSX."
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    """A disk may hold bytes that are no UTF-8: the pictures count, the class's name is written out."""
+    folder = tmp_path / "gr\udcfcn"
+    try:
+        touch(tmp_path, {"gr\udcfcn": 3, "b": 3})
+    except OSError:
+        pytest.skip("this disk takes UTF-8 names only")
+    listing = read_own(tmp_path)
+    assert listing.class_names == ("b", "gr\\udcfcn") and len(listing.fingerprint) == 12
+    assert all((tmp_path / path).is_file() for path in paths(listing, "train"))
+    shutil.rmtree(folder)

@@ -1,0 +1,98 @@
+"""From a folder on disk to what a run trains on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlae_lab.core import catalog
+from mlae_lab.core.config import RunConfig
+from mlae_lab.data import tasks
+from mlae_lab.data.bundled import DataError
+from tests.data.trees import make_fgvc, make_own, make_vtab
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MLAE_LAB_DATA", str(tmp_path / "data"))
+    return tmp_path / "data"
+
+
+def config(task: str, **settings: object) -> RunConfig:
+    return RunConfig(task, epochs=1, **settings)  # type: ignore[arg-type]
+
+
+def test_nothing_there_is_one_sentence_that_says_what_to_do(data: Path) -> None:
+    assert not tasks.ready(catalog.task("cifar")) and tasks.own_tasks() == ()
+    with pytest.raises(DataError, match="fetch cifar.*--data.*digits"):
+        tasks.located(config("cifar"))
+    with pytest.raises(DataError, match="own has no folder for own:birds"):
+        tasks.located(config("own:birds"))
+
+
+def test_a_bundled_task_reads_no_folder(data: Path) -> None:
+    assert tasks.located(config("digits")) == config("digits")
+    with pytest.raises(DataError, match="comes with the lab"):
+        tasks.located(config("digits", data=str(data)))
+
+
+@pytest.mark.parametrize(("protocol", "train", "evaluated"), [("val", 8, 2), ("test", 10, 5)])
+def test_vtab_from_the_data_folder(data: Path, protocol: str, train: int, evaluated: int) -> None:
+    make_vtab(data / "vtab-1k", "eurosat")
+    assert tasks.ready(catalog.task("eurosat"))
+    found = tasks.located(config("eurosat", protocol=protocol))
+    assert found.data == str(data / "vtab-1k" / "eurosat")
+    assert found.data_label == "not VTAB-1k: its layout with 8/2/5 pictures" == found.badge.data
+    told: list[tuple[int, int]] = []
+    learned, measured, names = tasks.load_protocol(found, lambda done, total: told.append((done, total)))
+    assert (len(learned), len(measured), len(names)) == (train, evaluated, 10)
+    assert learned.images.shape == (train, 48, 48, 3) and told[-1] == (train + evaluated,) * 2
+    again = tasks.load_protocol(found, lambda done, total: told.append((0, 0)))
+    assert told[-1] != (0, 0), "decoded once"
+    assert np.array_equal(again[0].images, learned.images)
+
+
+def test_a_folder_from_anywhere_under_any_name(data: Path, tmp_path: Path) -> None:
+    folder = make_vtab(tmp_path / "elsewhere", "cifar", folder="my pictures ü")
+    assert tasks.located(config("cifar", data=str(folder))).data == str(folder)
+    assert tasks.located(config("cub", data=str(make_fgvc(tmp_path / "f", "cub")))).badge.data.startswith("not FGVC")
+    with pytest.raises(DataError, match="is not a folder"):
+        tasks.located(config("cifar", data=str(tmp_path / "nowhere")))
+
+
+def test_own_pictures_are_a_task_like_any_other(data: Path) -> None:
+    make_own(data / "own" / "Vögel (2)", {"amsel": 6, "star": 6})
+    make_own(data / "own" / "no*name", {"a": 6, "b": 6})  # cannot be a task's name, and harms nobody
+    (task,) = tasks.own_tasks()
+    assert task.name == "own:Vögel (2)" and task.title == "Vögel (2)" and tasks.ready(task)
+    found = tasks.located(config(task.name))
+    assert found.badge.data.startswith("own pictures, ")
+    learned, measured, names = tasks.load_protocol(found)
+    assert names == ("amsel", "star") and len(learned) + len(measured) < 12 and set(learned.labels) == {0, 1}
+
+
+def test_a_task_name_is_never_a_path() -> None:
+    for name in ("own:../secret", "own:/etc", "own:a/b", "own:", "own:..", "own:.", "own: x", "own:..\\x"):
+        with pytest.raises(catalog.CatalogError):
+            catalog.task(name)
+
+
+def test_a_broken_picture_stops_the_run_by_its_name(data: Path) -> None:
+    folder = make_vtab(data / "vtab-1k", "svhn")
+    found = tasks.located(config("svhn"))
+    victim = sorted(folder.rglob("*.jpg"))[0]
+    for picture in sorted((folder / "images" / "train800").iterdir())[:1]:
+        picture.write_bytes(picture.read_bytes()[:90])
+        victim = picture
+    with pytest.raises(DataError, match=victim.name):
+        tasks.load_protocol(found)
+
+
+def test_a_missing_picture_is_found_before_the_run(data: Path) -> None:
+    folder = make_vtab(data / "vtab-1k", "svhn")
+    victim = sorted((folder / "images" / "val200").iterdir())[0]
+    victim.unlink()
+    with pytest.raises(DataError, match=rf"partial.*{victim.name}"):
+        tasks.located(config("svhn"))

@@ -1,0 +1,287 @@
+"""Weights from files: three formats of one network, names of other programs, and files that are not what they say."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from mlae_lab.model.backbones import fingerprint
+from mlae_lab.model.weight_files import BackboneError, backbone_state, head_prefix, load_weights
+
+State = dict[str, torch.Tensor]
+
+
+def vit(seed: int, num_classes: int = 3, **arguments: object) -> VisionTransformer:
+    """A narrow ViT of one block whose tensors all differ; the arguments say what else it is."""
+    usual = {"depth": 1, "embed_dim": 48, "num_heads": 2}
+    torch.manual_seed(seed)
+    model = timm.create_model("vit_base_patch16_224", num_classes=num_classes, **{**usual, **arguments})
+    with torch.no_grad():
+        for value in model.parameters():  # timm starts biases and norms at 0 and 1: a mix-up would not show
+            value.copy_(torch.randn(value.shape) * 0.02)
+    return model.eval()
+
+
+def small(seed: int, name: str = "test_vit", **arguments: object) -> nn.Module:
+    torch.manual_seed(seed)
+    return timm.create_model(name, num_classes=3, **arguments).eval()
+
+
+def jax_names(model: VisionTransformer) -> dict[str, np.ndarray]:
+    """The tensors of a ViT as google-research/vision_transformer writes them."""
+    heads, width = model.blocks[0].attn.num_heads, model.embed_dim
+    deep, state = width // heads, {name: value.numpy() for name, value in model.state_dict().items()}
+    found = {
+        "embedding/kernel": state["patch_embed.proj.weight"].transpose(2, 3, 1, 0),
+        "embedding/bias": state["patch_embed.proj.bias"],
+        "cls": state["cls_token"],
+        "Transformer/posembed_input/pos_embedding": state["pos_embed"],
+        "Transformer/encoder_norm/scale": state["norm.weight"],
+        "Transformer/encoder_norm/bias": state["norm.bias"],
+        "head/kernel": state["head.weight"].T,
+        "head/bias": state["head.bias"],
+        "pre_logits/kernel": np.zeros((width, width), np.float32),
+    }
+    for i in range(len(model.blocks)):
+        block, own = f"Transformer/encoderblock_{i}/", f"blocks.{i}."
+        for norm, name in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_2")):
+            found[f"{block}{name}/scale"] = state[f"{own}{norm}.weight"]
+            found[f"{block}{name}/bias"] = state[f"{own}{norm}.bias"]
+        attention = f"{block}MultiHeadDotProductAttention_1/"
+        for j, part in enumerate(("query", "key", "value")):
+            rows = slice(j * width, (j + 1) * width)
+            found[f"{attention}{part}/kernel"] = state[f"{own}attn.qkv.weight"][rows].T.reshape(width, heads, deep)
+            found[f"{attention}{part}/bias"] = state[f"{own}attn.qkv.bias"][rows].reshape(heads, deep)
+        found[f"{attention}out/kernel"] = state[f"{own}attn.proj.weight"].T.reshape(heads, deep, width)
+        found[f"{attention}out/bias"] = state[f"{own}attn.proj.bias"]
+        for j in (0, 1):
+            found[f"{block}MlpBlock_3/Dense_{j}/kernel"] = state[f"{own}mlp.fc{j + 1}.weight"].T
+            found[f"{block}MlpBlock_3/Dense_{j}/bias"] = state[f"{own}mlp.fc{j + 1}.bias"]
+    return found
+
+
+def written(path: Path, model: nn.Module) -> Path:
+    """The network as a file of the kind that the path's ending says."""
+    if path.suffix == ".npz":
+        np.savez(path, **jax_names(model))
+    elif path.suffix == ".safetensors":
+        save_file(model.state_dict(), path)
+    else:
+        torch.save(model.state_dict(), path)
+    return path
+
+
+def equal(one: nn.Module, other: nn.Module) -> bool:
+    a, b = backbone_state(one), backbone_state(other)
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# ---------------------------------------------------------------- three formats, one network
+
+
+def test_one_network_from_npz_safetensors_and_bin(tmp_path: Path) -> None:
+    real = {"depth": 2, "embed_dim": 768, "num_heads": 12}  # ViT-B/16 in its own width, two of its twelve blocks
+    source, marks = vit(seed=1, **real), set()
+    model = vit(seed=2, num_classes=5, **real)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for ending in (".npz", ".safetensors", ".bin"):
+        model.load_state_dict(before)
+        head = model.head.weight.clone()
+        assert load_weights(model, written(tmp_path / f"w{ending}", source)) == ()
+        assert equal(model, source), ending
+        assert torch.equal(model.head.weight, head)  # the head in the file is not this task's
+        marks.add(fingerprint(model))
+    model.load_state_dict(before)
+    assert marks == {fingerprint(source)} and fingerprint(model) not in marks
+
+
+SWIN = {"depths": (1, 1, 2, 1), "embed_dim": 16, "num_heads": (1, 2, 4, 8)}
+CONVNEXT = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("swin_tiny_patch4_window7_224", SWIN), ("mixer_s32_224", {}), ("convnext_tiny", CONVNEXT)],
+)
+def test_other_architectures_from_timms_names(tmp_path: Path, name: str, arguments: dict) -> None:
+    source, model = small(1, name, **arguments), small(2, name, **arguments)
+    assert load_weights(model, written(tmp_path / "w.safetensors", source)) == () and equal(model, source)
+    state = backbone_state(source)  # a file without a head, in which timm's loader for Swin would see an old one
+    torch.save(state, tmp_path / "headless.pth")
+    other = small(3, name, **arguments)
+    assert load_weights(other, tmp_path / "headless.pth") == () and equal(other, source)
+    assert head_prefix(model) == ("head." if name.startswith("mixer") else "head.fc.")
+
+
+def test_the_authors_names_where_timm_knows_them(tmp_path: Path) -> None:
+    source, model = small(1, "convnext_tiny", **CONVNEXT), small(2, "convnext_tiny", **CONVNEXT)
+    state = {}
+    for name, value in source.state_dict().items():
+        for timm_name, theirs in (("stem.", "downsample_layers.0."), (".blocks.", "."), ("conv_dw", "dwconv"),
+                                  ("mlp.fc", "pwconv"), ("head.fc.", "head."), ("head.norm.", "norm.")):  # fmt: skip
+            name = name.replace(timm_name, theirs)
+        for stage in (1, 2, 3):
+            name = name.replace(f"stages.{stage}.downsample", f"downsample_layers.{stage}")
+        state[name] = value
+    torch.save({"model": state}, tmp_path / "w.pth")
+    load_weights(model, tmp_path / "w.pth")
+    assert equal(model, source)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": state, "epoch": 3},
+        lambda state: {"model": {"state_dict": state}},
+        lambda state: {f"module.{name}": value for name, value in state.items()},
+        lambda state: {"state_dict": {f"module.model.{name}": value for name, value in state.items()}},
+        lambda state: {f"backbone.{name}": value for name, value in state.items()} | {"head.mlp.0.bias": torch.ones(4)},
+        lambda state: {name: value.half() for name, value in state.items()},
+    ],
+    ids=["state_dict", "model", "module.", "module.model.", "backbone.", "half"],
+)
+def test_wrappers_and_prefixes_of_other_programs(tmp_path: Path, wrap: Callable[[State], dict]) -> None:
+    source, model = small(1).half().float(), small(2)
+    torch.save(wrap(source.state_dict()), tmp_path / "w.pt")
+    assert load_weights(model, tmp_path / "w.pt") == ()
+    assert equal(model, source) and {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+def test_a_position_embedding_of_another_grid_is_resampled_and_told(tmp_path: Path, ending: str) -> None:
+    source, model = vit(1, img_size=160), vit(2)
+    notes = load_weights(model, written(tmp_path / f"w{ending}", source))
+    assert notes == ("position embedding resampled from 10 x 10 to 14 x 14 patches",)
+    assert torch.equal(model.pos_embed[:, 0], source.pos_embed[:, 0]) and model.pos_embed.shape == (1, 197, 48)
+    assert torch.equal(model.blocks[0].attn.qkv.weight, source.blocks[0].attn.qkv.weight)
+
+
+# ---------------------------------------------------------------- files that do not fit
+
+
+def refusal(model: nn.Module, path: Path) -> str:
+    """The sentence with which a file is refused; it is one line and names the file."""
+    with pytest.raises(BackboneError) as error:
+        load_weights(model, path)
+    text = str(error.value)
+    assert str(path) in text and "\n" not in text and "Traceback" not in text and len(text) < 1200
+    return text
+
+
+def test_everything_odd_is_told_at_once_and_nothing_copied(tmp_path: Path) -> None:
+    state = small(1).state_dict()
+    for i in range(5):
+        del state[f"blocks.{i}.attn.qkv.bias"]
+    state |= {"extra.weight": torch.ones(1), "blocks.5.mlp.fc1.bias": torch.ones(7), "norm.bias": torch.ones(1)}
+    save_file(state, tmp_path / "w.safetensors")
+    model = small(2)
+    before = fingerprint(model)
+    text = refusal(model, tmp_path / "w.safetensors")
+    assert "blocks.0.attn.qkv.bias, blocks.1.attn.qkv.bias, blocks.2.attn.qkv.bias and 2 more are missing" in text
+    assert "extra.weight is not part of it" in text
+    assert "blocks.5.mlp.fc1.bias is (7,), not (192,), norm.bias is (1,), not (64,) (wrong shapes)" in text
+    assert fingerprint(model) == before
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".bin", ".npz"])
+def test_weights_of_a_network_of_another_size(tmp_path: Path, ending: str) -> None:
+    assert "does not fit this backbone" in refusal(small(1), written(tmp_path / f"deep{ending}", vit(1)))
+    assert "does not fit this backbone" in refusal(vit(1), written(tmp_path / f"more{ending}", vit(1, depth=2)))
+    other = vit(1, patch_size=32)  # timm's own loaders would resample the patches without a word
+    assert "does not fit this backbone" in refusal(vit(1), written(tmp_path / f"patch{ending}", other))
+
+
+def test_values_that_are_not_numbers(tmp_path: Path) -> None:
+    state = small(1).state_dict()
+    state["blocks.2.norm1.bias"][3] = float("nan")
+    torch.save(state, tmp_path / "w.pt")
+    assert "blocks.2.norm1.bias holds values that are not finite" in refusal(small(2), tmp_path / "w.pt")
+
+
+def test_an_npz_that_lacks_an_array_or_holds_none_of_a_vit(tmp_path: Path) -> None:
+    source = vit(1)
+    arrays = jax_names(source)
+    del arrays["Transformer/encoderblock_0/MlpBlock_3/Dense_1/bias"]
+    np.savez(tmp_path / "less.npz", **arrays)
+    assert "is not a fitting ViT file" in refusal(vit(2), tmp_path / "less.npz")
+    np.savez(tmp_path / "other.npz", pictures=np.zeros(3))
+    assert "it has no embedding/kernel" in refusal(vit(2), tmp_path / "other.npz")
+    scaled = vit(2, init_values=1.0)  # layer scale: the original files have none
+    assert "ls1.gamma" in refusal(scaled, written(tmp_path / "whole.npz", source))
+
+
+def test_an_npz_is_for_vision_transformers(tmp_path: Path) -> None:
+    path = written(tmp_path / "w.npz", vit(1))
+    text = refusal(small(1, "mixer_s32_224"), path)
+    assert "fits timm's vision transformers alone: give a .safetensors or .bin file" in text
+
+
+# ---------------------------------------------------------------- unpleasant files
+
+
+JUNK = (b"", b"\x00", b"this is a text\n" * 40, b"PK\x03\x04" + b"\0" * 100, b"\xff" * 100, b"\x80\x04.", b"\x93NUMPY")
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".bin", ".pth", ".npz", ".PT", ""])
+def test_something_else_in_place_of_weights(tmp_path: Path, ending: str) -> None:
+    model, path = vit(1), tmp_path / f"w{ending}"
+    for content in JUNK:
+        path.write_bytes(content)
+        assert "is not a readable" in refusal(model, path)
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".bin", ".npz"])
+def test_a_truncated_file(tmp_path: Path, ending: str) -> None:
+    model = vit(1)
+    whole = written(tmp_path / f"whole{ending}", model).read_bytes()
+    for length in (1, 20, len(whole) // 3, len(whole) // 2, len(whole) - 1):
+        path = tmp_path / f"cut{ending}"
+        path.write_bytes(whole[:length])
+        assert "is not a readable" in refusal(model, path)
+
+
+class Malice:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+@pytest.mark.parametrize("ending", [".bin", ".pt", ".npz", ".safetensors"])
+def test_a_pickle_with_code_does_not_run(tmp_path: Path, ending: str, save: Callable) -> None:
+    mark, path = tmp_path / "it ran", tmp_path / f"w{ending}"
+    save({"blocks.0.attn.qkv.weight": Malice(mark)}, path)
+    text = refusal(small(1) if ending != ".npz" else vit(1), path)
+    assert "is not" in text and not mark.exists()
+
+
+def test_a_whole_network_in_place_of_its_tensors(tmp_path: Path) -> None:
+    torch.save(nn.Linear(2, 2), tmp_path / "w.pt")
+    assert "give a file that torch.save wrote from a state_dict" in refusal(small(1), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(
+    "value", [[torch.ones(2)], torch.ones(2), {}, {"a": 3}, {3: torch.ones(2)}, {"model": {"x": "y"}}]
+)
+def test_tensors_in_no_order_of_a_network(tmp_path: Path, value: object) -> None:
+    torch.save(value, tmp_path / "w.bin")
+    assert "give a file that torch.save wrote from a state_dict" in refusal(small(1), tmp_path / "w.bin")
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".bin", ".npz", ""])
+def test_a_folder_and_nothing_at_all(tmp_path: Path, ending: str) -> None:
+    assert "does not exist" in refusal(small(1), tmp_path / f"w{ending}")
+    (tmp_path / f"w{ending}").mkdir(exist_ok=True)
+    assert "is a folder" in refusal(small(1), tmp_path / f"w{ending}")

@@ -1,0 +1,68 @@
+"""Three ways from stored pictures into a network, one result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mlae_lab.data.splits import Pictures
+from mlae_lab.training.inputs import Inputs
+
+CPU = torch.device("cpu")
+
+
+def before(pictures: torch.Tensor) -> torch.Tensor:
+    """A frozen part: means over 8 x 8 patches, (n, patches, 3)."""
+    return torch.nn.functional.avg_pool2d(pictures, 8).flatten(2).transpose(1, 2)
+
+
+@pytest.fixture(params=["array", "memory map", "grey"])
+def part(request: pytest.FixtureRequest, tmp_path: Path) -> Pictures:
+    rng = np.random.default_rng(0)
+    shape = (300, 40, 40) if request.param == "grey" else (300, 40, 40, 3)
+    images = rng.integers(0, 256, shape, dtype=np.uint8)
+    if request.param == "memory map":
+        np.save(tmp_path / "pixels.npy", images)
+        images = np.load(tmp_path / "pixels.npy", mmap_mode="r")
+    return Pictures(images, rng.integers(0, 5, 300))
+
+
+def test_kept_features_kept_pixels_and_the_map_give_the_same_numbers(part: Pictures) -> None:
+    features = Inputs(part, before, CPU, 32)
+    pixels = Inputs(part, before, CPU, 32, features_kept=0)
+    mapped = Inputs(part, before, CPU, 32, features_kept=0, pixels_kept=0)
+    assert features.features is not None and pixels.features is None and pixels.pixels is not None
+    assert mapped.features is None and mapped.pixels is None
+    chosen = torch.tensor([299, 0, 17, 17])
+    assert features.take(chosen).shape == (4, 16, 3)
+    for other in (pixels, mapped):
+        torch.testing.assert_close(other.take(chosen), features.take(chosen), rtol=0, atol=1e-6)
+    seen = [torch.cat(columns) for columns in zip(*mapped.chunks())]
+    torch.testing.assert_close(seen[0], features.features, rtol=0, atol=1e-6)
+    assert seen[1].tolist() == part.labels.tolist() and len(mapped) == 300
+
+
+def test_crops_are_drawn_anew_each_time_and_again_by_the_same_seed(part: Pictures) -> None:
+    def augmented(seed: int) -> Inputs:
+        return Inputs(part, before, CPU, 32, name="fgvc-crop", generator=torch.Generator().manual_seed(seed))
+
+    one, again, other = augmented(0), augmented(0), augmented(1)
+    chosen = torch.arange(8)
+    assert one.features is None, "what is augmented cannot be kept"
+    first = one.take(chosen)
+    assert torch.equal(first, again.take(chosen)) and not torch.equal(first, other.take(chosen))
+    assert not torch.equal(first, one.take(chosen))
+
+
+def test_a_split_that_is_only_measured_sees_the_centre_and_is_kept(part: Pictures) -> None:
+    measured = Inputs(part, before, CPU, 32, name="fgvc-crop")
+    centre = Pictures(part.images[:, 4:36, 4:36], part.labels)
+    torch.testing.assert_close(measured.features, Inputs(centre, before, CPU, 32).features, rtol=0, atol=1e-6)
+
+
+def test_a_generator_changes_nothing_where_nothing_is_augmented(part: Pictures) -> None:
+    trained = Inputs(part, before, CPU, 32, name="vtab", generator=torch.Generator().manual_seed(0))
+    assert torch.equal(trained.features, Inputs(part, before, CPU, 32).features)
