@@ -179,7 +179,8 @@ def save(chosen: argparse.Namespace, model: Pretrainer, averaged: list[torch.Ten
     names = [n for n, p in model.named_parameters() if p.requires_grad]
     weights = {n.removeprefix("backbone."): w.cpu().contiguous() for n, w in zip(names, averaged)
                if n.startswith("backbone.")}  # fmt: skip
-    made = {"command": json.dumps({k: str(v) for k, v in vars(chosen).items()}), "steps": str(step),
+    asked = {k: str(v) for k, v in vars(chosen).items() if k not in ("fonts", "banks", "out")}  # no paths in what ships
+    made = {"made_by": "python -m pretraining.train", "settings": json.dumps(asked), "steps": str(step),
             "pictures": str(step * chosen.batch_size)}  # fmt: skip
     temporary = chosen.out.with_suffix(".part")
     save_file(weights, temporary, metadata=made)
