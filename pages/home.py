@@ -30,7 +30,10 @@ with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             and st.button(f"… on {task.title}", key=f"home_run_{task.name}")
         ):
             go("train", run=launch(reads.store(), replace(FIRST_RUN, task=task.name)).id)
-page.note("The run is the recorded one, made again on this machine: one seed, one result. Nothing is downloaded.")
+page.note(
+    "The button makes the recorded run again on this machine, from the same seed; another kind of processor rounds "
+    "otherwise and may end a point or two away. Nothing is downloaded."
+)
 
 runs = reads.runs()
 if runs:

@@ -19,7 +19,7 @@ class Player {
   open(data) {
     const same = this.data && this.data.id === data.id;
     this.data = data;
-    this.palette = paletteOf(this.parent);
+    this.palette = paletteOf(this.root);
     if (!same) {
       this.build();
       this.position = this.playing ? 0 : data.steps.length;

@@ -34,6 +34,7 @@ def test_page_fits(path: str, scheme: str, width: int, visit: Callable[..., Page
     page.wait_for_timeout(1200)
     found = page.evaluate(OVERFLOW)
     assert found["wider"] <= 1 and found["text"] > 60
+    assert page.locator("[data-testid='stException'], :text('Component Error')").count() == 0
     background = page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
     assert background == {"light": "rgb(250, 250, 247)", "dark": "rgb(16, 20, 24)"}[scheme]
     assert page.evaluate("document.fonts.check('16px Inter')")
@@ -43,3 +44,18 @@ def test_a_reason_is_shown_as_text(visit: Callable[..., Page]) -> None:
     page = visit("/runs")
     page.wait_for_selector("small:has-text('name another')")
     assert "<b>bold</b>" in page.locator("small:has-text('name another')").first.inner_text()
+
+
+def test_the_recorded_run_plays_on_home(visit: Callable[..., Page]) -> None:
+    page = visit("/")
+    page.wait_for_selector(".replay .grid i")
+    assert page.locator(".replay .grid i").count() == 96
+    cells = page.locator(".replay .grid i")
+    rings = cells.evaluate_all("cells => cells.map(c => c.className).join()")
+    page.wait_for_timeout(700)
+    assert cells.evaluate_all("cells => cells.map(c => c.className).join()") != rings, "other experts are drawn by now"
+    assert page.locator(".replay .now").inner_text().startswith("Epoch")
+    page.get_by_role("button", name="Pause the recording").click()
+    shown = cells.evaluate_all("cells => cells.map(c => c.className).join()")
+    page.wait_for_timeout(500)
+    assert cells.evaluate_all("cells => cells.map(c => c.className).join()") == shown

@@ -52,7 +52,7 @@ def figure(data: list[dict], title: str, alt: str, name: str, height: int = 300,
             "bordercolor": "@hairline",
             "font": {"color": "@ink", "family": "Inter, sans-serif"},
         },
-        "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "@quiet", "activecolor": "@accent"},
+        "modebar": {"bgcolor": "@surface", "color": "@quiet", "activecolor": "@accent"},
     }
     return Figure(json.dumps({"data": data, "layout": base | layout}, separators=(",", ":")), alt, name)
 
