@@ -20,6 +20,7 @@ import pytest
 from mlae_lab.places import PACKAGE
 from mlae_lab.runs import supervisor
 from mlae_lab.runs.store import RunStore
+from tests.data.hub_server import HubServer, hub_server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -56,14 +57,23 @@ def chromium() -> Iterator[Browser]:
 
 @dataclass
 class Lab:
-    """A running lab. url: of its home page; store: its runs."""
+    """A running lab. url: of its home page; store: its runs; data: its data folder; hub: where it fetches from."""
 
     url: str
     store: RunStore
+    data: Path
+    hub: HubServer
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def hub() -> Iterator[HubServer]:
+    """A Hub on the loopback, empty until a test puts something there."""
+    with hub_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> Iterator[Lab]:
     """`streamlit run` as the README says it, from a foreign working directory, on a fresh store."""
     folder = tmp_path_factory.mktemp("lab")
     with socket.socket() as probe:
@@ -71,7 +81,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         port = probe.getsockname()[1]
     store = RunStore(folder / "store")
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "OMP_NUM_THREADS")}
-    environment["MLAE_LAB_STORE"] = str(store.folder)
+    environment |= {
+        "MLAE_LAB_STORE": str(store.folder),
+        "MLAE_LAB_DATA": str(folder / "data"),
+        "HF_ENDPOINT": hub.url,
+        "HF_HOME": str(folder / "hf"),
+    }
     words = [
         sys.executable,
         "-m",
@@ -95,7 +110,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             except OSError:
                 assert server.poll() is None and time.monotonic() < deadline, (folder / "server.log").read_text()
                 time.sleep(0.2)
-        yield Lab(url, store)
+        yield Lab(url, store, folder / "data", hub)
     finally:
         server.terminate()
         server.wait(timeout=20)
