@@ -44,8 +44,9 @@ def row(run: Run) -> None:
     if config.method == "mlae":
         picture.html(f'<img class="lab-thumb" src="{mask_image(config.plan)}" alt="">')
     what.html(
-        f'<div class="lab-choice"><b>{catalog.task(config.task).title}</b><span>{config.what} · {config.epochs} epochs · '
+        f'<div class="lab-choice"><b>{escape(catalog.task(config.task).title)}</b><span>{config.what} · {config.epochs} epochs · '
         f"lr {config.learning_rate:g} · seed {config.seed} · {catalog.backbone(config.backbone).title}</span>"
+        + f"<small>{escape(' · '.join((config.badge.data, config.badge.protocol, config.badge.preprocessing)))}</small>"
         + (f"<small>{escape(run.reason)}</small>" if run.reason else "")
         + "</div>"
     )
@@ -71,6 +72,13 @@ def table() -> None:
     for run in found[:100]:
         with st.container(key=f"runs_row_{run.id}"):
             row(run)
+    badges = {(badge.task, badge.data, badge.weights, badge.protocol, badge.preprocessing) for badge in
+              (run.config.badge for run in found if run.status.is_over)}  # fmt: skip
+    if len(badges) > 1:
+        page.note(
+            f"These runs differ in task, data, weights, protocol or preprocessing ({len(badges)} kinds): accuracies of "
+            "different kinds do not stand on one scale."
+        )
     if len(found) > 100:
         page.note(f"The 100 newest of {len(found)} runs. `mlae_lab runs` lists all.")
     if live and not any(not run.status.is_over for run in found):

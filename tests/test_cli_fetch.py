@@ -101,8 +101,8 @@ def test_ctrl_c_cancels_and_the_same_command_goes_on(hub: HubServer, root: Path,
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
     asked = time.monotonic()
-    _, err = process.communicate(timeout=30)
-    assert time.monotonic() - asked < 3
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 30  # a second for the fetch, the rest for Python's end on a busy machine
     assert process.returncode == 1
     assert err == "mlae_lab: cancelled; what was fetched is kept, the same command goes on\n"
     hub.stall_at, hub.served = None, 0
@@ -147,7 +147,7 @@ def test_on_a_terminal_it_asks_and_writes_over_one_line(
     except OSError:  # the other side has closed
         pass
     os.close(ours)
-    assert process.wait(30) == status, text
+    assert process.wait(60) == status, text
     said = text.decode()
     assert "Download 343 MB? [y/N]" in said
     if status:

@@ -6,7 +6,8 @@ from html import escape
 
 import streamlit as st
 
-from mlae_lab.core import catalog
+from mlae_lab.core import catalog, paper
+from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import SimilarityStats
 from mlae_lab.runs import supervisor
 from mlae_lab.runs.status import Status
@@ -146,12 +147,17 @@ def _run_bar(run: Run, tail: reads.Tail) -> None:
     pairs = [("Run", f"{run.id} {page.status_word(run.status)}")]
     if tail.evaluations:
         pairs.append((f"Accuracy on {run.config.protocol}, last epoch", f"{tail.evaluations[-1].accuracy:.1f} %"))
+    if reported := beside(run.config):
+        pairs.append((f"The paper, {reported.table} ({300 if run.config.badge.data == 'FGVC' else 500} epochs)", f"{reported.value:g} %"))
     if tail.steps:
         last = tail.steps[-1]
         pairs.append(("Epoch", f"{last.epoch} of {run.config.epochs}"))
         if run.status.is_over:
             spent = max(last.seconds, tail.evaluations[-1].seconds if tail.evaluations else 0)
             pairs.append(("Training took", page.seconds_text(spent)))
+            best = max(tail.evaluations, key=lambda e: e.accuracy, default=None)
+            if best is not None and best.accuracy > tail.evaluations[-1].accuracy:
+                pairs.append((f"Best epoch ({best.epoch}), optimistic", f"{best.accuracy:.1f} %"))
         else:
             pairs.append(("Time left", page.seconds_text(tail.seconds_left())))
         pictures = tail.started.train_pictures / -(-tail.started.train_pictures // run.config.batch_size)
@@ -170,6 +176,19 @@ def _run_bar(run: Run, tail: reads.Tail) -> None:
     )
     for text in tail.started.notes if tail.started else ():
         page.note(text)
+
+
+def beside(config: RunConfig) -> paper.Cell | None:
+    """The paper's number that a run's last epoch may stand beside: same data, weights, protocol and preprocessing."""
+    badge = config.badge
+    same = (
+        config.protocol == "test"
+        and config.method == "mlae"
+        and badge.data in ("VTAB-1k", "FGVC")
+        and badge.weights == "vit_base_patch16_224.orig_in21k"
+        and badge.preprocessing.endswith("mean = std = 0.5")
+    )
+    return paper.MLAE_ACCURACY.get(config.task) if same else None
 
 
 def _experts(run: Run, tail: reads.Tail) -> None:

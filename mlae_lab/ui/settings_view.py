@@ -6,7 +6,7 @@ from html import escape
 
 import streamlit as st
 
-from mlae_lab.core import catalog
+from mlae_lab.core import catalog, paper
 from mlae_lab.core.config import DEVICES, NORMALISATIONS, PRECISIONS, PREPROCESSINGS, RunConfig
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import mask_image
@@ -23,6 +23,7 @@ def choices(config: RunConfig) -> None:
         st.html(
             f'<div class="lab-choice"><small>Task</small><b>{escape(task.title)}</b><span>{task.question}'
             + (f" {task.classes} classes." if task.classes else "")
+            + _reported(task.name)
             + "</span></div>"
         )
         link("task", "Choose another task", task=task.name)
@@ -36,6 +37,14 @@ def choices(config: RunConfig) -> None:
         st.html(
             f'<div class="lab-choice"><small>Backbone</small><b>{backbone.title}</b><span>{backbone.note}</span></div>'
         )
+
+
+def _reported(task: str) -> str:
+    found, tuned = paper.MLAE_ACCURACY.get(task), paper.TUNED.get(task)
+    if found is None:
+        return ""
+    with_ = f" with p = {tuned.drop_rate:g}, λ from {tuned.coefficient_init:g}" if tuned else ""
+    return f" The paper reaches {found.value:g} % on test{with_} ({found.table})."
 
 
 def settings(config: RunConfig) -> dict:
