@@ -51,7 +51,9 @@ def main() -> None:
     pictures = torch.randn(chosen.batch_size, 3, 224, 224, device=device)
     labels = torch.randint(100, (chosen.batch_size,), device=device)
     lab_forward = MLAELinear.forward
-    print(f"torch {torch.__version__}, {device}, {precision}, batch {chosen.batch_size}, {torch.get_num_threads()} threads")
+    print(
+        f"torch {torch.__version__}, {device}, {precision}, batch {chosen.batch_size}, {torch.get_num_threads()} threads"
+    )
     for name, forward in (("this lab", lab_forward), ("branch, as peft", branch)):
         MLAELinear.forward = forward
         if device.type == "cuda":
@@ -72,7 +74,9 @@ def main() -> None:
             else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         )  # fmt: skip
         step = statistics.median(seconds[1:])  # the first one warms up
-        print(f"{name:<18}{1000 * step:10.0f} ms per step{chosen.batch_size / step:9.1f} pictures/s{memory / 2**30:8.2f} GiB peak")
+        print(
+            f"{name:<18}{1000 * step:10.0f} ms per step{chosen.batch_size / step:9.1f} pictures/s{memory / 2**30:8.2f} GiB peak"
+        )
     MLAELinear.forward = lab_forward
 
 

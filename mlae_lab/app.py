@@ -11,9 +11,11 @@ sys.path[:] = [str(_ROOT), *(p for p in sys.path if Path(p).resolve() != _ROOT /
 import streamlit as st  # noqa: E402
 
 from mlae_lab.places import ASSETS  # noqa: E402
-from mlae_lab.ui import navigation, page  # noqa: E402
+from mlae_lab.ui import draft, navigation, page  # noqa: E402
 
 st.set_page_config(page_icon=str(ASSETS / "icon.png"), layout="wide")
 st.logo(str(ASSETS / "logo.svg"), size="large")
 page.dress()
-st.navigation(navigation.sections()).run()
+chosen = st.navigation(navigation.sections())
+draft.entered(chosen.url_path)
+chosen.run()

@@ -113,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0, metavar="S")
     train.add_argument("--device", default="auto", metavar="|".join(DEVICES))
     train.add_argument("--precision", default="auto", metavar="|".join(PRECISIONS))
-    train.add_argument("--data", type=Path, metavar="DIR", help="the task's pictures: VTAB layout, VPT's lists or class folders")
+    train.add_argument(
+        "--data", type=Path, metavar="DIR", help="the task's pictures: VTAB layout, VPT's lists or class folders"
+    )
     train.add_argument("--weights", type=Path, metavar="FILE", help="of the backbone: safetensors, bin or npz")
     train.add_argument("--preprocessing", default="auto", metavar="|".join(PREPROCESSINGS))
     train.add_argument("--normalisation", default="auto", metavar="|".join(NORMALISATIONS))

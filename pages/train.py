@@ -24,6 +24,7 @@ from mlae_lab.ui.settings_view import choices, settings
 
 def watch(run_id: str) -> None:
     """A run that exists."""
+    draft.entered("run")  # a link from here to a design is a link, whatever was painted a moment ago
     try:
         run = reads.run(run_id)
     except StoreError:

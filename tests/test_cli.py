@@ -195,7 +195,10 @@ def plans(tmp_path: Path) -> dict[str, str]:
         ("--task cifar", "(cifar) has no data here"),
         ("--task cub", "(cub) has no data here"),
         ("--task digits --backbone resnet50", "'resnet50' is not a backbone"),
-        ("--task digits --backbone vit_base_patch16_224.orig_in21k", "the weights of vit_base_patch16_224.orig_in21k are not on this machine"),
+        (
+            "--task digits --backbone vit_base_patch16_224.orig_in21k",
+            "the weights of vit_base_patch16_224.orig_in21k are not on this machine",
+        ),
         ("--task digits --epochs -1", "epochs is -1"),
         ("--task digits --epochs 0", "epochs is 0"),
         ("--task digits --epochs many", "invalid int value: 'many'"),

@@ -161,8 +161,8 @@ class RunConfig:
                     f"{backbone.picture} px bicubic",
                     *([] if self.prepared == "vtab" else [self.prepared]),
                     {"half": "mean = std = 0.5", "imagenet": "ImageNet mean and std"}.get(
-                    self.normalisation, backbone.normalisation
-                ),
+                        self.normalisation, backbone.normalisation
+                    ),
                 )
             ),
         )

@@ -114,7 +114,9 @@ class Saved:
 
 
 Event = Preparing | Started | TrainStep | Evaluation | ExpertStats | SimilarityStats | Saved
-KINDS: dict[str, type] = {e.kind: e for e in (Preparing, Started, TrainStep, Evaluation, ExpertStats, SimilarityStats, Saved)}
+KINDS: dict[str, type] = {
+    e.kind: e for e in (Preparing, Started, TrainStep, Evaluation, ExpertStats, SimilarityStats, Saved)
+}
 
 
 def to_json(event: Event) -> str:

@@ -64,7 +64,9 @@ def listed(task: Task, folder: Path) -> Listing:
     return read_own(folder) if task.group is Group.OWN else read_vtab(folder, task)
 
 
-def census(task: Task, folder: Path, decode: bool = False, progress: Callable[[int, int], None] | None = None) -> check.Census:
+def census(
+    task: Task, folder: Path, decode: bool = False, progress: Callable[[int, int], None] | None = None
+) -> check.Census:
     """What `data.census` says of a task in a folder. Raises DataError where `listed` does."""
     return check.census(listed(task, folder), None if task.group is Group.OWN else task, decode, progress)
 
@@ -120,7 +122,9 @@ def _missing(task: Task, given: Path | None) -> str:
     bundled = ", ".join(t.name for t in catalog.TASKS if t.bundled)
     if task.group is Group.OWN:
         return f"{where / OWN} has no folder for {task.name}: put class folders with pictures there, or name a folder with --data"
-    wanted = "train.json, val.json and test.json" if task.group is Group.FGVC else "train800.txt, val200.txt and test.txt"
+    wanted = (
+        "train.json, val.json and test.json" if task.group is Group.FGVC else "train800.txt, val200.txt and test.txt"
+    )
     return (
         f"{task.title} ({task.name}) has no data here, in {where}: fetch it with `mlae_lab fetch {task.name}`, name "
         f"its folder (with {wanted}) with --data, or take a bundled task: {bundled}"

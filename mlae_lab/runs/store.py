@@ -152,12 +152,15 @@ class RunStore:
         busy = ", ".join(f"'{s.value}'" for s in ACTIVE)
         with self._connection() as db:
             won = db.execute(
-                f"""UPDATE runs SET status = 'starting', pid = :pid, started = :now
+                f"""UPDATE runs SET status = 'starting', pid = :pid, started = (julianday('now') - 2440587.5) * 86400
                     WHERE id = :run AND status = 'queued'
                     AND NOT EXISTS (SELECT 1 FROM runs AS o WHERE o.device = runs.device AND o.status IN ({busy}))
                     AND number = (SELECT MIN(number) FROM runs AS o WHERE o.device = runs.device AND o.status = 'queued')
                 """,
-                {"pid": pid, "now": time.time(), "run": run},
+                {
+                    "pid": pid,
+                    "run": run,
+                },  # the clock is SQLite's, read when the lock is held: starts are in queue order
             )
             return won.rowcount == 1
 

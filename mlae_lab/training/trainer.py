@@ -32,7 +32,6 @@ from mlae_lab.training.inputs import Inputs
 from mlae_lab.training.schedule import cosine
 
 
-
 class DeviceError(ValueError):
     """A device that this machine does not have; its text says which would work."""
 

@@ -17,7 +17,9 @@ from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
 
 REFRESH_SECONDS = 1.0
-_SHORT_RUN = "A short run shows how a mask learns, not what it reaches in 500 epochs; 200 pictures measure to about ±3 points."
+_SHORT_RUN = (
+    "A short run shows how a mask learns, not what it reaches in 500 epochs; 200 pictures measure to about ±3 points."
+)
 
 
 def bench(run_id: str) -> None:
@@ -148,7 +150,12 @@ def _run_bar(run: Run, tail: reads.Tail) -> None:
     if tail.evaluations:
         pairs.append((f"Accuracy on {run.config.protocol}, last epoch", f"{tail.evaluations[-1].accuracy:.1f} %"))
     if reported := beside(run.config):
-        pairs.append((f"The paper, {reported.table} ({300 if run.config.badge.data == 'FGVC' else 500} epochs)", f"{reported.value:g} %"))
+        pairs.append(
+            (
+                f"The paper, {reported.table} ({300 if run.config.badge.data == 'FGVC' else 500} epochs)",
+                f"{reported.value:g} %",
+            )
+        )
     if tail.steps:
         last = tail.steps[-1]
         pairs.append(("Epoch", f"{last.epoch} of {run.config.epochs}"))

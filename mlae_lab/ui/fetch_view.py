@@ -52,7 +52,9 @@ def _offer(one: hosts.Remote) -> None:
             st.error(f"{(state.reason or '')[:1].upper()}{(state.reason or '')[1:]}.")
         elif state.status == "cancelled":
             page.note("Cancelled; what was fetched is kept, and the next try goes on from there.")
-        agreed = st.checkbox(f"I have read the licence and want to download this ({size}).", key=f"fetch_agree_{one.name}")
+        agreed = st.checkbox(
+            f"I have read the licence and want to download this ({size}).", key=f"fetch_agree_{one.name}"
+        )
         label = "Fetch it" if state.status == "idle" else "Go on fetching"
         if st.button(label, key=f"fetch_start_{one.name}", disabled=not agreed):
             try:
@@ -78,7 +80,9 @@ def _watched(one: hosts.Remote) -> None:
             ("Speed", f"{gigabytes(told.speed)}/s" if told.speed else "–"),
             ("Time left", page.seconds_text(told.seconds_left)),
         )
-        if st.button("Cancel", key=f"fetch_cancel_{one.name}", help="Keeps what it has; the next try goes on from there."):
+        if st.button(
+            "Cancel", key=f"fetch_cancel_{one.name}", help="Keeps what it has; the next try goes on from there."
+        ):
             fetching.cancel(one.name, data_folder())
 
     moving()

@@ -69,7 +69,11 @@ def task_card(task: Task, chosen: bool) -> Card:
         images = tuple(address for _, address in examples[:: max(1, len(examples) // 4)][:4])
     here = tasks.ready(task)
     reported, probe = paper.MLAE_ACCURACY.get(task.name), paper.LINEAR_PROBE_ACCURACY.get(task.name)
-    line = "your own pictures" if task.group is Group.OWN else f"{task.classes} classes · {task.train:,} / {task.val:,} / {task.test:,}"
+    line = (
+        "your own pictures"
+        if task.group is Group.OWN
+        else f"{task.classes} classes · {task.train:,} / {task.val:,} / {task.test:,}"
+    )
     if reported and probe:
         line = f"{task.classes} classes · {probe.value} → {reported.value} %"
         images = (gain_image(probe.value, reported.value),)
@@ -179,9 +183,7 @@ def _on_disk(task: Task, folder: Path) -> None:
         link("masks", "Go on to the mask", task=task.name)
 
 
-def _pictures(
-    shown: Sequence[tuple[str, str]], names: Sequence[str], counts: dict[str, list[int]]
-) -> None:
+def _pictures(shown: Sequence[tuple[str, str]], names: Sequence[str], counts: dict[str, list[int]]) -> None:
     with st.container(key="pair_task_pictures"):
         left, right = st.columns([6, 5], gap="large")
     with left:
@@ -208,7 +210,9 @@ def _reported(task: Task) -> None:
     page.facts(*pairs)
     gain = paper.masking_gain(task.name)
     if not tuned or gain is None:
-        page.note("The paper gives neither p nor the start of λ for the FGVC tasks. Trained on train, tested once on test.")
+        page.note(
+            "The paper gives neither p nor the start of λ for the FGVC tasks. Trained on train, tested once on test."
+        )
         return
     rates = paper.BY_DROP_RATE[task.name]
     with st.container(key="pair_task_paper"):

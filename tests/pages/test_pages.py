@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,35 @@ def test_a_deleted_run_is_gone(filled_store: Path, tmp_path: Path, monkeypatch: 
     at.button(key=f"runs_delete_{run}").click().run()
     assert not at.exception
     assert run not in [found.id for found in RunStore(copy).runs()]
+
+
+def test_a_browser_that_still_shows_the_old_address_undoes_nothing(
+    empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two quick strokes: the second comes with the address from before the first."""
+    old, painted = pattern("dense"), pattern("hourglass")
+    at = opened("masks", empty_store, monkeypatch, mask=old.code)
+    at.session_state["draft"] = replace(at.session_state["draft"], plan=painted)
+    at.run()
+    assert at.query_params["mask"] in (painted.code, [painted.code])
+    at.query_params["mask"] = old.code
+    at.run()
+    assert at.session_state["draft"].plan == painted
+    assert at.query_params["mask"] in (painted.code, [painted.code])
+
+
+def test_a_link_from_a_run_is_a_link_however_young_the_address(
+    filled_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, painted = pattern("dense"), pattern("hourglass")
+    at = opened("masks", filled_store, monkeypatch, mask=old.code)
+    at.session_state["draft"] = replace(at.session_state["draft"], plan=painted)
+    at.run()
+    monkeypatch.setattr("mlae_lab.ui.draft._ARRIVAL_SECONDS", 0.0)  # as if three seconds had gone by
+    at.switch_page(str(PAGES / "train.py"))
+    at.query_params["run"] = masked_run(filled_store)
+    at.run()
+    del at.query_params["run"]
+    at.query_params["mask"] = old.code
+    at.run()
+    assert at.session_state["draft"].plan == old
