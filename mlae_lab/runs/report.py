@@ -23,6 +23,7 @@ def report(store: RunStore, run: Run) -> dict:
         "accuracy_by_epoch": {str(e.epoch): e.accuracy for e in evaluations},
         "best_epoch_optimistic": _best(evaluations), "similarity": None, "seed": config.seed, "badge": vars(config.badge),
         "device": started.device if isinstance(started, Started) else run.device,
+        "weights_fingerprint": started.weights if isinstance(started, Started) else None,
     }  # fmt: skip
     if isinstance(step, TrainStep) and isinstance(started, Started):
         seconds = evaluations[-1].seconds if evaluations else step.seconds

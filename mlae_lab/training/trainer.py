@@ -44,7 +44,7 @@ class Diverged(RuntimeError):
 class Setup:
     """A network ready to train. train, evaluation: pictures on their way into the first adapted block;
     behind: what enters there -> logits. experts: None for a linear probe. notes: what was changed to make
-    the weights fit."""
+    the weights fit; weights: their fingerprint."""
 
     config: RunConfig
     model: nn.Module
@@ -57,6 +57,7 @@ class Setup:
     precision: torch.dtype
     seconds: float
     notes: tuple[str, ...] = ()
+    weights: str = ""
 
 
 def choose_device(name: str) -> torch.device:
@@ -103,6 +104,7 @@ def prepare(
     model, notes = backbones.build_with_notes(
         config.backbone, len(class_names), config.seed, file, data_folder() / "weights"
     )
+    fingerprint = backbones.fingerprint(model)
     model = model.to(device)
     plan = config.plan if config.method == "mlae" else None
     experts = inject(model, plan, config.seed) if plan is not None else None
@@ -118,7 +120,7 @@ def prepare(
 
     return Setup(
         config, model, experts, head, behind, inputs(train, stream(config.seed, "augment")), inputs(evaluated, None),
-        device, precision, time.monotonic() - began, notes,
+        device, precision, time.monotonic() - began, notes, fingerprint,
     )  # fmt: skip
 
 
@@ -149,6 +151,7 @@ def fit(setup: Setup, should_stop: Callable[[], bool] = lambda: False) -> Iterat
         precision=str(setup.precision).removeprefix("torch."),
         seconds=setup.seconds,
         notes=setup.notes,
+        weights=setup.weights,
     )
     # ---------------------------------------------------------------- loop
     began = time.monotonic()
