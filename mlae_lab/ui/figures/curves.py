@@ -109,8 +109,8 @@ def paper_figure(rates: dict[float, float], probe: float, best: float) -> Figure
         yaxis=axis("top-1 accuracy in %", range=[low - 0.08 * (high - low) - 1, high + 0.08 * (high - low) + 1]),
         shapes=lines,
         annotations=[
-            end_label(0.93, probe, f"linear probe {probe:g}, Table 1", "@quiet", 9),
-            end_label(0.93, best, f"tuned {best:g}, Table 1", "@quiet", 9),
+            end_label(0.93, probe, f"probe {probe:g}", "@quiet", 9),
+            end_label(0.93, best, f"tuned {best:g}", "@quiet", 9),
         ],
     )
 
