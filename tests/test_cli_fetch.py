@@ -136,7 +136,8 @@ def test_on_a_terminal_it_asks_and_writes_over_one_line(
         while b"[y/N]" not in text:
             text += os.read(ours, 4096)
         os.write(ours, answer.encode())
-        while True:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             # A Ctrl-C between Python's prompt and its read is kept until the next key; a person presses it again.
             if not select.select([ours], [], [], 3)[0]:
                 os.write(ours, answer.encode())
@@ -147,7 +148,10 @@ def test_on_a_terminal_it_asks_and_writes_over_one_line(
     except OSError:  # the other side has closed
         pass
     os.close(ours)
-    assert process.wait(60) == status, text
+    try:
+        assert process.wait(60) == status, text
+    finally:
+        process.kill()
     said = text.decode()
     assert "Download 343 MB? [y/N]" in said
     if status:
