@@ -16,10 +16,11 @@ from mlae_lab.runs.store import StoreError
 from mlae_lab.runs.supervisor import launch
 from mlae_lab.ui import draft, page, reads
 from mlae_lab.ui.bench import bench
-from mlae_lab.ui.navigation import go, link
 from mlae_lab.ui.fetch_view import fetch_panel
+from mlae_lab.ui.navigation import go, link
 from mlae_lab.ui.needs import missing
 from mlae_lab.ui.settings_view import choices, settings
+from mlae_lab.ui.task_view import take_tuned
 
 
 def watch(run_id: str) -> None:
@@ -55,7 +56,10 @@ def design() -> None:
     )
     if complaint:
         st.warning(complaint)
-    choices(draft.current())
+    picture = st.container()
+    take_tuned(catalog.task(draft.current().task))
+    with picture:
+        choices(draft.current())
     try:
         before = draft.current().backbone
         config = draft.change(**settings(draft.current()))

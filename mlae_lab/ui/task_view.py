@@ -231,8 +231,14 @@ def _reported(task: Task) -> None:
                 + ", ".join(f"{c.value} ({c.table})" for c in disagree)
                 + ". All with ViT-B/16 on ImageNet-21k, trained on all 1,000, tested on test."
             )
-        if st.button(f"Take p = {tuned.drop_rate:g} and λ from {tuned.coefficient_init:g}", key="task_tuned"):
-            plan = uniform(tuned.drop_rate) if tuned.drop_rate else dense()
-            targets = catalog.backbone(draft.current().backbone).default_targets
-            draft.change(plan=replace(fitted(plan, targets), coefficient_init=float(tuned.coefficient_init)))
-            st.toast("The mask of your draft is the paper's for this task now.")
+        take_tuned(task)
+
+
+def take_tuned(task: Task) -> None:
+    """A button that puts the paper's p and start of λ for this task into the draft; nothing where it gives none."""
+    tuned = paper.TUNED.get(task.name)
+    if tuned and st.button(f"Take p = {tuned.drop_rate:g} and λ from {tuned.coefficient_init:g}", key="task_tuned"):
+        plan = uniform(tuned.drop_rate) if tuned.drop_rate else dense()
+        targets = catalog.backbone(draft.current().backbone).default_targets
+        draft.change(plan=replace(fitted(plan, targets), coefficient_init=float(tuned.coefficient_init)))
+        st.toast("The mask of your draft is the paper's for this task now.")

@@ -148,3 +148,14 @@ def test_a_link_from_a_run_is_a_link_however_young_the_address(
     at.query_params["mask"] = old.code
     at.run()
     assert at.session_state["draft"].plan == old
+
+
+@pytest.mark.parametrize("page", ["task", "train"])
+def test_the_papers_setting_for_a_task_is_one_click(
+    page: str, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = opened(page, empty_store, monkeypatch, task="svhn")
+    at.button(key="task_tuned").click().run()
+    assert not at.exception
+    plan = at.session_state["draft"].plan
+    assert plan.row_rates() == (0.5,) * 12 and plan.coefficient_init == 4.0
