@@ -72,13 +72,10 @@ def table() -> None:
     for run in found[:100]:
         with st.container(key=f"runs_row_{run.id}"):
             row(run)
-    badges = {(badge.task, badge.data, badge.weights, badge.protocol, badge.preprocessing) for badge in
-              (run.config.badge for run in found if run.status.is_over)}  # fmt: skip
-    if len(badges) > 1:
-        page.note(
-            f"These runs differ in task, data, weights, protocol or preprocessing ({len(badges)} kinds): accuracies of "
-            "different kinds do not stand on one scale."
-        )
+    measured = [vars(run.config.badge) for run in found if accuracy_text(run) != "–"]
+    differing = [name for name in (measured[0] if measured else ()) if len({badge[name] for badge in measured}) > 1]
+    if differing:
+        page.note(f"These runs differ in {', '.join(differing)}: such accuracies do not stand on one scale.")
     if len(found) > 100:
         page.note(f"The 100 newest of {len(found)} runs. `mlae_lab runs` lists all.")
     if live and not any(not run.status.is_over for run in found):

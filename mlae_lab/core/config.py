@@ -18,11 +18,11 @@ PROTOCOLS = ("val", "test")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16")
 PREPROCESSINGS = ("auto", "vtab", "fgvc-crop", "fgvc-rrc")  # `data.preprocessing` says what each does
-_MEAN_AND_DEVIATION = {
+MEAN_AND_DEVIATION = {
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-NORMALISATIONS = ("auto", *_MEAN_AND_DEVIATION)
+NORMALISATIONS = ("auto", *MEAN_AND_DEVIATION)
 
 
 class ConfigError(ValueError):
@@ -141,7 +141,7 @@ class RunConfig:
     def mean_and_deviation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """What pixels from 0 to 1 are normalised with, per colour; "auto" is what the backbone was trained with."""
         backbone = catalog.backbone(self.backbone)
-        return _MEAN_AND_DEVIATION.get(self.normalisation, (backbone.mean, backbone.std))
+        return MEAN_AND_DEVIATION.get(self.normalisation, (backbone.mean, backbone.std))
 
     @property
     def badge(self) -> Badge:

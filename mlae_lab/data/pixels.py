@@ -6,13 +6,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from mlae_lab.core.config import MEAN_AND_DEVIATION
+
 Three = tuple[float, float, float]
 
 # (mean, standard deviation) by channel, of pixels from 0 to 1.
-NORMALISATIONS: dict[str, tuple[Three, Three]] = {
-    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
+NORMALISATIONS: dict[str, tuple[Three, Three]] = MEAN_AND_DEVIATION
 
 
 def normalised(images: np.ndarray, side: int, normalisation: str = "half") -> torch.Tensor:

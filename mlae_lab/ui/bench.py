@@ -48,21 +48,19 @@ def _controls(run: Run) -> None:
     """Buttons belong outside the fragment: a click must redraw the whole page."""
     if run.status.is_over:
         return
-    left, middle, _ = st.columns([1.2, 1, 5], vertical_alignment="center")
+    row = st.container(horizontal=True, gap="small")
     label = "Cancel" if run.status is Status.QUEUED else "Stop and keep"
-    if left.button(
+    if row.button(
         label,
         key=f"bench_stop_{run.id}",
         disabled=run.status is Status.STOPPING,
-        width="stretch",
         help="Finishes the step, measures once more and keeps the adapter.",
     ):
         supervisor.stop(reads.store(), run.id)
         st.rerun()
-    if run.status is not Status.QUEUED and middle.button(
+    if run.status is not Status.QUEUED and row.button(
         "Stop now",
         key=f"bench_kill_{run.id}",
-        width="stretch",
         help="Ends the process at once; only what was saved stays.",
     ):
         supervisor.stop(reads.store(), run.id, now=True)

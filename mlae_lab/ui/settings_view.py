@@ -18,7 +18,8 @@ _METHODS = {"mlae": "Masked experts (MLAE)", "linear": "Linear probe: only the h
 def choices(config: RunConfig) -> None:
     """Task, mask and backbone of the draft, with their pictures, in one line."""
     task, backbone, plan = catalog.task(config.task), catalog.backbone(config.backbone), config.plan
-    one, two, three = st.columns(3, gap="medium")
+    with st.container(key="pair_choices"):
+        one, two, three = st.columns(3, gap="medium")
     with one.container(border=True, height="stretch"):
         st.html(
             f'<div class="lab-choice"><small>Task</small><b>{escape(task.title)}</b><span>{task.question}'
