@@ -61,13 +61,23 @@ def _examples_on_disk(folder: str, name: str, fingerprint: str, most: int = 24) 
     return [found[label] for label in sorted(found)]
 
 
+@st.cache_data(ttl=30, max_entries=64, show_spinner=False)
+def _state(name: str, folder: str) -> str:
+    """The census in one word: ready, partial or missing; counted again after half a minute."""
+    try:
+        return tasks.census(catalog.task(name), Path(folder)).state
+    except DataError:
+        return "partial"
+
+
 def task_card(task: Task, chosen: bool) -> Card:
     """The task in the gallery."""
     images: tuple[str, ...] = ()
     if task.bundled:
         examples = _examples(task.name, 1, 16)
         images = tuple(address for _, address in examples[:: max(1, len(examples) // 4)][:4])
-    here = tasks.ready(task)
+    folder = None if task.bundled else tasks.folder_of(task)
+    state = "ready" if task.bundled else _state(task.name, str(folder)) if folder else "missing"
     reported, probe = paper.MLAE_ACCURACY.get(task.name), paper.LINEAR_PROBE_ACCURACY.get(task.name)
     line = (
         "your own pictures"
@@ -82,8 +92,8 @@ def task_card(task: Task, chosen: bool) -> Card:
         title=task.title,
         line=line,
         images=images,
-        word="ready" if here else "no data here yet",
-        tone="good" if here else "",
+        word="no data here yet" if state == "missing" else state,
+        tone="good" if state == "ready" else "",
         group=_GROUPS[task.group],
         chosen=chosen,
     )

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from mlae_lab.core.catalog import task
 from mlae_lab.core.patterns import pattern
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.places import PACKAGE, PAGES
 from mlae_lab.runs.store import RunStore
+from mlae_lab.ui.task_view import task_card
+from tests.data.trees import make_vtab
 
 NAMES = sorted(path.stem for path in PAGES.glob("*.py"))
 
@@ -159,3 +162,12 @@ def test_the_papers_setting_for_a_task_is_one_click(
     assert not at.exception
     plan = at.session_state["draft"].plan
     assert plan.row_rates() == (0.5,) * 12 and plan.coefficient_init == 4.0
+
+
+def test_a_card_says_ready_only_where_nothing_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLAE_LAB_DATA", str(tmp_path))
+    make_vtab(tmp_path / "vtab-1k", "svhn")
+    lost = make_vtab(tmp_path / "vtab-1k", "dtd")
+    next((lost / "images" / "val200").iterdir()).unlink()
+    words = {name: task_card(task(name), chosen=False).word for name in ("digits", "svhn", "dtd", "cifar")}
+    assert words == {"digits": "ready", "svhn": "ready", "dtd": "partial", "cifar": "no data here yet"}
