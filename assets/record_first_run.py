@@ -12,10 +12,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from mlae_lab.core import catalog  # noqa: E402
-from mlae_lab.core.defaults import FIRST_RUN  # noqa: E402
-from mlae_lab.core.events import Evaluation, ExpertStats, TrainStep  # noqa: E402
-from mlae_lab.training.trainer import fit, prepare  # noqa: E402
+from mlae_lab.core import catalog
+from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.events import Evaluation, ExpertStats, TrainStep
+from mlae_lab.training.setup import prepare
+from mlae_lab.training.trainer import fit
 
 PLAY_SECONDS = 14
 

@@ -20,12 +20,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mlae_lab.core import catalog  # noqa: E402
-from mlae_lab.core.config import RunConfig  # noqa: E402
-from mlae_lab.core.defaults import FIRST_RUN  # noqa: E402
-from mlae_lab.core.events import Evaluation  # noqa: E402
-from mlae_lab.core.patterns import dense, uniform  # noqa: E402
-from mlae_lab.training.trainer import fit, prepare  # noqa: E402
+from mlae_lab.core import catalog
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.events import Evaluation
+from mlae_lab.core.patterns import dense, uniform
+from mlae_lab.training.setup import prepare
+from mlae_lab.training.trainer import fit
 
 BASE = replace(FIRST_RUN, protocol="test", evaluations=1)
 ROWS: dict[str, RunConfig] = {

@@ -26,11 +26,12 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mlae_lab.core.config import RunConfig  # noqa: E402
-from mlae_lab.core.events import TrainStep  # noqa: E402
-from mlae_lab.core.patterns import uniform  # noqa: E402
-from mlae_lab.model.experts import MLAELinear  # noqa: E402
-from mlae_lab.training.trainer import fit, prepare  # noqa: E402
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import TrainStep
+from mlae_lab.core.patterns import uniform
+from mlae_lab.model.experts import MLAELinear
+from mlae_lab.training.setup import prepare
+from mlae_lab.training.trainer import fit
 
 BATCH, TOKENS, WIDTH, HEADS, LAYERS, RANK = 64, 37, 128, 4, 12, 8
 ROUNDS, STEPS = 5, 6

@@ -20,11 +20,11 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mlae_lab.core.patterns import uniform  # noqa: E402
-from mlae_lab.model.backbones import build  # noqa: E402
-from mlae_lab.model.experts import MLAELinear  # noqa: E402
-from mlae_lab.model.inject import inject  # noqa: E402
-from mlae_lab.training.trainer import choose_device, choose_precision  # noqa: E402
+from mlae_lab.core.patterns import uniform
+from mlae_lab.model.backbones import build
+from mlae_lab.model.experts import MLAELinear
+from mlae_lab.model.inject import inject
+from mlae_lab.training.setup import choose_device, choose_precision
 
 
 def branch(layer: MLAELinear, x: torch.Tensor) -> torch.Tensor:

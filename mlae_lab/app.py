@@ -8,14 +8,20 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parents[1]
 sys.path[:] = [str(_ROOT), *(p for p in sys.path if Path(p).resolve() != _ROOT / "mlae_lab")]
 
-import streamlit as st  # noqa: E402
+import streamlit as st
 
-from mlae_lab.places import ASSETS  # noqa: E402
-from mlae_lab.ui import draft, navigation, page  # noqa: E402
+from mlae_lab.places import ASSETS
+from mlae_lab.ui import draft, gate, navigation, page, visitor
+from mlae_lab.ui.run_strip import run_strip
 
 st.set_page_config(page_icon=str(ASSETS / "icon.png"), layout="wide")
 st.logo(str(ASSETS / "logo.svg"), size="large")
 page.dress()
+visitor.keep_cookies(login=gate.pass_or_stop())
 chosen = st.navigation(navigation.sections())
+with st.sidebar:
+    run_strip()
+visitor.name_field()
+gate.note()
 draft.entered(chosen.url_path)
 chosen.run()

@@ -8,8 +8,7 @@ import streamlit as st
 
 from mlae_lab.core import catalog
 from mlae_lab.core.defaults import FIRST_RUN
-from mlae_lab.runs.supervisor import launch
-from mlae_lab.ui import page, reads
+from mlae_lab.ui import page, reads, run_actions
 from mlae_lab.ui.navigation import go, link
 from mlae_lab.ui.replay import replay
 from mlae_lab.ui.run_cards import run_cards
@@ -22,14 +21,14 @@ page.heading(
 replay(key="home_replay")
 with st.container(horizontal=True, vertical_alignment="center", gap="small"):
     if st.button("Watch a mask learn · about a minute", type="primary", key="home_first_run"):
-        go("train", run=launch(reads.store(), FIRST_RUN).id)
+        go("train", run=run_actions.start(FIRST_RUN))
     for task in catalog.TASKS:
         if (
             task.bundled
             and task.name != FIRST_RUN.task
             and st.button(f"… on {task.title}", key=f"home_run_{task.name}")
         ):
-            go("train", run=launch(reads.store(), replace(FIRST_RUN, task=task.name)).id)
+            go("train", run=run_actions.start(replace(FIRST_RUN, task=task.name)))
 page.note(
     "The button makes the recorded run again on this machine, from the same seed; another kind of processor rounds "
     "otherwise and may end a point or two away. Nothing is downloaded."

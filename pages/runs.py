@@ -1,61 +1,54 @@
-"""Runs: all of them, newest first, each with its mask; open, stop, delete."""
+"""Runs: what runs, what waits and in which order, and everything that is over."""
 
 from __future__ import annotations
 
+import tempfile
 from html import escape
+from pathlib import Path
 
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.runs import supervisor
+from mlae_lab.runs import commands, parcel
+from mlae_lab.runs.liveness import stalled_for
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, StoreError
-from mlae_lab.ui import page, reads
+from mlae_lab.ui import page, reads, run_actions, visitor
 from mlae_lab.ui.navigation import go, link
 from mlae_lab.ui.run_cards import accuracy_text
 from mlae_lab.ui.thumbnails import mask_image
 
-page.heading("Runs", f"Everything that was started with this store: {reads.store().folder}.")
-if complaint := st.session_state.pop("runs_complaint", None):
-    st.warning(complaint)
+_SHOWN = 100
+page.heading("Runs", f"Everything that was started with this store: {escape(str(reads.store().folder))}.")
 
 
-def act(run: Run) -> None:
-    """The one button that fits the run's state."""
-    if run.status.is_over:
-        if st.button("Delete", key=f"runs_delete_{run.id}"):
-            try:
-                reads.store().delete(run.id)
-            except StoreError as error:
-                st.session_state["runs_complaint"] = f"{error}."
-            st.rerun()
-    elif st.button(
-        "Cancel" if run.status is Status.QUEUED else "Stop",
-        key=f"runs_stop_{run.id}",
-        disabled=run.status is Status.STOPPING,
-    ):
-        supervisor.stop(reads.store(), run.id)
-        st.rerun()
-
-
-def row(run: Run) -> None:
+def row(run: Run, size: int, place: str = "", alone: bool = True) -> None:
     config = run.config
-    picture, what, number, status, buttons = st.columns([0.8, 4.4, 1.6, 1.7, 2.6], vertical_alignment="center")
+    picture, what, number, status, buttons = st.columns([0.8, 4.2, 1.5, 1.7, 3.0], vertical_alignment="center")
     if config.method == "mlae":
         picture.html(f'<img class="lab-thumb" src="{mask_image(config.plan)}" alt="">')
+    relation = f" · {run.relation} from {run.parent}" if run.parent else f" · {run.relation}" if run.relation else ""
+    reason = run.reason
+    if run.status.is_active and (silent := stalled_for(reads.store().paths(run.id))) is not None:
+        reason = f"stalled: it lives, and has made no progress for {page.seconds_text(silent)}"
     what.html(
         f'<div class="lab-choice"><b>{escape(catalog.task(config.task).title)}</b><span>{config.what} · {config.epochs} epochs · '
-        f"lr {config.learning_rate:g} · seed {config.seed} · {catalog.backbone(config.backbone).title}</span>"
+        f"lr {config.learning_rate:g} · seed {config.seed} · {escape(catalog.backbone(config.backbone).title)}</span>"
         + f"<small>{escape(' · '.join((config.badge.data, config.badge.protocol, config.badge.preprocessing)))}</small>"
-        + (f"<small>{escape(run.reason)}</small>" if run.reason else "")
+        + f"<small>{escape(visitor.name_of(run.owner))} · {page.bytes_text(size)}{escape(relation)}</small>"
+        + (f"<small>{escape(reason)}</small>" if reason else "")
         + "</div>"
     )
     number.html(f'<div class="lab-choice"><b>{accuracy_text(run)}</b><span>last epoch</span></div>')
-    status.html(page.status_word(run.status))
+    status.html(page.status_word(run.status) + (f"<br><small>{place}</small>" if place else ""))
     with buttons.container(horizontal=True, vertical_alignment="center", gap="small"):
         if st.button("Open", key=f"runs_open_{run.id}"):
             go("train", run=run.id)
-        act(run)
+        run_actions.controls(run, "runs")
+        if run.status is Status.QUEUED:
+            run_actions.reorder(run, "runs", alone)
+        if run.status.is_over:
+            run_actions.more(run, "runs")
 
 
 runs = reads.runs()
@@ -66,20 +59,75 @@ if not runs:
 live = any(not run.status.is_over for run in runs)
 
 
-@st.fragment(run_every=2.0 if live else None)
+@st.fragment(run_every=2.0 if live else 5.0)  # others start runs, too
 def table() -> None:
+    run_actions.complaint()
     found = reads.runs()
-    for run in found[:100]:
+    sizes = commands.disk_use(reads.store())
+    order = [run.id for run in reads.store().queue()]
+    now = [run for run in found if run.status.is_active]
+    waiting = sorted((run for run in found if run.status is Status.QUEUED), key=lambda run: (run.id not in order, order.index(run.id) if run.id in order else 0))  # fmt: skip
+    over = [run for run in found if run.status.is_over]
+    if now or waiting:
+        page.section("Now and next")
+    for run in (*now, *waiting):
+        place = f"{order.index(run.id) + 1}. in the queue" if run.id in order else ""
+        alone = sum(other.owner == run.owner for other in waiting) < 2
         with st.container(key=f"runs_row_{run.id}"):
-            row(run)
+            row(run, sizes[run.id].total if run.id in sizes else 0, place, alone)
+    if over and (now or waiting):
+        page.section("Over")
+    for run in over[:_SHOWN]:
+        with st.container(key=f"runs_row_{run.id}"):
+            row(run, sizes[run.id].total if run.id in sizes else 0)
     measured = [vars(run.config.badge) for run in found if accuracy_text(run) != "–"]
     differing = [name for name in (measured[0] if measured else ()) if len({badge[name] for badge in measured}) > 1]
     if differing:
         page.note(f"These runs differ in {', '.join(differing)}: such accuracies do not stand on one scale.")
-    if len(found) > 100:
-        page.note(f"The 100 newest of {len(found)} runs. `mlae_lab runs` lists all.")
-    if live and not any(not run.status.is_over for run in found):
+    if len(over) > _SHOWN:
+        page.note(f"The {_SHOWN} newest of {len(over)} runs that are over. `mlae_lab runs` lists all.")
+    total = sum(use.total for use in sizes.values())
+    if found:
+        page.note(f"{len(found)} runs take {page.bytes_text(total)}; the disk has {page.bytes_text(commands.free_bytes(reads.store()))} free.")  # fmt: skip
+    if live != any(not run.status.is_over for run in found):
         st.rerun()
 
 
 table()
+
+away = parcel.archived(reads.store())
+if away:
+    with st.expander(f"Put away ({len(away)})"):
+        for entry in away:
+            text, back = st.columns([5, 1], vertical_alignment="center")
+            what = (
+                f"unreadable: {entry.trouble}"
+                if entry.trouble
+                else f"{catalog.task(entry.task).title}, {entry.status.value}"
+            )
+            text.html(
+                f'<div class="lab-choice"><b>{entry.id}</b><span>{escape(what)} · {page.bytes_text(entry.bytes)}</span></div>'
+            )
+            if not entry.trouble and back.button("Bring back", key=f"runs_restore_{entry.id}"):
+                try:
+                    parcel.restore(reads.store(), entry.id)
+                except (StoreError, parcel.ParcelError) as error:
+                    st.warning(f"{error}.")
+                else:
+                    st.rerun()
+with st.expander("Take in a run from a file"):
+    given = st.file_uploader("A run that was saved as a file", type=[parcel.SUFFIX.lstrip(".")], key="runs_import")
+    if given is not None and st.button("Take it in", key="runs_import_go"):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / f"given{parcel.SUFFIX}"
+            file.write_bytes(given.getvalue())
+            try:
+                taken = parcel.import_run(reads.store(), file, visitor.current())
+            except (StoreError, parcel.ParcelError) as error:
+                text = str(error).replace(str(file), given.name)
+                st.warning(f"{text[:1].upper()}{text[1:]}.")
+            else:
+                go("train", run=taken.id)
+    page.note(
+        "A file from a stranger is read as plain data: its settings and numbers are checked, nothing in it is run."
+    )

@@ -13,12 +13,13 @@ from mlae_lab.core.plan import PlanError
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.tasks import located, ready
 from mlae_lab.runs.store import StoreError
-from mlae_lab.runs.supervisor import launch
-from mlae_lab.ui import draft, page, reads
+from mlae_lab.ui import draft, page, reads, run_actions
 from mlae_lab.ui.bench import bench
+from mlae_lab.ui.continue_view import continue_panel, lineage
 from mlae_lab.ui.fetch_view import fetch_panel
 from mlae_lab.ui.navigation import go, link
 from mlae_lab.ui.needs import missing
+from mlae_lab.ui.pair_view import pair_panel
 from mlae_lab.ui.settings_view import choices, settings
 from mlae_lab.ui.task_view import take_tuned
 
@@ -34,16 +35,17 @@ def watch(run_id: str) -> None:
         return
     page.heading(f"{escape(catalog.task(run.config.task).title)}, {run.config.what}")
     bench(run_id)
-    if run.status.is_over:
-        again, inside, new = st.columns([1, 1, 3])
-        with inside:
-            if run.config.method == "mlae":
-                link("experts", "Look at its experts", run=run.id)
-        with again:
-            if st.button("Run it again", key="train_again"):
-                go("train", run=launch(reads.store(), run.config).id)
-        with new:
-            link("train", "Set up another run", task=run.config.task, mask=run.config.plan.code)
+    lineage(run)
+    with st.container(horizontal=True, gap="medium"):
+        if run.config.method == "mlae" and run.status.is_over:
+            link("experts", "Look at its experts", run=run.id)
+        link("train", "Set up another run", task=run.config.task, mask=run.config.plan.code)
+    if run.config.method == "mlae":
+        with st.expander("Same everything, other mask"):
+            pair_panel(run)
+        if run.status.is_over and reads.store().paths(run.id).checkpoints():
+            with st.expander("Go on from a checkpoint with the mask on the canvas"):
+                continue_panel(run)
     with st.expander("The command that does the same"):
         st.code(run.config.command(), language="bash", wrap_lines=True)
 
@@ -62,7 +64,7 @@ def design() -> None:
         choices(draft.current())
     try:
         before = draft.current().backbone
-        config = draft.change(**settings(draft.current()))
+        config = draft.filled_in(**settings(draft.current()))
         if config.backbone != before:
             st.rerun()  # the mask in the line above may have other layers now
         if lacking := missing(config):
@@ -72,13 +74,13 @@ def design() -> None:
             else:
                 fetch_panel(config.backbone)
         elif st.button("Start the run", type="primary", key="train_start"):
-            go("train", run=launch(reads.store(), located(config)).id)
+            go("train", run=run_actions.start(located(config)))
         with st.expander("The command that does the same"):
             st.code(config.command(), language="bash", wrap_lines=True)
     except (ConfigError, PlanError, catalog.CatalogError, DataError) as error:
         text = str(error)
         st.error(f"{text[:1].upper()}{text[1:]}.")
-    draft.write_address("task", "mask")
+    draft.write_address("task", "mask", "set")
     page.note(
         f"A short run shows how a mask learns, not how well it can do. The paper trains 500 epochs and masks pay in long "
         f"runs: in {FIRST_RUN.epochs} epochs a dense mask usually leads one that drops half of its experts."

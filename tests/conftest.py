@@ -57,18 +57,31 @@ def small_vit() -> Callable[..., VisionTransformer]:
 
 @pytest.fixture
 def lab_store(tmp_path: Path) -> Iterator[RunStore]:
-    """A store of its own; whatever still runs in it when the test ends is killed."""
-    from mlae_lab.runs import supervisor
+    """A store of its own; whatever still runs in it when the test ends is killed, its supervisor too."""
     from mlae_lab.runs.store import RunStore
 
     store = RunStore(tmp_path / "lab")
     yield store
-    for run in store.runs():
-        if not run.status.is_over:
-            supervisor.stop(store, run.id, now=True)
-    for child in supervisor._children:
-        child.wait(timeout=30)
-    supervisor.reconcile(store)
+    clear(store)
+
+
+def clear(store: RunStore) -> None:
+    """Leave nothing behind that runs in this store."""
+    from mlae_lab.runs import paths, supervisor
+    from mlae_lab.runs.status import Status
+
+    deadline = time.monotonic() + 60
+    while True:
+        for run in store.open_runs():
+            supervisor.end_at_once(store, run.id)
+            store.move(run.id, Status.STOPPED, "the test is over")
+        for child in supervisor._children:
+            child.kill()
+            child.wait(timeout=30)
+        if not supervisor.is_supervised(store) and not store.open_runs():
+            return
+        assert time.monotonic() < deadline, paths.supervisor_log(store.folder).read_text()
+        time.sleep(0.1)
 
 
 @pytest.fixture

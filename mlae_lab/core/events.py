@@ -43,6 +43,18 @@ class Started:
 
 
 @dataclass(frozen=True)
+class Resumed:
+    """Before the first step of a run that goes on from a checkpoint. epoch, step: of the last step that it holds;
+    seconds: trained before; source: "" for the run's own checkpoint, else the run that it was taken from."""
+
+    kind: ClassVar[str] = "resumed"
+    epoch: int
+    step: int
+    seconds: float
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class TrainStep:
     """After every optimizer step. step and epoch count from 1; loss: mean cross-entropy of the batch;
     accuracy: of the training batch in percent; drawn: experts that took part; seconds: since the first step began."""
@@ -59,7 +71,7 @@ class TrainStep:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """After an evaluated epoch. split: "val" or "test"; accuracy: top-1 in percent, all experts on and
+    """After an evaluated epoch, behind the `ExpertStats` and `SimilarityStats` of the same moment. split: "val" or "test"; accuracy: top-1 in percent, all experts on and
     unscaled; loss: mean cross-entropy; seconds: since the first step began, evaluation included."""
 
     kind: ClassVar[str] = "evaluation"
@@ -106,7 +118,7 @@ class SimilarityStats:
 
 @dataclass(frozen=True)
 class Saved:
-    """The adapter of this epoch lies on disk. bytes: size of the file."""
+    """Adapter and checkpoint after this step lie on disk. bytes: size of the adapter file."""
 
     kind: ClassVar[str] = "saved"
     epoch: int
@@ -114,9 +126,9 @@ class Saved:
     bytes: int
 
 
-Event = Preparing | Started | TrainStep | Evaluation | ExpertStats | SimilarityStats | Saved
+Event = Preparing | Started | Resumed | TrainStep | Evaluation | ExpertStats | SimilarityStats | Saved
 KINDS: dict[str, type] = {
-    e.kind: e for e in (Preparing, Started, TrainStep, Evaluation, ExpertStats, SimilarityStats, Saved)
+    e.kind: e for e in (Preparing, Started, Resumed, TrainStep, Evaluation, ExpertStats, SimilarityStats, Saved)
 }
 
 

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -22,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from mlae_lab import locks
 from mlae_lab.core.hosts import Remote, remote
 from mlae_lab.data.fetch import fetch, ready_folder
 from mlae_lab.data.progress import Cancelled, FetchError, Progress
@@ -90,7 +90,9 @@ def watch(name: str, into: Path) -> FetchState:
     """The state of a fetch now; it costs two file reads. Raises HostError for a name with nothing to fetch."""
     wanted, into = remote(name), into.expanduser().absolute()
     folder = _folder(wanted, into)
-    alive = _is_alive(folder)  # before the state is read, so that a process that ends in between is not called lost
+    alive = locks.held(
+        folder / "lock"
+    )  # before the state is read, so that a process that ends in between is not called lost
     status, progress, reason = _read(folder)
     if alive:
         return FetchState("running", progress if status == "running" else None)
@@ -109,7 +111,7 @@ def watch(name: str, into: Path) -> FetchState:
 def cancel(name: str, into: Path) -> None:
     """Ask a fetch to stop, which it does within about a second; what it has is kept. Without one it does nothing."""
     folder = _folder(remote(name), into.expanduser().absolute())
-    if _is_alive(folder):
+    if locks.held(folder / "lock"):
         (folder / "cancel").touch()
 
 
@@ -171,34 +173,14 @@ def _take(wanted: Remote, into: Path) -> int | None:
     folder = _folder(wanted, into)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock = locks.take(folder / "lock")
     except OSError as error:
         raise FetchError(
             f"{into} cannot be written ({error.strerror}): choose another folder with --into or MLAE_LAB_DATA"
         ) from None
-    for _ in range(5):  # somebody who only looks (`_is_alive`) holds it for a moment too
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            (folder / "cancel").unlink(missing_ok=True)
-            return lock
-        except BlockingIOError:
-            time.sleep(0.02)
-    os.close(lock)
-    return None
-
-
-def _is_alive(folder: Path) -> bool:
-    try:
-        probe = os.open(folder / "lock", os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(probe)
+    if lock is not None:
+        (folder / "cancel").unlink(missing_ok=True)
+    return lock
 
 
 def _write(folder: Path, status: Status, progress: Progress | None = None, reason: str | None = None) -> None:

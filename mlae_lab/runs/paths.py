@@ -1,10 +1,19 @@
 """The only place that names files of the store.
 
-<store>/lab.sqlite            runs and their events (`runs.store`)
-<store>/making.lock           held for the moment in which a new store gets its tables
+<store>/lab.sqlite            runs, their events, drafts (`runs.store`)
+<store>/making.lock           held for the moment in which a store gets or changes its tables
+<store>/supervisor.lock       held by the store's supervisor for as long as it lives
+<store>/supervisor.log        what the supervisor printed
+<store>/login.salt            32 random bytes that go into the key of login cookies (`ui.gate`); for its owner only
+<store>/archive/<run>.mlae    runs put away, each as one file (`runs.parcel`)
 <store>/runs/<run>/lock       held by the run's process for as long as it lives
 <store>/runs/<run>/log.txt    what the process printed, with the traceback if it failed
-<store>/runs/<run>/adapter.safetensors   experts and head after the last evaluated epoch
+<store>/runs/<run>/pulse      when it last got on (`runs.liveness`)
+<store>/runs/<run>/end.json   the last word of the process, written in place (`runs.liveness`)
+<store>/runs/<run>/adapter.safetensors     experts and head as last saved
+<store>/runs/<run>/checkpoint.safetensors  everything that a resumed run needs, the newest
+<store>/runs/<run>/start.safetensors       for a continued run: its parent's checkpoint that it starts from
+<store>/runs/<run>/checkpoints/epoch-00004.safetensors   the same after some evaluated epochs
 """
 
 from __future__ import annotations
@@ -14,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _RUN_ID = re.compile(r"[a-z2-7]{8}")
+_CHECKPOINT = re.compile(r"epoch-(\d{5})\.safetensors")
+LAST = "last"
 
 
 def is_run_id(text: str) -> bool:
@@ -26,8 +37,25 @@ def database(store: Path) -> Path:
 
 
 def making(store: Path) -> Path:
-    """Locked by the one process that makes a new store's tables."""
+    """Locked by the one process that makes or changes a store's tables."""
     return store / "making.lock"
+
+
+def supervisor_lock(store: Path) -> Path:
+    return store / "supervisor.lock"
+
+
+def supervisor_log(store: Path) -> Path:
+    return store / "supervisor.log"
+
+
+def login_salt(store: Path) -> Path:
+    return store / "login.salt"
+
+
+def archived(store: Path, run: str) -> Path:
+    """Where a run lies that was put away."""
+    return store / "archive" / f"{RunPaths(store, run).run}.mlae"
 
 
 @dataclass(frozen=True)
@@ -54,5 +82,38 @@ class RunPaths:
         return self.folder / "log.txt"
 
     @property
+    def pulse(self) -> Path:
+        return self.folder / "pulse"
+
+    @property
+    def end(self) -> Path:
+        return self.folder / "end.json"
+
+    @property
     def adapter(self) -> Path:
         return self.folder / "adapter.safetensors"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The newest checkpoint."""
+        return self.folder / "checkpoint.safetensors"
+
+    @property
+    def start(self) -> Path:
+        return self.folder / "start.safetensors"
+
+    def checkpoint_after(self, epoch: int) -> Path:
+        """The checkpoint kept after an epoch."""
+        return self.folder / "checkpoints" / f"epoch-{epoch:05d}.safetensors"
+
+    def checkpoints(self) -> dict[str, Path]:
+        """What a run can go on from: "last", then the kept epochs as "1", "2", ..., oldest first."""
+        found = {LAST: self.checkpoint} if self.checkpoint.is_file() else {}
+        try:
+            names = sorted(path.name for path in (self.folder / "checkpoints").iterdir())
+        except OSError:
+            names = []
+        for name in names:
+            if match := _CHECKPOINT.fullmatch(name):
+                found[str(int(match[1]))] = self.folder / "checkpoints" / name
+        return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlae_lab.core.events import Evaluation, SimilarityStats, Started, TrainStep, mean_of
+from mlae_lab.runs.liveness import stalled_for
 from mlae_lab.runs.store import Run, RunStore
 
 
@@ -50,5 +51,8 @@ def state(store: RunStore, run: Run) -> dict:
         "epoch": step.epoch if isinstance(step, TrainStep) else 0,
         "step": step.step if isinstance(step, TrainStep) else 0,
         f"{run.config.protocol}_accuracy": evaluation.accuracy if isinstance(evaluation, Evaluation) else None,
+        "stalled_seconds": stalled_for(store.paths(run.id)) if run.status.is_active else None,
+        "owner": run.owner or None, "attempt": run.attempt, "checkpoints": list(store.paths(run.id).checkpoints()),
+        "parent": run.parent or None, "relation": run.relation or None,
         "config_hash": run.config_hash, "config": run.config.to_dict(),
     }  # fmt: skip

@@ -1,13 +1,16 @@
 """RunStore: the record of all runs, in one SQLite file. The only SQL of the lab.
 
-    runs    one row per run: id, created, config (JSON, frozen), config_hash, status, reason,
-            device ("cpu" or "cuda"), pid, started, ended (seconds since 1970)
-    events  append-only: id (rises over all runs), run, kind, epoch, step, time, payload (JSON)
+    runs      one row per run: id, created, config (JSON, frozen), config_hash, status, reason, device ("cpu" or
+              "cuda"), pid, started, ended (seconds since 1970); place (in the queue), owner, slot (the device it
+              has: "cpu", "cuda:0", ...), turn (rises with every start), attempt, parent, relation, source (the
+              parent's checkpoint that it starts from), data_folder
+    events    append-only: id (rises over all runs), run, kind, epoch, step, time, payload (JSON)
+    gone      runs that were deleted or archived: id, time, how
+    visitors  one row per browser: id, nickname, draft (JSON), seen
 
-Who writes what: `enqueue` makes the row; after that only the run's own process appends events and
-moves the status forward, with two exceptions: a person asks to stop (queued or running), and
-`mark_gone` closes a run whose process is provably dead. A final status never changes. Readers
-ask for events after the last id they saw.
+Who writes what: `enqueue` makes the row; the store's supervisor gives it its turn; after that only the run's own
+process appends events and moves the status forward, with three exceptions: a person asks to stop or to resume,
+and the supervisor closes a run whose process is provably dead. Readers ask for events after the last id they saw.
 """
 
 from __future__ import annotations
@@ -20,29 +23,50 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.runs import paths
-from mlae_lab.runs.status import ACTIVE, Status
+from mlae_lab.runs.status import ACTIVE, RESUMABLE, Status
+from mlae_lab.runs.turns import in_turn
 
-SCHEMA = 1
+SCHEMA = 2
+PATIENCE = 30.0  # seconds that a writer waits for another one
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _FINAL = tuple(s.value for s in Status if s.is_over)
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS runs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, created REAL NOT NULL,
-    config TEXT NOT NULL, config_hash TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
-    device TEXT NOT NULL, pid INTEGER, started REAL, ended REAL);
-CREATE TABLE IF NOT EXISTS events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, kind TEXT NOT NULL, epoch INTEGER, step INTEGER,
-    time REAL NOT NULL, payload TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS events_of_run ON events (run, id);
-CREATE INDEX IF NOT EXISTS events_of_kind ON events (run, kind, id);
-"""
+_TABLES = (
+    """CREATE TABLE runs (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, created REAL NOT NULL,
+        config TEXT NOT NULL, config_hash TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
+        device TEXT NOT NULL, pid INTEGER, started REAL, ended REAL)""",
+    """CREATE TABLE events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, kind TEXT NOT NULL, epoch INTEGER, step INTEGER,
+        time REAL NOT NULL, payload TEXT NOT NULL)""",
+    "CREATE INDEX events_of_run ON events (run, id)",
+    "CREATE INDEX events_of_kind ON events (run, kind, id)",
+)
+# What brings a store from one schema to the next; index 0 makes the first.
+_CHANGES: tuple[tuple[str, ...], ...] = (
+    _TABLES,
+    (
+        "ALTER TABLE runs ADD COLUMN place REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE runs ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE runs ADD COLUMN slot TEXT",
+        "ALTER TABLE runs ADD COLUMN turn INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE runs ADD COLUMN attempt INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE runs ADD COLUMN parent TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE runs ADD COLUMN relation TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE runs ADD COLUMN source TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE runs ADD COLUMN data_folder TEXT NOT NULL DEFAULT ''",
+        "UPDATE runs SET place = number, slot = device",
+        "CREATE TABLE gone (id TEXT PRIMARY KEY, time REAL NOT NULL, how TEXT NOT NULL)",
+        """CREATE TABLE visitors (
+            id TEXT PRIMARY KEY, nickname TEXT NOT NULL DEFAULT '', draft TEXT NOT NULL DEFAULT '', seen REAL NOT NULL)""",
+    ),
+)
 
 
 class StoreError(RuntimeError):
@@ -50,8 +74,20 @@ class StoreError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where a run comes from. parent: the run that it was made from, "" for none; relation: "retry", "duplicate",
+    "paired", "continued" or "imported"; source: for "continued" the parent's checkpoint, as `RunPaths.checkpoints`
+    names it."""
+
+    parent: str = ""
+    relation: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
 class Run:
-    """One row. reason: one sentence for failed, lost and stopped. Times in seconds since 1970."""
+    """One row. reason: one sentence for failed, lost and stopped. Times in seconds since 1970. slot: the device it
+    has or had. attempt: how often it was started. owner: a visitor's id, "cli:NAME", or "" where nobody knows."""
 
     id: str
     created: float
@@ -63,6 +99,15 @@ class Run:
     pid: int | None
     started: float | None
     ended: float | None
+    place: float = 0.0
+    owner: str = ""
+    slot: str | None = None
+    turn: int = 0
+    attempt: int = 0
+    parent: str = ""
+    relation: str = ""
+    source: str = ""
+    data_folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,8 +119,18 @@ class Stored:
     event: ev.Event
 
 
+@dataclass(frozen=True)
+class Visitor:
+    """A browser. draft: JSON of its draft, "" for none. seen: seconds since 1970."""
+
+    id: str
+    nickname: str = ""
+    draft: str = ""
+    seen: float = 0.0
+
+
 class RunStore:
-    """Open the store in a folder, made if it is missing.
+    """Open the store in a folder, made if it is missing; one of an older lab is brought up to date.
 
     folder: every file of the store lies below it. Any number of processes may open it at once.
     Raises StoreError if the folder cannot be written or a newer lab made the store.
@@ -83,47 +138,71 @@ class RunStore:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder).expanduser().absolute()
+        self._anchor: sqlite3.Connection | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             version = self._version()
             if version < SCHEMA:
                 with paths.making(self.folder).open("w") as turn:  # SQLite does not wait while the journal mode changes
                     fcntl.flock(turn, fcntl.LOCK_EX)
-                    version = self._version() or self._make()
+                    version = self._changed(self._version())
             if version > SCHEMA:
                 raise StoreError(
                     f"{self.folder} was written by a newer lab (schema {version}, this one knows {SCHEMA}): "
                     "update this lab or choose another --store"
                 )
+            # While one connection has read, SQLite's two files beside the database exist: without it the first who
+            # looks on a full disk could not make them, and nothing could be read.
+            self._anchor = sqlite3.connect(paths.database(self.folder), timeout=PATIENCE, check_same_thread=False)
+            self._anchor.execute("SELECT COUNT(*) FROM runs").fetchone()
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{self.folder} cannot be used as a store ({error}): choose a writable folder") from None
+
+    def __del__(self) -> None:
+        if self._anchor is not None:
+            self._anchor.close()
 
     def _version(self) -> int:
         with self._connection() as db:
             return db.execute("PRAGMA user_version").fetchone()[0]
 
-    def _make(self) -> int:
-        with self._connection() as db:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.executescript(_TABLES)
-            db.execute(f"PRAGMA user_version={SCHEMA}")
-        return SCHEMA
+    def _changed(self, version: int) -> int:
+        """Bring the tables from a version to this lab's, all of it or nothing. Returns the version they have then."""
+        if version == 0:
+            with self._connection() as db:
+                db.execute("PRAGMA journal_mode=WAL")
+        with self._connection(write=True) as db:
+            for number, statements in enumerate(_CHANGES[version:], version + 1):
+                for statement in statements:
+                    db.execute(statement)
+                version = number
+            db.execute(f"PRAGMA user_version={version}")
+        return version
 
     @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: committed on leaving, rolled back on an exception."""
-        db = sqlite3.connect(paths.database(self.folder), timeout=30)
+    def _connection(self, write: bool = False, patience: float = PATIENCE) -> Iterator[sqlite3.Connection]:
+        """One transaction: committed on leaving, rolled back on an exception. write: locked from its beginning.
+        patience: seconds to wait for another writer."""
+        db = sqlite3.connect(paths.database(self.folder), timeout=patience, isolation_level=None)
         try:
             db.execute("PRAGMA synchronous=NORMAL")
-            with db:
+            if not write:
                 yield db
+                return
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+            db.execute("COMMIT")
         finally:
             db.close()
 
     def paths(self, run: str) -> paths.RunPaths:
         return paths.RunPaths(self.folder, run)
 
-    # ------------------------------------------------------------ writing
+    # ------------------------------------------------------------ runs
 
     def reserve(self) -> str:
         """A new run's name and folder, before the run itself exists."""
@@ -131,71 +210,47 @@ class RunStore:
         self.paths(run).folder.mkdir(parents=True)
         return run
 
-    def enqueue(self, config: RunConfig, device: str, run: str | None = None) -> Run:
-        """Record a run as queued, its config frozen.
+    def enqueue(
+        self,
+        config: RunConfig,
+        device: str,
+        owner: str = "",
+        origin: Origin = Origin(),
+        data_folder: str = "",
+        run: str | None = None,
+    ) -> Run:
+        """Record a run as queued, its config frozen, behind all that wait.
 
-        device: "cpu" or "cuda". run: a reserved name, by default a new one. Returns the run.
+        device: "cpu" or "cuda". data_folder: where its process looks for pictures, "" for the usual place. run: a
+        reserved name, by default a new one.
         """
         run = run or self.reserve()
-        with self._connection() as db:
+        with self._connection(write=True) as db:
             db.execute(
-                "INSERT INTO runs (id, created, config, config_hash, status, device) VALUES (?, ?, ?, ?, ?, ?)",
-                (run, time.time(), json.dumps(config.to_dict()), config.hash, Status.QUEUED.value, device),
-            )
+                f"""INSERT INTO runs (id, created, config, config_hash, status, device, owner, parent, relation, source,
+                    data_folder, place) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {_BEHIND_ALL})""",
+                (run, time.time(), json.dumps(config.to_dict()), config.hash, Status.QUEUED.value, device, owner,
+                 origin.parent, origin.relation, origin.source, data_folder),
+            )  # fmt: skip
         return self.run(run)
 
-    def claim(self, run: str, pid: int) -> bool:
-        """Move a queued run to starting if it is first in its device's queue and the device is free.
+    def insert(self, run: Run, events: Sequence[tuple[float, ev.Event]]) -> None:
+        """Put a run that is over, with its past, into the store: one that comes from elsewhere. events: (time, event).
 
-        One statement, so of any number of callers one wins. Called by the run's own process.
+        Raises StoreError if its name is taken.
         """
-        busy = ", ".join(f"'{s.value}'" for s in ACTIVE)
-        with self._connection() as db:
-            won = db.execute(
-                f"""UPDATE runs SET status = 'starting', pid = :pid, started = (julianday('now') - 2440587.5) * 86400
-                    WHERE id = :run AND status = 'queued'
-                    AND NOT EXISTS (SELECT 1 FROM runs AS o WHERE o.device = runs.device AND o.status IN ({busy}))
-                    AND number = (SELECT MIN(number) FROM runs AS o WHERE o.device = runs.device AND o.status = 'queued')
-                """,
-                {
-                    "pid": pid,
-                    "run": run,
-                },  # the clock is SQLite's, read when the lock is held: starts are in queue order
-            )
-            return won.rowcount == 1
-
-    def move(self, run: str, to: Status, reason: str = "", only_from: Sequence[Status] = ()) -> bool:
-        """Change a status that is not final. only_from: the states from which this move is meant.
-
-        Returns whether the run moved.
-        """
-        allowed = [s.value for s in (only_from or tuple(s for s in Status if not s.is_over)) if not s.is_over]
-        marks = ", ".join("?" * len(allowed))
-        with self._connection() as db:
-            moved = db.execute(
-                f"UPDATE runs SET status = ?, reason = ?, ended = ? WHERE id = ? AND status IN ({marks})",
-                (to.value, reason, time.time() if to.is_over else None, run, *allowed),
-            )
-            return moved.rowcount == 1
-
-    def append(self, run: str, events: Sequence[ev.Event]) -> None:
-        """Write events in one transaction."""
-        now = time.time()
-        rows = [(run, e.kind, getattr(e, "epoch", None), getattr(e, "step", None), now, ev.to_json(e)) for e in events]
-        with self._connection() as db:
-            db.executemany("INSERT INTO events (run, kind, epoch, step, time, payload) VALUES (?, ?, ?, ?, ?, ?)", rows)
-
-    def delete(self, run: str) -> None:
-        """Forget a run that is over: its row, its events and its folder. Raises StoreError if it is not over."""
-        found = self.run(run)
-        if not found.status.is_over:
-            raise StoreError(f"run {run} is {found.status.value}: stop it before you delete it")
-        with self._connection() as db:
-            db.execute("DELETE FROM events WHERE run = ?", (run,))
-            db.execute("DELETE FROM runs WHERE id = ?", (run,))
-        shutil.rmtree(self.paths(run).folder, ignore_errors=True)
-
-    # ------------------------------------------------------------ reading
+        columns = [name for name in _NAMES if name not in ("place", "pid", "turn", "slot")]
+        values = {name: getattr(run, name) for name in columns}
+        values |= {"config": json.dumps(run.config.to_dict()), "status": run.status.value}
+        try:
+            with self._connection(write=True) as db:
+                db.execute(
+                    f"INSERT INTO runs ({', '.join(columns)}) VALUES ({', '.join(':' + c for c in columns)})", values
+                )
+                _insert_events(db, run.id, events)
+                db.execute("DELETE FROM gone WHERE id = ?", (run.id,))
+        except sqlite3.IntegrityError:
+            raise StoreError(f"run {run.id} is in {self.folder} already") from None
 
     def run(self, run: str) -> Run:
         """One run. Raises StoreError, with what would work, for a name that is not in the store."""
@@ -203,14 +258,137 @@ class RunStore:
             raise StoreError(f"{run!r} is not the name of a run: it has eight letters a-z or digits 2-7")
         with self._connection() as db:
             row = db.execute(f"SELECT {_COLUMNS} FROM runs WHERE id = ?", (run,)).fetchone()
+            gone = None if row else db.execute("SELECT time, how FROM gone WHERE id = ?", (run,)).fetchone()
+        if gone is not None:
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(gone[0]))
+            back = (
+                f": `mlae_lab restore {run}` brings it back" if gone[1] == "archived" else " and cannot be brought back"
+            )
+            raise StoreError(f"run {run} was {gone[1]} on {when}{back}")
         if row is None:
-            raise StoreError(f"run {run} is not in {self.folder}: it was deleted, or it lies in another store")
+            raise StoreError(f"run {run} is not in {self.folder}: it was never there, or it lies in another store")
         return _run(row)
 
     def runs(self) -> list[Run]:
         """All runs, newest first."""
         with self._connection() as db:
             return [_run(row) for row in db.execute(f"SELECT {_COLUMNS} FROM runs ORDER BY number DESC")]
+
+    def open_runs(self) -> list[Run]:
+        """The runs that are not over, oldest first."""
+        ends = ", ".join("?" * len(_FINAL))
+        with self._connection() as db:
+            rows = db.execute(f"SELECT {_COLUMNS} FROM runs WHERE status NOT IN ({ends}) ORDER BY number", _FINAL)
+            return [_run(row) for row in rows]
+
+    def delete(self, run: str, how: str = "deleted") -> None:
+        """Forget a run that is over: its row, its events and its folder; its name is remembered as gone.
+
+        how: "deleted" or "archived". Raises StoreError if it is not over.
+        """
+        self.run(run)
+        with self._connection(write=True) as db:
+            status = db.execute("SELECT status FROM runs WHERE id = ?", (run,)).fetchone()
+            if status is not None and status[0] not in _FINAL:
+                raise StoreError(f"run {run} is {status[0]}: stop it before you delete it")
+            db.execute("INSERT OR REPLACE INTO gone (id, time, how) VALUES (?, ?, ?)", (run, time.time(), how))
+            db.execute("DELETE FROM events WHERE run = ?", (run,))
+            db.execute("DELETE FROM runs WHERE id = ?", (run,))
+        shutil.rmtree(self.paths(run).folder, ignore_errors=True)
+
+    # ------------------------------------------------------------ the queue
+
+    def queue(self) -> list[Run]:
+        """The waiting runs in the order in which they will start, if nobody changes it: device by device, people in turn."""
+        with self._connection() as db:
+            rows = [
+                _run(row)
+                for row in db.execute(
+                    f"SELECT {_COLUMNS} FROM runs WHERE status = 'queued' ORDER BY device, place, number"
+                )
+            ]
+            served = db.execute("SELECT device, owner, MAX(turn) FROM runs GROUP BY device, owner").fetchall()
+        order: list[Run] = []
+        for device in dict.fromkeys(run.device for run in rows):
+            waiting = [(run.owner, run) for run in rows if run.device == device]
+            order += in_turn(waiting, {owner: turn for at, owner, turn in served if at == device})
+        return order
+
+    def reorder(self, run: str, to: str) -> bool:
+        """Move a waiting run among its owner's: "up", "down", "first" or "last". Returns whether it moved."""
+        found = self.run(run)
+        with self._connection(write=True) as db:
+            rows = db.execute(
+                "SELECT id, place FROM runs WHERE status = 'queued' AND device = ? AND owner = ? ORDER BY place, number",
+                (found.device, found.owner),
+            ).fetchall()
+            names = [name for name, _ in rows]
+            if run not in names:
+                return False
+            now = names.index(run)
+            goal = {"up": max(0, now - 1), "down": min(len(names) - 1, now + 1), "first": 0, "last": len(names) - 1}[to]
+            names.insert(goal, names.pop(now))
+            db.executemany(
+                "UPDATE runs SET place = ? WHERE id = ?", [(place, name) for name, (_, place) in zip(names, rows)]
+            )
+        return goal != now
+
+    def claim(self, run: str, slot: str) -> bool:
+        """Give a waiting run its turn on a device that no other run has: it is starting then.
+
+        Of any number of callers one wins. Called by the supervisor, which holds the run's lock.
+        """
+        busy = ", ".join(f"'{s.value}'" for s in ACTIVE)
+        with self._connection(write=True) as db:
+            won = db.execute(
+                f"""UPDATE runs SET status = 'starting', reason = '', slot = :slot, pid = NULL, started = :now, ended = NULL,
+                    attempt = attempt + 1, turn = (SELECT MAX(turn) + 1 FROM runs)
+                    WHERE id = :run AND status = 'queued'
+                    AND NOT EXISTS (SELECT 1 FROM runs AS o WHERE o.slot = :slot AND o.status IN ({busy}))""",
+                {"run": run, "slot": slot, "now": time.time()},
+            )
+            return won.rowcount == 1
+
+    def began(self, run: str, pid: int) -> bool:
+        """The run's own process says that it is here. Returns False if it was not given its turn."""
+        with self._connection(write=True) as db:
+            found = db.execute(
+                "UPDATE runs SET pid = ? WHERE id = ? AND status IN ('starting', 'stopping')", (pid, run)
+            )
+            return found.rowcount == 1
+
+    def move(self, run: str, to: Status, reason: str = "", only_from: Sequence[Status] = (), patience: float = PATIENCE) -> bool:  # fmt: skip
+        """Change a status that is not an end. only_from: the states from which this move is meant.
+
+        Returns whether the run moved.
+        """
+        allowed = [s.value for s in (only_from or tuple(s for s in Status if not s.is_over)) if not s.is_over]
+        marks = ", ".join("?" * len(allowed))
+        with self._connection(write=True, patience=patience) as db:
+            moved = db.execute(
+                f"UPDATE runs SET status = ?, reason = ?, ended = ? WHERE id = ? AND status IN ({marks})",
+                (to.value, reason, time.time() if to.is_over else None, run, *allowed),
+            )
+            return moved.rowcount == 1
+
+    def wait_again(self, run: str, only_from: Sequence[Status] = RESUMABLE) -> bool:
+        """Put a run that ended before its end behind all that wait. Returns whether it waits now because of this call."""
+        marks = ", ".join("?" * len(only_from))
+        with self._connection(write=True) as db:
+            moved = db.execute(
+                f"""UPDATE runs SET status = 'queued', reason = '', pid = NULL, ended = NULL, place = {_BEHIND_ALL}
+                    WHERE id = ? AND status IN ({marks})""",
+                (run, *(s.value for s in only_from)),
+            )
+            return moved.rowcount == 1
+
+    # ------------------------------------------------------------ events
+
+    def append(self, run: str, events: Sequence[ev.Event], patience: float = PATIENCE) -> None:
+        """Write events in one transaction."""
+        now = time.time()
+        with self._connection(write=True, patience=patience) as db:
+            _insert_events(db, run, [(now, event) for event in events])
 
     def events(self, run: str, after: int = 0, kinds: Sequence[str] = ()) -> list[Stored]:
         """Events of a run in order, only those with an id above `after` and, if given, of these kinds."""
@@ -220,7 +398,11 @@ class RunStore:
                 f"SELECT id, time, kind, payload FROM events WHERE run = ? AND id > ?{chosen} ORDER BY id",
                 (run, after, *kinds),
             )
-            return [Stored(number, at, ev.from_json(kind, payload)) for number, at, kind, payload in rows]
+            return [  # a kind that only a newer lab knows is passed over
+                Stored(number, at, ev.from_json(kind, payload))
+                for number, at, kind, payload in rows
+                if kind in ev.KINDS
+            ]
 
     def last(self, run: str, kind: str) -> ev.Event | None:
         """The newest event of one kind, None if there is none."""
@@ -230,10 +412,61 @@ class RunStore:
             ).fetchone()
         return None if row is None else ev.from_json(kind, row[0])
 
+    def event_bytes(self) -> dict[str, int]:
+        """What the events of each run take in the database, in bytes."""
+        with self._connection() as db:
+            return dict(db.execute("SELECT run, SUM(LENGTH(payload) + 60) FROM events GROUP BY run").fetchall())
 
-_COLUMNS = "id, created, config, config_hash, status, reason, device, pid, started, ended"
+    # ------------------------------------------------------------ people
+
+    def visitor(self, visitor: str) -> Visitor:
+        """What is known about a browser; one that was never here has no nickname and no draft."""
+        with self._connection() as db:
+            row = db.execute("SELECT id, nickname, draft, seen FROM visitors WHERE id = ?", (visitor,)).fetchone()
+        return Visitor(*row) if row else Visitor(visitor)
+
+    def keep_visitor(self, visitor: str, patience: float = PATIENCE, **changes: str) -> None:
+        """Write down a browser's nickname or draft. changes: nickname, draft. patience: seconds to wait for another
+        writer; then sqlite3.OperationalError."""
+        unknown = set(changes) - {"nickname", "draft"}
+        if unknown:
+            raise TypeError(f"a visitor has no {', '.join(sorted(unknown))}")
+        changed = ", ".join(f"{name} = :{name}" for name in (*changes, "seen"))  # two tabs may change different things
+        with self._connection(write=True, patience=patience) as db:
+            db.execute(
+                f"""INSERT INTO visitors (id, nickname, draft, seen) VALUES (:id, :nickname, :draft, :seen)
+                    ON CONFLICT (id) DO UPDATE SET {changed}""",
+                {"nickname": "", "draft": "", **changes, "id": visitor, "seen": time.time()},
+            )
+
+    def nicknames(self) -> dict[str, str]:
+        """The nicknames that people gave themselves, by the id of their browser."""
+        with self._connection() as db:
+            return dict(db.execute("SELECT id, nickname FROM visitors WHERE nickname != ''").fetchall())
+
+    # ------------------------------------------------------------ health
+
+    def trouble(self) -> str | None:
+        """What SQLite finds wrong with the file, in its own words; None if it is whole. Reads all of it."""
+        try:
+            with self._connection() as db:
+                said = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except sqlite3.Error as error:
+            return str(error)
+        return None if said == "ok" else said
+
+
+_NAMES = tuple(field.name for field in fields(Run))
+_COLUMNS = ", ".join(_NAMES)
+_BEHIND_ALL = "(SELECT COALESCE(MAX(place), 0) + 1 FROM runs)"
 
 
 def _run(row: tuple) -> Run:
-    number, created, config, config_hash, status, *rest = row
-    return Run(number, created, RunConfig.from_dict(json.loads(config)), config_hash, Status(status), *rest)
+    values = dict(zip(_NAMES, row))
+    values |= {"config": RunConfig.from_dict(json.loads(values["config"])), "status": Status(values["status"])}
+    return Run(**values)
+
+
+def _insert_events(db: sqlite3.Connection, run: str, events: Sequence[tuple[float, ev.Event]]) -> None:
+    rows = [(run, e.kind, getattr(e, "epoch", None), getattr(e, "step", None), at, ev.to_json(e)) for at, e in events]
+    db.executemany("INSERT INTO events (run, kind, epoch, step, time, payload) VALUES (?, ?, ?, ?, ?, ?)", rows)

@@ -1,127 +1,89 @@
-"""Start, stop and account for runs. Each run is one detached process (`runs.worker`).
+"""The supervisor: one detached process per store that gives waiting runs their turn and accounts for those that end.
 
-A run lives exactly as long as its lock: the launcher takes it before the process exists and hands
-the open file over, the kernel lets go of it on any death. So no pid is ever believed, no moment
-exists in which a starting run looks dead, and a restarted server knows the truth at once.
+    python -m mlae_lab.runs.supervisor STORE LOCK_FD
+
+Nobody has to start it: whoever enqueues, stops or merely looks calls `ensure`, which starts it where there is
+something to do and none is alive. It leaves when nothing waits and nothing runs. It is the parent of the runs that it
+started, so it knows the signal or the exit status of one that dies; killed, it leaves them running, and the next
+supervisor takes them over by their locks.
+
+A run's lock is taken before its turn is written down and handed to its process, so no moment exists in which a
+starting run looks dead, and no run is started twice.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+import traceback
+from contextlib import suppress
 from pathlib import Path
 
-from mlae_lab.core.config import RunConfig
+from mlae_lab import locks
 from mlae_lab.places import ROOT, data_folder
+from mlae_lab.runs import devices, liveness, paths
+from mlae_lab.runs.liveness import is_alive
 from mlae_lab.runs.paths import RunPaths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
 
+TICK_SECONDS = 0.25
+STOP_SECONDS = 10.0  # a run that was asked to end may take its longest step and so long before it is ended
+LINGER_SECONDS = 2.0  # with nothing to do, before it leaves: most who stop a run start another
 
-def launch(store: RunStore, config: RunConfig) -> Run:
-    """Enqueue a run and start its process, which waits for its turn, trains and outlives everyone.
 
-    The device is settled here ("auto" asks the driver, without torch), so that the queue can be
-    one per device. Returns the queued run.
-    """
-    name = store.reserve()
-    files = store.paths(name)
-    lock = os.open(files.lock, os.O_RDWR | os.O_CREAT, 0o644)
+# ---------------------------------------------------------------- for everybody
+
+
+def ensure(store: RunStore) -> None:
+    """See to it that a supervisor is alive where a run waits or is under way. Quick and harmless to call often."""
+    _forget_children()
+    if not store.open_runs():
+        return
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # before anyone can see the run, so that it never looks dead
-        run = store.enqueue(config, device=_device(config.device), run=name)
-        # GNU OpenMP's threads spin while they wait; beside a browser on two cores that made steps 24 times slower
-        # (LOG.md, 2026-11-23). A short spin costs 6 % alone and shares fairly.
-        environment = {"GOMP_SPINCOUNT": "5000", **os.environ}
-        environment["MLAE_LAB_DATA"] = str(data_folder().absolute())  # the run looks where its launcher looked
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), environment.get("PYTHONPATH"))))
-        with files.log.open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "mlae_lab.runs.worker", str(store.folder), run.id, str(lock)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                cwd=files.folder,  # `python -m` imports from here first: never from wherever the launcher stood
-                start_new_session=True,
-                pass_fds=(lock,),
-            )
-    except OSError as error:
-        store.move(name, Status.FAILED, f"the run's process could not be started ({error})")
-        raise
-    finally:
-        os.close(lock)  # the child holds the same lock through its own copy
-    _children.append(process)
-    return run
-
-
-_children: list[subprocess.Popen] = []
-
-
-def is_alive(files: RunPaths) -> bool:
-    """Whether the run's process holds its lock."""
-    try:
-        probe = os.open(files.lock, os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(probe)
-
-
-def reconcile(store: RunStore) -> None:
-    """Give every run whose process is gone without a word its end: stopped if it was asked to, else lost."""
-    _children[:] = [child for child in _children if child.poll() is None]  # leaves no zombies behind
-    for seen in store.runs():
-        if seen.status.is_over or is_alive(store.paths(seen.id)):
-            continue
+        lock = locks.take(paths.supervisor_lock(store.folder))
+        if lock is None:
+            return
         try:
-            run = store.run(seen.id)  # as it is now: since the first look it may have ended, been stopped or deleted
-        except StoreError:
-            continue
-        if run.status.is_over:
-            continue
-        if run.status is Status.STOPPING:
-            store.move(run.id, Status.STOPPED, "stopped at once", only_from=(Status.STOPPING,))
-        else:
-            when = "before its turn came" if run.status is Status.QUEUED else "while it was " + run.status.value
-            store.move(run.id, Status.LOST, f"its process ended {when} without a word: the log shows its last lines")
+            _spawn(
+                ["mlae_lab.runs.supervisor", str(store.folder), str(lock)],
+                paths.supervisor_log(store.folder),
+                store.folder,
+                lock,
+            )
+        finally:
+            os.close(lock)  # the child holds the same lock through its own copy
+    except OSError as error:  # a full disk or no room for a process: reading goes on, the next look tries again
+        with suppress(OSError, ValueError):
+            print(f"mlae_lab: the supervisor of {store.folder} cannot be started ({error})", file=sys.stderr)
 
 
-def stop(store: RunStore, run_id: str, now: bool = False, patience: float = 10.0) -> Status:
-    """End a run. Returns its status afterwards.
+def is_supervised(store: RunStore) -> bool:
+    """Whether a supervisor is alive."""
+    return locks.held(paths.supervisor_lock(store.folder))
 
-    now False: a queued run is cancelled; a running one finishes its step, measures itself and
-    keeps its adapter. now True: its process group is killed and has ended on return.
+
+def end_at_once(store: RunStore, run_id: str, patience: float = 10.0) -> bool:
+    """Kill a run's process group. Returns whether it is gone.
+
+    The pid is a hint only: it must still name a process of this very run, or nothing is signalled.
     """
-    if store.move(run_id, Status.STOPPED, "cancelled before its turn came", only_from=(Status.QUEUED,)):
-        return Status.STOPPED
-    store.move(run_id, Status.STOPPING, only_from=(Status.STARTING, Status.RUNNING))
-    if now:
-        _kill(store, run_id, patience)
-        reconcile(store)
-    return store.run(run_id).status
-
-
-def _kill(store: RunStore, run_id: str, patience: float) -> None:
-    run, files = store.run(run_id), store.paths(run_id)
-    deadline = time.monotonic() + patience
+    files, deadline = store.paths(run_id), time.monotonic() + patience
     while is_alive(files) and time.monotonic() < deadline:
-        # the pid is a hint only: it must still name a process of this very run
-        if run.pid is not None and _is_worker(run.pid, run_id):
-            os.killpg(run.pid, signal.SIGKILL)
+        run = store.run(run_id)
+        if run.pid is not None and is_worker(run.pid, run_id):
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(run.pid, signal.SIGKILL)
         time.sleep(0.05)
+    return not is_alive(files)
 
 
-def _is_worker(pid: int, run_id: str) -> bool:
+def is_worker(pid: int, run_id: str) -> bool:
+    """Whether this process is the one of this run, by its command line."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
@@ -133,18 +95,170 @@ def _is_worker(pid: int, run_id: str) -> bool:
     return b"mlae_lab.runs.worker" in words and run_id.encode() in words
 
 
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if Path("/proc/driver/nvidia/version").exists() else "cpu"
-    return name
+_children: list[subprocess.Popen] = []
 
 
-def log_tail(store: RunStore, run_id: str, lines: int = 40) -> list[str]:
-    """The last lines of a run's log."""
-    try:
-        with store.paths(run_id).log.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 64_000))
-            return file.read().decode(errors="replace").splitlines()[-lines:]
-    except FileNotFoundError:
-        return []
+def _forget_children() -> None:
+    _children[:] = [child for child in _children if child.poll() is None]  # leaves no zombies behind
+
+
+def _spawn(words: list[str], log: Path, folder: Path, lock: int, **environment: str) -> subprocess.Popen:
+    """A detached process of ours that was born with a lock."""
+    inherited = dict(os.environ) | environment
+    inherited["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=inherited,
+            cwd=folder,  # `python -m` imports from here first: never from wherever the launcher stood
+            start_new_session=True,
+            pass_fds=(lock,),
+        )
+    _children.append(process)
+    return process
+
+
+# ---------------------------------------------------------------- the process
+
+
+class Supervisor:
+    """What the process does, tick by tick. lock: of the store's supervisor, already held."""
+
+    def __init__(self, store: RunStore, lock: int) -> None:
+        self.store, self.lock = store, lock
+        self.processes: dict[str, subprocess.Popen] = {}
+        self.asked: dict[str, float] = {}  # since when a run is stopping, by the monotonic clock
+        self.idle_since: float | None = None
+
+    def tick(self) -> bool:
+        """Look once at every run that is not over. Returns whether there was one."""
+        runs = self.store.open_runs()
+        for run in runs:
+            if run.status.is_active:
+                self._account(run)
+        for run in self.store.queue():
+            self._start(run)
+        return bool(runs)
+
+    def serve(self) -> None:
+        """Tick until there is nothing to do and nobody has come with something new."""
+        while True:
+            if self._safely():
+                self.idle_since = None
+            else:
+                self.idle_since = self.idle_since or time.monotonic()
+                if time.monotonic() - self.idle_since > LINGER_SECONDS and self._leave():
+                    return
+            time.sleep(TICK_SECONDS)
+
+    def _safely(self) -> bool:
+        """A tick that survives a locked store, a full disk or a deleted file; the next one tries again."""
+        try:
+            return self.tick()
+        except (sqlite3.Error, OSError, StoreError):
+            if not self.store.folder.exists():
+                return False
+            traceback.print_exc()
+            time.sleep(1)
+            return True
+
+    def _leave(self) -> bool:
+        """Let go of the lock, then look again: who enqueued meanwhile saw it held and counts on us."""
+        locks.let_go(self.lock)
+        try:
+            waiting = bool(self.store.open_runs()) if self.store.folder.exists() else False
+        except sqlite3.Error:
+            waiting = False
+        return not waiting or not locks.lock_again(self.lock)
+
+    # ------------------------------------------------------------ runs under way
+
+    def _account(self, run: Run) -> None:
+        files = self.store.paths(run.id)
+        process = self.processes.get(run.id)
+        exit_status = process.poll() if process else None
+        if is_alive(files):
+            if run.status is Status.STOPPING:
+                self._hurry(run, files)
+            return
+        run = self.store.run(run.id)
+        if process is not None and exit_status is None:
+            with suppress(subprocess.TimeoutExpired):  # the lock is free a moment before the exit status is known
+                exit_status = process.wait(timeout=5)
+        self.processes.pop(run.id, None)
+        self.asked.pop(run.id, None)
+        if not run.status.is_active:
+            return
+        word = liveness.end_of(self.store, run, exit_status)
+        if word is None:
+            self.store.wait_again(run.id, only_from=(Status.STARTING,))
+        else:
+            self.store.move(run.id, word.status, word.reason, only_from=(run.status,))
+
+    def _hurry(self, run: Run, files: RunPaths) -> None:
+        """End a run that was asked to end and does not: it sits in a read that never comes back, say."""
+        if liveness.read_word(files) is not None:
+            return  # it has ended and only waits for a store that somebody has locked
+        since = self.asked.setdefault(run.id, time.monotonic())
+        beat = liveness.pulse(files)
+        if time.monotonic() - since > STOP_SECONDS + (beat.longest if beat else 0.0):
+            print(f"run {run.id} did not end in time: it is killed", flush=True)
+            end_at_once(self.store, run.id, patience=2.0)
+
+    # ------------------------------------------------------------ runs that wait
+
+    def _start(self, run: Run) -> None:
+        busy = {r.slot for r in self.store.open_runs() if r.status.is_active}
+        slot = next((slot for slot in devices.slots(run.device) if slot not in busy), None)
+        if slot is None:
+            return
+        files = self.store.paths(run.id)
+        files.folder.mkdir(parents=True, exist_ok=True)
+        lock = locks.take(files.lock)
+        if lock is None:
+            return  # its last process is not quite gone
+        try:
+            if not self.store.claim(run.id, slot):
+                return
+            with suppress(OSError):
+                files.end.unlink(missing_ok=True)  # the word of an earlier attempt
+            self.processes[run.id] = _spawn(
+                ["mlae_lab.runs.worker", str(self.store.folder), run.id, str(lock)],
+                files.log,
+                files.folder,
+                lock,
+                **_environment(run, slot),
+            )
+        except OSError as error:
+            self.store.move(run.id, Status.FAILED, f"the run's process could not be started ({error})")
+        finally:
+            os.close(lock)  # the child holds the same lock through its own copy
+
+
+def _environment(run: Run, slot: str) -> dict[str, str]:
+    # GNU OpenMP's threads spin while they wait; beside a browser on two cores that made steps 24 times slower
+    # (LOG.md, 2026-11-23). A short spin costs 6 % alone and shares fairly.
+    chosen = {} if "GOMP_SPINCOUNT" in os.environ else {"GOMP_SPINCOUNT": "5000"}
+    chosen["MLAE_LAB_DATA"] = run.data_folder or str(data_folder().absolute())  # where its launcher looked
+    if slot.startswith("cuda:"):
+        chosen |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": slot.partition(":")[2]}
+    return chosen
+
+
+def main(arguments: list[str]) -> int:
+    lock = int(arguments[1])
+    os.set_inheritable(lock, False)  # a run must not keep the supervisor's lock alive
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # somebody pressed Ctrl-C in some terminal
+    folder = Path(arguments[0])
+    log = paths.supervisor_log(folder)
+    if log.stat().st_size > 1_000_000:
+        os.truncate(log, 0)
+    Supervisor(RunStore(folder), lock).serve()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

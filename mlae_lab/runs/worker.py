@@ -1,9 +1,9 @@
-"""One run, one process: wait for the turn, train, write events, write the end.
+"""One run, one process: load, train, write events and checkpoints, write the end.
 
     python -m mlae_lab.runs.worker STORE RUN LOCK_FD
 
-Started by `runs.supervisor.launch`; LOCK_FD is the run's lock, already held. Everything printed
-goes to the run's log. torch is imported only when the turn has come.
+Started by `runs.supervisor` when the run's turn has come; LOCK_FD is the run's lock, already held. Everything printed
+goes to the run's log.
 """
 
 from __future__ import annotations
@@ -11,18 +11,34 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import sqlite3
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mlae_lab.core.events import Evaluation, Event, Preparing, Saved, TrainStep
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import Evaluation, Event, ExpertStats, Preparing, Saved, SimilarityStats, Started, TrainStep
+from mlae_lab.runs import supervisor
+from mlae_lab.runs.liveness import LastWord, PulseWriter, reserve_word, write_word
+from mlae_lab.runs.paths import RunPaths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
-from mlae_lab.runs.supervisor import reconcile
 
-POLL_SECONDS = 0.5  # waiting in the queue; also how often a training run looks whether it should stop
+if TYPE_CHECKING:
+    from mlae_lab.training.checkpoint import Checkpoint
+    from mlae_lab.training.setup import Setup
+    from mlae_lab.training.trainer import Training
+
+POLL_SECONDS = 0.5  # how often a training run looks whether it should stop
 FLUSH_SECONDS = 0.5  # step events are written together, at most this late
+SAVE_SECONDS = float(
+    os.environ.get("MLAE_LAB_SAVE_SECONDS", "30")
+)  # so much training is lost with a run that is killed
+KEPT = 8  # checkpoints kept per run, besides the newest
+END_PATIENCE = 60.0  # seconds to get the end into a store that is locked or full; the last word stands beside it
 
 
 def main(arguments: list[str]) -> int:
@@ -31,115 +47,213 @@ def main(arguments: list[str]) -> int:
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not _wait(store, run_id, asked):
+    if not store.began(run_id, os.getpid()):
         return 0
+    files, status = store.paths(run_id), 0
+    writer = _Writer(store, run_id)
     try:
-        _train(store, store.run(run_id), asked)
+        reserve_word(files)
+        word = _train(store, store.run(run_id), asked, writer)
     except BaseException as error:  # the end must be written whatever happened; the traceback goes to the log
-        traceback.print_exc()
-        store.move(run_id, Status.FAILED, reason_for(error))
-        return 1
-    return 0
+        with suppress(OSError):
+            traceback.print_exc()
+        word, status = LastWord(Status.FAILED, reason_for(error)), 1
+    _end(store, run_id, word, writer)
+    with suppress(Exception):
+        supervisor.ensure(store)  # the next one's turn, should the supervisor have been killed
+    return status
 
 
-def _wait(store: RunStore, run_id: str, asked: list[int]) -> bool:
-    """Wait until the device is ours. Returns False if the run was cancelled or deleted meanwhile."""
+def _end(store: RunStore, run_id: str, word: LastWord, writer: _Writer) -> None:
+    """Say how it ended: in the reserved place first, which needs no room and no lock, then in the store."""
+    with suppress(OSError):
+        write_word(store.paths(run_id), word)
+    deadline = time.monotonic() + END_PATIENCE
     while True:
-        if asked:
-            store.move(run_id, Status.STOPPED, "cancelled before its turn came", only_from=(Status.QUEUED,))
-            return False
-        reconcile(store)
-        if store.claim(run_id, os.getpid()):
-            return True
         try:
-            if store.run(run_id).status.is_over:
-                return False
-        except StoreError:
-            return False
-        time.sleep(POLL_SECONDS)
+            writer.flush(patience=5.0)
+            if not writer.waiting and store.move(run_id, word.status, word.reason, patience=5.0):
+                return
+            if not writer.waiting:
+                return  # it was given an end by somebody else
+        except sqlite3.Error as error:
+            if time.monotonic() > deadline:
+                with suppress(OSError):
+                    print(f"the end could not be written into the store ({error})", flush=True)
+                return
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.5)
 
 
-def _train(store: RunStore, run: Run, asked: list[int]) -> None:
-    from mlae_lab.model.adapter_file import save_adapter
-    from mlae_lab.training.trainer import fit, prepare
+def _train(store: RunStore, run: Run, asked: list[int], writer: _Writer) -> LastWord:
+    from mlae_lab.training.setup import prepare
+    from mlae_lab.training.trainer import Training
 
-    print(f"run {run.id}: {run.config.command()}", flush=True)
-    writer = _Writer(store, run.id)
-    watch = _StopWatch(store, run.id, asked)
-    try:
-        setup = prepare(run.config, on_progress=_Preparation(writer, watch))
-    except _StoppedEarly:
-        store.move(run.id, Status.STOPPED, "stopped before its first step")
-        return
-    store.move(run.id, Status.RUNNING, only_from=(Status.STARTING,))
+    print(f"run {run.id}, attempt {run.attempt}: {run.config.command()}", flush=True)
     files = store.paths(run.id)
+    for leftover in [*files.folder.glob("*.part"), *files.folder.glob("checkpoints/*.part")]:
+        leftover.unlink(missing_ok=True)
+    watch = _Watch(store, run.id, asked, PulseWriter(files))
     try:
-        for event in fit(setup, should_stop=watch.should_stop):
-            writer.add(event)
-            if isinstance(event, Evaluation):
-                size = save_adapter(files.adapter, setup.experts, setup.head, run.config.backbone, run.config.task)
-                writer.add(Saved(event.epoch, event.step, size))
-                print(f"epoch {event.epoch}: {event.split} accuracy {event.accuracy:.1f} %", flush=True)
-    finally:
-        writer.flush()
-    if watch.stopped:
-        store.move(run.id, Status.STOPPED, "stopped and kept")
-    else:
-        store.move(run.id, Status.FINISHED)
+        watch.on_chunk()
+        start = _start_of(files)
+        setup = prepare(run.config, on_progress=_Preparation(writer, watch), on_chunk=watch.on_chunk)
+        watch.on_chunk()
+    except _StoppedEarly:
+        return LastWord(Status.STOPPED, "stopped before its first step")
+    training = Training(setup, start)
+    store.move(run.id, Status.RUNNING, only_from=(Status.STARTING,))
+    saver = _Saver(files, run.config, setup, training, writer)
+    for event in training.run(should_stop=watch.should_stop):
+        writer.add(event)
+        watch.step = getattr(event, "step", watch.step)
+        if isinstance(event, Evaluation):
+            print(f"epoch {event.epoch}: {event.split} accuracy {event.accuracy:.1f} %", flush=True)
+            saver.save(event.epoch)
+        elif isinstance(event, TrainStep):
+            saver.save_now_and_then(event.epoch)
+    if training.place.step > saver.saved_step:
+        saver.save(training.place.epoch, measured=False)
+    if watch.stopped and not training.is_through:
+        measured = (
+            "" if saver.measured_step == training.place.step else ", not measured: that would have taken too long"
+        )
+        return LastWord(Status.STOPPED, f"stopped and kept after step {training.place.step}{measured}")
+    return LastWord(Status.FINISHED)
+
+
+def _start_of(files: RunPaths) -> Checkpoint | None:
+    """What the run goes on from: its own newest checkpoint that can be read, its parent's, or None for the beginning."""
+    from mlae_lab.training.checkpoint import CheckpointError, read_checkpoint
+
+    kept = [path for name, path in files.checkpoints().items() if name.isdigit()]
+    own = [path for path in (files.checkpoint, *reversed(kept)) if path.exists()]
+    for path in own:
+        try:
+            return read_checkpoint(path)
+        except CheckpointError as error:
+            print(f"passed over: {error}", flush=True)
+    return read_checkpoint(files.start) if files.start.exists() else None
+
+
+class _Saver:
+    """Writes adapter and checkpoint: after every evaluation, after some time, and when the run is asked to stop."""
+
+    def __init__(self, files: RunPaths, config: RunConfig, setup: Setup, training: Training, writer: _Writer) -> None:
+        self.files, self.config, self.setup, self.training, self.writer = files, config, setup, training, writer
+        self.last, self.saved_step, self.measured_step = time.monotonic(), -1, -1
+        epochs = config.evaluated_epochs
+        self.kept = (
+            {epochs[-(-len(epochs) * i // KEPT) - 1] for i in range(1, KEPT + 1)} if len(epochs) > KEPT else set(epochs)
+        )
+
+    def save_now_and_then(self, epoch: int) -> None:
+        if time.monotonic() - self.last >= SAVE_SECONDS:
+            self.save(epoch, measured=False)
+
+    def save(self, epoch: int, measured: bool = True) -> None:
+        from mlae_lab.model.adapter_file import save_adapter
+        from mlae_lab.training.checkpoint import save_checkpoint
+
+        place, setup = self.training.place, self.setup
+        size = save_adapter(self.files.adapter, setup.experts, setup.head, self.config.backbone, self.config.task)
+        save_checkpoint(self.files.checkpoint, self.training.checkpoint())
+        if measured and place.batch == 0 and epoch in self.kept:
+            kept = self.files.checkpoint_after(epoch)
+            kept.parent.mkdir(exist_ok=True)
+            kept.unlink(missing_ok=True)
+            os.link(self.files.checkpoint, kept)  # the newest is replaced, never changed, so both may share its bytes
+        self.writer.add(Saved(epoch, place.step, size))
+        self.last, self.saved_step = time.monotonic(), place.step
+        if measured:
+            self.measured_step = place.step
 
 
 class _Writer:
-    """Collects events and writes them together; everything but a step is written at once."""
+    """Collects events and writes them together, an evaluation as one.
+
+    What a resumed run tells again is left out: events once written stay as they are. A store that is locked by
+    another process makes nobody wait here: what could not be written is written with the next.
+    """
 
     def __init__(self, store: RunStore, run_id: str) -> None:
         self.store, self.run_id = store, run_id
         self.waiting: list[Event] = []
+        self.held_back: list[Event] = []  # what belongs to an evaluation, until that itself comes
         self.last = time.monotonic()
+        step, started = store.last(run_id, "step"), store.last(run_id, "started")
+        self.told_step = step.step if isinstance(step, TrainStep) else 0
+        self.told_evaluations = {s.event.step for s in store.events(run_id, kinds=("evaluation",))}
+        self.told_start = started is not None
 
     def add(self, event: Event) -> None:
-        self.waiting.append(event)
+        if isinstance(event, (ExpertStats, SimilarityStats)):
+            self.held_back.append(event)
+            return
+        if isinstance(event, Evaluation):
+            fresh = event.step not in self.told_evaluations
+            self.waiting += [*self.held_back, event] if fresh else []
+            self.held_back = []
+        elif not (
+            (isinstance(event, Started) and self.told_start)
+            or (isinstance(event, TrainStep) and event.step <= self.told_step)
+        ):
+            self.waiting.append(event)
         if not isinstance(event, TrainStep) or time.monotonic() - self.last >= FLUSH_SECONDS:
             self.flush()
 
-    def flush(self) -> None:
-        if self.waiting:
-            self.store.append(self.run_id, self.waiting)
-            self.waiting = []
+    def flush(self, patience: float = 0.2) -> None:
+        """Write what waits. patience: seconds to wait for a locked store; what does not get in by then waits on. Any
+        other trouble, such as a full disk, is raised."""
         self.last = time.monotonic()
+        if not self.waiting:
+            return
+        try:
+            self.store.append(self.run_id, self.waiting, patience)
+            self.waiting = []
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):
+                raise
 
 
 class _StoppedEarly(Exception):
-    """Somebody asked the run to stop while its pictures were being decoded."""
+    """Somebody asked the run to stop before its first step."""
 
 
 class _Preparation:
     """Told of every few pictures decoded: writes it down at most once a second, and leaves when asked to stop."""
 
-    def __init__(self, writer: _Writer, watch: _StopWatch) -> None:
+    def __init__(self, writer: _Writer, watch: _Watch) -> None:
         self.writer, self.watch, self.last = writer, watch, 0.0
 
     def __call__(self, done: int, total: int) -> None:
-        if self.watch.should_stop():
-            raise _StoppedEarly
+        self.watch.on_chunk()
         if done == total or time.monotonic() - self.last >= 1:
             self.last = time.monotonic()
             self.writer.add(Preparing(done, total))
 
 
-class _StopWatch:
-    """Asks the store now and then whether somebody wants the run to end."""
+class _Watch:
+    """Asks the store now and then whether somebody wants the run to end, and beats the pulse while at it."""
 
-    def __init__(self, store: RunStore, run_id: str, asked: list[int]) -> None:
-        self.store, self.run_id, self.asked = store, run_id, asked
-        self.last, self.stopped = time.monotonic(), False
+    def __init__(self, store: RunStore, run_id: str, asked: list[int], pulse: PulseWriter) -> None:
+        self.store, self.run_id, self.asked, self.pulse = store, run_id, asked, pulse
+        self.last, self.stopped, self.step = float("-inf"), False, 0
 
     def should_stop(self) -> bool:
+        self.pulse.beat(self.step)
         if self.asked:
             self.stopped = True
         elif time.monotonic() - self.last >= POLL_SECONDS:
             self.last = time.monotonic()
-            self.stopped = self.store.run(self.run_id).status is Status.STOPPING
+            with suppress(sqlite3.OperationalError):  # locked by somebody: the next look tells
+                self.stopped = self.store.run(self.run_id).status is Status.STOPPING
         return self.stopped
+
+    def on_chunk(self) -> None:
+        if self.should_stop():
+            raise _StoppedEarly
 
 
 def reason_for(error: BaseException) -> str:
@@ -148,11 +262,15 @@ def reason_for(error: BaseException) -> str:
     if isinstance(error, MemoryError) or name == "OutOfMemoryError":
         return "out of memory: try a smaller batch size or fewer experts"
     full = ("No space left on device", "database or disk is full")  # as the system and SQLite word it
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC or any(words in text for words in full):
-        return "the disk is full: free some space and start the run again"
+    if (
+        isinstance(error, OSError)
+        and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        or any(words in text for words in full)
+    ):
+        return "the disk is full: free some space and resume the run"
     if name == "Diverged":
         return f"diverged: {text}"
-    if isinstance(error, ValueError) and type(error).__module__.startswith("mlae_lab"):
+    if isinstance(error, (ValueError, StoreError)) and type(error).__module__.startswith("mlae_lab"):
         return text
     return f"code error, {name}: {text[:300]} (the log has the traceback)"
 

@@ -7,7 +7,7 @@ same numbers; the trainer does not know which it has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -27,7 +27,7 @@ class Inputs:
 
     part: stored pictures. before: the frozen part in front of the first expert. side, normalisation: of the
     backbone's input. name: a protocol of `PREPROCESSING`. generator: draws the crops of a training split;
-    None for a split that is only measured.
+    None for a split that is only measured. on_chunk: called after every piece of work here; it may raise.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Inputs:
         generator: torch.Generator | None = None,
         features_kept: int = FEATURES_KEPT,
         pixels_kept: int = PIXELS_KEPT,
+        on_chunk: Callable[[], None] = lambda: None,
     ) -> None:
         self.labels = torch.from_numpy(part.labels).to(device)
         self.part, self.before, self.device = part, before, device
@@ -49,13 +50,20 @@ class Inputs:
         self.pixels: torch.Tensor | None = None
         self.features: torch.Tensor | None = None
         if self.generator is None and len(part) * self._feature_bytes() <= features_kept:
-            with torch.no_grad():
-                self.features = torch.cat([self._through(part.images[at : at + CHUNK]) for at in self._starts()])
+            self.features = self._all(self._through, on_chunk)
         elif part.images.nbytes <= pixels_kept:
-            self.pixels = torch.cat([channels_first(part.images[at : at + CHUNK]) for at in self._starts()]).to(device)
+            self.pixels = self._all(channels_first, on_chunk).to(device)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def _all(self, made: Callable[..., torch.Tensor], on_chunk: Callable[[], None]) -> torch.Tensor:
+        chunks = []
+        with torch.no_grad():
+            for at in self._starts():
+                chunks.append(made(self.part.images[at : at + CHUNK]))
+                on_chunk()
+        return torch.cat(chunks)
 
     def take(self, chosen: torch.Tensor) -> torch.Tensor:
         """What enters the trained part for the chosen pictures, (k, ...) on the device. chosen: (k,) whole numbers."""

@@ -1,7 +1,7 @@
-"""How a model learns: `prepare` builds it from a config, `fit` trains it and yields events.
+"""How a model learns: `Training` runs a setup from a config or a checkpoint and yields events.
 
-Knows no files, no store and no screen: whoever iterates over `fit` decides what becomes of the
-events, and reads the learned weights off the `Setup` whenever it likes.
+Knows no files, no store and no screen: whoever iterates decides what becomes of the events, and may take a
+`Checkpoint` between any two of them.
 """
 
 from __future__ import annotations
@@ -9,249 +9,305 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from mlae_lab.analysis.activation import recording
 from mlae_lab.analysis.similarity import similarity_stats
-from mlae_lab.core import catalog
-from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Canvas, Evaluation, Event, ExpertStats, Started, TrainStep
-from mlae_lab.data.splits import Pictures
-from mlae_lab.data.tasks import load_protocol
-from mlae_lab.model import backbones
+from mlae_lab.core.events import Evaluation, Event, Resumed, Started, TrainStep
+from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.experts import stream
-from mlae_lab.model.inject import Experts, inject
-from mlae_lab.model.prefix import depth, first_block, split
-from mlae_lab.places import data_folder
-from mlae_lab.training.inputs import Inputs
+from mlae_lab.model.inject import Experts
+from mlae_lab.training.checkpoint import Checkpoint, CheckpointError, Place
+from mlae_lab.training.evaluation import Diverged, OutOfTime, autocast, evaluate, expert_stats, train_mode
 from mlae_lab.training.schedule import cosine
+from mlae_lab.training.setup import Setup
 
-
-class DeviceError(ValueError):
-    """A device that this machine does not have; its text says which would work."""
-
-
-class Diverged(RuntimeError):
-    """Training left the finite numbers; the text names the quantity, the step and a way out."""
-
-
-@dataclass
-class Setup:
-    """A network ready to train. train, evaluation: pictures on their way into the first adapted block;
-    behind: what enters there -> logits. experts: None for a linear probe. notes: what was changed to make
-    the weights fit; weights: their fingerprint."""
-
-    config: RunConfig
-    model: nn.Module
-    experts: Experts | None
-    head: nn.Linear
-    behind: Callable[[torch.Tensor], torch.Tensor]
-    train: Inputs
-    evaluation: Inputs
-    device: torch.device
-    precision: torch.dtype
-    seconds: float
-    notes: tuple[str, ...] = ()
-    weights: str = ""
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" is a GPU where there is one. Raises DeviceError for an absent GPU."""
-    if name == "cuda" and not torch.cuda.is_available():
-        raise DeviceError("device is 'cuda' and this machine shows no CUDA GPU: choose cpu or auto")
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
-
-
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """float32 or bfloat16; "auto" is bfloat16 where the hardware multiplies it faster.
-
-    That is a GPU, or a CPU with bfloat16 products of its own (AMX or AVX-512; `benchmarks/step.py`
-    prints both times). On other CPUs bfloat16 is emulated and slower. The choice is recorded in
-    Started and is the same for every run on one machine.
-    """
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" or _multiplies_bfloat16() else torch.float32
-    return getattr(torch, name)
-
-
-def _multiplies_bfloat16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
-
-
-def prepare(
-    config: RunConfig, weights: Path | None = None, on_progress: Callable[[int, int], None] | None = None
-) -> Setup:
-    """Load data and backbone, inject the experts, and compute once what stays fixed.
-
-    weights: a file in place of the config's. on_progress: told (done, total) while pictures are decoded
-    for the first time. Raises DataError, BackboneError or InjectError, each with one sentence.
-    """
-    began = time.monotonic()
-    device = choose_device(config.device)
-    precision = choose_precision(config.precision, device)
-    entry = catalog.backbone(config.backbone)
-    train, evaluated, class_names = load_protocol(config, on_progress)
-    file = weights or (Path(config.weights) if config.weights else None)
-    model, notes = backbones.build_with_notes(
-        config.backbone, len(class_names), config.seed, file, data_folder() / "weights"
-    )
-    fingerprint = backbones.fingerprint(model)
-    model = model.to(device)
-    plan = config.plan if config.method == "mlae" else None
-    experts = inject(model, plan, config.seed) if plan is not None else None
-    head = model.get_classifier().requires_grad_(True)
-    before, behind = split(model, first_block(plan, depth(model)))
-    if device.type == "cpu":
-        for module in model.modules():  # two matrix products beat the fused kernel on a CPU (benchmarks/step.py)
-            if hasattr(module, "fused_attn"):
-                module.fused_attn = False
-
-    def inputs(part: Pictures, generator: torch.Generator | None) -> Inputs:
-        return Inputs(part, before, device, entry.picture, config.mean_and_deviation, config.prepared, generator)
-
-    return Setup(
-        config, model, experts, head, behind, inputs(train, stream(config.seed, "augment")), inputs(evaluated, None),
-        device, precision, time.monotonic() - began, notes, fingerprint,
-    )  # fmt: skip
+MEASURE_SECONDS = 6.0  # a training that was asked to stop may still measure itself for so long
 
 
 def fit(setup: Setup, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-    """Train and yield what happens, in order: Started, then TrainStep after every step and, after
-    every evaluated epoch, Evaluation, ExpertStats and SimilarityStats.
+    """Train from the first step to the last; see `Training.run`."""
+    return Training(setup).run(should_stop)
 
-    should_stop: asked after every step; True ends the run after an evaluation of what is there.
-    Raises Diverged if the loss or an evaluation is not finite.
+
+class Training:
+    """One training under way.
+
+    start: a checkpoint to go on from. One of a run with the same plan and data goes on bit for bit (on a CPU); of one
+    with another plan the cells that both plans have are taken over with their moments and mask generators, the other
+    cells start as they would in a new run, and a layer that gains one starts its moments anew.
+    Raises CheckpointError for a checkpoint that does not fit.
     """
-    # ---------------------------------------------------------------- setup
-    config, experts, device = setup.config, setup.experts, setup.device
-    labels = setup.train.labels
-    learned = [*setup.head.parameters(), *(experts.parameters() if experts else [])]
-    optimizer = torch.optim.AdamW(learned, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    order = stream(config.seed, "order")
-    batches = -(-len(labels) // config.batch_size)
-    total = batches * config.epochs
-    gradients = _GradientNorms(experts) if experts else None
-    yield Started(
-        parameters=sum(p.numel() for p in experts.parameters()) if experts else 0,
-        head_parameters=sum(p.numel() for p in setup.head.parameters()),
-        backbone_parameters=sum(p.numel() for p in setup.model.parameters()) - sum(p.numel() for p in learned),
-        train_pictures=len(labels),
-        evaluation_pictures=len(setup.evaluation),
-        steps=total,
-        device=str(device),
-        precision=str(setup.precision).removeprefix("torch."),
-        seconds=setup.seconds,
-        notes=setup.notes,
-        weights=setup.weights,
-    )
-    # ---------------------------------------------------------------- loop
-    began = time.monotonic()
-    step, stop = 0, False
-    for epoch in range(1, config.epochs + 1):
-        shuffled = torch.randperm(len(labels), generator=order).to(device)
-        _train_mode(experts, True)
-        for chosen in shuffled.split(config.batch_size):
-            progress = step / total
-            if config.max_seconds is not None:
-                progress = max(progress, (time.monotonic() - began) / config.max_seconds)
-            rate = config.learning_rate * cosine(progress, config.warmup)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            drawn = experts.draw() if experts else None
-            with _autocast(setup):
-                logits = setup.behind(setup.train.take(chosen))
-                loss = F.cross_entropy(logits.float(), labels[chosen])
-            loss.backward()
-            if gradients:
-                gradients.count()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            step += 1
-            value = loss.item()
-            if not math.isfinite(value):
-                raise Diverged(
-                    f"the loss became {value} at step {step} (epoch {epoch}): "
-                    f"try a learning rate below {config.learning_rate:g}"
+
+    def __init__(self, setup: Setup, start: Checkpoint | None = None) -> None:
+        config = setup.config
+        self.setup, self.experts = setup, setup.experts
+        self.learned = _learned(setup)
+        self.optimizer = torch.optim.AdamW(
+            self.learned.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
+        self.order = stream(config.seed, "order")
+        self.gradients = _GradientNorms(self.experts) if self.experts else None
+        self.batches = -(-len(setup.train.labels) // config.batch_size)
+        self.place = Place(epoch=1, batch=0, step=0, seconds=0.0, draws=0)
+        self.order_then = self.order.get_state()  # before this epoch's permutation was drawn
+        self.measured_in = 0.0  # seconds that the last evaluation took
+        self.start = start
+        if start is not None:
+            self._restore(start)
+
+    def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
+        """Train and yield what happens, in order: Started, Resumed where it goes on from a checkpoint, then
+        TrainStep after every step and, after every evaluated epoch, ExpertStats, SimilarityStats and Evaluation.
+
+        should_stop: asked after every step and between the pieces of an evaluation; True ends the run, with an
+        evaluation of what is there if that takes no more than MEASURE_SECONDS.
+        Raises Diverged if the loss or an evaluation is not finite.
+        """
+        # ------------------------------------------------------------ setup
+        setup, config, experts = self.setup, self.setup.config, self.experts
+        labels, device = setup.train.labels, setup.device
+        total = self.batches * config.epochs
+        yield self._started(total)
+        if self.start is not None:
+            here = self.place
+            yield Resumed(here.epoch - (here.batch == 0 and here.epoch > 1), here.step, here.seconds)
+        # ------------------------------------------------------------ loop
+        clock = _Clock(self.place.seconds)
+        asked: list[float] = []
+
+        def may_go_on() -> bool:
+            if not asked and should_stop():
+                asked.append(time.monotonic())
+            return not asked or time.monotonic() - asked[0] < MEASURE_SECONDS
+
+        stop = False
+        while self.place.epoch <= config.epochs:
+            epoch, done = self.place.epoch, self.place.batch
+            self.order_then = self.order.get_state()
+            shuffled = torch.randperm(len(labels), generator=self.order).to(device)
+            train_mode(experts, True)
+            for chosen in shuffled.split(config.batch_size)[done:]:
+                step = self.place.step
+                progress = step / total
+                if config.max_seconds is not None:
+                    progress = max(progress, clock.seconds() / config.max_seconds)
+                rate = config.learning_rate * cosine(progress, config.warmup)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                drawn = experts.draw() if experts else None
+                with autocast(setup):
+                    logits = setup.behind(setup.train.take(chosen))
+                    loss = F.cross_entropy(logits.float(), labels[chosen])
+                loss.backward()
+                if self.gradients:
+                    self.gradients.count()
+                self.optimizer.step()
+                self.optimizer.zero_grad(set_to_none=True)
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise Diverged(
+                        f"the loss became {value} at step {step + 1} (epoch {epoch}): "
+                        f"try a learning rate below {config.learning_rate:g}"
+                    )
+                self.place = self._at(epoch, self.place.batch + 1, step + 1, clock)
+                yield TrainStep(
+                    step=step + 1,
+                    epoch=epoch,
+                    loss=value,
+                    accuracy=100 * (logits.argmax(1) == labels[chosen]).float().mean().item(),
+                    learning_rate=rate,
+                    drawn=int((drawn > 0).sum()) if drawn is not None else 0,
+                    seconds=self.place.seconds,
                 )
-            yield TrainStep(
-                step=step,
-                epoch=epoch,
-                loss=value,
-                accuracy=100 * (logits.argmax(1) == labels[chosen]).float().mean().item(),
-                learning_rate=rate,
-                drawn=int((drawn > 0).sum()) if drawn is not None else 0,
-                seconds=time.monotonic() - began,
-            )
-            out_of_time = config.max_seconds is not None and time.monotonic() - began >= config.max_seconds
-            stop = out_of_time or should_stop()
-            if stop:
-                break
-        # ------------------------------------------------------------ evaluation
-        if stop or epoch in config.evaluated_epochs:
-            try:
-                accuracy, loss_now, contribution = evaluate(setup)
-            except Diverged as error:
-                raise Diverged(f"after step {step} (epoch {epoch}) {error}") from None
-            yield Evaluation(epoch, step, config.protocol, accuracy, loss_now, time.monotonic() - began)
-            if experts:
-                yield expert_stats(experts, epoch, contribution, gradients.means())
-                yield similarity_stats(experts, epoch)
-        if stop:
-            return
+                out_of_time = config.max_seconds is not None and clock.seconds() >= config.max_seconds
+                may_go_on()
+                stop = out_of_time or bool(asked)
+                if stop:
+                    break
+            # -------------------------------------------------------- evaluation
+            due = self.place.batch == self.batches and epoch in config.evaluated_epochs
+            if due or (stop and self._is_quick(bool(asked))):
+                try:
+                    found = self._evaluation(may_go_on, keep_sums=not due)
+                except OutOfTime:
+                    return  # the place is the one before this evaluation: a resumed run makes it then
+                if due:
+                    self.place = self._at(epoch + 1, 0, self.place.step, clock)
+                yield from (*found, self._measured(epoch, clock))
+            elif self.place.batch == self.batches:
+                self.place = self._at(epoch + 1, 0, self.place.step, clock)
+            if stop or asked:
+                return
+
+    @property
+    def is_through(self) -> bool:
+        """Whether the last epoch is behind it."""
+        return self.place.epoch > self.setup.config.epochs
+
+    # ---------------------------------------------------------------- pieces of `run`
+
+    def _started(self, total: int) -> Started:
+        setup, learned = self.setup, sum(p.numel() for p in self.learned.values())
+        return Started(
+            parameters=sum(p.numel() for p in self.experts.parameters()) if self.experts else 0,
+            head_parameters=sum(p.numel() for p in setup.head.parameters()),
+            backbone_parameters=sum(p.numel() for p in setup.model.parameters()) - learned,
+            train_pictures=len(setup.train.labels),
+            evaluation_pictures=len(setup.evaluation),
+            steps=total,
+            device=str(setup.device),
+            precision=str(setup.precision).removeprefix("torch."),
+            seconds=setup.seconds,
+            notes=setup.notes,
+            weights=setup.weights,
+        )
+
+    def _is_quick(self, asked: bool) -> bool:
+        """Whether an evaluation that was not due may be made before leaving."""
+        return not asked or self.measured_in < MEASURE_SECONDS
+
+    def _evaluation(self, may_go_on: Callable[[], bool], keep_sums: bool) -> list[Event]:
+        """Measure; the events that go before the Evaluation itself. keep_sums: the gradients are summed on."""
+        began, place = time.monotonic(), self.place
+        try:
+            self.accuracy, self.loss, contribution = evaluate(self.setup, may_go_on)
+        except Diverged as error:
+            raise Diverged(f"after step {place.step} (epoch {place.epoch}) {error}") from None
+        self.measured_in = time.monotonic() - began
+        if not self.experts:
+            return []
+        gradient = self.gradients.means(clear=not keep_sums)
+        return [
+            expert_stats(self.experts, place.epoch, contribution, gradient),
+            similarity_stats(self.experts, place.epoch),
+        ]
+
+    def _measured(self, epoch: int, clock: _Clock) -> Evaluation:
+        return Evaluation(epoch, self.place.step, self.setup.config.protocol, self.accuracy, self.loss, clock.seconds())
+
+    def _at(self, epoch: int, batch: int, step: int, clock: _Clock) -> Place:
+        return Place(epoch, batch, step, clock.seconds(), self.experts.sampler.steps if self.experts else 0)
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def checkpoint(self) -> Checkpoint:
+        """Everything that decides how this goes on from here. To be taken after an event, of an evaluation its last."""
+        tensors = dict(self.learned)
+        for name, parameter in self.learned.items():
+            for part, value in self.optimizer.state.get(parameter, {}).items():
+                tensors[f"adam.{part}.{name}"] = value
+        tensors["generator.order"] = self.order.get_state() if self.place.batch == 0 else self.order_then
+        if self.setup.train.generator is not None:
+            tensors["generator.augment"] = self.setup.train.generator.get_state()
+        if self.experts:
+            for row, generator in enumerate(self.experts.sampler.generators):
+                tensors[f"generator.mask.{row}"] = generator.get_state()
+            tensors["drawn"] = self.experts.sampler.drawn
+            tensors |= self.gradients.state()
+        copies = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
+        return Checkpoint(self.setup.config, self.place, copies)
+
+    @torch.no_grad()
+    def _restore(self, start: Checkpoint) -> None:
+        mine, its = self.setup.config, start.config
+        for name in ("task", "backbone", "method", "protocol", "batch_size", "seed"):
+            if getattr(mine, name) != getattr(its, name):
+                raise CheckpointError(
+                    f"the checkpoint does not fit: its {name.replace('_', ' ')} is {getattr(its, name)!r}, "
+                    f"not {getattr(mine, name)!r}"
+                )
+        if not 1 <= start.place.epoch <= mine.epochs + 1 or start.place.batch > self.batches:
+            raise CheckpointError(f"the checkpoint does not fit: it stands in epoch {start.place.epoch}")
+        same = self.experts is None or mine.plan == its.plan
+        try:
+            self._take_generators(start, same)
+            for name, parameter in self.learned.items():
+                self._take(name, parameter, start, same)
+            if self.experts and same:
+                _copy(self.experts.sampler.drawn, start.tensors["drawn"], "drawn")
+                self.experts.sampler.steps = start.place.draws
+                self.gradients.restore(start.tensors)
+        except (KeyError, RuntimeError, IndexError, TypeError) as error:
+            raise CheckpointError(f"the checkpoint does not fit: {error}") from None
+        self.place = start.place
+
+    def _take_generators(self, start: Checkpoint, same: bool) -> None:
+        self.order.set_state(start.tensors["generator.order"])
+        if self.setup.train.generator is not None:
+            self.setup.train.generator.set_state(start.tensors["generator.augment"])
+        if self.experts:
+            rows = {target: row for row, target in enumerate(start.config.plan.targets)}
+            for row, target in enumerate(self.experts.plan.targets):
+                if target in rows:
+                    self.experts.sampler.generators[row].set_state(start.tensors[f"generator.mask.{rows[target]}"])
+                elif same:
+                    raise KeyError(f"no generator for {target}")
+
+    def _take(self, name: str, parameter: torch.nn.Parameter, start: Checkpoint, same: bool) -> None:
+        """One parameter and its moments; of another plan only the cells that it had."""
+        moments = {part: start.tensors.get(f"adam.{part}.{name}") for part in ("step", "exp_avg", "exp_avg_sq")}
+        if same or name.startswith("head."):
+            _copy(parameter, start.tensors[name], name)
+        else:
+            target, _, kind = name.rpartition(".")
+            layer, old = self.experts.layers[target], _columns(start.config.plan, target)
+            both = [column for column in layer.columns if column in old]
+            if not both or name not in start.tensors:
+                return
+            to, of = _cells(layer.columns, both, layer.rank, kind), _cells(old, both, layer.rank, kind)
+            along = 1 if kind == "b" else 0
+            value = start.tensors[name].to(parameter.device).index_select(along, of.to(parameter.device))
+            parameter.index_copy_(along, to.to(parameter.device), value)
+            if len(both) < len(layer.columns):
+                return  # a cell without a past: moments of different ages in one tensor would mislead the optimizer
+            moments = {
+                part: value if value is None or value.ndim == 0 else value.index_select(along, of)
+                for part, value in moments.items()
+            }
+        if all(value is not None for value in moments.values()):
+            self.optimizer.state[parameter] = {
+                part: value.to(parameter.device, copy=True) for part, value in moments.items()
+            }
 
 
-@torch.no_grad()
-def evaluate(setup: Setup) -> tuple[float, float, dict[str, torch.Tensor]]:
-    """(top-1 in percent, mean loss, contribution by target) on the evaluation pictures, all experts on.
-
-    Contribution is read off the first 256 of them; it costs a second pass through each target.
-    """
-    _train_mode(setup.experts, False)
-    right, loss, pictures = 0, 0.0, len(setup.evaluation)
-    contribution: dict[str, torch.Tensor] = {}
-    for number, (chunk, truth) in enumerate(setup.evaluation.chunks()):
-        watched = setup.experts.layers if setup.experts and number == 0 else {}
-        with _autocast(setup), recording(watched) as found:
-            logits = setup.behind(chunk).float()
-        contribution |= found.means
-        right += int((logits.argmax(1) == truth).sum())
-        loss += F.cross_entropy(logits, truth, reduction="sum").item()
-    if not math.isfinite(loss):
-        raise Diverged(f"the evaluation loss is {loss}: try a learning rate below {setup.config.learning_rate:g}")
-    return 100 * right / pictures, loss / pictures, contribution
+def _learned(setup: Setup) -> dict[str, torch.nn.Parameter]:
+    """What learns, by the names of an adapter file."""
+    found = {"head.weight": setup.head.weight, "head.bias": setup.head.bias}
+    for target, layer in (setup.experts.layers if setup.experts else {}).items():
+        found |= {f"{target}.a": layer.a, f"{target}.b": layer.b}
+        if layer.coefficient.requires_grad:
+            found[f"{target}.coefficient"] = layer.coefficient
+    return found
 
 
-def expert_stats(
-    experts: Experts, epoch: int, contribution: dict[str, torch.Tensor], gradient: dict[str, torch.Tensor]
-) -> ExpertStats:
-    """Put per-layer numbers on the plan's canvas, None where no expert exists."""
-    plan, sampler = experts.plan, experts.sampler
-    share = sampler.drawn / max(1, sampler.steps)
+def _columns(plan: MaskPlan, target: str) -> tuple[int, ...]:
+    if target not in plan.targets:
+        return ()
+    return tuple(i for i, kept in enumerate(plan.keep[plan.targets.index(target)]) if kept)
 
-    def canvas(values: dict[str, torch.Tensor]) -> Canvas:
-        rows: list[list[float | None]] = [[None] * plan.columns for _ in range(plan.rows)]
-        for row, target in enumerate(plan.targets):
-            if target in experts.layers:
-                for column, value in zip(experts.layers[target].columns, values[target].tolist()):
-                    rows[row][column] = round(value, 6)
-        return tuple(map(tuple, rows))
 
-    return ExpertStats(
-        epoch=epoch,
-        share_drawn=canvas({t: share[plan.targets.index(t), list(e.columns)] for t, e in experts.layers.items()}),
-        contribution=canvas(contribution),
-        coefficient=canvas({t: layer.coefficient.detach().cpu() for t, layer in experts.layers.items()}),
-        gradient=canvas(gradient),
-    )
+def _cells(columns: tuple[int, ...], chosen: list[int], rank: int, kind: str) -> torch.Tensor:
+    """Where the chosen canvas columns lie in a tensor of a layer that has these columns."""
+    each = 1 if kind == "coefficient" else rank
+    return torch.tensor([columns.index(column) * each + k for column in chosen for k in range(each)])
+
+
+def _copy(goal: torch.Tensor, value: torch.Tensor, name: str) -> None:
+    if goal.shape != value.shape:
+        raise RuntimeError(f"{name} is {tuple(value.shape)}, not {tuple(goal.shape)}")
+    goal.copy_(value)
+
+
+class _Clock:
+    """Seconds of training, those of earlier attempts included."""
+
+    def __init__(self, before: float) -> None:
+        self.zero = time.monotonic() - before
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.zero
 
 
 class _GradientNorms:
@@ -271,18 +327,21 @@ class _GradientNorms:
             self.sum[target] += square.reshape(-1, layer.rank).sum(1).sqrt()
             self.steps[target] += layer.mask > 0
 
-    def means(self) -> dict[str, torch.Tensor]:
-        """Means since the last call."""
+    def means(self, clear: bool = True) -> dict[str, torch.Tensor]:
+        """Means since the sums were cleared last."""
         found = {t: (self.sum[t] / self.steps[t].clamp_min(1)).cpu() for t in self.sum}
-        self._clear()
+        if clear:
+            self._clear()
         return found
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """The sums, as a checkpoint keeps them."""
+        return {f"gradient.sum.{t}": value for t, value in self.sum.items()} | {
+            f"gradient.steps.{t}": value for t, value in self.steps.items()
+        }
 
-def _train_mode(experts: Experts | None, on: bool) -> None:
-    """Only the experts know two modes; the frozen backbone stays in eval mode throughout."""
-    for layer in experts.layers.values() if experts else ():
-        layer.train(on)
-
-
-def _autocast(setup: Setup):
-    return torch.autocast(setup.device.type, torch.bfloat16, enabled=setup.precision is torch.bfloat16)
+    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
+        """The inverse of `state`."""
+        for t in self.sum:
+            for goal, name in ((self.sum[t], f"gradient.sum.{t}"), (self.steps[t], f"gradient.steps.{t}")):
+                _copy(goal, tensors[name], name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from html import escape
 
 import streamlit as st
@@ -9,14 +10,15 @@ import streamlit as st
 from mlae_lab.core import catalog, paper
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import SimilarityStats
-from mlae_lab.runs import supervisor
-from mlae_lab.runs.status import Status
+from mlae_lab.runs import commands
+from mlae_lab.runs.liveness import stalled_for
+from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Run, StoreError
-from mlae_lab.ui import figures, page, reads
+from mlae_lab.ui import figures, page, reads, run_actions, visitor
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
 
-REFRESH_SECONDS = 1.0
+_IDLE_SECONDS = 5.0
 _SHORT_RUN = (
     "A short run shows how a mask learns, not what it reaches in 500 epochs; 200 pictures measure to about ±3 points."
 )
@@ -34,8 +36,14 @@ def bench(run_id: str) -> None:
         _controls(run)
     live = not run.status.is_over
 
-    @st.fragment(run_every=REFRESH_SECONDS if live else None)
+    session = st.session_state.setdefault("bench_session", secrets.token_hex(8))
+
+    # somebody else may resume a run that stopped: such a bench looks now and then
+    idle = _IDLE_SECONDS if run.status in RESUMABLE else None
+
+    @st.fragment(run_every=reads.refresh_seconds(session) if live else idle)
     def panel() -> None:
+        reads.refresh_seconds(session)
         now = reads.run(run_id)
         _draw(now)
         if now.status is not run.status:
@@ -46,25 +54,9 @@ def bench(run_id: str) -> None:
 
 def _controls(run: Run) -> None:
     """Buttons belong outside the fragment: a click must redraw the whole page."""
-    if run.status.is_over:
-        return
-    row = st.container(horizontal=True, gap="small")
-    label = "Cancel" if run.status is Status.QUEUED else "Stop and keep"
-    if row.button(
-        label,
-        key=f"bench_stop_{run.id}",
-        disabled=run.status is Status.STOPPING,
-        help="Finishes the step, measures once more and keeps the adapter.",
-    ):
-        supervisor.stop(reads.store(), run.id)
-        st.rerun()
-    if run.status is not Status.QUEUED and row.button(
-        "Stop now",
-        key=f"bench_kill_{run.id}",
-        help="Ends the process at once; only what was saved stays.",
-    ):
-        supervisor.stop(reads.store(), run.id, now=True)
-        st.rerun()
+    run_actions.complaint()
+    with st.container(horizontal=True, gap="small"):
+        run_actions.controls(run, "bench")
 
 
 def _draw(run: Run) -> None:
@@ -119,9 +111,17 @@ def _draw(run: Run) -> None:
 
 def _words(run: Run, tail: reads.Tail) -> None:
     """What went wrong, or what is being waited for."""
+    silent = stalled_for(reads.store().paths(run.id)) if run.status.is_active else None
+    if silent is not None:
+        st.warning(
+            f"This run lives but has made no progress for {page.seconds_text(silent)}: wait, or press Stop now and resume it "
+            "from its last checkpoint."
+        )
+    if run.status is Status.STOPPED and run.reason:
+        page.note(escape(f"{run.reason[:1].upper()}{run.reason[1:]}."))
     if run.status in (Status.FAILED, Status.LOST):
         st.error(f"{run.reason[:1].upper()}{run.reason[1:]}.")
-        lines = supervisor.log_tail(reads.store(), run.id)
+        lines = commands.log_tail(reads.store(), run.id)
         if lines:
             with st.expander("The last lines of its log"):
                 st.code("\n".join(lines), language=None)
@@ -131,11 +131,13 @@ def _words(run: Run, tail: reads.Tail) -> None:
             f"{done:,} of {total:,} pictures are decoded. This happens once for each task and picture size; the next run "
             "finds them ready."
         )
+    elif run.status is Status.QUEUED:
+        before = [waiting.id for waiting in reads.store().queue()]
+        place = f"It is {before.index(run.id) + 1}. of {len(before)} in the queue. " if run.id in before else ""
+        page.note(f"{place}Runs on one device go one at a time, and people are served in turn.")
     elif tail.started is None and not run.status.is_over:
         page.note(
-            "It waits until the run before it is over; runs on one device go one at a time."
-            if run.status is Status.QUEUED
-            else "The run's own process loads torch, the backbone and the pictures. The curves begin in a few seconds."
+            "The run's own process loads torch, the backbone and the pictures. The curves begin in a few seconds."
         )
 
 
@@ -175,7 +177,7 @@ def _run_bar(run: Run, tail: reads.Tail) -> None:
     badge = run.config.badge
     page.note(
         f"{escape(task.title)} · {escape(badge.data)} · {run.config.what} · {backbone.title} · {badge.protocol} · "
-        f"{badge.preprocessing} · seed {run.config.seed}. "
+        f"{badge.preprocessing} · seed {run.config.seed} · started by {escape(visitor.name_of(run.owner))}. "
         + ("The network is a small stand-in for ViT-B/16. " if backbone.bundled else "")
         + (_SHORT_RUN if run.config.epochs < 100 else "")
     )

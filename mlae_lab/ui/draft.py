@@ -1,20 +1,27 @@
-"""The draft: the run that a person is about to start. It survives a change of page in the session
-and a reload in the address (`?task=`, `?mask=`)."""
+"""The draft: the run that a person is about to start. Each session has one; the store keeps the one that a browser
+changed last, so that it survives a reload, a new tab and another start of the server. An address
+(`?task=`, `?mask=`, `?set=`) wins over it for what it names."""
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from dataclasses import replace
 
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.core.config import RunConfig
+from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan, PlanError
+from mlae_lab.ui import reads, visitor
+from mlae_lab.ui.settings_code import SETTINGS, settings_code, settings_of
 
-_DRAFT, _REV = "draft", "draft_rev"
+_DRAFT, _REV, _FORM = "draft", "draft_rev", "draft_form"
+_WHOSE, _CHANGED, _KEPT, _TROUBLE = "draft_whose", "draft_changed", "draft_kept", "draft_trouble"
+_NAMES = ("task", "mask", "set")  # what an address can hold of a draft
 _ADDRESS, _REPLACED, _PAGE, _ARRIVED = "draft_address", "draft_replaced", "draft_page", "draft_arrived"
 _ECHO_SECONDS = 30.0  # on one page: a browser on a busy machine may take that long to learn of its new address
 _ARRIVAL_SECONDS = 3.0  # after a change of page, when the older mask may well be meant
@@ -22,7 +29,8 @@ _ARRIVAL_SECONDS = 3.0  # after a change of page, when the older mask may well b
 
 def current() -> RunConfig:
     """The draft of this browser tab."""
-    return st.session_state.setdefault(_DRAFT, FIRST_RUN)
+    _know_whose()
+    return st.session_state[_DRAFT]
 
 
 def revision() -> int:
@@ -30,11 +38,28 @@ def revision() -> int:
     return st.session_state.setdefault(_REV, 1)
 
 
+def widget_key(name: str) -> str:
+    """The key of a widget that shows a setting of the draft. It is another one, and so the widget a new one, after
+    Python replaced the settings: a widget that stays would put its old value back."""
+    form = st.session_state.get(_FORM, 0)
+    return f"{name}_{form}" if form else name
+
+
 def change(**settings) -> RunConfig:
-    """Replace settings of the draft; a plan whose layers the backbone does not have is stretched over those it has.
+    """Replace settings of the draft; a plan whose layers the backbone does not have is stretched over those it has,
+    and pictures that are too small to crop are not cropped.
 
     Raises ConfigError, PlanError or CatalogError; the draft is then unchanged.
     """
+    before = current()
+    new = filled_in(**settings)
+    if any(getattr(new, name) != getattr(before, name) for name in SETTINGS):
+        st.session_state[_FORM] = st.session_state.get(_FORM, 0) + 1
+    return new
+
+
+def filled_in(**settings) -> RunConfig:
+    """Take over settings that the browser's form already shows. Otherwise as `change`."""
     backbone = catalog.backbone(settings.get("backbone", current().backbone))
     plan = settings.get("plan", current().plan)
     try:
@@ -43,16 +68,81 @@ def change(**settings) -> RunConfig:
         if "backbone" not in settings or settings["backbone"] == current().backbone:
             raise
         settings["plan"] = fitted(plan, backbone.default_targets)
+    crops = settings.get("preprocessing", current().preprocessing) not in ("auto", "vtab")
+    if crops and "preprocessing" not in settings and catalog.task(settings.get("task", current().task)).bundled:
+        settings["preprocessing"] = "auto"
     new = replace(current(), **settings)
     if new.plan != current().plan:
         st.session_state[_REV] = revision() + 1
-    st.session_state[_DRAFT] = new
+    _put(new)
     return new
 
 
 def painted(plan: MaskPlan) -> None:
     """Take over a plan that the browser already shows."""
-    st.session_state[_DRAFT] = replace(current(), plan=plan)
+    _put(replace(current(), plan=plan))
+
+
+# ---------------------------------------------------------------- in the store
+
+
+def _put(new: RunConfig) -> None:
+    if new != current():
+        st.session_state[_CHANGED] = True
+    st.session_state[_DRAFT] = new
+    _keep()
+
+
+def _keep() -> None:
+    """Write the draft down if this session changed it. A store that cannot take it now gets it with the next change."""
+    state = st.session_state
+    if not state.get(_CHANGED):
+        return
+    text = json.dumps(state[_DRAFT].to_dict())
+    if text != state.get(_KEPT):
+        try:
+            reads.store().keep_visitor(visitor.current(), patience=visitor.PATIENCE, draft=text)
+        except visitor.STORE_TROUBLE:
+            return
+        state[_KEPT] = text
+
+
+def _know_whose() -> None:
+    """Take up the kept draft, at the session's first use of one and when it learns late which browser it is in.
+
+    What the session has changed until then is newer than what was kept.
+    """
+    state, whose = st.session_state, visitor.current()
+    if state.get(_WHOSE) == whose and _DRAFT in state:
+        return
+    state[_WHOSE] = whose
+    state.pop(_KEPT, None)
+    shown = state.get(_DRAFT)
+    state.setdefault(_DRAFT, FIRST_RUN)
+    if state.get(_CHANGED):
+        _keep()
+        return
+    try:
+        text = reads.store().visitor(whose).draft
+        if not text:
+            return
+        kept = RunConfig.from_dict(json.loads(text))
+    except (*visitor.STORE_TROUBLE, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        state[_TROUBLE] = f"The kept draft could not be read ({_plain(error)}): this is a fresh one."
+        return
+    state[_DRAFT], state[_KEPT] = kept, text
+    if shown not in (None, kept):  # the page stands already, with widgets that show the other one
+        state[_REV] = revision() + 1
+        state[_FORM] = state.get(_FORM, 0) + 1
+
+
+def _plain(error: Exception) -> str:
+    """An error as it may stand in a sentence on a page: what a link or a file put into it is no markdown there."""
+    text = str(error) or type(error).__name__
+    return re.sub(r"([\\`\[\]<$])", r"\\\1", text if len(text) <= 300 else f"{text[:300]} ...")
+
+
+# ---------------------------------------------------------------- in the address
 
 
 def entered(page: str) -> None:
@@ -62,35 +152,40 @@ def entered(page: str) -> None:
 
 
 def read_address() -> str | None:
-    """Take task and mask from the page's address into the draft, once per address.
+    """Take task, mask and settings from the page's address into the draft, once per address.
 
-    Returns one sentence if the address holds something that cannot be read, else None.
+    Returns one sentence if the address or the kept draft holds something that cannot be read, else None.
     """
-    asked = {name: st.query_params[name] for name in ("task", "mask") if name in st.query_params}
+    current()
+    trouble = st.session_state.pop(_TROUBLE, None)
+    asked = {name: st.query_params[name] for name in _NAMES if name in st.query_params}
     if not asked or st.session_state.get(_ADDRESS) == asked or _is_echo(asked):
-        return None
+        return trouble
     st.session_state[_ADDRESS] = asked
     try:
-        changes: dict = {}
+        changes = settings_of(asked["set"]) if "set" in asked else {}
         if "task" in asked:
             changes["task"] = catalog.task(asked["task"]).name
         if "mask" in asked:
             changes["plan"] = MaskPlan.from_code(asked["mask"])
-        if changes:
-            change(**changes)
-    except (PlanError, catalog.CatalogError) as error:
-        return f"The link could not be opened: {error}."
-    return None
+        change(**changes)
+    except (ConfigError, PlanError, catalog.CatalogError) as error:
+        broken = f"The link could not be opened: {_plain(error)}."
+        return f"{trouble} {broken}" if trouble else broken
+    return trouble
 
 
 def write_address(*names: str) -> None:
-    """Put task or mask of the draft into the address, so that the view is a link and survives F5."""
+    """Put task, mask or settings ("set") of the draft into the address, so that the view is a link and survives F5.
+
+    What the address names already is brought up to date too: one spelling for one draft.
+    """
     draft = current()
-    values = {"task": draft.task, "mask": draft.plan.code}
-    for name in names:
-        if st.query_params.get(name) != values[name]:
+    values = {"task": draft.task, "mask": draft.plan.code, "set": settings_code(draft)}
+    for name in _NAMES:
+        if (name in names or name in st.query_params) and st.query_params.get(name) != values[name]:
             st.query_params[name] = values[name]
-    written = {name: values[name] for name in ("task", "mask") if name in st.query_params}
+    written = {name: values[name] for name in _NAMES if name in st.query_params}
     before = st.session_state.get(_ADDRESS)
     if before and before != written:
         _replaced()[tuple(before.items())] = time.monotonic()

@@ -9,8 +9,15 @@ from mlae_lab.places import PAGES
 _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "": {"home": ("Home", ":material/home:")},
     "Design": {"task": ("Task", ":material/photo_library:"), "masks": ("Masks", ":material/grid_on:")},
-    "Run": {"train": ("Train", ":material/play_circle:"), "runs": ("Runs", ":material/list:")},
-    "Look inside": {"experts": ("Experts", ":material/blur_on:")},
+    "Run": {
+        "train": ("Train", ":material/play_circle:"),
+        "runs": ("Runs", ":material/list:"),
+        "doctor": ("Doctor", ":material/stethoscope:"),
+    },
+    "Look inside": {
+        "experts": ("Experts", ":material/blur_on:"),
+        "compare": ("Compare", ":material/compare_arrows:"),
+    },
 }
 
 

@@ -10,14 +10,20 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from functools import lru_cache
+from typing import TypeVar
 
 from mlae_lab.core.events import Evaluation, Event, ExpertStats, Preparing, SimilarityStats, Started, TrainStep
 from mlae_lab.places import default_store
 from mlae_lab.runs import supervisor
+from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.ui.figures import Figure
 
-_RECONCILE_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
+_SHARED_SECONDS = 0.25
+_VIEWER_SECONDS = 10.0  # a session that has not looked for so long is gone
+_FEW_VIEWERS = 5
+T = TypeVar("T")
 
 
 @lru_cache(maxsize=4)
@@ -86,7 +92,7 @@ class Tail:
 
 _tails: OrderedDict[str, Tail] = OrderedDict()
 _tails_lock = threading.Lock()
-_last_reconcile = 0.0
+_last_look = 0.0
 
 
 def tail(run_id: str) -> Tail:
@@ -96,24 +102,59 @@ def tail(run_id: str) -> Tail:
         _tails[run_id] = found
         while len(_tails) > 64:
             _tails.popitem(last=False)
-    found.update()
+    _shared(("tail", run_id), found.update)
     return found
 
 
 def run(run_id: str) -> Run:
     """One run, with its status checked against its process. Raises StoreError for an unknown run."""
     _check_processes()
-    return store().run(run_id)
+    return _shared(("run", run_id), lambda: derived(store(), store().run(run_id)))
 
 
 def runs() -> list[Run]:
     """All runs, newest first, with their statuses checked."""
     _check_processes()
-    return store().runs()
+    return _shared(("runs",), lambda: [derived(store(), run) for run in store().runs()])
+
+
+def look_again() -> None:
+    """Forget what was read a moment ago: somebody has just changed something."""
+    _read.clear()
+
+
+_read: dict[tuple, tuple[float, object]] = {}
+
+
+def _shared(key: tuple, make: Callable[[], T]) -> T:
+    """What was read a moment ago for another viewer, else what is read now; twenty viewers cost about as much as one."""
+    key, now = (*key, store().folder), time.monotonic()
+    known = _read.get(key)
+    if known is not None and now - known[0] < _SHARED_SECONDS:
+        return known[1]
+    value = make()
+    if len(_read) > 500:
+        _read.clear()
+    _read[key] = now, value
+    return value
+
+
+_viewers: dict[str, float] = {}
+
+
+def refresh_seconds(session: str) -> float:
+    """How often the bench of a session should be drawn: every second for a few viewers, up to every four for a crowd,
+    so that twenty of them do not slow the run down that they watch (benchmarks/viewers.py)."""
+    now = time.monotonic()
+    _viewers[session] = now
+    for other, at in list(_viewers.items()):
+        if now - at > _VIEWER_SECONDS:
+            _viewers.pop(other, None)
+    return float(min(4, max(1, -(-len(_viewers) // _FEW_VIEWERS))))
 
 
 def _check_processes() -> None:
-    global _last_reconcile
-    if time.monotonic() - _last_reconcile >= _RECONCILE_SECONDS:
-        _last_reconcile = time.monotonic()
-        supervisor.reconcile(store())
+    global _last_look
+    if time.monotonic() - _last_look >= _LOOK_SECONDS:
+        _last_look = time.monotonic()
+        supervisor.ensure(store())

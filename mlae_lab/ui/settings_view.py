@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from html import escape
 
 import streamlit as st
 
 from mlae_lab.core import catalog, paper
 from mlae_lab.core.config import DEVICES, NORMALISATIONS, PRECISIONS, PREPROCESSINGS, RunConfig
+from mlae_lab.ui.draft import widget_key
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import mask_image
 
@@ -56,24 +58,24 @@ def settings(config: RunConfig) -> dict:
         list(_METHODS),
         index=list(_METHODS).index(config.method),
         format_func=_METHODS.get,
-        key="train_method",
+        key=widget_key("train_method"),
     )
     epochs = b.number_input(
         "Epochs",
         1,
         10_000,
         config.epochs,
-        key="train_epochs",
+        key=widget_key("train_epochs"),
         help="The paper: 500 on VTAB-1k. One epoch is 13 steps of 64 pictures here.",
     )
     rate = c.number_input(
         "Learning rate",
-        1e-6,
+        min(1e-6, config.learning_rate),
         10.0,
         config.learning_rate,
         step=1e-3,
         format="%g",
-        key="train_rate",
+        key=widget_key("train_rate"),
         help="The paper: 5e-4 over 500 epochs. A short run needs a larger one.",
     )
     seed = d.number_input(
@@ -81,7 +83,7 @@ def settings(config: RunConfig) -> dict:
         0,
         2**31 - 1,
         config.seed,
-        key="train_seed",
+        key=widget_key("train_seed"),
         help="Of the experts' first values, the order of pictures and the masks drawn.",
     )
     with st.expander("More settings"):
@@ -91,7 +93,7 @@ def settings(config: RunConfig) -> dict:
             "Backbone",
             backbones,
             index=backbones.index(config.backbone),
-            key="train_backbone",
+            key=widget_key("train_backbone"),
             format_func=_backbone_title,
             accept_new_options=True,
             help="Or type any timm name, such as deit_small_patch16_224.fb_in1k. Random weights (a name that ends in "
@@ -101,7 +103,7 @@ def settings(config: RunConfig) -> dict:
             "Protocol",
             list(_PROTOCOLS),
             index=list(_PROTOCOLS).index(config.protocol),
-            key="train_protocol",
+            key=widget_key("train_protocol"),
             format_func=_PROTOCOLS.get,
             help="Choose settings on val; the number to report is test, last epoch, several seeds.",
         )
@@ -110,10 +112,12 @@ def settings(config: RunConfig) -> dict:
             0,
             10_000,
             config.evaluations,
-            key="train_evaluations",
+            key=widget_key("train_evaluations"),
             help="How many times accuracy is measured; 0: after every epoch.",
         )
-        batch = d.number_input("Batch size", 1, 4096, config.batch_size, key="train_batch", help="The paper: 64.")
+        batch = d.number_input(
+            "Batch size", 1, 4096, config.batch_size, key=widget_key("train_batch"), help="The paper: 64."
+        )
         a, b, c, d = st.columns(4)
         decay = a.number_input(
             "Weight decay",
@@ -122,7 +126,7 @@ def settings(config: RunConfig) -> dict:
             config.weight_decay,
             step=1e-4,
             format="%g",
-            key="train_decay",
+            key=widget_key("train_decay"),
             help="The paper: 1e-4.",
         )
         warmup = b.number_input(
@@ -131,21 +135,21 @@ def settings(config: RunConfig) -> dict:
             0.9,
             config.warmup,
             step=0.05,
-            key="train_warmup",
+            key=widget_key("train_warmup"),
             help="Share of the steps with a rising learning rate. The paper names none.",
         )
         device = c.selectbox(
             "Device",
             DEVICES,
             index=DEVICES.index(config.device),
-            key="train_device",
+            key=widget_key("train_device"),
             help="auto: a CUDA GPU where there is one.",
         )
         precision = d.selectbox(
             "Precision",
             PRECISIONS,
             index=PRECISIONS.index(config.precision),
-            key="train_precision",
+            key=widget_key("train_precision"),
             help="auto: bfloat16 where the hardware multiplies it faster (a GPU, a CPU with AMX or AVX-512 bfloat16), else float32.",
         )
         a, b, c, _ = st.columns(4)
@@ -153,7 +157,7 @@ def settings(config: RunConfig) -> dict:
             "Preprocessing",
             PREPROCESSINGS,
             index=PREPROCESSINGS.index(config.preprocessing),
-            key="train_preprocessing",
+            key=widget_key("train_preprocessing"),
             help="vtab: resized, nothing augmented. fgvc-rrc: random resized crop and flip. fgvc-crop: random crop "
             "and flip. auto: fgvc-rrc for FGVC, else vtab.",
         )
@@ -161,15 +165,15 @@ def settings(config: RunConfig) -> dict:
             "Normalisation",
             NORMALISATIONS,
             index=NORMALISATIONS.index(config.normalisation),
-            key="train_normalisation",
+            key=widget_key("train_normalisation"),
             help="half: mean = std = 0.5, as the paper. auto: what the backbone was pretrained with.",
         )
         limit = a.number_input(
             "Stop after seconds",
             0,
-            86_400,
-            int(config.max_seconds or 0),
-            key="train_limit",
+            30 * 86_400,
+            math.ceil(config.max_seconds or 0),
+            key=widget_key("train_limit"),
             help="0: no limit. With one the learning rate follows the clock, and two machines do not get one result.",
         )
     return {

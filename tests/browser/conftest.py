@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlae_lab.places import PACKAGE
-from mlae_lab.runs import supervisor
+from mlae_lab.runs import commands
 from mlae_lab.runs.store import RunStore
 from tests.data.hub_server import HubServer, hub_server
 
@@ -72,21 +73,20 @@ def hub() -> Iterator[HubServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> Iterator[Lab]:
-    """`streamlit run` as the README says it, from a foreign working directory, on a fresh store."""
-    folder = tmp_path_factory.mktemp("lab")
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    store = RunStore(folder / "store")
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "OMP_NUM_THREADS")}
-    environment |= {
-        "MLAE_LAB_STORE": str(store.folder),
-        "MLAE_LAB_DATA": str(folder / "data"),
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(folder / "hf"),
-    }
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serving(folder: Path, port: int, *options: str, **environment: str) -> Iterator[str]:
+    """`streamlit run` as the README says it, from a foreign working directory, until the block ends; its address.
+
+    folder: holds its store/, its data/ and its server.log.
+    """
+    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "OMP_NUM_THREADS")}
+    kept |= {"MLAE_LAB_STORE": str(folder / "store"), "MLAE_LAB_DATA": str(folder / "data"), **environment}
     words = [
         sys.executable,
         "-m",
@@ -97,9 +97,10 @@ def lab(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> Iterator[La
         str(port),
         "--server.headless",
         "true",
+        *options,
     ]
-    with (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(words, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    with (folder / "server.log").open("a") as log:
+        server = subprocess.Popen(words, cwd=folder, env=kept, stdout=log, stderr=subprocess.STDOUT)
     url = f"http://localhost:{port}"
     try:
         deadline = time.monotonic() + 60
@@ -110,13 +111,22 @@ def lab(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> Iterator[La
             except OSError:
                 assert server.poll() is None and time.monotonic() < deadline, (folder / "server.log").read_text()
                 time.sleep(0.2)
-        yield Lab(url, store, folder / "data", hub)
+        yield url
     finally:
         server.terminate()
         server.wait(timeout=20)
-        for run in store.runs():
-            if not run.status.is_over:
-                supervisor.stop(store, run.id, now=True)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> Iterator[Lab]:
+    """A server on a fresh store."""
+    folder = tmp_path_factory.mktemp("lab")
+    store = RunStore(folder / "store")
+    with serving(folder, free_port(), HF_ENDPOINT=hub.url, HF_HOME=str(folder / "hf")) as url:
+        yield Lab(url, store, folder / "data", hub)
+    for run in store.runs():
+        if not run.status.is_over:
+            commands.stop(store, run.id, now=True)
 
 
 @pytest.fixture

@@ -108,9 +108,9 @@ def test_zoom_survives_new_points(visit: Callable[..., Page], lab: Lab) -> None:
     from dataclasses import replace
 
     from mlae_lab.core.defaults import FIRST_RUN
-    from mlae_lab.runs import supervisor
+    from mlae_lab.runs import commands
 
-    run = supervisor.launch(lab.store, replace(FIRST_RUN, task="digits", epochs=200, evaluations=200))
+    run = commands.launch(lab.store, replace(FIRST_RUN, task="digits", epochs=200, evaluations=200))
     try:
         page = visit(f"/train?run={run.id}")
         page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 5", timeout=180_000)
@@ -136,4 +136,4 @@ def test_zoom_survives_new_points(visit: Callable[..., Page], lab: Lab) -> None:
             "[...document.querySelectorAll('.lab-status')].some(s => s.textContent === 'stopped')", timeout=60_000
         )
     finally:
-        supervisor.stop(lab.store, run.id, now=True)
+        commands.stop(lab.store, run.id, now=True)

@@ -28,7 +28,7 @@ def failed(lab: Lab) -> None:
 
 @pytest.mark.parametrize("width", [1280, 800])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["/", "/task", "/masks", "/train", "/runs", "/experts"])
+@pytest.mark.parametrize("path", ["/", "/task", "/masks", "/train", "/runs", "/experts", "/compare", "/doctor"])
 def test_page_fits(path: str, scheme: str, width: int, visit: Callable[..., Page]) -> None:
     page = visit(path, scheme=scheme, width=width)
     page.wait_for_timeout(1200)

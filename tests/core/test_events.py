@@ -20,6 +20,7 @@ EVENTS: list[ev.Event] = [
     ev.SimilarityStats(3, (0.25, None), (0.5, None), (((1.0, 0.5), (0.5, 1.0)), ())),
     ev.Saved(epoch=3, step=39, bytes=123_456),
     ev.Preparing(3, 1000),
+    ev.Resumed(epoch=2, step=26, seconds=3.5, source="abcd2345"),
 ]
 
 

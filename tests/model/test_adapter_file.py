@@ -145,7 +145,7 @@ def test_something_else(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_truncated_file_at_any_length(tmp_path: Path, whole: bytes) -> None:
-    lengths = sorted({*range(0, 64), *range(64, len(whole), 97), len(whole) - 1})
+    lengths = sorted({*range(64), *range(64, len(whole), 97), len(whole) - 1})
     for length in lengths:
         (tmp_path / "a").write_bytes(whole[:length])
         with pytest.raises(AdapterError, match="is not a readable safetensors file"):

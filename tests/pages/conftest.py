@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from streamlit import config
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import pattern
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
-from mlae_lab.training.trainer import fit, prepare
+from mlae_lab.training.setup import prepare
+from mlae_lab.training.trainer import fit
+
+
+@pytest.fixture(autouse=True)
+def bound_to_this_machine() -> Iterator[None]:
+    """As mlae_lab/.streamlit/config.toml says, which the test runner of pages does not read: nobody is asked."""
+    before = config.get_option("server.address")
+    config.set_option("server.address", "127.0.0.1")
+    yield
+    config.set_option("server.address", before)
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ def masked_run(store: Path) -> str:
 
 
 def test_there_is_a_page_for_every_file() -> None:
-    assert NAMES == ["experts", "home", "masks", "runs", "task", "train"]
+    assert NAMES == ["compare", "doctor", "experts", "home", "masks", "runs", "task", "train"]
 
 
 @pytest.mark.parametrize("page", NAMES)
@@ -57,7 +57,7 @@ def test_a_run_is_a_link(filled_store: Path, monkeypatch: pytest.MonkeyPatch) ->
     at = opened("train", filled_store, monkeypatch, run=masked_run(filled_store))
     assert not at.exception
     assert "Digits, mixed mask" in html(at) and "finished" in html(at)
-    assert len(at.get("bidi_component")) == 5  # accuracy, loss, experts, tiles, similarity
+    assert len(at.main.get("bidi_component")) == 6  # accuracy, loss, experts, tiles, similarity; masks for a pair
 
 
 @pytest.mark.parametrize("page", ["train", "experts"])

@@ -19,7 +19,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import uniform
 from mlae_lab.runs.paths import RunPaths, database, is_run_id
 from mlae_lab.runs.status import ACTIVE, Status
-from mlae_lab.runs.store import RunStore, StoreError
+from mlae_lab.runs.store import SCHEMA, Origin, Run, RunStore, StoreError, Visitor
 
 CONFIG = RunConfig("digits", uniform(0.5), seed=7, max_seconds=60.0)
 NAN, INF = float("nan"), float("inf")
@@ -81,7 +81,7 @@ def test_runs_are_listed_newest_first(store: RunStore) -> None:
 
 def test_the_config_is_frozen_when_it_is_enqueued(store: RunStore) -> None:
     run = store.enqueue(CONFIG, "cpu")
-    store.claim(run.id, 1)
+    store.claim(run.id, "cpu")
     store.move(run.id, Status.FINISHED)
     with sqlite3.connect(database(store.folder)) as db:
         text = db.execute("SELECT config FROM runs").fetchone()[0]
@@ -90,7 +90,7 @@ def test_the_config_is_frozen_when_it_is_enqueued(store: RunStore) -> None:
 
 
 def test_an_unknown_run_is_a_sentence(store: RunStore) -> None:
-    with pytest.raises(StoreError, match="run aaaaaaaa is not in .*: it was deleted, or it lies in another store"):
+    with pytest.raises(StoreError, match="run aaaaaaaa is not in .*: it was never there, or it lies in another store"):
         store.run("aaaaaaaa")
 
 
@@ -117,39 +117,123 @@ def test_every_file_of_a_run_lies_in_its_folder(store: RunStore) -> None:
 # ---------------------------------------------------------------- the queue
 
 
-def test_runs_are_claimed_in_the_order_of_their_enqueuing(store: RunStore) -> None:
-    first, second, third = (store.enqueue(CONFIG, "cpu").id for _ in range(3))
-    assert not store.claim(second, 2) and not store.claim(third, 3)
-    assert store.claim(first, 1)
-    run = store.run(first)
-    assert (run.status, run.pid) == (Status.STARTING, 1) and run.started is not None
-    assert not store.claim(first, 1)  # once is enough
-    assert not store.claim(second, 2)  # the device is busy
-    store.move(first, Status.FINISHED)
-    assert not store.claim(third, 3)
-    assert store.claim(second, 2)
+def names(runs: list[Run]) -> list[str]:
+    return [run.id for run in runs]
+
+
+def test_runs_wait_in_the_order_of_their_enqueuing(store: RunStore) -> None:
+    ids = [store.enqueue(CONFIG, "cpu").id for _ in range(3)]
+    assert names(store.queue()) == ids == names(store.open_runs())
+    assert store.claim(ids[0], "cpu")
+    run = store.run(ids[0])
+    assert (run.status, run.slot, run.attempt, run.turn, run.pid) == (Status.STARTING, "cpu", 1, 1, None)
+    assert run.started is not None
+    assert not store.claim(ids[0], "cpu")  # once is enough
+    assert not store.claim(ids[1], "cpu")  # the device is busy
+    assert names(store.queue()) == ids[1:] and names(store.open_runs()) == ids
+    store.move(ids[0], Status.FINISHED)
+    assert store.claim(ids[1], "cpu")
+    assert names(store.open_runs()) == ids[1:]
 
 
 @pytest.mark.parametrize("state", ACTIVE)
 def test_a_device_is_busy_until_its_run_is_over(store: RunStore, state: Status) -> None:
     first, second = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
-    assert store.claim(first, 1)
+    assert store.claim(first, "cpu")
     store.move(first, state)
-    assert not store.claim(second, 2)
+    assert not store.claim(second, "cpu")
     store.move(first, Status.LOST)
-    assert store.claim(second, 2)
+    assert store.claim(second, "cpu")
 
 
-def test_each_device_has_a_queue_of_its_own(store: RunStore) -> None:
-    cpu, cuda = store.enqueue(CONFIG, "cpu").id, store.enqueue(CONFIG, "cuda").id
-    assert store.claim(cuda, 2) and store.claim(cpu, 1)
+def test_each_device_has_a_place_of_its_own(store: RunStore) -> None:
+    cpu, cuda, other = (store.enqueue(CONFIG, device).id for device in ("cpu", "cuda", "cuda"))
+    assert store.claim(cuda, "cuda:0") and store.claim(cpu, "cpu")
+    assert not store.claim(other, "cuda:0") and store.claim(other, "cuda:1")
 
 
 def test_a_cancelled_run_is_out_of_the_queue(store: RunStore) -> None:
     first, second = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
     store.move(first, Status.STOPPED, "cancelled", only_from=(Status.QUEUED,))
-    assert not store.claim(first, 1)
-    assert store.claim(second, 2)
+    assert names(store.queue()) == [second]
+    assert not store.claim(first, "cpu")
+
+
+def test_people_are_served_in_turn(store: RunStore) -> None:
+    ada = [store.enqueue(CONFIG, "cpu", owner="ada").id for _ in range(4)]
+    bob = [store.enqueue(CONFIG, "cpu", owner="bob").id for _ in range(2)]
+    assert names(store.queue()) == [ada[0], bob[0], ada[1], bob[1], ada[2], ada[3]]
+    assert store.claim(ada[0], "cpu")
+    store.move(ada[0], Status.FINISHED)
+    assert names(store.queue())[0] == bob[0]  # Ada had her turn
+    late = store.enqueue(CONFIG, "cpu", owner="eve").id
+    assert names(store.queue())[:3] == [bob[0], late, ada[1]]
+
+
+def test_the_turn_does_not_depend_on_the_clock(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    ada = [store.enqueue(CONFIG, "cpu", owner="ada").id for _ in range(2)]
+    bob = [store.enqueue(CONFIG, "cpu", owner="bob").id for _ in range(2)]
+    monkeypatch.setattr(time, "time", lambda: 1000.0)  # somebody set the clock back to 1970
+    for expected in (ada[0], bob[0], ada[1], bob[1]):
+        assert names(store.queue())[0] == expected
+        assert store.claim(expected, "cpu")
+        store.move(expected, Status.FINISHED)
+
+
+@pytest.mark.parametrize(
+    ("move", "order"),
+    [
+        ((2, "up"), [0, 2, 1, 3]), ((2, "down"), [0, 1, 3, 2]), ((2, "first"), [2, 0, 1, 3]), ((1, "last"), [0, 2, 3, 1]),
+        ((0, "up"), [0, 1, 2, 3]), ((3, "last"), [0, 1, 2, 3]),
+    ],
+)  # fmt: skip
+def test_a_waiting_run_can_be_moved(store: RunStore, move: tuple[int, str], order: list[int]) -> None:
+    ids = [store.enqueue(CONFIG, "cpu").id for _ in range(4)]
+    other = store.enqueue(CONFIG, "cpu", owner="bob").id
+    assert store.reorder(ids[move[0]], move[1]) == (order != [0, 1, 2, 3])
+    assert [run for run in names(store.queue()) if run != other] == [ids[i] for i in order]
+    assert names(RunStore(store.folder).queue()) == names(store.queue())
+    last = store.enqueue(CONFIG, "cpu").id
+    assert names(store.queue())[-1] == last
+
+
+def test_a_run_that_does_not_wait_is_not_moved(store: RunStore) -> None:
+    first, second = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
+    store.claim(first, "cpu")
+    assert not store.reorder(first, "last")
+    assert names(store.queue()) == [second]
+
+
+@pytest.mark.parametrize("end", [Status.STOPPED, Status.FAILED, Status.LOST])
+def test_a_run_that_did_not_reach_its_end_can_wait_again(store: RunStore, end: Status) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    other = store.enqueue(CONFIG, "cpu").id
+    store.claim(run, "cpu")
+    store.began(run, 1)
+    store.move(run, end, "because")
+    assert store.wait_again(run) and not store.wait_again(run)  # two people press Resume: it waits once
+    found = store.run(run)
+    assert (found.status, found.reason, found.pid, found.ended, found.attempt) == (Status.QUEUED, "", None, None, 1)
+    assert names(store.queue()) == [other, run]  # behind those who wait already
+    store.move(other, Status.STOPPED)
+    assert store.claim(run, "cpu") and store.run(run).attempt == 2
+
+
+def test_a_finished_run_never_waits_again(store: RunStore) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    assert not store.wait_again(run)
+    store.move(run, Status.FINISHED)
+    assert not store.wait_again(run)
+    assert store.run(run).status is Status.FINISHED
+
+
+def test_a_process_begins_only_when_its_run_was_given_its_turn(store: RunStore) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    assert not store.began(run, 7)
+    store.claim(run, "cpu")
+    assert store.began(run, 7) and store.run(run).pid == 7
+    store.move(run, Status.STOPPED)
+    assert not store.began(run, 8) and store.run(run).pid == 7
 
 
 CLAIM = """
@@ -164,9 +248,9 @@ while len(list(Path(sys.argv[1]).glob("ready*"))) < int(sys.argv[3]):
     time.sleep(0.002)
 while any(not run.status.is_over for run in store.runs()):
     for run in ids:
-        if store.claim(run, me):
+        if store.claim(run, "cpu"):
             print(run, flush=True)
-            assert store.run(run).pid == me
+            assert store.began(run, me) and store.run(run).pid == me
             assert store.move(run, Status.FINISHED)
 """
 
@@ -176,8 +260,7 @@ def test_of_six_processes_exactly_one_wins_each_claim(store: RunStore, root: Pat
     outputs = processes(root, CLAIM, [[str(store.folder), str(i), "6"] for i in range(6)])
     won = Counter(line for out in outputs for line in out.split())
     assert won == Counter(ids)
-    started = {run.id: run.started for run in store.runs()}
-    assert sorted(ids, key=lambda run: started[run]) == ids
+    assert sorted(run.turn for run in store.runs()) == list(range(1, 21))  # never two at once on one device
 
 
 # ---------------------------------------------------------------- status
@@ -193,7 +276,7 @@ def test_a_final_status_never_changes(store: RunStore, final: Status) -> None:
         assert not store.move(run, status, "no, this")
         assert not store.move(run, status, "no, this", only_from=tuple(Status))
         assert not store.move(run, status, "no, this", only_from=(final,))
-    assert not store.claim(run, 1)
+    assert not store.claim(run, "cpu")
     found = store.run(run)
     assert (found.status, found.reason, found.ended) == (final, "this is the end", ended)
 
@@ -207,7 +290,7 @@ def test_a_move_is_made_only_from_the_states_it_is_meant_for(store: RunStore) ->
     run = store.enqueue(CONFIG, "cpu").id
     assert not store.move(run, Status.RUNNING, only_from=(Status.STARTING,))
     assert store.run(run).status is Status.QUEUED
-    assert store.claim(run, 1)
+    assert store.claim(run, "cpu")
     assert store.move(run, Status.RUNNING, only_from=(Status.STARTING,))
     assert store.move(run, Status.STOPPING, only_from=(Status.STARTING, Status.RUNNING))
     assert not store.move(run, Status.RUNNING, only_from=(Status.STARTING,))  # a request to stop is not forgotten
@@ -216,7 +299,7 @@ def test_a_move_is_made_only_from_the_states_it_is_meant_for(store: RunStore) ->
 
 def test_moving_an_unknown_run_moves_nothing(store: RunStore) -> None:
     assert not store.move("aaaaaaaa", Status.FINISHED)
-    assert not store.claim("aaaaaaaa", 1)
+    assert not store.claim("aaaaaaaa", "cpu") and not store.began("aaaaaaaa", 1) and not store.wait_again("aaaaaaaa")
 
 
 # ---------------------------------------------------------------- events
@@ -224,6 +307,7 @@ def test_moving_an_unknown_run_moves_nothing(store: RunStore) -> None:
 CANVAS = ((0.5, None), (None, 1.0))
 ALL_KINDS: list[ev.Event] = [
     ev.Started(1, 2, 3, 4, 5, 6, "cpu", "float32", 0.5),
+    ev.Resumed(1, 1, 0.5),
     step(1),
     ev.Evaluation(1, 1, "val", 50.0, 1.5, 2.0),
     ev.ExpertStats(1, CANVAS, CANVAS, CANVAS, CANVAS),
@@ -330,8 +414,19 @@ def test_deleting_forgets_row_events_and_files(store: RunStore) -> None:
     assert [r.id for r in store.runs()] == [other]
     assert store.events(run) == [] and len(store.events(other)) == 1
     assert not store.paths(run).folder.exists() and store.paths(other).log.exists()
-    with pytest.raises(StoreError, match="is not in"):
-        store.delete(run)
+    for call in (store.run, store.delete):
+        with pytest.raises(
+            StoreError, match=rf"run {run} was deleted on \d{{4}}-\d\d-\d\d .* and cannot be brought back"
+        ):
+            call(run)
+    store.delete(other_over(store, other), how="archived")
+    with pytest.raises(StoreError, match=rf"run {other} was archived on .*: `mlae_lab restore {other}` brings it back"):
+        store.run(other)
+
+
+def other_over(store: RunStore, run: str) -> str:
+    store.move(run, Status.STOPPED)
+    return run
 
 
 @pytest.mark.parametrize("status", [Status.QUEUED, *ACTIVE])
@@ -355,7 +450,159 @@ def test_an_id_is_never_given_twice_to_events(store: RunStore) -> None:
     assert store.events(run)[0].id > last
 
 
+# ---------------------------------------------------------------- origins, people, sizes
+
+
+def test_a_run_names_where_it_comes_from(store: RunStore) -> None:
+    origin = Origin("abcd2345", "continued", "4")
+    run = store.enqueue(CONFIG, "cpu", owner="ada", origin=origin, data_folder="/data")
+    found = store.run(run.id)
+    assert (found.parent, found.relation, found.source) == ("abcd2345", "continued", "4")
+    assert (found.owner, found.data_folder) == ("ada", "/data")
+
+
+def test_a_run_from_elsewhere_is_put_in_with_its_past(store: RunStore) -> None:
+    ended = dataclasses.replace(
+        store.enqueue(CONFIG, "cpu"), id="abcd2345", status=Status.FINISHED, started=2.0, ended=3.0, relation="imported"
+    )
+    store.insert(ended, [(1.5, step(1)), (2.5, step(2, NAN))])
+    assert dataclasses.replace(store.run("abcd2345"), place=ended.place) == ended
+    assert [(s.time, s.event.step) for s in store.events("abcd2345")] == [(1.5, 1), (2.5, 2)]
+    with pytest.raises(StoreError, match="run abcd2345 is in .* already"):
+        store.insert(ended, [(1.5, step(1))])
+    assert len(store.events("abcd2345")) == 2
+    store.delete("abcd2345")
+    store.insert(ended, [])
+    assert store.run("abcd2345").status is Status.FINISHED  # no longer remembered as gone
+
+
+def test_visitors_keep_a_nickname_and_a_draft(store: RunStore) -> None:
+    assert store.visitor("one") == Visitor("one")
+    store.keep_visitor("one", draft="{}")
+    store.keep_visitor("one", nickname="Ada")
+    store.keep_visitor("two", draft="[]")
+    found = store.visitor("one")
+    assert (found.nickname, found.draft) == ("Ada", "{}") and found.seen > 0
+    assert store.nicknames() == {"one": "Ada"}
+    with pytest.raises(TypeError):
+        store.keep_visitor("one", colour="red")
+
+
+def test_what_events_take(store: RunStore) -> None:
+    run, other = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
+    store.append(run, [step(number) for number in range(100)])
+    taken = store.event_bytes()
+    assert 5_000 < taken[run] < 50_000 and other not in taken
+
+
+def test_a_burst_of_ten_thousand_events(store: RunStore) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    store.append(run, [step(number) for number in range(10_000)])
+    store.append(run, [step(number) for number in range(10_000, 10_010)])
+    found = store.events(run)
+    assert [stored.event.step for stored in found] == list(range(10_010))
+    assert len(store.events(run, after=found[9_999].id)) == 10
+
+
 # ---------------------------------------------------------------- opening
+
+
+FIRST_SCHEMA = """
+CREATE TABLE runs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, created REAL NOT NULL,
+    config TEXT NOT NULL, config_hash TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
+    device TEXT NOT NULL, pid INTEGER, started REAL, ended REAL);
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, kind TEXT NOT NULL, epoch INTEGER, step INTEGER,
+    time REAL NOT NULL, payload TEXT NOT NULL);
+CREATE INDEX events_of_run ON events (run, id);
+CREATE INDEX events_of_kind ON events (run, kind, id);
+PRAGMA user_version=1;
+"""
+
+
+def old_store(folder: Path) -> None:
+    """A store as version 0.2 of the lab left it: one run over, one under way, one waiting."""
+    folder.mkdir(parents=True)
+    db = sqlite3.connect(database(folder))
+    db.execute("PRAGMA journal_mode=WAL")
+    db.executescript(FIRST_SCHEMA)
+    for number, status in enumerate(("finished", "running", "queued")):
+        values = (
+            f"aaaaaaa{'abc'[number]}",
+            1.0,
+            json.dumps(CONFIG.to_dict()),
+            CONFIG.hash,
+            status,
+            "",
+            "cpu",
+            None,
+            2.0,
+            None,
+        )
+        db.execute("INSERT INTO runs VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+    db.execute("INSERT INTO events VALUES (NULL, 'aaaaaaaa', 'step', 1, 1, 5.0, ?)", (ev.to_json(step(1)),))
+    db.commit()
+    db.close()
+
+
+def test_a_store_of_an_older_lab_is_brought_up_to_date(tmp_path: Path) -> None:
+    old_store(tmp_path / "lab")
+    store = RunStore(tmp_path / "lab")
+    assert [(run.id, run.status.value) for run in store.runs()] == [
+        ("aaaaaaac", "queued"), ("aaaaaaab", "running"), ("aaaaaaaa", "finished"),
+    ]  # fmt: skip
+    assert [s.event for s in store.events("aaaaaaaa")] == [step(1)]
+    new = store.enqueue(CONFIG, "cpu").id
+    assert [run.id for run in store.queue()] == ["aaaaaaac", new]
+    assert not store.claim("aaaaaaac", "cpu")  # the one under way has the device
+    assert RunStore(tmp_path / "lab").runs() == store.runs()
+
+
+def test_six_processes_bring_an_old_store_up_to_date_at_the_same_moment(tmp_path: Path, root: Path) -> None:
+    for i in range(20):
+        old_store(tmp_path / str(i))
+    processes(root, OPEN.replace("range(60)", "range(20)"), [[str(tmp_path), str(i)] for i in range(6)])
+    for i in range(20):
+        assert len(RunStore(tmp_path / str(i)).runs()) == 3
+
+
+def test_an_older_store_that_cannot_be_changed_stays_as_it_was(tmp_path: Path) -> None:
+    old_store(tmp_path / "lab")
+    db = sqlite3.connect(database(tmp_path / "lab"))
+    db.execute("CREATE TABLE visitors (something TEXT)")  # in the way of the last statement
+    db.close()
+    with pytest.raises(StoreError, match="cannot be used as a store"):
+        RunStore(tmp_path / "lab")
+    db = sqlite3.connect(database(tmp_path / "lab"))
+    assert db.execute("PRAGMA user_version").fetchone() == (1,)
+    assert len(db.execute("SELECT * FROM runs").fetchone()) == 11
+    db.close()
+
+
+def test_an_event_of_a_kind_that_this_lab_does_not_know_is_passed_over(store: RunStore) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    store.append(run, [step(1)])
+    db = sqlite3.connect(database(store.folder))
+    db.execute("INSERT INTO events (run, kind, time, payload) VALUES (?, 'dreamt', 1.0, '{}')", (run,))
+    db.commit()
+    db.close()
+    assert [s.event for s in store.events(run)] == [step(1)]
+
+
+def test_a_healthy_and_a_damaged_file(store: RunStore) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    store.append(run, [step(number) for number in range(5000)])
+    assert store.trouble() is None
+    file = database(store.folder)
+    db = sqlite3.connect(file)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    raw = bytearray(file.read_bytes())
+    assert len(raw) > 200_000
+    raw[100_000:140_000] = b"\xab" * 40_000
+    file.write_bytes(raw)
+    assert store.trouble()
 
 
 def test_opening_makes_the_folder_and_changes_nothing_the_second_time(tmp_path: Path) -> None:
@@ -379,7 +626,7 @@ def test_a_store_of_a_newer_lab_is_refused_and_left_alone(tmp_path: Path) -> Non
     db.execute("PRAGMA user_version=99")
     db.close()
     with pytest.raises(
-        StoreError, match=r"was written by a newer lab \(schema 99, this one knows 1\): update this lab"
+        StoreError, match=rf"was written by a newer lab \(schema 99, this one knows {SCHEMA}\): update this lab"
     ):
         RunStore(tmp_path)
     db = sqlite3.connect(database(tmp_path))

@@ -1,26 +1,28 @@
-"""Runs as real processes: they queue, train, stop, die and are accounted for."""
+"""The supervisor, tick by tick in this process and as the process that it is."""
 
 from __future__ import annotations
 
 import dataclasses
-import fcntl
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, ExpertStats, Saved, SimilarityStats, Started, TrainStep
 from mlae_lab.core.patterns import allocation
-from mlae_lab.runs import supervisor
+from mlae_lab.runs import commands, paths, supervisor
+from mlae_lab.runs.liveness import LastWord, is_alive, reserve_word, write_word
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
-from mlae_lab.runs.supervisor import is_alive, launch, log_tail, reconcile, stop
+from mlae_lab.runs.supervisor import Supervisor, ensure, is_supervised
+from tests.runs.test_liveness import held, under_way
 
 Wait = Callable[..., None]
 
@@ -31,23 +33,21 @@ LONG = RunConfig(
 SHORT = dataclasses.replace(LONG, max_seconds=0.001)  # one step and an evaluation
 
 
-@contextmanager
-def held(store: RunStore, run: str) -> Iterator[None]:
-    """Hold a run's lock, as its process would."""
-    lock = os.open(store.paths(run).lock, os.O_RDWR | os.O_CREAT)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        os.close(lock)
+@pytest.fixture
+def here(lab_store: RunStore) -> Iterator[Supervisor]:
+    """The store's supervisor, in this process: it does something only when it is told to tick."""
+    lock = locks.take(paths.supervisor_lock(lab_store.folder))
+    assert lock is not None
+    yield Supervisor(lab_store, lock)
+    os.close(lock)
 
 
 @contextmanager
 def busy_device(store: RunStore, pid: int | None = None) -> Iterator[Run]:
-    """A run that trains, as far as the store knows: it is claimed, its lock is held, the device is busy."""
+    """A run that trains, as far as the store knows: it has its turn, its lock is held, the device is busy."""
     run = store.enqueue(SHORT, "cpu").id
     with held(store, run):
-        assert store.claim(run, os.getpid() if pid is None else pid)
+        assert store.claim(run, "cpu") and store.began(run, os.getpid() if pid is None else pid)
         store.move(run, Status.RUNNING)
         yield store.run(run)
         store.move(run, Status.FINISHED)
@@ -62,220 +62,165 @@ def sleeper() -> Iterator[subprocess.Popen]:
     process.wait()
 
 
-def launched(store: RunStore, config: RunConfig) -> tuple[str, subprocess.Popen]:
-    """Launch a run; its name and its process."""
-    run = launch(store, config)
-    return run.id, supervisor._children[-1]
+def status(store: RunStore, run: str) -> Status:
+    return store.run(run).status
 
 
-def over(store: RunStore, run: str) -> bool:
-    """Whether a run has come to an end, be it in silence."""
-    reconcile(store)
-    return store.run(run).status.is_over
+# ---------------------------------------------------------------- tick by tick
 
 
-def told(store: RunStore, run: str) -> Callable[[], object]:
-    """What a test that waits in vain should show."""
-    return lambda: (store.run(run).status, store.run(run).reason, log_tail(store, run))
+def test_one_run_at_a_time_gets_its_turn_with_its_lock(here: Supervisor, lab_store: RunStore) -> None:
+    first, second = (lab_store.enqueue(LONG, "cpu").id for _ in range(2))
+    assert here.tick()
+    assert status(lab_store, first) in (Status.STARTING, Status.RUNNING)
+    assert status(lab_store, second) is Status.QUEUED
+    assert is_alive(lab_store.paths(first)) and not is_alive(lab_store.paths(second))
+    here.tick()
+    assert status(lab_store, second) is Status.QUEUED
+    here.processes[first].kill()
+    here.processes[first].wait()
+    here.tick()
+    found = lab_store.run(first)
+    assert found.status is Status.LOST and "was killed by SIGKILL" in found.reason
+    assert status(lab_store, second) in (Status.STARTING, Status.RUNNING)  # a death does not hold up the queue
 
 
-# ---------------------------------------------------------------- runs that train
+def test_a_run_whose_last_process_is_not_quite_gone_waits(here: Supervisor, lab_store: RunStore) -> None:
+    run = lab_store.enqueue(LONG, "cpu").id
+    with held(lab_store, run):
+        here.tick()
+        assert status(lab_store, run) is Status.QUEUED and here.processes == {}
 
 
-def test_a_run_goes_to_its_end(lab_store: RunStore, wait_for: Wait) -> None:
-    queued = launch(lab_store, SHORT)
-    process = supervisor._children[-1]
-    assert queued.status is Status.QUEUED and queued.device == "cpu"
-    wait_for(lambda: over(lab_store, queued.id), told(lab_store, queued.id))
-    run = lab_store.run(queued.id)
-    assert (run.status, run.reason) == (Status.FINISHED, ""), log_tail(lab_store, run.id)
-    assert run.pid == process.pid
-    assert run.created <= run.started <= run.ended
-    assert process.wait(timeout=60) == 0
-    assert not is_alive(lab_store.paths(run.id))
-
-    events = [stored.event for stored in lab_store.events(run.id)]
-    assert [type(e) for e in events] == [Started, TrainStep, Evaluation, Saved, ExpertStats, SimilarityStats]
-    assert SHORT.command() in lab_store.paths(run.id).log.read_text()
-    reconcile(lab_store)
-    assert lab_store.run(run.id) == run
-    assert_adapter_gives(lab_store, run.id, events[2])
+def test_nothing_starts_while_the_device_is_busy(here: Supervisor, lab_store: RunStore) -> None:
+    with busy_device(lab_store):
+        run = lab_store.enqueue(LONG, "cpu").id
+        for _ in range(10):
+            assert here.tick()
+        assert status(lab_store, run) is Status.QUEUED
 
 
-def assert_adapter_gives(store: RunStore, run: str, evaluation: Evaluation) -> None:
-    """The file alone, in a fresh network, reaches the accuracy that the run reported."""
-    import torch
-
-    from mlae_lab.data.bundled import load_bundled
-    from mlae_lab.data.pixels import normalised
-    from mlae_lab.model.adapter_file import load_adapter, read_adapter
-    from mlae_lab.model.backbones import build
-    from mlae_lab.model.inject import inject
-
-    path = store.paths(run).adapter
-    assert not list(path.parent.glob("*.part"))
-    adapter, config = read_adapter(path), store.run(run).config
-    assert (adapter.backbone, adapter.task, adapter.classes) == (config.backbone, config.task, 10)
-    model = build(adapter.backbone, adapter.classes, config.seed)
-    experts = inject(model, adapter.plan, seed=123) if adapter.plan else None
-    load_adapter(adapter, experts, model.head)
-    part = load_bundled("digits").val
-    with torch.no_grad():
-        right = model.eval()(normalised(part.images, 48)).argmax(1) == torch.from_numpy(part.labels)
-    assert 100 * right.double().mean().item() == pytest.approx(
-        evaluation.accuracy, abs=0.6
-    )  # one picture of 200 may tip over
-
-
-def test_stop_and_keep_then_the_next_run_starts_by_itself(lab_store: RunStore, wait_for: Wait) -> None:
-    first = launch(lab_store, LONG).id
-    second = launch(lab_store, SHORT).id
-    wait_for(lambda: lab_store.last(first, "step") is not None or over(lab_store, first), told(lab_store, first))
-    assert lab_store.run(first).status is Status.RUNNING
-    reconcile(lab_store)
-    assert lab_store.run(second).status is Status.QUEUED
-    assert is_alive(lab_store.paths(first)) and is_alive(lab_store.paths(second))
-
-    assert stop(lab_store, first) in (Status.STOPPING, Status.STOPPED)
-    wait_for(lambda: over(lab_store, first), told(lab_store, first))
-    stopped = lab_store.run(first)
-    assert (stopped.status, stopped.reason) == (Status.STOPPED, "stopped and kept")
-    kinds = [stored.event.kind for stored in lab_store.events(first)]
-    assert kinds[-4:] == ["evaluation", "saved", "experts", "similarity"]  # measured once, when it was asked to stop
-    assert kinds.count("evaluation") == 1
-    step, evaluation = lab_store.last(first, "step"), lab_store.last(first, "evaluation")
-    assert evaluation.step == step.step < 10_000 * 50
-    assert_adapter_gives(lab_store, first, evaluation)
-
-    wait_for(lambda: over(lab_store, second), told(lab_store, second))
-    run = lab_store.run(second)
-    assert run.status is Status.FINISHED and run.started >= stopped.ended
-
-
-def test_a_killed_run_is_lost_and_the_next_one_gets_its_turn(lab_store: RunStore, wait_for: Wait) -> None:
-    first, process = launched(lab_store, LONG)
-    second, waiting = launched(lab_store, LONG)
-    wait_for(lambda: lab_store.run(first).status is Status.RUNNING or over(lab_store, first), told(lab_store, first))
-    assert lab_store.run(first).pid == process.pid
-    process.kill()
-    process.wait(timeout=60)
-    reconcile(lab_store)
-    run = lab_store.run(first)
-    assert run.status is Status.LOST
-    assert run.reason == "its process ended while it was running without a word: the log shows its last lines"
-
-    wait_for(lambda: lab_store.run(second).status is not Status.QUEUED, told(lab_store, second))
-    assert lab_store.run(second).status in (Status.STARTING, Status.RUNNING)
-    assert stop(lab_store, second, now=True) is Status.STOPPED  # killed, most likely while it loads
-    assert lab_store.run(second).reason == "stopped at once"
-    assert waiting.wait(timeout=60) == -signal.SIGKILL
-    assert not is_alive(lab_store.paths(second))
-
-
-def test_a_run_does_not_depend_on_the_folder_it_was_launched_from(
-    lab_store: RunStore, wait_for: Wait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_whose_process_cannot_start_has_failed_and_the_next_one_comes(
+    here: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file there that is named like a module must not be imported in its place."""
-    trap = tmp_path / "work"
-    trap.mkdir()
-    (trap / "sqlite3.py").write_text("raise ImportError('this is not the module that the lab means')")
-    monkeypatch.chdir(trap)
-    run, process = launched(lab_store, SHORT)
-    wait_for(lambda: lab_store.run(run).status is not Status.QUEUED or process.poll() is not None, told(lab_store, run))
-    assert lab_store.run(run).status is not Status.QUEUED, log_tail(lab_store, run)
-
-
-# ---------------------------------------------------------------- runs that wait
-
-
-def test_a_run_waits_while_the_device_is_busy(lab_store: RunStore, wait_for: Wait) -> None:
-    with busy_device(lab_store):
-        run = launch(lab_store, SHORT).id
-        for _ in range(20):
-            reconcile(lab_store)
-            assert lab_store.run(run).status is Status.QUEUED
-            assert is_alive(lab_store.paths(run))
-        assert lab_store.run(run).pid is None
-    wait_for(lambda: lab_store.run(run).status is not Status.QUEUED, told(lab_store, run))
-
-
-def test_a_cancelled_run_never_starts(lab_store: RunStore) -> None:
-    with busy_device(lab_store):
-        run, process = launched(lab_store, SHORT)
-        assert stop(lab_store, run) is Status.STOPPED
-    assert process.wait(timeout=60) == 0  # the device is free now, and it goes all the same
-    found = lab_store.run(run)
-    assert (found.status, found.reason) == (Status.STOPPED, "cancelled before its turn came")
-    assert found.started is None and found.pid is None
-    assert lab_store.events(run) == [] and not lab_store.paths(run).adapter.exists()
-
-
-def test_a_waiting_run_that_is_killed_is_lost(lab_store: RunStore) -> None:
-    with busy_device(lab_store):
-        run, process = launched(lab_store, SHORT)
-        process.kill()
-        process.wait(timeout=60)
-        reconcile(lab_store)
-        found = lab_store.run(run)
-        assert found.status is Status.LOST
-        assert found.reason.startswith("its process ended before its turn came")
-
-
-def test_a_lost_run_does_not_hold_up_the_queue(lab_store: RunStore, wait_for: Wait) -> None:
-    """The one that waits behind it finds out by itself; nobody else looks."""
-    with busy_device(lab_store):
-        first, process = launched(lab_store, SHORT)
-        process.kill()
-        process.wait(timeout=60)
-        second = launch(lab_store, SHORT).id
-    wait_for(lambda: lab_store.run(second).status is not Status.QUEUED, told(lab_store, second))
-    assert lab_store.run(first).status is Status.LOST
-
-
-def test_a_deleted_run_is_forgotten_by_its_process(lab_store: RunStore) -> None:
-    with busy_device(lab_store):
-        run, process = launched(lab_store, SHORT)
-        stop(lab_store, run)
-        lab_store.delete(run)
-        assert process.wait(timeout=60) == 0
-    assert not lab_store.paths(run).folder.exists()
-
-
-def test_asked_to_end_by_the_system_a_waiting_run_says_so(lab_store: RunStore, wait_for: Wait) -> None:
-    with busy_device(lab_store) as busy:
-        run, waiting = launched(lab_store, SHORT)
-        # its signal handlers stand once it has looked around: it is the one that finds this run lost
-        probe = lab_store.enqueue(SHORT, "cuda").id
-        wait_for(lambda: lab_store.run(probe).status is Status.LOST, told(lab_store, run))
-        waiting.send_signal(signal.SIGINT)  # not for it: somebody pressed Ctrl-C in some terminal
-        waiting.send_signal(signal.SIGTERM)
-        assert waiting.wait(timeout=60) == 0
-        assert lab_store.run(busy.id).status is Status.RUNNING
-    assert (lab_store.run(run).status, lab_store.run(run).reason) == (Status.STOPPED, "cancelled before its turn came")
-
-
-def test_no_moment_in_which_a_starting_run_looks_dead(lab_store: RunStore) -> None:
-    """Between the row in the store and the process somebody else may look, here in the worst moment."""
-
-    class Watched(RunStore):
-        def enqueue(self, *arguments: object, **named: object) -> Run:
-            run = super().enqueue(*arguments, **named)  # type: ignore[arg-type]
-            reconcile(self)
-            return run
-
-    with busy_device(lab_store):
-        run = launch(Watched(lab_store.folder), SHORT).id
-        assert lab_store.run(run).status is Status.QUEUED
-        stop(lab_store, run)
-
-
-def test_a_run_whose_process_cannot_start_has_failed(lab_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = (lab_store.enqueue(SHORT, "cpu").id for _ in range(2))
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(OSError):
-        launch(lab_store, SHORT)
-    (run,) = lab_store.runs()
-    assert run.status is Status.FAILED
-    assert "could not be started" in run.reason and "/nowhere/python" in run.reason
+    here.tick()
+    for run in (first, second):
+        found = lab_store.run(run)
+        assert found.status is Status.FAILED
+        assert "could not be started" in found.reason and "/nowhere/python" in found.reason
+        assert not is_alive(lab_store.paths(run))
+
+
+def test_a_turn_that_never_began_comes_again(here: Supervisor, lab_store: RunStore) -> None:
+    """The supervisor before this one was killed between writing the turn down and starting the process."""
+    run = under_way(lab_store, Status.STARTING, pid=None).id
+    here._account(lab_store.run(run))
+    assert status(lab_store, run) is Status.QUEUED
+
+
+def test_a_process_that_dies_before_its_first_word_is_lost_with_its_exit_status(
+    here: Supervisor, lab_store: RunStore, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not come again and again."""
+    monkeypatch.setattr(supervisor, "ROOT", Path("/nowhere"))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    run = lab_store.enqueue(SHORT, "cpu").id
+    here.tick()
+    wait_for(lambda: not is_alive(lab_store.paths(run)))
+    here.tick()
+    found = lab_store.run(run)
+    assert found.status is Status.LOST and "exit status 1, before its first step" in found.reason
+
+
+def test_the_dead_are_accounted_for(here: Supervisor, lab_store: RunStore) -> None:
+    running = under_way(lab_store).id
+    here.tick()
+    assert status(lab_store, running) is Status.LOST
+    stopping = under_way(lab_store, Status.STOPPING).id
+    here.tick()
+    assert status(lab_store, stopping) is Status.STOPPED
+    full = under_way(lab_store).id
+    reserve_word(lab_store.paths(full))
+    write_word(lab_store.paths(full), LastWord(Status.FAILED, "the disk is full"))
+    here.tick()
+    assert (status(lab_store, full), lab_store.run(full).reason) == (Status.FAILED, "the disk is full")
+
+
+def test_a_live_pid_does_not_keep_a_dead_run_alive(
+    here: Supervisor, lab_store: RunStore, sleeper: subprocess.Popen
+) -> None:
+    run = under_way(lab_store, pid=sleeper.pid).id
+    here.tick()
+    assert status(lab_store, run) is Status.LOST
+    assert sleeper.poll() is None
+
+
+def test_what_is_over_stays_as_it_is(here: Supervisor, lab_store: RunStore) -> None:
+    runs = []
+    for end in (Status.FINISHED, Status.STOPPED, Status.FAILED, Status.LOST):
+        run = lab_store.enqueue(SHORT, "cpu").id
+        lab_store.move(run, end, "as it was")
+        runs.append(lab_store.run(run))
+    assert not here.tick()
+    assert lab_store.runs() == runs[::-1]
+
+
+class Changing(RunStore):
+    """A store in which something happens right after somebody listed the runs."""
+
+    meanwhile: Callable[[], object] = staticmethod(lambda: None)
+
+    def open_runs(self) -> list[Run]:
+        found = super().open_runs()
+        self.meanwhile()
+        return found
+
+
+def test_a_run_that_is_stopped_while_the_supervisor_looks_is_stopped_not_lost(
+    here: Supervisor, lab_store: RunStore
+) -> None:
+    run = under_way(lab_store).id
+    here.store = Changing(lab_store.folder)
+    here.store.meanwhile = lambda: lab_store.move(run, Status.STOPPING)
+    here.tick()
+    assert status(lab_store, run) is Status.STOPPED
+
+
+def test_a_run_that_is_deleted_while_the_supervisor_looks_does_not_end_it(
+    here: Supervisor, lab_store: RunStore
+) -> None:
+    run = under_way(lab_store).id
+    other = lab_store.enqueue(SHORT, "cuda").id
+    here.store = Changing(lab_store.folder)
+    here.store.meanwhile = lambda: lab_store.move(run, Status.STOPPED) and lab_store.delete(run)
+    here._safely()
+    lab_store.move(other, Status.STOPPED)
+    assert not here._safely()
+
+
+def test_a_run_that_does_not_end_in_time_is_ended(
+    here: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is stopped (SIGSTOP) cannot hear that it was asked to end, nor can one in a read that hangs."""
+    run = lab_store.enqueue(LONG, "cpu").id
+    here.tick()
+    process = here.processes[run]
+    os.kill(process.pid, signal.SIGSTOP)
+    lab_store.began(run, process.pid)
+    assert commands.stop(lab_store, run) is Status.STOPPING
+    here.tick()
+    assert process.poll() is None  # it has its ten seconds
+    monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.0)
+    here.asked[run] -= 0.01
+    here.tick()
+    here.tick()
+    assert process.wait(timeout=20) == -signal.SIGKILL
+    here.tick()
+    assert status(lab_store, run) is Status.STOPPED
 
 
 # ---------------------------------------------------------------- a pid is a hint only
@@ -285,101 +230,113 @@ def test_a_pid_that_now_names_another_process_is_never_signalled(
     lab_store: RunStore, sleeper: subprocess.Popen
 ) -> None:
     with busy_device(lab_store, pid=sleeper.pid) as run:
-        assert stop(lab_store, run.id, now=True, patience=0.3) is Status.STOPPING  # the lock is held: something lives
+        assert commands.stop(lab_store, run.id, now=True, patience=0.3) is Status.STOPPING  # something lives
         assert sleeper.poll() is None
-    dead = lab_store.enqueue(SHORT, "cpu").id
-    assert lab_store.claim(dead, sleeper.pid)
-    assert stop(lab_store, dead, now=True) is Status.STOPPED  # the lock is free: nothing to kill
+    dead = under_way(lab_store, pid=sleeper.pid).id
+    assert commands.stop(lab_store, dead, now=True) is Status.STOPPED  # the lock is free: nothing to kill
     assert sleeper.poll() is None
 
 
-def test_a_pid_that_now_names_another_run_is_never_signalled(lab_store: RunStore) -> None:
-    with busy_device(lab_store) as busy:
-        other, process = launched(lab_store, SHORT)
-        run = lab_store.enqueue(SHORT, "cuda").id
-        with held(lab_store, run):
-            assert lab_store.claim(run, process.pid)
-            assert stop(lab_store, run, now=True, patience=0.3) is Status.STOPPING
-        assert process.poll() is None and is_alive(lab_store.paths(other))
-        stop(lab_store, other)
-        assert lab_store.run(busy.id).status is Status.RUNNING
-
-
-def test_a_live_pid_does_not_keep_a_dead_run_alive(lab_store: RunStore, sleeper: subprocess.Popen) -> None:
-    run = lab_store.enqueue(SHORT, "cpu").id
-    assert lab_store.claim(run, sleeper.pid)
-    lab_store.move(run, Status.RUNNING)
-    assert not is_alive(lab_store.paths(run))
-    reconcile(lab_store)
-    assert lab_store.run(run).status is Status.LOST
-    assert sleeper.poll() is None
-
-
-# ---------------------------------------------------------------- looking
-
-
-def test_a_run_that_was_asked_to_stop_and_is_gone_is_stopped_not_lost(lab_store: RunStore) -> None:
-    run = lab_store.enqueue(SHORT, "cpu").id
-    assert lab_store.claim(run, 1)
-    lab_store.move(run, Status.STOPPING)
-    reconcile(lab_store)
-    assert (lab_store.run(run).status, lab_store.run(run).reason) == (Status.STOPPED, "stopped at once")
-
-
-class Changing(RunStore):
-    """A store in which something happens right after somebody listed the runs."""
-
-    meanwhile: Callable[[], object] = staticmethod(lambda: None)
-
-    def runs(self) -> list[Run]:
-        found = super().runs()
-        self.meanwhile()
-        return found
-
-
-def test_a_run_that_is_stopped_at_once_while_somebody_looks_is_stopped_not_lost(lab_store: RunStore) -> None:
-    run = lab_store.enqueue(SHORT, "cpu").id
-    assert lab_store.claim(run, 1)
-    lab_store.move(run, Status.RUNNING)
-    changing = Changing(lab_store.folder)
-    changing.meanwhile = lambda: lab_store.move(run, Status.STOPPING)
-    reconcile(changing)
-    assert lab_store.run(run).status is Status.STOPPED
-
-
-def test_a_run_that_is_deleted_while_somebody_looks_is_no_error(lab_store: RunStore) -> None:
-    """A run that waits looks all the time: it must not die of another one's end."""
-    run = lab_store.enqueue(SHORT, "cpu").id
-    changing = Changing(lab_store.folder)
-    changing.meanwhile = lambda: (lab_store.move(run, Status.STOPPED), lab_store.delete(run))
-    reconcile(changing)
-    assert lab_store.runs() == []
-
-
-def test_looking_whether_a_run_lives_does_not_disturb_it(lab_store: RunStore) -> None:
-    run = lab_store.enqueue(SHORT, "cpu").id
-    files = lab_store.paths(run)
-    assert not is_alive(files)
+def test_a_pid_that_now_names_another_run_is_never_signalled(here: Supervisor, lab_store: RunStore) -> None:
+    other = lab_store.enqueue(LONG, "cpu").id
+    here.tick()
+    process = here.processes[other]
+    run = lab_store.enqueue(SHORT, "cuda").id
     with held(lab_store, run):
-        assert all(is_alive(files) for _ in range(100))
-    assert not is_alive(files)
+        assert lab_store.claim(run, "cuda:0") and lab_store.began(run, process.pid)
+        assert commands.stop(lab_store, run, now=True, patience=0.3) is Status.STOPPING
+    assert process.poll() is None and is_alive(lab_store.paths(other))
 
 
-def test_what_is_over_stays_as_it_is(lab_store: RunStore) -> None:
-    runs = []
-    for status in (Status.FINISHED, Status.STOPPED, Status.FAILED, Status.LOST):
-        run = lab_store.enqueue(SHORT, "cpu").id
-        lab_store.move(run, status, "as it was")
-        runs.append(lab_store.run(run))
-    reconcile(lab_store)
-    for run in runs:
-        assert lab_store.run(run.id) == run
-        assert stop(lab_store, run.id) is run.status and stop(lab_store, run.id, now=True) is run.status
+# ---------------------------------------------------------------- the process
 
 
-def test_the_tail_of_a_log(lab_store: RunStore) -> None:
+def supervisors(store: RunStore) -> list[int]:
+    """The pids of this store's supervisors, by their command lines."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().split(b"\0")
+            state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if b"mlae_lab.runs.supervisor" in words and str(store.folder).encode() in words and state != "Z":
+            found.append(int(folder.name))
+    return found
+
+
+linux = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="reads /proc")
+
+
+@linux
+def test_there_is_one_supervisor_whoever_starts_it_and_it_leaves(lab_store: RunStore, wait_for: Wait) -> None:
+    ensure(lab_store)
+    assert supervisors(lab_store) == []  # nothing to do
+    with busy_device(lab_store):
+        for _ in range(5):
+            ensure(lab_store)
+        script = f"from mlae_lab.runs.store import RunStore; from mlae_lab.runs.supervisor import ensure; from pathlib import Path; ensure(RunStore(Path({str(lab_store.folder)!r})))"
+        others = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(4)]
+        assert [other.wait(timeout=60) for other in others] == [0] * 4
+        (only,) = supervisors(lab_store)
+        os.kill(only, signal.SIGINT)  # Ctrl-C in some terminal is not for it
+        time.sleep(0.5)
+        assert supervisors(lab_store) == [only] and is_supervised(lab_store)
+    wait_for(lambda: not is_supervised(lab_store), lambda: supervisors(lab_store))
+
+
+@linux
+def test_whoever_comes_while_it_leaves_is_served(lab_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It lets go of its lock and looks once more: what was enqueued until then it takes on."""
+    lock = locks.take(paths.supervisor_lock(lab_store.folder))
+    assert lock is not None
+    leaving = Supervisor(lab_store, lock)
+    assert leaving._leave()
+    assert not is_supervised(lab_store)
     run = lab_store.enqueue(SHORT, "cpu").id
-    assert log_tail(lab_store, run) == []
-    lab_store.paths(run).log.write_bytes(b"".join(b"line %d \xff\n" % i for i in range(20_000)))
-    assert log_tail(lab_store, run, 2) == ["line 19998 \ufffd", "line 19999 \ufffd"]
-    assert len(log_tail(lab_store, run)) == 40
+    assert not leaving._leave()  # somebody enqueued while the lock was held and went away content
+    assert is_supervised(lab_store)
+    lab_store.move(run, Status.STOPPED)
+    os.close(lock)
+
+
+@linux
+def test_a_killed_supervisor_leaves_the_run_alone_and_another_takes_over(lab_store: RunStore, wait_for: Wait) -> None:
+    first, second = (commands.launch(lab_store, LONG).id for _ in range(2))
+    wait_for(lambda: status(lab_store, first) is Status.RUNNING, lambda: commands.log_tail(lab_store, first))
+    (old,) = supervisors(lab_store)
+    os.kill(old, signal.SIGKILL)
+    wait_for(lambda: not is_supervised(lab_store))
+    steps = lab_store.last(first, "step")
+    assert is_alive(lab_store.paths(first)) and status(lab_store, second) is Status.QUEUED
+    wait_for(lambda: lab_store.last(first, "step") != steps)  # it trains on
+    # nobody looks: the run itself sees to a supervisor when it ends
+    os.kill(lab_store.run(first).pid, signal.SIGTERM)
+    wait_for(lambda: status(lab_store, first).is_over)
+    assert status(lab_store, first) is Status.STOPPED
+    wait_for(lambda: status(lab_store, second) is Status.RUNNING, lambda: commands.log_tail(lab_store, second))
+    (new,) = supervisors(lab_store)
+    assert new != old
+    # all at once: the supervisor and the run
+    os.kill(new, signal.SIGKILL)
+    os.kill(lab_store.run(second).pid, signal.SIGKILL)
+    wait_for(lambda: not is_alive(lab_store.paths(second)))
+    ensure(lab_store)  # somebody looks
+    wait_for(lambda: status(lab_store, second) is Status.LOST)
+    reason = lab_store.run(second).reason
+    assert reason.startswith("its process ended without a word while it was running")  # nobody knows the signal
+    assert len(lab_store.runs()) == 2
+    wait_for(lambda: not is_supervised(lab_store) and supervisors(lab_store) == [])
+
+
+def test_a_store_that_is_deleted_under_it_ends_it(lab_store: RunStore, wait_for: Wait) -> None:
+    import shutil
+
+    with busy_device(lab_store):
+        ensure(lab_store)
+        process = supervisor._children[-1]
+        assert is_supervised(lab_store)
+        moved = lab_store.folder.with_name("away")
+        shutil.move(lab_store.folder, moved)
+        wait_for(lambda: process.poll() is not None, seconds=60)
+        shutil.move(moved, lab_store.folder)

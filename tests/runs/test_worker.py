@@ -15,11 +15,12 @@ from safetensors import SafetensorError
 
 from mlae_lab.core.catalog import CatalogError
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, TrainStep
+from mlae_lab.core.events import Evaluation, ExpertStats, Resumed, SimilarityStats, Started, TrainStep
 from mlae_lab.core.patterns import allocation
 from mlae_lab.core.plan import PlanError
 from mlae_lab.data.bundled import DataError
 from mlae_lab.runs import worker
+from mlae_lab.runs.paths import database
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 
@@ -36,12 +37,13 @@ SHORT = RunConfig(
 
 @pytest.fixture
 def work(lab_store: RunStore) -> Iterator[Callable[[RunConfig], tuple[int, str]]]:
-    """Enqueue a run and be its process. Gives the exit status and the run's name; signal handlers are put back."""
+    """Give a run its turn and be its process. Gives the exit status and the run's name; signal handlers are put back."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     locks = []
 
     def go(config: RunConfig) -> tuple[int, str]:
         run = lab_store.enqueue(config, "cpu").id
+        lab_store.claim(run, "cpu")
         locks.append(os.open(lab_store.paths(run).lock, os.O_RDWR | os.O_CREAT))
         fcntl.flock(locks[-1], fcntl.LOCK_EX)
         return worker.main([str(lab_store.folder), run, str(locks[-1])]), run
@@ -80,10 +82,8 @@ def test_a_run_without_data_has_failed_with_the_sentence_of_the_data(
 
 def test_a_run_that_was_cancelled_before_its_process_looked(lab_store: RunStore, work: Callable) -> None:
     class Cancelled(RunStore):
-        def enqueue(self, *arguments: object, **named: object):  # noqa: ANN202
-            run = super().enqueue(*arguments, **named)  # type: ignore[arg-type]
-            self.move(run.id, Status.STOPPED, "cancelled")
-            return run
+        def claim(self, run: str, slot: str) -> bool:
+            return self.move(run, Status.STOPPED, "cancelled")
 
     lab_store.__class__ = Cancelled
     status, name = work(SHORT)
@@ -107,6 +107,40 @@ def test_steps_are_written_together_and_everything_else_at_once(lab_store: RunSt
     assert len(lab_store.events(run)) == 3
 
 
+def test_a_resumed_run_tells_nothing_twice(lab_store: RunStore) -> None:
+    run = lab_store.enqueue(SHORT, "cpu").id
+    started = Started(1, 2, 3, 4, 5, 6, "cpu", "float32", 0.5)
+    canvas = ((0.5,),)
+    stats = [ExpertStats(1, canvas, canvas, canvas, canvas), SimilarityStats(1, (None,), (None,), (((1.0,),),))]
+    steps = [TrainStep(n, 1, 2.3, 10.0, 1e-3, 0, 0.0) for n in range(1, 5)]
+    first = worker._Writer(lab_store, run)
+    for event in (started, *steps[:2], *stats, Evaluation(1, 2, "val", 10.0, 2.3, 0.1), steps[2]):
+        first.add(event)
+    first.flush()
+    told = [stored.event for stored in lab_store.events(run)]
+    second = worker._Writer(lab_store, run)  # from the checkpoint after step 1
+    for event in (started, Resumed(1, 1, 0.1), steps[1], *stats, Evaluation(1, 2, "val", 10.0, 2.3, 9.0), *steps[2:]):
+        second.add(event)
+    second.add(stats[0])  # of an evaluation that has not come yet: it waits for it
+    second.flush()
+    assert [stored.event for stored in lab_store.events(run)] == [*told, Resumed(1, 1, 0.1), steps[3]]
+
+
+def test_a_locked_store_makes_nobody_wait(lab_store: RunStore) -> None:
+    run = lab_store.enqueue(SHORT, "cpu").id
+    writer = worker._Writer(lab_store, run)
+    db = sqlite3.connect(database(lab_store.folder), isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    for number in range(1, 4):
+        writer.last = float("-inf")
+        writer.add(TrainStep(number, 1, 2.3, 10.0, 1e-3, 0, 0.0))
+    assert lab_store.events(run) == [] and len(writer.waiting) == 3
+    db.execute("COMMIT")
+    db.close()
+    writer.flush()
+    assert [stored.event.step for stored in lab_store.events(run)] == [1, 2, 3] and writer.waiting == []
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -115,7 +149,7 @@ def test_steps_are_written_together_and_everything_else_at_once(lab_store: RunSt
             type("OutOfMemoryError", (RuntimeError,), {})("CUDA"),
             "out of memory: try a smaller batch size or fewer experts",
         ),
-        (OSError(errno.ENOSPC, "No space left"), "the disk is full: free some space and start the run again"),
+        (OSError(errno.ENOSPC, "No space left"), "the disk is full: free some space and resume the run"),
         (DataError("no pictures\n  here"), "no pictures here"),
         (PlanError("a rate is 2"), "a rate is 2"),
         (CatalogError("no such task"), "no such task"),

@@ -22,8 +22,10 @@ from mlae_lab.data.splits import Pictures
 from mlae_lab.model.backbones import build
 from mlae_lab.model.experts import MaskSampler, stream
 from mlae_lab.model.inject import remove
+from mlae_lab.training.evaluation import Diverged, evaluate
 from mlae_lab.training.inputs import Inputs
-from mlae_lab.training.trainer import Diverged, Setup, choose_device, choose_precision, evaluate, fit, prepare
+from mlae_lab.training.setup import Setup, choose_device, choose_precision, prepare
+from mlae_lab.training.trainer import fit
 
 RANDOM = "lab_vit_12x128.random"
 HOLES = MaskPlan(  # an empty row, holes, a rate for each cell, three modules, every depth
@@ -86,7 +88,7 @@ def test_one_seed_one_result(events: list[Event], capfd: pytest.CaptureFixture[s
 
 def test_the_order_of_events(events: list[Event]) -> None:
     assert isinstance(events[0], Started)
-    report = [Evaluation, ExpertStats, SimilarityStats]
+    report = [ExpertStats, SimilarityStats, Evaluation]
     assert [type(e) for e in events[1:]] == ([TrainStep] * 6 + report) * 2
     steps = of(events, TrainStep)
     assert [s.step for s in steps] == list(range(1, 13))
@@ -340,14 +342,14 @@ def test_asked_to_stop_it_measures_what_is_there() -> None:
     asked = iter([False, False, False, False, True])
     events = [*fit(small(config(epochs=100, evaluations=1)), should_stop=lambda: next(asked))]
     assert [s.step for s in of(events, TrainStep)] == [1, 2, 3, 4, 5]
-    assert [type(e) for e in events[-3:]] == [Evaluation, ExpertStats, SimilarityStats]
-    assert (events[-3].epoch, events[-3].step) == (2, 5)
+    assert [type(e) for e in events[-3:]] == [ExpertStats, SimilarityStats, Evaluation]
+    assert (events[-1].epoch, events[-1].step) == (2, 5)
     assert len(of(events, Evaluation)) == 1
 
 
 def test_a_time_limit_ends_it_the_same_way() -> None:
     events = [*fit(small(config(epochs=10_000, evaluations=1, max_seconds=1e-6)))]
-    assert [type(e) for e in events] == [Started, TrainStep, Evaluation, ExpertStats, SimilarityStats]
+    assert [type(e) for e in events] == [Started, TrainStep, ExpertStats, SimilarityStats, Evaluation]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

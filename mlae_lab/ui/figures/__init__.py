@@ -5,10 +5,18 @@ Colours are names of meanings (`@accent`, `@quiet`, ...; `ui/palette.js` knows t
 
 from mlae_lab.ui.figures.bars import active_figure, balance_figure
 from mlae_lab.ui.figures.base import MAX_POINTS, Figure, smoothed, thinned
+from mlae_lab.ui.figures.compare import (
+    MASK_KEY,
+    difference_caption,
+    difference_figure,
+    mask_difference_figure,
+    two_curves_figure,
+)
 from mlae_lab.ui.figures.curves import accuracy_figure, loss_figure, paper_figure, similarity_curve
 from mlae_lab.ui.figures.grids import QUANTITIES, expert_figure, similarity_tiles
 
 __all__ = [
-    "MAX_POINTS", "QUANTITIES", "Figure", "accuracy_figure", "active_figure", "balance_figure", "expert_figure",
-    "loss_figure", "paper_figure", "similarity_curve", "similarity_tiles", "smoothed", "thinned",
+    "MASK_KEY", "MAX_POINTS", "QUANTITIES", "Figure", "accuracy_figure", "active_figure", "balance_figure",
+    "difference_caption", "difference_figure", "expert_figure", "loss_figure", "mask_difference_figure", "paper_figure",
+    "similarity_curve", "similarity_tiles", "smoothed", "thinned", "two_curves_figure",
 ]  # fmt: skip

@@ -61,7 +61,7 @@ def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> 
             "x": [a for a, _ in absent],
             "y": [b for _, b in absent],
             "hovertemplate": "layer %{y}, expert %{x}: masked for good<extra></extra>",
-            "marker": {"symbol": "line-ne-open", "size": 9, "line": {"color": "@quiet", "width": 1}},
+            "marker": {"symbol": "line-ne-open", "size": 9, "color": "@quiet", "line": {"color": "@quiet", "width": 1}},
         },
     ]
     if present:

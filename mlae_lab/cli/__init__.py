@@ -1,0 +1,253 @@
+"""The command line. A button and its command do the same thing.
+
+Exit status: 0, 2 for a wrong request (one sentence on standard error, nothing written), 1 for a
+run that failed or was lost. With --json the last line of standard output is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+from mlae_lab import binding, doctor
+from mlae_lab.cli import fetching, runs
+from mlae_lab.cli.answers import Wrong, folder_of, me, say, say_json, store_of
+from mlae_lab.cli.masks import add_mask_options, plan_of
+from mlae_lab.core import catalog, paper
+from mlae_lab.core.budget import budget
+from mlae_lab.core.config import (
+    DEVICES,
+    METHODS,
+    NORMALISATIONS,
+    PRECISIONS,
+    PREPROCESSINGS,
+    PROTOCOLS,
+    ConfigError,
+    RunConfig,
+)
+from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.patterns import paper_patterns
+from mlae_lab.core.plan import PlanError
+from mlae_lab.data.bundled import DataError
+from mlae_lab.data.tasks import located, own_tasks, ready
+from mlae_lab.places import PACKAGE, weights_file
+from mlae_lab.runs import commands
+from mlae_lab.runs.parcel import ParcelError
+from mlae_lab.runs.store import StoreError
+
+REQUEST_ERRORS = (PlanError, ConfigError, catalog.CatalogError, DataError, StoreError, ParcelError)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise Wrong(f"{message} (see `{self.prog} --help`)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command. Returns the exit status."""
+    try:
+        chosen = _parser().parse_args(arguments)
+        return chosen.do(chosen)
+    except (Wrong, *REQUEST_ERRORS) as error:
+        print(f"mlae_lab: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of our output went away, as in `| head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - so that the interpreter's last flush is quiet
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="mlae_lab", description="MLAE Lab: masked LoRA experts on a frozen vision transformer.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, do, help: str, store: bool = False) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=help, description=help)
+        made.set_defaults(do=do)
+        made.add_argument("--json", action="store_true", help="one JSON object on the last line")
+        if store:
+            made.add_argument(
+                "--store", type=Path, default=None, help="folder of the runs (else $MLAE_LAB_STORE or ~/.mlae_lab)"
+            )
+        return made
+
+    command("tasks", _tasks, "list the 24 tasks of the paper and the bundled ones")
+    command("masks", _masks, "list every mask of the paper with its plan and budget")
+    train = command("train", _train, "enqueue a run and follow it to its end", store=True)
+    train.add_argument("--task", required=True, metavar="T")
+    add_mask_options(train)
+    train.add_argument("--method", default="mlae", metavar="|".join(METHODS))
+    train.add_argument("--backbone", default=catalog.DEFAULT_BACKBONE, metavar="B")
+    train.add_argument("--protocol", default="val", metavar="|".join(PROTOCOLS))
+    train.add_argument("--epochs", type=int, metavar="N", help=f"default {FIRST_RUN.epochs}")
+    train.add_argument("--seconds", type=float, metavar="S", help="stop training after so many seconds")
+    train.add_argument("--lr", type=float, help=f"learning rate (default {FIRST_RUN.learning_rate:g})")
+    train.add_argument("--weight-decay", type=float, metavar="W")
+    train.add_argument("--batch-size", type=int, metavar="N")
+    train.add_argument("--warmup", type=float, metavar="SHARE", help="share of the steps with a rising learning rate")
+    train.add_argument(
+        "--evaluations", type=int, metavar="N", help="how many times to measure accuracy; 0: every epoch"
+    )
+    train.add_argument("--seed", type=int, default=0, metavar="S")
+    train.add_argument("--device", default="auto", metavar="|".join(DEVICES))
+    train.add_argument("--precision", default="auto", metavar="|".join(PRECISIONS))
+    train.add_argument(
+        "--data", type=Path, metavar="DIR", help="the task's pictures: VTAB layout, VPT's lists or class folders"
+    )
+    train.add_argument("--weights", type=Path, metavar="FILE", help="of the backbone: safetensors, bin or npz")
+    train.add_argument("--preprocessing", default="auto", metavar="|".join(PREPROCESSINGS))
+    train.add_argument("--normalisation", default="auto", metavar="|".join(NORMALISATIONS))
+    train.add_argument("--detach", action="store_true", help="print the run's name and return at once")
+    runs.add(command)
+    fetch = command("fetch", fetching.fetch, "download a task's pictures or a backbone's weights")
+    fetch.add_argument("name", metavar="TASK|BACKBONE")
+    fetch.add_argument("--yes", action="store_true", help="do not ask before a large download")
+    fetch.add_argument(
+        "--into", type=Path, default=None, metavar="DIR", help="data folder (else $MLAE_LAB_DATA or data/ in the store)"
+    )
+    app = command("app", _app, "start the lab in a browser", store=True)
+    app.add_argument("--port", type=int, default=8501)
+    app.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="to be reached from a network; asks for a password"
+    )
+    doctor = command("doctor", _doctor, "what is here and what is wrong with it", store=True)
+    doctor.add_argument("--deep", action="store_true", help="also load torch and try its devices, which takes seconds")
+    return parser
+
+
+# ---------------------------------------------------------------- commands
+
+
+def _tasks(chosen: argparse.Namespace) -> int:
+    rows = [
+        {
+            "task": t.name, "title": t.title, "group": t.group.value, "classes": t.classes, "train": t.train,
+            "val": t.val, "test": t.test, "ready": ready(t), "question": t.question, "licence": t.licence,
+            "paper_drop_rate": paper.TUNED[t.name].drop_rate if t.name in paper.TUNED else None,
+            "paper_coefficient_init": paper.TUNED[t.name].coefficient_init if t.name in paper.TUNED else None,
+            "paper_accuracy": paper.MLAE_ACCURACY[t.name].value if t.name in paper.MLAE_ACCURACY else None,
+        }
+        for t in (*catalog.TASKS, *own_tasks())
+    ]  # fmt: skip
+    if chosen.json:
+        return say_json({"tasks": rows})
+    print(f"{'task':<24}{'group':<13}{'classes':>7}{'train':>8}{'val':>7}{'test':>8}   data     paper p, λ, accuracy")
+    for row in rows:
+        reported = (
+            ""
+            if row["paper_accuracy"] is None
+            else f"{_or_dash(row['paper_drop_rate'])}, {_or_dash(row['paper_coefficient_init'])}, {row['paper_accuracy']}"
+        )
+        print(f"{row['task']:<24}{row['group']:<13}{row['classes']:>7}{row['train']:>8}{row['val']:>7}{row['test']:>8}"
+              f"   {'ready' if row['ready'] else 'missing'}  {reported}")  # fmt: skip
+    return 0
+
+
+def _masks(chosen: argparse.Namespace) -> int:
+    vit = catalog.backbone("vit_base_patch16_224.orig_in21k")
+    rows = []
+    for found in paper_patterns():
+        cost = budget(found.plan, vit.shapes(found.plan.targets))
+        score = paper.PATTERN_AVERAGE.get((found.name, found.kind))
+        rows.append(
+            {
+                "pattern": found.name, "kind": found.kind.value, "experts": cost.experts,
+                "experts_per_layer": list(found.plan.kept), "drop_rate_per_layer": list(found.plan.row_rates()),
+                "parameters_vit_b16": cost.parameters, "expected_active": round(cost.expected_active, 2),
+                "paper_average": score.value if score else None, "paper_table": score.table if score else None,
+                "code": found.plan.code, "hash": found.plan.hash, "plan": found.plan.to_dict(),
+            }
+        )  # fmt: skip
+    if chosen.json:
+        return say_json({"masks": rows})
+    print(f"{'pattern':<13}{'kind':<12}{'experts':>7}{'active':>8}{'parameters':>12}{'paper':>7}   code")
+    for row in rows:
+        print(f"{row['pattern']:<13}{row['kind']:<12}{row['experts']:>7}{row['expected_active']:>8}"
+              f"{row['parameters_vit_b16']:>12,}{row['paper_average'] or '':>7}   {row['code']}")  # fmt: skip
+    return 0
+
+
+def _train(chosen: argparse.Namespace) -> int:
+    config = _config(chosen)
+    store = store_of(chosen)
+    return runs.follow_to_end(chosen, store, commands.launch(store, config, me()))
+
+
+def _config(chosen: argparse.Namespace) -> RunConfig:
+    """The run that the options ask for; what they leave open is taken from the first run."""
+    plan = plan_of(chosen, chosen.backbone) if chosen.method == "mlae" else FIRST_RUN.plan
+    asked = {
+        "epochs": chosen.epochs, "learning_rate": chosen.lr, "weight_decay": chosen.weight_decay,
+        "batch_size": chosen.batch_size, "warmup": chosen.warmup, "evaluations": chosen.evaluations,
+    }  # fmt: skip
+    usual = replace(FIRST_RUN, weight_decay=RunConfig.weight_decay, batch_size=RunConfig.batch_size)
+    settings = {name: getattr(usual, name) if value is None else value for name, value in asked.items()}
+    own = chosen.task == "own" and chosen.data is not None
+    config = RunConfig(
+        task=f"own:{chosen.data.absolute().name}" if own else chosen.task, plan=plan, method=chosen.method, backbone=chosen.backbone, protocol=chosen.protocol,
+        max_seconds=chosen.seconds, seed=chosen.seed, device=chosen.device, precision=chosen.precision,
+        data=str(chosen.data.expanduser().absolute()) if chosen.data else "", weights=_weights(chosen),
+        preprocessing=chosen.preprocessing, normalisation=chosen.normalisation, **settings,
+    )  # fmt: skip
+    return located(config)
+
+
+def _weights(chosen: argparse.Namespace) -> str:
+    """The file that the run reads, "" for a bundled network. Wrong if there is none: before anything is written."""
+    if chosen.weights is not None:
+        file = chosen.weights.expanduser().absolute()
+        if not file.is_file():
+            raise Wrong(f"--weights {file} is not a file: name a .safetensors, .bin or .npz file of {chosen.backbone}")
+        return str(file)
+    backbone = catalog.backbone(chosen.backbone)
+    if backbone.needs_file and not weights_file(backbone.name).is_file():
+        raise Wrong(
+            f"the weights of {backbone.name} are not on this machine: fetch them with `mlae_lab fetch {backbone.name}`, "
+            f"put timm's model.safetensors at {weights_file(backbone.name)}, or name a file with --weights"
+        )
+    return ""
+
+
+def _app(chosen: argparse.Namespace) -> int:
+    environment = dict(os.environ)
+    if chosen.store is not None:
+        environment["MLAE_LAB_STORE"] = str(chosen.store.absolute())
+    words = [sys.executable, "-m", "streamlit", "run", str(PACKAGE / "app.py"), "--server.port", str(chosen.port)]
+    if not binding.is_loopback(chosen.host):
+        environment[binding.PASSWORD_VARIABLE] = _password(environment.get(binding.PASSWORD_VARIABLE))
+        words += ["--server.address", chosen.host]
+        for name in binding.allowed_hosts(chosen.host):
+            words += ["--server.allowedHosts", name]
+        print(
+            "The lab can be reached from the network. Its password keeps strangers out; nothing is encrypted unless a proxy "
+            "adds TLS, and everyone with the password can see, start and stop runs.",
+            flush=True,
+        )
+    os.execve(sys.executable, words, environment)
+
+
+def _password(known: str | None) -> str:
+    if known is None and sys.stdin.isatty():
+        known = getpass.getpass("A password for the lab (everyone who is to use it needs it): ")
+    if known is None:
+        raise Wrong(
+            f"a lab on a network needs a password and there is no terminal to ask: set {binding.PASSWORD_VARIABLE}"
+        )
+    if problem := binding.password_problem(known):
+        raise Wrong(problem[:1].lower() + problem[1:].rstrip("."))
+    return known
+
+
+def _doctor(chosen: argparse.Namespace) -> int:
+    found = doctor.examine(folder_of(chosen), deep=chosen.deep)
+    say(chosen, found.to_dict(), "\n".join(found.lines()))
+    return 1 if found.troubles else 0
+
+
+def _or_dash(value: object) -> object:
+    return "–" if value is None else value

@@ -1,0 +1,88 @@
+"""`fetch`: a task's pictures or a backbone's weights."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+
+from mlae_lab.cli.answers import Wrong, say_json
+from mlae_lab.core import hosts
+from mlae_lab.data import fetching
+from mlae_lab.data.fetch import ready_folder
+from mlae_lab.data.progress import Cancelled, FetchError, Progress, gigabytes
+from mlae_lab.places import data_folder
+
+
+def fetch(chosen: argparse.Namespace) -> int:
+    """Ask, download with a bar, say where it lies."""
+    wanted, into = hosts.remote(chosen.name), (chosen.into or data_folder()).expanduser().absolute()
+    there = ready_folder(wanted, into)
+    if there is not None:
+        print(f"{wanted.name} is in {there} already")
+        return say_json({"name": wanted.name, "folder": str(there), "fetched": False}) if chosen.json else 0
+    size = wanted.size_bytes
+    said_size = "an unknown number of bytes" if size is None else gigabytes(size)
+    ask = (size is None or size > _ASK_ABOVE) and not chosen.yes
+    if ask and not sys.stdin.isatty():
+        raise Wrong(f"{wanted.name} has {said_size} to download: add --yes, since there is no terminal to ask")
+    print(f"{wanted.name}: {wanted.citation}\nlicence: {wanted.licence}\nfrom: {wanted.page}, {said_size}")
+    print(f"to: {into / wanted.subfolder}", *([f"note: {wanted.note}"] if wanted.note else []), sep="\n", flush=True)
+    if ask and not _agreed(f"Download {said_size}? [y/N] "):
+        print("nothing was fetched")
+        return 1
+    line = _ProgressLine()
+    try:
+        folder = fetching.run(wanted.name, into, line.show)
+    except FetchError as error:
+        line.end()
+        print(f"mlae_lab: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, Cancelled):
+        line.end()
+        print("mlae_lab: cancelled; what was fetched is kept, the same command goes on", file=sys.stderr)
+        return 1
+    line.end()
+    print(f"{wanted.name} is in {folder}")
+    return say_json({"name": wanted.name, "folder": str(folder), "fetched": True}) if chosen.json else 0
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except (EOFError, KeyboardInterrupt):
+        print()
+        return False
+
+
+_ASK_ABOVE = 100_000_000  # bytes
+
+
+class _ProgressLine:
+    """One line that is written over on a terminal; elsewhere a line every ten seconds."""
+
+    def __init__(self) -> None:
+        self._over, self._width, self._next = sys.stdout.isatty(), 0, 0.0
+
+    def show(self, told: Progress) -> None:
+        if not self._over and time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + 10
+        parts = [f"{told.phase} {told.file}".strip()]
+        if told.total:
+            parts.append(f"{gigabytes(told.done)} of {gigabytes(told.total)} ({told.done / told.total:.0%})")
+        if told.speed:
+            parts.append(f"{gigabytes(told.speed)}/s")
+        if told.seconds_left is not None:
+            minutes, seconds = divmod(round(told.seconds_left), 60)
+            parts.append(f"{minutes}:{seconds:02d} left")
+        text = "   ".join(parts)
+        width = max(20, shutil.get_terminal_size().columns - 1)  # a line that wraps cannot be written over
+        print("\r" + text[:width].ljust(min(self._width, width)) if self._over else text,
+              end="" if self._over else "\n", flush=True)  # fmt: skip
+        self._width = len(text)
+
+    def end(self) -> None:
+        if self._over and self._width:
+            print(flush=True)

@@ -1,0 +1,72 @@
+"""The mask that a command names: a pattern, a code or a plan file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mlae_lab.cli.answers import Wrong
+from mlae_lab.core import catalog
+from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.patterns import NAMES, fitted, pattern, scaled
+from mlae_lab.core.plan import MaskPlan
+
+
+def add_mask_options(command: argparse.ArgumentParser, required: bool = False) -> None:
+    """The options that `plan_of` reads."""
+    command.add_argument(
+        "--mask",
+        metavar="PATTERN|CODE|PLAN.json",
+        required=required,
+        help=f"a pattern ({', '.join(NAMES)}), a mask code or a plan file",
+    )
+    command.add_argument("--kind", metavar="fixed|stochastic|mixed", help="which mask of that pattern")
+    command.add_argument("--drop-rate", type=float, metavar="P", help="for uniform and mixed masks, in [0, 1)")
+    command.add_argument(
+        "--experts", type=int, metavar="E", help="experts per layer of dense, uniform and stochastic masks"
+    )
+    command.add_argument("--pattern-seed", type=int, default=0, metavar="S", help="seed of the random allocation")
+    command.add_argument("--expert-rank", type=int, metavar="K", help="rank of each expert (default 1)")
+    command.add_argument("--coefficient-init", type=float, metavar="L", help="start of λ")
+    command.add_argument("--freeze-coefficients", action="store_true", help="do not train λ")
+
+
+def plan_of(chosen: argparse.Namespace, backbone: str) -> MaskPlan:
+    """The plan that the options ask for, fitted to a backbone; without any the first run's."""
+    name = chosen.mask
+    pattern_options = (chosen.kind, chosen.drop_rate, chosen.experts)
+    targets = catalog.backbone(backbone).default_targets
+    if name is None and pattern_options == (None, None, None):
+        plan = fitted(FIRST_RUN.plan, targets)
+    elif name is None or name in NAMES:
+        plan = pattern(name or "uniform", chosen.kind, chosen.drop_rate, chosen.experts, chosen.pattern_seed)
+        plan = fitted(plan, targets)
+    else:
+        if pattern_options != (None, None, None):
+            raise Wrong(
+                f"--kind, --drop-rate and --experts go with a pattern, not with {name}: it already says all that"
+            )
+        plan = _read_plan(name)
+    changed = {}
+    if chosen.expert_rank is not None:
+        changed["expert_rank"] = chosen.expert_rank
+    if chosen.coefficient_init is not None:
+        changed["coefficient_init"] = chosen.coefficient_init
+    if chosen.freeze_coefficients:
+        changed["train_coefficients"] = False
+    return scaled(plan, **changed)
+
+
+def _read_plan(name: str) -> MaskPlan:
+    if name.startswith("m1_"):
+        return MaskPlan.from_code(name)
+    path = Path(name)
+    if not name.endswith(".json") and (len(name) > 200 or not path.exists()):
+        raise Wrong(f"{name[:60]!r} is neither a pattern ({', '.join(NAMES)}) nor a mask code nor a plan file")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Wrong(
+            f"the plan file {name} cannot be read ({error}): name a JSON file that `mlae_lab masks --json` could have written"
+        ) from None
+    return MaskPlan.from_json(text)

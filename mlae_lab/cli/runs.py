@@ -1,0 +1,278 @@
+"""What is done with runs that exist: list, stop, resume, repeat, compare, put away."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from mlae_lab.cli.answers import Wrong, existing_store, folder_of, me, say, say_json, store_of
+from mlae_lab.cli.masks import add_mask_options, plan_of
+from mlae_lab.core.events import Evaluation, Resumed, Started
+from mlae_lab.runs import commands, pairs, parcel, supervisor
+from mlae_lab.runs.liveness import derived
+from mlae_lab.runs.paths import LAST
+from mlae_lab.runs.report import report, state
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import Run, RunStore
+
+_NO_RUNS = "no runs in {} yet: `mlae_lab train --task digits` starts one"
+
+
+def add(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands. command: makes one."""
+
+    def one(name: str, do: Callable, help: str) -> argparse.ArgumentParser:
+        made = command(name, do, help, store=True)
+        made.add_argument("run", metavar="RUN")
+        return made
+
+    def anybodys(made: argparse.ArgumentParser) -> None:
+        made.add_argument("--yes", action="store_true", help="also if it is somebody else's")
+
+    listing = command("runs", _runs, "list all runs, or show one", store=True)
+    listing.add_argument("run", nargs="?", metavar="RUN")
+    stop = one("stop", _stop, "end a run and keep what it has learned")
+    stop.add_argument("--now", action="store_true", help="kill it at once")
+    anybodys(stop)
+    resume = one(
+        "resume", _resume, "let a stopped, failed or lost run go on; with --mask as a new run with another mask"
+    )
+    add_mask_options(resume)
+    resume.add_argument("--checkpoint", default=LAST, metavar="last|EPOCH", help="which one, for --mask")
+    resume.add_argument("--epochs", type=int, metavar="N", help="of the new run, counted from the parent's beginning")
+    resume.add_argument("--detach", action="store_true", help="return at once")
+    again = one("again", _again, "the same run once more, from its first step")
+    again.add_argument("--detach", action="store_true", help="return at once")
+    pair = one("pair", _pair, "the same run with another mask, over several seeds, and the difference")
+    add_mask_options(pair, required=True)
+    pair.add_argument("--seeds", type=int, default=3, metavar="N", help="1 to 10, from the run's own on")
+    pair.add_argument("--detach", action="store_true", help="return at once")
+    compare = one("compare", _compare, "the difference of two runs, with its spread over seeds")
+    compare.add_argument("other", metavar="OTHER")
+    move = one("move", _move, "change the place of a waiting run in its owner's queue")
+    move.add_argument("to", choices=("up", "down", "first", "last"))
+    anybodys(move)
+    delete = one("delete", _delete, "forget a run that is over, with its files")
+    anybodys(delete)
+    export = one("export", _export, "write a run as one file")
+    export.add_argument("file", type=Path, metavar="FILE")
+    take_in = command("import", _import, "take in a run that was exported", store=True)
+    take_in.add_argument("file", type=Path, metavar="FILE")
+    archive = one("archive", _archive, "put a run away as one file in the store")
+    anybodys(archive)
+    one("restore", _restore, "bring back a run that was put away")
+
+
+# ---------------------------------------------------------------- looking
+
+
+def _runs(chosen: argparse.Namespace) -> int:
+    store = existing_store(chosen)
+    if store is None:
+        return say(chosen, {"runs": []}, _NO_RUNS.format(folder_of(chosen)))
+    supervisor.ensure(store)
+    if chosen.run is not None:
+        row = state(store, derived(store, store.run(chosen.run)))
+        words = [f"{name:<18}{json.dumps(value) if isinstance(value, dict) else value}" for name, value in row.items()]
+        return say(chosen, row, "\n".join(words))
+    rows = [state(store, derived(store, run)) for run in store.runs()]
+    if chosen.json:
+        return say_json({"runs": rows})
+    if not rows:
+        print(_NO_RUNS.format(store.folder))
+    waiting = [run.id for run in store.queue()]
+    for row in rows:
+        accuracy = row.get("val_accuracy", row.get("test_accuracy"))
+        note = f"{waiting.index(row['run']) + 1}. in the queue" if row["run"] in waiting else row["reason"] or ""
+        if row["stalled_seconds"]:
+            note = f"stalled: no progress for {row['stalled_seconds']:.0f} s"
+        print(f"{row['run']}  {row['status']:<9} {row['config']['task']:<24}{row['config']['method']:<7}"
+              f"{'' if accuracy is None else format(accuracy, '5.1f') + ' %':>8}  {note}")  # fmt: skip
+    return 0
+
+
+def follow(store: RunStore, run: Run) -> Run:
+    """Print what the run does until it is over."""
+    seen = store.events(run.id)[-1:]
+    last = seen[0].id if seen else 0
+    while True:
+        supervisor.ensure(store)
+        run = derived(store, store.run(run.id))
+        for stored in store.events(run.id, after=last, kinds=("started", "resumed", "evaluation")):
+            last, event = stored.id, stored.event
+            if isinstance(event, Started):
+                print(f"{event.train_pictures} pictures, {event.parameters:,} expert and {event.head_parameters:,} head "
+                      f"parameters, {event.steps} steps on {event.device} in {event.precision}", flush=True)  # fmt: skip
+            elif isinstance(event, Resumed):
+                print(f"goes on after step {event.step}", flush=True)
+            elif isinstance(event, Evaluation):
+                print(f"epoch {event.epoch:>4}   {event.split} accuracy {event.accuracy:5.1f} %   loss {event.loss:.3f}"
+                      f"   {event.seconds:6.1f} s", flush=True)  # fmt: skip
+        if run.status.is_over:
+            return run
+        time.sleep(0.2)
+
+
+def follow_to_end(chosen: argparse.Namespace, store: RunStore, run: Run) -> int:
+    """Follow a run that was enqueued here, or leave it with --detach; the exit status of the command."""
+    if chosen.detach:
+        told = {"run": run.id, "status": run.status.value, "config_hash": run.config_hash}
+        return say(chosen, told, run.id)
+    try:
+        print(f"run {run.id} is {run.status.value} on {run.device}; Ctrl-C leaves it running", flush=True)
+        run = follow(store, run)
+    except KeyboardInterrupt:
+        print(
+            f"\nrun {run.id} goes on without this terminal: `mlae_lab runs {run.id}` shows it, `mlae_lab stop {run.id}` ends it"
+        )
+        return say_json({"run": run.id, "status": store.run(run.id).status.value}) if chosen.json else 0
+    told = report(store, run)
+    went_well = run.status in (Status.FINISHED, Status.STOPPED)
+    if not went_well:
+        print(f"run {run.id} {run.status.value}: {run.reason}", file=sys.stderr)
+        for line in commands.log_tail(store, run.id, 40):
+            print(f"    {line}", file=sys.stderr)
+    if chosen.json:
+        say_json(told)
+    return 0 if went_well else 1
+
+
+def _existing(chosen: argparse.Namespace) -> tuple[RunStore, Run]:
+    store = existing_store(chosen)
+    assert store is not None  # a run was named
+    supervisor.ensure(store)
+    return store, derived(store, store.run(chosen.run))
+
+
+def _mind(chosen: argparse.Namespace, store: RunStore, run: Run) -> None:
+    """Nobody stops or deletes another's run by accident. A browser without a name may be one's own."""
+    name = store.nicknames().get(run.owner) or (run.owner[4:] if run.owner.startswith("cli:") else "")
+    if name and run.owner != me() and not chosen.yes:
+        raise Wrong(f"run {run.id} is {name}'s: add --yes if you mean it all the same")
+
+
+# ---------------------------------------------------------------- stopping, resuming, repeating
+
+
+def _stop(chosen: argparse.Namespace) -> int:
+    store, before = _existing(chosen)
+    if before.status.is_over:
+        raise Wrong(f"run {before.id} is already {before.status.value}: there is nothing to stop")
+    _mind(chosen, store, before)
+    status = commands.stop(store, before.id, now=chosen.now)
+    deadline = time.monotonic() + 120
+    while not status.is_over and time.monotonic() < deadline:
+        time.sleep(0.1)
+        supervisor.ensure(store)
+        status = derived(store, store.run(before.id)).status
+    return say(chosen, {"run": before.id, "status": status.value}, f"{before.id} {status.value}")
+
+
+def _resume(chosen: argparse.Namespace) -> int:
+    store, before = _existing(chosen)
+    if chosen.mask is None:
+        if chosen.epochs is not None or chosen.checkpoint != LAST:
+            raise Wrong(
+                "--epochs and --checkpoint go with --mask: without it a run goes on as it was, from its last one"
+            )
+        return follow_to_end(chosen, store, commands.resume(store, before.id))
+    plan = plan_of(chosen, before.config.backbone)
+    run = commands.continued(store, before.id, plan, chosen.checkpoint, chosen.epochs, me())
+    return follow_to_end(chosen, store, run)
+
+
+def _again(chosen: argparse.Namespace) -> int:
+    store, before = _existing(chosen)
+    return follow_to_end(chosen, store, commands.again(store, before.id, me()))
+
+
+def _move(chosen: argparse.Namespace) -> int:
+    store, run = _existing(chosen)
+    if run.status is not Status.QUEUED:
+        raise Wrong(f"run {run.id} is {run.status.value}: only a waiting run has a place in the queue")
+    _mind(chosen, store, run)
+    store.reorder(run.id, chosen.to)
+    order = [waiting.id for waiting in store.queue()]
+    return say(chosen, {"queue": order}, "\n".join(f"{i}. {name}" for i, name in enumerate(order, 1)))
+
+
+# ---------------------------------------------------------------- pairs
+
+
+def _pair(chosen: argparse.Namespace) -> int:
+    store, run = _existing(chosen)
+    plan = plan_of(chosen, run.config.backbone)
+    runs = pairs.launch_pair(store, run.id, plan, chosen.seeds, me())
+    if chosen.detach:
+        return say(chosen, {"runs": [r.id for r in runs]}, "\n".join(r.id for r in runs))
+    try:
+        for entry in runs:
+            print(f"run {entry.id}: {entry.config.what}, seed {entry.config.seed}", flush=True)
+            follow(store, entry)
+    except KeyboardInterrupt:
+        print(f"\nthe runs go on without this terminal: `mlae_lab compare {runs[0].id} {runs[1].id}` compares them")
+        return 0
+    return _tell_difference(chosen, store, runs[0], runs[1])
+
+
+def _compare(chosen: argparse.Namespace) -> int:
+    store, a = _existing(chosen)
+    return _tell_difference(chosen, store, a, derived(store, store.run(chosen.other)))
+
+
+def _tell_difference(chosen: argparse.Namespace, store: RunStore, a: Run, b: Run) -> int:
+    why_not = pairs.unpaired_runs_because(store, a, b)
+    if why_not:
+        raise Wrong(f"runs {a.id} and {b.id} are no pair: {why_not.rstrip('.')}")
+    found = pairs.difference(pairs.family(store, a, b))
+    by_epoch = [
+        {"epoch": s.epoch, "mean": s.mean, "low": s.low, "high": s.high, "pairs": s.n} for s in found.over_epochs
+    ]
+    told = {"a": a.id, "b": b.id, "pairs": len(found.pairs), "difference": by_epoch, "verdict": found.verdict}
+    words = [f"epoch {s.epoch:>5}   {s.mean:+6.2f} points" + (f"   95 % {s.low:+.2f} to {s.high:+.2f}" if s.low is not None else "")
+             for s in found.over_epochs]  # fmt: skip
+    return say(chosen, told, "\n".join([*words, found.verdict]))
+
+
+# ---------------------------------------------------------------- files
+
+
+def _delete(chosen: argparse.Namespace) -> int:
+    store, run = _existing(chosen)
+    _mind(chosen, store, run)
+    commands.delete(store, chosen.run)
+    return say(chosen, {"run": chosen.run, "deleted": True}, f"{chosen.run} deleted")
+
+
+def _export(chosen: argparse.Namespace) -> int:
+    store, run = _existing(chosen)
+    size = parcel.export(store, run.id, chosen.file)
+    return say(
+        chosen,
+        {"run": run.id, "file": str(chosen.file), "bytes": size},
+        f"{run.id} is in {chosen.file}, {size:,} bytes",
+    )
+
+
+def _import(chosen: argparse.Namespace) -> int:
+    parcel.inspect(chosen.file)  # before a store is made for it
+    run = parcel.import_run(store_of(chosen), chosen.file, me())
+    return say(chosen, {"run": run.id, "status": run.status.value}, f"{run.id} is in {folder_of(chosen)}")
+
+
+def _archive(chosen: argparse.Namespace) -> int:
+    store, run = _existing(chosen)
+    _mind(chosen, store, run)
+    file = parcel.archive(store, run.id)
+    return say(chosen, {"run": run.id, "file": str(file)}, f"{run.id} is put away in {file}")
+
+
+def _restore(chosen: argparse.Namespace) -> int:
+    store = existing_store(chosen)
+    assert store is not None
+    run = parcel.restore(store, chosen.run)
+    return say(chosen, {"run": run.id, "status": run.status.value}, f"{run.id} is back")

@@ -1,0 +1,66 @@
+"""The devices that runs take in turn, found without torch: all CPU cores are one, each GPU is one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """id: what CUDA_VISIBLE_DEVICES takes; memory: in bytes, 0 where nobody said."""
+
+    id: str
+    name: str
+    memory: int = 0
+
+
+@lru_cache(maxsize=1)
+def gpus() -> tuple[Gpu, ...]:
+    """The GPUs of this machine that its processes may use, as nvidia-smi lists them; asked once."""
+    try:
+        words = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
+        listed = subprocess.run(words, capture_output=True, text=True, timeout=20)
+        found = (
+            [_gpu(line) for line in listed.stdout.splitlines() if line.count(",") >= 3] if not listed.returncode else []
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        found = []
+    if not found and Path("/proc/driver/nvidia/gpus").is_dir():
+        found = [(str(i), "", Gpu(str(i), "GPU")) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").iterdir())]
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is None:
+        return tuple(gpu for _, _, gpu in found)
+    chosen = []
+    for word in filter(None, map(str.strip, allowed.split(","))):
+        match = [gpu for index, uuid, gpu in found if word == index or (uuid and uuid.startswith(word))]
+        if not match:
+            break  # CUDA too takes only what stands before the first name that it does not know
+        chosen.append(match[0])
+    return tuple(chosen)
+
+
+def _gpu(line: str) -> tuple[str, str, Gpu]:
+    index, uuid, *name, memory = (word.strip() for word in line.split(","))
+    bytes_ = int(memory) * 2**20 if memory.isdigit() else 0
+    return index, uuid, Gpu(index, ", ".join(name), bytes_)
+
+
+def kind(name: str) -> str:
+    """ "cpu" or "cuda": which queue a run with this device setting joins; "auto" is a GPU where there is one."""
+    if name == "auto":
+        return "cuda" if gpus() else "cpu"
+    return name
+
+
+def slots(device: str) -> tuple[str, ...]:
+    """The places at which runs of one queue can be at once: ("cpu",), or ("cuda:0", "cuda:1", ...) by GPU.
+
+    Without a GPU a run that wants one gets a slot all the same, so that it can say itself what is wrong.
+    """
+    if device == "cpu":
+        return ("cpu",)
+    return tuple(f"cuda:{gpu.id}" for gpu in gpus()) or ("cuda:0",)

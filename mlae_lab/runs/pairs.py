@@ -1,0 +1,417 @@
+"""Paired runs: the same everything, another mask; and the difference between them with its spread over seeds.
+
+Two runs with one seed share the head's first values, the first a of every expert that both masks hold, the batches
+and the numbers that their masks are drawn from. So B - A at one epoch is what the mask did, for this seed; how far it
+moves from seed to seed is what a single pair cannot say.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+
+from mlae_lab.core.config import ConfigError, RunConfig, differences
+from mlae_lab.core.events import Evaluation, Started
+from mlae_lab.core.plan import MaskPlan
+from mlae_lab.runs import commands, devices
+from mlae_lab.runs.liveness import derived
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
+
+MOST_SEEDS = 10
+ENOUGH_SEEDS = 3
+_FREE = ("plan", "seed", "data", "device")  # what two runs of one family may differ in; the device is compared resolved
+_PLURAL = {
+    "task": "tasks", "method": "methods", "backbone": "backbones", "protocol": "protocols", "epochs": "epochs",
+    "max_seconds": "time limits", "learning_rate": "learning rates", "weight_decay": "weight decays",
+    "batch_size": "batch sizes", "warmup": "warm-ups", "evaluations": "numbers of measurements", "seed": "seeds",
+    "device": "devices", "precision": "precisions", "data_label": "pictures", "weights": "weight files",
+    "preprocessing": "ways of preprocessing", "normalisation": "normalisations",
+}  # fmt: skip
+# 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom
+_T = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+
+
+# ---------------------------------------------------------------- what a pair is
+
+
+def unpaired_because(a: RunConfig, b: RunConfig) -> str | None:
+    """Why two configs are not a pair, as the end of a sentence; None if they are.
+
+    Equal in everything but the mask, seed included; where the pictures lie does not count, nor how the device is
+    written where it is the same one on this machine.
+    """
+    return _unpaired(a, b, devices.kind(a.device), devices.kind(b.device))
+
+
+def is_paired(a: RunConfig, b: RunConfig) -> bool:
+    """Whether two configs differ in nothing but the mask."""
+    return unpaired_because(a, b) is None
+
+
+def unpaired_runs_because(store: RunStore, a: Run, b: Run) -> str | None:
+    """Like `unpaired_because` for two runs: on the devices they got, and from the same start."""
+    return _unpaired(a.config, b.config, a.device, b.device) or _unlike(store, a, b)
+
+
+def _unpaired(a: RunConfig, b: RunConfig, device_a: str, device_b: str) -> str | None:
+    probes = [name for name, config in (("A", a), ("B", b)) if config.method != "mlae"]
+    if len(probes) == 2:
+        return "both are linear probes, which have no mask"
+    if probes:
+        return f"{probes[0]} is a linear probe, which has no mask"
+    differing = {name: values for name, values in differences(a, b).items() if name not in ("plan", "data", "device")}
+    if device_a != device_b:
+        differing["device"] = (device_a, device_b)
+    if differing:
+        return "; ".join(
+            f"their {_PLURAL[name]} differ: {_text(x)} and {_text(y)}" for name, (x, y) in differing.items()
+        )
+    if a.plan == b.plan:
+        return "their masks are the same"
+    return _clocked(a)
+
+
+def _clocked(config: RunConfig) -> str | None:
+    if config.max_seconds is None:
+        return None
+    return (
+        f"they stop after {config.max_seconds:g} seconds and their learning rate follows the clock: two such runs are "
+        "never at the same rate in the same step"
+    )
+
+
+def _unlike(store: RunStore, a: Run, b: Run) -> str | None:
+    """What two runs with paired configs did not share all the same."""
+    for run in (a, b):
+        if run.relation == "continued":
+            return f"run {run.id} goes on from a checkpoint of another run, so the two do not start alike"
+    one, other = store.last(a.id, "started"), store.last(b.id, "started")
+    if isinstance(one, Started) and isinstance(other, Started):
+        if one.weights and other.weights and one.weights != other.weights:
+            return f"their weights differ: fingerprints {one.weights} and {other.weights}"
+        if one.precision != other.precision:
+            return f"their precisions differ: {one.precision} and {other.precision}"
+        for name, x, y in (
+            ("train on", one.train_pictures, other.train_pictures),
+            ("measure with", one.evaluation_pictures, other.evaluation_pictures),
+        ):
+            if x != y:
+                return f"their numbers of pictures to {name} differ: {x:,} and {y:,}"
+    return None
+
+
+def _text(value: object) -> str:
+    if value is None or value == "":
+        return "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def beyond_the_cells(a: MaskPlan, b: MaskPlan) -> list[str]:
+    """In what two plans differ besides the cells and their drop rates, each as one sentence without its full stop."""
+    found = []
+    if a.expert_rank != b.expert_rank:
+        found.append(f"the experts have rank {a.expert_rank} in A and {b.expert_rank} in B")
+    if a.coefficient_init != b.coefficient_init:
+        found.append(f"λ starts at {a.coefficient_init:g} in A and at {b.coefficient_init:g} in B")
+    if a.train_coefficients != b.train_coefficients:
+        found.append(f"λ is trained in {'A' if a.train_coefficients else 'B'} only")
+    if a.targets != b.targets:
+        found.append("the masks lie on other layers, and only cells of layers that both have start alike")
+    return found
+
+
+# ---------------------------------------------------------------- the pairs of a store
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs with one seed. accuracy_a, accuracy_b: (epoch, top-1 in percent) of scheduled measurements, in order;
+    last_epoch: the one that a verdict needs."""
+
+    seed: int
+    a: Run
+    b: Run
+    accuracy_a: tuple[tuple[int, float], ...]
+    accuracy_b: tuple[tuple[int, float], ...]
+    last_epoch: int
+
+    @property
+    def difference(self) -> tuple[tuple[int, float], ...]:
+        """(epoch, B - A in points) at every epoch that both measured."""
+        of_a = dict(self.accuracy_a)
+        return tuple((epoch, accuracy - of_a[epoch]) for epoch, accuracy in self.accuracy_b if epoch in of_a)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether both have measured the last epoch. A run can be finished without: by a time limit."""
+        return bool(self.difference) and self.difference[-1][0] == self.last_epoch
+
+
+def accuracies(store: RunStore, run: Run) -> tuple[tuple[int, float], ...]:
+    """(epoch, top-1 in percent) after each evaluated epoch that was trained to its end, in order.
+
+    The extra measurement of a run that was stopped within an epoch is not among them: no other run has its like.
+    """
+    started = store.last(run.id, "started")
+    if not isinstance(started, Started):
+        return ()
+    per_epoch, due = -(-started.train_pictures // run.config.batch_size), set(run.config.evaluated_epochs)
+    found = {
+        stored.event.epoch: stored.event.accuracy
+        for stored in store.events(run.id, kinds=(Evaluation.kind,))
+        if stored.event.epoch in due and stored.event.step == stored.event.epoch * per_epoch
+    }
+    return tuple(sorted(found.items()))
+
+
+def sides(store: RunStore, a: Run, b: Run) -> dict[int, tuple[Run | None, Run | None]]:
+    """By seed: the run with a's config and the one with b's, up to the seed, None where there is none.
+
+    Of several with one config the one that came farthest: through its last epoch, else measured, else still
+    waiting or under way; among equals the newest. One that ended without a measurement counts as none. Empty if a and
+    b are not of one family.
+    """
+    alike = replace(b.config, seed=a.config.seed)
+    if "continued" in (a.relation, b.relation) or _unpaired(a.config, alike, a.device, b.device):
+        return {}
+    best: dict[tuple[int, int], tuple[tuple, Run]] = {}
+    for run in store.runs():
+        if _family_key(run) != _family_key(a) or run.relation == "continued":
+            continue
+        side = next((side for side, plan in enumerate((a.config.plan, b.config.plan)) if run.config.plan == plan), None)
+        if side is None:
+            continue
+        run, measured = derived(store, run), accuracies(store, run)
+        if run.status.is_over and not measured:
+            continue
+        rank = (_is_through(run, measured), bool(measured), run.created)
+        place = (run.config.seed, side)
+        if place not in best or rank > best[place][0]:
+            best[place] = (rank, run)
+    seeds = sorted({seed for seed, _ in best})
+    return {seed: tuple(best[seed, side][1] if (seed, side) in best else None for side in (0, 1)) for seed in seeds}
+
+
+def family(store: RunStore, a: Run, b: Run) -> list[Pair]:
+    """All pairs of a store that are like a and b up to the seed, by seed: both sides finished or at least measured."""
+    found = []
+    for seed, (one, other) in sides(store, a, b).items():
+        if one is None or other is None or _unlike(store, one, other):
+            continue
+        pair = Pair(seed, one, other, accuracies(store, one), accuracies(store, other), one.config.evaluated_epochs[-1])
+        if pair.accuracy_a and pair.accuracy_b:
+            found.append(pair)
+    return found
+
+
+def _family_key(run: Run) -> tuple[str, str]:
+    settings = {name: value for name, value in run.config.to_dict().items() if name not in _FREE}
+    return json.dumps(settings, sort_keys=True), run.device
+
+
+def _is_through(run: Run, measured: Sequence[tuple[int, float]]) -> bool:
+    return bool(measured) and measured[-1][0] == run.config.evaluated_epochs[-1]
+
+
+# ---------------------------------------------------------------- the difference
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What several pairs say at one epoch. n: pairs; the rest in points of B - A. deviation: over seeds (n - 1 in the
+    denominator); low, high: 95 % interval of the mean by Student's t; all three None for one pair."""
+
+    epoch: int
+    n: int
+    mean: float
+    deviation: float | None
+    low: float | None
+    high: float | None
+    least: float
+    most: float
+
+
+def spread(epoch: int, values: Sequence[float]) -> Spread:
+    """Mean and spread of at least one difference."""
+    n, mean = len(values), fmean(values)
+    if n < 2:
+        return Spread(epoch, n, mean, None, None, None, mean, mean)
+    deviation = stdev(values)
+    reach = t_quantile(n - 1) * deviation / math.sqrt(n)
+    return Spread(epoch, n, mean, deviation, mean - reach, mean + reach, min(values), max(values))
+
+
+def t_quantile(degrees: int) -> float:
+    """The 97.5 % quantile of Student's t, to three digits. degrees: of freedom, 1 or more."""
+    return _T[degrees - 1] if degrees <= len(_T) else 1.96 + 2.4 / degrees
+
+
+@dataclass(frozen=True)
+class Difference:
+    """B - A over epochs. pairs: that have an epoch in common; over_epochs: one spread for each epoch, of the pairs
+    that measured it, so that the number of pairs may fall towards the end."""
+
+    pairs: tuple[Pair, ...]
+    over_epochs: tuple[Spread, ...]
+
+    @property
+    def last(self) -> Spread | None:
+        """The spread after the last epoch, of the complete pairs; None where there is none."""
+        complete = any(pair.is_complete for pair in self.pairs)
+        return self.over_epochs[-1] if complete else None
+
+    @property
+    def verdict(self) -> str:
+        """What the pairs say of the two masks after the last epoch, in one or two sentences."""
+        if not self.pairs:
+            return "There is no difference to show yet: it begins with the first epoch that both runs have measured."
+        last = self.last
+        if last is None:
+            now = self.over_epochs[-1]
+            return (
+                f"After epoch {now.epoch} of {self.pairs[0].last_epoch} B is {_place(now.mean)}. "
+                "A verdict needs both runs at their last epoch."
+            )
+        if last.n == 1:
+            return (
+                f"B ends {_place(last.mean)}. One pair of seeds says nothing about the next: "
+                f"run at least {_number(ENOUGH_SEEDS)}."
+            )
+        few = " Two pairs are few: run at least three." if last.n < ENOUGH_SEEDS else ""
+        if last.deviation < 1e-9:
+            every = "Both pairs" if last.n == 2 else f"All {last.n} pairs"
+            same = "end equal" if abs(last.mean) < 1e-9 else f"end with B {_place(last.mean)}"
+            return (
+                f"{every} {same}, without any spread: the steps of the measurement are too coarse for an interval.{few}"
+            )
+        if last.low <= 0 <= last.high:
+            return (
+                f"The difference is smaller than the noise of the seed: {points(last.mean, signed=True)} points, "
+                f"95 % interval {between(last.low, last.high)}, {last.n} pairs.{few}"
+            )
+        better, low, high = ("better", last.low, last.high) if last.mean > 0 else ("worse", -last.high, -last.low)
+        return (
+            f"B is {better} by {points(abs(last.mean))} points "
+            f"(95 % interval {between(low, high, signed=False)}, {last.n} pairs of seeds).{few}"
+        )
+
+
+def difference(pairs: Sequence[Pair]) -> Difference:
+    """What a family of pairs says."""
+    measured = tuple(pair for pair in pairs if pair.difference)
+    by_epoch: dict[int, list[float]] = {}
+    for pair in measured:
+        for epoch, value in pair.difference:
+            by_epoch.setdefault(epoch, []).append(value)
+    return Difference(measured, tuple(spread(epoch, by_epoch[epoch]) for epoch in sorted(by_epoch)))
+
+
+def points(value: float, signed: bool = False) -> str:
+    """Points as text, one digit behind the point, a second where the first would show 0."""
+    digits = 1 if abs(value) >= 0.05 or value == 0 else 2
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        return "0"
+    sign = "−" if value < 0 else "+" if signed else ""
+    return sign + text.lstrip("-")
+
+
+def between(low: float, high: float, signed: bool = True) -> str:
+    """An interval as text."""
+    return f"{points(low, signed)} to {points(high, signed)}"
+
+
+def _place(value: float) -> str:
+    where = points(abs(value))
+    return "level with A" if where == "0" else f"{where} points {'above' if value > 0 else 'below'} A"
+
+
+def _number(count: int) -> str:
+    return {2: "two", 3: "three"}.get(count, str(count))
+
+
+# ---------------------------------------------------------------- starting one
+
+
+def wanted(store: RunStore, run_id: str, plan: MaskPlan, seeds: int = 1) -> list[Run | RunConfig]:
+    """What `launch_pair` would take or start: A, B, A, B, ... by seed; a Run where there is one, else its config.
+
+    A run is taken if it came to its last epoch, waits, or is under way. One that ended earlier is not: its
+    difference would have no last epoch. Nothing is started. Raises as `launch_pair` does.
+    """
+    if type(seeds) is not int or not 1 <= seeds <= MOST_SEEDS:
+        raise ConfigError(f"seeds is {seeds!r}: it must be a whole number from 1 to {MOST_SEEDS}")
+    run = store.run(run_id)
+    if run.config.method != "mlae":
+        raise ConfigError(f"run {run.id} is a linear probe and has no mask: pair a run with experts")
+    if plan == run.config.plan:
+        raise ConfigError(f"this is the same mask as that of run {run.id}: choose another one")
+    if _clocked(run.config):
+        raise ConfigError(
+            f"run {run.id} stops after {run.config.max_seconds:g} seconds and its learning rate follows the clock: pair a "
+            "run without a time limit"
+        )
+    configs = [
+        replace(run.config, plan=mask, seed=run.config.seed + i)
+        for i in range(seeds)
+        for mask in (run.config.plan, plan)
+    ]
+    known: dict[tuple[str, str], list[Run]] = {}
+    for other in store.runs():
+        if other.relation != "continued":
+            known.setdefault((_same(other.config), other.device), []).append(other)
+    found: list[Run | RunConfig] = []
+    for config in configs:
+        candidates = [derived(store, r) for r in known.get((_same(config), devices.kind(config.device)), ())]
+        through = [r for r in candidates if _is_through(r, accuracies(store, r))]
+        under_way = [r for r in candidates if not r.status.is_over and r.status is not Status.STOPPING]
+        found.append(next(iter(through + under_way), config))
+    return found
+
+
+def launch_pair(store: RunStore, run_id: str, plan: MaskPlan, seeds: int = 1, owner: str = "") -> list[Run]:
+    """Start what is missing of a run and of the same run with another mask, for its seed and those that follow.
+
+    plan: the mask of B. seeds: 1 to 10. Returns A and B of the first seed, A and B of the next, and so on; runs that
+    are there already (see `wanted`) are taken, not repeated, so calling it again starts nothing again.
+    Raises StoreError for an unknown run, ConfigError for a linear probe, an equal mask, a time limit or a number of
+    seeds out of range, CatalogError for a mask on layers that the backbone does not have. Nothing is started then.
+    """
+    found = []
+    for entry in wanted(store, run_id, plan, seeds):
+        found.append(
+            entry if isinstance(entry, Run) else commands.launch(store, entry, owner, Origin(run_id, "paired"))
+        )
+    return found
+
+
+def following(store: RunStore, a: Run, b: Run) -> tuple[Run, MaskPlan, int]:
+    """What `launch_pair` has to be called with so that the next pair of a family starts and nothing else: the one with
+    the lowest seed, from the family's lowest on, that lacks a run.
+
+    Raises as `launch_pair` does, and StoreError if a and b are not of one family.
+    """
+    found = sides(store, a, b)
+    if not found:
+        raise StoreError(f"runs {a.id} and {b.id} are no pair: there is none to repeat")
+    base = found[min(found)][0] or found[min(found)][1]
+    plan = b.config.plan if base.config.plan == a.config.plan else a.config.plan
+    while True:
+        entries = wanted(store, base.id, plan, MOST_SEEDS)
+        for i, pair in enumerate(zip(entries[::2], entries[1::2])):
+            if any(isinstance(entry, RunConfig) for entry in pair):
+                return base, plan, i + 1
+        base = entries[-2]
+
+
+def _same(config: RunConfig) -> str:
+    """Equal for configs of one experiment, wherever its pictures lie and however its device is written."""
+    settings = {name: value for name, value in config.to_dict().items() if name not in ("data", "device")}
+    return json.dumps(settings, sort_keys=True)

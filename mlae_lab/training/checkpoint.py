@@ -1,0 +1,85 @@
+"""A checkpoint: everything that decides how a training goes on, between two of its steps.
+
+Experts and head, the optimizer's moments, the state of every generator, the place in the epoch's order and the sums that
+an evaluation will report. Restored on a CPU, the rest of the run gives the same numbers, bit for bit. The file is
+safetensors with a JSON header, never pickle; it appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from mlae_lab.core.config import ConfigError, RunConfig
+from mlae_lab.core.plan import PlanError
+
+FORMAT = 1
+
+
+class CheckpointError(ValueError):
+    """A file that is not a whole checkpoint of this lab, or one that does not fit the run."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training stands. epoch: the one under way, from 1; batch: how many of its batches are done, all of them
+    before its evaluation; step: over all epochs; seconds: trained so far; draws: of the masks."""
+
+    epoch: int
+    batch: int
+    step: int
+    seconds: float
+    draws: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """config: of the run that wrote it. tensors: by name, on the CPU."""
+
+    config: RunConfig
+    place: Place
+    tensors: dict[str, torch.Tensor]
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
+    """Write a checkpoint; it appears whole or not at all, also if the power fails. Returns its size in bytes."""
+    header = {"format": FORMAT, "config": checkpoint.config.to_dict(), "place": asdict(checkpoint.place)}
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_name(path.name + ".part")
+    try:
+        save_file(checkpoint.tensors, partial, metadata={"mlae_lab_checkpoint": json.dumps(header)})
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path.stat().st_size
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint. Raises CheckpointError for anything else than a whole one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("mlae_lab_checkpoint", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} does not exist") from None
+    except (SafetensorError, ValueError, RecursionError, OSError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file ({error})") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a checkpoint of this lab: its header says no format {FORMAT}")
+    try:
+        place = Place(**header["place"])
+        config = RunConfig.from_dict(header["config"])
+    except (KeyError, TypeError, ConfigError, PlanError) as error:
+        raise CheckpointError(f"{path} has a damaged header ({error})") from None
+    whole = all(type(n) is int and n >= 0 for n in (place.epoch, place.batch, place.step, place.draws))
+    if not whole or place.epoch < 1 or not isinstance(place.seconds, (int, float)):
+        raise CheckpointError(f"{path} has a damaged header: {place} is not a place in a training")
+    return Checkpoint(config, place, tensors)

@@ -1,0 +1,125 @@
+"""What has to be there before the first step: `prepare` builds it from a config."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from mlae_lab.core import catalog
+from mlae_lab.core.config import RunConfig
+from mlae_lab.data.splits import Pictures
+from mlae_lab.data.tasks import load_protocol
+from mlae_lab.model import backbones
+from mlae_lab.model.experts import stream
+from mlae_lab.model.inject import Experts, inject
+from mlae_lab.model.prefix import depth, first_block, split
+from mlae_lab.places import data_folder
+from mlae_lab.training.inputs import Inputs
+
+
+class DeviceError(ValueError):
+    """A device that this machine does not have; its text says which would work."""
+
+
+@dataclass
+class Setup:
+    """A network ready to train. train, evaluation: pictures on their way into the first adapted block;
+    behind: what enters there -> logits. experts: None for a linear probe. notes: what was changed to make
+    the weights fit; weights: their fingerprint."""
+
+    config: RunConfig
+    model: nn.Module
+    experts: Experts | None
+    head: nn.Linear
+    behind: Callable[[torch.Tensor], torch.Tensor]
+    train: Inputs
+    evaluation: Inputs
+    device: torch.device
+    precision: torch.dtype
+    seconds: float
+    notes: tuple[str, ...] = ()
+    weights: str = ""
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" is a GPU where there is one. Raises DeviceError for an absent GPU."""
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceError("device is 'cuda' and this machine shows no CUDA GPU: choose cpu or auto")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """float32 or bfloat16; "auto" is bfloat16 where the hardware multiplies it faster.
+
+    That is a GPU, or a CPU with bfloat16 products of its own (AMX or AVX-512; `benchmarks/step.py`
+    prints both times). On other CPUs bfloat16 is emulated and slower. The choice is recorded in
+    Started and is the same for every run on one machine.
+    """
+    if name == "auto":
+        return torch.bfloat16 if device.type == "cuda" or _multiplies_bfloat16() else torch.float32
+    return getattr(torch, name)
+
+
+def _multiplies_bfloat16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "amx_bf16" in flags or "avx512_bf16" in flags
+
+
+def prepare(
+    config: RunConfig,
+    weights: Path | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    on_chunk: Callable[[], None] = lambda: None,
+) -> Setup:
+    """Load data and backbone, inject the experts, and compute once what stays fixed.
+
+    weights: a file in place of the config's. on_progress: told (done, total) while pictures are decoded
+    for the first time; on_chunk: called between the pieces of all other work. Either may raise, which ends it.
+    Raises DataError, BackboneError or InjectError, each with one sentence.
+    """
+    began = time.monotonic()
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, device)
+    entry = catalog.backbone(config.backbone)
+    train, evaluated, class_names = load_protocol(config, on_progress)
+    on_chunk()
+    file = weights or (Path(config.weights) if config.weights else None)
+    model, notes = backbones.build_with_notes(
+        config.backbone, len(class_names), config.seed, file, data_folder() / "weights"
+    )
+    on_chunk()
+    fingerprint = backbones.fingerprint(model)
+    model = model.to(device)
+    plan = config.plan if config.method == "mlae" else None
+    experts = inject(model, plan, config.seed) if plan is not None else None
+    head = model.get_classifier().requires_grad_(True)
+    before, behind = split(model, first_block(plan, depth(model)))
+    if device.type == "cpu":
+        for module in model.modules():  # two matrix products beat the fused kernel on a CPU (benchmarks/step.py)
+            if hasattr(module, "fused_attn"):
+                module.fused_attn = False
+
+    def inputs(part: Pictures, generator: torch.Generator | None) -> Inputs:
+        return Inputs(
+            part,
+            before,
+            device,
+            entry.picture,
+            config.mean_and_deviation,
+            config.prepared,
+            generator,
+            on_chunk=on_chunk,
+        )
+
+    return Setup(
+        config, model, experts, head, behind, inputs(train, stream(config.seed, "augment")), inputs(evaluated, None),
+        device, precision, time.monotonic() - began, notes, fingerprint,
+    )  # fmt: skip

@@ -1,0 +1,67 @@
+"""Where a run comes from, and going on from one of its checkpoints with another mask."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from mlae_lab.core import catalog
+from mlae_lab.core.config import ConfigError
+from mlae_lab.core.patterns import fitted
+from mlae_lab.core.plan import PlanError
+from mlae_lab.runs import commands
+from mlae_lab.runs.paths import LAST
+from mlae_lab.runs.store import Run, StoreError
+from mlae_lab.ui import draft, page, reads, visitor
+from mlae_lab.ui.navigation import go, link
+
+_WORDS = {
+    "retry": "Runs again what run {} did not bring to its end",
+    "duplicate": "Repeats run {}",
+    "paired": "The pair of run {}, with another mask or seed",
+    "continued": "Goes on from run {}, checkpoint {}",
+    "imported": "Came from elsewhere",
+}
+
+
+def lineage(run: Run) -> None:
+    """The run that this one names as its parent, and those that name this one."""
+    if run.relation:
+        page.note(_WORDS[run.relation].format(run.parent or "of another store", run.source or "–") + ".")
+    children = [child for child in reads.runs() if child.parent == run.id]
+    with st.container(horizontal=True, gap="medium"):
+        if run.parent:
+            link("train", f"Open run {run.parent}", run=run.parent)
+            if run.relation == "paired":
+                link("compare", "Compare the two", a=run.parent, b=run.id)
+        for child in children[:6]:
+            link("train", f"{child.relation.capitalize()}: run {child.id}", run=child.id)
+
+
+def continue_panel(run: Run) -> None:
+    """Choose a checkpoint and a number of epochs; the mask is the one on the canvas."""
+    names = list(reads.store().paths(run.id).checkpoints())
+    reached = {name: commands.epoch_of(reads.store(), run.id, name) for name in names}
+    which, epochs, press = st.columns([2, 1, 2], vertical_alignment="bottom")
+    chosen = which.selectbox(
+        "Checkpoint",
+        names,
+        format_func=lambda n: f"the newest, epoch {reached[n]}" if n == LAST else f"after epoch {n}",
+        key=f"continue_from_{run.id}",
+    )
+    least = reached[chosen] + 1
+    total = epochs.number_input(
+        "Epochs in all", least, 10_000, max(least, run.config.epochs), key=f"continue_epochs_{run.id}_{chosen}"
+    )
+    try:
+        plan = draft.current().plan
+        plan = fitted(plan, catalog.backbone(run.config.backbone).default_targets)
+        if press.button("Go on as a new run", key=f"continue_start_{run.id}", type="primary"):
+            child = commands.continued(reads.store(), run.id, plan, chosen, int(total), visitor.current())
+            go("train", run=child.id)
+    except (ConfigError, PlanError, catalog.CatalogError, StoreError) as error:
+        st.error(f"{str(error)[:1].upper()}{str(error)[1:]}.")
+    page.note(
+        "Experts that both masks hold keep what they have learned, with the optimizer's moments and the mask generators; new "
+        "ones begin as in a fresh run. The schedule, the order of pictures and the head go on. The new run names this one."
+    )
+    link("masks", "Paint the mask first")

@@ -1,0 +1,389 @@
+"""Two masks side by side: the difference in accuracy over seeds, both curves, and the cells in which they differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from mlae_lab.core.plan import MaskPlan
+from mlae_lab.runs.pairs import Difference, between, points
+from mlae_lab.ui.figures.base import Figure, axis, end_label, figure, thinned
+
+Curve = Sequence[tuple[int, float]]  # (epoch, accuracy in percent)
+_LABEL_PIXELS = 15  # between two names at the ends of lines
+_FRAME = 88  # pixels of a figure above and below its plot
+_CLEAR = "rgba(0,0,0,0)"
+
+
+# ---------------------------------------------------------------- the difference
+
+
+def difference_figure(difference: Difference, epochs: int) -> Figure:
+    """B - A over epochs: a thin line for each seed, the mean over seeds strong, its 95 % interval as a band.
+
+    A pair that has not measured its last epoch is dotted. epochs: of the runs, where the axis ends.
+    """
+    height, spreads, pairs = 340, difference.over_epochs, difference.pairs
+    banded = [s for s in spreads if s.low is not None]
+    values = [v for pair in pairs for _, v in pair.difference] + [v for s in banded for v in (s.low, s.high)]
+    low, high = _room(min([0.0, *values]), max([0.0, *values]), least=2.0)
+    banded = thinned(banded)
+    data = _band(
+        "95 % interval of the mean",
+        [s.epoch for s in banded],
+        [s.low for s in banded],
+        [s.high for s in banded],
+        "@faint",
+    )
+    ends: list[tuple[float, float, str, str]] = []
+    for pair in pairs:
+        line = thinned(pair.difference)
+        name = f"seed {pair.seed}" + ("" if pair.is_complete else ", unfinished")
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers" if len(line) == 1 or len(pairs) == 1 else "lines",
+                "name": name,
+                "x": [epoch for epoch, _ in line],
+                "y": [round(value, 3) for _, value in line],
+                "line": {"color": "@quiet", "width": 1.3, "dash": "solid" if pair.is_complete else "dot"},
+                "marker": {"size": 5, "color": "@quiet"},
+                "opacity": 0.9 if pair.is_complete else 0.55,
+                "hovertemplate": "epoch %{x}: %{y:+.2f} points<extra>" + name + "</extra>",
+            }
+        )
+        ends.append((*line[-1], name, "@quiet"))
+    if len(pairs) > 1:
+        mean = thinned(spreads)
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": "mean over seeds",
+                "x": [s.epoch for s in mean],
+                "y": [round(s.mean, 3) for s in mean],
+                "text": [f"{s.n} pairs" if s.n > 1 else "one pair" for s in mean],
+                "line": {"color": "@accent", "width": 3},
+                "marker": {"size": 6, "color": "@accent"},
+                "hovertemplate": "epoch %{x}: %{y:+.2f} points, mean of %{text}<extra></extra>",
+            }
+        )
+        ends.append((mean[-1].epoch, mean[-1].mean, "mean", "@accent"))
+    title = _difference_title(difference)
+    return figure(
+        data,
+        title,
+        f"Line chart of the difference in accuracy, B minus A, over epochs. {title}. {difference_caption(difference)}",
+        "difference",
+        height=height,
+        xaxis=axis("epoch", range=[0, epochs * 1.02]),
+        yaxis=axis("B − A, points of top-1 accuracy", range=[low, high], tickformat="+~g"),
+        shapes=[
+            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0, "line": {"color": "@ink", "width": 1}}
+        ],
+        annotations=[
+            *_apart(ends, (height - _FRAME) / (high - low)),
+            *(_corner(text, y) for text, y, far in (("B is better", 1, high), ("A is better", 0, -low)) if far > 0.12 * (high - low)),
+        ],
+        margin={"l": 58, "r": 128 if any(not pair.is_complete for pair in pairs) else 70, "t": 44, "b": 44},
+    )  # fmt: skip
+
+
+def _difference_title(difference: Difference) -> str:
+    if not difference.pairs:
+        return "B − A: no epoch that both have measured yet"
+    last = difference.over_epochs[-1]
+    start = f"B − A after epoch {last.epoch}: {points(last.mean, signed=True)} points"
+    return f"{start}, one pair" if last.n == 1 else f"{start} (95 % {between(last.low, last.high)}, n = {last.n})"
+
+
+def difference_caption(difference: Difference) -> str:
+    """What the lines are, how many seeds there are, and what the band does not cover."""
+    if not difference.pairs:
+        return "Each pair of runs with one seed will be a line here."
+    count, unfinished = len(difference.pairs), sum(not pair.is_complete for pair in difference.pairs)
+    seeds = ", ".join(str(pair.seed) for pair in difference.pairs)
+    last = difference.over_epochs[-1]
+    parts = [f"{count} {'pair' if count == 1 else 'pairs'} of runs, {'seed' if count == 1 else 'seeds'} {seeds}."]
+    if unfinished:
+        parts.append(f"{unfinished} of them not at the last epoch: dotted, in the mean as far as they go.")
+    if last.n > 1:
+        parts.append(
+            f"After epoch {last.epoch}: n = {last.n}, standard deviation {points(last.deviation)}, "
+            f"lowest {points(last.least, signed=True)}, highest {points(last.most, signed=True)} points. The band is the 95 % "
+            "interval of the mean (Student's t). It covers the noise of the seed; the evaluation pictures are the same in "
+            "all runs, and what other pictures would say it does not know."
+        )
+    return " ".join(parts)
+
+
+# ---------------------------------------------------------------- both curves
+
+
+def two_curves_figure(curves_a: Sequence[Curve], curves_b: Sequence[Curve], split: str, epochs: int) -> Figure:
+    """Accuracy of A and of B over epochs; with several seeds the mean, and a band from the lowest to the highest.
+
+    curves_a, curves_b: one curve for each seed. split: "val" or "test". epochs: where the axis ends.
+    """
+    height = 340
+    data, ends, said = [], [], []
+    every = [value for curve in (*curves_a, *curves_b) for _, value in curve]
+    low, high = _room(min(every, default=0.0), max(every, default=100.0), least=4.0)
+    low, high = max(-2.0, low), min(102.0, high)
+    looks = (("A", curves_a, "@quiet", "dash", True), ("B", curves_b, "@accent", "solid", False))
+    averages, counts = [], []
+    for name, curves, _, _, hatched in looks:  # bands first: lines lie over both
+        by_epoch: dict[int, list[float]] = {}
+        for epoch, value in (point for curve in curves for point in curve):
+            by_epoch.setdefault(epoch, []).append(value)
+        at = thinned(sorted(by_epoch))
+        averages.append([(epoch, fmean(by_epoch[epoch])) for epoch in at])
+        counts.append(len(by_epoch[at[-1]]) if at else 0)
+        several = [epoch for epoch in at if len(by_epoch[epoch]) > 1]
+        data += _band(
+            f"{name}, lowest to highest",
+            several,
+            [min(by_epoch[e]) for e in several],
+            [max(by_epoch[e]) for e in several],
+            "@faint",
+            hatched,
+        )
+    for (name, _, colour, dash, _), average in zip(looks, averages):
+        if not average:
+            continue
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": name,
+                "x": [epoch for epoch, _ in average],
+                "y": [round(value, 2) for _, value in average],
+                "line": {"color": colour, "width": 2.5, "dash": dash},
+                "marker": {"size": 6, "color": colour, "symbol": "circle-open" if name == "A" else "circle"},
+                "hovertemplate": "epoch %{x}: %{y:.1f} %<extra>" + name + "</extra>",
+            }
+        )
+        ends.append((*average[-1], name, colour))
+        said.append(f"{name} {average[-1][1]:.1f} %")
+    seeds = f", mean of {counts[0]} seeds" if counts[0] == counts[1] > 1 else ""
+    title = f"Accuracy on {split}{seeds}: " + (", ".join(said) or "the first measurement comes after an epoch")
+    return figure(
+        data,
+        title,
+        f"Line chart of accuracy over epochs. {title}.",
+        "two-curves",
+        height=height,
+        xaxis=axis("epoch", range=[0, epochs * 1.02]),
+        yaxis=axis("top-1 accuracy in %", range=[low, high]),
+        annotations=_apart(ends, (height - _FRAME) / (high - low)),
+        margin={"l": 52, "r": 36, "t": 44, "b": 44},
+    )
+
+
+# ---------------------------------------------------------------- the masks
+
+
+def mask_difference_figure(plan_a: MaskPlan, plan_b: MaskPlan) -> Figure:
+    """The cells of two masks on one canvas: only in A, only in B, in both alike, in both with another drop rate.
+
+    Rows are layers, those of A first; a layer that one mask does not have counts as empty there. Each difference is
+    a letter or an arrow in its cell, so that nothing hangs on the colour.
+    """
+    targets = list(dict.fromkeys([*plan_a.targets, *plan_b.targets]))
+    columns = max(plan_a.columns, plan_b.columns)
+    names = [_layer(target, number, plan_a.targets == plan_b.targets) for number, target in enumerate(targets)]
+    cells = [(row, column) for row in range(len(targets)) for column in range(columns)]
+    of_a, of_b = _rates(plan_a), _rates(plan_b)
+    z: list[list[float | None]] = [[None] * columns for _ in targets]
+    signs = [[""] * columns for _ in targets]
+    words = [[""] * columns for _ in targets]
+    counts = {"A": 0, "B": 0, "rate": 0, "same": 0}
+    absent = []
+    for row, column in cells:
+        p, q = of_a.get((targets[row], column)), of_b.get((targets[row], column))
+        if p is None and q is None:
+            absent.append((str(column + 1), names[row]))
+            continue
+        if q is None:
+            kind, z[row][column], signs[row][column], said = "A", 1, "A", f"only in A, p = {p:g}"
+        elif p is None:
+            kind, z[row][column], signs[row][column], said = "B", 3, "B", f"only in B, p = {q:g}"
+        elif p != q:
+            kind, z[row][column], signs[row][column] = "rate", 2, "↑" if q > p else "↓"
+            said = f"in both, p = {p:g} in A and {q:g} in B"
+        else:
+            kind, z[row][column], said = "same", 0, f"the same in both, p = {p:g}"
+        counts[kind] += 1
+        words[row][column] = said
+    x = [str(column + 1) for column in range(columns)]
+    data = [
+        {
+            "type": "heatmap",
+            "name": "cells",
+            "x": x,
+            "y": names,
+            "z": z,
+            "zmin": -0.5,
+            "zmax": 3.5,
+            "colorscale": [
+                [0, "@faint"], [0.25, "@faint"], [0.25, "@quiet"], [0.5, "@quiet"],
+                [0.5, "@middle"], [0.75, "@middle"], [0.75, "@accent"], [1, "@accent"],
+            ],
+            "showscale": False,
+            "text": signs,
+            "texttemplate": "%{text}",
+            "textfont": {"size": 13},
+            "customdata": words,
+            "xgap": 3,
+            "ygap": 3,
+            "hoverongaps": False,
+            "hovertemplate": "layer %{y}, expert %{x}: %{customdata}<extra></extra>",
+        },
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "name": "in neither",
+            "meta": "decoration",
+            "x": [column for column, _ in absent],
+            "y": [row for _, row in absent],
+            "hovertemplate": "layer %{y}, expert %{x}: in neither<extra></extra>",
+            "marker": {"symbol": "line-ne-open", "size": 9, "color": "@quiet", "line": {"color": "@quiet", "width": 1}},
+        },
+    ]  # fmt: skip
+    title = _mask_title(counts)
+    rates = {} if plan_a.targets != plan_b.targets else dict(enumerate(zip(plan_a.row_rates(), plan_b.row_rates())))
+    sides = [
+        end_label(columns - 0.5, row, f"p {p:g} → {q:g}", "@quiet")
+        for row, (p, q) in rates.items()
+        if p is not None and q is not None and p != q and plan_a.kept[row] and plan_b.kept[row]
+    ]
+    return figure(
+        data,
+        title,
+        f"Grid of {len(targets)} layers by {columns} experts. {title}. {MASK_KEY}",
+        "mask-difference",
+        height=max(240, 27 * len(targets) + 92),
+        xaxis=axis("expert", showgrid=False, type="category", categoryarray=x, range=[-0.5, columns - 0.5]),
+        yaxis=axis(
+            "layer", autorange="reversed", showgrid=False, type="category", categoryarray=names, automargin=True
+        ),
+        annotations=sides,
+        margin={"l": 52, "r": 92 if sides else 16, "t": 44, "b": 44},
+    )
+
+
+MASK_KEY = (
+    "A, B: the cell is only there. ↑ ↓: in both, and B drops it more or less often. No letter: the same in both. "
+    "Struck: in neither."
+)
+
+
+def _mask_title(counts: dict[str, int]) -> str:
+    parts = [
+        text
+        for text, count in (
+            (f"{counts['A']} only in A", counts["A"]),
+            (f"{counts['B']} only in B", counts["B"]),
+            (f"{counts['rate']} with another drop rate", counts["rate"]),
+        )
+        if count
+    ]
+    if not parts:
+        return f"All {counts['same']} experts are the same"
+    return f"Experts: {', '.join(parts)}, {counts['same']} the same"
+
+
+def _rates(plan: MaskPlan) -> dict[tuple[str, int], float]:
+    """The drop rate of every expert that exists, by layer and column."""
+    return {
+        (target, column): rate
+        for target, kept, rates in zip(plan.targets, plan.keep, plan.drop_rate)
+        for column, (k, rate) in enumerate(zip(kept, rates))
+        if k
+    }
+
+
+def _layer(target: str, number: int, alike: bool) -> str:
+    return str(number + 1) if alike else target.removeprefix("blocks.")
+
+
+# ---------------------------------------------------------------- pieces
+
+
+def _room(low: float, high: float, least: float) -> tuple[float, float]:
+    """An axis range that holds low to high with some air, at least so wide."""
+    if high - low < least:
+        middle = (low + high) / 2
+        low, high = middle - least / 2, middle + least / 2
+    air = 0.09 * (high - low)
+    return low - air, high + air
+
+
+def _band(
+    name: str,
+    x: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    colour: str,
+    hatched: bool = False,
+) -> list[dict]:
+    """A surface between two lines as one closed outline; none for fewer than two places."""
+    if len(x) < 2:
+        return []
+    fill: dict = {"fillcolor": colour}
+    if hatched:
+        fill = {
+            "fillcolor": _CLEAR,
+            "fillpattern": {
+                "shape": "/",
+                "fgcolor": "@quiet",
+                "bgcolor": _CLEAR,
+                "fillmode": "replace",
+                "size": 7,
+                "solidity": 0.12,
+            },
+        }
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": name,
+            "x": [*x, *reversed(x)],
+            "y": [round(v, 3) for v in (*low, *reversed(high))],
+            "fill": "toself",
+            **fill,
+            "line": {"width": 0, "color": colour},
+            "hoverinfo": "skip",
+        }
+    ]
+
+
+def _apart(ends: Sequence[tuple[float, float, str, str]], pixels_per_unit: float) -> list[dict]:
+    """Names at the ends of lines, (x, y, text, colour), moved apart where they would lie on each other."""
+    labels: list[dict] = []
+    for x in sorted({end[0] for end in ends}):
+        here = sorted((end for end in ends if end[0] == x), key=lambda end: end[1])
+        wanted = [y * pixels_per_unit for _, y, _, _ in here]
+        placed: list[float] = []
+        for at in wanted:
+            placed.append(max(at, placed[-1] + _LABEL_PIXELS) if placed else at)
+        shift = sum(wanted) / len(wanted) - sum(placed) / len(placed)  # as many go down as go up
+        labels += [
+            end_label(x, y, text, colour, round(at + shift - want))
+            for (_, y, text, colour), at, want in zip(here, placed, wanted)
+        ]
+    return labels
+
+
+def _corner(text: str, y: int) -> dict:
+    return {
+        "x": 0.004,
+        "y": y,
+        "xref": "paper",
+        "yref": "paper",
+        "xanchor": "left",
+        "yanchor": "top" if y else "bottom",
+        "text": text,
+        "showarrow": False,
+        "font": {"size": 12, "color": "@quiet"},
+    }

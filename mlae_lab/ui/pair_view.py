@@ -1,0 +1,111 @@
+"""Start a pair: the same run once more with another mask, for one seed or several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import streamlit as st
+
+from mlae_lab.core import catalog
+from mlae_lab.core.config import ConfigError, RunConfig
+from mlae_lab.core.patterns import fitted, paper_patterns
+from mlae_lab.core.plan import MaskPlan
+from mlae_lab.runs import pairs
+from mlae_lab.runs.store import Run, StoreError
+from mlae_lab.ui import draft, page, reads, visitor
+from mlae_lab.ui.cards import Card, cards
+from mlae_lab.ui.navigation import go
+from mlae_lab.ui.needs import missing
+from mlae_lab.ui.thumbnails import mask_image
+
+MOST_SEEDS = 5  # of one click; more come seed by seed
+SHARED = (
+    "Each seed gives two runs that share everything but the mask: the settings, the head's first values, the first a of "
+    "every expert that both masks hold, the order of the pictures and the numbers that the masks are drawn from."
+)
+
+
+def pair_panel(run: Run) -> None:
+    """Choose another mask for a run and start the pair; afterwards the page that compares them."""
+    page.section("Same everything, other mask")
+    plans = other_masks(run.config, draft.current().plan)
+    chosen = _choice(run, plans)
+    left, right = st.columns([1, 3], vertical_alignment="bottom")
+    seeds = left.number_input(
+        "Seeds",
+        1,
+        MOST_SEEDS,
+        pairs.ENOUGH_SEEDS,
+        key=f"pair_seeds_{run.id}",
+        help="One pair says nothing about the next: three seeds or more show how far the seed alone moves the result.",
+    )
+    try:
+        todo = pairs.wanted(reads.store(), run.id, plans[chosen][1], int(seeds))
+        lacking = missing(run.config)
+        if right.button("Start the pair", key=f"pair_start_{run.id}", type="primary", disabled=lacking is not None):
+            runs = pairs.launch_pair(reads.store(), run.id, plans[chosen][1], int(seeds), visitor.current())
+            go("compare", a=runs[0].id, b=runs[1].id)
+        page.note(f"{SHARED} {started_text(todo)}")
+        if lacking:
+            st.warning(lacking)
+        for text in pairs.beyond_the_cells(run.config.plan, plans[chosen][1]):
+            page.note(f"Beside the cells, {text}.")
+    except (ConfigError, catalog.CatalogError, StoreError) as error:
+        st.info(f"{str(error)[:1].upper()}{str(error)[1:]}.")
+
+
+def _choice(run: Run, plans: dict[str, tuple[str, MaskPlan]]) -> str:
+    """Draw the masks as cards; the one that is chosen."""
+    kept = f"pair_mask_{run.id}"
+    if st.session_state.get(kept) not in plans:
+        st.session_state[kept] = next(iter(plans))
+    items = [
+        Card(
+            id=name,
+            title=title,
+            line=plan.kind.value,
+            images=(mask_image(plan),),
+            chosen=name == st.session_state[kept],
+        )
+        for name, (title, plan) in plans.items()
+    ]
+    picked = cards(items, key=f"pair_cards_{run.id}", label="Masks for the other run", size="small")
+    if picked and picked != st.session_state[kept]:
+        st.session_state[kept] = picked
+        st.rerun()
+    return st.session_state[kept]
+
+
+def other_masks(config: RunConfig, canvas: MaskPlan) -> dict[str, tuple[str, MaskPlan]]:
+    """Masks to pair a run with, by a name for each: (title, plan); none is the run's own.
+
+    The canvas first, then dense, uniform and the paper's others, stretched over the layers of the run's mask and with
+    its expert settings. A canvas on layers that the run's backbone does not have is stretched as well.
+    """
+    own = config.plan
+    settings = {name: getattr(own, name) for name in ("expert_rank", "coefficient_init", "train_coefficients")}
+    try:
+        catalog.backbone(config.backbone).shapes(canvas.targets)
+    except catalog.CatalogError:
+        canvas = fitted(canvas, own.targets)
+    found = {"canvas": ("On the canvas", canvas)}
+    patterns = sorted(paper_patterns(), key=lambda pattern: ("dense", "uniform").index(pattern.name) if pattern.name in ("dense", "uniform") else 2)  # fmt: skip
+    for pattern in patterns:
+        title = "Uniform, p = 0.5" if pattern.name == "uniform" else pattern.name.capitalize()
+        plan = replace(fitted(pattern.plan, own.targets), **settings)
+        found[f"{pattern.name}.{pattern.kind.value}"] = (title, plan)
+    return {name: (title, plan) for name, (title, plan) in found.items() if plan != own}
+
+
+def started_text(todo: Sequence[Run | RunConfig]) -> str:
+    """What of a `pairs.wanted` would be started, in one sentence."""
+    new = [entry for entry in todo if isinstance(entry, RunConfig)]
+    if not new:
+        return "All of these runs are there already: nothing new starts."
+    seeds = sorted({entry.seed for entry in new})
+    there = len(todo) - len(new)
+    return (
+        f"{'One run starts' if len(new) == 1 else f'{len(new)} runs start'}, with seed{'s' if len(seeds) > 1 else ''} "
+        f"{', '.join(map(str, seeds))}" + (f"; {there} of {len(todo)} are there already." if there else ".")
+    )

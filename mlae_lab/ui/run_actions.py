@@ -1,0 +1,133 @@
+"""The buttons of a run. Which there are follows from its status now; nobody stops another's run by accident."""
+
+from __future__ import annotations
+
+import getpass
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import streamlit as st
+
+from mlae_lab.binding import is_loopback
+from mlae_lab.core.config import RunConfig
+from mlae_lab.runs import commands, parcel
+from mlae_lab.runs.status import RESUMABLE, Status
+from mlae_lab.runs.store import Run, StoreError
+from mlae_lab.ui import reads, visitor
+from mlae_lab.ui.navigation import go
+
+_CONFIRM_SECONDS = 20.0
+_TWICE_SECONDS = 3.0  # two clicks of one hand on one button
+_COMPLAINT, _ASKED, _STARTED = "action_complaint", "action_asked", "action_started"
+
+
+def start(config: RunConfig) -> str:
+    """Start a run of this browser's person, and give its name; a double click starts one."""
+    before = st.session_state.get(_STARTED)
+    if before and before[0] == config and time.monotonic() - before[1] < _TWICE_SECONDS:
+        return before[2]
+    run = commands.launch(reads.store(), config, visitor.current()).id
+    reads.look_again()
+    st.session_state[_STARTED] = (config, time.monotonic(), run)
+    return run
+
+
+def complaint() -> None:
+    """Show what the last click could not do, once."""
+    if text := st.session_state.pop(_COMPLAINT, None):
+        st.warning(text)
+
+
+def controls(run: Run, key: str) -> None:
+    """The buttons for where a run stands, in the container that is open. key: unique on the page."""
+    if run.status is Status.QUEUED:
+        _button(run, key, "Cancel", lambda: commands.stop(reads.store(), run.id))
+    elif not run.status.is_over:
+        keep = "Finishes the step, keeps adapter and checkpoint, and measures once more if that is quick."
+        if run.status is not Status.STOPPING:
+            _button(run, key, "Stop and keep", lambda: commands.stop(reads.store(), run.id), keep)
+        now = "Ends the process at once; its last checkpoint stays."
+        _button(run, key, "Stop now", lambda: commands.stop(reads.store(), run.id, now=True), now)
+    else:
+        if run.status in RESUMABLE:
+            known = reads.store().paths(run.id).checkpoints()
+            where = (
+                "Goes on from its last checkpoint." if known else "It had no checkpoint yet: begins at its first step."
+            )
+            _button(run, key, "Resume", lambda: commands.resume(reads.store(), run.id), where, mind=False)
+        if st.button(
+            "Retry" if run.status in RESUMABLE else "Duplicate",
+            key=f"{key}_again_{run.id}",
+            help="The same run once more, from its first step, as a run of its own.",
+        ):
+            go("train", run=commands.again(reads.store(), run.id, visitor.current()).id)
+
+
+def reorder(run: Run, key: str, alone: bool) -> None:
+    """Move a waiting run among its owner's. alone: there is nothing to move it past."""
+    if alone:
+        return
+    with st.popover("Move", key=f"{key}_move_{run.id}"):
+        for label, to in (("First", "first"), ("Up", "up"), ("Down", "down"), ("Last", "last")):
+            _button(run, key, label, lambda to=to: reads.store().reorder(run.id, to))
+
+
+def more(run: Run, key: str) -> None:
+    """What is done with a run that is over: save it as a file, put it away, delete it."""
+    with st.popover("More", key=f"{key}_more_{run.id}"):
+        st.download_button(
+            "Save as a file",
+            lambda: _packed(run.id),
+            file_name=f"{run.id}{parcel.SUFFIX}",
+            mime="application/zip",
+            key=f"{key}_export_{run.id}",
+            on_click="ignore",
+            help="Settings, events, log, adapter and checkpoint in one file; Runs takes it in on another machine.",
+        )
+        _button(run, key, "Put away", lambda: parcel.archive(reads.store(), run.id), "Out of the list, into one file; it can come back.")  # fmt: skip
+        _button(run, key, "Delete", lambda: commands.delete(reads.store(), run.id), "With its files, for good.")
+
+
+def _packed(run_id: str) -> bytes:
+    file = reads.store().paths(run_id).folder / f"export{parcel.SUFFIX}"
+    try:
+        parcel.export(reads.store(), run_id, file)
+        return file.read_bytes()
+    finally:
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+
+
+def is_mine(run: Run) -> bool:
+    """Whether a person may act on a run without being asked: it is theirs, nobody's, or this machine's only user's."""
+    if not run.owner or visitor.is_mine(run):
+        return True
+    try:
+        return run.owner == f"cli:{getpass.getuser()}" and is_loopback(st.get_option("server.address"))
+    except (KeyError, OSError):
+        return False
+
+
+def _button(
+    run: Run, key: str, label: str, do: Callable[[], object], help: str | None = None, mind: bool = True
+) -> None:
+    if not st.button(label, key=f"{key}_{label.lower().replace(' ', '_')}_{run.id}", help=help):
+        return
+    if mind and not is_mine(run):
+        asked = st.session_state.get(_ASKED)
+        if not asked or asked[:2] != (run.id, label) or time.monotonic() - asked[2] > _CONFIRM_SECONDS:
+            st.session_state[_ASKED] = (run.id, label, time.monotonic())
+            whose = visitor.name_of(run.owner)
+            st.session_state[_COMPLAINT] = (
+                f"This run is not yours but of {whose}: press “{label}” once more if you mean it."
+            )
+            st.rerun()
+    st.session_state.pop(_ASKED, None)
+    try:
+        do()
+    except (StoreError, parcel.ParcelError, *visitor.STORE_TROUBLE) as error:
+        text = str(error)
+        st.session_state[_COMPLAINT] = f"{text[:1].upper()}{text[1:]}."
+    reads.look_again()
+    st.rerun()

@@ -1,0 +1,153 @@
+"""Who this browser is: a random id in a cookie, and the nickname that its person chose.
+
+The id says whose a run and a draft are; it is no proof of anything, but nobody can guess it, so it is never shown on a
+page or in an address. A browser without cookies is a visitor for as long as its session lasts.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sqlite3
+import time
+import unicodedata
+from pathlib import Path
+
+import streamlit as st
+
+from mlae_lab.runs.store import Run, StoreError
+from mlae_lab.ui import reads
+
+COOKIE = "mlae_lab_visitor"  # visitor.js sets it
+NICKNAME_LENGTH = 24  # characters
+PATIENCE = 0.5  # seconds that a click waits for another writer of the store
+STORE_TROUBLE = (StoreError, sqlite3.Error, OSError)  # what a store that is locked, full or broken raises
+_SHAPE = re.compile(r"[A-Za-z0-9_-]{16,64}")
+_OWN_WORDS = ("you", "somebody", "nobody known")
+_LOOK_SECONDS = 1.0
+_ID, _LEARNED, _TROUBLE = "visitor_id", "visitor_learned", "visitor_trouble"
+_HERE = Path(__file__).parent
+_COMPONENT = st.components.v2.component(
+    "mlae_lab_visitor",
+    html="<span hidden></span>",
+    css=".st-key-visitor_cookie { position: absolute; height: 0; overflow: hidden; }",
+    js=(_HERE / "visitor.js").read_text(),
+    isolate_styles=False,  # the rule above is for the box around it, so that it takes no room
+)
+_names: dict[Path, tuple[float, dict[str, str]]] = {}
+
+
+def is_id(text: object) -> bool:
+    """Whether a text has the shape of a visitor's id."""
+    return isinstance(text, str) and bool(_SHAPE.fullmatch(text))
+
+
+def cookie(name: str) -> str:
+    """What a cookie of the browser held when this session's connection began, "" if it had none."""
+    found = st.context.cookies.get(name)
+    return found if isinstance(found, str) else ""
+
+
+def current() -> str:
+    """The id of this session's browser: its cookie's, else a new one, which its cookie will hold."""
+    if _ID not in st.session_state:
+        held = cookie(COOKIE)
+        st.session_state[_ID] = held if is_id(held) else secrets.token_urlsafe(16)
+    return st.session_state[_ID]
+
+
+def keep_cookies(login: str | None = None) -> None:
+    """Let the browser keep its id and, if given, its login; takes no room on the page. Called on every page, by app.py."""
+
+    def learned() -> None:
+        state = st.session_state.get("visitor_cookie")
+        found = state.get("found") if state is not None else None
+        if is_id(found) and found != current():
+            st.session_state[_ID] = found
+            st.session_state[_LEARNED] = st.session_state.get(_LEARNED, 0) + 1
+
+    with st.sidebar:
+        _COMPONENT(
+            key="visitor_cookie",
+            data={"visitor": current(), "login": login},
+            default={"found": None},
+            on_found_change=learned,
+            height="content",
+        )
+
+
+def name_field() -> None:
+    """The field for the nickname, in the sidebar."""
+    # a session that learns whose it is gets a new field, with that visitor's name in it
+    key = f"visitor_nickname_{st.session_state.get(_LEARNED, 0)}"
+
+    def renamed() -> None:
+        try:
+            rename(st.session_state[key])
+            st.session_state.pop(_TROUBLE, None)
+        except STORE_TROUBLE as error:
+            st.session_state[_TROUBLE] = f"The name could not be kept ({error}): try again in a moment."
+
+    with st.sidebar:
+        st.text_input(
+            "Your name in the queue",
+            nickname(),
+            max_chars=NICKNAME_LENGTH,
+            key=key,
+            placeholder="no name yet",
+            on_change=renamed,
+            autocomplete="nickname",
+        )
+        if _TROUBLE in st.session_state:
+            st.error(st.session_state[_TROUBLE])
+
+
+def nickname() -> str:
+    """The nickname of this browser's person, "" for none."""
+    return _nicknames().get(current(), "")
+
+
+def rename(text: str) -> None:
+    """Take another nickname: at most 24 characters, without control characters; "" for none.
+
+    Raises one of STORE_TROUBLE if the store cannot be written.
+    """
+    reads.store().keep_visitor(current(), patience=PATIENCE, nickname=cleaned(text))
+    _names.pop(reads.store().folder, None)
+
+
+def cleaned(text: str) -> str:
+    """A nickname as it is kept: one line, no control or invisible characters, at most 24 characters."""
+    plain = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
+    return " ".join(plain.split())[:NICKNAME_LENGTH].strip()
+
+
+def name_of(owner: str) -> str:
+    """What the owner of a run is called, as plain text (escape it in HTML): "you", a nickname, "ada (terminal)",
+    "somebody" for a browser without a nickname, "nobody known" where the run says nothing."""
+    if not owner:
+        return "nobody known"
+    if owner.startswith("cli:"):
+        return f"{cleaned(owner[4:]) or 'somebody'} (terminal)"
+    if owner == current():
+        return "you"
+    name = _nicknames().get(owner, "")
+    return "somebody" if name.lower() in ("", *_OWN_WORDS) else name
+
+
+def is_mine(run: Run) -> bool:
+    """Whether this browser started a run."""
+    return run.owner == current()
+
+
+def _nicknames() -> dict[str, str]:
+    """Nicknames by id, read at most once a second: a page may ask for each of its runs."""
+    try:
+        folder = reads.store().folder
+        at, names = _names.get(folder, (float("-inf"), {}))
+        if time.monotonic() - at >= _LOOK_SECONDS:
+            names = reads.store().nicknames()
+            _names[folder] = time.monotonic(), names
+        return names
+    except STORE_TROUBLE:
+        return {}

@@ -1,0 +1,57 @@
+"""Doctor: what is here, what is wrong with it and what to do; the same as `mlae_lab doctor`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from html import escape
+
+import streamlit as st
+
+from mlae_lab import doctor
+from mlae_lab.doctor import Finding, TorchAnswer
+from mlae_lab.ui import page
+
+_TORCH = "doctor_torch"  # what torch answered in this tab
+_WORDS = {
+    "good": "",
+    "note": '<span class="lab-status quiet">note</span>',
+    "trouble": '<span class="lab-status failure">trouble</span>',
+}
+
+
+@st.cache_data(ttl=60, show_spinner=False)
+def tested() -> TorchAnswer:
+    """One process that loads torch, for everybody who asks within a minute."""
+    return doctor.ask_torch()
+
+
+def table(findings: Iterable[Finding]) -> None:
+    """Name, value and cure. All of it may come from files and people, so all of it is escaped."""
+    rows = ""
+    for finding in findings:
+        cure = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(finding.cure))
+        rows += f'<tr><th scope="row">{escape(finding.name)}</th><td>{_WORDS[finding.state]}{escape(finding.value)}'
+        rows += (f"<p>{cure}</p>" if cure else "") + "</td></tr>"
+    st.html(f'<table class="lab-findings">{rows}</table>')
+
+
+top = st.container()
+with st.container(horizontal=True, gap="small"):
+    deep = st.button("Test the devices with torch", key="doctor_test")
+    st.button("Look again", key="doctor_again")
+if deep:
+    with st.spinner("A process of its own loads torch and multiplies on every device: a few seconds, at most a minute"):
+        st.session_state[_TORCH] = tested()
+report = doctor.examine(deep=deep, torch=st.session_state.get(_TORCH))
+
+with top:
+    page.heading("Doctor", report.verdict)
+    if report.troubles:
+        table(report.troubles)
+for section in report.sections:
+    page.section(escape(section.title))
+    table(section.findings)
+with st.expander("As text, for a message to somebody who can help"):
+    st.code("\n".join(report.lines()), language=None, wrap_lines=True)
+page.note("<code>python -m mlae_lab doctor</code> says the same in a terminal.")

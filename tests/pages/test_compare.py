@@ -1,0 +1,224 @@
+"""The page that compares two runs, opened through app.py, on stores whose runs were written by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mlae_lab import locks
+from mlae_lab.core import events as ev
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import dense, pattern, uniform
+from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.runs import paths
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import Run, RunStore
+from mlae_lab.ui.pair_view import other_masks, started_text
+
+A = RunConfig("digits", uniform(0.5), epochs=4, evaluations=2, device="cpu")
+B = replace(A, plan=dense())
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
+    """The page's store; its supervisor's place is taken, so that what is enqueued waits and no process starts."""
+    store = RunStore(tmp_path / "lab")
+    lock = locks.take(paths.supervisor_lock(store.folder))
+    monkeypatch.setenv("MLAE_LAB_STORE", str(store.folder))
+    yield store
+    os.close(lock)
+
+
+def made(store: RunStore, config: RunConfig, *accuracies: float, status: Status = Status.FINISHED) -> Run:
+    """A run measured after epoch 2 and, with a second number, after epoch 4."""
+    run = store.enqueue(config, "cpu")
+    events: list[ev.Event] = [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1)] if accuracies else []
+    events += [ev.Evaluation(2 * i, 26 * i, config.protocol, a, 1.0, 1.0) for i, a in enumerate(accuracies, 1)]
+    store.append(run.id, events)
+    if status is not Status.QUEUED:
+        store.move(run.id, status)
+    return store.run(run.id)
+
+
+def opened(**query: str) -> AppTest:
+    at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30).run()
+    at.switch_page(str(PAGES / "compare.py"))
+    for name, value in query.items():
+        at.query_params[name] = value
+    at.run()
+    assert not at.exception
+    return at
+
+
+def html(at: AppTest) -> str:
+    return " ".join(element.proto.body for element in at.main.get("html"))
+
+
+def drawn(at: AppTest) -> dict[str, str]:
+    """Names of the figures on the page and what each shows in words."""
+    found = {}
+    for element in at.main.get("bidi_component"):
+        data = json.loads(element.proto.json) if element.proto.json else {}
+        if "alt" in data:
+            found[data["name"]] = data["alt"]
+    return found
+
+
+def test_an_empty_store_says_what_will_be_here(store: RunStore) -> None:
+    at = opened()
+    assert "No runs to compare yet" in html(at) and not at.warning
+
+
+def test_without_an_address_runs_are_offered(store: RunStore) -> None:
+    made(store, A, 50.0, 60.0)
+    at = opened()
+    assert "Choose A" in html(at) and not drawn(at)
+    assert len(at.main.get("bidi_component")) == 1
+
+
+def test_with_one_run_the_other_is_chosen_or_started(store: RunStore) -> None:
+    a = made(store, A, 50.0, 60.0)
+    made(store, B, 50.0, 60.0)
+    at = opened(a=a.id)
+    assert "Choose B" in html(at) and "Same everything, other mask" in html(at)
+    at.number_input(key=f"pair_seeds_{a.id}").set_value(2).run()
+    assert "2 runs start" in html(at) or "3 runs start" in html(at)
+    at.session_state[f"pair_mask_{a.id}"] = "dense.dense"
+    at.run()
+    assert "2 runs start, with seed 1; 2 of 4 are there already." in html(at)
+    at.button(key=f"pair_start_{a.id}").click().run()
+    assert not at.exception
+    new = [run for run in store.runs() if run.config.seed == 1]
+    assert {run.config.plan for run in new} == {A.plan, dense()}
+    assert {(run.parent, run.relation, run.status) for run in new} == {(a.id, "paired", Status.QUEUED)}
+    assert all(run.owner for run in new)
+    assert "One pair of seeds says nothing about the next" in html(at)  # this is the page of the pair now
+
+
+def test_one_pair(store: RunStore) -> None:
+    a, b = made(store, A, 50.0, 60.0), made(store, B, 51.0, 62.5)
+    at = opened(a=a.id, b=b.id)
+    assert "B ends 2.5 points above A. One pair of seeds says nothing about the next" in html(at)
+    figures = drawn(at)
+    assert set(figures) == {"mask-difference", "difference", "two-curves"}
+    assert "B − A after epoch 4: +2.5 points, one pair" in figures["difference"]
+    assert "96 with another drop rate" in figures["mask-difference"]
+    assert "plan" in html(at) and A.plan.code in html(at)
+    assert not at.warning and not at.error
+
+
+def test_three_seeds(store: RunStore) -> None:
+    for seed, gain in enumerate((3.0, 3.5, 4.0)):
+        a = made(store, replace(A, seed=seed), 50.0, 60.0)
+        b = made(store, replace(B, seed=seed), 50.0, 60.0 + gain)
+    at = opened(a=a.id, b=b.id)
+    assert "B is better by 3.5 points (95 % interval 2.3 to 4.7, 3 pairs of seeds)." in html(at)
+    assert "seeds 0, 1, 2" in html(at) and "standard deviation 0.5" in html(at)
+    assert html(at).count("+3.0") and html(at).count("+4.0")
+
+
+def test_the_next_seed_is_one_click(store: RunStore) -> None:
+    a, b = made(store, A, 50.0, 60.0), made(store, B, 51.0, 62.5)
+    at = opened(a=a.id, b=b.id)
+    assert "2 runs start, with seed 1" in html(at)
+    at.button(key="compare_next").click().run()
+    assert not at.exception
+    assert sorted(run.config.seed for run in store.open_runs()) == [1, 1]
+    assert "queued" in html(at) and "2 runs start, with seed 2" in html(at)
+    at.button(key="compare_next").click().run()
+    assert sorted(run.config.seed for run in store.open_runs()) == [1, 1, 2, 2]
+
+
+def test_a_pair_that_has_not_begun(store: RunStore) -> None:
+    a, b = made(store, A, 50.0, 60.0), made(store, B, status=Status.QUEUED)
+    at = opened(a=a.id, b=b.id)
+    assert "no difference to show yet" in html(at) and "queued" in html(at)
+    assert "A 60.0 %" in drawn(at)["two-curves"]
+
+
+def test_a_pair_of_which_one_was_stopped(store: RunStore) -> None:
+    a, b = made(store, A, 50.0, 60.0), made(store, B, 54.0, status=Status.STOPPED)
+    at = opened(a=a.id, b=b.id)
+    assert "A verdict needs both runs at their last epoch" in html(at)
+    assert "54.0 %, epoch 2" in html(at)
+
+
+@pytest.mark.parametrize("side", ["a", "b"])
+@pytest.mark.parametrize("name", ["aaaaaaaa", "../../etc/passwd", "[x](http://example.org)"])
+def test_a_link_to_no_run_is_one_sentence_and_a_way_out(store: RunStore, side: str, name: str) -> None:
+    other = made(store, A, 50.0, 60.0)
+    at = opened(**{side: name, "ba"[side == "b"]: other.id})
+    assert len(at.warning) == 1 and f"{side.upper()} cannot be shown" in at.warning[0].value
+    assert ("is not in" in at.warning[0].value) == (name == "aaaaaaaa") and "http" not in at.warning[0].value
+    assert f"Choose {side.upper()}" in html(at)
+
+
+def test_a_deleted_run_is_one_sentence(store: RunStore) -> None:
+    a, b = made(store, A, 50.0, 60.0), made(store, B, 50.0, 60.0)
+    store.delete(b.id)
+    at = opened(a=a.id, b=b.id)
+    assert len(at.warning) == 1 and f"run {b.id} was deleted" in at.warning[0].value
+
+
+def test_one_run_on_both_sides(store: RunStore) -> None:
+    a = made(store, A, 50.0, 60.0)
+    at = opened(a=a.id, b=a.id)
+    assert len(at.warning) == 1 and "both run" in at.warning[0].value
+
+
+def test_a_linear_probe_is_no_pair_but_its_curve_is_shown(store: RunStore) -> None:
+    a, b = made(store, A, 50.0, 60.0), made(store, replace(A, method="linear"), 40.0, 45.0)
+    at = opened(a=a.id, b=b.id)
+    assert "not a pair" in html(at) and "B is a linear probe, which has no mask." in html(at)
+    assert set(drawn(at)) == {"two-curves"} and not at.button
+    at = opened(a=b.id)
+    assert "is a linear probe and has no mask" in at.info[0].value
+
+
+def test_another_learning_rate_is_no_pair_and_no_difference_is_drawn(store: RunStore) -> None:
+    a, b = made(store, A, 50.0, 60.0), made(store, replace(B, learning_rate=1e-3), 40.0, 45.0)
+    at = opened(a=a.id, b=b.id)
+    assert "Their learning rates differ: 0.0005 and 0.001." in html(at)
+    assert set(drawn(at)) == {"mask-difference", "two-curves"}
+
+
+def test_runs_on_other_pictures_stand_on_no_common_scale(store: RunStore) -> None:
+    a, b = made(store, A, 50.0, 60.0), made(store, replace(B, task="fashion", protocol="test"), 40.0, 45.0)
+    at = opened(a=a.id, b=b.id)
+    assert len(at.warning) == 1 and "differ in task, protocol" in at.warning[0].value
+    assert "do not stand on one scale" in at.warning[0].value
+    assert set(drawn(at)) == {"mask-difference"}
+
+
+def test_other_seeds_show_the_pairs_that_the_store_has(store: RunStore) -> None:
+    for seed in (0, 1):
+        made(store, replace(A, seed=seed), 50.0, 60.0)
+        made(store, replace(B, seed=seed), 50.0, 61.0 + seed)
+    a = next(run for run in store.runs() if run.config == A)
+    b = next(run for run in store.runs() if run.config == replace(B, seed=1))
+    at = opened(a=a.id, b=b.id)
+    assert "their seeds differ: 0 and 1" in html(at) and "2 pairs of runs, seeds 0, 1." in html(at)
+
+
+def test_masks_offered_for_the_other_run_are_others_and_fit() -> None:
+    odd = replace(A, plan=replace(pattern("hourglass", "mixed", 0.25), coefficient_init=4.0))
+    found = other_masks(odd, dense(24))  # the canvas is of a deeper network
+    assert next(iter(found)) == "canvas" and found["canvas"][1].targets == odd.plan.targets
+    assert len(found) == 17 and all(plan != odd.plan for _, plan in found.values())
+    assert {plan.coefficient_init for name, (_, plan) in found.items() if name != "canvas"} == {4.0}
+    for _, plan in found.values():
+        replace(odd, plan=plan)
+    assert "dense.dense" not in other_masks(B, uniform(0.5)) and len(other_masks(B, dense())) == 15
+
+
+def test_what_would_start_in_words(store: RunStore) -> None:
+    run = made(store, A, 50.0, 60.0)
+    assert started_text([run, run]).startswith("All of these runs are there already")
+    assert started_text([run, B]) == "One run starts, with seed 0; 1 of 2 are there already."
+    assert started_text([A, B, replace(A, seed=1), replace(B, seed=1)]) == "4 runs start, with seeds 0, 1."

@@ -1,0 +1,68 @@
+"""The devices that runs take in turn."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mlae_lab.runs import devices
+
+TWO = "0, GPU-aaaa-1, NVIDIA H100, 81559\\n1, GPU-bbbb-2, NVIDIA T4, Tesla, 15360\\n"
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """A machine whose nvidia-smi says this."""
+
+    def make(said: str, status: int = 0, visible: str | None = None) -> None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\nprintf '{said}'\nexit {status}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        if visible is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        devices.gpus.cache_clear()
+
+    yield make
+    devices.gpus.cache_clear()
+
+
+def test_all_cores_are_one_device_and_each_gpu_is_one(machine: Callable[..., None]) -> None:
+    machine(TWO)
+    assert [(gpu.id, gpu.name, gpu.memory // 2**20) for gpu in devices.gpus()] == [
+        ("0", "NVIDIA H100", 81559), ("1", "NVIDIA T4, Tesla", 15360),
+    ]  # fmt: skip
+    assert devices.slots("cpu") == ("cpu",)
+    assert devices.slots("cuda") == ("cuda:0", "cuda:1")
+    assert (devices.kind("auto"), devices.kind("cpu"), devices.kind("cuda")) == ("cuda", "cpu", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("visible", "slots"),
+    [
+        ("1", ("cuda:1",)), ("1,0", ("cuda:1", "cuda:0")), ("GPU-bbbb", ("cuda:1",)), ("0,7,1", ("cuda:0",)),
+    ],
+)  # fmt: skip
+def test_only_what_cuda_may_see(machine: Callable[..., None], visible: str, slots: tuple[str, ...]) -> None:
+    machine(TWO, visible=visible)
+    assert devices.slots("cuda") == slots
+
+
+def test_a_hidden_gpu_is_none(machine: Callable[..., None]) -> None:
+    machine(TWO, visible="")
+    assert devices.gpus() == () and devices.kind("auto") == "cpu"
+
+
+@pytest.mark.parametrize(("said", "status"), [("no devices were found", 0), ("driver trouble", 9), ("", 0)])
+def test_without_a_gpu_a_run_that_wants_one_still_gets_to_say_so(
+    machine: Callable[..., None], said: str, status: int
+) -> None:
+    machine(said, status)
+    if Path("/proc/driver/nvidia/gpus").is_dir():
+        pytest.skip("this machine has a GPU")
+    assert devices.kind("auto") == "cpu" and devices.slots("cuda") == ("cuda:0",)

@@ -1,0 +1,376 @@
+"""Everything that can go wrong around a run, done to real processes: nothing is lost, nothing stays behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import Evaluation, Event, Resumed, TrainStep
+from mlae_lab.core.patterns import allocation, dense
+from mlae_lab.runs import commands, liveness, supervisor
+from mlae_lab.runs.liveness import is_alive
+from mlae_lab.runs.paths import database
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import RunStore, StoreError
+from tests.conftest import clear
+
+Wait = Callable[..., None]
+
+WHOLE = RunConfig(  # four epochs of 50 steps, measured twice
+    "digits", allocation((2, 0, 3), drop_rate=0.5), backbone="lab_vit_12x128.random", epochs=4, evaluations=2,
+    batch_size=16, device="cpu", precision="float32", learning_rate=5e-3,
+)  # fmt: skip
+LONG = dataclasses.replace(WHOLE, epochs=10_000, evaluations=1)
+
+
+def status(store: RunStore, run: str) -> Status:
+    return store.run(run).status
+
+
+def told(store: RunStore, run: str) -> Callable[[], object]:
+    """What a test that waits in vain should show."""
+    return lambda: (store.run(run).status, store.run(run).reason, commands.log_tail(store, run))
+
+
+def steps(store: RunStore, run: str) -> list[int]:
+    return [stored.event.step for stored in store.events(run, kinds=("step",))]
+
+
+def timeless(store: RunStore, run: str, kinds: tuple[str, ...]) -> list[str]:
+    found: list[Event] = [stored.event for stored in store.events(run, kinds=kinds)]
+    return [repr(dataclasses.replace(e, seconds=0.0) if hasattr(e, "seconds") else e) for e in found]
+
+
+def wait_for_step(store: RunStore, run: str, number: int, wait_for: Wait) -> None:
+    def reached() -> bool:
+        last = store.last(run, "step")
+        return status(store, run).is_over or (isinstance(last, TrainStep) and last.step >= number)
+
+    wait_for(reached, told(store, run))
+    assert not status(store, run).is_over, told(store, run)()
+
+
+@pytest.fixture
+def often_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of this test save a checkpoint after every step, not every half minute."""
+    monkeypatch.setenv("MLAE_LAB_SAVE_SECONDS", "0")
+
+
+# ---------------------------------------------------------------- killed, stopped, resumed
+
+
+def test_killed_and_stopped_and_resumed_a_run_ends_as_if_nothing_had_happened(
+    lab_store: RunStore, wait_for: Wait, often_saved: None
+) -> None:
+    undisturbed = commands.launch(lab_store, WHOLE).id
+    run = commands.launch(lab_store, WHOLE).id
+    wait_for_step(lab_store, run, 30, wait_for)
+    seen = len(lab_store.events(run))
+    os.kill(lab_store.run(run).pid, signal.SIGKILL)
+    wait_for(lambda: status(lab_store, run) is Status.LOST, told(lab_store, run))
+    assert "was killed by SIGKILL" in lab_store.run(run).reason
+    assert "its last checkpoint is kept, resume goes on from there" in lab_store.run(run).reason
+    assert len(lab_store.events(run)) >= seen
+
+    assert commands.resume(lab_store, run).status in (Status.QUEUED, Status.STARTING)
+    with pytest.raises(StoreError, match=f"run {run} is .* already: there is nothing to resume"):
+        commands.resume(lab_store, run)
+    wait_for_step(lab_store, run, 70, wait_for)
+    assert commands.stop(lab_store, run) in (Status.STOPPING, Status.STOPPED)
+    wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
+    stopped = lab_store.run(run)
+    last = lab_store.last(run, "step").step
+    assert (stopped.status, stopped.reason) == (Status.STOPPED, f"stopped and kept after step {last}")
+    measured = lab_store.last(run, "evaluation")
+    assert isinstance(measured, Evaluation) and measured.step == last < 100
+
+    commands.resume(lab_store, run)
+    wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
+    assert status(lab_store, run) is Status.FINISHED, told(lab_store, run)()
+    assert lab_store.run(run).attempt == 3
+    assert steps(lab_store, run) == list(range(1, 201)) == steps(lab_store, undisturbed)  # none twice, none missing
+    for kind in ("step", "experts", "similarity", "evaluation"):
+        one, other = (timeless(lab_store, r, (kind,)) for r in (undisturbed, run))
+        if kind != "step":  # what the stop itself measured stands between the two of the schedule
+            del other[0 if last < 100 else 1]
+        assert one == other, kind
+    adapters = [load_file(lab_store.paths(r).adapter) for r in (undisturbed, run)]
+    assert {n: v.tobytes() for n, v in adapters[0].items()} == {n: v.tobytes() for n, v in adapters[1].items()}
+    places = [s.event for s in lab_store.events(run, kinds=("resumed",))]
+    assert [isinstance(p, Resumed) for p in places] == [True, True] and places[1].step == last
+    assert len(lab_store.events(run, kinds=("started",))) == 1
+    with pytest.raises(StoreError, match=f"run {run} is finished: continue it"):
+        commands.resume(lab_store, run)
+    wait_for(lambda: not is_alive(lab_store.paths(run)))
+
+
+def test_a_half_written_checkpoint_is_passed_over(lab_store: RunStore, wait_for: Wait, often_saved: None) -> None:
+    run = commands.launch(lab_store, dataclasses.replace(WHOLE, evaluations=16, epochs=16)).id
+    wait_for(
+        lambda: len(lab_store.paths(run).checkpoints()) >= 2 or status(lab_store, run).is_over, told(lab_store, run)
+    )
+    os.kill(lab_store.run(run).pid, signal.SIGKILL)
+    wait_for(lambda: status(lab_store, run) is Status.LOST, told(lab_store, run))
+    files = lab_store.paths(run)
+    kept = max(int(name) for name in files.checkpoints() if name.isdigit())
+    whole = files.checkpoint.read_bytes()
+    files.checkpoint.unlink()  # it shares its bytes with the kept one
+    files.checkpoint.write_bytes(whole[:1000])
+    (files.folder / "checkpoint.safetensors.part").write_bytes(b"half")
+    commands.resume(lab_store, run)
+    wait_for(lambda: lab_store.last(run, "resumed") is not None or status(lab_store, run).is_over, told(lab_store, run))
+    resumed = lab_store.last(run, "resumed")
+    assert isinstance(resumed, Resumed) and resumed.step == kept * 50
+    assert any("passed over: " in line for line in commands.log_tail(lab_store, run))
+    assert not list(files.folder.glob("*.part"))
+
+
+def test_another_mask_goes_on_from_a_checkpoint_as_a_new_run(
+    lab_store: RunStore, wait_for: Wait, often_saved: None
+) -> None:
+    parent = commands.launch(lab_store, WHOLE).id
+    wait_for(lambda: status(lab_store, parent).is_over, told(lab_store, parent))
+    assert set(lab_store.paths(parent).checkpoints()) == {"last", "2", "4"}
+    other = allocation((2, 1, 3))
+    with pytest.raises(
+        ValueError, match="epochs is 4 and the checkpoint is of epoch 4: choose more epochs or an earlier"
+    ):
+        commands.continued(lab_store, parent, other)
+    with pytest.raises(StoreError, match=f"run {parent} has no checkpoint '3': it has last, 2, 4"):
+        commands.continued(lab_store, parent, other, "3")
+    with pytest.raises(ValueError, match="experts of rank 2 and run .* has rank 1"):
+        commands.continued(lab_store, parent, dataclasses.replace(other, expert_rank=2), "2")
+    child = commands.continued(lab_store, parent, other, "2", owner="ada").id
+    commands.delete(lab_store, parent)  # the child has what it needs
+    wait_for(lambda: status(lab_store, child).is_over, told(lab_store, child))
+    run = lab_store.run(child)
+    assert run.status is Status.FINISHED, told(lab_store, child)()
+    assert (run.parent, run.relation, run.source, run.config.plan) == (parent, "continued", "2", other)
+    assert steps(lab_store, child) == list(range(101, 201))
+    assert lab_store.last(child, "resumed").step == 100
+    assert lab_store.last(child, "evaluation").epoch == 4
+
+
+# ---------------------------------------------------------------- stopping
+
+
+def test_a_run_that_hangs_while_it_loads_still_ends_and_the_next_one_starts(
+    lab_store: RunStore, wait_for: Wait
+) -> None:
+    """Stopped by SIGSTOP it hears nothing, as in a read from a network disk that went away."""
+    run = commands.launch(lab_store, LONG).id
+    after = commands.launch(lab_store, LONG).id
+    wait_for(lambda: lab_store.run(run).pid is not None, told(lab_store, run))
+    os.kill(lab_store.run(run).pid, signal.SIGSTOP)
+    began = time.monotonic()
+    assert commands.stop(lab_store, run) is Status.STOPPING
+    wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
+    assert lab_store.run(run).status is Status.STOPPED
+    assert lab_store.run(run).reason.startswith("stopped at once; it had no checkpoint yet")
+    assert supervisor.STOP_SECONDS <= time.monotonic() - began < supervisor.STOP_SECONDS + 10
+    wait_for(lambda: status(lab_store, after) is not Status.QUEUED, told(lab_store, after))
+    assert not is_alive(lab_store.paths(run))
+
+
+def test_a_stalled_run_is_seen_and_stop_now_ends_it(
+    lab_store: RunStore, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = commands.launch(lab_store, LONG).id
+    wait_for_step(lab_store, run, 3, wait_for)
+    files = lab_store.paths(run)
+    os.kill(lab_store.run(run).pid, signal.SIGSTOP)
+    assert liveness.stalled_for(files) is None
+    beat = liveness.pulse(files)
+    monkeypatch.setattr(liveness, "STALLED_SECONDS", 0.5)
+    monkeypatch.setattr(liveness, "_STEPS_PATIENCE", 0.0)
+    wait_for(lambda: liveness.stalled_for(files) is not None)
+    assert beat is not None and beat.step >= 3
+    assert status(lab_store, run) is Status.RUNNING  # it lives: it is not called lost
+    assert commands.stop(lab_store, run, now=True) is Status.STOPPED
+    assert not is_alive(files)
+    assert commands.stop(lab_store, run, now=True) is Status.STOPPED  # a second click
+
+
+# ---------------------------------------------------------------- the store
+
+
+def test_a_store_that_is_locked_for_long_stops_nobody(lab_store: RunStore, wait_for: Wait) -> None:
+    run = commands.launch(lab_store, LONG).id
+    wait_for_step(lab_store, run, 3, wait_for)
+    pulse = liveness.pulse(lab_store.paths(run))
+    db = sqlite3.connect(database(lab_store.folder), isolation_level=None)
+    db.execute("BEGIN IMMEDIATE")
+    seen = len(lab_store.events(run))
+    time.sleep(6)
+    now = liveness.pulse(lab_store.paths(run))
+    assert pulse is not None and now is not None and now.step > pulse.step + 5  # it trains on
+    assert len(lab_store.events(run)) == seen  # and keeps its events
+    assert status(lab_store, run) is Status.RUNNING and supervisor.is_supervised(lab_store)
+    db.execute("COMMIT")
+    db.close()
+    wait_for_step(lab_store, run, int(now.step), wait_for)
+    found = steps(lab_store, run)
+    assert found == list(range(1, len(found) + 1))  # none is missing, none is there twice
+    commands.stop(lab_store, run, now=True)
+
+
+def test_a_store_that_is_locked_when_the_run_ends_gets_the_end_later(lab_store: RunStore, wait_for: Wait) -> None:
+    run = commands.launch(lab_store, LONG).id
+    wait_for_step(lab_store, run, 3, wait_for)
+    commands.stop(lab_store, run)
+    db = sqlite3.connect(database(lab_store.folder), isolation_level=None, timeout=30)
+    db.execute("BEGIN IMMEDIATE")
+    wait_for(lambda: liveness.read_word(lab_store.paths(run)) is not None, told(lab_store, run), seconds=90)
+    time.sleep(1)
+    db.execute("COMMIT")
+    db.close()
+    wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
+    assert status(lab_store, run) is Status.STOPPED
+    found = steps(lab_store, run)
+    assert found == list(range(1, len(found) + 1)) and lab_store.last(run, "evaluation").step == found[-1]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 6 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)], capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Take the room that is left."""
+    ballast = folder / "ballast"
+    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(b"x" * 4096)
+    return ballast
+
+
+def test_a_full_disk_fails_the_run_with_that_word_and_loses_nothing(
+    small_disk: Path, wait_for: Wait, often_saved: None
+) -> None:
+    store = RunStore(small_disk / "lab")
+    try:
+        run = commands.launch(store, LONG).id
+        wait_for_step(store, run, 20, wait_for)
+        seen = [s.event for s in store.events(run)]
+        ballast = fill(small_disk)
+        wait_for(lambda: not is_alive(store.paths(run)), told(store, run))
+        # it could not be written into the store, and is known all the same
+        now = liveness.derived(store, store.run(run))
+        assert (now.status, now.reason) == (Status.FAILED, "the disk is full: free some space and resume the run")
+        assert [s.event for s in store.events(run)][: len(seen)] == seen
+        ballast.unlink()
+        supervisor.ensure(store)
+        wait_for(lambda: status(store, run) is Status.FAILED, told(store, run))
+        commands.resume(store, run)
+        wait_for(lambda: store.last(run, "resumed") is not None or status(store, run).is_over, told(store, run))
+        assert status(store, run) is Status.RUNNING, told(store, run)()
+        wait_for_step(store, run, len(seen) + 20, wait_for)
+        found = steps(store, run)
+        assert found == list(range(1, len(found) + 1))
+    finally:
+        clear(store)
+
+
+def test_enqueuing_on_a_full_disk_is_an_error_and_no_half_run(small_disk: Path) -> None:
+    store = RunStore(small_disk / "lab")
+    kept = store.enqueue(LONG, "cuda").id
+    store.move(kept, Status.STOPPED)
+    ballast = fill(small_disk)
+    with pytest.raises((sqlite3.Error, OSError, StoreError)):
+        for _ in range(50):
+            commands.launch(store, LONG)
+    ballast.unlink()
+    after = RunStore(small_disk / "lab")
+    assert after.trouble() is None
+    assert kept in [run.id for run in after.runs()]
+    clear(after)
+
+
+# ---------------------------------------------------------------- everybody at once
+
+
+def test_two_people_press_every_button_at_once(lab_store: RunStore, wait_for: Wait) -> None:
+    """Whatever they do in whatever order: one process per run at most, no run twice, and it can be used afterwards."""
+    runs = [commands.launch(lab_store, LONG).id for _ in range(3)]
+    problems: list[BaseException] = []
+    began = threading.Barrier(4)
+
+    def press(number: int) -> None:
+        buttons = [commands.resume, commands.stop, lambda s, r: commands.stop(s, r, now=True),
+                   lambda s, r: s.reorder(r, "first"), commands.delete, lambda s, r: supervisor.ensure(s)]  # fmt: skip
+        began.wait()
+        for i in range(24):
+            button, run = buttons[(i * (number + 1) + number) % len(buttons)], runs[i % 3]
+            try:
+                button(lab_store, run)
+            except StoreError:
+                pass  # one sentence for whoever came second
+            except BaseException as error:  # noqa: BLE001
+                problems.append(error)
+
+    people = [threading.Thread(target=press, args=(number,)) for number in range(4)]
+    for person in people:
+        person.start()
+    for person in people:
+        person.join(timeout=120)
+    assert problems == []
+    left = [run.id for run in lab_store.runs()]
+    assert len(left) == len(set(left)) and set(left) <= set(runs)
+    for run in left:
+        commands.stop(lab_store, run, now=True)
+    wait_for(lambda: not lab_store.open_runs(), lambda: lab_store.runs())
+    assert not any(is_alive(lab_store.paths(run)) for run in runs)
+    last = commands.launch(lab_store, dataclasses.replace(LONG, plan=dense(1), max_seconds=0.001)).id
+    wait_for(lambda: status(lab_store, last).is_over, told(lab_store, last))
+    assert status(lab_store, last) is Status.FINISHED
+    wait_for(lambda: not is_alive(lab_store.paths(last)))
+
+
+LAUNCHER = """
+import sys, time
+from pathlib import Path
+from mlae_lab.runs import commands
+from mlae_lab.runs.store import RunStore
+from tests.runs.test_faults import LONG
+print(commands.launch(RunStore(Path(sys.argv[1])), LONG).id, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_run_outlives_the_server_that_started_it(lab_store: RunStore, wait_for: Wait, root: Path) -> None:
+    """Ctrl-C reaches the whole process group of a terminal, SIGKILL the server alone; neither reaches the run."""
+    server = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, str(lab_store.folder)],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert server.stdout is not None
+    run = server.stdout.readline().strip()
+    wait_for_step(lab_store, run, 3, wait_for)
+    os.killpg(server.pid, signal.SIGINT)
+    os.killpg(server.pid, signal.SIGKILL)
+    server.communicate()
+    seen = lab_store.last(run, "step").step
+    wait_for_step(lab_store, run, seen + 5, wait_for)
+    assert supervisor.is_supervised(lab_store) and status(lab_store, run) is Status.RUNNING
+    assert commands.stop(lab_store, run, now=True) is Status.STOPPED

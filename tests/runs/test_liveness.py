@@ -1,0 +1,177 @@
+"""What is true of a run: its row, its lock, its pulse and its last word."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from mlae_lab import locks
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import uniform
+from mlae_lab.runs import liveness
+from mlae_lab.runs.liveness import LastWord, PulseWriter, derived, end_of, is_alive, read_word, reserve_word, write_word
+from mlae_lab.runs.status import ACTIVE, Status
+from mlae_lab.runs.store import Run, RunStore
+
+CONFIG = RunConfig("digits", uniform(0.5))
+
+
+@contextmanager
+def held(store: RunStore, run: str) -> Iterator[None]:
+    """Hold a run's lock, as its process would."""
+    lock = locks.take(store.paths(run).lock)
+    assert lock is not None
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def under_way(store: RunStore, status: Status = Status.RUNNING, pid: int | None = 1) -> Run:
+    run = store.enqueue(CONFIG, "cpu").id
+    assert store.claim(run, "cpu")
+    if pid is not None:
+        store.began(run, pid)
+    store.move(run, status)
+    return store.run(run)
+
+
+# ---------------------------------------------------------------- the pulse
+
+
+def test_a_pulse_says_when_a_run_last_got_on(lab_store: RunStore) -> None:
+    files = lab_store.paths(lab_store.enqueue(CONFIG, "cpu").id)
+    assert liveness.pulse(files) is None
+    writer = PulseWriter(files)
+    time.sleep(0.05)
+    writer.beat(7)
+    writer.beat()
+    found = liveness.pulse(files)
+    assert found is not None and found.step == 7
+    assert 0 <= time.monotonic() - found.at < 5 and 0.05 <= found.longest < 5
+    assert files.pulse.stat().st_size == 24
+    writer.close()
+    files.pulse.write_bytes(b"half")
+    assert liveness.pulse(files) is None
+
+
+def test_a_run_that_lives_and_does_not_get_on_is_stalled(lab_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = under_way(lab_store)
+    files = lab_store.paths(run.id)
+    with held(lab_store, run.id):
+        assert liveness.stalled_for(files) is None  # it has not even begun
+        writer = PulseWriter(files)
+        assert liveness.stalled_for(files) is None
+        now = time.monotonic()
+        monkeypatch.setattr(time, "monotonic", lambda: now + liveness.STALLED_SECONDS + 5)
+        assert liveness.stalled_for(files) == pytest.approx(liveness.STALLED_SECONDS + 5, abs=2)
+        monkeypatch.setattr(time, "time", lambda: 0.0)  # a wall clock that was set back changes nothing
+        assert liveness.stalled_for(files) is not None
+        writer.beat(1)
+        assert liveness.stalled_for(files) is None
+    monkeypatch.setattr(time, "monotonic", lambda: now + 10_000)
+    assert liveness.stalled_for(files) is None  # it is gone, which is another thing
+
+
+def test_a_run_with_long_steps_is_given_more_time(lab_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = under_way(lab_store)
+    files = lab_store.paths(run.id)
+    now = time.monotonic()
+    with held(lab_store, run.id):
+        writer = PulseWriter(files)
+        monkeypatch.setattr(time, "monotonic", lambda: now + 60)
+        writer.beat(1)
+        monkeypatch.setattr(time, "monotonic", lambda: now + 60 + 500)
+        assert liveness.stalled_for(files) is None
+        monkeypatch.setattr(time, "monotonic", lambda: now + 60 + 700)
+        assert liveness.stalled_for(files) == pytest.approx(700, abs=1)
+        writer.close()
+
+
+# ---------------------------------------------------------------- the last word
+
+
+def test_a_last_word_fits_into_the_room_that_was_made_for_it(lab_store: RunStore) -> None:
+    files = lab_store.paths(lab_store.enqueue(CONFIG, "cpu").id)
+    assert read_word(files) is None
+    reserve_word(files)
+    assert read_word(files) is None
+    room = files.end.stat().st_size
+    for reason in ("", "out of memory", "ä\n" * 20_000):
+        write_word(files, LastWord(Status.FAILED, reason))
+        word = read_word(files)
+        assert word is not None and word.status is Status.FAILED and reason.startswith(word.reason)
+        assert files.end.stat().st_size == room
+    reserve_word(files)
+    assert read_word(files) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"status": "running", "reason": ""}', '{"status": "odd", "reason": ""}', "\xff"]
+)
+def test_half_a_word_is_none(lab_store: RunStore, text: str) -> None:
+    files = lab_store.paths(lab_store.enqueue(CONFIG, "cpu").id)
+    files.end.write_text(text, encoding="latin-1")
+    assert read_word(files) is None
+
+
+# ---------------------------------------------------------------- what follows
+
+
+def test_the_status_is_the_row_while_the_process_lives(lab_store: RunStore) -> None:
+    for status in ACTIVE:
+        run = under_way(lab_store, status)
+        with held(lab_store, run.id):
+            assert is_alive(lab_store.paths(run.id))
+            assert derived(lab_store, run) == run
+        lab_store.move(run.id, Status.LOST)
+
+
+@pytest.mark.parametrize(
+    ("status", "exit_status", "checkpoint", "expected", "words"),
+    [
+        (Status.RUNNING, None, False, Status.LOST, "ended without a word while it was running; it had no checkpoint yet, retry"),
+        (Status.RUNNING, -9, True, Status.LOST, "was killed by SIGKILL, as the system does when memory runs out, while it was "
+         "running; its last checkpoint is kept, resume goes on from there"),
+        (Status.RUNNING, -11, True, Status.LOST, "was killed by SIGSEGV, while it was running; its last checkpoint is kept"),
+        (Status.STARTING, 3, False, Status.LOST, "ended without a word, exit status 3, before its first step; it had no"),
+        (Status.STOPPING, -9, True, Status.STOPPED, "stopped at once; its last checkpoint is kept"),
+        (Status.STOPPING, None, False, Status.STOPPED, "stopped at once; it had no checkpoint yet"),
+    ],
+)  # fmt: skip
+def test_how_a_run_ended_whose_process_is_gone(
+    lab_store: RunStore, status: Status, exit_status: int | None, checkpoint: bool, expected: Status, words: str
+) -> None:
+    run = under_way(lab_store, status)
+    if checkpoint:
+        lab_store.paths(run.id).checkpoint.write_bytes(b"something")
+    word = end_of(lab_store, run, exit_status)
+    assert word is not None and word.status is expected and words in word.reason
+    if exit_status is None:
+        seen = derived(lab_store, run)
+        assert (seen.status, seen.reason) == (word.status, word.reason)
+        assert lab_store.run(run.id).status is status  # who only looks writes nothing
+
+
+def test_the_last_word_counts_more_than_any_guess(lab_store: RunStore) -> None:
+    run = under_way(lab_store)
+    reserve_word(lab_store.paths(run.id))
+    write_word(lab_store.paths(run.id), LastWord(Status.FAILED, "the disk is full"))
+    assert derived(lab_store, run).status is Status.FAILED
+    assert end_of(lab_store, run, -9) == LastWord(Status.FAILED, "the disk is full")
+
+
+def test_a_run_that_was_given_its_turn_and_never_began_is_not_lost(lab_store: RunStore) -> None:
+    run = under_way(lab_store, Status.STARTING, pid=None)
+    assert end_of(lab_store, run) is None
+    assert derived(lab_store, run).status is Status.STARTING
+
+
+def test_a_run_that_ended_between_two_looks_is_what_it_says(lab_store: RunStore) -> None:
+    run = under_way(lab_store)
+    lab_store.move(run.id, Status.FINISHED)
+    assert derived(lab_store, run).status is Status.FINISHED

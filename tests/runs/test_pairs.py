@@ -1,0 +1,328 @@
+"""Pairs: what may be called one, what a store holds of them, and what their difference says. Numbers done by hand."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlae_lab import locks
+from mlae_lab.core import events as ev
+from mlae_lab.core.catalog import CatalogError
+from mlae_lab.core.config import ConfigError, RunConfig
+from mlae_lab.core.patterns import dense, pattern, scaled, uniform
+from mlae_lab.runs import devices, pairs, paths
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
+
+A = RunConfig("digits", uniform(0.5), epochs=4, evaluations=2, device="cpu")  # measured after epochs 2 and 4
+B = replace(A, plan=dense())
+PER_EPOCH = 13  # 800 pictures in batches of 64
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[RunStore]:
+    """A store whose supervisor's place is taken, so that what is enqueued waits and no process starts."""
+    store = RunStore(tmp_path / "lab")
+    lock = locks.take(paths.supervisor_lock(store.folder))
+    assert lock is not None
+    yield store
+    os.close(lock)
+
+
+def made(
+    store: RunStore,
+    config: RunConfig,
+    accuracies: dict[int, float],
+    status: Status = Status.FINISHED,
+    weights: str = "aaaaaaaaaaaa",
+    **more: object,
+) -> Run:
+    """A run with these accuracies after whole epochs."""
+    run = store.enqueue(config, str(more.pop("device", "cpu")), **more)  # type: ignore[arg-type]
+    started = ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1, weights=weights)
+    store.append(run.id, [started, *(measured(epoch, value) for epoch, value in accuracies.items())])
+    if status is not Status.QUEUED:
+        store.move(run.id, status)
+    return store.run(run.id)
+
+
+def measured(epoch: int, accuracy: float, step: int | None = None) -> ev.Evaluation:
+    return ev.Evaluation(epoch, epoch * PER_EPOCH if step is None else step, "val", accuracy, 1.0, 1.0)
+
+
+def three_seeds(store: RunStore) -> tuple[Run, Run]:
+    """Differences of 1, 2 and 6 points at the end: mean 3, deviation sqrt(7)."""
+    for seed, (first, last) in enumerate([(0.0, 1.0), (1.0, 2.0), (-1.0, 6.0)]):
+        a = made(store, replace(A, seed=seed), {2: 50.0, 4: 60.0 + seed})
+        b = made(store, replace(B, seed=seed), {2: 50.0 + first, 4: 60.0 + seed + last})
+    return a, b
+
+
+# ---------------------------------------------------------------- what a pair is
+
+
+def test_only_the_mask_may_differ() -> None:
+    assert pairs.is_paired(A, B)
+    assert pairs.unpaired_because(A, replace(B, learning_rate=1e-3)) == "their learning rates differ: 0.0005 and 0.001"
+    assert pairs.unpaired_because(A, replace(B, seed=3)) == "their seeds differ: 0 and 3"
+    two = pairs.unpaired_because(A, replace(B, seed=3, batch_size=32))
+    assert two is not None and "batch sizes differ: 64 and 32" in two and "seeds differ: 0 and 3" in two
+    assert pairs.unpaired_because(A, A) == "their masks are the same"
+    probe = replace(A, method="linear")
+    assert pairs.unpaired_because(A, probe) == "B is a linear probe, which has no mask"
+    assert "A is a linear probe" in str(pairs.unpaired_because(probe, B))
+    assert "both are linear probes" in str(pairs.unpaired_because(probe, replace(probe, plan=dense())))
+
+
+def test_every_setting_has_a_name_for_the_sentence() -> None:
+    others = {"task": "fashion", "backbone": "lab_vit_12x128.random", "protocol": "test", "epochs": 9, "max_seconds": 5.0,
+              "weight_decay": 0.1, "warmup": 0.1, "evaluations": 3, "precision": "float32", "data_label": "own pictures",
+              "weights": "w.npz", "normalisation": "imagenet"}  # fmt: skip
+    for name, value in others.items():
+        assert " differ: " in str(pairs.unpaired_because(A, replace(B, **{name: value}))), name
+    assert set(pairs._PLURAL) == set(A.to_dict()) - {"plan", "data"}
+
+
+def test_where_pictures_lie_and_how_a_device_is_written_is_no_difference() -> None:
+    assert pairs.is_paired(A, replace(B, data="/elsewhere"))
+    assert pairs.is_paired(replace(A, device="auto"), replace(B, device=devices.kind("auto")))
+    assert pairs.unpaired_because(A, replace(B, device="cuda")) == "their devices differ: cpu and cuda"
+
+
+def test_a_time_limit_makes_no_pair() -> None:
+    reason = pairs.unpaired_because(replace(A, max_seconds=60), replace(B, max_seconds=60))
+    assert reason is not None and "60 seconds" in reason and "clock" in reason
+
+
+def test_runs_are_no_pair_if_one_is_continued_or_the_weights_are_others(store: RunStore) -> None:
+    a = made(store, A, {4: 60.0})
+    assert pairs.unpaired_runs_because(store, a, made(store, B, {4: 61.0})) is None
+    on = made(store, B, {4: 61.0}, origin=Origin(a.id, "continued", "2"))
+    assert "goes on from a checkpoint" in str(pairs.unpaired_runs_because(store, a, on))
+    other = made(store, B, {4: 61.0}, weights="bbbbbbbbbbbb")
+    assert "fingerprints aaaaaaaaaaaa and bbbbbbbbbbbb" in str(pairs.unpaired_runs_because(store, a, other))
+    assert "devices differ: cpu and cuda" in str(
+        pairs.unpaired_runs_because(store, a, made(store, B, {4: 61.0}, device="cuda"))
+    )
+
+
+def test_plans_may_differ_in_more_than_cells() -> None:
+    assert pairs.beyond_the_cells(uniform(0.5), dense()) == []
+    found = pairs.beyond_the_cells(uniform(0.5), scaled(dense(), expert_rank=2, coefficient_init=4.0))
+    assert len(found) == 2 and "rank 1 in A and 2 in B" in found[0] and "starts at 1 in A and at 4 in B" in found[1]
+    assert pairs.is_paired(A, replace(B, plan=scaled(dense(), expert_rank=2)))
+
+
+# ---------------------------------------------------------------- measurements and families
+
+
+def test_only_scheduled_measurements_of_whole_epochs_count(store: RunStore) -> None:
+    run = made(store, A, {})
+    store.append(
+        run.id,
+        [
+            measured(1, 40.0),  # not in the schedule
+            measured(2, 50.0),
+            measured(3, 55.0, step=30),  # it was stopped here and measured itself on leaving
+            measured(4, 99.0, step=45),  # stopped a second time, in an epoch of the schedule
+            measured(4, 60.0),
+        ],
+    )
+    assert pairs.accuracies(store, run) == ((2, 50.0), (4, 60.0))
+    bare = store.enqueue(A, "cpu")
+    store.append(bare.id, [measured(2, 50.0)])
+    assert pairs.accuracies(store, bare) == ()  # nobody knows how many steps its epochs had
+
+
+def test_a_family_is_all_seeds_of_both_masks(store: RunStore) -> None:
+    a, b = three_seeds(store)
+    made(store, replace(A, seed=7), {2: 50.0, 4: 60.0})  # no partner
+    made(store, replace(B, seed=8), {2: 50.0, 4: 60.0})
+    made(store, replace(B, seed=7, learning_rate=0.1), {2: 50.0, 4: 99.0})  # of another family
+    made(store, replace(B, seed=7), {}, Status.FAILED)  # never measured
+    made(store, replace(B, seed=7), {4: 99.0}, origin=Origin(a.id, "continued", "2"))
+    found = pairs.family(store, a, b)
+    assert [pair.seed for pair in found] == [0, 1, 2]
+    assert found[-1].difference == ((2, -1.0), (4, 6.0)) and all(pair.is_complete for pair in found)
+    assert [pair.difference[-1][1] for pair in pairs.family(store, b, a)] == [-1.0, -2.0, -6.0]
+    across = pairs.family(store, pairs.family(store, a, b)[0].a, b)  # of unlike seeds: the family is the same
+    assert across == found
+    assert set(pairs.sides(store, a, b)) == {0, 1, 2, 7, 8}
+    assert pairs.sides(store, a, b)[7][1] is None
+    assert pairs.family(store, a, made(store, replace(B, epochs=5), {2: 1.0})) == []
+    assert pairs.family(store, a, a) == []
+
+
+def test_of_several_runs_the_one_that_came_farthest_counts_then_the_newest(store: RunStore) -> None:
+    a = made(store, A, {2: 50.0, 4: 60.0})
+    old = made(store, B, {2: 51.0, 4: 61.0})
+    made(store, B, {2: 52.0}, Status.STOPPED)
+    b = store.enqueue(B, "cpu")
+    assert pairs.family(store, a, b)[0].b == old
+    newer = made(store, B, {2: 53.0, 4: 63.0})
+    assert pairs.family(store, a, b)[0].b == newer
+
+
+def test_a_pair_of_which_one_was_stopped_is_incomplete(store: RunStore) -> None:
+    a = made(store, A, {2: 50.0, 4: 60.0})
+    b = made(store, B, {2: 54.0}, Status.STOPPED)
+    (pair,) = pairs.family(store, a, b)
+    assert pair.difference == ((2, 4.0),) and not pair.is_complete
+    found = pairs.difference([pair])
+    assert found.last is None and "After epoch 2 of 4 B is 4.0 points above A" in found.verdict
+
+
+def test_runs_with_other_weights_make_no_pair_of_a_family(store: RunStore) -> None:
+    a = made(store, A, {4: 60.0})
+    b = made(store, B, {4: 61.0}, weights="bbbbbbbbbbbb")
+    assert pairs.family(store, a, b) == [] and set(pairs.sides(store, a, b)) == {0}
+
+
+# ---------------------------------------------------------------- the difference
+
+
+def test_mean_deviation_and_interval_of_three_seeds(store: RunStore) -> None:
+    found = pairs.difference(pairs.family(store, *three_seeds(store)))
+    early, last = found.over_epochs
+    assert (early.epoch, early.n, early.mean, early.deviation) == (2, 3, 0.0, 1.0)
+    assert last == found.last
+    assert (last.epoch, last.n, last.mean, last.least, last.most) == (4, 3, pytest.approx(3.0), 1.0, 6.0)
+    assert last.deviation == pytest.approx(math.sqrt(7))
+    reach = 4.303 * math.sqrt(7) / math.sqrt(3)
+    assert (last.low, last.high) == (pytest.approx(3 - reach), pytest.approx(3 + reach))
+    assert found.verdict == (
+        "The difference is smaller than the noise of the seed: +3.0 points, 95 % interval −3.6 to +9.6, 3 pairs."
+    )
+
+
+def test_a_pair_that_ends_early_leaves_the_mean_there(store: RunStore) -> None:
+    a, b = three_seeds(store)
+    made(store, replace(A, seed=3), {2: 50.0, 4: 60.0})
+    made(store, replace(B, seed=3), {2: 58.0}, Status.LOST)
+    found = pairs.difference(pairs.family(store, a, b))
+    assert [s.n for s in found.over_epochs] == [4, 3]
+    assert found.over_epochs[0].mean == 2.0 and found.last.n == 3
+
+
+def verdict(*last: float) -> str:
+    """What pairs with these last differences say."""
+    run = Run("aaaaaaaa", 0.0, A, A.hash, Status.FINISHED, "", "cpu", None, None, None)
+    found = [pairs.Pair(s, run, run, ((4, 50.0),), ((4, 50.0 + value),), 4) for s, value in enumerate(last)]
+    return pairs.difference(found).verdict
+
+
+def test_verdicts() -> None:
+    assert "no difference to show yet" in verdict()
+    assert verdict(2.5).startswith("B ends 2.5 points above A. One pair of seeds says nothing")
+    assert "level with A" in verdict(0.0) and "run at least three" in verdict(0.0)
+    assert verdict(3.0, 3.5, 4.0).startswith("B is better by 3.5 points (95 % interval 2.3 to 4.7, 3 pairs of seeds).")
+    assert verdict(-3.0, -3.5, -4.0).startswith("B is worse by 3.5 points (95 % interval 2.3 to 4.7")
+    assert "smaller than the noise" in verdict(3.0, 4.0) and "Two pairs are few" in verdict(3.0, 4.0)
+    assert verdict(1.5, 1.5, 1.5).startswith("All 3 pairs end with B 1.5 points above A, without any spread")
+    assert verdict(0.0, 0.0).startswith("Both pairs end equal")
+
+
+def test_points_as_text() -> None:
+    assert [pairs.points(v) for v in (2.54, -2.54, 0.0, 0.04, -0.04, 0.001)] == [
+        "2.5",
+        "−2.5",
+        "0",
+        "0.04",
+        "−0.04",
+        "0",
+    ]
+    assert pairs.between(-0.25, 1.0) == "−0.2 to +1.0"
+
+
+@pytest.mark.parametrize("degrees", [*range(1, 31), 31, 60, 1000])
+def test_the_quantiles_are_those_of_students_t(degrees: int) -> None:
+    """The density integrated from 0 to the quantile is 0.475."""
+    t, n = pairs.t_quantile(degrees), 20_000
+    log = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - 0.5 * math.log(degrees * math.pi)
+    heights = [math.exp(log - (degrees + 1) / 2 * math.log1p((t * i / n) ** 2 / degrees)) for i in range(n + 1)]
+    area = t / n * (sum(heights) - (heights[0] + heights[-1]) / 2)
+    assert area == pytest.approx(0.475, abs=4e-4)
+
+
+# ---------------------------------------------------------------- starting one
+
+
+def test_launching_takes_what_is_there_and_starts_the_rest(store: RunStore) -> None:
+    a = made(store, A, {2: 50.0, 4: 60.0})
+    there = made(store, replace(B, seed=1), {2: 50.0, 4: 61.0})
+    made(store, replace(A, seed=1), {2: 50.0}, Status.STOPPED)  # would never give a last epoch
+    found = pairs.launch_pair(store, a.id, dense(), seeds=2, owner="v1")
+    assert [(run.config.plan, run.config.seed) for run in found] == [(p, s) for s in (0, 1) for p in (A.plan, dense())]
+    assert found[0] == a and found[3] == there
+    for run in found[1:3]:
+        assert (run.status, run.owner, run.parent, run.relation) == (Status.QUEUED, "v1", a.id, "paired")
+    assert pairs.launch_pair(store, a.id, dense(), seeds=2) == found and len(store.open_runs()) == 2
+    assert all(pairs.is_paired(x.config, y.config) for x, y in zip(found[::2], found[1::2]))
+
+
+def test_a_run_that_is_being_stopped_is_not_counted_on(store: RunStore) -> None:
+    a = made(store, A, {4: 60.0})
+    stopping = store.enqueue(B, "cpu")
+    assert pairs.wanted(store, a.id, dense()) == [a, stopping]
+    store.move(stopping.id, Status.STOPPING)
+    lock = locks.take(store.paths(stopping.id).lock)  # as its process holds it
+    assert pairs.wanted(store, a.id, dense()) == [a, B]
+    os.close(lock)
+
+
+def test_a_run_of_another_device_is_repeated_here(store: RunStore) -> None:
+    config = replace(A, device="auto")
+    elsewhere = {"cpu": "cuda", "cuda": "cpu"}[devices.kind("auto")]
+    a = made(store, config, {4: 60.0}, device=elsewhere)
+    assert pairs.wanted(store, a.id, dense()) == [config, replace(config, plan=dense())]
+
+
+def test_what_is_refused(store: RunStore) -> None:
+    a = made(store, A, {4: 60.0})
+    before = len(store.runs())
+    for seeds in (0, 11, True, 2.0):
+        with pytest.raises(ConfigError, match="a whole number from 1 to 10"):
+            pairs.launch_pair(store, a.id, dense(), seeds=seeds)
+    with pytest.raises(ConfigError, match="this is the same mask"):
+        pairs.launch_pair(store, a.id, A.plan)
+    deep = replace(dense(13), expert_rank=2)
+    with pytest.raises(CatalogError, match="blocks.12.attn.qkv is not a linear layer"):
+        pairs.launch_pair(store, a.id, deep, seeds=3)
+    with pytest.raises(StoreError, match="is not in"):
+        pairs.launch_pair(store, "aaaaaaaa", dense())
+    assert len(store.runs()) == before
+    probe = made(store, replace(A, method="linear"), {4: 60.0})
+    with pytest.raises(ConfigError, match="is a linear probe and has no mask"):
+        pairs.launch_pair(store, probe.id, dense())
+    limited = made(store, replace(A, max_seconds=5), {4: 60.0})
+    with pytest.raises(ConfigError, match="stops after 5 seconds"):
+        pairs.launch_pair(store, limited.id, dense())
+    last = made(store, replace(A, seed=2**31 - 1), {4: 60.0})
+    with pytest.raises(ConfigError, match="seed is 2147483648"):
+        pairs.launch_pair(store, last.id, dense(), seeds=2)
+
+
+def test_another_rank_is_a_pair(store: RunStore) -> None:
+    a = made(store, A, {4: 60.0})
+    found = pairs.launch_pair(store, a.id, scaled(pattern("hourglass"), expert_rank=2))
+    assert found[1].config.plan.expert_rank == 2 and pairs.unpaired_runs_because(store, *found) is None
+
+
+def test_the_next_pair_is_the_lowest_seed_that_lacks_a_run(store: RunStore) -> None:
+    a, b = made(store, A, {4: 60.0}), made(store, B, {4: 61.0})
+    assert pairs.following(store, a, b) == (a, B.plan, 2) and pairs.following(store, b, a) == (b, A.plan, 2)
+    made(store, replace(A, seed=1), {4: 60.0})
+    run, plan, seeds = pairs.following(store, a, b)
+    assert [r.config.seed for r in pairs.launch_pair(store, run.id, plan, seeds) if r.status is Status.QUEUED] == [1]
+    for seed in range(2, 12):  # more than one call can name
+        for config in (A, B):
+            made(store, replace(config, seed=seed), {4: 60.0})
+    run, plan, seeds = pairs.following(store, a, b)
+    assert run.config.seed + seeds - 1 == 12
+    with pytest.raises(StoreError, match="are no pair"):
+        pairs.following(store, a, made(store, replace(B, epochs=5), {}))

@@ -1,0 +1,218 @@
+"""A run as one file: out and in again, and what strangers might send instead."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from mlae_lab.core import events as ev
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import allocation
+from mlae_lab.runs import parcel
+from mlae_lab.runs.parcel import ParcelError, archive, archived, export, import_run, inspect, restore
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import Run, RunStore, StoreError
+
+CONFIG = RunConfig("digits", allocation((2, 1)), epochs=2)
+NAN, INF = float("nan"), float("inf")
+
+
+def step(number: int, loss: float = 1.0) -> ev.TrainStep:
+    return ev.TrainStep(number, 1, loss, 50.0, 1e-3, 3, 0.1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "lab")
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "other")
+
+
+def over(store: RunStore, config: RunConfig = CONFIG, steps: int = 3) -> Run:
+    """A run that is over, with events and files."""
+    run = store.enqueue(config, "cpu", owner="ada").id
+    store.claim(run, "cpu")
+    losses = [1.0, NAN, INF] + [0.5] * steps
+    store.append(run, [step(number, losses[number - 1]) for number in range(1, steps + 1)])
+    store.append(run, [ev.Evaluation(1, steps, "val", 50.0, 1.5, 2.0)])
+    files = store.paths(run)
+    for path in (files.adapter, files.checkpoint):
+        save_file({"head.weight": np.ones((3, 2), np.float32)}, path)
+    files.log.write_text("a line\n")
+    store.move(run, Status.STOPPED, "stopped and kept")
+    return store.run(run)
+
+
+def told(store: RunStore, run: str) -> list[str]:
+    return [f"{s.time} {s.event!r}" for s in store.events(run)]
+
+
+def test_out_and_in_again(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run = over(store)
+    size = export(store, run.id, tmp_path / "a.mlae")
+    assert size == (tmp_path / "a.mlae").stat().st_size
+    export(store, run.id, tmp_path / "b.mlae")
+    assert (tmp_path / "a.mlae").read_bytes() == (tmp_path / "b.mlae").read_bytes()
+    assert inspect(tmp_path / "a.mlae").events == 4
+    taken = import_run(other, tmp_path / "a.mlae", "bob")
+    assert (taken.id, taken.config, taken.status, taken.reason) == (run.id, CONFIG, Status.STOPPED, run.reason)
+    assert (taken.relation, taken.owner, taken.config_hash) == ("imported", "bob", CONFIG.hash)
+    assert told(other, run.id) == told(store, run.id)
+    assert load_file(other.paths(run.id).adapter)["head.weight"].shape == (3, 2)
+    assert set(other.paths(run.id).checkpoints()) == {"last"}
+    with pytest.raises(StoreError, match=f"run {run.id} is here already"):
+        import_run(other, tmp_path / "a.mlae")
+
+
+def test_a_run_that_is_not_over_stays(store: RunStore, tmp_path: Path) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    for call in (lambda: export(store, run, tmp_path / "a.mlae"), lambda: archive(store, run)):
+        with pytest.raises(StoreError):
+            call()
+    assert not (tmp_path / "a.mlae").exists() and store.run(run).status is Status.QUEUED
+
+
+def test_put_away_and_brought_back_it_is_as_it_was(store: RunStore) -> None:
+    run = over(store)
+    before, files = told(store, run.id), sorted(p.name for p in store.paths(run.id).folder.iterdir() if p.name != "lock")
+    file = archive(store, run.id)
+    assert file.exists() and store.runs() == [] and not store.paths(run.id).folder.exists()
+    assert [(a.id, a.task, a.status) for a in archived(store)] == [(run.id, "digits", Status.STOPPED)]
+    with pytest.raises(StoreError, match="was archived on"):
+        store.run(run.id)
+    back = restore(store, run.id)
+    assert replace(back, place=run.place, slot=run.slot, turn=run.turn) == run
+    assert told(store, run.id) == before and archived(store) == [] and not file.exists()
+    assert sorted(p.name for p in store.paths(run.id).folder.iterdir() if p.name != "lock") == files
+
+
+def test_a_damaged_archive_is_listed_as_that(store: RunStore) -> None:
+    run = over(store)
+    file = archive(store, run.id)
+    file.write_bytes(file.read_bytes()[:300])
+    (entry,) = archived(store)
+    assert entry.trouble and entry.task == ""
+    with pytest.raises(ParcelError):
+        restore(store, run.id)
+    assert file.exists() and store.runs() == []
+
+
+# ---------------------------------------------------------------- strangers
+
+
+def changed(file: Path, change: Callable[[dict[str, bytes]], object]) -> None:
+    """Write a parcel again with other members."""
+    with zipfile.ZipFile(file) as old:
+        members = {name: old.read(name) for name in old.namelist()}
+    change(members)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new:
+        for name, data in members.items():
+            new.writestr(name, data, zipfile.ZIP_STORED if name.endswith(".safetensors") else zipfile.ZIP_DEFLATED)
+
+
+def header(**values: object) -> Callable[[dict[str, bytes]], object]:
+    return lambda members: members.update({"run.json": json.dumps(json.loads(members["run.json"]) | values).encode()})
+
+
+def event(line: object) -> Callable[[dict[str, bytes]], object]:
+    text = (line if isinstance(line, str) else json.dumps(line)).encode() + b"\n"
+    return lambda members: members.update({"events.jsonl": members["events.jsonl"] + text})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda members: members.update({"../evil": b"x"}),
+        lambda members: members.update({"/etc/evil": b"x"}),
+        lambda members: members.update({"evil.pkl": b"\x80\x04K\x01."}),
+        lambda members: members.update({"adapter.safetensors": b"\x80\x04K\x01."}),
+        lambda members: members.update({"adapter.safetensors": b"\xff" * 40}),
+        lambda members: members.pop("run.json"),
+        lambda members: members.update({"run.json": b"{"}),
+        header(id="../../etc"),
+        header(status="running"),
+        header(config_hash="0" * 12),
+        header(config={**CONFIG.to_dict(), "epochs": 3}),
+        header(config={**CONFIG.to_dict(), "epochs": -1}),
+        header(format=99),
+        event("{"),
+        event({"kind": "step", "time": 1.0, "payload": {"step": "one"}}),
+        event({"kind": "step", "time": "now", "payload": {}}),
+        event([1, 2]),
+    ],
+)
+def test_what_a_stranger_made_is_a_sentence_and_leaves_nothing(
+    change: Callable[[dict[str, bytes]], object], store: RunStore, other: RunStore, tmp_path: Path
+) -> None:
+    run = over(store)
+    file = tmp_path / "a.mlae"
+    export(store, run.id, file)
+    changed(file, change)
+    with pytest.raises(ParcelError) as caught:
+        import_run(other, file)
+    assert "\n" not in str(caught.value)
+    assert other.runs() == [] and not other.paths(run.id).folder.exists()
+    assert not (tmp_path / "evil").exists()
+
+
+def test_an_event_of_a_newer_lab_is_passed_over(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run = over(store)
+    export(store, run.id, tmp_path / "a.mlae")
+    changed(tmp_path / "a.mlae", event({"kind": "dreamt", "time": 1.0, "payload": {}}))
+    assert inspect(tmp_path / "a.mlae").skipped == 1
+    import_run(other, tmp_path / "a.mlae")
+    assert told(other, run.id) == told(store, run.id)
+
+
+@pytest.mark.parametrize("cut", [0, 10, 200, -30])
+def test_half_a_file(cut: int, store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    export(store, over(store).id, tmp_path / "a.mlae")
+    (tmp_path / "half").write_bytes((tmp_path / "a.mlae").read_bytes()[:cut])
+    with pytest.raises(ParcelError):
+        import_run(other, tmp_path / "half")
+    assert other.runs() == []
+
+
+def test_a_member_that_is_larger_than_it_says(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    """Ten megabytes that claim to be a thousand bytes, in both places where a zip says so."""
+    run = over(store)
+    export(store, run.id, tmp_path / "a.mlae")
+    changed(tmp_path / "a.mlae", lambda members: members.update({"log.txt": b"0" * 10_000_000}))
+    raw = (tmp_path / "a.mlae").read_bytes()
+    real = (10_000_000).to_bytes(4, "little")
+    assert raw.count(real) >= 2
+    (tmp_path / "a.mlae").write_bytes(raw.replace(real, (1000).to_bytes(4, "little")))
+    with pytest.raises(ParcelError):
+        import_run(other, tmp_path / "a.mlae")
+    changed_file = io.BytesIO(raw)
+    (tmp_path / "b.mlae").write_bytes(changed_file.getvalue())
+    with pytest.raises(ParcelError, match=r"log\.txt"):  # and one that says so openly
+        import_run(other, tmp_path / "b.mlae")
+    assert other.runs() == []
+
+
+def test_paths_of_a_stranger_are_not_taken_over(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    config = replace(CONFIG, weights="/home/eve/secret/model.safetensors")
+    run = over(store, config)
+    export(store, run.id, tmp_path / "a.mlae")
+    taken = import_run(other, tmp_path / "a.mlae")
+    assert (taken.config.weights, taken.config.data) == ("model.safetensors", "")
+
+
+def test_many_events(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run = over(store, steps=20_000)
+    export(store, run.id, tmp_path / "a.mlae")
+    import_run(other, tmp_path / "a.mlae")
+    assert told(other, run.id) == told(store, run.id)
+    assert parcel.SUFFIX == ".mlae"

@@ -1,0 +1,695 @@
+"""The doctor on small real things: stores that are new, damaged, locked out or too new, and machines of several kinds."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlae_lab import doctor, locks
+from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.events import TrainStep
+from mlae_lab.data import fetching
+from mlae_lab.doctor import Finding, Report, TorchAnswer, examine
+from mlae_lab.runs import devices, liveness, paths
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import Run, RunStore
+from tests.data.trees import make_vtab
+
+TITLES = ["Devices", "Versions", "Weights and data", "Disk", "Store", "Runs"]
+
+
+@pytest.fixture(autouse=True)
+def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A store and a data folder that do not exist yet, and a machine whose GPUs are asked for anew."""
+    monkeypatch.setenv("MLAE_LAB_STORE", str(tmp_path / "lab"))
+    for name in ("MLAE_LAB_DATA", "CUDA_VISIBLE_DEVICES", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    devices.gpus.cache_clear()
+    yield
+    devices.gpus.cache_clear()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "lab")
+
+
+def part(report: Report, title: str) -> dict[str, Finding]:
+    """The findings of one section by name; of several with one name the last."""
+    return {f.name: f for section in report.sections if section.title == title for f in section.findings}
+
+
+def names_of(report: Report) -> list[str]:
+    return [finding.name for finding in report.troubles]
+
+
+@contextmanager
+def alive(store: RunStore, owner: str = "") -> Iterator[Run]:
+    """A run that trains, as far as anybody can tell: claimed, its lock held, its pulse beating at step 34."""
+    run = store.enqueue(FIRST_RUN, "cpu", owner)
+    lock = locks.take(store.paths(run.id).lock)
+    assert lock is not None and store.claim(run.id, "cpu") and store.began(run.id, os.getpid())
+    store.move(run.id, Status.RUNNING)
+    pulse = liveness.PulseWriter(store.paths(run.id))
+    pulse.beat(34)
+    try:
+        yield store.run(run.id)
+    finally:
+        pulse.close()
+        os.close(lock)
+
+
+@contextmanager
+def supervised(store: RunStore) -> Iterator[None]:
+    lock = locks.take(paths.supervisor_lock(store.folder))
+    assert lock is not None
+    yield
+    os.close(lock)
+
+
+def some_steps(store: RunStore, count: int = 4000) -> Run:
+    """A finished run with so many events that the database has many pages."""
+    run = store.enqueue(FIRST_RUN, "cpu")
+    step = {name: 0.5 for name in ("loss", "learning_rate", "seconds")}
+    store.append(run.id, [TrainStep(**step_fields(n, step)) for n in range(count)])
+    store.move(run.id, Status.FINISHED)
+    return run
+
+
+def step_fields(number: int, usual: dict[str, float]) -> dict:
+    from dataclasses import MISSING, fields
+
+    made = {"epoch": 1, "step": number + 1, **usual}
+    wanted = [f.name for f in fields(TrainStep) if f.default is MISSING and f.default_factory is MISSING]
+    return {name: made.get(name, 0) for name in wanted}
+
+
+def settle(store: RunStore) -> Path:
+    """The database with everything in one file, as after the last process has closed it."""
+    file = paths.database(store.folder)
+    db = sqlite3.connect(file)
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    return file
+
+
+# ---------------------------------------------------------------- what a report is
+
+
+def test_nothing_is_here_yet_and_nothing_is_made(tmp_path: Path) -> None:
+    began = time.monotonic()
+    report = examine()
+    assert time.monotonic() - began < 5
+    assert [section.title for section in report.sections] == TITLES
+    assert report.troubles == () and report.verdict == "Everything is in order."
+    assert list(tmp_path.iterdir()) == []
+    assert part(report, "Store")["store"].value.startswith("no store yet")
+    assert part(report, "Devices")["torch"].value == "not tried"
+
+
+def test_every_trouble_has_a_cure_and_text_and_json_say_the_same(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store.enqueue(FIRST_RUN, "cpu")
+    wanted = tmp_path / "requirements.txt"
+    wanted.write_text("timm>=99\nno-such-package-of-anybody>=1\n")
+    monkeypatch.setattr(doctor, "REQUIREMENTS", wanted)
+    report = examine()
+    assert names_of(report) == ["timm", "no-such-package-of-anybody", "supervisor"]
+    assert report.verdict == "3 things need attention."
+    assert all(finding.cure for finding in report.troubles)
+    told = json.loads(json.dumps(report.to_dict()))
+    assert told["troubles"] == 3 and told["verdict"] == report.verdict
+    lines = report.lines()
+    assert lines[0] == report.verdict and all(len(line.splitlines()) == 1 for line in lines if line)
+    for section in told["sections"]:
+        assert section["title"] in lines
+        for finding in section["findings"]:
+            at = next(i for i, line in enumerate(lines) if line[2:].startswith(finding["name"] + " "))
+            assert lines[at].endswith(finding["value"].rstrip())
+            if finding["state"] == "trouble":
+                assert lines[at][0] == "!" and lines[at + 1].strip() == f"> {finding['cure']}"
+    values = {line.index(f.value) for f in report.troubles for line in lines if line.startswith(f"! {f.name} ")}
+    assert len(values) == 1, "the values stand below each other"
+
+
+def test_one_thing_is_said_in_the_singular() -> None:
+    report = Report((doctor.Section("Disk", (Finding("free", "0 bytes", "trouble", "delete runs"),)),))
+    assert report.verdict == "1 thing needs attention."
+
+
+def test_a_section_that_fails_is_one_trouble_and_the_others_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(look: object) -> Iterator[Finding]:
+        yield Finding("first", "was fine")
+        raise RuntimeError("two\nlines \x1b[31m of text")
+
+    monkeypatch.setattr(doctor, "_disk", broken)
+    report = examine()
+    assert names_of(report) == ["disk"]
+    disk = part(report, "Disk")
+    assert disk["first"].state == "good"
+    assert "two lines \ufffd[31m of text" in disk["disk"].value
+    assert [section.title for section in report.sections] == TITLES
+
+
+@pytest.mark.parametrize("folder", ["~nobody-of-that-name/lab", "nul\0byte"])
+def test_a_folder_that_cannot_be_one_never_raises(folder: str) -> None:
+    report = examine(Path(folder))
+    assert report.troubles or "\0" in folder  # such a name is no path at all: there is no store, and nothing to mend
+    assert part(report, "Devices")["processor"].state == "good"
+
+
+# ---------------------------------------------------------------- devices
+
+
+def fake_program(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.mkdir(exist_ok=True)
+    program = folder / name
+    program.write_text(f"#!/bin/sh\n{text}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+TWO_GPUS = 'echo "0, GPU-a1, NVIDIA H200, 143771"; echo "1, GPU-b2, NVIDIA <T4>, 16000"'
+ANSWER = TorchAnswer(time.time(), "2.9.0+cu128", 3.1, 2, "12.8", ("NVIDIA H200", "NVIDIA <T4>"))
+
+
+def test_gpus_and_what_torch_makes_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_program(tmp_path / "bin", "nvidia-smi", TWO_GPUS, monkeypatch)
+    found = part(examine(), "Devices")
+    assert found["GPU 0"].value == "NVIDIA H200, 151 GB" and found["GPU 1"].state == "good"
+    assert "GPU" not in found
+
+    assert examine(torch=ANSWER).troubles == ()
+    blind = part(examine(torch=replace(ANSWER, gpus=(), cuda="", version="2.9.0+cpu")), "Devices")["torch on the GPU"]
+    assert blind.state == "trouble" and "sees 0 of 2" in blind.value and "CUDA build" in blind.cure
+    old = replace(ANSWER, gpus=(), warning="CUDA initialization: The NVIDIA driver on your system is too old")
+    found = part(examine(torch=old), "Devices")["torch on the GPU"]
+    assert "too old" in found.value and "driver" in found.cure
+    broken = replace(ANSWER, broken=("NVIDIA <T4>: no kernel image is available",))
+    report = examine(torch=broken)
+    assert names_of(report) == ["torch on the GPU"] and "no kernel image" in report.troubles[0].value
+
+
+def test_a_driver_that_lists_nothing_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_program(tmp_path / "bin", "nvidia-smi", "exit 9", monkeypatch)
+    found = part(examine(), "Devices")["GPU"]
+    assert found.state == "note" and "nvidia-smi" in found.cure
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    devices.gpus.cache_clear()
+    found = part(examine(), "Devices")
+    assert found["GPU"].state == "good" and "empty" in found["CUDA_VISIBLE_DEVICES"].value
+
+
+def test_torch_without_an_answer_is_trouble() -> None:
+    report = examine(torch=TorchAnswer(0.0, failure="no answer within 60 s"))
+    assert names_of(report) == ["torch"] and "import torch" in report.troubles[0].cure
+
+
+def test_torch_is_really_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = doctor.ask_torch()
+    assert answer.failure == "" and answer.version and answer.seconds > 0 and answer.threads >= 1
+    assert abs(answer.at - time.time()) < 120
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("import time; time.sleep(60)", "no answer within 0.5 s"),
+        ("import no_such_torch", "No module named 'no_such_torch'"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "signal 4: not a word"),
+        ("print('hello')", "no answer that can be read"),
+        ("print('{}')", "no answer that can be read"),
+        ("", "no answer that can be read"),
+    ],
+)
+def test_torch_that_cannot_answer(question: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_QUESTION", question if question != "print('{}')" else "print('[1]')")
+    assert said in doctor.ask_torch(seconds=0.5 if "sleep" in question else 60).failure
+
+
+def test_only_a_deep_look_asks_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"version": "9.9", "seconds": 0.1, "threads": 1, "cuda": "", "gpus": [], "broken": []}
+    monkeypatch.setattr(doctor, "_QUESTION", f"print({json.dumps(told)!r})")
+    assert part(examine(), "Devices")["torch"].value == "not tried"
+    assert part(examine(deep=True), "Devices")["torch"].value.startswith("9.9 without CUDA loads in 0.1 s")
+
+
+MEMINFO = "MemTotal:       32000000 kB\nMemFree:         100 kB\nMemAvailable:   20000000 kB\n"
+
+
+def machine(folder: Path, group: str) -> tuple[Path, Path]:
+    proc, groups = folder / "proc", folder / "cgroup"
+    (proc / "self").mkdir(parents=True)
+    (proc / "meminfo").write_text(MEMINFO)
+    (proc / "self" / "cgroup").write_text(group)
+    groups.mkdir()
+    return proc, groups
+
+
+def limited(folder: Path, limit: str, used: int, cache: int, names: tuple[str, str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / names[0]).write_text(f"{limit}\n")
+    (folder / names[1]).write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 5\n{names[2]} {cache}\n")
+
+
+V2 = ("memory.max", "memory.current", "inactive_file")
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+def test_memory_without_a_limit(tmp_path: Path) -> None:
+    proc, groups = machine(tmp_path, "0::/user/me\n")
+    limited(groups / "user", "max", 7, 0, V2)
+    assert doctor.memory(proc, groups) == (32_000_000 * 1024, 20_000_000 * 1024)
+
+
+def test_memory_of_a_job_is_the_least_limit_above_it(tmp_path: Path) -> None:
+    proc, groups = machine(tmp_path, "0::/jobs/job7/step0\n")
+    limited(groups / "jobs" / "job7", "4000000000", 1_000_000_000, 400_000_000, V2)
+    limited(groups / "jobs", "9000000000", 8_000_000_000, 0, V2)
+    assert doctor.memory(proc, groups) == (4_000_000_000, 1_000_000_000)
+
+
+def test_memory_of_an_older_container(tmp_path: Path) -> None:
+    proc, groups = machine(tmp_path, "11:cpu,cpuacct:/x\n4:memory:/docker/abc\nnonsense\n")
+    limited(groups / "memory", "2000000000", 500_000_000, 100_000_000, V1)  # inside, the container's group is the top
+    assert doctor.memory(proc, groups) == (2_000_000_000, 1_600_000_000)
+
+
+def test_memory_that_nobody_tells_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_program(tmp_path / "bin", "sysctl", "exit 1", monkeypatch)
+    assert doctor.memory(tmp_path / "none", tmp_path / "none") == (0, None)
+    monkeypatch.setattr(doctor, "memory", lambda: (0, None))
+    assert part(examine(), "Devices")["memory"].value == "unknown"
+    monkeypatch.setattr(doctor, "memory", lambda: (10**10, 5 * 10**8))
+    assert part(examine(), "Devices")["memory"].state == "note"
+
+
+# ---------------------------------------------------------------- versions
+
+
+def test_versions_are_those_that_python_sees() -> None:
+    found = part(examine(), "Versions")
+    for name in ("torch", "timm", "streamlit", "huggingface-hub", "pillow"):
+        assert found[name].value == doctor.metadata.version(name) and found[name].state == "good"
+    assert found["lab"].value.split(",")[0] == doctor._lab_version() != "unknown"
+    assert found["Python"].value.startswith(".".join(map(str, sys.version_info[:3])))
+
+
+def test_a_version_out_of_range_is_trouble_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = tmp_path / "requirements.txt"
+    wanted.write_text("# tested\n-r other.txt\ntimm>=0.1,<0.2  # old\nnumpy>=1\nplotly>=1; python_version < '3'\n\n")
+    monkeypatch.setattr(doctor, "REQUIREMENTS", wanted)
+    report = examine()
+    assert names_of(report) == ["timm"] and "plotly" not in part(report, "Versions")
+    assert report.troubles[0].cure == f"type `{sys.executable} -m pip install 'timm<0.2,>=0.1'`"
+
+
+def test_without_a_list_and_without_an_installed_lab_the_section_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(name: str) -> list[str]:
+        raise doctor.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor, "REQUIREMENTS", Path("/nowhere/requirements.txt"))
+    monkeypatch.setattr(doctor.metadata, "requires", nowhere)
+    assert names_of(examine()) == ["versions"]
+
+
+# ---------------------------------------------------------------- weights and data
+
+
+def safetensors(file: Path, numbers: int = 4) -> Path:
+    header = json.dumps({"a": {"dtype": "F32", "shape": [numbers], "data_offsets": [0, 4 * numbers]}}).encode()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4 * numbers))
+    return file
+
+
+def test_whole_weights_have_no_problem(tmp_path: Path, root: Path) -> None:
+    assert doctor.weights_problem(root / "assets" / "lab_vit_12x128.safetensors") == ""
+    assert doctor.weights_problem(safetensors(tmp_path / "a.safetensors")) == ""
+
+
+@pytest.mark.parametrize(
+    "damage", [b"", b"abc", b"<!DOCTYPE html><html>not found</html>", b"\x02" + bytes(7) + b"[]", b"\x04" + bytes(7) + b"{\x80}}"]
+)  # fmt: skip
+def test_something_else_has_a_problem(damage: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(damage)
+    assert "safetensors" in doctor.weights_problem(file)
+
+
+def test_weights_that_are_here_cut_short_or_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data"
+    monkeypatch.setenv("MLAE_LAB_DATA", str(data))
+    safetensors(data / "weights" / "vit_tiny.whole" / "model.safetensors")
+    cut = safetensors(data / "weights" / doctor.PAPER_WEIGHTS / "model.safetensors")
+    cut.write_bytes(cut.read_bytes()[:-1])
+    (data / "weights" / "empty").mkdir()
+    report = examine()
+    found = part(report, "Weights and data")
+    assert found["weights vit_tiny.whole"].state == "good" and found["weights empty"].state == "note"
+    assert names_of(report) == [f"weights {doctor.PAPER_WEIGHTS}"] and "mlae_lab fetch" in report.troubles[0].cure
+    assert "the paper's weights" not in found
+
+
+def test_damaged_assets_are_trouble(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assets = tmp_path / "assets"
+    shutil.copytree(root / "assets", assets)
+    monkeypatch.setattr(doctor, "ASSETS", assets)
+    monkeypatch.setattr(doctor.bundled, "ASSETS", assets)
+    assert examine().troubles == ()
+    (assets / "digits.npz").write_bytes((assets / "digits.npz").read_bytes()[:1000])
+    with (assets / "lab_vit_12x128.safetensors").open("ab") as file:
+        file.write(b"x")
+    (assets / "first_run.json").unlink()
+    troubles = examine().troubles
+    assert [f.name for f in troubles] == ["bundled"] * 3
+    assert all(str(assets) in f.cure for f in troubles)
+
+
+def test_tasks_and_own_pictures_that_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data"
+    monkeypatch.setenv("MLAE_LAB_DATA", str(data))
+    make_vtab(data / "vtab-1k", "svhn")
+    (data / "own" / "birds").mkdir(parents=True)
+    (data / "own" / os.fsdecode(b"b\xffd")).mkdir()
+    report = examine()
+    found = part(report, "Weights and data")
+    assert found["Natural tasks"].value == "1 of 7 here: svhn" and found["FGVC tasks"].value == "0 of 5 here"
+    assert found["own pictures"].value.startswith("own:birds")
+    "\n".join(report.lines()).encode()  # half a character in a name must not break a terminal
+    assert "MLAE_LAB_DATA" in found["data folder"].value
+
+
+def test_the_hub_that_is_set_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://me:secret@mirror.example/hf")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    report = examine()
+    assert part(report, "Weights and data")["HF_ENDPOINT"].value == "https://…@mirror.example/hf"
+    assert part(report, "Weights and data")["HF_HUB_OFFLINE"].value == "1" and "secret" not in str(report.to_dict())
+
+
+def test_fetches_that_failed_vanished_or_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = tmp_path / "data"
+    monkeypatch.setenv("MLAE_LAB_DATA", str(data))
+    told = {"svhn": ("failed", "the host says <no>"), "dtd": ("running", None), "cub": ("cancelled", None), "eurosat": ("done", None)}  # fmt: skip
+    for name, (status, reason) in told.items():
+        (data / ".fetch" / name).mkdir(parents=True)
+        fetching._write(data / ".fetch" / name, status, None, reason)
+    (data / ".fetch" / "_parts").mkdir()
+    (data / ".fetch" / "no such task").mkdir()
+    (data / ".fetch" / "sun397").mkdir()
+    (data / ".fetch" / "sun397" / "progress.json").write_text("{broken")
+    fetching._write(data / ".fetch" / "sun397", "running")
+    lock = locks.take(data / ".fetch" / "sun397" / "lock")
+    report = examine()
+    assert lock is not None
+    os.close(lock)
+    found = part(report, "Weights and data")
+    assert names_of(report) == ["fetch dtd", "fetch svhn"]
+    assert "lost" in found["fetch dtd"].value and "the host says <no>" in found["fetch svhn"].value
+    assert all("mlae_lab fetch" in f.cure for f in report.troubles)
+    assert found["fetch cub"].state == "note" and found["fetch sun397"].value == "under way"
+    assert "fetch eurosat" not in found and "fetch no such task" not in found
+
+
+@pytest.mark.parametrize("below", ["", "sub/data"])
+def test_a_data_folder_that_is_a_file(below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MLAE_LAB_DATA", str(tmp_path / "file" / below))
+    assert names_of(examine()) == ["data folder"]
+
+
+# ---------------------------------------------------------------- disk
+
+
+@pytest.mark.parametrize(("free", "state"), [(10**10, "good"), (10**9, "note"), (10**8, "trouble")])
+def test_room_on_the_disk(free: int, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage("/")
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda place: usage._replace(free=free))
+    found = part(examine(), "Disk")["free for store and data folder"]
+    assert found.state == state and (state == "good") == (not found.cure)
+
+
+def test_sizes_and_leftovers(store: RunStore) -> None:
+    run = store.enqueue(FIRST_RUN, "cpu")
+    store.move(run.id, Status.STOPPED)
+    folder = store.paths(run.id).folder
+    (folder / "checkpoints").mkdir()
+    old, fresh = folder / "checkpoints" / "epoch-00001.safetensors.part", folder / "adapter.safetensors.part"
+    for file in (old, fresh):
+        file.write_bytes(bytes(3000))
+    os.utime(old, (time.time() - 7200,) * 2)
+    (folder / "endless").symlink_to(store.folder)
+    archive = paths.archived(store.folder, run.id)
+    archive.parent.mkdir()
+    archive.write_bytes(bytes(5000))
+    cache = store.folder / "data" / "cache"
+    cache.mkdir(parents=True)
+    (cache / "pixels.npy").write_bytes(bytes(70_000))
+    report = examine()
+    found = part(report, "Disk")
+    assert found["archive"].value == "5 kB" and found["decoded pictures"].value == "70 kB"
+    assert 6000 <= float(found["files of runs"].value.split()[0]) * 1000 < 7000
+    assert found["leftovers"].value == "1 unfinished file of runs, 3 kB" and report.troubles == ()
+
+
+# ---------------------------------------------------------------- store
+
+
+def test_a_store_in_order(store: RunStore) -> None:
+    some_steps(store, 50)
+    report = examine()
+    found = part(report, "Store")
+    assert report.troubles == () and found["health"].value == "the database is whole"
+    assert {"folder", "locks", "schema", "health"} == set(found)
+    assert not list(store.folder.glob(".locks-*")), "what was tried on the disk is gone"
+
+
+def test_an_empty_folder_stays_empty(tmp_path: Path) -> None:
+    (tmp_path / "lab").mkdir()
+    assert part(examine(), "Store")["store"].value.startswith("no store yet")
+    assert list((tmp_path / "lab").iterdir()) == []
+
+
+@pytest.mark.parametrize("below", ["", "sub"])
+def test_a_store_that_is_a_file(below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lab").write_text("not a folder")
+    monkeypatch.setenv("MLAE_LAB_STORE", str(tmp_path / "lab" / below))
+    report = examine()
+    assert names_of(report) == ["folder"] and "is a file" in report.troubles[0].value
+    assert "MLAE_LAB_STORE" in report.troubles[0].cure
+
+
+def garbage(file: Path, at: float, pages: int = 3) -> None:
+    """Overwrite pages in the middle of a database."""
+    whole = bytearray(file.read_bytes())
+    start = int(len(whole) * at) // 4096 * 4096
+    whole[start : start + pages * 4096] = b"\xa5" * (pages * 4096)
+    file.write_bytes(whole)
+
+
+def test_a_damaged_database_is_found_and_the_cure_works(store: RunStore, tmp_path: Path) -> None:
+    run = some_steps(store)
+    file = settle(store)
+    assert file.stat().st_size > 40 * 4096
+    garbage(file, 0.7)
+    report = examine()
+    found = part(report, "Store")["health"]
+    assert found.state == "trouble" and "damaged" in found.value and "sqlite3 lab.sqlite .dump" in found.cure
+    assert "\n" not in found.value and names_of(report) == ["health"]
+    if shutil.which("sqlite3"):
+        saved = tmp_path / "saved" / "lab.sqlite"
+        saved.parent.mkdir()
+        subprocess.run(doctor.RESCUE, shell=True, check=True, capture_output=True, cwd=file.parent)
+        shutil.move(file.with_name("new.sqlite"), saved)
+        again = RunStore(saved.parent)
+        assert again.trouble() is None and [r.id for r in again.runs()] == [run.id]
+
+
+@pytest.mark.parametrize("first", [b"this is no database, it is a letter" * 300, b"SQLite format 3\0" + b"\xff" * 9000])
+def test_a_file_that_is_no_database(first: bytes, store: RunStore) -> None:
+    settle(store).write_bytes(first)
+    report = examine()
+    assert len(report.troubles) == 1 and "move lab.sqlite" in report.troubles[0].cure
+    assert part(report, "Runs")["runs"].state == "note"
+    for file in store.folder.glob("lab.sqlite*"):
+        file.rename(store.folder.parent / file.name)
+    assert examine().troubles == () and RunStore(store.folder).runs() == []
+
+
+def test_a_database_that_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "lab" / "lab.sqlite").mkdir(parents=True)
+    report = examine()
+    assert names_of(report) == ["store"] and "unable to open" in report.troubles[0].value
+    assert report.troubles[0].cure == "choose a writable folder"
+
+
+def test_a_store_of_a_newer_lab(store: RunStore) -> None:
+    with store._connection(write=True) as db:
+        db.execute("PRAGMA user_version=99")
+    report = examine()
+    assert names_of(report) == ["store"] and "newer lab (schema 99" in report.troubles[0].value
+    assert report.troubles[0].cure.startswith("update this lab")
+
+
+def test_a_file_system_without_locks(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.knows_locks(store.folder)
+    monkeypatch.setattr(locks.fcntl, "flock", lambda file, how: None)  # it agrees to everything, as some disks do
+    report = examine()
+    assert names_of(report) == ["locks"] and "MLAE_LAB_STORE" in report.troubles[0].cure
+
+    def refused(file: int, how: int) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "flock", refused)
+    assert not doctor.knows_locks(store.folder)
+    assert not list(store.folder.glob(".locks-*"))
+
+
+def test_a_folder_that_cannot_be_written(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(dir: Path) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refused)
+    report = examine()
+    assert "folder" in names_of(report) and "Read-only file system" in part(report, "Store")["folder"].value
+
+
+def test_a_large_database_is_read_by_a_deep_look_only(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    some_steps(store, 10)
+    monkeypatch.setattr(doctor, "LARGE_DATABASE", 1000)
+    monkeypatch.setattr(doctor, "LARGE_WAL", -1)
+    report = examine()
+    assert part(report, "Store")["health"].state == "note" and "write-ahead log" in part(report, "Store")
+    answer = TorchAnswer(0.0, "9.9")
+    assert part(examine(deep=True, torch=answer), "Store")["health"].value == "the database is whole"
+
+
+# ---------------------------------------------------------------- runs
+
+
+def test_what_runs_and_what_waits(store: RunStore) -> None:
+    store.keep_visitor("v1", nickname="Ada <b>")
+    store.enqueue(FIRST_RUN, "cpu")
+    with supervised(store), alive(store, "v1") as run:
+        report = examine()
+    found = part(report, "Runs")
+    assert report.troubles == ()
+    assert found["supervisor"].value == "alive" and found["runs"].value == "2, 1 under way, 1 waiting"
+    told = found[f"run {run.id}"].value
+    assert "by Ada <b>" in told and "on cpu" in told and told.endswith("for 0 min, step 34")
+
+
+def test_a_run_from_the_command_line_without_a_pulse(store: RunStore) -> None:
+    with alive(store, "cli:grace") as run:
+        store.paths(run.id).pulse.unlink()
+        report = examine()
+    assert "by grace" in part(report, "Runs")[f"run {run.id}"].value
+    assert part(report, "Runs")[f"run {run.id}"].value.endswith("no step yet")
+    assert part(report, "Runs")["supervisor"].state == "note"
+
+
+def test_a_stalled_run(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(liveness, "STALLED_SECONDS", 0.0)
+    monkeypatch.setattr(liveness, "_STEPS_PATIENCE", 0)
+    with supervised(store), alive(store) as run:
+        time.sleep(0.01)
+        report = examine()
+    assert names_of(report) == [f"run {run.id}"]
+    assert "stalled" in report.troubles[0].value
+    assert f"mlae_lab stop {run.id} --now" in report.troubles[0].cure and "resume" in report.troubles[0].cure
+
+
+def test_nobody_gives_waiting_runs_their_turn(store: RunStore) -> None:
+    store.enqueue(FIRST_RUN, "cpu")
+    report = examine()
+    assert names_of(report) == ["supervisor"] and "1 run waits" in report.troubles[0].value
+    assert str(paths.supervisor_log(store.folder)) in report.troubles[0].cure
+
+
+def test_a_run_whose_process_is_gone(store: RunStore) -> None:
+    with alive(store) as run:
+        pass
+    claimed = store.enqueue(replace(FIRST_RUN, device="cuda"), "cuda")
+    assert store.claim(claimed.id, "cuda:0")
+    report = examine()
+    found = part(report, "Runs")
+    assert found[f"run {run.id}"].state == "note" and "really lost" in found[f"run {run.id}"].value
+    assert "not there yet" in found[f"run {claimed.id}"].value
+    assert store.run(run.id).status is Status.RUNNING, "who looks changes nothing"
+
+
+def test_failures_of_the_last_day(store: RunStore) -> None:
+    fresh, old = store.enqueue(FIRST_RUN, "cpu"), store.enqueue(FIRST_RUN, "cpu")
+    for run in (fresh, old):
+        store.move(run.id, Status.FAILED, "no room <b>left</b>\nat all")
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET ended = ended - 100000 WHERE id = ?", (old.id,))
+    report = examine()
+    found = part(report, "Runs")
+    assert found[f"run {fresh.id}"].value == "failed 0 min ago: no room <b>left</b> at all"
+    assert f"run {old.id}" not in found and report.troubles == ()
+    for _ in range(11):
+        store.move(store.enqueue(FIRST_RUN, "cpu").id, Status.LOST, "gone")
+    assert "2 more" in part(examine(), "Runs")["more failures"].value
+
+
+def test_a_clock_that_was_set_back(store: RunStore) -> None:
+    with alive(store) as run, supervised(store):
+        with store._connection(write=True) as db:
+            db.execute("UPDATE runs SET started = started + 3600")
+        found = part(examine(), "Runs")
+    assert run.id in found["clock"].value and found["clock"].state == "note"
+    assert "for 0 min" in found[f"run {run.id}"].value
+
+
+def test_orphans(store: RunStore) -> None:
+    known, reserved = store.enqueue(FIRST_RUN, "cpu"), store.reserve()
+    store.move(known.id, Status.STOPPED)
+    for name in ("aaaaaaaa", "my notes"):
+        folder = store.folder / "runs" / name
+        folder.mkdir()
+        (folder / "adapter.safetensors").write_bytes(bytes(2000))
+    for folder in (store.folder / "runs").iterdir():
+        if folder.name != reserved:
+            os.utime(folder, (time.time() - 7200,) * 2)
+    (store.folder / "runs" / "elsewhere").symlink_to(store.folder)
+    found = part(examine(), "Runs")["orphans"]
+    assert found.state == "note" and found.value == "2 folders of no known run, 4 kB: aaaaaaaa, my notes"
+    assert str(store.folder / "runs") in found.cure
+
+
+def test_a_row_that_this_lab_cannot_read_is_one_trouble(store: RunStore) -> None:
+    run = store.enqueue(FIRST_RUN, "cpu")
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET config = '{\"task\": 7}' WHERE id = ?", (run.id,))
+    assert names_of(examine()) == ["runs"]
+
+
+def test_an_ordinary_store_takes_less_than_a_second(store: RunStore, wait_for: Callable[..., None]) -> None:
+    for _ in range(100):
+        run = store.enqueue(FIRST_RUN, "cpu")
+        store.move(run.id, Status.FINISHED)
+        store.paths(run.id).adapter.write_bytes(bytes(100))
+    some_steps(store, 20_000)
+    examine()
+
+    def quick() -> bool:
+        began = time.monotonic()
+        examine()
+        return time.monotonic() - began < 1.0
+
+    wait_for(quick, seconds=20)  # a busy machine may need more than one look
