@@ -10,6 +10,7 @@ from mlae_lab.core import catalog, patterns
 from mlae_lab.core.plan import MAX_COLUMNS, PlanError
 from mlae_lab.ui import draft, figures, page
 from mlae_lab.ui.cards import cards
+from mlae_lab.ui.library_view import library
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.mask_grid import mask_grid
 from mlae_lab.ui.navigation import link
@@ -48,6 +49,8 @@ page.note(
     "The number under a mask is the paper's mean over the three VTAB-1k groups with ViT-B/16 (Table 4; dense: Table 9). "
     "Only uniform was tuned for each task."
 )
+
+library()
 
 with st.container(key="pair_masks"):
     canvas, meaning = st.columns([9, 5], gap="large")
