@@ -22,7 +22,7 @@ _HERE = Path(__file__).parent
 _COMPONENT = st.components.v2.component(
     "mlae_lab_live_plot",
     html='<div class="plot" role="img" style="width:100%"></div>',
-    js=(_HERE / "palette.js").read_text() + (_HERE / "live_plot.js").read_text(),
+    js="".join((_HERE / name).read_text() for name in ("palette.js", "plotting.js", "live_plot.js")),
     isolate_styles=False,  # Plotly writes its style sheet into the document
 )
 
