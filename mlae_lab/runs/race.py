@@ -49,19 +49,35 @@ def wanted(store: RunStore, config: RunConfig, plans: Sequence[MaskPlan], seeds:
     return pairs.taken(store, configs)
 
 
-def launch(store: RunStore, config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1, owner: str = "") -> list[Run]:
+def launch(
+    store: RunStore,
+    config: RunConfig,
+    plans: Sequence[MaskPlan],
+    seeds: int = 1,
+    owner: str = "",
+    relation: str = RELATION,
+) -> list[Run]:
     """Enqueue what is missing of a race and give all its runs, seed by seed.
 
-    config: everything but the mask; its seed is the first. plans: 2 to 8, all different. seeds: 1 to 3. New runs name
-    the race's first run as their parent. Raises ConfigError for a number out of range, equal masks, a linear probe or a
-    time limit, CatalogError for a mask on layers that the backbone does not have. Nothing is started then.
+    config: everything but the mask; its seed is the first. plans: 2 to 8, all different. seeds: 1 to 3. relation: what
+    new runs are to the race's first run, which they name as their parent; "race" or, of two masks, "paired".
+    Raises ConfigError for a number out of range, equal masks, a linear probe or a time limit, CatalogError for a mask
+    on layers that the backbone does not have. Nothing is started then.
     """
     found: list[Run] = []
     for entry in wanted(store, config, plans, seeds):
         if isinstance(entry, RunConfig):
-            entry = commands.launch(store, entry, owner, Origin(found[0].id if found else "", RELATION))
+            entry = commands.launch(store, entry, owner, Origin(found[0].id if found else "", relation))
         found.append(entry)
     return found
+
+
+def command(config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1) -> str:
+    """The command line that starts the same race."""
+    masks = " ".join(f"--mask '{plan.code}'" for plan in plans)
+    text = config.command().replace("mlae_lab train", "mlae_lab race", 1)
+    own = f"--mask '{config.plan.code}'"
+    return f"{text.replace(own, masks, 1)} --seeds {seeds}"
 
 
 def races(runs: Sequence[Run]) -> list[list[Run]]:
@@ -101,7 +117,7 @@ class Standing:
     behind: Spread | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # told apart by identity, so that what is drawn of one can be remembered
 class Race:
     """lanes: the masks in the order of their starting. epoch: the last that two lanes or more can be compared at, None
     before that. seeds: that count there. standings: of the lanes that have got so far, best first. epochs: of a run;
