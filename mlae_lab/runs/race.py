@@ -29,6 +29,11 @@ def wanted(store: RunStore, config: RunConfig, plans: Sequence[MaskPlan], seeds:
     A run that is there already, with the same everything, is taken and not repeated (see `pairs.taken`).
     Raises as `launch` does; nothing is started.
     """
+    return pairs.taken(store, checked(config, plans, seeds))
+
+
+def checked(config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1) -> list[RunConfig]:
+    """The runs of a race, seed by seed. Raises as `launch` does."""
     if type(seeds) is not int or not 1 <= seeds <= MOST_SEEDS:
         raise ConfigError(f"seeds is {seeds!r}: it must be a whole number from 1 to {MOST_SEEDS}")
     if not 2 <= len(plans) <= MOST_MASKS:
@@ -45,8 +50,7 @@ def wanted(store: RunStore, config: RunConfig, plans: Sequence[MaskPlan], seeds:
             f"the runs would stop after {config.max_seconds:g} seconds and their learning rate would follow the clock, so the "
             "terms were not equal: race without a time limit"
         )
-    configs = [replace(config, plan=plan, seed=config.seed + i) for i in range(seeds) for plan in plans]
-    return pairs.taken(store, configs)
+    return [replace(config, plan=plan, seed=config.seed + i) for i in range(seeds) for plan in plans]
 
 
 def launch(
@@ -206,15 +210,23 @@ def unequal_because(store: RunStore, runs: Sequence[Run]) -> str | None:
         return "they have one mask; name runs with two or more"
     if len({run.config.plan for run in runs}) > MOST_MASKS:
         return f"they have more than {MOST_MASKS} masks"
-    first = runs[0]
-    for run in runs[1:]:
-        alike = replace(run, config=replace(run.config, seed=first.config.seed))
-        if alike.config.plan == first.config.plan:
-            other = next(other.config.plan for other in runs if other.config.plan != first.config.plan)
-            alike = replace(alike, config=replace(alike.config, plan=other))
-        if why := pairs.unpaired_runs_because(store, first, alike):
-            return f"of {first.id} and {run.id} {why}"
+    of_seed: dict[int, Run] = {}
+    for run in runs:
+        if run.relation == "continued":
+            return f"run {run.id} goes on from a checkpoint of another run, so it does not start alike"
+        if why := _apart(runs[0], run):
+            return f"of {runs[0].id} and {run.id} {why}"
+        peer = of_seed.setdefault(run.config.seed, run)  # random weights are another network with every seed
+        if peer.config.plan != run.config.plan and (why := pairs.unpaired_runs_because(store, peer, run)):
+            return f"of {peer.id} and {run.id} {why}"
     return None
+
+
+def _apart(a: Run, b: Run) -> str | None:
+    """What two runs differ in besides mask, seed and where the pictures lie; None for nothing."""
+    one = replace(a.config, device=a.device)
+    plan = b.config.plan if b.config.plan != one.plan else replace(one.plan, expert_rank=one.plan.expert_rank % 2 + 1)
+    return pairs.unpaired_because(one, replace(b.config, device=b.device, seed=one.seed, plan=plan))
 
 
 def names(plans: Sequence[MaskPlan], known: Mapping[MaskPlan, str] | None = None) -> list[str]:

@@ -187,3 +187,13 @@ def test_names_are_short_and_all_different() -> None:
     twins = [allocation((1, 2), columns=2), allocation((2, 1), columns=2)]
     assert race.names(twins) == ["Fixed, 3 experts (1)", "Fixed, 3 experts (2)"]
     assert race.names(twins, {twins[0]: "Mine"}) == ["Mine", "Fixed, 3 experts"]
+
+
+def test_random_weights_differ_from_seed_to_seed_and_may_not_within_one(store: RunStore) -> None:
+    runs = race.launch(store, BASE, PLANS[:2], seeds=2)
+    for run, weights in zip(runs, ("a", "a", "b", "b")):
+        store.append(run.id, [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1, weights=weights * 12)])
+    assert race.unequal_because(store, runs) is None
+    third = store.enqueue(replace(BASE, plan=PLANS[2]), "cpu")
+    store.append(third.id, [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1, weights="c" * 12)])
+    assert "their weights differ" in str(race.unequal_because(store, [*runs, third]))
