@@ -454,8 +454,9 @@ class Bench {
     this.heads.forEach((label, r) => {
       const mean = now ? now.absolute[r] : null, other = dense ? dense.absolute[r] : null;
       if (mean !== null && (top === null || mean > top[0])) top = [mean, r];
-      label.textContent = labels[r] + (kept[r] === 0 ? " · no expert" : mean === null ? "" : ` · ${mean.toFixed(2)}`) + (mean !== null && other !== null && other !== undefined ? ` (dense ${other.toFixed(2)})` : "");
+      label.textContent = labels[r] + (kept[r] === 0 ? " · no expert" : mean === null ? "" : ` · ${mean.toFixed(2)}`) + (mean !== null && other !== null && other !== undefined ? ` / ${other.toFixed(2)}` : "");
     });
+    this.root.querySelector(".lb-beside").hidden = !dense;
     this.tiles.say(top ? `Most alike in layer ${labels[top[1]]}: mean |cosine| ${top[0].toFixed(2)}` : now ? "No layer has two experts" : "How alike experts are comes with the first measurement");
   }
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from html import escape
-from pathlib import Path
 
 import streamlit as st
 
@@ -20,6 +19,7 @@ from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs import devices
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, reads
+from mlae_lab.ui.bundle import bundled
 from mlae_lab.ui.figures import Figure, Reference
 from mlae_lab.ui.live_plot import plotly_url
 
@@ -27,14 +27,7 @@ BUILD_SECONDS = 0.5  # a message serves all viewers for so long
 MASKS_SENT = 40  # of a live run: the last ones
 MASKS_KEPT = 2_000  # of a run that is over: every so manieth, if it took more steps
 MEASURED_KEPT = 40  # measurements of a run that is over, evenly chosen
-_HERE = Path(__file__).parent
-_COMPONENT = st.components.v2.component(
-    "mlae_lab_live_bench",
-    html=(_HERE / "live_bench.html").read_text(),
-    css=(_HERE / "live_bench.css").read_text(),
-    js="".join((_HERE / name).read_text() for name in ("palette.js", "plotting.js", "live_bench.js")),
-    isolate_styles=False,  # Plotly writes its style sheet into the document
-)
+_COMPONENT = bundled("live_bench", ("palette.js", "plotting.js", "live_bench.js"), "live_bench.html", "live_bench.css")
 
 
 def live_bench(run: Run, tail: reads.Tail, facts: Sequence[tuple[str, str]], key: str) -> None:
