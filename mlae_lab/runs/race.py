@@ -136,7 +136,12 @@ class Race:
 
     @property
     def verdict(self) -> str:
-        """Who leads, and whether the lead is more than the noise of the seed, in one to three sentences."""
+        """Who leads, and whether the lead is more than the noise of the seed, in one to four sentences."""
+        return " ".join(part for part in (self.headline, self.doubt) if part)
+
+    @property
+    def headline(self) -> str:
+        """Who leads, in one sentence."""
         measured = [lane for lane in self.lanes if lane.curves]
         if not measured:
             return "No mask has been measured yet."
@@ -148,11 +153,19 @@ class Race:
         when = "in the end" if self.is_through else f"after epoch {self.epoch} of {self.epochs}"
         if len(leaders) > 1:
             names = _listed([self.lanes[entry.lane].name for entry in leaders])
-            return f"{names} are level {when}, at {leaders[0].accuracy:.1f} %. {self._missing()}".strip()
+            return f"{names} are level {when}, at {leaders[0].accuracy:.1f} %."
         first, second = self.standings[0], self.standings[1]
         name, next_ = self.lanes[first.lane].name, self.lanes[second.lane].name
-        lead = f"{name} leads {when} with {first.accuracy:.1f} %, {points(second.behind.mean)} points before {next_}."
-        return " ".join(part for part in (lead, _noise(second.behind, len(self.standings)), self._missing()) if part)
+        return f"{name} leads {when} with {first.accuracy:.1f} %, {points(second.behind.mean)} points before {next_}."
+
+    @property
+    def doubt(self) -> str:
+        """Whether the lead is more than the noise of the seed, and who has not got so far; "" where none leads."""
+        if len(self.standings) < 2:
+            return ""
+        second = self.standings[1]
+        noise = _noise(second.behind, len(self.standings)) if second.place > 1 else ""
+        return " ".join(part for part in (noise, self._missing()) if part)
 
     def _missing(self) -> str:
         away = len(self.lanes) - len(self.standings)

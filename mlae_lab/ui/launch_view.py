@@ -59,7 +59,7 @@ def _what_it_takes(config: RunConfig, found: Estimate) -> None:
     facts = [("Estimated time", _about(found))]
     if found.steps is not None:
         facts.append(("Steps", f"{found.steps:,}"))
-    facts.append(("Numbers that learn", _learned(config)))
+    facts.append(("Parameters that learn", _learned(config)))
     facts.append(("Memory, at the least", page.bytes_text(least_memory(config))))
     page.facts(*facts)
     page.note(
@@ -99,7 +99,7 @@ def since(last: Run, config: RunConfig) -> str:
     parts = [f"{name.replace('_', ' ')} {_value(new)}, was {_value(before)}" for name, (before, new) in found.items()]
     both = old.method == config.method == "mlae"
     if both and old.plan != config.plan:
-        parts.append(f"the mask: {_cells(old.plan, config.plan)}")
+        parts.append(f"of the mask's experts {_cells(old.plan, config.plan)}")
     what = f"your last run ({last.id})"
     if not parts:
         return f"Nothing differs from {what}: this would be the same once more."
@@ -114,7 +114,8 @@ def _cells(before: MaskPlan, now: MaskPlan) -> str:
         words += ", on other layers"
     beyond = [text for text in pairs.beyond_the_cells(before, now) if "on other layers" not in text]
     settings = f"; besides, with A for that one, {' and '.join(beyond)}" if beyond else ""
-    return words[:1].lower() + words[1:] + settings
+    counted = words.removeprefix("Experts: ")
+    return f"{counted[:1].lower()}{counted[1:]}{settings}"
 
 
 def _value(value: object) -> str:

@@ -29,8 +29,9 @@ MOST_LISTED = 12
 _SHARED_SECONDS = 0.5
 _STYLE = """<style>
 .st-key-race_lanes { display: grid !important; grid-template-columns: repeat(auto-fill, minmax(min(100%, 262px), 1fr)); gap: 1.4rem 1.6rem; align-items: start; }
-.race-verdict { font-size: 1.5rem; font-weight: 620; line-height: 1.3; margin: .7rem 0 .4rem; max-width: 62ch; letter-spacing: -0.01em; min-height: 3.9rem; }
-.race-lane { display: grid; grid-template-columns: 56px 1fr; gap: 12px; line-height: 1.35; min-height: 7rem; align-items: start; }
+.race-verdict { font-size: 1.5rem; font-weight: 620; line-height: 1.3; margin: .7rem 0 .2rem; max-width: 62ch; letter-spacing: -0.01em; min-height: 3.9rem; }
+.race-doubt { font-size: 1rem; line-height: 1.5; margin: 0 0 .4rem; max-width: 84ch; min-height: 3rem; }
+.race-lane { display: grid; grid-template-columns: 56px 1fr; gap: 12px; line-height: 1.35; min-height: 5.7rem; align-items: start; }
 .race-lane img { width: 56px; display: block; }
 .race-lane b { font-size: 1rem; font-weight: 620; overflow-wrap: anywhere; }
 .race-lane p { margin: 0; font-size: .86rem; color: color-mix(in srgb, currentColor 76%, transparent); font-variant-numeric: tabular-nums; }
@@ -132,14 +133,18 @@ def watched(runs: Sequence[Run]) -> None:
 
 
 def _draw(now: Race) -> None:
-    st.html(f'<p class="race-verdict" role="status">{escape(now.verdict)}</p>')
+    st.html(
+        f'<div role="status"><p class="race-verdict">{escape(now.headline)}</p>'
+        f'<p class="race-doubt">{escape(now.doubt) or "&nbsp;"}</p></div>'
+    )
     places = {entry.lane: entry for entry in now.standings}
     with st.container(key="race_lanes"):
         for number, lane in enumerate(now.lanes):
             with st.container(key=f"race_lane_{number}"):
                 entry = places.get(number)
                 place = f"{_ordinal(entry.place)}, {entry.accuracy:.1f} %" if entry else "not placed yet"
-                told = now.told(entry) if entry else ""
+                at = "" if now.is_through else f" after epoch {now.epoch}"
+                told = f"{now.told(entry)}{at}" if entry else ""
                 st.html(
                     f'<div class="race-lane"><img src="{mask_image(lane.plan)}" alt=""><div><b>{escape(lane.name)}</b>'
                     f'<p class="place">{place}</p><p>{told or "&nbsp;"}</p><p>{_seeds(lane)}</p></div></div>'
@@ -216,10 +221,10 @@ def listed(runs: Sequence[Run]) -> None:
         title = escape(catalog.task(shown[0].config.task).title)
         st.html(
             f'<div class="race-row">{pictures}<div class="lab-choice"><b>{title}, {len(plans)} masks</b><span>{over} of '
-            f"{len(shown)} runs are over · {seeds} seed{'s' if seeds > 1 else ''} · started by "
+            f"{len(shown)} runs over · {seeds} seed{'s' if seeds > 1 else ''} · started by "
             f"{escape(visitor.name_of(shown[-1].owner))}</span></div></div>"
         )
-        link("race", "Watch: " + ", ".join(race.names(plans, known)), runs=",".join(run.id for run in shown))
+        link("race", "Watch: " + " · ".join(race.names(plans, known)), runs=",".join(run.id for run in shown))
 
 
 def _list_of(runs: Sequence[Run]) -> None:

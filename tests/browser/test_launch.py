@@ -55,13 +55,13 @@ def test_a_line_is_taken_in_and_a_malformed_one_loses_nothing(visit: Callable[..
     field = page.get_by_label("A mask as one line, or a link")
     field.fill("m1_12x8_zz*12_0*12")
     field.press("Enter")
-    page.get_by_role("button", name="Put the line on the canvas").click()
+    page.get_by_role("button", name="Put the line on the canvas").press("Enter")
     page.get_by_text("is not a row of 8 experts in hexadecimal").wait_for(timeout=30_000)
     canvas_is(page, pattern("dense"))
     assert field.input_value() == "m1_12x8_zz*12_0*12"
     field.fill(pattern("protruding").code)
     field.press("Enter")
-    page.get_by_role("button", name="Put the line on the canvas").click()
+    page.get_by_role("button", name="Put the line on the canvas").press("Enter")
     canvas_is(page, pattern("protruding"))
 
 

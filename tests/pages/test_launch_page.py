@@ -87,8 +87,9 @@ def test_what_differs_from_the_last_run_of_this_visitor(train: Callable[..., App
     mine = timed(store, replace(FIRST_RUN, task="digits", epochs=8))
     timed(store, replace(FIRST_RUN, task="fashion"), BOB)
     at = train(mask=dense().code)
-    assert f"Against your last run ({mine.id}): epochs 16, was 8; the mask: experts: 96 with another drop rate" in html(
-        at
+    assert (
+        f"Against your last run ({mine.id}): epochs 16, was 8; of the mask&#x27;s experts 96 with another drop rate"
+        in html(at)
     )
 
 
@@ -97,7 +98,7 @@ def test_differences_in_words(store: RunStore) -> None:
     last = store.enqueue(base, "cpu")
     assert since(last, base).startswith("Nothing differs from your last run")
     pair = since(last, replace(base, plan=allocation((8,) * 11 + (7,), columns=8, drop_rate=0.3)))
-    assert pair.endswith("the mask: experts: 1 only in that one, 95 the same. The two would be a pair.")
+    assert pair.endswith("of the mask's experts 1 only in that one, 95 the same. The two would be a pair.")
     rank = since(last, replace(base, plan=scaled(base.plan, expert_rank=2)))
     assert "all 96 experts are the same; besides, with A for that one, the experts have rank 1 in A and 2 in B" in rank
     assert "method linear, was mlae" in since(last, replace(base, method="linear"))

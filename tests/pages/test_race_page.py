@@ -96,7 +96,7 @@ def test_races_are_listed(store: RunStore) -> None:
     race.launch(store, replace(BASE, learning_rate=0.1), PLANS[:2], seeds=3)
     shown = html(opened())
     assert shown.index("Digits, 2 masks") < shown.index("Digits, 3 masks")
-    assert "0 of 6 runs are over · 3 seeds" in shown
+    assert "0 of 6 runs over · 3 seeds" in shown
 
 
 @pytest.mark.parametrize("names", ["aaaaaaaa", "../../etc", "<b>x</b>", ",", ",".join(["aaaaaaaa"] * 2 + ["bbbbbbbb"])])
