@@ -11,7 +11,6 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Design": {"task": ("Task", ":material/photo_library:"), "masks": ("Masks", ":material/grid_on:")},
     "Run": {
         "train": ("Train", ":material/play_circle:"),
-        "race": ("Race", ":material/flag:"),
         "runs": ("Runs", ":material/list:"),
         "doctor": ("Doctor", ":material/stethoscope:"),
     },
