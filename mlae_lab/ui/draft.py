@@ -188,7 +188,9 @@ def write_address(*names: str) -> None:
     written = {name: values[name] for name in _NAMES if name in st.query_params}
     before = st.session_state.get(_ADDRESS)
     if before and before != written:
-        _replaced()[tuple(before.items())] = time.monotonic()
+        kept, old = _replaced(), tuple(before.items())
+        kept.pop(old, None)  # one that came back counts from now: the oldest stand in front
+        kept[old] = time.monotonic()
     st.session_state[_ADDRESS] = written
 
 

@@ -187,6 +187,20 @@ def test_the_address_from_before_a_change_undoes_nothing(tab: Tab) -> None:
     assert epochs(at) == 22 and address(at)["set"] == "epochs:22"
 
 
+def test_an_address_that_comes_back_counts_from_its_last_return(tab: Tab, store: RunStore) -> None:
+    """A mask changed back and forth: its address is young again, however long ago it was the first of the session."""
+    at = tab("train", ADA)
+    first, start = address(at), epochs(at)
+    for value in range(100, 135):
+        set_epochs(at, value)
+        if value in (110, 128):
+            set_epochs(at, start)  # the first address once more, and left again
+    for name, value in first.items():
+        at.query_params[name] = value  # a browser that has not yet heard of the new one sends it with a click
+    at.run()
+    assert epochs(at) == kept(store, ADA).epochs == 134
+
+
 @pytest.mark.parametrize("page", ["train", "masks"])
 def test_a_stroke_outlives_a_link_in_another_spelling(page: str, tab: Tab, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long after: the address is brought to one spelling, so that it is not taken for another link."""
