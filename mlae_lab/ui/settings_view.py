@@ -6,6 +6,7 @@ import math
 from html import escape
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from mlae_lab.core import catalog, paper
 from mlae_lab.core.config import DEVICES, NORMALISATIONS, PRECISIONS, PREPROCESSINGS, RunConfig
@@ -13,8 +14,8 @@ from mlae_lab.ui.draft import widget_key
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import mask_image
 
-_PROTOCOLS = {"val": "train on 800, measure on 200 (for playing)", "test": "train on all 1,000, measure on test"}
-_METHODS = {"mlae": "Masked experts (MLAE)", "linear": "Linear probe: only the head learns"}
+_PROTOCOLS = {"val": "train800 → val200", "test": "train1000 → test"}  # in words short enough for their field
+_METHODS = {"mlae": "Masked experts (MLAE)", "linear": "Linear probe"}
 
 
 def choices(config: RunConfig) -> None:
@@ -50,15 +51,21 @@ def _reported(task: str) -> str:
     return f" The paper reaches {found.value:g} % on test{with_} ({found.table})."
 
 
+def _four(row: str) -> list[DeltaGenerator]:
+    """Four fields beside each other; in a narrow window two, so that what is chosen can be read."""
+    return st.container(key=f"four_{row}").columns(4)
+
+
 def settings(config: RunConfig) -> dict:
     """Draw the settings; returns what they say, by the names of RunConfig's fields."""
-    a, b, c, d = st.columns(4)
+    a, b, c, d = _four("first")
     method = a.selectbox(
         "Method",
         list(_METHODS),
         index=list(_METHODS).index(config.method),
         format_func=_METHODS.get,
         key=widget_key("train_method"),
+        help="Masked experts: experts and head learn. Linear probe: only the head does.",
     )
     epochs = b.number_input(
         "Epochs",
@@ -87,7 +94,7 @@ def settings(config: RunConfig) -> dict:
         help="Of the experts' first values, the order of pictures and the masks drawn.",
     )
     with st.expander("More settings"):
-        a, b, c, d = st.columns(4)
+        a, b, c, d = _four("backbone")
         backbones = list(dict.fromkeys([*(entry.name for entry in catalog.BACKBONES), config.backbone]))
         backbone = a.selectbox(
             "Backbone",
@@ -105,7 +112,8 @@ def settings(config: RunConfig) -> dict:
             index=list(_PROTOCOLS).index(config.protocol),
             key=widget_key("train_protocol"),
             format_func=_PROTOCOLS.get,
-            help="Choose settings on val; the number to report is test, last epoch, several seeds.",
+            help="val: train on 800, measure on 200, for playing. test: train on all 1,000, measure on test. Choose "
+            "settings on val; the number to report is test, last epoch, several seeds.",
         )
         evaluations = c.number_input(
             "Measurements",
@@ -118,7 +126,7 @@ def settings(config: RunConfig) -> dict:
         batch = d.number_input(
             "Batch size", 1, 4096, config.batch_size, key=widget_key("train_batch"), help="The paper: 64."
         )
-        a, b, c, d = st.columns(4)
+        a, b, c, d = _four("optimizer")
         decay = a.number_input(
             "Weight decay",
             0.0,
@@ -152,7 +160,7 @@ def settings(config: RunConfig) -> dict:
             key=widget_key("train_precision"),
             help="auto: bfloat16 where the hardware multiplies it faster (a GPU, a CPU with AMX or AVX-512 bfloat16), else float32.",
         )
-        a, b, c, _ = st.columns(4)
+        a, b, c, _ = _four("pictures")
         preprocessing = b.selectbox(
             "Preprocessing",
             PREPROCESSINGS,

@@ -40,6 +40,22 @@ def test_page_fits(path: str, scheme: str, width: int, visit: Callable[..., Page
     assert page.evaluate("document.fonts.check('16px Inter')")
 
 
+@pytest.mark.parametrize("width", [1280, 800])
+def test_what_is_chosen_in_the_settings_can_be_read(width: int, visit: Callable[..., Page]) -> None:
+    page = visit("/train", width=width)
+    page.get_by_text("More settings").click()
+    page.get_by_role("combobox", name="Preprocessing").wait_for()
+    for method, protocol in (("Masked experts", "train800"), ("Linear probe", "train1000")):
+        for label, option in (("Method", method), ("Protocol", protocol)):
+            page.get_by_role("combobox", name=label).click()
+            page.get_by_role("option", name=option).click()
+        page.wait_for_timeout(800)
+        fields = page.locator("[data-testid='stSelectbox'] input")
+        shown = fields.evaluate_all("all => all.map(i => [i.value, i.scrollWidth - i.clientWidth])")
+        assert {protocol, method} <= {value.split(" →")[0].split(" (")[0] for value, _ in shown}
+        assert len(shown) == 7 and [value for value, wider in shown if wider > 0] == []
+
+
 def test_a_reason_is_shown_as_text(visit: Callable[..., Page]) -> None:
     page = visit("/runs")
     page.wait_for_selector("small:has-text('name another')")
