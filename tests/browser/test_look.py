@@ -47,7 +47,10 @@ def test_what_is_chosen_in_the_settings_can_be_read(width: int, visit: Callable[
     page.get_by_role("combobox", name="Preprocessing").wait_for()
     for method, protocol in (("Masked experts", "train800"), ("Linear probe", "train1000")):
         for label, option in (("Method", method), ("Protocol", protocol)):
-            page.get_by_role("combobox", name=label).click()
+            field = page.get_by_role("combobox", name=label)
+            field.scroll_into_view_if_needed()
+            page.wait_for_timeout(700)  # a list closes when the page under it moves
+            field.click()
             page.get_by_role("option", name=option).click()
         page.wait_for_timeout(800)
         fields = page.locator("[data-testid='stSelectbox'] input")
