@@ -1,4 +1,4 @@
-"""Masks: paint which experts exist and how often each is dropped."""
+"""Masks: paint which experts exist and how often each is dropped, and read what that means."""
 
 from __future__ import annotations
 
@@ -6,91 +6,135 @@ from dataclasses import replace
 
 import streamlit as st
 
-from mlae_lab.core import catalog, patterns
-from mlae_lab.core.plan import MAX_COLUMNS, PlanError
-from mlae_lab.ui import draft, figures, page
-from mlae_lab.ui.cards import cards
-from mlae_lab.ui.live_plot import live_plot
+from mlae_lab.core import catalog, paper, patterns
+from mlae_lab.core.edits import groups, onto, with_modules
+from mlae_lab.core.plan import MAX_COLUMNS, Kind, MaskPlan, PlanError
+from mlae_lab.ui import draft, page
+from mlae_lab.ui.draws import draws
+from mlae_lab.ui.library_view import library
 from mlae_lab.ui.mask_grid import mask_grid
 from mlae_lab.ui.navigation import link
-from mlae_lab.ui.plan_view import pattern_cards, plan_meaning, plan_warnings, resized
+from mlae_lab.ui.pattern_strip import pattern_strip
+from mlae_lab.ui.plan_view import (
+    pattern_cards,
+    pattern_plans,
+    plan_meaning,
+    plan_warnings,
+    resized,
+    show_warnings,
+)
+from mlae_lab.ui.task_view import take_tuned
+
+_MEANT_RANDOM = "masks_meant_random"
+
+
+def take(plan: MaskPlan) -> None:
+    """Put a plan on the canvas in place of the one that stands there, and draw the page anew."""
+    draft.change(plan=plan)
+    draft.write_address("mask")
+    st.rerun()
+
+
+def choose_pattern() -> None:
+    """The masks of the paper and five of our own, above the canvas they go onto."""
+    left, right = st.columns([7, 2], vertical_alignment="bottom")
+    with left:
+        page.section("Start from a mask of the paper")
+        page.note(
+            "Its number: the paper's mean over the VTAB-1k groups with ViT-B/16, Table 4, dense Table 9. "
+            "Only uniform was tuned by task."
+        )
+    p = right.number_input("p of uniform and mixed masks", 0.05, 0.95, patterns.MIXED_DROP_RATE, 0.05, key="masks_rate")
+    rate = round(p, 2)
+    picked = pattern_strip(pattern_cards(rate, draft.current().plan), key="masks_patterns")
+    if picked:
+        st.session_state.pop(_MEANT_RANDOM, None)
+        take(onto(pattern_plans(rate)[picked], draft.current().plan))
+    task = catalog.task(draft.current().task)
+    if task.name in paper.TUNED:
+        with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
+            page.note(f"The paper's best for {task.title} (Table 10):")
+            take_tuned(task)
+
+
+def expert_settings(plan: MaskPlan) -> None:
+    """Which layers hold experts, how many, and what an expert is."""
+    backbone = catalog.backbone(draft.current().backbone)
+    shown = [module for module in groups(plan.targets) if module in backbone.modules]
+    modules = st.pills(
+        "Layers with experts",
+        backbone.modules,
+        selection_mode="multi",
+        default=shown,
+        key=f"masks_modules_{backbone.name}_{','.join(shown)}",
+        help="The paper adapts qkv. Another kind of layer adds a row for each block, drawn as the first kind is.",
+    )
+    with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
+        columns = st.number_input(
+            "Experts per layer", 1, MAX_COLUMNS, plan.columns, 1, key=f"masks_width_{plan.columns}", width=140
+        )
+        k = st.number_input(
+            "Rank of an expert",
+            1,
+            16,
+            plan.expert_rank,
+            1,
+            key=f"masks_rank_{plan.expert_rank}",
+            width=150,
+            help="The paper's experts have rank 1.",
+        )
+        init = st.number_input(
+            "Start of λ",
+            value=plan.coefficient_init,
+            step=0.25,
+            format="%g",
+            key=f"masks_init_{plan.coefficient_init}",
+            width=140,
+            help="The paper starts at 1 or tunes it from 0.125 to 4 (Table 10).",
+        )
+        learn = st.checkbox("λ is trained", plan.train_coefficients, key=f"masks_train_{plan.train_coefficients}")
+    try:
+        new = plan if set(modules) == set(shown) else with_modules(plan, backbone, modules)
+        new = replace(resized(new, int(columns)), expert_rank=int(k), coefficient_init=init, train_coefficients=learn)
+        if new != plan:
+            take(new)
+    except PlanError as error:
+        st.error(f"{error}.")
+
 
 complaint = draft.read_address()
 page.heading(
     "Paint a mask",
-    "Each row is one layer, each cell one expert. Start from a mask of the paper or from what is on the canvas; "
-    "click or drag to remove and restore experts, pull a slider to drop them at random in training.",
+    "Each row is a layer, each cell an expert. What the mask means stands beside it.",
 )
 if complaint:
     st.warning(complaint)
-
-left, right = st.columns([7, 2], vertical_alignment="bottom")
-with left:
-    page.section("The masks of the paper")
-rate = right.number_input("p of uniform and mixed masks", 0.05, 0.95, patterns.MIXED_DROP_RATE, 0.05, key="masks_rate")
-known = {f"{p.name}.{p.kind.value}": p.plan for p in patterns.paper_patterns(round(rate, 2))}
-picked = cards(
-    pattern_cards(round(rate, 2), draft.current().plan), key="masks_patterns", label="Masks of the paper", size="small"
-)
-if picked:
-    old, targets = draft.current().plan, catalog.backbone(draft.current().backbone).default_targets
-    draft.change(
-        plan=replace(
-            patterns.fitted(known[picked], targets),
-            expert_rank=old.expert_rank,
-            coefficient_init=old.coefficient_init,
-            train_coefficients=old.train_coefficients,
-        )
-    )
-    draft.write_address("mask")
-    st.rerun()
-page.note(
-    "The number under a mask is the paper's mean over the three VTAB-1k groups with ViT-B/16 (Table 4; dense: Table 9). "
-    "Only uniform was tuned for each task."
-)
-
+choose_pattern()
 with st.container(key="pair_masks"):
     canvas, meaning = st.columns([9, 5], gap="large")
 with canvas:
     page.section("Your mask")
-    mask_grid(draft.current().plan, draft.revision(), draft.painted, key="masks_grid")
+    backbone = catalog.backbone(draft.current().backbone)
+    mask_grid(
+        draft.current().plan,
+        draft.revision(),
+        draft.painted,
+        key="masks_grid",
+        family=backbone.name,
+        layers=[name for module in backbone.modules for name in backbone.targets(module)],
+    )
     plan = draft.current().plan
-    width, rank, start, train = st.columns(4, vertical_alignment="bottom")
-    columns = width.number_input(
-        "Experts per layer", 1, MAX_COLUMNS, plan.columns, 1, key=f"masks_width_{plan.columns}"
-    )
-    k = rank.number_input(
-        "Rank of an expert",
-        1,
-        16,
-        plan.expert_rank,
-        1,
-        key=f"masks_rank_{plan.expert_rank}",
-        help="The paper's experts have rank 1.",
-    )
-    init = start.number_input(
-        "Start of λ",
-        value=plan.coefficient_init,
-        step=0.25,
-        format="%g",
-        key=f"masks_init_{plan.coefficient_init}",
-        help="The paper starts at 1 or tunes it from 0.125 to 4 (Table 10).",
-    )
-    learn = train.checkbox("λ is trained", plan.train_coefficients, key=f"masks_train_{plan.train_coefficients}")
-    try:
-        new = replace(resized(plan, int(columns)), expert_rank=int(k), coefficient_init=init, train_coefficients=learn)
-        if new != plan:
-            draft.change(plan=new)
-            draft.write_address("mask")
-            st.rerun()
-    except PlanError as error:
-        st.error(f"{error}.")
-with meaning:
-    plan_meaning(plan, draft.current().backbone)
-    for text in plan_warnings(plan):
-        st.info(text)
-    live_plot(figures.active_figure(plan), key="masks_active")
+    expert_settings(plan)
     page.note("This mask as one line, to keep or to send:")
     st.code(plan.code, language=None, wrap_lines=True)
     link("train", "Go on to the run", mask=plan.code)
+with meaning:
+    cost = plan_meaning(plan, backbone.name)
+    if plan.kind in (Kind.STOCHASTIC, Kind.MIXED):
+        st.session_state[_MEANT_RANDOM] = True
+    show_warnings(plan_warnings(plan, st.session_state.get(_MEANT_RANDOM, False)))
+    page.section("A hundred random draws")
+    draws(plan, cost, key="masks_draws")
+    page.note("Draws of the same chances, made here in the browser; a run draws its own from its seed.")
+library()
 draft.write_address("mask")

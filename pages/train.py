@@ -11,13 +11,14 @@ from mlae_lab.core.config import ConfigError
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.plan import PlanError
 from mlae_lab.data.bundled import DataError
-from mlae_lab.data.tasks import located, ready
+from mlae_lab.data.tasks import ready
 from mlae_lab.runs.store import StoreError
-from mlae_lab.ui import draft, page, reads, run_actions
+from mlae_lab.ui import draft, page, reads
 from mlae_lab.ui.bench import bench
 from mlae_lab.ui.continue_view import continue_panel, lineage
 from mlae_lab.ui.fetch_view import fetch_panel
-from mlae_lab.ui.navigation import go, link
+from mlae_lab.ui.launch_view import launch_panel
+from mlae_lab.ui.navigation import link
 from mlae_lab.ui.needs import missing
 from mlae_lab.ui.pair_view import pair_panel
 from mlae_lab.ui.settings_view import choices, settings
@@ -73,10 +74,11 @@ def design() -> None:
                 link("task", "See what it needs", task=config.task)
             else:
                 fetch_panel(config.backbone)
-        elif st.button("Start the run", type="primary", key="train_start"):
-            go("train", run=run_actions.start(located(config)))
+            command = config.command()
+        else:
+            command = launch_panel(config)
         with st.expander("The command that does the same"):
-            st.code(config.command(), language="bash", wrap_lines=True)
+            st.code(command, language="bash", wrap_lines=True)
     except (ConfigError, PlanError, catalog.CatalogError, DataError) as error:
         text = str(error)
         st.error(f"{text[:1].upper()}{text[1:]}.")

@@ -11,32 +11,23 @@ import getpass
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from mlae_lab import binding, doctor
-from mlae_lab.cli import fetching, runs
+from mlae_lab.cli import fetching, race, runs
 from mlae_lab.cli.answers import Wrong, folder_of, me, say, say_json, store_of
 from mlae_lab.cli.masks import add_mask_options, plan_of
+from mlae_lab.cli.settings import add_run_options, config_of
 from mlae_lab.core import catalog, paper
 from mlae_lab.core.budget import budget
-from mlae_lab.core.config import (
-    DEVICES,
-    METHODS,
-    NORMALISATIONS,
-    PRECISIONS,
-    PREPROCESSINGS,
-    PROTOCOLS,
-    ConfigError,
-    RunConfig,
-)
+from mlae_lab.core.config import METHODS, ConfigError, RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import paper_patterns
 from mlae_lab.core.plan import PlanError
 from mlae_lab.data.bundled import DataError
-from mlae_lab.data.tasks import located, own_tasks, ready
-from mlae_lab.places import PACKAGE, weights_file
+from mlae_lab.data.tasks import own_tasks, ready
+from mlae_lab.places import PACKAGE
 from mlae_lab.runs import commands
 from mlae_lab.runs.parcel import ParcelError
 from mlae_lab.runs.store import StoreError
@@ -82,28 +73,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--task", required=True, metavar="T")
     add_mask_options(train)
     train.add_argument("--method", default="mlae", metavar="|".join(METHODS))
-    train.add_argument("--backbone", default=catalog.DEFAULT_BACKBONE, metavar="B")
-    train.add_argument("--protocol", default="val", metavar="|".join(PROTOCOLS))
-    train.add_argument("--epochs", type=int, metavar="N", help=f"default {FIRST_RUN.epochs}")
-    train.add_argument("--seconds", type=float, metavar="S", help="stop training after so many seconds")
-    train.add_argument("--lr", type=float, help=f"learning rate (default {FIRST_RUN.learning_rate:g})")
-    train.add_argument("--weight-decay", type=float, metavar="W")
-    train.add_argument("--batch-size", type=int, metavar="N")
-    train.add_argument("--warmup", type=float, metavar="SHARE", help="share of the steps with a rising learning rate")
-    train.add_argument(
-        "--evaluations", type=int, metavar="N", help="how many times to measure accuracy; 0: every epoch"
-    )
-    train.add_argument("--seed", type=int, default=0, metavar="S")
-    train.add_argument("--device", default="auto", metavar="|".join(DEVICES))
-    train.add_argument("--precision", default="auto", metavar="|".join(PRECISIONS))
-    train.add_argument(
-        "--data", type=Path, metavar="DIR", help="the task's pictures: VTAB layout, VPT's lists or class folders"
-    )
-    train.add_argument("--weights", type=Path, metavar="FILE", help="of the backbone: safetensors, bin or npz")
-    train.add_argument("--preprocessing", default="auto", metavar="|".join(PREPROCESSINGS))
-    train.add_argument("--normalisation", default="auto", metavar="|".join(NORMALISATIONS))
+    add_run_options(train)
     train.add_argument("--detach", action="store_true", help="print the run's name and return at once")
     runs.add(command)
+    race.add(command)
     fetch = command("fetch", fetching.fetch, "download a task's pictures or a backbone's weights")
     fetch.add_argument("name", metavar="TASK|BACKBONE")
     fetch.add_argument("--yes", action="store_true", help="do not ask before a large download")
@@ -179,38 +152,7 @@ def _train(chosen: argparse.Namespace) -> int:
 
 
 def _config(chosen: argparse.Namespace) -> RunConfig:
-    """The run that the options ask for; what they leave open is taken from the first run."""
-    plan = plan_of(chosen, chosen.backbone) if chosen.method == "mlae" else FIRST_RUN.plan
-    asked = {
-        "epochs": chosen.epochs, "learning_rate": chosen.lr, "weight_decay": chosen.weight_decay,
-        "batch_size": chosen.batch_size, "warmup": chosen.warmup, "evaluations": chosen.evaluations,
-    }  # fmt: skip
-    usual = replace(FIRST_RUN, weight_decay=RunConfig.weight_decay, batch_size=RunConfig.batch_size)
-    settings = {name: getattr(usual, name) if value is None else value for name, value in asked.items()}
-    own = chosen.task == "own" and chosen.data is not None
-    config = RunConfig(
-        task=f"own:{chosen.data.absolute().name}" if own else chosen.task, plan=plan, method=chosen.method, backbone=chosen.backbone, protocol=chosen.protocol,
-        max_seconds=chosen.seconds, seed=chosen.seed, device=chosen.device, precision=chosen.precision,
-        data=str(chosen.data.expanduser().absolute()) if chosen.data else "", weights=_weights(chosen),
-        preprocessing=chosen.preprocessing, normalisation=chosen.normalisation, **settings,
-    )  # fmt: skip
-    return located(config)
-
-
-def _weights(chosen: argparse.Namespace) -> str:
-    """The file that the run reads, "" for a bundled network. Wrong if there is none: before anything is written."""
-    if chosen.weights is not None:
-        file = chosen.weights.expanduser().absolute()
-        if not file.is_file():
-            raise Wrong(f"--weights {file} is not a file: name a .safetensors, .bin or .npz file of {chosen.backbone}")
-        return str(file)
-    backbone = catalog.backbone(chosen.backbone)
-    if backbone.needs_file and not weights_file(backbone.name).is_file():
-        raise Wrong(
-            f"the weights of {backbone.name} are not on this machine: fetch them with `mlae_lab fetch {backbone.name}`, "
-            f"put timm's model.safetensors at {weights_file(backbone.name)}, or name a file with --weights"
-        )
-    return ""
+    return config_of(chosen, plan_of(chosen, chosen.backbone) if chosen.method == "mlae" else FIRST_RUN.plan)
 
 
 def _app(chosen: argparse.Namespace) -> int:

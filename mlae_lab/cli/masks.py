@@ -9,7 +9,7 @@ from mlae_lab.cli.answers import Wrong
 from mlae_lab.core import catalog
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import NAMES, fitted, pattern, scaled
-from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.plan import Kind, MaskPlan
 
 
 def add_mask_options(command: argparse.ArgumentParser, required: bool = False) -> None:
@@ -29,6 +29,34 @@ def add_mask_options(command: argparse.ArgumentParser, required: bool = False) -
     command.add_argument("--expert-rank", type=int, metavar="K", help="rank of each expert (default 1)")
     command.add_argument("--coefficient-init", type=float, metavar="L", help="start of λ")
     command.add_argument("--freeze-coefficients", action="store_true", help="do not train λ")
+
+
+def add_masks_options(command: argparse.ArgumentParser) -> None:
+    """The options that `plans_of` reads: `--mask` once for each of several masks."""
+    command.add_argument(
+        "--mask",
+        metavar="PATTERN[.KIND]|CODE|PLAN.json",
+        action="append",
+        required=True,
+        help=f"once for each mask: a pattern ({', '.join(NAMES)}), such as hourglass or hourglass.mixed, a mask code or "
+        "a plan file",
+    )
+    command.add_argument("--drop-rate", type=float, metavar="P", help="of the uniform and mixed patterns, in [0, 1)")
+    command.add_argument("--pattern-seed", type=int, default=0, metavar="S", help="seed of the random allocation")
+    command.add_argument("--expert-rank", type=int, metavar="K", help="rank of each expert (default 1)")
+    command.add_argument("--coefficient-init", type=float, metavar="L", help="start of λ")
+    command.add_argument("--freeze-coefficients", action="store_true", help="do not train λ")
+
+
+def plans_of(chosen: argparse.Namespace, backbone: str) -> list[MaskPlan]:
+    """The plans that several `--mask` ask for, in their order, each as `plan_of` reads it."""
+    found = []
+    for word in chosen.mask:
+        name, _, kind = word.partition(".") if word.partition(".")[0] in NAMES else (word, "", "")
+        takes = name == "uniform" or kind == Kind.MIXED.value
+        one = {"mask": name, "kind": kind or None, "drop_rate": chosen.drop_rate if takes else None, "experts": None}
+        found.append(plan_of(argparse.Namespace(**{**vars(chosen), **one}), backbone))
+    return found
 
 
 def plan_of(chosen: argparse.Namespace, backbone: str) -> MaskPlan:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.plan import MaskPlan
 
 
@@ -44,3 +45,55 @@ def budget(plan: MaskPlan, shapes: Mapping[str, tuple[int, int]]) -> Budget:
 def expected_active(plan: MaskPlan) -> float:
     """Σ keep (1 - p): mean number of experts at work in one training step."""
     return sum(1 - p for kept, rates in zip(plan.keep, plan.drop_rate) for k, p in zip(kept, rates) if k)
+
+
+# ---------------------------------------------------------------- the arithmetic of a step
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Multiply-adds of one training step, per token. forward: of the frozen blocks, which is all that a step of a
+    linear probe needs; backward: through them; experts: their own, both ways. cached: the part of `forward` that
+    lies in blocks before the first expert and gives the same in every step, as long as nothing is augmented."""
+
+    forward: int
+    backward: int
+    experts: int
+    cached: int
+
+    @property
+    def total(self) -> int:
+        return self.forward + self.backward + self.experts
+
+
+def step_cost(plan: MaskPlan, backbone: Backbone) -> StepCost | None:
+    """What a step of this plan costs; None for a network that is no plain vision transformer.
+
+    For T tokens of width w, a linear layer d_in -> d_out costs d_in d_out forward, and the same again backward if
+    an expert lies before it (its own weights are frozen: only the gradient of its input is needed). The two products
+    of attention, q kᵀ and the sum over v, cost 2 T w forward and 4 T w backward. E experts of rank k at a layer cost
+    3 E k (d_in + d_out): forward, for the gradients of a and b, and for that of their input, which the first layer
+    with experts does not need (- E k d_in). A dropped expert is multiplied by 0, not left out: p changes nothing
+    here. Not counted: patch embedding, norms, the head, the optimizer.
+    """
+    if not backbone.heads or backbone.tokens is None:
+        return None
+    rows = [r for r in backbone.linears if r.pattern.startswith("blocks.*.")]
+    kept = dict(zip(plan.targets, plan.kept))
+    forward = backward = experts = cached = 0
+    for block in range(backbone.layers):
+        for row in rows:
+            name, cost = row.pattern.replace("*", str(block)), row.d_in * row.d_out
+            forward += cost
+            if experts:
+                backward += cost
+            if count := kept.get(name, 0) * plan.expert_rank:
+                experts += 3 * count * (row.d_in + row.d_out) - (0 if experts else count * row.d_in)
+            if row.pattern.endswith(".attn.qkv"):
+                attention = 2 * backbone.tokens * row.d_out // 3
+                forward += attention
+                if experts:
+                    backward += 2 * attention
+        if not experts:
+            cached = forward
+    return StepCost(forward, backward, experts, cached)

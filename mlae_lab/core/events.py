@@ -7,8 +7,9 @@ are nested tuples with one value per cell of the plan's canvas, None where no ex
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 Canvas = tuple[tuple[float | None, ...], ...]
 
@@ -57,7 +58,8 @@ class Resumed:
 @dataclass(frozen=True)
 class TrainStep:
     """After every optimizer step. step and epoch count from 1; loss: mean cross-entropy of the batch;
-    accuracy: of the training batch in percent; drawn: experts that took part; seconds: since the first step began."""
+    accuracy: of the training batch in percent; drawn: experts that took part; seconds: since the first step began;
+    mask: which ones, as `packed` writes it, "" where there are none."""
 
     kind: ClassVar[str] = "step"
     step: int
@@ -67,12 +69,16 @@ class TrainStep:
     learning_rate: float
     drawn: int
     seconds: float
+    mask: str = ""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """After an evaluated epoch, behind the `ExpertStats` and `SimilarityStats` of the same moment. split: "val" or "test"; accuracy: top-1 in percent, all experts on and
-    unscaled; loss: mean cross-entropy; seconds: since the first step began, evaluation included."""
+    """After an evaluated epoch, behind the `ExpertStats`, `SimilarityStats` and `Guesses` of the same moment.
+
+    split: "val" or "test"; accuracy: top-1 in percent, all experts on and unscaled; loss: mean cross-entropy;
+    seconds: since the first step began, evaluation included.
+    """
 
     kind: ClassVar[str] = "evaluation"
     epoch: int
@@ -117,6 +123,32 @@ class SimilarityStats:
 
 
 @dataclass(frozen=True)
+class Watched:
+    """Once, behind `Started`: the few evaluation pictures whose answers are told with every evaluation.
+
+    pictures: each a small JPEG or PNG in base64; truth: the names of their classes.
+    """
+
+    kind: ClassVar[str] = "watched"
+    pictures: tuple[str, ...]
+    truth: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """With each evaluation: what the network says of the pictures of `Watched`, in their order.
+
+    guess: name of the class with the highest probability; confidence: that probability, [0, 1].
+    """
+
+    kind: ClassVar[str] = "guesses"
+    epoch: int
+    step: int
+    guess: tuple[str, ...]
+    confidence: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Saved:
     """Adapter and checkpoint after this step lie on disk. bytes: size of the adapter file."""
 
@@ -126,10 +158,25 @@ class Saved:
     bytes: int
 
 
-Event = Preparing | Started | Resumed | TrainStep | Evaluation | ExpertStats | SimilarityStats | Saved
-KINDS: dict[str, type] = {
-    e.kind: e for e in (Preparing, Started, Resumed, TrainStep, Evaluation, ExpertStats, SimilarityStats, Saved)
-}
+Event = (
+    Preparing | Started | Watched | Resumed | TrainStep | Evaluation | ExpertStats | SimilarityStats | Guesses | Saved
+)
+KINDS: dict[str, type] = {e.kind: e for e in get_args(Event)}
+
+
+def packed(mask: Iterable[bool]) -> str:
+    """A mask as hexadecimal bytes: cell i of the canvas, counted row by row, is bit i % 8 of byte i // 8."""
+    cells = [bool(cell) for cell in mask]
+    whole = (sum(cell << i for i, cell in enumerate(cells[at : at + 8])) for at in range(0, len(cells), 8))
+    return bytes(whole).hex()
+
+
+def unpacked(text: str, cells: int) -> list[bool]:
+    """The inverse of `packed`. cells: of the canvas. Raises ValueError for a text of another length."""
+    whole = bytes.fromhex(text)
+    if len(whole) != -(-cells // 8):
+        raise ValueError(f"a mask of {cells} cells takes {-(-cells // 8)} bytes, this one has {len(whole)}")
+    return [bool(whole[i // 8] >> i % 8 & 1) for i in range(cells)]
 
 
 def to_json(event: Event) -> str:
@@ -138,8 +185,9 @@ def to_json(event: Event) -> str:
 
 
 def from_json(kind: str, text: str) -> Event:
-    """The inverse of `to_json`. Raises KeyError for an unknown kind."""
-    return KINDS[kind](**{name: _tuples(value) for name, value in json.loads(text).items()})
+    """The inverse of `to_json`; entries that only a newer lab knows are passed over. Raises KeyError for an unknown kind."""
+    made, found = KINDS[kind], json.loads(text)
+    return made(**{name: _tuples(value) for name, value in found.items() if name in made.__dataclass_fields__})
 
 
 def _tuples(value):

@@ -2,7 +2,7 @@
 
 Fixed patterns say how many experts a block keeps, stochastic patterns how often its experts are
 dropped, mixed patterns take a fixed allocation and one drop rate for all. Blocks run from the
-input to the output, as the paper lists them.
+input to the output, as the paper lists them. Five more patterns, not of the paper, each teach one thing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from mlae_lab.core.plan import MAX_COLUMNS, Kind, MaskPlan, PlanError, block_targets
 
@@ -166,14 +167,45 @@ def pattern(
     return allocation(counts, columns=14, drop_rate=rate if wanted is Kind.MIXED else 0.0)
 
 
-def paper_patterns(drop_rate: float = MIXED_DROP_RATE, seed: int = 0) -> list[Pattern]:
-    """All sixteen masks of figure 2 and Table 4: five fixed, five stochastic, five mixed, and dense."""
+@lru_cache(maxsize=64)
+def paper_patterns(drop_rate: float = MIXED_DROP_RATE, seed: int = 0) -> tuple[Pattern, ...]:
+    """All sixteen masks of figure 2 and Table 4: five fixed, five stochastic, five mixed, and dense.
+
+    drop_rate: of uniform and of the mixed masks. seed: of the random allocation.
+    """
     found = [Pattern("dense", Kind.DENSE, dense())]
     found += [Pattern(n, Kind.FIXED, pattern(n, Kind.FIXED, seed=seed)) for n in FIXED_NAMES]
     found += [Pattern(n, Kind.STOCHASTIC, pattern(n, Kind.STOCHASTIC, drop_rate if n == "uniform" else None))
               for n in STOCHASTIC_NAMES]  # fmt: skip
     found += [Pattern(n, Kind.MIXED, pattern(n, Kind.MIXED, drop_rate, seed=seed)) for n in FIXED_NAMES]
-    return found
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A mask that is not of the paper. name: in one word or two; plan: 12 blocks, qkv; teaches: one sentence."""
+
+    name: str
+    plan: MaskPlan
+    teaches: str
+
+
+@lru_cache(maxsize=1)
+def lessons() -> tuple[Lesson, ...]:
+    """Five masks of our own, each of which shows one thing."""
+    board = replace(dense(), keep=tuple(tuple((r + c) % 2 == 0 for c in range(EXPERTS)) for r in range(LAYERS)))
+    return (
+        Lesson("single layer", allocation([EXPERTS if r == 6 else 0 for r in range(LAYERS)]),
+               "How far one layer alone can go. The rest stays frozen."),
+        Lesson("single expert", allocation([int(r == 6) for r in range(LAYERS)], columns=EXPERTS),
+               "The least that can be added: one rank-1 update."),
+        Lesson("checkerboard", board,
+               "Half the budget. Columns have no order: only the four in each layer count."),
+        Lesson("bottleneck", allocation((8, 8, 8, 8, 4, 1, 1, 4, 8, 8, 8, 8)),
+               "Whether it hurts that the middle can hardly change."),
+        Lesson("p = 0.9", uniform(0.9),
+               "Too much dropping: nearly every step leaves some layer without an expert."),
+    )  # fmt: skip
 
 
 def fitted(plan: MaskPlan, targets: Sequence[str]) -> MaskPlan:

@@ -20,6 +20,7 @@ MAX_COLUMNS = 16
 MAX_ROWS = 512
 _CODE_VERSION = "m1"
 _BLOCK_TARGET = re.compile(r"blocks\.(\d+)\.(.+)")
+_NUMBERED = re.compile(r"(?<=\.)(\d+)(?=\.)")
 
 
 class Kind(str, Enum):
@@ -122,6 +123,16 @@ class MaskPlan:
     def experts(self) -> int:
         """Experts that exist, over all rows."""
         return sum(self.kept)
+
+    @cached_property
+    def row_labels(self) -> tuple[str, ...]:
+        """What each row is called on a screen: its layer, counted from 1; with the module's last name where a block
+        has more than one row, and the rest of the name for a network of several stages (Swin: "2.1")."""
+        parts = [_NUMBERED.findall(target) for target in self.targets]
+        names = [".".join(str(int(n) + 1) for n in found) or target for found, target in zip(parts, self.targets)]
+        if len(set(names)) == len(names):
+            return tuple(names)
+        return tuple(f"{name} {target.rsplit('.', 1)[-1]}" for name, target in zip(names, self.targets))
 
     @property
     def kind(self) -> Kind:

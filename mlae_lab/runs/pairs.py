@@ -363,6 +363,12 @@ def wanted(store: RunStore, run_id: str, plan: MaskPlan, seeds: int = 1) -> list
         for i in range(seeds)
         for mask in (run.config.plan, plan)
     ]
+    return taken(store, configs)
+
+
+def taken(store: RunStore, configs: Sequence[RunConfig]) -> list[Run | RunConfig]:
+    """For each config the run that a store has of it already, through its last epoch or on the way there; else the
+    config. One that goes on from a checkpoint of another run, or ended early, does not count."""
     known: dict[tuple[str, str], list[Run]] = {}
     for other in store.runs():
         if other.relation != "continued":

@@ -51,6 +51,7 @@ KEPT_LOG_BYTES = 1_000_000  # of a log's end, when it is exported
 TENSORS_BYTES = 2_000_000_000  # per member; below 2 GiB no member needs zip64
 TENSORS_HEADER_BYTES = 10_000_000
 
+_HEX, _BASE64 = re.compile("[0-9a-f]*"), re.compile("[A-Za-z0-9+/=]{1,40000}")
 _RUN, _EVENTS, _LOG = "run.json", "events.jsonl", "log.txt"
 _EPOCH = re.compile(r"epoch-([0-9]{5})\.safetensors")
 _CHUNK = 1 << 20
@@ -695,6 +696,22 @@ def _require_on_canvas(event: ev.Event, config: RunConfig) -> None:
     elif isinstance(event, ev.SimilarityStats):
         sides = tuple(len(m) if all(len(row) == len(m) for row in m) else -1 for m in event.matrices)
         fits = sides == plan.kept and len(event.signed) == len(event.absolute) == plan.rows
+    elif isinstance(event, ev.TrainStep):
+        fits = (
+            not event.mask
+            or bool(_HEX.fullmatch(event.mask))
+            and len(event.mask) == 2 * -(-plan.rows * plan.columns // 8)
+        )
+    elif isinstance(event, ev.Watched):
+        if not len(event.truth) == len(event.pictures) <= 48 or not all(map(_BASE64.fullmatch, event.pictures)):
+            raise ValueError(
+                "watched must hold at most 48 pictures in base64 of at most 40,000 letters, one for each truth"
+            )
+        return
+    elif isinstance(event, ev.Guesses):
+        if len(event.guess) != len(event.confidence):
+            raise ValueError("guesses must have one confidence for each guess")
+        return
     else:
         return
     if not fits:

@@ -7,6 +7,7 @@
     events    append-only: id (rises over all runs), run, kind, epoch, step, time, payload (JSON)
     gone      runs that were deleted or archived: id, time, how
     visitors  one row per browser: id, nickname, draft (JSON), seen
+    plans     the library of masks: id, name, owner, created, plan (JSON)
 
 Who writes what: `enqueue` makes the row; the store's supervisor gives it its turn; after that only the run's own
 process appends events and moves the status forward, with three exceptions: a person asks to stop or to resume,
@@ -21,19 +22,23 @@ import secrets
 import shutil
 import sqlite3
 import time
+import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.runs import paths
 from mlae_lab.runs.status import ACTIVE, RESUMABLE, Status
 from mlae_lab.runs.turns import in_turn
 
-SCHEMA = 2
+SCHEMA = 3
 PATIENCE = 30.0  # seconds that a writer waits for another one
+MOST_PLANS = 500
+MOST_NAME = 48  # characters
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _FINAL = tuple(s.value for s in Status if s.is_over)
 
@@ -66,6 +71,11 @@ _CHANGES: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE visitors (
             id TEXT PRIMARY KEY, nickname TEXT NOT NULL DEFAULT '', draft TEXT NOT NULL DEFAULT '', seen REAL NOT NULL)""",
     ),
+    (
+        """CREATE TABLE plans (
+            id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, owner TEXT NOT NULL DEFAULT '',
+            created REAL NOT NULL, plan TEXT NOT NULL)""",
+    ),
 )
 
 
@@ -76,7 +86,7 @@ class StoreError(RuntimeError):
 @dataclass(frozen=True)
 class Origin:
     """Where a run comes from. parent: the run that it was made from, "" for none; relation: "retry", "duplicate",
-    "paired", "continued" or "imported"; source: for "continued" the parent's checkpoint, as `RunPaths.checkpoints`
+    "paired", "race", "continued" or "imported"; source: for "continued" the parent's checkpoint, as `RunPaths.checkpoints`
     names it."""
 
     parent: str = ""
@@ -127,6 +137,17 @@ class Visitor:
     nickname: str = ""
     draft: str = ""
     seen: float = 0.0
+
+
+@dataclass(frozen=True)
+class SavedPlan:
+    """A mask of the library. owner: as of a run; created: seconds since 1970."""
+
+    id: str
+    name: str
+    owner: str
+    created: float
+    plan: MaskPlan
 
 
 class RunStore:
@@ -444,6 +465,46 @@ class RunStore:
         with self._connection() as db:
             return dict(db.execute("SELECT id, nickname FROM visitors WHERE nickname != ''").fetchall())
 
+    # ------------------------------------------------------------ the library of masks
+
+    def plans(self) -> list[SavedPlan]:
+        """All saved masks, newest first; one that only a newer lab can read is passed over."""
+        found = []
+        with self._connection() as db:
+            rows = db.execute("SELECT id, name, owner, created, plan FROM plans ORDER BY rowid DESC").fetchall()
+        for *known, text in rows:
+            with suppress(PlanError):
+                found.append(SavedPlan(*known, MaskPlan.from_json(text)))
+        return found
+
+    def save_plan(self, name: str, plan: MaskPlan, owner: str = "", patience: float = PATIENCE) -> SavedPlan:
+        """Keep a mask under a name that no other has (case does not count).
+
+        Raises StoreError, with what would work, for a name that is taken or no name, and for a full library.
+        """
+        saved = SavedPlan(secrets.token_hex(8), plan_name(name), owner, time.time(), plan)
+        with self._connection(write=True, patience=patience) as db:
+            if db.execute("SELECT COUNT(*) FROM plans").fetchone()[0] >= MOST_PLANS:
+                raise StoreError(f"the library holds {MOST_PLANS} masks, its most: delete one that nobody needs")
+            with _taken(saved.name):
+                db.execute(
+                    "INSERT INTO plans (id, name, owner, created, plan) VALUES (?, ?, ?, ?, ?)",
+                    (saved.id, saved.name, owner, saved.created, plan.to_json()),
+                )
+        return saved
+
+    def rename_plan(self, saved: str, name: str, patience: float = PATIENCE) -> None:
+        """Give a saved mask another name. Raises StoreError as `save_plan` does, and for one that is gone."""
+        name = plan_name(name)
+        with self._connection(write=True, patience=patience) as db, _taken(name):
+            if not db.execute("UPDATE plans SET name = ? WHERE id = ?", (name, saved)).rowcount:
+                raise StoreError("this mask is no longer in the library: somebody deleted it")
+
+    def delete_plan(self, saved: str, patience: float = PATIENCE) -> bool:
+        """Forget a saved mask; runs that were made with it keep theirs. Returns whether it was there."""
+        with self._connection(write=True, patience=patience) as db:
+            return db.execute("DELETE FROM plans WHERE id = ?", (saved,)).rowcount == 1
+
     # ------------------------------------------------------------ health
 
     def trouble(self) -> str | None:
@@ -454,6 +515,27 @@ class RunStore:
         except sqlite3.Error as error:
             return str(error)
         return None if said == "ok" else said
+
+
+def plan_name(text: str) -> str:
+    """A saved mask's name as it is kept: one line, no control or invisible characters.
+
+    Raises StoreError for nothing or for more than 48 characters.
+    """
+    plain = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
+    name = " ".join(plain.split())
+    if not 1 <= len(name) <= MOST_NAME:
+        raise StoreError(f"the name of a mask has {len(name)} characters: it must have 1 to {MOST_NAME}")
+    return name
+
+
+@contextmanager
+def _taken(name: str) -> Iterator[None]:
+    """Say it in a sentence where another mask has the name."""
+    try:
+        yield
+    except sqlite3.IntegrityError:
+        raise StoreError(f"the library has a mask named {name!r} already: choose another name") from None
 
 
 _NAMES = tuple(field.name for field in fields(Run))

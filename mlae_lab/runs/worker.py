@@ -20,7 +20,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, Event, ExpertStats, Preparing, Saved, SimilarityStats, Started, TrainStep
+from mlae_lab.core.events import (
+    Evaluation,
+    Event,
+    ExpertStats,
+    Guesses,
+    Preparing,
+    Saved,
+    SimilarityStats,
+    Started,
+    TrainStep,
+    Watched,
+)  # fmt: skip
 from mlae_lab.runs import supervisor
 from mlae_lab.runs.liveness import LastWord, PulseWriter, reserve_word, write_word
 from mlae_lab.runs.paths import RunPaths
@@ -188,7 +199,7 @@ class _Writer:
         self.told_start = started is not None
 
     def add(self, event: Event) -> None:
-        if isinstance(event, (ExpertStats, SimilarityStats)):
+        if isinstance(event, (ExpertStats, SimilarityStats, Guesses)):
             self.held_back.append(event)
             return
         if isinstance(event, Evaluation):
@@ -196,7 +207,7 @@ class _Writer:
             self.waiting += [*self.held_back, event] if fresh else []
             self.held_back = []
         elif not (
-            (isinstance(event, Started) and self.told_start)
+            (isinstance(event, (Started, Watched)) and self.told_start)
             or (isinstance(event, TrainStep) and event.step <= self.told_step)
         ):
             self.waiting.append(event)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -22,18 +23,31 @@ class OutOfTime(Exception):
     """An evaluation was told to end before it was through: there is no number."""
 
 
+@dataclass(frozen=True)
+class Measured:
+    """accuracy: top-1 in percent; loss: mean cross-entropy; contribution: by target, one value for each expert;
+    guess, confidence: class number and probability of the pictures asked for."""
+
+    accuracy: float
+    loss: float
+    contribution: dict[str, torch.Tensor]
+    guess: tuple[int, ...] = ()
+    confidence: tuple[float, ...] = ()
+
+
 @torch.no_grad()
-def evaluate(
-    setup: Setup, may_go_on: Callable[[], bool] = lambda: True
-) -> tuple[float, float, dict[str, torch.Tensor]]:
-    """(top-1 in percent, mean loss, contribution by target) on the evaluation pictures, all experts on.
+def evaluate(setup: Setup, may_go_on: Callable[[], bool] = lambda: True, places: Sequence[int] = ()) -> Measured:
+    """Measure on the evaluation pictures, all experts on.
 
     Contribution is read off the first 256 of them; it costs a second pass through each target.
+    places: of the pictures whose answers are wanted, rising.
     may_go_on: asked after every 256 pictures but the last; False raises OutOfTime.
     """
     train_mode(setup.experts, False)
     right, loss, measured, pictures = 0, 0.0, 0, len(setup.evaluation)
     contribution: dict[str, torch.Tensor] = {}
+    guess: list[int] = []
+    confidence: list[float] = []
     for number, (chunk, truth) in enumerate(setup.evaluation.chunks()):
         watched = setup.experts.layers if setup.experts and number == 0 else {}
         with autocast(setup), recording(watched) as found:
@@ -41,12 +55,17 @@ def evaluate(
         contribution |= found.means
         right += int((logits.argmax(1) == truth).sum())
         loss += F.cross_entropy(logits, truth, reduction="sum").item()
+        of_interest = [at - measured for at in places if measured <= at < measured + len(truth)]
+        if of_interest:
+            best = logits[of_interest].softmax(1).max(1)
+            guess += best.indices.tolist()
+            confidence += [round(value, 4) for value in best.values.tolist()]
         measured += len(truth)
         if measured < pictures and not may_go_on():
             raise OutOfTime
     if not math.isfinite(loss):
         raise Diverged(f"the evaluation loss is {loss}: try a learning rate below {setup.config.learning_rate:g}")
-    return 100 * right / pictures, loss / pictures, contribution
+    return Measured(100 * right / pictures, loss / pictures, contribution, tuple(guess), tuple(confidence))
 
 
 def expert_stats(

@@ -30,7 +30,7 @@ class DeviceError(ValueError):
 class Setup:
     """A network ready to train. train, evaluation: pictures on their way into the first adapted block;
     behind: what enters there -> logits. experts: None for a linear probe. notes: what was changed to make
-    the weights fit; weights: their fingerprint."""
+    the weights fit; weights: their fingerprint; classes: their names."""
 
     config: RunConfig
     model: nn.Module
@@ -44,6 +44,7 @@ class Setup:
     seconds: float
     notes: tuple[str, ...] = ()
     weights: str = ""
+    classes: tuple[str, ...] = ()
 
 
 def choose_device(name: str) -> torch.device:
@@ -121,5 +122,5 @@ def prepare(
 
     return Setup(
         config, model, experts, head, behind, inputs(train, stream(config.seed, "augment")), inputs(evaluated, None),
-        device, precision, time.monotonic() - began, notes, fingerprint,
+        device, precision, time.monotonic() - began, notes, fingerprint, tuple(class_names),
     )  # fmt: skip

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from mlae_lab.analysis.similarity import similarity_stats
-from mlae_lab.core.events import Evaluation, Event, Resumed, Started, TrainStep
+from mlae_lab.core.events import Evaluation, Event, Guesses, Resumed, Started, TrainStep, Watched, packed
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.experts import stream
 from mlae_lab.model.inject import Experts
@@ -22,6 +22,8 @@ from mlae_lab.training.checkpoint import Checkpoint, CheckpointError, Place
 from mlae_lab.training.evaluation import Diverged, OutOfTime, autocast, evaluate, expert_stats, train_mode
 from mlae_lab.training.schedule import cosine
 from mlae_lab.training.setup import Setup
+from mlae_lab.training.watched import chosen as watched_places
+from mlae_lab.training.watched import picture
 
 MEASURE_SECONDS = 6.0  # a training that was asked to stop may still measure itself for so long
 
@@ -52,14 +54,15 @@ class Training:
         self.batches = -(-len(setup.train.labels) // config.batch_size)
         self.place = Place(epoch=1, batch=0, step=0, seconds=0.0, draws=0)
         self.order_then = self.order.get_state()  # before this epoch's permutation was drawn
+        self.watched = watched_places(setup.evaluation.part.labels.tolist())
         self.measured_in = 0.0  # seconds that the last evaluation took
         self.start = start
         if start is not None:
             self._restore(start)
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-        """Train and yield what happens, in order: Started, Resumed where it goes on from a checkpoint, then
-        TrainStep after every step and, after every evaluated epoch, ExpertStats, SimilarityStats and Evaluation.
+        """Train and yield what happens, in order: Started, Watched, Resumed where it goes on from a checkpoint, then
+        TrainStep after every step and, after every evaluated epoch, ExpertStats, SimilarityStats, Guesses, Evaluation.
 
         should_stop: asked after every step and between the pieces of an evaluation; True ends the run, with an
         evaluation of what is there if that takes no more than MEASURE_SECONDS.
@@ -70,6 +73,7 @@ class Training:
         labels, device = setup.train.labels, setup.device
         total = self.batches * config.epochs
         yield self._started(total)
+        yield self._watched()
         if self.start is not None:
             here = self.place
             yield Resumed(here.epoch - (here.batch == 0 and here.epoch > 1), here.step, here.seconds)
@@ -120,6 +124,7 @@ class Training:
                     learning_rate=rate,
                     drawn=int((drawn > 0).sum()) if drawn is not None else 0,
                     seconds=self.place.seconds,
+                    mask=packed((drawn > 0).flatten().tolist()) if drawn is not None else "",
                 )
                 out_of_time = config.max_seconds is not None and clock.seconds() >= config.max_seconds
                 may_go_on()
@@ -172,20 +177,33 @@ class Training:
         """Measure; the events that go before the Evaluation itself. keep_sums: the gradients are summed on."""
         began, place = time.monotonic(), self.place
         try:
-            self.accuracy, self.loss, contribution = evaluate(self.setup, may_go_on)
+            found = self.measured = evaluate(self.setup, may_go_on, self.watched)
         except Diverged as error:
             raise Diverged(f"after step {place.step} (epoch {place.epoch}) {error}") from None
         self.measured_in = time.monotonic() - began
+        names = tuple(self.setup.classes[guess] for guess in found.guess)
+        guesses = Guesses(place.epoch, place.step, names, found.confidence)
         if not self.experts:
-            return []
+            return [guesses]
         gradient = self.gradients.means(clear=not keep_sums)
         return [
-            expert_stats(self.experts, place.epoch, contribution, gradient),
+            expert_stats(self.experts, place.epoch, found.contribution, gradient),
             similarity_stats(self.experts, place.epoch),
+            guesses,
         ]
 
     def _measured(self, epoch: int, clock: _Clock) -> Evaluation:
-        return Evaluation(epoch, self.place.step, self.setup.config.protocol, self.accuracy, self.loss, clock.seconds())
+        found = self.measured
+        return Evaluation(
+            epoch, self.place.step, self.setup.config.protocol, found.accuracy, found.loss, clock.seconds()
+        )
+
+    def _watched(self) -> Watched:
+        part, classes = self.setup.evaluation.part, self.setup.classes
+        return Watched(
+            pictures=tuple(picture(part.images[at]) for at in self.watched),
+            truth=tuple(classes[part.labels[at]] for at in self.watched),
+        )
 
     def _at(self, epoch: int, batch: int, step: int, clock: _Clock) -> Place:
         return Place(epoch, batch, step, clock.seconds(), self.experts.sampler.steps if self.experts else 0)

@@ -13,18 +13,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import plotly
-import streamlit as st
 
 from mlae_lab.places import PACKAGE
+from mlae_lab.ui.bundle import bundled
 from mlae_lab.ui.figures import Figure
 
-_HERE = Path(__file__).parent
-_COMPONENT = st.components.v2.component(
-    "mlae_lab_live_plot",
-    html='<div class="plot" role="img" style="width:100%"></div>',
-    js=(_HERE / "palette.js").read_text() + (_HERE / "live_plot.js").read_text(),
-    isolate_styles=False,  # Plotly writes its style sheet into the document
-)
+_COMPONENT = bundled("live_plot", ("palette.js", "plotting.js", "live_plot.js"), "live_plot.html")
 
 
 @lru_cache(maxsize=1)

@@ -1,53 +1,99 @@
 """The painted mask: an inline component that edits a plan and hands it back.
 
-The browser owns the stroke, this side owns the document: `rev` rises only when Python replaces
-the plan (a pattern button, a link), and an edit that names an older `rev` is dropped.
+The browser owns the stroke and the history of undo, this side owns the document: `rev` rises only when
+Python replaces the plan (a pattern, a link), and an edit that names an older `rev` is dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
 import streamlit as st
 
+from mlae_lab.core.edits import module_of, row_labels
 from mlae_lab.core.plan import MaskPlan, PlanError
 
 _HERE = Path(__file__).parent
+
+
+def _button(kind: str, name: str, text: str, title: str) -> str:
+    pressed = ' aria-pressed="false"' if kind != "act" else ""
+    return f'<button type="button" data-{kind}="{name}" data-name="{text}" title="{title}"{pressed}>{text}</button>'
+
+
+_HTML = f"""<div class="mg">
+<div class="mg-bar" role="toolbar" aria-label="Tools of the canvas">
+<div class="mg-set choice" role="group" aria-label="What is painted">
+{_button("layer", "exists", "Exists", "Paint which experts exist")}
+{_button("layer", "rate", "Drop rate", "Paint how often an expert is dropped")}</div>
+<label>Brush p <input class="mg-strength" type="range" min="0" max="0.95" step="0.05" value="0.5">
+<output class="mg-strong">0.50</output></label>
+<div class="mg-set choice" role="group" aria-label="Tool">
+{_button("tool", "brush", "Brush", "Paint cell by cell, or along the numbers")}
+{_button("tool", "block", "Block", "Drag a rectangle; Shift does the same with the brush")}
+{_button("tool", "copy", "Copy layer", "Copy one layer onto others")}</div>
+<div class="mg-set plain" role="group" aria-label="History">
+{_button("act", "undo", "Undo", "Control Z")}
+{_button("act", "redo", "Redo", "Control Shift Z or Control Y")}</div>
+<div class="mg-set plain" role="group" aria-label="The whole canvas">
+{_button("act", "mirror", "Mirror", "First layer and last change places")}
+{_button("act", "invert", "Invert", "What exists goes, what does not comes")}
+{_button("act", "fill", "Fill", "Every expert exists")}
+{_button("act", "clear", "Clear", "No expert is left")}</div>
+<div class="mg-set plain" role="group" aria-label="Shuffle">
+{_button("act", "shuffle", "Shuffle", "The same cells in other places; one seed always gives the same")}
+<label>&nbsp;seed <input class="mg-seed" type="number" min="0" max="4294967295" step="1" value="1"></label></div>
+</div>
+<div class="mg-say" aria-live="polite"></div>
+<div class="mg-scroll"></div>
+<div class="mg-legend"><span><i class="a"></i>expert, always on</span>
+<span><i class="b"></i>expert, dropped with chance p in a step</span><span><i class="c"></i>no expert</span></div>
+</div>"""
 _COMPONENT = st.components.v2.component(
     "mlae_lab_mask_grid",
-    html='<div class="mg"></div>',
+    html=_HTML,
     css=(_HERE / "mask_grid.css").read_text(),
     js=(_HERE / "mask_grid.js").read_text(),
 )
 
 
-def edited(plan: MaskPlan, rev: int, edit: object) -> MaskPlan | None:
+def edited(plan: MaskPlan, rev: int, edit: object, layers: Collection[str] = ()) -> MaskPlan | None:
     """The plan after an edit from the browser; None if the edit is stale, malformed or changes nothing.
 
-    What a browser sends is not trusted: it must be an edit of this `rev` and make a valid plan.
+    What a browser sends is not trusted: it must be an edit of this `rev` and make a valid plan. An undo may bring
+    back another number of columns and other rows, but only such as the plan has or `layers` names.
     """
     if not isinstance(edit, dict) or edit.get("rev") != rev:
         return None
     try:
-        new = replace(plan, keep=edit.get("keep"), drop_rate=edit.get("rate"))
+        new = replace(
+            plan, keep=edit.get("keep"), drop_rate=edit.get("rate"), targets=edit.get("targets", plan.targets)
+        )
     except (PlanError, TypeError):
         return None
-    same_shape = (new.rows, new.columns) == (plan.rows, plan.columns)
-    return new if same_shape and new != plan else None
+    return new if new != plan and set(new.targets) <= {*plan.targets, *layers} else None
 
 
-def mask_grid(plan: MaskPlan, rev: int, on_edit: Callable[[MaskPlan], None], key: str) -> None:
+def mask_grid(
+    plan: MaskPlan,
+    rev: int,
+    on_edit: Callable[[MaskPlan], None],
+    key: str,
+    family: str = "",
+    layers: Collection[str] = (),
+) -> None:
     """Draw the editor.
 
-    rev: rises whenever Python replaces the plan. on_edit: called with the new plan, before the
-    page runs again. key: unique on the page.
+    rev: rises whenever Python replaces the plan. on_edit: called with the new plan, before the page runs again.
+    key: unique on the page. family: what the rows belong to, such as a backbone; with another one the history of
+    undo begins anew. layers: names that rows of this family can have.
     """
 
     def committed() -> None:
         state = st.session_state.get(key)
-        new = edited(plan, rev, state.get("edit") if state is not None else None)
+        new = edited(plan, rev, state.get("edit") if state is not None else None, layers)
         if new is not None:
             on_edit(new)
 
@@ -57,7 +103,10 @@ def mask_grid(plan: MaskPlan, rev: int, on_edit: Callable[[MaskPlan], None], key
             "rev": rev,
             "keep": [[int(k) for k in row] for row in plan.keep],
             "rate": [list(row) for row in plan.drop_rate],
-            "labels": [str(i + 1) for i in range(plan.rows)],
+            "targets": list(plan.targets),
+            "labels": list(row_labels(plan.targets)),
+            "groups": [module_of(target) for target in plan.targets],
+            "family": family,
         },
         default={"edit": None},
         on_edit_change=committed,

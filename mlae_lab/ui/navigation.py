@@ -11,6 +11,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Design": {"task": ("Task", ":material/photo_library:"), "masks": ("Masks", ":material/grid_on:")},
     "Run": {
         "train": ("Train", ":material/play_circle:"),
+        "race": ("Race", ":material/flag:"),
         "runs": ("Runs", ":material/list:"),
         "doctor": ("Doctor", ":material/stethoscope:"),
     },

@@ -8,16 +8,28 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TypeVar
 
-from mlae_lab.core.events import Evaluation, Event, ExpertStats, Preparing, SimilarityStats, Started, TrainStep
+from mlae_lab.core.events import (
+    Evaluation,
+    Event,
+    ExpertStats,
+    Guesses,
+    Preparing,
+    SimilarityStats,
+    Started,
+    TrainStep,
+    Watched,
+)  # fmt: skip
+from mlae_lab.core.plan import Kind
 from mlae_lab.places import default_store
 from mlae_lab.runs import supervisor
 from mlae_lab.runs.liveness import derived
+from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
-from mlae_lab.ui.figures import Figure
 
 _LOOK_SECONDS = 1.0
 _SHARED_SECONDS = 0.25
@@ -48,8 +60,10 @@ class Tail:
         self.evaluations: list[Evaluation] = []
         self.experts: list[ExpertStats] = []
         self.similarity: list[SimilarityStats] = []
-        self._figures: dict[str, tuple[int, Figure]] = {}
-        self._lock = threading.Lock()
+        self.guesses: list[Guesses] = []
+        self.watched: Watched | None = None
+        self._made: dict[str, tuple[Hashable, float, object]] = {}
+        self._lock = threading.RLock()
 
     def update(self) -> None:
         """Read what is new."""
@@ -71,15 +85,20 @@ class Tail:
             self.experts.append(event)
         elif isinstance(event, SimilarityStats):
             self.similarity.append(event)
+        elif isinstance(event, Guesses):
+            self.guesses.append(event)
+        elif isinstance(event, Watched):
+            self.watched = event
 
-    def figure(self, name: str, revision: int, make: Callable[[], Figure]) -> Figure:
-        """The figure of that name, made once for each revision of its data and then shared by all viewers."""
+    def memo(self, name: str, revision: Hashable, make: Callable[[], T], seconds: float = 0.0) -> T:
+        """What `make` gives for a revision of the data, made once and then shared by all viewers. seconds: so long
+        the last one serves even if the data have gone on."""
         with self._lock:
-            known = self._figures.get(name)
-            if known is None or known[0] != revision:
-                known = (revision, make())
-                self._figures[name] = known
-            return known[1]
+            known, now = self._made.get(name), time.monotonic()
+            if known is None or (known[0] != revision and now - known[1] >= seconds):
+                known = (revision, now, make())
+                self._made[name] = known
+            return known[2]
 
     def seconds_left(self) -> float | None:
         """Time to the end at the pace so far, None before the first step."""
@@ -102,20 +121,20 @@ def tail(run_id: str) -> Tail:
         _tails[run_id] = found
         while len(_tails) > 64:
             _tails.popitem(last=False)
-    _shared(("tail", run_id), found.update)
+    shared(("tail", run_id), found.update)
     return found
 
 
 def run(run_id: str) -> Run:
     """One run, with its status checked against its process. Raises StoreError for an unknown run."""
     _check_processes()
-    return _shared(("run", run_id), lambda: derived(store(), store().run(run_id)))
+    return shared(("run", run_id), lambda: derived(store(), store().run(run_id)))
 
 
 def runs() -> list[Run]:
     """All runs, newest first, with their statuses checked."""
     _check_processes()
-    return _shared(("runs",), lambda: [derived(store(), run) for run in store().runs()])
+    return shared(("runs",), lambda: [derived(store(), run) for run in store().runs()])
 
 
 def look_again() -> None:
@@ -123,14 +142,54 @@ def look_again() -> None:
     _read.clear()
 
 
+@dataclass(frozen=True)
+class Reference:
+    """A finished run that stands beside another one."""
+
+    run: str
+    evaluations: tuple[Evaluation, ...]
+    similarity: tuple[SimilarityStats, ...]
+
+
+def references(run: Run) -> dict[str, Reference]:
+    """The newest finished runs with the same settings as this one but for the mask: "dense" for one with every expert
+    and no drop rate, "probe" for a linear probe. Each only where it is another run than this one."""
+    return shared(("references", run.id), lambda: _references(run), 5.0)
+
+
+def _references(run: Run) -> dict[str, Reference]:
+    found: dict[str, Reference] = {}
+    mine = run.config
+    for other in runs():
+        config = other.config
+        if other.status is not Status.FINISHED or other.id == run.id or config.backbone != mine.backbone:
+            continue
+        if replace(config, plan=mine.plan, method=mine.method) != mine:
+            continue
+        if config.method == "linear" and mine.method != "linear":
+            name = "probe"
+        elif (
+            config.method == mine.method == "mlae"
+            and config.plan.kind is Kind.DENSE
+            and config.plan.targets == mine.plan.targets
+        ):
+            name = "dense"
+        else:
+            continue
+        if name not in found:
+            its = tail(other.id)
+            found[name] = Reference(other.id, tuple(its.evaluations), tuple(its.similarity))
+    return found
+
+
 _read: dict[tuple, tuple[float, object]] = {}
 
 
-def _shared(key: tuple, make: Callable[[], T]) -> T:
+def shared(key: tuple, make: Callable[[], T], seconds: float = _SHARED_SECONDS) -> T:
     """What was read a moment ago for another viewer, else what is read now; twenty viewers cost about as much as one."""
     key, now = (*key, store().folder), time.monotonic()
     known = _read.get(key)
-    if known is not None and now - known[0] < _SHARED_SECONDS:
+    if known is not None and now - known[0] < seconds:
         return known[1]
     value = make()
     if len(_read) > 500:
@@ -143,14 +202,15 @@ _viewers: dict[str, float] = {}
 
 
 def refresh_seconds(session: str) -> float:
-    """How often the bench of a session should be drawn: every second for a few viewers, up to every four for a crowd,
-    so that twenty of them do not slow the run down that they watch (benchmarks/viewers.py)."""
+    """How often the bench of a session is drawn: every second for a few viewers, a little less often for a crowd, so
+    that twenty of them do not slow the run down that they watch (benchmarks/viewers.py). A step that was written is
+    on the screen within two seconds."""
     now = time.monotonic()
     _viewers[session] = now
     for other, at in list(_viewers.items()):
         if now - at > _VIEWER_SECONDS:
             _viewers.pop(other, None)
-    return float(min(4, max(1, -(-len(_viewers) // _FEW_VIEWERS))))
+    return 1.0 if len(_viewers) <= _FEW_VIEWERS else 1.5
 
 
 def _check_processes() -> None:

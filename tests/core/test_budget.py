@@ -5,10 +5,19 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from mlae_lab.core.budget import budget, expected_active, expert_parameters
-from mlae_lab.core.patterns import allocation, dense, pattern, scaled, uniform
+from mlae_lab.core import catalog
+from mlae_lab.core.budget import budget, expected_active, expert_parameters, step_cost
+from mlae_lab.core.edits import with_modules
+from mlae_lab.core.patterns import allocation, dense, lessons, pattern, scaled, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
+from mlae_lab.model.backbones import bundled_network
+from mlae_lab.model.inject import inject
+
+LAB = catalog.backbone("lab_vit_12x128")
 
 
 @pytest.mark.parametrize(
@@ -79,3 +88,69 @@ def test_a_plan_that_drops_nothing_is_never_empty_where_it_has_experts(plan: Mas
     assert found.any_empty_chance == 0
     assert found.empty_chance == tuple(float(kept == 0) for kept in plan.kept)
     assert found.expected_active == plan.experts
+
+
+# ---------------------------------------------------------------- against the built model
+
+BUILT = [
+    dense(),
+    pattern("incremental", "mixed"),
+    scaled(allocation((0,) * 7 + (3,) * 5), expert_rank=2),
+    lessons()[0].plan,
+    with_modules(pattern("hourglass"), LAB, LAB.modules),
+    with_modules(allocation((0,) * 11 + (2,)), LAB, ("mlp.fc2",)),
+    with_modules(allocation((0, 2) * 6), LAB, ("attn.proj", "mlp.fc1")),
+    allocation((0,) * 12, columns=8),
+]
+
+
+def built(plan: MaskPlan) -> nn.Module:
+    """The network with its experts; in double precision, where they are a branch of their own."""
+    model = bundled_network(10).double()
+    for block in model.blocks:
+        block.attn.fused_attn = False  # products that a counter can see
+    experts = inject(model, plan)
+    experts.draw()
+    return model
+
+
+@pytest.mark.parametrize("plan", BUILT, ids=range(len(BUILT)))
+def test_parameters_are_those_of_the_built_model(plan: MaskPlan) -> None:
+    trained = sum(p.numel() for p in built(plan).parameters() if p.requires_grad)
+    assert budget(plan, LAB.shapes(plan.targets)).parameters == trained
+
+
+@pytest.mark.parametrize("plan", BUILT, ids=range(len(BUILT)))
+def test_the_arithmetic_of_a_step_is_what_the_built_model_does(plan: MaskPlan) -> None:
+    """Counted in the blocks of the real network, forward and backward; 2 operations are one multiply-add."""
+    model = built(plan).train()
+    tokens = model.patch_embed(torch.zeros(2, 3, 48, 48).double())
+    tokens = torch.cat([tokens, tokens[:, :1]], 1).detach()
+    assert tokens.shape[1] == LAB.tokens
+    with FlopCounterMode(display=False) as counter:
+        out = model.blocks(tokens)
+        if out.requires_grad:
+            out.sum().backward()
+    cost = step_cost(plan, LAB)
+    assert cost is not None and cost.total == counter.get_total_flops() / 2 / (2 * LAB.tokens)
+
+
+def test_no_expert_costs_one_forward_pass_as_a_probe_does() -> None:
+    cost = step_cost(allocation((0,) * 12, columns=8), LAB)
+    assert cost is not None and (cost.total, cost.cached) == (cost.forward, cost.forward)
+
+
+def test_blocks_before_the_first_expert_are_cached() -> None:
+    for block in range(12):
+        cost = step_cost(allocation([0] * block + [1] * (12 - block)), LAB)
+        assert cost is not None and cost.cached * 12 == cost.forward * block
+
+
+def test_what_is_dropped_costs_the_same() -> None:
+    assert step_cost(uniform(0.9), LAB) == step_cost(dense(), LAB)
+
+
+@pytest.mark.parametrize("name", ["swin_base_patch4_window7_224.ms_in22k", "mixer_b16_224.goog_in21k", "convnext_base"])
+def test_other_networks_have_no_such_number(name: str) -> None:
+    backbone = catalog.backbone(name)
+    assert step_cost(allocation((1,) * len(backbone.default_targets)), backbone) is None

@@ -21,6 +21,8 @@ EVENTS: list[ev.Event] = [
     ev.Saved(epoch=3, step=39, bytes=123_456),
     ev.Preparing(3, 1000),
     ev.Resumed(epoch=2, step=26, seconds=3.5, source="abcd2345"),
+    ev.Watched(pictures=("iVBORw0KGgo=",), truth=("T-shirt/top",)),
+    ev.Guesses(epoch=3, step=39, guess=("Tröja", "7"), confidence=(0.5, 1.0)),
 ]
 
 
@@ -66,3 +68,31 @@ def test_mean_of_leaves_gaps_out(values: tuple, mean: float | None) -> None:
 
 def test_mean_of_keeps_not_a_number() -> None:
     assert math.isnan(ev.mean_of((1.0, NAN)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cells", [0, 1, 7, 8, 9, 96, 512 * 16])
+def test_a_mask_survives_packing(cells: int) -> None:
+    mask = [i % 3 == 0 or i == cells - 1 for i in range(cells)]
+    text = ev.packed(mask)
+    assert len(text) == 2 * math.ceil(cells / 8)
+    assert ev.unpacked(text, cells) == mask
+
+
+def test_a_row_of_eight_experts_is_one_byte_with_expert_1_in_bit_0() -> None:
+    assert ev.packed([True] + [False] * 7 + [False, True] + [False] * 6) == "0102"
+
+
+def test_a_mask_of_another_canvas_is_refused() -> None:
+    with pytest.raises(ValueError, match="a mask of 96 cells takes 12 bytes, this one has 1"):
+        ev.unpacked("ff", 96)
+
+
+def test_what_only_a_newer_lab_tells_is_passed_over() -> None:
+    told = json.loads(ev.to_json(EVENTS[1])) | {"temperature": 21.5}
+    assert ev.from_json("step", json.dumps(told)) == EVENTS[1]
+
+
+def test_a_step_of_an_older_lab_has_no_mask() -> None:
+    told = json.loads(ev.to_json(EVENTS[1]))
+    del told["mask"]
+    assert ev.from_json("step", json.dumps(told)) == EVENTS[1]

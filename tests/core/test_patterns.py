@@ -16,6 +16,7 @@ from mlae_lab.core.patterns import (
     STOCHASTIC_NAMES,
     allocation,
     dense,
+    lessons,
     paper_patterns,
     pattern,
     random_counts,
@@ -215,3 +216,23 @@ def test_scaled_changes_the_experts_and_not_the_mask() -> None:
     plan = scaled(uniform(0.5), expert_rank=4, coefficient_init=0.25, train_coefficients=False)
     assert plan.keep == uniform(0.5).keep and plan.drop_rate == uniform(0.5).drop_rate
     assert (plan.expert_rank, plan.coefficient_init, plan.train_coefficients) == (4, 0.25, False)
+
+
+def test_the_papers_masks_are_computed_once_and_cannot_be_changed() -> None:
+    assert paper_patterns(0.3) is paper_patterns(0.3) and isinstance(paper_patterns(), tuple)
+
+
+def test_five_lessons_of_our_own() -> None:
+    found = {lesson.name: lesson.plan for lesson in lessons()}
+    assert list(found) == ["single layer", "single expert", "checkerboard", "bottleneck", "p = 0.9"]
+    assert [plan.experts for plan in found.values()] == [8, 1, 48, 74, 96]
+    assert [plan.kind for plan in found.values()] == [Kind.FIXED] * 4 + [Kind.STOCHASTIC]
+    assert found["checkerboard"].kept == (4,) * 12 and found["checkerboard"].keep[0] != found["checkerboard"].keep[1]
+    assert all(lesson.teaches.endswith(".") and len(lesson.teaches) < 90 for lesson in lessons())
+    papers = {entry.plan.keep for entry in paper_patterns()}
+    assert all(plan.keep not in papers for name, plan in found.items() if name != "p = 0.9")
+
+
+def test_nearly_every_step_of_the_last_lesson_leaves_a_layer_empty() -> None:
+    plan = lessons()[-1].plan
+    assert budget(plan, VIT_B16.shapes(plan.targets)).any_empty_chance > 0.99

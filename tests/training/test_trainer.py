@@ -13,7 +13,17 @@ import torch.nn.functional as F
 from mlae_lab.core import catalog
 from mlae_lab.core.budget import budget
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, Event, ExpertStats, SimilarityStats, Started, TrainStep
+from mlae_lab.core.events import (
+    Evaluation,
+    Event,
+    ExpertStats,
+    Guesses,
+    SimilarityStats,
+    Started,
+    TrainStep,
+    Watched,
+    unpacked,
+)  # fmt: skip
 from mlae_lab.core.patterns import allocation, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.data.bundled import DataError, load_bundled
@@ -26,6 +36,7 @@ from mlae_lab.training.evaluation import Diverged, evaluate
 from mlae_lab.training.inputs import Inputs
 from mlae_lab.training.setup import Setup, choose_device, choose_precision, prepare
 from mlae_lab.training.trainer import fit
+from mlae_lab.training.watched import chosen
 
 RANDOM = "lab_vit_12x128.random"
 HOLES = MaskPlan(  # an empty row, holes, a rate for each cell, three modules, every depth
@@ -88,8 +99,9 @@ def test_one_seed_one_result(events: list[Event], capfd: pytest.CaptureFixture[s
 
 def test_the_order_of_events(events: list[Event]) -> None:
     assert isinstance(events[0], Started)
-    report = [ExpertStats, SimilarityStats, Evaluation]
-    assert [type(e) for e in events[1:]] == ([TrainStep] * 6 + report) * 2
+    assert isinstance(events[1], Watched)
+    report = [ExpertStats, SimilarityStats, Guesses, Evaluation]
+    assert [type(e) for e in events[2:]] == ([TrainStep] * 6 + report) * 2
     steps = of(events, TrainStep)
     assert [s.step for s in steps] == list(range(1, 13))
     assert [s.epoch for s in steps] == [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
@@ -97,6 +109,30 @@ def test_the_order_of_events(events: list[Event]) -> None:
     assert [e.epoch for e in of(events, ExpertStats)] == [e.epoch for e in of(events, SimilarityStats)] == [2, 4]
     seconds = [e.seconds for e in events[1:] if hasattr(e, "seconds")]
     assert seconds == sorted(seconds) and seconds[0] > 0
+
+
+def test_a_step_says_which_experts_it_drew(events: list[Event]) -> None:
+    setup = small(config(epochs=4, evaluations=2, seed=9))
+    plan = setup.config.plan
+    exists = [cell for row in plan.keep for cell in row]
+    for step in of(events, TrainStep):
+        factors = setup.experts.sampler.draw()
+        drawn = unpacked(step.mask, plan.rows * plan.columns)
+        assert drawn == (factors > 0).flatten().tolist()
+        assert sum(drawn) == step.drawn and not any(d and not e for d, e in zip(drawn, exists))
+
+
+def test_the_watched_pictures_are_answered_as_the_network_answers_them(events: list[Event]) -> None:
+    watched, told = of(events, Watched)[0], of(events, Guesses)
+    assert len(watched.pictures) == len(watched.truth) == 12 and len(set(watched.truth)) == 9
+    assert [(g.epoch, g.step) for g in told] == [(2, 6), (4, 12)]
+    setup = small(config(epochs=4, evaluations=2, seed=9))
+    [*fit(setup)]
+    places = chosen(setup.evaluation.part.labels.tolist())
+    with torch.no_grad():
+        best = setup.behind(setup.evaluation.take(torch.tensor(places))).float().softmax(1).max(1)
+    assert told[-1].guess == tuple(setup.classes[i] for i in best.indices)
+    assert told[-1].confidence == pytest.approx(best.values.tolist(), abs=1e-3)
 
 
 def test_what_is_said_at_the_start() -> None:
@@ -190,7 +226,7 @@ def test_measuring_changes_nothing() -> None:
     setup = small(config())
     before = state_bytes(setup.model)
     one, two = evaluate(setup), evaluate(setup)
-    assert one[:2] == two[:2]
+    assert (one.accuracy, one.loss) == (two.accuracy, two.loss)
     assert state_bytes(setup.model) == before
     assert not any(module._forward_pre_hooks for module in setup.model.modules())
 
@@ -342,21 +378,23 @@ def test_asked_to_stop_it_measures_what_is_there() -> None:
     asked = iter([False, False, False, False, True])
     events = [*fit(small(config(epochs=100, evaluations=1)), should_stop=lambda: next(asked))]
     assert [s.step for s in of(events, TrainStep)] == [1, 2, 3, 4, 5]
-    assert [type(e) for e in events[-3:]] == [ExpertStats, SimilarityStats, Evaluation]
+    assert [type(e) for e in events[-4:]] == [ExpertStats, SimilarityStats, Guesses, Evaluation]
     assert (events[-1].epoch, events[-1].step) == (2, 5)
     assert len(of(events, Evaluation)) == 1
 
 
 def test_a_time_limit_ends_it_the_same_way() -> None:
     events = [*fit(small(config(epochs=10_000, evaluations=1, max_seconds=1e-6)))]
-    assert [type(e) for e in events] == [Started, TrainStep, ExpertStats, SimilarityStats, Evaluation]
+    assert [type(e) for e in events] == [
+        Started, Watched, TrainStep, ExpertStats, SimilarityStats, Guesses, Evaluation,
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_divergence_names_the_loss_the_step_and_a_way_out(value: float) -> None:
     setup = small(config(learning_rate=0.004))
     running = fit(setup)
-    steps = [*islice(running, 1 + 3 + 3 + 1)]  # Started, an epoch, its report, one step more
+    steps = [*islice(running, 2 + 3 + 4 + 1)]  # Started and Watched, an epoch, its report, one step more
     assert isinstance(steps[-1], TrainStep) and steps[-1].step == 4
     with torch.no_grad():
         setup.head.bias[0] = value
@@ -377,7 +415,7 @@ def test_an_evaluation_that_is_not_finite_is_a_divergence(bias: list[float]) -> 
 def test_a_divergence_in_the_evaluation_names_its_step() -> None:
     setup = small(config())
     running = fit(setup)
-    steps = [*islice(running, 1 + 3)]
+    steps = [*islice(running, 2 + 3)]
     assert isinstance(steps[-1], TrainStep) and steps[-1].step == 3  # the last one before the evaluation
     with torch.no_grad():
         setup.head.bias[0] = float("nan")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlae_lab.core.patterns import pattern, uniform
+from mlae_lab.core.plan import block_targets
 from mlae_lab.ui.mask_grid import edited
 
 PLAN = uniform(0.5)
@@ -29,14 +30,28 @@ def test_a_stale_edit_is_dropped() -> None:
 
 def test_an_edit_that_changes_nothing_is_no_edit() -> None:
     assert edited(PLAN, 3, edit()) is None
+    assert edited(PLAN, 3, edit(targets=list(PLAN.targets))) is None
+
+
+def test_an_undo_may_bring_back_another_width_and_other_rows_of_the_backbone() -> None:
+    wide = edited(PLAN, 3, edit(keep=[[1] * 14] * 12, rate=[[0.1] * 14] * 12))
+    assert wide == uniform(0.1, experts=14)
+    both = block_targets(12) + block_targets(12, "mlp.fc1")
+    larger = edit(keep=[[1] * 8] * 24, rate=[[0.5] * 8] * 24, targets=list(both))
+    assert edited(PLAN, 3, larger) is None  # this canvas has no such rows
+    new = edited(PLAN, 3, larger, layers=both)
+    assert new is not None and new.targets == both
 
 
 @pytest.mark.parametrize(
     "bad",
     [
         None, "text", 7, {}, {"rev": 3}, edit(keep="11111111"), edit(keep=[[2] * 8] * 12), edit(rate=[[1.0] * 8] * 12),
-        edit(rate=[[float("nan")] * 8] * 12), edit(keep=[[1] * 9] * 12, rate=[[0.1] * 9] * 12), edit(keep=[[1] * 8] * 11),
-        edit(keep=[], rate=[]), edit(keep=None), edit(rate=[["0.5"] * 8] * 12),
+        edit(rate=[[float("nan")] * 8] * 12), edit(keep=[[1] * 9] * 12), edit(keep=[[1] * 8] * 11),
+        edit(keep=[[1] * 17] * 12, rate=[[0.1] * 17] * 12), edit(keep=[], rate=[]), edit(keep=None),
+        edit(rate=[["0.5"] * 8] * 12), edit(targets=None), edit(targets="blocks"), edit(targets=[["a"]] * 12),
+        edit(targets=["head"] * 12), edit(targets=[f"layers.{i}" for i in range(12)]),
+        edit(targets=list(PLAN.targets[:11])), edit(targets=[{}] * 12),
     ],
 )  # fmt: skip
 def test_what_a_browser_sends_is_not_trusted(bad: object) -> None:

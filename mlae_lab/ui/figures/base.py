@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-MAX_POINTS = 600
+MAX_POINTS = 400
 SEQUENTIAL = [[0.0, "@faint"], [0.5, "@middle"], [1.0, "@accent"]]
 DIVERGING = [[0.0, "@low"], [0.5, "@surface"], [1.0, "@high"]]
 _FONT = {"family": "Inter, sans-serif", "size": 13, "color": "@ink"}
@@ -23,6 +23,14 @@ class Figure:
     @property
     def data(self) -> list[dict]:
         return json.loads(self.spec)["data"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A level to compare with: a dashed line that is named at its end."""
+
+    label: str
+    value: float
 
 
 def figure(data: list[dict], title: str, alt: str, name: str, height: int = 300, **layout) -> Figure:

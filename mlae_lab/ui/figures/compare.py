@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
+from mlae_lab.core.difference import Change, plan_difference
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs.pairs import Difference, between, points
 from mlae_lab.ui.figures.base import Figure, axis, end_label, figure, thinned
@@ -189,32 +190,26 @@ def mask_difference_figure(plan_a: MaskPlan, plan_b: MaskPlan) -> Figure:
     Rows are layers, those of A first; a layer that one mask does not have counts as empty there. Each difference is
     a letter or an arrow in its cell, so that nothing hangs on the colour.
     """
-    targets = list(dict.fromkeys([*plan_a.targets, *plan_b.targets]))
-    columns = max(plan_a.columns, plan_b.columns)
+    found = plan_difference(plan_a, plan_b)
+    targets, columns = found.targets, found.columns
     names = [_layer(target, number, plan_a.targets == plan_b.targets) for number, target in enumerate(targets)]
-    cells = [(row, column) for row in range(len(targets)) for column in range(columns)]
-    of_a, of_b = _rates(plan_a), _rates(plan_b)
     z: list[list[float | None]] = [[None] * columns for _ in targets]
     signs = [[""] * columns for _ in targets]
     words = [[""] * columns for _ in targets]
-    counts = {"A": 0, "B": 0, "rate": 0, "same": 0}
     absent = []
-    for row, column in cells:
-        p, q = of_a.get((targets[row], column)), of_b.get((targets[row], column))
-        if p is None and q is None:
+    for cell in found.cells:
+        row, column, p, q = cell.row, cell.column, cell.a, cell.b
+        if cell.change is Change.NEITHER:
             absent.append((str(column + 1), names[row]))
-            continue
-        if q is None:
-            kind, z[row][column], signs[row][column], said = "A", 1, "A", f"only in A, p = {p:g}"
-        elif p is None:
-            kind, z[row][column], signs[row][column], said = "B", 3, "B", f"only in B, p = {q:g}"
-        elif p != q:
-            kind, z[row][column], signs[row][column] = "rate", 2, "↑" if q > p else "↓"
-            said = f"in both, p = {p:g} in A and {q:g} in B"
+        elif cell.change is Change.ONLY_A:
+            z[row][column], signs[row][column], words[row][column] = 1, "A", f"only in A, p = {p:g}"
+        elif cell.change is Change.ONLY_B:
+            z[row][column], signs[row][column], words[row][column] = 3, "B", f"only in B, p = {q:g}"
+        elif cell.change is Change.RATE:
+            z[row][column], signs[row][column] = 2, "↑" if q > p else "↓"
+            words[row][column] = f"in both, p = {p:g} in A and {q:g} in B"
         else:
-            kind, z[row][column], said = "same", 0, f"the same in both, p = {p:g}"
-        counts[kind] += 1
-        words[row][column] = said
+            z[row][column], words[row][column] = 0, f"the same in both, p = {p:g}"
     x = [str(column + 1) for column in range(columns)]
     data = [
         {
@@ -250,7 +245,7 @@ def mask_difference_figure(plan_a: MaskPlan, plan_b: MaskPlan) -> Figure:
             "marker": {"symbol": "line-ne-open", "size": 9, "color": "@quiet", "line": {"color": "@quiet", "width": 1}},
         },
     ]  # fmt: skip
-    title = _mask_title(counts)
+    title = found.words()
     rates = {} if plan_a.targets != plan_b.targets else dict(enumerate(zip(plan_a.row_rates(), plan_b.row_rates())))
     sides = [
         end_label(columns - 0.5, row, f"p {p:g} → {q:g}", "@quiet")
@@ -276,31 +271,6 @@ MASK_KEY = (
     "A, B: the cell is only there. ↑ ↓: in both, and B drops it more or less often. No letter: the same in both. "
     "Struck: in neither."
 )
-
-
-def _mask_title(counts: dict[str, int]) -> str:
-    parts = [
-        text
-        for text, count in (
-            (f"{counts['A']} only in A", counts["A"]),
-            (f"{counts['B']} only in B", counts["B"]),
-            (f"{counts['rate']} with another drop rate", counts["rate"]),
-        )
-        if count
-    ]
-    if not parts:
-        return f"All {counts['same']} experts are the same"
-    return f"Experts: {', '.join(parts)}, {counts['same']} the same"
-
-
-def _rates(plan: MaskPlan) -> dict[tuple[str, int], float]:
-    """The drop rate of every expert that exists, by layer and column."""
-    return {
-        (target, column): rate
-        for target, kept, rates in zip(plan.targets, plan.keep, plan.drop_rate)
-        for column, (k, rate) in enumerate(zip(kept, rates))
-        if k
-    }
 
 
 def _layer(target: str, number: int, alike: bool) -> str:

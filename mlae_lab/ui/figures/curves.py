@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlae_lab.core.events import Evaluation, SimilarityStats, TrainStep, mean_of
-from mlae_lab.ui.figures.base import Figure, axis, end_label, figure, smoothed, thinned
+from mlae_lab.ui.figures.base import Figure, Reference, axis, end_label, figure, smoothed, thinned
 
 
 def accuracy_figure(
-    steps: Sequence[TrainStep], evaluations: Sequence[Evaluation], epochs: int, split: str, pictures: int = 200
-) -> Figure:
-    """Accuracy over epochs: measured points on so many evaluation pictures, and the running training accuracy."""
+    steps: Sequence[TrainStep], evaluations: Sequence[Evaluation], epochs: int, split: str, pictures: int = 200,
+    references: Sequence[Reference] = (),
+) -> Figure:  # fmt: skip
+    """Accuracy over epochs: measured points on so many evaluation pictures, the running training accuracy, and lines
+    for what other runs or the paper reached."""
     per_epoch = max(1, max((s.step / s.epoch for s in steps), default=1))
     ran = thinned(list(zip([s.step / per_epoch for s in steps], smoothed([s.accuracy for s in steps]))))
     name = f"{pictures:,} {'validation' if split == 'val' else 'test'} pictures"
@@ -69,8 +71,9 @@ def accuracy_figure(
         "accuracy",
         xaxis=axis("epoch", range=[0, epochs * 1.06], fixedrange=False),
         yaxis=axis("top-1 accuracy in %", range=[0, 102]),
-        annotations=labels,
-        margin={"l": 52, "r": 44, "t": 44, "b": 44},
+        annotations=labels + _ends(references),
+        shapes=_lines(references),
+        margin={"l": 52, "r": 84 if references else 44, "t": 44, "b": 44},
     )
 
 
@@ -115,8 +118,23 @@ def paper_figure(rates: dict[float, float], probe: float, best: float) -> Figure
     )
 
 
-def loss_figure(steps: Sequence[TrainStep], evaluations: Sequence[Evaluation], epochs: int, split: str) -> Figure:
-    """Cross-entropy over epochs, of training batches and of the evaluation pictures."""
+def _lines(references: Sequence[Reference]) -> list[dict]:
+    line = {"color": "@quiet", "dash": "dash", "width": 1.2}
+    return [
+        {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": r.value, "y1": r.value, "line": line}
+        for r in references
+    ]
+
+
+def _ends(references: Sequence[Reference]) -> list[dict]:
+    return [end_label(1.0, r.value, r.label, "@quiet") | {"xref": "paper", "xshift": 4} for r in references]
+
+
+def loss_figure(
+    steps: Sequence[TrainStep], evaluations: Sequence[Evaluation], epochs: int, split: str,
+    references: Sequence[Reference] = (),
+) -> Figure:  # fmt: skip
+    """Cross-entropy over epochs, of training batches and of the evaluation pictures, with lines for other runs'."""
     per_epoch = max(1, max((s.step / s.epoch for s in steps), default=1))
     points = list(zip([s.step / per_epoch for s in steps], [s.loss for s in steps], smoothed([s.loss for s in steps])))
     ran = thinned(points)
@@ -153,7 +171,8 @@ def loss_figure(steps: Sequence[TrainStep], evaluations: Sequence[Evaluation], e
     title = f"Loss is {ran[-1][2]:.3f} in training" if ran else "Loss: training has not begun"
     if evaluations and ran:
         title += f", {evaluations[-1].loss:.3f} on {split}"
-    top = max([y for _, _, y in ran] + [e.loss for e in evaluations], default=1.0)
+    losses = [e.loss for e in evaluations] + [r.value for r in references]
+    top = max([y for _, _, y in ran] + losses, default=1.0)
     return figure(
         data,
         title,
@@ -162,12 +181,17 @@ def loss_figure(steps: Sequence[TrainStep], evaluations: Sequence[Evaluation], e
         height=220,
         xaxis=axis("epoch", range=[0, epochs * 1.06]),
         yaxis=axis("cross-entropy", range=[0, top * 1.1]),
-        margin={"l": 52, "r": 44, "t": 44, "b": 44},
+        shapes=_lines(references),
+        annotations=_ends(references),
+        margin={"l": 52, "r": 84 if references else 44, "t": 44, "b": 44},
     )
 
 
-def similarity_curve(history: Sequence[SimilarityStats]) -> Figure:
-    """Mean cosine between the experts of a layer over epochs, averaged over layers: absolute and signed."""
+def similarity_curve(history: Sequence[SimilarityStats], dense: Sequence[SimilarityStats] = ()) -> Figure:
+    """Mean cosine between the experts of a layer over epochs, averaged over layers: absolute and signed.
+
+    dense: the same of a run with every expert and no drop rate, drawn as a reference.
+    """
     pairs = [(s.epoch, mean_of(s.absolute), mean_of(s.signed)) for s in history]
     pairs = [p for p in pairs if p[1] is not None]
     data = [
@@ -183,6 +207,19 @@ def similarity_curve(history: Sequence[SimilarityStats]) -> Figure:
         }
         for i, label, colour, dash in ((1, "absolute", "@accent", "solid"), (2, "signed", "@quiet", "dot"))
     ]
+    beside = [(s.epoch, value) for s in dense if (value := mean_of(s.absolute)) is not None]
+    if beside:
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": "dense run, absolute",
+                "x": [epoch for epoch, _ in beside],
+                "y": [round(value, 5) for _, value in beside],
+                "line": {"color": "@quiet", "width": 1.2, "dash": "dash"},
+                "hovertemplate": "epoch %{x}: %{y:.3f} absolute in the dense run<extra></extra>",
+            }
+        )
     title = (
         f"Experts of a layer: mean |cosine| {pairs[-1][1]:.3f}" if pairs else "Similarity needs two experts in a layer"
     )
@@ -196,7 +233,10 @@ def similarity_curve(history: Sequence[SimilarityStats]) -> Figure:
     )
     if pairs and abs(pairs[-1][1] - pairs[-1][2]) < 0.03:
         ends[0]["yshift"], ends[1]["yshift"] = 8, -8
-    values = [v for p in pairs for v in p[1:]]
+    if beside:
+        title += f", in the dense run {beside[-1][1]:.3f}"
+        ends.append(end_label(*beside[-1], "dense", "@quiet", 12 if beside[-1][1] >= (pairs or beside)[-1][1] else -12))
+    values = [v for p in pairs for v in p[1:]] + [value for _, value in beside]
     low, high = min([0.0, *values]), max([0.1, *values])
     return figure(
         data,

@@ -1,0 +1,88 @@
+"""Browsers without a window, for the benchmarks: they speak Streamlit's protocol over real connections."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Seen:
+    """What came to one or more browsers. answers: seconds from asking to the end of the answer; bytes: of all messages
+    after the first drawing of the page."""
+
+    answers: list[float] = field(default_factory=list)
+    bytes: int = 0
+
+
+async def viewer(url: str, query: str, page: str, until: float, seen: Seen, click_every: float | None = None) -> None:
+    """One browser that looks at a page until a moment: it asks for the page's fragments again as often as the server
+    says. click_every: seconds after which it asks for the whole page instead, as a click does."""
+    from streamlit.proto.BackMsg_pb2 import BackMsg
+    from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+    from websockets.asyncio.client import connect
+
+    def ask(fragment: str = "") -> bytes:
+        message = BackMsg()
+        message.rerun_script.query_string = query
+        message.rerun_script.page_name = page
+        message.rerun_script.fragment_id = fragment
+        message.rerun_script.is_auto_rerun = bool(fragment)
+        return message.SerializeToString()
+
+    async with connect(url, subprotocols=["streamlit"], max_size=None) as server:
+        await server.send(ask())
+        asked, fragments, drawn = time.monotonic(), {}, False
+        while time.monotonic() < until:
+            wait = min([due for due, _ in fragments.values()], default=time.monotonic() + 0.5) - time.monotonic()
+            try:
+                raw = await asyncio.wait_for(server.recv(), max(0.005, min(wait, 0.5)))
+            except asyncio.TimeoutError:
+                raw = None
+            if raw is not None and drawn:
+                seen.bytes += len(raw)
+            if raw is not None and len(raw) < 10_000:  # what steers the browser is small
+                message = ForwardMsg.FromString(raw)
+                if message.HasField("auto_rerun"):
+                    every = message.auto_rerun.interval
+                    fragments[message.auto_rerun.fragment_id] = (time.monotonic() + every, every)
+                elif message.HasField("script_finished"):
+                    if drawn and asked is not None:
+                        seen.answers.append(time.monotonic() - asked)
+                    drawn, asked = True, None
+                    if click_every is not None:
+                        await asyncio.sleep(click_every)
+                        asked = time.monotonic()
+                        await server.send(ask())
+            for fragment, (due, every) in list(fragments.items()):
+                if click_every is None and time.monotonic() >= due:
+                    fragments[fragment] = (time.monotonic() + every, every)
+                    asked = time.monotonic()
+                    await server.send(ask(fragment))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(port: int) -> None:
+    """Return when a Streamlit server answers there."""
+    while True:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.2)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")

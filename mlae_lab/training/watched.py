@@ -1,0 +1,38 @@
+"""The few evaluation pictures that a run is watched by: which they are, and how they look."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+WATCHED = 12  # pictures
+LOOKED_AT = 2_000  # only among so many are they sought
+SIDE = 64  # pixels, at most
+
+
+def chosen(labels: Sequence[int], count: int = WATCHED) -> list[int]:
+    """Places of the pictures, rising: the first of each class while classes last, then the second of each, and so on.
+
+    Depends on the labels alone, so that every run on one split shows the same ones.
+    """
+    turns: dict[int, int] = {}
+    order = []
+    for place, label in enumerate(list(labels)[:LOOKED_AT]):
+        turns[label] = turns.get(label, -1) + 1
+        order.append((turns[label], place))
+    return sorted(place for _, place in sorted(order)[:count])
+
+
+def picture(pixels: np.ndarray) -> str:
+    """A stored picture, (height, width) or (height, width, 3) uint8, as base64 of a JPEG of at most 64 pixels, of a PNG if it is tiny."""
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    if max(image.size) > SIDE:
+        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    held = io.BytesIO()
+    tiny = max(image.size) <= 32
+    image.save(held, "PNG" if tiny else "JPEG", **({} if tiny else {"quality": 80}))
+    return base64.b64encode(held.getvalue()).decode()

@@ -1,0 +1,66 @@
+"""Components whose code travels once, not with every message.
+
+Streamlit sends a component's html, css and js anew with every refresh: 45 kB for the live bench. Here the browser gets
+three lines that import one file from the lab's own server, named by its content, which it keeps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import streamlit as st
+
+from mlae_lab.places import PACKAGE
+
+_HERE = Path(__file__).parent
+STATIC = PACKAGE / "static"
+_STUB = """
+const loaded = import(new URL("app/static/{name}", document.baseURI).href);
+export default function (given) {{
+  let close = null, closed = false;
+  loaded.then((module) => {{ if (!closed) close = module.default(given); }})
+    .catch((error) => {{ given.parentElement.textContent = "This picture needs {name}, which the lab's own server did not hand out: " + error.message; }});
+  return () => {{ closed = true; if (close) close(); }};
+}}
+"""
+
+
+def bundled(name: str, scripts: Sequence[str], html: str = "", css: str = "") -> Callable[..., object]:
+    """A component made of scripts of this folder, with its HTML and its rules for the page it stands on.
+
+    name: unique in the lab. html, css: names of files of this folder, "" for none. The last script exports the
+    component; the others are in front of it. If `static` cannot be written the code travels with every message.
+    """
+    code = "".join((_HERE / script).read_text() for script in scripts)
+    inside = (_HERE / html).read_text() if html else ""
+    rules = (_HERE / css).read_text() if css else ""
+    if rules:
+        code += (
+            f'const rules = document.createElement("style");\nrules.textContent = {json.dumps(rules)};\n'
+            "document.head.append(rules);\n"
+        )
+    try:
+        code = _STUB.format(name=_kept(name, code))
+    except OSError:
+        pass
+    # not isolated: Plotly writes its style sheet into the document, and so do these rules
+    return st.components.v2.component(f"mlae_lab_{name}", html=inside or None, js=code, isolate_styles=False)
+
+
+def _kept(name: str, code: str) -> str:
+    """The name of the file in `static` that holds the code; written once, and older ones removed."""
+    file = STATIC / f"part-{name}-{hashlib.sha256(code.encode()).hexdigest()[:12]}.js"
+    if not file.exists():
+        partial = file.with_suffix(f".{os.getpid()}.part")
+        partial.write_text(code)
+        os.replace(partial, file)
+        for old in STATIC.glob(f"part-{name}-*.js"):
+            if old != file:
+                with suppress(OSError):
+                    old.unlink()
+    return file.name

@@ -1,0 +1,74 @@
+"""One mask of a race: its accuracy over epochs beside the leader's, on the axes that all masks of the race share."""
+
+from __future__ import annotations
+
+from statistics import fmean
+
+from mlae_lab.runs.race import Curve, Lane, Race
+from mlae_lab.ui.figures.base import Figure, axis, end_label, figure, thinned
+
+_HEIGHT = 190
+
+
+def lane_figure(race: Race, number: int) -> Figure:
+    """Small multiple of one lane: a thin line for each seed, their mean strong, the leader's mean dashed.
+
+    race: as it stands; number: of the lane. The mean is over the epochs that all of the lane's measured seeds have.
+    """
+    lane = race.lanes[number]
+    leader = race.standings[0].lane if race.standings else number
+    low, high = _range(race)
+    data, labels = [], []
+    if leader != number:
+        ghost = thinned(_mean(race.lanes[leader]))
+        data.append(_line(f"the leader, {race.lanes[leader].name}", ghost, "@quiet", 1.5, "dash"))
+    several = len(lane.curves) > 1
+    for seed, curve in sorted(lane.curves.items()):
+        style = ("@quiet", 1.0) if several else ("@accent", 2.5)
+        data.append(_line(f"seed {seed}", thinned(curve), *style, marked=not several))
+    if several:
+        data.append(_line(f"mean of {len(lane.curves)} seeds", thinned(_mean(lane)), "@accent", 2.5, marked=True))
+    mean = _mean(lane)
+    if mean:
+        labels.append(end_label(mean[-1][0], mean[-1][1], f"{mean[-1][1]:.0f}", "@accent"))
+    said = f"{mean[-1][1]:.1f} % after epoch {mean[-1][0]}" if mean else "not measured yet"
+    return figure(
+        data,
+        "",
+        f"Line chart of the accuracy of {lane.name} over epochs: {said}."
+        + (f" Dashed: {race.lanes[leader].name}, which leads." if leader != number else ""),
+        f"race-{number + 1}",
+        height=_HEIGHT,
+        xaxis=axis("epoch", range=[0, race.epochs * 1.02], nticks=5),
+        yaxis=axis("accuracy in %", range=[low, high], nticks=4),
+        annotations=labels,
+        margin={"l": 46, "r": 30, "t": 8, "b": 38},
+    )
+
+
+def _line(name: str, points: Curve, colour: str, width: float, dash: str = "solid", marked: bool = False) -> dict:
+    return {
+        "type": "scatter",
+        "mode": "lines+markers" if marked or len(points) == 1 else "lines",
+        "name": name,
+        "x": [epoch for epoch, _ in points],
+        "y": [round(value, 2) for _, value in points],
+        "line": {"color": colour, "width": width, "dash": dash},
+        "marker": {"size": 5, "color": colour},
+        "hovertemplate": "epoch %{x}: %{y:.1f} %<extra>" + name + "</extra>",
+    }
+
+
+def _mean(lane: Lane) -> Curve:
+    """Over the seeds that have measured, at the epochs that all of them have."""
+    curves = [dict(curve) for curve in lane.curves.values()]
+    shared = set.intersection(*map(set, curves)) if curves else set()
+    return tuple((epoch, fmean(curve[epoch] for curve in curves)) for epoch in sorted(shared))
+
+
+def _range(race: Race) -> tuple[float, float]:
+    """One axis for all masks, with some air."""
+    values = [value for lane in race.lanes for curve in lane.curves.values() for _, value in curve]
+    low, high = min(values, default=0.0), max(values, default=100.0)
+    air = max(2.0, 0.1 * (high - low))
+    return max(-2.0, low - air), min(102.0, high + air)

@@ -1,0 +1,273 @@
+"""The library: masks that people of this store saved by name, and masks that come from a file, a link or a line."""
+
+from __future__ import annotations
+
+import re
+import time
+from functools import lru_cache
+from html import escape
+from urllib.parse import parse_qs, quote, urlsplit
+
+import streamlit as st
+
+from mlae_lab.core import catalog
+from mlae_lab.core.patterns import fitted
+from mlae_lab.core.plan import MaskPlan, PlanError
+from mlae_lab.runs import pairs
+from mlae_lab.runs.store import MOST_NAME, SavedPlan
+from mlae_lab.ui import draft, figures, page, reads, run_actions, visitor
+from mlae_lab.ui.cards import Card, cards
+from mlae_lab.ui.live_plot import live_plot
+from mlae_lab.ui.thumbnails import mask_image
+
+MOST_BYTES = 400_000  # of a plan file; the largest plan that there can be has 512 x 16 cells
+MOST_CARDS = 24
+_CONFIRM_SECONDS = 20.0
+_OPEN, _SAID, _ASKED, _FORM = "library_open", "library_said", "library_asked", "library_form"
+_CANVAS = "the mask on the canvas"
+
+_difference = lru_cache(maxsize=32)(figures.mask_difference_figure)
+
+
+def library() -> None:
+    """Draw the section: what is saved, the way in and the way out. Reads and replaces the plan of the draft."""
+    title, ways = st.columns([5, 6], vertical_alignment="bottom")
+    with title:
+        page.section("Saved masks")
+    with ways.container(horizontal=True, gap="small", horizontal_alignment="right"):
+        _save()
+        _take_in()
+        _file("Save as a file", draft.current().plan, "mask", "library_file")
+    if said := st.session_state.pop(_SAID, None):
+        st.info(said)
+    try:
+        saved = reads.store().plans()
+    except visitor.STORE_TROUBLE as error:
+        st.warning(plain(f"The library cannot be read right now ({error}). Try again in a moment."))
+        return
+    if not saved:
+        page.note(
+            "A mask that you save stands here, for everyone who uses this lab, with what it changes cell by cell."
+        )
+        return
+    found = _found(saved)
+    opened = next((entry for entry in saved if entry.id == st.session_state.get(_OPEN)), None)
+    items = [
+        Card(
+            id=entry.id,
+            title=entry.name,
+            line=f"{entry.plan.kind.value} · {visitor.name_of(entry.owner)}",
+            images=(mask_image(entry.plan),),
+            chosen=opened is not None and entry.id == opened.id,
+        )
+        for entry in found[:MOST_CARDS]
+    ]
+    if items:
+        picked = cards(items, key="library_cards", label="Saved masks", size="small")
+        if picked:
+            st.session_state[_OPEN] = None if opened is not None and picked == opened.id else picked
+            st.rerun()
+    if len(found) > MOST_CARDS:
+        page.note(f"The {MOST_CARDS} newest of {len(found)}: name one to find the others.")
+    if opened is not None:
+        _opened(opened, saved)
+
+
+def _found(saved: list[SavedPlan]) -> list[SavedPlan]:
+    """Those whose name holds what is looked for; a few need no search."""
+    if len(saved) <= MOST_CARDS:
+        return saved
+    wanted = st.text_input("Find a saved mask", key="library_find", max_chars=MOST_NAME).strip().lower()
+    found = [entry for entry in saved if wanted in entry.name.lower()]
+    if not found:
+        page.note("No saved mask has that in its name.")
+    return found
+
+
+# ---------------------------------------------------------------- in
+
+
+def _save() -> None:
+    """A name for the mask on the canvas."""
+    with st.popover("Save this mask"):
+        key = f"library_name_{st.session_state.get(_FORM, 0)}"
+        name = st.text_input("Its name", key=key, max_chars=MOST_NAME, placeholder="hourglass, heavier at the end")
+        if st.button("Save", key="library_save", type="primary"):
+            try:
+                entry = reads.store().save_plan(name, draft.current().plan, visitor.current(), visitor.PATIENCE)
+            except visitor.STORE_TROUBLE as error:
+                st.warning(plain(_sentence(error)))
+                return
+            st.session_state[_OPEN] = entry.id
+            st.session_state[_FORM] = st.session_state.get(_FORM, 0) + 1
+            st.rerun()
+
+
+def _take_in() -> None:
+    """A mask from elsewhere, put on the canvas. What cannot be read is one sentence; the field and the canvas stay."""
+    with st.popover("Take one in"):
+        text = st.text_input(
+            "A mask as one line, or a link", key="library_line", placeholder="m1_12x8_ff*12_.5*12", max_chars=20_000
+        )
+        if st.button("Put the line on the canvas", key="library_line_go"):
+            try:
+                plan = read_mask(text)
+            except PlanError as error:
+                st.warning(plain(_sentence(error)))
+            else:
+                put_on_canvas(plan)
+        given = st.file_uploader("Or a plan file", type=["json"], key="library_upload", max_upload_size=1)
+        if given is not None and st.button("Put the file on the canvas", key="library_upload_go"):
+            try:
+                plan = read_file(given.getvalue())
+            except PlanError as error:
+                st.warning(plain(_sentence(error)))
+            else:
+                put_on_canvas(plan)
+
+
+def read_mask(text: str) -> MaskPlan:
+    """A mask that somebody pasted: its line, a link that holds one (`?mask=`), or a plan file's text.
+
+    Raises PlanError, in one sentence, for anything else.
+    """
+    text = text.strip()
+    if text.startswith("{"):
+        return read_file(text.encode())
+    if "mask=" in text:
+        found = parse_qs(urlsplit(text).query).get("mask") or parse_qs(text).get("mask")
+        if not found:
+            raise PlanError("the link holds no mask: one ends in ?mask=m1_12x8_ff*12_.5*12")
+        text = found[0]
+    if not text:
+        raise PlanError("the field is empty: paste a mask such as m1_12x8_ff*12_.5*12, or a link with one")
+    return MaskPlan.from_code(text)
+
+
+def read_file(content: bytes) -> MaskPlan:
+    """A plan file's content, as `--mask PLAN.json` takes it. Raises PlanError, in one sentence, for anything else."""
+    if len(content) > MOST_BYTES:
+        raise PlanError(f"the file has {len(content):,} bytes: a plan file has at most {MOST_BYTES:,}")
+    try:
+        return MaskPlan.from_json(content.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise PlanError("the file is not text: a plan file is one JSON object in UTF-8") from None
+
+
+def put_on_canvas(plan: MaskPlan) -> None:
+    """Make it the draft's mask and draw the page anew; on layers that the backbone lacks it is stretched over its own."""
+    backbone = catalog.backbone(draft.current().backbone)
+    try:
+        draft.change(plan=plan)
+    except catalog.CatalogError:
+        draft.change(plan=fitted(plan, backbone.default_targets))
+        st.session_state[_SAID] = (
+            f"{backbone.title} does not have the layers of this mask: its {plan.rows} rows are stretched over "
+            f"{len(backbone.default_targets)} layers that it has."
+        )
+    draft.write_address("mask")
+    st.rerun()
+
+
+# ---------------------------------------------------------------- one mask
+
+
+def _opened(entry: SavedPlan, saved: list[SavedPlan]) -> None:
+    """A saved mask: what it is, what it changes, what can be done with it."""
+    plan = entry.plan
+    with st.container(key="pair_library"):
+        left, right = st.columns([4, 5], gap="large")
+    with left:
+        page.section(escape(entry.name))
+        when = time.strftime("%Y-%m-%d", time.localtime(entry.created))
+        page.note(
+            f"{plan.kind.value.capitalize()}, {plan.experts} experts in {plan.rows} layers. Saved by "
+            f"{escape(visitor.name_of(entry.owner))} on {when}."
+        )
+        with st.container(horizontal=True, gap="small"):
+            if st.button("Put it on the canvas", type="primary", key=f"library_use_{entry.id}"):
+                put_on_canvas(plan)
+            _file("File", plan, entry.name, f"library_file_{entry.id}")
+            _rename(entry)
+            delete = st.button("Delete", key=f"library_delete_{entry.id}")
+        if delete and _meant(entry, "Delete", always=True):
+            _delete(entry)
+        page.note("As one line, and as a link:")
+        st.code(plan.code, language=None, wrap_lines=True)
+        st.code(f"{_address()}?mask={quote(plan.code, safe='*,~')}", language=None, wrap_lines=True)
+    with right:
+        others = {_CANVAS: draft.current().plan} | {other.name: other.plan for other in saved if other.id != entry.id}
+        against = st.selectbox("Compared with", list(others), key=f"library_against_{entry.id}")
+        other = others.get(against, draft.current().plan)
+        live_plot(_difference(other, plan), key="library_difference")
+        page.note(f"A is {escape(against)}, B is {escape(entry.name)}. {figures.MASK_KEY}")
+        for text in pairs.beyond_the_cells(other, plan):
+            page.note(f"{text[:1].upper()}{text[1:]}.")
+
+
+def _rename(entry: SavedPlan) -> None:
+    with st.popover("Rename"):
+        name = st.text_input("Another name", entry.name, key=f"library_rename_{entry.id}", max_chars=MOST_NAME)
+        if st.button("Rename it", key=f"library_rename_go_{entry.id}") and _meant(entry, "Rename it"):
+            try:
+                reads.store().rename_plan(entry.id, name, visitor.PATIENCE)
+            except visitor.STORE_TROUBLE as error:
+                st.warning(plain(_sentence(error)))
+                return
+            st.rerun()
+
+
+def _meant(entry: SavedPlan, label: str, always: bool = False) -> bool:
+    """Whether a click is meant: at once for one's own, unless `always`; else the second within twenty seconds."""
+    mine = run_actions.is_mine(entry)
+    asked = st.session_state.get(_ASKED)
+    if (mine and not always) or (
+        asked and asked[:2] == (entry.id, label) and time.monotonic() - asked[2] < _CONFIRM_SECONDS
+    ):
+        st.session_state.pop(_ASKED, None)
+        return True
+    st.session_state[_ASKED] = (entry.id, label, time.monotonic())
+    whose = "" if mine else f"This mask is not yours but of {plain(visitor.name_of(entry.owner))}. "
+    st.warning(f"{whose}Press “{label}” once more if you mean it.")
+    return False
+
+
+def _delete(entry: SavedPlan) -> None:
+    try:
+        reads.store().delete_plan(entry.id, visitor.PATIENCE)
+    except visitor.STORE_TROUBLE as error:
+        st.warning(plain(_sentence(error)))
+        return
+    st.rerun()
+
+
+# ---------------------------------------------------------------- pieces
+
+
+def _file(label: str, plan: MaskPlan, name: str, key: str) -> None:
+    """The plan as the file that `--mask PLAN.json` reads."""
+    safe = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "mask"
+    st.download_button(
+        label,
+        plan.to_json(),
+        file_name=f"{safe}.json",
+        mime="application/json",
+        key=key,
+        on_click="ignore",
+        help="A JSON file; the command line takes it as --mask.",
+    )
+
+
+def _address() -> str:
+    """Where this page lies, as the browser knows it."""
+    return (st.context.url or "/masks").partition("?")[0]
+
+
+def _sentence(error: Exception) -> str:
+    text = str(error) or type(error).__name__
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def plain(text: str) -> str:
+    """A sentence with words of others in it, so that nothing in it is markdown."""
+    return re.sub(r"([\\`*_\[\]<>$~:#|])", r"\\\1", text)

@@ -1,0 +1,570 @@
+// The live bench: one run on one screen. Python sends one packed message per refresh; everything here is updated in
+// place. A run that is over can be played again: the same drawing code, told another moment.
+const benches = new WeakMap();
+const SVG = "http://www.w3.org/2000/svg";
+const QUANTITIES = {
+  beat: { name: "Heartbeat", note: "Fill: how much the expert adds to its layer, ‖λ b aᵀx‖ / ‖Wx + bias‖. Size: the norm of its gradient. Ring: drawn in this step." },
+  contribution: { name: "Contribution", note: "Mean over tokens of ‖λ b aᵀx‖ / ‖Wx + bias‖, all experts on.", best: "adds most" },
+  coefficient: { name: "λ", note: "Trained scale of the expert: blue below its start, orange above.", best: "moved farthest" },
+  share: { name: "Drawn", note: "Steps in which the expert took part / all steps.", best: "was drawn most often" },
+  gradient: { name: "Gradient", note: "Mean norm of the gradient of a and b in the steps that drew the expert.", best: "is pulled hardest" },
+};
+
+const reduced = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+const number = (v, digits = 3) => (v === null || v === undefined ? "–" : Number(v).toPrecision(digits).replace(/\.?0+(?=$|e)/, ""));
+
+function bits(hex, cells) {
+  const on = new Uint8Array(cells);
+  for (let i = 0; i < cells; i++) on[i] = (parseInt(hex.substr(2 * (i >> 3), 2), 16) >> (i & 7)) & 1;
+  return on;
+}
+
+function mix(from, to, share) {
+  const read = (hex) => [1, 3, 5].map((at) => parseInt(hex.substr(at, 2), 16));
+  const a = read(from), b = read(to);
+  return "#" + a.map((v, i) => Math.round(v + (b[i] - v) * Math.min(1, Math.max(0, share))).toString(16).padStart(2, "0")).join("");
+}
+
+function sequential(palette, share) {
+  return share < 0.5 ? mix(palette.faint, palette.middle, share * 2) : mix(palette.middle, palette.accent, share * 2 - 1);
+}
+
+function diverging(palette, value) {
+  return value < 0 ? mix(palette.surface, palette.low, -value) : mix(palette.surface, palette.high, value);
+}
+
+function node(name, attributes, text) {
+  const made = document.createElementNS(SVG, name);
+  for (const key in attributes) made.setAttribute(key, attributes[key]);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+// One of the bench's own pictures, with its title and the buttons that save it.
+class Picture {
+  constructor(box, name) {
+    this.box = box;
+    this.name = name;
+    this.title = box.querySelector(".lb-title");
+    this.svg = box.querySelector("svg");
+    const save = box.querySelector(".lb-save");
+    for (const kind of ["PNG", "SVG", "CSV"]) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = kind;
+      button.setAttribute("aria-label", `Save this picture as ${kind}`);
+      button.addEventListener("click", () => this.save(kind));
+      save.append(button);
+    }
+  }
+
+  size(width, height) {
+    if (this.width === width && this.height === height) return;
+    this.width = width;
+    this.height = height;
+    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.svg.style.maxWidth = width * 1.35 + "px";
+  }
+
+  say(title) {
+    if (this.title.textContent !== title) this.title.textContent = title;
+    this.svg.setAttribute("aria-label", title);
+  }
+
+  save(kind) {
+    if (kind === "CSV") return download(this.name + ".csv", this.rows().map((row) => row.join(",")).join("\n"), "text/csv");
+    const palette = paletteOf(this.box), copy = this.svg.cloneNode(true), top = 34;
+    const [width, height] = [this.width, this.height + top];
+    const picture = node("svg", { xmlns: SVG, width, height, viewBox: `0 ${-top} ${width} ${height}`, "font-family": "Inter, sans-serif", "font-size": 11 });
+    picture.append(node("rect", { x: 0, y: -top, width, height, fill: palette.surface }));
+    picture.append(node("text", { x: 4, y: -12, fill: palette.ink, "font-size": 14, "font-weight": 600 }, this.title.textContent));
+    picture.append(...copy.childNodes);
+    const text = new XMLSerializer().serializeToString(picture);
+    if (kind === "SVG") return download(this.name + ".svg", text, "image/svg+xml");
+    const image = new Image();
+    image.onload = () => {
+      const canvas = document.createElement("canvas");
+      canvas.width = width * 3;
+      canvas.height = height * 3;
+      canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+      canvas.toBlob((blob) => download(this.name + ".png", blob));
+    };
+    image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);
+  }
+}
+
+class Bench {
+  constructor(parent) {
+    this.parent = parent;
+    this.root = parent.querySelector(".lb");
+    const find = (name) => this.root.querySelector(name);
+    this.facts = find(".lb-facts");
+    this.bar = find("progress");
+    this.plots = Object.fromEntries(["accuracy", "loss", "alike"].map((name) => [name, new Plot(find(`.lb-${name} .plot`))]));
+    this.grid = new Picture(find(".lb-grid"), "experts");
+    this.tiles = new Picture(find(".lb-tiles"), "similarity-by-layer");
+    this.drift = new Picture(find(".lb-drift"), "coefficients");
+    this.grid.rows = () => this.gridRows();
+    this.tiles.rows = () => this.tileRows();
+    this.drift.rows = () => this.driftRows();
+    this.album = find(".lb-album");
+    this.chosen = "beat";
+    this.paused = false;
+    this.queue = [];
+    this.shownStep = 0;
+    this.buttons = {};
+    for (const key in QUANTITIES) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = QUANTITIES[key].name;
+      button.addEventListener("click", () => { this.chosen = key; this.choose(); });
+      find(".lb-choose").append(button);
+      this.buttons[key] = button;
+    }
+    this.hold = find(".lb-hold");
+    this.hold.addEventListener("click", () => this.pause());
+    this.slider = find(".lb-slider");
+    this.slider.addEventListener("input", () => { this.playing = false; this.seek(Number(this.slider.value)); this.dress(); });
+    this.speed = find(".lb-speed");
+    this.where = find(".lb-where");
+    this.choose();
+  }
+
+  // ---------------------------------------------------------------- new data
+
+  update(bytes) {
+    const text = typeof bytes === "string" ? bytes : new TextDecoder().decode(bytes);
+    const palette = paletteOf(this.root);
+    const key = text + palette.surface;
+    if (key === this.seen) return;
+    if (this.paused && this.data && this.data.live) {
+      this.late = bytes;
+      this.where.textContent = "Paused; the run goes on.";
+      return;
+    }
+    this.seen = key;
+    const before = this.data;
+    this.data = JSON.parse(text);
+    if (!before || before.run !== this.data.run || before.live !== this.data.live) this.open(before);
+    this.palette = palette;
+    this.dressColours();
+    this.words();
+    this.curves(palette);
+    if (this.data.live) this.follow();
+    else this.seek(this.position ?? this.data.steps);
+  }
+
+  open() {
+    const { live, steps, plan } = this.data;
+    this.cells = plan ? plan.rows * plan.columns : 0;
+    this.keep = plan ? bits(plan.keep, this.cells) : [];
+    this.queue = [];
+    this.shownStep = 0;
+    this.playing = false;
+    this.position = live ? null : steps;
+    this.root.classList.toggle("over", !live);
+    this.slider.max = steps;
+    this.slider.step = Math.max(1, Math.round(steps / 1000));
+    if (plan) { this.buildGrid(); this.buildTiles(); this.buildDrift(); }
+    this.root.classList.toggle("bare", !plan);
+    this.albumOf = null;
+    this.painted = null;
+    this.where.textContent = "";
+    this.dress();
+  }
+
+  dressColours() {
+    for (const name of ["accent", "quiet", "hairline", "drawn", "ink", "surface", "raised", "failure", "faint", "low", "high"]) this.root.style.setProperty("--lb-" + name, this.palette[name]);
+  }
+
+  words() {
+    const { facts, progress, notes } = this.data;
+    while (this.facts.children.length > facts.length) this.facts.lastChild.remove();
+    facts.forEach(([name, value], i) => {
+      let pair = this.facts.children[i];
+      if (!pair) {
+        pair = document.createElement("div");
+        pair.append(document.createElement("dt"), document.createElement("dd"));
+        this.facts.append(pair);
+      }
+      if (pair.firstChild.textContent !== name) pair.firstChild.textContent = name;
+      if (pair.lastChild.textContent !== value) pair.lastChild.textContent = value;
+    });
+    this.bar.value = progress;
+    this.bar.setAttribute("aria-valuetext", `${Math.round(100 * progress)} % of the steps`);
+    const said = this.root.querySelector(".lb-notes");
+    if (said.textContent !== notes.join(" ")) said.textContent = notes.join(" ");
+  }
+
+  curves(palette) {
+    for (const name in this.plots) {
+      const figure = this.data.figures[name];
+      this.root.querySelector(".lb-" + name).hidden = !figure;
+      if (figure) this.plots[name].draw(figure.figure, figure.key + palette.surface, palette, this.data.plotly, figure.name, figure.alt);
+    }
+  }
+
+  // ---------------------------------------------------------------- the live run
+
+  follow() {
+    const { masks, measured } = this.data;
+    if (!this.data.plan) { this.pictures(measured.length - 1); return; }
+    this.at = measured.length - 1;
+    const { first, stride, hex, pace } = masks;
+    const fresh = this.shownStep === 0;
+    hex.forEach((mask, i) => {
+      const step = first + i * stride;
+      if (step > this.shownStep) { this.queue.push([step, mask]); this.shownStep = step; }
+    });
+    // at the pace of the run, and never more than two seconds behind it
+    const most = fresh ? 2 : Math.max(2, Math.ceil(2 * pace));
+    if (this.queue.length > most) this.queue.splice(0, this.queue.length - most);
+    this.every = Math.max(90, Math.min(1000, 900 / Math.max(pace, 0.5)));
+    this.still(this.at);
+    if (!this.beating && this.queue.length) this.beat();
+  }
+
+  beat() {
+    clearTimeout(this.beating);
+    this.beating = null;
+    if (!this.root.isConnected || !this.data.live || this.paused) return;
+    if (reduced()) this.queue.splice(0, this.queue.length - 1);
+    const next = this.queue.shift();
+    if (next) this.rings(bits(next[1], this.cells), next[0]);
+    if (this.queue.length) this.beating = setTimeout(() => this.beat(), this.every);
+  }
+
+  pause() {
+    if (this.data.live) {
+      this.paused = !this.paused;
+      if (!this.paused) {
+        this.where.textContent = "";
+        if (this.late) { const late = this.late; this.late = null; this.update(late); }
+        this.beat();
+      }
+    } else {
+      this.playing = !this.playing;
+      if (this.playing && this.position >= this.data.steps) this.position = 0;
+      this.last = null;
+      if (this.playing) requestAnimationFrame((time) => this.tick(time));
+    }
+    this.dress();
+  }
+
+  dress() {
+    const live = this.data && this.data.live;
+    this.hold.textContent = live ? (this.paused ? "Go on" : "Pause") : this.playing ? "Pause" : "Play";
+    this.hold.setAttribute("aria-pressed", String(live ? this.paused : Boolean(this.playing)));
+  }
+
+  // ---------------------------------------------------------------- a run that is over, played again
+
+  tick(time) {
+    if (!this.playing || !this.root.isConnected || this.data.live) return;
+    if (this.last !== null) {
+      const perSecond = this.speed.value === "own" ? this.data.masks.pace : Number(this.speed.value) * (this.data.steps / this.data.epochs);
+      this.seek(Math.min(this.data.steps, this.position + ((time - this.last) / 1000) * perSecond), time);
+      if (this.position >= this.data.steps) { this.playing = false; this.dress(); }
+    }
+    this.last = time;
+    requestAnimationFrame((now) => this.tick(now));
+  }
+
+  // step: steps that lie behind this moment, may be a fraction while playing
+  seek(step, time) {
+    const { steps, epochs, measured, masks, plan } = this.data;
+    this.position = step;
+    const epoch = steps ? (step / steps) * epochs : 0;
+    let at = -1;
+    while (at + 1 < measured.length && measured[at + 1].step <= step + 1e-6) at++;
+    if (!this.playing || Math.abs(Number(this.slider.value) - step) >= Number(this.slider.step)) this.slider.value = step;
+    const told = at >= 0 ? `${measured[at].accuracy.toFixed(1)} % right` : "not measured yet";
+    this.where.textContent = `Epoch ${epoch.toFixed(epochs < 20 ? 1 : 0)} of ${epochs}, ${told}`;
+    this.slider.setAttribute("aria-valuetext", this.where.textContent);
+    if (plan) {
+      this.still(at);
+      const number = Math.min(masks.hex.length - 1, Math.floor((Math.max(1, step) - masks.first) / masks.stride));
+      const end = step >= steps;
+      if (masks.hex.length && number >= 0) this.rings(end ? null : bits(masks.hex[number], this.cells), masks.first + number * masks.stride);
+      else this.rings(null);
+    } else {
+      this.pictures(at);
+    }
+    if (time === undefined || !this.cursorAt || time - this.cursorAt > 120) { this.cursorAt = time; this.cursor(epoch); }
+  }
+
+  // a line in the curves at the moment that is shown; none at the end
+  cursor(epoch) {
+    if (!window.Plotly) return;
+    for (const name in this.plots) {
+      const { node: chart, figure } = this.plots[name];
+      if (!figure || !chart.layout) continue;
+      const fixed = figure.layout.shapes || [];
+      const line = { type: "line", xref: "x", yref: "paper", x0: epoch, x1: epoch, y0: 0, y1: 1, line: { color: this.palette.drawn, width: 1.5 } };
+      window.Plotly.relayout(chart, { shapes: epoch < this.data.epochs ? [...fixed, line] : fixed });
+    }
+  }
+
+  // ---------------------------------------------------------------- the grid of experts
+
+  buildGrid() {
+    const { rows, columns, labels } = this.data.plan;
+    const cell = rows > 24 ? 16 : rows > 14 ? 20 : 26, left = 62, top = 4;
+    const side = Math.min(cell, Math.floor(420 / columns));
+    this.grid.svg.replaceChildren();
+    this.grid.size(left + columns * (side + 3) + 4, top + rows * (side + 3) + 30);
+    this.shapes = [];
+    const quiet = { class: "lb-quiet", "font-size": 11 };
+    for (let r = 0; r < rows; r++) {
+      const y = top + r * (side + 3);
+      this.grid.svg.append(node("text", { ...quiet, x: left - 8, y: y + side / 2 + 4, "text-anchor": "end" }, labels[r]));
+      for (let c = 0; c < columns; c++) {
+        const x = left + c * (side + 3), exists = this.keep[r * columns + c];
+        const group = node("g", { transform: `translate(${x + side / 2} ${y + side / 2})` });
+        const half = side / 2 - 0.75;
+        const frame = node("rect", { x: -half, y: -half, width: 2 * half, height: 2 * half, rx: 4, fill: "none", class: "lb-line", "stroke-width": 1 });
+        group.append(frame);
+        let fill = null;
+        if (exists) {
+          fill = node("rect", { x: -half + 2, y: -half + 2, width: 2 * half - 4, height: 2 * half - 4, rx: 3 });
+          group.append(fill);
+        } else {
+          group.append(node("line", { x1: -half * 0.55, y1: half * 0.55, x2: half * 0.55, y2: -half * 0.55, class: "lb-absent" }));
+        }
+        const tip = node("title", {});
+        group.append(tip);
+        this.grid.svg.append(group);
+        this.shapes.push({ frame, fill, tip, half, exists });
+      }
+    }
+    const under = top + rows * (side + 3) + 12;
+    for (let c = 0; c < columns; c++) this.grid.svg.append(node("text", { ...quiet, x: left + c * (side + 3) + side / 2, y: under, "text-anchor": "middle" }, c + 1));
+    this.grid.svg.append(node("text", { ...quiet, x: left - 8, y: under, "text-anchor": "end" }, "expert"));
+  }
+
+  // what was measured, at the moment number `at` of the measurements (-1: before the first)
+  still(at, again = false) {
+    const now = at >= 0 ? this.data.measured[at] : null;
+    const key = `${this.palette.surface} ${now ? now.step : ""} ${this.data.dense ? this.data.dense.run : ""}`;
+    this.measuredShown = at;
+    if (key === this.painted && !again) return;
+    this.painted = key;
+    this.paintGrid(now);
+    this.paintTiles(now);
+    this.paintDrift(now);
+    this.pictures(at);
+  }
+
+  paintGrid(now) {
+    const { columns, start } = this.data.plan, palette = this.palette, chosen = this.chosen;
+    const key = chosen === "beat" ? "contribution" : chosen;
+    const top = key === "share" ? 1 : this.data.tops[key], pull = this.data.tops.gradient;
+    let reach = 0.01;
+    if (now) for (const value of now.coefficient) if (value !== null) reach = Math.max(reach, Math.abs(value - start));
+    let best = null;
+    this.shapes.forEach((shape, i) => {
+      const r = Math.floor(i / columns), c = i % columns, name = `layer ${this.data.plan.labels[r]}, expert ${c + 1}`;
+      if (!shape.exists) { shape.tip.textContent = name + ": masked for good"; return; }
+      const value = now ? now[key][i] : null;
+      let colour = palette.track, size = 1;
+      if (value !== null && value !== undefined) {
+        const goal = key === "coefficient" ? Math.abs(value - start) : value;
+        if (best === null || goal > best[0]) best = [goal, r, c, value];
+        colour = key === "coefficient" ? diverging(palette, (value - start) / reach) : sequential(palette, Math.sqrt(Math.max(0, value) / top));
+        if (chosen === "beat") size = 0.35 + 0.65 * Math.sqrt(Math.min(1, now.gradient[i] / pull));
+        shape.tip.textContent = `${name}: contribution ${number(now.contribution[i])}, λ ${number(now.coefficient[i], 4)}, drawn in ${Math.round(100 * now.share[i])} % of steps, gradient ${number(now.gradient[i])}`;
+      } else {
+        shape.tip.textContent = name + ": not measured yet";
+        if (chosen === "beat") size = 0.35;
+      }
+      const half = (shape.half - 2) * size;
+      for (const [attribute, v] of [["x", -half], ["y", -half], ["width", 2 * half], ["height", 2 * half], ["fill", colour]]) shape.fill.setAttribute(attribute, v);
+    });
+    const labels = this.data.plan.labels;
+    this.grid.say(!now ? "The experts wait for the first measurement"
+      : best === null ? "No expert exists"
+      : chosen === "share" && now.share.every((v) => v === null || v === 1) ? "Every expert took part in every step"
+      : `Layer ${labels[best[1]]}, expert ${best[2] + 1} ${QUANTITIES[key].best}` + (key === "coefficient" ? `: ${number(start)} → ${number(best[3], 4)}` : ""));
+    this.root.querySelector(".lb-formula").textContent = QUANTITIES[chosen].note + (now ? ` Epoch ${now.epoch}.` : "") + " A struck cell holds no expert.";
+  }
+
+  rings(on, step) {
+    const palette = this.palette;
+    let count = 0;
+    this.shapes.forEach((shape, i) => {
+      const drawn = Boolean(on && on[i] && shape.exists);
+      count += drawn;
+      shape.frame.style.stroke = drawn ? palette.drawn : shape.exists && !on ? palette.accent : palette.hairline;
+      shape.frame.setAttribute("stroke-width", drawn ? 2.2 : 1);
+      if (shape.fill) shape.fill.setAttribute("opacity", on && !drawn ? 0.45 : 1);
+    });
+    this.root.querySelector(".lb-step").textContent = on ? `Step ${step.toLocaleString("en")}: ${count} of ${this.data.plan.experts} experts at work` : "";
+  }
+
+  choose() {
+    for (const key in this.buttons) this.buttons[key].setAttribute("aria-pressed", String(key === this.chosen));
+    if (this.data && this.data.plan) this.still(this.measuredShown ?? -1, true);
+  }
+
+  gridRows() {
+    const { columns, labels } = this.data.plan, now = this.data.measured[this.measuredShown];
+    const rows = [["layer", "expert", "exists", "contribution", "coefficient", "share_drawn", "gradient"]];
+    this.shapes.forEach((shape, i) => rows.push([labels[Math.floor(i / columns)], (i % columns) + 1, Number(shape.exists),
+      ...["contribution", "coefficient", "share", "gradient"].map((key) => (now && now[key][i] !== null ? now[key][i] : ""))]));
+    return rows;
+  }
+
+  // ---------------------------------------------------------------- similarity
+
+  buildTiles() {
+    const { rows, kept, labels } = this.data.plan;
+    const most = Math.max(2, ...kept), across = rows > 12 ? 6 : 4, tile = rows > 12 ? 74 : 104, gap = 12, head = 16;
+    this.tiles.svg.replaceChildren();
+    this.tiles.size(across * (tile + gap) - gap, Math.ceil(rows / across) * (tile + gap + head));
+    this.pairs = [];
+    this.heads = [];
+    for (let r = 0; r < rows; r++) {
+      const x0 = (r % across) * (tile + gap), y0 = Math.floor(r / across) * (tile + gap + head) + head, side = tile / most;
+      const label = node("text", { x: x0, y: y0 - 5, class: "lb-quiet", "font-size": 11 }, labels[r]);
+      this.tiles.svg.append(label, node("rect", { x: x0 + 0.5, y: y0 + 0.5, width: tile - 1, height: tile - 1, rx: 3, fill: "none", class: "lb-line" }));
+      this.heads.push(label);
+      for (let i = 0; i < kept[r]; i++) for (let j = 0; j < i; j++) {
+        const twice = [[i, j], [j, i]].map(([a, b]) => {
+          const one = node("rect", { x: x0 + b * side + 0.5, y: y0 + a * side + 0.5, width: side - 1, height: side - 1, rx: 1, fill: "none" });
+          const tip = node("title", {});
+          one.append(tip);
+          this.tiles.svg.append(one);
+          return [one, tip];
+        });
+        this.pairs.push({ r, i, j, twice });
+      }
+    }
+  }
+
+  paintTiles(now) {
+    const { labels, kept } = this.data.plan, dense = this.data.dense;
+    this.pairs.forEach((pair, k) => {
+      const value = now && now.alike ? now.alike[k] : null;
+      for (const [one, tip] of pair.twice) {
+        one.setAttribute("fill", value === null || value === undefined ? "none" : diverging(this.palette, value));
+        tip.textContent = `layer ${labels[pair.r]}, experts ${pair.i + 1} and ${pair.j + 1}: ${number(value)}`;
+      }
+    });
+    let top = null;
+    this.heads.forEach((label, r) => {
+      const mean = now ? now.absolute[r] : null, other = dense ? dense.absolute[r] : null;
+      if (mean !== null && (top === null || mean > top[0])) top = [mean, r];
+      label.textContent = labels[r] + (kept[r] === 0 ? " · no expert" : mean === null ? "" : ` · ${mean.toFixed(2)}`) + (mean !== null && other !== null && other !== undefined ? ` / ${other.toFixed(2)}` : "");
+    });
+    this.root.querySelector(".lb-beside").hidden = !dense;
+    this.tiles.say(top ? `Most alike in layer ${labels[top[1]]}: mean |cosine| ${top[0].toFixed(2)}` : now ? "No layer has two experts" : "How alike experts are comes with the first measurement");
+  }
+
+  tileRows() {
+    const now = this.data.measured[this.measuredShown];
+    return [["layer", "expert", "other", "cosine"], ...this.pairs.map((pair, k) => [this.data.plan.labels[pair.r], pair.i + 1, pair.j + 1, now && now.alike ? now.alike[k] : ""])];
+  }
+
+  // ---------------------------------------------------------------- λ
+
+  buildDrift() {
+    const { rows, columns, labels } = this.data.plan;
+    const pitch = rows > 24 ? 11 : 17, left = 62, width = 430;
+    this.drift.svg.replaceChildren();
+    this.drift.size(width, rows * pitch + 34);
+    this.centre = left + (width - left) / 2;
+    this.room = (width - left) / 2 - 26;
+    const bottom = rows * pitch + 6;
+    this.drift.svg.append(node("line", { x1: this.centre, x2: this.centre, y1: 2, y2: bottom, class: "lb-line" }));
+    for (let r = 0; r < rows; r++) this.drift.svg.append(node("text", { x: left - 8, y: r * pitch + 13, class: "lb-quiet", "font-size": 11, "text-anchor": "end" }, labels[r]));
+    this.ticks = [-1, 0, 1].map((at) => {
+      const text = node("text", { x: this.centre + at * this.room, y: bottom + 14, class: "lb-quiet", "font-size": 11, "text-anchor": "middle" });
+      this.drift.svg.append(text);
+      return [at, text];
+    });
+    this.dots = [];
+    for (let i = 0; i < rows * columns; i++) {
+      if (!this.keep[i]) { this.dots.push(null); continue; }
+      const y = Math.floor(i / columns) * pitch + 9;
+      const trail = node("line", { x1: this.centre, x2: this.centre, y1: y, y2: y, class: "lb-trail" });
+      const dot = node("circle", { cx: this.centre, cy: y, r: 3.4, class: "lb-dot" });
+      this.drift.svg.append(trail, dot);
+      this.dots.push([dot, trail]);
+    }
+  }
+
+  paintDrift(now) {
+    const { start, trains, labels, columns } = this.data.plan;
+    const reach = this.data.tops.drift || 0.01;
+    let best = null;
+    this.dots.forEach((dot, i) => {
+      if (!dot) return;
+      const value = now ? now.coefficient[i] : start, x = this.centre + ((value - start) / reach) * this.room;
+      dot[0].setAttribute("cx", x);
+      dot[1].setAttribute("x2", x);
+      if (best === null || Math.abs(value - start) > Math.abs(best[0] - start)) best = [value, i];
+    });
+    for (const [at, text] of this.ticks) text.textContent = number(start + at * reach, 4);
+    this.drift.say(!trains ? `λ is not trained: every expert stays at ${number(start)}`
+      : !now || best === null ? `λ of every expert starts at ${number(start)}`
+      : `λ moved farthest in layer ${labels[Math.floor(best[1] / columns)]}, expert ${(best[1] % columns) + 1}: ${number(start)} → ${number(best[0], 4)}`);
+  }
+
+  driftRows() {
+    const { columns, labels, start } = this.data.plan, now = this.data.measured[this.measuredShown], rows = [["layer", "expert", "start", "coefficient"]];
+    this.dots.forEach((dot, i) => { if (dot) rows.push([labels[Math.floor(i / columns)], (i % columns) + 1, start, now ? now.coefficient[i] : start]); });
+    return rows;
+  }
+
+  // ---------------------------------------------------------------- the pictures
+
+  pictures(at) {
+    const { truth, measured, run } = this.data;
+    const holder = document.querySelector(`.lb-pictures[data-run="${run}"]`);
+    const list = this.album.querySelector("ol");
+    this.album.hidden = !truth.length || !holder;
+    if (this.album.hidden) return;
+    if (this.albumOf !== run) {
+      this.albumOf = run;
+      list.replaceChildren();
+      holder.querySelectorAll("img").forEach((image, i) => {
+        const one = document.createElement("li"), picture = document.createElement("img"), said = document.createElement("b"), note = document.createElement("span");
+        picture.src = image.src;
+        picture.alt = truth[i];
+        one.append(picture, said, note);
+        list.append(one);
+      });
+    }
+    const now = at >= 0 && measured[at].guess ? measured[at] : null, before = at > 0 && measured[at - 1].guess ? measured[at - 1] : null;
+    let right = 0, flips = 0;
+    [...list.children].forEach((one, i) => {
+      const guess = now ? now.guess[i] : null, is = guess === truth[i];
+      const flip = Boolean(now && before && before.guess[i] !== guess);
+      right += is && guess !== null;
+      flips += flip;
+      one.className = guess === null ? "" : (is ? "right" : "wrong") + (flip ? " flip" : "");
+      one.children[1].textContent = guess === null ? "–" : (is ? "✓ " : "✗ ") + guess;
+      one.children[2].textContent = guess === null ? "" : `${Math.round(100 * now.confidence[i])} %` + (is ? "" : `, is ${truth[i]}`) + (flip ? `; was ${before.guess[i]}` : "");
+      one.title = guess === null ? truth[i] : `${truth[i]}: the network says ${guess} with ${Math.round(100 * now.confidence[i])} %` + (flip ? `, before it said ${before.guess[i]}` : "");
+    });
+    this.album.querySelector(".lb-title").textContent = now
+      ? `${right} of these ${truth.length} pictures are right after epoch ${now.epoch}` + (before ? `; ${flips || "no"} answer${flips === 1 ? "" : "s"} changed since epoch ${before.epoch}` : "")
+      : `These ${truth.length} pictures are asked at every measurement`;
+  }
+
+  close() {
+    clearTimeout(this.beating);
+    this.playing = false;
+    for (const name in this.plots) this.plots[name].purge();
+  }
+}
+
+export default function ({ data, parentElement }) {
+  let bench = benches.get(parentElement);
+  if (!bench) {
+    bench = new Bench(parentElement);
+    benches.set(parentElement, bench);
+  }
+  bench.update(data);
+  return () => { bench.close(); benches.delete(parentElement); };
+}

@@ -1,0 +1,210 @@
+"""What the live bench tells the browser: one packed message per refresh, made once for all viewers of a run.
+
+The message has the words, the curves and what was measured; `live_bench.js` draws it in place. A live run sends its last
+two measurements and the masks of its last steps; a run that is over sends its whole history, which the browser plays.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from html import escape
+
+import streamlit as st
+
+from mlae_lab.core import paper
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import Evaluation, ExpertStats, Guesses, SimilarityStats, TrainStep, Watched, packed
+from mlae_lab.core.plan import MaskPlan
+from mlae_lab.runs import devices
+from mlae_lab.runs.store import Run
+from mlae_lab.ui import figures, reads
+from mlae_lab.ui.bundle import bundled
+from mlae_lab.ui.figures import Figure, Reference
+from mlae_lab.ui.live_plot import plotly_url
+
+BUILD_SECONDS = 0.5  # a message serves all viewers for so long
+MASKS_SENT = 40  # of a live run: the last ones
+MASKS_KEPT = 2_000  # of a run that is over: every so manieth, if it took more steps
+MEASURED_KEPT = 40  # measurements of a run that is over, evenly chosen
+_COMPONENT = bundled("live_bench", ("palette.js", "plotting.js", "live_bench.js"), "live_bench.html", "live_bench.css")
+
+
+def live_bench(run: Run, tail: reads.Tail, facts: Sequence[tuple[str, str]], key: str) -> None:
+    """Draw the bench, or update the one that stands under this key.
+
+    facts: name and value of each number above it, the second one large. key: unique on the page.
+    """
+    _COMPONENT(key=key, data=message(run, tail, facts), height="content")
+
+
+def pictures(run: Run, watched: Watched | None) -> None:
+    """The watched pictures, hidden: they travel once, and the bench takes them from here."""
+    images = "".join(f'<img src="{_address(text)}" alt="">' for text in (watched.pictures if watched else ()))
+    st.html(f'<div class="lb-pictures" data-run="{run.id}" hidden>{images}</div>')
+
+
+def _address(base64: str) -> str:
+    return f"data:image/{'png' if base64.startswith('iVBOR') else 'jpeg'};base64,{escape(base64)}"
+
+
+def message(run: Run, tail: reads.Tail, facts: Sequence[tuple[str, str]]) -> bytes:
+    """The whole bench as JSON, one for each state of a run; at most BUILD_SECONDS old while it lives."""
+    live = not run.status.is_over
+    revision = (live, run.status.value, len(tail.steps), len(tail.evaluations), *reads.references(run))
+    return tail.memo("message", revision, lambda: _packed(run, tail, facts, live), BUILD_SECONDS if live else 0.0)
+
+
+def _packed(run: Run, tail: reads.Tail, facts: Sequence[tuple[str, str]], live: bool) -> bytes:
+    config = run.config
+    steps = tail.steps[-1].step if tail.steps else 0
+    total = tail.started.steps if tail.started else 0
+    progress = steps / total if total else 0.0
+    if not tail.started and tail.preparing and tail.preparing.total:
+        progress = tail.preparing.done / tail.preparing.total
+    references = reads.references(run)
+    dense = references.get("dense")
+    curves = _curves(tail, config, references)
+    data = {
+        "run": run.id,
+        "live": live,
+        "facts": facts,
+        "progress": round(progress, 4),
+        "notes": list(tail.started.notes) if tail.started else [],
+        "steps": steps,
+        "epochs": max(1, tail.steps[-1].epoch) if tail.steps else config.epochs,
+        "plan": _plan(config.plan) if config.method == "mlae" else None,
+        "masks": _masks(tail.steps, live),
+        "measured": tail.memo("measured", (live, len(tail.evaluations)), lambda: _measured(tail, live)),
+        "tops": tail.memo("tops", len(tail.experts), lambda: _tops(tail.experts, config.plan.coefficient_init)),
+        "truth": tail.watched.truth if tail.watched else [],
+        "dense": {"run": dense.run, "absolute": dense.similarity[-1].absolute} if dense and dense.similarity else None,
+        "plotly": plotly_url(),
+    }
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+    drawn = ",".join(f'"{name}":{_figure(figure)}' for name, figure in curves.items())
+    return f'{text[:-1]},"figures":{{{drawn}}}}}'.encode()
+
+
+def _figure(figure: Figure | None) -> str:
+    if figure is None:
+        return "null"
+    about = json.dumps({"key": f"{hash(figure.spec):x}", "name": figure.name, "alt": figure.alt}, ensure_ascii=False)
+    return f'{about[:-1]},"figure":{figure.spec}}}'
+
+
+def _curves(tail: reads.Tail, config: RunConfig, references: dict[str, reads.Reference]) -> dict[str, Figure | None]:
+    if not tail.steps:
+        return {"accuracy": None, "loss": None, "alike": None}
+    probe, dense = references.get("probe"), references.get("dense")
+    lines, losses = [], []
+    if (reported := beside(config)) is not None:
+        lines.append(Reference(f"paper {reported.value:g}", reported.value))
+    if probe and probe.evaluations:
+        lines.append(Reference(f"probe {probe.evaluations[-1].accuracy:.1f}", probe.evaluations[-1].accuracy))
+        losses.append(Reference("probe", probe.evaluations[-1].loss))
+    pictures = tail.started.evaluation_pictures if tail.started else 0
+    revision = (len(tail.steps), len(tail.evaluations), *references)
+    epochs, split = config.epochs, config.protocol
+    return {
+        "accuracy": figures.accuracy_figure(tail.steps, tail.evaluations, epochs, split, pictures, lines),
+        "loss": figures.loss_figure(tail.steps, tail.evaluations, epochs, split, losses),
+        "alike": tail.memo(
+            "alike", revision[1:], lambda: figures.similarity_curve(tail.similarity, dense.similarity if dense else ())
+        )
+        if config.method == "mlae" and tail.similarity
+        else None,
+    }
+
+
+def _plan(plan: MaskPlan) -> dict:
+    return {
+        "rows": plan.rows,
+        "columns": plan.columns,
+        "keep": packed(cell for row in plan.keep for cell in row),
+        "kept": plan.kept,
+        "experts": plan.experts,
+        "labels": plan.row_labels,
+        "start": plan.coefficient_init,
+        "trains": plan.train_coefficients,
+    }
+
+
+def _masks(steps: Sequence[TrainStep], live: bool) -> dict:
+    """Masks of a row of steps: of number first, first + stride, ... pace: steps per second."""
+    stride = 1 if live else max(1, -(-len(steps) // MASKS_KEPT))
+    shown = steps[-MASKS_SENT:] if live else steps[::stride]
+    told = [step for step in shown if step.mask]
+    pace = 1.0
+    if len(steps) > 1:
+        recent = steps[-MASKS_SENT:] if live else steps
+        pace = (len(recent) - 1) / max(1e-3, recent[-1].seconds - recent[0].seconds)
+    return {
+        "first": told[0].step if told else 1,
+        "stride": stride,
+        "hex": [step.mask for step in told],
+        "pace": round(pace, 3),
+    }
+
+
+def _measured(tail: reads.Tail, live: bool) -> list[dict]:
+    """Each measurement with all that belongs to it; cosines as the lower triangles of the layers' matrices."""
+    guesses: dict[int, Guesses] = {found.step: found for found in tail.guesses}
+    places = range(len(tail.evaluations))
+    if live:
+        places = places[-2:]
+    elif len(places) > MEASURED_KEPT:
+        last = len(places) - 1
+        places = sorted({round(i * last / (MEASURED_KEPT - 1)) for i in range(MEASURED_KEPT)})
+    return [_one(tail, at, guesses.get(tail.evaluations[at].step)) for at in places]
+
+
+def _one(tail: reads.Tail, at: int, guesses: Guesses | None) -> dict:
+    evaluation: Evaluation = tail.evaluations[at]
+    found: dict = {"epoch": evaluation.epoch, "step": evaluation.step, "accuracy": evaluation.accuracy}
+    if at < len(tail.experts):
+        stats: ExpertStats = tail.experts[at]
+        for name, canvas in (("contribution", stats.contribution), ("coefficient", stats.coefficient),
+                             ("share", stats.share_drawn), ("gradient", stats.gradient)):  # fmt: skip
+            found[name] = [value if value is None else float(f"{value:.4g}") for row in canvas for value in row]
+    if at < len(tail.similarity):
+        alike: SimilarityStats = tail.similarity[at]
+        found["absolute"] = alike.absolute
+        found["alike"] = [round(row[j], 3) for m in alike.matrices for i, row in enumerate(m) for j in range(i)]
+    if guesses:
+        found["guess"], found["confidence"] = guesses.guess, guesses.confidence
+    return found
+
+
+def _tops(experts: Sequence[ExpertStats], start: float) -> dict[str, float]:
+    """The ends of the colour scales, over all measurements, so that a colour means one thing throughout a run."""
+
+    def most(name: str) -> float:
+        return max((v for s in experts for row in getattr(s, name) for v in row if v is not None), default=0.0) or 1.0
+
+    drift = max((abs(v - start) for s in experts for row in s.coefficient for v in row if v is not None), default=0.0)
+    return {
+        "contribution": most("contribution"),
+        "coefficient": 1.0,
+        "gradient": most("gradient"),
+        "share": 1.0,
+        "drift": drift,
+    }
+
+
+def load_text(run: Run) -> str | None:
+    """How busy the run's device is, None where nobody can say."""
+    return reads.shared(("load", run.slot), lambda: devices.load(run.slot or "cpu"), 2.0)
+
+
+def beside(config: RunConfig) -> paper.Cell | None:
+    """The paper's number that a run's last epoch may stand beside: same data, weights, protocol and preprocessing."""
+    badge = config.badge
+    same = (
+        config.protocol == "test"
+        and config.method == "mlae"
+        and badge.data in ("VTAB-1k", "FGVC")
+        and badge.weights == "vit_base_patch16_224.orig_in21k"
+        and badge.preprocessing.endswith("mean = std = 0.5")
+    )
+    return paper.MLAE_ACCURACY.get(config.task) if same else None

@@ -1,0 +1,30 @@
+"""Patterns to choose from, small enough to stand above the canvas they go onto."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import streamlit as st
+
+from mlae_lab.ui.cards import Card
+
+_HERE = Path(__file__).parent
+_COMPONENT = st.components.v2.component(
+    "mlae_lab_pattern_strip",
+    html='<div class="strip"></div>',
+    css=(_HERE / "pattern_strip.css").read_text(),
+    js=(_HERE / "pattern_strip.js").read_text(),
+)
+
+
+def pattern_strip(items: Sequence[Card], key: str) -> str | None:
+    """Draw small cards by their groups; returns the id of the one clicked just now, else None.
+
+    A card whose line is a sentence is wider and has its picture on the left.
+    """
+    result = _COMPONENT(
+        key=key, data={"items": [asdict(item) for item in items]}, on_picked_change=lambda: None, height="content"
+    )
+    return result.picked if result.picked in {item.id for item in items} else None

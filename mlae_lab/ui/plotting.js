@@ -1,0 +1,86 @@
+// Plotly figures that are updated in place: nodes survive, zoom and hidden traces stay, nothing blinks.
+let library = null;
+function loadPlotly(url) {
+  if (window.Plotly) return Promise.resolve(window.Plotly);
+  if (!library) {
+    library = new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.src = new URL(url, document.baseURI).href;
+      script.onload = () => resolve(window.Plotly);
+      script.onerror = () => { library = null; reject(new Error("plotly.js did not load")); };
+      document.head.appendChild(script);
+    });
+  }
+  return library;
+}
+
+function csv(figure) {
+  const lines = ["series,x,y,value"];
+  const cell = (v) => (v === null || v === undefined ? "" : /[",\n]/.test(String(v)) ? '"' + String(v).replaceAll('"', '""') + '"' : v);
+  for (const trace of figure.data) {
+    if (trace.z) {
+      trace.z.forEach((row, j) => row.forEach((z, i) => {
+        if (z !== null && z !== undefined) lines.push([cell(trace.name), cell(trace.x ? trace.x[i] : i + 1), cell(trace.y ? trace.y[j] : j + 1), z].join(","));
+      }));
+    } else if (trace.y && trace.meta !== "decoration") {
+      trace.y.forEach((y, i) => lines.push([cell(trace.name), cell(trace.x ? trace.x[i] : i), cell(y), ""].join(",")));
+    }
+  }
+  return lines.join("\n");
+}
+
+function download(name, content, type) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+const CSV_ICON = { width: 24, height: 24, path: "M3 4h18v3H3zM3 9h5v4H3zM10 9h11v4H10zM3 15h5v5H3zM10 15h11v5H10z" };
+const SVG_ICON = { width: 24, height: 24, path: "M12 3v10l4-4 1.4 1.4L12 16 6.6 10.4 8 9l3 3V3zM4 19h16v2H4z" };
+
+class Plot {
+  // one figure in a node of its own
+  constructor(node) {
+    this.node = node;
+    this.version = 0;
+    this.held = false;
+    // while a hand drags a zoom box, new data wait: a redraw in the middle would take the box away
+    this.release = () => setTimeout(() => {
+      this.held = false;
+      if (this.waiting) { const late = this.waiting; this.waiting = null; this.draw(...late); }
+    }, 80);
+    node.addEventListener("pointerdown", () => { this.held = true; window.addEventListener("pointerup", this.release, { once: true }); }, true);
+  }
+
+  // made once: Plotly starts a chart anew, zoom and all, whenever one of these objects or functions is another one
+  options(Plotly) {
+    this.made = this.made || {
+      responsive: true, displaylogo: false, showTips: false, doubleClick: "reset",
+      modeBarButtons: [["zoom2d", "pan2d", "resetScale2d",
+        { name: "Save as PNG", icon: Plotly.Icons.camera, click: (g) => Plotly.downloadImage(g, { format: "png", scale: 3, filename: this.name }) },
+        { name: "Save as SVG", icon: SVG_ICON, click: (g) => Plotly.downloadImage(g, { format: "svg", filename: this.name }) },
+        { name: "Save as CSV", icon: CSV_ICON, click: () => download(this.name + ".csv", csv(this.figure), "text/csv") },
+      ]],
+    };
+    return this.made;
+  }
+
+  // figure: {data, layout} with named colours. key: changes when the figure or the palette does.
+  draw(figure, key, palette, url, name, alt) {
+    if (this.held) { this.waiting = [figure, key, palette, url, name, alt]; return; }
+    if (key === this.shown) return;
+    this.shown = key;
+    const version = ++this.version;
+    this.figure = paint(figure, palette);
+    this.name = name;
+    this.node.style.height = this.figure.layout.height + "px";
+    this.node.setAttribute("aria-label", alt);
+    loadPlotly(url).then((Plotly) => {
+      if (version === this.version) return Plotly.react(this.node, this.figure.data, this.figure.layout, this.options(Plotly));
+    }).catch((error) => { this.node.textContent = "This chart needs plotly.js, which the lab's own server did not hand out: " + error.message; });
+  }
+
+  purge() { if (window.Plotly) window.Plotly.purge(this.node); }
+}

@@ -1,0 +1,35 @@
+"""Race: several masks on equal terms, side by side while they learn (`?runs=a,b,...`)."""
+
+from __future__ import annotations
+
+from html import escape
+
+import streamlit as st
+
+from mlae_lab.core import catalog
+from mlae_lab.runs.store import StoreError
+from mlae_lab.ui import page, reads
+from mlae_lab.ui.navigation import link
+from mlae_lab.ui.race_view import asked, listed, watched
+
+runs = []
+if names := st.query_params.get("runs"):
+    try:
+        runs = asked(names)
+    except StoreError as error:
+        page.heading("Race")
+        st.warning(f"This race cannot be shown: {error}.")
+        link("race", "See all races")
+if runs:
+    config = runs[0].config
+    seeds = sorted({run.config.seed for run in runs})
+    page.heading(
+        f"Race on {escape(catalog.task(config.task).title)}",
+        f"{len({run.config.plan for run in runs})} masks, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}, {config.epochs} "
+        f"epochs each, {catalog.backbone(config.backbone).title}, measured on {config.protocol}.",
+    )
+    watched(runs)
+    link("race", "All races")
+elif not names:
+    page.heading("Race", "Several masks on equal terms: the same everything, another mask each, watched side by side.")
+    listed(reads.runs())

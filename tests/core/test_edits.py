@@ -1,0 +1,173 @@
+"""Edits of a plan: each does what its button says, and nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from mlae_lab.core import catalog
+from mlae_lab.core.catalog import CatalogError
+from mlae_lab.core.edits import (
+    cleared,
+    copied,
+    filled,
+    groups,
+    inverted,
+    mirrored,
+    module_of,
+    onto,
+    row_labels,
+    shuffled,
+    with_modules,
+)
+from mlae_lab.core.patterns import allocation, dense, paper_patterns, pattern, uniform
+from mlae_lab.core.plan import MaskPlan, PlanError, block_targets
+
+LAB = catalog.backbone("lab_vit_12x128")
+SWIN = catalog.backbone("swin_base_patch4_window7_224.ms_in22k")
+TWO = with_modules(pattern("incremental", "mixed", 0.3), LAB, ("attn.qkv", "mlp.fc1"))
+
+
+def cells(plan: MaskPlan, rows: range | None = None) -> Counter:
+    return Counter(
+        cell for row in rows or range(plan.rows) for cell in zip(plan.keep[row], plan.drop_rate[row])
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("target", "module"),
+    [
+        ("blocks.0.attn.qkv", "attn.qkv"),
+        ("layers.2.blocks.11.attn.proj", "attn.proj"),
+        ("layers.1.downsample.reduction", "downsample.reduction"),
+        ("head", "head"),
+        ("blocks.3", "blocks.3"),
+    ],
+)
+def test_the_kind_of_a_layer_is_its_name_below_the_block(target: str, module: str) -> None:
+    assert module_of(target) == module
+
+
+@pytest.mark.parametrize("backbone", catalog.BACKBONES, ids=lambda b: b.name)
+def test_kinds_of_layers_are_those_of_the_catalog(backbone: catalog.Backbone) -> None:
+    for module in backbone.modules:
+        assert {module_of(target) for target in backbone.targets(module)} == {module}
+
+
+def test_rows_are_numbered_within_their_group() -> None:
+    assert row_labels(block_targets(3)) == ("1", "2", "3")
+    assert row_labels((*block_targets(2), *block_targets(2, "mlp.fc1"))) == ("1 qkv", "2 qkv", "1 fc1", "2 fc1")
+    assert groups(TWO.targets) == {"attn.qkv": tuple(range(12)), "mlp.fc1": tuple(range(12, 24))}
+
+
+@pytest.mark.parametrize("kind", ["fixed", "stochastic", "mixed"])
+def test_mirror_turns_incremental_into_decremental(kind: str) -> None:
+    assert mirrored(pattern("incremental", kind)) == pattern("decremental", kind)
+
+
+def test_mirror_stays_within_a_group_and_is_its_own_inverse() -> None:
+    down = pattern("decremental", "mixed", 0.3)
+    assert mirrored(TWO) == with_modules(down, LAB, ("attn.qkv", "mlp.fc1"))
+    assert all(mirrored(mirrored(found.plan)) == found.plan for found in paper_patterns())
+
+
+def test_invert_swaps_what_exists_and_newcomers_take_their_rows_rate() -> None:
+    plan = MaskPlan(((1, 0, 1), (0, 0, 0)), ((0.2, 0, 0.7), (0, 0, 0)), block_targets(2))
+    turned = inverted(plan)
+    assert turned.keep == ((False, True, False), (True,) * 3)
+    assert turned.drop_rate == ((0, 0.2, 0), (0, 0, 0))
+    assert all(inverted(inverted(found.plan)).keep == found.plan.keep for found in paper_patterns())
+
+
+def test_fill_and_clear() -> None:
+    plan = pattern("incremental", "mixed", 0.4)
+    assert filled(plan) == uniform(0.4, experts=14)
+    assert cleared(plan).experts == 0 and filled(cleared(plan)) == dense(experts=14)
+
+
+def test_a_layer_is_copied_onto_others_with_its_rates() -> None:
+    plan = replace(pattern("incremental"), drop_rate=((0.3,) * 14,) + ((0.6,) * 14,) * 11)
+    new = copied(plan, 0, (3, 11))
+    assert new.keep[3] == new.keep[11] == plan.keep[0] and new.row_rates()[11] == 0.3
+    assert all(new.keep[r] == plan.keep[r] for r in range(12) if r not in (3, 11))
+
+
+@pytest.mark.parametrize(("source", "rows"), [(12, ()), (0, (-1,)), (0, (3, 12))])
+def test_a_row_that_is_not_there_cannot_be_copied(source: int, rows: tuple[int, ...]) -> None:
+    with pytest.raises(PlanError, match="rows 0 to 11"):
+        copied(dense(), source, rows)
+
+
+def test_shuffle_moves_the_same_cells_by_its_seed_alone() -> None:
+    plan = pattern("hourglass", "mixed", 0.3)
+    assert shuffled(plan, 1) == shuffled(plan, 1) != shuffled(plan, 2)
+    assert cells(shuffled(plan, 1)) == cells(plan)
+    for rows in (range(12), range(12, 24)):
+        assert cells(shuffled(TWO, 5), rows) == cells(TWO, rows)
+    assert shuffled(dense(), 3) == dense()
+
+
+def test_shuffle_is_the_same_on_every_machine() -> None:
+    assert shuffled(allocation((4, 0, 0), columns=4), 1).code == "m1_3x4_4-6-4_0*3"
+
+
+def test_every_place_is_equally_likely() -> None:
+    """One expert in twelve cells, 3,000 seeds: each place about 250 times (standard deviation 15)."""
+    plan = allocation((1, 0, 0), columns=4)
+    hits = Counter(
+        next(4 * r + c for r in range(3) for c in range(4) if found.keep[r][c])
+        for found in (shuffled(plan, seed) for seed in range(3000))
+    )
+    assert len(hits) == 12 and 180 < min(hits.values()) and max(hits.values()) < 320
+
+
+def test_a_pattern_is_laid_on_each_group() -> None:
+    plan = onto(pattern("incremental"), replace(TWO, expert_rank=2))
+    assert plan.kept == pattern("incremental").kept * 2 and plan.targets == TWO.targets and plan.expert_rank == 2
+
+
+# ---------------------------------------------------------------- kinds of layers
+
+
+def test_another_kind_of_layer_begins_as_the_first_one_is_drawn() -> None:
+    plan = with_modules(pattern("incremental"), LAB, ("mlp.fc2", "attn.qkv"))
+    assert plan.targets == block_targets(12) + block_targets(12, "mlp.fc2")
+    assert plan.kept == pattern("incremental").kept * 2
+
+
+def test_what_is_drawn_stays_and_comes_back_to_the_backbones_order() -> None:
+    drawn = copied(TWO, 0, (11, 20))
+    wide = with_modules(drawn, LAB, ("attn.proj", *LAB.modules[:1], "mlp.fc1"))
+    assert list(groups(wide.targets)) == ["attn.qkv", "attn.proj", "mlp.fc1"]
+    assert with_modules(wide, LAB, ("attn.qkv", "mlp.fc1")) == drawn
+    assert with_modules(drawn, LAB, ("attn.qkv", "mlp.fc1")) == drawn
+
+
+def test_one_kind_can_take_the_place_of_another() -> None:
+    plan = with_modules(pattern("hourglass"), LAB, ("attn.proj",))
+    assert plan.targets == block_targets(12, "attn.proj") and plan.kept == pattern("hourglass").kept
+
+
+def test_every_kind_of_the_largest_canvas_fits() -> None:
+    large = catalog.backbone("vit_large_patch16_224.augreg_in21k")
+    plan = with_modules(dense(24, 16), large, large.modules)
+    assert (plan.rows, plan.columns) == (96, 16) and MaskPlan.from_code(plan.code) == plan
+
+
+def test_stages_are_counted_through() -> None:
+    plan = with_modules(allocation((4,) * 24), SWIN, ("attn.qkv", "attn.proj"))
+    assert plan.rows == 48 and row_labels(plan.targets)[:3] == ("1 qkv", "2 qkv", "3 qkv")
+
+
+def test_rows_of_no_kind_stay() -> None:
+    plan = MaskPlan(((1,), (1,)), ((0,), (0,)), ("blocks.0.attn.qkv", "patch_embed"))
+    assert with_modules(plan, LAB, ("mlp.fc1",)).targets[-1] == "patch_embed"
+
+
+def test_no_kind_at_all_and_an_unknown_one_are_refused() -> None:
+    with pytest.raises(PlanError, match="choose at least one of attn.qkv"):
+        with_modules(dense(), LAB, ())
+    with pytest.raises(CatalogError, match="choose attn.qkv"):
+        with_modules(dense(), LAB, ("attn.q",))

@@ -1,0 +1,169 @@
+"""The launch on the page Train, opened through app.py: what it would take, what differs, three ways to start."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mlae_lab import locks
+from mlae_lab.core import events as ev
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.patterns import allocation, dense, pattern, scaled, uniform
+from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.runs import paths
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import Run, RunStore
+from mlae_lab.ui import reads
+from mlae_lab.ui.launch_view import since
+
+ADA, BOB = "ada-" + "a" * 20, "bob-" + "b" * 20
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
+    """The page's store; its supervisor's place is taken, so that what is enqueued waits and no process starts."""
+    store = RunStore(tmp_path / "lab")
+    lock = locks.take(paths.supervisor_lock(store.folder))
+    monkeypatch.setenv("MLAE_LAB_STORE", str(store.folder))
+    yield store
+    os.close(lock)
+
+
+@pytest.fixture
+def train(store: RunStore) -> Callable[..., AppTest]:
+    def opened(way: str = "one", **query: str) -> AppTest:
+        reads.look_again()
+        at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30)
+        at.session_state["visitor_id"] = ADA
+        at.session_state["launch_way"] = way
+        at.run()
+        at.switch_page(str(PAGES / "train.py"))
+        for name, value in ({"task": "digits"} | query).items():
+            at.query_params[name] = value
+        at.run()
+        assert not at.exception
+        return at
+
+    return opened
+
+
+def html(at: AppTest) -> str:
+    return " ".join(element.proto.body for element in at.main.get("html"))
+
+
+def timed(store: RunStore, config: RunConfig, owner: str = ADA) -> Run:
+    """A run of half a second a step."""
+    run = store.enqueue(config, "cpu", owner)
+    store.claim(run.id, "cpu")
+    told: list[ev.Event] = [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 2.0)]
+    told += [ev.TrainStep(n, 1, 1.0, 50.0, 1e-3, 48, 0.5 * n) for n in range(1, 14)]
+    told.append(ev.Evaluation(1, 13, "val", 50.0, 1.0, 6.5))
+    store.append(run.id, told)
+    store.move(run.id, Status.FINISHED)
+    return store.run(run.id)
+
+
+def test_without_a_past_no_number_is_made_up(train: Callable[..., AppTest]) -> None:
+    at = train()
+    assert "not known yet" in html(at) and "has been timed on this machine" in html(at)
+    assert "Steps</dt><dd>208" in html(at) and "1,290 in the head" in html(at)
+    assert "your last run" not in html(at)
+
+
+def test_the_estimate_rests_on_what_runs_took_here(train: Callable[..., AppTest], store: RunStore) -> None:
+    timed(store, replace(FIRST_RUN, task="digits", device="auto"))
+    at = train()
+    assert "Estimated time</dt><dd>1 min 46 s" in html(at)  # 2 + 208 x 0.5
+    assert "From the last run with this backbone, device, precision and batch size on this machine." in html(at)
+
+
+def test_what_differs_from_the_last_run_of_this_visitor(train: Callable[..., AppTest], store: RunStore) -> None:
+    mine = timed(store, replace(FIRST_RUN, task="digits", epochs=8))
+    timed(store, replace(FIRST_RUN, task="fashion"), BOB)
+    at = train(mask=dense().code)
+    assert (
+        f"Against your last run ({mine.id}): epochs 16, was 8; of the mask&#x27;s experts 96 with another drop rate"
+        in html(at)
+    )
+
+
+def test_differences_in_words(store: RunStore) -> None:
+    base = replace(FIRST_RUN, task="digits")
+    last = store.enqueue(base, "cpu")
+    assert since(last, base).startswith("Nothing differs from your last run")
+    pair = since(last, replace(base, plan=allocation((8,) * 11 + (7,), columns=8, drop_rate=0.3)))
+    assert pair.endswith("of the mask's experts 1 only in that one, 95 the same. The two would be a pair.")
+    rank = since(last, replace(base, plan=scaled(base.plan, expert_rank=2)))
+    assert "all 96 experts are the same; besides, with A for that one, the experts have rank 1 in A and 2 in B" in rank
+    assert "method linear, was mlae" in since(last, replace(base, method="linear"))
+    assert "learning rate 0.1, was 0.005" in since(last, replace(base, learning_rate=0.1))
+
+
+def test_one_click_starts_this_mask(train: Callable[..., AppTest], store: RunStore) -> None:
+    at = train(mask=pattern("hourglass").code)
+    at.button(key="train_start").click().run()
+    assert not at.exception
+    (run,) = store.runs()
+    assert (run.config.plan, run.owner, run.relation) == (pattern("hourglass"), ADA, "")
+
+
+def test_this_mask_against_a_saved_one(train: Callable[..., AppTest], store: RunStore) -> None:
+    saved = store.save_plan("Half", allocation((4,) * 12))
+    at = train("pair")
+    assert "This mask against “Dense”. 2 runs start, with seed 0." in html(at)
+    at.session_state["launch_against"] = f"saved.{saved.id}"
+    at.run()
+    assert "This mask against “Half”" in html(at)
+    assert at.code[0].value.startswith("python -m mlae_lab race ") and at.code[0].value.count("--mask") == 2
+    at.button(key="launch_pair").click().run()
+    assert not at.exception
+    b, a = store.runs()
+    assert (a.config.plan, b.config.plan) == (FIRST_RUN.plan, saved.plan) and replace(
+        b.config, plan=a.config.plan
+    ) == a.config
+    assert (b.relation, b.parent) == ("paired", a.id)
+    assert at.query_params["a"] in (a.id, [a.id]) and at.query_params["b"] in (b.id, [b.id])
+
+
+def test_a_race_of_three_masks_over_two_seeds(train: Callable[..., AppTest], store: RunStore) -> None:
+    at = train("race")
+    at.session_state["launch_race_seeds"] = 2
+    at.run()
+    assert "This mask and “Dense”, “Uniform, p = 0.5”. 6 runs start, with seeds 0, 1." in html(at)
+    at.button(key="launch_race").click().run()
+    assert not at.exception and len(store.runs()) == 6
+    assert {run.config.plan for run in store.runs()} == {FIRST_RUN.plan, dense(), uniform(0.5)}
+    assert "No mask has been measured yet." in html(at)  # this is the page of the race now
+    again = train("race")
+    assert "All of these runs are there already: nothing new starts." in html(again) or "3 of 3" in html(again)
+
+
+def test_a_race_with_too_many_or_no_masks_is_one_sentence(train: Callable[..., AppTest], store: RunStore) -> None:
+    at = train("race")
+    at.session_state["launch_others"] = []
+    at.run()
+    assert "Choose at least one mask above" in html(at)
+    at.session_state["launch_others"] = [
+        "dense.dense", "uniform.stochastic", *(f"{n}.fixed" for n in ("incremental", "decremental", "hourglass", "random")),
+        "hourglass.mixed", "random.mixed",
+    ]  # fmt: skip
+    at.run()
+    assert [e.value for e in at.error] == ["A race of 9 masks: it must be 2 to 8."] and not store.runs()
+
+
+def test_a_time_limit_makes_no_race(train: Callable[..., AppTest], store: RunStore) -> None:
+    at = train("race", set="seconds:60")
+    assert "their learning rate would follow the clock" in at.error[0].value and not store.runs()
+
+
+def test_a_linear_probe_starts_alone(train: Callable[..., AppTest], store: RunStore) -> None:
+    at = train("race", set="method:linear")
+    assert not at.error
+    at.button(key="train_start").click().run()
+    assert [run.config.method for run in store.runs()] == ["linear"]

@@ -1,0 +1,166 @@
+"""The library on the page Masks, opened through app.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mlae_lab.core.patterns import dense, pattern, uniform
+from mlae_lab.core.plan import MaskPlan, PlanError
+from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.runs.store import RunStore
+from mlae_lab.ui.library_view import plain, read_file, read_mask
+
+ADA, BOB = "ada-" + "a" * 20, "bob-" + "b" * 20
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
+    monkeypatch.setenv("MLAE_LAB_STORE", str(tmp_path / "lab"))
+    return RunStore(tmp_path / "lab")
+
+
+@pytest.fixture
+def masks(store: RunStore) -> Callable[..., AppTest]:
+    """Opens Masks as a visitor, perhaps with a mask in the address and a saved one open."""
+
+    def opened(visitor: str = ADA, plan: MaskPlan | None = None, saved: str = "") -> AppTest:
+        at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30)
+        at.session_state["visitor_id"] = visitor
+        if saved:
+            at.session_state["library_open"] = saved
+        at.run()
+        at.switch_page(str(PAGES / "masks.py"))
+        if plan is not None:
+            at.query_params["mask"] = plan.code
+        at.run()
+        assert not at.exception
+        return at
+
+    return opened
+
+
+def html(at: AppTest) -> str:
+    return " ".join(element.proto.body for element in at.main.get("html"))
+
+
+def card_titles(at: AppTest) -> list[str]:
+    for element in at.main.get("bidi_component"):
+        data = json.loads(element.proto.json) if element.proto.json else {}
+        if data.get("label") == "Saved masks":
+            return [item["title"] for item in data["items"]]
+    return []
+
+
+def test_an_empty_library_says_what_will_be_here(masks: Callable[..., AppTest]) -> None:
+    at = masks()
+    assert "A mask that you save stands here" in html(at) and not card_titles(at)
+
+
+def test_a_mask_is_saved_and_another_browser_finds_it(masks: Callable[..., AppTest], store: RunStore) -> None:
+    plan = pattern("hourglass")
+    at = masks(ADA, plan)
+    at.text_input(key="library_name_0").set_value("Sand & <b>glass</b>")
+    at.button(key="library_save").click().run()
+    assert not at.exception and card_titles(at) == ["Sand & <b>glass</b>"]
+    assert [(entry.plan, entry.owner) for entry in store.plans()] == [(plan, ADA)]
+    assert "Sand &amp; &lt;b&gt;glass" in html(at) and "<b>glass" not in html(at)
+    assert card_titles(masks(BOB)) == ["Sand & <b>glass</b>"]
+
+
+def test_a_name_that_is_taken_is_one_sentence(masks: Callable[..., AppTest], store: RunStore) -> None:
+    store.save_plan("One", dense())
+    at = masks()
+    at.text_input(key="library_name_0").set_value("one")
+    at.button(key="library_save").click().run()
+    assert [w.value for w in at.warning] == ["The library has a mask named 'one' already\\: choose another name."]
+    assert at.text_input(key="library_name_0").value == "one" and len(store.plans()) == 1
+
+
+def test_a_saved_mask_goes_to_the_canvas_with_its_difference(masks: Callable[..., AppTest], store: RunStore) -> None:
+    saved = store.save_plan("One", uniform(0.5), ADA)
+    at = masks(ADA, dense(), saved.id)
+    figure = next(
+        data for e in at.main.get("bidi_component") if (data := json.loads(e.proto.json or "{}")).get("name") == "mask-difference"
+    )  # fmt: skip
+    assert "96 with another drop rate" in figure["alt"]
+    at.button(key=f"library_use_{saved.id}").click().run()
+    assert not at.exception and at.session_state["draft"].plan == uniform(0.5)
+
+
+def test_a_saved_mask_of_a_deeper_network_is_stretched_and_it_says_so(
+    masks: Callable[..., AppTest], store: RunStore
+) -> None:
+    saved = store.save_plan("Deep", dense(24), ADA)
+    at = masks(ADA, dense(), saved.id)
+    at.button(key=f"library_use_{saved.id}").click().run()
+    assert at.session_state["draft"].plan == dense(12)
+    assert any("stretched over 12 layers" in element.value for element in at.info)
+
+
+def test_a_pasted_line_and_a_pasted_link(masks: Callable[..., AppTest]) -> None:
+    for text, plan in (
+        (pattern("hourglass").code, pattern("hourglass")),
+        (f"http://lab/masks?task=digits&mask={uniform(0.3).code}", uniform(0.3)),
+    ):
+        at = masks(ADA, dense())
+        at.text_input(key="library_line").set_value(text)
+        at.button(key="library_line_go").click().run()
+        assert not at.exception and at.session_state["draft"].plan == plan
+
+
+@pytest.mark.parametrize("text", ["nonsense", "m1_12x8_zz*12_0*12", "http://x/?mask=", "", "{", "m1_13x8_ff*12_0*12"])
+def test_a_malformed_line_is_one_sentence_and_loses_nothing(masks: Callable[..., AppTest], text: str) -> None:
+    at = masks(ADA, pattern("hourglass"))
+    at.text_input(key="library_line").set_value(text)
+    at.button(key="library_line_go").click().run()
+    assert not at.exception and len(at.warning) == 1 and at.warning[0].value.endswith(".")
+    assert at.session_state["draft"].plan == pattern("hourglass")
+    assert at.text_input(key="library_line").value == text
+
+
+def test_what_is_read() -> None:
+    plan = pattern("random", "mixed", 0.25)
+    assert read_mask(f"  {plan.code}\n") == plan == read_mask(plan.to_json()) == read_file(plan.to_json().encode())
+    assert read_mask(f"?mask={plan.code}") == plan
+    assert read_file(b"\xef\xbb\xbf" + plan.to_json().encode()) == plan  # as some editors write it
+    for content, why in (
+        (b"\xff\xfe", "not text"),
+        (b" " * 400_001, "at most 400,000"),
+        (b"[1]", "a plan is a JSON object"),
+    ):
+        with pytest.raises(PlanError, match=why):
+            read_file(content)
+    assert plain("[a](b) m1_12x8_ff*12_0*12") == r"\[a\](b) m1\_12x8\_ff\*12\_0\*12"
+
+
+def test_deleting_asks_once_more(masks: Callable[..., AppTest], store: RunStore) -> None:
+    saved = store.save_plan("One", dense(), ADA)
+    at = masks(ADA, None, saved.id)
+    at.button(key=f"library_delete_{saved.id}").click().run()
+    assert len(at.warning) == 1 and "Press “Delete” once more" in at.warning[0].value and store.plans()
+    at.button(key=f"library_delete_{saved.id}").click().run()
+    assert not at.exception and store.plans() == [] and not card_titles(at)
+
+
+def test_renaming_anothers_asks_once_more(masks: Callable[..., AppTest], store: RunStore) -> None:
+    saved = store.save_plan("One", dense(), ADA)
+    at = masks(BOB, None, saved.id)
+    at.text_input(key=f"library_rename_{saved.id}").set_value("Two")
+    at.button(key=f"library_rename_go_{saved.id}").click().run()
+    assert "is not yours but of somebody" in at.warning[0].value and store.plans()[0].name == "One"
+    at.button(key=f"library_rename_go_{saved.id}").click().run()
+    assert store.plans()[0].name == "Two" and card_titles(at) == ["Two"]
+
+
+def test_many_masks_can_be_searched(masks: Callable[..., AppTest], store: RunStore) -> None:
+    for number in range(30):
+        store.save_plan(f"mask {number}", dense())
+    at = masks()
+    assert len(card_titles(at)) == 24 and "newest of 30" in html(at)
+    at.text_input(key="library_find").set_value("MASK 7").run()
+    assert card_titles(at) == ["mask 7"]

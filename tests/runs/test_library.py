@@ -1,0 +1,102 @@
+"""The library of masks: kept in the store for everybody, one name once."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import dense, pattern, uniform
+from mlae_lab.runs import store as store_module
+from mlae_lab.runs.paths import database
+from mlae_lab.runs.store import SCHEMA, RunStore, StoreError, plan_name
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "lab")
+
+
+def test_a_saved_mask_is_there_for_everybody(store: RunStore) -> None:
+    plan = pattern("hourglass", "mixed", 0.3)
+    saved = store.save_plan("  My \n hourglass\u200b ", plan, "ada")
+    assert (saved.name, saved.owner, saved.plan) == ("My hourglass", "ada", plan)
+    second = store.save_plan("dense", dense())
+    assert RunStore(store.folder).plans() == [second, saved]
+
+
+def test_a_name_is_given_once(store: RunStore) -> None:
+    saved = store.save_plan("One", dense(), "ada")
+    with pytest.raises(StoreError, match="has a mask named 'one' already: choose another name"):
+        store.save_plan("one", uniform(0.5), "bob")
+    other = store.save_plan("Two", uniform(0.5))
+    with pytest.raises(StoreError, match="has a mask named 'ONE' already"):
+        store.rename_plan(other.id, "ONE")
+    store.rename_plan(saved.id, "one")  # its own name in another spelling
+    assert [found.name for found in store.plans()] == ["Two", "one"]
+
+
+def test_rename_and_delete(store: RunStore) -> None:
+    saved = store.save_plan("One", dense())
+    store.rename_plan(saved.id, "Three")
+    assert store.plans()[0].name == "Three"
+    assert store.delete_plan(saved.id) and not store.delete_plan(saved.id)
+    with pytest.raises(StoreError, match="is no longer in the library"):
+        store.rename_plan(saved.id, "Four")
+
+
+@pytest.mark.parametrize("name", ["", "  \n ", "\u200b", "x" * 49])
+def test_what_is_no_name(store: RunStore, name: str) -> None:
+    with pytest.raises(StoreError, match="it must have 1 to 48"):
+        store.save_plan(name, dense())
+    assert store.plans() == [] and plan_name("x" * 48) == "x" * 48
+
+
+def test_a_full_library_says_so(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MOST_PLANS", 2)
+    for number in range(2):
+        store.save_plan(str(number), dense())
+    with pytest.raises(StoreError, match="the library holds 2 masks, its most: delete one"):
+        store.save_plan("3", dense())
+
+
+def test_of_many_who_take_one_name_one_gets_it(store: RunStore) -> None:
+    won: list[str] = []
+
+    def take(who: str) -> None:
+        try:
+            won.append(store.save_plan("The name", dense(), who).owner)
+        except StoreError:
+            pass
+
+    threads = [threading.Thread(target=take, args=(str(number),)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1 and [found.owner for found in store.plans()] == won
+
+
+def test_a_mask_that_cannot_be_read_hides_no_other(store: RunStore) -> None:
+    saved = store.save_plan("One", dense())
+    with sqlite3.connect(database(store.folder)) as db:
+        db.execute("INSERT INTO plans VALUES ('x', 'from tomorrow', '', 1.0, '{\"shape\": 3}')")
+    db.close()
+    assert store.plans() == [saved]
+
+
+def test_a_store_without_a_library_gets_one(store: RunStore) -> None:
+    run = store.enqueue(RunConfig("digits"), "cpu")
+    db = sqlite3.connect(database(store.folder))
+    db.execute("DROP TABLE plans")
+    db.execute("PRAGMA user_version=2")
+    db.close()
+    newer = RunStore(store.folder)
+    assert newer.plans() == [] and newer.runs() == [run]
+    newer.save_plan("One", dense())
+    db = sqlite3.connect(database(store.folder))
+    assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA,)
+    db.close()

@@ -1,0 +1,199 @@
+"""Races: what starts, who leads, and what the seeds say of the lead. Numbers done by hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlae_lab import locks
+from mlae_lab.core import events as ev
+from mlae_lab.core.catalog import CatalogError
+from mlae_lab.core.config import ConfigError, RunConfig
+from mlae_lab.core.patterns import allocation, dense, pattern, uniform
+from mlae_lab.core.plan import MaskPlan
+from mlae_lab.runs import paths, race
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import Run, RunStore, StoreError
+
+BASE = RunConfig("digits", dense(), epochs=4, evaluations=2, device="cpu", seed=5)  # measured after epochs 2 and 4
+PLANS = [dense(), uniform(0.5), pattern("hourglass")]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[RunStore]:
+    """A store whose supervisor's place is taken, so that what is enqueued waits and no process starts."""
+    store = RunStore(tmp_path / "lab")
+    lock = locks.take(paths.supervisor_lock(store.folder))
+    yield store
+    os.close(lock)
+
+
+def measured(store: RunStore, run: Run, *accuracies: float, status: Status = Status.FINISHED) -> Run:
+    """A run measured after epoch 2 and, with a second number, after epoch 4."""
+    events: list[ev.Event] = [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1)]
+    events += [ev.Evaluation(2 * i, 26 * i, "val", a, 1.0, 1.0) for i, a in enumerate(accuracies, 1)]
+    store.append(run.id, events)
+    store.move(run.id, status)
+    return store.run(run.id)
+
+
+# ---------------------------------------------------------------- starting
+
+
+def test_a_race_is_runs_in_the_queue_seed_by_seed(store: RunStore) -> None:
+    runs = race.launch(store, BASE, PLANS, seeds=2, owner="ada")
+    assert [(run.config.plan, run.config.seed) for run in runs] == [(p, s) for s in (5, 6) for p in PLANS]
+    assert {run.status for run in runs} == {Status.QUEUED} and {run.owner for run in runs} == {"ada"}
+    assert [(run.relation, run.parent) for run in runs] == [("race", "")] + [("race", runs[0].id)] * 5
+    assert {replace(run.config, plan=dense(), seed=5) for run in runs} == {BASE}
+    assert [[run.id for run in found] for found in race.races(store.runs())] == [[run.id for run in runs]]
+    assert race.launch(store, BASE, PLANS, seeds=2) == runs  # what is there is taken
+
+
+def test_what_was_measured_before_is_taken(store: RunStore) -> None:
+    before = measured(store, store.enqueue(replace(BASE, plan=PLANS[1]), "cpu"), 50.0, 60.0)
+    runs = race.launch(store, BASE, PLANS)
+    assert runs[1] == before and len(store.runs()) == 3
+
+
+@pytest.mark.parametrize(
+    ("config", "plans", "seeds", "why"),
+    [
+        (BASE, PLANS, 0, "seeds is 0: it must be a whole number from 1 to 3"),
+        (BASE, PLANS, 4, "seeds is 4"),
+        (BASE, PLANS, True, "seeds is True"),
+        (BASE, PLANS[:1], 1, "a race of 1 masks: it must be 2 to 8"),
+        (BASE, [uniform(0.1 * i) for i in range(9)], 1, "a race of 9 masks"),
+        (BASE, [PLANS[0], PLANS[1], PLANS[0]], 1, "masks 1 and 3 are the same"),
+        (replace(BASE, method="linear"), PLANS, 1, "a linear probe has no mask"),
+        (replace(BASE, max_seconds=5.0), PLANS, 1, "would stop after 5 seconds"),
+        (BASE, [dense(), dense(13)], 1, "blocks.12.attn.qkv"),
+        (replace(BASE, seed=2**31 - 1), PLANS, 2, "seed is 2147483648"),
+    ],
+)
+def test_what_is_refused_starts_nothing(
+    store: RunStore, config: RunConfig, plans: list[MaskPlan], seeds: int, why: str
+) -> None:
+    with pytest.raises((ConfigError, CatalogError), match=why):
+        race.launch(store, config, plans, seeds)
+    assert store.runs() == []
+
+
+# ---------------------------------------------------------------- standing
+
+
+def test_before_anything_is_measured(store: RunStore) -> None:
+    runs = race.launch(store, BASE, PLANS)
+    found = race.race(store, runs)
+    assert (found.epoch, found.standings, found.is_through) == (None, (), False)
+    assert found.verdict == "No mask has been measured yet."
+    measured(store, runs[0], 50.0, 60.0)
+    assert race.race(store, runs).verdict == "Only Dense has been measured so far."
+
+
+def test_a_lane_that_is_behind_holds_nobody_up(store: RunStore) -> None:
+    runs = race.launch(store, BASE, PLANS)
+    measured(store, runs[0], 50.0, 60.0)
+    measured(store, runs[1], 52.0, status=Status.RUNNING)
+    found = race.race(store, runs)
+    assert found.epoch == 2 and [s.lane for s in found.standings] == [1, 0]
+    assert "Uniform, p = 0.5 leads after epoch 2 of 4 with 52.0 %, 2.0 points before Dense." in found.verdict
+    assert found.verdict.endswith("1 of 3 masks has not got so far.")
+    store.append(runs[1].id, [ev.Evaluation(4, 52, "val", 59.0, 1.0, 2.0)])
+    measured(store, runs[2], 90.0, status=Status.STOPPED)
+    found = race.race(store, runs)
+    assert found.epoch == 4 and [(s.lane, s.place) for s in found.standings] == [(0, 1), (1, 2)]
+    assert not found.is_through
+
+
+def three_seeds(store: RunStore, *gains: float, plans: list[MaskPlan] = PLANS[:2]) -> race.Race:
+    """The second mask ends above the first by these points."""
+    runs = race.launch(store, BASE, plans, seeds=len(gains))
+    for i, run in enumerate(runs):
+        seed, lane = divmod(i, len(plans))
+        measured(store, run, 50.0, 60.0 + seed + (gains[seed] if lane == 1 else -8.0 * lane))
+    return race.race(store, runs)
+
+
+def test_one_seed_does_not_tell(store: RunStore) -> None:
+    found = three_seeds(store, 2.5)
+    assert found.is_through and found.verdict == (
+        "Uniform, p = 0.5 leads in the end with 62.5 %, 2.5 points before Dense. One seed does not tell a lead from noise."
+    )
+    assert [found.told(s) for s in found.standings] == ["leads", "2.5 behind"]
+
+
+def test_a_lead_beyond_the_noise(store: RunStore) -> None:
+    found = three_seeds(store, 3.0, 3.5, 4.0)
+    assert found.seeds == (5, 6, 7) and found.standings[0].accuracy == pytest.approx(64.5)
+    assert "That is more than the noise of the seed (95 % +2.3 to +4.7, 3 seeds)." in found.verdict
+    assert "chosen after the fact" not in found.verdict
+    assert found.told(found.standings[1]) == "3.5 behind, more than noise"
+
+
+def test_a_lead_within_the_noise_and_the_leader_of_many(store: RunStore) -> None:
+    found = three_seeds(store, 1.0, 2.0, 6.0, plans=PLANS)
+    assert "That is within the noise of the seed (95 % −3.6 to +9.6, 3 seeds)." in found.verdict
+    assert [found.told(s) for s in found.standings][:2] == ["leads", "3.0 behind, within the noise"]
+    sure = race.Race(found.lanes, 4, (5, 6, 7), found.standings, 4, True)
+    assert sure.standings[2].place == 3 and "behind, more than noise" in sure.told(sure.standings[2])
+
+
+def test_a_leader_of_three_was_chosen_after_the_fact(store: RunStore) -> None:
+    assert "chosen after the fact, which flatters it" in three_seeds(store, 3.0, 3.5, 4.0, plans=PLANS).verdict
+
+
+def test_level_masks(store: RunStore) -> None:
+    found = three_seeds(store, 0.0)
+    assert found.verdict == "Dense and Uniform, p = 0.5 are level in the end, at 60.0 %."
+    assert [(s.place, found.told(s)) for s in found.standings] == [(1, "leads"), (1, "level with the leader")]
+
+
+def test_the_seeds_that_count_are_those_of_the_most_masks(store: RunStore) -> None:
+    runs = race.launch(store, BASE, PLANS, seeds=2)
+    for run in runs[:5]:
+        measured(store, run, 50.0, 60.0)
+    found = race.race(store, runs)
+    assert found.seeds == (5,) and len(found.standings) == 3
+    measured(store, runs[5], 50.0, 60.0)
+    assert race.race(store, runs).seeds == (5, 6)
+
+
+def test_what_is_no_race(store: RunStore) -> None:
+    a, b = (store.enqueue(replace(BASE, plan=plan), "cpu") for plan in PLANS[:2])
+    other = store.enqueue(replace(BASE, plan=PLANS[1], learning_rate=0.1), "cpu")
+    for runs, why in (
+        ([a], "they have one mask"),
+        ([a, replace(a, id="bbbbbbbb")], "they have one mask"),
+        ([a, b, other], f"of {a.id} and {other.id} their learning rates differ"),
+    ):
+        with pytest.raises(StoreError, match=why):
+            race.race(store, runs)
+    same_mask = store.enqueue(replace(BASE, batch_size=32, seed=9), "cpu")
+    assert "batch sizes differ" in str(race.unequal_because(store, [a, b, same_mask]))
+    assert race.unequal_because(store, [a, b]) is None
+
+
+def test_names_are_short_and_all_different() -> None:
+    plans = [dense(), uniform(0.3), pattern("hourglass", "mixed"), allocation((2,)), allocation((2,) * 3), uniform(0.5, experts=4)]  # fmt: skip
+    assert race.names(plans) == [
+        "Dense", "Uniform, p = 0.3", "Hourglass, mixed, p = 0.5", "Dense, 2 experts", "Dense, 6 experts",
+        "Uniform, 48 experts, p = 0.5",
+    ]  # fmt: skip
+    twins = [allocation((1, 2), columns=2), allocation((2, 1), columns=2)]
+    assert race.names(twins) == ["Fixed, 3 experts (1)", "Fixed, 3 experts (2)"]
+    assert race.names(twins, {twins[0]: "Mine"}) == ["Mine", "Fixed, 3 experts"]
+
+
+def test_random_weights_differ_from_seed_to_seed_and_may_not_within_one(store: RunStore) -> None:
+    runs = race.launch(store, BASE, PLANS[:2], seeds=2)
+    for run, weights in zip(runs, ("a", "a", "b", "b")):
+        store.append(run.id, [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1, weights=weights * 12)])
+    assert race.unequal_because(store, runs) is None
+    third = store.enqueue(replace(BASE, plan=PLANS[2]), "cpu")
+    store.append(third.id, [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1, weights="c" * 12)])
+    assert "their weights differ" in str(race.unequal_because(store, [*runs, third]))

@@ -1,0 +1,103 @@
+"""`race` on the command line: which masks it takes, what it prints, its exit status."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mlae_lab import cli
+from mlae_lab.cli import main
+from mlae_lab.cli.masks import plans_of
+from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.patterns import allocation, dense, pattern, scaled, uniform
+from mlae_lab.core.plan import MaskPlan
+from mlae_lab.runs import race
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import RunStore
+from mlae_lab.ui.settings_code import settings_of
+
+Captured = pytest.CaptureFixture[str]
+TINY = ["--task", "digits", "--backbone", "lab_vit_12x128.random", "--device", "cpu", "--batch-size", "200", "--epochs", "1"]  # fmt: skip
+TWO = ["--mask", allocation((1,)).code, "--mask", allocation((2,), drop_rate=0.5).code]
+
+
+def said(capsys: Captured) -> dict:
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return json.loads(out.splitlines()[-1])
+
+
+def masks(*words: str) -> list[MaskPlan]:
+    chosen = cli._parser().parse_args(["race", "--task", "digits", *words])
+    return plans_of(chosen, chosen.backbone)
+
+
+def test_masks_are_patterns_with_a_kind_codes_and_files(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(uniform(0.1).to_json())
+    words = ["dense", "hourglass", "hourglass.mixed", "uniform", dense(12, 2).code, str(tmp_path / "plan.json")]
+    found = masks(*(part for word in words for part in ("--mask", word)), "--drop-rate", "0.25")
+    assert found == [
+        dense(), pattern("hourglass"), pattern("hourglass", "mixed", 0.25), uniform(0.25), dense(12, 2), uniform(0.1),
+    ]  # fmt: skip
+    assert masks("--mask", "dense", "--expert-rank", "2") == [scaled(dense(), expert_rank=2)]
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--mask", "dense"], "a race of 1 masks: it must be 2 to 8"),
+        (["--mask", "dense", "--mask", "dense"], "masks 1 and 2 are the same"),
+        (["--mask", "dense", "--mask", "uniform", "--seeds", "4"], "seeds is 4: it must be a whole number from 1 to 3"),
+        (["--mask", "dense", "--mask", "uniform", "--seconds", "5"], "race without a time limit"),
+        (["--mask", "dense", "--mask", "dense.mixed"], "dense has no mixed mask"),
+        (["--mask", "dense", "--mask", "nonsense"], "is neither a pattern"),
+        (["--mask", "dense", "--mask", "m1_12x8_zz*12_0*12"], "is not a row of 8 experts"),
+        (["--mask", "dense", "--mask", dense(13).code], "blocks.12.attn.qkv"),
+        ([], "--mask"),
+    ],
+)
+def test_a_wrong_request_is_one_sentence_and_writes_nothing(
+    words: list[str], why: str, tmp_path: Path, capsys: Captured
+) -> None:
+    store = tmp_path / "lab"
+    assert main(["race", "--task", "digits", *words, "--store", str(store), "--json"]) == 2
+    out, err = capsys.readouterr()
+    assert why in err and err.count("\n") == 1 and out == "" and not store.exists()
+
+
+def test_a_race_is_followed_to_its_end(lab_store: RunStore, capsys: Captured) -> None:
+    words = ["race", *TINY, *TWO, "--seeds", "2", "--store", str(lab_store.folder), "--json"]
+    assert main(words) == 0
+    told = said(capsys)
+    assert len(told["race"]) == 4 and told["link"] == f"/race?runs={','.join(told['race'])}"
+    assert told["epoch"] == 1 and told["seeds"] == [0, 1] and min(row["place"] for row in told["masks"]) == 1
+    assert [row["code"] for row in told["masks"]] == TWO[1::2]
+    assert {run for row in told["masks"] for run in row["runs"].values()} == set(told["race"])
+    assert "in the end" in told["verdict"] and "2 seeds" in told["verdict"] or "level" in told["verdict"]
+    runs = {run.id: run for run in lab_store.runs()}
+    assert {run.status for run in runs.values()} == {Status.FINISHED} and {run.relation for run in runs.values()} == {
+        "race"
+    }
+    assert main([*words[:-1]]) == 0 and len(lab_store.runs()) == 4  # once more starts nothing
+    out = capsys.readouterr().out
+    assert told["verdict"] in out and told["link"] in out
+
+
+def test_detached_it_names_its_runs(lab_store: RunStore, capsys: Captured) -> None:
+    assert main(["race", *TINY, *TWO, "--detach", "--store", str(lab_store.folder), "--json"]) == 0
+    told = said(capsys)
+    assert [run.id for run in reversed(lab_store.runs())] == told["runs"]
+
+
+def test_the_command_that_a_page_shows_asks_for_the_same_race() -> None:
+    config = replace(FIRST_RUN, **settings_of("epochs:3,lr:0.01,seed:4,device:cpu"))
+    plans = [config.plan, dense(), pattern("random", "mixed")]
+    words = shlex.split(race.command(config, plans, 2))
+    assert words[:4] == ["python", "-m", "mlae_lab", "race"]
+    chosen = cli._parser().parse_args(words[3:])
+    assert plans_of(chosen, chosen.backbone) == plans and chosen.seeds == 2
+    assert cli.config_of(chosen, config.plan) == config
