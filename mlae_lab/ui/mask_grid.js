@@ -1,7 +1,8 @@
 // The canvas. Python holds the document {rev, keep, rate, targets}; this file paints locally at once and commits
 // when a gesture ends. `rev` rises only when Python replaces the document, so an edit in flight is never lost and an
-// old echo never overwrites a newer stroke. Undo lives here; what Python replaces can be undone too.
+// old echo never overwrites a newer stroke. Undo lives here, as long as the tab; what Python replaces can be undone too.
 const boards = new WeakMap();
+const histories = new Map(); // by family: what can be undone outlives a visit to another page
 const MOST = 0.95, STEP = 0.05, UNDO_STEPS = 300;
 const HELP = {
   exists: "Drag to switch experts on or off. Drag along the numbers for whole layers or columns, hold Shift for a block.",
@@ -65,6 +66,7 @@ class Board {
 
   close() {
     this.commit();
+    if (this.doc) histories.set(this.family, { past: this.past, future: this.future, doc: this.doc });
     document.removeEventListener("keydown", this.shortcut);
     this.watch.disconnect();
   }
@@ -78,11 +80,17 @@ class Board {
     clearTimeout(this.timer);
     this.timer = null;
     const doc = copyOf({ keep: data.keep, rate: data.rate, targets: data.targets, labels: data.labels, groups: data.groups });
-    if (this.doc && data.family === this.family) this.remember(doc);
-    else if (this.doc) this.past = this.future = [];
+    if (!this.doc || data.family !== this.family) this.recall(data.family);
+    if (this.doc) this.remember(doc);
     this.family = data.family;
     this.rev = data.rev;
     this.load(doc);
+  }
+
+  recall(family) { // the canvas of another backbone has a history of its own
+    const { past = [], future = [], doc = null } = histories.get(family) || {};
+    if (this.doc) histories.set(this.family, { past: this.past, future: this.future, doc: this.doc });
+    [this.past, this.future, this.doc] = [past, future, doc];
   }
 
   remember(next) {
@@ -514,7 +522,7 @@ class Board {
   }
 
   undoKey(e) {
-    const from = e.composedPath()[0], key = e.key.toLowerCase();
+    const from = e.composedPath()[0], key = (e.key || "").toLowerCase(); // what fills in a form sends keys without a name
     if (!(e.ctrlKey || e.metaKey) || e.altKey || (key !== "z" && key !== "y") || this.stroke || !this.root.isConnected) return;
     if (from instanceof Element && from.matches("textarea, [contenteditable], input:not([type=range])")) return;
     e.preventDefault();

@@ -58,7 +58,7 @@ def _cards(rate: float) -> tuple[Card, ...]:
     found.sort(key=lambda card: list(_GROUPS.values()).index(card.group))
     for lesson in lessons():
         title = lesson.name[:1].upper() + lesson.name[1:] if not lesson.name.startswith("p =") else lesson.name
-        found.append(Card(f"lesson.{lesson.name}", title, lesson.teaches, (mask_image(lesson.plan, 8),), group=LESSONS))
+        found.append(Card(f"lesson.{lesson.name}", title, lesson.teaches, (mask_image(lesson.plan),), group=LESSONS))
     return tuple(found)
 
 
