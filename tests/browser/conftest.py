@@ -135,8 +135,12 @@ def visit(chromium: Browser, lab: Lab) -> Iterator[Callable[..., Page]]:
     and no script failed."""
     contexts, outside, broken = [], [], []
 
-    def open_page(path: str = "/", scheme: str = "light", width: int = 1280, height: int = 900) -> Page:
-        context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    def open_page(
+        path: str = "/", scheme: str = "light", width: int = 1280, height: int = 900, touch: bool = False
+    ) -> Page:
+        context = chromium.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=touch
+        )
         contexts.append(context)
         page = context.new_page()
         page.on(
