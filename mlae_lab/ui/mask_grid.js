@@ -3,7 +3,7 @@
 // old echo never overwrites a newer stroke. Undo lives here, as long as the tab; what Python replaces can be undone too.
 const boards = new WeakMap();
 const histories = new Map(); // by family: what can be undone outlives a visit to another page
-const MOST = 0.95, STEP = 0.05, UNDO_STEPS = 300;
+const MOST = 0.95, STEP = 0.05, UNDO_STEPS = 300, LEAST_TRACK = 66;
 const HELP = {
   exists: "Drag to switch experts on or off. Drag along the numbers for whole layers or columns, hold Shift for a block.",
   rate: "Drag to set p on experts that exist. Drag down the bars on the right to draw p over the layers in one stroke.",
@@ -187,7 +187,6 @@ class Board {
       const row = this.row(board);
       const side = this.box("button", "mg-side", "rowheader");
       side.dataset.row = r;
-      side.textContent = labels[r];
       side.title = `All experts of layer ${labels[r]}`;
       side.setAttribute("aria-label", `Layer ${labels[r]}: switch all experts`);
       this.sides.push(side);
@@ -233,13 +232,14 @@ class Board {
     return made;
   }
 
-  fit() { // as large as the place allows, a finger's width at least
+  fit() { // as large as the place allows, 24 pixels from one cell to the next at least
     if (!this.board || !this.root.clientWidth) return;
     const rows = this.doc.keep.length, columns = this.doc.keep[0].length, several = new Set(this.doc.groups).size > 1;
-    const side = several ? 58 : 40, wide = this.root.clientWidth;
-    const room = Math.floor((wide - side - 74 - 66) / columns) - 3;
+    const wide = this.root.clientWidth, named = several && wide > 640, side = named ? 58 : 40;
+    const room = Math.floor((wide - side - LEAST_TRACK - 66) / columns) - 3;
     const cell = Math.max(21, Math.min(rows > 30 ? 26 : rows > 14 ? 32 : 40, room));
-    const track = Math.max(74, Math.min(190, wide - side - 66 - columns * (cell + 3)));
+    const track = Math.max(LEAST_TRACK, Math.min(190, wide - side - 66 - columns * (cell + 3)));
+    this.sides.forEach((one, r) => { one.textContent = named ? this.doc.labels[r] : this.doc.labels[r].split(" ")[0]; });
     this.board.style.setProperty("--cell", cell + "px");
     this.board.style.setProperty("--track", track + "px");
     this.board.style.gridTemplateColumns = `${side}px repeat(${columns}, ${cell}px) auto`;
