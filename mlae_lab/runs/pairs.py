@@ -175,12 +175,13 @@ def sides(store: RunStore, a: Run, b: Run) -> dict[int, tuple[Run | None, Run | 
     return {seed: (one.get(seed), other.get(seed)) for seed in sorted({*one, *other})}
 
 
-def by_seed(store: RunStore, like: Run) -> dict[int, Run]:
+def by_seed(store: RunStore, like: Run, alive_first: bool = False) -> dict[int, Run]:
     """All runs that are equal in everything but the seed, this one among them if it counts, by seed.
 
     Of several with one config the one that came farthest: through its last epoch, else measured, else still
     waiting or under way; among equals the newest. One that ended without a measurement counts as none, and so does
-    one that goes on from a checkpoint of another run.
+    one that goes on from a checkpoint of another run. alive_first: one that may still come to its last epoch goes
+    before one that ended earlier.
     """
     key = _family_key(like)
     best: dict[int, tuple[tuple, Run]] = {}
@@ -192,7 +193,7 @@ def by_seed(store: RunStore, like: Run) -> dict[int, Run]:
         run, measured = derived(store, run), accuracies(store, run)
         if run.status.is_over and not measured:
             continue
-        rank = (is_through(run, measured), bool(measured), run.created)
+        rank = (is_through(run, measured), alive_first and not run.status.is_over, bool(measured), run.created)
         if run.config.seed not in best or rank > best[run.config.seed][0]:
             best[run.config.seed] = (rank, run)
     return {seed: best[seed][1] for seed in sorted(best)}

@@ -86,7 +86,7 @@ def repeats(store: RunStore, run: Run) -> Repeats:
     if run.relation == "continued":
         return Repeats((), ())
     found, apart = [], []
-    for seed, other in pairs.by_seed(store, run).items():
+    for seed, other in pairs.by_seed(store, run, alive_first=True).items():
         reason = pairs.unlike_because(store, run, other) if other.id != run.id else None
         if reason:
             apart.append((other, reason))
