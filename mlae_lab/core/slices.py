@@ -84,7 +84,12 @@ def slices(a: Mapping, b: Mapping) -> Slices:
 
     Raises SliceError if they are not about the same pictures: another task, other pictures, or another choice of them.
     """
-    for name, word in (("task", "tasks"), ("places", "choices of pictures"), ("truth", "labels"), ("print", "pictures")):
+    for name, word in (
+        ("task", "tasks"),
+        ("places", "choices of pictures"),
+        ("truth", "labels"),
+        ("print", "pictures"),
+    ):
         if a[name] != b[name]:
             values = f" ({a[name]} and {b[name]})" if name == "task" else ""
             raise SliceError(

@@ -211,6 +211,21 @@ def family(store: RunStore, a: Run, b: Run) -> list[Pair]:
     return found
 
 
+def other_masks(store: RunStore, run: Run) -> list[Run]:
+    """The newest run of each other mask that has run, or will, with this run's settings and any seed; newest first."""
+    if run.config.method != "mlae" or run.relation == "continued" or _clocked(run.config):
+        return []
+    found: dict[MaskPlan, Run] = {}
+    for other in store.runs():  # the newest first
+        if (
+            other.relation != "continued"
+            and _family_key(other) == _family_key(run)
+            and other.config.plan != run.config.plan
+        ):
+            found.setdefault(other.config.plan, other)
+    return list(found.values())
+
+
 def _family_key(run: Run) -> tuple[str, str]:
     settings = {name: value for name, value in run.config.to_dict().items() if name not in _FREE}
     return json.dumps(settings, sort_keys=True), run.device

@@ -61,9 +61,7 @@ class Repeats:
                 f"repeat it with at least {pairs.ENOUGH_SEEDS} seeds."
             )
         if found.deviation < 1e-9:
-            return (
-                f"All {found.n} seeds end at {found.mean:.1f} %: the steps of the measurement are too coarse for a spread."
-            )
+            return f"All {found.n} seeds end at {found.mean:.1f} %: the steps of the measurement are too coarse for a spread."
         few = " Two seeds are few: run at least three." if found.n < pairs.ENOUGH_SEEDS else ""
         return (
             f"{found.mean:.1f} % on average over {found.n} seeds (95 % interval {found.low:.1f} to {found.high:.1f} %); from "
@@ -148,7 +146,11 @@ def in_words(seen: Spread | None) -> str:
     """A mean with its interval, as a cell of a table."""
     if seen is None:
         return "–"
-    return f"{seen.mean:.1f} %" if seen.low is None else f"{seen.mean:.1f} % ({between(seen.low, seen.high, signed=False)})"
+    return (
+        f"{seen.mean:.1f} %"
+        if seen.low is None
+        else f"{seen.mean:.1f} % ({between(seen.low, seen.high, signed=False)})"
+    )
 
 
 def starting(todo: Sequence[Run | RunConfig]) -> list[int]:

@@ -11,7 +11,9 @@ import pytest
 from mlae_lab.core.proportions import Z, holm, mcnemar, wilson
 
 
-@pytest.mark.parametrize(("right", "of"), [(0, 1), (1, 1), (0, 20), (20, 20), (7, 20), (1, 200), (73, 100), (999, 2000)])
+@pytest.mark.parametrize(
+    ("right", "of"), [(0, 1), (1, 1), (0, 20), (20, 20), (7, 20), (1, 200), (73, 100), (999, 2000)]
+)
 def test_the_ends_of_the_interval_solve_its_equation(right: int, of: int) -> None:
     """An end q is a share from which right/of is just z standard deviations of q away."""
     low, high = wilson(right, of)

@@ -38,13 +38,20 @@ def many(a: int, b: int, both: int = 5, classes: int = 2) -> str:
     of_a = [0] * a + [1] * b + [0] * both
     of_b = [1] * a + [0] * b + [0] * both
     n = len(of_a)
-    common = {"names": [str(i) for i in range(classes)], "places": list(range(n)), "truth": [0] * n, "confidence": [0.5] * n}
+    common = {
+        "names": [str(i) for i in range(classes)],
+        "places": list(range(n)),
+        "truth": [0] * n,
+        "confidence": [0.5] * n,
+    }
     return slices(A | common | {"guess": of_a}, A | common | {"guess": of_b}).verdict
 
 
 def test_verdicts() -> None:
     assert many(0, 0) == "A and B are right on the same 5 of 5 pictures."
-    assert "no more than the toss of a coin" in many(5, 9) and "B gets 9 pictures right that A gets wrong, and A 5" in many(5, 9)
+    assert "no more than the toss of a coin" in many(
+        5, 9
+    ) and "B gets 9 pictures right that A gets wrong, and A 5" in many(5, 9)
     assert "B is better on these pictures by more than" in many(2, 12) and "A is better" in many(12, 2)
     assert many(2, 12).endswith("Of single classes 0 differ by more than chance.")
     assert "No single class differs" in many(2, 10, classes=100), "of a hundred classes some look different by chance"

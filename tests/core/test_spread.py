@@ -80,7 +80,9 @@ def test_words() -> None:
         "If mean and spread stay as they are, 18 pairs of seeds would bring the 95 % interval clear of 0, and 34 would find "
         "a difference of this size four times out of five."
     )
-    assert settled_by(seen(0.5, 1.0, 3)).endswith("With so few pairs the spread itself is a guess, and so is this number.")
+    assert settled_by(seen(0.5, 1.0, 3)).endswith(
+        "With so few pairs the spread itself is a guess, and so is this number."
+    )
 
 
 def test_spread_by_hand() -> None:

@@ -147,7 +147,9 @@ def test_what_is_refused(store: RunStore) -> None:
         launch_repeats(store, limited.id, 2)
     elsewhere = {"cpu": "cuda", "cuda": "cpu"}[devices.kind("auto")]
     imported = made(store, 0, 60.0, replace(A, device="auto"), device=elsewhere)
-    with pytest.raises(StoreError, match=f"ran on {elsewhere} and this machine would repeat it on {devices.kind('auto')}"):
+    with pytest.raises(
+        StoreError, match=f"ran on {elsewhere} and this machine would repeat it on {devices.kind('auto')}"
+    ):
         launch_repeats(store, imported.id, 2)
     with pytest.raises(StoreError, match="is not in"):
         launch_repeats(store, "aaaaaaaa", 2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -56,13 +55,21 @@ def test_it_agrees_with_the_evaluation_of_training(subjects: dict[str, Subject],
 def test_its_parts_agree_with_each_other(subjects: dict[str, Subject]) -> None:
     found = ask(subjects["mlae"])
     matrix = torch.tensor(found["confusion"])
-    assert int(matrix.sum()) == found["pictures"] == found["of"] == sum(entry["pictures"] for entry in found["bins"]) == 200
+    assert (
+        int(matrix.sum())
+        == found["pictures"]
+        == found["of"]
+        == sum(entry["pictures"] for entry in found["bins"])
+        == 200
+    )
     assert found["right"] == int(matrix.diagonal().sum()) == sum(c["right"] for c in found["classes"])
     assert [c["pictures"] for c in found["classes"]] == matrix.sum(1).tolist()
     assert found["low"] < found["accuracy"] < found["high"]
     assert all(sum(row) == pytest.approx(1, abs=1e-4) for row in found["shares"])
     right = [t == g for t, g in zip(found["truth"], found["guess"])]
-    assert all(right[at] for at in found["extremes"]["right"]) and not any(right[at] for at in found["extremes"]["wrong"])
+    assert all(right[at] for at in found["extremes"]["right"]) and not any(
+        right[at] for at in found["extremes"]["wrong"]
+    )
     named = {str(at) for row in found["extremes"].values() for at in row}
     assert set(found["images"]) == set(found["losses"]) == named
     image = Image.open(io.BytesIO(base64.b64decode(found["images"][min(named)])))
@@ -118,7 +125,13 @@ def test_a_number_of_pictures_that_cannot_be(subjects: dict[str, Subject], value
 
 @pytest.mark.parametrize(
     ("places", "rule"),
-    [("012", "a list of at most 96"), (None, "a list of"), ([0] * 97, "a list of"), ([200], "from 0 to 199"), ([True], "from 0")],
+    [
+        ("012", "a list of at most 96"),
+        (None, "a list of"),
+        ([0] * 97, "a list of"),
+        ([200], "from 0 to 199"),
+        ([True], "from 0"),
+    ],
 )
 def test_places_that_cannot_be(subjects: dict[str, Subject], places: object, rule: str) -> None:
     with pytest.raises(QuestionError, match=rule):

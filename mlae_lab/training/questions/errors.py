@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ def errors(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
         "confidence_mean": _short(calibration.confidence),
         "bins": [{name: _short(value) for name, value in vars(entry).items()} for entry in calibration.bins],
         "confusion": counts.tolist(),
-        "shares": [[None if v != v else _short(v) for v in row] for row in analysis.row_shares(counts).tolist()],
+        "shares": [[None if math.isnan(v) else _short(v) for v in row] for row in analysis.row_shares(counts).tolist()],
         "confused": analysis.confused(counts, CONFUSED),
         "classes": [
             {"name": name, "pictures": c.pictures, "right": c.right, "low": _short(c.low), "high": _short(c.high)}
@@ -118,7 +119,7 @@ def _print(subject: Subject, places: Sequence[int]) -> str:
     return found.hexdigest()[:12]
 
 
-def _short(value: float | int | None) -> float | int | None:
+def _short(value: float | None) -> float | None:
     return round(value, 6) if isinstance(value, float) else value
 
 
