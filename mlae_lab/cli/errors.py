@@ -89,7 +89,7 @@ def _difference_lines(found: Slices) -> list[str]:
         more = f" and {len(places) - _LISTED} more" if len(places) > _LISTED else ""
         if places:
             lines.append(f"only {name} is right, by place: {', '.join(map(str, places[:_LISTED]))}{more}")
-    return [*lines, found.verdict]
+    return [*lines, found.verdict, found.of_classes]
 
 
 def _as_data(found: Slices) -> dict:
@@ -99,5 +99,5 @@ def _as_data(found: Slices) -> dict:
     return {
         "whole": plain(found.whole), "classes": [plain(entry) for entry in found.classes], "only_a": found.only_a,
         "only_b": found.only_b, "guesses": {str(place): both for place, both in found.guesses.items()},
-        "verdict": found.verdict,
+        "verdict": found.verdict, "verdict_of_classes": found.of_classes,
     }  # fmt: skip

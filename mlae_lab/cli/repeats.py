@@ -62,12 +62,12 @@ def _tell(chosen: argparse.Namespace, store: RunStore, run: Run, started: list[R
         ],
         "not_counted": [{"run": other.id, "seed": other.config.seed, "reason": reason} for other, reason in found.apart],
         "n": len(found.done), "mean": seen and seen.mean, "low": seen and seen.low, "high": seen and seen.high,
-        "deviation": seen and seen.deviation, "verdict": found.words,
+        "deviation": seen and seen.deviation, "verdict": found.words, "noise": found.noise,
     }  # fmt: skip
     words = [
         f"seed {entry.seed:>5}   {entry.run.id}   {entry.run.status.value:<9}"
         + ("" if entry.accuracy is None else f"{entry.accuracy:6.1f} %")
         for entry in found.seeds
     ]
-    say(chosen, told, "\n".join([*words, found.words]))
+    say(chosen, told, "\n".join(filter(None, [*words, found.words, found.noise])))
     return 1 if failed else 0

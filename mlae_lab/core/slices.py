@@ -57,21 +57,24 @@ class Slices:
 
     @property
     def verdict(self) -> str:
-        """What stands between the two, in one or two sentences."""
+        """What stands between the two on all pictures, in one sentence."""
         whole = self.whole
-        moved = f"B gets {whole.only_b} pictures right that A gets wrong, and A {whole.only_a} that B gets wrong"
         if whole.only_a == whole.only_b == 0:
-            return f"A and B are right on the same {whole.right_a} of {whole.pictures} pictures."
-        found = f"(McNemar, mid-p = {p_text(whole.mid)})"
-        if whole.mid >= SURE:
-            said = f"{moved}: no more than the toss of a coin would give {found}."
-        else:
-            better = "B" if whole.only_b > whole.only_a else "A"
-            said = f"{moved}: {better} is better on these pictures by more than the toss of a coin would give {found}."
+            return f"A and B are right on the same {whole.right_a:,} of {whole.pictures:,} pictures."
+        more = "no more than" if whole.mid >= SURE else "more than"
+        return (
+            f"B gets {whole.only_b:,} pictures right that A gets wrong, and A {whole.only_a:,} that B gets wrong: {more} the "
+            f"toss of a coin would give (McNemar, mid-p = {p_text(whole.mid)})."
+        )
+
+    @property
+    def of_classes(self) -> str:
+        """The same of single classes, all of them tested at once, in one sentence."""
         apart = [entry.name for entry in self.classes if entry.adjusted < SURE]
         if not apart:
-            return f"{said} No single class differs by more than chance, all of them tested at once."
-        return f"{said} Of single classes {', '.join(apart[:4])}{' and others' if len(apart) > 4 else ''} differ by more than chance."
+            return "In no single class do they differ by more than chance, all classes tested at once."
+        named = ", ".join(apart[:4]) + (f" and {len(apart) - 4} more" if len(apart) > 4 else "")
+        return f"Class by class, all of them tested at once, they differ by more than chance in {named}."
 
 
 def p_text(p: float) -> str:

@@ -212,17 +212,17 @@ def family(store: RunStore, a: Run, b: Run) -> list[Pair]:
 
 
 def other_masks(store: RunStore, run: Run) -> list[Run]:
-    """The newest run of each other mask that has run, or will, with this run's settings and any seed; newest first."""
+    """One run of each other mask that has run, or will, with this run's settings and any seed: of several the one with
+    this run's seed, else the newest. Newest masks first."""
     if run.config.method != "mlae" or run.relation == "continued" or _clocked(run.config):
         return []
     found: dict[MaskPlan, Run] = {}
     for other in store.runs():  # the newest first
-        if (
-            other.relation != "continued"
-            and _family_key(other) == _family_key(run)
-            and other.config.plan != run.config.plan
-        ):
-            found.setdefault(other.config.plan, other)
+        plan = other.config.plan
+        if other.relation == "continued" or plan == run.config.plan or _family_key(other) != _family_key(run):
+            continue
+        if plan not in found or found[plan].config.seed != run.config.seed == other.config.seed:
+            found[plan] = other
     return list(found.values())
 
 

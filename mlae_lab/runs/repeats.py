@@ -65,8 +65,20 @@ class Repeats:
         few = " Two seeds are few: run at least three." if found.n < pairs.ENOUGH_SEEDS else ""
         return (
             f"{found.mean:.1f} % on average over {found.n} seeds (95 % interval {found.low:.1f} to {found.high:.1f} %); from "
-            f"seed to seed it moves by {points(found.deviation)} points (standard deviation).{few} A single run of another "
-            f"mask is told from a single one of these only if it is more than {points(_apart(found))} points away."
+            f"seed to seed it moves by {points(found.deviation)} points.{few}"
+        )
+
+    @property
+    def noise(self) -> str:
+        """How far a single run of another mask must be away to be more than the noise of the seed; "" for fewer than two
+        seeds, or no spread."""
+        found = self.spread
+        if found is None or not found.deviation or found.deviation < 1e-9:
+            return ""
+        return (
+            f"The standard deviation over seeds is {found.deviation:.2f} points: two single runs that differ in the seed alone "
+            f"are up to {points(_apart(found))} points from each other (95 % of such pairs). A single run of another mask that "
+            "is nearer is within the noise of the seed; pairs of seeds see smaller differences."
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlae_lab.core.proportions import mcnemar, wilson
-from mlae_lab.core.slices import SliceError, p_text, slices
+from mlae_lab.core.slices import SliceError, Slices, p_text, slices
 
 A = {
     "task": "digits", "print": "aaaaaaaaaaaa", "names": ["0", "1", "none"], "places": [0, 2, 4, 6, 8, 10],
@@ -33,28 +33,29 @@ def test_the_other_way_round_is_the_mirror_image() -> None:
     assert [(s.exact, s.mid, s.adjusted) for s in there.classes] == [(s.exact, s.mid, s.adjusted) for s in back.classes]
 
 
-def many(a: int, b: int, both: int = 5, classes: int = 2) -> str:
-    """The verdict where A alone is right on a pictures of class 0, B alone on b."""
+def many(a: int, b: int, both: int = 5, classes: int = 2) -> Slices:
+    """A alone is right on a pictures of class 0, B alone on b."""
     of_a = [0] * a + [1] * b + [0] * both
     of_b = [1] * a + [0] * b + [0] * both
     n = len(of_a)
-    common = {
-        "names": [str(i) for i in range(classes)],
-        "places": list(range(n)),
-        "truth": [0] * n,
-        "confidence": [0.5] * n,
-    }
-    return slices(A | common | {"guess": of_a}, A | common | {"guess": of_b}).verdict
+    common = {"names": [str(i) for i in range(classes)], "places": list(range(n)), "truth": [0] * n}
+    common["confidence"] = [0.5] * n
+    return slices(A | common | {"guess": of_a}, A | common | {"guess": of_b})
 
 
 def test_verdicts() -> None:
-    assert many(0, 0) == "A and B are right on the same 5 of 5 pictures."
-    assert "no more than the toss of a coin" in many(
-        5, 9
-    ) and "B gets 9 pictures right that A gets wrong, and A 5" in many(5, 9)
-    assert "B is better on these pictures by more than" in many(2, 12) and "A is better" in many(12, 2)
-    assert many(2, 12).endswith("Of single classes 0 differ by more than chance.")
-    assert "No single class differs" in many(2, 10, classes=100), "of a hundred classes some look different by chance"
+    assert many(0, 0).verdict == "A and B are right on the same 5 of 5 pictures."
+    assert many(5, 9).verdict == (
+        "B gets 9 pictures right that A gets wrong, and A 5 that B gets wrong: no more than the toss of a coin would give "
+        f"(McNemar, mid-p = {mcnemar(5, 9)[1]:.2g})."
+    )
+    assert ": more than the toss of a coin" in many(2, 12).verdict and ": more than" in many(12, 2).verdict
+
+
+def test_of_a_hundred_classes_some_look_different_by_chance() -> None:
+    assert many(2, 12).of_classes.endswith("they differ by more than chance in 0.")
+    assert many(2, 12).classes[0].adjusted == pytest.approx(2 * mcnemar(2, 12)[1])
+    assert many(2, 12, classes=100).of_classes.startswith("In no single class do they differ")
 
 
 def test_p_as_text() -> None:

@@ -14,7 +14,7 @@ from mlae_lab import locks
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.patterns import dense, uniform
-from mlae_lab.runs import commands, devices, paths, repeats
+from mlae_lab.runs import commands, devices, pairs, paths, repeats
 from mlae_lab.runs.repeats import launch_repeats, starting, wanted
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
@@ -76,9 +76,11 @@ def test_mean_interval_and_deviation(store: RunStore) -> None:
     assert found.spread is not None and (found.spread.n, found.spread.mean, found.spread.deviation) == (3, 63.0, 3.0)
     assert (found.spread.low, found.spread.high) == (pytest.approx(63 - reach), pytest.approx(63 + reach))
     assert found.words == (
-        "63.0 % on average over 3 seeds (95 % interval 55.5 to 70.5 %); from seed to seed it moves by 3.0 points (standard "
-        f"deviation). A single run of another mask is told from a single one of these only if it is more than {4.303 * 3 * 2**0.5:.1f} "
-        "points away."
+        "63.0 % on average over 3 seeds (95 % interval 55.5 to 70.5 %); from seed to seed it moves by 3.0 points."
+    )
+    assert (
+        f"3.00 points: two single runs that differ in the seed alone are up to {4.303 * 3 * 2**0.5:.1f} po"
+        in found.noise
     )
     assert repeats.in_words(found.spread) == "63.0 % (55.5 to 70.5)"
 
@@ -91,6 +93,7 @@ def test_words_for_few(store: RunStore) -> None:
     assert "cannot be told from one run: repeat it with at least 3 seeds" in repeats.repeats(store, one).words
     assert repeats.in_words(repeats.repeats(store, one).spread) == "60.0 %"
     made(store, 2, 60.0)
+    assert repeats.repeats(store, one).noise == ""
     assert "All 2 seeds end at 60.0 %" in repeats.repeats(store, one).words
     made(store, 3, 61.0)
     assert "Two seeds are few" not in repeats.repeats(store, one).words
@@ -157,3 +160,15 @@ def test_what_is_refused(store: RunStore) -> None:
     with pytest.raises(ConfigError, match="seed is 2147483648"):
         launch_repeats(store, last.id, 2)
     assert len(store.runs()) == 4
+
+
+def test_masks_to_stand_beside_it(store: RunStore) -> None:
+    run = made(store, 1)
+    same_seed = made(store, 1, config=replace(A, plan=dense()))
+    made(store, 2, config=replace(A, plan=dense()))
+    made(store, 0, config=replace(A, plan=uniform(0.2)))
+    newest = made(store, 2, config=replace(A, plan=uniform(0.2)))
+    made(store, 1, config=replace(A, plan=uniform(0.7), learning_rate=0.1))
+    made(store, 2)
+    assert pairs.other_masks(store, run) == [newest, same_seed]
+    assert pairs.other_masks(store, made(store, 1, config=replace(A, method="linear"))) == []

@@ -42,32 +42,45 @@ def confusion_figure(
     off = [[v if i != j and v else None for j, v in enumerate(row)] for i, row in enumerate(shares)]
     most = max((v for row in off for v in row if v is not None), default=1.0)
     hover = "%{y}, taken for %{x}: %{customdata} pictures, %{z:.1%}<extra></extra>"
-    common = {
-        "type": "heatmap", "x": list(names), "y": list(names), "customdata": [list(row) for row in counts],
-        "xgap": 1 if size <= 40 else 0, "ygap": 1 if size <= 40 else 0, "hoverongaps": False, "hovertemplate": hover,
-    }  # fmt: skip
-    if size <= MOST_NUMBERS:
-        common |= {
-            "text": [[n or "" for n in row] for row in counts],
-            "texttemplate": "%{text}",
-            "textfont": {"size": 12},
+    gap = 1 if size <= 40 else 0
+
+    def cells(name: str, z: list[list[float | None]], most: float, scale: list, **more: object) -> dict:
+        numbers = [["" if v is None else n or "" for n, v in zip(*rows)] for rows in zip(counts, z)]
+        shown = {"text": numbers, "texttemplate": "%{text}", "textfont": {"size": 12}} if size <= MOST_NUMBERS else {}
+        return {
+            "type": "heatmap",
+            "name": name,
+            "x": list(names),
+            "y": list(names),
+            "z": z,
+            "zmin": 0,
+            "zmax": most,
+            "colorscale": scale,
+            "customdata": [list(row) for row in counts],
+            "xgap": gap,
+            "ygap": gap,
+            "hoverongaps": False,
+            "hovertemplate": "%{y}, taken for %{x}: %{customdata} pictures, %{z:.1%}<extra></extra>",
+            **shown,
+            **more,
         }
+
+    bar = {
+        "thickness": 8,
+        "outlinewidth": 0,
+        "nticks": 4,
+        "tickformat": ".0%",
+        "tickfont": {"size": 11, "color": "@quiet"},
+    }
+    right = [[v if i == j else None for j, v in enumerate(row)] for i, row in enumerate(shares)]
     data = [
-        common | {
-            "name": "right", "z": [[v if i == j else None for j, v in enumerate(row)] for i, row in enumerate(shares)],
-            "zmin": 0, "zmax": 1, "colorscale": SEQUENTIAL, "showscale": False,
-        },
-        common | {
-            "name": "mistakes", "z": off, "zmin": 0, "zmax": most, "colorscale": _MISTAKES,
-            "colorbar": {
-                "thickness": 8, "outlinewidth": 0, "nticks": 4, "tickformat": ".0%", "tickfont": {"size": 11, "color": "@quiet"},
-            },
-        },
-    ]  # fmt: skip
+        cells("right", right, 1.0, SEQUENTIAL, showscale=False),
+        cells("mistakes", off, most, _MISTAKES, colorbar=bar),
+    ]
     total = sum(map(sum, counts))
     if mistakes:
         n, i, j = max(mistakes)
-        title = f"{_short(names[-i])} is taken for {_short(names[-j])} most often: {n} of {sum(counts[-i])} pictures"
+        title = f"Most often {_short(names[-i])} is taken for {_short(names[-j])}: {n} of {sum(counts[-i])} pictures"
     else:
         title = f"All {total} pictures are right" if total else "No picture to show"
     return figure(
@@ -113,7 +126,7 @@ def class_accuracy_figure(classes: Sequence[Mapping], accuracy: float) -> Figure
     title = "No picture to show"
     if shown:
         title = (
-            f"{_short(names[0])} is hardest ({values[0]:.0f} % right), {_short(names[-1])} easiest ({values[-1]:.0f} %)"
+            f"Hardest is {_short(names[0])} ({values[0]:.0f} % right), easiest {_short(names[-1])} ({values[-1]:.0f} %)"
         )
         if values[0] == values[-1]:
             title = f"Every class is right in {values[0]:.0f} %"
@@ -173,7 +186,7 @@ def reliability_figure(bins: Sequence[Mapping], ece: float, confidence: float, a
     ]
     gap = confidence - accuracy
     how = "Too sure" if gap > 0.02 else "Not sure enough" if gap < -0.02 else "About as sure as right"
-    title = f"{how}: {100 * confidence:.0f} % sure, {100 * accuracy:.0f} % right, ECE {ece:.3f}"
+    title = f"{how}: {100 * confidence:.1f} % sure, {100 * accuracy:.1f} % right, ECE {ece:.3f}"
     return figure(
         data,
         title,
@@ -223,9 +236,9 @@ def slices_figure(found: Slices) -> Figure:
     ]
     whole = found.whole
     title = (
-        f"B alone is right on {whole.only_b} pictures, A alone on {whole.only_a}, of {whole.pictures}"
+        f"B alone is right on {whole.only_b} pictures, A alone on {whole.only_a}, of {whole.pictures:,}"
         if shown
-        else f"A and B are right on the same {whole.right_a} of {whole.pictures} pictures"
+        else f"A and B are right on the same {whole.right_a:,} of {whole.pictures:,} pictures"
     )
     high, low = max([1, *(c.only_b for c in shown)]), max([1, *(c.only_a for c in shown)])
     marks = [
@@ -235,12 +248,15 @@ def slices_figure(found: Slices) -> Figure:
         }
         for c in shown if c.adjusted < SURE
     ]  # fmt: skip
-    corners = [
+    corners = [  # where bars are short: gains stand left, losses right
         {
-            "x": 1, "xref": "paper", "y": y, "yref": "paper", "text": text, "showarrow": False, "xanchor": "right",
+            "x": x, "xref": "paper", "y": y, "yref": "paper", "text": text, "showarrow": False, "xanchor": side,
             "yanchor": anchor, "font": {"size": 12, "color": "@quiet"},
         }
-        for text, y, anchor in (("only B is right", 1, "top"), ("only A is right", 0, "bottom"))
+        for text, x, y, side, anchor in (
+            ("only B is right", 1, 1, "right", "top"),
+            ("only A is right", 0.01, 0, "left", "bottom"),
+        )
     ]  # fmt: skip
     starred = sum(c.adjusted < SURE for c in shown)
     return figure(

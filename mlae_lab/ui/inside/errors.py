@@ -106,7 +106,7 @@ def _strip(tiles: Sequence[tuple[str, str, str, int]]) -> None:
         for image, words, quiet, place in tiles
     )
     st.html(
-        f'<div class="lab-examples" style="max-width:none;grid-template-columns:repeat(auto-fill,minmax(76px,1fr))">{shown}</div>'
+        f'<div class="lab-examples" style="max-width:none;grid-template-columns:repeat(auto-fill,minmax(70px,1fr))">{shown}</div>'
     )
 
 
@@ -143,7 +143,7 @@ def _beside(run: Run, told: Mapping, wanted: str | int) -> None:
         st.warning(f"{str(error)[:1].upper()}{str(error)[1:]}.")
         return
     large(found.verdict)
-    page.note(f"A is run {run.id}, B is run {other.id}.")
+    page.note(f"{escape(found.of_classes)} A is run {run.id}, B is run {other.id}.")
     live_plot(figures.slices_figure(found), key="errors_slices")
     page.note(figures.SLICES_NOTE)
     _apart(run, found)

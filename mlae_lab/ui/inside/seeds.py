@@ -10,7 +10,7 @@ from mlae_lab.core.nearest import nearest
 from mlae_lab.runs import pairs, repeats
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import figures, page, reads, visitor
-from mlae_lab.ui.inside.beside import other_run
+from mlae_lab.ui.inside.beside import OTHER, other_run
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.needs import missing
@@ -57,6 +57,11 @@ def _other(run: Run) -> Run | None:
         )
         link("compare", "Start a pair", a=run.id)
         return None
+    asked = st.query_params.get(OTHER)
+    plan = next((entry.config.plan for entry in reads.runs() if entry.id == asked), None)
+    for entry in candidates:  # any run of a mask stands for it
+        if entry.config.plan == plan and asked != entry.id:
+            st.query_params[OTHER] = entry.id
     return other_run(candidates, "B, another mask", _called, "no other mask: this run alone")
 
 
@@ -72,6 +77,8 @@ def _called(run: Run) -> str:
 def _alone(run: Run) -> None:
     found = repeats.repeats(reads.store(), run)
     large(found.words)
+    if found.noise:
+        page.note(found.noise)
     if found.done:
         values = tuple((entry.seed, entry.accuracy) for entry in found.done)
         lane = figures.Lane("mean" if len(values) > 1 else "", values, found.spread)
@@ -169,7 +176,7 @@ def _start(run: Run, other: Run | None) -> None:
         if right.button(
             f"Start {len(new)} run{'s' if len(new) != 1 else ''}",
             key="seeds_start",
-            type="primary",
+            type="primary" if new else "secondary",
             disabled=bool(lacking) or not new,
         ):
             if other is None:
