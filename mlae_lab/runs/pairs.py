@@ -11,6 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from mlae_lab.core import catalog
 from mlae_lab.core.config import ConfigError, RunConfig, differences
 from mlae_lab.core.events import Evaluation, Started
 from mlae_lab.core.plan import MaskPlan
@@ -88,7 +89,8 @@ def unlike_because(store: RunStore, a: Run, b: Run) -> str | None:
             return f"run {run.id} goes on from a checkpoint of another run, so the two do not start alike"
     one, other = store.last(a.id, "started"), store.last(b.id, "started")
     if isinstance(one, Started) and isinstance(other, Started):
-        if one.weights and other.weights and one.weights != other.weights:
+        drawn = a.config.seed != b.config.seed and not catalog.backbone(a.config.backbone).trained  # another net each
+        if one.weights and other.weights and one.weights != other.weights and not drawn:
             return f"their weights differ: fingerprints {one.weights} and {other.weights}"
         if one.precision != other.precision:
             return f"their precisions differ: {one.precision} and {other.precision}"

@@ -1,7 +1,7 @@
 """Repeats: the same run with other seeds, and how far the seed alone moves the result.
 
-What the seed decides: the head's first values, the first a of every expert, the order of the pictures and the masks
-that are drawn. The pictures are the same in all of them.
+What the seed decides: the head's first values, the first a of every expert, the order of the pictures, the masks that
+are drawn, and the weights of a backbone that is random. The pictures are the same in all of them.
 """
 
 from __future__ import annotations
@@ -130,6 +130,12 @@ def wanted(store: RunStore, run_id: str, seeds: int) -> list[Run | RunConfig]:
             "on two devices are not alike, so repeat it where it ran"
         )
     known = repeats(store, run)
+    for other, reason in known.apart:
+        if other.relation == RELATION and other.created > run.created:
+            raise StoreError(
+                f"run {other.id} repeated run {run.id} and does not count, as {reason}: what is on this machine has changed, so "
+                "start the run anew and repeat that one"
+            )
     found: dict[int, Run | RunConfig] = {
         repeat.seed: repeat.run
         for repeat in known.seeds

@@ -130,6 +130,21 @@ def test_runs_with_other_weights_are_neither_counted_nor_repeated(store: RunStor
     assert starting(wanted(store, run.id, 2)) == [2]
 
 
+def test_a_repeat_that_turned_out_unlike_is_not_tried_again(store: RunStore) -> None:
+    run = made(store, 0)
+    other = made(store, 1, weights="bbbbbbbbbbbb", origin=Origin(run.id, "repeat"))
+    with pytest.raises(StoreError, match=f"run {other.id} repeated run {run.id} and does not count, as their weights differ"):
+        wanted(store, run.id, 2)
+    assert starting(wanted(store, other.id, 2)) == [2], "it can be repeated itself"
+
+
+def test_the_seed_draws_a_random_backbone_too(store: RunStore) -> None:
+    config = replace(A, backbone="lab_vit_12x128.random")
+    run = made(store, 0, 60.0, config)
+    made(store, 1, 61.0, config, weights="bbbbbbbbbbbb")
+    assert [r.seed for r in repeats.repeats(store, run).done] == [0, 1]
+
+
 def test_a_run_that_is_being_stopped_is_not_counted_on(store: RunStore) -> None:
     run = made(store, 0)
     stopping = commands.launch(store, replace(A, seed=1), "", Origin(run.id, "repeat"))

@@ -41,7 +41,6 @@ def confusion_figure(
     mistakes = [(counts[i][j], -i, -j) for i in range(size) for j in range(size) if i != j and counts[i][j]]
     off = [[v if i != j and v else None for j, v in enumerate(row)] for i, row in enumerate(shares)]
     most = max((v for row in off for v in row if v is not None), default=1.0)
-    hover = "%{y}, taken for %{x}: %{customdata} pictures, %{z:.1%}<extra></extra>"
     gap = 1 if size <= 40 else 0
 
     def cells(name: str, z: list[list[float | None]], most: float, scale: list, **more: object) -> dict:
@@ -185,12 +184,12 @@ def reliability_figure(bins: Sequence[Mapping], ece: float, confidence: float, a
         },
     ]
     gap = confidence - accuracy
-    how = "Too sure" if gap > 0.02 else "Not sure enough" if gap < -0.02 else "About as sure as right"
-    title = f"{how}: {100 * confidence:.1f} % sure, {100 * accuracy:.1f} % right, ECE {ece:.3f}"
+    how = "Too sure" if gap > 0.02 else "Not sure enough" if gap < -0.02 else "As sure as right"
+    title = f"{how}: {100 * confidence:.1f} % sure, {100 * accuracy:.1f} % right"
     return figure(
         data,
         title,
-        f"Reliability curve in {len(bins)} bins. {title}.",
+        f"Reliability curve in {len(bins)} bins. {title}, ECE {ece:.3f}.",
         "reliability",
         height=380,
         xaxis=axis("confidence of the guess", range=[0, 1.02], tickformat=".0%", anchor="y2"),

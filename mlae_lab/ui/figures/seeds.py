@@ -29,13 +29,14 @@ class Lane:
 
 def seeds_figure(lanes: Sequence[Lane], split: str) -> Figure:
     """Accuracy of each seed for one mask or two; mean and interval of each. split: "val" or "test"."""
-    said = [
-        f"{lane.name + ' ' if len(lanes) > 1 else ''}{lane.spread.mean:.1f} %"
-        + ("" if lane.spread.low is None else f" ({between(lane.spread.low, lane.spread.high, signed=False)})")
-        + f", n = {lane.spread.n}"
-        for lane in lanes
-    ]
-    title = f"Accuracy on {split}: {'; '.join(said)}"
+    if len(lanes) == 1:
+        seen = lanes[0].spread
+        said = f"{seen.mean:.1f} %, one seed"
+        if seen.low is not None:
+            said = f"{seen.mean:.1f} % (95 % {between(seen.low, seen.high, signed=False)}, n = {seen.n})"
+    else:
+        said = ", ".join(f"{lane.name} {lane.spread.mean:.1f} %" for lane in lanes)
+    title = f"Accuracy on {split}: {said}"
     looks = [("@quiet", "circle-open", "dash"), ("@accent", "circle", "solid")]
     return _dots(lanes, looks[-len(lanes) :], title, "seeds", f"top-1 accuracy on {split}, %", "%{y:.1f} %")
 
@@ -67,7 +68,7 @@ def _dots(
     for lane in lanes:
         every += [v for v in (lane.spread.low, lane.spread.high) if v is not None]
     low, high = min(every, default=0.0), max(every, default=1.0)
-    air = max(0.08 * (high - low), 0.25)
+    air = max(0.08 * (high - low), 0.25 if len(every) > 1 else 2.0)
     for lane, (colour, symbol, dash) in zip(lanes, looks):
         if lane.spread.low is not None:
             shapes.append(
