@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,12 @@ def test_the_whole_way(lab_store: RunStore, capsys: Captured) -> None:
         (["errors", run, "--pictures", "many"], "--pictures is 'many': it must be \"all\" or a whole number"),
         (["errors", run, "--pictures", "0"], "a whole number from 1 to 200"),
         (["repeats", run, "--seeds", "31"], "seeds is 31: it must be a whole number from 1 to 30"),
-        (["errors", "aaaaaaaa"], "run 'aaaaaaaa' is not in"),
+        (["errors", "aaaaaaaa"], "run aaaaaaaa is not in"),
     ):
         assert main([*words, *store]) == 2
         assert reason in capsys.readouterr().err
+    for name in (run, other):  # the process that was asked leaves when its run has no folder any more
+        shutil.rmtree(lab_store.paths(name).folder)
 
 
 def test_without_a_store_there_is_no_run(tmp_path: Path, capsys: Captured) -> None:
