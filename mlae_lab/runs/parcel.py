@@ -58,7 +58,7 @@ _CHUNK = 1 << 20
 _REASON = 4000  # characters of a stranger's reason
 _LAST_TIME = 250_000_000_000  # seconds since 1970, a little before the year 9900
 _MOST = 2**53  # whole numbers up to here survive JSON, SQLite and floats
-_RELATIONS = ("retry", "duplicate", "paired", "continued", "imported")
+_RELATIONS = ("retry", "duplicate", "paired", "repeat", "race", "continued", "imported")
 _HASH = re.compile(r"[0-9a-f]{12}")
 _DTYPES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,

@@ -7,7 +7,8 @@ from statistics import fmean
 
 from mlae_lab.core.difference import Change, plan_difference
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.runs.pairs import Difference, between, points
+from mlae_lab.core.spread import between, points
+from mlae_lab.runs.pairs import Difference
 from mlae_lab.ui.figures.base import Figure, axis, end_label, figure, thinned
 
 Curve = Sequence[tuple[int, float]]  # (epoch, accuracy in percent)

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mlae_lab.runs.store import Run
-from mlae_lab.ui.inside import grids
+from mlae_lab.ui.inside import errors, grids, seeds
 
 # name in the address: (words on the screen, what it shows in a sentence, what draws it)
 VIEWS: dict[str, tuple[str, str, Callable[[Run], None]]] = {
     "grids": ("Grids", "What the run measured of itself while it learned.", grids.draw),
+    "errors": (
+        "Errors",
+        "Which classes it takes for which, how sure it may be, and what another run gets right.",
+        errors.draw,
+    ),
+    "seeds": (
+        "Seeds",
+        "How far the seed alone moves the result, and whether another mask moves it farther.",
+        seeds.draw,
+    ),
 }
