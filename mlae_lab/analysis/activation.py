@@ -25,12 +25,16 @@ def by_token(layer: MLAELinear, x: torch.Tensor) -> torch.Tensor:
 
 
 def added(layer: MLAELinear, x: torch.Tensor) -> torch.Tensor:
-    """‖λ_i B_i A_i x‖ of each token and expert, from the small matrices A x and BᵀB. x: (N, d_in). Returns (N, E)."""
-    experts = len(layer.columns)
-    low = (x @ layer.a.t()).reshape(len(x), experts, layer.rank)
-    up = layer.b.reshape(-1, experts, layer.rank)
-    gram = torch.einsum("oer,oes->ers", up, up)
-    return torch.einsum("ner,ers,nes->ne", low, gram, low).clamp_min(0).sqrt() * layer.coefficient.abs()
+    """‖λ_i B_i A_i x‖ of each token and expert, from the small matrices A x and BᵀB. x: (N, d_in). Returns (N, E).
+
+    In float32 whatever autocast says: it costs little, and 16 bits would be seen in the third digit.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        experts = len(layer.columns)
+        low = (x @ layer.a.t()).reshape(len(x), experts, layer.rank)
+        up = layer.b.reshape(-1, experts, layer.rank)
+        gram = torch.einsum("oer,oes->ers", up, up)
+        return torch.einsum("ner,ers,nes->ne", low, gram, low).clamp_min(0).sqrt() * layer.coefficient.abs()
 
 
 class Contribution:

@@ -136,7 +136,8 @@ def expert_maps(model: nn.Module, target: str, pictures: torch.Tensor) -> Expert
     size = added(layer, flat).reshape(shape).permute(0, 3, 1, 2)
     signed = None
     if layer.rank == 1:
-        along = (flat @ layer.a.t()) * (layer.coefficient * layer.b.norm(dim=0))
+        with torch.autocast(flat.device.type, enabled=False):
+            along = (flat @ layer.a.t()) * (layer.coefficient * layer.b.norm(dim=0))
         signed = along.reshape(shape).permute(0, 3, 1, 2)
     return ExpertMaps(layer.columns, size, signed)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -245,9 +244,10 @@ def _stored(subject: Subject, given: Any) -> tuple[np.ndarray, int | None]:
         raise QuestionError(f"a picture file is sent as base64 of at most {MOST_UPLOADED // 2**20} MB")
     try:
         content = base64.b64decode(text, validate=True)
-        pixels = decoded_bytes(content, ResizeRule("square", images.shape[1]))
-    except binascii.Error:
+    except ValueError:
         raise QuestionError("a picture file is sent as base64, and this is none") from None
+    try:
+        pixels = decoded_bytes(content, ResizeRule("square", images.shape[1]))
     except DataError as error:
         raise QuestionError(str(error)) from None
     return (np.asarray(Image.fromarray(pixels).convert("L")) if images.ndim == 3 else pixels), None
