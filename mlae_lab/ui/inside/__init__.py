@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mlae_lab.runs.store import Run
-from mlae_lab.ui.inside import grids
+from mlae_lab.ui.inside import activation, attention, grids, predict
 
 # name in the address: (words on the screen, what it shows in a sentence, what draws it)
 VIEWS: dict[str, tuple[str, str, Callable[[Run], None]]] = {
     "grids": ("Grids", "What the run measured of itself while it learned.", grids.draw),
+    "activation": ("Activation", "What each expert adds to its layer, for each class and for single pictures.", activation.draw),
+    "attention": ("Attention", "Where each expert of a layer looks, and what the network draws on with and without them.", attention.draw),
+    "predict": ("Predict", "One picture: the answer, the training pictures nearest to it, and the layers that it hangs on.", predict.draw),
 }
