@@ -6,6 +6,10 @@ from mlae_lab.training.questions import about, errors
 from mlae_lab.training.subject import Question
 
 TOPICS = (about, errors)
+from mlae_lab.training.questions import about, maps
+from mlae_lab.training.subject import Question
+
+TOPICS = (about, maps)
 
 
 def questions() -> dict[str, Question]:

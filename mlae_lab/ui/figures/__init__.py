@@ -3,6 +3,7 @@
 Colours are names of meanings (`@accent`, `@quiet`, ...; `ui/palette.js` knows the values).
 """
 
+from mlae_lab.ui.figures.activation import against_figure, class_figure
 from mlae_lab.ui.figures.bars import active_figure, balance_figure
 from mlae_lab.ui.figures.base import MAX_POINTS, Figure, Reference, smoothed, thinned
 from mlae_lab.ui.figures.compare import (
@@ -33,4 +34,12 @@ __all__ = [
     "expert_figure", "loss_figure", "mask_difference_figure", "paired_figure", "paper_figure",
     "reliability_figure", "seeds_figure", "similarity_curve", "similarity_tiles", "slices_figure", "smoothed",
     "thinned", "two_curves_figure",
+from mlae_lab.ui.figures.maps import maps_figure
+from mlae_lab.ui.figures.predict import classes_figure, without_figure
+
+__all__ = [
+    "MASK_KEY", "MAX_POINTS", "QUANTITIES", "Figure", "Reference", "accuracy_figure", "active_figure", "against_figure",
+    "balance_figure", "class_figure", "classes_figure",
+    "difference_caption", "difference_figure", "expert_figure", "loss_figure", "maps_figure", "mask_difference_figure", "paper_figure",
+    "similarity_curve", "similarity_tiles", "smoothed", "thinned", "two_curves_figure", "without_figure",
 ]  # fmt: skip

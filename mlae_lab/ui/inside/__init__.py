@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mlae_lab.runs.store import Run
 from mlae_lab.ui.inside import errors, grids, seeds
+from mlae_lab.ui.inside import activation, attention, grids, predict
 
 # name in the address: (words on the screen, what it shows in a sentence, what draws it)
 VIEWS: dict[str, tuple[str, str, Callable[[Run], None]]] = {
@@ -20,4 +21,7 @@ VIEWS: dict[str, tuple[str, str, Callable[[Run], None]]] = {
         "How far the seed alone moves the result, and whether another mask moves it farther.",
         seeds.draw,
     ),
+    "activation": ("Activation", "What each expert adds to its layer, for each class and for single pictures.", activation.draw),
+    "attention": ("Attention", "Where each expert of a layer looks, and what the network draws on with and without them.", attention.draw),
+    "predict": ("Predict", "One picture: the answer, the training pictures nearest to it, and the layers that it hangs on.", predict.draw),
 }
