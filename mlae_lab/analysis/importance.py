@@ -128,6 +128,7 @@ def greedy(lab: WhatIf, removal: bool, tell: Tell = silent) -> list[Step]:
         for cell in sorted(left, key=hope.__getitem__):
             tell(done, total)
             done += 1
+            lab.ask(state)  # kept already, unless somebody asked for another state meanwhile
             found = lab.try_out(with_cells(state, [cell], 0.0 if removal else 1.0), best[0] if best else math.inf)
             hope[cell] = (0, found.loss_sum if found else math.inf)
             if found is not None and (best is None or (found.loss_sum, cell) < best[:2]):
@@ -135,9 +136,7 @@ def greedy(lab: WhatIf, removal: bool, tell: Tell = silent) -> list[Step]:
         _, cell, found = best
         left.remove(cell)
         state = with_cells(state, [cell], 0.0 if removal else 1.0)
-        if left:
-            lab.ask(state)  # its entries serve the next round
-        steps.append(Step(cell, len(left) if removal else steps[-1].kept + 1, found.accuracy, found.loss))
+        steps.append(Step(cell, steps[-1].kept + (-1 if removal else 1), found.accuracy, found.loss))
     return steps
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mlae_lab.training.questions import about
+from mlae_lab.training.questions import about, whatif
 from mlae_lab.training.subject import Question
 
-TOPICS = (about,)
+TOPICS = (about, whatif)
 
 
 def questions() -> dict[str, Question]:
