@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mlae_lab.runs.store import Run
-from mlae_lab.ui.inside import grids
+from mlae_lab.ui.inside import grids, matters, whatif
 
 # name in the address: (words on the screen, what it shows in a sentence, what draws it)
 VIEWS: dict[str, tuple[str, str, Callable[[Run], None]]] = {
     "grids": ("Grids", "What the run measured of itself while it learned.", grids.draw),
+    "whatif": ("What if", "Switch experts off and see at once what is lost. Nothing is trained, and the run stays as it is.", whatif.draw),
+    "matters": ("Who matters", "What each expert and each layer is worth, and how the run stands without some of them.", matters.draw),
 }
