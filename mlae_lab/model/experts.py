@@ -9,6 +9,9 @@ one layer; `model.inject` puts layers into a network, `MaskSampler` draws the ma
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +24,23 @@ def stream(seed: int, *names: object) -> torch.Generator:
     """A CPU generator of its own for one purpose: the same seed and names give the same numbers."""
     digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+_FACTORS: ContextVar[Mapping[MLAELinear, torch.Tensor] | None] = ContextVar("factors of the experts", default=None)
+
+
+@contextmanager
+def factored(factors: Mapping[MLAELinear, torch.Tensor]) -> Iterator[None]:
+    """While open, λ counts times a factor in every forward pass of this thread: 0 is off, 1 is on.
+
+    factors: (E,) for each layer that is changed, on its device; a gradient may be wanted of them. Nothing is
+    written into the layers, so another thread that asks the same network meanwhile sees none of it.
+    """
+    before = _FACTORS.set(factors)
+    try:
+        yield
+    finally:
+        _FACTORS.reset(before)
 
 
 class MLAELinear(nn.Module):
@@ -82,8 +102,10 @@ class MLAELinear(nn.Module):
         return self.base.out_features
 
     def scale(self) -> torch.Tensor:
-        """Factor of each rank-1 column, (E k,): λ, and while training λ m."""
-        factor = self.coefficient
+        """Factor of each rank-1 column, (E k,): λ, and while training λ m; inside `factored` times its factor."""
+        factor, given = self.coefficient, _FACTORS.get()
+        if given is not None and self in given:
+            factor = factor * given[self]
         if self.training:
             if self.mask is not None:
                 factor = factor * self.mask

@@ -10,6 +10,10 @@ from mlae_lab.training.questions import about, maps
 from mlae_lab.training.subject import Question
 
 TOPICS = (about, maps)
+from mlae_lab.training.questions import about, whatif
+from mlae_lab.training.subject import Question
+
+TOPICS = (about, whatif)
 
 
 def questions() -> dict[str, Question]:

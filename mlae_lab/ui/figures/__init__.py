@@ -42,4 +42,18 @@ __all__ = [
     "balance_figure", "class_figure", "classes_figure",
     "difference_caption", "difference_figure", "expert_figure", "loss_figure", "maps_figure", "mask_difference_figure", "paper_figure",
     "similarity_curve", "similarity_tiles", "smoothed", "thinned", "two_curves_figure", "without_figure",
+from mlae_lab.ui.figures.whatif import (
+    cell_figure,
+    class_change_figure,
+    greedy_figure,
+    importance_figures,
+    layers_figure,
+    robust_figure,
+)
+
+__all__ = [
+    "MASK_KEY", "MAX_POINTS", "QUANTITIES", "Figure", "Reference", "accuracy_figure", "active_figure", "balance_figure",
+    "cell_figure", "class_change_figure", "greedy_figure", "importance_figures", "layers_figure", "robust_figure",
+    "difference_caption", "difference_figure", "expert_figure", "loss_figure", "mask_difference_figure", "paper_figure",
+    "similarity_curve", "similarity_tiles", "smoothed", "thinned", "two_curves_figure",
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from mlae_lab.runs.store import Run
 from mlae_lab.ui.inside import errors, grids, seeds
 from mlae_lab.ui.inside import activation, attention, grids, predict
+from mlae_lab.ui.inside import grids, matters, whatif
 
 # name in the address: (words on the screen, what it shows in a sentence, what draws it)
 VIEWS: dict[str, tuple[str, str, Callable[[Run], None]]] = {
@@ -24,4 +25,6 @@ VIEWS: dict[str, tuple[str, str, Callable[[Run], None]]] = {
     "activation": ("Activation", "What each expert adds to its layer, for each class and for single pictures.", activation.draw),
     "attention": ("Attention", "Where each expert of a layer looks, and what the network draws on with and without them.", attention.draw),
     "predict": ("Predict", "One picture: the answer, the training pictures nearest to it, and the layers that it hangs on.", predict.draw),
+    "whatif": ("What if", "Switch experts off and see at once what is lost. Nothing is trained, and the run stays as it is.", whatif.draw),
+    "matters": ("Who matters", "What each expert and each layer is worth, and how the run stands without some of them.", matters.draw),
 }
