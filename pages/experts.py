@@ -6,8 +6,8 @@ import streamlit as st
 
 from mlae_lab.core import catalog
 from mlae_lab.runs.store import StoreError
-from mlae_lab.ui import figures, page, reads
-from mlae_lab.ui.live_plot import live_plot
+from mlae_lab.ui import page, reads
+from mlae_lab.ui.inside import VIEWS
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.run_cards import accuracy_text, run_cards
 
@@ -44,33 +44,22 @@ page.facts(
     ("Mask", f"{run.config.plan.kind.value}, {run.config.plan.experts} experts"),
     ("Accuracy, last epoch", accuracy_text(run)),
 )
-epochs = [stats.epoch for stats in tail.experts]
-chosen = (
-    st.select_slider("Epoch", epochs, value=epochs[-1], key=f"experts_epoch_{run.id}") if len(epochs) > 1 else epochs[0]
-)
-index = epochs.index(chosen)
-stats, alike = tail.experts[index], tail.similarity[index]
-
-with st.container(key="pair_experts"):
-    left, right = st.columns(2, gap="large")
-for number, quantity in enumerate(figures.QUANTITIES):
-    with (left, right)[number % 2]:
-        figure = figures.expert_figure(getattr(stats, quantity), quantity, run.config.plan, chosen)
-        live_plot(figure, key=f"experts_{quantity}")
-        page.note(f"{figures.QUANTITIES[quantity][1]}.")
-
-page.section("How alike the experts of a layer are")
-with st.container(key="pair_similarity"):
-    left, right = st.columns(2, gap="large")
-with left:
-    live_plot(figures.similarity_tiles(alike), key="experts_tiles")
-with right:
-    live_plot(figures.similarity_curve(tail.similarity[: index + 1]), key="experts_similarity")
-    page.note(
-        "cos(bᵢ aᵢᵀ, bⱼ aⱼᵀ) = cos(bᵢ, bⱼ) · cos(aᵢ, aⱼ), with the sign of λᵢ λⱼ (paper, A.4), averaged over the "
-        "pairs of a layer without the diagonal and then over layers. |cosine| says how much two experts overlap; the signed "
-        "mean also says whether they pull together or against each other."
-    )
+asked_view = st.query_params.get("view")
+if asked_view in VIEWS and asked_view != st.session_state.get("experts_view_drawn"):
+    st.session_state["experts_view"] = asked_view  # a link was followed
+st.session_state.setdefault("experts_view", next(iter(VIEWS)))
+view = st.segmented_control(
+    "What to look at",
+    list(VIEWS),
+    format_func=lambda name: VIEWS[name][0],
+    key="experts_view",
+    label_visibility="collapsed",
+) or next(iter(VIEWS))
+st.session_state["experts_view_drawn"] = view
+if asked_view != view:
+    st.query_params["view"] = view
+page.note(VIEWS[view][1])
+VIEWS[view][2](run)
 link("train", "The run itself", run=run.id)
 others = [entry for entry in measured if entry.id != run.id][:12]
 if others:

@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
 # Modules that are processes of their own and may reach further than their room.
 EXCEPTIONS: dict[str, set[str]] = {
     "mlae_lab.runs.worker": {"data", "model", "analysis", "training"},
-    "mlae_lab.runs.probe": {"data", "model", "analysis", "training"},
+    "mlae_lab.runs.probe_worker": {"data", "model", "analysis", "training"},
 }
 STREAMLIT_ROOMS = {"app", "ui", "pages"}
 

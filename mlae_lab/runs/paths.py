@@ -14,6 +14,8 @@
 <store>/runs/<run>/checkpoint.safetensors  everything that a resumed run needs, the newest
 <store>/runs/<run>/start.safetensors       for a continued run: its parent's checkpoint that it starts from
 <store>/runs/<run>/checkpoints/epoch-00004.safetensors   the same after some evaluated epochs
+<store>/runs/<run>/probe.lock, probe.json, probe.log   of the process that looks into the run (`runs.probe`)
+<store>/runs/<run>/answers/<question>-<hash>.json       what took it long to find out
 """
 
 from __future__ import annotations
@@ -97,6 +99,23 @@ class RunPaths:
     def checkpoint(self) -> Path:
         """The newest checkpoint."""
         return self.folder / "checkpoint.safetensors"
+
+    @property
+    def probe_lock(self) -> Path:
+        """Held by the run's probe for as long as it lives."""
+        return self.folder / "probe.lock"
+
+    @property
+    def probe_address(self) -> Path:
+        return self.folder / "probe.json"
+
+    @property
+    def probe_log(self) -> Path:
+        return self.folder / "probe.log"
+
+    @property
+    def answers(self) -> Path:
+        return self.folder / "answers"
 
     @property
     def start(self) -> Path:

@@ -49,7 +49,7 @@ def ensure(store: RunStore) -> None:
         if lock is None:
             return
         try:
-            _spawn(
+            spawn(
                 ["mlae_lab.runs.supervisor", str(store.folder), str(lock)],
                 paths.supervisor_log(store.folder),
                 store.folder,
@@ -102,7 +102,7 @@ def _forget_children() -> None:
     _children[:] = [child for child in _children if child.poll() is None]  # leaves no zombies behind
 
 
-def _spawn(words: list[str], log: Path, folder: Path, lock: int, **environment: str) -> subprocess.Popen:
+def spawn(words: list[str], log: Path, folder: Path, lock: int, **environment: str) -> subprocess.Popen:
     """A detached process of ours that was born with a lock."""
     inherited = dict(os.environ) | environment
     inherited["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
@@ -225,12 +225,12 @@ class Supervisor:
                 return
             with suppress(OSError):
                 files.end.unlink(missing_ok=True)  # the word of an earlier attempt
-            self.processes[run.id] = _spawn(
+            self.processes[run.id] = spawn(
                 ["mlae_lab.runs.worker", str(self.store.folder), run.id, str(lock)],
                 files.log,
                 files.folder,
                 lock,
-                **_environment(run, slot),
+                **environment(run, slot),
             )
         except OSError as error:
             self.store.move(run.id, Status.FAILED, f"the run's process could not be started ({error})")
@@ -238,7 +238,8 @@ class Supervisor:
             os.close(lock)  # the child holds the same lock through its own copy
 
 
-def _environment(run: Run, slot: str) -> dict[str, str]:
+def environment(run: Run, slot: str = "") -> dict[str, str]:
+    """What a process that loads a run finds in its environment. slot: the device that it alone may use, "" for any."""
     # GNU OpenMP's threads spin while they wait; beside a browser on two cores that made steps 24 times slower
     # (LOG.md, 2026-11-23). A short spin costs 6 % alone and shares fairly.
     chosen = {} if "GOMP_SPINCOUNT" in os.environ else {"GOMP_SPINCOUNT": "5000"}

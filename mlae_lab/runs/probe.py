@@ -1,0 +1,212 @@
+"""Ask a finished run something: `ask` finds the run's probe, or starts it (`runs.probe_worker` is the process).
+
+Whoever asks the same again is told how far the answer is, so a page can be left and come back to. Answers that took
+long lie in the run's folder and need no probe. An adapter that changes (a resumed run) makes all older answers void.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from mlae_lab import locks
+from mlae_lab.runs import supervisor
+from mlae_lab.runs.liveness import derived
+from mlae_lab.runs.paths import RunPaths
+from mlae_lab.runs.store import RunStore
+
+PROBES = 4  # alive at once in one store: each holds a network
+MAKE_ROOM_SECONDS = 5.0  # a probe that has been idle for so long makes room for another
+START_SECONDS = 30.0  # for a process to say where it listens
+MOST_BYTES = 16 * 2**20  # of one question
+FORMAT = 1  # of kept answers: raise it when a question's answer changes its shape or meaning
+
+
+@dataclass(frozen=True)
+class Answer:
+    """state: "done" with a value, "failed" with a reason, or not yet: "waiting" for room, "loading", "working" with
+    done of total pieces."""
+
+    state: str
+    value: dict | None = None
+    reason: str = ""
+    done: int = 0
+    total: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.state in ("done", "failed")
+
+
+def ask(store: RunStore, run_id: str, question: str, arguments: Mapping[str, Any] = {}, patience: float = 2.0) -> Answer:
+    """Ask a run a question, see `training.questions`. patience: seconds to wait for an answer before "working" is one.
+
+    Raises StoreError for an unknown run.
+    """
+    run, arguments = derived(store, store.run(run_id)), dict(arguments)
+    files = store.paths(run.id)
+    if not run.status.is_over:
+        return Answer("failed", reason=f"run {run.id} is {run.status.value}: it can be looked into once it is over")
+    if not files.adapter.is_file():
+        return Answer("failed", reason=f"run {run.id} has no adapter to look into: train it to its first measured epoch")
+    if (value := _kept(files, question, arguments)) is not None:
+        return Answer("done", value)
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        if locks.held(files.probe_lock):
+            request = {"question": question, "arguments": arguments, "patience": patience}
+            if (told := _exchange(files, request, patience + 10)) is not None:
+                known = {name: told[name] for name in ("value", "reason", "done", "total") if told.get(name) is not None}
+                return Answer("working" if told["state"] == "abandoned" else str(told["state"]), **known)
+            if time.monotonic() > deadline:
+                return Answer("failed", reason=f"the process that looks into run {run.id} does not answer; {_log(files)}")
+            if patience < 1:
+                return Answer("loading")
+            time.sleep(0.05)
+        elif (waits := _started(store, files)) is not None:
+            return waits
+
+
+def wait(
+    store: RunStore,
+    run_id: str,
+    question: str,
+    arguments: Mapping[str, Any] = {},
+    tell: Callable[[Answer], None] = lambda answer: None,
+) -> Answer:
+    """Like `ask`, but comes back with the end of it. tell: told now and then how far it is."""
+    while True:
+        answer = ask(store, run_id, question, arguments, patience=1.0)
+        if answer.is_over:
+            return answer
+        tell(answer)
+        if answer.state != "working":
+            time.sleep(0.2)
+
+
+def _started(store: RunStore, files: RunPaths) -> Answer | None:
+    """Start the run's probe. None if it is up or somebody else starts it; an answer where that has to wait or fails."""
+    others = [store.paths(name) for name in _probed(store) if name != files.run]
+    if len(others) >= PROBES and not any(_leaves(other) for other in others):
+        return Answer("waiting", reason=f"{PROBES} runs are being looked into; the first that is idle makes room")
+    try:
+        lock = locks.take(files.probe_lock)
+        if lock is None:
+            return None
+        try:
+            files.probe_address.unlink(missing_ok=True)
+            child = supervisor.spawn(
+                ["mlae_lab.runs.probe_worker", str(store.folder), files.run, str(lock)],
+                files.probe_log,
+                files.folder,
+                lock,
+                **supervisor.environment(store.run(files.run)),
+            )
+        finally:
+            os.close(lock)  # the child holds the same lock through its own copy
+    except OSError as error:
+        return Answer("failed", reason=f"the process that looks into run {files.run} cannot be started ({error})")
+    deadline = time.monotonic() + START_SECONDS
+    while not files.probe_address.exists():
+        if child.poll() is not None:
+            return Answer("failed", reason=f"the process that looks into run {files.run} ended at once; {_log(files)}")
+        if time.monotonic() > deadline:
+            return Answer("loading")
+        time.sleep(0.02)
+    return None
+
+
+def _probed(store: RunStore) -> list[str]:
+    """Runs whose probe is alive."""
+    return [run.id for run in store.runs() if locks.held(store.paths(run.id).probe_lock)]
+
+
+def _leaves(files: RunPaths) -> bool:
+    """Ask a probe to make room; whether it is gone."""
+    told = _exchange(files, {"leave": True}, 2.0)
+    deadline = time.monotonic() + 3
+    while told is not None and (told.get("value") or {}).get("leaving") and time.monotonic() < deadline:
+        if not locks.held(files.probe_lock):
+            return True
+        time.sleep(0.05)
+    return not locks.held(files.probe_lock)
+
+
+def _log(files: RunPaths) -> str:
+    try:
+        lines = files.probe_log.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return f"its log ends with: {lines[-1][:200]}" if lines else "its log is empty"
+
+
+# ---------------------------------------------------------------- the wire
+
+
+def announce(files: RunPaths, port: int, token: str) -> None:
+    """Say where a probe listens, to the owner of the store alone."""
+    partial = files.probe_address.with_suffix(f".{os.getpid()}.part")
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump({"port": port, "token": token}, file)
+    os.replace(partial, files.probe_address)
+
+
+def _exchange(files: RunPaths, request: dict, patience: float) -> dict | None:
+    """One line there, one line back; None where nobody answers."""
+    try:
+        address = json.loads(files.probe_address.read_text())
+        with socket.create_connection(("127.0.0.1", address["port"]), timeout=patience) as wire:
+            wire.sendall(json.dumps({**request, "token": address["token"]}).encode() + b"\n")
+            with wire.makefile("rb") as lines:
+                told = json.loads(lines.readline())
+        return told if isinstance(told, dict) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+# ---------------------------------------------------------------- answers on disk
+
+
+def canonical(question: str, arguments: Mapping[str, Any]) -> str:
+    """One text for one question, however its arguments are ordered."""
+    return json.dumps([question, arguments], sort_keys=True, separators=(",", ":"))
+
+
+def signature(files: RunPaths) -> str:
+    """Names what a run has learned, cheaply: size and time of its adapter file, "" where there is none."""
+    try:
+        found = files.adapter.stat()
+    except OSError:
+        return ""
+    return f"{found.st_size}.{found.st_mtime_ns}"
+
+
+def keep(files: RunPaths, question: str, arguments: Mapping[str, Any], loaded: str, value: dict) -> None:
+    """Keep an answer on disk. loaded: signature of what it was computed from."""
+    path = _kept_at(files, question, arguments)
+    path.parent.mkdir(exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    partial.write_text(json.dumps({"format": FORMAT, "adapter": loaded, "value": value}))
+    os.replace(partial, path)
+
+
+def _kept(files: RunPaths, question: str, arguments: Mapping[str, Any]) -> dict | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        found = json.loads(_kept_at(files, question, arguments).read_text())
+        if found["format"] == FORMAT and found["adapter"] == signature(files):
+            return dict(found["value"])
+    return None
+
+
+def _kept_at(files: RunPaths, question: str, arguments: Mapping[str, Any]):
+    name = hashlib.sha256(canonical(question, arguments).encode()).hexdigest()[:16]
+    if not question.isidentifier():
+        raise ValueError(f"{question!r} cannot be the name of a question")
+    return files.answers / f"{question}-{name}.json"

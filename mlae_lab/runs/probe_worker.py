@@ -1,0 +1,225 @@
+"""The probe: one process that loads a finished run once and answers questions about it.
+
+    python -m mlae_lab.runs.probe_worker STORE RUN LOCK_FD
+
+Started by `runs.probe` for whoever asks first; LOCK_FD is the run's probe lock, already held, so there is one probe a
+run. It listens on the loopback, behind a token that stands in a file only its owner can read, and takes a line of
+JSON for a line of JSON. One thread computes: the newest question first, inside a long one whenever that calls `tell`,
+so a click is answered while a curve of minutes grows. A question that nobody waits for any more is given up. The probe
+leaves when nobody has asked for a while, or when the run's adapter is another one than it loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socketserver
+import sys
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlae_lab.runs import probe
+from mlae_lab.runs.store import RunStore
+
+if TYPE_CHECKING:
+    from mlae_lab.training.subject import Subject
+
+IDLE_SECONDS = float(os.environ.get("MLAE_LAB_PROBE_IDLE", "300"))
+ASKER_SECONDS = 15.0  # who has not asked again for so long has gone away
+ANSWERS_KEPT = 64
+KEEP_SECONDS = 2.0  # an answer that took longer is kept on disk
+
+
+class _Abandoned(Exception):
+    """Nobody waits for this answer any more."""
+
+
+@dataclass
+class Job:
+    """A question under way or answered. done, total: as it last told; asked: when somebody last wanted to know."""
+
+    name: str
+    arguments: dict[str, Any]
+    state: str = "waiting"
+    value: dict | None = None
+    reason: str = ""
+    done: int = 0
+    total: int = 0
+    asked: float = field(default_factory=time.monotonic)
+
+    def told(self) -> dict:
+        return {"state": self.state, "value": self.value, "reason": self.reason, "done": self.done, "total": self.total}
+
+
+class Probe:
+    """Jobs, and the one thread that works on them."""
+
+    def __init__(self, store: RunStore, run_id: str) -> None:
+        self.store, self.run_id, self.files = store, run_id, store.paths(run_id)
+        self.token = secrets.token_hex(16)
+        self.signature = probe.signature(self.files)
+        self.jobs: OrderedDict[str, Job] = OrderedDict()
+        self.waiting: list[Job] = []  # the newest last
+        self.changed = threading.Condition()
+        self.subject: Subject | None = None
+        self.failure = ""
+        self.last = time.monotonic()
+        self.leaving = False
+
+    # ------------------------------------------------------------ the thread that computes
+
+    def work(self) -> None:
+        """Load, then answer until it is time to leave."""
+        try:
+            from mlae_lab.training.questions import questions
+            from mlae_lab.training.subject import load_subject
+
+            self.known = questions()
+            config = self.store.run(self.run_id).config
+            self.subject = load_subject(config, self.files.adapter, self.run_id, on_chunk=self._must_stay)
+        except BaseException as error:
+            with suppress(OSError):
+                traceback.print_exc()
+            self.failure = _reason(error)
+        with self.changed:
+            self.changed.notify_all()
+        while not self.leaving:
+            with self.changed:
+                job = self.waiting.pop() if self.waiting else None
+                if job is None:
+                    self.changed.wait(0.5)
+            if job is not None:
+                self._answer(job)
+            elif time.monotonic() - self.last > IDLE_SECONDS or not self.files.folder.exists():
+                self.leaving = True
+            elif self.failure and time.monotonic() - self.last > 5:
+                self.leaving = True
+
+    def _must_stay(self) -> None:
+        if self.leaving:
+            raise _Abandoned
+
+    def _answer(self, job: Job) -> None:
+        if self.failure:
+            job.state, job.reason = "failed", self.failure
+        else:
+            job.state = "working"
+            began = time.monotonic()
+            try:
+                self._tell(job, 0, 0)
+                value = self.known[job.name](self.subject, job.arguments, lambda done, total: self._tell(job, done, total))
+                if time.monotonic() - began > KEEP_SECONDS:
+                    with suppress(OSError):
+                        probe.keep(self.files, job.name, job.arguments, self.signature, value)
+                job.value, job.state = value, "done"
+            except _Abandoned:
+                job.state, job.reason = "abandoned", "nobody waited for it"
+            except BaseException as error:
+                with suppress(OSError):
+                    traceback.print_exc()
+                job.state, job.reason = "failed", _reason(error)
+        with self.changed:
+            self.changed.notify_all()
+
+    def _tell(self, job: Job, done: int, total: int) -> None:
+        job.done, job.total = done, total
+        if self.leaving or time.monotonic() - job.asked > ASKER_SECONDS:
+            raise _Abandoned
+        while True:
+            with self.changed:
+                other = self.waiting.pop() if self.waiting else None
+            if other is None:
+                return
+            self._answer(other)
+
+    # ------------------------------------------------------------ the threads that listen
+
+    def ask(self, request: dict) -> dict:
+        """The answer to one line."""
+        if not secrets.compare_digest(str(request.get("token", "")).encode(), self.token.encode()):
+            return {"state": "failed", "reason": "this is not the token of this probe"}
+        if request.get("leave"):
+            with self.changed:
+                busy = any(job.state in ("waiting", "working") for job in self.jobs.values())
+                self.leaving = self.leaving or (not busy and time.monotonic() - self.last > probe.MAKE_ROOM_SECONDS)
+            return {"state": "done", "value": {"leaving": self.leaving}}
+        if probe.signature(self.files) != self.signature:
+            self.leaving = True
+        if self.leaving:
+            return {"state": "loading", "reason": "the run has changed and is loaded again"}
+        self.last = time.monotonic()
+        if self.subject is None and not self.failure:
+            return {"state": "loading"}
+        name, arguments = str(request["question"]), dict(request["arguments"])
+        if not self.failure and name not in self.known:
+            return {"state": "failed", "reason": f"{name!r} is no question: choose from {', '.join(sorted(self.known))}"}
+        patience = min(10.0, float(request.get("patience", 0.0)))
+        with self.changed:
+            job = self._job(name, arguments)
+            self.changed.wait_for(lambda: job.state not in ("waiting", "working") or self.leaving, patience)
+            job.asked = time.monotonic()
+            return job.told()
+
+    def _job(self, name: str, arguments: dict) -> Job:
+        key = probe.canonical(name, arguments)
+        job = self.jobs.pop(key, None)
+        if job is None or job.state in ("failed", "abandoned"):
+            job = Job(name, arguments)
+            self.waiting.append(job)
+            self.changed.notify_all()
+        job.asked = time.monotonic()
+        self.jobs[key] = job
+        for old in [k for k, j in self.jobs.items() if j.state not in ("waiting", "working")][:-ANSWERS_KEPT]:
+            del self.jobs[old]
+        return job
+
+
+def _reason(error: BaseException) -> str:
+    from mlae_lab.runs.worker import reason_for
+
+    return reason_for(error)
+
+
+class _Line(socketserver.StreamRequestHandler):
+    timeout = 70
+
+    def handle(self) -> None:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            line = self.rfile.readline(probe.MOST_BYTES)
+            answer = self.server.probe.ask(json.loads(line))
+            self.wfile.write(json.dumps(answer).encode() + b"\n")
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
+def main(arguments: list[str]) -> int:
+    store, run_id = RunStore(Path(arguments[0])), arguments[1]
+    os.set_inheritable(int(arguments[2]), False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    asked = Probe(store, run_id)
+    with _Server(("127.0.0.1", 0), _Line) as server:
+        server.probe = asked
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        probe.announce(asked.files, server.server_address[1], asked.token)
+        try:
+            asked.work()
+        finally:
+            with suppress(OSError):
+                asked.files.probe_address.unlink()
+            server.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,13 @@
+"""All questions that a trained network can be asked, by name. Each module of this room holds those of one topic."""
+
+from __future__ import annotations
+
+from mlae_lab.training.questions import about
+from mlae_lab.training.subject import Question
+
+TOPICS = (about,)
+
+
+def questions() -> dict[str, Question]:
+    """Name to question."""
+    return {name: question for topic in TOPICS for name, question in topic.QUESTIONS.items()}
