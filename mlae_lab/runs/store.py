@@ -26,6 +26,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 
 from mlae_lab.core import events as ev
@@ -545,8 +546,14 @@ _BEHIND_ALL = "(SELECT COALESCE(MAX(place), 0) + 1 FROM runs)"
 
 def _run(row: tuple) -> Run:
     values = dict(zip(_NAMES, row))
-    values |= {"config": RunConfig.from_dict(json.loads(values["config"])), "status": Status(values["status"])}
+    values |= {"config": _config(values["config"]), "status": Status(values["status"])}
     return Run(**values)
+
+
+@lru_cache(maxsize=1024)
+def _config(text: str) -> RunConfig:
+    """A frozen config, checked once: the supervisor looks at all open runs four times a second."""
+    return RunConfig.from_dict(json.loads(text))
 
 
 def _insert_events(db: sqlite3.Connection, run: str, events: Sequence[tuple[float, ev.Event]]) -> None:

@@ -139,8 +139,8 @@ class Supervisor:
         for run in runs:
             if run.status.is_active:
                 self._account(run)
-        for run in self.store.queue():
-            self._start(run)
+        if any(run.status is Status.QUEUED for run in runs):
+            self._start_waiting()
         return bool(runs)
 
     def serve(self) -> None:
@@ -210,19 +210,24 @@ class Supervisor:
 
     # ------------------------------------------------------------ runs that wait
 
-    def _start(self, run: Run) -> None:
-        busy = {r.slot for r in self.store.open_runs() if r.status.is_active}
-        slot = next((slot for slot in devices.slots(run.device) if slot not in busy), None)
-        if slot is None:
-            return
+    def _start_waiting(self) -> None:
+        """Give every free device to the first that waits for it."""
+        busy = {run.slot for run in self.store.open_runs() if run.status.is_active}
+        for run in self.store.queue():
+            slot = next((slot for slot in devices.slots(run.device) if slot not in busy), None)
+            if slot is not None and self._start(run, slot):
+                busy.add(slot)
+
+    def _start(self, run: Run, slot: str) -> bool:
+        """Start a waiting run on a device; whether the device is taken now."""
         files = self.store.paths(run.id)
         files.folder.mkdir(parents=True, exist_ok=True)
         lock = locks.take(files.lock)
         if lock is None:
-            return  # its last process is not quite gone
+            return False  # its last process is not quite gone
         try:
             if not self.store.claim(run.id, slot):
-                return
+                return False
             with suppress(OSError):
                 files.end.unlink(missing_ok=True)  # the word of an earlier attempt
             self.processes[run.id] = spawn(
@@ -234,8 +239,10 @@ class Supervisor:
             )
         except OSError as error:
             self.store.move(run.id, Status.FAILED, f"the run's process could not be started ({error})")
+            return False
         finally:
             os.close(lock)  # the child holds the same lock through its own copy
+        return True
 
 
 def environment(run: Run, slot: str = "") -> dict[str, str]:
