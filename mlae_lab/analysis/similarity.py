@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 
 from mlae_lab.analysis.spectrum import effective_rank, spectrum, stable_rank
+from mlae_lab.core.chance import Chance, random_experts
 from mlae_lab.core.events import SimilarityStats
 from mlae_lab.model.inject import Experts
 
@@ -42,6 +43,26 @@ def off_diagonal_means(cosine: torch.Tensor) -> tuple[float | None, float | None
         float((cosine.sum() - cosine.trace()) / pairs),
         float((cosine.abs().sum() - cosine.diagonal().abs().sum()) / pairs),
     )
+
+
+DRAWS = 24
+
+
+def null_line(d_in: int, d_out: int, experts: int, rank: int = 1) -> Chance | None:
+    """Mean |cosine| that random experts of these shapes show over the pairs of a layer; None for fewer than two.
+
+    Rank 1 in closed form (`core.chance`); a higher rank from 24 layers of Gaussian factors drawn with a fixed seed.
+    """
+    if rank == 1 or experts < 2:
+        return random_experts(d_in, d_out, experts)
+    draw = torch.Generator().manual_seed(0)
+    means = []
+    for _ in range(DRAWS):
+        a = torch.randn(experts * rank, d_in, generator=draw)
+        b = torch.randn(d_out, experts * rank, generator=draw)
+        means.append(off_diagonal_means(cosines(a, b, torch.ones(experts), rank))[1])
+    found = torch.tensor(means, dtype=torch.float64)
+    return Chance(float(found.mean()), float(found.std()))
 
 
 def similarity_stats(experts: Experts, epoch: int) -> SimilarityStats:

@@ -9,6 +9,7 @@ cosines; what is here cannot (paper, A.4 compares the parts only).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,3 +65,14 @@ def overlap(one: torch.Tensor, other: torch.Tensor) -> float | None:
     """
     least = min(one.shape[1], other.shape[1])
     return float((one.t() @ other).square().sum() / least) if least else None
+
+
+def overlaps(spaces: Sequence[torch.Tensor], others: Sequence[torch.Tensor] | None = None) -> list[list[float | None]]:
+    """`overlap` of every space with every other: None where one is empty or they lie in spaces of another size.
+
+    spaces, others: (d_l, r_l) each, orthonormal columns; others None: with themselves.
+    """
+    return [
+        [overlap(one, other) if one.shape[0] == other.shape[0] else None for other in others or spaces]
+        for one in spaces
+    ]

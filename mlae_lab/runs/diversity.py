@@ -255,8 +255,9 @@ def judged(difference: Spread | None) -> int | None:
     return 1 if difference.low > 0 else -1 if difference.high < 0 else 0
 
 
-_CLAIM = {-1: "supported", 1: "contradicted", 0: "not settled", None: "not settled (too few seeds)"}
-_MOVES = {-1: "falls", 1: "rises", 0: "is not settled", None: "is not settled (too few seeds)"}
+_CLAIM = {-1: "supported", 1: "contradicted", 0: "not settled", None: "open until there are two seeds"}
+_MOVES = {-1: "falls", 1: "rises", 0: "is not settled", None: "is open until there are two seeds"}
+_ARMS_IN_WORDS = (("expert", "Expert dropout"), ("token", "Rank dropout per token"), ("lora", "Dropout in LoRA"))
 
 
 def claim(point: Point) -> str:
@@ -265,31 +266,38 @@ def claim(point: Point) -> str:
 
 
 def _verdict(now: Found) -> list[str]:
-    masked = [point for point in now.curve("expert") if point.rate and point.against]
     task = catalog.task(now.experiment.config.task).title
-    if not masked:
-        return [f"Nothing can be said of {task} yet: it needs the dense run and one with expert dropout, of one seed."]
-    told = [
-        f"On {task}, that masking makes experts less alike is "
-        + _by_rate({point.rate: claim(point) for point in masked})
-        + f" (mean |cosine|, {_seeds(masked)})."
-    ]
-    for arm, name in (("expert", "Expert dropout"), ("token", "Rank dropout per token"), ("lora", "Dropout in LoRA")):
-        points = [point for point in now.curve(arm) if point.rate and point.against]
+    masked = _masked(now, "expert")
+    if masked:
+        counts = {point.against["absolute"].n for point in masked if "absolute" in point.against}
+        told = [
+            f"On {task}, the claim that masking makes experts less alike is "
+            f"{_by_rate({point.rate: claim(point) for point in masked})} ({_range(counts)} seeds, {now.experiment.config.epochs} epochs)."
+        ]
+    else:
+        told = [f"Nothing can be said of {task} yet: it needs the dense run and one with expert dropout, of one seed."]
+    for arm, name in _ARMS_IN_WORDS:
+        points = _masked(now, arm)
         if not points:
             continue
-        parts = [] if arm == "expert" else [("mean |cosine|", "absolute")]
-        parts += [("the effective rank of ΔW", "effective_rank"), ("accuracy", "accuracy")]
-        sentences = [
+        parts = [("mean |cosine|", "absolute"), ("the effective rank of ΔW", "effective_rank"), ("accuracy", "accuracy")]
+        moves = [
             f"{words} {_by_rate({p.rate: _MOVES[judged(p.against.get(measure))] for p in points})}"
-            for words, measure in parts
+            for words, measure in parts[arm == "expert" :]
         ]
-        told.append(f"{name}, against {points[-1].reference}: {'; '.join(sentences)}.")
-    if now.chance is not None and "absolute" in masked[0].values:
-        told.append(f"Random experts of these shapes would show a mean |cosine| of {now.chance.mean:.3g}.")
+        told.append(f"{name}, against {points[-1].reference}: {'; '.join(moves)}.")
     if now.missing:
         told.append(f"{len(now.missing)} of {len(now.experiment.cells())} runs have not been measured yet.")
     return told
+
+
+def _masked(now: Found, arm: str) -> list[Point]:
+    return [point for point in now.curve(arm) if point.rate and point.against]
+
+
+def _range(counts: set[int]) -> str:
+    few, many = min(counts, default=0), max(counts, default=0)
+    return f"{many}" if few == many else f"{few} to {many}"
 
 
 def _by_rate(words: Mapping[float, str]) -> str:
@@ -301,12 +309,6 @@ def _by_rate(words: Mapping[float, str]) -> str:
         rates = [f"{rate:g}" for rate, own in words.items() if own == word]
         parts.append(f"{word} at p = {' and '.join([', '.join(rates[:-1]), rates[-1]] if len(rates) > 1 else rates)}")
     return ", ".join(parts)
-
-
-def _seeds(points: Sequence[Point]) -> str:
-    counts = {point.against["absolute"].n for point in points if "absolute" in point.against} or {0}
-    few, many = min(counts), max(counts)
-    return f"{many} seed{'s' * (many != 1)}" if few == many else f"{few} to {many} seeds"
 
 
 def told(now: Found) -> dict:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mlae_lab.training.questions import about
+from mlae_lab.training.questions import about, similarity
 from mlae_lab.training.subject import Question
 
-TOPICS = (about,)
+TOPICS = (about, similarity)
 
 
 def questions() -> dict[str, Question]:
