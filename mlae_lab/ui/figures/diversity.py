@@ -53,6 +53,8 @@ def diversity_figure(now: Found, measure: str) -> Figure:
     every = [value for trace in data for value in trace["y"]]
     wide = {"accuracy": 4.0, "absolute": 0.01, "signed": 0.01}.get(measure, 0.2)
     low, high = room(min(every, default=0.0), max(every, default=1.0), least=wide)
+    if measure == "accuracy":
+        high = min(high, 102.0)  # an interval may reach beyond what there is
     title = _title(now, measure)
     return figure(
         data,
@@ -76,4 +78,4 @@ def _title(now: Found, measure: str) -> str:
     last = masked[-1]
     to, of = last.values[measure].mean, last.values[measure].mean - last.against[measure].mean
     digits = {"accuracy": 1, "absolute": 3, "signed": 3}.get(measure, 2)
-    return f"{name[:1].upper()}{name[1:]}: {of:.{digits}f}, with masks at p = {last.rate:g} {to:.{digits}f}"
+    return f"{name[:1].upper()}{name[1:]}: {of:.{digits}f} dense, {to:.{digits}f} at p = {last.rate:g}"

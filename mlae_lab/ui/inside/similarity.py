@@ -123,14 +123,15 @@ def _cosines(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its:
         "cos(bᵢ aᵢᵀ, bⱼ aⱼᵀ) = cos(bᵢ, bⱼ) · cos(aᵢ, aⱼ), with the sign of λᵢ λⱼ (paper, A.4; figures 4 and 5); the diagonal "
         "is left out."
     )
-    if its or len(mine) > 1:
-        with st.container(key="pair_similarity_curves"):
-            left, right = st.columns(2, gap="large")
-        with left:
+    several = len(mine) > 1 or len(its) > 1
+    with st.container(key="pair_similarity_curves"):
+        columns = st.columns(1 + bool(its and several), gap="large")
+    if several:
+        with columns[0]:
             live_plot(figures.similarity_curve(mine, its, "other", level.mean if level else None), key="similarity_curve")
-        if its:
-            with right:
-                _by_layer(run, mine[-1], its[-1], chance)
+    if its:
+        with columns[-1]:
+            _by_layer(run, mine[-1], its[-1], chance)
     page.note(
         "Mean over the pairs of a layer, and over layers. Random: rank-1 experts of these shapes with nothing in common show "
         "E|cos| = E|cos(a, a′)| · E|cos(b, b′)|, each Γ(d/2) / (√π Γ((d+1)/2)); the band is two standard deviations."
@@ -171,7 +172,8 @@ def _asked(run: Run, beside: Run | None) -> None:
     if run.config.method != "mlae" or not reads.store().paths(run.id).adapter.is_file():
         page.note("This run has left no adapter, so there is nothing to compute it from.")
         return
-    kept = {name: path for name, path in reads.store().paths(run.id).checkpoints().items() if name != LAST}
+    ends = (LAST, str(run.config.epochs))
+    kept = {name: path for name, path in reads.store().paths(run.id).checkpoints().items() if name not in ends}
     at = _NOBODY
     if kept:
         at = st.select_slider(
