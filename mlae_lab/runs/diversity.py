@@ -272,7 +272,7 @@ def _verdict(now: Found) -> list[str]:
         counts = {point.against["absolute"].n for point in masked if "absolute" in point.against}
         told = [
             f"On {task}, the claim that masking makes experts less alike is "
-            f"{_by_rate({point.rate: claim(point) for point in masked})} ({_range(counts)} seeds, {now.experiment.config.epochs} epochs)."
+            f"{_by_rate({point.rate: claim(point) for point in masked})} ({_range(counts)}, {now.experiment.config.epochs} epochs)."
         ]
     else:
         told = [f"Nothing can be said of {task} yet: it needs the dense run and one with expert dropout, of one seed."]
@@ -297,7 +297,7 @@ def _masked(now: Found, arm: str) -> list[Point]:
 
 def _range(counts: set[int]) -> str:
     few, many = min(counts, default=0), max(counts, default=0)
-    return f"{many}" if few == many else f"{few} to {many}"
+    return f"{many} seed{'s' * (many != 1)}" if few == many else f"{few} to {many} seeds"
 
 
 def _by_rate(words: Mapping[float, str]) -> str:
