@@ -14,6 +14,10 @@ from mlae_lab.training.questions import about, whatif
 from mlae_lab.training.subject import Question
 
 TOPICS = (about, whatif)
+from mlae_lab.training.questions import about, similarity
+from mlae_lab.training.subject import Question
+
+TOPICS = (about, similarity)
 
 
 def questions() -> dict[str, Question]:

@@ -8,6 +8,7 @@ from mlae_lab.runs.store import Run
 from mlae_lab.ui.inside import errors, grids, seeds
 from mlae_lab.ui.inside import activation, attention, grids, predict
 from mlae_lab.ui.inside import grids, matters, whatif
+from mlae_lab.ui.inside import diversity, grids, similarity
 
 # name in the address: (words on the screen, what it shows in a sentence, what draws it)
 VIEWS: dict[str, tuple[str, str, Callable[[Run], None]]] = {
@@ -27,4 +28,6 @@ VIEWS: dict[str, tuple[str, str, Callable[[Run], None]]] = {
     "predict": ("Predict", "One picture: the answer, the training pictures nearest to it, and the layers that it hangs on.", predict.draw),
     "whatif": ("What if", "Switch experts off and see at once what is lost. Nothing is trained, and the run stays as it is.", whatif.draw),
     "matters": ("Who matters", "What each expert and each layer is worth, and how the run stands without some of them.", matters.draw),
+    "similarity": ("Similarity", "How alike the experts of a layer are, and what ΔW is however it is cut.", similarity.draw),
+    "diversity": ("Diversity", "The central experiment: does masking make experts less alike?", diversity.draw),
 }
