@@ -20,7 +20,6 @@ _WORDS = {
     "paired": "The pair of run {}, with another mask or seed",
     "repeat": "Repeats run {} with another seed",
     "race": "One of the runs of a race",
-    "race": "Races against run {}",
     "diversity": "Part of the experiment that began with run {}",
     "continued": "Goes on from run {}, checkpoint {}",
     "imported": "Came from elsewhere",

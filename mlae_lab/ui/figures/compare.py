@@ -9,8 +9,6 @@ from mlae_lab.core.difference import Change, plan_difference
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.spread import between, points
 from mlae_lab.runs.pairs import Difference
-from mlae_lab.ui.figures.base import Figure, axis, end_label, figure, thinned
-from mlae_lab.runs.pairs import Difference, between, points
 from mlae_lab.ui.figures.base import FRAME, Figure, apart, axis, band, end_label, figure, room, thinned
 
 Curve = Sequence[tuple[int, float]]  # (epoch, accuracy in percent)
