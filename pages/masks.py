@@ -110,7 +110,7 @@ if complaint:
     st.warning(complaint)
 choose_pattern()
 backbone = catalog.backbone(draft.current().backbone)
-with st.container(key="studio"):  # page.css: the meaning beside the canvas, or between it and the settings where it is narrow
+with st.container(key="studio"):  # page.css: the meaning stands beside the canvas, in a narrow window right under it
     canvas, meaning, rest = st.container(), st.container(), st.container()
 with canvas:
     page.section("Your mask")

@@ -30,7 +30,7 @@ def _library(chosen: argparse.Namespace) -> int:
             raise Wrong(f"`library list` takes no name, and {chosen.name[:60]!r} is one: leave it out")
         return _list(chosen)
     if chosen.name is None:
-        raise Wrong(f"`library {chosen.do_what}` needs the name of a mask, such as \"hourglass, heavier at the end\"")
+        raise Wrong(f'`library {chosen.do_what}` needs the name of a mask, such as "hourglass, heavier at the end"')
     return _save(chosen) if chosen.do_what == "save" else _delete(chosen)
 
 

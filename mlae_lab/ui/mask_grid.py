@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from pathlib import Path
 
 import streamlit as st
 
 from mlae_lab.core.edits import module_of, row_labels
 from mlae_lab.core.plan import MaskPlan, PlanError
-
-_HERE = Path(__file__).parent
+from mlae_lab.ui.bundle import bundled
 
 
 def _button(kind: str, name: str, text: str, title: str) -> str:
@@ -51,12 +49,7 @@ _HTML = f"""<div class="mg">
 <div class="mg-legend"><span><i class="a"></i>expert, always on</span>
 <span><i class="b"></i>expert, dropped with chance p in a step</span><span><i class="c"></i>no expert</span></div>
 </div>"""
-_COMPONENT = st.components.v2.component(
-    "mlae_lab_mask_grid",
-    html=_HTML,
-    css=(_HERE / "mask_grid.css").read_text(),
-    js=(_HERE / "mask_grid.js").read_text(),
-)
+_COMPONENT = bundled("mask_grid", ("mask_grid.js",), css="mask_grid.css", markup=_HTML, isolated=True)
 
 
 def edited(plan: MaskPlan, rev: int, edit: object, layers: Collection[str] = ()) -> MaskPlan | None:

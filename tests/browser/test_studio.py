@@ -273,8 +273,9 @@ def test_three_drags_in_flight_while_the_script_is_slow(chromium: Browser, tmp_p
     """Each run of the page takes two seconds more than it must: every drag but the first comes in the middle of one."""
     script = tmp_path / "slow.py"
     script.write_text(SLOW.format(seconds=1.0, app=str(PACKAGE / "app.py")))
-    here = ("--server.address", "127.0.0.1")  # as the lab's own config says, which lies beside its script
-    with serving(tmp_path, free_port(), *here, script=script, PYTHONPATH=str(PACKAGE.parent)) as url:
+    for beside in (".streamlit", "static"):  # Streamlit looks for them beside the script
+        (tmp_path / beside).symlink_to(PACKAGE / beside)
+    with serving(tmp_path, free_port(), script=script, PYTHONPATH=str(PACKAGE.parent)) as url:
         page = chromium.new_page(viewport={"width": 1280, "height": 1700})
         try:
             page.goto(f"{url}/masks?mask={dense().code}")
