@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mlae_lab.cli.answers import Wrong, existing_store, folder_of, me, say, say_json, store_of
+from mlae_lab.cli.answers import Wrong, existing_store, folder_of, me, name_of, say, say_json, store_of
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.core.events import Evaluation, Resumed, Started
 from mlae_lab.core.spread import settling
@@ -151,7 +151,7 @@ def _existing(chosen: argparse.Namespace) -> tuple[RunStore, Run]:
 
 def _mind(chosen: argparse.Namespace, store: RunStore, run: Run) -> None:
     """Nobody stops or deletes another's run by accident. A browser without a name may be one's own."""
-    name = store.nicknames().get(run.owner) or (run.owner[4:] if run.owner.startswith("cli:") else "")
+    name = name_of(store, run.owner)
     if name and run.owner != me() and not chosen.yes:
         raise Wrong(f"run {run.id} is {name}'s: add --yes if you mean it all the same")
 

@@ -29,7 +29,8 @@ _PLURAL = {
     "max_seconds": "time limits", "learning_rate": "learning rates", "weight_decay": "weight decays",
     "batch_size": "batch sizes", "warmup": "warm-ups", "evaluations": "numbers of measurements", "seed": "seeds",
     "device": "devices", "precision": "precisions", "data_label": "pictures", "weights": "weight files",
-    "preprocessing": "ways of preprocessing", "normalisation": "normalisations",
+    "preprocessing": "ways of preprocessing", "normalisation": "normalisations", "mask_per": "ways of drawing masks",
+    "input_dropout": "input dropouts",
 }  # fmt: skip
 
 

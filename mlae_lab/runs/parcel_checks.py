@@ -12,7 +12,7 @@ from dataclasses import MISSING, fields
 from functools import cache
 
 from mlae_lab.core import events as ev
-from mlae_lab.core.config import RunConfig
+from mlae_lab.core.config import LATER, RunConfig
 from mlae_lab.runs.parcel_zip import EVENTS, FORMAT, MAX_EVENTS, RUN, Packed, ParcelError, bytes_text, short
 from mlae_lab.runs.paths import is_run_id
 from mlae_lab.runs.status import Status
@@ -142,7 +142,8 @@ def _config(told: Mapping) -> RunConfig:
     for key in ("config_hash", "first_hash"):
         value = told.get(key, told.get("config_hash"))
         _require(isinstance(value, str) and _HASH.fullmatch(value), key, value, "twelve hex digits")
-    complete = set(given) == {field.name for field in fields(RunConfig)}  # an older lab had fewer, and other hashes
+    named = set(given) | set(LATER)  # these are in no hash where they are the default
+    complete = named == {field.name for field in fields(RunConfig)}  # an older lab had fewer, and other hashes
     if complete and config.hash != told["config_hash"]:
         raise ParcelError(
             f"{RUN} was changed after it was exported: its settings have the hash {config.hash} and it says "
@@ -214,7 +215,8 @@ def _require_on_canvas(event: ev.Event, config: RunConfig) -> None:
         fits = all(len(c) == plan.rows and all(len(row) == plan.columns for row in c) for c in canvases)
     elif isinstance(event, ev.SimilarityStats):
         sides = tuple(len(m) if all(len(row) == len(m) for row in m) else -1 for m in event.matrices)
-        fits = sides == plan.kept and len(event.signed) == len(event.absolute) == plan.rows
+        ranks = all(len(ranks) in (0, plan.rows) for ranks in (event.effective_rank, event.stable_rank))
+        fits = sides == plan.kept and len(event.signed) == len(event.absolute) == plan.rows and ranks
     elif isinstance(event, ev.TrainStep):
         fits = (
             not event.mask

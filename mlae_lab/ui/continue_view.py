@@ -20,6 +20,7 @@ _WORDS = {
     "paired": "The pair of run {}, with another mask or seed",
     "repeat": "Repeats run {} with another seed",
     "race": "One of the runs of a race",
+    "diversity": "Part of the experiment that began with run {}",
     "continued": "Goes on from run {}, checkpoint {}",
     "imported": "Came from elsewhere",
 }

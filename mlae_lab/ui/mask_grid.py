@@ -79,23 +79,23 @@ def edited(plan: MaskPlan, rev: int, edit: object, layers: Collection[str] = ())
 def mask_grid(
     plan: MaskPlan,
     rev: int,
-    on_edit: Callable[[MaskPlan], None],
+    on_edit: Callable[[MaskPlan, int], None],
     key: str,
     family: str = "",
     layers: Collection[str] = (),
 ) -> None:
     """Draw the editor.
 
-    rev: rises whenever Python replaces the plan. on_edit: called with the new plan, before the page runs again.
-    key: unique on the page. family: what the rows belong to, such as a backbone; with another one the history of
-    undo begins anew. layers: names that rows of this family can have.
+    rev: rises whenever Python replaces the plan. on_edit: called with the new plan and the `rev` that it is an edit of,
+    before the page runs again. key: unique on the page. family: what the rows belong to, such as a backbone; each has
+    a history of undo of its own. layers: names that rows of this family can have.
     """
 
     def committed() -> None:
         state = st.session_state.get(key)
         new = edited(plan, rev, state.get("edit") if state is not None else None, layers)
         if new is not None:
-            on_edit(new)
+            on_edit(new, rev)
 
     _COMPONENT(
         key=key,
