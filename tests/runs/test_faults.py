@@ -116,7 +116,7 @@ def test_killed_and_stopped_and_resumed_a_run_ends_as_if_nothing_had_happened(
     wait_for(lambda: not is_alive(lab_store.paths(run)))
 
 
-def test_a_half_written_checkpoint_is_passed_over(lab_store: RunStore, wait_for: Wait, often_saved: None) -> None:
+def test_a_half_written_checkpoint_is_passed_over(lab_store: RunStore, wait_for: Wait) -> None:
     run = commands.launch(lab_store, dataclasses.replace(WHOLE, evaluations=16, epochs=16)).id
     wait_for(
         lambda: len(lab_store.paths(run).checkpoints()) >= 2 or status(lab_store, run).is_over, told(lab_store, run)
