@@ -9,7 +9,15 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from mlae_lab.core import catalog, paper
-from mlae_lab.core.config import DEVICES, MASKS_PER, MOST_INPUT_DROPOUT, NORMALISATIONS, PRECISIONS, PREPROCESSINGS, RunConfig
+from mlae_lab.core.config import (
+    DEVICES,
+    MASKS_PER,
+    MOST_INPUT_DROPOUT,
+    NORMALISATIONS,
+    PRECISIONS,
+    PREPROCESSINGS,
+    RunConfig,
+)
 from mlae_lab.ui.draft import widget_key
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import mask_image

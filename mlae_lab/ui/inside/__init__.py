@@ -10,6 +10,10 @@ from mlae_lab.ui.inside import diversity, grids, similarity
 # name in the address: (words on the screen, what it shows in a sentence, what draws it)
 VIEWS: dict[str, tuple[str, str, Callable[[Run], None]]] = {
     "grids": ("Grids", "What the run measured of itself while it learned.", grids.draw),
-    "similarity": ("Similarity", "How alike the experts of a layer are, and what ΔW is however it is cut.", similarity.draw),
+    "similarity": (
+        "Similarity",
+        "How alike the experts of a layer are, and what ΔW is however it is cut.",
+        similarity.draw,
+    ),
     "diversity": ("Diversity", "The central experiment: does masking make experts less alike?", diversity.draw),
 }
