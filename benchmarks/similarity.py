@@ -50,10 +50,10 @@ def values_built(layers: list[Layer]) -> list[torch.Tensor]:
     return [torch.linalg.svdvals(((b * s) @ a).double())[: len(s)] for a, b, s in layers]
 
 
-def most_memory(call: Callable[[], object]) -> int:
+def most_memory(way: Callable[[list[Layer]], object], layers: list[Layer]) -> int:
     """Bytes allocated at once, beyond what was there."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as seen:
-        call()
+        way(layers)
     now = most = 0
     for event in seen.profiler.kineto_results.events():
         if event.name() == "[memory]":
@@ -81,7 +81,10 @@ def main() -> None:
             )
             for _ in range(chosen.layers)
         ]
-        for what, fast, slow in (("cosines", from_factors, built), ("singular values", values_from_factors, values_built)):
+        for what, fast, slow in (
+            ("cosines", from_factors, built),
+            ("singular values", values_from_factors, values_built),
+        ):
             seconds: dict[Callable, list[float]] = {fast: [], slow: []}
             answers = {}
             for _ in range(chosen.repeats):
@@ -94,7 +97,7 @@ def main() -> None:
                 for one, other in zip(answers[fast], answers[slow])
             )
             words = [
-                f"{name} {1000 * statistics.median(seconds[way]):8.1f} ms {most_memory(lambda: way(layers)) / 1e6:8.2f} MB"
+                f"{name} {1000 * statistics.median(seconds[way]):8.1f} ms {most_memory(way, layers) / 1e6:8.2f} MB"
                 for name, way in (("factors", fast), ("matrices", slow))
             ]
             print(f"{experts:>3} experts  {what:<16} {'   '.join(words)}   apart {apart:.1e}", flush=True)

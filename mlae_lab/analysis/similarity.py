@@ -79,9 +79,7 @@ def similarity_stats(experts: Experts, epoch: int) -> SimilarityStats:
         matrices.append(tuple(tuple(round(v, 5) for v in row) for row in matrix.tolist()))
         effective.append(_rounded(effective_rank(values)))
         stable.append(_rounded(stable_rank(values)))
-    return SimilarityStats(
-        epoch, tuple(signed), tuple(absolute), tuple(matrices), tuple(effective), tuple(stable)
-    )
+    return SimilarityStats(epoch, tuple(signed), tuple(absolute), tuple(matrices), tuple(effective), tuple(stable))
 
 
 def _rounded(value: float | None) -> float | None:

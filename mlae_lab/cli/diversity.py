@@ -31,9 +31,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument(
         "--rates", default=",".join(f"{rate:g}" for rate in diversity.RATES), metavar="P,P,…", help="each from 0 to 0.9"
     )
-    made.add_argument(
-        "--seeds", type=int, default=diversity.SEEDS, metavar="N", help="1 to 10, from --seed on"
-    )
+    made.add_argument("--seeds", type=int, default=diversity.SEEDS, metavar="N", help="1 to 10, from --seed on")
     add_run_options(made)
     made.add_argument("--tell", action="store_true", help="start nothing: say what is known so far")
     made.add_argument("--detach", action="store_true", help="start what is missing and return at once")
@@ -49,7 +47,9 @@ def _diversity(chosen: argparse.Namespace) -> int:
         return say(chosen, {"runs": [run.id for run in runs.values()], "command": asked.command()}, f"{len(runs)} runs")
     try:
         for number, ((arm, rate, seed), run) in enumerate(runs.items(), 1):
-            print(f"{number} of {len(runs)}   {diversity.ARMS[arm]}, p = {rate:g}, seed {seed}: run {run.id}", flush=True)
+            print(
+                f"{number} of {len(runs)}   {diversity.ARMS[arm]}, p = {rate:g}, seed {seed}: run {run.id}", flush=True
+            )
             follow(store, run)
     except KeyboardInterrupt:
         print("\nthe runs go on without this terminal; the same command with --tell says what is known", flush=True)

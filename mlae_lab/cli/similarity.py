@@ -33,7 +33,9 @@ def _checkpoint(store: RunStore, run: str, name: str) -> str:
     kept = store.paths(store.run(run).id).checkpoints()
     if name not in kept:
         have = ", ".join(kept) or "none"
-        raise Wrong(f"run {run} keeps no checkpoint {name!r}: it has {have}" + (f" ({LAST} is the newest)" if kept else ""))
+        raise Wrong(
+            f"run {run} keeps no checkpoint {name!r}: it has {have}" + (f" ({LAST} is the newest)" if kept else "")
+        )
     return str(kept[name])
 
 
@@ -74,7 +76,9 @@ def _lines(found: dict) -> list[str]:
     for words, name in (("read from", "reads"), ("written into", "writes")):
         pairs = [value for i, line in enumerate(found[name]) for value in line[:i] if value is not None]
         if pairs:
-            lines.append(f"overlap of the spaces {words}, between layers: {fmean(pairs):.3f} (random {found[f'random_{name}']:.3f})")
+            lines.append(
+                f"overlap of the spaces {words}, between layers: {fmean(pairs):.3f} (random {found[f'random_{name}']:.3f})"
+            )
     return lines
 
 

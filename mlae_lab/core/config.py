@@ -125,7 +125,13 @@ class RunConfig:
         _number(self.input_dropout, "input dropout", 0, MOST_INPUT_DROPOUT)
         if self.max_seconds is not None:
             _number(self.max_seconds, "seconds", 0, 30 * 86_400, low_is_allowed=False)
-        for name in ("learning_rate", "weight_decay", "warmup", "max_seconds", "input_dropout"):  # 1 and 1.0 are one setting, one hash
+        for name in (
+            "learning_rate",
+            "weight_decay",
+            "warmup",
+            "max_seconds",
+            "input_dropout",
+        ):  # 1 and 1.0 are one setting, one hash
             value = getattr(self, name)
             object.__setattr__(self, name, value if value is None else float(value))
 

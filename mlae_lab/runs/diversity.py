@@ -78,7 +78,9 @@ class Experiment:
         return f"{text.replace(mask, own, 1)} --seeds {len(self.seeds)} --rates {rates}"
 
 
-def experiment(config: RunConfig, rates: Sequence[float] = RATES, seeds: int = SEEDS, experts: int = EXPERTS) -> Experiment:
+def experiment(
+    config: RunConfig, rates: Sequence[float] = RATES, seeds: int = SEEDS, experts: int = EXPERTS
+) -> Experiment:
     """An experiment on equal terms.
 
     config: everything but mask and dropout, which the arms decide; its seed is the first. rates: each in [0, 0.9], at
@@ -203,7 +205,9 @@ def found(store: RunStore, asked: Experiment) -> Found:
             if point is not None:
                 points.append(point)
     shapes = catalog.backbone(asked.config.backbone).shapes(asked.config.plan.targets)
-    chance = over_layers([random_experts(*shapes[t], n) for t, n in zip(asked.config.plan.targets, asked.config.plan.kept)])
+    chance = over_layers(
+        [random_experts(*shapes[t], n) for t, n in zip(asked.config.plan.targets, asked.config.plan.kept)]
+    )
     return Found(asked, tuple(points), tuple(c for c in asked.cells() if c not in measured), runs, chance)
 
 
@@ -280,7 +284,11 @@ def _verdict(now: Found) -> list[str]:
         points = _masked(now, arm)
         if not points:
             continue
-        parts = [("mean |cosine|", "absolute"), ("the effective rank of ΔW", "effective_rank"), ("accuracy", "accuracy")]
+        parts = [
+            ("mean |cosine|", "absolute"),
+            ("the effective rank of ΔW", "effective_rank"),
+            ("accuracy", "accuracy"),
+        ]
         moves = [
             f"{words} {_by_rate({p.rate: _MOVES[judged(p.against.get(measure))] for p in points})}"
             for words, measure in parts[arm == "expert" :]
@@ -301,7 +309,7 @@ def _range(counts: set[int]) -> str:
 
 
 def _by_rate(words: Mapping[float, str]) -> str:
-    """"rises at p = 0.1 and 0.3, falls at p = 0.9"; "rises at every p" where one word fits all."""
+    """ "rises at p = 0.1 and 0.3, falls at p = 0.9"; "rises at every p" where one word fits all."""
     if len(set(words.values())) == 1 and len(words) > 1:
         return f"{next(iter(words.values()))} at every p"
     parts = []

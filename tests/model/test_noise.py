@@ -165,7 +165,5 @@ def test_lora_is_the_dense_plan_with_lambda_left_at_one(small_vit: Callable[...,
     plan = scaled(dense(3, 2), train_coefficients=False)
     experts = inject(small_vit(), plan, input_dropout=0.1)
     assert not any(made.coefficient.requires_grad for made in experts.layers.values())
-    torch.testing.assert_close(
-        (made := experts.layers["blocks.0.attn.qkv"]).delta(), made.b @ made.a, rtol=0, atol=0
-    )
+    torch.testing.assert_close((made := experts.layers["blocks.0.attn.qkv"]).delta(), made.b @ made.a, rtol=0, atol=0)
     assert dataclasses.replace(plan, train_coefficients=True) == dense(3, 2)

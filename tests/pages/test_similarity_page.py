@@ -51,7 +51,11 @@ def real_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunStore]:
     for run in store.runs():
         files = store.paths(run.id)
         for entry in Path("/proc").iterdir():
-            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() and (entry / "cmdline").exists() else []
+            words = (
+                (entry / "cmdline").read_bytes().split(b"\0")
+                if entry.name.isdigit() and (entry / "cmdline").exists()
+                else []
+            )
             if b"mlae_lab.runs.probe_worker" in words and run.id.encode() in words:
                 os.kill(int(entry.name), signal.SIGKILL)
         while locks.held(files.probe_lock):
@@ -123,7 +127,9 @@ def test_alone_at_a_checkpoint(real_store: RunStore, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("named", ["aaaaaaaa", "<b>x</b>", "../../etc"])
-def test_a_link_to_no_other_run_is_a_sentence(real_store: RunStore, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+def test_a_link_to_no_other_run_is_a_sentence(
+    real_store: RunStore, monkeypatch: pytest.MonkeyPatch, named: str
+) -> None:
     at = opened(real_store, monkeypatch, run=real_store.runs()[0].id, view="similarity", other=named)
     assert len(at.warning) == 1 and "<b>" not in at.warning[0].value
     assert "similarity-by-layer" in alts(at)
@@ -135,7 +141,9 @@ def test_the_command_tells_the_same(real_store: RunStore, capsys: pytest.Capture
     assert main(["similarity", masked, whole, "--json", *folder]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     stats = real_store.last(masked, "similarity")
-    assert told["absolute"] == pytest.approx(stats.absolute) and told["effective_rank"] == pytest.approx(stats.effective_rank, abs=1e-4)
+    assert told["absolute"] == pytest.approx(stats.absolute) and told["effective_rank"] == pytest.approx(
+        stats.effective_rank, abs=1e-4
+    )
     assert told["other_run"] == whole and len(told["other"]["same_reads"]) == 12
     assert main(["similarity", masked, "--checkpoint", "1", *folder]) == 0
     assert "random experts of these shapes" in capsys.readouterr().out

@@ -51,7 +51,13 @@ def measured(store: RunStore, run: Run, accuracy: float, cosine: float, rank: fl
 
 def test_the_arms_differ_in_their_dropout_and_in_nothing_else() -> None:
     cells = diversity.experiment(BASE, (0.5,), seeds=2).cells()
-    assert [*cells][:5] == [("dense", 0.0, 0), ("lora", 0.0, 0), ("expert", 0.5, 0), ("token", 0.5, 0), ("lora", 0.5, 0)]
+    assert [*cells][:5] == [
+        ("dense", 0.0, 0),
+        ("lora", 0.0, 0),
+        ("expert", 0.5, 0),
+        ("token", 0.5, 0),
+        ("lora", 0.5, 0),
+    ]
     assert len(cells) == 10
     one = {arm: cells[arm, 0.5, 1] for arm in ("expert", "token", "lora")}
     whole = replace(BASE, plan=dense(), seed=1)
@@ -117,7 +123,10 @@ def test_a_run_that_was_there_before_is_taken(store: RunStore) -> None:
 
 
 def test_experiments_are_found_by_their_runs(store: RunStore) -> None:
-    one, two = diversity.experiment(BASE, (0.5,), 2), diversity.experiment(replace(BASE, epochs=3, seed=5), (0.3, 0.9), 1)
+    one, two = (
+        diversity.experiment(BASE, (0.5,), 2),
+        diversity.experiment(replace(BASE, epochs=3, seed=5), (0.3, 0.9), 1),
+    )
     diversity.launch(store, one)
     diversity.launch(store, two)
     store.enqueue(replace(BASE, plan=uniform(0.7)), "cpu")  # not started for one
@@ -128,7 +137,9 @@ def test_experiments_are_found_by_their_runs(store: RunStore) -> None:
 # ---------------------------------------------------------------- what it says
 
 
-def filled(store: RunStore, table: dict[tuple[str, float], list[tuple[float, float, float]]], asked: Experiment) -> None:
+def filled(
+    store: RunStore, table: dict[tuple[str, float], list[tuple[float, float, float]]], asked: Experiment
+) -> None:
     for (arm, rate, seed), run in diversity.launch(store, asked).items():
         if (arm, rate) in table:
             measured(store, run, *table[arm, rate][asked.seeds.index(seed)])
@@ -168,8 +179,13 @@ def test_the_verdict_follows_the_rule(store: RunStore) -> None:
     asked = diversity.experiment(BASE, (0.5,), 3)
     filled(store, TABLE, asked)
     first, expert, token, lora = diversity.found(store, asked).verdict
-    assert first == "On Digits, the claim that masking makes experts less alike is supported at p = 0.5 (3 seeds, 2 epochs)."
-    assert expert == "Expert dropout, against dense: the effective rank of ΔW rises at p = 0.5; accuracy rises at p = 0.5."
+    assert (
+        first
+        == "On Digits, the claim that masking makes experts less alike is supported at p = 0.5 (3 seeds, 2 epochs)."
+    )
+    assert (
+        expert == "Expert dropout, against dense: the effective rank of ΔW rises at p = 0.5; accuracy rises at p = 0.5."
+    )
     assert "mean |cosine| rises at p = 0.5; the effective rank of ΔW is not settled at p = 0.5" in token
     assert lora == (
         "Dropout in LoRA, against LoRA without dropout: mean |cosine| is not settled at p = 0.5; "
@@ -230,4 +246,6 @@ def test_a_run_of_an_older_lab_has_no_ranks_and_still_counts(store: RunStore) ->
         ev.Evaluation(2, 26, "val", 50.0, 1.0, 1.0),
     ])  # fmt: skip
     store.move(run.id, Status.FINISHED)
-    assert diversity.measures(store, store.run(run.id)) == pytest.approx({"accuracy": 50.0, "absolute": 0.2, "signed": 0.1})
+    assert diversity.measures(store, store.run(run.id)) == pytest.approx(
+        {"accuracy": 50.0, "absolute": 0.2, "signed": 0.1}
+    )

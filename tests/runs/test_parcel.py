@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mlae_lab.core import events as ev
-from mlae_lab.core.config import RunConfig
+from mlae_lab.core.config import LATER, RunConfig
 from mlae_lab.core.patterns import allocation
 from mlae_lab.runs import parcel
 from mlae_lab.runs.parcel import ParcelError, archive, archived, export, import_run, inspect, restore
@@ -173,6 +173,34 @@ def test_an_event_of_a_newer_lab_is_passed_over(store: RunStore, other: RunStore
     assert inspect(tmp_path / "a.mlae").skipped == 1
     import_run(other, tmp_path / "a.mlae")
     assert told(other, run.id) == told(store, run.id)
+
+
+def test_a_run_of_before_there_were_more_settings_is_taken_in_and_still_checked(
+    store: RunStore, other: RunStore, tmp_path: Path
+) -> None:
+    run = over(store)
+    old = {name: value for name, value in CONFIG.to_dict().items() if name not in LATER}
+    for name, config in (("a", old), ("b", {**old, "epochs": 3})):
+        export(store, run.id, tmp_path / name)
+        changed(tmp_path / name, header(config=config))
+    with pytest.raises(ParcelError, match="was changed after it was exported"):
+        import_run(other, tmp_path / "b")
+    taken = import_run(other, tmp_path / "a")
+    assert taken.config == CONFIG and taken.config_hash == run.config_hash
+
+
+def test_ranks_of_another_size_than_the_plan_are_refused(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run = over(store)
+    stats = {"epoch": 1, "signed": [0, None], "absolute": [0, None], "matrices": [[[1, 0], [0, 1]], [[1]]]}
+    for name, ranks in (("a", []), ("b", [1.5, None]), ("c", [1.5])):
+        export(store, run.id, tmp_path / name)
+        payload = {**stats, "effective_rank": ranks, "stable_rank": ranks}
+        changed(tmp_path / name, event({"kind": "similarity", "time": 1.0, "payload": payload}))
+    with pytest.raises(ParcelError, match="does not have the size of the plan"):
+        import_run(other, tmp_path / "c")
+    assert inspect(tmp_path / "a").skipped == inspect(tmp_path / "b").skipped == 0
+    import_run(other, tmp_path / "b")
+    assert other.last(run.id, "similarity").effective_rank == (1.5, None)
 
 
 @pytest.mark.parametrize("cut", [0, 10, 200, -30])

@@ -37,7 +37,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, Path, Pa
     for _ in range(2 + 3):
         next(running)
     save_checkpoint(folder / "middle", training.checkpoint())
-    [*running]
+    for _ in running:
+        pass
     setup = training.setup
     save_adapter(folder / "end", setup.experts, setup.head, CHOSEN.backbone, CHOSEN.task)
     frozen = dataclasses.replace(PLAN, train_coefficients=False)
@@ -64,7 +65,10 @@ def test_the_answer_is_that_of_the_matrices(trained: tuple[Subject, Path, Path])
         matrix = deltas(subject)[target]
         layer = subject.setup.experts.layers[target]
         flat = [
-            (layer.coefficient[i] * layer.b[:, 2 * i : 2 * i + 2] @ layer.a[2 * i : 2 * i + 2]).detach().double().flatten()
+            (layer.coefficient[i] * layer.b[:, 2 * i : 2 * i + 2] @ layer.a[2 * i : 2 * i + 2])
+            .detach()
+            .double()
+            .flatten()
             for i in range(len(layer.columns))
         ]
         cosine = float(flat[0] @ flat[1] / (flat[0].norm() * flat[1].norm()))

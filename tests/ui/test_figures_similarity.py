@@ -67,7 +67,9 @@ def test_a_spectrum_is_the_mean_share_over_layers() -> None:
 
 
 def test_the_overlap_of_layers_leaves_the_diagonal_out() -> None:
-    figure = overlap_figure([[1.0, 0.2, None], [0.2, 1.0, None], [None, None, 1.0]], ("1", "2", "3"), "reads from", 0.05)
+    figure = overlap_figure(
+        [[1.0, 0.2, None], [0.2, 1.0, None], [None, None, 1.0]], ("1", "2", "3"), "reads from", 0.05
+    )
     assert figure.data[0]["z"] == [[None, 0.2, None], [0.2, None, None], [None, None, None]]
     assert layout(figure)["title"]["text"] == "What ΔW reads from, layer by layer: overlap 0.20 (random 0.05)"
     assert figure.name == "overlap-reads"
@@ -90,8 +92,17 @@ def found(seeds: int) -> Found:
 
     def point(arm: str, rate: float, value: float) -> Point:
         values = spread(2, [value + 0.01 * seed for seed in range(seeds)])
-        against = {} if arm == "dense" or (arm != "lora" and not rate) else {"absolute": spread(2, [value - 0.3] * seeds)}
-        return Point(arm, rate, tuple(range(seeds)), {"absolute": values, "accuracy": replace(values, high=130.0)}, against, "dense")
+        against = (
+            {} if arm == "dense" or (arm != "lora" and not rate) else {"absolute": spread(2, [value - 0.3] * seeds)}
+        )
+        return Point(
+            arm,
+            rate,
+            tuple(range(seeds)),
+            {"absolute": values, "accuracy": replace(values, high=130.0)},
+            against,
+            "dense",
+        )
 
     arms = [("dense", 0.0), *((arm, rate) for arm in ("expert", "token") for rate in (0.0, 0.5))]
     points = tuple(point(arm, rate, 0.3 - rate / 4) for arm, rate in arms if seeds)
@@ -104,7 +115,11 @@ def test_a_line_with_its_band_for_each_arm() -> None:
     assert traces["Expert dropout"]["x"] == [0.0, 0.5] and traces["Expert dropout"]["y"] == pytest.approx([0.31, 0.185])
     assert traces["Expert dropout"]["text"] == ["3 seeds", "3 seeds"]
     assert {"Expert dropout, 95 % interval", "Rank dropout per token, 95 % interval"} <= set(traces)
-    assert traces["dense"]["y"] == [0.31, 0.31] and traces["dense"]["x"] == [0, 0.9] and traces["random"]["y"] == [0.003] * 2
+    assert (
+        traces["dense"]["y"] == [0.31, 0.31]
+        and traces["dense"]["x"] == [0, 0.9]
+        and traces["random"]["y"] == [0.003] * 2
+    )
     assert sorted(said(figure)) == ["dense", "expert", "random", "token"]
     assert layout(figure)["title"]["text"] == "Mean |cosine|: 0.310 dense, 0.185 at p = 0.5"
     assert figure.name == "diversity-absolute" and layout(figure)["xaxis"]["tickvals"] == [0, 0.5, 0.9]

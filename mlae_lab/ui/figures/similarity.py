@@ -23,7 +23,12 @@ class Line:
 
 
 def by_layer_figure(
-    name: str, labels: Sequence[str], lines: Sequence[Line], title: str, quantity: str, chance: Sequence[Chance | None] = ()
+    name: str,
+    labels: Sequence[str],
+    lines: Sequence[Line],
+    title: str,
+    quantity: str,
+    chance: Sequence[Chance | None] = (),
 ) -> Figure:
     """A quantity over the layers of a network, one line for each run or measure; layers without it are gaps.
 
@@ -44,7 +49,11 @@ def by_layer_figure(
             continue
         colour = "@accent" if line.strong else "@ink"
         values = [line.values[i] for i in at]
-        data.append(_trace(line.name, at, values, colour, "solid" if line.strong else "dash", 2.5 if line.strong else 1.5, labels))
+        data.append(
+            _trace(
+                line.name, at, values, colour, "solid" if line.strong else "dash", 2.5 if line.strong else 1.5, labels
+            )
+        )
         ends.append((at[-1], values[-1], line.name, colour))
     every = [value for trace in data for value in trace["y"]]
     low, high = room(min([0.0, *every]), max(every, default=1.0), least=1e-3)
@@ -63,7 +72,9 @@ def by_layer_figure(
     )
 
 
-def spectrum_figure(values: Sequence[Values], other: Sequence[Values] = (), name: str = "this run", its: str = "") -> Figure:
+def spectrum_figure(
+    values: Sequence[Values], other: Sequence[Values] = (), name: str = "this run", its: str = ""
+) -> Figure:
     """The spectrum of ΔW: the share of each singular value in their sum, mean over layers, from the lowest to the highest
     layer as a band. values, other: per layer, falling, of a run and of another one that is called `its`."""
     data: list[dict] = []
@@ -76,7 +87,14 @@ def spectrum_figure(values: Sequence[Values], other: Sequence[Values] = (), name
         count = max(map(len, shares))
         at = list(range(1, count + 1))
         columns = [[share[i] for share in shares if i < len(share)] for i in range(count)]
-        data += band(f"{label}, lowest to highest layer", at, list(map(min, columns)), list(map(max, columns)), colour, opacity=0.13)
+        data += band(
+            f"{label}, lowest to highest layer",
+            at,
+            list(map(min, columns)),
+            list(map(max, columns)),
+            colour,
+            opacity=0.13,
+        )
         means = list(map(fmean, columns))
         data.append(
             {
@@ -88,7 +106,11 @@ def spectrum_figure(values: Sequence[Values], other: Sequence[Values] = (), name
         )  # fmt: skip
         ends.append((at[-1], means[-1], label, colour))
     first = [layer[0] / sum(layer) for layer in values if layer and sum(layer) > 0]
-    title = f"Spectrum of ΔW: the first of {most} singular values has {100 * fmean(first):.0f} %" if first else "ΔW is 0 so far"
+    title = (
+        f"Spectrum of ΔW: the first of {most} singular values has {100 * fmean(first):.0f} %"
+        if first
+        else "ΔW is 0 so far"
+    )
     high = max([value for trace in data for value in trace["y"]], default=1.0) * 1.08
     last = max((x for x, *_ in ends), default=1)
     return figure(
@@ -97,7 +119,9 @@ def spectrum_figure(values: Sequence[Values], other: Sequence[Values] = (), name
         f"Line chart of singular values. {title}.",
         "spectrum",
         height=_HEIGHT,
-        xaxis=axis("singular value, the largest first", dtick=1 if most <= 16 else None, range=[0.7, max(most, 2) + 0.3]),
+        xaxis=axis(
+            "singular value, the largest first", dtick=1 if most <= 16 else None, range=[0.7, max(most, 2) + 0.3]
+        ),
         yaxis=axis("share of their sum", range=[0, high], tickformat=".0%"),
         annotations=apart([(last, *rest) for _, *rest in ends], (_HEIGHT - FRAME) / high),
         margin={"l": 56, "r": 14 + 7 * max((len(text) for _, _, text, _ in ends), default=0), "t": 44, "b": 44},
@@ -108,7 +132,11 @@ def overlap_figure(matrix: Sequence[Values], labels: Sequence[str], what: str, r
     """The overlap of the spaces of every two layers, layers x layers, from 0 to 1. what: "reads from" or "writes into";
     random: what random spaces of these sizes show."""
     pairs = [value for i, line in enumerate(matrix) for value in line[:i] if value is not None]
-    title = f"What ΔW {what}, layer by layer: overlap {fmean(pairs):.2f}" if pairs else f"What ΔW {what}: nothing to compare"
+    title = (
+        f"What ΔW {what}, layer by layer: overlap {fmean(pairs):.2f}"
+        if pairs
+        else f"What ΔW {what}: nothing to compare"
+    )
     if pairs and random is not None:
         title += f" (random {random:.2f})"
     data = [
@@ -132,7 +160,9 @@ def overlap_figure(matrix: Sequence[Values], labels: Sequence[str], what: str, r
     )
 
 
-def _trace(name: str, at: Sequence[int], values: Sequence[float], colour: str, dash: str, width: float, labels: Sequence[str]) -> dict:
+def _trace(
+    name: str, at: Sequence[int], values: Sequence[float], colour: str, dash: str, width: float, labels: Sequence[str]
+) -> dict:
     return {
         "type": "scatter", "mode": "lines+markers" if dash != "dot" else "lines", "name": name, "x": list(at),
         "y": [round(value, 5) for value in values], "text": [labels[i] for i in at],

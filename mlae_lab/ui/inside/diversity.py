@@ -105,7 +105,8 @@ def _draw(now: Found) -> None:
     page.note(
         "The rule: supported if the 95 % interval (Student's t over seeds) of the paired difference in mean |cosine|, expert "
         "dropout minus dense, lies below 0; contradicted if above; else not settled. Each p is judged alone. Rises and "
-        f"falls are told by the same rule. True of this task, this backbone and {asked.config.epochs} epochs."
+        f"falls are told by the same rule. True of this task, this backbone and {asked.config.epochs} epochs: |cosine| also grows while a "
+        "network learns, and masks slow it down, so read it beside the accuracy."
     )
     if now.points:
         with st.container(key="pair_diversity"):
@@ -140,7 +141,11 @@ def _numbers(now: Found) -> None:
             reach = "" if found is None or found.low is None else f" ± {(found.high - found.low) / 2:.{digits}f}"
             cells.append("–" if found is None else f"{found.mean:.{digits}f}{reach}")
         gap = point.against.get("absolute")
-        cells.append("–" if gap is None else f"{gap.mean:+.4f}" + ("" if gap.low is None else f" ({gap.low:+.4f} to {gap.high:+.4f})"))
+        cells.append(
+            "–"
+            if gap is None
+            else f"{gap.mean:+.4f}" + ("" if gap.low is None else f" ({gap.low:+.4f} to {gap.high:+.4f})")
+        )
         rows.append(cells)
     _table(head, rows)
 
@@ -149,7 +154,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     line = "border:0;border-bottom:1px solid color-mix(in srgb, currentColor 14%, transparent)"
     cell = f"padding:.3rem 1.2rem .3rem 0;text-align:left;vertical-align:top;font-size:.86rem;white-space:nowrap;{line}"
     top = "".join(f'<th scope="col" style="{cell};font-weight:500;opacity:.7">{escape(name)}</th>' for name in head)
-    body = "".join("<tr>" + "".join(f'<td style="{cell}">{escape(value)}</td>' for value in row) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f'<td style="{cell}">{escape(value)}</td>' for value in row) + "</tr>" for row in rows
+    )
     st.html(
         '<div style="overflow-x:auto"><table style="border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.3rem 0">'
         f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"

@@ -73,9 +73,7 @@ def _other(run: Run) -> Run | None:
 def _offered(run: Run) -> list[Run]:
     """Runs with experts that have been measured; those of the same task first."""
     there = [
-        entry
-        for entry in reads.runs()
-        if entry.id != run.id and entry.config.method == "mlae" and entry.status.is_over
+        entry for entry in reads.runs() if entry.id != run.id and entry.config.method == "mlae" and entry.status.is_over
     ]
     there.sort(key=lambda entry: entry.config.task != run.config.task)
     return [entry for entry in there[: 2 * MOST_OFFERED] if reads.store().last(entry.id, "similarity")][:MOST_OFFERED]
@@ -128,7 +126,9 @@ def _cosines(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its:
         columns = st.columns(1 + bool(its and several), gap="large")
     if several:
         with columns[0]:
-            live_plot(figures.similarity_curve(mine, its, "other", level.mean if level else None), key="similarity_curve")
+            live_plot(
+                figures.similarity_curve(mine, its, "other", level.mean if level else None), key="similarity_curve"
+            )
     if its:
         with columns[-1]:
             _by_layer(run, mine[-1], its[-1], chance)
@@ -144,8 +144,12 @@ def _by_layer(run: Run, mine: SimilarityStats, its: SimilarityStats | None, chan
     if its is not None and len(its.absolute) == len(labels):
         lines.append(Line("other", its.absolute, strong=False))
     mean = mean_of(mine.absolute)
-    title = "Mean |cosine| by layer" + (f": {mean / level.mean:.0f} times that of random experts" if mean and level else "")
-    live_plot(by_layer_figure("similarity-layers", labels, lines, title, "mean |cosine|", chance), key="similarity_layers")
+    title = "Mean |cosine| by layer" + (
+        f": {mean / level.mean:.0f} times that of random experts" if mean and level else ""
+    )
+    live_plot(
+        by_layer_figure("similarity-layers", labels, lines, title, "mean |cosine|", chance), key="similarity_layers"
+    )
 
 
 def _in_words(mine: SimilarityStats, its: SimilarityStats | None) -> None:
@@ -197,11 +201,17 @@ def _spectra(found: Mapping, other: Mapping | None) -> None:
     with st.container(key="pair_similarity_spectrum"):
         left, right = st.columns(2, gap="large")
     with left:
-        live_plot(spectrum_figure(found["values"], other["values"] if other else (), "this run", "other"), key="similarity_spectrum")
+        live_plot(
+            spectrum_figure(found["values"], other["values"] if other else (), "this run", "other"),
+            key="similarity_spectrum",
+        )
         page.note("σᵢ / Σσ, mean over layers; the band goes from the lowest to the highest layer.")
     lines = [Line("effective", found["effective_rank"]), Line("stable", found["stable_rank"])]
     if other and other["targets"] == found["targets"]:
-        lines += [Line("effective, other", other["effective_rank"], False), Line("stable, other", other["stable_rank"], False)]
+        lines += [
+            Line("effective, other", other["effective_rank"], False),
+            Line("stable, other", other["stable_rank"], False),
+        ]
     there = [value for value in found["effective_rank"] if value is not None]
     title = (
         f"ΔW has effective rank {sum(there) / len(there):.1f}, of at most {max(found['experts']) * found['rank']}"
@@ -238,7 +248,7 @@ def _spaces(found: Mapping, other: Mapping | None) -> None:
     if not values:
         page.note("The two runs have no layer in common whose spaces can be compared.")
         return
-    title = f"The spaces of both runs, layer by layer: overlap {sum(values) / len(values):.2f}"
+    title = f"The spaces of both runs overlap by {sum(values) / len(values):.2f}"
     if found["random_reads"] is not None and found["random_writes"] is not None:
         title += f" (random {found['random_reads']:.2f} and {found['random_writes']:.2f})"
     live_plot(by_layer_figure("overlap-runs", found["labels"], lines, title, "overlap"), key="similarity_overlap_runs")
