@@ -2,43 +2,65 @@
 
     contribution of expert i = mean over tokens of ‖λ_i B_i A_i x‖ / ‖W x + bias‖
 
-measured with all experts on, as at inference. A hook reads the layer's input; the model is left
-as it was found.
+measured with all experts on, as at inference. `by_token` is that fraction and the only place that computes it: the
+live grid, a class and a single picture differ in which tokens they average. A hook reads the layer's input; the
+model is left as it was found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 
+from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.experts import MLAELinear
 
 
-class Contribution:
-    """Running mean of each expert's contribution over the tokens seen. means: target to (E,)."""
+def by_token(layer: MLAELinear, x: torch.Tensor) -> torch.Tensor:
+    """‖λ_i B_i A_i x‖ / ‖W x + bias‖ of each token and expert. x: (N, d_in). Returns (N, E) float32."""
+    frozen = torch.nn.functional.linear(x, layer.base.weight.float(), layer.base.bias)
+    return added(layer, x) / frozen.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
-    def __init__(self) -> None:
-        self._sum: dict[str, torch.Tensor] = {}
-        self._tokens: dict[str, int] = {}
 
-    def add(self, target: str, layer: MLAELinear, x: torch.Tensor) -> None:
-        """Count the tokens x, (..., d_in), that enter a layer."""
-        flat = x.detach().reshape(-1, x.shape[-1]).float()
-        frozen = torch.nn.functional.linear(flat, layer.base.weight.float(), layer.base.bias)
+def added(layer: MLAELinear, x: torch.Tensor) -> torch.Tensor:
+    """‖λ_i B_i A_i x‖ of each token and expert, from the small matrices A x and BᵀB. x: (N, d_in). Returns (N, E).
+
+    In float32 whatever autocast says: it costs little, and 16 bits would be seen in the third digit.
+    """
+    with torch.autocast(x.device.type, enabled=False):
         experts = len(layer.columns)
-        low = (flat @ layer.a.t()).reshape(len(flat), experts, layer.rank)
+        low = (x @ layer.a.t()).reshape(len(x), experts, layer.rank)
         up = layer.b.reshape(-1, experts, layer.rank)
         gram = torch.einsum("oer,oes->ers", up, up)
-        norm = torch.einsum("ner,ers,nes->ne", low, gram, low).clamp_min(0).sqrt() * layer.coefficient.abs()
-        share = (norm / frozen.norm(dim=1, keepdim=True).clamp_min(1e-12)).sum(0)
-        self._sum[target] = self._sum.get(target, torch.zeros_like(share)) + share
-        self._tokens[target] = self._tokens.get(target, 0) + len(flat)
+        return torch.einsum("ner,ers,nes->ne", low, gram, low).clamp_min(0).sqrt() * layer.coefficient.abs()
+
+
+class Contribution:
+    """Each expert's contribution over the tokens seen, picture by picture."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, list[torch.Tensor]] = {}
+        self._tokens: dict[str, list[torch.Tensor]] = {}
+
+    def add(self, target: str, layer: MLAELinear, x: torch.Tensor) -> None:
+        """Count the tokens that enter a layer: x (pictures, ..., d_in), or one token (d_in,)."""
+        x = x.detach().float()
+        x = x[None] if x.ndim == 1 else x
+        share = by_token(layer, x.reshape(-1, x.shape[-1])).reshape(len(x), -1, len(layer.columns))
+        self._sums.setdefault(target, []).append(share.sum(1))
+        self._tokens.setdefault(target, []).append(torch.full((len(x), 1), share.shape[1], device=share.device))
 
     @property
     def means(self) -> dict[str, torch.Tensor]:
-        return {target: (total / self._tokens[target]).cpu() for target, total in self._sum.items()}
+        """Mean over all tokens seen: target to (E,), on the CPU."""
+        return {t: (torch.cat(s).sum(0) / torch.cat(self._tokens[t]).sum()).cpu() for t, s in self._sums.items()}
+
+    @property
+    def pictures(self) -> dict[str, torch.Tensor]:
+        """Mean over the tokens of each picture, in the order seen: target to (pictures, E), on the CPU."""
+        return {t: (torch.cat(s) / torch.cat(self._tokens[t])).cpu() for t, s in self._sums.items()}
 
 
 @contextmanager
@@ -58,3 +80,37 @@ def recording(layers: Mapping[str, MLAELinear]) -> Iterator[Contribution]:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@torch.no_grad()
+def by_picture(
+    network: Callable[[torch.Tensor], torch.Tensor], entering: torch.Tensor, layers: Mapping[str, MLAELinear]
+) -> dict[str, torch.Tensor]:
+    """Contribution of each expert to each picture: target to (pictures, E), on the CPU.
+
+    network: takes `entering`, (pictures, ...), through all of `layers`, the experts in eval mode.
+    """
+    with recording(layers) as found:
+        network(entering)
+    return found.pictures
+
+
+def on_canvas(plan: MaskPlan, layers: Mapping[str, MLAELinear], values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Put (pictures, E) of each target on the plan's canvas: (pictures, rows, columns), nan where no expert exists."""
+    pictures = len(next(iter(values.values()))) if values else 0
+    canvas = torch.full((pictures, plan.rows, plan.columns), torch.nan)
+    for target, value in values.items():
+        canvas[:, plan.targets.index(target), list(layers[target].columns)] = value.float()
+    return canvas
+
+
+def by_class(canvas: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """Mean over the pictures of each class. canvas: (pictures, rows, columns); labels: (pictures,) class numbers.
+
+    Returns (classes, rows, columns); nan where no expert exists and for a class without a picture.
+    """
+    member = torch.nn.functional.one_hot(labels.cpu(), classes).to(canvas.dtype)  # (pictures, classes)
+    there = ~canvas[:1].isnan()
+    sums = torch.einsum("pk,prc->krc", member, canvas.nan_to_num())
+    means = sums / member.sum(0)[:, None, None]
+    return means.where(there, torch.nan)

@@ -5,6 +5,8 @@ What this file does not know: lists of pictures, labels, where decoded pictures 
 
 from __future__ import annotations
 
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from mlae_lab.data.bundled import DataError
 
 KINDS = ("square", "short")
 LARGEST_SIDE = 2048
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 LARGEST_PICTURE = 89_478_485  # pixels: where PIL itself begins to warn; a quarter of a gigabyte once decoded
 
 
@@ -48,23 +51,34 @@ def decoded(path: Path, rule: ResizeRule) -> np.ndarray:
     Returns (side, side, 3) uint8. Raises DataError, naming the file, if it is missing, damaged, too
     large (89 million pixels) or holds numbers with no known white (32-bit float).
     """
+    cure = "or take it out of the list"
+    return _decoded(path, str(path), rule, None, f"store it smaller {cure}", f"restore it {cure}")
+
+
+def decoded_bytes(content: bytes, rule: ResizeRule) -> np.ndarray:
+    """Like `decoded`, for the bytes of a file that a stranger handed in: only formats of FORMATS are tried, so that no
+    file reaches a decoder that runs programs or reads other files. Raises DataError."""
+    advice = f"hand in a picture of one of the formats {', '.join(FORMATS)}"
+    return _decoded(io.BytesIO(content), "the file", rule, FORMATS, "store it smaller", advice)
+
+
+def _decoded(
+    source: Path | io.BytesIO, name: str, rule: ResizeRule, formats: Sequence[str] | None, smaller: str, other: str
+) -> np.ndarray:
     try:
-        with Image.open(path) as image:
+        with Image.open(source, formats=formats) as image:
             width, height = image.size
             if width * height > LARGEST_PICTURE:
                 raise Image.DecompressionBombError
             return np.asarray(_resized(_rgb(_upright(image)), rule))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(
-            f"{path} has more than {LARGEST_PICTURE / 1e6:.0f} million pixels, more than the lab decodes: "
-            "store it smaller or take it out of the list"
+            f"{name} has more than {LARGEST_PICTURE / 1e6:.0f} million pixels, more than the lab decodes: {smaller}"
         ) from None
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001 - damaged files make PIL's decoders raise almost anything, not only OSError
-        raise DataError(
-            f"{path} cannot be read as a picture ({_reason(error)}): restore it or take it out of the list"
-        ) from None
+        raise DataError(f"{name} cannot be read as a picture ({_reason(error)}): {other}") from None
 
 
 def _reason(error: Exception) -> str:

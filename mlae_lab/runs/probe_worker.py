@@ -116,7 +116,7 @@ class Probe:
             try:
                 self._tell(job, 0, 0)
                 value = self.known[job.name](self.subject, job.arguments, lambda done, total: self._tell(job, done, total))
-                if time.monotonic() - began > KEEP_SECONDS:
+                if time.monotonic() - began > KEEP_SECONDS and not value.get("private"):  # a visitor's own picture
                     with suppress(OSError):
                         probe.keep(self.files, job.name, job.arguments, self.signature, value)
                 job.value, job.state = value, "done"

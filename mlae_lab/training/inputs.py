@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 
 from mlae_lab.data.augment import for_evaluation, for_training
@@ -78,6 +79,21 @@ class Inputs:
         for at in self._starts():
             chosen = torch.arange(at, min(at + CHUNK, len(self)), device=self.device)
             yield self.take(chosen), self.labels[chosen]
+
+    def as_tested(self, chosen: torch.Tensor) -> torch.Tensor:
+        """Like `take`, without the random crops of training: the same again each time."""
+        if self.generator is None:
+            return self.take(chosen)
+        return self.before(self.normalised(self.part.images[chosen.cpu().numpy()]))
+
+    def shown(self, images: np.ndarray) -> torch.Tensor:
+        """Stored pictures as a test shows them to the network: (k, h, w[, 3]) uint8 to (k, 1 or 3, side, side) of 0..255."""
+        return for_evaluation(channels_first(images).to(self.device), self.name, self.side)
+
+    @torch.no_grad()
+    def normalised(self, images: np.ndarray) -> torch.Tensor:
+        """What the whole network reads of stored pictures in a test, in front of its frozen part: (k, 3, side, side)."""
+        return standardised(self.shown(images), self.normalisation)
 
     def _starts(self) -> range:
         return range(0, len(self.part), CHUNK)

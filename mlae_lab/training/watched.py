@@ -27,11 +27,11 @@ def chosen(labels: Sequence[int], count: int = WATCHED) -> list[int]:
     return sorted(place for _, place in sorted(order)[:count])
 
 
-def picture(pixels: np.ndarray) -> str:
-    """A stored picture, (height, width) or (height, width, 3) uint8, as base64 of a JPEG of at most 64 pixels, of a PNG if it is tiny."""
+def picture(pixels: np.ndarray, side: int = SIDE) -> str:
+    """A picture, (height, width) or (height, width, 3) uint8, as base64 of a JPEG of at most `side` pixels, of a PNG if it is tiny."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    if max(image.size) > SIDE:
-        image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    if max(image.size) > side:
+        image.thumbnail((side, side), Image.Resampling.LANCZOS)
     held = io.BytesIO()
     tiny = max(image.size) <= 32
     image.save(held, "PNG" if tiny else "JPEG", **({} if tiny else {"quality": 80}))

@@ -75,11 +75,19 @@ class Plot {
     const version = ++this.version;
     this.figure = paint(figure, palette);
     this.name = name;
+    this.fit();
     this.node.style.height = this.figure.layout.height + "px";
     this.node.setAttribute("aria-label", alt);
     loadPlotly(url).then((Plotly) => {
       if (version === this.version) return Plotly.react(this.node, this.figure.data, this.figure.layout, this.options(Plotly));
     }).catch((error) => { this.node.textContent = "This chart needs plotly.js, which the lab's own server did not hand out: " + error.message; });
+  }
+
+  // pictures keep their shape: a figure with `layout.meta.fit` is as high as its own width makes it
+  fit() {
+    const layout = this.figure.layout, fit = layout.meta && layout.meta.fit;
+    const room = fit ? this.node.clientWidth - layout.margin.l - layout.margin.r : 0;
+    if (room > 0) layout.height = Math.round(Math.min(room / fit.across, fit.most) * fit.down + layout.margin.t + layout.margin.b);
   }
 
   purge() { if (window.Plotly) window.Plotly.purge(this.node); }

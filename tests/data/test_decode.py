@@ -11,7 +11,7 @@ from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 from torchvision.transforms.functional import resize
 
 from mlae_lab.data.bundled import DataError
-from mlae_lab.data.decode import ResizeRule, decoded
+from mlae_lab.data.decode import ResizeRule, decoded, decoded_bytes
 
 SQUARE = ResizeRule("square", 8)
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -155,3 +155,21 @@ def test_a_flipped_bit_anywhere_gives_a_picture_or_a_sentence(tmp_path: Path) ->
 def test_other_rules_are_refused(values: tuple[str, int]) -> None:
     with pytest.raises(ValueError, match="choose"):
         ResizeRule(*values)
+
+
+# ---------------------------------------------------------------- bytes that a stranger handed in
+
+
+def test_bytes_give_the_pixels_of_the_file(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    rule = ResizeRule("square", 8)
+    assert np.array_equal(decoded_bytes((tmp_path / "a.png").read_bytes(), rule), decoded(tmp_path / "a.png", rule))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a picture", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", b"P6 2 2 255\n" + bytes(12)]
+)
+def test_bytes_of_other_formats_are_refused_unopened(content: bytes) -> None:
+    with pytest.raises(DataError, match="the file cannot be read as a picture .*hand in a picture of one of the formats JPEG"):
+        decoded_bytes(content, ResizeRule("square", 8))

@@ -1,0 +1,138 @@
+"""`activation`, `attention` and `predict`: what the experts of a run add, where they look, and what it makes of a picture."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from mlae_lab.cli.answers import Wrong, say
+from mlae_lab.cli.inside import asked, one, store_with_runs
+from mlae_lab.data import overlay
+from mlae_lab.data.overlay import Row
+
+MOST_BYTES = 5 * 2**20  # of one picture file
+KINDS = (".png", ".svg", ".json")
+
+
+def add(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands. command: makes one."""
+    made = one(command, "activation", _activation, "what each expert of a run adds, by layer, class or picture")
+    made.add_argument("--by", choices=("layer", "class", "image"), default="layer")
+    made.add_argument("--pictures", type=int, default=256, metavar="N", help="the first N evaluation pictures (256)")
+    made = one(command, "attention", _attention, "where the experts of a layer look, and the attention rollout")
+    made.add_argument(
+        "--picture", nargs="+", required=True, metavar="N|FILE", help="1 to 12: places of evaluation pictures from 0, or files"
+    )
+    made.add_argument("--layer", type=int, default=None, metavar="L", help="from 1; by default the last with experts")
+    made.add_argument("--out", type=Path, default=None, metavar="FILE", help="a sheet of all maps as .png or .svg, or .json")
+    made = one(command, "predict", _predict, "top classes, nearest training pictures and the answer without each layer's experts")
+    made.add_argument("picture", nargs="+", metavar="N|FILE")
+
+
+def _activation(chosen: argparse.Namespace) -> int:
+    found = asked(store_with_runs(chosen), chosen.run, "activation", {"by": chosen.by, "pictures": chosen.pictures})
+    lines = [f"contribution, mean over {found['pictures']} pictures: ‖λ b aᵀx‖ / ‖Wx + bias‖"]
+    if chosen.by == "layer":
+        lines += [f"layer {number:2d}  {_cells(row)}" for number, row in enumerate(found["canvas"], 1)]
+    else:
+        names = found["classes"] if chosen.by == "class" else [
+            f"picture {place}, {found['classes'][truth]}" for place, truth in zip(found["places"], found["truth"])
+        ]  # fmt: skip
+        for name, canvas in zip(names, found["values"]):
+            known = [(v, r, c) for r, row in enumerate(canvas) for c, v in enumerate(row) if v is not None]
+            if known:
+                value, row, column = max(known)
+                lines.append(f"{name}: most by layer {row + 1}, expert {column + 1}, {value:.4f}")
+    return say(chosen, {"run": chosen.run, **found}, "\n".join(lines))
+
+
+def _attention(chosen: argparse.Namespace) -> int:
+    if chosen.out is not None and chosen.out.suffix.lower() not in KINDS:
+        raise Wrong(f"{chosen.out} has no ending that the lab writes: choose {', '.join(KINDS)}")
+    pictures = [_picture(word) for word in chosen.picture]
+    store = store_with_runs(chosen)
+    found = asked(store, chosen.run, "attention", {"pictures": pictures, "layer": chosen.layer})
+    found.pop("private", None)
+    lines = [f"layer {found['layer']}, {found['target']}, {len(found['experts'])} experts, patches {found['grid']}"]
+    lines += [found[name] for name in ("no_maps", "no_attention", "no_alone") if found[name]]
+    for word, shown in zip(chosen.picture, found["pictures"]):
+        lines.append(f"{word}: {found['classes'][shown['guess']]}, {100 * shown['confidence']:.1f} %")
+        for number, values in zip(found["experts"], shown["added"] or ()):
+            row, column = np.unravel_index(np.argmax(values), np.shape(values))
+            lines.append(f"  expert {number}: most at patch row {row + 1}, column {column + 1}, {np.max(values):.4g}")
+    if chosen.out is not None:
+        _write(chosen.out, found, chosen.picture)
+        lines.append(f"written to {chosen.out}")
+    return say(chosen, {"run": chosen.run, **found}, "\n".join(lines))
+
+
+def _predict(chosen: argparse.Namespace) -> int:
+    given = [_picture(word) for word in chosen.picture]
+    store, answers, lines = store_with_runs(chosen), [], []
+    for word, picture in zip(chosen.picture, given):
+        found = asked(store, chosen.run, "predict", {"picture": picture})
+        found.pop("private", None)
+        answers.append({"picture": word, **found})
+        classes = found["classes"]
+        lines.append(f"{word}: " + ", ".join(f"{classes[t['class']]} {100 * t['probability']:.1f} %" for t in found["top"]))
+        lines.append("  nearest: " + ", ".join(f"{classes[n['truth']]} {n['cosine']:.3f}" for n in found["nearest"]))
+        flips = [f"layer {w['layer']} → {classes[w['class']]}" for w in found["without_layer"] if w["flips"]]
+        lines.append("  flips without the experts of: " + (", ".join(flips) or "no layer"))
+    return say(chosen, {"run": chosen.run, "pictures": answers}, "\n".join(lines))
+
+
+def _picture(word: str) -> int | dict[str, str]:
+    """A place, or a file's content. Wrong for a file that cannot be read or is too large."""
+    if word.isascii() and word.isdigit():
+        return int(word)
+    try:
+        with open(word, "rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise Wrong(f"{word} cannot be read ({error.strerror}): name a picture file or the place of an evaluation picture") from None
+    if len(content) > MOST_BYTES:
+        raise Wrong(f"{word} is larger than {MOST_BYTES // 2**20} MB: store it smaller")
+    return {"file": base64.b64encode(content).decode()}
+
+
+def _write(path: Path, found: dict, words: list[str]) -> None:
+    kind = path.suffix.lower()
+    if kind != ".json" and not found["grid"]:
+        raise Wrong("there is no map to draw: " + (found["no_maps"] or found["no_attention"]))
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        if kind == ".json":
+            partial.write_text(json.dumps(found), encoding="utf-8")
+        else:
+            rows, columns = sheet_of(found, words)
+            if kind == ".svg":
+                partial.write_text(overlay.svg(rows, columns), encoding="utf-8")
+            else:
+                overlay.sheet(rows, columns).save(partial, "PNG")
+        os.replace(partial, path)
+    except OSError as error:
+        raise Wrong(f"{path} cannot be written ({error.strerror}): choose another place") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def sheet_of(found: dict, words: list[str]) -> tuple[list[Row], list[str]]:
+    """An answer about maps as a sheet: rollout with and without the adapter, then the experts."""
+    columns = ["rollout, with", "rollout, without"] if not found["no_attention"] else []
+    columns += [f"expert {number}" for number in found["experts"]] if not found["no_maps"] else []
+    rows = []
+    for word, shown in zip(words, found["pictures"]):
+        name = Path(word).name if shown["truth"] is None else found["classes"][shown["truth"]]
+        maps = [shown["rollout"]["with"], shown["rollout"]["without"]] if shown["rollout"] else []
+        rows.append(Row(shown["image"], name, tuple(np.array(m, float) for m in [*maps, *(shown["added"] or ())])))
+    return rows, columns
+
+
+def _cells(row: list[float | None]) -> str:
+    return " ".join("   –  " if value is None else f"{value:6.4f}" for value in row)

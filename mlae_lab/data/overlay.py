@@ -1,0 +1,116 @@
+"""Maps laid over pictures: the colours, and a sheet of them as a picture file. No torch: PIL and arrays.
+
+A map glows on its picture: where it is low the picture is darkened, where it is high it shines. That can be read on
+any picture and on a light and a dark page alike.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+RGB = tuple[int, int, int]
+GLOW: tuple[RGB, ...] = ((16, 20, 24), (24, 110, 104), (94, 234, 212))  # 0 to the largest
+BOTH_WAYS: tuple[RGB, ...] = ((243, 154, 90), (16, 20, 24), (122, 178, 238))  # -largest to 0 to largest
+TILE = 128  # pixels of one map on a sheet
+_GAP, _LEFT, _TOP = 10, 120, 34
+_INK, _PAPER, _QUIET = (27, 35, 40), (250, 250, 247), (91, 104, 112)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One picture of a sheet. picture: base64 of an image file; name: beside it; maps: one for each column, (height,
+    width), None where there is none."""
+
+    picture: str
+    name: str
+    maps: tuple[np.ndarray | None, ...]
+
+
+def scaled(values: np.ndarray, largest: float | None = None, smallest: float = 0.0) -> np.ndarray:
+    """A map to [-1, 1]: `smallest` becomes 0, and `largest`, by default the map's largest magnitude, becomes 1."""
+    most = float(np.abs(values).max()) if largest is None else largest
+    return np.clip((values - smallest) / (most - smallest), -1, 1) if most > smallest else np.zeros_like(values)
+
+
+def coloured(values: np.ndarray, signed: bool = False) -> np.ndarray:
+    """Values from 0 (signed: -1) to 1, (height, width), as colours (height, width, 3) uint8."""
+    stops = np.array(BOTH_WAYS if signed else GLOW, float)
+    at = ((values + 1) / 2 if signed else values).clip(0, 1) * (len(stops) - 1)
+    low = np.minimum(at.astype(int), len(stops) - 2)
+    part = (at - low)[..., None]
+    return (stops[low] * (1 - part) + stops[low + 1] * part).round().astype(np.uint8)
+
+
+def opened(picture: str) -> Image.Image:
+    """An image from its base64."""
+    return Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+
+
+def over(picture: Image.Image, values: np.ndarray, opacity: float, signed: bool = False) -> Image.Image:
+    """A map on its picture, at the picture's size; patches keep their edges. values as `coloured`; opacity: 0 to 1."""
+    colours = Image.fromarray(coloured(values, signed)).resize(picture.size, Image.Resampling.NEAREST)
+    return Image.blend(picture, colours, opacity)
+
+
+def sheet(rows: Sequence[Row], columns: Sequence[str], opacity: float = 0.7, signed: Sequence[bool] = ()) -> Image.Image:
+    """The paper's layout (figures 6 and 7): pictures down, maps across, the bare picture first; each map by its own
+    largest value. columns: names of the maps; signed: which of them have both signs, none by default."""
+    both = tuple(signed) or (False,) * len(columns)
+    step = TILE + _GAP
+    page = Image.new("RGB", (_LEFT + (len(columns) + 1) * step, _TOP + len(rows) * step), _PAPER)
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(13)
+    for number, name in enumerate(("picture", *columns)):
+        draw.text((_LEFT + number * step, 12), name, _QUIET, font)
+    for down, row in enumerate(rows):
+        top = _TOP + down * step
+        draw.text((8, top + TILE // 2 - 8), row.name[:17], _INK, font)
+        picture = opened(row.picture).resize((TILE, TILE), Image.Resampling.BICUBIC)
+        page.paste(picture, (_LEFT, top))
+        for across, (values, two) in enumerate(zip(row.maps, both, strict=True), 1):
+            if values is not None:
+                page.paste(over(picture, scaled(values), opacity, two), (_LEFT + across * step, top))
+    return page
+
+
+def svg(rows: Sequence[Row], columns: Sequence[str], opacity: float = 0.7, signed: Sequence[bool] = ()) -> str:
+    """`sheet` as SVG: one square for each patch over the embedded picture, words as words."""
+    both, step = tuple(signed) or (False,) * len(columns), TILE + _GAP
+    parts = []
+    for number, name in enumerate(("picture", *columns)):
+        parts.append(f'<text x="{_LEFT + number * step}" y="24" fill="#5B6870">{escape(name)}</text>')
+    for down, row in enumerate(rows):
+        top = _TOP + down * step
+        kind = "png" if row.picture.startswith("iVBOR") else "jpeg"
+        parts.append(f'<text x="8" y="{top + TILE // 2}" fill="#1B2328">{escape(row.name[:17])}</text>')
+        for across, (values, two) in enumerate(zip((None, *row.maps), (False, *both), strict=True)):
+            left = _LEFT + across * step
+            if across and values is None:
+                continue
+            parts.append(
+                f'<image x="{left}" y="{top}" width="{TILE}" height="{TILE}" preserveAspectRatio="none" '
+                f'href="data:image/{kind};base64,{row.picture}"/>'
+            )
+            if values is not None:
+                parts += _squares(coloured(scaled(values), two), left, top, opacity)
+    width, height = _LEFT + (len(columns) + 1) * step, _TOP + len(rows) * step
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13">'
+        f'<rect width="{width}" height="{height}" fill="#FAFAF7"/>{"".join(parts)}</svg>'
+    )
+
+
+def _squares(colours: np.ndarray, left: float, top: float, opacity: float) -> list[str]:
+    down, across = TILE / colours.shape[0], TILE / colours.shape[1]
+    return [
+        f'<rect x="{left + c * across:.2f}" y="{top + r * down:.2f}" width="{across:.2f}" height="{down:.2f}" '
+        f'fill="#{red:02x}{green:02x}{blue:02x}" fill-opacity="{opacity:g}"/>'
+        for r, line in enumerate(colours)
+        for c, (red, green, blue) in enumerate(line)
+    ]

@@ -1,0 +1,97 @@
+"""What a run says of one picture, and what it would say without the experts of a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mlae_lab.ui.figures.base import Figure, axis, figure
+
+
+def classes_figure(top: Sequence[Mapping], classes: Sequence[str], truth: int | None = None) -> Figure:
+    """The first classes as bars, the most probable at the top. top: class and probability of each."""
+    names = [classes[one["class"]] for one in top]
+    shares = [round(100 * one["probability"], 2) for one in top]
+    verdict = "" if truth is None else ", which is right" if top[0]["class"] == truth else f"; it is {classes[truth]}"
+    title = f"{names[0]}, {shares[0]:.1f} %{verdict}"
+    data = [
+        {
+            "type": "bar",
+            "name": "probability in percent",
+            "orientation": "h",
+            "x": shares,
+            "y": names,
+            "marker": {"color": ["@accent", *["@middle"] * (len(top) - 1)]},
+            "text": [f"{share:.1f} %" for share in shares],
+            "textposition": "outside",
+            "textfont": {"size": 12, "color": "@ink"},
+            "cliponaxis": False,
+            "hovertemplate": "%{y}: %{x:.2f} %<extra></extra>",
+        }
+    ]
+    return figure(
+        data,
+        title,
+        f"Bar chart of the {len(top)} most probable classes. {title}.",
+        "prediction",
+        height=90 + 34 * len(top),
+        bargap=0.35,
+        xaxis=axis("probability, %", range=[0, 112], tickvals=[0, 25, 50, 75, 100]),
+        yaxis=axis("", autorange="reversed", showgrid=False, type="category", automargin=True),
+    )
+
+
+def without_figure(without: Sequence[Mapping], whole: Mapping, with_all: float, classes: Sequence[str], first: int) -> Figure:
+    """Probability of the class that the run chose, with the experts of one layer off at a time.
+
+    without: layer, class, probability and whether the answer flips, for each layer; whole: the same with all experts off;
+    with_all: the probability as it is. first: the class that the run chose.
+    """
+    rows = [*(({**one, "name": f"layer {one['layer']}"}) for one in without), {**whole, "name": "all layers"}]
+    flips = [one["name"] for one in rows[:-1] if one["flips"]]
+    name = classes[first]
+    title = f"No layer alone decides that it is {name}"
+    if flips:
+        title = f"Without the experts of {_listed(flips)} it would not be {name}"
+    elif rows[-1]["flips"]:
+        title += ", all together do"
+    share = round(100 * with_all, 2)
+    data = [
+        {
+            "type": "bar",
+            "name": f"probability of {name} in percent",
+            "orientation": "h",
+            "y": [one["name"] for one in rows],
+            "x": [round(100 * one["probability"], 2) for one in rows],
+            "marker": {"color": ["@drawn" if one["flips"] else "@middle" for one in rows]},
+            "text": [f"becomes {classes[one['class']]}" if one["flips"] else "" for one in rows],
+            "textposition": "outside",
+            "textfont": {"size": 12, "color": "@ink"},
+            "cliponaxis": False,
+            "hovertemplate": "without the experts of %{y}: %{x:.2f} %<extra></extra>",
+        }
+    ]
+    mark = {"type": "line", "x0": share, "x1": share, "yref": "paper", "y0": 0, "y1": 1}
+    return figure(
+        data,
+        title,
+        f"Bar chart of the probability of {name} without the experts of each layer. {title}. With all experts on: {share} %.",
+        "without-each-layer",
+        height=110 + 22 * len(rows),
+        bargap=0.3,
+        xaxis=axis(f"probability of {name}, %", range=[0, 130], tickvals=[0, 25, 50, 75, 100]),
+        yaxis=axis("experts off in", autorange="reversed", showgrid=False, type="category", automargin=True),
+        shapes=[{**mark, "line": {"color": "@quiet", "width": 1.5, "dash": "dash"}}],
+        annotations=[
+            {
+                "x": share, "y": 1, "yref": "paper", "yanchor": "bottom", "text": f"all on: {share:g} %",
+                "xanchor": "right" if share > 20 else "left", "showarrow": False, "font": {"size": 12, "color": "@quiet"},
+            }
+        ],
+        margin={"l": 52, "r": 16, "t": 62, "b": 44},
+    )  # fmt: skip
+
+
+def _listed(names: Sequence[str]) -> str:
+    """layer 3 or 4 or 5"""
+    shown = " or ".join([names[0], *(name.removeprefix("layer ") for name in names[1:4])])
+    return shown + (f" or one of {len(names) - 4} more" if len(names) > 4 else "")

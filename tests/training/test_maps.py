@@ -1,0 +1,200 @@
+"""Questions about pictures, asked of a small real run."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import ExpertStats
+from mlae_lab.core.patterns import allocation
+from mlae_lab.model.adapter_file import save_adapter
+from mlae_lab.training.evaluation import autocast
+from mlae_lab.training.questions import maps, questions
+from mlae_lab.training.setup import prepare
+from mlae_lab.training.subject import QuestionError, Subject, load_subject
+from mlae_lab.training.trainer import fit
+
+PLAN = allocation((0, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 1))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, ExpertStats]:
+    """A run of one epoch that can be asked, and the last grid that it measured of itself."""
+    config = RunConfig(
+        "digits", PLAN, backbone="lab_vit_12x128.random", epochs=1, device="cpu", precision="float32", learning_rate=5e-3
+    )
+    setup = prepare(config)
+    stats = [event for event in fit(setup) if isinstance(event, ExpertStats)][-1]
+    file = tmp_path_factory.mktemp("maps") / "adapter.safetensors"
+    save_adapter(file, setup.experts, setup.head, config.backbone, config.task)
+    return load_subject(config, file, "r1", "cpu"), stats
+
+
+@pytest.fixture
+def subject(trained: tuple[Subject, ExpertStats]) -> Subject:
+    return trained[0]
+
+
+def ask(subject: Subject, name: str, **arguments: object) -> dict:
+    """Asks, and sees to it that the network is as it was found whenever tell is called, and at the end."""
+    model = subject.setup.model
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    told = []
+
+    def tell(done: int, total: int) -> None:
+        told.append((done, total))
+        assert 0 <= done <= total
+        assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+        assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
+        assert not torch.is_autocast_enabled("cpu")
+
+    answer = questions()[name](subject, arguments, tell)
+    assert told or name == "pictures"
+    tell(0, 1)
+    return answer
+
+
+def file_of(pixels: np.ndarray, kind: str = "PNG") -> dict:
+    held = io.BytesIO()
+    Image.fromarray(pixels).save(held, kind)
+    return {"file": base64.b64encode(held.getvalue()).decode()}
+
+
+# ---------------------------------------------------------------- activation
+
+
+def test_the_layers_agree_with_the_grid_that_the_run_measured(trained: tuple[Subject, ExpertStats]) -> None:
+    subject, stats = trained
+    found = ask(subject, "activation", by="layer")
+    assert found["pictures"] == 200
+    for row, live in zip(found["canvas"], stats.contribution, strict=True):
+        for value, measured in zip(row, live, strict=True):
+            assert (value is None) == (measured is None)
+            assert value is None or value == pytest.approx(measured, rel=1e-4, abs=2e-6)
+    assert found["canvas"][0] == [None] * 3
+
+
+def test_classes_and_pictures_are_means_of_the_same_numbers(subject: Subject) -> None:
+    one = ask(subject, "activation", by="image", pictures=40)
+    classes = ask(subject, "activation", by="class", pictures=40)
+    values = np.array(one["values"], dtype=float)
+    truth = np.array(one["truth"])
+    assert values.shape == (40, 12, 3) and one["places"] == list(range(40)) and sum(classes["counts"]) == 40
+    assert np.allclose(np.array(one["canvas"], dtype=float), values.mean(0), rtol=1e-4, equal_nan=True)
+    for label, count in enumerate(classes["counts"]):
+        expected = values[truth == label].mean(0) if count else np.full((12, 3), np.nan)
+        assert np.allclose(np.array(classes["values"][label], dtype=float), expected, rtol=1e-4, equal_nan=True)
+    chosen = ask(subject, "activation", by="image", pictures=[7, 3])
+    assert np.allclose(np.array(chosen["values"], dtype=float), values[[7, 3]], rtol=1e-4, equal_nan=True)
+
+
+# ---------------------------------------------------------------- attention
+
+
+def test_maps_stand_on_the_grid_of_the_backbone(subject: Subject) -> None:
+    found = ask(subject, "attention", pictures=[0, 5], layer=11)
+    assert (found["layer"], found["target"], found["experts"]) == (11, "blocks.10.attn.qkv", [1, 2, 3])
+    assert found["grid"] == [6, 6] and found["no_attention"] == found["no_maps"] == found["no_alone"] == ""
+    assert [one["place"] for one in found["pictures"]] == [0, 5] and "private" not in found
+    for one in found["pictures"]:
+        assert np.array(one["added"]).shape == np.array(one["signed"]).shape == (3, 6, 6)
+        assert np.allclose(np.abs(one["signed"]), one["added"], rtol=1e-3, atol=1e-6)
+        assert np.array(one["attention"]["alone"]).shape == (3, 6, 6)
+        for name in ("with", "without"):
+            assert 0 < np.sum(one["rollout"][name]) < 1
+        assert one["rollout"]["with"] != one["rollout"]["without"]
+        assert Image.open(io.BytesIO(base64.b64decode(one["image"]))).size == (48, 48)
+    assert ask(subject, "attention", pictures=[0])["layer"] == 12  # the last that keeps an expert
+
+
+def test_a_file_of_the_tasks_own_picture_gives_the_same_maps_and_is_not_to_be_kept(subject: Subject) -> None:
+    pixels = np.array(subject.setup.evaluation.part.images[5])
+    own, file = ask(subject, "attention", pictures=[5]), ask(subject, "attention", pictures=[file_of(pixels)])
+    assert file["private"] is True and file["pictures"][0]["place"] is None and file["pictures"][0]["truth"] is None
+    for name in ("added", "attention", "rollout", "image", "guess", "confidence"):
+        assert file["pictures"][0][name] == own["pictures"][0][name]
+
+
+# ---------------------------------------------------------------- predict
+
+
+def test_a_prediction_is_that_of_the_network(subject: Subject) -> None:
+    setup = subject.setup
+    found = ask(subject, "predict", picture=9)
+    with torch.no_grad(), autocast(setup):
+        logits = setup.behind(setup.evaluation.take(torch.tensor([9])))
+    truth = logits.float().softmax(1)[0]
+    assert [one["class"] for one in found["top"]] == truth.topk(5).indices.tolist()
+    assert [one["probability"] for one in found["top"]] == pytest.approx(truth.topk(5).values.tolist(), abs=2e-6)
+    assert [one["layer"] for one in found["without_layer"]] == list(range(2, 13))
+    assert all(one["flips"] == (one["class"] != found["top"][0]["class"]) for one in found["without_layer"])
+    by_image = ask(subject, "activation", by="image", pictures=[9])["values"][0]
+    assert np.allclose(np.array(found["canvas"], float), np.array(by_image, float), rtol=1e-4, equal_nan=True)
+
+
+def test_the_nearest_training_picture_of_a_training_picture_is_itself(subject: Subject) -> None:
+    pixels = np.array(subject.setup.train.part.images[17])
+    found = ask(subject, "predict", picture=file_of(pixels))
+    assert found["nearest"][0]["place"] == 17 and found["nearest"][0]["cosine"] == pytest.approx(1, abs=1e-4)
+    cosines = [one["cosine"] for one in found["nearest"]]
+    assert len(cosines) == 6 and cosines == sorted(cosines, reverse=True)
+    assert found["private"] is True
+
+
+def test_pictures_to_choose_from(subject: Subject) -> None:
+    labels = subject.setup.evaluation.labels
+    found = ask(subject, "pictures", label=3, first=1, count=4)
+    places = [one["place"] for one in found["pictures"]]
+    assert places == (labels == 3).nonzero().flatten()[1:5].tolist() and found["total"] == int((labels == 3).sum())
+    assert len(ask(subject, "pictures", count=64)["pictures"]) == 64
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "why"),
+    [
+        ("activation", {"by": "head"}, "choose layer, class, image"),
+        ("activation", {"pictures": [200]}, "picture 200 does not exist: the evaluation pictures are 0 to 199"),
+        ("activation", {"pictures": 0}, "choose at least one"),
+        ("activation", {"by": "image", "pictures": [0] * 257}, "choose 1 to 256"),
+        ("activation", {"pictures": "all"}, "give a whole number from 0"),
+        ("attention", {}, "1 to 12 pictures"),
+        ("attention", {"pictures": [0] * 13}, "1 to 12 pictures"),
+        ("attention", {"pictures": [0], "layer": 1}, "layer 1 keeps no expert: choose one of 2, 3"),
+        ("attention", {"pictures": [0], "layer": True}, "give a whole number"),
+        ("attention", {"pictures": [-1]}, "give a whole number"),
+        ("predict", {}, "give a whole number"),
+        ("predict", {"picture": {"file": "§"}}, "this is none"),
+        ("predict", {"picture": {"file": "AAAA"}}, "the file cannot be read as a picture .no known picture format."),
+        ("predict", {"picture": {"file": "A" * (7 * 2**20)}}, "at most 5 MB"),
+        ("predict", {"picture": {"path": "/etc/passwd"}}, "at most 5 MB"),
+        ("pictures", {"count": 65}, "choose 1 to 64"),
+    ],
+)
+def test_a_wrong_question_is_one_sentence(name: str, arguments: Mapping, why: str, subject: Subject) -> None:
+    with pytest.raises(QuestionError, match=why):
+        ask(subject, name, **arguments)
+
+
+def test_only_formats_that_run_nothing_are_opened(subject: Subject) -> None:
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\n"
+    with pytest.raises(QuestionError, match="hand in a picture of one of the formats JPEG, PNG"):
+        ask(subject, "predict", picture={"file": base64.b64encode(script).decode()})
+
+
+def test_a_run_without_experts_says_so(tmp_path: Path, subject: Subject) -> None:
+    bare = Subject(subject.setup, tmp_path)
+    bare.setup = type(subject.setup)(**{**vars(subject.setup), "experts": None})
+    for name, arguments in (("activation", {}), ("attention", {"pictures": [0]}), ("predict", {"picture": 0})):
+        with pytest.raises(QuestionError, match="trained no expert"):
+            maps.QUESTIONS[name](bare, arguments, lambda done, total: None)
