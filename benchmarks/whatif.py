@@ -135,7 +135,7 @@ def _matters(lab: WhatIf, timed: Callable[[Callable[[], object]], float]) -> Non
 
     for removal in (True, False):
         took = timed(lambda removal=removal: step(removal))
-        print(f"greedy {'removal' if removal else 'addition'}, its first step {'' if removal else ' '[1:]}     {took:8.0f} ms")
+        print(f"greedy {'removal ' if removal else 'addition'}, first step     {took:8.0f} ms")
 
 
 if __name__ == "__main__":

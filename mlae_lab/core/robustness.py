@@ -21,6 +21,12 @@ class Stand:
         return self.trained - self.mean
 
 
+    @property
+    def loses(self) -> str:
+        """The fall in words: "loses 9.0 points", or "gains" where the masks do it good."""
+        return f"{'gains' if self.fall < 0 else 'loses'} {abs(self.fall):.1f} points"
+
+
 def stand(answer: Mapping) -> Stand:
     """Read off an answer of `robust`."""
     return Stand(answer["trained"]["accuracy"], answer["mean"], answer["deviation"])
@@ -42,7 +48,7 @@ def verdict(one: Mapping, other: Mapping, names: Sequence[str]) -> str:
     gained = [(x - a.trained) - (y - b.trained) for x, y in zip(one["accuracies"], other["accuracies"])]
     middle = mean(gained)
     error = stdev(gained) / len(gained) ** 0.5 if len(gained) > 1 else None
-    falls = f"{names[0]} loses {a.fall:.1f} points, {names[1]} {b.fall:.1f}"
+    falls = f"{names[0]} {a.loses}, {names[1]} {b.loses}"
     if error is None or abs(middle) <= 2 * error:
         return f"{falls}: with {len(gained)} masks neither stands them better."
     better = names[0] if middle > 0 else names[1]

@@ -16,6 +16,7 @@ def answer(trained: float, accuracies: list[float]) -> dict:
 
 def test_the_fall_is_what_is_lost_on_average() -> None:
     assert stand(answer(60.0, [50.0, 40.0])).fall == 15.0
+    assert stand(answer(60.0, [61.0, 62.0])).loses == "gains 1.5 points"
     assert words(answer(60.0, [50.0, 40.0]), "A") == (
         "A: 60.0 % with all experts, 45.0 % on average over 2 random masks at p = 0.5, standard deviation 7.1; "
         "the worst left 40.0 %"
@@ -26,7 +27,7 @@ def test_whoever_loses_less_under_the_same_masks_stands_them_better() -> None:
     sturdy, frail = answer(58.0, [56.0, 55.0, 57.0, 50.0]), answer(62.0, [40.0, 41.0, 45.0, 55.0])
     told = verdict(sturdy, frail, ["A", "B"])
     assert told == (
-        "A loses 3.5 points, B 16.8: A stands random masks better, by 13.2 points; it lost less under 3 of 4 masks that "
+        "A loses 3.5 points, B loses 16.8 points: A stands random masks better, by 13.2 points; it lost less under 3 of 4 masks that "
         "both saw."
     )
     assert "A stands random masks better" in verdict(frail, sturdy, ["B", "A"])

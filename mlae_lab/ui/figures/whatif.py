@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.robustness import stand
 from mlae_lab.ui.figures.base import DIVERGING, Figure, axis, end_label, figure
 
 MOST_CLASSES = 24
@@ -118,7 +119,7 @@ def layers_figure(found: Mapping, plan: MaskPlan) -> Figure:
         for name, kind, colour in (("exact", "loss", "@accent"), ("first-order estimate", "estimate", "@quiet"))
     ]  # fmt: skip
     top = max(rows, key=lambda r: layers["loss"][r])
-    title = f"Layer {plan.row_labels[top]} matters most: {layers['accuracy'][top]:+.1f} points without it"
+    title = f"Layer {plan.row_labels[top]} matters most (loss {layers['loss'][top]:+.3f} without it)"
     return figure(
         data, title, f"Bar chart. {title}.", "importance-layers", height=280, barmode="group", bargap=0.3, showlegend=True,
         legend=_LEGEND, margin={"l": 60, "r": 16, "t": 64, "b": 44},
@@ -184,7 +185,7 @@ def robust_figure(found: Sequence[tuple[str, Mapping]]) -> Figure:
         notes.append({"x": trained, "y": 1 - 0.09 * number, "yref": "paper", "text": f"{name}, all on", "showarrow": False,
                       "xanchor": "right", "yanchor": "top", "xshift": -4, "font": {"size": 12, "color": colour}})  # fmt: skip
     one = found[0][1]
-    falls = [f"{name} loses {answer['trained']['accuracy'] - answer['mean']:.1f} points" for name, answer in found]
+    falls = [f"{name} {stand(answer).loses}" for name, answer in found]
     title = f"At p = {one['rate']:g} {' and '.join(falls)} on average"
     return figure(
         data, title, f"Histogram of the accuracy under {one['draws']} random masks. {title}.", "robustness", height=320,
