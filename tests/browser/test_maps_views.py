@@ -44,12 +44,12 @@ def test_nothing_is_cut(view: str, figures: int, scheme: str, width: int, run: s
 def test_a_click_adds_a_picture_and_maps_keep_their_shape(run: str, visit: Callable[..., Page]) -> None:
     page = visit(f"/experts?run={run}&view=attention&pictures=4&layer=11")
     page.get_by_text("Layer 11: what each expert adds, patch by patch").wait_for(timeout=WAIT)
-    images = page.locator("svg .layer-below image")
-    page.wait_for_function("document.querySelectorAll('.layer-below image').length === 4 + 7")  # bare, 3 experts; bare, 6 maps
+    images = page.locator(".imagelayer image")
+    page.wait_for_function("document.querySelectorAll('.imagelayer image').length === 4 + 7")  # bare, 3 experts; bare, 6 maps
     size = images.first.evaluate("i => [i.getAttribute('width'), i.getAttribute('height')].map(Number)")
     assert size[0] == pytest.approx(size[1], rel=0.03) and size[0] > 60
     page.locator(".card[data-id='7']").click()
-    page.wait_for_function("document.querySelectorAll('.layer-below image').length === 2 * (4 + 7)", timeout=WAIT)
+    page.wait_for_function("document.querySelectorAll('.imagelayer image').length === 2 * (4 + 7)", timeout=WAIT)
     page.wait_for_url("**pictures=4%2C7**")
     page.get_by_text("Turns attention").click()
     page.get_by_text("Layer 11: how each expert alone turns the attention of its block").wait_for(timeout=WAIT)
