@@ -25,7 +25,7 @@ from mlae_lab.ui.plan_view import (
 )
 from mlae_lab.ui.task_view import take_tuned
 
-_MEANT_RANDOM = "masks_meant_random"
+_WAS_RANDOM = "masks_was_random"  # the revision of the plan that had drop rates last
 
 
 def take(plan: MaskPlan) -> None:
@@ -48,7 +48,6 @@ def choose_pattern() -> None:
     rate = round(p, 2)
     picked = pattern_strip(pattern_cards(rate, draft.current().plan), key="masks_patterns")
     if picked:
-        st.session_state.pop(_MEANT_RANDOM, None)
         take(onto(pattern_plans(rate)[picked], draft.current().plan))
     task = catalog.task(draft.current().task)
     if task.name in paper.TUNED:
@@ -110,11 +109,11 @@ page.heading(
 if complaint:
     st.warning(complaint)
 choose_pattern()
-with st.container(key="pair_masks"):
-    canvas, meaning = st.columns([9, 5], gap="large")
+backbone = catalog.backbone(draft.current().backbone)
+with st.container(key="studio"):  # page.css: the meaning stands beside the canvas, in a narrow window right under it
+    canvas, meaning, rest = st.container(), st.container(), st.container()
 with canvas:
     page.section("Your mask")
-    backbone = catalog.backbone(draft.current().backbone)
     mask_grid(
         draft.current().plan,
         draft.revision(),
@@ -123,18 +122,19 @@ with canvas:
         family=backbone.name,
         layers=[name for module in backbone.modules for name in backbone.targets(module)],
     )
-    plan = draft.current().plan
+plan = draft.current().plan
+with meaning:
+    cost = plan_meaning(plan, backbone.name)
+    if plan.kind in (Kind.STOCHASTIC, Kind.MIXED):
+        st.session_state[_WAS_RANDOM] = draft.revision()
+    show_warnings(plan_warnings(plan, st.session_state.get(_WAS_RANDOM) == draft.revision()))
+    page.section("A hundred random draws")
+    draws(plan, cost, key="masks_draws")
+    page.note("Draws of the same chances, made here in the browser; a run draws its own from its seed.")
+with rest:
     expert_settings(plan)
     page.note("This mask as one line, to keep or to send:")
     st.code(plan.code, language=None, wrap_lines=True)
     link("train", "Go on to the run", mask=plan.code)
-with meaning:
-    cost = plan_meaning(plan, backbone.name)
-    if plan.kind in (Kind.STOCHASTIC, Kind.MIXED):
-        st.session_state[_MEANT_RANDOM] = True
-    show_warnings(plan_warnings(plan, st.session_state.get(_MEANT_RANDOM, False)))
-    page.section("A hundred random draws")
-    draws(plan, cost, key="masks_draws")
-    page.note("Draws of the same chances, made here in the browser; a run draws its own from its seed.")
 library()
 draft.write_address("mask")

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import torch
 
+from mlae_lab.analysis.spectrum import effective_rank, spectrum, stable_rank
+from mlae_lab.core.chance import Chance, random_experts
 from mlae_lab.core.events import SimilarityStats
 from mlae_lab.model.inject import Experts
 
@@ -43,16 +45,44 @@ def off_diagonal_means(cosine: torch.Tensor) -> tuple[float | None, float | None
     )
 
 
+DRAWS = 24
+
+
+def null_line(d_in: int, d_out: int, experts: int, rank: int = 1) -> Chance | None:
+    """Mean |cosine| that random experts of these shapes show over the pairs of a layer; None for fewer than two.
+
+    Rank 1 in closed form (`core.chance`); a higher rank from 24 layers of Gaussian factors drawn with a fixed seed.
+    """
+    if rank == 1 or experts < 2:
+        return random_experts(d_in, d_out, experts)
+    draw = torch.Generator().manual_seed(0)
+    means = []
+    for _ in range(DRAWS):
+        a = torch.randn(experts * rank, d_in, generator=draw)
+        b = torch.randn(d_out, experts * rank, generator=draw)
+        means.append(off_diagonal_means(cosines(a, b, torch.ones(experts), rank))[1])
+    found = torch.tensor(means, dtype=torch.float64)
+    return Chance(float(found.mean()), float(found.std()))
+
+
 def similarity_stats(experts: Experts, epoch: int) -> SimilarityStats:
-    """Similarity of every row of a plan as it is now."""
-    signed, absolute, matrices = [], [], []
+    """Similarity of every row of a plan, and the rank of its ΔW, as they are now."""
+    signed, absolute, matrices, effective, stable = [], [], [], [], []
     for target in experts.plan.targets:
         layer = experts.layers.get(target)
-        matrix = (
-            cosines(layer.a.cpu(), layer.b.cpu(), layer.coefficient.cpu(), layer.rank) if layer else torch.zeros(0, 0)
-        )
+        own = (layer.a.cpu(), layer.b.cpu(), layer.coefficient.cpu(), layer.rank) if layer else None
+        matrix = cosines(*own) if own else torch.zeros(0, 0)
+        values = spectrum(*own).values if own else torch.zeros(0)
         means = off_diagonal_means(matrix)
         signed.append(means[0])
         absolute.append(means[1])
         matrices.append(tuple(tuple(round(v, 5) for v in row) for row in matrix.tolist()))
-    return SimilarityStats(epoch, tuple(signed), tuple(absolute), tuple(matrices))
+        effective.append(_rounded(effective_rank(values)))
+        stable.append(_rounded(stable_rank(values)))
+    return SimilarityStats(
+        epoch, tuple(signed), tuple(absolute), tuple(matrices), tuple(effective), tuple(stable)
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 5)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mlae_lab import binding, doctor
-from mlae_lab.cli import fetching, maps, race, runs
+from mlae_lab.cli import diversity, errors, fetching, library, maps, race, repeats, runs, similarity, whatif
 from mlae_lab.cli.answers import Wrong, folder_of, me, say, say_json, store_of
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.settings import add_run_options, config_of
@@ -77,7 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--detach", action="store_true", help="print the run's name and return at once")
     runs.add(command)
     race.add(command)
+    library.add(command)
+    repeats.add(command)
+    errors.add(command)
     maps.add(command)
+    whatif.add(command)
+    diversity.add(command)
+    similarity.add(command)
     fetch = command("fetch", fetching.fetch, "download a task's pictures or a backbone's weights")
     fetch.add_argument("name", metavar="TASK|BACKBONE")
     fetch.add_argument("--yes", action="store_true", help="do not ask before a large download")

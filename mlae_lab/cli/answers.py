@@ -28,14 +28,19 @@ def store_of(chosen: argparse.Namespace) -> RunStore:
 
 def existing_store(chosen: argparse.Namespace) -> RunStore | None:
     """The store if there is one; a question makes none. Wrong if a run is asked for where there is no store."""
-    folder = folder_of(chosen)
-    if paths.database(folder).exists() or (folder.exists() and not folder.is_dir()):
-        return store_of(chosen)
-    if chosen.run is not None:
+    store = store_if_there(chosen)
+    if store is None and chosen.run is not None:
         raise Wrong(
-            f"run {chosen.run[:60]!r} is not in {folder}: there is no store yet; `mlae_lab runs --store DIR` lists another's"
+            f"run {chosen.run[:60]!r} is not in {folder_of(chosen)}: there is no store yet; `mlae_lab runs --store DIR` "
+            "lists another's"
         )
-    return None
+    return store
+
+
+def store_if_there(chosen: argparse.Namespace) -> RunStore | None:
+    """The store if there is one: looking makes none."""
+    folder = folder_of(chosen)
+    return store_of(chosen) if paths.database(folder).exists() or (folder.exists() and not folder.is_dir()) else None
 
 
 def me() -> str:
@@ -44,6 +49,11 @@ def me() -> str:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):  # a user without a name, as in some containers
         return "cli:"
+
+
+def name_of(store: RunStore, owner: str) -> str:
+    """What the owner of a run or a mask is called; nothing for a browser without a nickname."""
+    return store.nicknames().get(owner) or (owner[4:] if owner.startswith("cli:") else "")
 
 
 def say_json(value: dict) -> int:

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from mlae_lab.cli.answers import Wrong, existing_store, folder_of, me, say, say_json, store_of
+from mlae_lab.cli.answers import Wrong, existing_store, folder_of, me, name_of, say, say_json, store_of
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.core.events import Evaluation, Resumed, Started
+from mlae_lab.core.spread import settling
 from mlae_lab.runs import commands, pairs, parcel, supervisor
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.paths import LAST
@@ -150,7 +151,7 @@ def _existing(chosen: argparse.Namespace) -> tuple[RunStore, Run]:
 
 def _mind(chosen: argparse.Namespace, store: RunStore, run: Run) -> None:
     """Nobody stops or deletes another's run by accident. A browser without a name may be one's own."""
-    name = store.nicknames().get(run.owner) or (run.owner[4:] if run.owner.startswith("cli:") else "")
+    name = name_of(store, run.owner)
     if name and run.owner != me() and not chosen.yes:
         raise Wrong(f"run {run.id} is {name}'s: add --yes if you mean it all the same")
 
@@ -232,10 +233,15 @@ def _tell_difference(chosen: argparse.Namespace, store: RunStore, a: Run, b: Run
     by_epoch = [
         {"epoch": s.epoch, "mean": s.mean, "low": s.low, "high": s.high, "pairs": s.n} for s in found.over_epochs
     ]
-    told = {"a": a.id, "b": b.id, "pairs": len(found.pairs), "difference": by_epoch, "verdict": found.verdict}
+    seeds = settling(found.last) if found.last else None
+    told = {
+        "a": a.id, "b": b.id, "pairs": len(found.pairs), "difference": by_epoch, "verdict": found.verdict,
+        "pairs_to_clear_zero": seeds and seeds.clear, "pairs_for_80_percent_power": seeds and seeds.likely,
+        "settled_by": found.settled_by,
+    }  # fmt: skip
     words = [f"epoch {s.epoch:>5}   {s.mean:+6.2f} points" + (f"   95 % {s.low:+.2f} to {s.high:+.2f}" if s.low is not None else "")
              for s in found.over_epochs]  # fmt: skip
-    return say(chosen, told, "\n".join([*words, found.verdict]))
+    return say(chosen, told, "\n".join(filter(None, [*words, found.verdict, found.settled_by])))
 
 
 # ---------------------------------------------------------------- files

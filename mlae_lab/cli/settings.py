@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlae_lab.cli.answers import Wrong
 from mlae_lab.core import catalog
-from mlae_lab.core.config import DEVICES, NORMALISATIONS, PRECISIONS, PREPROCESSINGS, PROTOCOLS, RunConfig
+from mlae_lab.core.config import DEVICES, MASKS_PER, NORMALISATIONS, PRECISIONS, PREPROCESSINGS, PROTOCOLS, RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.data.tasks import located
@@ -37,6 +37,12 @@ def add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--weights", type=Path, metavar="FILE", help="of the backbone: safetensors, bin or npz")
     command.add_argument("--preprocessing", default="auto", metavar="|".join(PREPROCESSINGS))
     command.add_argument("--normalisation", default="auto", metavar="|".join(NORMALISATIONS))
+    command.add_argument(
+        "--mask-per", default="step", metavar="|".join(MASKS_PER), help="draw masks once a step, or for every token"
+    )
+    command.add_argument(
+        "--input-dropout", type=float, default=0.0, metavar="P", help="drop numbers of x in front of A, as LoRA does"
+    )
 
 
 def config_of(chosen: argparse.Namespace, plan: MaskPlan) -> RunConfig:
@@ -52,7 +58,8 @@ def config_of(chosen: argparse.Namespace, plan: MaskPlan) -> RunConfig:
         task=f"own:{chosen.data.absolute().name}" if own else chosen.task, plan=plan, method=chosen.method, backbone=chosen.backbone, protocol=chosen.protocol,
         max_seconds=chosen.seconds, seed=chosen.seed, device=chosen.device, precision=chosen.precision,
         data=str(chosen.data.expanduser().absolute()) if chosen.data else "", weights=_weights(chosen),
-        preprocessing=chosen.preprocessing, normalisation=chosen.normalisation, **settings,
+        preprocessing=chosen.preprocessing, normalisation=chosen.normalisation, mask_per=chosen.mask_per,
+        input_dropout=chosen.input_dropout, **settings,
     )  # fmt: skip
     return located(config)
 

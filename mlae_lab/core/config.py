@@ -23,6 +23,11 @@ MEAN_AND_DEVIATION = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 NORMALISATIONS = ("auto", *MEAN_AND_DEVIATION)
+MASKS_PER = ("step", "token")
+MOST_INPUT_DROPOUT = 0.9
+# Settings that came after runs were stored: they enter a hash only where they are not the default, so that a run of
+# before keeps its own.
+LATER = {"mask_per": "step", "input_dropout": 0.0}
 
 
 class ConfigError(ValueError):
@@ -57,6 +62,9 @@ class RunConfig:
     such as "VTAB-1k", as `data.tasks.located` found them. weights: a file in place of the backbone's own.
     preprocessing: "auto" is "vtab" (resized, nothing augmented), for FGVC "fgvc-rrc" (random resized crop
     and flip). normalisation: "auto" is the backbone's own; "half" is mean = std = 0.5.
+    mask_per: "step" draws each expert once per step for the whole batch (the paper); "token" draws it anew for every
+    token, with the same rates: ordinary dropout on z = A x. input_dropout: rate in [0, 0.9] at which single numbers of
+    x are dropped in front of A, as LoRA's lora_dropout does; the frozen layer sees all of x. Both act in training only.
 
     Raises ConfigError, PlanError or CatalogError at construction for anything else.
     """
@@ -81,6 +89,8 @@ class RunConfig:
     weights: str = ""
     preprocessing: str = "auto"
     normalisation: str = "auto"
+    mask_per: str = "step"
+    input_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         task = catalog.task(_text(self.task, "task"))
@@ -97,6 +107,7 @@ class RunConfig:
         _one_of(self.precision, "precision", PRECISIONS)
         _one_of(self.preprocessing, "preprocessing", PREPROCESSINGS)
         _one_of(self.normalisation, "normalisation", NORMALISATIONS)
+        _one_of(self.mask_per, "mask per", MASKS_PER)
         if task.bundled and self.preprocessing not in ("auto", "vtab"):
             raise ConfigError(
                 f"preprocessing is {self.preprocessing!r} and the pictures of {task.name} are too small to crop: "
@@ -111,9 +122,10 @@ class RunConfig:
         _number(self.learning_rate, "learning rate", 0, 10, low_is_allowed=False)
         _number(self.weight_decay, "weight decay", 0, 10)
         _number(self.warmup, "warmup", 0, 0.9)
+        _number(self.input_dropout, "input dropout", 0, MOST_INPUT_DROPOUT)
         if self.max_seconds is not None:
             _number(self.max_seconds, "seconds", 0, 30 * 86_400, low_is_allowed=False)
-        for name in ("learning_rate", "weight_decay", "warmup", "max_seconds"):  # 1 and 1.0 are one setting, one hash
+        for name in ("learning_rate", "weight_decay", "warmup", "max_seconds", "input_dropout"):  # 1 and 1.0 are one setting, one hash
             value = getattr(self, name)
             object.__setattr__(self, name, value if value is None else float(value))
 
@@ -175,6 +187,9 @@ class RunConfig:
         del data[
             "data"
         ]  # where a folder lies on one machine is no part of the experiment; what it holds is the label's
+        for name, default in LATER.items():
+            if data[name] == default or self.method != "mlae":
+                del data[name]
         canonical = json.dumps(data, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
@@ -207,7 +222,7 @@ class RunConfig:
                  "learning_rate": "lr", "weight_decay": "weight-decay", "batch_size": "batch-size",
                  "warmup": "warmup", "evaluations": "evaluations", "seed": "seed", "device": "device",
                  "precision": "precision", "data": "data", "weights": "weights", "preprocessing": "preprocessing",
-                 "normalisation": "normalisation"}  # fmt: skip
+                 "normalisation": "normalisation", "mask_per": "mask-per", "input_dropout": "input-dropout"}  # fmt: skip
         for name, option in names.items():
             value = getattr(self, name)
             if value != getattr(base, name) or name in ("epochs", "learning_rate", "warmup", "evaluations"):

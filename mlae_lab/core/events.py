@@ -113,6 +113,8 @@ class SimilarityStats:
 
     signed, absolute: mean over pairs, one value per row, None for a row with fewer than two experts.
     matrices: per row the full matrix of its existing experts, in order.
+    effective_rank, stable_rank: of ΔW of a row, all experts on, None where it is 0; they do not depend on how ΔW is cut
+    into experts (`analysis.spectrum`). Runs of an older lab do not have them.
     """
 
     kind: ClassVar[str] = "similarity"
@@ -120,6 +122,8 @@ class SimilarityStats:
     signed: tuple[float | None, ...]
     absolute: tuple[float | None, ...]
     matrices: tuple[Canvas, ...]
+    effective_rank: tuple[float | None, ...] = ()
+    stable_rank: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)

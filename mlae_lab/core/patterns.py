@@ -196,15 +196,15 @@ def lessons() -> tuple[Lesson, ...]:
     board = replace(dense(), keep=tuple(tuple((r + c) % 2 == 0 for c in range(EXPERTS)) for r in range(LAYERS)))
     return (
         Lesson("single layer", allocation([EXPERTS if r == 6 else 0 for r in range(LAYERS)]),
-               "How far one layer alone can go. The rest stays frozen."),
+               "How far does one layer alone go?"),
         Lesson("single expert", allocation([int(r == 6) for r in range(LAYERS)], columns=EXPERTS),
-               "The least that can be added: one rank-1 update."),
+               "The least that one can add: one rank-1 update."),
         Lesson("checkerboard", board,
-               "Half the budget. Columns have no order: only the four in each layer count."),
+               "Half the budget. Columns have no order: four a layer."),
         Lesson("bottleneck", allocation((8, 8, 8, 8, 4, 1, 1, 4, 8, 8, 8, 8)),
-               "Whether it hurts that the middle can hardly change."),
+               "Does it hurt if the middle can hardly change?"),
         Lesson("p = 0.9", uniform(0.9),
-               "Too much dropping: nearly every step leaves some layer without an expert."),
+               "Too much: nearly every step empties some layer."),
     )  # fmt: skip
 
 

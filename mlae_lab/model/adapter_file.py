@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from mlae_lab.core.factors import Factors, kept_plan
 from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.model.inject import Experts
 
@@ -47,20 +48,51 @@ def adapter_state(experts: Experts | None, head: nn.Linear) -> dict[str, torch.T
 
 def save_adapter(path: Path, experts: Experts | None, head: nn.Linear, backbone: str, task: str) -> int:
     """Write an adapter; it appears whole or not at all. Returns its size in bytes."""
+    plan = experts.plan if experts else None
+    return write_adapter(path, Adapter(plan, backbone, task, head.out_features, adapter_state(experts, head)))
+
+
+def write_adapter(path: Path, adapter: Adapter) -> int:
+    """Write what a file is to hold; it appears whole or not at all. Returns its size in bytes."""
     header = {
         "format": FORMAT,
-        "plan": experts.plan.to_dict() if experts else None,
-        "backbone": backbone,
-        "task": task,
-        "classes": head.out_features,
+        "plan": adapter.plan.to_dict() if adapter.plan else None,
+        "backbone": adapter.backbone,
+        "task": adapter.task,
+        "classes": adapter.classes,
     }
     partial = path.with_name(path.name + ".part")
     try:
-        save_file(adapter_state(experts, head), partial, metadata={"mlae_lab": json.dumps(header)})
+        save_file(adapter.tensors, partial, metadata={"mlae_lab": json.dumps(header)})
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     return path.stat().st_size
+
+
+def pruned(adapter: Adapter, factors: Factors) -> Adapter:
+    """The adapter with only the experts whose factor is not 0; factors other than 1 go into λ.
+
+    factors: a state of the adapter's plan (`core.factors`). A network with it says what the whole one says in that
+    state, up to the rounding of a sum with fewer terms. Raises AdapterError for an adapter without experts.
+    """
+    if adapter.plan is None:
+        raise AdapterError("this adapter is a linear probe: it has no experts that could be left out")
+    plan, tensors = kept_plan(adapter.plan, factors), dict(adapter.tensors)
+    for target, before, row in zip(adapter.plan.targets, adapter.plan.keep, factors):
+        if not any(before):
+            continue
+        counts = [value for value in row if value is not None]
+        own = torch.tensor([i for i, value in enumerate(counts) if value], dtype=torch.long)
+        a, b, coefficient = (tensors.pop(f"{target}.{part}") for part in ("a", "b", "coefficient"))
+        if len(own) == 0:
+            continue
+        rank = adapter.plan.expert_rank
+        ranks = (own[:, None] * rank + torch.arange(rank)).flatten()
+        tensors[f"{target}.a"] = a[ranks].contiguous()
+        tensors[f"{target}.b"] = b[:, ranks].contiguous()
+        tensors[f"{target}.coefficient"] = coefficient[own] * torch.tensor(counts)[own]
+    return replace(adapter, plan=plan, tensors=tensors)
 
 
 def read_adapter(path: Path) -> Adapter:

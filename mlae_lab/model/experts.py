@@ -9,6 +9,9 @@ one layer; `model.inject` puts layers into a network, `MaskSampler` draws the ma
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +26,23 @@ def stream(seed: int, *names: object) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
+_FACTORS: ContextVar[Mapping[MLAELinear, torch.Tensor] | None] = ContextVar("factors of the experts", default=None)
+
+
+@contextmanager
+def factored(factors: Mapping[MLAELinear, torch.Tensor]) -> Iterator[None]:
+    """While open, λ counts times a factor in every forward pass of this thread: 0 is off, 1 is on.
+
+    factors: (E,) for each layer that is changed, on its device; a gradient may be wanted of them. Nothing is
+    written into the layers, so another thread that asks the same network meanwhile sees none of it.
+    """
+    before = _FACTORS.set(factors)
+    try:
+        yield
+    finally:
+        _FACTORS.reset(before)
+
+
 class MLAELinear(nn.Module):
     """Frozen linear + Σ m λ b aᵀ over E existing experts of rank k.
 
@@ -33,6 +53,8 @@ class MLAELinear(nn.Module):
         rank: k, 1 or more. coefficient_init: start of λ. train_coefficients: whether λ learns.
         seed, name: of the draws of a; each expert draws from a stream of its own, so that two
             plans with one seed start from the same a wherever their cells coincide.
+        by_token: m is drawn anew for every token instead of once a step: dropout on z = A x.
+        input_dropout: rate in [0, 1) at which single numbers of x are dropped in front of A (LoRA's lora_dropout).
 
     Parameters: a (E k, d_in), b (d_out, E k), coefficient (E,).
 
@@ -56,6 +78,8 @@ class MLAELinear(nn.Module):
         train_coefficients: bool = True,
         seed: int = 0,
         name: str = "",
+        by_token: bool = False,
+        input_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.base = base.requires_grad_(False)
@@ -72,6 +96,9 @@ class MLAELinear(nn.Module):
         self.b = nn.Parameter(torch.zeros(base.out_features, len(columns) * rank, **like))
         self.coefficient = nn.Parameter(torch.full((len(columns),), coefficient_init, **like), train_coefficients)
         self.mask: torch.Tensor | None = None  # (E,) for this training step; None before the first draw
+        self.by_token = by_token and any(drop_rate)
+        self.input_dropout = input_dropout
+        self.noise: int | None = None  # seed of this step's draws within the batch
 
     @property
     def in_features(self) -> int:
@@ -82,8 +109,10 @@ class MLAELinear(nn.Module):
         return self.base.out_features
 
     def scale(self) -> torch.Tensor:
-        """Factor of each rank-1 column, (E k,): λ, and while training λ m."""
-        factor = self.coefficient
+        """Factor of each rank-1 column, (E k,): λ, and while training λ m; inside `factored` times its factor."""
+        factor, given = self.coefficient, _FACTORS.get()
+        if given is not None and self in given:
+            factor = factor * given[self]
         if self.training:
             if self.mask is not None:
                 factor = factor * self.mask
@@ -98,11 +127,30 @@ class MLAELinear(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         weight, bias, scale = self.base.weight, self.base.bias, self.scale()
+        if self.training and (self.by_token or self.input_dropout):
+            return F.linear(x, weight, bias) + self._noisy(x, scale)
         if weight.dtype is torch.float32 and x.dtype is torch.float32 and not torch.is_autocast_enabled(x.device.type):
             return _MaskedLinear.apply(x, weight, bias, self.a, self.b, scale)
         # In 16 bits W + ΔW would round a young update away, so the experts keep a branch of their own.
         low = F.linear(x, self.a.to(x.dtype)) * scale.to(x.dtype)
         return F.linear(x, weight, bias) + F.linear(low, self.b.to(x.dtype))
+
+    def _noisy(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Σ_i s_i b_i m_i a_iᵀ (d ∘ x), with m_i ∈ {0, 1/(1-p_i)} drawn for every token and d ∈ {0, 1/(1-q)} for every
+        number of x: (..., d_in) -> (..., d_out). Its mean over the draws is the branch without them."""
+        if self.noise is None:
+            raise RuntimeError("no mask was drawn for this step: call MaskSampler.draw before a training forward")
+        draws = torch.Generator(x.device).manual_seed(self.noise)
+        if self.input_dropout:
+            kept = torch.rand(x.shape, generator=draws, device=x.device) >= self.input_dropout
+            x = x * kept.to(x.dtype) / (1 - self.input_dropout)
+        low = F.linear(x, self.a.to(x.dtype)) * scale.to(x.dtype)
+        if self.by_token:
+            rates = torch.tensor(self.drop_rate, device=x.device)
+            drawn = torch.rand(*x.shape[:-1], len(rates), generator=draws, device=x.device) >= rates
+            factor = (drawn / (1 - rates)).to(low.dtype)
+            low = low * (factor if self.rank == 1 else factor.repeat_interleave(self.rank, -1))
+        return F.linear(low, self.b.to(low.dtype))
 
     def extra_repr(self) -> str:
         return f"experts={len(self.columns)}, rank={self.rank}, drop_rate={self.drop_rate}"
@@ -139,11 +187,17 @@ class MaskSampler:
 
     Every row takes 16 uniform numbers a step from a generator of its own, whatever the plan keeps or
     drops: two runs with one seed see one sequence, cell by cell, whatever else differs, later rows
-    included.
+    included. The last of the 16 also seeds what is drawn within the batch: `noise`, one number per row, needs no
+    state of its own, and a run that goes on from a checkpoint draws what it would have drawn.
+
+    mask_per: "step", or "token": then every expert that exists takes part in the step, and its layer draws for each
+    token.
     """
 
-    def __init__(self, plan: MaskPlan, seed: int) -> None:
+    def __init__(self, plan: MaskPlan, seed: int, mask_per: str = "step") -> None:
         self.plan = plan
+        self.by_token = mask_per == "token"
+        self.noise = [0] * plan.rows
         self.generators = [stream(seed, "mask", row) for row in range(plan.rows)]
         self.steps = 0
         rates = torch.tensor(plan.drop_rate, dtype=torch.float64)
@@ -154,7 +208,9 @@ class MaskSampler:
     def draw(self) -> torch.Tensor:
         """The factors m/(1-p) of one step, (rows, columns) float32: 0 where dropped or absent."""
         chance = torch.stack([torch.rand(MAX_COLUMNS, generator=own, dtype=torch.float64) for own in self.generators])
-        alive = (chance[:, : self.plan.columns] >= self._rates) & self._keep
+        self.noise = (chance[:, -1] * 2**53).long().tolist()  # exact: they are multiples of 2^-53
+        rates = torch.zeros_like(self._rates) if self.by_token else self._rates
+        alive = (chance[:, : self.plan.columns] >= rates) & self._keep
         self.steps += 1
         self.drawn += alive
-        return (alive / (1 - self._rates)).float()
+        return (alive / (1 - rates)).float()

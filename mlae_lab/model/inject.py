@@ -24,18 +24,20 @@ class Experts:
     the mask of the next training step.
     """
 
-    def __init__(self, plan: MaskPlan, layers: dict[str, MLAELinear], seed: int) -> None:
+    def __init__(self, plan: MaskPlan, layers: dict[str, MLAELinear], seed: int, mask_per: str = "step") -> None:
         self.plan = plan
         self.layers = layers
-        self.sampler = MaskSampler(plan, seed)
+        self.sampler = MaskSampler(plan, seed, mask_per)
 
     def draw(self) -> torch.Tensor:
-        """Draw the masks of one step and hand them out; returns (rows, columns) factors m/(1-p)."""
+        """Draw the masks of one step and hand them out; returns (rows, columns) factors m/(1-p), with a mask per token
+        1 for every expert: each takes part in the step."""
         factors = self.sampler.draw()
         for row, target in enumerate(self.plan.targets):
             layer = self.layers.get(target)
             if layer is not None:
                 layer.mask = factors[row, list(layer.columns)].to(layer.a.device)
+                layer.noise = self.sampler.noise[row]
         return factors
 
     def parameters(self) -> list[nn.Parameter]:
@@ -48,11 +50,14 @@ def linear_names(model: nn.Module) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
 
 
-def inject(model: nn.Module, plan: MaskPlan, seed: int = 0) -> Experts:
+def inject(
+    model: nn.Module, plan: MaskPlan, seed: int = 0, mask_per: str = "step", input_dropout: float = 0.0
+) -> Experts:
     """Freeze a network and put the plan's experts into it.
 
     model: changed in place; all its parameters are frozen, a caller unfreezes the head. A row
     without experts leaves its layer alone. seed: of the draws of a and of the mask sequence.
+    mask_per, input_dropout: see RunConfig.
     Right after, the network's output equals the frozen one's bit for bit.
     Raises InjectError if a target is not a linear layer of this network or experts are already there;
     the network is then unchanged.
@@ -83,9 +88,11 @@ def inject(model: nn.Module, plan: MaskPlan, seed: int = 0) -> Experts:
             plan.train_coefficients,
             seed,
             target,
+            mask_per == "token",
+            input_dropout,
         ).train(modules[target].training)
         _replace(model, target, layers[target])
-    return Experts(plan, layers, seed)
+    return Experts(plan, layers, seed, mask_per)
 
 
 @torch.no_grad()

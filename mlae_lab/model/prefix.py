@@ -62,6 +62,15 @@ def split(model: nn.Module, block: int) -> tuple[Part, Part]:
     return before, behind
 
 
+def pieces(model: nn.Module, block: int) -> tuple[Part, ...]:
+    """What lies behind the cut at `block`, in the smallest parts that follow one another: one for each block and one
+    for norm and head. One part, all of it, where the network cannot be cut between blocks. In turn they give what the
+    second part of `split(model, block)` gives, bit for bit."""
+    if _stem(model) is None:
+        return (split(model, block)[1],)
+    return (*model.blocks[block:], lambda tokens: model.forward_head(model.norm(tokens)))
+
+
 def _unchanged(pictures: torch.Tensor) -> torch.Tensor:
     return pictures
 

@@ -8,14 +8,14 @@ moves from seed to seed is what a single pair cannot say.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, stdev
 
+from mlae_lab.core import catalog
 from mlae_lab.core.config import ConfigError, RunConfig, differences
 from mlae_lab.core.events import Evaluation, Started
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.spread import Spread, between, points, settled_by, spread
 from mlae_lab.runs import commands, devices
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.status import Status
@@ -29,13 +29,9 @@ _PLURAL = {
     "max_seconds": "time limits", "learning_rate": "learning rates", "weight_decay": "weight decays",
     "batch_size": "batch sizes", "warmup": "warm-ups", "evaluations": "numbers of measurements", "seed": "seeds",
     "device": "devices", "precision": "precisions", "data_label": "pictures", "weights": "weight files",
-    "preprocessing": "ways of preprocessing", "normalisation": "normalisations",
+    "preprocessing": "ways of preprocessing", "normalisation": "normalisations", "mask_per": "ways of drawing masks",
+    "input_dropout": "input dropouts",
 }  # fmt: skip
-# 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom
-_T = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
 
 
 # ---------------------------------------------------------------- what a pair is
@@ -57,7 +53,7 @@ def is_paired(a: RunConfig, b: RunConfig) -> bool:
 
 def unpaired_runs_because(store: RunStore, a: Run, b: Run) -> str | None:
     """Like `unpaired_because` for two runs: on the devices they got, and from the same start."""
-    return _unpaired(a.config, b.config, a.device, b.device) or _unlike(store, a, b)
+    return _unpaired(a.config, b.config, a.device, b.device) or unlike_because(store, a, b)
 
 
 def _unpaired(a: RunConfig, b: RunConfig, device_a: str, device_b: str) -> str | None:
@@ -87,14 +83,15 @@ def _clocked(config: RunConfig) -> str | None:
     )
 
 
-def _unlike(store: RunStore, a: Run, b: Run) -> str | None:
-    """What two runs with paired configs did not share all the same."""
+def unlike_because(store: RunStore, a: Run, b: Run) -> str | None:
+    """What two runs whose configs are paired, or equal up to the seed, did not share all the same; None if nothing."""
     for run in (a, b):
         if run.relation == "continued":
             return f"run {run.id} goes on from a checkpoint of another run, so the two do not start alike"
     one, other = store.last(a.id, "started"), store.last(b.id, "started")
     if isinstance(one, Started) and isinstance(other, Started):
-        if one.weights and other.weights and one.weights != other.weights:
+        drawn = a.config.seed != b.config.seed and not catalog.backbone(a.config.backbone).trained  # another net each
+        if one.weights and other.weights and one.weights != other.weights and not drawn:
             return f"their weights differ: fingerprints {one.weights} and {other.weights}"
         if one.precision != other.precision:
             return f"their precisions differ: {one.precision} and {other.precision}"
@@ -172,38 +169,44 @@ def accuracies(store: RunStore, run: Run) -> tuple[tuple[int, float], ...]:
 
 
 def sides(store: RunStore, a: Run, b: Run) -> dict[int, tuple[Run | None, Run | None]]:
-    """By seed: the run with a's config and the one with b's, up to the seed, None where there is none.
-
-    Of several with one config the one that came farthest: through its last epoch, else measured, else still
-    waiting or under way; among equals the newest. One that ended without a measurement counts as none. Empty if a and
-    b are not of one family.
-    """
+    """By seed: the run with a's config and the one with b's, up to the seed, None where there is none (see `by_seed`).
+    Empty if a and b are not of one family."""
     alike = replace(b.config, seed=a.config.seed)
     if "continued" in (a.relation, b.relation) or _unpaired(a.config, alike, a.device, b.device):
         return {}
-    best: dict[tuple[int, int], tuple[tuple, Run]] = {}
+    one, other = by_seed(store, a), by_seed(store, b)
+    return {seed: (one.get(seed), other.get(seed)) for seed in sorted({*one, *other})}
+
+
+def by_seed(store: RunStore, like: Run, alive_first: bool = False) -> dict[int, Run]:
+    """All runs that are equal in everything but the seed, this one among them if it counts, by seed.
+
+    Of several with one config the one that came farthest: through its last epoch, else measured, else still
+    waiting or under way; among equals the newest. One that ended without a measurement counts as none, and so does
+    one that goes on from a checkpoint of another run. alive_first: one that may still come to its last epoch goes
+    before one that ended earlier.
+    """
+    key = _family_key(like)
+    best: dict[int, tuple[tuple, Run]] = {}
     for run in store.runs():
-        if _family_key(run) != _family_key(a) or run.relation == "continued":
+        if run.relation == "continued" or _family_key(run) != key:
             continue
-        side = next((side for side, plan in enumerate((a.config.plan, b.config.plan)) if run.config.plan == plan), None)
-        if side is None:
+        if like.config.method == "mlae" and run.config.plan != like.config.plan:
             continue
         run, measured = derived(store, run), accuracies(store, run)
         if run.status.is_over and not measured:
             continue
-        rank = (_is_through(run, measured), bool(measured), run.created)
-        place = (run.config.seed, side)
-        if place not in best or rank > best[place][0]:
-            best[place] = (rank, run)
-    seeds = sorted({seed for seed, _ in best})
-    return {seed: tuple(best[seed, side][1] if (seed, side) in best else None for side in (0, 1)) for seed in seeds}
+        rank = (is_through(run, measured), alive_first and not run.status.is_over, bool(measured), run.created)
+        if run.config.seed not in best or rank > best[run.config.seed][0]:
+            best[run.config.seed] = (rank, run)
+    return {seed: best[seed][1] for seed in sorted(best)}
 
 
 def family(store: RunStore, a: Run, b: Run) -> list[Pair]:
     """All pairs of a store that are like a and b up to the seed, by seed: both sides finished or at least measured."""
     found = []
     for seed, (one, other) in sides(store, a, b).items():
-        if one is None or other is None or _unlike(store, one, other):
+        if one is None or other is None or unlike_because(store, one, other):
             continue
         pair = Pair(seed, one, other, accuracies(store, one), accuracies(store, other), one.config.evaluated_epochs[-1])
         if pair.accuracy_a and pair.accuracy_b:
@@ -211,46 +214,32 @@ def family(store: RunStore, a: Run, b: Run) -> list[Pair]:
     return found
 
 
+def other_masks(store: RunStore, run: Run) -> list[Run]:
+    """One run of each other mask that has run, or will, with this run's settings and any seed: of several the one with
+    this run's seed, else the newest. Newest masks first."""
+    if run.config.method != "mlae" or run.relation == "continued" or _clocked(run.config):
+        return []
+    found: dict[MaskPlan, Run] = {}
+    for other in store.runs():  # the newest first
+        plan = other.config.plan
+        if other.relation == "continued" or plan == run.config.plan or _family_key(other) != _family_key(run):
+            continue
+        if plan not in found or found[plan].config.seed != run.config.seed == other.config.seed:
+            found[plan] = other
+    return list(found.values())
+
+
 def _family_key(run: Run) -> tuple[str, str]:
     settings = {name: value for name, value in run.config.to_dict().items() if name not in _FREE}
     return json.dumps(settings, sort_keys=True), run.device
 
 
-def _is_through(run: Run, measured: Sequence[tuple[int, float]]) -> bool:
+def is_through(run: Run, measured: Sequence[tuple[int, float]]) -> bool:
+    """Whether the measurements of a run reach its last epoch."""
     return bool(measured) and measured[-1][0] == run.config.evaluated_epochs[-1]
 
 
 # ---------------------------------------------------------------- the difference
-
-
-@dataclass(frozen=True)
-class Spread:
-    """What several pairs say at one epoch. n: pairs; the rest in points of B - A. deviation: over seeds (n - 1 in the
-    denominator); low, high: 95 % interval of the mean by Student's t; all three None for one pair."""
-
-    epoch: int
-    n: int
-    mean: float
-    deviation: float | None
-    low: float | None
-    high: float | None
-    least: float
-    most: float
-
-
-def spread(epoch: int, values: Sequence[float]) -> Spread:
-    """Mean and spread of at least one difference."""
-    n, mean = len(values), fmean(values)
-    if n < 2:
-        return Spread(epoch, n, mean, None, None, None, mean, mean)
-    deviation = stdev(values)
-    reach = t_quantile(n - 1) * deviation / math.sqrt(n)
-    return Spread(epoch, n, mean, deviation, mean - reach, mean + reach, min(values), max(values))
-
-
-def t_quantile(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t, to three digits. degrees: of freedom, 1 or more."""
-    return _T[degrees - 1] if degrees <= len(_T) else 1.96 + 2.4 / degrees
 
 
 @dataclass(frozen=True)
@@ -266,6 +255,11 @@ class Difference:
         """The spread after the last epoch, of the complete pairs; None where there is none."""
         complete = any(pair.is_complete for pair in self.pairs)
         return self.over_epochs[-1] if complete else None
+
+    @property
+    def settled_by(self) -> str:
+        """How many seeds would settle it, in words; "" where there is no verdict yet or nothing left to settle."""
+        return settled_by(self.last) if self.last else ""
 
     @property
     def verdict(self) -> str:
@@ -311,21 +305,6 @@ def difference(pairs: Sequence[Pair]) -> Difference:
         for epoch, value in pair.difference:
             by_epoch.setdefault(epoch, []).append(value)
     return Difference(measured, tuple(spread(epoch, by_epoch[epoch]) for epoch in sorted(by_epoch)))
-
-
-def points(value: float, signed: bool = False) -> str:
-    """Points as text, one digit behind the point, a second where the first would show 0."""
-    digits = 1 if abs(value) >= 0.05 or value == 0 else 2
-    text = f"{value:.{digits}f}"
-    if float(text) == 0:
-        return "0"
-    sign = "−" if value < 0 else "+" if signed else ""
-    return sign + text.lstrip("-")
-
-
-def between(low: float, high: float, signed: bool = True) -> str:
-    """An interval as text."""
-    return f"{points(low, signed)} to {points(high, signed)}"
 
 
 def _place(value: float) -> str:
@@ -376,7 +355,7 @@ def taken(store: RunStore, configs: Sequence[RunConfig]) -> list[Run | RunConfig
     found: list[Run | RunConfig] = []
     for config in configs:
         candidates = [derived(store, r) for r in known.get((_same(config), devices.kind(config.device)), ())]
-        through = [r for r in candidates if _is_through(r, accuracies(store, r))]
+        through = [r for r in candidates if is_through(r, accuracies(store, r))]
         under_way = [r for r in candidates if not r.status.is_over and r.status is not Status.STOPPING]
         found.append(next(iter(through + under_way), config))
     return found

@@ -34,7 +34,7 @@ from pathlib import Path
 
 from mlae_lab import locks
 from mlae_lab.core import events as ev
-from mlae_lab.core.config import RunConfig
+from mlae_lab.core.config import LATER, RunConfig
 from mlae_lab.runs import paths
 from mlae_lab.runs.paths import RunPaths, is_run_id
 from mlae_lab.runs.status import Status
@@ -58,7 +58,7 @@ _CHUNK = 1 << 20
 _REASON = 4000  # characters of a stranger's reason
 _LAST_TIME = 250_000_000_000  # seconds since 1970, a little before the year 9900
 _MOST = 2**53  # whole numbers up to here survive JSON, SQLite and floats
-_RELATIONS = ("retry", "duplicate", "paired", "continued", "imported")
+_RELATIONS = ("retry", "duplicate", "paired", "repeat", "race", "continued", "imported")
 _HASH = re.compile(r"[0-9a-f]{12}")
 _DTYPES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
@@ -614,7 +614,8 @@ def _config(told: Mapping) -> RunConfig:
     for key in ("config_hash", "first_hash"):
         value = told.get(key, told.get("config_hash"))
         _require(isinstance(value, str) and _HASH.fullmatch(value), key, value, "twelve hex digits")
-    complete = set(given) == {field.name for field in fields(RunConfig)}  # an older lab had fewer, and other hashes
+    named = set(given) | set(LATER)  # these are in no hash where they are the default
+    complete = named == {field.name for field in fields(RunConfig)}  # an older lab had fewer, and other hashes
     if complete and config.hash != told["config_hash"]:
         raise ParcelError(
             f"{_RUN} was changed after it was exported: its settings have the hash {config.hash} and it says "
@@ -695,7 +696,8 @@ def _require_on_canvas(event: ev.Event, config: RunConfig) -> None:
         fits = all(len(c) == plan.rows and all(len(row) == plan.columns for row in c) for c in canvases)
     elif isinstance(event, ev.SimilarityStats):
         sides = tuple(len(m) if all(len(row) == len(m) for row in m) else -1 for m in event.matrices)
-        fits = sides == plan.kept and len(event.signed) == len(event.absolute) == plan.rows
+        ranks = all(len(ranks) in (0, plan.rows) for ranks in (event.effective_rank, event.stable_rank))
+        fits = sides == plan.kept and len(event.signed) == len(event.absolute) == plan.rows and ranks
     elif isinstance(event, ev.TrainStep):
         fits = (
             not event.mask

@@ -10,8 +10,8 @@ from statistics import fmean
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.patterns import EXPERTS, paper_patterns
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.spread import Spread, between, points, spread
 from mlae_lab.runs import commands, pairs
-from mlae_lab.runs.pairs import Spread, between, points
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 
 MOST_MASKS = 8
@@ -288,7 +288,7 @@ def _standings(lanes: Sequence[Lane], epoch: int | None, seeds: Sequence[int]) -
     for number in order:
         mean = fmean(there[number])
         level = found and abs(found[-1].accuracy - mean) < 1e-9
-        behind = pairs.spread(epoch, [a - b for a, b in zip(best, there[number])]) if found else None
+        behind = spread(epoch, [a - b for a, b in zip(best, there[number])]) if found else None
         found.append(Standing(number, found[-1].place if level else len(found) + 1, mean, behind))
     return tuple(found)
 

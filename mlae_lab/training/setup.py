@@ -100,7 +100,9 @@ def prepare(
     fingerprint = backbones.fingerprint(model)
     model = model.to(device)
     plan = config.plan if config.method == "mlae" else None
-    experts = inject(model, plan, config.seed) if plan is not None else None
+    experts = (
+        inject(model, plan, config.seed, config.mask_per, config.input_dropout) if plan is not None else None
+    )
     head = model.get_classifier().requires_grad_(True)
     before, behind = split(model, first_block(plan, depth(model)))
     if device.type == "cpu":

@@ -30,16 +30,20 @@ export default function (given) {{
 """
 
 
-def bundled(name: str, scripts: Sequence[str], html: str = "", css: str = "") -> Callable[..., object]:
+def bundled(
+    name: str, scripts: Sequence[str], html: str = "", css: str = "", markup: str = "", isolated: bool = False
+) -> Callable[..., object]:
     """A component made of scripts of this folder, with its HTML and its rules for the page it stands on.
 
     name: unique in the lab. html, css: names of files of this folder, "" for none. The last script exports the
     component; the others are in front of it. If `static` cannot be written the code travels with every message.
+    markup: HTML itself, in place of a file. isolated: in a shadow tree of its own, where no rule comes in or goes out;
+    its own then travel with every message.
     """
     code = "".join((_HERE / script).read_text() for script in scripts)
-    inside = (_HERE / html).read_text() if html else ""
+    inside = markup or ((_HERE / html).read_text() if html else "")
     rules = (_HERE / css).read_text() if css else ""
-    if rules:
+    if rules and not isolated:
         code += (
             f'const rules = document.createElement("style");\nrules.textContent = {json.dumps(rules)};\n'
             "document.head.append(rules);\n"
@@ -48,8 +52,14 @@ def bundled(name: str, scripts: Sequence[str], html: str = "", css: str = "") ->
         code = _STUB.format(name=_kept(name, code))
     except OSError:
         pass
-    # not isolated: Plotly writes its style sheet into the document, and so do these rules
-    return st.components.v2.component(f"mlae_lab_{name}", html=inside or None, js=code, isolate_styles=False)
+    # not isolated by default: Plotly writes its style sheet into the document, and so do these rules
+    return st.components.v2.component(
+        f"mlae_lab_{name}",
+        html=inside or None,
+        css=(rules or None) if isolated else None,
+        js=code,
+        isolate_styles=isolated,
+    )
 
 
 def _kept(name: str, code: str) -> str:

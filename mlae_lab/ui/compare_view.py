@@ -20,6 +20,7 @@ from mlae_lab.ui.navigation import link
 from mlae_lab.ui.needs import missing
 from mlae_lab.ui.pair_view import pair_panel, started_text
 from mlae_lab.ui.run_cards import accuracy_text
+from mlae_lab.ui.tables import large, table
 from mlae_lab.ui.thumbnails import mask_image
 
 REFRESH_SECONDS = 2.0
@@ -166,7 +167,7 @@ def _result(now: Look) -> None:
     found = pairs.family(store, a, b) if now.sides else []
     epochs = max(a.config.epochs, b.config.epochs)
     if not now.sides:
-        _large("These two runs are not a pair.")
+        large("These two runs are not a pair.")
         page.note(f"{_sentence(now.reason or '')} So what stands between them is not the mask alone.")
         apart = [name for name, value in vars(a.config.badge).items() if value != vars(b.config.badge)[name]]
         if apart:
@@ -178,7 +179,9 @@ def _result(now: Look) -> None:
         )
         return
     difference = pairs.difference(found)
-    _large(difference.verdict)
+    large(difference.verdict)
+    if difference.settled_by:
+        page.note(difference.settled_by)
     if now.reason:
         page.note(f"The two runs themselves are not a pair ({escape(now.reason)}); this is about the pairs below.")
     with st.container(key="pair_compare_curves"):
@@ -193,7 +196,7 @@ def _result(now: Look) -> None:
             + ("; the bands run from the lowest to the highest seed." if len(found) > 1 else ".")
             + " Only measurements that the schedule foresaw: what a stopped run measured on leaving is left out."
         )
-    _table(
+    table(
         ("Seed", "A", "B", "A, last", "B, last", "B − A, points"),
         [_row(now, seed, found) for seed in sorted(now.sides)],
     )
@@ -257,7 +260,7 @@ def _differences(now: Look) -> None:
     if not found:
         page.note("Nothing: the two runs have one config.")
         return
-    _table(
+    table(
         ("Setting", "A", "B"),
         [(escape(name.replace("_", " ")), _value(one), _value(other)) for name, (one, other) in found.items()],
     )
@@ -269,13 +272,6 @@ def _differences(now: Look) -> None:
 # ---------------------------------------------------------------- pieces
 
 
-def _large(text: str) -> None:
-    st.html(
-        f'<p role="status" style="font-size:1.5rem;font-weight:620;line-height:1.3;margin:.7rem 0 .2rem;max-width:62ch;'
-        f'letter-spacing:-0.01em">{escape(text)}</p>'
-    )
-
-
 def _sentence(text: str) -> str:
     return escape(f"{text[:1].upper()}{text[1:]}.")
 
@@ -283,15 +279,3 @@ def _sentence(text: str) -> str:
 def _value(value: object) -> str:
     text = "none" if value in (None, "") else f"{value:g}" if isinstance(value, float) else str(value)
     return f'<span style="overflow-wrap:anywhere">{escape(text)}</span>'
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A quiet table; cells are HTML."""
-    line = "border:0;border-bottom:1px solid color-mix(in srgb, currentColor 14%, transparent)"
-    cell = f"padding:.35rem 1.4rem .35rem 0;text-align:left;vertical-align:top;font-size:.9rem;{line}"
-    top = "".join(f'<th scope="col" style="{cell};font-weight:500;opacity:.7">{escape(name)}</th>' for name in head)
-    body = "".join("<tr>" + "".join(f'<td style="{cell}">{value}</td>' for value in row) + "</tr>" for row in rows)
-    st.html(
-        '<div style="overflow-x:auto"><table style="border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.5rem 0">'
-        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
-    )

@@ -18,6 +18,9 @@ _WORDS = {
     "retry": "Runs again what run {} did not bring to its end",
     "duplicate": "Repeats run {}",
     "paired": "The pair of run {}, with another mask or seed",
+    "repeat": "Repeats run {} with another seed",
+    "race": "One of the runs of a race",
+    "diversity": "Part of the experiment that began with run {}",
     "continued": "Goes on from run {}, checkpoint {}",
     "imported": "Came from elsewhere",
 }

@@ -78,9 +78,14 @@ def filled_in(**settings) -> RunConfig:
     return new
 
 
-def painted(plan: MaskPlan) -> None:
-    """Take over a plan that the browser already shows."""
-    _put(replace(current(), plan=plan))
+def painted(plan: MaskPlan, rev: int) -> None:
+    """Take over a plan that the browser already shows.
+
+    rev: of the plan that it is an edit of. Of one that was replaced meanwhile nothing is taken: a run of the page that
+    was cut short may not have told the canvas yet, and the edit would undo what replaced it.
+    """
+    if rev == revision():
+        _put(replace(current(), plan=plan))
 
 
 # ---------------------------------------------------------------- in the store
@@ -195,9 +200,10 @@ def write_address(*names: str) -> None:
 
 
 def _replaced() -> dict[tuple, float]:
-    """Addresses that this session wrote over, and when; the last thirty."""
-    kept = st.session_state.setdefault(_REPLACED, {})
-    for old in list(kept)[:-30]:
+    """Addresses that this session wrote over, and when, as long as one of them can be an echo: however many edits a
+    quick hand makes or undoes in that time."""
+    kept, now = st.session_state.setdefault(_REPLACED, {}), time.monotonic()
+    for old in [old for old, since in kept.items() if now - since > _ECHO_SECONDS]:
         del kept[old]
     return kept
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import streamlit as st
-
 from mlae_lab.core.budget import Budget
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.ui.bundle import bundled
 
-_HERE = Path(__file__).parent
-_COMPONENT = st.components.v2.component(
-    "mlae_lab_draws",
-    html="""<div class="dr"><canvas role="img"></canvas><p class="dr-now"></p>
+_COMPONENT = bundled(
+    "draws",
+    ("palette.js", "draws.js"),
+    css="draws.css",
+    markup="""<div class="dr"><canvas role="img"></canvas><p class="dr-now"></p>
     <div class="dr-bar"><button type="button" data-act="play">Play</button>
     <button type="button" data-act="again">Again</button><span class="dr-seed"></span></div></div>""",
-    css=(_HERE / "draws.css").read_text(),
-    js=(_HERE / "palette.js").read_text() + (_HERE / "draws.js").read_text(),
+    isolated=True,
 )
 
 

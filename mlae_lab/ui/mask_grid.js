@@ -1,8 +1,9 @@
 // The canvas. Python holds the document {rev, keep, rate, targets}; this file paints locally at once and commits
 // when a gesture ends. `rev` rises only when Python replaces the document, so an edit in flight is never lost and an
-// old echo never overwrites a newer stroke. Undo lives here; what Python replaces can be undone too.
+// old echo never overwrites a newer stroke. Undo lives here, as long as the tab; what Python replaces can be undone too.
 const boards = new WeakMap();
-const MOST = 0.95, STEP = 0.05, UNDO_STEPS = 300;
+const histories = new Map(); // by family: what can be undone outlives a visit to another page
+const MOST = 0.95, STEP = 0.05, UNDO_STEPS = 300, LEAST_TRACK = 66;
 const HELP = {
   exists: "Drag to switch experts on or off. Drag along the numbers for whole layers or columns, hold Shift for a block.",
   rate: "Drag to set p on experts that exist. Drag down the bars on the right to draw p over the layers in one stroke.",
@@ -65,6 +66,7 @@ class Board {
 
   close() {
     this.commit();
+    if (this.doc) histories.set(this.family, { past: this.past, future: this.future, doc: this.doc });
     document.removeEventListener("keydown", this.shortcut);
     this.watch.disconnect();
   }
@@ -78,11 +80,17 @@ class Board {
     clearTimeout(this.timer);
     this.timer = null;
     const doc = copyOf({ keep: data.keep, rate: data.rate, targets: data.targets, labels: data.labels, groups: data.groups });
-    if (this.doc && data.family === this.family) this.remember(doc);
-    else if (this.doc) this.past = this.future = [];
+    if (!this.doc || data.family !== this.family) this.recall(data.family);
+    if (this.doc) this.remember(doc);
     this.family = data.family;
     this.rev = data.rev;
     this.load(doc);
+  }
+
+  recall(family) { // the canvas of another backbone has a history of its own
+    const { past = [], future = [], doc = null } = histories.get(family) || {};
+    if (this.doc) histories.set(this.family, { past: this.past, future: this.future, doc: this.doc });
+    [this.past, this.future, this.doc] = [past, future, doc];
   }
 
   remember(next) {
@@ -179,7 +187,6 @@ class Board {
       const row = this.row(board);
       const side = this.box("button", "mg-side", "rowheader");
       side.dataset.row = r;
-      side.textContent = labels[r];
       side.title = `All experts of layer ${labels[r]}`;
       side.setAttribute("aria-label", `Layer ${labels[r]}: switch all experts`);
       this.sides.push(side);
@@ -225,13 +232,14 @@ class Board {
     return made;
   }
 
-  fit() { // as large as the place allows, a finger's width at least
+  fit() { // as large as the place allows, 24 pixels from one cell to the next at least
     if (!this.board || !this.root.clientWidth) return;
     const rows = this.doc.keep.length, columns = this.doc.keep[0].length, several = new Set(this.doc.groups).size > 1;
-    const side = several ? 58 : 40, wide = this.root.clientWidth;
-    const room = Math.floor((wide - side - 74 - 66) / columns) - 3;
+    const wide = this.root.clientWidth, named = several && wide > 640, side = named ? 58 : 40;
+    const room = Math.floor((wide - side - LEAST_TRACK - 66) / columns) - 3;
     const cell = Math.max(21, Math.min(rows > 30 ? 26 : rows > 14 ? 32 : 40, room));
-    const track = Math.max(74, Math.min(190, wide - side - 66 - columns * (cell + 3)));
+    const track = Math.max(LEAST_TRACK, Math.min(190, wide - side - 66 - columns * (cell + 3)));
+    this.sides.forEach((one, r) => { one.textContent = named ? this.doc.labels[r] : this.doc.labels[r].split(" ")[0]; });
     this.board.style.setProperty("--cell", cell + "px");
     this.board.style.setProperty("--track", track + "px");
     this.board.style.gridTemplateColumns = `${side}px repeat(${columns}, ${cell}px) auto`;
@@ -514,7 +522,7 @@ class Board {
   }
 
   undoKey(e) {
-    const from = e.composedPath()[0], key = e.key.toLowerCase();
+    const from = e.composedPath()[0], key = (e.key || "").toLowerCase(); // what fills in a form sends keys without a name
     if (!(e.ctrlKey || e.metaKey) || e.altKey || (key !== "z" && key !== "y") || this.stroke || !this.root.isConnected) return;
     if (from instanceof Element && from.matches("textarea, [contenteditable], input:not([type=range])")) return;
     e.preventDefault();

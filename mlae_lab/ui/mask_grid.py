@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from pathlib import Path
 
 import streamlit as st
 
 from mlae_lab.core.edits import module_of, row_labels
 from mlae_lab.core.plan import MaskPlan, PlanError
-
-_HERE = Path(__file__).parent
+from mlae_lab.ui.bundle import bundled
 
 
 def _button(kind: str, name: str, text: str, title: str) -> str:
@@ -51,12 +49,7 @@ _HTML = f"""<div class="mg">
 <div class="mg-legend"><span><i class="a"></i>expert, always on</span>
 <span><i class="b"></i>expert, dropped with chance p in a step</span><span><i class="c"></i>no expert</span></div>
 </div>"""
-_COMPONENT = st.components.v2.component(
-    "mlae_lab_mask_grid",
-    html=_HTML,
-    css=(_HERE / "mask_grid.css").read_text(),
-    js=(_HERE / "mask_grid.js").read_text(),
-)
+_COMPONENT = bundled("mask_grid", ("mask_grid.js",), css="mask_grid.css", markup=_HTML, isolated=True)
 
 
 def edited(plan: MaskPlan, rev: int, edit: object, layers: Collection[str] = ()) -> MaskPlan | None:
@@ -79,23 +72,23 @@ def edited(plan: MaskPlan, rev: int, edit: object, layers: Collection[str] = ())
 def mask_grid(
     plan: MaskPlan,
     rev: int,
-    on_edit: Callable[[MaskPlan], None],
+    on_edit: Callable[[MaskPlan, int], None],
     key: str,
     family: str = "",
     layers: Collection[str] = (),
 ) -> None:
     """Draw the editor.
 
-    rev: rises whenever Python replaces the plan. on_edit: called with the new plan, before the page runs again.
-    key: unique on the page. family: what the rows belong to, such as a backbone; with another one the history of
-    undo begins anew. layers: names that rows of this family can have.
+    rev: rises whenever Python replaces the plan. on_edit: called with the new plan and the `rev` that it is an edit of,
+    before the page runs again. key: unique on the page. family: what the rows belong to, such as a backbone; each has
+    a history of undo of its own. layers: names that rows of this family can have.
     """
 
     def committed() -> None:
         state = st.session_state.get(key)
         new = edited(plan, rev, state.get("edit") if state is not None else None, layers)
         if new is not None:
-            on_edit(new)
+            on_edit(new, rev)
 
     _COMPONENT(
         key=key,

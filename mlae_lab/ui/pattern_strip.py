@@ -22,7 +22,7 @@ _COMPONENT = st.components.v2.component(
 def pattern_strip(items: Sequence[Card], key: str) -> str | None:
     """Draw small cards by their groups; returns the id of the one clicked just now, else None.
 
-    A card whose line is a sentence is wider and has its picture on the left.
+    Cards whose lines are sentences share the width that is left.
     """
     result = _COMPONENT(
         key=key, data={"items": [asdict(item) for item in items]}, on_picked_change=lambda: None, height="content"

@@ -58,7 +58,7 @@ def _cards(rate: float) -> tuple[Card, ...]:
     found.sort(key=lambda card: list(_GROUPS.values()).index(card.group))
     for lesson in lessons():
         title = lesson.name[:1].upper() + lesson.name[1:] if not lesson.name.startswith("p =") else lesson.name
-        found.append(Card(f"lesson.{lesson.name}", title, lesson.teaches, (mask_image(lesson.plan, 8),), group=LESSONS))
+        found.append(Card(f"lesson.{lesson.name}", title, lesson.teaches, (mask_image(lesson.plan),), group=LESSONS))
     return tuple(found)
 
 
@@ -93,7 +93,7 @@ def plan_meaning(plan: MaskPlan, backbone_name: str) -> Budget:
         ("Parameters", f"{cost.parameters:,}"),
         ("Share of the backbone", f"{100 * cost.parameters / backbone.parameters:.2f} %"),
         ("Layers with experts", f"{used} of {plan.rows}"),
-        ("Some layer is empty in", f"{100 * cost.any_empty_chance:.1f} % of steps"),
+        ("Some layer draws none in", f"{100 * cost.any_empty_chance:.1f} % of steps"),
         ("A step, beside dense", f"{100 * step.total / _dense_step(backbone, plan.expert_rank):.0f} %" if step else "–"),
         ("A step, beside a probe", f"× {step.total / step.forward:.2f}" if step else "–"),
     )  # fmt: skip

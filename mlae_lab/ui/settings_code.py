@@ -16,7 +16,8 @@ _WORDS = {
     "method": "method", "backbone": "backbone", "protocol": "protocol", "epochs": "epochs", "seconds": "max_seconds",
     "lr": "learning_rate", "weight-decay": "weight_decay", "batch-size": "batch_size", "warmup": "warmup",
     "evaluations": "evaluations", "seed": "seed", "device": "device", "precision": "precision",
-    "preprocessing": "preprocessing", "normalisation": "normalisation",
+    "preprocessing": "preprocessing", "normalisation": "normalisation", "mask-per": "mask_per",
+    "input-dropout": "input_dropout",
 }  # fmt: skip
 SETTINGS = tuple(_WORDS.values())
 _WHOLE, _NUMBER = re.compile(r"-?[0-9]{1,18}"), re.compile(r"-?[0-9]*\.?[0-9]+(e[+-]?[0-9]{1,3})?", re.IGNORECASE)

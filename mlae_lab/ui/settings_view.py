@@ -9,7 +9,15 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from mlae_lab.core import catalog, paper
-from mlae_lab.core.config import DEVICES, NORMALISATIONS, PRECISIONS, PREPROCESSINGS, RunConfig
+from mlae_lab.core.config import (
+    DEVICES,
+    MASKS_PER,
+    MOST_INPUT_DROPOUT,
+    NORMALISATIONS,
+    PRECISIONS,
+    PREPROCESSINGS,
+    RunConfig,
+)
 from mlae_lab.ui.draft import widget_key
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import mask_image
@@ -160,7 +168,7 @@ def settings(config: RunConfig) -> dict:
             key=widget_key("train_precision"),
             help="auto: bfloat16 where the hardware multiplies it faster (a GPU, a CPU with AMX or AVX-512 bfloat16), else float32.",
         )
-        a, b, c, _ = _four("pictures")
+        a, b, c, d = _four("pictures")
         preprocessing = b.selectbox(
             "Preprocessing",
             PREPROCESSINGS,
@@ -184,6 +192,24 @@ def settings(config: RunConfig) -> dict:
             key=widget_key("train_limit"),
             help="0: no limit. With one the learning rate follows the clock, and two machines do not get one result.",
         )
+        mask_per = d.selectbox(
+            "Masks drawn per",
+            MASKS_PER,
+            index=MASKS_PER.index(config.mask_per),
+            key=widget_key("train_mask_per"),
+            help="step: once for the whole batch, as the paper. token: anew for every token, ordinary dropout on A x; "
+            "the control that tells the mask's structure from its noise.",
+        )
+        a, _, _, _ = _four("controls")
+        dropped = a.number_input(
+            "Input dropout",
+            0.0,
+            MOST_INPUT_DROPOUT,
+            config.input_dropout,
+            step=0.05,
+            key=widget_key("train_input_dropout"),
+            help="Share of the numbers of x that are dropped in front of A in training, as LoRA's dropout. The paper: 0.",
+        )
     return {
         "method": method,
         "epochs": int(epochs),
@@ -200,6 +226,8 @@ def settings(config: RunConfig) -> dict:
         "max_seconds": float(limit) or None,
         "preprocessing": preprocessing,
         "normalisation": normalisation,
+        "mask_per": mask_per,
+        "input_dropout": float(dropped),
     }
 
 

@@ -28,20 +28,18 @@ def mask_image(plan: MaskPlan, columns: int = 14) -> str:
     step = _CELL + _GAP
     width, height = max(columns, plan.columns) * step - _GAP, plan.rows * step - _GAP
     left = (width - (plan.columns * step - _GAP)) / 2
-    parts = []
+    present: dict[float, list[str]] = {}  # one path for each shade: a picture is sent with every change of its page
+    absent = []
     for r, (kept, rates) in enumerate(zip(plan.keep, plan.drop_rate)):
         for c, (k, p) in enumerate(zip(kept, rates)):
             x, y = left + c * step, r * step
             if k:
-                parts.append(
-                    f'<rect x="{x:g}" y="{y}" width="{_CELL}" height="{_CELL}" rx="1.4" fill="{_ACCENT}" '
-                    f'fill-opacity="{max(0.1, 1 - p):.2f}"/>'
-                )
+                present.setdefault(max(0.1, 1 - p), []).append(f"M{x:g} {y}h{_CELL}v{_CELL}h-{_CELL}z")
             else:
-                parts.append(
-                    f'<rect x="{x + 0.5:g}" y="{y + 0.5}" width="{_CELL - 1}" height="{_CELL - 1}" rx="1.2" '
-                    f'fill="none" stroke="{_QUIET}" stroke-opacity="0.4"/>'
-                )
+                absent.append(f"M{x + 0.5:g} {y + 0.5}h{_CELL - 1}v{_CELL - 1}h-{_CELL - 1}z")
+    parts = [f'<path d="{"".join(d)}" fill="{_ACCENT}" fill-opacity="{shade:.2f}"/>' for shade, d in present.items()]
+    if absent:
+        parts.append(f'<path d="{"".join(absent)}" fill="none" stroke="{_QUIET}" stroke-opacity="0.4"/>')
     return _svg_address(width, height, parts)
 
 

@@ -9,7 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from mlae_lab.analysis.similarity import cosines, off_diagonal_means, similarity_stats
+from mlae_lab.analysis.similarity import DRAWS, cosines, null_line, off_diagonal_means, similarity_stats
 from mlae_lab.core.patterns import allocation, dense, scaled
 from mlae_lab.model.inject import inject
 
@@ -120,3 +120,32 @@ def test_similarity_of_dense_rank_one_experts_is_the_product_of_two_cosines(
     a, b = layer.a.detach().double(), torch.randn(96, 4, generator=torch.Generator().manual_seed(1)).double()
     unit_a, unit_b = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=0, keepdim=True)
     torch.testing.assert_close(cosines(a, b, torch.ones(4)), (unit_a @ unit_a.t()) * (unit_b.t() @ unit_b))
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_the_null_line_is_what_drawn_experts_show(rank: int) -> None:
+    """Against dense matrices of 200 layers of random experts, within three standard errors."""
+    found, means = null_line(D_IN, D_OUT, 4, rank), []
+    for seed in range(200):
+        draw = torch.Generator().manual_seed(1000 + seed)
+        a, b = torch.randn(4 * rank, D_IN, generator=draw), torch.randn(D_OUT, 4 * rank, generator=draw)
+        means.append(off_diagonal_means(by_hand(a, b, torch.ones(4), rank))[1])
+    drawn = torch.tensor(means)
+    error = found.deviation * (1 / 200 + (1 / DRAWS if rank > 1 else 0)) ** 0.5
+    assert float(drawn.mean()) == pytest.approx(found.mean, abs=3 * error)
+    assert float(drawn.std()) == pytest.approx(found.deviation, rel=0.5)
+    assert null_line(D_IN, D_OUT, 4, rank) == found and null_line(D_IN, D_OUT, 1, rank) is None
+
+
+def test_the_rank_of_a_row_is_told_with_its_cosines(small_vit: Callable[..., VisionTransformer]) -> None:
+    experts = inject(small_vit(), scaled(allocation((3, 0, 1)), expert_rank=2))
+    assert similarity_stats(experts, 0).effective_rank == similarity_stats(experts, 0).stable_rank == (None,) * 3
+    with torch.no_grad():
+        for layer in experts.layers.values():
+            layer.b.copy_(torch.randn(layer.b.shape, generator=torch.Generator().manual_seed(0)))
+    stats = similarity_stats(experts, 1)
+    values = torch.linalg.svdvals(experts.layers["blocks.0.attn.qkv"].delta().detach().double())[:6]
+    share = values / values.sum()
+    assert stats.effective_rank[0] == pytest.approx(float((-(share * share.log()).sum()).exp()), abs=1e-4)
+    assert stats.stable_rank[0] == pytest.approx(float((values / values[0]).square().sum()), abs=1e-4)
+    assert stats.effective_rank[1] is None and 1 <= stats.stable_rank[2] <= stats.effective_rank[2] <= 2

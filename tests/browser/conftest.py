@@ -80,10 +80,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(folder: Path, port: int, *options: str, **environment: str) -> Iterator[str]:
+def serving(
+    folder: Path, port: int, *options: str, script: Path = PACKAGE / "app.py", **environment: str
+) -> Iterator[str]:
     """`streamlit run` as the README says it, from a foreign working directory, until the block ends; its address.
 
-    folder: holds its store/, its data/ and its server.log.
+    folder: holds its store/, its data/ and its server.log. script: what it runs in place of the lab's.
     """
     kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "OMP_NUM_THREADS")}
     kept |= {"MLAE_LAB_STORE": str(folder / "store"), "MLAE_LAB_DATA": str(folder / "data"), **environment}
@@ -92,7 +94,7 @@ def serving(folder: Path, port: int, *options: str, **environment: str) -> Itera
         "-m",
         "streamlit",
         "run",
-        str(PACKAGE / "app.py"),
+        str(script),
         "--server.port",
         str(port),
         "--server.headless",
@@ -135,8 +137,12 @@ def visit(chromium: Browser, lab: Lab) -> Iterator[Callable[..., Page]]:
     and no script failed."""
     contexts, outside, broken = [], [], []
 
-    def open_page(path: str = "/", scheme: str = "light", width: int = 1280, height: int = 900) -> Page:
-        context = chromium.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+    def open_page(
+        path: str = "/", scheme: str = "light", width: int = 1280, height: int = 900, touch: bool = False
+    ) -> Page:
+        context = chromium.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=touch
+        )
         contexts.append(context)
         page = context.new_page()
         page.on(

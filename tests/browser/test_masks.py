@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlae_lab.core.patterns import dense, pattern
-from mlae_lab.core.plan import MaskPlan
+from tests.browser.canvas import cell, opened, plan_when
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -16,31 +16,10 @@ if TYPE_CHECKING:
 DENSE = f"/masks?mask={dense().code}"
 
 
-def cell(page: Page, layer: int, expert: int) -> dict:
-    """Middle of a cell on the screen."""
-    box = page.locator(f'.mg-cell[data-row="{layer - 1}"][data-column="{expert - 1}"]').bounding_box()
-    assert box is not None
-    return {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
-
-
-def plan_when(page: Page, condition: Callable[[MaskPlan], bool]) -> MaskPlan:
-    """The plan that the server holds, read off the page's one-line code, once it is what was painted."""
-    for _ in range(600):  # a run of another test may hold both cores
-        code = page.locator('[data-testid="stCode"] code').first.inner_text().strip()
-        plan = MaskPlan.from_code(code)
-        if condition(plan):
-            return plan
-        page.wait_for_timeout(100)
-    raise AssertionError(f"the page still holds {code}")
-
-
 @pytest.fixture
 def masks(visit: Callable[..., Page]) -> Page:
     page = visit(DENSE, height=1500)
-    page.wait_for_selector(".mg-cell")
-    page.locator(".mg").scroll_into_view_if_needed()
-    page.wait_for_timeout(600)
-    return page
+    return opened(page)
 
 
 def test_a_click_removes_one_expert_and_a_second_brings_it_back(masks: Page) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlae_lab.core.catalog import CatalogError
-from mlae_lab.core.config import ConfigError, RunConfig, differences
+from mlae_lab.core.config import LATER, ConfigError, RunConfig, differences
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import allocation, dense, uniform
 from mlae_lab.core.plan import MaskPlan, PlanError, block_targets
@@ -61,7 +61,7 @@ def test_hash_differs_as_soon_as_anything_differs() -> None:
         {"protocol": "test"}, {"epochs": 499}, {"max_seconds": 5.0}, {"learning_rate": 5.1e-4}, {"weight_decay": 0.0},
         {"batch_size": 65}, {"warmup": 0.1}, {"evaluations": 1}, {"seed": 1}, {"device": "cpu"},
         {"precision": "float32"}, {"data_label": "VTAB-1k"}, {"weights": "w.npz"}, {"preprocessing": "vtab"},
-        {"normalisation": "imagenet"},
+        {"normalisation": "imagenet"}, {"mask_per": "token"}, {"input_dropout": 0.1},
     ]  # fmt: skip
     fields = {field.name for field in dataclasses.fields(RunConfig)}
     assert {name for change in changes for name in change} == fields - {"data"}
@@ -112,6 +112,9 @@ def test_an_alias_becomes_the_name() -> None:
         ({"seed": -1}, ["seed is -1"]),
         ({"seed": 2**31}, ["seed is 2147483648"]),
         ({"evaluations": -1}, ["evaluations is -1"]),
+        ({"mask_per": "picture"}, ["mask per is 'picture'", "step, token"]),
+        ({"input_dropout": 1}, ["input dropout is 1", "at most 0.9"]),
+        ({"input_dropout": -0.1}, ["input dropout is -0.1"]),
         ({"learning_rate": 0}, ["learning rate is 0", "above 0"]),
         ({"learning_rate": 11}, ["learning rate is 11", "at most 10"]),
         ({"learning_rate": float("nan")}, ["learning rate is nan"]),
@@ -212,3 +215,29 @@ def test_the_first_run_is_a_legal_run_on_bundled_parts() -> None:
     assert FIRST_RUN.badge.data == "bundled"
     assert FIRST_RUN.plan.targets == block_targets(12)
     assert isinstance(FIRST_RUN.plan, MaskPlan)
+
+
+@pytest.mark.parametrize(
+    ("config", "hash"),
+    [
+        (RunConfig("digits"), "74008e6f0f5f"),
+        (FIRST_RUN, "005f7f662d7b"),
+        (RunConfig("digits", method="linear", epochs=1), "0776f4f6ce3d"),
+    ],
+)
+def test_settings_that_came_later_leave_the_hashes_of_before_alone(config: RunConfig, hash: str) -> None:
+    """The hashes are those that the lab gave before there was a mask per token."""
+    assert config.hash == hash
+    old = {name: value for name, value in config.to_dict().items() if name not in LATER}
+    assert RunConfig.from_dict(old) == config
+
+
+def test_a_linear_probe_has_no_dropout_in_its_hash() -> None:
+    probe = RunConfig("digits", method="linear")
+    assert dataclasses.replace(probe, mask_per="token", input_dropout=0.5).hash == probe.hash
+
+
+def test_the_command_names_how_masks_are_drawn() -> None:
+    config = RunConfig("digits", mask_per="token", input_dropout=0.25)
+    assert config.command().endswith("--mask-per token --input-dropout 0.25")
+    assert "--mask-per" not in RunConfig("digits").command()

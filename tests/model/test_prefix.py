@@ -14,7 +14,7 @@ from mlae_lab.core.patterns import allocation, dense
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.model.backbones import bundled_network
 from mlae_lab.model.inject import inject
-from mlae_lab.model.prefix import depth, first_block, split
+from mlae_lab.model.prefix import depth, first_block, pieces, split
 
 Build = Callable[..., VisionTransformer]
 
@@ -139,3 +139,28 @@ def test_a_linear_probe_caches_everything_below_the_head_of_any_architecture() -
     x = pictures(64)
     assert before(x).shape == (2, 32, 2, 2)
     assert torch.equal(behind(before(x)), model(x))
+
+
+@torch.no_grad()
+def test_the_pieces_in_turn_are_what_lies_behind_the_cut(small_vit: Build) -> None:
+    model = small_vit()
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for block in range(4):
+        before, behind = split(model, block)
+        tokens = before(x)
+        expected = behind(tokens)
+        parts = pieces(model, block)
+        assert len(parts) == 4 - block
+        for part in parts:
+            tokens = part(tokens)
+        assert torch.equal(tokens, expected)
+
+
+@torch.no_grad()
+def test_a_network_that_cannot_be_cut_is_one_piece() -> None:
+    model = timm.create_model("resnet10t", num_classes=3).eval()
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    (whole,) = pieces(model, 0)
+    (head,) = pieces(model, depth(model))
+    assert torch.equal(whole(x), model(x))
+    assert torch.equal(head(model.forward_features(x)), model(x))

@@ -81,6 +81,7 @@ def test_the_estimate_rests_on_what_runs_took_here(train: Callable[..., AppTest]
     at = train()
     assert "Estimated time</dt><dd>1 min 46 s" in html(at)  # 2 + 208 x 0.5
     assert "From the last run with this backbone, device, precision and batch size on this machine." in html(at)
+    assert "How busy the machine was then, and will be, it does not know." in html(at)
 
 
 def test_what_differs_from_the_last_run_of_this_visitor(train: Callable[..., AppTest], store: RunStore) -> None:

@@ -227,28 +227,6 @@ def test_verdicts() -> None:
     assert verdict(0.0, 0.0).startswith("Both pairs end equal")
 
 
-def test_points_as_text() -> None:
-    assert [pairs.points(v) for v in (2.54, -2.54, 0.0, 0.04, -0.04, 0.001)] == [
-        "2.5",
-        "−2.5",
-        "0",
-        "0.04",
-        "−0.04",
-        "0",
-    ]
-    assert pairs.between(-0.25, 1.0) == "−0.2 to +1.0"
-
-
-@pytest.mark.parametrize("degrees", [*range(1, 31), 31, 60, 1000])
-def test_the_quantiles_are_those_of_students_t(degrees: int) -> None:
-    """The density integrated from 0 to the quantile is 0.475."""
-    t, n = pairs.t_quantile(degrees), 20_000
-    log = math.lgamma((degrees + 1) / 2) - math.lgamma(degrees / 2) - 0.5 * math.log(degrees * math.pi)
-    heights = [math.exp(log - (degrees + 1) / 2 * math.log1p((t * i / n) ** 2 / degrees)) for i in range(n + 1)]
-    area = t / n * (sum(heights) - (heights[0] + heights[-1]) / 2)
-    assert area == pytest.approx(0.475, abs=4e-4)
-
-
 # ---------------------------------------------------------------- starting one
 
 

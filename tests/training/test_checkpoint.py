@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, Event, Resumed, Started, TrainStep
+from mlae_lab.core.events import Evaluation, Event, Resumed, Started, TrainStep, Watched
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.experts import stream
 from mlae_lab.training.checkpoint import Checkpoint, CheckpointError, Place, read_checkpoint, save_checkpoint
@@ -48,7 +48,7 @@ def gone_on(path: Path, chosen: RunConfig, made: Callable[[RunConfig], Setup] = 
 
 
 # after a first step, an epoch, within one, a report, an epoch without a report, its last step, its end
-CUTS = [1, 3, 5, 9, 12, 15, 18]
+CUTS = [1, 3, 5, 10, 13, 16, 20]
 
 
 @pytest.mark.parametrize("cut", CUTS)
@@ -57,15 +57,15 @@ def test_cut_anywhere_it_goes_on_bit_for_bit(
 ) -> None:
     everything, weights = uninterrupted
     first = Training(small(CHOSEN))
-    before = until(first, 1 + cut)
-    assert timeless(before) == everything[: 1 + cut]
+    before = until(first, 2 + cut)
+    assert timeless(before) == everything[: 2 + cut]
     save_checkpoint(tmp_path / "c", first.checkpoint())
     second = gone_on(tmp_path / "c", CHOSEN)
-    started, resumed, *after = [*second.run()]
-    assert isinstance(started, Started) and isinstance(resumed, Resumed)
+    started, watched, resumed, *after = [*second.run()]
+    assert [type(event) for event in (started, watched, resumed)] == [Started, Watched, Resumed]
     last = of(before, TrainStep)[-1]
     assert (resumed.step, resumed.epoch) == (last.step, last.epoch)
-    assert timeless(after) == everything[1 + cut :]
+    assert timeless(after) == everything[2 + cut :]
     assert learned(second) == weights
     assert second.is_through
 
@@ -81,7 +81,7 @@ def test_asked_to_stop_in_the_middle_it_measures_and_still_goes_on_bit_for_bit(
     assert isinstance(before[-1], Evaluation) and before[-1].step == 5
     save_checkpoint(tmp_path / "c", first.checkpoint())
     second = gone_on(tmp_path / "c", CHOSEN)
-    assert timeless([*second.run()][2:]) == everything[1 + 5 :]
+    assert timeless([*second.run()][3:]) == everything[2 + 5 :]
     assert learned(second) == weights
 
 
@@ -96,10 +96,10 @@ def test_stopped_within_an_evaluation_the_resumed_run_makes_it(
     first = Training(small(CHOSEN))
     with monkeypatch.context() as patch:
         patch.setattr("mlae_lab.training.trainer.evaluate", out_of_time)
-        assert len([*first.run()]) == 1 + 6
+        assert len([*first.run()]) == 2 + 6
     save_checkpoint(tmp_path / "c", first.checkpoint())
     second = gone_on(tmp_path / "c", CHOSEN)
-    assert timeless([*second.run()][2:]) == everything[1 + 6 :]
+    assert timeless([*second.run()][3:]) == everything[2 + 6 :]
     assert learned(second) == weights
 
 
@@ -108,13 +108,13 @@ def test_interrupted_again_and_again(tmp_path: Path, uninterrupted: tuple[list[s
     told, training = [], Training(small(CHOSEN))
     while not training.is_through:
         for event in training.run():
-            if not isinstance(event, (Started, Resumed)):
+            if not isinstance(event, (Started, Watched, Resumed)):
                 told.append(event)
             if isinstance(event, TrainStep) and event.step % 2 == 0 and event.step % 6:
                 break
         save_checkpoint(tmp_path / "c", training.checkpoint())
         training = gone_on(tmp_path / "c", CHOSEN)
-    assert timeless(told) == everything[1:]
+    assert timeless(told) == everything[2:]
     assert learned(training) == weights
 
 
@@ -133,30 +133,43 @@ def test_the_crops_go_on_where_they_were(tmp_path: Path) -> None:
     plain = [*Training(small(CHOSEN)).run()]
     assert timeless(everything)[1:5] != timeless(plain)[1:5]
     first = Training(augmented(CHOSEN))
-    until(first, 1 + 5)
+    until(first, 2 + 5)
     save_checkpoint(tmp_path / "c", first.checkpoint())
     second = gone_on(tmp_path / "c", CHOSEN, augmented)
-    assert timeless([*second.run()][2:]) == timeless(everything)[1 + 5 :]
+    assert timeless([*second.run()][3:]) == timeless(everything)[2 + 5 :]
+
+
+def test_masks_per_token_and_dropped_inputs_go_on_too(tmp_path: Path) -> None:
+    noisy = dataclasses.replace(CHOSEN, mask_per="token", input_dropout=0.2)
+    training = Training(small(noisy))
+    everything = timeless([*training.run()])
+    assert everything[1:5] != timeless([*Training(small(CHOSEN)).run()])[1:5]
+    first = Training(small(noisy))
+    until(first, 2 + 5)
+    save_checkpoint(tmp_path / "c", first.checkpoint())
+    second = gone_on(tmp_path / "c", noisy)
+    assert timeless([*second.run()][3:]) == everything[2 + 5 :]
+    assert learned(second) == learned(training)
 
 
 def test_a_linear_probe_goes_on_too(tmp_path: Path) -> None:
     probe = dataclasses.replace(CHOSEN, method="linear")
     everything = timeless([*Training(small(probe)).run()])
     first = Training(small(probe))
-    until(first, 1 + 4)
+    until(first, 2 + 4)
     save_checkpoint(tmp_path / "c", first.checkpoint())
-    assert timeless([*gone_on(tmp_path / "c", probe).run()][2:]) == everything[1 + 4 :]
+    assert timeless([*gone_on(tmp_path / "c", probe).run()][3:]) == everything[2 + 4 :]
 
 
 def test_the_seconds_go_on_too(tmp_path: Path) -> None:
     first = Training(small(CHOSEN))
-    before = until(first, 1 + 5)
+    before = until(first, 2 + 5)
     checkpoint = first.checkpoint()
     old = dataclasses.replace(checkpoint.place, seconds=100.0)
     second = Training(small(CHOSEN), dataclasses.replace(checkpoint, place=old))
     after = [*second.run()]
     assert before[-1].seconds < 100 < of(after, TrainStep)[0].seconds
-    assert after[1].seconds == 100.0
+    assert after[2].seconds == 100.0
 
 
 # ---------------------------------------------------------------- another mask
@@ -170,7 +183,7 @@ WIDER = MaskPlan(  # two cells of HOLES' first row's three gone or new, the seco
 
 def parent(tmp_path: Path) -> Checkpoint:
     first = Training(small(CHOSEN))
-    until(first, 1 + 6 + 3)
+    until(first, 2 + 6 + 4)
     save_checkpoint(tmp_path / "c", first.checkpoint())
     return read_checkpoint(tmp_path / "c")
 

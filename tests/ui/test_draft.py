@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
-from mlae_lab.core.patterns import pattern
+from mlae_lab.core.patterns import pattern, scaled, uniform
 from mlae_lab.places import PAGES
 from mlae_lab.runs import paths
 from mlae_lab.runs.store import RunStore
@@ -193,12 +193,40 @@ def test_an_address_that_comes_back_counts_from_its_last_return(tab: Tab, store:
     first, start = address(at), epochs(at)
     for value in range(100, 135):
         set_epochs(at, value)
+        if value == 100:
+            early = address(at)
         if value in (110, 128):
             set_epochs(at, start)  # the first address once more, and left again
     for name, value in first.items():
         at.query_params[name] = value  # a browser that has not yet heard of the new one sends it with a click
     at.run()
     assert epochs(at) == kept(store, ADA).epochs == 134
+    for name, value in early.items():
+        at.query_params[name] = value  # left more than thirty edits ago, and still within the half minute of an echo
+    at.run()
+    assert epochs(at) == kept(store, ADA).epochs == 134
+
+
+def test_an_edit_of_a_plan_that_was_replaced_meanwhile_is_refused(store: RunStore) -> None:
+    """The run of the page that replaced it was cut short, so the canvas and its callback still know the old one."""
+
+    def script() -> None:
+        import streamlit as st
+
+        from mlae_lab.core.patterns import dense, pattern, scaled, uniform
+        from mlae_lab.ui import draft
+
+        st.session_state["visitor_id"] = "ada-" * 5
+        old = draft.revision()
+        draft.change(plan=scaled(pattern("hourglass"), expert_rank=2))
+        draft.painted(dense(), old)
+        st.text(draft.current().plan.code)
+        draft.painted(uniform(0.25), draft.revision())
+        st.text(draft.current().plan.code)
+
+    at = AppTest.from_function(script).run()
+    assert not at.exception
+    assert [line.value for line in at.text] == [scaled(pattern("hourglass"), expert_rank=2).code, uniform(0.25).code]
 
 
 @pytest.mark.parametrize("page", ["train", "masks"])

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from mlae_lab.core.patterns import pattern
+from mlae_lab.core.patterns import paper_patterns, pattern
 from mlae_lab.ui.thumbnails import gain_image, mask_image, png_address
 
 
@@ -18,14 +18,19 @@ def svg(address: str) -> ElementTree.Element:
 
 
 def test_a_mask_has_one_cell_for_each_cell() -> None:
-    cells = svg(mask_image(pattern("incremental"))).findall("{http://www.w3.org/2000/svg}rect")
-    assert len(cells) == 12 * 14
-    assert sum(cell.get("fill") != "none" for cell in cells) == 96
+    there, absent = svg(mask_image(pattern("incremental")))
+    assert there.get("d").count("z") == 96 and there.get("fill") != "none"
+    assert absent.get("d").count("z") == 12 * 14 - 96 and absent.get("fill") == "none"
 
 
 def test_a_dropped_expert_is_paler() -> None:
     opacity = {float(c.get("fill-opacity")) for c in svg(mask_image(pattern("decremental", "stochastic")))}
     assert max(opacity) == 1.0 and min(opacity) == 0.2
+
+
+def test_a_picture_is_small() -> None:
+    """A page of masks sends two dozen of them whenever the mark of the chosen one moves."""
+    assert max(len(mask_image(found.plan)) for found in paper_patterns()) < 5000
 
 
 def test_the_bar_runs_from_probe_to_adapted() -> None:

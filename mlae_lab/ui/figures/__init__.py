@@ -14,13 +14,35 @@ from mlae_lab.ui.figures.compare import (
     two_curves_figure,
 )
 from mlae_lab.ui.figures.curves import accuracy_figure, loss_figure, paper_figure, similarity_curve
+from mlae_lab.ui.figures.errors import (
+    CLASSES_NOTE,
+    CONFUSION_NOTE,
+    RELIABILITY_NOTE,
+    SLICES_NOTE,
+    class_accuracy_figure,
+    confusion_figure,
+    reliability_figure,
+    slices_figure,
+)
 from mlae_lab.ui.figures.grids import QUANTITIES, expert_figure, similarity_tiles
 from mlae_lab.ui.figures.maps import maps_figure
 from mlae_lab.ui.figures.predict import classes_figure, without_figure
+from mlae_lab.ui.figures.seeds import PAIRED_NOTE, SEEDS_NOTE, Lane, paired_figure, seeds_figure
+from mlae_lab.ui.figures.whatif import (
+    cell_figure,
+    class_change_figure,
+    greedy_figure,
+    importance_figures,
+    layers_figure,
+    robust_figure,
+)
 
 __all__ = [
-    "MASK_KEY", "MAX_POINTS", "QUANTITIES", "Figure", "Reference", "accuracy_figure", "active_figure", "against_figure",
-    "balance_figure", "class_figure", "classes_figure",
-    "difference_caption", "difference_figure", "expert_figure", "loss_figure", "maps_figure", "mask_difference_figure", "paper_figure",
-    "similarity_curve", "similarity_tiles", "smoothed", "thinned", "two_curves_figure", "without_figure",
+    "CLASSES_NOTE", "CONFUSION_NOTE", "MASK_KEY", "MAX_POINTS", "PAIRED_NOTE", "QUANTITIES", "RELIABILITY_NOTE",
+    "SEEDS_NOTE", "SLICES_NOTE", "Figure", "Lane", "Reference", "accuracy_figure", "active_figure", "against_figure",
+    "balance_figure", "cell_figure", "class_accuracy_figure", "class_change_figure", "class_figure", "classes_figure",
+    "confusion_figure", "difference_caption", "difference_figure", "expert_figure", "greedy_figure",
+    "importance_figures", "layers_figure", "loss_figure", "maps_figure", "mask_difference_figure", "paired_figure",
+    "paper_figure", "reliability_figure", "robust_figure", "seeds_figure", "similarity_curve", "similarity_tiles",
+    "slices_figure", "smoothed", "thinned", "two_curves_figure", "without_figure",
 ]  # fmt: skip

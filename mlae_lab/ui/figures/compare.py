@@ -7,13 +7,11 @@ from statistics import fmean
 
 from mlae_lab.core.difference import Change, plan_difference
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.runs.pairs import Difference, between, points
-from mlae_lab.ui.figures.base import Figure, axis, end_label, figure, thinned
+from mlae_lab.core.spread import between, points
+from mlae_lab.runs.pairs import Difference
+from mlae_lab.ui.figures.base import FRAME, Figure, apart, axis, band, end_label, figure, room, thinned
 
 Curve = Sequence[tuple[int, float]]  # (epoch, accuracy in percent)
-_LABEL_PIXELS = 15  # between two names at the ends of lines
-_FRAME = 88  # pixels of a figure above and below its plot
-_CLEAR = "rgba(0,0,0,0)"
 
 
 # ---------------------------------------------------------------- the difference
@@ -27,9 +25,9 @@ def difference_figure(difference: Difference, epochs: int) -> Figure:
     height, spreads, pairs = 340, difference.over_epochs, difference.pairs
     banded = [s for s in spreads if s.low is not None]
     values = [v for pair in pairs for _, v in pair.difference] + [v for s in banded for v in (s.low, s.high)]
-    low, high = _room(min([0.0, *values]), max([0.0, *values]), least=2.0)
+    low, high = room(min([0.0, *values]), max([0.0, *values]), least=2.0)
     banded = thinned(banded)
-    data = _band(
+    data = band(
         "95 % interval of the mean",
         [s.epoch for s in banded],
         [s.low for s in banded],
@@ -83,7 +81,7 @@ def difference_figure(difference: Difference, epochs: int) -> Figure:
             {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0, "line": {"color": "@ink", "width": 1}}
         ],
         annotations=[
-            *_apart(ends, (height - _FRAME) / (high - low)),
+            *apart(ends, (height - FRAME) / (high - low)),
             *(_corner(text, y) for text, y, far in (("B is better", 1, high), ("A is better", 0, -low)) if far > 0.12 * (high - low)),
         ],
         margin={"l": 58, "r": 128 if any(not pair.is_complete for pair in pairs) else 70, "t": 44, "b": 44},
@@ -129,7 +127,7 @@ def two_curves_figure(curves_a: Sequence[Curve], curves_b: Sequence[Curve], spli
     height = 340
     data, ends, said = [], [], []
     every = [value for curve in (*curves_a, *curves_b) for _, value in curve]
-    low, high = _room(min(every, default=0.0), max(every, default=100.0), least=4.0)
+    low, high = room(min(every, default=0.0), max(every, default=100.0), least=4.0)
     low, high = max(-2.0, low), min(102.0, high)
     looks = (("A", curves_a, "@quiet", "dash", True), ("B", curves_b, "@accent", "solid", False))
     averages, counts = [], []
@@ -141,7 +139,7 @@ def two_curves_figure(curves_a: Sequence[Curve], curves_b: Sequence[Curve], spli
         averages.append([(epoch, fmean(by_epoch[epoch])) for epoch in at])
         counts.append(len(by_epoch[at[-1]]) if at else 0)
         several = [epoch for epoch in at if len(by_epoch[epoch]) > 1]
-        data += _band(
+        data += band(
             f"{name}, lowest to highest",
             several,
             [min(by_epoch[e]) for e in several],
@@ -176,7 +174,7 @@ def two_curves_figure(curves_a: Sequence[Curve], curves_b: Sequence[Curve], spli
         height=height,
         xaxis=axis("epoch", range=[0, epochs * 1.02]),
         yaxis=axis("top-1 accuracy in %", range=[low, high]),
-        annotations=_apart(ends, (height - _FRAME) / (high - low)),
+        annotations=apart(ends, (height - FRAME) / (high - low)),
         margin={"l": 52, "r": 36, "t": 44, "b": 44},
     )
 
@@ -278,71 +276,6 @@ def _layer(target: str, number: int, alike: bool) -> str:
 
 
 # ---------------------------------------------------------------- pieces
-
-
-def _room(low: float, high: float, least: float) -> tuple[float, float]:
-    """An axis range that holds low to high with some air, at least so wide."""
-    if high - low < least:
-        middle = (low + high) / 2
-        low, high = middle - least / 2, middle + least / 2
-    air = 0.09 * (high - low)
-    return low - air, high + air
-
-
-def _band(
-    name: str,
-    x: Sequence[float],
-    low: Sequence[float],
-    high: Sequence[float],
-    colour: str,
-    hatched: bool = False,
-) -> list[dict]:
-    """A surface between two lines as one closed outline; none for fewer than two places."""
-    if len(x) < 2:
-        return []
-    fill: dict = {"fillcolor": colour}
-    if hatched:
-        fill = {
-            "fillcolor": _CLEAR,
-            "fillpattern": {
-                "shape": "/",
-                "fgcolor": "@quiet",
-                "bgcolor": _CLEAR,
-                "fillmode": "replace",
-                "size": 7,
-                "solidity": 0.12,
-            },
-        }
-    return [
-        {
-            "type": "scatter",
-            "mode": "lines",
-            "name": name,
-            "x": [*x, *reversed(x)],
-            "y": [round(v, 3) for v in (*low, *reversed(high))],
-            "fill": "toself",
-            **fill,
-            "line": {"width": 0, "color": colour},
-            "hoverinfo": "skip",
-        }
-    ]
-
-
-def _apart(ends: Sequence[tuple[float, float, str, str]], pixels_per_unit: float) -> list[dict]:
-    """Names at the ends of lines, (x, y, text, colour), moved apart where they would lie on each other."""
-    labels: list[dict] = []
-    for x in sorted({end[0] for end in ends}):
-        here = sorted((end for end in ends if end[0] == x), key=lambda end: end[1])
-        wanted = [y * pixels_per_unit for _, y, _, _ in here]
-        placed: list[float] = []
-        for at in wanted:
-            placed.append(max(at, placed[-1] + _LABEL_PIXELS) if placed else at)
-        shift = sum(wanted) / len(wanted) - sum(placed) / len(placed)  # as many go down as go up
-        labels += [
-            end_label(x, y, text, colour, round(at + shift - want))
-            for (_, y, text, colour), at, want in zip(here, placed, wanted)
-        ]
-    return labels
 
 
 def _corner(text: str, y: int) -> dict:

@@ -187,10 +187,14 @@ def loss_figure(
     )
 
 
-def similarity_curve(history: Sequence[SimilarityStats], dense: Sequence[SimilarityStats] = ()) -> Figure:
+def similarity_curve(
+    history: Sequence[SimilarityStats], beside: Sequence[SimilarityStats] = (), name: str = "dense",
+    chance: float | None = None,
+) -> Figure:  # fmt: skip
     """Mean cosine between the experts of a layer over epochs, averaged over layers: absolute and signed.
 
-    dense: the same of a run with every expert and no drop rate, drawn as a reference.
+    beside: the same of another run, drawn as a reference and called `name`: as a rule one with every expert and no drop
+    rate. chance: mean |cosine| of random experts.
     """
     pairs = [(s.epoch, mean_of(s.absolute), mean_of(s.signed)) for s in history]
     pairs = [p for p in pairs if p[1] is not None]
@@ -207,17 +211,17 @@ def similarity_curve(history: Sequence[SimilarityStats], dense: Sequence[Similar
         }
         for i, label, colour, dash in ((1, "absolute", "@accent", "solid"), (2, "signed", "@quiet", "dot"))
     ]
-    beside = [(s.epoch, value) for s in dense if (value := mean_of(s.absolute)) is not None]
-    if beside:
+    theirs = [(s.epoch, value) for s in beside if (value := mean_of(s.absolute)) is not None]
+    if theirs:
         data.append(
             {
                 "type": "scatter",
                 "mode": "lines",
-                "name": "dense run, absolute",
-                "x": [epoch for epoch, _ in beside],
-                "y": [round(value, 5) for _, value in beside],
+                "name": f"{name} run, absolute",
+                "x": [epoch for epoch, _ in theirs],
+                "y": [round(value, 5) for _, value in theirs],
                 "line": {"color": "@quiet", "width": 1.2, "dash": "dash"},
-                "hovertemplate": "epoch %{x}: %{y:.3f} absolute in the dense run<extra></extra>",
+                "hovertemplate": "epoch %{x}: %{y:.3f} absolute in the " + name + " run<extra></extra>",
             }
         )
     title = (
@@ -233,10 +237,11 @@ def similarity_curve(history: Sequence[SimilarityStats], dense: Sequence[Similar
     )
     if pairs and abs(pairs[-1][1] - pairs[-1][2]) < 0.03:
         ends[0]["yshift"], ends[1]["yshift"] = 8, -8
-    if beside:
-        title += f", in the dense run {beside[-1][1]:.3f}"
-        ends.append(end_label(*beside[-1], "dense", "@quiet", 12 if beside[-1][1] >= (pairs or beside)[-1][1] else -12))
-    values = [v for p in pairs for v in p[1:]] + [value for _, value in beside]
+    if theirs:
+        title += f", in the {name} run {theirs[-1][1]:.3f}"
+        ends.append(end_label(*theirs[-1], name, "@quiet", 12 if theirs[-1][1] >= (pairs or theirs)[-1][1] else -12))
+    levels = [Reference("random", chance)] if chance is not None and pairs else []
+    values = [v for p in pairs for v in p[1:]] + [value for _, value in theirs] + [r.value for r in levels]
     low, high = min([0.0, *values]), max([0.1, *values])
     return figure(
         data,
@@ -246,6 +251,7 @@ def similarity_curve(history: Sequence[SimilarityStats], dense: Sequence[Similar
         height=220,
         xaxis=axis("epoch", rangemode="tozero"),
         yaxis=axis("cosine", range=[low - 0.02, high * 1.15]),
-        annotations=ends,
+        shapes=_lines(levels),
+        annotations=ends + _ends(levels),
         margin={"l": 52, "r": 72, "t": 44, "b": 44},
     )

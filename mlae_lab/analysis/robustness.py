@@ -1,0 +1,46 @@
+"""Accuracy under random masks: how much a trained network leans on all of its experts being there.
+
+    f_i = m_i / (1 - p) or m_i,    m_i = 0 with chance p, else 1, one draw for each expert
+
+The first form is what training with drop rate p does (paper, equation 5 and section 3.3): the expected update stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from mlae_lab.analysis.importance import Tell, silent
+from mlae_lab.analysis.whatif import WhatIf
+from mlae_lab.core.factors import Factors
+from mlae_lab.core.plan import MAX_COLUMNS, MaskPlan
+from mlae_lab.model.experts import stream
+
+
+def random_states(plan: MaskPlan, rate: float, draws: int, seed: int, rescaled: bool = True) -> Iterator[Factors]:
+    """Random states of a plan.
+
+    rate: p in [0, 1), the same for every expert, whatever rates the plan was trained with. rescaled: survivors count
+    1 / (1 - p). Each row draws MAX_COLUMNS numbers from a generator of its own: two runs with one seed see the same
+    masks wherever their cells coincide, and with a higher rate those that drop out with a lower one are out too.
+    """
+    own = [stream(seed, "robust", row) for row in range(plan.rows)]
+    on = 1 / (1 - rate) if rescaled else 1.0
+    for _ in range(draws):
+        chance = [torch.rand(MAX_COLUMNS, generator=one, dtype=torch.float64).tolist() for one in own]
+        yield tuple(
+            tuple((on if u >= rate else 0.0) if kept else None for kept, u in zip(row, us))
+            for row, us in zip(plan.keep, chance)
+        )
+
+
+def accuracies(
+    lab: WhatIf, rate: float, draws: int, seed: int, rescaled: bool = True, tell: Tell = silent
+) -> list[float]:
+    """Top-1 in percent under each of the random states. tell: called before each; it may raise, which ends it."""
+    found = []
+    for done, state in enumerate(random_states(lab.plan, rate, draws, seed, rescaled)):
+        tell(done, draws)
+        found.append(lab.try_out(state).accuracy)
+    return found

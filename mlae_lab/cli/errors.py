@@ -1,0 +1,103 @@
+"""`errors`: what a run gets wrong, and what another run gets right on the same pictures."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+
+from mlae_lab.cli.answers import Wrong, say
+from mlae_lab.cli.inside import asked, one, store_with_runs
+from mlae_lab.core.slices import Slice, SliceError, Slices, p_text, slices
+
+_LISTED = 20  # pictures named in words; --json has all
+
+
+def add(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command. command: makes one."""
+    made = one(
+        command,
+        "errors",
+        _errors,
+        "confusion, accuracy by class, calibration; or what one of two runs alone gets right",
+    )
+    made.add_argument("other", nargs="?", metavar="OTHER", help="a second run, asked about the same pictures")
+    made.add_argument(
+        "--pictures", default="all", metavar="N|all", help="so many of the evaluation pictures, evenly spread"
+    )
+
+
+def _errors(chosen: argparse.Namespace) -> int:
+    store = store_with_runs(chosen)
+    words = chosen.pictures
+    if words != "all" and not words.isdecimal():
+        raise Wrong(f'--pictures is {words!r}: it must be "all" or a whole number from 1')
+    arguments = {"pictures": words if words == "all" else int(words)}
+    told = asked(store, chosen.run, "errors", arguments)
+    if chosen.other is None:
+        return say(chosen, {"run": chosen.run, **_without_images(told)}, "\n".join(_lines(told)))
+    theirs = asked(store, chosen.other, "errors", arguments)
+    try:
+        found = slices(told, theirs)
+    except SliceError as error:
+        raise Wrong(str(error)) from error
+    return say(chosen, {"a": chosen.run, "b": chosen.other, **_as_data(found)}, "\n".join(_difference_lines(found)))
+
+
+def _without_images(told: Mapping) -> dict:
+    return {name: value for name, value in told.items() if name != "images"}
+
+
+def _lines(told: Mapping) -> list[str]:
+    names = told["names"]
+    found = [
+        f"{told['right']} of {told['pictures']} pictures are right: {told['accuracy']:.1f} % (95 % {told['low']:.1f} to {told['high']:.1f})",
+        f"mean confidence {100 * told['confidence_mean']:.1f} %, ECE {told['ece']:.4f} in {len(told['bins'])} bins, Brier score "
+        f"{told['brier']:.4f}, loss {told['loss']:.4f} nats",
+        "",
+        f"{'class':<24}{'right':>12}{'':>9}   95 %",
+    ]
+    for entry in told["classes"]:
+        if entry["pictures"]:
+            counted = f"{entry['right']}/{entry['pictures']}"
+            share = 100 * entry["right"] / entry["pictures"]
+            found.append(
+                f"{entry['name']:<24}{counted:>12}{share:>7.1f} %   {100 * entry['low']:.1f} to {100 * entry['high']:.1f}"
+            )
+    if told["confused"]:
+        found += ["", "most often confused"]
+        found += [f"{names[truth]} taken for {names[guess]}: {count}" for truth, guess, count in told["confused"]]
+    at = {place: number for number, place in enumerate(told["places"])}
+    if told["extremes"]["wrong"]:
+        found += ["", "wrong and most sure, by place in the split"]
+        for place in told["extremes"]["wrong"]:
+            number = at[place]
+            truth, guess = names[told["truth"][number]], names[told["guess"][number]]
+            found.append(f"{place:>6}  {truth} taken for {guess}, {100 * told['confidence'][number]:.1f} % sure")
+    return found
+
+
+def _difference_lines(found: Slices) -> list[str]:
+    lines = [f"{'class':<24}{'pictures':>9}{'A':>9}{'B':>9}{'only A':>8}{'only B':>8}{'mid-p':>9}{'Holm':>9}"]
+    for entry in (*found.classes, found.whole):
+        if entry.pictures:
+            a, b = (100 * right / entry.pictures for right in (entry.right_a, entry.right_b))
+            lines.append(
+                f"{entry.name:<24}{entry.pictures:>9}{a:>7.1f} %{b:>7.1f} %{entry.only_a:>8}{entry.only_b:>8}"
+                f"{p_text(entry.mid):>9}{p_text(entry.adjusted):>9}"
+            )
+    for name, places in (("A", found.only_a), ("B", found.only_b)):
+        more = f" and {len(places) - _LISTED} more" if len(places) > _LISTED else ""
+        if places:
+            lines.append(f"only {name} is right, by place: {', '.join(map(str, places[:_LISTED]))}{more}")
+    return [*lines, found.verdict, found.of_classes]
+
+
+def _as_data(found: Slices) -> dict:
+    def plain(entry: Slice) -> dict:
+        return {**vars(entry), "difference": entry.difference, "intervals": entry.intervals}
+
+    return {
+        "whole": plain(found.whole), "classes": [plain(entry) for entry in found.classes], "only_a": found.only_a,
+        "only_b": found.only_b, "guesses": {str(place): both for place, both in found.guesses.items()},
+        "verdict": found.verdict, "verdict_of_classes": found.of_classes,
+    }  # fmt: skip

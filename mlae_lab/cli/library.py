@@ -1,0 +1,78 @@
+"""`library`: the masks that people of this store saved by name."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+from mlae_lab.cli.answers import Wrong, folder_of, me, name_of, say, store_if_there, store_of
+from mlae_lab.cli.masks import add_mask_options, plan_of
+from mlae_lab.core import catalog
+from mlae_lab.runs.store import RunStore, SavedPlan, StoreError, plan_name
+
+
+def add(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command. command: makes one."""
+    made = command("library", _library, "the saved masks: list them, save one, delete one", store=True)
+    made.add_argument("do_what", nargs="?", choices=("list", "save", "delete"), default="list", metavar="save|delete")
+    made.add_argument("name", nargs="?", metavar="NAME")
+    add_mask_options(made)
+    made.add_argument(
+        "--backbone", default=catalog.DEFAULT_BACKBONE, metavar="B", help="whose layers a pattern is laid on"
+    )
+    made.add_argument("--yes", action="store_true", help="delete it also if it is somebody else's")
+
+
+def _library(chosen: argparse.Namespace) -> int:
+    if chosen.do_what == "list":
+        if chosen.name is not None:
+            raise Wrong(f"`library list` takes no name, and {chosen.name[:60]!r} is one: leave it out")
+        return _list(chosen)
+    if chosen.name is None:
+        raise Wrong(f'`library {chosen.do_what}` needs the name of a mask, such as "hourglass, heavier at the end"')
+    return _save(chosen) if chosen.do_what == "save" else _delete(chosen)
+
+
+def _list(chosen: argparse.Namespace) -> int:
+    store = store_if_there(chosen)
+    rows = [_row(store, entry) for entry in (store.plans() if store else [])]
+    if not rows:
+        words = f"no saved mask in {folder_of(chosen)} yet: `mlae_lab library save NAME --mask hourglass` saves one"
+    else:
+        words = "\n".join(
+            f"{row['name']:<48}  {row['kind']:<10}  {row['experts']:>4} experts  {row['code']}" for row in rows
+        )  # fmt: skip
+    return say(chosen, {"library": rows}, words)
+
+
+def _save(chosen: argparse.Namespace) -> int:
+    if chosen.mask is None:
+        raise Wrong("`library save` needs --mask: a pattern, a mask code or a plan file")
+    plan_name(chosen.name)  # before a store is made for it
+    plan = plan_of(chosen, chosen.backbone)
+    store = store_of(chosen)
+    entry = store.save_plan(chosen.name, plan, me())
+    return say(chosen, _row(store, entry), f"{entry.name}: {plan.code}")
+
+
+def _delete(chosen: argparse.Namespace) -> int:
+    store, name = store_if_there(chosen), plan_name(chosen.name)
+    entry = next((e for e in (store.plans() if store else []) if e.name.lower() == name.lower()), None)
+    if store is None or entry is None:
+        raise Wrong(f"no saved mask is called {name!r}: `mlae_lab library` lists them")
+    row = _row(store, entry)
+    if row["owner"] and entry.owner != me() and not chosen.yes:
+        raise Wrong(f"the mask {entry.name!r} is {row['owner']}'s: add --yes if you mean it all the same")
+    if not store.delete_plan(entry.id):
+        raise StoreError(f"no saved mask is called {name!r} any more: somebody deleted it a moment ago")
+    return say(chosen, {"deleted": row}, f"deleted {entry.name}; runs that were made with it keep their mask")
+
+
+def _row(store: RunStore, entry: SavedPlan) -> dict:
+    plan = entry.plan
+    return {
+        "name": entry.name, "owner": name_of(store, entry.owner), "created": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(entry.created)),
+        "kind": plan.kind.value, "experts": plan.experts, "rows": plan.rows, "columns": plan.columns,
+        "code": plan.code, "hash": plan.hash, "plan": plan.to_dict(),
+    }  # fmt: skip

@@ -1,0 +1,181 @@
+"""`whatif`, `matters` and `robust`: what a trained run says without some of its experts."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mlae_lab.cli import inside
+from mlae_lab.cli.answers import Wrong, me, say
+from mlae_lab.cli.masks import plan_of
+from mlae_lab.core.factors import checked, kept_plan
+from mlae_lab.core.patterns import NAMES
+from mlae_lab.core.robustness import verdict, words
+from mlae_lab.runs.store import Run, RunStore, plan_name
+
+PICTURES = 200
+
+
+def add(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the commands. command: makes one."""
+    what = inside.one(command, "whatif", _whatif, "the accuracy of a trained run with some experts off or scaled")
+    what.add_argument("--off", default="", metavar="L3E2,L4", help="experts that are off: expert 2 of layer 3, all of layer 4")
+    what.add_argument("--scale", type=float, default=1.0, metavar="X", help="what every λ counts times")
+    what.add_argument(
+        "--mask", metavar="PATTERN|CODE|PLAN.json", help=f"only the experts that this mask keeps ({', '.join(NAMES)})"
+    )
+    what.add_argument("--kind", metavar="fixed|stochastic|mixed", help="which mask of that pattern")
+    _pictures(what)
+    what.add_argument("--save-plan", metavar="NAME", help="keep the mask of what is left in the library")
+    what.add_argument("--export", type=Path, metavar="FILE", help="write what is left as a smaller adapter")
+    which = inside.one(command, "matters", _matters, "which experts and layers of a trained run matter")
+    which.add_argument(
+        "--greedy", metavar="removal|addition", help="the curve of accuracy against experts kept, which takes longer"
+    )
+    _pictures(which)
+    stands = inside.one(command, "robust", _robust, "the accuracy of a trained run under random masks")
+    stands.add_argument("other", nargs="?", metavar="OTHER", help="a second run, under the same masks")
+    stands.add_argument("--drop-rate", type=float, default=0.5, metavar="P", help="chance that an expert is off (0.5)")
+    stands.add_argument("--draws", type=int, default=200, metavar="N", help="random masks, 1 to 1000 (200)")
+    stands.add_argument("--seed", type=int, default=0, metavar="S", help="of the random masks")
+    stands.add_argument("--plain", action="store_true", help="survivors are not scaled by 1/(1-p)")
+    _pictures(stands)
+
+
+def _pictures(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--pictures", type=int, default=PICTURES, metavar="N", help=f"evaluation pictures, spread over the split ({PICTURES})"
+    )
+
+
+# ---------------------------------------------------------------- whatif
+
+
+def _whatif(chosen: argparse.Namespace) -> int:
+    store = inside.store_with_runs(chosen)
+    run = store.run(chosen.run)
+    state: dict[str, Any] = {"off": chosen.off, "scale": chosen.scale}
+    if chosen.mask is not None:
+        empty = {"drop_rate": None, "experts": None, "pattern_seed": 0}
+        empty |= {"expert_rank": None, "coefficient_init": None, "freeze_coefficients": False}
+        state["mask"] = plan_of(argparse.Namespace(**vars(chosen), **empty), run.config.backbone).code
+    elif chosen.kind is not None:
+        raise Wrong("--kind goes with --mask and a pattern: name one")
+    if chosen.save_plan is not None:
+        plan_name(chosen.save_plan)  # before anything is computed for it
+    if chosen.export is not None and chosen.export.exists():
+        raise Wrong(f"{chosen.export} exists already: name another file")
+    found = inside.asked(store, run.id, "whatif", {**state, "pictures": chosen.pictures})
+    told = {"run": run.id, **found}
+    lines = _whatif_lines(run, found)
+    if chosen.save_plan is not None:
+        left = kept_plan(run.config.plan, checked(run.config.plan, found["factors"]))
+        saved = store.save_plan(chosen.save_plan, left, me())
+        told["saved_plan"] = {"name": saved.name, "code": left.code}
+        lines.append(f"saved in the library as {saved.name!r}: {left.code}")
+    if chosen.export is not None:
+        answer = inside.asked(store, run.id, "pruned", state)
+        told["export"] = {"file": str(chosen.export), "bytes": _written(chosen.export, base64.b64decode(answer["file"]))}
+        lines.append(f"{chosen.export}: an adapter of {answer['experts']} experts, {answer['bytes']:,} bytes")
+    for flip in told["flips"]:
+        del flip["image"]
+    return say(chosen, told, "\n".join(lines))
+
+
+def _whatif_lines(run: Run, found: dict) -> list[str]:
+    before, now = found["before"], found["now"]
+    change = now["accuracy"] - before["accuracy"]
+    lines = [
+        f"{now['accuracy']:.1f} % with {found['experts']} of {run.config.plan.experts} experts; as trained "
+        f"{before['accuracy']:.1f} %: {change:+.1f} points; loss {before['loss']:.4f} to {now['loss']:.4f}",
+        f"{found['flipped']} of {found['pictures']} pictures are answered otherwise",
+    ]
+    for name, was, is_now in zip(found["classes"], before["class_accuracy"], now["class_accuracy"]):
+        if was is not None and was != is_now:
+            lines.append(f"    {name:<28}{was:6.1f} % to {is_now:5.1f} %")
+    if found["ignored"]:
+        lines.append(f"not in this run and ignored: {'; '.join(found['ignored'])}")
+    return lines
+
+
+def _written(path: Path, content: bytes) -> int:
+    """Write a file, whole or not at all; its size. Wrong where it cannot be written."""
+    partial = path.with_name(path.name + ".part")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        raise Wrong(f"{path} cannot be written ({error}): name a file in a folder that you may write to") from None
+    return len(content)
+
+
+# ---------------------------------------------------------------- matters
+
+
+def _matters(chosen: argparse.Namespace) -> int:
+    store = inside.store_with_runs(chosen)
+    run = store.run(chosen.run)
+    if chosen.greedy is not None:
+        found = inside.asked(store, run.id, "greedy", {"direction": chosen.greedy, "pictures": chosen.pictures})
+        lines = [f"{'kept':>5} {'accuracy':>9} {'loss':>8}   {'removed' if chosen.greedy == 'removal' else 'added'}"]
+        for step in found["steps"]:
+            cell = f"layer {step['cell'][0]}, expert {step['cell'][1]}" if step["cell"] else ""
+            lines.append(f"{step['kept']:>5} {step['accuracy']:>8.1f}% {step['loss']:>8.4f}   {cell}".rstrip())
+        return say(chosen, {"run": run.id, **found}, "\n".join(lines))
+    found = inside.asked(store, run.id, "matters", {"pictures": chosen.pictures})
+    return say(chosen, {"run": run.id, **found}, "\n".join(_matters_lines(run, found)))
+
+
+def _matters_lines(run: Run, found: dict) -> list[str]:
+    labels, experts, layers = run.config.plan.row_labels, found["experts"], found["layers"]
+    lines = [
+        f"as trained {found['trained']['accuracy']:.1f} %, loss {found['trained']['loss']:.4f}, on {found['pictures']} pictures",
+        "without a layer:       loss   accuracy   estimate",
+    ]
+    for label, loss, accuracy, guess in zip(labels, layers["loss"], layers["accuracy"], layers["estimate"]):
+        if loss is not None:
+            lines.append(f"    layer {label:<10} {loss:+8.4f} {accuracy:+8.1f}  {guess:+9.4f}")
+    cells = [
+        (loss, f"layer {label}, expert {c + 1}", experts["accuracy"][r][c], experts["estimate"][r][c])
+        for r, (label, row) in enumerate(zip(labels, experts["loss"]))
+        for c, loss in enumerate(row)
+        if loss is not None
+    ]
+    lines.append("without an expert, the ten that matter most:")
+    for loss, name, accuracy, guess in sorted(cells, key=lambda cell: -cell[0])[:10]:
+        lines.append(f"    {name:<20} {loss:+8.4f} {accuracy:+8.1f}  {guess:+9.4f}")
+    if experts["pearson"] is not None:
+        lines.append(
+            f"first-order estimate against exact, over the experts: Pearson {experts['pearson']:.2f}, "
+            f"Spearman {experts['spearman']:.2f}"
+        )
+    return lines
+
+
+# ---------------------------------------------------------------- robust
+
+
+def _robust(chosen: argparse.Namespace) -> int:
+    store = inside.store_with_runs(chosen)
+    runs = [store.run(name) for name in (chosen.run, chosen.other) if name is not None]
+    if len(runs) == 2 and runs[0].config.badge != runs[1].config.badge:
+        raise Wrong(f"runs {runs[0].id} and {runs[1].id} were measured on different terms: their accuracies do not compare")
+    found = [_asked(chosen, store, run) for run in runs]
+    lines = [words(answer, run.id) for run, answer in zip(runs, found)]
+    told: dict[str, Any] = {"runs": [{"run": run.id, **answer} for run, answer in zip(runs, found)]}
+    if len(runs) == 2:
+        told["verdict"] = verdict(*found, [run.id for run in runs])
+        lines.append(told["verdict"])
+    return say(chosen, told, "\n".join(lines))
+
+
+def _asked(chosen: argparse.Namespace, store: RunStore, run: Run) -> dict:
+    arguments = {
+        "rate": chosen.drop_rate, "draws": chosen.draws, "seed": chosen.seed, "rescaled": not chosen.plain,
+        "pictures": chosen.pictures,
+    }  # fmt: skip
+    return inside.asked(store, run.id, "robust", arguments)

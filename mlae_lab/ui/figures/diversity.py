@@ -1,0 +1,81 @@
+"""The central experiment drawn: one measure against the drop rate p, a line with its band for each arm."""
+
+from __future__ import annotations
+
+from mlae_lab.runs.diversity import ARMS, MEASURES, Found
+from mlae_lab.ui.figures.base import FRAME, Figure, apart, axis, band, figure, room
+
+_LOOKS = {"expert": ("@accent", "solid", 3.0), "token": ("@low", "dash", 2.0), "lora": ("@high", "dot", 2.0)}
+_ENDS = {"expert": "expert", "token": "token", "lora": "LoRA", "dense": "dense"}
+_NAMES = {
+    "absolute": "mean |cosine|", "effective_rank": "effective rank of ΔW",
+    "stable_rank": "stable rank of ΔW", "accuracy": "accuracy", "signed": "mean cosine, signed",
+}  # fmt: skip
+_HEIGHT = 320
+
+
+def diversity_figure(now: Found, measure: str) -> Figure:
+    """A measure over p: mean over seeds with its 95 % interval for each arm, the dense run as a level, and for |cosine|
+    what random experts would show. measure: of `runs.diversity.MEASURES`."""
+    data: list[dict] = []
+    lines: list[dict] = []
+    ends: list[tuple[float, float, str, str]] = []
+    top = max(now.experiment.rates)
+    for arm, (colour, dash, width) in _LOOKS.items():
+        points = [(p.rate, p.values[measure], len(p.seeds)) for p in now.curve(arm) if measure in p.values]
+        if not points:
+            continue
+        banded = [(rate, s) for rate, s, _ in points if s.low is not None]
+        data += band(f"{ARMS[arm]}, 95 % interval", [r for r, _ in banded], [s.low for _, s in banded],
+                     [s.high for _, s in banded], colour, opacity=0.13)  # fmt: skip
+        lines.append(
+            {
+                "type": "scatter", "mode": "lines+markers", "name": ARMS[arm], "x": [r for r, *_ in points],
+                "y": [round(s.mean, 5) for _, s, _ in points], "text": [f"{n} seed{'s' * (n != 1)}" for *_, n in points],
+                "line": {"color": colour, "width": width, "dash": dash}, "marker": {"size": 6, "color": colour},
+                "hovertemplate": "p = %{x}: %{y:.4~f}, %{text}<extra>" + ARMS[arm] + "</extra>",
+            }
+        )  # fmt: skip
+        ends.append((top, points[-1][1].mean, _ENDS[arm], colour))
+    levels = [("dense", p.values[measure].mean) for p in now.curve("dense") if measure in p.values]
+    if measure == "absolute" and now.chance is not None:
+        levels.append(("random", now.chance.mean))
+    for name, level in levels:
+        lines.append(
+            {
+                "type": "scatter", "mode": "lines", "name": name, "x": [0, top], "y": [round(level, 5)] * 2,
+                "line": {"color": "@quiet", "width": 1.5, "dash": "dash" if name == "dense" else "dot"},
+                "hovertemplate": f"{name}: %{{y:.4~f}}<extra></extra>",
+            }
+        )  # fmt: skip
+        ends.append((top, level, name, "@quiet"))
+    data += lines  # over all bands
+    every = [value for trace in data for value in trace["y"]]
+    wide = {"accuracy": 4.0, "absolute": 0.01, "signed": 0.01}.get(measure, 0.2)
+    low, high = room(min(every, default=0.0), max(every, default=1.0), least=wide)
+    if measure == "accuracy":
+        high = min(high, 102.0)  # an interval may reach beyond what there is
+    title = _title(now, measure)
+    return figure(
+        data,
+        title,
+        f"Line chart over the drop rate p. {title}.",
+        f"diversity-{measure}",
+        height=_HEIGHT,
+        xaxis=axis("drop rate p", range=[-0.02, top + 0.02], tickvals=list(now.experiment.rates)),
+        yaxis=axis(MEASURES[measure].replace("Accuracy, %", "top-1 accuracy in %"), range=[low, high]),
+        annotations=apart(ends, (_HEIGHT - FRAME) / (high - low)),
+        margin={"l": 58, "r": 62, "t": 44, "b": 44},
+    )
+
+
+def _title(now: Found, measure: str) -> str:
+    """The finding: what the largest measured rate of expert dropout did."""
+    masked = [p for p in now.curve("expert") if p.rate and measure in p.against]
+    name = _NAMES[measure]
+    if not masked:
+        return f"{name[:1].upper()}{name[1:]} against p"
+    last = masked[-1]
+    to, of = last.values[measure].mean, last.values[measure].mean - last.against[measure].mean
+    digits = {"accuracy": 1, "absolute": 3, "signed": 3}.get(measure, 2)
+    return f"{name[:1].upper()}{name[1:]}: {of:.{digits}f} dense, {to:.{digits}f} at p = {last.rate:g}"

@@ -1,0 +1,116 @@
+"""What the seed alone does: the accuracy of each seed, and the difference of two masks seed by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlae_lab.core.spread import Spread, between, points
+from mlae_lab.ui.figures.base import Figure, axis, end_label, figure
+
+SEEDS_NOTE = (
+    "A dot is a run after its last epoch. Line: mean over seeds; band: 95 % interval of the mean, mean ± t(97.5 %, n − 1) s/√n. "
+    "The evaluation pictures are the same in all runs: what other pictures would say the band does not know."
+)
+PAIRED_NOTE = (
+    "A dot is B − A for one seed: the two runs share everything but the mask, so what the seed does to both falls out. "
+    "Band: 95 % interval of the mean difference (Student's t)."
+)
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The seeds of one mask. name: at its end; values: (seed, value); spread: of the values."""
+
+    name: str
+    values: tuple[tuple[int, float], ...]
+    spread: Spread
+
+
+def seeds_figure(lanes: Sequence[Lane], split: str) -> Figure:
+    """Accuracy of each seed for one mask or two; mean and interval of each. split: "val" or "test"."""
+    if len(lanes) == 1:
+        seen = lanes[0].spread
+        said = f"{seen.mean:.1f} %, one seed"
+        if seen.low is not None:
+            said = f"{seen.mean:.1f} % (95 % {between(seen.low, seen.high, signed=False)}, n = {seen.n})"
+    else:
+        said = ", ".join(f"{lane.name} {lane.spread.mean:.1f} %" for lane in lanes)
+    title = f"Accuracy on {split}: {said}"
+    looks = [("@quiet", "circle-open", "dash"), ("@accent", "circle", "solid")]
+    return _dots(lanes, looks[-len(lanes) :], title, "seeds", f"top-1 accuracy on {split}, %", "%{y:.1f} %")
+
+
+def paired_figure(lane: Lane) -> Figure:
+    """B - A of each seed, with mean, interval and the line at which the two are equal."""
+    seen = lane.spread
+    title = f"B − A: {points(seen.mean, signed=True)} points"
+    title += ", one pair" if seen.low is None else f" (95 % {between(seen.low, seen.high)}, n = {seen.n})"
+    look = ("@accent", "circle", "solid")
+    return _dots(
+        [lane], [look], title, "seeds-paired", "B − A, points of top-1 accuracy", "%{y:+.2f} points", zero=True
+    )
+
+
+def _dots(
+    lanes: Sequence[Lane],
+    looks: Sequence[tuple[str, str, str]],
+    title: str,
+    name: str,
+    quantity: str,
+    hover: str,
+    zero: bool = False,
+) -> Figure:
+    data, shapes, ends = [], [], []
+    seeds = sorted({seed for lane in lanes for seed, _ in lane.values})
+    labels = [str(seed) for seed in seeds]
+    every = [v for lane in lanes for _, v in lane.values] + [0.0] * zero
+    for lane in lanes:
+        every += [v for v in (lane.spread.low, lane.spread.high) if v is not None]
+    low, high = min(every, default=0.0), max(every, default=1.0)
+    air = max(0.08 * (high - low), 0.25 if len(every) > 1 else 2.0)
+    for lane, (colour, symbol, dash) in zip(lanes, looks):
+        if lane.spread.low is not None:
+            shapes.append(
+                {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": lane.spread.low, "y1": lane.spread.high,
+                 "fillcolor": colour, "opacity": 0.12, "line": {"width": 0}, "layer": "below"}
+            )  # fmt: skip
+        if lane.spread.n > 1:
+            shapes.append(
+                {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": lane.spread.mean, "y1": lane.spread.mean,
+                 "line": {"color": colour, "width": 2, "dash": dash}}
+            )  # fmt: skip
+        ends.append((lane.spread.mean, lane.name, colour))
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": lane.name,
+                "x": [str(seed) for seed, _ in lane.values],
+                "y": [round(value, 3) for _, value in lane.values],
+                "marker": {"size": 10, "color": colour, "symbol": symbol, "line": {"width": 2, "color": colour}},
+                "hovertemplate": "seed %{x}: " + hover + f"<extra>{lane.name}</extra>",
+            }
+        )
+    if zero:
+        shapes.append(
+            {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0, "line": {"color": "@ink", "width": 1}}
+        )
+    crowded = len(ends) == 2 and abs(ends[0][0] - ends[1][0]) < 0.07 * (high - low + 2 * air)
+    shifts = {mean: 8 * (1 if mean == max(ends)[0] else -1) * crowded for mean, _, _ in ends}
+    return figure(
+        data,
+        title,
+        f"Dots by seed: {', '.join(labels)}. {title}.",
+        name,
+        height=320,
+        xaxis=axis(
+            "seed", type="category", categoryarray=labels, categoryorder="array", range=[-0.5, len(labels) - 0.5]
+        ),
+        yaxis=axis(quantity, range=[low - air, high + air], **({"tickformat": "+~g"} if zero else {})),
+        shapes=shapes,
+        annotations=[
+            end_label(1, mean, label, colour, shifts[mean]) | {"xref": "paper"} for mean, label, colour in ends if label
+        ],
+        margin={"l": 58, "r": 56, "t": 44, "b": 44},
+    )

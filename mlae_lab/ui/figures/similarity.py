@@ -1,0 +1,141 @@
+"""How alike experts are, beyond the tiles: by layer, the spectrum of ΔW, the overlap of its spaces. Alone or beside another run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from mlae_lab.core.chance import Chance
+from mlae_lab.ui.figures.base import FRAME, SEQUENTIAL, Figure, apart, axis, band, figure, room
+
+Values = Sequence[float | None]
+_HEIGHT = 300
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line by layer. strong: of the run that is looked at; others are dashed and quiet."""
+
+    name: str
+    values: Values
+    strong: bool = True
+
+
+def by_layer_figure(
+    name: str, labels: Sequence[str], lines: Sequence[Line], title: str, quantity: str, chance: Sequence[Chance | None] = ()
+) -> Figure:
+    """A quantity over the layers of a network, one line for each run or measure; layers without it are gaps.
+
+    name: of a saved file. labels: of the layers. chance: by layer, what random experts show, with two standard deviations.
+    """
+    data: list[dict] = []
+    ends: list[tuple[float, float, str, str]] = []
+    there = [(i, c) for i, c in enumerate(chance) if c is not None]
+    if there:
+        at = [i for i, _ in there]
+        data += band("random experts, two standard deviations", at, [c.mean - 2 * c.deviation for _, c in there],
+                     [c.mean + 2 * c.deviation for _, c in there], "@quiet", opacity=0.25)  # fmt: skip
+        data.append(_trace("random experts", at, [c.mean for _, c in there], "@quiet", "dot", 1.5, labels))
+        ends.append((at[-1], there[-1][1].mean, "random", "@quiet"))
+    for line in lines:
+        at = [i for i, value in enumerate(line.values) if value is not None]
+        if not at:
+            continue
+        colour = "@accent" if line.strong else "@ink"
+        values = [line.values[i] for i in at]
+        data.append(_trace(line.name, at, values, colour, "solid" if line.strong else "dash", 2.5 if line.strong else 1.5, labels))
+        ends.append((at[-1], values[-1], line.name, colour))
+    every = [value for trace in data for value in trace["y"]]
+    low, high = room(min([0.0, *every]), max(every, default=1.0), least=1e-3)
+    last = max((x for x, *_ in ends), default=0)
+    ends = [(last, y, text, colour) for _, y, text, colour in ends]
+    return figure(
+        data,
+        title,
+        f"Line chart by layer. {title}.",
+        name,
+        height=_HEIGHT,
+        xaxis=axis("layer", tickvals=list(range(len(labels))), ticktext=list(labels), range=[-0.3, len(labels) - 0.7]),
+        yaxis=axis(quantity, range=[max(low, 0.0) if min([0.0, *every]) >= 0 else low, high]),
+        annotations=apart(ends, (_HEIGHT - FRAME) / (high - low)),
+        margin={"l": 56, "r": 14 + 7 * max((len(text) for _, _, text, _ in ends), default=0), "t": 44, "b": 44},
+    )
+
+
+def spectrum_figure(values: Sequence[Values], other: Sequence[Values] = (), name: str = "this run", its: str = "") -> Figure:
+    """The spectrum of ΔW: the share of each singular value in their sum, mean over layers, from the lowest to the highest
+    layer as a band. values, other: per layer, falling, of a run and of another one that is called `its`."""
+    data: list[dict] = []
+    ends: list[tuple[float, float, str, str]] = []
+    most = max([len(layer) for layer in (*values, *other)], default=0)
+    for spectra, label, colour, dash in ((values, name, "@accent", "solid"), (other, its, "@ink", "dash")):
+        shares = [[value / sum(layer) for value in layer] for layer in spectra if layer and sum(layer) > 0]
+        if not shares:
+            continue
+        count = max(map(len, shares))
+        at = list(range(1, count + 1))
+        columns = [[share[i] for share in shares if i < len(share)] for i in range(count)]
+        data += band(f"{label}, lowest to highest layer", at, list(map(min, columns)), list(map(max, columns)), colour, opacity=0.13)
+        means = list(map(fmean, columns))
+        data.append(
+            {
+                "type": "scatter", "mode": "lines+markers", "name": label, "x": at, "y": [round(m, 5) for m in means],
+                "line": {"color": colour, "width": 2.5 if dash == "solid" else 1.5, "dash": dash},
+                "marker": {"size": 6, "color": colour},
+                "hovertemplate": "singular value %{x}: %{y:.3f} of the sum<extra>" + label + "</extra>",
+            }
+        )  # fmt: skip
+        ends.append((at[-1], means[-1], label, colour))
+    first = [layer[0] / sum(layer) for layer in values if layer and sum(layer) > 0]
+    title = f"Spectrum of ΔW: the first of {most} singular values has {100 * fmean(first):.0f} %" if first else "ΔW is 0 so far"
+    high = max([value for trace in data for value in trace["y"]], default=1.0) * 1.08
+    last = max((x for x, *_ in ends), default=1)
+    return figure(
+        data,
+        title,
+        f"Line chart of singular values. {title}.",
+        "spectrum",
+        height=_HEIGHT,
+        xaxis=axis("singular value, the largest first", dtick=1 if most <= 16 else None, range=[0.7, max(most, 2) + 0.3]),
+        yaxis=axis("share of their sum", range=[0, high], tickformat=".0%"),
+        annotations=apart([(last, *rest) for _, *rest in ends], (_HEIGHT - FRAME) / high),
+        margin={"l": 56, "r": 14 + 7 * max((len(text) for _, _, text, _ in ends), default=0), "t": 44, "b": 44},
+    )
+
+
+def overlap_figure(matrix: Sequence[Values], labels: Sequence[str], what: str, random: float | None) -> Figure:
+    """The overlap of the spaces of every two layers, layers x layers, from 0 to 1. what: "reads from" or "writes into";
+    random: what random spaces of these sizes show."""
+    pairs = [value for i, line in enumerate(matrix) for value in line[:i] if value is not None]
+    title = f"What ΔW {what}, layer by layer: overlap {fmean(pairs):.2f}" if pairs else f"What ΔW {what}: nothing to compare"
+    if pairs and random is not None:
+        title += f" (random {random:.2f})"
+    data = [
+        {
+            "type": "heatmap", "name": "overlap", "x": list(labels), "y": list(labels),
+            "z": [[None if i == j else value for j, value in enumerate(line)] for i, line in enumerate(matrix)],
+            "zmin": 0, "zmax": max([0.1, *pairs]), "colorscale": SEQUENTIAL, "xgap": 2, "ygap": 2, "hoverongaps": False,
+            "hovertemplate": "layers %{y} and %{x}: %{z:.3f}<extra></extra>",
+            "colorbar": {"thickness": 8, "outlinewidth": 0, "tickfont": {"size": 11, "color": "@quiet"}, "nticks": 4},
+        }
+    ]  # fmt: skip
+    bare = {"showgrid": False, "type": "category", "categoryarray": list(labels)}
+    return figure(
+        data,
+        title,
+        f"Heat map, {len(labels)} by {len(labels)} layers. {title}.",
+        f"overlap-{what.split()[0]}",
+        height=360,
+        xaxis=axis("layer", constrain="domain", **bare),
+        yaxis=axis("layer", autorange="reversed", scaleanchor="x", constrain="domain", **bare),
+    )
+
+
+def _trace(name: str, at: Sequence[int], values: Sequence[float], colour: str, dash: str, width: float, labels: Sequence[str]) -> dict:
+    return {
+        "type": "scatter", "mode": "lines+markers" if dash != "dot" else "lines", "name": name, "x": list(at),
+        "y": [round(value, 5) for value in values], "text": [labels[i] for i in at],
+        "line": {"color": colour, "width": width, "dash": dash}, "marker": {"size": 6, "color": colour},
+        "hovertemplate": "layer %{text}: %{y:.4f}<extra>" + name + "</extra>",
+    }  # fmt: skip

@@ -1,0 +1,176 @@
+"""Who matters: each expert and layer left out, greedy curves, who decides a picture, and random masks."""
+
+from __future__ import annotations
+
+from html import escape
+
+import streamlit as st
+
+from mlae_lab.core.factors import Cell, existing
+from mlae_lab.core.robustness import verdict, words
+from mlae_lab.runs.store import Run
+from mlae_lab.ui import figures, page, reads
+from mlae_lab.ui.inside.asking import answer
+from mlae_lab.ui.inside.keeping import keeping
+from mlae_lab.ui.live_plot import live_plot
+
+_GREEDY_PICTURES = (50, 100, 200)
+_DRAWS = (200, 500, 1000)
+_NOBODY = "no other run"
+
+
+def draw(run: Run) -> None:
+    """Draw the view."""
+    _leave_one_out(run)
+    _greedy(run)
+    _decides(run)
+    _robust(run)
+
+
+def _leave_one_out(run: Run) -> None:
+    page.section("Without one of them")
+    found = answer(run, "matters", {}, f"matters_{run.id}", "what each expert is worth, one left out after the other")
+    if found is None:
+        return
+    exact, estimate = figures.importance_figures(found, run.config.plan)
+    with st.container(key="pair_matters"):
+        left, right = st.columns(2, gap="large")
+    with left:
+        live_plot(exact, key="matters_exact")
+        page.note(
+            f"loss(fᵢ = 0) − loss(f = 1) on {found['pictures']} evaluation pictures, one evaluation for each expert; fᵢ "
+            "scales λᵢ bᵢ aᵢᵀ (paper, equations 4 and 5). Orange: the run needs it. Blue: it does better without."
+        )
+    with right:
+        live_plot(estimate, key="matters_estimate")
+        page.note("−∂loss/∂fᵢ at f = 1: one backward pass for all experts at once, on the same pictures and scale.")
+    live_plot(figures.layers_figure(found, run.config.plan), key="matters_layers")
+    page.note("The same with all experts of a layer left out; its estimate is the sum over them.")
+
+
+# ---------------------------------------------------------------- greedy
+
+
+def _greedy(run: Run) -> None:
+    page.section("How few are enough")
+    key, total = f"greedy_{run.id}", run.config.plan.experts
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        count = st.selectbox("Pictures", _GREEDY_PICTURES, key=f"{key}_pictures", width=140)
+        if st.button("Grow the curves", key=f"{key}_go"):
+            st.session_state[f"{key}_wanted"] = True
+    tries = total * (total + 1) // 2
+    if not st.session_state.get(f"{key}_wanted"):
+        page.note(
+            f"Two curves of accuracy against experts kept: the least useful taken away one by one, and the most useful added "
+            f"one by one. Each step tries every expert that is left: {tries:,} tries a curve, which takes minutes on a CPU."
+        )
+        return
+    curves = {}
+    for direction in ("removal", "addition"):
+        arguments = {"direction": direction, "pictures": count}
+        what = f"the curve of {direction}"
+        found = answer(run, "greedy", arguments, f"{key}_{direction}", what)
+        if found is None:
+            break  # the second is asked when the first is there
+        curves[direction] = found["steps"]
+    if not curves:
+        return
+    live_plot(figures.greedy_figure(curves, total), key="greedy")
+    page.note(
+        f"Each step takes the expert that leaves the lowest mean cross-entropy on {count} evaluation pictures; equal ones "
+        "go by layer. Chosen and measured on the same pictures: a pruned run may do a little worse on others."
+    )
+    kept = st.slider("Experts kept, least useful taken away first", 0, total, total, key=f"{key}_kept")
+    keeping(run, _off(run, curves["removal"], kept), 1.0, f"{key}_keep")
+
+
+def _off(run: Run, steps: list[dict], kept: int) -> tuple[Cell, ...]:
+    """The experts that a curve of removal has taken away when `kept` are left."""
+    gone = [step["cell"] for step in steps if step["cell"] is not None and step["kept"] >= kept]
+    off = {(row - 1, column - 1) for row, column in gone}
+    return tuple(cell for cell in existing(run.config.plan) if cell in off)
+
+
+# ---------------------------------------------------------------- one picture
+
+
+def _decides(run: Run) -> None:
+    page.section("Who decides this picture")
+    started = reads.tail(run.id).started
+    total = started.evaluation_pictures if started else 1
+    place = st.number_input("Evaluation picture", 1, max(1, total), 1, key=f"decides_{run.id}", width=180) - 1
+    found = answer(run, "decides", {"picture": int(place)}, f"decides_{run.id}_answer", "who decides this picture")
+    if found is None:
+        return
+    classes, plan = found["classes"], run.config.plan
+    said, truth = classes[found["predicted"]], classes[found["truth"]]
+    cells = [(v, r, c) for r, row in enumerate(found["change"]) for c, v in enumerate(row) if v is not None]
+    most = min(cells)
+    flips = sum(found["margin"] + v < 0 for v, *_ in cells)
+    title = (
+        f"Layer {plan.row_labels[most[1]]}, expert {most[2] + 1} holds it up most ({most[0]:+.2f} without it)"
+        if most[0] < 0 else "No expert holds the answer up"
+    )  # fmt: skip
+    with st.container(key="pair_decides"):
+        left, right = st.columns([3, 7], gap="large")
+    with left:
+        st.html(
+            f'<div class="lab-examples" style="max-width:120px;grid-template-columns:1fr"><figure>'
+            f'<img src="{found["image"]}" alt="{escape(truth)}"></figure></div>'
+        )
+        page.facts(("Answer", f"{escape(said)}, {found['confidence']:.0%}"), ("Truth", escape(truth)))
+        alone = f"{flips} of {len(cells)} experts would flip it alone." if flips else "No single expert would flip it."
+        page.note(f"{alone} Margin {found['margin']:.2f}.")
+    with right:
+        adds = [[None if v is None else -v for v in row] for row in found["change"]]
+        figure = figures.cell_figure(adds, plan, title, "adds to the margin", "decides", form=".3f")
+        live_plot(figure, key="decides")
+        page.note(
+            "Margin: the logit of the class that the whole run answers, minus the largest other logit. Shown is how much less "
+            "it is with each expert off; below 0 the picture flips. Orange: the expert speaks for the answer. Blue: against it."
+        )
+
+
+# ---------------------------------------------------------------- random masks
+
+
+def _robust(run: Run) -> None:
+    page.section("Under random masks")
+    others = [
+        other for other in reads.runs()
+        if other.id != run.id and other.config.method == "mlae" and other.config.badge == run.config.badge
+        and other.status.is_over and reads.store().paths(other.id).adapter.is_file()
+    ]  # fmt: skip
+    names = {_NOBODY: None} | {f"{other.id}, {other.config.what}": other for other in others[:30]}
+    with st.container(key="four_robust"):
+        columns = st.columns(4, vertical_alignment="bottom")
+    rate = columns[0].slider("Chance that an expert is off", 0.05, 0.95, 0.5, 0.05, key=f"robust_{run.id}_rate")
+    draws = columns[1].selectbox("Random masks", _DRAWS, key=f"robust_{run.id}_draws")
+    beside = names[columns[2].selectbox("Beside it", list(names), key=f"robust_{run.id}_other")]
+    rescaled = columns[3].toggle("Survivors count 1/(1−p)", True, key=f"robust_{run.id}_rescaled")
+    if columns[3].button("Draw them", key=f"robust_{run.id}_go"):
+        st.session_state[f"robust_{run.id}_wanted"] = True
+    if not st.session_state.get(f"robust_{run.id}_wanted"):
+        page.note(
+            "The accuracy under hundreds of random masks, as a distribution. A run that was trained with masking should lose "
+            "less than one that was not: put both side by side, they see the same masks. About a minute on a CPU."
+        )
+        return
+    arguments = {"rate": rate, "draws": draws, "rescaled": rescaled}
+    found: list[tuple[Run, dict]] = []
+    for one in (run, beside):
+        if one is None:
+            continue
+        told = answer(one, "robust", arguments, f"robust_{run.id}_{one.id}", f"how run {one.id} stands {draws} masks")
+        if told is None:
+            break
+        found.append((one, told))
+    if not found:
+        return
+    live_plot(figures.robust_figure([(one.id, told) for one, told in found]), key="robust")
+    for one, told in found:
+        page.note(f"{words(told, f'{one.id} ({one.config.what})')}.")
+    if len(found) == 2:
+        page.note(verdict(found[0][1], found[1][1], [one.id for one, _ in found]))
+    how = "mᵢ / (1 − p), as in training" if rescaled else "mᵢ, without the 1 / (1 − p) of training"
+    page.note(f"fᵢ = {how}; mᵢ = 0 with chance p, the same for every expert (paper, section 3.3). Seed 0 for every run.")

@@ -1,0 +1,48 @@
+"""A small network whose experts have learned something, and pictures for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import torch
+    from timm.models.vision_transformer import VisionTransformer
+
+    from mlae_lab.core.plan import MaskPlan
+    from mlae_lab.model.inject import Experts
+
+
+@pytest.fixture
+def adapted(small_vit: Callable[..., VisionTransformer]) -> Callable[..., tuple[VisionTransformer, Experts]]:
+    """Builds a small transformer with a plan's experts, none of them zero, in eval mode; its head learns."""
+    import torch
+
+    from mlae_lab.model.inject import inject
+
+    def build(plan: MaskPlan, seed: int = 0, size: float = 0.3) -> tuple[VisionTransformer, Experts]:
+        model = small_vit(depth=plan.rows, seed=seed)
+        experts = inject(model, plan, seed)
+        draw = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for layer in experts.layers.values():
+                layer.b.copy_(torch.randn(layer.b.shape, generator=draw) * size)
+                layer.coefficient.copy_(torch.rand(layer.coefficient.shape, generator=draw) * 2 - 0.5)
+        model.get_classifier().requires_grad_(True)
+        return model.eval(), experts
+
+    return build
+
+
+@pytest.fixture
+def pictures() -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """Draws (pictures, labels) for it."""
+    import torch
+
+    def draw(count: int, classes: int = 5, seed: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+        own = torch.Generator().manual_seed(seed)
+        return torch.randn(count, 3, 32, 32, generator=own), torch.randint(classes, (count,), generator=own)
+
+    return draw

@@ -1,0 +1,144 @@
+"""Confusion, calibration and extremes, against loops over single pictures that spell the definitions out."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+
+from mlae_lab.analysis import errors
+from mlae_lab.core.proportions import wilson
+
+CLASSES = 5
+
+
+def some(n: int = 200, seed: int = 0, classes: int = CLASSES) -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes - 1, (n,), generator=draw)  # the last class has no picture
+    logits = 2 * torch.randn(n, classes, generator=draw)
+    logits[torch.arange(n), labels] += 1.5
+    return logits, labels
+
+
+def by_hand(logits: torch.Tensor, labels: torch.Tensor) -> list[dict]:
+    """Every picture for itself, in plain Python."""
+    found = []
+    for row, label in zip(logits.tolist(), labels.tolist()):
+        top = max(row)
+        shares = [math.exp(v - top) for v in row]
+        p = [v / sum(shares) for v in shares]
+        guess = row.index(top)
+        found.append({"truth": label, "guess": guess, "confidence": p[guess], "loss": -math.log(p[label]),
+                      "brier": sum((v - (k == label)) ** 2 for k, v in enumerate(p))})  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_each_picture_is_judged_as_by_hand(seed: int) -> None:
+    judged, expected = errors.judge(*some(seed=seed)), by_hand(*some(seed=seed))
+    for name in ("truth", "guess"):
+        assert getattr(judged, name).tolist() == [one[name] for one in expected]
+    for name in ("confidence", "loss", "brier"):
+        assert getattr(judged, name).tolist() == pytest.approx([one[name] for one in expected], abs=1e-9)
+
+
+def test_pieces_joined_are_the_whole() -> None:
+    logits, labels = some()
+    whole = errors.judge(logits, labels)
+    pieces = errors.joined([errors.judge(logits[at : at + 64], labels[at : at + 64]) for at in range(0, 200, 64)])
+    assert all(torch.equal(getattr(whole, name), getattr(pieces, name)) for name in vars(whole))
+    assert len(pieces) == 200
+
+
+def test_certainty_beyond_a_double_is_no_trouble() -> None:
+    judged = errors.judge(torch.tensor([[2000.0, -2000.0], [-2000.0, 2000.0]]), torch.tensor([0, 0]))
+    assert judged.confidence.tolist() == [1.0, 1.0] and judged.loss.tolist() == [0.0, 4000.0]
+    assert judged.brier.tolist() == [0.0, 2.0]
+
+
+def test_the_matrix_counts_pairs() -> None:
+    judged = errors.judge(*some())
+    counts = errors.confusion(judged.truth, judged.guess, CLASSES)
+    for i in range(CLASSES):
+        for j in range(CLASSES):
+            assert counts[i, j] == sum(t == i and g == j for t, g in zip(judged.truth.tolist(), judged.guess.tolist()))
+    shares = errors.row_shares(counts)
+    assert torch.allclose(shares[:-1].sum(1), torch.ones(CLASSES - 1, dtype=torch.float64))
+    assert bool(shares[-1].isnan().all()), "a class without a picture has no shares"
+    assert float(shares[0, 1]) == int(counts[0, 1]) / sum(t == 0 for t in judged.truth.tolist())
+
+
+def test_accuracy_by_class() -> None:
+    judged = errors.judge(*some())
+    found = errors.by_class(errors.confusion(judged.truth, judged.guess, CLASSES))
+    for number, entry in enumerate(found):
+        own = [g == number for t, g in zip(judged.truth.tolist(), judged.guess.tolist()) if t == number]
+        assert (entry.pictures, entry.right) == (len(own), sum(own))
+        assert (entry.low, entry.high) == wilson(sum(own), len(own))
+    assert (found[-1].pictures, found[-1].low, found[-1].high) == (0, 0.0, 1.0)
+
+
+def test_the_commonest_mistakes() -> None:
+    counts = torch.tensor([[9, 2, 0], [3, 7, 2], [0, 0, 5]])
+    assert errors.confused(counts, 10) == [(1, 0, 3), (0, 1, 2), (1, 2, 2)]
+    assert errors.confused(counts, 1) == [(1, 0, 3)]
+    assert errors.confused(torch.diag(torch.tensor([3, 4])), 5) == []
+
+
+def test_the_best_and_the_worst() -> None:
+    judged = errors.judge(*some())
+    every = list(enumerate(by_hand(*some())))
+    found = errors.extremes(judged, 7)
+    right = [(i, p) for i, p in every if p["truth"] == p["guess"]]
+    wrong = [(i, p) for i, p in every if p["truth"] != p["guess"]]
+    assert found["right"] == [i for i, p in sorted(right, key=lambda e: -e[1]["confidence"])[:7]]
+    assert found["wrong"] == [i for i, p in sorted(wrong, key=lambda e: -e[1]["confidence"])[:7]]
+    assert found["unsure"] == [i for i, p in sorted(every, key=lambda e: e[1]["confidence"])[:7]]
+    assert found["costly"] == [i for i, p in sorted(every, key=lambda e: -e[1]["loss"])[:7]]
+
+
+def test_of_equal_pictures_the_first_come_first_and_rows_may_be_short() -> None:
+    judged = errors.judge(torch.tensor([[1.0, 0.0]] * 4), torch.tensor([0, 0, 1, 0]))
+    assert errors.extremes(judged, 12) == {
+        "right": [0, 1, 3], "wrong": [2], "unsure": [0, 1, 2, 3], "costly": [2, 0, 1, 3],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("bins", [1, 7, 10, 15])
+def test_calibration_is_its_definition(bins: int) -> None:
+    judged, every = errors.judge(*some(400, 4)), by_hand(*some(400, 4))
+    found, ece = errors.calibration(judged, bins), 0.0
+    for m, entry in enumerate(found.bins):
+        own = [p for p in every if m / bins < p["confidence"] <= (m + 1) / bins]
+        assert (entry.low, entry.high, entry.pictures) == (m / bins, (m + 1) / bins, len(own))
+        if not own:
+            assert entry.accuracy is None and entry.confidence is None
+            continue
+        accuracy = sum(p["truth"] == p["guess"] for p in own) / len(own)
+        confidence = sum(p["confidence"] for p in own) / len(own)
+        assert (entry.accuracy, entry.confidence) == (pytest.approx(accuracy), pytest.approx(confidence))
+        ece += len(own) / len(every) * abs(accuracy - confidence)
+    assert found.ece == pytest.approx(ece)
+    for name, value in (("confidence", "confidence"), ("brier", "brier"), ("loss", "loss")):
+        assert getattr(found, name) == pytest.approx(sum(p[value] for p in every) / len(every))
+    assert found.accuracy == sum(p["truth"] == p["guess"] for p in every) / len(every)
+    assert sum(entry.pictures for entry in found.bins) == 400
+
+
+def test_a_confidence_on_an_edge_lies_in_the_lower_bin() -> None:
+    edges = torch.tensor([float(Fraction(k, 10)) for k in range(1, 11)], dtype=torch.float64)
+    same = torch.zeros(10, dtype=torch.int64)
+    judged = errors.Judged(same, same, edges, edges, edges)
+    assert [entry.pictures for entry in errors.calibration(judged).bins] == [1] * 10
+
+
+def test_a_network_that_knows_what_it_knows_is_calibrated() -> None:
+    """Labels drawn from the network's own p: ECE goes to 0; the same network three times as sure is not calibrated."""
+    draw = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(20_000, 4, generator=draw)
+    labels = torch.multinomial(logits.softmax(1), 1, generator=draw)[:, 0]
+    good, proud = (errors.calibration(errors.judge(scale * logits, labels)) for scale in (1, 3))
+    assert good.ece < 0.02 and good.confidence == pytest.approx(good.accuracy, abs=0.01)
+    assert proud.ece > 0.1 and proud.brier > good.brier and proud.loss > good.loss

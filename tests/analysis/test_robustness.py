@@ -1,0 +1,59 @@
+"""Random masks: their distribution, their pairing between runs, and the accuracy under each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mlae_lab.analysis.robustness import accuracies, random_states
+from mlae_lab.analysis.whatif import WhatIf
+from mlae_lab.core.factors import cells_on
+from mlae_lab.core.patterns import allocation, dense, pattern, uniform
+from mlae_lab.model.prefix import split
+
+
+def on(plan, rate: float = 0.5, draws: int = 50, seed: int = 1) -> list[set]:
+    return [set(cells_on(state)) for state in random_states(plan, rate, draws, seed)]
+
+
+def test_each_expert_drops_with_the_rate_whatever_the_plan_says() -> None:
+    for plan in (dense(), uniform(0.9)):
+        share = sum(map(len, on(plan, 0.3, 300))) / (300 * 96)
+        assert share == pytest.approx(0.7, abs=0.01)  # 28,800 draws: standard deviation 0.0027
+
+
+def test_survivors_are_rescaled_or_not() -> None:
+    plan = allocation((1, 2), columns=3)
+    for rescaled, value in ((True, 4.0), (False, 1.0)):
+        states = list(random_states(plan, 0.75, 40, 0, rescaled))
+        assert {v for state in states for row in state for v in row} == {0.0, value, None}
+        assert all(state[0][1:] == (None, None) and state[1][2] is None for state in states)
+
+
+def test_two_runs_see_the_same_masks_where_they_coincide() -> None:
+    wide, narrow = pattern("incremental"), dense()
+    both = {(r, c) for r in range(12) for c in range(8) if wide.keep[r][c]}
+    for a, b in zip(on(wide), on(narrow)):
+        assert a & both == b & both
+    assert on(narrow) == on(uniform(0.5)) != on(narrow, seed=2)
+
+
+def test_a_higher_rate_drops_all_that_a_lower_one_drops() -> None:
+    assert all(high <= low for high, low in zip(on(dense(), 0.8), on(dense(), 0.2)))
+
+
+def test_rate_zero_is_the_trained_network(adapted: Callable, pictures: Callable) -> None:
+    assert on(dense(2, 2), 0.0, 3) == [{(0, 0), (0, 1), (1, 0), (1, 1)}] * 3
+
+
+def test_accuracy_under_each_mask_equals_a_full_pass(adapted: Callable, pictures: Callable) -> None:
+    model, experts = adapted(uniform(0.5, 3, 4), size=1.0)
+    x, labels = pictures(25)
+    with torch.no_grad():
+        lab = WhatIf(model, experts, split(model, 0)[0](x), labels)
+    told: list[int] = []
+    found = accuracies(lab, 0.5, 12, 7, True, lambda done, total: told.append(done))
+    assert told == list(range(12)) and len(set(found)) > 2
+    assert found == [lab.full_pass(state).accuracy for state in random_states(lab.plan, 0.5, 12, 7, True)]

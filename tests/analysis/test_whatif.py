@@ -1,0 +1,244 @@
+"""What if: every answer equals a full pass through a network that has just these experts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.models.mlp_mixer import MlpMixer
+from timm.models.swin_transformer import SwinTransformer
+
+from mlae_lab.analysis.whatif import WhatIf
+from mlae_lab.core.factors import Factors, all_on, existing, kept_plan, scaled, with_cells
+from mlae_lab.core.patterns import allocation, uniform
+from mlae_lab.core.plan import MaskPlan
+from mlae_lab.model.experts import factored
+from mlae_lab.model.inject import Experts, inject
+from mlae_lab.model.prefix import depth, first_block, split
+
+PLAN = allocation((0, 3, 2, 0, 4), drop_rate=0.3)
+
+
+def asked(model, experts: Experts, x: torch.Tensor, labels: torch.Tensor, **more) -> WhatIf:
+    before, _ = split(model, first_block(experts.plan, depth(model)))
+    chunk = more.setdefault("chunk", 4)
+    with torch.no_grad():
+        return WhatIf(model, experts, torch.cat([before(part) for part in x.split(chunk)]), labels, **more)
+
+
+@torch.no_grad()
+def by_hand(model, experts: Experts, x: torch.Tensor, factors: Factors, chunk: int = 4) -> torch.Tensor:
+    """Logits with λ f written into the layers, in the same chunks; the layers get their λ back."""
+    kept = {target: layer.coefficient.clone() for target, layer in experts.layers.items()}
+    for target, row in zip(experts.plan.targets, factors):
+        if target in experts.layers:
+            experts.layers[target].coefficient.mul_(torch.tensor([v for v in row if v is not None]))
+    logits = torch.cat([model(part) for part in x.split(chunk)])
+    for target, layer in experts.layers.items():
+        layer.coefficient.copy_(kept[target])
+    return logits
+
+
+def states(plan: MaskPlan) -> list[Factors]:
+    """A walk through many states: one cell after the other, whole layers, scales, back and forth."""
+    on, draw = all_on(plan), torch.Generator().manual_seed(0)
+    walk = [with_cells(on, [cell], 0.0) for cell in existing(plan)]
+    walk += [with_cells(on, [(row, c) for c in range(plan.columns)], 0.0) for row in range(plan.rows)]
+    walk += [on, scaled(on, 0.5), scaled(on, 0.0), scaled(on, -1.25)]
+    for _ in range(12):
+        walk.append(with_cells(walk[-1], [existing(plan)[int(torch.randint(plan.experts, (), generator=draw))]], 0.0))
+        walk.append(with_cells(on, [c for c in existing(plan) if torch.rand((), generator=draw) < 0.5], 0.25))
+    return walk
+
+
+@pytest.mark.parametrize("kept", [2**30, 60_000, 0])
+def test_every_state_equals_the_full_pass_bit_for_bit(adapted: Callable, pictures: Callable, kept: int) -> None:
+    model, experts = adapted(PLAN)
+    x, labels = pictures(10)
+    lab = asked(model, experts, x, labels, kept=kept)
+    for factors in states(PLAN):
+        expected = by_hand(model, experts, x, factors)
+        assert torch.equal(lab.try_out(factors).logits, expected)
+        assert torch.equal(lab.ask(factors).logits, expected)
+        assert torch.equal(lab.full_pass(factors).logits, expected)
+    places = sum(e is not None for e in lab._trained.entering[1:])
+    assert places == {2**30: 4, 60_000: 1, 0: 0}[kept]  # blocks 3 to 5 and the head lie behind the first: 22 kB each
+
+
+def test_bfloat16_is_as_exact(adapted: Callable, pictures: Callable) -> None:
+    model, experts = adapted(PLAN)
+    x, labels = pictures(6)
+    lab = asked(model, experts, x, labels, compute=lambda: torch.autocast("cpu", torch.bfloat16))
+    for factors in states(PLAN)[::5]:
+        assert torch.equal(lab.ask(factors).logits, lab.full_pass(factors).logits)
+
+
+def test_an_expert_that_is_off_might_as_well_not_exist(adapted: Callable, pictures: Callable) -> None:
+    model, experts = adapted(PLAN)
+    x, labels = pictures(7)
+    factors = with_cells(all_on(PLAN), [(1, 0), (4, 0), (4, 1), (4, 2), (4, 3)], 0.0)
+    small, fewer = adapted(kept_plan(PLAN, factors))
+    for target, layer in fewer.layers.items():
+        full = experts.layers[target]
+        own = [full.columns.index(c) for c in layer.columns]
+        with torch.no_grad():
+            layer.a.copy_(full.a[own])
+            layer.b.copy_(full.b[:, own])
+            layer.coefficient.copy_(full.coefficient[own])
+    assert set(fewer.layers) == {"blocks.1.attn.qkv", "blocks.2.attn.qkv"}
+    with torch.no_grad():
+        assert torch.allclose(asked(model, experts, x, labels).ask(factors).logits, small(x), atol=1e-5)
+
+
+def test_reset_is_the_first_number_and_the_model_is_as_it_was(adapted: Callable, pictures: Callable) -> None:
+    model, experts = adapted(PLAN)
+    x, labels = pictures(9)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    lab = asked(model, experts, x, labels)
+    first = lab.trained
+    with torch.no_grad():
+        assert torch.equal(first.logits, torch.cat([model(part) for part in x.split(4)]))
+    for factors in states(PLAN):
+        lab.ask(factors)
+    assert torch.equal(lab.ask(all_on(PLAN)).logits, first.logits)
+    assert (lab.trained.accuracy, lab.trained.loss) == (first.accuracy, first.loss)
+    after = model.state_dict()
+    assert set(after) == set(before) and all(torch.equal(after[name], before[name]) for name in before)
+    assert all(layer.mask is None and not layer.training for layer in experts.layers.values())
+
+
+def test_only_what_lies_behind_the_change_is_computed(adapted: Callable, pictures: Callable) -> None:
+    model, experts = adapted(PLAN)
+    lab = asked(model, experts, *pictures(8))
+    entered: list[int] = []
+    for number, block in enumerate(model.blocks):
+        block.register_forward_pre_hook(lambda module, inputs, number=number: entered.append(number))
+
+    def blocks(act: Callable) -> list[int]:
+        entered.clear()
+        act()
+        return sorted(set(entered))
+
+    on = all_on(PLAN)
+    assert blocks(lambda: lab.ask(on)) == [1, 2, 3, 4]  # block 0 holds no expert
+    assert blocks(lambda: lab.ask(with_cells(on, [(4, 0)], 0.0))) == [4]
+    assert blocks(lambda: lab.ask(on)) == []
+    assert blocks(lambda: lab.ask(with_cells(on, [(4, 0), (2, 0)], 0.0))) == [2, 3, 4]
+    assert blocks(lambda: lab.ask(with_cells(on, [(4, 1), (2, 0)], 0.0))) == [4]  # from the last state, not from the first
+    assert blocks(lambda: lab.ask(with_cells(on, [(4, 2)], 0.0))) == [4]
+    assert blocks(lambda: lab.ask(with_cells(on, [(1, 0)], 0.0))) == [1, 2, 3, 4]
+
+
+def test_two_threads_do_not_see_each_other(adapted: Callable, pictures: Callable) -> None:
+    """One asks the what-if while another uses the same network plainly."""
+    model, experts = adapted(PLAN)
+    x, labels = pictures(8)
+    lab = asked(model, experts, x, labels)
+    walk = states(PLAN)[:20]
+    expected = [by_hand(model, experts, x, factors) for factors in walk]
+    with torch.no_grad():
+        plain = model(x)
+    wrong: list[str] = []
+
+    def asks(order: list[int]) -> None:
+        wrong.extend("state" for i in order if not torch.equal(lab.ask(walk[i]).logits, expected[i]))
+
+    def uses() -> None:
+        with torch.no_grad():
+            wrong.extend("plain" for _ in range(40) if not torch.equal(model(x), plain))
+
+    threads = [
+        threading.Thread(target=act)
+        for act in (lambda: asks(list(range(20))), lambda: asks(list(range(19, -1, -1))), uses)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_pass_that_fails_leaves_a_right_answer_behind(adapted: Callable, pictures: Callable) -> None:
+    model, experts = adapted(PLAN)
+    x, labels = pictures(8)
+    lab = asked(model, experts, x, labels)
+    off = with_cells(all_on(PLAN), [(2, 0)], 0.0)
+    lab.ask(with_cells(off, [(1, 0)], 0.0))
+
+    def breaks(module, inputs):
+        raise RuntimeError("out of memory")
+
+    hook = model.blocks[3].register_forward_pre_hook(breaks)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        lab.ask(off)
+    hook.remove()
+    assert torch.equal(lab.ask(off).logits, by_hand(model, experts, x, off))
+    assert torch.equal(lab.trained.logits, by_hand(model, experts, x, all_on(PLAN)))
+
+
+def test_numbers_equal_their_definitions(adapted: Callable, pictures: Callable) -> None:
+    model, experts = adapted(PLAN)
+    x, labels = pictures(30)
+    labels = labels.clamp(max=3)  # class 5 has no picture
+    found = asked(model, experts, x, labels).trained
+    right = [int(row.argmax()) == int(y) for row, y in zip(found.logits, labels)]
+    assert found.accuracy == 100 * sum(right) / 30
+    assert found.loss == pytest.approx(float(F.cross_entropy(found.logits, labels)), rel=1e-5)
+    for c in range(4):
+        mine = [r for r, y in zip(right, labels) if y == c]
+        assert found.class_accuracy()[c] == 100 * sum(mine) / len(mine)
+    assert found.class_accuracy()[4] is None
+    assert found.confidence[3] == pytest.approx(float(found.logits[3].softmax(0).max()))
+
+
+def test_a_try_ends_when_it_has_lost_too_much(adapted: Callable, pictures: Callable) -> None:
+    model, experts = adapted(PLAN)
+    lab = asked(model, experts, *pictures(12))
+    off = with_cells(all_on(PLAN), [(4, 0)], 0.0)
+    exact = lab.try_out(off).loss_sum
+    assert lab.try_out(off, most=exact).loss_sum == exact
+    assert lab.try_out(off, most=exact * 0.999) is None
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_other_networks_are_answered_as_exactly(cut: bool) -> None:
+    """Swin cannot be cut and takes the full pass each time; a Mixer is cut like a transformer."""
+    torch.manual_seed(0)
+    if cut:
+        model = MlpMixer(num_classes=3, img_size=64, patch_size=32, num_blocks=3, embed_dim=32)
+    else:
+        model = SwinTransformer(64, num_classes=3, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=2)  # fmt: skip
+    model.eval()
+    names = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n.endswith("fc1")]
+    plan = MaskPlan(((True, True),) * len(names), ((0.0, 0.0),) * len(names), tuple(names))
+    experts = inject(model, plan)
+    for layer in experts.layers.values():
+        torch.nn.init.normal_(layer.b)
+    model.eval()
+    x, labels = torch.randn(5, 3, 64, 64), torch.tensor([0, 1, 2, 0, 1])
+    lab = asked(model, experts, x, labels)
+    assert len(lab.pieces) == (4 if cut else 1)
+    for factors in states(plan)[:: len(names)]:
+        assert torch.equal(lab.ask(factors).logits, by_hand(model, experts, x, factors))
+
+
+def test_gradients_reach_the_factors(adapted: Callable, pictures: Callable) -> None:
+    """`factored` takes tensors that want a gradient: central differences say the same."""
+    model, experts = adapted(uniform(0.5, 2, 2))
+    lab = asked(model, experts, *pictures(4))
+    tensors = {layer: f.requires_grad_() for layer, f in lab.tensors(all_on(lab.plan)).items()}
+    with factored(tensors):
+        x = lab.inputs[0]
+        for piece in lab.pieces:
+            x = piece(x)
+        F.cross_entropy(x, lab.labels).backward()
+    for row, target in enumerate(lab.plan.targets):
+        for column in range(2):
+            up, down = (
+                lab.full_pass(with_cells(all_on(lab.plan), [(row, column)], f)).loss for f in (1 + 1e-2, 1 - 1e-2)
+            )
+            slope = float(tensors[experts.layers[target]].grad[column])
+            assert slope == pytest.approx((up - down) / 2e-2, rel=0.02, abs=2e-3)

@@ -1,0 +1,171 @@
+"""Dropout within the batch: a mask per token, and dropped inputs. Against sums written out token by token."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from mlae_lab.core.patterns import dense, scaled, uniform
+from mlae_lab.core.plan import MaskPlan
+from mlae_lab.model.experts import MaskSampler, MLAELinear
+from mlae_lab.model.inject import inject
+
+D_IN, D_OUT, EXPERTS = 6, 4, 3
+RATES = (0.5, 0.0, 0.25)
+
+
+def layer(rank: int = 1, by_token: bool = True, input_dropout: float = 0.0, rates: tuple = RATES) -> MLAELinear:
+    """A layer in float64 in the middle of its life, in training mode, with the draws of one step."""
+    draw = torch.Generator().manual_seed(5)
+    made = MLAELinear(nn.Linear(D_IN, D_OUT), (0, 1, 2), rates, rank, name="here", by_token=by_token,
+                      input_dropout=input_dropout)  # fmt: skip
+    with torch.no_grad():
+        for p in (made.b, made.coefficient):
+            p.copy_(torch.randn(p.shape, generator=draw))
+    made.mask, made.noise = torch.ones(EXPERTS, dtype=torch.float64), 11
+    return made.double().train()
+
+
+def draws(made: MLAELinear, tokens: int) -> tuple[Tensor, Tensor]:
+    """The numbers that the layer draws: which inputs stay, (N, d_in), and the factor of each expert, (N, E)."""
+    own = torch.Generator().manual_seed(made.noise)
+    stay = torch.ones(tokens, D_IN, dtype=torch.float64)
+    if made.input_dropout:
+        stay = (torch.rand(tokens, D_IN, generator=own) >= made.input_dropout).double() / (1 - made.input_dropout)
+    factor = torch.ones(tokens, EXPERTS, dtype=torch.float64)
+    if made.by_token:
+        rates = torch.tensor(made.drop_rate)
+        factor = ((torch.rand(tokens, EXPERTS, generator=own) >= rates) / (1 - rates)).double()
+    return stay, factor
+
+
+def by_hand(x: Tensor, a: Tensor, b: Tensor, coefficient: Tensor, made: MLAELinear) -> Tensor:
+    """One token after the other, one expert after the other."""
+    stay, factor = draws(made, len(x))
+    rows = []
+    for n, token in enumerate(x):
+        y = made.base.weight @ token + made.base.bias
+        for i in range(EXPERTS):
+            for r in range(i * made.rank, (i + 1) * made.rank):
+                y = y + made.mask[i] * factor[n, i] * coefficient[i] * b[:, r] * (a[r] @ (stay[n] * token))
+        rows.append(y)
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize(("by_token", "input_dropout"), [(True, 0.0), (False, 0.4), (True, 0.4)])
+def test_output_and_gradients_equal_the_sums_written_out(rank: int, by_token: bool, input_dropout: float) -> None:
+    made = layer(rank, by_token, input_dropout)
+    if not by_token:
+        made.mask = torch.tensor([2.0, 0.0, 4 / 3], dtype=torch.float64)
+    x = torch.randn(7, D_IN, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
+    onto = torch.randn(7, D_OUT, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    own = [x, made.a, made.b, made.coefficient]
+    y = made(x)
+    found = torch.autograd.grad((y * onto).sum(), own)
+    copies = [t.detach().clone().requires_grad_() for t in own]
+    expected = by_hand(*copies, made)
+    torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+    for one, other in zip(found, torch.autograd.grad((expected * onto).sum(), copies)):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+    assert torch.equal(made(x), y)  # one step, one draw
+    made.noise = 12
+    assert not torch.equal(made(x), y)
+
+
+@pytest.mark.parametrize(("by_token", "input_dropout"), [(True, 0.0), (False, 0.4), (True, 0.4)])
+def test_the_mean_over_draws_is_what_is_measured_with(by_token: bool, input_dropout: float) -> None:
+    """400 rows of one token at 50 seeds: the mean lies within four standard errors of the output in eval mode."""
+    made = layer(by_token=by_token, input_dropout=input_dropout, rates=RATES if by_token else (0.0,) * 3)
+    x = torch.randn(1, D_IN, generator=torch.Generator().manual_seed(3), dtype=torch.float64).expand(400, D_IN)
+    with torch.no_grad():
+        seen = []
+        for made.noise in range(50):
+            seen.append(made(x))
+        drawn = torch.cat(seen)
+        goal = made.eval()(x[:1])[0]
+    error = (drawn.mean(0) - goal).abs() / (drawn.std(0) / len(drawn) ** 0.5)
+    assert bool((drawn.std(0) > 0.01).all()) and float(error.max()) < 4
+
+
+def test_without_rates_nothing_is_drawn_and_the_numbers_are_the_same_bit_for_bit() -> None:
+    made, plain = layer(rates=(0.0,) * 3).float(), layer(by_token=False, rates=(0.0,) * 3).float()
+    made.mask = plain.mask = torch.ones(EXPERTS)
+    plain.base = made.base
+    x = torch.randn(5, D_IN, generator=torch.Generator().manual_seed(4))
+    made.noise = None
+    assert torch.equal(made(x), plain(x))
+
+
+def test_a_step_without_a_draw_is_refused() -> None:
+    made = layer()
+    made.noise = None
+    with pytest.raises(RuntimeError, match="no mask was drawn for this step"):
+        made(torch.zeros(2, D_IN, dtype=torch.float64))
+    made.eval()(torch.zeros(2, D_IN, dtype=torch.float64))
+
+
+def test_under_autocast_the_branch_keeps_16_bits() -> None:
+    made = layer(input_dropout=0.2).float()
+    made.mask = torch.ones(EXPERTS)
+    x = torch.randn(64, D_IN, generator=torch.Generator().manual_seed(6))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = made(x)
+    assert y.dtype is torch.bfloat16
+    assert float(((y.float() - made(x)).norm() / made(x).norm()).detach()) < 0.02
+
+
+# ---------------------------------------------------------------- the sampler
+
+
+PLAN = MaskPlan(((1, 1), (0, 1)), ((0.5, 0.9), (0, 0.9)), ("blocks.0.attn.qkv", "blocks.1.attn.qkv"))
+
+
+def test_with_a_mask_per_token_every_expert_takes_part_in_every_step() -> None:
+    sampler = MaskSampler(PLAN, 3, "token")
+    for _ in range(20):
+        assert sampler.draw().tolist() == [[1, 1], [0, 1]]
+    assert sampler.drawn.tolist() == [[20, 20], [0, 20]] and sampler.steps == 20
+
+
+def test_the_seeds_within_a_batch_follow_from_the_state_of_the_mask_generators() -> None:
+    """Nothing else has to be kept in a checkpoint, and a mask per step is drawn as it was before."""
+    token, step = MaskSampler(PLAN, 3, "token"), MaskSampler(PLAN, 3)
+    seen = []
+    for _ in range(5):
+        token.draw(), step.draw()
+        assert token.noise == step.noise
+        seen += token.noise
+    assert len(set(seen)) == 10 and all(0 <= seed < 2**53 for seed in seen)
+    state = [own.get_state() for own in token.generators]
+    token.draw()
+    again = MaskSampler(PLAN, 99, "token")
+    for own, kept in zip(again.generators, state):
+        own.set_state(kept)
+    again.draw()
+    assert again.noise == token.noise
+
+
+def test_each_layer_and_each_step_draws_for_itself(small_vit: Callable[..., VisionTransformer]) -> None:
+    experts = inject(small_vit(), uniform(0.5, 3, 2), mask_per="token", input_dropout=0.1)
+    experts.draw()
+    one = [made.noise for made in experts.layers.values()]
+    experts.draw()
+    two = [made.noise for made in experts.layers.values()]
+    assert len({*one, *two}) == 6
+    assert all(made.by_token and made.input_dropout == 0.1 for made in experts.layers.values())
+
+
+def test_lora_is_the_dense_plan_with_lambda_left_at_one(small_vit: Callable[..., VisionTransformer]) -> None:
+    plan = scaled(dense(3, 2), train_coefficients=False)
+    experts = inject(small_vit(), plan, input_dropout=0.1)
+    assert not any(made.coefficient.requires_grad for made in experts.layers.values())
+    torch.testing.assert_close(
+        (made := experts.layers["blocks.0.attn.qkv"]).delta(), made.b @ made.a, rtol=0, atol=0
+    )
+    assert dataclasses.replace(plan, train_coefficients=True) == dense(3, 2)

@@ -1,0 +1,142 @@
+"""The views Errors and Seeds of the Experts page, opened through app.py on real runs of one epoch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mlae_lab import locks
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import dense, pattern
+from mlae_lab.core.slices import slices
+from mlae_lab.model.adapter_file import save_adapter
+from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.runs import paths, probe
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import Run, RunStore
+from mlae_lab.training.setup import prepare
+from mlae_lab.training.trainer import fit
+
+A = RunConfig(
+    "digits", pattern("uniform", "stochastic", 0.5), backbone="lab_vit_12x128.random", epochs=1, device="cpu", seed=3,
+    learning_rate=5e-3,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunStore, Run, Run]]:
+    """A store with a masked run and its dense pair; its supervisor's place is taken, so that nothing else starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        store = RunStore(tmp_path_factory.mktemp("errors") / "lab")
+        patch.setenv("MLAE_LAB_STORE", str(store.folder))
+        lock = locks.take(paths.supervisor_lock(store.folder))
+        runs = []
+        for config in (A, replace(A, plan=dense())):
+            setup = prepare(config)
+            run = store.enqueue(config, device="cpu")
+            store.append(run.id, list(fit(setup)))
+            store.move(run.id, Status.FINISHED)
+            files = store.paths(run.id)
+            files.folder.mkdir(parents=True, exist_ok=True)
+            save_adapter(files.adapter, setup.experts, setup.head, config.backbone, config.task)
+            runs.append(store.run(run.id))
+        yield store, *runs
+        os.close(lock)
+        for run in runs:  # the process that was asked leaves when its run has no folder any more
+            shutil.rmtree(store.paths(run.id).folder)
+
+
+def told(store: RunStore, run: Run) -> dict:
+    """What the run says; it is then warm, and the page need not wait."""
+    found = probe.wait(store, run.id, "errors", {"pictures": "all"})
+    assert found.value is not None, found.reason
+    return found.value
+
+
+def opened(**query: str) -> AppTest:
+    at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=60).run()
+    at.switch_page(str(PAGES / "experts.py"))
+    for name, value in query.items():
+        at.query_params[name] = value
+    at.run()
+    assert not at.exception
+    return at
+
+
+def html(at: AppTest) -> str:
+    return " ".join(element.proto.body for element in at.main.get("html"))
+
+
+def drawn(at: AppTest) -> dict[str, str]:
+    """Names of the figures on the page and what each shows in words."""
+    found = {}
+    for element in at.main.get("bidi_component"):
+        data = json.loads(element.proto.json) if element.proto.json else {}
+        if "alt" in data:
+            found[data["name"]] = data["alt"]
+    return found
+
+
+def test_errors_of_one_run(lab: tuple[RunStore, Run, Run]) -> None:
+    store, run, other = lab
+    answer = told(store, run)
+    at = opened(run=run.id, view="errors")
+    assert set(drawn(at)) == {"confusion", "reliability", "class-accuracy"}
+    assert f"{answer['accuracy']:.1f} %" in html(at) and "Wrong and most sure" in html(at)
+    wrong = answer["extremes"]["wrong"][0]
+    assert answer["images"][str(wrong)] in html(at)
+    at.selectbox[0].set_value(other.id).run()
+    assert at.query_params["other"] in (other.id, [other.id])
+
+
+def test_errors_of_two_runs(lab: tuple[RunStore, Run, Run]) -> None:
+    store, run, other = lab
+    found = slices(told(store, run), told(store, other))
+    assert found.only_a or found.only_b
+    places = sorted({*found.only_a[:24], *found.only_b[:24]})
+    assert probe.wait(store, run.id, "pictures_at", {"places": places}).value
+    at = opened(run=run.id, view="errors", other=other.id)
+    assert not at.warning
+    assert found.verdict.replace("'", "&#x27;") in html(at) and "slices" in drawn(at)
+    assert f"Only B is right: {len(found.only_b)} pictures" in html(at)
+    assert "no other run" in at.selectbox[0].options[0]
+
+
+def test_seeds_of_one_run_and_the_button(lab: tuple[RunStore, Run, Run]) -> None:
+    store, run, _ = lab
+    at = opened(run=run.id, view="seeds")
+    assert "One seed ends at" in html(at) and set(drawn(at)) == {"seeds"}
+    assert "2 runs start, with seeds 4, 5; 1 of 3 are there already." in html(at)
+    at.button(key="seeds_start").click().run()
+    assert not at.exception
+    new = [entry for entry in store.runs() if entry.relation == "repeat"]
+    assert [(entry.config.seed, entry.status, entry.parent) for entry in new] == [
+        (5, Status.QUEUED, run.id),
+        (4, Status.QUEUED, run.id),
+    ]
+    assert "nothing new starts" in html(at) and at.button(key="seeds_start").disabled
+    for entry in new:
+        store.move(entry.id, Status.STOPPED)
+
+
+def test_seeds_of_two_masks(lab: tuple[RunStore, Run, Run]) -> None:
+    _, run, other = lab
+    at = opened(run=run.id, view="seeds", other=other.id)
+    assert "One pair of seeds says nothing about the next" in html(at)
+    assert "How many seeds would settle it cannot be told from one pair." in html(at)
+    assert set(drawn(at)) == {"seeds", "seeds-paired"}
+    assert "4 runs start, with seeds 4, 5; 2 of 6 are there already." in html(at)
+
+
+def test_an_address_that_names_no_run_of_the_kind_is_no_error(lab: tuple[RunStore, Run, Run]) -> None:
+    store, run, _ = lab
+    told(store, run)
+    for view in ("errors", "seeds"):
+        at = opened(run=run.id, view=view, other="zzzzzzzz")
+        assert not at.exception and at.selectbox[0].value == ""

@@ -1,0 +1,156 @@
+"""What if and who matters, opened through app.py on a real run, with its probe."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mlae_lab import locks
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import allocation
+from mlae_lab.model.adapter_file import save_adapter
+from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.runs import probe
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import RunStore
+from mlae_lab.training.setup import prepare
+from mlae_lab.training.trainer import fit
+from mlae_lab.ui.inside.whatif import State, state_of
+
+PLAN = allocation((0,) * 10 + (1, 2), drop_rate=0.5)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunStore]:
+    """A store with one finished run whose probe has loaded it; no probe outlives the tests."""
+    made = RunStore(tmp_path_factory.mktemp("inside"))
+    config = RunConfig("digits", PLAN, backbone="lab_vit_12x128.random", epochs=1, device="cpu", learning_rate=5e-3)
+    setup = prepare(config)
+    run = made.enqueue(config, device="cpu")
+    made.append(run.id, list(fit(setup)))
+    made.move(run.id, Status.FINISHED)
+    files = made.paths(run.id)
+    files.folder.mkdir(parents=True, exist_ok=True)
+    save_adapter(files.adapter, setup.experts, setup.head, config.backbone, config.task)
+    for question in ("whatif", "matters", "decides"):
+        assert probe.wait(made, run.id, question, {"picture": 0} if question == "decides" else {}).state == "done"
+    yield made
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+        except OSError:
+            continue
+        if b"mlae_lab.runs.probe_worker" in words and run.id.encode() in words:
+            os.kill(int(entry.name), signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while locks.held(files.probe_lock):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def run(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("MLAE_LAB_STORE", str(store.folder))
+    return store.runs()[0].id
+
+
+def opened(**query: str) -> AppTest:
+    at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=60).run()
+    at.switch_page(str(PAGES / "experts.py"))
+    for name, value in query.items():
+        at.query_params[name] = value
+    at.run()
+    assert not at.exception
+    return at
+
+
+def facts(at: AppTest) -> str:
+    return " ".join(element.proto.body for element in at.main.get("html"))
+
+
+def component(at: AppTest, entry: str) -> dict:
+    for element in at.main.get("bidi_component"):
+        data = json.loads(element.proto.json) if element.proto.json else {}
+        if entry in data:
+            return data
+    raise AssertionError(f"no component has {entry}")
+
+
+# ---------------------------------------------------------------- the state in a link
+
+
+def test_a_link_is_a_state() -> None:
+    assert state_of(PLAN, {}) == State()
+    assert state_of(PLAN, {"off": "L12E2,L11", "scale": "0.5"}) == State(((10, 0), (11, 1)), 0.5)
+    assert state_of(PLAN, {"scale": "99"}).scale == 2.0 and state_of(PLAN, {"scale": "nan"}).scale == 1.0
+    wrong = state_of(PLAN, {"off": "L1E1", "scale": "much"})
+    assert wrong.off == () and wrong.scale == 1.0 and "layer 1 has none" in wrong.trouble
+
+
+# ---------------------------------------------------------------- the pages
+
+
+def test_what_if_shows_the_number_of_the_run_and_follows_a_link(store: RunStore, run: str) -> None:
+    plain = opened(run=run, view="whatif")
+    accuracy = f"{store.last(run, 'evaluation').accuracy:.1f} %"
+    assert facts(plain).count(f"<dd>{accuracy}</dd>") == 2 and "<dd>none</dd>" in facts(plain)
+    assert component(plain, "fill")["off"] == []
+    assert "off" not in plain.query_params
+    changed = opened(run=run, view="whatif", off="L12", scale="0.5")
+    board = component(changed, "fill")
+    assert board["off"] == [[11, 0], [11, 1]] and board["keep"][11] == [1, 1] and board["keep"][0] == [0, 0]
+    expected = probe.wait(store, run, "whatif", {"off": "L12", "scale": 0.5, "pictures": 200}).value["now"]
+    assert f"<dd>{expected['accuracy']:.1f} %</dd>" in facts(changed)
+    assert changed.slider(key=f"whatif_{run}_scale").value == 0.5
+    reset = changed.button(key=f"whatif_{run}_reset").click().run()
+    assert not reset.exception
+    assert "off" not in reset.query_params and "scale" not in reset.query_params
+    assert facts(reset).count(f"<dd>{accuracy}</dd>") == 2
+    assert component(reset, "fill")["rev"] > board["rev"]
+
+
+def test_a_mask_is_put_over_the_run(run: str) -> None:
+    at = opened(run=run, view="whatif")
+    at.selectbox(key=f"whatif_{run}_mask").set_value("Incremental, fixed").run()
+    assert not at.exception
+    assert component(at, "fill")["off"] == []
+    assert "experts that this run does not have, and they are ignored: layer 1, expert 1" in facts(at)
+    at.slider(key=f"whatif_{run}_scale").set_value(0.0).run()
+    assert at.query_params["scale"] in ("0", ["0"])
+
+
+def test_a_link_that_does_not_fit_is_one_sentence(run: str) -> None:
+    at = opened(run=run, view="whatif", off="L1E1")
+    assert len(at.warning) == 1 and "does not fit this run" in at.warning[0].value
+
+
+def test_what_is_left_can_be_saved_as_a_mask(store: RunStore, run: str) -> None:
+    at = opened(run=run, view="whatif", off="L11")
+    at.text_input(key=f"whatif_{run}_keep_name").set_value("the last layer")
+    at.button(key=f"whatif_{run}_keep_save").click().run()
+    assert not at.exception
+    (saved,) = store.plans()
+    assert saved.name == "the last layer" and saved.plan.kept == (0,) * 11 + (2,)
+
+
+def test_who_matters_shows_exact_and_estimate_and_teaches_the_rest(run: str) -> None:
+    at = opened(run=run, view="matters")
+    names = {
+        data.get("name") for element in at.main.get("bidi_component") if (data := json.loads(element.proto.json or "{}"))
+    }
+    assert {"importance-exact", "importance-estimate", "importance-layers", "decides"} <= names
+    assert "6 tries a curve" in facts(at) and "put both side by side" in facts(at)
+    at.button(key=f"greedy_{run}_go").click().run()
+    assert not at.exception
+    assert component(at, "alt") and "greedy" in {
+        json.loads(e.proto.json or "{}").get("name") for e in at.main.get("bidi_component")
+    }
+    at.button(key=f"robust_{run}_go").click().run()
+    assert not at.exception

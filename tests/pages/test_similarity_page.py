@@ -1,0 +1,204 @@
+"""The views Similarity and Diversity of the Experts page, opened through app.py on real small runs, and their commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mlae_lab import locks
+from mlae_lab.cli import main
+from mlae_lab.core import events as ev
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import dense, uniform
+from mlae_lab.model.adapter_file import save_adapter
+from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.runs import diversity, paths
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import RunStore
+from mlae_lab.training.checkpoint import save_checkpoint
+from mlae_lab.training.setup import prepare
+from mlae_lab.training.trainer import Training
+from mlae_lab.ui import reads
+
+BASE = RunConfig("digits", dense(), backbone="lab_vit_12x128.random", epochs=2, evaluations=2, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def real_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunStore]:
+    """A dense run and a masked one, trained, with adapter and a kept checkpoint; no probe outlives the tests."""
+    store = RunStore(tmp_path_factory.mktemp("alike"))
+    for plan in (dense(), uniform(0.5)):
+        training = Training(prepare(replace(BASE, plan=plan)))
+        run = store.enqueue(training.setup.config, device="cpu")
+        files = store.paths(run.id)
+        files.folder.mkdir(parents=True, exist_ok=True)
+        kept = files.checkpoint_after(1)
+        for event in training.run():
+            store.append(run.id, [event])
+            if isinstance(event, ev.Evaluation) and event.epoch == 1:
+                save_checkpoint(kept, training.checkpoint())
+        store.move(run.id, Status.FINISHED)
+        save_adapter(files.adapter, training.setup.experts, training.setup.head, BASE.backbone, BASE.task)
+    yield store
+    for run in store.runs():
+        files = store.paths(run.id)
+        for entry in Path("/proc").iterdir():
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() and (entry / "cmdline").exists() else []
+            if b"mlae_lab.runs.probe_worker" in words and run.id.encode() in words:
+                os.kill(int(entry.name), signal.SIGKILL)
+        while locks.held(files.probe_lock):
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def handmade(tmp_path: Path) -> Iterator[RunStore]:
+    """An empty store whose supervisor's place is taken, so that what is enqueued waits."""
+    store = RunStore(tmp_path / "lab")
+    lock = locks.take(paths.supervisor_lock(store.folder))
+    yield store
+    os.close(lock)
+
+
+def opened(store: RunStore, monkeypatch: pytest.MonkeyPatch, **query: str) -> AppTest:
+    monkeypatch.setenv("MLAE_LAB_STORE", str(store.folder))
+    reads.look_again()
+    at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=60).run()
+    at.switch_page(str(PAGES / "experts.py"))
+    for name, value in query.items():
+        at.query_params[name] = value
+    at.run()
+    assert not at.exception
+    return at
+
+
+def alts(at: AppTest) -> dict[str, str]:
+    found = [json.loads(e.proto.json or "{}") for e in at.main.get("bidi_component")]
+    return {data["name"]: data["alt"] for data in found if "alt" in data}
+
+
+def html(at: AppTest) -> str:
+    return " ".join(element.proto.body for element in at.main.get("html"))
+
+
+def answered(at: AppTest) -> AppTest:
+    """The page once the run has answered."""
+    deadline = time.monotonic() + 120
+    while "spectrum" not in alts(at):
+        assert time.monotonic() < deadline and not at.warning, html(at)
+        time.sleep(0.3)
+        at.run()
+    return at
+
+
+# ---------------------------------------------------------------- similarity
+
+
+def test_one_run_beside_the_dense_one(real_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    masked, whole = real_store.runs()
+    at = answered(opened(real_store, monkeypatch, run=masked.id, view="similarity"))
+    shown = alts(at)
+    assert {"similarity-by-layer", "similarity-over-epochs", "similarity-layers", "spectrum", "ranks", "overlap-reads",
+            "overlap-writes", "overlap-runs"} <= set(shown)  # fmt: skip
+    assert at.selectbox[0].value == whole.id and "in the other run" in shown["similarity-over-epochs"]
+    assert "of at most 8" in shown["ranks"] and "(random 0.06)" in shown["overlap-reads"]
+    assert "Mean |cosine| of the other" in html(at) and "paper, A.4" in html(at)
+
+
+def test_alone_at_a_checkpoint(real_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    masked, _ = real_store.runs()
+    at = answered(opened(real_store, monkeypatch, run=masked.id, view="similarity", other=""))
+    end = alts(at)
+    assert "overlap-runs" not in end and "in the other run" not in end["similarity-over-epochs"]
+    assert "With a run of another seed beside it" in html(at)
+    at.select_slider[0].set_value("1").run()
+    assert alts(answered(at))["spectrum"] != end["spectrum"]
+
+
+@pytest.mark.parametrize("named", ["aaaaaaaa", "<b>x</b>", "../../etc"])
+def test_a_link_to_no_other_run_is_a_sentence(real_store: RunStore, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    at = opened(real_store, monkeypatch, run=real_store.runs()[0].id, view="similarity", other=named)
+    assert len(at.warning) == 1 and "<b>" not in at.warning[0].value
+    assert "similarity-by-layer" in alts(at)
+
+
+def test_the_command_tells_the_same(real_store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
+    masked, whole = (run.id for run in real_store.runs())
+    folder = ["--store", str(real_store.folder)]
+    assert main(["similarity", masked, whole, "--json", *folder]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    stats = real_store.last(masked, "similarity")
+    assert told["absolute"] == pytest.approx(stats.absolute) and told["effective_rank"] == pytest.approx(stats.effective_rank, abs=1e-4)
+    assert told["other_run"] == whole and len(told["other"]["same_reads"]) == 12
+    assert main(["similarity", masked, "--checkpoint", "1", *folder]) == 0
+    assert "random experts of these shapes" in capsys.readouterr().out
+    assert main(["similarity", masked, "--checkpoint", "7", *folder]) == 2
+    assert f"run {masked} keeps no checkpoint '7': it has 1" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- the central experiment
+
+
+def test_where_nobody_has_tried_it_there_is_a_button(
+    real_store: RunStore, handmade: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = handmade.enqueue(replace(BASE, plan=uniform(0.5)), "cpu")
+    handmade.append(run.id, [s.event for s in real_store.events(real_store.runs()[0].id)])
+    handmade.move(run.id, Status.FINISHED)
+    at = opened(handmade, monkeypatch, run=run.id, view="diversity")
+    assert "Nobody has tried it here yet" in html(at) and not alts(at)
+    assert at.code[0].value.startswith("python -m mlae_lab diversity --task digits")
+    at.button(key="diversity_start").click().run()
+    assert not at.exception and len(handmade.queue()) == 51
+    assert "Nothing can be said of Digits yet" in html(at)
+
+
+def test_an_experiment_is_drawn_with_its_verdict(
+    real_store: RunStore, handmade: RunStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = diversity.experiment(replace(BASE, evaluations=1), (0.5,), 3)
+    rows = 12
+    for (arm, _, seed), run in diversity.launch(handmade, asked).items():
+        cosine = {"dense": 0.2, "expert": 0.1, "token": 0.3, "lora": 0.2}[arm] + 0.01 * seed
+        handmade.append(run.id, [
+            ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1),
+            *(s.event for s in real_store.events(real_store.runs()[0].id, kinds=("experts",)))][:2] + [
+            ev.SimilarityStats(2, (cosine,) * rows, (cosine + 0.001 * seed * (arm == "expert"),) * rows,
+                               tuple(((1.0, cosine), (cosine, 1.0)) for _ in range(rows)), (5.0 + seed,) * rows, (2.0,) * rows),
+            ev.Evaluation(2, 26, "val", 70.0 + seed, 1.0, 1.0),
+        ])  # fmt: skip
+        handmade.move(run.id, Status.FINISHED)
+    at = opened(handmade, monkeypatch, view="diversity")
+    verdict = "the claim that masking makes experts less alike is supported at p = 0.5 (3 seeds, 2 epochs)"
+    assert verdict in html(at) and "lies below 0" in html(at)
+    assert {f"diversity-{name}" for name in ("absolute", "effective_rank", "accuracy", "stable_rank")} == set(alts(at))
+    assert not [button for button in at.button if button.key == "diversity_start"]
+    words = ["diversity", "--task", "digits", "--backbone", BASE.backbone, "--epochs", "2", "--rates", "0.5", "--device", "cpu",
+             "--lr", "5e-4", "--warmup", "0", "--tell", "--store", str(handmade.folder)]  # fmt: skip
+    assert main(words) == 0
+    assert verdict in capsys.readouterr().out
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["missing"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--rates", "a,b"], "write numbers with commas between them"),
+        (["--rates", "0.99"], "each from 0 to 0.9"),
+        (["--seeds", "11"], "whole number from 1 to 10"),
+        (["--mask-per", "token"], "the arms decide what is dropped"),
+    ],
+)
+def test_a_wrong_request_is_a_sentence_and_makes_no_store(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["diversity", "--task", "digits", *words, "--store", str(tmp_path / "none")]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "none").exists()

@@ -1,0 +1,69 @@
+"""`errors` and `repeats` by command line: real runs, asked through their own process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mlae_lab.cli import main
+from mlae_lab.runs.store import RunStore
+
+Captured = pytest.CaptureFixture[str]
+TINY = ["--task", "digits", "--backbone", "lab_vit_12x128.random", "--epochs", "1", "--device", "cpu"]
+
+
+def said(capsys: Captured, *words: str) -> dict:
+    capsys.readouterr()
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_the_whole_way(lab_store: RunStore, capsys: Captured) -> None:
+    """Two seeds of one run, what they say, what one of them gets wrong, and what the other alone gets right."""
+    store = ["--store", str(lab_store.folder)]
+    run = said(capsys, "train", *TINY, "--mask", "uniform", *store)["run"]
+    alone = said(capsys, "repeats", run, *store)
+    assert (alone["n"], alone["low"]) == (1, None) and "cannot be told from one run" in alone["verdict"]
+    assert len(lab_store.runs()) == 1, "without --seeds nothing starts"
+
+    told = said(capsys, "repeats", run, "--seeds", "2", *store)
+    assert [entry["status"] for entry in told["seeds"]] == ["finished", "finished"] and told["n"] == 2
+    accuracies = [entry["accuracy"] for entry in told["seeds"]]
+    assert told["mean"] == pytest.approx(sum(accuracies) / 2) and told["low"] <= told["mean"] <= told["high"]
+    other = next(entry["run"] for entry in told["seeds"] if entry["run"] != run)
+    assert lab_store.run(other).relation == "repeat"
+    assert said(capsys, "repeats", run, "--seeds", "2", "--detach", *store)["runs"] == [run, other]
+
+    errors = said(capsys, "errors", run, *store)
+    assert errors["accuracy"] == accuracies[0] and errors["pictures"] == 200 and "images" not in errors
+    slices = said(capsys, "errors", run, other, *store)
+    whole = slices["whole"]
+    assert 100 * (whole["only_b"] - whole["only_a"]) / 200 == pytest.approx(accuracies[1] - accuracies[0])
+    assert len(slices["only_a"]) == whole["only_a"] and slices["verdict"]
+
+    assert main(["errors", run, *store]) == 0
+    text = capsys.readouterr().out
+    assert f"{errors['right']} of 200 pictures are right" in text and "wrong and most sure" in text
+    assert main(["errors", run, other, "--pictures", "50", *store]) == 0
+    assert f"{'all':<24}{'50':>9}" in capsys.readouterr().out
+
+    for words, reason in (
+        (["errors", run, "--pictures", "many"], "--pictures is 'many': it must be \"all\" or a whole number"),
+        (["errors", run, "--pictures", "0"], "a whole number from 1 to 200"),
+        (["repeats", run, "--seeds", "31"], "seeds is 31: it must be a whole number from 1 to 30"),
+        (["errors", "aaaaaaaa"], "run aaaaaaaa is not in"),
+    ):
+        assert main([*words, *store]) == 2
+        assert reason in capsys.readouterr().err
+    for name in (run, other):  # the process that was asked leaves when its run has no folder any more
+        shutil.rmtree(lab_store.paths(name).folder)
+
+
+def test_without_a_store_there_is_no_run(tmp_path: Path, capsys: Captured) -> None:
+    for command in ("errors", "repeats"):
+        assert main([command, "aaaaaaaa", "--store", str(tmp_path / "none")]) == 2
+        assert "there is no store yet" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

@@ -1,0 +1,117 @@
+"""`whatif`, `matters` and `robust` on a real run, through its probe; what they print and what they refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mlae_lab import locks
+from mlae_lab.cli import main
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import allocation
+from mlae_lab.core.plan import MaskPlan
+from mlae_lab.model.adapter_file import read_adapter, save_adapter
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import RunStore
+from mlae_lab.training.setup import prepare
+from mlae_lab.training.trainer import fit
+
+Captured = pytest.CaptureFixture[str]
+PLAN = allocation((0,) * 10 + (1, 2), drop_rate=0.5)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunStore]:
+    """A store with a finished run and one on another protocol; no probe of it outlives the tests."""
+    made = RunStore(tmp_path_factory.mktemp("whatif"))
+    config = RunConfig("digits", PLAN, backbone="lab_vit_12x128.random", epochs=1, device="cpu", learning_rate=5e-3)
+    setup = prepare(config)
+    run = made.enqueue(config, device="cpu")
+    made.append(run.id, list(fit(setup)))
+    made.move(run.id, Status.FINISHED)
+    files = made.paths(run.id)
+    files.folder.mkdir(parents=True, exist_ok=True)
+    save_adapter(files.adapter, setup.experts, setup.head, config.backbone, config.task)
+    other = made.enqueue(RunConfig("digits", PLAN, protocol="test", device="cpu"), device="cpu")
+    made.move(other.id, Status.STOPPED)
+    yield made
+    with_probe = made.paths(run.id)
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+        except OSError:
+            continue
+        if b"mlae_lab.runs.probe_worker" in words and run.id.encode() in words:
+            os.kill(int(entry.name), signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while locks.held(with_probe.probe_lock):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def say(store: RunStore, capsys: Captured, *words: str, status: int = 0) -> tuple[str, str]:
+    assert main([*words, "--store", str(store.folder)]) == status
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return out, err
+
+
+def name(store: RunStore) -> str:
+    return store.runs()[-1].id
+
+
+def test_what_if_says_the_number_and_writes_what_is_left(store: RunStore, capsys: Captured, tmp_path: Path) -> None:
+    before = store.paths(name(store)).adapter.read_bytes()
+    file = tmp_path / "smaller.safetensors"
+    out, _ = say(store, capsys, "whatif", name(store), "--off", "L12E1", "--scale", "0.5", "--save-plan", "what is left",
+                 "--export", str(file), "--json")  # fmt: skip
+    told = json.loads(out.splitlines()[-1])
+    assert told["before"]["accuracy"] == store.last(name(store), "evaluation").accuracy
+    assert told["experts"] == 2 and told["off"] == "L12E1"
+    small = read_adapter(file)
+    assert small.plan.kept == (0,) * 10 + (1, 1) and told["export"]["bytes"] == file.stat().st_size
+    assert [entry.name for entry in store.plans()] == ["what is left"] and store.plans()[0].plan == small.plan
+    assert MaskPlan.from_code(told["saved_plan"]["code"]) == small.plan
+    assert store.paths(name(store)).adapter.read_bytes() == before
+    _, err = say(store, capsys, "whatif", name(store), "--export", str(file), status=2)
+    assert "exists already" in err
+    _, err = say(store, capsys, "whatif", name(store), "--save-plan", "What is left", status=2)
+    assert "already: choose another name" in err
+
+
+def test_another_mask_and_words(store: RunStore, capsys: Captured) -> None:
+    out, _ = say(store, capsys, "whatif", name(store), "--mask", allocation((0,) * 9 + (1, 1, 1)).code)
+    assert "% with 2 of 3 experts; as trained" in out
+    assert "not in this run and ignored: layer 10, expert 1" in out
+
+
+def test_who_matters(store: RunStore, capsys: Captured) -> None:
+    out, _ = say(store, capsys, "matters", name(store), "--pictures", "40")
+    assert "without a layer" in out and "layer 12" in out and "Pearson" in out
+    out, _ = say(store, capsys, "matters", name(store), "--greedy", "addition", "--pictures", "40", "--json")
+    assert [step["kept"] for step in json.loads(out.splitlines()[-1])["steps"]] == [0, 1, 2, 3]
+
+
+def test_robust(store: RunStore, capsys: Captured) -> None:
+    out, _ = say(store, capsys, "robust", name(store), name(store), "--draws", "5", "--drop-rate", "0.4", "--pictures", "40")
+    assert out.count("on average over 5 random masks at p = 0.4") == 2
+    assert "neither stands them better" in out
+
+
+@pytest.mark.parametrize(("words", "why"), [
+    (["whatif", "RUN", "--off", "L13"], "layers 1 to 12"), (["whatif", "RUN", "--kind", "mixed"], "--kind goes with --mask"),
+    (["whatif", "RUN", "--off", "everything"], "names no expert"), (["whatif", "RUN", "--mask", "nonsense"], "is neither a pattern"),
+    (["matters", "RUN", "--greedy", "up"], "removal or addition"), (["robust", "RUN", "--drop-rate", "1"], "below 1"),
+    (["robust", "RUN", "OTHER"], "measured on different terms"), (["whatif", "OTHER"], "no adapter"),
+    (["whatif", "aaaaaaaa"], "is not in"),
+])  # fmt: skip
+def test_a_wrong_request_is_one_sentence(store: RunStore, capsys: Captured, words: list[str], why: str) -> None:
+    known = {"RUN": name(store), "OTHER": store.runs()[0].id}
+    out, err = say(store, capsys, *(known.get(word, word) for word in words), status=2)
+    assert why in err and err.count("\n") == 1 and out == ""

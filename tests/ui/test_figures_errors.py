@@ -1,0 +1,163 @@
+"""Figures of errors and of seeds: what goes in comes out, and the titles say what the data say."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from mlae_lab.core.proportions import wilson
+from mlae_lab.core.slices import slices
+from mlae_lab.core.spread import spread
+from mlae_lab.places import PACKAGE
+from mlae_lab.ui import figures
+
+NAMES = ["cat", "dog", "owl"]
+COUNTS = [[8, 2, 0], [5, 5, 0], [0, 0, 0]]
+SHARES = [[0.8, 0.2, 0.0], [0.5, 0.5, 0.0], [None, None, None]]
+CLASSES = [
+    {
+        "name": n,
+        "pictures": sum(row),
+        "right": row[i],
+        "low": wilson(row[i], sum(row))[0],
+        "high": wilson(row[i], sum(row))[1],
+    }
+    for i, (n, row) in enumerate(zip(NAMES, COUNTS))
+]
+BINS = [
+    {"low": 0.0, "high": 0.5, "pictures": 0, "accuracy": None, "confidence": None},
+    {"low": 0.5, "high": 1.0, "pictures": 20, "accuracy": 0.65, "confidence": 0.9},
+]
+A = {
+    "task": "t", "print": "p", "names": NAMES, "places": list(range(30)), "truth": [0] * 10 + [1] * 20,
+    "guess": [0] * 9 + [1] + [0] * 18 + [1] * 2, "confidence": [0.5] * 30,
+}  # fmt: skip
+B = A | {"guess": [0] * 8 + [1] * 2 + [1] * 18 + [0] * 2}
+
+
+def layout(figure: figures.Figure) -> dict:
+    return json.loads(figure.spec)["layout"]
+
+
+def every() -> list[figures.Figure]:
+    two = [
+        figures.Lane("A", ((0, 60.0), (1, 62.0)), spread(4, [60.0, 62.0])),
+        figures.Lane("B", ((1, 61.5),), spread(4, [61.5])),
+    ]
+    return [
+        figures.confusion_figure(NAMES, COUNTS, SHARES),
+        figures.class_accuracy_figure(CLASSES, 65.0),
+        figures.reliability_figure(BINS, 0.25, 0.9, 0.65),
+        figures.slices_figure(slices(A, B)),
+        figures.seeds_figure(two, "val"),
+        figures.paired_figure(figures.Lane("mean", ((0, 1.0), (1, 2.0)), spread(4, [1.0, 2.0]))),
+    ]
+
+
+def test_every_colour_has_a_meaning_and_every_axis_a_name() -> None:
+    known = set(re.findall(r"(\w+): \"#", (PACKAGE / "ui" / "palette.js").read_text()))
+    for figure in every():
+        assert set(re.findall(r'"@(\w+)"', figure.spec)) <= known
+        axes = [value for name, value in layout(figure).items() if re.fullmatch(r"[xy]axis\d?", name)]
+        assert len(axes) >= 2 and all(entry["title"]["text"] for entry in axes)
+        assert layout(figure)["title"]["text"] in figure.alt
+    assert len({figure.name for figure in every()}) == len(every())
+
+
+def test_the_matrix_shows_shares_and_counts_each_once() -> None:
+    right, mistakes = figures.confusion_figure(NAMES, COUNTS, SHARES).data
+    assert right["z"] == [[0.8, None, None], [None, 0.5, None], [None, None, None]]
+    assert mistakes["z"] == [[None, 0.2, None], [0.5, None, None], [None, None, None]]
+    assert right["text"] == [[8, "", ""], ["", 5, ""], ["", "", ""]]
+    assert mistakes["text"] == [["", 2, ""], [5, "", ""], ["", "", ""]]
+    assert mistakes["zmax"] == 0.5 and mistakes["customdata"] == COUNTS
+
+
+def test_the_matrix_names_the_commonest_mistake() -> None:
+    title = layout(figures.confusion_figure(NAMES, COUNTS, SHARES))["title"]["text"]
+    assert title == "Most often dog is taken for cat: 5 of 10 pictures"
+    good = figures.confusion_figure(["a", "b"], [[3, 0], [0, 4]], [[1.0, 0.0], [0.0, 1.0]])
+    assert layout(good)["title"]["text"] == "All 7 pictures are right"
+
+
+@pytest.mark.parametrize("size", [10, 34, 35, 100, 397])
+def test_a_matrix_of_many_classes_can_be_read(size: int) -> None:
+    names = [f"a rather long name of class {i}" for i in range(size)]
+    counts = [[10 if i == j else int(j == (i + 1) % size) for j in range(size)] for i in range(size)]
+    figure = figures.confusion_figure(names, counts, [[n / 11 for n in row] for row in counts])
+    axis = layout(figure)["yaxis"]
+    assert len(axis["tickvals"]) == len(axis["ticktext"]) <= 34 and max(map(len, axis["ticktext"])) <= 16
+    assert set(axis["tickvals"]) <= set(names) and 320 <= layout(figure)["height"] <= 860
+    assert ("text" in figure.data[0]) == (size <= 16)
+
+
+def test_accuracy_by_class_is_sorted_and_has_its_intervals() -> None:
+    figure = figures.class_accuracy_figure(CLASSES, 65.0)
+    (bars,) = figure.data
+    assert (bars["x"], bars["y"]) == (["dog", "cat"], [50.0, 80.0])
+    low, high = wilson(5, 10)
+    assert bars["error_y"]["array"][0] == pytest.approx(100 * high - 50, abs=0.01)
+    assert bars["error_y"]["arrayminus"][0] == pytest.approx(50 - 100 * low, abs=0.01)
+    assert layout(figure)["title"]["text"] == "Hardest is dog (50 % right), easiest cat (80 %)"
+    assert layout(figure)["shapes"][0]["y0"] == 65.0
+
+
+def test_the_reliability_curve_leaves_empty_bins_out() -> None:
+    points, strip = figures.reliability_figure(BINS, 0.25, 0.9, 0.65).data
+    assert (points["x"], points["y"], points["customdata"]) == ([0.9], [0.65], [20])
+    assert points["error_y"]["array"] == [pytest.approx(wilson(13, 20)[1] - 0.65, abs=1e-4)]
+    assert (strip["x"], strip["y"]) == ([0.25, 0.75], [0, 20])
+
+
+@pytest.mark.parametrize(
+    ("confidence", "word"), [(0.9, "Too sure"), (0.6, "Not sure enough"), (0.66, "As sure as right")]
+)
+def test_its_title_says_whether_the_network_is_too_sure(confidence: float, word: str) -> None:
+    figure = figures.reliability_figure(BINS, 0.25, confidence, 0.65)
+    assert layout(figure)["title"]["text"].startswith(f"{word}: ") and "ECE 0.250" in figure.alt
+
+
+def test_slices_go_up_for_b_and_down_for_a() -> None:
+    figure = figures.slices_figure(slices(A, B))
+    up, down = figure.data
+    assert (up["x"], up["y"], down["y"]) == (["dog", "cat"], [18, 0], [-2, -1])
+    assert layout(figure)["title"]["text"] == "B alone is right on 18 pictures, A alone on 3, of 30"
+    stars = [note["x"] for note in layout(figure)["annotations"] if note["text"] == "*"]
+    assert stars == ["dog"], "one picture of a cat is chance"
+    same = figures.slices_figure(slices(A, A))
+    assert (
+        layout(same)["title"]["text"] == "A and B are right on the same 11 of 30 pictures" and same.data[0]["x"] == []
+    )
+
+
+def test_seeds_have_a_dot_each_and_their_interval() -> None:
+    seen = spread(4, [60.0, 62.0, 64.0])
+    figure = figures.seeds_figure([figures.Lane("mean", ((0, 60.0), (2, 62.0), (5, 64.0)), seen)], "test")
+    (dots,) = figure.data
+    assert (dots["x"], dots["y"]) == (["0", "2", "5"], [60.0, 62.0, 64.0])
+    band, line = layout(figure)["shapes"]
+    assert (band["y0"], band["y1"], line["y0"]) == (seen.low, seen.high, 62.0)
+    assert layout(figure)["title"]["text"] == "Accuracy on test: 62.0 % (95 % 57.0 to 67.0, n = 3)"
+
+
+def test_one_seed_has_neither_mean_nor_interval() -> None:
+    figure = figures.seeds_figure([figures.Lane("", ((3, 60.0),), spread(4, [60.0]))], "val")
+    assert layout(figure)["shapes"] == [] and layout(figure)["annotations"] == []
+    assert layout(figure)["title"]["text"] == "Accuracy on val: 60.0 %, one seed"
+
+
+def test_two_masks_differ_in_more_than_colour() -> None:
+    a, b = every()[4].data
+    assert {a["marker"]["symbol"], b["marker"]["symbol"]} == {"circle-open", "circle"}
+    assert [note["text"] for note in layout(every()[4])["annotations"]] == ["A", "B"]
+    assert layout(every()[4])["title"]["text"] == "Accuracy on val: A 61.0 %, B 61.5 %"
+
+
+def test_the_paired_difference_has_its_zero() -> None:
+    figure = every()[5]
+    assert figure.data[0]["y"] == [1.0, 2.0] and any(s["y0"] == s["y1"] == 0 for s in layout(figure)["shapes"])
+    low, high = layout(figure)["yaxis"]["range"]
+    assert low < 0 < high
+    assert layout(figure)["title"]["text"].startswith("B − A: +1.5 points (95 % −4.9 to +7.9, n = 2)")

@@ -1,0 +1,122 @@
+"""Figures of similarity and of the central experiment, as functions of what they are given."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from mlae_lab.core.chance import Chance
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import SimilarityStats
+from mlae_lab.runs import diversity
+from mlae_lab.runs.diversity import Found, Point
+from mlae_lab.runs.pairs import spread
+from mlae_lab.ui.figures.base import Figure
+from mlae_lab.ui.figures.curves import similarity_curve
+from mlae_lab.ui.figures.diversity import diversity_figure
+from mlae_lab.ui.figures.similarity import Line, by_layer_figure, overlap_figure, spectrum_figure
+
+
+def layout(figure: Figure) -> dict:
+    return json.loads(figure.spec)["layout"]
+
+
+def named(figure: Figure) -> dict[str, dict]:
+    return {trace["name"]: trace for trace in figure.data}
+
+
+def said(figure: Figure) -> list[str]:
+    return [note["text"] for note in layout(figure)["annotations"]]
+
+
+# ---------------------------------------------------------------- by layer
+
+
+def test_lines_by_layer_with_gaps_and_what_random_experts_show() -> None:
+    lines = [Line("this run", (0.1, None, 0.3)), Line("other", (0.2, 0.2, 0.2), strong=False)]
+    chance = [Chance(0.05, 0.01), None, Chance(0.06, 0.01)]
+    figure = by_layer_figure("layers", ("1", "2", "3"), lines, "A finding", "mean |cosine|", chance)
+    traces = named(figure)
+    assert traces["this run"]["x"] == [0, 2] and traces["this run"]["y"] == [0.1, 0.3]
+    assert traces["other"]["line"]["dash"] == "dash" and traces["random experts"]["y"] == [0.05, 0.06]
+    band = traces["random experts, two standard deviations"]
+    assert min(band["y"]) == 0.03 and max(band["y"]) == 0.08 and band["fill"] == "toself"
+    assert sorted(said(figure)) == ["other", "random", "this run"]
+    assert layout(figure)["xaxis"]["ticktext"] == ["1", "2", "3"] and layout(figure)["yaxis"]["range"][0] >= 0
+    assert figure.name == "layers" and "A finding" in figure.alt
+
+
+def test_nothing_by_layer_is_an_empty_frame() -> None:
+    assert by_layer_figure("layers", ("1",), [Line("this run", (None,))], "Nothing", "rank").data == []
+
+
+# ---------------------------------------------------------------- spectrum and spaces
+
+
+def test_a_spectrum_is_the_mean_share_over_layers() -> None:
+    figure = spectrum_figure([[3.0, 1.0], [1.0, 1.0], []], [[2.0]], "this run", "other")
+    traces = named(figure)
+    assert traces["this run"]["y"] == [0.625, 0.375] and traces["other"]["y"] == [1.0]
+    band = traces["this run, lowest to highest layer"]
+    assert band["y"] == [0.5, 0.25, 0.5, 0.75]
+    assert layout(figure)["title"]["text"] == "Spectrum of ΔW: the first of 2 singular values has 62 %"
+    assert said(figure) == ["other", "this run"] or said(figure) == ["this run", "other"]
+    assert spectrum_figure([[], []]).data == []
+
+
+def test_the_overlap_of_layers_leaves_the_diagonal_out() -> None:
+    figure = overlap_figure([[1.0, 0.2, None], [0.2, 1.0, None], [None, None, 1.0]], ("1", "2", "3"), "reads from", 0.05)
+    assert figure.data[0]["z"] == [[None, 0.2, None], [0.2, None, None], [None, None, None]]
+    assert layout(figure)["title"]["text"] == "What ΔW reads from, layer by layer: overlap 0.20 (random 0.05)"
+    assert figure.name == "overlap-reads"
+    assert "nothing to compare" in overlap_figure([[None]], ("1",), "writes into", None).alt
+
+
+def test_over_time_two_runs_and_the_level_of_random_experts() -> None:
+    mine = [SimilarityStats(e, (0.1,), (0.1 * e,), ((),)) for e in (1, 2)]
+    figure = similarity_curve(mine, [SimilarityStats(2, (0.1,), (0.4,), ((),))], "other", 0.003)
+    assert layout(figure)["title"]["text"] == "Experts of a layer: mean |cosine| 0.200, in the other run 0.400"
+    assert named(figure)["other run, absolute"]["y"] == [0.4]
+    assert layout(figure)["shapes"][0]["y0"] == 0.003 and "random" in said(figure)
+
+
+# ---------------------------------------------------------------- the central experiment
+
+
+def found(seeds: int) -> Found:
+    asked = diversity.experiment(RunConfig("digits", epochs=2, evaluations=1), (0.5, 0.9), max(seeds, 1))
+
+    def point(arm: str, rate: float, value: float) -> Point:
+        values = spread(2, [value + 0.01 * seed for seed in range(seeds)])
+        against = {} if arm == "dense" or (arm != "lora" and not rate) else {"absolute": spread(2, [value - 0.3] * seeds)}
+        return Point(arm, rate, tuple(range(seeds)), {"absolute": values, "accuracy": replace(values, high=130.0)}, against, "dense")
+
+    arms = [("dense", 0.0), *((arm, rate) for arm in ("expert", "token") for rate in (0.0, 0.5))]
+    points = tuple(point(arm, rate, 0.3 - rate / 4) for arm, rate in arms if seeds)
+    return Found(asked, points, (), {}, Chance(0.003, 0.001))
+
+
+def test_a_line_with_its_band_for_each_arm() -> None:
+    figure = diversity_figure(found(3), "absolute")
+    traces = named(figure)
+    assert traces["Expert dropout"]["x"] == [0.0, 0.5] and traces["Expert dropout"]["y"] == pytest.approx([0.31, 0.185])
+    assert traces["Expert dropout"]["text"] == ["3 seeds", "3 seeds"]
+    assert {"Expert dropout, 95 % interval", "Rank dropout per token, 95 % interval"} <= set(traces)
+    assert traces["dense"]["y"] == [0.31, 0.31] and traces["dense"]["x"] == [0, 0.9] and traces["random"]["y"] == [0.003] * 2
+    assert sorted(said(figure)) == ["dense", "expert", "random", "token"]
+    assert layout(figure)["title"]["text"] == "Mean |cosine|: 0.310 dense, 0.185 at p = 0.5"
+    assert figure.name == "diversity-absolute" and layout(figure)["xaxis"]["tickvals"] == [0, 0.5, 0.9]
+
+
+def test_an_interval_beyond_what_there_is_does_not_stretch_the_axis() -> None:
+    assert layout(diversity_figure(found(3), "accuracy"))["yaxis"]["range"][1] == 102
+    assert "random" not in named(diversity_figure(found(3), "accuracy"))
+
+
+def test_one_seed_has_no_band_and_nothing_is_an_empty_frame() -> None:
+    assert not [name for name in named(diversity_figure(found(1), "absolute")) if "interval" in name]
+    empty = diversity_figure(found(0), "absolute")
+    assert [trace["name"] for trace in empty.data] == ["random"]
+    assert layout(empty)["title"]["text"] == "Mean |cosine| against p"

@@ -1,0 +1,79 @@
+"""Figures of a run without some of its experts: what they say is what the numbers say."""
+
+from __future__ import annotations
+
+import json
+
+from mlae_lab.core.patterns import allocation
+from mlae_lab.ui import figures
+from mlae_lab.ui.figures import Figure
+
+PLAN = allocation((2, 0, 3))
+
+
+def title(found: Figure) -> str:
+    return json.loads(found.spec)["layout"]["title"]["text"]
+
+
+def matters() -> dict:
+    none = [None, None, None]
+    return {
+        "experts": {
+            "loss": [[0.1, -0.2, None], none, [0.0, 0.3, 0.05]], "estimate": [[0.1, -0.1, None], none, [0.0, 0.5, 0.05]],
+            "accuracy": [[-1.0, 0.5, None], none, [0.0, -2.0, 0.0]], "pearson": 0.91234, "spearman": 0.8,
+        },
+        "layers": {"loss": [0.1, None, 0.7], "estimate": [0.0, None, 0.55], "accuracy": [-1.0, None, -9.0]},
+    }  # fmt: skip
+
+
+def test_the_class_that_changes_most_is_named() -> None:
+    found = figures.class_change_figure(["cat", "dog", "eel"], [50.0, 80.0, None], [60.0, 55.0, None])
+    assert title(found) == "dog changes most: -25 points"
+    bar = found.data[0]
+    assert bar["y"] == ["cat", "dog"] and bar["x"] == [10.0, -25.0]
+    assert title(figures.class_change_figure(["cat"], [50.0], [50.0])) == "No class changes"
+
+
+def test_of_many_classes_those_that_change_most_are_shown() -> None:
+    names = [f"class {i}" for i in range(200)]
+    found = figures.class_change_figure(names, [50.0] * 200, [50.0 + (i % 50) for i in range(200)])
+    assert len(found.data[0]["y"]) == 24 and min(found.data[0]["x"]) >= 44
+
+
+def test_exact_and_estimate_stand_on_one_scale_and_name_their_correlation() -> None:
+    exact, estimate = figures.importance_figures(matters(), PLAN)
+    assert title(exact) == "Layer 3, expert 2 matters most (loss +0.300 without it)"
+    assert title(estimate) == "Estimate: Pearson 0.91, Spearman 0.80"
+    for found in (exact, estimate):
+        grid = found.data[0]
+        assert (grid["zmin"], grid["zmax"]) == (-0.5, 0.5)
+        assert len(found.data[1]["x"]) == 4  # absent cells are struck
+    assert exact.data[0]["z"][2][1] == 0.3
+
+
+def test_layers_without_experts_have_no_bar() -> None:
+    found = figures.layers_figure(matters(), PLAN)
+    assert title(found) == "Layer 3 matters most: -9.0 points without it"
+    assert found.data[0]["x"] == ["1", "3"] and found.data[1]["y"] == [0.0, 0.55]
+
+
+def test_the_fewest_that_are_enough_are_named() -> None:
+    down = [(3, 60.0), (2, 62.0), (1, 60.0), (0, 20.0)]
+    up = [(0, 20.0), (1, 55.0), (2, 58.0), (3, 60.0)]
+
+    def steps(points: list) -> list[dict]:
+        return [{"kept": k, "accuracy": a, "loss": 1.0, "cell": None if not i else [1, i]} for i, (k, a) in enumerate(points)]
+
+    found = figures.greedy_figure({"removal": steps(down), "addition": steps(up)}, 3)
+    assert title(found) == "1 of 3 experts are enough for the accuracy of all (60.0 %); with 2 it is 62.0 %"
+    assert found.data[0]["x"] == [0, 1, 2, 3] and found.data[0]["y"] == [20.0, 60.0, 62.0, 60.0]
+    alone = figures.greedy_figure({"removal": steps(down[:1] + [(2, 50.0)])}, 3)
+    assert title(alone) == "3 of 3 experts are enough for the accuracy of all (60.0 %)"
+
+
+def test_two_runs_under_random_masks_share_their_bins() -> None:
+    answer = {"accuracies": [50.0, 52.0, 51.0], "trained": {"accuracy": 60.0}, "mean": 51.0, "rate": 0.5, "draws": 3, "pictures": 50}  # fmt: skip
+    other = {**answer, "accuracies": [30.0, 20.0, 25.0], "mean": 25.0}
+    found = figures.robust_figure([("A", answer), ("B", other)])
+    assert title(found) == "At p = 0.5 A loses 9.0 points and B loses 35.0 points on average"
+    assert found.data[0]["xbins"] == found.data[1]["xbins"] and found.data[0]["xbins"]["start"] < 20
