@@ -49,7 +49,11 @@ def test_activation_prints_the_grid_and_answers_as_json(lab: Callable, trained: 
 def test_attention_writes_a_sheet(kind: str, lab: Callable, tmp_path: Path) -> None:
     out = tmp_path / f"maps.{kind}"
     status, text, _ = lab("attention", "--picture", 0, 3, "--layer", 11, "--out", out)
-    assert status == 0 and "layer 11, blocks.10.attn.qkv, 3 experts, patches [6, 6]" in text and "expert 3: most at" in text
+    assert (
+        status == 0
+        and "layer 11, blocks.10.attn.qkv, 3 experts, patches [6, 6]" in text
+        and "expert 3: most at" in text
+    )
     if kind == "png":
         with Image.open(out) as sheet:
             assert sheet.size == (120 + 6 * 138, 34 + 2 * 138)  # the picture, two rollouts, three experts

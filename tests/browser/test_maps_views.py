@@ -45,7 +45,9 @@ def test_a_click_adds_a_picture_and_maps_keep_their_shape(run: str, visit: Calla
     page = visit(f"/experts?run={run}&view=attention&pictures=4&layer=11")
     page.get_by_text("Layer 11: what each expert adds, patch by patch").wait_for(timeout=WAIT)
     images = page.locator(".imagelayer image")
-    page.wait_for_function("document.querySelectorAll('.imagelayer image').length === 4 + 7")  # bare, 3 experts; bare, 6 maps
+    page.wait_for_function(
+        "document.querySelectorAll('.imagelayer image').length === 4 + 7"
+    )  # bare, 3 experts; bare, 6 maps
     size = images.first.evaluate("i => [i.getAttribute('width'), i.getAttribute('height')].map(Number)")
     assert size[0] == pytest.approx(size[1], rel=0.03) and size[0] > 60
     page.locator(".card[data-id='7']").click()
@@ -66,8 +68,12 @@ def test_a_picture_of_ones_own_is_answered_like_the_tasks(run: str, visit: Calla
     nearest = page.locator(".lab-examples figcaption").all_text_contents()[1:]
     held = io.BytesIO()
     Image.fromarray(load_bundled("digits").val.images[5]).save(held, "PNG")
-    page.locator("input[type=file]").set_input_files({"name": "mine.png", "mimeType": "image/png", "buffer": held.getvalue()})
+    page.locator("input[type=file]").set_input_files(
+        {"name": "mine.png", "mimeType": "image/png", "buffer": held.getvalue()}
+    )
     page.locator(".lab-one figcaption", has_text="mine.png").wait_for(timeout=WAIT)
     assert page.locator(".lab-examples figcaption").all_text_contents()[1:] == nearest and len(nearest) == 6
-    page.locator("input[type=file]").set_input_files({"name": "no.png", "mimeType": "image/png", "buffer": b"no picture"})
+    page.locator("input[type=file]").set_input_files(
+        {"name": "no.png", "mimeType": "image/png", "buffer": b"no picture"}
+    )
     page.get_by_text("The file cannot be read as a picture (no known picture format)").wait_for(timeout=WAIT)

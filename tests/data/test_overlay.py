@@ -50,7 +50,9 @@ def test_a_sheet_has_a_row_for_each_picture_and_a_column_for_each_map() -> None:
     page = np.asarray(overlay.sheet(rows, ["rollout", "expert 1"], 1.0, (False, True)))
     assert page.shape == (34 + 2 * 138, 120 + 3 * 138, 3)
     assert page[34 + 5, 120 + 5].tolist() == [128] * 3 and page[34 + 138 + 5, 120 + 5].tolist() == [0] * 3
-    assert page[34 + 5, 120 + 138 + 5].tolist() == list(GLOW[0]) and page[34 + 5, 120 + 138 + 120].tolist() == list(GLOW[-1])
+    assert page[34 + 5, 120 + 138 + 5].tolist() == list(GLOW[0]) and page[34 + 5, 120 + 138 + 120].tolist() == list(
+        GLOW[-1]
+    )
     assert page[34 + 5, 120 + 2 * 138 + 5].tolist() == [250, 250, 247]  # no map there
     assert page[34 + 138 + 5, 120 + 2 * 138 + 120].tolist() == list(BOTH_WAYS[0])
     text = overlay.svg(rows, ["rollout", "expert 1"], 0.5, (False, True))

@@ -29,7 +29,13 @@ PLAN = allocation((0,) * 8 + (2, 2, 3, 1))
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, ExpertStats]:
     """A run of one epoch that can be asked, and the last grid that it measured of itself."""
     config = RunConfig(
-        "digits", PLAN, backbone="lab_vit_12x128.random", epochs=1, device="cpu", precision="float32", learning_rate=5e-3
+        "digits",
+        PLAN,
+        backbone="lab_vit_12x128.random",
+        epochs=1,
+        device="cpu",
+        precision="float32",
+        learning_rate=5e-3,
     )
     setup = prepare(config)
     stats = [event for event in fit(setup) if isinstance(event, ExpertStats)][-1]

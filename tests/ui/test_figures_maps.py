@@ -54,18 +54,35 @@ def test_a_class_without_a_picture_has_no_colour() -> None:
 
 @pytest.mark.parametrize(
     ("scale", "first", "second"),
-    [(SCALES[0], [0.25, 0.5], [0.0, 0.0]), (SCALES[1], [0.0, 0.333], [0.0, 0.0]), (SCALES[2], [0.125, 0.25], [0.0, 0.0])],
+    [
+        (SCALES[0], [0.25, 0.5], [0.0, 0.0]),
+        (SCALES[1], [0.0, 0.333], [0.0, 0.0]),
+        (SCALES[2], [0.125, 0.25], [0.0, 0.0]),
+    ],
 )
 def test_maps_stand_on_their_pictures(scale: str, first: list[float], second: list[float]) -> None:
     figure = figures.maps_figure(ROWS, ["expert 1", "expert 2"], "t", "q", "n", (False, True), scale, 0.5)
     plain, both = figure.data
     assert (plain["zmin"], both["zmin"], plain["opacity"]) == (0, -1, 0.5)
-    assert plain["z"][0] == [None, None, None, *first, None, None, None]  # the bare picture, a gap, the map, a gap, the other
+    assert plain["z"][0] == [
+        None,
+        None,
+        None,
+        *first,
+        None,
+        None,
+        None,
+    ]  # the bare picture, a gap, the map, a gap, the other
     assert plain["z"][3] == [None, None, None, *second, None, None, None]
-    assert both["z"][0][6:] == ([0.125, -0.25] if scale == SCALES[2] else [0.5, -1.0]) and both["z"][3][6:] == [None, None]
+    assert both["z"][0][6:] == ([0.125, -0.25] if scale == SCALES[2] else [0.5, -1.0]) and both["z"][3][6:] == [
+        None,
+        None,
+    ]
     assert plain["text"][1][4] == "bag, expert 1: 4"
     images = layout(figure)["images"]
-    assert [(i["x"], i["y"], i["sizex"]) for i in images] == [(x - 0.5, y - 0.5, 2) for y in (0, 3) for x in (0, 3, 6)][:5]
+    assert [(i["x"], i["y"], i["sizex"]) for i in images] == [(x - 0.5, y - 0.5, 2) for y in (0, 3) for x in (0, 3, 6)][
+        :5
+    ]
     assert images[0]["source"].startswith("data:image/png") and images[3]["source"].startswith("data:image/jpeg")
     words = [word["text"] for word in layout(figure)["annotations"]]
     assert words[:3] == ["picture", "expert 1", "2"] and {"bag", "shirt"} <= set(words)

@@ -99,7 +99,10 @@ def attention(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dic
         try:
             with autocast(setup):
                 found = maps.expert_maps(setup.model, target, seen)
-            picture |= {"added": _numbers(found.added[0]), "signed": _numbers(None if found.signed is None else found.signed[0])}
+            picture |= {
+                "added": _numbers(found.added[0]),
+                "signed": _numbers(None if found.signed is None else found.signed[0]),
+            }
             answer["grid"] = list(found.added.shape[-2:])
         except maps.NoMap as error:
             answer["no_maps"] = str(error)
