@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -319,5 +320,5 @@ def _numbers(values: torch.Tensor | None) -> list | None:
     """Nested lists, six significant digits, None for nan."""
     if values is None:
         return None
-    flat = [None if v != v else float(f"{v:.6g}") for v in values.double().flatten().tolist()]
+    flat = [None if math.isnan(v) else float(f"{v:.6g}") for v in values.double().flatten().tolist()]
     return np.array(flat, dtype=object).reshape(values.shape).tolist()
