@@ -27,11 +27,22 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("--pictures", type=int, default=256, metavar="N", help="the first N evaluation pictures (256)")
     made = one(command, "attention", _attention, "where the experts of a layer look, and the attention rollout")
     made.add_argument(
-        "--picture", nargs="+", required=True, metavar="N|FILE", help="1 to 12: places of evaluation pictures from 0, or files"
+        "--picture",
+        nargs="+",
+        required=True,
+        metavar="N|FILE",
+        help="1 to 12: places of evaluation pictures from 0, or files",
     )
     made.add_argument("--layer", type=int, default=None, metavar="L", help="from 1; by default the last with experts")
-    made.add_argument("--out", type=Path, default=None, metavar="FILE", help="a sheet of all maps as .png or .svg, or .json")
-    made = one(command, "predict", _predict, "top classes, nearest training pictures and the answer without each layer's experts")
+    made.add_argument(
+        "--out", type=Path, default=None, metavar="FILE", help="a sheet of all maps as .png or .svg, or .json"
+    )
+    made = one(
+        command,
+        "predict",
+        _predict,
+        "top classes, nearest training pictures and the answer without each layer's experts",
+    )
     made.add_argument("picture", nargs="+", metavar="N|FILE")
 
 
@@ -80,7 +91,9 @@ def _predict(chosen: argparse.Namespace) -> int:
         found.pop("private", None)
         answers.append({"picture": word, **found})
         classes = found["classes"]
-        lines.append(f"{word}: " + ", ".join(f"{classes[t['class']]} {100 * t['probability']:.1f} %" for t in found["top"]))
+        lines.append(
+            f"{word}: " + ", ".join(f"{classes[t['class']]} {100 * t['probability']:.1f} %" for t in found["top"])
+        )
         lines.append("  nearest: " + ", ".join(f"{classes[n['truth']]} {n['cosine']:.3f}" for n in found["nearest"]))
         flips = [f"layer {w['layer']} → {classes[w['class']]}" for w in found["without_layer"] if w["flips"]]
         lines.append("  flips without the experts of: " + (", ".join(flips) or "no layer"))
@@ -95,7 +108,9 @@ def _picture(word: str) -> int | dict[str, str]:
         with open(word, "rb") as file:
             content = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise Wrong(f"{word} cannot be read ({error.strerror}): name a picture file or the place of an evaluation picture") from None
+        raise Wrong(
+            f"{word} cannot be read ({error.strerror}): name a picture file or the place of an evaluation picture"
+        ) from None
     if len(content) > MOST_BYTES:
         raise Wrong(f"{word} is larger than {MOST_BYTES // 2**20} MB: store it smaller")
     return {"file": base64.b64encode(content).decode()}

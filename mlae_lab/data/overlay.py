@@ -59,7 +59,9 @@ def over(picture: Image.Image, values: np.ndarray, opacity: float, signed: bool 
     return Image.blend(picture, colours, opacity)
 
 
-def sheet(rows: Sequence[Row], columns: Sequence[str], opacity: float = 0.7, signed: Sequence[bool] = ()) -> Image.Image:
+def sheet(
+    rows: Sequence[Row], columns: Sequence[str], opacity: float = 0.7, signed: Sequence[bool] = ()
+) -> Image.Image:
     """The paper's layout (figures 6 and 7): pictures down, maps across, the bare picture first; each map by its own
     largest value. columns: names of the maps; signed: which of them have both signs, none by default."""
     both = tuple(signed) or (False,) * len(columns)

@@ -130,7 +130,9 @@ def test_without_experts_there_is_nothing_to_record() -> None:
 
 
 @torch.no_grad()
-def test_a_picture_a_class_and_the_live_mean_are_averages_of_one_number(small_vit: Callable[..., VisionTransformer]) -> None:
+def test_a_picture_a_class_and_the_live_mean_are_averages_of_one_number(
+    small_vit: Callable[..., VisionTransformer],
+) -> None:
     model = small_vit()
     experts = inject(model, allocation((3, 0, 2)))
     draw = torch.Generator().manual_seed(0)

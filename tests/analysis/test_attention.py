@@ -69,7 +69,9 @@ def network(small_vit: Callable[..., VisionTransformer]) -> tuple[VisionTransfor
 
 @pytest.mark.parametrize("rank", [1, 2])
 @torch.no_grad()
-def test_the_map_of_an_expert_is_what_it_adds_at_each_patch(rank: int, small_vit: Callable[..., VisionTransformer]) -> None:
+def test_the_map_of_an_expert_is_what_it_adds_at_each_patch(
+    rank: int, small_vit: Callable[..., VisionTransformer]
+) -> None:
     model = small_vit()
     experts = trained(model, scaled(uniform(0.5, 3, 2), expert_rank=rank))
     target, x = "blocks.1.attn.qkv", pictures()
@@ -88,7 +90,9 @@ def test_the_map_of_an_expert_is_what_it_adds_at_each_patch(rank: int, small_vit
                 assert float(found.added[p, i, patch // 4, patch % 4]) == pytest.approx(float(vector.norm()), rel=1e-4)
                 if rank == 1:
                     along = vector @ layer.b[:, i] / layer.b[:, i].norm()
-                    assert float(found.signed[p, i, patch // 4, patch % 4]) == pytest.approx(float(along), rel=1e-3, abs=1e-5)
+                    assert float(found.signed[p, i, patch // 4, patch % 4]) == pytest.approx(
+                        float(along), rel=1e-3, abs=1e-5
+                    )
     assert (found.signed is None) == (rank > 1)
     assert torch.equal(model(x), plain)
 

@@ -34,7 +34,9 @@ def test_nearest_is_the_largest_cosine() -> None:
 
 
 @torch.no_grad()
-def test_a_layer_without_its_experts_is_the_network_without_that_layer(small_vit: Callable[..., VisionTransformer]) -> None:
+def test_a_layer_without_its_experts_is_the_network_without_that_layer(
+    small_vit: Callable[..., VisionTransformer],
+) -> None:
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     values = torch.randn(96, 2, generator=torch.Generator().manual_seed(1))
 

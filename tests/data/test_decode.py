@@ -168,8 +168,11 @@ def test_bytes_give_the_pixels_of_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"not a picture", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", b"P6 2 2 255\n" + bytes(12)]
+    "content",
+    [b"", b"not a picture", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", b"P6 2 2 255\n" + bytes(12)],
 )
 def test_bytes_of_other_formats_are_refused_unopened(content: bytes) -> None:
-    with pytest.raises(DataError, match="the file cannot be read as a picture .*hand in a picture of one of the formats JPEG"):
+    with pytest.raises(
+        DataError, match="the file cannot be read as a picture .*hand in a picture of one of the formats JPEG"
+    ):
         decoded_bytes(content, ResizeRule("square", 8))

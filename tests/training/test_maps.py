@@ -22,14 +22,20 @@ from mlae_lab.training.setup import prepare
 from mlae_lab.training.subject import QuestionError, Subject, load_subject
 from mlae_lab.training.trainer import fit
 
-PLAN = allocation((0, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 1))
+PLAN = allocation((0,) * 8 + (2, 2, 3, 1))
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, ExpertStats]:
     """A run of one epoch that can be asked, and the last grid that it measured of itself."""
     config = RunConfig(
-        "digits", PLAN, backbone="lab_vit_12x128.random", epochs=1, device="cpu", precision="float32", learning_rate=5e-3
+        "digits",
+        PLAN,
+        backbone="lab_vit_12x128.random",
+        epochs=1,
+        device="cpu",
+        precision="float32",
+        learning_rate=5e-3,
     )
     setup = prepare(config)
     stats = [event for event in fit(setup) if isinstance(event, ExpertStats)][-1]
@@ -134,7 +140,7 @@ def test_a_prediction_is_that_of_the_network(subject: Subject) -> None:
     truth = logits.float().softmax(1)[0]
     assert [one["class"] for one in found["top"]] == truth.topk(5).indices.tolist()
     assert [one["probability"] for one in found["top"]] == pytest.approx(truth.topk(5).values.tolist(), abs=2e-6)
-    assert [one["layer"] for one in found["without_layer"]] == list(range(2, 13))
+    assert [one["layer"] for one in found["without_layer"]] == list(range(9, 13))
     assert all(one["flips"] == (one["class"] != found["top"][0]["class"]) for one in found["without_layer"])
     by_image = ask(subject, "activation", by="image", pictures=[9])["values"][0]
     assert np.allclose(np.array(found["canvas"], float), np.array(by_image, float), rtol=1e-4, equal_nan=True)
@@ -170,7 +176,7 @@ def test_pictures_to_choose_from(subject: Subject) -> None:
         ("activation", {"pictures": "all"}, "give a whole number from 0"),
         ("attention", {}, "1 to 12 pictures"),
         ("attention", {"pictures": [0] * 13}, "1 to 12 pictures"),
-        ("attention", {"pictures": [0], "layer": 1}, "layer 1 keeps no expert: choose one of 2, 3"),
+        ("attention", {"pictures": [0], "layer": 1}, "layer 1 keeps no expert: choose one of 9, 10"),
         ("attention", {"pictures": [0], "layer": True}, "give a whole number"),
         ("attention", {"pictures": [-1]}, "give a whole number"),
         ("predict", {}, "give a whole number"),

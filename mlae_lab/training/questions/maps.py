@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -99,7 +100,10 @@ def attention(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dic
         try:
             with autocast(setup):
                 found = maps.expert_maps(setup.model, target, seen)
-            picture |= {"added": _numbers(found.added[0]), "signed": _numbers(None if found.signed is None else found.signed[0])}
+            picture |= {
+                "added": _numbers(found.added[0]),
+                "signed": _numbers(None if found.signed is None else found.signed[0]),
+            }
             answer["grid"] = list(found.added.shape[-2:])
         except maps.NoMap as error:
             answer["no_maps"] = str(error)
@@ -316,5 +320,5 @@ def _numbers(values: torch.Tensor | None) -> list | None:
     """Nested lists, six significant digits, None for nan."""
     if values is None:
         return None
-    flat = [None if v != v else float(f"{v:.6g}") for v in values.double().flatten().tolist()]
+    flat = [None if math.isnan(v) else float(f"{v:.6g}") for v in values.double().flatten().tolist()]
     return np.array(flat, dtype=object).reshape(values.shape).tolist()

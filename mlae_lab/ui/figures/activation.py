@@ -20,7 +20,9 @@ def against_figure(canvas: Canvas, mean: Canvas, plan: MaskPlan, what: str) -> F
     title = f"{what}: no expert adds anything"
     if known:
         value, row, column = max(known, key=lambda one: abs(one[0]))
-        title = f"{what}: layer {row + 1}, expert {column + 1} adds {abs(value):.0f} % {'more' if value > 0 else 'less'}"
+        title = (
+            f"{what}: layer {row + 1}, expert {column + 1} adds {abs(value):.0f} % {'more' if value > 0 else 'less'}"
+        )
     x, y = ([str(i + 1) for i in range(n)] for n in (plan.columns, plan.rows))
     absent = [(x[c], y[r]) for r in range(plan.rows) for c in range(plan.columns) if not plan.keep[r][c]]
     data = [
@@ -66,7 +68,11 @@ def class_figure(
     if known:
         value, k, e = max(known, key=lambda one: abs(one[0]) if relative else one[0])
         who = f"layer {experts[e][0] + 1}, expert {experts[e][1] + 1}"
-        title = f"{who} adds most, to {classes[k]}" if not relative else f"{who} turns most to a class: {classes[k]}, {value:+.0f} %"
+        title = (
+            f"{who} adds most, to {classes[k]}"
+            if not relative
+            else f"{who} turns most to a class: {classes[k]}, {value:+.0f} %"
+        )
         title = title[:1].upper() + title[1:]
     starts = [e for e in range(1, len(experts)) if experts[e][0] != experts[e - 1][0]]
     data = [
@@ -81,7 +87,11 @@ def class_figure(
     if row is None:  # one name for each layer, in the middle of its experts
         bounds = [0, *starts, len(experts)]
         middles = [(a + b - 1) // 2 for a, b in zip(bounds, bounds[1:])]
-        ticks |= {"tickmode": "array", "tickvals": [x[m] for m in middles], "ticktext": [str(experts[m][0] + 1) for m in middles]}
+        ticks |= {
+            "tickmode": "array",
+            "tickvals": [x[m] for m in middles],
+            "ticktext": [str(experts[m][0] + 1) for m in middles],
+        }
     return figure(
         data,
         title,

@@ -63,7 +63,9 @@ def maps_figure(
     data = [_heat(sheet, hints, two, opacity, quantity) for two, sheet in sheets.items()]
     margin = {"l": _LEFT if any(row.name for row in rows) else 4, "r": 4, "t": 76, "b": 8}
     cell = min(_LARGEST / width, (_WIDE - margin["l"] - margin["r"]) / shape[1])  # pixels
-    words_on_scale = f"one scale, up to {largest:.2g}" if scale == SCALES[2] else f"each map {scale} to its own largest value"
+    words_on_scale = (
+        f"one scale, up to {largest:.2g}" if scale == SCALES[2] else f"each map {scale} to its own largest value"
+    )
     bare = {"visible": False, "constrain": "domain"}
     return figure(
         data,

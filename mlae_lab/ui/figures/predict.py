@@ -40,7 +40,9 @@ def classes_figure(top: Sequence[Mapping], classes: Sequence[str], truth: int | 
     )
 
 
-def without_figure(without: Sequence[Mapping], whole: Mapping, with_all: float, classes: Sequence[str], first: int) -> Figure:
+def without_figure(
+    without: Sequence[Mapping], whole: Mapping, with_all: float, classes: Sequence[str], first: int
+) -> Figure:
     """Probability of the class that the run chose, with the experts of one layer off at a time.
 
     without: layer, class, probability and whether the answer flips, for each layer; whole: the same with all experts off;

@@ -25,7 +25,9 @@ def draw(run: Run) -> None:
     tail, plan = reads.tail(run.id), run.config.plan
     pictures = tail.started.evaluation_pictures if tail.started else 0
     count = _count(run, pictures)
-    found = answer(run, "activation", {"by": "class", "pictures": count}, "activation_class", "what each expert adds to each class")
+    found = answer(
+        run, "activation", {"by": "class", "pictures": count}, "activation_class", "what each expert adds to each class"
+    )
     if found is None:
         return
     canvas, classes = found["canvas"], found["classes"]
@@ -35,16 +37,25 @@ def draw(run: Run) -> None:
         left, right = st.columns([4, 6], gap="large")
     with left:
         live_plot(figures.expert_figure(canvas, "contribution", plan, epoch), key="activation_grid")
-        page.note(f"Mean over the tokens of {found['pictures']:,} evaluation pictures. Share of steps, λ and gradient stand under Grids.")
+        page.note(
+            f"Mean over the tokens of {found['pictures']:,} evaluation pictures. Share of steps, λ and gradient stand under Grids."
+        )
     with right:
         rows = [r for r, kept in enumerate(plan.kept) if kept]
         with st.container(horizontal=True, vertical_alignment="bottom"):
             row = st.selectbox(
-                "Experts of", [None, *rows], format_func=lambda r: "all layers" if r is None else f"layer {r + 1}", key="activation_row", width=150
+                "Experts of",
+                [None, *rows],
+                format_func=lambda r: "all layers" if r is None else f"layer {r + 1}",
+                key="activation_row",
+                width=150,
             )
-            relative = st.segmented_control(
-                "Colour", ["against its mean", "as it is"], default="against its mean", key="activation_colour"
-            ) != "as it is"
+            relative = (
+                st.segmented_control(
+                    "Colour", ["against its mean", "as it is"], default="against its mean", key="activation_colour"
+                )
+                != "as it is"
+            )
         live_plot(figures.class_figure(found["values"], canvas, classes, plan, row, relative), key="activation_classes")
         page.note(
             "Mean over the pictures of a class; “against its mean” is how much more or less an expert adds to a class than to "
@@ -56,10 +67,26 @@ def draw(run: Run) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         what = st.segmented_control("What", ["A class", "A picture"], default="A class", key="activation_what")
         if what != "A picture":
-            label = st.selectbox("Class", range(len(classes)), format_func=lambda k: classes[k], key=f"activation_label_{run.id}", width=220)
+            label = st.selectbox(
+                "Class",
+                range(len(classes)),
+                format_func=lambda k: classes[k],
+                key=f"activation_label_{run.id}",
+                width=220,
+            )
     if what == "A picture":
         one = chosen_pictures(run, "activation", 1)
-        single = answer(run, "predict", {"picture": one[0].argument}, "activation_picture", "what each expert adds to this picture") if one else None
+        single = (
+            answer(
+                run,
+                "predict",
+                {"picture": one[0].argument},
+                "activation_picture",
+                "what each expert adds to this picture",
+            )
+            if one
+            else None
+        )
         if single is None:
             return
         name, shown = one[0].name, single["canvas"]
@@ -80,6 +107,9 @@ def _count(run: Run, pictures: int) -> int:
     counts = sorted({min(count, pictures) for count in COUNTS} - {0}) or [COUNTS[0]]
     if len(counts) == 1:
         return counts[0]
-    return st.segmented_control(
-        "Pictures", counts, default=counts[0], format_func=lambda n: f"{n:,}", key=f"activation_count_{run.id}"
-    ) or counts[0]
+    return (
+        st.segmented_control(
+            "Pictures", counts, default=counts[0], format_func=lambda n: f"{n:,}", key=f"activation_count_{run.id}"
+        )
+        or counts[0]
+    )

@@ -54,7 +54,12 @@ def draw(run: Run) -> None:
     rows = [r + 1 for r, kept in enumerate(run.config.plan.kept) if kept]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         layer = st.selectbox("Layer", rows, index=_asked_layer(rows), key=f"attention_layer_{run.id}", width=110)
-        show = st.segmented_control("What to show", list(SHOWN), format_func=lambda n: SHOWN[n][0], default="added", key="attention_show") or "added"
+        show = (
+            st.segmented_control(
+                "What to show", list(SHOWN), format_func=lambda n: SHOWN[n][0], default="added", key="attention_show"
+            )
+            or "added"
+        )
         scale = st.segmented_control("Scale of a map", SCALES, default=SCALES[0], key="attention_scale") or SCALES[0]
         opacity = st.slider("Over the picture", 0, 100, 70, 5, format="%d %%", key="attention_opacity", width=180) / 100
     st.query_params["layer"] = str(layer)
@@ -67,7 +72,12 @@ def draw(run: Run) -> None:
     names = [_name(one, found["classes"], given.name) for one, given in zip(found["pictures"], chosen)]
     _experts(found, names, show, scale, opacity)
     _network(found, names, scale, opacity)
-    st.download_button("Save all maps as JSON", lambda: json.dumps(_without_pictures(found)), f"maps-{run.id}-layer-{layer}.json", "application/json")
+    st.download_button(
+        "Save all maps as JSON",
+        lambda: json.dumps(_without_pictures(found)),
+        f"maps-{run.id}-layer-{layer}.json",
+        "application/json",
+    )
 
 
 def _asked_layer(rows: list[int]) -> int:
@@ -91,7 +101,12 @@ def _experts(found: dict[str, Any], names: list[str], show: str, scale: str, opa
     rows = [Row(one["image"], name, tuple(m)) for one, name, m in zip(found["pictures"], names, maps)]
     title = f"Layer {found['layer']}: {title}"
     signs = (signed,) * len(columns)
-    live_plot(figures.maps_figure(rows, columns, title, quantity, f"experts-layer-{found['layer']}-{show}", signs, scale, opacity), key="attention_experts")
+    live_plot(
+        figures.maps_figure(
+            rows, columns, title, quantity, f"experts-layer-{found['layer']}-{show}", signs, scale, opacity
+        ),
+        key="attention_experts",
+    )
     page.note(f"{note} {_OPEN}")
 
 

@@ -70,20 +70,30 @@ def _uploaded(key: str, most: int) -> list[Chosen]:
         st.warning(f"These files take more than {TOGETHER // 2**20} MB together: hand in fewer or smaller ones.")
         return []
     if files:
-        page.note("Each is made as large and, where the task's pictures are grey, as grey as those are. Remove them to go back to the task's.")
+        page.note(
+            "Each is made as large and, where the task's pictures are grey, as grey as those are. Remove them to go back to the task's."
+        )
     return [Chosen({"file": base64.b64encode(file.getvalue()).decode()}, file.name[:24]) for file in files]
 
 
 def _thumbnails(run: Run, key: str, state: str, most: int) -> None:
     first = int(st.session_state.get(f"{state}_first", 0))
     label = st.session_state.get(f"{state}_label")
-    found = answer(run, "pictures", {"first": first, "count": SHOWN, "label": label}, f"{key}_thumbnails", "the pictures of this run")
+    found = answer(
+        run,
+        "pictures",
+        {"first": first, "count": SHOWN, "label": label},
+        f"{key}_thumbnails",
+        "the pictures of this run",
+    )
     if found is None:
         return
     names = found["classes"]
     places = st.session_state[state]
     shown = [
-        Card(str(one["place"]), names[one["truth"]], images=(image_address(one["image"]),), chosen=one["place"] in places)
+        Card(
+            str(one["place"]), names[one["truth"]], images=(image_address(one["image"]),), chosen=one["place"] in places
+        )
         for one in found["pictures"]
     ]
     picked = cards(shown, key=f"{key}_cards", label="Pictures that the run is measured on", size="small")

@@ -32,22 +32,33 @@ def draw(run: Run) -> None:
         name = one.name if found["truth"] is None else f"{one.name}, {classes[found['truth']]}"
         _pictures([(name, found["image"])], "lab-examples lab-one")
         live_plot(figures.classes_figure(top, classes, found["truth"]), key="predict_classes")
-        page.note("Softmax of the logits, all experts on. A picture unlike those of the task gets an answer too: this run knows no “none of these”.")
+        page.note(
+            "Softmax of the logits, all experts on. A picture unlike those of the task gets an answer too: this run knows no “none of these”."
+        )
     with right:
         first = top[0]
-        figure = figures.without_figure(found["without_layer"], found["without_all"], first["probability"], classes, first["class"])
+        figure = figures.without_figure(
+            found["without_layer"], found["without_all"], first["probability"], classes, first["class"]
+        )
         live_plot(figure, key="predict_without")
-        page.note("All experts of one layer off at a time, everything else as trained; the head stays as it learned to read the network with them.")
+        page.note(
+            "All experts of one layer off at a time, everything else as trained; the head stays as it learned to read the network with them."
+        )
 
     page.section("The nearest training pictures")
     _pictures([(f"{classes[n['truth']]}, {n['cosine']:.3f}", n["image"]) for n in found["nearest"]], "lab-examples")
-    page.note("Cosine of what the head reads, over the pictures that the run was trained on. Alike for the head is what lies close there.")
+    page.note(
+        "Cosine of what the head reads, over the pictures that the run was trained on. Alike for the head is what lies close there."
+    )
 
     page.section("What each expert adds to this picture, and where")
     with st.container(key="pair_predict_experts"):
         left, right = st.columns([4, 6], gap="large")
     with left:
-        live_plot(figures.expert_figure(found["canvas"], "contribution", run.config.plan, run.config.epochs), key="predict_grid")
+        live_plot(
+            figures.expert_figure(found["canvas"], "contribution", run.config.plan, run.config.epochs),
+            key="predict_grid",
+        )
         page.note("Mean over the tokens of this picture of ‖λ b aᵀx‖ / ‖Wx + bias‖ (equations 3 to 5 of the paper).")
     with right:
         _maps(run, one.argument, found)
@@ -60,7 +71,9 @@ def draw(run: Run) -> None:
 
 def _maps(run: Run, argument: int | dict[str, str], found: dict) -> None:
     strongest = max((v, r) for r, row in enumerate(found["canvas"]) for v in row if v is not None)[1] + 1
-    maps = answer(run, "attention", {"pictures": [argument], "layer": strongest}, "predict_maps", "where the experts look")
+    maps = answer(
+        run, "attention", {"pictures": [argument], "layer": strongest}, "predict_maps", "where the experts look"
+    )
     if maps is None:
         return
     if maps["no_maps"]:
@@ -72,14 +85,20 @@ def _maps(run: Run, argument: int | dict[str, str], found: dict) -> None:
     rows = [Row(found["image"], "", each[:half])]
     if half < len(each):
         rows.append(Row(found["image"], "", (*each[half:], *(None,) * (2 * half - len(each)))))
-        names = [f"{a} and {b}" if b else a for a, b in zip(names[:half], [*(str(n) for n in maps["experts"][half:]), ""])]
+        names = [
+            f"{a} and {b}" if b else a for a, b in zip(names[:half], [*(str(n) for n in maps["experts"][half:]), ""])
+        ]
     title = f"Layer {strongest}, where one expert adds most: what each adds"
-    live_plot(figures.maps_figure(rows, names, title, "‖λ b aᵀx‖ at each patch", f"experts-layer-{strongest}"), key="predict_maps")
+    live_plot(
+        figures.maps_figure(rows, names, title, "‖λ b aᵀx‖ at each patch", f"experts-layer-{strongest}"),
+        key="predict_maps",
+    )
     page.note("‖λᵢ bᵢ aᵢᵀx_t‖ at each patch, in the manner of the paper's figure 6; each map by its own largest value.")
 
 
 def _pictures(shown: list[tuple[str, str]], kind: str) -> None:
     tiles = "".join(
-        f'<figure><img src="{image_address(image)}" alt="{escape(name)}"><figcaption>{escape(name)}</figcaption></figure>' for name, image in shown
+        f'<figure><img src="{image_address(image)}" alt="{escape(name)}"><figcaption>{escape(name)}</figcaption></figure>'
+        for name, image in shown
     )
     st.html(f'<div class="{kind}">{tiles}</div>')

@@ -1,0 +1,124 @@
+"""The views of contributions, maps and predictions, opened through app.py on a real run."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+from mlae_lab.data.bundled import load_bundled
+from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.runs.store import RunStore
+from tests.inside import end_probe, finished_run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunStore, str]]:
+    store, run = finished_run(tmp_path_factory.mktemp("maps"))
+    yield store, run
+    end_probe(store, run)
+
+
+@pytest.fixture
+def view(trained: tuple[RunStore, str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., AppTest]:
+    """Opens a view of the run and waits until so many figures are drawn."""
+    store, run = trained
+    monkeypatch.setenv("MLAE_LAB_STORE", str(store.folder))
+
+    def opened(name: str, figures: int, **query: str) -> AppTest:
+        at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=60).run()
+        at.switch_page(str(PAGES / "experts.py"))
+        for key, value in {"run": run, "view": name, **query}.items():
+            at.query_params[key] = value
+        return settled(at, figures)
+
+    return opened
+
+
+def settled(at: AppTest, figures: int) -> AppTest:
+    """Rerun, as the browser does while an answer is awaited, until so many figures are drawn."""
+    return until(at, lambda: len(drawn(at)) >= figures)
+
+
+def until(at: AppTest, condition: Callable[[], bool]) -> AppTest:
+    """Rerun until something is so; gives up only when it hangs for good."""
+    deadline = time.monotonic() + 180
+    while True:
+        at.run()
+        assert not at.exception
+        if condition():
+            return at
+        assert time.monotonic() < deadline, (drawn(at), [w.value for w in at.warning], html(at)[-300:])
+        time.sleep(0.2)
+
+
+def drawn(at: AppTest) -> dict[str, str]:
+    """Names of the figures on the page and what each shows in words."""
+    found = {}
+    for element in at.main.get("bidi_component"):
+        data = json.loads(element.proto.json) if element.proto.json else {}
+        if "alt" in data:
+            found[data["name"]] = data["alt"]
+    return found
+
+
+def html(at: AppTest) -> str:
+    return " ".join(element.proto.body for element in at.main.get("html"))
+
+
+def test_activation_shows_layers_classes_and_one_picture(view: Callable) -> None:
+    at = view("activation", 3)
+    assert set(drawn(at)) == {"experts-contribution", "contribution-by-class", "contribution-against-average"}
+    assert "10 classes by 5 experts" in drawn(at)["contribution-by-class"]
+    assert "‖λᵢ bᵢ aᵢᵀx‖ / ‖Wx + bias‖" in html(at) and "equations 3 to 5" in html(at)
+    at.selectbox(key="activation_row").select(11)
+    assert "10 classes by 2 experts" in drawn(settled(at, 3))["contribution-by-class"]
+    at.segmented_control(key="activation_what").set_value("A picture")
+    assert "picture 0: layer" in drawn(settled(at, 3))["contribution-against-average"]
+
+
+def test_attention_is_a_link_with_pictures_and_layer(view: Callable) -> None:
+    at = view("attention", 2, pictures="4,9", layer="11")
+    assert set(drawn(at)) == {"experts-layer-11-added", "rollout"}
+    assert "2 pictures down, 3 maps across" in drawn(at)["experts-layer-11-added"]
+    assert (at.query_params["pictures"], at.query_params["layer"]) == ("4,9", "11")
+    assert "Abnar and Zuidema 2020" in html(at) and "does not say what they are maps of" in html(at)
+    for show in ("signed", "turned"):
+        at.segmented_control(key="attention_show").set_value(show)
+        assert f"experts-layer-11-{show}" in drawn(settled(at, 2))
+
+
+def test_a_broken_address_is_a_sentence_or_the_beginning(view: Callable) -> None:
+    at = view("attention", 2, pictures="x,,", layer="3")
+    assert "experts-layer-12-added" in drawn(at) and "3 pictures down" in drawn(at)["experts-layer-12-added"]
+    at = view("attention", 0, pictures="5000")
+    until(at, lambda: bool(at.warning))
+    assert at.warning[0].value == "Picture 5000 does not exist: the evaluation pictures are 0 to 199."
+
+
+def test_predict_answers_for_the_tasks_pictures_and_for_ones_own(view: Callable, trained: tuple[RunStore, str]) -> None:
+    at = view("predict", 4, pictures="5")
+    own = drawn(at)
+    assert {"prediction", "without-each-layer", "experts-contribution"} < set(own)
+    assert "picture 5" in html(at) and "The nearest training pictures" in html(at)
+    held = io.BytesIO()
+    Image.fromarray(load_bundled("digits").val.images[5]).save(held, "PNG")
+    at.get("file_uploader")[0].upload("five.png", held.getvalue(), "image/png")
+    mine = drawn(settled(at, 4))
+    assert "five.png" in html(at)
+    assert mine["without-each-layer"] == own["without-each-layer"]
+    folder = Path(trained[0].folder)
+    assert not [path for path in folder.rglob("*") if "five" in path.name]
+
+
+def test_a_file_that_is_no_picture_is_one_sentence(view: Callable) -> None:
+    at = view("predict", 4)
+    at.get("file_uploader")[0].upload("<b>.png", b"not a picture", "image/png")
+    until(at, lambda: bool(at.warning))
+    assert "The file cannot be read as a picture (no known picture format)" in at.warning[0].value

@@ -1,0 +1,127 @@
+"""Figures of contributions, maps and predictions: what goes in comes out, and titles say what the data say."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from mlae_lab.core.patterns import allocation
+from mlae_lab.data.overlay import Row
+from mlae_lab.places import PACKAGE
+from mlae_lab.ui import figures
+from mlae_lab.ui.figures.maps import SCALES
+
+PLAN = allocation((2, 0, 1))
+MEAN = ((0.1, 0.2), (None, None), (0.4, None))
+SHIRT = ((0.1, 0.3), (None, None), (0.2, None))
+ROWS = [
+    Row("iVBORw0KGgo", "bag", (np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1.0, -2.0], [0.5, 0.0]]))),
+    Row("/9j/4AAQ", "shirt", (np.array([[0.0, 0.0], [8.0, 2.0]]), None)),
+]
+
+
+def layout(figure: figures.Figure) -> dict:
+    return json.loads(figure.spec)["layout"]
+
+
+def test_an_expert_against_its_average() -> None:
+    figure = figures.against_figure(SHIRT, MEAN, PLAN, "shirt")
+    heat, struck = figure.data
+    assert heat["z"] == [[0.0, 50.0], [None, None], [-50.0, None]] and heat["zmin"] == -50
+    assert len(struck["x"]) == 3
+    assert "shirt: layer 1, expert 2 adds 50 % more" in figure.alt
+
+
+def test_classes_against_experts_of_one_layer_and_of_all() -> None:
+    values = [MEAN, SHIRT]
+    every = figures.class_figure(values, MEAN, ["all", "shirt"], PLAN, None, relative=True)
+    assert every.data[0]["z"] == [[0, 0, 0], [0, 50, -50]] and every.data[0]["x"] == ["1.1", "1.2", "3.1"]
+    assert layout(every)["xaxis"]["ticktext"] == ["1", "3"] and len(layout(every)["shapes"]) == 1
+    one = figures.class_figure(values, MEAN, ["all", "shirt"], PLAN, 0, relative=False)
+    assert one.data[0]["z"] == [[0.1, 0.2], [0.1, 0.3]]
+    assert "Layer 1, expert 2 adds most, to shirt" in one.alt
+
+
+def test_a_class_without_a_picture_has_no_colour() -> None:
+    empty = ((None, None), (None, None), (None, None))
+    figure = figures.class_figure([MEAN, empty], MEAN, ["a", "b"], PLAN, None, relative=True)
+    assert figure.data[0]["z"][1] == [None] * 3
+    assert "no expert adds anything" in figures.against_figure(empty, MEAN, PLAN, "b").alt
+
+
+@pytest.mark.parametrize(
+    ("scale", "first", "second"),
+    [
+        (SCALES[0], [0.25, 0.5], [0.0, 0.0]),
+        (SCALES[1], [0.0, 0.333], [0.0, 0.0]),
+        (SCALES[2], [0.125, 0.25], [0.0, 0.0]),
+    ],
+)
+def test_maps_stand_on_their_pictures(scale: str, first: list[float], second: list[float]) -> None:
+    figure = figures.maps_figure(ROWS, ["expert 1", "expert 2"], "t", "q", "n", (False, True), scale, 0.5)
+    plain, both = figure.data
+    assert (plain["zmin"], both["zmin"], plain["opacity"]) == (0, -1, 0.5)
+    assert plain["z"][0] == [
+        None,
+        None,
+        None,
+        *first,
+        None,
+        None,
+        None,
+    ]  # the bare picture, a gap, the map, a gap, the other
+    assert plain["z"][3] == [None, None, None, *second, None, None, None]
+    assert both["z"][0][6:] == ([0.125, -0.25] if scale == SCALES[2] else [0.5, -1.0]) and both["z"][3][6:] == [
+        None,
+        None,
+    ]
+    assert plain["text"][1][4] == "bag, expert 1: 4"
+    images = layout(figure)["images"]
+    assert [(i["x"], i["y"], i["sizex"]) for i in images] == [(x - 0.5, y - 0.5, 2) for y in (0, 3) for x in (0, 3, 6)][
+        :5
+    ]
+    assert images[0]["source"].startswith("data:image/png") and images[3]["source"].startswith("data:image/jpeg")
+    words = [word["text"] for word in layout(figure)["annotations"]]
+    assert words[:3] == ["picture", "expert 1", "2"] and {"bag", "shirt"} <= set(words)
+    assert ("4" in words) == (scale != SCALES[2])
+
+
+def test_a_prediction_says_whether_it_is_right() -> None:
+    top = [{"class": 1, "probability": 0.9}, {"class": 0, "probability": 0.1}]
+    assert figures.classes_figure(top, ["bag", "shirt"], 1).alt.endswith("shirt, 90.0 %, which is right.")
+    assert "shirt, 90.0 %; it is bag" in figures.classes_figure(top, ["bag", "shirt"], 0).alt
+    assert figures.classes_figure(top, ["bag", "shirt"]).data[0]["x"] == [90, 10]
+
+
+@pytest.mark.parametrize(
+    ("flips", "all_flip", "title"),
+    [
+        ([False, False], False, "No layer alone decides that it is shirt."),
+        ([False, False], True, "No layer alone decides that it is shirt, all together do"),
+        ([True, False], False, "Without the experts of layer 1 it would not be shirt"),
+        ([True, True], True, "Without the experts of layer 1 or 2 it would not be shirt"),
+    ],
+)
+def test_layers_that_decide_are_named(flips: list[bool], all_flip: bool, title: str) -> None:
+    def after(flipped: bool) -> dict:
+        return {"class": 0 if flipped else 1, "probability": 0.2 if flipped else 0.8, "flips": flipped}
+
+    without = [{**after(flipped), "layer": number} for number, flipped in enumerate(flips, 1)]
+    figure = figures.without_figure(without, after(all_flip), 0.9, ["bag", "shirt"], 1)
+    assert title in figure.alt
+    assert figure.data[0]["y"] == ["layer 1", "layer 2", "all layers"]
+    assert figure.data[0]["text"] == ["becomes bag" if flipped else "" for flipped in (*flips, all_flip)]
+
+
+def test_every_colour_has_a_meaning_in_the_palette() -> None:
+    known = (PACKAGE / "ui" / "palette.js").read_text()
+    made = [
+        figures.against_figure(SHIRT, MEAN, PLAN, "a"), figures.class_figure([MEAN], MEAN, ["a"], PLAN, None, relative=False),
+        figures.maps_figure(ROWS, ["a", "b"], "t", "q", "n"), figures.classes_figure([{"class": 0, "probability": 1.0}], ["a"]),
+        figures.without_figure([], {"class": 0, "probability": 1.0, "flips": True}, 1.0, ["a"], 0),
+    ]  # fmt: skip
+    used = {name for figure in made for name in re.findall(r'"@([a-z]+)"', figure.spec)}
+    assert used and all(f"{name}:" in known for name in used)
