@@ -11,12 +11,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+BENCH_SECONDS = 3.0  # what is drawn again within so long is a bench; the strip in the sidebar comes every five
+
+
 @dataclass
 class Seen:
-    """What came to one or more browsers. answers: seconds from asking to the end of the answer; bytes: of all messages
-    after the first drawing of the page."""
+    """What came to one or more browsers. refreshes: seconds from asking for a bench again to the end of the answer;
+    answers: the same of whole pages; due: refreshes that should have come; bytes: of all messages after the first drawing
+    of the page, without those of other fragments."""
 
+    refreshes: list[float] = field(default_factory=list)
     answers: list[float] = field(default_factory=list)
+    due: float = 0.0
     bytes: int = 0
 
 
@@ -37,14 +43,17 @@ async def viewer(url: str, query: str, page: str, until: float, seen: Seen, clic
 
     async with connect(url, subprotocols=["streamlit"], max_size=None) as server:
         await server.send(ask())
-        asked, fragments, drawn = time.monotonic(), {}, False
+        # interval and moment of what was asked; a page asks once, its fragments as often as the server says
+        asked: list[tuple[float, float]] = [(0.0, time.monotonic())]
+        fragments: dict[str, tuple[float, float]] = {}
+        drawn, began = False, 0.0
         while time.monotonic() < until:
             wait = min([due for due, _ in fragments.values()], default=time.monotonic() + 0.5) - time.monotonic()
             try:
                 raw = await asyncio.wait_for(server.recv(), max(0.005, min(wait, 0.5)))
             except asyncio.TimeoutError:
                 raw = None
-            if raw is not None and drawn:
+            if raw is not None and drawn and any(every < BENCH_SECONDS for every, _ in asked):
                 seen.bytes += len(raw)
             if raw is not None and len(raw) < 10_000:  # what steers the browser is small
                 message = ForwardMsg.FromString(raw)
@@ -52,18 +61,21 @@ async def viewer(url: str, query: str, page: str, until: float, seen: Seen, clic
                     every = message.auto_rerun.interval
                     fragments[message.auto_rerun.fragment_id] = (time.monotonic() + every, every)
                 elif message.HasField("script_finished"):
-                    if drawn and asked is not None:
-                        seen.answers.append(time.monotonic() - asked)
-                    drawn, asked = True, None
+                    now = time.monotonic()
+                    for every, since in asked if drawn else ():
+                        (seen.refreshes if 0 < every < BENCH_SECONDS else seen.answers).append(now - since)
+                    began = began or now
+                    drawn, asked = True, []
                     if click_every is not None:
                         await asyncio.sleep(click_every)
-                        asked = time.monotonic()
+                        asked = [(0.0, time.monotonic())]
                         await server.send(ask())
             for fragment, (due, every) in list(fragments.items()):
-                if click_every is None and time.monotonic() >= due:
+                if click_every is None and time.monotonic() >= due and all(every != other for other, _ in asked):
                     fragments[fragment] = (time.monotonic() + every, every)
-                    asked = time.monotonic()
+                    asked.append((every, time.monotonic()))
                     await server.send(ask(fragment))
+        seen.due += sum((time.monotonic() - began) / every for _, every in fragments.values() if every < BENCH_SECONDS)
 
 
 def free_port() -> int:
