@@ -1,7 +1,7 @@
 """Components whose code travels once, not with every message.
 
 Streamlit sends a component's html, css and js anew with every refresh: 45 kB for the live bench. Here the browser gets
-three lines that import one file from the lab's own server, named by its content, which it keeps.
+a few lines that import one file from the lab's own server, named by its content, which it keeps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ _STUB = """
 const loaded = import(new URL("app/static/{name}", document.baseURI).href);
 export default function (given) {{
   let close = null, closed = false;
-  loaded.then((module) => {{ if (!closed) close = module.default(given); }})
+  loaded.then((module) => {{
+    if (closed) return;
+    if (!given.parentElement.firstElementChild) given.parentElement.innerHTML = module.inside ?? "";
+    close = module.default(given);
+  }})
     .catch((error) => {{ given.parentElement.textContent = "This picture needs {name}, which the lab's own server did not hand out: " + error.message; }});
   return () => {{ closed = true; if (close) close(); }};
 }}
@@ -45,7 +49,8 @@ def bundled(name: str, scripts: Sequence[str], html: str = "", css: str = "") ->
             "document.head.append(rules);\n"
         )
     try:
-        code = _STUB.format(name=_kept(name, code))
+        code = _STUB.format(name=_kept(name, f"{code}export const inside = {json.dumps(inside)};\n"))
+        inside = ""
     except OSError:
         pass
     # not isolated: Plotly writes its style sheet into the document, and so do these rules

@@ -4,7 +4,7 @@ Colours are names of meanings (`@accent`, `@quiet`, ...; `ui/palette.js` knows t
 """
 
 from mlae_lab.ui.figures.bars import active_figure, balance_figure
-from mlae_lab.ui.figures.base import MAX_POINTS, Figure, Reference, smoothed, thinned
+from mlae_lab.ui.figures.base import MAX_POINTS, Figure, Reference, Running, thinned
 from mlae_lab.ui.figures.compare import (
     MASK_KEY,
     difference_caption,
@@ -16,7 +16,7 @@ from mlae_lab.ui.figures.curves import accuracy_figure, loss_figure, paper_figur
 from mlae_lab.ui.figures.grids import QUANTITIES, expert_figure, similarity_tiles
 
 __all__ = [
-    "MASK_KEY", "MAX_POINTS", "QUANTITIES", "Figure", "Reference", "accuracy_figure", "active_figure", "balance_figure",
+    "MASK_KEY", "MAX_POINTS", "QUANTITIES", "Figure", "Reference", "Running", "accuracy_figure", "active_figure", "balance_figure",
     "difference_caption", "difference_figure", "expert_figure", "loss_figure", "mask_difference_figure", "paper_figure",
-    "similarity_curve", "similarity_tiles", "smoothed", "thinned", "two_curves_figure",
+    "similarity_curve", "similarity_tiles", "thinned", "two_curves_figure",
 ]  # fmt: skip

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
-from mlae_lab.core.events import Evaluation, SimilarityStats, TrainStep, mean_of
-from mlae_lab.ui.figures.base import Figure, Reference, axis, end_label, figure, smoothed, thinned
+from mlae_lab.core.events import Evaluation, SimilarityStats, mean_of
+from mlae_lab.ui.figures.base import Figure, Reference, Running, axis, end_label, figure, finite, rounded
 
 
 def accuracy_figure(
-    steps: Sequence[TrainStep], evaluations: Sequence[Evaluation], epochs: int, split: str, pictures: int = 200,
+    running: Running, evaluations: Sequence[Evaluation], epochs: int, split: str, pictures: int = 200,
     references: Sequence[Reference] = (),
 ) -> Figure:  # fmt: skip
     """Accuracy over epochs: measured points on so many evaluation pictures, the running training accuracy, and lines
     for what other runs or the paper reached."""
-    per_epoch = max(1, max((s.step / s.epoch for s in steps), default=1))
-    ran = thinned(list(zip([s.step / per_epoch for s in steps], smoothed([s.accuracy for s in steps]))))
+    ran = [(running.epoch(m), m.mean_accuracy) for m in running.moments if m.mean_accuracy is not None]
     name = f"{pictures:,} {'validation' if split == 'val' else 'test'} pictures"
     data = [
         {
@@ -131,20 +131,18 @@ def _ends(references: Sequence[Reference]) -> list[dict]:
 
 
 def loss_figure(
-    steps: Sequence[TrainStep], evaluations: Sequence[Evaluation], epochs: int, split: str,
+    running: Running, evaluations: Sequence[Evaluation], epochs: int, split: str,
     references: Sequence[Reference] = (),
 ) -> Figure:  # fmt: skip
     """Cross-entropy over epochs, of training batches and of the evaluation pictures, with lines for other runs'."""
-    per_epoch = max(1, max((s.step / s.epoch for s in steps), default=1))
-    points = list(zip([s.step / per_epoch for s in steps], [s.loss for s in steps], smoothed([s.loss for s in steps])))
-    ran = thinned(points)
+    ran = [(running.epoch(m), m.loss, m.mean_loss) for m in running.moments if m.mean_loss is not None]
     data = [
         {
             "type": "scatter",
             "mode": "lines",
             "name": "each batch",
             "x": [round(x, 3) for x, *_ in ran],
-            "y": [round(y, 4) for _, y, _ in ran],
+            "y": [rounded(y, 4) for _, y, _ in ran],
             "line": {"color": "@hairline", "width": 1},
             "hoverinfo": "skip",
         },
@@ -162,7 +160,7 @@ def loss_figure(
             "mode": "lines+markers",
             "name": split,
             "x": [e.epoch for e in evaluations],
-            "y": [round(e.loss, 4) for e in evaluations],
+            "y": [rounded(finite(e.loss), 4) for e in evaluations],
             "line": {"color": "@accent", "width": 2.5},
             "marker": {"size": 6, "color": "@accent"},
             "hovertemplate": "epoch %{x}: %{y:.3f}<extra></extra>",
@@ -172,7 +170,7 @@ def loss_figure(
     if evaluations and ran:
         title += f", {evaluations[-1].loss:.3f} on {split}"
     losses = [e.loss for e in evaluations] + [r.value for r in references]
-    top = max([y for _, _, y in ran] + losses, default=1.0)
+    top = max([y for _, _, y in ran] + [y for y in losses if isfinite(y)], default=1.0)
     return figure(
         data,
         title,
