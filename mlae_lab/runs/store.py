@@ -87,7 +87,7 @@ class StoreError(RuntimeError):
 class Origin:
     """Where a run comes from. parent: the run that it was made from, "" for none; relation: "retry", "duplicate",
     "paired", "race", "continued" or "imported"; source: for "continued" the parent's checkpoint, as `RunPaths.checkpoints`
-    names it."""
+    names it, for "race" and "paired" a mark that the runs of one start share."""
 
     parent: str = ""
     relation: str = ""

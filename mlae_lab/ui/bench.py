@@ -33,9 +33,10 @@ def bench(run_id: str) -> None:
     _about(run)
     with st.container(key="bench_controls"):  # always there, so that nothing below it moves when it empties
         _controls(run)
-    _end(run)
     watched = reads.tail(run_id).watched
-    live_bench.pictures(run, watched)
+    with st.container(key="bench_words"):
+        _end(run)
+        live_bench.pictures(run, watched)
     session = st.session_state.setdefault("bench_session", secrets.token_hex(8))
 
     # somebody else may resume a run that stopped: such a bench looks now and then
@@ -73,15 +74,14 @@ def _controls(run: Run) -> None:
 
 def _end(run: Run) -> None:
     """Why a run that is over ended before its end."""
-    with st.container(key="bench_words"):
-        if run.status is Status.STOPPED and run.reason:
-            page.note(escape(f"{run.reason[:1].upper()}{run.reason[1:]}."))
-        if run.status in (Status.FAILED, Status.LOST):
-            st.error(f"{run.reason[:1].upper()}{run.reason[1:]}.")
-            lines = commands.log_tail(reads.store(), run.id)
-            if lines:
-                with st.expander("The last lines of its log"):
-                    st.code("\n".join(lines), language=None)
+    if run.status is Status.STOPPED and run.reason:
+        page.note(escape(f"{run.reason[:1].upper()}{run.reason[1:]}."))
+    if run.status in (Status.FAILED, Status.LOST):
+        st.error(f"{run.reason[:1].upper()}{run.reason[1:]}.")
+        lines = commands.log_tail(reads.store(), run.id)
+        if lines:
+            with st.expander("The last lines of its log"):
+                st.code("\n".join(lines), language=None)
 
 
 def _words(run: Run, tail: reads.Tail) -> Words:

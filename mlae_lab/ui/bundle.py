@@ -25,7 +25,8 @@ export default function (given) {{
   let close = null, closed = false;
   loaded.then((module) => {{
     if (closed) return;
-    if (!given.parentElement.firstElementChild) given.parentElement.innerHTML = module.inside ?? "";
+    const place = given.parentElement.querySelector("[data-part]");
+    if (place && !place.firstElementChild) place.innerHTML = module.inside;
     close = module.default(given);
   }})
     .catch((error) => {{ given.parentElement.textContent = "This picture needs {name}, which the lab's own server did not hand out: " + error.message; }});
@@ -50,7 +51,7 @@ def bundled(name: str, scripts: Sequence[str], html: str = "", css: str = "") ->
         )
     try:
         code = _STUB.format(name=_kept(name, f"{code}export const inside = {json.dumps(inside)};\n"))
-        inside = ""
+        inside = "<div data-part></div>" if inside else ""
     except OSError:
         pass
     # not isolated: Plotly writes its style sheet into the document, and so do these rules

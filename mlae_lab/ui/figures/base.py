@@ -90,8 +90,10 @@ def axis(title: str, **more) -> dict:
     }
 
 
-def end_label(x: float, y: float, text: str, colour: str, shift: int = 0) -> dict:
+def end_label(x: float, y: float, text: str, colour: str, shift: int = 0, of: str = "") -> dict:
+    """The name of a line at its end. of: the trace that a click on it hides and shows, "" for none."""
     return {
+        **({"name": of, "captureevents": True} if of else {}),
         "x": x,
         "y": y,
         "text": text,

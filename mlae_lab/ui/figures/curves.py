@@ -50,6 +50,7 @@ def accuracy_figure(
                 split,
                 "@accent",
                 -9 if apart and ran[-1][1] > last.accuracy else 9 if apart else 0,
+                of=name,
             )
         )
         if ran:
@@ -60,6 +61,7 @@ def accuracy_figure(
                     "train",
                     "@quiet",
                     9 if apart and ran[-1][1] > last.accuracy else -9 if apart else 0,
+                    of="training batches",
                 )
             )
     else:
@@ -223,7 +225,7 @@ def similarity_curve(history: Sequence[SimilarityStats], dense: Sequence[Similar
     )
     ends = (
         [
-            end_label(pairs[-1][0], pairs[-1][i], label, colour)
+            end_label(pairs[-1][0], pairs[-1][i], label, colour, of=label)
             for i, label, colour in ((1, "absolute", "@accent"), (2, "signed", "@quiet"))
         ]
         if pairs
@@ -233,7 +235,7 @@ def similarity_curve(history: Sequence[SimilarityStats], dense: Sequence[Similar
         ends[0]["yshift"], ends[1]["yshift"] = 8, -8
     if beside:
         title += f", in the dense run {beside[-1][1]:.3f}"
-        ends.append(end_label(*beside[-1], "dense", "@quiet", 12 if beside[-1][1] >= (pairs or beside)[-1][1] else -12))
+        ends.append(end_label(*beside[-1], "dense", "@quiet", 12 if beside[-1][1] >= (pairs or beside)[-1][1] else -12, "dense run, absolute"))
     values = [v for p in pairs for v in p[1:]] + [value for _, value in beside]
     low, high = min([0.0, *values]), max([0.1, *values])
     return figure(
