@@ -32,14 +32,19 @@ def panel() -> None:
     run = reads.run(st.query_params["run"])
     tail, config = reads.tail(run.id), run.config
     running = figures.Running(tail.steps)
-    for place, (name, value) in zip(st.columns(3), (("Status", run.status.value), ("Step", len(tail.steps)), ("Epoch", tail.steps[-1].epoch))):
+    for place, (name, value) in zip(
+        st.columns(3), (("Status", run.status.value), ("Step", len(tail.steps)), ("Epoch", tail.steps[-1].epoch))
+    ):
         place.metric(name, value)
     left, right = st.columns(2)
     with left:
         chart(figures.accuracy_figure(running, tail.evaluations, config.epochs, config.protocol), "accuracy")
         chart(figures.loss_figure(running, tail.evaluations, config.epochs, config.protocol), "loss")
     with right:
-        chart(figures.expert_figure(tail.experts[-1].contribution, "contribution", config.plan, tail.experts[-1].epoch), "experts")
+        chart(
+            figures.expert_figure(tail.experts[-1].contribution, "contribution", config.plan, tail.experts[-1].epoch),
+            "experts",
+        )
         chart(figures.similarity_tiles(tail.similarity[-1]), "tiles")
         chart(figures.similarity_curve(tail.similarity), "alike")
 

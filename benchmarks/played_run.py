@@ -50,7 +50,9 @@ def played(config: RunConfig) -> Iterator[list[ev.Event]]:
 
     for step in itertools.count(1):
         epoch, seconds = 1 + (step - 1) // STEPS_AN_EPOCH, step / STEPS_A_SECOND
-        mask = [k and chance.random() > p for keep, rates in zip(plan.keep, plan.drop_rate) for k, p in zip(keep, rates)]
+        mask = [
+            k and chance.random() > p for keep, rates in zip(plan.keep, plan.drop_rate) for k, p in zip(keep, rates)
+        ]
         loss, right = 2.3 * 0.97**epoch + 0.2 * chance.random(), 100 - 80 * 0.95**epoch - 9 * chance.random()
         packed = ev.packed(mask) if experts else ""
         events: list[ev.Event] = [ev.TrainStep(step, epoch, loss, right, 5e-3, sum(mask), seconds, packed)]
@@ -63,7 +65,9 @@ def played(config: RunConfig) -> Iterator[list[ev.Event]]:
             moved = 0.2 * (1 - 0.97**epoch)
             if experts:
                 events += [
-                    ev.ExpertStats(epoch, canvas(0.6, 0.8), canvas(0, 0.1), canvas(1 - moved, 1 + moved), canvas(0, 0.01)),
+                    ev.ExpertStats(
+                        epoch, canvas(0.6, 0.8), canvas(0, 0.1), canvas(1 - moved, 1 + moved), canvas(0, 0.01)
+                    ),
                     ev.SimilarityStats(epoch, means, means, matrices),
                 ]
             events += [

@@ -7,10 +7,10 @@ with five `st.plotly_chart` of the same figures (benchmarks/plain_bench.py) and 
 
     server CPU, bytes   for each refresh of a bench, over four viewers that speak the browser's protocol
     unchanged           the same while the run says nothing new
-    viewers a core      the most, of a ladder, that all get their refreshes (95 % of those due, p95 under half a second)
+    viewers a core      the most, of a ladder, that all get their refreshes (90 % of those due, p95 under half a second)
                         from a server that has one core to itself
     blank frames        of Chromium's frames, those in which a chart that was there has no line; with Playwright
-    lost zooms          refreshes after which a range that was chosen by hand is another one
+    lost zooms          refreshes after which a chart that was zoomed by hand shows everything again
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ WATCH = """() => {
   window.seen = seen;
   const charts = () => [...document.querySelectorAll('.js-plotly-plot')];
   const lines = (chart) => chart.isConnected && chart.querySelectorAll('path.js-line, .heatmaplayer image').length;
-  let most = charts().filter(lines).length, chosen = null, points = 0;
+  let most = charts().filter(lines).length, whole = null, points = null;
   (function frame() {
     const now = charts().filter(lines).length;
     seen.frames += 1;
@@ -51,8 +51,8 @@ WATCH = """() => {
     const chart = charts().find((c) => c.data && c.layout && c.layout.yaxis && /accuracy/.test(c.layout.yaxis.title.text || ''));
     if (chart) {
       const range = chart.layout.yaxis.range.join(), count = chart.data[0].x.join().length + chart.data[1].x.length;
-      if (window.zoomed && !chosen) { chosen = range; points = count; }
-      if (chosen && count !== points) { points = count; seen.looks += 1; seen.lost += range !== chosen; }
+      whole = whole ?? range;
+      if (window.zoomed && count !== points) { if (points !== null) { seen.looks += 1; seen.lost += range === whole; } points = count; }
     }
     requestAnimationFrame(frame);
   })();
@@ -82,24 +82,28 @@ def watched(pid: int, port: int, way: str, run: str, viewers: int, seconds: floa
     """What came to so many viewers, and the processor seconds that it took the server, their first drawing left out."""
 
     async def all_of_them() -> tuple[Seen, float]:
-        opening = 2.0 + 0.1 * viewers
-        seen, until = Seen(), time.monotonic() + opening + seconds
-        url = f"ws://127.0.0.1:{port}/_stcore/stream"
+        seen, url = Seen(), f"ws://127.0.0.1:{port}/_stcore/stream"
+        until = time.monotonic() + 3600  # nobody knows yet how long the first drawings take
         people = [asyncio.create_task(viewer(url, f"run={run}", WAYS[way][1], until, seen)) for _ in range(viewers)]
-        await asyncio.sleep(opening)
+        while seen.drawn < viewers:
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(2.0)
         seen.refreshes.clear()
         seen.bytes, before = 0, cpu_seconds(pid)
-        began = time.monotonic()
-        await asyncio.gather(*people)
-        seen.due *= seconds / (time.monotonic() - began + opening)
-        return seen, cpu_seconds(pid) - before
+        await asyncio.sleep(seconds)
+        spent = cpu_seconds(pid) - before
+        for one in people:
+            one.cancel()
+        await asyncio.gather(*people, return_exceptions=True)
+        seen.due = seconds * seen.rate
+        return seen, spent
 
     return asyncio.run(all_of_them())
 
 
 def holds(seen: Seen) -> bool:
     answers = sorted(seen.refreshes)
-    return len(answers) >= 0.95 * seen.due and answers[int(0.95 * (len(answers) - 1))] < 0.5
+    return len(answers) >= 0.9 * seen.due and answers[int(0.95 * (len(answers) - 1))] < 0.5
 
 
 def looked_at(port: int, way: str, run: str, seconds: float) -> dict[str, int]:
@@ -116,8 +120,9 @@ def looked_at(port: int, way: str, run: str, seconds: float) -> dict[str, int]:
         page.wait_for_function("document.querySelectorAll('.js-plotly-plot .js-line').length >= 5", timeout=120_000)
         page.wait_for_timeout(2000)
         page.evaluate(WATCH)
-        box = page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
-        assert box is not None
+        box = None
+        while box is None:  # a chart that is made anew at every refresh is not always there to be measured
+            box = page.evaluate("document.querySelector('.js-plotly-plot .nsewdrag')?.getBoundingClientRect().toJSON()")
         page.mouse.move(box["x"] + 20, box["y"] + 20)
         page.mouse.down()
         page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.7, steps=5)
@@ -137,7 +142,10 @@ def measure(way: str, store: RunStore, run: PlayedRun, seconds: float, most: int
             with run.silent(name == "unchanged"):
                 seen, spent = watched(pid, port, way, run.id, 4, seconds)
             count = max(1, len(seen.refreshes))
-            print(f"  {name:<16}{1000 * spent / count:8.1f} ms {seen.bytes / count / 1000:8.1f} kB   of {count}", flush=True)
+            print(
+                f"  {name:<16}{1000 * spent / count:8.1f} ms {seen.bytes / count / 1000:8.1f} kB   of {count}",
+                flush=True,
+            )
         try:
             shown = looked_at(port, way, run.id, seconds)
             print(f"  blank frames    {shown['blank']:8d} of {shown['frames']}")
@@ -160,7 +168,10 @@ def measure(way: str, store: RunStore, run: PlayedRun, seconds: float, most: int
                 break
             best = viewers
         os.sched_setaffinity(0, cores)
-        print(f"  viewers a core  {best:8d}" + (" or more" if best == max(s for s in LADDER if s <= most) else ""), flush=True)
+        print(
+            f"  viewers a core  {best:8d}" + (" or more" if best == max(s for s in LADDER if s <= most) else ""),
+            flush=True,
+        )
 
 
 def main() -> None:

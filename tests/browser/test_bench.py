@@ -116,7 +116,10 @@ def test_colour_is_contribution_and_size_is_gradient(looked: Page, lab: Lab, ove
     def depth(fill: str) -> int:  # the scale runs from pale to deep in light mode
         return -sum(int(fill[at : at + 2], 16) for at in (1, 3, 5))
 
-    for values, seen in ((stats.contribution, lambda i: depth(cells[i]["fill"])), (stats.gradient, lambda i: cells[i]["size"])):
+    for values, seen in (
+        (stats.contribution, lambda i: depth(cells[i]["fill"])),
+        (stats.gradient, lambda i: cells[i]["size"]),
+    ):
         ordered = sorted(present, key=lambda i: flat(values)[i])
         low, high = ordered[: len(ordered) // 4], ordered[-len(ordered) // 4 :]
         assert max(map(seen, low)) < min(map(seen, high))
@@ -134,7 +137,9 @@ def test_coefficients_drift_and_tiles_fill_beside_the_dense_run(looked: Page, la
     dots = page.evaluate(f"[...{BOX}.querySelectorAll('.lb-dot')].map(d => Number(d.getAttribute('cx')))")
     order = sorted(range(len(values)), key=values.__getitem__)
     assert len(dots) == len(values) and [dots[i] for i in order] == sorted(dots)
-    tiles = page.evaluate(f"""[...{BOX}.querySelectorAll('.lb-tiles svg rect[rx="1"]')].map(r => r.getAttribute('fill'))""")
+    tiles = page.evaluate(
+        f"""[...{BOX}.querySelectorAll('.lb-tiles svg rect[rx="1"]')].map(r => r.getAttribute('fill'))"""
+    )
     assert len(tiles) == sum(k * (k - 1) for k in OVER.plan.kept) and "none" not in tiles
     heads = page.evaluate(f"[...{BOX}.querySelectorAll('.lb-tiles svg text')].map(t => t.textContent)")
     most = next(i for i, m in enumerate(alike.absolute) if m is not None)
@@ -186,13 +191,13 @@ def test_zoom_hidden_traces_and_scroll_survive_new_points(visit: Callable[..., P
     page = opened(visit, live.id, height=700)
     page.evaluate(f"{CURVE}.querySelector('.nsewdrag').scrollIntoView({{ block: 'center' }})")
     page.wait_for_timeout(400)
+    page.locator(".lb-accuracy .annotation", has_text="train").click()  # a click on a line's name hides the line
     box = page.locator(".lb-accuracy .nsewdrag").first.bounding_box()
     page.mouse.move(box["x"] + 15, box["y"] + 15)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.7, steps=5)
     page.mouse.up()
     page.wait_for_timeout(300)
-    page.locator(".lb-accuracy .annotation", has_text="train").click()  # a click on a line's name hides the line
     page.evaluate(f"{CURVE}.dataset.mark = 'same'")
     state = f"""() => ({{ range: {CURVE}.layout.yaxis.range.join(), hidden: {CURVE}.data[0].visible, mark: {CURVE}.dataset.mark,
         scroll: document.querySelector('[data-testid=stMain]').scrollTop }})"""
@@ -202,7 +207,9 @@ def test_zoom_hidden_traces_and_scroll_survive_new_points(visit: Callable[..., P
     assert page.evaluate(state) == before and before["hidden"] == "legendonly" and before["scroll"] > 0
 
 
-def test_pause_holds_the_picture_and_go_on_takes_up_again(visit: Callable[..., Page], lab: Lab, live: PlayedRun) -> None:
+def test_pause_holds_the_picture_and_go_on_takes_up_again(
+    visit: Callable[..., Page], lab: Lab, live: PlayedRun
+) -> None:
     page = opened(visit, live.id)
     page.get_by_role("button", name="Pause", exact=True).press("Enter")
     shown = f"() => [{CURVE}.data[0].x.at(-1), {BOX}.querySelector('.lb-step').textContent, {BOX}.querySelector('.lb-facts').innerText].join()"
@@ -232,7 +239,10 @@ def test_the_scrubber_replays_by_keyboard_and_by_mouse(visit: Callable[..., Page
     assert f"{measured[0].accuracy:.1f} % right" in where.inner_text()
     steps = {s.step: s.mask for s in events(lab, over, "step")}
     said = page.locator(".lb-step").inner_text()
-    assert f"{sum(ev.unpacked(steps[measured[0].step], 12 * OVER.plan.columns))} of" in said and f"Step {measured[0].step}:" in said
+    assert (
+        f"{sum(ev.unpacked(steps[measured[0].step], 12 * OVER.plan.columns))} of" in said
+        and f"Step {measured[0].step}:" in said
+    )
     assert page.evaluate(f"{CURVE}.layout.shapes.some(s => Math.abs(s.x0 - {measured[0].epoch}) < 0.01)")
     box = slider.bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -302,8 +312,12 @@ def test_one_element_comes_with_a_refresh_and_nothing_moves(visit: Callable[...,
     page.wait_for_timeout(1500)
     height = "document.querySelector('[data-testid=stMain] > *').getBoundingClientRect().height"
     before, count = page.evaluate(height), page.evaluate(f"{CURVE}.data[0].x.at(-1)")
-    kept = page.evaluate("[...document.querySelectorAll('[data-testid=stMain] .lb, .lb-pictures img')].forEach(e => e.kept = true)")
+    kept = page.evaluate(
+        "[...document.querySelectorAll('[data-testid=stMain] .lb, .lb-pictures img')].forEach(e => e.kept = true)"
+    )
     assert kept is None
     page.wait_for_function(f"{CURVE}.data[0].x.at(-1) > {count} + 0.2", timeout=30_000)
     assert abs(page.evaluate(height) - before) <= 1
-    assert page.evaluate("[...document.querySelectorAll('[data-testid=stMain] .lb, .lb-pictures img')].every(e => e.kept)")
+    assert page.evaluate(
+        "[...document.querySelectorAll('[data-testid=stMain] .lb, .lb-pictures img')].every(e => e.kept)"
+    )

@@ -134,7 +134,9 @@ class Running:
     def add(self, step: TrainStep) -> None:
         """The next step."""
         self.steps_per_epoch = max(self.steps_per_epoch, step.step / step.epoch)
-        moment = Moment(step.step, finite(step.loss), self._mean("loss", step.loss), self._mean("accuracy", step.accuracy))
+        moment = Moment(
+            step.step, finite(step.loss), self._mean("loss", step.loss), self._mean("accuracy", step.accuracy)
+        )
         if self._count % self._stride == 0:
             self._kept.append(moment)
             if len(self._kept) >= MAX_POINTS:

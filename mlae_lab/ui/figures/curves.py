@@ -235,7 +235,15 @@ def similarity_curve(history: Sequence[SimilarityStats], dense: Sequence[Similar
         ends[0]["yshift"], ends[1]["yshift"] = 8, -8
     if beside:
         title += f", in the dense run {beside[-1][1]:.3f}"
-        ends.append(end_label(*beside[-1], "dense", "@quiet", 12 if beside[-1][1] >= (pairs or beside)[-1][1] else -12, "dense run, absolute"))
+        ends.append(
+            end_label(
+                *beside[-1],
+                "dense",
+                "@quiet",
+                12 if beside[-1][1] >= (pairs or beside)[-1][1] else -12,
+                "dense run, absolute",
+            )
+        )
     values = [v for p in pairs for v in p[1:]] + [value for _, value in beside]
     low, high = min([0.0, *values]), max([0.1, *values])
     return figure(
