@@ -11,13 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+BENCH_SECONDS = 3.0  # what is drawn again within so long is a bench; the strip in the sidebar comes every five
+
+
 @dataclass
 class Seen:
-    """What came to one or more browsers. answers: seconds from asking to the end of the answer; bytes: of all messages
-    after the first drawing of the page."""
+    """What came to one or more browsers. refreshes: seconds from asking for a bench again to the end of the answer;
+    answers: the same of whole pages; rate: refreshes a second that are due to all of them, due: the same over a stretch; bytes: of all messages after the first drawing
+    of the page, without those of other fragments."""
 
+    refreshes: list[float] = field(default_factory=list)
     answers: list[float] = field(default_factory=list)
+    rate: float = 0.0
+    due: float = 0.0
     bytes: int = 0
+    drawn: int = 0  # browsers whose page is there
 
 
 async def viewer(url: str, query: str, page: str, until: float, seen: Seen, click_every: float | None = None) -> None:
@@ -27,42 +35,59 @@ async def viewer(url: str, query: str, page: str, until: float, seen: Seen, clic
     from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
     from websockets.asyncio.client import connect
 
+    known: dict[
+        str, None
+    ] = {}  # messages that this browser has and the server need not send again, as a real one keeps them
+
     def ask(fragment: str = "") -> bytes:
         message = BackMsg()
         message.rerun_script.query_string = query
         message.rerun_script.page_name = page
         message.rerun_script.fragment_id = fragment
         message.rerun_script.is_auto_rerun = bool(fragment)
+        message.rerun_script.cached_message_hashes.extend(known)
         return message.SerializeToString()
 
     async with connect(url, subprotocols=["streamlit"], max_size=None) as server:
         await server.send(ask())
-        asked, fragments, drawn = time.monotonic(), {}, False
+        # interval and moment of what was asked; a page asks once, its fragments as often as the server says
+        asked: list[tuple[float, float]] = [(0.0, time.monotonic())]
+        fragments: dict[str, tuple[float, float]] = {}
+        drawn = False
         while time.monotonic() < until:
             wait = min([due for due, _ in fragments.values()], default=time.monotonic() + 0.5) - time.monotonic()
             try:
                 raw = await asyncio.wait_for(server.recv(), max(0.005, min(wait, 0.5)))
             except asyncio.TimeoutError:
                 raw = None
-            if raw is not None and drawn:
+            if raw is not None and drawn and any(every < BENCH_SECONDS for every, _ in asked):
                 seen.bytes += len(raw)
-            if raw is not None and len(raw) < 10_000:  # what steers the browser is small
+            if raw is not None:
                 message = ForwardMsg.FromString(raw)
+                if message.metadata.cacheable:
+                    known[message.hash] = None
+                    while len(known) > 40:
+                        known.pop(next(iter(known)))
                 if message.HasField("auto_rerun"):
                     every = message.auto_rerun.interval
+                    if message.auto_rerun.fragment_id not in fragments and every < BENCH_SECONDS:
+                        seen.rate += 1 / every
                     fragments[message.auto_rerun.fragment_id] = (time.monotonic() + every, every)
                 elif message.HasField("script_finished"):
-                    if drawn and asked is not None:
-                        seen.answers.append(time.monotonic() - asked)
-                    drawn, asked = True, None
+                    now = time.monotonic()
+                    for every, since in asked if drawn else ():
+                        (seen.refreshes if 0 < every < BENCH_SECONDS else seen.answers).append(now - since)
+                    if not drawn:
+                        seen.drawn += 1
+                    drawn, asked = True, []
                     if click_every is not None:
                         await asyncio.sleep(click_every)
-                        asked = time.monotonic()
+                        asked = [(0.0, time.monotonic())]
                         await server.send(ask())
             for fragment, (due, every) in list(fragments.items()):
-                if click_every is None and time.monotonic() >= due:
+                if click_every is None and time.monotonic() >= due and all(every != other for other, _ in asked):
                     fragments[fragment] = (time.monotonic() + every, every)
-                    asked = time.monotonic()
+                    asked.append((every, time.monotonic()))
                     await server.send(ask(fragment))
 
 

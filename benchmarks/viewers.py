@@ -38,7 +38,7 @@ async def crowd(url: str, run: str, viewers: int, seconds: float, clicking: bool
     if clicking:
         people.append(viewer(url, "", "masks", until, clicks, click_every=1.0))
     await asyncio.gather(*people)
-    print(len(looks.answers), looks.bytes, *(f"{c:.4f}" for c in clicks.answers), flush=True)
+    print(len(looks.refreshes), looks.bytes, *(f"{c:.4f}" for c in clicks.answers), flush=True)
 
 
 def steps_per_second(store: RunStore, run: str, seconds: float) -> float:

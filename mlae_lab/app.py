@@ -13,9 +13,11 @@ import streamlit as st
 from mlae_lab.places import ASSETS
 from mlae_lab.ui import draft, gate, navigation, page, visitor
 from mlae_lab.ui.run_strip import run_strip
+from mlae_lab.ui.theme_memo import remember_theme
 
 st.set_page_config(page_icon=str(ASSETS / "icon.png"), layout="wide")
 st.logo(str(ASSETS / "logo.svg"), size="large")
+remember_theme()
 page.dress()
 visitor.keep_cookies(login=gate.pass_or_stop())
 chosen = st.navigation(navigation.sections())

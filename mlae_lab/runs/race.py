@@ -3,6 +3,7 @@ one race is that they differ in mask and seed alone."""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -12,6 +13,7 @@ from mlae_lab.core.patterns import EXPERTS, paper_patterns
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.spread import Spread, between, points, spread
 from mlae_lab.runs import commands, pairs
+from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 
 MOST_MASKS = 8
@@ -69,9 +71,10 @@ def launch(
     on layers that the backbone does not have. Nothing is started then.
     """
     found: list[Run] = []
+    mark = secrets.token_hex(4)  # two races may begin with one run
     for entry in wanted(store, config, plans, seeds):
         if isinstance(entry, RunConfig):
-            entry = commands.launch(store, entry, owner, Origin(found[0].id if found else "", relation))
+            entry = commands.launch(store, entry, owner, Origin(found[0].id if found else "", relation, mark))
         found.append(entry)
     return found
 
@@ -89,12 +92,20 @@ def races(runs: Sequence[Run]) -> list[list[Run]]:
 
     A run that was taken from before a race began, other than its first, is not among them.
     """
-    by_first: dict[str, list[Run]] = {}
+    found: dict[tuple[str, str], list[Run]] = {}
     known = {run.id: run for run in runs}
     for run in runs:
         if run.relation == RELATION and run.parent in known:
-            by_first.setdefault(run.parent, []).append(run)
-    return [[known[first], *reversed(others)] for first, others in by_first.items()]
+            found.setdefault((run.parent, run.source), []).append(run)
+    return [[known[first], *reversed(others)] for (first, _), others in found.items()]
+
+
+def stop(store: RunStore, runs: Sequence[Run], patience: float = 10.0) -> None:
+    """End a race: what waits is cancelled first, so that none of it takes the place of one that ends; what runs keeps
+    what it has, as `commands.stop` says."""
+    for run in sorted(runs, key=lambda run: run.status is not Status.QUEUED):
+        if not run.status.is_over:
+            commands.stop(store, run.id, patience=patience)
 
 
 # ---------------------------------------------------------------- where it stands

@@ -87,8 +87,8 @@ class StoreError(RuntimeError):
 @dataclass(frozen=True)
 class Origin:
     """Where a run comes from. parent: the run that it was made from, "" for none; relation: "retry", "duplicate",
-    "paired", "repeat", "race", "continued" or "imported"; source: for "continued" the parent's checkpoint, as
-    `RunPaths.checkpoints` names it."""
+    "paired", "repeat", "race", "diversity", "continued" or "imported"; source: for "continued" the parent's checkpoint, as
+    `RunPaths.checkpoints` names it, for "race" and "paired" a mark that the runs of one start share."""
 
     parent: str = ""
     relation: str = ""

@@ -13,7 +13,7 @@ from mlae_lab.runs.liveness import stalled_for
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import live_bench, page, reads, run_actions, visitor
-from mlae_lab.ui.live_bench import beside
+from mlae_lab.ui.live_bench import Words, beside
 from mlae_lab.ui.navigation import link
 
 _IDLE_SECONDS = 5.0
@@ -33,22 +33,36 @@ def bench(run_id: str) -> None:
     _about(run)
     with st.container(key="bench_controls"):  # always there, so that nothing below it moves when it empties
         _controls(run)
-    live = not run.status.is_over
-
+    watched = reads.tail(run_id).watched
+    with st.container(key="bench_words"):
+        _end(run)
+        live_bench.pictures(run, watched)
     session = st.session_state.setdefault("bench_session", secrets.token_hex(8))
 
     # somebody else may resume a run that stopped: such a bench looks now and then
     idle = _IDLE_SECONDS if run.status in RESUMABLE else None
 
-    @st.fragment(run_every=reads.refresh_seconds(session) if live else idle)
+    @st.fragment(run_every=reads.refresh_seconds(session) if not run.status.is_over else idle)
     def panel() -> None:
+        """One element, since each that comes with a refresh costs the server as much as all that is in this one."""
         reads.refresh_seconds(session)
-        now = reads.run(run_id)
-        _draw(now)
-        if now.status is not run.status:
+        told, status, has_pictures = look(run_id)
+        live_bench.live_bench(told, key="bench")
+        if status is not run.status or has_pictures and watched is None:
             st.rerun()  # the buttons above change with the status, and a run that is over needs no timer
 
     panel()
+
+
+def look(run_id: str) -> tuple[bytes, Status, bool]:
+    """What the bench of a run shows now, its status, and whether its watched pictures are known: looked at once for all
+    who ask within a fraction of a second."""
+
+    def now() -> tuple[bytes, Status, bool]:
+        run, tail = reads.run(run_id), reads.tail(run_id, 0.0)
+        return live_bench.message(run, tail, _words(run, tail)), run.status, tail.watched is not None
+
+    return reads.shared(("bench", run_id), now)
 
 
 def _controls(run: Run) -> None:
@@ -58,22 +72,8 @@ def _controls(run: Run) -> None:
         run_actions.controls(run, "bench")
 
 
-def _draw(run: Run) -> None:
-    tail = reads.tail(run.id)
-    with st.container(key="bench_words"):
-        _words(run, tail)
-    live_bench.pictures(run, tail.watched)
-    live_bench.live_bench(run, tail, _facts(run, tail), key="bench")
-
-
-def _words(run: Run, tail: reads.Tail) -> None:
-    """What went wrong, or what is being waited for."""
-    silent = stalled_for(reads.store().paths(run.id)) if run.status.is_active else None
-    if silent is not None:
-        st.warning(
-            f"This run lives but has made no progress for {page.seconds_text(silent)}: wait, or press Stop now and resume it "
-            "from its last checkpoint."
-        )
+def _end(run: Run) -> None:
+    """Why a run that is over ended before its end."""
     if run.status is Status.STOPPED and run.reason:
         page.note(escape(f"{run.reason[:1].upper()}{run.reason[1:]}."))
     if run.status in (Status.FAILED, Status.LOST):
@@ -82,20 +82,30 @@ def _words(run: Run, tail: reads.Tail) -> None:
         if lines:
             with st.expander("The last lines of its log"):
                 st.code("\n".join(lines), language=None)
-    elif tail.started is None and tail.preparing and not run.status.is_over:
+
+
+def _words(run: Run, tail: reads.Tail) -> Words:
+    """The numbers, what is being waited for, and what is wrong with a run that lives."""
+    warning = waiting = ""
+    silent = stalled_for(reads.store().paths(run.id)) if run.status.is_active else None
+    if silent is not None:
+        warning = (
+            f"This run lives but has made no progress for {page.seconds_text(silent)}: wait, or press Stop now and resume it "
+            "from its last checkpoint."
+        )
+    if tail.started is None and tail.preparing and not run.status.is_over:
         done, total = tail.preparing.done, tail.preparing.total
-        page.note(
+        waiting = (
             f"{done:,} of {total:,} pictures are decoded. This happens once for each task and picture size; the next run "
             "finds them ready."
         )
     elif run.status is Status.QUEUED:
-        before = [waiting.id for waiting in reads.store().queue()]
+        before = [each.id for each in reads.store().queue()]
         place = f"It is {before.index(run.id) + 1}. of {len(before)} in the queue. " if run.id in before else ""
-        page.note(f"{place}Runs on one device go one at a time, and people are served in turn.")
+        waiting = f"{place}Runs on one device go one at a time, and people are served in turn."
     elif tail.started is None and not run.status.is_over:
-        page.note(
-            "The run's own process loads torch, the backbone and the pictures. The curves begin in a few seconds."
-        )
+        waiting = "The run's own process loads torch, the backbone and the pictures. The curves begin in a few seconds."
+    return Words(tuple(_facts(run, tail)), waiting, warning)
 
 
 def _about(run: Run) -> None:

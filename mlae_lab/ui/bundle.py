@@ -1,7 +1,7 @@
 """Components whose code travels once, not with every message.
 
 Streamlit sends a component's html, css and js anew with every refresh: 45 kB for the live bench. Here the browser gets
-three lines that import one file from the lab's own server, named by its content, which it keeps.
+a few lines that import one file from the lab's own server, named by its content, which it keeps.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ _STUB = """
 const loaded = import(new URL("app/static/{name}", document.baseURI).href);
 export default function (given) {{
   let close = null, closed = false;
-  loaded.then((module) => {{ if (!closed) close = module.default(given); }})
+  loaded.then((module) => {{
+    if (closed) return;
+    const place = given.parentElement.querySelector("[data-part]");
+    if (place && !place.firstElementChild) place.innerHTML = module.inside;
+    close = module.default(given);
+  }})
     .catch((error) => {{ given.parentElement.textContent = "This picture needs {name}, which the lab's own server did not hand out: " + error.message; }});
   return () => {{ closed = true; if (close) close(); }};
 }}
@@ -49,7 +54,8 @@ def bundled(
             "document.head.append(rules);\n"
         )
     try:
-        code = _STUB.format(name=_kept(name, code))
+        code = _STUB.format(name=_kept(name, f"{code}export const inside = {json.dumps(inside)};\n"))
+        inside = "<div data-part></div>" if inside else ""
     except OSError:
         pass
     # not isolated by default: Plotly writes its style sheet into the document, and so do these rules

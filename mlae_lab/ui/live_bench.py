@@ -2,12 +2,16 @@
 
 The message has the words, the curves and what was measured; `live_bench.js` draws it in place. A live run sends its last
 two measurements and the masks of its last steps; a run that is over sends its whole history, which the browser plays.
+A viewer who comes late or loads the page again gets all of it, so nothing has to be remembered about anybody; a message
+that says what the last one said costs a reference (`global.minCachedMessageSize` in config.toml).
 """
 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 
 import streamlit as st
@@ -21,21 +25,28 @@ from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, reads
 from mlae_lab.ui.bundle import bundled
 from mlae_lab.ui.figures import Figure, Reference
+from mlae_lab.ui.figures.base import finite
 from mlae_lab.ui.live_plot import plotly_url
 
-BUILD_SECONDS = 0.5  # a message serves all viewers for so long
 MASKS_SENT = 40  # of a live run: the last ones
 MASKS_KEPT = 2_000  # of a run that is over: every so manieth, if it took more steps
 MEASURED_KEPT = 40  # measurements of a run that is over, evenly chosen
 _COMPONENT = bundled("live_bench", ("palette.js", "plotting.js", "live_bench.js"), "live_bench.html", "live_bench.css")
 
 
-def live_bench(run: Run, tail: reads.Tail, facts: Sequence[tuple[str, str]], key: str) -> None:
-    """Draw the bench, or update the one that stands under this key.
+@dataclass(frozen=True)
+class Words:
+    """What stands around the pictures. facts: name and value of each number above them, the second one large; waiting:
+    what is being waited for; warning: what is wrong with a run that lives."""
 
-    facts: name and value of each number above it, the second one large. key: unique on the page.
-    """
-    _COMPONENT(key=key, data=message(run, tail, facts), height="content")
+    facts: Sequence[tuple[str, str]] = ()
+    waiting: str = ""
+    warning: str = ""
+
+
+def live_bench(told: bytes, key: str) -> None:
+    """Draw the bench, or update the one that stands under this key. told: by `message`; key: unique on the page."""
+    _COMPONENT(key=key, data=told, height="content")
 
 
 def pictures(run: Run, watched: Watched | None) -> None:
@@ -48,14 +59,14 @@ def _address(base64: str) -> str:
     return f"data:image/{'png' if base64.startswith('iVBOR') else 'jpeg'};base64,{escape(base64)}"
 
 
-def message(run: Run, tail: reads.Tail, facts: Sequence[tuple[str, str]]) -> bytes:
-    """The whole bench as JSON, one for each state of a run; at most BUILD_SECONDS old while it lives."""
+def message(run: Run, tail: reads.Tail, words: Words) -> bytes:
+    """The whole bench as JSON, deflated; one for each state of a run."""
     live = not run.status.is_over
-    revision = (live, run.status.value, len(tail.steps), len(tail.evaluations), *reads.references(run))
-    return tail.memo("message", revision, lambda: _packed(run, tail, facts, live), BUILD_SECONDS if live else 0.0)
+    revision = (live, len(tail.steps), len(tail.evaluations), words, *reads.references(run))
+    return tail.memo("message", revision, lambda: zlib.compress(_told(run, tail, words, live).encode(), 6))
 
 
-def _packed(run: Run, tail: reads.Tail, facts: Sequence[tuple[str, str]], live: bool) -> bytes:
+def _told(run: Run, tail: reads.Tail, words: Words, live: bool) -> str:
     config = run.config
     steps = tail.steps[-1].step if tail.steps else 0
     total = tail.started.steps if tail.started else 0
@@ -64,11 +75,12 @@ def _packed(run: Run, tail: reads.Tail, facts: Sequence[tuple[str, str]], live: 
         progress = tail.preparing.done / tail.preparing.total
     references = reads.references(run)
     dense = references.get("dense")
-    curves = _curves(tail, config, references)
     data = {
         "run": run.id,
         "live": live,
-        "facts": facts,
+        "facts": words.facts,
+        "waiting": words.waiting,
+        "warning": words.warning,
         "progress": round(progress, 4),
         "notes": list(tail.started.notes) if tail.started else [],
         "steps": steps,
@@ -82,8 +94,8 @@ def _packed(run: Run, tail: reads.Tail, facts: Sequence[tuple[str, str]], live: 
         "plotly": plotly_url(),
     }
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
-    drawn = ",".join(f'"{name}":{_figure(figure)}' for name, figure in curves.items())
-    return f'{text[:-1]},"figures":{{{drawn}}}}}'.encode()
+    drawn = ",".join(f'"{name}":{_figure(figure)}' for name, figure in _curves(tail, config, references).items())
+    return f'{text[:-1]},"figures":{{{drawn}}}}}'
 
 
 def _figure(figure: Figure | None) -> str:
@@ -107,8 +119,8 @@ def _curves(tail: reads.Tail, config: RunConfig, references: dict[str, reads.Ref
     revision = (len(tail.steps), len(tail.evaluations), *references)
     epochs, split = config.epochs, config.protocol
     return {
-        "accuracy": figures.accuracy_figure(tail.steps, tail.evaluations, epochs, split, pictures, lines),
-        "loss": figures.loss_figure(tail.steps, tail.evaluations, epochs, split, losses),
+        "accuracy": figures.accuracy_figure(tail.running, tail.evaluations, epochs, split, pictures, lines),
+        "loss": figures.loss_figure(tail.running, tail.evaluations, epochs, split, losses),
         "alike": tail.memo(
             "alike", revision[1:], lambda: figures.similarity_curve(tail.similarity, dense.similarity if dense else ())
         )
@@ -166,7 +178,7 @@ def _one(tail: reads.Tail, at: int, guesses: Guesses | None) -> dict:
         stats: ExpertStats = tail.experts[at]
         for name, canvas in (("contribution", stats.contribution), ("coefficient", stats.coefficient),
                              ("share", stats.share_drawn), ("gradient", stats.gradient)):  # fmt: skip
-            found[name] = [value if value is None else float(f"{value:.4g}") for row in canvas for value in row]
+            found[name] = [_short(value) for row in canvas for value in row]
     if at < len(tail.similarity):
         alike: SimilarityStats = tail.similarity[at]
         found["absolute"] = alike.absolute
@@ -174,6 +186,11 @@ def _one(tail: reads.Tail, at: int, guesses: Guesses | None) -> dict:
     if guesses:
         found["guess"], found["confidence"] = guesses.guess, guesses.confidence
     return found
+
+
+def _short(value: float | None) -> float | None:
+    """Four digits; None for what JSON cannot hold."""
+    return None if value is None or finite(value) is None else float(f"{value:.4g}")
 
 
 def _tops(experts: Sequence[ExpertStats], start: float) -> dict[str, float]:

@@ -46,6 +46,7 @@ class Plot {
     this.node = node;
     this.version = 0;
     this.held = false;
+    this.hidden = new Set(); // traces that a click on their names at the line's end has hidden
     // while a hand drags a zoom box, new data wait: a redraw in the middle would take the box away
     this.release = () => setTimeout(() => {
       this.held = false;
@@ -79,7 +80,8 @@ class Plot {
     this.node.style.height = this.figure.layout.height + "px";
     this.node.setAttribute("aria-label", alt);
     loadPlotly(url).then((Plotly) => {
-      if (version === this.version) return Plotly.react(this.node, this.figure.data, this.figure.layout, this.options(Plotly));
+      if (version !== this.version) return null;
+      return Promise.resolve(Plotly.react(this.node, this.dressed(), this.figure.layout, this.options(Plotly))).then(() => this.listen(Plotly));
     }).catch((error) => { this.node.textContent = "This chart needs plotly.js, which the lab's own server did not hand out: " + error.message; });
   }
 
@@ -88,6 +90,19 @@ class Plot {
     const layout = this.figure.layout, fit = layout.meta && layout.meta.fit;
     const room = fit ? this.node.clientWidth - layout.margin.l - layout.margin.r : 0;
     if (room > 0) layout.height = Math.round(Math.min(room / fit.across, fit.most) * fit.down + layout.margin.t + layout.margin.b);
+  }
+
+  dressed() { return this.figure.data.map((trace) => (this.hidden.has(trace.name) ? { ...trace, visible: "legendonly" } : trace)); }
+
+  listen(Plotly) {
+    if (this.listening) return;
+    this.listening = true;
+    this.node.on("plotly_clickannotation", ({ annotation }) => {
+      if (!annotation.name) return;
+      if (!this.hidden.delete(annotation.name)) this.hidden.add(annotation.name);
+      const chart = this.node;
+      Plotly.restyle(chart, { visible: chart.data.map((trace) => (this.hidden.has(trace.name) ? "legendonly" : true)) });
+    });
   }
 
   purge() { if (window.Plotly) window.Plotly.purge(this.node); }

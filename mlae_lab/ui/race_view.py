@@ -17,7 +17,7 @@ from mlae_lab.runs.paths import is_run_id
 from mlae_lab.runs.race import Lane, Race
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
-from mlae_lab.ui import page, reads, visitor
+from mlae_lab.ui import page, reads, run_actions, visitor
 from mlae_lab.ui.figures.race import lane_figure
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
@@ -115,6 +115,9 @@ def watched(runs: Sequence[Run]) -> None:
         _list_of(runs)
         return
     live = any(not run.status.is_over for run in runs)
+    run_actions.complaint()
+    with st.container(horizontal=True, gap="small"):
+        run_actions.stop_all(runs, "race", "Stop the race")
     ids = [run.id for run in runs]
     state = tuple(run.status for run in runs)
 

@@ -30,6 +30,7 @@ from mlae_lab.runs import supervisor
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
+from mlae_lab.ui.figures import Running
 
 _LOOK_SECONDS = 1.0
 _SHARED_SECONDS = 0.25
@@ -57,12 +58,13 @@ class Tail:
         self.preparing: Preparing | None = None
         self.started: Started | None = None
         self.steps: list[TrainStep] = []
+        self.running = Running()
         self.evaluations: list[Evaluation] = []
         self.experts: list[ExpertStats] = []
         self.similarity: list[SimilarityStats] = []
         self.guesses: list[Guesses] = []
         self.watched: Watched | None = None
-        self._made: dict[str, tuple[Hashable, float, object]] = {}
+        self._made: dict[str, tuple[Hashable, object]] = {}
         self._lock = threading.RLock()
 
     def update(self) -> None:
@@ -79,6 +81,7 @@ class Tail:
             self.started = event
         elif isinstance(event, TrainStep):
             self.steps.append(event)
+            self.running.add(event)
         elif isinstance(event, Evaluation):
             self.evaluations.append(event)
         elif isinstance(event, ExpertStats):
@@ -90,15 +93,13 @@ class Tail:
         elif isinstance(event, Watched):
             self.watched = event
 
-    def memo(self, name: str, revision: Hashable, make: Callable[[], T], seconds: float = 0.0) -> T:
-        """What `make` gives for a revision of the data, made once and then shared by all viewers. seconds: so long
-        the last one serves even if the data have gone on."""
+    def memo(self, name: str, revision: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives for a revision of the data, made once and then shared by all viewers."""
         with self._lock:
-            known, now = self._made.get(name), time.monotonic()
-            if known is None or (known[0] != revision and now - known[1] >= seconds):
-                known = (revision, now, make())
-                self._made[name] = known
-            return known[2]
+            known = self._made.get(name)
+            if known is None or known[0] != revision:
+                known = self._made[name] = (revision, make())
+            return known[1]
 
     def seconds_left(self) -> float | None:
         """Time to the end at the pace so far, None before the first step."""
@@ -114,14 +115,14 @@ _tails_lock = threading.Lock()
 _last_look = 0.0
 
 
-def tail(run_id: str) -> Tail:
-    """The run's tail, up to date. The 64 runs looked at last are kept."""
+def tail(run_id: str, seconds: float = _SHARED_SECONDS) -> Tail:
+    """The run's tail, at most so many seconds old. The 64 runs looked at last are kept."""
     with _tails_lock:
         found = _tails.pop(run_id, None) or Tail(run_id)
         _tails[run_id] = found
         while len(_tails) > 64:
             _tails.popitem(last=False)
-    shared(("tail", run_id), found.update)
+    shared(("tail", run_id), found.update, seconds)
     return found
 
 

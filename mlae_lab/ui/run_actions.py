@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import streamlit as st
 
 from mlae_lab.binding import is_loopback
 from mlae_lab.core.config import RunConfig
-from mlae_lab.runs import commands, parcel
+from mlae_lab.runs import commands, parcel, race
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import reads, visitor
@@ -109,9 +109,26 @@ def is_mine(run: Run) -> bool:
         return False
 
 
+def stop_all(runs: Sequence[Run], key: str, label: str) -> None:
+    """One button that ends several runs together; nothing where all are over. key: unique on the page."""
+    going = [run for run in runs if not run.status.is_over]
+    if not going:
+        return
+    others = next((run for run in going if not is_mine(run)), None)
+    _button(
+        others or going[0],
+        key,
+        label,
+        lambda: race.stop(reads.store(), [reads.store().run(run.id) for run in going]),
+        "Cancels what waits; what runs finishes its step and keeps adapter and checkpoint.",
+        about="A run of this race" if others and len(going) > 1 else "This run",
+    )
+
+
 def _button(
-    run: Run, key: str, label: str, do: Callable[[], object], help: str | None = None, mind: bool = True
-) -> None:
+    run: Run, key: str, label: str, do: Callable[[], object], help: str | None = None, mind: bool = True,
+    about: str = "This run",
+) -> None:  # fmt: skip
     if not st.button(label, key=f"{key}_{label.lower().replace(' ', '_')}_{run.id}", help=help):
         return
     if mind and not is_mine(run):
@@ -120,7 +137,7 @@ def _button(
             st.session_state[_ASKED] = (run.id, label, time.monotonic())
             whose = visitor.name_of(run.owner)
             st.session_state[_COMPLAINT] = (
-                f"This run is not yours but of {whose}: press “{label}” once more if you mean it."
+                f"{about} is not yours but of {whose}: press “{label}” once more if you mean it."
             )
             st.rerun()
     st.session_state.pop(_ASKED, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +34,12 @@ def html(at: AppTest) -> str:
     return " ".join(element.proto.body for element in at.get("html"))
 
 
+def bench(at: AppTest) -> dict:
+    """What the live bench was told."""
+    (told,) = [e.proto.bytes for e in at.main.get("bidi_component") if e.proto.component_name.endswith("live_bench")]
+    return json.loads(zlib.decompress(told))
+
+
 def masked_run(store: Path) -> str:
     return next(run.id for run in RunStore(store).runs() if run.config.method == "mlae")
 
@@ -57,7 +65,12 @@ def test_a_run_is_a_link(filled_store: Path, monkeypatch: pytest.MonkeyPatch) ->
     at = opened("train", filled_store, monkeypatch, run=masked_run(filled_store))
     assert not at.exception
     assert "Digits, mixed mask" in html(at) and "finished" in html(at)
-    assert len(at.main.get("bidi_component")) == 6  # accuracy, loss, experts, tiles, similarity; masks for a pair
+    told = bench(at)
+    assert told["run"] == masked_run(filled_store) and not told["live"] and told["steps"] > 0
+    assert all(told["figures"][name] for name in ("accuracy", "loss", "alike"))
+    assert len(told["measured"]) == 2 and len(told["masks"]["hex"]) == told["steps"] and len(told["truth"]) == 12
+    assert len(told["measured"][-1]["contribution"]) == 12 * 14 and told["measured"][-1]["guess"]
+    assert dict(told["facts"])["Status"] == "finished"
 
 
 @pytest.mark.parametrize("page", ["train", "experts"])

@@ -99,6 +99,30 @@ def test_races_are_listed(store: RunStore) -> None:
     assert "0 of 6 runs over · 3 seeds" in shown
 
 
+def test_two_races_with_the_same_first_run_are_listed_as_two(store: RunStore) -> None:
+    race.launch(store, BASE, PLANS[:2])
+    race.launch(store, BASE, [PLANS[0], PLANS[2]])
+    shown = html(opened())
+    assert shown.count("Digits, 2 masks") == 2 and "Digits, 3 masks" not in shown
+
+
+def test_one_button_stops_a_race_and_another_s_only_after_a_second_click(store: RunStore) -> None:
+    own = race.launch(store, BASE, PLANS)
+    at = opened(",".join(run.id for run in own))
+    (button,) = [b for b in at.button if b.label == "Stop the race"]
+    button.click().run()
+    assert {store.run(run.id).status for run in own} == {Status.STOPPED}
+    assert not [b for b in at.button if b.label == "Stop the race"]
+    store.keep_visitor("a-visitor-of-long-ago", nickname="Ada")
+    others = race.launch(store, replace(BASE, learning_rate=0.1), PLANS, owner="a-visitor-of-long-ago")
+    at = opened(",".join(run.id for run in others))
+    next(b for b in at.button if b.label == "Stop the race").click().run()
+    assert "not yours but of Ada" in at.warning[0].value
+    assert {store.run(run.id).status for run in others} == {Status.QUEUED}
+    next(b for b in at.button if b.label == "Stop the race").click().run()
+    assert {store.run(run.id).status for run in others} == {Status.STOPPED}
+
+
 @pytest.mark.parametrize("names", ["aaaaaaaa", "../../etc", "<b>x</b>", ",", ",".join(["aaaaaaaa"] * 2 + ["bbbbbbbb"])])
 def test_a_link_to_no_race_is_one_sentence(store: RunStore, names: str) -> None:
     at = opened(names)

@@ -54,6 +54,26 @@ def test_a_race_is_runs_in_the_queue_seed_by_seed(store: RunStore) -> None:
     assert race.launch(store, BASE, PLANS, seeds=2) == runs  # what is there is taken
 
 
+def test_two_races_that_begin_with_one_run_are_two(store: RunStore) -> None:
+    one = race.launch(store, BASE, PLANS[:2])
+    other = race.launch(store, BASE, [PLANS[0], PLANS[2]])
+    assert other[0] == one[0]
+    assert [[run.id for run in found] for found in race.races(store.runs())] == [
+        [run.id for run in other],
+        [run.id for run in one],
+    ]
+
+
+def test_a_race_is_stopped_whole_and_what_is_over_stays(store: RunStore) -> None:
+    runs = race.launch(store, BASE, PLANS, seeds=2)
+    measured(store, runs[0], 50.0, 60.0)
+    assert store.claim(runs[1].id, "cpu")
+    lock = locks.take(store.paths(runs[1].id).lock)
+    race.stop(store, [store.run(run.id) for run in runs])
+    os.close(lock)
+    assert [store.run(run.id).status for run in runs] == [Status.FINISHED, Status.STOPPING] + [Status.STOPPED] * 4
+
+
 def test_what_was_measured_before_is_taken(store: RunStore) -> None:
     before = measured(store, store.enqueue(replace(BASE, plan=PLANS[1]), "cpu"), 50.0, 60.0)
     runs = race.launch(store, BASE, PLANS)

@@ -11,6 +11,7 @@ from mlae_lab.core.events import Evaluation, SimilarityStats, TrainStep
 from mlae_lab.core.patterns import pattern, uniform
 from mlae_lab.places import PACKAGE
 from mlae_lab.ui import figures
+from mlae_lab.ui.figures import Running
 
 
 def steps(count: int, per_epoch: int = 13) -> list[TrainStep]:
@@ -25,14 +26,14 @@ def evaluations(*accuracies: float) -> list[Evaluation]:
 
 
 def test_accuracy_figure_shows_every_measurement_and_names_the_last() -> None:
-    figure = figures.accuracy_figure(steps(26), evaluations(40.0, 62.5), epochs=16, split="val")
+    figure = figures.accuracy_figure(Running(steps(26)), evaluations(40.0, 62.5), epochs=16, split="val")
     measured = next(trace for trace in figure.data if trace["line"]["color"] == "@accent")
     assert measured["y"] == [40.0, 62.5] and measured["x"] == [1, 2]
     assert "62.5 %" in figure.alt and "epoch 2" in figure.alt
 
 
 def test_accuracy_figure_before_the_first_measurement_says_so() -> None:
-    assert "first measurement" in figures.accuracy_figure(steps(3), [], epochs=16, split="val").alt
+    assert "first measurement" in figures.accuracy_figure(Running(steps(3)), [], epochs=16, split="val").alt
 
 
 @pytest.mark.parametrize("count", [1, 599, 600, 601, 6500, 10_001])
@@ -42,12 +43,28 @@ def test_thinning_keeps_the_ends_and_the_limit(count: int) -> None:
     assert kept == sorted(set(kept))
 
 
-def test_smoothing_has_no_bias_towards_the_start() -> None:
-    assert figures.smoothed([3.0] * 50) == pytest.approx([3.0] * 50)
+def test_a_running_mean_has_no_bias_towards_the_start() -> None:
+    same = [TrainStep(i + 1, 1, 3.0, 40.0, 1e-3, 8, 0.1 * i) for i in range(50)]
+    assert [m.mean_loss for m in Running(same).moments] == pytest.approx([3.0] * 50)
+    assert [m.mean_accuracy for m in Running(same).moments] == pytest.approx([40.0] * 50)
+
+
+@pytest.mark.parametrize("count", [0, 1, 399, 400, 401, 6500, 10_001])
+def test_a_growing_curve_keeps_its_ends_and_the_limit(count: int) -> None:
+    kept = [m.step for m in Running(steps(count)).moments]
+    assert len(kept) <= figures.MAX_POINTS and kept == sorted(set(kept))
+    assert not count or (kept[0] == 1 and kept[-1] == count)
+
+
+def test_a_loss_that_is_not_finite_is_left_out_of_the_mean_and_of_the_json() -> None:
+    broken = [TrainStep(1, 1, 2.0, 9.0, 1e-3, 8, 0.1), TrainStep(2, 1, float("nan"), 9.0, 1e-3, 8, 0.2)]
+    assert [m.mean_loss for m in Running(broken).moments] == [2.0, 2.0]
+    spec = figures.loss_figure(Running(broken), [Evaluation(1, 2, "val", 9.0, float("inf"), 0.3)], 2, "val").spec
+    assert "NaN" not in spec and "Infinity" not in spec
 
 
 def test_long_run_stays_small_on_the_wire() -> None:
-    figure = figures.loss_figure(steps(6500), evaluations(*[50.0] * 20), epochs=500, split="val")
+    figure = figures.loss_figure(Running(steps(6500)), evaluations(*[50.0] * 20), epochs=500, split="val")
     assert len(figure.spec) < 40_000
 
 
@@ -94,7 +111,7 @@ def test_every_colour_in_every_figure_has_a_meaning_in_the_palette() -> None:
     known = (PACKAGE / "ui" / "palette.js").read_text()
     stats = SimilarityStats(1, (0.1,), (0.1,), (((1.0, 0.1), (0.1, 1.0)),))
     made = [
-        figures.accuracy_figure(steps(5), evaluations(1.0), 2, "val"), figures.loss_figure(steps(5), evaluations(1.0), 2, "val"),
+        figures.accuracy_figure(Running(steps(5)), evaluations(1.0), 2, "val"), figures.loss_figure(Running(steps(5)), evaluations(1.0), 2, "val"),
         figures.expert_figure(((0.5,),), "coefficient", uniform(0.5, 1, 1), 1), figures.similarity_tiles(stats),
         figures.similarity_curve([stats]), figures.active_figure(uniform(0.5)),
         figures.balance_figure(["a"], {"train": [1], "val": [2]}),

@@ -5,7 +5,7 @@ Colours are names of meanings (`@accent`, `@quiet`, ...; `ui/palette.js` knows t
 
 from mlae_lab.ui.figures.activation import against_figure, class_figure
 from mlae_lab.ui.figures.bars import active_figure, balance_figure
-from mlae_lab.ui.figures.base import MAX_POINTS, Figure, Reference, smoothed, thinned
+from mlae_lab.ui.figures.base import MAX_POINTS, Figure, Reference, Running, thinned
 from mlae_lab.ui.figures.compare import (
     MASK_KEY,
     difference_caption,
@@ -39,10 +39,10 @@ from mlae_lab.ui.figures.whatif import (
 
 __all__ = [
     "CLASSES_NOTE", "CONFUSION_NOTE", "MASK_KEY", "MAX_POINTS", "PAIRED_NOTE", "QUANTITIES", "RELIABILITY_NOTE",
-    "SEEDS_NOTE", "SLICES_NOTE", "Figure", "Lane", "Reference", "accuracy_figure", "active_figure", "against_figure",
+    "SEEDS_NOTE", "SLICES_NOTE", "Figure", "Lane", "Reference", "Running", "accuracy_figure", "active_figure", "against_figure",
     "balance_figure", "cell_figure", "class_accuracy_figure", "class_change_figure", "class_figure", "classes_figure",
     "confusion_figure", "difference_caption", "difference_figure", "expert_figure", "greedy_figure",
     "importance_figures", "layers_figure", "loss_figure", "maps_figure", "mask_difference_figure", "paired_figure",
     "paper_figure", "reliability_figure", "robust_figure", "seeds_figure", "similarity_curve", "similarity_tiles",
-    "slices_figure", "smoothed", "thinned", "two_curves_figure", "without_figure",
+    "slices_figure", "thinned", "two_curves_figure", "without_figure",
 ]  # fmt: skip

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import isfinite
+from typing import NamedTuple
+
+from mlae_lab.core.events import TrainStep
 
 MAX_POINTS = 400
 FRAME = 88  # pixels of a figure above and below its plot
 _LABEL_PIXELS = 15  # between two names at the ends of lines
 _CLEAR = "rgba(0,0,0,0)"
+_KEEP = 1 - 1 / 8  # of a running mean, from step to step
 SEQUENTIAL = [[0.0, "@faint"], [0.5, "@middle"], [1.0, "@accent"]]
 DIVERGING = [[0.0, "@low"], [0.5, "@surface"], [1.0, "@high"]]
 _FONT = {"family": "Inter, sans-serif", "size": 13, "color": "@ink"}
@@ -26,6 +31,15 @@ class Figure:
     @property
     def data(self) -> list[dict]:
         return json.loads(self.spec)["data"]
+
+
+class Moment(NamedTuple):
+    """One step of a curve: its loss, and the running means of loss and training accuracy in percent."""
+
+    step: int
+    loss: float | None
+    mean_loss: float | None
+    mean_accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -79,8 +93,10 @@ def axis(title: str, **more) -> dict:
     }
 
 
-def end_label(x: float, y: float, text: str, colour: str, shift: int = 0) -> dict:
+def end_label(x: float, y: float, text: str, colour: str, shift: int = 0, of: str = "") -> dict:
+    """The name of a line at its end. of: the trace that a click on it hides and shows, "" for none."""
     return {
+        **({"name": of, "captureevents": True} if of else {}),
         "x": x,
         "y": y,
         "text": text,
@@ -99,15 +115,6 @@ def thinned(values: Sequence, most: int = MAX_POINTS) -> list:
         return list(values)
     stride = -(-len(values) // (most - 1))
     return [*values[::stride], *([] if (len(values) - 1) % stride == 0 else [values[-1]])]
-
-
-def smoothed(values: Sequence[float], span: int = 8) -> list[float]:
-    """Exponential mean over about `span` values, without a bias towards the start."""
-    keep, total, weight, found = 1 - 1 / span, 0.0, 0.0, []
-    for value in values:
-        total, weight = keep * total + value, keep * weight + 1
-        found.append(total / weight)
-    return found
 
 
 def room(low: float, high: float, least: float) -> tuple[float, float]:
@@ -175,3 +182,58 @@ def apart(ends: Sequence[tuple[float, float, str, str]], pixels_per_unit: float)
             for (_, y, text, colour), at, want in zip(here, placed, wanted)
         ]
     return labels
+class Running:
+    """The steps of a run as a curve that grows: at most MAX_POINTS moments whatever the number of steps, so that a
+    picture of the ten thousandth step costs no more than one of the thousandth.
+
+    The means are exponential, over about eight steps, without a bias towards the start; a value that is not finite is
+    left out of them.
+    """
+
+    def __init__(self, steps: Iterable[TrainStep] = ()) -> None:
+        self.steps_per_epoch = 1.0
+        self._kept: list[Moment] = []
+        self._last: Moment | None = None
+        self._stride, self._count = 1, 0
+        self._totals = {"loss": (0.0, 0.0), "accuracy": (0.0, 0.0)}
+        for step in steps:
+            self.add(step)
+
+    def add(self, step: TrainStep) -> None:
+        """The next step."""
+        self.steps_per_epoch = max(self.steps_per_epoch, step.step / step.epoch)
+        moment = Moment(
+            step.step, finite(step.loss), self._mean("loss", step.loss), self._mean("accuracy", step.accuracy)
+        )
+        if self._count % self._stride == 0:
+            self._kept.append(moment)
+            if len(self._kept) >= MAX_POINTS:
+                self._kept, self._stride = self._kept[::2], 2 * self._stride
+        self._count += 1
+        self._last = moment
+
+    def _mean(self, name: str, value: float) -> float | None:
+        total, weight = self._totals[name]
+        if isfinite(value):
+            total, weight = _KEEP * total + value, _KEEP * weight + 1
+            self._totals[name] = total, weight
+        return total / weight if weight else None
+
+    @property
+    def moments(self) -> list[Moment]:
+        """The curve, the last step always in it."""
+        ends = self._last is None or (self._kept and self._kept[-1] is self._last)
+        return [*self._kept] if ends or self._last is None else [*self._kept, self._last]
+
+    def epoch(self, moment: Moment) -> float:
+        """Where it lies on an axis of epochs."""
+        return moment.step / self.steps_per_epoch
+
+
+def finite(value: float) -> float | None:
+    """The value, None in place of one that JSON cannot hold."""
+    return value if isfinite(value) else None
+
+
+def rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)

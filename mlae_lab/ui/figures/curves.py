@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite
 
-from mlae_lab.core.events import Evaluation, SimilarityStats, TrainStep, mean_of
-from mlae_lab.ui.figures.base import Figure, Reference, axis, end_label, figure, smoothed, thinned
+from mlae_lab.core.events import Evaluation, SimilarityStats, mean_of
+from mlae_lab.ui.figures.base import Figure, Reference, Running, axis, end_label, figure, finite, rounded
 
 
 def accuracy_figure(
-    steps: Sequence[TrainStep], evaluations: Sequence[Evaluation], epochs: int, split: str, pictures: int = 200,
+    running: Running, evaluations: Sequence[Evaluation], epochs: int, split: str, pictures: int = 200,
     references: Sequence[Reference] = (),
 ) -> Figure:  # fmt: skip
     """Accuracy over epochs: measured points on so many evaluation pictures, the running training accuracy, and lines
     for what other runs or the paper reached."""
-    per_epoch = max(1, max((s.step / s.epoch for s in steps), default=1))
-    ran = thinned(list(zip([s.step / per_epoch for s in steps], smoothed([s.accuracy for s in steps]))))
+    ran = [(running.epoch(m), m.mean_accuracy) for m in running.moments if m.mean_accuracy is not None]
     name = f"{pictures:,} {'validation' if split == 'val' else 'test'} pictures"
     data = [
         {
@@ -50,6 +50,7 @@ def accuracy_figure(
                 split,
                 "@accent",
                 -9 if apart and ran[-1][1] > last.accuracy else 9 if apart else 0,
+                of=name,
             )
         )
         if ran:
@@ -60,6 +61,7 @@ def accuracy_figure(
                     "train",
                     "@quiet",
                     9 if apart and ran[-1][1] > last.accuracy else -9 if apart else 0,
+                    of="training batches",
                 )
             )
     else:
@@ -131,20 +133,18 @@ def _ends(references: Sequence[Reference]) -> list[dict]:
 
 
 def loss_figure(
-    steps: Sequence[TrainStep], evaluations: Sequence[Evaluation], epochs: int, split: str,
+    running: Running, evaluations: Sequence[Evaluation], epochs: int, split: str,
     references: Sequence[Reference] = (),
 ) -> Figure:  # fmt: skip
     """Cross-entropy over epochs, of training batches and of the evaluation pictures, with lines for other runs'."""
-    per_epoch = max(1, max((s.step / s.epoch for s in steps), default=1))
-    points = list(zip([s.step / per_epoch for s in steps], [s.loss for s in steps], smoothed([s.loss for s in steps])))
-    ran = thinned(points)
+    ran = [(running.epoch(m), m.loss, m.mean_loss) for m in running.moments if m.mean_loss is not None]
     data = [
         {
             "type": "scatter",
             "mode": "lines",
             "name": "each batch",
             "x": [round(x, 3) for x, *_ in ran],
-            "y": [round(y, 4) for _, y, _ in ran],
+            "y": [rounded(y, 4) for _, y, _ in ran],
             "line": {"color": "@hairline", "width": 1},
             "hoverinfo": "skip",
         },
@@ -162,7 +162,7 @@ def loss_figure(
             "mode": "lines+markers",
             "name": split,
             "x": [e.epoch for e in evaluations],
-            "y": [round(e.loss, 4) for e in evaluations],
+            "y": [rounded(finite(e.loss), 4) for e in evaluations],
             "line": {"color": "@accent", "width": 2.5},
             "marker": {"size": 6, "color": "@accent"},
             "hovertemplate": "epoch %{x}: %{y:.3f}<extra></extra>",
@@ -172,7 +172,7 @@ def loss_figure(
     if evaluations and ran:
         title += f", {evaluations[-1].loss:.3f} on {split}"
     losses = [e.loss for e in evaluations] + [r.value for r in references]
-    top = max([y for _, _, y in ran] + losses, default=1.0)
+    top = max([y for _, _, y in ran] + [y for y in losses if isfinite(y)], default=1.0)
     return figure(
         data,
         title,
@@ -229,7 +229,7 @@ def similarity_curve(
     )
     ends = (
         [
-            end_label(pairs[-1][0], pairs[-1][i], label, colour)
+            end_label(pairs[-1][0], pairs[-1][i], label, colour, of=label)
             for i, label, colour in ((1, "absolute", "@accent"), (2, "signed", "@quiet"))
         ]
         if pairs
@@ -239,7 +239,8 @@ def similarity_curve(
         ends[0]["yshift"], ends[1]["yshift"] = 8, -8
     if theirs:
         title += f", in the {name} run {theirs[-1][1]:.3f}"
-        ends.append(end_label(*theirs[-1], name, "@quiet", 12 if theirs[-1][1] >= (pairs or theirs)[-1][1] else -12))
+        shift = 12 if theirs[-1][1] >= (pairs or theirs)[-1][1] else -12
+        ends.append(end_label(*theirs[-1], name, "@quiet", shift, f"{name} run, absolute"))
     levels = [Reference("random", chance)] if chance is not None and pairs else []
     values = [v for p in pairs for v in p[1:]] + [value for _, value in theirs] + [r.value for r in levels]
     low, high = min([0.0, *values]), max([0.1, *values])

@@ -1,0 +1,138 @@
+"""A live run without its cost: events of the shape and size of a real run's, with numbers drawn from a fixed seed, are
+written at the pace of the lab's first run by a process that holds the run's lock as a worker does. So a benchmark of
+pages measures pages. The numbers mean nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import os
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy
+from PIL import Image
+
+from mlae_lab import locks
+from mlae_lab.core import events as ev
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import uniform
+from mlae_lab.places import ASSETS
+from mlae_lab.runs import paths
+from mlae_lab.runs.liveness import PulseWriter
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import RunStore
+
+STEPS_A_SECOND = 7.0
+STEPS_AN_EPOCH = 13
+EPOCHS_BEFORE = 48  # lie behind the run when the first viewer comes: its curves have all their points
+CONFIG = RunConfig("digits", uniform(0.3), epochs=4000, evaluations=2000, device="cpu")
+
+
+def opening(config: RunConfig) -> list[ev.Event]:
+    """What a run of this config says before its first step."""
+    steps = config.epochs * STEPS_AN_EPOCH
+    return [ev.Started(49_248, 1290, 2_400_000, 800, 200, steps, "cpu", "bfloat16", 2.0), _watched()]
+
+
+def played(config: RunConfig) -> Iterator[list[ev.Event]]:
+    """What it says after each step, and with every second epoch of what was measured. Without an end."""
+    chance, plan = random.Random(config.seed), config.plan
+    experts = config.method == "mlae"
+
+    def canvas(low: float, high: float) -> ev.Canvas:
+        return tuple(tuple(chance.uniform(low, high) if k else None for k in row) for row in plan.keep)
+
+    for step in itertools.count(1):
+        epoch, seconds = 1 + (step - 1) // STEPS_AN_EPOCH, step / STEPS_A_SECOND
+        mask = [
+            k and chance.random() > p for keep, rates in zip(plan.keep, plan.drop_rate) for k, p in zip(keep, rates)
+        ]
+        loss, right = 2.3 * 0.97**epoch + 0.2 * chance.random(), 100 - 80 * 0.95**epoch - 9 * chance.random()
+        packed = ev.packed(mask) if experts else ""
+        events: list[ev.Event] = [ev.TrainStep(step, epoch, loss, right, 5e-3, sum(mask), seconds, packed)]
+        if step % (2 * STEPS_AN_EPOCH) == 0:
+            matrices = tuple(
+                tuple(tuple(chance.uniform(-0.4, 0.4) for _ in range(kept)) for _ in range(kept)) for kept in plan.kept
+            )
+            means = tuple(chance.uniform(0, 0.3) if kept > 1 else None for kept in plan.kept)
+            names = tuple(chance.choice("0123456789") for _ in range(12))
+            moved = 0.2 * (1 - 0.97**epoch)
+            if experts:
+                events += [
+                    ev.ExpertStats(
+                        epoch, canvas(0.6, 0.8), canvas(0, 0.1), canvas(1 - moved, 1 + moved), canvas(0, 0.01)
+                    ),
+                    ev.SimilarityStats(epoch, means, means, matrices),
+                ]
+            events += [
+                ev.Guesses(epoch, step, names, tuple(round(chance.random(), 3) for _ in names)),
+                ev.Evaluation(epoch, step, "val", right, loss, seconds),
+            ]
+        yield events
+
+
+class PlayedRun:
+    """A run of this store that goes on until `close`. id: its name."""
+
+    def __init__(self, store: RunStore, epochs_before: int = EPOCHS_BEFORE, config: RunConfig = CONFIG) -> None:
+        self._store = store
+        # the supervisor's place is taken, so none starts a process for what stands in the queue
+        self._supervisor = locks.take(paths.supervisor_lock(store.folder))
+        self.id = store.enqueue(config, "cpu").id
+        self._lock = locks.take(store.paths(self.id).lock)
+        assert store.claim(self.id, "cpu") and store.began(self.id, os.getpid())
+        self._pulse = PulseWriter(store.paths(self.id))
+        store.append(self.id, opening(config))
+        store.move(self.id, Status.RUNNING)
+        self._events = played(config)
+        store.append(self.id, [e for _ in range(epochs_before * STEPS_AN_EPOCH) for e in next(self._events)])
+        self._over, self._silent = threading.Event(), threading.Event()
+        self._writer = threading.Thread(target=self._write, daemon=True)
+        self._writer.start()
+
+    def _write(self) -> None:
+        due = time.monotonic()
+        while True:
+            due = max(due + 1 / STEPS_A_SECOND, time.monotonic())
+            if self._over.wait(due - time.monotonic()):
+                return
+            if not self._silent.is_set():
+                self._store.append(self.id, next(self._events))
+                self._pulse.beat()
+
+    @contextmanager
+    def silent(self, yes: bool = True) -> Iterator[None]:
+        """Let the run say nothing within the block."""
+        if yes:
+            self._silent.set()
+        try:
+            yield
+        finally:
+            self._silent.clear()
+
+    def close(self) -> None:
+        """Stop the run."""
+        self._over.set()
+        self._writer.join()
+        self._store.move(self.id, Status.STOPPED)
+        self._pulse.close()
+        for lock in (self._lock, self._supervisor):
+            if lock is not None:
+                os.close(lock)
+
+
+def _watched() -> ev.Watched:
+    with numpy.load(ASSETS / "digits.npz") as found:
+        pictures, labels = 15 * found["pictures"][:12], found["labels"][:12]
+    texts = []
+    for picture in pictures:
+        file = io.BytesIO()
+        Image.fromarray(picture).resize((48, 48)).save(file, "PNG")
+        texts.append(base64.b64encode(file.getvalue()).decode())
+    return ev.Watched(tuple(texts), tuple(map(str, labels)))

@@ -1,0 +1,323 @@
+"""The live bench in a real browser: a run that goes on and one that is over, both written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.played_run import CONFIG, STEPS_AN_EPOCH, PlayedRun, opening, played
+from mlae_lab.core import events as ev
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import dense, pattern
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import RunStore
+from tests.browser.conftest import Lab, free_port, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+EPOCHS = 8
+OVER = replace(CONFIG, plan=pattern("incremental", "mixed", 0.3), epochs=EPOCHS, evaluations=4)
+BOX = "document.querySelector('.lb')"
+CURVE = "document.querySelector('.lb-accuracy .js-plotly-plot')"
+
+
+def written(store: RunStore, config: RunConfig) -> str:
+    """A finished run."""
+    run = store.enqueue(config, "cpu").id
+    events = played(config)
+    store.append(run, [*opening(config), *(e for _ in range(config.epochs * STEPS_AN_EPOCH) for e in next(events))])
+    store.move(run, Status.FINISHED)
+    return run
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A server on a store of its own, in which no supervisor starts anything."""
+    folder = tmp_path_factory.mktemp("bench")
+    with serving(folder, free_port()) as url:
+        yield Lab(url, RunStore(folder / "store"), folder / "data", None)
+
+
+@pytest.fixture(scope="module")
+def live(lab: Lab) -> Iterator[PlayedRun]:
+    run = PlayedRun(lab.store, epochs_before=5)
+    yield run
+    run.close()
+
+
+@pytest.fixture(scope="module")
+def over(lab: Lab, live: PlayedRun) -> str:
+    """A finished run, with a dense one and a linear probe of the same settings beside it."""
+    written(lab.store, replace(OVER, plan=dense()))
+    written(lab.store, replace(OVER, method="linear"))
+    return written(lab.store, OVER)
+
+
+def events(lab: Lab, run: str, kind: str) -> list:
+    return [stored.event for stored in lab.store.events(run, kinds=(kind,))]
+
+
+def opened(visit: Callable[..., Page], run: str, **how) -> Page:
+    page = visit(f"/train?run={run}", **how)
+    page.wait_for_function(f"{CURVE} && {CURVE}.querySelector('.js-line')", timeout=60_000)
+    return page
+
+
+@pytest.fixture(scope="module")
+def looked(chromium: Browser, lab: Lab, over: str) -> Iterator[Page]:
+    """The finished run, opened once for all who only look at it."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 1500})
+    page, broken = context.new_page(), []
+    page.on("pageerror", lambda error: broken.append(str(error)))
+    page.goto(f"{lab.url}/train?run={over}")
+    page.wait_for_function(f"{CURVE} && {CURVE}.querySelector('.js-line')", timeout=60_000)
+    page.wait_for_selector(".lb-album li.right, .lb-album li.wrong", timeout=30_000)
+    yield page
+    context.close()
+    assert broken == []
+
+
+# ---------------------------------------------------------------- while it lives
+
+
+def test_the_heartbeat_lights_what_each_step_drew(visit: Callable[..., Page], lab: Lab, live: PlayedRun) -> None:
+    page = opened(visit, live.id)
+    rings = f"""() => {{ const words = {BOX}.querySelector('.lb-step').textContent.match(/[\\d,]+/g);
+        if (!words) return null;
+        return {{ step: Number(words[0].replaceAll(',', '')), said: Number(words[1]),
+            lit: [...{BOX}.querySelectorAll('.lb-grid g > rect:first-child')].map(r => r.getAttribute('stroke-width') === '2.2') }}; }}"""
+    seen = {}
+    for _ in range(40):
+        beat = page.evaluate(rings)
+        if beat:
+            seen[beat["step"]] = beat
+        if len(seen) >= 4:
+            break
+        page.wait_for_timeout(300)
+    drawn = {step.step: step.mask for step in events(lab, live.id, "step")}
+    assert len(seen) >= 4
+    for step, beat in seen.items():
+        assert beat["lit"] == ev.unpacked(drawn[step], 96) and beat["said"] == sum(beat["lit"])
+
+
+def test_colour_is_contribution_and_size_is_gradient(looked: Page, lab: Lab, over: str) -> None:
+    page = looked
+    cells = page.evaluate(f"""[...{BOX}.querySelectorAll('.lb-grid g')].map(g => {{ const r = g.querySelectorAll('rect')[1];
+        return r ? {{ fill: r.getAttribute('fill'), size: Number(r.getAttribute('width')) }} : null; }})""")
+    stats = events(lab, over, "experts")[-1]
+    flat = lambda canvas: [v for row in canvas for v in row]  # noqa: E731
+    present = [i for i, v in enumerate(flat(stats.contribution)) if v is not None]
+    assert [i for i, cell in enumerate(cells) if cell] == present and len(present) < len(cells)
+
+    def depth(fill: str) -> int:  # the scale runs from pale to deep in light mode
+        return -sum(int(fill[at : at + 2], 16) for at in (1, 3, 5))
+
+    for values, seen in (
+        (stats.contribution, lambda i: depth(cells[i]["fill"])),
+        (stats.gradient, lambda i: cells[i]["size"]),
+    ):
+        ordered = sorted(present, key=lambda i: flat(values)[i])
+        low, high = ordered[: len(ordered) // 4], ordered[-len(ordered) // 4 :]
+        assert max(map(seen, low)) < min(map(seen, high))
+        assert [seen(i) for i in ordered] == sorted(seen(i) for i in ordered)
+    for name in ("Contribution", "λ", "Drawn", "Gradient", "Heartbeat"):
+        button = page.locator(".lb-choose").get_by_role("button", name=name, exact=True)
+        button.press("Enter")
+        assert button.get_attribute("aria-pressed") == "true"
+
+
+def test_coefficients_drift_and_tiles_fill_beside_the_dense_run(looked: Page, lab: Lab, over: str) -> None:
+    page = looked
+    stats, alike = events(lab, over, "experts")[-1], events(lab, over, "similarity")[-1]
+    values = [v for row in stats.coefficient for v in row if v is not None]
+    dots = page.evaluate(f"[...{BOX}.querySelectorAll('.lb-dot')].map(d => Number(d.getAttribute('cx')))")
+    order = sorted(range(len(values)), key=values.__getitem__)
+    assert len(dots) == len(values) and [dots[i] for i in order] == sorted(dots)
+    tiles = page.evaluate(
+        f"""[...{BOX}.querySelectorAll('.lb-tiles svg rect[rx="1"]')].map(r => r.getAttribute('fill'))"""
+    )
+    assert len(tiles) == sum(k * (k - 1) for k in OVER.plan.kept) and "none" not in tiles
+    heads = page.evaluate(f"[...{BOX}.querySelectorAll('.lb-tiles svg text')].map(t => t.textContent)")
+    most = next(i for i, m in enumerate(alike.absolute) if m is not None)
+    assert f"{alike.absolute[most]:.2f} / 0." in heads[most]
+    assert "behind the stroke the dense run's" in page.locator(".lb-tiles").inner_text()
+    assert "in the dense run" in page.evaluate("document.querySelector('.lb-alike .js-plotly-plot').layout.title.text")
+    labels = page.evaluate(f"{CURVE}.layout.annotations.map(a => a.text)")
+    assert any(label.startswith("probe ") for label in labels)
+
+
+def test_the_twelve_pictures_say_what_the_network_says_and_flips_are_marked(looked: Page, lab: Lab, over: str) -> None:
+    page = looked
+    before, last = (e.guess for e in events(lab, over, "guesses")[-2:])
+    truth = events(lab, over, "watched")[0].truth
+    seen = page.evaluate(f"""[...{BOX}.querySelectorAll('.lb-album li')].map(l => ({{ flip: l.classList.contains('flip'),
+        said: l.querySelector('b').textContent, wide: l.querySelector('img').naturalWidth, alt: l.querySelector('img').alt }}))""")
+    assert len(seen) == 12 and all(one["wide"] > 0 for one in seen)
+    assert [one["said"][2:] for one in seen] == list(last) and [one["alt"] for one in seen] == list(truth)
+    assert [one["flip"] for one in seen] == [a != b for a, b in zip(before, last)]
+    assert [one["said"][0] == "✓" for one in seen] == [a == b for a, b in zip(last, truth)]
+
+
+def test_pace_time_left_and_load_stand_above(visit: Callable[..., Page], live: PlayedRun) -> None:
+    page = opened(visit, live.id)
+    page.wait_for_function(f"/Processor at work/.test({BOX}.querySelector('.lb-facts').innerText)", timeout=30_000)
+    words = page.locator(".lb-facts").inner_text()
+    assert "Time left" in words and "Pictures per second" in words and " of " in words
+
+
+def test_what_is_written_is_on_the_screen_in_time(visit: Callable[..., Page], lab: Lab, live: PlayedRun) -> None:
+    """By the browser's clock: the newest step that the page shows is never older than two seconds plus what this
+    machine, which may be busy, took to answer a trivial question meanwhile. Half of all looks must do without."""
+    page = opened(visit, live.id)
+    asked = page.evaluate(f"""async () => {{ const from = [];
+        let last = {CURVE}.data[0].x.at(-1), changed = performance.now(), slack = 0, tick = performance.now();
+        const end = tick + 8000;
+        while (performance.now() < end) {{
+            await new Promise(r => setTimeout(r, 50));
+            slack += Math.max(0, performance.now() - tick - 70); tick = performance.now();
+            const now = {CURVE}.data[0].x.at(-1);
+            if (now !== last) {{ from.push([tick - changed, slack]); last = now; changed = tick; slack = 0; }}
+        }}
+        return from; }}""")
+    gaps = sorted(gap - slack for gap, slack in asked)
+    assert len(gaps) >= 3 and gaps[len(gaps) // 2] < 2000
+
+
+def test_zoom_hidden_traces_and_scroll_survive_new_points(visit: Callable[..., Page], live: PlayedRun) -> None:
+    page = opened(visit, live.id, height=700)
+    page.evaluate(f"{CURVE}.querySelector('.nsewdrag').scrollIntoView({{ block: 'center' }})")
+    page.wait_for_timeout(400)
+    page.locator(".lb-accuracy .annotation", has_text="train").click()  # a click on a line's name hides the line
+    box = page.locator(".lb-accuracy .nsewdrag").first.bounding_box()
+    page.mouse.move(box["x"] + 15, box["y"] + 15)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.7, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(300)
+    page.evaluate(f"{CURVE}.dataset.mark = 'same'")
+    state = f"""() => ({{ range: {CURVE}.layout.yaxis.range.join(), hidden: {CURVE}.data[0].visible, mark: {CURVE}.dataset.mark,
+        scroll: document.querySelector('[data-testid=stMain]').scrollTop }})"""
+    before = page.evaluate(state)
+    count = page.evaluate(f"{CURVE}.data[0].x.at(-1)")
+    page.wait_for_function(f"{CURVE}.data[0].x.at(-1) > {count} + 0.2", timeout=30_000)
+    assert page.evaluate(state) == before and before["hidden"] == "legendonly" and before["scroll"] > 0
+
+
+def test_pause_holds_the_picture_and_go_on_takes_up_again(
+    visit: Callable[..., Page], lab: Lab, live: PlayedRun
+) -> None:
+    page = opened(visit, live.id)
+    page.get_by_role("button", name="Pause", exact=True).press("Enter")
+    shown = f"() => [{CURVE}.data[0].x.at(-1), {BOX}.querySelector('.lb-step').textContent, {BOX}.querySelector('.lb-facts').innerText].join()"
+    held = page.evaluate(shown)
+    page.get_by_text("Paused; the run goes on.").wait_for(timeout=30_000)
+    page.wait_for_timeout(2000)
+    assert page.evaluate(shown) == held
+    page.get_by_role("button", name="Go on").click()
+    page.wait_for_function(f"before => ({shown})() !== before", arg=held, timeout=20_000)
+
+
+# ---------------------------------------------------------------- played again
+
+
+def test_the_scrubber_replays_by_keyboard_and_by_mouse(visit: Callable[..., Page], lab: Lab, over: str) -> None:
+    page = opened(visit, over)
+    slider, where = page.get_by_role("slider", name="Moment of the run"), page.locator(".lb-where")
+    measured = events(lab, over, "evaluation")
+    page.wait_for_function("document.querySelector('.lb-where').textContent !== ''")
+    assert f"{measured[-1].accuracy:.1f} % right" in where.inner_text()
+    slider.focus()
+    page.keyboard.press("Home")
+    assert "Epoch 0.0" in where.inner_text() and "not measured yet" in where.inner_text()
+    assert "0" in slider.input_value() and page.locator(".lb-album li.right, .lb-album li.wrong").count() == 0
+    for _ in range(measured[0].step):
+        page.keyboard.press("ArrowRight")
+    assert f"{measured[0].accuracy:.1f} % right" in where.inner_text()
+    steps = {s.step: s.mask for s in events(lab, over, "step")}
+    said = page.locator(".lb-step").inner_text()
+    assert (
+        f"{sum(ev.unpacked(steps[measured[0].step], 12 * OVER.plan.columns))} of" in said
+        and f"Step {measured[0].step}:" in said
+    )
+    assert page.evaluate(f"{CURVE}.layout.shapes.some(s => Math.abs(s.x0 - {measured[0].epoch}) < 0.01)")
+    box = slider.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert abs(int(slider.input_value()) - EPOCHS * STEPS_AN_EPOCH / 2) < 6
+
+
+def test_it_plays_at_any_speed_to_its_end(visit: Callable[..., Page], over: str) -> None:
+    page = opened(visit, over)
+    page.get_by_label("Speed of the replay").select_option("1")
+    page.get_by_role("button", name="Play", exact=True).press("Enter")
+    page.wait_for_function(
+        "end => { const at = Number(document.querySelector('.lb-slider').value); return at > 5 && at < end; }",
+        arg=EPOCHS * STEPS_AN_EPOCH,
+        timeout=20_000,
+    )
+    page.get_by_role("button", name="Pause", exact=True).click()
+    held = page.locator(".lb-slider").input_value()
+    page.wait_for_timeout(600)
+    assert page.locator(".lb-slider").input_value() == held
+    page.get_by_label("Speed of the replay").select_option("16")
+    page.get_by_role("button", name="Play", exact=True).click()
+    page.get_by_role("button", name="Play", exact=True).wait_for(timeout=20_000)
+    assert page.locator(".lb-slider").input_value() == str(EPOCHS * STEPS_AN_EPOCH)
+
+
+# ---------------------------------------------------------------- saved, and whole
+
+
+@pytest.mark.parametrize("figure, column", [("grid", "contribution"), ("tiles", "cosine"), ("drift", "coefficient"),
+                                            ("accuracy", "series"), ("loss", "series"), ("alike", "series")])  # fmt: skip
+def test_every_figure_is_saved_as_png_svg_and_csv(figure: str, column: str, looked: Page) -> None:
+    page = looked
+    box = page.locator(f".lb-{figure}")
+    box.scroll_into_view_if_needed()
+    box.hover()
+    own = figure in ("grid", "tiles", "drift")
+    for kind, starts in (("PNG", b"\x89PNG\r\n"), ("SVG", b"<svg"), ("CSV", b"")):
+        button = (
+            box.get_by_role("button", name=f"Save this picture as {kind}") if own
+            else box.locator(f"[data-title='Save as {kind}'], [aria-label='Save as {kind}']").first
+        )  # fmt: skip
+        with page.expect_download(timeout=30_000) as waiting:
+            button.click()
+        path = waiting.value.path()
+        content = path.read_bytes()
+        assert waiting.value.suggested_filename.endswith("." + kind.lower()) and content.startswith(starts)
+        assert len(content) > 200
+        if kind == "CSV":
+            head, *rows = content.decode().splitlines()
+            assert column in head.split(",") and len(rows) >= 4
+
+
+@pytest.mark.parametrize("width", [1280, 800])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_cut(width: int, scheme: str, visit: Callable[..., Page], live: PlayedRun, over: str) -> None:
+    for run in (live.id, over):
+        page = opened(visit, run, width=width, scheme=scheme)
+        cut = page.evaluate(f"""() => {{ const main = document.querySelector('[data-testid=stMain]'), frame = {BOX}.getBoundingClientRect();
+            const out = [...{BOX}.querySelectorAll('svg, .plot, button, dd, .lb-title, select, input')].filter(e => {{
+                const box = e.getBoundingClientRect(); return box.width && (box.right > frame.right + 1 || box.left < frame.left - 1); }});
+            return [main.scrollWidth - main.clientWidth, out.map(e => e.className.baseVal ?? e.className)]; }}""")
+        assert cut == [0, []]
+
+
+def test_one_element_comes_with_a_refresh_and_nothing_moves(visit: Callable[..., Page], live: PlayedRun) -> None:
+    page = opened(visit, live.id)
+    page.wait_for_timeout(1500)
+    height = "document.querySelector('[data-testid=stMain] > *').getBoundingClientRect().height"
+    before, count = page.evaluate(height), page.evaluate(f"{CURVE}.data[0].x.at(-1)")
+    kept = page.evaluate(
+        "[...document.querySelectorAll('[data-testid=stMain] .lb, .lb-pictures img')].forEach(e => e.kept = true)"
+    )
+    assert kept is None
+    page.wait_for_function(f"{CURVE}.data[0].x.at(-1) > {count} + 0.2", timeout=30_000)
+    assert abs(page.evaluate(height) - before) <= 1
+    assert page.evaluate(
+        "[...document.querySelectorAll('[data-testid=stMain] .lb, .lb-pictures img')].every(e => e.kept)"
+    )
