@@ -28,7 +28,7 @@ def subjects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Subject]:
     """Two trained runs on one task: with experts, and a linear probe."""
     folder, found = tmp_path_factory.mktemp("asked"), {}
     for method in ("mlae", "linear"):
-        config = RunConfig("digits", PLAN, method, "lab_vit_12x128.random", epochs=1, device="cpu")
+        config = RunConfig("digits", PLAN, method, "lab_vit_12x128.random", epochs=1, learning_rate=5e-3, device="cpu")
         setup = prepare(config)
         list(fit(setup))
         file = folder / f"{method}.safetensors"

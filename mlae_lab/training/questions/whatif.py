@@ -186,9 +186,9 @@ def robust(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
     found = robustness.accuracies(lab, float(rate), draws, seed, rescaled, tell)
     return {
         "pictures": len(lab.labels), "rate": float(rate), "draws": draws, "seed": seed, "rescaled": rescaled,
-        "trained": _numbers(lab.trained), "accuracies": [_short(value) for value in found],
+        "trained": _numbers(lab.trained), "accuracies": found,
         "mean": _short(mean(found)), "deviation": _short(stdev(found)) if draws > 1 else None,
-        "lowest": _short(min(found)), "highest": _short(max(found)),
+        "lowest": min(found), "highest": max(found),
     }  # fmt: skip
 
 
