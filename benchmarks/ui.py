@@ -25,6 +25,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -37,6 +41,8 @@ from mlae_lab.runs.store import RunStore
 WAYS = {"the lab": (PACKAGE / "app.py", "train"), "st.plotly_chart": (ROOT / "benchmarks" / "plain_bench.py", "")}
 LADDER = (5, 10, 20, 40, 60, 80, 120, 160)
 # every frame: has a chart that was drawn before lost its lines? every refresh: is the zoom what it was?
+ACCURACY = """() => { window.accuracy = () => [...document.querySelectorAll('.js-plotly-plot')].find(
+  (c) => c.data && c.layout && c.layout.yaxis && /accuracy/.test((c.layout.yaxis.title || {}).text || '')); }"""
 WATCH = """() => {
   const seen = { frames: 0, blank: 0, looks: 0, lost: 0, points: 0 };
   window.seen = seen;
@@ -48,7 +54,7 @@ WATCH = """() => {
     seen.frames += 1;
     if (now < most) seen.blank += 1;
     most = Math.max(most, now);
-    const chart = charts().find((c) => c.data && c.layout && c.layout.yaxis && /accuracy/.test(c.layout.yaxis.title.text || ''));
+    const chart = window.accuracy();
     if (chart) {
       const range = chart.layout.yaxis.range.join(), count = chart.data[0].x.join().length + chart.data[1].x.length;
       whole = whole ?? range;
@@ -119,20 +125,35 @@ def looked_at(port: int, way: str, run: str, seconds: float) -> dict[str, int]:
         page.goto(f"http://127.0.0.1:{port}/{WAYS[way][1]}?run={run}")
         page.wait_for_function("document.querySelectorAll('.js-plotly-plot .js-line').length >= 5", timeout=120_000)
         page.wait_for_timeout(2000)
+        page.evaluate(ACCURACY)
         page.evaluate(WATCH)
-        box = None
-        while box is None:  # a chart that is made anew at every refresh is not always there to be measured
-            box = page.evaluate("document.querySelector('.js-plotly-plot .nsewdrag')?.getBoundingClientRect().toJSON()")
-        page.mouse.move(box["x"] + 20, box["y"] + 20)
-        page.mouse.down()
-        page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.7, steps=5)
-        page.mouse.up()
-        page.wait_for_timeout(300)
+        for _ in range(20):  # a chart that is made anew at every refresh can be so in the middle of a drag
+            if _zoom(page):
+                break
+        else:
+            print("  no drag could zoom into the accuracy: a chart made anew ends it", flush=True)
         page.evaluate("window.zoomed = true")
         page.wait_for_timeout(1000 * seconds)
         shown = page.evaluate("window.seen")
         browser.close()
     return shown
+
+
+def _zoom(page: Page) -> bool:
+    """Drag a box in the accuracy, as a hand does; whether the chart shows less than before."""
+    whole = page.evaluate("window.accuracy()?.layout.yaxis.range.join()")
+    box = page.evaluate(
+        """() => { const area = window.accuracy()?.querySelector('.nsewdrag');
+        area?.scrollIntoView({ block: 'center' }); return area?.getBoundingClientRect().toJSON(); }"""
+    )
+    if not box or not box["width"]:
+        return False
+    page.mouse.move(box["x"] + 10, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.7, steps=5)
+    page.mouse.up()
+    page.wait_for_timeout(150)
+    return page.evaluate("window.accuracy()?.layout.yaxis.range.join()") != whole
 
 
 def measure(way: str, store: RunStore, run: PlayedRun, seconds: float, most: int) -> None:

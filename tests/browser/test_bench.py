@@ -170,8 +170,8 @@ def test_pace_time_left_and_load_stand_above(visit: Callable[..., Page], live: P
 
 
 def test_what_is_written_is_on_the_screen_in_time(visit: Callable[..., Page], lab: Lab, live: PlayedRun) -> None:
-    """By the browser's clock: the newest step that the page shows is never older than two seconds plus what this
-    machine, which may be busy, took to answer a trivial question meanwhile. Half of all looks must do without."""
+    """By the browser's clock, what the page itself stalled left out: new points of a run that steps all the time come to
+    the screen less than two seconds apart, in the middle of all that come. How long a point took from disk is not seen."""
     page = opened(visit, live.id)
     asked = page.evaluate(f"""async () => {{ const from = [];
         let last = {CURVE}.data[0].x.at(-1), changed = performance.now(), slack = 0, tick = performance.now();
