@@ -62,7 +62,7 @@ def _greedy(run: Run) -> None:
     if not st.session_state.get(f"{key}_wanted"):
         page.note(
             f"Two curves of accuracy against experts kept: the least useful taken away one by one, and the most useful added "
-            f"one by one. Each step tries every expert that is left: {tries:,} tries a curve, which takes minutes on a CPU."
+            f"one by one. Each step tries every expert that is left: {tries:,} tries a curve, which is slow on a CPU."
         )
         return
     curves = {}
