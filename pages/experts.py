@@ -5,22 +5,31 @@ from __future__ import annotations
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.runs.store import StoreError
+from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import page, reads
-from mlae_lab.ui.inside import VIEWS
+from mlae_lab.ui.inside import views_of
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.run_cards import accuracy_text, run_cards
 
 page.heading(
     "Experts", "What each expert of a run adds, how its coefficient moved, and how alike the experts of a layer are."
 )
-measured = [run for run in reads.runs() if run.config.method == "mlae" and reads.store().last(run.id, "experts")]
+
+
+def _can_be_opened(run: Run) -> bool:
+    """An expert of it was measured, or it left the head that it trained."""
+    if run.config.method == "mlae":
+        return reads.store().last(run.id, "experts") is not None
+    return run.status.is_over and reads.store().paths(run.id).adapter.is_file()
+
+
+there = sorted(filter(_can_be_opened, reads.runs()), key=lambda run: run.config.method != "mlae")
 asked = st.query_params.get("run")
 try:
-    run = reads.run(asked) if asked else (measured[0] if measured else None)
+    run = reads.run(asked) if asked else (there[0] if there else None)
 except StoreError as error:
     st.warning(f"{error}.")
-    run = measured[0] if measured else None
+    run = there[0] if there else None
 
 if run is None:
     page.section("No run has experts to show yet")
@@ -31,37 +40,41 @@ if run is None:
     link("train", "Set up a run")
     st.stop()
 
-tail = reads.tail(run.id)
-if not tail.experts:
-    page.section(f"Run {run.id} has no experts to show")
-    page.note("A linear probe has none; other runs show theirs after the first measured epoch.")
+if not _can_be_opened(run):
+    page.section(f"Run {run.id} has nothing to show yet")
+    page.note(
+        "A run shows its experts after the first measured epoch; a linear probe, which has none, can be looked into when it is over."
+    )
     link("train", "Watch this run", run=run.id)
     st.stop()
 
+has_experts = run.config.method == "mlae"
 page.facts(
     ("Run", f"{run.id} {page.status_word(run.status)}"),
     ("Task", catalog.task(run.config.task).title),
-    ("Mask", f"{run.config.plan.kind.value}, {run.config.plan.experts} experts"),
+    ("Trained", f"{run.config.plan.kind.value} mask, {run.config.plan.experts} experts" if has_experts else "the head alone"),
     ("Accuracy, last epoch", accuracy_text(run)),
 )
+views = views_of(run)
 asked_view = st.query_params.get("view")
-if asked_view in VIEWS and asked_view != st.session_state.get("experts_view_drawn"):
+if asked_view in views and asked_view != st.session_state.get("experts_view_drawn"):
     st.session_state["experts_view"] = asked_view  # a link was followed
-st.session_state.setdefault("experts_view", next(iter(VIEWS)))
+if st.session_state.get("experts_view") not in views:
+    st.session_state["experts_view"] = next(iter(views))
 view = st.segmented_control(
     "What to look at",
-    list(VIEWS),
-    format_func=lambda name: VIEWS[name][0],
+    list(views),
+    format_func=lambda name: views[name].title,
     key="experts_view",
     label_visibility="collapsed",
-) or next(iter(VIEWS))
+) or next(iter(views))
 st.session_state["experts_view_drawn"] = view
 if asked_view != view:
     st.query_params["view"] = view
-page.note(VIEWS[view][1])
-VIEWS[view][2](run)
+page.note(views[view].about)
+views[view].draw(run)
 link("train", "The run itself", run=run.id)
-others = [entry for entry in measured if entry.id != run.id][:12]
+others = [entry for entry in there if entry.id != run.id][:12]
 if others:
     page.section("Other runs")
     picked = run_cards(others, key="experts_others")

@@ -38,8 +38,9 @@ def watch(run_id: str) -> None:
     bench(run_id)
     lineage(run)
     with st.container(horizontal=True, gap="medium"):
-        if run.config.method == "mlae" and run.status.is_over:
-            link("experts", "Look at its experts", run=run.id)
+        if run.status.is_over:
+            words = "Look at its experts" if run.config.method == "mlae" else "Look into it"
+            link("experts", words, run=run.id)
         link("train", "Set up another run", task=run.config.task, mask=run.config.plan.code)
     if run.config.method == "mlae":
         with st.expander("Same everything, other mask"):

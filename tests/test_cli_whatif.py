@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mlae_lab import locks
 from mlae_lab.cli import main
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.model.adapter_file import read_adapter, save_adapter
+from mlae_lab.model.adapter_file import read_adapter
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
-from mlae_lab.training.setup import prepare
-from mlae_lab.training.trainer import fit
+from tests.inside import end_probe, finished
 
 Captured = pytest.CaptureFixture[str]
 PLAN = allocation((0,) * 10 + (1, 2), drop_rate=0.5)
@@ -31,28 +26,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunStore]:
     """A store with a finished run and one on another protocol; no probe of it outlives the tests."""
     made = RunStore(tmp_path_factory.mktemp("whatif"))
     config = RunConfig("digits", PLAN, backbone="lab_vit_12x128.random", epochs=1, device="cpu", learning_rate=5e-3)
-    setup = prepare(config)
-    run = made.enqueue(config, device="cpu")
-    made.append(run.id, list(fit(setup)))
-    made.move(run.id, Status.FINISHED)
-    files = made.paths(run.id)
-    files.folder.mkdir(parents=True, exist_ok=True)
-    save_adapter(files.adapter, setup.experts, setup.head, config.backbone, config.task)
+    run = finished(made, config)
     other = made.enqueue(RunConfig("digits", PLAN, protocol="test", device="cpu"), device="cpu")
     made.move(other.id, Status.STOPPED)
     yield made
-    with_probe = made.paths(run.id)
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
-        except OSError:
-            continue
-        if b"mlae_lab.runs.probe_worker" in words and run.id.encode() in words:
-            os.kill(int(entry.name), signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while locks.held(with_probe.probe_lock):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    end_probe(made, run)
 
 
 def say(store: RunStore, capsys: Captured, *words: str, status: int = 0) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.model.adapter_file import load_adapter, read_adapter
+from mlae_lab.model.inject import Experts
 from mlae_lab.training.evaluation import train_mode
 from mlae_lab.training.setup import Setup, prepare
 
@@ -35,6 +36,14 @@ class Subject:
     adapter: Path
     run_id: str = ""
     kept: dict[str, Any] = field(default_factory=dict)
+
+
+def experts_of(subject: Subject) -> Experts:
+    """The experts of a run; QuestionError for one that has none, such as a linear probe."""
+    experts = subject.setup.experts
+    if experts is None or not experts.layers:
+        raise QuestionError(f"run {subject.run_id} has no experts: this needs a run with a mask (method mlae)")
+    return experts
 
 
 Question = Callable[[Subject, Mapping[str, Any], Tell], dict]

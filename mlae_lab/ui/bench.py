@@ -42,14 +42,17 @@ def bench(run_id: str) -> None:
     # somebody else may resume a run that stopped: such a bench looks now and then
     idle = _IDLE_SECONDS if run.status in RESUMABLE else None
 
-    @st.fragment(run_every=reads.refresh_seconds(session) if not run.status.is_over else idle)
+    on_cores = not (run.slot or "").startswith("cuda")
+    every = reads.refresh_seconds(session, on_cores) if not run.status.is_over else idle
+
+    @st.fragment(run_every=every)
     def panel() -> None:
         """One element, since each that comes with a refresh costs the server as much as all that is in this one."""
-        reads.refresh_seconds(session)
+        crowded = reads.refresh_seconds(session, on_cores) > (every or 0.0) and not run.status.is_over
         told, status, has_pictures = look(run_id)
         live_bench.live_bench(told, key="bench")
-        if status is not run.status or has_pictures and watched is None:
-            st.rerun()  # the buttons above change with the status, and a run that is over needs no timer
+        if status is not run.status or has_pictures and watched is None or crowded:
+            st.rerun()  # the buttons above change with the status, a run that is over needs no timer, a crowd a slower one
 
     panel()
 

@@ -36,6 +36,7 @@ _LOOK_SECONDS = 1.0
 _SHARED_SECONDS = 0.25
 _VIEWER_SECONDS = 10.0  # a session that has not looked for so long is gone
 _FEW_VIEWERS = 5
+_MANY_VIEWERS = 10
 T = TypeVar("T")
 
 
@@ -202,16 +203,20 @@ def shared(key: tuple, make: Callable[[], T], seconds: float = _SHARED_SECONDS) 
 _viewers: dict[str, float] = {}
 
 
-def refresh_seconds(session: str) -> float:
-    """How often the bench of a session is drawn: every second for a few viewers, a little less often for a crowd, so
-    that twenty of them do not slow the run down that they watch (benchmarks/viewers.py). A step that was written is
-    on the screen within two seconds."""
+def refresh_seconds(session: str, on_cores: bool = True) -> float:
+    """How often the bench of a session is drawn: every second for a few viewers, less often for a crowd. On the cores
+    that the server needs too, a run loses about what the server takes (benchmarks/viewers.py).
+
+    on_cores: the run that is watched trains on the processor.
+    """
     now = time.monotonic()
     _viewers[session] = now
     for other, at in list(_viewers.items()):
         if now - at > _VIEWER_SECONDS:
             _viewers.pop(other, None)
-    return 1.0 if len(_viewers) <= _FEW_VIEWERS else 1.5
+    if len(_viewers) <= _FEW_VIEWERS:
+        return 1.0
+    return 2.0 if on_cores and len(_viewers) > _MANY_VIEWERS else 1.5
 
 
 def _check_processes() -> None:

@@ -13,7 +13,7 @@ from mlae_lab.runs.store import StoreError
 from mlae_lab.ui import page, reads
 from mlae_lab.ui.navigation import link
 
-_EVERY = 5.0  # seconds
+_EVERY = 10.0  # seconds; twenty viewers have twenty of them
 
 
 @st.fragment(run_every=_EVERY)

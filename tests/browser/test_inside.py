@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation
-from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.runs import probe
-from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
-from mlae_lab.training.setup import prepare
-from mlae_lab.training.trainer import fit
+from tests.inside import end_probe, finished
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -34,25 +27,9 @@ PLAN = allocation((0,) * 9 + (2, 3, 2), drop_rate=0.5)
 def run(lab: Lab) -> Iterator[Run]:
     """A finished run in the lab's store; its probe ends with the tests."""
     config = RunConfig("digits", PLAN, backbone="lab_vit_12x128.random", epochs=1, device="cpu", learning_rate=5e-3)
-    setup = prepare(config)
-    made = lab.store.enqueue(config, device="cpu")
-    lab.store.append(made.id, list(fit(setup)))
-    lab.store.move(made.id, Status.FINISHED)
-    files = lab.store.paths(made.id)
-    files.folder.mkdir(parents=True, exist_ok=True)
-    save_adapter(files.adapter, setup.experts, setup.head, config.backbone, config.task)
-    yield lab.store.run(made.id)
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
-        except OSError:
-            continue
-        if b"mlae_lab.runs.probe_worker" in words and made.id.encode() in words:
-            os.kill(int(entry.name), signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while locks.held(files.probe_lock):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    made = finished(lab.store, config)
+    yield lab.store.run(made)
+    end_probe(lab.store, made)
 
 
 def fact(page: Page, name: str) -> str:

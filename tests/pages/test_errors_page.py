@@ -15,13 +15,11 @@ from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, pattern
 from mlae_lab.core.slices import slices
-from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.places import PACKAGE, PAGES
 from mlae_lab.runs import paths, probe
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
-from mlae_lab.training.setup import prepare
-from mlae_lab.training.trainer import fit
+from tests.inside import finished
 
 A = RunConfig(
     "digits", pattern("uniform", "stochastic", 0.5), backbone="lab_vit_12x128.random", epochs=1, device="cpu", seed=3,
@@ -38,14 +36,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunStore, Ru
         lock = locks.take(paths.supervisor_lock(store.folder))
         runs = []
         for config in (A, replace(A, plan=dense())):
-            setup = prepare(config)
-            run = store.enqueue(config, device="cpu")
-            store.append(run.id, list(fit(setup)))
-            store.move(run.id, Status.FINISHED)
-            files = store.paths(run.id)
-            files.folder.mkdir(parents=True, exist_ok=True)
-            save_adapter(files.adapter, setup.experts, setup.head, config.backbone, config.task)
-            runs.append(store.run(run.id))
+            runs.append(store.run(finished(store, config)))
         yield store, *runs
         os.close(lock)
         for run in runs:  # the process that was asked leaves when its run has no folder any more

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation
-from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.places import PACKAGE, PAGES
 from mlae_lab.runs import probe
-from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
-from mlae_lab.training.setup import prepare
-from mlae_lab.training.trainer import fit
-from mlae_lab.ui.inside.whatif import State, state_of
+from mlae_lab.ui.inside.switches import State, state_of
+from tests.inside import end_probe, finished
 
 PLAN = allocation((0,) * 10 + (1, 2), drop_rate=0.5)
 
@@ -32,27 +24,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunStore]:
     """A store with one finished run whose probe has loaded it; no probe outlives the tests."""
     made = RunStore(tmp_path_factory.mktemp("inside"))
     config = RunConfig("digits", PLAN, backbone="lab_vit_12x128.random", epochs=1, device="cpu", learning_rate=5e-3)
-    setup = prepare(config)
-    run = made.enqueue(config, device="cpu")
-    made.append(run.id, list(fit(setup)))
-    made.move(run.id, Status.FINISHED)
-    files = made.paths(run.id)
-    files.folder.mkdir(parents=True, exist_ok=True)
-    save_adapter(files.adapter, setup.experts, setup.head, config.backbone, config.task)
+    run = finished(made, config)
     for question in ("whatif", "matters", "decides"):
-        assert probe.wait(made, run.id, question, {"picture": 0} if question == "decides" else {}).state == "done"
+        assert probe.wait(made, run, question, {"picture": 0} if question == "decides" else {}).state == "done"
     yield made
-    for entry in Path("/proc").iterdir():
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
-        except OSError:
-            continue
-        if b"mlae_lab.runs.probe_worker" in words and run.id.encode() in words:
-            os.kill(int(entry.name), signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while locks.held(files.probe_lock):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    end_probe(made, run)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -27,6 +26,7 @@ from mlae_lab.training.checkpoint import save_checkpoint
 from mlae_lab.training.setup import prepare
 from mlae_lab.training.trainer import Training
 from mlae_lab.ui import reads
+from tests.inside import end_probe
 
 BASE = RunConfig("digits", dense(), backbone="lab_vit_12x128.random", epochs=2, evaluations=2, device="cpu")
 
@@ -49,17 +49,7 @@ def real_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunStore]:
         save_adapter(files.adapter, training.setup.experts, training.setup.head, BASE.backbone, BASE.task)
     yield store
     for run in store.runs():
-        files = store.paths(run.id)
-        for entry in Path("/proc").iterdir():
-            words = (
-                (entry / "cmdline").read_bytes().split(b"\0")
-                if entry.name.isdigit() and (entry / "cmdline").exists()
-                else []
-            )
-            if b"mlae_lab.runs.probe_worker" in words and run.id.encode() in words:
-                os.kill(int(entry.name), signal.SIGKILL)
-        while locks.held(files.probe_lock):
-            time.sleep(0.02)
+        end_probe(store, run.id)
 
 
 @pytest.fixture

@@ -7,9 +7,7 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 import pytest
 
@@ -21,7 +19,7 @@ from mlae_lab.runs import probe, probe_worker
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 from mlae_lab.training.setup import prepare
-from mlae_lab.training.trainer import fit
+from tests.inside import end_probe, finished, probes_of
 
 
 @pytest.fixture(scope="module")
@@ -31,39 +29,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunStore
     config = RunConfig(
         "digits", pattern("uniform", "stochastic", 0.5), backbone="lab_vit_12x128.random", epochs=1, device="cpu"
     )
-    setup = prepare(config)
-    run = store.enqueue(config, device="cpu")
-    store.append(run.id, list(fit(setup)))
-    store.move(run.id, Status.FINISHED)
-    files = store.paths(run.id)
-    files.folder.mkdir(parents=True, exist_ok=True)
-    save_adapter(files.adapter, setup.experts, setup.head, config.backbone, config.task)
-    yield store, run.id
+    yield store, finished(store, config)
     for other in store.runs():
-        end(store, other.id)
-
-
-def end(store: RunStore, run_id: str) -> None:
-    """Kill a run's probe, if there is one."""
-    for pid in probes(run_id):
-        os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while locks.held(store.paths(run_id).probe_lock):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def probes(run_id: str) -> list[int]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"mlae_lab.runs.probe_worker" in words and run_id.encode() in words:
-                found.append(int(entry.name))
-    return found
+        end_probe(store, other.id)
 
 
 def test_the_answer_is_the_number_that_the_run_ended_with(trained: tuple[RunStore, str]) -> None:
@@ -76,7 +44,7 @@ def test_the_answer_is_the_number_that_the_run_ended_with(trained: tuple[RunStor
 
 def test_many_who_ask_at_once_share_one_process(trained: tuple[RunStore, str]) -> None:
     store, run = trained
-    end(store, run)
+    end_probe(store, run)
     answers: list[probe.Answer] = []
     threads = [threading.Thread(target=lambda: answers.append(probe.wait(store, run, "about"))) for _ in range(6)]
     for thread in threads:
@@ -84,17 +52,17 @@ def test_many_who_ask_at_once_share_one_process(trained: tuple[RunStore, str]) -
     for thread in threads:
         thread.join()
     assert {answer.state for answer in answers} == {"done"} and len({json.dumps(a.value) for a in answers}) == 1
-    assert len(probes(run)) == 1
+    assert len(probes_of(run)) == 1
 
 
 def test_a_killed_probe_is_started_again(trained: tuple[RunStore, str]) -> None:
     store, run = trained
     probe.wait(store, run, "about")
-    before = probes(run)
+    before = probes_of(run)
     os.kill(before[0], signal.SIGKILL)
     answer = probe.wait(store, run, "about")
     assert answer.state == "done"
-    assert probes(run) and probes(run) != before
+    assert probes_of(run) and probes_of(run) != before
 
 
 def test_another_adapter_is_loaded_again(trained: tuple[RunStore, str]) -> None:
@@ -145,12 +113,12 @@ def test_a_run_that_cannot_be_asked_says_why(lab_store: RunStore) -> None:
     files.adapter.write_bytes(b"half a file")
     answer = probe.wait(lab_store, run.id, "about")
     assert answer.state == "failed" and "is not a readable safetensors file" in answer.reason
-    end(lab_store, run.id)
+    end_probe(lab_store, run.id)
 
 
 def test_an_idle_probe_leaves(trained: tuple[RunStore, str], monkeypatch: pytest.MonkeyPatch, wait_for: Callable) -> None:
     store, run = trained
-    end(store, run)
+    end_probe(store, run)
     monkeypatch.setenv("MLAE_LAB_PROBE_IDLE", "0.5")
     probe.wait(store, run, "about")
     wait_for(lambda: not locks.held(store.paths(run).probe_lock))

@@ -17,7 +17,7 @@ from mlae_lab.core.events import ExpertStats
 from mlae_lab.core.patterns import allocation
 from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.training.evaluation import autocast
-from mlae_lab.training.questions import maps, questions
+from mlae_lab.training.questions import questions
 from mlae_lab.training.setup import prepare
 from mlae_lab.training.subject import QuestionError, Subject, load_subject
 from mlae_lab.training.trainer import fit
@@ -63,7 +63,7 @@ def ask(subject: Subject, name: str, **arguments: object) -> dict:
         assert not torch.is_autocast_enabled("cpu")
 
     answer = questions()[name](subject, arguments, tell)
-    assert told or name == "pictures"
+    assert told or name in ("pictures", "predict_without")
     tell(0, 1)
     return answer
 
@@ -155,6 +155,30 @@ def test_the_nearest_training_picture_of_a_training_picture_is_itself(subject: S
     assert found["private"] is True
 
 
+def test_a_picture_with_experts_off_is_answered_as_the_network_without_them(subject: Subject) -> None:
+    setup, layers = subject.setup, subject.setup.experts.layers
+    target = PLAN.targets[10]
+    found = ask(subject, "predict_without", picture=9, off="L11E2")
+    whole, trained = ask(subject, "predict_without", picture=9), ask(subject, "predict", picture=9)
+    kept = layers[target].coefficient.clone()
+    with torch.no_grad():
+        layers[target].coefficient[1] = 0.0
+        with autocast(setup):
+            slow = setup.behind(setup.evaluation.take(torch.tensor([9]))).float().softmax(1)[0].tolist()
+        layers[target].coefficient.copy_(kept)
+    assert found["now"] == pytest.approx(slow, abs=2e-6) and found["now"] != found["before"] == whole["now"]
+    first = trained["top"][0]
+    assert whole["before"][first["class"]] == pytest.approx(first["probability"], abs=2e-6) == max(whole["before"])
+    assert (found["experts"], found["off"], whole["experts"]) == (7, "L11E2", 8) and "private" not in found
+
+
+def test_a_file_of_ones_own_can_be_asked_without_experts_and_stays_private(subject: Subject) -> None:
+    pixels = np.array(subject.setup.evaluation.part.images[9])
+    own = ask(subject, "predict_without", picture=file_of(pixels), off="L12", scale=0.5)
+    assert own["private"] is True and own["place"] is None
+    assert own["now"] == pytest.approx(ask(subject, "predict_without", picture=9, off="L12", scale=0.5)["now"], abs=2e-6)
+
+
 def test_pictures_to_choose_from(subject: Subject) -> None:
     labels = subject.setup.evaluation.labels
     found = ask(subject, "pictures", label=3, first=1, count=4)
@@ -183,6 +207,9 @@ def test_pictures_to_choose_from(subject: Subject) -> None:
         ("predict", {"picture": {"file": "§"}}, "this is none"),
         ("predict", {"picture": {"file": "AAAA"}}, "the file cannot be read as a picture .no known picture format."),
         ("predict", {"picture": {"file": "A" * (7 * 2**20)}}, "at most 5 MB"),
+        ("predict_without", {"picture": 0, "off": "L13"}, "layers 1 to 12"),
+        ("predict_without", {"picture": 0, "rate": 0.5}, "'rate' is no argument"),
+        ("predict_without", {"off": "L12"}, "give a whole number"),
         ("predict", {"picture": {"path": "/etc/passwd"}}, "at most 5 MB"),
         ("pictures", {"count": 65}, "choose 1 to 64"),
     ],
@@ -198,9 +225,12 @@ def test_only_formats_that_run_nothing_are_opened(subject: Subject) -> None:
         ask(subject, "predict", picture={"file": base64.b64encode(script).decode()})
 
 
-def test_a_run_without_experts_says_so(tmp_path: Path, subject: Subject) -> None:
+def test_a_run_without_experts_predicts_and_says_what_it_has_not(tmp_path: Path, subject: Subject) -> None:
     bare = Subject(subject.setup, tmp_path)
     bare.setup = type(subject.setup)(**{**vars(subject.setup), "experts": None})
-    for name, arguments in (("activation", {}), ("attention", {"pictures": [0]}), ("predict", {"picture": 0})):
-        with pytest.raises(QuestionError, match="trained no expert"):
-            maps.QUESTIONS[name](bare, arguments, lambda done, total: None)
+    for name, arguments in (("activation", {}), ("attention", {"pictures": [0]}), ("predict_without", {"picture": 0})):
+        with pytest.raises(QuestionError, match="has no experts"):
+            questions()[name](bare, arguments, lambda done, total: None)
+    found = ask(bare, "predict", picture=0)
+    assert found["canvas"] is found["without_all"] is None and found["without_layer"] == []
+    assert len(found["nearest"]) == 6 and found["top"] == ask(subject, "predict", picture=0)["top"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mlae_lab.training.questions import about, errors, maps, similarity, whatif
+from mlae_lab.training.questions import about, errors, maps, pictures, predict, similarity, whatif
 from mlae_lab.training.subject import Question
 
-TOPICS = (about, errors, maps, similarity, whatif)
+TOPICS = (about, errors, maps, pictures, predict, similarity, whatif)
 
 
 def questions() -> dict[str, Question]:

@@ -37,7 +37,7 @@ from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.model.adapter_file import pruned, read_adapter, write_adapter
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.inputs import CHUNK
-from mlae_lab.training.subject import QuestionError, Subject, Tell
+from mlae_lab.training.subject import QuestionError, Subject, Tell, experts_of
 from mlae_lab.training.watched import picture
 
 PICTURES = 200
@@ -48,8 +48,8 @@ MOST_DRAWS = 1_000
 
 def whatif(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
     """Accuracy, loss, accuracy of each class and the pictures that flip in a state, beside the run as it was trained."""
-    plan = _plan(subject)
-    factors, ignored = _state(plan, arguments, "pictures")
+    plan = experts_of(subject).plan
+    factors, ignored = state_of(plan, arguments, "pictures")
     lab, places = _lab(subject, _count(arguments))
     before, now = lab.trained, lab.ask(factors)
     labels, said = lab.labels.tolist(), (before.predicted.tolist(), now.predicted.tolist())
@@ -83,7 +83,7 @@ def whatif(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
 
 def matters(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
     """The change of loss and accuracy without each expert and without each layer, exact, and the estimate beside it."""
-    plan = _plan(subject)
+    plan = experts_of(subject).plan
     _known(arguments, "pictures")
     lab, _ = _lab(subject, _count(arguments))
     cells = existing(plan)
@@ -126,7 +126,7 @@ def matters(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
 
 def greedy(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
     """Accuracy against experts kept while the least useful goes (direction "removal") or the most useful comes ("addition")."""
-    _plan(subject)
+    experts_of(subject)
     _known(arguments, "pictures", "direction")
     direction = arguments.get("direction", "removal")
     if direction not in ("removal", "addition"):
@@ -146,7 +146,7 @@ def greedy(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
 
 def decides(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
     """Which expert decides one evaluation picture: the margin of its class without each expert. picture: from 0."""
-    plan = _plan(subject)
+    plan = experts_of(subject).plan
     _known(arguments, "picture")
     total = len(subject.setup.evaluation)
     place = _whole(arguments.get("picture", 0), "picture", 0, total - 1)
@@ -172,7 +172,7 @@ def decides(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
 def robust(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
     """Accuracy under random masks. rate: p of every expert (default 0.5); draws: 1 to 1,000 (default 200); seed;
     rescaled: survivors count 1/(1-p), as in training (default true)."""
-    _plan(subject)
+    experts_of(subject)
     _known(arguments, "pictures", "rate", "draws", "seed", "rescaled")
     rate = arguments.get("rate", 0.5)
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
@@ -194,7 +194,7 @@ def robust(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
 
 def pruned_file(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
     """An adapter file with only the experts that a state leaves on, its factors in λ; as base64 text."""
-    factors, _ = _state(_plan(subject), arguments)
+    factors, _ = state_of(experts_of(subject).plan, arguments)
     smaller = pruned(read_adapter(subject.adapter), factors)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pruned.safetensors"
@@ -212,14 +212,6 @@ QUESTIONS = {
 
 
 # ---------------------------------------------------------------- the network with its pictures
-
-
-def _plan(subject: Subject) -> MaskPlan:
-    if subject.setup.experts is None or not subject.setup.experts.layers:
-        raise QuestionError(
-            f"run {subject.run_id} has no experts: what if, who matters and random masks need a run with a mask"
-        )
-    return subject.setup.experts.plan
 
 
 def _lab(subject: Subject, count: int) -> tuple[WhatIf, list[int]]:
@@ -261,7 +253,7 @@ def _short(value: float | None) -> float | None:
 # ---------------------------------------------------------------- what was asked
 
 
-def _state(plan: MaskPlan, arguments: Mapping[str, Any], *more: str) -> tuple[Factors, tuple[str, ...]]:
+def state_of(plan: MaskPlan, arguments: Mapping[str, Any], *more: str) -> tuple[Factors, tuple[str, ...]]:
     """The state that the arguments describe, and the experts of their mask that the run does not have."""
     _known(arguments, "factors", "off", "scale", "mask", *more)
     try:

@@ -26,7 +26,7 @@ from mlae_lab.ui.figures.errors import (
 )
 from mlae_lab.ui.figures.grids import QUANTITIES, expert_figure, similarity_tiles
 from mlae_lab.ui.figures.maps import maps_figure
-from mlae_lab.ui.figures.predict import classes_figure, without_figure
+from mlae_lab.ui.figures.predict import classes_figure, two_answers_figure, without_figure
 from mlae_lab.ui.figures.seeds import PAIRED_NOTE, SEEDS_NOTE, Lane, paired_figure, seeds_figure
 from mlae_lab.ui.figures.whatif import (
     cell_figure,
@@ -44,5 +44,5 @@ __all__ = [
     "confusion_figure", "difference_caption", "difference_figure", "expert_figure", "greedy_figure",
     "importance_figures", "layers_figure", "loss_figure", "maps_figure", "mask_difference_figure", "paired_figure",
     "paper_figure", "reliability_figure", "robust_figure", "seeds_figure", "similarity_curve", "similarity_tiles",
-    "slices_figure", "thinned", "two_curves_figure", "without_figure",
+    "slices_figure", "thinned", "two_answers_figure", "two_curves_figure", "without_figure",
 ]  # fmt: skip

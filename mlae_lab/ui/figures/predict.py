@@ -40,6 +40,48 @@ def classes_figure(top: Sequence[Mapping], classes: Sequence[str], truth: int | 
     )
 
 
+def two_answers_figure(
+    before: Sequence[float], now: Sequence[float], classes: Sequence[str], truth: int | None = None, shown: int = 5
+) -> Figure:
+    """One picture's answer as the run was trained and as it is now: the most probable classes of either, beside each other.
+
+    before, now: probability of every class. shown: classes at most.
+    """
+    places = sorted(range(len(classes)), key=lambda k: -max(before[k], now[k]))[:shown]
+    was, is_now = (max(range(len(classes)), key=one.__getitem__) for one in (before, now))
+    if was == is_now:
+        moved = 100 * (now[was] - before[was])
+        title = f"It stays {classes[was]}: {100 * now[was]:.1f} %" + ("" if abs(moved) < 0.05 else f", {moved:+.1f} points")
+    else:
+        title = f"It becomes {classes[is_now]}, {100 * now[is_now]:.1f} %; it was {classes[was]}"
+    if truth is not None:
+        title += ", which is right" if is_now == truth else f"; right is {classes[truth]}"
+    names = [classes[k] for k in places]
+    data = [
+        {
+            "type": "bar", "orientation": "h", "name": name, "y": names,
+            "x": [round(100 * one[k], 2) for k in places], "marker": {"color": colour},
+            "text": [f"{100 * one[k]:.1f} %" for k in places], "textposition": "outside",
+            "textfont": {"size": 12, "color": "@ink"}, "cliponaxis": False,
+            "hovertemplate": "%{y}: %{x:.2f} % " + name + "<extra></extra>",
+        }
+        for name, one, colour in (("as trained", before, "@middle"), ("now", now, "@accent"))
+    ]  # fmt: skip
+    return figure(
+        data,
+        title,
+        f"Bar chart of {len(places)} classes, as trained and now. {title}.",
+        "prediction-what-if",
+        height=110 + 52 * len(places),
+        barmode="group",
+        bargap=0.3,
+        showlegend=True,
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
+        xaxis=axis("probability, %", range=[0, 112], tickvals=[0, 25, 50, 75, 100]),
+        yaxis=axis("", autorange="reversed", showgrid=False, type="category", automargin=True),
+    )
+
+
 def without_figure(
     without: Sequence[Mapping], whole: Mapping, with_all: float, classes: Sequence[str], first: int
 ) -> Figure:

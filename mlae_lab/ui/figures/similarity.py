@@ -72,6 +72,57 @@ def by_layer_figure(
     )
 
 
+def rank_curve(
+    name: str,
+    what: str,
+    own: Sequence[tuple[int, float]],
+    its: Sequence[tuple[int, float]] = (),
+    most: int = 0,
+    other: str = "other",
+) -> Figure:
+    """The rank of ΔW over epochs, mean over layers: how many directions the update uses while it is learned.
+
+    name: of a saved file. what: "effective" or "stable". own, its: (epoch, rank) of a run and of another one that is
+    called `other`. most: the largest rank that is possible, 0 for unknown.
+    """
+    data, ends = [], []
+    for pairs, label, colour, dash, width in (
+        (own, "this run", "@accent", "solid", 2.5),
+        (its, other, "@ink", "dash", 1.5),
+    ):
+        if not pairs:
+            continue
+        data.append(
+            {
+                "type": "scatter", "mode": "lines+markers", "name": label, "x": [epoch for epoch, _ in pairs],
+                "y": [round(value, 4) for _, value in pairs], "line": {"color": colour, "width": width, "dash": dash},
+                "marker": {"size": 5, "color": colour},
+                "hovertemplate": "epoch %{x}: %{y:.3f}<extra>" + label + "</extra>",
+            }
+        )  # fmt: skip
+        ends.append((pairs[-1][0], pairs[-1][1], label, colour))
+    title = f"{what.capitalize()} rank of ΔW: {own[-1][1]:.2f}" if own else f"{what.capitalize()} rank: ΔW is 0 so far"
+    if own and most:
+        title += f" of {most}"
+    if own and its:
+        title += f", in the other run {its[-1][1]:.2f}"
+    values = [value for trace in data for value in trace["y"]]
+    low, high = room(min(values, default=0.0), max(values, default=1.0), least=0.2)
+    low = max(low, 0.0)
+    last = max((x for x, *_ in ends), default=1)
+    return figure(
+        data,
+        title,
+        f"Line chart over epochs. {title}.",
+        name,
+        height=240,
+        xaxis=axis("epoch", rangemode="tozero"),
+        yaxis=axis(f"{what} rank", range=[low, high]),
+        annotations=apart([(last, *rest) for _, *rest in ends], (240 - FRAME) / (high - low)),
+        margin={"l": 56, "r": 14 + 7 * max((len(text) for _, _, text, _ in ends), default=0), "t": 44, "b": 44},
+    )
+
+
 def spectrum_figure(
     values: Sequence[Values], other: Sequence[Values] = (), name: str = "this run", its: str = ""
 ) -> Figure:

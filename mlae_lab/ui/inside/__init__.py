@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from mlae_lab.runs.store import Run
 from mlae_lab.ui.inside import (
@@ -18,44 +19,63 @@ from mlae_lab.ui.inside import (
     whatif,
 )
 
-# name in the address: (words on the screen, what it shows in a sentence, what draws it)
-VIEWS: dict[str, tuple[str, str, Callable[[Run], None]]] = {
-    "grids": ("Grids", "What the run measured of itself while it learned.", grids.draw),
-    "whatif": (
+
+@dataclass(frozen=True)
+class View:
+    """title: on the screen; about: what it shows, in a sentence; draw: draws it; of_heads: a run that trained a head
+    alone, such as a linear probe, has it too."""
+
+    title: str
+    about: str
+    draw: Callable[[Run], None]
+    of_heads: bool = False
+
+
+def views_of(run: Run) -> dict[str, View]:
+    """The views that a run has, by their names in the address."""
+    return {name: view for name, view in VIEWS.items() if view.of_heads or run.config.method == "mlae"}
+
+
+VIEWS: dict[str, View] = {
+    "grids": View("Grids", "What the run measured of itself while it learned.", grids.draw),
+    "whatif": View(
         "What if",
         "Switch experts off and see at once what is lost. Nothing is trained, and the run stays as it is.",
         whatif.draw,
     ),
-    "matters": (
+    "matters": View(
         "Who matters",
         "What each expert and each layer is worth, and how the run stands without some of them.",
         matters.draw,
     ),
-    "similarity": ("Similarity", "How alike the experts of a layer are, and what ΔW is however it is cut.", similarity.draw),
-    "diversity": ("Diversity", "The central experiment: does masking make experts less alike?", diversity.draw),
-    "activation": (
+    "similarity": View("Similarity", "How alike the experts of a layer are, and what ΔW is however it is cut.", similarity.draw),
+    "diversity": View("Diversity", "The central experiment: does masking make experts less alike?", diversity.draw),
+    "activation": View(
         "Activation",
         "What each expert adds to its layer, for each class and for single pictures.",
         activation.draw,
     ),
-    "attention": (
+    "attention": View(
         "Attention",
         "Where each expert of a layer looks, and what the network draws on with and without them.",
         attention.draw,
     ),
-    "predict": (
+    "predict": View(
         "Predict",
         "One picture: the answer, the training pictures nearest to it, and the layers that it hangs on.",
         predict.draw,
+        of_heads=True,
     ),
-    "errors": (
+    "errors": View(
         "Errors",
         "Which classes it takes for which, how sure it may be, and what another run gets right.",
         errors.draw,
+        of_heads=True,
     ),
-    "seeds": (
+    "seeds": View(
         "Seeds",
         "How far the seed alone moves the result, and whether another mask moves it farther.",
         seeds.draw,
+        of_heads=True,
     ),
 }

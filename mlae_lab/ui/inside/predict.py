@@ -7,11 +7,13 @@ from html import escape
 import numpy as np
 import streamlit as st
 
+from mlae_lab.core.factors import off_text
 from mlae_lab.data.overlay import Row
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import figures, inside, page
+from mlae_lab.ui import figures, page
 from mlae_lab.ui.inside.asking import answer
-from mlae_lab.ui.inside.choosing import chosen_pictures, image_address
+from mlae_lab.ui.inside.choosing import Chosen, chosen_pictures, image_address
+from mlae_lab.ui.inside.switches import State, ignored_note, opened, switches
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
 
@@ -33,24 +35,42 @@ def draw(run: Run) -> None:
         _pictures([(name, found["image"])], "lab-examples lab-one")
         live_plot(figures.classes_figure(top, classes, found["truth"]), key="predict_classes")
         page.note(
-            "Softmax of the logits, all experts on. A picture unlike those of the task gets an answer too: this run knows no “none of these”."
+            "Softmax of the logits, as trained. A picture unlike those of the task gets an answer too: this run knows no “none of these”."
         )
     with right:
-        first = top[0]
-        figure = figures.without_figure(
-            found["without_layer"], found["without_all"], first["probability"], classes, first["class"]
-        )
-        live_plot(figure, key="predict_without")
-        page.note(
-            "All experts of one layer off at a time, everything else as trained; the head stays as it learned to read the network with them."
-        )
+        if found["without_all"] is None:
+            _nearest(found)
+        else:
+            _without(found)
+    if found["without_all"] is None:
+        page.note("This run trained a head alone: there are no experts to look into or to switch off.")
+        return
+    _nearest(found)
+    _experts(run, one, found)
+    whatif(run, opened(run), one.argument, found["truth"])
 
+
+def _without(found: dict) -> None:
+    first = found["top"][0]
+    figure = figures.without_figure(
+        found["without_layer"], found["without_all"], first["probability"], found["classes"], first["class"]
+    )
+    live_plot(figure, key="predict_without")
+    page.note(
+        "All experts of one layer off at a time, everything else as trained; the head stays as it learned to read the network with them."
+    )
+
+
+def _nearest(found: dict) -> None:
     page.section("The nearest training pictures")
+    classes = found["classes"]
     _pictures([(f"{classes[n['truth']]}, {n['cosine']:.3f}", n["image"]) for n in found["nearest"]], "lab-examples")
     page.note(
         "Cosine of what the head reads, over the pictures that the run was trained on. Alike for the head is what lies close there."
     )
 
+
+def _experts(run: Run, one: Chosen, found: dict) -> None:
     page.section("What each expert adds to this picture, and where")
     with st.container(key="pair_predict_experts"):
         left, right = st.columns([4, 6], gap="large")
@@ -65,8 +85,37 @@ def draw(run: Run) -> None:
     with st.container(horizontal=True):
         query = {} if found["place"] is None else {"pictures": str(found["place"])}
         link("experts", "All maps of this picture", run=run.id, view="attention", **query)
-        if "whatif" in inside.VIEWS:
-            link("experts", "What if experts were off", run=run.id, view="whatif", **query)
+
+
+@st.fragment
+def whatif(run: Run, key: str, argument: int | dict[str, str], truth: int | None) -> None:
+    """The same picture with experts off: switches, and both answers beside each other."""
+    state: State = st.session_state[key]
+    page.section("What if experts were off, on this picture")
+    with st.container(key="pair_predict_whatif"):
+        left, right = st.columns([5, 6], gap="large")
+    with left:
+        switches(run, key, state)
+    with right:
+        if state.trouble:
+            st.warning(escape(state.trouble))
+        asked = {"picture": argument, "off": off_text(run.config.plan, state.off), "scale": state.scale}
+        found = answer(run, "predict_without", asked, "predict_whatif", "the answer in this state")
+        if found is None:
+            return
+        ignored_note(state)
+        live_plot(figures.two_answers_figure(found["before"], found["now"], found["classes"], truth), key="predict_two")
+        page.note(
+            "y = (W + Σ fᵢ λᵢ bᵢ aᵢᵀ) x + bias, with fᵢ = 0 for an expert that is off (paper, equations 3 to 5). Nothing is trained, "
+            "and the head stays as it is."
+        )
+        link("experts", "The same on all evaluation pictures", run=run.id, view="whatif", **_set(asked))
+
+
+def _set(asked: dict) -> dict[str, str]:
+    """What of a state stands in an address."""
+    given = {"off": asked["off"]} if asked["off"] else {}
+    return given | ({"scale": f"{asked['scale']:g}"} if asked["scale"] != 1.0 else {})
 
 
 def _maps(run: Run, argument: int | dict[str, str], found: dict) -> None:

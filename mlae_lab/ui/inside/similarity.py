@@ -15,7 +15,7 @@ from mlae_lab.core.plan import Kind
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import figures, page, reads
-from mlae_lab.ui.figures.similarity import Line, by_layer_figure, overlap_figure, spectrum_figure
+from mlae_lab.ui.figures.similarity import Line, by_layer_figure, overlap_figure, rank_curve, spectrum_figure
 from mlae_lab.ui.inside.asking import answer
 from mlae_lab.ui.live_plot import live_plot
 
@@ -29,7 +29,7 @@ def draw(run: Run) -> None:
     mine, its = reads.tail(run.id).similarity, reads.tail(beside.id).similarity if beside else []
     _in_words(mine[-1], its[-1] if its else None)
     _cosines(run, mine, beside, its)
-    _asked(run, beside)
+    _invariants(run, mine, beside, its)
 
 
 # ---------------------------------------------------------------- the other run
@@ -166,13 +166,39 @@ def _in_words(mine: SimilarityStats, its: SimilarityStats | None) -> None:
 # ---------------------------------------------------------------- what no cut can change
 
 
-def _asked(run: Run, beside: Run | None) -> None:
+def _invariants(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its: Sequence[SimilarityStats]) -> None:
     page.section("What does not depend on how ΔW is cut into experts")
     page.note(
         "BA = (BR)(R⁻¹A) for any R: the rank-1 parts of one ΔW, and their cosines, can be chosen at will. Its singular values "
         "and the spaces that it reads from and writes into cannot. They come from the factors: Aᵀ = Q<sub>a</sub> R<sub>a</sub>, "
         "Bλ = Q<sub>b</sub> R<sub>b</sub>, and R<sub>b</sub> R<sub>a</sub>ᵀ is as small as the number of experts."
     )
+    _over_epochs(run, mine, its)
+    _asked(run, beside)
+
+
+def _over_epochs(run: Run, mine: Sequence[SimilarityStats], its: Sequence[SimilarityStats]) -> None:
+    """The ranks as the run told them while it learned; runs of an older lab told none."""
+    kinds = [
+        ("effective", [_mean_ranks(history, "effective_rank") for history in (mine, its)]),
+        ("stable", [_mean_ranks(history, "stable_rank") for history in (mine, its)]),
+    ]
+    if max(len(own) for _, (own, _) in kinds) < 2:
+        return
+    most = max(run.config.plan.kept) * run.config.plan.expert_rank
+    with st.container(key="pair_similarity_over_epochs"):
+        columns = st.columns(2, gap="large")
+    for column, (what, (own, other)) in zip(columns, kinds):
+        with column:
+            live_plot(rank_curve(f"{what}-rank-over-epochs", what, own, other, most), key=f"similarity_rank_{what}")
+    page.note("Mean over the layers whose ΔW is not 0, all experts on, at each measured epoch.")
+
+
+def _mean_ranks(history: Sequence[SimilarityStats], name: str) -> list[tuple[int, float]]:
+    return [(told.epoch, mean) for told in history if (mean := mean_of(getattr(told, name))) is not None]
+
+
+def _asked(run: Run, beside: Run | None) -> None:
     if run.config.method != "mlae" or not reads.store().paths(run.id).adapter.is_file():
         page.note("This run has left no adapter, so there is nothing to compute it from.")
         return
