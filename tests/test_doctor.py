@@ -124,7 +124,7 @@ def test_every_trouble_has_a_cure_and_text_and_json_say_the_same(
     store.enqueue(FIRST_RUN, "cpu")
     wanted = tmp_path / "requirements.txt"
     wanted.write_text("timm>=99\nno-such-package-of-anybody>=1\n")
-    monkeypatch.setattr(doctor, "REQUIREMENTS", wanted)
+    monkeypatch.setattr(doctor.versions, "REQUIREMENTS", wanted)
     report = examine()
     assert names_of(report) == ["timm", "no-such-package-of-anybody", "supervisor"]
     assert report.verdict == "3 things need attention."
@@ -154,7 +154,7 @@ def test_a_section_that_fails_is_one_trouble_and_the_others_stand(monkeypatch: p
         yield Finding("first", "was fine")
         raise RuntimeError("two\nlines \x1b[31m of text")
 
-    monkeypatch.setattr(doctor, "_disk", broken)
+    monkeypatch.setattr(doctor.disk, "section", broken)
     report = examine()
     assert names_of(report) == ["disk"]
     disk = part(report, "Disk")
@@ -235,13 +235,13 @@ def test_torch_is_really_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_torch_that_cannot_answer(question: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "_QUESTION", question if question != "print('{}')" else "print('[1]')")
+    monkeypatch.setattr(doctor.asking, "_QUESTION", question if question != "print('{}')" else "print('[1]')")
     assert said in doctor.ask_torch(seconds=0.5 if "sleep" in question else 60).failure
 
 
 def test_only_a_deep_look_asks_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     told = {"version": "9.9", "seconds": 0.1, "threads": 1, "cuda": "", "gpus": [], "broken": []}
-    monkeypatch.setattr(doctor, "_QUESTION", f"print({json.dumps(told)!r})")
+    monkeypatch.setattr(doctor.asking, "_QUESTION", f"print({json.dumps(told)!r})")
     assert part(examine(), "Devices")["torch"].value == "not tried"
     assert part(examine(deep=True), "Devices")["torch"].value.startswith("9.9 without CUDA loads in 0.1 s")
 
@@ -291,9 +291,9 @@ def test_memory_of_an_older_container(tmp_path: Path) -> None:
 def test_memory_that_nobody_tells_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_program(tmp_path / "bin", "sysctl", "exit 1", monkeypatch)
     assert doctor.memory(tmp_path / "none", tmp_path / "none") == (0, None)
-    monkeypatch.setattr(doctor, "memory", lambda: (0, None))
+    monkeypatch.setattr(doctor.devices, "memory", lambda: (0, None))
     assert part(examine(), "Devices")["memory"].value == "unknown"
-    monkeypatch.setattr(doctor, "memory", lambda: (10**10, 5 * 10**8))
+    monkeypatch.setattr(doctor.devices, "memory", lambda: (10**10, 5 * 10**8))
     assert part(examine(), "Devices")["memory"].state == "note"
 
 
@@ -303,15 +303,15 @@ def test_memory_that_nobody_tells_is_unknown(tmp_path: Path, monkeypatch: pytest
 def test_versions_are_those_that_python_sees() -> None:
     found = part(examine(), "Versions")
     for name in ("torch", "timm", "streamlit", "huggingface-hub", "pillow"):
-        assert found[name].value == doctor.metadata.version(name) and found[name].state == "good"
-    assert found["lab"].value.split(",")[0] == doctor._lab_version() != "unknown"
+        assert found[name].value == doctor.versions.metadata.version(name) and found[name].state == "good"
+    assert found["lab"].value.split(",")[0] == doctor.versions._lab_version() != "unknown"
     assert found["Python"].value.startswith(".".join(map(str, sys.version_info[:3])))
 
 
 def test_a_version_out_of_range_is_trouble_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = tmp_path / "requirements.txt"
     wanted.write_text("# tested\n-r other.txt\ntimm>=0.1,<0.2  # old\nnumpy>=1\nplotly>=1; python_version < '3'\n\n")
-    monkeypatch.setattr(doctor, "REQUIREMENTS", wanted)
+    monkeypatch.setattr(doctor.versions, "REQUIREMENTS", wanted)
     report = examine()
     assert names_of(report) == ["timm"] and "plotly" not in part(report, "Versions")
     assert report.troubles[0].cure == f"type `{sys.executable} -m pip install 'timm<0.2,>=0.1'`"
@@ -319,10 +319,10 @@ def test_a_version_out_of_range_is_trouble_with_the_command(tmp_path: Path, monk
 
 def test_without_a_list_and_without_an_installed_lab_the_section_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def nowhere(name: str) -> list[str]:
-        raise doctor.metadata.PackageNotFoundError(name)
+        raise doctor.versions.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(doctor, "REQUIREMENTS", Path("/nowhere/requirements.txt"))
-    monkeypatch.setattr(doctor.metadata, "requires", nowhere)
+    monkeypatch.setattr(doctor.versions, "REQUIREMENTS", Path("/nowhere/requirements.txt"))
+    monkeypatch.setattr(doctor.versions.metadata, "requires", nowhere)
     assert names_of(examine()) == ["versions"]
 
 
@@ -367,8 +367,8 @@ def test_weights_that_are_here_cut_short_or_missing(tmp_path: Path, monkeypatch:
 def test_damaged_assets_are_trouble(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assets = tmp_path / "assets"
     shutil.copytree(root / "assets", assets)
-    monkeypatch.setattr(doctor, "ASSETS", assets)
-    monkeypatch.setattr(doctor.bundled, "ASSETS", assets)
+    monkeypatch.setattr(doctor.weights, "ASSETS", assets)
+    monkeypatch.setattr(doctor.weights.bundled, "ASSETS", assets)
     assert examine().troubles == ()
     (assets / "digits.npz").write_bytes((assets / "digits.npz").read_bytes()[:1000])
     with (assets / "lab_vit_12x128.safetensors").open("ab") as file:
@@ -438,7 +438,7 @@ def test_a_data_folder_that_is_a_file(below: str, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(("free", "state"), [(10**10, "good"), (10**9, "note"), (10**8, "trouble")])
 def test_room_on_the_disk(free: int, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda place: usage._replace(free=free))
+    monkeypatch.setattr(doctor.disk.shutil, "disk_usage", lambda place: usage._replace(free=free))
     found = part(examine(), "Disk")["free for store and data folder"]
     assert found.state == state and (state == "good") == (not found.cure)
 
@@ -563,15 +563,15 @@ def test_a_folder_that_cannot_be_written(store: RunStore, monkeypatch: pytest.Mo
     def refused(dir: Path) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refused)
+    monkeypatch.setattr(doctor.folders.tempfile, "TemporaryFile", refused)
     report = examine()
     assert "folder" in names_of(report) and "Read-only file system" in part(report, "Store")["folder"].value
 
 
 def test_a_large_database_is_read_by_a_deep_look_only(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     some_steps(store, 10)
-    monkeypatch.setattr(doctor, "LARGE_DATABASE", 1000)
-    monkeypatch.setattr(doctor, "LARGE_WAL", -1)
+    monkeypatch.setattr(doctor.store, "LARGE_DATABASE", 1000)
+    monkeypatch.setattr(doctor.store, "LARGE_WAL", -1)
     report = examine()
     assert part(report, "Store")["health"].state == "note" and "write-ahead log" in part(report, "Store")
     answer = TorchAnswer(0.0, "9.9")

@@ -1,0 +1,63 @@
+"""The section Versions: the lab, Python and what the lab needs, beside what it is tested with."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+
+from mlae_lab.doctor.findings import Finding, good, trouble
+from mlae_lab.doctor.look import Look
+from mlae_lab.places import ROOT
+
+REQUIREMENTS = ROOT / "requirements.txt"
+PROJECT = ROOT / "pyproject.toml"
+
+
+def section(look: Look) -> Iterator[Finding]:
+    """What is installed, and whether it is what the lab is tested with."""
+    from packaging.requirements import Requirement
+
+    yield good("lab", f"{_lab_version()}, {ROOT}")
+    yield good("Python", f"{platform.python_version()}, {sys.executable}")
+    for line in _requirements():
+        wanted = Requirement(line)
+        if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
+            continue
+        install = f"type `{pip(f'{wanted.name}{wanted.specifier}')}`"
+        try:
+            have = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError:
+            yield trouble(wanted.name, f"not installed; the lab is tested with {wanted.specifier}", install)
+            continue
+        if wanted.specifier.contains(have, prereleases=True):
+            yield good(wanted.name, have)
+        else:
+            yield trouble(wanted.name, f"{have} is outside of the tested range {wanted.specifier}", install)
+
+
+def _lab_version() -> str:
+    try:
+        found = re.search(r'^version = "(.+?)"', PROJECT.read_text(encoding="utf-8"), re.MULTILINE)
+        return found[1] if found else "unknown"
+    except OSError:
+        try:
+            return metadata.version("mlae-lab")
+        except metadata.PackageNotFoundError:
+            return "unknown"
+
+
+def _requirements() -> list[str]:
+    """What the lab needs, a requirement a line: from the checkout, else from what was installed."""
+    if not REQUIREMENTS.is_file():
+        return metadata.requires("mlae-lab") or []
+    lines = [line.partition(" #")[0].strip() for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line and not line.startswith(("#", "-"))]
+
+
+def pip(*words: str) -> str:
+    """The command that installs something for the Python that runs here."""
+    return shlex.join([sys.executable, "-m", "pip", "install", *words])
