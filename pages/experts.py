@@ -57,8 +57,9 @@ page.facts(
 )
 views = views_of(run)
 asked_view = st.query_params.get("view")
-if asked_view in views and asked_view != st.session_state.get("experts_view_drawn"):
-    st.session_state["experts_view"] = asked_view  # a link was followed
+followed = asked_view in views and asked_view != st.session_state.get("experts_view_drawn")
+if followed:
+    st.session_state["experts_view"] = asked_view
 if st.session_state.get("experts_view") not in views:
     st.session_state["experts_view"] = next(iter(views))
 view = st.segmented_control(
@@ -69,7 +70,7 @@ view = st.segmented_control(
     label_visibility="collapsed",
 ) or next(iter(views))
 st.session_state["experts_view_drawn"] = view
-if asked_view != view:
+if followed or asked_view != view:  # a link to the page that one is on leaves the browser's address as it was
     st.query_params["view"] = view
 page.note(views[view].about)
 views[view].draw(run)

@@ -71,6 +71,10 @@ def test_predict_takes_places_and_files(lab: Callable, tmp_path: Path) -> None:
     assert found[0]["truth"] is not None and found[1]["truth"] is None and "private" not in found[1]
     text = lab("predict", 5)[1]
     assert text.startswith("5: ") and "nearest: " in text and "flips without the experts of: " in text
+    without, told = lab("predict", 5, "--off", "L12,L11", "--json")[1].splitlines()[-1], "  with 0 experts on: "
+    what = json.loads(without)["pictures"][0]["what_if"]
+    assert what["off"] == "L12,L11" and len(what["now"]) == 10 and sum(what["now"]) == pytest.approx(1, abs=1e-4)
+    assert told in lab("predict", 5, "--off", "L12,L11")[1] and told not in text
 
 
 @pytest.mark.parametrize(
@@ -81,6 +85,7 @@ def test_predict_takes_places_and_files(lab: Callable, tmp_path: Path) -> None:
         (("attention", "--picture", "no-such.png"), "no-such.png cannot be read (No such file or directory)"),
         (("attention", "--picture", "0", "--out", "/no/such/folder/maps.png"), "cannot be written"),
         (("activation", "--pictures", "0"), "choose at least one"),
+        (("predict", "5", "--off", "L13"), "layers 1 to 12"),
         (("predict", "5000"), "picture 5000 does not exist: the evaluation pictures are 0 to 199"),
     ],
 )

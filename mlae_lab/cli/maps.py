@@ -44,6 +44,8 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         "top classes, nearest training pictures and the answer without each layer's experts",
     )
     made.add_argument("picture", nargs="+", metavar="N|FILE")
+    made.add_argument("--off", default="", metavar="L3E2,L4", help="also the answer with these experts off, as in whatif")
+    made.add_argument("--scale", type=float, default=1.0, metavar="X", help="and with every λ counting times X")
 
 
 def _activation(chosen: argparse.Namespace) -> int:
@@ -91,13 +93,23 @@ def _predict(chosen: argparse.Namespace) -> int:
         found.pop("private", None)
         answers.append({"picture": word, **found})
         classes = found["classes"]
-        lines.append(
-            f"{word}: " + ", ".join(f"{classes[t['class']]} {100 * t['probability']:.1f} %" for t in found["top"])
-        )
+        lines.append(f"{word}: " + _most(classes, [(t["probability"], t["class"]) for t in found["top"]]))
         lines.append("  nearest: " + ", ".join(f"{classes[n['truth']]} {n['cosine']:.3f}" for n in found["nearest"]))
         flips = [f"layer {w['layer']} → {classes[w['class']]}" for w in found["without_layer"] if w["flips"]]
-        lines.append("  flips without the experts of: " + (", ".join(flips) or "no layer"))
+        if found["without_layer"]:
+            lines.append("  flips without the experts of: " + (", ".join(flips) or "no layer"))
+        if chosen.off or chosen.scale != 1.0:
+            state = {"off": chosen.off, "scale": chosen.scale}
+            other = asked(store, chosen.run, "predict_without", {"picture": picture, **state})
+            other.pop("private", None)
+            answers[-1]["what_if"] = state | {"before": other["before"], "now": other["now"]}
+            best = sorted(((p, k) for k, p in enumerate(other["now"])), key=lambda pair: (-pair[0], pair[1]))
+            lines.append(f"  with {other['experts']} experts on: " + _most(classes, best[: len(found["top"])]))
     return say(chosen, {"run": chosen.run, "pictures": answers}, "\n".join(lines))
+
+
+def _most(classes: list[str], best: list[tuple[float, int]]) -> str:
+    return ", ".join(f"{classes[number]} {100 * probability:.1f} %" for probability, number in best)
 
 
 def _picture(word: str) -> int | dict[str, str]:

@@ -62,8 +62,9 @@ class Slices:
         if whole.only_a == whole.only_b == 0:
             return f"A and B are right on the same {whole.right_a:,} of {whole.pictures:,} pictures."
         more = "no more than" if whole.mid >= SURE else "more than"
+        count = f"{whole.only_b:,} picture{'s' * (whole.only_b != 1)}"
         return (
-            f"B gets {whole.only_b:,} pictures right that A gets wrong, and A {whole.only_a:,} that B gets wrong: {more} the "
+            f"B gets {count} right that A gets wrong, and A {whole.only_a:,} that B gets wrong: {more} the "
             f"toss of a coin would give (McNemar, mid-p = {p_text(whole.mid)})."
         )
 

@@ -16,7 +16,7 @@ from mlae_lab import locks
 from mlae_lab.cli import main
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.patterns import dense, uniform
+from mlae_lab.core.patterns import dense, scaled, uniform
 from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.places import PACKAGE, PAGES
 from mlae_lab.runs import diversity, paths
@@ -26,7 +26,7 @@ from mlae_lab.training.checkpoint import save_checkpoint
 from mlae_lab.training.setup import prepare
 from mlae_lab.training.trainer import Training
 from mlae_lab.ui import reads
-from tests.inside import end_probe
+from tests.inside import end_probe, finished, small_config
 
 BASE = RunConfig("digits", dense(), backbone="lab_vit_12x128.random", epochs=2, evaluations=2, device="cpu")
 
@@ -100,7 +100,10 @@ def test_one_run_beside_the_dense_one(real_store: RunStore, monkeypatch: pytest.
     at = answered(opened(real_store, monkeypatch, run=masked.id, view="similarity"))
     shown = alts(at)
     assert {"similarity-by-layer", "similarity-over-epochs", "similarity-layers", "spectrum", "ranks", "overlap-reads",
-            "overlap-writes", "overlap-runs"} <= set(shown)  # fmt: skip
+            "overlap-writes", "overlap-runs", "effective-rank-over-epochs", "stable-rank-over-epochs"} <= set(shown)  # fmt: skip
+    last = real_store.last(masked.id, "similarity")
+    assert f"{ev.mean_of(last.effective_rank):.2f} of 8, in the other run" in shown["effective-rank-over-epochs"]
+    assert "Both have one seed" in html(at)
     assert at.selectbox[0].value == whole.id and "in the other run" in shown["similarity-over-epochs"]
     assert "of at most 8" in shown["ranks"] and "(random 0.06)" in shown["overlap-reads"]
     assert "Mean |cosine| of the other" in html(at) and "paper, A.4" in html(at)
@@ -114,6 +117,17 @@ def test_alone_at_a_checkpoint(real_store: RunStore, monkeypatch: pytest.MonkeyP
     assert "With a run of another seed beside it" in html(at)
     at.select_slider[0].set_value("1").run()
     assert alts(answered(at))["spectrum"] != end["spectrum"]
+
+
+def test_experts_of_a_higher_rank_have_a_null_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RunStore(tmp_path)
+    run = finished(store, replace(small_config(), plan=scaled(small_config().plan, expert_rank=2)))
+    try:
+        at = answered(opened(store, monkeypatch, run=run, view="similarity")).run()
+        assert "times that of random experts" in alts(at)["similarity-layers"]
+        assert "24 draws of rank-2 experts" in html(at) and "of at most 6" in alts(at)["ranks"]
+    finally:
+        end_probe(store, run)
 
 
 @pytest.mark.parametrize("named", ["aaaaaaaa", "<b>x</b>", "../../etc"])

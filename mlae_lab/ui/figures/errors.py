@@ -235,7 +235,7 @@ def slices_figure(found: Slices) -> Figure:
     ]
     whole = found.whole
     title = (
-        f"B alone is right on {whole.only_b} pictures, A alone on {whole.only_a}, of {whole.pictures:,}"
+        f"B alone is right on {whole.only_b} picture{'s' * (whole.only_b != 1)}, A alone on {whole.only_a}, of {whole.pictures:,}"
         if shown
         else f"A and B are right on the same {whole.right_a:,} of {whole.pictures:,} pictures"
     )

@@ -12,6 +12,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.chance import Chance, over_layers, random_experts
 from mlae_lab.core.events import SimilarityStats, mean_of
 from mlae_lab.core.plan import Kind
+from mlae_lab.runs import probe
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import figures, page, reads
@@ -93,10 +94,13 @@ def _label(run: Run) -> str:
 
 
 def _chance(run: Run) -> list[Chance | None]:
-    """By layer, what random experts would show; none for experts of a higher rank, which have no closed form."""
+    """By layer, what random experts would show. Experts of a higher rank have no closed form: theirs is drawn by the
+    process that looks into the run, and there are none until it has answered."""
     plan = run.config.plan
     if plan.expert_rank != 1:
-        return [None] * plan.rows
+        found = probe.ask(reads.store(), run.id, "similarity", {"file": "", "other": ""}, 0.1)
+        drawn = found.value["chance"] if found.state == "done" else [None] * plan.rows
+        return [Chance(**each) if each else None for each in drawn]
     shapes = catalog.backbone(run.config.backbone).shapes(plan.targets)
     return [random_experts(*shapes[target], count) for target, count in zip(plan.targets, plan.kept)]
 
@@ -132,10 +136,13 @@ def _cosines(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its:
     if its:
         with columns[-1]:
             _by_layer(run, mine[-1], its[-1], chance)
-    page.note(
-        "Mean over the pairs of a layer, and over layers. Random: rank-1 experts of these shapes with nothing in common show "
-        "E|cos| = E|cos(a, a′)| · E|cos(b, b′)|, each Γ(d/2) / (√π Γ((d+1)/2)); the band is two standard deviations."
+    random = (
+        "rank-1 experts of these shapes with nothing in common show E|cos| = E|cos(a, a′)| · E|cos(b, b′)|, each "
+        "Γ(d/2) / (√π Γ((d+1)/2))"
+        if run.config.plan.expert_rank == 1
+        else f"the mean of 24 draws of rank-{run.config.plan.expert_rank} experts of these shapes with Gaussian factors"
     )
+    page.note(f"Mean over the pairs of a layer, and over layers. Random: {random}; the band is two standard deviations.")
 
 
 def _by_layer(run: Run, mine: SimilarityStats, its: SimilarityStats | None, chance: Sequence[Chance | None]) -> None:
@@ -220,7 +227,7 @@ def _asked(run: Run, beside: Run | None) -> None:
         return
     other = found.get("other")
     _spectra(found, other)
-    _spaces(found, other)
+    _spaces(found, other, beside is not None and beside.config.seed == run.config.seed)
 
 
 def _spectra(found: Mapping, other: Mapping | None) -> None:
@@ -251,7 +258,7 @@ def _spectra(found: Mapping, other: Mapping | None) -> None:
         )
 
 
-def _spaces(found: Mapping, other: Mapping | None) -> None:
+def _spaces(found: Mapping, other: Mapping | None, same_seed: bool) -> None:
     with st.container(key="pair_similarity_spaces"):
         left, right = st.columns(2, gap="large")
     for column, name, what in ((left, "reads", "reads from"), (right, "writes", "writes into")):
@@ -278,4 +285,8 @@ def _spaces(found: Mapping, other: Mapping | None) -> None:
     if found["random_reads"] is not None and found["random_writes"] is not None:
         title += f" (random {found['random_reads']:.2f} and {found['random_writes']:.2f})"
     live_plot(by_layer_figure("overlap-runs", found["labels"], lines, title, "overlap"), key="similarity_overlap_runs")
-    page.note("The same overlap between this run's ΔW and the other's in the same layer.")
+    page.note(
+        "The same overlap between this run's ΔW and the other's in the same layer."
+        + (" Both have one seed, so they began with the same a and read from much the same space from the first step: a "
+           "run of another seed tells what both found." if same_seed else "")
+    )  # fmt: skip
