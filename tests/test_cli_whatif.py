@@ -74,6 +74,8 @@ def test_who_matters(store: RunStore, capsys: Captured) -> None:
     assert "without a layer" in out and "layer 12" in out and "Pearson" in out
     out, _ = say(store, capsys, "matters", name(store), "--greedy", "addition", "--pictures", "40", "--json")
     assert [step["kept"] for step in json.loads(out.splitlines()[-1])["steps"]] == [0, 1, 2, 3]
+    out, _ = say(store, capsys, "matters", name(store), "--greedy", "removal", "--pictures", "40")
+    assert "Spearman correlation of this order with the first-order estimates" in out
 
 
 def test_robust(store: RunStore, capsys: Captured) -> None:
@@ -85,7 +87,7 @@ def test_robust(store: RunStore, capsys: Captured) -> None:
 @pytest.mark.parametrize(("words", "why"), [
     (["whatif", "RUN", "--off", "L13"], "layers 1 to 12"), (["whatif", "RUN", "--kind", "mixed"], "--kind goes with --mask"),
     (["whatif", "RUN", "--off", "everything"], "names no expert"), (["whatif", "RUN", "--mask", "nonsense"], "is neither a pattern"),
-    (["matters", "RUN", "--greedy", "up"], "removal or addition"), (["robust", "RUN", "--drop-rate", "1"], "below 1"),
+    (["matters", "RUN", "--greedy", "up"], "removal, addition or estimate"), (["robust", "RUN", "--drop-rate", "1"], "below 1"),
     (["robust", "RUN", "OTHER"], "measured on different terms"), (["whatif", "OTHER"], "no adapter"),
     (["whatif", "aaaaaaaa"], "is not in"),
 ])  # fmt: skip

@@ -9,7 +9,7 @@ with f_i the factor of λ_i b_i a_iᵀ (paper, equations 4 and 5). A layer's est
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -138,6 +138,31 @@ def greedy(lab: WhatIf, removal: bool, tell: Tell = silent) -> list[Step]:
         state = with_cells(state, [cell], 0.0 if removal else 1.0)
         steps.append(Step(cell, steps[-1].kept + (-1 if removal else 1), found.accuracy, found.loss))
     return steps
+
+
+def by_estimate(lab: WhatIf, tell: Tell = silent) -> list[Step]:
+    """Remove one expert after the other in the order of the first-order estimate at f = 1, the smallest first.
+
+    Each step is measured exactly, only the order is guessed: E evaluations and one backward pass in place of the
+    E (E + 1) / 2 tries of `greedy`. Equal estimates go by layer and column.
+    """
+    guess = first_order(lab)
+    order = sorted(guess, key=lambda cell: (guess[cell], cell))
+    state, now = all_on(lab.plan), lab.trained
+    steps = [Step(None, len(order), now.accuracy, now.loss)]
+    for done, cell in enumerate(order):
+        tell(done, len(order))
+        state = with_cells(state, [cell], 0.0)
+        now = lab.ask(state)
+        steps.append(Step(cell, steps[-1].kept - 1, now.accuracy, now.loss))
+    return steps
+
+
+def agreement(removal: Sequence[Step], guess: Mapping[Cell, float]) -> float | None:
+    """Spearman correlation of the place at which a curve takes an expert away with its first-order estimate; 1: the
+    same order."""
+    cells = [step.cell for step in removal if step.cell is not None]
+    return spearman(list(range(len(cells))), [guess[cell] for cell in cells])
 
 
 # ---------------------------------------------------------------- who decides a picture

@@ -34,7 +34,10 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     what.add_argument("--export", type=Path, metavar="FILE", help="write what is left as a smaller adapter")
     which = inside.one(command, "matters", _matters, "which experts and layers of a trained run matter")
     which.add_argument(
-        "--greedy", metavar="removal|addition", help="the curve of accuracy against experts kept, which takes longer"
+        "--greedy",
+        metavar="removal|addition|estimate",
+        help="the curve of accuracy against experts kept: every expert tried at every step, which takes longer, or in the "
+        "order of the first-order estimate",
     )
     _pictures(which)
     stands = inside.one(command, "robust", _robust, "the accuracy of a trained run under random masks")
@@ -121,10 +124,12 @@ def _matters(chosen: argparse.Namespace) -> int:
     run = store.run(chosen.run)
     if chosen.greedy is not None:
         found = inside.asked(store, run.id, "greedy", {"direction": chosen.greedy, "pictures": chosen.pictures})
-        lines = [f"{'kept':>5} {'accuracy':>9} {'loss':>8}   {'removed' if chosen.greedy == 'removal' else 'added'}"]
+        lines = [f"{'kept':>5} {'accuracy':>9} {'loss':>8}   {'added' if chosen.greedy == 'addition' else 'removed'}"]
         for step in found["steps"]:
             cell = f"layer {step['cell'][0]}, expert {step['cell'][1]}" if step["cell"] else ""
             lines.append(f"{step['kept']:>5} {step['accuracy']:>8.1f}% {step['loss']:>8.4f}   {cell}".rstrip())
+        if found["agreement"] is not None:
+            lines.append(f"Spearman correlation of this order with the first-order estimates: {found['agreement']:+.3f}")
         return say(chosen, {"run": run.id, **found}, "\n".join(lines))
     found = inside.asked(store, run.id, "matters", {"pictures": chosen.pictures})
     return say(chosen, {"run": run.id, **found}, "\n".join(_matters_lines(run, found)))

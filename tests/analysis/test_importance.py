@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from mlae_lab.analysis.importance import (
+    agreement,
+    by_estimate,
     deciding,
     each_off,
     first_order,
@@ -161,6 +163,20 @@ def test_greedy_curves_equal_the_loop(both: tuple[WhatIf, ByHand], removal: bool
     for step, (_, _, accuracy, loss) in zip(found, expected):
         assert step.accuracy == pytest.approx(accuracy) and step.loss == pytest.approx(loss, rel=1e-5)
     assert told == [(i, 15) for i in range(15)]
+
+
+def test_the_order_of_the_estimate_is_measured_step_by_step(both: tuple[WhatIf, ByHand]) -> None:
+    lab, slow = both
+    guess = first_order(lab)
+    told: list[tuple[int, int]] = []
+    found = by_estimate(lab, lambda done, total: told.append((done, total)))
+    order = sorted(existing(PLAN), key=lambda cell: (guess[cell], cell))
+    assert [step.cell for step in found] == [None, *order] and told == [(i, 5) for i in range(5)]
+    for number, step in enumerate(found):
+        assert step.kept == 5 - number and step.loss == pytest.approx(slow.loss(set(order[:number])), rel=1e-5)
+        assert step.accuracy == pytest.approx(slow.accuracy(set(order[:number])))
+    assert agreement(found, guess) == pytest.approx(1.0)
+    assert agreement([found[0], *found[:0:-1]], guess) == pytest.approx(-1.0)
 
 
 def test_equal_experts_go_by_layer_and_column(adapted: Callable, pictures: Callable) -> None:

@@ -67,6 +67,8 @@ def test_the_fewest_that_are_enough_are_named() -> None:
     found = figures.greedy_figure({"removal": steps(down), "addition": steps(up)}, 3)
     assert title(found) == "1 of 3 experts are enough for the accuracy of all (60.0 %); with 2 it is 62.0 %"
     assert found.data[0]["x"] == [0, 1, 2, 3] and found.data[0]["y"] == [20.0, 60.0, 62.0, 60.0]
+    three = figures.greedy_figure({"estimate": steps(down), "removal": steps(down), "addition": steps(up)}, 3)
+    assert [trace["line"]["dash"] for trace in three.data[:3]] == ["dot", "solid", "solid"]
     alone = figures.greedy_figure({"removal": steps(down[:1] + [(2, 50.0)])}, 3)
     assert title(alone) == "3 of 3 experts are enough for the accuracy of all (60.0 %)"
 

@@ -125,17 +125,22 @@ def matters(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
 
 
 def greedy(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
-    """Accuracy against experts kept while the least useful goes (direction "removal") or the most useful comes ("addition")."""
+    """Accuracy against experts kept while the least useful goes (direction "removal"), the most useful comes ("addition"),
+    or they go in the order of the first-order estimate ("estimate"), which is quick. agreement: of a removal's order with
+    the estimates, Spearman's correlation, None for other directions."""
     experts_of(subject)
     _known(arguments, "pictures", "direction")
     direction = arguments.get("direction", "removal")
-    if direction not in ("removal", "addition"):
-        raise QuestionError(f"direction is {direction!r}: choose removal or addition")
+    if direction not in ("removal", "addition", "estimate"):
+        raise QuestionError(f"direction is {direction!r}: choose removal, addition or estimate")
     lab, _ = _lab(subject, _count(arguments))
-    steps = importance.greedy(lab, direction == "removal", tell)
+    estimate = direction == "estimate"
+    steps = importance.by_estimate(lab, tell) if estimate else importance.greedy(lab, direction == "removal", tell)
+    agreement = importance.agreement(steps, importance.first_order(lab)) if direction == "removal" else None
     return {
         "pictures": len(lab.labels),
         "direction": direction,
+        "agreement": _short(agreement),
         "steps": [
             {"cell": None if step.cell is None else [step.cell[0] + 1, step.cell[1] + 1], "kept": step.kept,
              "accuracy": step.accuracy, "loss": _short(step.loss)}

@@ -131,13 +131,19 @@ def layers_figure(found: Mapping, plan: MaskPlan) -> Figure:
 def greedy_figure(curves: Mapping[str, Sequence[Mapping]], experts: int) -> Figure:
     """Accuracy against experts kept. curves: direction to the steps of an answer of `greedy`."""
     data, notes = [], []
-    for (direction, steps), colour in zip(curves.items(), _SERIES):
+    kinds = {
+        "removal": ("taking the least useful away", _SERIES[0], "solid"),
+        "addition": ("adding the most useful", _SERIES[1], "solid"),
+        "estimate": ("taking away by the first-order estimate", "@ink", "dot"),
+    }
+    for direction, steps in curves.items():
         ordered = sorted(steps, key=lambda step: step["kept"])
-        name = {"removal": "taking the least useful away", "addition": "adding the most useful"}[direction]
+        name, colour, dash = kinds[direction]
         data.append(
             {
                 "type": "scatter", "mode": "lines+markers", "name": name, "x": [s["kept"] for s in ordered],
-                "y": [s["accuracy"] for s in ordered], "line": {"color": colour, "width": 2}, "marker": {"size": 4},
+                "y": [s["accuracy"] for s in ordered], "line": {"color": colour, "width": 2, "dash": dash},
+                "marker": {"size": 4},
                 "customdata": [[s["loss"], "start" if s["cell"] is None else f"layer {s['cell'][0]}, expert {s['cell'][1]}"]
                                for s in ordered],
                 "hovertemplate": "%{x} kept: %{y:.1f} %, loss %{customdata[0]:.4f}<br>%{customdata[1]}<extra></extra>",

@@ -61,27 +61,32 @@ def _greedy(run: Run) -> None:
     tries = total * (total + 1) // 2
     if not st.session_state.get(f"{key}_wanted"):
         page.note(
-            f"Two curves of accuracy against experts kept: the least useful taken away one by one, and the most useful added "
-            f"one by one. Each step tries every expert that is left: {tries:,} tries a curve, which is slow on a CPU."
+            "Three curves of accuracy against experts kept: taken away in the order of the first-order estimate, which is there "
+            "first; the least useful taken away one by one; and the most useful added one by one. The last two try every "
+            f"expert that is left at each step: {tries:,} tries a curve, which is slow on a CPU."
         )
         return
-    curves = {}
-    for direction in ("removal", "addition"):
+    curves, agreement = {}, None
+    for direction in ("estimate", "removal", "addition"):
         arguments = {"direction": direction, "pictures": count}
-        what = f"the curve of {direction}"
+        what = "the curve in the order of the estimate" if direction == "estimate" else f"the curve of {direction}"
         found = answer(run, "greedy", arguments, f"{key}_{direction}", what)
         if found is None:
-            break  # the second is asked when the first is there
+            break  # the next is asked when this one is there
         curves[direction] = found["steps"]
+        agreement = found["agreement"] if direction == "removal" else agreement
     if not curves:
         return
     live_plot(figures.greedy_figure(curves, total), key="greedy")
     page.note(
         f"Each step takes the expert that leaves the lowest mean cross-entropy on {count} evaluation pictures; equal ones "
-        "go by layer. Chosen and measured on the same pictures: a pruned run may do a little worse on others."
+        "go by layer. Dotted: measured as exactly, but in the order of −∂loss/∂fᵢ at f = 1, the smallest first"
+        + ("" if agreement is None else f"; the two orders have a Spearman correlation of {agreement:+.2f}")
+        + ". Chosen and measured on the same pictures: a pruned run may do a little worse on others."
     )
+    by = "removal" if "removal" in curves else "estimate"
     kept = st.slider("Experts kept, least useful taken away first", 0, total, total, key=f"{key}_kept")
-    keeping(run, _off(run, curves["removal"], kept), 1.0, f"{key}_keep")
+    keeping(run, _off(run, curves[by], kept), 1.0, f"{key}_keep")
 
 
 def _off(run: Run, steps: list[dict], kept: int) -> tuple[Cell, ...]:

@@ -134,16 +134,17 @@ def test_who_matters_equals_what_if_one_by_one(subject: Subject) -> None:
     assert -1 <= found["experts"]["pearson"] <= 1 and -1 <= found["experts"]["spearman"] <= 1
 
 
-@pytest.mark.parametrize("direction", ["removal", "addition"])
+@pytest.mark.parametrize("direction", ["removal", "addition", "estimate"])
 def test_every_point_of_a_greedy_curve_is_a_state(subject: Subject, direction: str) -> None:
     found = ask(subject, "greedy", direction=direction, pictures=20)
     assert [step["kept"] for step in found["steps"]] == (
-        list(range(9, -1, -1)) if direction == "removal" else list(range(10))
+        list(range(10)) if direction == "addition" else list(range(9, -1, -1))
     )
-    out = [] if direction == "removal" else [[r + 1, c + 1] for r, c in existing(PLAN)]
+    assert (found["agreement"] is not None) is (direction == "removal")
+    out = [] if direction != "addition" else [[r + 1, c + 1] for r, c in existing(PLAN)]
     for step in found["steps"]:
         if step["cell"] is not None:
-            out = out + [step["cell"]] if direction == "removal" else [cell for cell in out if cell != step["cell"]]
+            out = out + [step["cell"]] if direction != "addition" else [cell for cell in out if cell != step["cell"]]
         state = ask(subject, "whatif", off=out, pictures=20)["now"]
         assert (state["accuracy"], state["loss"]) == (step["accuracy"], pytest.approx(step["loss"], rel=1e-5))
 
@@ -200,7 +201,7 @@ def test_with_nothing_left_the_file_is_the_head(subject: Subject, tmp_path: Path
     ("whatif", {"mask": "x"}, "not a mask code"), ("whatif", {"mask": 3}, "mask is 3"),
     ("whatif", {"factors": [[1]]}, "12 rows"), ("whatif", {"factors": [], "off": ""}, "factors says all"),
     ("whatif", {"pictures": 0}, "pictures is 0"), ("whatif", {"rate": 0.5}, "'rate' is no argument"),
-    ("matters", {"pictures": 5000}, "1 to 2000"), ("greedy", {"direction": "up"}, "removal or addition"),
+    ("matters", {"pictures": 5000}, "1 to 2000"), ("greedy", {"direction": "up"}, "removal, addition or estimate"),
     ("decides", {"picture": 200}, "0 to 199"), ("robust", {"rate": 1.0}, "below 1"), ("robust", {"draws": 1001}, "1 to 1000"),
     ("robust", {"seed": 0.5}, "seed is 0.5"), ("robust", {"rescaled": 1}, "true or false"),
     ("pruned", {"pictures": 3}, "'pictures' is no argument"),
