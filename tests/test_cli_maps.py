@@ -42,7 +42,7 @@ def test_activation_prints_the_grid_and_answers_as_json(lab: Callable, trained: 
     assert status == 0 and "mean over 200 pictures" in text and "layer 12" in text and "–" in text
     found = json.loads(lab("activation", "--by", "class", "--pictures", 50, "--json")[1].splitlines()[-1])
     assert found["run"] == trained[1] and sum(found["counts"]) == 50 and np.shape(found["values"]) == (10, 12, 3)
-    assert "picture 1, " in lab("activation", "--by", "image", "--pictures", 2)[1]
+    assert "picture 100, " in lab("activation", "--by", "image", "--pictures", 2)[1]
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "json"])

@@ -24,7 +24,9 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the commands. command: makes one."""
     made = one(command, "activation", _activation, "what each expert of a run adds, by layer, class or picture")
     made.add_argument("--by", choices=("layer", "class", "image"), default="layer")
-    made.add_argument("--pictures", type=int, default=256, metavar="N", help="the first N evaluation pictures (256)")
+    made.add_argument(
+        "--pictures", type=int, default=256, metavar="N", help="evaluation pictures, spread over the split (256)"
+    )
     made = one(command, "attention", _attention, "where the experts of a layer look, and the attention rollout")
     made.add_argument(
         "--picture",

@@ -26,7 +26,7 @@ PROBES = 4  # alive at once in one store: each holds a network
 MAKE_ROOM_SECONDS = 5.0  # a probe that has been idle for so long makes room for another
 START_SECONDS = 30.0  # for a process to say where it listens
 MOST_BYTES = 16 * 2**20  # of one question
-FORMAT = 1  # of kept answers: raise it when a question's answer changes its shape or meaning
+FORMAT = 2  # of kept answers: raise it when a question's answer changes its shape or meaning
 
 
 @dataclass(frozen=True)

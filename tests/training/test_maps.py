@@ -18,6 +18,7 @@ from mlae_lab.core.patterns import allocation
 from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.questions import questions
+from mlae_lab.training.questions.pictures import places_of, spread_out
 from mlae_lab.training.setup import prepare
 from mlae_lab.training.subject import QuestionError, Subject, load_subject
 from mlae_lab.training.trainer import fit
@@ -79,8 +80,9 @@ def file_of(pixels: np.ndarray, kind: str = "PNG") -> dict:
 
 def test_the_layers_agree_with_the_grid_that_the_run_measured(trained: tuple[Subject, ExpertStats]) -> None:
     subject, stats = trained
-    found = ask(subject, "activation", by="layer")
-    assert found["pictures"] == 200
+    first = list(range(min(256, len(subject.setup.evaluation))))  # what a run measures itself on
+    found = ask(subject, "activation", by="layer", pictures=first)
+    assert found["pictures"] == len(first) == 200
     for row, live in zip(found["canvas"], stats.contribution, strict=True):
         for value, measured in zip(row, live, strict=True):
             assert (value is None) == (measured is None)
@@ -93,13 +95,39 @@ def test_classes_and_pictures_are_means_of_the_same_numbers(subject: Subject) ->
     classes = ask(subject, "activation", by="class", pictures=40)
     values = np.array(one["values"], dtype=float)
     truth = np.array(one["truth"])
-    assert values.shape == (40, 12, 3) and one["places"] == list(range(40)) and sum(classes["counts"]) == 40
+    assert values.shape == (40, 12, 3) and one["places"] == list(range(0, 200, 5)) and sum(classes["counts"]) == 40
     assert np.allclose(np.array(one["canvas"], dtype=float), values.mean(0), rtol=1e-4, equal_nan=True)
     for label, count in enumerate(classes["counts"]):
         expected = values[truth == label].mean(0) if count else np.full((12, 3), np.nan)
         assert np.allclose(np.array(classes["values"][label], dtype=float), expected, rtol=1e-4, equal_nan=True)
-    chosen = ask(subject, "activation", by="image", pictures=[7, 3])
+    chosen = ask(subject, "activation", by="image", pictures=[35, 15])
     assert np.allclose(np.array(chosen["values"], dtype=float), values[[7, 3]], rtol=1e-4, equal_nan=True)
+
+
+def test_a_number_of_pictures_reaches_every_class_of_a_sorted_list(subject: Subject) -> None:
+    inputs = subject.setup.evaluation
+    order = inputs.labels.cpu().sort(stable=True).indices
+    labels = inputs.labels.cpu()[order]
+    places = places_of(20, inputs, None)
+    assert len(set(labels[places].tolist())) == 10 > len(set(labels[:20].tolist()))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "pictures", "places"),
+    [(1, 5, [0]), (2, 5, [0, 2]), (3, 10, [0, 3, 6]), (5, 5, [0, 1, 2, 3, 4]), (0, 5, [])],
+)
+def test_places_are_spread_evenly(wanted: int, pictures: int, places: list[int]) -> None:
+    assert spread_out(wanted, pictures) == places
+
+
+def test_all_questions_about_a_number_of_pictures_ask_about_the_same_ones(subject: Subject) -> None:
+    tell = lambda done, total: None  # noqa: E731
+    places = spread_out(37, len(subject.setup.evaluation))
+    assert questions()["errors"](subject, {"pictures": 37}, tell)["places"] == places
+    assert ask(subject, "activation", by="image", pictures=37)["places"] == places
+    labels = subject.setup.evaluation.labels.cpu()[places]
+    said = questions()["whatif"](subject, {"pictures": 37}, tell)
+    assert said["class_pictures"] == labels.bincount(minlength=10).tolist()
 
 
 # ---------------------------------------------------------------- attention

@@ -13,6 +13,7 @@ from mlae_lab.analysis import errors as analysis
 from mlae_lab.core.proportions import wilson
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.inputs import CHUNK
+from mlae_lab.training.questions.pictures import spread_out
 from mlae_lab.training.subject import QuestionError, Subject, Tell
 from mlae_lab.training.watched import picture
 
@@ -82,11 +83,6 @@ def pictures_at(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> d
         if type(place) is not int or not 0 <= place < len(part):
             raise QuestionError(f"place is {str(place)[:60]}: it must be a whole number from 0 to {len(part) - 1}")
     return {"images": {str(place): picture(part.images[place]) for place in places}}
-
-
-def spread_out(wanted: int, pictures: int) -> list[int]:
-    """`wanted` places of 0 ... pictures - 1, evenly spread and rising."""
-    return [i * pictures // wanted for i in range(wanted)]
 
 
 def _wanted(value: object, pictures: int) -> int:

@@ -28,10 +28,10 @@ WAYS = ("layer", "class", "image")
 def activation(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
     """Contribution of each expert (`analysis.activation`) by layer, by class or by image.
 
-    by: "layer", "class" or "image". pictures: how many evaluation pictures, from the first on, or a list of their
-    places from 0; 256 by default, those of the grid that a run measures itself. Answer: canvas (rows, columns), the
-    mean over these pictures, and for "class" values (classes, rows, columns), for "image" values (pictures, rows,
-    columns), at most 256 of them. None where no expert exists and for a class without a picture.
+    by: "layer", "class" or "image". pictures: how many evaluation pictures, spread evenly over the split, or a list of
+    their places from 0; 256 by default. The grid that a run measures itself is of the first 256. Answer: canvas (rows,
+    columns), the mean over these pictures, and for "class" values (classes, rows, columns), for "image" values
+    (pictures, rows, columns), at most 256 of them. None where no expert exists and for a class without a picture.
     """
     by = arguments.get("by", "layer")
     if by not in WAYS:

@@ -55,12 +55,20 @@ def place_of(value: Any, inputs: Inputs) -> int:
     return place
 
 
+def spread_out(wanted: int, pictures: int) -> list[int]:
+    """`wanted` places of 0 ... pictures - 1, evenly spread and rising: floor(i · pictures / wanted) for i from 0.
+
+    The first `wanted` would not do: a list sorted by class begins with a few classes.
+    """
+    return [i * pictures // wanted for i in range(wanted)]
+
+
 def places_of(given: Any, inputs: Inputs, most: int | None) -> list[int]:
-    """The places of a list, or the first so many; QuestionError for none and for more than `most`."""
+    """The places of a list, or so many spread evenly; QuestionError for none and for more than `most`."""
     if isinstance(given, list):
         places = [place_of(one, inputs) for one in given]
     else:
-        places = list(range(min(whole(given, "pictures"), len(inputs))))
+        places = spread_out(min(whole(given, "pictures"), len(inputs)), len(inputs))
     if not places or (most and len(places) > most):
         limit = f"1 to {most}" if most else "at least one"
         raise QuestionError(f"{len(places)} pictures were asked for: choose {limit}")

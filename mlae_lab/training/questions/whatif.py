@@ -37,6 +37,7 @@ from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.model.adapter_file import pruned, read_adapter, write_adapter
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.inputs import CHUNK
+from mlae_lab.training.questions.pictures import spread_out
 from mlae_lab.training.subject import QuestionError, Subject, Tell, experts_of
 from mlae_lab.training.watched import picture
 
@@ -223,7 +224,7 @@ def _lab(subject: Subject, count: int) -> tuple[WhatIf, list[int]]:
     """The network on `count` pictures, with its caches as the last question left them; and which pictures."""
     total = len(subject.setup.evaluation)
     count = min(count, total)
-    places = [i * total // count for i in range(count)]
+    places = spread_out(count, total)
     held = subject.kept.get("whatif")
     if held is None or len(held.labels) != count:
         subject.kept["whatif"] = None  # its caches go before the new ones come

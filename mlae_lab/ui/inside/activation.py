@@ -38,7 +38,7 @@ def draw(run: Run) -> None:
     with left:
         live_plot(figures.expert_figure(canvas, "contribution", plan, epoch), key="activation_grid")
         page.note(
-            f"Mean over the tokens of {found['pictures']:,} evaluation pictures. Share of steps, λ and gradient stand under Grids."
+            f"Mean over the tokens of {found['pictures']:,} evaluation pictures, spread over the split. Share of steps, λ and gradient stand under Grids."
         )
     with right:
         rows = [r for r, kept in enumerate(plan.kept) if kept]
