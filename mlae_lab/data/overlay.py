@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 RGB = tuple[int, int, int]
 GLOW: tuple[RGB, ...] = ((16, 20, 24), (24, 110, 104), (94, 234, 212))  # 0 to the largest
-BOTH_WAYS: tuple[RGB, ...] = ((243, 154, 90), (16, 20, 24), (122, 178, 238))  # -largest to 0 to largest
+# -largest to 0 to largest: blue below 0 and orange above, as in every figure ("low" and "high" of ui/palette.js)
+BOTH_WAYS: tuple[RGB, ...] = ((122, 178, 238), (16, 20, 24), (243, 154, 90))
 TILE = 128  # pixels of one map on a sheet
 _GAP, _LEFT, _TOP = 10, 120, 34
 _INK, _PAPER, _QUIET = (27, 35, 40), (250, 250, 247), (91, 104, 112)

@@ -35,6 +35,12 @@ def test_colours_pass_through_their_stops() -> None:
     assert (np.diff(light.astype(int)) >= 0).all()
 
 
+def test_orange_is_above_zero_and_blue_below() -> None:
+    below, middle, above = overlay.coloured(np.array([[-1.0, 0.0, 1.0]]), signed=True)[0].astype(int)
+    assert above[0] > above[1] > above[2] and below[2] > below[1] > below[0]  # red leads in orange, blue in blue
+    assert middle.sum() < min(above.sum(), below.sum()) / 5
+
+
 @pytest.mark.parametrize("opacity", [0.0, 0.4, 1.0])
 def test_a_map_lies_over_its_picture_patch_by_patch(opacity: float) -> None:
     plain = Image.new("RGB", (8, 8), (128, 128, 128))

@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 from mlae_lab.data.bundled import load_bundled
 from mlae_lab.places import PACKAGE, PAGES
 from mlae_lab.runs.store import RunStore
+from mlae_lab.ui.figures.maps import SCALES
 from tests.inside import end_probe, finished_run
 
 
@@ -89,9 +90,14 @@ def test_attention_is_a_link_with_pictures_and_layer(view: Callable) -> None:
     assert "2 pictures down, 3 maps across" in drawn(at)["experts-layer-11-added"]
     assert (at.query_params["pictures"], at.query_params["layer"]) == ("4,9", "11")
     assert "Abnar and Zuidema 2020" in html(at) and "does not say what they are maps of" in html(at)
-    for show in ("signed", "turned"):
+    assert html(at).count("Dark: 0, bright: the largest value of the map.") == 2
+    assert "Change is with minus without; orange: more attention, blue: less, dark: 0." in html(at)
+    legends = {"signed": "Orange: along bᵢ, blue: against it", "turned": "Orange: the patch gains attention, blue: it"}
+    for show, legend in legends.items():
         at.segmented_control(key="attention_show").set_value(show)
-        assert f"experts-layer-11-{show}" in drawn(settled(at, 2))
+        assert f"experts-layer-11-{show}" in drawn(settled(at, 2)) and legend in html(at)
+    at.segmented_control(key="attention_scale").set_value(SCALES[2])
+    assert "bright: the largest value of all maps." in html(settled(at, 2))
 
 
 def test_a_broken_address_is_a_sentence_or_the_beginning(view: Callable) -> None:

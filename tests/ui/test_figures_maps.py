@@ -12,7 +12,8 @@ from mlae_lab.core.patterns import allocation
 from mlae_lab.data.overlay import Row
 from mlae_lab.places import PACKAGE
 from mlae_lab.ui import figures
-from mlae_lab.ui.figures.maps import SCALES
+from mlae_lab.ui.figures.base import DIVERGING
+from mlae_lab.ui.figures.maps import SCALES, glow_words
 
 PLAN = allocation((2, 0, 1))
 MEAN = ((0.1, 0.2), (None, None), (0.4, None))
@@ -87,6 +88,24 @@ def test_maps_stand_on_their_pictures(scale: str, first: list[float], second: li
     words = [word["text"] for word in layout(figure)["annotations"]]
     assert words[:3] == ["picture", "expert 1", "2"] and {"bag", "shirt"} <= set(words)
     assert ("4" in words) == (scale != SCALES[2])
+
+
+def test_maps_with_a_sign_have_the_colours_of_all_other_figures() -> None:
+    figure = figures.maps_figure(ROWS, ["expert 1", "expert 2"], "t", "q", "n", (False, True))
+    low, middle, high = [colour for _, colour in figure.data[1]["colorscale"]]
+    dark = (PACKAGE / "ui" / "palette.js").read_text().partition("dark:")[2]
+    named = {name: tuple(bytes.fromhex(code)) for name, code in re.findall(r'(\w+): "#(\w{6})"', dark)}
+    assert low == "rgb({},{},{})".format(*named["low"]) and high == "rgb({},{},{})".format(*named["high"])
+    assert [name for _, name in DIVERGING] == ["@low", "@surface", "@high"]
+
+
+def test_dark_and_bright_are_what_the_scale_says() -> None:
+    assert [glow_words(scale) for scale in SCALES] == [
+        "Dark: 0, bright: the largest value of the map.",
+        "Dark: the map's smallest value, bright: its largest.",
+        "Dark: 0, bright: the largest value of all maps.",
+    ]
+    assert glow_words() == glow_words(SCALES[0])
 
 
 def test_a_prediction_says_whether_it_is_right() -> None:

@@ -82,6 +82,13 @@ def maps_figure(
     )
 
 
+def glow_words(scale: str = SCALES[0]) -> str:
+    """What dark and bright are in maps without a sign, as a sentence. scale: one of SCALES."""
+    if scale == SCALES[1]:
+        return "Dark: the map's smallest value, bright: its largest."
+    return f"Dark: 0, bright: {'the largest value of all maps' if scale == SCALES[2] else 'the largest value of the map'}."
+
+
 def _heads(columns: Sequence[str]) -> list[str]:
     """Short names above the maps: "expert 1", "2", "3"; "rollout, with" takes two lines."""
     found = []

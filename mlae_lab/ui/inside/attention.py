@@ -11,7 +11,7 @@ import streamlit as st
 from mlae_lab.data.overlay import Row
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page
-from mlae_lab.ui.figures.maps import SCALES
+from mlae_lab.ui.figures.maps import SCALES, glow_words
 from mlae_lab.ui.inside.asking import answer
 from mlae_lab.ui.inside.choosing import chosen_pictures
 from mlae_lab.ui.live_plot import live_plot
@@ -31,7 +31,7 @@ SHOWN: dict[str, tuple[str, bool, str, str, str]] = {
         True,
         "what each expert adds, and in which direction",
         "λ ‖b‖ aᵀx at each patch",
-        "λᵢ ‖bᵢ‖ aᵢᵀx_t: blue adds along bᵢ, orange against it. Its magnitude is what the expert adds.",
+        "λᵢ ‖bᵢ‖ aᵢᵀx_t. Its magnitude is what the expert adds. Orange: along bᵢ, blue: against it, dark: 0.",
     ),
     "turned": (
         "Turns attention",
@@ -39,7 +39,7 @@ SHOWN: dict[str, tuple[str, bool, str, str, str]] = {
         "how each expert alone turns the attention of its block",
         "change of attention to each patch",
         "Attention of the block to each patch with expert i alone in this layer, less that with none of its experts; all other "
-        "layers as trained. Blue patches gain attention, orange ones lose it.",
+        "layers as trained. Orange: the patch gains attention, blue: it loses some, dark: 0.",
     ),
 }
 _OPEN = (
@@ -107,7 +107,7 @@ def _experts(found: dict[str, Any], names: list[str], show: str, scale: str, opa
         ),
         key="attention_experts",
     )
-    page.note(f"{note} {_OPEN}")
+    page.note(f"{note} {'' if signed else glow_words(scale) + ' '}{_OPEN}")
 
 
 def _of_experts(one: dict[str, Any], show: str) -> np.ndarray | None:
@@ -140,7 +140,8 @@ def _network(found: dict[str, Any], names: list[str], scale: str, opacity: float
     page.note(
         f"Rollout: rᵀ Ã_L ⋯ Ã_1 with Ã = (A + I) / 2, A the mean over heads of softmax(q kᵀ / √d) (Abnar and Zuidema 2020). Attention of "
         f"the layer: rᵀA of its block. r: {found['tokens']}. “Without” is the network with every expert off. What goes to class and "
-        "register tokens is left out, so a map sums to less than 1. Attention says what is mixed, not what decides."
+        "register tokens is left out, so a map sums to less than 1. Attention says what is mixed, not what decides. "
+        f"{glow_words(scale)} Change is with minus without; orange: more attention, blue: less, dark: 0."
     )
     if found["no_alone"]:
         page.note(f"{found['no_alone']}.")

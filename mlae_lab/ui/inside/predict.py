@@ -11,6 +11,7 @@ from mlae_lab.core.factors import off_text
 from mlae_lab.data.overlay import Row
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page
+from mlae_lab.ui.figures.maps import glow_words
 from mlae_lab.ui.inside.asking import answer
 from mlae_lab.ui.inside.choosing import Chosen, chosen_pictures, image_address
 from mlae_lab.ui.inside.switches import State, ignored_note, opened, switches
@@ -142,7 +143,7 @@ def _maps(run: Run, argument: int | dict[str, str], found: dict) -> None:
         figures.maps_figure(rows, names, title, "‖λ b aᵀx‖ at each patch", f"experts-layer-{strongest}"),
         key="predict_maps",
     )
-    page.note("‖λᵢ bᵢ aᵢᵀx_t‖ at each patch, in the manner of the paper's figure 6; each map by its own largest value.")
+    page.note(f"‖λᵢ bᵢ aᵢᵀx_t‖ at each patch, in the manner of the paper's figure 6. {glow_words()}")
 
 
 def _pictures(shown: list[tuple[str, str]], kind: str) -> None:
