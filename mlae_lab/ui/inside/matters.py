@@ -179,8 +179,9 @@ def _robust(run: Run) -> None:
         if other.id != run.id and other.config.method == "mlae" and other.config.badge == run.config.badge
         and other.status.is_over and reads.store().paths(other.id).adapter.is_file()
     ]  # fmt: skip
-    names = {_NOBODY: None} | {f"{other.id}, {other.config.what}": other for other in others[:30]}
     key, given = f"robust_{run.id}", _asked_masks(st.query_params.get("robust", ""))
+    others.sort(key=lambda other: given is None or other.id != given.other)  # whom the address names is always offered
+    names = {_NOBODY: None} | {f"{other.id}, {other.config.what}, seed {other.config.seed}": other for other in others[:30]}
     if given is not None:
         st.session_state.setdefault(f"{key}_rate", given.rate)
         st.session_state.setdefault(f"{key}_draws", given.draws)
