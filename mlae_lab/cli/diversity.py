@@ -16,7 +16,7 @@ from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 
-TASK, EPOCHS = "dsprites_loc_rendered", 8
+TASK, EPOCHS = "dsprites_loc_rendered", diversity.EPOCHS
 _DIGITS = {"accuracy": 1, "absolute": 4, "signed": 4, "effective_rank": 2, "stable_rank": 2}
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
+_ROUNDING = 1e-9  # points: a difference of exactly one picture is one
+
 
 @dataclass(frozen=True)
 class Stand:
@@ -19,7 +21,6 @@ class Stand:
     @property
     def fall(self) -> float:
         return self.trained - self.mean
-
 
     @property
     def loses(self) -> str:
@@ -43,17 +44,30 @@ def words(answer: Mapping, name: str) -> str:
 
 
 def verdict(one: Mapping, other: Mapping, names: Sequence[str]) -> str:
-    """Which of two runs loses less under the masks that both saw, draw by draw. names: of both."""
+    """Which of two runs loses less under the masks that both saw, draw by draw, and how far that goes. names: of both.
+
+    d: mean over the draws of one's change less the other's, in points. A run is called better where |d| > 2 SE(d) over
+    the draws and |d| is at least one picture, 100 / pictures points. The draws say nothing of other pictures or seeds,
+    and the second sentence says so.
+    """
     a, b = stand(one), stand(other)
     gained = [(x - a.trained) - (y - b.trained) for x, y in zip(one["accuracies"], other["accuracies"])]
+    pictures = min(one["pictures"], other["pictures"])
     middle = mean(gained)
     error = stdev(gained) / len(gained) ** 0.5 if len(gained) > 1 else None
-    falls = f"{names[0]} {a.loses}, {names[1]} {b.loses}"
+    masks = f"{len(gained)} mask{'s' * (len(gained) != 1)}"
     if error is None or abs(middle) <= 2 * error:
-        return f"{falls}: with {len(gained)} masks neither stands them better."
-    better = names[0] if middle > 0 else names[1]
-    share = sum(g > 0 for g in gained) if middle > 0 else sum(g < 0 for g in gained)
+        found = f"with {masks} neither stands them better"
+    elif abs(middle) < 100 / pictures - _ROUNDING:  # many draws make the error small, but not the pictures many
+        found = f"the difference, {abs(middle):.2g} points, is no more than a picture's worth and settles nothing"
+    else:
+        better = names[0] if middle > 0 else names[1]
+        share = sum(g > 0 for g in gained) if middle > 0 else sum(g < 0 for g in gained)
+        found = (
+            f"{better} stands these random masks better, by {abs(middle):.1f} points; it lost less under {share} of "
+            f"{masks} that both saw"
+        )
     return (
-        f"{falls}: {better} stands random masks better, by {abs(middle):.1f} points; it lost less under {share} of "
-        f"{len(gained)} masks that both saw."
+        f"{names[0]} {a.loses}, {names[1]} {b.loses}: {found}. That is one seed per run on {pictures:,} "
+        f"picture{'s' * (pictures != 1)}; what training with masking does, only Seeds (repeats) can say."
     )

@@ -53,13 +53,18 @@ def stop(store: RunStore, run_id: str, now: bool = False, patience: float = 10.0
     is quick. It may take its longest step and ten seconds, then it is ended. now True: its process group is killed
     and has ended on return.
     """
-    if store.move(run_id, Status.STOPPED, "cancelled before its turn came", only_from=(Status.QUEUED,)):
+    if cancel(store, run_id):
         return Status.STOPPED
     store.move(run_id, Status.STOPPING, only_from=(Status.STARTING, Status.RUNNING))
     if now:
         supervisor.end_at_once(store, run_id, patience)
     supervisor.ensure(store)
     return derived(store, store.run(run_id)).status
+
+
+def cancel(store: RunStore, run_id: str) -> bool:
+    """Cancel a run that still waits. False, and nothing changes, where its turn has come or it is over."""
+    return store.move(run_id, Status.STOPPED, "cancelled before its turn came", only_from=(Status.QUEUED,))
 
 
 def resume(store: RunStore, run_id: str) -> Run:

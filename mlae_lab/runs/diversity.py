@@ -17,7 +17,7 @@ Rank-1 parts can be cut in other ways, so the effective rank of ΔW, which canno
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mlae_lab.core import catalog
@@ -27,11 +27,13 @@ from mlae_lab.core.events import SimilarityStats, mean_of
 from mlae_lab.core.patterns import EXPERTS, dense, fitted, scaled
 from mlae_lab.runs import commands, pairs
 from mlae_lab.runs.pairs import Spread, spread
+from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore
 
 RELATION = "diversity"
 RATES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 SEEDS = 3
+EPOCHS = 8  # of the experiment that is proposed, by the page and by the command line
 MOST_RATES = 12
 ARMS = {
     "dense": "Dense",
@@ -123,6 +125,17 @@ def launch(store: RunStore, asked: Experiment, owner: str = "") -> dict[Cell, Ru
             entry = commands.launch(store, entry, owner, Origin(first, RELATION))
         found[cell] = entry
     return found
+
+
+def waiting(runs: Iterable[Run], owner: str) -> list[Run]:
+    """Those that wait in the queue, were started for an experiment and by this owner. A run that was started for
+    something else counts in an experiment too, but is not its to cancel."""
+    return [run for run in runs if run.status is Status.QUEUED and run.relation == RELATION and run.owner == owner]
+
+
+def cancel(store: RunStore, runs: Sequence[Run]) -> int:
+    """Cancel those runs that still wait, from the last on; how many did. One whose turn has come goes on."""
+    return sum(commands.cancel(store, run.id) for run in reversed(runs))
 
 
 def taken(store: RunStore, asked: Experiment) -> dict[Cell, Run | RunConfig]:

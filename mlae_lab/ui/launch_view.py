@@ -17,10 +17,11 @@ from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.data.tasks import located
 from mlae_lab.runs import pairs, race
-from mlae_lab.runs.estimate import Estimate, Pace, estimate, least_memory, pace
-from mlae_lab.runs.store import Run, RunStore
+from mlae_lab.runs.estimate import Estimate, least_memory
+from mlae_lab.runs.store import Run
 from mlae_lab.ui import page, reads, run_actions, visitor
 from mlae_lab.ui.cards import Card, cards
+from mlae_lab.ui.estimating import estimated
 from mlae_lab.ui.navigation import go
 from mlae_lab.ui.pair_view import other_masks, started_text
 from mlae_lab.ui.thumbnails import mask_image
@@ -35,7 +36,7 @@ def launch_panel(config: RunConfig) -> str:
     The pictures are located and counted on the click, as that can take seconds. Raises ConfigError or CatalogError for
     what cannot start together, DataError for pictures that something is wrong with.
     """
-    found = estimate(reads.store(), config, _pace)
+    found = estimated(config)
     _what_it_takes(config, found)
     _since_the_last(config)
     if config.method != "mlae":
@@ -240,16 +241,3 @@ def _together(config: RunConfig, todo: Sequence[Run | RunConfig], found: Estimat
 
 def _listed(titles: Sequence[str]) -> str:
     return ", ".join(f"“{escape(title)}”" for title in titles)
-
-
-_paces: dict[tuple, Pace | None] = {}
-
-
-def _pace(store: RunStore, run: Run) -> Pace | None:
-    """A run's pace; of one that is over it never changes, so it is read once."""
-    key = (store.folder, run.id, run.ended)
-    if key not in _paces:
-        if len(_paces) > 1000:
-            _paces.clear()
-        _paces[key] = pace(store, run)
-    return _paces[key]

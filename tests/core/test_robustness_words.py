@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from statistics import mean, stdev
 
+import pytest
+
 from mlae_lab.core.robustness import stand, verdict, words
 
 
-def answer(trained: float, accuracies: list[float]) -> dict:
+def answer(trained: float, accuracies: list[float], pictures: int = 200) -> dict:
     return {
+        "pictures": pictures,
         "trained": {"accuracy": trained}, "accuracies": accuracies, "mean": mean(accuracies), "draws": len(accuracies),
         "deviation": stdev(accuracies) if len(accuracies) > 1 else None, "lowest": min(accuracies), "rate": 0.5,
     }  # fmt: skip
@@ -23,17 +26,46 @@ def test_the_fall_is_what_is_lost_on_average() -> None:
     )
 
 
+LIMITS = " That is one seed per run on 200 pictures; what training with masking does, only Seeds (repeats) can say."
+
+
 def test_whoever_loses_less_under_the_same_masks_stands_them_better() -> None:
     sturdy, frail = answer(58.0, [56.0, 55.0, 57.0, 50.0]), answer(62.0, [40.0, 41.0, 45.0, 55.0])
     told = verdict(sturdy, frail, ["A", "B"])
     assert told == (
-        "A loses 3.5 points, B loses 16.8 points: A stands random masks better, by 13.2 points; it lost less under 3 of 4 masks that "
-        "both saw."
+        "A loses 3.5 points, B loses 16.8 points: A stands these random masks better, by 13.2 points; it lost less "
+        "under 3 of 4 masks that both saw." + LIMITS
     )
-    assert "A stands random masks better" in verdict(frail, sturdy, ["B", "A"])
+    assert "A stands these random masks better" in verdict(frail, sturdy, ["B", "A"])
 
 
 def test_a_difference_within_its_error_is_none() -> None:
     same = verdict(answer(60.0, [50.0, 40.0, 45.0]), answer(60.0, [45.0, 50.0, 41.0]), ["A", "B"])
-    assert same.endswith("with 3 masks neither stands them better.")
-    assert verdict(answer(60.0, [50.0]), answer(60.0, [45.0]), ["A", "B"]).endswith("with 1 masks neither stands them better.")
+    assert same.endswith("with 3 masks neither stands them better." + LIMITS)
+    one = verdict(answer(60.0, [50.0]), answer(60.0, [45.0]), ["A", "B"])
+    assert one.endswith("with 1 mask neither stands them better." + LIMITS)
+
+
+def test_less_than_a_picture_settles_nothing_however_many_the_draws() -> None:
+    apart = [0.5, 0.0, 0.0, 0.0, 0.0] * 200  # mean 0.1 points, 16 standard errors of the draws
+    one, other = answer(60.0, [50.0 + d for d in apart]), answer(60.0, [50.0] * 1000)
+    told = verdict(one, other, ["A", "B"])
+    assert told == (
+        "A loses 9.9 points, B loses 10.0 points: the difference, 0.1 points, is no more than a picture's worth and "
+        "settles nothing." + LIMITS
+    )
+    assert "no more than a picture's worth" in verdict(other, one, ["B", "A"])
+
+
+@pytest.mark.parametrize(("pictures", "settles"), [(199, False), (200, True), (2000, True)])
+def test_one_picture_is_100_points_over_their_number(pictures: int, settles: bool) -> None:
+    one, other = (answer(60.0, [50.0 + d, 45.0 + d, 40.0 + d], pictures) for d in (0.5, 0.0))
+    told = verdict(one, other, ["A", "B"])
+    assert ("A stands these random masks better, by 0.5 points" in told) == settles
+    assert ("no more than a picture's worth" in told) != settles
+    assert f"one seed per run on {pictures:,} pictures" in told
+
+
+def test_of_two_numbers_of_pictures_the_smaller_counts() -> None:
+    told = verdict(answer(60.0, [51.0, 46.0]), answer(60.0, [50.0, 45.0], 50), ["A", "B"])
+    assert "no more than a picture's worth" in told and "on 50 pictures" in told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,11 +22,12 @@ from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.places import PACKAGE, PAGES
 from mlae_lab.runs import diversity, paths
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import RunStore
+from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 from mlae_lab.training.checkpoint import save_checkpoint
 from mlae_lab.training.setup import prepare
 from mlae_lab.training.trainer import Training
 from mlae_lab.ui import reads
+from mlae_lab.ui.page import seconds_text
 from tests.inside import end_probe, finished, small_config
 
 BASE = RunConfig("digits", dense(), backbone="lab_vit_12x128.random", epochs=2, evaluations=2, device="cpu")
@@ -172,18 +174,97 @@ def test_the_command_tells_the_same(real_store: RunStore, capsys: pytest.Capture
 # ---------------------------------------------------------------- the central experiment
 
 
-def test_where_nobody_has_tried_it_there_is_a_button(
-    real_store: RunStore, handmade: RunStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def untried(real_store: RunStore, handmade: RunStore) -> Run:
+    """A finished run of two epochs, in a store where nobody has tried the experiment."""
     run = handmade.enqueue(replace(BASE, plan=uniform(0.5)), "cpu")
     handmade.append(run.id, [s.event for s in real_store.events(real_store.runs()[0].id)])
     handmade.move(run.id, Status.FINISHED)
-    at = opened(handmade, monkeypatch, run=run.id, view="diversity")
+    return handmade.run(run.id)
+
+
+def timed(store: RunStore, step: float) -> None:
+    """A run that took two seconds to load and so many for a step, which this machine can be judged by."""
+    run = store.enqueue(replace(BASE, task="fashion"), "cpu")
+    store.claim(run.id, "cpu")
+    steps = [ev.TrainStep(n, 1, 1.0, 50.0, 1e-3, 48, step * n) for n in range(1, 14)]
+    store.append(run.id, [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 2.0), *steps])
+    store.move(run.id, Status.FINISHED)
+
+
+def test_where_nobody_has_tried_it_the_usual_experiment_is_proposed(
+    untried: Run, handmade: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = opened(handmade, monkeypatch, run=untried.id, view="diversity")
     assert "Nobody has tried it here yet" in html(at) and not alts(at)
-    assert at.code[0].value.startswith("python -m mlae_lab diversity --task digits")
+    assert at.code[0].value.startswith("python -m mlae_lab diversity --task digits") and untried.config.epochs == 2
+    assert "--epochs 8" in at.code[0].value
+    assert "How long that takes is not known yet. No run with" in html(at) and "together about" not in html(at)
+    assert "51 runs will wait in the queue" in html(at) and len(handmade.queue()) == 0
     at.button(key="diversity_start").click().run()
     assert not at.exception and len(handmade.queue()) == 51
+    assert {run.config.epochs for run in handmade.queue()} == {diversity.EPOCHS}
     assert "Nothing can be said of Digits yet" in html(at)
+
+
+def test_the_time_it_takes_is_told_where_it_was_measured(
+    untried: Run, handmade: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed(handmade, 0.5)
+    at = opened(handmade, monkeypatch, run=untried.id, view="diversity")
+    steps = diversity.EPOCHS * -(-800 // BASE.batch_size)
+    each = 2 + 0.5 * steps
+    told = f"51 runs of about {seconds_text(each)}, together about {seconds_text(51 * each)}, one after the other."
+    assert told in html(at) and "From the last run with this backbone" in html(at)
+
+
+def test_what_waits_is_cancelled_and_nothing_else(
+    untried: Run, handmade: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = diversity.experiment(replace(BASE, epochs=diversity.EPOCHS, evaluations=1))
+    cells = asked.cells()
+    others = handmade.enqueue(cells["expert", 0.5, 0], "cpu", "somebody-else", Origin("", diversity.RELATION))
+    at = opened(handmade, monkeypatch, run=untried.id, view="diversity")
+    at.run()
+    own = at.session_state["visitor_id"]
+    alone = handmade.enqueue(cells["token", 0.5, 0], "cpu", own)  # mine, but started for itself
+    runs = diversity.launch(handmade, asked, own)
+    trains = runs["dense", 0.0, 0]
+    assert handmade.claim(trains.id, "cpu") and {others.id, alone.id} < {run.id for run in runs.values()}
+    reads.look_again()
+    at.run()
+    at.button(key="diversity_cancel").click().run()
+    assert not at.exception and {run.id for run in handmade.queue()} == {others.id, alone.id}
+    assert handmade.run(trains.id).status is Status.STARTING
+    assert "3 of the 51 runs without a measurement wait or are under way." in html(at)
+    assert not [button for button in at.button if button.key == "diversity_cancel"]
+    at.button(key="diversity_start").click().run()
+    assert not at.exception and len(handmade.queue()) == 50
+
+
+@pytest.mark.parametrize(
+    "error", [sqlite3.OperationalError("database is locked"), OSError("no space left"), StoreError("no *room*")]
+)
+def test_trouble_with_the_store_is_a_sentence(
+    untried: Run, handmade: RunStore, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(*_: object) -> None:
+        raise error
+
+    at = opened(handmade, monkeypatch, run=untried.id, view="diversity")
+    with monkeypatch.context() as broken:
+        broken.setattr(diversity, "launch", fails)
+        at.button(key="diversity_start").click().run()
+    said = str(error)[:1].upper() + str(error)[1:].replace("*", r"\*")
+    then = "What stands in the queue stays there; the same button starts the rest."
+    assert [w.value for w in at.warning] == [f"{said}. {then}"]
+    at.button(key="diversity_start").click().run()
+    assert len(handmade.queue()) == 51 and not at.warning
+    with monkeypatch.context() as broken:
+        broken.setattr(diversity, "cancel", fails)
+        at.button(key="diversity_cancel").click().run()
+    assert [w.value for w in at.warning] == [f"{said}. Some may wait still: press the button once more."]
+    assert len(handmade.queue()) == 51
 
 
 def test_an_experiment_is_drawn_with_its_verdict(

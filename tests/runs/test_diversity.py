@@ -116,6 +116,21 @@ def test_a_second_call_finds_the_runs_again(store: RunStore) -> None:
     assert len(store.runs()) == 10 and {run.id for run in runs.values()} < {run.id for run in more.values()}
 
 
+def test_only_what_waits_for_it_and_is_ones_own_can_be_cancelled(store: RunStore) -> None:
+    asked = diversity.experiment(BASE, (0.5,), 1)
+    alone = store.enqueue(replace(BASE, plan=dense()), "cpu", "ada")
+    ada = diversity.launch(store, asked, "ada")
+    bob = diversity.launch(store, diversity.experiment(replace(BASE, seed=7), (0.5,), 1), "bob")
+    own = diversity.waiting([*ada.values(), *bob.values()], "ada")
+    assert alone.id == ada["dense", 0.0, 0].id and {run.id for run in own} == {run.id for run in ada.values()} - {alone.id}
+    assert store.claim(own[0].id, "cpu")  # its turn comes between the look and the click
+    assert diversity.cancel(store, own) == 3 and diversity.cancel(store, own) == 0
+    assert store.run(own[0].id).status is Status.STARTING
+    assert {store.run(run.id).reason for run in own[1:]} == {"cancelled before its turn came"}
+    assert {run.id for run in store.queue()} == {alone.id} | {run.id for run in bob.values()}
+    assert len(diversity.launch(store, asked, "ada")) == 5 and len(store.queue()) == 1 + 5 + 3
+
+
 def test_a_run_that_was_there_before_is_taken(store: RunStore) -> None:
     before = store.enqueue(replace(BASE, plan=uniform(0.5)), "cpu")
     runs = diversity.launch(store, diversity.experiment(BASE, (0.5,), 1))

@@ -13,15 +13,16 @@ from mlae_lab.core.catalog import CatalogError
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.patterns import dense
 from mlae_lab.runs import diversity
-from mlae_lab.runs.diversity import ARMS, MEASURES, RATES, SEEDS, Experiment, Found
+from mlae_lab.runs.diversity import ARMS, EPOCHS, MEASURES, RATES, SEEDS, Experiment, Found
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import page, reads, visitor
+from mlae_lab.ui.estimating import estimated
 from mlae_lab.ui.figures.diversity import diversity_figure
+from mlae_lab.ui.library_view import plain
 from mlae_lab.ui.live_plot import live_plot
 
 _SHOWN = ("absolute", "effective_rank", "accuracy", "stable_rank")
 _READ_SECONDS = 5.0
-MOST_EPOCHS = 8  # of the experiment that is proposed where there is none
 
 
 def draw(run: Run) -> None:
@@ -70,24 +71,73 @@ def _none_yet(run: Run) -> None:
         "rank against p, each with its interval over seeds, and a verdict by a stated rule. They wait in the queue like "
         "any others, and what is finished shows at once."
     )
-    _start(asked, f"Start the {runs} runs")
+    _start(asked, runs, f"Start the {runs} runs")
     _command(asked)
 
 
 def _short(run: Run) -> RunConfig:
-    """This run's task and settings, short and without any dropout."""
+    """This run's task and settings without any dropout. Epochs are those that the command line proposes, whatever the
+    run's own: a run of two was made to try something out, and the experiment is not."""
     config = run.config
     return replace(
-        config, plan=dense(), method="mlae", epochs=min(config.epochs, MOST_EPOCHS), evaluations=1, seed=0, max_seconds=None,
+        config, plan=dense(), method="mlae", epochs=EPOCHS, evaluations=1, seed=0, max_seconds=None,
         mask_per="step", input_dropout=0.0,
     )  # fmt: skip
 
 
-def _start(asked: Experiment, words: str) -> None:
-    if st.button(words, key="diversity_start"):
-        diversity.launch(reads.store(), asked, visitor.current())
+def _start(asked: Experiment, runs: int, words: str) -> None:
+    """Say how long the runs that are missing take, and start them once that is confirmed."""
+    page.note(escape(_takes(asked, runs)))
+    with st.popover(words, key="diversity_ask"):
+        page.note(f"{_counted(runs)} will wait in the queue. Other people's runs take turns with them.")
+        if not st.button("Yes, start", key="diversity_start", type="primary"):
+            return
+        try:
+            diversity.launch(reads.store(), asked, visitor.current())
+        except (ConfigError, CatalogError, *visitor.STORE_TROUBLE) as error:
+            _trouble(error, "What stands in the queue stays there; the same button starts the rest.")
+            return
         reads.look_again()
         st.rerun()
+
+
+def _takes(asked: Experiment, runs: int) -> str:
+    """How long so many runs of an experiment take: their number times the estimate for its dense run."""
+    key = ("diversity_estimate", asked.config)
+    one = reads.shared(key, lambda: estimated(asked.config), _READ_SECONDS)
+    if one.seconds is None:
+        return f"How long that takes is not known yet. {one.reason}"
+    each, all_of_them = page.seconds_text(one.seconds), page.seconds_text(runs * one.seconds)
+    together = "" if runs == 1 else f", together about {all_of_them}, one after the other"
+    return f"{_counted(runs)} of about {each}{together}. {one.reason}"
+
+
+def _counted(runs: int) -> str:
+    return f"{runs} run{'s' * (runs != 1)}"
+
+
+def _cancel(now: Found) -> None:
+    """A button that cancels what this visitor started for the experiment and still waits; nothing where nothing does."""
+    own = diversity.waiting(now.runs.values(), visitor.current())
+    if not own:
+        return
+    what = f"{_counted(len(own))} of yours. What trains already goes on, and so do other people's."
+    if not st.button("Cancel the ones that wait", key="diversity_cancel", help=what):
+        return
+    try:
+        diversity.cancel(reads.store(), own)
+    except visitor.STORE_TROUBLE as error:
+        _trouble(error, "Some may wait still: press the button once more.")
+        return
+    reads.look_again()
+    st.rerun()
+
+
+def _trouble(error: Exception, then: str) -> None:
+    """Say what went wrong, and what to do. The page shows what the store holds when it is drawn the next time."""
+    reads.look_again()
+    text = str(error)
+    st.warning(f"{plain(text[:1].upper() + text[1:].rstrip('.'))}. {then}")
 
 
 def _command(asked: Experiment) -> None:
@@ -122,10 +172,11 @@ def _draw(now: Found) -> None:
         with st.expander("The numbers"):
             _numbers(now)
     if now.missing:
-        waiting = [cell for cell in now.missing if cell in now.runs]
-        page.note(f"{len(waiting)} of the {len(now.missing)} runs without a measurement wait or are under way.")
-        if len(waiting) < len(now.missing):
-            _start(asked, f"Start the {len(now.missing) - len(waiting)} that are missing")
+        on_the_way = [cell for cell in now.missing if cell in now.runs]
+        page.note(f"{len(on_the_way)} of the {len(now.missing)} runs without a measurement wait or are under way.")
+        if lacking := len(now.missing) - len(on_the_way):
+            _start(asked, lacking, f"Start the {lacking} that are missing")
+        _cancel(now)
     page.note("The command that runs what is missing and tells the result:")
     _command(asked)
 
