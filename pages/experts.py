@@ -7,7 +7,7 @@ import streamlit as st
 from mlae_lab.core import catalog
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import page, reads
-from mlae_lab.ui.inside import views_of
+from mlae_lab.ui.inside import VIEWS, views_of
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.run_cards import accuracy_text, run_cards
 
@@ -23,13 +23,24 @@ def _can_be_opened(run: Run) -> bool:
     return run.status.is_over and reads.store().paths(run.id).adapter.is_file()
 
 
+def others(runs: list[Run]) -> None:
+    """Cards of runs to go to."""
+    if runs:
+        page.section("Other runs")
+        picked = run_cards(runs[:12], key="experts_others")
+        if picked:
+            st.query_params.from_dict({"run": picked} | ({"view": now} if (now := st.query_params.get("view")) else {}))
+            st.rerun()
+
+
 there = sorted(filter(_can_be_opened, reads.runs()), key=lambda run: run.config.method != "mlae")
 asked = st.query_params.get("run")
 try:
     run = reads.run(asked) if asked else (there[0] if there else None)
 except StoreError as error:
-    st.warning(f"{error}.")
-    run = there[0] if there else None
+    st.warning(f"{error}.")  # nothing of another run stands under the address of this one
+    others(there)
+    st.stop()
 
 if run is None:
     page.section("No run has experts to show yet")
@@ -56,6 +67,8 @@ page.facts(
     ("Accuracy, last epoch", accuracy_text(run)),
 )
 views = views_of(run)
+if st.query_params.get("view") in VIEWS and st.query_params.get("view") not in views:
+    st.warning(f"{VIEWS[st.query_params['view']].title} is not here: run {run.id} has trained a head and no expert.")
 asked_view = st.query_params.get("view")
 followed = asked_view in views and asked_view != st.session_state.get("experts_view_drawn")
 if followed:
@@ -75,10 +88,4 @@ if followed or asked_view != view:  # a link to the page that one is on leaves t
 page.note(views[view].about)
 views[view].draw(run)
 link("train", "The run itself", run=run.id)
-others = [entry for entry in there if entry.id != run.id][:12]
-if others:
-    page.section("Other runs")
-    picked = run_cards(others, key="experts_others")
-    if picked:
-        st.query_params["run"] = picked
-        st.rerun()
+others([entry for entry in there if entry.id != run.id])

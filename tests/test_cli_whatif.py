@@ -78,6 +78,15 @@ def test_who_matters(store: RunStore, capsys: Captured) -> None:
     assert "Spearman correlation of this order with the first-order estimates" in out
 
 
+def test_who_decides_a_picture(store: RunStore, capsys: Captured) -> None:
+    out, _ = say(store, capsys, "matters", name(store), "--picture", "3")
+    assert out.startswith("answered ") and out.count("without layer") == 3 and "true: " in out
+    out, _ = say(store, capsys, "matters", name(store), "--picture", "3", "--json")
+    found = json.loads(out.splitlines()[-1])
+    assert found["place"] == 3 and "image" not in found and found["change"][0] == [None] * 2
+    say(store, capsys, "matters", name(store), "--picture", "nothing.png", status=2)
+
+
 def test_robust(store: RunStore, capsys: Captured) -> None:
     out, _ = say(store, capsys, "robust", name(store), name(store), "--draws", "5", "--drop-rate", "0.4", "--pictures", "40")
     assert out.count("on average over 5 random masks at p = 0.4") == 2

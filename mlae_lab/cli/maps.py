@@ -70,7 +70,7 @@ def _activation(chosen: argparse.Namespace) -> int:
 def _attention(chosen: argparse.Namespace) -> int:
     if chosen.out is not None and chosen.out.suffix.lower() not in KINDS:
         raise Wrong(f"{chosen.out} has no ending that the lab writes: choose {', '.join(KINDS)}")
-    pictures = [_picture(word) for word in chosen.picture]
+    pictures = [picture_argument(word) for word in chosen.picture]
     store = store_with_runs(chosen)
     found = asked(store, chosen.run, "attention", {"pictures": pictures, "layer": chosen.layer})
     found.pop("private", None)
@@ -88,7 +88,7 @@ def _attention(chosen: argparse.Namespace) -> int:
 
 
 def _predict(chosen: argparse.Namespace) -> int:
-    given = [_picture(word) for word in chosen.picture]
+    given = [picture_argument(word) for word in chosen.picture]
     store, answers, lines = store_with_runs(chosen), [], []
     for word, picture in zip(chosen.picture, given):
         found = asked(store, chosen.run, "predict", {"picture": picture})
@@ -114,7 +114,7 @@ def _most(classes: list[str], best: list[tuple[float, int]]) -> str:
     return ", ".join(f"{classes[number]} {100 * probability:.1f} %" for probability, number in best)
 
 
-def _picture(word: str) -> int | dict[str, str]:
+def picture_argument(word: str) -> int | dict[str, str]:
     """A place, or a file's content. Wrong for a file that cannot be read or is too large."""
     if word.isascii() and word.isdigit():
         return int(word)

@@ -11,6 +11,7 @@ from typing import Any
 
 from mlae_lab.cli import inside
 from mlae_lab.cli.answers import Wrong, me, say
+from mlae_lab.cli.maps import picture_argument
 from mlae_lab.cli.masks import plan_of
 from mlae_lab.core.factors import checked, kept_plan
 from mlae_lab.core.patterns import NAMES
@@ -18,6 +19,7 @@ from mlae_lab.core.robustness import verdict, words
 from mlae_lab.runs.store import Run, RunStore, plan_name
 
 PICTURES = 200
+SHOWN = 10  # experts that are listed for one picture
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -39,6 +41,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="the curve of accuracy against experts kept: every expert tried at every step, which takes longer, or in the "
         "order of the first-order estimate",
     )
+    which.add_argument("--picture", metavar="N|FILE", help="who decides this one: place of an evaluation picture, or a file")
     _pictures(which)
     stands = inside.one(command, "robust", _robust, "the accuracy of a trained run under random masks")
     stands.add_argument("other", nargs="?", metavar="OTHER", help="a second run, under the same masks")
@@ -131,8 +134,25 @@ def _matters(chosen: argparse.Namespace) -> int:
         if found["agreement"] is not None:
             lines.append(f"Spearman correlation of this order with the first-order estimates: {found['agreement']:+.3f}")
         return say(chosen, {"run": run.id, **found}, "\n".join(lines))
+    if chosen.picture is not None:
+        found = inside.asked(store, run.id, "decides", {"picture": picture_argument(chosen.picture)})
+        found.pop("private", None)
+        found.pop("image")
+        return say(chosen, {"run": run.id, **found}, "\n".join(_decides_lines(run, found)))
     found = inside.asked(store, run.id, "matters", {"pictures": chosen.pictures})
     return say(chosen, {"run": run.id, **found}, "\n".join(_matters_lines(run, found)))
+
+
+def _decides_lines(run: Run, found: dict) -> list[str]:
+    labels, classes = run.config.plan.row_labels, found["classes"]
+    cells = [(v, r, c) for r, row in enumerate(found["change"]) for c, v in enumerate(row) if v is not None]
+    lines = [f"answered {classes[found['predicted']]}, {found['confidence']:.1%} sure, margin {found['margin']:.3f}; "
+             f"true: {'not known' if found['truth'] is None else classes[found['truth']]}"]  # fmt: skip
+    for change, row, column in sorted(cells)[:SHOWN]:
+        flips = found["margin"] + change < 0
+        instead = f", becomes {classes[found['instead'][row][column]]}" if flips else ""
+        lines.append(f"without layer {labels[row]}, expert {column + 1}: margin {change:+.3f}{instead}")
+    return lines
 
 
 def _matters_lines(run: Run, found: dict) -> list[str]:

@@ -24,7 +24,7 @@ from mlae_lab.core.events import (
     TrainStep,
     Watched,
 )  # fmt: skip
-from mlae_lab.core.plan import Kind
+from mlae_lab.core.plan import Kind, MaskPlan
 from mlae_lab.places import default_store
 from mlae_lab.runs import supervisor
 from mlae_lab.runs.liveness import derived
@@ -170,11 +170,7 @@ def _references(run: Run) -> dict[str, Reference]:
             continue
         if config.method == "linear" and mine.method != "linear":
             name = "probe"
-        elif (
-            config.method == mine.method == "mlae"
-            and config.plan.kind is Kind.DENSE
-            and config.plan.targets == mine.plan.targets
-        ):
+        elif config.method == mine.method == "mlae" and _is_dense_of(config.plan, mine.plan):
             name = "dense"
         else:
             continue
@@ -182,6 +178,12 @@ def _references(run: Run) -> dict[str, Reference]:
             its = tail(other.id)
             found[name] = Reference(other.id, tuple(its.evaluations), tuple(its.similarity))
     return found
+
+
+def _is_dense_of(plan: MaskPlan, mine: MaskPlan) -> bool:
+    """Whether a plan has every expert of another one's canvas, made and trained in the same way, and no drop rate."""
+    same = ("targets", "columns", "expert_rank", "coefficient_init", "train_coefficients")
+    return plan.kind is Kind.DENSE and all(getattr(plan, name) == getattr(mine, name) for name in same)
 
 
 _read: dict[tuple, tuple[float, object]] = {}

@@ -47,6 +47,11 @@ def opened(**query: str) -> AppTest:
     return at
 
 
+def address(at: AppTest, name: str) -> str:
+    value = at.query_params[name]
+    return value[0] if isinstance(value, list) else value
+
+
 def facts(at: AppTest) -> str:
     return " ".join(element.proto.body for element in at.main.get("html"))
 
@@ -130,3 +135,21 @@ def test_who_matters_shows_exact_and_estimate_and_teaches_the_rest(run: str) -> 
     }
     at.button(key=f"robust_{run}_go").click().run()
     assert not at.exception
+    assert address(at, "greedy") == "50" and address(at, "robust") == "0.5,200"
+
+
+def test_what_was_asked_for_survives_a_reload(run: str) -> None:
+    at = opened(run=run, view="matters", greedy="100", robust="0.3,500,,plain")
+    assert at.selectbox(key=f"greedy_{run}_pictures").value == 100 and "put both side by side" not in facts(at)
+    assert at.slider(key=f"robust_{run}_rate").value == 0.3 and at.selectbox(key=f"robust_{run}_draws").value == 500
+    assert at.toggle(key=f"robust_{run}_rescaled").value is False
+    assert address(at, "robust") == "0.3,500,,plain"
+    at = opened(run=run, view="matters", robust="much")
+    assert "put both side by side" in facts(at) and not at.exception
+
+
+def test_a_dead_link_shows_nothing_of_another_run(run: str) -> None:
+    at = opened(run="aaaaaaaa", view="whatif")
+    assert len(at.warning) == 1 and "aaaaaaaa" in at.warning[0].value
+    assert "As trained" not in facts(at) and not at.main.get("button_group")
+    assert "Other runs" in facts(at)

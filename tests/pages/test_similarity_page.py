@@ -111,6 +111,20 @@ def test_one_run_beside_the_dense_one(real_store: RunStore, monkeypatch: pytest.
     assert "Mean |cosine| of the other" in html(at) and "paper, A.4" in html(at)
 
 
+def test_only_a_run_made_in_the_same_way_is_the_dense_one() -> None:
+    from mlae_lab.ui.reads import _is_dense_of
+
+    mine = uniform(0.5)
+    assert _is_dense_of(dense(), mine) and _is_dense_of(dense(experts=4), uniform(0.5, experts=4))
+    for other in (
+        scaled(dense(), coefficient_init=1.0, train_coefficients=False),  # LoRA
+        scaled(dense(), expert_rank=2),
+        dense(experts=4),
+        mine,
+    ):
+        assert not _is_dense_of(other, mine)
+
+
 def test_alone_at_a_checkpoint(real_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     masked, _ = real_store.runs()
     at = answered(opened(real_store, monkeypatch, run=masked.id, view="similarity", other=""))
@@ -127,7 +141,7 @@ def test_experts_of_a_higher_rank_have_a_null_line_too(tmp_path: Path, monkeypat
     try:
         at = answered(opened(store, monkeypatch, run=run, view="similarity")).run()
         assert "times that of random experts" in alts(at)["similarity-layers"]
-        assert "24 draws of rank-2 experts" in html(at) and "of at most 6" in alts(at)["ranks"]
+        assert "24 draws of rank-2 experts" in html(at) and "of at most 5" in alts(at)["ranks"]
     finally:
         end_probe(store, run)
 

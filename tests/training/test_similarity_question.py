@@ -95,6 +95,8 @@ def test_at_a_checkpoint_and_beside_another_run(trained: tuple[Subject, Path, Pa
     its = both["other"]
     assert its["values"] != end["values"] and its["same_reads"][1] is None
     assert all(0 < its[name][row] < 1 for name in ("same_reads", "same_writes") for row in (0, 2))
+    assert its["same_random_reads"] == pytest.approx(5 / 128)
+    assert its["same_random_writes"] == pytest.approx((6 / 384 + 4 / 512) / 2)
     itself = similarity(subject, {"other": str(subject.adapter)}, quiet)["other"]
     assert itself["same_reads"][0] == pytest.approx(1) and itself["same_writes"][2] == pytest.approx(1)
 

@@ -122,6 +122,7 @@ def test_a_prediction_says_whether_it_is_right() -> None:
         ([False, False], True, "No layer alone decides that it is shirt, all together do"),
         ([True, False], False, "Without the experts of layer 1 it would not be shirt"),
         ([True, True], True, "Without the experts of layer 1 or 2 it would not be shirt"),
+        ([True] * 4, True, "Without the experts of any one of 4 layers it would not be shirt"),
     ],
 )
 def test_layers_that_decide_are_named(flips: list[bool], all_flip: bool, title: str) -> None:
@@ -131,7 +132,7 @@ def test_layers_that_decide_are_named(flips: list[bool], all_flip: bool, title: 
     without = [{**after(flipped), "layer": number} for number, flipped in enumerate(flips, 1)]
     figure = figures.without_figure(without, after(all_flip), 0.9, ["bag", "shirt"], 1)
     assert title in figure.alt
-    assert figure.data[0]["y"] == ["layer 1", "layer 2", "all layers"]
+    assert figure.data[0]["y"] == [*(f"layer {n}" for n in range(1, len(flips) + 1)), "all layers"]
     assert figure.data[0]["text"] == ["becomes bag" if flipped else "" for flipped in (*flips, all_flip)]
 
 

@@ -10,13 +10,12 @@ import torch
 from mlae_lab.analysis import activation as contribution
 from mlae_lab.analysis.attention import only
 from mlae_lab.analysis.predict import nearest, read_by_head, without_each_layer
-from mlae_lab.analysis.whatif import WhatIf
 from mlae_lab.core.factors import cells_on, existing, off_text
 from mlae_lab.training import watched
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.questions.maps import numbers
 from mlae_lab.training.questions.pictures import IMAGE_SIDE, as_seen, named, pixels_of, private
-from mlae_lab.training.questions.whatif import state_of
+from mlae_lab.training.questions.whatif import one_picture, state_of
 from mlae_lab.training.subject import Subject, Tell, experts_of
 
 TOP = 5
@@ -77,17 +76,13 @@ def predict_without(subject: Subject, arguments: Mapping[str, Any], tell: Tell) 
     picture: as in `predict`; factors, or any of mask, off and scale. Answer: before and now, the probability of every
     class; the state's factors, experts that are on, off as text and what its mask ignored.
     """
-    setup, plan = subject.setup, experts_of(subject).plan
+    plan = experts_of(subject).plan
     factors, ignored = state_of(plan, {k: v for k, v in arguments.items() if k != "picture"})
-    pixels, place = pixels_of(subject, arguments.get("picture"))
-    inputs = setup.evaluation
-    entering = inputs.before(inputs.normalised(pixels[None]))
-    truth = inputs.labels[:1] if place is None else inputs.labels[place : place + 1]  # a loss nobody asks for
-    lab = WhatIf(setup.model, setup.experts, entering, truth, lambda: autocast(setup))
+    lab, _, place = one_picture(subject, arguments.get("picture"))
     before, now = ([round(p, 6) for p in found.logits.softmax(1)[0].tolist()] for found in (lab.trained, lab.ask(factors)))
     on = set(cells_on(factors))
     return {
-        "place": place, "classes": list(setup.classes), "before": before, "now": now,
+        "place": place, "classes": list(subject.setup.classes), "before": before, "now": now,
         "factors": [list(row) for row in factors], "experts": len(on),
         "off": off_text(plan, [cell for cell in existing(plan) if cell not in on]), "ignored": list(ignored),
     } | private([arguments.get("picture")])  # fmt: skip

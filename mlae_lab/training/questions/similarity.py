@@ -48,7 +48,8 @@ def similarity(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> di
     values: singular values of ΔW; effective_rank, stable_rank; chance: what random experts show, by row and over rows;
     reads, writes: overlap of the spaces that ΔW reads from and writes into, row by row (None for other sizes);
     random_reads, random_writes: of random spaces of these sizes; and `other`, the same of the other run, with
-    same_reads, same_writes: the overlap with this one's row of the same name. None where nothing is to be measured.
+    same_reads, same_writes: the overlap with this one's row of the same name, and same_random_reads, same_random_writes:
+    that of random spaces, in the mean over these rows. None where nothing is to be measured.
     """
     file, other = (_path(arguments, name) for name in ("file", "other"))
     learned = _of_file(file) if file else _of_subject(subject)
@@ -57,11 +58,15 @@ def similarity(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> di
         its = _of_file(other)
         found["other"], its_spectra = _measured(its, tell, 1, 2)
         rows = {target: row for row, target in enumerate(learned.plan.targets)}
-        for name, side in (("same_reads", "right"), ("same_writes", "left")):
-            found["other"][name] = [
-                _between(spectra[rows[target]], theirs, side) if target in rows else None
+        for name, side in (("reads", "right"), ("writes", "left")):
+            both = [
+                (getattr(spectra[rows[target]], side), getattr(theirs, side)) if target in rows else None
                 for target, theirs in zip(its.plan.targets, its_spectra)
             ]
+            found["other"][f"same_{name}"] = [
+                overlap(*pair) if pair and pair[0].shape[0] == pair[1].shape[0] else None for pair in both
+            ]
+            found["other"][f"same_random_{name}"] = _random_pairs([pair for pair in both if pair])
     return found
 
 
@@ -141,21 +146,20 @@ def _measured(learned: _Learned, tell: Tell, done: int, total: int) -> tuple[dic
     }, spectra  # fmt: skip
 
 
-def _between(one: Spectrum, other: Spectrum, side: str) -> float | None:
-    mine, its = getattr(one, side), getattr(other, side)
-    return overlap(mine, its) if mine.shape[0] == its.shape[0] else None
-
-
 def _chance(chance: Chance | None) -> dict | None:
     return None if chance is None else {"mean": chance.mean, "deviation": chance.deviation}
 
 
 def _random(spaces: list[torch.Tensor]) -> float | None:
     """The overlap of random spaces in the mean over the pairs of rows that can be compared."""
+    return _random_pairs([(one, other) for i, one in enumerate(spaces) for other in spaces[:i]])
+
+
+def _random_pairs(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> float | None:
+    """The same over given pairs; None if none can be compared."""
     found = [
         random_overlap(one.shape[1], other.shape[1], one.shape[0])
-        for i, one in enumerate(spaces)
-        for other in spaces[:i]
+        for one, other in pairs
         if one.shape[0] == other.shape[0] and min(one.shape[1], other.shape[1])
     ]
     return sum(found) / len(found) if found else None

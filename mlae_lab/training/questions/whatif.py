@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
 import torch
 
 from mlae_lab.analysis import importance, robustness
@@ -37,7 +38,7 @@ from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.model.adapter_file import pruned, read_adapter, write_adapter
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.inputs import CHUNK
-from mlae_lab.training.questions.pictures import spread_out
+from mlae_lab.training.questions.pictures import named, pixels_of, private, spread_out
 from mlae_lab.training.subject import QuestionError, Subject, Tell, experts_of
 from mlae_lab.training.watched import picture
 
@@ -151,28 +152,28 @@ def greedy(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
 
 
 def decides(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
-    """Which expert decides one evaluation picture: the margin of its class without each expert. picture: from 0."""
+    """Which expert decides one picture: the margin of the class that the run answers, without each expert.
+
+    picture: place of an evaluation picture from 0 (the default), or {"file": base64 of a picture file}, whose truth is None.
+    """
     plan = experts_of(subject).plan
     _known(arguments, "picture")
-    total = len(subject.setup.evaluation)
-    place = _whole(arguments.get("picture", 0), "picture", 0, total - 1)
-    lab = _built(subject, [place])
+    given = arguments.get("picture", 0)
+    lab, pixels, place = one_picture(subject, given)
     found = importance.deciding(lab, tell)
 
     def canvas(value: Callable[[Cell], float | int]) -> list[list[float | int | None]]:
         return [[value((r, c)) if plan.keep[r][c] else None for c in range(plan.columns)] for r in range(plan.rows)]
 
     return {
-        "picture": place,
-        "image": _image(subject, place),
+        **named(subject, pixels, place),
         "classes": list(subject.setup.classes),
-        "truth": int(lab.labels[0]),
         "predicted": int(found.predicted[0]),
         "confidence": _short(float(lab.trained.confidence[0])),
         "margin": _short(float(found.margin[0])),
         "change": canvas(lambda cell: _short(float(found.without[cell][0] - found.margin[0]))),
         "instead": canvas(lambda cell: int(found.instead[cell][0])),
-    }
+    } | private([given])
 
 
 def robust(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
@@ -230,6 +231,15 @@ def _lab(subject: Subject, count: int) -> tuple[WhatIf, list[int]]:
         subject.kept["whatif"] = None  # its caches go before the new ones come
         held = subject.kept["whatif"] = _built(subject, places)
     return held, places
+
+
+def one_picture(subject: Subject, given: Any) -> tuple[WhatIf, np.ndarray, int | None]:
+    """The network on one picture (`pictures.pixels_of`), the picture and its place."""
+    setup, (pixels, place) = subject.setup, pixels_of(subject, given)
+    inputs = setup.evaluation
+    truth = inputs.labels[: 1] if place is None else inputs.labels[place : place + 1]  # a loss that nobody asks for
+    entering = inputs.before(inputs.normalised(pixels[None]))
+    return WhatIf(setup.model, experts_of(subject), entering, truth, lambda: autocast(setup)), pixels, place
 
 
 def _built(subject: Subject, places: Sequence[int]) -> WhatIf:

@@ -136,6 +136,7 @@ def without_figure(
 
 
 def _listed(names: Sequence[str]) -> str:
-    """layer 3 or 4 or 5"""
-    shown = " or ".join([names[0], *(name.removeprefix("layer ") for name in names[1:4])])
-    return shown + (f" or one of {len(names) - 4} more" if len(names) > 4 else "")
+    """layer 3 or 4; of more, how many"""
+    if len(names) > 3:
+        return f"any one of {len(names)} layers"
+    return " or ".join([names[0], *(name.removeprefix("layer ") for name in names[1:])])

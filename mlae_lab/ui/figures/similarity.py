@@ -77,13 +77,14 @@ def rank_curve(
     what: str,
     own: Sequence[tuple[int, float]],
     its: Sequence[tuple[int, float]] = (),
-    most: int = 0,
+    most: float = 0.0,
+    its_most: float = 0.0,
     other: str = "other",
 ) -> Figure:
     """The rank of ΔW over epochs, mean over layers: how many directions the update uses while it is learned.
 
     name: of a saved file. what: "effective" or "stable". own, its: (epoch, rank) of a run and of another one that is
-    called `other`. most: the largest rank that is possible, 0 for unknown.
+    called `other`. most, its_most: the largest rank that is possible for each, 0 for unknown.
     """
     data, ends = [], []
     for pairs, label, colour, dash, width in (
@@ -103,9 +104,9 @@ def rank_curve(
         ends.append((pairs[-1][0], pairs[-1][1], label, colour))
     title = f"{what.capitalize()} rank of ΔW: {own[-1][1]:.2f}" if own else f"{what.capitalize()} rank: ΔW is 0 so far"
     if own and most:
-        title += f" of {most}"
+        title += f" of {most:.3g}"
     if own and its:
-        title += f", in the other run {its[-1][1]:.2f}"
+        title += f", in the other run {its[-1][1]:.2f}" + (f" of {its_most:.3g}" if its_most and its_most != most else "")
     values = [value for trace in data for value in trace["y"]]
     low, high = room(min(values, default=0.0), max(values, default=1.0), least=0.2)
     low = max(low, 0.0)

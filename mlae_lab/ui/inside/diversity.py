@@ -26,18 +26,24 @@ _READ_SECONDS = 5.0
 
 
 def draw(run: Run) -> None:
-    """Draw the experiments of the store, the newest first; that of this run's settings where there is none."""
+    """Draw the newest experiment on the run's task, or propose one; those on other tasks can be chosen."""
     _question()
-    found = diversity.experiments(reads.runs())
-    if not found:
-        _none_yet(run)
-        return
+    task = run.config.task
+    found: list[Experiment | None] = sorted(
+        diversity.experiments(reads.runs()), key=lambda asked: asked.config.task != task
+    )
+    if not found or found[0].config.task != task:
+        found.insert(0, None)
     picked = found[0]
     if len(found) > 1:
+        names = [_title(asked) if asked else f"{catalog.task(task).title}: nobody has tried it here yet" for asked in found]
         number = st.selectbox(
-            "Experiment", range(len(found)), format_func=lambda i: _title(found[i]), key="diversity_experiment"
+            "Experiment", range(len(found)), format_func=names.__getitem__, key=f"diversity_experiment_{task}"
         )
         picked = found[number]
+    if picked is None:
+        _none_yet(run)
+        return
     now = reads.shared(("diversity", picked), lambda: diversity.found(reads.store(), picked), _READ_SECONDS)
     _draw(now)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from html import escape
 
 import streamlit as st
@@ -11,6 +12,7 @@ from mlae_lab.core.robustness import verdict, words
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page, reads
 from mlae_lab.ui.inside.asking import answer
+from mlae_lab.ui.inside.choosing import chosen_pictures, image_address
 from mlae_lab.ui.inside.keeping import keeping
 from mlae_lab.ui.live_plot import live_plot
 
@@ -54,18 +56,21 @@ def _leave_one_out(run: Run) -> None:
 def _greedy(run: Run) -> None:
     page.section("How few are enough")
     key, total = f"greedy_{run.id}", run.config.plan.experts
+    asked = st.query_params.get("greedy", "")
+    if asked in map(str, _GREEDY_PICTURES):
+        st.session_state.setdefault(f"{key}_pictures", int(asked))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         count = st.selectbox("Pictures", _GREEDY_PICTURES, key=f"{key}_pictures", width=140)
-        if st.button("Grow the curves", key=f"{key}_go"):
-            st.session_state[f"{key}_wanted"] = True
+        wanted = st.button("Grow the curves", key=f"{key}_go") or bool(asked)
     tries = total * (total + 1) // 2
-    if not st.session_state.get(f"{key}_wanted"):
+    if not wanted:
         page.note(
             "Three curves of accuracy against experts kept: taken away in the order of the first-order estimate, which is there "
             "first; the least useful taken away one by one; and the most useful added one by one. The last two try every "
             f"expert that is left at each step: {tries:,} tries a curve, which is slow on a CPU."
         )
         return
+    st.query_params["greedy"] = str(count)  # a reload, or whoever gets the link, finds the curves
     curves, agreement = {}, None
     for direction in ("estimate", "removal", "addition"):
         arguments = {"direction": direction, "pictures": count}
@@ -101,14 +106,15 @@ def _off(run: Run, steps: list[dict], kept: int) -> tuple[Cell, ...]:
 
 def _decides(run: Run) -> None:
     page.section("Who decides this picture")
-    started = reads.tail(run.id).started
-    total = started.evaluation_pictures if started else 1
-    place = st.number_input("Evaluation picture", 1, max(1, total), 1, key=f"decides_{run.id}", width=180) - 1
-    found = answer(run, "decides", {"picture": int(place)}, f"decides_{run.id}_answer", "who decides this picture")
+    chosen = chosen_pictures(run, "decides", 1)
+    if not chosen:
+        return
+    asked = {"picture": chosen[0].argument}
+    found = answer(run, "decides", asked, f"decides_{run.id}_answer", "who decides this picture")
     if found is None:
         return
     classes, plan = found["classes"], run.config.plan
-    said, truth = classes[found["predicted"]], classes[found["truth"]]
+    said, truth = classes[found["predicted"]], "not known" if found["truth"] is None else classes[found["truth"]]
     cells = [(v, r, c) for r, row in enumerate(found["change"]) for c, v in enumerate(row) if v is not None]
     most = min(cells)
     flips = sum(found["margin"] + v < 0 for v, *_ in cells)
@@ -121,7 +127,7 @@ def _decides(run: Run) -> None:
     with left:
         st.html(
             f'<div class="lab-examples" style="max-width:120px;grid-template-columns:1fr"><figure>'
-            f'<img src="{found["image"]}" alt="{escape(truth)}"></figure></div>'
+            f'<img src="{image_address(found["image"])}" alt="{escape(truth)}"></figure></div>'
         )
         page.facts(("Answer", f"{escape(said)}, {found['confidence']:.0%}"), ("Truth", escape(truth)))
         alone = f"{flips} of {len(cells)} experts would flip it alone." if flips else "No single expert would flip it."
@@ -139,6 +145,33 @@ def _decides(run: Run) -> None:
 # ---------------------------------------------------------------- random masks
 
 
+@dataclass(frozen=True)
+class _Masks:
+    """Random masks that an address asks for."""
+
+    rate: float
+    draws: int
+    other: str
+    rescaled: bool
+
+
+def _asked_masks(text: str) -> _Masks | None:
+    """`p,masks,other run,plain`, the last two may be missing; None for anything else."""
+    rate, draws, other, how = [*text.split(","), "", "", "", ""][:4]
+    try:
+        value = round(float(rate), 2)
+    except ValueError:
+        return None
+    if not 0.05 <= value <= 0.95 or draws not in map(str, _DRAWS) or how not in ("", "plain"):
+        return None
+    return _Masks(value, int(draws), other, how != "plain")
+
+
+def _start(key: str, name: str, value: float | bool) -> dict:
+    """Where a widget begins; nothing for one that the session knows already, which Streamlit would warn of."""
+    return {} if f"{key}_{name}" in st.session_state else {"value": value}
+
+
 def _robust(run: Run) -> None:
     page.section("Under random masks")
     others = [
@@ -146,21 +179,29 @@ def _robust(run: Run) -> None:
         if other.id != run.id and other.config.method == "mlae" and other.config.badge == run.config.badge
         and other.status.is_over and reads.store().paths(other.id).adapter.is_file()
     ]  # fmt: skip
-    names = {_NOBODY: None} | {f"{other.id}, {other.config.what}": other for other in others[:30]}
+    key, given = f"robust_{run.id}", _asked_masks(st.query_params.get("robust", ""))
+    others.sort(key=lambda other: given is None or other.id != given.other)  # whom the address names is always offered
+    names = {_NOBODY: None} | {f"{other.id}, {other.config.what}, seed {other.config.seed}": other for other in others[:30]}
+    if given is not None:
+        st.session_state.setdefault(f"{key}_rate", given.rate)
+        st.session_state.setdefault(f"{key}_draws", given.draws)
+        st.session_state.setdefault(f"{key}_rescaled", given.rescaled)
+        label = next((name for name, other in names.items() if other is not None and other.id == given.other), _NOBODY)
+        st.session_state.setdefault(f"{key}_other", label)
     with st.container(key="four_robust"):
         columns = st.columns(4, vertical_alignment="bottom")
-    rate = columns[0].slider("Chance that an expert is off", 0.05, 0.95, 0.5, 0.05, key=f"robust_{run.id}_rate")
-    draws = columns[1].selectbox("Random masks", _DRAWS, key=f"robust_{run.id}_draws")
-    beside = names[columns[2].selectbox("Beside it", list(names), key=f"robust_{run.id}_other")]
-    rescaled = columns[3].toggle("Survivors count 1/(1−p)", True, key=f"robust_{run.id}_rescaled")
-    if columns[3].button("Draw them", key=f"robust_{run.id}_go"):
-        st.session_state[f"robust_{run.id}_wanted"] = True
-    if not st.session_state.get(f"robust_{run.id}_wanted"):
+    rate = columns[0].slider("Chance that an expert is off", 0.05, 0.95, step=0.05, key=f"{key}_rate", **_start(key, "rate", 0.5))
+    draws = columns[1].selectbox("Random masks", _DRAWS, key=f"{key}_draws")
+    beside = names[columns[2].selectbox("Beside it", list(names), key=f"{key}_other")]
+    rescaled = columns[3].toggle("Survivors count 1/(1−p)", key=f"{key}_rescaled", **_start(key, "rescaled", True))
+    if not (columns[3].button("Draw them", key=f"{key}_go") or given is not None):
         page.note(
             "The accuracy under hundreds of random masks, as a distribution. A run that was trained with masking should lose "
-            "less than one that was not: put both side by side, they see the same masks. About a minute on a CPU."
+            "less than one that was not: put both side by side, they see the same masks. Each mask is a pass over 200 pictures."
         )
         return
+    told = (f"{rate:g}", str(draws), beside.id if beside else "", "" if rescaled else "plain")
+    st.query_params["robust"] = ",".join(told).rstrip(",")
     arguments = {"rate": rate, "draws": draws, "rescaled": rescaled}
     found: list[tuple[Run, dict]] = []
     for one in (run, beside):

@@ -180,25 +180,33 @@ def _invariants(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, i
         "and the spaces that it reads from and writes into cannot. They come from the factors: Aᵀ = Q<sub>a</sub> R<sub>a</sub>, "
         "Bλ = Q<sub>b</sub> R<sub>b</sub>, and R<sub>b</sub> R<sub>a</sub>ᵀ is as small as the number of experts."
     )
-    _over_epochs(run, mine, its)
+    _over_epochs(run, mine, beside, its)
     _asked(run, beside)
 
 
-def _over_epochs(run: Run, mine: Sequence[SimilarityStats], its: Sequence[SimilarityStats]) -> None:
+def _most(experts: Sequence[int], rank: int) -> float:
+    """The largest rank that ΔW can have, in the mean over the layers with experts."""
+    there = [count * rank for count in experts if count]
+    return sum(there) / len(there) if there else 0.0
+
+
+def _over_epochs(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its: Sequence[SimilarityStats]) -> None:
     """The ranks as the run told them while it learned; runs of an older lab told none."""
     kinds = [
-        ("effective", [_mean_ranks(history, "effective_rank") for history in (mine, its)]),
-        ("stable", [_mean_ranks(history, "stable_rank") for history in (mine, its)]),
+        (what, [_mean_ranks(history, f"{what}_rank") for history in (mine, its)]) for what in ("effective", "stable")
     ]
     if max(len(own) for _, (own, _) in kinds) < 2:
         return
-    most = max(run.config.plan.kept) * run.config.plan.expert_rank
+    most, its_most = (_most(one.config.plan.kept, one.config.plan.expert_rank) if one else 0.0 for one in (run, beside))
     with st.container(key="pair_similarity_over_epochs"):
         columns = st.columns(2, gap="large")
     for column, (what, (own, other)) in zip(columns, kinds):
         with column:
-            live_plot(rank_curve(f"{what}-rank-over-epochs", what, own, other, most), key=f"similarity_rank_{what}")
-    page.note("Mean over the layers whose ΔW is not 0, all experts on, at each measured epoch.")
+            live_plot(rank_curve(f"{what}-rank-over-epochs", what, own, other, most, its_most), key=f"similarity_rank_{what}")
+    page.note(
+        "Mean over the layers whose ΔW is not 0, all experts on, at each measured epoch. It cannot be more than the number of "
+        "experts, in the mean over the layers that have some."
+    )
 
 
 def _mean_ranks(history: Sequence[SimilarityStats], name: str) -> list[tuple[int, float]]:
@@ -247,7 +255,7 @@ def _spectra(found: Mapping, other: Mapping | None) -> None:
         ]
     there = [value for value in found["effective_rank"] if value is not None]
     title = (
-        f"ΔW has effective rank {sum(there) / len(there):.1f}, of at most {max(found['experts']) * found['rank']}"
+        f"ΔW has effective rank {sum(there) / len(there):.1f}, of at most {_most(found['experts'], found['rank']):.3g}"
         if there
         else "ΔW is 0 so far"
     )
@@ -282,8 +290,8 @@ def _spaces(found: Mapping, other: Mapping | None, same_seed: bool) -> None:
         page.note("The two runs have no layer in common whose spaces can be compared.")
         return
     title = f"The spaces of both runs overlap by {sum(values) / len(values):.2f}"
-    if found["random_reads"] is not None and found["random_writes"] is not None:
-        title += f" (random {found['random_reads']:.2f} and {found['random_writes']:.2f})"
+    if other["same_random_reads"] is not None and other["same_random_writes"] is not None:
+        title += f" (random {other['same_random_reads']:.2f} and {other['same_random_writes']:.2f})"
     live_plot(by_layer_figure("overlap-runs", found["labels"], lines, title, "overlap"), key="similarity_overlap_runs")
     page.note(
         "The same overlap between this run's ΔW and the other's in the same layer."

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.factors import Factors, all_on, existing, off_text, read_off, scaled, with_cells
@@ -158,6 +161,11 @@ def test_who_decides_a_picture(subject: Subject) -> None:
         flips = found["margin"] + found["change"][row][column] < 0
         assert flips is (off["predicted"][7] != found["predicted"])
     assert found["change"][0] == [None] * 4
+    held = io.BytesIO()
+    Image.fromarray(np.array(subject.setup.evaluation.part.images[7])).save(held, "PNG")
+    own = ask(subject, "decides", picture={"file": base64.b64encode(held.getvalue()).decode()})
+    assert own["private"] is True and own["truth"] is None and "private" not in found
+    assert (own["predicted"], own["margin"], own["change"]) == (found["predicted"], found["margin"], found["change"])
 
 
 def test_robustness_is_the_same_each_time_and_falls_with_the_rate(subject: Subject) -> None:
