@@ -1,7 +1,9 @@
 """Ask a finished run something: `ask` finds the run's probe, or starts it (`runs.probe_worker` is the process).
 
 Whoever asks the same again is told how far the answer is, so a page can be left and come back to. Answers that took
-long lie in the run's folder and need no probe. An adapter that changes (a resumed run) makes all older answers void.
+long lie in the run's folder and need no probe. A file that changes (a resumed run) makes all answers that came from
+it void: the run's adapter, and what a question names. So does a lab that answers in another shape (`FORMAT`): a probe
+of an older one leaves and a new one is started; a probe tells a process older than itself to be started again.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mlae_lab import locks
@@ -26,7 +29,10 @@ PROBES = 4  # alive at once in one store: each holds a network
 MAKE_ROOM_SECONDS = 5.0  # a probe that has been idle for so long makes room for another
 START_SECONDS = 30.0  # for a process to say where it listens
 MOST_BYTES = 16 * 2**20  # of one question
-FORMAT = 2  # of kept answers: raise it when a question's answer changes its shape or meaning
+# Of all answers, kept on disk or told by a living probe. Raise FORMAT whenever the shape or meaning of any answer
+# changes, be it by one key more: a page would else read what a process of yesterday's lab wrote.
+FORMAT = 2
+NAMING = ("file", "other")  # arguments that are the path of a file which the answer is computed from too
 
 
 @dataclass(frozen=True)
@@ -58,9 +64,15 @@ def ask(store: RunStore, run_id: str, question: str, arguments: Mapping[str, Any
         return Answer("failed", reason=f"run {run.id} has no adapter to look into: train it to its first measured epoch")
     if (value := _kept(files, question, arguments)) is not None:
         return Answer("done", value)
-    deadline = time.monotonic() + START_SECONDS
+    began = time.monotonic()
+    deadline = began + START_SECONDS
     while True:
-        if locks.held(files.probe_lock):
+        if locks.held(files.probe_lock) and _is_older(files):
+            if not _leaves(files):
+                if time.monotonic() > began + patience:
+                    return Answer("waiting", reason="a process of an older lab looks into this run until it is idle")
+                time.sleep(0.2)
+        elif locks.held(files.probe_lock):
             request = {"question": question, "arguments": arguments, "patience": patience}
             if (told := _exchange(files, request, patience + 10)) is not None:
                 known = {name: told[name] for name in ("value", "reason", "done", "total") if told.get(name) is not None}
@@ -94,7 +106,7 @@ def wait(
 def _started(store: RunStore, files: RunPaths) -> Answer | None:
     """Start the run's probe. None if it is up or somebody else starts it; an answer where that has to wait or fails."""
     others = [store.paths(name) for name in _probed(store) if name != files.run]
-    if len(others) >= PROBES and not any(_leaves(other) for other in others):
+    if len(others) >= PROBES and not any(_leaves(other, when) for when in ("idle", "left") for other in others):
         return Answer("waiting", reason=f"{PROBES} runs are being looked into; the first that is idle makes room")
     try:
         lock = locks.take(files.probe_lock)
@@ -128,9 +140,12 @@ def _probed(store: RunStore) -> list[str]:
     return [run.id for run in store.runs() if locks.held(store.paths(run.id).probe_lock)]
 
 
-def _leaves(files: RunPaths) -> bool:
-    """Ask a probe to make room; whether it is gone."""
-    told = _exchange(files, {"leave": True}, 2.0)
+def _leaves(files: RunPaths, when: str = "idle") -> bool:
+    """Ask a probe to make room; whether it is gone. when: "idle", or "left": also from what nobody waits for now.
+
+    A probe of an older lab leaves whatever it does; one of the first, which know no formats, only when it is idle.
+    """
+    told = _exchange(files, {"leave": when}, 2.0)
     deadline = time.monotonic() + 3
     while told is not None and (told.get("value") or {}).get("leaving") and time.monotonic() < deadline:
         if not locks.held(files.probe_lock):
@@ -154,8 +169,16 @@ def announce(files: RunPaths, port: int, token: str) -> None:
     """Say where a probe listens, to the owner of the store alone."""
     partial = files.probe_address.with_suffix(f".{os.getpid()}.part")
     with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump({"port": port, "token": token}, file)
+        json.dump({"port": port, "token": token, "format": FORMAT}, file)
     os.replace(partial, files.probe_address)
+
+
+def _is_older(files: RunPaths) -> bool:
+    """Whether the probe that listens is one of a lab with an older FORMAT. The first labs' said none."""
+    try:
+        return json.loads(files.probe_address.read_text()).get("format", 0) < FORMAT
+    except (OSError, ValueError, TypeError, AttributeError):
+        return False  # it does not listen yet
 
 
 def _exchange(files: RunPaths, request: dict, patience: float) -> dict | None:
@@ -163,7 +186,7 @@ def _exchange(files: RunPaths, request: dict, patience: float) -> dict | None:
     try:
         address = json.loads(files.probe_address.read_text())
         with socket.create_connection(("127.0.0.1", address["port"]), timeout=patience) as wire:
-            wire.sendall(json.dumps({**request, "token": address["token"]}).encode() + b"\n")
+            wire.sendall(json.dumps({**request, "format": FORMAT, "token": address["token"]}).encode() + b"\n")
             with wire.makefile("rb") as lines:
                 told = json.loads(lines.readline())
         return told if isinstance(told, dict) else None
@@ -181,15 +204,26 @@ def canonical(question: str, arguments: Mapping[str, Any]) -> str:
 
 def signature(files: RunPaths) -> str:
     """Names what a run has learned, cheaply: size and time of its adapter file, "" where there is none."""
+    return _stamp(files.adapter)
+
+
+def named(arguments: Mapping[str, Any]) -> str:
+    """The same of the files that arguments name. It is a part of what an answer, under way or kept, was computed from:
+    a path alone says nothing of what lies there now. "" where none is named."""
+    paths = ((name, arguments.get(name)) for name in NAMING)
+    return "".join(f" {name} {_stamp(Path(path))}" for name, path in paths if path and isinstance(path, str))
+
+
+def _stamp(path: Path) -> str:
     try:
-        found = files.adapter.stat()
-    except OSError:
+        found = path.stat()
+    except (OSError, ValueError):  # ValueError: no path at all, which the question says better
         return ""
     return f"{found.st_size}.{found.st_mtime_ns}"
 
 
 def keep(files: RunPaths, question: str, arguments: Mapping[str, Any], loaded: str, value: dict) -> None:
-    """Keep an answer on disk. loaded: signature of what it was computed from."""
+    """Keep an answer on disk. loaded: signature of what it was computed from, and after it what `named` gave before."""
     path = _kept_at(files, question, arguments)
     path.parent.mkdir(exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.part")
@@ -200,7 +234,7 @@ def keep(files: RunPaths, question: str, arguments: Mapping[str, Any], loaded: s
 def _kept(files: RunPaths, question: str, arguments: Mapping[str, Any]) -> dict | None:
     with suppress(OSError, ValueError, KeyError, TypeError):
         found = json.loads(_kept_at(files, question, arguments).read_text())
-        if found["format"] == FORMAT and found["adapter"] == signature(files):
+        if found["format"] == FORMAT and found["adapter"] == signature(files) + named(arguments):
             return dict(found["value"])
     return None
 

@@ -5,8 +5,13 @@
 Started by `runs.probe` for whoever asks first; LOCK_FD is the run's probe lock, already held, so there is one probe a
 run. It listens on the loopback, behind a token that stands in a file only its owner can read, and takes a line of
 JSON for a line of JSON. One thread computes: the newest question first, inside a long one whenever that calls `tell`,
-so a click is answered while a curve of minutes grows. A question that nobody waits for any more is given up. The probe
-leaves when nobody has asked for a while, or when the run's adapter is another one than it loaded.
+so a click is answered while a curve of minutes grows.
+
+A question that nobody waits for any more is soon given up where little work has gone into it. A long one goes on for
+LEFT_SECONDS, so that whoever comes back finds it answered or further on; but not while somebody waits for a question
+that it interrupted, and of many that were left only the newest LEFT_KEPT do. The probe leaves when nobody has asked for
+a while and nothing is under way, when the run's adapter is another one than it loaded, or when somebody of a newer lab
+asks (`probe.FORMAT`). Where room is needed for another run's, what was left is no reason to stay.
 """
 
 from __future__ import annotations
@@ -33,9 +38,15 @@ if TYPE_CHECKING:
     from mlae_lab.training.subject import Subject
 
 IDLE_SECONDS = float(os.environ.get("MLAE_LAB_PROBE_IDLE", "300"))
-ASKER_SECONDS = 15.0  # who has not asked again for so long has gone away
+ASKER_SECONDS = 15.0  # a question into which little work has gone is given up so long after its last asker
+TAB_SECONDS = 90.0  # a long one counts as waited for until then: a tab in the background asks once a minute
+# A long question goes on for so long after its last asker: the longest take minutes, and who has looked at something
+# else meanwhile should find them done. What nobody comes back for must end all the same.
+LEFT_SECONDS = 600.0
+LEFT_KEPT = 3  # long questions that go on with nobody waiting, the newest: each holds caches and takes its time
+NESTED = 12  # questions inside each other from which on no left one goes on: each takes a piece of Python's stack
 ANSWERS_KEPT = 64
-KEEP_SECONDS = 2.0  # an answer that took longer is kept on disk
+KEEP_SECONDS = 2.0  # an answer that took longer is kept on disk; a question that has taken longer is a long one
 
 
 class _Abandoned(Exception):
@@ -44,16 +55,28 @@ class _Abandoned(Exception):
 
 @dataclass
 class Job:
-    """A question under way or answered. done, total: as it last told; asked: when somebody last wanted to know."""
+    """A question under way or answered. named: see `probe.named`; done, total: as it last told; asked: when somebody
+    last wanted to know; spent: seconds of work in it, without those of questions that interrupted it; surplus: newer
+    ones that were left go on in its place."""
 
     name: str
     arguments: dict[str, Any]
+    named: str = ""
     state: str = "waiting"
     value: dict | None = None
     reason: str = ""
     done: int = 0
     total: int = 0
     asked: float = field(default_factory=time.monotonic)
+    spent: float = 0.0
+    surplus: bool = False
+
+    def is_asked(self) -> None:
+        self.asked, self.surplus = time.monotonic(), False
+
+    @property
+    def is_waited_for(self) -> bool:
+        return time.monotonic() - self.asked <= TAB_SECONDS
 
     def told(self) -> dict:
         return {"state": self.state, "value": self.value, "reason": self.reason, "done": self.done, "total": self.total}
@@ -68,6 +91,8 @@ class Probe:
         self.signature = probe.signature(self.files)
         self.jobs: OrderedDict[str, Job] = OrderedDict()
         self.waiting: list[Job] = []  # the newest last
+        self.under_way: list[Job] = []  # each inside the one before it; only the thread that computes touches it
+        self.resumed = 0.0  # since when the last of them computes
         self.changed = threading.Condition()
         self.subject: Subject | None = None
         self.failure = ""
@@ -112,13 +137,14 @@ class Probe:
             job.state, job.reason = "failed", self.failure
         else:
             job.state = "working"
-            began = time.monotonic()
+            began = self.resumed = time.monotonic()
+            self.under_way.append(job)
             try:
                 self._tell(job, 0, 0)
                 value = self.known[job.name](self.subject, job.arguments, lambda done, total: self._tell(job, done, total))
                 if time.monotonic() - began > KEEP_SECONDS and not value.get("private"):  # a visitor's own picture
                     with suppress(OSError):
-                        probe.keep(self.files, job.name, job.arguments, self.signature, value)
+                        probe.keep(self.files, job.name, job.arguments, self.signature + job.named, value)
                 job.value, job.state = value, "done"
             except _Abandoned:
                 job.state, job.reason = "abandoned", "nobody waited for it"
@@ -126,19 +152,33 @@ class Probe:
                 with suppress(OSError):
                     traceback.print_exc()
                 job.state, job.reason = "failed", _reason(error)
+            finally:
+                self.under_way.pop()
         with self.changed:
             self.changed.notify_all()
 
     def _tell(self, job: Job, done: int, total: int) -> None:
         job.done, job.total = done, total
-        if self.leaving or time.monotonic() - job.asked > ASKER_SECONDS:
-            raise _Abandoned
+        job.spent += time.monotonic() - self.resumed
         while True:
+            if self.leaving or self._is_given_up(job):
+                raise _Abandoned
             with self.changed:
                 other = self.waiting.pop() if self.waiting else None
             if other is None:
-                return
+                break
             self._answer(other)
+        self.resumed = time.monotonic()
+
+    def _is_given_up(self, job: Job) -> bool:
+        """Whether the last question under way is worth no more work, by the rule at the head of this file."""
+        left = sorted((other for other in self.under_way if not other.is_waited_for), key=lambda other: other.asked)
+        for old in left[:-LEFT_KEPT]:  # these end when their turn comes, though there may be fewer by then
+            old.surplus = True
+        away = time.monotonic() - job.asked
+        if job.spent < KEEP_SECONDS or len(self.under_way) > NESTED:
+            return away > ASKER_SECONDS
+        return job in left and (away > LEFT_SECONDS or job.surplus or len(left) < len(self.under_way))
 
     # ------------------------------------------------------------ the threads that listen
 
@@ -146,11 +186,18 @@ class Probe:
         """The answer to one line."""
         if not secrets.compare_digest(str(request.get("token", "")).encode(), self.token.encode()):
             return {"state": "failed", "reason": "this is not the token of this probe"}
-        if request.get("leave"):
+        asked_in = int(request.get("format", 0))
+        if asked_in > probe.FORMAT:
+            self.leaving = True
+        if when := request.get("leave"):
             with self.changed:
-                busy = any(job.state in ("waiting", "working") for job in self.jobs.values())
+                under_way = [job for job in self.jobs.values() if job.state in ("waiting", "working")]
+                busy = any(job.is_waited_for or when != "left" for job in under_way)
                 self.leaving = self.leaving or (not busy and time.monotonic() - self.last > probe.MAKE_ROOM_SECONDS)
             return {"state": "done", "value": {"leaving": self.leaving}}
+        if asked_in < probe.FORMAT:
+            # Were it to leave, the older process would start another one that is as new, for ever.
+            return {"state": "failed", "reason": "the lab was updated after this page or command started: restart it"}
         if probe.signature(self.files) != self.signature:
             self.leaving = True
         if self.leaving:
@@ -165,17 +212,18 @@ class Probe:
         with self.changed:
             job = self._job(name, arguments)
             self.changed.wait_for(lambda: job.state not in ("waiting", "working") or self.leaving, patience)
-            job.asked = time.monotonic()
+            job.is_asked()
             return job.told()
 
     def _job(self, name: str, arguments: dict) -> Job:
-        key = probe.canonical(name, arguments)
+        named = probe.named(arguments)
+        key = probe.canonical(name, arguments) + named
         job = self.jobs.pop(key, None)
         if job is None or job.state in ("failed", "abandoned"):
-            job = Job(name, arguments)
+            job = Job(name, arguments, named)
             self.waiting.append(job)
             self.changed.notify_all()
-        job.asked = time.monotonic()
+        job.is_asked()
         self.jobs[key] = job
         for old in [k for k, j in self.jobs.items() if j.state not in ("waiting", "working")][:-ANSWERS_KEPT]:
             del self.jobs[old]

@@ -171,6 +171,27 @@ def test_the_command_tells_the_same(real_store: RunStore, capsys: pytest.Capture
     assert f"run {masked} keeps no checkpoint '7': it has 1" in capsys.readouterr().err
 
 
+def test_another_run_that_has_learned_on_is_read_again(
+    real_store: RunStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masked, whole = (run.id for run in real_store.runs())
+    words = ["similarity", masked, whole, "--json", "--store", str(real_store.folder)]
+
+    def told() -> dict:
+        assert main(words) == 0
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    first, file = told(), real_store.paths(whole).adapter
+    before, setup = file.read_bytes(), prepare(real_store.run(whole).config)  # as it was before its first step
+    save_adapter(file, setup.experts, setup.head, BASE.backbone, BASE.task)
+    try:
+        second = told()
+    finally:
+        file.write_bytes(before)
+    assert second["other"]["effective_rank"] != first["other"]["effective_rank"]
+    assert second["absolute"] == first["absolute"] and told() == first
+
+
 # ---------------------------------------------------------------- the central experiment
 
 
