@@ -160,7 +160,7 @@ def references(run: Run) -> dict[str, Reference]:
 
 
 def _references(run: Run) -> dict[str, Reference]:
-    found: dict[str, Reference] = {}
+    found: dict[str, Run] = {}
     mine = run.config
     for other in runs():
         config = other.config
@@ -174,15 +174,23 @@ def _references(run: Run) -> dict[str, Reference]:
             name = "dense"
         else:
             continue
-        if name not in found:
-            its = tail(other.id)
-            found[name] = Reference(other.id, tuple(its.evaluations), tuple(its.similarity))
-    return found
+        before = found.get(name)
+        if before is None or _as_wide(other, run) and not _as_wide(before, run):
+            found[name] = other
+    its = {name: tail(other.id) for name, other in found.items()}
+    return {
+        name: Reference(found[name].id, tuple(seen.evaluations), tuple(seen.similarity)) for name, seen in its.items()
+    }
+
+
+def _as_wide(other: Run, run: Run) -> bool:
+    """Whether the canvas of another run has as many columns; a mask of the paper may be wider than the dense one beside it."""
+    return other.config.plan.columns == run.config.plan.columns
 
 
 def _is_dense_of(plan: MaskPlan, mine: MaskPlan) -> bool:
-    """Whether a plan has every expert of another one's canvas, made and trained in the same way, and no drop rate."""
-    same = ("targets", "columns", "expert_rank", "coefficient_init", "train_coefficients")
+    """Whether a plan has all its experts and no drop rate, in the layers of another one, made and trained in the same way."""
+    same = ("targets", "expert_rank", "coefficient_init", "train_coefficients")
     return plan.kind is Kind.DENSE and all(getattr(plan, name) == getattr(mine, name) for name in same)
 
 

@@ -138,9 +138,9 @@ def test_two_runs_stand_the_same_random_masks(runs: dict[str, str], visit: Calla
     page.get_by_role("option").filter(has_text=runs["dense"]).click()
     page.get_by_role("button", name="Draw them").click()
     page.wait_for_function(
-        f"[...document.querySelectorAll('text')].some((t) => t.textContent.includes('{runs['dense']}'))", timeout=WAIT
+        f"[...document.querySelectorAll('text')].some((t) => t.textContent.includes('{runs['dense']}'))", timeout=3 * WAIT
     )
-    page.get_by_text("Seed 0 for every run").wait_for(timeout=WAIT)
+    page.get_by_text("Seed 0 for every run").wait_for(timeout=3 * WAIT)
     assert page.locator("[data-testid='stException'], :text('Component Error')").count() == 0
 
 

@@ -119,7 +119,6 @@ def test_only_a_run_made_in_the_same_way_is_the_dense_one() -> None:
     for other in (
         scaled(dense(), coefficient_init=1.0, train_coefficients=False),  # LoRA
         scaled(dense(), expert_rank=2),
-        dense(experts=4),
         mine,
     ):
         assert not _is_dense_of(other, mine)
