@@ -93,7 +93,7 @@ def test_its_experts_page_shows_them(visit: Callable[..., Page], finished: dict)
         pytest.fail("the run of the test before this one is needed")
     page = visit(f"/train?run={finished['run']}")
     page.get_by_role("link", name="Look at its experts").click()
-    page.wait_for_url(f"**/experts?run={finished['run']}", timeout=20_000)
+    page.wait_for_url(f"**/experts?run={finished['run']}*", timeout=20_000)
     page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 6", timeout=60_000)
     titles = {p["title"].split()[0].rstrip(":") for p in page.evaluate(PLOTS)}
     assert {"Contribution", "Coefficient", "Share", "Gradient", "Most", "Experts"} <= titles

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation
 from mlae_lab.model.adapter_file import read_adapter
 from mlae_lab.runs import diversity
+from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, RunStore
 from tests.inside import end_probe, finished, small_config
 
@@ -49,13 +51,21 @@ def runs(lab: Lab) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def experiment(lab: Lab) -> Iterator[diversity.Experiment]:
-    """Two seeds at p = 0.5, all eight runs of it over."""
-    base = RunConfig("digits", backbone="lab_vit_12x128.random", epochs=1, evaluations=1, device="cpu", precision="float32")
-    asked = diversity.experiment(base, (0.5,), seeds=2, experts=2)
-    for config in asked.cells().values():
-        finished(lab.store, config, Origin("", diversity.RELATION))
-    yield asked
+def experiment(lab: Lab) -> diversity.Experiment:
+    """Two seeds at p = 0.5, all ten runs over. Their measurements are made up: what is looked at is how they are drawn."""
+    base = RunConfig("digits", backbone="lab_vit_12x128.random", epochs=2, evaluations=1, device="cpu", precision="float32")
+    asked = diversity.experiment(base, (0.5,), seeds=2)
+    for (arm, _, seed), config in asked.cells().items():
+        cosine = {"dense": 0.2, "expert": 0.1, "token": 0.3, "lora": 0.2}[arm] + 0.01 * seed
+        tile = ((1.0, cosine), (cosine, 1.0))
+        run = lab.store.enqueue(config, device="cpu", origin=Origin("", diversity.RELATION))
+        lab.store.append(run.id, [
+            ev.SimilarityStats(2, (cosine,) * 12, (cosine + 0.001 * seed * (arm == "expert"),) * 12, (tile,) * 12,
+                               (5.0 + seed,) * 12, (2.0,) * 12),
+            ev.Evaluation(2, 26, "val", 70.0 + seed, 1.0, 1.0),
+        ])  # fmt: skip
+        lab.store.move(run.id, Status.FINISHED)
+    return asked
 
 
 def settled(page: Page, figures: int) -> None:
