@@ -60,6 +60,7 @@ def experiment(lab: Lab) -> diversity.Experiment:
         tile = ((1.0, cosine), (cosine, 1.0))
         run = lab.store.enqueue(config, device="cpu", origin=Origin("", diversity.RELATION))
         lab.store.append(run.id, [
+            ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1),
             ev.SimilarityStats(2, (cosine,) * 12, (cosine + 0.001 * seed * (arm == "expert"),) * 12, (tile,) * 12,
                                (5.0 + seed,) * 12, (2.0,) * 12),
             ev.Evaluation(2, 26, "val", 70.0 + seed, 1.0, 1.0),
