@@ -96,6 +96,7 @@ def test_robust(store: RunStore, capsys: Captured) -> None:
 @pytest.mark.parametrize(("words", "why"), [
     (["whatif", "RUN", "--off", "L13"], "layers 1 to 12"), (["whatif", "RUN", "--kind", "mixed"], "--kind goes with --mask"),
     (["whatif", "RUN", "--off", "everything"], "names no expert"), (["whatif", "RUN", "--mask", "nonsense"], "is neither a pattern"),
+    (["matters", "RUN", "--greedy", "removal", "--picture", "3"], "name one of them"),
     (["matters", "RUN", "--greedy", "up"], "removal, addition or estimate"), (["robust", "RUN", "--drop-rate", "1"], "below 1"),
     (["robust", "RUN", "OTHER"], "measured on different terms"), (["whatif", "OTHER"], "no adapter"),
     (["whatif", "aaaaaaaa"], "is not in"),

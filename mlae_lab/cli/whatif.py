@@ -125,6 +125,8 @@ def _written(path: Path, content: bytes) -> int:
 def _matters(chosen: argparse.Namespace) -> int:
     store = inside.store_with_runs(chosen)
     run = store.run(chosen.run)
+    if chosen.greedy is not None and chosen.picture is not None:
+        raise Wrong("--greedy grows a curve over many pictures and --picture asks about one: name one of them")
     if chosen.greedy is not None:
         found = inside.asked(store, run.id, "greedy", {"direction": chosen.greedy, "pictures": chosen.pictures})
         lines = [f"{'kept':>5} {'accuracy':>9} {'loss':>8}   {'added' if chosen.greedy == 'addition' else 'removed'}"]

@@ -10,21 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mlae_lab.doctor import devices, disk, runs, store, versions, weights
-from mlae_lab.doctor.asking import TORCH_SECONDS, TorchAnswer, ask_torch
-from mlae_lab.doctor.devices import LITTLE_MEMORY
-from mlae_lab.doctor.disk import LITTLE_ROOM, NO_ROOM, OLD_PART
-from mlae_lab.doctor.findings import Finding, Report, Section, State, trouble
+from mlae_lab.doctor.asking import TorchAnswer, ask_torch
+from mlae_lab.doctor.findings import Finding, Report, Section, trouble
 from mlae_lab.doctor.look import Look
 from mlae_lab.doctor.machine import memory
-from mlae_lab.doctor.runs import DAY, NEW_FOLDER
-from mlae_lab.doctor.store import LARGE_DATABASE, LARGE_WAL, RESCUE, knows_locks
-from mlae_lab.doctor.versions import PROJECT, REQUIREMENTS
+from mlae_lab.doctor.store import RESCUE, knows_locks
 from mlae_lab.doctor.weights import PAPER_WEIGHTS, weights_problem
 
+# of the constants, only what others use: a limit is set where it is read, in its own module
 __all__ = [
-    "DAY", "LARGE_DATABASE", "LARGE_WAL", "LITTLE_MEMORY", "LITTLE_ROOM", "NEW_FOLDER", "NO_ROOM", "OLD_PART",
-    "PAPER_WEIGHTS", "PROJECT", "REQUIREMENTS", "RESCUE", "TORCH_SECONDS", "Finding", "Report", "Section", "State",
-    "TorchAnswer", "ask_torch", "examine", "knows_locks", "memory", "weights_problem",
+    "PAPER_WEIGHTS", "RESCUE", "Finding", "Report", "Section", "TorchAnswer", "ask_torch", "examine", "knows_locks", "memory",
+    "weights_problem",
 ]  # fmt: skip
 
 

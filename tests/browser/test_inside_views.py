@@ -98,7 +98,8 @@ def test_two_runs_stand_side_by_side_and_the_link_keeps_them(runs: dict[str, str
 def test_a_seed_beside_the_run_is_counted(runs: dict[str, str], visit: Callable[..., Page]) -> None:
     page = visit(f"/experts?run={runs['masked']}&view=seeds")
     settled(page, 1)
-    page.get_by_text(runs["seed"]).first.wait_for()
+    page.locator("table tr", has_text=runs["seed"]).wait_for()
+    assert page.locator("table tr", has_text=runs["masked"]).count() == 1
 
 
 def test_a_linear_probe_is_looked_into_without_experts(runs: dict[str, str], visit: Callable[..., Page]) -> None:

@@ -30,9 +30,9 @@ def filled_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("filled")
     store = RunStore(folder)
     common = {"task": "digits", "backbone": "lab_vit_12x128.random", "epochs": 2}
-    for config in (RunConfig(method="linear", **common), RunConfig(plan=pattern("hourglass", "mixed"), **common)):
-        run = store.enqueue(config, device="cpu")
-        store.append(run.id, list(fit(prepare(config))))
+    for chosen in (RunConfig(method="linear", **common), RunConfig(plan=pattern("hourglass", "mixed"), **common)):
+        run = store.enqueue(chosen, device="cpu")
+        store.append(run.id, list(fit(prepare(chosen))))
         store.move(run.id, Status.FINISHED)
     return folder
 

@@ -136,6 +136,16 @@ def test_layers_that_decide_are_named(flips: list[bool], all_flip: bool, title: 
     assert figure.data[0]["text"] == ["becomes bag" if flipped else "" for flipped in (*flips, all_flip)]
 
 
+def test_two_answers_say_what_becomes_of_the_first() -> None:
+    classes = ["bag", "shirt", "coat", "dress", "boot", "sandal"]
+    before, stays = [0.1, 0.6, 0.2, 0.05, 0.05, 0.0], [0.2, 0.5, 0.2, 0.05, 0.05, 0.0]
+    becomes = [0.1, 0.3, 0.55, 0.05, 0.0, 0.0]
+    assert "It stays shirt: 50.0 %, -10.0 points, which is right" in figures.two_answers_figure(before, stays, classes, 1).alt
+    assert "It becomes coat, 55.0 %; it was shirt; right is shirt" in figures.two_answers_figure(before, becomes, classes, 1).alt
+    same = figures.two_answers_figure(before, before, classes)
+    assert "It stays shirt: 60.0 %." in same.alt and len(same.data[0]["y"]) == 5 and same.data[0]["x"] == same.data[1]["x"]
+
+
 def test_every_colour_has_a_meaning_in_the_palette() -> None:
     known = (PACKAGE / "ui" / "palette.js").read_text()
     made = [

@@ -16,7 +16,7 @@ from mlae_lab.runs.pairs import spread
 from mlae_lab.ui.figures.base import Figure
 from mlae_lab.ui.figures.curves import similarity_curve
 from mlae_lab.ui.figures.diversity import diversity_figure
-from mlae_lab.ui.figures.similarity import Line, by_layer_figure, overlap_figure, spectrum_figure
+from mlae_lab.ui.figures.similarity import Line, by_layer_figure, overlap_figure, rank_curve, spectrum_figure
 
 
 def layout(figure: Figure) -> dict:
@@ -135,3 +135,12 @@ def test_one_seed_has_no_band_and_nothing_is_an_empty_frame() -> None:
     empty = diversity_figure(found(0), "absolute")
     assert [trace["name"] for trace in empty.data] == ["random"]
     assert layout(empty)["title"]["text"] == "Mean |cosine| against p"
+
+
+def test_ranks_over_epochs_stand_beside_what_is_possible_for_each_run() -> None:
+    own, its = [(1, 2.0), (2, 3.31)], [(1, 4.0), (2, 6.66)]
+    both = rank_curve("r", "effective", own, its, 4.2, 8)
+    assert "Effective rank of ΔW: 3.31 of 4.2, in the other run 6.66 of 8" in both.alt
+    assert [trace["y"] for trace in both.data] == [[2.0, 3.31], [4.0, 6.66]]
+    assert "6.66." in rank_curve("r", "stable", own, its, 8, 8).alt  # the same for both is said once
+    assert "ΔW is 0 so far" in rank_curve("r", "stable", []).alt

@@ -237,7 +237,7 @@ def one_picture(subject: Subject, given: Any) -> tuple[WhatIf, np.ndarray, int |
     """The network on one picture (`pictures.pixels_of`), the picture and its place."""
     setup, (pixels, place) = subject.setup, pixels_of(subject, given)
     inputs = setup.evaluation
-    truth = inputs.labels[: 1] if place is None else inputs.labels[place : place + 1]  # a loss that nobody asks for
+    truth = inputs.labels[:1] if place is None else inputs.labels[place : place + 1]  # a loss that nobody asks for
     entering = inputs.before(inputs.normalised(pixels[None]))
     return WhatIf(setup.model, experts_of(subject), entering, truth, lambda: autocast(setup)), pixels, place
 

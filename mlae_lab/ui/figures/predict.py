@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from mlae_lab.ui.figures.base import Figure, axis, figure
 
+_SHOWN = 5  # classes of two answers beside each other
+
 
 def classes_figure(top: Sequence[Mapping], classes: Sequence[str], truth: int | None = None) -> Figure:
     """The first classes as bars, the most probable at the top. top: class and probability of each."""
@@ -41,13 +43,13 @@ def classes_figure(top: Sequence[Mapping], classes: Sequence[str], truth: int | 
 
 
 def two_answers_figure(
-    before: Sequence[float], now: Sequence[float], classes: Sequence[str], truth: int | None = None, shown: int = 5
+    before: Sequence[float], now: Sequence[float], classes: Sequence[str], truth: int | None = None
 ) -> Figure:
     """One picture's answer as the run was trained and as it is now: the most probable classes of either, beside each other.
 
-    before, now: probability of every class. shown: classes at most.
+    before, now: probability of every class, of which the first five are shown.
     """
-    places = sorted(range(len(classes)), key=lambda k: -max(before[k], now[k]))[:shown]
+    places = sorted(range(len(classes)), key=lambda k: -max(before[k], now[k]))[:_SHOWN]
     was, is_now = (max(range(len(classes)), key=one.__getitem__) for one in (before, now))
     if was == is_now:
         moved = 100 * (now[was] - before[was])

@@ -79,17 +79,15 @@ def rank_curve(
     its: Sequence[tuple[int, float]] = (),
     most: float = 0.0,
     its_most: float = 0.0,
-    other: str = "other",
 ) -> Figure:
     """The rank of ΔW over epochs, mean over layers: how many directions the update uses while it is learned.
 
-    name: of a saved file. what: "effective" or "stable". own, its: (epoch, rank) of a run and of another one that is
-    called `other`. most, its_most: the largest rank that is possible for each, 0 for unknown.
+    name: of a saved file. what: "effective" or "stable". own, its: (epoch, rank) of a run and of another one. most, its_most: the largest rank that is possible for each, 0 for unknown.
     """
     data, ends = [], []
     for pairs, label, colour, dash, width in (
         (own, "this run", "@accent", "solid", 2.5),
-        (its, other, "@ink", "dash", 1.5),
+        (its, "other", "@ink", "dash", 1.5),
     ):
         if not pairs:
             continue

@@ -200,8 +200,8 @@ def _robust(run: Run) -> None:
             "less than one that was not: put both side by side, they see the same masks. Each mask is a pass over 200 pictures."
         )
         return
-    told = (f"{rate:g}", str(draws), beside.id if beside else "", "" if rescaled else "plain")
-    st.query_params["robust"] = ",".join(told).rstrip(",")
+    address = (f"{rate:g}", str(draws), beside.id if beside else "", "" if rescaled else "plain")
+    st.query_params["robust"] = ",".join(address).rstrip(",")
     arguments = {"rate": rate, "draws": draws, "rescaled": rescaled}
     found: list[tuple[Run, dict]] = []
     for one in (run, beside):
