@@ -38,7 +38,8 @@ asked = st.query_params.get("run")
 try:
     run = reads.run(asked) if asked else (there[0] if there else None)
 except StoreError as error:
-    st.warning(f"{error}.")  # nothing of another run stands under the address of this one
+    st.warning(f"{str(error)[:1].upper()}{str(error)[1:]}.")  # nothing of another run stands under the address of this one
+    link("runs", "See all runs")
     others(there)
     st.stop()
 
@@ -86,6 +87,10 @@ st.session_state["experts_view_drawn"] = view
 if followed or asked_view != view:  # a link to the page that one is on leaves the browser's address as it was
     st.query_params["view"] = view
 page.note(views[view].about)
-views[view].draw(run)
+if run.status.is_over or views[view].of_live:
+    views[view].draw(run)
+else:  # once for the whole view, which would ask the run several things
+    early = ", ".join(each.title for each in views.values() if each.of_live)
+    st.info(f"Run {run.id} is {run.status.value}: this view opens when it is over. {early} show what is there so far.")
 link("train", "The run itself", run=run.id)
 others([entry for entry in there if entry.id != run.id])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation
 from mlae_lab.places import PACKAGE, PAGES
-from mlae_lab.runs import probe
+from mlae_lab.runs import paths, probe
 from mlae_lab.runs.store import RunStore
 from mlae_lab.ui.inside.switches import State, state_of
 from tests.inside import end_probe, finished
@@ -153,3 +156,23 @@ def test_a_dead_link_shows_nothing_of_another_run(run: str) -> None:
     assert len(at.warning) == 1 and "aaaaaaaa" in at.warning[0].value
     assert "As trained" not in facts(at) and not at.main.get("button_group")
     assert "Other runs" in facts(at)
+
+
+@pytest.mark.parametrize(("view", "opens"), [("matters", False), ("predict", False), ("errors", False), ("grids", True)])
+def test_a_run_that_is_not_over_says_so_once(
+    store: RunStore, run: str, view: str, opens: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    live = RunStore(tmp_path)
+    monkeypatch.setenv("MLAE_LAB_STORE", str(tmp_path))
+    lock = locks.take(paths.supervisor_lock(live.folder))  # nobody starts it
+    try:
+        waits = live.enqueue(store.run(run).config, device="cpu")
+        live.append(waits.id, [stored.event for stored in store.events(run)])
+        at = opened(run=waits.id, view=view)
+    finally:
+        os.close(lock)
+    assert [element.value for element in at.info if "this view opens when it is over" in element.value] == (
+        [] if opens else [f"Run {waits.id} is queued: this view opens when it is over. Grids, Similarity, Diversity, Seeds "
+                          "show what is there so far."]
+    )  # fmt: skip
+    assert not at.warning

@@ -23,12 +23,13 @@ from mlae_lab.ui.inside import (
 @dataclass(frozen=True)
 class View:
     """title: on the screen; about: what it shows, in a sentence; draw: draws it; of_heads: a run that trained a head
-    alone, such as a linear probe, has it too."""
+    alone, such as a linear probe, has it too; of_live: also a run that is not over has something to show in it."""
 
     title: str
     about: str
     draw: Callable[[Run], None]
     of_heads: bool = False
+    of_live: bool = False
 
 
 def views_of(run: Run) -> dict[str, View]:
@@ -37,7 +38,7 @@ def views_of(run: Run) -> dict[str, View]:
 
 
 VIEWS: dict[str, View] = {
-    "grids": View("Grids", "What the run measured of itself while it learned.", grids.draw),
+    "grids": View("Grids", "What the run measured of itself while it learned.", grids.draw, of_live=True),
     "whatif": View(
         "What if",
         "Switch experts off and see at once what is lost. Nothing is trained, and the run stays as it is.",
@@ -48,8 +49,15 @@ VIEWS: dict[str, View] = {
         "What each expert and each layer is worth, and how the run stands without some of them.",
         matters.draw,
     ),
-    "similarity": View("Similarity", "How alike the experts of a layer are, and what ΔW is however it is cut.", similarity.draw),
-    "diversity": View("Diversity", "The central experiment: does masking make experts less alike?", diversity.draw),
+    "similarity": View(
+        "Similarity",
+        "How alike the experts of a layer are, and what ΔW is however it is cut.",
+        similarity.draw,
+        of_live=True,
+    ),
+    "diversity": View(
+        "Diversity", "The central experiment: does masking make experts less alike?", diversity.draw, of_live=True
+    ),
     "activation": View(
         "Activation",
         "What each expert adds to its layer, for each class and for single pictures.",
@@ -77,5 +85,6 @@ VIEWS: dict[str, View] = {
         "How far the seed alone moves the result, and whether another mask moves it farther.",
         seeds.draw,
         of_heads=True,
+        of_live=True,
     ),
 }
