@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # Before torch is imported, and for the processes that tests start: one thread each. With more, threads that wait
 # for each other at every small product slow a busy machine down forty times.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell that starts the tests in the background ignores Ctrl-C, and so would every process of theirs that must not.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
