@@ -148,13 +148,15 @@ def experiments(runs: Sequence[Run]) -> list[Experiment]:
     """The experiments that runs were started for, newest first. runs: newest first, as a store lists them."""
     rates: dict[RunConfig, set[float]] = {}
     seeds: dict[RunConfig, set[int]] = {}
+    data: dict[RunConfig, str] = {}  # the newest run that names a folder says where the pictures lie now
     for run in runs:
         if run.relation == RELATION:
             base, rate = _base(run.config)
+            data[base] = data.get(base) or run.config.data
             rates.setdefault(base, {0.0}).add(rate)
             seeds.setdefault(base, set()).add(run.config.seed)
     return [
-        Experiment(replace(base, seed=min(seeds[base])), tuple(sorted(rates[base])), tuple(sorted(seeds[base])))
+        Experiment(replace(base, seed=min(seeds[base]), data=data[base]), tuple(sorted(rates[base])), tuple(sorted(seeds[base])))
         for base in rates
     ]
 

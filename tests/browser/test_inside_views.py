@@ -30,6 +30,7 @@ CUT = """() => { const main = document.querySelector('[data-testid="stMain"]'), 
     const out = [...main.querySelectorAll('text, img, button, p, svg.main-svg')].filter((e) =>
         e.getBoundingClientRect().right > edge + 1 && !inWide(e));
     return [main.scrollWidth - main.clientWidth, out.map((e) => e.textContent.slice(0, 40))]; }"""
+AT_REST = '[data-test-script-state="notRunning"]:not(:has([data-testid="stProgress"]))'
 WAIT = 120_000  # the process that looks into a run loads torch first
 CHOSEN = replace(small_config(), epochs=2, evaluations=2)
 PLAIN = replace(CHOSEN, plan=allocation((0,) * 10 + (3, 2)))
@@ -127,6 +128,7 @@ def test_experts_are_switched_off_on_one_picture(runs: dict[str, str], visit: Ca
     page.get_by_text("The same on all evaluation pictures").click()
     page.wait_for_url("**view=whatif**")
     page.get_by_text("As trained", exact=True).wait_for(timeout=WAIT)
+    page.wait_for_selector(AT_REST, timeout=WAIT)  # until then the grid of the view that was left stands there too
     assert "off=L12" in page.url and page.locator('.es-cell[aria-pressed="false"]').count() == 2
 
 
@@ -146,6 +148,7 @@ def test_what_is_left_comes_as_a_smaller_adapter(lab: Lab, runs: dict[str, str],
 def test_two_runs_stand_the_same_random_masks(runs: dict[str, str], visit: Callable[..., Page]) -> None:
     page = visit(f"/experts?run={runs['masked']}&view=matters")
     page.get_by_text("Under random masks").wait_for(timeout=WAIT)
+    page.wait_for_selector(AT_REST, timeout=WAIT)  # an open list closes when the page moves under it
     page.locator(".st-key-four_robust").get_by_role("combobox").last.click()
     page.get_by_role("option").filter(has_text=runs["dense"]).click()
     page.get_by_role("button", name="Draw them").click()

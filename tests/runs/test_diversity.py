@@ -19,7 +19,7 @@ from mlae_lab.core.patterns import dense, uniform
 from mlae_lab.runs import diversity, paths
 from mlae_lab.runs.diversity import Cell, Experiment
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import Run, RunStore
+from mlae_lab.runs.store import Origin, Run, RunStore
 
 BASE = RunConfig("digits", epochs=2, evaluations=1, device="cpu")
 
@@ -147,6 +147,16 @@ def test_experiments_are_found_by_their_runs(store: RunStore) -> None:
     store.enqueue(replace(BASE, plan=uniform(0.7)), "cpu")  # not started for one
     assert diversity.experiments(store.runs()) == [two, one]
     assert diversity.experiments([]) == []
+
+
+def test_what_is_missing_looks_where_the_others_found_their_pictures(store: RunStore) -> None:
+    asked = diversity.experiment(replace(BASE, task="caltech101", data="/pictures", data_label="folder, 3 classes"), (0.5,), 1)
+    config = asked.cells()["expert", 0.5, 0]
+    store.enqueue(replace(config, data="/moved"), "cpu", origin=Origin("", diversity.RELATION))
+    store.enqueue(replace(asked.config, data=""), "cpu", origin=Origin("", diversity.RELATION))  # came from elsewhere
+    (found,) = diversity.experiments(store.runs())
+    runs = diversity.launch(store, found)
+    assert len(store.runs()) == 5 and {run.config.data for cell, run in runs.items() if cell[1]} == {"/moved"}
 
 
 # ---------------------------------------------------------------- what it says
