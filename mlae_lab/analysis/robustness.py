@@ -38,9 +38,13 @@ def random_states(plan: MaskPlan, rate: float, draws: int, seed: int, rescaled: 
 def accuracies(
     lab: WhatIf, rate: float, draws: int, seed: int, rescaled: bool = True, tell: Tell = silent
 ) -> list[float]:
-    """Top-1 in percent under each of the random states. tell: called before each; it may raise, which ends it."""
+    """Top-1 in percent under each of the random states; one that is drawn again, as happens with few experts, is not
+    measured again. tell: called before each; it may raise, which ends it."""
+    measured: dict[Factors, float] = {}
     found = []
     for done, state in enumerate(random_states(lab.plan, rate, draws, seed, rescaled)):
         tell(done, draws)
-        found.append(lab.try_out(state).accuracy)
+        if state not in measured:
+            measured[state] = lab.try_out(state).accuracy
+        found.append(measured[state])
     return found

@@ -49,7 +49,9 @@ SAVE_SECONDS = float(
     os.environ.get("MLAE_LAB_SAVE_SECONDS", "30")
 )  # so much training is lost with a run that is killed
 KEPT = 8  # checkpoints kept per run, besides the newest
-END_PATIENCE = 60.0  # seconds to get the end into a store that is locked or full; the last word stands beside it
+END_SECONDS = float(
+    os.environ.get("MLAE_LAB_END_SECONDS", "60")
+)  # tried so long to get the end into a store that is locked or full; the last word stands beside it
 
 
 def main(arguments: list[str]) -> int:
@@ -79,7 +81,7 @@ def _end(store: RunStore, run_id: str, word: LastWord, writer: _Writer) -> None:
     """Say how it ended: in the reserved place first, which needs no room and no lock, then in the store."""
     with suppress(OSError):
         write_word(store.paths(run_id), word)
-    deadline = time.monotonic() + END_PATIENCE
+    deadline = time.monotonic() + END_SECONDS
     while True:
         try:
             writer.flush(patience=5.0)

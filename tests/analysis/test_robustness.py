@@ -57,3 +57,17 @@ def test_accuracy_under_each_mask_equals_a_full_pass(adapted: Callable, pictures
     found = accuracies(lab, 0.5, 12, 7, True, lambda done, total: told.append(done))
     assert told == list(range(12)) and len(set(found)) > 2
     assert found == [lab.full_pass(state).accuracy for state in random_states(lab.plan, 0.5, 12, 7, True)]
+
+
+def test_a_mask_that_is_drawn_again_is_measured_once(
+    adapted: Callable, pictures: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, experts = adapted(allocation((0, 2, 0), columns=4), size=1.0)
+    x, labels = pictures(25)
+    with torch.no_grad():
+        lab = WhatIf(model, experts, split(model, 0)[0](x), labels)
+    tried: list[object] = []
+    monkeypatch.setattr(lab, "try_out", lambda state, whole=lab.try_out: (tried.append(state), whole(state))[1])
+    found = accuracies(lab, 0.5, 40, 3)
+    assert len(tried) == len(set(tried)) == 4 and len(found) == 40
+    assert found == [lab.full_pass(state).accuracy for state in random_states(lab.plan, 0.5, 40, 3)]

@@ -29,7 +29,7 @@ from tests.conftest import clear
 Wait = Callable[..., None]
 
 WHOLE = RunConfig(  # four epochs of 50 steps, measured twice
-    "digits", allocation((2, 0, 3), drop_rate=0.5), backbone="lab_vit_12x128.random", epochs=4, evaluations=2,
+    "digits", allocation((0,) * 9 + (2, 0, 3), drop_rate=0.5), backbone="lab_vit_12x128.random", epochs=4, evaluations=2,
     batch_size=16, device="cpu", precision="float32", learning_rate=5e-3,
 )  # fmt: skip
 LONG = dataclasses.replace(WHOLE, epochs=10_000, evaluations=1)
@@ -143,7 +143,7 @@ def test_another_mask_goes_on_from_a_checkpoint_as_a_new_run(
     parent = commands.launch(lab_store, WHOLE).id
     wait_for(lambda: status(lab_store, parent).is_over, told(lab_store, parent))
     assert set(lab_store.paths(parent).checkpoints()) == {"last", "2", "4"}
-    other = allocation((2, 1, 3))
+    other = allocation((0,) * 9 + (2, 1, 3))
     with pytest.raises(
         ValueError, match="epochs is 4 and the checkpoint is of epoch 4: choose more epochs or an earlier"
     ):
@@ -263,8 +263,9 @@ def fill(folder: Path) -> Path:
 
 
 def test_a_full_disk_fails_the_run_with_that_word_and_loses_nothing(
-    small_disk: Path, wait_for: Wait, often_saved: None
+    small_disk: Path, wait_for: Wait, often_saved: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MLAE_LAB_END_SECONDS", "5")
     store = RunStore(small_disk / "lab")
     try:
         run = commands.launch(store, LONG).id
