@@ -13,10 +13,13 @@ from pathlib import Path
 
 
 def held(path: Path) -> bool:
-    """Whether some process holds the lock in this file."""
+    """Whether some process holds the lock in this file; looking needs no right to write.
+
+    Raises OSError for a file that is there and cannot be opened: nobody knows then.
+    """
     try:
-        probe = os.open(path, os.O_RDWR)
-    except OSError:
+        probe = os.open(path, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
         fcntl.flock(probe, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -42,3 +42,26 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     assert not locks.held(tmp_path / "nowhere" / "lock")
     with pytest.raises(OSError):
         locks.take(tmp_path / "nowhere" / "lock")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a read-only bind mount needs Linux")
+def test_who_may_only_read_sees_that_it_is_held(tmp_path: Path) -> None:
+    """As another user does, or who looks through a mount that cannot be written."""
+    source, view = tmp_path / "store", tmp_path / "view"
+    source.mkdir(), view.mkdir()
+    if subprocess.run(["mount", "--bind", str(source), str(view)], capture_output=True).returncode:
+        pytest.skip("only root may mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(view)], check=True)
+        lock = locks.take(source / "lock")
+        assert lock is not None and locks.held(view / "lock")
+        os.close(lock)
+        assert not locks.held(view / "lock")
+    finally:
+        subprocess.run(["umount", "-l", str(view)], check=True)
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_free(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to("lock")  # a link that leads to itself
+    with pytest.raises(OSError, match="symbolic links"):
+        locks.held(tmp_path / "lock")

@@ -96,6 +96,11 @@ class RunPaths:
         return self.folder / "adapter.safetensors"
 
     @property
+    def untold(self) -> Path:
+        """Events that the store did not take yet (`runs.untold`)."""
+        return self.folder / "untold.json"
+
+    @property
     def checkpoint(self) -> Path:
         """The newest checkpoint."""
         return self.folder / "checkpoint.safetensors"

@@ -434,6 +434,11 @@ class RunStore:
             ).fetchone()
         return None if row is None else ev.from_json(kind, row[0])
 
+    def newest_event(self, run: str) -> int:
+        """The id of a run's newest event, 0 if it has none."""
+        with self._connection() as db:
+            return db.execute("SELECT COALESCE(MAX(id), 0) FROM events WHERE run = ?", (run,)).fetchone()[0]
+
     def event_bytes(self) -> dict[str, int]:
         """What the events of each run take in the database, in bytes."""
         with self._connection() as db:

@@ -13,6 +13,7 @@ starting run looks dead, and no run is started twice.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sqlite3
@@ -25,7 +26,7 @@ from pathlib import Path
 
 from mlae_lab import locks
 from mlae_lab.places import ROOT, data_folder
-from mlae_lab.runs import devices, liveness, paths
+from mlae_lab.runs import devices, liveness, paths, untold
 from mlae_lab.runs.liveness import is_alive
 from mlae_lab.runs.paths import RunPaths
 from mlae_lab.runs.status import Status
@@ -33,6 +34,8 @@ from mlae_lab.runs.store import Run, RunStore, StoreError
 
 TICK_SECONDS = 0.25
 STOP_SECONDS = 10.0  # a run that was asked to end may take its longest step and so long before it is ended
+# trouble of the machine and not of one run: a full disk, too many files or processes, no memory
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 LINGER_SECONDS = 2.0  # with nothing to do, before it leaves: most who stop a run start another
 
 
@@ -136,6 +139,10 @@ class Supervisor:
     def tick(self) -> bool:
         """Look once at every run that is not over. Returns whether there was one."""
         runs = self.store.open_runs()
+        _forget_children()
+        active = {run.id for run in runs if run.status.is_active}
+        for name in [name for name, process in self.processes.items() if name not in active and process.poll() is not None]:
+            del self.processes[name]  # it wrote its end itself
         for run in runs:
             if run.status.is_active:
                 self._account(run)
@@ -161,7 +168,8 @@ class Supervisor:
         except (sqlite3.Error, OSError, StoreError):
             if not self.store.folder.exists():
                 return False
-            traceback.print_exc()
+            with suppress(OSError):  # the log may lie on the same full disk
+                traceback.print_exc()
             time.sleep(1)
             return True
 
@@ -196,6 +204,7 @@ class Supervisor:
         if word is None:
             self.store.wait_again(run.id, only_from=(Status.STARTING,))
         else:
+            untold.tell(self.store, run.id)
             self.store.move(run.id, word.status, word.reason, only_from=(run.status,))
 
     def _hurry(self, run: Run, files: RunPaths) -> None:
@@ -205,7 +214,8 @@ class Supervisor:
         since = self.asked.setdefault(run.id, time.monotonic())
         beat = liveness.pulse(files)
         if time.monotonic() - since > STOP_SECONDS + (beat.longest if beat else 0.0):
-            print(f"run {run.id} did not end in time: it is killed", flush=True)
+            with suppress(OSError):
+                print(f"run {run.id} did not end in time: it is killed", flush=True)
             end_at_once(self.store, run.id, patience=2.0)
 
     # ------------------------------------------------------------ runs that wait
@@ -220,16 +230,16 @@ class Supervisor:
 
     def _start(self, run: Run, slot: str) -> bool:
         """Start a waiting run on a device; whether the device is taken now."""
-        files = self.store.paths(run.id)
-        files.folder.mkdir(parents=True, exist_ok=True)
-        lock = locks.take(files.lock)
-        if lock is None:
-            return False  # its last process is not quite gone
+        files, lock = self.store.paths(run.id), None
         try:
+            files.folder.mkdir(parents=True, exist_ok=True)
+            lock = locks.take(files.lock)
+            if lock is None:
+                return False  # its last process is not quite gone
+            for left in (files.end, files.pulse):  # word and pulse of an earlier attempt: nobody may believe them
+                left.unlink(missing_ok=True)
             if not self.store.claim(run.id, slot):
                 return False
-            with suppress(OSError):
-                files.end.unlink(missing_ok=True)  # the word of an earlier attempt
             self.processes[run.id] = spawn(
                 ["mlae_lab.runs.worker", str(self.store.folder), run.id, str(lock)],
                 files.log,
@@ -238,10 +248,13 @@ class Supervisor:
                 **environment(run, slot),
             )
         except OSError as error:
+            if error.errno in _PASSING:
+                raise  # the next look tries again
             self.store.move(run.id, Status.FAILED, f"the run's process could not be started ({error})")
             return False
         finally:
-            os.close(lock)  # the child holds the same lock through its own copy
+            if lock is not None:
+                os.close(lock)  # the child holds the same lock through its own copy
         return True
 
 

@@ -32,7 +32,7 @@ from mlae_lab.core.events import (
     TrainStep,
     Watched,
 )  # fmt: skip
-from mlae_lab.runs import supervisor
+from mlae_lab.runs import supervisor, untold
 from mlae_lab.runs.liveness import LastWord, PulseWriter, reserve_word, write_word
 from mlae_lab.runs.paths import RunPaths
 from mlae_lab.runs.status import Status
@@ -63,6 +63,7 @@ def main(arguments: list[str]) -> int:
     if not store.began(run_id, os.getpid()):
         return 0
     files, status = store.paths(run_id), 0
+    untold.tell(store, run_id)
     writer = _Writer(store, run_id)
     try:
         reserve_word(files)
@@ -81,6 +82,8 @@ def _end(store: RunStore, run_id: str, word: LastWord, writer: _Writer) -> None:
     """Say how it ended: in the reserved place first, which needs no room and no lock, then in the store."""
     with suppress(OSError):
         write_word(store.paths(run_id), word)
+    with suppress(OSError, sqlite3.Error):
+        writer.keep()  # should the store stay locked for longer than this process waits for it
     deadline = time.monotonic() + END_SECONDS
     while True:
         try:
@@ -170,6 +173,7 @@ class _Saver:
         from mlae_lab.training.checkpoint import save_checkpoint
 
         place, setup = self.training.place, self.setup
+        self.writer.keep()  # a resumed run tells nothing again of what lies before its checkpoint
         size = save_adapter(self.files.adapter, setup.experts, setup.head, self.config.backbone, self.config.task)
         save_checkpoint(self.files.checkpoint, self.training.checkpoint())
         if measured and place.batch == 0 and epoch in self.kept:
@@ -193,6 +197,7 @@ class _Writer:
     def __init__(self, store: RunStore, run_id: str) -> None:
         self.store, self.run_id = store, run_id
         self.waiting: list[Event] = []
+        self.is_kept = False  # whether some of it lies beside the checkpoint
         self.held_back: list[Event] = []  # what belongs to an evaluation, until that itself comes
         self.last = time.monotonic()
         step, started = store.last(run_id, "step"), store.last(run_id, "started")
@@ -225,9 +230,20 @@ class _Writer:
         try:
             self.store.append(self.run_id, self.waiting, patience)
             self.waiting = []
+            if self.is_kept:
+                self.store.paths(self.run_id).untold.unlink(missing_ok=True)
+                self.is_kept = False
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
                 raise
+
+
+    def keep(self) -> None:
+        """Write what waits; what a locked store does not take is kept beside the checkpoint until it does."""
+        self.flush()
+        if self.waiting:
+            untold.keep(self.store.paths(self.run_id), self.store.newest_event(self.run_id), self.waiting)
+            self.is_kept = True
 
 
 class _StoppedEarly(Exception):

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -210,16 +211,13 @@ def test_a_store_that_is_locked_for_long_stops_nobody(lab_store: RunStore, wait_
     run = commands.launch(lab_store, LONG).id
     wait_for_step(lab_store, run, 3, wait_for)
     pulse = liveness.pulse(lab_store.paths(run))
-    db = sqlite3.connect(database(lab_store.folder), isolation_level=None)
-    db.execute("BEGIN IMMEDIATE")
-    seen = len(lab_store.events(run))
-    time.sleep(6)
-    now = liveness.pulse(lab_store.paths(run))
-    assert pulse is not None and now is not None and now.step > pulse.step + 5  # it trains on
-    assert len(lab_store.events(run)) == seen  # and keeps its events
-    assert status(lab_store, run) is Status.RUNNING and supervisor.is_supervised(lab_store)
-    db.execute("COMMIT")
-    db.close()
+    with locked(lab_store):
+        seen = len(lab_store.events(run))
+        time.sleep(6)
+        now = liveness.pulse(lab_store.paths(run))
+        assert pulse is not None and now is not None and now.step > pulse.step + 5  # it trains on
+        assert len(lab_store.events(run)) == seen  # and keeps its events
+        assert status(lab_store, run) is Status.RUNNING and supervisor.is_supervised(lab_store)
     wait_for_step(lab_store, run, int(now.step), wait_for)
     found = steps(lab_store, run)
     assert found == list(range(1, len(found) + 1))  # none is missing, none is there twice
@@ -230,16 +228,60 @@ def test_a_store_that_is_locked_when_the_run_ends_gets_the_end_later(lab_store: 
     run = commands.launch(lab_store, LONG).id
     wait_for_step(lab_store, run, 3, wait_for)
     commands.stop(lab_store, run)
-    db = sqlite3.connect(database(lab_store.folder), isolation_level=None, timeout=30)
-    db.execute("BEGIN IMMEDIATE")
-    wait_for(lambda: liveness.read_word(lab_store.paths(run)) is not None, told(lab_store, run), seconds=90)
-    time.sleep(1)
-    db.execute("COMMIT")
-    db.close()
+    with locked(lab_store):
+        wait_for(lambda: liveness.read_word(lab_store.paths(run)) is not None, told(lab_store, run), seconds=90)
+        time.sleep(1)
     wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
     assert status(lab_store, run) is Status.STOPPED
     found = steps(lab_store, run)
     assert found == list(range(1, len(found) + 1)) and lab_store.last(run, "evaluation").step == found[-1]
+
+
+@contextmanager
+def locked(store: RunStore) -> Iterator[None]:
+    """Another process, as it seems, has the store for itself."""
+    db = sqlite3.connect(database(store.folder), isolation_level=None, timeout=30)
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        db.execute("ROLLBACK")
+        db.close()
+
+
+def test_what_a_locked_store_did_not_take_is_there_after_a_kill_and_a_resume(
+    lab_store: RunStore, wait_for: Wait, often_saved: None
+) -> None:
+    """The checkpoint lies before the kill, and a resumed run tells nothing again of what lies before its checkpoint."""
+    run = commands.launch(lab_store, WHOLE).id
+    files = lab_store.paths(run)
+    wait_for_step(lab_store, run, 10, wait_for)
+    with locked(lab_store):
+        wait_for(lambda: files.checkpoint_after(2).exists(), told(lab_store, run))
+        os.kill(lab_store.run(run).pid, signal.SIGKILL)
+        wait_for(lambda: not is_alive(files))
+        assert lab_store.last(run, "evaluation") is None
+    wait_for(lambda: status(lab_store, run) is Status.LOST, told(lab_store, run))
+    assert lab_store.last(run, "evaluation").epoch == 2 and not files.untold.exists()
+    commands.resume(lab_store, run)
+    wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
+    assert status(lab_store, run) is Status.FINISHED, told(lab_store, run)()
+    assert steps(lab_store, run) == list(range(1, 201))  # none twice, none missing
+    assert [s.event.epoch for s in lab_store.events(run, kinds=("evaluation",))] == [2, 4]
+
+
+def test_a_store_that_stays_locked_behind_the_end_has_every_number_later(
+    lab_store: RunStore, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAE_LAB_END_SECONDS", "0.5")
+    run = commands.launch(lab_store, dataclasses.replace(WHOLE, epochs=1, evaluations=1)).id
+    files = lab_store.paths(run)
+    wait_for_step(lab_store, run, 3, wait_for)
+    with locked(lab_store):
+        wait_for(lambda: not is_alive(files), told(lab_store, run))
+        assert liveness.read_word(files).status is Status.FINISHED and lab_store.last(run, "evaluation") is None
+    wait_for(lambda: status(lab_store, run) is Status.FINISHED, told(lab_store, run))
+    assert steps(lab_store, run) == list(range(1, 51)) and lab_store.last(run, "evaluation").epoch == 1
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import signal
 import subprocess
@@ -111,6 +112,47 @@ def test_a_run_whose_process_cannot_start_has_failed_and_the_next_one_comes(
         assert found.status is Status.FAILED
         assert "could not be started" in found.reason and "/nowhere/python" in found.reason
         assert not is_alive(lab_store.paths(run))
+
+
+def test_a_run_whose_folder_cannot_be_used_has_failed_and_the_next_one_comes(here: Supervisor, lab_store: RunStore) -> None:
+    first, second = (lab_store.enqueue(SHORT, "cpu").id for _ in range(2))
+    lab_store.paths(first).folder.rmdir()
+    lab_store.paths(first).folder.write_text("a file where its folder should be")
+    here.tick()
+    assert lab_store.run(first).status is Status.FAILED
+    assert "the run's process could not be started" in lab_store.run(first).reason
+    assert status(lab_store, second) is Status.STARTING
+
+
+def test_a_full_disk_fails_nobody_and_does_not_end_the_supervisor(
+    here: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = lab_store.enqueue(SHORT, "cpu").id
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(supervisor.locks, "take", full)
+    monkeypatch.setattr(supervisor.traceback, "print_exc", full)  # its log lies on the same disk
+    monkeypatch.setattr(supervisor.time, "sleep", lambda seconds: None)
+    assert here._safely() and status(lab_store, run) is Status.QUEUED
+
+
+def test_a_process_that_ended_by_itself_is_reaped_while_others_wait(
+    here: Supervisor, lab_store: RunStore, wait_for: Wait
+) -> None:
+    run = lab_store.enqueue(SHORT, "cpu").id
+    lab_store.enqueue(LONG, "cpu")  # so that the supervisor stays
+    here.tick()
+    pid = here.processes[run].pid
+    wait_for(lambda: status(lab_store, run).is_over)
+
+    def reaped() -> bool:
+        here.tick()
+        return not Path(f"/proc/{pid}").exists()
+
+    wait_for(reaped)
+    assert run not in here.processes
 
 
 def test_a_turn_that_never_began_comes_again(here: Supervisor, lab_store: RunStore) -> None:
