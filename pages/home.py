@@ -21,14 +21,14 @@ page.heading(
 replay(key="home_replay")
 with st.container(horizontal=True, vertical_alignment="center", gap="small"):
     if st.button("Watch a mask learn · about a minute", type="primary", key="home_first_run"):
-        go("train", run=run_actions.start(FIRST_RUN))
+        run_actions.start_and_watch(FIRST_RUN)
     for task in catalog.TASKS:
         if (
             task.bundled
             and task.name != FIRST_RUN.task
             and st.button(f"… on {task.title}", key=f"home_run_{task.name}")
         ):
-            go("train", run=run_actions.start(replace(FIRST_RUN, task=task.name)))
+            run_actions.start_and_watch(replace(FIRST_RUN, task=task.name))
 page.note(
     "The button makes the recorded run again on this machine, from the same seed; another kind of processor rounds "
     "otherwise and may end a point or two away. Nothing is downloaded."

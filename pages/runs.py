@@ -56,6 +56,8 @@ if not runs:
     page.section("No runs yet")
     page.note("Each run will stand here with its mask, its number and its status.")
     link("train", "Set up a run")
+if unread := reads.store().unread():
+    page.note(f"Runs of a newer lab that are not shown: {len(unread)}. Update this lab to see them.")
 live = any(not run.status.is_over for run in runs)
 
 

@@ -13,7 +13,7 @@ from mlae_lab.core.plan import PlanError
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.tasks import ready
 from mlae_lab.runs.store import StoreError
-from mlae_lab.ui import draft, page, reads
+from mlae_lab.ui import draft, page, reads, visitor
 from mlae_lab.ui.bench import bench
 from mlae_lab.ui.continue_view import continue_panel, lineage
 from mlae_lab.ui.fetch_view import fetch_panel
@@ -80,9 +80,8 @@ def design() -> None:
             command = launch_panel(config)
         with st.expander("The command that does the same"):
             st.code(command, language="bash", wrap_lines=True)
-    except (ConfigError, PlanError, catalog.CatalogError, DataError) as error:
-        text = str(error)
-        st.error(f"{text[:1].upper()}{text[1:]}.")
+    except (ConfigError, PlanError, catalog.CatalogError, DataError, *visitor.STORE_TROUBLE) as error:
+        st.error(visitor.sentence(error))
     draft.write_address("task", "mask", "set")
     page.note(
         f"A short run shows how a mask learns, not how well it can do. The paper trains 500 epochs and masks pay in long "

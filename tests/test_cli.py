@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,12 +16,13 @@ from pathlib import Path
 import pytest
 
 from mlae_lab import cli
-from mlae_lab.cli import main
+from mlae_lab.cli import main, runs
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import allocation, dense, pattern, scaled, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
+from mlae_lab.runs import commands
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 from mlae_lab.runs.supervisor import is_alive
@@ -257,6 +259,63 @@ def test_a_store_that_cannot_be_used(tmp_path: Path, capsys: Captured) -> None:
     for arguments in (["runs"], ["train", "--task", "digits", *QUICK]):
         assert main([*arguments, "--store", str(tmp_path / "file")]) == 2
         assert "cannot be used as a store" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_read_is_one_sentence(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore(tmp_path / "lab")
+    run = store.enqueue(FIRST_RUN, "cpu").id
+    store.move(run, Status.FINISHED)
+    for arguments, words in [
+        (["runs", "--store", "~nobody-of-this-name/lab"], "name a folder in full"),
+        (["runs", "--store", "/" + "x" * 300], "File name too long"),
+        (["export", run, "/", "--store", str(store.folder)], "give the file a name"),
+    ]:
+        assert main(arguments) == 2
+        err = capsys.readouterr().err
+        assert words in err and err.startswith("mlae_lab: ") and err.count("\n") == 1
+    monkeypatch.setattr(RunStore, "runs", lambda self: self._connection(write=True, patience=0.05).__enter__())
+    with sqlite3.connect(store.folder / "lab.sqlite", isolation_level=None) as db:
+        db.execute("BEGIN IMMEDIATE")
+        assert main(["runs", "--store", str(store.folder)]) == 2
+        assert "the store cannot be used now (database is locked)" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_any_command_without_a_traceback(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pressed(chosen: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_tasks", pressed)
+    assert main(["tasks"]) == 130 and capsys.readouterr().err == "\n"
+
+
+def test_a_terminal_that_lacks_a_letter_shows_a_question_mark(root: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "mlae_lab", "tasks"], cwd=root, capture_output=True,
+                          env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})  # fmt: skip
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+
+
+def test_a_store_that_takes_no_run_keeps_no_folder_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RunStore(tmp_path)
+
+    def locked(*_: object) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(store, "enqueue", locked)
+    with pytest.raises(sqlite3.OperationalError):
+        commands.launch(store, FIRST_RUN)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_runs_that_failed_are_told_with_their_reason(tmp_path: Path, capsys: Captured) -> None:
+    store = RunStore(tmp_path)
+    well, ill = (store.enqueue(FIRST_RUN, "cpu") for _ in range(2))
+    store.move(well.id, Status.FINISHED)
+    assert runs.tell_failures(store, [well]) == 0 and capsys.readouterr().err == ""
+    store.move(ill.id, Status.FAILED, "the loss is not a number")
+    assert runs.tell_failures(store, [well, ill]) == 1
+    assert capsys.readouterr().err == f"run {ill.id} failed: the loss is not a number\n"
 
 
 def test_help_is_not_an_error(capsys: Captured) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal that has no "×" shows a question mark
     try:
         chosen = _parser().parse_args(arguments)
         return chosen.do(chosen)
@@ -51,6 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output went away, as in `| head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - so that the interpreter's last flush is quiet
         return 0
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except sqlite3.Error as error:
+        print(f"mlae_lab: the store cannot be used now ({error}): try again, or ask `mlae_lab doctor`", file=sys.stderr)
+        return 2
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"mlae_lab: {where}{error.strerror or error}: choose a place that can be read and written", file=sys.stderr)
+        return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -165,7 +179,7 @@ def _config(chosen: argparse.Namespace) -> RunConfig:
 def _app(chosen: argparse.Namespace) -> int:
     environment = dict(os.environ)
     if chosen.store is not None:
-        environment["MLAE_LAB_STORE"] = str(chosen.store.absolute())
+        environment["MLAE_LAB_STORE"] = str(folder_of(chosen))
     words = [sys.executable, "-m", "streamlit", "run", str(PACKAGE / "app.py"), "--server.port", str(chosen.port)]
     if not binding.is_loopback(chosen.host):
         environment[binding.PASSWORD_VARIABLE] = _password(environment.get(binding.PASSWORD_VARIABLE))

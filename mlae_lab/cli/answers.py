@@ -18,7 +18,11 @@ class Wrong(Exception):
 
 def folder_of(chosen: argparse.Namespace) -> Path:
     """The store's folder, whether it is there or not."""
-    return (chosen.store or default_store()).expanduser().absolute()
+    folder = chosen.store or default_store()
+    try:
+        return folder.expanduser().absolute()
+    except RuntimeError as error:  # ~somebody who is not there
+        raise Wrong(f"the store {folder} has no place ({error}): name a folder in full") from None
 
 
 def store_of(chosen: argparse.Namespace) -> RunStore:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 
 from mlae_lab.cli.answers import me, say
 from mlae_lab.cli.inside import one, store_with_runs
-from mlae_lab.cli.runs import follow
+from mlae_lab.cli.runs import follow, tell_failures
 from mlae_lab.runs import repeats
-from mlae_lab.runs.liveness import derived
-from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 
 
@@ -45,13 +42,7 @@ def _repeats(chosen: argparse.Namespace) -> int:
 
 
 def _tell(chosen: argparse.Namespace, store: RunStore, run: Run, started: list[Run]) -> int:
-    failed = [
-        now
-        for now in (derived(store, store.run(entry.id)) for entry in started)
-        if now.status in (Status.FAILED, Status.LOST)
-    ]
-    for entry in failed:
-        print(f"run {entry.id} {entry.status.value}: {entry.reason}", file=sys.stderr)
+    failed = tell_failures(store, started)
     found = repeats.repeats(store, run)
     seen = found.spread
     told = {
@@ -70,4 +61,4 @@ def _tell(chosen: argparse.Namespace, store: RunStore, run: Run, started: list[R
         for entry in found.seeds
     ]
     say(chosen, told, "\n".join(filter(None, [*words, found.words, found.noise])))
-    return 1 if failed else 0
+    return failed

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mlae_lab.cli.answers import Wrong, existing_store, folder_of, me, name_of, say, say_json, store_of
@@ -81,6 +81,8 @@ def _runs(chosen: argparse.Namespace) -> int:
         words = [f"{name:<18}{json.dumps(value) if isinstance(value, dict) else value}" for name, value in row.items()]
         return say(chosen, row, "\n".join(words))
     rows = [state(store, derived(store, run)) for run in store.runs()]
+    if unread := store.unread():
+        print(f"runs of a newer lab that are not shown: {len(unread)}; update this lab to see them", file=sys.stderr)
     if chosen.json:
         return say_json({"runs": rows})
     if not rows:
@@ -116,6 +118,16 @@ def follow(store: RunStore, run: Run) -> Run:
         if run.status.is_over:
             return run
         time.sleep(0.2)
+
+
+def tell_failures(store: RunStore, runs: Sequence[Run]) -> int:
+    """Say of each run that failed or was lost why; the exit status that this makes."""
+    failed = [
+        now for now in (derived(store, store.run(entry.id)) for entry in runs) if now.status in (Status.FAILED, Status.LOST)
+    ]
+    for entry in failed:
+        print(f"run {entry.id} {entry.status.value}: {entry.reason}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def follow_to_end(chosen: argparse.Namespace, store: RunStore, run: Run) -> int:
@@ -217,7 +229,8 @@ def _pair(chosen: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print(f"\nthe runs go on without this terminal: `mlae_lab compare {runs[0].id} {runs[1].id}` compares them")
         return 0
-    return _tell_difference(chosen, store, runs[0], runs[1])
+    failed = tell_failures(store, runs)
+    return max(failed, _tell_difference(chosen, store, runs[0], runs[1]))
 
 
 def _compare(chosen: argparse.Namespace) -> int:

@@ -38,7 +38,15 @@ def _runs_of(store: RunStore) -> Iterator[Finding]:
     runs, names = store.runs(), store.nicknames()
     waiting = sum(run.status is Status.QUEUED for run in runs)
     active = [run for run in reversed(runs) if run.status.is_active]
-    yield good("runs", f"{len(runs)}, {len(active)} under way, {waiting} waiting")
+    unread = store.unread()
+    if unread:
+        yield trouble(
+            "runs",
+            f"{len(runs)}, and {len(unread)} that this lab cannot read: {some(unread)}",
+            "update the lab: they are as they were, and wait where they are",
+        )
+    else:
+        yield good("runs", f"{len(runs)}, {len(active)} under way, {waiting} waiting")
     yield _supervisor(store, waiting, len(active))
     for run in active:
         yield _under_way(store, run, names, now)
@@ -57,7 +65,7 @@ def _runs_of(store: RunStore) -> Iterator[Finding]:
             f"started later than now: {some(ahead)}; the clock was set back",
             "times and durations of these runs are wrong, their results are not",
         )
-    known = {run.id for run in runs}
+    known = {run.id for run in runs} | set(unread)
     orphans = [folder for folder, changed in folders if folder.name not in known and now - changed > NEW_FOLDER]
     if orphans:
         size = sum(found.st_size for folder in orphans for _, found in tree(folder))

@@ -18,7 +18,7 @@ from mlae_lab.runs import devices, supervisor
 from mlae_lab.runs.liveness import derived, is_alive
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.status import RESUMABLE, Status
-from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
+from mlae_lab.runs.store import Origin, Run, RunStore, StoreError, printable
 
 
 def launch(
@@ -33,15 +33,30 @@ def launch(
     if start is not None:
         shutil.copyfile(start, store.paths(name).start)
     device = devices.kind(config.device)
-    run = store.enqueue(config, device, owner, origin, str(data_folder().absolute()), name)
+    try:
+        run = store.enqueue(config, device, owner, origin, str(data_folder().absolute()), name)
+    except BaseException:
+        shutil.rmtree(store.paths(name).folder, ignore_errors=True)
+        raise
     supervisor.ensure(store)
     return run
 
 
 def again(store: RunStore, run_id: str, owner: str = "") -> Run:
     """The same run once more, from its first step, as a run of its own: a retry of one that did not reach its end, a
-    duplicate of any other."""
+    duplicate of any other. One that went on from a checkpoint begins there again, and names the same parent.
+
+    Raises StoreError where that checkpoint is not here.
+    """
     run = store.run(run_id)
+    if run.relation == "continued":
+        start = store.paths(run_id).start
+        if not start.is_file():
+            raise StoreError(
+                f"run {run_id} went on from a checkpoint of run {run.parent or 'another lab'} that is not here: go on from "
+                "a checkpoint that is"
+            )
+        return launch(store, run.config, owner, Origin(run.parent, "continued", run.source), start)
     relation = "retry" if run.status in RESUMABLE else "duplicate"
     return launch(store, run.config, owner, Origin(run.id, relation))
 
@@ -173,11 +188,11 @@ def delete(store: RunStore, run_id: str) -> None:
 
 
 def log_tail(store: RunStore, run_id: str, lines: int = 40) -> list[str]:
-    """The last lines of a run's log."""
+    """The last lines of a run's log, without what a terminal would obey: the run may come from a stranger."""
     try:
         with store.paths(run_id).log.open("rb") as file:
             file.seek(0, os.SEEK_END)
             file.seek(max(0, file.tell() - 64_000))
-            return file.read().decode(errors="replace").splitlines()[-lines:]
+            return [printable(line) for line in file.read().decode(errors="replace").splitlines()[-lines:]]
     except FileNotFoundError:
         return []

@@ -30,7 +30,7 @@ from mlae_lab.runs.parcel_writing import write
 from mlae_lab.runs.parcel_zip import EPOCH, EVENTS, LOG, RUN, SUFFIX, Packed, ParcelError, opened
 from mlae_lab.runs.paths import RunPaths, is_run_id
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import Run, RunStore, StoreError
+from mlae_lab.runs.store import Run, RunStore, StoreError, one_line
 
 _REASON = 4000  # characters of a stranger's reason
 _RELATIONS = ("retry", "duplicate", "paired", "repeat", "race", "continued", "imported")
@@ -117,7 +117,7 @@ def _foreign(run: Run, owner: str) -> Run:
     return replace(
         run,
         config=config,
-        reason=run.reason[:_REASON],
+        reason=one_line(run.reason)[:_REASON],
         owner=owner,
         parent=run.parent if is_run_id(run.parent) else "",
         relation=run.relation if run.relation in _RELATIONS else "imported",
@@ -130,7 +130,9 @@ def _fill(store: RunStore, files: RunPaths, packed: Packed, run: Run, config: Ru
         path.parent.mkdir(exist_ok=True)
         with path.open("wb") as target:
             target.writelines(chunks)
-    store.insert(run, [found for found in events_of(packed, config) if found is not None])
+    for _ in events_of(packed, config):
+        pass  # every line is checked before the first is written
+    store.insert(run, (found for found in events_of(packed, config) if found is not None))
 
 
 @contextmanager

@@ -203,8 +203,26 @@ def _event(line: bytes, config: RunConfig) -> tuple[float, ev.Event] | None:
         except ValueError as error:
             raise ValueError(f"{name} of {kind} holds {error}") from None
     event = ev.KINDS[kind](**values)
+    _require_possible(event)
     _require_on_canvas(event, config)
     return at, event
+
+
+_COUNTED = {
+    ev.Started: ("train_pictures", "evaluation_pictures", "steps"), ev.TrainStep: ("step",),
+}  # fmt: skip - at least 1, as others divide by them
+
+
+def _require_possible(event: ev.Event) -> None:
+    """A run can tell of NaN where it diverged, but not in what is counted or measured by a clock."""
+    for name in _COUNTED.get(type(event), ()):
+        if getattr(event, name) < 1:
+            raise ValueError(f"{name} of {event.kind} is {getattr(event, name)} and must be at least 1")
+    seconds = getattr(event, "seconds", 0.0)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"seconds of {event.kind} is {seconds} and must be a time")
+    if isinstance(event, ev.Evaluation) and not 0 <= event.accuracy <= 100:
+        raise ValueError(f"accuracy of evaluation is {event.accuracy} and must be from 0 to 100")
 
 
 def _require_on_canvas(event: ev.Event, config: RunConfig) -> None:
@@ -230,8 +248,8 @@ def _require_on_canvas(event: ev.Event, config: RunConfig) -> None:
             )
         return
     elif isinstance(event, ev.Guesses):
-        if len(event.guess) != len(event.confidence):
-            raise ValueError("guesses must have one confidence for each guess")
+        if not len(event.guess) == len(event.confidence) <= 48:
+            raise ValueError("guesses must be at most 48, with one confidence for each")
         return
     else:
         return

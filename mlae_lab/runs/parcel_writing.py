@@ -20,6 +20,8 @@ KEPT_LOG_BYTES = 1_000_000  # of a log's end, when it is exported
 
 def write(store: RunStore, run: Run, file: Path, tensors: Mapping[str, Path], here: Mapping[str, object]) -> int:
     """Write a parcel. here: what concerns this store alone. Returns the number of its events."""
+    if not file.name:
+        raise ParcelError(f"{file} is a folder: give the file a name, such as {run.id}.mlae")
     events = store.events(run.id)
     if len(events) > MAX_EVENTS:
         raise ParcelError(f"run {run.id} has {len(events)} events: a parcel takes at most {MAX_EVENTS}")

@@ -17,6 +17,7 @@ RUN_BYTES = 1_000_000
 EVENTS_BYTES = 500_000_000
 LOG_BYTES = 2_000_000
 MAX_EVENTS = 2_000_000
+MOST_PACKED = 200  # the events of a run pack to a tenth or a twentieth of their size
 TENSORS_BYTES = 2_000_000_000  # per member; below 2 GiB no member needs zip64
 RUN, EVENTS, LOG = "run.json", "events.jsonl", "log.txt"
 EPOCH = re.compile(r"epoch-([0-9]{5})\.safetensors")
@@ -112,6 +113,11 @@ def _members(packed: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
         if entry.file_size > most:
             raise ParcelError(
                 f"{name} in {file} has {bytes_text(entry.file_size)}: at most {bytes_text(most)} are taken"
+            )
+        if entry.file_size > max(CHUNK, MOST_PACKED * entry.compress_size):
+            raise ParcelError(
+                f"{name} in {file} unpacks to {entry.file_size // max(1, entry.compress_size)} times its size: what a lab "
+                f"exports does so at most {MOST_PACKED} times"
             )
         found[name] = entry
     for name in (RUN, EVENTS):

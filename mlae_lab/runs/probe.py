@@ -32,6 +32,8 @@ MOST_BYTES = 16 * 2**20  # of one question
 # Of all answers, kept on disk or told by a living probe. Raise FORMAT whenever the shape or meaning of any answer
 # changes, be it by one key more: a page would else read what a process of yesterday's lab wrote.
 FORMAT = 2
+_TOO_OFTEN, _TOO_OFTEN_SECONDS = 3, 120.0  # so many starts without an answer in so many seconds are a probe that dies
+_begun: dict[Path, list[float]] = {}  # when a run's probe was started from here, since its last answer
 NAMING = ("file", "other")  # arguments that are the path of a file which the answer is computed from too
 
 
@@ -75,6 +77,8 @@ def ask(store: RunStore, run_id: str, question: str, arguments: Mapping[str, Any
         elif locks.held(files.probe_lock):
             request = {"question": question, "arguments": arguments, "patience": patience}
             if (told := _exchange(files, request, patience + 10)) is not None:
+                if told["state"] in ("done", "failed"):
+                    _begun.pop(files.folder, None)
                 known = {name: told[name] for name in ("value", "reason", "done", "total") if told.get(name) is not None}
                 return Answer("working" if told["state"] == "abandoned" else str(told["state"]), **known)
             if time.monotonic() > deadline:
@@ -112,7 +116,16 @@ def _started(store: RunStore, files: RunPaths) -> Answer | None:
         lock = locks.take(files.probe_lock)
         if lock is None:
             return None
+        begun = [at for at in _begun.get(files.folder, ()) if time.monotonic() - at < _TOO_OFTEN_SECONDS]
         try:
+            if len(begun) >= _TOO_OFTEN:
+                _begun.pop(files.folder, None)  # whoever asks again tries again
+                return Answer(
+                    "failed",
+                    reason=f"the process that looks into run {files.run} was ended {len(begun)} times before it could answer, "
+                    f"as the system does when memory runs out: end other programs and ask again; {_log(files)}",
+                )
+            _begun[files.folder] = [*begun, time.monotonic()]
             files.probe_address.unlink(missing_ok=True)
             child = supervisor.spawn(
                 ["mlae_lab.runs.probe_worker", str(store.folder), files.run, str(lock)],

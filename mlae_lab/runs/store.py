@@ -23,10 +23,11 @@ import shutil
 import sqlite3
 import time
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 from mlae_lab.core import events as ev
@@ -36,8 +37,9 @@ from mlae_lab.runs import paths
 from mlae_lab.runs.status import ACTIVE, RESUMABLE, Status
 from mlae_lab.runs.turns import in_turn
 
-SCHEMA = 3
+SCHEMA = 4  # rises with the tables, and with the settings of RunConfig: an older lab must not read what it does not know
 PATIENCE = 30.0  # seconds that a writer waits for another one
+_AT_ONCE = 2000  # events of a run from elsewhere
 MOST_PLANS = 500
 MOST_NAME = 48  # characters
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
@@ -77,6 +79,7 @@ _CHANGES: tuple[tuple[str, ...], ...] = (
             id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, owner TEXT NOT NULL DEFAULT '',
             created REAL NOT NULL, plan TEXT NOT NULL)""",
     ),
+    (),  # RunConfig has mask_per and input_dropout
 )
 
 
@@ -256,23 +259,37 @@ class RunStore:
             )  # fmt: skip
         return self.run(run)
 
-    def insert(self, run: Run, events: Sequence[tuple[float, ev.Event]]) -> None:
-        """Put a run that is over, with its past, into the store: one that comes from elsewhere. events: (time, event).
+    def insert(self, run: Run, events: Iterable[tuple[float, ev.Event]]) -> None:
+        """Put a run that is over, with its past, into the store: one that comes from elsewhere. events: (time, event),
+        read a few at a time; no other writer waits for all of them, and nobody sees the run before they are there.
 
         Raises StoreError if its name is taken.
         """
         columns = [name for name in _NAMES if name not in ("place", "pid", "turn", "slot")]
         values = {name: getattr(run, name) for name in columns}
         values |= {"config": json.dumps(run.config.to_dict()), "status": run.status.value}
+        self._without_events(run.id)  # of a process that was killed while it did the same
         try:
+            rest = iter(events)
+            while some := list(islice(rest, _AT_ONCE)):
+                with self._connection(write=True) as db:
+                    _insert_events(db, run.id, some)
             with self._connection(write=True) as db:
                 db.execute(
                     f"INSERT INTO runs ({', '.join(columns)}) VALUES ({', '.join(':' + c for c in columns)})", values
                 )
-                _insert_events(db, run.id, events)
                 db.execute("DELETE FROM gone WHERE id = ?", (run.id,))
-        except sqlite3.IntegrityError:
-            raise StoreError(f"run {run.id} is in {self.folder} already") from None
+        except BaseException:
+            with suppress(StoreError, sqlite3.Error):
+                self._without_events(run.id)
+            raise
+
+    def _without_events(self, run: str) -> None:
+        """Drop the events of a run that is not in the store. Raises StoreError if it is."""
+        with self._connection(write=True) as db:
+            if db.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone():
+                raise StoreError(f"run {run} is in {self.folder} already")
+            db.execute("DELETE FROM events WHERE run = ?", (run,))
 
     def run(self, run: str) -> Run:
         """One run. Raises StoreError, with what would work, for a name that is not in the store."""
@@ -289,19 +306,29 @@ class RunStore:
             raise StoreError(f"run {run} was {gone[1]} on {when}{back}")
         if row is None:
             raise StoreError(f"run {run} is not in {self.folder}: it was never there, or it lies in another store")
-        return _run(row)
+        try:
+            return _run(row)
+        except ValueError as error:
+            raise StoreError(f"run {run} cannot be read by this lab ({error}): the lab that made it can, update this one") from None
 
     def runs(self) -> list[Run]:
-        """All runs, newest first."""
+        """All runs, newest first; one that only a newer lab can read is passed over (`unread`)."""
         with self._connection() as db:
-            return [_run(row) for row in db.execute(f"SELECT {_COLUMNS} FROM runs ORDER BY number DESC")]
+            return _readable(db.execute(f"SELECT {_COLUMNS} FROM runs ORDER BY number DESC"))
+
+    def unread(self) -> list[str]:
+        """The names of runs that only a newer lab can read."""
+        with self._connection() as db:
+            rows = db.execute(f"SELECT {_COLUMNS} FROM runs").fetchall()
+        known = {run.id for run in _readable(rows)}
+        return [name for row in rows if (name := row[_NAMES.index("id")]) not in known]
 
     def open_runs(self) -> list[Run]:
-        """The runs that are not over, oldest first."""
+        """The runs that are not over, oldest first; passed over as in `runs`."""
         ends = ", ".join("?" * len(_FINAL))
         with self._connection() as db:
             rows = db.execute(f"SELECT {_COLUMNS} FROM runs WHERE status NOT IN ({ends}) ORDER BY number", _FINAL)
-            return [_run(row) for row in rows]
+            return _readable(rows)
 
     def delete(self, run: str, how: str = "deleted") -> None:
         """Forget a run that is over: its row, its events and its folder; its name is remembered as gone.
@@ -323,12 +350,9 @@ class RunStore:
     def queue(self) -> list[Run]:
         """The waiting runs in the order in which they will start, if nobody changes it: device by device, people in turn."""
         with self._connection() as db:
-            rows = [
-                _run(row)
-                for row in db.execute(
-                    f"SELECT {_COLUMNS} FROM runs WHERE status = 'queued' ORDER BY device, place, number"
-                )
-            ]
+            rows = _readable(
+                db.execute(f"SELECT {_COLUMNS} FROM runs WHERE status = 'queued' ORDER BY device, place, number")
+            )
             served = db.execute("SELECT device, owner, MAX(turn) FROM runs GROUP BY device, owner").fetchall()
         order: list[Run] = []
         for device in dict.fromkeys(run.device for run in rows):
@@ -434,10 +458,11 @@ class RunStore:
             ).fetchone()
         return None if row is None else ev.from_json(kind, row[0])
 
-    def newest_event(self, run: str) -> int:
-        """The id of a run's newest event, 0 if it has none."""
+    def event_ids(self, run: str) -> tuple[int, int]:
+        """The ids of a run's first and newest event, 0 and 0 if it has none. One that was put away and came back has
+        others than before."""
         with self._connection() as db:
-            return db.execute("SELECT COALESCE(MAX(id), 0) FROM events WHERE run = ?", (run,)).fetchone()[0]
+            return db.execute("SELECT COALESCE(MIN(id), 0), COALESCE(MAX(id), 0) FROM events WHERE run = ?", (run,)).fetchone()
 
     def event_bytes(self) -> dict[str, int]:
         """What the events of each run take in the database, in bytes."""
@@ -523,13 +548,22 @@ class RunStore:
         return None if said == "ok" else said
 
 
+def one_line(text: str) -> str:
+    """A stranger's text as one line, without control or invisible characters: a terminal obeys some of them."""
+    return " ".join(printable("".join(" " if c.isspace() else c for c in text)).split())
+
+
+def printable(text: str) -> str:
+    """A text without control or invisible characters, but for the tab."""
+    return "".join(c for c in text if c == "\t" or unicodedata.category(c)[0] != "C")
+
+
 def plan_name(text: str) -> str:
     """A saved mask's name as it is kept: one line, no control or invisible characters.
 
     Raises StoreError for nothing or for more than 48 characters.
     """
-    plain = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
-    name = " ".join(plain.split())
+    name = one_line(text)
     if not 1 <= len(name) <= MOST_NAME:
         raise StoreError(f"the name of a mask has {len(name)} characters: it must have 1 to {MOST_NAME}")
     return name
@@ -553,6 +587,14 @@ def _run(row: tuple) -> Run:
     values = dict(zip(_NAMES, row))
     values |= {"config": _config(values["config"]), "status": Status(values["status"])}
     return Run(**values)
+
+
+def _readable(rows: Iterable[tuple]) -> list[Run]:
+    found = []
+    for row in rows:
+        with suppress(ValueError):  # a setting or a status that only a newer lab knows
+            found.append(_run(row))
+    return found
 
 
 @lru_cache(maxsize=1024)

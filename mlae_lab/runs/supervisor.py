@@ -266,6 +266,8 @@ def environment(run: Run, slot: str = "") -> dict[str, str]:
     chosen["MLAE_LAB_DATA"] = run.data_folder or str(data_folder().absolute())  # where its launcher looked
     if slot.startswith("cuda:"):
         chosen |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": slot.partition(":")[2]}
+    elif slot:
+        chosen["CUDA_VISIBLE_DEVICES"] = ""  # whoever has the cores alone uses nothing else
     return chosen
 
 

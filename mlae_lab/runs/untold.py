@@ -37,6 +37,6 @@ def tell(store: RunStore, run: str) -> None:
         told = json.loads(files.untold.read_text())
     except (FileNotFoundError, ValueError):  # a damaged file stops no queue; it stays for whoever wants to look
         return
-    if store.newest_event(run) == told["after"]:
+    if store.event_ids(run)[1] == told["after"]:
         store.append(run, [ev.from_json(kind, payload) for kind, payload in told["events"] if kind in ev.KINDS])
     files.untold.unlink(missing_ok=True)

@@ -242,7 +242,7 @@ class _Writer:
         """Write what waits; what a locked store does not take is kept beside the checkpoint until it does."""
         self.flush()
         if self.waiting:
-            untold.keep(self.store.paths(self.run_id), self.store.newest_event(self.run_id), self.waiting)
+            untold.keep(self.store.paths(self.run_id), self.store.event_ids(self.run_id)[1], self.waiting)
             self.is_kept = True
 
 

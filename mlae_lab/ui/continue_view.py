@@ -10,7 +10,7 @@ from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import PlanError
 from mlae_lab.runs import commands
 from mlae_lab.runs.paths import LAST
-from mlae_lab.runs.store import Run, StoreError
+from mlae_lab.runs.store import Run
 from mlae_lab.ui import draft, page, reads, visitor
 from mlae_lab.ui.navigation import go, link
 
@@ -61,8 +61,8 @@ def continue_panel(run: Run) -> None:
         if press.button("Go on as a new run", key=f"continue_start_{run.id}", type="primary"):
             child = commands.continued(reads.store(), run.id, plan, chosen, int(total), visitor.current())
             go("train", run=child.id)
-    except (ConfigError, PlanError, catalog.CatalogError, StoreError) as error:
-        st.error(f"{str(error)[:1].upper()}{str(error)[1:]}.")
+    except (ConfigError, PlanError, catalog.CatalogError, *visitor.STORE_TROUBLE) as error:
+        st.error(visitor.sentence(error))
     page.note(
         "Experts that both masks hold keep what they have learned, with the optimizer's moments and the mask generators; new "
         "ones begin as in a fresh run. The schedule, the order of pictures and the head go on. The new run names this one."

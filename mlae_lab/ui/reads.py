@@ -55,7 +55,11 @@ class Tail:
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
-        self.seen = 0
+        self._lock = threading.RLock()
+        self._forget()
+
+    def _forget(self) -> None:
+        self.first = self.seen = 0
         self.preparing: Preparing | None = None
         self.started: Started | None = None
         self.steps: list[TrainStep] = []
@@ -66,12 +70,16 @@ class Tail:
         self.guesses: list[Guesses] = []
         self.watched: Watched | None = None
         self._made: dict[str, tuple[Hashable, object]] = {}
-        self._lock = threading.RLock()
 
     def update(self) -> None:
         """Read what is new."""
         with self._lock:
-            for stored in store().events(self.run_id, after=self.seen):
+            new = store().events(self.run_id, after=self.seen)
+            if new and self.first and store().event_ids(self.run_id)[0] != self.first:
+                self._forget()  # it was put away or deleted and came back: all of it is new
+                new = store().events(self.run_id)
+            for stored in new:
+                self.first = self.first or stored.id
                 self.seen = stored.id
                 self._take(stored.event)
 

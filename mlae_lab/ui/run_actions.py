@@ -33,6 +33,16 @@ def start(config: RunConfig) -> str:
     return run
 
 
+def start_and_watch(config: RunConfig) -> None:
+    """Start a run and go to it; where the store does not take it, say so on this page."""
+    try:
+        run = start(config)
+    except visitor.STORE_TROUBLE as error:
+        st.error(visitor.sentence(error))
+        return
+    go("train", run=run)
+
+
 def complaint() -> None:
     """Show what the last click could not do, once."""
     if text := st.session_state.pop(_COMPLAINT, None):
@@ -61,7 +71,12 @@ def controls(run: Run, key: str) -> None:
             key=f"{key}_again_{run.id}",
             help="The same run once more, from its first step, as a run of its own.",
         ):
-            go("train", run=commands.again(reads.store(), run.id, visitor.current()).id)
+            try:
+                made = commands.again(reads.store(), run.id, visitor.current())
+            except visitor.STORE_TROUBLE as error:
+                st.session_state[_COMPLAINT] = visitor.sentence(error)
+                st.rerun()
+            go("train", run=made.id)
 
 
 def reorder(run: Run, key: str, alone: bool) -> None:
@@ -144,7 +159,6 @@ def _button(
     try:
         do()
     except (StoreError, parcel.ParcelError, *visitor.STORE_TROUBLE) as error:
-        text = str(error)
-        st.session_state[_COMPLAINT] = f"{text[:1].upper()}{text[1:]}."
+        st.session_state[_COMPLAINT] = visitor.sentence(error)
     reads.look_again()
     st.rerun()

@@ -37,6 +37,14 @@ _COMPONENT = st.components.v2.component(
 _names: dict[Path, tuple[float, dict[str, str]]] = {}
 
 
+def sentence(error: Exception) -> str:
+    """What went wrong with a click, as a page says it."""
+    text = str(error)
+    if isinstance(error, (sqlite3.Error, OSError)):
+        text = f"the store cannot be written now ({text}): make room on its disk, or try again when nobody has it locked"
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+
+
 def is_id(text: object) -> bool:
     """Whether a text has the shape of a visitor's id."""
     return isinstance(text, str) and bool(_SHAPE.fullmatch(text))

@@ -29,8 +29,9 @@ def failed(lab: Lab) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", ["/", "/task", "/masks", "/train", "/runs", "/experts", "/compare", "/doctor"])
 def test_page_fits(path: str, scheme: str, visit: Callable[..., Page]) -> None:
-    page = visit(path, scheme=scheme)
-    for width in (1280, 800):
+    widths = (1280, 800) if scheme == "light" else (800, 1280)  # opened at either, and then made narrower or wider
+    page = visit(path, scheme=scheme, width=widths[0])
+    for width in widths:
         page.set_viewport_size({"width": width, "height": 900})
         page.wait_for_timeout(1000)
         found = page.evaluate(OVERFLOW)

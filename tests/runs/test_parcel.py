@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import LATER, RunConfig
 from mlae_lab.core.patterns import allocation
-from mlae_lab.runs import parcel
+from mlae_lab.runs import commands, parcel
 from mlae_lab.runs.parcel import ParcelError, archive, archived, export, import_run, inspect, restore
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
@@ -97,6 +97,11 @@ def test_put_away_and_brought_back_it_is_as_it_was(store: RunStore) -> None:
     assert sorted(p.name for p in store.paths(run.id).folder.iterdir() if p.name != "lock") == files
 
 
+def test_a_file_without_a_name_is_no_place(store: RunStore) -> None:
+    with pytest.raises(ParcelError, match="is a folder: give the file a name"):
+        export(store, over(store).id, Path("/"))
+
+
 def test_a_damaged_archive_is_listed_as_that(store: RunStore) -> None:
     run = over(store)
     file = archive(store, run.id)
@@ -130,6 +135,55 @@ def event(line: object) -> Callable[[dict[str, bytes]], object]:
     return lambda members: members.update({"events.jsonl": members["events.jsonl"] + text})
 
 
+def told_of(kind: str, payload: dict) -> Callable[[dict[str, bytes]], object]:
+    return event({"kind": kind, "time": 1.0, "payload": payload})
+
+
+STEP, EVALUATION, STARTED = (
+    json.loads(ev.to_json(one))
+    for one in (
+        step(1), ev.Evaluation(1, 3, "val", 50.0, 1.5, 2.0), ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1)
+    )
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("payload", [("started", STARTED), ("step", STEP), ("evaluation", EVALUATION)])
+def test_what_a_lab_tells_is_taken(payload: tuple[str, dict], store: RunStore, tmp_path: Path) -> None:
+    """So that the lines below, which differ from these by one value, are refused for that value."""
+    run = over(store)
+    export(store, run.id, tmp_path / "a.mlae")
+    changed(tmp_path / "a.mlae", told_of(*payload))
+    assert inspect(tmp_path / "a.mlae").events == 5
+
+
+def test_a_terminal_obeys_nothing_that_a_stranger_wrote(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run = over(store)
+    export(store, run.id, tmp_path / "a.mlae")
+    changed(tmp_path / "a.mlae", header(reason="it \x1b[2Jended\nabcdefgh  finished"))
+    changed(tmp_path / "a.mlae", lambda members: members.update({"log.txt": b"\x1b]0;owned\x07a line\tof it\n"}))
+    assert import_run(other, tmp_path / "a.mlae").reason == "it [2Jended abcdefgh finished"
+    assert commands.log_tail(other, run.id) == ["]0;owneda line\tof it"]
+
+
+def test_a_run_that_does_not_come_to_its_end_leaves_no_event(store: RunStore, other: RunStore) -> None:
+    run = over(store)
+
+    def broken() -> Iterator[tuple[float, ev.Event]]:
+        yield from ((1.0, step(number)) for number in range(1, 5000))
+        assert len(other.events(run.id)) >= 2000 and other.runs() == []  # some are written, nobody sees them
+        raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="went away"):
+        other.insert(run, broken())
+    assert other.events(run.id) == [] and other.runs() == []
+    other.append(run.id, [step(1)])  # as a process leaves it that is killed meanwhile
+    other.insert(run, [(1.0, step(2))])
+    assert [s.event.step for s in other.events(run.id)] == [2]
+    with pytest.raises(StoreError, match="already"):
+        other.insert(run, [(1.0, step(3))])
+    assert [s.event.step for s in other.events(run.id)] == [2]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -150,6 +204,15 @@ def event(line: object) -> Callable[[dict[str, bytes]], object]:
         event({"kind": "step", "time": 1.0, "payload": {"step": "one"}}),
         event({"kind": "step", "time": "now", "payload": {}}),
         event([1, 2]),
+        lambda members: members.update({"events.jsonl": members["events.jsonl"] + b" " * 2_000_000}),
+        told_of("started", STARTED | {"train_pictures": 0}),
+        told_of("started", STARTED | {"steps": 0}),
+        told_of("started", STARTED | {"seconds": NAN}),
+        told_of("step", STEP | {"step": 0}),
+        told_of("step", STEP | {"seconds": INF}),
+        told_of("evaluation", EVALUATION | {"accuracy": NAN}),
+        told_of("evaluation", EVALUATION | {"accuracy": 100.1}),
+        told_of("guesses", {"epoch": 1, "step": 1, "guess": ["7"] * 49, "confidence": [0.5] * 49}),
     ],
 )
 def test_what_a_stranger_made_is_a_sentence_and_leaves_nothing(

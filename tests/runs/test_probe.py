@@ -70,6 +70,30 @@ def test_a_killed_probe_is_started_again(trained: tuple[RunStore, str]) -> None:
     assert probes_of(run) and probes_of(run) != before
 
 
+def test_a_probe_that_dies_again_and_again_is_given_up_with_a_reason(trained: tuple[RunStore, str]) -> None:
+    """As one that needs more memory than there is: the system ends it before it answers."""
+    store, run = trained
+    end_probe(store, run)
+    over, killed = threading.Event(), set()
+
+    def out_of_memory() -> None:
+        while not over.wait(0.02):
+            for pid in probes_of(run):
+                if store.paths(run).probe_address.exists() and pid not in killed:
+                    killed.add(pid)
+                    os.kill(pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=out_of_memory)
+    killer.start()
+    try:
+        answer = probe.wait(store, run, "about")
+    finally:
+        over.set()
+        killer.join()
+    assert answer.state == "failed" and "was ended 3 times before it could answer" in answer.reason
+    assert probe.wait(store, run, "about").state == "done"  # asked again it tries again
+
+
 def test_another_adapter_is_loaded_again(trained: tuple[RunStore, str]) -> None:
     store, run = trained
     first = probe.wait(store, run, "about").value

@@ -634,6 +634,24 @@ def test_a_store_of_a_newer_lab_is_refused_and_left_alone(tmp_path: Path) -> Non
     db.close()
 
 
+def test_a_row_of_a_newer_lab_stops_nobody(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    new, old = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET config = json_set(config, '$.dream', 1) WHERE id = ?", (new,))
+    for found in (store.runs(), store.open_runs(), store.queue()):
+        assert [run.id for run in found] == [old]
+    assert store.unread() == [new]
+    with pytest.raises(StoreError, match=f"run {new} cannot be read by this lab .*dream.*: the lab that made it can"):
+        store.run(new)
+    assert store.claim(old, "cpu")
+
+
+def test_the_schema_rises_with_the_settings_of_a_run() -> None:
+    """An older lab that meets a setting it does not know must have refused the store. Whoever adds one raises SCHEMA."""
+    assert (SCHEMA, len(CONFIG.to_dict())) == (4, 22)
+
+
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     database(tmp_path).write_bytes(b"this is not a database, it is a text of more than a hundred bytes" * 3)
     with pytest.raises(StoreError, match="cannot be used as a store .*: choose a writable folder"):
