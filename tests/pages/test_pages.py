@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,35 @@ def test_the_draft_survives_a_change_of_page(empty_store: Path, monkeypatch: pyt
     at.switch_page(str(PAGES / "runs.py")).run()
     at.switch_page(str(PAGES / "train.py")).run()
     assert plan.code in at.code[0].value
+
+
+@pytest.mark.parametrize(("page", "button"), [("home", "home_first_run"), ("train", "train_start")])
+def test_a_store_that_takes_no_run_is_a_sentence(
+    page: str, button: str, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(RunStore, "enqueue", full)
+    at = opened(page, empty_store, monkeypatch)
+    at.button(key=button).click().run()
+    assert not at.exception
+    assert [error.value for error in at.error] == [
+        "The store cannot be written now (database or disk is full): make room on its disk, or try again when nobody has it locked."
+    ]
+
+
+def test_a_run_that_cannot_be_repeated_is_a_sentence(
+    filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    at = opened("runs", filled_store, monkeypatch)
+    monkeypatch.setattr(RunStore, "enqueue", full)
+    next(button for button in at.button if button.label == "Duplicate").click().run()
+    assert not at.exception
+    assert any("The store cannot be written now (no space left)" in warning.value for warning in at.warning)
 
 
 def test_a_deleted_run_is_gone(filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
