@@ -13,7 +13,8 @@ from mlae_lab.data.progress import gigabytes
 from mlae_lab.doctor.findings import Finding, good, note, trouble
 from mlae_lab.doctor.folders import bytes_of, database_files, write_problem
 from mlae_lab.doctor.look import Look
-from mlae_lab.runs.store import SCHEMA, RunStore, StoreError
+from mlae_lab.runs.schema import SCHEMA
+from mlae_lab.runs.store import RunStore, StoreError
 
 LARGE_WAL = 100_000_000  # bytes
 LARGE_DATABASE = 300_000_000  # bytes; reading all of a larger one takes longer than a quick look may

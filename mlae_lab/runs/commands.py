@@ -18,7 +18,8 @@ from mlae_lab.runs import devices, supervisor
 from mlae_lab.runs.liveness import derived, is_alive
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.status import RESUMABLE, Status
-from mlae_lab.runs.store import Origin, Run, RunStore, StoreError, printable
+from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
+from mlae_lab.runs.texts import printable
 
 
 def launch(

@@ -30,7 +30,8 @@ from mlae_lab.runs.parcel_writing import write
 from mlae_lab.runs.parcel_zip import EPOCH, EVENTS, LOG, RUN, SUFFIX, Packed, ParcelError, opened
 from mlae_lab.runs.paths import RunPaths, is_run_id
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import Run, RunStore, StoreError, one_line
+from mlae_lab.runs.store import Run, RunStore, StoreError
+from mlae_lab.runs.texts import one_line
 
 _REASON = 4000  # characters of a stranger's reason
 _RELATIONS = ("retry", "duplicate", "paired", "repeat", "race", "continued", "imported")

@@ -22,7 +22,6 @@ import secrets
 import shutil
 import sqlite3
 import time
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -34,53 +33,17 @@ from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.runs import paths
+from mlae_lab.runs.schema import CHANGES, SCHEMA
 from mlae_lab.runs.status import ACTIVE, RESUMABLE, Status
+from mlae_lab.runs.texts import one_line
 from mlae_lab.runs.turns import in_turn
 
-SCHEMA = 4  # rises with the tables, and with the settings of RunConfig: an older lab must not read what it does not know
 PATIENCE = 30.0  # seconds that a writer waits for another one
 _AT_ONCE = 2000  # events of a run from elsewhere
 MOST_PLANS = 500
 MOST_NAME = 48  # characters
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _FINAL = tuple(s.value for s in Status if s.is_over)
-
-_TABLES = (
-    """CREATE TABLE runs (
-        number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, created REAL NOT NULL,
-        config TEXT NOT NULL, config_hash TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
-        device TEXT NOT NULL, pid INTEGER, started REAL, ended REAL)""",
-    """CREATE TABLE events (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, kind TEXT NOT NULL, epoch INTEGER, step INTEGER,
-        time REAL NOT NULL, payload TEXT NOT NULL)""",
-    "CREATE INDEX events_of_run ON events (run, id)",
-    "CREATE INDEX events_of_kind ON events (run, kind, id)",
-)
-# What brings a store from one schema to the next; index 0 makes the first.
-_CHANGES: tuple[tuple[str, ...], ...] = (
-    _TABLES,
-    (
-        "ALTER TABLE runs ADD COLUMN place REAL NOT NULL DEFAULT 0",
-        "ALTER TABLE runs ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE runs ADD COLUMN slot TEXT",
-        "ALTER TABLE runs ADD COLUMN turn INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE runs ADD COLUMN attempt INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE runs ADD COLUMN parent TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE runs ADD COLUMN relation TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE runs ADD COLUMN source TEXT NOT NULL DEFAULT ''",
-        "ALTER TABLE runs ADD COLUMN data_folder TEXT NOT NULL DEFAULT ''",
-        "UPDATE runs SET place = number, slot = device",
-        "CREATE TABLE gone (id TEXT PRIMARY KEY, time REAL NOT NULL, how TEXT NOT NULL)",
-        """CREATE TABLE visitors (
-            id TEXT PRIMARY KEY, nickname TEXT NOT NULL DEFAULT '', draft TEXT NOT NULL DEFAULT '', seen REAL NOT NULL)""",
-    ),
-    (
-        """CREATE TABLE plans (
-            id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, owner TEXT NOT NULL DEFAULT '',
-            created REAL NOT NULL, plan TEXT NOT NULL)""",
-    ),
-    (),  # RunConfig has mask_per and input_dropout
-)
 
 
 class StoreError(RuntimeError):
@@ -197,7 +160,7 @@ class RunStore:
             with self._connection() as db:
                 db.execute("PRAGMA journal_mode=WAL")
         with self._connection(write=True) as db:
-            for number, statements in enumerate(_CHANGES[version:], version + 1):
+            for number, statements in enumerate(CHANGES[version:], version + 1):
                 for statement in statements:
                     db.execute(statement)
                 version = number
@@ -546,16 +509,6 @@ class RunStore:
         except sqlite3.Error as error:
             return str(error)
         return None if said == "ok" else said
-
-
-def one_line(text: str) -> str:
-    """A stranger's text as one line, without control or invisible characters: a terminal obeys some of them."""
-    return " ".join(printable("".join(" " if c.isspace() else c for c in text)).split())
-
-
-def printable(text: str) -> str:
-    """A text without control or invisible characters, but for the tab."""
-    return "".join(c for c in text if c == "\t" or unicodedata.category(c)[0] != "C")
 
 
 def plan_name(text: str) -> str:

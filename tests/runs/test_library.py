@@ -12,7 +12,8 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, pattern, uniform
 from mlae_lab.runs import store as store_module
 from mlae_lab.runs.paths import database
-from mlae_lab.runs.store import SCHEMA, RunStore, StoreError, plan_name
+from mlae_lab.runs.schema import SCHEMA
+from mlae_lab.runs.store import RunStore, StoreError, plan_name
 
 
 @pytest.fixture

@@ -18,8 +18,9 @@ from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import uniform
 from mlae_lab.runs.paths import RunPaths, database, is_run_id
+from mlae_lab.runs.schema import SCHEMA
 from mlae_lab.runs.status import ACTIVE, Status
-from mlae_lab.runs.store import SCHEMA, Origin, Run, RunStore, StoreError, Visitor
+from mlae_lab.runs.store import Origin, Run, RunStore, StoreError, Visitor
 
 CONFIG = RunConfig("digits", uniform(0.5), seed=7, max_seconds=60.0)
 NAN, INF = float("nan"), float("inf")

@@ -1,0 +1,42 @@
+"""The tables of a store, and what brings one of an older lab up to date."""
+
+from __future__ import annotations
+
+SCHEMA = 4  # rises with the tables, and with the settings of RunConfig: an older lab must not read what it does not know
+
+_TABLES = (
+    """CREATE TABLE runs (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, created REAL NOT NULL,
+        config TEXT NOT NULL, config_hash TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
+        device TEXT NOT NULL, pid INTEGER, started REAL, ended REAL)""",
+    """CREATE TABLE events (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, kind TEXT NOT NULL, epoch INTEGER, step INTEGER,
+        time REAL NOT NULL, payload TEXT NOT NULL)""",
+    "CREATE INDEX events_of_run ON events (run, id)",
+    "CREATE INDEX events_of_kind ON events (run, kind, id)",
+)
+# What brings a store from one schema to the next; index 0 makes the first.
+CHANGES: tuple[tuple[str, ...], ...] = (
+    _TABLES,
+    (
+        "ALTER TABLE runs ADD COLUMN place REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE runs ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE runs ADD COLUMN slot TEXT",
+        "ALTER TABLE runs ADD COLUMN turn INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE runs ADD COLUMN attempt INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE runs ADD COLUMN parent TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE runs ADD COLUMN relation TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE runs ADD COLUMN source TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE runs ADD COLUMN data_folder TEXT NOT NULL DEFAULT ''",
+        "UPDATE runs SET place = number, slot = device",
+        "CREATE TABLE gone (id TEXT PRIMARY KEY, time REAL NOT NULL, how TEXT NOT NULL)",
+        """CREATE TABLE visitors (
+            id TEXT PRIMARY KEY, nickname TEXT NOT NULL DEFAULT '', draft TEXT NOT NULL DEFAULT '', seen REAL NOT NULL)""",
+    ),
+    (
+        """CREATE TABLE plans (
+            id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, owner TEXT NOT NULL DEFAULT '',
+            created REAL NOT NULL, plan TEXT NOT NULL)""",
+    ),
+    (),  # RunConfig has mask_per and input_dropout
+)
