@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -466,3 +467,30 @@ def test_ctrl_c_leaves_the_run_running_and_says_so(
     assert f"run {run.id} goes on without this terminal" in out
     assert run.status in (Status.STARTING, Status.RUNNING) and is_alive(lab_store.paths(run.id))
     assert json.loads(out.splitlines()[-1])["run"] == run.id  # --json promises an object on the last line
+
+
+def test_the_lab_listens_where_it_was_told(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., None]
+) -> None:
+    """On the other loopback address, which is no network either, so no password is asked for; and only there."""
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6) as free:
+            port = free.getsockname()[1]
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    monkeypatch.setenv("STREAMLIT_SERVER_HEADLESS", "true")
+    server = lab(root, "app", "--host", "[::1]", "--port", str(port), "--store", str(tmp_path / "store"))
+    try:
+        wait_for(lambda: connects("::1", port) or server.poll() is not None, seconds=60)
+        assert connects("::1", port) and not connects("127.0.0.1", port)
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def connects(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=2).close()
+    except OSError:
+        return False
+    return True

@@ -187,6 +187,7 @@ ANSWER = TorchAnswer(time.time(), "2.9.0+cu128", 3.1, 2, "12.8", ("NVIDIA H200",
 
 def test_gpus_and_what_torch_makes_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_program(tmp_path / "bin", "nvidia-smi", TWO_GPUS, monkeypatch)
+    monkeypatch.setattr(devices, "torch_takes_gpus", lambda: True)
     found = part(examine(), "Devices")
     assert found["GPU 0"].value == "NVIDIA H200, 151 GB" and found["GPU 1"].state == "good"
     assert "GPU" not in found
@@ -200,6 +201,9 @@ def test_gpus_and_what_torch_makes_of_them(tmp_path: Path, monkeypatch: pytest.M
     broken = replace(ANSWER, broken=("NVIDIA <T4>: no kernel image is available",))
     report = examine(torch=broken)
     assert names_of(report) == ["torch on the GPU"] and "no kernel image" in report.troubles[0].value
+
+    monkeypatch.setattr(devices, "torch_takes_gpus", lambda: False)  # is seen without loading it
+    assert "built without CUDA" in part(examine(), "Devices")["torch"].value
 
 
 def test_a_driver_that_lists_nothing_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

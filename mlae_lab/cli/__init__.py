@@ -181,11 +181,11 @@ def _app(chosen: argparse.Namespace) -> int:
     if chosen.store is not None:
         environment["MLAE_LAB_STORE"] = str(folder_of(chosen))
     words = [sys.executable, "-m", "streamlit", "run", str(PACKAGE / "app.py"), "--server.port", str(chosen.port)]
+    words += ["--server.address", chosen.host.strip("[]")]
+    for name in binding.allowed_hosts(chosen.host):
+        words += ["--server.allowedHosts", name]
     if not binding.is_loopback(chosen.host):
         environment[binding.PASSWORD_VARIABLE] = _password(environment.get(binding.PASSWORD_VARIABLE))
-        words += ["--server.address", chosen.host]
-        for name in binding.allowed_hosts(chosen.host):
-            words += ["--server.allowedHosts", name]
         print(
             "The lab can be reached from the network. Its password keeps strangers out; nothing is encrypted unless a proxy "
             "adds TLS, and everyone with the password can see, start and stop runs.",

@@ -27,7 +27,8 @@ class Preparing:
 class Started:
     """Once, before the first step. parameters: trained in experts; head_parameters: trained in the head;
     pictures: (train, evaluation); seconds: spent on loading before the first step; notes: what was changed to
-    make the weights fit; weights: twelve hex digits of SHA-256 over the backbone's tensors, head excluded."""
+    make the weights fit, and a GPU that was not used; weights: twelve hex digits of SHA-256 over the backbone's
+    tensors, head excluded."""
 
     kind: ClassVar[str] = "started"
     parameters: int

@@ -48,10 +48,19 @@ def section(look: Look) -> Iterator[Finding]:
         else:
             yield good("GPU", "none: runs take the CPU")
     answer = look.torch or (ask_torch() if look.deep else None)
-    if answer is None:
+    if answer is None and found and not devices.torch_takes_gpus():
+        yield trouble("torch", "built without CUDA: runs take the CPU", _other_build())
+    elif answer is None:
         yield note("torch", "not tried", "`mlae_lab doctor --deep` or the button on the Doctor page loads and tests it")
     else:
         yield from _torch_findings(answer, len(found))
+
+
+def _other_build() -> str:
+    return (
+        f"replace it by a CUDA build: `{versions.pip('--force-reinstall', 'torch', 'torchvision')}`, or choose one for "
+        "your driver on https://pytorch.org/get-started"
+    )
 
 
 def _torch_findings(answer: TorchAnswer, listed: int) -> Iterator[Finding]:
@@ -81,10 +90,7 @@ def _torch_findings(answer: TorchAnswer, listed: int) -> Iterator[Finding]:
         yield trouble("torch on the GPU", sentence, "install a torch that was built for this GPU: https://pytorch.org/get-started says which")  # fmt: skip
     if seen < listed:
         if not answer.cuda:
-            cure = (
-                f"replace it by a CUDA build: `{afresh}`, or choose one for "
-                "your driver on https://pytorch.org/get-started"
-            )
+            cure = _other_build()
         else:
             cure = (
                 f"update the NVIDIA driver until it knows CUDA {answer.cuda}, or install a torch built for an older CUDA "

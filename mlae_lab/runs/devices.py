@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import util
 from pathlib import Path
 
 
@@ -50,10 +52,26 @@ def _gpu(line: str) -> tuple[str, str, Gpu]:
     return index, uuid, Gpu(index, ", ".join(name), bytes_)
 
 
+@lru_cache(maxsize=1)
+def torch_takes_gpus() -> bool:
+    """Whether the torch that is installed was built for GPUs, by its version file; True where that says nothing."""
+    try:
+        found = util.find_spec("torch")
+        return found is None or not found.origin or built_for_gpus((Path(found.origin).parent / "version.py").read_text())
+    except (OSError, ValueError):
+        return True
+
+
+def built_for_gpus(version_file: str) -> bool:
+    """What torch/version.py says: `cuda` and `hip` are None in a build for the processor alone."""
+    said = re.findall(r"^(?:cuda|hip)\b[^=\n]*=[ \t]*(\S+)", version_file, re.MULTILINE)
+    return not said or any(value != "None" for value in said)
+
+
 def kind(name: str) -> str:
-    """ "cpu" or "cuda": which queue a run with this device setting joins; "auto" is a GPU where there is one."""
+    """ "cpu" or "cuda": which queue a run with this device setting joins; "auto" is a GPU where torch can use one."""
     if name == "auto":
-        return "cuda" if gpus() else "cpu"
+        return "cuda" if gpus() and torch_takes_gpus() else "cpu"
     return name
 
 

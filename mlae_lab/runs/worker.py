@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,9 @@ FLUSH_SECONDS = 0.5  # step events are written together, at most this late
 SAVE_SECONDS = float(
     os.environ.get("MLAE_LAB_SAVE_SECONDS", "30")
 )  # so much training is lost with a run that is killed
+NO_GPU = (
+    "The driver lists a GPU and torch cannot use it: this run trains on the CPU. `mlae_lab doctor --deep` says why."
+)
 KEPT = 8  # checkpoints kept per run, besides the newest
 END_SECONDS = float(
     os.environ.get("MLAE_LAB_END_SECONDS", "60")
@@ -118,6 +122,8 @@ def _train(store: RunStore, run: Run, asked: list[int], writer: _Writer) -> Last
         watch.on_chunk()
     except _StoppedEarly:
         return LastWord(Status.STOPPED, "stopped before its first step")
+    if (run.slot or "").startswith("cuda") and setup.device.type == "cpu":  # auto, and the driver is too old, say
+        setup = replace(setup, notes=(*setup.notes, NO_GPU))
     training = Training(setup, start)
     store.move(run.id, Status.RUNNING, only_from=(Status.STARTING,))
     saver = _Saver(files, run.config, setup, training, writer)
@@ -236,7 +242,6 @@ class _Writer:
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
                 raise
-
 
     def keep(self) -> None:
         """Write what waits; what a locked store does not take is kept beside the checkpoint until it does."""

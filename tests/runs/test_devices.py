@@ -26,6 +26,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
             monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         else:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        monkeypatch.setattr(devices, "torch_takes_gpus", lambda: True)
         devices.gpus.cache_clear()
 
     yield make
@@ -56,6 +57,37 @@ def test_only_what_cuda_may_see(machine: Callable[..., None], visible: str, slot
 def test_a_hidden_gpu_is_none(machine: Callable[..., None]) -> None:
     machine(TWO, visible="")
     assert devices.gpus() == () and devices.kind("auto") == "cpu"
+
+
+def test_a_gpu_that_torch_was_not_built_for_is_no_queue_of_its_own(
+    machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine(TWO)
+    monkeypatch.setattr(devices, "torch_takes_gpus", lambda: False)
+    assert (devices.kind("auto"), devices.kind("cuda")) == ("cpu", "cuda")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "hip", "takes"),
+    [
+        (": Optional[str] = '13.0'", ": Optional[str] = None", True),
+        (" = '12.8'", " = None", True),
+        (": Optional[str] = None", ": Optional[str] = '6.4'", True),
+        (": Optional[str] = None", ": Optional[str] = None", False),
+        (" = None", " = None", False),
+    ],
+)
+def test_what_torch_was_built_for(cuda: str, hip: str, takes: bool) -> None:
+    said = f"__all__ = ['cuda', 'hip']\n__version__ = '2.14.1'\ndebug = False\ncuda{cuda}\nhip{hip}\nxpu = None\n"
+    assert devices.built_for_gpus(said) is takes
+
+
+def test_the_torch_that_is_installed_is_asked_without_loading_it() -> None:
+    import torch
+
+    devices.torch_takes_gpus.cache_clear()
+    assert devices.torch_takes_gpus() is bool(torch.version.cuda or torch.version.hip)
+    assert devices.built_for_gpus("")  # a file that says nothing forbids nothing
 
 
 @pytest.mark.parametrize(("said", "status"), [("no devices were found", 0), ("driver trouble", 9), ("", 0)])

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 
 import pytest
+import torch
 from safetensors import SafetensorError
 
 from mlae_lab.core.catalog import CatalogError
@@ -41,9 +42,9 @@ def work(lab_store: RunStore) -> Iterator[Callable[[RunConfig], tuple[int, str]]
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     locks = []
 
-    def go(config: RunConfig) -> tuple[int, str]:
-        run = lab_store.enqueue(config, "cpu").id
-        lab_store.claim(run, "cpu")
+    def go(config: RunConfig, slot: str = "cpu") -> tuple[int, str]:
+        run = lab_store.enqueue(config, slot.partition(":")[0]).id
+        lab_store.claim(run, slot)
         locks.append(os.open(lab_store.paths(run).lock, os.O_RDWR | os.O_CREAT))
         fcntl.flock(locks[-1], fcntl.LOCK_EX)
         return worker.main([str(lab_store.folder), run, str(locks[-1])]), run
@@ -68,6 +69,18 @@ def test_a_run_that_diverges_has_failed_with_a_sentence_and_a_traceback(
     steps = [stored.event for stored in lab_store.events(name, kinds=("step",))]
     assert [e.step for e in steps] == list(range(1, len(steps) + 1))
     assert f"at step {len(steps) + 1} " in run.reason  # not one step before the end is missing from the record
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use this machine's GPU")
+def test_a_run_on_a_gpu_that_torch_cannot_use_says_that_it_trains_on_the_processor(
+    work: Callable[..., tuple[int, str]], lab_store: RunStore
+) -> None:
+    _, name = work(dataclasses.replace(SHORT, device="auto"), "cuda:0")
+    started = lab_store.last(name, "started")
+    assert started.device == "cpu" and worker.NO_GPU in started.notes
+    assert lab_store.run(name).status is Status.FINISHED
+    _, name = work(SHORT)
+    assert lab_store.last(name, "started").notes == ()
 
 
 def test_a_run_without_data_has_failed_with_the_sentence_of_the_data(
