@@ -35,8 +35,10 @@ def tell(store: RunStore, run: str) -> None:
     files = store.paths(run)
     try:
         told = json.loads(files.untold.read_text())
-    except (FileNotFoundError, ValueError):  # a damaged file stops no queue; it stays for whoever wants to look
+        after = told["after"]
+        events = [ev.from_json(kind, payload) for kind, payload in told["events"] if kind in ev.KINDS]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # a damaged file stops no queue; it stays for whoever wants to look
         return
-    if store.event_ids(run)[1] == told["after"]:
-        store.append(run, [ev.from_json(kind, payload) for kind, payload in told["events"] if kind in ev.KINDS])
+    if store.event_ids(run)[1] == after:
+        store.append(run, events)
     files.untold.unlink(missing_ok=True)
