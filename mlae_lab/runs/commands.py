@@ -21,6 +21,8 @@ from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 from mlae_lab.runs.texts import printable
 
+_ACCOUNT_SECONDS = 5.0  # a supervisor that is started writes within them what became of a run that died
+
 
 def launch(
     store: RunStore, config: RunConfig, owner: str = "", origin: Origin = Origin(), start: Path | None = None
@@ -88,8 +90,8 @@ def resume(store: RunStore, run_id: str) -> Run:
 
     Raises StoreError for a run that is under way or finished.
     """
-    run = store.run(run_id)
-    if not store.wait_again(run.id):
+    _settle(store, run_id)
+    if not store.wait_again(run_id):
         run = store.run(run_id)
         if run.status is Status.FINISHED:
             raise StoreError(f"run {run.id} is finished: continue it with another mask or more epochs, as a new run")
@@ -97,6 +99,16 @@ def resume(store: RunStore, run_id: str) -> Run:
             raise StoreError(f"run {run.id} is {run.status.value} already: there is nothing to resume")
     supervisor.ensure(store)
     return store.run(run_id)
+
+
+def _settle(store: RunStore, run_id: str) -> None:
+    """Where a run's process has died and nobody has written that down yet, wait until a supervisor has."""
+    deadline = time.monotonic() + _ACCOUNT_SECONDS
+    while (run := store.run(run_id)).status.is_active and derived(store, run).status.is_over:
+        if time.monotonic() > deadline:
+            raise StoreError(f"how run {run_id} ended is not in the store yet: try again in a moment")
+        supervisor.ensure(store)
+        time.sleep(0.05)
 
 
 def continued(
@@ -180,6 +192,7 @@ def free_bytes(store: RunStore) -> int:
 
 def delete(store: RunStore, run_id: str) -> None:
     """Forget a run that is over. Raises StoreError if it is not over, or its process is still there."""
+    _settle(store, run_id)
     deadline = time.monotonic() + 5
     while store.run(run_id).status.is_over and is_alive(store.paths(run_id)) and time.monotonic() < deadline:
         time.sleep(0.05)  # it wrote its end and is leaving

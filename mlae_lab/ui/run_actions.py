@@ -69,7 +69,8 @@ def controls(run: Run, key: str) -> None:
         if st.button(
             "Retry" if run.status in RESUMABLE else "Duplicate",
             key=f"{key}_again_{run.id}",
-            help="The same run once more, from its first step, as a run of its own.",
+            help="The same run once more, as a run of its own, from "
+            + ("the checkpoint that it went on from." if run.relation == "continued" else "its first step."),
         ):
             try:
                 made = commands.again(reads.store(), run.id, visitor.current())

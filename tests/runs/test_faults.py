@@ -117,6 +117,22 @@ def test_killed_and_stopped_and_resumed_a_run_ends_as_if_nothing_had_happened(
     wait_for(lambda: not is_alive(lab_store.paths(run)))
 
 
+@pytest.mark.parametrize("then", ["resumed", "deleted"])
+def test_a_run_that_died_unseen_is_resumed_or_deleted_at_once(lab_store: RunStore, then: str) -> None:
+    """Its supervisor died too, so its row still says that it starts."""
+    run = lab_store.enqueue(LONG, "cpu").id
+    assert lab_store.claim(run, "cpu") and lab_store.began(run, 2**22 + 1)
+    assert lab_store.run(run).status is Status.STARTING
+    assert liveness.derived(lab_store, lab_store.run(run)).status is Status.LOST
+    if then == "resumed":
+        assert commands.resume(lab_store, run).status in (Status.QUEUED, Status.STARTING)
+        commands.stop(lab_store, run, now=True)
+    else:
+        commands.delete(lab_store, run)
+        with pytest.raises(StoreError, match="was deleted on"):
+            lab_store.run(run)
+
+
 def test_a_half_written_checkpoint_is_passed_over(lab_store: RunStore, wait_for: Wait) -> None:
     run = commands.launch(lab_store, dataclasses.replace(WHOLE, evaluations=16, epochs=16)).id
     wait_for(
