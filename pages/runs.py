@@ -12,7 +12,7 @@ from mlae_lab.core import catalog
 from mlae_lab.runs import commands, parcel
 from mlae_lab.runs.liveness import stalled_for
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import Run, StoreError
+from mlae_lab.runs.store import Run
 from mlae_lab.ui import page, reads, run_actions, visitor
 from mlae_lab.ui.navigation import go, link
 from mlae_lab.ui.run_cards import accuracy_text
@@ -113,23 +113,23 @@ if away:
             if not entry.trouble and back.button("Bring back", key=f"runs_restore_{entry.id}"):
                 try:
                     parcel.restore(reads.store(), entry.id)
-                except (StoreError, parcel.ParcelError) as error:
-                    st.warning(f"{error}.")
+                except (parcel.ParcelError, *visitor.STORE_TROUBLE) as error:
+                    st.warning(visitor.sentence(error))
                 else:
                     st.rerun()
 with st.expander("Take in a run from a file"):
     given = st.file_uploader("A run that was saved as a file", type=[parcel.SUFFIX.lstrip(".")], key="runs_import")
     if given is not None and st.button("Take it in", key="runs_import_go"):
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / f"given{parcel.SUFFIX}"
-            file.write_bytes(given.getvalue())
-            try:
+        file = Path(given.name)
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / f"given{parcel.SUFFIX}"
+                file.write_bytes(given.getvalue())
                 taken = parcel.import_run(reads.store(), file, visitor.current())
-            except (StoreError, parcel.ParcelError) as error:
-                text = str(error).replace(str(file), given.name)
-                st.warning(f"{text[:1].upper()}{text[1:]}.")
-            else:
-                go("train", run=taken.id)
+        except (parcel.ParcelError, *visitor.STORE_TROUBLE) as error:
+            st.warning(visitor.sentence(error).replace(str(file), given.name))
+        else:
+            go("train", run=taken.id)
     page.note(
         "A file from a stranger is read as plain data: its settings and numbers are checked, nothing in it is run."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import shlex
@@ -307,6 +308,19 @@ def test_a_store_that_takes_no_run_keeps_no_folder_of_it(tmp_path: Path, monkeyp
     with pytest.raises(sqlite3.OperationalError):
         commands.launch(store, FIRST_RUN)
     assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_nor_does_a_disk_that_has_no_room_for_its_first_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(source: Path, to: Path) -> None:
+        to.write_bytes(source.read_bytes()[:3])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "start").write_bytes(b"a checkpoint")
+    monkeypatch.setattr(commands.shutil, "copyfile", half)
+    store = RunStore(tmp_path / "store")
+    with pytest.raises(OSError, match="No space left"):
+        commands.launch(store, FIRST_RUN, start=tmp_path / "start")
+    assert list((tmp_path / "store" / "runs").iterdir()) == [] and store.runs() == []
 
 
 def test_runs_that_failed_are_told_with_their_reason(tmp_path: Path, capsys: Captured) -> None:

@@ -1,7 +1,7 @@
 """The command line. A button and its command do the same thing.
 
 Exit status: 0, 2 for a wrong request (one sentence on standard error, nothing written), 1 for a
-run that failed or was lost. With --json the last line of standard output is one JSON object.
+run that failed or was lost, 130 after Ctrl-C. With --json the last line of standard output is one JSON object.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from mlae_lab.places import PACKAGE
 from mlae_lab.runs import commands
 from mlae_lab.runs.parcel import ParcelError
 from mlae_lab.runs.store import StoreError
+from mlae_lab.runs.texts import refused
 
 REQUEST_ERRORS = (PlanError, ConfigError, catalog.CatalogError, DataError, StoreError, ParcelError)
 
@@ -58,12 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
-    except sqlite3.Error as error:
-        print(f"mlae_lab: the store cannot be used now ({error}): try again, or ask `mlae_lab doctor`", file=sys.stderr)
-        return 2
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"mlae_lab: {where}{error.strerror or error}: choose a place that can be read and written", file=sys.stderr)
+    except (sqlite3.Error, OSError) as error:
+        print(f"mlae_lab: {refused(error)}", file=sys.stderr)
         return 2
 
 

@@ -46,7 +46,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     resume.add_argument("--checkpoint", default=LAST, metavar="last|EPOCH", help="which one, for --mask")
     resume.add_argument("--epochs", type=int, metavar="N", help="of the new run, counted from the parent's beginning")
     resume.add_argument("--detach", action="store_true", help="return at once")
-    again = one("again", _again, "the same run once more, from its first step")
+    again = one("again", _again, "the same run once more, from where it began")
     again.add_argument("--detach", action="store_true", help="return at once")
     pair = one("pair", _pair, "the same run with another mask, over several seeds, and the difference")
     add_mask_options(pair, required=True)

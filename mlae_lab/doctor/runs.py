@@ -108,7 +108,11 @@ def _supervisor(store: RunStore, waiting: int, active: int) -> Finding:
 
 def _under_way(store: RunStore, run: Run, names: dict[str, str], now: float) -> Finding:
     files, name = store.paths(run.id), f"run {run.id}"
-    if not liveness.is_alive(files):
+    try:
+        alive = liveness.is_alive(files)
+    except OSError as error:
+        return trouble(name, f"nobody can say whether it lives ({error})", f"let this user read {files.folder}")
+    if not alive:
         true = liveness.derived(store, run)
         if true.status is not run.status:
             value = f"written down as {run.status.value} and really {true.status.value}" + (f": {true.reason}" if true.reason else "")  # fmt: skip

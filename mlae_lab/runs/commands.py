@@ -16,7 +16,7 @@ from mlae_lab.core.plan import MaskPlan
 from mlae_lab.places import data_folder
 from mlae_lab.runs import devices, supervisor
 from mlae_lab.runs.liveness import derived, is_alive
-from mlae_lab.runs.paths import LAST
+from mlae_lab.runs.paths import LAST, RunPaths
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 from mlae_lab.runs.texts import printable
@@ -32,11 +32,11 @@ def launch(
     The device is settled here ("auto" asks the driver, without torch), so that there can be one queue per device.
     start: a checkpoint to go on from, copied, so that its run may be deleted.
     """
-    name = store.reserve()
-    if start is not None:
-        shutil.copyfile(start, store.paths(name).start)
     device = devices.kind(config.device)
+    name = store.reserve()
     try:
+        if start is not None:
+            shutil.copyfile(start, store.paths(name).start)
         run = store.enqueue(config, device, owner, origin, str(data_folder().absolute()), name)
     except BaseException:
         shutil.rmtree(store.paths(name).folder, ignore_errors=True)
@@ -53,15 +53,20 @@ def again(store: RunStore, run_id: str, owner: str = "") -> Run:
     """
     run = store.run(run_id)
     if run.relation == "continued":
-        start = store.paths(run_id).start
-        if not start.is_file():
-            raise StoreError(
-                f"run {run_id} went on from a checkpoint of run {run.parent or 'another lab'} that is not here: go on from "
-                "a checkpoint that is"
-            )
-        return launch(store, run.config, owner, Origin(run.parent, "continued", run.source), start)
+        files = store.paths(run_id)
+        require_start(run, files)
+        return launch(store, run.config, owner, Origin(run.parent, "continued", run.source), files.start)
     relation = "retry" if run.status in RESUMABLE else "duplicate"
     return launch(store, run.config, owner, Origin(run.id, relation))
+
+
+def require_start(run: Run, files: RunPaths) -> None:
+    """Raise StoreError if a run went on from a checkpoint of another one that is not here, as of one that was imported."""
+    if run.relation == "continued" and not files.start.is_file():
+        raise StoreError(
+            f"run {run.id} went on from a checkpoint of run {run.parent or 'another lab'} that is not here: go on from "
+            "a checkpoint that is"
+        )
 
 
 def stop(store: RunStore, run_id: str, now: bool = False, patience: float = 10.0) -> Status:
@@ -88,9 +93,13 @@ def cancel(store: RunStore, run_id: str) -> bool:
 def resume(store: RunStore, run_id: str) -> Run:
     """Let a stopped, failed or lost run go on from its last checkpoint, or from its beginning where it has none.
 
-    Raises StoreError for a run that is under way or finished.
+    Raises StoreError for a run that is under way or finished, and for one that went on from a checkpoint of another
+    run, where neither that nor one of its own is here.
     """
     _settle(store, run_id)
+    files = store.paths(run_id)
+    if not files.checkpoints():
+        require_start(store.run(run_id), files)
     if not store.wait_again(run_id):
         run = store.run(run_id)
         if run.status is Status.FINISHED:

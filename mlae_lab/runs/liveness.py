@@ -26,7 +26,7 @@ _WORD_BYTES = 4000
 
 
 def is_alive(files: RunPaths) -> bool:
-    """Whether the run's process holds its lock."""
+    """Whether the run's process holds its lock. Raises OSError for a folder that cannot be looked into."""
     return locks.held(files.lock)
 
 
@@ -75,7 +75,10 @@ def pulse(files: RunPaths) -> Pulse | None:
 def stalled_for(files: RunPaths) -> float | None:
     """Seconds without progress of a run that lives, None as long as they are nothing to speak of."""
     beat = pulse(files)
-    if beat is None or not is_alive(files):
+    try:
+        if beat is None or not is_alive(files):
+            return None
+    except OSError:
         return None
     silent = time.monotonic() - beat.at
     return silent if silent > max(STALLED_SECONDS, _STEPS_PATIENCE * beat.longest) else None
@@ -145,11 +148,23 @@ def end_of(store: RunStore, run: Run, exit_status: int | None = None) -> LastWor
 
 
 def derived(store: RunStore, run: Run) -> Run:
-    """The run with the status that is true now, whatever its row still says. Writes nothing."""
-    if not run.status.is_active or is_alive(store.paths(run.id)):
+    """The run with the status that is true now, whatever its row still says. Writes nothing.
+
+    A run whose folder cannot be looked into keeps what its row says, and so does one that is finished as long as some
+    of its numbers are not in the store.
+    """
+    if not run.status.is_active:
+        return run
+    files = store.paths(run.id)
+    try:
+        if is_alive(files):
+            return run
+    except OSError:
         return run
     run = store.run(run.id)  # as it is now: it may have ended between the look at its row and the look at its lock
     if not run.status.is_active:
         return run
     word = end_of(store, run)
-    return run if word is None else replace(run, status=word.status, reason=word.reason)
+    if word is None or (word.status is Status.FINISHED and files.untold.exists()):
+        return run
+    return replace(run, status=word.status, reason=word.reason)

@@ -34,7 +34,7 @@ from mlae_lab.runs.store import Run, RunStore, StoreError
 from mlae_lab.runs.texts import one_line
 
 _REASON = 4000  # characters of a stranger's reason
-_RELATIONS = ("retry", "duplicate", "paired", "repeat", "race", "continued", "imported")
+RELATIONS = ("retry", "duplicate", "paired", "repeat", "race", "diversity", "continued", "imported")
 
 
 @dataclass(frozen=True)
@@ -102,9 +102,10 @@ def import_run(store: RunStore, file: Path, owner: str = "") -> Run:
     owner: a visitor's id, as in `Run`. A run that came from none is "imported". Raises ParcelError for the file,
     StoreError if the run is here already, was put away here, or cannot be written; nothing of it is left then.
     """
+    sweep(store)
     with opened(file) as packed:
         run, _ = header_of(packed)
-        if not _is_here(store, run.id) and paths.archived(store.folder, run.id).exists():
+        if not store.holds(run.id) and paths.archived(store.folder, run.id).exists():
             raise StoreError(f"run {run.id} was put away here: `mlae_lab restore {run.id}` brings it back")
         with _arriving(store, run.id) as files:
             _fill(store, files, packed, _foreign(run, owner), run.config)
@@ -113,15 +114,16 @@ def import_run(store: RunStore, file: Path, owner: str = "") -> Run:
 
 def _foreign(run: Run, owner: str) -> Run:
     """A stranger's run as it may come into a store of ours."""
-    weights = run.config.weights.replace("\\", "/").rsplit("/", 1)[-1]
-    config = replace(run.config, data="", weights="" if weights in (".", "..") else weights)
+    weights = one_line(run.config.weights.replace("\\", "/").rsplit("/", 1)[-1])
+    label = one_line(run.config.data_label)
+    config = replace(run.config, data="", data_label=label, weights="" if weights in (".", "..") else weights)
     return replace(
         run,
         config=config,
         reason=one_line(run.reason)[:_REASON],
         owner=owner,
         parent=run.parent if is_run_id(run.parent) else "",
-        relation=run.relation if run.relation in _RELATIONS else "imported",
+        relation=run.relation if run.relation in RELATIONS else "imported",
     )
 
 
@@ -149,7 +151,7 @@ def _arriving(store: RunStore, run_id: str) -> Iterator[RunPaths]:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         yield files
     except BaseException as error:
-        if not _is_here(store, run_id):
+        if not store.holds(run_id):
             shutil.rmtree(files.folder, ignore_errors=True)
         if isinstance(error, (OSError, sqlite3.Error)):
             raise StoreError(
@@ -177,17 +179,22 @@ def _taken(files: RunPaths) -> int:
     raise StoreError(f"somebody else is busy with run {files.run} at this moment: try again when that is over")
 
 
-def _is_here(store: RunStore, run_id: str) -> bool:
-    try:
-        store.run(run_id)
-    except StoreError:
-        return False
-    return True
-
-
 def _require_free(store: RunStore, run_id: str) -> None:
-    if _is_here(store, run_id):
+    if store.holds(run_id):
         raise StoreError(f"run {run_id} is here already: delete it before you take it in once more")
+
+
+def sweep(store: RunStore) -> None:
+    """Clear away what an import or a return left that was killed: events and files of a run that never came."""
+    for run_id in store.events_of_nobody():
+        with suppress(StoreError):  # somebody takes it in at this moment
+            files = store.paths(run_id)
+            lock = _taken(files)
+            try:
+                store.without_events(run_id)
+                shutil.rmtree(files.folder, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 # ---------------------------------------------------------------- put away and brought back
@@ -231,7 +238,7 @@ def restore(store: RunStore, run_id: str) -> Run:
     if not is_run_id(run_id):
         raise StoreError(f"{run_id!r} is not the name of a run: it has eight letters a-z or digits 2-7")
     file = paths.archived(store.folder, run_id)
-    if not file.is_file() and not _is_here(store, run_id):
+    if not file.is_file() and not store.holds(run_id):
         raise StoreError(f"run {run_id} was not put away in {store.folder}: there is no {file.name} in its archive")
     with _arriving(store, run_id) as files, opened(file) as packed:
         run, here = header_of(packed)
@@ -246,7 +253,7 @@ def archived(store: RunStore) -> list[Archived]:
     """The runs that are put away, the latest first; of each only run.json is read."""
     found = []
     for file in paths.archived(store.folder, "a" * 8).parent.glob(f"*{SUFFIX}"):
-        if not is_run_id(file.stem) or _is_here(store, file.stem):
+        if not is_run_id(file.stem) or store.holds(file.stem):
             continue
         try:
             about = file.stat()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -17,6 +18,7 @@ from mlae_lab.runs.parcel_zip import EVENTS, FORMAT, MAX_EVENTS, RUN, Packed, Pa
 from mlae_lab.runs.paths import is_run_id
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
+from mlae_lab.runs.texts import printable
 
 LINE_BYTES = 4_000_000  # the similarity of the largest canvas takes 1.3 MB
 TENSORS_HEADER_BYTES = 10_000_000
@@ -209,7 +211,8 @@ def _event(line: bytes, config: RunConfig) -> tuple[float, ev.Event] | None:
 
 
 _COUNTED = {
-    ev.Started: ("train_pictures", "evaluation_pictures", "steps"), ev.TrainStep: ("step",),
+    ev.Started: ("train_pictures", "evaluation_pictures", "steps"), ev.TrainStep: ("step", "epoch"),
+    ev.Evaluation: ("epoch",), ev.ExpertStats: ("epoch",), ev.SimilarityStats: ("epoch",), ev.Guesses: ("epoch",),
 }  # fmt: skip - at least 1, as others divide by them
 
 
@@ -223,6 +226,13 @@ def _require_possible(event: ev.Event) -> None:
         raise ValueError(f"seconds of {event.kind} is {seconds} and must be a time")
     if isinstance(event, ev.Evaluation) and not 0 <= event.accuracy <= 100:
         raise ValueError(f"accuracy of evaluation is {event.accuracy} and must be from 0 to 100")
+    if isinstance(event, ev.SimilarityStats):
+        single = (event.signed, event.absolute, event.effective_rank, event.stable_rank)
+        told = itertools.chain(
+            (n for numbers in single for n in numbers if n is not None), *(row for m in event.matrices for row in m)
+        )
+        if not all(n is not None and math.isfinite(n) for n in told):
+            raise ValueError("similarity holds something that is not a finite number")
 
 
 def _require_on_canvas(event: ev.Event, config: RunConfig) -> None:
@@ -301,7 +311,7 @@ def _number(value: object) -> object:
 def _text(value: object) -> object:
     if not isinstance(value, str) or any("\ud800" <= letter <= "\udfff" for letter in value):
         raise ValueError(f"{short(value)} and must be a text")
-    return value
+    return printable(value)
 
 
 def _list(value: object) -> list:

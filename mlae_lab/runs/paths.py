@@ -10,6 +10,7 @@
 <store>/runs/<run>/log.txt    what the process printed, with the traceback if it failed
 <store>/runs/<run>/pulse      when it last got on (`runs.liveness`)
 <store>/runs/<run>/end.json   the last word of the process, written in place (`runs.liveness`)
+<store>/runs/<run>/untold.json events that a locked store did not take yet (`runs.untold`)
 <store>/runs/<run>/adapter.safetensors     experts and head as last saved
 <store>/runs/<run>/checkpoint.safetensors  everything that a resumed run needs, the newest
 <store>/runs/<run>/start.safetensors       for a continued run: its parent's checkpoint that it starts from

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 from mlae_lab import locks
@@ -33,7 +34,7 @@ MOST_BYTES = 16 * 2**20  # of one question
 # changes, be it by one key more: a page would else read what a process of yesterday's lab wrote.
 FORMAT = 2
 _TOO_OFTEN, _TOO_OFTEN_SECONDS = 3, 120.0  # so many starts without an answer in so many seconds are a probe that dies
-_begun: dict[Path, list[float]] = {}  # when a run's probe was started from here, since its last answer
+_begun: dict[Path, list[tuple[float, Popen]]] = {}  # a run's probes that were started from here, since its last answer
 NAMING = ("file", "other")  # arguments that are the path of a file which the answer is computed from too
 
 
@@ -116,7 +117,11 @@ def _started(store: RunStore, files: RunPaths) -> Answer | None:
         lock = locks.take(files.probe_lock)
         if lock is None:
             return None
-        begun = [at for at in _begun.get(files.folder, ()) if time.monotonic() - at < _TOO_OFTEN_SECONDS]
+        begun = [
+            (at, child)
+            for at, child in _begun.get(files.folder, ())
+            if time.monotonic() - at < _TOO_OFTEN_SECONDS and (child.poll() or 0) < 0
+        ]
         try:
             if len(begun) >= _TOO_OFTEN:
                 _begun.pop(files.folder, None)  # whoever asks again tries again
@@ -125,15 +130,15 @@ def _started(store: RunStore, files: RunPaths) -> Answer | None:
                     reason=f"the process that looks into run {files.run} was ended {len(begun)} times before it could answer, "
                     f"as the system does when memory runs out: end other programs and ask again; {_log(files)}",
                 )
-            _begun[files.folder] = [*begun, time.monotonic()]
             files.probe_address.unlink(missing_ok=True)
             child = supervisor.spawn(
                 ["mlae_lab.runs.probe_worker", str(store.folder), files.run, str(lock)],
                 files.probe_log,
                 files.folder,
                 lock,
-                **supervisor.environment(store.run(files.run)),
+                supervisor.environment(store.run(files.run)),
             )
+            _begun[files.folder] = [*begun, (time.monotonic(), child)]
         finally:
             os.close(lock)  # the child holds the same lock through its own copy
     except OSError as error:
@@ -149,8 +154,13 @@ def _started(store: RunStore, files: RunPaths) -> Answer | None:
 
 
 def _probed(store: RunStore) -> list[str]:
-    """Runs whose probe is alive."""
-    return [run.id for run in store.runs() if locks.held(store.paths(run.id).probe_lock)]
+    """Runs whose probe is alive, as far as one can see."""
+    found = []
+    for run in store.runs():
+        with suppress(OSError):
+            if locks.held(store.paths(run.id).probe_lock):
+                found.append(run.id)
+    return found
 
 
 def _leaves(files: RunPaths, when: str = "idle") -> bool:

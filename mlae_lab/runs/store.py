@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import secrets
 import shutil
 import sqlite3
@@ -168,12 +169,14 @@ class RunStore:
         return version
 
     @contextmanager
-    def _connection(self, write: bool = False, patience: float = PATIENCE) -> Iterator[sqlite3.Connection]:
+    def _connection(
+        self, write: bool = False, patience: float = PATIENCE, lasting: bool = True
+    ) -> Iterator[sqlite3.Connection]:
         """One transaction: committed on leaving, rolled back on an exception. write: locked from its beginning.
-        patience: seconds to wait for another writer."""
+        patience: seconds to wait for another writer. lasting: it outlives a power cut, which costs a wait for the disk."""
         db = sqlite3.connect(paths.database(self.folder), timeout=patience, isolation_level=None)
         try:
-            db.execute("PRAGMA synchronous=NORMAL")
+            db.execute(f"PRAGMA synchronous={'FULL' if lasting else 'NORMAL'}")
             if not write:
                 yield db
                 return
@@ -231,7 +234,7 @@ class RunStore:
         columns = [name for name in _NAMES if name not in ("place", "pid", "turn", "slot")]
         values = {name: getattr(run, name) for name in columns}
         values |= {"config": json.dumps(run.config.to_dict()), "status": run.status.value}
-        self._without_events(run.id)  # of a process that was killed while it did the same
+        self.without_events(run.id)  # of a process that was killed while it did the same
         try:
             rest = iter(events)
             while some := list(islice(rest, _AT_ONCE)):
@@ -244,10 +247,10 @@ class RunStore:
                 db.execute("DELETE FROM gone WHERE id = ?", (run.id,))
         except BaseException:
             with suppress(StoreError, sqlite3.Error):
-                self._without_events(run.id)
+                self.without_events(run.id)
             raise
 
-    def _without_events(self, run: str) -> None:
+    def without_events(self, run: str) -> None:
         """Drop the events of a run that is not in the store. Raises StoreError if it is."""
         with self._connection(write=True) as db:
             if db.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone():
@@ -274,15 +277,21 @@ class RunStore:
         except ValueError as error:
             raise StoreError(f"run {run} cannot be read by this lab ({error}): the lab that made it can, update this one") from None
 
+    def holds(self, run: str) -> bool:
+        """Whether the store has a run of that name, be it one that only a newer lab can read."""
+        with self._connection() as db:
+            return db.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone() is not None
+
     def runs(self) -> list[Run]:
         """All runs, newest first; one that only a newer lab can read is passed over (`unread`)."""
         with self._connection() as db:
             return _readable(db.execute(f"SELECT {_COLUMNS} FROM runs ORDER BY number DESC"))
 
-    def unread(self) -> list[str]:
-        """The names of runs that only a newer lab can read."""
+    def unread(self, statuses: Sequence[Status] = ()) -> list[str]:
+        """The names of runs that only a newer lab can read. statuses: only those of them, if given."""
+        chosen = f" WHERE status IN ({', '.join('?' * len(statuses))})" if statuses else ""
         with self._connection() as db:
-            rows = db.execute(f"SELECT {_COLUMNS} FROM runs").fetchall()
+            rows = db.execute(f"SELECT {_COLUMNS} FROM runs{chosen}", [s.value for s in statuses]).fetchall()
         known = {run.id for run in _readable(rows)}
         return [name for row in rows if (name := row[_NAMES.index("id")]) not in known]
 
@@ -380,23 +389,33 @@ class RunStore:
             )
             return moved.rowcount == 1
 
-    def wait_again(self, run: str, only_from: Sequence[Status] = RESUMABLE) -> bool:
+    def wait_again(self, run: str) -> bool:
         """Put a run that ended before its end behind all that wait. Returns whether it waits now because of this call."""
-        marks = ", ".join("?" * len(only_from))
+        marks = ", ".join("?" * len(RESUMABLE))
         with self._connection(write=True) as db:
             moved = db.execute(
                 f"""UPDATE runs SET status = 'queued', reason = '', pid = NULL, ended = NULL, place = {_BEHIND_ALL}
                     WHERE id = ? AND status IN ({marks})""",
-                (run, *(s.value for s in only_from)),
+                (run, *(s.value for s in RESUMABLE)),
+            )
+            return moved.rowcount == 1
+
+    def unclaim(self, run: str) -> bool:
+        """Take a turn back from a run that never began: it waits where it stood. Returns whether it was starting."""
+        with self._connection(write=True) as db:
+            moved = db.execute(
+                """UPDATE runs SET status = 'queued', reason = '', pid = NULL, attempt = MAX(attempt - 1, 0), turn = 0
+                   WHERE id = ? AND status = 'starting'""",
+                (run,),
             )
             return moved.rowcount == 1
 
     # ------------------------------------------------------------ events
 
     def append(self, run: str, events: Sequence[ev.Event], patience: float = PATIENCE) -> None:
-        """Write events in one transaction."""
+        """Write events in one transaction; only `sync` says that they outlive a power cut."""
         now = time.time()
-        with self._connection(write=True, patience=patience) as db:
+        with self._connection(write=True, patience=patience, lasting=False) as db:
             _insert_events(db, run, [(now, event) for event in events])
 
     def events(self, run: str, after: int = 0, kinds: Sequence[str] = ()) -> list[Stored]:
@@ -412,6 +431,21 @@ class RunStore:
                 for number, at, kind, payload in rows
                 if kind in ev.KINDS
             ]
+
+    def sync(self) -> None:
+        """Have everything that was written until now on the disk itself. Raises OSError."""
+        with suppress(FileNotFoundError):
+            log = os.open(f"{paths.database(self.folder)}-wal", os.O_RDONLY)
+            try:
+                os.fsync(log)
+            finally:
+                os.close(log)
+
+    def events_of_nobody(self) -> list[str]:
+        """The names under which there are events and no run: what an import left that was killed."""
+        with self._connection() as db:
+            found = db.execute("SELECT DISTINCT run FROM events WHERE run NOT IN (SELECT id FROM runs)")
+            return [name for (name,) in found]
 
     def last(self, run: str, kind: str) -> ev.Event | None:
         """The newest event of one kind, None if there is none."""
@@ -447,7 +481,7 @@ class RunStore:
         if unknown:
             raise TypeError(f"a visitor has no {', '.join(sorted(unknown))}")
         changed = ", ".join(f"{name} = :{name}" for name in (*changes, "seen"))  # two tabs may change different things
-        with self._connection(write=True, patience=patience) as db:
+        with self._connection(write=True, patience=patience, lasting=False) as db:
             db.execute(
                 f"""INSERT INTO visitors (id, nickname, draft, seen) VALUES (:id, :nickname, :draft, :seen)
                     ON CONFLICT (id) DO UPDATE SET {changed}""",

@@ -14,6 +14,7 @@ starting run looks dead, and no run is started twice.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import sqlite3
@@ -21,21 +22,23 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from mlae_lab import locks
 from mlae_lab.places import ROOT, data_folder
-from mlae_lab.runs import devices, liveness, paths, untold
-from mlae_lab.runs.liveness import is_alive
+from mlae_lab.runs import devices, liveness, parcel, paths, untold
+from mlae_lab.runs.liveness import LastWord, is_alive
 from mlae_lab.runs.paths import RunPaths
-from mlae_lab.runs.status import Status
+from mlae_lab.runs.status import ACTIVE, Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
 
 TICK_SECONDS = 0.25
 STOP_SECONDS = 10.0  # a run that was asked to end may take its longest step and so long before it is ended
 # trouble of the machine and not of one run: a full disk, too many files or processes, no memory
 _PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
+_LAUNCHED, _CUDA = "MLAE_LAB_LAUNCHED", ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES")
 LINGER_SECONDS = 2.0  # with nothing to do, before it leaves: most who stop a run start another
 
 
@@ -57,6 +60,7 @@ def ensure(store: RunStore) -> None:
                 paths.supervisor_log(store.folder),
                 store.folder,
                 lock,
+                _as_launched(),
             )
         finally:
             os.close(lock)  # the child holds the same lock through its own copy
@@ -105,17 +109,16 @@ def _forget_children() -> None:
     _children[:] = [child for child in _children if child.poll() is None]  # leaves no zombies behind
 
 
-def spawn(words: list[str], log: Path, folder: Path, lock: int, **environment: str) -> subprocess.Popen:
-    """A detached process of ours that was born with a lock."""
-    inherited = dict(os.environ) | environment
-    inherited["PYTHONPATH"] = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+def spawn(words: list[str], log: Path, folder: Path, lock: int, environment: Mapping[str, str]) -> subprocess.Popen:
+    """A detached process of ours that was born with a lock. environment: all of it."""
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     with log.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", *words],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=inherited,
+            env={**environment, "PYTHONPATH": path},
             cwd=folder,  # `python -m` imports from here first: never from wherever the launcher stood
             start_new_session=True,
             pass_fds=(lock,),
@@ -134,6 +137,7 @@ class Supervisor:
         self.store, self.lock = store, lock
         self.processes: dict[str, subprocess.Popen] = {}
         self.asked: dict[str, float] = {}  # since when a run is stopping, by the monotonic clock
+        self.troubles: dict[str, str] = {}  # what is wrong with a run's folder, said once
         self.idle_since: float | None = None
 
     def tick(self) -> bool:
@@ -144,8 +148,16 @@ class Supervisor:
         for name in [name for name, process in self.processes.items() if name not in active and process.poll() is not None]:
             del self.processes[name]  # it wrote its end itself
         for run in runs:
-            if run.status.is_active:
+            if not run.status.is_active:
+                continue
+            try:
                 self._account(run)
+                self.troubles.pop(run.id, None)
+            except (OSError, StoreError) as error:  # this run's own: the others go on
+                if self.troubles.get(run.id) != str(error):
+                    self.troubles[run.id] = str(error)
+                    with suppress(OSError):
+                        print(f"run {run.id} cannot be looked after ({error})", flush=True)
         if any(run.status is Status.QUEUED for run in runs):
             self._start_waiting()
         return bool(runs)
@@ -202,10 +214,20 @@ class Supervisor:
             return
         word = liveness.end_of(self.store, run, exit_status)
         if word is None:
-            self.store.wait_again(run.id, only_from=(Status.STARTING,))
+            self.store.unclaim(run.id)
         else:
             untold.tell(self.store, run.id)
             self.store.move(run.id, word.status, word.reason, only_from=(run.status,))
+
+    def _account_unread(self) -> None:
+        """Close the dead runs that only a newer lab can read: their devices would stay taken."""
+        for name in self.store.unread(ACTIVE):
+            files = self.store.paths(name)
+            with suppress(OSError):
+                if not is_alive(files):
+                    lost = LastWord(Status.LOST, "its process ended without a word; the lab that made it can resume it")
+                    word = liveness.read_word(files) or lost
+                    self.store.move(name, word.status, word.reason, only_from=ACTIVE)
 
     def _hurry(self, run: Run, files: RunPaths) -> None:
         """End a run that was asked to end and does not: it sits in a read that never comes back, say."""
@@ -222,6 +244,7 @@ class Supervisor:
 
     def _start_waiting(self) -> None:
         """Give every free device to the first that waits for it."""
+        self._account_unread()
         busy = {run.slot for run in self.store.open_runs() if run.status.is_active}
         for run in self.store.queue():
             slot = next((slot for slot in devices.slots(run.device) if slot not in busy), None)
@@ -245,7 +268,7 @@ class Supervisor:
                 files.log,
                 files.folder,
                 lock,
-                **environment(run, slot),
+                environment(run, slot),
             )
         except OSError as error:
             if error.errno in _PASSING:
@@ -259,16 +282,28 @@ class Supervisor:
 
 
 def environment(run: Run, slot: str = "") -> dict[str, str]:
-    """What a process that loads a run finds in its environment. slot: the device that it alone may use, "" for any."""
+    """The environment of a process that loads a run. slot: the device that it alone may use, "" for any."""
     # GNU OpenMP's threads spin while they wait; beside a browser on two cores that made steps 24 times slower
     # (LOG.md, 2026-11-23). A short spin costs 6 % alone and shares fairly.
-    chosen = {} if "GOMP_SPINCOUNT" in os.environ else {"GOMP_SPINCOUNT": "5000"}
+    chosen = {"GOMP_SPINCOUNT": "5000"} | _as_launched()
+    chosen[_LAUNCHED] = json.dumps({name: chosen.get(name) for name in ("MLAE_LAB_DATA", *_CUDA)})
     chosen["MLAE_LAB_DATA"] = run.data_folder or str(data_folder().absolute())  # where its launcher looked
     if slot.startswith("cuda:"):
         chosen |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": slot.partition(":")[2]}
     elif slot:
         chosen["CUDA_VISIBLE_DEVICES"] = ""  # whoever has the cores alone uses nothing else
     return chosen
+
+
+def _as_launched() -> dict[str, str]:
+    """This process's environment without what `environment` put into it for one run: a run that starts a supervisor
+    hands on neither its device nor its pictures."""
+    found = dict(os.environ)
+    for name, value in json.loads(found.pop(_LAUNCHED, "{}")).items():
+        found.pop(name, None)
+        if value is not None:
+            found[name] = value
+    return found
 
 
 def main(arguments: list[str]) -> int:
@@ -279,7 +314,10 @@ def main(arguments: list[str]) -> int:
     log = paths.supervisor_log(folder)
     if log.stat().st_size > 1_000_000:
         os.truncate(log, 0)
-    Supervisor(RunStore(folder), lock).serve()
+    store = RunStore(folder)
+    with suppress(sqlite3.Error, OSError, StoreError):
+        parcel.sweep(store)
+    Supervisor(store, lock).serve()
     return 0
 
 

@@ -1,8 +1,27 @@
-"""Texts that came from elsewhere, as a page and a terminal may show them."""
+"""Texts that came from elsewhere, as a page and a terminal may show them: a stranger's, and the system's."""
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 import unicodedata
+
+_CURES = {
+    errno.ENOSPC: "make room on its disk", errno.EDQUOT: "make room on its disk",
+    errno.EACCES: "choose a place that can be read and written", errno.EPERM: "choose a place that can be read and written",
+    errno.EROFS: "choose a place that can be written",
+    errno.ENOENT: "choose another place, or bring it back", errno.ENOTDIR: "choose another place, or bring it back",
+    errno.ENOMEM: "end other programs and try again", errno.EAGAIN: "end other programs and try again",
+    errno.EMFILE: "end other programs and try again", errno.ENFILE: "end other programs and try again",
+}  # fmt: skip
+
+
+def refused(error: sqlite3.Error | OSError) -> str:
+    """What the store or the system refused, and what would work, in one sentence without its full stop."""
+    if isinstance(error, sqlite3.Error):
+        return f"the store cannot be used now ({error}): make room on its disk, or try again when nobody has it locked"
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}: {_CURES.get(error.errno, 'try again, or ask `mlae_lab doctor`')}"
 
 
 def one_line(text: str) -> str:
@@ -12,4 +31,6 @@ def one_line(text: str) -> str:
 
 def printable(text: str) -> str:
     """A text without control or invisible characters, but for the tab."""
+    if text.isprintable():  # most are, and this is much quicker
+        return text
     return "".join(c for c in text if c == "\t" or unicodedata.category(c)[0] != "C")

@@ -33,7 +33,7 @@ from mlae_lab.core.events import (
     TrainStep,
     Watched,
 )  # fmt: skip
-from mlae_lab.runs import supervisor, untold
+from mlae_lab.runs import commands, supervisor, untold
 from mlae_lab.runs.liveness import LastWord, PulseWriter, reserve_word, write_word
 from mlae_lab.runs.paths import RunPaths
 from mlae_lab.runs.status import Status
@@ -64,13 +64,13 @@ def main(arguments: list[str]) -> int:
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if not store.began(run_id, os.getpid()):
-        return 0
-    files, status = store.paths(run_id), 0
-    untold.tell(store, run_id)
-    writer = _Writer(store, run_id)
+    status, writer = 0, None
     try:
-        reserve_word(files)
+        if not store.began(run_id, os.getpid()):
+            return 0
+        untold.tell(store, run_id)
+        writer = _Writer(store, run_id)
+        reserve_word(store.paths(run_id))
         word = _train(store, store.run(run_id), asked, writer)
     except BaseException as error:  # the end must be written whatever happened; the traceback goes to the log
         with suppress(OSError):
@@ -82,20 +82,22 @@ def main(arguments: list[str]) -> int:
     return status
 
 
-def _end(store: RunStore, run_id: str, word: LastWord, writer: _Writer) -> None:
-    """Say how it ended: in the reserved place first, which needs no room and no lock, then in the store."""
+def _end(store: RunStore, run_id: str, word: LastWord, writer: _Writer | None) -> None:
+    """Say how it ended: in the reserved place first, which needs no room and no lock, then in the store. writer: None
+    for a run that failed before it had anything to tell."""
     with suppress(OSError):
         write_word(store.paths(run_id), word)
     with suppress(OSError, sqlite3.Error):
-        writer.keep()  # should the store stay locked for longer than this process waits for it
+        if writer:
+            writer.keep()  # should the store stay locked for longer than this process waits for it
     deadline = time.monotonic() + END_SECONDS
     while True:
         try:
-            writer.flush(patience=5.0)
-            if not writer.waiting and store.move(run_id, word.status, word.reason, patience=5.0):
+            if writer:
+                writer.flush(patience=5.0)
+            if not (writer and writer.waiting):
+                store.move(run_id, word.status, word.reason, patience=5.0)  # False: somebody else gave it an end
                 return
-            if not writer.waiting:
-                return  # it was given an end by somebody else
         except sqlite3.Error as error:
             if time.monotonic() > deadline:
                 with suppress(OSError):
@@ -117,7 +119,7 @@ def _train(store: RunStore, run: Run, asked: list[int], writer: _Writer) -> Last
     watch = _Watch(store, run.id, asked, PulseWriter(files))
     try:
         watch.on_chunk()
-        start = _start_of(files)
+        start = _start_of(files, run)
         setup = prepare(run.config, on_progress=_Preparation(writer, watch), on_chunk=watch.on_chunk)
         watch.on_chunk()
     except _StoppedEarly:
@@ -145,8 +147,11 @@ def _train(store: RunStore, run: Run, asked: list[int], writer: _Writer) -> Last
     return LastWord(Status.FINISHED)
 
 
-def _start_of(files: RunPaths) -> Checkpoint | None:
-    """What the run goes on from: its own newest checkpoint that can be read, its parent's, or None for the beginning."""
+def _start_of(files: RunPaths, run: Run) -> Checkpoint | None:
+    """What the run goes on from: its own newest checkpoint that can be read, its parent's, or None for the beginning.
+
+    Raises StoreError for one that went on from another run and has neither.
+    """
     from mlae_lab.training.checkpoint import CheckpointError, read_checkpoint
 
     kept = [path for name, path in files.checkpoints().items() if name.isdigit()]
@@ -156,6 +161,7 @@ def _start_of(files: RunPaths) -> Checkpoint | None:
             return read_checkpoint(path)
         except CheckpointError as error:
             print(f"passed over: {error}", flush=True)
+    commands.require_start(run, files)
     return read_checkpoint(files.start) if files.start.exists() else None
 
 
@@ -244,8 +250,10 @@ class _Writer:
                 raise
 
     def keep(self) -> None:
-        """Write what waits; what a locked store does not take is kept beside the checkpoint until it does."""
+        """Write what waits, to the disk itself; what a locked store does not take is kept beside the checkpoint until
+        it does."""
         self.flush()
+        self.store.sync()
         if self.waiting:
             untold.keep(self.store.paths(self.run_id), self.store.event_ids(self.run_id)[1], self.waiting)
             self.is_kept = True
@@ -302,6 +310,8 @@ def reason_for(error: BaseException) -> str:
         or any(words in text for words in full)
     ):
         return "the disk is full: free some space and resume the run"
+    if isinstance(error, sqlite3.OperationalError) and "locked" in text:
+        return "the store was locked by another program for too long: end that, then resume the run"
     if name == "Diverged":
         return f"diverged: {text}"
     if isinstance(error, (ValueError, StoreError)) and type(error).__module__.startswith("mlae_lab"):

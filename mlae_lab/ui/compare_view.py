@@ -250,8 +250,8 @@ def _next(now: Look) -> None:
             pairs.launch_pair(reads.store(), base.id, plan, seeds, visitor.current())
             st.rerun()
         page.note(lacking or started_text(todo))
-    except (ConfigError, catalog.CatalogError, StoreError) as error:
-        page.note(_sentence(str(error)))
+    except (ConfigError, catalog.CatalogError, *visitor.STORE_TROUBLE) as error:
+        page.note(visitor.sentence(error))
 
 
 def _differences(now: Look) -> None:

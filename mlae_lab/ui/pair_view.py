@@ -12,7 +12,7 @@ from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.patterns import fitted, paper_patterns
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs import pairs
-from mlae_lab.runs.store import Run, StoreError
+from mlae_lab.runs.store import Run
 from mlae_lab.ui import draft, page, reads, visitor
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.navigation import go
@@ -51,8 +51,8 @@ def pair_panel(run: Run) -> None:
             st.warning(lacking)
         for text in pairs.beyond_the_cells(run.config.plan, plans[chosen][1]):
             page.note(f"Beside the cells, {text}.")
-    except (ConfigError, catalog.CatalogError, StoreError) as error:
-        st.info(f"{str(error)[:1].upper()}{str(error)[1:]}.")
+    except (ConfigError, catalog.CatalogError, *visitor.STORE_TROUBLE) as error:
+        st.info(visitor.sentence(error))
 
 
 def _choice(run: Run, plans: dict[str, tuple[str, MaskPlan]]) -> str:

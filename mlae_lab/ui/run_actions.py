@@ -62,9 +62,8 @@ def controls(run: Run, key: str) -> None:
     else:
         if run.status in RESUMABLE:
             known = reads.store().paths(run.id).checkpoints()
-            where = (
-                "Goes on from its last checkpoint." if known else "It had no checkpoint yet: begins at its first step."
-            )
+            begin = "where it went on from" if run.relation == "continued" else "at its first step"
+            where = "Goes on from its last checkpoint." if known else f"It had no checkpoint yet: begins {begin}."
             _button(run, key, "Resume", lambda: commands.resume(reads.store(), run.id), where, mind=False)
         if st.button(
             "Retry" if run.status in RESUMABLE else "Duplicate",

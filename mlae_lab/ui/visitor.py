@@ -16,6 +16,7 @@ from pathlib import Path
 import streamlit as st
 
 from mlae_lab.runs.store import Run, StoreError
+from mlae_lab.runs.texts import refused
 from mlae_lab.ui import reads
 
 COOKIE = "mlae_lab_visitor"  # visitor.js sets it
@@ -39,9 +40,7 @@ _names: dict[Path, tuple[float, dict[str, str]]] = {}
 
 def sentence(error: Exception) -> str:
     """What went wrong with a click, as a page says it."""
-    text = str(error)
-    if isinstance(error, (sqlite3.Error, OSError)):
-        text = f"the store cannot be written now ({text}): make room on its disk, or try again when nobody has it locked"
+    text = refused(error) if isinstance(error, (sqlite3.Error, OSError)) else str(error)
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 

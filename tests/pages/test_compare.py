@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -133,6 +134,23 @@ def test_the_next_seed_is_one_click(store: RunStore) -> None:
     assert "queued" in html(at) and "2 runs start, with seed 2" in html(at)
     at.button(key="compare_next").click().run()
     assert sorted(run.config.seed for run in store.open_runs()) == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("button", ["pair_start", "compare_next"])
+def test_a_pair_that_the_store_does_not_take_is_a_sentence(
+    button: str, store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = made(store, A, 50.0, 60.0), made(store, B, 51.0, 62.5)
+    at = opened(a=a.id) if button == "pair_start" else opened(a=a.id, b=b.id)
+
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(RunStore, "enqueue", full)
+    at.button(key=f"pair_start_{a.id}" if button == "pair_start" else button).click().run()
+    assert not at.exception
+    told = html(at) + " ".join(info.value for info in at.info)
+    assert "The store cannot be used now (database or disk is full): make room on its disk" in told
 
 
 def test_a_pair_that_has_not_begun(store: RunStore) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sqlite3
 import zlib
 from dataclasses import replace
@@ -135,7 +137,7 @@ def test_a_store_that_takes_no_run_is_a_sentence(
     at.button(key=button).click().run()
     assert not at.exception
     assert [error.value for error in at.error] == [
-        "The store cannot be written now (database or disk is full): make room on its disk, or try again when nobody has it locked."
+        "The store cannot be used now (database or disk is full): make room on its disk, or try again when nobody has it locked."
     ]
 
 
@@ -143,13 +145,13 @@ def test_a_run_that_cannot_be_repeated_is_a_sentence(
     filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     at = opened("runs", filled_store, monkeypatch)
     monkeypatch.setattr(RunStore, "enqueue", full)
     next(button for button in at.button if button.label == "Duplicate").click().run()
     assert not at.exception
-    assert any("The store cannot be written now (no space left)" in warning.value for warning in at.warning)
+    assert any("No space left on device: make room on its disk." in warning.value for warning in at.warning)
 
 
 def test_a_deleted_run_is_gone(filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

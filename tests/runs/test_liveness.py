@@ -11,8 +11,9 @@ import pytest
 
 from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import Saved
 from mlae_lab.core.patterns import uniform
-from mlae_lab.runs import liveness
+from mlae_lab.runs import liveness, untold
 from mlae_lab.runs.liveness import LastWord, PulseWriter, derived, end_of, is_alive, read_word, reserve_word, write_word
 from mlae_lab.runs.status import ACTIVE, Status
 from mlae_lab.runs.store import Run, RunStore
@@ -31,9 +32,9 @@ def held(store: RunStore, run: str) -> Iterator[None]:
         os.close(lock)
 
 
-def under_way(store: RunStore, status: Status = Status.RUNNING, pid: int | None = 1) -> Run:
-    run = store.enqueue(CONFIG, "cpu").id
-    assert store.claim(run, "cpu")
+def under_way(store: RunStore, status: Status = Status.RUNNING, pid: int | None = 1, slot: str = "cpu") -> Run:
+    run = store.enqueue(CONFIG, slot.partition(":")[0]).id
+    assert store.claim(run, slot)
     if pid is not None:
         store.began(run, pid)
     store.move(run, status)
@@ -163,6 +164,18 @@ def test_the_last_word_counts_more_than_any_guess(lab_store: RunStore) -> None:
     write_word(lab_store.paths(run.id), LastWord(Status.FAILED, "the disk is full"))
     assert derived(lab_store, run).status is Status.FAILED
     assert end_of(lab_store, run, -9) == LastWord(Status.FAILED, "the disk is full")
+
+
+def test_a_run_is_not_called_finished_before_its_numbers_are_in_the_store(lab_store: RunStore) -> None:
+    """The store was locked for longer than its process waited."""
+    run = under_way(lab_store)
+    files = lab_store.paths(run.id)
+    reserve_word(files)
+    write_word(files, LastWord(Status.FINISHED))
+    untold.keep(files, 0, [Saved(1, 1, 1)])
+    assert derived(lab_store, run).status is Status.RUNNING
+    untold.tell(lab_store, run.id)
+    assert derived(lab_store, run).status is Status.FINISHED
 
 
 def test_a_run_that_was_given_its_turn_and_never_began_is_not_lost(lab_store: RunStore) -> None:

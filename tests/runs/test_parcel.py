@@ -20,6 +20,8 @@ from mlae_lab.runs import commands, parcel
 from mlae_lab.runs.parcel import ParcelError, archive, archived, export, import_run, inspect, restore
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
+from mlae_lab.ui import continue_view
+from tests.runs.test_liveness import held
 
 CONFIG = RunConfig("digits", allocation((2, 1)), epochs=2)
 NAN, INF = float("nan"), float("inf")
@@ -139,15 +141,18 @@ def told_of(kind: str, payload: dict) -> Callable[[dict[str, bytes]], object]:
     return event({"kind": kind, "time": 1.0, "payload": payload})
 
 
-STEP, EVALUATION, STARTED = (
+STEP, EVALUATION, STARTED, SIMILARITY = (
     json.loads(ev.to_json(one))
     for one in (
-        step(1), ev.Evaluation(1, 3, "val", 50.0, 1.5, 2.0), ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1)
+        step(1), ev.Evaluation(1, 3, "val", 50.0, 1.5, 2.0), ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1),
+        ev.SimilarityStats(1, (0.5, None), (0.5, None), (((1.0, 0.5), (0.5, 1.0)), ((1.0,),)), (1.0, 1.0), (1.0, None)),
     )
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("payload", [("started", STARTED), ("step", STEP), ("evaluation", EVALUATION)])
+@pytest.mark.parametrize(
+    "payload", [("started", STARTED), ("step", STEP), ("evaluation", EVALUATION), ("similarity", SIMILARITY)]
+)
 def test_what_a_lab_tells_is_taken(payload: tuple[str, dict], store: RunStore, tmp_path: Path) -> None:
     """So that the lines below, which differ from these by one value, are refused for that value."""
     run = over(store)
@@ -163,6 +168,53 @@ def test_a_terminal_obeys_nothing_that_a_stranger_wrote(store: RunStore, other: 
     changed(tmp_path / "a.mlae", lambda members: members.update({"log.txt": b"\x1b]0;owned\x07a line\tof it\n"}))
     assert import_run(other, tmp_path / "a.mlae").reason == "it [2Jended abcdefgh finished"
     assert commands.log_tail(other, run.id) == ["]0;owneda line\tof it"]
+
+
+def test_nor_what_a_stranger_wrote_into_settings_and_events(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run = over(store, replace(CONFIG, data_label="mine\x1b[2J", weights="/there/w\x07.npz"))
+    export(store, run.id, tmp_path / "a.mlae")
+    changed(tmp_path / "a.mlae", told_of("started", STARTED | {"device": "c\x1b[1mpu", "notes": ["\x9b1m one"]}))
+    config = import_run(other, tmp_path / "a.mlae").config
+    assert (config.data_label, config.weights) == ("mine[2J", "w.npz")
+    started = other.last(run.id, "started")
+    assert (started.device, started.notes) == ("c[1mpu", ("1m one",))
+
+
+def test_a_run_that_only_a_newer_lab_can_read_loses_nothing_to_a_file_of_its_name(store: RunStore, tmp_path: Path) -> None:
+    run = over(store)
+    export(store, run.id, tmp_path / "a.mlae")
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET config = json_set(config, '$.dream', 1)")
+    events = told(store, run.id)
+    with pytest.raises(StoreError, match=f"run {run.id} is here already"):
+        import_run(store, tmp_path / "a.mlae")
+    assert store.paths(run.id).adapter.is_file() and set(store.paths(run.id).checkpoints()) == {"last"}
+    assert store.unread() == [run.id] and told(store, run.id) == events
+
+
+def test_what_a_killed_import_left_goes(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run, left = over(store), "aaaabbbb"
+    other.append(left, [step(1), step(2)])  # it wrote the files, then events, and would have written the row last
+    other.paths(left).folder.mkdir(parents=True)
+    other.paths(left).adapter.write_bytes(b"half")
+    with held(other, left):  # another process takes it in at this moment
+        parcel.sweep(other)
+        assert other.events_of_nobody() == [left] and other.paths(left).adapter.exists()
+    export(store, run.id, tmp_path / "a.mlae")
+    import_run(other, tmp_path / "a.mlae")
+    assert other.events_of_nobody() == [] == other.events(left) and not other.paths(left).folder.exists()
+    assert told(other, run.id) == told(store, run.id)
+
+
+def test_every_relation_of_a_run_survives_the_way(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run = over(store)
+    export(store, run.id, tmp_path / "a.mlae")
+    assert set(parcel.RELATIONS) == set(continue_view._WORDS)
+    for relation in parcel.RELATIONS:
+        changed(tmp_path / "a.mlae", header(relation=relation))
+        assert inspect(tmp_path / "a.mlae").run.relation == relation
+    changed(tmp_path / "a.mlae", header(relation="<b>"))
+    assert inspect(tmp_path / "a.mlae").run.relation == "imported"
 
 
 def test_a_run_that_does_not_come_to_its_end_leaves_no_event(store: RunStore, other: RunStore) -> None:
@@ -212,6 +264,13 @@ def test_a_run_that_does_not_come_to_its_end_leaves_no_event(store: RunStore, ot
         told_of("step", STEP | {"seconds": INF}),
         told_of("evaluation", EVALUATION | {"accuracy": NAN}),
         told_of("evaluation", EVALUATION | {"accuracy": 100.1}),
+        told_of("step", STEP | {"epoch": 0}),
+        told_of("evaluation", EVALUATION | {"epoch": 0}),
+        told_of("similarity", SIMILARITY | {"epoch": 0}),
+        told_of("similarity", SIMILARITY | {"absolute": [NAN, None]}),
+        told_of("similarity", SIMILARITY | {"stable_rank": [INF, 1.0]}),
+        told_of("similarity", SIMILARITY | {"matrices": [[[1.0, None], [0.5, 1.0]], [[1.0]]]}),
+        told_of("similarity", SIMILARITY | {"matrices": [[[1.0, NAN], [0.5, 1.0]], [[1.0]]]}),
         told_of("guesses", {"epoch": 1, "step": 1, "guess": ["7"] * 49, "confidence": [0.5] * 49}),
     ],
 )

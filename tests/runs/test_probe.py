@@ -94,6 +94,18 @@ def test_a_probe_that_dies_again_and_again_is_given_up_with_a_reason(trained: tu
     assert probe.wait(store, run, "about").state == "done"  # asked again it tries again
 
 
+@pytest.mark.parametrize(("program", "state"), [("true", "done"), ("false", "done"), ("kill -9 $$", "failed")])
+def test_only_a_probe_that_was_killed_is_one_that_dies(program: str, state: str, trained: tuple[RunStore, str]) -> None:
+    """Not one that made room for another, nor one whose log says what went wrong."""
+    store, run = trained
+    end_probe(store, run)
+    children = [subprocess.Popen(["sh", "-c", program]) for _ in range(3)]
+    for child in children:
+        child.wait()
+    probe._begun[store.paths(run).folder] = [(time.monotonic(), child) for child in children]
+    assert probe.wait(store, run, "about").state == state
+
+
 def test_another_adapter_is_loaded_again(trained: tuple[RunStore, str]) -> None:
     store, run = trained
     first = probe.wait(store, run, "about").value

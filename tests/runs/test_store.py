@@ -648,6 +648,34 @@ def test_a_row_of_a_newer_lab_stops_nobody(tmp_path: Path) -> None:
     assert store.claim(old, "cpu")
 
 
+def test_unread_runs_by_status(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    waiting, active = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
+    assert store.claim(active, "cpu")
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET config = json_set(config, '$.dream', 1)")
+    assert set(store.unread()) == {waiting, active} and store.unread(ACTIVE) == [active]
+    assert store.holds(waiting) and not store.holds("aaaaaaaa")
+
+
+def test_a_turn_that_is_taken_back_costs_neither_place_nor_turn(store: RunStore) -> None:
+    first, second, others = (store.enqueue(CONFIG, "cpu", owner=owner).id for owner in ("ada", "ada", "bob"))
+    order = [run.id for run in store.queue()]
+    assert order == [first, others, second]
+    assert store.claim(first, "cpu") and store.unclaim(first) and not store.unclaim(first)
+    assert [run.id for run in store.queue()] == order
+    assert (store.run(first).attempt, store.run(first).pid) == (0, None)
+
+
+def test_what_was_written_is_on_the_disk_after_sync(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    store.append(run, [step(1)])
+    log, synced = os.stat(f"{database(store.folder)}-wal"), []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_ino))
+    store.sync()
+    assert synced == [log.st_ino] and log.st_size > 0
+
+
 def test_the_schema_rises_with_the_settings_of_a_run() -> None:
     """An older lab that meets a setting it does not know must have refused the store. Whoever adds one raises SCHEMA."""
     assert (SCHEMA, len(CONFIG.to_dict())) == (4, 22)

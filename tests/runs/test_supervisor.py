@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation
 from mlae_lab.runs import commands, paths, supervisor
-from mlae_lab.runs.liveness import LastWord, is_alive, reserve_word, write_word
+from mlae_lab.runs.liveness import LastWord, derived, is_alive, reserve_word, write_word
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.runs.supervisor import Supervisor, ensure, is_supervised
@@ -122,6 +123,80 @@ def test_a_run_whose_folder_cannot_be_used_has_failed_and_the_next_one_comes(her
     assert lab_store.run(first).status is Status.FAILED
     assert "the run's process could not be started" in lab_store.run(first).reason
     assert status(lab_store, second) is Status.STARTING
+
+
+def test_a_run_under_way_whose_folder_cannot_be_looked_into_stops_no_other(
+    here: Supervisor, lab_store: RunStore, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bad, dead = (under_way(lab_store, Status.RUNNING, slot=f"cuda:{n}").id for n in (0, 1))
+    waits = lab_store.enqueue(SHORT, "cpu").id
+    folder = lab_store.paths(bad).folder
+    shutil.rmtree(folder)
+    folder.symlink_to(folder)  # as a disk that went away: whether a process holds its lock, nobody can say
+    for _ in range(3):
+        here.tick()
+    assert (status(lab_store, dead), status(lab_store, bad)) == (Status.LOST, Status.RUNNING)
+    assert status(lab_store, waits) is not Status.QUEUED
+    assert derived(lab_store, lab_store.run(bad)).status is Status.RUNNING
+    assert capfd.readouterr().out.count(f"run {bad} cannot be looked after") == 1
+    folder.unlink()
+
+
+def test_a_dead_run_that_only_a_newer_lab_can_read_does_not_keep_its_device(here: Supervisor, lab_store: RunStore) -> None:
+    newer = under_way(lab_store, Status.RUNNING).id
+    waits = lab_store.enqueue(SHORT, "cpu").id
+    with lab_store._connection(write=True) as db:
+        db.execute("UPDATE runs SET config = json_set(config, '$.dream', 1) WHERE id = ?", (newer,))
+    with held(lab_store, newer):  # it lives: the device is really taken
+        here.tick()
+        assert status(lab_store, waits) is Status.QUEUED
+    here.tick()
+    assert status(lab_store, waits) is Status.STARTING
+    with lab_store._connection() as db:
+        assert db.execute("SELECT status FROM runs WHERE id = ?", (newer,)).fetchone() == ("lost",)
+
+
+def test_a_run_that_could_not_be_started_keeps_its_place(
+    here: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [lab_store.enqueue(SHORT, "cpu", owner=owner).id for owner in ("ada", "ada", "bob")]
+    before = [run.id for run in lab_store.queue()]
+
+    def none_left(*_: object, **__: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(supervisor, "spawn", none_left)
+    for _ in range(3):
+        with pytest.raises(OSError, match=os.strerror(errno.EAGAIN)):
+            here.tick()
+        here._account(next(run for run in lab_store.open_runs() if run.status is Status.STARTING))
+        assert [run.id for run in lab_store.queue()] == before
+    assert {lab_store.run(name).attempt for name in names} == {0}
+
+
+@pytest.mark.parametrize("launched", [None, "", "1"])
+def test_a_supervisor_that_a_run_starts_sees_what_the_first_one_saw(
+    lab_store: RunStore, launched: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the device nor the pictures of that run are those of the next."""
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    monkeypatch.setenv("MLAE_LAB_DATA", "/first")
+    if launched is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", launched)
+    first, run = dict(os.environ), lab_store.enqueue(SHORT, "cpu", data_folder="/its own")
+    for slot in ("cpu", "cuda:0", ""):
+        its = supervisor.environment(run, slot)
+        assert its["MLAE_LAB_DATA"] == "/its own" and its.get("CUDA_VISIBLE_DEVICES") == {"cpu": "", "": launched}.get(slot, "0")
+        with monkeypatch.context() as inside:
+            for name in first.keys() | its.keys():
+                if name in its:
+                    inside.setenv(name, its[name])
+                else:
+                    inside.delenv(name)
+            assert {**supervisor._as_launched(), "GOMP_SPINCOUNT": ""} == {**first, "GOMP_SPINCOUNT": ""}
+            assert supervisor.environment(run, slot) == its  # and so on, from run to run
 
 
 def test_a_full_disk_fails_nobody_and_does_not_end_the_supervisor(
@@ -372,8 +447,6 @@ def test_a_killed_supervisor_leaves_the_run_alone_and_another_takes_over(lab_sto
 
 
 def test_a_store_that_is_deleted_under_it_ends_it(lab_store: RunStore, wait_for: Wait) -> None:
-    import shutil
-
     with busy_device(lab_store):
         ensure(lab_store)
         process = supervisor._children[-1]

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from mlae_lab.runs.texts import one_line, printable
+import errno
+import os
+import sqlite3
+
+import pytest
+
+from mlae_lab.runs.texts import one_line, printable, refused
 
 
 def test_what_a_terminal_obeys_is_gone() -> None:
@@ -13,3 +19,18 @@ def test_what_a_terminal_obeys_is_gone() -> None:
 def test_one_line() -> None:
     assert one_line(" two\r\nlines\tand \x1b one\u2028more ") == "two lines and one more"
     assert one_line("\n\x00") == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (sqlite3.OperationalError("database is locked"), "the store cannot be used now (database is locked): make room"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: make room on its disk"),
+        (PermissionError(errno.EACCES, "Permission denied", "/a/b"), "/a/b: Permission denied: choose a place that can be"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/a/b"), "/a/b: No such file: choose another place, or bring"),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "Too many open files: end other programs and try again"),
+        (OSError("it broke"), "it broke: try again, or ask `mlae_lab doctor`"),
+    ],
+)
+def test_what_was_refused_comes_with_what_would_work(error: Exception, said: str) -> None:
+    assert refused(error).startswith(said)

@@ -20,10 +20,10 @@ from mlae_lab.core.events import Evaluation, ExpertStats, Resumed, SimilaritySta
 from mlae_lab.core.patterns import allocation
 from mlae_lab.core.plan import PlanError
 from mlae_lab.data.bundled import DataError
-from mlae_lab.runs import worker
+from mlae_lab.runs import commands, worker
 from mlae_lab.runs.paths import database
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import RunStore
+from mlae_lab.runs.store import RunStore, StoreError
 
 SHORT = RunConfig(
     "digits",
@@ -118,6 +118,44 @@ def test_steps_are_written_together_and_everything_else_at_once(lab_store: RunSt
     assert [stored.event.kind for stored in lab_store.events(run)] == ["step", "evaluation", "step"]
     writer.flush()
     assert len(lab_store.events(run)) == 3
+
+
+def test_a_run_that_went_on_from_another_does_not_begin_anew_without_its_checkpoint(
+    work: Callable[..., tuple[int, str]], lab_store: RunStore
+) -> None:
+    """As one that was taken in from a file, which does not hold the parent's checkpoint."""
+    with lab_store._connection(write=True) as db:
+        db.execute(
+            "CREATE TRIGGER goes_on AFTER INSERT ON runs BEGIN UPDATE runs SET relation = 'continued', parent = 'aaaabbbb'; END"
+        )
+    status, name = work(SHORT)
+    run = lab_store.run(name)
+    assert (status, run.status) == (1, Status.FAILED)
+    said = "went on from a checkpoint of run aaaabbbb that is not here: go on from a checkpoint that is"
+    assert run.reason == f"run {name} {said}" and lab_store.last(name, "step") is None
+    with pytest.raises(StoreError, match=said):
+        commands.resume(lab_store, name)
+    assert lab_store.run(name).status is Status.FAILED
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (sqlite3.OperationalError("database or disk is full"), "the disk is full: free some space and resume the run"),
+        (sqlite3.OperationalError("database is locked"), "the store was locked by another program for too long"),
+    ],
+)
+def test_a_run_that_cannot_even_begin_says_why(
+    error: Exception, said: str, work: Callable[..., tuple[int, str]], lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(worker.untold, "tell", refused)
+    status, name = work(SHORT)
+    run = lab_store.run(name)
+    assert (status, run.status) == (1, Status.FAILED) and run.reason.startswith(said)
+    assert lab_store.events(name) == []  # an event now would make what waits to be told look told
 
 
 def test_a_resumed_run_tells_nothing_twice(lab_store: RunStore) -> None:

@@ -186,5 +186,5 @@ def _start(run: Run, other: Run | None) -> None:
             reads.look_again()
             st.rerun()
         page.note(lacking or started_text(todo))
-    except (ConfigError, catalog.CatalogError, StoreError) as error:
-        st.info(f"{str(error)[:1].upper()}{str(error)[1:]}.")
+    except (ConfigError, catalog.CatalogError, *visitor.STORE_TROUBLE) as error:
+        st.info(visitor.sentence(error))
