@@ -12,16 +12,18 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from mlae_lab.core.patterns import allocation
 from mlae_lab.places import PACKAGE
 from mlae_lab.runs import commands
 from mlae_lab.runs.store import RunStore
 from tests.data.hub_server import HubServer, hub_server
+from tests.inside import end_probe, finished, small_config
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -129,6 +131,19 @@ def lab(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> Iterator[La
     for run in store.runs():
         if not run.status.is_over:
             commands.stop(store, run.id, now=True)
+
+
+CHOSEN = replace(small_config(), epochs=2, evaluations=2)
+PLAIN = replace(CHOSEN, plan=allocation((0,) * 10 + (3, 2)))
+
+
+@pytest.fixture(scope="session")
+def pair(lab: Lab) -> Iterator[tuple[str, str]]:
+    """Two runs that are over and a pair, with a mask and without."""
+    made = finished(lab.store, CHOSEN), finished(lab.store, PLAIN)
+    yield made
+    for name in made:
+        end_probe(lab.store, name)
 
 
 @pytest.fixture

@@ -7,38 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlae_lab.core.config import RunConfig
-from mlae_lab.core.patterns import dense, pattern
-from mlae_lab.runs.status import Status
-
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-    from tests.browser.conftest import Lab
-
-TINY = RunConfig("digits", backbone="lab_vit_12x128.random", epochs=2, device="cpu", precision="float32")
 NAVIGATION = "[data-testid='stSidebarNavItems']"
 # Rule and place of what is Streamlit's own and no style sheet or script of ours can mend.
 NOT_OURS = {
     ("list", NAVIGATION),  # st.navigation puts a <div> for each section between the <ul> and its <li>
     ("listitem", NAVIGATION),  # and so the entries of a section have no list around them
 }
-
-
-@pytest.fixture(scope="module")
-def runs(lab: Lab) -> tuple[str, str]:
-    """Two finished runs that are a pair."""
-    from mlae_lab.training.setup import prepare
-    from mlae_lab.training.trainer import fit
-
-    made = []
-    for plan in (pattern("hourglass", "mixed"), dense()):
-        config = RunConfig(**{**vars(TINY), "plan": plan})
-        run = lab.store.enqueue(config, device="cpu")
-        lab.store.append(run.id, list(fit(prepare(config))))
-        lab.store.move(run.id, Status.FINISHED)
-        made.append(run.id)
-    return made[0], made[1]
 
 
 def faults(page: Page, rules: tuple[str, ...] = ()) -> list[str]:
@@ -67,8 +44,8 @@ def _within(page: Page, target: list, place: str) -> bool:
         "/compare?a={0}&b={1}", "/experts?run={0}",
     ],
 )  # fmt: skip
-def test_page_has_no_serious_fault(path: str, visit: Callable[..., Page], runs: tuple[str, str]) -> None:
-    page = visit(path.format(*runs))
+def test_page_has_no_serious_fault(path: str, visit: Callable[..., Page], pair: tuple[str, str]) -> None:
+    page = visit(path.format(*pair))
     page.wait_for_timeout(1500)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)

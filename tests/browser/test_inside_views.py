@@ -13,12 +13,12 @@ import pytest
 
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.patterns import allocation
 from mlae_lab.model.adapter_file import read_adapter
 from mlae_lab.runs import diversity
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, RunStore
-from tests.inside import end_probe, finished, small_config
+from tests.browser.conftest import CHOSEN
+from tests.inside import end_probe, finished
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -33,17 +33,15 @@ CUT = """() => { const main = document.querySelector('[data-testid="stMain"]'), 
     return [main.scrollWidth - main.clientWidth, out.map((e) => e.textContent.slice(0, 40))]; }"""
 AT_REST = '[data-test-script-state="notRunning"]:not(:has([data-testid="stProgress"]))'
 WAIT = 120_000  # the process that looks into a run loads torch first
-CHOSEN = replace(small_config(), epochs=2, evaluations=2)
-PLAIN = replace(CHOSEN, plan=allocation((0,) * 10 + (3, 2)))
 
 
 @pytest.fixture(scope="module")
-def runs(lab: Lab) -> Iterator[dict[str, str]]:
+def runs(lab: Lab, pair: tuple[str, str]) -> Iterator[dict[str, str]]:
     """A masked run, its dense pair, another seed of the masked one, a linear probe and a small experiment, all over."""
     store: RunStore = lab.store
     made = {
-        "masked": finished(store, CHOSEN),
-        "dense": finished(store, PLAIN),
+        "masked": pair[0],
+        "dense": pair[1],
         "seed": finished(store, replace(CHOSEN, seed=1)),
         "head": finished(store, replace(CHOSEN, method="linear")),
     }
