@@ -10,6 +10,7 @@ from mlae_lab.ui import page, reads
 from mlae_lab.ui.inside import VIEWS, views_of
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.run_cards import accuracy_text, run_cards
+from mlae_lab.ui.words import plain, sentence
 
 page.heading(
     "Experts", "What each expert of a run adds, how its coefficient moved, and how alike the experts of a layer are."
@@ -38,7 +39,7 @@ asked = st.query_params.get("run")
 try:
     run = reads.run(asked) if asked else (there[0] if there else None)
 except StoreError as error:
-    st.warning(f"{str(error)[:1].upper()}{str(error)[1:]}.")  # nothing of another run stands under the address of this one
+    st.warning(plain(sentence(error)))  # nothing of another run stands under the address of this one
     link("runs", "See all runs")
     others(there)
     st.stop()

@@ -67,13 +67,14 @@ def table() -> None:
     found = reads.runs()
     sizes = commands.disk_use(reads.store())
     order = [run.id for run in reads.store().queue()]
+    places = reads.store().places()
     now = [run for run in found if run.status.is_active]
     waiting = sorted((run for run in found if run.status is Status.QUEUED), key=lambda run: (run.id not in order, order.index(run.id) if run.id in order else 0))  # fmt: skip
     over = [run for run in found if run.status.is_over]
     if now or waiting:
         page.section("Now and next")
     for run in (*now, *waiting):
-        place = f"{order.index(run.id) + 1}. in the queue" if run.id in order else ""
+        place = f"{places[run.id][0]}. in the queue" if run.id in places else ""
         alone = sum(other.owner == run.owner for other in waiting) < 2
         with st.container(key=f"runs_row_{run.id}"):
             row(run, sizes[run.id].total if run.id in sizes else 0, place, alone)
@@ -127,7 +128,7 @@ with st.expander("Take in a run from a file"):
                 file.write_bytes(given.getvalue())
                 taken = parcel.import_run(reads.store(), file, visitor.current())
         except (parcel.ParcelError, *visitor.STORE_TROUBLE) as error:
-            st.warning(visitor.sentence(error).replace(str(file), given.name))
+            st.warning(visitor.sentence(error).replace(str(file), given.name).replace(file.name, given.name))
         else:
             go("train", run=taken.id)
     page.note(

@@ -10,7 +10,9 @@ from mlae_lab.places import data_folder
 from mlae_lab.ui import draft, page
 from mlae_lab.ui.cards import cards
 from mlae_lab.ui.task_view import task_card, task_detail
+from mlae_lab.ui.words import plain
 
+LOOK = "look"
 complaint = draft.read_address()
 page.heading(
     "Choose a task",
@@ -19,20 +21,25 @@ page.heading(
 )
 if complaint:
     st.warning(complaint)
-chosen = draft.current().task
-opened = st.session_state.setdefault("task_open", chosen)
-if "task" in st.query_params and complaint is None:
-    opened = catalog.task(st.query_params["task"]).name
+opened = draft.current().task
+if LOOK in st.query_params:  # a card that somebody only looks at: it has no pictures here yet
+    try:
+        opened = catalog.task(st.query_params[LOOK]).name
+    except catalog.CatalogError as error:
+        st.warning(f"The link could not be opened: {plain(str(error))}.")
+        del st.query_params[LOOK]
 
 detail = st.container()
 bundled = [task for task in catalog.TASKS if task.bundled]
 shown = [*bundled, *own_tasks(), *(task for task in catalog.TASKS if not task.bundled)]
 picked = cards([task_card(task, task.name == opened) for task in shown], key="task_cards", label="Tasks")
 if picked:
-    opened = st.session_state["task_open"] = picked
-    st.query_params["task"] = picked
+    st.query_params.pop(LOOK, None)
     if ready(catalog.task(picked)):
         draft.change(task=picked)
+        draft.write_address("task")
+    else:
+        st.query_params[LOOK] = picked
     st.rerun()
 with detail:
     task_detail(catalog.task(opened))

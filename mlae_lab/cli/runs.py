@@ -87,10 +87,10 @@ def _runs(chosen: argparse.Namespace) -> int:
         return say_json({"runs": rows})
     if not rows:
         print(_NO_RUNS.format(store.folder))
-    waiting = [run.id for run in store.queue()]
+    places = store.places()
     for row in rows:
         accuracy = row.get("val_accuracy", row.get("test_accuracy"))
-        note = f"{waiting.index(row['run']) + 1}. in the queue" if row["run"] in waiting else row["reason"] or ""
+        note = f"{places[row['run']][0]}. in the queue" if row["run"] in places else row["reason"] or ""
         if row["stalled_seconds"]:
             note = f"stalled: no progress for {row['stalled_seconds']:.0f} s"
         print(f"{row['run']}  {row['status']:<9} {row['config']['task']:<24}{row['config']['method']:<7}"

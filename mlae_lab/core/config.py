@@ -27,6 +27,7 @@ MASKS_PER = ("step", "token")
 MOST_INPUT_DROPOUT = 0.9
 # Settings that came after runs were stored: they enter a hash only where they are not the default, so that a run of
 # before keeps its own.
+MOST_EPOCHS = 10_000
 LATER = {"mask_per": "step", "input_dropout": 0.0}
 
 
@@ -115,7 +116,7 @@ class RunConfig:
             )
         for name in ("data", "data_label", "weights"):
             _text(getattr(self, name), name)
-        _whole(self.epochs, "epochs", 1, 10_000)
+        _whole(self.epochs, "epochs", 1, MOST_EPOCHS)
         _whole(self.batch_size, "batch size", 1, 4096)
         _whole(self.seed, "seed", 0, 2**31 - 1)
         _whole(self.evaluations, "evaluations", 0, 10_000)
@@ -219,7 +220,7 @@ class RunConfig:
     def command(self) -> str:
         """The command line that starts the same run."""
         base = RunConfig(self.task)
-        words = ["python -m mlae_lab train", f"--task {self.task}"]
+        words = ["python -m mlae_lab train", f"--task {shlex.quote(self.task)}"]
         if self.method != "mlae":
             words.append(f"--method {self.method}")
         else:

@@ -57,9 +57,11 @@ def pace(store: RunStore, run: Run) -> Pace | None:
     """What a run took for a step and for a measurement; None for one that trained elsewhere or hardly at all."""
     if run.slot is None or run.relation == "imported":  # its seconds are another machine's
         return None
+    if run.relation == "continued":  # its clock went on from its parent's
+        return None
     started = store.last(run.id, "started")
     at: list[tuple[float, int, bool]] = []  # seconds, step, is a measurement
-    for stored in store.events(run.id, kinds=("step", "evaluation", "resumed")):
+    for stored in store.events(run.id, kinds=("step", "evaluation")):
         event = stored.event
         if isinstance(event, (TrainStep, Evaluation)):
             at.append((event.seconds, event.step, isinstance(event, Evaluation)))

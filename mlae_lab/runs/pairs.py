@@ -323,7 +323,8 @@ def wanted(store: RunStore, run_id: str, plan: MaskPlan, seeds: int = 1) -> list
     """What `launch_pair` would take or start: A, B, A, B, ... by seed; a Run where there is one, else its config.
 
     A run is taken if it came to its last epoch, waits, or is under way. One that ended earlier is not: its
-    difference would have no last epoch. Nothing is started. Raises as `launch_pair` does.
+    difference would have no last epoch; nor are two that did not start alike, as after the weights were replaced.
+    Nothing is started. Raises as `launch_pair` does.
     """
     if type(seeds) is not int or not 1 <= seeds <= MOST_SEEDS:
         raise ConfigError(f"seeds is {seeds!r}: it must be a whole number from 1 to {MOST_SEEDS}")
@@ -342,7 +343,12 @@ def wanted(store: RunStore, run_id: str, plan: MaskPlan, seeds: int = 1) -> list
         for i in range(seeds)
         for mask in (run.config.plan, plan)
     ]
-    return taken(store, configs)
+    found = taken(store, configs)
+    for at in range(0, len(found), 2):
+        one, other = found[at : at + 2]
+        if isinstance(one, Run) and isinstance(other, Run) and unlike_because(store, one, other):
+            found[at : at + 2] = configs[at : at + 2]
+    return found
 
 
 def taken(store: RunStore, configs: Sequence[RunConfig]) -> list[Run | RunConfig]:
@@ -384,9 +390,10 @@ def following(store: RunStore, a: Run, b: Run) -> tuple[Run, MaskPlan, int]:
     Raises as `launch_pair` does, and StoreError if a and b are not of one family.
     """
     found = sides(store, a, b)
-    if not found:
+    if not found and unpaired_runs_because(store, a, b):
         raise StoreError(f"runs {a.id} and {b.id} are no pair: there is none to repeat")
-    base = found[min(found)][0] or found[min(found)][1]
+    first = found[min(found)] if found else (a, b)  # a pair of which neither has measured an epoch
+    base = first[0] or first[1]
     plan = b.config.plan if base.config.plan == a.config.plan else a.config.plan
     while True:
         entries = wanted(store, base.id, plan, MOST_SEEDS)

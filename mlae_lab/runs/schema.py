@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCHEMA = 4  # rises with the tables, and with the settings of RunConfig: an older lab must not read what it does not know
+SCHEMA = 5  # rises with the tables, and with the settings of RunConfig: an older lab must not read what it does not know
 
 _TABLES = (
     """CREATE TABLE runs (
@@ -39,4 +39,9 @@ CHANGES: tuple[tuple[str, ...], ...] = (
             created REAL NOT NULL, plan TEXT NOT NULL)""",
     ),
     (),  # RunConfig has mask_per and input_dropout
+    (
+        """CREATE TABLE served (
+            device TEXT NOT NULL, owner TEXT NOT NULL, turn INTEGER NOT NULL, PRIMARY KEY (device, owner))""",
+        "INSERT INTO served SELECT device, owner, MAX(turn) FROM runs WHERE turn > 0 GROUP BY device, owner",
+    ),
 )

@@ -5,6 +5,7 @@
               has: "cpu", "cuda:0", ...), turn (rises with every start), attempt, parent, relation, source (the
               parent's checkpoint that it starts from), data_folder
     events    append-only: id (rises over all runs), run, kind, epoch, step, time, payload (JSON)
+    served    whose turn came last: device, owner, turn; it outlives the runs
     gone      runs that were deleted or archived: id, time, how
     visitors  one row per browser: id, nickname, draft (JSON), seen
     plans     the library of masks: id, name, owner, created, plan (JSON)
@@ -325,12 +326,18 @@ class RunStore:
             rows = _readable(
                 db.execute(f"SELECT {_COLUMNS} FROM runs WHERE status = 'queued' ORDER BY device, place, number")
             )
-            served = db.execute("SELECT device, owner, MAX(turn) FROM runs GROUP BY device, owner").fetchall()
+            served = db.execute("SELECT device, owner, turn FROM served").fetchall()
         order: list[Run] = []
         for device in dict.fromkeys(run.device for run in rows):
             waiting = [(run.owner, run) for run in rows if run.device == device]
             order += in_turn(waiting, {owner: turn for at, owner, turn in served if at == device})
         return order
+
+    def places(self) -> dict[str, tuple[int, int]]:
+        """For each waiting run its place among those that wait for the same device, from 1, and how many these are."""
+        waiting = self.queue()
+        by_device = {device: [run.id for run in waiting if run.device == device] for device in {r.device for r in waiting}}
+        return {name: (at, len(names)) for names in by_device.values() for at, name in enumerate(names, 1)}
 
     def reorder(self, run: str, to: str) -> bool:
         """Move a waiting run among its owner's: "up", "down", "first" or "last". Returns whether it moved."""
@@ -360,11 +367,16 @@ class RunStore:
         with self._connection(write=True) as db:
             won = db.execute(
                 f"""UPDATE runs SET status = 'starting', reason = '', slot = :slot, pid = NULL, started = :now, ended = NULL,
-                    attempt = attempt + 1, turn = (SELECT MAX(turn) + 1 FROM runs)
+                    attempt = attempt + 1, turn = (SELECT COALESCE(MAX(turn), 0) + 1 FROM served)
                     WHERE id = :run AND status = 'queued'
                     AND NOT EXISTS (SELECT 1 FROM runs AS o WHERE o.slot = :slot AND o.status IN ({busy}))""",
                 {"run": run, "slot": slot, "now": time.time()},
             )
+            if won.rowcount == 1:
+                db.execute(
+                    "INSERT OR REPLACE INTO served (device, owner, turn) SELECT device, owner, turn FROM runs WHERE id = ?",
+                    (run,),
+                )
             return won.rowcount == 1
 
     def began(self, run: str, pid: int) -> bool:
@@ -408,6 +420,13 @@ class RunStore:
                    WHERE id = ? AND status = 'starting'""",
                 (run,),
             )
+            if moved.rowcount == 1:  # as if its owner had not been served with it
+                db.execute(
+                    """UPDATE served SET turn = (SELECT COALESCE(MAX(turn), 0) FROM runs AS r
+                           WHERE r.device = served.device AND r.owner = served.owner)
+                       WHERE (device, owner) = (SELECT device, owner FROM runs WHERE id = ?)""",
+                    (run,),
+                )
             return moved.rowcount == 1
 
     # ------------------------------------------------------------ events

@@ -15,6 +15,7 @@ from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import live_bench, page, reads, run_actions, visitor
 from mlae_lab.ui.live_bench import Words, beside
 from mlae_lab.ui.navigation import link
+from mlae_lab.ui.words import plain, sentence
 
 _IDLE_SECONDS = 5.0
 _SHORT_RUN = (
@@ -27,7 +28,7 @@ def bench(run_id: str) -> None:
     try:
         run = reads.run(run_id)
     except StoreError as error:
-        st.warning(f"{error}.".capitalize() if not str(error)[0].isupper() else f"{error}.")
+        st.warning(plain(sentence(error)))
         link("runs", "See all runs")
         return
     _about(run)
@@ -78,9 +79,9 @@ def _controls(run: Run) -> None:
 def _end(run: Run) -> None:
     """Why a run that is over ended before its end."""
     if run.status is Status.STOPPED and run.reason:
-        page.note(escape(f"{run.reason[:1].upper()}{run.reason[1:]}."))
+        page.note(escape(sentence(run.reason)))
     if run.status in (Status.FAILED, Status.LOST):
-        st.error(f"{run.reason[:1].upper()}{run.reason[1:]}.")
+        st.error(plain(sentence(run.reason)))
         lines = commands.log_tail(reads.store(), run.id)
         if lines:
             with st.expander("The last lines of its log"):
@@ -103,8 +104,8 @@ def _words(run: Run, tail: reads.Tail) -> Words:
             "finds them ready."
         )
     elif run.status is Status.QUEUED:
-        before = [each.id for each in reads.store().queue()]
-        place = f"It is {before.index(run.id) + 1}. of {len(before)} in the queue. " if run.id in before else ""
+        at, all_ = reads.store().places().get(run.id, (0, 0))
+        place = f"It is {at}. of {all_} in the queue. " if at else ""
         waiting = f"{place}Runs on one device go one at a time, and people are served in turn."
     elif tail.started is None and not run.status.is_over:
         waiting = "The run's own process loads torch, the backbone and the pictures. The curves begin in a few seconds."

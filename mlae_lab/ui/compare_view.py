@@ -22,6 +22,7 @@ from mlae_lab.ui.pair_view import pair_panel, started_text
 from mlae_lab.ui.run_cards import accuracy_text
 from mlae_lab.ui.tables import large, table
 from mlae_lab.ui.thumbnails import mask_image
+from mlae_lab.ui.words import sentence
 
 REFRESH_SECONDS = 2.0
 MOST_CARDS = 24  # in each group
@@ -166,6 +167,9 @@ def _result(now: Look) -> None:
     a, b, store = now.a, now.b, reads.store()
     found = pairs.family(store, a, b) if now.sides else []
     epochs = max(a.config.epochs, b.config.epochs)
+    if not now.sides and now.reason is None:
+        large("There is no difference to show yet: neither run has measured an epoch.")
+        return
     if not now.sides:
         large("These two runs are not a pair.")
         page.note(f"{_sentence(now.reason or '')} So what stands between them is not the mask alone.")
@@ -183,7 +187,8 @@ def _result(now: Look) -> None:
     if difference.settled_by:
         page.note(difference.settled_by)
     if now.reason:
-        page.note(f"The two runs themselves are not a pair ({escape(now.reason)}); this is about the pairs below.")
+        about = "; this is about the pairs below" if found else ", so there is nothing to compare them by"
+        page.note(f"The two runs themselves are not a pair ({escape(now.reason)}){about}.")
     with st.container(key="pair_compare_curves"):
         left, right = st.columns([6, 5], gap="medium")
     with left:
@@ -240,7 +245,7 @@ def _row(now: Look, seed: int, found: Sequence[pairs.Pair]) -> tuple[str, ...]:
 
 def _next(now: Look) -> None:
     """The same pair with the next seed."""
-    if not now.sides:
+    if not now.sides and now.reason:
         return
     try:
         base, plan, seeds = pairs.following(reads.store(), now.a, now.b)
@@ -251,7 +256,7 @@ def _next(now: Look) -> None:
             st.rerun()
         page.note(lacking or started_text(todo))
     except (ConfigError, catalog.CatalogError, *visitor.STORE_TROUBLE) as error:
-        page.note(visitor.sentence(error))
+        st.info(visitor.sentence(error))
 
 
 def _differences(now: Look) -> None:
@@ -273,7 +278,7 @@ def _differences(now: Look) -> None:
 
 
 def _sentence(text: str) -> str:
-    return escape(f"{text[:1].upper()}{text[1:]}.")
+    return escape(sentence(text))
 
 
 def _value(value: object) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.core.config import ConfigError
+from mlae_lab.core.config import MOST_EPOCHS, ConfigError
 from mlae_lab.core.patterns import fitted
-from mlae_lab.core.plan import PlanError
-from mlae_lab.runs import commands
+from mlae_lab.core.plan import MaskPlan, PlanError
+from mlae_lab.runs import commands, pairs
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import draft, page, reads, visitor
@@ -34,7 +34,8 @@ def lineage(run: Run) -> None:
     with st.container(horizontal=True, gap="medium"):
         if run.parent:
             link("train", f"Open run {run.parent}", run=run.parent)
-            if run.relation == "paired":
+            parent = next((each for each in reads.runs() if each.id == run.parent), None)
+            if run.relation == "paired" and parent and pairs.is_paired(parent.config, run.config):
                 link("compare", "Compare the two", a=run.parent, b=run.id)
         for child in children[:6]:
             link("train", f"{child.relation.capitalize()}: run {child.id}", run=child.id)
@@ -43,7 +44,11 @@ def lineage(run: Run) -> None:
 def continue_panel(run: Run) -> None:
     """Choose a checkpoint and a number of epochs; the mask is the one on the canvas."""
     names = list(reads.store().paths(run.id).checkpoints())
-    reached = {name: commands.epoch_of(reads.store(), run.id, name) for name in names}
+    try:
+        reached = {name: commands.epoch_of(reads.store(), run.id, name) for name in names}
+    except visitor.STORE_TROUBLE as error:
+        st.error(visitor.sentence(error))
+        return
     which, epochs, press = st.columns([2, 1, 2], vertical_alignment="bottom")
     chosen = which.selectbox(
         "Checkpoint",
@@ -52,12 +57,14 @@ def continue_panel(run: Run) -> None:
         key=f"continue_from_{run.id}",
     )
     least = reached[chosen] + 1
+    if least > MOST_EPOCHS:
+        page.note(f"This checkpoint has {reached[chosen]:,} epochs behind it, the most that a run can have: choose an earlier one.")
+        return
     total = epochs.number_input(
-        "Epochs in all", least, 10_000, max(least, run.config.epochs), key=f"continue_epochs_{run.id}_{chosen}"
+        "Epochs in all", least, MOST_EPOCHS, max(least, run.config.epochs), key=f"continue_epochs_{run.id}_{chosen}"
     )
     try:
-        plan = draft.current().plan
-        plan = fitted(plan, catalog.backbone(run.config.backbone).default_targets)
+        plan = _on_its_layers(draft.current().plan, run)
         if press.button("Go on as a new run", key=f"continue_start_{run.id}", type="primary"):
             child = commands.continued(reads.store(), run.id, plan, chosen, int(total), visitor.current())
             go("train", run=child.id)
@@ -68,3 +75,14 @@ def continue_panel(run: Run) -> None:
         "ones begin as in a fresh run. The schedule, the order of pictures and the head go on. The new run names this one."
     )
     link("masks", "Paint the mask first")
+
+
+def _on_its_layers(plan: MaskPlan, run: Run) -> MaskPlan:
+    """The mask on the canvas, stretched over the layers of the run's backbone only where it lies on others, and saying so."""
+    backbone = catalog.backbone(run.config.backbone)
+    try:
+        backbone.shapes(plan.targets)
+        return plan
+    except catalog.CatalogError:
+        page.note(f"The mask on the canvas has layers that {backbone.title} does not have: it is stretched over those it has.")
+        return fitted(plan, backbone.default_targets)

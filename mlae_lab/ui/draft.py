@@ -5,8 +5,8 @@ changed last, so that it survives a reload, a new tab and another start of the s
 from __future__ import annotations
 
 import json
-import re
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import streamlit as st
@@ -18,11 +18,13 @@ from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.ui import reads, visitor
 from mlae_lab.ui.settings_code import SETTINGS, settings_code, settings_of
+from mlae_lab.ui.words import plain
 
 _DRAFT, _REV, _FORM = "draft", "draft_rev", "draft_form"
 _WHOSE, _CHANGED, _KEPT, _TROUBLE = "draft_whose", "draft_changed", "draft_kept", "draft_trouble"
 _NAMES = ("task", "mask", "set")  # what an address can hold of a draft
 _ADDRESS, _REPLACED, _PAGE, _ARRIVED = "draft_address", "draft_replaced", "draft_page", "draft_arrived"
+_PAGES = "draft_pages"  # how many pages, or views of one, this session has come to
 _ECHO_SECONDS = 30.0  # on one page: a browser on a busy machine may take that long to learn of its new address
 _ARRIVAL_SECONDS = 3.0  # after a change of page, when the older mask may well be meant
 
@@ -45,21 +47,37 @@ def widget_key(name: str) -> str:
     return f"{name}_{form}" if form else name
 
 
-def change(**settings) -> RunConfig:
+def change(by_hand: bool = True, **settings) -> RunConfig:
     """Replace settings of the draft; a plan whose layers the backbone does not have is stretched over those it has,
-    and pictures that are too small to crop are not cropped.
+    and pictures that are too small to crop are not cropped. by_hand: a person did it in this tab; the store keeps it.
 
     Raises ConfigError, PlanError or CatalogError; the draft is then unchanged.
     """
     before = current()
-    new = filled_in(**settings)
+    new = _with(settings)
+    _take(new, by_hand)
     if any(getattr(new, name) != getattr(before, name) for name in SETTINGS):
         st.session_state[_FORM] = st.session_state.get(_FORM, 0) + 1
     return new
 
 
 def filled_in(**settings) -> RunConfig:
-    """Take over settings that the browser's form already shows. Otherwise as `change`."""
+    """Take over settings that the browser's form already shows: those that fit also where others do not, so that one
+    wrong value loses nothing of the rest. Otherwise as `change`."""
+    try:
+        new = _with(settings)
+    except (ConfigError, PlanError, catalog.CatalogError):
+        for name, value in settings.items():
+            with suppress(ConfigError, PlanError, catalog.CatalogError):
+                _take(_with({name: value}))
+        raise
+    _take(new)
+    return new
+
+
+def _with(settings: dict) -> RunConfig:
+    """The draft with other settings, and what follows from them. Raises as `change` does."""
+    settings = dict(settings)
     backbone = catalog.backbone(settings.get("backbone", current().backbone))
     plan = settings.get("plan", current().plan)
     try:
@@ -71,11 +89,13 @@ def filled_in(**settings) -> RunConfig:
     crops = settings.get("preprocessing", current().preprocessing) not in ("auto", "vtab")
     if crops and "preprocessing" not in settings and catalog.task(settings.get("task", current().task)).bundled:
         settings["preprocessing"] = "auto"
-    new = replace(current(), **settings)
+    return replace(current(), **settings)
+
+
+def _take(new: RunConfig, by_hand: bool = True) -> None:
     if new.plan != current().plan:
         st.session_state[_REV] = revision() + 1
-    _put(new)
-    return new
+    _put(new, by_hand)
 
 
 def painted(plan: MaskPlan, rev: int) -> None:
@@ -91,8 +111,8 @@ def painted(plan: MaskPlan, rev: int) -> None:
 # ---------------------------------------------------------------- in the store
 
 
-def _put(new: RunConfig) -> None:
-    if new != current():
+def _put(new: RunConfig, by_hand: bool = True) -> None:
+    if by_hand and new != current():
         st.session_state[_CHANGED] = True
     st.session_state[_DRAFT] = new
     _keep()
@@ -133,7 +153,7 @@ def _know_whose() -> None:
             return
         kept = RunConfig.from_dict(json.loads(text))
     except (*visitor.STORE_TROUBLE, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        state[_TROUBLE] = f"The kept draft could not be read ({_plain(error)}): this is a fresh one."
+        state[_TROUBLE] = f"The kept draft could not be read ({_short(error)}): this is a fresh one."
         return
     state[_DRAFT], state[_KEPT] = kept, text
     if shown not in (None, kept):  # the page stands already, with widgets that show the other one
@@ -141,10 +161,10 @@ def _know_whose() -> None:
         state[_FORM] = state.get(_FORM, 0) + 1
 
 
-def _plain(error: Exception) -> str:
+def _short(error: Exception) -> str:
     """An error as it may stand in a sentence on a page: what a link or a file put into it is no markdown there."""
     text = str(error) or type(error).__name__
-    return re.sub(r"([\\`\[\]<$])", r"\\\1", text if len(text) <= 300 else f"{text[:300]} ...")
+    return plain(text if len(text) <= 300 else f"{text[:300]} ...")
 
 
 # ---------------------------------------------------------------- in the address
@@ -153,6 +173,7 @@ def _plain(error: Exception) -> str:
 def entered(page: str) -> None:
     """Say which page, or which view of it, this run of the script draws. Called before `read_address`."""
     st.session_state[_ARRIVED] = st.session_state.get(_PAGE) != page
+    st.session_state[_PAGES] = st.session_state.get(_PAGES, 0) + st.session_state[_ARRIVED]
     st.session_state[_PAGE] = page
 
 
@@ -166,6 +187,9 @@ def read_address() -> str | None:
     asked = {name: st.query_params[name] for name in _NAMES if name in st.query_params}
     if not asked or st.session_state.get(_ADDRESS) == asked or _is_echo(asked):
         return trouble
+    # A tab that is opened, reloaded or reconnected may be older than what another one has painted since: its address
+    # counts here and does not replace the draft that is kept.
+    is_first = _ADDRESS not in st.session_state and st.session_state.get(_PAGES, 0) <= 1
     st.session_state[_ADDRESS] = asked
     try:
         changes = settings_of(asked["set"]) if "set" in asked else {}
@@ -173,9 +197,9 @@ def read_address() -> str | None:
             changes["task"] = catalog.task(asked["task"]).name
         if "mask" in asked:
             changes["plan"] = MaskPlan.from_code(asked["mask"])
-        change(**changes)
+        change(by_hand=not is_first, **changes)
     except (ConfigError, PlanError, catalog.CatalogError) as error:
-        broken = f"The link could not be opened: {_plain(error)}."
+        broken = f"The link could not be opened: {_short(error)}."
         return f"{trouble} {broken}" if trouble else broken
     return trouble
 

@@ -14,6 +14,7 @@ from mlae_lab.data import fetching
 from mlae_lab.data.progress import FetchError, Progress, gigabytes
 from mlae_lab.places import data_folder
 from mlae_lab.ui import page
+from mlae_lab.ui.words import plain, sentence
 
 _PHASES = {
     "asking": "Asking the host", "waiting": "Waiting for another fetch of the same", "downloading": "Downloading",
@@ -49,7 +50,7 @@ def _offer(one: hosts.Remote) -> None:
         )
         state = fetching.watch(one.name, data_folder())
         if state.status in ("failed", "lost"):
-            st.error(f"{(state.reason or '')[:1].upper()}{(state.reason or '')[1:]}.")
+            st.error(plain(sentence(state.reason or "")))
         elif state.status == "cancelled":
             page.note("Cancelled; what was fetched is kept, and the next try goes on from there.")
         agreed = st.checkbox(

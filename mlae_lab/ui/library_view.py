@@ -19,6 +19,7 @@ from mlae_lab.ui import draft, figures, page, reads, run_actions, visitor
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.thumbnails import mask_image
+from mlae_lab.ui.words import plain, sentence
 
 MOST_BYTES = 400_000  # of a plan file; the largest plan that there can be has 512 x 16 cells
 MOST_CARDS = 24
@@ -96,7 +97,7 @@ def _save() -> None:
             try:
                 entry = reads.store().save_plan(name, draft.current().plan, visitor.current(), visitor.PATIENCE)
             except visitor.STORE_TROUBLE as error:
-                st.warning(plain(_sentence(error)))
+                st.warning(plain(sentence(error)))
                 return
             st.session_state[_OPEN] = entry.id
             st.session_state[_FORM] = st.session_state.get(_FORM, 0) + 1
@@ -113,7 +114,7 @@ def _take_in() -> None:
             try:
                 plan = read_mask(text)
             except PlanError as error:
-                st.warning(plain(_sentence(error)))
+                st.warning(plain(sentence(error)))
             else:
                 put_on_canvas(plan)
         given = st.file_uploader("Or a plan file", type=["json"], key="library_upload", max_upload_size=1)
@@ -121,7 +122,7 @@ def _take_in() -> None:
             try:
                 plan = read_file(given.getvalue())
             except PlanError as error:
-                st.warning(plain(_sentence(error)))
+                st.warning(plain(sentence(error)))
             else:
                 put_on_canvas(plan)
 
@@ -202,7 +203,7 @@ def _opened(entry: SavedPlan, saved: list[SavedPlan]) -> None:
         live_plot(_difference(other, plan), key="library_difference")
         page.note(f"A is {escape(against)}, B is {escape(entry.name)}. {figures.MASK_KEY}")
         for text in pairs.beyond_the_cells(other, plan):
-            page.note(f"{text[:1].upper()}{text[1:]}.")
+            page.note(sentence(text))
 
 
 def _rename(entry: SavedPlan) -> None:
@@ -212,7 +213,7 @@ def _rename(entry: SavedPlan) -> None:
             try:
                 reads.store().rename_plan(entry.id, name, visitor.PATIENCE)
             except visitor.STORE_TROUBLE as error:
-                st.warning(plain(_sentence(error)))
+                st.warning(plain(sentence(error)))
                 return
             st.rerun()
 
@@ -236,7 +237,7 @@ def _delete(entry: SavedPlan) -> None:
     try:
         reads.store().delete_plan(entry.id, visitor.PATIENCE)
     except visitor.STORE_TROUBLE as error:
-        st.warning(plain(_sentence(error)))
+        st.warning(plain(sentence(error)))
         return
     st.rerun()
 
@@ -261,13 +262,3 @@ def _file(label: str, plan: MaskPlan, name: str, key: str) -> None:
 def _address() -> str:
     """Where this page lies, as the browser knows it."""
     return (st.context.url or "/masks").partition("?")[0]
-
-
-def _sentence(error: Exception) -> str:
-    text = str(error) or type(error).__name__
-    return f"{text[:1].upper()}{text[1:]}."
-
-
-def plain(text: str) -> str:
-    """A sentence with words of others in it, so that nothing in it is markdown."""
-    return re.sub(r"([\\`*_\[\]<>$~:#|])", r"\\\1", text)

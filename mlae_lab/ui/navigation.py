@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from mlae_lab.places import PAGES
+from mlae_lab.ui.words import plain
 
 _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "": {"home": ("Home", ":material/home:")},
@@ -36,7 +37,7 @@ def sections() -> dict[str, list]:
 
 def link(name: str, label: str, **query: str) -> None:
     """A link to a page, with the view it should open in its address."""
-    st.page_link(page(name), label=label, query_params=query or None)
+    st.page_link(page(name), label=plain(label), query_params=query or None)
 
 
 def go(name: str, **query: str) -> None:

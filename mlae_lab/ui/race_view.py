@@ -22,6 +22,7 @@ from mlae_lab.ui.figures.race import lane_figure
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import mask_image
+from mlae_lab.ui.words import plain, sentence
 
 REFRESH_SECONDS = 1.5
 MOST_RUNS = race.MOST_MASKS * race.MOST_SEEDS
@@ -111,7 +112,7 @@ def watched(runs: Sequence[Run]) -> None:
     try:
         first = look(runs, known)
     except StoreError as error:
-        st.warning(f"{str(error)[:1].upper()}{str(error)[1:]}.")
+        st.warning(plain(sentence(error)))
         _list_of(runs)
         return
     live = any(not run.status.is_over for run in runs)

@@ -16,6 +16,7 @@ from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import reads, visitor
 from mlae_lab.ui.navigation import go
+from mlae_lab.ui.words import plain
 
 _CONFIRM_SECONDS = 20.0
 _TWICE_SECONDS = 3.0  # two clicks of one hand on one button
@@ -137,22 +138,24 @@ def stop_all(runs: Sequence[Run], key: str, label: str) -> None:
         lambda: race.stop(reads.store(), [reads.store().run(run.id) for run in going]),
         "Cancels what waits; what runs finishes its step and keeps adapter and checkpoint.",
         about="A run of this race" if others and len(going) > 1 else "This run",
+        mark="all",  # a button whose name changed when one of them ended would swallow a click
     )
 
 
 def _button(
     run: Run, key: str, label: str, do: Callable[[], object], help: str | None = None, mind: bool = True,
-    about: str = "This run",
+    about: str = "This run", mark: str = "",
 ) -> None:  # fmt: skip
-    if not st.button(label, key=f"{key}_{label.lower().replace(' ', '_')}_{run.id}", help=help):
+    mark = mark or run.id
+    if not st.button(label, key=f"{key}_{label.lower().replace(' ', '_')}_{mark}", help=help):
         return
     if mind and not is_mine(run):
         asked = st.session_state.get(_ASKED)
-        if not asked or asked[:2] != (run.id, label) or time.monotonic() - asked[2] > _CONFIRM_SECONDS:
-            st.session_state[_ASKED] = (run.id, label, time.monotonic())
+        if not asked or asked[:2] != (mark, label) or time.monotonic() - asked[2] > _CONFIRM_SECONDS:
+            st.session_state[_ASKED] = (mark, label, time.monotonic())
             whose = visitor.name_of(run.owner)
             st.session_state[_COMPLAINT] = (
-                f"{about} is not yours but of {whose}: press “{label}” once more if you mean it."
+                f"{about} is not yours but of {plain(whose)}: press “{label}” once more if you mean it."
             )
             st.rerun()
     st.session_state.pop(_ASKED, None)

@@ -17,7 +17,8 @@ import streamlit as st
 
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.runs.texts import refused
-from mlae_lab.ui import reads
+from mlae_lab.ui import reads, words
+from mlae_lab.ui.words import plain
 
 COOKIE = "mlae_lab_visitor"  # visitor.js sets it
 NICKNAME_LENGTH = 24  # characters
@@ -39,9 +40,8 @@ _names: dict[Path, tuple[float, dict[str, str]]] = {}
 
 
 def sentence(error: Exception) -> str:
-    """What went wrong with a click, as a page says it."""
-    text = refused(error) if isinstance(error, (sqlite3.Error, OSError)) else str(error)
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
+    """What went wrong with a click, as a box on a page says it."""
+    return plain(words.sentence(refused(error) if isinstance(error, (sqlite3.Error, OSError)) else error))
 
 
 def is_id(text: object) -> bool:

@@ -153,6 +153,28 @@ def test_a_pair_that_the_store_does_not_take_is_a_sentence(
     assert "The store cannot be used now (database or disk is full): make room on its disk" in told
 
 
+def test_a_pair_of_which_neither_came_to_a_measurement(store: RunStore) -> None:
+    a, b = (made(store, config, status=Status.STOPPED) for config in (A, B))
+    at = opened(a=a.id, b=b.id)
+    assert "neither run has measured an epoch" in html(at) and "are not a pair" not in html(at)
+    at.button(key="compare_next").click().run()
+    assert not at.exception
+    assert [run.config.plan for run in store.open_runs()] == [A.plan, B.plan]  # with the same seed, once more
+
+
+def test_two_that_did_not_start_alike_are_run_again(store: RunStore) -> None:
+    """As after the file of the weights was replaced: both are over, and no difference will ever come of them."""
+    a, b = (made(store, config, status=Status.QUEUED) for config in (A, B))
+    for run, weights in ((a, "aaaaaaaaaaaa"), (b, "bbbbbbbbbbbb")):
+        started = ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1, weights=weights)
+        store.append(run.id, [started, *(ev.Evaluation(2 * i, 26 * i, "val", 50.0, 1.0, 1.0) for i in (1, 2))])
+        store.move(run.id, Status.FINISHED)
+    at = opened(a=a.id, b=b.id)
+    assert "their weights differ" in html(at) and "about the pairs below" not in html(at)
+    at.button(key="compare_next").click().run()
+    assert [(run.config.plan, run.config.seed) for run in store.open_runs()] == [(A.plan, 0), (B.plan, 0)]
+
+
 def test_a_pair_that_has_not_begun(store: RunStore) -> None:
     a, b = made(store, A, 50.0, 60.0), made(store, B, status=Status.QUEUED)
     at = opened(a=a.id, b=b.id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import sqlite3
 import zlib
 from dataclasses import replace
@@ -13,11 +14,16 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mlae_lab.core.catalog import task
-from mlae_lab.core.patterns import pattern
-from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.catalog import backbone, task
+from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.patterns import fitted, pattern
+from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.runs import commands
 from mlae_lab.runs.store import RunStore
+from mlae_lab.training.checkpoint import save_checkpoint
+from mlae_lab.training.setup import prepare
+from mlae_lab.training.trainer import Training
 from mlae_lab.ui.task_view import task_card
 from tests.data.trees import make_vtab
 
@@ -31,6 +37,11 @@ def opened(page: str, store: Path, monkeypatch: pytest.MonkeyPatch, **query: str
     for name, value in query.items():
         at.query_params[name] = value
     return at.run()
+
+
+def copied(store: Path, to: Path) -> Path:
+    """A store of a test's own."""
+    return Path(shutil.copytree(store, to))
 
 
 def html(at: AppTest) -> str:
@@ -111,6 +122,56 @@ def test_a_broken_task_link_is_one_sentence(empty_store: Path, monkeypatch: pyte
     assert not at.exception and len(at.warning) == 1 and "imagenet" in at.warning[0].value
 
 
+def test_a_broken_task_link_stays_one_sentence(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for query in ({"task": "nonsense"}, {"look": "[x](http://e.co)"}):
+        at = opened("task", empty_store, monkeypatch, **query)
+        assert len(at.warning) == 1 and "could not be opened" in at.warning[0].value
+        assert "[x](" not in at.warning[0].value
+        at.run()
+        assert not at.exception and not at.warning
+
+
+def test_a_card_without_pictures_is_looked_at_and_not_chosen(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = opened("task", empty_store, monkeypatch, look="cifar")
+    assert at.session_state["draft"].task == FIRST_RUN.task and "CIFAR-100" in html(at)
+    at = opened("task", empty_store, monkeypatch, task="fashion")
+    assert at.session_state["draft"].task == "fashion"
+
+
+def test_going_on_trains_the_mask_that_is_painted(
+    filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, asked = RunStore(copied(filled_store, tmp_path / "copy")), []
+    run = next(run for run in store.runs() if run.config.method == "mlae")
+    save_checkpoint(store.paths(run.id).checkpoint, Training(prepare(run.config)).checkpoint())
+    monkeypatch.setattr(commands, "launch", lambda store, config, *rest: asked.append(config.plan) or run)
+    painted = replace(pattern("hourglass", "mixed"), targets=block_targets(12, "mlp.fc1"))
+    swin = backbone("swin_base_patch4_window7_224.ms_in22k")
+    deeper = fitted(painted, swin.default_targets)
+    for draft, goes_on, said in (
+        (replace(FIRST_RUN, plan=painted), painted, 0),
+        (replace(FIRST_RUN, plan=deeper, backbone=swin.name), fitted(deeper, block_targets(12)), 1),
+    ):
+        at = opened("train", store.folder, monkeypatch, run=run.id)
+        at.session_state["draft"] = draft
+        at.run()
+        assert html(at).count("it is stretched over those it has") == said
+        at.button(key=f"continue_start_{run.id}").click().run()
+        assert not at.exception and asked.pop() == goes_on
+
+
+def test_a_run_that_can_have_no_more_epochs_says_so(
+    filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore(copied(filled_store, tmp_path / "copy"))
+    run = next(run for run in store.runs() if run.config.method == "mlae")
+    store.paths(run.id).checkpoint.write_bytes(b"a checkpoint")
+    monkeypatch.setattr(commands, "epoch_of", lambda *_: 10_000)
+    at = opened("train", store.folder, monkeypatch, run=run.id)
+    assert not at.exception and "10,000 epochs behind it" in html(at)
+    assert at.code[-1].value.startswith("python -m mlae_lab train")
+
+
 def test_settings_of_the_form_reach_the_command(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at = opened("train", empty_store, monkeypatch, task="fashion")
     at.number_input[0].set_value(7).run()
@@ -155,10 +216,7 @@ def test_a_run_that_cannot_be_repeated_is_a_sentence(
 
 
 def test_a_deleted_run_is_gone(filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import shutil
-
-    copy = tmp_path / "copy"
-    shutil.copytree(filled_store, copy)
+    copy = copied(filled_store, tmp_path / "copy")
     run = masked_run(copy)
     at = opened("runs", copy, monkeypatch)
     at.button(key=f"runs_delete_{run}").click().run()

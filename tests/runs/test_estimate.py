@@ -49,6 +49,13 @@ def test_without_a_past_there_is_no_number(store: RunStore) -> None:
     assert found.reason == "No run with Lab ViT 12 x 128 has been timed on this machine's CPU yet: no estimate."
 
 
+def test_a_run_that_went_on_from_another_has_its_clock_and_tells_no_pace(store: RunStore) -> None:
+    run = timed(store)
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET relation = 'continued' WHERE id = ?", (run.id,))
+    assert pace(store, store.run(run.id)) is None
+
+
 def test_the_same_run_again_takes_as_long(store: RunStore) -> None:
     run = timed(store)
     assert pace(store, run) is not None

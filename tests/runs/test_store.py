@@ -658,6 +658,26 @@ def test_unread_runs_by_status(tmp_path: Path) -> None:
     assert store.holds(waiting) and not store.holds("aaaaaaaa")
 
 
+def test_places_are_counted_on_each_device(store: RunStore) -> None:
+    cpu = [store.enqueue(CONFIG, "cpu").id for _ in range(3)]
+    gpu = store.enqueue(CONFIG, "cuda").id
+    assert store.places() == {cpu[0]: (1, 3), cpu[1]: (2, 3), cpu[2]: (3, 3), gpu: (1, 1)}
+
+
+@pytest.mark.parametrize("how", ["deleted", "archived"])
+def test_who_tidies_up_does_not_jump_the_queue(store: RunStore, how: str) -> None:
+    old = store.enqueue(CONFIG, "cpu", owner="ada").id
+    for run in (old, store.enqueue(CONFIG, "cpu", owner="ben").id, store.enqueue(CONFIG, "cpu", owner="ada").id):
+        assert store.claim(run, "cpu")
+        store.move(run, Status.FINISHED)
+    new = {owner: store.enqueue(CONFIG, "cpu", owner=owner).id for owner in ("ada", "ben")}
+    assert [run.id for run in store.queue()] == [new["ben"], new["ada"]]
+    for run in store.runs():
+        if run.owner == "ada" and run.status.is_over:
+            store.delete(run.id, how)
+    assert [run.id for run in store.queue()] == [new["ben"], new["ada"]]
+
+
 def test_a_turn_that_is_taken_back_costs_neither_place_nor_turn(store: RunStore) -> None:
     first, second, others = (store.enqueue(CONFIG, "cpu", owner=owner).id for owner in ("ada", "ada", "bob"))
     order = [run.id for run in store.queue()]
@@ -678,7 +698,7 @@ def test_what_was_written_is_on_the_disk_after_sync(store: RunStore, monkeypatch
 
 def test_the_schema_rises_with_the_settings_of_a_run() -> None:
     """An older lab that meets a setting it does not know must have refused the store. Whoever adds one raises SCHEMA."""
-    assert (SCHEMA, len(CONFIG.to_dict())) == (4, 22)
+    assert (SCHEMA, len(CONFIG.to_dict())) == (5, 22)
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:

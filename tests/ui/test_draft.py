@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import pattern, scaled, uniform
-from mlae_lab.places import PAGES
+from mlae_lab.places import PACKAGE, PAGES
 from mlae_lab.runs import paths
 from mlae_lab.runs.store import RunStore
 
@@ -93,6 +93,32 @@ def test_a_kept_draft_that_cannot_be_read_is_a_fresh_start_with_one_sentence(
     assert len(told) < 450 and "[x](" not in told
     assert draft(at) == FIRST_RUN and store.visitor(ADA).draft == text, "a newer lab may still read it"
     assert not at.run().warning
+
+
+def test_a_tab_that_comes_back_with_its_old_address_does_not_replace_what_another_one_painted(
+    tab: Tab, store: RunStore
+) -> None:
+    keep(store, ADA, OTHER)
+    old = {"task": "digits", "mask": pattern("dense").code}
+    at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30)
+    at.session_state["visitor_id"] = ADA
+    at.switch_page(str(PAGES / "train.py"))
+    for name, value in old.items():
+        at.query_params[name] = value
+    at.run()  # as after a reload, or when the server was started again
+    assert (draft(at).task, draft(at).plan.code) == tuple(old.values()) and kept(store, ADA) == OTHER
+    set_epochs(at, 21)  # what is done by hand here is what this browser changed last
+    assert kept(store, ADA) == draft(at) != OTHER
+
+
+def test_one_value_that_does_not_fit_loses_nothing_of_the_rest(tab: Tab, store: RunStore) -> None:
+    at = tab("train", ADA)
+    before = draft(at)
+    next(box for box in at.selectbox if box.label == "Preprocessing").select("fgvc-crop")
+    next(field for field in at.number_input if field.label == "Seed").set_value(7)
+    set_epochs(at, 77)
+    assert len(at.error) == 1 and "too small to crop" in at.error[0].value
+    assert kept(store, ADA) == draft(at) == replace(before, seed=7, epochs=77)
 
 
 def test_a_fresh_start_is_kept_as_soon_as_something_changes(tab: Tab, store: RunStore) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 
 import streamlit as st
@@ -11,6 +10,7 @@ import streamlit as st
 from mlae_lab.runs import probe
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import reads
+from mlae_lab.ui.words import plain, sentence
 
 AT_ONCE_SECONDS = 3.0  # a page waits so long for an answer before it draws that it waits
 POLL_SECONDS = 1.0
@@ -51,5 +51,5 @@ def _words(found: probe.Answer, waiting: str) -> str:
 
 def _failed(found: probe.Answer, key: str) -> None:
     reason = found.reason or "no answer came"
-    st.warning(escape(f"{reason[:1].upper()}{reason[1:].rstrip('.')}."))
+    st.warning(plain(sentence(reason)))
     st.button("Ask again", key=f"{key}_again")

@@ -18,8 +18,8 @@ from mlae_lab.runs.store import Run
 from mlae_lab.ui import page, reads, visitor
 from mlae_lab.ui.estimating import estimated
 from mlae_lab.ui.figures.diversity import diversity_figure
-from mlae_lab.ui.library_view import plain
 from mlae_lab.ui.live_plot import live_plot
+from mlae_lab.ui.words import sentence
 
 _SHOWN = ("absolute", "effective_rank", "accuracy", "stable_rank")
 _READ_SECONDS = 5.0
@@ -69,7 +69,7 @@ def _none_yet(run: Run) -> None:
     try:
         asked = diversity.experiment(_short(run), RATES, SEEDS)
     except (ConfigError, CatalogError) as error:
-        page.note(escape(f"{str(error)[:1].upper()}{str(error)[1:]}."))
+        page.note(escape(sentence(error)))
         return
     runs = len(asked.cells())
     page.note(
@@ -142,8 +142,7 @@ def _cancel(now: Found) -> None:
 def _trouble(error: Exception, then: str) -> None:
     """Say what went wrong, and what to do. The page shows what the store holds when it is drawn the next time."""
     reads.look_again()
-    text = str(error)
-    st.warning(f"{plain(text[:1].upper() + text[1:].rstrip('.'))}. {then}")
+    st.warning(f"{visitor.sentence(error)} {then}")
 
 
 def _command(asked: Experiment) -> None:

@@ -16,6 +16,7 @@ from mlae_lab.ui.inside.beside import other_run
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.run_cards import accuracy_text
 from mlae_lab.ui.tables import large, table
+from mlae_lab.ui.words import plain, sentence
 
 MANY_PICTURES = 2_000  # of more, so many are asked about unless all are wanted
 APART_SHOWN = 24  # pictures of each side that one run alone gets right
@@ -140,7 +141,7 @@ def _beside(run: Run, told: Mapping, wanted: str | int) -> None:
     try:
         found = slices(told, theirs)
     except SliceError as error:
-        st.warning(f"{str(error)[:1].upper()}{str(error)[1:]}.")
+        st.warning(plain(sentence(error)))
         return
     large(found.verdict)
     page.note(f"{escape(found.of_classes)} A is run {run.id}, B is run {other.id}.")

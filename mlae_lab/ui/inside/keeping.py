@@ -10,7 +10,7 @@ from mlae_lab.core.factors import Cell, all_on, kept_plan, off_text, scaled, wit
 from mlae_lab.runs.store import MOST_NAME, Run
 from mlae_lab.ui import page, reads, visitor
 from mlae_lab.ui.inside.asking import answer
-from mlae_lab.ui.library_view import plain
+from mlae_lab.ui.words import plain
 
 
 def keeping(run: Run, off: tuple[Cell, ...], scale: float, key: str) -> None:
@@ -33,7 +33,7 @@ def _save(left, key: str) -> None:
             try:
                 entry = reads.store().save_plan(name, left, visitor.current(), visitor.PATIENCE)
             except visitor.STORE_TROUBLE as error:
-                st.warning(plain(f"{str(error)[:1].upper()}{str(error)[1:]}."))
+                st.warning(visitor.sentence(error))
                 return
             st.success(plain(f"{entry.name} stands in the library on the page Masks."))
 

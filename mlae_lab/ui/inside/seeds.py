@@ -168,7 +168,7 @@ def _start(run: Run, other: Run | None) -> None:
             todo = repeats.wanted(store, run.id, seeds)
         else:
             sides = pairs.sides(store, run, other)
-            first = sides[min(sides)]
+            first = sides[min(sides)] if sides else (run, None)  # none of them has measured an epoch
             base = first[0] or first[1]
             plan = other.config.plan if base.config.plan == run.config.plan else run.config.plan
             todo = pairs.wanted(store, base.id, plan, seeds)

@@ -4,7 +4,6 @@ another run (`?other=`), as the paper's figures 4 and 5."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 
 import streamlit as st
 
@@ -19,6 +18,7 @@ from mlae_lab.ui import figures, page, reads
 from mlae_lab.ui.figures.similarity import Line, by_layer_figure, overlap_figure, rank_curve, spectrum_figure
 from mlae_lab.ui.inside.asking import answer
 from mlae_lab.ui.live_plot import live_plot
+from mlae_lab.ui.words import plain, sentence
 
 _NOBODY = ""
 MOST_OFFERED = 40
@@ -49,7 +49,7 @@ def _other(run: Run) -> Run | None:
                 raise StoreError(f"run {found.id} cannot stand beside run {run.id}: choose another one with experts")
             offered[found.id] = found
         except StoreError as error:
-            st.warning(escape(f"{str(error)[:1].upper()}{str(error)[1:].rstrip('.')}."))
+            st.warning(plain(sentence(error)))
             named = _NOBODY
     if len(offered) == 0:
         page.note("Once a second run with experts is over, the two can stand side by side here.")
