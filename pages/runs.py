@@ -13,6 +13,7 @@ from mlae_lab.runs import commands, parcel
 from mlae_lab.runs.liveness import stalled_for
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
+from mlae_lab.runs.texts import bytes_text
 from mlae_lab.ui import page, reads, run_actions, visitor
 from mlae_lab.ui.navigation import go, link
 from mlae_lab.ui.run_cards import accuracy_text
@@ -35,7 +36,7 @@ def row(run: Run, size: int, place: str = "", alone: bool = True) -> None:
         f'<div class="lab-choice"><b>{escape(catalog.task(config.task).title)}</b><span>{config.what} · {config.epochs} epochs · '
         f"lr {config.learning_rate:g} · seed {config.seed} · {escape(catalog.backbone(config.backbone).title)}</span>"
         + f"<small>{escape(' · '.join((config.badge.data, config.badge.protocol, config.badge.preprocessing)))}</small>"
-        + f"<small>{escape(visitor.name_of(run.owner))} · {page.bytes_text(size)}{escape(relation)}</small>"
+        + f"<small>{escape(visitor.name_of(run.owner))} · {bytes_text(size)}{escape(relation)}</small>"
         + (f"<small>{escape(reason)}</small>" if reason else "")
         + "</div>"
     )
@@ -91,7 +92,7 @@ def table() -> None:
         page.note(f"The {_SHOWN} newest of {len(over)} runs that are over. `mlae_lab runs` lists all.")
     total = sum(use.total for use in sizes.values())
     if found:
-        page.note(f"{len(found)} runs take {page.bytes_text(total)}; the disk has {page.bytes_text(commands.free_bytes(reads.store()))} free.")  # fmt: skip
+        page.note(f"{len(found)} runs take {bytes_text(total)}; the disk has {bytes_text(commands.free_bytes(reads.store()))} free.")  # fmt: skip
     if live != any(not run.status.is_over for run in found):
         st.rerun()
 
@@ -102,18 +103,23 @@ away = parcel.archived(reads.store())
 if away:
     with st.expander(f"Put away ({len(away)})"):
         for entry in away:
-            text, back = st.columns([5, 1], vertical_alignment="center")
+            text, buttons = st.columns([5, 2], vertical_alignment="center")
             what = (
                 f"unreadable: {entry.trouble}"
                 if entry.trouble
                 else f"{catalog.task(entry.task).title}, {entry.status.value}"
             )
             text.html(
-                f'<div class="lab-choice"><b>{entry.id}</b><span>{escape(what)} · {page.bytes_text(entry.bytes)}</span></div>'
+                f'<div class="lab-choice"><b>{entry.id}</b><span>{escape(what)} · {bytes_text(entry.bytes)}</span></div>'
             )
-            if not entry.trouble and back.button("Bring back", key=f"runs_restore_{entry.id}"):
+            with buttons.container(horizontal=True, gap="small"):
+                back = not entry.trouble and st.button("Bring back", key=f"runs_restore_{entry.id}")
+                gone = entry.owner in ("", visitor.current()) and st.button(
+                    "Delete", key=f"runs_discard_{entry.id}", help="With its file, for good."
+                )
+            if back or gone:
                 try:
-                    parcel.restore(reads.store(), entry.id)
+                    (parcel.restore if back else parcel.discard)(reads.store(), entry.id)
                 except (parcel.ParcelError, *visitor.STORE_TROUBLE) as error:
                     st.warning(visitor.sentence(error))
                 else:

@@ -12,6 +12,7 @@ from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.plan import PlanError
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.tasks import ready
+from mlae_lab.runs import commands
 from mlae_lab.runs.store import StoreError
 from mlae_lab.ui import draft, page, reads, visitor
 from mlae_lab.ui.bench import bench
@@ -49,7 +50,7 @@ def watch(run_id: str) -> None:
             with st.expander("Go on from a checkpoint with the mask on the canvas"):
                 continue_panel(run)
     with st.expander("The command that does the same"):
-        st.code(run.config.command(), language="bash", wrap_lines=True)
+        page.command(commands.command_of(run))
 
 
 def design() -> None:
@@ -79,7 +80,7 @@ def design() -> None:
         else:
             command = launch_panel(config)
         with st.expander("The command that does the same"):
-            st.code(command, language="bash", wrap_lines=True)
+            page.command(command)
     except (ConfigError, PlanError, catalog.CatalogError, DataError, *visitor.STORE_TROUBLE) as error:
         st.error(visitor.sentence(error))
     draft.write_address("task", "mask", "set")

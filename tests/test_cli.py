@@ -20,6 +20,7 @@ import pytest
 from mlae_lab import cli
 from mlae_lab.cli import main, runs
 from mlae_lab.core import catalog
+from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import allocation, dense, pattern, scaled, uniform
@@ -398,6 +399,58 @@ def test_train_follows_a_run_to_its_end_and_the_run_can_be_shown_and_deleted(tmp
     assert main(["delete", run, *store, "--json"]) == 2
     assert "was deleted on" in capsys.readouterr().err
     assert RunStore(tmp_path / "lab").runs() == []
+
+
+def test_what_a_run_takes_and_what_is_put_away(tmp_path: Path, capsys: Captured) -> None:
+    folder = ["--store", str(tmp_path / "lab")]
+    store = RunStore(tmp_path / "lab")
+    mine, theirs = (store.enqueue(FIRST_RUN, "cpu", owner=owner).id for owner in ("", "cli:ada"))
+    for run in (mine, theirs):
+        store.paths(run).log.write_text("x" * 2000)
+        store.move(run, Status.STOPPED, "stopped")
+    assert main(["runs", *folder, "--json"]) == 0
+    assert all(row["bytes"] >= 2000 for row in said(capsys)["runs"])
+    assert main(["runs", *folder]) == 0
+    assert "2 runs, 4." in capsys.readouterr().out
+    for run in (mine, theirs):
+        assert main(["archive", run, *folder, "--yes"]) == 0
+    capsys.readouterr()
+    assert main(["runs", "--archived", *folder, "--json"]) == 0
+    found = {row["run"]: row for row in said(capsys)["archived"]}
+    assert set(found) == {mine, theirs} and found[theirs]["owner"] == "cli:ada" and found[mine]["task"] == FIRST_RUN.task
+    assert main(["runs", "--archived", *folder]) == 0
+    assert f"{mine}  stopped, {FIRST_RUN.task}" in capsys.readouterr().out
+    assert main(["runs", mine, "--archived", *folder]) == 2
+    assert "takes no RUN" in capsys.readouterr().err
+    assert main(["delete", theirs, *folder]) == 2
+    assert f"run {theirs} is ada's: add --yes" in capsys.readouterr().err.replace(" (terminal)", "")
+    for run in (mine, theirs):
+        assert main(["delete", run, *folder, "--yes", "--json"]) == 0
+        assert said(capsys) == {"run": run, "deleted": True}
+    assert main(["runs", "--archived", *folder]) == 0
+    assert "no run is put away" in capsys.readouterr().out
+
+
+def test_two_seeds_of_one_family_are_compared_by_their_pairs(tmp_path: Path, capsys: Captured) -> None:
+    store, folder = RunStore(tmp_path / "lab"), ["--store", str(tmp_path / "lab")]
+    plans = (dense(), uniform(0.5))
+    made: dict[tuple[int, int], str] = {}
+    for seed in (0, 1):
+        for side, plan in enumerate(plans):
+            config = RunConfig("digits", plan, epochs=4, evaluations=2, seed=seed, device="cpu")
+            run = made[side, seed] = store.enqueue(config, "cpu").id
+            events = [ev.Evaluation(2 * i, 26 * i, "val", 50.0 + 2 * side + seed, 1.0, 1.0) for i in (1, 2)]
+            store.append(run, [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1), *events])
+            store.move(run, Status.FINISHED)
+    assert main(["compare", made[0, 0], made[1, 1], *folder, "--json"]) == 0
+    told = said(capsys)
+    assert told["pairs"] == 2 and told["difference"][-1]["mean"] == 2.0 and "seeds differ" in told["not_a_pair"]
+    other = store.enqueue(RunConfig("digits", uniform(0.3), epochs=4, evaluations=2, device="cpu"), "cpu").id
+    store.move(other, Status.STOPPED)
+    third = store.enqueue(RunConfig("digits", uniform(0.7), epochs=4, evaluations=2, device="cpu"), "cpu").id
+    store.move(third, Status.STOPPED)
+    assert main(["compare", other, third, *folder]) == 2
+    assert "are no pair: neither has measured an epoch yet" in capsys.readouterr().err
 
 
 def test_a_failed_run_is_exit_status_one_with_its_reason_and_its_log(tmp_path: Path, capsys: Captured) -> None:

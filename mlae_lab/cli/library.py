@@ -14,14 +14,17 @@ from mlae_lab.runs.store import RunStore, SavedPlan, StoreError, plan_name
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the command. command: makes one."""
-    made = command("library", _library, "the saved masks: list them, save one, delete one", store=True)
-    made.add_argument("do_what", nargs="?", choices=("list", "save", "delete"), default="list", metavar="save|delete")
+    made = command("library", _library, "the saved masks: list them, save, rename or delete one", store=True)
+    made.add_argument(
+        "do_what", nargs="?", choices=("list", "save", "rename", "delete"), default="list", metavar="save|rename|delete"
+    )
     made.add_argument("name", nargs="?", metavar="NAME")
+    made.add_argument("new", nargs="?", metavar="NEW", help="the other name, for rename")
     add_mask_options(made)
     made.add_argument(
         "--backbone", default=catalog.DEFAULT_BACKBONE, metavar="B", help="whose layers a pattern is laid on"
     )
-    made.add_argument("--yes", action="store_true", help="delete it also if it is somebody else's")
+    made.add_argument("--yes", action="store_true", help="also if it is somebody else's")
 
 
 def _library(chosen: argparse.Namespace) -> int:
@@ -31,7 +34,9 @@ def _library(chosen: argparse.Namespace) -> int:
         return _list(chosen)
     if chosen.name is None:
         raise Wrong(f'`library {chosen.do_what}` needs the name of a mask, such as "hourglass, heavier at the end"')
-    return _save(chosen) if chosen.do_what == "save" else _delete(chosen)
+    if (chosen.new is not None) != (chosen.do_what == "rename"):
+        raise Wrong("`library rename` takes two names, the one that a mask has and its new one; the others take one")
+    return {"save": _save, "rename": _rename, "delete": _delete}[chosen.do_what](chosen)
 
 
 def _list(chosen: argparse.Namespace) -> int:
@@ -56,14 +61,28 @@ def _save(chosen: argparse.Namespace) -> int:
     return say(chosen, _row(store, entry), f"{entry.name}: {plan.code}")
 
 
-def _delete(chosen: argparse.Namespace) -> int:
+def _rename(chosen: argparse.Namespace) -> int:
+    store, entry = _named(chosen)
+    store.rename_plan(entry.id, chosen.new)
+    renamed = next(each for each in store.plans() if each.id == entry.id)
+    return say(chosen, _row(store, renamed), f"{entry.name} is called {renamed.name} now")
+
+
+def _named(chosen: argparse.Namespace) -> tuple[RunStore, SavedPlan]:
+    """The mask of that name, which is the caller's or which they mean all the same."""
     store, name = store_if_there(chosen), plan_name(chosen.name)
     entry = next((e for e in (store.plans() if store else []) if e.name.lower() == name.lower()), None)
     if store is None or entry is None:
         raise Wrong(f"no saved mask is called {name!r}: `mlae_lab library` lists them")
-    row = _row(store, entry)
-    if row["owner"] and entry.owner != me() and not chosen.yes:
-        raise Wrong(f"the mask {entry.name!r} is {row['owner']}'s: add --yes if you mean it all the same")
+    owner = name_of(store, entry.owner)
+    if owner and entry.owner != me() and not chosen.yes:
+        raise Wrong(f"the mask {entry.name!r} is {owner}'s: add --yes if you mean it all the same")
+    return store, entry
+
+
+def _delete(chosen: argparse.Namespace) -> int:
+    store, entry = _named(chosen)
+    name, row = entry.name, _row(store, entry)
     if not store.delete_plan(entry.id):
         raise StoreError(f"no saved mask is called {name!r} any more: somebody deleted it a moment ago")
     return say(chosen, {"deleted": row}, f"deleted {entry.name}; runs that were made with it keep their mask")

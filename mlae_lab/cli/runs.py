@@ -19,6 +19,7 @@ from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.report import report, state
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
+from mlae_lab.runs.texts import bytes_text
 
 _NO_RUNS = "no runs in {} yet: `mlae_lab train --task digits` starts one"
 
@@ -36,6 +37,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
 
     listing = command("runs", _runs, "list all runs, or show one", store=True)
     listing.add_argument("run", nargs="?", metavar="RUN")
+    listing.add_argument("--archived", action="store_true", help="those that are put away")
     stop = one("stop", _stop, "end a run and keep what it has learned")
     stop.add_argument("--now", action="store_true", help="kill it at once")
     anybodys(stop)
@@ -57,7 +59,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     move = one("move", _move, "change the place of a waiting run in its owner's queue")
     move.add_argument("to", choices=("up", "down", "first", "last"))
     anybodys(move)
-    delete = one("delete", _delete, "forget a run that is over, with its files")
+    delete = one("delete", _delete, "forget a run that is over or put away, with its files")
     anybodys(delete)
     export = one("export", _export, "write a run as one file")
     export.add_argument("file", type=Path, metavar="FILE")
@@ -76,11 +78,14 @@ def _runs(chosen: argparse.Namespace) -> int:
     if store is None:
         return say(chosen, {"runs": []}, _NO_RUNS.format(folder_of(chosen)))
     supervisor.ensure(store)
+    if chosen.archived:
+        return _archived(chosen, store)
+    sizes = {name: use.total for name, use in commands.disk_use(store).items()}
     if chosen.run is not None:
-        row = state(store, derived(store, store.run(chosen.run)))
+        row = state(store, derived(store, store.run(chosen.run))) | {"bytes": sizes.get(chosen.run, 0)}
         words = [f"{name:<18}{json.dumps(value) if isinstance(value, dict) else value}" for name, value in row.items()]
         return say(chosen, row, "\n".join(words))
-    rows = [state(store, derived(store, run)) for run in store.runs()]
+    rows = [state(store, derived(store, run)) | {"bytes": sizes.get(run.id, 0)} for run in store.runs()]
     if unread := store.unread():
         print(f"runs of a newer lab that are not shown: {len(unread)}; update this lab to see them", file=sys.stderr)
     if chosen.json:
@@ -94,8 +99,26 @@ def _runs(chosen: argparse.Namespace) -> int:
         if row["stalled_seconds"]:
             note = f"stalled: no progress for {row['stalled_seconds']:.0f} s"
         print(f"{row['run']}  {row['status']:<9} {row['config']['task']:<24}{row['config']['method']:<7}"
-              f"{'' if accuracy is None else format(accuracy, '5.1f') + ' %':>8}  {note}")  # fmt: skip
+              f"{'' if accuracy is None else format(accuracy, '5.1f') + ' %':>8}{bytes_text(row['bytes']):>10}  {note}")  # fmt: skip
+    if rows:
+        free = bytes_text(commands.free_bytes(store))
+        print(f"{len(rows)} run{'s' if len(rows) != 1 else ''}, {bytes_text(sum(sizes.values()))}; the disk has {free} free")
     return 0
+
+
+def _archived(chosen: argparse.Namespace, store: RunStore) -> int:
+    if chosen.run is not None:
+        raise Wrong("`runs --archived` lists all that are put away and takes no RUN: leave one of the two out")
+    found = parcel.archived(store)
+    rows = [
+        {
+            "run": entry.id, "put_away": entry.time, "bytes": entry.bytes, "owner": entry.owner or None,
+            "task": entry.task or None, "status": entry.status and entry.status.value, "trouble": entry.trouble or None,
+        }
+        for entry in found
+    ]  # fmt: skip
+    words = [f"{row['run']}  {row['trouble'] or (row['status'] + ', ' + row['task'])}  {bytes_text(row['bytes'])}" for row in rows]
+    return say(chosen, {"archived": rows}, "\n".join(words) or f"no run is put away in {store.folder}")
 
 
 def follow(store: RunStore, run: Run) -> Run:
@@ -161,7 +184,7 @@ def _existing(chosen: argparse.Namespace) -> tuple[RunStore, Run]:
     return store, derived(store, store.run(chosen.run))
 
 
-def _mind(chosen: argparse.Namespace, store: RunStore, run: Run) -> None:
+def _mind(chosen: argparse.Namespace, store: RunStore, run: Run | parcel.Archived) -> None:
     """Nobody stops or deletes another's run by accident. A browser without a name may be one's own."""
     name = name_of(store, run.owner)
     if name and run.owner != me() and not chosen.yes:
@@ -240,7 +263,8 @@ def _compare(chosen: argparse.Namespace) -> int:
 
 def _tell_difference(chosen: argparse.Namespace, store: RunStore, a: Run, b: Run) -> int:
     why_not = pairs.unpaired_runs_because(store, a, b)
-    if why_not:
+    if not pairs.sides(store, a, b):
+        why_not = why_not or "neither has measured an epoch yet"
         raise Wrong(f"runs {a.id} and {b.id} are no pair: {why_not.rstrip('.')}")
     found = pairs.difference(pairs.family(store, a, b))
     by_epoch = [
@@ -250,20 +274,27 @@ def _tell_difference(chosen: argparse.Namespace, store: RunStore, a: Run, b: Run
     told = {
         "a": a.id, "b": b.id, "pairs": len(found.pairs), "difference": by_epoch, "verdict": found.verdict,
         "pairs_to_clear_zero": seeds and seeds.clear, "pairs_for_80_percent_power": seeds and seeds.likely,
-        "settled_by": found.settled_by,
+        "settled_by": found.settled_by, "not_a_pair": why_not,
     }  # fmt: skip
+    apart = f"the two runs themselves are not a pair ({why_not}): this is about those of their family that are" if why_not else ""
     words = [f"epoch {s.epoch:>5}   {s.mean:+6.2f} points" + (f"   95 % {s.low:+.2f} to {s.high:+.2f}" if s.low is not None else "")
              for s in found.over_epochs]  # fmt: skip
-    return say(chosen, told, "\n".join(filter(None, [*words, found.verdict, found.settled_by])))
+    return say(chosen, told, "\n".join(filter(None, [*words, found.verdict, found.settled_by, apart])))
 
 
 # ---------------------------------------------------------------- files
 
 
 def _delete(chosen: argparse.Namespace) -> int:
-    store, run = _existing(chosen)
-    _mind(chosen, store, run)
-    commands.delete(store, chosen.run)
+    store = existing_store(chosen)
+    away = next((entry for entry in (parcel.archived(store) if store else []) if entry.id == chosen.run), None)
+    if store is not None and away is not None:
+        _mind(chosen, store, away)
+        parcel.discard(store, away.id)
+    else:
+        store, run = _existing(chosen)
+        _mind(chosen, store, run)
+        commands.delete(store, chosen.run)
     return say(chosen, {"run": chosen.run, "deleted": True}, f"{chosen.run} deleted")
 
 

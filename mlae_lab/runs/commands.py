@@ -149,6 +149,16 @@ def continued(
     return launch(store, config, owner, Origin(parent.id, "continued", checkpoint), known[checkpoint])
 
 
+def command_of(run: Run) -> str:
+    """The command line that starts the same run: from its first step, or from its parent's checkpoint."""
+    if run.relation != "continued" or not run.parent:
+        return run.config.command()
+    return (
+        f"python -m mlae_lab resume {run.parent} --mask '{run.config.plan.code}' --checkpoint {run.source} "
+        f"--epochs {run.config.epochs}"
+    )
+
+
 def epoch_of(store: RunStore, run_id: str, checkpoint: str) -> int:
     """The whole epochs that a checkpoint has behind it."""
     if checkpoint != LAST:

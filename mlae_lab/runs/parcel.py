@@ -50,12 +50,13 @@ class Parcel:
 
 @dataclass(frozen=True)
 class Archived:
-    """A run that was put away. time: when, in seconds since 1970; bytes: of its file; task: of the catalog, or
-    `own:<folder>`; trouble: why its file cannot be read, "" where it can; task is then "" and status None."""
+    """A run that was put away. time: when, in seconds since 1970; bytes: of its file; owner: as of a run; task: of the
+    catalog, or `own:<folder>`; trouble: why its file cannot be read, "" where it can; task is then "" and status None."""
 
     id: str
     time: float
     bytes: int
+    owner: str = ""
     task: str = ""
     status: Status | None = None
     trouble: str = ""
@@ -249,6 +250,14 @@ def restore(store: RunStore, run_id: str) -> Run:
     return store.run(run_id)
 
 
+def discard(store: RunStore, run_id: str) -> None:
+    """Delete a run that was put away, be its file damaged. Raises StoreError if it was not put away here."""
+    if not is_run_id(run_id) or store.holds(run_id) or not paths.archived(store.folder, run_id).is_file():
+        raise StoreError(f"run {run_id} was not put away in {store.folder}: there is nothing to delete")
+    paths.archived(store.folder, run_id).unlink(missing_ok=True)
+    store.forget(run_id)
+
+
 def archived(store: RunStore) -> list[Archived]:
     """The runs that are put away, the latest first; of each only run.json is read."""
     found = []
@@ -262,11 +271,11 @@ def archived(store: RunStore) -> list[Archived]:
         entry = Archived(file.stem, about.st_mtime, about.st_size)
         try:
             with opened(file) as packed:
-                run, _ = header_of(packed)
+                run, here = header_of(packed)
         except ParcelError as error:
             found.append(replace(entry, trouble=str(error)))
         else:
-            found.append(replace(entry, task=run.config.task, status=run.status))
+            found.append(replace(entry, owner=here.get("owner", ""), task=run.config.task, status=run.status))
     return sorted(found, key=lambda entry: entry.time, reverse=True)
 
 

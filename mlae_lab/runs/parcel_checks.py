@@ -14,11 +14,11 @@ from functools import cache
 
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import LATER, RunConfig
-from mlae_lab.runs.parcel_zip import EVENTS, FORMAT, MAX_EVENTS, RUN, Packed, ParcelError, bytes_text, short
+from mlae_lab.runs.parcel_zip import EVENTS, FORMAT, MAX_EVENTS, RUN, Packed, ParcelError, short
 from mlae_lab.runs.paths import is_run_id
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
-from mlae_lab.runs.texts import printable
+from mlae_lab.runs.texts import bytes_text, printable
 
 LINE_BYTES = 4_000_000  # the similarity of the largest canvas takes 1.3 MB
 TENSORS_HEADER_BYTES = 10_000_000

@@ -12,8 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlae_lab.core import events as ev
-from mlae_lab.runs.parcel_zip import CHUNK, EVENTS, FORMAT, LOG, MAX_EVENTS, RUN, ParcelError, bytes_text, limit
+from mlae_lab.runs.parcel_zip import CHUNK, EVENTS, FORMAT, LOG, MAX_EVENTS, RUN, ParcelError, limit
 from mlae_lab.runs.store import Run, RunStore, StoreError
+from mlae_lab.runs.texts import bytes_text
 
 KEPT_LOG_BYTES = 1_000_000  # of a log's end, when it is exported
 

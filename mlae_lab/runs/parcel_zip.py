@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlae_lab.runs.texts import bytes_text
+
 FORMAT = 1
 SUFFIX = ".mlae"
 RUN_BYTES = 1_000_000
@@ -137,8 +139,3 @@ def short(value: object) -> str:
     """A stranger's value as a sentence can hold it."""
     text = ascii(value)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def bytes_text(count: int) -> str:
-    """A limit for people: 2.0 MB, 2.0 GB."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

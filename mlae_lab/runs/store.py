@@ -318,6 +318,11 @@ class RunStore:
             db.execute("DELETE FROM runs WHERE id = ?", (run,))
         shutil.rmtree(self.paths(run).folder, ignore_errors=True)
 
+    def forget(self, run: str) -> None:
+        """Remember that a run which was put away is deleted now."""
+        with self._connection(write=True) as db:
+            db.execute("INSERT OR REPLACE INTO gone (id, time, how) VALUES (?, ?, 'deleted')", (run, time.time()))
+
     # ------------------------------------------------------------ the queue
 
     def queue(self) -> list[Run]:

@@ -34,3 +34,11 @@ def printable(text: str) -> str:
     if text.isprintable():  # most are, and this is much quicker
         return text
     return "".join(c for c in text if c == "\t" or unicodedata.category(c)[0] != "C")
+
+
+def bytes_text(count: float) -> str:
+    """A size for people: 820 bytes, 4.1 MB, 1.2 GB."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} bytes"

@@ -74,6 +74,8 @@ def _controls(run: Run) -> None:
     run_actions.complaint()
     with st.container(horizontal=True, gap="small"):
         run_actions.controls(run, "bench")
+        if run.status.is_over:
+            run_actions.more(run, "bench")
 
 
 def _end(run: Run) -> None:

@@ -19,6 +19,7 @@ from mlae_lab.data.tasks import located
 from mlae_lab.runs import pairs, race
 from mlae_lab.runs.estimate import Estimate, least_memory
 from mlae_lab.runs.store import Run
+from mlae_lab.runs.texts import bytes_text
 from mlae_lab.ui import page, reads, run_actions, visitor
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.estimating import estimated
@@ -61,7 +62,7 @@ def _what_it_takes(config: RunConfig, found: Estimate) -> None:
     if found.steps is not None:
         facts.append(("Steps", f"{found.steps:,}"))
     facts.append(("Parameters that learn", _learned(config)))
-    facts.append(("Memory, at the least", page.bytes_text(least_memory(config))))
+    facts.append(("Memory, at the least", bytes_text(least_memory(config))))
     page.facts(*facts)
     busy = "" if found.seconds is None else " How busy the machine was then, and will be, it does not know."
     page.note(

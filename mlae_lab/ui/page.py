@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import streamlit as st
 
+from mlae_lab.places import default_store
 from mlae_lab.runs.status import Status
 
 _STYLE = (Path(__file__).parent / "page.css").read_text()
@@ -46,6 +48,13 @@ def note(text: str) -> None:
     st.html(f'<p class="lab-note">{text}</p>')
 
 
+def command(text: str) -> None:
+    """A command line that does what the page does, in this store."""
+    store = default_store().absolute()
+    own = "" if store == Path.home() / ".mlae_lab" else f" --store {shlex.quote(str(store))}"
+    st.code(text + own, language="bash", wrap_lines=True)
+
+
 def status_word(status: Status) -> str:
     """A status as a word with a dot, as HTML."""
     return f'<span class="lab-status {STATUS_TONE[status]}">{status.value}</span>'
@@ -61,11 +70,3 @@ def seconds_text(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def bytes_text(count: float) -> str:
-    """A size for people: 820 bytes, 4.1 MB, 1.2 GB."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count:.0f} bytes"

@@ -197,7 +197,7 @@ def _ways_on(now: Race) -> None:
         plans = [lane.plan for lane in now.lanes]
         if seeds == list(range(seeds[0], seeds[0] + len(seeds))) and len(seeds) <= race.MOST_SEEDS:
             first = next((lane.runs[seeds[0]].config for lane in now.lanes if seeds[0] in lane.runs), config)
-            st.code(race.command(first, plans, len(seeds)), language="bash", wrap_lines=True)
+            page.command(race.command(first, plans, len(seeds)))
         else:
             page.note("The seeds do not follow each other: one command cannot start them all.")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -235,6 +236,11 @@ def test_settings_that_came_later_leave_the_hashes_of_before_alone(config: RunCo
 def test_a_linear_probe_has_no_dropout_in_its_hash() -> None:
     probe = RunConfig("digits", method="linear")
     assert dataclasses.replace(probe, mask_per="token", input_dropout=0.5).hash == probe.hash
+
+
+def test_the_command_can_be_pasted_whatever_a_folder_is_called() -> None:
+    words = shlex.split(RunConfig("own:my cats (a)").command())
+    assert words[words.index("--task") + 1] == "own:my cats (a)"
 
 
 def test_the_command_names_how_masks_are_drawn() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
 import sqlite3
 import zlib
@@ -19,8 +20,8 @@ from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import fitted, pattern
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.places import PACKAGE, PAGES
-from mlae_lab.runs import commands
-from mlae_lab.runs.store import RunStore
+from mlae_lab.runs import commands, parcel, paths
+from mlae_lab.runs.store import RunStore, StoreError
 from mlae_lab.training.checkpoint import save_checkpoint
 from mlae_lab.training.setup import prepare
 from mlae_lab.training.trainer import Training
@@ -158,6 +159,38 @@ def test_going_on_trains_the_mask_that_is_painted(
         assert html(at).count("it is stretched over those it has") == said
         at.button(key=f"continue_start_{run.id}").click().run()
         assert not at.exception and asked.pop() == goes_on
+
+
+def test_the_command_that_does_the_same_is_that_of_this_run_in_this_store(
+    filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore(copied(filled_store, tmp_path / "my store"))
+    run = next(run for run in store.runs() if run.config.method == "mlae")
+    here = f" --store {shlex.quote(str(store.folder))}"
+    at = opened("train", store.folder, monkeypatch, run=run.id)
+    assert at.code[-1].value == run.config.command() + here
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET relation = 'continued', parent = 'aaaabbbb', source = '1' WHERE id = ?", (run.id,))
+    at = opened("train", store.folder, monkeypatch, run=run.id)
+    words = f"python -m mlae_lab resume aaaabbbb --mask '{run.config.plan.code}' --checkpoint 1 --epochs 2"
+    assert at.code[-1].value == words + here
+
+
+def test_a_run_that_is_put_away_can_be_deleted_be_it_damaged(
+    filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore(copied(filled_store, tmp_path / "copy"))
+    whole, damaged = (run.id for run in store.runs())
+    for run in (whole, damaged):
+        parcel.archive(store, run)
+    paths.archived(store.folder, damaged).write_bytes(b"half")
+    at = opened("runs", store.folder, monkeypatch)
+    assert not [button for button in at.button if button.key == f"runs_restore_{damaged}"]
+    for run in (damaged, whole):
+        at.button(key=f"runs_discard_{run}").click().run()
+        assert not at.exception and not paths.archived(store.folder, run).exists()
+        with pytest.raises(StoreError, match=f"run {run} was deleted on"):
+            store.run(run)
 
 
 def test_a_run_that_can_have_no_more_epochs_says_so(

@@ -80,7 +80,7 @@ def test_a_race_that_waits_then_runs_then_is_over(store: RunStore) -> None:
     assert "1st, 66.5 %" in html(at) and "3rd, 60.5 %" in html(at) and "seeds 0, 1." in html(at)
     assert set(alts(at)) == {"race-1", "race-2", "race-3"}
     assert "Dashed: Hourglass, fixed, which leads." in alts(at)["race-1"]
-    assert at.code[0].value.startswith("python -m mlae_lab race --task digits --mask 'm1_") and at.code[0].value.endswith("--seeds 2")  # fmt: skip
+    assert at.code[0].value.startswith("python -m mlae_lab race --task digits --mask 'm1_") and "--seeds 2 --store " in at.code[0].value  # fmt: skip
     assert not at.warning
 
 

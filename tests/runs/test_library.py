@@ -92,7 +92,8 @@ def test_a_mask_that_cannot_be_read_hides_no_other(store: RunStore) -> None:
 def test_a_store_without_a_library_gets_one(store: RunStore) -> None:
     run = store.enqueue(RunConfig("digits"), "cpu")
     db = sqlite3.connect(database(store.folder))
-    db.execute("DROP TABLE plans")
+    for table in ("plans", "served"):
+        db.execute(f"DROP TABLE {table}")
     db.execute("PRAGMA user_version=2")
     db.close()
     newer = RunStore(store.folder)

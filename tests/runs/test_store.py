@@ -751,3 +751,18 @@ def test_the_store_is_in_write_ahead_mode(store: RunStore) -> None:
     assert store.runs() == []
     db.rollback()
     db.close()
+
+
+def test_a_store_of_before_turns_outlived_their_runs_knows_who_came_last(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    for owner in ("ada", "ben"):
+        run = store.enqueue(CONFIG, "cpu", owner=owner).id
+        assert store.claim(run, "cpu")
+        store.move(run, Status.FINISHED)
+    db = sqlite3.connect(database(tmp_path))
+    db.execute("DROP TABLE served")
+    db.execute("PRAGMA user_version=4")
+    db.close()
+    newer = RunStore(tmp_path)
+    last, first = (newer.enqueue(CONFIG, "cpu", owner=owner).id for owner in ("ben", "ada"))
+    assert [run.id for run in newer.queue()] == [first, last]

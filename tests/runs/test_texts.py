@@ -8,7 +8,7 @@ import sqlite3
 
 import pytest
 
-from mlae_lab.runs.texts import one_line, printable, refused
+from mlae_lab.runs.texts import bytes_text, one_line, printable, refused
 
 
 def test_what_a_terminal_obeys_is_gone() -> None:
@@ -34,3 +34,9 @@ def test_one_line() -> None:
 )
 def test_what_was_refused_comes_with_what_would_work(error: Exception, said: str) -> None:
     assert refused(error).startswith(said)
+
+
+def test_sizes_for_people() -> None:
+    assert [bytes_text(n) for n in (0, 820, 999.6, 1000, 4_100_000, 1.25e9)] == [
+        "0 bytes", "820 bytes", "1000 bytes", "1.0 kB", "4.1 MB", "1.2 GB",
+    ]  # fmt: skip

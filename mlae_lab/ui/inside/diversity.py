@@ -146,7 +146,7 @@ def _trouble(error: Exception, then: str) -> None:
 
 
 def _command(asked: Experiment) -> None:
-    st.code(asked.command(), language="bash", wrap_lines=True)
+    page.command(asked.command())
 
 
 def _draw(now: Found) -> None:

@@ -8,6 +8,7 @@ import streamlit as st
 
 from mlae_lab.core.factors import Cell, all_on, kept_plan, off_text, scaled, with_cells
 from mlae_lab.runs.store import MOST_NAME, Run
+from mlae_lab.runs.texts import bytes_text
 from mlae_lab.ui import page, reads, visitor
 from mlae_lab.ui.inside.asking import answer
 from mlae_lab.ui.words import plain
@@ -48,7 +49,7 @@ def _export(run: Run, off: tuple[Cell, ...], scale: float, key: str) -> None:
         found = answer(run, "pruned", state, f"{key}_cut_answer", "the smaller adapter")
         if found is not None:
             st.download_button(
-                f"Download, {page.bytes_text(found['bytes'])}",
+                f"Download, {bytes_text(found['bytes'])}",
                 base64.b64decode(found["file"]),
                 file_name=f"{run.id}-{found['experts']}-experts.safetensors",
                 mime="application/octet-stream",
