@@ -71,7 +71,7 @@ def shown(page: Page) -> tuple[str, str, str]:
     return (
         page.get_by_role("spinbutton", name="Epochs").input_value(),
         page.get_by_role("spinbutton", name="Seed").input_value(),
-        command.text_content(),
+        command.text_content().partition(" --store ")[0],
     )
 
 
@@ -117,6 +117,12 @@ def test_one_draft_in_every_tab_after_a_reload_and_after_another_start_of_the_se
     with serving(tmp_path, port) as url:  # the tab is still open and finds the server again
         assert shown(tab(context, f"{url}/train")) == ("23", "7", kept(store, me).command())
         page.locator('[data-testid="stConnectionStatus"]').wait_for(state="hidden", timeout=60_000)
+        other = tab(context, f"{url}/train")
+        fill(other, "Seed", "9")
+        when(page, lambda: kept(store, me).seed == 9, lambda: kept(store, me))
+        page.reload()  # its address is older than what the other tab did
+        assert shown(page)[1] == "7" and kept(store, me).seed == 9
+        assert shown(tab(context, f"{url}/train"))[1] == "9"
         fill(page, "Epochs", "24")
         when(page, lambda: kept(store, me).epochs == 24, lambda: kept(store, me))
         assert kept(store, me) == replace(kept(store, me), plan=kept(store, me).plan, seed=7, epochs=24)
