@@ -18,6 +18,7 @@ from mlae_lab.ui import page, reads, run_actions, visitor
 from mlae_lab.ui.navigation import go, link
 from mlae_lab.ui.run_cards import accuracy_text
 from mlae_lab.ui.thumbnails import mask_image
+from mlae_lab.ui.words import plain, sentence
 
 _SHOWN = 100
 page.heading("Runs", f"Everything that was started with this store: {escape(str(reads.store().folder))}.")
@@ -113,17 +114,7 @@ if away:
                 f'<div class="lab-choice"><b>{entry.id}</b><span>{escape(what)} · {bytes_text(entry.bytes)}</span></div>'
             )
             with buttons.container(horizontal=True, gap="small"):
-                back = not entry.trouble and st.button("Bring back", key=f"runs_restore_{entry.id}")
-                gone = entry.owner in ("", visitor.current()) and st.button(
-                    "Delete", key=f"runs_discard_{entry.id}", help="With its file, for good."
-                )
-            if back or gone:
-                try:
-                    (parcel.restore if back else parcel.discard)(reads.store(), entry.id)
-                except (parcel.ParcelError, *visitor.STORE_TROUBLE) as error:
-                    st.warning(visitor.sentence(error))
-                else:
-                    st.rerun()
+                run_actions.put_away(entry)
 with st.expander("Take in a run from a file"):
     given = st.file_uploader("A run that was saved as a file", type=[parcel.SUFFIX.lstrip(".")], key="runs_import")
     if given is not None and st.button("Take it in", key="runs_import_go"):
@@ -134,7 +125,8 @@ with st.expander("Take in a run from a file"):
                 file.write_bytes(given.getvalue())
                 taken = parcel.import_run(reads.store(), file, visitor.current())
         except (parcel.ParcelError, *visitor.STORE_TROUBLE) as error:
-            st.warning(visitor.sentence(error).replace(str(file), given.name).replace(file.name, given.name))
+            text = visitor.in_words(error).replace(str(file), file.name).replace(file.name, given.name)
+            st.warning(plain(sentence(text)))
         else:
             go("train", run=taken.id)
     page.note(

@@ -25,7 +25,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import allocation, dense, pattern, scaled, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
-from mlae_lab.runs import commands
+from mlae_lab.runs import commands, paths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 from mlae_lab.runs.supervisor import is_alive
@@ -420,6 +420,7 @@ def test_what_a_run_takes_and_what_is_put_away(tmp_path: Path, capsys: Captured)
     assert set(found) == {mine, theirs} and found[theirs]["owner"] == "cli:ada" and found[mine]["task"] == FIRST_RUN.task
     assert main(["runs", "--archived", *folder]) == 0
     assert f"{mine}  stopped, {FIRST_RUN.task}" in capsys.readouterr().out
+    paths.archived(store.folder, theirs).write_bytes(b"half")  # whose it is stands elsewhere too
     assert main(["runs", mine, "--archived", *folder]) == 2
     assert "takes no RUN" in capsys.readouterr().err
     assert main(["delete", theirs, *folder]) == 2
@@ -445,6 +446,10 @@ def test_two_seeds_of_one_family_are_compared_by_their_pairs(tmp_path: Path, cap
     assert main(["compare", made[0, 0], made[1, 1], *folder, "--json"]) == 0
     told = said(capsys)
     assert told["pairs"] == 2 and told["difference"][-1]["mean"] == 2.0 and "seeds differ" in told["not_a_pair"]
+    with store._connection(write=True) as db:
+        db.execute("UPDATE events SET payload = json_set(payload, '$.weights', run) WHERE kind = 'started'")
+    assert main(["compare", made[0, 0], made[1, 0], *folder]) == 2
+    assert "are no pair: their weights differ" in capsys.readouterr().err
     other = store.enqueue(RunConfig("digits", uniform(0.3), epochs=4, evaluations=2, device="cpu"), "cpu").id
     store.move(other, Status.STOPPED)
     third = store.enqueue(RunConfig("digits", uniform(0.7), epochs=4, evaluations=2, device="cpu"), "cpu").id

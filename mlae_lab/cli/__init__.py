@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     app = command("app", _app, "start the lab in a browser", store=True)
     app.add_argument("--port", type=int, default=8501)
     app.add_argument(
-        "--host", default="127.0.0.1", metavar="ADDRESS", help="to be reached from a network; asks for a password"
+        "--host", metavar="ADDRESS", help="this machine alone by default; to be reached from a network, asks for a password"
     )
     doctor = command("doctor", _doctor, "what is here and what is wrong with it", store=True)
     doctor.add_argument("--deep", action="store_true", help="also load torch and try its devices, which takes seconds")
@@ -178,10 +178,11 @@ def _app(chosen: argparse.Namespace) -> int:
     if chosen.store is not None:
         environment["MLAE_LAB_STORE"] = str(folder_of(chosen))
     words = [sys.executable, "-m", "streamlit", "run", str(PACKAGE / "app.py"), "--server.port", str(chosen.port)]
-    words += ["--server.address", chosen.host.strip("[]")]
-    for name in binding.allowed_hosts(chosen.host):
-        words += ["--server.allowedHosts", name]
-    if not binding.is_loopback(chosen.host):
+    if chosen.host is not None:
+        words += ["--server.address", chosen.host.strip("[]")]
+        for name in binding.allowed_hosts(chosen.host):
+            words += ["--server.allowedHosts", name]
+    if chosen.host is not None and not binding.is_loopback(chosen.host):
         environment[binding.PASSWORD_VARIABLE] = _password(environment.get(binding.PASSWORD_VARIABLE))
         print(
             "The lab can be reached from the network. Its password keeps strangers out; nothing is encrypted unless a proxy "

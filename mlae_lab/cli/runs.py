@@ -263,10 +263,10 @@ def _compare(chosen: argparse.Namespace) -> int:
 
 def _tell_difference(chosen: argparse.Namespace, store: RunStore, a: Run, b: Run) -> int:
     why_not = pairs.unpaired_runs_because(store, a, b)
-    if not pairs.sides(store, a, b):
+    found = pairs.difference(pairs.family(store, a, b))
+    if not pairs.sides(store, a, b) or (why_not and not found.pairs):
         why_not = why_not or "neither has measured an epoch yet"
         raise Wrong(f"runs {a.id} and {b.id} are no pair: {why_not.rstrip('.')}")
-    found = pairs.difference(pairs.family(store, a, b))
     by_epoch = [
         {"epoch": s.epoch, "mean": s.mean, "low": s.low, "high": s.high, "pairs": s.n} for s in found.over_epochs
     ]

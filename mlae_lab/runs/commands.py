@@ -150,13 +150,8 @@ def continued(
 
 
 def command_of(run: Run) -> str:
-    """The command line that starts the same run: from its first step, or from its parent's checkpoint."""
-    if run.relation != "continued" or not run.parent:
-        return run.config.command()
-    return (
-        f"python -m mlae_lab resume {run.parent} --mask '{run.config.plan.code}' --checkpoint {run.source} "
-        f"--epochs {run.config.epochs}"
-    )
+    """The command line that starts the same run, from where it began."""
+    return f"python -m mlae_lab again {run.id}" if run.relation == "continued" else run.config.command()
 
 
 def epoch_of(store: RunStore, run_id: str, checkpoint: str) -> int:

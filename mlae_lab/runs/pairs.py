@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 from mlae_lab.core import catalog
 from mlae_lab.core.config import ConfigError, RunConfig, differences
@@ -343,27 +344,37 @@ def wanted(store: RunStore, run_id: str, plan: MaskPlan, seeds: int = 1) -> list
         for i in range(seeds)
         for mask in (run.config.plan, plan)
     ]
-    found = taken(store, configs)
-    for at in range(0, len(found), 2):
-        one, other = found[at : at + 2]
-        if isinstance(one, Run) and isinstance(other, Run) and unlike_because(store, one, other):
-            found[at : at + 2] = configs[at : at + 2]
+    there = _there(store, configs)
+    found: list[Run | RunConfig] = []
+    for at in range(0, len(configs), 2):
+        ones, others = there[at : at + 2]
+        both: tuple[Run | None, Run | None] = (next(iter(ones), None), next(iter(others), None))
+        if ones and others:
+            alike = (two for two in product(ones, others) if not unlike_because(store, *two))
+            # without any, what is on its way counts, so that asking again starts nothing again
+            both = next(alike, tuple(next((r for r in side if not r.status.is_over), None) for side in (ones, others)))
+        found += [run or config for run, config in zip(both, configs[at : at + 2])]
     return found
 
 
 def taken(store: RunStore, configs: Sequence[RunConfig]) -> list[Run | RunConfig]:
     """For each config the run that a store has of it already, through its last epoch or on the way there; else the
     config. One that goes on from a checkpoint of another run, or ended early, does not count."""
+    return [next(iter(runs), config) for runs, config in zip(_there(store, configs), configs)]
+
+
+def _there(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]:
+    """For each config all runs that `taken` may take, the best first."""
     known: dict[tuple[str, str], list[Run]] = {}
     for other in store.runs():
         if other.relation != "continued":
             known.setdefault((_same(other.config), other.device), []).append(other)
-    found: list[Run | RunConfig] = []
+    found = []
     for config in configs:
         candidates = [derived(store, r) for r in known.get((_same(config), devices.kind(config.device)), ())]
         through = [r for r in candidates if is_through(r, accuracies(store, r))]
         under_way = [r for r in candidates if not r.status.is_over and r.status is not Status.STOPPING]
-        found.append(next(iter(through + under_way), config))
+        found.append(through + under_way)
     return found
 
 

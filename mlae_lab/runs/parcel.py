@@ -268,14 +268,15 @@ def archived(store: RunStore) -> list[Archived]:
             about = file.stat()
         except FileNotFoundError:  # brought back in this moment
             continue
-        entry = Archived(file.stem, about.st_mtime, about.st_size)
+        entry = Archived(file.stem, about.st_mtime, about.st_size, store.owner_of_gone(file.stem))
         try:
             with opened(file) as packed:
                 run, here = header_of(packed)
         except ParcelError as error:
             found.append(replace(entry, trouble=str(error)))
         else:
-            found.append(replace(entry, owner=here.get("owner", ""), task=run.config.task, status=run.status))
+            owner = entry.owner or here.get("owner", "")
+            found.append(replace(entry, owner=owner, task=run.config.task, status=run.status))
     return sorted(found, key=lambda entry: entry.time, reverse=True)
 
 

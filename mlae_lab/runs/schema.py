@@ -41,7 +41,9 @@ CHANGES: tuple[tuple[str, ...], ...] = (
     (),  # RunConfig has mask_per and input_dropout
     (
         """CREATE TABLE served (
-            device TEXT NOT NULL, owner TEXT NOT NULL, turn INTEGER NOT NULL, PRIMARY KEY (device, owner))""",
-        "INSERT INTO served SELECT device, owner, MAX(turn) FROM runs WHERE turn > 0 GROUP BY device, owner",
+            device TEXT NOT NULL, owner TEXT NOT NULL, turn INTEGER NOT NULL, before INTEGER NOT NULL,
+            PRIMARY KEY (device, owner))""",
+        "INSERT INTO served SELECT device, owner, MAX(turn), 0 FROM runs WHERE turn > 0 GROUP BY device, owner",
+        "ALTER TABLE gone ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
     ),
 )

@@ -5,8 +5,9 @@
               has: "cpu", "cuda:0", ...), turn (rises with every start), attempt, parent, relation, source (the
               parent's checkpoint that it starts from), data_folder
     events    append-only: id (rises over all runs), run, kind, epoch, step, time, payload (JSON)
-    served    whose turn came last: device, owner, turn; it outlives the runs
-    gone      runs that were deleted or archived: id, time, how
+    served    when a person's turn last came on a device, and the time before: device, owner, turn, before; it outlives
+              the runs
+    gone      runs that were deleted or archived: id, time, how, owner
     visitors  one row per browser: id, nickname, draft (JSON), seen
     plans     the library of masks: id, name, owner, created, plan (JSON)
 
@@ -310,10 +311,13 @@ class RunStore:
         """
         self.run(run)
         with self._connection(write=True) as db:
-            status = db.execute("SELECT status FROM runs WHERE id = ?", (run,)).fetchone()
-            if status is not None and status[0] not in _FINAL:
-                raise StoreError(f"run {run} is {status[0]}: stop it before you delete it")
-            db.execute("INSERT OR REPLACE INTO gone (id, time, how) VALUES (?, ?, ?)", (run, time.time(), how))
+            row = db.execute("SELECT status, owner FROM runs WHERE id = ?", (run,)).fetchone()
+            if row is not None and row[0] not in _FINAL:
+                raise StoreError(f"run {run} is {row[0]}: stop it before you delete it")
+            db.execute(
+                "INSERT OR REPLACE INTO gone (id, time, how, owner) VALUES (?, ?, ?, ?)",
+                (run, time.time(), how, row[1] if row else ""),
+            )
             db.execute("DELETE FROM events WHERE run = ?", (run,))
             db.execute("DELETE FROM runs WHERE id = ?", (run,))
         shutil.rmtree(self.paths(run).folder, ignore_errors=True)
@@ -322,6 +326,12 @@ class RunStore:
         """Remember that a run which was put away is deleted now."""
         with self._connection(write=True) as db:
             db.execute("INSERT OR REPLACE INTO gone (id, time, how) VALUES (?, ?, 'deleted')", (run, time.time()))
+
+    def owner_of_gone(self, run: str) -> str:
+        """Whose a run was that is not here any more, "" where nobody knows."""
+        with self._connection() as db:
+            row = db.execute("SELECT owner FROM gone WHERE id = ?", (run,)).fetchone()
+        return row[0] if row else ""
 
     # ------------------------------------------------------------ the queue
 
@@ -379,7 +389,8 @@ class RunStore:
             )
             if won.rowcount == 1:
                 db.execute(
-                    "INSERT OR REPLACE INTO served (device, owner, turn) SELECT device, owner, turn FROM runs WHERE id = ?",
+                    """INSERT INTO served (device, owner, turn, before) SELECT device, owner, turn, 0 FROM runs WHERE id = ?
+                       ON CONFLICT (device, owner) DO UPDATE SET before = turn, turn = excluded.turn""",
                     (run,),
                 )
             return won.rowcount == 1
@@ -421,15 +432,14 @@ class RunStore:
         """Take a turn back from a run that never began: it waits where it stood. Returns whether it was starting."""
         with self._connection(write=True) as db:
             moved = db.execute(
-                """UPDATE runs SET status = 'queued', reason = '', pid = NULL, attempt = MAX(attempt - 1, 0), turn = 0
+                """UPDATE runs SET status = 'queued', reason = '', pid = NULL, attempt = MAX(attempt - 1, 0)
                    WHERE id = ? AND status = 'starting'""",
                 (run,),
             )
             if moved.rowcount == 1:  # as if its owner had not been served with it
                 db.execute(
-                    """UPDATE served SET turn = (SELECT COALESCE(MAX(turn), 0) FROM runs AS r
-                           WHERE r.device = served.device AND r.owner = served.owner)
-                       WHERE (device, owner) = (SELECT device, owner FROM runs WHERE id = ?)""",
+                    """UPDATE served SET turn = before
+                       WHERE (device, owner, turn) = (SELECT device, owner, turn FROM runs WHERE id = ?)""",
                     (run,),
                 )
             return moved.rowcount == 1
@@ -574,7 +584,7 @@ def plan_name(text: str) -> str:
 
     Raises StoreError for nothing or for more than 48 characters.
     """
-    name = one_line(text)
+    name = one_line(text.replace("\u200c", "").replace("\u200d", ""))
     if not 1 <= len(name) <= MOST_NAME:
         raise StoreError(f"the name of a mask has {len(name)} characters: it must have 1 to {MOST_NAME}")
     return name

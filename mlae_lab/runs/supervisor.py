@@ -200,7 +200,14 @@ class Supervisor:
         files = self.store.paths(run.id)
         process = self.processes.get(run.id)
         exit_status = process.poll() if process else None
-        if is_alive(files):
+        try:
+            alive = is_alive(files)
+        except OSError as error:  # nobody can say by its lock; a process that is gone for certain holds no device
+            if is_worker(run.pid, run.id) if run.pid is not None else process is not None and exit_status is None:
+                raise
+            self.store.move(run.id, Status.LOST, f"its process is gone and its folder cannot be read ({error})")
+            return
+        if alive:
             if run.status is Status.STOPPING:
                 self._hurry(run, files)
             return

@@ -19,7 +19,9 @@ _CURES = {
 def refused(error: sqlite3.Error | OSError) -> str:
     """What the store or the system refused, and what would work, in one sentence without its full stop."""
     if isinstance(error, sqlite3.Error):
-        return f"the store cannot be used now ({error}): make room on its disk, or try again when nobody has it locked"
+        cures = {"full": "make room on its disk", "locked": "try again when nobody has it locked"}
+        cure = next((cure for word, cure in cures.items() if word in str(error)), "`mlae_lab doctor` says what is wrong with it")
+        return f"the store cannot be used now ({error}): {cure}"
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}: {_CURES.get(error.errno, 'try again, or ask `mlae_lab doctor`')}"
 
@@ -30,10 +32,10 @@ def one_line(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """A text without control or invisible characters, but for the tab."""
+    """A text without control or invisible characters, but for the tab and the two joiners that scripts and emoji need."""
     if text.isprintable():  # most are, and this is much quicker
         return text
-    return "".join(c for c in text if c == "\t" or unicodedata.category(c)[0] != "C")
+    return "".join(c for c in text if c in "\t\u200c\u200d" or unicodedata.category(c)[0] != "C")
 
 
 def bytes_text(count: float) -> str:

@@ -41,4 +41,5 @@ def tell(store: RunStore, run: str) -> None:
         return
     if store.event_ids(run)[1] == after:
         store.append(run, events)
+        store.sync()
     files.untold.unlink(missing_ok=True)

@@ -243,6 +243,7 @@ class _Writer:
             self.store.append(self.run_id, self.waiting, patience)
             self.waiting = []
             if self.is_kept:
+                self.store.sync()  # until then the note is all that outlives a power cut
                 self.store.paths(self.run_id).untold.unlink(missing_ok=True)
                 self.is_kept = False
         except sqlite3.OperationalError as error:

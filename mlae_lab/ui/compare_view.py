@@ -183,12 +183,15 @@ def _result(now: Look) -> None:
         )
         return
     difference = pairs.difference(found)
-    large(difference.verdict)
+    if now.reason and not difference.pairs:
+        large("These two runs are not a pair.")
+        page.note(f"{_sentence(now.reason)} Pairs like them stand below as soon as there are some.")
+    else:
+        large(difference.verdict)
     if difference.settled_by:
         page.note(difference.settled_by)
-    if now.reason:
-        about = "; this is about the pairs below" if found else ", so there is nothing to compare them by"
-        page.note(f"The two runs themselves are not a pair ({escape(now.reason)}){about}.")
+    if now.reason and difference.pairs:
+        page.note(f"The two runs themselves are not a pair ({escape(now.reason)}); this is about the pairs below.")
     with st.container(key="pair_compare_curves"):
         left, right = st.columns([6, 5], gap="medium")
     with left:

@@ -24,6 +24,7 @@ _DRAFT, _REV, _FORM = "draft", "draft_rev", "draft_form"
 _WHOSE, _CHANGED, _KEPT, _TROUBLE = "draft_whose", "draft_changed", "draft_kept", "draft_trouble"
 _NAMES = ("task", "mask", "set")  # what an address can hold of a draft
 _ADDRESS, _REPLACED, _PAGE, _ARRIVED = "draft_address", "draft_replaced", "draft_page", "draft_arrived"
+_LINK = "draft_link"  # the address that opened this tab, as long as nothing else did
 _PAGES = "draft_pages"  # how many pages, or views of one, this session has come to
 _ECHO_SECONDS = 30.0  # on one page: a browser on a busy machine may take that long to learn of its new address
 _ARRIVAL_SECONDS = 3.0  # after a change of page, when the older mask may well be meant
@@ -159,6 +160,9 @@ def _know_whose() -> None:
     if shown not in (None, kept):  # the page stands already, with widgets that show the other one
         state[_REV] = revision() + 1
         state[_FORM] = state.get(_FORM, 0) + 1
+    if link := state.get(_LINK):  # it wins over what is kept
+        with suppress(ConfigError, PlanError, catalog.CatalogError):
+            state[_DRAFT] = _with(_named(link))
 
 
 def _short(error: Exception) -> str:
@@ -191,17 +195,23 @@ def read_address() -> str | None:
     # counts here and does not replace the draft that is kept.
     is_first = _ADDRESS not in st.session_state and st.session_state.get(_PAGES, 0) <= 1
     st.session_state[_ADDRESS] = asked
+    st.session_state[_LINK] = asked if is_first else None
     try:
-        changes = settings_of(asked["set"]) if "set" in asked else {}
-        if "task" in asked:
-            changes["task"] = catalog.task(asked["task"]).name
-        if "mask" in asked:
-            changes["plan"] = MaskPlan.from_code(asked["mask"])
-        change(by_hand=not is_first, **changes)
+        change(by_hand=not is_first, **_named(asked))
     except (ConfigError, PlanError, catalog.CatalogError) as error:
         broken = f"The link could not be opened: {_short(error)}."
         return f"{trouble} {broken}" if trouble else broken
     return trouble
+
+
+def _named(asked: dict[str, str]) -> dict[str, object]:
+    """The settings that an address names. Raises ConfigError, PlanError or CatalogError."""
+    found = settings_of(asked["set"]) if "set" in asked else {}
+    if "task" in asked:
+        found["task"] = catalog.task(asked["task"]).name
+    if "mask" in asked:
+        found["plan"] = MaskPlan.from_code(asked["mask"])
+    return found
 
 
 def write_address(*names: str) -> None:

@@ -50,7 +50,7 @@ def _offer(one: hosts.Remote) -> None:
         )
         state = fetching.watch(one.name, data_folder())
         if state.status in ("failed", "lost"):
-            st.error(plain(sentence(state.reason or "")))
+            st.error(plain(sentence(state.reason or "it ended without a word")))
         elif state.status == "cancelled":
             page.note("Cancelled; what was fetched is kept, and the next try goes on from there.")
         agreed = st.checkbox(
@@ -61,7 +61,7 @@ def _offer(one: hosts.Remote) -> None:
             try:
                 fetching.start(one.name, data_folder())
             except FetchError as error:
-                st.error(f"{error}.")
+                st.error(plain(sentence(error)))
                 return
             st.rerun()
 

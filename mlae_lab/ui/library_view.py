@@ -44,7 +44,7 @@ def library() -> None:
     try:
         saved = reads.store().plans()
     except visitor.STORE_TROUBLE as error:
-        st.warning(plain(f"The library cannot be read right now ({error}). Try again in a moment."))
+        st.warning(f"The library cannot be read right now. {visitor.sentence(error)}")
         return
     if not saved:
         page.note(
@@ -97,7 +97,7 @@ def _save() -> None:
             try:
                 entry = reads.store().save_plan(name, draft.current().plan, visitor.current(), visitor.PATIENCE)
             except visitor.STORE_TROUBLE as error:
-                st.warning(plain(sentence(error)))
+                st.warning(visitor.sentence(error))
                 return
             st.session_state[_OPEN] = entry.id
             st.session_state[_FORM] = st.session_state.get(_FORM, 0) + 1
@@ -213,7 +213,7 @@ def _rename(entry: SavedPlan) -> None:
             try:
                 reads.store().rename_plan(entry.id, name, visitor.PATIENCE)
             except visitor.STORE_TROUBLE as error:
-                st.warning(plain(sentence(error)))
+                st.warning(visitor.sentence(error))
                 return
             st.rerun()
 

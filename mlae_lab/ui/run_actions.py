@@ -105,6 +105,13 @@ def more(run: Run, key: str) -> None:
         _button(run, key, "Delete", lambda: commands.delete(reads.store(), run.id), "With its files, for good.")
 
 
+def put_away(entry: parcel.Archived) -> None:
+    """What is done with a run that was put away: bring it back, or delete it."""
+    if not entry.trouble:
+        _button(entry, "runs", "Bring back", lambda: parcel.restore(reads.store(), entry.id), mind=False)
+    _button(entry, "runs", "Delete", lambda: parcel.discard(reads.store(), entry.id), "With its file, for good.", mark=f"away_{entry.id}")  # fmt: skip
+
+
 def _packed(run_id: str) -> bytes:
     file = reads.store().paths(run_id).folder / f"export{parcel.SUFFIX}"
     try:
@@ -115,9 +122,9 @@ def _packed(run_id: str) -> bytes:
             file.unlink(missing_ok=True)
 
 
-def is_mine(run: Run) -> bool:
+def is_mine(run: Run | parcel.Archived) -> bool:
     """Whether a person may act on a run without being asked: it is theirs, nobody's, or this machine's only user's."""
-    if not run.owner or visitor.is_mine(run):
+    if run.owner in ("", visitor.current()):
         return True
     try:
         return run.owner == f"cli:{getpass.getuser()}" and is_loopback(st.get_option("server.address"))
@@ -138,12 +145,12 @@ def stop_all(runs: Sequence[Run], key: str, label: str) -> None:
         lambda: race.stop(reads.store(), [reads.store().run(run.id) for run in going]),
         "Cancels what waits; what runs finishes its step and keeps adapter and checkpoint.",
         about="A run of this race" if others and len(going) > 1 else "This run",
-        mark="all",  # a button whose name changed when one of them ended would swallow a click
+        mark="-".join(run.id for run in runs),  # the same when one of them ends, else a click would be lost
     )
 
 
 def _button(
-    run: Run, key: str, label: str, do: Callable[[], object], help: str | None = None, mind: bool = True,
+    run: Run | parcel.Archived, key: str, label: str, do: Callable[[], object], help: str | None = None, mind: bool = True,
     about: str = "This run", mark: str = "",
 ) -> None:  # fmt: skip
     mark = mark or run.id

@@ -25,6 +25,7 @@ from mlae_lab.ui.fetch_view import fetch_panel
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import gain_image, png_address
+from mlae_lab.ui.words import plain, sentence
 
 _GROUPS = {
     Group.BUNDLED: "Bundled with the lab",
@@ -159,16 +160,16 @@ def _on_disk(task: Task, folder: Path) -> None:
             listing = tasks.listed(task, folder)
             found = tasks.census(task, folder)
     except DataError as error:
-        st.error(f"{error}.")
+        st.error(plain(sentence(error)))
         return
     page.section(f"On this machine: {tasks.label(task, found)}")
     if task.group is Group.OWN:
         page.facts(("Classes", f"{found.classes:,}"), *((s.capitalize(), f"{n:,}") for s, n in found.counts.items()))
     page.note(escape(f"{found.state.capitalize()}, in {folder}."))
     for text in found.problems:
-        st.error(text)
+        st.error(plain(text))
     if found.warnings:
-        st.warning(" ".join(found.warnings))
+        st.warning(plain(" ".join(found.warnings)))
     for text in found.notes:
         page.note(escape(text))
     names = listing.class_names[:40]

@@ -41,7 +41,12 @@ _names: dict[Path, tuple[float, dict[str, str]]] = {}
 
 def sentence(error: Exception) -> str:
     """What went wrong with a click, as a box on a page says it."""
-    return plain(words.sentence(refused(error) if isinstance(error, (sqlite3.Error, OSError)) else error))
+    return plain(words.sentence(in_words(error)))
+
+
+def in_words(error: Exception) -> str:
+    """The same, as it may stand within a sentence."""
+    return refused(error) if isinstance(error, (sqlite3.Error, OSError)) else str(error)
 
 
 def is_id(text: object) -> bool:
@@ -93,7 +98,7 @@ def name_field() -> None:
             rename(st.session_state[key])
             st.session_state.pop(_TROUBLE, None)
         except STORE_TROUBLE as error:
-            st.session_state[_TROUBLE] = f"The name could not be kept ({error}): try again in a moment."
+            st.session_state[_TROUBLE] = f"The name could not be kept. {sentence(error)}"
 
     with st.sidebar:
         st.text_input(

@@ -13,7 +13,9 @@ def plain(text: str) -> str:
     return _MARKDOWN.sub(r"\\\g<0>", text)
 
 
-def sentence(text: object) -> str:
+def sentence(text: str | Exception) -> str:
     """A text, or what an error says, as a sentence: it begins with a capital and ends with one full stop."""
-    said = str(text) or type(text).__name__
+    said = str(text) or (type(text).__name__ if isinstance(text, Exception) else "")
+    if not said:
+        return ""
     return f"{said[:1].upper()}{said[1:].rstrip('.')}."

@@ -25,6 +25,7 @@ from mlae_lab.runs.store import RunStore, StoreError
 from mlae_lab.training.checkpoint import save_checkpoint
 from mlae_lab.training.setup import prepare
 from mlae_lab.training.trainer import Training
+from mlae_lab.ui import reads
 from mlae_lab.ui.task_view import task_card
 from tests.data.trees import make_vtab
 
@@ -171,9 +172,9 @@ def test_the_command_that_does_the_same_is_that_of_this_run_in_this_store(
     assert at.code[-1].value == run.config.command() + here
     with store._connection(write=True) as db:
         db.execute("UPDATE runs SET relation = 'continued', parent = 'aaaabbbb', source = '1' WHERE id = ?", (run.id,))
+    reads.look_again()
     at = opened("train", store.folder, monkeypatch, run=run.id)
-    words = f"python -m mlae_lab resume aaaabbbb --mask '{run.config.plan.code}' --checkpoint 1 --epochs 2"
-    assert at.code[-1].value == words + here
+    assert at.code[-1].value == f"python -m mlae_lab again {run.id}" + here
 
 
 def test_a_run_that_is_put_away_can_be_deleted_be_it_damaged(
@@ -185,12 +186,39 @@ def test_a_run_that_is_put_away_can_be_deleted_be_it_damaged(
         parcel.archive(store, run)
     paths.archived(store.folder, damaged).write_bytes(b"half")
     at = opened("runs", store.folder, monkeypatch)
-    assert not [button for button in at.button if button.key == f"runs_restore_{damaged}"]
+    assert not [button for button in at.button if button.key == f"runs_bring_back_{damaged}"]
     for run in (damaged, whole):
-        at.button(key=f"runs_discard_{run}").click().run()
+        at.button(key=f"runs_delete_away_{run}").click().run()
         assert not at.exception and not paths.archived(store.folder, run).exists()
         with pytest.raises(StoreError, match=f"run {run} was deleted on"):
             store.run(run)
+
+
+def test_another_s_run_that_is_put_away_and_damaged_is_deleted_only_after_a_second_click(
+    filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore(copied(filled_store, tmp_path / "copy"))
+    run = store.runs()[0].id
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET owner = ? WHERE id = ?", ("ada-" * 5, run))
+    parcel.archive(store, run)
+    file = paths.archived(store.folder, run)
+    file.write_bytes(b"half")
+    at = opened("runs", store.folder, monkeypatch)
+    at.button(key=f"runs_delete_away_{run}").click().run()
+    assert file.exists() and any("is not yours but of somebody" in warning.value for warning in at.warning)
+    at.button(key=f"runs_delete_away_{run}").click().run()
+    assert not file.exists() and not at.exception
+
+
+def test_a_file_that_is_no_run_is_called_what_its_person_calls_it(
+    empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = opened("runs", empty_store, monkeypatch)
+    at.file_uploader(key="runs_import").upload("my [given].mlae", b"half", "application/zip").run()
+    at.button(key="runs_import_go").click().run()
+    assert not at.exception and len(at.warning) == 1
+    assert at.warning[0].value.startswith(r"My \[given\].mlae is no parcel"), at.warning[0].value
 
 
 def test_a_run_that_can_have_no_more_epochs_says_so(
@@ -231,7 +259,7 @@ def test_a_store_that_takes_no_run_is_a_sentence(
     at.button(key=button).click().run()
     assert not at.exception
     assert [error.value for error in at.error] == [
-        "The store cannot be used now (database or disk is full): make room on its disk, or try again when nobody has it locked."
+        "The store cannot be used now (database or disk is full): make room on its disk."
     ]
 
 

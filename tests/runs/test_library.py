@@ -94,6 +94,7 @@ def test_a_store_without_a_library_gets_one(store: RunStore) -> None:
     db = sqlite3.connect(database(store.folder))
     for table in ("plans", "served"):
         db.execute(f"DROP TABLE {table}")
+    db.execute("ALTER TABLE gone DROP COLUMN owner")
     db.execute("PRAGMA user_version=2")
     db.close()
     newer = RunStore(store.folder)

@@ -685,6 +685,12 @@ def test_a_turn_that_is_taken_back_costs_neither_place_nor_turn(store: RunStore)
     assert store.claim(first, "cpu") and store.unclaim(first) and not store.unclaim(first)
     assert [run.id for run in store.queue()] == order
     assert (store.run(first).attempt, store.run(first).pid) == (0, None)
+    assert store.claim(first, "cpu")
+    store.move(first, Status.FINISHED)
+    store.delete(first)
+    assert [run.id for run in store.queue()] == [others, second]
+    assert store.claim(second, "cpu") and store.unclaim(second)
+    assert [run.id for run in store.queue()] == [others, second]  # her turn before, which outlived its run, still counts
 
 
 def test_what_was_written_is_on_the_disk_after_sync(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -761,6 +767,7 @@ def test_a_store_of_before_turns_outlived_their_runs_knows_who_came_last(tmp_pat
         store.move(run, Status.FINISHED)
     db = sqlite3.connect(database(tmp_path))
     db.execute("DROP TABLE served")
+    db.execute("ALTER TABLE gone DROP COLUMN owner")
     db.execute("PRAGMA user_version=4")
     db.close()
     newer = RunStore(tmp_path)

@@ -126,19 +126,23 @@ def test_a_run_whose_folder_cannot_be_used_has_failed_and_the_next_one_comes(her
 
 
 def test_a_run_under_way_whose_folder_cannot_be_looked_into_stops_no_other(
-    here: Supervisor, lab_store: RunStore, capfd: pytest.CaptureFixture[str]
+    here: Supervisor, lab_store: RunStore, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, dead = (under_way(lab_store, Status.RUNNING, slot=f"cuda:{n}").id for n in (0, 1))
     waits = lab_store.enqueue(SHORT, "cpu").id
     folder = lab_store.paths(bad).folder
     shutil.rmtree(folder)
     folder.symlink_to(folder)  # as a disk that went away: whether a process holds its lock, nobody can say
+    monkeypatch.setattr(supervisor, "is_worker", lambda pid, run: run == bad)  # and its process is there
     for _ in range(3):
         here.tick()
     assert (status(lab_store, dead), status(lab_store, bad)) == (Status.LOST, Status.RUNNING)
     assert status(lab_store, waits) is not Status.QUEUED
     assert derived(lab_store, lab_store.run(bad)).status is Status.RUNNING
     assert capfd.readouterr().out.count(f"run {bad} cannot be looked after") == 1
+    monkeypatch.undo()
+    here.tick()  # its process is gone for certain: it does not keep its device
+    assert status(lab_store, bad) is Status.LOST and "its folder cannot be read" in lab_store.run(bad).reason
     folder.unlink()
 
 

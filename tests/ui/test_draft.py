@@ -111,6 +111,17 @@ def test_a_tab_that_comes_back_with_its_old_address_does_not_replace_what_anothe
     assert kept(store, ADA) == draft(at) != OTHER
 
 
+def test_a_link_wins_also_where_the_session_learns_late_whose_it_is(tab: Tab, store: RunStore) -> None:
+    keep(store, ADA, OTHER)
+    at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30)
+    at.switch_page(str(PAGES / "train.py"))
+    at.query_params["task"] = "digits"
+    at.run()
+    at.session_state["visitor_id"] = ADA
+    at.run()
+    assert draft(at) == replace(OTHER, task="digits") and at.query_params["task"] in ("digits", ["digits"])
+
+
 def test_one_value_that_does_not_fit_loses_nothing_of_the_rest(tab: Tab, store: RunStore) -> None:
     at = tab("train", ADA)
     before = draft(at)

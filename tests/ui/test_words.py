@@ -27,4 +27,4 @@ def test_words_of_others_are_no_markdown(text: str, shown: str) -> None:
 
 def test_a_sentence() -> None:
     assert sentence(PlanError("the mask of /tmp/AdaStore is one.")) == "The mask of /tmp/AdaStore is one."
-    assert sentence("x") == "X." and sentence(ValueError()) == "ValueError."
+    assert sentence("") == "" and sentence("x") == "X." and sentence(ValueError()) == "ValueError."

@@ -17,6 +17,7 @@ from mlae_lab.ui.inside.choosing import Chosen, chosen_pictures, image_address
 from mlae_lab.ui.inside.switches import State, ignored_note, opened, switches
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
+from mlae_lab.ui.words import plain
 
 
 def draw(run: Run) -> None:
@@ -99,7 +100,7 @@ def whatif(run: Run, key: str, argument: int | dict[str, str], truth: int | None
         switches(run, key, state)
     with right:
         if state.trouble:
-            st.warning(escape(state.trouble))
+            st.warning(plain(state.trouble))
         asked = {"picture": argument, "off": off_text(run.config.plan, state.off), "scale": state.scale}
         found = answer(run, "predict_without", asked, "predict_whatif", "the answer in this state")
         if found is None:

@@ -13,6 +13,7 @@ from mlae_lab.ui.inside.asking import answer
 from mlae_lab.ui.inside.keeping import keeping
 from mlae_lab.ui.inside.switches import State, ignored_note, opened, switches
 from mlae_lab.ui.live_plot import live_plot
+from mlae_lab.ui.words import plain
 
 PICTURES = (200, 500, 1000, 2000)
 _FORMULA = (
@@ -36,7 +37,7 @@ def _body(run: Run, key: str) -> None:
         switches(run, key, state, PICTURES)
     with right:
         if state.trouble:
-            st.warning(escape(state.trouble))
+            st.warning(plain(state.trouble))
         count = st.session_state.get(f"{key}_pictures", PICTURES[0])
         asked = {"off": off_text(plan, state.off), "scale": state.scale, "pictures": count}
         found = answer(run, "whatif", asked, f"{key}_answer", "the accuracy in this state")
