@@ -9,6 +9,7 @@ from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import page, reads
 from mlae_lab.ui.compare_view import choose, chosen_half, compared
 from mlae_lab.ui.navigation import link
+from mlae_lab.ui.words import plain
 
 page.heading("Compare", "The same everything, another mask: what the mask alone did, over one seed or several.")
 
@@ -22,7 +23,7 @@ def asked(side: str) -> Run | None:
         return reads.run(name)
     except StoreError as error:
         why = f"{error}" if is_run_id(name) else "the link does not hold the name of a run"
-        st.warning(f"{side.upper()} cannot be shown: {why}.")
+        st.warning(f"{side.upper()} cannot be shown: {plain(why)}.")
         link("runs", "See all runs")
         return None
 

@@ -24,6 +24,7 @@ from mlae_lab.ui.plan_view import (
     show_warnings,
 )
 from mlae_lab.ui.task_view import take_tuned
+from mlae_lab.ui.words import plain, sentence
 
 _WAS_RANDOM = "masks_was_random"  # the revision of the plan that had drop rates last
 
@@ -98,7 +99,7 @@ def expert_settings(plan: MaskPlan) -> None:
         if new != plan:
             take(new)
     except PlanError as error:
-        st.error(f"{error}.")
+        st.error(plain(sentence(error)))
 
 
 complaint = draft.read_address()

@@ -11,6 +11,7 @@ from mlae_lab.runs.store import StoreError
 from mlae_lab.ui import page, reads
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.race_view import asked, listed, watched
+from mlae_lab.ui.words import plain
 
 runs = []
 if names := st.query_params.get("runs"):
@@ -18,7 +19,7 @@ if names := st.query_params.get("runs"):
         runs = asked(names)
     except StoreError as error:
         page.heading("Race")
-        st.warning(f"This race cannot be shown: {error}.")
+        st.warning(f"This race cannot be shown: {plain(str(error))}.")
         link("race", "See all races")
 if runs:
     config = runs[0].config

@@ -51,6 +51,7 @@ def row(run: Run, size: int, place: str = "", alone: bool = True) -> None:
             run_actions.reorder(run, "runs", alone)
         if run.status.is_over:
             run_actions.more(run, "runs")
+    run_actions.complaint(run.id)
 
 
 runs = reads.runs()
@@ -60,18 +61,20 @@ if not runs:
     link("train", "Set up a run")
 if unread := reads.store().unread():
     page.note(f"Runs of a newer lab that are not shown: {len(unread)}. Update this lab to see them.")
+away = parcel.archived(reads.store())
 live = any(not run.status.is_over for run in runs)
 
 
 @st.fragment(run_every=2.0 if live else 5.0)  # others start runs, too
 def table() -> None:
-    run_actions.complaint()
     found = reads.runs()
+    run_actions.complaint(elsewhere={run.id for run in found} | {run_actions.away(entry) for entry in away})
     sizes = commands.disk_use(reads.store())
-    order = [run.id for run in reads.store().queue()]
     places = reads.store().places()
     now = [run for run in found if run.status.is_active]
-    waiting = sorted((run for run in found if run.status is Status.QUEUED), key=lambda run: (run.id not in order, order.index(run.id) if run.id in order else 0))  # fmt: skip
+    waiting = sorted(
+        (run for run in found if run.status is Status.QUEUED), key=lambda run: (run.device, places.get(run.id, (len(found), 0)))
+    )
     over = [run for run in found if run.status.is_over]
     if now or waiting:
         page.section("Now and next")
@@ -90,7 +93,7 @@ def table() -> None:
     if differing:
         page.note(f"These runs differ in {', '.join(differing)}: such accuracies do not stand on one scale.")
     if len(over) > _SHOWN:
-        page.note(f"The {_SHOWN} newest of {len(over)} runs that are over. `mlae_lab runs` lists all.")
+        page.note(f"The {_SHOWN} newest of {len(over)} runs that are over. <code>mlae_lab runs</code> lists all.")
     total = sum(use.total for use in sizes.values())
     if found:
         page.note(f"{len(found)} runs take {bytes_text(total)}; the disk has {bytes_text(commands.free_bytes(reads.store()))} free.")  # fmt: skip
@@ -100,11 +103,10 @@ def table() -> None:
 
 table()
 
-away = parcel.archived(reads.store())
 if away:
     with st.expander(f"Put away ({len(away)})"):
         for entry in away:
-            text, buttons = st.columns([5, 2], vertical_alignment="center")
+            text, buttons = st.columns([4, 3], vertical_alignment="center")
             what = (
                 f"unreadable: {entry.trouble}"
                 if entry.trouble
@@ -113,8 +115,9 @@ if away:
             text.html(
                 f'<div class="lab-choice"><b>{entry.id}</b><span>{escape(what)} · {bytes_text(entry.bytes)}</span></div>'
             )
-            with buttons.container(horizontal=True, gap="small"):
+            with buttons:
                 run_actions.put_away(entry)
+            run_actions.complaint(run_actions.away(entry))
 with st.expander("Take in a run from a file"):
     given = st.file_uploader("A run that was saved as a file", type=[parcel.SUFFIX.lstrip(".")], key="runs_import")
     if given is not None and st.button("Take it in", key="runs_import_go"):

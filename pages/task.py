@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import streamlit as st
 
 from mlae_lab.core import catalog
@@ -44,6 +46,6 @@ if picked:
 with detail:
     task_detail(catalog.task(opened))
 page.note(
-    f"Own pictures: put a folder with one folder of pictures per class into {data_folder() / 'own'}, and it stands here as "
-    "a task. `python -m mlae_lab train --task own:NAME --data FOLDER` takes a folder from anywhere."
+    f"Own pictures: put a folder with one folder of pictures per class into {escape(str(data_folder() / 'own'))}, and it "
+    "stands here as a task. <code>python -m mlae_lab train --task own:NAME --data FOLDER</code> takes a folder from anywhere."
 )

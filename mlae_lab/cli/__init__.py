@@ -182,13 +182,13 @@ def _app(chosen: argparse.Namespace) -> int:
         words += ["--server.address", chosen.host.strip("[]")]
         for name in binding.allowed_hosts(chosen.host):
             words += ["--server.allowedHosts", name]
-    if chosen.host is not None and not binding.is_loopback(chosen.host):
-        environment[binding.PASSWORD_VARIABLE] = _password(environment.get(binding.PASSWORD_VARIABLE))
-        print(
-            "The lab can be reached from the network. Its password keeps strangers out; nothing is encrypted unless a proxy "
-            "adds TLS, and everyone with the password can see, start and stop runs.",
-            flush=True,
-        )
+        if not binding.is_loopback(chosen.host):
+            environment[binding.PASSWORD_VARIABLE] = _password(environment.get(binding.PASSWORD_VARIABLE))
+            print(
+                "The lab can be reached from the network. Its password keeps strangers out; nothing is encrypted unless a "
+                "proxy adds TLS, and everyone with the password can see, start and stop runs.",
+                flush=True,
+            )
     os.execve(sys.executable, words, environment)
 
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from mlae_lab.cli.answers import Wrong, folder_of, me, name_of, say, store_if_there, store_of
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.core import catalog
-from mlae_lab.runs.store import RunStore, SavedPlan, StoreError, plan_name
+from mlae_lab.runs.library import SavedPlan, plan_name
+from mlae_lab.runs.store import RunStore, StoreError
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:

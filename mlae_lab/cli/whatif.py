@@ -16,7 +16,8 @@ from mlae_lab.cli.masks import plan_of
 from mlae_lab.core.factors import checked, kept_plan
 from mlae_lab.core.patterns import NAMES
 from mlae_lab.core.robustness import verdict, words
-from mlae_lab.runs.store import Run, RunStore, plan_name
+from mlae_lab.runs.library import plan_name
+from mlae_lab.runs.store import Run, RunStore
 
 PICTURES = 200
 SHOWN = 10  # experts that are listed for one picture

@@ -25,7 +25,7 @@ from mlae_lab.core.chance import Chance, over_layers, random_experts
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.events import SimilarityStats, mean_of
 from mlae_lab.core.patterns import EXPERTS, dense, fitted, scaled
-from mlae_lab.runs import commands, pairs
+from mlae_lab.runs import commands, outcomes, pairs
 from mlae_lab.runs.pairs import Spread, spread
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore
@@ -141,7 +141,7 @@ def cancel(store: RunStore, runs: Sequence[Run]) -> int:
 def taken(store: RunStore, asked: Experiment) -> dict[Cell, Run | RunConfig]:
     """For each cell its run, finished or on its way, else its config."""
     cells = asked.cells()
-    return dict(zip(cells, pairs.taken(store, [*cells.values()])))
+    return dict(zip(cells, outcomes.taken(store, [*cells.values()])))
 
 
 def experiments(runs: Sequence[Run]) -> list[Experiment]:
@@ -228,7 +228,7 @@ def found(store: RunStore, asked: Experiment) -> Found:
 
 def measures(store: RunStore, run: Run) -> dict[str, float]:
     """What a run ended with, by measure; empty before its last epoch. Means over layers."""
-    curve, last = pairs.accuracies(store, run), store.last(run.id, SimilarityStats.kind)
+    curve, last = outcomes.accuracies(store, run), store.last(run.id, SimilarityStats.kind)
     if not curve or curve[-1][0] != run.config.epochs or not isinstance(last, SimilarityStats):
         return {}
     values = {"accuracy": curve[-1][1]} | {

@@ -14,12 +14,12 @@ from itertools import product
 
 from mlae_lab.core import catalog
 from mlae_lab.core.config import ConfigError, RunConfig, differences
-from mlae_lab.core.events import Evaluation, Started
+from mlae_lab.core.events import Started
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.spread import Spread, between, points, settled_by, spread
 from mlae_lab.runs import commands, devices
 from mlae_lab.runs.liveness import derived
-from mlae_lab.runs.status import Status
+from mlae_lab.runs.outcomes import accuracies, candidates, is_through
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 
 MOST_SEEDS = 10
@@ -152,23 +152,6 @@ class Pair:
         return bool(self.difference) and self.difference[-1][0] == self.last_epoch
 
 
-def accuracies(store: RunStore, run: Run) -> tuple[tuple[int, float], ...]:
-    """(epoch, top-1 in percent) after each evaluated epoch that was trained to its end, in order.
-
-    The extra measurement of a run that was stopped within an epoch is not among them: no other run has its like.
-    """
-    started = store.last(run.id, "started")
-    if not isinstance(started, Started):
-        return ()
-    per_epoch, due = -(-started.train_pictures // run.config.batch_size), set(run.config.evaluated_epochs)
-    found = {
-        stored.event.epoch: stored.event.accuracy
-        for stored in store.events(run.id, kinds=(Evaluation.kind,))
-        if stored.event.epoch in due and stored.event.step == stored.event.epoch * per_epoch
-    }
-    return tuple(sorted(found.items()))
-
-
 def sides(store: RunStore, a: Run, b: Run) -> dict[int, tuple[Run | None, Run | None]]:
     """By seed: the run with a's config and the one with b's, up to the seed, None where there is none (see `by_seed`).
     Empty if a and b are not of one family."""
@@ -233,11 +216,6 @@ def other_masks(store: RunStore, run: Run) -> list[Run]:
 def _family_key(run: Run) -> tuple[str, str]:
     settings = {name: value for name, value in run.config.to_dict().items() if name not in _FREE}
     return json.dumps(settings, sort_keys=True), run.device
-
-
-def is_through(run: Run, measured: Sequence[tuple[int, float]]) -> bool:
-    """Whether the measurements of a run reach its last epoch."""
-    return bool(measured) and measured[-1][0] == run.config.evaluated_epochs[-1]
 
 
 # ---------------------------------------------------------------- the difference
@@ -344,37 +322,19 @@ def wanted(store: RunStore, run_id: str, plan: MaskPlan, seeds: int = 1) -> list
         for i in range(seeds)
         for mask in (run.config.plan, plan)
     ]
-    there = _there(store, configs)
+    known = candidates(store, configs)
     found: list[Run | RunConfig] = []
     for at in range(0, len(configs), 2):
-        ones, others = there[at : at + 2]
+        ones, others = known[at : at + 2]
         both: tuple[Run | None, Run | None] = (next(iter(ones), None), next(iter(others), None))
         if ones and others:
-            alike = (two for two in product(ones, others) if not unlike_because(store, *two))
+            alike = [two for two in product(ones, others) if not unlike_because(store, *two)]
+            if len(alike) < len(ones) * len(others):  # what waits shares nothing yet: rather with one as new as itself
+                alike.sort(key=lambda two: (all(r.status.is_over for r in two), min(r.created for r in two)), reverse=True)
             # without any, what is on its way counts, so that asking again starts nothing again
-            both = next(alike, tuple(next((r for r in side if not r.status.is_over), None) for side in (ones, others)))
+            fresh = tuple(next((r for r in side if not r.status.is_over), None) for side in (ones, others))
+            both = alike[0] if alike else fresh
         found += [run or config for run, config in zip(both, configs[at : at + 2])]
-    return found
-
-
-def taken(store: RunStore, configs: Sequence[RunConfig]) -> list[Run | RunConfig]:
-    """For each config the run that a store has of it already, through its last epoch or on the way there; else the
-    config. One that goes on from a checkpoint of another run, or ended early, does not count."""
-    return [next(iter(runs), config) for runs, config in zip(_there(store, configs), configs)]
-
-
-def _there(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]:
-    """For each config all runs that `taken` may take, the best first."""
-    known: dict[tuple[str, str], list[Run]] = {}
-    for other in store.runs():
-        if other.relation != "continued":
-            known.setdefault((_same(other.config), other.device), []).append(other)
-    found = []
-    for config in configs:
-        candidates = [derived(store, r) for r in known.get((_same(config), devices.kind(config.device)), ())]
-        through = [r for r in candidates if is_through(r, accuracies(store, r))]
-        under_way = [r for r in candidates if not r.status.is_over and r.status is not Status.STOPPING]
-        found.append(through + under_way)
     return found
 
 
@@ -412,9 +372,3 @@ def following(store: RunStore, a: Run, b: Run) -> tuple[Run, MaskPlan, int]:
             if any(isinstance(entry, RunConfig) for entry in pair):
                 return base, plan, i + 1
         base = entries[-2]
-
-
-def _same(config: RunConfig) -> str:
-    """Equal for configs of one experiment, wherever its pictures lie and however its device is written."""
-    settings = {name: value for name, value in config.to_dict().items() if name not in ("data", "device")}
-    return json.dumps(settings, sort_keys=True)

@@ -12,7 +12,7 @@ from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.patterns import EXPERTS, paper_patterns
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.spread import Spread, between, points, spread
-from mlae_lab.runs import commands, pairs
+from mlae_lab.runs import commands, outcomes, pairs
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 
@@ -28,10 +28,10 @@ Curve = tuple[tuple[int, float], ...]  # (epoch, accuracy in percent), in order
 def wanted(store: RunStore, config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1) -> list[Run | RunConfig]:
     """What `launch` would take or start, seed by seed and in each the masks in their order.
 
-    A run that is there already, with the same everything, is taken and not repeated (see `pairs.taken`).
+    A run that is there already, with the same everything, is taken and not repeated (see `outcomes.taken`).
     Raises as `launch` does; nothing is started.
     """
-    return pairs.taken(store, checked(config, plans, seeds))
+    return outcomes.taken(store, checked(config, plans, seeds))
 
 
 def checked(config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1) -> list[RunConfig]:
@@ -200,12 +200,12 @@ class Race:
 def race(
     store: RunStore,
     runs: Sequence[Run],
-    curve_of: Callable[[RunStore, Run], Curve] = pairs.accuracies,
+    curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies,
     known: Mapping[MaskPlan, str] | None = None,
 ) -> Race:
     """Where a race stands now.
 
-    runs: at least two, on equal terms. curve_of: `pairs.accuracies`, or one that remembers. known: names that
+    runs: at least two, on equal terms. curve_of: `outcomes.accuracies`, or one that remembers. known: names that
     people gave to masks. Of several runs with one mask and seed the last named counts. Raises StoreError, with the reason, if they differ in more than mask and seed.
     """
     if why := unequal_because(store, runs):

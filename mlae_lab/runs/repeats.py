@@ -12,7 +12,7 @@ from itertools import count, islice
 
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.spread import Spread, between, points, spread
-from mlae_lab.runs import commands, devices, pairs
+from mlae_lab.runs import commands, devices, outcomes, pairs
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 
@@ -101,8 +101,8 @@ def repeats(store: RunStore, run: Run) -> Repeats:
         if reason:
             apart.append((other, reason))
             continue
-        measured = pairs.accuracies(store, other)
-        found.append(Repeat(seed, other, measured[-1][1] if pairs.is_through(other, measured) else None))
+        measured = outcomes.accuracies(store, other)
+        found.append(Repeat(seed, other, measured[-1][1] if outcomes.is_through(other, measured) else None))
     return Repeats(tuple(found), tuple(apart))
 
 
@@ -144,7 +144,7 @@ def wanted(store: RunStore, run_id: str, seeds: int) -> list[Run | RunConfig]:
     kept = {*found, *(other.config.seed for other, _ in known.apart)}
     free = (seed for seed in count(min([run.config.seed, *kept])) if seed not in kept)
     configs = [replace(run.config, seed=seed) for seed in islice(free, max(0, seeds - len(found)))]
-    found |= {config.seed: entry for config, entry in zip(configs, pairs.taken(store, configs))}
+    found |= {config.seed: entry for config, entry in zip(configs, outcomes.taken(store, configs))}
     return [found[seed] for seed in sorted(found)]
 
 

@@ -1,15 +1,4 @@
-"""RunStore: the record of all runs, in one SQLite file. The only SQL of the lab.
-
-    runs      one row per run: id, created, config (JSON, frozen), config_hash, status, reason, device ("cpu" or
-              "cuda"), pid, started, ended (seconds since 1970); place (in the queue), owner, slot (the device it
-              has: "cpu", "cuda:0", ...), turn (rises with every start), attempt, parent, relation, source (the
-              parent's checkpoint that it starts from), data_folder
-    events    append-only: id (rises over all runs), run, kind, epoch, step, time, payload (JSON)
-    served    when a person's turn last came on a device, and the time before: device, owner, turn, before; it outlives
-              the runs
-    gone      runs that were deleted or archived: id, time, how, owner
-    visitors  one row per browser: id, nickname, draft (JSON), seen
-    plans     the library of masks: id, name, owner, created, plan (JSON)
+"""RunStore: the record of all runs, in one SQLite file (`runs.schema`, `runs.database`).
 
 Who writes what: `enqueue` makes the row; the store's supervisor gives it its turn; after that only the run's own
 process appends events and moves the status forward, with three exceptions: a person asks to stop or to resume,
@@ -18,39 +7,28 @@ and the supervisor closes a run whose process is provably dead. Readers ask for 
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import secrets
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.runs import paths
-from mlae_lab.runs.schema import CHANGES, SCHEMA
+from mlae_lab.runs.database import PATIENCE, StoreError
+from mlae_lab.runs.library import MaskLibrary
 from mlae_lab.runs.status import ACTIVE, RESUMABLE, Status
-from mlae_lab.runs.texts import one_line
 from mlae_lab.runs.turns import in_turn
 
-PATIENCE = 30.0  # seconds that a writer waits for another one
 _AT_ONCE = 2000  # events of a run from elsewhere
-MOST_PLANS = 500
-MOST_NAME = 48  # characters
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _FINAL = tuple(s.value for s in Status if s.is_over)
-
-
-class StoreError(RuntimeError):
-    """A store that cannot be used, or a run that it does not hold; its text says what would work."""
 
 
 @dataclass(frozen=True)
@@ -109,88 +87,11 @@ class Visitor:
     seen: float = 0.0
 
 
-@dataclass(frozen=True)
-class SavedPlan:
-    """A mask of the library. owner: as of a run; created: seconds since 1970."""
+class RunStore(MaskLibrary):
+    """What a lab remembers: runs, their queue and events, people and, as `MaskLibrary`, the saved masks.
 
-    id: str
-    name: str
-    owner: str
-    created: float
-    plan: MaskPlan
-
-
-class RunStore:
-    """Open the store in a folder, made if it is missing; one of an older lab is brought up to date.
-
-    folder: every file of the store lies below it. Any number of processes may open it at once.
-    Raises StoreError if the folder cannot be written or a newer lab made the store.
+    folder: every file of the store lies below it. Any number of processes may open it at once. Raises as `Database`.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder).expanduser().absolute()
-        self._anchor: sqlite3.Connection | None = None
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            version = self._version()
-            if version < SCHEMA:
-                with paths.making(self.folder).open("w") as turn:  # SQLite does not wait while the journal mode changes
-                    fcntl.flock(turn, fcntl.LOCK_EX)
-                    version = self._changed(self._version())
-            if version > SCHEMA:
-                raise StoreError(
-                    f"{self.folder} was written by a newer lab (schema {version}, this one knows {SCHEMA}): "
-                    "update this lab or choose another --store"
-                )
-            # While one connection has read, SQLite's two files beside the database exist: without it the first who
-            # looks on a full disk could not make them, and nothing could be read.
-            self._anchor = sqlite3.connect(paths.database(self.folder), timeout=PATIENCE, check_same_thread=False)
-            self._anchor.execute("SELECT COUNT(*) FROM runs").fetchone()
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"{self.folder} cannot be used as a store ({error}): choose a writable folder") from None
-
-    def __del__(self) -> None:
-        if self._anchor is not None:
-            self._anchor.close()
-
-    def _version(self) -> int:
-        with self._connection() as db:
-            return db.execute("PRAGMA user_version").fetchone()[0]
-
-    def _changed(self, version: int) -> int:
-        """Bring the tables from a version to this lab's, all of it or nothing. Returns the version they have then."""
-        if version == 0:
-            with self._connection() as db:
-                db.execute("PRAGMA journal_mode=WAL")
-        with self._connection(write=True) as db:
-            for number, statements in enumerate(CHANGES[version:], version + 1):
-                for statement in statements:
-                    db.execute(statement)
-                version = number
-            db.execute(f"PRAGMA user_version={version}")
-        return version
-
-    @contextmanager
-    def _connection(
-        self, write: bool = False, patience: float = PATIENCE, lasting: bool = True
-    ) -> Iterator[sqlite3.Connection]:
-        """One transaction: committed on leaving, rolled back on an exception. write: locked from its beginning.
-        patience: seconds to wait for another writer. lasting: it outlives a power cut, which costs a wait for the disk."""
-        db = sqlite3.connect(paths.database(self.folder), timeout=patience, isolation_level=None)
-        try:
-            db.execute(f"PRAGMA synchronous={'FULL' if lasting else 'NORMAL'}")
-            if not write:
-                yield db
-                return
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                yield db
-            except BaseException:
-                db.execute("ROLLBACK")
-                raise
-            db.execute("COMMIT")
-        finally:
-            db.close()
 
     def paths(self, run: str) -> paths.RunPaths:
         return paths.RunPaths(self.folder, run)
@@ -466,15 +367,6 @@ class RunStore:
                 if kind in ev.KINDS
             ]
 
-    def sync(self) -> None:
-        """Have everything that was written until now on the disk itself. Raises OSError."""
-        with suppress(FileNotFoundError):
-            log = os.open(f"{paths.database(self.folder)}-wal", os.O_RDONLY)
-            try:
-                os.fsync(log)
-            finally:
-                os.close(log)
-
     def events_of_nobody(self) -> list[str]:
         """The names under which there are events and no run: what an import left that was killed."""
         with self._connection() as db:
@@ -526,78 +418,6 @@ class RunStore:
         """The nicknames that people gave themselves, by the id of their browser."""
         with self._connection() as db:
             return dict(db.execute("SELECT id, nickname FROM visitors WHERE nickname != ''").fetchall())
-
-    # ------------------------------------------------------------ the library of masks
-
-    def plans(self) -> list[SavedPlan]:
-        """All saved masks, newest first; one that only a newer lab can read is passed over."""
-        found = []
-        with self._connection() as db:
-            rows = db.execute("SELECT id, name, owner, created, plan FROM plans ORDER BY rowid DESC").fetchall()
-        for *known, text in rows:
-            with suppress(PlanError):
-                found.append(SavedPlan(*known, MaskPlan.from_json(text)))
-        return found
-
-    def save_plan(self, name: str, plan: MaskPlan, owner: str = "", patience: float = PATIENCE) -> SavedPlan:
-        """Keep a mask under a name that no other has (case does not count).
-
-        Raises StoreError, with what would work, for a name that is taken or no name, and for a full library.
-        """
-        saved = SavedPlan(secrets.token_hex(8), plan_name(name), owner, time.time(), plan)
-        with self._connection(write=True, patience=patience) as db:
-            if db.execute("SELECT COUNT(*) FROM plans").fetchone()[0] >= MOST_PLANS:
-                raise StoreError(f"the library holds {MOST_PLANS} masks, its most: delete one that nobody needs")
-            with _taken(saved.name):
-                db.execute(
-                    "INSERT INTO plans (id, name, owner, created, plan) VALUES (?, ?, ?, ?, ?)",
-                    (saved.id, saved.name, owner, saved.created, plan.to_json()),
-                )
-        return saved
-
-    def rename_plan(self, saved: str, name: str, patience: float = PATIENCE) -> None:
-        """Give a saved mask another name. Raises StoreError as `save_plan` does, and for one that is gone."""
-        name = plan_name(name)
-        with self._connection(write=True, patience=patience) as db, _taken(name):
-            if not db.execute("UPDATE plans SET name = ? WHERE id = ?", (name, saved)).rowcount:
-                raise StoreError("this mask is no longer in the library: somebody deleted it")
-
-    def delete_plan(self, saved: str, patience: float = PATIENCE) -> bool:
-        """Forget a saved mask; runs that were made with it keep theirs. Returns whether it was there."""
-        with self._connection(write=True, patience=patience) as db:
-            return db.execute("DELETE FROM plans WHERE id = ?", (saved,)).rowcount == 1
-
-    # ------------------------------------------------------------ health
-
-    def trouble(self) -> str | None:
-        """What SQLite finds wrong with the file, in its own words; None if it is whole. Reads all of it."""
-        try:
-            with self._connection() as db:
-                said = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        except sqlite3.Error as error:
-            return str(error)
-        return None if said == "ok" else said
-
-
-def plan_name(text: str) -> str:
-    """A saved mask's name as it is kept: one line, no control or invisible characters.
-
-    Raises StoreError for nothing or for more than 48 characters.
-    """
-    name = one_line(text.replace("\u200c", "").replace("\u200d", ""))
-    if not 1 <= len(name) <= MOST_NAME:
-        raise StoreError(f"the name of a mask has {len(name)} characters: it must have 1 to {MOST_NAME}")
-    return name
-
-
-@contextmanager
-def _taken(name: str) -> Iterator[None]:
-    """Say it in a sentence where another mask has the name."""
-    try:
-        yield
-    except sqlite3.IntegrityError:
-        raise StoreError(f"the library has a mask named {name!r} already: choose another name") from None
-
 
 _NAMES = tuple(field.name for field in fields(Run))
 _COLUMNS = ", ".join(_NAMES)

@@ -11,7 +11,7 @@ import streamlit as st
 
 from mlae_lab.core import catalog
 from mlae_lab.core.config import ConfigError, differences
-from mlae_lab.runs import pairs
+from mlae_lab.runs import outcomes, pairs
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import figures, page, reads, visitor
 from mlae_lab.ui.cards import Card, cards
@@ -225,7 +225,7 @@ def _curves(a: Run, b: Run, found: Sequence[pairs.Pair]) -> tuple[tuple, tuple]:
 
 
 def _single(a: Run, b: Run) -> tuple[tuple, tuple]:
-    curves = [pairs.accuracies(reads.store(), run) for run in (a, b)]
+    curves = [outcomes.accuracies(reads.store(), run) for run in (a, b)]
     return tuple((curve,) if curve else () for curve in curves)
 
 

@@ -24,6 +24,7 @@ from mlae_lab.binding import PASSWORD_LENGTH, PASSWORD_VARIABLE, is_loopback, pa
 from mlae_lab.places import default_store
 from mlae_lab.runs.paths import login_salt
 from mlae_lab.ui import navigation, page, visitor
+from mlae_lab.ui.words import plain
 
 COOKIE = "mlae_lab_login"  # visitor.js sets it
 WRONG_SECONDS = 1.0  # that one wrong password takes, over all sessions
@@ -111,7 +112,7 @@ def _ask_provider(providers: list[str | None]) -> None:
             try:
                 st.login(name)
             except StreamlitError as error:
-                st.error(f"The login did not start: {error}")
+                st.error(f"The login did not start: {plain(str(error))}")
     if not providers:
         st.error(
             "The [auth] section in Streamlit's secrets names no provider: it needs client_id, or a section for one."

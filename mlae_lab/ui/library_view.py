@@ -14,7 +14,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.runs import pairs
-from mlae_lab.runs.store import MOST_NAME, SavedPlan
+from mlae_lab.runs.library import MOST_NAME, SavedPlan
 from mlae_lab.ui import draft, figures, page, reads, run_actions, visitor
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.live_plot import live_plot

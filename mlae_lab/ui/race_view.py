@@ -12,7 +12,7 @@ import streamlit as st
 from mlae_lab.core import catalog
 from mlae_lab.core.events import TrainStep
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.runs import pairs, race
+from mlae_lab.runs import outcomes, race
 from mlae_lab.runs.paths import is_run_id
 from mlae_lab.runs.race import Lane, Race
 from mlae_lab.runs.status import Status
@@ -80,7 +80,7 @@ def _curve(store: RunStore, run: Run) -> race.Curve:
     key = (store.folder, run.id, run.ended)
     if key in _curves:
         return _curves[key]
-    found = pairs.accuracies(store, run)
+    found = outcomes.accuracies(store, run)
     if run.status.is_over:
         if len(_curves) > 1000:
             _curves.clear()

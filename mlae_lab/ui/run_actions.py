@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 
 import streamlit as st
@@ -44,10 +44,12 @@ def start_and_watch(config: RunConfig) -> None:
     go("train", run=run)
 
 
-def complaint() -> None:
-    """Show what the last click could not do, once."""
-    if text := st.session_state.pop(_COMPLAINT, None):
-        st.warning(text)
+def complaint(of: str | None = None, elsewhere: Container[str] = ()) -> None:
+    """Show what the last click could not do, once, where the click was. of: a run, or another mark of buttons, whose
+    clicks are meant, None for any; elsewhere: those that show theirs themselves."""
+    if (said := st.session_state.get(_COMPLAINT)) and of in (None, said[0]) and said[0] not in elsewhere:
+        del st.session_state[_COMPLAINT]
+        st.warning(said[1])
 
 
 def controls(run: Run, key: str) -> None:
@@ -75,7 +77,7 @@ def controls(run: Run, key: str) -> None:
             try:
                 made = commands.again(reads.store(), run.id, visitor.current())
             except visitor.STORE_TROUBLE as error:
-                st.session_state[_COMPLAINT] = visitor.sentence(error)
+                st.session_state[_COMPLAINT] = run.id, visitor.sentence(error)
                 st.rerun()
             go("train", run=made.id)
 
@@ -107,9 +109,15 @@ def more(run: Run, key: str) -> None:
 
 def put_away(entry: parcel.Archived) -> None:
     """What is done with a run that was put away: bring it back, or delete it."""
-    if not entry.trouble:
-        _button(entry, "runs", "Bring back", lambda: parcel.restore(reads.store(), entry.id), mind=False)
-    _button(entry, "runs", "Delete", lambda: parcel.discard(reads.store(), entry.id), "With its file, for good.", mark=f"away_{entry.id}")  # fmt: skip
+    with st.container(horizontal=True, gap="small"):
+        if not entry.trouble:
+            _button(entry, "runs", "Bring back", lambda: parcel.restore(reads.store(), entry.id), mind=False, mark=away(entry))
+        _button(entry, "runs", "Delete", lambda: parcel.discard(reads.store(), entry.id), "With its file, for good.", mark=away(entry))  # fmt: skip
+
+
+def away(entry: parcel.Archived) -> str:
+    """The mark of the buttons of a run that was put away: one that is brought back has others."""
+    return f"away_{entry.id}"
 
 
 def _packed(run_id: str) -> bytes:
@@ -161,14 +169,13 @@ def _button(
         if not asked or asked[:2] != (mark, label) or time.monotonic() - asked[2] > _CONFIRM_SECONDS:
             st.session_state[_ASKED] = (mark, label, time.monotonic())
             whose = visitor.name_of(run.owner)
-            st.session_state[_COMPLAINT] = (
-                f"{about} is not yours but of {plain(whose)}: press “{label}” once more if you mean it."
-            )
+            said = f"{about} is not yours but of {plain(whose)}: press “{label}” once more if you mean it."
+            st.session_state[_COMPLAINT] = mark, said
             st.rerun()
     st.session_state.pop(_ASKED, None)
     try:
         do()
     except (StoreError, parcel.ParcelError, *visitor.STORE_TROUBLE) as error:
-        st.session_state[_COMPLAINT] = visitor.sentence(error)
+        st.session_state[_COMPLAINT] = mark, visitor.sentence(error)
     reads.look_again()
     st.rerun()

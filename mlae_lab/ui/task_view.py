@@ -187,7 +187,7 @@ def _on_disk(task: Task, folder: Path) -> None:
         )
         bar.empty()
         if checked.unreadable:
-            st.error(checked.problems[0])
+            st.error(plain(checked.problems[0]))
         else:
             st.success(f"All {sum(checked.counts.values()):,} pictures can be read.")
     if found.state == "ready":

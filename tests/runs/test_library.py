@@ -10,10 +10,11 @@ import pytest
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, pattern, uniform
-from mlae_lab.runs import store as store_module
+from mlae_lab.runs import library
+from mlae_lab.runs.library import plan_name
 from mlae_lab.runs.paths import database
 from mlae_lab.runs.schema import SCHEMA
-from mlae_lab.runs.store import RunStore, StoreError, plan_name
+from mlae_lab.runs.store import RunStore, StoreError
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_what_is_no_name(store: RunStore, name: str) -> None:
 
 
 def test_a_full_library_says_so(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "MOST_PLANS", 2)
+    monkeypatch.setattr(library, "MOST_PLANS", 2)
     for number in range(2):
         store.save_plan(str(number), dense())
     with pytest.raises(StoreError, match="the library holds 2 masks, its most: delete one"):

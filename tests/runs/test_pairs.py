@@ -121,24 +121,6 @@ def test_plans_may_differ_in_more_than_cells() -> None:
 # ---------------------------------------------------------------- measurements and families
 
 
-def test_only_scheduled_measurements_of_whole_epochs_count(store: RunStore) -> None:
-    run = made(store, A, {})
-    store.append(
-        run.id,
-        [
-            measured(1, 40.0),  # not in the schedule
-            measured(2, 50.0),
-            measured(3, 55.0, step=30),  # it was stopped here and measured itself on leaving
-            measured(4, 99.0, step=45),  # stopped a second time, in an epoch of the schedule
-            measured(4, 60.0),
-        ],
-    )
-    assert pairs.accuracies(store, run) == ((2, 50.0), (4, 60.0))
-    bare = store.enqueue(A, "cpu")
-    store.append(bare.id, [measured(2, 50.0)])
-    assert pairs.accuracies(store, bare) == ()  # nobody knows how many steps its epochs had
-
-
 def test_a_family_is_all_seeds_of_both_masks(store: RunStore) -> None:
     a, b = three_seeds(store)
     made(store, replace(A, seed=7), {2: 50.0, 4: 60.0})  # no partner
@@ -289,6 +271,20 @@ def test_another_rank_is_a_pair(store: RunStore) -> None:
     a = made(store, A, {4: 60.0})
     found = pairs.launch_pair(store, a.id, scaled(pattern("hourglass"), expert_rank=2))
     assert found[1].config.plan.expert_rank == 2 and pairs.unpaired_runs_because(store, *found) is None
+
+
+def test_two_that_did_not_start_alike_are_run_again_once(store: RunStore) -> None:
+    """As after the file of the weights was replaced between them."""
+    old = made(store, A, {2: 50.0, 4: 60.0}, weights="aaaaaaaaaaaa")
+    made(store, B, {2: 51.0, 4: 61.0}, weights="bbbbbbbbbbbb")
+    first = pairs.launch_pair(store, old.id, B.plan)
+    assert [run.status for run in first] == [Status.QUEUED] * 2
+    assert [run.id for run in pairs.launch_pair(store, old.id, B.plan)] == [run.id for run in first]
+    for run in first:  # they come to their end, with the weights that lie there now
+        store.append(run.id, [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1, weights="bbbbbbbbbbbb"), measured(4, 60.0)])
+        store.move(run.id, Status.FINISHED)
+        assert [run.id for run in pairs.launch_pair(store, old.id, B.plan)][0] == first[0].id
+    assert len(store.runs()) == 4
 
 
 def test_the_next_pair_is_the_lowest_seed_that_lacks_a_run(store: RunStore) -> None:

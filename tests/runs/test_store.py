@@ -18,7 +18,6 @@ from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import uniform
 from mlae_lab.runs.paths import RunPaths, database, is_run_id
-from mlae_lab.runs.schema import SCHEMA
 from mlae_lab.runs.status import ACTIVE, Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError, Visitor
 
@@ -113,6 +112,29 @@ def test_every_file_of_a_run_lies_in_its_folder(store: RunStore) -> None:
     files = store.paths("abcd2345")
     for path in (files.lock, files.log, files.adapter):
         assert path.parent == files.folder == store.folder / "runs" / "abcd2345"
+
+
+def test_a_row_of_a_newer_lab_stops_nobody(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    new, old = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET config = json_set(config, '$.dream', 1) WHERE id = ?", (new,))
+    for found in (store.runs(), store.open_runs(), store.queue()):
+        assert [run.id for run in found] == [old]
+    assert store.unread() == [new]
+    with pytest.raises(StoreError, match=f"run {new} cannot be read by this lab .*dream.*: the lab that made it can"):
+        store.run(new)
+    assert store.claim(old, "cpu")
+
+
+def test_unread_runs_by_status(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    waiting, active = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
+    assert store.claim(active, "cpu")
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET config = json_set(config, '$.dream', 1)")
+    assert set(store.unread()) == {waiting, active} and store.unread(ACTIVE) == [active]
+    assert store.holds(waiting) and not store.holds("aaaaaaaa")
 
 
 # ---------------------------------------------------------------- the queue
@@ -264,6 +286,41 @@ def test_of_six_processes_exactly_one_wins_each_claim(store: RunStore, root: Pat
     assert sorted(run.turn for run in store.runs()) == list(range(1, 21))  # never two at once on one device
 
 
+def test_places_are_counted_on_each_device(store: RunStore) -> None:
+    cpu = [store.enqueue(CONFIG, "cpu").id for _ in range(3)]
+    gpu = store.enqueue(CONFIG, "cuda").id
+    assert store.places() == {cpu[0]: (1, 3), cpu[1]: (2, 3), cpu[2]: (3, 3), gpu: (1, 1)}
+
+
+@pytest.mark.parametrize("how", ["deleted", "archived"])
+def test_who_tidies_up_does_not_jump_the_queue(store: RunStore, how: str) -> None:
+    old = store.enqueue(CONFIG, "cpu", owner="ada").id
+    for run in (old, store.enqueue(CONFIG, "cpu", owner="ben").id, store.enqueue(CONFIG, "cpu", owner="ada").id):
+        assert store.claim(run, "cpu")
+        store.move(run, Status.FINISHED)
+    new = {owner: store.enqueue(CONFIG, "cpu", owner=owner).id for owner in ("ada", "ben")}
+    assert [run.id for run in store.queue()] == [new["ben"], new["ada"]]
+    for run in store.runs():
+        if run.owner == "ada" and run.status.is_over:
+            store.delete(run.id, how)
+    assert [run.id for run in store.queue()] == [new["ben"], new["ada"]]
+
+
+def test_a_turn_that_is_taken_back_costs_neither_place_nor_turn(store: RunStore) -> None:
+    first, second, others = (store.enqueue(CONFIG, "cpu", owner=owner).id for owner in ("ada", "ada", "bob"))
+    order = [run.id for run in store.queue()]
+    assert order == [first, others, second]
+    assert store.claim(first, "cpu") and store.unclaim(first) and not store.unclaim(first)
+    assert [run.id for run in store.queue()] == order
+    assert (store.run(first).attempt, store.run(first).pid) == (0, None)
+    assert store.claim(first, "cpu")
+    store.move(first, Status.FINISHED)
+    store.delete(first)
+    assert [run.id for run in store.queue()] == [others, second]
+    assert store.claim(second, "cpu") and store.unclaim(second)
+    assert [run.id for run in store.queue()] == [others, second]  # her turn before, which outlived its run, still counts
+
+
 # ---------------------------------------------------------------- status
 
 
@@ -402,6 +459,16 @@ def test_an_event_that_cannot_be_written_takes_its_batch_with_it(store: RunStore
     assert store.events(run) == []
 
 
+def test_an_event_of_a_kind_that_this_lab_does_not_know_is_passed_over(store: RunStore) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    store.append(run, [step(1)])
+    db = sqlite3.connect(database(store.folder))
+    db.execute("INSERT INTO events (run, kind, time, payload) VALUES (?, 'dreamt', 1.0, '{}')", (run,))
+    db.commit()
+    db.close()
+    assert [s.event for s in store.events(run)] == [step(1)]
+
+
 # ---------------------------------------------------------------- deleting
 
 
@@ -503,273 +570,3 @@ def test_a_burst_of_ten_thousand_events(store: RunStore) -> None:
     found = store.events(run)
     assert [stored.event.step for stored in found] == list(range(10_010))
     assert len(store.events(run, after=found[9_999].id)) == 10
-
-
-# ---------------------------------------------------------------- opening
-
-
-FIRST_SCHEMA = """
-CREATE TABLE runs (
-    number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, created REAL NOT NULL,
-    config TEXT NOT NULL, config_hash TEXT NOT NULL, status TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
-    device TEXT NOT NULL, pid INTEGER, started REAL, ended REAL);
-CREATE TABLE events (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, run TEXT NOT NULL, kind TEXT NOT NULL, epoch INTEGER, step INTEGER,
-    time REAL NOT NULL, payload TEXT NOT NULL);
-CREATE INDEX events_of_run ON events (run, id);
-CREATE INDEX events_of_kind ON events (run, kind, id);
-PRAGMA user_version=1;
-"""
-
-
-def old_store(folder: Path) -> None:
-    """A store as version 0.2 of the lab left it: one run over, one under way, one waiting."""
-    folder.mkdir(parents=True)
-    db = sqlite3.connect(database(folder))
-    db.execute("PRAGMA journal_mode=WAL")
-    db.executescript(FIRST_SCHEMA)
-    for number, status in enumerate(("finished", "running", "queued")):
-        values = (
-            f"aaaaaaa{'abc'[number]}",
-            1.0,
-            json.dumps(CONFIG.to_dict()),
-            CONFIG.hash,
-            status,
-            "",
-            "cpu",
-            None,
-            2.0,
-            None,
-        )
-        db.execute("INSERT INTO runs VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
-    db.execute("INSERT INTO events VALUES (NULL, 'aaaaaaaa', 'step', 1, 1, 5.0, ?)", (ev.to_json(step(1)),))
-    db.commit()
-    db.close()
-
-
-def test_a_store_of_an_older_lab_is_brought_up_to_date(tmp_path: Path) -> None:
-    old_store(tmp_path / "lab")
-    store = RunStore(tmp_path / "lab")
-    assert [(run.id, run.status.value) for run in store.runs()] == [
-        ("aaaaaaac", "queued"), ("aaaaaaab", "running"), ("aaaaaaaa", "finished"),
-    ]  # fmt: skip
-    assert [s.event for s in store.events("aaaaaaaa")] == [step(1)]
-    new = store.enqueue(CONFIG, "cpu").id
-    assert [run.id for run in store.queue()] == ["aaaaaaac", new]
-    assert not store.claim("aaaaaaac", "cpu")  # the one under way has the device
-    assert RunStore(tmp_path / "lab").runs() == store.runs()
-
-
-def test_six_processes_bring_an_old_store_up_to_date_at_the_same_moment(tmp_path: Path, root: Path) -> None:
-    for i in range(20):
-        old_store(tmp_path / str(i))
-    processes(root, OPEN.replace("range(60)", "range(20)"), [[str(tmp_path), str(i)] for i in range(6)])
-    for i in range(20):
-        assert len(RunStore(tmp_path / str(i)).runs()) == 3
-
-
-def test_an_older_store_that_cannot_be_changed_stays_as_it_was(tmp_path: Path) -> None:
-    old_store(tmp_path / "lab")
-    db = sqlite3.connect(database(tmp_path / "lab"))
-    db.execute("CREATE TABLE visitors (something TEXT)")  # in the way of the last statement
-    db.close()
-    with pytest.raises(StoreError, match="cannot be used as a store"):
-        RunStore(tmp_path / "lab")
-    db = sqlite3.connect(database(tmp_path / "lab"))
-    assert db.execute("PRAGMA user_version").fetchone() == (1,)
-    assert len(db.execute("SELECT * FROM runs").fetchone()) == 11
-    db.close()
-
-
-def test_an_event_of_a_kind_that_this_lab_does_not_know_is_passed_over(store: RunStore) -> None:
-    run = store.enqueue(CONFIG, "cpu").id
-    store.append(run, [step(1)])
-    db = sqlite3.connect(database(store.folder))
-    db.execute("INSERT INTO events (run, kind, time, payload) VALUES (?, 'dreamt', 1.0, '{}')", (run,))
-    db.commit()
-    db.close()
-    assert [s.event for s in store.events(run)] == [step(1)]
-
-
-def test_a_healthy_and_a_damaged_file(store: RunStore) -> None:
-    run = store.enqueue(CONFIG, "cpu").id
-    store.append(run, [step(number) for number in range(5000)])
-    assert store.trouble() is None
-    file = database(store.folder)
-    db = sqlite3.connect(file)
-    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    db.close()
-    raw = bytearray(file.read_bytes())
-    assert len(raw) > 200_000
-    raw[100_000:140_000] = b"\xab" * 40_000
-    file.write_bytes(raw)
-    assert store.trouble()
-
-
-def test_opening_makes_the_folder_and_changes_nothing_the_second_time(tmp_path: Path) -> None:
-    store = RunStore(tmp_path / "a" / "b")
-    run = store.enqueue(CONFIG, "cpu")
-    assert RunStore(tmp_path / "a" / "b").runs() == [run]
-
-
-def test_a_relative_folder_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    store = RunStore(Path("here"))
-    monkeypatch.chdir("/")
-    store.enqueue(CONFIG, "cpu")
-    assert store.folder == tmp_path / "here"
-
-
-def test_a_store_of_a_newer_lab_is_refused_and_left_alone(tmp_path: Path) -> None:
-    store = RunStore(tmp_path)
-    store.enqueue(CONFIG, "cpu")
-    db = sqlite3.connect(database(tmp_path))
-    db.execute("PRAGMA user_version=99")
-    db.close()
-    with pytest.raises(
-        StoreError, match=rf"was written by a newer lab \(schema 99, this one knows {SCHEMA}\): update this lab"
-    ):
-        RunStore(tmp_path)
-    db = sqlite3.connect(database(tmp_path))
-    assert db.execute("PRAGMA user_version").fetchone() == (99,)
-    db.close()
-
-
-def test_a_row_of_a_newer_lab_stops_nobody(tmp_path: Path) -> None:
-    store = RunStore(tmp_path)
-    new, old = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
-    with store._connection(write=True) as db:
-        db.execute("UPDATE runs SET config = json_set(config, '$.dream', 1) WHERE id = ?", (new,))
-    for found in (store.runs(), store.open_runs(), store.queue()):
-        assert [run.id for run in found] == [old]
-    assert store.unread() == [new]
-    with pytest.raises(StoreError, match=f"run {new} cannot be read by this lab .*dream.*: the lab that made it can"):
-        store.run(new)
-    assert store.claim(old, "cpu")
-
-
-def test_unread_runs_by_status(tmp_path: Path) -> None:
-    store = RunStore(tmp_path)
-    waiting, active = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
-    assert store.claim(active, "cpu")
-    with store._connection(write=True) as db:
-        db.execute("UPDATE runs SET config = json_set(config, '$.dream', 1)")
-    assert set(store.unread()) == {waiting, active} and store.unread(ACTIVE) == [active]
-    assert store.holds(waiting) and not store.holds("aaaaaaaa")
-
-
-def test_places_are_counted_on_each_device(store: RunStore) -> None:
-    cpu = [store.enqueue(CONFIG, "cpu").id for _ in range(3)]
-    gpu = store.enqueue(CONFIG, "cuda").id
-    assert store.places() == {cpu[0]: (1, 3), cpu[1]: (2, 3), cpu[2]: (3, 3), gpu: (1, 1)}
-
-
-@pytest.mark.parametrize("how", ["deleted", "archived"])
-def test_who_tidies_up_does_not_jump_the_queue(store: RunStore, how: str) -> None:
-    old = store.enqueue(CONFIG, "cpu", owner="ada").id
-    for run in (old, store.enqueue(CONFIG, "cpu", owner="ben").id, store.enqueue(CONFIG, "cpu", owner="ada").id):
-        assert store.claim(run, "cpu")
-        store.move(run, Status.FINISHED)
-    new = {owner: store.enqueue(CONFIG, "cpu", owner=owner).id for owner in ("ada", "ben")}
-    assert [run.id for run in store.queue()] == [new["ben"], new["ada"]]
-    for run in store.runs():
-        if run.owner == "ada" and run.status.is_over:
-            store.delete(run.id, how)
-    assert [run.id for run in store.queue()] == [new["ben"], new["ada"]]
-
-
-def test_a_turn_that_is_taken_back_costs_neither_place_nor_turn(store: RunStore) -> None:
-    first, second, others = (store.enqueue(CONFIG, "cpu", owner=owner).id for owner in ("ada", "ada", "bob"))
-    order = [run.id for run in store.queue()]
-    assert order == [first, others, second]
-    assert store.claim(first, "cpu") and store.unclaim(first) and not store.unclaim(first)
-    assert [run.id for run in store.queue()] == order
-    assert (store.run(first).attempt, store.run(first).pid) == (0, None)
-    assert store.claim(first, "cpu")
-    store.move(first, Status.FINISHED)
-    store.delete(first)
-    assert [run.id for run in store.queue()] == [others, second]
-    assert store.claim(second, "cpu") and store.unclaim(second)
-    assert [run.id for run in store.queue()] == [others, second]  # her turn before, which outlived its run, still counts
-
-
-def test_what_was_written_is_on_the_disk_after_sync(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = store.enqueue(CONFIG, "cpu").id
-    store.append(run, [step(1)])
-    log, synced = os.stat(f"{database(store.folder)}-wal"), []
-    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_ino))
-    store.sync()
-    assert synced == [log.st_ino] and log.st_size > 0
-
-
-def test_the_schema_rises_with_the_settings_of_a_run() -> None:
-    """An older lab that meets a setting it does not know must have refused the store. Whoever adds one raises SCHEMA."""
-    assert (SCHEMA, len(CONFIG.to_dict())) == (5, 22)
-
-
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
-    database(tmp_path).write_bytes(b"this is not a database, it is a text of more than a hundred bytes" * 3)
-    with pytest.raises(StoreError, match="cannot be used as a store .*: choose a writable folder"):
-        RunStore(tmp_path)
-
-
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/dev/null/lab")):
-        with pytest.raises(StoreError, match="cannot be used as a store .*: choose a writable folder"):
-            RunStore(folder)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    tmp_path.chmod(0o555)
-    try:
-        with pytest.raises(StoreError, match="cannot be used as a store"):
-            RunStore(tmp_path)
-    finally:
-        tmp_path.chmod(0o755)
-
-
-OPEN = """
-import sys, time
-from pathlib import Path
-from mlae_lab.runs.store import RunStore
-folder, me = Path(sys.argv[1]), sys.argv[2]
-(folder / f"ready{me}").touch()
-while len(list(folder.glob("ready*"))) < 6:
-    time.sleep(0.001)
-for i in range(60):
-    RunStore(folder / str(i))
-"""
-
-
-def test_six_processes_open_new_stores_at_the_same_moment(tmp_path: Path, root: Path) -> None:
-    processes(root, OPEN, [[str(tmp_path), str(i)] for i in range(6)])
-    for i in range(60):
-        assert RunStore(tmp_path / str(i)).runs() == []
-
-
-def test_the_store_is_in_write_ahead_mode(store: RunStore) -> None:
-    """Readers never block the writer, nor the writer them."""
-    db = sqlite3.connect(database(store.folder))
-    assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    db.execute("BEGIN IMMEDIATE")  # somebody writes
-    assert store.runs() == []
-    db.rollback()
-    db.close()
-
-
-def test_a_store_of_before_turns_outlived_their_runs_knows_who_came_last(tmp_path: Path) -> None:
-    store = RunStore(tmp_path)
-    for owner in ("ada", "ben"):
-        run = store.enqueue(CONFIG, "cpu", owner=owner).id
-        assert store.claim(run, "cpu")
-        store.move(run, Status.FINISHED)
-    db = sqlite3.connect(database(tmp_path))
-    db.execute("DROP TABLE served")
-    db.execute("ALTER TABLE gone DROP COLUMN owner")
-    db.execute("PRAGMA user_version=4")
-    db.close()
-    newer = RunStore(tmp_path)
-    last, first = (newer.enqueue(CONFIG, "cpu", owner=owner).id for owner in ("ben", "ada"))
-    assert [run.id for run in newer.queue()] == [first, last]

@@ -33,7 +33,7 @@ def test_accuracy_figure_shows_every_measurement_and_names_the_last() -> None:
 
 
 def test_accuracy_figure_before_the_first_measurement_says_so() -> None:
-    assert "first measurement" in figures.accuracy_figure(Running(steps(3)), [], epochs=16, split="val").alt
+    assert "nothing is measured yet" in figures.accuracy_figure(Running(steps(3)), [], epochs=16, split="val").alt
 
 
 @pytest.mark.parametrize("count", [1, 599, 600, 601, 6500, 10_001])

@@ -81,7 +81,7 @@ def test_an_unfinished_pair_is_dotted_faint_and_says_so() -> None:
 
 def test_nothing_measured_is_a_figure_all_the_same() -> None:
     assert "no epoch that both have measured yet" in difference().alt
-    assert "the first measurement comes" in figures.two_curves_figure((), (), "val", 3).alt
+    assert "nothing is measured yet" in figures.two_curves_figure((), (), "val", 3).alt
 
 
 def test_names_at_the_ends_do_not_lie_on_each_other() -> None:

@@ -165,7 +165,7 @@ def two_curves_figure(curves_a: Sequence[Curve], curves_b: Sequence[Curve], spli
         ends.append((*average[-1], name, colour))
         said.append(f"{name} {average[-1][1]:.1f} %")
     seeds = f", mean of {counts[0]} seeds" if counts[0] == counts[1] > 1 else ""
-    title = f"Accuracy on {split}{seeds}: " + (", ".join(said) or "the first measurement comes after an epoch")
+    title = f"Accuracy on {split}{seeds}: " + (", ".join(said) or "nothing is measured yet")
     return figure(
         data,
         title,

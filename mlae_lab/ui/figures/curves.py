@@ -65,7 +65,7 @@ def accuracy_figure(
                 )
             )
     else:
-        title = "Accuracy: the first measurement comes after an epoch"
+        title = "Accuracy: nothing is measured yet"
     return figure(
         data,
         title,

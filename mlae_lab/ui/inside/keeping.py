@@ -7,7 +7,8 @@ import base64
 import streamlit as st
 
 from mlae_lab.core.factors import Cell, all_on, kept_plan, off_text, scaled, with_cells
-from mlae_lab.runs.store import MOST_NAME, Run
+from mlae_lab.runs.library import MOST_NAME
+from mlae_lab.runs.store import Run
 from mlae_lab.runs.texts import bytes_text
 from mlae_lab.ui import page, reads, visitor
 from mlae_lab.ui.inside.asking import answer

@@ -1,0 +1,40 @@
+"""What a store has measured: only what every run of the same settings measures too."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mlae_lab.runs import outcomes
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import RunStore
+from tests.runs.test_pairs import A, B, made, measured, store
+
+__all__ = ["store"]  # the fixture
+
+
+def test_only_scheduled_measurements_of_whole_epochs_count(store: RunStore) -> None:
+    run = made(store, A, {})
+    store.append(
+        run.id,
+        [
+            measured(1, 40.0),  # not in the schedule
+            measured(2, 50.0),
+            measured(3, 55.0, step=30),  # it was stopped here and measured itself on leaving
+            measured(4, 99.0, step=45),  # stopped a second time, in an epoch of the schedule
+            measured(4, 60.0),
+        ],
+    )
+    assert outcomes.accuracies(store, run) == ((2, 50.0), (4, 60.0))
+    bare = store.enqueue(A, "cpu")
+    store.append(bare.id, [measured(2, 50.0)])
+    assert outcomes.accuracies(store, bare) == ()  # nobody knows how many steps its epochs had
+
+
+def test_a_run_is_taken_that_came_to_its_end_else_one_on_its_way_else_none(store: RunStore) -> None:
+    early = made(store, A, {2: 50.0}, Status.STOPPED)
+    assert outcomes.taken(store, [A, B]) == [A, B]
+    waits = made(store, A, {}, Status.QUEUED)
+    assert outcomes.taken(store, [A, B]) == [waits, B]
+    through = made(store, replace(A, data="/elsewhere"), {2: 50.0, 4: 60.0})  # where its pictures lie does not count
+    assert outcomes.taken(store, [A, B]) == [through, B]
+    assert outcomes.candidates(store, [A])[0] == [through, waits] and early.status is Status.STOPPED
