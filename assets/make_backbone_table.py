@@ -33,8 +33,8 @@ FAMILIES = {
     "mlp_mixer": "mlp_channels.fc1",
     "convnext": "mlp.fc1",
 }
-LARGEST_PICTURE = 518
-MOST_PARAMETERS = 400_000_000
+MAX_IMAGE = 518
+MAX_PARAMETERS = 400_000_000
 NORMS = {
     "0.5": [[0.5] * 3, [0.5] * 3],
     "ImageNet": [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]],
@@ -49,7 +49,7 @@ class Unfit(Exception):
 
 
 def measured(name: str, module: str) -> tuple[list, list]:
-    """([layers, width, heads, picture, tokens, parameters], rows of linear layers) of one timm name.
+    """([layers, width, heads, image, tokens, parameters], rows of linear layers) of one timm name.
 
     A row is [pattern, count, d_in, d_out]; `*` in the pattern runs from 0 to count - 1.
     """
@@ -60,17 +60,17 @@ def measured(name: str, module: str) -> tuple[list, list]:
     if not isinstance(head, nn.Linear):
         raise Unfit("its head is not one linear layer")
     if model.pretrained_cfg["input_size"][0] != 3:
-        raise Unfit("its pictures do not have three colours")
-    picture = getattr(getattr(model, "patch_embed", None), "img_size", None) or model.pretrained_cfg["input_size"][1:]
+        raise Unfit("its images do not have three colours")
+    image = getattr(getattr(model, "patch_embed", None), "img_size", None) or model.pretrained_cfg["input_size"][1:]
     parameters = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in head.parameters())
-    if picture[0] != picture[1] or picture[0] > LARGEST_PICTURE or parameters > MOST_PARAMETERS:
-        raise Unfit(f"{picture[0]} x {picture[1]} pixels, {parameters:,} parameters")
+    if image[0] != image[1] or image[0] > MAX_IMAGE or parameters > MAX_PARAMETERS:
+        raise Unfit(f"{image[0]} x {image[1]} pixels, {parameters:,} parameters")
     called: set[str] = set()
     for path, layer in model.named_modules():
         if isinstance(layer, nn.Linear) and layer is not head:
             layer.register_forward_hook(lambda *_, path=path: called.add(path))
     with torch.no_grad():
-        features = model.forward_features(torch.zeros(1, 3, *picture, device="meta"))
+        features = model.forward_features(torch.zeros(1, 3, *image, device="meta"))
         model.forward_head(features)
     found = [(path, layer) for path, layer in model.named_modules() if path in called]
     rows = grouped((path, layer.in_features, layer.out_features) for path, layer in found)
@@ -82,7 +82,7 @@ def measured(name: str, module: str) -> tuple[list, list]:
     }
     tokens = features.shape[1] if features.dim() == 3 else None
     layers = sum(row[1] for row in targets)
-    return [layers, model.num_features, max(heads, default=0), int(picture[0]), tokens, parameters], rows
+    return [layers, model.num_features, max(heads, default=0), int(image[0]), tokens, parameters], rows
 
 
 def grouped(found: Iterator[tuple[str, int, int]]) -> list[list]:
@@ -109,7 +109,7 @@ def norm(config: object) -> str:
 def published(name: str, family: str, module: str, numbers: list, rows: list) -> dict[str, list]:
     """Tag to what differs from the architecture's own row, timm's default tag first.
 
-    [] for nothing, [norm], or [norm, picture, tokens, parameters].
+    [] for nothing, [norm], or [norm, image, tokens, parameters].
     """
     usual, tags = get_pretrained_cfg(name), {}
     for full in timm.list_models(f"{name}.*", module=family, pretrained=True):

@@ -1,4 +1,4 @@
-"""Cut the bundled picture sets out of their sources; run once by the project, not by its users.
+"""Cut the bundled image sets out of their sources; run once by the project, not by its users.
 
     python assets/make_subsets.py --fashion /usr/share/datasets/fashion-mnist
 
@@ -29,12 +29,12 @@ def read_idx(path: Path) -> np.ndarray:
 
 def fashion(folder: Path) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(SEED)
-    pictures, labels = (read_idx(folder / f"train-{what}-ubyte.gz") for what in ("images-idx3", "labels-idx1"))
-    known = rng.permutation(len(pictures))[:1000]
+    images, labels = (read_idx(folder / f"train-{what}-ubyte.gz") for what in ("images-idx3", "labels-idx1"))
+    known = rng.permutation(len(images))[:1000]
     fresh, fresh_labels = (read_idx(folder / f"t10k-{what}-ubyte.gz") for what in ("images-idx3", "labels-idx1"))
     test = rng.permutation(len(fresh))[:2000]
     return {
-        "pictures": np.concatenate([pictures[known], fresh[test]]),
+        "images": np.concatenate([images[known], fresh[test]]),
         "labels": np.concatenate([labels[known], fresh_labels[test]]),
     }
 
@@ -44,7 +44,7 @@ def digits() -> dict[str, np.ndarray]:
 
     source = load_digits()
     order = np.random.default_rng(SEED).permutation(len(source.target))
-    return {"pictures": source.images[order].astype(np.uint8), "labels": source.target[order].astype(np.uint8)}
+    return {"images": source.images[order].astype(np.uint8), "labels": source.target[order].astype(np.uint8)}
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def main() -> None:
         "id": FIRST_RUN.hash, "rows": plan.rows, "columns": plan.columns, "epochs": FIRST_RUN.epochs,
         "seconds": PLAY_SECONDS, "chance": 100 / task.classes, "steps": drawn, "evaluations": evaluations,
         "contribution": contribution,
-        "caption": f"A recorded run: {task.title}, p = {rate:g}, {FIRST_RUN.epochs} epochs of 800 pictures, seed {FIRST_RUN.seed}, "
+        "caption": f"A recorded run: {task.title}, p = {rate:g}, {FIRST_RUN.epochs} epochs of 800 images, seed {FIRST_RUN.seed}, "
                    f"measured on 200 others; it took {seconds:.0f} s on two processor cores. A ring marks an expert that the step "
                    "drew, the fill how much it adds.",
     }  # fmt: skip

@@ -2,7 +2,7 @@
 
     python benchmarks/bundled_tasks.py [--seeds 3] [--tasks digits,fashion] [--out table.json]
 
-Protocol test: trained on all 1,000 pictures, measured once, after the last epoch, on the test set.
+Protocol test: trained on all 1,000 images, measured once, after the last epoch, on the test set.
 Four rows for each task: linear probe, MLAE dense, MLAE p = 0.5, and MLAE dense on the same network
 with random weights, the control that a pretraining has to beat. All with the settings of the
 lab's first run; the linear probe with its own (100 epochs, learning rate 1e-2, features computed once).

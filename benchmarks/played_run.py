@@ -22,7 +22,7 @@ from mlae_lab import locks
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import uniform
-from mlae_lab.places import ASSETS
+from mlae_lab.locations import ASSETS
 from mlae_lab.runs import paths
 from mlae_lab.runs.liveness import PulseWriter
 from mlae_lab.runs.status import Status
@@ -129,10 +129,10 @@ class PlayedRun:
 
 def _watched() -> ev.Watched:
     with numpy.load(ASSETS / "digits.npz") as found:
-        pictures, labels = 15 * found["pictures"][:12], found["labels"][:12]
+        images, labels = 15 * found["images"][:12], found["labels"][:12]
     texts = []
-    for picture in pictures:
+    for image in images:
         file = io.BytesIO()
-        Image.fromarray(picture).resize((48, 48)).save(file, "PNG")
+        Image.fromarray(image).resize((48, 48)).save(file, "PNG")
         texts.append(base64.b64encode(file.getvalue()).decode())
     return ev.Watched(tuple(texts), tuple(map(str, labels)))

@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.browsers import Seen, cpu_seconds, free_port, viewer, wait_for
 from benchmarks.played_run import PlayedRun
-from mlae_lab.places import PACKAGE
+from mlae_lab.locations import PACKAGE
 from mlae_lab.runs.store import RunStore
 
 WAYS = {"the lab": (PACKAGE / "app.py", "train"), "st.plotly_chart": (ROOT / "benchmarks" / "plain_bench.py", "")}

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.browsers import Seen, cpu_seconds, free_port, viewer, wait_for
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.events import TrainStep
-from mlae_lab.places import PACKAGE
+from mlae_lab.locations import PACKAGE
 from mlae_lab.runs import commands
 from mlae_lab.runs.store import RunStore
 

@@ -48,7 +48,7 @@ def main() -> None:
     optimizer = torch.optim.AdamW([*experts.parameters(), *head.parameters()], lr=5e-4, fused=True)
     for layer in experts.layers.values():
         layer.train()
-    pictures = torch.randn(chosen.batch_size, 3, 224, 224, device=device)
+    images = torch.randn(chosen.batch_size, 3, 224, 224, device=device)
     labels = torch.randint(100, (chosen.batch_size,), device=device)
     lab_forward = MLAELinear.forward
     print(
@@ -63,7 +63,7 @@ def main() -> None:
             began = time.perf_counter()
             experts.draw()
             with torch.autocast(device.type, torch.bfloat16, enabled=precision is torch.bfloat16):
-                loss = F.cross_entropy(model(pictures).float(), labels)
+                loss = F.cross_entropy(model(images).float(), labels)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -75,7 +75,7 @@ def main() -> None:
         )  # fmt: skip
         step = statistics.median(seconds[1:])  # the first one warms up
         print(
-            f"{name:<18}{1000 * step:10.0f} ms per step{chosen.batch_size / step:9.1f} pictures/s{memory / 2**30:8.2f} GiB peak"
+            f"{name:<18}{1000 * step:10.0f} ms per step{chosen.batch_size / step:9.1f} images/s{memory / 2**30:8.2f} GiB peak"
         )
     MLAELinear.forward = lab_forward
 

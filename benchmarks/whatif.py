@@ -1,10 +1,10 @@
 """What if: how long a toggle of one expert takes, against the full pass that it replaces.
 
-    python benchmarks/whatif.py [--pictures 200] [--backbone vit_base_patch16_224.orig_in21k.random --device cuda]
+    python benchmarks/whatif.py [--images 200] [--backbone vit_base_patch16_224.orig_in21k.random --device cuda]
 
 One process, one network with 12 x 8 experts (or as many rows as the backbone has), all of them non-zero. Each layer in
 turn has its first expert switched off and on again, several rounds, medians. "full pass" is the whole network on the
-same pictures with the same factors, in the same chunks; every answer is compared with it bit by bit.
+same images with the same factors, in the same chunks; every answer is compared with it bit by bit.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mlae_lab.analysis.importance import each_off, first_order, greedy
 from mlae_lab.analysis.whatif import CHUNK, WhatIf
 from mlae_lab.core import catalog
-from mlae_lab.core.factors import Factors, all_on, existing, with_cells
+from mlae_lab.core.expert_state import Factors, all_on, existing, with_cells
 from mlae_lab.core.patterns import fitted, uniform
 from mlae_lab.model.backbones import build
 from mlae_lab.model.experts import factored
 from mlae_lab.model.inject import inject
-from mlae_lab.model.prefix import depth, first_block, split
+from mlae_lab.model.frozen_prefix import depth, first_block, split
 from mlae_lab.training.setup import choose_device, choose_precision
 
 
@@ -37,7 +37,7 @@ def main() -> None:
     ask.add_argument("--backbone", default=catalog.DEFAULT_BACKBONE)
     ask.add_argument("--device", default="auto")
     ask.add_argument("--precision", default="auto")
-    ask.add_argument("--pictures", type=int, default=200)
+    ask.add_argument("--images", type=int, default=200)
     ask.add_argument("--chunk", type=int, default=CHUNK)
     ask.add_argument("--rounds", type=int, default=5)
     ask.add_argument("--matters", action="store_true", help="also leave one out, and one step of each greedy curve")
@@ -57,9 +57,9 @@ def main() -> None:
         for module in model.modules():
             if hasattr(module, "fused_attn"):
                 module.fused_attn = False
-    pictures = torch.randn(chosen.pictures, 3, entry.picture, entry.picture, generator=draw).to(device)
-    labels = torch.randint(10, (chosen.pictures,), generator=draw).to(device)
-    parts = [part.clone() for part in pictures.split(chosen.chunk)]
+    images = torch.randn(chosen.images, 3, entry.image, entry.image, generator=draw).to(device)
+    labels = torch.randint(10, (chosen.images,), generator=draw).to(device)
+    parts = [part.clone() for part in images.split(chosen.chunk)]
 
     def compute() -> torch.autocast:
         return torch.autocast(device.type, torch.bfloat16, enabled=precision is torch.bfloat16)
@@ -84,7 +84,7 @@ def main() -> None:
         return 1000 * (time.perf_counter() - began)
 
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    print(f"torch {torch.__version__}, {device} ({name}), {precision}, {entry.name}, {chosen.pictures} pictures")
+    print(f"torch {torch.__version__}, {device} ({name}), {precision}, {entry.name}, {chosen.images} images")
     on = all_on(lab.plan)
     print(f"first answer (fills the cache)  {timed(lambda: lab.ask(on)):8.1f} ms")
     full(on)

@@ -9,7 +9,7 @@ from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import page, reads
 from mlae_lab.ui.compare_view import choose, chosen_half, compared
 from mlae_lab.ui.navigation import link
-from mlae_lab.ui.words import plain
+from mlae_lab.ui.markdown import plain
 
 page.heading("Compare", "The same everything, another mask: what the mask alone did, over one seed or several.")
 

@@ -7,10 +7,10 @@ import streamlit as st
 from mlae_lab.core import catalog
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import page, reads
-from mlae_lab.ui.inside import VIEWS, views_of
+from mlae_lab.ui.expert_views import VIEWS, views_of
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.run_cards import accuracy_text, run_cards
-from mlae_lab.ui.words import plain, sentence
+from mlae_lab.ui.markdown import plain, sentence
 
 page.heading(
     "Experts", "What each expert of a run adds, how its coefficient moved, and how alike the experts of a layer are."

@@ -43,4 +43,4 @@ if runs:
     link("runs", "All runs")
 else:
     page.section("Nothing has run here yet")
-    page.note("Your runs will stand here as small pictures of their masks. The button above starts the first one.")
+    page.note("Your runs will stand here as small images of their masks. The button above starts the first one.")

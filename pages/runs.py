@@ -18,7 +18,7 @@ from mlae_lab.ui import page, reads, run_actions, visitor
 from mlae_lab.ui.navigation import go, link
 from mlae_lab.ui.run_cards import accuracy_text
 from mlae_lab.ui.thumbnails import mask_image
-from mlae_lab.ui.words import plain, sentence
+from mlae_lab.ui.markdown import plain, sentence
 
 _SHOWN = 100
 page.heading("Runs", f"Everything that was started with this store: {escape(str(reads.store().folder))}.")
@@ -26,9 +26,9 @@ page.heading("Runs", f"Everything that was started with this store: {escape(str(
 
 def row(run: Run, size: int, place: str = "", alone: bool = True) -> None:
     config = run.config
-    picture, what, number, status, buttons = st.columns([0.8, 4.2, 1.5, 1.7, 3.0], vertical_alignment="center")
+    image, what, number, status, buttons = st.columns([0.8, 4.2, 1.5, 1.7, 3.0], vertical_alignment="center")
     if config.method == "mlae":
-        picture.html(f'<img class="lab-thumb" src="{mask_image(config.plan)}" alt="">')
+        image.html(f'<img class="lab-thumb" src="{mask_image(config.plan)}" alt="">')
     relation = f" · {run.relation} from {run.parent}" if run.parent else f" · {run.relation}" if run.relation else ""
     reason = run.reason
     if run.status.is_active and (silent := stalled_for(reads.store().paths(run.id))) is not None:

@@ -8,11 +8,11 @@ import streamlit as st
 
 from mlae_lab.core import catalog
 from mlae_lab.data.tasks import own_tasks, ready
-from mlae_lab.places import data_folder
+from mlae_lab.locations import data_folder
 from mlae_lab.ui import draft, page
 from mlae_lab.ui.cards import cards
 from mlae_lab.ui.task_view import task_card, task_detail
-from mlae_lab.ui.words import plain
+from mlae_lab.ui.markdown import plain
 
 LOOK = "look"
 complaint = draft.read_address()
@@ -24,7 +24,7 @@ page.heading(
 if complaint:
     st.warning(complaint)
 opened = draft.current().task
-if LOOK in st.query_params:  # a card that somebody only looks at: it has no pictures here yet
+if LOOK in st.query_params:  # a card that somebody only looks at: it has no images here yet
     try:
         opened = catalog.task(st.query_params[LOOK]).name
     except catalog.CatalogError as error:
@@ -46,6 +46,6 @@ if picked:
 with detail:
     task_detail(catalog.task(opened))
 page.note(
-    f"Own pictures: put a folder with one folder of pictures per class into {escape(str(data_folder() / 'own'))}, and it "
+    f"Own images: put a folder with one folder of images per class into {escape(str(data_folder() / 'own'))}, and it "
     "stands here as a task. <code>python -m mlae_lab train --task own:NAME --data FOLDER</code> takes a folder from anywhere."
 )

@@ -1,9 +1,9 @@
-"""Pretrain the bundled backbone on procedural pictures and write it to `assets/`.
+"""Pretrain the bundled backbone on procedural images and write it to `assets/`.
 
     python -m pretraining.train --fonts /usr/share/fonts/truetype/noto --minutes 120 --out assets/backbone.safetensors
 
 Three tasks on one 12-block ViT: name the figure, name the texture (both read from the class
-token), and paint the clean picture from a noisy one with holes (read from every patch token;
+token), and paint the clean image from a noisy one with holes (read from every patch token;
 He et al. 2022, Xie et al. 2022 in spirit). The card in `assets/README.md` says what came of it.
 Compute runs in bfloat16 against float32 master weights; attention is written as two matrix
 products, because the fused CPU kernel is five times slower in bfloat16 (LOG.md, 2026-11-23).
@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from mlae_lab.model.backbones import bundled_network
-from pretraining.pictures import Banks, Composer, build_banks
+from pretraining.images import Banks, Composer, build_banks
 
 
 class Pretrainer(nn.Module):
@@ -38,11 +38,11 @@ class Pretrainer(nn.Module):
         self.texture_head = nn.Linear(width, textures)
         self.paint_head = nn.Linear(width, 64)
 
-    def forward(self, pictures: torch.Tensor, clean: torch.Tensor, figure: torch.Tensor, texture: torch.Tensor,
+    def forward(self, images: torch.Tensor, clean: torch.Tensor, figure: torch.Tensor, texture: torch.Tensor,
                 shown: torch.Tensor):  # fmt: skip
-        """pictures: (n, 3, s, s); clean: (n, patches, 64); shown: (n, k) numbers of the patches that are read."""
+        """images: (n, 3, s, s); clean: (n, patches, 64); shown: (n, k) numbers of the patches that are read."""
         body = self.backbone
-        tokens = body.patch_embed(pictures) + body.pos_embed[:, 1:]
+        tokens = body.patch_embed(images) + body.pos_embed[:, 1:]
         tokens = tokens.gather(1, shown[..., None].expand(-1, -1, tokens.shape[-1]))
         clean = clean.gather(1, shown[..., None].expand(-1, -1, 64))
         first = (body.cls_token + body.pos_embed[:, :1]).expand(len(tokens), -1, -1)
@@ -109,7 +109,7 @@ def main() -> None:
     ask.add_argument("--muon-lr", type=float, default=2e-3, help="0: AdamW everywhere")
     ask.add_argument("--weight-decay", type=float, default=0.05)
     ask.add_argument("--half-until", type=float, default=0.8, help="share of the run that reads half of the patches")
-    ask.add_argument("--ramp", type=float, default=0.25, help="share of the run over which pictures get harder")
+    ask.add_argument("--ramp", type=float, default=0.25, help="share of the run over which images get harder")
     ask.add_argument("--seed", type=int, default=0)
     ask.add_argument("--threads", type=int, default=0)
     ask.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -151,7 +151,7 @@ def main() -> None:
         order = torch.rand(clean.shape[:2], generator=composer.generator).argsort(1)
         shown = order[:, : clean.shape[1] // 2] if done < chosen.half_until else order
         on = chosen.device
-        inputs = (batch.pictures.to(on, torch.bfloat16), clean.to(on), batch.figure.to(on), batch.texture.to(on),
+        inputs = (batch.images.to(on, torch.bfloat16), clean.to(on), batch.figure.to(on), batch.texture.to(on),
                   shown.to(on))  # fmt: skip
         loss, *parts = loss_of(*inputs)
         loss.backward()
@@ -164,7 +164,7 @@ def main() -> None:
         sums += torch.tensor([loss.item(), *(p.item() for p in parts), 1.0])
         if step % 100 == 0:
             mean = (sums / sums[-1]).tolist()
-            row = {"step": step, "pictures": step * chosen.batch_size, "minutes": round(elapsed, 2),
+            row = {"step": step, "images": step * chosen.batch_size, "minutes": round(elapsed, 2),
                    "loss": mean[0], "figure": mean[1], "texture": mean[2], "paint": mean[3]}  # fmt: skip
             with log.open("a") as lines:
                 lines.write(json.dumps(row) + "\n")
@@ -181,7 +181,7 @@ def save(chosen: argparse.Namespace, model: Pretrainer, averaged: list[torch.Ten
                if n.startswith("backbone.")}  # fmt: skip
     asked = {k: str(v) for k, v in vars(chosen).items() if k not in ("fonts", "banks", "out")}  # no paths in what ships
     made = {"made_by": "python -m pretraining.train", "settings": json.dumps(asked), "steps": str(step),
-            "pictures": str(step * chosen.batch_size)}  # fmt: skip
+            "images": str(step * chosen.batch_size)}  # fmt: skip
     temporary = chosen.out.with_suffix(".part")
     save_file(weights, temporary, metadata=made)
     temporary.replace(chosen.out)

@@ -38,7 +38,7 @@ def test_the_whole_way(lab_store: RunStore, capsys: Captured) -> None:
     assert said(capsys, "repeats", run, "--seeds", "2", "--detach", *store)["runs"] == [run, other]
 
     errors = said(capsys, "errors", run, *store)
-    assert errors["accuracy"] == accuracies[0] and errors["pictures"] == 200 and "images" not in errors
+    assert errors["accuracy"] == accuracies[0] and errors["images"] == 200 and "thumbnails" not in errors
     slices = said(capsys, "errors", run, other, *store)
     whole = slices["whole"]
     assert 100 * (whole["only_b"] - whole["only_a"]) / 200 == pytest.approx(accuracies[1] - accuracies[0])
@@ -46,13 +46,13 @@ def test_the_whole_way(lab_store: RunStore, capsys: Captured) -> None:
 
     assert main(["errors", run, *store]) == 0
     text = capsys.readouterr().out
-    assert f"{errors['right']} of 200 pictures are right" in text and "wrong and most sure" in text
-    assert main(["errors", run, other, "--pictures", "50", *store]) == 0
+    assert f"{errors['right']} of 200 images are right" in text and "wrong and most sure" in text
+    assert main(["errors", run, other, "--images", "50", *store]) == 0
     assert f"{'all':<24}{'50':>9}" in capsys.readouterr().out
 
     for words, reason in (
-        (["errors", run, "--pictures", "many"], "--pictures is 'many': it must be \"all\" or a whole number"),
-        (["errors", run, "--pictures", "0"], "a whole number from 1 to 200"),
+        (["errors", run, "--images", "many"], "--images is 'many': it must be \"all\" or a whole number"),
+        (["errors", run, "--images", "0"], "a whole number from 1 to 200"),
         (["repeats", run, "--seeds", "31"], "seeds is 31: it must be a whole number from 1 to 30"),
         (["errors", "aaaaaaaa"], "run aaaaaaaa is not in"),
     ):

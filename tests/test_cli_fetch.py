@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent / "data"))
 from hub_server import HubServer, hub_server
 
 from mlae_lab.cli import main
-from mlae_lab.places import data_folder
+from mlae_lab.locations import data_folder
 
 WEIGHTS = "vit_base_patch16_224.orig_in21k"
 MODEL = f"timm/{WEIGHTS}/model.safetensors"
@@ -48,8 +48,8 @@ def test_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLAE_LAB_STORE", "/runs")
     monkeypatch.delenv("MLAE_LAB_DATA", raising=False)
     assert data_folder() == Path("/runs/data")
-    monkeypatch.setenv("MLAE_LAB_DATA", "~/pictures")
-    assert data_folder() == Path.home() / "pictures"
+    monkeypatch.setenv("MLAE_LAB_DATA", "~/images")
+    assert data_folder() == Path.home() / "images"
 
 
 @pytest.mark.parametrize(

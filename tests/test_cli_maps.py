@@ -15,7 +15,7 @@ from PIL import Image
 from mlae_lab.cli import main
 from mlae_lab.data.bundled import load_bundled
 from mlae_lab.runs.store import RunStore
-from tests.inside import end_probe, finished_run
+from tests.expert_runs import end_probe, finished_run
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +39,16 @@ def lab(trained: tuple[RunStore, str], capsys: pytest.CaptureFixture) -> Callabl
 
 def test_activation_prints_the_grid_and_answers_as_json(lab: Callable, trained: tuple[RunStore, str]) -> None:
     status, text, _ = lab("activation")
-    assert status == 0 and "mean over 200 pictures" in text and "layer 12" in text and "–" in text
-    found = json.loads(lab("activation", "--by", "class", "--pictures", 50, "--json")[1].splitlines()[-1])
+    assert status == 0 and "mean over 200 images" in text and "layer 12" in text and "–" in text
+    found = json.loads(lab("activation", "--by", "class", "--images", 50, "--json")[1].splitlines()[-1])
     assert found["run"] == trained[1] and sum(found["counts"]) == 50 and np.shape(found["values"]) == (10, 12, 3)
-    assert "picture 100, " in lab("activation", "--by", "image", "--pictures", 2)[1]
+    assert "image 100, " in lab("activation", "--by", "image", "--images", 2)[1]
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "json"])
 def test_attention_writes_a_sheet(kind: str, lab: Callable, tmp_path: Path) -> None:
     out = tmp_path / f"maps.{kind}"
-    status, text, _ = lab("attention", "--picture", 0, 3, "--layer", 11, "--out", out)
+    status, text, _ = lab("attention", "--image", 0, 3, "--layer", 11, "--out", out)
     assert (
         status == 0
         and "layer 11, blocks.10.attn.qkv, 3 experts, patches [6, 6]" in text
@@ -56,23 +56,23 @@ def test_attention_writes_a_sheet(kind: str, lab: Callable, tmp_path: Path) -> N
     )
     if kind == "png":
         with Image.open(out) as sheet:
-            assert sheet.size == (120 + 6 * 138, 34 + 2 * 138)  # the picture, two rollouts, three experts
+            assert sheet.size == (120 + 6 * 138, 34 + 2 * 138)  # the image, two rollouts, three experts
     elif kind == "svg":
         assert out.read_text().count("<image") == 12
     else:
-        assert len(json.loads(out.read_text())["pictures"]) == 2
+        assert len(json.loads(out.read_text())["images"]) == 2
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
 def test_predict_takes_places_and_files(lab: Callable, tmp_path: Path) -> None:
     Image.fromarray(load_bundled("digits").val.images[5]).save(tmp_path / "five.png")
-    found = json.loads(lab("predict", 5, tmp_path / "five.png", "--json")[1].splitlines()[-1])["pictures"]
+    found = json.loads(lab("predict", 5, tmp_path / "five.png", "--json")[1].splitlines()[-1])["images"]
     assert found[0]["top"] == found[1]["top"] and found[0]["nearest"] == found[1]["nearest"]
     assert found[0]["truth"] is not None and found[1]["truth"] is None and "private" not in found[1]
     text = lab("predict", 5)[1]
     assert text.startswith("5: ") and "nearest: " in text and "flips without the experts of: " in text
     without, told = lab("predict", 5, "--off", "L12,L11", "--json")[1].splitlines()[-1], "  with 0 experts on: "
-    what = json.loads(without)["pictures"][0]["what_if"]
+    what = json.loads(without)["images"][0]["what_if"]
     assert what["off"] == "L12,L11" and len(what["now"]) == 10 and sum(what["now"]) == pytest.approx(1, abs=1e-4)
     assert told in lab("predict", 5, "--off", "L12,L11")[1] and told not in text
 
@@ -80,13 +80,13 @@ def test_predict_takes_places_and_files(lab: Callable, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (("attention", "--picture", "0", "--layer", "3"), "layer 3 keeps no expert: choose one of 11, 12"),
-        (("attention", "--picture", "0", "--out", "maps.pdf"), "choose .png, .svg, .json"),
-        (("attention", "--picture", "no-such.png"), "no-such.png cannot be read (No such file or directory)"),
-        (("attention", "--picture", "0", "--out", "/no/such/folder/maps.png"), "cannot be written"),
-        (("activation", "--pictures", "0"), "choose at least one"),
+        (("attention", "--image", "0", "--layer", "3"), "layer 3 keeps no expert: choose one of 11, 12"),
+        (("attention", "--image", "0", "--out", "maps.pdf"), "choose .png, .svg, .json"),
+        (("attention", "--image", "no-such.png"), "no-such.png cannot be read (No such file or directory)"),
+        (("attention", "--image", "0", "--out", "/no/such/folder/maps.png"), "cannot be written"),
+        (("activation", "--images", "0"), "choose at least one"),
         (("predict", "5", "--off", "L13"), "layers 1 to 12"),
-        (("predict", "5000"), "picture 5000 does not exist: the evaluation pictures are 0 to 199"),
+        (("predict", "5000"), "image 5000 does not exist: the evaluation images are 0 to 199"),
     ],
 )
 def test_a_wrong_request_is_one_sentence(words: tuple[str, ...], why: str, lab: Callable) -> None:
@@ -104,8 +104,8 @@ def test_a_file_of_ones_own_leaves_no_answer_behind(
 ) -> None:
     """Kept answers are those that took over two seconds: here the limit is put at nothing, in this process's own probe."""
     from mlae_lab.runs import probe_worker
-    from mlae_lab.training.questions import questions
-    from mlae_lab.training.subject import load_subject
+    from mlae_lab.training.queries import questions
+    from mlae_lab.training.loaded_run import load_subject
 
     store, run = trained
     monkeypatch.setattr(probe_worker, "KEEP_SECONDS", 0.0)
@@ -115,6 +115,6 @@ def test_a_file_of_ones_own_leaves_no_answer_behind(
     held = io.BytesIO()
     Image.fromarray(load_bundled("digits").val.images[5]).save(held, "PNG")
     for argument, kept in (({"file": base64.b64encode(held.getvalue()).decode()}, 0), (5, 1)):
-        asked._answer(probe_worker.Job("predict", {"picture": argument}))
+        asked._answer(probe_worker.Job("predict", {"image": argument}))
         answers = store.paths(run).answers
         assert len(list(answers.glob("*.json")) if answers.exists() else []) == kept

@@ -1,4 +1,4 @@
-"""Real pictures by command line, the whole way: folder, census, cache, worker process, number with its badge."""
+"""Real images by command line, the whole way: folder, census, cache, worker process, number with its badge."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_vtab_by_its_place_on_test(tmp_path: Path, capsys: Captured) -> None:
     make_vtab(tmp_path / "data" / "vtab-1k", "dtd", train=20, val=5, test=9)
     told = trained(capsys, "--task", "dtd", "--protocol", "test")
     assert told["status"] == "finished" and told["test_accuracy"] is not None
-    assert told["badge"]["data"] == "not VTAB-1k: its layout with 20/5/9 pictures"
+    assert told["badge"]["data"] == "not VTAB-1k: its layout with 20/5/9 images"
     assert told["best_epoch_optimistic"]["accuracy"] >= told["test_accuracy"]
     assert len(told["weights_fingerprint"]) == 12
 
@@ -44,7 +44,7 @@ def test_fgvc_by_a_named_folder_with_random_crops(tmp_path: Path, capsys: Captur
 def test_own_class_folders(tmp_path: Path, capsys: Captured) -> None:
     make_own(tmp_path / "my birds", {"amsel": 12, "star": 12})
     told = trained(capsys, "--task", "own", "--data", str(tmp_path / "my birds"), "--normalisation", "imagenet")
-    assert told["task"] == "own:my birds" and told["badge"]["data"].startswith("own pictures, ")
+    assert told["task"] == "own:my birds" and told["badge"]["data"].startswith("own images, ")
     assert "ImageNet" in told["badge"]["preprocessing"]
 
 
@@ -56,7 +56,7 @@ def test_a_swin_learns_on_its_own_canvas(tmp_path: Path, capsys: Captured) -> No
     assert told["status"] == "finished" and told["expert_parameters"] == 141_408
 
 
-def test_a_broken_picture_fails_the_run_by_its_name(tmp_path: Path, capsys: Captured) -> None:
+def test_a_broken_image_fails_the_run_by_its_name(tmp_path: Path, capsys: Captured) -> None:
     folder = make_vtab(tmp_path / "data" / "vtab-1k", "dtd", train=20, val=5, test=9)
     victim = sorted((folder / "images" / "val200").iterdir())[0]
     victim.write_bytes(victim.read_bytes()[:80])

@@ -15,7 +15,7 @@ from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.adapter_file import read_adapter
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
-from tests.inside import end_probe, finished
+from tests.expert_runs import end_probe, finished
 
 Captured = pytest.CaptureFixture[str]
 PLAN = allocation((0,) * 10 + (1, 2), drop_rate=0.5)
@@ -70,33 +70,33 @@ def test_another_mask_and_words(store: RunStore, capsys: Captured) -> None:
 
 
 def test_who_matters(store: RunStore, capsys: Captured) -> None:
-    out, _ = say(store, capsys, "matters", name(store), "--pictures", "40")
+    out, _ = say(store, capsys, "matters", name(store), "--images", "40")
     assert "without a layer" in out and "layer 12" in out and "Pearson" in out
-    out, _ = say(store, capsys, "matters", name(store), "--greedy", "addition", "--pictures", "40", "--json")
+    out, _ = say(store, capsys, "matters", name(store), "--greedy", "addition", "--images", "40", "--json")
     assert [step["kept"] for step in json.loads(out.splitlines()[-1])["steps"]] == [0, 1, 2, 3]
-    out, _ = say(store, capsys, "matters", name(store), "--greedy", "removal", "--pictures", "40")
+    out, _ = say(store, capsys, "matters", name(store), "--greedy", "removal", "--images", "40")
     assert "Spearman correlation of this order with the first-order estimates" in out
 
 
-def test_who_decides_a_picture(store: RunStore, capsys: Captured) -> None:
-    out, _ = say(store, capsys, "matters", name(store), "--picture", "3")
+def test_who_decides_an_image(store: RunStore, capsys: Captured) -> None:
+    out, _ = say(store, capsys, "matters", name(store), "--image", "3")
     assert out.startswith("answered ") and out.count("without layer") == 3 and "true: " in out
-    out, _ = say(store, capsys, "matters", name(store), "--picture", "3", "--json")
+    out, _ = say(store, capsys, "matters", name(store), "--image", "3", "--json")
     found = json.loads(out.splitlines()[-1])
     assert found["place"] == 3 and "image" not in found and found["change"][0] == [None] * 2
-    say(store, capsys, "matters", name(store), "--picture", "nothing.png", status=2)
+    say(store, capsys, "matters", name(store), "--image", "nothing.png", status=2)
 
 
 def test_robust(store: RunStore, capsys: Captured) -> None:
-    out, _ = say(store, capsys, "robust", name(store), name(store), "--draws", "5", "--drop-rate", "0.4", "--pictures", "40")
+    out, _ = say(store, capsys, "robust", name(store), name(store), "--draws", "5", "--drop-rate", "0.4", "--images", "40")
     assert out.count("on average over 5 random masks at p = 0.4") == 2
-    assert "neither stands them better" in out and "one seed per run on 40 pictures" in out
+    assert "neither stands them better" in out and "one seed per run on 40 images" in out
 
 
 @pytest.mark.parametrize(("words", "why"), [
     (["whatif", "RUN", "--off", "L13"], "layers 1 to 12"), (["whatif", "RUN", "--kind", "mixed"], "--kind goes with --mask"),
     (["whatif", "RUN", "--off", "everything"], "names no expert"), (["whatif", "RUN", "--mask", "nonsense"], "is neither a pattern"),
-    (["matters", "RUN", "--greedy", "removal", "--picture", "3"], "name one of them"),
+    (["matters", "RUN", "--greedy", "removal", "--image", "3"], "name one of them"),
     (["matters", "RUN", "--greedy", "up"], "removal, addition or estimate"), (["robust", "RUN", "--drop-rate", "1"], "below 1"),
     (["robust", "RUN", "OTHER"], "measured on different terms"), (["whatif", "OTHER"], "no adapter"),
     (["whatif", "aaaaaaaa"], "is not in"),

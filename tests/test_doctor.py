@@ -239,13 +239,13 @@ def test_torch_is_really_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_torch_that_cannot_answer(question: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.asking, "_QUESTION", question if question != "print('{}')" else "print('[1]')")
+    monkeypatch.setattr(doctor.torch_check, "_QUESTION", question if question != "print('{}')" else "print('[1]')")
     assert said in doctor.ask_torch(seconds=0.5 if "sleep" in question else 60).failure
 
 
 def test_only_a_deep_look_asks_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     told = {"version": "9.9", "seconds": 0.1, "threads": 1, "cuda": "", "gpus": [], "broken": []}
-    monkeypatch.setattr(doctor.asking, "_QUESTION", f"print({json.dumps(told)!r})")
+    monkeypatch.setattr(doctor.torch_check, "_QUESTION", f"print({json.dumps(told)!r})")
     assert part(examine(), "Devices")["torch"].value == "not tried"
     assert part(examine(deep=True), "Devices")["torch"].value.startswith("9.9 without CUDA loads in 0.1 s")
 
@@ -383,7 +383,7 @@ def test_damaged_assets_are_trouble(tmp_path: Path, root: Path, monkeypatch: pyt
     assert all(str(assets) in f.cure for f in troubles)
 
 
-def test_tasks_and_own_pictures_that_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_and_own_images_that_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data"
     monkeypatch.setenv("MLAE_LAB_DATA", str(data))
     make_vtab(data / "vtab-1k", "svhn")
@@ -392,7 +392,7 @@ def test_tasks_and_own_pictures_that_are_here(tmp_path: Path, monkeypatch: pytes
     report = examine()
     found = part(report, "Weights and data")
     assert found["Natural tasks"].value == "1 of 7 here: svhn" and found["FGVC tasks"].value == "0 of 5 here"
-    assert found["own pictures"].value.startswith("own:birds")
+    assert found["own images"].value.startswith("own:birds")
     "\n".join(report.lines()).encode()  # half a character in a name must not break a terminal
     assert "MLAE_LAB_DATA" in found["data folder"].value
 
@@ -465,7 +465,7 @@ def test_sizes_and_leftovers(store: RunStore) -> None:
     (cache / "pixels.npy").write_bytes(bytes(70_000))
     report = examine()
     found = part(report, "Disk")
-    assert found["archive"].value == "5 kB" and found["decoded pictures"].value == "70 kB"
+    assert found["archive"].value == "5 kB" and found["decoded images"].value == "70 kB"
     assert 6000 <= float(found["files of runs"].value.split()[0]) * 1000 < 7000
     assert found["leftovers"].value == "1 unfinished file of runs, 3 kB" and report.troubles == ()
 

@@ -1,4 +1,4 @@
-"""Who may know whom. The table below is the picture of the house; the rest of the file holds the code to it."""
+"""Who may know whom. The table below is the image of the house; the rest of the file holds the code to it."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_the_table_has_no_circle() -> None:
         ("mlae_lab.runs.supervisor", "if True:\n    import mlae_lab.training.trainer"),
         ("mlae_lab.ui.figures", "import pages.home"),
         ("mlae_lab.training.trainer", "from mlae_lab.runs.store import RunStore"),
-        ("mlae_lab.data.bundled", "from pretraining.pictures import draw"),
+        ("mlae_lab.data.bundled", "from pretraining.images import draw"),
     ],
 )
 def test_the_check_can_fail(module: str, source: str) -> None:
@@ -146,7 +146,7 @@ def test_the_check_can_fail(module: str, source: str) -> None:
         ("mlae_lab.core.plan", "import json\nfrom mlae_lab.core import paper\nfrom . import budget"),
         ("mlae_lab.training.trainer", "from mlae_lab.analysis.similarity import similarity_stats"),
         ("mlae_lab.runs.worker", "from mlae_lab.training.trainer import fit"),
-        ("pages.home", "from mlae_lab.ui import figures\nfrom mlae_lab.places import ROOT"),
+        ("pages.home", "from mlae_lab.ui import figures\nfrom mlae_lab.locations import ROOT"),
     ],
 )
 def test_the_check_can_pass(module: str, source: str) -> None:

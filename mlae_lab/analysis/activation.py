@@ -3,7 +3,7 @@
     contribution of expert i = mean over tokens of ‖λ_i B_i A_i x‖ / ‖W x + bias‖
 
 measured with all experts on, as at inference. `by_token` is that fraction and the only place that computes it: the
-live grid, a class and a single picture differ in which tokens they average. A hook reads the layer's input; the
+live grid, a class and a single image differ in which tokens they average. A hook reads the layer's input; the
 model is left as it was found.
 """
 
@@ -38,14 +38,14 @@ def added(layer: MLAELinear, x: torch.Tensor) -> torch.Tensor:
 
 
 class Contribution:
-    """Each expert's contribution over the tokens seen, picture by picture."""
+    """Each expert's contribution over the tokens seen, image by image."""
 
     def __init__(self) -> None:
         self._sums: dict[str, list[torch.Tensor]] = {}
         self._tokens: dict[str, list[torch.Tensor]] = {}
 
     def add(self, target: str, layer: MLAELinear, x: torch.Tensor) -> None:
-        """Count the tokens that enter a layer: x (pictures, ..., d_in), or one token (d_in,)."""
+        """Count the tokens that enter a layer: x (images, ..., d_in), or one token (d_in,)."""
         x = x.detach().float()
         x = x[None] if x.ndim == 1 else x
         share = by_token(layer, x.reshape(-1, x.shape[-1])).reshape(len(x), -1, len(layer.columns))
@@ -58,8 +58,8 @@ class Contribution:
         return {t: (torch.cat(s).sum(0) / torch.cat(self._tokens[t]).sum()).cpu() for t, s in self._sums.items()}
 
     @property
-    def pictures(self) -> dict[str, torch.Tensor]:
-        """Mean over the tokens of each picture, in the order seen: target to (pictures, E), on the CPU."""
+    def images(self) -> dict[str, torch.Tensor]:
+        """Mean over the tokens of each image, in the order seen: target to (images, E), on the CPU."""
         return {t: (torch.cat(s) / torch.cat(self._tokens[t])).cpu() for t, s in self._sums.items()}
 
 
@@ -83,33 +83,33 @@ def recording(layers: Mapping[str, MLAELinear]) -> Iterator[Contribution]:
 
 
 @torch.no_grad()
-def by_picture(
+def by_image(
     network: Callable[[torch.Tensor], torch.Tensor], entering: torch.Tensor, layers: Mapping[str, MLAELinear]
 ) -> dict[str, torch.Tensor]:
-    """Contribution of each expert to each picture: target to (pictures, E), on the CPU.
+    """Contribution of each expert to each image: target to (images, E), on the CPU.
 
-    network: takes `entering`, (pictures, ...), through all of `layers`, the experts in eval mode.
+    network: takes `entering`, (images, ...), through all of `layers`, the experts in eval mode.
     """
     with recording(layers) as found:
         network(entering)
-    return found.pictures
+    return found.images
 
 
 def on_canvas(plan: MaskPlan, layers: Mapping[str, MLAELinear], values: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Put (pictures, E) of each target on the plan's canvas: (pictures, rows, columns), nan where no expert exists."""
-    pictures = len(next(iter(values.values()))) if values else 0
-    canvas = torch.full((pictures, plan.rows, plan.columns), torch.nan)
+    """Put (images, E) of each target on the plan's canvas: (images, rows, columns), nan where no expert exists."""
+    images = len(next(iter(values.values()))) if values else 0
+    canvas = torch.full((images, plan.rows, plan.columns), torch.nan)
     for target, value in values.items():
         canvas[:, plan.targets.index(target), list(layers[target].columns)] = value.float()
     return canvas
 
 
 def by_class(canvas: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Mean over the pictures of each class. canvas: (pictures, rows, columns); labels: (pictures,) class numbers.
+    """Mean over the images of each class. canvas: (images, rows, columns); labels: (images,) class numbers.
 
-    Returns (classes, rows, columns); nan where no expert exists and for a class without a picture.
+    Returns (classes, rows, columns); nan where no expert exists and for a class without an image.
     """
-    member = torch.nn.functional.one_hot(labels.cpu(), classes).to(canvas.dtype)  # (pictures, classes)
+    member = torch.nn.functional.one_hot(labels.cpu(), classes).to(canvas.dtype)  # (images, classes)
     there = ~canvas[:1].isnan()
     sums = torch.einsum("pk,prc->krc", member, canvas.nan_to_num())
     means = sums / member.sum(0)[:, None, None]

@@ -1,4 +1,4 @@
-"""Where a picture is seen: what each expert adds at every patch, and what the network attends to.
+"""Where an image is seen: what each expert adds at every patch, and what the network attends to.
 
     feature map of expert i at patch t    ‖λ_i B_i A_i x_t‖            signed, for rank 1: λ_i ‖b_i‖ a_iᵀx_t
     attention to patch t                  Σ_s r_s A_st                 A: mean over heads of softmax(q kᵀ / √d)
@@ -31,7 +31,7 @@ class NoMap(ValueError):
 class ExpertMaps:
     """Feature maps of the experts of one layer, on the grid of patches.
 
-    columns: canvas columns (from 0) of the experts. added: (pictures, E, height, width), at least 0.
+    columns: canvas columns (from 0) of the experts. added: (images, E, height, width), at least 0.
     signed: the same with the sign along b_i, None for experts of rank above 1, which have no single direction.
     """
 
@@ -45,7 +45,7 @@ class BlockAttention:
     """Attention of one block to the patches, from the tokens that the head reads.
 
     trained: as the run left it; frozen: no expert anywhere; none: this layer's experts off and all other layers as
-    trained. Each (pictures, height, width). alone: (pictures, E, height, width), in this layer only expert i on.
+    trained. Each (images, height, width). alone: (images, E, height, width), in this layer only expert i on.
     """
 
     trained: torch.Tensor
@@ -98,7 +98,7 @@ def why_no_attention(model: nn.Module) -> str:
     name = type(model).__name__
     blocks = getattr(model, "blocks", None)
     if blocks is None:
-        return f"{name} has no blocks that attend over the whole picture, so there is no attention map and no rollout"
+        return f"{name} has no blocks that attend over the whole image, so there is no attention map and no rollout"
     if not all(isinstance(_dropout(block), nn.Module) and hasattr(block.attn, "fused_attn") for block in blocks):
         return f"the blocks of {name} hold no attention over tokens, so there is no attention map and no rollout"
     return ""
@@ -113,8 +113,8 @@ def _dropout(block: nn.Module) -> nn.Module | None:
 
 
 @torch.no_grad()
-def expert_maps(model: nn.Module, target: str, pictures: torch.Tensor) -> ExpertMaps:
-    """Feature maps of the experts of a layer. target: its name; pictures: (n, 3, side, side), normalised.
+def expert_maps(model: nn.Module, target: str, images: torch.Tensor) -> ExpertMaps:
+    """Feature maps of the experts of a layer. target: its name; images: (n, 3, side, side), normalised.
 
     Raises NoMap where what enters the layer is not one vector for each patch.
     """
@@ -122,13 +122,13 @@ def expert_maps(model: nn.Module, target: str, pictures: torch.Tensor) -> Expert
     if not isinstance(layer, MLAELinear):
         raise NoMap(f"{target} holds no expert, so there is nothing to map: choose a layer with experts")
     if "mlp_tokens" in target:
-        raise NoMap(f"{target} mixes the patches of one channel: an expert there has no place in the picture")
+        raise NoMap(f"{target} mixes the patches of one channel: an expert there has no place in the image")
     seen: list[torch.Tensor] = []
     with _watching([layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))]):
-        model(pictures)
+        model(images)
     x = seen[0].float()
-    if len(x) != len(pictures):
-        raise NoMap(f"{target} works in windows, not on the whole picture, so there is no map of its experts")
+    if len(x) != len(images):
+        raise NoMap(f"{target} works in windows, not on the whole image, so there is no map of its experts")
     if x.ndim == 3:
         x = x[:, prefix(model) :].reshape(len(x), *grid_of(model, x.shape[1]), -1)
     flat = x.reshape(-1, x.shape[-1])
@@ -146,7 +146,7 @@ def expert_maps(model: nn.Module, target: str, pictures: torch.Tensor) -> Expert
 
 
 @torch.no_grad()
-def attention_of(model: nn.Module, pictures: torch.Tensor) -> list[torch.Tensor]:
+def attention_of(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     """Mean over heads of every block's attention matrix: a list of (n, tokens, tokens), rows sum to 1.
 
     Raises NoMap for a network without attention over all its tokens.
@@ -154,7 +154,7 @@ def attention_of(model: nn.Module, pictures: torch.Tensor) -> list[torch.Tensor]
     _must_attend(model)
     found: list[torch.Tensor] = []
     with _unfused(model.blocks), _watching([_reads(block, found) for block in model.blocks]):
-        model(pictures)
+        model(images)
     return found
 
 
@@ -178,7 +178,7 @@ def rollout(model: nn.Module, attention: Sequence[torch.Tensor]) -> torch.Tensor
 
 @torch.no_grad()
 def block_attention(
-    model: nn.Module, layers: Mapping[str, MLAELinear], target: str, pictures: torch.Tensor
+    model: nn.Module, layers: Mapping[str, MLAELinear], target: str, images: torch.Tensor
 ) -> BlockAttention:
     """What the block of a qkv layer attends to with and without its experts. target: a name in `layers`.
 
@@ -195,9 +195,9 @@ def block_attention(
     with _unfused([block]):
         hook = block.register_forward_pre_hook(lambda module, *given: entered.append(given), with_kwargs=True)
         with _watching([_reads(block, found), hook]):
-            model(pictures)
+            model(images)
         with only(layers), _watching([_reads(block, found)]):
-            model(pictures)
+            model(images)
         inputs, named = entered[0]
         with _watching([_reads(block, found)]):
             for kept in [(), *((i,) for i in range(len(layer.columns)))]:

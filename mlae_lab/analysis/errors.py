@@ -1,7 +1,7 @@
 """Where a network is wrong and how well it knows it: from logits and labels, nothing else.
 
     p = softmax(logits), guess = argmax p, confidence = max p, loss = -ln p_label (nats)
-    Brier score = mean over pictures of Σ_k (p_k - [k = label])², 0 (perfect) to 2   (Brier 1950)
+    Brier score = mean over images of Σ_k (p_k - [k = label])², 0 (perfect) to 2   (Brier 1950)
     ECE = Σ_m n_m / n · |accuracy_m - confidence_m| over M bins of equal width, bin m = ((m-1)/M, m/M]
                                                                      (Naeini et al. 2015; Guo et al. 2017, eq. 3)
 
@@ -22,7 +22,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Judged:
-    """What a network said of n pictures, each (n,) on the CPU. truth, guess: class numbers, int64; confidence of the
+    """What a network said of n images, each (n,) on the CPU. truth, guess: class numbers, int64; confidence of the
     guess in (0, 1], loss in nats, brier: Σ_k (p_k - [k = label])², all float64."""
 
     truth: torch.Tensor
@@ -57,20 +57,20 @@ def joined(parts: Sequence[Judged]) -> Judged:
 
 
 def confusion(truth: torch.Tensor, guess: torch.Tensor, classes: int) -> torch.Tensor:
-    """(classes, classes) int64: pictures by class (row) and guess (column)."""
+    """(classes, classes) int64: images by class (row) and guess (column)."""
     return torch.bincount(truth * classes + guess, minlength=classes * classes).reshape(classes, classes)
 
 
 def row_shares(counts: torch.Tensor) -> torch.Tensor:
-    """Counts as shares of their row, float64; a class without pictures is a row of NaN."""
+    """Counts as shares of their row, float64; a class without images is a row of NaN."""
     return counts.double() / counts.sum(1, keepdim=True)
 
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """right of pictures, and the 95 % Wilson interval of that share, in [0, 1]."""
+    """right of images, and the 95 % Wilson interval of that share, in [0, 1]."""
 
-    pictures: int
+    images: int
     right: int
     low: float
     high: float
@@ -83,7 +83,7 @@ def by_class(counts: torch.Tensor) -> list[ClassAccuracy]:
 
 
 def confused(counts: torch.Tensor, most: int) -> list[tuple[int, int, int]]:
-    """The commonest mistakes, (class, guess, pictures), the commonest first; of equals the lower class first."""
+    """The commonest mistakes, (class, guess, images), the commonest first; of equals the lower class first."""
     off = counts - torch.diag(counts.diagonal())
     order = off.flatten().argsort(descending=True, stable=True)[:most].tolist()
     classes = len(counts)
@@ -91,7 +91,7 @@ def confused(counts: torch.Tensor, most: int) -> list[tuple[int, int, int]]:
 
 
 def extremes(judged: Judged, most: int) -> dict[str, list[int]]:
-    """Rows of the pictures worth a look, `most` of each at most; of equals the earlier first.
+    """Rows of the images worth a look, `most` of each at most; of equals the earlier first.
 
     "right": right, and the network most sure of it; "wrong": wrong, and most sure; "unsure": least confidence of all,
     right or wrong; "costly": the largest loss, those on which most of the label's probability is missing.
@@ -113,18 +113,18 @@ def extremes(judged: Judged, most: int) -> dict[str, list[int]]:
 
 @dataclass(frozen=True)
 class Bin:
-    """Pictures whose confidence lies in (low, high]. accuracy, confidence: their means in [0, 1], None for no picture."""
+    """Images whose confidence lies in (low, high]. accuracy, confidence: their means in [0, 1], None for no image."""
 
     low: float
     high: float
-    pictures: int
+    images: int
     accuracy: float | None
     confidence: float | None
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """confidence, accuracy: means over all pictures in [0, 1]; ece, brier as above; loss: mean cross-entropy in nats."""
+    """confidence, accuracy: means over all images in [0, 1]; ece, brier as above; loss: mean cross-entropy in nats."""
 
     bins: tuple[Bin, ...]
     ece: float
@@ -135,7 +135,7 @@ class Calibration:
 
 
 def calibration(judged: Judged, bins: int = BINS) -> Calibration:
-    """How confidence and accuracy agree. judged: at least one picture; bins: 1 or more, of equal width."""
+    """How confidence and accuracy agree. judged: at least one image; bins: 1 or more, of equal width."""
     confidence, right = judged.confidence, judged.right.double()
     edges = torch.arange(1, bins, dtype=torch.float64) / bins
     places = torch.bucketize(confidence, edges)  # the first edge that is not below: bin m holds ((m-1)/M, m/M]

@@ -1,4 +1,4 @@
-"""Which experts matter: leave one out, what the gradient would have guessed, greedy curves, and who decides a picture.
+"""Which experts matter: leave one out, what the gradient would have guessed, greedy curves, and who decides an image.
 
     change of expert i    = loss(f_i = 0) - loss(f = 1)            exact: one evaluation for each expert
     first-order estimate  = -∂loss/∂f_i at f = 1                   one backward pass for all of them
@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 
 from mlae_lab.analysis.whatif import Outcome, WhatIf
-from mlae_lab.core.factors import Cell, Factors, all_on, existing, scaled, with_cells
+from mlae_lab.core.expert_state import Cell, Factors, all_on, existing, scaled, with_cells
 from mlae_lab.model.experts import factored
 
 Tell = Callable[[int, int], None]
-GRADIENT_CHUNK = 16  # pictures in one backward pass, which holds all activations of ViT-B/16: 2 GB
+GRADIENT_CHUNK = 16  # images in one backward pass, which holds all activations of ViT-B/16: 2 GB
 
 
 def silent(done: int, total: int) -> None:
@@ -50,7 +50,7 @@ def layers_of(cells: Sequence[Cell]) -> list[list[Cell]]:
 
 
 def first_order(lab: WhatIf) -> dict[Cell, float]:
-    """The estimate -∂loss/∂f of each expert on the pictures of `lab`, loss being the mean cross-entropy."""
+    """The estimate -∂loss/∂f of each expert on the images of `lab`, loss being the mean cross-entropy."""
     tensors = {layer: factor.requires_grad_() for layer, factor in lab.tensors(all_on(lab.plan)).items()}
     total = {layer: torch.zeros_like(factor) for layer, factor in tensors.items()}
     at = 0
@@ -165,15 +165,15 @@ def agreement(removal: Sequence[Step], guess: Mapping[Cell, float]) -> float | N
     return spearman(list(range(len(cells))), [guess[cell] for cell in cells])
 
 
-# ---------------------------------------------------------------- who decides a picture
+# ---------------------------------------------------------------- who decides an image
 
 
 @dataclass(frozen=True)
 class Deciding:
-    """Who decides each of N pictures.
+    """Who decides each of N images.
 
     predicted: the class that the whole network says, (N,). margin: its logit minus the largest other, (N,).
-    without: by expert, the same margin of the same class with that expert off, (N,); below 0 the picture flips.
+    without: by expert, the same margin of the same class with that expert off, (N,); below 0 the image flips.
     instead: by expert, the class that is predicted then, (N,).
     """
 
@@ -184,7 +184,7 @@ class Deciding:
 
 
 def deciding(lab: WhatIf, tell: Tell = silent) -> Deciding:
-    """How far each expert carries the decision on each picture of `lab`."""
+    """How far each expert carries the decision on each image of `lab`."""
     cells = existing(lab.plan)
     on = lab.trained
     off = dict(zip(cells, each_off(lab, [[cell] for cell in cells], tell)))

@@ -1,8 +1,8 @@
-"""What a network says of a picture, and which training pictures it takes for most alike.
+"""What a network says of an image, and which training images it takes for most alike.
 
-    likeness of two pictures = cos(z, z')        z: what the head reads of a picture, (width,)
+    likeness of two images = cos(z, z')        z: what the head reads of an image, (width,)
 
-The last layer is linear in z, so pictures that lie close in it are told apart least.
+The last layer is linear in z, so images that lie close in it are told apart least.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import torch
 
 from mlae_lab.analysis.importance import Tell, silent
 from mlae_lab.analysis.whatif import WhatIf
-from mlae_lab.core.factors import Factors
+from mlae_lab.core.expert_state import Factors
 from mlae_lab.core.plan import MAX_COLUMNS, MaskPlan
 from mlae_lab.model.experts import stream
 

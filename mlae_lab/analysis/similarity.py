@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 
 from mlae_lab.analysis.spectrum import effective_rank, spectrum, stable_rank
-from mlae_lab.core.chance import Chance, random_experts
+from mlae_lab.core.random_baseline import Chance, random_experts
 from mlae_lab.core.events import SimilarityStats
 from mlae_lab.model.inject import Experts
 
@@ -51,7 +51,7 @@ DRAWS = 24
 def null_line(d_in: int, d_out: int, experts: int, rank: int = 1) -> Chance | None:
     """Mean |cosine| that random experts of these shapes show over the pairs of a layer; None for fewer than two.
 
-    Rank 1 in closed form (`core.chance`); a higher rank from 24 layers of Gaussian factors drawn with a fixed seed.
+    Rank 1 in closed form (`core.random_baseline`); a higher rank from 24 layers of Gaussian factors drawn with a fixed seed.
     """
     if rank == 1 or experts < 2:
         return random_experts(d_in, d_out, experts)

@@ -18,18 +18,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mlae_lab.core.factors import Factors, all_on
+from mlae_lab.core.expert_state import Factors, all_on
 from mlae_lab.model.experts import MLAELinear, factored
 from mlae_lab.model.inject import Experts
-from mlae_lab.model.prefix import depth, first_block, pieces
+from mlae_lab.model.frozen_prefix import depth, first_block, pieces
 
 CHUNK = 64
-KEPT = 3 * 2**30  # bytes of what enters blocks; 200 pictures of ViT-B/16 take 2.8 GB for both states
+KEPT = 3 * 2**30  # bytes of what enters blocks; 200 images of ViT-B/16 take 2.8 GB for both states
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a network said about N pictures. logits: (N, classes) float32; labels: (N,); loss_sum: Σ cross-entropy."""
+    """What a network said about N images. logits: (N, classes) float32; labels: (N,); loss_sum: Σ cross-entropy."""
 
     logits: torch.Tensor
     labels: torch.Tensor
@@ -56,7 +56,7 @@ class Outcome:
         return self.loss_sum / len(self.labels)
 
     def class_accuracy(self) -> list[float | None]:
-        """Top-1 in percent for each class; None for one that has no picture here."""
+        """Top-1 in percent for each class; None for one that has no image here."""
         classes = self.logits.shape[1]
         total = torch.bincount(self.labels, minlength=classes).tolist()
         right = torch.bincount(self.labels[self.predicted == self.labels], minlength=classes).tolist()
@@ -76,11 +76,11 @@ class _Pass:
 
 
 class WhatIf:
-    """Answers states of one network on N pictures.
+    """Answers states of one network on N images.
 
-    model, experts: in eval mode. inputs: what enters the first adapted block (`prefix.first_block`), N pictures;
-    for a network that cannot be cut, pictures or whatever `prefix.split` hands on. labels: (N,).
-    compute: opened around every forward pass, such as an autocast. chunk: pictures in one pass.
+    model, experts: in eval mode. inputs: what enters the first adapted block (`prefix.first_block`), N images;
+    for a network that cannot be cut, images or whatever `prefix.split` hands on. labels: (N,).
+    compute: opened around every forward pass, such as an autocast. chunk: images in one pass.
     kept: most bytes that are kept besides the inputs; with less room fewer blocks are kept, with none each answer
     is a full pass. The answer is the same bit for bit whatever is kept.
 
@@ -123,7 +123,7 @@ class WhatIf:
         return self.ask(all_on(self.plan))
 
     def ask(self, factors: Factors) -> Outcome:
-        """The answer to a state. factors: as `core.factors` makes them, for this plan."""
+        """The answer to a state. factors: as `core.expert_state` makes them, for this plan."""
         with self._lock:
             if self._trained is None:
                 self._trained = self._run(all_on(self.plan), [self.inputs], keep=True)
@@ -138,8 +138,8 @@ class WhatIf:
     def try_out(self, factors: Factors, most: float = float("inf")) -> Outcome | None:
         """Like `ask`, but the last state stays the one that is kept: for many neighbours of one state.
 
-        most: a sum of losses; None is returned as soon as the pictures seen so far lose more. Exact, since no
-        picture has a loss below 0.
+        most: a sum of losses; None is returned as soon as the images seen so far lose more. Exact, since no
+        image has a loss below 0.
         """
         with self._lock:
             if self._trained is None:
@@ -147,7 +147,7 @@ class WhatIf:
             return self._run(factors, self._nearest(factors), keep=False, most=most).outcome
 
     def full_pass(self, factors: Factors) -> Outcome:
-        """The same answer without anything kept: all pieces, all pictures. What the rest is measured against."""
+        """The same answer without anything kept: all pieces, all images. What the rest is measured against."""
         with self._lock:
             return self._run(factors, [self.inputs], keep=False).outcome
 

@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from mlae_lab import binding, doctor
 from mlae_lab.cli import diversity, errors, fetching, library, maps, race, repeats, runs, similarity, whatif
-from mlae_lab.cli.answers import Wrong, folder_of, me, say, say_json, store_of
+from mlae_lab.cli.output import Wrong, folder_of, me, say, say_json, store_of
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.settings import add_run_options, config_of
 from mlae_lab.core import catalog, paper
@@ -28,9 +28,9 @@ from mlae_lab.core.patterns import paper_patterns
 from mlae_lab.core.plan import PlanError
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.tasks import own_tasks, ready
-from mlae_lab.places import PACKAGE
+from mlae_lab.locations import PACKAGE
 from mlae_lab.runs import commands
-from mlae_lab.runs.parcel import ParcelError
+from mlae_lab.runs.archive_file import ParcelError
 from mlae_lab.runs.store import StoreError
 from mlae_lab.runs.texts import refused
 
@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     whatif.add(command)
     diversity.add(command)
     similarity.add(command)
-    fetch = command("fetch", fetching.fetch, "download a task's pictures or a backbone's weights")
+    fetch = command("fetch", fetching.fetch, "download a task's images or a backbone's weights")
     fetch.add_argument("name", metavar="TASK|BACKBONE")
     fetch.add_argument("--yes", action="store_true", help="do not ask before a large download")
     fetch.add_argument(

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from mlae_lab.cli.answers import Wrong, me, say, store_of
+from mlae_lab.cli.output import Wrong, me, say, store_of
 from mlae_lab.cli.runs import follow
 from mlae_lab.cli.settings import add_run_options, config_of
 from mlae_lab.core.patterns import EXPERTS, dense

@@ -1,15 +1,15 @@
-"""`errors`: what a run gets wrong, and what another run gets right on the same pictures."""
+"""`errors`: what a run gets wrong, and what another run gets right on the same images."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
 
-from mlae_lab.cli.answers import Wrong, say
-from mlae_lab.cli.inside import asked, one, store_with_runs
-from mlae_lab.core.slices import Slice, SliceError, Slices, p_text, slices
+from mlae_lab.cli.output import Wrong, say
+from mlae_lab.cli.queries import asked, one, store_with_runs
+from mlae_lab.core.paired_tests import Slice, SliceError, Slices, p_text, slices
 
-_LISTED = 20  # pictures named in words; --json has all
+_LISTED = 20  # images named in words; --json has all
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -20,18 +20,18 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         _errors,
         "confusion, accuracy by class, calibration; or what one of two runs alone gets right",
     )
-    made.add_argument("other", nargs="?", metavar="OTHER", help="a second run, asked about the same pictures")
+    made.add_argument("other", nargs="?", metavar="OTHER", help="a second run, asked about the same images")
     made.add_argument(
-        "--pictures", default="all", metavar="N|all", help="so many of the evaluation pictures, evenly spread"
+        "--images", default="all", metavar="N|all", help="so many of the evaluation images, evenly spread"
     )
 
 
 def _errors(chosen: argparse.Namespace) -> int:
     store = store_with_runs(chosen)
-    words = chosen.pictures
+    words = chosen.images
     if words != "all" and not words.isdecimal():
-        raise Wrong(f'--pictures is {words!r}: it must be "all" or a whole number from 1')
-    arguments = {"pictures": words if words == "all" else int(words)}
+        raise Wrong(f'--images is {words!r}: it must be "all" or a whole number from 1')
+    arguments = {"images": words if words == "all" else int(words)}
     told = asked(store, chosen.run, "errors", arguments)
     if chosen.other is None:
         return say(chosen, {"run": chosen.run, **_without_images(told)}, "\n".join(_lines(told)))
@@ -44,22 +44,22 @@ def _errors(chosen: argparse.Namespace) -> int:
 
 
 def _without_images(told: Mapping) -> dict:
-    return {name: value for name, value in told.items() if name != "images"}
+    return {name: value for name, value in told.items() if name != "thumbnails"}
 
 
 def _lines(told: Mapping) -> list[str]:
     names = told["names"]
     found = [
-        f"{told['right']} of {told['pictures']} pictures are right: {told['accuracy']:.1f} % (95 % {told['low']:.1f} to {told['high']:.1f})",
+        f"{told['right']} of {told['images']} images are right: {told['accuracy']:.1f} % (95 % {told['low']:.1f} to {told['high']:.1f})",
         f"mean confidence {100 * told['confidence_mean']:.1f} %, ECE {told['ece']:.4f} in {len(told['bins'])} bins, Brier score "
         f"{told['brier']:.4f}, loss {told['loss']:.4f} nats",
         "",
         f"{'class':<24}{'right':>12}{'':>9}   95 %",
     ]
     for entry in told["classes"]:
-        if entry["pictures"]:
-            counted = f"{entry['right']}/{entry['pictures']}"
-            share = 100 * entry["right"] / entry["pictures"]
+        if entry["images"]:
+            counted = f"{entry['right']}/{entry['images']}"
+            share = 100 * entry["right"] / entry["images"]
             found.append(
                 f"{entry['name']:<24}{counted:>12}{share:>7.1f} %   {100 * entry['low']:.1f} to {100 * entry['high']:.1f}"
             )
@@ -77,12 +77,12 @@ def _lines(told: Mapping) -> list[str]:
 
 
 def _difference_lines(found: Slices) -> list[str]:
-    lines = [f"{'class':<24}{'pictures':>9}{'A':>9}{'B':>9}{'only A':>8}{'only B':>8}{'mid-p':>9}{'Holm':>9}"]
+    lines = [f"{'class':<24}{'images':>9}{'A':>9}{'B':>9}{'only A':>8}{'only B':>8}{'mid-p':>9}{'Holm':>9}"]
     for entry in (*found.classes, found.whole):
-        if entry.pictures:
-            a, b = (100 * right / entry.pictures for right in (entry.right_a, entry.right_b))
+        if entry.images:
+            a, b = (100 * right / entry.images for right in (entry.right_a, entry.right_b))
             lines.append(
-                f"{entry.name:<24}{entry.pictures:>9}{a:>7.1f} %{b:>7.1f} %{entry.only_a:>8}{entry.only_b:>8}"
+                f"{entry.name:<24}{entry.images:>9}{a:>7.1f} %{b:>7.1f} %{entry.only_a:>8}{entry.only_b:>8}"
                 f"{p_text(entry.mid):>9}{p_text(entry.adjusted):>9}"
             )
     for name, places in (("A", found.only_a), ("B", found.only_b)):

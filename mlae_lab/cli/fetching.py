@@ -1,4 +1,4 @@
-"""`fetch`: a task's pictures or a backbone's weights."""
+"""`fetch`: a task's images or a backbone's weights."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import shutil
 import sys
 import time
 
-from mlae_lab.cli.answers import Wrong, say_json
+from mlae_lab.cli.output import Wrong, say_json
 from mlae_lab.core import hosts
 from mlae_lab.data import fetching
 from mlae_lab.data.fetch import ready_folder
 from mlae_lab.data.progress import Cancelled, FetchError, Progress, gigabytes
-from mlae_lab.places import data_folder
+from mlae_lab.locations import data_folder
 
 
 def fetch(chosen: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Callable
 
-from mlae_lab.cli.answers import Wrong, folder_of, me, name_of, say, store_if_there, store_of
+from mlae_lab.cli.output import Wrong, folder_of, me, name_of, say, store_if_there, store_of
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.core import catalog
 from mlae_lab.runs.library import SavedPlan, plan_name

@@ -1,4 +1,4 @@
-"""`activation`, `attention` and `predict`: what the experts of a run add, where they look, and what it makes of a picture."""
+"""`activation`, `attention` and `predict`: what the experts of a run add, where they look, and what it makes of an image."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from pathlib import Path
 
 import numpy as np
 
-from mlae_lab.cli.answers import Wrong, say
-from mlae_lab.cli.inside import asked, one, store_with_runs
+from mlae_lab.cli.output import Wrong, say
+from mlae_lab.cli.queries import asked, one, store_with_runs
 from mlae_lab.data import overlay
 from mlae_lab.data.overlay import Row
 
-MOST_BYTES = 5 * 2**20  # of one picture file
+MAX_BYTES = 5 * 2**20  # of one image file
 KINDS = (".png", ".svg", ".json")
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the commands. command: makes one."""
-    made = one(command, "activation", _activation, "what each expert of a run adds, by layer, class or picture")
+    made = one(command, "activation", _activation, "what each expert of a run adds, by layer, class or image")
     made.add_argument("--by", choices=("layer", "class", "image"), default="layer")
     made.add_argument(
-        "--pictures", type=int, default=256, metavar="N", help="evaluation pictures, spread over the split (256)"
+        "--images", type=int, default=256, metavar="N", help="evaluation images, spread over the split (256)"
     )
     made = one(command, "attention", _attention, "where the experts of a layer look, and the attention rollout")
     made.add_argument(
-        "--picture",
+        "--image",
         nargs="+",
         required=True,
         metavar="N|FILE",
-        help="1 to 12: places of evaluation pictures from 0, or files",
+        help="1 to 12: places of evaluation images from 0, or files",
     )
     made.add_argument("--layer", type=int, default=None, metavar="L", help="from 1; by default the last with experts")
     made.add_argument(
@@ -43,21 +43,21 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         command,
         "predict",
         _predict,
-        "top classes, nearest training pictures and the answer without each layer's experts",
+        "top classes, nearest training images and the answer without each layer's experts",
     )
-    made.add_argument("picture", nargs="+", metavar="N|FILE")
+    made.add_argument("image", nargs="+", metavar="N|FILE")
     made.add_argument("--off", default="", metavar="L3E2,L4", help="also the answer with these experts off, as in whatif")
     made.add_argument("--scale", type=float, default=1.0, metavar="X", help="and with every λ counting times X")
 
 
 def _activation(chosen: argparse.Namespace) -> int:
-    found = asked(store_with_runs(chosen), chosen.run, "activation", {"by": chosen.by, "pictures": chosen.pictures})
-    lines = [f"contribution, mean over {found['pictures']} pictures: ‖λ b aᵀx‖ / ‖Wx + bias‖"]
+    found = asked(store_with_runs(chosen), chosen.run, "activation", {"by": chosen.by, "images": chosen.images})
+    lines = [f"contribution, mean over {found['images']} images: ‖λ b aᵀx‖ / ‖Wx + bias‖"]
     if chosen.by == "layer":
         lines += [f"layer {number:2d}  {_cells(row)}" for number, row in enumerate(found["canvas"], 1)]
     else:
         names = found["classes"] if chosen.by == "class" else [
-            f"picture {place}, {found['classes'][truth]}" for place, truth in zip(found["places"], found["truth"])
+            f"image {place}, {found['classes'][truth]}" for place, truth in zip(found["places"], found["truth"])
         ]  # fmt: skip
         for name, canvas in zip(names, found["values"]):
             known = [(v, r, c) for r, row in enumerate(canvas) for c, v in enumerate(row) if v is not None]
@@ -70,30 +70,30 @@ def _activation(chosen: argparse.Namespace) -> int:
 def _attention(chosen: argparse.Namespace) -> int:
     if chosen.out is not None and chosen.out.suffix.lower() not in KINDS:
         raise Wrong(f"{chosen.out} has no ending that the lab writes: choose {', '.join(KINDS)}")
-    pictures = [picture_argument(word) for word in chosen.picture]
+    images = [image_argument(word) for word in chosen.image]
     store = store_with_runs(chosen)
-    found = asked(store, chosen.run, "attention", {"pictures": pictures, "layer": chosen.layer})
+    found = asked(store, chosen.run, "attention", {"images": images, "layer": chosen.layer})
     found.pop("private", None)
     lines = [f"layer {found['layer']}, {found['target']}, {len(found['experts'])} experts, patches {found['grid']}"]
     lines += [found[name] for name in ("no_maps", "no_attention", "no_alone") if found[name]]
-    for word, shown in zip(chosen.picture, found["pictures"]):
+    for word, shown in zip(chosen.image, found["images"]):
         lines.append(f"{word}: {found['classes'][shown['guess']]}, {100 * shown['confidence']:.1f} %")
         for number, values in zip(found["experts"], shown["added"] or ()):
             row, column = np.unravel_index(np.argmax(values), np.shape(values))
             lines.append(f"  expert {number}: most at patch row {row + 1}, column {column + 1}, {np.max(values):.4g}")
     if chosen.out is not None:
-        _write(chosen.out, found, chosen.picture)
+        _write(chosen.out, found, chosen.image)
         lines.append(f"written to {chosen.out}")
     return say(chosen, {"run": chosen.run, **found}, "\n".join(lines))
 
 
 def _predict(chosen: argparse.Namespace) -> int:
-    given = [picture_argument(word) for word in chosen.picture]
+    given = [image_argument(word) for word in chosen.image]
     store, answers, lines = store_with_runs(chosen), [], []
-    for word, picture in zip(chosen.picture, given):
-        found = asked(store, chosen.run, "predict", {"picture": picture})
+    for word, image in zip(chosen.image, given):
+        found = asked(store, chosen.run, "predict", {"image": image})
         found.pop("private", None)
-        answers.append({"picture": word, **found})
+        answers.append({"input": word, **found})
         classes = found["classes"]
         lines.append(f"{word}: " + _most(classes, [(t["probability"], t["class"]) for t in found["top"]]))
         lines.append("  nearest: " + ", ".join(f"{classes[n['truth']]} {n['cosine']:.3f}" for n in found["nearest"]))
@@ -102,31 +102,31 @@ def _predict(chosen: argparse.Namespace) -> int:
             lines.append("  flips without the experts of: " + (", ".join(flips) or "no layer"))
         if chosen.off or chosen.scale != 1.0:
             state = {"off": chosen.off, "scale": chosen.scale}
-            other = asked(store, chosen.run, "predict_without", {"picture": picture, **state})
+            other = asked(store, chosen.run, "predict_without", {"image": image, **state})
             other.pop("private", None)
             answers[-1]["what_if"] = state | {"before": other["before"], "now": other["now"]}
             best = sorted(((p, k) for k, p in enumerate(other["now"])), key=lambda pair: (-pair[0], pair[1]))
             lines.append(f"  with {other['experts']} experts on: " + _most(classes, best[: len(found["top"])]))
-    return say(chosen, {"run": chosen.run, "pictures": answers}, "\n".join(lines))
+    return say(chosen, {"run": chosen.run, "images": answers}, "\n".join(lines))
 
 
 def _most(classes: list[str], best: list[tuple[float, int]]) -> str:
     return ", ".join(f"{classes[number]} {100 * probability:.1f} %" for probability, number in best)
 
 
-def picture_argument(word: str) -> int | dict[str, str]:
+def image_argument(word: str) -> int | dict[str, str]:
     """A place, or a file's content. Wrong for a file that cannot be read or is too large."""
     if word.isascii() and word.isdigit():
         return int(word)
     try:
         with open(word, "rb") as file:
-            content = file.read(MOST_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise Wrong(
-            f"{word} cannot be read ({error.strerror}): name a picture file or the place of an evaluation picture"
+            f"{word} cannot be read ({error.strerror}): name an image file or the place of an evaluation image"
         ) from None
-    if len(content) > MOST_BYTES:
-        raise Wrong(f"{word} is larger than {MOST_BYTES // 2**20} MB: store it smaller")
+    if len(content) > MAX_BYTES:
+        raise Wrong(f"{word} is larger than {MAX_BYTES // 2**20} MB: store it smaller")
     return {"file": base64.b64encode(content).decode()}
 
 
@@ -156,7 +156,7 @@ def sheet_of(found: dict, words: list[str]) -> tuple[list[Row], list[str]]:
     columns = ["rollout, with", "rollout, without"] if not found["no_attention"] else []
     columns += [f"expert {number}" for number in found["experts"]] if not found["no_maps"] else []
     rows = []
-    for word, shown in zip(words, found["pictures"]):
+    for word, shown in zip(words, found["images"]):
         name = Path(word).name if shown["truth"] is None else found["classes"][shown["truth"]]
         maps = [shown["rollout"]["with"], shown["rollout"]["without"]] if shown["rollout"] else []
         rows.append(Row(shown["image"], name, tuple(np.array(m, float) for m in [*maps, *(shown["added"] or ())])))

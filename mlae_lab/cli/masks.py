@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mlae_lab.cli.answers import Wrong
+from mlae_lab.cli.output import Wrong
 from mlae_lab.core import catalog
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import NAMES, fitted, pattern, scaled

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from mlae_lab.cli.answers import me, say, store_of
+from mlae_lab.cli.output import me, say, store_of
 from mlae_lab.cli.masks import add_masks_options, plans_of
 from mlae_lab.cli.runs import follow
 from mlae_lab.cli.settings import add_run_options, config_of

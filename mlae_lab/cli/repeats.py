@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from mlae_lab.cli.answers import me, say
-from mlae_lab.cli.inside import one, store_with_runs
+from mlae_lab.cli.output import me, say
+from mlae_lab.cli.queries import one, store_with_runs
 from mlae_lab.cli.runs import follow, tell_failures
 from mlae_lab.runs import repeats
 from mlae_lab.runs.store import Run, RunStore

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mlae_lab.cli.answers import Wrong, existing_store, folder_of, me, name_of, say, say_json, store_of
+from mlae_lab.cli.output import Wrong, existing_store, folder_of, me, name_of, say, say_json, store_of
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.core.events import Evaluation, Resumed, Started
-from mlae_lab.core.spread import settling
+from mlae_lab.core.seed_statistics import settling
 from mlae_lab.runs import commands, pairs, parcel, supervisor
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.paths import LAST
@@ -131,7 +131,7 @@ def follow(store: RunStore, run: Run) -> Run:
         for stored in store.events(run.id, after=last, kinds=("started", "resumed", "evaluation")):
             last, event = stored.id, stored.event
             if isinstance(event, Started):
-                print(f"{event.train_pictures} pictures, {event.parameters:,} expert and {event.head_parameters:,} head "
+                print(f"{event.train_images} images, {event.parameters:,} expert and {event.head_parameters:,} head "
                       f"parameters, {event.steps} steps on {event.device} in {event.precision}", flush=True)  # fmt: skip
             elif isinstance(event, Resumed):
                 print(f"goes on after step {event.step}", flush=True)

@@ -6,13 +6,13 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from mlae_lab.cli.answers import Wrong
+from mlae_lab.cli.output import Wrong
 from mlae_lab.core import catalog
 from mlae_lab.core.config import DEVICES, MASKS_PER, NORMALISATIONS, PRECISIONS, PREPROCESSINGS, PROTOCOLS, RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.data.tasks import located
-from mlae_lab.places import weights_file
+from mlae_lab.locations import weights_file
 
 
 def add_run_options(command: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--device", default="auto", metavar="|".join(DEVICES))
     command.add_argument("--precision", default="auto", metavar="|".join(PRECISIONS))
     command.add_argument(
-        "--data", type=Path, metavar="DIR", help="the task's pictures: VTAB layout, VPT's lists or class folders"
+        "--data", type=Path, metavar="DIR", help="the task's images: VTAB layout, VPT's lists or class folders"
     )
     command.add_argument("--weights", type=Path, metavar="FILE", help="of the backbone: safetensors, bin or npz")
     command.add_argument("--preprocessing", default="auto", metavar="|".join(PREPROCESSINGS))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from statistics import fmean
 
 from mlae_lab.cli import inside
-from mlae_lab.cli.answers import Wrong, say
+from mlae_lab.cli.output import Wrong, say
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.store import RunStore
 

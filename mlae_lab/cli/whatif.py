@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from mlae_lab.cli import inside
-from mlae_lab.cli.answers import Wrong, me, say
-from mlae_lab.cli.maps import picture_argument
+from mlae_lab.cli.output import Wrong, me, say
+from mlae_lab.cli.maps import image_argument
 from mlae_lab.cli.masks import plan_of
-from mlae_lab.core.factors import checked, kept_plan
+from mlae_lab.core.expert_state import checked, kept_plan
 from mlae_lab.core.patterns import NAMES
 from mlae_lab.core.robustness import verdict, words
 from mlae_lab.runs.library import plan_name
 from mlae_lab.runs.store import Run, RunStore
 
-PICTURES = 200
-SHOWN = 10  # experts that are listed for one picture
+IMAGES = 200
+SHOWN = 10  # experts that are listed for one image
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -32,7 +32,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--mask", metavar="PATTERN|CODE|PLAN.json", help=f"only the experts that this mask keeps ({', '.join(NAMES)})"
     )
     what.add_argument("--kind", metavar="fixed|stochastic|mixed", help="which mask of that pattern")
-    _pictures(what)
+    _images(what)
     what.add_argument("--save-plan", metavar="NAME", help="keep the mask of what is left in the library")
     what.add_argument("--export", type=Path, metavar="FILE", help="write what is left as a smaller adapter")
     which = inside.one(command, "matters", _matters, "which experts and layers of a trained run matter")
@@ -42,20 +42,20 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="the curve of accuracy against experts kept: every expert tried at every step, which takes longer, or in the "
         "order of the first-order estimate",
     )
-    which.add_argument("--picture", metavar="N|FILE", help="who decides this one: place of an evaluation picture, or a file")
-    _pictures(which)
+    which.add_argument("--image", metavar="N|FILE", help="who decides this one: place of an evaluation image, or a file")
+    _images(which)
     stands = inside.one(command, "robust", _robust, "the accuracy of a trained run under random masks")
     stands.add_argument("other", nargs="?", metavar="OTHER", help="a second run, under the same masks")
     stands.add_argument("--drop-rate", type=float, default=0.5, metavar="P", help="chance that an expert is off (0.5)")
     stands.add_argument("--draws", type=int, default=200, metavar="N", help="random masks, 1 to 1000 (200)")
     stands.add_argument("--seed", type=int, default=0, metavar="S", help="of the random masks")
     stands.add_argument("--plain", action="store_true", help="survivors are not scaled by 1/(1-p)")
-    _pictures(stands)
+    _images(stands)
 
 
-def _pictures(command: argparse.ArgumentParser) -> None:
+def _images(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--pictures", type=int, default=PICTURES, metavar="N", help=f"evaluation pictures, spread over the split ({PICTURES})"
+        "--images", type=int, default=IMAGES, metavar="N", help=f"evaluation images, spread over the split ({IMAGES})"
     )
 
 
@@ -76,7 +76,7 @@ def _whatif(chosen: argparse.Namespace) -> int:
         plan_name(chosen.save_plan)  # before anything is computed for it
     if chosen.export is not None and chosen.export.exists():
         raise Wrong(f"{chosen.export} exists already: name another file")
-    found = inside.asked(store, run.id, "whatif", {**state, "pictures": chosen.pictures})
+    found = inside.asked(store, run.id, "whatif", {**state, "images": chosen.images})
     told = {"run": run.id, **found}
     lines = _whatif_lines(run, found)
     if chosen.save_plan is not None:
@@ -99,7 +99,7 @@ def _whatif_lines(run: Run, found: dict) -> list[str]:
     lines = [
         f"{now['accuracy']:.1f} % with {found['experts']} of {run.config.plan.experts} experts; as trained "
         f"{before['accuracy']:.1f} %: {change:+.1f} points; loss {before['loss']:.4f} to {now['loss']:.4f}",
-        f"{found['flipped']} of {found['pictures']} pictures are answered otherwise",
+        f"{found['flipped']} of {found['images']} images are answered otherwise",
     ]
     for name, was, is_now in zip(found["classes"], before["class_accuracy"], now["class_accuracy"]):
         if was is not None and was != is_now:
@@ -126,10 +126,10 @@ def _written(path: Path, content: bytes) -> int:
 def _matters(chosen: argparse.Namespace) -> int:
     store = inside.store_with_runs(chosen)
     run = store.run(chosen.run)
-    if chosen.greedy is not None and chosen.picture is not None:
-        raise Wrong("--greedy grows a curve over many pictures and --picture asks about one: name one of them")
+    if chosen.greedy is not None and chosen.image is not None:
+        raise Wrong("--greedy grows a curve over many images and --image asks about one: name one of them")
     if chosen.greedy is not None:
-        found = inside.asked(store, run.id, "greedy", {"direction": chosen.greedy, "pictures": chosen.pictures})
+        found = inside.asked(store, run.id, "greedy", {"direction": chosen.greedy, "images": chosen.images})
         lines = [f"{'kept':>5} {'accuracy':>9} {'loss':>8}   {'added' if chosen.greedy == 'addition' else 'removed'}"]
         for step in found["steps"]:
             cell = f"layer {step['cell'][0]}, expert {step['cell'][1]}" if step["cell"] else ""
@@ -137,12 +137,12 @@ def _matters(chosen: argparse.Namespace) -> int:
         if found["agreement"] is not None:
             lines.append(f"Spearman correlation of this order with the first-order estimates: {found['agreement']:+.3f}")
         return say(chosen, {"run": run.id, **found}, "\n".join(lines))
-    if chosen.picture is not None:
-        found = inside.asked(store, run.id, "decides", {"picture": picture_argument(chosen.picture)})
+    if chosen.image is not None:
+        found = inside.asked(store, run.id, "decides", {"image": image_argument(chosen.image)})
         found.pop("private", None)
         found.pop("image")
         return say(chosen, {"run": run.id, **found}, "\n".join(_decides_lines(run, found)))
-    found = inside.asked(store, run.id, "matters", {"pictures": chosen.pictures})
+    found = inside.asked(store, run.id, "matters", {"images": chosen.images})
     return say(chosen, {"run": run.id, **found}, "\n".join(_matters_lines(run, found)))
 
 
@@ -161,7 +161,7 @@ def _decides_lines(run: Run, found: dict) -> list[str]:
 def _matters_lines(run: Run, found: dict) -> list[str]:
     labels, experts, layers = run.config.plan.row_labels, found["experts"], found["layers"]
     lines = [
-        f"as trained {found['trained']['accuracy']:.1f} %, loss {found['trained']['loss']:.4f}, on {found['pictures']} pictures",
+        f"as trained {found['trained']['accuracy']:.1f} %, loss {found['trained']['loss']:.4f}, on {found['images']} images",
         "without a layer:       loss   accuracy   estimate",
     ]
     for label, loss, accuracy, guess in zip(labels, layers["loss"], layers["accuracy"], layers["estimate"]):
@@ -204,6 +204,6 @@ def _robust(chosen: argparse.Namespace) -> int:
 def _asked(chosen: argparse.Namespace, store: RunStore, run: Run) -> dict:
     arguments = {
         "rate": chosen.drop_rate, "draws": chosen.draws, "seed": chosen.seed, "rescaled": not chosen.plain,
-        "pictures": chosen.pictures,
+        "images": chosen.images,
     }  # fmt: skip
     return inside.asked(store, run.id, "robust", arguments)

@@ -45,10 +45,10 @@ class Backbone:
     """A frozen network.
 
     name: `architecture.tag` as timm writes it, or one of the lab's own. layers: blocks. width: of the features
-    before the head. heads: of attention (Swin: in the last stage), 0 where there is none. picture: side of the
-    input in pixels. tokens: per picture with class and register tokens, None where stages differ. parameters:
+    before the head. heads: of attention (Swin: in the last stage), 0 where there is none. image: side of the
+    input in pixels. tokens: per image with class and register tokens, None where stages differ. parameters:
     without head. bundled: one of the lab's own two; trained: False for random weights. linears: every linear layer outside the head. module: the kind of layer that
-    `default_targets` takes. mean, std: of the pictures it was trained on, per colour, pixels from 0 to 1.
+    `default_targets` takes. mean, std: of the images it was trained on, per colour, pixels from 0 to 1.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Backbone:
     layers: int
     width: int
     heads: int
-    picture: int
+    image: int
     tokens: int | None
     parameters: int
     bundled: bool
@@ -124,7 +124,7 @@ def vit_rows(layers: int, width: int) -> tuple[Rows, ...]:
 
 _LAB = Backbone(
     "lab_vit_12x128", "Lab ViT 12 x 128", 12, 128, 4, 48, 37, 2_477_632, True, True,
-    "bundled; pretrained on procedural pictures by this project, a stand-in for ViT-B/16", vit_rows(12, 128),
+    "bundled; pretrained on procedural images by this project, a stand-in for ViT-B/16", vit_rows(12, 128),
 )  # fmt: skip
 _LAB_RANDOM = replace(
     _LAB, name=_LAB.name + RANDOM, title="Lab ViT, random weights", trained=False,
@@ -141,7 +141,7 @@ _FEATURED = {
         "ViT-B/16 AugReg, ImageNet-21k", "same shape as the paper's backbone, other weights; used by SSF"
     ),
     "vit_base_patch14_dinov2.lvd142m": (
-        "DINOv2 ViT-B/14", "self-supervised; 1,370 tokens per picture where ViT-B/16 has 197"
+        "DINOv2 ViT-B/14", "self-supervised; 1,370 tokens per image where ViT-B/16 has 197"
     ),
     "vit_small_patch16_224.augreg_in21k": ("ViT-S/16 AugReg, ImageNet-21k", "a quarter of ViT-B/16"),
     "swin_base_patch4_window7_224.ms_in22k": ("Swin-B, ImageNet-22k", "windows in four stages; 24 qkv layers"),
@@ -165,15 +165,15 @@ def _from_table(architecture: str, tag: str) -> Backbone:
     """tag: a published one, "random", or "" for an architecture without published weights."""
     number, module, norm, layers, width, heads, *rest, tags = table()["architectures"][architecture]
     norm, *other = tags.get(tag) or [norm]
-    picture, tokens, parameters = other or rest
+    image, tokens, parameters = other or rest
     mean, std = table()["norms"][norm]
     name = f"{architecture}.{tag}" if tag else architecture
     trained = tag != RANDOM[1:]
-    size = f"{parameters / 1e6:,.1f} M parameters, {picture} px"
+    size = f"{parameters / 1e6:,.1f} M parameters, {image} px"
     note = f"{size}; its weights are not in this repository" if trained else f"{size}; without pretraining: a control"
     title, note = _FEATURED.get(name, (name if trained else f"{architecture}, random weights", note))
     return Backbone(
-        name, title, layers, width, heads, picture, tokens, parameters, False, trained, note,
+        name, title, layers, width, heads, image, tokens, parameters, False, trained, note,
         _rows(number), module, tuple(mean), tuple(std), norm,
     )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """The tasks that the lab knows, as a table: the paper's 24 and four bundled ones; its backbones by their names.
 
 Counts are VTAB's and VPT's own (task_adaptation's tests; 90/10 cuts of the official training sets
-for FGVC). Whether a task's pictures are on this machine is not known here: `data.tasks` looks.
+for FGVC). Whether a task's images are on this machine is not known here: `data.tasks` looks.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class Group(str, Enum):
     SPECIALIZED = "Specialized"
     STRUCTURED = "Structured"
     FGVC = "FGVC"
-    OWN = "Own pictures"
+    OWN = "Own images"
 
 
 @dataclass(frozen=True)
 class Task:
     """One classification task.
 
-    name: as on the command line; title: as on the screen; sizes are picture counts per split.
+    name: as on the command line; title: as on the screen; sizes are image counts per split.
     question: what the classes tell apart. source: the data set; licence: its terms in short.
     aliases: other names in use for the same task.
     """
@@ -129,7 +129,7 @@ def _plain(name: str) -> str:
 
 
 def task(name: str) -> Task:
-    """The task of that name or alias; `own:<folder>` is a folder of own pictures, whose classes only the folder knows.
+    """The task of that name or alias; `own:<folder>` is a folder of own images, whose classes only the folder knows.
 
     Raises CatalogError with the nearest names for an unknown one.
     """
@@ -139,7 +139,7 @@ def task(name: str) -> Task:
     own = _OWN.fullmatch(name.strip())
     if own:
         return Task(
-            own[0], own[1], Group.OWN, 0, 0, 0, 0, "What do your folders tell apart?", "your own pictures", "yours"
+            own[0], own[1], Group.OWN, 0, 0, 0, 0, "What do your folders tell apart?", "your own images", "yours"
         )
     names = [entry.name for entry in TASKS]
     near = get_close_matches(_plain(name), names, 3, 0.5) or [e.name for e in TASKS if e.bundled]

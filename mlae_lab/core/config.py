@@ -24,10 +24,10 @@ MEAN_AND_DEVIATION = {
 }
 NORMALISATIONS = ("auto", *MEAN_AND_DEVIATION)
 MASKS_PER = ("step", "token")
-MOST_INPUT_DROPOUT = 0.9
+MAX_INPUT_DROPOUT = 0.9
 # Settings that came after runs were stored: they enter a hash only where they are not the default, so that a run of
 # before keeps its own.
-MOST_EPOCHS = 10_000
+MAX_EPOCHS = 10_000
 LATER = {"mask_per": "step", "input_dropout": 0.0}
 
 
@@ -51,7 +51,7 @@ class RunConfig:
     """One run.
 
     task, backbone: names in `core.catalog`. plan: which experts; ignored by the linear probe.
-    method: "mlae", or "linear" (only the head learns). protocol: "val" trains on 800 pictures and
+    method: "mlae", or "linear" (only the head learns). protocol: "val" trains on 800 images and
     evaluates on 200; "test" trains on all 1,000 and evaluates on the test set.
     epochs: 1 to 10,000. max_seconds: stop training after so many seconds, None for no limit; the
     learning rate then follows the clock.
@@ -59,7 +59,7 @@ class RunConfig:
     warmup: share of the steps over which the learning rate rises, [0, 1) (the paper names none).
     evaluations: how many times accuracy is measured, spread evenly over the epochs; 0: every epoch.
     seed: of everything random. device, precision: "auto" takes a GPU with bfloat16 where there is one.
-    data: folder of the pictures, "" for the task's usual place; data_label: what they may be called,
+    data: folder of the images, "" for the task's usual place; data_label: what they may be called,
     such as "VTAB-1k", as `data.tasks.located` found them. weights: a file in place of the backbone's own.
     preprocessing: "auto" is "vtab" (resized, nothing augmented), for FGVC "fgvc-rrc" (random resized crop
     and flip). normalisation: "auto" is the backbone's own; "half" is mean = std = 0.5.
@@ -111,19 +111,19 @@ class RunConfig:
         _one_of(self.mask_per, "mask per", MASKS_PER)
         if task.bundled and self.preprocessing not in ("auto", "vtab"):
             raise ConfigError(
-                f"preprocessing is {self.preprocessing!r} and the pictures of {task.name} are too small to crop: "
+                f"preprocessing is {self.preprocessing!r} and the images of {task.name} are too small to crop: "
                 "choose vtab or auto"
             )
         for name in ("data", "data_label", "weights"):
             _text(getattr(self, name), name)
-        _whole(self.epochs, "epochs", 1, MOST_EPOCHS)
+        _whole(self.epochs, "epochs", 1, MAX_EPOCHS)
         _whole(self.batch_size, "batch size", 1, 4096)
         _whole(self.seed, "seed", 0, 2**31 - 1)
         _whole(self.evaluations, "evaluations", 0, 10_000)
         _number(self.learning_rate, "learning rate", 0, 10, low_is_allowed=False)
         _number(self.weight_decay, "weight decay", 0, 10)
         _number(self.warmup, "warmup", 0, 0.9)
-        _number(self.input_dropout, "input dropout", 0, MOST_INPUT_DROPOUT)
+        _number(self.input_dropout, "input dropout", 0, MAX_INPUT_DROPOUT)
         if self.max_seconds is not None:
             _number(self.max_seconds, "seconds", 0, 30 * 86_400, low_is_allowed=False)
         for name in (
@@ -171,13 +171,13 @@ class RunConfig:
             counts = "train → val", "train + val → test"
         return Badge(
             task=self.task,
-            data=self.data_label or ("bundled" if task.bundled else "unchecked pictures"),
+            data=self.data_label or ("bundled" if task.bundled else "unchecked images"),
             weights=self.backbone
             + (f" from {self.weights.replace(chr(92), '/').rsplit('/', 1)[-1]}" if self.weights else ""),
             protocol=counts[self.protocol == "test"],
             preprocessing=", ".join(
                 (
-                    f"{backbone.picture} px bicubic",
+                    f"{backbone.image} px bicubic",
                     *([] if self.prepared == "vtab" else [self.prepared]),
                     {"half": "mean = std = 0.5", "imagenet": "ImageNet mean and std"}.get(
                         self.normalisation, backbone.normalisation

@@ -16,7 +16,7 @@ Canvas = tuple[tuple[float | None, ...], ...]
 
 @dataclass(frozen=True)
 class Preparing:
-    """Now and then before `Started`, while pictures are decoded for the first time. done, total: pictures."""
+    """Now and then before `Started`, while images are decoded for the first time. done, total: images."""
 
     kind: ClassVar[str] = "preparing"
     done: int
@@ -26,7 +26,7 @@ class Preparing:
 @dataclass(frozen=True)
 class Started:
     """Once, before the first step. parameters: trained in experts; head_parameters: trained in the head;
-    pictures: (train, evaluation); seconds: spent on loading before the first step; notes: what was changed to
+    images: (train, evaluation); seconds: spent on loading before the first step; notes: what was changed to
     make the weights fit, and a GPU that was not used; weights: twelve hex digits of SHA-256 over the backbone's
     tensors, head excluded."""
 
@@ -34,8 +34,8 @@ class Started:
     parameters: int
     head_parameters: int
     backbone_parameters: int
-    train_pictures: int
-    evaluation_pictures: int
+    train_images: int
+    evaluation_images: int
     steps: int
     device: str
     precision: str
@@ -95,7 +95,7 @@ class ExpertStats:
     """With each evaluation, one canvas each.
 
     share_drawn: share of the steps so far in which the expert took part, [0, 1].
-    contribution: mean over tokens of ‖λ b aᵀx‖ / ‖W x + bias‖ on the first 256 evaluation pictures.
+    contribution: mean over tokens of ‖λ b aᵀx‖ / ‖W x + bias‖ on the first 256 evaluation images.
     coefficient: λ now. gradient: mean over the steps since the last evaluation of the norm of
     the gradient of a and b together, counted in the steps that drew the expert.
     """
@@ -129,19 +129,19 @@ class SimilarityStats:
 
 @dataclass(frozen=True)
 class Watched:
-    """Once, behind `Started`: the few evaluation pictures whose answers are told with every evaluation.
+    """Once, behind `Started`: the few evaluation images whose answers are told with every evaluation.
 
-    pictures: each a small JPEG or PNG in base64; truth: the names of their classes.
+    images: each a small JPEG or PNG in base64; truth: the names of their classes.
     """
 
     kind: ClassVar[str] = "watched"
-    pictures: tuple[str, ...]
+    images: tuple[str, ...]
     truth: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Guesses:
-    """With each evaluation: what the network says of the pictures of `Watched`, in their order.
+    """With each evaluation: what the network says of the images of `Watched`, in their order.
 
     guess: name of the class with the highest probability; confidence: that probability, [0, 1].
     """

@@ -4,7 +4,7 @@ All of it lies on the Hugging Face Hub. Nothing here touches the network: `data.
 
 Where it is put, below the data folder:
 vtab-1k/<task>/            the layout that VTAB-1k is passed around in: images/train800/000000.jpg, train800.txt
-fgvc/<set>/                pictures as their authors packed them; json/ with the splits, train.json beside it
+fgvc/<set>/                images as their authors packed them; json/ with the splits, train.json beside it
 weights/<name>/model.safetensors
 """
 

@@ -1,4 +1,4 @@
-"""Shares of pictures that are right: how sure one is, and whether two on the same pictures differ. Plain counts in."""
+"""Shares of images that are right: how sure one is, and whether two on the same images differ. Plain counts in."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def wilson(right: int, of: int) -> tuple[float, float]:
 
 
 def mcnemar(only_a: int, only_b: int) -> tuple[float, float]:
-    """Two-sided p of "A and B are right equally often" on the same pictures, (exact, mid-p), both in (0, 1].
+    """Two-sided p of "A and B are right equally often" on the same images, (exact, mid-p), both in (0, 1].
 
-    Of the n = only_a + only_b pictures on which the two differ, each is A's with probability 1/2:
+    Of the n = only_a + only_b images on which the two differ, each is A's with probability 1/2:
 
         exact = min(1, 2 P(X ≤ m)),   mid-p = 2 P(X ≤ m) - P(X = m),   X ~ Bin(n, 1/2), m = min(only_a, only_b)
 

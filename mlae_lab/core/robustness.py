@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
-_ROUNDING = 1e-9  # points: a difference of exactly one picture is one
+_ROUNDING = 1e-9  # points: a difference of exactly one image is one
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,19 @@ def verdict(one: Mapping, other: Mapping, names: Sequence[str]) -> str:
     """Which of two runs loses less under the masks that both saw, draw by draw, and how far that goes. names: of both.
 
     d: mean over the draws of one's change less the other's, in points. A run is called better where |d| > 2 SE(d) over
-    the draws and |d| is at least one picture, 100 / pictures points. The draws say nothing of other pictures or seeds,
+    the draws and |d| is at least one image, 100 / images points. The draws say nothing of other images or seeds,
     and the second sentence says so.
     """
     a, b = stand(one), stand(other)
     gained = [(x - a.trained) - (y - b.trained) for x, y in zip(one["accuracies"], other["accuracies"])]
-    pictures = min(one["pictures"], other["pictures"])
+    images = min(one["images"], other["images"])
     middle = mean(gained)
     error = stdev(gained) / len(gained) ** 0.5 if len(gained) > 1 else None
     masks = f"{len(gained)} mask{'s' * (len(gained) != 1)}"
     if error is None or abs(middle) <= 2 * error:
         found = f"with {masks} neither stands them better"
-    elif abs(middle) < 100 / pictures - _ROUNDING:  # many draws make the error small, but not the pictures many
-        found = f"the difference, {abs(middle):.2g} points, is no more than a picture's worth and settles nothing"
+    elif abs(middle) < 100 / images - _ROUNDING:  # many draws make the error small, but not the images many
+        found = f"the difference, {abs(middle):.2g} points, is no more than an image's worth and settles nothing"
     else:
         better = names[0] if middle > 0 else names[1]
         share = sum(g > 0 for g in gained) if middle > 0 else sum(g < 0 for g in gained)
@@ -68,6 +68,6 @@ def verdict(one: Mapping, other: Mapping, names: Sequence[str]) -> str:
             f"{masks} that both saw"
         )
     return (
-        f"{names[0]} {a.loses}, {names[1]} {b.loses}: {found}. That is one seed per run on {pictures:,} "
-        f"picture{'s' * (pictures != 1)}; what training with masking does, only Seeds (repeats) can say."
+        f"{names[0]} {a.loses}, {names[1]} {b.loses}: {found}. That is one seed per run on {images:,} "
+        f"image{'s' * (images != 1)}; what training with masking does, only Seeds (repeats) can say."
     )

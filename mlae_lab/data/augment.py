@@ -1,9 +1,9 @@
 """Crops and flips of whole batches, on the device the batch lies on, and the named protocols made of them.
 
-What is random is drawn on the CPU, for all pictures at once, so one generator gives the same crops
+What is random is drawn on the CPU, for all images at once, so one generator gives the same crops
 on every device. Resizing is antialiased like PIL's and torchvision's: a crop is two matrix
 products with the filter's weights (`grid_sample` would skip pixels when it shrinks), 0.2 billion
-operations for a picture of 256 x 256, one percent of a ViT-B's pass.
+operations for an image of 256 x 256, one percent of a ViT-B's pass.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ ATTEMPTS = 10  # draws of area and aspect before a crop falls back to the centre
 
 
 def for_training(batch: torch.Tensor, name: str, side: int, generator: torch.Generator) -> torch.Tensor:
-    """What a training step sees of stored pictures under a protocol of `PREPROCESSING`.
+    """What a training step sees of stored images under a protocol of `PREPROCESSING`.
 
     batch: (n, c, h, w) of 0..255, stored by the protocol's rule. side: of the backbone's input.
-    Returns (n, c, side, side), still 0..255. Raises ValueError for an unknown protocol, pictures too
+    Returns (n, c, side, side), still 0..255. Raises ValueError for an unknown protocol, images too
     small to crop or a generator that is not on the CPU.
     """
     training = preprocessing(name).training
@@ -36,7 +36,7 @@ def for_training(batch: torch.Tensor, name: str, side: int, generator: torch.Gen
 
 
 def for_evaluation(batch: torch.Tensor, name: str, side: int) -> torch.Tensor:
-    """What a test sees: the stored picture at the backbone's side, or its centre. Shapes as `for_training`."""
+    """What a test sees: the stored image at the backbone's side, or its centre. Shapes as `for_training`."""
     return centre_crop(batch, side) if preprocessing(name).margin else resized(batch, side)
 
 
@@ -44,29 +44,29 @@ def for_evaluation(batch: torch.Tensor, name: str, side: int) -> torch.Tensor:
 
 
 def centre_crop(batch: torch.Tensor, side: int) -> torch.Tensor:
-    """(n, c, h, w) to (n, c, side, side), any dtype. Raises ValueError if the pictures are smaller."""
+    """(n, c, h, w) to (n, c, side, side), any dtype. Raises ValueError if the images are smaller."""
     height, width = _at_least(batch, side)
     top, left = round((height - side) / 2), round((width - side) / 2)
     return batch[..., top : top + side, left : left + side]
 
 
 def random_crop(batch: torch.Tensor, side: int, generator: torch.Generator) -> torch.Tensor:
-    """Each picture at an offset of its own, all offsets alike probable. (n, c, h, w) to (n, c, side, side), any dtype.
+    """Each image at an offset of its own, all offsets alike probable. (n, c, h, w) to (n, c, side, side), any dtype.
 
-    Raises ValueError if the pictures are smaller.
+    Raises ValueError if the images are smaller.
     """
     height, width = _at_least(batch, side)
     drawn = _uniform((2, len(batch)), generator)
     top, left = _below(drawn[0], height - side + 1), _below(drawn[1], width - side + 1)
     window = torch.arange(side)
-    picture = torch.arange(len(batch))[:, None, None]
+    image = torch.arange(len(batch))[:, None, None]
     rows, columns = (top[:, None] + window)[:, :, None], (left[:, None] + window)[:, None, :]
-    chosen = tuple(index.to(batch.device) for index in (picture, rows, columns))
+    chosen = tuple(index.to(batch.device) for index in (image, rows, columns))
     return batch.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2)
 
 
 def horizontal_flip(batch: torch.Tensor, generator: torch.Generator, probability: float = 0.5) -> torch.Tensor:
-    """Mirror each picture left to right with this probability. (n, c, h, w), any dtype, same shape out."""
+    """Mirror each image left to right with this probability. (n, c, h, w), any dtype, same shape out."""
     flipped = _uniform((len(batch),), generator) < probability
     return torch.where(flipped.to(batch.device)[:, None, None, None], batch.flip(-1), batch)
 
@@ -82,16 +82,16 @@ def random_resized_crop(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     resample: str = "bicubic",
 ) -> torch.Tensor:
-    """A crop of random area and aspect from each picture, resized to side x side.
+    """A crop of random area and aspect from each image, resized to side x side.
 
-    batch: (n, c, h, w) of 0..255, uint8 or float. scale: share of the picture's area, uniform. ratio: width to
+    batch: (n, c, h, w) of 0..255, uint8 or float. scale: share of the image's area, uniform. ratio: width to
     height, uniform in the logarithm. resample: "bicubic" or "bilinear". Returns float32 of 0..255.
     """
     return resized_crop(batch, random_boxes(len(batch), *batch.shape[-2:], generator, scale, ratio), side, resample)
 
 
 def random_boxes(
-    pictures: int,
+    images: int,
     height: int,
     width: int,
     generator: torch.Generator,
@@ -106,7 +106,7 @@ def random_boxes(
         raise ValueError(f"a crop's share of the area of {scale} is out of range: choose two rising numbers up to 1")
     if not 0 < ratio[0] <= ratio[1]:
         raise ValueError(f"a crop's aspect of {ratio} is out of range: choose two rising numbers above 0")
-    drawn = _uniform((pictures, 2 * ATTEMPTS + 2), generator)
+    drawn = _uniform((images, 2 * ATTEMPTS + 2), generator)
     area = height * width * (scale[0] + (scale[1] - scale[0]) * drawn[:, :ATTEMPTS])
     low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = torch.exp(low + (high - low) * drawn[:, ATTEMPTS : 2 * ATTEMPTS])
@@ -121,10 +121,10 @@ def random_boxes(
 
 
 def resized_crop(batch: torch.Tensor, boxes: torch.Tensor, side: int, resample: str = "bicubic") -> torch.Tensor:
-    """Cut a box out of each picture and resize it to side x side, antialiased.
+    """Cut a box out of each image and resize it to side x side, antialiased.
 
     batch: (n, c, h, w) of 0..255, uint8 or float. boxes: (n, 4) integers: top, left, height, width, inside the
-    picture. Returns (n, c, side, side) float32, clipped to 0..255.
+    image. Returns (n, c, side, side) float32, clipped to 0..255.
     """
     if resample not in _FILTERS:
         raise ValueError(f"a filter named {resample!r} is unknown: choose {' or '.join(_FILTERS)}")
@@ -189,5 +189,5 @@ def _below(uniform: torch.Tensor, ends: torch.Tensor | int) -> torch.Tensor:
 def _at_least(batch: torch.Tensor, side: int) -> tuple[int, int]:
     height, width = batch.shape[-2:]
     if min(height, width) < side:
-        raise ValueError(f"pictures of {height} x {width} are too small for a crop of {side}: store them larger")
+        raise ValueError(f"images of {height} x {width} are too small for a crop of {side}: store them larger")
     return height, width

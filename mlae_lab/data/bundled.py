@@ -1,6 +1,6 @@
-"""The four tasks that come with the lab: two picture sets in `assets/`, two rendered on the spot.
+"""The four tasks that come with the lab: two image sets in `assets/`, two rendered on the spot.
 
-Each is cut 800 / 200 / test, the same on every machine; `CHECKSUMS` holds SHA-256 over pictures
+Each is cut 800 / 200 / test, the same on every machine; `CHECKSUMS` holds SHA-256 over images
 and labels of all splits, and a test compares them.
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 
 from mlae_lab.core import catalog
 from mlae_lab.data import dsprites
-from mlae_lab.data.splits import Pictures, Splits
-from mlae_lab.places import ASSETS
+from mlae_lab.data.splits import Images, Splits
+from mlae_lab.locations import ASSETS
 
 CHECKSUMS = {
     "digits": "1528d56c109ed220",
@@ -30,12 +30,12 @@ _DSPRITES_SEED = 20_260_001
 
 
 class DataError(ValueError):
-    """Pictures that are missing or damaged; its text says where they were looked for."""
+    """Images that are missing or damaged; its text says where they were looked for."""
 
 
 @lru_cache(maxsize=8)
 def load_bundled(name: str) -> Splits:
-    """All pictures of a bundled task, uint8 grey.
+    """All images of a bundled task, uint8 grey.
 
     Raises CatalogError for an unknown name, DataError if its file is missing or it is not bundled.
     """
@@ -45,17 +45,17 @@ def load_bundled(name: str) -> Splits:
     if not task.bundled:
         raise DataError(f"{name} is not a bundled task: those are {', '.join(CHECKSUMS)}")
     if name in ("digits", "fashion"):
-        pictures, labels = _read(name)
+        images, labels = _read(name)
     else:
-        levels, pictures = _rendered()
+        levels, images = _rendered()
         labels = dsprites.location_label(levels) if "loc" in name else dsprites.orientation_label(levels)
     ends = np.cumsum([task.train, task.val, task.test])
     cut = [slice(0, ends[0]), slice(ends[0], ends[1]), slice(ends[1], ends[2])]
-    return Splits(*(Pictures(pictures[part], labels[part].astype(np.int64)) for part in cut), _class_names(name))
+    return Splits(*(Images(images[part], labels[part].astype(np.int64)) for part in cut), _class_names(name))
 
 
 def checksum(splits: Splits) -> str:
-    """SHA-256 over the bytes of pictures and labels, train to test, first 16 hex digits."""
+    """SHA-256 over the bytes of images and labels, train to test, first 16 hex digits."""
     digest = hashlib.sha256()
     for part in (splits.train, splits.val, splits.test):
         digest.update(np.ascontiguousarray(part.images).tobytes())
@@ -67,31 +67,31 @@ def _read(name: str) -> tuple[np.ndarray, np.ndarray]:
     path = ASSETS / {"digits": "digits.npz", "fashion": "fashion_mnist_1k.npz"}[name]
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            pictures, labels = file["pictures"], file["labels"]
+            images, labels = file["images"], file["labels"]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
             f"{path} cannot be read ({error}): it belongs to the repository, restore it from there"
         ) from None
     if name == "digits":  # stored as counted: 0 to 16 pixels per cell
-        pictures = np.round(pictures.astype(np.float32) * (255 / 16)).astype(np.uint8)
-    return pictures, labels
+        images = np.round(images.astype(np.float32) * (255 / 16)).astype(np.uint8)
+    return images, labels
 
 
 @lru_cache(maxsize=1)
 def _rendered() -> tuple[np.ndarray, np.ndarray]:
-    """3,000 different pictures drawn uniformly from the full factor grid.
+    """3,000 different images drawn uniformly from the full factor grid.
 
-    Different as pictures, not only as factors: turning by 0 or by 2π, or by too little to change
-    a pixel, gives the same picture, and the same picture in two splits would be a leak.
+    Different as images, not only as factors: turning by 0 or by 2π, or by too little to change
+    a pixel, gives the same image, and the same image in two splits would be a leak.
     """
     rng = np.random.default_rng(_DSPRITES_SEED)
     index = rng.choice(dsprites.GRID_SIZE, size=3200, replace=False)
     levels = dsprites.factors(index)
-    pictures = dsprites.render(levels) * np.uint8(255)
-    packed = np.packbits(pictures.reshape(len(pictures), -1) > 0, axis=1)
+    images = dsprites.render(levels) * np.uint8(255)
+    packed = np.packbits(images.reshape(len(images), -1) > 0, axis=1)
     _, first = np.unique(packed, axis=0, return_index=True)
     order = np.sort(first)[:3000]
-    return levels[order], pictures[order]
+    return levels[order], images[order]
 
 
 def _class_names(name: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""Decoded pictures, kept once per list and resize rule, read back through a memory map.
+"""Decoded images, kept once per list and resize rule, read back through a memory map.
 
-Pictures stream through: decoded in threads, written in order, so that neither the whole set is ever
+Images stream through: decoded in threads, written in order, so that neither the whole set is ever
 in memory nor a full disk ends the process (writing into a map would). `data.cache_folder` names
 the files and deletes old ones.
 """
@@ -26,16 +26,16 @@ from mlae_lab.data.bundled import DataError
 from mlae_lab.data.cache_folder import clear, forget, fresh, lock_file
 from mlae_lab.data.decode import ResizeRule, decoded
 from mlae_lab.data.folder_lock import locked
-from mlae_lab.data.splits import Pictures
+from mlae_lab.data.splits import Images
 
 __all__ = ["ResizeRule", "cached", "forget", "key"]
 
 FORMAT = 1
-BLOCK = 64  # pictures to one checksum
+BLOCK = 64  # images to one checksum
 FULLY_CHECKED = 256 * 2**20  # bytes of pixels up to which every block is checked on opening
 SAMPLED_BLOCKS = 64  # how many are checked beyond
 PROGRESS_SECONDS = 0.1
-MOST_WORKERS = 16
+MAX_WORKERS = 16
 
 Item = tuple[Path, int]
 Progress = Callable[[int, int], None]
@@ -52,8 +52,8 @@ def cached(
     fingerprint: str,
     on_progress: Progress | None = None,
     workers: int | None = None,
-) -> Pictures:
-    """The pictures of a list, decoded by the rule: from the cache, which is made or repaired first if need be.
+) -> Images:
+    """The images of a list, decoded by the rule: from the cache, which is made or repaired first if need be.
 
     items: (file, label) in order. folder: made if missing. fingerprint: any text that changes when the
     list or its files do. on_progress: told (done, total) at most ten times a second and at the end,
@@ -61,13 +61,13 @@ def cached(
     one per core, at most 16. Two processes that want one cache build it once, the other waits.
 
     On opening, checksums are compared: of everything up to 256 MB of pixels, beyond that of 64 random
-    blocks of 64 pictures. A cache that fails, or that another list made, is rebuilt.
+    blocks of 64 images. A cache that fails, or that another list made, is rebuilt.
 
     Returns images (n, side, side, 3) uint8, a read-only memory map, and labels (n,) int64. Raises
-    DataError for an empty list, an unreadable picture or a folder that cannot hold the cache.
+    DataError for an empty list, an unreadable image or a folder that cannot hold the cache.
     """
     if not items:
-        raise DataError("a list without pictures cannot be kept: give at least one")
+        raise DataError("a list without images cannot be kept: give at least one")
     folder = Path(folder).expanduser().absolute()
     labels = np.array([label for _, label in items], dtype=np.int64)
     home = folder / key(rule, fingerprint)
@@ -88,7 +88,7 @@ def cached(
         ) from None
     except OSError as error:
         raise DataError(
-            f"{folder} cannot hold the decoded pictures, {_size(len(items), rule)} ({error.strerror or error}): "
+            f"{folder} cannot hold the decoded images, {_size(len(items), rule)} ({error.strerror or error}): "
             "free some space there or choose another folder"
         ) from None
 
@@ -101,11 +101,11 @@ def key(rule: ResizeRule, fingerprint: str) -> str:
 # ---------------------------------------------------------------- opening
 
 
-def _open(home: Path, rule: ResizeRule, labels: np.ndarray) -> Pictures:
+def _open(home: Path, rule: ResizeRule, labels: np.ndarray) -> Images:
     """A finished cache, checked. Raises _Unsound."""
     try:
         meta = json.loads((home / "meta.json").read_bytes())
-        if meta.pop("crc32") != _meta_crc(meta) or meta["pictures"] != len(labels):
+        if meta.pop("crc32") != _meta_crc(meta) or meta["images"] != len(labels):
             raise _Unsound("its meta.json does not fit")
         if not np.array_equal(np.load(home / "labels.npy", allow_pickle=False), labels):
             raise _Unsound("its labels differ")
@@ -124,7 +124,7 @@ def _open(home: Path, rule: ResizeRule, labels: np.ndarray) -> Pictures:
             raise _Unsound(f"block {number} of its pixels is damaged")
     with suppress(OSError):  # `forget` reads this; a cache on a read-only disk works without
         os.utime(home / "meta.json")
-    return Pictures(images, labels)
+    return Images(images, labels)
 
 
 def _meta_crc(meta: dict) -> int:
@@ -148,18 +148,18 @@ def _build(
     try:
         blocks: list[int] = []
         shape = (len(items), rule.side, rule.side, 3)
-        with open(building / "pixels.npy", "wb") as file, closing(_decoded(items, rule, workers)) as pictures:
+        with open(building / "pixels.npy", "wb") as file, closing(_decoded(items, rule, workers)) as images:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for number, picture in enumerate(_with_progress(pictures, len(items), on_progress)):
+            for number, image in enumerate(_with_progress(images, len(items), on_progress)):
                 if number % BLOCK == 0:
                     blocks.append(0)
-                blocks[-1] = zlib.crc32(picture, blocks[-1])
-                file.write(picture)
+                blocks[-1] = zlib.crc32(image, blocks[-1])
+                file.write(image)
             file.flush()
             os.fsync(file.fileno())  # a crash after the rename must not leave a cache of zeros
         np.save(building / "labels.npy", labels, allow_pickle=False)
         meta: dict = {"format": FORMAT, "kind": rule.kind, "side": rule.side, "fingerprint": fingerprint}
-        meta |= {"pictures": len(items), "blocks": blocks}
+        meta |= {"images": len(items), "blocks": blocks}
         (building / "meta.json").write_text(json.dumps(meta | {"crc32": _meta_crc(meta)}), encoding="utf-8")
         try:
             building.rename(home)
@@ -171,8 +171,8 @@ def _build(
 
 
 def _decoded(items: Sequence[Item], rule: ResizeRule, workers: int | None) -> Generator[np.ndarray, None, None]:
-    """All pictures in order, decoded some way ahead in threads (PIL lets go of the interpreter meanwhile)."""
-    workers = workers or min(MOST_WORKERS, _cores())
+    """All images in order, decoded some way ahead in threads (PIL lets go of the interpreter meanwhile)."""
+    workers = workers or min(MAX_WORKERS, _cores())
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     ahead: deque[Future[np.ndarray]] = deque()
     try:
@@ -186,10 +186,10 @@ def _decoded(items: Sequence[Item], rule: ResizeRule, workers: int | None) -> Ge
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _with_progress(pictures: Iterator[np.ndarray], total: int, tell: Progress | None) -> Iterator[np.ndarray]:
+def _with_progress(images: Iterator[np.ndarray], total: int, tell: Progress | None) -> Iterator[np.ndarray]:
     told = -PROGRESS_SECONDS
-    for done, picture in enumerate(pictures, 1):
-        yield picture
+    for done, image in enumerate(images, 1):
+        yield image
         now = time.monotonic()
         if tell and (done == total or now - told >= PROGRESS_SECONDS):
             tell(done, total)
@@ -200,14 +200,14 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _needs_room(folder: Path, pictures: int, rule: ResizeRule) -> None:
+def _needs_room(folder: Path, images: int, rule: ResizeRule) -> None:
     free = shutil.disk_usage(folder).free
-    if pictures * rule.picture_bytes > free:
+    if images * rule.image_bytes > free:
         raise DataError(
-            f"{folder} has {free / 1e9:.1f} GB free and the decoded pictures take {_size(pictures, rule)}: "
+            f"{folder} has {free / 1e9:.1f} GB free and the decoded images take {_size(images, rule)}: "
             "free some space there or choose another folder"
         )
 
 
-def _size(pictures: int, rule: ResizeRule) -> str:
-    return f"{pictures * rule.picture_bytes / 1e9:.2f} GB"
+def _size(images: int, rule: ResizeRule) -> str:
+    return f"{images * rule.image_bytes / 1e9:.2f} GB"

@@ -1,4 +1,4 @@
-"""The files of decoded pictures (`data.cache`) and how they go.
+"""The files of decoded images (`data.cache`) and how they go.
 
 <folder>/<key>/pixels.npy, labels.npy, meta.json   one finished cache; key: SHA-256 of what it depends on
 <folder>/<key>.building-<pid>-<number>/            being written; renamed whole when everything is in it

@@ -1,6 +1,6 @@
 """Is what a listing names really there, can it be read, and is it what the table says?
 
-Existence is checked by reading folders, readability by decoding every picture to its last row.
+Existence is checked by reading folders, readability by decoding every image to its last row.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ READY, PARTIAL, MISSING = "ready", "partial", "missing"
 class Census:
     """What was found. All texts are whole sentences.
 
-    state: "ready" without problems, "partial" with some, "missing" where no listed picture is there.
-    counts: listed pictures per split; expected: the catalog's, empty without a task.
+    state: "ready" without problems, "partial" with some, "missing" where no listed image is there.
+    counts: listed images per split; expected: the catalog's, empty without a task.
     classes, expected_classes: likewise, 0 without a task.
-    problems: pictures that are missing, unreadable, mislabelled or listed twice.
+    problems: images that are missing, unreadable, mislabelled or listed twice.
     warnings: numbers that differ from the table. notes: what needs nobody's action.
-    is_standard: may be called VTAB-1k or FGVC. decoded: whether every picture was decoded for this.
+    is_standard: may be called VTAB-1k or FGVC. decoded: whether every image was decoded for this.
     missing, unreadable: all their paths, in the listing's order.
     """
 
@@ -52,8 +52,8 @@ def census(
 ) -> Census:
     """Check a listing against the disk and a task of the catalog.
 
-    listing: None if no folder was found. task: None for somebody's own pictures. decode: also load
-    every picture, milliseconds each. progress: told (pictures done, of how many) while decoding;
+    listing: None if no folder was found. task: None for somebody's own images. decode: also load
+    every image, milliseconds each. progress: told (images done, of how many) while decoding;
     an exception that it raises ends the work. Raises nothing of its own.
     """
     if task is not None and not task.classes:  # somebody's own: the catalog knows the name and no numbers
@@ -62,7 +62,7 @@ def census(
     expected_classes = task.classes if task else 0
     if listing is None:
         name = f"{task.title} ({task.name})" if task else "this task"
-        problem = f"No folder with pictures of {name} was found."
+        problem = f"No folder with images of {name} was found."
         zero = dict.fromkeys(SPLITS, 0)
         return Census(MISSING, zero, expected, 0, expected_classes, (problem,), (), (), False, decode)
     paths = list(dict.fromkeys(path for split in SPLITS for path, _ in listing.splits[split]))
@@ -95,13 +95,13 @@ def census(
 
 
 def readable(path: Path) -> bool:
-    """Whether PIL can load the whole picture, and it is not so large (89 million pixels) that PIL warns of it."""
+    """Whether PIL can load the whole image, and it is not so large (89 million pixels) that PIL warns of it."""
     try:
         with Image.open(path) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                 return False
             image.verify()  # checksums, which loading does not look at
-        with Image.open(path) as image:  # verify leaves a picture unusable
+        with Image.open(path) as image:  # verify leaves an image unusable
             image.load()
     except Exception:  # noqa: BLE001 - PIL and its decoders raise whatever they stumble over in a damaged file
         return False
@@ -151,7 +151,7 @@ def _absent_classes(listing: Listing) -> Iterator[str]:
     seen = {label for _, label in listing.splits["train"]}
     absent = [shown(name) for label, name in enumerate(listing.class_names) if label not in seen]
     if absent:
-        yield f"train has no picture of {len(absent):,} of {listing.classes:,} classes: {some(absent)}."
+        yield f"train has no image of {len(absent):,} of {listing.classes:,} classes: {some(absent)}."
 
 
 def _differences(listing: Listing, task: Task) -> Iterator[str]:
@@ -159,11 +159,11 @@ def _differences(listing: Listing, task: Task) -> Iterator[str]:
         if count != getattr(task, split):
             yield f"{split} lists {counted(count)}, the table has {getattr(task, split):,}."
     if listing.classes != task.classes:
-        yield f"The pictures have {listing.classes:,} classes, the table has {task.classes:,}."
+        yield f"The images have {listing.classes:,} classes, the table has {task.classes:,}."
 
 
 def _is_standard(listing: Listing, task: Task) -> bool:
-    """Test may be off by one picture: a copy of Caltech-101 in wide use has one more than VTAB counts."""
+    """Test may be off by one image: a copy of Caltech-101 in wide use has one more than VTAB counts."""
     kind = "fgvc" if task.group is Group.FGVC else "vtab"
     counts = listing.counts
     return (

@@ -1,6 +1,6 @@
-"""One picture file to pixels of a fixed size: any format and mode that PIL reads, always RGB in the end.
+"""One image file to pixels of a fixed size: any format and mode that PIL reads, always RGB in the end.
 
-What this file does not know: lists of pictures, labels, where decoded pictures are kept (`data.cache`).
+What this file does not know: lists of images, labels, where decoded images are kept (`data.cache`).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from PIL import Image, ImageOps
 from mlae_lab.data.bundled import DataError
 
 KINDS = ("square", "short")
-LARGEST_SIDE = 2048
+MAX_SIDE = 2048
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-LARGEST_PICTURE = 89_478_485  # pixels: where PIL itself begins to warn; a quarter of a gigabyte once decoded
+MAX_IMAGE = 89_478_485  # pixels: where PIL itself begins to warn; a quarter of a gigabyte once decoded
 
 
 @dataclass(frozen=True)
 class ResizeRule:
-    """How a picture becomes side x side pixels, bicubic and antialiased (PIL's filter).
+    """How an image becomes side x side pixels, bicubic and antialiased (PIL's filter).
 
-    kind: "square" squeezes the whole picture into the square, aspect ignored, as VTAB does; "short"
+    kind: "square" squeezes the whole image into the square, aspect ignored, as VTAB does; "short"
     brings the short side to `side` and keeps the centre, for evaluation only: whoever draws random
-    crops needs the whole picture. side: 1 to 2048 pixels. Raises ValueError for anything else.
+    crops needs the whole image. side: 1 to 2048 pixels. Raises ValueError for anything else.
     """
 
     kind: str
@@ -36,17 +36,17 @@ class ResizeRule:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"a resize rule of kind {self.kind!r} is unknown: choose {' or '.join(KINDS)}")
-        if isinstance(self.side, bool) or not isinstance(self.side, int) or not 1 <= self.side <= LARGEST_SIDE:
-            raise ValueError(f"a stored side of {self.side!r} is out of range: choose 1 to {LARGEST_SIDE} pixels")
+        if isinstance(self.side, bool) or not isinstance(self.side, int) or not 1 <= self.side <= MAX_SIDE:
+            raise ValueError(f"a stored side of {self.side!r} is out of range: choose 1 to {MAX_SIDE} pixels")
 
     @property
-    def picture_bytes(self) -> int:
-        """What one stored picture takes."""
+    def image_bytes(self) -> int:
+        """What one stored image takes."""
         return self.side * self.side * 3
 
 
 def decoded(path: Path, rule: ResizeRule) -> np.ndarray:
-    """Read one picture: turned as its EXIF says, made RGB (transparency over white), then resized.
+    """Read one image: turned as its EXIF says, made RGB (transparency over white), then resized.
 
     Returns (side, side, 3) uint8. Raises DataError, naming the file, if it is missing, damaged, too
     large (89 million pixels) or holds numbers with no known white (32-bit float).
@@ -58,7 +58,7 @@ def decoded(path: Path, rule: ResizeRule) -> np.ndarray:
 def decoded_bytes(content: bytes, rule: ResizeRule) -> np.ndarray:
     """Like `decoded`, for the bytes of a file that a stranger handed in: only formats of FORMATS are tried, so that no
     file reaches a decoder that runs programs or reads other files. Raises DataError."""
-    advice = f"hand in a picture of one of the formats {', '.join(FORMATS)}"
+    advice = f"hand in an image of one of the formats {', '.join(FORMATS)}"
     return _decoded(io.BytesIO(content), "the file", rule, FORMATS, "store it smaller", advice)
 
 
@@ -68,22 +68,22 @@ def _decoded(
     try:
         with Image.open(source, formats=formats) as image:
             width, height = image.size
-            if width * height > LARGEST_PICTURE:
+            if width * height > MAX_IMAGE:
                 raise Image.DecompressionBombError
             return np.asarray(_resized(_rgb(_upright(image)), rule))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(
-            f"{name} has more than {LARGEST_PICTURE / 1e6:.0f} million pixels, more than the lab decodes: {smaller}"
+            f"{name} has more than {MAX_IMAGE / 1e6:.0f} million pixels, more than the lab decodes: {smaller}"
         ) from None
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001 - damaged files make PIL's decoders raise almost anything, not only OSError
-        raise DataError(f"{name} cannot be read as a picture ({_reason(error)}): {other}") from None
+        raise DataError(f"{name} cannot be read as an image ({_reason(error)}): {other}") from None
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
-        return "no known picture format"
+        return "no known image format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).rstrip(".") or type(error).__name__

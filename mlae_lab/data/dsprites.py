@@ -1,4 +1,4 @@
-"""Render dSprites pictures from their factors, without the 26 MB archive.
+"""Render dSprites images from their factors, without the 26 MB archive.
 
 dSprites (Matthey et al. 2017) draws a white square, ellipse or heart on a black 64 x 64
 canvas from five factors. The outlines below were fitted to true frames of the data set;
@@ -13,10 +13,10 @@ import numpy as np
 SIZE = 64
 SHAPES = ("square", "ellipse", "heart")
 SCALES = np.linspace(0.5, 1.0, 6)
-ORIENTATIONS = np.linspace(0.0, 2.0 * np.pi, 40)  # both ends: levels 0 and 39 draw one picture
+ORIENTATIONS = np.linspace(0.0, 2.0 * np.pi, 40)  # both ends: levels 0 and 39 draw one image
 POSITIONS = np.linspace(0.0, 1.0, 32)
 FACTOR_SIZES = (len(SHAPES), len(SCALES), len(ORIENTATIONS), len(POSITIONS), len(POSITIONS))
-GRID_SIZE = int(np.prod(FACTOR_SIZES))  # 737,280 pictures
+GRID_SIZE = int(np.prod(FACTOR_SIZES))  # 737,280 images
 
 _SQUARE_HALF_SIDE = 9.6
 _ELLIPSE_RADII = (12.765, 7.213)
@@ -45,7 +45,7 @@ _HEART = _heart_outline()
 
 
 def factors(index: np.ndarray) -> np.ndarray:
-    """Split picture numbers into factor levels.
+    """Split image numbers into factor levels.
 
     index: (n,) integers in [0, 737280), mixed radix with the vertical position fastest.
     Returns (n, 5) integers: shape, scale, orientation, x position, y position.
@@ -54,21 +54,21 @@ def factors(index: np.ndarray) -> np.ndarray:
 
 
 def render(levels: np.ndarray) -> np.ndarray:
-    """Draw pictures.
+    """Draw images.
 
     levels: (n, 5) integer factor levels as `factors` returns them.
     Returns (n, 64, 64) uint8 with values 0 and 1; a pixel is on if its centre lies inside the
     outline, there is no anti-aliasing. The shape turns counter-clockwise as orientation grows.
     """
     levels = np.atleast_2d(np.asarray(levels))
-    pictures = np.zeros((len(levels), SIZE, SIZE), dtype=np.uint8)
+    images = np.zeros((len(levels), SIZE, SIZE), dtype=np.uint8)
     for start in range(0, len(levels), 1024):  # bounds the float work arrays to some 20 MB
-        _draw(levels[start : start + 1024], pictures[start : start + 1024])
-    return pictures
+        _draw(levels[start : start + 1024], images[start : start + 1024])
+    return images
 
 
-def _draw(levels: np.ndarray, pictures: np.ndarray) -> None:
-    """Draw into `pictures` in place; only a 32 x 32 window around each centre can hold the shape."""
+def _draw(levels: np.ndarray, images: np.ndarray) -> None:
+    """Draw into `images` in place; only a 32 x 32 window around each centre can hold the shape."""
     scale, turn = SCALES[levels[:, 1]], ORIENTATIONS[levels[:, 2]]
     x, y = (16.0 + 32.0 * POSITIONS[levels[:, column]] for column in (3, 4))
     left, top = (np.floor(middle).astype(int) - 16 for middle in (x, y))
@@ -79,7 +79,7 @@ def _draw(levels: np.ndarray, pictures: np.ndarray) -> None:
     u, v = (cos * dx - sin * dy) / size, (sin * dx + cos * dy) / size
     for shape, inside in enumerate((_in_square, _in_ellipse, _in_heart)):
         chosen = np.flatnonzero(levels[:, 0] == shape)
-        pictures[chosen[:, None, None], rows[chosen][:, :, None], columns[chosen][:, None, :]] = inside(
+        images[chosen[:, None, None], rows[chosen][:, :, None], columns[chosen][:, None, :]] = inside(
             u[chosen], v[chosen]
         )
 

@@ -1,4 +1,4 @@
-"""Fetch a task's pictures or a backbone's weights: download, check, unpack, and put in place in one move.
+"""Fetch a task's images or a backbone's weights: download, check, unpack, and put in place in one move.
 
 Below the data folder, `.fetch/_parts/<what>/` gathers the downloaded files (kept for the next try), and a hidden
 folder beside the target is unpacked into and then renamed. So an interrupted fetch leaves nothing that looks ready.
@@ -25,7 +25,7 @@ from mlae_lab.data.unpack import unpack
 
 __all__ = ["Cancelled", "FetchError", "Progress", "fetch", "ready_folder"]
 
-_UNPACKED = 1.1  # pictures hardly shrink in an archive; file system blocks cost some more
+_UNPACKED = 1.1  # images hardly shrink in an archive; file system blocks cost some more
 
 
 def ready_folder(remote: Remote, into: Path) -> Path | None:
@@ -172,7 +172,7 @@ def _install(staging: Path, target: Path, remote: Remote) -> None:
         staging.rename(target)
         if unlisted:
             raise FetchError(
-                f"the pictures are in {target}, but json.zip holds no train.json with "
+                f"the images are in {target}, but json.zip holds no train.json with "
                 f"{catalog.task(remote.task or remote.name).classes} classes: put train.json, val.json and test.json "
                 f"there by hand, {remote.page} may say where they are now"
             )
@@ -194,7 +194,7 @@ def _lift(staging: Path, name: str) -> None:
 
 
 def _lift_splits(staging: Path, remote: Remote) -> None:
-    """One archive holds the splits of all five FGVC sets: this set's lists are put beside its pictures.
+    """One archive holds the splits of all five FGVC sets: this set's lists are put beside its images.
 
     They are found by the folder's name, else by the number of classes, which differs among the five.
     """

@@ -25,7 +25,7 @@ from mlae_lab import locks
 from mlae_lab.core.hosts import Remote, remote
 from mlae_lab.data.fetch import fetch, ready_folder
 from mlae_lab.data.progress import Cancelled, FetchError, Progress
-from mlae_lab.places import ROOT
+from mlae_lab.locations import ROOT
 
 Status = Literal["idle", "running", "done", "failed", "cancelled", "lost"]
 _ASK_EVERY = 0.2  # seconds between two looks for the cancel file

@@ -1,6 +1,6 @@
-"""FGVC with VPT's splits: train.json, val.json and test.json beside a data set's own pictures.
+"""FGVC with VPT's splits: train.json, val.json and test.json beside a data set's own images.
 
-Each file is one object {picture: class id}. What a picture's path starts from differs from copy to
+Each file is one object {image: class id}. What an image's path starts from differs from copy to
 copy, and so do the ids; both are settled here, once per split and once per data set.
 """
 
@@ -39,12 +39,12 @@ def find_fgvc(root: Path, task: Task) -> Path | None:
 
 
 def read_fgvc(folder: Path, task: Task) -> Listing:
-    """The pictures that the three files name, with the class ids of train as labels 0, 1, ... in rising order.
+    """The images that the three files name, with the class ids of train as labels 0, 1, ... in rising order.
 
     A class is called after its folder where each class has one of its own, else after its id. Ids
     that only val or test have become UNKNOWN_LABEL and a problem of the listing.
     Raises DataError for a file that is missing or is no such object, an id that is no whole number, a
-    path that leaves the folder, and a split of which no picture can be found.
+    path that leaves the folder, and a split of which no image can be found.
     """
     disk = DiskNames(folder)
     ids = {split: _read_split(folder, split) for split in SPLITS}
@@ -76,11 +76,11 @@ def _read_split(folder: Path, split: str) -> list[tuple[str, int]]:
         raise DataError(f"{path} cannot be read ({error.strerror}): check that it is yours to read") from None
     except (ValueError, RecursionError) as error:
         raise DataError(
-            f"{path} is not JSON in UTF-8 ({error}): it must be one object of picture to class id"
+            f"{path} is not JSON in UTF-8 ({error}): it must be one object of image to class id"
         ) from None
     if not isinstance(pairs, tuple) or not pairs:
         kind = "an empty object" if pairs == () else "not an object"
-        raise DataError(f'{path} is {kind}: it must be one object of picture to class id, like {{"1.jpg": 7}}')
+        raise DataError(f'{path} is {kind}: it must be one object of image to class id, like {{"1.jpg": 7}}')
     return [(inside(key, str(path)), _class_id(value, key, path)) for key, value in pairs]
 
 
@@ -93,7 +93,7 @@ def _class_id(value: object, key: str, path: Path) -> int:
 
 
 def _resolved(folder: Path, split: str, keys: list[str], task: Task, disk: DiskNames) -> list[str]:
-    """The keys as paths below the folder, all made the way that works for the first picture that is there."""
+    """The keys as paths below the folder, all made the way that works for the first image that is there."""
     for key in keys:
         for way, path in enumerate(_ways(key, task)):
             if disk.find(path):
@@ -106,7 +106,7 @@ def _resolved(folder: Path, split: str, keys: list[str], task: Task, disk: DiskN
 def _ways(key: str, task: Task) -> Iterator[str]:
     """Where a key may point, the likeliest first: always equally many paths, in the same order.
 
-    Never the bare file name: in two folders of Stanford Cars it stands for two pictures.
+    Never the bare file name: in two folders of Stanford Cars it stands for two images.
     """
     roots = ("", IMAGE_ROOTS.get(task.name, ""), *_OTHER_ROOTS)
     shorter = key.partition("/")[2] or key  # some copies begin with the data set's own folder

@@ -1,7 +1,7 @@
-"""Pictures on disk, listed by split and not decoded; and how names in lists meet names on disk.
+"""Images on disk, listed by split and not decoded; and how names in lists meet names on disk.
 
 The readers (`vtab`, `fgvc`, `own`) make listings, `census` checks one against the disk and the
-table, and whoever decodes pictures reads `folder / path`.
+table, and whoever decodes images reads `folder / path`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from mlae_lab.data.bundled import DataError
 
 Item = tuple[str, int]  # path below the listing's folder, with "/" on every machine; label
 SPLITS = ("train", "val", "test")
-UNKNOWN_LABEL = -1  # of a picture whose class train does not know; the listing's `problems` say which
+UNKNOWN_LABEL = -1  # of an image whose class train does not know; the listing's `problems` say which
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Which pictures a task has, where they lie and what they show.
+    """Which images a task has, where they lie and what they show.
 
     folder: what the paths are relative to. kind: "vtab", "fgvc" or "own", the reader.
     splits: "train", "val" and "test" to (path, label) pairs; a label may be wrong, `census` looks.
@@ -47,14 +47,14 @@ class Listing:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Listed pictures per split."""
+        """Listed images per split."""
         return {split: len(self.splits[split]) for split in SPLITS}
 
     @property
     def fingerprint(self) -> str:
         """12 hex digits over paths, labels, sizes and times of change; another folder name keeps it.
 
-        Asks the disk about every picture each time: some 0.2 s for 40,000.
+        Asks the disk about every image each time: some 0.2 s for 40,000.
         """
         digest = hashlib.sha256()
         for split in SPLITS:
@@ -136,8 +136,8 @@ def some(names: Sequence[str], limit: int = 5) -> str:
     return ", ".join(shown(name) for name in names[:limit]) + more
 
 
-def counted(number: int, noun: str = "picture") -> str:
-    """ "1 picture", "1,200 pictures"."""
+def counted(number: int, noun: str = "image") -> str:
+    """ "1 image", "1,200 images"."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 

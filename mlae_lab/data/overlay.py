@@ -1,7 +1,7 @@
-"""Maps laid over pictures: the colours, and a sheet of them as a picture file. No torch: PIL and arrays.
+"""Maps laid over images: the colours, and a sheet of them as an image file. No torch: PIL and arrays.
 
-A map glows on its picture: where it is low the picture is darkened, where it is high it shines. That can be read on
-any picture and on a light and a dark page alike.
+A map glows on its image: where it is low the image is darkened, where it is high it shines. That can be read on
+any image and on a light and a dark page alike.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _INK, _PAPER, _QUIET = (27, 35, 40), (250, 250, 247), (91, 104, 112)
 
 @dataclass(frozen=True)
 class Row:
-    """One picture of a sheet. picture: base64 of an image file; name: beside it; maps: one for each column, (height,
+    """One image of a sheet. image: base64 of an image file; name: beside it; maps: one for each column, (height,
     width), None where there is none."""
 
-    picture: str
+    image: str
     name: str
     maps: tuple[np.ndarray | None, ...]
 
@@ -49,48 +49,48 @@ def coloured(values: np.ndarray, signed: bool = False) -> np.ndarray:
     return (stops[low] * (1 - part) + stops[low + 1] * part).round().astype(np.uint8)
 
 
-def opened(picture: str) -> Image.Image:
+def opened(image: str) -> Image.Image:
     """An image from its base64."""
-    return Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    return Image.open(io.BytesIO(base64.b64decode(image))).convert("RGB")
 
 
-def over(picture: Image.Image, values: np.ndarray, opacity: float, signed: bool = False) -> Image.Image:
-    """A map on its picture, at the picture's size; patches keep their edges. values as `coloured`; opacity: 0 to 1."""
-    colours = Image.fromarray(coloured(values, signed)).resize(picture.size, Image.Resampling.NEAREST)
-    return Image.blend(picture, colours, opacity)
+def over(image: Image.Image, values: np.ndarray, opacity: float, signed: bool = False) -> Image.Image:
+    """A map on its image, at the image's size; patches keep their edges. values as `coloured`; opacity: 0 to 1."""
+    colours = Image.fromarray(coloured(values, signed)).resize(image.size, Image.Resampling.NEAREST)
+    return Image.blend(image, colours, opacity)
 
 
 def sheet(
     rows: Sequence[Row], columns: Sequence[str], opacity: float = 0.7, signed: Sequence[bool] = ()
 ) -> Image.Image:
-    """The paper's layout (figures 6 and 7): pictures down, maps across, the bare picture first; each map by its own
+    """The paper's layout (figures 6 and 7): images down, maps across, the bare image first; each map by its own
     largest value. columns: names of the maps; signed: which of them have both signs, none by default."""
     both = tuple(signed) or (False,) * len(columns)
     step = TILE + _GAP
     page = Image.new("RGB", (_LEFT + (len(columns) + 1) * step, _TOP + len(rows) * step), _PAPER)
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(13)
-    for number, name in enumerate(("picture", *columns)):
+    for number, name in enumerate(("image", *columns)):
         draw.text((_LEFT + number * step, 12), name, _QUIET, font)
     for down, row in enumerate(rows):
         top = _TOP + down * step
         draw.text((8, top + TILE // 2 - 8), row.name[:17], _INK, font)
-        picture = opened(row.picture).resize((TILE, TILE), Image.Resampling.BICUBIC)
-        page.paste(picture, (_LEFT, top))
+        image = opened(row.image).resize((TILE, TILE), Image.Resampling.BICUBIC)
+        page.paste(image, (_LEFT, top))
         for across, (values, two) in enumerate(zip(row.maps, both, strict=True), 1):
             if values is not None:
-                page.paste(over(picture, scaled(values), opacity, two), (_LEFT + across * step, top))
+                page.paste(over(image, scaled(values), opacity, two), (_LEFT + across * step, top))
     return page
 
 
 def svg(rows: Sequence[Row], columns: Sequence[str], opacity: float = 0.7, signed: Sequence[bool] = ()) -> str:
-    """`sheet` as SVG: one square for each patch over the embedded picture, words as words."""
+    """`sheet` as SVG: one square for each patch over the embedded image, words as words."""
     both, step = tuple(signed) or (False,) * len(columns), TILE + _GAP
     parts = []
-    for number, name in enumerate(("picture", *columns)):
+    for number, name in enumerate(("image", *columns)):
         parts.append(f'<text x="{_LEFT + number * step}" y="24" fill="#5B6870">{escape(name)}</text>')
     for down, row in enumerate(rows):
         top = _TOP + down * step
-        kind = "png" if row.picture.startswith("iVBOR") else "jpeg"
+        kind = "png" if row.image.startswith("iVBOR") else "jpeg"
         parts.append(f'<text x="8" y="{top + TILE // 2}" fill="#1B2328">{escape(row.name[:17])}</text>')
         for across, (values, two) in enumerate(zip((None, *row.maps), (False, *both), strict=True)):
             left = _LEFT + across * step
@@ -98,7 +98,7 @@ def svg(rows: Sequence[Row], columns: Sequence[str], opacity: float = 0.7, signe
                 continue
             parts.append(
                 f'<image x="{left}" y="{top}" width="{TILE}" height="{TILE}" preserveAspectRatio="none" '
-                f'href="data:image/{kind};base64,{row.picture}"/>'
+                f'href="data:image/{kind};base64,{row.image}"/>'
             )
             if values is not None:
                 parts += _squares(coloured(scaled(values), two), left, top, opacity)

@@ -1,6 +1,6 @@
-"""Somebody's own pictures: a folder of class folders, with or without train, val and test above them.
+"""Somebody's own images: a folder of class folders, with or without train, val and test above them.
 
-Where a split is missing it is cut by a seed. The cut depends on the pictures' paths below the folder
+Where a split is missing it is cut by a seed. The cut depends on the images' paths below the folder
 and on the seed, on nothing else: not on the machine, the order of the directory or the folder's place.
 A folder with VTAB's lists is read by its lists.
 """
@@ -19,25 +19,25 @@ from mlae_lab.data.listing import SPLITS, Item, Listing, composed, counted, show
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 _SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_LARGE = 1500  # pictures from which on the cut is VTAB-1k's
-_MOST_CLASSES = 100_000  # more is a slip of the pen in a list, and a head of that size would fill the memory
+_LARGE = 1500  # images from which on the cut is VTAB-1k's
+_MAX_CLASSES = 100_000  # more is a slip of the pen in a list, and a head of that size would fill the memory
 
 Classes = dict[str, list[str]]  # class name in form C, to paths below the data set's folder
 
 
 def read_own(folder: Path, seed: int = 0) -> Listing:
-    """The pictures below a folder of somebody's own, of kind "own".
+    """The images below a folder of somebody's own, of kind "own".
 
-    Class folders alone are cut 800 / 200 / rest if there are 1,500 pictures or more, else 60 / 20 / 20
+    Class folders alone are cut 800 / 200 / rest if there are 1,500 images or more, else 60 / 20 / 20
     percent, each class as evenly as it goes and in train first. Folders train, val (valid, validation)
     and test of class folders are taken as they are; a missing val or test is 20 percent of train, and
     if both are missing train is cut as above. A class is called after its folder; classes are in
     natural order (2 before 10).
-    Raises DataError for no folder, fewer than 2 classes, a class with fewer than 2 pictures, and
+    Raises DataError for no folder, fewer than 2 classes, a class with fewer than 2 images, and
     split folders without a train of class folders.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder: give one that holds a folder of pictures for each class")
+        raise DataError(f"{folder} is not a folder: give one that holds a folder of images for each class")
     if vtab.has_lists(folder):
         return _by_lists(folder)
     given, notes = _found(folder)
@@ -58,26 +58,26 @@ def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def draw_key(path: str, seed: int) -> bytes:
-    """Where a picture stands in the draw: the same on every machine, whatever Unicode form its disk uses."""
+    """Where an image stands in the draw: the same on every machine, whatever Unicode form its disk uses."""
     return hashlib.sha256(f"{seed}\n{composed(path)}".encode("utf-8", "surrogateescape")).digest()
 
 
-def cut_sizes(pictures: int) -> tuple[int, int, int]:
-    """Train, val and test of so many pictures, 4 or more: 800 / 200 / rest from 1,500 on, else 60 / 20 / 20 percent."""
-    if pictures >= _LARGE:
-        return 800, 200, pictures - 1000
-    fifth = max(1, round(pictures / 5))
-    return pictures - 2 * fifth, fifth, fifth
+def cut_sizes(images: int) -> tuple[int, int, int]:
+    """Train, val and test of so many images, 4 or more: 800 / 200 / rest from 1,500 on, else 60 / 20 / 20 percent."""
+    if images >= _LARGE:
+        return 800, 200, images - 1000
+    fifth = max(1, round(images / 5))
+    return images - 2 * fifth, fifth, fifth
 
 
 def _by_lists(folder: Path) -> Listing:
     splits, lists, notes = vtab.read_lists(folder)
     labels = {label for split in SPLITS for _, label in splits[split]}
     classes = max(labels) + 1
-    if len(labels) < 2 or not 2 <= classes <= _MOST_CLASSES:
+    if len(labels) < 2 or not 2 <= classes <= _MAX_CLASSES:
         raise DataError(
             f"The labels in the lists of {folder} run from {min(labels):,} to {max(labels):,}: "
-            f"they must count at least 2 and at most {_MOST_CLASSES:,} classes from 0"
+            f"they must count at least 2 and at most {_MAX_CLASSES:,} classes from 0"
         )
     return Listing(folder, "own", splits, tuple(str(i) for i in range(classes)), notes=notes, lists=lists)
 
@@ -97,13 +97,13 @@ def _visible_folders(folder: Path) -> list[str]:
 
 
 def _found(folder: Path) -> tuple[dict[str, Classes], list[str]]:
-    """Pictures by split and class, the split being "" where there are class folders alone; and notes."""
+    """Images by split and class, the split being "" where there are class folders alone; and notes."""
     below = _visible_folders(folder)
     split_of = {name: _SPLIT_NAMES[name.casefold()] for name in below if name.casefold() in _SPLIT_NAMES}
     given: dict[str, Classes] = {}
-    loose = False  # pictures straight below train: then it is no split, and may be a class
+    loose = False  # images straight below train: then it is no split, and may be a class
     for name, split in split_of.items():
-        loose = loose or (split == "train" and any(map(_is_picture, _names(folder / name))))
+        loose = loose or (split == "train" and any(map(_is_image, _names(folder / name))))
         for class_name, paths in _classes(folder, name).items():
             given.setdefault(split, {}).setdefault(class_name, []).extend(paths)
     others = [name for name in below if name not in split_of]
@@ -112,29 +112,29 @@ def _found(folder: Path) -> tuple[dict[str, Classes], list[str]]:
     if split_of and not others:
         raise DataError(
             f"{folder} has {some(list(split_of))} and nothing beside: then there must be a folder train, "
-            "and in it a folder of pictures for each class and no loose pictures"
+            "and in it a folder of images for each class and no loose images"
         )
     classes = _classes(folder, "")
     empty = [name for name in below if composed(name) not in classes]
-    notes = [f"Folders without pictures are no classes: {some(empty)}."] if empty else []
-    stray = [name for name in _names(folder) if _is_picture(name) and name not in below]
+    notes = [f"Folders without images are no classes: {some(empty)}."] if empty else []
+    stray = [name for name in _names(folder) if _is_image(name) and name not in below]
     if stray:
-        notes.append(f"Pictures beside the class folders belong to no class and are not read: {some(stray)}.")
+        notes.append(f"Images beside the class folders belong to no class and are not read: {some(stray)}.")
     return {"": classes}, notes
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
 def _classes(folder: Path, above: str) -> Classes:
-    """Pictures of each class folder below folder/above, nested ones too; folders without any are left out."""
+    """Images of each class folder below folder/above, nested ones too; folders without any are left out."""
     found: Classes = {}
     for name in _visible_folders(folder / above):
         for place, folders, files in os.walk(folder / above / name):
             folders[:] = [inner for inner in folders if not inner.startswith(".")]
             start = Path(place).relative_to(folder).as_posix()
-            paths = [f"{start}/{file}" for file in files if _is_picture(file)]
+            paths = [f"{start}/{file}" for file in files if _is_image(file)]
             if paths:
                 found.setdefault(composed(name), []).extend(paths)
     return found
@@ -147,12 +147,12 @@ def _checked_names(folder: Path, given: dict[str, Classes]) -> list[str]:
     if len(total) < 2:
         found = f"only the class folder {shown(next(iter(total)))!r}" if total else "no class folder"
         raise DataError(
-            f"{folder} has {found} with pictures ({', '.join(suffix[1:] for suffix in SUFFIXES)}): "
+            f"{folder} has {found} with images ({', '.join(suffix[1:] for suffix in SUFFIXES)}): "
             "at least 2 classes are needed, each a folder"
         )
     few = sorted((name for name, count in total.items() if count < 2), key=natural)
     if few:
-        raise DataError(f"{folder} has classes with a single picture ({some(few)}): each class needs at least 2")
+        raise DataError(f"{folder} has classes with a single image ({some(few)}): each class needs at least 2")
     return sorted(total, key=natural)
 
 
@@ -165,22 +165,22 @@ def _completed(given: dict[str, Classes], seed: int) -> dict[str, Classes]:
         return given
     missing = [split for split in ("val", "test") if split not in given]
     source = given[""] if "" in given else given["train"]
-    pictures = sum(map(len, source.values()))
-    if pictures < 2 + len(missing):
-        raise DataError(f"train has {counted(pictures)}: too few to cut {' and '.join(missing)} from them")
+    images = sum(map(len, source.values()))
+    if images < 2 + len(missing):
+        raise DataError(f"train has {counted(images)}: too few to cut {' and '.join(missing)} from them")
     if len(missing) == 2:
-        sizes = dict(zip(SPLITS, cut_sizes(pictures)))
+        sizes = dict(zip(SPLITS, cut_sizes(images)))
     else:
-        fifth = max(1, round(pictures / 5))
-        sizes = {"train": pictures - fifth, missing[0]: fifth}
+        fifth = max(1, round(images / 5))
+        sizes = {"train": images - fifth, missing[0]: fifth}
     return {**{split: classes for split, classes in given.items() if split in SPLITS}, **_cut(source, sizes, seed)}
 
 
 def _cut(source: Classes, sizes: dict[str, int], seed: int) -> dict[str, Classes]:
-    """Deal a set of pictures into splits of these sizes.
+    """Deal a set of images into splits of these sizes.
 
-    The pictures of a class stand evenly between 0 and 1 in drawn order; dealing all of them by where
-    they stand gives every class its share in every split, up to one picture. The first of each class
+    The images of a class stand evenly between 0 and 1 in drawn order; dealing all of them by where
+    they stand gives every class its share in every split, up to one image. The first of each class
     comes before all others, because a class that train lacks cannot be learnt.
     """
     line = []

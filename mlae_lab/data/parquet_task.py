@@ -1,6 +1,6 @@
 """A VTAB-1k task from the Hub's own table format into the layout that all others use.
 
-The tables have a column `img` (the picture's file as bytes) and `label`, one table or more per split.
+The tables have a column `img` (the image's file as bytes) and `label`, one table or more per split.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from mlae_lab.core.catalog import Task
 from mlae_lab.data.progress import FetchError, Meter, Worthless
 
 NOTE = "note.txt"
-_BATCH = 256  # pictures in memory at a time
+_BATCH = 256  # images in memory at a time
 _SPLITS = {"train": "train", "validation": "val", "valid": "val", "val": "val", "test": "test"}
-_PICTURE_COLUMNS = ("img", "image")
+_IMAGE_COLUMNS = ("img", "image")
 
 
 def unpack_parquet(files: Mapping[str, Path], into: Path, task: Task, meter: Meter) -> str | None:
     """Write images/train800/000000.jpg and so on, and train800.txt, val200.txt, test.txt below `into`.
 
-    files: path in the repository, which names the split, to the file here. The pictures' bytes are kept as they
-    are stored, whatever their format: the ending is the layout's. meter: counts pictures; may raise Cancelled.
-    Returns None or a note, also written to note.txt: that the validation pictures were cut from the training set.
+    files: path in the repository, which names the split, to the file here. The images' bytes are kept as they
+    are stored, whatever their format: the ending is the layout's. meter: counts images; may raise Cancelled.
+    Returns None or a note, also written to note.txt: that the validation images were cut from the training set.
     Raises Worthless for a damaged file, FetchError for tables that are not such a task: other columns or counts,
     labels that do not count from 0 to classes - 1.
     """
@@ -35,21 +35,21 @@ def unpack_parquet(files: Mapping[str, Path], into: Path, task: Task, meter: Met
     train, val, test = (lengths.get(split, 0) for split in ("train", "val", "test"))
     note = None
     if (train, val) == (1000, 0):
-        note = "The table has 1,000 training pictures and no validation: the last 200 of them were taken for it."
+        note = "The table has 1,000 training images and no validation: the last 200 of them were taken for it."
     elif (train, val) != (800, 200):
         raise FetchError(
-            f"{task.name} has {train} training and {val} validation pictures in these tables: it must be 800 and 200, "
+            f"{task.name} has {train} training and {val} validation images in these tables: it must be 800 and 200, "
             f"or 1000 and none; fetch {task.name} from the archive instead"
         )
     if not test:
         raise FetchError(
-            f"{task.name} has no test pictures in these tables: fetch {task.name} from the archive instead"
+            f"{task.name} has no test images in these tables: fetch {task.name} from the archive instead"
         )
     meter.start("unpacking", task.name, 0, sum(lengths.values()))
-    learning = _pictures(by_split["train"], task)
+    learning = _images(by_split["train"], task)
     _write(learning, into, "train800", 800, meter)
-    _write(_pictures(by_split["val"], task) if val else learning, into, "val200", 200, meter)
-    _write(_pictures(by_split["test"], task), into, "test", test, meter)
+    _write(_images(by_split["val"], task) if val else learning, into, "val200", 200, meter)
+    _write(_images(by_split["test"], task), into, "test", test, meter)
     if note:
         (into / NOTE).write_text(note + "\n", encoding="utf-8")
     return note
@@ -78,28 +78,28 @@ def _rows(path: Path) -> int:
         return table.metadata.num_rows
 
 
-def _pictures(paths: list[Path], task: Task) -> Iterator[tuple[bytes, int]]:
-    """Bytes and label of each picture in stored order."""
+def _images(paths: list[Path], task: Task) -> Iterator[tuple[bytes, int]]:
+    """Bytes and label of each image in stored order."""
     import pyarrow
 
     for path in paths:
         with _table(path) as table:
             have = table.schema_arrow.names
-            column = next((name for name in _PICTURE_COLUMNS if name in have), None)
+            column = next((name for name in _IMAGE_COLUMNS if name in have), None)
             if column is None or "label" not in have:
                 raise FetchError(f"{path.name} has the columns {', '.join(have)[:80]}: it must have img and label")
             try:
                 for batch in table.iter_batches(_BATCH, columns=[column, "label"]):
-                    for picture, label in zip(batch[column].to_pylist(), batch["label"].to_pylist(), strict=True):
-                        yield _bytes(picture, path), _checked(label, task)
+                    for image, label in zip(batch[column].to_pylist(), batch["label"].to_pylist(), strict=True):
+                        yield _bytes(image, path), _checked(label, task)
             except (pyarrow.ArrowException, OSError) as error:
                 raise Worthless(f"{path.name} is damaged ({' '.join(str(error).split())[:80]})") from None
 
 
-def _bytes(picture: object, path: Path) -> bytes:
-    data = picture.get("bytes") if isinstance(picture, dict) else picture
+def _bytes(image: object, path: Path) -> bytes:
+    data = image.get("bytes") if isinstance(image, dict) else image
     if not isinstance(data, bytes) or not data:
-        raise FetchError(f"{path.name} holds a picture without its bytes: it must be a file stored in the table")
+        raise FetchError(f"{path.name} holds an image without its bytes: it must be a file stored in the table")
     return data
 
 
@@ -112,12 +112,12 @@ def _checked(label: object, task: Task) -> int:
     return label
 
 
-def _write(pictures: Iterator[tuple[bytes, int]], into: Path, split: str, count: int, meter: Meter) -> None:
+def _write(images: Iterator[tuple[bytes, int]], into: Path, split: str, count: int, meter: Meter) -> None:
     folder = into / "images" / split
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for number in range(count):
-        data, label = next(pictures)
+        data, label = next(images)
         name = f"{number:06d}.jpg"
         (folder / name).write_bytes(data)
         lines.append(f"images/{split}/{name} {label}\n")

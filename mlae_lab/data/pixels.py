@@ -1,4 +1,4 @@
-"""From stored pictures to the numbers a backbone reads."""
+"""From stored images to the numbers a backbone reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def normalised(images: np.ndarray, side: int, normalisation: str = "half") -> to
 
 
 def channels_first(images: np.ndarray) -> torch.Tensor:
-    """(n, h, w) grey or (n, h, w, 3) uint8 to (n, 1 or 3, h, w) uint8, on the CPU; read-only pictures are copied."""
+    """(n, h, w) grey or (n, h, w, 3) uint8 to (n, 1 or 3, h, w) uint8, on the CPU; read-only images are copied."""
     if not images.flags.writeable:  # torch warns of tensors on memory that must not be written, such as a cache's
         images = np.array(images)
     pixels = torch.from_numpy(np.ascontiguousarray(images))
@@ -32,7 +32,7 @@ def channels_first(images: np.ndarray) -> torch.Tensor:
 
 
 def resized(pixels: torch.Tensor, side: int) -> torch.Tensor:
-    """(n, c, h, w) of 0..255 to (n, c, side, side) float32 of 0..255; at its own size a picture is left alone."""
+    """(n, c, h, w) of 0..255 to (n, c, side, side) float32 of 0..255; at its own size an image is left alone."""
     pixels = pixels.float()
     if pixels.shape[-2:] != (side, side):
         pixels = F.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True).clamp(0, 255)

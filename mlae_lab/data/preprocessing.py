@@ -1,8 +1,8 @@
-"""Named ways from a picture file to what the backbone sees: what is stored, what training changes, what a test sees.
+"""Named ways from an image file to what the backbone sees: what is stored, what training changes, what a test sees.
 
 Plain data without torch, so that a page can name them; `data.augment` carries them out. The literature's FGVC
-code mostly resizes the short side to 256; here the whole picture is squeezed into the square instead, as
-SPT's code does: every stored picture then has one size, and random crops can reach all of it.
+code mostly resizes the short side to 256; here the whole image is squeezed into the square instead, as
+SPT's code does: every stored image then has one size, and random crops can reach all of it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ SIDE = 224  # what the published protocols feed their backbone
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """One protocol. training: what is drawn anew for every picture and epoch: nothing, a crop of the
+    """One protocol. training: what is drawn anew for every image and epoch: nothing, a crop of the
     backbone's side and a flip, or a crop of random area and aspect, resized, and a flip.
-    margin: whether pictures are stored 8/7 of the backbone's side; a test then sees their centre."""
+    margin: whether images are stored 8/7 of the backbone's side; a test then sees their centre."""
 
     name: str
     training: str

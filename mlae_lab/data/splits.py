@@ -1,4 +1,4 @@
-"""Pictures and labels of a task, as plain arrays."""
+"""Images and labels of a task, as plain arrays."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Images:
     """images: (n, height, width) grey or (n, height, width, 3), uint8; may be a memory map. labels: (n,) int64."""
 
     images: np.ndarray
@@ -22,16 +22,16 @@ class Pictures:
 class Splits:
     """train, val, test: 800, 200 and the rest in VTAB's cut. class_names: one per class, in label order."""
 
-    train: Pictures
-    val: Pictures
-    test: Pictures
+    train: Images
+    val: Images
+    test: Images
     class_names: tuple[str, ...]
 
-    def protocol(self, name: str) -> tuple[Pictures, Pictures]:
-        """(training pictures, evaluation pictures): "val" is train -> val, "test" is train + val -> test."""
+    def protocol(self, name: str) -> tuple[Images, Images]:
+        """(training images, evaluation images): "val" is train -> val, "test" is train + val -> test."""
         if name == "val":
             return self.train, self.val
-        both = Pictures(
+        both = Images(
             np.concatenate([self.train.images, self.val.images]), np.concatenate([self.train.labels, self.val.labels])
         )
         return both, self.test

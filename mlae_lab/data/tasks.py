@@ -1,4 +1,4 @@
-"""Find a task's pictures, say whether they are what they are called, and hand them to a run.
+"""Find a task's images, say whether they are what they are called, and hand them to a run.
 
 Bundled tasks come out of `assets/`. All others are listed on disk (`vtab`, `fgvc`, `own`), checked (`census`)
 and decoded once into the cache. Where nothing else is said they lie below the data folder: `vtab-1k/<task>`,
@@ -21,15 +21,15 @@ from mlae_lab.data.fgvc import find_fgvc, read_fgvc
 from mlae_lab.data.listing import Listing
 from mlae_lab.data.own import read_own
 from mlae_lab.data.preprocessing import preprocessing
-from mlae_lab.data.splits import Pictures
+from mlae_lab.data.splits import Images
 from mlae_lab.data.vtab import find_vtab, has_lists, read_vtab
-from mlae_lab.places import data_folder
+from mlae_lab.locations import data_folder
 
 OWN = "own"
 
 
 def folder_of(task: Task, root: Path | None = None) -> Path | None:
-    """Where the pictures of a task that is not bundled lie, None if nowhere.
+    """Where the images of a task that is not bundled lie, None if nowhere.
 
     root: the task's own folder or one above it, by default the data folder.
     """
@@ -58,7 +58,7 @@ def own_tasks() -> tuple[Task, ...]:
 
 
 def listed(task: Task, folder: Path) -> Listing:
-    """The pictures that a folder holds for a task, not decoded. Raises DataError for a folder that cannot be read so."""
+    """The images that a folder holds for a task, not decoded. Raises DataError for a folder that cannot be read so."""
     if task.group is Group.FGVC:
         return read_fgvc(folder, task)
     return read_own(folder) if task.group is Group.OWN else read_vtab(folder, task)
@@ -72,26 +72,26 @@ def census(
 
 
 def ready(task: Task) -> bool:
-    """Whether the task's pictures are here: bundled, or in a folder of its name. Looks at no picture."""
+    """Whether the task's images are here: bundled, or in a folder of its name. Looks at no image."""
     return task.bundled or folder_of(task) is not None
 
 
 def label(task: Task, found: check.Census) -> str:
-    """What the pictures may be called beside a number."""
+    """What the images may be called beside a number."""
     counts = "/".join(f"{found.counts[split]:,}" for split in ("train", "val", "test"))
     if task.group is Group.OWN:
-        return f"own pictures, {counts}"
+        return f"own images, {counts}"
     name = "FGVC" if task.group is Group.FGVC else "VTAB-1k"
     if not found.is_standard:
-        return f"not {name}: its layout with {counts} pictures"
-    odd = "" if found.counts["test"] == task.test else f", {found.counts['test']:,} test pictures for {task.test:,}"
+        return f"not {name}: its layout with {counts} images"
+    odd = "" if found.counts["test"] == task.test else f", {found.counts['test']:,} test images for {task.test:,}"
     return name + odd
 
 
 def located(config: RunConfig) -> RunConfig:
-    """The run with the folder of its pictures and what they may be called, or as it was for a bundled task.
+    """The run with the folder of its images and what they may be called, or as it was for a bundled task.
 
-    Raises DataError, in one sentence, where there are no pictures or the census finds something wrong.
+    Raises DataError, in one sentence, where there are no images or the census finds something wrong.
     """
     task = catalog.task(config.task)
     if task.bundled:
@@ -100,7 +100,7 @@ def located(config: RunConfig) -> RunConfig:
         return config
     given = Path(config.data).expanduser().absolute() if config.data else None
     if given and not given.is_dir():
-        raise DataError(f"{given} is not a folder: name one that holds the pictures of {task.title}")
+        raise DataError(f"{given} is not a folder: name one that holds the images of {task.title}")
     folder = folder_of(task, given) or (given if given and _holds(task, given) else None)
     if folder is None:
         raise DataError(_missing(task, given))
@@ -121,7 +121,7 @@ def _missing(task: Task, given: Path | None) -> str:
     where = given or data_folder()
     bundled = ", ".join(t.name for t in catalog.TASKS if t.bundled)
     if task.group is Group.OWN:
-        return f"{where / OWN} has no folder for {task.name}: put class folders with pictures there, or name a folder with --data"
+        return f"{where / OWN} has no folder for {task.name}: put class folders with images there, or name a folder with --data"
     wanted = (
         "train.json, val.json and test.json" if task.group is Group.FGVC else "train800.txt, val200.txt and test.txt"
     )
@@ -133,10 +133,10 @@ def _missing(task: Task, given: Path | None) -> str:
 
 def load_protocol(
     config: RunConfig, on_progress: Callable[[int, int], None] | None = None
-) -> tuple[Pictures, Pictures, tuple[str, ...]]:
+) -> tuple[Images, Images, tuple[str, ...]]:
     """What a run trains on, what it is measured on, and the names of the classes.
 
-    Pictures that are not bundled are decoded on first use, into the cache below the data folder.
+    Images that are not bundled are decoded on first use, into the cache below the data folder.
     on_progress: told (done, of how many) meanwhile. Raises DataError as `located` and `cached` do.
     """
     task = catalog.task(config.task)
@@ -145,7 +145,7 @@ def load_protocol(
         return *splits.protocol(config.protocol), splits.class_names
     config = located(config)
     listing = listed(task, Path(config.data))
-    rule = preprocessing(config.prepared).rule(catalog.backbone(config.backbone).picture)
+    rule = preprocessing(config.prepared).rule(catalog.backbone(config.backbone).image)
     parts, total = listing.protocol(config.protocol), sum(map(len, listing.protocol(config.protocol)))
     made, before = [], 0
     for name, items in zip(("train", "evaluation"), parts):

@@ -1,6 +1,6 @@
-"""VTAB-1k as it is passed around: one folder per task, pictures below `images/`, four text lists.
+"""VTAB-1k as it is passed around: one folder per task, images below `images/`, four text lists.
 
-A line is a path below the task's folder, one space, and a label from 0. The pictures that
+A line is a path below the task's folder, one space, and a label from 0. The images that
 `train800val200.txt` names are a second copy of the others, so it is read only if it is alone.
 """
 
@@ -31,10 +31,10 @@ def has_lists(folder: Path) -> bool:
 
 
 def read_vtab(folder: Path, task: Task) -> Listing:
-    """The pictures that the folder's lists name, with as many classes as the catalog says.
+    """The images that the folder's lists name, with as many classes as the catalog says.
 
     Raises DataError for a list that is missing, empty or not text, a line that is no path and
-    label, and a path that leaves the folder. Missing pictures and strange labels are for `census`.
+    label, and a path that leaves the folder. Missing images and strange labels are for `census`.
     """
     splits, lists, notes = read_lists(folder)
     return Listing(folder, "vtab", splits, tuple(str(i) for i in range(task.classes)), notes=notes, lists=lists)
@@ -77,7 +77,7 @@ def _read_list(path: Path, disk: DiskNames) -> tuple[Item, ...]:
         raise DataError(f"{path} cannot be read ({error.strerror}): check that it is yours to read") from None
     lines = text.rstrip().split("\n")  # not splitlines: it would also cut at rare characters inside a name
     if lines == [""]:
-        raise DataError(f"{path} lists no pictures: every line should be a path, one space and a label")
+        raise DataError(f"{path} lists no images: every line should be a path, one space and a label")
     return tuple(_item(line.rstrip(), f"{path}, line {number}", disk) for number, line in enumerate(lines, 1))
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mlae_lab.doctor import devices, disk, runs, store, versions, weights
-from mlae_lab.doctor.asking import TorchAnswer, ask_torch
+from mlae_lab.doctor.torch_check import TorchAnswer, ask_torch
 from mlae_lab.doctor.findings import Finding, Report, Section, trouble
-from mlae_lab.doctor.look import Look
+from mlae_lab.doctor.context import Look
 from mlae_lab.doctor.machine import memory
 from mlae_lab.doctor.store import RESCUE, knows_locks
 from mlae_lab.doctor.weights import PAPER_WEIGHTS, weights_problem

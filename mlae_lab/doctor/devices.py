@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 from mlae_lab.data.progress import gigabytes
 from mlae_lab.doctor import versions
-from mlae_lab.doctor.asking import TorchAnswer, ask_torch
+from mlae_lab.doctor.torch_check import TorchAnswer, ask_torch
 from mlae_lab.doctor.findings import Finding, good, note, some, trouble
-from mlae_lab.doctor.look import Look
+from mlae_lab.doctor.context import Look
 from mlae_lab.doctor.machine import memory, processor
 from mlae_lab.runs import devices
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from mlae_lab.data.progress import gigabytes
 from mlae_lab.doctor.findings import Finding, good, note, trouble
 from mlae_lab.doctor.folders import bytes_of, database_files, existing, tree
-from mlae_lab.doctor.look import Look
+from mlae_lab.doctor.context import Look
 
 LITTLE_ROOM = 2_000_000_000  # bytes free on a disk: worth a note
 NO_ROOM = 200_000_000  # bytes free on a disk: trouble
@@ -39,7 +39,7 @@ def section(look: Look) -> Iterator[Finding]:
             parts.append(found.st_size)
     yield good("database", gigabytes(bytes_of(*database_files(folder))))
     yield good("files of runs", gigabytes(total))
-    for name, place in (("archive", folder / "archive"), ("decoded pictures", data / "cache")):
+    for name, place in (("archive", folder / "archive"), ("decoded images", data / "cache")):
         yield good(name, gigabytes(sum(found.st_size for _, found in tree(place))))
     if parts:
         yield note(

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from mlae_lab.doctor.findings import Finding, good, trouble
-from mlae_lab.doctor.look import Look
-from mlae_lab.places import ROOT
+from mlae_lab.doctor.context import Look
+from mlae_lab.locations import ROOT
 
 REQUIREMENTS = ROOT / "requirements.txt"
 PROJECT = ROOT / "pyproject.toml"

@@ -17,14 +17,14 @@ from mlae_lab.data.progress import gigabytes
 from mlae_lab.data.tasks import own_tasks, ready
 from mlae_lab.doctor.findings import Finding, good, note, some, trouble
 from mlae_lab.doctor.folders import bytes_of, write_problem
-from mlae_lab.doctor.look import Look
-from mlae_lab.places import ASSETS, default_store, weights_file
+from mlae_lab.doctor.context import Look
+from mlae_lab.locations import ASSETS, default_store, weights_file
 
 PAPER_WEIGHTS = "vit_base_patch16_224.orig_in21k"
 
 
 def section(look: Look) -> Iterator[Finding]:
-    """Which weights and pictures are here and whole, and the fetches that brought them or did not."""
+    """Which weights and images are here and whole, and the fetches that brought them or did not."""
     yield from _bundled()
     data = look.data
     named = " (MLAE_LAB_DATA)" if os.environ.get("MLAE_LAB_DATA") else ""
@@ -41,7 +41,7 @@ def section(look: Look) -> Iterator[Finding]:
         here = [task.name for task in tasks if ready(task)]
         yield good(f"{group.value} tasks", f"{len(here)} of {len(tasks)} here" + (f": {', '.join(here)}" if here else ""))  # fmt: skip
     own = [task.name for task in own_tasks()]
-    yield good("own pictures", some(own, 12) if own else "none")
+    yield good("own images", some(own, 12) if own else "none")
     for name in ("HF_ENDPOINT", "HF_HUB_OFFLINE"):
         if value := os.environ.get(name):
             yield note(name, _without_password(value))
@@ -54,7 +54,7 @@ def _bundled() -> Iterator[Finding]:
     for name in ("digits", "fashion"):  # the other two are rendered from a formula
         try:  # past its memory: the file as it is now
             if bundled.checksum(bundled.load_bundled.__wrapped__(name)) != bundled.CHECKSUMS[name]:
-                wrong.append(f"the pictures of {name} are not the lab's")
+                wrong.append(f"the images of {name} are not the lab's")
         except bundled.DataError as error:
             wrong.append(str(error))
     if problem := weights_problem(ASSETS / "lab_vit_12x128.safetensors"):

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from mlae_lab.core.factors import Factors, kept_plan
+from mlae_lab.core.expert_state import Factors, kept_plan
 from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.model.inject import Experts
 
@@ -73,7 +73,7 @@ def write_adapter(path: Path, adapter: Adapter) -> int:
 def pruned(adapter: Adapter, factors: Factors) -> Adapter:
     """The adapter with only the experts whose factor is not 0; factors other than 1 go into λ.
 
-    factors: a state of the adapter's plan (`core.factors`). A network with it says what the whole one says in that
+    factors: a state of the adapter's plan (`core.expert_state`). A network with it says what the whole one says in that
     state, up to the rounding of a sum with fewer terms. Raises AdapterError for an adapter without experts.
     """
     if adapter.plan is None:

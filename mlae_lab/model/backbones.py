@@ -14,7 +14,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.backbones import RANDOM, Backbone, table
 from mlae_lab.model.stem import ConvStem
 from mlae_lab.model.weight_files import SUFFIXES, BackboneError, backbone_state, load_weights
-from mlae_lab.places import ASSETS
+from mlae_lab.locations import ASSETS
 
 __all__ = ["BUNDLED_WEIGHTS", "BackboneError", "build", "build_with_notes", "bundled_network", "fingerprint"]
 
@@ -26,7 +26,7 @@ def bundled_network(num_classes: int) -> VisionTransformer:
     """The bundled architecture with fresh weights: 12 blocks, width 128, 48 pixels, 36 patches and a class token."""
     entry = catalog.backbone(catalog.DEFAULT_BACKBONE)
     return VisionTransformer(
-        img_size=entry.picture,
+        img_size=entry.image,
         patch_size=8,
         embed_dim=entry.width,
         depth=entry.layers,

@@ -1,6 +1,6 @@
 """The convolutional patch embedding of the bundled backbone.
 
-A plain patch embedding is one linear map per tile, and a small ViT needs very many pictures
+A plain patch embedding is one linear map per tile, and a small ViT needs very many images
 to make something of it. Three overlapping 3 x 3 convolutions give each token an idea of edges
 from the start (Xiao et al. 2021, "Early convolutions help transformers see better"). No batch
 statistics, so `train()` changes nothing in a frozen stem.
@@ -13,7 +13,7 @@ from torch import nn
 
 
 class ConvStem(nn.Module):
-    """Pictures to tokens at stride 8: (N, in_chans, H, W) -> (N, H/8 * W/8, embed_dim).
+    """Images to tokens at stride 8: (N, in_chans, H, W) -> (N, H/8 * W/8, embed_dim).
 
     Takes the place of timm's `PatchEmbed` (`VisionTransformer(embed_layer=ConvStem)`), hence
     the names of its arguments and of `grid_size`, `num_patches` and `feat_ratio`.
@@ -48,7 +48,7 @@ class ConvStem(nn.Module):
         """Pixels per token, as timm asks for it."""
         return 8 if as_scalar else (8, 8)
 
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        x = torch.relu(self.conv1(pictures))
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.conv1(images))
         x = torch.relu(self.conv2(x))
         return self.conv3(x).flatten(2).transpose(1, 2)

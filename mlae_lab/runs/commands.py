@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.places import data_folder
+from mlae_lab.locations import data_folder
 from mlae_lab.runs import devices, supervisor
 from mlae_lab.runs.liveness import derived, is_alive
 from mlae_lab.runs.paths import LAST, RunPaths
@@ -163,7 +163,7 @@ def epoch_of(store: RunStore, run_id: str, checkpoint: str) -> int:
         return 0
     if started is None:
         return saved.epoch
-    per_epoch = -(-started.train_pictures // run.config.batch_size)
+    per_epoch = -(-started.train_images // run.config.batch_size)
     return saved.step // per_epoch
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mlae_lab.core import catalog
-from mlae_lab.core.chance import Chance, over_layers, random_experts
+from mlae_lab.core.random_baseline import Chance, over_layers, random_experts
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.events import SimilarityStats, mean_of
 from mlae_lab.core.patterns import EXPERTS, dense, fitted, scaled
@@ -34,7 +34,7 @@ RELATION = "diversity"
 RATES = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 SEEDS = 3
 EPOCHS = 8  # of the experiment that is proposed, by the page and by the command line
-MOST_RATES = 12
+MAX_RATES = 12
 ARMS = {
     "dense": "Dense",
     "expert": "Expert dropout",
@@ -89,10 +89,10 @@ def experiment(
     most 12; 0 is always among them. seeds: 1 to 10. experts: in each layer.
     Raises ConfigError for a number out of range, a linear probe, a time limit or a dropout of its own.
     """
-    if type(seeds) is not int or not 1 <= seeds <= pairs.MOST_SEEDS:
-        raise ConfigError(f"seeds is {seeds!r}: it must be a whole number from 1 to {pairs.MOST_SEEDS}")
-    if not 1 <= len(rates) <= MOST_RATES or not all(0 <= rate <= 0.9 for rate in rates):
-        raise ConfigError(f"rates are {', '.join(f'{r:g}' for r in rates)}: give 1 to {MOST_RATES}, each from 0 to 0.9")
+    if type(seeds) is not int or not 1 <= seeds <= pairs.MAX_SEEDS:
+        raise ConfigError(f"seeds is {seeds!r}: it must be a whole number from 1 to {pairs.MAX_SEEDS}")
+    if not 1 <= len(rates) <= MAX_RATES or not all(0 <= rate <= 0.9 for rate in rates):
+        raise ConfigError(f"rates are {', '.join(f'{r:g}' for r in rates)}: give 1 to {MAX_RATES}, each from 0 to 0.9")
     if config.method != "mlae":
         raise ConfigError("a linear probe has no experts: compare masked experts")
     if config.max_seconds is not None:
@@ -148,7 +148,7 @@ def experiments(runs: Sequence[Run]) -> list[Experiment]:
     """The experiments that runs were started for, newest first. runs: newest first, as a store lists them."""
     rates: dict[RunConfig, set[float]] = {}
     seeds: dict[RunConfig, set[int]] = {}
-    data: dict[RunConfig, str] = {}  # the newest run that names a folder says where the pictures lie now
+    data: dict[RunConfig, str] = {}  # the newest run that names a folder says where the images lie now
     for run in runs:
         if run.relation == RELATION:
             base, rate = _base(run.config)

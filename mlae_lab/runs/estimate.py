@@ -21,15 +21,15 @@ from mlae_lab.core.events import Evaluation, Started, TrainStep
 from mlae_lab.runs import devices
 from mlae_lab.runs.store import Run, RunStore
 
-MOST_RUNS = 3  # the newest that are near enough
-FEWEST_STEPS = 8  # fewer say too little about the next
-MOST_LOOKED_AT = 60
+MAX_RUNS = 3  # the newest that are near enough
+MIN_STEPS = 8  # fewer say too little about the next
+MAX_LOOKED_AT = 60
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What a past run took. loading, step, measurement: seconds, the last for one picture measured; precision: as
-    its device computed; train, evaluated: pictures."""
+    """What a past run took. loading, step, measurement: seconds, the last for one image measured; precision: as
+    its device computed; train, evaluated: images."""
 
     loading: float
     step: float
@@ -42,7 +42,7 @@ class Pace:
 @dataclass(frozen=True)
 class Estimate:
     """seconds: of the whole run, None where nothing near enough was measured; low, high: over the runs that it rests
-    on. runs: their names. steps: of the run, None where its pictures are not counted yet. reason: what the number
+    on. runs: their names. steps: of the run, None where its images are not counted yet. reason: what the number
     rests on, or why there is none, as one sentence."""
 
     seconds: float | None
@@ -66,19 +66,19 @@ def pace(store: RunStore, run: Run) -> Pace | None:
         if isinstance(event, (TrainStep, Evaluation)):
             at.append((event.seconds, event.step, isinstance(event, Evaluation)))
     between = [b[0] - a[0] for a, b in pairwise(at) if not a[2] and not b[2] and b[1] == a[1] + 1]
-    if not isinstance(started, Started) or len(between) < FEWEST_STEPS:
+    if not isinstance(started, Started) or len(between) < MIN_STEPS:
         return None
     step, measured = median(between), sum(entry[2] for entry in at)
     steps = sum(not entry[2] for entry in at)
     rest = max(0.0, at[-1][0] - steps * step)
-    pictures = max(1, measured * started.evaluation_pictures)
+    images = max(1, measured * started.evaluation_images)
     return Pace(
         started.seconds,
         step,
-        rest / pictures if measured else 0.0,
+        rest / images if measured else 0.0,
         started.precision,
-        started.train_pictures,
-        started.evaluation_pictures,
+        started.train_images,
+        started.evaluation_images,
     )
 
 
@@ -89,10 +89,10 @@ def estimate(store: RunStore, config: RunConfig, paced: Callable[[RunStore, Run]
     and preprocessing. Best of the same precision and batch size; else the nearest, and the reason says which.
     """
     known = _near(store, config, paced)
-    train, evaluated = _pictures(config, known)
+    train, evaluated = _images(config, known)
     steps = None if train is None else config.epochs * -(-train // config.batch_size)
     if steps is None:
-        return Estimate(None, None, None, (), None, "The folder's pictures are counted when a run has begun: no estimate yet.")  # fmt: skip
+        return Estimate(None, None, None, (), None, "The folder's images are counted when a run has begun: no estimate yet.")  # fmt: skip
     if not known:
         backbone = catalog.backbone(config.backbone).title
         what = f"{'run' if config.method == 'mlae' else 'linear probe'} with {backbone}"
@@ -102,7 +102,7 @@ def estimate(store: RunStore, config: RunConfig, paced: Callable[[RunStore, Run]
     wanted = auto if config.precision == "auto" else config.precision
     same_precision = [(run, p) for run, p in known if p.precision == wanted] if wanted else []
     same = [(run, p) for run, p in same_precision if run.config.batch_size == config.batch_size]
-    chosen = (same or same_precision or known)[:MOST_RUNS]
+    chosen = (same or same_precision or known)[:MAX_RUNS]
     batch = chosen[0][0].config.batch_size
     if not same:  # one other kind of run, not a mixture
         chosen = [(run, p) for run, p in chosen if run.config.batch_size == batch]
@@ -117,7 +117,7 @@ def estimate(store: RunStore, config: RunConfig, paced: Callable[[RunStore, Run]
         reason = f"From {count} with this backbone, device, precision and batch size on this machine."
     elif same_precision:
         reason = (
-            f"From {count} with batches of {batch} on this machine, as if time grew with the pictures in a batch: no run "
+            f"From {count} with batches of {batch} on this machine, as if time grew with the images in a batch: no run "
             f"with batches of {config.batch_size} has been timed yet."
         )
     else:
@@ -160,17 +160,17 @@ def _near(store: RunStore, config: RunConfig, paced: Callable[[RunStore, Run], P
 
     alike.sort(key=unlike)  # of equals the newest stays first
     found = []
-    for run in alike[:MOST_LOOKED_AT]:
+    for run in alike[:MAX_LOOKED_AT]:
         timed = paced(store, run)
         if timed is not None:
             found.append((run, timed))
-        if len(found) >= 4 * MOST_RUNS:
+        if len(found) >= 4 * MAX_RUNS:
             break
     return found
 
 
-def _pictures(config: RunConfig, known: list[tuple[Run, Pace]]) -> tuple[int | None, int]:
-    """Pictures to train on and to measure with; of a folder of one's own those that an earlier run found."""
+def _images(config: RunConfig, known: list[tuple[Run, Pace]]) -> tuple[int | None, int]:
+    """Images to train on and to measure with; of a folder of one's own those that an earlier run found."""
     task = catalog.task(config.task)
     if task.train:
         return (task.train, task.val) if config.protocol == "val" else (task.train + task.val, task.test)

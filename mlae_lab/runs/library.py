@@ -13,8 +13,8 @@ from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.runs.database import PATIENCE, Database, StoreError
 from mlae_lab.runs.texts import one_line
 
-MOST_PLANS = 500
-MOST_NAME = 48  # characters
+MAX_PLANS = 500
+MAX_NAME = 48  # characters
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class MaskLibrary(Database):
         """
         saved = SavedPlan(secrets.token_hex(8), plan_name(name), owner, time.time(), plan)
         with self._connection(write=True, patience=patience) as db:
-            if db.execute("SELECT COUNT(*) FROM plans").fetchone()[0] >= MOST_PLANS:
-                raise StoreError(f"the library holds {MOST_PLANS} masks, its most: delete one that nobody needs")
+            if db.execute("SELECT COUNT(*) FROM plans").fetchone()[0] >= MAX_PLANS:
+                raise StoreError(f"the library holds {MAX_PLANS} masks, its most: delete one that nobody needs")
             with _taken(saved.name):
                 db.execute(
                     "INSERT INTO plans (id, name, owner, created, plan) VALUES (?, ?, ?, ?, ?)",
@@ -76,8 +76,8 @@ def plan_name(text: str) -> str:
     Raises StoreError for nothing or for more than 48 characters.
     """
     name = one_line(text.replace("\u200c", "").replace("\u200d", ""))
-    if not 1 <= len(name) <= MOST_NAME:
-        raise StoreError(f"the name of a mask has {len(name)} characters: it must have 1 to {MOST_NAME}")
+    if not 1 <= len(name) <= MAX_NAME:
+        raise StoreError(f"the name of a mask has {len(name)} characters: it must have 1 to {MAX_NAME}")
     return name
 
 

@@ -44,7 +44,7 @@ class Pulse:
 
 
 class PulseWriter:
-    """Says that a run gets on: `beat` after every step, picture or chunk. It costs one write of 24 bytes, in place."""
+    """Says that a run gets on: `beat` after every step, image or chunk. It costs one write of 24 bytes, in place."""
 
     def __init__(self, files: RunPaths) -> None:
         self._file = os.open(files.pulse, os.O_RDWR | os.O_CREAT, 0o644)

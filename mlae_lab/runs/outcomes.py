@@ -21,7 +21,7 @@ def accuracies(store: RunStore, run: Run) -> tuple[tuple[int, float], ...]:
     started = store.last(run.id, "started")
     if not isinstance(started, Started):
         return ()
-    per_epoch, due = -(-started.train_pictures // run.config.batch_size), set(run.config.evaluated_epochs)
+    per_epoch, due = -(-started.train_images // run.config.batch_size), set(run.config.evaluated_epochs)
     found = {
         stored.event.epoch: stored.event.accuracy
         for stored in store.events(run.id, kinds=(Evaluation.kind,))
@@ -57,6 +57,6 @@ def candidates(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]
 
 
 def _same(config: RunConfig) -> str:
-    """Equal for configs of one experiment, wherever its pictures lie and however its device is written."""
+    """Equal for configs of one experiment, wherever its images lie and however its device is written."""
     settings = {name: value for name, value in config.to_dict().items() if name not in ("data", "device")}
     return json.dumps(settings, sort_keys=True)

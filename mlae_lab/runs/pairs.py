@@ -16,20 +16,20 @@ from mlae_lab.core import catalog
 from mlae_lab.core.config import ConfigError, RunConfig, differences
 from mlae_lab.core.events import Started
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.core.spread import Spread, between, points, settled_by, spread
+from mlae_lab.core.seed_statistics import Spread, between, points, settled_by, spread
 from mlae_lab.runs import commands, devices
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.outcomes import accuracies, candidates, is_through
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 
-MOST_SEEDS = 10
+MAX_SEEDS = 10
 ENOUGH_SEEDS = 3
 _FREE = ("plan", "seed", "data", "device")  # what two runs of one family may differ in; the device is compared resolved
 _PLURAL = {
     "task": "tasks", "method": "methods", "backbone": "backbones", "protocol": "protocols", "epochs": "epochs",
     "max_seconds": "time limits", "learning_rate": "learning rates", "weight_decay": "weight decays",
     "batch_size": "batch sizes", "warmup": "warm-ups", "evaluations": "numbers of measurements", "seed": "seeds",
-    "device": "devices", "precision": "precisions", "data_label": "pictures", "weights": "weight files",
+    "device": "devices", "precision": "precisions", "data_label": "images", "weights": "weight files",
     "preprocessing": "ways of preprocessing", "normalisation": "normalisations", "mask_per": "ways of drawing masks",
     "input_dropout": "input dropouts",
 }  # fmt: skip
@@ -41,7 +41,7 @@ _PLURAL = {
 def unpaired_because(a: RunConfig, b: RunConfig) -> str | None:
     """Why two configs are not a pair, as the end of a sentence; None if they are.
 
-    Equal in everything but the mask, seed included; where the pictures lie does not count, nor how the device is
+    Equal in everything but the mask, seed included; where the images lie does not count, nor how the device is
     written where it is the same one on this machine.
     """
     return _unpaired(a, b, devices.kind(a.device), devices.kind(b.device))
@@ -97,11 +97,11 @@ def unlike_because(store: RunStore, a: Run, b: Run) -> str | None:
         if one.precision != other.precision:
             return f"their precisions differ: {one.precision} and {other.precision}"
         for name, x, y in (
-            ("train on", one.train_pictures, other.train_pictures),
-            ("measure with", one.evaluation_pictures, other.evaluation_pictures),
+            ("train on", one.train_images, other.train_images),
+            ("measure with", one.evaluation_images, other.evaluation_images),
         ):
             if x != y:
-                return f"their numbers of pictures to {name} differ: {x:,} and {y:,}"
+                return f"their numbers of images to {name} differ: {x:,} and {y:,}"
     return None
 
 
@@ -305,8 +305,8 @@ def wanted(store: RunStore, run_id: str, plan: MaskPlan, seeds: int = 1) -> list
     difference would have no last epoch; nor are two that did not start alike, as after the weights were replaced.
     Nothing is started. Raises as `launch_pair` does.
     """
-    if type(seeds) is not int or not 1 <= seeds <= MOST_SEEDS:
-        raise ConfigError(f"seeds is {seeds!r}: it must be a whole number from 1 to {MOST_SEEDS}")
+    if type(seeds) is not int or not 1 <= seeds <= MAX_SEEDS:
+        raise ConfigError(f"seeds is {seeds!r}: it must be a whole number from 1 to {MAX_SEEDS}")
     run = store.run(run_id)
     if run.config.method != "mlae":
         raise ConfigError(f"run {run.id} is a linear probe and has no mask: pair a run with experts")
@@ -367,7 +367,7 @@ def following(store: RunStore, a: Run, b: Run) -> tuple[Run, MaskPlan, int]:
     base = first[0] or first[1]
     plan = b.config.plan if base.config.plan == a.config.plan else a.config.plan
     while True:
-        entries = wanted(store, base.id, plan, MOST_SEEDS)
+        entries = wanted(store, base.id, plan, MAX_SEEDS)
         for i, pair in enumerate(zip(entries[::2], entries[1::2])):
             if any(isinstance(entry, RunConfig) for entry in pair):
                 return base, plan, i + 1

@@ -4,13 +4,13 @@
 <store>/making.lock           held for the moment in which a store gets or changes its tables
 <store>/supervisor.lock       held by the store's supervisor for as long as it lives
 <store>/supervisor.log        what the supervisor printed
-<store>/login.salt            32 random bytes that go into the key of login cookies (`ui.gate`); for its owner only
-<store>/archive/<run>.mlae    runs put away, each as one file (`runs.parcel`)
+<store>/login.salt            32 random bytes that go into the key of login cookies (`ui.authentication`); for its owner only
+<store>/archive/<run>.mlae    runs put away, each as one file (`runs.archive_file`)
 <store>/runs/<run>/lock       held by the run's process for as long as it lives
 <store>/runs/<run>/log.txt    what the process printed, with the traceback if it failed
 <store>/runs/<run>/pulse      when it last got on (`runs.liveness`)
 <store>/runs/<run>/end.json   the last word of the process, written in place (`runs.liveness`)
-<store>/runs/<run>/untold.json events that a locked store did not take yet (`runs.untold`)
+<store>/runs/<run>/untold.json events that a locked store did not take yet (`runs.pending_events`)
 <store>/runs/<run>/adapter.safetensors     experts and head as last saved
 <store>/runs/<run>/checkpoint.safetensors  everything that a resumed run needs, the newest
 <store>/runs/<run>/start.safetensors       for a continued run: its parent's checkpoint that it starts from
@@ -98,7 +98,7 @@ class RunPaths:
 
     @property
     def untold(self) -> Path:
-        """Events that the store did not take yet (`runs.untold`)."""
+        """Events that the store did not take yet (`runs.pending_events`)."""
         return self.folder / "untold.json"
 
     @property

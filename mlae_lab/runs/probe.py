@@ -29,7 +29,7 @@ from mlae_lab.runs.store import RunStore
 PROBES = 4  # alive at once in one store: each holds a network
 MAKE_ROOM_SECONDS = 5.0  # a probe that has been idle for so long makes room for another
 START_SECONDS = 30.0  # for a process to say where it listens
-MOST_BYTES = 16 * 2**20  # of one question
+MAX_BYTES = 16 * 2**20  # of one question
 # Of all answers, kept on disk or told by a living probe. Raise FORMAT whenever the shape or meaning of any answer
 # changes, be it by one key more: a page would else read what a process of yesterday's lab wrote.
 FORMAT = 2
@@ -55,7 +55,7 @@ class Answer:
 
 
 def ask(store: RunStore, run_id: str, question: str, arguments: Mapping[str, Any] = {}, patience: float = 2.0) -> Answer:
-    """Ask a run a question, see `training.questions`. patience: seconds to wait for an answer before "working" is one.
+    """Ask a run a question, see `training.queries`. patience: seconds to wait for an answer before "working" is one.
 
     Raises StoreError for an unknown run.
     """

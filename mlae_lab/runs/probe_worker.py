@@ -35,7 +35,7 @@ from mlae_lab.runs import probe
 from mlae_lab.runs.store import RunStore
 
 if TYPE_CHECKING:
-    from mlae_lab.training.subject import Subject
+    from mlae_lab.training.loaded_run import Subject
 
 IDLE_SECONDS = float(os.environ.get("MLAE_LAB_PROBE_IDLE", "300"))
 ASKER_SECONDS = 15.0  # a question into which little work has gone is given up so long after its last asker
@@ -104,8 +104,8 @@ class Probe:
     def work(self) -> None:
         """Load, then answer until it is time to leave."""
         try:
-            from mlae_lab.training.questions import questions
-            from mlae_lab.training.subject import load_subject
+            from mlae_lab.training.queries import questions
+            from mlae_lab.training.loaded_run import load_subject
 
             self.known = questions()
             config = self.store.run(self.run_id).config
@@ -142,7 +142,7 @@ class Probe:
             try:
                 self._tell(job, 0, 0)
                 value = self.known[job.name](self.subject, job.arguments, lambda done, total: self._tell(job, done, total))
-                if time.monotonic() - began > KEEP_SECONDS and not value.get("private"):  # a visitor's own picture
+                if time.monotonic() - began > KEEP_SECONDS and not value.get("private"):  # a visitor's own image
                     with suppress(OSError):
                         probe.keep(self.files, job.name, job.arguments, self.signature + job.named, value)
                 job.value, job.state = value, "done"
@@ -241,7 +241,7 @@ class _Line(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         with suppress(OSError, ValueError, KeyError, TypeError):
-            line = self.rfile.readline(probe.MOST_BYTES)
+            line = self.rfile.readline(probe.MAX_BYTES)
             answer = self.server.probe.ask(json.loads(line))
             self.wfile.write(json.dumps(answer).encode() + b"\n")
 

@@ -11,13 +11,13 @@ from statistics import fmean
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.patterns import EXPERTS, paper_patterns
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.core.spread import Spread, between, points, spread
+from mlae_lab.core.seed_statistics import Spread, between, points, spread
 from mlae_lab.runs import commands, outcomes, pairs
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 
-MOST_MASKS = 8
-MOST_SEEDS = 3
+MAX_MASKS = 8
+MAX_SEEDS = 3
 RELATION = "race"
 Curve = tuple[tuple[int, float], ...]  # (epoch, accuracy in percent), in order
 
@@ -36,10 +36,10 @@ def wanted(store: RunStore, config: RunConfig, plans: Sequence[MaskPlan], seeds:
 
 def checked(config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1) -> list[RunConfig]:
     """The runs of a race, seed by seed. Raises as `launch` does."""
-    if type(seeds) is not int or not 1 <= seeds <= MOST_SEEDS:
-        raise ConfigError(f"seeds is {seeds!r}: it must be a whole number from 1 to {MOST_SEEDS}")
-    if not 2 <= len(plans) <= MOST_MASKS:
-        raise ConfigError(f"a race of {len(plans)} masks: it must be 2 to {MOST_MASKS}")
+    if type(seeds) is not int or not 1 <= seeds <= MAX_SEEDS:
+        raise ConfigError(f"seeds is {seeds!r}: it must be a whole number from 1 to {MAX_SEEDS}")
+    if not 2 <= len(plans) <= MAX_MASKS:
+        raise ConfigError(f"a race of {len(plans)} masks: it must be 2 to {MAX_MASKS}")
     twice = next((i for i, plan in enumerate(plans) if plan in plans[:i]), None)
     if twice is not None:
         raise ConfigError(
@@ -232,8 +232,8 @@ def unequal_because(store: RunStore, runs: Sequence[Run]) -> str | None:
     """Why runs are not on equal terms, as the end of a sentence; None if they are."""
     if len({run.config.plan for run in runs}) < 2:
         return "they have one mask; name runs with two or more"
-    if len({run.config.plan for run in runs}) > MOST_MASKS:
-        return f"they have more than {MOST_MASKS} masks"
+    if len({run.config.plan for run in runs}) > MAX_MASKS:
+        return f"they have more than {MAX_MASKS} masks"
     of_seed: dict[int, Run] = {}
     for run in runs:
         if run.relation == "continued":
@@ -247,7 +247,7 @@ def unequal_because(store: RunStore, runs: Sequence[Run]) -> str | None:
 
 
 def _apart(a: Run, b: Run) -> str | None:
-    """What two runs differ in besides mask, seed and where the pictures lie; None for nothing."""
+    """What two runs differ in besides mask, seed and where the images lie; None for nothing."""
     one = replace(a.config, device=a.device)
     plan = b.config.plan if b.config.plan != one.plan else replace(one.plan, expert_rank=one.plan.expert_rank % 2 + 1)
     return pairs.unpaired_because(one, replace(b.config, device=b.device, seed=one.seed, plan=plan))

@@ -1,7 +1,7 @@
 """Repeats: the same run with other seeds, and how far the seed alone moves the result.
 
-What the seed decides: the head's first values, the first a of every expert, the order of the pictures, the masks that
-are drawn, and the weights of a backbone that is random. The pictures are the same in all of them.
+What the seed decides: the head's first values, the first a of every expert, the order of the images, the masks that
+are drawn, and the weights of a backbone that is random. The images are the same in all of them.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from itertools import count, islice
 
 from mlae_lab.core.config import ConfigError, RunConfig
-from mlae_lab.core.spread import Spread, between, points, spread
+from mlae_lab.core.seed_statistics import Spread, between, points, spread
 from mlae_lab.runs import commands, devices, outcomes, pairs
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 
-MOST_SEEDS = 30
+MAX_SEEDS = 30
 RELATION = "repeat"
 
 
@@ -112,8 +112,8 @@ def wanted(store: RunStore, run_id: str, seeds: int) -> list[Run | RunConfig]:
     All runs that are there count, whatever their seed; what is missing to so many gets the lowest seeds that are free,
     from the lowest of these runs on. Nothing is started. Raises as `launch_repeats` does.
     """
-    if type(seeds) is not int or not 1 <= seeds <= MOST_SEEDS:
-        raise ConfigError(f"seeds is {seeds!r}: it must be a whole number from 1 to {MOST_SEEDS}")
+    if type(seeds) is not int or not 1 <= seeds <= MAX_SEEDS:
+        raise ConfigError(f"seeds is {seeds!r}: it must be a whole number from 1 to {MAX_SEEDS}")
     run = store.run(run_id)
     if run.relation == "continued":
         raise StoreError(

@@ -28,10 +28,10 @@ def report(store: RunStore, run: Run) -> dict:
     }  # fmt: skip
     if isinstance(step, TrainStep) and isinstance(started, Started):
         seconds = evaluations[-1].seconds if evaluations else step.seconds
-        steps_per_epoch = -(-started.train_pictures // config.batch_size)
-        in_last = min(started.train_pictures, config.batch_size * (step.step - (step.epoch - 1) * steps_per_epoch))
-        pictures = started.train_pictures * (step.epoch - 1) + in_last
-        report |= {"train_seconds": round(seconds, 3), "images_per_second": round(pictures / max(seconds, 1e-9), 1)}
+        steps_per_epoch = -(-started.train_images // config.batch_size)
+        in_last = min(started.train_images, config.batch_size * (step.step - (step.epoch - 1) * steps_per_epoch))
+        images = started.train_images * (step.epoch - 1) + in_last
+        report |= {"train_seconds": round(seconds, 3), "images_per_second": round(images / max(seconds, 1e-9), 1)}
     if isinstance(similarity, SimilarityStats):
         report["similarity"] = {"signed": mean_of(similarity.signed), "absolute": mean_of(similarity.absolute)}
     return report

@@ -24,7 +24,7 @@ from mlae_lab.runs import paths
 from mlae_lab.runs.database import PATIENCE, StoreError
 from mlae_lab.runs.library import MaskLibrary
 from mlae_lab.runs.status import ACTIVE, RESUMABLE, Status
-from mlae_lab.runs.turns import in_turn
+from mlae_lab.runs.fair_queue import in_turn
 
 _AT_ONCE = 2000  # events of a run from elsewhere
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
@@ -115,7 +115,7 @@ class RunStore(MaskLibrary):
     ) -> Run:
         """Record a run as queued, its config frozen, behind all that wait.
 
-        device: "cpu" or "cuda". data_folder: where its process looks for pictures, "" for the usual place. run: a
+        device: "cpu" or "cuda". data_folder: where its process looks for images, "" for the usual place. run: a
         reserved name, by default a new one.
         """
         run = run or self.reserve()

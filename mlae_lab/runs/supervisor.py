@@ -27,7 +27,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlae_lab import locks
-from mlae_lab.places import ROOT, data_folder
+from mlae_lab.locations import ROOT, data_folder
 from mlae_lab.runs import devices, liveness, parcel, paths, untold
 from mlae_lab.runs.liveness import LastWord, is_alive
 from mlae_lab.runs.paths import RunPaths
@@ -304,7 +304,7 @@ def environment(run: Run, slot: str = "") -> dict[str, str]:
 
 def _as_launched() -> dict[str, str]:
     """This process's environment without what `environment` put into it for one run: a run that starts a supervisor
-    hands on neither its device nor its pictures."""
+    hands on neither its device nor its images."""
     found = dict(os.environ)
     for name, value in json.loads(found.pop(_LAUNCHED, "{}")).items():
         found.pop(name, None)

@@ -265,7 +265,7 @@ class _StoppedEarly(Exception):
 
 
 class _Preparation:
-    """Told of every few pictures decoded: writes it down at most once a second, and leaves when asked to stop."""
+    """Told of every few images decoded: writes it down at most once a second, and leaves when asked to stop."""
 
     def __init__(self, writer: _Writer, watch: _Watch) -> None:
         self.writer, self.watch, self.last = writer, watch, 0.0

@@ -26,7 +26,7 @@ class OutOfTime(Exception):
 @dataclass(frozen=True)
 class Measured:
     """accuracy: top-1 in percent; loss: mean cross-entropy; contribution: by target, one value for each expert;
-    guess, confidence: class number and probability of the pictures asked for."""
+    guess, confidence: class number and probability of the images asked for."""
 
     accuracy: float
     loss: float
@@ -37,14 +37,14 @@ class Measured:
 
 @torch.no_grad()
 def evaluate(setup: Setup, may_go_on: Callable[[], bool] = lambda: True, places: Sequence[int] = ()) -> Measured:
-    """Measure on the evaluation pictures, all experts on.
+    """Measure on the evaluation images, all experts on.
 
     Contribution is read off the first 256 of them; it costs a second pass through each target.
-    places: of the pictures whose answers are wanted, rising.
-    may_go_on: asked after every 256 pictures but the last; False raises OutOfTime.
+    places: of the images whose answers are wanted, rising.
+    may_go_on: asked after every 256 images but the last; False raises OutOfTime.
     """
     train_mode(setup.experts, False)
-    right, loss, measured, pictures = 0, 0.0, 0, len(setup.evaluation)
+    right, loss, measured, images = 0, 0.0, 0, len(setup.evaluation)
     contribution: dict[str, torch.Tensor] = {}
     guess: list[int] = []
     confidence: list[float] = []
@@ -61,11 +61,11 @@ def evaluate(setup: Setup, may_go_on: Callable[[], bool] = lambda: True, places:
             guess += best.indices.tolist()
             confidence += [round(value, 4) for value in best.values.tolist()]
         measured += len(truth)
-        if measured < pictures and not may_go_on():
+        if measured < images and not may_go_on():
             raise OutOfTime
     if not math.isfinite(loss):
         raise Diverged(f"the evaluation loss is {loss}: try a learning rate below {setup.config.learning_rate:g}")
-    return Measured(100 * right / pictures, loss / pictures, contribution, tuple(guess), tuple(confidence))
+    return Measured(100 * right / images, loss / images, contribution, tuple(guess), tuple(confidence))
 
 
 def expert_stats(

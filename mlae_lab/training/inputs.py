@@ -1,4 +1,4 @@
-"""What enters the part of a network that trains, for a set of pictures.
+"""What enters the part of a network that trains, for a set of images.
 
 Three ways, the first that fits: frozen features kept from one pass (nothing is augmented and they fit in
 memory), pixels kept on the device, pixels read from their memory map batch by batch. All three give the
@@ -15,25 +15,25 @@ import torch
 from mlae_lab.data.augment import for_evaluation, for_training
 from mlae_lab.data.pixels import Three, channels_first, standardised
 from mlae_lab.data.preprocessing import preprocessing
-from mlae_lab.data.splits import Pictures
-from mlae_lab.model.prefix import Part
+from mlae_lab.data.splits import Images
+from mlae_lab.model.frozen_prefix import Part
 
-FEATURES_KEPT = 2 * 2**30  # bytes of features kept: VTAB's 1,000 pictures of ViT-B/16 take 0.6 GB
+FEATURES_KEPT = 2 * 2**30  # bytes of features kept: VTAB's 1,000 images of ViT-B/16 take 0.6 GB
 PIXELS_KEPT = 4 * 2**30  # bytes of stored pixels kept on the device
 CHUNK = 256
 
 
 class Inputs:
-    """The pictures of one split on their way into a network.
+    """The images of one split on their way into a network.
 
-    part: stored pictures. before: the frozen part in front of the first expert. side, normalisation: of the
+    part: stored images. before: the frozen part in front of the first expert. side, normalisation: of the
     backbone's input. name: a protocol of `PREPROCESSING`. generator: draws the crops of a training split;
     None for a split that is only measured. on_chunk: called after every piece of work here; it may raise.
     """
 
     def __init__(
         self,
-        part: Pictures,
+        part: Images,
         before: Part,
         device: torch.device,
         side: int,
@@ -67,7 +67,7 @@ class Inputs:
         return torch.cat(chunks)
 
     def take(self, chosen: torch.Tensor) -> torch.Tensor:
-        """What enters the trained part for the chosen pictures, (k, ...) on the device. chosen: (k,) whole numbers."""
+        """What enters the trained part for the chosen images, (k, ...) on the device. chosen: (k,) whole numbers."""
         if self.features is not None:
             return self.features[chosen]
         if self.pixels is not None:
@@ -75,7 +75,7 @@ class Inputs:
         return self._through(self.part.images[chosen.cpu().numpy()])
 
     def chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """All pictures in order, 256 at a time: (what enters, labels)."""
+        """All images in order, 256 at a time: (what enters, labels)."""
         for at in self._starts():
             chosen = torch.arange(at, min(at + CHUNK, len(self)), device=self.device)
             yield self.take(chosen), self.labels[chosen]
@@ -87,12 +87,12 @@ class Inputs:
         return self.before(self.normalised(self.part.images[chosen.cpu().numpy()]))
 
     def shown(self, images: np.ndarray) -> torch.Tensor:
-        """Stored pictures as a test shows them to the network: (k, h, w[, 3]) uint8 to (k, 1 or 3, side, side) of 0..255."""
+        """Stored images as a test shows them to the network: (k, h, w[, 3]) uint8 to (k, 1 or 3, side, side) of 0..255."""
         return for_evaluation(channels_first(images).to(self.device), self.name, self.side)
 
     @torch.no_grad()
     def normalised(self, images: np.ndarray) -> torch.Tensor:
-        """What the whole network reads of stored pictures in a test, in front of its frozen part: (k, 3, side, side)."""
+        """What the whole network reads of stored images in a test, in front of its frozen part: (k, 3, side, side)."""
         return standardised(self.shown(images), self.normalisation)
 
     def _starts(self) -> range:

@@ -12,13 +12,13 @@ from torch import nn
 
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
-from mlae_lab.data.splits import Pictures
+from mlae_lab.data.splits import Images
 from mlae_lab.data.tasks import load_protocol
 from mlae_lab.model import backbones
 from mlae_lab.model.experts import stream
 from mlae_lab.model.inject import Experts, inject
-from mlae_lab.model.prefix import depth, first_block, split
-from mlae_lab.places import data_folder
+from mlae_lab.model.frozen_prefix import depth, first_block, split
+from mlae_lab.locations import data_folder
 from mlae_lab.training.inputs import Inputs
 
 
@@ -28,7 +28,7 @@ class DeviceError(ValueError):
 
 @dataclass
 class Setup:
-    """A network ready to train. train, evaluation: pictures on their way into the first adapted block;
+    """A network ready to train. train, evaluation: images on their way into the first adapted block;
     behind: what enters there -> logits. experts: None for a linear probe. notes: what was changed to make
     the weights fit; weights: their fingerprint; classes: their names."""
 
@@ -82,7 +82,7 @@ def prepare(
 ) -> Setup:
     """Load data and backbone, inject the experts, and compute once what stays fixed.
 
-    weights: a file in place of the config's. on_progress: told (done, total) while pictures are decoded
+    weights: a file in place of the config's. on_progress: told (done, total) while images are decoded
     for the first time; on_chunk: called between the pieces of all other work. Either may raise, which ends it.
     Raises DataError, BackboneError or InjectError, each with one sentence.
     """
@@ -108,12 +108,12 @@ def prepare(
             if hasattr(module, "fused_attn"):
                 module.fused_attn = False
 
-    def inputs(part: Pictures, generator: torch.Generator | None) -> Inputs:
+    def inputs(part: Images, generator: torch.Generator | None) -> Inputs:
         return Inputs(
             part,
             before,
             device,
-            entry.picture,
+            entry.image,
             config.mean_and_deviation,
             config.prepared,
             generator,

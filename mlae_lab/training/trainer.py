@@ -22,8 +22,8 @@ from mlae_lab.training.checkpoint import Checkpoint, CheckpointError, Place
 from mlae_lab.training.evaluation import Diverged, OutOfTime, autocast, evaluate, expert_stats, train_mode
 from mlae_lab.training.schedule import cosine
 from mlae_lab.training.setup import Setup
-from mlae_lab.training.watched import chosen as watched_places
-from mlae_lab.training.watched import picture
+from mlae_lab.training.sample_images import chosen as watched_places
+from mlae_lab.training.sample_images import encoded_image
 
 MEASURE_SECONDS = 6.0  # a training that was asked to stop may still measure itself for so long
 
@@ -159,8 +159,8 @@ class Training:
             parameters=sum(p.numel() for p in self.experts.parameters()) if self.experts else 0,
             head_parameters=sum(p.numel() for p in setup.head.parameters()),
             backbone_parameters=sum(p.numel() for p in setup.model.parameters()) - learned,
-            train_pictures=len(setup.train.labels),
-            evaluation_pictures=len(setup.evaluation),
+            train_images=len(setup.train.labels),
+            evaluation_images=len(setup.evaluation),
             steps=total,
             device=str(setup.device),
             precision=str(setup.precision).removeprefix("torch."),
@@ -201,7 +201,7 @@ class Training:
     def _watched(self) -> Watched:
         part, classes = self.setup.evaluation.part, self.setup.classes
         return Watched(
-            pictures=tuple(picture(part.images[at]) for at in self.watched),
+            images=tuple(encoded_image(part.images[at]) for at in self.watched),
             truth=tuple(classes[part.labels[at]] for at in self.watched),
         )
 

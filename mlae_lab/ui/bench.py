@@ -15,11 +15,11 @@ from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import live_bench, page, reads, run_actions, visitor
 from mlae_lab.ui.live_bench import Words, beside
 from mlae_lab.ui.navigation import link
-from mlae_lab.ui.words import plain, sentence
+from mlae_lab.ui.markdown import plain, sentence
 
 _IDLE_SECONDS = 5.0
 _SHORT_RUN = (
-    "A short run shows how a mask learns, not what it reaches in 500 epochs; 200 pictures measure to about ±3 points."
+    "A short run shows how a mask learns, not what it reaches in 500 epochs; 200 images measure to about ±3 points."
 )
 
 
@@ -37,7 +37,7 @@ def bench(run_id: str) -> None:
     watched = reads.tail(run_id).watched
     with st.container(key="bench_words"):
         _end(run)
-        live_bench.pictures(run, watched)
+        live_bench.images(run, watched)
     session = st.session_state.setdefault("bench_session", secrets.token_hex(8))
 
     # somebody else may resume a run that stopped: such a bench looks now and then
@@ -50,16 +50,16 @@ def bench(run_id: str) -> None:
     def panel() -> None:
         """One element, since each that comes with a refresh costs the server as much as all that is in this one."""
         crowded = reads.refresh_seconds(session, on_cores) > (every or 0.0) and not run.status.is_over
-        told, status, has_pictures = look(run_id)
+        told, status, has_images = look(run_id)
         live_bench.live_bench(told, key="bench")
-        if status is not run.status or has_pictures and watched is None or crowded:
+        if status is not run.status or has_images and watched is None or crowded:
             st.rerun()  # the buttons above change with the status, a run that is over needs no timer, a crowd a slower one
 
     panel()
 
 
 def look(run_id: str) -> tuple[bytes, Status, bool]:
-    """What the bench of a run shows now, its status, and whether its watched pictures are known: looked at once for all
+    """What the bench of a run shows now, its status, and whether its watched images are known: looked at once for all
     who ask within a fraction of a second."""
 
     def now() -> tuple[bytes, Status, bool]:
@@ -102,7 +102,7 @@ def _words(run: Run, tail: reads.Tail) -> Words:
     if tail.started is None and tail.preparing and not run.status.is_over:
         done, total = tail.preparing.done, tail.preparing.total
         waiting = (
-            f"{done:,} of {total:,} pictures are decoded. This happens once for each task and picture size; the next run "
+            f"{done:,} of {total:,} images are decoded. This happens once for each task and image size; the next run "
             "finds them ready."
         )
     elif run.status is Status.QUEUED:
@@ -110,7 +110,7 @@ def _words(run: Run, tail: reads.Tail) -> Words:
         place = f"It is {at}. of {all_} in the queue. " if at else ""
         waiting = f"{place}Runs on one device go one at a time, and people are served in turn."
     elif tail.started is None and not run.status.is_over:
-        waiting = "The run's own process loads torch, the backbone and the pictures. The curves begin in a few seconds."
+        waiting = "The run's own process loads torch, the backbone and the images. The curves begin in a few seconds."
     return Words(tuple(_facts(run, tail)), waiting, warning)
 
 
@@ -148,8 +148,8 @@ def _facts(run: Run, tail: reads.Tail) -> list[tuple[str, str]]:
     else:
         pairs.append(("Time left", page.seconds_text(tail.seconds_left())))
     if tail.started is not None:
-        per_step = tail.started.train_pictures / -(-tail.started.train_pictures // run.config.batch_size)
-        pairs.append(("Pictures per second", f"{last.step * per_step / max(last.seconds, 1e-9):.0f}"))
+        per_step = tail.started.train_images / -(-tail.started.train_images // run.config.batch_size)
+        pairs.append(("Images per second", f"{last.step * per_step / max(last.seconds, 1e-9):.0f}"))
     if not run.status.is_over and (busy := live_bench.load_text(run)):
         pairs.append(("GPU at work" if (run.slot or "").startswith("cuda") else "Processor at work", busy))
     return pairs

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from mlae_lab.places import PACKAGE
+from mlae_lab.locations import PACKAGE
 
 _HERE = Path(__file__).parent
 STATIC = PACKAGE / "static"
@@ -29,7 +29,7 @@ export default function (given) {{
     if (place && !place.firstElementChild) place.innerHTML = module.inside;
     close = module.default(given);
   }})
-    .catch((error) => {{ given.parentElement.textContent = "This picture needs {name}, which the lab's own server did not hand out: " + error.message; }});
+    .catch((error) => {{ given.parentElement.textContent = "This image needs {name}, which the lab's own server did not hand out: " + error.message; }});
   return () => {{ closed = true; if (close) close(); }};
 }}
 """

@@ -1,4 +1,4 @@
-// Cards to choose from: a picture, a title, a line, a word. One of them may be chosen.
+// Cards to choose from: an image, a title, a line, a word. One of them may be chosen.
 const shelves = new WeakMap();
 
 function draw(shelf, data, pick) {
@@ -23,22 +23,22 @@ function draw(shelf, data, pick) {
     card.className = "card" + (item.chosen ? " chosen" : "") + (item.muted ? " muted" : "");
     card.setAttribute("aria-pressed", String(Boolean(item.chosen)));
     card.dataset.id = item.id;
-    const picture = document.createElement("div");
-    picture.className = "picture";
+    const frame = document.createElement("div");
+    frame.className = "image";
     for (const source of item.images) {
       const image = document.createElement("img");
       image.src = source;
       image.alt = "";
-      picture.append(image);
+      frame.append(image);
     }
-    picture.classList.toggle("one", item.images.length === 1);
+    frame.classList.toggle("one", item.images.length === 1);
     const title = document.createElement("div");
     title.className = "title";
     title.textContent = item.title;
     const line = document.createElement("div");
     line.className = "line";
     line.textContent = item.line || "";
-    if (item.images.length) card.append(picture);
+    if (item.images.length) card.append(frame);
     card.append(title, line);
     if (item.word) {
       const word = document.createElement("div");

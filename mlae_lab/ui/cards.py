@@ -19,7 +19,7 @@ _COMPONENT = st.components.v2.component(
 
 @dataclass(frozen=True)
 class Card:
-    """One card. images: data addresses, one wide picture or four small ones. word: one word with a
+    """One card. images: data addresses, one wide image or four small ones. word: one word with a
     dot, filled where tone is "good". group: headline above a new row of cards."""
 
     id: str

@@ -17,15 +17,15 @@ from mlae_lab.ui import figures, page, reads, visitor
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
-from mlae_lab.ui.needs import missing
+from mlae_lab.ui.requirements import missing
 from mlae_lab.ui.pair_view import pair_panel, started_text
 from mlae_lab.ui.run_cards import accuracy_text
 from mlae_lab.ui.tables import large, table
 from mlae_lab.ui.thumbnails import mask_image
-from mlae_lab.ui.words import sentence
+from mlae_lab.ui.markdown import sentence
 
 REFRESH_SECONDS = 2.0
-MOST_CARDS = 24  # in each group
+MAX_CARDS = 24  # in each group
 
 difference_figure = lru_cache(maxsize=32)(figures.difference_figure)  # made once for each state, for all viewers
 two_curves_figure = lru_cache(maxsize=32)(figures.two_curves_figure)
@@ -80,7 +80,7 @@ def choose(runs: Sequence[Run], role: str, against: Run | None = None) -> None:
         group = 2
         if against is not None and run.config.badge == against.config.badge:
             group = 0 if pairs.unpaired_runs_because(reads.store(), against, run) is None else 1
-        if len(items[groups[group]]) < MOST_CARDS:
+        if len(items[groups[group]]) < MAX_CARDS:
             items[groups[group]].append(_card(run, "" if against is None else groups[group]))
     picked = cards([card for name in groups for card in items[name]], key=f"compare_{role}", label="Runs", size="small")
     if picked:
@@ -132,7 +132,7 @@ def compared(a: str, b: str) -> None:
 
 def _side(name: str, run: Run) -> str:
     config = run.config
-    picture = (
+    image = (
         f'<div><img src="{mask_image(config.plan)}" alt="mask of {name}"></div>' if config.method == "mlae" else ""
     )
     experts = f"{config.plan.experts} experts in {config.plan.rows} layers · " if config.method == "mlae" else ""
@@ -140,9 +140,9 @@ def _side(name: str, run: Run) -> str:
         f"<small>{name}</small><b>{config.what.capitalize()}</b><span>{escape(catalog.task(config.task).title)}</span>"
         f"<span>{experts}seed {config.seed}</span><span>run {run.id} {page.status_word(run.status)}</span>"
     )
-    if not picture:
+    if not image:
         return f'<div class="lab-choice">{words}</div>'
-    return f'<div class="lab-choice with-mask">{picture}<div>{words}</div></div>'
+    return f'<div class="lab-choice with-mask">{image}<div>{words}</div></div>'
 
 
 def _masks(now: Look) -> None:

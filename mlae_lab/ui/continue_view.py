@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.core.config import MOST_EPOCHS, ConfigError
+from mlae_lab.core.config import MAX_EPOCHS, ConfigError
 from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.runs import commands, pairs
@@ -57,11 +57,11 @@ def continue_panel(run: Run) -> None:
         key=f"continue_from_{run.id}",
     )
     least = reached[chosen] + 1
-    if least > MOST_EPOCHS:
+    if least > MAX_EPOCHS:
         page.note(f"This checkpoint has {reached[chosen]:,} epochs behind it, the most that a run can have: choose an earlier one.")
         return
     total = epochs.number_input(
-        "Epochs in all", least, MOST_EPOCHS, max(least, run.config.epochs), key=f"continue_epochs_{run.id}_{chosen}"
+        "Epochs in all", least, MAX_EPOCHS, max(least, run.config.epochs), key=f"continue_epochs_{run.id}_{chosen}"
     )
     try:
         plan = _on_its_layers(draft.current().plan, run)
@@ -72,7 +72,7 @@ def continue_panel(run: Run) -> None:
         st.error(visitor.sentence(error))
     page.note(
         "Experts that both masks hold keep what they have learned, with the optimizer's moments and the mask generators; new "
-        "ones begin as in a fresh run. The schedule, the order of pictures and the head go on. The new run names this one."
+        "ones begin as in a fresh run. The schedule, the order of images and the head go on. The new run names this one."
     )
     link("masks", "Paint the mask first")
 

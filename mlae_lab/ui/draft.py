@@ -18,7 +18,7 @@ from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.ui import reads, visitor
 from mlae_lab.ui.settings_code import SETTINGS, settings_code, settings_of
-from mlae_lab.ui.words import plain
+from mlae_lab.ui.markdown import plain
 
 _DRAFT, _REV, _FORM = "draft", "draft_rev", "draft_form"
 _WHOSE, _CHANGED, _KEPT, _TROUBLE = "draft_whose", "draft_changed", "draft_kept", "draft_trouble"
@@ -50,7 +50,7 @@ def widget_key(name: str) -> str:
 
 def change(by_hand: bool = True, **settings) -> RunConfig:
     """Replace settings of the draft; a plan whose layers the backbone does not have is stretched over those it has,
-    and pictures that are too small to crop are not cropped. by_hand: a person did it in this tab; the store keeps it.
+    and images that are too small to crop are not cropped. by_hand: a person did it in this tab; the store keeps it.
 
     Raises ConfigError, PlanError or CatalogError; the draft is then unchanged.
     """

@@ -7,7 +7,7 @@ from mlae_lab.runs.estimate import Estimate, Pace, estimate, pace
 from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.ui import reads
 
-_MOST_KEPT = 1000
+_MAX_KEPT = 1000
 _paces: dict[tuple, Pace | None] = {}
 
 
@@ -20,7 +20,7 @@ def _pace(store: RunStore, run: Run) -> Pace | None:
     """A run's pace; of one that is over it never changes, so it is read once."""
     key = (store.folder, run.id, run.ended)
     if key not in _paces:
-        if len(_paces) > _MOST_KEPT:
+        if len(_paces) > _MAX_KEPT:
             _paces.clear()
         _paces[key] = pace(store, run)
     return _paces[key]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from mlae_lab.core.factors import Cell, existing
+from mlae_lab.core.expert_state import Cell, existing
 from mlae_lab.core.plan import MaskPlan
 
 _HERE = Path(__file__).parent

@@ -12,9 +12,9 @@ import streamlit as st
 from mlae_lab.core import hosts
 from mlae_lab.data import fetching
 from mlae_lab.data.progress import FetchError, Progress, gigabytes
-from mlae_lab.places import data_folder
+from mlae_lab.locations import data_folder
 from mlae_lab.ui import page
-from mlae_lab.ui.words import plain, sentence
+from mlae_lab.ui.markdown import plain, sentence
 
 _PHASES = {
     "asking": "Asking the host", "waiting": "Waiting for another fetch of the same", "downloading": "Downloading",

@@ -34,8 +34,8 @@ _OTHERS = "launch_others"
 def launch_panel(config: RunConfig) -> str:
     """Draw the launch of a run that lacks nothing. Returns the command that does the same.
 
-    The pictures are located and counted on the click, as that can take seconds. Raises ConfigError or CatalogError for
-    what cannot start together, DataError for pictures that something is wrong with.
+    The images are located and counted on the click, as that can take seconds. Raises ConfigError or CatalogError for
+    what cannot start together, DataError for images that something is wrong with.
     """
     found = estimated(config)
     _what_it_takes(config, found)
@@ -220,7 +220,7 @@ def _cards(plans: dict[str, tuple[str, MaskPlan]], chosen: Sequence[str], key: s
 def _seeds(key: str) -> int:
     seeds = st.segmented_control(
         "Seeds",
-        range(1, race.MOST_SEEDS + 1),
+        range(1, race.MAX_SEEDS + 1),
         default=1,
         required=True,
         key=key,
@@ -232,8 +232,8 @@ def _seeds(key: str) -> int:
 def _together(config: RunConfig, todo: Sequence[Run | RunConfig], found: Estimate) -> str:
     """What starts, and how long all of it takes."""
     new = sum(isinstance(entry, RunConfig) for entry in todo)
-    if not catalog.task(config.task).bundled:  # what the pictures may be called is known when they are counted
-        return f"At most {new} runs start; those that are there already, on the same pictures, are taken."
+    if not catalog.task(config.task).bundled:  # what the images may be called is known when they are counted
+        return f"At most {new} runs start; those that are there already, on the same images, are taken."
     took = (
         f" About {page.seconds_text(new * found.seconds)} in all, one after the other." if new and found.seconds else ""
     )

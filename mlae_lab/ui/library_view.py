@@ -14,15 +14,15 @@ from mlae_lab.core import catalog
 from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.runs import pairs
-from mlae_lab.runs.library import MOST_NAME, SavedPlan
+from mlae_lab.runs.library import MAX_NAME, SavedPlan
 from mlae_lab.ui import draft, figures, page, reads, run_actions, visitor
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.thumbnails import mask_image
-from mlae_lab.ui.words import plain, sentence
+from mlae_lab.ui.markdown import plain, sentence
 
-MOST_BYTES = 400_000  # of a plan file; the largest plan that there can be has 512 x 16 cells
-MOST_CARDS = 24
+MAX_BYTES = 400_000  # of a plan file; the largest plan that there can be has 512 x 16 cells
+MAX_CARDS = 24
 _CONFIRM_SECONDS = 20.0
 _OPEN, _SAID, _ASKED, _FORM = "library_open", "library_said", "library_asked", "library_form"
 _CANVAS = "the mask on the canvas"
@@ -61,24 +61,24 @@ def library() -> None:
             images=(mask_image(entry.plan),),
             chosen=opened is not None and entry.id == opened.id,
         )
-        for entry in found[:MOST_CARDS]
+        for entry in found[:MAX_CARDS]
     ]
     if items:
         picked = cards(items, key="library_cards", label="Saved masks", size="small")
         if picked:
             st.session_state[_OPEN] = None if opened is not None and picked == opened.id else picked
             st.rerun()
-    if len(found) > MOST_CARDS:
-        page.note(f"The {MOST_CARDS} newest of {len(found)}: name one to find the others.")
+    if len(found) > MAX_CARDS:
+        page.note(f"The {MAX_CARDS} newest of {len(found)}: name one to find the others.")
     if opened is not None:
         _opened(opened, saved)
 
 
 def _found(saved: list[SavedPlan]) -> list[SavedPlan]:
     """Those whose name holds what is looked for; a few need no search."""
-    if len(saved) <= MOST_CARDS:
+    if len(saved) <= MAX_CARDS:
         return saved
-    wanted = st.text_input("Find a saved mask", key="library_find", max_chars=MOST_NAME).strip().lower()
+    wanted = st.text_input("Find a saved mask", key="library_find", max_chars=MAX_NAME).strip().lower()
     found = [entry for entry in saved if wanted in entry.name.lower()]
     if not found:
         page.note("No saved mask has that in its name.")
@@ -92,7 +92,7 @@ def _save() -> None:
     """A name for the mask on the canvas."""
     with st.popover("Save this mask"):
         key = f"library_name_{st.session_state.get(_FORM, 0)}"
-        name = st.text_input("Its name", key=key, max_chars=MOST_NAME, placeholder="hourglass, heavier at the end")
+        name = st.text_input("Its name", key=key, max_chars=MAX_NAME, placeholder="hourglass, heavier at the end")
         if st.button("Save", key="library_save", type="primary"):
             try:
                 entry = reads.store().save_plan(name, draft.current().plan, visitor.current(), visitor.PATIENCE)
@@ -147,8 +147,8 @@ def read_mask(text: str) -> MaskPlan:
 
 def read_file(content: bytes) -> MaskPlan:
     """A plan file's content, as `--mask PLAN.json` takes it. Raises PlanError, in one sentence, for anything else."""
-    if len(content) > MOST_BYTES:
-        raise PlanError(f"the file has {len(content):,} bytes: a plan file has at most {MOST_BYTES:,}")
+    if len(content) > MAX_BYTES:
+        raise PlanError(f"the file has {len(content):,} bytes: a plan file has at most {MAX_BYTES:,}")
     try:
         return MaskPlan.from_json(content.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -208,7 +208,7 @@ def _opened(entry: SavedPlan, saved: list[SavedPlan]) -> None:
 
 def _rename(entry: SavedPlan) -> None:
     with st.popover("Rename"):
-        name = st.text_input("Another name", entry.name, key=f"library_rename_{entry.id}", max_chars=MOST_NAME)
+        name = st.text_input("Another name", entry.name, key=f"library_rename_{entry.id}", max_chars=MAX_NAME)
         if st.button("Rename it", key=f"library_rename_go_{entry.id}") and _meant(entry, "Rename it"):
             try:
                 reads.store().rename_plan(entry.id, name, visitor.PATIENCE)

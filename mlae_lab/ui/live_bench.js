@@ -46,8 +46,8 @@ function node(name, attributes, text) {
   return made;
 }
 
-// One of the bench's own pictures, with its title and the buttons that save it.
-class Picture {
+// One of the bench's own images, with its title and the buttons that save it.
+class Image {
   constructor(box, name) {
     this.box = box;
     this.name = name;
@@ -58,7 +58,7 @@ class Picture {
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = kind;
-      button.setAttribute("aria-label", `Save this picture as ${kind}`);
+      button.setAttribute("aria-label", `Save this image as ${kind}`);
       button.addEventListener("click", () => this.save(kind));
       save.append(button);
     }
@@ -81,11 +81,11 @@ class Picture {
     if (kind === "CSV") return download(this.name + ".csv", this.rows().map((row) => row.join(",")).join("\n"), "text/csv");
     const palette = paletteOf(this.box), copy = this.svg.cloneNode(true), top = 34;
     const [width, height] = [this.width, this.height + top];
-    const picture = node("svg", { xmlns: SVG, width, height, viewBox: `0 ${-top} ${width} ${height}`, "font-family": "Inter, sans-serif", "font-size": 11 });
-    picture.append(node("rect", { x: 0, y: -top, width, height, fill: palette.surface }));
-    picture.append(node("text", { x: 4, y: -12, fill: palette.ink, "font-size": 14, "font-weight": 600 }, this.title.textContent));
-    picture.append(...copy.childNodes);
-    const text = new XMLSerializer().serializeToString(picture);
+    const drawing = node("svg", { xmlns: SVG, width, height, viewBox: `0 ${-top} ${width} ${height}`, "font-family": "Inter, sans-serif", "font-size": 11 });
+    drawing.append(node("rect", { x: 0, y: -top, width, height, fill: palette.surface }));
+    drawing.append(node("text", { x: 4, y: -12, fill: palette.ink, "font-size": 14, "font-weight": 600 }, this.title.textContent));
+    drawing.append(...copy.childNodes);
+    const text = new XMLSerializer().serializeToString(drawing);
     if (kind === "SVG") return download(this.name + ".svg", text, "image/svg+xml");
     const image = new Image();
     image.onload = () => {
@@ -107,9 +107,9 @@ class Bench {
     this.facts = find(".lb-facts");
     this.bar = find("progress");
     this.plots = Object.fromEntries(["accuracy", "loss", "alike"].map((name) => [name, new Plot(find(`.lb-${name} .plot`))]));
-    this.grid = new Picture(find(".lb-grid"), "experts");
-    this.tiles = new Picture(find(".lb-tiles"), "similarity-by-layer");
-    this.drift = new Picture(find(".lb-drift"), "coefficients");
+    this.grid = new Image(find(".lb-grid"), "experts");
+    this.tiles = new Image(find(".lb-tiles"), "similarity-by-layer");
+    this.drift = new Image(find(".lb-drift"), "coefficients");
     this.grid.rows = () => this.gridRows();
     this.tiles.rows = () => this.tileRows();
     this.drift.rows = () => this.driftRows();
@@ -218,7 +218,7 @@ class Bench {
 
   follow() {
     const { masks, measured } = this.data;
-    if (!this.data.plan) { this.pictures(measured.length - 1); return; }
+    if (!this.data.plan) { this.sampleImages(measured.length - 1); return; }
     this.at = measured.length - 1;
     const { first, stride, hex, pace } = masks;
     const fresh = this.shownStep === 0;
@@ -298,7 +298,7 @@ class Bench {
       if (masks.hex.length && number >= 0) this.rings(end ? null : bits(masks.hex[number], this.cells), masks.first + number * masks.stride);
       else this.rings(null);
     } else {
-      this.pictures(at);
+      this.sampleImages(at);
     }
     if (time === undefined || !this.cursorAt || time - this.cursorAt > 120) { this.cursorAt = time; this.cursor(epoch); }
   }
@@ -362,7 +362,7 @@ class Bench {
     this.paintGrid(now);
     this.paintTiles(now);
     this.paintDrift(now);
-    this.pictures(at);
+    this.sampleImages(at);
   }
 
   paintGrid(now) {
@@ -526,22 +526,22 @@ class Bench {
     return rows;
   }
 
-  // ---------------------------------------------------------------- the pictures
+  // ---------------------------------------------------------------- the images
 
-  pictures(at) {
+  sampleImages(at) {
     const { truth, measured, run } = this.data;
-    const holder = document.querySelector(`.lb-pictures[data-run="${run}"]`);
+    const holder = document.querySelector(`.lb-images[data-run="${run}"]`);
     const list = this.album.querySelector("ol");
     this.album.hidden = !truth.length || !holder;
     if (this.album.hidden) return;
     if (this.albumOf !== run) {
       this.albumOf = run;
       list.replaceChildren();
-      holder.querySelectorAll("img").forEach((image, i) => {
-        const one = document.createElement("li"), picture = document.createElement("img"), said = document.createElement("b"), note = document.createElement("span");
-        picture.src = image.src;
-        picture.alt = truth[i];
-        one.append(picture, said, note);
+      holder.querySelectorAll("img").forEach((sample, i) => {
+        const one = document.createElement("li"), image = document.createElement("img"), said = document.createElement("b"), note = document.createElement("span");
+        image.src = sample.src;
+        image.alt = truth[i];
+        one.append(image, said, note);
         list.append(one);
       });
     }
@@ -558,8 +558,8 @@ class Bench {
       one.title = guess === null ? truth[i] : `${truth[i]}: the network says ${guess} with ${Math.round(100 * now.confidence[i])} %` + (flip ? `, before it said ${before.guess[i]}` : "");
     });
     this.album.querySelector(".lb-title").textContent = now
-      ? `${right} of these ${truth.length} pictures are right after epoch ${now.epoch}` + (before ? `; ${flips || "no"} answer${flips === 1 ? "" : "s"} changed since epoch ${before.epoch}` : "")
-      : `These ${truth.length} pictures are asked at every measurement`;
+      ? `${right} of these ${truth.length} images are right after epoch ${now.epoch}` + (before ? `; ${flips || "no"} answer${flips === 1 ? "" : "s"} changed since epoch ${before.epoch}` : "")
+      : `These ${truth.length} images are asked at every measurement`;
   }
 
   close() {

@@ -36,7 +36,7 @@ _COMPONENT = bundled("live_bench", ("palette.js", "plotting.js", "live_bench.js"
 
 @dataclass(frozen=True)
 class Words:
-    """What stands around the pictures. facts: name and value of each number above them, the second one large; waiting:
+    """What stands around the images. facts: name and value of each number above them, the second one large; waiting:
     what is being waited for; warning: what is wrong with a run that lives."""
 
     facts: Sequence[tuple[str, str]] = ()
@@ -49,10 +49,10 @@ def live_bench(told: bytes, key: str) -> None:
     _COMPONENT(key=key, data=told, height="content")
 
 
-def pictures(run: Run, watched: Watched | None) -> None:
-    """The watched pictures, hidden: they travel once, and the bench takes them from here."""
-    images = "".join(f'<img src="{_address(text)}" alt="">' for text in (watched.pictures if watched else ()))
-    st.html(f'<div class="lb-pictures" data-run="{run.id}" hidden>{images}</div>')
+def images(run: Run, watched: Watched | None) -> None:
+    """The watched images, hidden: they travel once, and the bench takes them from here."""
+    images = "".join(f'<img src="{_address(text)}" alt="">' for text in (watched.images if watched else ()))
+    st.html(f'<div class="lb-images" data-run="{run.id}" hidden>{images}</div>')
 
 
 def _address(base64: str) -> str:
@@ -115,11 +115,11 @@ def _curves(tail: reads.Tail, config: RunConfig, references: dict[str, reads.Ref
     if probe and probe.evaluations:
         lines.append(Reference(f"probe {probe.evaluations[-1].accuracy:.1f}", probe.evaluations[-1].accuracy))
         losses.append(Reference("probe", probe.evaluations[-1].loss))
-    pictures = tail.started.evaluation_pictures if tail.started else 0
+    images = tail.started.evaluation_images if tail.started else 0
     revision = (len(tail.steps), len(tail.evaluations), *references)
     epochs, split = config.epochs, config.protocol
     return {
-        "accuracy": figures.accuracy_figure(tail.running, tail.evaluations, epochs, split, pictures, lines),
+        "accuracy": figures.accuracy_figure(tail.running, tail.evaluations, epochs, split, images, lines),
         "loss": figures.loss_figure(tail.running, tail.evaluations, epochs, split, losses),
         "alike": tail.memo(
             "alike", revision[1:], lambda: figures.similarity_curve(tail.similarity, dense.similarity if dense else ())

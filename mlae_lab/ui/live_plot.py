@@ -14,7 +14,7 @@ from pathlib import Path
 
 import plotly
 
-from mlae_lab.places import PACKAGE
+from mlae_lab.locations import PACKAGE
 from mlae_lab.ui.bundle import bundled
 from mlae_lab.ui.figures import Figure
 

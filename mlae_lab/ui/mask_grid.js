@@ -149,7 +149,7 @@ class Board {
     this.send("edit", { rev: this.rev, keep, rate, targets });
   }
 
-  // ------------------------------------------------------------ the picture
+  // ------------------------------------------------------------ the image
 
   build() {
     const { keep, labels, groups, targets } = this.doc, rows = keep.length, columns = keep[0].length;

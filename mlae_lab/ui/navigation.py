@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import streamlit as st
 
-from mlae_lab.places import PAGES
-from mlae_lab.ui.words import plain
+from mlae_lab.locations import PAGES
+from mlae_lab.ui.markdown import plain
 
 _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "": {"home": ("Home", ":material/home:")},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from mlae_lab.places import default_store
+from mlae_lab.locations import default_store
 from mlae_lab.runs.status import Status
 
 _STYLE = (Path(__file__).parent / "page.css").read_text()

@@ -16,13 +16,13 @@ from mlae_lab.runs.store import Run
 from mlae_lab.ui import draft, page, reads, visitor
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.navigation import go
-from mlae_lab.ui.needs import missing
+from mlae_lab.ui.requirements import missing
 from mlae_lab.ui.thumbnails import mask_image
 
-MOST_SEEDS = 5  # of one click; more come seed by seed
+MAX_SEEDS = 5  # of one click; more come seed by seed
 SHARED = (
     "Each seed gives two runs that share everything but the mask: the settings, the head's first values, the first a of "
-    "every expert that both masks hold, the order of the pictures and the numbers that the masks are drawn from."
+    "every expert that both masks hold, the order of the images and the numbers that the masks are drawn from."
 )
 
 
@@ -35,7 +35,7 @@ def pair_panel(run: Run) -> None:
     seeds = left.number_input(
         "Seeds",
         1,
-        MOST_SEEDS,
+        MAX_SEEDS,
         pairs.ENOUGH_SEEDS,
         key=f"pair_seeds_{run.id}",
         help="One pair says nothing about the next: three seeds or more show how far the seed alone moves the result.",

@@ -22,12 +22,12 @@ function build(root, items, pick) {
       const card = made("button", "card");
       card.type = "button";
       card.dataset.id = item.id;
-      const picture = made("img", "");
-      picture.src = item.images[0];
-      picture.alt = "";
+      const image = made("img", "");
+      image.src = item.images[0];
+      image.alt = "";
       const words = made("span", "words");
       words.append(made("span", "title", item.title), made("span", "line", item.line));
-      card.append(picture, words);
+      card.append(image, words);
       card.addEventListener("click", () => pick(item.id));
       shelf.append(card);
     }

@@ -12,7 +12,7 @@ from mlae_lab.core import catalog, paper
 from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.budget import Budget, budget, step_cost
 from mlae_lab.core.edits import row_labels
-from mlae_lab.core.nearest import matches, nearest
+from mlae_lab.core.nearest_pattern import matches, nearest
 from mlae_lab.core.patterns import BUDGET, dense, fitted, lessons, paper_patterns
 from mlae_lab.core.plan import Kind, MaskPlan
 from mlae_lab.ui import page

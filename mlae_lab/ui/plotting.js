@@ -85,7 +85,7 @@ class Plot {
     }).catch((error) => { this.node.textContent = "This chart needs plotly.js, which the lab's own server did not hand out: " + error.message; });
   }
 
-  // pictures keep their shape: a figure with `layout.meta.fit` is as high as its own width makes it
+  // images keep their shape: a figure with `layout.meta.fit` is as high as its own width makes it
   fit() {
     const layout = this.figure.layout, fit = layout.meta && layout.meta.fit;
     const room = fit ? this.node.clientWidth - layout.margin.l - layout.margin.r : 0;

@@ -22,11 +22,11 @@ from mlae_lab.ui.figures.race import lane_figure
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import mask_image
-from mlae_lab.ui.words import plain, sentence
+from mlae_lab.ui.markdown import plain, sentence
 
 REFRESH_SECONDS = 1.5
-MOST_RUNS = race.MOST_MASKS * race.MOST_SEEDS
-MOST_LISTED = 12
+MAX_RUNS = race.MAX_MASKS * race.MAX_SEEDS
+MAX_LISTED = 12
 _SHARED_SECONDS = 0.5
 _STYLE = """<style>
 .st-key-race_lanes { display: grid !important; grid-template-columns: repeat(auto-fill, minmax(min(100%, 262px), 1fr)); gap: 1.4rem 1.6rem; align-items: start; }
@@ -50,8 +50,8 @@ _figure = lru_cache(maxsize=256)(lane_figure)  # made once for each state of a r
 def asked(names: str) -> list[Run]:
     """The runs that an address names, `?runs=a,b,c`. Raises StoreError, in one sentence, for what is no such list."""
     words = list(dict.fromkeys(word.strip() for word in names.split(",") if word.strip()))
-    if len(words) > MOST_RUNS:
-        raise StoreError(f"the link names {len(words)} runs: a race has at most {MOST_RUNS}")
+    if len(words) > MAX_RUNS:
+        raise StoreError(f"the link names {len(words)} runs: a race has at most {MAX_RUNS}")
     if not all(map(is_run_id, words)) or not words:
         raise StoreError("the link does not hold names of runs: it looks like /race?runs=aaaaaaaa,bbbbbbbb")
     return [reads.run(word) for word in words]
@@ -195,7 +195,7 @@ def _ways_on(now: Race) -> None:
     with st.expander("The command that does the same"):
         seeds = sorted({seed for lane in now.lanes for seed in lane.runs})
         plans = [lane.plan for lane in now.lanes]
-        if seeds == list(range(seeds[0], seeds[0] + len(seeds))) and len(seeds) <= race.MOST_SEEDS:
+        if seeds == list(range(seeds[0], seeds[0] + len(seeds))) and len(seeds) <= race.MAX_SEEDS:
             first = next((lane.runs[seeds[0]].config for lane in now.lanes if seeds[0] in lane.runs), config)
             page.command(race.command(first, plans, len(seeds)))
         else:
@@ -216,15 +216,15 @@ def listed(runs: Sequence[Run]) -> None:
         return
     page.section("Races")
     known = _known()
-    for entry in found[:MOST_LISTED]:
-        plans = list(dict.fromkeys(run.config.plan for run in entry))[: race.MOST_MASKS]
-        shown = [run for run in entry if run.config.plan in plans][:MOST_RUNS]
+    for entry in found[:MAX_LISTED]:
+        plans = list(dict.fromkeys(run.config.plan for run in entry))[: race.MAX_MASKS]
+        shown = [run for run in entry if run.config.plan in plans][:MAX_RUNS]
         seeds = len({run.config.seed for run in shown})
         over = sum(run.status.is_over for run in shown)
-        pictures = "".join(f'<img src="{mask_image(plan)}" alt="">' for plan in plans)
+        images = "".join(f'<img src="{mask_image(plan)}" alt="">' for plan in plans)
         title = escape(catalog.task(shown[0].config.task).title)
         st.html(
-            f'<div class="race-row">{pictures}<div class="lab-choice"><b>{title}, {len(plans)} masks</b><span>{over} of '
+            f'<div class="race-row">{images}<div class="lab-choice"><b>{title}, {len(plans)} masks</b><span>{over} of '
             f"{len(shown)} runs over · {seeds} seed{'s' if seeds > 1 else ''} · started by "
             f"{escape(visitor.name_of(shown[-1].owner))}</span></div></div>"
         )

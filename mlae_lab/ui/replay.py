@@ -1,4 +1,4 @@
-"""A recorded run that plays on the grid: the living picture of the home page."""
+"""A recorded run that plays on the grid: the living image of the home page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from mlae_lab.places import ASSETS
+from mlae_lab.locations import ASSETS
 
 _HERE = Path(__file__).parent
 RECORDING = ASSETS / "first_run.json"

@@ -9,14 +9,14 @@ from contextlib import suppress
 
 import streamlit as st
 
-from mlae_lab.binding import is_loopback
+from mlae_lab.network import is_loopback
 from mlae_lab.core.config import RunConfig
 from mlae_lab.runs import commands, parcel, race
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import reads, visitor
 from mlae_lab.ui.navigation import go
-from mlae_lab.ui.words import plain
+from mlae_lab.ui.markdown import plain
 
 _CONFIRM_SECONDS = 20.0
 _TWICE_SECONDS = 3.0  # two clicks of one hand on one button

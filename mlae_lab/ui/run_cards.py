@@ -1,4 +1,4 @@
-"""Runs as cards: the mask's picture, the task, the number and the status."""
+"""Runs as cards: the mask's image, the task, the number and the status."""
 
 from __future__ import annotations
 

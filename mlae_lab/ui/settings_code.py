@@ -1,7 +1,7 @@
 """The settings of a run as a short text for an address: `epochs:20,lr:0.001,seed:3`.
 
 It names what differs from the run that the lab proposes, by the words of the command line. Task and mask have places
-of their own in an address; where pictures and weights lie is never read from one.
+of their own in an address; where images and weights lie is never read from one.
 """
 
 from __future__ import annotations

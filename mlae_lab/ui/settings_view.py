@@ -12,7 +12,7 @@ from mlae_lab.core import catalog, paper
 from mlae_lab.core.config import (
     DEVICES,
     MASKS_PER,
-    MOST_INPUT_DROPOUT,
+    MAX_INPUT_DROPOUT,
     NORMALISATIONS,
     PRECISIONS,
     PREPROCESSINGS,
@@ -27,7 +27,7 @@ _METHODS = {"mlae": "Masked experts (MLAE)", "linear": "Linear probe"}
 
 
 def choices(config: RunConfig) -> None:
-    """Task, mask and backbone of the draft, with their pictures, in one line."""
+    """Task, mask and backbone of the draft, with their images, in one line."""
     task, backbone, plan = catalog.task(config.task), catalog.backbone(config.backbone), config.plan
     with st.container(key="pair_choices"):
         one, two, three = st.columns(3, gap="medium")
@@ -81,7 +81,7 @@ def settings(config: RunConfig) -> dict:
         10_000,
         config.epochs,
         key=widget_key("train_epochs"),
-        help="The paper: 500 on VTAB-1k. One epoch is 13 steps of 64 pictures here.",
+        help="The paper: 500 on VTAB-1k. One epoch is 13 steps of 64 images here.",
     )
     rate = c.number_input(
         "Learning rate",
@@ -99,7 +99,7 @@ def settings(config: RunConfig) -> dict:
         2**31 - 1,
         config.seed,
         key=widget_key("train_seed"),
-        help="Of the experts' first values, the order of pictures and the masks drawn.",
+        help="Of the experts' first values, the order of images and the masks drawn.",
     )
     with st.expander("More settings"):
         a, b, c, d = _four("backbone")
@@ -168,7 +168,7 @@ def settings(config: RunConfig) -> dict:
             key=widget_key("train_precision"),
             help="auto: bfloat16 where the hardware multiplies it faster (a GPU, a CPU with AMX or AVX-512 bfloat16), else float32.",
         )
-        a, b, c, d = _four("pictures")
+        a, b, c, d = _four("images")
         preprocessing = b.selectbox(
             "Preprocessing",
             PREPROCESSINGS,
@@ -204,7 +204,7 @@ def settings(config: RunConfig) -> dict:
         dropped = a.number_input(
             "Input dropout",
             0.0,
-            MOST_INPUT_DROPOUT,
+            MAX_INPUT_DROPOUT,
             config.input_dropout,
             step=0.05,
             key=widget_key("train_input_dropout"),

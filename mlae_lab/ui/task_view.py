@@ -18,14 +18,14 @@ from mlae_lab.core.patterns import dense, fitted, uniform
 from mlae_lab.data import tasks
 from mlae_lab.data.bundled import DataError, load_bundled
 from mlae_lab.data.decode import ResizeRule, decoded
-from mlae_lab.places import data_folder
+from mlae_lab.locations import data_folder
 from mlae_lab.ui import draft, figures, page
 from mlae_lab.ui.cards import Card
 from mlae_lab.ui.fetch_view import fetch_panel
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import gain_image, png_address
-from mlae_lab.ui.words import plain, sentence
+from mlae_lab.ui.markdown import plain, sentence
 
 _GROUPS = {
     Group.BUNDLED: "Bundled with the lab",
@@ -33,13 +33,13 @@ _GROUPS = {
     Group.SPECIALIZED: "VTAB-1k, Specialized",
     Group.STRUCTURED: "VTAB-1k, Structured",
     Group.FGVC: "FGVC",
-    Group.OWN: "Your own pictures",
+    Group.OWN: "Your own images",
 }
 
 
 @lru_cache(maxsize=32)
 def _examples(name: str, per_class: int, classes: int) -> tuple[tuple[str, str], ...]:
-    """(class name, data address) of training pictures of a bundled task, the first of each class in turn."""
+    """(class name, data address) of training images of a bundled task, the first of each class in turn."""
     splits = load_bundled(name)
     found = []
     for label in range(min(classes, len(splits.class_names))):
@@ -50,15 +50,15 @@ def _examples(name: str, per_class: int, classes: int) -> tuple[tuple[str, str],
 
 @st.cache_data(max_entries=16, show_spinner=False)
 def _examples_on_disk(folder: str, name: str, fingerprint: str, most: int = 24) -> list[tuple[str, str]]:
-    """(class name, data address) of training pictures in a folder, one for each of the first classes."""
+    """(class name, data address) of training images in a folder, one for each of the first classes."""
     del fingerprint  # only tells the cache that the folder changed
     listing = tasks.listed(catalog.task(name), Path(folder))
     found: dict[int, tuple[str, str]] = {}
     for path, label in listing.splits["train"]:
         if label not in found and 0 <= label < listing.classes and len(found) < most:
             with suppress(DataError):
-                picture = decoded(listing.folder / path, ResizeRule("square", 96))
-                found[label] = (listing.class_names[label], png_address(picture))
+                image = decoded(listing.folder / path, ResizeRule("square", 96))
+                found[label] = (listing.class_names[label], png_address(image))
     return [found[label] for label in sorted(found)]
 
 
@@ -81,7 +81,7 @@ def task_card(task: Task, chosen: bool) -> Card:
     state = "ready" if task.bundled else _state(task.name, str(folder)) if folder else "missing"
     reported, probe = paper.MLAE_ACCURACY.get(task.name), paper.LINEAR_PROBE_ACCURACY.get(task.name)
     line = (
-        "your own pictures"
+        "your own images"
         if task.group is Group.OWN
         else f"{task.classes} classes · {task.train:,} / {task.val:,} / {task.test:,}"
     )
@@ -118,7 +118,7 @@ def task_detail(task: Task) -> None:
             else "its folder with images/ and the lists train800.txt, val200.txt and test.txt"
         )
         st.info(
-            f"No pictures of {task.title} are on this machine. Fetch them here, or put {wanted} into "
+            f"No images of {task.title} are on this machine. Fetch them here, or put {wanted} into "
             f"{data_folder() / ('fgvc' if task.group is Group.FGVC else 'vtab-1k')}."
         )
         fetch_panel(task.name)
@@ -144,19 +144,19 @@ def _bundled(task: Task) -> None:
         "train": np.bincount(splits.train.labels, minlength=task.classes).tolist(),
         "val": np.bincount(splits.val.labels, minlength=task.classes).tolist(),
     }
-    _pictures(shown, [n.replace(" of 16", "") for n in splits.class_names], counts)
+    _images(shown, [n.replace(" of 16", "") for n in splits.class_names], counts)
     if task.name.endswith("_rendered"):
         page.note(
             "A stand-in for the VTAB task of that name: the same distribution, rendered here from its formula, "
-            "with 2,000 test pictures in place of 73,728. Its numbers are not VTAB numbers."
+            "with 2,000 test images in place of 73,728. Its numbers are not VTAB numbers."
         )
     link("masks", "Go on to the mask", task=task.name)
 
 
 def _on_disk(task: Task, folder: Path) -> None:
-    """A task whose pictures lie in a folder: what the census says, examples, balance."""
+    """A task whose images lie in a folder: what the census says, examples, balance."""
     try:
-        with st.spinner("Counting pictures"):
+        with st.spinner("Counting images"):
             listing = tasks.listed(task, folder)
             found = tasks.census(task, folder)
     except DataError as error:
@@ -179,8 +179,8 @@ def _on_disk(task: Task, folder: Path) -> None:
         )[:40].tolist()
         for split in ("train", "val")
     }
-    _pictures(_examples_on_disk(str(folder), task.name, listing.fingerprint), names, counts)
-    if st.button("Check every picture", key="task_check", help="Decodes all of them, some thousand a minute."):
+    _images(_examples_on_disk(str(folder), task.name, listing.fingerprint), names, counts)
+    if st.button("Check every image", key="task_check", help="Decodes all of them, some thousand a minute."):
         bar = st.progress(0.0, "Decoding")
         checked = tasks.census(
             task, folder, decode=True, progress=lambda done, total: bar.progress(done / total, f"{done:,} of {total:,}")
@@ -189,13 +189,13 @@ def _on_disk(task: Task, folder: Path) -> None:
         if checked.unreadable:
             st.error(plain(checked.problems[0]))
         else:
-            st.success(f"All {sum(checked.counts.values()):,} pictures can be read.")
+            st.success(f"All {sum(checked.counts.values()):,} images can be read.")
     if found.state == "ready":
         link("masks", "Go on to the mask", task=task.name)
 
 
-def _pictures(shown: Sequence[tuple[str, str]], names: Sequence[str], counts: dict[str, list[int]]) -> None:
-    with st.container(key="pair_task_pictures"):
+def _images(shown: Sequence[tuple[str, str]], names: Sequence[str], counts: dict[str, list[int]]) -> None:
+    with st.container(key="pair_task_images"):
         left, right = st.columns([6, 5], gap="large")
     with left:
         tiles = "".join(

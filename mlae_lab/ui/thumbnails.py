@@ -1,4 +1,4 @@
-"""Small pictures as data addresses: a plan or a bar as SVG, an array as PNG. No Streamlit here."""
+"""Small images as data addresses: a plan or a bar as SVG, an array as PNG. No Streamlit here."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def _svg_address(width: float, height: float, parts: list[str]) -> str:
 
 
 def mask_image(plan: MaskPlan, columns: int = 14) -> str:
-    """The plan as a picture: filled where an expert exists, paler the more often it is dropped.
+    """The plan as an image: filled where an expert exists, paler the more often it is dropped.
 
     columns: room for at least so many, so that plans of different width stand on one scale.
     """
     step = _CELL + _GAP
     width, height = max(columns, plan.columns) * step - _GAP, plan.rows * step - _GAP
     left = (width - (plan.columns * step - _GAP)) / 2
-    present: dict[float, list[str]] = {}  # one path for each shade: a picture is sent with every change of its page
+    present: dict[float, list[str]] = {}  # one path for each shade: an image is sent with every change of its page
     absent = []
     for r, (kept, rates) in enumerate(zip(plan.keep, plan.drop_rate)):
         for c, (k, p) in enumerate(zip(kept, rates)):
@@ -57,9 +57,9 @@ def gain_image(probe: float, adapted: float) -> str:
     )
 
 
-def png_address(picture: np.ndarray, side: int = 96) -> str:
-    """A grey (h, w) or colour (h, w, 3) uint8 picture as a data address, side x side pixels."""
-    image = Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC)
+def png_address(pixels: np.ndarray, side: int = 96) -> str:
+    """A grey (h, w) or colour (h, w, 3) uint8 image as a data address, side x side pixels."""
+    image = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

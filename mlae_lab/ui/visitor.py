@@ -18,7 +18,7 @@ import streamlit as st
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.runs.texts import refused
 from mlae_lab.ui import reads, words
-from mlae_lab.ui.words import plain
+from mlae_lab.ui.markdown import plain
 
 COOKIE = "mlae_lab_visitor"  # visitor.js sets it
 NICKNAME_LENGTH = 24  # characters

@@ -1,4 +1,4 @@
-"""A small network whose experts have learned something, and pictures for it."""
+"""A small network whose experts have learned something, and images for it."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def adapted(small_vit: Callable[..., VisionTransformer]) -> Callable[..., tuple[
 
 
 @pytest.fixture
-def pictures() -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-    """Draws (pictures, labels) for it."""
+def images() -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """Draws (images, labels) for it."""
     import torch
 
     def draw(count: int, classes: int = 5, seed: int = 3) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mlae_lab.analysis.activation import Contribution, by_class, by_picture, by_token, on_canvas, recording
+from mlae_lab.analysis.activation import Contribution, by_class, by_image, by_token, on_canvas, recording
 from mlae_lab.core.patterns import allocation, uniform
 from mlae_lab.model.experts import MLAELinear
 from mlae_lab.model.inject import inject
@@ -126,11 +126,11 @@ def test_without_experts_there_is_nothing_to_record() -> None:
     assert contribution.means == {}
 
 
-# ---------------------------------------------------------------- by picture, by class
+# ---------------------------------------------------------------- by image, by class
 
 
 @torch.no_grad()
-def test_a_picture_a_class_and_the_live_mean_are_averages_of_one_number(
+def test_an_image_a_class_and_the_live_mean_are_averages_of_one_number(
     small_vit: Callable[..., VisionTransformer],
 ) -> None:
     model = small_vit()
@@ -143,8 +143,8 @@ def test_a_picture_a_class_and_the_live_mean_are_averages_of_one_number(
     labels = torch.tensor([2, 0, 2, 2, 0])
     with recording(experts.layers) as live:
         model(x)
-    pictures = by_picture(model, x, experts.layers)
-    canvas = on_canvas(experts.plan, experts.layers, pictures)
+    images = by_image(model, x, experts.layers)
+    canvas = on_canvas(experts.plan, experts.layers, images)
     assert canvas.shape == (5, 3, 3)
     assert canvas.isnan().any(0).tolist() == [[False] * 3, [True] * 3, [False, False, True]]
     entered = {}
@@ -155,9 +155,9 @@ def test_a_picture_a_class_and_the_live_mean_are_averages_of_one_number(
     for p in range(5):
         one = by_token(layer, entered["x"][p])
         assert torch.allclose(canvas[p, 2, :2], one.mean(0), rtol=1e-6)
-    for target, mean in live.means.items():  # every picture has as many tokens
-        assert torch.allclose(pictures[target].mean(0), mean, rtol=1e-6)
-        assert torch.equal(pictures[target], live.pictures[target])
+    for target, mean in live.means.items():  # every image has as many tokens
+        assert torch.allclose(images[target].mean(0), mean, rtol=1e-6)
+        assert torch.equal(images[target], live.images[target])
     classes = by_class(canvas, labels, 4)
     assert torch.allclose(classes[0, 0], (canvas[1, 0] + canvas[4, 0]) / 2)
     assert torch.allclose(classes[2, 2, :2], canvas[[0, 2, 3], 2, :2].mean(0))

@@ -31,13 +31,13 @@ def trained(model: nn.Module, plan: MaskPlan, seed: int = 0) -> Experts:
     return experts
 
 
-def pictures(count: int = 2, side: int = 32) -> Tensor:
+def images(count: int = 2, side: int = 32) -> Tensor:
     return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(3))
 
 
 @torch.no_grad()
 def by_hand(model: VisionTransformer, x: Tensor) -> list[list[Tensor]]:
-    """Attention of every block, mean over heads, one picture and head at a time, in the frozen-layer algebra."""
+    """Attention of every block, mean over heads, one image and head at a time, in the frozen-layer algebra."""
     tokens = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(x))))
     found = []
     for block in model.blocks:
@@ -45,15 +45,15 @@ def by_hand(model: VisionTransformer, x: Tensor) -> list[list[Tensor]]:
         qkv = block.attn.qkv(entering)
         width, heads = entering.shape[-1], block.attn.num_heads
         size = width // heads
-        of_pictures = []
+        of_images = []
         for one in qkv:
             total = torch.zeros(len(one), len(one))
             for head in range(heads):
                 q = one[:, head * size : (head + 1) * size]
                 k = one[:, width + head * size : width + (head + 1) * size]
                 total += torch.softmax(q @ k.T / size**0.5, dim=1)
-            of_pictures.append(total / heads)
-        found.append(of_pictures)
+            of_images.append(total / heads)
+        found.append(of_images)
         tokens = block(tokens)
     return found
 
@@ -74,7 +74,7 @@ def test_the_map_of_an_expert_is_what_it_adds_at_each_patch(
 ) -> None:
     model = small_vit()
     experts = trained(model, scaled(uniform(0.5, 3, 2), expert_rank=rank))
-    target, x = "blocks.1.attn.qkv", pictures()
+    target, x = "blocks.1.attn.qkv", images()
     entered = []
     hook = model.get_submodule(target).register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0]))
     plain = model(x)
@@ -108,10 +108,10 @@ def test_the_map_of_an_expert_is_what_it_adds_at_each_patch(
 def test_expert_maps_need_patches_not_attention(name: str, target: str, grid: tuple[int, int]) -> None:
     model = timm.create_model(name, num_classes=3).eval()
     trained(model, fitted(uniform(0.5, 1, 2), (target,)))
-    found = attention.expert_maps(model, target, pictures(1, 224))
+    found = attention.expert_maps(model, target, images(1, 224))
     assert found.added.shape == (1, 2, *grid) and 0 <= found.added.min() < found.added.max()
     with pytest.raises(attention.NoMap, match="no attention map and no rollout"):
-        attention.attention_of(model, pictures(1, 224))
+        attention.attention_of(model, images(1, 224))
 
 
 @pytest.mark.parametrize(
@@ -121,11 +121,11 @@ def test_expert_maps_need_patches_not_attention(name: str, target: str, grid: tu
         ("swin_tiny_patch4_window7_224", "layers.0.blocks.1.attn.qkv", "works in windows"),
     ],
 )
-def test_experts_without_a_place_in_the_picture_say_so(name: str, target: str, why: str) -> None:
+def test_experts_without_a_place_in_the_image_say_so(name: str, target: str, why: str) -> None:
     model = timm.create_model(name, num_classes=3).eval()
     trained(model, fitted(uniform(0.5, 1, 2), (target,)))
     with pytest.raises(attention.NoMap, match=why):
-        attention.expert_maps(model, target, pictures(1, 224))
+        attention.expert_maps(model, target, images(1, 224))
 
 
 # ---------------------------------------------------------------- attention
@@ -134,7 +134,7 @@ def test_experts_without_a_place_in_the_picture_say_so(name: str, target: str, w
 @torch.no_grad()
 def test_attention_is_that_of_the_formula(network: tuple[VisionTransformer, Experts]) -> None:
     model, _ = network
-    x = pictures()
+    x = images()
     for block, truth in zip(attention.attention_of(model, x), by_hand(model, x)):
         for one, expected in zip(block, truth):
             assert torch.allclose(one, expected, atol=1e-6)
@@ -144,7 +144,7 @@ def test_attention_is_that_of_the_formula(network: tuple[VisionTransformer, Expe
 @torch.no_grad()
 def test_rollout_is_the_row_of_the_full_product(network: tuple[VisionTransformer, Experts]) -> None:
     model, _ = network
-    x = pictures()
+    x = images()
     found = attention.rollout(model, attention.attention_of(model, x))
     truth = by_hand(model, x)
     for p in range(2):
@@ -161,7 +161,7 @@ def test_registers_are_left_out_and_a_mean_is_read_from_all_patches() -> None:
     shape = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 5}
     registers = VisionTransformer(**shape, reg_tokens=4).eval()
     mean = VisionTransformer(**shape, class_token=False, global_pool="avg", reg_tokens=2).eval()
-    x = pictures()
+    x = images()
     for model, first in ((registers, 5), (mean, 2)):
         matrices = attention.attention_of(model, x)
         assert matrices[0].shape == (2, 16 + first, 16 + first)
@@ -180,7 +180,7 @@ def test_one_expert_alone_is_a_block_with_the_other_experts_taken_out(
     network: tuple[VisionTransformer, Experts], small_vit: Callable[..., VisionTransformer]
 ) -> None:
     model, experts = network
-    x, target = pictures(), "blocks.2.attn.qkv"
+    x, target = images(), "blocks.2.attn.qkv"
     found = attention.block_attention(model, experts.layers, target, x)
     patches = {name: getattr(found, name).flatten(-2) for name in ("trained", "frozen", "none")}
     assert torch.allclose(patches["trained"][0], by_hand(model, x)[2][0][0, 1:], atol=1e-6)
@@ -201,8 +201,8 @@ def test_the_network_is_left_as_it_was_found(fails: bool, network: tuple[VisionT
     for number, block in enumerate(model.blocks):
         block.attn.fused_attn = number != 1
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    x = pictures(2, 40 if fails else 32)  # 40 pixels: the patch embedding refuses in the middle of the pass
-    plain = model(pictures())
+    x = images(2, 40 if fails else 32)  # 40 pixels: the patch embedding refuses in the middle of the pass
+    plain = model(images())
 
     def look() -> None:
         attention.expert_maps(model, "blocks.0.attn.qkv", x)
@@ -224,7 +224,7 @@ def test_the_network_is_left_as_it_was_found(fails: bool, network: tuple[VisionT
         assert [b.attn.fused_attn for b in model.blocks] == [True, False, True]
         assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
         assert not any(m.training for m in model.modules())
-        assert torch.equal(model(pictures()), plain)
+        assert torch.equal(model(images()), plain)
 
 
 def test_experts_behind_the_attention_cannot_turn_it(small_vit: Callable[..., VisionTransformer]) -> None:
@@ -232,8 +232,8 @@ def test_experts_behind_the_attention_cannot_turn_it(small_vit: Callable[..., Vi
     target = "blocks.1.mlp.fc1"
     experts = trained(model, fitted(uniform(0.5, 1, 2), (target,)))
     with pytest.raises(attention.NoMap, match="does not make queries and keys"):
-        attention.block_attention(model, experts.layers, target, pictures())
-    assert attention.expert_maps(model, target, pictures()).added.shape == (2, 2, 4, 4)
+        attention.block_attention(model, experts.layers, target, images())
+    assert attention.expert_maps(model, target, images()).added.shape == (2, 2, 4, 4)
 
 
 def test_tokens_that_form_no_grid_are_refused(small_vit: Callable[..., VisionTransformer]) -> None:

@@ -1,4 +1,4 @@
-"""Confusion, calibration and extremes, against loops over single pictures that spell the definitions out."""
+"""Confusion, calibration and extremes, against loops over single images that spell the definitions out."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ CLASSES = 5
 
 def some(n: int = 200, seed: int = 0, classes: int = CLASSES) -> tuple[torch.Tensor, torch.Tensor]:
     draw = torch.Generator().manual_seed(seed)
-    labels = torch.randint(classes - 1, (n,), generator=draw)  # the last class has no picture
+    labels = torch.randint(classes - 1, (n,), generator=draw)  # the last class has no image
     logits = 2 * torch.randn(n, classes, generator=draw)
     logits[torch.arange(n), labels] += 1.5
     return logits, labels
 
 
 def by_hand(logits: torch.Tensor, labels: torch.Tensor) -> list[dict]:
-    """Every picture for itself, in plain Python."""
+    """Every image for itself, in plain Python."""
     found = []
     for row, label in zip(logits.tolist(), labels.tolist()):
         top = max(row)
@@ -36,7 +36,7 @@ def by_hand(logits: torch.Tensor, labels: torch.Tensor) -> list[dict]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_each_picture_is_judged_as_by_hand(seed: int) -> None:
+def test_each_image_is_judged_as_by_hand(seed: int) -> None:
     judged, expected = errors.judge(*some(seed=seed)), by_hand(*some(seed=seed))
     for name in ("truth", "guess"):
         assert getattr(judged, name).tolist() == [one[name] for one in expected]
@@ -66,7 +66,7 @@ def test_the_matrix_counts_pairs() -> None:
             assert counts[i, j] == sum(t == i and g == j for t, g in zip(judged.truth.tolist(), judged.guess.tolist()))
     shares = errors.row_shares(counts)
     assert torch.allclose(shares[:-1].sum(1), torch.ones(CLASSES - 1, dtype=torch.float64))
-    assert bool(shares[-1].isnan().all()), "a class without a picture has no shares"
+    assert bool(shares[-1].isnan().all()), "a class without an image has no shares"
     assert float(shares[0, 1]) == int(counts[0, 1]) / sum(t == 0 for t in judged.truth.tolist())
 
 
@@ -75,9 +75,9 @@ def test_accuracy_by_class() -> None:
     found = errors.by_class(errors.confusion(judged.truth, judged.guess, CLASSES))
     for number, entry in enumerate(found):
         own = [g == number for t, g in zip(judged.truth.tolist(), judged.guess.tolist()) if t == number]
-        assert (entry.pictures, entry.right) == (len(own), sum(own))
+        assert (entry.images, entry.right) == (len(own), sum(own))
         assert (entry.low, entry.high) == wilson(sum(own), len(own))
-    assert (found[-1].pictures, found[-1].low, found[-1].high) == (0, 0.0, 1.0)
+    assert (found[-1].images, found[-1].low, found[-1].high) == (0, 0.0, 1.0)
 
 
 def test_the_commonest_mistakes() -> None:
@@ -99,7 +99,7 @@ def test_the_best_and_the_worst() -> None:
     assert found["costly"] == [i for i, p in sorted(every, key=lambda e: -e[1]["loss"])[:7]]
 
 
-def test_of_equal_pictures_the_first_come_first_and_rows_may_be_short() -> None:
+def test_of_equal_images_the_first_come_first_and_rows_may_be_short() -> None:
     judged = errors.judge(torch.tensor([[1.0, 0.0]] * 4), torch.tensor([0, 0, 1, 0]))
     assert errors.extremes(judged, 12) == {
         "right": [0, 1, 3], "wrong": [2], "unsure": [0, 1, 2, 3], "costly": [2, 0, 1, 3],
@@ -112,7 +112,7 @@ def test_calibration_is_its_definition(bins: int) -> None:
     found, ece = errors.calibration(judged, bins), 0.0
     for m, entry in enumerate(found.bins):
         own = [p for p in every if m / bins < p["confidence"] <= (m + 1) / bins]
-        assert (entry.low, entry.high, entry.pictures) == (m / bins, (m + 1) / bins, len(own))
+        assert (entry.low, entry.high, entry.images) == (m / bins, (m + 1) / bins, len(own))
         if not own:
             assert entry.accuracy is None and entry.confidence is None
             continue
@@ -124,14 +124,14 @@ def test_calibration_is_its_definition(bins: int) -> None:
     for name, value in (("confidence", "confidence"), ("brier", "brier"), ("loss", "loss")):
         assert getattr(found, name) == pytest.approx(sum(p[value] for p in every) / len(every))
     assert found.accuracy == sum(p["truth"] == p["guess"] for p in every) / len(every)
-    assert sum(entry.pictures for entry in found.bins) == 400
+    assert sum(entry.images for entry in found.bins) == 400
 
 
 def test_a_confidence_on_an_edge_lies_in_the_lower_bin() -> None:
     edges = torch.tensor([float(Fraction(k, 10)) for k in range(1, 11)], dtype=torch.float64)
     same = torch.zeros(10, dtype=torch.int64)
     judged = errors.Judged(same, same, edges, edges, edges)
-    assert [entry.pictures for entry in errors.calibration(judged).bins] == [1] * 10
+    assert [entry.images for entry in errors.calibration(judged).bins] == [1] * 10
 
 
 def test_a_network_that_knows_what_it_knows_is_calibrated() -> None:

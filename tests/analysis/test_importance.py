@@ -23,10 +23,10 @@ from mlae_lab.analysis.importance import (
     spearman,
 )
 from mlae_lab.analysis.whatif import WhatIf
-from mlae_lab.core.factors import Cell, all_on, existing, with_cells
+from mlae_lab.core.expert_state import Cell, all_on, existing, with_cells
 from mlae_lab.core.patterns import allocation, dense
 from mlae_lab.model.inject import Experts
-from mlae_lab.model.prefix import first_block, split
+from mlae_lab.model.frozen_prefix import first_block, split
 
 PLAN = allocation((2, 0, 3))
 
@@ -39,7 +39,7 @@ def asked(model, experts: Experts, x: torch.Tensor, labels: torch.Tensor, chunk:
 
 @torch.no_grad()
 def by_hand(model, experts: Experts, x: torch.Tensor, off: set[Cell]) -> torch.Tensor:
-    """Logits with these experts' λ at 0, all pictures one by one."""
+    """Logits with these experts' λ at 0, all images one by one."""
     for (row, column), layer, place in _places(experts):
         layer.coefficient[place] *= 0.0 if (row, column) in off else 1.0
     return torch.cat([model(one[None]) for one in x])
@@ -77,9 +77,9 @@ class ByHand:
 
 
 @pytest.fixture
-def both(adapted: Callable, pictures: Callable) -> tuple[WhatIf, ByHand]:
+def both(adapted: Callable, images: Callable) -> tuple[WhatIf, ByHand]:
     model, experts = adapted(PLAN)
-    x, labels = pictures(11)
+    x, labels = images(11)
     return asked(model, experts, x, labels), ByHand(model, experts, x, labels)
 
 
@@ -114,10 +114,10 @@ def test_the_estimate_is_the_slope_at_one(both: tuple[WhatIf, ByHand]) -> None:
         assert estimate == pytest.approx(-(up - down) / (2 * step), rel=0.01, abs=1e-3)
 
 
-def test_small_experts_are_estimated_well(adapted: Callable, pictures: Callable) -> None:
+def test_small_experts_are_estimated_well(adapted: Callable, images: Callable) -> None:
     """The smaller λ b aᵀ, the straighter the loss along it: change and estimate agree."""
     model, experts = adapted(PLAN, size=1e-2)
-    lab = asked(model, experts, *pictures(11))
+    lab = asked(model, experts, *images(11))
     guess = first_order(lab)
     exact = [o.loss - lab.trained.loss for o in each_off(lab, [[cell] for cell in guess])]
     assert pearson(exact, list(guess.values())) > 0.999
@@ -179,10 +179,10 @@ def test_the_order_of_the_estimate_is_measured_step_by_step(both: tuple[WhatIf, 
     assert agreement([found[0], *found[:0:-1]], guess) == pytest.approx(-1.0)
 
 
-def test_equal_experts_go_by_layer_and_column(adapted: Callable, pictures: Callable) -> None:
+def test_equal_experts_go_by_layer_and_column(adapted: Callable, images: Callable) -> None:
     """Experts that add nothing change nothing: whichever is tried first, the order is that of the canvas."""
     model, experts = adapted(dense(2, 2), size=0.0)
-    lab = asked(model, experts, *pictures(5))
+    lab = asked(model, experts, *images(5))
     for removal in (True, False):
         assert [step.cell for step in greedy(lab, removal)] == [None, (0, 0), (0, 1), (1, 0), (1, 1)]
 

@@ -1,4 +1,4 @@
-"""What a network says of a picture, against the plain way."""
+"""What a network says of an image, against the plain way."""
 
 from __future__ import annotations
 

@@ -9,9 +9,9 @@ import torch
 
 from mlae_lab.analysis.robustness import accuracies, random_states
 from mlae_lab.analysis.whatif import WhatIf
-from mlae_lab.core.factors import cells_on
+from mlae_lab.core.expert_state import cells_on
 from mlae_lab.core.patterns import allocation, dense, pattern, uniform
-from mlae_lab.model.prefix import split
+from mlae_lab.model.frozen_prefix import split
 
 
 def on(plan, rate: float = 0.5, draws: int = 50, seed: int = 1) -> list[set]:
@@ -44,13 +44,13 @@ def test_a_higher_rate_drops_all_that_a_lower_one_drops() -> None:
     assert all(high <= low for high, low in zip(on(dense(), 0.8), on(dense(), 0.2)))
 
 
-def test_rate_zero_is_the_trained_network(adapted: Callable, pictures: Callable) -> None:
+def test_rate_zero_is_the_trained_network(adapted: Callable, images: Callable) -> None:
     assert on(dense(2, 2), 0.0, 3) == [{(0, 0), (0, 1), (1, 0), (1, 1)}] * 3
 
 
-def test_accuracy_under_each_mask_equals_a_full_pass(adapted: Callable, pictures: Callable) -> None:
+def test_accuracy_under_each_mask_equals_a_full_pass(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(uniform(0.5, 3, 4), size=1.0)
-    x, labels = pictures(25)
+    x, labels = images(25)
     with torch.no_grad():
         lab = WhatIf(model, experts, split(model, 0)[0](x), labels)
     told: list[int] = []
@@ -60,10 +60,10 @@ def test_accuracy_under_each_mask_equals_a_full_pass(adapted: Callable, pictures
 
 
 def test_a_mask_that_is_drawn_again_is_measured_once(
-    adapted: Callable, pictures: Callable, monkeypatch: pytest.MonkeyPatch
+    adapted: Callable, images: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, experts = adapted(allocation((0, 2, 0), columns=4), size=1.0)
-    x, labels = pictures(25)
+    x, labels = images(25)
     with torch.no_grad():
         lab = WhatIf(model, experts, split(model, 0)[0](x), labels)
     tried: list[object] = []

@@ -12,12 +12,12 @@ from timm.models.mlp_mixer import MlpMixer
 from timm.models.swin_transformer import SwinTransformer
 
 from mlae_lab.analysis.whatif import WhatIf
-from mlae_lab.core.factors import Factors, all_on, existing, kept_plan, scaled, with_cells
+from mlae_lab.core.expert_state import Factors, all_on, existing, kept_plan, scaled, with_cells
 from mlae_lab.core.patterns import allocation, uniform
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.experts import factored
 from mlae_lab.model.inject import Experts, inject
-from mlae_lab.model.prefix import depth, first_block, split
+from mlae_lab.model.frozen_prefix import depth, first_block, split
 
 PLAN = allocation((0, 3, 2, 0, 4), drop_rate=0.3)
 
@@ -55,9 +55,9 @@ def states(plan: MaskPlan) -> list[Factors]:
 
 
 @pytest.mark.parametrize("kept", [2**30, 60_000, 0])
-def test_every_state_equals_the_full_pass_bit_for_bit(adapted: Callable, pictures: Callable, kept: int) -> None:
+def test_every_state_equals_the_full_pass_bit_for_bit(adapted: Callable, images: Callable, kept: int) -> None:
     model, experts = adapted(PLAN)
-    x, labels = pictures(10)
+    x, labels = images(10)
     lab = asked(model, experts, x, labels, kept=kept)
     for factors in states(PLAN):
         expected = by_hand(model, experts, x, factors)
@@ -68,17 +68,17 @@ def test_every_state_equals_the_full_pass_bit_for_bit(adapted: Callable, picture
     assert places == {2**30: 4, 60_000: 1, 0: 0}[kept]  # blocks 3 to 5 and the head lie behind the first: 22 kB each
 
 
-def test_bfloat16_is_as_exact(adapted: Callable, pictures: Callable) -> None:
+def test_bfloat16_is_as_exact(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
-    x, labels = pictures(6)
+    x, labels = images(6)
     lab = asked(model, experts, x, labels, compute=lambda: torch.autocast("cpu", torch.bfloat16))
     for factors in states(PLAN)[::5]:
         assert torch.equal(lab.ask(factors).logits, lab.full_pass(factors).logits)
 
 
-def test_an_expert_that_is_off_might_as_well_not_exist(adapted: Callable, pictures: Callable) -> None:
+def test_an_expert_that_is_off_might_as_well_not_exist(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
-    x, labels = pictures(7)
+    x, labels = images(7)
     factors = with_cells(all_on(PLAN), [(1, 0), (4, 0), (4, 1), (4, 2), (4, 3)], 0.0)
     small, fewer = adapted(kept_plan(PLAN, factors))
     for target, layer in fewer.layers.items():
@@ -93,9 +93,9 @@ def test_an_expert_that_is_off_might_as_well_not_exist(adapted: Callable, pictur
         assert torch.allclose(asked(model, experts, x, labels).ask(factors).logits, small(x), atol=1e-5)
 
 
-def test_reset_is_the_first_number_and_the_model_is_as_it_was(adapted: Callable, pictures: Callable) -> None:
+def test_reset_is_the_first_number_and_the_model_is_as_it_was(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
-    x, labels = pictures(9)
+    x, labels = images(9)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     lab = asked(model, experts, x, labels)
     first = lab.trained
@@ -110,9 +110,9 @@ def test_reset_is_the_first_number_and_the_model_is_as_it_was(adapted: Callable,
     assert all(layer.mask is None and not layer.training for layer in experts.layers.values())
 
 
-def test_only_what_lies_behind_the_change_is_computed(adapted: Callable, pictures: Callable) -> None:
+def test_only_what_lies_behind_the_change_is_computed(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
-    lab = asked(model, experts, *pictures(8))
+    lab = asked(model, experts, *images(8))
     entered: list[int] = []
     for number, block in enumerate(model.blocks):
         block.register_forward_pre_hook(lambda module, inputs, number=number: entered.append(number))
@@ -132,10 +132,10 @@ def test_only_what_lies_behind_the_change_is_computed(adapted: Callable, picture
     assert blocks(lambda: lab.ask(with_cells(on, [(1, 0)], 0.0))) == [1, 2, 3, 4]
 
 
-def test_two_threads_do_not_see_each_other(adapted: Callable, pictures: Callable) -> None:
+def test_two_threads_do_not_see_each_other(adapted: Callable, images: Callable) -> None:
     """One asks the what-if while another uses the same network plainly."""
     model, experts = adapted(PLAN)
-    x, labels = pictures(8)
+    x, labels = images(8)
     lab = asked(model, experts, x, labels)
     walk = states(PLAN)[:20]
     expected = [by_hand(model, experts, x, factors) for factors in walk]
@@ -161,9 +161,9 @@ def test_two_threads_do_not_see_each_other(adapted: Callable, pictures: Callable
     assert wrong == []
 
 
-def test_a_pass_that_fails_leaves_a_right_answer_behind(adapted: Callable, pictures: Callable) -> None:
+def test_a_pass_that_fails_leaves_a_right_answer_behind(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
-    x, labels = pictures(8)
+    x, labels = images(8)
     lab = asked(model, experts, x, labels)
     off = with_cells(all_on(PLAN), [(2, 0)], 0.0)
     lab.ask(with_cells(off, [(1, 0)], 0.0))
@@ -179,10 +179,10 @@ def test_a_pass_that_fails_leaves_a_right_answer_behind(adapted: Callable, pictu
     assert torch.equal(lab.trained.logits, by_hand(model, experts, x, all_on(PLAN)))
 
 
-def test_numbers_equal_their_definitions(adapted: Callable, pictures: Callable) -> None:
+def test_numbers_equal_their_definitions(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
-    x, labels = pictures(30)
-    labels = labels.clamp(max=3)  # class 5 has no picture
+    x, labels = images(30)
+    labels = labels.clamp(max=3)  # class 5 has no image
     found = asked(model, experts, x, labels).trained
     right = [int(row.argmax()) == int(y) for row, y in zip(found.logits, labels)]
     assert found.accuracy == 100 * sum(right) / 30
@@ -194,9 +194,9 @@ def test_numbers_equal_their_definitions(adapted: Callable, pictures: Callable) 
     assert found.confidence[3] == pytest.approx(float(found.logits[3].softmax(0).max()))
 
 
-def test_a_try_ends_when_it_has_lost_too_much(adapted: Callable, pictures: Callable) -> None:
+def test_a_try_ends_when_it_has_lost_too_much(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
-    lab = asked(model, experts, *pictures(12))
+    lab = asked(model, experts, *images(12))
     off = with_cells(all_on(PLAN), [(4, 0)], 0.0)
     exact = lab.try_out(off).loss_sum
     assert lab.try_out(off, most=exact).loss_sum == exact
@@ -225,10 +225,10 @@ def test_other_networks_are_answered_as_exactly(cut: bool) -> None:
         assert torch.equal(lab.ask(factors).logits, by_hand(model, experts, x, factors))
 
 
-def test_gradients_reach_the_factors(adapted: Callable, pictures: Callable) -> None:
+def test_gradients_reach_the_factors(adapted: Callable, images: Callable) -> None:
     """`factored` takes tensors that want a gradient: central differences say the same."""
     model, experts = adapted(uniform(0.5, 2, 2))
-    lab = asked(model, experts, *pictures(4))
+    lab = asked(model, experts, *images(4))
     tensors = {layer: f.requires_grad_() for layer, f in lab.tensors(all_on(lab.plan)).items()}
     with factored(tensors):
         x = lab.inputs[0]

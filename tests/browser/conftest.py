@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlae_lab.core.patterns import allocation
-from mlae_lab.places import PACKAGE
+from mlae_lab.locations import PACKAGE
 from mlae_lab.runs import commands
 from mlae_lab.runs.store import RunStore
 from tests.data.hub_server import HubServer, hub_server
-from tests.inside import end_probe, finished, small_config
+from tests.expert_runs import end_probe, finished, small_config
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -150,7 +150,7 @@ def test_coefficients_drift_and_tiles_fill_beside_the_dense_run(looked: Page, la
     assert any(label.startswith("probe ") for label in labels)
 
 
-def test_the_twelve_pictures_say_what_the_network_says_and_flips_are_marked(looked: Page, lab: Lab, over: str) -> None:
+def test_the_twelve_images_say_what_the_network_says_and_flips_are_marked(looked: Page, lab: Lab, over: str) -> None:
     page = looked
     before, last = (e.guess for e in events(lab, over, "guesses")[-2:])
     truth = events(lab, over, "watched")[0].truth
@@ -166,7 +166,7 @@ def test_pace_time_left_and_load_stand_above(visit: Callable[..., Page], live: P
     page = opened(visit, live.id)
     page.wait_for_function(f"/Processor at work/.test({BOX}.querySelector('.lb-facts').innerText)", timeout=30_000)
     words = page.locator(".lb-facts").inner_text()
-    assert "Time left" in words and "Pictures per second" in words and " of " in words
+    assert "Time left" in words and "Images per second" in words and " of " in words
 
 
 def test_what_is_written_is_on_the_screen_in_time(visit: Callable[..., Page], lab: Lab, live: PlayedRun) -> None:
@@ -207,7 +207,7 @@ def test_zoom_hidden_traces_and_scroll_survive_new_points(visit: Callable[..., P
     assert page.evaluate(state) == before and before["hidden"] == "legendonly" and before["scroll"] > 0
 
 
-def test_pause_holds_the_picture_and_go_on_takes_up_again(
+def test_pause_holds_the_image_and_go_on_takes_up_again(
     visit: Callable[..., Page], lab: Lab, live: PlayedRun
 ) -> None:
     page = opened(visit, live.id)
@@ -281,7 +281,7 @@ def test_every_figure_is_saved_as_png_svg_and_csv(figure: str, column: str, look
     own = figure in ("grid", "tiles", "drift")
     for kind, starts in (("PNG", b"\x89PNG\r\n"), ("SVG", b"<svg"), ("CSV", b"")):
         button = (
-            box.get_by_role("button", name=f"Save this picture as {kind}") if own
+            box.get_by_role("button", name=f"Save this image as {kind}") if own
             else box.locator(f"[data-title='Save as {kind}'], [aria-label='Save as {kind}']").first
         )  # fmt: skip
         with page.expect_download(timeout=30_000) as waiting:
@@ -313,11 +313,11 @@ def test_one_element_comes_with_a_refresh_and_nothing_moves(visit: Callable[...,
     height = "document.querySelector('[data-testid=stMain] > *').getBoundingClientRect().height"
     before, count = page.evaluate(height), page.evaluate(f"{CURVE}.data[0].x.at(-1)")
     kept = page.evaluate(
-        "[...document.querySelectorAll('[data-testid=stMain] .lb, .lb-pictures img')].forEach(e => e.kept = true)"
+        "[...document.querySelectorAll('[data-testid=stMain] .lb, .lb-images img')].forEach(e => e.kept = true)"
     )
     assert kept is None
     page.wait_for_function(f"{CURVE}.data[0].x.at(-1) > {count} + 0.2", timeout=30_000)
     assert abs(page.evaluate(height) - before) <= 1
     assert page.evaluate(
-        "[...document.querySelectorAll('[data-testid=stMain] .lb, .lb-pictures img')].every(e => e.kept)"
+        "[...document.querySelectorAll('[data-testid=stMain] .lb, .lb-images img')].every(e => e.kept)"
     )

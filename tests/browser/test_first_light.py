@@ -65,9 +65,9 @@ def test_one_click_and_a_run_is_watched_to_its_end(visit: Callable[..., Page], l
     print(f"click to final accuracy: {took:.0f} s, {last.accuracy:.1f} %")
 
     shown = page.evaluate(PLOTS)
-    accuracy = next(p for p in shown if "validation pictures" in p["title"])
+    accuracy = next(p for p in shown if "validation images" in p["title"])
     assert f"{last.accuracy:.1f} %" in accuracy["title"]
-    curve = next(t for t in accuracy["traces"] if t["name"] == "200 validation pictures")
+    curve = next(t for t in accuracy["traces"] if t["name"] == "200 validation images")
     assert curve["y"] == [round(m.accuracy, 2) for m in measured]
     loss = next(p for p in shown if p["title"].startswith("Loss"))
     assert len(loss["traces"][1]["y"]) > 50
@@ -122,7 +122,7 @@ def test_zoom_survives_new_points(visit: Callable[..., Page], lab: Lab) -> None:
         page = visit(f"/train?run={run.id}")
         page.wait_for_function("document.querySelectorAll('.lb .js-plotly-plot').length === 3", timeout=180_000)
         curve = (
-            "[...document.querySelectorAll('.js-plotly-plot')].find(p => p.data[1].name === '200 validation pictures')"
+            "[...document.querySelectorAll('.js-plotly-plot')].find(p => p.data[1].name === '200 validation images')"
         )
         page.evaluate(f"{curve}.querySelector('.nsewdrag').scrollIntoView({{block: 'center'}})")
         page.wait_for_timeout(400)

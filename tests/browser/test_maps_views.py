@@ -1,4 +1,4 @@
-"""Maps and predictions in a real browser: choose, look, hand in a picture, save; nothing is cut."""
+"""Maps and predictions in a real browser: choose, look, hand in an image, save; nothing is cut."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mlae_lab.data.bundled import load_bundled
-from tests.inside import end_probe, finished_run
+from tests.expert_runs import end_probe, finished_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -41,8 +41,8 @@ def test_nothing_is_cut(view: str, figures: int, scheme: str, width: int, run: s
     assert page.locator("[data-testid='stException'], :text('Component Error')").count() == 0
 
 
-def test_a_click_adds_a_picture_and_maps_keep_their_shape(run: str, visit: Callable[..., Page]) -> None:
-    page = visit(f"/experts?run={run}&view=attention&pictures=4&layer=11")
+def test_a_click_adds_an_image_and_maps_keep_their_shape(run: str, visit: Callable[..., Page]) -> None:
+    page = visit(f"/experts?run={run}&view=attention&images=4&layer=11")
     page.get_by_text("Layer 11: what each expert adds, patch by patch").wait_for(timeout=WAIT)
     images = page.locator(".imagelayer image")
     page.wait_for_function(
@@ -52,18 +52,18 @@ def test_a_click_adds_a_picture_and_maps_keep_their_shape(run: str, visit: Calla
     assert size[0] == pytest.approx(size[1], rel=0.03) and size[0] > 60
     page.locator(".card[data-id='7']").click()
     page.wait_for_function("document.querySelectorAll('.imagelayer image').length === 2 * (4 + 7)", timeout=WAIT)
-    page.wait_for_url("**pictures=4%2C7**")
+    page.wait_for_url("**images=4%2C7**")
     page.get_by_text("Turns attention").click()
     page.get_by_text("Layer 11: how each expert alone turns the attention of its block").wait_for(timeout=WAIT)
     with page.expect_download() as saved:
         page.get_by_text("Save all maps as JSON").click()
     maps = json.loads(saved.value.path().read_text())
-    assert [one["place"] for one in maps["pictures"]] == [4, 7] and maps["layer"] == 11
+    assert [one["place"] for one in maps["images"]] == [4, 7] and maps["layer"] == 11
 
 
-def test_a_picture_of_ones_own_is_answered_like_the_tasks(run: str, visit: Callable[..., Page]) -> None:
-    page = visit(f"/experts?run={run}&view=predict&pictures=5")
-    page.get_by_text("The nearest training pictures").wait_for(timeout=WAIT)
+def test_an_image_of_ones_own_is_answered_like_the_tasks(run: str, visit: Callable[..., Page]) -> None:
+    page = visit(f"/experts?run={run}&view=predict&images=5")
+    page.get_by_text("The nearest training images").wait_for(timeout=WAIT)
     page.wait_for_function("document.querySelectorAll('.gtitle').length >= 4", timeout=WAIT)
     nearest = page.locator(".lab-examples figcaption").all_text_contents()[1:]
     held = io.BytesIO()
@@ -74,6 +74,6 @@ def test_a_picture_of_ones_own_is_answered_like_the_tasks(run: str, visit: Calla
     page.locator(".lab-one figcaption", has_text="mine.png").wait_for(timeout=WAIT)
     assert page.locator(".lab-examples figcaption").all_text_contents()[1:] == nearest and len(nearest) == 6
     page.locator("input[type=file]").set_input_files(
-        {"name": "no.png", "mimeType": "image/png", "buffer": b"no picture"}
+        {"name": "no.png", "mimeType": "image/png", "buffer": b"no image"}
     )
-    page.get_by_text("The file cannot be read as a picture (no known picture format)").wait_for(timeout=WAIT)
+    page.get_by_text("The file cannot be read as an image (no known image format)").wait_for(timeout=WAIT)

@@ -1,4 +1,4 @@
-"""Real pictures on the pages: fetched from a Hub, counted, trained on; own folders; what is missing is said."""
+"""Real images on the pages: fetched from a Hub, counted, trained on; own folders; what is missing is said."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def test_a_task_is_fetched_counted_and_trained_on(visit: Callable[..., Page], la
     make_vtab(tmp_path / "vtab-1k", "svhn", train=30, val=20, test=12)
     lab.hub.files["datasets/XiN0919/VTAB-1k/vtab-1k.zip"] = zipped(tmp_path / "vtab-1k")
     page = visit("/task?task=svhn")
-    page.get_by_text("No pictures of SVHN are on this machine").wait_for(timeout=30_000)
+    page.get_by_text("No images of SVHN are on this machine").wait_for(timeout=30_000)
     page.get_by_role("button", name="Take p = 0.5 and λ from 4").wait_for()
     fetch = page.get_by_role("button", name="Fetch it").first
     assert fetch.is_disabled(), "nobody downloads before the licence was read"
     page.get_by_text("I have read the licence").first.click()
     page.wait_for_function("!document.querySelector('[class*=st-key-fetch_start] button').disabled", timeout=20_000)
     fetch.click()
-    page.get_by_text("On this machine: not VTAB-1k: its layout with 30/20/12 pictures").wait_for(timeout=90_000)
-    assert page.get_by_text("train lists 30 pictures, the table has 800").count() == 1
+    page.get_by_text("On this machine: not VTAB-1k: its layout with 30/20/12 images").wait_for(timeout=90_000)
+    assert page.get_by_text("train lists 30 images, the table has 800").count() == 1
     page.locator(".lab-examples img").nth(9).wait_for(timeout=30_000)
 
-    page.get_by_role("button", name="Check every picture").click()
-    page.get_by_text("All 62 pictures can be read").wait_for(timeout=60_000)
+    page.get_by_role("button", name="Check every image").click()
+    page.get_by_text("All 62 images can be read").wait_for(timeout=60_000)
     page.get_by_role("link", name="Go on to the mask").click()
     page.get_by_role("link", name="Go on to the run").click(timeout=30_000)
     page.get_by_role("spinbutton", name="Epochs").fill("2")
@@ -54,7 +54,7 @@ def test_a_task_is_fetched_counted_and_trained_on(visit: Callable[..., Page], la
     run = lab.store.run(page.url.rsplit("=", 1)[1])
     assert run.status is Status.FINISHED and run.config.task == "svhn"
     assert isinstance(lab.store.last(run.id, "evaluation"), Evaluation)
-    assert page.get_by_text("not VTAB-1k: its layout with 30/20/12 pictures").count() == 1
+    assert page.get_by_text("not VTAB-1k: its layout with 30/20/12 images").count() == 1
 
 
 def test_a_failed_fetch_says_why_and_leaves_nothing(visit: Callable[..., Page], lab: Lab) -> None:
@@ -66,13 +66,13 @@ def test_a_failed_fetch_says_why_and_leaves_nothing(visit: Callable[..., Page], 
     assert not (lab.data / "fgvc").exists() or not any((lab.data / "fgvc").iterdir())
 
 
-def test_a_folder_of_own_pictures_is_a_task(visit: Callable[..., Page], lab: Lab) -> None:
+def test_a_folder_of_own_images_is_a_task(visit: Callable[..., Page], lab: Lab) -> None:
     make_own(lab.data / "own" / "Vögel (2)", {"amsel": 12, "star": 12})
     page = visit("/task?task=own:V%C3%B6gel%20(2)")
-    page.get_by_text("On this machine: own pictures").wait_for(timeout=30_000)
+    page.get_by_text("On this machine: own images").wait_for(timeout=30_000)
     page.locator(".lab-examples img").nth(1).wait_for(timeout=30_000)
     assert page.locator(".lab-examples figcaption").all_inner_texts() == ["amsel", "star"]
-    assert page.get_by_text("Your own pictures").count() >= 1
+    assert page.get_by_text("Your own images").count() >= 1
 
 
 def test_weights_that_are_not_here_are_named(visit: Callable[..., Page]) -> None:

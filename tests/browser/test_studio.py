@@ -13,7 +13,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.budget import budget, expected_active
 from mlae_lab.core.edits import copied, inverted, mirrored, shuffled, with_modules
 from mlae_lab.core.patterns import dense, pattern, uniform
-from mlae_lab.places import PACKAGE
+from mlae_lab.locations import PACKAGE
 from tests.browser.canvas import cell, drag, opened, plan_when
 from tests.browser.conftest import free_port, serving
 

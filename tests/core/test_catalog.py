@@ -27,7 +27,7 @@ def test_names_and_aliases_mean_one_task_each() -> None:
             assert catalog.task(word) is t
 
 
-def test_vtab_tasks_have_a_thousand_training_pictures() -> None:
+def test_vtab_tasks_have_a_thousand_training_images() -> None:
     assert all((t.train, t.val) == (800, 200) for t in VTAB)
     assert sum(t.test for t in VTAB) == 387_904  # all 19 test sets together
     assert all((t.train, t.val) == (800, 200) for t in TASKS if t.bundled)
@@ -83,12 +83,12 @@ def test_a_layer_that_a_backbone_does_not_have(name: str) -> None:
     assert "blocks.11.attn.qkv" in str(error.value)
 
 
-def test_tokens_follow_from_picture_and_patch() -> None:
+def test_tokens_follow_from_image_and_patch() -> None:
     patches = {"lab": 8, "vit_base_patch16": 16, "vit_small_patch16": 16, "vit_base_patch14": 14}
     for entry in BACKBONES:
         for start, patch in patches.items():
             if entry.name.startswith(start):
-                assert entry.tokens == (entry.picture // patch) ** 2 + 1
+                assert entry.tokens == (entry.image // patch) ** 2 + 1
 
 
 def test_the_default_backbone_is_bundled_and_trained() -> None:

@@ -66,7 +66,7 @@ def test_hash_differs_as_soon_as_anything_differs() -> None:
     ]  # fmt: skip
     fields = {field.name for field in dataclasses.fields(RunConfig)}
     assert {name for change in changes for name in change} == fields - {"data"}
-    assert dataclasses.replace(base, data="/pictures").hash == base.hash, "where a folder lies is no part of a run"
+    assert dataclasses.replace(base, data="/images").hash == base.hash, "where a folder lies is no part of a run"
     hashes = {base.hash} | {dataclasses.replace(base, **change).hash for change in changes}
     assert len(hashes) == 1 + len(changes)
 
@@ -113,7 +113,7 @@ def test_an_alias_becomes_the_name() -> None:
         ({"seed": -1}, ["seed is -1"]),
         ({"seed": 2**31}, ["seed is 2147483648"]),
         ({"evaluations": -1}, ["evaluations is -1"]),
-        ({"mask_per": "picture"}, ["mask per is 'picture'", "step, token"]),
+        ({"mask_per": "image"}, ["mask per is 'image'", "step, token"]),
         ({"input_dropout": 1}, ["input dropout is 1", "at most 0.9"]),
         ({"input_dropout": -0.1}, ["input dropout is -0.1"]),
         ({"learning_rate": 0}, ["learning rate is 0", "above 0"]),
@@ -202,14 +202,14 @@ def test_a_badge_holds_what_must_be_equal() -> None:
     assert base.badge == dataclasses.replace(base, seed=5, plan=uniform(0.5), epochs=3).badge
     for change in ({"task": "fashion"}, {"backbone": "lab_vit_12x128.random"}, {"protocol": "test"}):
         assert dataclasses.replace(base, **change).badge != base.badge
-    assert base.badge.data == "bundled" and RunConfig("cifar").badge.data == "unchecked pictures"
+    assert base.badge.data == "bundled" and RunConfig("cifar").badge.data == "unchecked images"
     assert RunConfig("cifar", data_label="VTAB-1k").badge.data == "VTAB-1k"
 
 
 def test_the_badge_of_an_fgvc_task_does_not_say_vtab() -> None:
     badge = RunConfig("cub").badge
     assert "VTAB" not in badge.data
-    assert "800" not in badge.protocol  # CUB trains on 5,394 pictures
+    assert "800" not in badge.protocol  # CUB trains on 5,394 images
 
 
 def test_the_first_run_is_a_legal_run_on_bundled_parts() -> None:

@@ -21,7 +21,7 @@ EVENTS: list[ev.Event] = [
     ev.Saved(epoch=3, step=39, bytes=123_456),
     ev.Preparing(3, 1000),
     ev.Resumed(epoch=2, step=26, seconds=3.5, source="abcd2345"),
-    ev.Watched(pictures=("iVBORw0KGgo=",), truth=("T-shirt/top",)),
+    ev.Watched(images=("iVBORw0KGgo=",), truth=("T-shirt/top",)),
     ev.Guesses(epoch=3, step=39, guess=("Tröja", "7"), confidence=(0.5, 1.0)),
 ]
 

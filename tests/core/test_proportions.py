@@ -31,7 +31,7 @@ def test_a_share_known_from_the_literature() -> None:
     assert wilson(15, 148) == (pytest.approx(0.0624, abs=5e-5), pytest.approx(0.1605, abs=5e-5))
 
 
-def test_of_no_picture_nothing_is_known() -> None:
+def test_of_no_image_nothing_is_known() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
     for right, of in ((-1, 3), (4, 3), (0, -1)):
         with pytest.raises(ValueError, match=f"right is {right} of {of}"):
@@ -55,7 +55,7 @@ def test_mcnemar_of_eight_coins_thrown_one_by_one() -> None:
     assert mcnemar(1, 7)[0] == pytest.approx(sum(k in (0, 1, 7, 8) for k in outcomes) / 2**8)
 
 
-def test_mcnemar_of_many_pictures_and_of_counts_that_cannot_be() -> None:
+def test_mcnemar_of_many_images_and_of_counts_that_cannot_be() -> None:
     assert 0 <= mcnemar(0, 50_000)[0] < 1e-300 and mcnemar(25_000, 25_000) == (1.0, 1.0)
     assert mcnemar(0, 0) == (1.0, 1.0)
     with pytest.raises(ValueError, match="-1 and 2"):

@@ -9,9 +9,9 @@ import pytest
 from mlae_lab.core.robustness import stand, verdict, words
 
 
-def answer(trained: float, accuracies: list[float], pictures: int = 200) -> dict:
+def answer(trained: float, accuracies: list[float], images: int = 200) -> dict:
     return {
-        "pictures": pictures,
+        "images": images,
         "trained": {"accuracy": trained}, "accuracies": accuracies, "mean": mean(accuracies), "draws": len(accuracies),
         "deviation": stdev(accuracies) if len(accuracies) > 1 else None, "lowest": min(accuracies), "rate": 0.5,
     }  # fmt: skip
@@ -26,7 +26,7 @@ def test_the_fall_is_what_is_lost_on_average() -> None:
     )
 
 
-LIMITS = " That is one seed per run on 200 pictures; what training with masking does, only Seeds (repeats) can say."
+LIMITS = " That is one seed per run on 200 images; what training with masking does, only Seeds (repeats) can say."
 
 
 def test_whoever_loses_less_under_the_same_masks_stands_them_better() -> None:
@@ -46,26 +46,26 @@ def test_a_difference_within_its_error_is_none() -> None:
     assert one.endswith("with 1 mask neither stands them better." + LIMITS)
 
 
-def test_less_than_a_picture_settles_nothing_however_many_the_draws() -> None:
+def test_less_than_an_image_settles_nothing_however_many_the_draws() -> None:
     apart = [0.5, 0.0, 0.0, 0.0, 0.0] * 200  # mean 0.1 points, 16 standard errors of the draws
     one, other = answer(60.0, [50.0 + d for d in apart]), answer(60.0, [50.0] * 1000)
     told = verdict(one, other, ["A", "B"])
     assert told == (
-        "A loses 9.9 points, B loses 10.0 points: the difference, 0.1 points, is no more than a picture's worth and "
+        "A loses 9.9 points, B loses 10.0 points: the difference, 0.1 points, is no more than an image's worth and "
         "settles nothing." + LIMITS
     )
-    assert "no more than a picture's worth" in verdict(other, one, ["B", "A"])
+    assert "no more than an image's worth" in verdict(other, one, ["B", "A"])
 
 
-@pytest.mark.parametrize(("pictures", "settles"), [(199, False), (200, True), (2000, True)])
-def test_one_picture_is_100_points_over_their_number(pictures: int, settles: bool) -> None:
-    one, other = (answer(60.0, [50.0 + d, 45.0 + d, 40.0 + d], pictures) for d in (0.5, 0.0))
+@pytest.mark.parametrize(("images", "settles"), [(199, False), (200, True), (2000, True)])
+def test_one_image_is_100_points_over_their_number(images: int, settles: bool) -> None:
+    one, other = (answer(60.0, [50.0 + d, 45.0 + d, 40.0 + d], images) for d in (0.5, 0.0))
     told = verdict(one, other, ["A", "B"])
     assert ("A stands these random masks better, by 0.5 points" in told) == settles
-    assert ("no more than a picture's worth" in told) != settles
-    assert f"one seed per run on {pictures:,} pictures" in told
+    assert ("no more than an image's worth" in told) != settles
+    assert f"one seed per run on {images:,} images" in told
 
 
-def test_of_two_numbers_of_pictures_the_smaller_counts() -> None:
+def test_of_two_numbers_of_images_the_smaller_counts() -> None:
     told = verdict(answer(60.0, [51.0, 46.0]), answer(60.0, [50.0, 45.0], 50), ["A", "B"])
-    assert "no more than a picture's worth" in told and "on 50 pictures" in told
+    assert "no more than an image's worth" in told and "on 50 images" in told

@@ -33,7 +33,7 @@ def noise(n: int = 6, height: int = 40, width: int = 40, seed: int = 1) -> torch
 
 
 def places(n: int, height: int, width: int) -> torch.Tensor:
-    """Pictures whose pixels say where they are: channel 0 the picture, 1 the row, 2 the column."""
+    """Images whose pixels say where they are: channel 0 the image, 1 the row, 2 the column."""
     grid = torch.meshgrid(torch.arange(n), torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack(grid, dim=1).to(torch.uint8)
 
@@ -49,11 +49,11 @@ def test_the_centre_crop_is_torchvisions(size: tuple[int, int], side: int) -> No
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_random_crop_moves_pictures_apart_and_keeps_them_whole(device: str) -> None:
+def test_a_random_crop_moves_images_apart_and_keeps_them_whole(device: str) -> None:
     batch = places(64, 30, 26).to(device)
     found = random_crop(batch, 20, seeded()).cpu()
     assert found.dtype == torch.uint8 and found.shape == (64, 3, 20, 20)
-    assert torch.equal(found[:, 0, 0, 0], torch.arange(64, dtype=torch.uint8))  # each from its own picture
+    assert torch.equal(found[:, 0, 0, 0], torch.arange(64, dtype=torch.uint8))  # each from its own image
     top, left = found[:, 1, 0, 0].long(), found[:, 2, 0, 0].long()
     for number in range(64):
         expected = tv.crop(batch[number].cpu(), int(top[number]), int(left[number]), 20, 20)
@@ -67,16 +67,16 @@ def test_every_offset_of_a_random_crop_is_alike_probable() -> None:
     assert share.shape == (6,) and float((share - 1 / 6).abs().max()) < 0.03
 
 
-def test_a_crop_of_the_whole_picture_is_the_picture_and_a_larger_one_is_refused() -> None:
+def test_a_crop_of_the_whole_image_is_the_image_and_a_larger_one_is_refused() -> None:
     batch = noise(3, 9, 9)
     assert torch.equal(random_crop(batch, 9, seeded()), batch)
     for crop in (lambda: random_crop(batch, 10, seeded()), lambda: centre_crop(batch, 10)):
-        with pytest.raises(ValueError, match="pictures of 9 x 9 are too small for a crop of 10: store them larger"):
+        with pytest.raises(ValueError, match="images of 9 x 9 are too small for a crop of 10: store them larger"):
             crop()
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_half_of_the_pictures_are_mirrored(device: str) -> None:
+def test_half_of_the_images_are_mirrored(device: str) -> None:
     batch = noise(400, 3, 4).to(device)
     found = horizontal_flip(batch, seeded())
     turned = (found == tv.hflip(batch)).flatten(1).all(1)
@@ -112,7 +112,7 @@ def test_a_crop_of_everything_is_the_plain_resize() -> None:
     torch.testing.assert_close(resized_crop(batch, whole, 40), batch.float(), rtol=0, atol=0.001)
 
 
-def test_float_and_uint8_pictures_give_the_same_and_autocast_changes_nothing() -> None:
+def test_float_and_uint8_images_give_the_same_and_autocast_changes_nothing() -> None:
     batch = noise()
     expected = random_resized_crop(batch, 24, seeded())
     assert torch.equal(random_resized_crop(batch.float(), 24, seeded()), expected)
@@ -137,10 +137,10 @@ def test_boxes_lie_inside_and_have_the_area_and_aspect_asked_for(height: int, wi
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (100, 180)])
 def test_boxes_are_distributed_as_torchvisions(height: int, width: int) -> None:
     """Means of area, aspect and place over 3,000 draws of each, within five standard errors."""
-    picture = torch.empty(3, height, width)
+    image = torch.empty(3, height, width)
     torch.manual_seed(0)
     theirs = torch.tensor(
-        [RandomResizedCrop.get_params(picture, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(3000)], dtype=torch.float64
+        [RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(3000)], dtype=torch.float64
     )
     ours = random_boxes(3000, height, width, seeded()).double()
 
@@ -162,7 +162,7 @@ def test_where_no_draw_fits_the_centre_is_taken_as_in_torchvision(height: int, w
     assert ours.tolist() == [list(theirs)] * 3
 
 
-def test_a_seed_gives_the_same_pictures_and_the_next_draw_others() -> None:
+def test_a_seed_gives_the_same_images_and_the_next_draw_others() -> None:
     batch = noise(8, 40, 40)
     for name in ("fgvc-crop", "fgvc-rrc"):
         generator = seeded(5)
@@ -223,7 +223,7 @@ def test_every_protocol_gives_the_backbones_side(name: str, side: int) -> None:
         assert torch.equal(test, centre_crop(batch, side))
 
 
-def test_no_pictures_stay_no_pictures() -> None:
+def test_no_images_stay_no_images() -> None:
     empty = torch.zeros(0, 3, 8, 8, dtype=torch.uint8)
     for name in PREPROCESSING:
         assert for_training(empty, name, 7, seeded()).shape == (0, 3, 7, 7)

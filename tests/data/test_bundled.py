@@ -1,4 +1,4 @@
-"""The four bundled tasks: the same pictures on every machine, no picture in two splits."""
+"""The four bundled tasks: the same images on every machine, no image in two splits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_checksums_cover_all_four() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pictures_and_labels_are_the_same_on_every_machine(name: str) -> None:
+def test_images_and_labels_are_the_same_on_every_machine(name: str) -> None:
     assert checksum(load_bundled(name)) == CHECKSUMS[name]
 
 
@@ -44,31 +44,31 @@ def test_sizes_and_classes_are_the_catalogs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_picture_is_in_two_splits_or_twice_in_one(name: str) -> None:
-    pictures = [image.tobytes() for part in parts(load_bundled(name)) for image in part.images]
-    assert len(set(pictures)) == len(pictures)
+def test_no_image_is_in_two_splits_or_twice_in_one(name: str) -> None:
+    images = [image.tobytes() for part in parts(load_bundled(name)) for image in part.images]
+    assert len(set(images)) == len(images)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_class_fills_a_quarter_of_the_training_pictures(name: str) -> None:
+def test_no_class_fills_a_quarter_of_the_training_images(name: str) -> None:
     labels = load_bundled(name).train.labels
     assert np.bincount(labels).max() < 200
 
 
-def test_pictures_use_the_whole_range_of_grey() -> None:
+def test_images_use_the_whole_range_of_grey() -> None:
     for name in NAMES:
         images = load_bundled(name).train.images
         assert images.min() == 0 and images.max() == 255
     assert set(np.unique(load_bundled("dsprites_loc_rendered").train.images)) == {0, 255}
 
 
-def test_both_dsprites_tasks_show_the_same_pictures_and_ask_different_questions() -> None:
+def test_both_dsprites_tasks_show_the_same_images_and_ask_different_questions() -> None:
     loc, ori = load_bundled("dsprites_loc_rendered"), load_bundled("dsprites_ori_rendered")
     assert np.array_equal(loc.train.images, ori.train.images)
     assert not np.array_equal(loc.train.labels, ori.train.labels)
 
 
-def test_labels_of_the_location_task_follow_from_the_pictures() -> None:
+def test_labels_of_the_location_task_follow_from_the_images() -> None:
     """The middle of the white pixels, 16 to 48, cut into 16: within one bin, since a heart is not symmetric."""
     part = load_bundled("dsprites_loc_rendered").val
     columns = np.arange(64) + 0.5
@@ -104,7 +104,7 @@ def test_the_two_protocols() -> None:
     assert np.array_equal(train.labels, np.concatenate([splits.train.labels, splits.val.labels]))
 
 
-# ---------------------------------------------------------------- finding a task's pictures
+# ---------------------------------------------------------------- finding a task's images
 
 
 def test_ready_are_exactly_the_bundled_tasks() -> None:

@@ -1,4 +1,4 @@
-"""Caches of decoded pictures: real files, real processes, real kills."""
+"""Caches of decoded images: real files, real processes, real kills."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mlae_lab.data.cache import ResizeRule, cached, forget, key
 
 ROOT = Path(__file__).resolve().parents[2]
 RULE = ResizeRule("square", 8)
-PICTURES = 150  # two whole blocks and a part of one
+IMAGES = 150  # two whole blocks and a part of one
 
 
 @pytest.fixture(scope="module")
 def items(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, int]]:
-    """Pictures of noise, one size each way, in a folder with a space and an umlaut; never changed."""
+    """Images of noise, one size each way, in a folder with a space and an umlaut; never changed."""
     folder = tmp_path_factory.mktemp("Bilder für Tests")
     rng = np.random.default_rng(0)
     found = []
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         path = folder / f"Bild {number} ä.png"
         Image.fromarray(rng.integers(0, 256, (12, 8 + number % 5, 3), dtype=np.uint8)).save(path)
         found.append((path, number % 7))
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def build(items: list[tuple[Path, int]], folder: Path) -> tuple[np.ndarray, int]:
-    """(the pictures, how many this call decoded)."""
+    """(the images, how many this call decoded)."""
     told = [0]
     found = cached(items, RULE, folder, "noise", lambda done, total: told.append(done))
     return found.images, told[-1]
@@ -55,9 +55,9 @@ def expected(items: list[tuple[Path, int]]) -> np.ndarray:
 # ---------------------------------------------------------------- making and opening
 
 
-def test_pictures_come_back_in_order_and_are_decoded_once(items: list[tuple[Path, int]], folder: Path) -> None:
+def test_images_come_back_in_order_and_are_decoded_once(items: list[tuple[Path, int]], folder: Path) -> None:
     images, decodes = build(items, folder)
-    assert decodes == PICTURES and np.array_equal(images, expected(items))
+    assert decodes == IMAGES and np.array_equal(images, expected(items))
     again = cached(items, RULE, folder, "noise", lambda done, total: pytest.fail("decoded again"))
     assert isinstance(again.images, np.memmap) and not again.images.flags.writeable
     assert np.array_equal(again.images, images)
@@ -99,7 +99,7 @@ def test_progress_is_rare_rises_and_reaches_the_end(items: list[tuple[Path, int]
 
     cached(items * 4, RULE, folder, "four", tell)
     done = [d for d, _ in told]
-    assert done[-1] == 4 * PICTURES and done == sorted(set(done)) and {t for _, t in told} == {4 * PICTURES}
+    assert done[-1] == 4 * IMAGES and done == sorted(set(done)) and {t for _, t in told} == {4 * IMAGES}
     assert min(np.diff(times[:-1]), default=1) >= cache.PROGRESS_SECONDS
 
 
@@ -110,13 +110,13 @@ def test_what_progress_raises_ends_the_build_and_leaves_nothing(items: list[tupl
     with pytest.raises(KeyboardInterrupt):
         cached(items, RULE, folder, "noise", stop)
     assert [p.suffix for p in folder.iterdir()] == [".lock"]
-    assert build(items, folder)[1] == PICTURES
+    assert build(items, folder)[1] == IMAGES
 
 
-def test_an_unreadable_picture_is_named_and_nothing_is_left(items: list[tuple[Path, int]], folder: Path) -> None:
+def test_an_unreadable_image_is_named_and_nothing_is_left(items: list[tuple[Path, int]], folder: Path) -> None:
     bad = folder.parent / "Müll 7.png"
     bad.write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"Müll 7\.png cannot be read as a picture"):
+    with pytest.raises(DataError, match=r"Müll 7\.png cannot be read as an image"):
         cached([*items, (bad, 0), *items], RULE, folder, "bad")
     assert [p.suffix for p in folder.iterdir()] == [".lock"]
     with pytest.raises(DataError, match="give at least one"):
@@ -144,7 +144,7 @@ def test_a_flipped_byte_is_noticed_and_rebuilt(
     build(items, folder)
     damage(folder / key(RULE, "noise") / "pixels.npy", place)
     images, decodes = build(items, folder)
-    assert decodes == PICTURES and np.array_equal(images, expected(items))
+    assert decodes == IMAGES and np.array_equal(images, expected(items))
     assert build(items, folder)[1] == 0
     assert len(list(folder.iterdir())) == 2
 
@@ -156,7 +156,7 @@ def test_of_a_large_cache_other_blocks_are_checked_every_time(
     monkeypatch.setattr(cache, "FULLY_CHECKED", 0)
     monkeypatch.setattr(cache, "SAMPLED_BLOCKS", 1)
     damage(folder / key(RULE, "noise") / "pixels.npy", -1)
-    assert any(build(items, folder)[1] == PICTURES for _ in range(100))  # misses once in 10**17 times
+    assert any(build(items, folder)[1] == IMAGES for _ in range(100))  # misses once in 10**17 times
 
 
 @pytest.mark.parametrize("name", ["pixels.npy", "labels.npy", "meta.json"])
@@ -198,8 +198,8 @@ from pathlib import Path
 opened = set()
 sys.addaudithook(lambda event, args: event == "open" and str(args[0]).endswith(".png") and opened.add(args[0]))
 from mlae_lab.data.cache import ResizeRule, cached
-folder, pictures, pause = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-items = [(path, int(path.stem.split()[1]) % 7) for path in sorted(pictures.iterdir(), key=lambda p: int(p.stem.split()[1]))]
+folder, images, pause = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
+items = [(path, int(path.stem.split()[1]) % 7) for path in sorted(images.iterdir(), key=lambda p: int(p.stem.split()[1]))]
 def tell(done, total):
     print("progress", done, flush=True)
     time.sleep(pause if done == 1 else 0)
@@ -231,7 +231,7 @@ def test_two_processes_build_one_cache_once(items: list[tuple[Path, int]], folde
     for process in both:
         go(process)
     last = [process.communicate(timeout=60)[0].splitlines()[-1].split() for process in both]
-    assert sorted(int(words[1]) for words in last) == [0, PICTURES]  # one opened every picture, the other none
+    assert sorted(int(words[1]) for words in last) == [0, IMAGES]  # one opened every image, the other none
     assert {int(words[3]) for words in last} == {int(expected(items).astype(int).sum())}
 
 
@@ -248,7 +248,7 @@ def test_a_builder_that_died_is_cleared_away(
     process.communicate(timeout=60)
     assert any(".building-" in p.name for p in folder.iterdir()) == (signal_number == signal.SIGKILL)
     images, decodes = build(items, folder)
-    assert decodes == PICTURES and np.array_equal(images, expected(items))
+    assert decodes == IMAGES and np.array_equal(images, expected(items))
     assert len(list(folder.iterdir())) == 2
 
 
@@ -277,7 +277,7 @@ def test_a_full_disk_is_one_sentence(items: list[tuple[Path, int]], folder: Path
         arguments, check=False, env=environment, input="go\n", capture_output=True, encoding="utf-8", timeout=60
     )
     last = done.stderr.splitlines()[-1]
-    assert f"DataError: {folder} cannot hold the decoded pictures" in last and "File too large" in last
+    assert f"DataError: {folder} cannot hold the decoded images" in last and "File too large" in last
     assert [p.suffix for p in folder.iterdir()] == [".lock"]
 
 
@@ -285,14 +285,14 @@ def test_a_set_larger_than_the_disk_is_refused_before_anything_is_decoded(
     items: list[tuple[Path, int]], folder: Path
 ) -> None:
     rule = ResizeRule("square", 2048)
-    times = shutil.disk_usage(folder.parent).free // (rule.picture_bytes * PICTURES) + 50
-    with pytest.raises(DataError, match=r"GB free and the decoded pictures take \d+\.\d\d GB: free some space"):
+    times = shutil.disk_usage(folder.parent).free // (rule.image_bytes * IMAGES) + 50
+    with pytest.raises(DataError, match=r"GB free and the decoded images take \d+\.\d\d GB: free some space"):
         cached(items * times, rule, folder, "huge")
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(items: list[tuple[Path, int]], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot hold the decoded pictures"):
+    with pytest.raises(DataError, match="cannot hold the decoded images"):
         cached(items, RULE, tmp_path / "file" / "cache", "noise")
 
 
@@ -357,7 +357,7 @@ def test_a_cache_that_is_being_built_is_not_forgotten(items: list[tuple[Path, in
         seen.append(forget(folder, 0))
         assert any(".building-" in p.name for p in folder.iterdir())
 
-    assert len(cached(items, RULE, folder, "noise", tell)) == PICTURES
+    assert len(cached(items, RULE, folder, "noise", tell)) == IMAGES
     assert set(seen) == {0}
 
 

@@ -1,4 +1,4 @@
-"""What the census sees: pictures that are gone, damaged, mislabelled, twice, and numbers beside the table's."""
+"""What the census sees: images that are gone, damaged, mislabelled, twice, and numbers beside the table's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from trees import make_fgvc, make_own, make_vtab, truncate, write_picture
+from trees import make_fgvc, make_own, make_vtab, truncate, write_image
 
 from mlae_lab.core import catalog
 from mlae_lab.core.catalog import Task
@@ -49,13 +49,13 @@ def test_whole_and_by_the_table(home: Path, decode: bool) -> None:
     assert (found.problems, found.warnings, found.notes) == ((), (), ())
 
 
-def test_every_kind_of_picture_can_be_read(tmp_path: Path) -> None:
+def test_every_kind_of_image_can_be_read(tmp_path: Path) -> None:
     """Odd sizes, grey, CMYK, rotated by EXIF; PNG with alpha, palette and one bit; and the other formats."""
     for i in range(20):
-        write_picture(tmp_path / "a" / f"{i}.jpg", i)
-        write_picture(tmp_path / "b" / f"{i}.png", i)
+        write_image(tmp_path / "a" / f"{i}.jpg", i)
+        write_image(tmp_path / "b" / f"{i}.png", i)
     for i, suffix in enumerate((".bmp", ".webp", ".gif", ".tif", ".TIFF", ".ppm")):
-        write_picture(tmp_path / "c" / f"ü {i}{suffix}", i)
+        write_image(tmp_path / "c" / f"ü {i}{suffix}", i)
     found = census(read_own(tmp_path), None, decode=True)
     assert found.state == READY and found.problems == ()
 
@@ -64,26 +64,26 @@ def test_numbers_that_differ_are_warned_of_with_both(home: Path) -> None:
     found = census(read_vtab(home, CIFAR), CIFAR, decode=False)
     assert found.state == READY and not found.is_standard
     assert found.warnings == (
-        "train lists 8 pictures, the table has 800.",
-        "val lists 2 pictures, the table has 200.",
-        "test lists 5 pictures, the table has 10,000.",
+        "train lists 8 images, the table has 800.",
+        "val lists 2 images, the table has 200.",
+        "test lists 5 images, the table has 10,000.",
     )
-    assert found.notes == ("train has no picture of 97 of 100 classes: 3, 4, 5, 6, 7 and 92 more.",)
+    assert found.notes == ("train has no image of 97 of 100 classes: 3, 4, 5, 6, 7 and 92 more.",)
 
 
 @pytest.mark.parametrize(("off", "standard"), [(1, True), (-1, True), (2, False), (-2, False)])
-def test_one_test_picture_more_or_less_is_still_standard(home: Path, off: int, standard: bool) -> None:
+def test_one_test_image_more_or_less_is_still_standard(home: Path, off: int, standard: bool) -> None:
     task = small(CIFAR, test=5 + off)
     found = census(read_vtab(home, task), task, decode=False)
     assert found.is_standard is standard and len(found.warnings) == 1 and found.state == READY
 
 
-def test_caltech_with_one_picture_more(home: Path) -> None:
+def test_caltech_with_one_image_more(home: Path) -> None:
     caltech = catalog.task("caltech101")
     listing = read_vtab(home, caltech)
     test = tuple((f"images/test/{i:06d}.jpg", i % 102) for i in range(6085))
     found = census(replace(listing, splits={**listing.splits, "test": test}), caltech, decode=False)
-    assert "test lists 6,085 pictures, the table has 6,084." in found.warnings
+    assert "test lists 6,085 images, the table has 6,084." in found.warnings
 
 
 @pytest.mark.parametrize("changed", [{"train": 9}, {"val": 1}, {"classes": 4}])
@@ -103,10 +103,10 @@ def test_only_the_tasks_own_layout_is_standard(home: Path, tmp_path: Path) -> No
     assert census(birds, task, decode=True).is_standard
     assert not census(replace(birds, kind="vtab"), task, decode=False).is_standard
     fewer = census(birds, CUB, decode=False)
-    assert "The pictures have 4 classes, the table has 200." in fewer.warnings and not fewer.is_standard
+    assert "The images have 4 classes, the table has 200." in fewer.warnings and not fewer.is_standard
 
 
-def test_own_pictures_have_no_table(tmp_path: Path) -> None:
+def test_own_images_have_no_table(tmp_path: Path) -> None:
     listing = read_own(make_own(tmp_path))
     found = census(listing, None, decode=True)
     assert (found.state, found.expected, found.expected_classes, found.warnings) == (READY, {}, 0, ())
@@ -118,34 +118,34 @@ def test_own_pictures_have_no_table(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- missing
 
 
-def test_missing_pictures_are_named_the_first_five(home: Path) -> None:
+def test_missing_images_are_named_the_first_five(home: Path) -> None:
     task = small(CIFAR)
     listing = read_vtab(home, task)
     for i in range(7):
         (home / f"images/train800/{i:06d}.jpg").unlink()
     found = census(listing, task, decode=True)
     names = ", ".join(f"images/train800/{i:06d}.jpg" for i in range(5))
-    assert found.problems == (f"Missing: 7 of 15 pictures, {names} and 2 more.",)
+    assert found.problems == (f"Missing: 7 of 15 images, {names} and 2 more.",)
     assert found.state == PARTIAL and not found.is_standard and len(found.missing) == 7
-    assert found.unreadable == ()  # a missing picture is not unreadable as well
+    assert found.unreadable == ()  # a missing image is not unreadable as well
 
 
 def test_nothing_there_is_missing(home: Path) -> None:
     task = small(CIFAR)
     listing = read_vtab(home, task)
-    (home / "images").rename(home / "pictures")
+    (home / "images").rename(home / "moved")
     found = census(listing, task, decode=True)
-    assert found.state == MISSING and found.problems[0].startswith("Missing: 15 of 15 pictures, images/train800/0")
+    assert found.state == MISSING and found.problems[0].startswith("Missing: 15 of 15 images, images/train800/0")
     assert found.counts == {"train": 8, "val": 2, "test": 5}
 
 
 def test_no_listing_at_all() -> None:
     found = census(None, CIFAR, decode=False)
-    assert found.state == MISSING and found.problems == ("No folder with pictures of CIFAR-100 (cifar) was found.",)
+    assert found.state == MISSING and found.problems == ("No folder with images of CIFAR-100 (cifar) was found.",)
     assert found.counts == {"train": 0, "val": 0, "test": 0} and found.expected["test"] == 10_000
 
 
-def test_a_folder_in_a_pictures_place_and_a_dangling_link_are_missing(home: Path) -> None:
+def test_a_folder_in_an_images_place_and_a_dangling_link_are_missing(home: Path) -> None:
     task = small(CIFAR)
     for i in (0, 1):
         (home / f"images/test/{i:06d}.jpg").unlink()
@@ -160,27 +160,27 @@ def test_a_folder_in_a_pictures_place_and_a_dangling_link_are_missing(home: Path
 # ---------------------------------------------------------------- unreadable
 
 
-def test_a_truncated_picture_is_found_by_decoding_only(tmp_path: Path) -> None:
+def test_a_truncated_image_is_found_by_decoding_only(tmp_path: Path) -> None:
     task = small(CIFAR)
     listing = read_vtab(make_vtab(tmp_path, "cifar", classes=CLASSES, broken="images/val200/000001.jpg"), task)
     assert census(listing, task, decode=False).problems == ()
     found = census(listing, task, decode=True)
-    assert found.problems == ("Unreadable: 1 of 15 pictures, images/val200/000001.jpg.",)
+    assert found.problems == ("Unreadable: 1 of 15 images, images/val200/000001.jpg.",)
     assert found.state == PARTIAL and not found.is_standard and found.unreadable == ("images/val200/000001.jpg",)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".gif", ".tif", ".ppm", ".webp"])
-def test_half_a_picture_is_unreadable_in_every_format(tmp_path: Path, suffix: str) -> None:
+def test_half_an_image_is_unreadable_in_every_format(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"whole{suffix}"
-    write_picture(path, 4)
+    write_image(path, 4)
     assert readable(path)
     truncate(path)
     assert not readable(path)
 
 
-def test_files_that_are_no_pictures(tmp_path: Path) -> None:
+def test_files_that_are_no_images(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    write_picture(path, 2)
+    write_image(path, 2)
     whole = bytearray(path.read_bytes())
     for content in (b"", b"text", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", bytes(200)):
         path.write_bytes(content)
@@ -191,7 +191,7 @@ def test_files_that_are_no_pictures(tmp_path: Path) -> None:
     assert not readable(tmp_path / "nowhere.png") and not readable(tmp_path)
 
 
-def test_a_picture_too_large_to_decode(tmp_path: Path) -> None:
+def test_an_image_too_large_to_decode(tmp_path: Path) -> None:
     """90 million pixels by its header: refused before any memory is taken for them."""
     (tmp_path / "huge.ppm").write_bytes(b"P6\n10000 9000\n255\n" + bytes(1000))
     with pytest.warns(match="decompression bomb"):
@@ -235,27 +235,27 @@ def test_an_id_that_train_lacks_is_told_once(tmp_path: Path) -> None:
     assert found.state == PARTIAL and not found.is_standard
 
 
-def test_a_picture_in_two_splits_and_one_twice(home: Path) -> None:
+def test_an_image_in_two_splits_and_one_twice(home: Path) -> None:
     task = small(CIFAR)
     append(home / "test.txt", "images/train800/000003.jpg 0\nimages/test/000000.jpg 0\n")
     found = census(read_vtab(home, task), task, decode=False)
     assert found.problems == (
-        "In more than one split: 1 picture, images/train800/000003.jpg (train and test).",
-        "More than once in a split: 1 picture, images/test/000000.jpg (test).",
+        "In more than one split: 1 image, images/train800/000003.jpg (train and test).",
+        "More than once in a split: 1 image, images/test/000000.jpg (test).",
     )
 
 
 def test_a_class_that_train_lacks_is_a_note_and_no_problem(home: Path) -> None:
     task = small(CIFAR, classes=4)
     found = census(read_vtab(home, task), task, decode=False)
-    assert found.notes == ("train has no picture of 1 of 4 classes: 3.",)
+    assert found.notes == ("train has no image of 1 of 4 classes: 3.",)
     assert found.state == READY and found.is_standard
 
 
 # ---------------------------------------------------------------- speed
 
 
-def test_forty_thousand_pictures_in_two_seconds(tmp_path: Path) -> None:
+def test_forty_thousand_images_in_two_seconds(tmp_path: Path) -> None:
     """Counted as the process's own time: other work on the machine does not slow it."""
     (tmp_path / "images").mkdir()
     items = tuple((f"images/{i:06d}.jpg", i % 10) for i in range(40_000))

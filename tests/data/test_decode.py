@@ -1,4 +1,4 @@
-"""Real picture files of many formats and modes, written here and read back."""
+"""Real image files of many formats and modes, written here and read back."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def near(found: list[tuple[int, ...]], expected: list[tuple[int, ...]], by: int 
     return bool(np.abs(np.array(found) - np.array(expected)).max() <= by)
 
 
-def test_a_plain_picture(tmp_path: Path) -> None:
+def test_a_plain_image(tmp_path: Path) -> None:
     halves(RED, BLUE).save(tmp_path / "a.png")
     found = decoded(tmp_path / "a.png", SQUARE)
     assert found.shape == (8, 8, 3) and found.dtype == np.uint8
@@ -58,7 +58,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, expected:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-def test_a_damaged_exif_block_leaves_the_picture_as_it_is_stored(tmp_path: Path) -> None:
+def test_a_damaged_exif_block_leaves_the_image_as_it_is_stored(tmp_path: Path) -> None:
     halves(RED, BLUE).save(tmp_path / "a.jpg", quality=100, subsampling=0, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01")
     assert near(corners(decoded(tmp_path / "a.jpg", SQUARE)), [RED, BLUE, RED, BLUE])
 
@@ -98,7 +98,7 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [(90, 60), (60, 90), (64, 64), (31, 100), (16, 17), (101, 7)])
 def test_both_rules_are_torchvisions(tmp_path: Path, size: tuple[int, int]) -> None:
-    """On PIL pictures torchvision resizes by PIL: the square is equal, the crop to the last rounding."""
+    """On PIL images torchvision resizes by PIL: the square is equal, the crop to the last rounding."""
     pixels = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
     image.save(tmp_path / "a.png")
@@ -115,17 +115,17 @@ def test_a_long_strip_costs_no_more_than_what_is_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("megapixels", [100, 400])
-def test_a_picture_of_enormous_size_is_refused(tmp_path: Path, megapixels: int) -> None:
+def test_an_image_of_enormous_size_is_refused(tmp_path: Path, megapixels: int) -> None:
     (tmp_path / "bomb.ppm").write_bytes(b"P6 %d 1000 255\n" % (megapixels * 1000))
     with pytest.raises(DataError, match=r"bomb\.ppm has more than 89 million pixels"):
         decoded(tmp_path / "bomb.ppm", SQUARE)
 
 
-def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
+def test_unreadable_images_are_named(tmp_path: Path) -> None:
     halves(RED, BLUE).resize((300, 300)).save(tmp_path / "whole.jpg")
     half = (tmp_path / "whole.jpg").read_bytes()
     (tmp_path / "cut.jpg").write_bytes(half[: len(half) // 2])
-    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "folder.jpg").mkdir()
     Image.new("F", (4, 4), 0.5).save(tmp_path / "float.tiff")
@@ -136,7 +136,7 @@ def test_unreadable_pictures_are_named(tmp_path: Path) -> None:
         assert str(tmp_path / name) in text and "\n" not in text and text.endswith("take it out of the list"), text
 
 
-def test_a_flipped_bit_anywhere_gives_a_picture_or_a_sentence(tmp_path: Path) -> None:
+def test_a_flipped_bit_anywhere_gives_an_image_or_a_sentence(tmp_path: Path) -> None:
     halves(RED, BLUE).save(tmp_path / "a.png")
     whole = (tmp_path / "a.png").read_bytes()
     refused = 0
@@ -169,10 +169,10 @@ def test_bytes_give_the_pixels_of_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"not a picture", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", b"P6 2 2 255\n" + bytes(12)],
+    [b"", b"not an image", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", b"P6 2 2 255\n" + bytes(12)],
 )
 def test_bytes_of_other_formats_are_refused_unopened(content: bytes) -> None:
     with pytest.raises(
-        DataError, match="the file cannot be read as a picture .*hand in a picture of one of the formats JPEG"
+        DataError, match="the file cannot be read as an image .*hand in an image of one of the formats JPEG"
     ):
         decoded_bytes(content, ResizeRule("square", 8))

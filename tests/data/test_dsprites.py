@@ -21,7 +21,7 @@ AREAS_BY_ORIENTATION = {  # scale 1, orientation level 0 to 5
 }
 
 
-def picture(shape: int, scale: int = 5, orientation: int = 0, x: int = 0, y: int = 0) -> np.ndarray:
+def image(shape: int, scale: int = 5, orientation: int = 0, x: int = 0, y: int = 0) -> np.ndarray:
     return dsprites.render(np.array([[shape, scale, orientation, x, y]]))[0]
 
 
@@ -33,12 +33,12 @@ def box(image: np.ndarray) -> tuple[int, int, int, int]:
 
 @pytest.mark.parametrize("shape", AREAS_BY_SCALE)
 def test_areas_by_scale(shape: int) -> None:
-    assert [int(picture(shape, scale).sum()) for scale in range(6)] == AREAS_BY_SCALE[shape]
+    assert [int(image(shape, scale).sum()) for scale in range(6)] == AREAS_BY_SCALE[shape]
 
 
 @pytest.mark.parametrize("shape", AREAS_BY_ORIENTATION)
 def test_areas_by_orientation(shape: int) -> None:
-    found = [int(picture(shape, orientation=level).sum()) for level in range(6)]
+    found = [int(image(shape, orientation=level).sum()) for level in range(6)]
     for level, (area, true) in enumerate(zip(found, AREAS_BY_ORIENTATION[shape])):
         # The ellipse's radii were fitted to true frames; at level 1 the fit misses two pixels at the rim, nowhere else.
         allowed = 2 if (shape, level) == (ELLIPSE, 1) else 0
@@ -55,15 +55,15 @@ def test_areas_by_orientation(shape: int) -> None:
     ],
 )
 def test_boxes(shape: int, x: int, y: int, expected: tuple[int, int, int, int]) -> None:
-    assert box(picture(shape, x=x, y=y)) == expected
+    assert box(image(shape, x=x, y=y)) == expected
 
 
-def test_position_moves_the_picture_and_changes_nothing_else() -> None:
+def test_position_moves_the_image_and_changes_nothing_else() -> None:
     """From one end to the other it is 32 whole pixels."""
     for shape in range(3):
-        start = picture(shape, orientation=7)
-        assert np.array_equal(np.roll(start, 32, axis=1), picture(shape, orientation=7, x=31))
-        assert np.array_equal(np.roll(start, 32, axis=0), picture(shape, orientation=7, y=31))
+        start = image(shape, orientation=7)
+        assert np.array_equal(np.roll(start, 32, axis=1), image(shape, orientation=7, x=31))
+        assert np.array_equal(np.roll(start, 32, axis=0), image(shape, orientation=7, y=31))
 
 
 def test_no_shape_leaves_the_canvas() -> None:
@@ -73,20 +73,20 @@ def test_no_shape_leaves_the_canvas() -> None:
         assert not edge.any()
 
 
-def test_both_ends_of_the_orientation_draw_one_picture() -> None:
+def test_both_ends_of_the_orientation_draw_one_image() -> None:
     for shape in range(3):
-        assert np.array_equal(picture(shape, orientation=0), picture(shape, orientation=39))
+        assert np.array_equal(image(shape, orientation=0), image(shape, orientation=39))
 
 
 def test_the_square_looks_the_same_after_a_half_turn_and_the_heart_does_not() -> None:
-    """39 steps are a full turn, so no level is exactly a half one: compare a picture with its mirror images."""
-    square, heart = picture(SQUARE, x=15, y=15), picture(HEART, x=15, y=15)
+    """39 steps are a full turn, so no level is exactly a half one: compare an image with its mirror images."""
+    square, heart = image(SQUARE, x=15, y=15), image(HEART, x=15, y=15)
     assert np.array_equal(np.trim_zeros(square.sum(0)), np.trim_zeros(square.sum(0))[::-1])
     assert np.array_equal(np.trim_zeros(heart.sum(0)), np.trim_zeros(heart.sum(0))[::-1])  # left and right
     assert not np.array_equal(np.trim_zeros(heart.sum(1)), np.trim_zeros(heart.sum(1))[::-1])  # not top and bottom
 
 
-def test_pictures_hold_zero_and_one_in_bytes() -> None:
+def test_images_hold_zero_and_one_in_bytes() -> None:
     images = dsprites.render(dsprites.factors(np.arange(0, dsprites.GRID_SIZE, 5003)))
     assert images.dtype == np.uint8 and images.shape[1:] == (64, 64)
     assert set(np.unique(images)) == {0, 1}

@@ -131,7 +131,7 @@ def test_tasks_that_are_there_already_are_left_alone(hub: HubServer, tmp_path: P
 
 
 @pytest.mark.parametrize("splits", ["json/CUB_200_2011", "vpt/birds"])  # found by name, else by the number of classes
-def test_fgvc_gets_its_lists_beside_its_pictures(hub: HubServer, tmp_path: Path, splits: str) -> None:
+def test_fgvc_gets_its_lists_beside_its_images(hub: HubServer, tmp_path: Path, splits: str) -> None:
     birds = json.dumps({f"{i}.jpg": i + 1 for i in range(200)}).encode()
     dogs = json.dumps({f"{i}.jpg": i + 1 for i in range(120)}).encode()
     here = "datasets/XiN0919/FGVC"
@@ -153,7 +153,7 @@ def test_a_file_beside_an_archive_is_kept_as_it_is(hub: HubServer, tmp_path: Pat
     assert left(folder) == ["car_ims/1.jpg", "cars_annos.mat", "json/x/train.json", "train.json"]
 
 
-def test_fgvc_pictures_without_lists_are_kept_and_told(hub: HubServer, tmp_path: Path) -> None:
+def test_fgvc_images_without_lists_are_kept_and_told(hub: HubServer, tmp_path: Path) -> None:
     here = "datasets/XiN0919/FGVC"
     hub.files |= {
         f"{here}/json.zip": zipped({"x/train.json": b"[1]", "y/train.json": b'{"a": 1}', "z/train.json": b"{"}),
@@ -508,12 +508,12 @@ def test_cancelled_while_unpacking_the_archive_is_kept(hub: HubServer, tmp_path:
 # ---------------------------------------------------------------- tables
 
 
-def table(pictures: list[tuple[bytes, int]], column: str = "img") -> bytes:
+def table(images: list[tuple[bytes, int]], column: str = "img") -> bytes:
     import pyarrow as pa
     from pyarrow import parquet
 
     made = io.BytesIO()
-    rows = {column: [{"bytes": data, "path": None} for data, _ in pictures], "label": [label for _, label in pictures]}
+    rows = {column: [{"bytes": data, "path": None} for data, _ in images], "label": [label for _, label in images]}
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     parquet.write_table(
         pa.table(rows, schema=pa.schema([(column, kind), ("label", pa.int64())])), made, row_group_size=300
@@ -521,13 +521,13 @@ def table(pictures: list[tuple[bytes, int]], column: str = "img") -> bytes:
     return made.getvalue()
 
 
-def pictures(count: int, seed: int, classes: int = 100, first: int = 0) -> list[tuple[bytes, int]]:
+def images(count: int, seed: int, classes: int = 100, first: int = 0) -> list[tuple[bytes, int]]:
     return [(noise(20, seed * 100_000 + i), first + i % classes) for i in range(count)]
 
 
 def test_a_task_from_tables(hub: HubServer, tmp_path: Path) -> None:
     here = "datasets/fw407/vtab-1k_cifar/data"
-    train, val, test = pictures(800, 1), pictures(200, 2), pictures(250, 3)
+    train, val, test = images(800, 1), images(200, 2), images(250, 3)
     hub.files |= {
         f"{here}/train-00000-of-00002.parquet": table(train[:500]), f"{here}/test-00000-of-00001.parquet": table(test),
         f"{here}/train-00001-of-00002.parquet": table(train[500:]),
@@ -543,28 +543,28 @@ def test_a_task_from_tables(hub: HubServer, tmp_path: Path) -> None:
     assert not (folder / "note.txt").exists() and len(left(tmp_path)) == 1250 + 3
 
 
-def test_a_thousand_training_pictures_are_cut_with_a_note(tmp_path: Path) -> None:
+def test_a_thousand_training_images_are_cut_with_a_note(tmp_path: Path) -> None:
     files = {}
-    for name, made in (("train", pictures(1000, 1)), ("test", pictures(5, 2))):
+    for name, made in (("train", images(1000, 1)), ("test", images(5, 2))):
         files[f"default/{name}/0000.parquet"] = tmp_path / f"{name}.parquet"
         files[f"default/{name}/0000.parquet"].write_bytes(table(made, "image"))
     meter = progress.Meter(lambda p: None, lambda: False)
     note = unpack_parquet(files, tmp_path / "out", task("cifar"), meter)
     assert "the last 200" in note and (tmp_path / "out/note.txt").read_text().strip() == note
-    assert (tmp_path / "out/images/val200/000000.jpg").read_bytes() == pictures(1000, 1)[800][0]
+    assert (tmp_path / "out/images/val200/000000.jpg").read_bytes() == images(1000, 1)[800][0]
     assert meter.done == 1005
 
 
 @pytest.mark.parametrize(
     ("train", "val", "test", "sentence"),
     [
-        (table(pictures(700, 1)), table(pictures(200, 2)), table(pictures(9, 3)), "has 700 training and 200"),
-        (table(pictures(1000, 1)), table(pictures(200, 2)), table(pictures(9, 3)), "has 1000 training and 200"),
-        (table(pictures(800, 1, first=1)), table(pictures(200, 2)), table(pictures(9, 3)), "has a label 100 in these"),
-        (table(pictures(800, 1, first=-1)), table(pictures(200, 2)), table(pictures(9, 3)), "has a label -1 in these"),
-        (table(pictures(800, 1)), table(pictures(200, 2)), b"PAR1" + noise(900), "is no table or a damaged one"),
-        (table(pictures(800, 1), "x"), table(pictures(200, 2)), table(pictures(9, 3)), "has the columns x, label"),
-        (table(pictures(800, 1)), table(pictures(200, 2)), None, "has no test pictures"),
+        (table(images(700, 1)), table(images(200, 2)), table(images(9, 3)), "has 700 training and 200"),
+        (table(images(1000, 1)), table(images(200, 2)), table(images(9, 3)), "has 1000 training and 200"),
+        (table(images(800, 1, first=1)), table(images(200, 2)), table(images(9, 3)), "has a label 100 in these"),
+        (table(images(800, 1, first=-1)), table(images(200, 2)), table(images(9, 3)), "has a label -1 in these"),
+        (table(images(800, 1)), table(images(200, 2)), b"PAR1" + noise(900), "is no table or a damaged one"),
+        (table(images(800, 1), "x"), table(images(200, 2)), table(images(9, 3)), "has the columns x, label"),
+        (table(images(800, 1)), table(images(200, 2)), None, "has no test images"),
     ],
 )  # fmt: skip
 def test_tables_that_are_no_such_task(

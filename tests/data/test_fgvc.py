@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from trees import make_fgvc, write_picture
+from trees import make_fgvc, write_image
 
 from mlae_lab.core import catalog
 from mlae_lab.core.catalog import Group
@@ -54,7 +54,7 @@ def test_ids_become_labels_once_by_train(tmp_path: Path) -> None:
     """val and test lack classes: mapped on their own they would count from 0 again."""
     home = tmp_path / "cars"
     for i in range(6):
-        write_picture(home / f"{i}.jpg", i)
+        write_image(home / f"{i}.jpg", i)
     write_json(home, train={"0.jpg": 40, "1.jpg": 7, "2.jpg": 9}, val={"3.jpg": 40}, test={"4.jpg": 9, "5.jpg": 40})
     listing = read_fgvc(home, CARS)
     assert [label for _, label in listing.splits["train"]] == [2, 0, 1]
@@ -66,13 +66,13 @@ def test_ids_become_labels_once_by_train(tmp_path: Path) -> None:
 def test_an_id_that_train_lacks_is_a_problem_and_no_class(tmp_path: Path) -> None:
     home = tmp_path / "cars"
     for i in range(4):
-        write_picture(home / f"{i}.jpg", i)
+        write_image(home / f"{i}.jpg", i)
     write_json(home, train={"0.jpg": 1, "1.jpg": 2}, val={"2.jpg": 2}, test={"3.jpg": 3})
     listing = read_fgvc(home, CARS)
     assert listing.classes == 2 and listing.splits["test"] == (("3.jpg", UNKNOWN_LABEL),)
     (problem,) = listing.problems
     assert (
-        problem == "test.json has class ids that train.json lacks (3), which leaves 1 picture without a label: 3.jpg."
+        problem == "test.json has class ids that train.json lacks (3), which leaves 1 image without a label: 3.jpg."
     )
 
 
@@ -117,36 +117,36 @@ def test_classes_are_called_after_folders_of_their_own(tmp_path: Path) -> None:
 )
 def test_keys_that_begin_somewhere_else(tmp_path: Path, prefix: str, stored: str) -> None:
     for i in range(3):
-        write_picture(tmp_path / stored.format(i), i)
+        write_image(tmp_path / stored.format(i), i)
     write_json(tmp_path, **{split: {f"{prefix}a/{i}.jpg": 0} for i, split in enumerate(("train", "val", "test"))})
     listing = read_fgvc(tmp_path, CUB)
     assert [listing.splits[split][0][0] for split in ("train", "val", "test")] == [stored.format(i) for i in range(3)]
 
 
 def test_cars_with_their_folder_in_front(tmp_path: Path) -> None:
-    write_picture(tmp_path / "cars_train" / "00001.jpg", 1)
-    write_picture(tmp_path / "cars_test" / "00001.jpg", 2)
+    write_image(tmp_path / "cars_train" / "00001.jpg", 1)
+    write_image(tmp_path / "cars_test" / "00001.jpg", 2)
     train, test = ({f"stanford_cars/cars_{split}/00001.jpg": 0} for split in ("train", "test"))
     write_json(tmp_path, train=train, val=train, test=test)
     splits = read_fgvc(tmp_path, CARS).splits
     assert splits["train"][0][0] == "cars_train/00001.jpg" and splits["test"][0][0] == "cars_test/00001.jpg"
 
 
-def test_the_first_picture_that_is_there_decides_for_its_split(tmp_path: Path) -> None:
-    """A missing first picture spoils nothing, and a stray one elsewhere does not count for the others."""
+def test_the_first_image_that_is_there_decides_for_its_split(tmp_path: Path) -> None:
+    """A missing first image spoils nothing, and a stray one elsewhere does not count for the others."""
     home = make_fgvc(tmp_path, "cub")
     (home / "images" / "000.Grünspecht" / "train 0.jpg").unlink()
-    write_picture(home / "003.Grünspecht" / "train 3.jpg")
+    write_image(home / "003.Grünspecht" / "train 3.jpg")
     paths = [path for path, _ in read_fgvc(home, CUB).splits["train"]]
     assert paths[0] == "images/000.Grünspecht/train 0.jpg" and paths[3] == "images/003.Grünspecht/train 3.jpg"
 
 
-def test_a_split_without_any_picture_fails_and_says_where_it_looked(tmp_path: Path) -> None:
+def test_a_split_without_any_image_fails_and_says_where_it_looked(tmp_path: Path) -> None:
     home = make_fgvc(tmp_path, "cub")
     write_json(home, test={"x/1.jpg": 1, "x/2.jpg": 1})
     with pytest.raises(DataError) as error:
         read_fgvc(home, CUB)
-    assert "test.json lists 2 pictures and none is there" in str(error.value)
+    assert "test.json lists 2 images and none is there" in str(error.value)
     assert str(home / "x/1.jpg") in str(error.value) and str(home / "images/x/1.jpg") in str(error.value)
 
 
@@ -183,7 +183,7 @@ def test_a_key_that_leaves_the_folder(tmp_path: Path, key: str) -> None:
         (b"[" * 100_000, "is not JSON in UTF-8"),
     ],
 )
-def test_a_file_that_is_no_object_of_pictures(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_file_that_is_no_object_of_images(tmp_path: Path, content: bytes, message: str) -> None:
     home = make_fgvc(tmp_path, "cub")
     (home / "train.json").write_bytes(content)
     with pytest.raises(DataError, match=message):

@@ -1,4 +1,4 @@
-"""Maps laid over pictures: what is high shines, what is low is dark."""
+"""Maps laid over images: what is high shines, what is low is dark."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlae_lab.data import overlay
 from mlae_lab.data.overlay import BOTH_WAYS, GLOW, Row
 
 
-def picture(side: int = 24, grey: int = 128) -> str:
+def image(side: int = 24, grey: int = 128) -> str:
     held = io.BytesIO()
     Image.new("RGB", (side, side), (grey,) * 3).save(held, "PNG")
     return base64.b64encode(held.getvalue()).decode()
@@ -42,7 +42,7 @@ def test_orange_is_above_zero_and_blue_below() -> None:
 
 
 @pytest.mark.parametrize("opacity", [0.0, 0.4, 1.0])
-def test_a_map_lies_over_its_picture_patch_by_patch(opacity: float) -> None:
+def test_a_map_lies_over_its_image_patch_by_patch(opacity: float) -> None:
     plain = Image.new("RGB", (8, 8), (128, 128, 128))
     found = np.asarray(overlay.over(plain, np.array([[1.0, 0.0], [0.0, 0.0]]), opacity)).astype(int)
     for own, colour in ((found[:4, :4], GLOW[-1]), (found[4:, 4:], GLOW[0])):
@@ -50,9 +50,9 @@ def test_a_map_lies_over_its_picture_patch_by_patch(opacity: float) -> None:
         assert np.abs(own - expected).max() <= 1
 
 
-def test_a_sheet_has_a_row_for_each_picture_and_a_column_for_each_map() -> None:
+def test_a_sheet_has_a_row_for_each_image_and_a_column_for_each_map() -> None:
     one = np.array([[0.0, 1.0], [0.5, 0.25]])
-    rows = [Row(picture(), "a <b>", (one, None)), Row(picture(48, 0), "second", (one, -one))]
+    rows = [Row(image(), "a <b>", (one, None)), Row(image(48, 0), "second", (one, -one))]
     page = np.asarray(overlay.sheet(rows, ["rollout", "expert 1"], 1.0, (False, True)))
     assert page.shape == (34 + 2 * 138, 120 + 3 * 138, 3)
     assert page[34 + 5, 120 + 5].tolist() == [128] * 3 and page[34 + 138 + 5, 120 + 5].tolist() == [0] * 3

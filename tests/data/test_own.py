@@ -1,4 +1,4 @@
-"""Somebody's own pictures: classes are folders, and a missing split is cut the same way everywhere."""
+"""Somebody's own images: classes are folders, and a missing split is cut the same way everywhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from trees import make_own, make_vtab, write_picture
+from trees import make_own, make_vtab, write_image
 
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.listing import Listing
@@ -17,7 +17,7 @@ from mlae_lab.data.own import SUFFIXES, cut_sizes, natural, read_own
 
 
 def touch(root: Path, counts: dict[str, int], suffix: str = ".jpg") -> Path:
-    """Empty files with a picture's suffix: readers of folders never open them."""
+    """Empty files with an image's suffix: readers of folders never open them."""
     for name, count in counts.items():
         (root / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):
@@ -34,7 +34,7 @@ def per_class(listing: Listing, split: str) -> list[int]:
     return [count[label] for label in range(listing.classes)]
 
 
-def test_classes_are_the_folders_and_every_picture_is_in_one_split(tmp_path: Path) -> None:
+def test_classes_are_the_folders_and_every_image_is_in_one_split(tmp_path: Path) -> None:
     listing = read_own(make_own(tmp_path))
     assert listing.kind == "own" and listing.class_names == ("a pear", "fig", "Äpfel")
     assert listing.counts == {"train": 9, "val": 3, "test": 3}
@@ -45,17 +45,17 @@ def test_classes_are_the_folders_and_every_picture_is_in_one_split(tmp_path: Pat
     assert listing.notes == ("Cut by seed 0: train, val, test.",)
 
 
-def test_every_suffix_in_any_case_and_nested_pictures_but_nothing_hidden(tmp_path: Path) -> None:
+def test_every_suffix_in_any_case_and_nested_images_but_nothing_hidden(tmp_path: Path) -> None:
     for i, suffix in enumerate(SUFFIXES):
-        write_picture(tmp_path / "a" / f"{i}{suffix.upper()}", i)
-        write_picture(tmp_path / "b" / "deep" / "deeper" / f"{i}{suffix}", i)
+        write_image(tmp_path / "a" / f"{i}{suffix.upper()}", i)
+        write_image(tmp_path / "b" / "deep" / "deeper" / f"{i}{suffix}", i)
     for other in ("a/.hidden.jpg", "a/._0.JPG", "a/notes.txt", "a/jpg", ".git/x.jpg", "b/.thumbs/x.jpg", "loose.jpg"):
         (tmp_path / other).parent.mkdir(exist_ok=True)
         (tmp_path / other).touch()
     listing = read_own(tmp_path)
     assert listing.class_names == ("a", "b") and sum(listing.counts.values()) == 2 * len(SUFFIXES)
     assert any(path.startswith("b/deep/deeper/") for path in paths(listing, "train"))
-    assert listing.notes[0] == "Pictures beside the class folders belong to no class and are not read: loose.jpg."
+    assert listing.notes[0] == "Images beside the class folders belong to no class and are not read: loose.jpg."
 
 
 def test_natural_order() -> None:
@@ -70,10 +70,10 @@ def test_natural_order() -> None:
 def test_sizes_of_the_cut() -> None:
     assert cut_sizes(1500) == (800, 200, 500) and cut_sizes(1499) == (899, 300, 300)
     assert cut_sizes(100) == (60, 20, 20) and cut_sizes(4) == (2, 1, 1) and cut_sizes(8) == (4, 2, 2)
-    for pictures in range(4, 2000):
-        sizes = cut_sizes(pictures)
-        assert sum(sizes) == pictures and min(sizes) >= 1
-        assert sizes[0] >= pictures / 2 or pictures >= 1500  # a picture of each class has room in train
+    for images in range(4, 2000):
+        sizes = cut_sizes(images)
+        assert sum(sizes) == images and min(sizes) >= 1
+        assert sizes[0] >= images / 2 or images >= 1500  # an image of each class has room in train
 
 
 def test_large_folders_are_cut_like_vtab_and_each_class_gets_its_share(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_splits_without_a_train_of_classes_are_not_taken_for_classes(tmp_path: P
 def test_a_train_too_small_to_cut(tmp_path: Path) -> None:
     touch(tmp_path / "train", {"a": 2})
     touch(tmp_path / "test", {"b": 2})
-    with pytest.raises(DataError, match="train has 2 pictures: too few to cut val from them"):
+    with pytest.raises(DataError, match="train has 2 images: too few to cut val from them"):
         read_own(tmp_path)
 
 
@@ -189,7 +189,7 @@ def test_a_train_too_small_to_cut(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_lists_is_read_by_them(tmp_path: Path) -> None:
-    home = make_vtab(tmp_path, "cifar", classes=7, folder="my pictures")
+    home = make_vtab(tmp_path, "cifar", classes=7, folder="my images")
     listing = read_own(home)
     assert listing.kind == "own" and listing.counts == {"train": 8, "val": 2, "test": 5}
     assert listing.class_names == tuple("0123456")
@@ -209,36 +209,36 @@ def test_lists_whose_labels_count_no_classes(tmp_path: Path, label: str) -> None
 
 
 def test_no_folder_an_empty_one_and_a_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="has no class folder with pictures"):
+    with pytest.raises(DataError, match="has no class folder with images"):
         read_own(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "loose.jpg").touch()
-    with pytest.raises(DataError, match=r"has no class folder with pictures \(jpg, jpeg, png"):
+    with pytest.raises(DataError, match=r"has no class folder with images \(jpg, jpeg, png"):
         read_own(tmp_path)
     for path in (tmp_path / "nowhere", tmp_path / "loose.jpg"):
         with pytest.raises(DataError, match="is not a folder: give one"):
             read_own(path)
 
 
-def test_too_few_classes_or_pictures(tmp_path: Path) -> None:
+def test_too_few_classes_or_images(tmp_path: Path) -> None:
     touch(tmp_path, {"a": 5})
-    with pytest.raises(DataError, match="only the class folder 'a' with pictures"):
+    with pytest.raises(DataError, match="only the class folder 'a' with images"):
         read_own(tmp_path)
     touch(tmp_path, {"b": 1, "c": 1, "d": 9})
-    with pytest.raises(DataError, match=r"classes with a single picture \(b, c\): each class needs at least 2"):
+    with pytest.raises(DataError, match=r"classes with a single image \(b, c\): each class needs at least 2"):
         read_own(tmp_path)
 
 
-def test_a_folder_without_pictures_is_no_class_and_noted(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_no_class_and_noted(tmp_path: Path) -> None:
     touch(tmp_path, {"a": 2, "b": 2, "__MACOSX": 0})
     (tmp_path / "__MACOSX" / "._0.jpg").touch()
     listing = read_own(tmp_path)
     assert listing.class_names == ("a", "b")
-    assert listing.notes[0] == "Folders without pictures are no classes: __MACOSX."
+    assert listing.notes[0] == "Folders without images are no classes: __MACOSX."
 
 
 def test_names_that_are_no_text(tmp_path: Path) -> None:
-    """A disk may hold bytes that are no UTF-8: the pictures count, the class's name is written out."""
+    """A disk may hold bytes that are no UTF-8: the images count, the class's name is written out."""
     folder = tmp_path / "gr\udcfcn"
     try:
         touch(tmp_path, {"gr\udcfcn": 3, "b": 3})

@@ -18,7 +18,7 @@ def test_black_and_white_are_the_ends_of_the_range() -> None:
         found = normalised(images, side)
         assert found.shape == (3, 3, side, side) and found.dtype is torch.float32
         torch.testing.assert_close(found[:, 0, 0, 0], torch.tensor([-1.0, 1.0, -0.6]))
-        torch.testing.assert_close(found, found[:, :1, :1, :1].expand_as(found))  # an even picture stays even
+        torch.testing.assert_close(found, found[:, :1, :1, :1].expand_as(found))  # an even image stays even
 
 
 def test_grey_is_repeated_and_colour_keeps_its_channels() -> None:
@@ -31,7 +31,7 @@ def test_grey_is_repeated_and_colour_keeps_its_channels() -> None:
     assert bool((found[:, 1] == -1).all()) and bool((found[:, 2] == 1).all())
 
 
-def test_at_its_own_size_a_picture_is_only_rescaled() -> None:
+def test_at_its_own_size_an_image_is_only_rescaled() -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 7, 7), dtype=np.uint8)
     expected = torch.from_numpy(images.astype(np.float32)) / 127.5 - 1
     assert torch.equal(normalised(images, 7)[:, 0], expected)
@@ -54,7 +54,7 @@ def test_a_slice_of_a_larger_array_is_read_rightly_and_left_alone() -> None:
     assert np.array_equal(images, copy)
 
 
-def test_no_pictures_give_no_numbers() -> None:
+def test_no_images_give_no_numbers() -> None:
     assert normalised(np.zeros((0, 8, 8), dtype=np.uint8), 8).shape == (0, 3, 8, 8)
 
 
@@ -88,7 +88,7 @@ def test_an_unknown_normalisation_is_refused() -> None:
         normalised(np.zeros((1, 4, 4), dtype=np.uint8), 4, "inception")
 
 
-def test_read_only_pictures_such_as_a_memory_map_are_read(tmp_path: Path) -> None:
+def test_read_only_images_such_as_a_memory_map_are_read(tmp_path: Path) -> None:
     images = np.random.default_rng(5).integers(0, 256, (3, 6, 6, 3), dtype=np.uint8)
     np.save(tmp_path / "pixels.npy", images)
     mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")

@@ -44,7 +44,7 @@ def test_vtab_from_the_data_folder(data: Path, protocol: str, train: int, evalua
     assert tasks.ready(catalog.task("eurosat"))
     found = tasks.located(config("eurosat", protocol=protocol))
     assert found.data == str(data / "vtab-1k" / "eurosat")
-    assert found.data_label == "not VTAB-1k: its layout with 8/2/5 pictures" == found.badge.data
+    assert found.data_label == "not VTAB-1k: its layout with 8/2/5 images" == found.badge.data
     told: list[tuple[int, int]] = []
     learned, measured, names = tasks.load_protocol(found, lambda done, total: told.append((done, total)))
     assert (len(learned), len(measured), len(names)) == (train, evaluated, 10)
@@ -55,20 +55,20 @@ def test_vtab_from_the_data_folder(data: Path, protocol: str, train: int, evalua
 
 
 def test_a_folder_from_anywhere_under_any_name(data: Path, tmp_path: Path) -> None:
-    folder = make_vtab(tmp_path / "elsewhere", "cifar", folder="my pictures ü")
+    folder = make_vtab(tmp_path / "elsewhere", "cifar", folder="my images ü")
     assert tasks.located(config("cifar", data=str(folder))).data == str(folder)
     assert tasks.located(config("cub", data=str(make_fgvc(tmp_path / "f", "cub")))).badge.data.startswith("not FGVC")
     with pytest.raises(DataError, match="is not a folder"):
         tasks.located(config("cifar", data=str(tmp_path / "nowhere")))
 
 
-def test_own_pictures_are_a_task_like_any_other(data: Path) -> None:
+def test_own_images_are_a_task_like_any_other(data: Path) -> None:
     make_own(data / "own" / "Vögel (2)", {"amsel": 6, "star": 6})
     make_own(data / "own" / "no*name", {"a": 6, "b": 6})  # cannot be a task's name, and harms nobody
     (task,) = tasks.own_tasks()
     assert task.name == "own:Vögel (2)" and task.title == "Vögel (2)" and tasks.ready(task)
     found = tasks.located(config(task.name))
-    assert found.badge.data.startswith("own pictures, ")
+    assert found.badge.data.startswith("own images, ")
     learned, measured, names = tasks.load_protocol(found)
     assert names == ("amsel", "star") and len(learned) + len(measured) < 12 and set(learned.labels) == {0, 1}
 
@@ -79,18 +79,18 @@ def test_a_task_name_is_never_a_path() -> None:
             catalog.task(name)
 
 
-def test_a_broken_picture_stops_the_run_by_its_name(data: Path) -> None:
+def test_a_broken_image_stops_the_run_by_its_name(data: Path) -> None:
     folder = make_vtab(data / "vtab-1k", "svhn")
     found = tasks.located(config("svhn"))
     victim = sorted(folder.rglob("*.jpg"))[0]
-    for picture in sorted((folder / "images" / "train800").iterdir())[:1]:
-        picture.write_bytes(picture.read_bytes()[:90])
-        victim = picture
+    for image in sorted((folder / "images" / "train800").iterdir())[:1]:
+        image.write_bytes(image.read_bytes()[:90])
+        victim = image
     with pytest.raises(DataError, match=victim.name):
         tasks.load_protocol(found)
 
 
-def test_a_missing_picture_is_found_before_the_run(data: Path) -> None:
+def test_a_missing_image_is_found_before_the_run(data: Path) -> None:
     folder = make_vtab(data / "vtab-1k", "svhn")
     victim = sorted((folder / "images" / "val200").iterdir())[0]
     victim.unlink()

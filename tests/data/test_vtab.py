@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from trees import make_vtab, write_picture
+from trees import make_vtab, write_image
 
 from mlae_lab.core import catalog
 from mlae_lab.core.catalog import Group
@@ -45,17 +45,17 @@ def test_the_two_protocols(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- fingerprint
 
 
-def test_the_fingerprint_follows_labels_pictures_and_their_absence_but_not_the_place(tmp_path: Path) -> None:
+def test_the_fingerprint_follows_labels_images_and_their_absence_but_not_the_place(tmp_path: Path) -> None:
     home = make_vtab(tmp_path, "cifar")
     first = read_vtab(home, CIFAR).fingerprint
     assert len(first) == 12 and int(first, 16) >= 0
     moved = home.rename(tmp_path / "elsewhere")
     assert read_vtab(moved, CIFAR).fingerprint == first
     seen = {first}
-    picture = moved / "images/test/000002.jpg"
-    os.utime(picture, ns=(0, 1))
+    image = moved / "images/test/000002.jpg"
+    os.utime(image, ns=(0, 1))
     seen.add(read_vtab(moved, CIFAR).fingerprint)
-    picture.unlink()
+    image.unlink()
     seen.add(read_vtab(moved, CIFAR).fingerprint)
     text = (moved / "test.txt").read_text()
     (moved / "test.txt").write_text(text.replace("000001.jpg 1", "000001.jpg 2"))
@@ -131,7 +131,7 @@ def test_crlf_a_byte_order_mark_and_blank_lines_at_the_end(tmp_path: Path) -> No
 @pytest.mark.parametrize("name", ["two words.jpg", "Grün 7 süß.jpg", "a.b c .jpg", "line\u2028inside.jpg", "日本.jpg"])
 def test_paths_with_spaces_and_umlauts(tmp_path: Path, name: str) -> None:
     home = make_vtab(tmp_path, "cifar")
-    write_picture(home / "images" / "val200" / name)
+    write_image(home / "images" / "val200" / name)
     rewrite(home / "val200.txt", f"images/val200/{name} 42\n")
     assert read_vtab(home, CIFAR).splits["val"] == ((f"images/val200/{name}", 42),)
 
@@ -142,7 +142,7 @@ def test_a_name_in_another_unicode_form_is_found_as_the_disk_spells_it(
 ) -> None:
     home = make_vtab(tmp_path, "cifar")
     name = "images/Bücher/Grün.jpg"
-    write_picture(home / unicodedata.normalize(stored, name))
+    write_image(home / unicodedata.normalize(stored, name))
     rewrite(home / "val200.txt", unicodedata.normalize(listed, name) + " 1\n")
     ((path, label),) = read_vtab(home, CIFAR).splits["val"]
     assert (home / path).is_file() and label == 1
@@ -160,7 +160,7 @@ def test_without_train800_the_first_800_of_the_joint_list_are_train(tmp_path: Pa
     assert listing.lists["val"] == ("train800val200.txt", 801)
     assert "first 800 lines" in listing.notes[0]
     rewrite(home / "train800val200.txt", "".join(lines[:800]))
-    with pytest.raises(DataError, match="lists 800 pictures: it is cut after 800"):
+    with pytest.raises(DataError, match="lists 800 images: it is cut after 800"):
         read_vtab(home, CIFAR)
 
 
@@ -202,8 +202,8 @@ def test_dots_in_a_name_are_no_way_out() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "lists no pictures"),
-        (b"\xef\xbb\xbf\r\n\r\n", "lists no pictures"),
+        (b"", "lists no images"),
+        (b"\xef\xbb\xbf\r\n\r\n", "lists no images"),
         (b"images/Gr\xfcn.jpg 1\n", "is not UTF-8 text from byte 9 on: save it as UTF-8"),
         ("images/a.jpg 1\n".encode("utf-16"), "is not UTF-8 text from byte 0 on"),
     ],

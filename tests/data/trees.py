@@ -1,4 +1,4 @@
-"""Small data sets on disk, in the layouts that the readers know, with real pictures of every odd kind.
+"""Small data sets on disk, in the layouts that the readers know, with real images of every odd kind.
 
 `from trees import make_vtab` works in tests of this folder, `from tests.data.trees import ...` anywhere.
 """
@@ -19,8 +19,8 @@ _JPEG_MODES = ("RGB", "L", "CMYK", "RGB")  # the last one with an EXIF rotation
 _PNG_MODES = ("RGBA", "P", "RGB", "1", "LA")
 
 
-def write_picture(path: Path, number: int = 0) -> None:
-    """A picture whose pixels, odd size and mode follow from its number; its format from the suffix."""
+def write_image(path: Path, number: int = 0) -> None:
+    """An image whose pixels, odd size and mode follow from its number; its format from the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(number)
     height, width = 11 + 2 * (number % 7), 13 + 2 * (number % 5)
@@ -55,7 +55,7 @@ def make_vtab(
     """A task's folder below root with train800, val200 and test, whatever the numbers in their names say.
 
     Labels count 0, 1, ... and begin again after `classes` (the catalog's if not given). broken: the
-    path of a picture to truncate. folder: its name, if not the task's. Returns the task's folder.
+    path of an image to truncate. folder: its name, if not the task's. Returns the task's folder.
     """
     classes = classes or catalog.task(task_name).classes
     home = root / (folder or task_name)
@@ -63,7 +63,7 @@ def make_vtab(
         lines = []
         for i in range(count):
             path = f"images/{name}/{i:06d}.jpg"
-            write_picture(home / path, i)
+            write_image(home / path, i)
             lines.append(f"{path} {i % classes}\n")
         (home / f"{name}.txt").write_text("".join(lines), encoding="utf-8")
     if broken:
@@ -83,9 +83,9 @@ def make_fgvc(
     broken: str | None = None,
     folder: str | None = None,
 ) -> Path:
-    """A data set's folder below root with train.json, val.json, test.json and pictures in class folders.
+    """A data set's folder below root with train.json, val.json, test.json and images in class folders.
 
-    The ids are first_id, first_id + step, ...; pictures lie below the data set's usual image root,
+    The ids are first_id, first_id + step, ...; images lie below the data set's usual image root,
     keys start below it. Names hold spaces and umlauts. Returns the data set's folder.
     """
     task = catalog.task(task_name)
@@ -95,7 +95,7 @@ def make_fgvc(
         ids = {}
         for i in range(count):
             key = f"{i % classes:03d}.Grünspecht/{split} {i}.jpg"
-            write_picture(images / key, i)
+            write_image(images / key, i)
             ids[key] = first_id + step * (i % classes)
         (home / f"{split}.json").write_text(json.dumps(ids), encoding="utf-8")
     if broken:
@@ -109,10 +109,10 @@ def make_own(
     suffixes: tuple[str, ...] = (".jpg", ".PNG", ".jpeg"),
     broken: str | None = None,
 ) -> Path:
-    """Class folders with so many pictures each, straight below root; the suffixes take turns. Returns root."""
+    """Class folders with so many images each, straight below root; the suffixes take turns. Returns root."""
     for name, count in (counts or {"Äpfel": 6, "a pear": 5, "fig": 4}).items():
         for i in range(count):
-            write_picture(root / name / f"picture {i}{suffixes[i % len(suffixes)]}", i)
+            write_image(root / name / f"image {i}{suffixes[i % len(suffixes)]}", i)
     if broken:
         truncate(root / broken)
     return root

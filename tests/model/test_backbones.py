@@ -45,8 +45,8 @@ def test_the_network_is_the_one_in_the_catalog() -> None:
         sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in model.head.parameters()) == entry.parameters
     )
     assert len(model.blocks) == entry.layers
-    assert model.patch_embed.img_size == (entry.picture, entry.picture)
-    assert model.forward_features(torch.zeros(1, 3, entry.picture, entry.picture)).shape == (
+    assert model.patch_embed.img_size == (entry.image, entry.image)
+    assert model.forward_features(torch.zeros(1, 3, entry.image, entry.image)).shape == (
         1,
         entry.tokens,
         entry.width,
@@ -128,10 +128,10 @@ def test_the_table_is_what_timm_builds(name: str, on_meta: Callable[..., nn.Modu
         assert (module.in_features, module.out_features) == shape, layer
     config = model.pretrained_cfg
     assert (tuple(config["mean"]), tuple(config["std"])) == (entry.mean, entry.std)
-    assert config["input_size"] == (3, entry.picture, entry.picture)
+    assert config["input_size"] == (3, entry.image, entry.image)
     assert model.num_features == entry.width
     if entry.tokens:
-        features = model.forward_features(torch.zeros(1, 3, entry.picture, entry.picture, device="meta"))
+        features = model.forward_features(torch.zeros(1, 3, entry.image, entry.image, device="meta"))
         assert features.shape == (1, entry.tokens, entry.width)
 
 
@@ -144,7 +144,7 @@ def test_experts_in_any_architecture_change_nothing_at_the_start(architecture: s
     head = model.get_classifier()
     assert isinstance(head, nn.Linear) and bool((head.weight == 0).all()) and bool((head.bias == 0).all())
     nn.init.normal_(head.weight)
-    x = torch.randn(1, 3, entry.picture, entry.picture, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, 3, entry.image, entry.image, generator=torch.Generator().manual_seed(0))
     before, targets = model(x), entry.default_targets
     experts = inject(model, MaskPlan(((1, 1),) * len(targets), ((0, 0),) * len(targets), targets))
     assert before.abs().max() > 0 and torch.equal(model(x), before)

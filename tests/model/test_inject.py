@@ -33,7 +33,7 @@ SMALL_PLANS = {
 }
 
 
-def pictures(n: int = 4, seed: int = 0) -> Tensor:
+def images(n: int = 4, seed: int = 0) -> Tensor:
     return torch.randn(n, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
 
 
@@ -57,7 +57,7 @@ def train(model: nn.Module, experts: Experts, steps: int = 4) -> None:
     model.train()
     for step in range(steps):
         experts.draw()
-        F.cross_entropy(model(pictures(8, step)), torch.arange(8) % 5).backward()
+        F.cross_entropy(model(images(8, step)), torch.arange(8) % 5).backward()
         optimizer.step()
         optimizer.zero_grad()
     model.eval()
@@ -69,26 +69,26 @@ def train(model: nn.Module, experts: Experts, steps: int = 4) -> None:
 @pytest.mark.parametrize("plan", SMALL_PLANS.values(), ids=SMALL_PLANS)
 def test_the_whole_network_starts_as_the_frozen_one_bit_for_bit(small_vit: Build, plan: MaskPlan) -> None:
     model = small_vit()
-    before = model(pictures())
+    before = model(images())
     with torch.autocast("cpu", torch.bfloat16):
-        before_16 = model(pictures())
+        before_16 = model(images())
     experts = inject(model, plan, seed=3)
     model.eval()
-    assert torch.equal(model(pictures()), before)
+    assert torch.equal(model(images()), before)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(model(pictures()), before_16)
+        assert torch.equal(model(images()), before_16)
     model.train()  # with any mask, too: b is still 0
     experts.draw()
-    assert torch.equal(model(pictures()), before)
+    assert torch.equal(model(images()), before)
 
 
 @pytest.mark.parametrize("plan", SMALL_PLANS.values(), ids=SMALL_PLANS)
 def test_right_after_inject_a_network_in_eval_mode_can_be_used(small_vit: Build, plan: MaskPlan) -> None:
     """inject promises the frozen output "right after": nobody has called `eval()` a second time."""
     model = small_vit()
-    before = model(pictures())
+    before = model(images())
     inject(model, plan)
-    assert torch.equal(model(pictures()), before)
+    assert torch.equal(model(images()), before)
 
 
 def test_a_network_in_training_mode_stays_in_training_mode(small_vit: Build) -> None:
@@ -96,7 +96,7 @@ def test_a_network_in_training_mode_stays_in_training_mode(small_vit: Build) -> 
     experts = inject(model, SMALL_PLANS["uniform"])
     assert all(module.training for module in model.modules())
     experts.draw()
-    model(pictures())
+    model(images())
 
 
 def test_one_seed_one_start_whatever_torchs_own_seed(small_vit: Build) -> None:
@@ -230,7 +230,7 @@ def test_in_one_step_exactly_the_drawn_experts_have_gradients(small_vit: Build) 
     seen = set()
     for step in range(5):
         drawn = experts.draw()
-        F.cross_entropy(model(pictures(8, step)), torch.arange(8) % 5).backward()
+        F.cross_entropy(model(images(8, step)), torch.arange(8) % 5).backward()
         for row, layer in enumerate(experts.layers.values()):
             for column in range(8):
                 parts = (layer.a.grad[column], layer.b.grad[:, column], layer.coefficient.grad[column])
@@ -250,16 +250,16 @@ def test_in_one_step_exactly_the_drawn_experts_have_gradients(small_vit: Build) 
 def test_merged_equals_unmerged(small_vit: Build, plan: MaskPlan) -> None:
     model = small_vit()
     names = list(model.state_dict())
-    before = model(pictures())
+    before = model(images())
     experts = inject(model, plan)
     randomise(experts)
     model.eval()
-    unmerged = model(pictures())
+    unmerged = model(images())
     merged = merge(model)
     assert merged is model
     assert not any(isinstance(module, MLAELinear) for module in model.modules())
     assert list(model.state_dict()) == names
-    torch.testing.assert_close(model(pictures()), unmerged, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(model(images()), unmerged, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(unmerged, before, rtol=1e-3, atol=1e-3)
 
 
@@ -278,14 +278,14 @@ def test_merge_adds_the_unscaled_sum_whatever_mask_was_drawn_last(small_vit: Bui
 @pytest.mark.parametrize("plan", SMALL_PLANS.values(), ids=SMALL_PLANS)
 def test_remove_gives_the_exact_network_back(small_vit: Build, plan: MaskPlan) -> None:
     model = small_vit()
-    before, output = state_bytes(model), model(pictures())
+    before, output = state_bytes(model), model(images())
     experts = inject(model, plan)
     randomise(experts)
     model.eval()
-    model(pictures())
+    model(images())
     assert remove(model) is model
     assert state_bytes(model) == before
-    assert torch.equal(model(pictures()), output)
+    assert torch.equal(model(images()), output)
     assert not any(isinstance(module, MLAELinear) for module in model.modules())
 
 
@@ -339,7 +339,7 @@ def test_a_copy_of_an_adapted_network_is_a_network_of_its_own(small_vit: Build) 
 def test_a_wrong_target_is_refused_and_the_network_unchanged(small_vit: Build, target: str, words: list[str]) -> None:
     model = small_vit()
     model.head.requires_grad_(True)
-    before, output = state_bytes(model), model(pictures())
+    before, output = state_bytes(model), model(images())
     modules, learning = list(model.modules()), [p.requires_grad for p in model.parameters()]
     plan = MaskPlan(((1,), (1,)), ((0,), (0,)), ("blocks.0.attn.qkv", target))  # the first row alone would fit
     with pytest.raises(InjectError) as error:
@@ -349,7 +349,7 @@ def test_a_wrong_target_is_refused_and_the_network_unchanged(small_vit: Build, t
     assert state_bytes(model) == before
     assert list(model.modules()) == modules
     assert [p.requires_grad for p in model.parameters()] == learning
-    assert torch.equal(model(pictures()), output)
+    assert torch.equal(model(images()), output)
 
 
 def test_a_second_injection_is_refused(small_vit: Build) -> None:

@@ -214,7 +214,7 @@ def test_an_npz_that_lacks_an_array_or_holds_none_of_a_vit(tmp_path: Path) -> No
     del arrays["Transformer/encoderblock_0/MlpBlock_3/Dense_1/bias"]
     np.savez(tmp_path / "less.npz", **arrays)
     assert "is not a fitting ViT file" in refusal(vit(2), tmp_path / "less.npz")
-    np.savez(tmp_path / "other.npz", pictures=np.zeros(3))
+    np.savez(tmp_path / "other.npz", images=np.zeros(3))
     assert "it has no embedding/kernel" in refusal(vit(2), tmp_path / "other.npz")
     scaled = vit(2, init_values=1.0)  # layer scale: the original files have none
     assert "ls1.gamma" in refusal(scaled, written(tmp_path / "whole.npz", source))

@@ -16,7 +16,7 @@ from mlae_lab import locks
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, pattern, uniform
-from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import paths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
@@ -231,7 +231,7 @@ def test_another_learning_rate_is_no_pair_and_no_difference_is_drawn(store: RunS
     assert set(drawn(at)) == {"mask-difference", "two-curves"}
 
 
-def test_runs_on_other_pictures_stand_on_no_common_scale(store: RunStore) -> None:
+def test_runs_on_other_images_stand_on_no_common_scale(store: RunStore) -> None:
     a, b = made(store, A, 50.0, 60.0), made(store, replace(B, task="fashion", protocol="test"), 40.0, 45.0)
     at = opened(a=a.id, b=b.id)
     assert len(at.warning) == 1 and "differ in task, protocol" in at.warning[0].value

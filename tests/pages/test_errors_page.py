@@ -14,12 +14,12 @@ from streamlit.testing.v1 import AppTest
 from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, pattern
-from mlae_lab.core.slices import slices
-from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.core.paired_tests import slices
+from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import paths, probe
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
-from tests.inside import finished
+from tests.expert_runs import finished
 
 A = RunConfig(
     "digits", pattern("uniform", "stochastic", 0.5), backbone="lab_vit_12x128.random", epochs=1, device="cpu", seed=3,
@@ -45,7 +45,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunStore, Ru
 
 def told(store: RunStore, run: Run) -> dict:
     """What the run says; it is then warm, and the page need not wait."""
-    found = probe.wait(store, run.id, "errors", {"pictures": "all"})
+    found = probe.wait(store, run.id, "errors", {"images": "all"})
     assert found.value is not None, found.reason
     return found.value
 
@@ -81,7 +81,7 @@ def test_errors_of_one_run(lab: tuple[RunStore, Run, Run]) -> None:
     assert set(drawn(at)) == {"confusion", "reliability", "class-accuracy"}
     assert f"{answer['accuracy']:.1f} %" in html(at) and "Wrong and most sure" in html(at)
     wrong = answer["extremes"]["wrong"][0]
-    assert answer["images"][str(wrong)] in html(at)
+    assert answer["thumbnails"][str(wrong)] in html(at)
     at.selectbox[0].set_value(other.id).run()
     assert at.query_params["other"] in (other.id, [other.id])
 
@@ -91,11 +91,11 @@ def test_errors_of_two_runs(lab: tuple[RunStore, Run, Run]) -> None:
     found = slices(told(store, run), told(store, other))
     assert found.only_a or found.only_b
     places = sorted({*found.only_a[:24], *found.only_b[:24]})
-    assert probe.wait(store, run.id, "pictures_at", {"places": places}).value
+    assert probe.wait(store, run.id, "images_at", {"places": places}).value
     at = opened(run=run.id, view="errors", other=other.id)
     assert not at.warning
     assert found.verdict.replace("'", "&#x27;") in html(at) and "slices" in drawn(at)
-    assert f"Only B is right: {len(found.only_b)} pictures" in html(at)
+    assert f"Only B is right: {len(found.only_b)} images" in html(at)
     assert "no other run" in at.selectbox[0].options[0]
 
 

@@ -15,7 +15,7 @@ from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import allocation, dense, pattern, scaled, uniform
-from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import paths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore

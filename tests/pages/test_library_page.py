@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from mlae_lab.core.patterns import dense, pattern, uniform
 from mlae_lab.core.plan import MaskPlan, PlanError
-from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs.store import RunStore
 from mlae_lab.ui.library_view import read_file, read_mask
 

@@ -13,10 +13,10 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from mlae_lab.data.bundled import load_bundled
-from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs.store import RunStore
 from mlae_lab.ui.figures.maps import SCALES
-from tests.inside import end_probe, finished_run
+from tests.expert_runs import end_probe, finished_run
 
 
 @pytest.fixture(scope="module")
@@ -73,22 +73,22 @@ def html(at: AppTest) -> str:
     return " ".join(element.proto.body for element in at.main.get("html"))
 
 
-def test_activation_shows_layers_classes_and_one_picture(view: Callable) -> None:
+def test_activation_shows_layers_classes_and_one_image(view: Callable) -> None:
     at = view("activation", 3)
     assert set(drawn(at)) == {"experts-contribution", "contribution-by-class", "contribution-against-average"}
     assert "10 classes by 5 experts" in drawn(at)["contribution-by-class"]
     assert "‖λᵢ bᵢ aᵢᵀx‖ / ‖Wx + bias‖" in html(at) and "equations 3 to 5" in html(at)
     at.selectbox(key="activation_row").select(11)
     assert "10 classes by 2 experts" in drawn(settled(at, 3))["contribution-by-class"]
-    at.segmented_control(key="activation_what").set_value("A picture")
-    assert "picture 0: layer" in drawn(settled(at, 3))["contribution-against-average"]
+    at.segmented_control(key="activation_what").set_value("An image")
+    assert "image 0: layer" in drawn(settled(at, 3))["contribution-against-average"]
 
 
-def test_attention_is_a_link_with_pictures_and_layer(view: Callable) -> None:
-    at = view("attention", 2, pictures="4,9", layer="11")
+def test_attention_is_a_link_with_images_and_layer(view: Callable) -> None:
+    at = view("attention", 2, images="4,9", layer="11")
     assert set(drawn(at)) == {"experts-layer-11-added", "rollout"}
-    assert "2 pictures down, 3 maps across" in drawn(at)["experts-layer-11-added"]
-    assert (at.query_params["pictures"], at.query_params["layer"]) == ("4,9", "11")
+    assert "2 images down, 3 maps across" in drawn(at)["experts-layer-11-added"]
+    assert (at.query_params["images"], at.query_params["layer"]) == ("4,9", "11")
     assert "Abnar and Zuidema 2020" in html(at) and "does not say what they are maps of" in html(at)
     assert html(at).count("Dark: 0, bright: the largest value of the map.") == 2
     assert "Change is with minus without; orange: more attention, blue: less, dark: 0." in html(at)
@@ -101,18 +101,18 @@ def test_attention_is_a_link_with_pictures_and_layer(view: Callable) -> None:
 
 
 def test_a_broken_address_is_a_sentence_or_the_beginning(view: Callable) -> None:
-    at = view("attention", 2, pictures="x,,", layer="3")
-    assert "experts-layer-12-added" in drawn(at) and "3 pictures down" in drawn(at)["experts-layer-12-added"]
-    at = view("attention", 0, pictures="5000")
+    at = view("attention", 2, images="x,,", layer="3")
+    assert "experts-layer-12-added" in drawn(at) and "3 images down" in drawn(at)["experts-layer-12-added"]
+    at = view("attention", 0, images="5000")
     until(at, lambda: bool(at.warning))
-    assert at.warning[0].value == "Picture 5000 does not exist: the evaluation pictures are 0 to 199."
+    assert at.warning[0].value == "Image 5000 does not exist: the evaluation images are 0 to 199."
 
 
-def test_predict_answers_for_the_tasks_pictures_and_for_ones_own(view: Callable, trained: tuple[RunStore, str]) -> None:
-    at = view("predict", 4, pictures="5")
+def test_predict_answers_for_the_tasks_images_and_for_ones_own(view: Callable, trained: tuple[RunStore, str]) -> None:
+    at = view("predict", 4, images="5")
     own = drawn(at)
     assert {"prediction", "without-each-layer", "experts-contribution"} < set(own)
-    assert "picture 5" in html(at) and "The nearest training pictures" in html(at)
+    assert "image 5" in html(at) and "The nearest training images" in html(at)
     held = io.BytesIO()
     Image.fromarray(load_bundled("digits").val.images[5]).save(held, "PNG")
     at.get("file_uploader")[0].upload("five.png", held.getvalue(), "image/png")
@@ -123,8 +123,8 @@ def test_predict_answers_for_the_tasks_pictures_and_for_ones_own(view: Callable,
     assert not [path for path in folder.rglob("*") if "five" in path.name]
 
 
-def test_a_file_that_is_no_picture_is_one_sentence(view: Callable) -> None:
+def test_a_file_that_is_no_image_is_one_sentence(view: Callable) -> None:
     at = view("predict", 4)
-    at.get("file_uploader")[0].upload("<b>.png", b"not a picture", "image/png")
+    at.get("file_uploader")[0].upload("<b>.png", b"not an image", "image/png")
     until(at, lambda: bool(at.warning))
-    assert "The file cannot be read as a picture (no known picture format)" in at.warning[0].value
+    assert "The file cannot be read as an image (no known image format)" in at.warning[0].value

@@ -19,7 +19,7 @@ from mlae_lab.core.catalog import backbone, task
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import fitted, pattern
 from mlae_lab.core.plan import MaskPlan, block_targets
-from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import commands, parcel, paths
 from mlae_lab.runs.store import RunStore, StoreError
 from mlae_lab.training.checkpoint import save_checkpoint
@@ -133,7 +133,7 @@ def test_a_broken_task_link_stays_one_sentence(empty_store: Path, monkeypatch: p
         assert not at.exception and not at.warning
 
 
-def test_a_card_without_pictures_is_looked_at_and_not_chosen(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_card_without_images_is_looked_at_and_not_chosen(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at = opened("task", empty_store, monkeypatch, look="cifar")
     assert at.session_state["draft"].task == FIRST_RUN.task and "CIFAR-100" in html(at)
     at = opened("task", empty_store, monkeypatch, task="fashion")

@@ -15,7 +15,7 @@ from mlae_lab import locks
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, pattern, uniform
-from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import paths, race
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore

@@ -19,7 +19,7 @@ from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, scaled, uniform
 from mlae_lab.model.adapter_file import save_adapter
-from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import diversity, paths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
@@ -28,7 +28,7 @@ from mlae_lab.training.setup import prepare
 from mlae_lab.training.trainer import Training
 from mlae_lab.ui import reads, visitor
 from mlae_lab.ui.page import seconds_text
-from tests.inside import end_probe, finished, small_config
+from tests.expert_runs import end_probe, finished, small_config
 
 BASE = RunConfig("digits", dense(), backbone="lab_vit_12x128.random", epochs=2, evaluations=2, device="cpu")
 
@@ -112,7 +112,7 @@ def test_one_run_beside_the_dense_one(real_store: RunStore, monkeypatch: pytest.
 
 
 def test_only_a_run_made_in_the_same_way_is_the_dense_one() -> None:
-    from mlae_lab.ui.reads import _is_dense_of
+    from mlae_lab.ui.queries import _is_dense_of
 
     mine = uniform(0.5)
     assert _is_dense_of(dense(), mine) and _is_dense_of(dense(experts=4), uniform(0.5, experts=4))

@@ -149,8 +149,8 @@ def test_experiments_are_found_by_their_runs(store: RunStore) -> None:
     assert diversity.experiments([]) == []
 
 
-def test_what_is_missing_looks_where_the_others_found_their_pictures(store: RunStore) -> None:
-    asked = diversity.experiment(replace(BASE, task="caltech101", data="/pictures", data_label="folder, 3 classes"), (0.5,), 1)
+def test_what_is_missing_looks_where_the_others_found_their_images(store: RunStore) -> None:
+    asked = diversity.experiment(replace(BASE, task="caltech101", data="/images", data_label="folder, 3 classes"), (0.5,), 1)
     config = asked.cells()["expert", 0.5, 0]
     store.enqueue(replace(config, data="/moved"), "cpu", origin=Origin("", diversity.RELATION))
     store.enqueue(replace(asked.config, data=""), "cpu", origin=Origin("", diversity.RELATION))  # came from elsewhere

@@ -68,7 +68,7 @@ def test_more_epochs_and_more_measurements(store: RunStore) -> None:
     timed(store)
     longer = estimate(store, replace(CONFIG, epochs=10, evaluations=5))
     assert (longer.seconds, longer.steps) == (pytest.approx(2 + 130 * 0.5 + 5 * 3.0), 130)
-    test = estimate(store, replace(CONFIG, protocol="test"))  # 1000 pictures: 16 steps; 797 to measure with, not 200
+    test = estimate(store, replace(CONFIG, protocol="test"))  # 1000 images: 16 steps; 797 to measure with, not 200
     assert test.seconds == pytest.approx(2 + 64 * 0.5 + 2 * 3.0 * 797 / 200)
 
 

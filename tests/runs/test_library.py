@@ -58,7 +58,7 @@ def test_what_is_no_name(store: RunStore, name: str) -> None:
 
 
 def test_a_full_library_says_so(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "MOST_PLANS", 2)
+    monkeypatch.setattr(library, "MAX_PLANS", 2)
     for number in range(2):
         store.save_plan(str(number), dense())
     with pytest.raises(StoreError, match="the library holds 2 masks, its most: delete one"):

@@ -21,7 +21,7 @@ from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 
 A = RunConfig("digits", uniform(0.5), epochs=4, evaluations=2, device="cpu")  # measured after epochs 2 and 4
 B = replace(A, plan=dense())
-PER_EPOCH = 13  # 800 pictures in batches of 64
+PER_EPOCH = 13  # 800 images in batches of 64
 
 
 @pytest.fixture
@@ -81,14 +81,14 @@ def test_only_the_mask_may_differ() -> None:
 
 def test_every_setting_has_a_name_for_the_sentence() -> None:
     others = {"task": "fashion", "backbone": "lab_vit_12x128.random", "protocol": "test", "epochs": 9, "max_seconds": 5.0,
-              "weight_decay": 0.1, "warmup": 0.1, "evaluations": 3, "precision": "float32", "data_label": "own pictures",
+              "weight_decay": 0.1, "warmup": 0.1, "evaluations": 3, "precision": "float32", "data_label": "own images",
               "weights": "w.npz", "normalisation": "imagenet"}  # fmt: skip
     for name, value in others.items():
         assert " differ: " in str(pairs.unpaired_because(A, replace(B, **{name: value}))), name
     assert set(pairs._PLURAL) == set(A.to_dict()) - {"plan", "data"}
 
 
-def test_where_pictures_lie_and_how_a_device_is_written_is_no_difference() -> None:
+def test_where_images_lie_and_how_a_device_is_written_is_no_difference() -> None:
     assert pairs.is_paired(A, replace(B, data="/elsewhere"))
     assert pairs.is_paired(replace(A, device="auto"), replace(B, device=devices.kind("auto")))
     assert pairs.unpaired_because(A, replace(B, device="cuda")) == "their devices differ: cpu and cuda"

@@ -24,7 +24,7 @@ from mlae_lab.runs import probe, probe_worker
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 from mlae_lab.training.setup import prepare
-from tests.inside import end_probe, finished, probes_of
+from tests.expert_runs import end_probe, finished, probes_of
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_the_answer_is_the_number_that_the_run_ended_with(trained: tuple[RunStor
     answer = probe.wait(store, run, "about")
     assert answer.state == "done", answer.reason
     assert answer.value["accuracy"] == store.last(run, "evaluation").accuracy
-    assert answer.value["pictures"] == 200
+    assert answer.value["images"] == 200
 
 
 def test_many_who_ask_at_once_share_one_process(trained: tuple[RunStore, str]) -> None:

@@ -182,7 +182,7 @@ def test_a_run_that_could_not_be_started_keeps_its_place(
 def test_a_supervisor_that_a_run_starts_sees_what_the_first_one_saw(
     lab_store: RunStore, launched: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the device nor the pictures of that run are those of the next."""
+    """Neither the device nor the images of that run are those of the next."""
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     monkeypatch.setenv("MLAE_LAB_DATA", "/first")
     if launched is None:

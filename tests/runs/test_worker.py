@@ -201,7 +201,7 @@ def test_a_locked_store_makes_nobody_wait(lab_store: RunStore) -> None:
             "out of memory: try a smaller batch size or fewer experts",
         ),
         (OSError(errno.ENOSPC, "No space left"), "the disk is full: free some space and resume the run"),
-        (DataError("no pictures\n  here"), "no pictures here"),
+        (DataError("no images\n  here"), "no images here"),
         (PlanError("a rate is 2"), "a rate is 2"),
         (CatalogError("no such task"), "no such task"),
         (

@@ -1,4 +1,4 @@
-"""Questions about pictures, asked of a small real run."""
+"""Questions about images, asked of a small real run."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from mlae_lab.core.events import ExpertStats
 from mlae_lab.core.patterns import allocation
 from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.training.evaluation import autocast
-from mlae_lab.training.questions import questions
-from mlae_lab.training.questions.pictures import places_of, spread_out
+from mlae_lab.training.queries import questions
+from mlae_lab.training.queries.images import places_of, spread_out
 from mlae_lab.training.setup import prepare
-from mlae_lab.training.subject import QuestionError, Subject, load_subject
+from mlae_lab.training.loaded_run import QuestionError, Subject, load_subject
 from mlae_lab.training.trainer import fit
 
 PLAN = allocation((0,) * 8 + (2, 2, 3, 1))
@@ -64,7 +64,7 @@ def ask(subject: Subject, name: str, **arguments: object) -> dict:
         assert not torch.is_autocast_enabled("cpu")
 
     answer = questions()[name](subject, arguments, tell)
-    assert told or name in ("pictures", "predict_without")
+    assert told or name in ("images", "predict_without")
     tell(0, 1)
     return answer
 
@@ -81,8 +81,8 @@ def file_of(pixels: np.ndarray, kind: str = "PNG") -> dict:
 def test_the_layers_agree_with_the_grid_that_the_run_measured(trained: tuple[Subject, ExpertStats]) -> None:
     subject, stats = trained
     first = list(range(min(256, len(subject.setup.evaluation))))  # what a run measures itself on
-    found = ask(subject, "activation", by="layer", pictures=first)
-    assert found["pictures"] == len(first) == 200
+    found = ask(subject, "activation", by="layer", images=first)
+    assert found["images"] == len(first) == 200
     for row, live in zip(found["canvas"], stats.contribution, strict=True):
         for value, measured in zip(row, live, strict=True):
             assert (value is None) == (measured is None)
@@ -90,9 +90,9 @@ def test_the_layers_agree_with_the_grid_that_the_run_measured(trained: tuple[Sub
     assert found["canvas"][0] == [None] * 3
 
 
-def test_classes_and_pictures_are_means_of_the_same_numbers(subject: Subject) -> None:
-    one = ask(subject, "activation", by="image", pictures=40)
-    classes = ask(subject, "activation", by="class", pictures=40)
+def test_classes_and_images_are_means_of_the_same_numbers(subject: Subject) -> None:
+    one = ask(subject, "activation", by="image", images=40)
+    classes = ask(subject, "activation", by="class", images=40)
     values = np.array(one["values"], dtype=float)
     truth = np.array(one["truth"])
     assert values.shape == (40, 12, 3) and one["places"] == list(range(0, 200, 5)) and sum(classes["counts"]) == 40
@@ -100,11 +100,11 @@ def test_classes_and_pictures_are_means_of_the_same_numbers(subject: Subject) ->
     for label, count in enumerate(classes["counts"]):
         expected = values[truth == label].mean(0) if count else np.full((12, 3), np.nan)
         assert np.allclose(np.array(classes["values"][label], dtype=float), expected, rtol=1e-4, equal_nan=True)
-    chosen = ask(subject, "activation", by="image", pictures=[35, 15])
+    chosen = ask(subject, "activation", by="image", images=[35, 15])
     assert np.allclose(np.array(chosen["values"], dtype=float), values[[7, 3]], rtol=1e-4, equal_nan=True)
 
 
-def test_a_number_of_pictures_reaches_every_class_of_a_sorted_list(subject: Subject) -> None:
+def test_a_number_of_images_reaches_every_class_of_a_sorted_list(subject: Subject) -> None:
     inputs = subject.setup.evaluation
     order = inputs.labels.cpu().sort(stable=True).indices
     labels = inputs.labels.cpu()[order]
@@ -113,32 +113,32 @@ def test_a_number_of_pictures_reaches_every_class_of_a_sorted_list(subject: Subj
 
 
 @pytest.mark.parametrize(
-    ("wanted", "pictures", "places"),
+    ("wanted", "images", "places"),
     [(1, 5, [0]), (2, 5, [0, 2]), (3, 10, [0, 3, 6]), (5, 5, [0, 1, 2, 3, 4]), (0, 5, [])],
 )
-def test_places_are_spread_evenly(wanted: int, pictures: int, places: list[int]) -> None:
-    assert spread_out(wanted, pictures) == places
+def test_places_are_spread_evenly(wanted: int, images: int, places: list[int]) -> None:
+    assert spread_out(wanted, images) == places
 
 
-def test_all_questions_about_a_number_of_pictures_ask_about_the_same_ones(subject: Subject) -> None:
+def test_all_questions_about_a_number_of_images_ask_about_the_same_ones(subject: Subject) -> None:
     tell = lambda done, total: None  # noqa: E731
     places = spread_out(37, len(subject.setup.evaluation))
-    assert questions()["errors"](subject, {"pictures": 37}, tell)["places"] == places
-    assert ask(subject, "activation", by="image", pictures=37)["places"] == places
+    assert questions()["errors"](subject, {"images": 37}, tell)["places"] == places
+    assert ask(subject, "activation", by="image", images=37)["places"] == places
     labels = subject.setup.evaluation.labels.cpu()[places]
-    said = questions()["whatif"](subject, {"pictures": 37}, tell)
-    assert said["class_pictures"] == labels.bincount(minlength=10).tolist()
+    said = questions()["whatif"](subject, {"images": 37}, tell)
+    assert said["class_images"] == labels.bincount(minlength=10).tolist()
 
 
 # ---------------------------------------------------------------- attention
 
 
 def test_maps_stand_on_the_grid_of_the_backbone(subject: Subject) -> None:
-    found = ask(subject, "attention", pictures=[0, 5], layer=11)
+    found = ask(subject, "attention", images=[0, 5], layer=11)
     assert (found["layer"], found["target"], found["experts"]) == (11, "blocks.10.attn.qkv", [1, 2, 3])
     assert found["grid"] == [6, 6] and found["no_attention"] == found["no_maps"] == found["no_alone"] == ""
-    assert [one["place"] for one in found["pictures"]] == [0, 5] and "private" not in found
-    for one in found["pictures"]:
+    assert [one["place"] for one in found["images"]] == [0, 5] and "private" not in found
+    for one in found["images"]:
         assert np.array(one["added"]).shape == np.array(one["signed"]).shape == (3, 6, 6)
         assert np.allclose(np.abs(one["signed"]), one["added"], rtol=1e-3, atol=1e-6)
         assert np.array(one["attention"]["alone"]).shape == (3, 6, 6)
@@ -146,15 +146,15 @@ def test_maps_stand_on_the_grid_of_the_backbone(subject: Subject) -> None:
             assert 0 < np.sum(one["rollout"][name]) < 1
         assert one["rollout"]["with"] != one["rollout"]["without"]
         assert Image.open(io.BytesIO(base64.b64decode(one["image"]))).size == (48, 48)
-    assert ask(subject, "attention", pictures=[0])["layer"] == 12  # the last that keeps an expert
+    assert ask(subject, "attention", images=[0])["layer"] == 12  # the last that keeps an expert
 
 
-def test_a_file_of_the_tasks_own_picture_gives_the_same_maps_and_is_not_to_be_kept(subject: Subject) -> None:
+def test_a_file_of_the_tasks_own_image_gives_the_same_maps_and_is_not_to_be_kept(subject: Subject) -> None:
     pixels = np.array(subject.setup.evaluation.part.images[5])
-    own, file = ask(subject, "attention", pictures=[5]), ask(subject, "attention", pictures=[file_of(pixels)])
-    assert file["private"] is True and file["pictures"][0]["place"] is None and file["pictures"][0]["truth"] is None
+    own, file = ask(subject, "attention", images=[5]), ask(subject, "attention", images=[file_of(pixels)])
+    assert file["private"] is True and file["images"][0]["place"] is None and file["images"][0]["truth"] is None
     for name in ("added", "attention", "rollout", "image", "guess", "confidence"):
-        assert file["pictures"][0][name] == own["pictures"][0][name]
+        assert file["images"][0][name] == own["images"][0][name]
 
 
 # ---------------------------------------------------------------- predict
@@ -162,7 +162,7 @@ def test_a_file_of_the_tasks_own_picture_gives_the_same_maps_and_is_not_to_be_ke
 
 def test_a_prediction_is_that_of_the_network(subject: Subject) -> None:
     setup = subject.setup
-    found = ask(subject, "predict", picture=9)
+    found = ask(subject, "predict", image=9)
     with torch.no_grad(), autocast(setup):
         logits = setup.behind(setup.evaluation.take(torch.tensor([9])))
     truth = logits.float().softmax(1)[0]
@@ -170,24 +170,24 @@ def test_a_prediction_is_that_of_the_network(subject: Subject) -> None:
     assert [one["probability"] for one in found["top"]] == pytest.approx(truth.topk(5).values.tolist(), abs=2e-6)
     assert [one["layer"] for one in found["without_layer"]] == list(range(9, 13))
     assert all(one["flips"] == (one["class"] != found["top"][0]["class"]) for one in found["without_layer"])
-    by_image = ask(subject, "activation", by="image", pictures=[9])["values"][0]
+    by_image = ask(subject, "activation", by="image", images=[9])["values"][0]
     assert np.allclose(np.array(found["canvas"], float), np.array(by_image, float), rtol=1e-4, equal_nan=True)
 
 
-def test_the_nearest_training_picture_of_a_training_picture_is_itself(subject: Subject) -> None:
+def test_the_nearest_training_image_of_a_training_image_is_itself(subject: Subject) -> None:
     pixels = np.array(subject.setup.train.part.images[17])
-    found = ask(subject, "predict", picture=file_of(pixels))
+    found = ask(subject, "predict", image=file_of(pixels))
     assert found["nearest"][0]["place"] == 17 and found["nearest"][0]["cosine"] == pytest.approx(1, abs=1e-4)
     cosines = [one["cosine"] for one in found["nearest"]]
     assert len(cosines) == 6 and cosines == sorted(cosines, reverse=True)
     assert found["private"] is True
 
 
-def test_a_picture_with_experts_off_is_answered_as_the_network_without_them(subject: Subject) -> None:
+def test_an_image_with_experts_off_is_answered_as_the_network_without_them(subject: Subject) -> None:
     setup, layers = subject.setup, subject.setup.experts.layers
     target = PLAN.targets[10]
-    found = ask(subject, "predict_without", picture=9, off="L11E2")
-    whole, trained = ask(subject, "predict_without", picture=9), ask(subject, "predict", picture=9)
+    found = ask(subject, "predict_without", image=9, off="L11E2")
+    whole, trained = ask(subject, "predict_without", image=9), ask(subject, "predict", image=9)
     kept = layers[target].coefficient.clone()
     with torch.no_grad():
         layers[target].coefficient[1] = 0.0
@@ -202,17 +202,17 @@ def test_a_picture_with_experts_off_is_answered_as_the_network_without_them(subj
 
 def test_a_file_of_ones_own_can_be_asked_without_experts_and_stays_private(subject: Subject) -> None:
     pixels = np.array(subject.setup.evaluation.part.images[9])
-    own = ask(subject, "predict_without", picture=file_of(pixels), off="L12", scale=0.5)
+    own = ask(subject, "predict_without", image=file_of(pixels), off="L12", scale=0.5)
     assert own["private"] is True and own["place"] is None
-    assert own["now"] == pytest.approx(ask(subject, "predict_without", picture=9, off="L12", scale=0.5)["now"], abs=2e-6)
+    assert own["now"] == pytest.approx(ask(subject, "predict_without", image=9, off="L12", scale=0.5)["now"], abs=2e-6)
 
 
-def test_pictures_to_choose_from(subject: Subject) -> None:
+def test_images_to_choose_from(subject: Subject) -> None:
     labels = subject.setup.evaluation.labels
-    found = ask(subject, "pictures", label=3, first=1, count=4)
-    places = [one["place"] for one in found["pictures"]]
+    found = ask(subject, "images", label=3, first=1, count=4)
+    places = [one["place"] for one in found["images"]]
     assert places == (labels == 3).nonzero().flatten()[1:5].tolist() and found["total"] == int((labels == 3).sum())
-    assert len(ask(subject, "pictures", count=64)["pictures"]) == 64
+    assert len(ask(subject, "images", count=64)["images"]) == 64
 
 
 # ---------------------------------------------------------------- what is refused
@@ -222,24 +222,24 @@ def test_pictures_to_choose_from(subject: Subject) -> None:
     ("name", "arguments", "why"),
     [
         ("activation", {"by": "head"}, "choose layer, class, image"),
-        ("activation", {"pictures": [200]}, "picture 200 does not exist: the evaluation pictures are 0 to 199"),
-        ("activation", {"pictures": 0}, "choose at least one"),
-        ("activation", {"by": "image", "pictures": [0] * 257}, "choose 1 to 256"),
-        ("activation", {"pictures": "all"}, "give a whole number from 0"),
-        ("attention", {}, "1 to 12 pictures"),
-        ("attention", {"pictures": [0] * 13}, "1 to 12 pictures"),
-        ("attention", {"pictures": [0], "layer": 1}, "layer 1 keeps no expert: choose one of 9, 10"),
-        ("attention", {"pictures": [0], "layer": True}, "give a whole number"),
-        ("attention", {"pictures": [-1]}, "give a whole number"),
+        ("activation", {"images": [200]}, "image 200 does not exist: the evaluation images are 0 to 199"),
+        ("activation", {"images": 0}, "choose at least one"),
+        ("activation", {"by": "image", "images": [0] * 257}, "choose 1 to 256"),
+        ("activation", {"images": "all"}, "give a whole number from 0"),
+        ("attention", {}, "1 to 12 images"),
+        ("attention", {"images": [0] * 13}, "1 to 12 images"),
+        ("attention", {"images": [0], "layer": 1}, "layer 1 keeps no expert: choose one of 9, 10"),
+        ("attention", {"images": [0], "layer": True}, "give a whole number"),
+        ("attention", {"images": [-1]}, "give a whole number"),
         ("predict", {}, "give a whole number"),
-        ("predict", {"picture": {"file": "§"}}, "this is none"),
-        ("predict", {"picture": {"file": "AAAA"}}, "the file cannot be read as a picture .no known picture format."),
-        ("predict", {"picture": {"file": "A" * (7 * 2**20)}}, "at most 5 MB"),
-        ("predict_without", {"picture": 0, "off": "L13"}, "layers 1 to 12"),
-        ("predict_without", {"picture": 0, "rate": 0.5}, "'rate' is no argument"),
+        ("predict", {"image": {"file": "§"}}, "this is none"),
+        ("predict", {"image": {"file": "AAAA"}}, "the file cannot be read as an image .no known image format."),
+        ("predict", {"image": {"file": "A" * (7 * 2**20)}}, "at most 5 MB"),
+        ("predict_without", {"image": 0, "off": "L13"}, "layers 1 to 12"),
+        ("predict_without", {"image": 0, "rate": 0.5}, "'rate' is no argument"),
         ("predict_without", {"off": "L12"}, "give a whole number"),
-        ("predict", {"picture": {"path": "/etc/passwd"}}, "at most 5 MB"),
-        ("pictures", {"count": 65}, "choose 1 to 64"),
+        ("predict", {"image": {"path": "/etc/passwd"}}, "at most 5 MB"),
+        ("images", {"count": 65}, "choose 1 to 64"),
     ],
 )
 def test_a_wrong_question_is_one_sentence(name: str, arguments: Mapping, why: str, subject: Subject) -> None:
@@ -249,16 +249,16 @@ def test_a_wrong_question_is_one_sentence(name: str, arguments: Mapping, why: st
 
 def test_only_formats_that_run_nothing_are_opened(subject: Subject) -> None:
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\n"
-    with pytest.raises(QuestionError, match="hand in a picture of one of the formats JPEG, PNG"):
-        ask(subject, "predict", picture={"file": base64.b64encode(script).decode()})
+    with pytest.raises(QuestionError, match="hand in an image of one of the formats JPEG, PNG"):
+        ask(subject, "predict", image={"file": base64.b64encode(script).decode()})
 
 
 def test_a_run_without_experts_predicts_and_says_what_it_has_not(tmp_path: Path, subject: Subject) -> None:
     bare = Subject(subject.setup, tmp_path)
     bare.setup = type(subject.setup)(**{**vars(subject.setup), "experts": None})
-    for name, arguments in (("activation", {}), ("attention", {"pictures": [0]}), ("predict_without", {"picture": 0})):
+    for name, arguments in (("activation", {}), ("attention", {"images": [0]}), ("predict_without", {"image": 0})):
         with pytest.raises(QuestionError, match="has no experts"):
             questions()[name](bare, arguments, lambda done, total: None)
-    found = ask(bare, "predict", picture=0)
+    found = ask(bare, "predict", image=0)
     assert found["canvas"] is found["without_all"] is None and found["without_layer"] == []
-    assert len(found["nearest"]) == 6 and found["top"] == ask(subject, "predict", picture=0)["top"]
+    assert len(found["nearest"]) == 6 and found["top"] == ask(subject, "predict", image=0)["top"]

@@ -20,15 +20,15 @@ BATCHES = 10
 
 
 def recorded(chosen: RunConfig) -> tuple[Setup, list[list[int]], list[torch.Tensor]]:
-    """Train ten steps: the setup, the pictures that each step asked for, and the mask factors of each."""
+    """Train ten steps: the setup, the images that each step asked for, and the mask factors of each."""
     setup = small(chosen)
     asked: list[list[int]] = []
     masks: list[torch.Tensor] = []
     take, draw = setup.train.take, setup.experts.draw
 
-    def watched_take(pictures: torch.Tensor) -> torch.Tensor:
-        asked.append(pictures.tolist())
-        return take(pictures)
+    def watched_take(images: torch.Tensor) -> torch.Tensor:
+        asked.append(images.tolist())
+        return take(images)
 
     def watched_draw() -> torch.Tensor:
         masks.append(draw())

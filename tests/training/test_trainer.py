@@ -1,4 +1,4 @@
-"""fit: what it yields, what it changes, how it ends. Real pictures and the untrained bundled network, few of them."""
+"""fit: what it yields, what it changes, how it ends. Real images and the untrained bundled network, few of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mlae_lab.core.patterns import allocation, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.data.bundled import DataError, load_bundled
 from mlae_lab.data.pixels import normalised
-from mlae_lab.data.splits import Pictures
+from mlae_lab.data.splits import Images
 from mlae_lab.model.backbones import build
 from mlae_lab.model.experts import MaskSampler, stream
 from mlae_lab.model.inject import remove
@@ -36,7 +36,7 @@ from mlae_lab.training.evaluation import Diverged, evaluate
 from mlae_lab.training.inputs import Inputs
 from mlae_lab.training.setup import Setup, choose_device, choose_precision, prepare
 from mlae_lab.training.trainer import fit
-from mlae_lab.training.watched import chosen
+from mlae_lab.training.sample_images import chosen
 
 RANDOM = "lab_vit_12x128.random"
 HOLES = MaskPlan(  # an empty row, holes, a rate for each cell, three modules, every depth
@@ -55,15 +55,15 @@ def config(plan: MaskPlan = HOLES, **settings: object) -> RunConfig:
 
 
 def small(chosen: RunConfig) -> Setup:
-    """Ready to train on the first 24 pictures (three steps of 10, 10 and 4) and to be measured on 16."""
+    """Ready to train on the first 24 images (three steps of 10, 10 and 4) and to be measured on 16."""
     setup = prepare(chosen)
     setup.train, setup.evaluation = shortened(setup.train, 24), shortened(setup.evaluation, 16)
     return setup
 
 
-def shortened(inputs: Inputs, pictures: int) -> Inputs:
+def shortened(inputs: Inputs, images: int) -> Inputs:
     """The first few of them."""
-    part = Pictures(inputs.part.images[:pictures], inputs.part.labels[:pictures])
+    part = Images(inputs.part.images[:images], inputs.part.labels[:images])
     return Inputs(part, inputs.before, inputs.device, inputs.side, inputs.normalisation, inputs.name, inputs.generator)
 
 
@@ -122,9 +122,9 @@ def test_a_step_says_which_experts_it_drew(events: list[Event]) -> None:
         assert sum(drawn) == step.drawn and not any(d and not e for d, e in zip(drawn, exists))
 
 
-def test_the_watched_pictures_are_answered_as_the_network_answers_them(events: list[Event]) -> None:
+def test_the_watched_images_are_answered_as_the_network_answers_them(events: list[Event]) -> None:
     watched, told = of(events, Watched)[0], of(events, Guesses)
-    assert len(watched.pictures) == len(watched.truth) == 12 and len(set(watched.truth)) == 9
+    assert len(watched.images) == len(watched.truth) == 12 and len(set(watched.truth)) == 9
     assert [(g.epoch, g.step) for g in told] == [(2, 6), (4, 12)]
     setup = small(config(epochs=4, evaluations=2, seed=9))
     [*fit(setup)]
@@ -144,7 +144,7 @@ def test_what_is_said_at_the_start() -> None:
     assert started.head_parameters == 129 * 10
     whole = sum(p.numel() for p in setup.model.parameters())
     assert started.backbone_parameters == whole - started.parameters - started.head_parameters
-    assert (started.train_pictures, started.evaluation_pictures, started.steps) == (24, 16, 15)
+    assert (started.train_images, started.evaluation_images, started.steps) == (24, 16, 15)
     assert (started.device, started.precision) == ("cpu", "float32")
     assert started.seconds == setup.seconds > 0
 
@@ -165,7 +165,7 @@ def test_training_learns() -> None:
     assert all(0 <= s.accuracy <= 100 for s in steps)
 
 
-def test_every_epoch_shows_every_picture_once_in_an_order_that_only_the_seed_decides() -> None:
+def test_every_epoch_shows_every_image_once_in_an_order_that_only_the_seed_decides() -> None:
     def seen(chosen: RunConfig) -> list[list[bytes]]:
         setup = small(chosen)
         batches: list[list[bytes]] = []

@@ -9,7 +9,7 @@ import pytest
 from streamlit import config
 from streamlit.testing.v1 import AppTest
 
-from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs.store import RunStore
 
 

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import pattern, scaled, uniform
-from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import paths
 from mlae_lab.runs.store import RunStore
 

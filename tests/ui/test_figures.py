@@ -9,7 +9,7 @@ import pytest
 
 from mlae_lab.core.events import Evaluation, SimilarityStats, TrainStep
 from mlae_lab.core.patterns import pattern, uniform
-from mlae_lab.places import PACKAGE
+from mlae_lab.locations import PACKAGE
 from mlae_lab.ui import figures
 from mlae_lab.ui.figures import Running
 

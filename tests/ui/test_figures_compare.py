@@ -12,7 +12,7 @@ import pytest
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation, dense, pattern, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
-from mlae_lab.places import PACKAGE
+from mlae_lab.locations import PACKAGE
 from mlae_lab.runs import pairs
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run

@@ -8,9 +8,9 @@ import re
 import pytest
 
 from mlae_lab.core.proportions import wilson
-from mlae_lab.core.slices import slices
-from mlae_lab.core.spread import spread
-from mlae_lab.places import PACKAGE
+from mlae_lab.core.paired_tests import slices
+from mlae_lab.core.seed_statistics import spread
+from mlae_lab.locations import PACKAGE
 from mlae_lab.ui import figures
 
 NAMES = ["cat", "dog", "owl"]
@@ -19,7 +19,7 @@ SHARES = [[0.8, 0.2, 0.0], [0.5, 0.5, 0.0], [None, None, None]]
 CLASSES = [
     {
         "name": n,
-        "pictures": sum(row),
+        "images": sum(row),
         "right": row[i],
         "low": wilson(row[i], sum(row))[0],
         "high": wilson(row[i], sum(row))[1],
@@ -27,8 +27,8 @@ CLASSES = [
     for i, (n, row) in enumerate(zip(NAMES, COUNTS))
 ]
 BINS = [
-    {"low": 0.0, "high": 0.5, "pictures": 0, "accuracy": None, "confidence": None},
-    {"low": 0.5, "high": 1.0, "pictures": 20, "accuracy": 0.65, "confidence": 0.9},
+    {"low": 0.0, "high": 0.5, "images": 0, "accuracy": None, "confidence": None},
+    {"low": 0.5, "high": 1.0, "images": 20, "accuracy": 0.65, "confidence": 0.9},
 ]
 A = {
     "task": "t", "print": "p", "names": NAMES, "places": list(range(30)), "truth": [0] * 10 + [1] * 20,
@@ -77,9 +77,9 @@ def test_the_matrix_shows_shares_and_counts_each_once() -> None:
 
 def test_the_matrix_names_the_commonest_mistake() -> None:
     title = layout(figures.confusion_figure(NAMES, COUNTS, SHARES))["title"]["text"]
-    assert title == "Most often dog is taken for cat: 5 of 10 pictures"
+    assert title == "Most often dog is taken for cat: 5 of 10 images"
     good = figures.confusion_figure(["a", "b"], [[3, 0], [0, 4]], [[1.0, 0.0], [0.0, 1.0]])
-    assert layout(good)["title"]["text"] == "All 7 pictures are right"
+    assert layout(good)["title"]["text"] == "All 7 images are right"
 
 
 @pytest.mark.parametrize("size", [10, 34, 35, 100, 397])
@@ -123,12 +123,12 @@ def test_slices_go_up_for_b_and_down_for_a() -> None:
     figure = figures.slices_figure(slices(A, B))
     up, down = figure.data
     assert (up["x"], up["y"], down["y"]) == (["dog", "cat"], [18, 0], [-2, -1])
-    assert layout(figure)["title"]["text"] == "B alone is right on 18 pictures, A alone on 3, of 30"
+    assert layout(figure)["title"]["text"] == "B alone is right on 18 images, A alone on 3, of 30"
     stars = [note["x"] for note in layout(figure)["annotations"] if note["text"] == "*"]
-    assert stars == ["dog"], "one picture of a cat is chance"
+    assert stars == ["dog"], "one image of a cat is chance"
     same = figures.slices_figure(slices(A, A))
     assert (
-        layout(same)["title"]["text"] == "A and B are right on the same 11 of 30 pictures" and same.data[0]["x"] == []
+        layout(same)["title"]["text"] == "A and B are right on the same 11 of 30 images" and same.data[0]["x"] == []
     )
 
 

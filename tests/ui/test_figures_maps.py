@@ -10,7 +10,7 @@ import pytest
 
 from mlae_lab.core.patterns import allocation
 from mlae_lab.data.overlay import Row
-from mlae_lab.places import PACKAGE
+from mlae_lab.locations import PACKAGE
 from mlae_lab.ui import figures
 from mlae_lab.ui.figures.base import DIVERGING
 from mlae_lab.ui.figures.maps import SCALES, glow_words
@@ -46,7 +46,7 @@ def test_classes_against_experts_of_one_layer_and_of_all() -> None:
     assert "Layer 1, expert 2 adds most, to shirt" in one.alt
 
 
-def test_a_class_without_a_picture_has_no_colour() -> None:
+def test_a_class_without_an_image_has_no_colour() -> None:
     empty = ((None, None), (None, None), (None, None))
     figure = figures.class_figure([MEAN, empty], MEAN, ["a", "b"], PLAN, None, relative=True)
     assert figure.data[0]["z"][1] == [None] * 3
@@ -61,7 +61,7 @@ def test_a_class_without_a_picture_has_no_colour() -> None:
         (SCALES[2], [0.125, 0.25], [0.0, 0.0]),
     ],
 )
-def test_maps_stand_on_their_pictures(scale: str, first: list[float], second: list[float]) -> None:
+def test_maps_stand_on_their_images(scale: str, first: list[float], second: list[float]) -> None:
     figure = figures.maps_figure(ROWS, ["expert 1", "expert 2"], "t", "q", "n", (False, True), scale, 0.5)
     plain, both = figure.data
     assert (plain["zmin"], both["zmin"], plain["opacity"]) == (0, -1, 0.5)
@@ -73,7 +73,7 @@ def test_maps_stand_on_their_pictures(scale: str, first: list[float], second: li
         None,
         None,
         None,
-    ]  # the bare picture, a gap, the map, a gap, the other
+    ]  # the bare image, a gap, the map, a gap, the other
     assert plain["z"][3] == [None, None, None, *second, None, None, None]
     assert both["z"][0][6:] == ([0.125, -0.25] if scale == SCALES[2] else [0.5, -1.0]) and both["z"][3][6:] == [
         None,
@@ -86,7 +86,7 @@ def test_maps_stand_on_their_pictures(scale: str, first: list[float], second: li
     ]
     assert images[0]["source"].startswith("data:image/png") and images[3]["source"].startswith("data:image/jpeg")
     words = [word["text"] for word in layout(figure)["annotations"]]
-    assert words[:3] == ["picture", "expert 1", "2"] and {"bag", "shirt"} <= set(words)
+    assert words[:3] == ["image", "expert 1", "2"] and {"bag", "shirt"} <= set(words)
     assert ("4" in words) == (scale != SCALES[2])
 
 

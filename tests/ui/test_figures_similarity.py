@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from mlae_lab.core.chance import Chance
+from mlae_lab.core.random_baseline import Chance
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import SimilarityStats
 from mlae_lab.runs import diversity

@@ -74,7 +74,7 @@ def test_the_fewest_that_are_enough_are_named() -> None:
 
 
 def test_two_runs_under_random_masks_share_their_bins() -> None:
-    answer = {"accuracies": [50.0, 52.0, 51.0], "trained": {"accuracy": 60.0}, "mean": 51.0, "deviation": 1.0, "rate": 0.5, "draws": 3, "pictures": 50}  # fmt: skip
+    answer = {"accuracies": [50.0, 52.0, 51.0], "trained": {"accuracy": 60.0}, "mean": 51.0, "deviation": 1.0, "rate": 0.5, "draws": 3, "images": 50}  # fmt: skip
     other = {**answer, "accuracies": [30.0, 20.0, 25.0], "mean": 25.0}
     found = figures.robust_figure([("A", answer), ("B", other)])
     assert title(found) == "At p = 0.5 A loses 9.0 points and B loses 35.0 points on average"

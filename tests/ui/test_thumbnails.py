@@ -1,4 +1,4 @@
-"""Small pictures."""
+"""Small images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_dropped_expert_is_paler() -> None:
     assert max(opacity) == 1.0 and min(opacity) == 0.2
 
 
-def test_a_picture_is_small() -> None:
+def test_an_image_is_small() -> None:
     """A page of masks sends two dozen of them whenever the mark of the chosen one moves."""
     assert max(len(mask_image(found.plan)) for found in paper_patterns()) < 5000
 
@@ -38,7 +38,7 @@ def test_the_bar_runs_from_probe_to_adapted() -> None:
     assert float(low.get("width")) == 80 and float(gain.get("x")) == 80 and float(gain.get("width")) == 100
 
 
-def test_a_picture_survives_the_address() -> None:
-    picture = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    data = base64.b64decode(png_address(picture, side=8).split(",", 1)[1])
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), picture)
+def test_an_image_survives_the_address() -> None:
+    image = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    data = base64.b64decode(png_address(image, side=8).split(",", 1)[1])
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), image)

@@ -11,7 +11,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mlae_lab.core.defaults import FIRST_RUN
-from mlae_lab.places import PACKAGE, PAGES
+from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import paths
 from mlae_lab.runs.store import RunStore
 from mlae_lab.ui import visitor
@@ -125,7 +125,7 @@ def test_a_run_is_mine_if_this_browser_started_it(store: RunStore) -> None:
     def script(owner: str) -> None:
         import streamlit as st
 
-        from mlae_lab.places import default_store
+        from mlae_lab.locations import default_store
         from mlae_lab.runs.store import RunStore
         from mlae_lab.ui import visitor
 

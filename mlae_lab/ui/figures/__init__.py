@@ -1,4 +1,4 @@
-"""Figures as functions of arrays. No Streamlit here: what goes in is data, what comes out is a picture.
+"""Figures as functions of arrays. No Streamlit here: what goes in is data, what comes out is an image.
 
 Colours are names of meanings (`@accent`, `@quiet`, ...; `ui/palette.js` knows the values).
 """

@@ -1,4 +1,4 @@
-"""What each expert adds to a class or a picture, beside what it adds on the whole."""
+"""What each expert adds to a class or an image, beside what it adds on the whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bars: what a plan draws in each layer, and how many pictures a class has."""
+"""Bars: what a plan draws in each layer, and how many images a class has."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def active_figure(plan: MaskPlan) -> Figure:
 
 
 def balance_figure(names: Sequence[str], counts: dict[str, Sequence[int]]) -> Figure:
-    """Pictures per class. counts: split name to one number per class."""
+    """Images per class. counts: split name to one number per class."""
     colours = ("@accent", "@middle", "@quiet")
     data = [
         {
@@ -59,7 +59,7 @@ def balance_figure(names: Sequence[str], counts: dict[str, Sequence[int]]) -> Fi
         for (split, values), colour in zip(counts.items(), colours)
     ]
     total = [sum(v) for v in zip(*counts.values())]
-    title = f"{min(total)} to {max(total)} pictures per class"
+    title = f"{min(total)} to {max(total)} images per class"
     return figure(
         data,
         title,
@@ -78,6 +78,6 @@ def balance_figure(names: Sequence[str], counts: dict[str, Sequence[int]]) -> Fi
             "font": {"size": 12, "color": "@quiet"},
         },
         xaxis=axis("class", type="category", showgrid=False),
-        yaxis=axis("pictures", rangemode="tozero"),
+        yaxis=axis("images", rangemode="tozero"),
         margin={"l": 52, "r": 16, "t": 64, "b": 60},
     )

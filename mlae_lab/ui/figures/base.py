@@ -184,7 +184,7 @@ def apart(ends: Sequence[tuple[float, float, str, str]], pixels_per_unit: float)
     return labels
 class Running:
     """The steps of a run as a curve that grows: at most MAX_POINTS moments whatever the number of steps, so that a
-    picture of the ten thousandth step costs no more than one of the thousandth.
+    image of the ten thousandth step costs no more than one of the thousandth.
 
     The means are exponential, over about eight steps, without a bias towards the start; a value that is not finite is
     left out of them.

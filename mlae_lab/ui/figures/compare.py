@@ -7,7 +7,7 @@ from statistics import fmean
 
 from mlae_lab.core.difference import Change, plan_difference
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.core.spread import between, points
+from mlae_lab.core.seed_statistics import between, points
 from mlae_lab.runs.pairs import Difference
 from mlae_lab.ui.figures.base import FRAME, Figure, apart, axis, band, end_label, figure, room, thinned
 
@@ -110,8 +110,8 @@ def difference_caption(difference: Difference) -> str:
         parts.append(
             f"After epoch {last.epoch}: n = {last.n}, standard deviation {points(last.deviation)}, "
             f"lowest {points(last.least, signed=True)}, highest {points(last.most, signed=True)} points. The band is the 95 % "
-            "interval of the mean (Student's t). It covers the noise of the seed; the evaluation pictures are the same in "
-            "all runs, and what other pictures would say it does not know."
+            "interval of the mean (Student's t). It covers the noise of the seed; the evaluation images are the same in "
+            "all runs, and what other images would say it does not know."
         )
     return " ".join(parts)
 

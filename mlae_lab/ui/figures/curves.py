@@ -10,13 +10,13 @@ from mlae_lab.ui.figures.base import Figure, Reference, Running, axis, end_label
 
 
 def accuracy_figure(
-    running: Running, evaluations: Sequence[Evaluation], epochs: int, split: str, pictures: int = 200,
+    running: Running, evaluations: Sequence[Evaluation], epochs: int, split: str, images: int = 200,
     references: Sequence[Reference] = (),
 ) -> Figure:  # fmt: skip
-    """Accuracy over epochs: measured points on so many evaluation pictures, the running training accuracy, and lines
+    """Accuracy over epochs: measured points on so many evaluation images, the running training accuracy, and lines
     for what other runs or the paper reached."""
     ran = [(running.epoch(m), m.mean_accuracy) for m in running.moments if m.mean_accuracy is not None]
-    name = f"{pictures:,} {'validation' if split == 'val' else 'test'} pictures"
+    name = f"{images:,} {'validation' if split == 'val' else 'test'} images"
     data = [
         {
             "type": "scatter",
@@ -25,7 +25,7 @@ def accuracy_figure(
             "x": [round(x, 3) for x, _ in ran],
             "y": [round(y, 2) for _, y in ran],
             "line": {"color": "@quiet", "width": 1.5, "dash": "dot"},
-            "hovertemplate": "epoch %{x:.1f}: %{y:.1f} % of the training pictures<extra></extra>",
+            "hovertemplate": "epoch %{x:.1f}: %{y:.1f} % of the training images<extra></extra>",
         },
         {
             "type": "scatter",
@@ -136,7 +136,7 @@ def loss_figure(
     running: Running, evaluations: Sequence[Evaluation], epochs: int, split: str,
     references: Sequence[Reference] = (),
 ) -> Figure:  # fmt: skip
-    """Cross-entropy over epochs, of training batches and of the evaluation pictures, with lines for other runs'."""
+    """Cross-entropy over epochs, of training batches and of the evaluation images, with lines for other runs'."""
     ran = [(running.epoch(m), m.loss, m.mean_loss) for m in running.moments if m.mean_loss is not None]
     data = [
         {

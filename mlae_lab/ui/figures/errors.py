@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mlae_lab.core.proportions import wilson
-from mlae_lab.core.slices import SURE, Slices
+from mlae_lab.core.paired_tests import SURE, Slices
 from mlae_lab.ui.figures.base import SEQUENTIAL, Figure, axis, end_label, figure
 
-MOST_LABELS = 34  # names along an axis; of more classes every second, third ... is named
-MOST_NUMBERS = 16  # classes up to which each cell of the matrix carries its count
+MAX_LABELS = 34  # names along an axis; of more classes every second, third ... is named
+MAX_NUMBERS = 16  # classes up to which each cell of the matrix carries its count
 _LONGEST = 16  # letters of a class name on an axis
 _MISTAKES = [[0.0, "@surface"], [1.0, "@high"]]
 
 CONFUSION_NOTE = (
-    "Row i, column j: the share of the pictures of class i that are taken for class j, counts / sum of their row. The "
+    "Row i, column j: the share of the images of class i that are taken for class j, counts / sum of their row. The "
     "diagonal is what is right; mistakes have a colour scale of their own, which ends at the commonest one."
 )
 CLASSES_NOTE = (
@@ -22,14 +22,14 @@ CLASSES_NOTE = (
     "worst first. The paper reports top-1 over all classes alone."
 )
 RELIABILITY_NOTE = (
-    "Confidence is the largest softmax probability. Pictures are sorted into bins ((m−1)/M, m/M] of it; each point is a bin's "
+    "Confidence is the largest softmax probability. Images are sorted into bins ((m−1)/M, m/M] of it; each point is a bin's "
     "mean confidence and accuracy, with the Wilson interval. ECE = Σ nₘ/n · |accuracyₘ − confidenceₘ|. Brier score = mean of "
     "Σₖ (pₖ − [k = class])², 0 to 2. Calibration is no subject of the paper."
 )
 SLICES_NOTE = (
-    "Of the pictures on which the two differ, each would fall to A or to B by the toss of a coin if both were equally good: "
+    "Of the images on which the two differ, each would fall to A or to B by the toss of a coin if both were equally good: "
     "McNemar's test, mid-p = 2 P(X ≤ m) − P(X = m), X ~ Bin(n, ½). A class is marked where its p is below 0.05 after Holm's "
-    "correction over all classes. It knows these pictures and these two runs; another seed may say otherwise."
+    "correction over all classes. It knows these images and these two runs; another seed may say otherwise."
 )
 
 
@@ -45,7 +45,7 @@ def confusion_figure(
 
     def cells(name: str, z: list[list[float | None]], most: float, scale: list, **more: object) -> dict:
         numbers = [["" if v is None else n or "" for n, v in zip(*rows)] for rows in zip(counts, z)]
-        shown = {"text": numbers, "texttemplate": "%{text}", "textfont": {"size": 12}} if size <= MOST_NUMBERS else {}
+        shown = {"text": numbers, "texttemplate": "%{text}", "textfont": {"size": 12}} if size <= MAX_NUMBERS else {}
         return {
             "type": "heatmap",
             "name": name,
@@ -59,7 +59,7 @@ def confusion_figure(
             "xgap": gap,
             "ygap": gap,
             "hoverongaps": False,
-            "hovertemplate": "%{y}, taken for %{x}: %{customdata} pictures, %{z:.1%}<extra></extra>",
+            "hovertemplate": "%{y}, taken for %{x}: %{customdata} images, %{z:.1%}<extra></extra>",
             **shown,
             **more,
         }
@@ -79,15 +79,15 @@ def confusion_figure(
     total = sum(map(sum, counts))
     if mistakes:
         n, i, j = max(mistakes)
-        title = f"Most often {_short(names[-i])} is taken for {_short(names[-j])}: {n} of {sum(counts[-i])} pictures"
+        title = f"Most often {_short(names[-i])} is taken for {_short(names[-j])}: {n} of {sum(counts[-i])} images"
     else:
-        title = f"All {total} pictures are right" if total else "No picture to show"
+        title = f"All {total} images are right" if total else "No image to show"
     return figure(
         data,
         title,
-        f"Confusion matrix of {size} classes, {total} pictures. {title}.",
+        f"Confusion matrix of {size} classes, {total} images. {title}.",
         "confusion",
-        height=max(320, min(860, (30 if size <= MOST_NUMBERS else 20) * size + 130)),
+        height=max(320, min(860, (30 if size <= MAX_NUMBERS else 20) * size + 130)),
         xaxis=_classes("taken for", names) | {"constrain": "domain"},
         yaxis=_classes("true class", names) | {"autorange": "reversed", "automargin": True, "tickangle": 0},
         margin={"l": 52, "r": 16, "t": 44, "b": 44},
@@ -96,10 +96,10 @@ def confusion_figure(
 
 def class_accuracy_figure(classes: Sequence[Mapping], accuracy: float) -> Figure:
     """Accuracy of each class as a bar with its interval, worst first. classes: as the answer to `errors` has them;
-    accuracy: over all pictures, in percent. Classes without a picture are left out."""
-    shown = sorted((c for c in classes if c["pictures"]), key=lambda c: (c["right"] / c["pictures"], c["name"]))
+    accuracy: over all images, in percent. Classes without an image are left out."""
+    shown = sorted((c for c in classes if c["images"]), key=lambda c: (c["right"] / c["images"], c["name"]))
     names = [c["name"] for c in shown]
-    values = [100 * c["right"] / c["pictures"] for c in shown]
+    values = [100 * c["right"] / c["images"] for c in shown]
     data = [
         {
             "type": "bar",
@@ -114,15 +114,15 @@ def class_accuracy_figure(classes: Sequence[Mapping], accuracy: float) -> Figure
                 "arrayminus": [round(max(0.0, v - 100 * c["low"]), 2) for c, v in zip(shown, values)],
                 "color": "@ink",
                 "thickness": 1.2,
-                "width": 3 if len(shown) <= MOST_LABELS else 0,
+                "width": 3 if len(shown) <= MAX_LABELS else 0,
             },
             "customdata": [
-                f"{c['right']} of {c['pictures']}, 95 % {100 * c['low']:.0f} to {100 * c['high']:.0f} %" for c in shown
+                f"{c['right']} of {c['images']}, 95 % {100 * c['low']:.0f} to {100 * c['high']:.0f} %" for c in shown
             ],
             "hovertemplate": "%{x}: %{y:.1f} % right (%{customdata})<extra></extra>",
         }
     ]
-    title = "No picture to show"
+    title = "No image to show"
     if shown:
         title = (
             f"Hardest is {_short(names[0])} ({values[0]:.0f} % right), easiest {_short(names[-1])} ({values[-1]:.0f} %)"
@@ -145,12 +145,12 @@ def class_accuracy_figure(classes: Sequence[Mapping], accuracy: float) -> Figure
 
 
 def reliability_figure(bins: Sequence[Mapping], ece: float, confidence: float, accuracy: float) -> Figure:
-    """How often pictures of one confidence are right, over a strip that says how many there are.
+    """How often images of one confidence are right, over a strip that says how many there are.
 
     bins: as the answer to `errors` has them; confidence, accuracy: means in [0, 1].
     """
-    held = [entry for entry in bins if entry["pictures"]]
-    ends = [wilson(round(entry["accuracy"] * entry["pictures"]), entry["pictures"]) for entry in held]
+    held = [entry for entry in bins if entry["images"]]
+    ends = [wilson(round(entry["accuracy"] * entry["images"]), entry["images"]) for entry in held]
     data = [
         {
             "type": "scatter",
@@ -169,18 +169,18 @@ def reliability_figure(bins: Sequence[Mapping], ece: float, confidence: float, a
                 "thickness": 1.2,
                 "width": 3,
             },
-            "customdata": [entry["pictures"] for entry in held],
-            "hovertemplate": "%{x:.1%} sure, %{y:.1%} right, %{customdata} pictures<extra></extra>",
+            "customdata": [entry["images"] for entry in held],
+            "hovertemplate": "%{x:.1%} sure, %{y:.1%} right, %{customdata} images<extra></extra>",
         },
         {
             "type": "bar",
-            "name": "pictures",
+            "name": "images",
             "x": [(entry["low"] + entry["high"]) / 2 for entry in bins],
-            "y": [entry["pictures"] for entry in bins],
+            "y": [entry["images"] for entry in bins],
             "width": [0.94 * (entry["high"] - entry["low"]) for entry in bins],
             "yaxis": "y2",
             "marker": {"color": "@track", "line": {"color": "@quiet", "width": 1}},
-            "hovertemplate": "%{y} pictures are about %{x:.0%} sure<extra></extra>",
+            "hovertemplate": "%{y} images are about %{x:.0%} sure<extra></extra>",
         },
     ]
     gap = confidence - accuracy
@@ -194,7 +194,7 @@ def reliability_figure(bins: Sequence[Mapping], ece: float, confidence: float, a
         height=380,
         xaxis=axis("confidence of the guess", range=[0, 1.02], tickformat=".0%", anchor="y2"),
         yaxis=axis("share that is right", range=[0, 1.04], tickformat=".0%", domain=[0.3, 1]),
-        yaxis2=axis("pictures", domain=[0, 0.2], rangemode="tozero", nticks=3),
+        yaxis2=axis("images", domain=[0, 0.2], rangemode="tozero", nticks=3),
         shapes=[_line({"xref": "x", "yref": "y", "x0": 0, "y0": 0, "x1": 1, "y1": 1})],
         annotations=[
             {
@@ -207,11 +207,11 @@ def reliability_figure(bins: Sequence[Mapping], ece: float, confidence: float, a
 
 
 def slices_figure(found: Slices) -> Figure:
-    """Pictures of each class that only one of two runs gets right: B's upwards, A's downwards, the largest gain first."""
+    """Images of each class that only one of two runs gets right: B's upwards, A's downwards, the largest gain first."""
     shown = sorted((c for c in found.classes if c.only_a or c.only_b), key=lambda c: (c.only_a - c.only_b, c.name))
     names = [c.name for c in shown]
     words = [
-        f"{c.right_a} of {c.pictures} right in A, {c.right_b} in B; p = {c.adjusted:.2g} after Holm's correction"
+        f"{c.right_a} of {c.images} right in A, {c.right_b} in B; p = {c.adjusted:.2g} after Holm's correction"
         for c in shown
     ]
     data = [
@@ -235,9 +235,9 @@ def slices_figure(found: Slices) -> Figure:
     ]
     whole = found.whole
     title = (
-        f"B alone is right on {whole.only_b} picture{'s' * (whole.only_b != 1)}, A alone on {whole.only_a}, of {whole.pictures:,}"
+        f"B alone is right on {whole.only_b} image{'s' * (whole.only_b != 1)}, A alone on {whole.only_a}, of {whole.images:,}"
         if shown
-        else f"A and B are right on the same {whole.right_a:,} of {whole.pictures:,} pictures"
+        else f"A and B are right on the same {whole.right_a:,} of {whole.images:,} images"
     )
     high, low = max([1, *(c.only_b for c in shown)]), max([1, *(c.only_a for c in shown)])
     marks = [
@@ -268,7 +268,7 @@ def slices_figure(found: Slices) -> Figure:
         bargap=0.25,
         xaxis=_classes("class, those first that gain most in B", names) | {"showgrid": False},
         yaxis=axis(
-            "pictures that one alone gets right", range=[-1.25 * low, 1.25 * high], zeroline=True, zerolinecolor="@ink"
+            "images that one alone gets right", range=[-1.25 * low, 1.25 * high], zeroline=True, zerolinecolor="@ink"
         ),
         annotations=marks + corners,
         margin={"l": 58, "r": 16, "t": 44, "b": 44},
@@ -284,7 +284,7 @@ def _short(name: str) -> str:
 
 def _classes(title: str, names: Sequence[str]) -> dict:
     """An axis of classes: every name where there is room, else every second, third, ... of them."""
-    every = -(-len(names) // MOST_LABELS) or 1
+    every = -(-len(names) // MAX_LABELS) or 1
     shown = list(names[::every])
     return axis(
         title,

@@ -1,4 +1,4 @@
-"""Maps on pictures, in the paper's layout (figures 6 and 7): pictures down, experts across."""
+"""Maps on images, in the paper's layout (figures 6 and 7): images down, experts across."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def maps_figure(
     scale: str = SCALES[0],
     opacity: float = 0.7,
 ) -> Figure:
-    """Each map over its picture; the bare picture stands first.
+    """Each map over its image; the bare image stands first.
 
     columns: names of the maps. signed: which of them have both signs. quantity: of the values, in words. scale: one of
     SCALES: each map up to its own largest value, which stands under it, from 0 or, for a map without signs, from its
@@ -40,7 +40,7 @@ def maps_figure(
     sheets = {two: np.full(shape, np.nan) for two in (False, True) if two in both}
     hints = np.full(shape, "", dtype=object)
     images, words = [], []
-    for number, head in enumerate(("picture", *_heads(columns))):
+    for number, head in enumerate(("image", *_heads(columns))):
         words.append(_word(number * step_x + (width - 1) / 2, -0.5, head, yanchor="bottom"))
     for down, row in enumerate(rows):
         top = down * step_y
@@ -49,7 +49,7 @@ def maps_figure(
             left = across * step_x
             if across and values is None:
                 continue
-            images.append(_image(row.picture, left, top, width, height))
+            images.append(_image(row.image, left, top, width, height))
             if values is None:
                 continue
             two = both[across - 1]
@@ -70,7 +70,7 @@ def maps_figure(
     return figure(
         data,
         title,
-        f"{len(rows)} pictures down, {len(columns)} maps across. {title}. {quantity}; {words_on_scale}.",
+        f"{len(rows)} images down, {len(columns)} maps across. {title}. {quantity}; {words_on_scale}.",
         name,
         height=round(cell * shape[0] + margin["t"] + margin["b"]),
         meta={"fit": {"across": shape[1], "down": shape[0], "most": _LARGEST / width}},
@@ -120,10 +120,10 @@ def _scale(stops: Sequence[RGB]) -> list[list]:
     return [[number / (len(stops) - 1), "rgb({},{},{})".format(*stop)] for number, stop in enumerate(stops)]
 
 
-def _image(picture: str, left: float, top: float, width: int, height: int) -> dict:
-    kind = "png" if picture.startswith("iVBOR") else "jpeg"
+def _image(image: str, left: float, top: float, width: int, height: int) -> dict:
+    kind = "png" if image.startswith("iVBOR") else "jpeg"
     return {
-        "source": f"data:image/{kind};base64,{picture}",
+        "source": f"data:image/{kind};base64,{image}",
         "xref": "x",
         "yref": "y",
         "x": left - 0.5,

@@ -1,4 +1,4 @@
-"""What a run says of one picture, and what it would say without the experts of a layer."""
+"""What a run says of one image, and what it would say without the experts of a layer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def classes_figure(top: Sequence[Mapping], classes: Sequence[str], truth: int | 
 def two_answers_figure(
     before: Sequence[float], now: Sequence[float], classes: Sequence[str], truth: int | None = None
 ) -> Figure:
-    """One picture's answer as the run was trained and as it is now: the most probable classes of either, beside each other.
+    """One image's answer as the run was trained and as it is now: the most probable classes of either, beside each other.
 
     before, now: probability of every class, of which the first five are shown.
     """

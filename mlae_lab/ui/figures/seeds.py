@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlae_lab.core.spread import Spread, between, points
+from mlae_lab.core.seed_statistics import Spread, between, points
 from mlae_lab.ui.figures.base import Figure, axis, end_label, figure
 
 SEEDS_NOTE = (
     "A dot is a run after its last epoch. Line: mean over seeds; band: 95 % interval of the mean, mean ± t(97.5 %, n − 1) s/√n. "
-    "The evaluation pictures are the same in all runs: what other pictures would say the band does not know."
+    "The evaluation images are the same in all runs: what other images would say the band does not know."
 )
 PAIRED_NOTE = (
     "A dot is B − A for one seed: the two runs share everything but the mask, so what the seed does to both falls out. "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from mlae_lab.core.chance import Chance
+from mlae_lab.core.random_baseline import Chance
 from mlae_lab.ui.figures.base import FRAME, SEQUENTIAL, Figure, apart, axis, band, figure, room
 
 Values = Sequence[float | None]

@@ -8,19 +8,19 @@ from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.robustness import stand
 from mlae_lab.ui.figures.base import DIVERGING, Figure, axis, end_label, figure
 
-MOST_CLASSES = 24
+MAX_CLASSES = 24
 _SERIES = ("@accent", "@high")
 _LEGEND = {"orientation": "h", "y": 1.0, "x": 1, "xanchor": "right", "yanchor": "bottom", "font": {"size": 12, "color": "@quiet"}}  # fmt: skip
 Canvas = Sequence[Sequence[float | None]]
 
 
 def class_change_figure(classes: Sequence[str], before: Sequence[float | None], now: Sequence[float | None]) -> Figure:
-    """Change of each class's accuracy, in points. before, now: percent, None where a class has no picture."""
+    """Change of each class's accuracy, in points. before, now: percent, None where a class has no image."""
     changes = [(name, a, b) for name, a, b in zip(classes, before, now) if a is not None and b is not None]
     moved = [c for c in changes if c[1] != c[2]]
     shown = changes
-    if len(changes) > MOST_CLASSES:
-        most = sorted(moved, key=lambda c: -abs(c[2] - c[1]))[:MOST_CLASSES]
+    if len(changes) > MAX_CLASSES:
+        most = sorted(moved, key=lambda c: -abs(c[2] - c[1]))[:MAX_CLASSES]
         shown = [c for c in changes if c in most]
     if not moved:
         title = "No class changes"
@@ -175,7 +175,7 @@ def robust_figure(found: Sequence[tuple[str, Mapping]]) -> Figure:
     """How often which accuracy came out under random masks. found: (name of a run, its answer of `robust`)."""
     every = [a for _, answer in found for a in answer["accuracies"]]
     low, high = min(every), max([*every, *(answer["trained"]["accuracy"] for _, answer in found)])
-    width = max(100 / found[0][1]["pictures"], (high - low) / 40, 0.25)
+    width = max(100 / found[0][1]["images"], (high - low) / 40, 0.25)
     data, shapes, notes = [], [], []
     for number, (name, answer) in enumerate(found):
         colour, trained = _SERIES[number % 2], answer["trained"]["accuracy"]

@@ -1,0 +1,101 @@
+"""A run that is over becomes a parcel."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from mlae_lab.core import events as ev
+from mlae_lab.runs.archive_zip import CHUNK, EVENTS, FORMAT, LOG, MAX_EVENTS, RUN, ParcelError, limit
+from mlae_lab.runs.store import Run, RunStore, StoreError
+from mlae_lab.runs.texts import bytes_text
+
+KEPT_LOG_BYTES = 1_000_000  # of a log's end, when it is exported
+
+
+def write(store: RunStore, run: Run, file: Path, tensors: Mapping[str, Path], here: Mapping[str, object]) -> int:
+    """Write a parcel. here: what concerns this store alone. Returns the number of its events."""
+    if not file.name:
+        raise ParcelError(f"{file} is a folder: give the file a name, such as {run.id}.mlae")
+    events = store.events(run.id)
+    if len(events) > MAX_EVENTS:
+        raise ParcelError(f"run {run.id} has {len(events)} events: a parcel takes at most {MAX_EVENTS}")
+    header = _header_of(run) | ({"here": dict(here)} if here else {})
+    lines = (
+        f'{{"kind":{json.dumps(s.event.kind)},"time":{json.dumps(s.time)},"payload":{ev.to_json(s.event)}}}\n'.encode()
+        for s in events
+    )
+    partial = file.with_name(f"{file.name}.{secrets.token_hex(4)}.part")
+    try:
+        with partial.open("xb") as raw:
+            with zipfile.ZipFile(raw, "w") as packed:
+                _add(packed, RUN, [json.dumps(header, indent=1).encode()])
+                _add(packed, EVENTS, _together(lines))
+                for name, path in {LOG: store.paths(run.id).log, **tensors}.items():
+                    with suppress(FileNotFoundError), path.open("rb") as source:
+                        if name == LOG:
+                            source.seek(max(0, os.fstat(source.fileno()).st_size - KEPT_LOG_BYTES))
+                        _add(packed, name, iter(lambda: source.read(CHUNK), b""))
+            raw.flush()
+            os.fsync(raw.fileno())
+        _require_same(store, run)
+        os.replace(partial, file)
+    except OSError as error:
+        _require_same(store, run)  # a folder that vanishes under the reader was deleted
+        raise ParcelError(
+            f"{file} cannot be written ({error.strerror or error}): choose a name in a folder that is there, "
+            "may be written and has room"
+        ) from None
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+    return len(events)
+
+
+def _header_of(run: Run) -> dict:
+    """run.json. config_hash: of the config as it stands there; first_hash: where the row remembers another one,
+    because the run came from another machine or an older lab."""
+    config_hash = run.config.hash
+    header = {
+        "format": FORMAT, "id": run.id, "status": run.status.value, "reason": run.reason, "created": run.created,
+        "started": run.started, "ended": run.ended, "device": run.device, "parent": run.parent,
+        "relation": run.relation, "config_hash": config_hash, "config": run.config.to_dict(),
+    }  # fmt: skip
+    return header if run.config_hash == config_hash else header | {"first_hash": run.config_hash}
+
+
+def _add(packed: zipfile.ZipFile, name: str, chunks: Iterable[bytes]) -> None:
+    info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+    info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
+    info.compress_type = zipfile.ZIP_STORED if name.endswith(".safetensors") else zipfile.ZIP_DEFLATED
+    most, size = limit(name), 0
+    with packed.open(info, "w") as target:
+        for chunk in chunks:
+            size += len(chunk)
+            if size > most:
+                raise ParcelError(f"{name} of the run is larger than {bytes_text(most)}, the most that a parcel takes")
+            target.write(chunk)
+
+
+def _together(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in larger pieces: a zip takes its time for each."""
+    waiting: list[bytes] = []
+    size = 0
+    for line in lines:
+        waiting.append(line)
+        size += len(line)
+        if size >= CHUNK:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    yield b"".join(waiting)
+
+
+def _require_same(store: RunStore, run: Run) -> None:
+    if store.run(run.id) != run:
+        raise StoreError(f"run {run.id} was changed while it was being written: try again when it is over")

@@ -1,0 +1,28 @@
+"""What is being asked: the network, its images, and its accuracy as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mlae_lab.training.evaluation import evaluate
+from mlae_lab.training.loaded_run import Subject, Tell
+
+
+def about(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+    """Device, precision, classes, number of images, and top-1 in percent and loss on all evaluation images with all
+    experts on: the number that the run ended with, if it was measured on this kind of device. No arguments."""
+    setup = subject.setup
+    found = evaluate(setup)
+    return {
+        "device": str(setup.device),
+        "precision": str(setup.precision).removeprefix("torch."),
+        "classes": list(setup.classes),
+        "train_images": len(setup.train),
+        "images": len(setup.evaluation),
+        "accuracy": found.accuracy,
+        "loss": found.loss,
+    }
+
+
+QUESTIONS = {"about": about}

@@ -1,0 +1,125 @@
+"""What a run makes of one image: its answer, what it takes for alike, and the answer with some experts off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from mlae_lab.analysis import activation as contribution
+from mlae_lab.analysis.attention import only
+from mlae_lab.analysis.predict import nearest, read_by_head, without_each_layer
+from mlae_lab.core.expert_state import cells_on, existing, off_text
+from mlae_lab.training import watched
+from mlae_lab.training.evaluation import autocast
+from mlae_lab.training.queries.maps import numbers
+from mlae_lab.training.queries.images import IMAGE_SIDE, as_seen, named, pixels_of, private
+from mlae_lab.training.queries.whatif import one_image, state_of
+from mlae_lab.training.loaded_run import Subject, Tell, experts_of
+
+TOP = 5
+NEAREST = 6
+PIECE = 32  # images between two calls of tell
+
+
+def predict(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+    """What the run makes of an image: the first five classes with their probabilities, the nearest training images
+    (`analysis.predict`), what each expert adds, and the answer with each layer's experts off.
+
+    image: place of an evaluation image from 0, or {"file": base64 of an image file}. A run without experts, such
+    as a linear probe, has canvas and without_all None and no layer.
+    """
+    setup = subject.setup
+    layers = setup.experts.layers if setup.experts else {}
+    pixels, place = pixels_of(subject, arguments.get("image"))
+    entering = setup.evaluation.before(setup.evaluation.normalised(pixels[None]))
+    known = _known(subject, tell)
+    with autocast(setup):
+        logits, read = read_by_head(setup.behind, setup.head, entering)
+    probability = logits.softmax(1)[0].cpu()
+    best = probability.topk(min(TOP, len(probability)))
+    first = int(best.indices[0])
+    canvas, without_all, without_layer = None, None, []
+    if layers:
+        plan, network = setup.experts.plan, _autocast(subject)
+        with autocast(setup):
+            canvas = contribution.on_canvas(plan, layers, contribution.by_image(setup.behind, entering, layers))[0]
+        for number, (target, changed) in enumerate(without_each_layer(network, layers, entering)):
+            tell(len(known) + number, len(known) + len(layers))
+            row = plan.targets.index(target) + 1
+            without_layer.append(_against(changed, first) | {"layer": row, "target": target})
+        with only(layers):
+            without_all = _against(network(entering).float().softmax(1), first)
+    cosines, places = nearest(read[0].cpu(), known, NEAREST)
+    alike = [
+        {
+            "place": at, "truth": int(setup.train.labels[at]), "cosine": round(cosine, 4),
+            "image": watched.encoded_image(as_seen(setup.train, setup.train.part.images[at]), IMAGE_SIDE),
+        }
+        for cosine, at in zip(cosines.tolist(), places.tolist())
+    ]  # fmt: skip
+    return {
+        **named(subject, pixels, place),
+        "classes": list(setup.classes),
+        "top": [{"class": int(c), "probability": round(p, 6)} for c, p in zip(best.indices, best.values.tolist())],
+        "nearest": alike,
+        "canvas": numbers(canvas),
+        "without_layer": without_layer,
+        "without_all": without_all,
+    } | private([arguments.get("image")])
+
+
+def predict_without(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+    """The answer to one image in a state (`questions.whatif`), beside the run's own.
+
+    image: as in `predict`; factors, or any of mask, off and scale. Answer: before and now, the probability of every
+    class; the state's factors, experts that are on, off as text and what its mask ignored.
+    """
+    plan = experts_of(subject).plan
+    factors, ignored = state_of(plan, {k: v for k, v in arguments.items() if k != "image"})
+    lab, _, place = one_image(subject, arguments.get("image"))
+    before, now = ([round(p, 6) for p in found.logits.softmax(1)[0].tolist()] for found in (lab.trained, lab.ask(factors)))
+    on = set(cells_on(factors))
+    return {
+        "place": place, "classes": list(subject.setup.classes), "before": before, "now": now,
+        "factors": [list(row) for row in factors], "experts": len(on),
+        "off": off_text(plan, [cell for cell in existing(plan) if cell not in on]), "ignored": list(ignored),
+    } | private([arguments.get("image")])  # fmt: skip
+
+
+QUESTIONS = {"predict": predict, "predict_without": predict_without}
+
+
+def _against(probability: torch.Tensor, first: int) -> dict:
+    """An answer beside the one that was given: the class that wins now, and what is left of the first."""
+    won = int(probability[0].argmax())
+    return {"class": won, "probability": round(float(probability[0, first]), 6), "flips": won != first}
+
+
+def _known(subject: Subject, tell: Tell) -> torch.Tensor:
+    """What the head reads of every training image, (n, width), computed once for a subject."""
+    setup, name = subject.setup, "what the head reads of the training images"
+    if name not in subject.kept:
+        total = len(setup.train) + (len(setup.experts.layers) if setup.experts else 0)
+        subject.kept[name] = torch.cat(list(_read(subject, tell, total)))
+    return subject.kept[name]
+
+
+def _read(subject: Subject, tell: Tell, total: int) -> Iterator[torch.Tensor]:
+    setup = subject.setup
+    for done in range(0, len(setup.train), PIECE):
+        tell(done, total)
+        chosen = torch.arange(done, min(done + PIECE, len(setup.train)), device=setup.device)
+        entering = setup.train.as_tested(chosen)
+        with autocast(setup):
+            _, read = read_by_head(setup.behind, setup.head, entering)
+        yield read.cpu()
+
+
+def _autocast(subject: Subject):
+    def network(entering: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad(), autocast(subject.setup):
+            return subject.setup.behind(entering)
+
+    return network

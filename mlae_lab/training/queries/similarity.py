@@ -1,0 +1,168 @@
+"""How alike the experts of a run are, at its end or at a kept checkpoint, alone or beside another run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mlae_lab.analysis.similarity import cosines, null_line, off_diagonal_means
+from mlae_lab.analysis.spectrum import Spectrum, effective_rank, overlap, overlaps, spectrum, stable_rank
+from mlae_lab.core.random_baseline import Chance, over_layers, random_overlap
+from mlae_lab.core.plan import MaskPlan
+from mlae_lab.model.adapter_file import AdapterError, read_adapter
+from mlae_lab.training.checkpoint import CheckpointError, read_checkpoint
+from mlae_lab.training.loaded_run import QuestionError, Subject, Tell
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The factors of one layer: a (E k, d_in), b (d_out, E k), coefficient (E,), rank k; no experts: a is None."""
+
+    a: torch.Tensor | None = None
+    b: torch.Tensor | None = None
+    coefficient: torch.Tensor | None = None
+    rank: int = 1
+
+    @property
+    def own(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+        return self.a, self.b, self.coefficient, self.rank
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What a file holds. targets and layers: row by row of the plan."""
+
+    plan: MaskPlan
+    layers: tuple[_Layer, ...]
+
+
+def similarity(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+    """Cosines, spectra and spaces, row by row of the plan.
+
+    arguments: file, path of a checkpoint of this run ("" for its end); other, path of another run's adapter or checkpoint
+    ("" for none). The answer: targets; experts of each row; signed, absolute: mean cosine over pairs; matrices;
+    values: singular values of ΔW; effective_rank, stable_rank; chance: what random experts show, by row and over rows;
+    reads, writes: overlap of the spaces that ΔW reads from and writes into, row by row (None for other sizes);
+    random_reads, random_writes: of random spaces of these sizes; and `other`, the same of the other run, with
+    same_reads, same_writes: the overlap with this one's row of the same name, and same_random_reads, same_random_writes:
+    that of random spaces, in the mean over these rows. None where nothing is to be measured.
+    """
+    file, other = (_path(arguments, name) for name in ("file", "other"))
+    learned = _of_file(file) if file else _of_subject(subject)
+    found, spectra = _measured(learned, tell, 0, 1 + bool(other))
+    if other:
+        its = _of_file(other)
+        found["other"], its_spectra = _measured(its, tell, 1, 2)
+        rows = {target: row for row, target in enumerate(learned.plan.targets)}
+        for name, side in (("reads", "right"), ("writes", "left")):
+            both = [
+                (getattr(spectra[rows[target]], side), getattr(theirs, side)) if target in rows else None
+                for target, theirs in zip(its.plan.targets, its_spectra)
+            ]
+            found["other"][f"same_{name}"] = [
+                overlap(*pair) if pair and pair[0].shape[0] == pair[1].shape[0] else None for pair in both
+            ]
+            found["other"][f"same_random_{name}"] = _random_pairs([pair for pair in both if pair])
+    return found
+
+
+def _path(arguments: Mapping[str, Any], name: str) -> str:
+    value = arguments.get(name, "")
+    if not isinstance(value, str):
+        raise QuestionError(f"{name} is {value!r}: it must be the path of an adapter or a checkpoint, or empty")
+    return value
+
+
+def _of_subject(subject: Subject) -> _Learned:
+    experts = subject.setup.experts
+    if experts is None:
+        raise QuestionError("a linear probe has no experts: ask a run with a mask")
+    made = {
+        target: _Layer(*(t.detach().cpu() for t in (layer.a, layer.b, layer.coefficient)), layer.rank)
+        for target, layer in experts.layers.items()
+    }
+    return _Learned(experts.plan, tuple(made.get(target, _Layer()) for target in experts.plan.targets))
+
+
+def _of_file(file: str) -> _Learned:
+    """The experts in an adapter or a checkpoint; a λ that did not learn is in no checkpoint and has its start value."""
+    try:
+        adapter = read_adapter(Path(file))
+        plan, tensors = adapter.plan, adapter.tensors
+    except AdapterError:
+        try:
+            kept = read_checkpoint(Path(file))
+        except CheckpointError as error:
+            raise QuestionError(str(error)) from None
+        plan, tensors = kept.config.plan if kept.config.method == "mlae" else None, kept.tensors
+    if plan is None:
+        raise QuestionError(f"{file} holds a linear probe, which has no experts: name a run with a mask")
+    layers = []
+    for target, count in zip(plan.targets, plan.kept):
+        a, b = (tensors.get(f"{target}.{kind}") for kind in "ab")
+        if not count:
+            layers.append(_Layer())
+            continue
+        shape = (count * plan.expert_rank,)
+        if a is None or b is None or a.shape[:1] != shape or b.shape[1:] != shape:
+            raise QuestionError(f"{file} does not hold the experts of {target} that its plan has")
+        start = torch.full((count,), plan.coefficient_init)
+        layers.append(_Layer(a, b, tensors.get(f"{target}.coefficient", start), plan.expert_rank))
+    return _Learned(plan, tuple(layers))
+
+
+def _measured(learned: _Learned, tell: Tell, done: int, total: int) -> tuple[dict, list[Spectrum]]:
+    plan, rows = learned.plan, learned.plan.rows
+    matrices, means, spectra, chances = [], [], [], []
+    for row, layer in enumerate(learned.layers):
+        tell(done * rows + row, total * rows)
+        if layer.a is None:
+            matrices.append([])
+            means.append((None, None))
+            spectra.append(Spectrum(torch.zeros(0), torch.zeros(0, 0), torch.zeros(0, 0)))
+            chances.append(None)
+            continue
+        matrix = cosines(*layer.own)
+        matrices.append([[round(value, 5) for value in line] for line in matrix.tolist()])
+        means.append(off_diagonal_means(matrix))
+        spectra.append(spectrum(*layer.own))
+        chances.append(null_line(layer.a.shape[1], layer.b.shape[0], len(layer.coefficient), layer.rank))
+    right, left = [s.right for s in spectra], [s.left for s in spectra]
+    return {
+        "targets": list(plan.targets), "labels": list(plan.row_labels), "experts": list(plan.kept),
+        "rank": plan.expert_rank,
+        "signed": [signed for signed, _ in means], "absolute": [absolute for _, absolute in means],
+        "matrices": matrices,
+        "values": [[float(f"{value:.6g}") for value in s.values.tolist()] for s in spectra],
+        "effective_rank": [effective_rank(s.values) for s in spectra],
+        "stable_rank": [stable_rank(s.values) for s in spectra],
+        "chance": [_chance(chance) for chance in chances], "chance_over_rows": _chance(over_layers(chances)),
+        "reads": overlaps(right), "writes": overlaps(left),
+        "random_reads": _random(right), "random_writes": _random(left),
+    }, spectra  # fmt: skip
+
+
+def _chance(chance: Chance | None) -> dict | None:
+    return None if chance is None else {"mean": chance.mean, "deviation": chance.deviation}
+
+
+def _random(spaces: list[torch.Tensor]) -> float | None:
+    """The overlap of random spaces in the mean over the pairs of rows that can be compared."""
+    return _random_pairs([(one, other) for i, one in enumerate(spaces) for other in spaces[:i]])
+
+
+def _random_pairs(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> float | None:
+    """The same over given pairs; None if none can be compared."""
+    found = [
+        random_overlap(one.shape[1], other.shape[1], one.shape[0])
+        for one, other in pairs
+        if one.shape[0] == other.shape[0] and min(one.shape[1], other.shape[1])
+    ]
+    return sum(found) / len(found) if found else None
+
+
+QUESTIONS = {"similarity": similarity}

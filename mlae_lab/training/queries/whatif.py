@@ -1,0 +1,319 @@
+"""What if some experts were not there, which of them matter, and how the run stands random masks.
+
+A *state* in the arguments is {"factors": rows x columns} or any of {"mask": code of a plan, "off": [[layer, expert],
+[layer], ...] or "L3E2,L4", "scale": x}, applied in that order; layers and experts count from 1. "images": how many
+evaluation images, spread evenly over the split (default 200).
+"""
+
+from __future__ import annotations
+
+import base64
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlae_lab.analysis import importance, robustness
+from mlae_lab.analysis.whatif import Outcome, WhatIf
+from mlae_lab.core.expert_state import (
+    MOST,
+    Cell,
+    Factors,
+    all_on,
+    cells_on,
+    checked,
+    existing,
+    kept_plan,
+    off_text,
+    read_off,
+    scaled,
+    through_mask,
+    with_cells,
+)
+from mlae_lab.core.plan import MaskPlan, PlanError
+from mlae_lab.model.adapter_file import pruned, read_adapter, write_adapter
+from mlae_lab.training.evaluation import autocast
+from mlae_lab.training.inputs import CHUNK
+from mlae_lab.training.queries.images import named, pixels_of, private, spread_out
+from mlae_lab.training.loaded_run import QuestionError, Subject, Tell, experts_of
+from mlae_lab.training.sample_images import encoded_image
+
+IMAGES = 200
+MAX_IMAGES = 2_000
+MAX_FLIPS = 60  # images that are shown
+MAX_DRAWS = 1_000
+
+
+def whatif(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+    """Accuracy, loss, accuracy of each class and the images that flip in a state, beside the run as it was trained."""
+    plan = experts_of(subject).plan
+    factors, ignored = state_of(plan, arguments, "images")
+    lab, places = _lab(subject, _count(arguments))
+    before, now = lab.trained, lab.ask(factors)
+    labels, said = lab.labels.tolist(), (before.predicted.tolist(), now.predicted.tolist())
+    flips = [i for i in range(len(labels)) if said[0][i] != said[1][i]]
+    on = cells_on(factors)
+    sure = before.confidence.tolist(), now.confidence.tolist()
+    return {
+        "images": len(labels),
+        "of": len(subject.setup.evaluation),
+        "classes": list(subject.setup.classes),
+        "before": _numbers(before),
+        "now": _numbers(now),
+        "class_images": torch.bincount(lab.labels, minlength=len(subject.setup.classes)).tolist(),
+        "factors": [list(row) for row in factors],
+        "experts": len(on),
+        "off": off_text(plan, [cell for cell in existing(plan) if cell not in set(on)]),
+        "ignored": list(ignored),
+        "flipped": len(flips),
+        "flips": [
+            {
+                "index": places[i], "image": _image(subject, places[i]), "truth": labels[i],
+                "before": said[0][i], "now": said[1][i],
+                "confidence_before": round(sure[0][i], 4), "confidence_now": round(sure[1][i], 4),
+            }
+            for i in sorted(flips, key=lambda i: (said[0][i] != labels[i], i))[:MAX_FLIPS]
+        ],
+        "predicted": said[1],
+        "confidence": [round(value, 4) for value in sure[1]],
+    }  # fmt: skip
+
+
+def matters(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+    """The change of loss and accuracy without each expert and without each layer, exact, and the estimate beside it."""
+    plan = experts_of(subject).plan
+    _known(arguments, "images")
+    lab, _ = _lab(subject, _count(arguments))
+    cells = existing(plan)
+    layers = importance.layers_of(cells)
+    on = lab.trained
+    found = importance.each_off(lab, [*([cell] for cell in cells), *layers], tell)
+    guess = importance.first_order(lab)
+    of_cells, of_layers = found[: len(cells)], found[len(cells) :]
+    estimates = [guess[cell] for cell in cells], [sum(guess[cell] for cell in layer) for layer in layers]
+    rows = [layer[0][0] for layer in layers]
+
+    def canvas(values: Sequence[float]) -> list[list[float | None]]:
+        held = dict(zip(cells, values))
+        return [[_short(held.get((r, c))) for c in range(plan.columns)] for r in range(plan.rows)]
+
+    def column(values: Sequence[float]) -> list[float | None]:
+        held = dict(zip(rows, values))
+        return [_short(held.get(row)) for row in range(plan.rows)]
+
+    def changes(outcomes: Sequence[Outcome]) -> tuple[list[float], list[float]]:
+        return [o.loss - on.loss for o in outcomes], [o.accuracy - on.accuracy for o in outcomes]
+
+    loss, accuracy = changes(of_cells)
+    layer_loss, layer_accuracy = changes(of_layers)
+    return {
+        "images": len(lab.labels),
+        "trained": _numbers(on),
+        "experts": {
+            "loss": canvas(loss), "accuracy": canvas(accuracy), "estimate": canvas(estimates[0]),
+            "pearson": _short(importance.pearson(loss, estimates[0])),
+            "spearman": _short(importance.spearman(loss, estimates[0])),
+        },
+        "layers": {
+            "loss": column(layer_loss), "accuracy": column(layer_accuracy), "estimate": column(estimates[1]),
+            "pearson": _short(importance.pearson(layer_loss, estimates[1])),
+            "spearman": _short(importance.spearman(layer_loss, estimates[1])),
+        },
+    }  # fmt: skip
+
+
+def greedy(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+    """Accuracy against experts kept while the least useful goes (direction "removal"), the most useful comes ("addition"),
+    or they go in the order of the first-order estimate ("estimate"), which is quick. agreement: of a removal's order with
+    the estimates, Spearman's correlation, None for other directions."""
+    experts_of(subject)
+    _known(arguments, "images", "direction")
+    direction = arguments.get("direction", "removal")
+    if direction not in ("removal", "addition", "estimate"):
+        raise QuestionError(f"direction is {direction!r}: choose removal, addition or estimate")
+    lab, _ = _lab(subject, _count(arguments))
+    estimate = direction == "estimate"
+    steps = importance.by_estimate(lab, tell) if estimate else importance.greedy(lab, direction == "removal", tell)
+    agreement = importance.agreement(steps, importance.first_order(lab)) if direction == "removal" else None
+    return {
+        "images": len(lab.labels),
+        "direction": direction,
+        "agreement": _short(agreement),
+        "steps": [
+            {"cell": None if step.cell is None else [step.cell[0] + 1, step.cell[1] + 1], "kept": step.kept,
+             "accuracy": step.accuracy, "loss": _short(step.loss)}
+            for step in steps
+        ],
+    }  # fmt: skip
+
+
+def decides(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+    """Which expert decides one image: the margin of the class that the run answers, without each expert.
+
+    image: place of an evaluation image from 0 (the default), or {"file": base64 of an image file}, whose truth is None.
+    """
+    plan = experts_of(subject).plan
+    _known(arguments, "image")
+    given = arguments.get("image", 0)
+    lab, pixels, place = one_image(subject, given)
+    found = importance.deciding(lab, tell)
+
+    def canvas(value: Callable[[Cell], float | int]) -> list[list[float | int | None]]:
+        return [[value((r, c)) if plan.keep[r][c] else None for c in range(plan.columns)] for r in range(plan.rows)]
+
+    return {
+        **named(subject, pixels, place),
+        "classes": list(subject.setup.classes),
+        "predicted": int(found.predicted[0]),
+        "confidence": _short(float(lab.trained.confidence[0])),
+        "margin": _short(float(found.margin[0])),
+        "change": canvas(lambda cell: _short(float(found.without[cell][0] - found.margin[0]))),
+        "instead": canvas(lambda cell: int(found.instead[cell][0])),
+    } | private([given])
+
+
+def robust(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+    """Accuracy under random masks. rate: p of every expert (default 0.5); draws: 1 to 1,000 (default 200); seed;
+    rescaled: survivors count 1/(1-p), as in training (default true)."""
+    experts_of(subject)
+    _known(arguments, "images", "rate", "draws", "seed", "rescaled")
+    rate = arguments.get("rate", 0.5)
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
+        raise QuestionError(f"rate is {rate!r}: it must be a number from 0 to below 1")
+    draws = _whole(arguments.get("draws", 200), "draws", 1, MAX_DRAWS)
+    seed = _whole(arguments.get("seed", 0), "seed", 0, 2**31 - 1)
+    rescaled = arguments.get("rescaled", True)
+    if not isinstance(rescaled, bool):
+        raise QuestionError(f"rescaled is {rescaled!r}: it must be true or false")
+    lab, _ = _lab(subject, _count(arguments))
+    found = robustness.accuracies(lab, float(rate), draws, seed, rescaled, tell)
+    return {
+        "images": len(lab.labels), "rate": float(rate), "draws": draws, "seed": seed, "rescaled": rescaled,
+        "trained": _numbers(lab.trained), "accuracies": found,
+        "mean": _short(mean(found)), "deviation": _short(stdev(found)) if draws > 1 else None,
+        "lowest": min(found), "highest": max(found),
+    }  # fmt: skip
+
+
+def pruned_file(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+    """An adapter file with only the experts that a state leaves on, its factors in λ; as base64 text."""
+    factors, _ = state_of(experts_of(subject).plan, arguments)
+    smaller = pruned(read_adapter(subject.adapter), factors)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pruned.safetensors"
+        write_adapter(file, smaller)
+        content = file.read_bytes()
+    return {
+        "file": base64.b64encode(content).decode(), "bytes": len(content), "experts": smaller.plan.experts,
+        "plan": kept_plan(subject.setup.config.plan, factors).code,
+    }  # fmt: skip
+
+
+QUESTIONS = {
+    "whatif": whatif, "matters": matters, "greedy": greedy, "decides": decides, "robust": robust, "pruned": pruned_file,
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------- the network with its images
+
+
+def _lab(subject: Subject, count: int) -> tuple[WhatIf, list[int]]:
+    """The network on `count` images, with its caches as the last question left them; and which images."""
+    total = len(subject.setup.evaluation)
+    count = min(count, total)
+    places = spread_out(count, total)
+    held = subject.kept.get("whatif")
+    if held is None or len(held.labels) != count:
+        subject.kept["whatif"] = None  # its caches go before the new ones come
+        held = subject.kept["whatif"] = _built(subject, places)
+    return held, places
+
+
+def one_image(subject: Subject, given: Any) -> tuple[WhatIf, np.ndarray, int | None]:
+    """The network on one image (`images.pixels_of`), the image and its place."""
+    setup, (pixels, place) = subject.setup, pixels_of(subject, given)
+    inputs = setup.evaluation
+    truth = inputs.labels[:1] if place is None else inputs.labels[place : place + 1]  # a loss that nobody asks for
+    entering = inputs.before(inputs.normalised(pixels[None]))
+    return WhatIf(setup.model, experts_of(subject), entering, truth, lambda: autocast(setup)), pixels, place
+
+
+def _built(subject: Subject, places: Sequence[int]) -> WhatIf:
+    setup = subject.setup
+    chosen = torch.tensor(places, device=setup.device)
+    with torch.no_grad():
+        inputs = torch.cat([setup.evaluation.take(part) for part in chosen.split(CHUNK)])
+    return WhatIf(setup.model, setup.experts, inputs, setup.evaluation.labels[chosen], lambda: autocast(setup))
+
+
+def _image(subject: Subject, place: int) -> str:
+    text = encoded_image(subject.setup.evaluation.part.images[place])
+    return f"data:image/{'jpeg' if text.startswith('/9j') else 'png'};base64,{text}"
+
+
+def _numbers(found: Outcome) -> dict:
+    return {
+        "accuracy": found.accuracy, "loss": _short(found.loss),
+        "class_accuracy": [_short(value) for value in found.class_accuracy()],
+    }  # fmt: skip
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.7g}")
+
+
+# ---------------------------------------------------------------- what was asked
+
+
+def state_of(plan: MaskPlan, arguments: Mapping[str, Any], *more: str) -> tuple[Factors, tuple[str, ...]]:
+    """The state that the arguments describe, and the experts of their mask that the run does not have."""
+    _known(arguments, "factors", "off", "scale", "mask", *more)
+    try:
+        if "factors" in arguments:
+            if {"off", "scale", "mask"} & set(arguments):
+                raise QuestionError("factors says all of a state: leave off, scale and mask out, or factors")
+            return checked(plan, arguments["factors"]), ()
+        factors, ignored = all_on(plan), ()
+        if (mask := arguments.get("mask")) is not None:
+            if not isinstance(mask, str):
+                raise QuestionError(f"mask is {mask!r}: it must be the code of a mask, such as m1_12x8_ff*12_0*12")
+            factors, ignored = through_mask(plan, MaskPlan.from_code(mask))
+        factors = with_cells(factors, _off(plan, arguments.get("off", ())), 0.0)
+        scale = arguments.get("scale", 1.0)
+        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not abs(scale) <= MOST:
+            raise QuestionError(f"scale is {scale!r}: it must be a number from -{MOST:g} to {MOST:g}")
+        return scaled(factors, float(scale)), ignored
+    except PlanError as error:
+        raise QuestionError(str(error)) from None
+
+
+def _off(plan: MaskPlan, off: object) -> tuple[Cell, ...]:
+    if isinstance(off, str):
+        return read_off(plan, off)
+    words = []
+    for entry in off if isinstance(off, (list, tuple)) else [off]:
+        numbers = entry if isinstance(entry, (list, tuple)) else ()
+        if len(numbers) not in (1, 2) or any(type(number) is not int for number in numbers):
+            raise QuestionError(f"off has {entry!r}: write [layer, expert] or [layer], counted from 1")
+        words.append(f"L{numbers[0]}" + (f"E{numbers[1]}" if len(numbers) == 2 else ""))
+    return read_off(plan, ",".join(words))
+
+
+def _known(arguments: Mapping[str, Any], *names: str) -> None:
+    for name in arguments:
+        if name not in names:
+            raise QuestionError(f"{name!r} is no argument of this question: it takes {', '.join(names)}")
+
+
+def _count(arguments: Mapping[str, Any]) -> int:
+    return _whole(arguments.get("images", IMAGES), "images", 1, MAX_IMAGES)
+
+
+def _whole(value: object, name: str, low: int, high: int) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise QuestionError(f"{name} is {value!r}: it must be a whole number from {low} to {high}")
+    return value

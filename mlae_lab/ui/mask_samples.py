@@ -1,0 +1,35 @@
+"""A hundred random draws of a plan, played beside the set rates."""
+
+from __future__ import annotations
+
+from mlae_lab.core.budget import Budget
+from mlae_lab.core.plan import MaskPlan
+from mlae_lab.ui.bundle import bundled
+
+_COMPONENT = bundled(
+    "draws",
+    ("palette.js", "mask_samples.js"),
+    css="mask_samples.css",
+    markup="""<div class="dr"><canvas role="img"></canvas><p class="dr-now"></p>
+    <div class="dr-bar"><button type="button" data-act="play">Play</button>
+    <button type="button" data-act="again">Again</button><span class="dr-seed"></span></div></div>""",
+    isolated=True,
+)
+
+
+def draws(plan: MaskPlan, cost: Budget, key: str) -> None:
+    """Play a hundred draws; the browser makes them, each expert kept with chance 1 - p for itself, as in training.
+
+    They are draws of the same distribution, not a run's own masks: those come from the run's seed, in torch.
+    cost: the plan's budget, for what is expected. key: unique on the page.
+    """
+    _COMPONENT(
+        key=key,
+        data={
+            "keep": [[int(k) for k in row] for row in plan.keep],
+            "rate": [list(row) for row in plan.drop_rate],
+            "active": cost.expected_active,
+            "empty": cost.any_empty_chance,
+        },
+        height="content",
+    )

@@ -1,0 +1,179 @@
+"""The views of the Experts page that compare runs, and a run without experts, in a real browser: nothing is cut, what is
+chosen stands in the address, files are what they say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlae_lab.core import events as ev
+from mlae_lab.core.config import RunConfig
+from mlae_lab.model.adapter_file import read_adapter
+from mlae_lab.runs import diversity
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import Origin, RunStore
+from tests.browser.conftest import CHOSEN
+from tests.expert_runs import end_probe, finished
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+    from tests.browser.conftest import Lab
+
+CUT = """() => { const main = document.querySelector('[data-testid="stMain"]'), edge = main.getBoundingClientRect().right;
+    const inWide = (e) => { for (let p = e.parentElement; p && p !== main; p = p.parentElement)
+        if (/auto|scroll/.test(getComputedStyle(p).overflowX)) return true; return false; };
+    const out = [...main.querySelectorAll('text, img, button, p, svg.main-svg')].filter((e) =>
+        e.getBoundingClientRect().right > edge + 1 && !inWide(e));
+    return [main.scrollWidth - main.clientWidth, out.map((e) => e.textContent.slice(0, 40))]; }"""
+AT_REST = '[data-test-script-state="notRunning"]:not(:has([data-testid="stProgress"]))'
+WAIT = 120_000  # the process that looks into a run loads torch first
+
+
+@pytest.fixture(scope="module")
+def runs(lab: Lab, pair: tuple[str, str]) -> Iterator[dict[str, str]]:
+    """A masked run, its dense pair, another seed of the masked one, a linear probe and a small experiment, all over."""
+    store: RunStore = lab.store
+    made = {
+        "masked": pair[0],
+        "dense": pair[1],
+        "seed": finished(store, replace(CHOSEN, seed=1)),
+        "head": finished(store, replace(CHOSEN, method="linear")),
+    }
+    yield made
+    for name in made.values():
+        end_probe(store, name)
+
+
+@pytest.fixture(scope="module")
+def experiment(lab: Lab) -> diversity.Experiment:
+    """Two seeds at p = 0.5, all ten runs over. Their measurements are made up: what is looked at is how they are drawn."""
+    base = RunConfig("digits", backbone="lab_vit_12x128.random", epochs=2, evaluations=1, device="cpu", precision="float32")
+    asked = diversity.experiment(base, (0.5,), seeds=2)
+    for (arm, _, seed), config in asked.cells().items():
+        cosine = {"dense": 0.2, "expert": 0.1, "token": 0.3, "lora": 0.2}[arm] + 0.01 * seed
+        tile = ((1.0, cosine), (cosine, 1.0))
+        run = lab.store.enqueue(config, device="cpu", origin=Origin("", diversity.RELATION))
+        lab.store.append(run.id, [
+            ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1),
+            ev.SimilarityStats(2, (cosine,) * 12, (cosine + 0.001 * seed * (arm == "expert"),) * 12, (tile,) * 12,
+                               (5.0 + seed,) * 12, (2.0,) * 12),
+            ev.Evaluation(2, 26, "val", 70.0 + seed, 1.0, 1.0),
+        ])  # fmt: skip
+        lab.store.move(run.id, Status.FINISHED)
+    return asked
+
+
+def settled(page: Page, figures: int) -> None:
+    page.wait_for_function(f"document.querySelectorAll('.gtitle').length >= {figures}", timeout=WAIT)
+    page.wait_for_timeout(800)
+    assert page.locator("[data-testid='stException'], :text('Component Error')").count() == 0
+
+
+def choose(page: Page, field: Locator, words: str) -> None:
+    """Open a list and take an option. It closes when the page moves under it, as answers come in: then once more."""
+    from playwright.sync_api import TimeoutError as TooLate
+
+    deadline = time.monotonic() + WAIT / 1000
+    while True:
+        field.click()
+        try:
+            page.get_by_role("option").filter(has_text=words).click(timeout=3000)
+            return
+        except TooLate:
+            assert time.monotonic() < deadline, page.inner_text(".stMain")
+
+
+@pytest.mark.parametrize(("view", "figures"), [("similarity", 9), ("errors", 4), ("seeds", 1)])
+def test_nothing_is_cut_in_a_narrow_dark_window(
+    view: str, figures: int, runs: dict[str, str], visit: Callable[..., Page]
+) -> None:
+    other = {"similarity": "dense", "errors": "dense"}.get(view)
+    page = visit(f"/experts?run={runs['masked']}&view={view}" + (f"&other={runs[other]}" if other else ""),
+                 scheme="dark", width=800)  # fmt: skip
+    settled(page, figures)
+    assert page.evaluate(CUT) == [0, []]
+
+
+def test_two_runs_stand_side_by_side_and_the_link_keeps_them(runs: dict[str, str], visit: Callable[..., Page]) -> None:
+    page = visit(f"/experts?run={runs['masked']}&view=similarity&other={runs['dense']}")
+    settled(page, 9)
+    assert page.evaluate(CUT) == [0, []]
+    titles = " ".join(page.locator(".gtitle").all_text_contents())
+    assert "Effective rank of ΔW" in titles and "in the other run" in titles and "The spaces of both runs overlap" in titles
+    assert f"other={runs['dense']}" in page.url
+
+
+def test_a_seed_beside_the_run_is_counted(runs: dict[str, str], visit: Callable[..., Page]) -> None:
+    page = visit(f"/experts?run={runs['masked']}&view=seeds")
+    settled(page, 1)
+    page.locator("table tr", has_text=runs["seed"]).wait_for()
+    assert page.locator("table tr", has_text=runs["masked"]).count() == 1
+
+
+def test_a_linear_probe_is_looked_into_without_experts(runs: dict[str, str], visit: Callable[..., Page]) -> None:
+    page = visit(f"/train?run={runs['head']}")
+    page.get_by_text("Look into it").click()
+    page.get_by_text("the head alone").wait_for(timeout=60_000)
+    page.get_by_text("This run trained a head alone").wait_for(timeout=WAIT)
+    tabs = page.locator('[role="radiogroup"][aria-label="What to look at"] button').all_inner_texts()
+    assert [text.strip() for text in tabs] == ["Predict", "Errors", "Seeds"]
+    assert page.locator(".lab-examples figure").count() == 7
+    page.locator('[role="radiogroup"] button', has_text="Errors").click()
+    settled(page, 3)
+    assert page.evaluate(CUT) == [0, []]
+
+
+def test_experts_are_switched_off_on_one_image(runs: dict[str, str], visit: Callable[..., Page]) -> None:
+    page = visit(f"/experts?run={runs['masked']}&view=predict&images=5")
+    page.get_by_text("It stays").or_(page.get_by_text("It becomes")).first.wait_for(timeout=WAIT)
+    page.get_by_role("button", name="All experts of layer 12", exact=True).click()
+    page.wait_for_url("**off=L12**")
+    page.wait_for_function(
+        "[...document.querySelectorAll('.gtitle')].some((t) => /It (stays|becomes)/.test(t.textContent) && /points|it was/.test(t.textContent))",
+        timeout=WAIT,
+    )
+    page.get_by_text("The same on all evaluation images").click()
+    page.wait_for_url("**view=whatif**")
+    page.get_by_text("As trained", exact=True).wait_for(timeout=WAIT)
+    page.wait_for_selector(AT_REST, timeout=WAIT)  # until then the grid of the view that was left stands there too
+    assert "off=L12" in page.url and page.locator('.es-cell[aria-pressed="false"]').count() == 2
+
+
+def test_what_is_left_comes_as_a_smaller_adapter(lab: Lab, runs: dict[str, str], visit: Callable[..., Page]) -> None:
+    page = visit(f"/experts?run={runs['masked']}&view=whatif&off=L12E1")
+    page.get_by_text("As trained", exact=True).wait_for(timeout=WAIT)
+    page.get_by_role("button", name="Smaller adapter").click()
+    page.get_by_role("button", name="Cut it out").click()
+    page.locator('[data-testid="stDownloadButton"] button').wait_for(timeout=60_000)
+    with page.expect_download(timeout=60_000) as saved:
+        page.locator('[data-testid="stDownloadButton"] button').first.click()
+    smaller = read_adapter(Path(saved.value.path()))
+    whole = read_adapter(lab.store.paths(runs["masked"]).adapter)
+    assert smaller.plan.experts == whole.plan.experts - 1 == 4
+
+
+def test_two_runs_stand_the_same_random_masks(runs: dict[str, str], visit: Callable[..., Page]) -> None:
+    page = visit(f"/experts?run={runs['masked']}&view=matters")
+    page.get_by_text("Under random masks").wait_for(timeout=WAIT)
+    choose(page, page.locator(".st-key-four_robust").get_by_role("combobox").last, runs["dense"])
+    page.get_by_role("button", name="Draw them").click()
+    page.wait_for_function(
+        f"[...document.querySelectorAll('text')].some((t) => t.textContent.includes('{runs['dense']}'))", timeout=3 * WAIT
+    )
+    page.get_by_text("Seed 0 for every run").wait_for(timeout=3 * WAIT)
+    assert page.locator("[data-testid='stException'], :text('Component Error')").count() == 0
+
+
+def test_the_experiment_says_its_verdict(
+    runs: dict[str, str], experiment: diversity.Experiment, visit: Callable[..., Page]
+) -> None:
+    page = visit(f"/experts?run={runs['masked']}&view=diversity", scheme="dark", width=800)
+    page.get_by_text("the claim that masking makes experts less alike").first.wait_for(timeout=60_000)
+    settled(page, 4)
+    assert page.evaluate(CUT) == [0, []]

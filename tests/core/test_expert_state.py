@@ -1,0 +1,94 @@
+"""States of a run as plain data: what people write becomes factors and comes back."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from mlae_lab.core.expert_state import (
+    all_on,
+    cells_on,
+    checked,
+    existing,
+    kept_plan,
+    off_text,
+    read_off,
+    scaled,
+    through_mask,
+    with_cells,
+)
+from mlae_lab.core.patterns import allocation, dense, pattern, uniform
+from mlae_lab.core.plan import MaskPlan, PlanError, block_targets
+
+PLAN = allocation((2, 0, 3), drop_rate=0.4)
+
+
+def test_all_on_has_one_for_each_expert_and_nothing_elsewhere() -> None:
+    assert all_on(PLAN) == ((1.0, 1.0, None), (None, None, None), (1.0, 1.0, 1.0))
+    assert existing(PLAN) == ((0, 0), (0, 1), (2, 0), (2, 1), (2, 2))
+
+
+def test_cells_and_scale() -> None:
+    state = scaled(with_cells(all_on(PLAN), [(0, 1), (1, 1)], 0.0), 0.5)
+    assert state == ((0.5, 0.0, None), (None, None, None), (0.5, 0.5, 0.5))
+    assert cells_on(state) == ((0, 0), (2, 0), (2, 1), (2, 2))
+
+
+def test_the_kept_plan_has_the_experts_that_are_on_and_their_rates() -> None:
+    kept = kept_plan(PLAN, with_cells(scaled(all_on(PLAN), 0.5), [(0, 1), (2, 0)], 0.0))
+    assert kept.kept == (1, 0, 2)
+    assert kept.drop_rate == ((0.4, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.4, 0.4))
+    assert kept_plan(PLAN, all_on(PLAN)) == PLAN
+
+
+@pytest.mark.parametrize(("text", "cells"), [
+    ("", ()), ("L3E2", ((2, 1),)), ("l1", ((0, 0), (0, 1))), ("L3E2,L1", ((2, 1), (0, 0), (0, 1))), ("L2", ()),
+    (" L1E1 , L1E2 ", ((0, 0), (0, 1))),
+])  # fmt: skip
+def test_off_is_read(text: str, cells: tuple) -> None:
+    assert read_off(PLAN, text) == cells
+
+
+@pytest.mark.parametrize(("text", "says"), [
+    ("E2", "'E2' names no expert: write L3E2"), ("L0", "names layer 0: this run has layers 1 to 3"), ("L4E1", "names layer 4"),
+    ("L1E3", "layer 1 has 1, 2"), ("L2E1", "layer 2 has none"), ("L3E0", "layer 3 has 1, 2, 3"), ("L3E2L1", "names no expert"),
+])  # fmt: skip
+def test_what_names_nothing_is_refused(text: str, says: str) -> None:
+    with pytest.raises(PlanError, match=says):
+        read_off(PLAN, text)
+
+
+def test_off_text_is_short_and_comes_back() -> None:
+    assert off_text(PLAN, [(2, 1), (0, 1), (0, 0)]) == "L1,L3E2"
+    for cells in ((), ((0, 0),), existing(PLAN), ((0, 0), (0, 1), (2, 2))):
+        assert sorted(read_off(PLAN, off_text(PLAN, cells))) == sorted(cells)
+
+
+def test_another_mask_becomes_factors_and_says_what_it_asks_for_in_vain() -> None:
+    factors, ignored = through_mask(dense(), pattern("decremental"))
+    assert [sum(value for value in row) for row in factors] == [8] * 6 + [6] * 3 + [2] * 3
+    assert len(ignored) == 3 * 6 + 3 * 2 and ignored[0] == "layer 1, expert 9"
+    assert through_mask(PLAN, PLAN) == (all_on(PLAN), ())
+    assert through_mask(PLAN, uniform(0.9, 3, 3)) == (all_on(PLAN), ("layer 1, expert 3", "layer 2, expert 1",
+                                                                  "layer 2, expert 2", "layer 2, expert 3"))  # fmt: skip
+
+
+def test_masks_meet_by_the_names_of_their_layers() -> None:
+    both = MaskPlan(((True,), (True,)), ((0.0,),) * 2, ("blocks.0.attn.qkv", "blocks.0.mlp.fc1"))
+    other = MaskPlan(((True,), (True,)), ((0.0,),) * 2, ("blocks.0.mlp.fc1", "blocks.0.mlp.fc2"))
+    assert through_mask(both, other) == (((0.0,), (1.0,)), ("layer 1 fc2, expert 1",))
+    deeper = allocation((1, 0), columns=1)  # of two other layers: stretched over the four
+    run = MaskPlan(((True,),) * 4, ((0.0,),) * 4, block_targets(4, "mlp.fc1"))
+    assert through_mask(run, deeper) == (((1.0,), (1.0,), (0.0,), (0.0,)), ())
+
+
+def test_factors_from_outside_are_checked() -> None:
+    assert checked(PLAN, [[1, 0.5, 9], [0, 0, 0], [0, -2, 1]]) == ((1.0, 0.5, None), (None,) * 3, (0.0, -2.0, 1.0))
+    for wrong, says in (
+        ([[1, 1, 1]] * 2, "a list of 3 rows"), ("abc", "a list of 3 rows"), ([[1, 1]] * 3, "must have 3 values"),
+        ([[1, None, 0]] + [[1, 1, 1]] * 2, "is None"), ([[1, math.nan, 0]] + [[1, 1, 1]] * 2, "number from"),
+        ([[1, 1e9, 0]] + [[1, 1, 1]] * 2, "number from"), ([[1, True, 0]] + [[1, 1, 1]] * 2, "is True"),
+    ):  # fmt: skip
+        with pytest.raises(PlanError, match=says):
+            checked(PLAN, wrong)

@@ -1,0 +1,72 @@
+"""The distance to the paper's masks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mlae_lab.core import catalog
+from mlae_lab.core.edits import cleared, onto, with_modules
+from mlae_lab.core.nearest_pattern import difference, matches, nearest
+from mlae_lab.core.patterns import Pattern, allocation, dense, fitted, lessons, paper_patterns, pattern, uniform
+from mlae_lab.core.plan import Kind, MaskPlan, block_targets
+
+ALL = [entry for rate in (0.5, 0.3) for entry in paper_patterns(rate)]
+LAB = catalog.backbone("lab_vit_12x128")
+
+
+@pytest.mark.parametrize("entry", ALL, ids=lambda e: f"{e.title}-{e.plan.drop_rate[0][0]}")
+def test_each_mask_of_the_paper_is_its_own_nearest(entry: Pattern) -> None:
+    found = nearest(entry.plan)
+    assert found.same and (found.name, found.kind) == (entry.name, entry.kind)
+
+
+def test_titles_name_kind_and_rate() -> None:
+    assert nearest(dense()).title == "dense"
+    assert nearest(pattern("hourglass")).title == "hourglass, fixed"
+    assert nearest(uniform(0.7)).title == "uniform, stochastic (p = 0.7)"
+    assert nearest(pattern("protruding", "stochastic")).title == "protruding, stochastic"
+
+
+def test_one_cell_away() -> None:
+    plan = pattern("hourglass")
+    keep = tuple(tuple(k and (r, c) != (0, 3) for c, k in enumerate(row)) for r, row in enumerate(plan.keep))
+    found = nearest(replace(plan, keep=keep))
+    assert (found.name, found.cells, found.rate, found.same) == ("hourglass", 1, 0.0, False)
+
+
+def test_one_rate_away() -> None:
+    found = nearest(pattern("incremental", "stochastic").with_rates((0.7, *(0.8, 0.7, 0.7, 0.6, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1, 0.0))))  # fmt: skip
+    assert (found.name, found.cells, found.rate) == ("incremental", 0, pytest.approx(0.8))
+
+
+def test_the_experts_of_a_layer_have_no_order() -> None:
+    plan = pattern("incremental")
+    assert nearest(replace(plan, keep=tuple(row[::-1] for row in plan.keep))).same
+
+
+def test_rates_are_compared_at_their_best() -> None:
+    """Three experts against two with p = 0.5: one cell, and the two that are nearest to 0.5."""
+    plan = MaskPlan(((1, 1, 1),), ((0.9, 0.4, 0.5),), block_targets(1))
+    assert difference(allocation((2,), drop_rate=0.5), plan) == (1, pytest.approx(0.1))
+
+
+@pytest.mark.parametrize("entry", ALL[:16], ids=lambda e: e.title)
+def test_deeper_networks_and_more_kinds_of_layers_have_them_too(entry: Pattern) -> None:
+    deep = fitted(entry.plan, block_targets(24))
+    both = with_modules(entry.plan, LAB, LAB.modules)
+    assert nearest(deep).title == nearest(both).title == nearest(entry.plan).title
+    assert nearest(deep).same and nearest(both).same and matches(entry.plan, deep) and matches(entry.plan, both)
+
+
+def test_an_empty_plan_has_a_nearest_too() -> None:
+    found = nearest(cleared(dense()))
+    assert found.cells == 96 and found.rate == 0 and found.kind in (Kind.DENSE, Kind.FIXED)
+
+
+def test_matches_looks_at_every_cell() -> None:
+    board = lessons()[2].plan
+    assert matches(board, board) and matches(board, onto(board, uniform(0.3)))
+    assert not matches(board, allocation((4,) * 12, columns=8)) and not matches(board, uniform(0.3))
+    assert not matches(dense(), dense(experts=9))

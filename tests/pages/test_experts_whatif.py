@@ -1,0 +1,178 @@
+"""What if and who matters, opened through app.py on a real run, with its probe."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mlae_lab import locks
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import allocation
+from mlae_lab.locations import PACKAGE, PAGES
+from mlae_lab.runs import paths, probe
+from mlae_lab.runs.store import RunStore
+from mlae_lab.ui.expert_views.switches import State, state_of
+from tests.expert_runs import end_probe, finished
+
+PLAN = allocation((0,) * 10 + (1, 2), drop_rate=0.5)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunStore]:
+    """A store with one finished run whose probe has loaded it; no probe outlives the tests."""
+    made = RunStore(tmp_path_factory.mktemp("inside"))
+    config = RunConfig("digits", PLAN, backbone="lab_vit_12x128.random", epochs=1, device="cpu", learning_rate=5e-3)
+    run = finished(made, config)
+    for question in ("whatif", "matters", "decides"):
+        assert probe.wait(made, run, question, {"image": 0} if question == "decides" else {}).state == "done"
+    yield made
+    end_probe(made, run)
+
+
+@pytest.fixture
+def run(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("MLAE_LAB_STORE", str(store.folder))
+    return store.runs()[0].id
+
+
+def opened(**query: str) -> AppTest:
+    at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=60).run()
+    at.switch_page(str(PAGES / "experts.py"))
+    for name, value in query.items():
+        at.query_params[name] = value
+    at.run()
+    assert not at.exception
+    return at
+
+
+def address(at: AppTest, name: str) -> str:
+    value = at.query_params[name]
+    return value[0] if isinstance(value, list) else value
+
+
+def facts(at: AppTest) -> str:
+    return " ".join(element.proto.body for element in at.main.get("html"))
+
+
+def component(at: AppTest, entry: str) -> dict:
+    for element in at.main.get("bidi_component"):
+        data = json.loads(element.proto.json) if element.proto.json else {}
+        if entry in data:
+            return data
+    raise AssertionError(f"no component has {entry}")
+
+
+# ---------------------------------------------------------------- the state in a link
+
+
+def test_a_link_is_a_state() -> None:
+    assert state_of(PLAN, {}) == State()
+    assert state_of(PLAN, {"off": "L12E2,L11", "scale": "0.5"}) == State(((10, 0), (11, 1)), 0.5)
+    assert state_of(PLAN, {"scale": "99"}).scale == 2.0 and state_of(PLAN, {"scale": "nan"}).scale == 1.0
+    wrong = state_of(PLAN, {"off": "L1E1", "scale": "much"})
+    assert wrong.off == () and wrong.scale == 1.0 and "layer 1 has none" in wrong.trouble
+
+
+# ---------------------------------------------------------------- the pages
+
+
+def test_what_if_shows_the_number_of_the_run_and_follows_a_link(store: RunStore, run: str) -> None:
+    plain = opened(run=run, view="whatif")
+    accuracy = f"{store.last(run, 'evaluation').accuracy:.1f} %"
+    assert facts(plain).count(f"<dd>{accuracy}</dd>") == 2 and "<dd>none</dd>" in facts(plain)
+    assert component(plain, "fill")["off"] == []
+    assert "off" not in plain.query_params
+    changed = opened(run=run, view="whatif", off="L12", scale="0.5")
+    board = component(changed, "fill")
+    assert board["off"] == [[11, 0], [11, 1]] and board["keep"][11] == [1, 1] and board["keep"][0] == [0, 0]
+    expected = probe.wait(store, run, "whatif", {"off": "L12", "scale": 0.5, "images": 200}).value["now"]
+    assert f"<dd>{expected['accuracy']:.1f} %</dd>" in facts(changed)
+    assert changed.slider(key=f"whatif_{run}_scale").value == 0.5
+    reset = changed.button(key=f"whatif_{run}_reset").click().run()
+    assert not reset.exception
+    assert "off" not in reset.query_params and "scale" not in reset.query_params
+    assert facts(reset).count(f"<dd>{accuracy}</dd>") == 2
+    assert component(reset, "fill")["rev"] > board["rev"]
+
+
+def test_a_mask_is_put_over_the_run(run: str) -> None:
+    at = opened(run=run, view="whatif")
+    at.selectbox(key=f"whatif_{run}_mask").set_value("Incremental, fixed").run()
+    assert not at.exception
+    assert component(at, "fill")["off"] == []
+    assert "experts that this run does not have, and they are ignored: layer 1, expert 1" in facts(at)
+    at.slider(key=f"whatif_{run}_scale").set_value(0.0).run()
+    assert at.query_params["scale"] in ("0", ["0"])
+
+
+def test_a_link_that_does_not_fit_is_one_sentence(run: str) -> None:
+    at = opened(run=run, view="whatif", off="L1E1")
+    assert len(at.warning) == 1 and "does not fit this run" in at.warning[0].value
+
+
+def test_what_is_left_can_be_saved_as_a_mask(store: RunStore, run: str) -> None:
+    at = opened(run=run, view="whatif", off="L11")
+    at.text_input(key=f"whatif_{run}_keep_name").set_value("the last layer")
+    at.button(key=f"whatif_{run}_keep_save").click().run()
+    assert not at.exception
+    (saved,) = store.plans()
+    assert saved.name == "the last layer" and saved.plan.kept == (0,) * 11 + (2,)
+
+
+def test_who_matters_shows_exact_and_estimate_and_teaches_the_rest(run: str) -> None:
+    at = opened(run=run, view="matters")
+    names = {
+        data.get("name") for element in at.main.get("bidi_component") if (data := json.loads(element.proto.json or "{}"))
+    }
+    assert {"importance-exact", "importance-estimate", "importance-layers", "decides"} <= names
+    assert "6 tries a curve" in facts(at) and "put both side by side" in facts(at)
+    at.button(key=f"greedy_{run}_go").click().run()
+    assert not at.exception
+    assert component(at, "alt") and "greedy" in {
+        json.loads(e.proto.json or "{}").get("name") for e in at.main.get("bidi_component")
+    }
+    at.button(key=f"robust_{run}_go").click().run()
+    assert not at.exception
+    assert address(at, "greedy") == "50" and address(at, "robust") == "0.5,200"
+
+
+def test_what_was_asked_for_survives_a_reload(run: str) -> None:
+    at = opened(run=run, view="matters", greedy="100", robust="0.3,500,,plain")
+    assert at.selectbox(key=f"greedy_{run}_images").value == 100 and "put both side by side" not in facts(at)
+    assert at.slider(key=f"robust_{run}_rate").value == 0.3 and at.selectbox(key=f"robust_{run}_draws").value == 500
+    assert at.toggle(key=f"robust_{run}_rescaled").value is False
+    assert address(at, "robust") == "0.3,500,,plain"
+    at = opened(run=run, view="matters", robust="much")
+    assert "put both side by side" in facts(at) and not at.exception
+
+
+def test_a_dead_link_shows_nothing_of_another_run(run: str) -> None:
+    at = opened(run="aaaaaaaa", view="whatif")
+    assert len(at.warning) == 1 and "aaaaaaaa" in at.warning[0].value
+    assert "As trained" not in facts(at) and not at.main.get("button_group")
+    assert "Other runs" in facts(at)
+
+
+@pytest.mark.parametrize(("view", "opens"), [("matters", False), ("predict", False), ("errors", False), ("grids", True)])
+def test_a_run_that_is_not_over_says_so_once(
+    store: RunStore, run: str, view: str, opens: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    live = RunStore(tmp_path)
+    monkeypatch.setenv("MLAE_LAB_STORE", str(tmp_path))
+    lock = locks.take(paths.supervisor_lock(live.folder))  # nobody starts it
+    try:
+        waits = live.enqueue(store.run(run).config, device="cpu")
+        live.append(waits.id, [stored.event for stored in store.events(run)])
+        at = opened(run=waits.id, view=view)
+    finally:
+        os.close(lock)
+    assert [element.value for element in at.info if "this view opens when it is over" in element.value] == (
+        [] if opens else [f"Run {waits.id} is queued: this view opens when it is over. Grids, Similarity, Diversity, Seeds "
+                          "show what is there so far."]
+    )  # fmt: skip
+    assert not at.warning

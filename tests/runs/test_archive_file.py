@@ -1,0 +1,368 @@
+"""A run as one file: out and in again, and what strangers might send instead."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from mlae_lab.core import events as ev
+from mlae_lab.core.config import LATER, RunConfig
+from mlae_lab.core.patterns import allocation
+from mlae_lab.runs import commands, parcel
+from mlae_lab.runs.archive_file import ParcelError, archive, archived, export, import_run, inspect, restore
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import Run, RunStore, StoreError
+from mlae_lab.ui import continue_view
+from tests.runs.test_liveness import held
+
+CONFIG = RunConfig("digits", allocation((2, 1)), epochs=2)
+NAN, INF = float("nan"), float("inf")
+
+
+def step(number: int, loss: float = 1.0) -> ev.TrainStep:
+    return ev.TrainStep(number, 1, loss, 50.0, 1e-3, 3, 0.1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "lab")
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> RunStore:
+    return RunStore(tmp_path / "other")
+
+
+def over(store: RunStore, config: RunConfig = CONFIG, steps: int = 3) -> Run:
+    """A run that is over, with events and files."""
+    run = store.enqueue(config, "cpu", owner="ada").id
+    store.claim(run, "cpu")
+    losses = [1.0, NAN, INF] + [0.5] * steps
+    store.append(run, [step(number, losses[number - 1]) for number in range(1, steps + 1)])
+    store.append(run, [ev.Evaluation(1, steps, "val", 50.0, 1.5, 2.0)])
+    files = store.paths(run)
+    for path in (files.adapter, files.checkpoint):
+        save_file({"head.weight": np.ones((3, 2), np.float32)}, path)
+    files.log.write_text("a line\n")
+    store.move(run, Status.STOPPED, "stopped and kept")
+    return store.run(run)
+
+
+def told(store: RunStore, run: str) -> list[str]:
+    return [f"{s.time} {s.event!r}" for s in store.events(run)]
+
+
+def test_out_and_in_again(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run = over(store)
+    size = export(store, run.id, tmp_path / "a.mlae")
+    assert size == (tmp_path / "a.mlae").stat().st_size
+    export(store, run.id, tmp_path / "b.mlae")
+    assert (tmp_path / "a.mlae").read_bytes() == (tmp_path / "b.mlae").read_bytes()
+    assert inspect(tmp_path / "a.mlae").events == 4
+    taken = import_run(other, tmp_path / "a.mlae", "bob")
+    assert (taken.id, taken.config, taken.status, taken.reason) == (run.id, CONFIG, Status.STOPPED, run.reason)
+    assert (taken.relation, taken.owner, taken.config_hash) == ("imported", "bob", CONFIG.hash)
+    assert told(other, run.id) == told(store, run.id)
+    assert load_file(other.paths(run.id).adapter)["head.weight"].shape == (3, 2)
+    assert set(other.paths(run.id).checkpoints()) == {"last"}
+    with pytest.raises(StoreError, match=f"run {run.id} is here already"):
+        import_run(other, tmp_path / "a.mlae")
+
+
+def test_a_run_that_is_not_over_stays(store: RunStore, tmp_path: Path) -> None:
+    run = store.enqueue(CONFIG, "cpu").id
+    for call in (lambda: export(store, run, tmp_path / "a.mlae"), lambda: archive(store, run)):
+        with pytest.raises(StoreError):
+            call()
+    assert not (tmp_path / "a.mlae").exists() and store.run(run).status is Status.QUEUED
+
+
+def test_put_away_and_brought_back_it_is_as_it_was(store: RunStore) -> None:
+    run = over(store)
+    before, files = told(store, run.id), sorted(p.name for p in store.paths(run.id).folder.iterdir() if p.name != "lock")
+    file = archive(store, run.id)
+    assert file.exists() and store.runs() == [] and not store.paths(run.id).folder.exists()
+    assert [(a.id, a.task, a.status) for a in archived(store)] == [(run.id, "digits", Status.STOPPED)]
+    with pytest.raises(StoreError, match="was archived on"):
+        store.run(run.id)
+    back = restore(store, run.id)
+    assert replace(back, place=run.place, slot=run.slot, turn=run.turn) == run
+    assert told(store, run.id) == before and archived(store) == [] and not file.exists()
+    assert sorted(p.name for p in store.paths(run.id).folder.iterdir() if p.name != "lock") == files
+
+
+def test_a_file_without_a_name_is_no_place(store: RunStore) -> None:
+    with pytest.raises(ParcelError, match="is a folder: give the file a name"):
+        export(store, over(store).id, Path("/"))
+
+
+def test_a_damaged_archive_is_listed_as_that(store: RunStore) -> None:
+    run = over(store)
+    file = archive(store, run.id)
+    file.write_bytes(file.read_bytes()[:300])
+    (entry,) = archived(store)
+    assert entry.trouble and entry.task == ""
+    with pytest.raises(ParcelError):
+        restore(store, run.id)
+    assert file.exists() and store.runs() == []
+
+
+# ---------------------------------------------------------------- strangers
+
+
+def changed(file: Path, change: Callable[[dict[str, bytes]], object]) -> None:
+    """Write a parcel again with other members."""
+    with zipfile.ZipFile(file) as old:
+        members = {name: old.read(name) for name in old.namelist()}
+    change(members)
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new:
+        for name, data in members.items():
+            new.writestr(name, data, zipfile.ZIP_STORED if name.endswith(".safetensors") else zipfile.ZIP_DEFLATED)
+
+
+def header(**values: object) -> Callable[[dict[str, bytes]], object]:
+    return lambda members: members.update({"run.json": json.dumps(json.loads(members["run.json"]) | values).encode()})
+
+
+def event(line: object) -> Callable[[dict[str, bytes]], object]:
+    text = (line if isinstance(line, str) else json.dumps(line)).encode() + b"\n"
+    return lambda members: members.update({"events.jsonl": members["events.jsonl"] + text})
+
+
+def told_of(kind: str, payload: dict) -> Callable[[dict[str, bytes]], object]:
+    return event({"kind": kind, "time": 1.0, "payload": payload})
+
+
+STEP, EVALUATION, STARTED, SIMILARITY = (
+    json.loads(ev.to_json(one))
+    for one in (
+        step(1), ev.Evaluation(1, 3, "val", 50.0, 1.5, 2.0), ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1),
+        ev.SimilarityStats(1, (0.5, None), (0.5, None), (((1.0, 0.5), (0.5, 1.0)), ((1.0,),)), (1.0, 1.0), (1.0, None)),
+    )
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "payload", [("started", STARTED), ("step", STEP), ("evaluation", EVALUATION), ("similarity", SIMILARITY)]
+)
+def test_what_a_lab_tells_is_taken(payload: tuple[str, dict], store: RunStore, tmp_path: Path) -> None:
+    """So that the lines below, which differ from these by one value, are refused for that value."""
+    run = over(store)
+    export(store, run.id, tmp_path / "a.mlae")
+    changed(tmp_path / "a.mlae", told_of(*payload))
+    assert inspect(tmp_path / "a.mlae").events == 5
+
+
+def test_a_terminal_obeys_nothing_that_a_stranger_wrote(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run = over(store)
+    export(store, run.id, tmp_path / "a.mlae")
+    changed(tmp_path / "a.mlae", header(reason="it \x1b[2Jended\nabcdefgh  finished"))
+    changed(tmp_path / "a.mlae", lambda members: members.update({"log.txt": b"\x1b]0;owned\x07a line\tof it\n"}))
+    assert import_run(other, tmp_path / "a.mlae").reason == "it [2Jended abcdefgh finished"
+    assert commands.log_tail(other, run.id) == ["]0;owneda line\tof it"]
+
+
+def test_nor_what_a_stranger_wrote_into_settings_and_events(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run = over(store, replace(CONFIG, data_label="mine\x1b[2J", weights="/there/w\x07.npz"))
+    export(store, run.id, tmp_path / "a.mlae")
+    changed(tmp_path / "a.mlae", told_of("started", STARTED | {"device": "c\x1b[1mpu", "notes": ["\x9b1m one"]}))
+    config = import_run(other, tmp_path / "a.mlae").config
+    assert (config.data_label, config.weights) == ("mine[2J", "w.npz")
+    started = other.last(run.id, "started")
+    assert (started.device, started.notes) == ("c[1mpu", ("1m one",))
+
+
+def test_a_run_that_only_a_newer_lab_can_read_loses_nothing_to_a_file_of_its_name(store: RunStore, tmp_path: Path) -> None:
+    run = over(store)
+    export(store, run.id, tmp_path / "a.mlae")
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET config = json_set(config, '$.dream', 1)")
+    events = told(store, run.id)
+    with pytest.raises(StoreError, match=f"run {run.id} is here already"):
+        import_run(store, tmp_path / "a.mlae")
+    assert store.paths(run.id).adapter.is_file() and set(store.paths(run.id).checkpoints()) == {"last"}
+    assert store.unread() == [run.id] and told(store, run.id) == events
+
+
+def test_what_a_killed_import_left_goes(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run, left = over(store), "aaaabbbb"
+    other.append(left, [step(1), step(2)])  # it wrote the files, then events, and would have written the row last
+    other.paths(left).folder.mkdir(parents=True)
+    other.paths(left).adapter.write_bytes(b"half")
+    with held(other, left):  # another process takes it in at this moment
+        parcel.sweep(other)
+        assert other.events_of_nobody() == [left] and other.paths(left).adapter.exists()
+    export(store, run.id, tmp_path / "a.mlae")
+    import_run(other, tmp_path / "a.mlae")
+    assert other.events_of_nobody() == [] == other.events(left) and not other.paths(left).folder.exists()
+    assert told(other, run.id) == told(store, run.id)
+
+
+def test_every_relation_of_a_run_survives_the_way(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run = over(store)
+    export(store, run.id, tmp_path / "a.mlae")
+    assert set(parcel.RELATIONS) == set(continue_view._WORDS)
+    for relation in parcel.RELATIONS:
+        changed(tmp_path / "a.mlae", header(relation=relation))
+        assert inspect(tmp_path / "a.mlae").run.relation == relation
+    changed(tmp_path / "a.mlae", header(relation="<b>"))
+    assert inspect(tmp_path / "a.mlae").run.relation == "imported"
+
+
+def test_a_run_that_does_not_come_to_its_end_leaves_no_event(store: RunStore, other: RunStore) -> None:
+    run = over(store)
+
+    def broken() -> Iterator[tuple[float, ev.Event]]:
+        yield from ((1.0, step(number)) for number in range(1, 5000))
+        assert len(other.events(run.id)) >= 2000 and other.runs() == []  # some are written, nobody sees them
+        raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="went away"):
+        other.insert(run, broken())
+    assert other.events(run.id) == [] and other.runs() == []
+    other.append(run.id, [step(1)])  # as a process leaves it that is killed meanwhile
+    other.insert(run, [(1.0, step(2))])
+    assert [s.event.step for s in other.events(run.id)] == [2]
+    with pytest.raises(StoreError, match="already"):
+        other.insert(run, [(1.0, step(3))])
+    assert [s.event.step for s in other.events(run.id)] == [2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda members: members.update({"../evil": b"x"}),
+        lambda members: members.update({"/etc/evil": b"x"}),
+        lambda members: members.update({"evil.pkl": b"\x80\x04K\x01."}),
+        lambda members: members.update({"adapter.safetensors": b"\x80\x04K\x01."}),
+        lambda members: members.update({"adapter.safetensors": b"\xff" * 40}),
+        lambda members: members.pop("run.json"),
+        lambda members: members.update({"run.json": b"{"}),
+        header(id="../../etc"),
+        header(status="running"),
+        header(config_hash="0" * 12),
+        header(config={**CONFIG.to_dict(), "epochs": 3}),
+        header(config={**CONFIG.to_dict(), "epochs": -1}),
+        header(format=99),
+        event("{"),
+        event({"kind": "step", "time": 1.0, "payload": {"step": "one"}}),
+        event({"kind": "step", "time": "now", "payload": {}}),
+        event([1, 2]),
+        lambda members: members.update({"events.jsonl": members["events.jsonl"] + b" " * 2_000_000}),
+        told_of("started", STARTED | {"train_images": 0}),
+        told_of("started", STARTED | {"steps": 0}),
+        told_of("started", STARTED | {"seconds": NAN}),
+        told_of("step", STEP | {"step": 0}),
+        told_of("step", STEP | {"seconds": INF}),
+        told_of("evaluation", EVALUATION | {"accuracy": NAN}),
+        told_of("evaluation", EVALUATION | {"accuracy": 100.1}),
+        told_of("step", STEP | {"epoch": 0}),
+        told_of("evaluation", EVALUATION | {"epoch": 0}),
+        told_of("similarity", SIMILARITY | {"epoch": 0}),
+        told_of("similarity", SIMILARITY | {"absolute": [NAN, None]}),
+        told_of("similarity", SIMILARITY | {"stable_rank": [INF, 1.0]}),
+        told_of("similarity", SIMILARITY | {"matrices": [[[1.0, None], [0.5, 1.0]], [[1.0]]]}),
+        told_of("similarity", SIMILARITY | {"matrices": [[[1.0, NAN], [0.5, 1.0]], [[1.0]]]}),
+        told_of("guesses", {"epoch": 1, "step": 1, "guess": ["7"] * 49, "confidence": [0.5] * 49}),
+    ],
+)
+def test_what_a_stranger_made_is_a_sentence_and_leaves_nothing(
+    change: Callable[[dict[str, bytes]], object], store: RunStore, other: RunStore, tmp_path: Path
+) -> None:
+    run = over(store)
+    file = tmp_path / "a.mlae"
+    export(store, run.id, file)
+    changed(file, change)
+    with pytest.raises(ParcelError) as caught:
+        import_run(other, file)
+    assert "\n" not in str(caught.value)
+    assert other.runs() == [] and not other.paths(run.id).folder.exists()
+    assert not (tmp_path / "evil").exists()
+
+
+def test_an_event_of_a_newer_lab_is_passed_over(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run = over(store)
+    export(store, run.id, tmp_path / "a.mlae")
+    changed(tmp_path / "a.mlae", event({"kind": "dreamt", "time": 1.0, "payload": {}}))
+    assert inspect(tmp_path / "a.mlae").skipped == 1
+    import_run(other, tmp_path / "a.mlae")
+    assert told(other, run.id) == told(store, run.id)
+
+
+def test_a_run_of_before_there_were_more_settings_is_taken_in_and_still_checked(
+    store: RunStore, other: RunStore, tmp_path: Path
+) -> None:
+    run = over(store)
+    old = {name: value for name, value in CONFIG.to_dict().items() if name not in LATER}
+    for name, config in (("a", old), ("b", {**old, "epochs": 3})):
+        export(store, run.id, tmp_path / name)
+        changed(tmp_path / name, header(config=config))
+    with pytest.raises(ParcelError, match="was changed after it was exported"):
+        import_run(other, tmp_path / "b")
+    taken = import_run(other, tmp_path / "a")
+    assert taken.config == CONFIG and taken.config_hash == run.config_hash
+
+
+def test_ranks_of_another_size_than_the_plan_are_refused(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run = over(store)
+    stats = {"epoch": 1, "signed": [0, None], "absolute": [0, None], "matrices": [[[1, 0], [0, 1]], [[1]]]}
+    for name, ranks in (("a", []), ("b", [1.5, None]), ("c", [1.5])):
+        export(store, run.id, tmp_path / name)
+        payload = {**stats, "effective_rank": ranks, "stable_rank": ranks}
+        changed(tmp_path / name, event({"kind": "similarity", "time": 1.0, "payload": payload}))
+    with pytest.raises(ParcelError, match="does not have the size of the plan"):
+        import_run(other, tmp_path / "c")
+    assert inspect(tmp_path / "a").skipped == inspect(tmp_path / "b").skipped == 0
+    import_run(other, tmp_path / "b")
+    assert other.last(run.id, "similarity").effective_rank == (1.5, None)
+
+
+@pytest.mark.parametrize("cut", [0, 10, 200, -30])
+def test_half_a_file(cut: int, store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    export(store, over(store).id, tmp_path / "a.mlae")
+    (tmp_path / "half").write_bytes((tmp_path / "a.mlae").read_bytes()[:cut])
+    with pytest.raises(ParcelError):
+        import_run(other, tmp_path / "half")
+    assert other.runs() == []
+
+
+def test_a_member_that_is_larger_than_it_says(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    """Ten megabytes that claim to be a thousand bytes, in both places where a zip says so."""
+    run = over(store)
+    export(store, run.id, tmp_path / "a.mlae")
+    changed(tmp_path / "a.mlae", lambda members: members.update({"log.txt": b"0" * 10_000_000}))
+    raw = (tmp_path / "a.mlae").read_bytes()
+    real = (10_000_000).to_bytes(4, "little")
+    assert raw.count(real) >= 2
+    (tmp_path / "a.mlae").write_bytes(raw.replace(real, (1000).to_bytes(4, "little")))
+    with pytest.raises(ParcelError):
+        import_run(other, tmp_path / "a.mlae")
+    changed_file = io.BytesIO(raw)
+    (tmp_path / "b.mlae").write_bytes(changed_file.getvalue())
+    with pytest.raises(ParcelError, match=r"log\.txt"):  # and one that says so openly
+        import_run(other, tmp_path / "b.mlae")
+    assert other.runs() == []
+
+
+def test_paths_of_a_stranger_are_not_taken_over(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    config = replace(CONFIG, weights="/home/eve/secret/model.safetensors")
+    run = over(store, config)
+    export(store, run.id, tmp_path / "a.mlae")
+    taken = import_run(other, tmp_path / "a.mlae")
+    assert (taken.config.weights, taken.config.data) == ("model.safetensors", "")
+
+
+def test_many_events(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run = over(store, steps=20_000)
+    export(store, run.id, tmp_path / "a.mlae")
+    import_run(other, tmp_path / "a.mlae")
+    assert told(other, run.id) == told(store, run.id)
+    assert parcel.SUFFIX == ".mlae"

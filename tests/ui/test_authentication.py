@@ -1,0 +1,216 @@
+"""Who may come in when the server is bound to a network."""
+
+from __future__ import annotations
+
+import stat
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from mlae_lab.locations import PACKAGE
+from mlae_lab.runs import paths
+from mlae_lab.runs.store import RunStore
+from mlae_lab.ui import gate
+
+PASSWORD = "correct horse"
+Bind = Callable[[str | None], None]
+
+
+@pytest.fixture(autouse=True)
+def no_password_from_outside(monkeypatch: pytest.MonkeyPatch, store: RunStore) -> None:
+    monkeypatch.delenv("MLAE_LAB_PASSWORD", raising=False)
+
+
+def opened() -> AppTest:
+    at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30).run()
+    assert not at.exception
+    return at
+
+
+def html(at: AppTest) -> str:
+    return " ".join(element.proto.body for element in at.get("html"))
+
+
+def is_open(at: AppTest) -> bool:
+    """Whether anything of the lab itself was drawn."""
+    return "Draw where a network may learn" in html(at)
+
+
+def given(at: AppTest, password: str) -> AppTest:
+    at.text_input(key="gate_password").set_value(password)
+    at = at.button[0].click().run()
+    assert not at.exception
+    return at
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "::1"])
+def test_on_this_machine_alone_nobody_is_asked(address: str, bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
+    bind(address)
+    monkeypatch.setenv("MLAE_LAB_PASSWORD", PASSWORD)
+    at = opened()
+    assert is_open(at) and "No encryption" not in html(at)
+
+
+@pytest.mark.parametrize("address", [None, "", "0.0.0.0", "::", "192.168.1.5", "some-name"])
+def test_on_a_network_without_a_password_nobody_comes_in(address: str | None, bind: Bind, store: RunStore) -> None:
+    bind(address)
+    at = opened()
+    assert not is_open(at) and not at.button and not at.text_input
+    assert len(at.error) == 1
+    told = at.error[0].value
+    assert "bound to a network" in told and "MLAE_LAB_PASSWORD" in told and "127.0.0.1" in told
+
+
+def test_a_short_password_lets_nobody_in_not_even_who_knows_it(bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
+    bind("0.0.0.0")
+    monkeypatch.setenv("MLAE_LAB_PASSWORD", "short")
+    at = opened()
+    assert not is_open(at) and not at.text_input and "5 characters" in at.error[0].value
+
+
+@pytest.mark.parametrize("password", [PASSWORD, "pässwörd", "日本語のパスワード"])
+def test_the_right_password_opens_and_the_line_says_what_is_not_protected(
+    password: str, bind: Bind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bind("0.0.0.0")
+    monkeypatch.setenv("MLAE_LAB_PASSWORD", password)
+    at = opened()
+    assert not is_open(at) and password not in str(at)
+    at = given(at, password)
+    assert is_open(at) and "No encryption" in html(at) and "Everyone with the password" in html(at)
+    assert is_open(at.run()), "the session is open now"
+    assert not is_open(opened()), "another one is not"
+
+
+@pytest.mark.parametrize("wrong", ["", "correct hors", "correct horse ", "Correct horse", "\x00", "ü"])
+def test_a_wrong_password_takes_a_second_and_opens_nothing(
+    wrong: str, bind: Bind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bind("0.0.0.0")
+    monkeypatch.setenv("MLAE_LAB_PASSWORD", PASSWORD)
+    began = time.monotonic()
+    at = given(opened(), wrong)
+    assert time.monotonic() - began >= gate.WRONG_SECONDS
+    assert not is_open(at) and at.error[0].value == "That is not the password."
+    assert not is_open(at.run())
+
+
+def test_many_sessions_guess_no_faster_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gate, "WRONG_SECONDS", 0.2)
+    found: list[bool | None] = []
+    threads = [threading.Thread(target=lambda: found.append(gate._attempt("guess", PASSWORD))) for _ in range(5)]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [False] * 5 and time.monotonic() - began >= 5 * 0.2
+
+
+def test_behind_too_many_guesses_an_attempt_gives_up_and_says_nothing_about_the_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gate, "_TURN_SECONDS", 0.05)
+    with gate._turn:
+        assert gate._attempt(PASSWORD, PASSWORD) is None
+    assert gate._attempt(PASSWORD, PASSWORD) is True
+
+
+# ---------------------------------------------------------------- the login cookie
+
+
+def login(password: str, me: str) -> str:
+    """What the cookie of a browser with this id holds."""
+
+    def script(password: str, me: str) -> None:
+        import streamlit as st
+
+        from mlae_lab.ui import gate
+
+        st.session_state["visitor_id"] = me
+        st.text(gate._login(password))
+
+    return AppTest.from_function(script, kwargs={"password": password, "me": me}).run().text[0].value
+
+
+def test_a_login_is_of_one_browser_one_password_and_one_store(
+    store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada = login(PASSWORD, "ada-" * 5)
+    assert len(ada) == 64 and login(PASSWORD, "ada-" * 5) == ada
+    gate._key.cache_clear()  # as after a restart of the server
+    assert login(PASSWORD, "ada-" * 5) == ada
+    others = {login(PASSWORD, "ben-" * 5), login("another password", "ada-" * 5)}
+    monkeypatch.setenv("MLAE_LAB_STORE", str(tmp_path / "another"))
+    others.add(login(PASSWORD, "ada-" * 5))
+    assert len(others) == 3 and ada not in others
+
+
+def test_the_salt_is_its_owners_alone_and_made_once(store: RunStore) -> None:
+    found: list[bytes] = []
+    threads = [threading.Thread(target=lambda: found.append(gate._salt(store.folder))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    path = paths.login_salt(store.folder)
+    assert set(found) == {path.read_bytes()} and len(found) == 8
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not list(store.folder.glob("*.part"))
+
+
+def test_a_damaged_salt_keeps_logins_for_the_life_of_the_server(store: RunStore) -> None:
+    paths.login_salt(store.folder).write_bytes(b"short")
+    gate._key.cache_clear()
+    ada = login(PASSWORD, "ada-" * 5)
+    assert len(ada) == 64 and ada == login(PASSWORD, "ada-" * 5)
+    gate._key.cache_clear()
+
+
+# ---------------------------------------------------------------- Streamlit's own login
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict], AppTest]:
+    """Opens the lab with these secrets."""
+
+    def with_(found: dict) -> AppTest:
+        at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30)
+        for name, value in found.items():
+            at.secrets[name] = value
+        at.run()
+        assert not at.exception
+        return at
+
+    return with_
+
+
+def test_with_a_provider_people_log_in_there_and_the_password_is_not_asked(
+    secrets: Callable[[dict], AppTest], bind: Bind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bind("0.0.0.0")
+    monkeypatch.setenv("MLAE_LAB_PASSWORD", PASSWORD)
+    at = secrets({"auth": {"client_id": "x", "client_secret": "y", "redirect_uri": "z", "cookie_secret": "c"}})
+    assert not is_open(at) and not at.text_input
+    assert [button.label for button in at.button] == ["Log in"]
+    at.button[0].click().run()
+    assert not at.exception and not is_open(at)
+
+
+def test_named_providers_have_a_button_each_and_none_is_said(secrets: Callable[[dict], AppTest], bind: Bind) -> None:
+    bind("0.0.0.0")
+    common = {"redirect_uri": "z", "cookie_secret": "c"}
+    at = secrets({"auth": common | {"uni": {"client_id": "x"}, "google": {"client_id": "y"}}})
+    assert [button.label for button in at.button] == ["Log in with uni", "Log in with google"]
+    at = secrets({"auth": common})
+    assert not at.button and "names no provider" in at.error[0].value and not is_open(at)
+
+
+def test_other_secrets_are_no_login(secrets: Callable[[dict], AppTest], bind: Bind) -> None:
+    bind("0.0.0.0")
+    at = secrets({"auth": "yes", "token": "t"})
+    assert not is_open(at) and "MLAE_LAB_PASSWORD" in at.error[0].value
