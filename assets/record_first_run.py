@@ -23,14 +23,14 @@ PLAY_SECONDS = 14
 
 def main() -> None:
     setup = prepare(FIRST_RUN)
-    draw, drawn = setup.experts.draw, []
+    draw, drawn = setup.experts.sample, []
 
     def recorded():
         factors = draw()
         drawn.append([format(sum(int(f > 0) << i for i, f in enumerate(row)), "x") for row in factors.tolist()])
         return factors
 
-    setup.experts.draw = recorded
+    setup.experts.sample = recorded
     evaluations, contribution, seconds = [], [], 0.0
     for event in fit(setup):
         if isinstance(event, Evaluation):

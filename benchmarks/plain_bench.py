@@ -14,7 +14,7 @@ import streamlit as st
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mlae_lab.ui import figures, reads
+from mlae_lab.ui import figures, queries
 
 _LIGHT = {"accent": "#0F766E", "quiet": "#5B6870", "hairline": "#DDE2E0", "ink": "#1B2328", "surface": "#FAFAF7",
           "raised": "#FFFFFF", "faint": "#E3F0ED", "middle": "#6FB3A8", "low": "#2B6CB0", "high": "#C2570C"}  # fmt: skip
@@ -29,8 +29,8 @@ def chart(figure: figures.Figure, name: str) -> None:
 
 @st.fragment(run_every=1.0)
 def panel() -> None:
-    run = reads.run(st.query_params["run"])
-    tail, config = reads.tail(run.id), run.config
+    run = queries.run(st.query_params["run"])
+    tail, config = queries.tail(run.id), run.config
     running = figures.Running(tail.steps)
     for place, (name, value) in zip(
         st.columns(3), (("Status", run.status.value), ("Step", len(tail.steps)), ("Epoch", tail.steps[-1].epoch))

@@ -24,7 +24,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import uniform
 from mlae_lab.locations import ASSETS
 from mlae_lab.runs import paths
-from mlae_lab.runs.liveness import PulseWriter
+from mlae_lab.runs.liveness import HeartbeatWriter
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 
@@ -71,7 +71,7 @@ def played(config: RunConfig) -> Iterator[list[ev.Event]]:
                     ev.SimilarityStats(epoch, means, means, matrices),
                 ]
             events += [
-                ev.Guesses(epoch, step, names, tuple(round(chance.random(), 3) for _ in names)),
+                ev.Predictions(epoch, step, names, tuple(round(chance.random(), 3) for _ in names)),
                 ev.Evaluation(epoch, step, "val", right, loss, seconds),
             ]
         yield events
@@ -87,7 +87,7 @@ class PlayedRun:
         self.id = store.enqueue(config, "cpu").id
         self._lock = locks.take(store.paths(self.id).lock)
         assert store.claim(self.id, "cpu") and store.began(self.id, os.getpid())
-        self._pulse = PulseWriter(store.paths(self.id))
+        self._pulse = HeartbeatWriter(store.paths(self.id))
         store.append(self.id, opening(config))
         store.move(self.id, Status.RUNNING)
         self._events = played(config)
@@ -127,7 +127,7 @@ class PlayedRun:
                 os.close(lock)
 
 
-def _watched() -> ev.Watched:
+def _watched() -> ev.SampleImages:
     with numpy.load(ASSETS / "digits.npz") as found:
         images, labels = 15 * found["images"][:12], found["labels"][:12]
     texts = []
@@ -135,4 +135,4 @@ def _watched() -> ev.Watched:
         file = io.BytesIO()
         Image.fromarray(image).resize((48, 48)).save(file, "PNG")
         texts.append(base64.b64encode(file.getvalue()).decode())
-    return ev.Watched(tuple(texts), tuple(map(str, labels)))
+    return ev.SampleImages(tuple(texts), tuple(map(str, labels)))

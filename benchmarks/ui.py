@@ -84,7 +84,7 @@ def server(store: RunStore, way: str) -> Iterator[tuple[int, int]]:
             process.wait()
 
 
-def watched(pid: int, port: int, way: str, run: str, viewers: int, seconds: float) -> tuple[Seen, float]:
+def sample_images(pid: int, port: int, way: str, run: str, viewers: int, seconds: float) -> tuple[Seen, float]:
     """What came to so many viewers, and the processor seconds that it took the server, their first drawing left out."""
 
     async def all_of_them() -> tuple[Seen, float]:
@@ -161,7 +161,7 @@ def measure(way: str, store: RunStore, run: PlayedRun, seconds: float, most: int
     with server(store, way) as (pid, port):
         for name in ("refresh", "unchanged"):
             with run.silent(name == "unchanged"):
-                seen, spent = watched(pid, port, way, run.id, 4, seconds)
+                seen, spent = sample_images(pid, port, way, run.id, 4, seconds)
             count = max(1, len(seen.refreshes))
             print(
                 f"  {name:<16}{1000 * spent / count:8.1f} ms {seen.bytes / count / 1000:8.1f} kB   of {count}",
@@ -181,7 +181,7 @@ def measure(way: str, store: RunStore, run: PlayedRun, seconds: float, most: int
         os.sched_setaffinity(0, cores[1:] or cores)
         best = 0
         for viewers in (step for step in LADDER if step <= most):
-            seen, spent = watched(pid, port, way, run.id, viewers, seconds)
+            seen, spent = sample_images(pid, port, way, run.id, viewers, seconds)
             answers = sorted(seen.refreshes) or [float("inf")]
             print(f"  {viewers:4d} viewers    {100 * spent / seconds:5.0f} % of the core, {len(seen.refreshes)} of {seen.due:.0f} refreshes,"
                   f" p95 {1000 * answers[int(0.95 * (len(answers) - 1))]:.0f} ms", flush=True)  # fmt: skip

@@ -94,7 +94,7 @@ def main() -> None:
             wait_for(port)
             while store.last(run, "similarity") is None:
                 time.sleep(0.5)
-            watched, busy, theirs = [], [], []
+            sample_images, busy, theirs = [], [], []
             looking = people("looking", OPENING + 2 * (chosen.rounds + 1) * (chosen.seconds + SETTLING))
             looking.send_signal(signal.SIGSTOP)
             time.sleep(SETTLING)
@@ -103,7 +103,7 @@ def main() -> None:
                 looking.send_signal(signal.SIGCONT)
                 time.sleep(SETTLING)  # what fell due meanwhile is answered
                 before = cpu_seconds(server.pid), cpu_seconds(looking.pid)
-                watched.append(steps_per_second(store, run, chosen.seconds))
+                sample_images.append(steps_per_second(store, run, chosen.seconds))
                 busy.append((cpu_seconds(server.pid) - before[0]) / chosen.seconds)
                 theirs.append((cpu_seconds(looking.pid) - before[1]) / chosen.seconds)
                 looking.send_signal(signal.SIGSTOP)
@@ -113,13 +113,13 @@ def main() -> None:
             looking.wait()
             costs = [
                 100 * (1 - 2 * rate / (before + after))
-                for before, rate, after in zip(alone, watched, alone[1:], strict=False)
+                for before, rate, after in zip(alone, sample_images, alone[1:], strict=False)
             ]
             working = people("clicking", OPENING + 30)
             refreshes, sent, *words = working.communicate()[0].split()
             answers = sorted(map(float, words))
             print(f"{chosen.viewers} viewers, {os.cpu_count()} cores")
-            for name, rates in (("alone  ", alone), ("watched", watched)):
+            for name, rates in (("alone  ", alone), ("watched", sample_images)):
                 print(f"trainer {name}    {statistics.mean(rates):.2f} steps/s, {min(rates):.2f} to {max(rates):.2f} in "
                       f"{len(rates)} stretches of {chosen.seconds:g} s")  # fmt: skip
             error = statistics.stdev(costs) / len(costs) ** 0.5 if len(costs) > 1 else float("nan")

@@ -61,7 +61,7 @@ def main() -> None:
         seconds = []
         for _ in range(chosen.steps + 1):
             began = time.perf_counter()
-            experts.draw()
+            experts.sample()
             with torch.autocast(device.type, torch.bfloat16, enabled=precision is torch.bfloat16):
                 loss = F.cross_entropy(model(images).float(), labels)
             loss.backward()

@@ -112,10 +112,10 @@ def main() -> None:
         )
     print(f"reset                           {timed(lambda: lab.ask(on)):8.1f} ms")
     if chosen.matters:
-        _matters(lab, timed)
+        _importance(lab, timed)
 
 
-def _matters(lab: WhatIf, timed: Callable[[Callable[[], object]], float]) -> None:
+def _importance(lab: WhatIf, timed: Callable[[Callable[[], object]], float]) -> None:
     cells = existing(lab.plan)
     print(f"leave one out, {len(cells)} experts       {timed(lambda: each_off(lab, [[cell] for cell in cells])):8.0f} ms")
     print(f"first-order estimate            {timed(lambda: first_order(lab)):8.0f} ms")

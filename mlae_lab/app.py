@@ -11,7 +11,7 @@ sys.path[:] = [str(_ROOT), *(p for p in sys.path if Path(p).resolve() != _ROOT /
 import streamlit as st
 
 from mlae_lab.locations import ASSETS
-from mlae_lab.ui import draft, gate, navigation, page, visitor
+from mlae_lab.ui import draft, authentication, navigation, page, visitor
 from mlae_lab.ui.run_strip import run_strip
 from mlae_lab.ui.theme_memo import remember_theme
 
@@ -19,11 +19,11 @@ st.set_page_config(page_icon=str(ASSETS / "icon.png"), layout="wide")
 st.logo(str(ASSETS / "logo.svg"), size="large")
 remember_theme()
 page.dress()
-visitor.keep_cookies(login=gate.pass_or_stop())
+visitor.keep_cookies(login=authentication.pass_or_stop())
 chosen = st.navigation(navigation.sections())
 with st.sidebar:
     run_strip()
 visitor.name_field()
-gate.note()
+authentication.note()
 draft.entered(chosen.url_path)
 chosen.run()

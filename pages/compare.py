@@ -6,7 +6,7 @@ import streamlit as st
 
 from mlae_lab.runs.paths import is_run_id
 from mlae_lab.runs.store import Run, StoreError
-from mlae_lab.ui import page, reads
+from mlae_lab.ui import page, queries
 from mlae_lab.ui.compare_view import choose, chosen_half, compared
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.markdown import plain
@@ -20,7 +20,7 @@ def asked(side: str) -> Run | None:
     if not name:
         return None
     try:
-        return reads.run(name)
+        return queries.run(name)
     except StoreError as error:
         why = f"{error}" if is_run_id(name) else "the link does not hold the name of a run"
         st.warning(f"{side.upper()} cannot be shown: {plain(why)}.")
@@ -29,7 +29,7 @@ def asked(side: str) -> Run | None:
 
 
 a, b = asked("a"), asked("b")
-runs = reads.runs()
+runs = queries.runs()
 if not runs:
     page.section("No runs to compare yet")
     page.note(

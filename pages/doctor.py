@@ -9,7 +9,7 @@ from html import escape
 import streamlit as st
 
 from mlae_lab import doctor
-from mlae_lab.doctor import Finding, TorchAnswer
+from mlae_lab.doctor import Finding, TorchReport
 from mlae_lab.ui import page
 
 _TORCH = "doctor_torch"  # what torch answered in this tab
@@ -21,9 +21,9 @@ _WORDS = {
 
 
 @st.cache_data(ttl=60, show_spinner=False)
-def tested() -> TorchAnswer:
+def tested() -> TorchReport:
     """One process that loads torch, for everybody who asks within a minute."""
-    return doctor.ask_torch()
+    return doctor.check_torch()
 
 
 def table(findings: Iterable[Finding]) -> None:

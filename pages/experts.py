@@ -6,7 +6,7 @@ import streamlit as st
 
 from mlae_lab.core import catalog
 from mlae_lab.runs.store import Run, StoreError
-from mlae_lab.ui import page, reads
+from mlae_lab.ui import page, queries
 from mlae_lab.ui.expert_views import VIEWS, views_of
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.run_cards import accuracy_text, run_cards
@@ -20,8 +20,8 @@ page.heading(
 def _can_be_opened(run: Run) -> bool:
     """An expert of it was measured, or it left the head that it trained."""
     if run.config.method == "mlae":
-        return reads.store().last(run.id, "experts") is not None
-    return run.status.is_over and reads.store().paths(run.id).adapter.is_file()
+        return queries.store().last(run.id, "experts") is not None
+    return run.status.is_over and queries.store().paths(run.id).adapter.is_file()
 
 
 def others(runs: list[Run]) -> None:
@@ -34,10 +34,10 @@ def others(runs: list[Run]) -> None:
             st.rerun()
 
 
-there = sorted(filter(_can_be_opened, reads.runs()), key=lambda run: run.config.method != "mlae")
+there = sorted(filter(_can_be_opened, queries.runs()), key=lambda run: run.config.method != "mlae")
 asked = st.query_params.get("run")
 try:
-    run = reads.run(asked) if asked else (there[0] if there else None)
+    run = queries.run(asked) if asked else (there[0] if there else None)
 except StoreError as error:
     st.warning(plain(sentence(error)))  # nothing of another run stands under the address of this one
     link("runs", "See all runs")

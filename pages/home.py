@@ -8,7 +8,7 @@ import streamlit as st
 
 from mlae_lab.core import catalog
 from mlae_lab.core.defaults import FIRST_RUN
-from mlae_lab.ui import page, reads, run_actions
+from mlae_lab.ui import page, queries, run_actions
 from mlae_lab.ui.navigation import go, link
 from mlae_lab.ui.replay import replay
 from mlae_lab.ui.run_cards import run_cards
@@ -34,7 +34,7 @@ page.note(
     "otherwise and may end a point or two away. Nothing is downloaded."
 )
 
-runs = reads.runs()
+runs = queries.runs()
 if runs:
     page.section("Last runs")
     picked = run_cards(runs[:8], key="home_runs")

@@ -10,7 +10,7 @@ from mlae_lab.core import catalog, paper, patterns
 from mlae_lab.core.edits import groups, onto, with_modules
 from mlae_lab.core.plan import MAX_COLUMNS, Kind, MaskPlan, PlanError
 from mlae_lab.ui import draft, page
-from mlae_lab.ui.mask_samples import draws
+from mlae_lab.ui.mask_samples import mask_samples
 from mlae_lab.ui.library_view import library
 from mlae_lab.ui.mask_grid import mask_grid
 from mlae_lab.ui.navigation import link
@@ -130,7 +130,7 @@ with meaning:
         st.session_state[_WAS_RANDOM] = draft.revision()
     show_warnings(plan_warnings(plan, st.session_state.get(_WAS_RANDOM) == draft.revision()))
     page.section("A hundred random draws")
-    draws(plan, cost, key="masks_draws")
+    mask_samples(plan, cost, key="masks_draws")
     page.note("Draws of the same chances, made here in the browser; a run draws its own from its seed.")
 with rest:
     expert_settings(plan)

@@ -8,7 +8,7 @@ import streamlit as st
 
 from mlae_lab.core import catalog
 from mlae_lab.runs.store import StoreError
-from mlae_lab.ui import page, reads
+from mlae_lab.ui import page, queries
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.race_view import asked, listed, watched
 from mlae_lab.ui.markdown import plain
@@ -33,4 +33,4 @@ if runs:
     link("race", "All races")
 elif not names:
     page.heading("Race", "Several masks on equal terms: the same everything, another mask each, watched side by side.")
-    listed(reads.runs())
+    listed(queries.runs())

@@ -14,7 +14,7 @@ from mlae_lab.data.bundled import DataError
 from mlae_lab.data.tasks import ready
 from mlae_lab.runs import commands
 from mlae_lab.runs.store import StoreError
-from mlae_lab.ui import draft, page, reads, visitor
+from mlae_lab.ui import draft, page, queries, visitor
 from mlae_lab.ui.bench import bench
 from mlae_lab.ui.continue_view import continue_panel, lineage
 from mlae_lab.ui.fetch_view import fetch_panel
@@ -30,7 +30,7 @@ def watch(run_id: str) -> None:
     """A run that exists."""
     draft.entered("run")  # a link from here to a design is a link, whatever was painted a moment ago
     try:
-        run = reads.run(run_id)
+        run = queries.run(run_id)
     except StoreError:
         page.heading("Run")
         bench(run_id)
@@ -46,7 +46,7 @@ def watch(run_id: str) -> None:
     if run.config.method == "mlae":
         with st.expander("Same everything, other mask"):
             pair_panel(run)
-        if run.status.is_over and reads.store().paths(run.id).checkpoints():
+        if run.status.is_over and queries.store().paths(run.id).checkpoints():
             with st.expander("Go on from a checkpoint with the mask on the canvas"):
                 continue_panel(run)
     with st.expander("The command that does the same"):

@@ -67,9 +67,9 @@ class Masters:
     def __init__(self, model: nn.Module, lr: float, muon_lr: float, weight_decay: float) -> None:
         self.live = [p for p in model.parameters() if p.requires_grad]
         self.kept = [p.detach().clone().float() for p in self.live]
-        inside = {id(p) for n, p in model.named_parameters() if ".blocks." in n and p.ndim == 2}
-        matrices = [k for k, p in zip(self.kept, self.live) if id(p) in inside]
-        others = [k for k, p in zip(self.kept, self.live) if id(p) not in inside]
+        hidden = {id(p) for n, p in model.named_parameters() if ".blocks." in n and p.ndim == 2}
+        matrices = [k for k, p in zip(self.kept, self.live) if id(p) in hidden]
+        others = [k for k, p in zip(self.kept, self.live) if id(p) not in hidden]
         plain = [p for p in others if p.ndim < 2]
         decayed = [p for p in others if p.ndim >= 2]
         self.optimizers: list[torch.optim.Optimizer] = [

@@ -278,7 +278,7 @@ def test_a_place_that_cannot_be_read_is_one_sentence(
         assert main(arguments) == 2
         err = capsys.readouterr().err
         assert words in err and err.startswith("mlae_lab: ") and err.count("\n") == 1
-    monkeypatch.setattr(RunStore, "runs", lambda self: self._connection(write=True, patience=0.05).__enter__())
+    monkeypatch.setattr(RunStore, "runs", lambda self: self._connection(write=True, timeout=0.05).__enter__())
     with sqlite3.connect(store.folder / "lab.sqlite", isolation_level=None) as db:
         db.execute("BEGIN IMMEDIATE")
         assert main(["runs", "--store", str(store.folder)]) == 2

@@ -39,10 +39,10 @@ def test_the_whole_way(lab_store: RunStore, capsys: Captured) -> None:
 
     errors = said(capsys, "errors", run, *store)
     assert errors["accuracy"] == accuracies[0] and errors["images"] == 200 and "thumbnails" not in errors
-    slices = said(capsys, "errors", run, other, *store)
-    whole = slices["whole"]
+    paired_tests = said(capsys, "errors", run, other, *store)
+    whole = paired_tests["whole"]
     assert 100 * (whole["only_b"] - whole["only_a"]) / 200 == pytest.approx(accuracies[1] - accuracies[0])
-    assert len(slices["only_a"]) == whole["only_a"] and slices["verdict"]
+    assert len(paired_tests["only_a"]) == whole["only_a"] and paired_tests["verdict"]
 
     assert main(["errors", run, *store]) == 0
     text = capsys.readouterr().out

@@ -104,14 +104,14 @@ def test_a_file_of_ones_own_leaves_no_answer_behind(
 ) -> None:
     """Kept answers are those that took over two seconds: here the limit is put at nothing, in this process's own probe."""
     from mlae_lab.runs import probe_worker
-    from mlae_lab.training.queries import questions
-    from mlae_lab.training.loaded_run import load_subject
+    from mlae_lab.training.queries import queries
+    from mlae_lab.training.loaded_run import load_run
 
     store, run = trained
     monkeypatch.setattr(probe_worker, "KEEP_SECONDS", 0.0)
     asked = probe_worker.Probe(store, run)
-    asked.known = questions()
-    asked.subject = load_subject(store.run(run).config, store.paths(run).adapter)
+    asked.known = queries()
+    asked.loaded = load_run(store.run(run).config, store.paths(run).adapter)
     held = io.BytesIO()
     Image.fromarray(load_bundled("digits").val.images[5]).save(held, "PNG")
     for argument, kept in (({"file": base64.b64encode(held.getvalue()).decode()}, 0), (5, 1)):

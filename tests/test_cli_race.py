@@ -74,7 +74,7 @@ def test_a_race_is_followed_to_its_end(lab_store: RunStore, capsys: Captured) ->
     assert main(words) == 0
     told = said(capsys)
     assert len(told["race"]) == 4 and told["link"] == f"/race?runs={','.join(told['race'])}"
-    assert told["epoch"] == 1 and told["seeds"] == [0, 1] and min(row["place"] for row in told["masks"]) == 1
+    assert told["epoch"] == 1 and told["seeds"] == [0, 1] and min(row["index"] for row in told["masks"]) == 1
     assert [row["code"] for row in told["masks"]] == TWO[1::2]
     assert {run for row in told["masks"] for run in row["runs"].values()} == set(told["race"])
     assert "in the end" in told["verdict"] and "2 seeds" in told["verdict"] or "level" in told["verdict"]

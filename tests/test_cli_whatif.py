@@ -1,4 +1,4 @@
-"""`whatif`, `matters` and `robust` on a real run, through its probe; what they print and what they refuse."""
+"""`whatif`, `importance` and `robustness` on a real run, through its probe; what they print and what they refuse."""
 
 from __future__ import annotations
 
@@ -70,25 +70,25 @@ def test_another_mask_and_words(store: RunStore, capsys: Captured) -> None:
 
 
 def test_who_matters(store: RunStore, capsys: Captured) -> None:
-    out, _ = say(store, capsys, "matters", name(store), "--images", "40")
+    out, _ = say(store, capsys, "importance", name(store), "--images", "40")
     assert "without a layer" in out and "layer 12" in out and "Pearson" in out
-    out, _ = say(store, capsys, "matters", name(store), "--greedy", "addition", "--images", "40", "--json")
+    out, _ = say(store, capsys, "importance", name(store), "--greedy", "addition", "--images", "40", "--json")
     assert [step["kept"] for step in json.loads(out.splitlines()[-1])["steps"]] == [0, 1, 2, 3]
-    out, _ = say(store, capsys, "matters", name(store), "--greedy", "removal", "--images", "40")
+    out, _ = say(store, capsys, "importance", name(store), "--greedy", "removal", "--images", "40")
     assert "Spearman correlation of this order with the first-order estimates" in out
 
 
 def test_who_decides_an_image(store: RunStore, capsys: Captured) -> None:
-    out, _ = say(store, capsys, "matters", name(store), "--image", "3")
+    out, _ = say(store, capsys, "importance", name(store), "--image", "3")
     assert out.startswith("answered ") and out.count("without layer") == 3 and "true: " in out
-    out, _ = say(store, capsys, "matters", name(store), "--image", "3", "--json")
+    out, _ = say(store, capsys, "importance", name(store), "--image", "3", "--json")
     found = json.loads(out.splitlines()[-1])
-    assert found["place"] == 3 and "image" not in found and found["change"][0] == [None] * 2
-    say(store, capsys, "matters", name(store), "--image", "nothing.png", status=2)
+    assert found["index"] == 3 and "image" not in found and found["change"][0] == [None] * 2
+    say(store, capsys, "importance", name(store), "--image", "nothing.png", status=2)
 
 
 def test_robust(store: RunStore, capsys: Captured) -> None:
-    out, _ = say(store, capsys, "robust", name(store), name(store), "--draws", "5", "--drop-rate", "0.4", "--images", "40")
+    out, _ = say(store, capsys, "robustness", name(store), name(store), "--samples", "5", "--drop-rate", "0.4", "--images", "40")
     assert out.count("on average over 5 random masks at p = 0.4") == 2
     assert "neither stands them better" in out and "one seed per run on 40 images" in out
 
@@ -96,9 +96,9 @@ def test_robust(store: RunStore, capsys: Captured) -> None:
 @pytest.mark.parametrize(("words", "why"), [
     (["whatif", "RUN", "--off", "L13"], "layers 1 to 12"), (["whatif", "RUN", "--kind", "mixed"], "--kind goes with --mask"),
     (["whatif", "RUN", "--off", "everything"], "names no expert"), (["whatif", "RUN", "--mask", "nonsense"], "is neither a pattern"),
-    (["matters", "RUN", "--greedy", "removal", "--image", "3"], "name one of them"),
-    (["matters", "RUN", "--greedy", "up"], "removal, addition or estimate"), (["robust", "RUN", "--drop-rate", "1"], "below 1"),
-    (["robust", "RUN", "OTHER"], "measured on different terms"), (["whatif", "OTHER"], "no adapter"),
+    (["importance", "RUN", "--greedy", "removal", "--image", "3"], "name one of them"),
+    (["importance", "RUN", "--greedy", "up"], "removal, addition or estimate"), (["robustness", "RUN", "--drop-rate", "1"], "below 1"),
+    (["robustness", "RUN", "OTHER"], "measured on different terms"), (["whatif", "OTHER"], "no adapter"),
     (["whatif", "aaaaaaaa"], "is not in"),
 ])  # fmt: skip
 def test_a_wrong_request_is_one_sentence(store: RunStore, capsys: Captured, words: list[str], why: str) -> None:

@@ -20,7 +20,7 @@ from mlae_lab import doctor, locks
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.events import TrainStep
 from mlae_lab.data import fetching
-from mlae_lab.doctor import Finding, Report, TorchAnswer, examine
+from mlae_lab.doctor import Finding, Report, TorchReport, examine
 from mlae_lab.runs import devices, liveness, paths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
@@ -61,12 +61,12 @@ def alive(store: RunStore, owner: str = "") -> Iterator[Run]:
     lock = locks.take(store.paths(run.id).lock)
     assert lock is not None and store.claim(run.id, "cpu") and store.began(run.id, os.getpid())
     store.move(run.id, Status.RUNNING)
-    pulse = liveness.PulseWriter(store.paths(run.id))
-    pulse.beat(34)
+    heartbeat = liveness.HeartbeatWriter(store.paths(run.id))
+    heartbeat.beat(34)
     try:
         yield store.run(run.id)
     finally:
-        pulse.close()
+        heartbeat.close()
         os.close(lock)
 
 
@@ -182,7 +182,7 @@ def fake_program(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyP
 
 
 TWO_GPUS = 'echo "0, GPU-a1, NVIDIA H200, 143771"; echo "1, GPU-b2, NVIDIA <T4>, 16000"'
-ANSWER = TorchAnswer(time.time(), "2.9.0+cu128", 3.1, 2, "12.8", ("NVIDIA H200", "NVIDIA <T4>"))
+ANSWER = TorchReport(time.time(), "2.9.0+cu128", 3.1, 2, "12.8", ("NVIDIA H200", "NVIDIA <T4>"))
 
 
 def test_gpus_and_what_torch_makes_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,12 +217,12 @@ def test_a_driver_that_lists_nothing_is_a_note(tmp_path: Path, monkeypatch: pyte
 
 
 def test_torch_without_an_answer_is_trouble() -> None:
-    report = examine(torch=TorchAnswer(0.0, failure="no answer within 60 s"))
+    report = examine(torch=TorchReport(0.0, failure="no answer within 60 s"))
     assert names_of(report) == ["torch"] and "import torch" in report.troubles[0].cure
 
 
 def test_torch_is_really_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = doctor.ask_torch()
+    answer = doctor.check_torch()
     assert answer.failure == "" and answer.version and answer.seconds > 0 and answer.threads >= 1
     assert abs(answer.at - time.time()) < 120
 
@@ -240,7 +240,7 @@ def test_torch_is_really_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_torch_that_cannot_answer(question: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.torch_check, "_QUESTION", question if question != "print('{}')" else "print('[1]')")
-    assert said in doctor.ask_torch(seconds=0.5 if "sleep" in question else 60).failure
+    assert said in doctor.check_torch(seconds=0.5 if "sleep" in question else 60).failure
 
 
 def test_only_a_deep_look_asks_torch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -578,7 +578,7 @@ def test_a_large_database_is_read_by_a_deep_look_only(store: RunStore, monkeypat
     monkeypatch.setattr(doctor.store, "LARGE_WAL", -1)
     report = examine()
     assert part(report, "Store")["health"].state == "note" and "write-ahead log" in part(report, "Store")
-    answer = TorchAnswer(0.0, "9.9")
+    answer = TorchReport(0.0, "9.9")
     assert part(examine(deep=True, torch=answer), "Store")["health"].value == "the database is whole"
 
 
@@ -599,7 +599,7 @@ def test_what_runs_and_what_waits(store: RunStore) -> None:
 
 def test_a_run_from_the_command_line_without_a_pulse(store: RunStore) -> None:
     with alive(store, "cli:grace") as run:
-        store.paths(run.id).pulse.unlink()
+        store.paths(run.id).heartbeat.unlink()
         report = examine()
     assert "by grace" in part(report, "Runs")[f"run {run.id}"].value
     assert part(report, "Runs")[f"run {run.id}"].value.endswith("no step yet")
@@ -608,7 +608,7 @@ def test_a_run_from_the_command_line_without_a_pulse(store: RunStore) -> None:
 
 def test_a_stalled_run(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liveness, "STALLED_SECONDS", 0.0)
-    monkeypatch.setattr(liveness, "_STEPS_PATIENCE", 0)
+    monkeypatch.setattr(liveness, "_STEPS_TIMEOUT", 0)
     with supervised(store), alive(store) as run:
         time.sleep(0.01)
         report = examine()

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "mlae_lab"
 
-# Each room and the rooms it may import from. `places`, `locks` and a package's own modules are open to all.
+# Each room and the rooms it may import from. `locations`, `locks` and a package's own modules are open to all.
 ALLOWED: dict[str, set[str]] = {
     "core": set(),
     "data": {"core"},
@@ -22,15 +22,15 @@ ALLOWED: dict[str, set[str]] = {
     "analysis": {"core", "data", "model"},
     "training": {"core", "data", "model", "analysis"},
     "runs": {"core"},  # the server process lives here too, so nothing that needs torch
-    "ui": {"core", "data", "runs", "binding"},
+    "ui": {"core", "data", "runs", "network"},
     "doctor": {"core", "data", "runs"},
-    "cli": {"core", "data", "runs", "binding", "doctor"},
-    "app": {"core", "runs", "ui", "binding"},
+    "cli": {"core", "data", "runs", "network", "doctor"},
+    "app": {"core", "runs", "ui", "network"},
     "pages": {"core", "data", "runs", "ui", "doctor"},
     "__main__": {"cli"},
-    "places": set(),
+    "locations": set(),
     "locks": set(),
-    "binding": set(),
+    "network": set(),
 }
 # Modules that are processes of their own and may reach further than their room.
 EXCEPTIONS: dict[str, set[str]] = {
@@ -85,7 +85,7 @@ def room(module: str) -> str:
 def forbidden(module: str, source: str, is_package: bool = False) -> Iterator[str]:
     """Imports that the table does not allow."""
     own = room(module)
-    allowed = {own, "places", "locks", ""} | ALLOWED.get(own, set()) | EXCEPTIONS.get(module, set())
+    allowed = {own, "locations", "locks", ""} | ALLOWED.get(own, set()) | EXCEPTIONS.get(module, set())
     for name in imports(source, module, is_package):
         if name.split(".")[0] in OURS and room(name) not in allowed:
             yield f"{module} imports {name}"

@@ -7,12 +7,12 @@ import socket
 
 import pytest
 
-from mlae_lab import binding
+from mlae_lab import network
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.7", "localhost", "LOCALHOST", "::1", "[::1]", " 127.0.0.1 "])
 def test_this_machine_alone(address: str) -> None:
-    assert binding.is_loopback(address)
+    assert network.is_loopback(address)
 
 
 @pytest.mark.parametrize(
@@ -20,18 +20,18 @@ def test_this_machine_alone(address: str) -> None:
                 "localhost.example.com", "127.1", "128.0.0.1"],
 )  # fmt: skip
 def test_everything_else_is_a_network(address: str | None) -> None:
-    assert not binding.is_loopback(address)
+    assert not network.is_loopback(address)
 
 
 def test_hosts_of_this_machine_alone() -> None:
-    assert binding.allowed_hosts("127.0.0.1") == ["localhost", "127.0.0.1"]
-    assert binding.allowed_hosts("localhost") == ["localhost", "127.0.0.1"]
-    assert binding.allowed_hosts("::1") == ["localhost", "127.0.0.1", "::1"]
+    assert network.allowed_hosts("127.0.0.1") == ["localhost", "127.0.0.1"]
+    assert network.allowed_hosts("localhost") == ["localhost", "127.0.0.1"]
+    assert network.allowed_hosts("::1") == ["localhost", "127.0.0.1", "::1"]
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "::", None, ""])
 def test_hosts_of_every_interface(address: str | None) -> None:
-    hosts = binding.allowed_hosts(address)
+    hosts = network.allowed_hosts(address)
     assert {"localhost", "127.0.0.1", socket.gethostname().lower()} <= set(hosts)
     assert len(set(hosts)) == len(hosts) and all(host == host.lower() and host for host in hosts)
     assert not {"*", "0.0.0.0", "::", ""} & set(hosts), "a name for everything would let every name in"
@@ -46,21 +46,21 @@ def test_hosts_of_every_interface_hold_the_address_that_leads_outside() -> None:
             probe.connect(("192.0.2.1", 9))
         except OSError:
             pytest.skip("this machine has no network")
-        assert probe.getsockname()[0] in binding.allowed_hosts("0.0.0.0")
+        assert probe.getsockname()[0] in network.allowed_hosts("0.0.0.0")
 
 
 def test_hosts_of_one_interface_are_its_address_and_the_names() -> None:
-    hosts = binding.allowed_hosts("192.168.1.5")
+    hosts = network.allowed_hosts("192.168.1.5")
     assert "192.168.1.5" in hosts and socket.gethostname().lower() in hosts
-    assert binding.allowed_hosts("[2001:db8::5]")[-1] == "2001:db8::5", "Streamlit compares without brackets"
+    assert network.allowed_hosts("[2001:db8::5]")[-1] == "2001:db8::5", "Streamlit compares without brackets"
 
 
 @pytest.mark.parametrize(("text", "said"), [("", "0 characters"), ("x", "1 character:"), ("1234567", "7 characters")])
 def test_a_short_password_is_refused_with_value_and_rule(text: str, said: str) -> None:
-    problem = binding.password_problem(text)
+    problem = network.password_problem(text)
     assert problem and said in problem and "at least 8" in problem and "MLAE_LAB_PASSWORD" in problem
 
 
 @pytest.mark.parametrize("text", ["12345678", "äöüäöüäö", "a long sentence is best"])
 def test_eight_characters_are_enough(text: str) -> None:
-    assert binding.password_problem(text) is None
+    assert network.password_problem(text) is None

@@ -26,7 +26,7 @@ class Judged:
     guess in (0, 1], loss in nats, brier: Σ_k (p_k - [k = label])², all float64."""
 
     truth: torch.Tensor
-    guess: torch.Tensor
+    predicted: torch.Tensor
     confidence: torch.Tensor
     loss: torch.Tensor
     brier: torch.Tensor
@@ -34,7 +34,7 @@ class Judged:
     @property
     def right(self) -> torch.Tensor:
         """(n,) bool."""
-        return self.guess == self.truth
+        return self.predicted == self.truth
 
     def __len__(self) -> int:
         return len(self.truth)
@@ -43,11 +43,11 @@ class Judged:
 @torch.no_grad()
 def judge(logits: torch.Tensor, labels: torch.Tensor) -> Judged:
     """Judge logits (n, classes) by labels (n,). The guess is the first of the largest, as in training's evaluation."""
-    guess = logits.argmax(1)
+    predicted = logits.argmax(1)
     log = logits.double().log_softmax(1)
     p, at = log.exp(), labels[:, None]
     brier = (p * p).sum(1) - 2 * p.gather(1, at)[:, 0] + 1
-    found = labels, guess, p.gather(1, guess[:, None])[:, 0], -log.gather(1, at)[:, 0], brier
+    found = labels, predicted, p.gather(1, predicted[:, None])[:, 0], -log.gather(1, at)[:, 0], brier
     return Judged(*(value.cpu() for value in found))
 
 
@@ -56,9 +56,9 @@ def joined(parts: Sequence[Judged]) -> Judged:
     return Judged(*(torch.cat([getattr(part, name) for part in parts]) for name in Judged.__dataclass_fields__))
 
 
-def confusion(truth: torch.Tensor, guess: torch.Tensor, classes: int) -> torch.Tensor:
+def confusion(truth: torch.Tensor, predicted: torch.Tensor, classes: int) -> torch.Tensor:
     """(classes, classes) int64: images by class (row) and guess (column)."""
-    return torch.bincount(truth * classes + guess, minlength=classes * classes).reshape(classes, classes)
+    return torch.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
 def row_shares(counts: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ from mlae_lab.analysis.whatif import Outcome, WhatIf
 from mlae_lab.core.expert_state import Cell, Factors, all_on, existing, scaled, with_cells
 from mlae_lab.model.experts import factored
 
-Tell = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 GRADIENT_CHUNK = 16  # images in one backward pass, which holds all activations of ViT-B/16: 2 GB
 
 
@@ -30,7 +30,7 @@ def silent(done: int, total: int) -> None:
 # ---------------------------------------------------------------- leave one out
 
 
-def each_off(lab: WhatIf, groups: Sequence[Sequence[Cell]], tell: Tell = silent) -> list[Outcome]:
+def each_off(lab: WhatIf, groups: Sequence[Sequence[Cell]], on_progress: ProgressCallback = silent) -> list[Outcome]:
     """What the network says with one group of experts off, for each group, the others on.
 
     tell: called before each evaluation; it may raise, which ends it.
@@ -39,7 +39,7 @@ def each_off(lab: WhatIf, groups: Sequence[Sequence[Cell]], tell: Tell = silent)
     order = sorted(range(len(groups)), key=lambda i: -min((lab.piece_of[row] for row, _ in groups[i]), default=0))
     found: list[Outcome | None] = [None] * len(groups)
     for done, i in enumerate(order):
-        tell(done, len(groups))
+        on_progress(done, len(groups))
         found[i] = lab.try_out(with_cells(on, groups[i], 0.0))
     return found
 
@@ -110,7 +110,7 @@ class Step:
     loss: float
 
 
-def greedy(lab: WhatIf, removal: bool, tell: Tell = silent) -> list[Step]:
+def greedy(lab: WhatIf, removal: bool, on_progress: ProgressCallback = silent) -> list[Step]:
     """Remove (or, from none, add) one expert after the other, each time the one that leaves the lowest loss.
 
     Every step tries every expert that is left, so each is exact, though the whole need not be the best order. Equal
@@ -126,7 +126,7 @@ def greedy(lab: WhatIf, removal: bool, tell: Tell = silent) -> list[Step]:
     while left:
         best: tuple[float, Cell, Outcome] | None = None
         for cell in sorted(left, key=hope.__getitem__):
-            tell(done, total)
+            on_progress(done, total)
             done += 1
             lab.ask(state)  # kept already, unless somebody asked for another state meanwhile
             found = lab.try_out(with_cells(state, [cell], 0.0 if removal else 1.0), best[0] if best else math.inf)
@@ -140,36 +140,36 @@ def greedy(lab: WhatIf, removal: bool, tell: Tell = silent) -> list[Step]:
     return steps
 
 
-def by_estimate(lab: WhatIf, tell: Tell = silent) -> list[Step]:
+def by_estimate(lab: WhatIf, on_progress: ProgressCallback = silent) -> list[Step]:
     """Remove one expert after the other in the order of the first-order estimate at f = 1, the smallest first.
 
     Each step is measured exactly, only the order is guessed: E evaluations and one backward pass in place of the
     E (E + 1) / 2 tries of `greedy`. Equal estimates go by layer and column.
     """
-    guess = first_order(lab)
-    order = sorted(guess, key=lambda cell: (guess[cell], cell))
+    predicted = first_order(lab)
+    order = sorted(predicted, key=lambda cell: (predicted[cell], cell))
     state, now = all_on(lab.plan), lab.trained
     steps = [Step(None, len(order), now.accuracy, now.loss)]
     for done, cell in enumerate(order):
-        tell(done, len(order))
+        on_progress(done, len(order))
         state = with_cells(state, [cell], 0.0)
         now = lab.ask(state)
         steps.append(Step(cell, steps[-1].kept - 1, now.accuracy, now.loss))
     return steps
 
 
-def agreement(removal: Sequence[Step], guess: Mapping[Cell, float]) -> float | None:
+def agreement(removal: Sequence[Step], predicted: Mapping[Cell, float]) -> float | None:
     """Spearman correlation of the place at which a curve takes an expert away with its first-order estimate; 1: the
     same order."""
     cells = [step.cell for step in removal if step.cell is not None]
-    return spearman(list(range(len(cells))), [guess[cell] for cell in cells])
+    return spearman(list(range(len(cells))), [predicted[cell] for cell in cells])
 
 
 # ---------------------------------------------------------------- who decides an image
 
 
 @dataclass(frozen=True)
-class Deciding:
+class ImageImportance:
     """Who decides each of N images.
 
     predicted: the class that the whole network says, (N,). margin: its logit minus the largest other, (N,).
@@ -183,12 +183,12 @@ class Deciding:
     instead: dict[Cell, torch.Tensor]
 
 
-def deciding(lab: WhatIf, tell: Tell = silent) -> Deciding:
+def image_importance(lab: WhatIf, on_progress: ProgressCallback = silent) -> ImageImportance:
     """How far each expert carries the decision on each image of `lab`."""
     cells = existing(lab.plan)
     on = lab.trained
-    off = dict(zip(cells, each_off(lab, [[cell] for cell in cells], tell)))
-    return Deciding(
+    off = dict(zip(cells, each_off(lab, [[cell] for cell in cells], on_progress)))
+    return ImageImportance(
         on.predicted,
         margins(on.logits, on.predicted),
         {cell: margins(found.logits, on.predicted) for cell, found in off.items()},

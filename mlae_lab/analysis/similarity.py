@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 
 from mlae_lab.analysis.spectrum import effective_rank, spectrum, stable_rank
-from mlae_lab.core.random_baseline import Chance, random_experts
+from mlae_lab.core.random_baseline import RandomBaseline, random_experts
 from mlae_lab.core.events import SimilarityStats
 from mlae_lab.model.inject import Experts
 
@@ -48,7 +48,7 @@ def off_diagonal_means(cosine: torch.Tensor) -> tuple[float | None, float | None
 DRAWS = 24
 
 
-def null_line(d_in: int, d_out: int, experts: int, rank: int = 1) -> Chance | None:
+def random_baseline_of(d_in: int, d_out: int, experts: int, rank: int = 1) -> RandomBaseline | None:
     """Mean |cosine| that random experts of these shapes show over the pairs of a layer; None for fewer than two.
 
     Rank 1 in closed form (`core.random_baseline`); a higher rank from 24 layers of Gaussian factors drawn with a fixed seed.
@@ -62,7 +62,7 @@ def null_line(d_in: int, d_out: int, experts: int, rank: int = 1) -> Chance | No
         b = torch.randn(d_out, experts * rank, generator=draw)
         means.append(off_diagonal_means(cosines(a, b, torch.ones(experts), rank))[1])
     found = torch.tensor(means, dtype=torch.float64)
-    return Chance(float(found.mean()), float(found.std()))
+    return RandomBaseline(float(found.mean()), float(found.std()))
 
 
 def similarity_stats(experts: Experts, epoch: int) -> SimilarityStats:

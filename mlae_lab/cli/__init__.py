@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from mlae_lab import binding, doctor
+from mlae_lab import network, doctor
 from mlae_lab.cli import diversity, errors, fetching, library, maps, race, repeats, runs, similarity, whatif
-from mlae_lab.cli.output import Wrong, folder_of, me, say, say_json, store_of
+from mlae_lab.cli.output import UsageError, folder_of, current_owner, print_result, print_json, store_of
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.settings import add_run_options, config_of
 from mlae_lab.core import catalog, paper
@@ -30,16 +30,16 @@ from mlae_lab.data.bundled import DataError
 from mlae_lab.data.tasks import own_tasks, ready
 from mlae_lab.locations import PACKAGE
 from mlae_lab.runs import commands
-from mlae_lab.runs.archive_file import ParcelError
+from mlae_lab.runs.archive_file import ArchiveError
 from mlae_lab.runs.store import StoreError
 from mlae_lab.runs.texts import refused
 
-REQUEST_ERRORS = (PlanError, ConfigError, catalog.CatalogError, DataError, StoreError, ParcelError)
+REQUEST_ERRORS = (PlanError, ConfigError, catalog.CatalogError, DataError, StoreError, ArchiveError)
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise Wrong(f"{message} (see `{self.prog} --help`)")
+        raise UsageError(f"{message} (see `{self.prog} --help`)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that has no "×" shows a question mark
     try:
-        chosen = _parser().parse_args(arguments)
-        return chosen.do(chosen)
-    except (Wrong, *REQUEST_ERRORS) as error:
+        args = _parser().parse_args(arguments)
+        return args.do(args)
+    except (UsageError, *REQUEST_ERRORS) as error:
         print(f"mlae_lab: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader of our output went away, as in `| head`
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
 # ---------------------------------------------------------------- commands
 
 
-def _tasks(chosen: argparse.Namespace) -> int:
+def _tasks(args: argparse.Namespace) -> int:
     rows = [
         {
             "task": t.name, "title": t.title, "group": t.group.value, "classes": t.classes, "train": t.train,
@@ -125,8 +125,8 @@ def _tasks(chosen: argparse.Namespace) -> int:
         }
         for t in (*catalog.TASKS, *own_tasks())
     ]  # fmt: skip
-    if chosen.json:
-        return say_json({"tasks": rows})
+    if args.json:
+        return print_json({"tasks": rows})
     print(f"{'task':<24}{'group':<13}{'classes':>7}{'train':>8}{'val':>7}{'test':>8}   data     paper p, λ, accuracy")
     for row in rows:
         reported = (
@@ -139,7 +139,7 @@ def _tasks(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _masks(chosen: argparse.Namespace) -> int:
+def _masks(args: argparse.Namespace) -> int:
     vit = catalog.backbone("vit_base_patch16_224.orig_in21k")
     rows = []
     for found in paper_patterns():
@@ -154,8 +154,8 @@ def _masks(chosen: argparse.Namespace) -> int:
                 "code": found.plan.code, "hash": found.plan.hash, "plan": found.plan.to_dict(),
             }
         )  # fmt: skip
-    if chosen.json:
-        return say_json({"masks": rows})
+    if args.json:
+        return print_json({"masks": rows})
     print(f"{'pattern':<13}{'kind':<12}{'experts':>7}{'active':>8}{'parameters':>12}{'paper':>7}   code")
     for row in rows:
         print(f"{row['pattern']:<13}{row['kind']:<12}{row['experts']:>7}{row['expected_active']:>8}"
@@ -163,27 +163,27 @@ def _masks(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _train(chosen: argparse.Namespace) -> int:
-    config = _config(chosen)
-    store = store_of(chosen)
-    return runs.follow_to_end(chosen, store, commands.launch(store, config, me()))
+def _train(args: argparse.Namespace) -> int:
+    config = _config(args)
+    store = store_of(args)
+    return runs.follow_to_end(args, store, commands.launch(store, config, current_owner()))
 
 
-def _config(chosen: argparse.Namespace) -> RunConfig:
-    return config_of(chosen, plan_of(chosen, chosen.backbone) if chosen.method == "mlae" else FIRST_RUN.plan)
+def _config(args: argparse.Namespace) -> RunConfig:
+    return config_of(args, plan_of(args, args.backbone) if args.method == "mlae" else FIRST_RUN.plan)
 
 
-def _app(chosen: argparse.Namespace) -> int:
+def _app(args: argparse.Namespace) -> int:
     environment = dict(os.environ)
-    if chosen.store is not None:
-        environment["MLAE_LAB_STORE"] = str(folder_of(chosen))
-    words = [sys.executable, "-m", "streamlit", "run", str(PACKAGE / "app.py"), "--server.port", str(chosen.port)]
-    if chosen.host is not None:
-        words += ["--server.address", chosen.host.strip("[]")]
-        for name in binding.allowed_hosts(chosen.host):
+    if args.store is not None:
+        environment["MLAE_LAB_STORE"] = str(folder_of(args))
+    words = [sys.executable, "-m", "streamlit", "run", str(PACKAGE / "app.py"), "--server.port", str(args.port)]
+    if args.host is not None:
+        words += ["--server.address", args.host.strip("[]")]
+        for name in network.allowed_hosts(args.host):
             words += ["--server.allowedHosts", name]
-        if not binding.is_loopback(chosen.host):
-            environment[binding.PASSWORD_VARIABLE] = _password(environment.get(binding.PASSWORD_VARIABLE))
+        if not network.is_loopback(args.host):
+            environment[network.PASSWORD_VARIABLE] = _password(environment.get(network.PASSWORD_VARIABLE))
             print(
                 "The lab can be reached from the network. Its password keeps strangers out; nothing is encrypted unless a "
                 "proxy adds TLS, and everyone with the password can see, start and stop runs.",
@@ -196,17 +196,17 @@ def _password(known: str | None) -> str:
     if known is None and sys.stdin.isatty():
         known = getpass.getpass("A password for the lab (everyone who is to use it needs it): ")
     if known is None:
-        raise Wrong(
-            f"a lab on a network needs a password and there is no terminal to ask: set {binding.PASSWORD_VARIABLE}"
+        raise UsageError(
+            f"a lab on a network needs a password and there is no terminal to ask: set {network.PASSWORD_VARIABLE}"
         )
-    if problem := binding.password_problem(known):
-        raise Wrong(problem[:1].lower() + problem[1:].rstrip("."))
+    if problem := network.password_problem(known):
+        raise UsageError(problem[:1].lower() + problem[1:].rstrip("."))
     return known
 
 
-def _doctor(chosen: argparse.Namespace) -> int:
-    found = doctor.examine(folder_of(chosen), deep=chosen.deep)
-    say(chosen, found.to_dict(), "\n".join(found.lines()))
+def _doctor(args: argparse.Namespace) -> int:
+    found = doctor.examine(folder_of(args), deep=args.deep)
+    print_result(args, found.to_dict(), "\n".join(found.lines()))
     return 1 if found.troubles else 0
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from mlae_lab.cli.output import Wrong, me, say, store_of
+from mlae_lab.cli.output import UsageError, current_owner, print_result, store_of
 from mlae_lab.cli.runs import follow
 from mlae_lab.cli.settings import add_run_options, config_of
 from mlae_lab.core.patterns import EXPERTS, dense
@@ -37,14 +37,14 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("--detach", action="store_true", help="start what is missing and return at once")
 
 
-def _diversity(chosen: argparse.Namespace) -> int:
-    asked = _asked(chosen)
-    store = store_of(chosen)
-    if chosen.tell:
-        return _tell(chosen, store, asked)
-    runs = diversity.launch(store, asked, me())
-    if chosen.detach:
-        return say(chosen, {"runs": [run.id for run in runs.values()], "command": asked.command()}, f"{len(runs)} runs")
+def _diversity(args: argparse.Namespace) -> int:
+    asked = _asked(args)
+    store = store_of(args)
+    if args.tell:
+        return _tell(args, store, asked)
+    runs = diversity.launch(store, asked, current_owner())
+    if args.detach:
+        return print_result(args, {"runs": [run.id for run in runs.values()], "command": asked.command()}, f"{len(runs)} runs")
     try:
         for number, ((arm, rate, seed), run) in enumerate(runs.items(), 1):
             print(
@@ -60,26 +60,26 @@ def _diversity(chosen: argparse.Namespace) -> int:
         print(f"run {run.id} {run.status.value}: {run.reason}", file=sys.stderr)
         for line in commands.log_tail(store, run.id, 10):
             print(f"    {line}", file=sys.stderr)
-    _tell(chosen, store, asked)
+    _tell(args, store, asked)
     return 1 if failed else 0
 
 
-def _asked(chosen: argparse.Namespace) -> Experiment:
+def _asked(args: argparse.Namespace) -> Experiment:
     try:
-        rates = [float(word) for word in chosen.rates.split(",")]
+        rates = [float(word) for word in args.rates.split(",")]
     except ValueError:
-        raise Wrong(f"--rates {chosen.rates!r}: write numbers with commas between them, such as 0,0.5,0.9") from None
-    if chosen.epochs is None:
-        chosen.epochs = EPOCHS
-    if chosen.evaluations is None:
-        chosen.evaluations = 1  # what counts is measured at the end
-    config = config_of(chosen, dense())
-    return diversity.experiment(config, rates, chosen.seeds, chosen.experts)
+        raise UsageError(f"--rates {args.rates!r}: write numbers with commas between them, such as 0,0.5,0.9") from None
+    if args.epochs is None:
+        args.epochs = EPOCHS
+    if args.evaluations is None:
+        args.evaluations = 1  # what counts is measured at the end
+    config = config_of(args, dense())
+    return diversity.experiment(config, rates, args.seeds, args.experts)
 
 
-def _tell(chosen: argparse.Namespace, store: RunStore, asked: Experiment) -> int:
+def _tell(args: argparse.Namespace, store: RunStore, asked: Experiment) -> int:
     now = diversity.found(store, asked)
-    return say(chosen, diversity.told(now), "\n".join([*table(now), "", *now.verdict]))
+    return print_result(args, diversity.told(now), "\n".join([*table(now), "", *now.verdict]))
 
 
 def table(now: Found) -> list[str]:

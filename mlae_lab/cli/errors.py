@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 
-from mlae_lab.cli.output import Wrong, say
+from mlae_lab.cli.output import UsageError, print_result
 from mlae_lab.cli.queries import asked, one, store_with_runs
-from mlae_lab.core.paired_tests import Slice, SliceError, Slices, p_text, slices
+from mlae_lab.core.paired_tests import PairedTest, PairedTestError, PairedTests, p_text, paired_tests
 
 _LISTED = 20  # images named in words; --json has all
 
@@ -26,21 +26,21 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
 
 
-def _errors(chosen: argparse.Namespace) -> int:
-    store = store_with_runs(chosen)
-    words = chosen.images
+def _errors(args: argparse.Namespace) -> int:
+    store = store_with_runs(args)
+    words = args.images
     if words != "all" and not words.isdecimal():
-        raise Wrong(f'--images is {words!r}: it must be "all" or a whole number from 1')
+        raise UsageError(f'--images is {words!r}: it must be "all" or a whole number from 1')
     arguments = {"images": words if words == "all" else int(words)}
-    told = asked(store, chosen.run, "errors", arguments)
-    if chosen.other is None:
-        return say(chosen, {"run": chosen.run, **_without_images(told)}, "\n".join(_lines(told)))
-    theirs = asked(store, chosen.other, "errors", arguments)
+    told = asked(store, args.run, "errors", arguments)
+    if args.other is None:
+        return print_result(args, {"run": args.run, **_without_images(told)}, "\n".join(_lines(told)))
+    theirs = asked(store, args.other, "errors", arguments)
     try:
-        found = slices(told, theirs)
-    except SliceError as error:
-        raise Wrong(str(error)) from error
-    return say(chosen, {"a": chosen.run, "b": chosen.other, **_as_data(found)}, "\n".join(_difference_lines(found)))
+        found = paired_tests(told, theirs)
+    except PairedTestError as error:
+        raise UsageError(str(error)) from error
+    return print_result(args, {"a": args.run, "b": args.other, **_as_data(found)}, "\n".join(_difference_lines(found)))
 
 
 def _without_images(told: Mapping) -> dict:
@@ -65,39 +65,39 @@ def _lines(told: Mapping) -> list[str]:
             )
     if told["confused"]:
         found += ["", "most often confused"]
-        found += [f"{names[truth]} taken for {names[guess]}: {count}" for truth, guess, count in told["confused"]]
-    at = {place: number for number, place in enumerate(told["places"])}
+        found += [f"{names[truth]} taken for {names[predicted]}: {count}" for truth, predicted, count in told["confused"]]
+    at = {index: number for number, index in enumerate(told["indices"])}
     if told["extremes"]["wrong"]:
         found += ["", "wrong and most sure, by place in the split"]
-        for place in told["extremes"]["wrong"]:
-            number = at[place]
-            truth, guess = names[told["truth"][number]], names[told["guess"][number]]
-            found.append(f"{place:>6}  {truth} taken for {guess}, {100 * told['confidence'][number]:.1f} % sure")
+        for index in told["extremes"]["wrong"]:
+            number = at[index]
+            truth, predicted = names[told["truth"][number]], names[told["predicted"][number]]
+            found.append(f"{index:>6}  {truth} taken for {predicted}, {100 * told['confidence'][number]:.1f} % sure")
     return found
 
 
-def _difference_lines(found: Slices) -> list[str]:
+def _difference_lines(found: PairedTests) -> list[str]:
     lines = [f"{'class':<24}{'images':>9}{'A':>9}{'B':>9}{'only A':>8}{'only B':>8}{'mid-p':>9}{'Holm':>9}"]
     for entry in (*found.classes, found.whole):
         if entry.images:
-            a, b = (100 * right / entry.images for right in (entry.right_a, entry.right_b))
+            a, b = (100 * right / entry.images for right in (entry.correct_a, entry.correct_b))
             lines.append(
                 f"{entry.name:<24}{entry.images:>9}{a:>7.1f} %{b:>7.1f} %{entry.only_a:>8}{entry.only_b:>8}"
                 f"{p_text(entry.mid):>9}{p_text(entry.adjusted):>9}"
             )
-    for name, places in (("A", found.only_a), ("B", found.only_b)):
-        more = f" and {len(places) - _LISTED} more" if len(places) > _LISTED else ""
-        if places:
-            lines.append(f"only {name} is right, by place: {', '.join(map(str, places[:_LISTED]))}{more}")
+    for name, indices in (("A", found.only_a), ("B", found.only_b)):
+        more = f" and {len(indices) - _LISTED} more" if len(indices) > _LISTED else ""
+        if indices:
+            lines.append(f"only {name} is right, by place: {', '.join(map(str, indices[:_LISTED]))}{more}")
     return [*lines, found.verdict, found.of_classes]
 
 
-def _as_data(found: Slices) -> dict:
-    def plain(entry: Slice) -> dict:
+def _as_data(found: PairedTests) -> dict:
+    def plain(entry: PairedTest) -> dict:
         return {**vars(entry), "difference": entry.difference, "intervals": entry.intervals}
 
     return {
         "whole": plain(found.whole), "classes": [plain(entry) for entry in found.classes], "only_a": found.only_a,
-        "only_b": found.only_b, "guesses": {str(place): both for place, both in found.guesses.items()},
+        "only_b": found.only_b, "predictions": {str(index): both for index, both in found.predictions.items()},
         "verdict": found.verdict, "verdict_of_classes": found.of_classes,
     }  # fmt: skip

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 
-from mlae_lab.cli.output import Wrong, say_json
+from mlae_lab.cli.output import UsageError, print_json
 from mlae_lab.core import hosts
 from mlae_lab.data import fetching
 from mlae_lab.data.fetch import ready_folder
@@ -15,18 +15,18 @@ from mlae_lab.data.progress import Cancelled, FetchError, Progress, gigabytes
 from mlae_lab.locations import data_folder
 
 
-def fetch(chosen: argparse.Namespace) -> int:
+def fetch(args: argparse.Namespace) -> int:
     """Ask, download with a bar, say where it lies."""
-    wanted, into = hosts.remote(chosen.name), (chosen.into or data_folder()).expanduser().absolute()
+    wanted, into = hosts.remote(args.name), (args.into or data_folder()).expanduser().absolute()
     there = ready_folder(wanted, into)
     if there is not None:
         print(f"{wanted.name} is in {there} already")
-        return say_json({"name": wanted.name, "folder": str(there), "fetched": False}) if chosen.json else 0
+        return print_json({"name": wanted.name, "folder": str(there), "fetched": False}) if args.json else 0
     size = wanted.size_bytes
     said_size = "an unknown number of bytes" if size is None else gigabytes(size)
-    ask = (size is None or size > _ASK_ABOVE) and not chosen.yes
+    ask = (size is None or size > _ASK_ABOVE) and not args.yes
     if ask and not sys.stdin.isatty():
-        raise Wrong(f"{wanted.name} has {said_size} to download: add --yes, since there is no terminal to ask")
+        raise UsageError(f"{wanted.name} has {said_size} to download: add --yes, since there is no terminal to ask")
     print(f"{wanted.name}: {wanted.citation}\nlicence: {wanted.licence}\nfrom: {wanted.page}, {said_size}")
     print(f"to: {into / wanted.subfolder}", *([f"note: {wanted.note}"] if wanted.note else []), sep="\n", flush=True)
     if ask and not _agreed(f"Download {said_size}? [y/N] "):
@@ -45,7 +45,7 @@ def fetch(chosen: argparse.Namespace) -> int:
         return 1
     line.end()
     print(f"{wanted.name} is in {folder}")
-    return say_json({"name": wanted.name, "folder": str(folder), "fetched": True}) if chosen.json else 0
+    return print_json({"name": wanted.name, "folder": str(folder), "fetched": True}) if args.json else 0
 
 
 def _agreed(question: str) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlae_lab.cli.output import Wrong, say
+from mlae_lab.cli.output import UsageError, print_result
 from mlae_lab.cli.queries import asked, one, store_with_runs
 from mlae_lab.data import overlay
 from mlae_lab.data.overlay import Row
@@ -50,48 +50,48 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("--scale", type=float, default=1.0, metavar="X", help="and with every λ counting times X")
 
 
-def _activation(chosen: argparse.Namespace) -> int:
-    found = asked(store_with_runs(chosen), chosen.run, "activation", {"by": chosen.by, "images": chosen.images})
+def _activation(args: argparse.Namespace) -> int:
+    found = asked(store_with_runs(args), args.run, "activation", {"by": args.by, "images": args.images})
     lines = [f"contribution, mean over {found['images']} images: ‖λ b aᵀx‖ / ‖Wx + bias‖"]
-    if chosen.by == "layer":
+    if args.by == "layer":
         lines += [f"layer {number:2d}  {_cells(row)}" for number, row in enumerate(found["canvas"], 1)]
     else:
-        names = found["classes"] if chosen.by == "class" else [
-            f"image {place}, {found['classes'][truth]}" for place, truth in zip(found["places"], found["truth"])
+        names = found["classes"] if args.by == "class" else [
+            f"image {index}, {found['classes'][truth]}" for index, truth in zip(found["indices"], found["truth"])
         ]  # fmt: skip
         for name, canvas in zip(names, found["values"]):
             known = [(v, r, c) for r, row in enumerate(canvas) for c, v in enumerate(row) if v is not None]
             if known:
                 value, row, column = max(known)
                 lines.append(f"{name}: most by layer {row + 1}, expert {column + 1}, {value:.4f}")
-    return say(chosen, {"run": chosen.run, **found}, "\n".join(lines))
+    return print_result(args, {"run": args.run, **found}, "\n".join(lines))
 
 
-def _attention(chosen: argparse.Namespace) -> int:
-    if chosen.out is not None and chosen.out.suffix.lower() not in KINDS:
-        raise Wrong(f"{chosen.out} has no ending that the lab writes: choose {', '.join(KINDS)}")
-    images = [image_argument(word) for word in chosen.image]
-    store = store_with_runs(chosen)
-    found = asked(store, chosen.run, "attention", {"images": images, "layer": chosen.layer})
+def _attention(args: argparse.Namespace) -> int:
+    if args.out is not None and args.out.suffix.lower() not in KINDS:
+        raise UsageError(f"{args.out} has no ending that the lab writes: choose {', '.join(KINDS)}")
+    images = [image_argument(word) for word in args.image]
+    store = store_with_runs(args)
+    found = asked(store, args.run, "attention", {"images": images, "layer": args.layer})
     found.pop("private", None)
     lines = [f"layer {found['layer']}, {found['target']}, {len(found['experts'])} experts, patches {found['grid']}"]
     lines += [found[name] for name in ("no_maps", "no_attention", "no_alone") if found[name]]
-    for word, shown in zip(chosen.image, found["images"]):
-        lines.append(f"{word}: {found['classes'][shown['guess']]}, {100 * shown['confidence']:.1f} %")
+    for word, shown in zip(args.image, found["images"]):
+        lines.append(f"{word}: {found['classes'][shown['predicted']]}, {100 * shown['confidence']:.1f} %")
         for number, values in zip(found["experts"], shown["added"] or ()):
             row, column = np.unravel_index(np.argmax(values), np.shape(values))
             lines.append(f"  expert {number}: most at patch row {row + 1}, column {column + 1}, {np.max(values):.4g}")
-    if chosen.out is not None:
-        _write(chosen.out, found, chosen.image)
-        lines.append(f"written to {chosen.out}")
-    return say(chosen, {"run": chosen.run, **found}, "\n".join(lines))
+    if args.out is not None:
+        _write(args.out, found, args.image)
+        lines.append(f"written to {args.out}")
+    return print_result(args, {"run": args.run, **found}, "\n".join(lines))
 
 
-def _predict(chosen: argparse.Namespace) -> int:
-    given = [image_argument(word) for word in chosen.image]
-    store, answers, lines = store_with_runs(chosen), [], []
-    for word, image in zip(chosen.image, given):
-        found = asked(store, chosen.run, "predict", {"image": image})
+def _predict(args: argparse.Namespace) -> int:
+    given = [image_argument(word) for word in args.image]
+    store, answers, lines = store_with_runs(args), [], []
+    for word, image in zip(args.image, given):
+        found = asked(store, args.run, "predict", {"image": image})
         found.pop("private", None)
         answers.append({"input": word, **found})
         classes = found["classes"]
@@ -100,14 +100,14 @@ def _predict(chosen: argparse.Namespace) -> int:
         flips = [f"layer {w['layer']} → {classes[w['class']]}" for w in found["without_layer"] if w["flips"]]
         if found["without_layer"]:
             lines.append("  flips without the experts of: " + (", ".join(flips) or "no layer"))
-        if chosen.off or chosen.scale != 1.0:
-            state = {"off": chosen.off, "scale": chosen.scale}
-            other = asked(store, chosen.run, "predict_without", {"image": image, **state})
+        if args.off or args.scale != 1.0:
+            state = {"off": args.off, "scale": args.scale}
+            other = asked(store, args.run, "predict_without", {"image": image, **state})
             other.pop("private", None)
             answers[-1]["what_if"] = state | {"before": other["before"], "now": other["now"]}
             best = sorted(((p, k) for k, p in enumerate(other["now"])), key=lambda pair: (-pair[0], pair[1]))
             lines.append(f"  with {other['experts']} experts on: " + _most(classes, best[: len(found["top"])]))
-    return say(chosen, {"run": chosen.run, "images": answers}, "\n".join(lines))
+    return print_result(args, {"run": args.run, "images": answers}, "\n".join(lines))
 
 
 def _most(classes: list[str], best: list[tuple[float, int]]) -> str:
@@ -122,18 +122,18 @@ def image_argument(word: str) -> int | dict[str, str]:
         with open(word, "rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise Wrong(
+        raise UsageError(
             f"{word} cannot be read ({error.strerror}): name an image file or the place of an evaluation image"
         ) from None
     if len(content) > MAX_BYTES:
-        raise Wrong(f"{word} is larger than {MAX_BYTES // 2**20} MB: store it smaller")
+        raise UsageError(f"{word} is larger than {MAX_BYTES // 2**20} MB: store it smaller")
     return {"file": base64.b64encode(content).decode()}
 
 
 def _write(path: Path, found: dict, words: list[str]) -> None:
     kind = path.suffix.lower()
     if kind != ".json" and not found["grid"]:
-        raise Wrong("there is no map to draw: " + (found["no_maps"] or found["no_attention"]))
+        raise UsageError("there is no map to draw: " + (found["no_maps"] or found["no_attention"]))
     partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         if kind == ".json":
@@ -146,7 +146,7 @@ def _write(path: Path, found: dict, words: list[str]) -> None:
                 overlay.sheet(rows, columns).save(partial, "PNG")
         os.replace(partial, path)
     except OSError as error:
-        raise Wrong(f"{path} cannot be written ({error.strerror}): choose another place") from None
+        raise UsageError(f"{path} cannot be written ({error.strerror}): choose another place") from None
     finally:
         partial.unlink(missing_ok=True)
 

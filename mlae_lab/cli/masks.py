@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mlae_lab.cli.output import Wrong
+from mlae_lab.cli.output import UsageError
 from mlae_lab.core import catalog
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import NAMES, fitted, pattern, scaled
@@ -48,39 +48,39 @@ def add_masks_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--freeze-coefficients", action="store_true", help="do not train λ")
 
 
-def plans_of(chosen: argparse.Namespace, backbone: str) -> list[MaskPlan]:
+def plans_of(args: argparse.Namespace, backbone: str) -> list[MaskPlan]:
     """The plans that several `--mask` ask for, in their order, each as `plan_of` reads it."""
     found = []
-    for word in chosen.mask:
+    for word in args.mask:
         name, _, kind = word.partition(".") if word.partition(".")[0] in NAMES else (word, "", "")
         takes = name == "uniform" or kind == Kind.MIXED.value
-        one = {"mask": name, "kind": kind or None, "drop_rate": chosen.drop_rate if takes else None, "experts": None}
-        found.append(plan_of(argparse.Namespace(**{**vars(chosen), **one}), backbone))
+        one = {"mask": name, "kind": kind or None, "drop_rate": args.drop_rate if takes else None, "experts": None}
+        found.append(plan_of(argparse.Namespace(**{**vars(args), **one}), backbone))
     return found
 
 
-def plan_of(chosen: argparse.Namespace, backbone: str) -> MaskPlan:
+def plan_of(args: argparse.Namespace, backbone: str) -> MaskPlan:
     """The plan that the options ask for, fitted to a backbone; without any the first run's."""
-    name = chosen.mask
-    pattern_options = (chosen.kind, chosen.drop_rate, chosen.experts)
+    name = args.mask
+    pattern_options = (args.kind, args.drop_rate, args.experts)
     targets = catalog.backbone(backbone).default_targets
     if name is None and pattern_options == (None, None, None):
         plan = fitted(FIRST_RUN.plan, targets)
     elif name is None or name in NAMES:
-        plan = pattern(name or "uniform", chosen.kind, chosen.drop_rate, chosen.experts, chosen.pattern_seed)
+        plan = pattern(name or "uniform", args.kind, args.drop_rate, args.experts, args.pattern_seed)
         plan = fitted(plan, targets)
     else:
         if pattern_options != (None, None, None):
-            raise Wrong(
+            raise UsageError(
                 f"--kind, --drop-rate and --experts go with a pattern, not with {name}: it already says all that"
             )
         plan = _read_plan(name)
     changed = {}
-    if chosen.expert_rank is not None:
-        changed["expert_rank"] = chosen.expert_rank
-    if chosen.coefficient_init is not None:
-        changed["coefficient_init"] = chosen.coefficient_init
-    if chosen.freeze_coefficients:
+    if args.expert_rank is not None:
+        changed["expert_rank"] = args.expert_rank
+    if args.coefficient_init is not None:
+        changed["coefficient_init"] = args.coefficient_init
+    if args.freeze_coefficients:
         changed["train_coefficients"] = False
     return scaled(plan, **changed)
 
@@ -90,11 +90,11 @@ def _read_plan(name: str) -> MaskPlan:
         return MaskPlan.from_code(name)
     path = Path(name)
     if not name.endswith(".json") and (len(name) > 200 or not path.exists()):
-        raise Wrong(f"{name[:60]!r} is neither a pattern ({', '.join(NAMES)}) nor a mask code nor a plan file")
+        raise UsageError(f"{name[:60]!r} is neither a pattern ({', '.join(NAMES)}) nor a mask code nor a plan file")
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise Wrong(
+        raise UsageError(
             f"the plan file {name} cannot be read ({error}): name a JSON file that `mlae_lab masks --json` could have written"
         ) from None
     return MaskPlan.from_json(text)

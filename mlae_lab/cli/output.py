@@ -12,42 +12,42 @@ from mlae_lab.runs import paths
 from mlae_lab.runs.store import RunStore
 
 
-class Wrong(Exception):
+class UsageError(Exception):
     """A request that cannot be met; its text is the one sentence that the user reads."""
 
 
-def folder_of(chosen: argparse.Namespace) -> Path:
+def folder_of(args: argparse.Namespace) -> Path:
     """The store's folder, whether it is there or not."""
-    folder = chosen.store or default_store()
+    folder = args.store or default_store()
     try:
         return folder.expanduser().absolute()
     except RuntimeError as error:  # ~somebody who is not there
-        raise Wrong(f"the store {folder} has no place ({error}): name a folder in full") from None
+        raise UsageError(f"the store {folder} has no place ({error}): name a folder in full") from None
 
 
-def store_of(chosen: argparse.Namespace) -> RunStore:
+def store_of(args: argparse.Namespace) -> RunStore:
     """The store, made if it is missing."""
-    return RunStore(folder_of(chosen))
+    return RunStore(folder_of(args))
 
 
-def existing_store(chosen: argparse.Namespace) -> RunStore | None:
+def existing_store(args: argparse.Namespace) -> RunStore | None:
     """The store if there is one; a question makes none. Wrong if a run is asked for where there is no store."""
-    store = store_if_there(chosen)
-    if store is None and chosen.run is not None:
-        raise Wrong(
-            f"run {chosen.run[:60]!r} is not in {folder_of(chosen)}: there is no store yet; `mlae_lab runs --store DIR` "
+    store = store_if_there(args)
+    if store is None and args.run is not None:
+        raise UsageError(
+            f"run {args.run[:60]!r} is not in {folder_of(args)}: there is no store yet; `mlae_lab runs --store DIR` "
             "lists another's"
         )
     return store
 
 
-def store_if_there(chosen: argparse.Namespace) -> RunStore | None:
+def store_if_there(args: argparse.Namespace) -> RunStore | None:
     """The store if there is one: looking makes none."""
-    folder = folder_of(chosen)
-    return store_of(chosen) if paths.database(folder).exists() or (folder.exists() and not folder.is_dir()) else None
+    folder = folder_of(args)
+    return store_of(args) if paths.database(folder).exists() or (folder.exists() and not folder.is_dir()) else None
 
 
-def me() -> str:
+def current_owner() -> str:
     """Whom a run belongs to that is started here: the user of this terminal."""
     try:
         return f"cli:{getpass.getuser()}"
@@ -55,20 +55,20 @@ def me() -> str:
         return "cli:"
 
 
-def name_of(store: RunStore, owner: str) -> str:
+def owner_name(store: RunStore, owner: str) -> str:
     """What the owner of a run or a mask is called; nothing for a browser without a nickname."""
     return store.nicknames().get(owner) or (owner[4:] if owner.startswith("cli:") else "")
 
 
-def say_json(value: dict) -> int:
+def print_json(value: dict) -> int:
     """One JSON object on a line of its own; the exit status of a command that went well."""
     print(json.dumps(value), flush=True)
     return 0
 
 
-def say(chosen: argparse.Namespace, value: dict, text: str) -> int:
+def print_result(args: argparse.Namespace, value: dict, text: str) -> int:
     """The answer as JSON or as words, as it was asked for."""
-    if chosen.json:
-        return say_json(value)
+    if args.json:
+        return print_json(value)
     print(text, flush=True)
     return 0

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from mlae_lab.cli.output import me, say, store_of
+from mlae_lab.cli.output import current_owner, print_result, store_of
 from mlae_lab.cli.masks import add_masks_options, plans_of
 from mlae_lab.cli.runs import follow
 from mlae_lab.cli.settings import add_run_options, config_of
@@ -28,16 +28,16 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("--detach", action="store_true", help="print the runs' names and return at once")
 
 
-def _race(chosen: argparse.Namespace) -> int:
-    plans = plans_of(chosen, chosen.backbone)
-    config = config_of(chosen, plans[0])
-    race.checked(config, plans, chosen.seeds)  # before a store is made for it
-    store = store_of(chosen)
-    runs = race.launch(store, config, plans, chosen.seeds, me())
+def _race(args: argparse.Namespace) -> int:
+    plans = plans_of(args, args.backbone)
+    config = config_of(args, plans[0])
+    race.checked(config, plans, args.seeds)  # before a store is made for it
+    store = store_of(args)
+    runs = race.launch(store, config, plans, args.seeds, current_owner())
     link = f"/race?runs={','.join(run.id for run in runs)}"
-    if chosen.detach:
-        return say(
-            chosen, {"runs": [run.id for run in runs], "link": link}, "\n".join([*(run.id for run in runs), link])
+    if args.detach:
+        return print_result(
+            args, {"runs": [run.id for run in runs], "link": link}, "\n".join([*(run.id for run in runs), link])
         )
     try:
         for run in runs:
@@ -45,11 +45,11 @@ def _race(chosen: argparse.Namespace) -> int:
             follow(store, run)
     except KeyboardInterrupt:
         print(f"\nthe race goes on without this terminal: {link} shows it in the lab", flush=True)
-        return say(chosen, {"runs": [run.id for run in runs], "link": link}, "") if chosen.json else 0
-    return _tell(chosen, store, runs, link)
+        return print_result(args, {"runs": [run.id for run in runs], "link": link}, "") if args.json else 0
+    return _tell(args, store, runs, link)
 
 
-def _tell(chosen: argparse.Namespace, store: RunStore, runs: list[Run], link: str) -> int:
+def _tell(args: argparse.Namespace, store: RunStore, runs: list[Run], link: str) -> int:
     runs = [derived(store, store.run(run.id)) for run in runs]
     failed = [run for run in runs if run.status in (Status.FAILED, Status.LOST)]
     for run in failed:
@@ -62,11 +62,11 @@ def _tell(chosen: argparse.Namespace, store: RunStore, runs: list[Run], link: st
         "masks": _rows(found), "verdict": found.verdict,
     }  # fmt: skip
     words = [
-        f"{row['place'] or '-':>2}  {row['name']:<32}"
+        f"{row['index'] or '-':>2}  {row['name']:<32}"
         + ("" if row["accuracy"] is None else f"{row['accuracy']:5.1f} %   {row['words']}")
-        for row in sorted(told["masks"], key=lambda row: row["place"] or len(runs) + 1)
+        for row in sorted(told["masks"], key=lambda row: row["index"] or len(runs) + 1)
     ]
-    say(chosen, told, "\n".join([*words, found.verdict, link]))
+    print_result(args, told, "\n".join([*words, found.verdict, link]))
     return 1 if failed else 0
 
 
@@ -81,7 +81,7 @@ def _rows(found: Race) -> list[dict]:
             {
                 "name": lane.name, "code": lane.plan.code, "plan_hash": lane.plan.hash,
                 "runs": {str(seed): run.id for seed, run in sorted(lane.runs.items())},
-                "place": entry.place if entry else None, "accuracy": entry.accuracy if entry else None,
+                "index": entry.rank if entry else None, "accuracy": entry.accuracy if entry else None,
                 "behind": None if behind is None else {"mean": behind.mean, "low": behind.low, "high": behind.high, "seeds": behind.n},
                 "words": found.told(entry) if entry else "not placed",
             }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from mlae_lab.cli.output import me, say
+from mlae_lab.cli.output import current_owner, print_result
 from mlae_lab.cli.queries import one, store_with_runs
 from mlae_lab.cli.runs import follow, tell_failures
 from mlae_lab.runs import repeats
@@ -21,14 +21,14 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("--detach", action="store_true", help="print the runs' names and return at once")
 
 
-def _repeats(chosen: argparse.Namespace) -> int:
-    store = store_with_runs(chosen)
-    run = store.run(chosen.run)
+def _repeats(args: argparse.Namespace) -> int:
+    store = store_with_runs(args)
+    run = store.run(args.run)
     runs: list[Run] = []
-    if chosen.seeds is not None:
-        runs = repeats.launch_repeats(store, run.id, chosen.seeds, me())
-        if chosen.detach:
-            return say(chosen, {"runs": [r.id for r in runs]}, "\n".join(r.id for r in runs))
+    if args.seeds is not None:
+        runs = repeats.launch_repeats(store, run.id, args.seeds, current_owner())
+        if args.detach:
+            return print_result(args, {"runs": [r.id for r in runs]}, "\n".join(r.id for r in runs))
         try:
             for entry in runs:
                 print(f"run {entry.id}: {entry.config.what}, seed {entry.config.seed}", flush=True)
@@ -38,13 +38,13 @@ def _repeats(chosen: argparse.Namespace) -> int:
                 f"\nthe runs go on without this terminal: `mlae_lab repeats {run.id}` tells what they say", flush=True
             )
             return 0
-    return _tell(chosen, store, run, runs)
+    return _tell(args, store, run, runs)
 
 
-def _tell(chosen: argparse.Namespace, store: RunStore, run: Run, started: list[Run]) -> int:
+def _tell(args: argparse.Namespace, store: RunStore, run: Run, started: list[Run]) -> int:
     failed = tell_failures(store, started)
     found = repeats.repeats(store, run)
-    seen = found.spread
+    seen = found.statistics
     told = {
         "run": run.id,
         "seeds": [
@@ -60,5 +60,5 @@ def _tell(chosen: argparse.Namespace, store: RunStore, run: Run, started: list[R
         + ("" if entry.accuracy is None else f"{entry.accuracy:6.1f} %")
         for entry in found.seeds
     ]
-    say(chosen, told, "\n".join(filter(None, [*words, found.words, found.noise])))
+    print_result(args, told, "\n".join(filter(None, [*words, found.words, found.noise])))
     return failed

@@ -9,11 +9,11 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mlae_lab.cli.output import Wrong, existing_store, folder_of, me, name_of, say, say_json, store_of
+from mlae_lab.cli.output import UsageError, existing_store, folder_of, current_owner, owner_name, print_result, print_json, store_of
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.core.events import Evaluation, Resumed, Started
-from mlae_lab.core.seed_statistics import settling
-from mlae_lab.runs import commands, pairs, parcel, supervisor
+from mlae_lab.core.seed_statistics import sample_size
+from mlae_lab.runs import commands, pairs, archive_file, supervisor
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.report import report, state
@@ -48,7 +48,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     resume.add_argument("--checkpoint", default=LAST, metavar="last|EPOCH", help="which one, for --mask")
     resume.add_argument("--epochs", type=int, metavar="N", help="of the new run, counted from the parent's beginning")
     resume.add_argument("--detach", action="store_true", help="return at once")
-    again = one("again", _again, "the same run once more, from where it began")
+    again = one("again", _rerun, "the same run once more, from where it began")
     again.add_argument("--detach", action="store_true", help="return at once")
     pair = one("pair", _pair, "the same run with another mask, over several seeds, and the difference")
     add_mask_options(pair, required=True)
@@ -73,29 +73,29 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
 # ---------------------------------------------------------------- looking
 
 
-def _runs(chosen: argparse.Namespace) -> int:
-    store = existing_store(chosen)
+def _runs(args: argparse.Namespace) -> int:
+    store = existing_store(args)
     if store is None:
-        return say(chosen, {"runs": []}, _NO_RUNS.format(folder_of(chosen)))
+        return print_result(args, {"runs": []}, _NO_RUNS.format(folder_of(args)))
     supervisor.ensure(store)
-    if chosen.archived:
-        return _archived(chosen, store)
+    if args.archived:
+        return _archived(args, store)
     sizes = {name: use.total for name, use in commands.disk_use(store).items()}
-    if chosen.run is not None:
-        row = state(store, derived(store, store.run(chosen.run))) | {"bytes": sizes.get(chosen.run, 0)}
+    if args.run is not None:
+        row = state(store, derived(store, store.run(args.run))) | {"bytes": sizes.get(args.run, 0)}
         words = [f"{name:<18}{json.dumps(value) if isinstance(value, dict) else value}" for name, value in row.items()]
-        return say(chosen, row, "\n".join(words))
+        return print_result(args, row, "\n".join(words))
     rows = [state(store, derived(store, run)) | {"bytes": sizes.get(run.id, 0)} for run in store.runs()]
     if unread := store.unread():
         print(f"runs of a newer lab that are not shown: {len(unread)}; update this lab to see them", file=sys.stderr)
-    if chosen.json:
-        return say_json({"runs": rows})
+    if args.json:
+        return print_json({"runs": rows})
     if not rows:
         print(_NO_RUNS.format(store.folder))
-    places = store.places()
+    queue_positions = store.queue_positions()
     for row in rows:
         accuracy = row.get("val_accuracy", row.get("test_accuracy"))
-        note = f"{places[row['run']][0]}. in the queue" if row["run"] in places else row["reason"] or ""
+        note = f"{queue_positions[row['run']][0]}. in the queue" if row["run"] in queue_positions else row["reason"] or ""
         if row["stalled_seconds"]:
             note = f"stalled: no progress for {row['stalled_seconds']:.0f} s"
         print(f"{row['run']}  {row['status']:<9} {row['config']['task']:<24}{row['config']['method']:<7}"
@@ -106,10 +106,10 @@ def _runs(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _archived(chosen: argparse.Namespace, store: RunStore) -> int:
-    if chosen.run is not None:
-        raise Wrong("`runs --archived` lists all that are put away and takes no RUN: leave one of the two out")
-    found = parcel.archived(store)
+def _archived(args: argparse.Namespace, store: RunStore) -> int:
+    if args.run is not None:
+        raise UsageError("`runs --archived` lists all that are put away and takes no RUN: leave one of the two out")
+    found = archive_file.archived(store)
     rows = [
         {
             "run": entry.id, "put_away": entry.time, "bytes": entry.bytes, "owner": entry.owner or None,
@@ -118,7 +118,7 @@ def _archived(chosen: argparse.Namespace, store: RunStore) -> int:
         for entry in found
     ]  # fmt: skip
     words = [f"{row['run']}  {row['trouble'] or (row['status'] + ', ' + row['task'])}  {bytes_text(row['bytes'])}" for row in rows]
-    return say(chosen, {"archived": rows}, "\n".join(words) or f"no run is put away in {store.folder}")
+    return print_result(args, {"archived": rows}, "\n".join(words) or f"no run is put away in {store.folder}")
 
 
 def follow(store: RunStore, run: Run) -> Run:
@@ -153,11 +153,11 @@ def tell_failures(store: RunStore, runs: Sequence[Run]) -> int:
     return 1 if failed else 0
 
 
-def follow_to_end(chosen: argparse.Namespace, store: RunStore, run: Run) -> int:
+def follow_to_end(args: argparse.Namespace, store: RunStore, run: Run) -> int:
     """Follow a run that was enqueued here, or leave it with --detach; the exit status of the command."""
-    if chosen.detach:
+    if args.detach:
         told = {"run": run.id, "status": run.status.value, "config_hash": run.config_hash}
-        return say(chosen, told, run.id)
+        return print_result(args, told, run.id)
     try:
         print(f"run {run.id} is {run.status.value} on {run.device}; Ctrl-C leaves it running", flush=True)
         run = follow(store, run)
@@ -165,86 +165,86 @@ def follow_to_end(chosen: argparse.Namespace, store: RunStore, run: Run) -> int:
         print(
             f"\nrun {run.id} goes on without this terminal: `mlae_lab runs {run.id}` shows it, `mlae_lab stop {run.id}` ends it"
         )
-        return say_json({"run": run.id, "status": store.run(run.id).status.value}) if chosen.json else 0
+        return print_json({"run": run.id, "status": store.run(run.id).status.value}) if args.json else 0
     told = report(store, run)
     went_well = run.status in (Status.FINISHED, Status.STOPPED)
     if not went_well:
         print(f"run {run.id} {run.status.value}: {run.reason}", file=sys.stderr)
         for line in commands.log_tail(store, run.id, 40):
             print(f"    {line}", file=sys.stderr)
-    if chosen.json:
-        say_json(told)
+    if args.json:
+        print_json(told)
     return 0 if went_well else 1
 
 
-def _existing(chosen: argparse.Namespace) -> tuple[RunStore, Run]:
-    store = existing_store(chosen)
+def _existing(args: argparse.Namespace) -> tuple[RunStore, Run]:
+    store = existing_store(args)
     assert store is not None  # a run was named
     supervisor.ensure(store)
-    return store, derived(store, store.run(chosen.run))
+    return store, derived(store, store.run(args.run))
 
 
-def _mind(chosen: argparse.Namespace, store: RunStore, run: Run | parcel.Archived) -> None:
+def _mind(args: argparse.Namespace, store: RunStore, run: Run | archive_file.Archived) -> None:
     """Nobody stops or deletes another's run by accident. A browser without a name may be one's own."""
-    name = name_of(store, run.owner)
-    if name and run.owner != me() and not chosen.yes:
-        raise Wrong(f"run {run.id} is {name}'s: add --yes if you mean it all the same")
+    name = owner_name(store, run.owner)
+    if name and run.owner != current_owner() and not args.yes:
+        raise UsageError(f"run {run.id} is {name}'s: add --yes if you mean it all the same")
 
 
 # ---------------------------------------------------------------- stopping, resuming, repeating
 
 
-def _stop(chosen: argparse.Namespace) -> int:
-    store, before = _existing(chosen)
+def _stop(args: argparse.Namespace) -> int:
+    store, before = _existing(args)
     if before.status.is_over:
-        raise Wrong(f"run {before.id} is already {before.status.value}: there is nothing to stop")
-    _mind(chosen, store, before)
-    status = commands.stop(store, before.id, now=chosen.now)
+        raise UsageError(f"run {before.id} is already {before.status.value}: there is nothing to stop")
+    _mind(args, store, before)
+    status = commands.stop(store, before.id, now=args.now)
     deadline = time.monotonic() + 120
     while not status.is_over and time.monotonic() < deadline:
         time.sleep(0.1)
         supervisor.ensure(store)
         status = derived(store, store.run(before.id)).status
-    return say(chosen, {"run": before.id, "status": status.value}, f"{before.id} {status.value}")
+    return print_result(args, {"run": before.id, "status": status.value}, f"{before.id} {status.value}")
 
 
-def _resume(chosen: argparse.Namespace) -> int:
-    store, before = _existing(chosen)
-    if chosen.mask is None:
-        if chosen.epochs is not None or chosen.checkpoint != LAST:
-            raise Wrong(
+def _resume(args: argparse.Namespace) -> int:
+    store, before = _existing(args)
+    if args.mask is None:
+        if args.epochs is not None or args.checkpoint != LAST:
+            raise UsageError(
                 "--epochs and --checkpoint go with --mask: without it a run goes on as it was, from its last one"
             )
-        return follow_to_end(chosen, store, commands.resume(store, before.id))
-    plan = plan_of(chosen, before.config.backbone)
-    run = commands.continued(store, before.id, plan, chosen.checkpoint, chosen.epochs, me())
-    return follow_to_end(chosen, store, run)
+        return follow_to_end(args, store, commands.resume(store, before.id))
+    plan = plan_of(args, before.config.backbone)
+    run = commands.branch(store, before.id, plan, args.checkpoint, args.epochs, current_owner())
+    return follow_to_end(args, store, run)
 
 
-def _again(chosen: argparse.Namespace) -> int:
-    store, before = _existing(chosen)
-    return follow_to_end(chosen, store, commands.again(store, before.id, me()))
+def _rerun(args: argparse.Namespace) -> int:
+    store, before = _existing(args)
+    return follow_to_end(args, store, commands.again(store, before.id, current_owner()))
 
 
-def _move(chosen: argparse.Namespace) -> int:
-    store, run = _existing(chosen)
+def _move(args: argparse.Namespace) -> int:
+    store, run = _existing(args)
     if run.status is not Status.QUEUED:
-        raise Wrong(f"run {run.id} is {run.status.value}: only a waiting run has a place in the queue")
-    _mind(chosen, store, run)
-    store.reorder(run.id, chosen.to)
+        raise UsageError(f"run {run.id} is {run.status.value}: only a waiting run has a place in the queue")
+    _mind(args, store, run)
+    store.reorder(run.id, args.to)
     order = [waiting.id for waiting in store.queue()]
-    return say(chosen, {"queue": order}, "\n".join(f"{i}. {name}" for i, name in enumerate(order, 1)))
+    return print_result(args, {"queue": order}, "\n".join(f"{i}. {name}" for i, name in enumerate(order, 1)))
 
 
 # ---------------------------------------------------------------- pairs
 
 
-def _pair(chosen: argparse.Namespace) -> int:
-    store, run = _existing(chosen)
-    plan = plan_of(chosen, run.config.backbone)
-    runs = pairs.launch_pair(store, run.id, plan, chosen.seeds, me())
-    if chosen.detach:
-        return say(chosen, {"runs": [r.id for r in runs]}, "\n".join(r.id for r in runs))
+def _pair(args: argparse.Namespace) -> int:
+    store, run = _existing(args)
+    plan = plan_of(args, run.config.backbone)
+    runs = pairs.launch_pair(store, run.id, plan, args.seeds, current_owner())
+    if args.detach:
+        return print_result(args, {"runs": [r.id for r in runs]}, "\n".join(r.id for r in runs))
     try:
         for entry in runs:
             print(f"run {entry.id}: {entry.config.what}, seed {entry.config.seed}", flush=True)
@@ -253,76 +253,76 @@ def _pair(chosen: argparse.Namespace) -> int:
         print(f"\nthe runs go on without this terminal: `mlae_lab compare {runs[0].id} {runs[1].id}` compares them")
         return 0
     failed = tell_failures(store, runs)
-    return max(failed, _tell_difference(chosen, store, runs[0], runs[1]))
+    return max(failed, _tell_difference(args, store, runs[0], runs[1]))
 
 
-def _compare(chosen: argparse.Namespace) -> int:
-    store, a = _existing(chosen)
-    return _tell_difference(chosen, store, a, derived(store, store.run(chosen.other)))
+def _compare(args: argparse.Namespace) -> int:
+    store, a = _existing(args)
+    return _tell_difference(args, store, a, derived(store, store.run(args.other)))
 
 
-def _tell_difference(chosen: argparse.Namespace, store: RunStore, a: Run, b: Run) -> int:
+def _tell_difference(args: argparse.Namespace, store: RunStore, a: Run, b: Run) -> int:
     why_not = pairs.unpaired_runs_because(store, a, b)
     found = pairs.difference(pairs.family(store, a, b))
     if not pairs.sides(store, a, b) or (why_not and not found.pairs):
         why_not = why_not or "neither has measured an epoch yet"
-        raise Wrong(f"runs {a.id} and {b.id} are no pair: {why_not.rstrip('.')}")
+        raise UsageError(f"runs {a.id} and {b.id} are no pair: {why_not.rstrip('.')}")
     by_epoch = [
         {"epoch": s.epoch, "mean": s.mean, "low": s.low, "high": s.high, "pairs": s.n} for s in found.over_epochs
     ]
-    seeds = settling(found.last) if found.last else None
+    seeds = sample_size(found.last) if found.last else None
     told = {
         "a": a.id, "b": b.id, "pairs": len(found.pairs), "difference": by_epoch, "verdict": found.verdict,
         "pairs_to_clear_zero": seeds and seeds.clear, "pairs_for_80_percent_power": seeds and seeds.likely,
-        "settled_by": found.settled_by, "not_a_pair": why_not,
+        "settled_by": found.seeds_needed, "not_a_pair": why_not,
     }  # fmt: skip
     apart = f"the two runs themselves are not a pair ({why_not}): this is about those of their family that are" if why_not else ""
     words = [f"epoch {s.epoch:>5}   {s.mean:+6.2f} points" + (f"   95 % {s.low:+.2f} to {s.high:+.2f}" if s.low is not None else "")
              for s in found.over_epochs]  # fmt: skip
-    return say(chosen, told, "\n".join(filter(None, [*words, found.verdict, found.settled_by, apart])))
+    return print_result(args, told, "\n".join(filter(None, [*words, found.verdict, found.seeds_needed, apart])))
 
 
 # ---------------------------------------------------------------- files
 
 
-def _delete(chosen: argparse.Namespace) -> int:
-    store = existing_store(chosen)
-    away = next((entry for entry in (parcel.archived(store) if store else []) if entry.id == chosen.run), None)
+def _delete(args: argparse.Namespace) -> int:
+    store = existing_store(args)
+    away = next((entry for entry in (archive_file.archived(store) if store else []) if entry.id == args.run), None)
     if store is not None and away is not None:
-        _mind(chosen, store, away)
-        parcel.discard(store, away.id)
+        _mind(args, store, away)
+        archive_file.discard(store, away.id)
     else:
-        store, run = _existing(chosen)
-        _mind(chosen, store, run)
-        commands.delete(store, chosen.run)
-    return say(chosen, {"run": chosen.run, "deleted": True}, f"{chosen.run} deleted")
+        store, run = _existing(args)
+        _mind(args, store, run)
+        commands.delete(store, args.run)
+    return print_result(args, {"run": args.run, "deleted": True}, f"{args.run} deleted")
 
 
-def _export(chosen: argparse.Namespace) -> int:
-    store, run = _existing(chosen)
-    size = parcel.export(store, run.id, chosen.file)
-    return say(
-        chosen,
-        {"run": run.id, "file": str(chosen.file), "bytes": size},
-        f"{run.id} is in {chosen.file}, {size:,} bytes",
+def _export(args: argparse.Namespace) -> int:
+    store, run = _existing(args)
+    size = archive_file.export(store, run.id, args.file)
+    return print_result(
+        args,
+        {"run": run.id, "file": str(args.file), "bytes": size},
+        f"{run.id} is in {args.file}, {size:,} bytes",
     )
 
 
-def _import(chosen: argparse.Namespace) -> int:
-    parcel.inspect(chosen.file)  # before a store is made for it
-    run = parcel.import_run(store_of(chosen), chosen.file, me())
-    return say(chosen, {"run": run.id, "status": run.status.value}, f"{run.id} is in {folder_of(chosen)}")
+def _import(args: argparse.Namespace) -> int:
+    archive_file.inspect(args.file)  # before a store is made for it
+    run = archive_file.import_run(store_of(args), args.file, current_owner())
+    return print_result(args, {"run": run.id, "status": run.status.value}, f"{run.id} is in {folder_of(args)}")
 
 
-def _archive(chosen: argparse.Namespace) -> int:
-    store, run = _existing(chosen)
-    _mind(chosen, store, run)
-    file = parcel.archive(store, run.id)
-    return say(chosen, {"run": run.id, "file": str(file)}, f"{run.id} is put away in {file}")
+def _archive(args: argparse.Namespace) -> int:
+    store, run = _existing(args)
+    _mind(args, store, run)
+    file = archive_file.archive(store, run.id)
+    return print_result(args, {"run": run.id, "file": str(file)}, f"{run.id} is put away in {file}")
 
 
-def _restore(chosen: argparse.Namespace) -> int:
-    store = existing_store(chosen)
+def _restore(args: argparse.Namespace) -> int:
+    store = existing_store(args)
     assert store is not None
-    run = parcel.restore(store, chosen.run)
-    return say(chosen, {"run": run.id, "status": run.status.value}, f"{run.id} is back")
+    run = archive_file.restore(store, args.run)
+    return print_result(args, {"run": run.id, "status": run.status.value}, f"{run.id} is back")

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from mlae_lab.cli.output import Wrong
+from mlae_lab.cli.output import UsageError
 from mlae_lab.core import catalog
 from mlae_lab.core.config import DEVICES, MASKS_PER, NORMALISATIONS, PRECISIONS, PREPROCESSINGS, PROTOCOLS, RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
@@ -45,35 +45,35 @@ def add_run_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def config_of(chosen: argparse.Namespace, plan: MaskPlan) -> RunConfig:
+def config_of(args: argparse.Namespace, plan: MaskPlan) -> RunConfig:
     """The run that the options ask for; what they leave open is taken from the first run."""
     asked = {
-        "epochs": chosen.epochs, "learning_rate": chosen.lr, "weight_decay": chosen.weight_decay,
-        "batch_size": chosen.batch_size, "warmup": chosen.warmup, "evaluations": chosen.evaluations,
+        "epochs": args.epochs, "learning_rate": args.lr, "weight_decay": args.weight_decay,
+        "batch_size": args.batch_size, "warmup": args.warmup, "evaluations": args.evaluations,
     }  # fmt: skip
     usual = replace(FIRST_RUN, weight_decay=RunConfig.weight_decay, batch_size=RunConfig.batch_size)
     settings = {name: getattr(usual, name) if value is None else value for name, value in asked.items()}
-    own = chosen.task == "own" and chosen.data is not None
+    own = args.task == "own" and args.data is not None
     config = RunConfig(
-        task=f"own:{chosen.data.absolute().name}" if own else chosen.task, plan=plan, method=chosen.method, backbone=chosen.backbone, protocol=chosen.protocol,
-        max_seconds=chosen.seconds, seed=chosen.seed, device=chosen.device, precision=chosen.precision,
-        data=str(chosen.data.expanduser().absolute()) if chosen.data else "", weights=_weights(chosen),
-        preprocessing=chosen.preprocessing, normalisation=chosen.normalisation, mask_per=chosen.mask_per,
-        input_dropout=chosen.input_dropout, **settings,
+        task=f"own:{args.data.absolute().name}" if own else args.task, plan=plan, method=args.method, backbone=args.backbone, protocol=args.protocol,
+        max_seconds=args.seconds, seed=args.seed, device=args.device, precision=args.precision,
+        data=str(args.data.expanduser().absolute()) if args.data else "", weights=_weights(args),
+        preprocessing=args.preprocessing, normalisation=args.normalisation, mask_per=args.mask_per,
+        input_dropout=args.input_dropout, **settings,
     )  # fmt: skip
     return located(config)
 
 
-def _weights(chosen: argparse.Namespace) -> str:
+def _weights(args: argparse.Namespace) -> str:
     """The file that the run reads, "" for a bundled network. Wrong if there is none: before anything is written."""
-    if chosen.weights is not None:
-        file = chosen.weights.expanduser().absolute()
+    if args.weights is not None:
+        file = args.weights.expanduser().absolute()
         if not file.is_file():
-            raise Wrong(f"--weights {file} is not a file: name a .safetensors, .bin or .npz file of {chosen.backbone}")
+            raise UsageError(f"--weights {file} is not a file: name a .safetensors, .bin or .npz file of {args.backbone}")
         return str(file)
-    backbone = catalog.backbone(chosen.backbone)
+    backbone = catalog.backbone(args.backbone)
     if backbone.needs_file and not weights_file(backbone.name).is_file():
-        raise Wrong(
+        raise UsageError(
             f"the weights of {backbone.name} are not on this machine: fetch them with `mlae_lab fetch {backbone.name}`, "
             f"put timm's model.safetensors at {weights_file(backbone.name)}, or name a file with --weights"
         )

@@ -6,25 +6,25 @@ import argparse
 from collections.abc import Callable
 from statistics import fmean
 
-from mlae_lab.cli import inside
-from mlae_lab.cli.output import Wrong, say
+from mlae_lab.cli import queries
+from mlae_lab.cli.output import UsageError, print_result
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.store import RunStore
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the command. command: makes one."""
-    made = inside.one(command, "similarity", _similarity, "cosine, spectrum and rank of a run's experts, by layer")
+    made = queries.one(command, "similarity", _similarity, "cosine, spectrum and rank of a run's experts, by layer")
     made.add_argument("other", nargs="?", metavar="OTHER", help="a run to set beside it: the overlap of their spaces")
     made.add_argument("--checkpoint", default="", metavar="EPOCH", help="at a kept checkpoint instead of the run's end")
 
 
-def _similarity(chosen: argparse.Namespace) -> int:
-    store = inside.store_with_runs(chosen)
-    arguments = {"file": _checkpoint(store, chosen.run, chosen.checkpoint), "other": _end(store, chosen.other)}
-    found = inside.asked(store, chosen.run, "similarity", arguments)
-    told = {"run": chosen.run, "other_run": chosen.other, "checkpoint": chosen.checkpoint or None, **found}
-    return say(chosen, told, "\n".join(_lines(found)))
+def _similarity(args: argparse.Namespace) -> int:
+    store = queries.store_with_runs(args)
+    arguments = {"file": _checkpoint(store, args.run, args.checkpoint), "other": _end(store, args.other)}
+    found = queries.asked(store, args.run, "similarity", arguments)
+    told = {"run": args.run, "other_run": args.other, "checkpoint": args.checkpoint or None, **found}
+    return print_result(args, told, "\n".join(_lines(found)))
 
 
 def _checkpoint(store: RunStore, run: str, name: str) -> str:
@@ -33,7 +33,7 @@ def _checkpoint(store: RunStore, run: str, name: str) -> str:
     kept = store.paths(store.run(run).id).checkpoints()
     if name not in kept:
         have = ", ".join(kept) or "none"
-        raise Wrong(
+        raise UsageError(
             f"run {run} keeps no checkpoint {name!r}: it has {have}" + (f" ({LAST} is the newest)" if kept else "")
         )
     return str(kept[name])
@@ -44,7 +44,7 @@ def _end(store: RunStore, run: str | None) -> str:
         return ""
     adapter = store.paths(store.run(run).id).adapter
     if not adapter.is_file():
-        raise Wrong(f"run {run} has no adapter to compare with: train it to its first measured epoch")
+        raise UsageError(f"run {run} has no adapter to compare with: train it to its first measured epoch")
     return str(adapter)
 
 
@@ -66,13 +66,13 @@ def _lines(found: dict) -> list[str]:
                 for name, width, digits in (("absolute", 13, 4), ("same_reads", 8, 3), ("same_writes", 8, 3))
             )
         lines.append(line)
-    chance = found["chance_over_rows"]
+    baseline = found["baseline_over_rows"]
     means = ", ".join(f"{words} {_mean(found[name]):.{digits}f}" for words, name, digits in (
         ("|cos|", "absolute", 4), ("cos", "signed", 4), ("effective rank", "effective_rank", 2), ("stable rank", "stable_rank", 2),
     ) if _mean(found[name]) is not None)  # fmt: skip
     lines += ["", f"mean over layers: {means}"] if means else ["", "no layer has two experts that have learned"]
-    if chance:
-        lines.append(f"random experts of these shapes: |cos| {chance['mean']:.4f} ± {chance['deviation']:.4f}")
+    if baseline:
+        lines.append(f"random experts of these shapes: |cos| {baseline['mean']:.4f} ± {baseline['deviation']:.4f}")
     for words, name in (("read from", "reads"), ("written into", "writes")):
         pairs = [value for i, line in enumerate(found[name]) for value in line[:i] if value is not None]
         if pairs:

@@ -1,4 +1,4 @@
-"""`whatif`, `matters` and `robust`: what a trained run says without some of its experts."""
+"""`whatif`, `importance` and `robustness`: what a trained run says without some of its experts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlae_lab.cli import inside
-from mlae_lab.cli.output import Wrong, me, say
+from mlae_lab.cli import queries
+from mlae_lab.cli.output import UsageError, current_owner, print_result
 from mlae_lab.cli.maps import image_argument
 from mlae_lab.cli.masks import plan_of
 from mlae_lab.core.expert_state import checked, kept_plan
@@ -25,7 +25,7 @@ SHOWN = 10  # experts that are listed for one image
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the commands. command: makes one."""
-    what = inside.one(command, "whatif", _whatif, "the accuracy of a trained run with some experts off or scaled")
+    what = queries.one(command, "whatif", _whatif, "the accuracy of a trained run with some experts off or scaled")
     what.add_argument("--off", default="", metavar="L3E2,L4", help="experts that are off: expert 2 of layer 3, all of layer 4")
     what.add_argument("--scale", type=float, default=1.0, metavar="X", help="what every λ counts times")
     what.add_argument(
@@ -35,7 +35,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     _images(what)
     what.add_argument("--save-plan", metavar="NAME", help="keep the mask of what is left in the library")
     what.add_argument("--export", type=Path, metavar="FILE", help="write what is left as a smaller adapter")
-    which = inside.one(command, "matters", _matters, "which experts and layers of a trained run matter")
+    which = queries.one(command, "importance", _importance, "which experts and layers of a trained run matter")
     which.add_argument(
         "--greedy",
         metavar="removal|addition|estimate",
@@ -44,10 +44,10 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     which.add_argument("--image", metavar="N|FILE", help="who decides this one: place of an evaluation image, or a file")
     _images(which)
-    stands = inside.one(command, "robust", _robust, "the accuracy of a trained run under random masks")
+    stands = queries.one(command, "robustness", _robustness, "the accuracy of a trained run under random masks")
     stands.add_argument("other", nargs="?", metavar="OTHER", help="a second run, under the same masks")
     stands.add_argument("--drop-rate", type=float, default=0.5, metavar="P", help="chance that an expert is off (0.5)")
-    stands.add_argument("--draws", type=int, default=200, metavar="N", help="random masks, 1 to 1000 (200)")
+    stands.add_argument("--samples", type=int, default=200, metavar="N", help="random masks, 1 to 1000 (200)")
     stands.add_argument("--seed", type=int, default=0, metavar="S", help="of the random masks")
     stands.add_argument("--plain", action="store_true", help="survivors are not scaled by 1/(1-p)")
     _images(stands)
@@ -62,35 +62,35 @@ def _images(command: argparse.ArgumentParser) -> None:
 # ---------------------------------------------------------------- whatif
 
 
-def _whatif(chosen: argparse.Namespace) -> int:
-    store = inside.store_with_runs(chosen)
-    run = store.run(chosen.run)
-    state: dict[str, Any] = {"off": chosen.off, "scale": chosen.scale}
-    if chosen.mask is not None:
+def _whatif(args: argparse.Namespace) -> int:
+    store = queries.store_with_runs(args)
+    run = store.run(args.run)
+    state: dict[str, Any] = {"off": args.off, "scale": args.scale}
+    if args.mask is not None:
         empty = {"drop_rate": None, "experts": None, "pattern_seed": 0}
         empty |= {"expert_rank": None, "coefficient_init": None, "freeze_coefficients": False}
-        state["mask"] = plan_of(argparse.Namespace(**vars(chosen), **empty), run.config.backbone).code
-    elif chosen.kind is not None:
-        raise Wrong("--kind goes with --mask and a pattern: name one")
-    if chosen.save_plan is not None:
-        plan_name(chosen.save_plan)  # before anything is computed for it
-    if chosen.export is not None and chosen.export.exists():
-        raise Wrong(f"{chosen.export} exists already: name another file")
-    found = inside.asked(store, run.id, "whatif", {**state, "images": chosen.images})
+        state["mask"] = plan_of(argparse.Namespace(**vars(args), **empty), run.config.backbone).code
+    elif args.kind is not None:
+        raise UsageError("--kind goes with --mask and a pattern: name one")
+    if args.save_plan is not None:
+        plan_name(args.save_plan)  # before anything is computed for it
+    if args.export is not None and args.export.exists():
+        raise UsageError(f"{args.export} exists already: name another file")
+    found = queries.asked(store, run.id, "whatif", {**state, "images": args.images})
     told = {"run": run.id, **found}
     lines = _whatif_lines(run, found)
-    if chosen.save_plan is not None:
+    if args.save_plan is not None:
         left = kept_plan(run.config.plan, checked(run.config.plan, found["factors"]))
-        saved = store.save_plan(chosen.save_plan, left, me())
+        saved = store.save_plan(args.save_plan, left, current_owner())
         told["saved_plan"] = {"name": saved.name, "code": left.code}
         lines.append(f"saved in the library as {saved.name!r}: {left.code}")
-    if chosen.export is not None:
-        answer = inside.asked(store, run.id, "pruned", state)
-        told["export"] = {"file": str(chosen.export), "bytes": _written(chosen.export, base64.b64decode(answer["file"]))}
-        lines.append(f"{chosen.export}: an adapter of {answer['experts']} experts, {answer['bytes']:,} bytes")
+    if args.export is not None:
+        answer = queries.asked(store, run.id, "pruned", state)
+        told["export"] = {"file": str(args.export), "bytes": _written(args.export, base64.b64decode(answer["file"]))}
+        lines.append(f"{args.export}: an adapter of {answer['experts']} experts, {answer['bytes']:,} bytes")
     for flip in told["flips"]:
         del flip["image"]
-    return say(chosen, told, "\n".join(lines))
+    return print_result(args, told, "\n".join(lines))
 
 
 def _whatif_lines(run: Run, found: dict) -> list[str]:
@@ -116,37 +116,37 @@ def _written(path: Path, content: bytes) -> int:
         partial.write_bytes(content)
         os.replace(partial, path)
     except OSError as error:
-        raise Wrong(f"{path} cannot be written ({error}): name a file in a folder that you may write to") from None
+        raise UsageError(f"{path} cannot be written ({error}): name a file in a folder that you may write to") from None
     return len(content)
 
 
 # ---------------------------------------------------------------- matters
 
 
-def _matters(chosen: argparse.Namespace) -> int:
-    store = inside.store_with_runs(chosen)
-    run = store.run(chosen.run)
-    if chosen.greedy is not None and chosen.image is not None:
-        raise Wrong("--greedy grows a curve over many images and --image asks about one: name one of them")
-    if chosen.greedy is not None:
-        found = inside.asked(store, run.id, "greedy", {"direction": chosen.greedy, "images": chosen.images})
-        lines = [f"{'kept':>5} {'accuracy':>9} {'loss':>8}   {'added' if chosen.greedy == 'addition' else 'removed'}"]
+def _importance(args: argparse.Namespace) -> int:
+    store = queries.store_with_runs(args)
+    run = store.run(args.run)
+    if args.greedy is not None and args.image is not None:
+        raise UsageError("--greedy grows a curve over many images and --image asks about one: name one of them")
+    if args.greedy is not None:
+        found = queries.asked(store, run.id, "greedy", {"direction": args.greedy, "images": args.images})
+        lines = [f"{'kept':>5} {'accuracy':>9} {'loss':>8}   {'added' if args.greedy == 'addition' else 'removed'}"]
         for step in found["steps"]:
             cell = f"layer {step['cell'][0]}, expert {step['cell'][1]}" if step["cell"] else ""
             lines.append(f"{step['kept']:>5} {step['accuracy']:>8.1f}% {step['loss']:>8.4f}   {cell}".rstrip())
         if found["agreement"] is not None:
             lines.append(f"Spearman correlation of this order with the first-order estimates: {found['agreement']:+.3f}")
-        return say(chosen, {"run": run.id, **found}, "\n".join(lines))
-    if chosen.image is not None:
-        found = inside.asked(store, run.id, "decides", {"image": image_argument(chosen.image)})
+        return print_result(args, {"run": run.id, **found}, "\n".join(lines))
+    if args.image is not None:
+        found = queries.asked(store, run.id, "image_importance", {"image": image_argument(args.image)})
         found.pop("private", None)
         found.pop("image")
-        return say(chosen, {"run": run.id, **found}, "\n".join(_decides_lines(run, found)))
-    found = inside.asked(store, run.id, "matters", {"images": chosen.images})
-    return say(chosen, {"run": run.id, **found}, "\n".join(_matters_lines(run, found)))
+        return print_result(args, {"run": run.id, **found}, "\n".join(_image_importance_lines(run, found)))
+    found = queries.asked(store, run.id, "importance", {"images": args.images})
+    return print_result(args, {"run": run.id, **found}, "\n".join(_importance_lines(run, found)))
 
 
-def _decides_lines(run: Run, found: dict) -> list[str]:
+def _image_importance_lines(run: Run, found: dict) -> list[str]:
     labels, classes = run.config.plan.row_labels, found["classes"]
     cells = [(v, r, c) for r, row in enumerate(found["change"]) for c, v in enumerate(row) if v is not None]
     lines = [f"answered {classes[found['predicted']]}, {found['confidence']:.1%} sure, margin {found['margin']:.3f}; "
@@ -158,15 +158,15 @@ def _decides_lines(run: Run, found: dict) -> list[str]:
     return lines
 
 
-def _matters_lines(run: Run, found: dict) -> list[str]:
+def _importance_lines(run: Run, found: dict) -> list[str]:
     labels, experts, layers = run.config.plan.row_labels, found["experts"], found["layers"]
     lines = [
         f"as trained {found['trained']['accuracy']:.1f} %, loss {found['trained']['loss']:.4f}, on {found['images']} images",
         "without a layer:       loss   accuracy   estimate",
     ]
-    for label, loss, accuracy, guess in zip(labels, layers["loss"], layers["accuracy"], layers["estimate"]):
+    for label, loss, accuracy, predicted in zip(labels, layers["loss"], layers["accuracy"], layers["estimate"]):
         if loss is not None:
-            lines.append(f"    layer {label:<10} {loss:+8.4f} {accuracy:+8.1f}  {guess:+9.4f}")
+            lines.append(f"    layer {label:<10} {loss:+8.4f} {accuracy:+8.1f}  {predicted:+9.4f}")
     cells = [
         (loss, f"layer {label}, expert {c + 1}", experts["accuracy"][r][c], experts["estimate"][r][c])
         for r, (label, row) in enumerate(zip(labels, experts["loss"]))
@@ -174,8 +174,8 @@ def _matters_lines(run: Run, found: dict) -> list[str]:
         if loss is not None
     ]
     lines.append("without an expert, the ten that matter most:")
-    for loss, name, accuracy, guess in sorted(cells, key=lambda cell: -cell[0])[:10]:
-        lines.append(f"    {name:<20} {loss:+8.4f} {accuracy:+8.1f}  {guess:+9.4f}")
+    for loss, name, accuracy, predicted in sorted(cells, key=lambda cell: -cell[0])[:10]:
+        lines.append(f"    {name:<20} {loss:+8.4f} {accuracy:+8.1f}  {predicted:+9.4f}")
     if experts["pearson"] is not None:
         lines.append(
             f"first-order estimate against exact, over the experts: Pearson {experts['pearson']:.2f}, "
@@ -187,23 +187,23 @@ def _matters_lines(run: Run, found: dict) -> list[str]:
 # ---------------------------------------------------------------- robust
 
 
-def _robust(chosen: argparse.Namespace) -> int:
-    store = inside.store_with_runs(chosen)
-    runs = [store.run(name) for name in (chosen.run, chosen.other) if name is not None]
+def _robustness(args: argparse.Namespace) -> int:
+    store = queries.store_with_runs(args)
+    runs = [store.run(name) for name in (args.run, args.other) if name is not None]
     if len(runs) == 2 and runs[0].config.badge != runs[1].config.badge:
-        raise Wrong(f"runs {runs[0].id} and {runs[1].id} were measured on different terms: their accuracies do not compare")
-    found = [_asked(chosen, store, run) for run in runs]
+        raise UsageError(f"runs {runs[0].id} and {runs[1].id} were measured on different terms: their accuracies do not compare")
+    found = [_asked(args, store, run) for run in runs]
     lines = [words(answer, run.id) for run, answer in zip(runs, found)]
     told: dict[str, Any] = {"runs": [{"run": run.id, **answer} for run, answer in zip(runs, found)]}
     if len(runs) == 2:
         told["verdict"] = verdict(*found, [run.id for run in runs])
         lines.append(told["verdict"])
-    return say(chosen, told, "\n".join(lines))
+    return print_result(args, told, "\n".join(lines))
 
 
-def _asked(chosen: argparse.Namespace, store: RunStore, run: Run) -> dict:
+def _asked(args: argparse.Namespace, store: RunStore, run: Run) -> dict:
     arguments = {
-        "rate": chosen.drop_rate, "draws": chosen.draws, "seed": chosen.seed, "rescaled": not chosen.plain,
-        "images": chosen.images,
+        "rate": args.drop_rate, "samples": args.samples, "seed": args.seed, "rescaled": not args.plain,
+        "images": args.images,
     }  # fmt: skip
-    return inside.asked(store, run.id, "robust", arguments)
+    return queries.asked(store, run.id, "robustness", arguments)

@@ -20,8 +20,8 @@ class Budget:
     experts: int
     parameters: int
     expected_active: float
-    empty_chance: tuple[float, ...]
-    any_empty_chance: float
+    empty_probability: tuple[float, ...]
+    any_empty_probability: float
 
 
 def expert_parameters(plan: MaskPlan, d_in: int, d_out: int) -> int:

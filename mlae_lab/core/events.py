@@ -7,9 +7,9 @@ are nested tuples with one value per cell of the plan's canvas, None where no ex
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 Canvas = tuple[tuple[float | None, ...], ...]
 
@@ -68,14 +68,14 @@ class TrainStep:
     loss: float
     accuracy: float
     learning_rate: float
-    drawn: int
+    active: int
     seconds: float
     mask: str = ""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """After an evaluated epoch, behind the `ExpertStats`, `SimilarityStats` and `Guesses` of the same moment.
+    """After an evaluated epoch, behind the `ExpertStats`, `SimilarityStats` and `Predictions` of the same moment.
 
     split: "val" or "test"; accuracy: top-1 in percent, all experts on and unscaled; loss: mean cross-entropy;
     seconds: since the first step began, evaluation included.
@@ -102,7 +102,7 @@ class ExpertStats:
 
     kind: ClassVar[str] = "experts"
     epoch: int
-    share_drawn: Canvas
+    active_share: Canvas
     contribution: Canvas
     coefficient: Canvas
     gradient: Canvas
@@ -128,28 +128,28 @@ class SimilarityStats:
 
 
 @dataclass(frozen=True)
-class Watched:
+class SampleImages:
     """Once, behind `Started`: the few evaluation images whose answers are told with every evaluation.
 
     images: each a small JPEG or PNG in base64; truth: the names of their classes.
     """
 
-    kind: ClassVar[str] = "watched"
+    kind: ClassVar[str] = "sample_images"
     images: tuple[str, ...]
-    truth: tuple[str, ...]
+    labels: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Guesses:
-    """With each evaluation: what the network says of the images of `Watched`, in their order.
+class Predictions:
+    """With each evaluation: what the network says of the images of `SampleImages`, in their order.
 
     guess: name of the class with the highest probability; confidence: that probability, [0, 1].
     """
 
-    kind: ClassVar[str] = "guesses"
+    kind: ClassVar[str] = "predictions"
     epoch: int
     step: int
-    guess: tuple[str, ...]
+    predicted: tuple[str, ...]
     confidence: tuple[float, ...]
 
 
@@ -164,9 +164,26 @@ class Saved:
 
 
 Event = (
-    Preparing | Started | Watched | Resumed | TrainStep | Evaluation | ExpertStats | SimilarityStats | Guesses | Saved
+    Preparing | Started | SampleImages | Resumed | TrainStep | Evaluation | ExpertStats | SimilarityStats | Predictions | Saved
 )
 KINDS: dict[str, type] = {e.kind: e for e in get_args(Event)}
+
+# What versions up to 0.5 called kinds and fields; `runs.schema` renames them in a store, `renamed` in an archive.
+OLD_KINDS = {"watched": SampleImages.kind, "guesses": Predictions.kind}
+OLD_FIELDS: dict[str, dict[str, str]] = {
+    Started.kind: {"train_pictures": "train_images", "evaluation_pictures": "evaluation_images"},
+    TrainStep.kind: {"drawn": "active"},
+    ExpertStats.kind: {"share_drawn": "active_share"},
+    SampleImages.kind: {"pictures": "images", "truth": "labels"},
+    Predictions.kind: {"guess": "predicted"},
+}
+
+
+def renamed(kind: str, payload: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Kind and payload of an event that version 0.5 wrote, under the names of today; those of today stay."""
+    kind = OLD_KINDS.get(kind, kind)
+    names = OLD_FIELDS.get(kind, {})
+    return kind, {names.get(name, name): value for name, value in payload.items()}
 
 
 def packed(mask: Iterable[bool]) -> str:

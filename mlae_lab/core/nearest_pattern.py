@@ -12,7 +12,7 @@ from mlae_lab.core.plan import Kind, MaskPlan
 
 
 @dataclass(frozen=True)
-class Nearest:
+class NearestPattern:
     """The mask of the paper that is least away. cells: experts that one has and the other has not; rate: Σ |p - p'|
     over the experts that both have. drop_rate: of a uniform or mixed pattern, else None."""
 
@@ -53,7 +53,7 @@ def difference(pattern: MaskPlan, plan: MaskPlan) -> tuple[int, float]:
 
 
 @lru_cache(maxsize=256)
-def nearest(plan: MaskPlan) -> Nearest:
+def nearest(plan: MaskPlan) -> NearestPattern:
     """The mask of the paper with the least cells + rate; the first of `paper_patterns` where several are.
 
     Uniform and mixed masks are a family: the one compared has the plan's own median rate, or 0.5 where that is 0.
@@ -61,10 +61,10 @@ def nearest(plan: MaskPlan) -> Nearest:
     rates = [p for kept, row in zip(plan.keep, plan.drop_rate) for k, p in zip(kept, row) if k]
     middle = round(median(rates), 4) if rates else 0.0
 
-    def away(found: Pattern) -> Nearest:
+    def away(found: Pattern) -> NearestPattern:
         family = found.name == "uniform" or found.kind is Kind.MIXED
         cells, rate = difference(found.plan, plan)
-        return Nearest(found.name, found.kind, cells, rate, found.plan.drop_rate[0][0] if family else None)
+        return NearestPattern(found.name, found.kind, cells, rate, found.plan.drop_rate[0][0] if family else None)
 
     return min(map(away, paper_patterns(middle or MIXED_DROP_RATE)), key=lambda n: n.cells + n.rate)
 

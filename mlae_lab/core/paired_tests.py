@@ -13,20 +13,20 @@ from mlae_lab.core.proportions import holm, mcnemar, wilson
 SURE = 0.05  # a difference with a smaller p is called one
 
 
-class SliceError(ValueError):
+class PairedTestError(ValueError):
     """Two answers that cannot be compared; the text says what differs and what would work."""
 
 
 @dataclass(frozen=True)
-class Slice:
+class PairedTest:
     """A set of images under two runs. images: how many; right_a, right_b: of them; only_a, only_b: right in one run
     and wrong in the other. exact, mid: p of McNemar's test (`core.proportions.mcnemar`); adjusted: mid-p after Holm's
     correction over all classes, of the whole equal to mid."""
 
     name: str
     images: int
-    right_a: int
-    right_b: int
+    correct_a: int
+    correct_b: int
     only_a: int
     only_b: int
     exact: float
@@ -36,31 +36,31 @@ class Slice:
     @property
     def difference(self) -> float | None:
         """B - A in points of accuracy; None for no image."""
-        return 100 * (self.right_b - self.right_a) / self.images if self.images else None
+        return 100 * (self.correct_b - self.correct_a) / self.images if self.images else None
 
     @property
     def intervals(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """95 % Wilson intervals of both shares, A and B, in [0, 1]."""
-        return wilson(self.right_a, self.images), wilson(self.right_b, self.images)
+        return wilson(self.correct_a, self.images), wilson(self.correct_b, self.images)
 
 
 @dataclass(frozen=True)
-class Slices:
+class PairedTests:
     """classes: one slice for each class, in the order of their numbers. only_a, only_b: places of the images that one
     run alone gets right, those first of which it is most sure. guesses: place to the guess of A and of B, of those."""
 
-    whole: Slice
-    classes: tuple[Slice, ...]
+    whole: PairedTest
+    classes: tuple[PairedTest, ...]
     only_a: tuple[int, ...]
     only_b: tuple[int, ...]
-    guesses: Mapping[int, tuple[str, str]]
+    predictions: Mapping[int, tuple[str, str]]
 
     @property
     def verdict(self) -> str:
         """What stands between the two on all images, in one sentence."""
         whole = self.whole
         if whole.only_a == whole.only_b == 0:
-            return f"A and B are right on the same {whole.right_a:,} of {whole.images:,} images."
+            return f"A and B are right on the same {whole.correct_a:,} of {whole.images:,} images."
         more = "no more than" if whole.mid >= SURE else "more than"
         count = f"{whole.only_b:,} image{'s' * (whole.only_b != 1)}"
         return (
@@ -83,49 +83,49 @@ def p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
-def slices(a: Mapping, b: Mapping) -> Slices:
+def paired_tests(a: Mapping, b: Mapping) -> PairedTests:
     """Compare two answers of the question `errors`, A and B.
 
     Raises SliceError if they are not about the same images: another task, other images, or another choice of them.
     """
     for name, word in (
         ("task", "tasks"),
-        ("places", "choices of images"),
+        ("indices", "choices of images"),
         ("truth", "labels"),
         ("print", "images"),
     ):
         if a[name] != b[name]:
             values = f" ({a[name]} and {b[name]})" if name == "task" else ""
-            raise SliceError(
+            raise PairedTestError(
                 f"the two runs were asked about different {word}{values}: slices need the same images in both, so choose runs of "
                 "one task and one protocol, and ask about as many images"
             )
-    names, truth, places = a["names"], a["truth"], a["places"]
-    right_a = [guess == label for guess, label in zip(a["guess"], truth)]
-    right_b = [guess == label for guess, label in zip(b["guess"], truth)]
-    whole = _slice("all", right_a, right_b)
+    names, truth, indices = a["names"], a["truth"], a["indices"]
+    correct_a = [predicted == label for predicted, label in zip(a["predicted"], truth)]
+    correct_b = [predicted == label for predicted, label in zip(b["predicted"], truth)]
+    whole = _slice("all", correct_a, correct_b)
     by_class: list[tuple[list[bool], list[bool]]] = [([], []) for _ in names]
-    for label, one, other in zip(truth, right_a, right_b):
+    for label, one, other in zip(truth, correct_a, correct_b):
         by_class[label][0].append(one)
         by_class[label][1].append(other)
     classes = [_slice(name, one, other) for name, (one, other) in zip(names, by_class)]
     adjusted = holm([entry.mid for entry in classes])
-    classes = [Slice(**{**vars(entry), "adjusted": p}) for entry, p in zip(classes, adjusted)]
-    only_a = [at for at, (one, other) in enumerate(zip(right_a, right_b)) if one and not other]
-    only_b = [at for at, (one, other) in enumerate(zip(right_a, right_b)) if other and not one]
+    classes = [PairedTest(**{**vars(entry), "adjusted": p}) for entry, p in zip(classes, adjusted)]
+    only_a = [at for at, (one, other) in enumerate(zip(correct_a, correct_b)) if one and not other]
+    only_b = [at for at, (one, other) in enumerate(zip(correct_a, correct_b)) if other and not one]
     only_a.sort(key=lambda at: -a["confidence"][at])
     only_b.sort(key=lambda at: -b["confidence"][at])
-    return Slices(
+    return PairedTests(
         whole,
         tuple(classes),
-        tuple(places[at] for at in only_a),
-        tuple(places[at] for at in only_b),
-        {places[at]: (names[a["guess"][at]], names[b["guess"][at]]) for at in (*only_a, *only_b)},
+        tuple(indices[at] for at in only_a),
+        tuple(indices[at] for at in only_b),
+        {indices[at]: (names[a["predicted"][at]], names[b["predicted"][at]]) for at in (*only_a, *only_b)},
     )
 
 
-def _slice(name: str, right_a: list[bool], right_b: list[bool]) -> Slice:
-    only_a = sum(one and not other for one, other in zip(right_a, right_b))
-    only_b = sum(other and not one for one, other in zip(right_a, right_b))
+def _slice(name: str, correct_a: list[bool], correct_b: list[bool]) -> PairedTest:
+    only_a = sum(one and not other for one, other in zip(correct_a, correct_b))
+    only_b = sum(other and not one for one, other in zip(correct_a, correct_b))
     exact, mid = mcnemar(only_a, only_b)
-    return Slice(name, len(right_a), sum(right_a), sum(right_b), only_a, only_b, exact, mid, mid)
+    return PairedTest(name, len(correct_a), sum(correct_a), sum(correct_b), only_a, only_b, exact, mid, mid)

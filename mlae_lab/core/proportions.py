@@ -40,18 +40,18 @@ def mcnemar(only_a: int, only_b: int) -> tuple[float, float]:
         raise ValueError(f"the counts are {only_a} and {only_b}: neither may be below 0")
     n, m = only_a + only_b, min(only_a, only_b)
     base = math.lgamma(n + 1) - n * math.log(2)
-    chances = [math.exp(base - math.lgamma(k + 1) - math.lgamma(n - k + 1)) for k in range(m + 1)]
-    tail = 2 * math.fsum(chances)
-    return min(1.0, tail), min(1.0, tail - chances[-1])
+    p_values = [math.exp(base - math.lgamma(k + 1) - math.lgamma(n - k + 1)) for k in range(m + 1)]
+    tail = 2 * math.fsum(p_values)
+    return min(1.0, tail), min(1.0, tail - p_values[-1])
 
 
-def holm(chances: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float]) -> list[float]:
     """p of each of several tests after Holm's (1979) correction: of all together, one is wrongly called different in 5 %.
 
     The i-th smallest of k is multiplied by k - i + 1; none is then below a smaller one, none above 1.
     """
-    found, largest = [0.0] * len(chances), 0.0
-    for place, at in enumerate(sorted(range(len(chances)), key=chances.__getitem__)):
-        largest = max(largest, min(1.0, (len(chances) - place) * chances[at]))
+    found, largest = [0.0] * len(p_values), 0.0
+    for place, at in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[at]))
         found[at] = largest
     return found

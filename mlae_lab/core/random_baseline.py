@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Chance:
+class RandomBaseline:
     """Mean |cosine| of random experts and the standard deviation of such a mean. The signed mean has 0."""
 
     mean: float
@@ -28,21 +28,21 @@ def mean_cosine(dimension: int) -> float:
     return math.exp(math.lgamma(dimension / 2) - math.lgamma((dimension + 1) / 2)) / math.sqrt(math.pi)
 
 
-def random_experts(d_in: int, d_out: int, experts: int) -> Chance | None:
+def random_experts(d_in: int, d_out: int, experts: int) -> RandomBaseline | None:
     """Of one layer with that many rank-1 experts, over its pairs; None for fewer than two."""
     if experts < 2:
         return None
     mean = mean_cosine(d_in) * mean_cosine(d_out)
     of_one = math.sqrt(max(0.0, 1 / (d_in * d_out) - mean**2))
-    return Chance(mean, of_one / math.sqrt(experts * (experts - 1) / 2))
+    return RandomBaseline(mean, of_one / math.sqrt(experts * (experts - 1) / 2))
 
 
-def over_layers(layers: Sequence[Chance | None]) -> Chance | None:
+def over_layers(layers: Sequence[RandomBaseline | None]) -> RandomBaseline | None:
     """The mean over layers, those without pairs left out; None if none has any."""
     there = [layer for layer in layers if layer is not None]
     if not there:
         return None
-    return Chance(
+    return RandomBaseline(
         sum(layer.mean for layer in there) / len(there),
         math.sqrt(sum(layer.deviation**2 for layer in there)) / len(there),
     )

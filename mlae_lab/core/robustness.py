@@ -1,4 +1,4 @@
-"""How two runs stand the same random masks, in words. Answers are those of the question `robust`."""
+"""How two runs stand the same random masks, in words. Answers are those of the question `robustness`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Stand:
 
 
 def stand(answer: Mapping) -> Stand:
-    """Read off an answer of `robust`."""
+    """Read off an answer of `robustness`."""
     return Stand(answer["trained"]["accuracy"], answer["mean"], answer["deviation"])
 
 
@@ -38,7 +38,7 @@ def words(answer: Mapping, name: str) -> str:
     found = stand(answer)
     spread = "" if found.deviation is None else f", standard deviation {found.deviation:.1f}"
     return (
-        f"{name}: {found.trained:.1f} % with all experts, {found.mean:.1f} % on average over {answer['draws']} random "
+        f"{name}: {found.trained:.1f} % with all experts, {found.mean:.1f} % on average over {answer['samples']} random "
         f"masks at p = {answer['rate']:g}{spread}; the worst left {answer['lowest']:.1f} %"
     )
 
@@ -46,8 +46,8 @@ def words(answer: Mapping, name: str) -> str:
 def verdict(one: Mapping, other: Mapping, names: Sequence[str]) -> str:
     """Which of two runs loses less under the masks that both saw, draw by draw, and how far that goes. names: of both.
 
-    d: mean over the draws of one's change less the other's, in points. A run is called better where |d| > 2 SE(d) over
-    the draws and |d| is at least one image, 100 / images points. The draws say nothing of other images or seeds,
+    d: mean over the samples of one's change less the other's, in points. A run is called better where |d| > 2 SE(d) over
+    the samples and |d| is at least one image, 100 / images points. The samples say nothing of other images or seeds,
     and the second sentence says so.
     """
     a, b = stand(one), stand(other)
@@ -58,7 +58,7 @@ def verdict(one: Mapping, other: Mapping, names: Sequence[str]) -> str:
     masks = f"{len(gained)} mask{'s' * (len(gained) != 1)}"
     if error is None or abs(middle) <= 2 * error:
         found = f"with {masks} neither stands them better"
-    elif abs(middle) < 100 / images - _ROUNDING:  # many draws make the error small, but not the images many
+    elif abs(middle) < 100 / images - _ROUNDING:  # many samples make the error small, but not the images many
         found = f"the difference, {abs(middle):.2g} points, is no more than an image's worth and settles nothing"
     else:
         better = names[0] if middle > 0 else names[1]

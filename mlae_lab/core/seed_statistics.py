@@ -18,7 +18,7 @@ _T = (
 
 
 @dataclass(frozen=True)
-class Spread:
+class SeedStatistics:
     """What several seeds say of one number at one epoch: of an accuracy in percent, or of B - A in points. n: seeds.
     deviation: over seeds (n - 1 in the denominator); low, high: 95 % interval of the mean by Student's t; all three
     None for one seed."""
@@ -33,14 +33,14 @@ class Spread:
     most: float
 
 
-def spread(epoch: int, values: Sequence[float]) -> Spread:
+def seed_statistics(epoch: int, values: Sequence[float]) -> SeedStatistics:
     """Mean and spread of at least one value."""
     n, mean = len(values), fmean(values)
     if n < 2:
-        return Spread(epoch, n, mean, None, None, None, mean, mean)
+        return SeedStatistics(epoch, n, mean, None, None, None, mean, mean)
     deviation = stdev(values)
     reach = t_quantile(n - 1) * deviation / math.sqrt(n)
-    return Spread(epoch, n, mean, deviation, mean - reach, mean + reach, min(values), max(values))
+    return SeedStatistics(epoch, n, mean, deviation, mean - reach, mean + reach, min(values), max(values))
 
 
 def t_quantile(degrees: int) -> float:
@@ -52,7 +52,7 @@ def t_quantile(degrees: int) -> float:
 
 
 @dataclass(frozen=True)
-class Settling:
+class SampleSize:
     """How many pairs of seeds would settle a difference, were its mean and its spread over seeds the ones seen so far.
     Each is None where more than `MAX_COUNTED` would be needed, or where the mean is 0.
 
@@ -67,21 +67,21 @@ class Settling:
     likely: int | None
 
 
-def settling(seen: Spread) -> Settling | None:
+def sample_size(seen: SeedStatistics) -> SampleSize | None:
     """None where it cannot be told: for one pair, and for pairs without any spread."""
     if seen.deviation is None or seen.deviation < 1e-9:
         return None
     effect = abs(seen.mean) / seen.deviation
     clear = next((n for n in range(2, MAX_COUNTED + 1) if t_quantile(n - 1) < effect * math.sqrt(n)), None)
     if clear is None:
-        return Settling(seen.n, None, None)
+        return SampleSize(seen.n, None, None)
     low, high = clear - 1, clear  # power rises with n: double until it is enough, then halve
     while high <= MAX_COUNTED and power(effect, high) < _POWER:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if power(effect, middle) < _POWER else (low, middle)
-    return Settling(seen.n, clear, high if high <= MAX_COUNTED else None)
+    return SampleSize(seen.n, clear, high if high <= MAX_COUNTED else None)
 
 
 def power(effect: float, n: int) -> float:
@@ -111,11 +111,11 @@ def power(effect: float, n: int) -> float:
     return min(1.0, total * step)
 
 
-def settled_by(seen: Spread) -> str:
+def seeds_needed(seen: SeedStatistics) -> str:
     """How many seeds would settle a difference, as one or two sentences; "" where the pairs seen have settled it."""
     if seen.n < 2:
         return "How many seeds would settle it cannot be told from one pair."
-    found = settling(seen)
+    found = sample_size(seen)
     if found is None:
         return "How many seeds would settle it cannot be told from pairs without any spread."
     if not seen.low <= 0 <= seen.high:

@@ -18,7 +18,7 @@ from mlae_lab.data.preprocessing import preprocessing
 ATTEMPTS = 10  # draws of area and aspect before a crop falls back to the centre, as in torchvision
 
 
-def for_training(batch: torch.Tensor, name: str, side: int, generator: torch.Generator) -> torch.Tensor:
+def for_training(batch: torch.Tensor, name: str, size: int, generator: torch.Generator) -> torch.Tensor:
     """What a training step sees of stored images under a protocol of `PREPROCESSING`.
 
     batch: (n, c, h, w) of 0..255, stored by the protocol's rule. side: of the backbone's input.
@@ -27,38 +27,38 @@ def for_training(batch: torch.Tensor, name: str, side: int, generator: torch.Gen
     """
     training = preprocessing(name).training
     if training == "none":
-        return resized(batch, side)
+        return resized(batch, size)
     if training == "crop":
-        cropped = random_crop(batch, side, generator)
+        cropped = random_crop(batch, size, generator)
     else:
-        cropped = random_resized_crop(batch, side, generator)
+        cropped = random_resized_crop(batch, size, generator)
     return horizontal_flip(cropped, generator)
 
 
-def for_evaluation(batch: torch.Tensor, name: str, side: int) -> torch.Tensor:
+def for_evaluation(batch: torch.Tensor, name: str, size: int) -> torch.Tensor:
     """What a test sees: the stored image at the backbone's side, or its centre. Shapes as `for_training`."""
-    return centre_crop(batch, side) if preprocessing(name).margin else resized(batch, side)
+    return centre_crop(batch, size) if preprocessing(name).margin else resized(batch, size)
 
 
 # ---------------------------------------------------------------- crops that only choose pixels
 
 
-def centre_crop(batch: torch.Tensor, side: int) -> torch.Tensor:
+def centre_crop(batch: torch.Tensor, size: int) -> torch.Tensor:
     """(n, c, h, w) to (n, c, side, side), any dtype. Raises ValueError if the images are smaller."""
-    height, width = _at_least(batch, side)
-    top, left = round((height - side) / 2), round((width - side) / 2)
-    return batch[..., top : top + side, left : left + side]
+    height, width = _at_least(batch, size)
+    top, left = round((height - size) / 2), round((width - size) / 2)
+    return batch[..., top : top + size, left : left + size]
 
 
-def random_crop(batch: torch.Tensor, side: int, generator: torch.Generator) -> torch.Tensor:
+def random_crop(batch: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
     """Each image at an offset of its own, all offsets alike probable. (n, c, h, w) to (n, c, side, side), any dtype.
 
     Raises ValueError if the images are smaller.
     """
-    height, width = _at_least(batch, side)
+    height, width = _at_least(batch, size)
     drawn = _uniform((2, len(batch)), generator)
-    top, left = _below(drawn[0], height - side + 1), _below(drawn[1], width - side + 1)
-    window = torch.arange(side)
+    top, left = _below(drawn[0], height - size + 1), _below(drawn[1], width - size + 1)
+    window = torch.arange(size)
     image = torch.arange(len(batch))[:, None, None]
     rows, columns = (top[:, None] + window)[:, :, None], (left[:, None] + window)[:, None, :]
     chosen = tuple(index.to(batch.device) for index in (image, rows, columns))
@@ -76,7 +76,7 @@ def horizontal_flip(batch: torch.Tensor, generator: torch.Generator, probability
 
 def random_resized_crop(
     batch: torch.Tensor,
-    side: int,
+    size: int,
     generator: torch.Generator,
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
@@ -87,7 +87,7 @@ def random_resized_crop(
     batch: (n, c, h, w) of 0..255, uint8 or float. scale: share of the image's area, uniform. ratio: width to
     height, uniform in the logarithm. resample: "bicubic" or "bilinear". Returns float32 of 0..255.
     """
-    return resized_crop(batch, random_boxes(len(batch), *batch.shape[-2:], generator, scale, ratio), side, resample)
+    return resized_crop(batch, random_boxes(len(batch), *batch.shape[-2:], generator, scale, ratio), size, resample)
 
 
 def random_boxes(
@@ -120,7 +120,7 @@ def random_boxes(
     return torch.where(fits.any(1, keepdim=True), boxes, _central_box(height, width, ratio))
 
 
-def resized_crop(batch: torch.Tensor, boxes: torch.Tensor, side: int, resample: str = "bicubic") -> torch.Tensor:
+def resized_crop(batch: torch.Tensor, boxes: torch.Tensor, size: int, resample: str = "bicubic") -> torch.Tensor:
     """Cut a box out of each image and resize it to side x side, antialiased.
 
     batch: (n, c, h, w) of 0..255, uint8 or float. boxes: (n, 4) integers: top, left, height, width, inside the
@@ -131,17 +131,17 @@ def resized_crop(batch: torch.Tensor, boxes: torch.Tensor, side: int, resample: 
     height, width = batch.shape[-2:]
     top, left, tall, wide = boxes.to(batch.device).unbind(1)
     with torch.autocast(batch.device.type, enabled=False):  # in bfloat16 a pixel would keep three digits of 255
-        rows = _weights(top, tall, height, side, resample)[:, None]
-        columns = _weights(left, wide, width, side, resample)[:, None]
+        rows = _weights(top, tall, height, size, resample)[:, None]
+        columns = _weights(left, wide, width, size, resample)[:, None]
         return (rows @ batch.float() @ columns.mT).clamp(0, 255)
 
 
-def _weights(start: torch.Tensor, length: torch.Tensor, pixels: int, side: int, resample: str) -> torch.Tensor:
+def _weights(start: torch.Tensor, length: torch.Tensor, pixels: int, size: int, resample: str) -> torch.Tensor:
     """(n, side, pixels) float32: what each pixel of a line gives to each new one; nothing outside the crop."""
     shape, support = _FILTERS[resample]
-    step = length.float()[:, None, None] / side
+    step = length.float()[:, None, None] / size
     width = step.clamp_min(1)  # shrinking, the filter grows to cover all pixels: that is the antialiasing
-    centre = (torch.arange(side, device=start.device)[None, :, None] + 0.5) * step
+    centre = (torch.arange(size, device=start.device)[None, :, None] + 0.5) * step
     pixel = torch.arange(pixels, device=start.device)[None, None, :] - start[:, None, None] + 0.5
     inside = (pixel > 0) & (pixel < length[:, None, None])
     weights = shape(((pixel - centre) / width).abs().clamp_max(support)) * inside
@@ -186,8 +186,8 @@ def _below(uniform: torch.Tensor, ends: torch.Tensor | int) -> torch.Tensor:
     return (uniform * ends).long()
 
 
-def _at_least(batch: torch.Tensor, side: int) -> tuple[int, int]:
+def _at_least(batch: torch.Tensor, size: int) -> tuple[int, int]:
     height, width = batch.shape[-2:]
-    if min(height, width) < side:
-        raise ValueError(f"images of {height} x {width} are too small for a crop of {side}: store them larger")
+    if min(height, width) < size:
+        raise ValueError(f"images of {height} x {width} are too small for a crop of {size}: store them larger")
     return height, width

@@ -16,7 +16,7 @@ import numpy as np
 
 from mlae_lab.core import catalog
 from mlae_lab.data import dsprites
-from mlae_lab.data.splits import Images, Splits
+from mlae_lab.data.splits import LabelledImages, Splits
 from mlae_lab.locations import ASSETS
 
 CHECKSUMS = {
@@ -51,7 +51,7 @@ def load_bundled(name: str) -> Splits:
         labels = dsprites.location_label(levels) if "loc" in name else dsprites.orientation_label(levels)
     ends = np.cumsum([task.train, task.val, task.test])
     cut = [slice(0, ends[0]), slice(ends[0], ends[1]), slice(ends[1], ends[2])]
-    return Splits(*(Images(images[part], labels[part].astype(np.int64)) for part in cut), _class_names(name))
+    return Splits(*(LabelledImages(images[part], labels[part].astype(np.int64)) for part in cut), _class_names(name))
 
 
 def checksum(splits: Splits) -> str:

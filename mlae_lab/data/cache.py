@@ -26,7 +26,7 @@ from mlae_lab.data.bundled import DataError
 from mlae_lab.data.cache_folder import clear, forget, fresh, lock_file
 from mlae_lab.data.decode import ResizeRule, decoded
 from mlae_lab.data.folder_lock import locked
-from mlae_lab.data.splits import Images
+from mlae_lab.data.splits import LabelledImages
 
 __all__ = ["ResizeRule", "cached", "forget", "key"]
 
@@ -52,7 +52,7 @@ def cached(
     fingerprint: str,
     on_progress: Progress | None = None,
     workers: int | None = None,
-) -> Images:
+) -> LabelledImages:
     """The images of a list, decoded by the rule: from the cache, which is made or repaired first if need be.
 
     items: (file, label) in order. folder: made if missing. fingerprint: any text that changes when the
@@ -95,13 +95,13 @@ def cached(
 
 def key(rule: ResizeRule, fingerprint: str) -> str:
     """The name of a cache: 64 hex digits."""
-    return hashlib.sha256(json.dumps([FORMAT, rule.kind, rule.side, fingerprint]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([FORMAT, rule.kind, rule.size, fingerprint]).encode()).hexdigest()
 
 
 # ---------------------------------------------------------------- opening
 
 
-def _open(home: Path, rule: ResizeRule, labels: np.ndarray) -> Images:
+def _open(home: Path, rule: ResizeRule, labels: np.ndarray) -> LabelledImages:
     """A finished cache, checked. Raises _Unsound."""
     try:
         meta = json.loads((home / "meta.json").read_bytes())
@@ -114,7 +114,7 @@ def _open(home: Path, rule: ResizeRule, labels: np.ndarray) -> Images:
         raise
     except Exception as error:  # noqa: BLE001 - damaged headers raise almost anything in the readers
         raise _Unsound(str(error)) from None
-    if images.shape != (len(labels), rule.side, rule.side, 3) or images.dtype != np.uint8:
+    if images.shape != (len(labels), rule.size, rule.size, 3) or images.dtype != np.uint8:
         raise _Unsound(f"its pixels have shape {images.shape}")
     numbers: Sequence[int] = range(len(meta["blocks"]))
     if images.nbytes > FULLY_CHECKED:  # other blocks every time, so that damage does not stay hidden for good
@@ -124,7 +124,7 @@ def _open(home: Path, rule: ResizeRule, labels: np.ndarray) -> Images:
             raise _Unsound(f"block {number} of its pixels is damaged")
     with suppress(OSError):  # `forget` reads this; a cache on a read-only disk works without
         os.utime(home / "meta.json")
-    return Images(images, labels)
+    return LabelledImages(images, labels)
 
 
 def _meta_crc(meta: dict) -> int:
@@ -147,7 +147,7 @@ def _build(
     building.mkdir()
     try:
         blocks: list[int] = []
-        shape = (len(items), rule.side, rule.side, 3)
+        shape = (len(items), rule.size, rule.size, 3)
         with open(building / "pixels.npy", "wb") as file, closing(_decoded(items, rule, workers)) as images:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
             for number, image in enumerate(_with_progress(images, len(items), on_progress)):
@@ -158,7 +158,7 @@ def _build(
             file.flush()
             os.fsync(file.fileno())  # a crash after the rename must not leave a cache of zeros
         np.save(building / "labels.npy", labels, allow_pickle=False)
-        meta: dict = {"format": FORMAT, "kind": rule.kind, "side": rule.side, "fingerprint": fingerprint}
+        meta: dict = {"format": FORMAT, "kind": rule.kind, "side": rule.size, "fingerprint": fingerprint}
         meta |= {"images": len(items), "blocks": blocks}
         (building / "meta.json").write_text(json.dumps(meta | {"crc32": _meta_crc(meta)}), encoding="utf-8")
         try:
@@ -186,13 +186,13 @@ def _decoded(items: Sequence[Item], rule: ResizeRule, workers: int | None) -> Ge
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _with_progress(images: Iterator[np.ndarray], total: int, tell: Progress | None) -> Iterator[np.ndarray]:
+def _with_progress(images: Iterator[np.ndarray], total: int, on_progress: Progress | None) -> Iterator[np.ndarray]:
     told = -PROGRESS_SECONDS
     for done, image in enumerate(images, 1):
         yield image
         now = time.monotonic()
-        if tell and (done == total or now - told >= PROGRESS_SECONDS):
-            tell(done, total)
+        if on_progress and (done == total or now - told >= PROGRESS_SECONDS):
+            on_progress(done, total)
             told = now
 
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from mlae_lab.data.bundled import DataError
 
 KINDS = ("square", "short")
-MAX_SIDE = 2048
+MAX_SIZE = 2048
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_IMAGE = 89_478_485  # pixels: where PIL itself begins to warn; a quarter of a gigabyte once decoded
 
@@ -26,23 +26,23 @@ class ResizeRule:
     """How an image becomes side x side pixels, bicubic and antialiased (PIL's filter).
 
     kind: "square" squeezes the whole image into the square, aspect ignored, as VTAB does; "short"
-    brings the short side to `side` and keeps the centre, for evaluation only: whoever draws random
+    brings the short side to `size` and keeps the centre, for evaluation only: whoever draws random
     crops needs the whole image. side: 1 to 2048 pixels. Raises ValueError for anything else.
     """
 
     kind: str
-    side: int
+    size: int
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"a resize rule of kind {self.kind!r} is unknown: choose {' or '.join(KINDS)}")
-        if isinstance(self.side, bool) or not isinstance(self.side, int) or not 1 <= self.side <= MAX_SIDE:
-            raise ValueError(f"a stored side of {self.side!r} is out of range: choose 1 to {MAX_SIDE} pixels")
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or not 1 <= self.size <= MAX_SIZE:
+            raise ValueError(f"a stored side of {self.size!r} is out of range: choose 1 to {MAX_SIZE} pixels")
 
     @property
     def image_bytes(self) -> int:
         """What one stored image takes."""
-        return self.side * self.side * 3
+        return self.size * self.size * 3
 
 
 def decoded(path: Path, rule: ResizeRule) -> np.ndarray:
@@ -123,7 +123,7 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 
 
 def _resized(image: Image.Image, rule: ResizeRule) -> Image.Image:
-    size = (rule.side, rule.side)
+    size = (rule.size, rule.size)
     if rule.kind == "square":
         return image.resize(size, Image.Resampling.BICUBIC)
     # Only the part that is kept is computed: of a 1 x 10,000 strip the whole would have 655 million pixels. The
@@ -131,9 +131,9 @@ def _resized(image: Image.Image, rule: ResizeRule) -> Image.Image:
     short = min(image.size)
     box: list[float] = []
     for length in image.size:
-        long = int(rule.side * length / short)
-        start = round((long - rule.side) / 2)
+        long = int(rule.size * length / short)
+        start = round((long - rule.size) / 2)
         box.append(start * length / long)
-        box.append(min((start + rule.side) * length / long, length))
+        box.append(min((start + rule.size) * length / long, length))
     left, right, top, bottom = box
     return image.resize(size, Image.Resampling.BICUBIC, box=(left, top, right, bottom))

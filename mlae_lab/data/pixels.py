@@ -14,13 +14,13 @@ Three = tuple[float, float, float]
 NORMALISATIONS: dict[str, tuple[Three, Three]] = MEAN_AND_DEVIATION
 
 
-def normalised(images: np.ndarray, side: int, normalisation: str = "half") -> torch.Tensor:
+def normalised(images: np.ndarray, size: int, normalisation: str = "half") -> torch.Tensor:
     """Resize to side x side (bicubic, antialiased, aspect ignored) and normalise.
 
     images: (n, h, w) grey or (n, h, w, 3), uint8. normalisation: a name in NORMALISATIONS; "half" maps
     to [-1, 1]. Returns (n, 3, side, side) float32; grey is repeated. Raises ValueError for an unknown name.
     """
-    return standardised(resized(channels_first(images), side), normalisation)
+    return standardised(resized(channels_first(images), size), normalisation)
 
 
 def channels_first(images: np.ndarray) -> torch.Tensor:
@@ -31,11 +31,11 @@ def channels_first(images: np.ndarray) -> torch.Tensor:
     return pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
 
 
-def resized(pixels: torch.Tensor, side: int) -> torch.Tensor:
+def resized(pixels: torch.Tensor, size: int) -> torch.Tensor:
     """(n, c, h, w) of 0..255 to (n, c, side, side) float32 of 0..255; at its own size an image is left alone."""
     pixels = pixels.float()
-    if pixels.shape[-2:] != (side, side):
-        pixels = F.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True).clamp(0, 255)
+    if pixels.shape[-2:] != (size, size):
+        pixels = F.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True).clamp(0, 255)
     return pixels
 
 

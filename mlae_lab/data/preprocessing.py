@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from mlae_lab.data.decode import ResizeRule
 
 TRAINING = ("none", "crop", "resized-crop")
-SIDE = 224  # what the published protocols feed their backbone
+SIZE = 224  # what the published protocols feed their backbone
 
 
 @dataclass(frozen=True)
@@ -25,24 +25,24 @@ class Preprocessing:
     training: str
     margin: bool
 
-    def rule(self, side: int = SIDE) -> ResizeRule:
+    def rule(self, size: int = SIZE) -> ResizeRule:
         """What is stored for a backbone that reads side x side pixels."""
-        return ResizeRule("square", with_margin(side) if self.margin else side)
+        return ResizeRule("square", with_margin(size) if self.margin else size)
 
-    def badge(self, side: int = SIDE) -> str:
+    def badge(self, size: int = SIZE) -> str:
         """One line for a screen."""
-        stored = self.rule(side).side
+        stored = self.rule(size).size
         seen = {
             "none": "no augmentation",
-            "crop": f"random {side} crop + flip, test: centre {side}",
-            "resized-crop": f"random resized crop to {side} + flip, test: centre {side}",
+            "crop": f"random {size} crop + flip, test: centre {size}",
+            "resized-crop": f"random resized crop to {size} + flip, test: centre {size}",
         }[self.training]
         return f"resized to {stored} × {stored} (bicubic, aspect ignored), {seen}"
 
 
-def with_margin(side: int) -> int:
+def with_margin(size: int) -> int:
     """8/7 of a side, rounded: 224 becomes 256."""
-    return (16 * side + 7) // 14
+    return (16 * size + 7) // 14
 
 
 PREPROCESSING: dict[str, Preprocessing] = {

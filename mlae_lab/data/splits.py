@@ -8,7 +8,7 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Images:
+class LabelledImages:
     """images: (n, height, width) grey or (n, height, width, 3), uint8; may be a memory map. labels: (n,) int64."""
 
     images: np.ndarray
@@ -22,16 +22,16 @@ class Images:
 class Splits:
     """train, val, test: 800, 200 and the rest in VTAB's cut. class_names: one per class, in label order."""
 
-    train: Images
-    val: Images
-    test: Images
+    train: LabelledImages
+    val: LabelledImages
+    test: LabelledImages
     class_names: tuple[str, ...]
 
-    def protocol(self, name: str) -> tuple[Images, Images]:
+    def protocol(self, name: str) -> tuple[LabelledImages, LabelledImages]:
         """(training images, evaluation images): "val" is train -> val, "test" is train + val -> test."""
         if name == "val":
             return self.train, self.val
-        both = Images(
+        both = LabelledImages(
             np.concatenate([self.train.images, self.val.images]), np.concatenate([self.train.labels, self.val.labels])
         )
         return both, self.test

@@ -21,7 +21,7 @@ from mlae_lab.data.fgvc import find_fgvc, read_fgvc
 from mlae_lab.data.listing import Listing
 from mlae_lab.data.own import read_own
 from mlae_lab.data.preprocessing import preprocessing
-from mlae_lab.data.splits import Images
+from mlae_lab.data.splits import LabelledImages
 from mlae_lab.data.vtab import find_vtab, has_lists, read_vtab
 from mlae_lab.locations import data_folder
 
@@ -133,7 +133,7 @@ def _missing(task: Task, given: Path | None) -> str:
 
 def load_protocol(
     config: RunConfig, on_progress: Callable[[int, int], None] | None = None
-) -> tuple[Images, Images, tuple[str, ...]]:
+) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
     """What a run trains on, what it is measured on, and the names of the classes.
 
     Images that are not bundled are decoded on first use, into the cache below the data folder.
@@ -149,9 +149,9 @@ def load_protocol(
     parts, total = listing.protocol(config.protocol), sum(map(len, listing.protocol(config.protocol)))
     made, before = [], 0
     for name, items in zip(("train", "evaluation"), parts):
-        tell = (lambda done, _, before=before: on_progress(before + done, total)) if on_progress else None
+        counted = (lambda done, _, before=before: on_progress(before + done, total)) if on_progress else None
         files = [(listing.folder / path, label) for path, label in items]
         fingerprint = f"{listing.fingerprint} {config.protocol} {name}"
-        made.append(cached(files, rule, data_folder() / "cache", fingerprint, tell))
+        made.append(cached(files, rule, data_folder() / "cache", fingerprint, counted))
         before += len(items)
     return made[0], made[1], listing.class_names

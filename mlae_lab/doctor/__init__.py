@@ -10,28 +10,28 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mlae_lab.doctor import devices, disk, runs, store, versions, weights
-from mlae_lab.doctor.torch_check import TorchAnswer, ask_torch
+from mlae_lab.doctor.torch_check import TorchReport, check_torch
 from mlae_lab.doctor.findings import Finding, Report, Section, trouble
-from mlae_lab.doctor.context import Look
+from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.machine import memory
 from mlae_lab.doctor.store import RESCUE, knows_locks
 from mlae_lab.doctor.weights import PAPER_WEIGHTS, weights_problem
 
 # of the constants, only what others use: a limit is set where it is read, in its own module
 __all__ = [
-    "PAPER_WEIGHTS", "RESCUE", "Finding", "Report", "Section", "TorchAnswer", "ask_torch", "examine", "knows_locks", "memory",
+    "PAPER_WEIGHTS", "RESCUE", "Finding", "Report", "Section", "TorchReport", "check_torch", "examine", "knows_locks", "memory",
     "weights_problem",
 ]  # fmt: skip
 
 
-def examine(folder: Path | None = None, deep: bool = False, torch: TorchAnswer | None = None) -> Report:
+def examine(folder: Path | None = None, deep: bool = False, torch: TorchReport | None = None) -> Report:
     """Look at everything. Never raises and makes no folder; without `deep` it takes less than a second as a rule.
 
     folder: the store, by default the one that runs go to. deep: load torch in another process and read a database of
     any size. torch: what it answered a moment ago, so that it is not asked again.
     """
-    look = Look(folder, deep, torch)
-    parts: dict[str, Callable[[Look], Iterator[Finding]]] = {
+    context = Context(folder, deep, torch)
+    parts: dict[str, Callable[[Context], Iterator[Finding]]] = {
         "Devices": devices.section,
         "Versions": versions.section,
         "Weights and data": weights.section,
@@ -39,13 +39,13 @@ def examine(folder: Path | None = None, deep: bool = False, torch: TorchAnswer |
         "Store": store.section,  # opens the store, so it comes before the runs
         "Runs": runs.section,
     }
-    return Report(tuple(Section(title, _kept(title, part, look)) for title, part in parts.items()))
+    return Report(tuple(Section(title, _kept(title, part, context)) for title, part in parts.items()))
 
 
-def _kept(title: str, part: Callable[[Look], Iterator[Finding]], look: Look) -> tuple[Finding, ...]:
+def _kept(title: str, part: Callable[[Context], Iterator[Finding]], context: Context) -> tuple[Finding, ...]:
     found: list[Finding] = []
     try:
-        found.extend(part(look))
+        found.extend(part(context))
     except Exception as error:  # noqa: BLE001 - the other sections are worth having whatever this one met
         found.append(
             trouble(

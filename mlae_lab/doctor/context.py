@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mlae_lab.doctor.torch_check import TorchAnswer
+from mlae_lab.doctor.torch_check import TorchReport
 from mlae_lab.locations import data_folder, default_store
 from mlae_lab.runs.store import RunStore
 
 
 @dataclass
-class Look:
+class Context:
     """What the sections share. store: open, once the section Store has opened it; damaged: it cannot be relied on."""
 
     asked: Path | None
     deep: bool
-    torch: TorchAnswer | None
+    torch: TorchReport | None
     store: RunStore | None = None
     damaged: bool = False
 

@@ -11,16 +11,16 @@ from collections.abc import Iterator
 
 from mlae_lab.data.progress import gigabytes
 from mlae_lab.doctor import versions
-from mlae_lab.doctor.torch_check import TorchAnswer, ask_torch
+from mlae_lab.doctor.torch_check import TorchReport, check_torch
 from mlae_lab.doctor.findings import Finding, good, note, some, trouble
-from mlae_lab.doctor.context import Look
+from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.machine import memory, processor
 from mlae_lab.runs import devices
 
 LITTLE_MEMORY = 1_000_000_000  # bytes; torch alone takes half of it
 
 
-def section(look: Look) -> Iterator[Finding]:
+def section(context: Context) -> Iterator[Finding]:
     """What this machine has to compute with; torch is loaded for a deep look only."""
     model, flags = processor()
     yield good("processor", model)
@@ -47,7 +47,7 @@ def section(look: Look) -> Iterator[Finding]:
             yield note("GPU", "nvidia-smi is installed and lists none", "type `nvidia-smi` to see why")
         else:
             yield good("GPU", "none: runs take the CPU")
-    answer = look.torch or (ask_torch() if look.deep else None)
+    answer = context.torch or (check_torch() if context.deep else None)
     if answer is None and found and not devices.torch_takes_gpus():
         yield trouble("torch", "built without CUDA: runs take the CPU", _other_build())
     elif answer is None:
@@ -63,7 +63,7 @@ def _other_build() -> str:
     )
 
 
-def _torch_findings(answer: TorchAnswer, listed: int) -> Iterator[Finding]:
+def _torch_findings(answer: TorchReport, listed: int) -> Iterator[Finding]:
     """listed: how many GPUs the driver has for this process."""
     afresh = versions.pip("--force-reinstall", "torch", "torchvision")
     if answer.failure:

@@ -10,16 +10,16 @@ from collections.abc import Iterator
 from mlae_lab.data.progress import gigabytes
 from mlae_lab.doctor.findings import Finding, good, note, trouble
 from mlae_lab.doctor.folders import bytes_of, database_files, existing, tree
-from mlae_lab.doctor.context import Look
+from mlae_lab.doctor.context import Context
 
 LITTLE_ROOM = 2_000_000_000  # bytes free on a disk: worth a note
 NO_ROOM = 200_000_000  # bytes free on a disk: trouble
 OLD_PART = 3600.0  # seconds after which nobody writes a *.part file any more
 
 
-def section(look: Look) -> Iterator[Finding]:
+def section(context: Context) -> Iterator[Finding]:
     """What is free for the store and the data folder, and what lies in them."""
-    folder, data = look.folder, look.data
+    folder, data = context.folder, context.data
     places = {"store": existing(folder), "data folder": existing(data)}
     if os.stat(places["store"]).st_dev == os.stat(places["data folder"]).st_dev:
         places = {"store and data folder": places["store"]}

@@ -11,7 +11,7 @@ from mlae_lab.core import catalog
 from mlae_lab.data.progress import gigabytes
 from mlae_lab.doctor.findings import Finding, good, note, some, trouble
 from mlae_lab.doctor.folders import tree
-from mlae_lab.doctor.context import Look
+from mlae_lab.doctor.context import Context
 from mlae_lab.runs import liveness, paths, supervisor
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
@@ -20,15 +20,15 @@ NEW_FOLDER = 600.0  # seconds in which a run's folder may be there before its ro
 DAY = 86_400.0
 
 
-def section(look: Look) -> Iterator[Finding]:
+def section(context: Context) -> Iterator[Finding]:
     """The runs of the store that the section Store has opened."""
-    if look.store is None:
-        yield note("runs", "not examined: the store cannot be opened") if look.damaged else good("runs", "none yet")
+    if context.store is None:
+        yield note("runs", "not examined: the store cannot be opened") if context.damaged else good("runs", "none yet")
         return
     try:
-        yield from _runs_of(look.store)
+        yield from _runs_of(context.store)
     except Exception as error:
-        if not look.damaged:
+        if not context.damaged:
             raise  # else the damage is named already, with its cure
         yield note("runs", f"not examined to the end: the database is damaged ({error})")
 
@@ -118,7 +118,7 @@ def _under_way(store: RunStore, run: Run, names: dict[str, str], now: float) -> 
             value = f"written down as {run.status.value} and really {true.status.value}" + (f": {true.reason}" if true.reason else "")  # fmt: skip
             return note(name, value, "the supervisor corrects it with its next look: `mlae_lab runs` starts it")
         return note(name, f"{run.status.value}; its process is not there yet")
-    beat = liveness.pulse(files)
+    beat = liveness.heartbeat(files)
     person = names.get(run.owner) or (run.owner.removeprefix("cli:") if run.owner.startswith("cli:") else "")
     told = [
         _title(run),

@@ -12,7 +12,7 @@ from mlae_lab import locks
 from mlae_lab.data.progress import gigabytes
 from mlae_lab.doctor.findings import Finding, good, note, trouble
 from mlae_lab.doctor.folders import bytes_of, database_files, write_problem
-from mlae_lab.doctor.context import Look
+from mlae_lab.doctor.context import Context
 from mlae_lab.runs.schema import SCHEMA
 from mlae_lab.runs.store import RunStore, StoreError
 
@@ -22,13 +22,13 @@ _OTHER_STORE = "name a folder of yours with `MLAE_LAB_STORE` or `--store`"
 _NO_STORE = "no store yet: the first run makes it"
 
 
-def section(look: Look) -> Iterator[Finding]:
+def section(context: Context) -> Iterator[Finding]:
     """The folder, its locks, the schema and the health of the database. Opens the store, which the runs need."""
-    folder = look.folder
+    folder = context.folder
     if problem := write_problem(folder):
         yield trouble("folder", f"{folder} {problem}", _OTHER_STORE)
     else:
-        chosen = " (MLAE_LAB_STORE)" if look.asked is None and os.environ.get("MLAE_LAB_STORE") else ""
+        chosen = " (MLAE_LAB_STORE)" if context.asked is None and os.environ.get("MLAE_LAB_STORE") else ""
         yield good("folder", f"{folder}{chosen}")
     if not folder.is_dir():
         if not problem:
@@ -48,15 +48,15 @@ def section(look: Look) -> Iterator[Finding]:
         yield good("store", _NO_STORE)
         return
     try:
-        look.store = RunStore(folder)
+        context.store = RunStore(folder)
     except StoreError as error:
-        look.damaged = True
+        context.damaged = True
         said, _, cure = str(error).rpartition(": ")
         hurt = re.search("malformed|not a database|disk image", said)
         yield trouble("store", said, _begin_anew(folder) if hurt else cure)
         return
     yield good("schema", f"{SCHEMA}, the one that this lab writes")
-    yield _health(look, bytes_of(file, wal))
+    yield _health(context, bytes_of(file, wal))
     if bytes_of(wal) > LARGE_WAL:
         yield note(
             "write-ahead log",
@@ -65,19 +65,19 @@ def section(look: Look) -> Iterator[Finding]:
         )
 
 
-def _health(look: Look, size: int) -> Finding:
-    assert look.store is not None
-    if size > LARGE_DATABASE and not look.deep:
+def _health(context: Context, size: int) -> Finding:
+    assert context.store is not None
+    if size > LARGE_DATABASE and not context.deep:
         return note(
             "health",
             f"not read: the database has {gigabytes(size)}",
             "`mlae_lab doctor --deep` reads all of it",
         )
-    wrong = look.store.trouble()
+    wrong = context.store.trouble()
     if wrong is None:
         return good("health", "the database is whole")
-    look.damaged = True
-    return trouble("health", f"the database is damaged: {wrong[:300]}", _rescue(look.folder))
+    context.damaged = True
+    return trouble("health", f"the database is damaged: {wrong[:300]}", _rescue(context.folder))
 
 
 # .recover of sqlite3 3.40 gives up on our tables; .dump reads past damaged pages, ends in ROLLBACK and forgets the version

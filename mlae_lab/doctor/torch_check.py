@@ -13,7 +13,7 @@ TORCH_SECONDS = 60.0  # patience with torch
 
 
 @dataclass(frozen=True)
-class TorchAnswer:
+class TorchReport:
     """What torch said in a process of its own. at: when, seconds since 1970; seconds: to load; cuda: the version it
     was built for, "" without; gpus: names, in its order; broken: one sentence for each GPU that cannot multiply;
     warning: what it warned about; failure: one sentence where there was no answer."""
@@ -50,7 +50,7 @@ print(json.dumps({"version": torch.__version__, "seconds": seconds, "threads": t
 """
 
 
-def ask_torch(seconds: float = TORCH_SECONDS) -> TorchAnswer:
+def check_torch(seconds: float = TORCH_SECONDS) -> TorchReport:
     """Load torch in another process and multiply on every device. Never raises. seconds: patience."""
     now = time.time()
     chosen = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # the order of nvidia-smi
@@ -60,17 +60,17 @@ def ask_torch(seconds: float = TORCH_SECONDS) -> TorchAnswer:
             capture_output=True, text=True, errors="replace", timeout=seconds, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        return TorchAnswer(now, failure=f"no answer within {seconds:g} s")
+        return TorchReport(now, failure=f"no answer within {seconds:g} s")
     except OSError as error:
-        return TorchAnswer(now, failure=f"no process could be started ({error})")
+        return TorchReport(now, failure=f"no process could be started ({error})")
     said = [line for line in done.stderr.splitlines() if line.strip()]
     if done.returncode:
         ended = f"signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
-        return TorchAnswer(now, failure=f"torch cannot be used, {ended}: {said[-1].strip() if said else 'not a word'}")
+        return TorchReport(now, failure=f"torch cannot be used, {ended}: {said[-1].strip() if said else 'not a word'}")
     warning = next((line.partition("Warning:")[2].strip() for line in said if "Warning:" in line), "")
     try:
         told = json.loads(done.stdout.splitlines()[-1])
         told["gpus"], told["broken"] = tuple(told["gpus"]), tuple(told["broken"])
-        return TorchAnswer(now, warning=warning, **told)
+        return TorchReport(now, warning=warning, **told)
     except (ValueError, IndexError, KeyError, TypeError):
-        return TorchAnswer(now, failure="torch gave no answer that can be read")
+        return TorchReport(now, failure="torch gave no answer that can be read")

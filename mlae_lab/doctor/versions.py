@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from importlib import metadata
 
 from mlae_lab.doctor.findings import Finding, good, trouble
-from mlae_lab.doctor.context import Look
+from mlae_lab.doctor.context import Context
 from mlae_lab.locations import ROOT
 
 REQUIREMENTS = ROOT / "requirements.txt"
 PROJECT = ROOT / "pyproject.toml"
 
 
-def section(look: Look) -> Iterator[Finding]:
+def section(context: Context) -> Iterator[Finding]:
     """What is installed, and whether it is what the lab is tested with."""
     from packaging.requirements import Requirement
 

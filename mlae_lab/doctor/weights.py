@@ -17,16 +17,16 @@ from mlae_lab.data.progress import gigabytes
 from mlae_lab.data.tasks import own_tasks, ready
 from mlae_lab.doctor.findings import Finding, good, note, some, trouble
 from mlae_lab.doctor.folders import bytes_of, write_problem
-from mlae_lab.doctor.context import Look
+from mlae_lab.doctor.context import Context
 from mlae_lab.locations import ASSETS, default_store, weights_file
 
 PAPER_WEIGHTS = "vit_base_patch16_224.orig_in21k"
 
 
-def section(look: Look) -> Iterator[Finding]:
+def section(context: Context) -> Iterator[Finding]:
     """Which weights and images are here and whole, and the fetches that brought them or did not."""
     yield from _bundled()
-    data = look.data
+    data = context.data
     named = " (MLAE_LAB_DATA)" if os.environ.get("MLAE_LAB_DATA") else ""
     problem = write_problem(data)
     if problem and not named and write_problem(default_store().absolute()):

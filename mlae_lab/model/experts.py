@@ -117,7 +117,7 @@ class MLAELinear(nn.Module):
             if self.mask is not None:
                 factor = factor * self.mask
             elif any(self.drop_rate):
-                raise RuntimeError("no mask was drawn for this step: call MaskSampler.draw before a training forward")
+                raise RuntimeError("no mask was drawn for this step: call MaskSampler.sample before a training forward")
         return factor if self.rank == 1 else factor.repeat_interleave(self.rank)
 
     def delta(self) -> torch.Tensor:
@@ -139,7 +139,7 @@ class MLAELinear(nn.Module):
         """Σ_i s_i b_i m_i a_iᵀ (d ∘ x), with m_i ∈ {0, 1/(1-p_i)} drawn for every token and d ∈ {0, 1/(1-q)} for every
         number of x: (..., d_in) -> (..., d_out). Its mean over the draws is the branch without them."""
         if self.noise is None:
-            raise RuntimeError("no mask was drawn for this step: call MaskSampler.draw before a training forward")
+            raise RuntimeError("no mask was drawn for this step: call MaskSampler.sample before a training forward")
         draws = torch.Generator(x.device).manual_seed(self.noise)
         if self.input_dropout:
             kept = torch.rand(x.shape, generator=draws, device=x.device) >= self.input_dropout
@@ -203,14 +203,14 @@ class MaskSampler:
         rates = torch.tensor(plan.drop_rate, dtype=torch.float64)
         self._rates = rates
         self._keep = torch.tensor(plan.keep)
-        self.drawn = torch.zeros(plan.rows, plan.columns, dtype=torch.int64)
+        self.active_steps = torch.zeros(plan.rows, plan.columns, dtype=torch.int64)
 
-    def draw(self) -> torch.Tensor:
+    def sample(self) -> torch.Tensor:
         """The factors m/(1-p) of one step, (rows, columns) float32: 0 where dropped or absent."""
         chance = torch.stack([torch.rand(MAX_COLUMNS, generator=own, dtype=torch.float64) for own in self.generators])
         self.noise = (chance[:, -1] * 2**53).long().tolist()  # exact: they are multiples of 2^-53
         rates = torch.zeros_like(self._rates) if self.by_token else self._rates
         alive = (chance[:, : self.plan.columns] >= rates) & self._keep
         self.steps += 1
-        self.drawn += alive
+        self.active_steps += alive
         return (alive / (1 - rates)).float()

@@ -20,7 +20,7 @@ class InjectError(ValueError):
 class Experts:
     """The experts inside one network.
 
-    layers: target name to MLAELinear, only rows that keep an expert. `draw()` gives every layer
+    layers: target name to MLAELinear, only rows that keep an expert. `sample()` gives every layer
     the mask of the next training step.
     """
 
@@ -29,10 +29,10 @@ class Experts:
         self.layers = layers
         self.sampler = MaskSampler(plan, seed, mask_per)
 
-    def draw(self) -> torch.Tensor:
+    def sample(self) -> torch.Tensor:
         """Draw the masks of one step and hand them out; returns (rows, columns) factors m/(1-p), with a mask per token
         1 for every expert: each takes part in the step."""
-        factors = self.sampler.draw()
+        factors = self.sampler.sample()
         for row, target in enumerate(self.plan.targets):
             layer = self.layers.get(target)
             if layer is not None:

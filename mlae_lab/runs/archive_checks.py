@@ -14,7 +14,7 @@ from functools import cache
 
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import LATER, RunConfig
-from mlae_lab.runs.archive_zip import EVENTS, FORMAT, MAX_EVENTS, RUN, Packed, ParcelError, short
+from mlae_lab.runs.archive_zip import EVENTS, FORMAT, MAX_EVENTS, RUN, Packed, ArchiveError, short
 from mlae_lab.runs.paths import is_run_id
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
@@ -49,11 +49,11 @@ def checked_tensors(name: str, size: int, chunks: Iterable[bytes]) -> Iterator[b
         if len(start) >= 8 + length:
             trouble = tensors_trouble(start[8 : 8 + length], size - 8 - length)
             if trouble:
-                raise ParcelError(f"{name} is not a safetensors file: {trouble}")
+                raise ArchiveError(f"{name} is not a safetensors file: {trouble}")
             yield start
             start = None
     if start is not None:
-        raise ParcelError(f"{name} is not a safetensors file: its first eight bytes do not give the length of a header")
+        raise ArchiveError(f"{name} is not a safetensors file: its first eight bytes do not give the length of a header")
 
 
 def tensors_trouble(header: bytes, size: int) -> str:
@@ -99,15 +99,15 @@ def header_of(packed: Packed) -> tuple[Run, dict]:
     try:
         told = json.loads(b"".join(packed.chunks(RUN)).decode())
         json.dumps(told, ensure_ascii=False).encode()  # half a surrogate pair fits into no database and on no page
-    except ParcelError:
+    except ArchiveError:
         raise
     except (ValueError, RecursionError) as error:
-        raise ParcelError(f"{RUN} in {packed.name} is not JSON ({str(error)[:80]}): ask for the file again") from None
+        raise ArchiveError(f"{RUN} in {packed.name} is not JSON ({str(error)[:80]}): ask for the file again") from None
     if not isinstance(told, dict):
-        raise ParcelError(f"{RUN} in {packed.name} is not a JSON object: ask for the file again")
+        raise ArchiveError(f"{RUN} in {packed.name} is not a JSON object: ask for the file again")
     number = told.get("format")
     if type(number) is int and number > FORMAT:
-        raise ParcelError(
+        raise ArchiveError(
             f"{packed.name} was written by a newer lab (format {number}, this one reads {FORMAT}): update this lab"
         )
     _require(number == FORMAT and type(number) is int, "format", number, f"{FORMAT}")
@@ -125,7 +125,7 @@ def header_of(packed: Packed) -> tuple[Run, dict]:
         _require(missing or seconds, key, value, "a time in seconds since 1970")
     run = Run(
         name, told["created"], _config(told), told.get("first_hash", told["config_hash"]), Status(status), told["reason"],
-        device, None, told["started"], told["ended"], parent=told["parent"], relation=told["relation"],
+        device, None, told["started"], told["ended"], parent=told["parent"], relation="branched" if told["relation"] == "continued" else told["relation"],
     )  # fmt: skip
     here = told.get("here", {})
     kinds = {"owner": str, "attempt": int, "source": str, "data_folder": str}
@@ -140,14 +140,14 @@ def _config(told: Mapping) -> RunConfig:
         config = RunConfig.from_dict(given)
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         said = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ParcelError(f"the settings in {RUN} cannot be used here: {said}") from None
+        raise ArchiveError(f"the settings in {RUN} cannot be used here: {said}") from None
     for key in ("config_hash", "first_hash"):
         value = told.get(key, told.get("config_hash"))
         _require(isinstance(value, str) and _HASH.fullmatch(value), key, value, "twelve hex digits")
     named = set(given) | set(LATER)  # these are in no hash where they are the default
     complete = named == {field.name for field in fields(RunConfig)}  # an older lab had fewer, and other hashes
     if complete and config.hash != told["config_hash"]:
-        raise ParcelError(
+        raise ArchiveError(
             f"{RUN} was changed after it was exported: its settings have the hash {config.hash} and it says "
             f"{told['config_hash']}; ask for the file again"
         )
@@ -156,7 +156,7 @@ def _config(told: Mapping) -> RunConfig:
 
 def _require(fits: object, key: str, value: object, rule: str) -> None:
     if not fits:
-        raise ParcelError(f"{RUN} says that {key} is {short(value)}: it must be {rule}")
+        raise ArchiveError(f"{RUN} says that {key} is {short(value)}: it must be {rule}")
 
 
 # ---------------------------------------------------------------- events.jsonl
@@ -166,11 +166,11 @@ def events_of(packed: Packed, config: RunConfig) -> Iterator[tuple[float, ev.Eve
     """(time, event) for every line, None for one of a kind that this lab does not know."""
     for number, line in enumerate(_lines(packed.chunks(EVENTS)), 1):
         if number > MAX_EVENTS:
-            raise ParcelError(f"{EVENTS} in {packed.name} has more than {MAX_EVENTS} lines, the most that are taken")
+            raise ArchiveError(f"{EVENTS} in {packed.name} has more than {MAX_EVENTS} lines, the most that are taken")
         try:
             yield _event(line, config)
         except (ValueError, RecursionError) as error:
-            raise ParcelError(f"line {number} of {EVENTS} cannot be taken: {str(error)[:300]}") from None
+            raise ArchiveError(f"line {number} of {EVENTS} cannot be taken: {str(error)[:300]}") from None
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -179,7 +179,7 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         *whole, rest = (rest + chunk).split(b"\n")
         yield from whole
         if len(rest) > LINE_BYTES:
-            raise ParcelError(f"a line of {EVENTS} is longer than {bytes_text(LINE_BYTES)}, the most that is taken")
+            raise ArchiveError(f"a line of {EVENTS} is longer than {bytes_text(LINE_BYTES)}, the most that is taken")
     if rest:
         yield rest
 
@@ -191,6 +191,8 @@ def _event(line: bytes, config: RunConfig) -> tuple[float, ev.Event] | None:
     kind, at, payload = told["kind"], told["time"], told["payload"]
     if not isinstance(kind, str):
         raise ValueError(f"kind is {short(kind)} and must be a text")
+    if isinstance(payload, dict):
+        kind, payload = ev.renamed(kind, payload)  # an archive of version 0.5
     if type(at) not in (int, float) or not 0 <= at <= _LAST_TIME:
         raise ValueError(f"time is {short(at)} and must be in seconds since 1970")
     if kind not in ev.KINDS:
@@ -212,7 +214,7 @@ def _event(line: bytes, config: RunConfig) -> tuple[float, ev.Event] | None:
 
 _COUNTED = {
     ev.Started: ("train_images", "evaluation_images", "steps"), ev.TrainStep: ("step", "epoch"),
-    ev.Evaluation: ("epoch",), ev.ExpertStats: ("epoch",), ev.SimilarityStats: ("epoch",), ev.Guesses: ("epoch",),
+    ev.Evaluation: ("epoch",), ev.ExpertStats: ("epoch",), ev.SimilarityStats: ("epoch",), ev.Predictions: ("epoch",),
 }  # fmt: skip - at least 1, as others divide by them
 
 
@@ -239,7 +241,7 @@ def _require_on_canvas(event: ev.Event, config: RunConfig) -> None:
     """What is drawn on the plan's canvas must have its size."""
     plan = config.plan
     if isinstance(event, ev.ExpertStats):
-        canvases = (event.share_drawn, event.contribution, event.coefficient, event.gradient)
+        canvases = (event.active_share, event.contribution, event.coefficient, event.gradient)
         fits = all(len(c) == plan.rows and all(len(row) == plan.columns for row in c) for c in canvases)
     elif isinstance(event, ev.SimilarityStats):
         sides = tuple(len(m) if all(len(row) == len(m) for row in m) else -1 for m in event.matrices)
@@ -251,14 +253,14 @@ def _require_on_canvas(event: ev.Event, config: RunConfig) -> None:
             or bool(_HEX.fullmatch(event.mask))
             and len(event.mask) == 2 * -(-plan.rows * plan.columns // 8)
         )
-    elif isinstance(event, ev.Watched):
-        if not len(event.truth) == len(event.images) <= 48 or not all(map(_BASE64.fullmatch, event.images)):
+    elif isinstance(event, ev.SampleImages):
+        if not len(event.labels) == len(event.images) <= 48 or not all(map(_BASE64.fullmatch, event.images)):
             raise ValueError(
                 "watched must hold at most 48 images in base64 of at most 40,000 letters, one for each truth"
             )
         return
-    elif isinstance(event, ev.Guesses):
-        if not len(event.guess) == len(event.confidence) <= 48:
+    elif isinstance(event, ev.Predictions):
+        if not len(event.predicted) == len(event.confidence) <= 48:
             raise ValueError("guesses must be at most 48, with one confidence for each")
         return
     else:

@@ -2,7 +2,7 @@
 
 A parcel (`.mlae`) is a zip with these members, each at most once, and nothing else:
 
-    run.json                   the run's row (`parcel_writing`), its config as `RunConfig.to_dict` gives it
+    run.json                   the run's row (`archive_writing`), its config as `RunConfig.to_dict` gives it
     events.jsonl               one event per line: {"kind": ..., "time": ..., "payload": {...}}
     log.txt                    the end of its log
     adapter.safetensors, checkpoint.safetensors      stored plainly, so that a small file stays a small one
@@ -27,18 +27,18 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.runs import paths
 from mlae_lab.runs.archive_checks import checked_tensors, events_of, header_of
 from mlae_lab.runs.archive_writing import write
-from mlae_lab.runs.archive_zip import EPOCH, EVENTS, LOG, RUN, SUFFIX, Packed, ParcelError, opened
+from mlae_lab.runs.archive_zip import EPOCH, EVENTS, LOG, RUN, SUFFIX, Packed, ArchiveError, opened
 from mlae_lab.runs.paths import RunPaths, is_run_id
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
 from mlae_lab.runs.texts import one_line
 
 _REASON = 4000  # characters of a stranger's reason
-RELATIONS = ("retry", "duplicate", "paired", "repeat", "race", "diversity", "continued", "imported")
+RELATIONS = ("retry", "duplicate", "paired", "repeat", "race", "diversity", "branched", "imported")
 
 
 @dataclass(frozen=True)
-class Parcel:
+class ArchiveFile:
     """What a parcel holds, all of it checked. run: as `import_run` would put it into a store; events: their number;
     skipped: events of a kind that only a newer lab knows; files: its members, name to bytes."""
 
@@ -87,14 +87,14 @@ def _ended(store: RunStore, run_id: str, what: str) -> Run:
 # ---------------------------------------------------------------- a file becomes a run
 
 
-def inspect(file: Path) -> Parcel:
+def inspect(file: Path) -> ArchiveFile:
     """Read all of a parcel and check it; nothing is written. Raises ParcelError."""
     with opened(file) as packed:
         run, _ = header_of(packed)
         for _ in _unpacked(packed, None):
             pass
         told = [found is None for found in events_of(packed, run.config)]
-        return Parcel(_foreign(run, ""), told.count(False), told.count(True), packed.sizes)
+        return ArchiveFile(_foreign(run, ""), told.count(False), told.count(True), packed.sizes)
 
 
 def import_run(store: RunStore, file: Path, owner: str = "") -> Run:
@@ -221,7 +221,7 @@ def archive(store: RunStore, run_id: str) -> Path:
         written = write(store, run, file, tensors, here)
         try:
             if inspect(file).events != written:
-                raise ParcelError(f"{file} does not hold every event of run {run.id}: the run stays where it is")
+                raise ArchiveError(f"{file} does not hold every event of run {run.id}: the run stays where it is")
             store.delete(run.id, how="archived")
         except Exception:
             file.unlink(missing_ok=True)
@@ -244,7 +244,7 @@ def restore(store: RunStore, run_id: str) -> Run:
     with _arriving(store, run_id) as files, opened(file) as packed:
         run, here = header_of(packed)
         if run.id != run_id:
-            raise ParcelError(f"{file} holds run {run.id}, not {run_id}: import it as a file instead")
+            raise ArchiveError(f"{file} holds run {run.id}, not {run_id}: import it as a file instead")
         _fill(store, files, packed, replace(run, **here), run.config)
         file.unlink()
     return store.run(run_id)
@@ -272,7 +272,7 @@ def archived(store: RunStore) -> list[Archived]:
         try:
             with opened(file) as packed:
                 run, here = header_of(packed)
-        except ParcelError as error:
+        except ArchiveError as error:
             found.append(replace(entry, trouble=str(error)))
         else:
             owner = entry.owner or here.get("owner", "")

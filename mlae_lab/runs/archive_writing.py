@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlae_lab.core import events as ev
-from mlae_lab.runs.archive_zip import CHUNK, EVENTS, FORMAT, LOG, MAX_EVENTS, RUN, ParcelError, limit
+from mlae_lab.runs.archive_zip import CHUNK, EVENTS, FORMAT, LOG, MAX_EVENTS, RUN, ArchiveError, limit
 from mlae_lab.runs.store import Run, RunStore, StoreError
 from mlae_lab.runs.texts import bytes_text
 
@@ -22,10 +22,10 @@ KEPT_LOG_BYTES = 1_000_000  # of a log's end, when it is exported
 def write(store: RunStore, run: Run, file: Path, tensors: Mapping[str, Path], here: Mapping[str, object]) -> int:
     """Write a parcel. here: what concerns this store alone. Returns the number of its events."""
     if not file.name:
-        raise ParcelError(f"{file} is a folder: give the file a name, such as {run.id}.mlae")
+        raise ArchiveError(f"{file} is a folder: give the file a name, such as {run.id}.mlae")
     events = store.events(run.id)
     if len(events) > MAX_EVENTS:
-        raise ParcelError(f"run {run.id} has {len(events)} events: a parcel takes at most {MAX_EVENTS}")
+        raise ArchiveError(f"run {run.id} has {len(events)} events: a parcel takes at most {MAX_EVENTS}")
     header = _header_of(run) | ({"here": dict(here)} if here else {})
     lines = (
         f'{{"kind":{json.dumps(s.event.kind)},"time":{json.dumps(s.time)},"payload":{ev.to_json(s.event)}}}\n'.encode()
@@ -48,7 +48,7 @@ def write(store: RunStore, run: Run, file: Path, tensors: Mapping[str, Path], he
         os.replace(partial, file)
     except OSError as error:
         _require_same(store, run)  # a folder that vanishes under the reader was deleted
-        raise ParcelError(
+        raise ArchiveError(
             f"{file} cannot be written ({error.strerror or error}): choose a name in a folder that is there, "
             "may be written and has room"
         ) from None
@@ -79,7 +79,7 @@ def _add(packed: zipfile.ZipFile, name: str, chunks: Iterable[bytes]) -> None:
         for chunk in chunks:
             size += len(chunk)
             if size > most:
-                raise ParcelError(f"{name} of the run is larger than {bytes_text(most)}, the most that a parcel takes")
+                raise ArchiveError(f"{name} of the run is larger than {bytes_text(most)}, the most that a parcel takes")
             target.write(chunk)
 
 

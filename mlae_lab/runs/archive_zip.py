@@ -26,7 +26,7 @@ EPOCH = re.compile(r"epoch-([0-9]{5})\.safetensors")
 CHUNK = 1 << 20
 
 
-class ParcelError(ValueError):
+class ArchiveError(ValueError):
     """A file that is no parcel, or one that breaks a rule; its text gives the value, the rule and what would work."""
 
 
@@ -60,7 +60,7 @@ class Packed:
                     chunk = source.read(CHUNK)
                 left -= len(chunk)
                 if left < 0 or (left and not chunk):
-                    raise ParcelError(f"{member} in {self.name} has another size than it says: ask for the file again")
+                    raise ArchiveError(f"{member} in {self.name} has another size than it says: ask for the file again")
                 if not chunk:
                     return
                 yield chunk
@@ -73,7 +73,7 @@ def opened(file: Path) -> Iterator[Packed]:
     try:
         raw = _Modest(file)
     except OSError as error:
-        raise ParcelError(
+        raise ArchiveError(
             f"{file} cannot be opened ({error.strerror or error}): give a {SUFFIX} file that a lab exported"
         ) from None
     with raw:
@@ -88,7 +88,7 @@ def _damage(name: str) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001 - a damaged file makes its reader raise almost anything
         said = " ".join(str(error).split())[:80] or type(error).__name__
-        raise ParcelError(
+        raise ArchiveError(
             f"{name} is no parcel, or it is cut off or damaged ({said}): give a {SUFFIX} file that a lab exported"
         ) from None
 
@@ -102,29 +102,29 @@ def _members(packed: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
         plain = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG) and not entry.external_attr & 0x10
         allowed = (zipfile.ZIP_STORED,) if name.endswith(".safetensors") else (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
         if most == 0:
-            raise ParcelError(f"{file} holds {short(name)}: a parcel holds {RUN}, {EVENTS}, {LOG} and safetensors only")
+            raise ArchiveError(f"{file} holds {short(name)}: a parcel holds {RUN}, {EVENTS}, {LOG} and safetensors only")
         if name in found:
-            raise ParcelError(f"{file} holds {name} twice: a parcel holds each file once")
+            raise ArchiveError(f"{file} holds {name} twice: a parcel holds each file once")
         if not plain:
-            raise ParcelError(f"{name} in {file} is a link or a folder: a parcel holds plain files only")
+            raise ArchiveError(f"{name} in {file} is a link or a folder: a parcel holds plain files only")
         if entry.flag_bits & 0x41:
-            raise ParcelError(f"{name} in {file} has a password: a parcel has none")
+            raise ArchiveError(f"{name} in {file} has a password: a parcel has none")
         if entry.compress_type not in allowed:
             how = "stored" if len(allowed) == 1 else "stored or deflated"
-            raise ParcelError(f"{name} in {file} is packed by method {entry.compress_type}: it must be {how}")
+            raise ArchiveError(f"{name} in {file} is packed by method {entry.compress_type}: it must be {how}")
         if entry.file_size > most:
-            raise ParcelError(
+            raise ArchiveError(
                 f"{name} in {file} has {bytes_text(entry.file_size)}: at most {bytes_text(most)} are taken"
             )
         if entry.file_size > max(CHUNK, MAX_PACKED * entry.compress_size):
-            raise ParcelError(
+            raise ArchiveError(
                 f"{name} in {file} unpacks to {entry.file_size // max(1, entry.compress_size)} times its size: what a lab "
                 f"exports does so at most {MAX_PACKED} times"
             )
         found[name] = entry
     for name in (RUN, EVENTS):
         if name not in found:
-            raise ParcelError(f"{file} lacks {name}: give a {SUFFIX} file that a lab exported")
+            raise ArchiveError(f"{file} lacks {name}: give a {SUFFIX} file that a lab exported")
     return found
 
 

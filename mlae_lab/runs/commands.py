@@ -52,24 +52,24 @@ def again(store: RunStore, run_id: str, owner: str = "") -> Run:
     Raises StoreError where that checkpoint is not here.
     """
     run = store.run(run_id)
-    if run.relation == "continued":
+    if run.relation == "branched":
         files = store.paths(run_id)
         require_start(run, files)
-        return launch(store, run.config, owner, Origin(run.parent, "continued", run.source), files.start)
+        return launch(store, run.config, owner, Origin(run.parent, "branched", run.source), files.start)
     relation = "retry" if run.status in RESUMABLE else "duplicate"
     return launch(store, run.config, owner, Origin(run.id, relation))
 
 
 def require_start(run: Run, files: RunPaths) -> None:
     """Raise StoreError if a run went on from a checkpoint of another one that is not here, as of one that was imported."""
-    if run.relation == "continued" and not files.start.is_file():
+    if run.relation == "branched" and not files.start.is_file():
         raise StoreError(
             f"run {run.id} went on from a checkpoint of run {run.parent or 'another lab'} that is not here: go on from "
             "a checkpoint that is"
         )
 
 
-def stop(store: RunStore, run_id: str, now: bool = False, patience: float = 10.0) -> Status:
+def stop(store: RunStore, run_id: str, now: bool = False, timeout: float = 10.0) -> Status:
     """End a run. Returns its status afterwards.
 
     now False: a waiting run is cancelled; a running one finishes its step, keeps what it has and measures it if that
@@ -80,7 +80,7 @@ def stop(store: RunStore, run_id: str, now: bool = False, patience: float = 10.0
         return Status.STOPPED
     store.move(run_id, Status.STOPPING, only_from=(Status.STARTING, Status.RUNNING))
     if now:
-        supervisor.end_at_once(store, run_id, patience)
+        supervisor.end_at_once(store, run_id, timeout)
     supervisor.ensure(store)
     return derived(store, store.run(run_id)).status
 
@@ -100,7 +100,7 @@ def resume(store: RunStore, run_id: str) -> Run:
     files = store.paths(run_id)
     if not files.checkpoints():
         require_start(store.run(run_id), files)
-    if not store.wait_again(run_id):
+    if not store.requeue(run_id):
         run = store.run(run_id)
         if run.status is Status.FINISHED:
             raise StoreError(f"run {run.id} is finished: continue it with another mask or more epochs, as a new run")
@@ -120,7 +120,7 @@ def _settle(store: RunStore, run_id: str) -> None:
         time.sleep(0.05)
 
 
-def continued(
+def branch(
     store: RunStore, run_id: str, plan: MaskPlan, checkpoint: str = LAST, epochs: int | None = None, owner: str = ""
 ) -> Run:
     """A new run that goes on from a checkpoint of another one with another mask; it names its parent.
@@ -146,12 +146,12 @@ def continued(
         raise ConfigError(
             f"epochs is {config.epochs} and the checkpoint is of epoch {reached}: choose more epochs or an earlier checkpoint"
         )
-    return launch(store, config, owner, Origin(parent.id, "continued", checkpoint), known[checkpoint])
+    return launch(store, config, owner, Origin(parent.id, "branched", checkpoint), known[checkpoint])
 
 
 def command_of(run: Run) -> str:
     """The command line that starts the same run, from where it began."""
-    return f"python -m mlae_lab again {run.id}" if run.relation == "continued" else run.config.command()
+    return f"python -m mlae_lab again {run.id}" if run.relation == "branched" else run.config.command()
 
 
 def epoch_of(store: RunStore, run_id: str, checkpoint: str) -> int:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mlae_lab import locks
 from mlae_lab.runs import paths
-from mlae_lab.runs.schema import CHANGES, SCHEMA
+from mlae_lab.runs.schema import CHANGES, OLD_FILES, SCHEMA
 
-PATIENCE = 30.0  # seconds that a writer waits for another one
+TIMEOUT_SECONDS = 30.0  # seconds that a writer waits for another one
 
 
 class StoreError(RuntimeError):
@@ -43,7 +44,7 @@ class Database:
                 )
             # While one connection has read, SQLite's two files beside the database exist: without it the first who
             # looks on a full disk could not make them, and nothing could be read.
-            self._anchor = sqlite3.connect(paths.database(self.folder), timeout=PATIENCE, check_same_thread=False)
+            self._anchor = sqlite3.connect(paths.database(self.folder), timeout=TIMEOUT_SECONDS, check_same_thread=False)
             self._anchor.execute("SELECT COUNT(*) FROM runs").fetchone()
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{self.folder} cannot be used as a store ({error}): choose a writable folder") from None
@@ -63,21 +64,40 @@ class Database:
                 db.execute("PRAGMA journal_mode=WAL")
         with self._connection(write=True) as db:
             for number, statements in enumerate(CHANGES[version:], version + 1):
+                if number == 6:
+                    self._refuse_while_in_use(db)
+                    self._rename_files()
                 for statement in statements:
                     db.execute(statement)
                 version = number
             db.execute(f"PRAGMA user_version={version}")
         return version
 
+    def _refuse_while_in_use(self, db: sqlite3.Connection) -> None:
+        """A process of an older lab would go on writing under the old names."""
+        active = [run for (run,) in db.execute("SELECT id FROM runs WHERE status IN ('starting', 'running', 'stopping')")]
+        busy = [run for run in active if locks.held(paths.RunPaths(self.folder, run).lock)]
+        if busy or locks.held(paths.supervisor_lock(self.folder)):
+            who = f"run {busy[0]} of an older lab is" if busy else "the supervisor of an older lab is"
+            raise StoreError(
+                f"{self.folder} is in use: {who} still running; wait until it has finished, or stop it with that lab, "
+                "and open the store again"
+            )
+
+    def _rename_files(self) -> None:
+        for old, new in OLD_FILES.items():
+            for file in self.folder.glob(f"runs/*/{old}"):
+                file.rename(file.with_name(new))
+
     @contextmanager
     def _connection(
-        self, write: bool = False, patience: float = PATIENCE, lasting: bool = True
+        self, write: bool = False, timeout: float = TIMEOUT_SECONDS, durable: bool = True
     ) -> Iterator[sqlite3.Connection]:
         """One transaction: committed on leaving, rolled back on an exception. write: locked from its beginning.
         patience: seconds to wait for another writer. lasting: it outlives a power cut, which costs a wait for the disk."""
-        db = sqlite3.connect(paths.database(self.folder), timeout=patience, isolation_level=None)
+        db = sqlite3.connect(paths.database(self.folder), timeout=timeout, isolation_level=None)
         try:
-            db.execute(f"PRAGMA synchronous={'FULL' if lasting else 'NORMAL'}")
+            db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             if not write:
                 yield db
                 return

@@ -21,12 +21,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mlae_lab.core import catalog
-from mlae_lab.core.random_baseline import Chance, over_layers, random_experts
+from mlae_lab.core.random_baseline import RandomBaseline, over_layers, random_experts
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.events import SimilarityStats, mean_of
 from mlae_lab.core.patterns import EXPERTS, dense, fitted, scaled
 from mlae_lab.runs import commands, outcomes, pairs
-from mlae_lab.runs.pairs import Spread, spread
+from mlae_lab.runs.pairs import SeedStatistics, seed_statistics
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore
 
@@ -181,8 +181,8 @@ class Point:
     arm: str
     rate: float
     seeds: tuple[int, ...]
-    values: Mapping[str, Spread]
-    against: Mapping[str, Spread]
+    values: Mapping[str, SeedStatistics]
+    against: Mapping[str, SeedStatistics]
     reference: str
 
 
@@ -195,7 +195,7 @@ class Found:
     points: tuple[Point, ...]
     missing: tuple[Cell, ...]
     runs: Mapping[Cell, Run]
-    chance: Chance | None
+    baseline: RandomBaseline | None
 
     def curve(self, arm: str) -> list[Point]:
         """The points of an arm by p."""
@@ -220,10 +220,10 @@ def found(store: RunStore, asked: Experiment) -> Found:
             if point is not None:
                 points.append(point)
     shapes = catalog.backbone(asked.config.backbone).shapes(asked.config.plan.targets)
-    chance = over_layers(
+    baseline = over_layers(
         [random_experts(*shapes[t], n) for t, n in zip(asked.config.plan.targets, asked.config.plan.kept)]
     )
-    return Found(asked, tuple(points), tuple(c for c in asked.cells() if c not in measured), runs, chance)
+    return Found(asked, tuple(points), tuple(c for c in asked.cells() if c not in measured), runs, baseline)
 
 
 def measures(store: RunStore, run: Run) -> dict[str, float]:
@@ -249,13 +249,13 @@ def _point(measured: Mapping[Cell, Mapping[str, float]], asked: Experiment, arm:
     to = ("dense", 0.0) if not rate or arm != "lora" else ("lora", 0.0)
     epoch = asked.config.epochs
 
-    def over_seeds(name: str, paired: bool) -> Spread | None:
+    def over_seeds(name: str, paired: bool) -> SeedStatistics | None:
         found = []
         for seed, values in own.items():
             other = measured.get((*to, seed), {})
             if name in values and (not paired or name in other):
                 found.append(values[name] - (other[name] if paired else 0.0))
-        return spread(epoch, found) if found else None
+        return seed_statistics(epoch, found) if found else None
 
     values = {name: s for name in MEASURES if (s := over_seeds(name, False))}
     itself = rate == 0 and arm != "lora"
@@ -267,7 +267,7 @@ def _point(measured: Mapping[Cell, Mapping[str, float]], asked: Experiment, arm:
 # ---------------------------------------------------------------- in words
 
 
-def judged(difference: Spread | None) -> int | None:
+def judged(difference: SeedStatistics | None) -> int | None:
     """1: above 0, -1: below, 0: the interval holds 0; None for fewer than two pairs."""
     if difference is None or difference.low is None:
         return None
@@ -337,14 +337,14 @@ def _by_rate(words: Mapping[float, str]) -> str:
 def told(now: Found) -> dict:
     """An experiment as plain data, for people and programs that read JSON."""
 
-    def numbers(found: Mapping[str, Spread]) -> dict:
+    def numbers(found: Mapping[str, SeedStatistics]) -> dict:
         return {name: {"mean": s.mean, "low": s.low, "high": s.high, "n": s.n} for name, s in found.items()}
 
     config = now.experiment.config
     return {
         "task": config.task, "epochs": config.epochs, "rates": list(now.experiment.rates),
         "seeds": list(now.experiment.seeds), "runs": len(now.runs), "missing": len(now.missing),
-        "chance": None if now.chance is None else {"mean": now.chance.mean, "deviation": now.chance.deviation},
+        "baseline": None if now.baseline is None else {"mean": now.baseline.mean, "deviation": now.baseline.deviation},
         "points": [
             {"arm": p.arm, "p": p.rate, "seeds": list(p.seeds), "values": numbers(p.values), "reference": p.reference,
              "difference": numbers(p.against), "claim": claim(p) if p.arm == "expert" and p.against else None}

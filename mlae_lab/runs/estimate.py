@@ -57,7 +57,7 @@ def pace(store: RunStore, run: Run) -> Pace | None:
     """What a run took for a step and for a measurement; None for one that trained elsewhere or hardly at all."""
     if run.slot is None or run.relation == "imported":  # its seconds are another machine's
         return None
-    if run.relation == "continued":  # its clock went on from its parent's
+    if run.relation == "branched":  # its clock went on from its parent's
         return None
     started = store.last(run.id, "started")
     at: list[tuple[float, int, bool]] = []  # seconds, step, is a measurement

@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def in_turn(waiting: Sequence[tuple[str, T]], served: Mapping[str, int]) -> list[T]:
+def fair_order(waiting: Sequence[tuple[str, T]], served: Mapping[str, int]) -> list[T]:
     """The order in which what waits will start.
 
     waiting: (owner, thing) in the order in which they stand. served: per owner the number of the turn they had

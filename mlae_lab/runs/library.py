@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from mlae_lab.core.plan import MaskPlan, PlanError
-from mlae_lab.runs.database import PATIENCE, Database, StoreError
+from mlae_lab.runs.database import TIMEOUT_SECONDS, Database, StoreError
 from mlae_lab.runs.texts import one_line
 
 MAX_PLANS = 500
@@ -41,13 +41,13 @@ class MaskLibrary(Database):
                 found.append(SavedPlan(*known, MaskPlan.from_json(text)))
         return found
 
-    def save_plan(self, name: str, plan: MaskPlan, owner: str = "", patience: float = PATIENCE) -> SavedPlan:
+    def save_plan(self, name: str, plan: MaskPlan, owner: str = "", timeout: float = TIMEOUT_SECONDS) -> SavedPlan:
         """Keep a mask under a name that no other has (case does not count).
 
         Raises StoreError, with what would work, for a name that is taken or no name, and for a full library.
         """
         saved = SavedPlan(secrets.token_hex(8), plan_name(name), owner, time.time(), plan)
-        with self._connection(write=True, patience=patience) as db:
+        with self._connection(write=True, timeout=timeout) as db:
             if db.execute("SELECT COUNT(*) FROM plans").fetchone()[0] >= MAX_PLANS:
                 raise StoreError(f"the library holds {MAX_PLANS} masks, its most: delete one that nobody needs")
             with _taken(saved.name):
@@ -57,16 +57,16 @@ class MaskLibrary(Database):
                 )
         return saved
 
-    def rename_plan(self, saved: str, name: str, patience: float = PATIENCE) -> None:
+    def rename_plan(self, saved: str, name: str, timeout: float = TIMEOUT_SECONDS) -> None:
         """Give a saved mask another name. Raises StoreError as `save_plan` does, and for one that is gone."""
         name = plan_name(name)
-        with self._connection(write=True, patience=patience) as db, _taken(name):
+        with self._connection(write=True, timeout=timeout) as db, _taken(name):
             if not db.execute("UPDATE plans SET name = ? WHERE id = ?", (name, saved)).rowcount:
                 raise StoreError("this mask is no longer in the library: somebody deleted it")
 
-    def delete_plan(self, saved: str, patience: float = PATIENCE) -> bool:
+    def delete_plan(self, saved: str, timeout: float = TIMEOUT_SECONDS) -> bool:
         """Forget a saved mask; runs that were made with it keep theirs. Returns whether it was there."""
-        with self._connection(write=True, patience=patience) as db:
+        with self._connection(write=True, timeout=timeout) as db:
             return db.execute("DELETE FROM plans WHERE id = ?", (saved,)).rowcount == 1
 
 

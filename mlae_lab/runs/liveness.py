@@ -20,9 +20,9 @@ from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 
 STALLED_SECONDS = 120.0  # without progress; longer where one step of the run takes long
-_STEPS_PATIENCE = 10  # a run is stalled after so many of its longest steps
-_PULSE = struct.Struct("<3d")
-_WORD_BYTES = 4000
+_STEPS_TIMEOUT = 10  # a run is stalled after so many of its longest steps
+_HEARTBEAT = struct.Struct("<3d")
+_RECORD_BYTES = 4000
 
 
 def is_alive(files: RunPaths) -> bool:
@@ -34,7 +34,7 @@ def is_alive(files: RunPaths) -> bool:
 
 
 @dataclass(frozen=True)
-class Pulse:
+class Heartbeat:
     """at: when the run last got on, by the monotonic clock that all processes of a machine share (a wall clock
     may be set back); step: the last finished one; longest: the longest time between two beats so far, in seconds."""
 
@@ -43,11 +43,11 @@ class Pulse:
     longest: float
 
 
-class PulseWriter:
+class HeartbeatWriter:
     """Says that a run gets on: `beat` after every step, image or chunk. It costs one write of 24 bytes, in place."""
 
     def __init__(self, files: RunPaths) -> None:
-        self._file = os.open(files.pulse, os.O_RDWR | os.O_CREAT, 0o644)
+        self._file = os.open(files.heartbeat, os.O_RDWR | os.O_CREAT, 0o644)
         self._last, self._longest, self._step = time.monotonic(), 0.0, 0
         self.beat(0)
 
@@ -58,62 +58,62 @@ class PulseWriter:
         self._last = now
         self._step = self._step if step is None else step
         with suppress(OSError):
-            os.pwrite(self._file, _PULSE.pack(now, self._step, self._longest), 0)
+            os.pwrite(self._file, _HEARTBEAT.pack(now, self._step, self._longest), 0)
 
     def close(self) -> None:
         os.close(self._file)
 
 
-def pulse(files: RunPaths) -> Pulse | None:
+def heartbeat(files: RunPaths) -> Heartbeat | None:
     """The last beat of a run, None where there is none."""
     try:
-        return Pulse(*_PULSE.unpack(files.pulse.read_bytes()))
+        return Heartbeat(*_HEARTBEAT.unpack(files.heartbeat.read_bytes()))
     except (OSError, struct.error):
         return None
 
 
 def stalled_for(files: RunPaths) -> float | None:
     """Seconds without progress of a run that lives, None as long as they are nothing to speak of."""
-    beat = pulse(files)
+    beat = heartbeat(files)
     try:
         if beat is None or not is_alive(files):
             return None
     except OSError:
         return None
     silent = time.monotonic() - beat.at
-    return silent if silent > max(STALLED_SECONDS, _STEPS_PATIENCE * beat.longest) else None
+    return silent if silent > max(STALLED_SECONDS, _STEPS_TIMEOUT * beat.longest) else None
 
 
 # ---------------------------------------------------------------- the last word
 
 
 @dataclass(frozen=True)
-class LastWord:
+class ExitRecord:
     """How a run's process says that it ended. status: finished, stopped or failed; reason: one sentence."""
 
     status: Status
     reason: str = ""
 
 
-def reserve_word(files: RunPaths) -> None:
+def reserve_exit_record(files: RunPaths) -> None:
     """Make room for the last word, so that it can be written on a full disk; an earlier one is wiped."""
-    files.end.write_bytes(b" " * _WORD_BYTES)
+    files.exit_record.write_bytes(b" " * _RECORD_BYTES)
 
 
-def write_word(files: RunPaths, word: LastWord) -> None:
-    """Write the last word where `reserve_word` made room for it."""
+def write_exit_record(files: RunPaths, word: ExitRecord) -> None:
+    """Write the last word where `reserve_exit_record` made room for it."""
     reason = word.reason
-    while len(text := json.dumps({"status": word.status.value, "reason": reason}).encode()) > _WORD_BYTES:
+    while len(text := json.dumps({"status": word.status.value, "reason": reason}).encode()) > _RECORD_BYTES:
         reason = reason[: len(reason) // 2]
-    with files.end.open("r+b") as file:
-        file.write(text.ljust(_WORD_BYTES))
+    with files.exit_record.open("r+b") as file:
+        file.write(text.ljust(_RECORD_BYTES))
 
 
-def read_word(files: RunPaths) -> LastWord | None:
+def read_exit_record(files: RunPaths) -> ExitRecord | None:
     """The last word of a run, None where there is none that can be read."""
     try:
-        told = json.loads(files.end.read_bytes()[:_WORD_BYTES])
-        word = LastWord(Status(told["status"]), str(told["reason"]))
+        told = json.loads(files.exit_record.read_bytes()[:_RECORD_BYTES])
+        word = ExitRecord(Status(told["status"]), str(told["reason"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return word if word.status.is_over else None
@@ -122,17 +122,17 @@ def read_word(files: RunPaths) -> LastWord | None:
 # ---------------------------------------------------------------- what follows
 
 
-def end_of(store: RunStore, run: Run, exit_status: int | None = None) -> LastWord | None:
+def end_of(store: RunStore, run: Run, exit_status: int | None = None) -> ExitRecord | None:
     """How an active run whose process is gone ended; None for one that never began, whose turn has to come again.
 
     exit_status: of the process as `subprocess` gives it, below 0 a signal; None where nobody could know.
     """
     files = store.paths(run.id)
-    if word := read_word(files):
+    if word := read_exit_record(files):
         return word
     kept = "its last checkpoint is kept" if files.checkpoint.is_file() else "it had no checkpoint yet"
     if run.status is Status.STOPPING:
-        return LastWord(Status.STOPPED, f"stopped at once; {kept}")
+        return ExitRecord(Status.STOPPED, f"stopped at once; {kept}")
     if run.pid is None and exit_status is None:
         return None
     how = "ended without a word"
@@ -144,7 +144,7 @@ def end_of(store: RunStore, run: Run, exit_status: int | None = None) -> LastWor
         how = f"ended without a word, exit status {exit_status},"
     went_on = "resume goes on from there" if files.checkpoint.is_file() else "retry starts it again"
     when = "before its first step" if run.status is Status.STARTING else "while it was running"
-    return LastWord(Status.LOST, f"its process {how} {when}; {kept}, {went_on}")
+    return ExitRecord(Status.LOST, f"its process {how} {when}; {kept}, {went_on}")
 
 
 def derived(store: RunStore, run: Run) -> Run:
@@ -165,6 +165,6 @@ def derived(store: RunStore, run: Run) -> Run:
     if not run.status.is_active:
         return run
     word = end_of(store, run)
-    if word is None or (word.status is Status.FINISHED and files.untold.exists()):
+    if word is None or (word.status is Status.FINISHED and files.pending_events.exists()):
         return run
     return replace(run, status=word.status, reason=word.reason)

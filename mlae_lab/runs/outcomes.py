@@ -45,7 +45,7 @@ def candidates(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]
     """For each config all runs that `taken` may take, the best first."""
     known: dict[tuple[str, str], list[Run]] = {}
     for other in store.runs():
-        if other.relation != "continued":
+        if other.relation != "branched":
             known.setdefault((_same(other.config), other.device), []).append(other)
     found = []
     for config in configs:

@@ -16,7 +16,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.config import ConfigError, RunConfig, differences
 from mlae_lab.core.events import Started
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.core.seed_statistics import Spread, between, points, settled_by, spread
+from mlae_lab.core.seed_statistics import SeedStatistics, between, points, seeds_needed, seed_statistics
 from mlae_lab.runs import commands, devices
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.outcomes import accuracies, candidates, is_through
@@ -87,7 +87,7 @@ def _clocked(config: RunConfig) -> str | None:
 def unlike_because(store: RunStore, a: Run, b: Run) -> str | None:
     """What two runs whose configs are paired, or equal up to the seed, did not share all the same; None if nothing."""
     for run in (a, b):
-        if run.relation == "continued":
+        if run.relation == "branched":
             return f"run {run.id} goes on from a checkpoint of another run, so the two do not start alike"
     one, other = store.last(a.id, "started"), store.last(b.id, "started")
     if isinstance(one, Started) and isinstance(other, Started):
@@ -156,7 +156,7 @@ def sides(store: RunStore, a: Run, b: Run) -> dict[int, tuple[Run | None, Run | 
     """By seed: the run with a's config and the one with b's, up to the seed, None where there is none (see `by_seed`).
     Empty if a and b are not of one family."""
     alike = replace(b.config, seed=a.config.seed)
-    if "continued" in (a.relation, b.relation) or _unpaired(a.config, alike, a.device, b.device):
+    if "branched" in (a.relation, b.relation) or _unpaired(a.config, alike, a.device, b.device):
         return {}
     one, other = by_seed(store, a), by_seed(store, b)
     return {seed: (one.get(seed), other.get(seed)) for seed in sorted({*one, *other})}
@@ -173,7 +173,7 @@ def by_seed(store: RunStore, like: Run, alive_first: bool = False) -> dict[int, 
     key = _family_key(like)
     best: dict[int, tuple[tuple, Run]] = {}
     for run in store.runs():
-        if run.relation == "continued" or _family_key(run) != key:
+        if run.relation == "branched" or _family_key(run) != key:
             continue
         if like.config.method == "mlae" and run.config.plan != like.config.plan:
             continue
@@ -201,12 +201,12 @@ def family(store: RunStore, a: Run, b: Run) -> list[Pair]:
 def other_masks(store: RunStore, run: Run) -> list[Run]:
     """One run of each other mask that has run, or will, with this run's settings and any seed: of several the one with
     this run's seed, else the newest. Newest masks first."""
-    if run.config.method != "mlae" or run.relation == "continued" or _clocked(run.config):
+    if run.config.method != "mlae" or run.relation == "branched" or _clocked(run.config):
         return []
     found: dict[MaskPlan, Run] = {}
     for other in store.runs():  # the newest first
         plan = other.config.plan
-        if other.relation == "continued" or plan == run.config.plan or _family_key(other) != _family_key(run):
+        if other.relation == "branched" or plan == run.config.plan or _family_key(other) != _family_key(run):
             continue
         if plan not in found or found[plan].config.seed != run.config.seed == other.config.seed:
             found[plan] = other
@@ -227,18 +227,18 @@ class Difference:
     that measured it, so that the number of pairs may fall towards the end."""
 
     pairs: tuple[Pair, ...]
-    over_epochs: tuple[Spread, ...]
+    over_epochs: tuple[SeedStatistics, ...]
 
     @property
-    def last(self) -> Spread | None:
+    def last(self) -> SeedStatistics | None:
         """The spread after the last epoch, of the complete pairs; None where there is none."""
         complete = any(pair.is_complete for pair in self.pairs)
         return self.over_epochs[-1] if complete else None
 
     @property
-    def settled_by(self) -> str:
+    def seeds_needed(self) -> str:
         """How many seeds would settle it, in words; "" where there is no verdict yet or nothing left to settle."""
-        return settled_by(self.last) if self.last else ""
+        return seeds_needed(self.last) if self.last else ""
 
     @property
     def verdict(self) -> str:
@@ -283,7 +283,7 @@ def difference(pairs: Sequence[Pair]) -> Difference:
     for pair in measured:
         for epoch, value in pair.difference:
             by_epoch.setdefault(epoch, []).append(value)
-    return Difference(measured, tuple(spread(epoch, by_epoch[epoch]) for epoch in sorted(by_epoch)))
+    return Difference(measured, tuple(seed_statistics(epoch, by_epoch[epoch]) for epoch in sorted(by_epoch)))
 
 
 def _place(value: float) -> str:

@@ -8,9 +8,9 @@
 <store>/archive/<run>.mlae    runs put away, each as one file (`runs.archive_file`)
 <store>/runs/<run>/lock       held by the run's process for as long as it lives
 <store>/runs/<run>/log.txt    what the process printed, with the traceback if it failed
-<store>/runs/<run>/pulse      when it last got on (`runs.liveness`)
-<store>/runs/<run>/end.json   the last word of the process, written in place (`runs.liveness`)
-<store>/runs/<run>/untold.json events that a locked store did not take yet (`runs.pending_events`)
+<store>/runs/<run>/heartbeat  when it last got on (`runs.liveness`)
+<store>/runs/<run>/exit_record.json  how the process ended, written in place (`runs.liveness`)
+<store>/runs/<run>/pending_events.json  events that a locked store did not take yet (`runs.pending_events`)
 <store>/runs/<run>/adapter.safetensors     experts and head as last saved
 <store>/runs/<run>/checkpoint.safetensors  everything that a resumed run needs, the newest
 <store>/runs/<run>/start.safetensors       for a continued run: its parent's checkpoint that it starts from
@@ -85,21 +85,21 @@ class RunPaths:
         return self.folder / "log.txt"
 
     @property
-    def pulse(self) -> Path:
-        return self.folder / "pulse"
+    def heartbeat(self) -> Path:
+        return self.folder / "heartbeat"
 
     @property
-    def end(self) -> Path:
-        return self.folder / "end.json"
+    def exit_record(self) -> Path:
+        return self.folder / "exit_record.json"
 
     @property
     def adapter(self) -> Path:
         return self.folder / "adapter.safetensors"
 
     @property
-    def untold(self) -> Path:
+    def pending_events(self) -> Path:
         """Events that the store did not take yet (`runs.pending_events`)."""
-        return self.folder / "untold.json"
+        return self.folder / "pending_events.json"
 
     @property
     def checkpoint(self) -> Path:

@@ -18,12 +18,12 @@ from mlae_lab.runs.store import RunStore
 def keep(files: RunPaths, after: int, events: Sequence[ev.Event]) -> None:
     """Write them down; what was kept before is replaced. after: id of the run's newest event in the store. Raises OSError."""
     told = {"after": after, "events": [[event.kind, ev.to_json(event)] for event in events]}
-    part = files.untold.with_suffix(".part")
+    part = files.pending_events.with_suffix(".part")
     with part.open("w") as file:
         json.dump(told, file)
         file.flush()
         os.fsync(file.fileno())
-    part.replace(files.untold)
+    part.replace(files.pending_events)
 
 
 def tell(store: RunStore, run: str) -> None:
@@ -34,12 +34,13 @@ def tell(store: RunStore, run: str) -> None:
     """
     files = store.paths(run)
     try:
-        told = json.loads(files.untold.read_text())
+        told = json.loads(files.pending_events.read_text())
         after = told["after"]
-        events = [ev.from_json(kind, payload) for kind, payload in told["events"] if kind in ev.KINDS]
+        named = [ev.renamed(kind, json.loads(payload)) for kind, payload in told["events"]]  # 0.5 may have left them
+        events = [ev.from_json(kind, json.dumps(payload)) for kind, payload in named if kind in ev.KINDS]
     except (FileNotFoundError, ValueError, KeyError, TypeError):  # a damaged file stops no queue; it stays for whoever wants to look
         return
     if store.event_ids(run)[1] == after:
         store.append(run, events)
         store.sync()
-    files.untold.unlink(missing_ok=True)
+    files.pending_events.unlink(missing_ok=True)

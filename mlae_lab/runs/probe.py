@@ -54,7 +54,7 @@ class Answer:
         return self.state in ("done", "failed")
 
 
-def ask(store: RunStore, run_id: str, question: str, arguments: Mapping[str, Any] = {}, patience: float = 2.0) -> Answer:
+def ask(store: RunStore, run_id: str, query: str, arguments: Mapping[str, Any] = {}, timeout: float = 2.0) -> Answer:
     """Ask a run a question, see `training.queries`. patience: seconds to wait for an answer before "working" is one.
 
     Raises StoreError for an unknown run.
@@ -65,26 +65,26 @@ def ask(store: RunStore, run_id: str, question: str, arguments: Mapping[str, Any
         return Answer("failed", reason=f"run {run.id} is {run.status.value}: it can be looked into once it is over")
     if not files.adapter.is_file():
         return Answer("failed", reason=f"run {run.id} has no adapter to look into: train it to its first measured epoch")
-    if (value := _kept(files, question, arguments)) is not None:
+    if (value := _kept(files, query, arguments)) is not None:
         return Answer("done", value)
     began = time.monotonic()
     deadline = began + START_SECONDS
     while True:
         if locks.held(files.probe_lock) and _is_older(files):
             if not _leaves(files):
-                if time.monotonic() > began + patience:
+                if time.monotonic() > began + timeout:
                     return Answer("waiting", reason="a process of an older lab looks into this run until it is idle")
                 time.sleep(0.2)
         elif locks.held(files.probe_lock):
-            request = {"question": question, "arguments": arguments, "patience": patience}
-            if (told := _exchange(files, request, patience + 10)) is not None:
+            request = {"query": query, "arguments": arguments, "timeout": timeout}
+            if (told := _exchange(files, request, timeout + 10)) is not None:
                 if told["state"] in ("done", "failed"):
                     _begun.pop(files.folder, None)
                 known = {name: told[name] for name in ("value", "reason", "done", "total") if told.get(name) is not None}
                 return Answer("working" if told["state"] == "abandoned" else str(told["state"]), **known)
             if time.monotonic() > deadline:
                 return Answer("failed", reason=f"the process that looks into run {run.id} does not answer; {_log(files)}")
-            if patience < 1:
+            if timeout < 1:
                 return Answer("loading")
             time.sleep(0.05)
         elif (waits := _started(store, files)) is not None:
@@ -94,16 +94,16 @@ def ask(store: RunStore, run_id: str, question: str, arguments: Mapping[str, Any
 def wait(
     store: RunStore,
     run_id: str,
-    question: str,
+    query: str,
     arguments: Mapping[str, Any] = {},
-    tell: Callable[[Answer], None] = lambda answer: None,
+    on_progress: Callable[[Answer], None] = lambda answer: None,
 ) -> Answer:
     """Like `ask`, but comes back with the end of it. tell: told now and then how far it is."""
     while True:
-        answer = ask(store, run_id, question, arguments, patience=1.0)
+        answer = ask(store, run_id, query, arguments, timeout=1.0)
         if answer.is_over:
             return answer
-        tell(answer)
+        on_progress(answer)
         if answer.state != "working":
             time.sleep(0.2)
 
@@ -204,11 +204,11 @@ def _is_older(files: RunPaths) -> bool:
         return False  # it does not listen yet
 
 
-def _exchange(files: RunPaths, request: dict, patience: float) -> dict | None:
+def _exchange(files: RunPaths, request: dict, timeout: float) -> dict | None:
     """One line there, one line back; None where nobody answers."""
     try:
         address = json.loads(files.probe_address.read_text())
-        with socket.create_connection(("127.0.0.1", address["port"]), timeout=patience) as wire:
+        with socket.create_connection(("127.0.0.1", address["port"]), timeout=timeout) as wire:
             wire.sendall(json.dumps({**request, "format": FORMAT, "token": address["token"]}).encode() + b"\n")
             with wire.makefile("rb") as lines:
                 told = json.loads(lines.readline())
@@ -220,9 +220,9 @@ def _exchange(files: RunPaths, request: dict, patience: float) -> dict | None:
 # ---------------------------------------------------------------- answers on disk
 
 
-def canonical(question: str, arguments: Mapping[str, Any]) -> str:
+def canonical(query: str, arguments: Mapping[str, Any]) -> str:
     """One text for one question, however its arguments are ordered."""
-    return json.dumps([question, arguments], sort_keys=True, separators=(",", ":"))
+    return json.dumps([query, arguments], sort_keys=True, separators=(",", ":"))
 
 
 def signature(files: RunPaths) -> str:
@@ -245,25 +245,25 @@ def _stamp(path: Path) -> str:
     return f"{found.st_size}.{found.st_mtime_ns}"
 
 
-def keep(files: RunPaths, question: str, arguments: Mapping[str, Any], loaded: str, value: dict) -> None:
+def keep(files: RunPaths, query: str, arguments: Mapping[str, Any], loaded: str, value: dict) -> None:
     """Keep an answer on disk. loaded: signature of what it was computed from, and after it what `named` gave before."""
-    path = _kept_at(files, question, arguments)
+    path = _kept_at(files, query, arguments)
     path.parent.mkdir(exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.part")
     partial.write_text(json.dumps({"format": FORMAT, "adapter": loaded, "value": value}))
     os.replace(partial, path)
 
 
-def _kept(files: RunPaths, question: str, arguments: Mapping[str, Any]) -> dict | None:
+def _kept(files: RunPaths, query: str, arguments: Mapping[str, Any]) -> dict | None:
     with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(_kept_at(files, question, arguments).read_text())
+        found = json.loads(_kept_at(files, query, arguments).read_text())
         if found["format"] == FORMAT and found["adapter"] == signature(files) + named(arguments):
             return dict(found["value"])
     return None
 
 
-def _kept_at(files: RunPaths, question: str, arguments: Mapping[str, Any]):
-    name = hashlib.sha256(canonical(question, arguments).encode()).hexdigest()[:16]
-    if not question.isidentifier():
-        raise ValueError(f"{question!r} cannot be the name of a question")
-    return files.answers / f"{question}-{name}.json"
+def _kept_at(files: RunPaths, query: str, arguments: Mapping[str, Any]):
+    name = hashlib.sha256(canonical(query, arguments).encode()).hexdigest()[:16]
+    if not query.isidentifier():
+        raise ValueError(f"{query!r} cannot be the name of a question")
+    return files.answers / f"{query}-{name}.json"

@@ -4,7 +4,7 @@
 
 Started by `runs.probe` for whoever asks first; LOCK_FD is the run's probe lock, already held, so there is one probe a
 run. It listens on the loopback, behind a token that stands in a file only its owner can read, and takes a line of
-JSON for a line of JSON. One thread computes: the newest question first, inside a long one whenever that calls `tell`,
+JSON for a line of JSON. One thread computes: the newest question first, inside a long one whenever that calls `on_progress`,
 so a click is answered while a curve of minutes grows.
 
 A question that nobody waits for any more is soon given up where little work has gone into it. A long one goes on for
@@ -35,7 +35,7 @@ from mlae_lab.runs import probe
 from mlae_lab.runs.store import RunStore
 
 if TYPE_CHECKING:
-    from mlae_lab.training.loaded_run import Subject
+    from mlae_lab.training.loaded_run import LoadedRun
 
 IDLE_SECONDS = float(os.environ.get("MLAE_LAB_PROBE_IDLE", "300"))
 ASKER_SECONDS = 15.0  # a question into which little work has gone is given up so long after its last asker
@@ -94,7 +94,7 @@ class Probe:
         self.under_way: list[Job] = []  # each inside the one before it; only the thread that computes touches it
         self.resumed = 0.0  # since when the last of them computes
         self.changed = threading.Condition()
-        self.subject: Subject | None = None
+        self.loaded: LoadedRun | None = None
         self.failure = ""
         self.last = time.monotonic()
         self.leaving = False
@@ -104,12 +104,12 @@ class Probe:
     def work(self) -> None:
         """Load, then answer until it is time to leave."""
         try:
-            from mlae_lab.training.queries import questions
-            from mlae_lab.training.loaded_run import load_subject
+            from mlae_lab.training.queries import queries
+            from mlae_lab.training.loaded_run import load_run
 
-            self.known = questions()
+            self.known = queries()
             config = self.store.run(self.run_id).config
-            self.subject = load_subject(config, self.files.adapter, self.run_id, on_chunk=self._must_stay)
+            self.loaded = load_run(config, self.files.adapter, self.run_id, on_chunk=self._must_stay)
         except BaseException as error:
             with suppress(OSError):
                 traceback.print_exc()
@@ -141,7 +141,7 @@ class Probe:
             self.under_way.append(job)
             try:
                 self._tell(job, 0, 0)
-                value = self.known[job.name](self.subject, job.arguments, lambda done, total: self._tell(job, done, total))
+                value = self.known[job.name](self.loaded, job.arguments, lambda done, total: self._tell(job, done, total))
                 if time.monotonic() - began > KEEP_SECONDS and not value.get("private"):  # a visitor's own image
                     with suppress(OSError):
                         probe.keep(self.files, job.name, job.arguments, self.signature + job.named, value)
@@ -203,15 +203,15 @@ class Probe:
         if self.leaving:
             return {"state": "loading", "reason": "the run has changed and is loaded again"}
         self.last = time.monotonic()
-        if self.subject is None and not self.failure:
+        if self.loaded is None and not self.failure:
             return {"state": "loading"}
-        name, arguments = str(request["question"]), dict(request["arguments"])
+        name, arguments = str(request["query"]), dict(request["arguments"])
         if not self.failure and name not in self.known:
             return {"state": "failed", "reason": f"{name!r} is no question: choose from {', '.join(sorted(self.known))}"}
-        patience = min(10.0, float(request.get("patience", 0.0)))
+        timeout = min(10.0, float(request.get("timeout", 0.0)))
         with self.changed:
             job = self._job(name, arguments)
-            self.changed.wait_for(lambda: job.state not in ("waiting", "working") or self.leaving, patience)
+            self.changed.wait_for(lambda: job.state not in ("waiting", "working") or self.leaving, timeout)
             job.is_asked()
             return job.told()
 

@@ -11,7 +11,7 @@ from statistics import fmean
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.patterns import EXPERTS, paper_patterns
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.core.seed_statistics import Spread, between, points, spread
+from mlae_lab.core.seed_statistics import SeedStatistics, between, points, seed_statistics
 from mlae_lab.runs import commands, outcomes, pairs
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
@@ -100,12 +100,12 @@ def races(runs: Sequence[Run]) -> list[list[Run]]:
     return [[known[first], *reversed(others)] for (first, _), others in found.items()]
 
 
-def stop(store: RunStore, runs: Sequence[Run], patience: float = 10.0) -> None:
+def stop(store: RunStore, runs: Sequence[Run], timeout: float = 10.0) -> None:
     """End a race: what waits is cancelled first, so that none of it takes the place of one that ends; what runs keeps
     what it has, as `commands.stop` says."""
     for run in sorted(runs, key=lambda run: run.status is not Status.QUEUED):
         if not run.status.is_over:
-            commands.stop(store, run.id, patience=patience)
+            commands.stop(store, run.id, timeout=timeout)
 
 
 # ---------------------------------------------------------------- where it stands
@@ -127,9 +127,9 @@ class Standing:
     behind: the leader minus this one over the seeds that both have, None for the leader."""
 
     lane: int
-    place: int
+    rank: int
     accuracy: float
-    behind: Spread | None
+    behind: SeedStatistics | None
 
 
 @dataclass(frozen=True, eq=False)  # told apart by identity, so that what is drawn of one can be remembered
@@ -160,7 +160,7 @@ class Race:
             return f"Only {measured[0].name} has been measured so far."
         if self.epoch is None:
             return "No epoch has been measured by two masks with one seed yet."
-        leaders = [entry for entry in self.standings if entry.place == 1]
+        leaders = [entry for entry in self.standings if entry.rank == 1]
         when = "in the end" if self.is_through else f"after epoch {self.epoch} of {self.epochs}"
         if len(leaders) > 1:
             names = _listed([self.lanes[entry.lane].name for entry in leaders])
@@ -175,7 +175,7 @@ class Race:
         if len(self.standings) < 2:
             return ""
         second = self.standings[1]
-        noise = _noise(second.behind, len(self.standings)) if second.place > 1 else ""
+        noise = _noise(second.behind, len(self.standings)) if second.rank > 1 else ""
         return " ".join(part for part in (noise, self._missing()) if part)
 
     def _missing(self) -> str:
@@ -188,7 +188,7 @@ class Race:
         """How far a lane is behind the leader, in words."""
         if standing.behind is None:
             return "leads"
-        if standing.place == 1:
+        if standing.rank == 1:
             return "level with the leader"
         behind = f"{points(standing.behind.mean)} behind"
         if standing.behind.low is None or standing.behind.deviation < 1e-9:
@@ -236,7 +236,7 @@ def unequal_because(store: RunStore, runs: Sequence[Run]) -> str | None:
         return f"they have more than {MAX_MASKS} masks"
     of_seed: dict[int, Run] = {}
     for run in runs:
-        if run.relation == "continued":
+        if run.relation == "branched":
             return f"run {run.id} goes on from a checkpoint of another run, so it does not start alike"
         if why := _apart(runs[0], run):
             return f"of {runs[0].id} and {run.id} {why}"
@@ -299,12 +299,12 @@ def _standings(lanes: Sequence[Lane], epoch: int | None, seeds: Sequence[int]) -
     for number in order:
         mean = fmean(there[number])
         level = found and abs(found[-1].accuracy - mean) < 1e-9
-        behind = spread(epoch, [a - b for a, b in zip(best, there[number])]) if found else None
-        found.append(Standing(number, found[-1].place if level else len(found) + 1, mean, behind))
+        behind = seed_statistics(epoch, [a - b for a, b in zip(best, there[number])]) if found else None
+        found.append(Standing(number, found[-1].rank if level else len(found) + 1, mean, behind))
     return tuple(found)
 
 
-def _noise(lead: Spread, masks: int) -> str:
+def _noise(lead: SeedStatistics, masks: int) -> str:
     """Whether a lead is more than the noise of the seed."""
     if lead.n == 1:
         return "One seed does not tell a lead from noise."

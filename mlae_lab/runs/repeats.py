@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import count, islice
 
 from mlae_lab.core.config import ConfigError, RunConfig
-from mlae_lab.core.seed_statistics import Spread, between, points, spread
+from mlae_lab.core.seed_statistics import SeedStatistics, between, points, seed_statistics
 from mlae_lab.runs import commands, devices, outcomes, pairs
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
@@ -43,16 +43,16 @@ class Repeats:
         return tuple(repeat for repeat in self.seeds if repeat.accuracy is not None)
 
     @property
-    def spread(self) -> Spread | None:
+    def statistics(self) -> SeedStatistics | None:
         """Of the accuracy after the last epoch, in percent; None where no run has one."""
         if not self.done:
             return None
-        return spread(self.done[0].run.config.evaluated_epochs[-1], [repeat.accuracy for repeat in self.done])
+        return seed_statistics(self.done[0].run.config.evaluated_epochs[-1], [repeat.accuracy for repeat in self.done])
 
     @property
     def words(self) -> str:
         """What the repeats say, in one or two sentences."""
-        found = self.spread
+        found = self.statistics
         if found is None:
             return "No run with these settings has come to its last epoch yet: there is nothing to average."
         if found.n == 1:
@@ -72,7 +72,7 @@ class Repeats:
     def noise(self) -> str:
         """How far a single run of another mask must be away to be more than the noise of the seed; "" for fewer than two
         seeds, or no spread."""
-        found = self.spread
+        found = self.statistics
         if found is None or not found.deviation or found.deviation < 1e-9:
             return ""
         return (
@@ -82,7 +82,7 @@ class Repeats:
         )
 
 
-def _apart(found: Spread) -> float:
+def _apart(found: SeedStatistics) -> float:
     """How far two single runs must be from each other: 95 % of the differences of two runs that differ in the seed alone
     are smaller, t(97.5 %, n - 1) s √2."""
     return (found.high - found.mean) * (2 * found.n) ** 0.5
@@ -93,7 +93,7 @@ def repeats(store: RunStore, run: Run) -> Repeats:
 
     Empty for a run that goes on from a checkpoint of another one: it has no repeats, only its own past.
     """
-    if run.relation == "continued":
+    if run.relation == "branched":
         return Repeats((), ())
     found, apart = [], []
     for seed, other in pairs.by_seed(store, run, alive_first=True).items():
@@ -115,7 +115,7 @@ def wanted(store: RunStore, run_id: str, seeds: int) -> list[Run | RunConfig]:
     if type(seeds) is not int or not 1 <= seeds <= MAX_SEEDS:
         raise ConfigError(f"seeds is {seeds!r}: it must be a whole number from 1 to {MAX_SEEDS}")
     run = store.run(run_id)
-    if run.relation == "continued":
+    if run.relation == "branched":
         raise StoreError(
             f"run {run.id} goes on from a checkpoint of run {run.parent}: repeat that one, or start it anew from its settings"
         )
@@ -160,7 +160,7 @@ def launch_repeats(store: RunStore, run_id: str, seeds: int, owner: str = "") ->
     ]
 
 
-def in_words(seen: Spread | None) -> str:
+def in_words(seen: SeedStatistics | None) -> str:
     """A mean with its interval, as a cell of a table."""
     if seen is None:
         return "–"

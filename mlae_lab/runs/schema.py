@@ -1,7 +1,7 @@
 """The tables of a store, and what brings one of an older lab up to date.
 
     runs      one row per run: id, created, config (JSON, frozen), config_hash, status, reason, device ("cpu" or
-              "cuda"), pid, started, ended (seconds since 1970); place (in the queue), owner, slot (the device it
+              "cuda"), pid, started, ended (seconds since 1970); position (in the queue), owner, slot (the device it
               has: "cpu", "cuda:0", ...), turn (rises with every start), attempt, parent, relation, source (the
               parent's checkpoint that it starts from), data_folder
     events    append-only: id (rises over all runs), run, kind, epoch, step, time, payload (JSON)
@@ -14,7 +14,9 @@
 
 from __future__ import annotations
 
-SCHEMA = 5  # rises with the tables, and with the settings of RunConfig: an older lab must not read what it does not know
+from mlae_lab.core.events import OLD_FIELDS, OLD_KINDS
+
+SCHEMA = 6  # rises with the tables, and with the settings of RunConfig: an older lab must not read what it does not know
 
 _TABLES = (
     """CREATE TABLE runs (
@@ -58,4 +60,18 @@ CHANGES: tuple[tuple[str, ...], ...] = (
         "INSERT INTO served SELECT device, owner, MAX(turn), 0 FROM runs WHERE turn > 0 GROUP BY device, owner",
         "ALTER TABLE gone ADD COLUMN owner TEXT NOT NULL DEFAULT ''",
     ),
+    (
+        "ALTER TABLE runs RENAME COLUMN place TO position",
+        "UPDATE runs SET relation = 'branched' WHERE relation = 'continued'",
+        *(f"UPDATE events SET kind = '{new}' WHERE kind = '{old}'" for old, new in OLD_KINDS.items()),
+        # Payloads are JSON as `core.events.to_json` writes it; a quote within a text is escaped there, so a quoted name
+        # with its colon can only be a name.
+        *(
+            f"""UPDATE events SET payload = REPLACE(payload, '"{old}":', '"{new}":') WHERE kind = '{kind}'"""
+            for kind, names in OLD_FIELDS.items()
+            for old, new in names.items()
+        ),
+    ),
 )
+# What version 5 called files of a run's folder.
+OLD_FILES = {"pulse": "heartbeat", "end.json": "exit_record.json", "untold.json": "pending_events.json"}

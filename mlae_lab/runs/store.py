@@ -21,10 +21,10 @@ from itertools import islice
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.runs import paths
-from mlae_lab.runs.database import PATIENCE, StoreError
+from mlae_lab.runs.database import TIMEOUT_SECONDS, StoreError
 from mlae_lab.runs.library import MaskLibrary
 from mlae_lab.runs.status import ACTIVE, RESUMABLE, Status
-from mlae_lab.runs.fair_queue import in_turn
+from mlae_lab.runs.fair_queue import fair_order
 
 _AT_ONCE = 2000  # events of a run from elsewhere
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
@@ -34,7 +34,7 @@ _FINAL = tuple(s.value for s in Status if s.is_over)
 @dataclass(frozen=True)
 class Origin:
     """Where a run comes from. parent: the run that it was made from, "" for none; relation: "retry", "duplicate",
-    "paired", "repeat", "race", "diversity", "continued" or "imported"; source: for "continued" the parent's checkpoint, as
+    "paired", "repeat", "race", "diversity", "branched" or "imported"; source: for "branched" the parent's checkpoint, as
     `RunPaths.checkpoints` names it, for "race" and "paired" a mark that the runs of one start share."""
 
     parent: str = ""
@@ -57,7 +57,7 @@ class Run:
     pid: int | None
     started: float | None
     ended: float | None
-    place: float = 0.0
+    position: float = 0.0
     owner: str = ""
     slot: str | None = None
     turn: int = 0
@@ -122,7 +122,7 @@ class RunStore(MaskLibrary):
         with self._connection(write=True) as db:
             db.execute(
                 f"""INSERT INTO runs (id, created, config, config_hash, status, device, owner, parent, relation, source,
-                    data_folder, place) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {_BEHIND_ALL})""",
+                    data_folder, position) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {_BEHIND_ALL})""",
                 (run, time.time(), json.dumps(config.to_dict()), config.hash, Status.QUEUED.value, device, owner,
                  origin.parent, origin.relation, origin.source, data_folder),
             )  # fmt: skip
@@ -134,7 +134,7 @@ class RunStore(MaskLibrary):
 
         Raises StoreError if its name is taken.
         """
-        columns = [name for name in _NAMES if name not in ("place", "pid", "turn", "slot")]
+        columns = [name for name in _NAMES if name not in ("position", "pid", "turn", "slot")]
         values = {name: getattr(run, name) for name in columns}
         values |= {"config": json.dumps(run.config.to_dict()), "status": run.status.value}
         self.without_events(run.id)  # of a process that was killed while it did the same
@@ -240,17 +240,17 @@ class RunStore(MaskLibrary):
         """The waiting runs in the order in which they will start, if nobody changes it: device by device, people in turn."""
         with self._connection() as db:
             rows = _readable(
-                db.execute(f"SELECT {_COLUMNS} FROM runs WHERE status = 'queued' ORDER BY device, place, number")
+                db.execute(f"SELECT {_COLUMNS} FROM runs WHERE status = 'queued' ORDER BY device, position, number")
             )
             served = db.execute("SELECT device, owner, turn FROM served").fetchall()
         order: list[Run] = []
         for device in dict.fromkeys(run.device for run in rows):
             waiting = [(run.owner, run) for run in rows if run.device == device]
-            order += in_turn(waiting, {owner: turn for at, owner, turn in served if at == device})
+            order += fair_order(waiting, {owner: turn for at, owner, turn in served if at == device})
         return order
 
-    def places(self) -> dict[str, tuple[int, int]]:
-        """For each waiting run its place among those that wait for the same device, from 1, and how many these are."""
+    def queue_positions(self) -> dict[str, tuple[int, int]]:
+        """For each waiting run its position among those that wait for the same device, from 1, and how many these are."""
         waiting = self.queue()
         by_device = {device: [run.id for run in waiting if run.device == device] for device in {r.device for r in waiting}}
         return {name: (at, len(names)) for names in by_device.values() for at, name in enumerate(names, 1)}
@@ -260,7 +260,7 @@ class RunStore(MaskLibrary):
         found = self.run(run)
         with self._connection(write=True) as db:
             rows = db.execute(
-                "SELECT id, place FROM runs WHERE status = 'queued' AND device = ? AND owner = ? ORDER BY place, number",
+                "SELECT id, position FROM runs WHERE status = 'queued' AND device = ? AND owner = ? ORDER BY position, number",
                 (found.device, found.owner),
             ).fetchall()
             names = [name for name, _ in rows]
@@ -270,7 +270,7 @@ class RunStore(MaskLibrary):
             goal = {"up": max(0, now - 1), "down": min(len(names) - 1, now + 1), "first": 0, "last": len(names) - 1}[to]
             names.insert(goal, names.pop(now))
             db.executemany(
-                "UPDATE runs SET place = ? WHERE id = ?", [(place, name) for name, (_, place) in zip(names, rows)]
+                "UPDATE runs SET position = ? WHERE id = ?", [(position, name) for name, (_, position) in zip(names, rows)]
             )
         return goal != now
 
@@ -304,26 +304,26 @@ class RunStore(MaskLibrary):
             )
             return found.rowcount == 1
 
-    def move(self, run: str, to: Status, reason: str = "", only_from: Sequence[Status] = (), patience: float = PATIENCE) -> bool:  # fmt: skip
+    def move(self, run: str, to: Status, reason: str = "", only_from: Sequence[Status] = (), timeout: float = TIMEOUT_SECONDS) -> bool:  # fmt: skip
         """Change a status that is not an end. only_from: the states from which this move is meant.
 
         Returns whether the run moved.
         """
         allowed = [s.value for s in (only_from or tuple(s for s in Status if not s.is_over)) if not s.is_over]
         marks = ", ".join("?" * len(allowed))
-        with self._connection(write=True, patience=patience) as db:
+        with self._connection(write=True, timeout=timeout) as db:
             moved = db.execute(
                 f"UPDATE runs SET status = ?, reason = ?, ended = ? WHERE id = ? AND status IN ({marks})",
                 (to.value, reason, time.time() if to.is_over else None, run, *allowed),
             )
             return moved.rowcount == 1
 
-    def wait_again(self, run: str) -> bool:
+    def requeue(self, run: str) -> bool:
         """Put a run that ended before its end behind all that wait. Returns whether it waits now because of this call."""
         marks = ", ".join("?" * len(RESUMABLE))
         with self._connection(write=True) as db:
             moved = db.execute(
-                f"""UPDATE runs SET status = 'queued', reason = '', pid = NULL, ended = NULL, place = {_BEHIND_ALL}
+                f"""UPDATE runs SET status = 'queued', reason = '', pid = NULL, ended = NULL, position = {_BEHIND_ALL}
                     WHERE id = ? AND status IN ({marks})""",
                 (run, *(s.value for s in RESUMABLE)),
             )
@@ -347,10 +347,10 @@ class RunStore(MaskLibrary):
 
     # ------------------------------------------------------------ events
 
-    def append(self, run: str, events: Sequence[ev.Event], patience: float = PATIENCE) -> None:
+    def append(self, run: str, events: Sequence[ev.Event], timeout: float = TIMEOUT_SECONDS) -> None:
         """Write events in one transaction; only `sync` says that they outlive a power cut."""
         now = time.time()
-        with self._connection(write=True, patience=patience, lasting=False) as db:
+        with self._connection(write=True, timeout=timeout, durable=False) as db:
             _insert_events(db, run, [(now, event) for event in events])
 
     def events(self, run: str, after: int = 0, kinds: Sequence[str] = ()) -> list[Stored]:
@@ -400,14 +400,14 @@ class RunStore(MaskLibrary):
             row = db.execute("SELECT id, nickname, draft, seen FROM visitors WHERE id = ?", (visitor,)).fetchone()
         return Visitor(*row) if row else Visitor(visitor)
 
-    def keep_visitor(self, visitor: str, patience: float = PATIENCE, **changes: str) -> None:
+    def keep_visitor(self, visitor: str, timeout: float = TIMEOUT_SECONDS, **changes: str) -> None:
         """Write down a browser's nickname or draft. changes: nickname, draft. patience: seconds to wait for another
         writer; then sqlite3.OperationalError."""
         unknown = set(changes) - {"nickname", "draft"}
         if unknown:
             raise TypeError(f"a visitor has no {', '.join(sorted(unknown))}")
         changed = ", ".join(f"{name} = :{name}" for name in (*changes, "seen"))  # two tabs may change different things
-        with self._connection(write=True, patience=patience, lasting=False) as db:
+        with self._connection(write=True, timeout=timeout, durable=False) as db:
             db.execute(
                 f"""INSERT INTO visitors (id, nickname, draft, seen) VALUES (:id, :nickname, :draft, :seen)
                     ON CONFLICT (id) DO UPDATE SET {changed}""",
@@ -421,7 +421,7 @@ class RunStore(MaskLibrary):
 
 _NAMES = tuple(field.name for field in fields(Run))
 _COLUMNS = ", ".join(_NAMES)
-_BEHIND_ALL = "(SELECT COALESCE(MAX(place), 0) + 1 FROM runs)"
+_BEHIND_ALL = "(SELECT COALESCE(MAX(position), 0) + 1 FROM runs)"
 
 
 def _run(row: tuple) -> Run:

@@ -28,8 +28,8 @@ from pathlib import Path
 
 from mlae_lab import locks
 from mlae_lab.locations import ROOT, data_folder
-from mlae_lab.runs import devices, liveness, parcel, paths, untold
-from mlae_lab.runs.liveness import LastWord, is_alive
+from mlae_lab.runs import devices, liveness, archive_file, paths, pending_events
+from mlae_lab.runs.liveness import ExitRecord, is_alive
 from mlae_lab.runs.paths import RunPaths
 from mlae_lab.runs.status import ACTIVE, Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
@@ -74,12 +74,12 @@ def is_supervised(store: RunStore) -> bool:
     return locks.held(paths.supervisor_lock(store.folder))
 
 
-def end_at_once(store: RunStore, run_id: str, patience: float = 10.0) -> bool:
+def end_at_once(store: RunStore, run_id: str, timeout: float = 10.0) -> bool:
     """Kill a run's process group. Returns whether it is gone.
 
     The pid is a hint only: it must still name a process of this very run, or nothing is signalled.
     """
-    files, deadline = store.paths(run_id), time.monotonic() + patience
+    files, deadline = store.paths(run_id), time.monotonic() + timeout
     while is_alive(files) and time.monotonic() < deadline:
         run = store.run(run_id)
         if run.pid is not None and is_worker(run.pid, run_id):
@@ -223,7 +223,7 @@ class Supervisor:
         if word is None:
             self.store.unclaim(run.id)
         else:
-            untold.tell(self.store, run.id)
+            pending_events.tell(self.store, run.id)
             self.store.move(run.id, word.status, word.reason, only_from=(run.status,))
 
     def _account_unread(self) -> None:
@@ -232,20 +232,20 @@ class Supervisor:
             files = self.store.paths(name)
             with suppress(OSError):
                 if not is_alive(files):
-                    lost = LastWord(Status.LOST, "its process ended without a word; the lab that made it can resume it")
-                    word = liveness.read_word(files) or lost
+                    lost = ExitRecord(Status.LOST, "its process ended without a word; the lab that made it can resume it")
+                    word = liveness.read_exit_record(files) or lost
                     self.store.move(name, word.status, word.reason, only_from=ACTIVE)
 
     def _hurry(self, run: Run, files: RunPaths) -> None:
         """End a run that was asked to end and does not: it sits in a read that never comes back, say."""
-        if liveness.read_word(files) is not None:
+        if liveness.read_exit_record(files) is not None:
             return  # it has ended and only waits for a store that somebody has locked
         since = self.asked.setdefault(run.id, time.monotonic())
-        beat = liveness.pulse(files)
+        beat = liveness.heartbeat(files)
         if time.monotonic() - since > STOP_SECONDS + (beat.longest if beat else 0.0):
             with suppress(OSError):
                 print(f"run {run.id} did not end in time: it is killed", flush=True)
-            end_at_once(self.store, run.id, patience=2.0)
+            end_at_once(self.store, run.id, timeout=2.0)
 
     # ------------------------------------------------------------ runs that wait
 
@@ -266,7 +266,7 @@ class Supervisor:
             lock = locks.take(files.lock)
             if lock is None:
                 return False  # its last process is not quite gone
-            for left in (files.end, files.pulse):  # word and pulse of an earlier attempt: nobody may believe them
+            for left in (files.exit_record, files.heartbeat):  # word and pulse of an earlier attempt: nobody may believe them
                 left.unlink(missing_ok=True)
             if not self.store.claim(run.id, slot):
                 return False
@@ -323,7 +323,7 @@ def main(arguments: list[str]) -> int:
         os.truncate(log, 0)
     store = RunStore(folder)
     with suppress(sqlite3.Error, OSError, StoreError):
-        parcel.sweep(store)
+        archive_file.sweep(store)
     Supervisor(store, lock).serve()
     return 0
 

@@ -25,16 +25,16 @@ from mlae_lab.core.events import (
     Evaluation,
     Event,
     ExpertStats,
-    Guesses,
+    Predictions,
     Preparing,
     Saved,
     SimilarityStats,
     Started,
     TrainStep,
-    Watched,
+    SampleImages,
 )  # fmt: skip
-from mlae_lab.runs import commands, supervisor, untold
-from mlae_lab.runs.liveness import LastWord, PulseWriter, reserve_word, write_word
+from mlae_lab.runs import commands, supervisor, pending_events
+from mlae_lab.runs.liveness import ExitRecord, HeartbeatWriter, reserve_exit_record, write_exit_record
 from mlae_lab.runs.paths import RunPaths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
@@ -68,25 +68,25 @@ def main(arguments: list[str]) -> int:
     try:
         if not store.began(run_id, os.getpid()):
             return 0
-        untold.tell(store, run_id)
+        pending_events.tell(store, run_id)
         writer = _Writer(store, run_id)
-        reserve_word(store.paths(run_id))
+        reserve_exit_record(store.paths(run_id))
         word = _train(store, store.run(run_id), asked, writer)
     except BaseException as error:  # the end must be written whatever happened; the traceback goes to the log
         with suppress(OSError):
             traceback.print_exc()
-        word, status = LastWord(Status.FAILED, reason_for(error)), 1
+        word, status = ExitRecord(Status.FAILED, reason_for(error)), 1
     _end(store, run_id, word, writer)
     with suppress(Exception):
         supervisor.ensure(store)  # the next one's turn, should the supervisor have been killed
     return status
 
 
-def _end(store: RunStore, run_id: str, word: LastWord, writer: _Writer | None) -> None:
+def _end(store: RunStore, run_id: str, word: ExitRecord, writer: _Writer | None) -> None:
     """Say how it ended: in the reserved place first, which needs no room and no lock, then in the store. writer: None
     for a run that failed before it had anything to tell."""
     with suppress(OSError):
-        write_word(store.paths(run_id), word)
+        write_exit_record(store.paths(run_id), word)
     with suppress(OSError, sqlite3.Error):
         if writer:
             writer.keep()  # should the store stay locked for longer than this process waits for it
@@ -94,9 +94,9 @@ def _end(store: RunStore, run_id: str, word: LastWord, writer: _Writer | None) -
     while True:
         try:
             if writer:
-                writer.flush(patience=5.0)
+                writer.flush(timeout=5.0)
             if not (writer and writer.waiting):
-                store.move(run_id, word.status, word.reason, patience=5.0)  # False: somebody else gave it an end
+                store.move(run_id, word.status, word.reason, timeout=5.0)  # False: somebody else gave it an end
                 return
         except sqlite3.Error as error:
             if time.monotonic() > deadline:
@@ -108,7 +108,7 @@ def _end(store: RunStore, run_id: str, word: LastWord, writer: _Writer | None) -
         time.sleep(0.5)
 
 
-def _train(store: RunStore, run: Run, asked: list[int], writer: _Writer) -> LastWord:
+def _train(store: RunStore, run: Run, asked: list[int], writer: _Writer) -> ExitRecord:
     from mlae_lab.training.setup import prepare
     from mlae_lab.training.trainer import Training
 
@@ -116,14 +116,14 @@ def _train(store: RunStore, run: Run, asked: list[int], writer: _Writer) -> Last
     files = store.paths(run.id)
     for leftover in [*files.folder.glob("*.part"), *files.folder.glob("checkpoints/*.part")]:
         leftover.unlink(missing_ok=True)
-    watch = _Watch(store, run.id, asked, PulseWriter(files))
+    watch = _Watch(store, run.id, asked, HeartbeatWriter(files))
     try:
         watch.on_chunk()
         start = _start_of(files, run)
         setup = prepare(run.config, on_progress=_Preparation(writer, watch), on_chunk=watch.on_chunk)
         watch.on_chunk()
     except _StoppedEarly:
-        return LastWord(Status.STOPPED, "stopped before its first step")
+        return ExitRecord(Status.STOPPED, "stopped before its first step")
     if (run.slot or "").startswith("cuda") and setup.device.type == "cpu":  # auto, and the driver is too old, say
         setup = replace(setup, notes=(*setup.notes, NO_GPU))
     training = Training(setup, start)
@@ -137,14 +137,14 @@ def _train(store: RunStore, run: Run, asked: list[int], writer: _Writer) -> Last
             saver.save(event.epoch)
         elif isinstance(event, TrainStep):
             saver.save_now_and_then(event.epoch)
-    if training.place.step > saver.saved_step:
-        saver.save(training.place.epoch, measured=False)
+    if training.position.step > saver.saved_step:
+        saver.save(training.position.epoch, measured=False)
     if watch.stopped and not training.is_through:
         measured = (
-            "" if saver.measured_step == training.place.step else ", not measured: that would have taken too long"
+            "" if saver.measured_step == training.position.step else ", not measured: that would have taken too long"
         )
-        return LastWord(Status.STOPPED, f"stopped and kept after step {training.place.step}{measured}")
-    return LastWord(Status.FINISHED)
+        return ExitRecord(Status.STOPPED, f"stopped and kept after step {training.position.step}{measured}")
+    return ExitRecord(Status.FINISHED)
 
 
 def _start_of(files: RunPaths, run: Run) -> Checkpoint | None:
@@ -184,19 +184,19 @@ class _Saver:
         from mlae_lab.model.adapter_file import save_adapter
         from mlae_lab.training.checkpoint import save_checkpoint
 
-        place, setup = self.training.place, self.setup
+        position, setup = self.training.position, self.setup
         self.writer.keep()  # a resumed run tells nothing again of what lies before its checkpoint
         size = save_adapter(self.files.adapter, setup.experts, setup.head, self.config.backbone, self.config.task)
         save_checkpoint(self.files.checkpoint, self.training.checkpoint())
-        if measured and place.batch == 0 and epoch in self.kept:
+        if measured and position.batch == 0 and epoch in self.kept:
             kept = self.files.checkpoint_after(epoch)
             kept.parent.mkdir(exist_ok=True)
             kept.unlink(missing_ok=True)
             os.link(self.files.checkpoint, kept)  # the newest is replaced, never changed, so both may share its bytes
-        self.writer.add(Saved(epoch, place.step, size))
-        self.last, self.saved_step = time.monotonic(), place.step
+        self.writer.add(Saved(epoch, position.step, size))
+        self.last, self.saved_step = time.monotonic(), position.step
         if measured:
-            self.measured_step = place.step
+            self.measured_step = position.step
 
 
 class _Writer:
@@ -218,7 +218,7 @@ class _Writer:
         self.told_start = started is not None
 
     def add(self, event: Event) -> None:
-        if isinstance(event, (ExpertStats, SimilarityStats, Guesses)):
+        if isinstance(event, (ExpertStats, SimilarityStats, Predictions)):
             self.held_back.append(event)
             return
         if isinstance(event, Evaluation):
@@ -226,25 +226,25 @@ class _Writer:
             self.waiting += [*self.held_back, event] if fresh else []
             self.held_back = []
         elif not (
-            (isinstance(event, (Started, Watched)) and self.told_start)
+            (isinstance(event, (Started, SampleImages)) and self.told_start)
             or (isinstance(event, TrainStep) and event.step <= self.told_step)
         ):
             self.waiting.append(event)
         if not isinstance(event, TrainStep) or time.monotonic() - self.last >= FLUSH_SECONDS:
             self.flush()
 
-    def flush(self, patience: float = 0.2) -> None:
+    def flush(self, timeout: float = 0.2) -> None:
         """Write what waits. patience: seconds to wait for a locked store; what does not get in by then waits on. Any
         other trouble, such as a full disk, is raised."""
         self.last = time.monotonic()
         if not self.waiting:
             return
         try:
-            self.store.append(self.run_id, self.waiting, patience)
+            self.store.append(self.run_id, self.waiting, timeout)
             self.waiting = []
             if self.is_kept:
                 self.store.sync()  # until then the note is all that outlives a power cut
-                self.store.paths(self.run_id).untold.unlink(missing_ok=True)
+                self.store.paths(self.run_id).pending_events.unlink(missing_ok=True)
                 self.is_kept = False
         except sqlite3.OperationalError as error:
             if "locked" not in str(error):
@@ -256,7 +256,7 @@ class _Writer:
         self.flush()
         self.store.sync()
         if self.waiting:
-            untold.keep(self.store.paths(self.run_id), self.store.event_ids(self.run_id)[1], self.waiting)
+            pending_events.keep(self.store.paths(self.run_id), self.store.event_ids(self.run_id)[1], self.waiting)
             self.is_kept = True
 
 
@@ -280,12 +280,12 @@ class _Preparation:
 class _Watch:
     """Asks the store now and then whether somebody wants the run to end, and beats the pulse while at it."""
 
-    def __init__(self, store: RunStore, run_id: str, asked: list[int], pulse: PulseWriter) -> None:
-        self.store, self.run_id, self.asked, self.pulse = store, run_id, asked, pulse
+    def __init__(self, store: RunStore, run_id: str, asked: list[int], heartbeat: HeartbeatWriter) -> None:
+        self.store, self.run_id, self.asked, self.heartbeat = store, run_id, asked, heartbeat
         self.last, self.stopped, self.step = float("-inf"), False, 0
 
     def should_stop(self) -> bool:
-        self.pulse.beat(self.step)
+        self.heartbeat.beat(self.step)
         if self.asked:
             self.stopped = True
         elif time.monotonic() - self.last >= POLL_SECONDS:

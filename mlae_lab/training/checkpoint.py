@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.plan import PlanError
 
-FORMAT = 1
+FORMAT = 2
 
 
 class CheckpointError(ValueError):
@@ -27,15 +27,15 @@ class CheckpointError(ValueError):
 
 
 @dataclass(frozen=True)
-class Place:
+class TrainPosition:
     """Where a training stands. epoch: the one under way, from 1; batch: how many of its batches are done, all of them
-    before its evaluation; step: over all epochs; seconds: trained so far; draws: of the masks."""
+    before its evaluation; step: over all epochs; seconds: trained so far; sampled_steps: of the masks."""
 
     epoch: int
     batch: int
     step: int
     seconds: float
-    draws: int
+    sampled_steps: int
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Checkpoint:
     """config: of the run that wrote it. tensors: by name, on the CPU."""
 
     config: RunConfig
-    place: Place
+    position: TrainPosition
     tensors: dict[str, torch.Tensor]
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
     """Write a checkpoint; it appears whole or not at all, also if the power fails. Returns its size in bytes."""
-    header = {"format": FORMAT, "config": checkpoint.config.to_dict(), "place": asdict(checkpoint.place)}
+    header = {"format": FORMAT, "config": checkpoint.config.to_dict(), "position": asdict(checkpoint.position)}
     path.parent.mkdir(exist_ok=True)
     partial = path.with_name(path.name + ".part")
     try:
@@ -72,14 +72,27 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} does not exist") from None
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file ({error})") from None
+    if isinstance(header, dict) and header.get("format") == 1:
+        header = _from_format_1(header, tensors)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise CheckpointError(f"{path} is not a checkpoint of this lab: its header says no format {FORMAT}")
     try:
-        place = Place(**header["place"])
+        position = TrainPosition(**header["position"])
         config = RunConfig.from_dict(header["config"])
     except (KeyError, TypeError, ConfigError, PlanError) as error:
         raise CheckpointError(f"{path} has a damaged header ({error})") from None
-    whole = all(type(n) is int and n >= 0 for n in (place.epoch, place.batch, place.step, place.draws))
-    if not whole or place.epoch < 1 or not isinstance(place.seconds, (int, float)):
-        raise CheckpointError(f"{path} has a damaged header: {place} is not a place in a training")
-    return Checkpoint(config, place, tensors)
+    whole = all(type(n) is int and n >= 0 for n in (position.epoch, position.batch, position.step, position.sampled_steps))
+    if not whole or position.epoch < 1 or not isinstance(position.seconds, (int, float)):
+        raise CheckpointError(f"{path} has a damaged header: {position} is not a position in a training")
+    return Checkpoint(config, position, tensors)
+
+
+def _from_format_1(header: dict, tensors: dict[str, torch.Tensor]) -> dict:
+    """What version 0.5 wrote, under the names of today. tensors: renamed in place."""
+    position = header.get("place")
+    if isinstance(position, dict) and "draws" in position:
+        position = {**position, "sampled_steps": position["draws"]}
+        del position["draws"]
+    if "drawn" in tensors:
+        tensors["active_steps"] = tensors.pop("drawn")
+    return {**header, "format": FORMAT, "position": position}

@@ -31,12 +31,12 @@ class Measured:
     accuracy: float
     loss: float
     contribution: dict[str, torch.Tensor]
-    guess: tuple[int, ...] = ()
+    predicted: tuple[int, ...] = ()
     confidence: tuple[float, ...] = ()
 
 
 @torch.no_grad()
-def evaluate(setup: Setup, may_go_on: Callable[[], bool] = lambda: True, places: Sequence[int] = ()) -> Measured:
+def evaluate(setup: Setup, may_go_on: Callable[[], bool] = lambda: True, indices: Sequence[int] = ()) -> Measured:
     """Measure on the evaluation images, all experts on.
 
     Contribution is read off the first 256 of them; it costs a second pass through each target.
@@ -46,26 +46,26 @@ def evaluate(setup: Setup, may_go_on: Callable[[], bool] = lambda: True, places:
     train_mode(setup.experts, False)
     right, loss, measured, images = 0, 0.0, 0, len(setup.evaluation)
     contribution: dict[str, torch.Tensor] = {}
-    guess: list[int] = []
+    predicted: list[int] = []
     confidence: list[float] = []
     for number, (chunk, truth) in enumerate(setup.evaluation.chunks()):
-        watched = setup.experts.layers if setup.experts and number == 0 else {}
-        with autocast(setup), recording(watched) as found:
+        sample_images = setup.experts.layers if setup.experts and number == 0 else {}
+        with autocast(setup), recording(sample_images) as found:
             logits = setup.behind(chunk).float()
         contribution |= found.means
         right += int((logits.argmax(1) == truth).sum())
         loss += F.cross_entropy(logits, truth, reduction="sum").item()
-        of_interest = [at - measured for at in places if measured <= at < measured + len(truth)]
+        of_interest = [at - measured for at in indices if measured <= at < measured + len(truth)]
         if of_interest:
             best = logits[of_interest].softmax(1).max(1)
-            guess += best.indices.tolist()
+            predicted += best.indices.tolist()
             confidence += [round(value, 4) for value in best.values.tolist()]
         measured += len(truth)
         if measured < images and not may_go_on():
             raise OutOfTime
     if not math.isfinite(loss):
         raise Diverged(f"the evaluation loss is {loss}: try a learning rate below {setup.config.learning_rate:g}")
-    return Measured(100 * right / images, loss / images, contribution, tuple(guess), tuple(confidence))
+    return Measured(100 * right / images, loss / images, contribution, tuple(predicted), tuple(confidence))
 
 
 def expert_stats(
@@ -73,7 +73,7 @@ def expert_stats(
 ) -> ExpertStats:
     """Put per-layer numbers on the plan's canvas, None where no expert exists."""
     plan, sampler = experts.plan, experts.sampler
-    share = sampler.drawn / max(1, sampler.steps)
+    share = sampler.active_steps / max(1, sampler.steps)
 
     def canvas(values: dict[str, torch.Tensor]) -> Canvas:
         rows: list[list[float | None]] = [[None] * plan.columns for _ in range(plan.rows)]
@@ -85,7 +85,7 @@ def expert_stats(
 
     return ExpertStats(
         epoch=epoch,
-        share_drawn=canvas({t: share[plan.targets.index(t), list(e.columns)] for t, e in experts.layers.items()}),
+        active_share=canvas({t: share[plan.targets.index(t), list(e.columns)] for t, e in experts.layers.items()}),
         contribution=canvas(contribution),
         coefficient=canvas({t: layer.coefficient.detach().cpu() for t, layer in experts.layers.items()}),
         gradient=canvas(gradient),

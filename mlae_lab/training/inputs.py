@@ -15,7 +15,7 @@ import torch
 from mlae_lab.data.augment import for_evaluation, for_training
 from mlae_lab.data.pixels import Three, channels_first, standardised
 from mlae_lab.data.preprocessing import preprocessing
-from mlae_lab.data.splits import Images
+from mlae_lab.data.splits import LabelledImages
 from mlae_lab.model.frozen_prefix import Part
 
 FEATURES_KEPT = 2 * 2**30  # bytes of features kept: VTAB's 1,000 images of ViT-B/16 take 0.6 GB
@@ -33,10 +33,10 @@ class Inputs:
 
     def __init__(
         self,
-        part: Images,
+        part: LabelledImages,
         before: Part,
         device: torch.device,
-        side: int,
+        size: int,
         normalisation: str | tuple[Three, Three] = "half",
         name: str = "vtab",
         generator: torch.Generator | None = None,
@@ -46,7 +46,7 @@ class Inputs:
     ) -> None:
         self.labels = torch.from_numpy(part.labels).to(device)
         self.part, self.before, self.device = part, before, device
-        self.side, self.normalisation, self.name = side, normalisation, name
+        self.size, self.normalisation, self.name = size, normalisation, name
         self.generator = generator if preprocessing(name).training != "none" else None
         self.pixels: torch.Tensor | None = None
         self.features: torch.Tensor | None = None
@@ -88,7 +88,7 @@ class Inputs:
 
     def shown(self, images: np.ndarray) -> torch.Tensor:
         """Stored images as a test shows them to the network: (k, h, w[, 3]) uint8 to (k, 1 or 3, side, side) of 0..255."""
-        return for_evaluation(channels_first(images).to(self.device), self.name, self.side)
+        return for_evaluation(channels_first(images).to(self.device), self.name, self.size)
 
     @torch.no_grad()
     def normalised(self, images: np.ndarray) -> torch.Tensor:
@@ -110,7 +110,7 @@ class Inputs:
     def _seen(self, pixels: torch.Tensor) -> torch.Tensor:
         """Stored pixels (k, c, h, w) uint8 through crop, resize, normalisation and the frozen part."""
         if self.generator is not None:
-            pixels = for_training(pixels, self.name, self.side, self.generator)
+            pixels = for_training(pixels, self.name, self.size, self.generator)
         else:
-            pixels = for_evaluation(pixels, self.name, self.side)
+            pixels = for_evaluation(pixels, self.name, self.size)
         return self.before(standardised(pixels, self.normalisation))

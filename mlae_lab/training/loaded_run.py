@@ -1,4 +1,4 @@
-"""A trained network that can be asked: `load_subject` builds it from a run's config and its adapter.
+"""A trained network that can be asked: `load_run` builds it from a run's config and its adapter.
 
     question(subject, arguments, tell) -> answer
 
@@ -20,15 +20,15 @@ from mlae_lab.model.inject import Experts
 from mlae_lab.training.evaluation import train_mode
 from mlae_lab.training.setup import Setup, prepare
 
-Tell = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 
-class QuestionError(ValueError):
+class QueryError(ValueError):
     """A question that cannot be answered; its text gives the value, the rule and what would work."""
 
 
 @dataclass
-class Subject:
+class LoadedRun:
     """A trained network. setup: with the run's own a, b, λ and head, experts in eval mode; adapter: the file that they
     came from; kept: what questions keep from one call to the next, such as cached activations, each under its own name."""
 
@@ -38,24 +38,24 @@ class Subject:
     kept: dict[str, Any] = field(default_factory=dict)
 
 
-def experts_of(subject: Subject) -> Experts:
+def experts_of(loaded: LoadedRun) -> Experts:
     """The experts of a run; QuestionError for one that has none, such as a linear probe."""
-    experts = subject.setup.experts
+    experts = loaded.setup.experts
     if experts is None or not experts.layers:
-        raise QuestionError(f"run {subject.run_id} has no experts: this needs a run with a mask (method mlae)")
+        raise QueryError(f"run {loaded.run_id} has no experts: this needs a run with a mask (method mlae)")
     return experts
 
 
-Question = Callable[[Subject, Mapping[str, Any], Tell], dict]
+Query = Callable[[LoadedRun, Mapping[str, Any], ProgressCallback], dict]
 
 
-def load_subject(
+def load_run(
     config: RunConfig,
     adapter: Path,
     run_id: str = "",
     device: str = "auto",
     on_chunk: Callable[[], None] = lambda: None,
-) -> Subject:
+) -> LoadedRun:
     """Build a run's network and put what it has learned into it.
 
     device: "auto" takes a GPU where there is one, whatever the run was trained on. on_chunk: called between pieces of
@@ -68,4 +68,4 @@ def load_subject(
     for layer in setup.experts.layers.values() if setup.experts else ():
         layer.requires_grad_(False)
     train_mode(setup.experts, False)
-    return Subject(setup, adapter, run_id)
+    return LoadedRun(setup, adapter, run_id)

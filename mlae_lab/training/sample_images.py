@@ -9,29 +9,29 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-WATCHED = 12  # images
+SAMPLES = 12  # images
 LOOKED_AT = 2_000  # only among so many are they sought
-SIDE = 64  # pixels, at most
+SIZE = 64  # pixels, at most
 
 
-def chosen(labels: Sequence[int], count: int = WATCHED) -> list[int]:
+def chosen(labels: Sequence[int], count: int = SAMPLES) -> list[int]:
     """Places of the images, rising: the first of each class while classes last, then the second of each, and so on.
 
     Depends on the labels alone, so that every run on one split shows the same ones.
     """
-    turns: dict[int, int] = {}
+    fair_queue: dict[int, int] = {}
     order = []
     for place, label in enumerate(list(labels)[:LOOKED_AT]):
-        turns[label] = turns.get(label, -1) + 1
-        order.append((turns[label], place))
+        fair_queue[label] = fair_queue.get(label, -1) + 1
+        order.append((fair_queue[label], place))
     return sorted(place for _, place in sorted(order)[:count])
 
 
-def encoded_image(pixels: np.ndarray, side: int = SIDE) -> str:
-    """An image, (height, width) or (height, width, 3) uint8, as base64 of a JPEG of at most `side` pixels, of a PNG if it is tiny."""
+def encoded_image(pixels: np.ndarray, size: int = SIZE) -> str:
+    """An image, (height, width) or (height, width, 3) uint8, as base64 of a JPEG of at most `size` pixels, of a PNG if it is tiny."""
     image = Image.fromarray(np.ascontiguousarray(pixels))
-    if max(image.size) > side:
-        image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    if max(image.size) > size:
+        image.thumbnail((size, size), Image.Resampling.LANCZOS)
     held = io.BytesIO()
     tiny = max(image.size) <= 32
     image.save(held, "PNG" if tiny else "JPEG", **({} if tiny else {"quality": 80}))

@@ -12,7 +12,7 @@ from torch import nn
 
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
-from mlae_lab.data.splits import Images
+from mlae_lab.data.splits import LabelledImages
 from mlae_lab.data.tasks import load_protocol
 from mlae_lab.model import backbones
 from mlae_lab.model.experts import stream
@@ -108,7 +108,7 @@ def prepare(
             if hasattr(module, "fused_attn"):
                 module.fused_attn = False
 
-    def inputs(part: Images, generator: torch.Generator | None) -> Inputs:
+    def inputs(part: LabelledImages, generator: torch.Generator | None) -> Inputs:
         return Inputs(
             part,
             before,

@@ -14,15 +14,15 @@ import torch
 import torch.nn.functional as F
 
 from mlae_lab.analysis.similarity import similarity_stats
-from mlae_lab.core.events import Evaluation, Event, Guesses, Resumed, Started, TrainStep, Watched, packed
+from mlae_lab.core.events import Evaluation, Event, Predictions, Resumed, Started, TrainStep, SampleImages, packed
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.experts import stream
 from mlae_lab.model.inject import Experts
-from mlae_lab.training.checkpoint import Checkpoint, CheckpointError, Place
+from mlae_lab.training.checkpoint import Checkpoint, CheckpointError, TrainPosition
 from mlae_lab.training.evaluation import Diverged, OutOfTime, autocast, evaluate, expert_stats, train_mode
 from mlae_lab.training.schedule import cosine
 from mlae_lab.training.setup import Setup
-from mlae_lab.training.sample_images import chosen as watched_places
+from mlae_lab.training.sample_images import chosen as sample_indices
 from mlae_lab.training.sample_images import encoded_image
 
 MEASURE_SECONDS = 6.0  # a training that was asked to stop may still measure itself for so long
@@ -52,9 +52,9 @@ class Training:
         self.order = stream(config.seed, "order")
         self.gradients = _GradientNorms(self.experts) if self.experts else None
         self.batches = -(-len(setup.train.labels) // config.batch_size)
-        self.place = Place(epoch=1, batch=0, step=0, seconds=0.0, draws=0)
+        self.position = TrainPosition(epoch=1, batch=0, step=0, seconds=0.0, sampled_steps=0)
         self.order_then = self.order.get_state()  # before this epoch's permutation was drawn
-        self.watched = watched_places(setup.evaluation.part.labels.tolist())
+        self.sample_images = sample_indices(setup.evaluation.part.labels.tolist())
         self.measured_in = 0.0  # seconds that the last evaluation took
         self.start = start
         if start is not None:
@@ -75,10 +75,10 @@ class Training:
         yield self._started(total)
         yield self._watched()
         if self.start is not None:
-            here = self.place
+            here = self.position
             yield Resumed(here.epoch - (here.batch == 0 and here.epoch > 1), here.step, here.seconds)
         # ------------------------------------------------------------ loop
-        clock = _Clock(self.place.seconds)
+        clock = _Clock(self.position.seconds)
         asked: list[float] = []
 
         def may_go_on() -> bool:
@@ -87,20 +87,20 @@ class Training:
             return not asked or time.monotonic() - asked[0] < MEASURE_SECONDS
 
         stop = False
-        while self.place.epoch <= config.epochs:
-            epoch, done = self.place.epoch, self.place.batch
+        while self.position.epoch <= config.epochs:
+            epoch, done = self.position.epoch, self.position.batch
             self.order_then = self.order.get_state()
             shuffled = torch.randperm(len(labels), generator=self.order).to(device)
             train_mode(experts, True)
             for chosen in shuffled.split(config.batch_size)[done:]:
-                step = self.place.step
+                step = self.position.step
                 progress = step / total
                 if config.max_seconds is not None:
                     progress = max(progress, clock.seconds() / config.max_seconds)
                 rate = config.learning_rate * cosine(progress, config.warmup)
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
-                drawn = experts.draw() if experts else None
+                mask = experts.sample() > 0 if experts else None
                 with autocast(setup):
                     logits = setup.behind(setup.train.take(chosen))
                     loss = F.cross_entropy(logits.float(), labels[chosen])
@@ -115,16 +115,16 @@ class Training:
                         f"the loss became {value} at step {step + 1} (epoch {epoch}): "
                         f"try a learning rate below {config.learning_rate:g}"
                     )
-                self.place = self._at(epoch, self.place.batch + 1, step + 1, clock)
+                self.position = self._at(epoch, self.position.batch + 1, step + 1, clock)
                 yield TrainStep(
                     step=step + 1,
                     epoch=epoch,
                     loss=value,
                     accuracy=100 * (logits.argmax(1) == labels[chosen]).float().mean().item(),
                     learning_rate=rate,
-                    drawn=int((drawn > 0).sum()) if drawn is not None else 0,
-                    seconds=self.place.seconds,
-                    mask=packed((drawn > 0).flatten().tolist()) if drawn is not None else "",
+                    active=int(mask.sum()) if mask is not None else 0,
+                    seconds=self.position.seconds,
+                    mask=packed(mask.flatten().tolist()) if mask is not None else "",
                 )
                 out_of_time = config.max_seconds is not None and clock.seconds() >= config.max_seconds
                 may_go_on()
@@ -132,24 +132,24 @@ class Training:
                 if stop:
                     break
             # -------------------------------------------------------- evaluation
-            due = self.place.batch == self.batches and epoch in config.evaluated_epochs
+            due = self.position.batch == self.batches and epoch in config.evaluated_epochs
             if due or (stop and self._is_quick(bool(asked))):
                 try:
                     found = self._evaluation(may_go_on, keep_sums=not due)
                 except OutOfTime:
                     return  # the place is the one before this evaluation: a resumed run makes it then
                 if due:
-                    self.place = self._at(epoch + 1, 0, self.place.step, clock)
+                    self.position = self._at(epoch + 1, 0, self.position.step, clock)
                 yield from (*found, self._measured(epoch, clock))
-            elif self.place.batch == self.batches:
-                self.place = self._at(epoch + 1, 0, self.place.step, clock)
+            elif self.position.batch == self.batches:
+                self.position = self._at(epoch + 1, 0, self.position.step, clock)
             if stop or asked:
                 return
 
     @property
     def is_through(self) -> bool:
         """Whether the last epoch is behind it."""
-        return self.place.epoch > self.setup.config.epochs
+        return self.position.epoch > self.setup.config.epochs
 
     # ---------------------------------------------------------------- pieces of `run`
 
@@ -175,38 +175,38 @@ class Training:
 
     def _evaluation(self, may_go_on: Callable[[], bool], keep_sums: bool) -> list[Event]:
         """Measure; the events that go before the Evaluation itself. keep_sums: the gradients are summed on."""
-        began, place = time.monotonic(), self.place
+        began, position = time.monotonic(), self.position
         try:
-            found = self.measured = evaluate(self.setup, may_go_on, self.watched)
+            found = self.measured = evaluate(self.setup, may_go_on, self.sample_images)
         except Diverged as error:
-            raise Diverged(f"after step {place.step} (epoch {place.epoch}) {error}") from None
+            raise Diverged(f"after step {position.step} (epoch {position.epoch}) {error}") from None
         self.measured_in = time.monotonic() - began
-        names = tuple(self.setup.classes[guess] for guess in found.guess)
-        guesses = Guesses(place.epoch, place.step, names, found.confidence)
+        names = tuple(self.setup.classes[predicted] for predicted in found.predicted)
+        predictions = Predictions(position.epoch, position.step, names, found.confidence)
         if not self.experts:
-            return [guesses]
+            return [predictions]
         gradient = self.gradients.means(clear=not keep_sums)
         return [
-            expert_stats(self.experts, place.epoch, found.contribution, gradient),
-            similarity_stats(self.experts, place.epoch),
-            guesses,
+            expert_stats(self.experts, position.epoch, found.contribution, gradient),
+            similarity_stats(self.experts, position.epoch),
+            predictions,
         ]
 
     def _measured(self, epoch: int, clock: _Clock) -> Evaluation:
         found = self.measured
         return Evaluation(
-            epoch, self.place.step, self.setup.config.protocol, found.accuracy, found.loss, clock.seconds()
+            epoch, self.position.step, self.setup.config.protocol, found.accuracy, found.loss, clock.seconds()
         )
 
-    def _watched(self) -> Watched:
+    def _watched(self) -> SampleImages:
         part, classes = self.setup.evaluation.part, self.setup.classes
-        return Watched(
-            images=tuple(encoded_image(part.images[at]) for at in self.watched),
-            truth=tuple(classes[part.labels[at]] for at in self.watched),
+        return SampleImages(
+            images=tuple(encoded_image(part.images[at]) for at in self.sample_images),
+            labels=tuple(classes[part.labels[at]] for at in self.sample_images),
         )
 
-    def _at(self, epoch: int, batch: int, step: int, clock: _Clock) -> Place:
-        return Place(epoch, batch, step, clock.seconds(), self.experts.sampler.steps if self.experts else 0)
+    def _at(self, epoch: int, batch: int, step: int, clock: _Clock) -> TrainPosition:
+        return TrainPosition(epoch, batch, step, clock.seconds(), self.experts.sampler.steps if self.experts else 0)
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -216,16 +216,16 @@ class Training:
         for name, parameter in self.learned.items():
             for part, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"adam.{part}.{name}"] = value
-        tensors["generator.order"] = self.order.get_state() if self.place.batch == 0 else self.order_then
+        tensors["generator.order"] = self.order.get_state() if self.position.batch == 0 else self.order_then
         if self.setup.train.generator is not None:
             tensors["generator.augment"] = self.setup.train.generator.get_state()
         if self.experts:
             for row, generator in enumerate(self.experts.sampler.generators):
                 tensors[f"generator.mask.{row}"] = generator.get_state()
-            tensors["drawn"] = self.experts.sampler.drawn
+            tensors["active_steps"] = self.experts.sampler.active_steps
             tensors |= self.gradients.state()
         copies = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
-        return Checkpoint(self.setup.config, self.place, copies)
+        return Checkpoint(self.setup.config, self.position, copies)
 
     @torch.no_grad()
     def _restore(self, start: Checkpoint) -> None:
@@ -236,20 +236,20 @@ class Training:
                     f"the checkpoint does not fit: its {name.replace('_', ' ')} is {getattr(its, name)!r}, "
                     f"not {getattr(mine, name)!r}"
                 )
-        if not 1 <= start.place.epoch <= mine.epochs + 1 or start.place.batch > self.batches:
-            raise CheckpointError(f"the checkpoint does not fit: it stands in epoch {start.place.epoch}")
+        if not 1 <= start.position.epoch <= mine.epochs + 1 or start.position.batch > self.batches:
+            raise CheckpointError(f"the checkpoint does not fit: it stands in epoch {start.position.epoch}")
         same = self.experts is None or mine.plan == its.plan
         try:
             self._take_generators(start, same)
             for name, parameter in self.learned.items():
                 self._take(name, parameter, start, same)
             if self.experts and same:
-                _copy(self.experts.sampler.drawn, start.tensors["drawn"], "drawn")
-                self.experts.sampler.steps = start.place.draws
+                _copy(self.experts.sampler.active_steps, start.tensors["active_steps"], "active_steps")
+                self.experts.sampler.steps = start.position.sampled_steps
                 self.gradients.restore(start.tensors)
         except (KeyError, RuntimeError, IndexError, TypeError) as error:
             raise CheckpointError(f"the checkpoint does not fit: {error}") from None
-        self.place = start.place
+        self.position = start.position
 
     def _take_generators(self, start: Checkpoint, same: bool) -> None:
         self.order.set_state(start.tensors["generator.order"])

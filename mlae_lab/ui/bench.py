@@ -12,7 +12,7 @@ from mlae_lab.runs import commands
 from mlae_lab.runs.liveness import stalled_for
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Run, StoreError
-from mlae_lab.ui import live_bench, page, reads, run_actions, visitor
+from mlae_lab.ui import live_bench, page, queries, run_actions, visitor
 from mlae_lab.ui.live_bench import Words, beside
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.markdown import plain, sentence
@@ -26,7 +26,7 @@ _SHORT_RUN = (
 def bench(run_id: str) -> None:
     """Draw the bench of a run. An unknown run is one sentence with a way out."""
     try:
-        run = reads.run(run_id)
+        run = queries.run(run_id)
     except StoreError as error:
         st.warning(plain(sentence(error)))
         link("runs", "See all runs")
@@ -34,25 +34,25 @@ def bench(run_id: str) -> None:
     _about(run)
     with st.container(key="bench_controls"):  # always there, so that nothing below it moves when it empties
         _controls(run)
-    watched = reads.tail(run_id).watched
+    sample_images = queries.tail(run_id).sample_images
     with st.container(key="bench_words"):
         _end(run)
-        live_bench.images(run, watched)
+        live_bench.images(run, sample_images)
     session = st.session_state.setdefault("bench_session", secrets.token_hex(8))
 
     # somebody else may resume a run that stopped: such a bench looks now and then
     idle = _IDLE_SECONDS if run.status in RESUMABLE else None
 
     on_cores = not (run.slot or "").startswith("cuda")
-    every = reads.refresh_seconds(session, on_cores) if not run.status.is_over else idle
+    every = queries.refresh_seconds(session, on_cores) if not run.status.is_over else idle
 
     @st.fragment(run_every=every)
     def panel() -> None:
         """One element, since each that comes with a refresh costs the server as much as all that is in this one."""
-        crowded = reads.refresh_seconds(session, on_cores) > (every or 0.0) and not run.status.is_over
+        crowded = queries.refresh_seconds(session, on_cores) > (every or 0.0) and not run.status.is_over
         told, status, has_images = look(run_id)
         live_bench.live_bench(told, key="bench")
-        if status is not run.status or has_images and watched is None or crowded:
+        if status is not run.status or has_images and sample_images is None or crowded:
             st.rerun()  # the buttons above change with the status, a run that is over needs no timer, a crowd a slower one
 
     panel()
@@ -63,10 +63,10 @@ def look(run_id: str) -> tuple[bytes, Status, bool]:
     who ask within a fraction of a second."""
 
     def now() -> tuple[bytes, Status, bool]:
-        run, tail = reads.run(run_id), reads.tail(run_id, 0.0)
-        return live_bench.message(run, tail, _words(run, tail)), run.status, tail.watched is not None
+        run, tail = queries.run(run_id), queries.tail(run_id, 0.0)
+        return live_bench.message(run, tail, _words(run, tail)), run.status, tail.sample_images is not None
 
-    return reads.shared(("bench", run_id), now)
+    return queries.shared(("bench", run_id), now)
 
 
 def _controls(run: Run) -> None:
@@ -84,16 +84,16 @@ def _end(run: Run) -> None:
         page.note(escape(sentence(run.reason)))
     if run.status in (Status.FAILED, Status.LOST):
         st.error(plain(sentence(run.reason)))
-        lines = commands.log_tail(reads.store(), run.id)
+        lines = commands.log_tail(queries.store(), run.id)
         if lines:
             with st.expander("The last lines of its log"):
                 st.code("\n".join(lines), language=None)
 
 
-def _words(run: Run, tail: reads.Tail) -> Words:
+def _words(run: Run, tail: queries.Tail) -> Words:
     """The numbers, what is being waited for, and what is wrong with a run that lives."""
     warning = waiting = ""
-    silent = stalled_for(reads.store().paths(run.id)) if run.status.is_active else None
+    silent = stalled_for(queries.store().paths(run.id)) if run.status.is_active else None
     if silent is not None:
         warning = (
             f"This run lives but has made no progress for {page.seconds_text(silent)}: wait, or press Stop now and resume it "
@@ -106,9 +106,9 @@ def _words(run: Run, tail: reads.Tail) -> Words:
             "finds them ready."
         )
     elif run.status is Status.QUEUED:
-        at, all_ = reads.store().places().get(run.id, (0, 0))
-        place = f"It is {at}. of {all_} in the queue. " if at else ""
-        waiting = f"{place}Runs on one device go one at a time, and people are served in turn."
+        at, all_ = queries.store().queue_positions().get(run.id, (0, 0))
+        position = f"It is {at}. of {all_} in the queue. " if at else ""
+        waiting = f"{position}Runs on one device go one at a time, and people are served in turn."
     elif tail.started is None and not run.status.is_over:
         waiting = "The run's own process loads torch, the backbone and the images. The curves begin in a few seconds."
     return Words(tuple(_facts(run, tail)), waiting, warning)
@@ -127,7 +127,7 @@ def _about(run: Run) -> None:
     )
 
 
-def _facts(run: Run, tail: reads.Tail) -> list[tuple[str, str]]:
+def _facts(run: Run, tail: queries.Tail) -> list[tuple[str, str]]:
     """The numbers above the bench."""
     pairs = [("Status", run.status.value)]
     measured = tail.evaluations[-1] if tail.evaluations else None

@@ -13,7 +13,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.config import ConfigError, differences
 from mlae_lab.runs import outcomes, pairs
 from mlae_lab.runs.store import Run, StoreError
-from mlae_lab.ui import figures, page, reads, visitor
+from mlae_lab.ui import figures, page, queries, visitor
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
@@ -59,8 +59,8 @@ class Look:
 
 def look(a: str, b: str) -> Look:
     """Read two runs and their family. Raises StoreError for an unknown run."""
-    one, other = reads.run(a), reads.run(b)
-    store = reads.store()
+    one, other = queries.run(a), queries.run(b)
+    store = queries.store()
     return Look(one, other, pairs.sides(store, one, other), pairs.unpaired_runs_because(store, one, other))
 
 
@@ -79,7 +79,7 @@ def choose(runs: Sequence[Run], role: str, against: Run | None = None) -> None:
     for run in candidates:
         group = 2
         if against is not None and run.config.badge == against.config.badge:
-            group = 0 if pairs.unpaired_runs_because(reads.store(), against, run) is None else 1
+            group = 0 if pairs.unpaired_runs_because(queries.store(), against, run) is None else 1
         if len(items[groups[group]]) < MAX_CARDS:
             items[groups[group]].append(_card(run, "" if against is None else groups[group]))
     picked = cards([card for name in groups for card in items[name]], key=f"compare_{role}", label="Runs", size="small")
@@ -164,7 +164,7 @@ def _masks(now: Look) -> None:
 
 
 def _result(now: Look) -> None:
-    a, b, store = now.a, now.b, reads.store()
+    a, b, store = now.a, now.b, queries.store()
     found = pairs.family(store, a, b) if now.sides else []
     epochs = max(a.config.epochs, b.config.epochs)
     if not now.sides and now.reason is None:
@@ -188,8 +188,8 @@ def _result(now: Look) -> None:
         page.note(f"{_sentence(now.reason)} Pairs like them stand below as soon as there are some.")
     else:
         large(difference.verdict)
-    if difference.settled_by:
-        page.note(difference.settled_by)
+    if difference.seeds_needed:
+        page.note(difference.seeds_needed)
     if now.reason and difference.pairs:
         page.note(f"The two runs themselves are not a pair ({escape(now.reason)}); this is about the pairs below.")
     with st.container(key="pair_compare_curves"):
@@ -225,7 +225,7 @@ def _curves(a: Run, b: Run, found: Sequence[pairs.Pair]) -> tuple[tuple, tuple]:
 
 
 def _single(a: Run, b: Run) -> tuple[tuple, tuple]:
-    curves = [outcomes.accuracies(reads.store(), run) for run in (a, b)]
+    curves = [outcomes.accuracies(queries.store(), run) for run in (a, b)]
     return tuple((curve,) if curve else () for curve in curves)
 
 
@@ -251,11 +251,11 @@ def _next(now: Look) -> None:
     if not now.sides and now.reason:
         return
     try:
-        base, plan, seeds = pairs.following(reads.store(), now.a, now.b)
-        todo = pairs.wanted(reads.store(), base.id, plan, seeds)[-2:]
+        base, plan, seeds = pairs.following(queries.store(), now.a, now.b)
+        todo = pairs.wanted(queries.store(), base.id, plan, seeds)[-2:]
         lacking = missing(base.config)
         if st.button("Run the same pair with another seed", key="compare_next", disabled=lacking is not None):
-            pairs.launch_pair(reads.store(), base.id, plan, seeds, visitor.current())
+            pairs.launch_pair(queries.store(), base.id, plan, seeds, visitor.current())
             st.rerun()
         page.note(lacking or started_text(todo))
     except (ConfigError, catalog.CatalogError, *visitor.STORE_TROUBLE) as error:

@@ -11,7 +11,7 @@ from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.runs import commands, pairs
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import draft, page, reads, visitor
+from mlae_lab.ui import draft, page, queries, visitor
 from mlae_lab.ui.navigation import go, link
 
 _WORDS = {
@@ -21,7 +21,7 @@ _WORDS = {
     "repeat": "Repeats run {} with another seed",
     "race": "One of the runs of a race",
     "diversity": "Part of the experiment that began with run {}",
-    "continued": "Goes on from run {}, checkpoint {}",
+    "branched": "Goes on from run {}, checkpoint {}",
     "imported": "Came from elsewhere",
 }
 
@@ -30,11 +30,11 @@ def lineage(run: Run) -> None:
     """The run that this one names as its parent, and those that name this one."""
     if run.relation:
         page.note(_WORDS[run.relation].format(run.parent or "of another store", run.source or "–") + ".")
-    children = [child for child in reads.runs() if child.parent == run.id]
+    children = [child for child in queries.runs() if child.parent == run.id]
     with st.container(horizontal=True, gap="medium"):
         if run.parent:
             link("train", f"Open run {run.parent}", run=run.parent)
-            parent = next((each for each in reads.runs() if each.id == run.parent), None)
+            parent = next((each for each in queries.runs() if each.id == run.parent), None)
             if run.relation == "paired" and parent and pairs.is_paired(parent.config, run.config):
                 link("compare", "Compare the two", a=run.parent, b=run.id)
         for child in children[:6]:
@@ -43,9 +43,9 @@ def lineage(run: Run) -> None:
 
 def continue_panel(run: Run) -> None:
     """Choose a checkpoint and a number of epochs; the mask is the one on the canvas."""
-    names = list(reads.store().paths(run.id).checkpoints())
+    names = list(queries.store().paths(run.id).checkpoints())
     try:
-        reached = {name: commands.epoch_of(reads.store(), run.id, name) for name in names}
+        reached = {name: commands.epoch_of(queries.store(), run.id, name) for name in names}
     except visitor.STORE_TROUBLE as error:
         st.error(visitor.sentence(error))
         return
@@ -66,7 +66,7 @@ def continue_panel(run: Run) -> None:
     try:
         plan = _on_its_layers(draft.current().plan, run)
         if press.button("Go on as a new run", key=f"continue_start_{run.id}", type="primary"):
-            child = commands.continued(reads.store(), run.id, plan, chosen, int(total), visitor.current())
+            child = commands.branch(queries.store(), run.id, plan, chosen, int(total), visitor.current())
             go("train", run=child.id)
     except (ConfigError, PlanError, catalog.CatalogError, *visitor.STORE_TROUBLE) as error:
         st.error(visitor.sentence(error))

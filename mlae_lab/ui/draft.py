@@ -16,7 +16,7 @@ from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan, PlanError
-from mlae_lab.ui import reads, visitor
+from mlae_lab.ui import queries, visitor
 from mlae_lab.ui.settings_code import SETTINGS, settings_code, settings_of
 from mlae_lab.ui.markdown import plain
 
@@ -127,7 +127,7 @@ def _keep() -> None:
     text = json.dumps(state[_DRAFT].to_dict())
     if text != state.get(_KEPT):
         try:
-            reads.store().keep_visitor(visitor.current(), patience=visitor.PATIENCE, draft=text)
+            queries.store().keep_visitor(visitor.current(), timeout=visitor.TIMEOUT_SECONDS, draft=text)
         except visitor.STORE_TROUBLE:
             return
         state[_KEPT] = text
@@ -149,7 +149,7 @@ def _know_whose() -> None:
         _keep()
         return
     try:
-        text = reads.store().visitor(whose).draft
+        text = queries.store().visitor(whose).draft
         if not text:
             return
         kept = RunConfig.from_dict(json.loads(text))

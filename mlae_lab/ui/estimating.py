@@ -5,7 +5,7 @@ from __future__ import annotations
 from mlae_lab.core.config import RunConfig
 from mlae_lab.runs.estimate import Estimate, Pace, estimate, pace
 from mlae_lab.runs.store import Run, RunStore
-from mlae_lab.ui import reads
+from mlae_lab.ui import queries
 
 _MAX_KEPT = 1000
 _paces: dict[tuple, Pace | None] = {}
@@ -13,7 +13,7 @@ _paces: dict[tuple, Pace | None] = {}
 
 def estimated(config: RunConfig) -> Estimate:
     """How long a run would take, from what runs of this server's store took on this machine."""
-    return estimate(reads.store(), config, _pace)
+    return estimate(queries.store(), config, _pace)
 
 
 def _pace(store: RunStore, run: Run) -> Pace | None:

@@ -20,7 +20,7 @@ from mlae_lab.runs import pairs, race
 from mlae_lab.runs.estimate import Estimate, least_memory
 from mlae_lab.runs.store import Run
 from mlae_lab.runs.texts import bytes_text
-from mlae_lab.ui import page, reads, run_actions, visitor
+from mlae_lab.ui import page, queries, run_actions, visitor
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.estimating import estimated
 from mlae_lab.ui.navigation import go
@@ -88,7 +88,7 @@ def _learned(config: RunConfig) -> str:
 
 
 def _since_the_last(config: RunConfig) -> None:
-    last = next((run for run in reads.runs() if visitor.is_mine(run)), None)
+    last = next((run for run in queries.runs() if visitor.is_mine(run)), None)
     if last is not None:
         page.note(escape(since(last, config)))
 
@@ -138,10 +138,10 @@ def _pair(config: RunConfig, found: Estimate) -> str:
         st.rerun()
     masks = [config.plan, plans[chosen][1]]
     seeds = _seeds("launch_pair_seeds")
-    todo = race.wanted(reads.store(), config, masks, seeds)
+    todo = race.wanted(queries.store(), config, masks, seeds)
     if st.button("Start the pair", type="primary", key="launch_pair"):
-        runs = race.launch(reads.store(), located(config), masks, seeds, visitor.current(), "paired")
-        reads.look_again()
+        runs = race.launch(queries.store(), located(config), masks, seeds, visitor.current(), "paired")
+        queries.refresh()
         go("compare", a=runs[0].id, b=runs[1].id)
     page.note(f"This mask against “{escape(plans[chosen][0])}”. {_together(config, todo, found)}")
     return race.command(config, masks, seeds)
@@ -162,10 +162,10 @@ def _race(config: RunConfig, found: Estimate) -> str:
     if len(masks) < 2:
         page.note("Choose at least one mask above: yours races against it.")
         return config.command()
-    todo = race.wanted(reads.store(), config, masks, seeds)
+    todo = race.wanted(queries.store(), config, masks, seeds)
     if st.button(f"Start the race of {len(masks)} masks", type="primary", key="launch_race"):
-        runs = race.launch(reads.store(), located(config), masks, seeds, visitor.current())
-        reads.look_again()
+        runs = race.launch(queries.store(), located(config), masks, seeds, visitor.current())
+        queries.refresh()
         go("race", runs=",".join(run.id for run in runs))
     page.note(f"This mask and {_listed([plans[name][0] for name in kept])}. {_together(config, todo, found)}")
     return race.command(config, masks, seeds)
@@ -181,7 +181,7 @@ def _plans(config: RunConfig) -> dict[str, tuple[str, MaskPlan]]:
     first = {name: paper.pop(name) for name in ("dense.dense", "uniform.stochastic") if name in paper}
     saved = {}
     try:
-        for entry in reads.store().plans():
+        for entry in queries.store().plans():
             saved[f"saved.{entry.id}"] = (entry.name, _fitting(entry.plan, config))
     except visitor.STORE_TROUBLE:
         pass  # the paper's are there all the same

@@ -15,7 +15,7 @@ from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.runs import pairs
 from mlae_lab.runs.library import MAX_NAME, SavedPlan
-from mlae_lab.ui import draft, figures, page, reads, run_actions, visitor
+from mlae_lab.ui import draft, figures, page, queries, run_actions, visitor
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.thumbnails import mask_image
@@ -42,7 +42,7 @@ def library() -> None:
     if said := st.session_state.pop(_SAID, None):
         st.info(said)
     try:
-        saved = reads.store().plans()
+        saved = queries.store().plans()
     except visitor.STORE_TROUBLE as error:
         st.warning(f"The library cannot be read right now. {visitor.sentence(error)}")
         return
@@ -95,7 +95,7 @@ def _save() -> None:
         name = st.text_input("Its name", key=key, max_chars=MAX_NAME, placeholder="hourglass, heavier at the end")
         if st.button("Save", key="library_save", type="primary"):
             try:
-                entry = reads.store().save_plan(name, draft.current().plan, visitor.current(), visitor.PATIENCE)
+                entry = queries.store().save_plan(name, draft.current().plan, visitor.current(), visitor.TIMEOUT_SECONDS)
             except visitor.STORE_TROUBLE as error:
                 st.warning(visitor.sentence(error))
                 return
@@ -211,7 +211,7 @@ def _rename(entry: SavedPlan) -> None:
         name = st.text_input("Another name", entry.name, key=f"library_rename_{entry.id}", max_chars=MAX_NAME)
         if st.button("Rename it", key=f"library_rename_go_{entry.id}") and _meant(entry, "Rename it"):
             try:
-                reads.store().rename_plan(entry.id, name, visitor.PATIENCE)
+                queries.store().rename_plan(entry.id, name, visitor.TIMEOUT_SECONDS)
             except visitor.STORE_TROUBLE as error:
                 st.warning(visitor.sentence(error))
                 return
@@ -235,7 +235,7 @@ def _meant(entry: SavedPlan, label: str, always: bool = False) -> bool:
 
 def _delete(entry: SavedPlan) -> None:
     try:
-        reads.store().delete_plan(entry.id, visitor.PATIENCE)
+        queries.store().delete_plan(entry.id, visitor.TIMEOUT_SECONDS)
     except visitor.STORE_TROUBLE as error:
         st.warning(plain(sentence(error)))
         return

@@ -545,17 +545,17 @@ class Bench {
         list.append(one);
       });
     }
-    const now = at >= 0 && measured[at].guess ? measured[at] : null, before = at > 0 && measured[at - 1].guess ? measured[at - 1] : null;
+    const now = at >= 0 && measured[at].predicted ? measured[at] : null, before = at > 0 && measured[at - 1].predicted ? measured[at - 1] : null;
     let right = 0, flips = 0;
     [...list.children].forEach((one, i) => {
-      const guess = now ? now.guess[i] : null, is = guess === truth[i];
-      const flip = Boolean(now && before && before.guess[i] !== guess);
-      right += is && guess !== null;
+      const predicted = now ? now.predicted[i] : null, is = predicted === truth[i];
+      const flip = Boolean(now && before && before.predicted[i] !== predicted);
+      right += is && predicted !== null;
       flips += flip;
-      one.className = guess === null ? "" : (is ? "right" : "wrong") + (flip ? " flip" : "");
-      one.children[1].textContent = guess === null ? "–" : (is ? "✓ " : "✗ ") + guess;
-      one.children[2].textContent = guess === null ? "" : `${Math.round(100 * now.confidence[i])} %` + (is ? "" : `, is ${truth[i]}`) + (flip ? `; was ${before.guess[i]}` : "");
-      one.title = guess === null ? truth[i] : `${truth[i]}: the network says ${guess} with ${Math.round(100 * now.confidence[i])} %` + (flip ? `, before it said ${before.guess[i]}` : "");
+      one.className = predicted === null ? "" : (is ? "right" : "wrong") + (flip ? " flip" : "");
+      one.children[1].textContent = predicted === null ? "–" : (is ? "✓ " : "✗ ") + predicted;
+      one.children[2].textContent = predicted === null ? "" : `${Math.round(100 * now.confidence[i])} %` + (is ? "" : `, is ${truth[i]}`) + (flip ? `; was ${before.predicted[i]}` : "");
+      one.title = predicted === null ? truth[i] : `${truth[i]}: the network says ${predicted} with ${Math.round(100 * now.confidence[i])} %` + (flip ? `, before it said ${before.predicted[i]}` : "");
     });
     this.album.querySelector(".lb-title").textContent = now
       ? `${right} of these ${truth.length} images are right after epoch ${now.epoch}` + (before ? `; ${flips || "no"} answer${flips === 1 ? "" : "s"} changed since epoch ${before.epoch}` : "")

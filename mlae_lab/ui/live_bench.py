@@ -18,11 +18,11 @@ import streamlit as st
 
 from mlae_lab.core import paper
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, ExpertStats, Guesses, SimilarityStats, TrainStep, Watched, packed
+from mlae_lab.core.events import Evaluation, ExpertStats, Predictions, SimilarityStats, TrainStep, SampleImages, packed
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs import devices
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import figures, reads
+from mlae_lab.ui import figures, queries
 from mlae_lab.ui.bundle import bundled
 from mlae_lab.ui.figures import Figure, Reference
 from mlae_lab.ui.figures.base import finite
@@ -49,9 +49,9 @@ def live_bench(told: bytes, key: str) -> None:
     _COMPONENT(key=key, data=told, height="content")
 
 
-def images(run: Run, watched: Watched | None) -> None:
+def images(run: Run, sample_images: SampleImages | None) -> None:
     """The watched images, hidden: they travel once, and the bench takes them from here."""
-    images = "".join(f'<img src="{_address(text)}" alt="">' for text in (watched.images if watched else ()))
+    images = "".join(f'<img src="{_address(text)}" alt="">' for text in (sample_images.images if sample_images else ()))
     st.html(f'<div class="lb-images" data-run="{run.id}" hidden>{images}</div>')
 
 
@@ -59,21 +59,21 @@ def _address(base64: str) -> str:
     return f"data:image/{'png' if base64.startswith('iVBOR') else 'jpeg'};base64,{escape(base64)}"
 
 
-def message(run: Run, tail: reads.Tail, words: Words) -> bytes:
+def message(run: Run, tail: queries.Tail, words: Words) -> bytes:
     """The whole bench as JSON, deflated; one for each state of a run."""
     live = not run.status.is_over
-    revision = (live, len(tail.steps), len(tail.evaluations), words, *reads.references(run))
+    revision = (live, len(tail.steps), len(tail.evaluations), words, *queries.references(run))
     return tail.memo("message", revision, lambda: zlib.compress(_told(run, tail, words, live).encode(), 6))
 
 
-def _told(run: Run, tail: reads.Tail, words: Words, live: bool) -> str:
+def _told(run: Run, tail: queries.Tail, words: Words, live: bool) -> str:
     config = run.config
     steps = tail.steps[-1].step if tail.steps else 0
     total = tail.started.steps if tail.started else 0
     progress = steps / total if total else 0.0
     if not tail.started and tail.preparing and tail.preparing.total:
         progress = tail.preparing.done / tail.preparing.total
-    references = reads.references(run)
+    references = queries.references(run)
     dense = references.get("dense")
     data = {
         "run": run.id,
@@ -89,7 +89,7 @@ def _told(run: Run, tail: reads.Tail, words: Words, live: bool) -> str:
         "masks": _masks(tail.steps, live),
         "measured": tail.memo("measured", (live, len(tail.evaluations)), lambda: _measured(tail, live)),
         "tops": tail.memo("tops", len(tail.experts), lambda: _tops(tail.experts, config.plan.coefficient_init)),
-        "truth": tail.watched.truth if tail.watched else [],
+        "truth": tail.sample_images.labels if tail.sample_images else [],
         "dense": {"run": dense.run, "absolute": dense.similarity[-1].absolute} if dense and dense.similarity else None,
         "plotly": plotly_url(),
     }
@@ -105,7 +105,7 @@ def _figure(figure: Figure | None) -> str:
     return f'{about[:-1]},"figure":{figure.spec}}}'
 
 
-def _curves(tail: reads.Tail, config: RunConfig, references: dict[str, reads.Reference]) -> dict[str, Figure | None]:
+def _curves(tail: queries.Tail, config: RunConfig, references: dict[str, queries.Reference]) -> dict[str, Figure | None]:
     if not tail.steps:
         return {"accuracy": None, "loss": None, "alike": None}
     probe, dense = references.get("probe"), references.get("dense")
@@ -159,32 +159,32 @@ def _masks(steps: Sequence[TrainStep], live: bool) -> dict:
     }
 
 
-def _measured(tail: reads.Tail, live: bool) -> list[dict]:
+def _measured(tail: queries.Tail, live: bool) -> list[dict]:
     """Each measurement with all that belongs to it; cosines as the lower triangles of the layers' matrices."""
-    guesses: dict[int, Guesses] = {found.step: found for found in tail.guesses}
-    places = range(len(tail.evaluations))
+    predictions: dict[int, Predictions] = {found.step: found for found in tail.predictions}
+    indices = range(len(tail.evaluations))
     if live:
-        places = places[-2:]
-    elif len(places) > MEASURED_KEPT:
-        last = len(places) - 1
-        places = sorted({round(i * last / (MEASURED_KEPT - 1)) for i in range(MEASURED_KEPT)})
-    return [_one(tail, at, guesses.get(tail.evaluations[at].step)) for at in places]
+        indices = indices[-2:]
+    elif len(indices) > MEASURED_KEPT:
+        last = len(indices) - 1
+        indices = sorted({round(i * last / (MEASURED_KEPT - 1)) for i in range(MEASURED_KEPT)})
+    return [_one(tail, at, predictions.get(tail.evaluations[at].step)) for at in indices]
 
 
-def _one(tail: reads.Tail, at: int, guesses: Guesses | None) -> dict:
+def _one(tail: queries.Tail, at: int, predictions: Predictions | None) -> dict:
     evaluation: Evaluation = tail.evaluations[at]
     found: dict = {"epoch": evaluation.epoch, "step": evaluation.step, "accuracy": evaluation.accuracy}
     if at < len(tail.experts):
         stats: ExpertStats = tail.experts[at]
         for name, canvas in (("contribution", stats.contribution), ("coefficient", stats.coefficient),
-                             ("share", stats.share_drawn), ("gradient", stats.gradient)):  # fmt: skip
+                             ("share", stats.active_share), ("gradient", stats.gradient)):  # fmt: skip
             found[name] = [_short(value) for row in canvas for value in row]
     if at < len(tail.similarity):
         alike: SimilarityStats = tail.similarity[at]
         found["absolute"] = alike.absolute
         found["alike"] = [round(row[j], 3) for m in alike.matrices for i, row in enumerate(m) for j in range(i)]
-    if guesses:
-        found["guess"], found["confidence"] = guesses.guess, guesses.confidence
+    if predictions:
+        found["predicted"], found["confidence"] = predictions.predicted, predictions.confidence
     return found
 
 
@@ -211,7 +211,7 @@ def _tops(experts: Sequence[ExpertStats], start: float) -> dict[str, float]:
 
 def load_text(run: Run) -> str | None:
     """How busy the run's device is, None where nobody can say."""
-    return reads.shared(("load", run.slot), lambda: devices.load(run.slot or "cpu"), 2.0)
+    return queries.shared(("load", run.slot), lambda: devices.load(run.slot or "cpu"), 2.0)
 
 
 def beside(config: RunConfig) -> paper.Cell | None:

@@ -17,7 +17,7 @@ _COMPONENT = bundled(
 )
 
 
-def draws(plan: MaskPlan, cost: Budget, key: str) -> None:
+def mask_samples(plan: MaskPlan, cost: Budget, key: str) -> None:
     """Play a hundred draws; the browser makes them, each expert kept with chance 1 - p for itself, as in training.
 
     They are draws of the same distribution, not a run's own masks: those come from the run's seed, in torch.
@@ -29,7 +29,7 @@ def draws(plan: MaskPlan, cost: Budget, key: str) -> None:
             "keep": [[int(k) for k in row] for row in plan.keep],
             "rate": [list(row) for row in plan.drop_rate],
             "active": cost.expected_active,
-            "empty": cost.any_empty_chance,
+            "empty": cost.any_empty_probability,
         },
         height="content",
     )

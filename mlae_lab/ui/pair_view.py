@@ -13,7 +13,7 @@ from mlae_lab.core.patterns import fitted, paper_patterns
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs import pairs
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import draft, page, reads, visitor
+from mlae_lab.ui import draft, page, queries, visitor
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.navigation import go
 from mlae_lab.ui.requirements import missing
@@ -41,10 +41,10 @@ def pair_panel(run: Run) -> None:
         help="One pair says nothing about the next: three seeds or more show how far the seed alone moves the result.",
     )
     try:
-        todo = pairs.wanted(reads.store(), run.id, plans[chosen][1], int(seeds))
+        todo = pairs.wanted(queries.store(), run.id, plans[chosen][1], int(seeds))
         lacking = missing(run.config)
         if right.button("Start the pair", key=f"pair_start_{run.id}", type="primary", disabled=lacking is not None):
-            runs = pairs.launch_pair(reads.store(), run.id, plans[chosen][1], int(seeds), visitor.current())
+            runs = pairs.launch_pair(queries.store(), run.id, plans[chosen][1], int(seeds), visitor.current())
             go("compare", a=runs[0].id, b=runs[1].id)
         page.note(f"{SHARED} {started_text(todo)}")
         if lacking:

@@ -93,7 +93,7 @@ def plan_meaning(plan: MaskPlan, backbone_name: str) -> Budget:
         ("Parameters", f"{cost.parameters:,}"),
         ("Share of the backbone", f"{100 * cost.parameters / backbone.parameters:.2f} %"),
         ("Layers with experts", f"{used} of {plan.rows}"),
-        ("Some layer draws none in", f"{100 * cost.any_empty_chance:.1f} % of steps"),
+        ("Some layer draws none in", f"{100 * cost.any_empty_probability:.1f} % of steps"),
         ("A step, beside dense", f"{100 * step.total / _dense_step(backbone, plan.expert_rank):.0f} %" if step else "–"),
         ("A step, beside a probe", f"× {step.total / step.forward:.2f}" if step else "–"),
     )  # fmt: skip

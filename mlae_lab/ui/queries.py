@@ -17,12 +17,12 @@ from mlae_lab.core.events import (
     Evaluation,
     Event,
     ExpertStats,
-    Guesses,
+    Predictions,
     Preparing,
     SimilarityStats,
     Started,
     TrainStep,
-    Watched,
+    SampleImages,
 )  # fmt: skip
 from mlae_lab.core.plan import Kind, MaskPlan
 from mlae_lab.locations import default_store
@@ -67,8 +67,8 @@ class Tail:
         self.evaluations: list[Evaluation] = []
         self.experts: list[ExpertStats] = []
         self.similarity: list[SimilarityStats] = []
-        self.guesses: list[Guesses] = []
-        self.watched: Watched | None = None
+        self.predictions: list[Predictions] = []
+        self.sample_images: SampleImages | None = None
         self._made: dict[str, tuple[Hashable, object]] = {}
 
     def update(self) -> None:
@@ -97,10 +97,10 @@ class Tail:
             self.experts.append(event)
         elif isinstance(event, SimilarityStats):
             self.similarity.append(event)
-        elif isinstance(event, Guesses):
-            self.guesses.append(event)
-        elif isinstance(event, Watched):
-            self.watched = event
+        elif isinstance(event, Predictions):
+            self.predictions.append(event)
+        elif isinstance(event, SampleImages):
+            self.sample_images = event
 
     def memo(self, name: str, revision: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives for a revision of the data, made once and then shared by all viewers."""
@@ -147,7 +147,7 @@ def runs() -> list[Run]:
     return shared(("runs",), lambda: [derived(store(), run) for run in store().runs()])
 
 
-def look_again() -> None:
+def refresh() -> None:
     """Forget what was read a moment ago: somebody has just changed something."""
     _read.clear()
 

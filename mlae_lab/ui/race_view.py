@@ -17,7 +17,7 @@ from mlae_lab.runs.paths import is_run_id
 from mlae_lab.runs.race import Lane, Race
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
-from mlae_lab.ui import page, reads, run_actions, visitor
+from mlae_lab.ui import page, queries, run_actions, visitor
 from mlae_lab.ui.figures.race import lane_figure
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
@@ -54,7 +54,7 @@ def asked(names: str) -> list[Run]:
         raise StoreError(f"the link names {len(words)} runs: a race has at most {MAX_RUNS}")
     if not all(map(is_run_id, words)) or not words:
         raise StoreError("the link does not hold names of runs: it looks like /race?runs=aaaaaaaa,bbbbbbbb")
-    return [reads.run(word) for word in words]
+    return [queries.run(word) for word in words]
 
 
 _looked: dict[tuple, tuple[float, Race]] = {}
@@ -62,13 +62,13 @@ _looked: dict[tuple, tuple[float, Race]] = {}
 
 def look(runs: Sequence[Run], known: dict[MaskPlan, str]) -> Race:
     """Where a race stands, read at most twice a second for all who watch it. Raises StoreError if it is none."""
-    key = (reads.store().folder, tuple((run.id, run.status, run.attempt) for run in runs), tuple(known.values()))
+    key = (queries.store().folder, tuple((run.id, run.status, run.attempt) for run in runs), tuple(known.values()))
     now = time.monotonic()
     seen = _looked.get(key)
     if seen is None or now - seen[0] >= _SHARED_SECONDS:
         if len(_looked) > 100:
             _looked.clear()
-        seen = _looked[key] = (now, _unchanging(race.race(reads.store(), runs, _curve, known)))
+        seen = _looked[key] = (now, _unchanging(race.race(queries.store(), runs, _curve, known)))
     return seen[1]
 
 
@@ -125,7 +125,7 @@ def watched(runs: Sequence[Run]) -> None:
     @st.fragment(run_every=REFRESH_SECONDS if live else None)
     def panel() -> None:
         try:
-            now = [reads.run(name) for name in ids]
+            now = [queries.run(name) for name in ids]
             _draw(look(now, known))
         except StoreError:  # deleted while one looks at it
             st.rerun()
@@ -146,12 +146,12 @@ def _draw(now: Race) -> None:
         for number, lane in enumerate(now.lanes):
             with st.container(key=f"race_lane_{number}"):
                 entry = places.get(number)
-                place = f"{_ordinal(entry.place)}, {entry.accuracy:.1f} %" if entry else "not placed yet"
+                rank = f"{_ordinal(entry.rank)}, {entry.accuracy:.1f} %" if entry else "not placed yet"
                 at = "" if now.is_through else f" after epoch {now.epoch}"
                 told = f"{now.told(entry)}{at}" if entry else ""
                 st.html(
                     f'<div class="race-lane"><img src="{mask_image(lane.plan)}" alt=""><div><b>{escape(lane.name)}</b>'
-                    f'<p class="place">{place}</p><p>{told or "&nbsp;"}</p><p>{_seeds(lane)}</p></div></div>'
+                    f'<p class="place">{rank}</p><p>{told or "&nbsp;"}</p><p>{_seeds(lane)}</p></div></div>'
                 )
                 live_plot(_figure(now, number), key=f"race_plot_{number}")
     if now.epoch is not None:
@@ -175,7 +175,7 @@ def _seeds(lane: Lane) -> str:
 
 def _status(run: Run) -> str:
     if run.status is Status.RUNNING:
-        step = reads.store().last(run.id, "step")
+        step = queries.store().last(run.id, "step")
         if isinstance(step, TrainStep):
             return f'<span class="lab-status live">epoch {step.epoch} of {run.config.epochs}</span>'
     return page.status_word(run.status)
@@ -239,10 +239,10 @@ def _list_of(runs: Sequence[Run]) -> None:
 def _known() -> dict[MaskPlan, str]:
     """The names of the library's masks."""
     try:
-        return {entry.plan: entry.name for entry in reversed(reads.store().plans())}
+        return {entry.plan: entry.name for entry in reversed(queries.store().plans())}
     except visitor.STORE_TROUBLE:
         return {}
 
 
-def _ordinal(place: int) -> str:
-    return f"{place}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(place, 'th') }"
+def _ordinal(rank: int) -> str:
+    return f"{rank}{ {1: 'st', 2: 'nd', 3: 'rd'}.get(rank, 'th') }"

@@ -11,10 +11,10 @@ import streamlit as st
 
 from mlae_lab.network import is_loopback
 from mlae_lab.core.config import RunConfig
-from mlae_lab.runs import commands, parcel, race
+from mlae_lab.runs import commands, archive_file, race
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Run, StoreError
-from mlae_lab.ui import reads, visitor
+from mlae_lab.ui import queries, visitor
 from mlae_lab.ui.navigation import go
 from mlae_lab.ui.markdown import plain
 
@@ -28,8 +28,8 @@ def start(config: RunConfig) -> str:
     before = st.session_state.get(_STARTED)
     if before and before[0] == config and time.monotonic() - before[1] < _TWICE_SECONDS:
         return before[2]
-    run = commands.launch(reads.store(), config, visitor.current()).id
-    reads.look_again()
+    run = commands.launch(queries.store(), config, visitor.current()).id
+    queries.refresh()
     st.session_state[_STARTED] = (config, time.monotonic(), run)
     return run
 
@@ -55,27 +55,27 @@ def complaint(of: str | None = None, elsewhere: Container[str] = ()) -> None:
 def controls(run: Run, key: str) -> None:
     """The buttons for where a run stands, in the container that is open. key: unique on the page."""
     if run.status is Status.QUEUED:
-        _button(run, key, "Cancel", lambda: commands.stop(reads.store(), run.id))
+        _button(run, key, "Cancel", lambda: commands.stop(queries.store(), run.id))
     elif not run.status.is_over:
         keep = "Finishes the step, keeps adapter and checkpoint, and measures once more if that is quick."
         if run.status is not Status.STOPPING:
-            _button(run, key, "Stop and keep", lambda: commands.stop(reads.store(), run.id), keep)
+            _button(run, key, "Stop and keep", lambda: commands.stop(queries.store(), run.id), keep)
         now = "Ends the process at once; its last checkpoint stays."
-        _button(run, key, "Stop now", lambda: commands.stop(reads.store(), run.id, now=True), now)
+        _button(run, key, "Stop now", lambda: commands.stop(queries.store(), run.id, now=True), now)
     else:
         if run.status in RESUMABLE:
-            known = reads.store().paths(run.id).checkpoints()
-            begin = "where it went on from" if run.relation == "continued" else "at its first step"
+            known = queries.store().paths(run.id).checkpoints()
+            begin = "where it went on from" if run.relation == "branched" else "at its first step"
             where = "Goes on from its last checkpoint." if known else f"It had no checkpoint yet: begins {begin}."
-            _button(run, key, "Resume", lambda: commands.resume(reads.store(), run.id), where, mind=False)
+            _button(run, key, "Resume", lambda: commands.resume(queries.store(), run.id), where, mind=False)
         if st.button(
             "Retry" if run.status in RESUMABLE else "Duplicate",
             key=f"{key}_again_{run.id}",
             help="The same run once more, as a run of its own, from "
-            + ("the checkpoint that it went on from." if run.relation == "continued" else "its first step."),
+            + ("the checkpoint that it went on from." if run.relation == "branched" else "its first step."),
         ):
             try:
-                made = commands.again(reads.store(), run.id, visitor.current())
+                made = commands.again(queries.store(), run.id, visitor.current())
             except visitor.STORE_TROUBLE as error:
                 st.session_state[_COMPLAINT] = run.id, visitor.sentence(error)
                 st.rerun()
@@ -88,7 +88,7 @@ def reorder(run: Run, key: str, alone: bool) -> None:
         return
     with st.popover("Move", key=f"{key}_move_{run.id}"):
         for label, to in (("First", "first"), ("Up", "up"), ("Down", "down"), ("Last", "last")):
-            _button(run, key, label, lambda to=to: reads.store().reorder(run.id, to))
+            _button(run, key, label, lambda to=to: queries.store().reorder(run.id, to))
 
 
 def more(run: Run, key: str) -> None:
@@ -97,40 +97,40 @@ def more(run: Run, key: str) -> None:
         st.download_button(
             "Save as a file",
             lambda: _packed(run.id),
-            file_name=f"{run.id}{parcel.SUFFIX}",
+            file_name=f"{run.id}{archive_file.SUFFIX}",
             mime="application/zip",
             key=f"{key}_export_{run.id}",
             on_click="ignore",
             help="Settings, events, log, adapter and checkpoint in one file; Runs takes it in on another machine.",
         )
-        _button(run, key, "Put away", lambda: parcel.archive(reads.store(), run.id), "Out of the list, into one file; it can come back.")  # fmt: skip
-        _button(run, key, "Delete", lambda: commands.delete(reads.store(), run.id), "With its files, for good.")
+        _button(run, key, "Put away", lambda: archive_file.archive(queries.store(), run.id), "Out of the list, into one file; it can come back.")  # fmt: skip
+        _button(run, key, "Delete", lambda: commands.delete(queries.store(), run.id), "With its files, for good.")
 
 
-def put_away(entry: parcel.Archived) -> None:
+def put_away(entry: archive_file.Archived) -> None:
     """What is done with a run that was put away: bring it back, or delete it."""
     with st.container(horizontal=True, gap="small"):
         if not entry.trouble:
-            _button(entry, "runs", "Bring back", lambda: parcel.restore(reads.store(), entry.id), mind=False, mark=away(entry))
-        _button(entry, "runs", "Delete", lambda: parcel.discard(reads.store(), entry.id), "With its file, for good.", mark=away(entry))  # fmt: skip
+            _button(entry, "runs", "Bring back", lambda: archive_file.restore(queries.store(), entry.id), mind=False, mark=away(entry))
+        _button(entry, "runs", "Delete", lambda: archive_file.discard(queries.store(), entry.id), "With its file, for good.", mark=away(entry))  # fmt: skip
 
 
-def away(entry: parcel.Archived) -> str:
+def away(entry: archive_file.Archived) -> str:
     """The mark of the buttons of a run that was put away: one that is brought back has others."""
     return f"away_{entry.id}"
 
 
 def _packed(run_id: str) -> bytes:
-    file = reads.store().paths(run_id).folder / f"export{parcel.SUFFIX}"
+    file = queries.store().paths(run_id).folder / f"export{archive_file.SUFFIX}"
     try:
-        parcel.export(reads.store(), run_id, file)
+        archive_file.export(queries.store(), run_id, file)
         return file.read_bytes()
     finally:
         with suppress(OSError):
             file.unlink(missing_ok=True)
 
 
-def is_mine(run: Run | parcel.Archived) -> bool:
+def is_mine(run: Run | archive_file.Archived) -> bool:
     """Whether a person may act on a run without being asked: it is theirs, nobody's, or this machine's only user's."""
     if run.owner in ("", visitor.current()):
         return True
@@ -150,7 +150,7 @@ def stop_all(runs: Sequence[Run], key: str, label: str) -> None:
         others or going[0],
         key,
         label,
-        lambda: race.stop(reads.store(), [reads.store().run(run.id) for run in going]),
+        lambda: race.stop(queries.store(), [queries.store().run(run.id) for run in going]),
         "Cancels what waits; what runs finishes its step and keeps adapter and checkpoint.",
         about="A run of this race" if others and len(going) > 1 else "This run",
         mark="-".join(run.id for run in runs),  # the same when one of them ends, else a click would be lost
@@ -158,7 +158,7 @@ def stop_all(runs: Sequence[Run], key: str, label: str) -> None:
 
 
 def _button(
-    run: Run | parcel.Archived, key: str, label: str, do: Callable[[], object], help: str | None = None, mind: bool = True,
+    run: Run | archive_file.Archived, key: str, label: str, do: Callable[[], object], help: str | None = None, mind: bool = True,
     about: str = "This run", mark: str = "",
 ) -> None:  # fmt: skip
     mark = mark or run.id
@@ -175,7 +175,7 @@ def _button(
     st.session_state.pop(_ASKED, None)
     try:
         do()
-    except (StoreError, parcel.ParcelError, *visitor.STORE_TROUBLE) as error:
+    except (StoreError, archive_file.ArchiveError, *visitor.STORE_TROUBLE) as error:
         st.session_state[_COMPLAINT] = mark, visitor.sentence(error)
-    reads.look_again()
+    queries.refresh()
     st.rerun()

@@ -8,14 +8,14 @@ from mlae_lab.core import catalog
 from mlae_lab.core.events import Evaluation
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import reads
+from mlae_lab.ui import queries
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.thumbnails import mask_image
 
 
 def accuracy_text(run: Run) -> str:
     """The last measured accuracy with its split, or a dash."""
-    last = reads.store().last(run.id, "evaluation")
+    last = queries.store().last(run.id, "evaluation")
     return f"{last.accuracy:.1f} % {run.config.protocol}" if isinstance(last, Evaluation) else "–"
 
 

@@ -10,7 +10,7 @@ import streamlit as st
 from mlae_lab.core import catalog
 from mlae_lab.core.events import TrainStep
 from mlae_lab.runs.store import StoreError
-from mlae_lab.ui import page, reads
+from mlae_lab.ui import page, queries
 from mlae_lab.ui.navigation import link
 
 _EVERY = 10.0  # seconds; twenty viewers have twenty of them
@@ -21,13 +21,13 @@ def run_strip() -> None:
     """Active runs with a link, and how many wait; nothing where nothing runs."""
     with st.container(key="run_strip"):
         try:
-            active = [run for run in reads.runs() if not run.status.is_over]
+            active = [run for run in queries.runs() if not run.status.is_over]
         except (sqlite3.Error, StoreError, OSError):
             page.note("The store cannot be read right now.")
             return
         under_way = [run for run in active if run.status.is_active]
         for run in under_way[:3]:
-            step = reads.store().last(run.id, "step")
+            step = queries.store().last(run.id, "step")
             at = f"epoch {step.epoch}/{run.config.epochs}" if isinstance(step, TrainStep) else run.status.value
             page.note(f"{escape(catalog.task(run.config.task).title)}, {run.status.value}")
             link("train", at, run=run.id)

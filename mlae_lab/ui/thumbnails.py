@@ -57,9 +57,9 @@ def gain_image(probe: float, adapted: float) -> str:
     )
 
 
-def png_address(pixels: np.ndarray, side: int = 96) -> str:
+def png_address(pixels: np.ndarray, size: int = 96) -> str:
     """A grey (h, w) or colour (h, w, 3) uint8 image as a data address, side x side pixels."""
-    image = Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC)
+    image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -17,12 +17,12 @@ import streamlit as st
 
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.runs.texts import refused
-from mlae_lab.ui import reads, words
+from mlae_lab.ui import queries, markdown
 from mlae_lab.ui.markdown import plain
 
 COOKIE = "mlae_lab_visitor"  # visitor.js sets it
 NICKNAME_LENGTH = 24  # characters
-PATIENCE = 0.5  # seconds that a click waits for another writer of the store
+TIMEOUT_SECONDS = 0.5  # seconds that a click waits for another writer of the store
 STORE_TROUBLE = (StoreError, sqlite3.Error, OSError)  # what a store that is locked, full or broken raises
 _SHAPE = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _OWN_WORDS = ("you", "somebody", "nobody known")
@@ -41,7 +41,7 @@ _names: dict[Path, tuple[float, dict[str, str]]] = {}
 
 def sentence(error: Exception) -> str:
     """What went wrong with a click, as a box on a page says it."""
-    return plain(words.sentence(in_words(error)))
+    return plain(markdown.sentence(in_words(error)))
 
 
 def in_words(error: Exception) -> str:
@@ -124,8 +124,8 @@ def rename(text: str) -> None:
 
     Raises one of STORE_TROUBLE if the store cannot be written.
     """
-    reads.store().keep_visitor(current(), patience=PATIENCE, nickname=cleaned(text))
-    _names.pop(reads.store().folder, None)
+    queries.store().keep_visitor(current(), timeout=TIMEOUT_SECONDS, nickname=cleaned(text))
+    _names.pop(queries.store().folder, None)
 
 
 def cleaned(text: str) -> str:
@@ -155,10 +155,10 @@ def is_mine(run: Run) -> bool:
 def _nicknames() -> dict[str, str]:
     """Nicknames by id, read at most once a second: a page may ask for each of its runs."""
     try:
-        folder = reads.store().folder
+        folder = queries.store().folder
         at, names = _names.get(folder, (float("-inf"), {}))
         if time.monotonic() - at >= _LOOK_SECONDS:
-            names = reads.store().nicknames()
+            names = queries.store().nicknames()
             _names[folder] = time.monotonic(), names
         return names
     except STORE_TROUBLE:

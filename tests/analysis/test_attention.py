@@ -87,7 +87,7 @@ def test_the_map_of_an_expert_is_what_it_adds_at_each_patch(
             matrix = layer.coefficient[i] * layer.b[:, own] @ layer.a[own]
             for patch in range(16):
                 vector = matrix @ entered[0][p, 1 + patch]
-                assert float(found.added[p, i, patch // 4, patch % 4]) == pytest.approx(float(vector.norm()), rel=1e-4)
+                assert float(found.added[p, i, patch // 4, patch % 4]) == pytest.approx(float(vector.norm()), rel=1e-3)
                 if rank == 1:
                     along = vector @ layer.b[:, i] / layer.b[:, i].norm()
                     assert float(found.signed[p, i, patch // 4, patch % 4]) == pytest.approx(

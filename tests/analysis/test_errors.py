@@ -29,8 +29,8 @@ def by_hand(logits: torch.Tensor, labels: torch.Tensor) -> list[dict]:
         top = max(row)
         shares = [math.exp(v - top) for v in row]
         p = [v / sum(shares) for v in shares]
-        guess = row.index(top)
-        found.append({"truth": label, "guess": guess, "confidence": p[guess], "loss": -math.log(p[label]),
+        predicted = row.index(top)
+        found.append({"truth": label, "predicted": predicted, "confidence": p[predicted], "loss": -math.log(p[label]),
                       "brier": sum((v - (k == label)) ** 2 for k, v in enumerate(p))})  # fmt: skip
     return found
 
@@ -38,7 +38,7 @@ def by_hand(logits: torch.Tensor, labels: torch.Tensor) -> list[dict]:
 @pytest.mark.parametrize("seed", range(3))
 def test_each_image_is_judged_as_by_hand(seed: int) -> None:
     judged, expected = errors.judge(*some(seed=seed)), by_hand(*some(seed=seed))
-    for name in ("truth", "guess"):
+    for name in ("truth", "predicted"):
         assert getattr(judged, name).tolist() == [one[name] for one in expected]
     for name in ("confidence", "loss", "brier"):
         assert getattr(judged, name).tolist() == pytest.approx([one[name] for one in expected], abs=1e-9)
@@ -60,10 +60,10 @@ def test_certainty_beyond_a_double_is_no_trouble() -> None:
 
 def test_the_matrix_counts_pairs() -> None:
     judged = errors.judge(*some())
-    counts = errors.confusion(judged.truth, judged.guess, CLASSES)
+    counts = errors.confusion(judged.truth, judged.predicted, CLASSES)
     for i in range(CLASSES):
         for j in range(CLASSES):
-            assert counts[i, j] == sum(t == i and g == j for t, g in zip(judged.truth.tolist(), judged.guess.tolist()))
+            assert counts[i, j] == sum(t == i and g == j for t, g in zip(judged.truth.tolist(), judged.predicted.tolist()))
     shares = errors.row_shares(counts)
     assert torch.allclose(shares[:-1].sum(1), torch.ones(CLASSES - 1, dtype=torch.float64))
     assert bool(shares[-1].isnan().all()), "a class without an image has no shares"
@@ -72,9 +72,9 @@ def test_the_matrix_counts_pairs() -> None:
 
 def test_accuracy_by_class() -> None:
     judged = errors.judge(*some())
-    found = errors.by_class(errors.confusion(judged.truth, judged.guess, CLASSES))
+    found = errors.by_class(errors.confusion(judged.truth, judged.predicted, CLASSES))
     for number, entry in enumerate(found):
-        own = [g == number for t, g in zip(judged.truth.tolist(), judged.guess.tolist()) if t == number]
+        own = [g == number for t, g in zip(judged.truth.tolist(), judged.predicted.tolist()) if t == number]
         assert (entry.images, entry.right) == (len(own), sum(own))
         assert (entry.low, entry.high) == wilson(sum(own), len(own))
     assert (found[-1].images, found[-1].low, found[-1].high) == (0, 0.0, 1.0)
@@ -91,8 +91,8 @@ def test_the_best_and_the_worst() -> None:
     judged = errors.judge(*some())
     every = list(enumerate(by_hand(*some())))
     found = errors.extremes(judged, 7)
-    right = [(i, p) for i, p in every if p["truth"] == p["guess"]]
-    wrong = [(i, p) for i, p in every if p["truth"] != p["guess"]]
+    right = [(i, p) for i, p in every if p["truth"] == p["predicted"]]
+    wrong = [(i, p) for i, p in every if p["truth"] != p["predicted"]]
     assert found["right"] == [i for i, p in sorted(right, key=lambda e: -e[1]["confidence"])[:7]]
     assert found["wrong"] == [i for i, p in sorted(wrong, key=lambda e: -e[1]["confidence"])[:7]]
     assert found["unsure"] == [i for i, p in sorted(every, key=lambda e: e[1]["confidence"])[:7]]
@@ -116,14 +116,14 @@ def test_calibration_is_its_definition(bins: int) -> None:
         if not own:
             assert entry.accuracy is None and entry.confidence is None
             continue
-        accuracy = sum(p["truth"] == p["guess"] for p in own) / len(own)
+        accuracy = sum(p["truth"] == p["predicted"] for p in own) / len(own)
         confidence = sum(p["confidence"] for p in own) / len(own)
         assert (entry.accuracy, entry.confidence) == (pytest.approx(accuracy), pytest.approx(confidence))
         ece += len(own) / len(every) * abs(accuracy - confidence)
     assert found.ece == pytest.approx(ece)
     for name, value in (("confidence", "confidence"), ("brier", "brier"), ("loss", "loss")):
         assert getattr(found, name) == pytest.approx(sum(p[value] for p in every) / len(every))
-    assert found.accuracy == sum(p["truth"] == p["guess"] for p in every) / len(every)
+    assert found.accuracy == sum(p["truth"] == p["predicted"] for p in every) / len(every)
     assert sum(entry.images for entry in found.bins) == 400
 
 

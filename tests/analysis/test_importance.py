@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from mlae_lab.analysis.importance import (
     agreement,
     by_estimate,
-    deciding,
+    image_importance,
     each_off,
     first_order,
     greedy,
@@ -118,9 +118,9 @@ def test_small_experts_are_estimated_well(adapted: Callable, images: Callable) -
     """The smaller λ b aᵀ, the straighter the loss along it: change and estimate agree."""
     model, experts = adapted(PLAN, size=1e-2)
     lab = asked(model, experts, *images(11))
-    guess = first_order(lab)
-    exact = [o.loss - lab.trained.loss for o in each_off(lab, [[cell] for cell in guess])]
-    assert pearson(exact, list(guess.values())) > 0.999
+    predicted = first_order(lab)
+    exact = [o.loss - lab.trained.loss for o in each_off(lab, [[cell] for cell in predicted])]
+    assert pearson(exact, list(predicted.values())) > 0.999
 
 
 def test_the_estimate_leaves_no_gradient_behind(both: tuple[WhatIf, ByHand]) -> None:
@@ -167,16 +167,16 @@ def test_greedy_curves_equal_the_loop(both: tuple[WhatIf, ByHand], removal: bool
 
 def test_the_order_of_the_estimate_is_measured_step_by_step(both: tuple[WhatIf, ByHand]) -> None:
     lab, slow = both
-    guess = first_order(lab)
+    predicted = first_order(lab)
     told: list[tuple[int, int]] = []
     found = by_estimate(lab, lambda done, total: told.append((done, total)))
-    order = sorted(existing(PLAN), key=lambda cell: (guess[cell], cell))
+    order = sorted(existing(PLAN), key=lambda cell: (predicted[cell], cell))
     assert [step.cell for step in found] == [None, *order] and told == [(i, 5) for i in range(5)]
     for number, step in enumerate(found):
         assert step.kept == 5 - number and step.loss == pytest.approx(slow.loss(set(order[:number])), rel=1e-5)
         assert step.accuracy == pytest.approx(slow.accuracy(set(order[:number])))
-    assert agreement(found, guess) == pytest.approx(1.0)
-    assert agreement([found[0], *found[:0:-1]], guess) == pytest.approx(-1.0)
+    assert agreement(found, predicted) == pytest.approx(1.0)
+    assert agreement([found[0], *found[:0:-1]], predicted) == pytest.approx(-1.0)
 
 
 def test_equal_experts_go_by_layer_and_column(adapted: Callable, images: Callable) -> None:
@@ -214,7 +214,7 @@ def test_whoever_asked_can_leave_between_two_tries(both: tuple[WhatIf, ByHand]) 
 
 def test_deciding_equals_the_loop(both: tuple[WhatIf, ByHand]) -> None:
     lab, slow = both
-    found = deciding(lab)
+    found = image_importance(lab)
     on = slow.logits(())
     for i in range(11):
         said = int(on[i].argmax())

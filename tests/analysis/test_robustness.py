@@ -14,14 +14,14 @@ from mlae_lab.core.patterns import allocation, dense, pattern, uniform
 from mlae_lab.model.frozen_prefix import split
 
 
-def on(plan, rate: float = 0.5, draws: int = 50, seed: int = 1) -> list[set]:
-    return [set(cells_on(state)) for state in random_states(plan, rate, draws, seed)]
+def on(plan, rate: float = 0.5, samples: int = 50, seed: int = 1) -> list[set]:
+    return [set(cells_on(state)) for state in random_states(plan, rate, samples, seed)]
 
 
 def test_each_expert_drops_with_the_rate_whatever_the_plan_says() -> None:
     for plan in (dense(), uniform(0.9)):
         share = sum(map(len, on(plan, 0.3, 300))) / (300 * 96)
-        assert share == pytest.approx(0.7, abs=0.01)  # 28,800 draws: standard deviation 0.0027
+        assert share == pytest.approx(0.7, abs=0.01)  # 28,800 samples: standard deviation 0.0027
 
 
 def test_survivors_are_rescaled_or_not() -> None:

@@ -9,7 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from mlae_lab.analysis.similarity import DRAWS, cosines, null_line, off_diagonal_means, similarity_stats
+from mlae_lab.analysis.similarity import DRAWS, cosines, random_baseline_of, off_diagonal_means, similarity_stats
 from mlae_lab.core.patterns import allocation, dense, scaled
 from mlae_lab.model.inject import inject
 
@@ -125,7 +125,7 @@ def test_similarity_of_dense_rank_one_experts_is_the_product_of_two_cosines(
 @pytest.mark.parametrize("rank", [1, 3])
 def test_the_null_line_is_what_drawn_experts_show(rank: int) -> None:
     """Against dense matrices of 200 layers of random experts, within three standard errors."""
-    found, means = null_line(D_IN, D_OUT, 4, rank), []
+    found, means = random_baseline_of(D_IN, D_OUT, 4, rank), []
     for seed in range(200):
         draw = torch.Generator().manual_seed(1000 + seed)
         a, b = torch.randn(4 * rank, D_IN, generator=draw), torch.randn(D_OUT, 4 * rank, generator=draw)
@@ -134,7 +134,7 @@ def test_the_null_line_is_what_drawn_experts_show(rank: int) -> None:
     error = found.deviation * (1 / 200 + (1 / DRAWS if rank > 1 else 0)) ** 0.5
     assert float(drawn.mean()) == pytest.approx(found.mean, abs=3 * error)
     assert float(drawn.std()) == pytest.approx(found.deviation, rel=0.5)
-    assert null_line(D_IN, D_OUT, 4, rank) == found and null_line(D_IN, D_OUT, 1, rank) is None
+    assert random_baseline_of(D_IN, D_OUT, 4, rank) == found and random_baseline_of(D_IN, D_OUT, 1, rank) is None
 
 
 def test_the_rank_of_a_row_is_told_with_its_cosines(small_vit: Callable[..., VisionTransformer]) -> None:

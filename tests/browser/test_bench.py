@@ -152,8 +152,8 @@ def test_coefficients_drift_and_tiles_fill_beside_the_dense_run(looked: Page, la
 
 def test_the_twelve_images_say_what_the_network_says_and_flips_are_marked(looked: Page, lab: Lab, over: str) -> None:
     page = looked
-    before, last = (e.guess for e in events(lab, over, "guesses")[-2:])
-    truth = events(lab, over, "watched")[0].truth
+    before, last = (e.predicted for e in events(lab, over, "predictions")[-2:])
+    truth = events(lab, over, "sample_images")[0].labels
     seen = page.evaluate(f"""[...{BOX}.querySelectorAll('.lb-album li')].map(l => ({{ flip: l.classList.contains('flip'),
         said: l.querySelector('b').textContent, wide: l.querySelector('img').naturalWidth, alt: l.querySelector('img').alt }}))""")
     assert len(seen) == 12 and all(one["wide"] > 0 for one in seen)

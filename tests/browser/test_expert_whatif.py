@@ -89,7 +89,7 @@ def test_switches_work_from_the_keyboard(run: Run, visit: Callable[..., Page]) -
     wait_for(page, lambda: "off=" not in page.url)
 
 
-@pytest.mark.parametrize("view", ["whatif", "matters"])
+@pytest.mark.parametrize("view", ["whatif", "importance"])
 def test_nothing_is_cut_in_a_narrow_window(run: Run, visit: Callable[..., Page], view: str) -> None:
     page = visit(f"/experts?run={run.id}&view={view}", width=800, scheme="dark")
     page.get_by_text("As trained" if view == "whatif" else "Margin:").first.wait_for(timeout=120_000)

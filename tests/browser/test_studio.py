@@ -209,8 +209,8 @@ def test_a_finger_paints(masks: Callable[..., Page]) -> None:
 def test_twenty_four_layers_of_sixteen(width: int, visit: Callable[..., Page]) -> None:
     page = opened(visit(f"/masks?mask={dense(24, 16).code}&set=backbone:{LARGE}", width=width, height=2600))
     assert page.locator(".mg-cell").count() == 384
-    inside = page.locator(".mg-scroll").evaluate("scroll => scroll.scrollWidth - scroll.clientWidth")
-    assert inside <= 0, "the canvas is cut"
+    overflow = page.locator(".mg-scroll").evaluate("scroll => scroll.scrollWidth - scroll.clientWidth")
+    assert overflow <= 0, "the canvas is cut"
     assert page.locator(".mg-cell").first.bounding_box()["width"] >= 21
     drag(page, cell(page, 24, 16), cell(page, 24, 1))
     assert plan_when(page, lambda p: p.experts == 368).kept == (16,) * 23 + (0,)

@@ -71,22 +71,22 @@ def test_counts_of_a_step_equal_those_over_all_masks() -> None:
     found = budget(plan, dict.fromkeys(plan.targets, (1, 1)))
     assert found.experts == 5
     assert found.expected_active == expected_active(plan) == pytest.approx(active)
-    assert found.empty_chance == pytest.approx(row_empty)
-    assert found.any_empty_chance == pytest.approx(any_empty)
+    assert found.empty_probability == pytest.approx(row_empty)
+    assert found.any_empty_probability == pytest.approx(any_empty)
 
 
 def test_about_half_of_all_steps_leave_a_layer_empty_at_a_rate_of_seven_tenths() -> None:
     found = budget(uniform(0.7), dict.fromkeys(dense().targets, (768, 2304)))
-    assert found.empty_chance == pytest.approx([0.7**8] * 12)
-    assert found.any_empty_chance == pytest.approx(1 - (1 - 0.7**8) ** 12)
-    assert 0.45 < found.any_empty_chance < 0.55
+    assert found.empty_probability == pytest.approx([0.7**8] * 12)
+    assert found.any_empty_probability == pytest.approx(1 - (1 - 0.7**8) ** 12)
+    assert 0.45 < found.any_empty_probability < 0.55
 
 
 @pytest.mark.parametrize("plan", [dense(), pattern("incremental"), allocation((0, 0, 0)), allocation((0, 3))])
 def test_a_plan_that_drops_nothing_is_never_empty_where_it_has_experts(plan: MaskPlan) -> None:
     found = budget(plan, dict.fromkeys(plan.targets, (8, 8)))
-    assert found.any_empty_chance == 0
-    assert found.empty_chance == tuple(float(kept == 0) for kept in plan.kept)
+    assert found.any_empty_probability == 0
+    assert found.empty_probability == tuple(float(kept == 0) for kept in plan.kept)
     assert found.expected_active == plan.experts
 
 
@@ -110,7 +110,7 @@ def built(plan: MaskPlan) -> nn.Module:
     for block in model.blocks:
         block.attn.fused_attn = False  # products that a counter can see
     experts = inject(model, plan)
-    experts.draw()
+    experts.sample()
     return model
 
 

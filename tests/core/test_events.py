@@ -14,15 +14,15 @@ NAN, INF = float("nan"), float("inf")
 CANVAS = ((0.5, None), (None, None), (1.0, 1e-9))
 EVENTS: list[ev.Event] = [
     ev.Started(295_008, 7690, 85_798_656, 800, 200, 6500, "cuda", "bfloat16", 1.25),
-    ev.TrainStep(step=1, epoch=1, loss=2.302585, accuracy=12.5, learning_rate=5e-4, drawn=48, seconds=0.01),
+    ev.TrainStep(step=1, epoch=1, loss=2.302585, accuracy=12.5, learning_rate=5e-4, active=48, seconds=0.01),
     ev.Evaluation(epoch=3, step=39, split="val", accuracy=78.0, loss=0.7, seconds=4.5),
     ev.ExpertStats(3, CANVAS, CANVAS, CANVAS, CANVAS),
     ev.SimilarityStats(3, (0.25, None), (0.5, None), (((1.0, 0.5), (0.5, 1.0)), ())),
     ev.Saved(epoch=3, step=39, bytes=123_456),
     ev.Preparing(3, 1000),
     ev.Resumed(epoch=2, step=26, seconds=3.5, source="abcd2345"),
-    ev.Watched(images=("iVBORw0KGgo=",), truth=("T-shirt/top",)),
-    ev.Guesses(epoch=3, step=39, guess=("Tröja", "7"), confidence=(0.5, 1.0)),
+    ev.SampleImages(images=("iVBORw0KGgo=",), labels=("T-shirt/top",)),
+    ev.Predictions(epoch=3, step=39, predicted=("Tröja", "7"), confidence=(0.5, 1.0)),
 ]
 
 

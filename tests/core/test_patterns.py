@@ -235,4 +235,4 @@ def test_five_lessons_of_our_own() -> None:
 
 def test_nearly_every_step_of_the_last_lesson_leaves_a_layer_empty() -> None:
     plan = lessons()[-1].plan
-    assert budget(plan, VIT_B16.shapes(plan.targets)).any_empty_chance > 0.99
+    assert budget(plan, VIT_B16.shapes(plan.targets)).any_empty_probability > 0.99

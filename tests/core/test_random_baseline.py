@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from mlae_lab.core.random_baseline import Chance, mean_cosine, over_layers, random_experts, random_overlap
+from mlae_lab.core.random_baseline import RandomBaseline, mean_cosine, over_layers, random_experts, random_overlap
 
 
 def unit(draw: random.Random, dimension: int) -> list[float]:
@@ -46,7 +46,7 @@ def test_layers_without_pairs_do_not_count() -> None:
     one = random_experts(8, 24, 8)
     assert over_layers([one, None]) == one
     four = over_layers([one] * 4)
-    assert four == Chance(pytest.approx(one.mean), pytest.approx(one.deviation / 2))
+    assert four == RandomBaseline(pytest.approx(one.mean), pytest.approx(one.deviation / 2))
 
 
 def test_random_spaces_overlap_by_their_share_of_the_dimension() -> None:

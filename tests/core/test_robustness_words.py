@@ -12,7 +12,7 @@ from mlae_lab.core.robustness import stand, verdict, words
 def answer(trained: float, accuracies: list[float], images: int = 200) -> dict:
     return {
         "images": images,
-        "trained": {"accuracy": trained}, "accuracies": accuracies, "mean": mean(accuracies), "draws": len(accuracies),
+        "trained": {"accuracy": trained}, "accuracies": accuracies, "mean": mean(accuracies), "samples": len(accuracies),
         "deviation": stdev(accuracies) if len(accuracies) > 1 else None, "lowest": min(accuracies), "rate": 0.5,
     }  # fmt: skip
 
@@ -47,7 +47,7 @@ def test_a_difference_within_its_error_is_none() -> None:
 
 
 def test_less_than_an_image_settles_nothing_however_many_the_draws() -> None:
-    apart = [0.5, 0.0, 0.0, 0.0, 0.0] * 200  # mean 0.1 points, 16 standard errors of the draws
+    apart = [0.5, 0.0, 0.0, 0.0, 0.0] * 200  # mean 0.1 points, 16 standard errors of the samples
     one, other = answer(60.0, [50.0 + d for d in apart]), answer(60.0, [50.0] * 1000)
     told = verdict(one, other, ["A", "B"])
     assert told == (

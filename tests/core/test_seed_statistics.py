@@ -10,28 +10,28 @@ import pytest
 
 from mlae_lab.core.seed_statistics import (
     MAX_COUNTED,
-    Settling,
-    Spread,
+    SampleSize,
+    SeedStatistics,
     between,
     points,
     power,
-    settled_by,
-    settling,
-    spread,
+    seeds_needed,
+    sample_size,
+    seed_statistics,
     t_quantile,
 )
 
 
-def seen(mean: float, deviation: float | None, n: int = 5) -> Spread:
+def seen(mean: float, deviation: float | None, n: int = 5) -> SeedStatistics:
     reach = None if deviation is None else t_quantile(n - 1) * deviation / math.sqrt(n)
     low, high = (None, None) if reach is None else (mean - reach, mean + reach)
-    return Spread(4, n, mean, deviation, low, high, mean, mean)
+    return SeedStatistics(4, n, mean, deviation, low, high, mean, mean)
 
 
 @pytest.mark.parametrize(("effect", "pairs"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
 def test_eighty_percent_power_as_the_tables_have_it(effect: float, pairs: int) -> None:
     """Paired t-test, two sides, 5 %: Cohen's small, medium and large effects and one of a standard deviation."""
-    found = settling(seen(effect * 2.5, 2.5))
+    found = sample_size(seen(effect * 2.5, 2.5))
     assert found is not None and found.likely == pairs
     assert power(effect, pairs) >= 0.8 > power(effect, pairs - 1)
 
@@ -53,7 +53,7 @@ def test_power_is_how_often_an_interval_leaves_zero_out(effect: float, n: int) -
 
 @pytest.mark.parametrize(("mean", "deviation"), [(3.0, 2.6458), (-0.4, 1.0), (0.05, 0.6), (10.0, 1.0)])
 def test_the_interval_is_clear_of_zero_from_that_number_on(mean: float, deviation: float) -> None:
-    found = settling(seen(mean, deviation))
+    found = sample_size(seen(mean, deviation))
     assert found is not None and found.clear is not None
 
     def half_width(n: int) -> float:
@@ -65,29 +65,29 @@ def test_the_interval_is_clear_of_zero_from_that_number_on(mean: float, deviatio
 
 
 def test_what_cannot_be_told() -> None:
-    assert settling(seen(3.0, None, 1)) is None and "cannot be told from one pair" in settled_by(seen(3.0, None, 1))
-    assert settling(seen(1.5, 0.0, 3)) is None and "without any spread" in settled_by(seen(1.5, 0.0, 3))
-    assert settling(seen(0.0, 1.0)) == Settling(5, None, None)
-    assert f"Even {MAX_COUNTED:,} pairs would not tell a mean of 0 points from 0" in settled_by(seen(0.0, 1.0))
-    assert settling(seen(0.09, 1.0)) == Settling(5, 477, 971)
-    assert settling(seen(0.07, 1.0)) == Settling(5, 787, None)
-    assert "787 pairs" in settled_by(seen(0.07, 1.0)) and "more than 1,000 would find" in settled_by(seen(0.07, 1.0))
+    assert sample_size(seen(3.0, None, 1)) is None and "cannot be told from one pair" in seeds_needed(seen(3.0, None, 1))
+    assert sample_size(seen(1.5, 0.0, 3)) is None and "without any spread" in seeds_needed(seen(1.5, 0.0, 3))
+    assert sample_size(seen(0.0, 1.0)) == SampleSize(5, None, None)
+    assert f"Even {MAX_COUNTED:,} pairs would not tell a mean of 0 points from 0" in seeds_needed(seen(0.0, 1.0))
+    assert sample_size(seen(0.09, 1.0)) == SampleSize(5, 477, 971)
+    assert sample_size(seen(0.07, 1.0)) == SampleSize(5, 787, None)
+    assert "787 pairs" in seeds_needed(seen(0.07, 1.0)) and "more than 1,000 would find" in seeds_needed(seen(0.07, 1.0))
 
 
 def test_words() -> None:
-    assert settled_by(seen(3.0, 1.0)) == ""  # it is settled
-    assert settled_by(seen(0.5, 1.0)) == (
+    assert seeds_needed(seen(3.0, 1.0)) == ""  # it is settled
+    assert seeds_needed(seen(0.5, 1.0)) == (
         "If mean and spread stay as they are, 18 pairs of seeds would bring the 95 % interval clear of 0, and 34 would find "
         "a difference of this size four times out of five."
     )
-    assert settled_by(seen(0.5, 1.0, 3)).endswith(
+    assert seeds_needed(seen(0.5, 1.0, 3)).endswith(
         "With so few pairs the spread itself is a guess, and so is this number."
     )
 
 
 def test_spread_by_hand() -> None:
-    assert spread(4, [60.0]) == Spread(4, 1, 60.0, None, None, None, 60.0, 60.0)
-    found = spread(4, [1.0, 2.0, 6.0])
+    assert seed_statistics(4, [60.0]) == SeedStatistics(4, 1, 60.0, None, None, None, 60.0, 60.0)
+    found = seed_statistics(4, [1.0, 2.0, 6.0])
     assert (found.n, found.mean, found.least, found.most) == (3, 3.0, 1.0, 6.0)
     assert found.deviation == pytest.approx(math.sqrt(7)) and found.high - 3 == pytest.approx(4.303 * math.sqrt(7 / 3))
 

@@ -42,10 +42,10 @@ def places(n: int, height: int, width: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", [(40, 40), (41, 40), (37, 52), (24, 24)])
-@pytest.mark.parametrize("side", [24, 23])
-def test_the_centre_crop_is_torchvisions(size: tuple[int, int], side: int) -> None:
+@pytest.mark.parametrize("crop", [24, 23])
+def test_the_centre_crop_is_torchvisions(size: tuple[int, int], crop: int) -> None:
     batch = noise(2, *size)
-    assert torch.equal(centre_crop(batch, side), CenterCrop(side)(batch))
+    assert torch.equal(centre_crop(batch, crop), CenterCrop(crop)(batch))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -198,11 +198,11 @@ def test_impossible_settings_are_refused(scale: tuple[float, float]) -> None:
 def test_what_the_protocols_store() -> None:
     stored = {name: one.rule() for name, one in PREPROCESSING.items()}
     assert {rule.kind for rule in stored.values()} == {"square"}
-    assert {name: rule.side for name, rule in stored.items()} == {"vtab": 224, "fgvc-crop": 256, "fgvc-rrc": 256}
-    assert [with_margin(side) for side in (48, 224, 384, 7, 1)] == [55, 256, 439, 8, 1]
+    assert {name: rule.size for name, rule in stored.items()} == {"vtab": 224, "fgvc-crop": 256, "fgvc-rrc": 256}
+    assert [with_margin(size) for size in (48, 224, 384, 7, 1)] == [55, 256, 439, 8, 1]
     for name, one in PREPROCESSING.items():
-        assert one.name == name and "\n" not in one.badge() and str(stored[name].side) in one.badge()
-        assert str(one.rule(48).side) in one.badge(48)
+        assert one.name == name and "\n" not in one.badge() and str(stored[name].size) in one.badge()
+        assert str(one.rule(48).size) in one.badge(48)
     assert PREPROCESSING["fgvc-crop"].badge() == (
         "resized to 256 × 256 (bicubic, aspect ignored), random 224 crop + flip, test: centre 224"
     )
@@ -211,16 +211,16 @@ def test_what_the_protocols_store() -> None:
 
 
 @pytest.mark.parametrize("name", list(PREPROCESSING))
-@pytest.mark.parametrize("side", [1, 7, 48])
-def test_every_protocol_gives_the_backbones_side(name: str, side: int) -> None:
-    stored = preprocessing(name).rule(side).side
+@pytest.mark.parametrize("size", [1, 7, 48])
+def test_every_protocol_gives_the_backbones_side(name: str, size: int) -> None:
+    stored = preprocessing(name).rule(size).size
     batch = noise(5, stored, stored)
-    train, test = for_training(batch, name, side, seeded()), for_evaluation(batch, name, side)
-    assert train.shape == test.shape == (5, 3, side, side)
+    train, test = for_training(batch, name, size, seeded()), for_evaluation(batch, name, size)
+    assert train.shape == test.shape == (5, 3, size, size)
     if name == "vtab":
         assert torch.equal(train, batch.float()) and torch.equal(test, batch.float())
     else:
-        assert torch.equal(test, centre_crop(batch, side))
+        assert torch.equal(test, centre_crop(batch, size))
 
 
 def test_no_images_stay_no_images() -> None:

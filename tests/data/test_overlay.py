@@ -13,9 +13,9 @@ from mlae_lab.data import overlay
 from mlae_lab.data.overlay import BOTH_WAYS, GLOW, Row
 
 
-def image(side: int = 24, grey: int = 128) -> str:
+def image(size: int = 24, grey: int = 128) -> str:
     held = io.BytesIO()
-    Image.new("RGB", (side, side), (grey,) * 3).save(held, "PNG")
+    Image.new("RGB", (size, size), (grey,) * 3).save(held, "PNG")
     return base64.b64encode(held.getvalue()).decode()
 
 

@@ -14,9 +14,9 @@ from mlae_lab.data.pixels import NORMALISATIONS, channels_first, normalised, sta
 
 def test_black_and_white_are_the_ends_of_the_range() -> None:
     images = np.array([np.zeros((5, 5)), np.full((5, 5), 255), np.full((5, 5), 51)], dtype=np.uint8)
-    for side in (5, 8, 3):
-        found = normalised(images, side)
-        assert found.shape == (3, 3, side, side) and found.dtype is torch.float32
+    for size in (5, 8, 3):
+        found = normalised(images, size)
+        assert found.shape == (3, 3, size, size) and found.dtype is torch.float32
         torch.testing.assert_close(found[:, 0, 0, 0], torch.tensor([-1.0, 1.0, -0.6]))
         torch.testing.assert_close(found, found[:, :1, :1, :1].expand_as(found))  # an even image stays even
 
@@ -38,11 +38,11 @@ def test_at_its_own_size_an_image_is_only_rescaled() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 9, 9), (2, 20, 10), (2, 64, 64), (2, 9, 13, 3)])
-@pytest.mark.parametrize("side", [8, 48])
-def test_bicubic_overshoot_is_cut_off(shape: tuple[int, ...], side: int) -> None:
+@pytest.mark.parametrize("size", [8, 48])
+def test_bicubic_overshoot_is_cut_off(shape: tuple[int, ...], size: int) -> None:
     images = (np.random.default_rng(1).integers(0, 2, shape) * 255).astype(np.uint8)
-    found = normalised(images, side)
-    assert found.shape == (2, 3, side, side)
+    found = normalised(images, size)
+    assert found.shape == (2, 3, size, size)
     assert float(found.min()) >= -1 and float(found.max()) <= 1
     assert found.is_contiguous()
 
@@ -59,16 +59,16 @@ def test_no_images_give_no_numbers() -> None:
 
 
 @pytest.mark.parametrize("shape", [(4, 9, 9), (4, 9, 9, 3)])
-@pytest.mark.parametrize("side", [9, 6])
-def test_half_is_the_default_to_the_last_bit(shape: tuple[int, ...], side: int) -> None:
+@pytest.mark.parametrize("size", [9, 6])
+def test_half_is_the_default_to_the_last_bit(shape: tuple[int, ...], size: int) -> None:
     images = np.random.default_rng(3).integers(0, 256, shape, dtype=np.uint8)
     pixels = torch.from_numpy(images).float()
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
-    if side != 9:
-        pixels = torch.nn.functional.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True)
+    if size != 9:
+        pixels = torch.nn.functional.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True)
     expected = (pixels.clamp(0, 255) / 127.5 - 1).expand(-1, 3, -1, -1)
-    assert torch.equal(normalised(images, side), expected)
-    assert torch.equal(normalised(images, side, "half"), expected)
+    assert torch.equal(normalised(images, size), expected)
+    assert torch.equal(normalised(images, size, "half"), expected)
 
 
 @pytest.mark.parametrize("name", list(NORMALISATIONS))

@@ -176,7 +176,7 @@ def test_survivors_are_multiplied_by_one_over_the_keep_rate() -> None:
     sampler = MaskSampler(plan, seed=3)
     seen = [set(), set(), set(), set()]
     for _ in range(200):
-        layer.mask = sampler.draw()[0]
+        layer.mask = sampler.sample()[0]
         for expert, factor in enumerate((layer.scale() / layer.coefficient).tolist()):
             seen[expert].add(round(factor, 4))
     assert seen == [{1.0}, {0.0, 2.0}, {0.0, 4.0}, {0.0, 10.0}]
@@ -207,7 +207,7 @@ def test_the_mean_training_output_is_the_evaluation_output() -> None:
 
 def test_a_training_step_without_a_draw_is_an_error_not_a_silent_dense_step() -> None:
     layer = make_layer(2)
-    with pytest.raises(RuntimeError, match="no mask was drawn for this step: call MaskSampler.draw"):
+    with pytest.raises(RuntimeError, match="no mask was drawn for this step: call MaskSampler.sample"):
         layer(numbers(2, D_IN, dtype=torch.float32))
     layer.eval()(numbers(2, D_IN, dtype=torch.float32))
 
@@ -282,7 +282,7 @@ def test_neither_layer_nor_sampler_touches_torchs_own_generator() -> None:
     base = nn.Linear(D_IN, D_OUT)
     torch.manual_seed(7)
     MLAELinear(base, (0, 1), (0.5, 0.5))
-    MaskSampler(uniform(0.5), 0).draw()
+    MaskSampler(uniform(0.5), 0).sample()
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -291,7 +291,7 @@ def test_neither_layer_nor_sampler_touches_torchs_own_generator() -> None:
 
 def draws(plan: MaskPlan, seed: int = 0, steps: int = 50) -> Tensor:
     sampler = MaskSampler(plan, seed)
-    return torch.stack([sampler.draw() for _ in range(steps)])
+    return torch.stack([sampler.sample() for _ in range(steps)])
 
 
 def test_factors_are_zero_or_one_over_the_keep_rate() -> None:
@@ -332,9 +332,9 @@ def test_the_sampler_counts_what_it_draws() -> None:
     sampler = MaskSampler(pattern("random", "mixed"), 0)
     total = torch.zeros(12, 14)
     for _ in range(40):
-        total += sampler.draw() > 0
+        total += sampler.sample() > 0
     assert sampler.steps == 40
-    assert torch.equal(sampler.drawn, total.long())
+    assert torch.equal(sampler.active_steps, total.long())
 
 
 def test_one_seed_one_sequence() -> None:

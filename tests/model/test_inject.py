@@ -56,7 +56,7 @@ def train(model: nn.Module, experts: Experts, steps: int = 4) -> None:
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.1)
     model.train()
     for step in range(steps):
-        experts.draw()
+        experts.sample()
         F.cross_entropy(model(images(8, step)), torch.arange(8) % 5).backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -78,7 +78,7 @@ def test_the_whole_network_starts_as_the_frozen_one_bit_for_bit(small_vit: Build
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(model(images()), before_16)
     model.train()  # with any mask, too: b is still 0
-    experts.draw()
+    experts.sample()
     assert torch.equal(model(images()), before)
 
 
@@ -95,7 +95,7 @@ def test_a_network_in_training_mode_stays_in_training_mode(small_vit: Build) -> 
     model = small_vit().train()
     experts = inject(model, SMALL_PLANS["uniform"])
     assert all(module.training for module in model.modules())
-    experts.draw()
+    experts.sample()
     model(images())
 
 
@@ -144,7 +144,7 @@ def test_a_row_without_experts_leaves_its_layer_alone(small_vit: Build) -> None:
     experts = inject(model, allocation((1, 0, 2)))
     assert list(experts.layers) == ["blocks.0.attn.qkv", "blocks.2.attn.qkv"]
     assert type(model.blocks[1].attn.qkv) is nn.Linear
-    assert experts.draw().shape == (3, 2)
+    assert experts.sample().shape == (3, 2)
 
 
 def test_a_plan_without_any_expert_is_a_frozen_network(small_vit: Build) -> None:
@@ -153,7 +153,7 @@ def test_a_plan_without_any_expert_is_a_frozen_network(small_vit: Build) -> None
     experts = inject(model, allocation((0, 0, 0)))
     assert experts.layers == {} and experts.parameters() == []
     assert state_bytes(model) == before
-    experts.draw()
+    experts.sample()
 
 
 def test_frozen_coefficients_are_not_among_the_parameters(small_vit: Build) -> None:
@@ -229,7 +229,7 @@ def test_in_one_step_exactly_the_drawn_experts_have_gradients(small_vit: Build) 
     model.train()
     seen = set()
     for step in range(5):
-        drawn = experts.draw()
+        drawn = experts.sample()
         F.cross_entropy(model(images(8, step)), torch.arange(8) % 5).backward()
         for row, layer in enumerate(experts.layers.values()):
             for column in range(8):
@@ -270,7 +270,7 @@ def test_merge_adds_the_unscaled_sum_whatever_mask_was_drawn_last(small_vit: Bui
         randomise(experts)
         model.train()
         for _ in range(steps):
-            experts.draw()
+            experts.sample()
         merge(model)
     assert state_bytes(one) == state_bytes(two)
 

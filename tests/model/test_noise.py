@@ -129,8 +129,8 @@ PLAN = MaskPlan(((1, 1), (0, 1)), ((0.5, 0.9), (0, 0.9)), ("blocks.0.attn.qkv", 
 def test_with_a_mask_per_token_every_expert_takes_part_in_every_step() -> None:
     sampler = MaskSampler(PLAN, 3, "token")
     for _ in range(20):
-        assert sampler.draw().tolist() == [[1, 1], [0, 1]]
-    assert sampler.drawn.tolist() == [[20, 20], [0, 20]] and sampler.steps == 20
+        assert sampler.sample().tolist() == [[1, 1], [0, 1]]
+    assert sampler.active_steps.tolist() == [[20, 20], [0, 20]] and sampler.steps == 20
 
 
 def test_the_seeds_within_a_batch_follow_from_the_state_of_the_mask_generators() -> None:
@@ -138,24 +138,24 @@ def test_the_seeds_within_a_batch_follow_from_the_state_of_the_mask_generators()
     token, step = MaskSampler(PLAN, 3, "token"), MaskSampler(PLAN, 3)
     seen = []
     for _ in range(5):
-        token.draw(), step.draw()
+        token.sample(), step.sample()
         assert token.noise == step.noise
         seen += token.noise
     assert len(set(seen)) == 10 and all(0 <= seed < 2**53 for seed in seen)
     state = [own.get_state() for own in token.generators]
-    token.draw()
+    token.sample()
     again = MaskSampler(PLAN, 99, "token")
     for own, kept in zip(again.generators, state):
         own.set_state(kept)
-    again.draw()
+    again.sample()
     assert again.noise == token.noise
 
 
 def test_each_layer_and_each_step_draws_for_itself(small_vit: Callable[..., VisionTransformer]) -> None:
     experts = inject(small_vit(), uniform(0.5, 3, 2), mask_per="token", input_dropout=0.1)
-    experts.draw()
+    experts.sample()
     one = [made.noise for made in experts.layers.values()]
-    experts.draw()
+    experts.sample()
     two = [made.noise for made in experts.layers.values()]
     assert len({*one, *two}) == 6
     assert all(made.by_token and made.input_dropout == 0.1 for made in experts.layers.values())

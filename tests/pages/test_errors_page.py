@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, pattern
-from mlae_lab.core.paired_tests import slices
+from mlae_lab.core.paired_tests import paired_tests
 from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import paths, probe
 from mlae_lab.runs.status import Status
@@ -88,10 +88,10 @@ def test_errors_of_one_run(lab: tuple[RunStore, Run, Run]) -> None:
 
 def test_errors_of_two_runs(lab: tuple[RunStore, Run, Run]) -> None:
     store, run, other = lab
-    found = slices(told(store, run), told(store, other))
+    found = paired_tests(told(store, run), told(store, other))
     assert found.only_a or found.only_b
-    places = sorted({*found.only_a[:24], *found.only_b[:24]})
-    assert probe.wait(store, run.id, "images_at", {"places": places}).value
+    indices = sorted({*found.only_a[:24], *found.only_b[:24]})
+    assert probe.wait(store, run.id, "images_at", {"indices": indices}).value
     at = opened(run=run.id, view="errors", other=other.id)
     assert not at.warning
     assert found.verdict.replace("'", "&#x27;") in html(at) and "slices" in drawn(at)

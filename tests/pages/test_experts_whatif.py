@@ -28,8 +28,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunStore]:
     made = RunStore(tmp_path_factory.mktemp("inside"))
     config = RunConfig("digits", PLAN, backbone="lab_vit_12x128.random", epochs=1, device="cpu", learning_rate=5e-3)
     run = finished(made, config)
-    for question in ("whatif", "matters", "decides"):
-        assert probe.wait(made, run, question, {"image": 0} if question == "decides" else {}).state == "done"
+    for query in ("whatif", "importance", "image_importance"):
+        assert probe.wait(made, run, query, {"image": 0} if query == "image_importance" else {}).state == "done"
     yield made
     end_probe(made, run)
 
@@ -125,11 +125,11 @@ def test_what_is_left_can_be_saved_as_a_mask(store: RunStore, run: str) -> None:
 
 
 def test_who_matters_shows_exact_and_estimate_and_teaches_the_rest(run: str) -> None:
-    at = opened(run=run, view="matters")
+    at = opened(run=run, view="importance")
     names = {
         data.get("name") for element in at.main.get("bidi_component") if (data := json.loads(element.proto.json or "{}"))
     }
-    assert {"importance-exact", "importance-estimate", "importance-layers", "decides"} <= names
+    assert {"importance-exact", "importance-estimate", "importance-layers", "image_importance"} <= names
     assert "6 tries a curve" in facts(at) and "put both side by side" in facts(at)
     at.button(key=f"greedy_{run}_go").click().run()
     assert not at.exception
@@ -138,16 +138,16 @@ def test_who_matters_shows_exact_and_estimate_and_teaches_the_rest(run: str) -> 
     }
     at.button(key=f"robust_{run}_go").click().run()
     assert not at.exception
-    assert address(at, "greedy") == "50" and address(at, "robust") == "0.5,200"
+    assert address(at, "greedy") == "50" and address(at, "robustness") == "0.5,200"
 
 
 def test_what_was_asked_for_survives_a_reload(run: str) -> None:
-    at = opened(run=run, view="matters", greedy="100", robust="0.3,500,,plain")
+    at = opened(run=run, view="importance", greedy="100", robustness="0.3,500,,plain")
     assert at.selectbox(key=f"greedy_{run}_images").value == 100 and "put both side by side" not in facts(at)
     assert at.slider(key=f"robust_{run}_rate").value == 0.3 and at.selectbox(key=f"robust_{run}_draws").value == 500
     assert at.toggle(key=f"robust_{run}_rescaled").value is False
-    assert address(at, "robust") == "0.3,500,,plain"
-    at = opened(run=run, view="matters", robust="much")
+    assert address(at, "robustness") == "0.3,500,,plain"
+    at = opened(run=run, view="importance", robustness="much")
     assert "put both side by side" in facts(at) and not at.exception
 
 
@@ -158,7 +158,7 @@ def test_a_dead_link_shows_nothing_of_another_run(run: str) -> None:
     assert "Other runs" in facts(at)
 
 
-@pytest.mark.parametrize(("view", "opens"), [("matters", False), ("predict", False), ("errors", False), ("grids", True)])
+@pytest.mark.parametrize(("view", "opens"), [("importance", False), ("predict", False), ("errors", False), ("grids", True)])
 def test_a_run_that_is_not_over_says_so_once(
     store: RunStore, run: str, view: str, opens: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import paths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
-from mlae_lab.ui import reads
+from mlae_lab.ui import queries
 from mlae_lab.ui.launch_view import since
 
 ADA, BOB = "ada-" + "a" * 20, "bob-" + "b" * 20
@@ -38,7 +38,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]
 @pytest.fixture
 def train(store: RunStore) -> Callable[..., AppTest]:
     def opened(way: str = "one", **query: str) -> AppTest:
-        reads.look_again()
+        queries.refresh()
         at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30)
         at.session_state["visitor_id"] = ADA
         at.session_state["launch_way"] = way

@@ -20,12 +20,12 @@ from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import fitted, pattern
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.locations import PACKAGE, PAGES
-from mlae_lab.runs import commands, parcel, paths
+from mlae_lab.runs import commands, archive_file, paths
 from mlae_lab.runs.store import RunStore, StoreError
 from mlae_lab.training.checkpoint import save_checkpoint
 from mlae_lab.training.setup import prepare
 from mlae_lab.training.trainer import Training
-from mlae_lab.ui import reads
+from mlae_lab.ui import queries
 from mlae_lab.ui.task_view import task_card
 from tests.data.trees import make_vtab
 
@@ -85,7 +85,7 @@ def test_a_run_is_a_link(filled_store: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert told["run"] == masked_run(filled_store) and not told["live"] and told["steps"] > 0
     assert all(told["figures"][name] for name in ("accuracy", "loss", "alike"))
     assert len(told["measured"]) == 2 and len(told["masks"]["hex"]) == told["steps"] and len(told["truth"]) == 12
-    assert len(told["measured"][-1]["contribution"]) == 12 * 14 and told["measured"][-1]["guess"]
+    assert len(told["measured"][-1]["contribution"]) == 12 * 14 and told["measured"][-1]["predicted"]
     assert dict(told["facts"])["Status"] == "finished"
 
 
@@ -171,8 +171,8 @@ def test_the_command_that_does_the_same_is_that_of_this_run_in_this_store(
     at = opened("train", store.folder, monkeypatch, run=run.id)
     assert at.code[-1].value == run.config.command() + here
     with store._connection(write=True) as db:
-        db.execute("UPDATE runs SET relation = 'continued', parent = 'aaaabbbb', source = '1' WHERE id = ?", (run.id,))
-    reads.look_again()
+        db.execute("UPDATE runs SET relation = 'branched', parent = 'aaaabbbb', source = '1' WHERE id = ?", (run.id,))
+    queries.refresh()
     at = opened("train", store.folder, monkeypatch, run=run.id)
     assert at.code[-1].value == f"python -m mlae_lab again {run.id}" + here
 
@@ -183,7 +183,7 @@ def test_a_run_that_is_put_away_can_be_deleted_be_it_damaged(
     store = RunStore(copied(filled_store, tmp_path / "copy"))
     whole, damaged = (run.id for run in store.runs())
     for run in (whole, damaged):
-        parcel.archive(store, run)
+        archive_file.archive(store, run)
     paths.archived(store.folder, damaged).write_bytes(b"half")
     at = opened("runs", store.folder, monkeypatch)
     assert not [button for button in at.button if button.key == f"runs_bring_back_{damaged}"]
@@ -201,7 +201,7 @@ def test_another_s_run_that_is_put_away_and_damaged_is_deleted_only_after_a_seco
     run = store.runs()[0].id
     with store._connection(write=True) as db:
         db.execute("UPDATE runs SET owner = ? WHERE id = ?", ("ada-" * 5, run))
-    parcel.archive(store, run)
+    archive_file.archive(store, run)
     file = paths.archived(store.folder, run)
     file.write_bytes(b"half")
     at = opened("runs", store.folder, monkeypatch)

@@ -19,7 +19,7 @@ from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import paths, race
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
-from mlae_lab.ui import reads, visitor
+from mlae_lab.ui import queries, visitor
 from mlae_lab.ui.figures.race import lane_figure
 
 BASE = RunConfig("digits", dense(), epochs=4, evaluations=2, device="cpu")
@@ -44,7 +44,7 @@ def measured(store: RunStore, run: Run, *accuracies: float) -> None:
 
 
 def opened(runs: str | None = None) -> AppTest:
-    reads.look_again()
+    queries.refresh()
     at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30).run()
     at.switch_page(str(PAGES / "race.py"))
     if runs is not None:

@@ -26,7 +26,7 @@ from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 from mlae_lab.training.checkpoint import save_checkpoint
 from mlae_lab.training.setup import prepare
 from mlae_lab.training.trainer import Training
-from mlae_lab.ui import reads, visitor
+from mlae_lab.ui import queries, visitor
 from mlae_lab.ui.page import seconds_text
 from tests.expert_runs import end_probe, finished, small_config
 
@@ -65,7 +65,7 @@ def handmade(tmp_path: Path) -> Iterator[RunStore]:
 
 def opened(store: RunStore, monkeypatch: pytest.MonkeyPatch, **query: str) -> AppTest:
     monkeypatch.setenv("MLAE_LAB_STORE", str(store.folder))
-    reads.look_again()
+    queries.refresh()
     at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=60).run()
     at.switch_page(str(PAGES / "experts.py"))
     for name, value in query.items():
@@ -251,7 +251,7 @@ def test_what_waits_is_cancelled_and_nothing_else(
     runs = diversity.launch(handmade, asked, own)
     trains = runs["dense", 0.0, 0]
     assert handmade.claim(trains.id, "cpu") and {others.id, alone.id} < {run.id for run in runs.values()}
-    reads.look_again()
+    queries.refresh()
     at.run()
     at.button(key="diversity_cancel").click().run()
     assert not at.exception and {run.id for run in handmade.queue()} == {others.id, alone.id}

@@ -16,8 +16,8 @@ from safetensors.numpy import load_file, save_file
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import LATER, RunConfig
 from mlae_lab.core.patterns import allocation
-from mlae_lab.runs import commands, parcel
-from mlae_lab.runs.archive_file import ParcelError, archive, archived, export, import_run, inspect, restore
+from mlae_lab.runs import commands, archive_file
+from mlae_lab.runs.archive_file import ArchiveError, archive, archived, export, import_run, inspect, restore
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
 from mlae_lab.ui import continue_view
@@ -100,7 +100,7 @@ def test_put_away_and_brought_back_it_is_as_it_was(store: RunStore) -> None:
 
 
 def test_a_file_without_a_name_is_no_place(store: RunStore) -> None:
-    with pytest.raises(ParcelError, match="is a folder: give the file a name"):
+    with pytest.raises(ArchiveError, match="is a folder: give the file a name"):
         export(store, over(store).id, Path("/"))
 
 
@@ -110,7 +110,7 @@ def test_a_damaged_archive_is_listed_as_that(store: RunStore) -> None:
     file.write_bytes(file.read_bytes()[:300])
     (entry,) = archived(store)
     assert entry.trouble and entry.task == ""
-    with pytest.raises(ParcelError):
+    with pytest.raises(ArchiveError):
         restore(store, run.id)
     assert file.exists() and store.runs() == []
 
@@ -198,7 +198,7 @@ def test_what_a_killed_import_left_goes(store: RunStore, other: RunStore, tmp_pa
     other.paths(left).folder.mkdir(parents=True)
     other.paths(left).adapter.write_bytes(b"half")
     with held(other, left):  # another process takes it in at this moment
-        parcel.sweep(other)
+        archive_file.sweep(other)
         assert other.events_of_nobody() == [left] and other.paths(left).adapter.exists()
     export(store, run.id, tmp_path / "a.mlae")
     import_run(other, tmp_path / "a.mlae")
@@ -209,8 +209,8 @@ def test_what_a_killed_import_left_goes(store: RunStore, other: RunStore, tmp_pa
 def test_every_relation_of_a_run_survives_the_way(store: RunStore, other: RunStore, tmp_path: Path) -> None:
     run = over(store)
     export(store, run.id, tmp_path / "a.mlae")
-    assert set(parcel.RELATIONS) == set(continue_view._WORDS)
-    for relation in parcel.RELATIONS:
+    assert set(archive_file.RELATIONS) == set(continue_view._WORDS)
+    for relation in archive_file.RELATIONS:
         changed(tmp_path / "a.mlae", header(relation=relation))
         assert inspect(tmp_path / "a.mlae").run.relation == relation
     changed(tmp_path / "a.mlae", header(relation="<b>"))
@@ -271,7 +271,7 @@ def test_a_run_that_does_not_come_to_its_end_leaves_no_event(store: RunStore, ot
         told_of("similarity", SIMILARITY | {"stable_rank": [INF, 1.0]}),
         told_of("similarity", SIMILARITY | {"matrices": [[[1.0, None], [0.5, 1.0]], [[1.0]]]}),
         told_of("similarity", SIMILARITY | {"matrices": [[[1.0, NAN], [0.5, 1.0]], [[1.0]]]}),
-        told_of("guesses", {"epoch": 1, "step": 1, "guess": ["7"] * 49, "confidence": [0.5] * 49}),
+        told_of("predictions", {"epoch": 1, "step": 1, "predicted": ["7"] * 49, "confidence": [0.5] * 49}),
     ],
 )
 def test_what_a_stranger_made_is_a_sentence_and_leaves_nothing(
@@ -281,7 +281,7 @@ def test_what_a_stranger_made_is_a_sentence_and_leaves_nothing(
     file = tmp_path / "a.mlae"
     export(store, run.id, file)
     changed(file, change)
-    with pytest.raises(ParcelError) as caught:
+    with pytest.raises(ArchiveError) as caught:
         import_run(other, file)
     assert "\n" not in str(caught.value)
     assert other.runs() == [] and not other.paths(run.id).folder.exists()
@@ -305,7 +305,7 @@ def test_a_run_of_before_there_were_more_settings_is_taken_in_and_still_checked(
     for name, config in (("a", old), ("b", {**old, "epochs": 3})):
         export(store, run.id, tmp_path / name)
         changed(tmp_path / name, header(config=config))
-    with pytest.raises(ParcelError, match="was changed after it was exported"):
+    with pytest.raises(ArchiveError, match="was changed after it was exported"):
         import_run(other, tmp_path / "b")
     taken = import_run(other, tmp_path / "a")
     assert taken.config == CONFIG and taken.config_hash == run.config_hash
@@ -318,7 +318,7 @@ def test_ranks_of_another_size_than_the_plan_are_refused(store: RunStore, other:
         export(store, run.id, tmp_path / name)
         payload = {**stats, "effective_rank": ranks, "stable_rank": ranks}
         changed(tmp_path / name, event({"kind": "similarity", "time": 1.0, "payload": payload}))
-    with pytest.raises(ParcelError, match="does not have the size of the plan"):
+    with pytest.raises(ArchiveError, match="does not have the size of the plan"):
         import_run(other, tmp_path / "c")
     assert inspect(tmp_path / "a").skipped == inspect(tmp_path / "b").skipped == 0
     import_run(other, tmp_path / "b")
@@ -329,7 +329,7 @@ def test_ranks_of_another_size_than_the_plan_are_refused(store: RunStore, other:
 def test_half_a_file(cut: int, store: RunStore, other: RunStore, tmp_path: Path) -> None:
     export(store, over(store).id, tmp_path / "a.mlae")
     (tmp_path / "half").write_bytes((tmp_path / "a.mlae").read_bytes()[:cut])
-    with pytest.raises(ParcelError):
+    with pytest.raises(ArchiveError):
         import_run(other, tmp_path / "half")
     assert other.runs() == []
 
@@ -343,11 +343,11 @@ def test_a_member_that_is_larger_than_it_says(store: RunStore, other: RunStore, 
     real = (10_000_000).to_bytes(4, "little")
     assert raw.count(real) >= 2
     (tmp_path / "a.mlae").write_bytes(raw.replace(real, (1000).to_bytes(4, "little")))
-    with pytest.raises(ParcelError):
+    with pytest.raises(ArchiveError):
         import_run(other, tmp_path / "a.mlae")
     changed_file = io.BytesIO(raw)
     (tmp_path / "b.mlae").write_bytes(changed_file.getvalue())
-    with pytest.raises(ParcelError, match=r"log\.txt"):  # and one that says so openly
+    with pytest.raises(ArchiveError, match=r"log\.txt"):  # and one that says so openly
         import_run(other, tmp_path / "b.mlae")
     assert other.runs() == []
 
@@ -365,4 +365,4 @@ def test_many_events(store: RunStore, other: RunStore, tmp_path: Path) -> None:
     export(store, run.id, tmp_path / "a.mlae")
     import_run(other, tmp_path / "a.mlae")
     assert told(other, run.id) == told(store, run.id)
-    assert parcel.SUFFIX == ".mlae"
+    assert archive_file.SUFFIX == ".mlae"

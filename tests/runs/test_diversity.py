@@ -197,7 +197,7 @@ def test_means_intervals_and_paired_differences(store: RunStore) -> None:
     assert lora[0.5].against["accuracy"].mean == pytest.approx(-2.5 / 3)
     assert lora[0.0].against["accuracy"].mean == pytest.approx(-1)
     assert [p.rate for p in now.curve("token")] == [0.0, 0.5] and not now.curve("token")[0].against
-    assert now.chance.mean == pytest.approx(0.00288, abs=1e-5)
+    assert now.baseline.mean == pytest.approx(0.00288, abs=1e-5)
 
 
 def test_the_verdict_follows_the_rule(store: RunStore) -> None:

@@ -52,7 +52,7 @@ def test_without_a_past_there_is_no_number(store: RunStore) -> None:
 def test_a_run_that_went_on_from_another_has_its_clock_and_tells_no_pace(store: RunStore) -> None:
     run = timed(store)
     with store._connection(write=True) as db:
-        db.execute("UPDATE runs SET relation = 'continued' WHERE id = ?", (run.id,))
+        db.execute("UPDATE runs SET relation = 'branched' WHERE id = ?", (run.id,))
     assert pace(store, store.run(run.id)) is None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mlae_lab.runs.fair_queue import in_turn
+from mlae_lab.runs.fair_queue import fair_order
 
 
 @pytest.mark.parametrize(
@@ -20,12 +20,12 @@ from mlae_lab.runs.fair_queue import in_turn
     ],
 )
 def test_people_are_served_in_turn(waiting: str, served: dict[str, int], order: str) -> None:
-    assert " ".join(in_turn([(name[0], name) for name in waiting.split()], served)) == order
+    assert " ".join(fair_order([(name[0], name) for name in waiting.split()], served)) == order
 
 
 def test_nobody_waits_longer_than_one_run_of_everybody_else() -> None:
     waiting = [(owner, f"{owner}{i}") for owner in "abcd" for i in range(25)]
-    order = in_turn(waiting, {"a": 3, "c": 9})
+    order = fair_order(waiting, {"a": 3, "c": 9})
     assert sorted(order) == sorted(name for _, name in waiting)
     for at in range(0, 100, 4):
         assert {name[0] for name in order[at : at + 4]} == set("abcd")

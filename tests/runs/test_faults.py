@@ -164,23 +164,23 @@ def test_another_mask_goes_on_from_a_checkpoint_as_a_new_run(
     with pytest.raises(
         ValueError, match="epochs is 4 and the checkpoint is of epoch 4: choose more epochs or an earlier"
     ):
-        commands.continued(lab_store, parent, other)
+        commands.branch(lab_store, parent, other)
     with pytest.raises(StoreError, match=f"run {parent} has no checkpoint '3': it has last, 2, 4"):
-        commands.continued(lab_store, parent, other, "3")
+        commands.branch(lab_store, parent, other, "3")
     with pytest.raises(ValueError, match="experts of rank 2 and run .* has rank 1"):
-        commands.continued(lab_store, parent, dataclasses.replace(other, expert_rank=2), "2")
-    child = commands.continued(lab_store, parent, other, "2", owner="ada").id
+        commands.branch(lab_store, parent, dataclasses.replace(other, expert_rank=2), "2")
+    child = commands.branch(lab_store, parent, other, "2", owner="ada").id
     commands.delete(lab_store, parent)  # the child has what it needs
     wait_for(lambda: status(lab_store, child).is_over, told(lab_store, child))
     run = lab_store.run(child)
     assert run.status is Status.FINISHED, told(lab_store, child)()
-    assert (run.parent, run.relation, run.source, run.config.plan) == (parent, "continued", "2", other)
+    assert (run.parent, run.relation, run.source, run.config.plan) == (parent, "branched", "2", other)
     assert steps(lab_store, child) == list(range(101, 201))
     assert lab_store.last(child, "resumed").step == 100
     assert lab_store.last(child, "evaluation").epoch == 4
 
     twin = commands.again(lab_store, child)  # from the same checkpoint, not from its first step
-    assert (twin.parent, twin.relation, twin.source, twin.config) == (parent, "continued", "2", run.config)
+    assert (twin.parent, twin.relation, twin.source, twin.config) == (parent, "branched", "2", run.config)
     assert lab_store.paths(twin.id).start.read_bytes() == lab_store.paths(child).start.read_bytes()
     commands.stop(lab_store, twin.id, now=True)
     lab_store.paths(child).start.unlink()
@@ -217,9 +217,9 @@ def test_a_stalled_run_is_seen_and_stop_now_ends_it(
     files = lab_store.paths(run)
     os.kill(lab_store.run(run).pid, signal.SIGSTOP)
     assert liveness.stalled_for(files) is None
-    beat = liveness.pulse(files)
+    beat = liveness.heartbeat(files)
     monkeypatch.setattr(liveness, "STALLED_SECONDS", 0.5)
-    monkeypatch.setattr(liveness, "_STEPS_PATIENCE", 0.0)
+    monkeypatch.setattr(liveness, "_STEPS_TIMEOUT", 0.0)
     wait_for(lambda: liveness.stalled_for(files) is not None)
     assert beat is not None and beat.step >= 3
     assert status(lab_store, run) is Status.RUNNING  # it lives: it is not called lost
@@ -234,12 +234,12 @@ def test_a_stalled_run_is_seen_and_stop_now_ends_it(
 def test_a_store_that_is_locked_for_long_stops_nobody(lab_store: RunStore, wait_for: Wait) -> None:
     run = commands.launch(lab_store, LONG).id
     wait_for_step(lab_store, run, 3, wait_for)
-    pulse = liveness.pulse(lab_store.paths(run))
+    heartbeat = liveness.heartbeat(lab_store.paths(run))
     with locked(lab_store):
         seen = len(lab_store.events(run))
         time.sleep(6)
-        now = liveness.pulse(lab_store.paths(run))
-        assert pulse is not None and now is not None and now.step > pulse.step + 5  # it trains on
+        now = liveness.heartbeat(lab_store.paths(run))
+        assert heartbeat is not None and now is not None and now.step > heartbeat.step + 5  # it trains on
         assert len(lab_store.events(run)) == seen  # and keeps its events
         assert status(lab_store, run) is Status.RUNNING and supervisor.is_supervised(lab_store)
     wait_for_step(lab_store, run, int(now.step), wait_for)
@@ -253,7 +253,7 @@ def test_a_store_that_is_locked_when_the_run_ends_gets_the_end_later(lab_store: 
     wait_for_step(lab_store, run, 3, wait_for)
     commands.stop(lab_store, run)
     with locked(lab_store):
-        wait_for(lambda: liveness.read_word(lab_store.paths(run)) is not None, told(lab_store, run), seconds=90)
+        wait_for(lambda: liveness.read_exit_record(lab_store.paths(run)) is not None, told(lab_store, run), seconds=90)
         time.sleep(1)
     wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
     assert status(lab_store, run) is Status.STOPPED
@@ -286,7 +286,7 @@ def test_what_a_locked_store_did_not_take_is_there_after_a_kill_and_a_resume(
         wait_for(lambda: not is_alive(files))
         assert lab_store.last(run, "evaluation") is None
     wait_for(lambda: status(lab_store, run) is Status.LOST, told(lab_store, run))
-    assert lab_store.last(run, "evaluation").epoch == 2 and not files.untold.exists()
+    assert lab_store.last(run, "evaluation").epoch == 2 and not files.pending_events.exists()
     commands.resume(lab_store, run)
     wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
     assert status(lab_store, run) is Status.FINISHED, told(lab_store, run)()
@@ -303,7 +303,7 @@ def test_a_store_that_stays_locked_behind_the_end_has_every_number_later(
     wait_for_step(lab_store, run, 3, wait_for)
     with locked(lab_store):
         wait_for(lambda: not is_alive(files), told(lab_store, run))
-        assert liveness.read_word(files).status is Status.FINISHED and lab_store.last(run, "evaluation") is None
+        assert liveness.read_exit_record(files).status is Status.FINISHED and lab_store.last(run, "evaluation") is None
     wait_for(lambda: status(lab_store, run) is Status.FINISHED, told(lab_store, run))
     assert steps(lab_store, run) == list(range(1, 51)) and lab_store.last(run, "evaluation").epoch == 1
 

@@ -13,8 +13,8 @@ from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import Saved
 from mlae_lab.core.patterns import uniform
-from mlae_lab.runs import liveness, untold
-from mlae_lab.runs.liveness import LastWord, PulseWriter, derived, end_of, is_alive, read_word, reserve_word, write_word
+from mlae_lab.runs import liveness, pending_events
+from mlae_lab.runs.liveness import ExitRecord, HeartbeatWriter, derived, end_of, is_alive, read_exit_record, reserve_exit_record, write_exit_record
 from mlae_lab.runs.status import ACTIVE, Status
 from mlae_lab.runs.store import Run, RunStore
 
@@ -46,18 +46,18 @@ def under_way(store: RunStore, status: Status = Status.RUNNING, pid: int | None 
 
 def test_a_pulse_says_when_a_run_last_got_on(lab_store: RunStore) -> None:
     files = lab_store.paths(lab_store.enqueue(CONFIG, "cpu").id)
-    assert liveness.pulse(files) is None
-    writer = PulseWriter(files)
+    assert liveness.heartbeat(files) is None
+    writer = HeartbeatWriter(files)
     time.sleep(0.05)
     writer.beat(7)
     writer.beat()
-    found = liveness.pulse(files)
+    found = liveness.heartbeat(files)
     assert found is not None and found.step == 7
     assert 0 <= time.monotonic() - found.at < 5 and 0.05 <= found.longest < 5
-    assert files.pulse.stat().st_size == 24
+    assert files.heartbeat.stat().st_size == 24
     writer.close()
-    files.pulse.write_bytes(b"half")
-    assert liveness.pulse(files) is None
+    files.heartbeat.write_bytes(b"half")
+    assert liveness.heartbeat(files) is None
 
 
 def test_a_run_that_lives_and_does_not_get_on_is_stalled(lab_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_a_run_that_lives_and_does_not_get_on_is_stalled(lab_store: RunStore, mo
     files = lab_store.paths(run.id)
     with held(lab_store, run.id):
         assert liveness.stalled_for(files) is None  # it has not even begun
-        writer = PulseWriter(files)
+        writer = HeartbeatWriter(files)
         assert liveness.stalled_for(files) is None
         now = time.monotonic()
         monkeypatch.setattr(time, "monotonic", lambda: now + liveness.STALLED_SECONDS + 5)
@@ -83,7 +83,7 @@ def test_a_run_with_long_steps_is_given_more_time(lab_store: RunStore, monkeypat
     files = lab_store.paths(run.id)
     now = time.monotonic()
     with held(lab_store, run.id):
-        writer = PulseWriter(files)
+        writer = HeartbeatWriter(files)
         monkeypatch.setattr(time, "monotonic", lambda: now + 60)
         writer.beat(1)
         monkeypatch.setattr(time, "monotonic", lambda: now + 60 + 500)
@@ -98,17 +98,17 @@ def test_a_run_with_long_steps_is_given_more_time(lab_store: RunStore, monkeypat
 
 def test_a_last_word_fits_into_the_room_that_was_made_for_it(lab_store: RunStore) -> None:
     files = lab_store.paths(lab_store.enqueue(CONFIG, "cpu").id)
-    assert read_word(files) is None
-    reserve_word(files)
-    assert read_word(files) is None
-    room = files.end.stat().st_size
+    assert read_exit_record(files) is None
+    reserve_exit_record(files)
+    assert read_exit_record(files) is None
+    room = files.exit_record.stat().st_size
     for reason in ("", "out of memory", "ä\n" * 20_000):
-        write_word(files, LastWord(Status.FAILED, reason))
-        word = read_word(files)
+        write_exit_record(files, ExitRecord(Status.FAILED, reason))
+        word = read_exit_record(files)
         assert word is not None and word.status is Status.FAILED and reason.startswith(word.reason)
-        assert files.end.stat().st_size == room
-    reserve_word(files)
-    assert read_word(files) is None
+        assert files.exit_record.stat().st_size == room
+    reserve_exit_record(files)
+    assert read_exit_record(files) is None
 
 
 @pytest.mark.parametrize(
@@ -116,8 +116,8 @@ def test_a_last_word_fits_into_the_room_that_was_made_for_it(lab_store: RunStore
 )
 def test_half_a_word_is_none(lab_store: RunStore, text: str) -> None:
     files = lab_store.paths(lab_store.enqueue(CONFIG, "cpu").id)
-    files.end.write_text(text, encoding="latin-1")
-    assert read_word(files) is None
+    files.exit_record.write_text(text, encoding="latin-1")
+    assert read_exit_record(files) is None
 
 
 # ---------------------------------------------------------------- what follows
@@ -160,21 +160,21 @@ def test_how_a_run_ended_whose_process_is_gone(
 
 def test_the_last_word_counts_more_than_any_guess(lab_store: RunStore) -> None:
     run = under_way(lab_store)
-    reserve_word(lab_store.paths(run.id))
-    write_word(lab_store.paths(run.id), LastWord(Status.FAILED, "the disk is full"))
+    reserve_exit_record(lab_store.paths(run.id))
+    write_exit_record(lab_store.paths(run.id), ExitRecord(Status.FAILED, "the disk is full"))
     assert derived(lab_store, run).status is Status.FAILED
-    assert end_of(lab_store, run, -9) == LastWord(Status.FAILED, "the disk is full")
+    assert end_of(lab_store, run, -9) == ExitRecord(Status.FAILED, "the disk is full")
 
 
 def test_a_run_is_not_called_finished_before_its_numbers_are_in_the_store(lab_store: RunStore) -> None:
     """The store was locked for longer than its process waited."""
     run = under_way(lab_store)
     files = lab_store.paths(run.id)
-    reserve_word(files)
-    write_word(files, LastWord(Status.FINISHED))
-    untold.keep(files, 0, [Saved(1, 1, 1)])
+    reserve_exit_record(files)
+    write_exit_record(files, ExitRecord(Status.FINISHED))
+    pending_events.keep(files, 0, [Saved(1, 1, 1)])
     assert derived(lab_store, run).status is Status.RUNNING
-    untold.tell(lab_store, run.id)
+    pending_events.tell(lab_store, run.id)
     assert derived(lab_store, run).status is Status.FINISHED
 
 

@@ -102,7 +102,7 @@ def test_a_time_limit_makes_no_pair() -> None:
 def test_runs_are_no_pair_if_one_is_continued_or_the_weights_are_others(store: RunStore) -> None:
     a = made(store, A, {4: 60.0})
     assert pairs.unpaired_runs_because(store, a, made(store, B, {4: 61.0})) is None
-    on = made(store, B, {4: 61.0}, origin=Origin(a.id, "continued", "2"))
+    on = made(store, B, {4: 61.0}, origin=Origin(a.id, "branched", "2"))
     assert "goes on from a checkpoint" in str(pairs.unpaired_runs_because(store, a, on))
     other = made(store, B, {4: 61.0}, weights="bbbbbbbbbbbb")
     assert "fingerprints aaaaaaaaaaaa and bbbbbbbbbbbb" in str(pairs.unpaired_runs_because(store, a, other))
@@ -127,7 +127,7 @@ def test_a_family_is_all_seeds_of_both_masks(store: RunStore) -> None:
     made(store, replace(B, seed=8), {2: 50.0, 4: 60.0})
     made(store, replace(B, seed=7, learning_rate=0.1), {2: 50.0, 4: 99.0})  # of another family
     made(store, replace(B, seed=7), {}, Status.FAILED)  # never measured
-    made(store, replace(B, seed=7), {4: 99.0}, origin=Origin(a.id, "continued", "2"))
+    made(store, replace(B, seed=7), {4: 99.0}, origin=Origin(a.id, "branched", "2"))
     found = pairs.family(store, a, b)
     assert [pair.seed for pair in found] == [0, 1, 2]
     assert found[-1].difference == ((2, -1.0), (4, 6.0)) and all(pair.is_complete for pair in found)

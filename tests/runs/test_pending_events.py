@@ -9,7 +9,7 @@ import pytest
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import Saved
 from mlae_lab.core.patterns import allocation
-from mlae_lab.runs import untold
+from mlae_lab.runs import pending_events
 from mlae_lab.runs.store import RunStore
 
 FIRST, SECOND, THIRD = (Saved(epoch, 10 * epoch, 1000) for epoch in (1, 2, 3))
@@ -28,21 +28,21 @@ def told(store: RunStore, run: str) -> list[Saved]:
 
 def test_it_comes_in_once(lab_store: RunStore, run: str) -> None:
     files = lab_store.paths(run)
-    untold.keep(files, lab_store.event_ids(run)[1], [SECOND])
-    untold.keep(files, lab_store.event_ids(run)[1], [SECOND, THIRD])  # what was kept before is replaced
+    pending_events.keep(files, lab_store.event_ids(run)[1], [SECOND])
+    pending_events.keep(files, lab_store.event_ids(run)[1], [SECOND, THIRD])  # what was kept before is replaced
     assert told(lab_store, run) == [FIRST]
     for _ in range(2):
-        untold.tell(lab_store, run)
+        pending_events.tell(lab_store, run)
         assert told(lab_store, run) == [FIRST, SECOND, THIRD]
     assert [path.name for path in files.folder.iterdir() if "untold" in path.name] == []
 
 
 def test_what_the_store_took_after_all_is_not_told_again(lab_store: RunStore, run: str) -> None:
-    untold.keep(lab_store.paths(run), lab_store.event_ids(run)[1], [SECOND])
+    pending_events.keep(lab_store.paths(run), lab_store.event_ids(run)[1], [SECOND])
     lab_store.append(run, [SECOND])  # and killed before the note was taken away
-    untold.tell(lab_store, run)
+    pending_events.tell(lab_store, run)
     assert told(lab_store, run) == [FIRST, SECOND]
-    assert not lab_store.paths(run).untold.exists()
+    assert not lab_store.paths(run).pending_events.exists()
 
 
 @pytest.mark.parametrize(
@@ -53,15 +53,15 @@ def test_what_the_store_took_after_all_is_not_told_again(lab_store: RunStore, ru
     ],
 )  # fmt: skip
 def test_a_damaged_note_is_left_alone(lab_store: RunStore, run: str, text: str) -> None:
-    lab_store.paths(run).untold.write_text(text)
-    untold.tell(lab_store, run)
-    assert told(lab_store, run) == [FIRST] and lab_store.paths(run).untold.read_text() == text
+    lab_store.paths(run).pending_events.write_text(text)
+    pending_events.tell(lab_store, run)
+    assert told(lab_store, run) == [FIRST] and lab_store.paths(run).pending_events.read_text() == text
 
 
 def test_kinds_of_a_newer_lab_are_passed_over(lab_store: RunStore, run: str) -> None:
-    untold.keep(lab_store.paths(run), lab_store.event_ids(run)[1], [SECOND])
-    note = json.loads(lab_store.paths(run).untold.read_text())
+    pending_events.keep(lab_store.paths(run), lab_store.event_ids(run)[1], [SECOND])
+    note = json.loads(lab_store.paths(run).pending_events.read_text())
     note["events"].append(["dreamt", "{}"])
-    lab_store.paths(run).untold.write_text(json.dumps(note))
-    untold.tell(lab_store, run)
+    lab_store.paths(run).pending_events.write_text(json.dumps(note))
+    pending_events.tell(lab_store, run)
     assert told(lab_store, run) == [FIRST, SECOND]

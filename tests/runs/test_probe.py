@@ -177,7 +177,7 @@ def test_who_has_no_token_learns_nothing(trained: tuple[RunStore, str]) -> None:
     assert files.probe_address.stat().st_mode & 0o077 == 0
     port = json.loads(files.probe_address.read_text())["port"]
     with socket.create_connection(("127.0.0.1", port), timeout=10) as wire:
-        wire.sendall(b'{"token": "x", "question": "about", "arguments": {}}\n')
+        wire.sendall(b'{"token": "x", "query": "about", "arguments": {}}\n')
         told = json.loads(wire.makefile("rb").readline())
     assert told["state"] == "failed" and "value" not in told
     with socket.create_connection(("127.0.0.1", port), timeout=10) as wire:
@@ -219,7 +219,7 @@ def test_a_fifth_probe_waits_until_one_is_idle(
     store.paths(other.id).folder.mkdir(parents=True, exist_ok=True)
     store.paths(other.id).adapter.write_bytes(store.paths(run).adapter.read_bytes())
     probe.ask(store, run, "about")
-    assert probe.ask(store, other.id, "about", patience=0.1).state == "waiting"
+    assert probe.ask(store, other.id, "about", timeout=0.1).state == "waiting"
     answer = probe.wait(store, other.id, "about")  # the first has been idle for MAKE_ROOM_SECONDS by then
     assert answer.state == "done" and not locks.held(store.paths(run).probe_lock)
 
@@ -232,7 +232,7 @@ class Asked:
 
     def __init__(self, store: RunStore, run: str, known: Mapping[str, Callable]) -> None:
         self.probe = probe_worker.Probe(store, run)
-        self.probe.known, self.probe.subject = dict(known), object()
+        self.probe.known, self.probe.loaded = dict(known), object()
         self.thread = threading.Thread(target=self._work, daemon=True)
 
     def _work(self) -> None:
@@ -244,15 +244,15 @@ class Asked:
             if job is not None:
                 self.probe._answer(job)
 
-    def ask(self, name: str, patience: float = 10.0, **arguments: object) -> dict:
-        return self.send(question=name, arguments=arguments, patience=patience)
+    def ask(self, name: str, timeout: float = 10.0, **arguments: object) -> dict:
+        return self.send(query=name, arguments=arguments, timeout=timeout)
 
     def send(self, **request: object) -> dict:
         return self.probe.ask({"token": self.probe.token, "format": probe.FORMAT, **request})
 
     def job(self, worked: float = 0.0, **arguments: object) -> probe_worker.Job:
         """The long question, once so many seconds of work have gone into it."""
-        self.ask("long", patience=0.0, **arguments)
+        self.ask("long", timeout=0.0, **arguments)
         job = self.probe.jobs[probe.canonical("long", arguments)]
         deadline = time.monotonic() + 10
         while job.spent <= worked:
@@ -263,23 +263,23 @@ class Asked:
 
 @pytest.fixture
 def asked(trained: tuple[RunStore, str]) -> Iterator[Asked]:
-    gate = threading.Event()
+    authentication = threading.Event()
 
-    def long(subject: object, arguments: Mapping, tell: Callable[[int, int], None]) -> dict:
+    def long(loaded: object, arguments: Mapping, on_progress: Callable[[int, int], None]) -> dict:
         for done in range(1_000_000):
-            tell(done, 1_000_000)
-            if gate.wait(0.001):
+            on_progress(done, 1_000_000)
+            if authentication.wait(0.001):
                 return {"done": True}
         return {}
 
-    def quick(subject: object, arguments: Mapping, tell: Callable[[int, int], None]) -> dict:
+    def quick(loaded: object, arguments: Mapping, on_progress: Callable[[int, int], None]) -> dict:
         return {"twice": 2 * arguments["n"]}
 
-    def wrong(subject: object, arguments: Mapping, tell: Callable[[int, int], None]) -> dict:
+    def wrong(loaded: object, arguments: Mapping, on_progress: Callable[[int, int], None]) -> dict:
         raise KeyError("n")
 
     made = Asked(*trained, known={"long": long, "quick": quick, "wrong": wrong})
-    made.gate = gate
+    made.authentication = authentication
     made.thread.start()
     yield made
     made.probe.leaving = True
@@ -287,11 +287,11 @@ def asked(trained: tuple[RunStore, str]) -> Iterator[Asked]:
 
 
 def test_a_click_is_answered_while_a_long_question_goes_on(asked: Asked) -> None:
-    assert asked.ask("long", patience=0.1)["state"] == "working"
+    assert asked.ask("long", timeout=0.1)["state"] == "working"
     assert asked.ask("quick", n=21)["value"] == {"twice": 42}
-    far = asked.ask("long", patience=0.0)
+    far = asked.ask("long", timeout=0.0)
     assert far["state"] == "working" and far["total"] == 1_000_000
-    asked.gate.set()
+    asked.authentication.set()
     assert asked.ask("long")["value"] == {"done": True}
 
 
@@ -299,11 +299,11 @@ def test_what_nobody_waits_for_is_given_up_and_may_be_asked_again(
     asked: Asked, monkeypatch: pytest.MonkeyPatch, wait_for: Callable
 ) -> None:
     monkeypatch.setattr(probe_worker, "ASKER_SECONDS", 0.1)
-    asked.ask("long", patience=0.0)
+    asked.ask("long", timeout=0.0)
     job = next(iter(asked.probe.jobs.values()))
     wait_for(lambda: job.state == "abandoned")
     monkeypatch.setattr(probe_worker, "ASKER_SECONDS", 15.0)
-    asked.gate.set()
+    asked.authentication.set()
     assert asked.ask("long")["value"] == {"done": True}
 
 
@@ -318,11 +318,11 @@ def hasty(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> Asked:
 def test_a_long_question_is_there_when_somebody_comes_back(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe_worker, "ASKER_SECONDS", 0.1)
     monkeypatch.setattr(probe_worker, "KEEP_SECONDS", 0.02)
-    asked.ask("long", patience=0.2)
+    asked.ask("long", timeout=0.2)
     before = next(iter(asked.probe.jobs.values()))
     time.sleep(0.4)
     assert before.state == "working"
-    asked.gate.set()
+    asked.authentication.set()
     assert asked.ask("long")["value"] == {"done": True} and before.state == "done"
 
 
@@ -338,7 +338,7 @@ def test_a_long_question_goes_on_after_its_last_asker_but_not_for_ever(
     monkeypatch.setattr(probe_worker, "LEFT_SECONDS", 0.5)
     wait_for(lambda: job.state == "abandoned")
     job = hasty.job()
-    hasty.gate.set()
+    hasty.authentication.set()
     wait_for(lambda: job.state == "done")
 
 
@@ -346,7 +346,7 @@ def test_what_never_started_is_dropped_as_soon_as_nobody_waits(hasty: Asked, mon
     hasty.probe.leaving = True  # its thread rests
     hasty.thread.join()
     hasty.probe.leaving = False
-    hasty.ask("quick", patience=0.0, n=1)
+    hasty.ask("quick", timeout=0.0, n=1)
     time.sleep(0.2)
     job = hasty.probe.waiting.pop()
     hasty.probe._answer(job)
@@ -357,7 +357,7 @@ def test_a_question_that_was_left_gives_way_to_one_that_somebody_waits_for(hasty
     hasty.job(0.02, n=1)
     second = hasty.job(0.02, n=2)  # inside the first
     first = hasty.job(n=1)
-    wait_for(lambda: hasty.ask("long", patience=0.0, n=1)["state"] == "working" and second.state == "abandoned")
+    wait_for(lambda: hasty.ask("long", timeout=0.0, n=1)["state"] == "working" and second.state == "abandoned")
     before = first.done
     wait_for(lambda: first.done > before)
     assert first.state == "working"
@@ -367,7 +367,7 @@ def test_of_many_that_were_left_only_the_newest_go_on(hasty: Asked, wait_for: Ca
     jobs = [hasty.job(0.02, n=n) for n in range(probe_worker.LEFT_KEPT + 2)]
     wait_for(lambda: jobs[1].surplus)
     assert [job.state for job in jobs] == ["working"] * len(jobs) and not jobs[2].surplus
-    hasty.gate.set()
+    hasty.authentication.set()
     wait_for(lambda: not hasty.probe.under_way)
     assert [job.state for job in jobs] == ["abandoned"] * 2 + ["done"] * probe_worker.LEFT_KEPT
 
@@ -398,7 +398,7 @@ def test_what_was_left_makes_room_for_another_run_after_what_is_idle(
 def test_a_newer_lab_makes_a_probe_leave_and_an_older_one_is_told_to_restart(asked: Asked, wait_for: Callable) -> None:
     job = asked.job()
     for older in ({"format": probe.FORMAT - 1}, {"format": 0}):
-        assert "restart it" in asked.send(question="about", arguments={}, **older)["reason"]
+        assert "restart it" in asked.send(query="about", arguments={}, **older)["reason"]
     assert job.state == "working"
     assert asked.send(leave="idle", format=probe.FORMAT + 1)["value"]["leaving"]
     wait_for(lambda: job.state == "abandoned")
@@ -406,7 +406,7 @@ def test_a_newer_lab_makes_a_probe_leave_and_an_older_one_is_told_to_restart(ask
 
 def test_a_file_that_a_question_names_is_a_part_of_it(asked: Asked, tmp_path: Path) -> None:
     file = tmp_path / "other"
-    asked.probe.known["size"] = lambda subject, arguments, tell: {"bytes": Path(arguments["other"]).stat().st_size}
+    asked.probe.known["size"] = lambda loaded, arguments, on_progress: {"bytes": Path(arguments["other"]).stat().st_size}
     for size in (3, 5):
         file.write_bytes(bytes(size))
         assert asked.ask("size", other=str(file))["value"] == {"bytes": size}

@@ -126,7 +126,7 @@ def test_a_lane_that_is_behind_holds_nobody_up(store: RunStore) -> None:
     store.append(runs[1].id, [ev.Evaluation(4, 52, "val", 59.0, 1.0, 2.0)])
     measured(store, runs[2], 90.0, status=Status.STOPPED)
     found = race.race(store, runs)
-    assert found.epoch == 4 and [(s.lane, s.place) for s in found.standings] == [(0, 1), (1, 2)]
+    assert found.epoch == 4 and [(s.lane, s.rank) for s in found.standings] == [(0, 1), (1, 2)]
     assert not found.is_through
 
 
@@ -160,7 +160,7 @@ def test_a_lead_within_the_noise_and_the_leader_of_many(store: RunStore) -> None
     assert "That is within the noise of the seed (95 % −3.6 to +9.6, 3 seeds)." in found.verdict
     assert [found.told(s) for s in found.standings][:2] == ["leads", "3.0 behind, within the noise"]
     sure = race.Race(found.lanes, 4, (5, 6, 7), found.standings, 4, True)
-    assert sure.standings[2].place == 3 and "behind, more than noise" in sure.told(sure.standings[2])
+    assert sure.standings[2].rank == 3 and "behind, more than noise" in sure.told(sure.standings[2])
 
 
 def test_a_leader_of_three_was_chosen_after_the_fact(store: RunStore) -> None:
@@ -170,7 +170,7 @@ def test_a_leader_of_three_was_chosen_after_the_fact(store: RunStore) -> None:
 def test_level_masks(store: RunStore) -> None:
     found = three_seeds(store, 0.0)
     assert found.verdict == "Dense and Uniform, p = 0.5 are level in the end, at 60.0 %."
-    assert [(s.place, found.told(s)) for s in found.standings] == [(1, "leads"), (1, "level with the leader")]
+    assert [(s.rank, found.told(s)) for s in found.standings] == [(1, "leads"), (1, "level with the leader")]
 
 
 def test_the_seeds_that_count_are_those_of_the_most_masks(store: RunStore) -> None:

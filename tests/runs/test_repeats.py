@@ -50,7 +50,7 @@ def test_equal_in_everything_but_the_seed(store: RunStore) -> None:
     made(store, 1, 99.0, replace(A, learning_rate=0.1))
     made(store, 1, 99.0, replace(A, method="linear"))
     made(store, 1, 99.0, device="cuda")
-    made(store, 1, 99.0, origin=Origin(first.id, "continued", "2"))
+    made(store, 1, 99.0, origin=Origin(first.id, "branched", "2"))
     stopped = made(store, 2, None, status=Status.STOPPED)
     other = made(store, 4, 99.0, weights="bbbbbbbbbbbb")
     found = repeats.repeats(store, first)
@@ -73,8 +73,8 @@ def test_mean_interval_and_deviation(store: RunStore) -> None:
         run = made(store, seed, accuracy)
     found = repeats.repeats(store, run)
     reach = 4.303 * 3 / math.sqrt(3)
-    assert found.spread is not None and (found.spread.n, found.spread.mean, found.spread.deviation) == (3, 63.0, 3.0)
-    assert (found.spread.low, found.spread.high) == (pytest.approx(63 - reach), pytest.approx(63 + reach))
+    assert found.statistics is not None and (found.statistics.n, found.statistics.mean, found.statistics.deviation) == (3, 63.0, 3.0)
+    assert (found.statistics.low, found.statistics.high) == (pytest.approx(63 - reach), pytest.approx(63 + reach))
     assert found.words == (
         "63.0 % on average over 3 seeds (95 % interval 55.5 to 70.5 %); from seed to seed it moves by 3.0 points."
     )
@@ -82,16 +82,16 @@ def test_mean_interval_and_deviation(store: RunStore) -> None:
         f"3.00 points: two single runs that differ in the seed alone are up to {4.303 * 3 * 2**0.5:.1f} po"
         in found.noise
     )
-    assert repeats.in_words(found.spread) == "63.0 % (55.5 to 70.5)"
+    assert repeats.in_words(found.statistics) == "63.0 % (55.5 to 70.5)"
 
 
 def test_words_for_few(store: RunStore) -> None:
     stopped = made(store, 0, None, status=Status.STOPPED)
     assert "has come to its last epoch yet" in repeats.repeats(store, stopped).words
-    assert repeats.in_words(None) == "–" and repeats.repeats(store, stopped).spread is None
+    assert repeats.in_words(None) == "–" and repeats.repeats(store, stopped).statistics is None
     one = made(store, 1, 60.0)
     assert "cannot be told from one run: repeat it with at least 3 seeds" in repeats.repeats(store, one).words
-    assert repeats.in_words(repeats.repeats(store, one).spread) == "60.0 %"
+    assert repeats.in_words(repeats.repeats(store, one).statistics) == "60.0 %"
     made(store, 2, 60.0)
     assert repeats.repeats(store, one).noise == ""
     assert "All 2 seeds end at 60.0 %" in repeats.repeats(store, one).words
@@ -101,7 +101,7 @@ def test_words_for_few(store: RunStore) -> None:
 
 def test_a_run_that_goes_on_from_another_has_no_repeats(store: RunStore) -> None:
     run = made(store, 0, 60.0)
-    child = made(store, 0, 61.0, origin=Origin(run.id, "continued", "2"))
+    child = made(store, 0, 61.0, origin=Origin(run.id, "branched", "2"))
     assert repeats.repeats(store, child).seeds == ()
     with pytest.raises(StoreError, match=f"goes on from a checkpoint of run {run.id}: repeat that one"):
         wanted(store, child.id, 3)

@@ -234,7 +234,7 @@ def test_a_run_that_did_not_reach_its_end_can_wait_again(store: RunStore, end: S
     store.claim(run, "cpu")
     store.began(run, 1)
     store.move(run, end, "because")
-    assert store.wait_again(run) and not store.wait_again(run)  # two people press Resume: it waits once
+    assert store.requeue(run) and not store.requeue(run)  # two people press Resume: it waits once
     found = store.run(run)
     assert (found.status, found.reason, found.pid, found.ended, found.attempt) == (Status.QUEUED, "", None, None, 1)
     assert names(store.queue()) == [other, run]  # behind those who wait already
@@ -244,9 +244,9 @@ def test_a_run_that_did_not_reach_its_end_can_wait_again(store: RunStore, end: S
 
 def test_a_finished_run_never_waits_again(store: RunStore) -> None:
     run = store.enqueue(CONFIG, "cpu").id
-    assert not store.wait_again(run)
+    assert not store.requeue(run)
     store.move(run, Status.FINISHED)
-    assert not store.wait_again(run)
+    assert not store.requeue(run)
     assert store.run(run).status is Status.FINISHED
 
 
@@ -289,7 +289,7 @@ def test_of_six_processes_exactly_one_wins_each_claim(store: RunStore, root: Pat
 def test_places_are_counted_on_each_device(store: RunStore) -> None:
     cpu = [store.enqueue(CONFIG, "cpu").id for _ in range(3)]
     gpu = store.enqueue(CONFIG, "cuda").id
-    assert store.places() == {cpu[0]: (1, 3), cpu[1]: (2, 3), cpu[2]: (3, 3), gpu: (1, 1)}
+    assert store.queue_positions() == {cpu[0]: (1, 3), cpu[1]: (2, 3), cpu[2]: (3, 3), gpu: (1, 1)}
 
 
 @pytest.mark.parametrize("how", ["deleted", "archived"])
@@ -357,7 +357,7 @@ def test_a_move_is_made_only_from_the_states_it_is_meant_for(store: RunStore) ->
 
 def test_moving_an_unknown_run_moves_nothing(store: RunStore) -> None:
     assert not store.move("aaaaaaaa", Status.FINISHED)
-    assert not store.claim("aaaaaaaa", "cpu") and not store.began("aaaaaaaa", 1) and not store.wait_again("aaaaaaaa")
+    assert not store.claim("aaaaaaaa", "cpu") and not store.began("aaaaaaaa", 1) and not store.requeue("aaaaaaaa")
 
 
 # ---------------------------------------------------------------- events
@@ -522,10 +522,10 @@ def test_an_id_is_never_given_twice_to_events(store: RunStore) -> None:
 
 
 def test_a_run_names_where_it_comes_from(store: RunStore) -> None:
-    origin = Origin("abcd2345", "continued", "4")
+    origin = Origin("abcd2345", "branched", "4")
     run = store.enqueue(CONFIG, "cpu", owner="ada", origin=origin, data_folder="/data")
     found = store.run(run.id)
-    assert (found.parent, found.relation, found.source) == ("abcd2345", "continued", "4")
+    assert (found.parent, found.relation, found.source) == ("abcd2345", "branched", "4")
     assert (found.owner, found.data_folder) == ("ada", "/data")
 
 
@@ -534,7 +534,7 @@ def test_a_run_from_elsewhere_is_put_in_with_its_past(store: RunStore) -> None:
         store.enqueue(CONFIG, "cpu"), id="abcd2345", status=Status.FINISHED, started=2.0, ended=3.0, relation="imported"
     )
     store.insert(ended, [(1.5, step(1)), (2.5, step(2, NAN))])
-    assert dataclasses.replace(store.run("abcd2345"), place=ended.place) == ended
+    assert dataclasses.replace(store.run("abcd2345"), position=ended.position) == ended
     assert [(s.time, s.event.step) for s in store.events("abcd2345")] == [(1.5, 1), (2.5, 2)]
     with pytest.raises(StoreError, match="run abcd2345 is in .* already"):
         store.insert(ended, [(1.5, step(1))])

@@ -20,7 +20,7 @@ from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation
 from mlae_lab.runs import commands, paths, supervisor
-from mlae_lab.runs.liveness import LastWord, derived, is_alive, reserve_word, write_word
+from mlae_lab.runs.liveness import ExitRecord, derived, is_alive, reserve_exit_record, write_exit_record
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.runs.supervisor import Supervisor, ensure, is_supervised
@@ -193,12 +193,12 @@ def test_a_supervisor_that_a_run_starts_sees_what_the_first_one_saw(
     for slot in ("cpu", "cuda:0", ""):
         its = supervisor.environment(run, slot)
         assert its["MLAE_LAB_DATA"] == "/its own" and its.get("CUDA_VISIBLE_DEVICES") == {"cpu": "", "": launched}.get(slot, "0")
-        with monkeypatch.context() as inside:
+        with monkeypatch.context() as environment:
             for name in first.keys() | its.keys():
                 if name in its:
-                    inside.setenv(name, its[name])
+                    environment.setenv(name, its[name])
                 else:
-                    inside.delenv(name)
+                    environment.delenv(name)
             assert {**supervisor._as_launched(), "GOMP_SPINCOUNT": ""} == {**first, "GOMP_SPINCOUNT": ""}
             assert supervisor.environment(run, slot) == its  # and so on, from run to run
 
@@ -265,8 +265,8 @@ def test_the_dead_are_accounted_for(here: Supervisor, lab_store: RunStore) -> No
     here.tick()
     assert status(lab_store, stopping) is Status.STOPPED
     full = under_way(lab_store).id
-    reserve_word(lab_store.paths(full))
-    write_word(lab_store.paths(full), LastWord(Status.FAILED, "the disk is full"))
+    reserve_exit_record(lab_store.paths(full))
+    write_exit_record(lab_store.paths(full), ExitRecord(Status.FAILED, "the disk is full"))
     here.tick()
     assert (status(lab_store, full), lab_store.run(full).reason) == (Status.FAILED, "the disk is full")
 
@@ -351,7 +351,7 @@ def test_a_pid_that_now_names_another_process_is_never_signalled(
     lab_store: RunStore, sleeper: subprocess.Popen
 ) -> None:
     with busy_device(lab_store, pid=sleeper.pid) as run:
-        assert commands.stop(lab_store, run.id, now=True, patience=0.3) is Status.STOPPING  # something lives
+        assert commands.stop(lab_store, run.id, now=True, timeout=0.3) is Status.STOPPING  # something lives
         assert sleeper.poll() is None
     dead = under_way(lab_store, pid=sleeper.pid).id
     assert commands.stop(lab_store, dead, now=True) is Status.STOPPED  # the lock is free: nothing to kill
@@ -365,7 +365,7 @@ def test_a_pid_that_now_names_another_run_is_never_signalled(here: Supervisor, l
     run = lab_store.enqueue(SHORT, "cuda").id
     with held(lab_store, run):
         assert lab_store.claim(run, "cuda:0") and lab_store.began(run, process.pid)
-        assert commands.stop(lab_store, run, now=True, patience=0.3) is Status.STOPPING
+        assert commands.stop(lab_store, run, now=True, timeout=0.3) is Status.STOPPING
     assert process.poll() is None and is_alive(lab_store.paths(other))
 
 

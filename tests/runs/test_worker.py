@@ -126,7 +126,7 @@ def test_a_run_that_went_on_from_another_does_not_begin_anew_without_its_checkpo
     """As one that was taken in from a file, which does not hold the parent's checkpoint."""
     with lab_store._connection(write=True) as db:
         db.execute(
-            "CREATE TRIGGER goes_on AFTER INSERT ON runs BEGIN UPDATE runs SET relation = 'continued', parent = 'aaaabbbb'; END"
+            "CREATE TRIGGER goes_on AFTER INSERT ON runs BEGIN UPDATE runs SET relation = 'branched', parent = 'aaaabbbb'; END"
         )
     status, name = work(SHORT)
     run = lab_store.run(name)
@@ -151,7 +151,7 @@ def test_a_run_that_cannot_even_begin_says_why(
     def refused(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(worker.untold, "tell", refused)
+    monkeypatch.setattr(worker.pending_events, "tell", refused)
     status, name = work(SHORT)
     run = lab_store.run(name)
     assert (status, run.status) == (1, Status.FAILED) and run.reason.startswith(said)

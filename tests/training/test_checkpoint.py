@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, Event, Resumed, Started, TrainStep, Watched
+from mlae_lab.core.events import Evaluation, Event, Resumed, Started, TrainStep, SampleImages
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.experts import stream
-from mlae_lab.training.checkpoint import Checkpoint, CheckpointError, Place, read_checkpoint, save_checkpoint
+from mlae_lab.training.checkpoint import Checkpoint, CheckpointError, TrainPosition, read_checkpoint, save_checkpoint
 from mlae_lab.training.evaluation import OutOfTime, evaluate
 from mlae_lab.training.inputs import Inputs
 from mlae_lab.training.setup import Setup
@@ -61,8 +61,8 @@ def test_cut_anywhere_it_goes_on_bit_for_bit(
     assert timeless(before) == everything[: 2 + cut]
     save_checkpoint(tmp_path / "c", first.checkpoint())
     second = gone_on(tmp_path / "c", CHOSEN)
-    started, watched, resumed, *after = [*second.run()]
-    assert [type(event) for event in (started, watched, resumed)] == [Started, Watched, Resumed]
+    started, sample_images, resumed, *after = [*second.run()]
+    assert [type(event) for event in (started, sample_images, resumed)] == [Started, SampleImages, Resumed]
     last = of(before, TrainStep)[-1]
     assert (resumed.step, resumed.epoch) == (last.step, last.epoch)
     assert timeless(after) == everything[2 + cut :]
@@ -108,7 +108,7 @@ def test_interrupted_again_and_again(tmp_path: Path, uninterrupted: tuple[list[s
     told, training = [], Training(small(CHOSEN))
     while not training.is_through:
         for event in training.run():
-            if not isinstance(event, (Started, Watched, Resumed)):
+            if not isinstance(event, (Started, SampleImages, Resumed)):
                 told.append(event)
             if isinstance(event, TrainStep) and event.step % 2 == 0 and event.step % 6:
                 break
@@ -123,7 +123,7 @@ def augmented(chosen: RunConfig) -> Setup:
     setup = small(chosen)
     old = setup.train
     setup.train = Inputs(
-        old.part, old.before, old.device, old.side, old.normalisation, "fgvc-rrc", stream(chosen.seed, "augment")
+        old.part, old.before, old.device, old.size, old.normalisation, "fgvc-rrc", stream(chosen.seed, "augment")
     )
     return setup
 
@@ -165,8 +165,8 @@ def test_the_seconds_go_on_too(tmp_path: Path) -> None:
     first = Training(small(CHOSEN))
     before = until(first, 2 + 5)
     checkpoint = first.checkpoint()
-    old = dataclasses.replace(checkpoint.place, seconds=100.0)
-    second = Training(small(CHOSEN), dataclasses.replace(checkpoint, place=old))
+    old = dataclasses.replace(checkpoint.position, seconds=100.0)
+    second = Training(small(CHOSEN), dataclasses.replace(checkpoint, position=old))
     after = [*second.run()]
     assert before[-1].seconds < 100 < of(after, TrainStep)[0].seconds
     assert after[2].seconds == 100.0
@@ -201,7 +201,7 @@ def test_with_another_mask_shared_cells_go_on_and_new_ones_begin(tmp_path: Path)
     assert torch.equal(training.learned["head.weight"], old.tensors["head.weight"])
     assert training.learned[f"{qkv}.a"] not in training.optimizer.state  # it holds a cell without a past
     assert training.learned["head.weight"] in training.optimizer.state
-    assert training.place == old.place and training.experts.sampler.steps == 0
+    assert training.position == old.position and training.experts.sampler.steps == 0
     events = [*training.run()]
     assert [s.step for s in of(events, TrainStep)] == list(range(7, 19))
     assert of(events, Evaluation)[-1].epoch == 6
@@ -223,7 +223,7 @@ def test_the_mask_generators_and_the_order_go_on_with_another_mask(tmp_path: Pat
     more = MaskPlan(((1, 1, 1), (0, 0, 0), (0, 1, 1)), ((0.5, 0.25, 0.5), (0,) * 3, (0, 0.75, 0)), HOLES.targets)
     one, other = (Training(small(dataclasses.replace(CHOSEN, plan=p)), old) for p in (HOLES, more))
     for _ in range(20):
-        drawn, drawn_too = one.experts.draw() > 0, other.experts.draw() > 0
+        drawn, drawn_too = one.experts.sample() > 0, other.experts.sample() > 0
         assert torch.equal(drawn[0, :2], drawn_too[0, :2]) and torch.equal(drawn[2], drawn_too[2])
     assert torch.equal(one.order.get_state(), other.order.get_state())
 
@@ -245,7 +245,7 @@ def test_a_checkpoint_that_does_not_fit_is_a_sentence(tmp_path: Path) -> None:
     ):
         with pytest.raises(CheckpointError, match=f"the checkpoint does not fit: {words}"):
             Training(small(dataclasses.replace(CHOSEN, **changes)), old)
-    for damage in ("head.weight", "generator.order", f"{HOLES.targets[0]}.a", "generator.mask.1", "drawn"):
+    for damage in ("head.weight", "generator.order", f"{HOLES.targets[0]}.a", "generator.mask.1", "active_steps"):
         tensors = {name: value for name, value in old.tensors.items() if name != damage}
         with pytest.raises(CheckpointError, match="the checkpoint does not fit"):
             Training(small(CHOSEN), dataclasses.replace(old, tensors=tensors))
@@ -253,7 +253,7 @@ def test_a_checkpoint_that_does_not_fit_is_a_sentence(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="the checkpoint does not fit"):
             Training(small(CHOSEN), dataclasses.replace(old, tensors=tensors))
     with pytest.raises(CheckpointError, match="it stands in epoch 9"):
-        Training(small(CHOSEN), dataclasses.replace(old, place=dataclasses.replace(old.place, epoch=9)))
+        Training(small(CHOSEN), dataclasses.replace(old, position=dataclasses.replace(old.position, epoch=9)))
 
 
 def test_half_a_file_another_file_and_no_file_are_sentences(tmp_path: Path) -> None:
@@ -275,8 +275,8 @@ def test_half_a_file_another_file_and_no_file_are_sentences(tmp_path: Path) -> N
 
 def test_a_damaged_header_is_a_sentence(tmp_path: Path) -> None:
     old = parent(tmp_path)
-    for place in (Place(0, 0, 0, 0.0, 0), Place(1, -1, 0, 0.0, 0), Place(1, 0, 1.5, 0.0, 0)):  # type: ignore[arg-type]
-        save_checkpoint(tmp_path / "odd", dataclasses.replace(old, place=place))
+    for position in (TrainPosition(0, 0, 0, 0.0, 0), TrainPosition(1, -1, 0, 0.0, 0), TrainPosition(1, 0, 1.5, 0.0, 0)):  # type: ignore[arg-type]
+        save_checkpoint(tmp_path / "odd", dataclasses.replace(old, position=position))
         with pytest.raises(CheckpointError, match="damaged header"):
             read_checkpoint(tmp_path / "odd")
 

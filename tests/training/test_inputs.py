@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlae_lab.data.splits import Images
+from mlae_lab.data.splits import LabelledImages
 from mlae_lab.training.inputs import Inputs
 
 CPU = torch.device("cpu")
@@ -20,17 +20,17 @@ def before(images: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.fixture(params=["array", "memory map", "grey"])
-def part(request: pytest.FixtureRequest, tmp_path: Path) -> Images:
+def part(request: pytest.FixtureRequest, tmp_path: Path) -> LabelledImages:
     rng = np.random.default_rng(0)
     shape = (300, 40, 40) if request.param == "grey" else (300, 40, 40, 3)
     images = rng.integers(0, 256, shape, dtype=np.uint8)
     if request.param == "memory map":
         np.save(tmp_path / "pixels.npy", images)
         images = np.load(tmp_path / "pixels.npy", mmap_mode="r")
-    return Images(images, rng.integers(0, 5, 300))
+    return LabelledImages(images, rng.integers(0, 5, 300))
 
 
-def test_kept_features_kept_pixels_and_the_map_give_the_same_numbers(part: Images) -> None:
+def test_kept_features_kept_pixels_and_the_map_give_the_same_numbers(part: LabelledImages) -> None:
     features = Inputs(part, before, CPU, 32)
     pixels = Inputs(part, before, CPU, 32, features_kept=0)
     mapped = Inputs(part, before, CPU, 32, features_kept=0, pixels_kept=0)
@@ -45,7 +45,7 @@ def test_kept_features_kept_pixels_and_the_map_give_the_same_numbers(part: Image
     assert seen[1].tolist() == part.labels.tolist() and len(mapped) == 300
 
 
-def test_crops_are_drawn_anew_each_time_and_again_by_the_same_seed(part: Images) -> None:
+def test_crops_are_drawn_anew_each_time_and_again_by_the_same_seed(part: LabelledImages) -> None:
     def augmented(seed: int) -> Inputs:
         return Inputs(part, before, CPU, 32, name="fgvc-crop", generator=torch.Generator().manual_seed(seed))
 
@@ -57,12 +57,12 @@ def test_crops_are_drawn_anew_each_time_and_again_by_the_same_seed(part: Images)
     assert not torch.equal(first, one.take(chosen))
 
 
-def test_a_split_that_is_only_measured_sees_the_centre_and_is_kept(part: Images) -> None:
+def test_a_split_that_is_only_measured_sees_the_centre_and_is_kept(part: LabelledImages) -> None:
     measured = Inputs(part, before, CPU, 32, name="fgvc-crop")
-    centre = Images(part.images[:, 4:36, 4:36], part.labels)
+    centre = LabelledImages(part.images[:, 4:36, 4:36], part.labels)
     torch.testing.assert_close(measured.features, Inputs(centre, before, CPU, 32).features, rtol=0, atol=1e-6)
 
 
-def test_a_generator_changes_nothing_where_nothing_is_augmented(part: Images) -> None:
+def test_a_generator_changes_nothing_where_nothing_is_augmented(part: LabelledImages) -> None:
     trained = Inputs(part, before, CPU, 32, name="vtab", generator=torch.Generator().manual_seed(0))
     assert torch.equal(trained.features, Inputs(part, before, CPU, 32).features)

@@ -17,17 +17,17 @@ from mlae_lab.core.events import ExpertStats
 from mlae_lab.core.patterns import allocation
 from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.training.evaluation import autocast
-from mlae_lab.training.queries import questions
-from mlae_lab.training.queries.images import places_of, spread_out
+from mlae_lab.training.queries import queries
+from mlae_lab.training.queries.images import indices_of, spread_out
 from mlae_lab.training.setup import prepare
-from mlae_lab.training.loaded_run import QuestionError, Subject, load_subject
+from mlae_lab.training.loaded_run import QueryError, LoadedRun, load_run
 from mlae_lab.training.trainer import fit
 
 PLAN = allocation((0,) * 8 + (2, 2, 3, 1))
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, ExpertStats]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedRun, ExpertStats]:
     """A run of one epoch that can be asked, and the last grid that it measured of itself."""
     config = RunConfig(
         "digits",
@@ -42,30 +42,30 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Subject, ExpertSt
     stats = [event for event in fit(setup) if isinstance(event, ExpertStats)][-1]
     file = tmp_path_factory.mktemp("maps") / "adapter.safetensors"
     save_adapter(file, setup.experts, setup.head, config.backbone, config.task)
-    return load_subject(config, file, "r1", "cpu"), stats
+    return load_run(config, file, "r1", "cpu"), stats
 
 
 @pytest.fixture
-def subject(trained: tuple[Subject, ExpertStats]) -> Subject:
+def loaded(trained: tuple[LoadedRun, ExpertStats]) -> LoadedRun:
     return trained[0]
 
 
-def ask(subject: Subject, name: str, **arguments: object) -> dict:
+def ask(loaded: LoadedRun, name: str, **arguments: object) -> dict:
     """Asks, and sees to it that the network is as it was found whenever tell is called, and at the end."""
-    model = subject.setup.model
+    model = loaded.setup.model
     before = {key: value.clone() for key, value in model.state_dict().items()}
     told = []
 
-    def tell(done: int, total: int) -> None:
+    def on_progress(done: int, total: int) -> None:
         told.append((done, total))
         assert 0 <= done <= total
         assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
         assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
         assert not torch.is_autocast_enabled("cpu")
 
-    answer = questions()[name](subject, arguments, tell)
+    answer = queries()[name](loaded, arguments, on_progress)
     assert told or name in ("images", "predict_without")
-    tell(0, 1)
+    on_progress(0, 1)
     return answer
 
 
@@ -78,10 +78,10 @@ def file_of(pixels: np.ndarray, kind: str = "PNG") -> dict:
 # ---------------------------------------------------------------- activation
 
 
-def test_the_layers_agree_with_the_grid_that_the_run_measured(trained: tuple[Subject, ExpertStats]) -> None:
-    subject, stats = trained
-    first = list(range(min(256, len(subject.setup.evaluation))))  # what a run measures itself on
-    found = ask(subject, "activation", by="layer", images=first)
+def test_the_layers_agree_with_the_grid_that_the_run_measured(trained: tuple[LoadedRun, ExpertStats]) -> None:
+    loaded, stats = trained
+    first = list(range(min(256, len(loaded.setup.evaluation))))  # what a run measures itself on
+    found = ask(loaded, "activation", by="layer", images=first)
     assert found["images"] == len(first) == 200
     for row, live in zip(found["canvas"], stats.contribution, strict=True):
         for value, measured in zip(row, live, strict=True):
@@ -90,54 +90,54 @@ def test_the_layers_agree_with_the_grid_that_the_run_measured(trained: tuple[Sub
     assert found["canvas"][0] == [None] * 3
 
 
-def test_classes_and_images_are_means_of_the_same_numbers(subject: Subject) -> None:
-    one = ask(subject, "activation", by="image", images=40)
-    classes = ask(subject, "activation", by="class", images=40)
+def test_classes_and_images_are_means_of_the_same_numbers(loaded: LoadedRun) -> None:
+    one = ask(loaded, "activation", by="image", images=40)
+    classes = ask(loaded, "activation", by="class", images=40)
     values = np.array(one["values"], dtype=float)
     truth = np.array(one["truth"])
-    assert values.shape == (40, 12, 3) and one["places"] == list(range(0, 200, 5)) and sum(classes["counts"]) == 40
+    assert values.shape == (40, 12, 3) and one["indices"] == list(range(0, 200, 5)) and sum(classes["counts"]) == 40
     assert np.allclose(np.array(one["canvas"], dtype=float), values.mean(0), rtol=1e-4, equal_nan=True)
     for label, count in enumerate(classes["counts"]):
         expected = values[truth == label].mean(0) if count else np.full((12, 3), np.nan)
         assert np.allclose(np.array(classes["values"][label], dtype=float), expected, rtol=1e-4, equal_nan=True)
-    chosen = ask(subject, "activation", by="image", images=[35, 15])
+    chosen = ask(loaded, "activation", by="image", images=[35, 15])
     assert np.allclose(np.array(chosen["values"], dtype=float), values[[7, 3]], rtol=1e-4, equal_nan=True)
 
 
-def test_a_number_of_images_reaches_every_class_of_a_sorted_list(subject: Subject) -> None:
-    inputs = subject.setup.evaluation
+def test_a_number_of_images_reaches_every_class_of_a_sorted_list(loaded: LoadedRun) -> None:
+    inputs = loaded.setup.evaluation
     order = inputs.labels.cpu().sort(stable=True).indices
     labels = inputs.labels.cpu()[order]
-    places = places_of(20, inputs, None)
-    assert len(set(labels[places].tolist())) == 10 > len(set(labels[:20].tolist()))
+    indices = indices_of(20, inputs, None)
+    assert len(set(labels[indices].tolist())) == 10 > len(set(labels[:20].tolist()))
 
 
 @pytest.mark.parametrize(
-    ("wanted", "images", "places"),
+    ("wanted", "images", "indices"),
     [(1, 5, [0]), (2, 5, [0, 2]), (3, 10, [0, 3, 6]), (5, 5, [0, 1, 2, 3, 4]), (0, 5, [])],
 )
-def test_places_are_spread_evenly(wanted: int, images: int, places: list[int]) -> None:
-    assert spread_out(wanted, images) == places
+def test_places_are_spread_evenly(wanted: int, images: int, indices: list[int]) -> None:
+    assert spread_out(wanted, images) == indices
 
 
-def test_all_questions_about_a_number_of_images_ask_about_the_same_ones(subject: Subject) -> None:
-    tell = lambda done, total: None  # noqa: E731
-    places = spread_out(37, len(subject.setup.evaluation))
-    assert questions()["errors"](subject, {"images": 37}, tell)["places"] == places
-    assert ask(subject, "activation", by="image", images=37)["places"] == places
-    labels = subject.setup.evaluation.labels.cpu()[places]
-    said = questions()["whatif"](subject, {"images": 37}, tell)
+def test_all_questions_about_a_number_of_images_ask_about_the_same_ones(loaded: LoadedRun) -> None:
+    on_progress = lambda done, total: None  # noqa: E731
+    indices = spread_out(37, len(loaded.setup.evaluation))
+    assert queries()["errors"](loaded, {"images": 37}, on_progress)["indices"] == indices
+    assert ask(loaded, "activation", by="image", images=37)["indices"] == indices
+    labels = loaded.setup.evaluation.labels.cpu()[indices]
+    said = queries()["whatif"](loaded, {"images": 37}, on_progress)
     assert said["class_images"] == labels.bincount(minlength=10).tolist()
 
 
 # ---------------------------------------------------------------- attention
 
 
-def test_maps_stand_on_the_grid_of_the_backbone(subject: Subject) -> None:
-    found = ask(subject, "attention", images=[0, 5], layer=11)
+def test_maps_stand_on_the_grid_of_the_backbone(loaded: LoadedRun) -> None:
+    found = ask(loaded, "attention", images=[0, 5], layer=11)
     assert (found["layer"], found["target"], found["experts"]) == (11, "blocks.10.attn.qkv", [1, 2, 3])
     assert found["grid"] == [6, 6] and found["no_attention"] == found["no_maps"] == found["no_alone"] == ""
-    assert [one["place"] for one in found["images"]] == [0, 5] and "private" not in found
+    assert [one["index"] for one in found["images"]] == [0, 5] and "private" not in found
     for one in found["images"]:
         assert np.array(one["added"]).shape == np.array(one["signed"]).shape == (3, 6, 6)
         assert np.allclose(np.abs(one["signed"]), one["added"], rtol=1e-3, atol=1e-6)
@@ -146,23 +146,23 @@ def test_maps_stand_on_the_grid_of_the_backbone(subject: Subject) -> None:
             assert 0 < np.sum(one["rollout"][name]) < 1
         assert one["rollout"]["with"] != one["rollout"]["without"]
         assert Image.open(io.BytesIO(base64.b64decode(one["image"]))).size == (48, 48)
-    assert ask(subject, "attention", images=[0])["layer"] == 12  # the last that keeps an expert
+    assert ask(loaded, "attention", images=[0])["layer"] == 12  # the last that keeps an expert
 
 
-def test_a_file_of_the_tasks_own_image_gives_the_same_maps_and_is_not_to_be_kept(subject: Subject) -> None:
-    pixels = np.array(subject.setup.evaluation.part.images[5])
-    own, file = ask(subject, "attention", images=[5]), ask(subject, "attention", images=[file_of(pixels)])
-    assert file["private"] is True and file["images"][0]["place"] is None and file["images"][0]["truth"] is None
-    for name in ("added", "attention", "rollout", "image", "guess", "confidence"):
+def test_a_file_of_the_tasks_own_image_gives_the_same_maps_and_is_not_to_be_kept(loaded: LoadedRun) -> None:
+    pixels = np.array(loaded.setup.evaluation.part.images[5])
+    own, file = ask(loaded, "attention", images=[5]), ask(loaded, "attention", images=[file_of(pixels)])
+    assert file["private"] is True and file["images"][0]["index"] is None and file["images"][0]["truth"] is None
+    for name in ("added", "attention", "rollout", "image", "predicted", "confidence"):
         assert file["images"][0][name] == own["images"][0][name]
 
 
 # ---------------------------------------------------------------- predict
 
 
-def test_a_prediction_is_that_of_the_network(subject: Subject) -> None:
-    setup = subject.setup
-    found = ask(subject, "predict", image=9)
+def test_a_prediction_is_that_of_the_network(loaded: LoadedRun) -> None:
+    setup = loaded.setup
+    found = ask(loaded, "predict", image=9)
     with torch.no_grad(), autocast(setup):
         logits = setup.behind(setup.evaluation.take(torch.tensor([9])))
     truth = logits.float().softmax(1)[0]
@@ -170,24 +170,24 @@ def test_a_prediction_is_that_of_the_network(subject: Subject) -> None:
     assert [one["probability"] for one in found["top"]] == pytest.approx(truth.topk(5).values.tolist(), abs=2e-6)
     assert [one["layer"] for one in found["without_layer"]] == list(range(9, 13))
     assert all(one["flips"] == (one["class"] != found["top"][0]["class"]) for one in found["without_layer"])
-    by_image = ask(subject, "activation", by="image", images=[9])["values"][0]
+    by_image = ask(loaded, "activation", by="image", images=[9])["values"][0]
     assert np.allclose(np.array(found["canvas"], float), np.array(by_image, float), rtol=1e-4, equal_nan=True)
 
 
-def test_the_nearest_training_image_of_a_training_image_is_itself(subject: Subject) -> None:
-    pixels = np.array(subject.setup.train.part.images[17])
-    found = ask(subject, "predict", image=file_of(pixels))
-    assert found["nearest"][0]["place"] == 17 and found["nearest"][0]["cosine"] == pytest.approx(1, abs=1e-4)
+def test_the_nearest_training_image_of_a_training_image_is_itself(loaded: LoadedRun) -> None:
+    pixels = np.array(loaded.setup.train.part.images[17])
+    found = ask(loaded, "predict", image=file_of(pixels))
+    assert found["nearest"][0]["index"] == 17 and found["nearest"][0]["cosine"] == pytest.approx(1, abs=1e-4)
     cosines = [one["cosine"] for one in found["nearest"]]
     assert len(cosines) == 6 and cosines == sorted(cosines, reverse=True)
     assert found["private"] is True
 
 
-def test_an_image_with_experts_off_is_answered_as_the_network_without_them(subject: Subject) -> None:
-    setup, layers = subject.setup, subject.setup.experts.layers
+def test_an_image_with_experts_off_is_answered_as_the_network_without_them(loaded: LoadedRun) -> None:
+    setup, layers = loaded.setup, loaded.setup.experts.layers
     target = PLAN.targets[10]
-    found = ask(subject, "predict_without", image=9, off="L11E2")
-    whole, trained = ask(subject, "predict_without", image=9), ask(subject, "predict", image=9)
+    found = ask(loaded, "predict_without", image=9, off="L11E2")
+    whole, trained = ask(loaded, "predict_without", image=9), ask(loaded, "predict", image=9)
     kept = layers[target].coefficient.clone()
     with torch.no_grad():
         layers[target].coefficient[1] = 0.0
@@ -200,19 +200,19 @@ def test_an_image_with_experts_off_is_answered_as_the_network_without_them(subje
     assert (found["experts"], found["off"], whole["experts"]) == (7, "L11E2", 8) and "private" not in found
 
 
-def test_a_file_of_ones_own_can_be_asked_without_experts_and_stays_private(subject: Subject) -> None:
-    pixels = np.array(subject.setup.evaluation.part.images[9])
-    own = ask(subject, "predict_without", image=file_of(pixels), off="L12", scale=0.5)
-    assert own["private"] is True and own["place"] is None
-    assert own["now"] == pytest.approx(ask(subject, "predict_without", image=9, off="L12", scale=0.5)["now"], abs=2e-6)
+def test_a_file_of_ones_own_can_be_asked_without_experts_and_stays_private(loaded: LoadedRun) -> None:
+    pixels = np.array(loaded.setup.evaluation.part.images[9])
+    own = ask(loaded, "predict_without", image=file_of(pixels), off="L12", scale=0.5)
+    assert own["private"] is True and own["index"] is None
+    assert own["now"] == pytest.approx(ask(loaded, "predict_without", image=9, off="L12", scale=0.5)["now"], abs=2e-6)
 
 
-def test_images_to_choose_from(subject: Subject) -> None:
-    labels = subject.setup.evaluation.labels
-    found = ask(subject, "images", label=3, first=1, count=4)
-    places = [one["place"] for one in found["images"]]
-    assert places == (labels == 3).nonzero().flatten()[1:5].tolist() and found["total"] == int((labels == 3).sum())
-    assert len(ask(subject, "images", count=64)["images"]) == 64
+def test_images_to_choose_from(loaded: LoadedRun) -> None:
+    labels = loaded.setup.evaluation.labels
+    found = ask(loaded, "images", label=3, first=1, count=4)
+    indices = [one["index"] for one in found["images"]]
+    assert indices == (labels == 3).nonzero().flatten()[1:5].tolist() and found["total"] == int((labels == 3).sum())
+    assert len(ask(loaded, "images", count=64)["images"]) == 64
 
 
 # ---------------------------------------------------------------- what is refused
@@ -242,23 +242,23 @@ def test_images_to_choose_from(subject: Subject) -> None:
         ("images", {"count": 65}, "choose 1 to 64"),
     ],
 )
-def test_a_wrong_question_is_one_sentence(name: str, arguments: Mapping, why: str, subject: Subject) -> None:
-    with pytest.raises(QuestionError, match=why):
-        ask(subject, name, **arguments)
+def test_a_wrong_question_is_one_sentence(name: str, arguments: Mapping, why: str, loaded: LoadedRun) -> None:
+    with pytest.raises(QueryError, match=why):
+        ask(loaded, name, **arguments)
 
 
-def test_only_formats_that_run_nothing_are_opened(subject: Subject) -> None:
+def test_only_formats_that_run_nothing_are_opened(loaded: LoadedRun) -> None:
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\n"
-    with pytest.raises(QuestionError, match="hand in an image of one of the formats JPEG, PNG"):
-        ask(subject, "predict", image={"file": base64.b64encode(script).decode()})
+    with pytest.raises(QueryError, match="hand in an image of one of the formats JPEG, PNG"):
+        ask(loaded, "predict", image={"file": base64.b64encode(script).decode()})
 
 
-def test_a_run_without_experts_predicts_and_says_what_it_has_not(tmp_path: Path, subject: Subject) -> None:
-    bare = Subject(subject.setup, tmp_path)
-    bare.setup = type(subject.setup)(**{**vars(subject.setup), "experts": None})
+def test_a_run_without_experts_predicts_and_says_what_it_has_not(tmp_path: Path, loaded: LoadedRun) -> None:
+    bare = LoadedRun(loaded.setup, tmp_path)
+    bare.setup = type(loaded.setup)(**{**vars(loaded.setup), "experts": None})
     for name, arguments in (("activation", {}), ("attention", {"images": [0]}), ("predict_without", {"image": 0})):
-        with pytest.raises(QuestionError, match="has no experts"):
-            questions()[name](bare, arguments, lambda done, total: None)
+        with pytest.raises(QueryError, match="has no experts"):
+            queries()[name](bare, arguments, lambda done, total: None)
     found = ask(bare, "predict", image=0)
     assert found["canvas"] is found["without_all"] is None and found["without_layer"] == []
-    assert len(found["nearest"]) == 6 and found["top"] == ask(subject, "predict", image=0)["top"]
+    assert len(found["nearest"]) == 6 and found["top"] == ask(loaded, "predict", image=0)["top"]

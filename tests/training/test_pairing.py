@@ -24,7 +24,7 @@ def recorded(chosen: RunConfig) -> tuple[Setup, list[list[int]], list[torch.Tens
     setup = small(chosen)
     asked: list[list[int]] = []
     masks: list[torch.Tensor] = []
-    take, draw = setup.train.take, setup.experts.draw
+    take, draw = setup.train.take, setup.experts.sample
 
     def watched_take(images: torch.Tensor) -> torch.Tensor:
         asked.append(images.tolist())
@@ -34,7 +34,7 @@ def recorded(chosen: RunConfig) -> tuple[Setup, list[list[int]], list[torch.Tens
         masks.append(draw())
         return masks[-1]
 
-    setup.train.take, setup.experts.draw = watched_take, watched_draw
+    setup.train.take, setup.experts.sample = watched_take, watched_draw
     for event in fit(setup):
         if isinstance(event, TrainStep) and event.step == BATCHES:
             break

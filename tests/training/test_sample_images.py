@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlae_lab.training.sample_images import WATCHED, chosen, encoded_image
+from mlae_lab.training.sample_images import SAMPLES, chosen, encoded_image
 
 
 def test_the_first_of_each_class_then_the_second_of_each() -> None:
@@ -20,8 +20,8 @@ def test_the_first_of_each_class_then_the_second_of_each() -> None:
 
 
 def test_hundreds_of_classes_give_twelve_images() -> None:
-    places = chosen([i % 397 for i in range(100_000)])
-    assert places == list(range(WATCHED))
+    indices = chosen([i % 397 for i in range(100_000)])
+    assert indices == list(range(SAMPLES))
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (28, 28), (64, 48, 3), (300, 200, 3)])

@@ -17,18 +17,18 @@ from mlae_lab.core.events import (
     Evaluation,
     Event,
     ExpertStats,
-    Guesses,
+    Predictions,
     SimilarityStats,
     Started,
     TrainStep,
-    Watched,
+    SampleImages,
     unpacked,
 )  # fmt: skip
 from mlae_lab.core.patterns import allocation, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.data.bundled import DataError, load_bundled
 from mlae_lab.data.pixels import normalised
-from mlae_lab.data.splits import Images
+from mlae_lab.data.splits import LabelledImages
 from mlae_lab.model.backbones import build
 from mlae_lab.model.experts import MaskSampler, stream
 from mlae_lab.model.inject import remove
@@ -63,8 +63,8 @@ def small(chosen: RunConfig) -> Setup:
 
 def shortened(inputs: Inputs, images: int) -> Inputs:
     """The first few of them."""
-    part = Images(inputs.part.images[:images], inputs.part.labels[:images])
-    return Inputs(part, inputs.before, inputs.device, inputs.side, inputs.normalisation, inputs.name, inputs.generator)
+    part = LabelledImages(inputs.part.images[:images], inputs.part.labels[:images])
+    return Inputs(part, inputs.before, inputs.device, inputs.size, inputs.normalisation, inputs.name, inputs.generator)
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +99,8 @@ def test_one_seed_one_result(events: list[Event], capfd: pytest.CaptureFixture[s
 
 def test_the_order_of_events(events: list[Event]) -> None:
     assert isinstance(events[0], Started)
-    assert isinstance(events[1], Watched)
-    report = [ExpertStats, SimilarityStats, Guesses, Evaluation]
+    assert isinstance(events[1], SampleImages)
+    report = [ExpertStats, SimilarityStats, Predictions, Evaluation]
     assert [type(e) for e in events[2:]] == ([TrainStep] * 6 + report) * 2
     steps = of(events, TrainStep)
     assert [s.step for s in steps] == list(range(1, 13))
@@ -116,22 +116,22 @@ def test_a_step_says_which_experts_it_drew(events: list[Event]) -> None:
     plan = setup.config.plan
     exists = [cell for row in plan.keep for cell in row]
     for step in of(events, TrainStep):
-        factors = setup.experts.sampler.draw()
+        factors = setup.experts.sampler.sample()
         drawn = unpacked(step.mask, plan.rows * plan.columns)
         assert drawn == (factors > 0).flatten().tolist()
-        assert sum(drawn) == step.drawn and not any(d and not e for d, e in zip(drawn, exists))
+        assert sum(drawn) == step.active and not any(d and not e for d, e in zip(drawn, exists))
 
 
 def test_the_watched_images_are_answered_as_the_network_answers_them(events: list[Event]) -> None:
-    watched, told = of(events, Watched)[0], of(events, Guesses)
-    assert len(watched.images) == len(watched.truth) == 12 and len(set(watched.truth)) == 9
+    sample_images, told = of(events, SampleImages)[0], of(events, Predictions)
+    assert len(sample_images.images) == len(sample_images.labels) == 12 and len(set(sample_images.labels)) == 9
     assert [(g.epoch, g.step) for g in told] == [(2, 6), (4, 12)]
     setup = small(config(epochs=4, evaluations=2, seed=9))
     [*fit(setup)]
     places = chosen(setup.evaluation.part.labels.tolist())
     with torch.no_grad():
         best = setup.behind(setup.evaluation.take(torch.tensor(places))).float().softmax(1).max(1)
-    assert told[-1].guess == tuple(setup.classes[i] for i in best.indices)
+    assert told[-1].predicted == tuple(setup.classes[i] for i in best.indices)
     assert told[-1].confidence == pytest.approx(best.values.tolist(), abs=1e-3)
 
 
@@ -171,12 +171,12 @@ def test_every_epoch_shows_every_image_once_in_an_order_that_only_the_seed_decid
         batches: list[list[bytes]] = []
         behind = setup.behind
 
-        def watched(tokens: torch.Tensor) -> torch.Tensor:
+        def sample_images(tokens: torch.Tensor) -> torch.Tensor:
             if torch.is_grad_enabled():
                 batches.append([row.numpy().tobytes() for row in tokens])
             return behind(tokens)
 
-        setup.behind = watched
+        setup.behind = sample_images
         for event in fit(setup):
             if isinstance(event, TrainStep) and event.step == 6:
                 break
@@ -252,14 +252,14 @@ def test_a_linear_probe_trains_the_head_alone() -> None:
     assert setup.experts is None
     assert not of(events, ExpertStats) and not of(events, SimilarityStats)
     assert events[0].parameters == 0 and events[0].head_parameters == 1290
-    assert {s.drawn for s in of(events, TrainStep)} == {0}
+    assert {s.active for s in of(events, TrainStep)} == {0}
     assert len(of(events, Evaluation)) == 2
 
 
 def test_a_plan_without_experts_trains_the_head_alone_and_says_so_on_an_empty_canvas() -> None:
     events = [*fit(small(config(allocation((0, 0)), epochs=1)))]
     stats, similarity = of(events, ExpertStats)[0], of(events, SimilarityStats)[0]
-    assert stats.share_drawn == stats.gradient == ((None,), (None,))
+    assert stats.active_share == stats.gradient == ((None,), (None,))
     assert similarity.signed == similarity.absolute == (None, None) and similarity.matrices == ((), ())
     assert events[0].parameters == 0
 
@@ -275,7 +275,7 @@ def test_frozen_coefficients_stay_at_their_start() -> None:
 
 def test_statistics_lie_on_the_plans_canvas(events: list[Event]) -> None:
     stats = of(events, ExpertStats)[-1]
-    for canvas in (stats.share_drawn, stats.contribution, stats.coefficient, stats.gradient):
+    for canvas in (stats.active_share, stats.contribution, stats.coefficient, stats.gradient):
         assert [[cell is not None for cell in row] for row in canvas] == [list(row) for row in HOLES.keep]
         assert all(cell >= 0 for row in canvas for cell in row if cell is not None)
     assert stats.contribution[0][0] > 0 and stats.gradient[0][0] > 0
@@ -285,29 +285,29 @@ def test_the_share_drawn_is_what_the_steps_logged(events: list[Event]) -> None:
     drawn = 0
     for event in events:
         if isinstance(event, TrainStep):
-            drawn, step = drawn + event.drawn, event.step
+            drawn, step = drawn + event.active, event.step
         elif isinstance(event, ExpertStats):
             last = event
-            assert sum(cell * step for row in event.share_drawn for cell in row if cell) == pytest.approx(
+            assert sum(cell * step for row in event.active_share for cell in row if cell) == pytest.approx(
                 drawn, abs=1e-3
             )
     sampler = MaskSampler(HOLES, seed=9)
-    alive = torch.stack([sampler.draw() > 0 for _ in range(12)]).float()
-    assert [int(a.sum()) for a in alive] == [s.drawn for s in of(events, TrainStep)]
+    alive = torch.stack([sampler.sample() > 0 for _ in range(12)]).float()
+    assert [int(a.sum()) for a in alive] == [s.active for s in of(events, TrainStep)]
     for row in range(3):
         for column in range(3):
             if HOLES.keep[row][column]:
-                assert last.share_drawn[row][column] == pytest.approx(float(alive[:, row, column].mean()), abs=1e-6)
+                assert last.active_share[row][column] == pytest.approx(float(alive[:, row, column].mean()), abs=1e-6)
 
 
 def test_an_expert_that_never_drops_is_drawn_in_every_step(events: list[Event]) -> None:
-    assert {stats.share_drawn[2][2] for stats in of(events, ExpertStats)} == {1.0}
+    assert {stats.active_share[2][2] for stats in of(events, ExpertStats)} == {1.0}
 
 
 def test_an_expert_that_was_never_drawn_has_no_gradient_and_adds_nothing() -> None:
     plan = dataclasses.replace(HOLES, drop_rate=((0.9999, 0.25, 0), (0, 0, 0), (0, 0.75, 0)))
     stats = of([*fit(small(config(plan)))], ExpertStats)[-1]
-    assert stats.share_drawn[0][0] == stats.gradient[0][0] == stats.contribution[0][0] == 0
+    assert stats.active_share[0][0] == stats.gradient[0][0] == stats.contribution[0][0] == 0
     assert stats.coefficient[0][0] == pytest.approx(1, abs=1e-4)  # weight decay alone moves it
 
 
@@ -327,7 +327,7 @@ def test_the_gradient_is_the_norm_of_one_step_computed_again() -> None:
     chosen = torch.randperm(24, generator=stream(2, "order"))[:10]
     for layer in setup.experts.layers.values():
         layer.train()
-    drawn = setup.experts.draw()
+    drawn = setup.experts.sample()
     F.cross_entropy(setup.behind(setup.train.take(chosen)), setup.train.labels[chosen]).backward()
     for row, target in enumerate(HOLES.targets):
         for i, column in enumerate(c for c in range(3) if HOLES.keep[row][c]):
@@ -378,7 +378,7 @@ def test_asked_to_stop_it_measures_what_is_there() -> None:
     asked = iter([False, False, False, False, True])
     events = [*fit(small(config(epochs=100, evaluations=1)), should_stop=lambda: next(asked))]
     assert [s.step for s in of(events, TrainStep)] == [1, 2, 3, 4, 5]
-    assert [type(e) for e in events[-4:]] == [ExpertStats, SimilarityStats, Guesses, Evaluation]
+    assert [type(e) for e in events[-4:]] == [ExpertStats, SimilarityStats, Predictions, Evaluation]
     assert (events[-1].epoch, events[-1].step) == (2, 5)
     assert len(of(events, Evaluation)) == 1
 
@@ -386,7 +386,7 @@ def test_asked_to_stop_it_measures_what_is_there() -> None:
 def test_a_time_limit_ends_it_the_same_way() -> None:
     events = [*fit(small(config(epochs=10_000, evaluations=1, max_seconds=1e-6)))]
     assert [type(e) for e in events] == [
-        Started, Watched, TrainStep, ExpertStats, SimilarityStats, Guesses, Evaluation,
+        Started, SampleImages, TrainStep, ExpertStats, SimilarityStats, Predictions, Evaluation,
     ]  # fmt: skip
 
 
@@ -474,4 +474,4 @@ def test_sixteen_bits_on_a_cpu_train_as_well() -> None:
 def test_all_twelve_blocks_of_the_bundled_network_can_be_adapted(make: Callable[[], tuple[str, ...]]) -> None:
     plan = dataclasses.replace(uniform(0.5, experts=1), targets=make())
     events = [*fit(small(config(plan)), should_stop=lambda: True)]
-    assert len(of(events, ExpertStats)[0].share_drawn) == 12
+    assert len(of(events, ExpertStats)[0].active_share) == 12

@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 from mlae_lab.locations import PACKAGE
 from mlae_lab.runs import paths
 from mlae_lab.runs.store import RunStore
-from mlae_lab.ui import gate
+from mlae_lab.ui import authentication
 
 PASSWORD = "correct horse"
 Bind = Callable[[str | None], None]
@@ -94,15 +94,15 @@ def test_a_wrong_password_takes_a_second_and_opens_nothing(
     monkeypatch.setenv("MLAE_LAB_PASSWORD", PASSWORD)
     began = time.monotonic()
     at = given(opened(), wrong)
-    assert time.monotonic() - began >= gate.WRONG_SECONDS
+    assert time.monotonic() - began >= authentication.WRONG_SECONDS
     assert not is_open(at) and at.error[0].value == "That is not the password."
     assert not is_open(at.run())
 
 
 def test_many_sessions_guess_no_faster_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gate, "WRONG_SECONDS", 0.2)
+    monkeypatch.setattr(authentication, "WRONG_SECONDS", 0.2)
     found: list[bool | None] = []
-    threads = [threading.Thread(target=lambda: found.append(gate._attempt("guess", PASSWORD))) for _ in range(5)]
+    threads = [threading.Thread(target=lambda: found.append(authentication._attempt("predicted", PASSWORD))) for _ in range(5)]
     began = time.monotonic()
     for thread in threads:
         thread.start()
@@ -114,10 +114,10 @@ def test_many_sessions_guess_no_faster_than_one(monkeypatch: pytest.MonkeyPatch)
 def test_behind_too_many_guesses_an_attempt_gives_up_and_says_nothing_about_the_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gate, "_TURN_SECONDS", 0.05)
-    with gate._turn:
-        assert gate._attempt(PASSWORD, PASSWORD) is None
-    assert gate._attempt(PASSWORD, PASSWORD) is True
+    monkeypatch.setattr(authentication, "_TURN_SECONDS", 0.05)
+    with authentication._turn:
+        assert authentication._attempt(PASSWORD, PASSWORD) is None
+    assert authentication._attempt(PASSWORD, PASSWORD) is True
 
 
 # ---------------------------------------------------------------- the login cookie
@@ -129,10 +129,10 @@ def login(password: str, me: str) -> str:
     def script(password: str, me: str) -> None:
         import streamlit as st
 
-        from mlae_lab.ui import gate
+        from mlae_lab.ui import authentication
 
         st.session_state["visitor_id"] = me
-        st.text(gate._login(password))
+        st.text(authentication._login(password))
 
     return AppTest.from_function(script, kwargs={"password": password, "me": me}).run().text[0].value
 
@@ -142,7 +142,7 @@ def test_a_login_is_of_one_browser_one_password_and_one_store(
 ) -> None:
     ada = login(PASSWORD, "ada-" * 5)
     assert len(ada) == 64 and login(PASSWORD, "ada-" * 5) == ada
-    gate._key.cache_clear()  # as after a restart of the server
+    authentication._key.cache_clear()  # as after a restart of the server
     assert login(PASSWORD, "ada-" * 5) == ada
     others = {login(PASSWORD, "ben-" * 5), login("another password", "ada-" * 5)}
     monkeypatch.setenv("MLAE_LAB_STORE", str(tmp_path / "another"))
@@ -152,7 +152,7 @@ def test_a_login_is_of_one_browser_one_password_and_one_store(
 
 def test_the_salt_is_its_owners_alone_and_made_once(store: RunStore) -> None:
     found: list[bytes] = []
-    threads = [threading.Thread(target=lambda: found.append(gate._salt(store.folder))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: found.append(authentication._salt(store.folder))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -165,10 +165,10 @@ def test_the_salt_is_its_owners_alone_and_made_once(store: RunStore) -> None:
 
 def test_a_damaged_salt_keeps_logins_for_the_life_of_the_server(store: RunStore) -> None:
     paths.login_salt(store.folder).write_bytes(b"short")
-    gate._key.cache_clear()
+    authentication._key.cache_clear()
     ada = login(PASSWORD, "ada-" * 5)
     assert len(ada) == 64 and ada == login(PASSWORD, "ada-" * 5)
-    gate._key.cache_clear()
+    authentication._key.cache_clear()
 
 
 # ---------------------------------------------------------------- Streamlit's own login

@@ -88,7 +88,7 @@ def test_coefficients_are_centred_on_their_start() -> None:
 
 def test_a_dense_run_is_not_praised_for_one_cell() -> None:
     canvas = tuple((1.0,) * 8 for _ in range(12))
-    assert "Every expert took part" in figures.expert_figure(canvas, "share_drawn", uniform(0.0), epoch=1).alt
+    assert "Every expert took part" in figures.expert_figure(canvas, "active_share", uniform(0.0), epoch=1).alt
 
 
 def test_similarity_tiles_place_each_layer_and_leave_the_diagonal_out() -> None:

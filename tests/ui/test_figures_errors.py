@@ -8,8 +8,8 @@ import re
 import pytest
 
 from mlae_lab.core.proportions import wilson
-from mlae_lab.core.paired_tests import slices
-from mlae_lab.core.seed_statistics import spread
+from mlae_lab.core.paired_tests import paired_tests
+from mlae_lab.core.seed_statistics import seed_statistics
 from mlae_lab.locations import PACKAGE
 from mlae_lab.ui import figures
 
@@ -31,10 +31,10 @@ BINS = [
     {"low": 0.5, "high": 1.0, "images": 20, "accuracy": 0.65, "confidence": 0.9},
 ]
 A = {
-    "task": "t", "print": "p", "names": NAMES, "places": list(range(30)), "truth": [0] * 10 + [1] * 20,
-    "guess": [0] * 9 + [1] + [0] * 18 + [1] * 2, "confidence": [0.5] * 30,
+    "task": "t", "print": "p", "names": NAMES, "indices": list(range(30)), "truth": [0] * 10 + [1] * 20,
+    "predicted": [0] * 9 + [1] + [0] * 18 + [1] * 2, "confidence": [0.5] * 30,
 }  # fmt: skip
-B = A | {"guess": [0] * 8 + [1] * 2 + [1] * 18 + [0] * 2}
+B = A | {"predicted": [0] * 8 + [1] * 2 + [1] * 18 + [0] * 2}
 
 
 def layout(figure: figures.Figure) -> dict:
@@ -43,16 +43,16 @@ def layout(figure: figures.Figure) -> dict:
 
 def every() -> list[figures.Figure]:
     two = [
-        figures.Lane("A", ((0, 60.0), (1, 62.0)), spread(4, [60.0, 62.0])),
-        figures.Lane("B", ((1, 61.5),), spread(4, [61.5])),
+        figures.Lane("A", ((0, 60.0), (1, 62.0)), seed_statistics(4, [60.0, 62.0])),
+        figures.Lane("B", ((1, 61.5),), seed_statistics(4, [61.5])),
     ]
     return [
         figures.confusion_figure(NAMES, COUNTS, SHARES),
         figures.class_accuracy_figure(CLASSES, 65.0),
         figures.reliability_figure(BINS, 0.25, 0.9, 0.65),
-        figures.slices_figure(slices(A, B)),
+        figures.paired_tests_figure(paired_tests(A, B)),
         figures.seeds_figure(two, "val"),
-        figures.paired_figure(figures.Lane("mean", ((0, 1.0), (1, 2.0)), spread(4, [1.0, 2.0]))),
+        figures.paired_figure(figures.Lane("mean", ((0, 1.0), (1, 2.0)), seed_statistics(4, [1.0, 2.0]))),
     ]
 
 
@@ -120,20 +120,20 @@ def test_its_title_says_whether_the_network_is_too_sure(confidence: float, word:
 
 
 def test_slices_go_up_for_b_and_down_for_a() -> None:
-    figure = figures.slices_figure(slices(A, B))
+    figure = figures.paired_tests_figure(paired_tests(A, B))
     up, down = figure.data
     assert (up["x"], up["y"], down["y"]) == (["dog", "cat"], [18, 0], [-2, -1])
     assert layout(figure)["title"]["text"] == "B alone is right on 18 images, A alone on 3, of 30"
     stars = [note["x"] for note in layout(figure)["annotations"] if note["text"] == "*"]
     assert stars == ["dog"], "one image of a cat is chance"
-    same = figures.slices_figure(slices(A, A))
+    same = figures.paired_tests_figure(paired_tests(A, A))
     assert (
         layout(same)["title"]["text"] == "A and B are right on the same 11 of 30 images" and same.data[0]["x"] == []
     )
 
 
 def test_seeds_have_a_dot_each_and_their_interval() -> None:
-    seen = spread(4, [60.0, 62.0, 64.0])
+    seen = seed_statistics(4, [60.0, 62.0, 64.0])
     figure = figures.seeds_figure([figures.Lane("mean", ((0, 60.0), (2, 62.0), (5, 64.0)), seen)], "test")
     (dots,) = figure.data
     assert (dots["x"], dots["y"]) == (["0", "2", "5"], [60.0, 62.0, 64.0])
@@ -143,7 +143,7 @@ def test_seeds_have_a_dot_each_and_their_interval() -> None:
 
 
 def test_one_seed_has_neither_mean_nor_interval() -> None:
-    figure = figures.seeds_figure([figures.Lane("", ((3, 60.0),), spread(4, [60.0]))], "val")
+    figure = figures.seeds_figure([figures.Lane("", ((3, 60.0),), seed_statistics(4, [60.0]))], "val")
     assert layout(figure)["shapes"] == [] and layout(figure)["annotations"] == []
     assert layout(figure)["title"]["text"] == "Accuracy on val: 60.0 %, one seed"
 

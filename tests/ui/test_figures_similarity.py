@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from mlae_lab.core.random_baseline import Chance
+from mlae_lab.core.random_baseline import RandomBaseline
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import SimilarityStats
 from mlae_lab.runs import diversity
 from mlae_lab.runs.diversity import Found, Point
-from mlae_lab.runs.pairs import spread
+from mlae_lab.runs.pairs import seed_statistics
 from mlae_lab.ui.figures.base import Figure
 from mlae_lab.ui.figures.curves import similarity_curve
 from mlae_lab.ui.figures.diversity import diversity_figure
@@ -36,8 +36,8 @@ def said(figure: Figure) -> list[str]:
 
 def test_lines_by_layer_with_gaps_and_what_random_experts_show() -> None:
     lines = [Line("this run", (0.1, None, 0.3)), Line("other", (0.2, 0.2, 0.2), strong=False)]
-    chance = [Chance(0.05, 0.01), None, Chance(0.06, 0.01)]
-    figure = by_layer_figure("layers", ("1", "2", "3"), lines, "A finding", "mean |cosine|", chance)
+    baseline = [RandomBaseline(0.05, 0.01), None, RandomBaseline(0.06, 0.01)]
+    figure = by_layer_figure("layers", ("1", "2", "3"), lines, "A finding", "mean |cosine|", baseline)
     traces = named(figure)
     assert traces["this run"]["x"] == [0, 2] and traces["this run"]["y"] == [0.1, 0.3]
     assert traces["other"]["line"]["dash"] == "dash" and traces["random experts"]["y"] == [0.05, 0.06]
@@ -91,9 +91,9 @@ def found(seeds: int) -> Found:
     asked = diversity.experiment(RunConfig("digits", epochs=2, evaluations=1), (0.5, 0.9), max(seeds, 1))
 
     def point(arm: str, rate: float, value: float) -> Point:
-        values = spread(2, [value + 0.01 * seed for seed in range(seeds)])
+        values = seed_statistics(2, [value + 0.01 * seed for seed in range(seeds)])
         against = (
-            {} if arm == "dense" or (arm != "lora" and not rate) else {"absolute": spread(2, [value - 0.3] * seeds)}
+            {} if arm == "dense" or (arm != "lora" and not rate) else {"absolute": seed_statistics(2, [value - 0.3] * seeds)}
         )
         return Point(
             arm,
@@ -106,7 +106,7 @@ def found(seeds: int) -> Found:
 
     arms = [("dense", 0.0), *((arm, rate) for arm in ("expert", "token") for rate in (0.0, 0.5))]
     points = tuple(point(arm, rate, 0.3 - rate / 4) for arm, rate in arms if seeds)
-    return Found(asked, points, (), {}, Chance(0.003, 0.001))
+    return Found(asked, points, (), {}, RandomBaseline(0.003, 0.001))
 
 
 def test_a_line_with_its_band_for_each_arm() -> None:

@@ -15,7 +15,7 @@ def title(found: Figure) -> str:
     return json.loads(found.spec)["layout"]["title"]["text"]
 
 
-def matters() -> dict:
+def importance() -> dict:
     none = [None, None, None]
     return {
         "experts": {
@@ -41,7 +41,7 @@ def test_of_many_classes_those_that_change_most_are_shown() -> None:
 
 
 def test_exact_and_estimate_stand_on_one_scale_and_name_their_correlation() -> None:
-    exact, estimate = figures.importance_figures(matters(), PLAN)
+    exact, estimate = figures.importance_figures(importance(), PLAN)
     assert title(exact) == "Layer 3, expert 2 matters most (loss +0.300 without it)"
     assert title(estimate) == "Estimate: Pearson 0.91, Spearman 0.80"
     for found in (exact, estimate):
@@ -52,7 +52,7 @@ def test_exact_and_estimate_stand_on_one_scale_and_name_their_correlation() -> N
 
 
 def test_layers_without_experts_have_no_bar() -> None:
-    found = figures.layers_figure(matters(), PLAN)
+    found = figures.layers_figure(importance(), PLAN)
     assert title(found) == "Layer 3 matters most (loss +0.700 without it)"
     assert found.data[0]["x"] == ["1", "3"] and found.data[1]["y"] == [0.0, 0.55]
 
@@ -74,8 +74,8 @@ def test_the_fewest_that_are_enough_are_named() -> None:
 
 
 def test_two_runs_under_random_masks_share_their_bins() -> None:
-    answer = {"accuracies": [50.0, 52.0, 51.0], "trained": {"accuracy": 60.0}, "mean": 51.0, "deviation": 1.0, "rate": 0.5, "draws": 3, "images": 50}  # fmt: skip
+    answer = {"accuracies": [50.0, 52.0, 51.0], "trained": {"accuracy": 60.0}, "mean": 51.0, "deviation": 1.0, "rate": 0.5, "samples": 3, "images": 50}  # fmt: skip
     other = {**answer, "accuracies": [30.0, 20.0, 25.0], "mean": 25.0}
-    found = figures.robust_figure([("A", answer), ("B", other)])
+    found = figures.robustness_figure([("A", answer), ("B", other)])
     assert title(found) == "At p = 0.5 A loses 9.0 points and B loses 35.0 points on average"
     assert found.data[0]["xbins"] == found.data[1]["xbins"] and found.data[0]["xbins"]["start"] < 20

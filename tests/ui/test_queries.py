@@ -11,17 +11,17 @@ from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.runs.archive_file import archive, restore
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
-from mlae_lab.ui import reads
+from mlae_lab.ui import queries
 
 
 def test_a_run_that_was_put_away_and_came_back_is_not_there_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = RunStore(tmp_path)
-    monkeypatch.setattr(reads, "store", lambda: store)
+    monkeypatch.setattr(queries, "store", lambda: store)
     run = store.enqueue(FIRST_RUN, "cpu").id
     store.append(run, [ev.TrainStep(n, 1, 1.0, 50.0, 1e-3, 3, 0.1) for n in (1, 2)])
     store.append(run, [ev.Evaluation(1, 2, "val", 50.0, 1.5, 2.0)])
     store.move(run, Status.FINISHED)
-    tail = reads.Tail(run)
+    tail = queries.Tail(run)
     tail.update()
     archive(store, run)
     restore(store, run)

@@ -40,5 +40,5 @@ def test_the_bar_runs_from_probe_to_adapted() -> None:
 
 def test_an_image_survives_the_address() -> None:
     image = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    data = base64.b64decode(png_address(image, side=8).split(",", 1)[1])
+    data = base64.b64decode(png_address(image, size=8).split(",", 1)[1])
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), image)

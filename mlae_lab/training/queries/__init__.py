@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from mlae_lab.training.queries import about, errors, maps, images, predict, similarity, whatif
-from mlae_lab.training.loaded_run import Question
+from mlae_lab.training.loaded_run import Query
 
 TOPICS = (about, errors, maps, images, predict, similarity, whatif)
 
 
-def questions() -> dict[str, Question]:
+def queries() -> dict[str, Query]:
     """Name to question."""
-    return {name: question for topic in TOPICS for name, question in topic.QUESTIONS.items()}
+    return {name: query for topic in TOPICS for name, query in topic.QUERIES.items()}

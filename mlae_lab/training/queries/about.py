@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlae_lab.training.evaluation import evaluate
-from mlae_lab.training.loaded_run import Subject, Tell
+from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback
 
 
-def about(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+def about(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """Device, precision, classes, number of images, and top-1 in percent and loss on all evaluation images with all
     experts on: the number that the run ended with, if it was measured on this kind of device. No arguments."""
-    setup = subject.setup
+    setup = loaded.setup
     found = evaluate(setup)
     return {
         "device": str(setup.device),
@@ -25,4 +25,4 @@ def about(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
     }
 
 
-QUESTIONS = {"about": about}
+QUERIES = {"about": about}

@@ -14,7 +14,7 @@ from mlae_lab.core.proportions import wilson
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.inputs import CHUNK
 from mlae_lab.training.queries.images import spread_out
-from mlae_lab.training.loaded_run import QuestionError, Subject, Tell
+from mlae_lab.training.loaded_run import QueryError, LoadedRun, ProgressCallback
 from mlae_lab.training.sample_images import encoded_image
 
 SHOWN = 12  # images in each row of the best and the worst
@@ -23,32 +23,32 @@ PRINTED = 64  # images whose pixels go into the fingerprint
 CONFUSED = 10
 
 
-def errors(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+def errors(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """Confusion, accuracy by class, calibration, and the best and worst images; formulas in `analysis.errors`.
 
     arguments: images, "all" (the default) or how many of the evaluation images, 1 or more: every n-th of them, so
     that any two runs on one split are asked about the same ones. Per image the answer has place, class (truth), guess
     and confidence; two answers are compared by `core.paired_tests`. loss in nats, shares in [0, 1], accuracy in percent.
     """
-    setup = subject.setup
+    setup = loaded.setup
     images = len(setup.evaluation)
-    places = spread_out(_wanted(arguments.get("images", "all"), images), images)
-    judged = _judged(subject, places, tell)
+    indices = spread_out(_wanted(arguments.get("images", "all"), images), images)
+    judged = _judged(loaded, indices, on_progress)
     names, right = list(setup.classes), int(judged.right.sum())
-    counts = analysis.confusion(judged.truth, judged.guess, len(names))
+    counts = analysis.confusion(judged.truth, judged.predicted, len(names))
     rows = analysis.extremes(judged, SHOWN)
     named = sorted({row for found in rows.values() for row in found})
-    low, high = wilson(right, len(places))
+    low, high = wilson(right, len(indices))
     calibration = analysis.calibration(judged)
     return {
         "task": setup.config.task,
         "protocol": setup.config.protocol,
         "seed": setup.config.seed,
         "names": names,
-        "images": len(places),
+        "images": len(indices),
         "of": images,
-        "print": _print(subject, places),
-        "accuracy": 100 * right / len(places),
+        "print": _print(loaded, indices),
+        "accuracy": 100 * right / len(indices),
         "right": right,
         "low": _short(100 * low),
         "high": _short(100 * high),
@@ -64,54 +64,54 @@ def errors(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
             {"name": name, "images": c.images, "right": c.right, "low": _short(c.low), "high": _short(c.high)}
             for name, c in zip(names, analysis.by_class(counts))
         ],
-        "places": places,
+        "indices": indices,
         "truth": judged.truth.tolist(),
-        "guess": judged.guess.tolist(),
+        "predicted": judged.predicted.tolist(),
         "confidence": [_short(value) for value in judged.confidence.tolist()],
-        "extremes": {name: [places[row] for row in found] for name, found in rows.items()},
-        "losses": {str(places[row]): _short(float(judged.loss[row])) for row in named},
-        "thumbnails": {str(places[row]): encoded_image(setup.evaluation.part.images[places[row]]) for row in named},
+        "extremes": {name: [indices[row] for row in found] for name, found in rows.items()},
+        "losses": {str(indices[row]): _short(float(judged.loss[row])) for row in named},
+        "thumbnails": {str(indices[row]): encoded_image(setup.evaluation.part.images[indices[row]]) for row in named},
     }
 
 
-def images_at(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+def images_at(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """Small images of the evaluation split, base64 by place. arguments: places, up to 96 of them."""
-    part, places = subject.setup.evaluation.part, arguments.get("places")
-    if not isinstance(places, Sequence) or isinstance(places, str) or len(places) > MAX_IMAGES:
-        raise QuestionError(f"places is {str(places)[:60]}: it must be a list of at most {MAX_IMAGES} whole numbers")
-    for place in places:
-        if type(place) is not int or not 0 <= place < len(part):
-            raise QuestionError(f"place is {str(place)[:60]}: it must be a whole number from 0 to {len(part) - 1}")
-    return {"thumbnails": {str(place): encoded_image(part.images[place]) for place in places}}
+    part, indices = loaded.setup.evaluation.part, arguments.get("indices")
+    if not isinstance(indices, Sequence) or isinstance(indices, str) or len(indices) > MAX_IMAGES:
+        raise QueryError(f"places is {str(indices)[:60]}: it must be a list of at most {MAX_IMAGES} whole numbers")
+    for index in indices:
+        if type(index) is not int or not 0 <= index < len(part):
+            raise QueryError(f"place is {str(index)[:60]}: it must be a whole number from 0 to {len(part) - 1}")
+    return {"thumbnails": {str(index): encoded_image(part.images[index]) for index in indices}}
 
 
 def _wanted(value: object, images: int) -> int:
     if value == "all":
         return images
     if type(value) is not int or value < 1:
-        raise QuestionError(f'images is {str(value)[:60]}: it must be "all" or a whole number from 1 to {images}')
+        raise QueryError(f'images is {str(value)[:60]}: it must be "all" or a whole number from 1 to {images}')
     return min(value, images)
 
 
 @torch.no_grad()
-def _judged(subject: Subject, places: Sequence[int], tell: Tell) -> analysis.Judged:
+def _judged(loaded: LoadedRun, indices: Sequence[int], on_progress: ProgressCallback) -> analysis.Judged:
     """The images at these places through the network, 256 at a time as in training's evaluation."""
-    setup, found = subject.setup, []
-    for at in range(0, len(places), CHUNK):
-        chosen = torch.tensor(places[at : at + CHUNK], device=setup.device)
+    setup, found = loaded.setup, []
+    for at in range(0, len(indices), CHUNK):
+        chosen = torch.tensor(indices[at : at + CHUNK], device=setup.device)
         with autocast(setup):
             logits = setup.behind(setup.evaluation.take(chosen)).float()
         found.append(analysis.judge(logits, setup.evaluation.labels[chosen]))
-        tell(min(at + CHUNK, len(places)), len(places))
+        on_progress(min(at + CHUNK, len(indices)), len(indices))
     return analysis.joined(found)
 
 
-def _print(subject: Subject, places: Sequence[int]) -> str:
+def _print(loaded: LoadedRun, indices: Sequence[int]) -> str:
     """Twelve hex digits of what was asked about: all labels, and the pixels of up to 64 of the images."""
-    part = subject.setup.evaluation.part
-    found = hashlib.sha256(part.labels[list(places)].tobytes())
-    for at in spread_out(min(PRINTED, len(places)), len(places)):
-        found.update(part.images[places[at]].tobytes())
+    part = loaded.setup.evaluation.part
+    found = hashlib.sha256(part.labels[list(indices)].tobytes())
+    for at in spread_out(min(PRINTED, len(indices)), len(indices)):
+        found.update(part.images[indices[at]].tobytes())
     return found.hexdigest()[:12]
 
 
@@ -119,4 +119,4 @@ def _short(value: float | None) -> float | None:
     return round(value, 6) if isinstance(value, float) else value
 
 
-QUESTIONS = {"errors": errors, "images_at": images_at}
+QUERIES = {"errors": errors, "images_at": images_at}

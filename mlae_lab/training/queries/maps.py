@@ -13,8 +13,8 @@ from mlae_lab.analysis import activation as contribution
 from mlae_lab.analysis import attention as maps
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.training.evaluation import autocast
-from mlae_lab.training.queries.images import named, pixels_of, places_of, private, whole
-from mlae_lab.training.loaded_run import QuestionError, Subject, Tell, experts_of
+from mlae_lab.training.queries.images import named, pixels_of, indices_of, private, whole
+from mlae_lab.training.loaded_run import QueryError, LoadedRun, ProgressCallback, experts_of
 
 MAX_MAPPED = 12  # images in one question about maps
 MAX_LISTED = 256  # images that are told one by one
@@ -25,7 +25,7 @@ WAYS = ("layer", "class", "image")
 # ---------------------------------------------------------------- the questions
 
 
-def activation(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+def activation(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """Contribution of each expert (`analysis.activation`) by layer, by class or by image.
 
     by: "layer", "class" or "image". images: how many evaluation images, spread evenly over the split, or a list of
@@ -35,31 +35,31 @@ def activation(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> di
     """
     by = arguments.get("by", "layer")
     if by not in WAYS:
-        raise QuestionError(f"contribution by {str(by)[:40]!r} is not known: choose {', '.join(WAYS)}")
-    experts, inputs = experts_of(subject), subject.setup.evaluation
+        raise QueryError(f"contribution by {str(by)[:40]!r} is not known: choose {', '.join(WAYS)}")
+    experts, inputs = experts_of(loaded), loaded.setup.evaluation
     plan = experts.plan
-    places = places_of(arguments.get("images", 256), inputs, MAX_LISTED if by == "image" else None)
+    indices = indices_of(arguments.get("images", 256), inputs, MAX_LISTED if by == "image" else None)
     found = []
-    for done in range(0, len(places), PIECE):
-        tell(done, len(places))
-        entering = inputs.take(torch.tensor(places[done : done + PIECE], device=subject.setup.device))
-        with autocast(subject.setup):
-            values = contribution.by_image(subject.setup.behind, entering, experts.layers)
+    for done in range(0, len(indices), PIECE):
+        on_progress(done, len(indices))
+        entering = inputs.take(torch.tensor(indices[done : done + PIECE], device=loaded.setup.device))
+        with autocast(loaded.setup):
+            values = contribution.by_image(loaded.setup.behind, entering, experts.layers)
         found.append(contribution.on_canvas(plan, experts.layers, values))
     canvas = torch.cat(found)
-    labels = inputs.labels.cpu()[places]
-    answer = {"by": by, "images": len(places), "canvas": numbers(canvas.mean(0))}
+    labels = inputs.labels.cpu()[indices]
+    answer = {"by": by, "images": len(indices), "canvas": numbers(canvas.mean(0))}
     if by == "class":
-        count = len(subject.setup.classes)
-        answer |= {"classes": list(subject.setup.classes), "counts": labels.bincount(minlength=count).tolist()}
+        count = len(loaded.setup.classes)
+        answer |= {"classes": list(loaded.setup.classes), "counts": labels.bincount(minlength=count).tolist()}
         answer["values"] = numbers(contribution.by_class(canvas, labels, count))
     if by == "image":
-        answer |= {"places": places, "truth": labels.tolist(), "classes": list(subject.setup.classes)}
+        answer |= {"indices": indices, "truth": labels.tolist(), "classes": list(loaded.setup.classes)}
         answer["values"] = numbers(canvas)
     return answer
 
 
-def attention(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+def attention(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """Where the experts of a layer and the network look, as maps on the grid of patches (`analysis.attention`).
 
     images: 1 to 12, each the place of an evaluation image from 0, or {"file": base64 of an image file}. layer: row
@@ -67,23 +67,23 @@ def attention(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dic
     and `signed` (experts, height, width), `attention` and `rollout`; what a network does not have is None, and
     `no_maps` and `no_attention` and `no_alone` say why in a sentence.
     """
-    setup, experts = subject.setup, experts_of(subject)
+    setup, experts = loaded.setup, experts_of(loaded)
     plan = experts.plan
     row = _row(plan, arguments.get("layer"))
     target = plan.targets[row]
     given = arguments.get("images")
     if not isinstance(given, list) or not 1 <= len(given) <= MAX_MAPPED:
-        raise QuestionError(f"maps are drawn for a list of 1 to {MAX_MAPPED} images: name places or files")
-    stored = [pixels_of(subject, one) for one in given]
+        raise QueryError(f"maps are drawn for a list of 1 to {MAX_MAPPED} images: name places or files")
+    stored = [pixels_of(loaded, one) for one in given]
     answer: dict[str, Any] = {
         "layer": row + 1, "target": target, "experts": [column + 1 for column in experts.layers[target].columns],
         "tokens": maps.reader_in_words(setup.model), "classes": list(setup.classes), "grid": None,
         "no_maps": "", "no_attention": maps.why_no_attention(setup.model), "no_alone": "", "images": [],
     }  # fmt: skip
-    for done, (pixels, place) in enumerate(stored):
-        tell(done, len(stored))
+    for done, (pixels, index) in enumerate(stored):
+        on_progress(done, len(stored))
         seen = setup.evaluation.normalised(pixels[None])
-        image = named(subject, pixels, place) | {"added": None, "signed": None, "attention": None, "rollout": None}
+        image = named(loaded, pixels, index) | {"added": None, "signed": None, "attention": None, "rollout": None}
         answer["images"].append(image)
         with autocast(setup):
             logits = setup.model(seen).float()
@@ -100,15 +100,15 @@ def attention(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dic
             answer["no_maps"] = str(error)
         if answer["no_attention"]:
             continue
-        tell(done, len(stored))
+        on_progress(done, len(stored))
         with autocast(setup):
             rolled = maps.rollout(setup.model, maps.attention_of(setup.model, seen))
-        tell(done, len(stored))
+        on_progress(done, len(stored))
         with autocast(setup), maps.only(experts.layers):
             bare = maps.rollout(setup.model, maps.attention_of(setup.model, seen))
         answer["grid"] = list(rolled.shape[-2:])
         image["rollout"] = {"with": numbers(rolled[0]), "without": numbers(bare[0])}
-        tell(done, len(stored))
+        on_progress(done, len(stored))
         try:
             with autocast(setup):
                 block = maps.block_attention(setup.model, experts.layers, target, seen)
@@ -119,7 +119,7 @@ def attention(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dic
     return answer | private(given)
 
 
-QUESTIONS = {"activation": activation, "attention": attention}
+QUERIES = {"activation": activation, "attention": attention}
 
 
 # ---------------------------------------------------------------- what is asked
@@ -132,7 +132,7 @@ def _row(plan: MaskPlan, layer: Any) -> int:
     row = whole(layer, "layer") - 1
     if row not in kept:
         names = ", ".join(str(r + 1) for r in kept)
-        raise QuestionError(f"layer {layer} keeps no expert: choose one of {names}")
+        raise QueryError(f"layer {layer} keeps no expert: choose one of {names}")
     return row
 
 
@@ -141,7 +141,7 @@ def _row(plan: MaskPlan, layer: Any) -> int:
 
 def _guess(logits: torch.Tensor) -> dict:
     best = logits.softmax(1)[0].max(0)
-    return {"guess": int(best.indices), "confidence": round(float(best.values), 4)}
+    return {"predicted": int(best.indices), "confidence": round(float(best.values), 4)}
 
 
 def numbers(values: torch.Tensor | None) -> list | None:

@@ -11,30 +11,30 @@ from mlae_lab.analysis import activation as contribution
 from mlae_lab.analysis.attention import only
 from mlae_lab.analysis.predict import nearest, read_by_head, without_each_layer
 from mlae_lab.core.expert_state import cells_on, existing, off_text
-from mlae_lab.training import watched
+from mlae_lab.training import sample_images
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.queries.maps import numbers
-from mlae_lab.training.queries.images import IMAGE_SIDE, as_seen, named, pixels_of, private
+from mlae_lab.training.queries.images import IMAGE_SIZE, as_seen, named, pixels_of, private
 from mlae_lab.training.queries.whatif import one_image, state_of
-from mlae_lab.training.loaded_run import Subject, Tell, experts_of
+from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, experts_of
 
 TOP = 5
 NEAREST = 6
 PIECE = 32  # images between two calls of tell
 
 
-def predict(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+def predict(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """What the run makes of an image: the first five classes with their probabilities, the nearest training images
     (`analysis.predict`), what each expert adds, and the answer with each layer's experts off.
 
     image: place of an evaluation image from 0, or {"file": base64 of an image file}. A run without experts, such
     as a linear probe, has canvas and without_all None and no layer.
     """
-    setup = subject.setup
+    setup = loaded.setup
     layers = setup.experts.layers if setup.experts else {}
-    pixels, place = pixels_of(subject, arguments.get("image"))
+    pixels, index = pixels_of(loaded, arguments.get("image"))
     entering = setup.evaluation.before(setup.evaluation.normalised(pixels[None]))
-    known = _known(subject, tell)
+    known = _known(loaded, on_progress)
     with autocast(setup):
         logits, read = read_by_head(setup.behind, setup.head, entering)
     probability = logits.softmax(1)[0].cpu()
@@ -42,25 +42,25 @@ def predict(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
     first = int(best.indices[0])
     canvas, without_all, without_layer = None, None, []
     if layers:
-        plan, network = setup.experts.plan, _autocast(subject)
+        plan, network = setup.experts.plan, _autocast(loaded)
         with autocast(setup):
             canvas = contribution.on_canvas(plan, layers, contribution.by_image(setup.behind, entering, layers))[0]
         for number, (target, changed) in enumerate(without_each_layer(network, layers, entering)):
-            tell(len(known) + number, len(known) + len(layers))
+            on_progress(len(known) + number, len(known) + len(layers))
             row = plan.targets.index(target) + 1
             without_layer.append(_against(changed, first) | {"layer": row, "target": target})
         with only(layers):
             without_all = _against(network(entering).float().softmax(1), first)
-    cosines, places = nearest(read[0].cpu(), known, NEAREST)
+    cosines, indices = nearest(read[0].cpu(), known, NEAREST)
     alike = [
         {
-            "place": at, "truth": int(setup.train.labels[at]), "cosine": round(cosine, 4),
-            "image": watched.encoded_image(as_seen(setup.train, setup.train.part.images[at]), IMAGE_SIDE),
+            "index": at, "truth": int(setup.train.labels[at]), "cosine": round(cosine, 4),
+            "image": sample_images.encoded_image(as_seen(setup.train, setup.train.part.images[at]), IMAGE_SIZE),
         }
-        for cosine, at in zip(cosines.tolist(), places.tolist())
+        for cosine, at in zip(cosines.tolist(), indices.tolist())
     ]  # fmt: skip
     return {
-        **named(subject, pixels, place),
+        **named(loaded, pixels, index),
         "classes": list(setup.classes),
         "top": [{"class": int(c), "probability": round(p, 6)} for c, p in zip(best.indices, best.values.tolist())],
         "nearest": alike,
@@ -70,25 +70,25 @@ def predict(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
     } | private([arguments.get("image")])
 
 
-def predict_without(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+def predict_without(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """The answer to one image in a state (`questions.whatif`), beside the run's own.
 
     image: as in `predict`; factors, or any of mask, off and scale. Answer: before and now, the probability of every
     class; the state's factors, experts that are on, off as text and what its mask ignored.
     """
-    plan = experts_of(subject).plan
+    plan = experts_of(loaded).plan
     factors, ignored = state_of(plan, {k: v for k, v in arguments.items() if k != "image"})
-    lab, _, place = one_image(subject, arguments.get("image"))
+    lab, _, index = one_image(loaded, arguments.get("image"))
     before, now = ([round(p, 6) for p in found.logits.softmax(1)[0].tolist()] for found in (lab.trained, lab.ask(factors)))
     on = set(cells_on(factors))
     return {
-        "place": place, "classes": list(subject.setup.classes), "before": before, "now": now,
+        "index": index, "classes": list(loaded.setup.classes), "before": before, "now": now,
         "factors": [list(row) for row in factors], "experts": len(on),
         "off": off_text(plan, [cell for cell in existing(plan) if cell not in on]), "ignored": list(ignored),
     } | private([arguments.get("image")])  # fmt: skip
 
 
-QUESTIONS = {"predict": predict, "predict_without": predict_without}
+QUERIES = {"predict": predict, "predict_without": predict_without}
 
 
 def _against(probability: torch.Tensor, first: int) -> dict:
@@ -97,19 +97,19 @@ def _against(probability: torch.Tensor, first: int) -> dict:
     return {"class": won, "probability": round(float(probability[0, first]), 6), "flips": won != first}
 
 
-def _known(subject: Subject, tell: Tell) -> torch.Tensor:
+def _known(loaded: LoadedRun, on_progress: ProgressCallback) -> torch.Tensor:
     """What the head reads of every training image, (n, width), computed once for a subject."""
-    setup, name = subject.setup, "what the head reads of the training images"
-    if name not in subject.kept:
+    setup, name = loaded.setup, "what the head reads of the training images"
+    if name not in loaded.kept:
         total = len(setup.train) + (len(setup.experts.layers) if setup.experts else 0)
-        subject.kept[name] = torch.cat(list(_read(subject, tell, total)))
-    return subject.kept[name]
+        loaded.kept[name] = torch.cat(list(_read(loaded, on_progress, total)))
+    return loaded.kept[name]
 
 
-def _read(subject: Subject, tell: Tell, total: int) -> Iterator[torch.Tensor]:
-    setup = subject.setup
+def _read(loaded: LoadedRun, on_progress: ProgressCallback, total: int) -> Iterator[torch.Tensor]:
+    setup = loaded.setup
     for done in range(0, len(setup.train), PIECE):
-        tell(done, total)
+        on_progress(done, total)
         chosen = torch.arange(done, min(done + PIECE, len(setup.train)), device=setup.device)
         entering = setup.train.as_tested(chosen)
         with autocast(setup):
@@ -117,9 +117,9 @@ def _read(subject: Subject, tell: Tell, total: int) -> Iterator[torch.Tensor]:
         yield read.cpu()
 
 
-def _autocast(subject: Subject):
+def _autocast(loaded: LoadedRun):
     def network(entering: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad(), autocast(subject.setup):
-            return subject.setup.behind(entering)
+        with torch.no_grad(), autocast(loaded.setup):
+            return loaded.setup.behind(entering)
 
     return network

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from mlae_lab.analysis.similarity import cosines, null_line, off_diagonal_means
+from mlae_lab.analysis.similarity import cosines, random_baseline_of, off_diagonal_means
 from mlae_lab.analysis.spectrum import Spectrum, effective_rank, overlap, overlaps, spectrum, stable_rank
-from mlae_lab.core.random_baseline import Chance, over_layers, random_overlap
+from mlae_lab.core.random_baseline import RandomBaseline, over_layers, random_overlap
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.adapter_file import AdapterError, read_adapter
 from mlae_lab.training.checkpoint import CheckpointError, read_checkpoint
-from mlae_lab.training.loaded_run import QuestionError, Subject, Tell
+from mlae_lab.training.loaded_run import QueryError, LoadedRun, ProgressCallback
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class _Learned:
     layers: tuple[_Layer, ...]
 
 
-def similarity(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+def similarity(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """Cosines, spectra and spaces, row by row of the plan.
 
     arguments: file, path of a checkpoint of this run ("" for its end); other, path of another run's adapter or checkpoint
@@ -52,15 +52,15 @@ def similarity(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> di
     that of random spaces, in the mean over these rows. None where nothing is to be measured.
     """
     file, other = (_path(arguments, name) for name in ("file", "other"))
-    learned = _of_file(file) if file else _of_subject(subject)
-    found, spectra = _measured(learned, tell, 0, 1 + bool(other))
+    learned = _of_file(file) if file else _of_subject(loaded)
+    found, spectra = _measured(learned, on_progress, 0, 1 + bool(other))
     if other:
         its = _of_file(other)
-        found["other"], its_spectra = _measured(its, tell, 1, 2)
+        found["other"], its_spectra = _measured(its, on_progress, 1, 2)
         rows = {target: row for row, target in enumerate(learned.plan.targets)}
-        for name, side in (("reads", "right"), ("writes", "left")):
+        for name, size in (("reads", "right"), ("writes", "left")):
             both = [
-                (getattr(spectra[rows[target]], side), getattr(theirs, side)) if target in rows else None
+                (getattr(spectra[rows[target]], size), getattr(theirs, size)) if target in rows else None
                 for target, theirs in zip(its.plan.targets, its_spectra)
             ]
             found["other"][f"same_{name}"] = [
@@ -73,14 +73,14 @@ def similarity(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> di
 def _path(arguments: Mapping[str, Any], name: str) -> str:
     value = arguments.get(name, "")
     if not isinstance(value, str):
-        raise QuestionError(f"{name} is {value!r}: it must be the path of an adapter or a checkpoint, or empty")
+        raise QueryError(f"{name} is {value!r}: it must be the path of an adapter or a checkpoint, or empty")
     return value
 
 
-def _of_subject(subject: Subject) -> _Learned:
-    experts = subject.setup.experts
+def _of_subject(loaded: LoadedRun) -> _Learned:
+    experts = loaded.setup.experts
     if experts is None:
-        raise QuestionError("a linear probe has no experts: ask a run with a mask")
+        raise QueryError("a linear probe has no experts: ask a run with a mask")
     made = {
         target: _Layer(*(t.detach().cpu() for t in (layer.a, layer.b, layer.coefficient)), layer.rank)
         for target, layer in experts.layers.items()
@@ -97,10 +97,10 @@ def _of_file(file: str) -> _Learned:
         try:
             kept = read_checkpoint(Path(file))
         except CheckpointError as error:
-            raise QuestionError(str(error)) from None
+            raise QueryError(str(error)) from None
         plan, tensors = kept.config.plan if kept.config.method == "mlae" else None, kept.tensors
     if plan is None:
-        raise QuestionError(f"{file} holds a linear probe, which has no experts: name a run with a mask")
+        raise QueryError(f"{file} holds a linear probe, which has no experts: name a run with a mask")
     layers = []
     for target, count in zip(plan.targets, plan.kept):
         a, b = (tensors.get(f"{target}.{kind}") for kind in "ab")
@@ -109,28 +109,28 @@ def _of_file(file: str) -> _Learned:
             continue
         shape = (count * plan.expert_rank,)
         if a is None or b is None or a.shape[:1] != shape or b.shape[1:] != shape:
-            raise QuestionError(f"{file} does not hold the experts of {target} that its plan has")
+            raise QueryError(f"{file} does not hold the experts of {target} that its plan has")
         start = torch.full((count,), plan.coefficient_init)
         layers.append(_Layer(a, b, tensors.get(f"{target}.coefficient", start), plan.expert_rank))
     return _Learned(plan, tuple(layers))
 
 
-def _measured(learned: _Learned, tell: Tell, done: int, total: int) -> tuple[dict, list[Spectrum]]:
+def _measured(learned: _Learned, on_progress: ProgressCallback, done: int, total: int) -> tuple[dict, list[Spectrum]]:
     plan, rows = learned.plan, learned.plan.rows
-    matrices, means, spectra, chances = [], [], [], []
+    matrices, means, spectra, baselines = [], [], [], []
     for row, layer in enumerate(learned.layers):
-        tell(done * rows + row, total * rows)
+        on_progress(done * rows + row, total * rows)
         if layer.a is None:
             matrices.append([])
             means.append((None, None))
             spectra.append(Spectrum(torch.zeros(0), torch.zeros(0, 0), torch.zeros(0, 0)))
-            chances.append(None)
+            baselines.append(None)
             continue
         matrix = cosines(*layer.own)
         matrices.append([[round(value, 5) for value in line] for line in matrix.tolist()])
         means.append(off_diagonal_means(matrix))
         spectra.append(spectrum(*layer.own))
-        chances.append(null_line(layer.a.shape[1], layer.b.shape[0], len(layer.coefficient), layer.rank))
+        baselines.append(random_baseline_of(layer.a.shape[1], layer.b.shape[0], len(layer.coefficient), layer.rank))
     right, left = [s.right for s in spectra], [s.left for s in spectra]
     return {
         "targets": list(plan.targets), "labels": list(plan.row_labels), "experts": list(plan.kept),
@@ -140,14 +140,14 @@ def _measured(learned: _Learned, tell: Tell, done: int, total: int) -> tuple[dic
         "values": [[float(f"{value:.6g}") for value in s.values.tolist()] for s in spectra],
         "effective_rank": [effective_rank(s.values) for s in spectra],
         "stable_rank": [stable_rank(s.values) for s in spectra],
-        "chance": [_chance(chance) for chance in chances], "chance_over_rows": _chance(over_layers(chances)),
+        "baseline": [_baseline(baseline) for baseline in baselines], "baseline_over_rows": _baseline(over_layers(baselines)),
         "reads": overlaps(right), "writes": overlaps(left),
         "random_reads": _random(right), "random_writes": _random(left),
     }, spectra  # fmt: skip
 
 
-def _chance(chance: Chance | None) -> dict | None:
-    return None if chance is None else {"mean": chance.mean, "deviation": chance.deviation}
+def _baseline(baseline: RandomBaseline | None) -> dict | None:
+    return None if baseline is None else {"mean": baseline.mean, "deviation": baseline.deviation}
 
 
 def _random(spaces: list[torch.Tensor]) -> float | None:
@@ -165,4 +165,4 @@ def _random_pairs(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> float | Non
     return sum(found) / len(found) if found else None
 
 
-QUESTIONS = {"similarity": similarity}
+QUERIES = {"similarity": similarity}

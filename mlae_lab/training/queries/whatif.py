@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlae_lab.analysis import importance, robustness
+from mlae_lab.analysis import importance as importance_analysis
+from mlae_lab.analysis import robustness as robustness_analysis
 from mlae_lab.analysis.whatif import Outcome, WhatIf
 from mlae_lab.core.expert_state import (
     MOST,
@@ -39,20 +40,20 @@ from mlae_lab.model.adapter_file import pruned, read_adapter, write_adapter
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.inputs import CHUNK
 from mlae_lab.training.queries.images import named, pixels_of, private, spread_out
-from mlae_lab.training.loaded_run import QuestionError, Subject, Tell, experts_of
+from mlae_lab.training.loaded_run import QueryError, LoadedRun, ProgressCallback, experts_of
 from mlae_lab.training.sample_images import encoded_image
 
 IMAGES = 200
 MAX_IMAGES = 2_000
 MAX_FLIPS = 60  # images that are shown
-MAX_DRAWS = 1_000
+MAX_SAMPLES = 1_000
 
 
-def whatif(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+def whatif(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """Accuracy, loss, accuracy of each class and the images that flip in a state, beside the run as it was trained."""
-    plan = experts_of(subject).plan
+    plan = experts_of(loaded).plan
     factors, ignored = state_of(plan, arguments, "images")
-    lab, places = _lab(subject, _count(arguments))
+    lab, indices = _lab(loaded, _count(arguments))
     before, now = lab.trained, lab.ask(factors)
     labels, said = lab.labels.tolist(), (before.predicted.tolist(), now.predicted.tolist())
     flips = [i for i in range(len(labels)) if said[0][i] != said[1][i]]
@@ -60,11 +61,11 @@ def whatif(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
     sure = before.confidence.tolist(), now.confidence.tolist()
     return {
         "images": len(labels),
-        "of": len(subject.setup.evaluation),
-        "classes": list(subject.setup.classes),
+        "of": len(loaded.setup.evaluation),
+        "classes": list(loaded.setup.classes),
         "before": _numbers(before),
         "now": _numbers(now),
-        "class_images": torch.bincount(lab.labels, minlength=len(subject.setup.classes)).tolist(),
+        "class_images": torch.bincount(lab.labels, minlength=len(loaded.setup.classes)).tolist(),
         "factors": [list(row) for row in factors],
         "experts": len(on),
         "off": off_text(plan, [cell for cell in existing(plan) if cell not in set(on)]),
@@ -72,7 +73,7 @@ def whatif(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
         "flipped": len(flips),
         "flips": [
             {
-                "index": places[i], "image": _image(subject, places[i]), "truth": labels[i],
+                "index": indices[i], "image": _image(loaded, indices[i]), "truth": labels[i],
                 "before": said[0][i], "now": said[1][i],
                 "confidence_before": round(sure[0][i], 4), "confidence_now": round(sure[1][i], 4),
             }
@@ -83,18 +84,18 @@ def whatif(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
     }  # fmt: skip
 
 
-def matters(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+def importance(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """The change of loss and accuracy without each expert and without each layer, exact, and the estimate beside it."""
-    plan = experts_of(subject).plan
+    plan = experts_of(loaded).plan
     _known(arguments, "images")
-    lab, _ = _lab(subject, _count(arguments))
+    lab, _ = _lab(loaded, _count(arguments))
     cells = existing(plan)
-    layers = importance.layers_of(cells)
+    layers = importance_analysis.layers_of(cells)
     on = lab.trained
-    found = importance.each_off(lab, [*([cell] for cell in cells), *layers], tell)
-    guess = importance.first_order(lab)
+    found = importance_analysis.each_off(lab, [*([cell] for cell in cells), *layers], on_progress)
+    predicted = importance_analysis.first_order(lab)
     of_cells, of_layers = found[: len(cells)], found[len(cells) :]
-    estimates = [guess[cell] for cell in cells], [sum(guess[cell] for cell in layer) for layer in layers]
+    estimates = [predicted[cell] for cell in cells], [sum(predicted[cell] for cell in layer) for layer in layers]
     rows = [layer[0][0] for layer in layers]
 
     def canvas(values: Sequence[float]) -> list[list[float | None]]:
@@ -115,30 +116,30 @@ def matters(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
         "trained": _numbers(on),
         "experts": {
             "loss": canvas(loss), "accuracy": canvas(accuracy), "estimate": canvas(estimates[0]),
-            "pearson": _short(importance.pearson(loss, estimates[0])),
-            "spearman": _short(importance.spearman(loss, estimates[0])),
+            "pearson": _short(importance_analysis.pearson(loss, estimates[0])),
+            "spearman": _short(importance_analysis.spearman(loss, estimates[0])),
         },
         "layers": {
             "loss": column(layer_loss), "accuracy": column(layer_accuracy), "estimate": column(estimates[1]),
-            "pearson": _short(importance.pearson(layer_loss, estimates[1])),
-            "spearman": _short(importance.spearman(layer_loss, estimates[1])),
+            "pearson": _short(importance_analysis.pearson(layer_loss, estimates[1])),
+            "spearman": _short(importance_analysis.spearman(layer_loss, estimates[1])),
         },
     }  # fmt: skip
 
 
-def greedy(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+def greedy(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """Accuracy against experts kept while the least useful goes (direction "removal"), the most useful comes ("addition"),
     or they go in the order of the first-order estimate ("estimate"), which is quick. agreement: of a removal's order with
     the estimates, Spearman's correlation, None for other directions."""
-    experts_of(subject)
+    experts_of(loaded)
     _known(arguments, "images", "direction")
     direction = arguments.get("direction", "removal")
     if direction not in ("removal", "addition", "estimate"):
-        raise QuestionError(f"direction is {direction!r}: choose removal, addition or estimate")
-    lab, _ = _lab(subject, _count(arguments))
+        raise QueryError(f"direction is {direction!r}: choose removal, addition or estimate")
+    lab, _ = _lab(loaded, _count(arguments))
     estimate = direction == "estimate"
-    steps = importance.by_estimate(lab, tell) if estimate else importance.greedy(lab, direction == "removal", tell)
-    agreement = importance.agreement(steps, importance.first_order(lab)) if direction == "removal" else None
+    steps = importance_analysis.by_estimate(lab, on_progress) if estimate else importance_analysis.greedy(lab, direction == "removal", on_progress)
+    agreement = importance_analysis.agreement(steps, importance_analysis.first_order(lab)) if direction == "removal" else None
     return {
         "images": len(lab.labels),
         "direction": direction,
@@ -151,23 +152,23 @@ def greedy(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
     }  # fmt: skip
 
 
-def decides(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+def image_importance(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """Which expert decides one image: the margin of the class that the run answers, without each expert.
 
     image: place of an evaluation image from 0 (the default), or {"file": base64 of an image file}, whose truth is None.
     """
-    plan = experts_of(subject).plan
+    plan = experts_of(loaded).plan
     _known(arguments, "image")
     given = arguments.get("image", 0)
-    lab, pixels, place = one_image(subject, given)
-    found = importance.deciding(lab, tell)
+    lab, pixels, index = one_image(loaded, given)
+    found = importance_analysis.image_importance(lab, on_progress)
 
     def canvas(value: Callable[[Cell], float | int]) -> list[list[float | int | None]]:
         return [[value((r, c)) if plan.keep[r][c] else None for c in range(plan.columns)] for r in range(plan.rows)]
 
     return {
-        **named(subject, pixels, place),
-        "classes": list(subject.setup.classes),
+        **named(loaded, pixels, index),
+        "classes": list(loaded.setup.classes),
         "predicted": int(found.predicted[0]),
         "confidence": _short(float(lab.trained.confidence[0])),
         "margin": _short(float(found.margin[0])),
@@ -176,82 +177,82 @@ def decides(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
     } | private([given])
 
 
-def robust(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
-    """Accuracy under random masks. rate: p of every expert (default 0.5); draws: 1 to 1,000 (default 200); seed;
+def robustness(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
+    """Accuracy under random masks. rate: p of every expert (default 0.5); samples: 1 to 1,000 (default 200); seed;
     rescaled: survivors count 1/(1-p), as in training (default true)."""
-    experts_of(subject)
-    _known(arguments, "images", "rate", "draws", "seed", "rescaled")
+    experts_of(loaded)
+    _known(arguments, "images", "rate", "samples", "seed", "rescaled")
     rate = arguments.get("rate", 0.5)
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
-        raise QuestionError(f"rate is {rate!r}: it must be a number from 0 to below 1")
-    draws = _whole(arguments.get("draws", 200), "draws", 1, MAX_DRAWS)
+        raise QueryError(f"rate is {rate!r}: it must be a number from 0 to below 1")
+    samples = _whole(arguments.get("samples", 200), "samples", 1, MAX_SAMPLES)
     seed = _whole(arguments.get("seed", 0), "seed", 0, 2**31 - 1)
     rescaled = arguments.get("rescaled", True)
     if not isinstance(rescaled, bool):
-        raise QuestionError(f"rescaled is {rescaled!r}: it must be true or false")
-    lab, _ = _lab(subject, _count(arguments))
-    found = robustness.accuracies(lab, float(rate), draws, seed, rescaled, tell)
+        raise QueryError(f"rescaled is {rescaled!r}: it must be true or false")
+    lab, _ = _lab(loaded, _count(arguments))
+    found = robustness_analysis.accuracies(lab, float(rate), samples, seed, rescaled, on_progress)
     return {
-        "images": len(lab.labels), "rate": float(rate), "draws": draws, "seed": seed, "rescaled": rescaled,
+        "images": len(lab.labels), "rate": float(rate), "samples": samples, "seed": seed, "rescaled": rescaled,
         "trained": _numbers(lab.trained), "accuracies": found,
-        "mean": _short(mean(found)), "deviation": _short(stdev(found)) if draws > 1 else None,
+        "mean": _short(mean(found)), "deviation": _short(stdev(found)) if samples > 1 else None,
         "lowest": min(found), "highest": max(found),
     }  # fmt: skip
 
 
-def pruned_file(subject: Subject, arguments: Mapping[str, Any], tell: Tell) -> dict:
+def pruned_file(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """An adapter file with only the experts that a state leaves on, its factors in λ; as base64 text."""
-    factors, _ = state_of(experts_of(subject).plan, arguments)
-    smaller = pruned(read_adapter(subject.adapter), factors)
+    factors, _ = state_of(experts_of(loaded).plan, arguments)
+    smaller = pruned(read_adapter(loaded.adapter), factors)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pruned.safetensors"
         write_adapter(file, smaller)
         content = file.read_bytes()
     return {
         "file": base64.b64encode(content).decode(), "bytes": len(content), "experts": smaller.plan.experts,
-        "plan": kept_plan(subject.setup.config.plan, factors).code,
+        "plan": kept_plan(loaded.setup.config.plan, factors).code,
     }  # fmt: skip
 
 
-QUESTIONS = {
-    "whatif": whatif, "matters": matters, "greedy": greedy, "decides": decides, "robust": robust, "pruned": pruned_file,
+QUERIES = {
+    "whatif": whatif, "importance": importance, "greedy": greedy, "image_importance": image_importance, "robustness": robustness, "pruned": pruned_file,
 }  # fmt: skip
 
 
 # ---------------------------------------------------------------- the network with its images
 
 
-def _lab(subject: Subject, count: int) -> tuple[WhatIf, list[int]]:
+def _lab(loaded: LoadedRun, count: int) -> tuple[WhatIf, list[int]]:
     """The network on `count` images, with its caches as the last question left them; and which images."""
-    total = len(subject.setup.evaluation)
+    total = len(loaded.setup.evaluation)
     count = min(count, total)
-    places = spread_out(count, total)
-    held = subject.kept.get("whatif")
+    indices = spread_out(count, total)
+    held = loaded.kept.get("whatif")
     if held is None or len(held.labels) != count:
-        subject.kept["whatif"] = None  # its caches go before the new ones come
-        held = subject.kept["whatif"] = _built(subject, places)
-    return held, places
+        loaded.kept["whatif"] = None  # its caches go before the new ones come
+        held = loaded.kept["whatif"] = _built(loaded, indices)
+    return held, indices
 
 
-def one_image(subject: Subject, given: Any) -> tuple[WhatIf, np.ndarray, int | None]:
+def one_image(loaded: LoadedRun, given: Any) -> tuple[WhatIf, np.ndarray, int | None]:
     """The network on one image (`images.pixels_of`), the image and its place."""
-    setup, (pixels, place) = subject.setup, pixels_of(subject, given)
+    setup, (pixels, index) = loaded.setup, pixels_of(loaded, given)
     inputs = setup.evaluation
-    truth = inputs.labels[:1] if place is None else inputs.labels[place : place + 1]  # a loss that nobody asks for
+    truth = inputs.labels[:1] if index is None else inputs.labels[index : index + 1]  # a loss that nobody asks for
     entering = inputs.before(inputs.normalised(pixels[None]))
-    return WhatIf(setup.model, experts_of(subject), entering, truth, lambda: autocast(setup)), pixels, place
+    return WhatIf(setup.model, experts_of(loaded), entering, truth, lambda: autocast(setup)), pixels, index
 
 
-def _built(subject: Subject, places: Sequence[int]) -> WhatIf:
-    setup = subject.setup
-    chosen = torch.tensor(places, device=setup.device)
+def _built(loaded: LoadedRun, indices: Sequence[int]) -> WhatIf:
+    setup = loaded.setup
+    chosen = torch.tensor(indices, device=setup.device)
     with torch.no_grad():
         inputs = torch.cat([setup.evaluation.take(part) for part in chosen.split(CHUNK)])
     return WhatIf(setup.model, setup.experts, inputs, setup.evaluation.labels[chosen], lambda: autocast(setup))
 
 
-def _image(subject: Subject, place: int) -> str:
-    text = encoded_image(subject.setup.evaluation.part.images[place])
+def _image(loaded: LoadedRun, index: int) -> str:
+    text = encoded_image(loaded.setup.evaluation.part.images[index])
     return f"data:image/{'jpeg' if text.startswith('/9j') else 'png'};base64,{text}"
 
 
@@ -275,20 +276,20 @@ def state_of(plan: MaskPlan, arguments: Mapping[str, Any], *more: str) -> tuple[
     try:
         if "factors" in arguments:
             if {"off", "scale", "mask"} & set(arguments):
-                raise QuestionError("factors says all of a state: leave off, scale and mask out, or factors")
+                raise QueryError("factors says all of a state: leave off, scale and mask out, or factors")
             return checked(plan, arguments["factors"]), ()
         factors, ignored = all_on(plan), ()
         if (mask := arguments.get("mask")) is not None:
             if not isinstance(mask, str):
-                raise QuestionError(f"mask is {mask!r}: it must be the code of a mask, such as m1_12x8_ff*12_0*12")
+                raise QueryError(f"mask is {mask!r}: it must be the code of a mask, such as m1_12x8_ff*12_0*12")
             factors, ignored = through_mask(plan, MaskPlan.from_code(mask))
         factors = with_cells(factors, _off(plan, arguments.get("off", ())), 0.0)
         scale = arguments.get("scale", 1.0)
         if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not abs(scale) <= MOST:
-            raise QuestionError(f"scale is {scale!r}: it must be a number from -{MOST:g} to {MOST:g}")
+            raise QueryError(f"scale is {scale!r}: it must be a number from -{MOST:g} to {MOST:g}")
         return scaled(factors, float(scale)), ignored
     except PlanError as error:
-        raise QuestionError(str(error)) from None
+        raise QueryError(str(error)) from None
 
 
 def _off(plan: MaskPlan, off: object) -> tuple[Cell, ...]:
@@ -298,7 +299,7 @@ def _off(plan: MaskPlan, off: object) -> tuple[Cell, ...]:
     for entry in off if isinstance(off, (list, tuple)) else [off]:
         numbers = entry if isinstance(entry, (list, tuple)) else ()
         if len(numbers) not in (1, 2) or any(type(number) is not int for number in numbers):
-            raise QuestionError(f"off has {entry!r}: write [layer, expert] or [layer], counted from 1")
+            raise QueryError(f"off has {entry!r}: write [layer, expert] or [layer], counted from 1")
         words.append(f"L{numbers[0]}" + (f"E{numbers[1]}" if len(numbers) == 2 else ""))
     return read_off(plan, ",".join(words))
 
@@ -306,7 +307,7 @@ def _off(plan: MaskPlan, off: object) -> tuple[Cell, ...]:
 def _known(arguments: Mapping[str, Any], *names: str) -> None:
     for name in arguments:
         if name not in names:
-            raise QuestionError(f"{name!r} is no argument of this question: it takes {', '.join(names)}")
+            raise QueryError(f"{name!r} is no argument of this question: it takes {', '.join(names)}")
 
 
 def _count(arguments: Mapping[str, Any]) -> int:
@@ -315,5 +316,5 @@ def _count(arguments: Mapping[str, Any]) -> int:
 
 def _whole(value: object, name: str, low: int, high: int) -> int:
     if type(value) is not int or not low <= value <= high:
-        raise QuestionError(f"{name} is {value!r}: it must be a whole number from {low} to {high}")
+        raise QueryError(f"{name} is {value!r}: it must be a whole number from {low} to {high}")
     return value

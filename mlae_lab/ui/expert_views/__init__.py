@@ -12,7 +12,7 @@ from mlae_lab.ui.expert_views import (
     diversity,
     errors,
     grids,
-    matters,
+    importance,
     predict,
     seeds,
     similarity,
@@ -44,10 +44,10 @@ VIEWS: dict[str, View] = {
         "Switch experts off and see at once what is lost. Nothing is trained, and the run stays as it is.",
         whatif.draw,
     ),
-    "matters": View(
+    "importance": View(
         "Who matters",
         "What each expert and each layer is worth, and how the run stands without some of them.",
-        matters.draw,
+        importance.draw,
     ),
     "similarity": View(
         "Similarity",

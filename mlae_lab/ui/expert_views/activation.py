@@ -7,9 +7,9 @@ from html import escape
 import streamlit as st
 
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import figures, page, reads
-from mlae_lab.ui.expert_views.asking import answer
-from mlae_lab.ui.expert_views.choosing import chosen_images
+from mlae_lab.ui import figures, page, queries
+from mlae_lab.ui.expert_views.query_result import answer
+from mlae_lab.ui.expert_views.image_picker import chosen_images
 from mlae_lab.ui.live_plot import live_plot
 
 COUNTS = (256, 1_000, 4_000)  # images
@@ -22,7 +22,7 @@ _FORMULA = (
 def draw(run: Run) -> None:
     """Draw the grid, classes by experts, and one image beside the average."""
     page.note(_FORMULA)
-    tail, plan = reads.tail(run.id), run.config.plan
+    tail, plan = queries.tail(run.id), run.config.plan
     images = tail.started.evaluation_images if tail.started else 0
     count = _count(run, images)
     found = answer(

@@ -12,8 +12,8 @@ from mlae_lab.data.overlay import Row
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page
 from mlae_lab.ui.figures.maps import SCALES, glow_words
-from mlae_lab.ui.expert_views.asking import answer
-from mlae_lab.ui.expert_views.choosing import chosen_images
+from mlae_lab.ui.expert_views.query_result import answer
+from mlae_lab.ui.expert_views.image_picker import chosen_images
 from mlae_lab.ui.live_plot import live_plot
 
 MOST = 6  # images side by side

@@ -15,7 +15,7 @@ from mlae_lab.core.patterns import dense
 from mlae_lab.runs import diversity
 from mlae_lab.runs.diversity import ARMS, EPOCHS, MEASURES, RATES, SEEDS, Experiment, Found
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import page, reads, visitor
+from mlae_lab.ui import page, queries, visitor
 from mlae_lab.ui.estimating import estimated
 from mlae_lab.ui.figures.diversity import diversity_figure
 from mlae_lab.ui.live_plot import live_plot
@@ -30,7 +30,7 @@ def draw(run: Run) -> None:
     _question()
     task = run.config.task
     found: list[Experiment | None] = sorted(
-        diversity.experiments(reads.runs()), key=lambda asked: asked.config.task != task
+        diversity.experiments(queries.runs()), key=lambda asked: asked.config.task != task
     )
     if not found or found[0].config.task != task:
         found.insert(0, None)
@@ -44,7 +44,7 @@ def draw(run: Run) -> None:
     if picked is None:
         _none_yet(run)
         return
-    now = reads.shared(("diversity", picked), lambda: diversity.found(reads.store(), picked), _READ_SECONDS)
+    now = queries.shared(("diversity", picked), lambda: diversity.found(queries.store(), picked), _READ_SECONDS)
     _draw(now)
 
 
@@ -99,18 +99,18 @@ def _start(asked: Experiment, runs: int, words: str) -> None:
         if not st.button("Yes, start", key="diversity_start", type="primary"):
             return
         try:
-            diversity.launch(reads.store(), asked, visitor.current())
+            diversity.launch(queries.store(), asked, visitor.current())
         except (ConfigError, CatalogError, *visitor.STORE_TROUBLE) as error:
             _trouble(error, "What stands in the queue stays there; the same button starts the rest.")
             return
-        reads.look_again()
+        queries.refresh()
         st.rerun()
 
 
 def _takes(asked: Experiment, runs: int) -> str:
     """How long so many runs of an experiment take: their number times the estimate for its dense run."""
     key = ("diversity_estimate", asked.config)
-    one = reads.shared(key, lambda: estimated(asked.config), _READ_SECONDS)
+    one = queries.shared(key, lambda: estimated(asked.config), _READ_SECONDS)
     if one.seconds is None:
         return f"How long that takes is not known yet. {one.reason}"
     each, all_of_them = page.seconds_text(one.seconds), page.seconds_text(runs * one.seconds)
@@ -131,17 +131,17 @@ def _cancel(now: Found) -> None:
     if not st.button("Cancel the ones that wait", key="diversity_cancel", help=what):
         return
     try:
-        diversity.cancel(reads.store(), own)
+        diversity.cancel(queries.store(), own)
     except visitor.STORE_TROUBLE as error:
         _trouble(error, "Some may wait still: press the button once more.")
         return
-    reads.look_again()
+    queries.refresh()
     st.rerun()
 
 
 def _trouble(error: Exception, then: str) -> None:
     """Say what went wrong, and what to do. The page shows what the store holds when it is drawn the next time."""
-    reads.look_again()
+    queries.refresh()
     st.warning(f"{visitor.sentence(error)} {then}")
 
 

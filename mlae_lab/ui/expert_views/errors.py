@@ -8,11 +8,11 @@ from html import escape
 
 import streamlit as st
 
-from mlae_lab.core.paired_tests import SliceError, Slices, p_text, slices
+from mlae_lab.core.paired_tests import PairedTestError, PairedTests, p_text, paired_tests
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import figures, page, reads
-from mlae_lab.ui.expert_views.asking import answer
-from mlae_lab.ui.expert_views.beside import other_run
+from mlae_lab.ui import figures, page, queries
+from mlae_lab.ui.expert_views.query_result import answer
+from mlae_lab.ui.expert_views.other_run import other_run
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.run_cards import accuracy_text
 from mlae_lab.ui.tables import large, table
@@ -54,7 +54,7 @@ def draw(run: Run) -> None:
 
 def _how_many(run: Run) -> str | int:
     """All evaluation images, or a part of them where they are many."""
-    started = reads.tail(run.id).started
+    started = queries.tail(run.id).started
     if started is None or started.evaluation_images <= MANY_IMAGES:
         return "all"
     every = f"all {started.evaluation_images:,}"
@@ -82,29 +82,29 @@ def _facts(told: Mapping) -> None:
 # ---------------------------------------------------------------- images
 
 
-def _row(title: str, line: str, told: Mapping, places: Sequence[int]) -> None:
+def _row(title: str, line: str, told: Mapping, indices: Sequence[int]) -> None:
     page.section(title)
-    if not places:
+    if not indices:
         page.note("There is no such image.")
         return
     page.note(line)
-    at = {place: number for number, place in enumerate(told["places"])}
+    at = {index: number for number, index in enumerate(told["indices"])}
     names, tiles = told["names"], []
-    for place in places:
-        number = at[place]
-        truth, guess = names[told["truth"][number]], names[told["guess"][number]]
-        said = truth if truth == guess else f"{truth}, taken for {guess}"
-        tiles.append((told["thumbnails"][str(place)], said, f"{100 * told['confidence'][number]:.0f} % sure", place))
+    for index in indices:
+        number = at[index]
+        truth, predicted = names[told["truth"][number]], names[told["predicted"][number]]
+        said = truth if truth == predicted else f"{truth}, taken for {predicted}"
+        tiles.append((told["thumbnails"][str(index)], said, f"{100 * told['confidence'][number]:.0f} % sure", index))
     _strip(tiles)
 
 
 def _strip(tiles: Sequence[tuple[str, str, str, int]]) -> None:
     """Images in a row that wraps: (base64, words, quiet words, place)."""
     shown = "".join(
-        f'<figure title="image {place}"><img src="data:image/{"png" if image.startswith("iVBOR") else "jpeg"};base64,{escape(image)}" '
+        f'<figure title="image {index}"><img src="data:image/{"png" if image.startswith("iVBOR") else "jpeg"};base64,{escape(image)}" '
         f'alt="{escape(words)}" style="image-rendering:{"pixelated" if image.startswith("iVBOR") else "auto"}">'
         f'<figcaption style="white-space:normal;overflow-wrap:anywhere">{escape(words)}<br>{escape(quiet)}</figcaption></figure>'
-        for image, words, quiet, place in tiles
+        for image, words, quiet, index in tiles
     )
     st.html(
         f'<div class="lab-examples" style="max-width:none;grid-template-columns:repeat(auto-fill,minmax(70px,1fr))">{shown}</div>'
@@ -118,11 +118,11 @@ def _beside(run: Run, told: Mapping, wanted: str | int) -> None:
     page.section("Against another run, on the same images")
     candidates = [
         other
-        for other in reads.runs()
+        for other in queries.runs()
         if other.id != run.id
         and other.status.is_over
         and (other.config.task, other.config.protocol) == (run.config.task, run.config.protocol)
-        and reads.store().paths(other.id).adapter.is_file()
+        and queries.store().paths(other.id).adapter.is_file()
     ]
     if not candidates:
         page.note(
@@ -139,14 +139,14 @@ def _beside(run: Run, told: Mapping, wanted: str | int) -> None:
     if theirs is None:
         return
     try:
-        found = slices(told, theirs)
-    except SliceError as error:
+        found = paired_tests(told, theirs)
+    except PairedTestError as error:
         st.warning(plain(sentence(error)))
         return
     large(found.verdict)
     page.note(f"{escape(found.of_classes)} A is run {run.id}, B is run {other.id}.")
-    live_plot(figures.slices_figure(found), key="errors_slices")
-    page.note(figures.SLICES_NOTE)
+    live_plot(figures.paired_tests_figure(found), key="errors_slices")
+    page.note(figures.PAIRED_TESTS_NOTE)
     _apart(run, found)
     with st.expander("Every class in numbers"):
         table(
@@ -160,7 +160,7 @@ def _called(run: Run) -> str:
 
 
 def _numbers(entry) -> tuple[str, ...]:
-    a, b = (100 * right / entry.images for right in (entry.right_a, entry.right_b))
+    a, b = (100 * right / entry.images for right in (entry.correct_a, entry.correct_b))
     moved = f"{entry.difference:+.1f}".replace("-", "−")
     counts = (str(entry.only_a), str(entry.only_b))
     return (
@@ -169,13 +169,13 @@ def _numbers(entry) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _apart(run: Run, found: Slices) -> None:
+def _apart(run: Run, found: PairedTests) -> None:
     """The images that one run alone gets right."""
     sides = {"A": found.only_a[:APART_SHOWN], "B": found.only_b[:APART_SHOWN]}
-    places = sorted({place for side in sides.values() for place in side})
-    if not places:
+    indices = sorted({index for side in sides.values() for index in side})
+    if not indices:
         return
-    told = answer(run, "images_at", {"places": places}, "errors_apart", "the images that differ")
+    told = answer(run, "images_at", {"indices": indices}, "errors_apart", "the images that differ")
     if told is None:
         return
     for name, wrong in (("A", "B"), ("B", "A")):
@@ -184,9 +184,9 @@ def _apart(run: Run, found: Slices) -> None:
         if len(every) > APART_SHOWN:
             page.note(f"Those {APART_SHOWN} of which {name} is most sure.")
         tiles = []
-        for place in sides[name]:
-            a, b = found.guesses[place]
+        for index in sides[name]:
+            a, b = found.predictions[index]
             right, mistake = (a, b) if name == "A" else (b, a)
-            tiles.append((told["thumbnails"][str(place)], right, f"{wrong}: {mistake}", place))
+            tiles.append((told["thumbnails"][str(index)], right, f"{wrong}: {mistake}", index))
         if tiles:
             _strip(tiles)

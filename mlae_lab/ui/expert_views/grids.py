@@ -5,13 +5,13 @@ from __future__ import annotations
 import streamlit as st
 
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import figures, page, reads
+from mlae_lab.ui import figures, page, queries
 from mlae_lab.ui.live_plot import live_plot
 
 
 def draw(run: Run) -> None:
     """Draw what the run measured of itself, at any measured epoch."""
-    tail = reads.tail(run.id)
+    tail = queries.tail(run.id)
     epochs = [stats.epoch for stats in tail.experts]
     chosen = (
         st.select_slider("Epoch", epochs, value=epochs[-1], key=f"experts_epoch_{run.id}") if len(epochs) > 1 else epochs[0]

@@ -13,7 +13,7 @@ import streamlit as st
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import page
 from mlae_lab.ui.cards import Card, cards
-from mlae_lab.ui.expert_views.asking import answer
+from mlae_lab.ui.expert_views.query_result import answer
 
 TYPES = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"]
 FILE_MB = 5  # of one file; the process that decodes it refuses more
@@ -46,9 +46,9 @@ def chosen_images(run: Run, key: str, most: int, default: int = 1) -> list[Chose
     files = _uploaded(key, most)
     if files:
         return files
-    places = st.session_state[state]
-    st.query_params["images"] = ",".join(map(str, places))
-    return [Chosen(place, f"image {place}") for place in places]
+    indices = st.session_state[state]
+    st.query_params["images"] = ",".join(map(str, indices))
+    return [Chosen(index, f"image {index}") for index in indices]
 
 
 def _from_address(most: int) -> list[int]:
@@ -89,23 +89,23 @@ def _thumbnails(run: Run, key: str, state: str, most: int) -> None:
     if found is None:
         return
     names = found["classes"]
-    places = st.session_state[state]
+    indices = st.session_state[state]
     shown = [
         Card(
-            str(one["place"]), names[one["truth"]], images=(image_address(one["image"]),), chosen=one["place"] in places
+            str(one["index"]), names[one["truth"]], images=(image_address(one["image"]),), chosen=one["index"] in indices
         )
         for one in found["images"]
     ]
     picked = cards(shown, key=f"{key}_cards", label="Images that the run is measured on", size="small")
     if picked is not None:
-        place = int(picked)
+        index = int(picked)
         if most == 1:
-            now = [place]
-        elif place in places:
-            now = [one for one in places if one != place] or places
+            now = [index]
+        elif index in indices:
+            now = [one for one in indices if one != index] or indices
         else:
-            now = [*places, place][-most:]
-        if now != places:
+            now = [*indices, index][-most:]
+        if now != indices:
             st.session_state[state] = now
             st.rerun()
     with st.container(horizontal=True, vertical_alignment="bottom"):

@@ -10,14 +10,14 @@ import streamlit as st
 from mlae_lab.core.expert_state import Cell, existing
 from mlae_lab.core.robustness import verdict, words
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import figures, page, reads
-from mlae_lab.ui.expert_views.asking import answer
-from mlae_lab.ui.expert_views.choosing import chosen_images, image_address
-from mlae_lab.ui.expert_views.keeping import keeping
+from mlae_lab.ui import figures, page, queries
+from mlae_lab.ui.expert_views.query_result import answer
+from mlae_lab.ui.expert_views.image_picker import chosen_images, image_address
+from mlae_lab.ui.expert_views.saving import keeping
 from mlae_lab.ui.live_plot import live_plot
 
 _GREEDY_IMAGES = (50, 100, 200)
-_DRAWS = (200, 500, 1000)
+_SAMPLES = (200, 500, 1000)
 _NOBODY = "no other run"
 
 
@@ -25,13 +25,13 @@ def draw(run: Run) -> None:
     """Draw the view."""
     _leave_one_out(run)
     _greedy(run)
-    _decides(run)
-    _robust(run)
+    _image_importance(run)
+    _robustness(run)
 
 
 def _leave_one_out(run: Run) -> None:
     page.section("Without one of them")
-    found = answer(run, "matters", {}, f"matters_{run.id}", "what each expert is worth, one left out after the other")
+    found = answer(run, "importance", {}, f"matters_{run.id}", "what each expert is worth, one left out after the other")
     if found is None:
         return
     exact, estimate = figures.importance_figures(found, run.config.plan)
@@ -104,13 +104,13 @@ def _off(run: Run, steps: list[dict], kept: int) -> tuple[Cell, ...]:
 # ---------------------------------------------------------------- one image
 
 
-def _decides(run: Run) -> None:
+def _image_importance(run: Run) -> None:
     page.section("Who decides this image")
-    chosen = chosen_images(run, "decides", 1)
+    chosen = chosen_images(run, "image_importance", 1)
     if not chosen:
         return
     asked = {"image": chosen[0].argument}
-    found = answer(run, "decides", asked, f"decides_{run.id}_answer", "who decides this image")
+    found = answer(run, "image_importance", asked, f"decides_{run.id}_answer", "who decides this image")
     if found is None:
         return
     classes, plan = found["classes"], run.config.plan
@@ -134,8 +134,8 @@ def _decides(run: Run) -> None:
         page.note(f"{alone} Margin {found['margin']:.2f}.")
     with right:
         adds = [[None if v is None else -v for v in row] for row in found["change"]]
-        figure = figures.cell_figure(adds, plan, title, "adds to the margin", "decides", form=".3f")
-        live_plot(figure, key="decides")
+        figure = figures.cell_figure(adds, plan, title, "adds to the margin", "image_importance", form=".3f")
+        live_plot(figure, key="image_importance")
         page.note(
             "Margin: the logit of the class that the whole run answers, minus the largest other logit. Shown is how much less "
             "it is with each expert off; below 0 the image flips. Orange: the expert speaks for the answer. Blue: against it."
@@ -150,21 +150,21 @@ class _Masks:
     """Random masks that an address asks for."""
 
     rate: float
-    draws: int
+    samples: int
     other: str
     rescaled: bool
 
 
 def _asked_masks(text: str) -> _Masks | None:
     """`p,masks,other run,plain`, the last two may be missing; None for anything else."""
-    rate, draws, other, how = [*text.split(","), "", "", "", ""][:4]
+    rate, samples, other, how = [*text.split(","), "", "", "", ""][:4]
     try:
         value = round(float(rate), 2)
     except ValueError:
         return None
-    if not 0.05 <= value <= 0.95 or draws not in map(str, _DRAWS) or how not in ("", "plain"):
+    if not 0.05 <= value <= 0.95 or samples not in map(str, _SAMPLES) or how not in ("", "plain"):
         return None
-    return _Masks(value, int(draws), other, how != "plain")
+    return _Masks(value, int(samples), other, how != "plain")
 
 
 def _start(key: str, name: str, value: float | bool) -> dict:
@@ -172,26 +172,26 @@ def _start(key: str, name: str, value: float | bool) -> dict:
     return {} if f"{key}_{name}" in st.session_state else {"value": value}
 
 
-def _robust(run: Run) -> None:
+def _robustness(run: Run) -> None:
     page.section("Under random masks")
     others = [
-        other for other in reads.runs()
+        other for other in queries.runs()
         if other.id != run.id and other.config.method == "mlae" and other.config.badge == run.config.badge
-        and other.status.is_over and reads.store().paths(other.id).adapter.is_file()
+        and other.status.is_over and queries.store().paths(other.id).adapter.is_file()
     ]  # fmt: skip
-    key, given = f"robust_{run.id}", _asked_masks(st.query_params.get("robust", ""))
+    key, given = f"robust_{run.id}", _asked_masks(st.query_params.get("robustness", ""))
     others.sort(key=lambda other: given is None or other.id != given.other)  # whom the address names is always offered
     names = {_NOBODY: None} | {f"{other.id}, {other.config.what}, seed {other.config.seed}": other for other in others[:30]}
     if given is not None:
         st.session_state.setdefault(f"{key}_rate", given.rate)
-        st.session_state.setdefault(f"{key}_draws", given.draws)
+        st.session_state.setdefault(f"{key}_draws", given.samples)
         st.session_state.setdefault(f"{key}_rescaled", given.rescaled)
         label = next((name for name, other in names.items() if other is not None and other.id == given.other), _NOBODY)
         st.session_state.setdefault(f"{key}_other", label)
     with st.container(key="four_robust"):
         columns = st.columns(4, vertical_alignment="bottom")
     rate = columns[0].slider("Chance that an expert is off", 0.05, 0.95, step=0.05, key=f"{key}_rate", **_start(key, "rate", 0.5))
-    draws = columns[1].selectbox("Random masks", _DRAWS, key=f"{key}_draws")
+    samples = columns[1].selectbox("Random masks", _SAMPLES, key=f"{key}_draws")
     beside = names[columns[2].selectbox("Beside it", list(names), key=f"{key}_other")]
     rescaled = columns[3].toggle("Survivors count 1/(1−p)", key=f"{key}_rescaled", **_start(key, "rescaled", True))
     if not (columns[3].button("Draw them", key=f"{key}_go") or given is not None):
@@ -200,20 +200,20 @@ def _robust(run: Run) -> None:
             "less than one that was not: put both side by side, they see the same masks. Each mask is a pass over 200 images."
         )
         return
-    address = (f"{rate:g}", str(draws), beside.id if beside else "", "" if rescaled else "plain")
-    st.query_params["robust"] = ",".join(address).rstrip(",")
-    arguments = {"rate": rate, "draws": draws, "rescaled": rescaled}
+    address = (f"{rate:g}", str(samples), beside.id if beside else "", "" if rescaled else "plain")
+    st.query_params["robustness"] = ",".join(address).rstrip(",")
+    arguments = {"rate": rate, "samples": samples, "rescaled": rescaled}
     found: list[tuple[Run, dict]] = []
     for one in (run, beside):
         if one is None:
             continue
-        told = answer(one, "robust", arguments, f"robust_{run.id}_{one.id}", f"how run {one.id} stands {draws} masks")
+        told = answer(one, "robustness", arguments, f"robust_{run.id}_{one.id}", f"how run {one.id} stands {samples} masks")
         if told is None:
             break
         found.append((one, told))
     if not found:
         return
-    live_plot(figures.robust_figure([(one.id, told) for one, told in found]), key="robust")
+    live_plot(figures.robustness_figure([(one.id, told) for one, told in found]), key="robustness")
     for one, told in found:
         page.note(f"{words(told, f'{one.id} ({one.config.what})')}.")
     if len(found) == 2:

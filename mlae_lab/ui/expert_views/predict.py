@@ -12,8 +12,8 @@ from mlae_lab.data.overlay import Row
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page
 from mlae_lab.ui.figures.maps import glow_words
-from mlae_lab.ui.expert_views.asking import answer
-from mlae_lab.ui.expert_views.choosing import Chosen, chosen_images, image_address
+from mlae_lab.ui.expert_views.query_result import answer
+from mlae_lab.ui.expert_views.image_picker import Chosen, chosen_images, image_address
 from mlae_lab.ui.expert_views.switches import State, ignored_note, opened, switches
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
@@ -85,7 +85,7 @@ def _experts(run: Run, one: Chosen, found: dict) -> None:
     with right:
         _maps(run, one.argument, found)
     with st.container(horizontal=True):
-        query = {} if found["place"] is None else {"images": str(found["place"])}
+        query = {} if found["index"] is None else {"images": str(found["index"])}
         link("experts", "All maps of this image", run=run.id, view="attention", **query)
 
 

@@ -9,20 +9,20 @@ import streamlit as st
 
 from mlae_lab.runs import probe
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import reads
+from mlae_lab.ui import queries
 from mlae_lab.ui.markdown import plain, sentence
 
 AT_ONCE_SECONDS = 3.0  # a page waits so long for an answer before it draws that it waits
 POLL_SECONDS = 1.0
 
 
-def answer(run: Run, question: str, arguments: Mapping[str, Any], key: str, waiting: str) -> dict | None:
+def answer(run: Run, query: str, arguments: Mapping[str, Any], key: str, waiting: str) -> dict | None:
     """The answer to a question (`training.queries`); None while there is none: then the page says why, how far it is,
     and draws itself again when it is there.
 
     key: unique on the page. waiting: what is being found out, as the middle of a sentence: "the accuracy without it".
     """
-    found = probe.ask(reads.store(), run.id, question, arguments, AT_ONCE_SECONDS)
+    found = probe.ask(queries.store(), run.id, query, arguments, AT_ONCE_SECONDS)
     if found.state == "done":
         return found.value
     if found.state == "failed":
@@ -31,7 +31,7 @@ def answer(run: Run, question: str, arguments: Mapping[str, Any], key: str, wait
 
     @st.fragment(run_every=POLL_SECONDS)
     def wait() -> None:
-        now = probe.ask(reads.store(), run.id, question, arguments, 0.1)
+        now = probe.ask(queries.store(), run.id, query, arguments, 0.1)
         if now.is_over:
             st.rerun()
         share = now.done / now.total if now.total else 0.0

@@ -10,8 +10,8 @@ from mlae_lab.core.expert_state import Cell, all_on, kept_plan, off_text, scaled
 from mlae_lab.runs.library import MAX_NAME
 from mlae_lab.runs.store import Run
 from mlae_lab.runs.texts import bytes_text
-from mlae_lab.ui import page, reads, visitor
-from mlae_lab.ui.expert_views.asking import answer
+from mlae_lab.ui import page, queries, visitor
+from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.markdown import plain
 
 
@@ -33,7 +33,7 @@ def _save(left, key: str) -> None:
         name = st.text_input("Its name", key=f"{key}_name", max_chars=MAX_NAME, placeholder="what mattered")
         if st.button("Save", key=f"{key}_save", type="primary"):
             try:
-                entry = reads.store().save_plan(name, left, visitor.current(), visitor.PATIENCE)
+                entry = queries.store().save_plan(name, left, visitor.current(), visitor.TIMEOUT_SECONDS)
             except visitor.STORE_TROUBLE as error:
                 st.warning(visitor.sentence(error))
                 return

@@ -9,8 +9,8 @@ from mlae_lab.core.config import ConfigError
 from mlae_lab.core.nearest_pattern import nearest
 from mlae_lab.runs import pairs, repeats
 from mlae_lab.runs.store import Run, StoreError
-from mlae_lab.ui import figures, page, reads, visitor
-from mlae_lab.ui.expert_views.beside import OTHER, other_run
+from mlae_lab.ui import figures, page, queries, visitor
+from mlae_lab.ui.expert_views.other_run import OTHER, other_run
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.requirements import missing
@@ -45,11 +45,11 @@ def draw(run: Run) -> None:
 
 def _state(run: Run, other: Run | None) -> list[repeats.Repeat]:
     both = (run,) if other is None else (run, other)
-    return [entry for one in both for entry in repeats.repeats(reads.store(), one).seeds]
+    return [entry for one in both for entry in repeats.repeats(queries.store(), one).seeds]
 
 
 def _other(run: Run) -> Run | None:
-    candidates = pairs.other_masks(reads.store(), run)
+    candidates = pairs.other_masks(queries.store(), run)
     if not candidates:
         page.note(
             "No other mask has run with these settings yet: a pair, from Compare, shows whether a mask moves the result farther "
@@ -58,7 +58,7 @@ def _other(run: Run) -> Run | None:
         link("compare", "Start a pair", a=run.id)
         return None
     asked = st.query_params.get(OTHER)
-    plan = next((entry.config.plan for entry in reads.runs() if entry.id == asked), None)
+    plan = next((entry.config.plan for entry in queries.runs() if entry.id == asked), None)
     for entry in candidates:  # any run of a mask stands for it
         if entry.config.plan == plan and asked != entry.id:
             st.query_params[OTHER] = entry.id
@@ -75,25 +75,25 @@ def _called(run: Run) -> str:
 
 
 def _alone(run: Run) -> None:
-    found = repeats.repeats(reads.store(), run)
+    found = repeats.repeats(queries.store(), run)
     large(found.words)
     if found.noise:
         page.note(found.noise)
     if found.done:
         values = tuple((entry.seed, entry.accuracy) for entry in found.done)
-        lane = figures.Lane("mean" if len(values) > 1 else "", values, found.spread)
+        lane = figures.Lane("mean" if len(values) > 1 else "", values, found.statistics)
         live_plot(figures.seeds_figure([lane], run.config.protocol), key="seeds_alone")
         page.note(figures.SEEDS_NOTE)
     _listed(found)
 
 
 def _two(run: Run, other: Run) -> None:
-    store = reads.store()
+    store = queries.store()
     both = [repeats.repeats(store, one) for one in (run, other)]
     difference = pairs.difference(pairs.family(store, run, other))
     large(difference.verdict)
-    if difference.settled_by:
-        page.note(difference.settled_by)
+    if difference.seeds_needed:
+        page.note(difference.seeds_needed)
     with st.container(key="pair_seeds"):
         left, right = st.columns(2, gap="large")
     last = difference.last
@@ -107,9 +107,9 @@ def _two(run: Run, other: Run) -> None:
             page.note("No seed has both runs at their last epoch yet; the first that has is a dot here.")
     with right:
         lanes = [
-            figures.Lane(name, tuple((e.seed, e.accuracy) for e in found.done), found.spread)
+            figures.Lane(name, tuple((e.seed, e.accuracy) for e in found.done), found.statistics)
             for name, found in zip("AB", both)
-            if found.spread is not None
+            if found.statistics is not None
         ]
         if lanes:
             live_plot(figures.seeds_figure(lanes, run.config.protocol), key="seeds_both")
@@ -128,7 +128,7 @@ def _two(run: Run, other: Run) -> None:
 
 
 def _mean(found: repeats.Repeats) -> str:
-    return repeats.in_words(found.spread)
+    return repeats.in_words(found.statistics)
 
 
 def _cell(entry: repeats.Repeat | None) -> str:
@@ -150,7 +150,7 @@ def _listed(found: repeats.Repeats) -> None:
 def _start(run: Run, other: Run | None) -> None:
     """A button that starts the missing seeds: of this run, or of both masks."""
     page.section("More seeds")
-    store, lacking = reads.store(), missing(run.config)
+    store, lacking = queries.store(), missing(run.config)
     most = repeats.MAX_SEEDS if other is None else pairs.MAX_SEEDS
     there = len([entry for entry in repeats.repeats(store, run).seeds if entry.accuracy is not None])
     left, right = st.columns([1, 3], vertical_alignment="bottom")
@@ -183,7 +183,7 @@ def _start(run: Run, other: Run | None) -> None:
                 repeats.launch_repeats(store, run.id, seeds, visitor.current())
             else:
                 pairs.launch_pair(store, base.id, plan, seeds, visitor.current())
-            reads.look_again()
+            queries.refresh()
             st.rerun()
         page.note(lacking or started_text(todo))
     except (ConfigError, catalog.CatalogError, *visitor.STORE_TROUBLE) as error:

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.core.random_baseline import Chance, over_layers, random_experts
+from mlae_lab.core.random_baseline import RandomBaseline, over_layers, random_experts
 from mlae_lab.core.events import SimilarityStats, mean_of
 from mlae_lab.core.plan import Kind
 from mlae_lab.runs import probe
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.store import Run, StoreError
-from mlae_lab.ui import figures, page, reads
+from mlae_lab.ui import figures, page, queries
 from mlae_lab.ui.figures.similarity import Line, by_layer_figure, overlap_figure, rank_curve, spectrum_figure
-from mlae_lab.ui.expert_views.asking import answer
+from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import plain, sentence
 
@@ -27,7 +27,7 @@ MAX_OFFERED = 40
 def draw(run: Run) -> None:
     """Draw the view. What the run told while it learned is there at once; the rest is asked of the run."""
     beside = _other(run)
-    mine, its = reads.tail(run.id).similarity, reads.tail(beside.id).similarity if beside else []
+    mine, its = queries.tail(run.id).similarity, queries.tail(beside.id).similarity if beside else []
     _in_words(mine[-1], its[-1] if its else None)
     _cosines(run, mine, beside, its)
     _invariants(run, mine, beside, its)
@@ -40,12 +40,12 @@ def _other(run: Run) -> Run | None:
     """The run that stands beside this one: of the address, else the dense one with the same settings."""
     offered = {entry.id: entry for entry in _offered(run)}
     named = st.query_params.get("other")
-    if named is None and (dense := reads.references(run).get("dense")) is not None and dense.run in offered:
+    if named is None and (dense := queries.references(run).get("dense")) is not None and dense.run in offered:
         named = dense.run
     if named and named not in offered:
         try:
-            found = reads.run(named)
-            if found.id == run.id or not reads.tail(found.id).similarity:
+            found = queries.run(named)
+            if found.id == run.id or not queries.tail(found.id).similarity:
                 raise StoreError(f"run {found.id} cannot stand beside run {run.id}: choose another one with experts")
             offered[found.id] = found
         except StoreError as error:
@@ -74,10 +74,10 @@ def _other(run: Run) -> Run | None:
 def _offered(run: Run) -> list[Run]:
     """Runs with experts that have been measured; those of the same task first."""
     there = [
-        entry for entry in reads.runs() if entry.id != run.id and entry.config.method == "mlae" and entry.status.is_over
+        entry for entry in queries.runs() if entry.id != run.id and entry.config.method == "mlae" and entry.status.is_over
     ]
     there.sort(key=lambda entry: entry.config.task != run.config.task)
-    return [entry for entry in there[: 2 * MAX_OFFERED] if reads.store().last(entry.id, "similarity")][:MAX_OFFERED]
+    return [entry for entry in there[: 2 * MAX_OFFERED] if queries.store().last(entry.id, "similarity")][:MAX_OFFERED]
 
 
 def _label(run: Run) -> str:
@@ -93,21 +93,21 @@ def _label(run: Run) -> str:
 # ---------------------------------------------------------------- cosines
 
 
-def _chance(run: Run) -> list[Chance | None]:
+def _baseline(run: Run) -> list[RandomBaseline | None]:
     """By layer, what random experts would show. Experts of a higher rank have no closed form: theirs is drawn by the
     process that looks into the run, and there are none until it has answered."""
     plan = run.config.plan
     if plan.expert_rank != 1:
-        found = probe.ask(reads.store(), run.id, "similarity", {"file": "", "other": ""}, 0.1)
-        drawn = found.value["chance"] if found.state == "done" else [None] * plan.rows
-        return [Chance(**each) if each else None for each in drawn]
+        found = probe.ask(queries.store(), run.id, "similarity", {"file": "", "other": ""}, 0.1)
+        drawn = found.value["baseline"] if found.state == "done" else [None] * plan.rows
+        return [RandomBaseline(**each) if each else None for each in drawn]
     shapes = catalog.backbone(run.config.backbone).shapes(plan.targets)
     return [random_experts(*shapes[target], count) for target, count in zip(plan.targets, plan.kept)]
 
 
 def _cosines(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its: Sequence[SimilarityStats]) -> None:
-    chance = _chance(run)
-    level = over_layers(chance)
+    baseline = _baseline(run)
+    level = over_layers(baseline)
     page.section("Cosine between the experts of a layer")
     with st.container(key="pair_similarity_tiles"):
         left, right = st.columns(2, gap="large")
@@ -119,7 +119,7 @@ def _cosines(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its:
             page.note(f"Run {beside.id}, epoch {its[-1].epoch}")
             live_plot(figures.similarity_tiles(its[-1]), key="similarity_tiles_other")
         else:
-            _by_layer(run, mine[-1], None, chance)
+            _by_layer(run, mine[-1], None, baseline)
     page.note(
         "One tile a layer, its number and mean |cosine| above it; blue: against each other, orange: together. "
         "cos(bᵢ aᵢᵀ, bⱼ aⱼᵀ) = cos(bᵢ, bⱼ) · cos(aᵢ, aⱼ), with the sign of λᵢ λⱼ (paper, A.4; figures 4 and 5); the diagonal "
@@ -135,7 +135,7 @@ def _cosines(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its:
             )
     if its:
         with columns[-1]:
-            _by_layer(run, mine[-1], its[-1], chance)
+            _by_layer(run, mine[-1], its[-1], baseline)
     random = (
         "rank-1 experts of these shapes with nothing in common show E|cos| = E|cos(a, a′)| · E|cos(b, b′)|, each "
         "Γ(d/2) / (√π Γ((d+1)/2))"
@@ -145,8 +145,8 @@ def _cosines(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its:
     page.note(f"Mean over the pairs of a layer, and over layers. Random: {random}; the band is two standard deviations.")
 
 
-def _by_layer(run: Run, mine: SimilarityStats, its: SimilarityStats | None, chance: Sequence[Chance | None]) -> None:
-    labels, level = run.config.plan.row_labels, over_layers(chance)
+def _by_layer(run: Run, mine: SimilarityStats, its: SimilarityStats | None, baseline: Sequence[RandomBaseline | None]) -> None:
+    labels, level = run.config.plan.row_labels, over_layers(baseline)
     lines = [Line("this run", mine.absolute)]
     if its is not None and len(its.absolute) == len(labels):
         lines.append(Line("other", its.absolute, strong=False))
@@ -155,7 +155,7 @@ def _by_layer(run: Run, mine: SimilarityStats, its: SimilarityStats | None, chan
         f": {mean / level.mean:.0f} times that of random experts" if mean and level else ""
     )
     live_plot(
-        by_layer_figure("similarity-layers", labels, lines, title, "mean |cosine|", chance), key="similarity_layers"
+        by_layer_figure("similarity-layers", labels, lines, title, "mean |cosine|", baseline), key="similarity_layers"
     )
 
 
@@ -214,18 +214,18 @@ def _mean_ranks(history: Sequence[SimilarityStats], name: str) -> list[tuple[int
 
 
 def _asked(run: Run, beside: Run | None) -> None:
-    if run.config.method != "mlae" or not reads.store().paths(run.id).adapter.is_file():
+    if run.config.method != "mlae" or not queries.store().paths(run.id).adapter.is_file():
         page.note("This run has left no adapter, so there is nothing to compute it from.")
         return
     ends = (LAST, str(run.config.epochs))
-    kept = {name: path for name, path in reads.store().paths(run.id).checkpoints().items() if name not in ends}
+    kept = {name: path for name, path in queries.store().paths(run.id).checkpoints().items() if name not in ends}
     at = _NOBODY
     if kept:
         at = st.select_slider(
             "At", [*kept, _NOBODY], value=_NOBODY, format_func=lambda name: f"epoch {name}" if name else "the end",
             key=f"similarity_at_{run.id}",
         )  # fmt: skip
-    files = reads.store().paths(beside.id).adapter if beside else None
+    files = queries.store().paths(beside.id).adapter if beside else None
     arguments = {
         "file": str(kept[at]) if at else "",
         "other": str(files) if files is not None and files.is_file() else "",

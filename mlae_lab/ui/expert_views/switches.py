@@ -15,7 +15,7 @@ from mlae_lab.core.expert_state import Cell, existing, off_text, read_off, throu
 from mlae_lab.core.patterns import paper_patterns
 from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import page, reads, visitor
+from mlae_lab.ui import page, queries, visitor
 from mlae_lab.ui.expert_switch import expert_switch
 
 MAX_SCALE = 2.0
@@ -117,7 +117,7 @@ def _masks() -> dict[str, MaskPlan | None]:
             seen.add(pattern.plan.keep)
             found[pattern.title] = pattern.plan
     try:
-        found |= {f"Saved: {entry.name}": entry.plan for entry in reads.store().plans()}
+        found |= {f"Saved: {entry.name}": entry.plan for entry in queries.store().plans()}
     except visitor.STORE_TROUBLE:
         pass  # the paper's masks are there all the same
     return found

@@ -9,8 +9,8 @@ import streamlit as st
 from mlae_lab.core.expert_state import off_text
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page
-from mlae_lab.ui.expert_views.asking import answer
-from mlae_lab.ui.expert_views.keeping import keeping
+from mlae_lab.ui.expert_views.query_result import answer
+from mlae_lab.ui.expert_views.saving import keeping
 from mlae_lab.ui.expert_views.switches import State, ignored_note, opened, switches
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import plain

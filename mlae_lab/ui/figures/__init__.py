@@ -18,11 +18,11 @@ from mlae_lab.ui.figures.errors import (
     CLASSES_NOTE,
     CONFUSION_NOTE,
     RELIABILITY_NOTE,
-    SLICES_NOTE,
+    PAIRED_TESTS_NOTE,
     class_accuracy_figure,
     confusion_figure,
     reliability_figure,
-    slices_figure,
+    paired_tests_figure,
 )
 from mlae_lab.ui.figures.grids import QUANTITIES, expert_figure, similarity_tiles
 from mlae_lab.ui.figures.maps import maps_figure
@@ -34,15 +34,15 @@ from mlae_lab.ui.figures.whatif import (
     greedy_figure,
     importance_figures,
     layers_figure,
-    robust_figure,
+    robustness_figure,
 )
 
 __all__ = [
     "CLASSES_NOTE", "CONFUSION_NOTE", "MASK_KEY", "MAX_POINTS", "PAIRED_NOTE", "QUANTITIES", "RELIABILITY_NOTE",
-    "SEEDS_NOTE", "SLICES_NOTE", "Figure", "Lane", "Reference", "Running", "accuracy_figure", "active_figure", "against_figure",
+    "SEEDS_NOTE", "PAIRED_TESTS_NOTE", "Figure", "Lane", "Reference", "Running", "accuracy_figure", "active_figure", "against_figure",
     "balance_figure", "cell_figure", "class_accuracy_figure", "class_change_figure", "class_figure", "classes_figure",
     "confusion_figure", "difference_caption", "difference_figure", "expert_figure", "greedy_figure",
     "importance_figures", "layers_figure", "loss_figure", "maps_figure", "mask_difference_figure", "paired_figure",
-    "paper_figure", "reliability_figure", "robust_figure", "seeds_figure", "similarity_curve", "similarity_tiles",
-    "slices_figure", "thinned", "two_answers_figure", "two_curves_figure", "without_figure",
+    "paper_figure", "reliability_figure", "robustness_figure", "seeds_figure", "similarity_curve", "similarity_tiles",
+    "paired_tests_figure", "thinned", "two_answers_figure", "two_curves_figure", "without_figure",
 ]  # fmt: skip

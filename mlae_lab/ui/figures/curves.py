@@ -189,7 +189,7 @@ def loss_figure(
 
 def similarity_curve(
     history: Sequence[SimilarityStats], beside: Sequence[SimilarityStats] = (), name: str = "dense",
-    chance: float | None = None,
+    baseline: float | None = None,
 ) -> Figure:  # fmt: skip
     """Mean cosine between the experts of a layer over epochs, averaged over layers: absolute and signed.
 
@@ -241,7 +241,7 @@ def similarity_curve(
         title += f", in the {name} run {theirs[-1][1]:.3f}"
         shift = 12 if theirs[-1][1] >= (pairs or theirs)[-1][1] else -12
         ends.append(end_label(*theirs[-1], name, "@quiet", shift, f"{name} run, absolute"))
-    levels = [Reference("random", chance)] if chance is not None and pairs else []
+    levels = [Reference("random", baseline)] if baseline is not None and pairs else []
     values = [v for p in pairs for v in p[1:]] + [value for _, value in theirs] + [r.value for r in levels]
     low, high = min([0.0, *values]), max([0.1, *values])
     return figure(

@@ -38,8 +38,8 @@ def diversity_figure(now: Found, measure: str) -> Figure:
         )  # fmt: skip
         ends.append((top, points[-1][1].mean, _ENDS[arm], colour))
     levels = [("dense", p.values[measure].mean) for p in now.curve("dense") if measure in p.values]
-    if measure == "absolute" and now.chance is not None:
-        levels.append(("random", now.chance.mean))
+    if measure == "absolute" and now.baseline is not None:
+        levels.append(("random", now.baseline.mean))
     for name, level in levels:
         lines.append(
             {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mlae_lab.core.proportions import wilson
-from mlae_lab.core.paired_tests import SURE, Slices
+from mlae_lab.core.paired_tests import SURE, PairedTests
 from mlae_lab.ui.figures.base import SEQUENTIAL, Figure, axis, end_label, figure
 
 MAX_LABELS = 34  # names along an axis; of more classes every second, third ... is named
@@ -26,7 +26,7 @@ RELIABILITY_NOTE = (
     "mean confidence and accuracy, with the Wilson interval. ECE = Σ nₘ/n · |accuracyₘ − confidenceₘ|. Brier score = mean of "
     "Σₖ (pₖ − [k = class])², 0 to 2. Calibration is no subject of the paper."
 )
-SLICES_NOTE = (
+PAIRED_TESTS_NOTE = (
     "Of the images on which the two differ, each would fall to A or to B by the toss of a coin if both were equally good: "
     "McNemar's test, mid-p = 2 P(X ≤ m) − P(X = m), X ~ Bin(n, ½). A class is marked where its p is below 0.05 after Holm's "
     "correction over all classes. It knows these images and these two runs; another seed may say otherwise."
@@ -206,12 +206,12 @@ def reliability_figure(bins: Sequence[Mapping], ece: float, confidence: float, a
     )  # fmt: skip
 
 
-def slices_figure(found: Slices) -> Figure:
+def paired_tests_figure(found: PairedTests) -> Figure:
     """Images of each class that only one of two runs gets right: B's upwards, A's downwards, the largest gain first."""
     shown = sorted((c for c in found.classes if c.only_a or c.only_b), key=lambda c: (c.only_a - c.only_b, c.name))
     names = [c.name for c in shown]
     words = [
-        f"{c.right_a} of {c.images} right in A, {c.right_b} in B; p = {c.adjusted:.2g} after Holm's correction"
+        f"{c.correct_a} of {c.images} right in A, {c.correct_b} in B; p = {c.adjusted:.2g} after Holm's correction"
         for c in shown
     ]
     data = [
@@ -237,7 +237,7 @@ def slices_figure(found: Slices) -> Figure:
     title = (
         f"B alone is right on {whole.only_b} image{'s' * (whole.only_b != 1)}, A alone on {whole.only_a}, of {whole.images:,}"
         if shown
-        else f"A and B are right on the same {whole.right_a:,} of {whole.images:,} images"
+        else f"A and B are right on the same {whole.correct_a:,} of {whole.images:,} images"
     )
     high, low = max([1, *(c.only_b for c in shown)]), max([1, *(c.only_a for c in shown)])
     marks = [

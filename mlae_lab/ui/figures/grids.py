@@ -9,7 +9,7 @@ from mlae_lab.ui.figures.base import DIVERGING, SEQUENTIAL, Figure, axis, figure
 QUANTITIES: dict[str, tuple[str, str]] = {
     "contribution": ("Contribution", "Mean over tokens of ‖λ b aᵀx‖ / ‖Wx + bias‖"),
     "coefficient": ("Coefficient λ", "Trained scale of the expert, and how far it is from its start"),
-    "share_drawn": ("Share of steps", "Steps in which the expert took part / all steps"),
+    "active_share": ("Share of steps", "Steps in which the expert took part / all steps"),
     "gradient": ("Gradient", "Mean norm of the gradient of a and b in the steps that drew the expert"),
 }
 
@@ -23,7 +23,7 @@ def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> 
     x = [str(i + 1) for i in range(columns)]
     low, high = (0.0, max((v for v, *_ in present), default=1.0) or 1.0)
     scale: list = SEQUENTIAL
-    if quantity == "share_drawn":
+    if quantity == "active_share":
         high = 1.0
     if quantity == "coefficient" and present:
         start = plan.coefficient_init
@@ -69,11 +69,11 @@ def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> 
         verb = {
             "contribution": "adds most",
             "coefficient": "moved farthest",
-            "share_drawn": "was drawn most often",
+            "active_share": "was drawn most often",
             "gradient": "is pulled hardest",
         }[quantity]
         title = f"{name}: layer {best[1] + 1}, expert {best[2] + 1} {verb}"
-        if quantity == "share_drawn" and low == high or quantity == "share_drawn" and min(v for v, *_ in present) == 1:
+        if quantity == "active_share" and low == high or quantity == "active_share" and min(v for v, *_ in present) == 1:
             title = "Every expert took part in every step"
     else:
         title = f"{name}: no expert exists"

@@ -49,7 +49,7 @@ def two_answers_figure(
 
     before, now: probability of every class, of which the first five are shown.
     """
-    places = sorted(range(len(classes)), key=lambda k: -max(before[k], now[k]))[:_SHOWN]
+    indices = sorted(range(len(classes)), key=lambda k: -max(before[k], now[k]))[:_SHOWN]
     was, is_now = (max(range(len(classes)), key=one.__getitem__) for one in (before, now))
     if was == is_now:
         moved = 100 * (now[was] - before[was])
@@ -58,12 +58,12 @@ def two_answers_figure(
         title = f"It becomes {classes[is_now]}, {100 * now[is_now]:.1f} %; it was {classes[was]}"
     if truth is not None:
         title += ", which is right" if is_now == truth else f"; right is {classes[truth]}"
-    names = [classes[k] for k in places]
+    names = [classes[k] for k in indices]
     data = [
         {
             "type": "bar", "orientation": "h", "name": name, "y": names,
-            "x": [round(100 * one[k], 2) for k in places], "marker": {"color": colour},
-            "text": [f"{100 * one[k]:.1f} %" for k in places], "textposition": "outside",
+            "x": [round(100 * one[k], 2) for k in indices], "marker": {"color": colour},
+            "text": [f"{100 * one[k]:.1f} %" for k in indices], "textposition": "outside",
             "textfont": {"size": 12, "color": "@ink"}, "cliponaxis": False,
             "hovertemplate": "%{y}: %{x:.2f} % " + name + "<extra></extra>",
         }
@@ -72,9 +72,9 @@ def two_answers_figure(
     return figure(
         data,
         title,
-        f"Bar chart of {len(places)} classes, as trained and now. {title}.",
+        f"Bar chart of {len(indices)} classes, as trained and now. {title}.",
         "prediction-what-if",
-        height=110 + 52 * len(places),
+        height=110 + 52 * len(indices),
         barmode="group",
         bargap=0.3,
         showlegend=True,

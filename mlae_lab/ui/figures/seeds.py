@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlae_lab.core.seed_statistics import Spread, between, points
+from mlae_lab.core.seed_statistics import SeedStatistics, between, points
 from mlae_lab.ui.figures.base import Figure, axis, end_label, figure
 
 SEEDS_NOTE = (
@@ -24,18 +24,18 @@ class Lane:
 
     name: str
     values: tuple[tuple[int, float], ...]
-    spread: Spread
+    statistics: SeedStatistics
 
 
 def seeds_figure(lanes: Sequence[Lane], split: str) -> Figure:
     """Accuracy of each seed for one mask or two; mean and interval of each. split: "val" or "test"."""
     if len(lanes) == 1:
-        seen = lanes[0].spread
+        seen = lanes[0].statistics
         said = f"{seen.mean:.1f} %, one seed"
         if seen.low is not None:
             said = f"{seen.mean:.1f} % (95 % {between(seen.low, seen.high, signed=False)}, n = {seen.n})"
     else:
-        said = ", ".join(f"{lane.name} {lane.spread.mean:.1f} %" for lane in lanes)
+        said = ", ".join(f"{lane.name} {lane.statistics.mean:.1f} %" for lane in lanes)
     title = f"Accuracy on {split}: {said}"
     looks = [("@quiet", "circle-open", "dash"), ("@accent", "circle", "solid")]
     return _dots(lanes, looks[-len(lanes) :], title, "seeds", f"top-1 accuracy on {split}, %", "%{y:.1f} %")
@@ -43,7 +43,7 @@ def seeds_figure(lanes: Sequence[Lane], split: str) -> Figure:
 
 def paired_figure(lane: Lane) -> Figure:
     """B - A of each seed, with mean, interval and the line at which the two are equal."""
-    seen = lane.spread
+    seen = lane.statistics
     title = f"B − A: {points(seen.mean, signed=True)} points"
     title += ", one pair" if seen.low is None else f" (95 % {between(seen.low, seen.high)}, n = {seen.n})"
     look = ("@accent", "circle", "solid")
@@ -66,21 +66,21 @@ def _dots(
     labels = [str(seed) for seed in seeds]
     every = [v for lane in lanes for _, v in lane.values] + [0.0] * zero
     for lane in lanes:
-        every += [v for v in (lane.spread.low, lane.spread.high) if v is not None]
+        every += [v for v in (lane.statistics.low, lane.statistics.high) if v is not None]
     low, high = min(every, default=0.0), max(every, default=1.0)
     air = max(0.08 * (high - low), 0.25 if len(every) > 1 else 2.0)
     for lane, (colour, symbol, dash) in zip(lanes, looks):
-        if lane.spread.low is not None:
+        if lane.statistics.low is not None:
             shapes.append(
-                {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": lane.spread.low, "y1": lane.spread.high,
+                {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": lane.statistics.low, "y1": lane.statistics.high,
                  "fillcolor": colour, "opacity": 0.12, "line": {"width": 0}, "layer": "below"}
             )  # fmt: skip
-        if lane.spread.n > 1:
+        if lane.statistics.n > 1:
             shapes.append(
-                {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": lane.spread.mean, "y1": lane.spread.mean,
+                {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": lane.statistics.mean, "y1": lane.statistics.mean,
                  "line": {"color": colour, "width": 2, "dash": dash}}
             )  # fmt: skip
-        ends.append((lane.spread.mean, lane.name, colour))
+        ends.append((lane.statistics.mean, lane.name, colour))
         data.append(
             {
                 "type": "scatter",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from mlae_lab.core.random_baseline import Chance
+from mlae_lab.core.random_baseline import RandomBaseline
 from mlae_lab.ui.figures.base import FRAME, SEQUENTIAL, Figure, apart, axis, band, figure, room
 
 Values = Sequence[float | None]
@@ -28,7 +28,7 @@ def by_layer_figure(
     lines: Sequence[Line],
     title: str,
     quantity: str,
-    chance: Sequence[Chance | None] = (),
+    baseline: Sequence[RandomBaseline | None] = (),
 ) -> Figure:
     """A quantity over the layers of a network, one line for each run or measure; layers without it are gaps.
 
@@ -36,7 +36,7 @@ def by_layer_figure(
     """
     data: list[dict] = []
     ends: list[tuple[float, float, str, str]] = []
-    there = [(i, c) for i, c in enumerate(chance) if c is not None]
+    there = [(i, c) for i, c in enumerate(baseline) if c is not None]
     if there:
         at = [i for i, _ in there]
         data += band("random experts, two standard deviations", at, [c.mean - 2 * c.deviation for _, c in there],

@@ -84,7 +84,7 @@ def cell_figure(
 
 
 def importance_figures(found: Mapping, plan: MaskPlan) -> tuple[Figure, Figure]:
-    """(exact, estimate) of an answer of `matters`, the change of the loss without each expert, on one scale."""
+    """(exact, estimate) of an answer of `importance`, the change of the loss without each expert, on one scale."""
     experts = found["experts"]
     cells = [(v, r, c) for r, row in enumerate(experts["loss"]) for c, v in enumerate(row) if v is not None]
     top, r, c = max(cells)
@@ -171,8 +171,8 @@ def greedy_figure(curves: Mapping[str, Sequence[Mapping]], experts: int) -> Figu
     )  # fmt: skip
 
 
-def robust_figure(found: Sequence[tuple[str, Mapping]]) -> Figure:
-    """How often which accuracy came out under random masks. found: (name of a run, its answer of `robust`)."""
+def robustness_figure(found: Sequence[tuple[str, Mapping]]) -> Figure:
+    """How often which accuracy came out under random masks. found: (name of a run, its answer of `robustness`)."""
     every = [a for _, answer in found for a in answer["accuracies"]]
     low, high = min(every), max([*every, *(answer["trained"]["accuracy"] for _, answer in found)])
     width = max(100 / found[0][1]["images"], (high - low) / 40, 0.25)
@@ -194,7 +194,7 @@ def robust_figure(found: Sequence[tuple[str, Mapping]]) -> Figure:
     falls = [f"{name} {stand(answer).loses}" for name, answer in found]
     title = f"At p = {one['rate']:g} {' and '.join(falls)} on average"
     return figure(
-        data, title, f"Histogram of the accuracy under {one['draws']} random masks. {title}.", "robustness", height=320,
+        data, title, f"Histogram of the accuracy under {one['samples']} random masks. {title}.", "robustness", height=320,
         barmode="overlay", bargap=0.06, shapes=shapes, annotations=notes, showlegend=len(found) > 1, legend=_LEGEND,
         margin={"l": 52, "r": 16, "t": 66, "b": 44},
         xaxis=axis("accuracy in %", showgrid=False), yaxis=axis("random masks"),

@@ -12,19 +12,19 @@ from PIL import Image
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import pattern
-from mlae_lab.core.paired_tests import slices
+from mlae_lab.core.paired_tests import paired_tests
 from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.training.evaluation import evaluate
-from mlae_lab.training.queries import questions
+from mlae_lab.training.queries import queries
 from mlae_lab.training.setup import prepare
-from mlae_lab.training.loaded_run import QuestionError, Subject, load_subject
+from mlae_lab.training.loaded_run import QueryError, LoadedRun, load_run
 from mlae_lab.training.trainer import fit
 
 PLAN = pattern("uniform", "stochastic", 0.5)
 
 
 @pytest.fixture(scope="module")
-def subjects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Subject]:
+def loaded_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LoadedRun]:
     """Two trained runs on one task: with experts, and a linear probe."""
     folder, found = tmp_path_factory.mktemp("asked"), {}
     for method in ("mlae", "linear"):
@@ -33,27 +33,27 @@ def subjects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Subject]:
         list(fit(setup))
         file = folder / f"{method}.safetensors"
         save_adapter(file, setup.experts, setup.head, config.backbone, config.task)
-        found[method] = load_subject(config, file, "aaaaaaaa")
+        found[method] = load_run(config, file, "aaaaaaaa")
     return found
 
 
-def ask(subject: Subject, name: str = "errors", **arguments: object) -> dict:
+def ask(loaded: LoadedRun, name: str = "errors", **arguments: object) -> dict:
     """An answer, as it comes through JSON."""
-    return json.loads(json.dumps(questions()[name](subject, arguments, lambda done, total: None), allow_nan=False))
+    return json.loads(json.dumps(queries()[name](loaded, arguments, lambda done, total: None), allow_nan=False))
 
 
 @pytest.mark.parametrize("method", ["mlae", "linear"])
-def test_it_agrees_with_the_evaluation_of_training(subjects: dict[str, Subject], method: str) -> None:
-    subject = subjects[method]
-    found, measured = ask(subject), evaluate(subject.setup, places=range(200))
+def test_it_agrees_with_the_evaluation_of_training(loaded_runs: dict[str, LoadedRun], method: str) -> None:
+    loaded = loaded_runs[method]
+    found, measured = ask(loaded), evaluate(loaded.setup, indices=range(200))
     assert found["accuracy"] == measured.accuracy and found["loss"] == pytest.approx(measured.loss, rel=1e-5)
-    assert found["guess"] == list(measured.guess)
+    assert found["predicted"] == list(measured.predicted)
     assert found["confidence"] == pytest.approx(measured.confidence, abs=1e-4)
-    assert found["places"] == list(range(200)) and found["names"] == list(subject.setup.classes)
+    assert found["indices"] == list(range(200)) and found["names"] == list(loaded.setup.classes)
 
 
-def test_its_parts_agree_with_each_other(subjects: dict[str, Subject]) -> None:
-    found = ask(subjects["mlae"])
+def test_its_parts_agree_with_each_other(loaded_runs: dict[str, LoadedRun]) -> None:
+    found = ask(loaded_runs["mlae"])
     matrix = torch.tensor(found["confusion"])
     assert (
         int(matrix.sum())
@@ -66,7 +66,7 @@ def test_its_parts_agree_with_each_other(subjects: dict[str, Subject]) -> None:
     assert [c["images"] for c in found["classes"]] == matrix.sum(1).tolist()
     assert found["low"] < found["accuracy"] < found["high"]
     assert all(sum(row) == pytest.approx(1, abs=1e-4) for row in found["shares"])
-    right = [t == g for t, g in zip(found["truth"], found["guess"])]
+    right = [t == g for t, g in zip(found["truth"], found["predicted"])]
     assert all(right[at] for at in found["extremes"]["right"]) and not any(
         right[at] for at in found["extremes"]["wrong"]
     )
@@ -76,55 +76,55 @@ def test_its_parts_agree_with_each_other(subjects: dict[str, Subject]) -> None:
     assert image.size == (8, 8)
 
 
-def test_part_of_the_images_is_spread_over_all(subjects: dict[str, Subject]) -> None:
-    whole, part = ask(subjects["mlae"]), ask(subjects["mlae"], images=7)
-    assert part["places"] == [0, 28, 57, 85, 114, 142, 171] and (part["images"], part["of"]) == (7, 200)
-    assert part["guess"] == [whole["guess"][at] for at in part["places"]]
-    assert ask(subjects["mlae"], images=10_000)["places"] == whole["places"]
-    assert ask(subjects["mlae"], images=1)["places"] == [0]
+def test_part_of_the_images_is_spread_over_all(loaded_runs: dict[str, LoadedRun]) -> None:
+    whole, part = ask(loaded_runs["mlae"]), ask(loaded_runs["mlae"], images=7)
+    assert part["indices"] == [0, 28, 57, 85, 114, 142, 171] and (part["images"], part["of"]) == (7, 200)
+    assert part["predicted"] == [whole["predicted"][at] for at in part["indices"]]
+    assert ask(loaded_runs["mlae"], images=10_000)["indices"] == whole["indices"]
+    assert ask(loaded_runs["mlae"], images=1)["indices"] == [0]
 
 
-def test_two_runs_are_compared_on_the_same_images(subjects: dict[str, Subject]) -> None:
-    a, b = ask(subjects["linear"]), ask(subjects["mlae"])
-    found = slices(a, b)
-    right_a, right_b = ({at for at, (t, g) in enumerate(zip(s["truth"], s["guess"])) if t == g} for s in (a, b))
-    assert set(found.only_a) == right_a - right_b and set(found.only_b) == right_b - right_a
+def test_two_runs_are_compared_on_the_same_images(loaded_runs: dict[str, LoadedRun]) -> None:
+    a, b = ask(loaded_runs["linear"]), ask(loaded_runs["mlae"])
+    found = paired_tests(a, b)
+    correct_a, correct_b = ({at for at, (t, g) in enumerate(zip(s["truth"], s["predicted"])) if t == g} for s in (a, b))
+    assert set(found.only_a) == correct_a - correct_b and set(found.only_b) == correct_b - correct_a
     assert found.only_a or found.only_b
 
 
-def test_it_tells_how_far_it_is_and_can_be_ended(subjects: dict[str, Subject]) -> None:
+def test_it_tells_how_far_it_is_and_can_be_ended(loaded_runs: dict[str, LoadedRun]) -> None:
     told: list[tuple[int, int]] = []
-    questions()["errors"](subjects["mlae"], {}, lambda *far: told.append(far))
+    queries()["errors"](loaded_runs["mlae"], {}, lambda *far: told.append(far))
     assert told == [(200, 200)]
 
     def gone(done: int, total: int) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        questions()["errors"](subjects["mlae"], {}, gone)
+        queries()["errors"](loaded_runs["mlae"], {}, gone)
 
 
-def test_the_network_is_left_as_it_was(subjects: dict[str, Subject]) -> None:
-    model = subjects["mlae"].setup.model
+def test_the_network_is_left_as_it_was(loaded_runs: dict[str, LoadedRun]) -> None:
+    model = loaded_runs["mlae"].setup.model
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    ask(subjects["mlae"])
+    ask(loaded_runs["mlae"])
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not any(module.training for module in model.modules())
 
 
-def test_images_by_place(subjects: dict[str, Subject]) -> None:
-    found = ask(subjects["mlae"], "images_at", places=[3, 199])["thumbnails"]
+def test_images_by_place(loaded_runs: dict[str, LoadedRun]) -> None:
+    found = ask(loaded_runs["mlae"], "images_at", indices=[3, 199])["thumbnails"]
     assert set(found) == {"3", "199"} and found["3"] != found["199"]
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.0, True, "some", None, [1]])
-def test_a_number_of_images_that_cannot_be(subjects: dict[str, Subject], value: object) -> None:
-    with pytest.raises(QuestionError, match='it must be "all" or a whole number from 1 to 200'):
-        ask(subjects["mlae"], images=value)
+def test_a_number_of_images_that_cannot_be(loaded_runs: dict[str, LoadedRun], value: object) -> None:
+    with pytest.raises(QueryError, match='it must be "all" or a whole number from 1 to 200'):
+        ask(loaded_runs["mlae"], images=value)
 
 
 @pytest.mark.parametrize(
-    ("places", "rule"),
+    ("indices", "rule"),
     [
         ("012", "a list of at most 96"),
         (None, "a list of"),
@@ -133,6 +133,6 @@ def test_a_number_of_images_that_cannot_be(subjects: dict[str, Subject], value: 
         ([True], "from 0"),
     ],
 )
-def test_places_that_cannot_be(subjects: dict[str, Subject], places: object, rule: str) -> None:
-    with pytest.raises(QuestionError, match=rule):
-        ask(subjects["mlae"], "images_at", places=places)
+def test_places_that_cannot_be(loaded_runs: dict[str, LoadedRun], indices: object, rule: str) -> None:
+    with pytest.raises(QueryError, match=rule):
+        ask(loaded_runs["mlae"], "images_at", indices=indices)

@@ -20,9 +20,9 @@ from mlae_lab.core.patterns import allocation
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.adapter_file import load_adapter, read_adapter, save_adapter
 from mlae_lab.training.evaluation import evaluate
-from mlae_lab.training.queries import questions
+from mlae_lab.training.queries import queries
 from mlae_lab.training.setup import prepare
-from mlae_lab.training.loaded_run import QuestionError, Subject, load_subject
+from mlae_lab.training.loaded_run import QueryError, LoadedRun, load_run
 from mlae_lab.training.trainer import fit
 
 PLAN = allocation((0,) * 8 + (3, 0, 2, 4), drop_rate=0.5)
@@ -32,7 +32,7 @@ CONFIG = RunConfig(
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadedRun]:
     """A run of one epoch, its experts made larger so that they matter."""
     setup = prepare(CONFIG)
     list(fit(setup))
@@ -42,19 +42,19 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     file = tmp_path_factory.mktemp("run") / "adapter.safetensors"
     save_adapter(file, setup.experts, setup.head, CONFIG.backbone, CONFIG.task)
     before = file.read_bytes()
-    loaded = load_subject(CONFIG, file, "abcdefgh", "cpu")
+    loaded = load_run(CONFIG, file, "abcdefgh", "cpu")
     yield loaded
     assert file.read_bytes() == before
 
 
-def ask(subject: Subject, name: str, tell=lambda done, total: None, **arguments) -> dict:
-    found = questions()[name](subject, arguments, tell)
+def ask(loaded: LoadedRun, name: str, on_progress=lambda done, total: None, **arguments) -> dict:
+    found = queries()[name](loaded, arguments, on_progress)
     return json.loads(json.dumps(found, allow_nan=False))
 
 
-def by_hand(subject: Subject, factors: Factors) -> tuple[float, float]:
+def by_hand(loaded: LoadedRun, factors: Factors) -> tuple[float, float]:
     """Accuracy and loss of a network that has λ f in its layers."""
-    setup = subject.setup
+    setup = loaded.setup
     kept = {target: layer.coefficient.clone() for target, layer in setup.experts.layers.items()}
     with torch.no_grad():
         for target, row in zip(PLAN.targets, factors):
@@ -66,8 +66,8 @@ def by_hand(subject: Subject, factors: Factors) -> tuple[float, float]:
     return found.accuracy, found.loss
 
 
-def test_nothing_changed_is_the_number_that_the_run_ended_with(subject: Subject) -> None:
-    found, whole = ask(subject, "whatif"), evaluate(subject.setup)
+def test_nothing_changed_is_the_number_that_the_run_ended_with(loaded: LoadedRun) -> None:
+    found, whole = ask(loaded, "whatif"), evaluate(loaded.setup)
     assert found["images"] == found["of"] == 200
     assert found["before"]["accuracy"] == found["now"]["accuracy"] == whole.accuracy
     assert found["before"]["loss"] == pytest.approx(whole.loss, rel=1e-5)
@@ -78,8 +78,8 @@ def test_nothing_changed_is_the_number_that_the_run_ended_with(subject: Subject)
     {"off": "L9E2,L12"}, {"off": [[9, 2], [12]]}, {"off": "L9E2,L12", "scale": 0.5},
     {"scale": -1.0}, {"mask": allocation((0,) * 8 + (1, 1, 1, 2)).code},
 ])  # fmt: skip
-def test_a_state_equals_a_network_that_is_in_it(subject: Subject, arguments: dict) -> None:
-    found = ask(subject, "whatif", **arguments)
+def test_a_state_equals_a_network_that_is_in_it(loaded: LoadedRun, arguments: dict) -> None:
+    found = ask(loaded, "whatif", **arguments)
     factors = all_on(PLAN)
     if "mask" in arguments:
         factors = with_cells(factors, read_off(PLAN, "L9E2,L9E3,L11E2,L12E3,L12E4"), 0.0)
@@ -89,15 +89,15 @@ def test_a_state_equals_a_network_that_is_in_it(subject: Subject, arguments: dic
         assert found["off"] == "L9E2,L12" and found["experts"] == 4
     factors = scaled(factors, arguments.get("scale", 1.0))
     assert found["factors"] == [list(row) for row in factors]
-    accuracy, loss = by_hand(subject, factors)
+    accuracy, loss = by_hand(loaded, factors)
     assert found["now"]["accuracy"] == accuracy and found["now"]["loss"] == pytest.approx(loss, rel=1e-5)
-    assert ask(subject, "whatif", factors=found["factors"])["now"] == found["now"]
-    again = ask(subject, "whatif")
+    assert ask(loaded, "whatif", factors=found["factors"])["now"] == found["now"]
+    again = ask(loaded, "whatif")
     assert again["now"] == found["before"]
 
 
-def test_images_that_flip_are_those_whose_class_changes(subject: Subject) -> None:
-    plain, found = ask(subject, "whatif"), ask(subject, "whatif", scale=0.0)
+def test_images_that_flip_are_those_whose_class_changes(loaded: LoadedRun) -> None:
+    plain, found = ask(loaded, "whatif"), ask(loaded, "whatif", scale=0.0)
     flips = [i for i, (a, b) in enumerate(zip(plain["predicted"], found["predicted"])) if a != b]
     assert found["flipped"] == len(flips) > 0
     assert {flip["index"] for flip in found["flips"]} <= set(flips)
@@ -112,23 +112,23 @@ def test_images_that_flip_are_those_whose_class_changes(subject: Subject) -> Non
     )
 
 
-def test_fewer_images_are_spread_over_the_split(subject: Subject) -> None:
-    found = ask(subject, "whatif", images=20)
+def test_fewer_images_are_spread_over_the_split(loaded: LoadedRun) -> None:
+    found = ask(loaded, "whatif", images=20)
     assert (found["images"], found["of"]) == (20, 200)
-    assert found["predicted"] == ask(subject, "whatif")["predicted"][::10]
+    assert found["predicted"] == ask(loaded, "whatif")["predicted"][::10]
 
 
-def test_who_matters_equals_what_if_one_by_one(subject: Subject) -> None:
+def test_who_matters_equals_what_if_one_by_one(loaded: LoadedRun) -> None:
     told: list[tuple[int, int]] = []
-    found = ask(subject, "matters", lambda done, total: told.append((done, total)), images=40)
+    found = ask(loaded, "importance", lambda done, total: told.append((done, total)), images=40)
     assert told[-1] == (11, 12)  # nine experts and three layers
-    plain = ask(subject, "whatif", images=40)
+    plain = ask(loaded, "whatif", images=40)
     for row, column in existing(PLAN):
-        off = ask(subject, "whatif", off=[[row + 1, column + 1]], images=40)["now"]
+        off = ask(loaded, "whatif", off=[[row + 1, column + 1]], images=40)["now"]
         assert found["experts"]["loss"][row][column] == pytest.approx(off["loss"] - plain["now"]["loss"], abs=1e-5)
         assert found["experts"]["accuracy"][row][column] == pytest.approx(off["accuracy"] - plain["now"]["accuracy"])
     for row in (8, 10, 11):
-        off = ask(subject, "whatif", off=[[row + 1]], images=40)["now"]
+        off = ask(loaded, "whatif", off=[[row + 1]], images=40)["now"]
         assert found["layers"]["loss"][row] == pytest.approx(off["loss"] - plain["now"]["loss"], abs=1e-5)
         assert found["layers"]["estimate"][row] == pytest.approx(
             sum(v for v in found["experts"]["estimate"][row] if v is not None), abs=1e-5
@@ -138,8 +138,8 @@ def test_who_matters_equals_what_if_one_by_one(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("direction", ["removal", "addition", "estimate"])
-def test_every_point_of_a_greedy_curve_is_a_state(subject: Subject, direction: str) -> None:
-    found = ask(subject, "greedy", direction=direction, images=20)
+def test_every_point_of_a_greedy_curve_is_a_state(loaded: LoadedRun, direction: str) -> None:
+    found = ask(loaded, "greedy", direction=direction, images=20)
     assert [step["kept"] for step in found["steps"]] == (
         list(range(10)) if direction == "addition" else list(range(9, -1, -1))
     )
@@ -148,55 +148,55 @@ def test_every_point_of_a_greedy_curve_is_a_state(subject: Subject, direction: s
     for step in found["steps"]:
         if step["cell"] is not None:
             out = out + [step["cell"]] if direction != "addition" else [cell for cell in out if cell != step["cell"]]
-        state = ask(subject, "whatif", off=out, images=20)["now"]
+        state = ask(loaded, "whatif", off=out, images=20)["now"]
         assert (state["accuracy"], state["loss"]) == (step["accuracy"], pytest.approx(step["loss"], rel=1e-5))
 
 
-def test_who_decides_an_image(subject: Subject) -> None:
-    found = ask(subject, "decides", image=7)
-    assert found["truth"] == int(subject.setup.evaluation.labels[7])
+def test_who_decides_an_image(loaded: LoadedRun) -> None:
+    found = ask(loaded, "image_importance", image=7)
+    assert found["truth"] == int(loaded.setup.evaluation.labels[7])
     for row, column in existing(PLAN):
-        off = ask(subject, "whatif", off=[[row + 1, column + 1]])
+        off = ask(loaded, "whatif", off=[[row + 1, column + 1]])
         assert found["instead"][row][column] == off["predicted"][7]
         flips = found["margin"] + found["change"][row][column] < 0
         assert flips is (off["predicted"][7] != found["predicted"])
     assert found["change"][0] == [None] * 4
     held = io.BytesIO()
-    Image.fromarray(np.array(subject.setup.evaluation.part.images[7])).save(held, "PNG")
-    own = ask(subject, "decides", image={"file": base64.b64encode(held.getvalue()).decode()})
+    Image.fromarray(np.array(loaded.setup.evaluation.part.images[7])).save(held, "PNG")
+    own = ask(loaded, "image_importance", image={"file": base64.b64encode(held.getvalue()).decode()})
     assert own["private"] is True and own["truth"] is None and "private" not in found
     assert (own["predicted"], own["margin"], own["change"]) == (found["predicted"], found["margin"], found["change"])
 
 
-def test_robustness_is_the_same_each_time_and_falls_with_the_rate(subject: Subject) -> None:
-    one, again = (ask(subject, "robust", rate=0.5, draws=6, images=30) for _ in range(2))
+def test_robustness_is_the_same_each_time_and_falls_with_the_rate(loaded: LoadedRun) -> None:
+    one, again = (ask(loaded, "robustness", rate=0.5, samples=6, images=30) for _ in range(2))
     assert one == again and len(one["accuracies"]) == 6
     assert one["lowest"] == min(one["accuracies"]) and one["mean"] == pytest.approx(sum(one["accuracies"]) / 6)
-    none = ask(subject, "robust", rate=0.0, draws=2, images=30)
+    none = ask(loaded, "robustness", rate=0.0, samples=2, images=30)
     assert none["accuracies"] == [none["trained"]["accuracy"]] * 2
 
 
-def test_a_pruned_file_says_what_the_state_says(subject: Subject, tmp_path: Path) -> None:
+def test_a_pruned_file_says_what_the_state_says(loaded: LoadedRun, tmp_path: Path) -> None:
     state = {"off": "L9E1,L11,L12E4", "scale": 0.5}
-    answer = ask(subject, "pruned", **state)
+    answer = ask(loaded, "pruned", **state)
     file = tmp_path / "smaller.safetensors"
     file.write_bytes(base64.b64decode(answer["file"]))
     small = read_adapter(file)
     assert small.plan == MaskPlan.from_code(answer["plan"]) and small.plan.kept == (0,) * 8 + (2, 0, 0, 3)
-    assert answer["bytes"] == file.stat().st_size < subject.adapter.stat().st_size and answer["experts"] == 5
+    assert answer["bytes"] == file.stat().st_size < loaded.adapter.stat().st_size and answer["experts"] == 5
     other = prepare(replace(CONFIG, plan=small.plan))
     load_adapter(small, other.experts, other.head)
     other.model.eval()
-    ask(subject, "whatif", **state)
-    lab = subject.kept["whatif"]
+    ask(loaded, "whatif", **state)
+    lab = loaded.kept["whatif"]
     factors = scaled(with_cells(all_on(PLAN), read_off(PLAN, state["off"]), 0.0), 0.5)
     with torch.no_grad():
         logits = other.behind(other.evaluation.take(torch.arange(200)))
     assert torch.allclose(logits, lab.ask(factors).logits, atol=1e-6 * float(logits.abs().max().clamp_min(1)))
 
 
-def test_with_nothing_left_the_file_is_the_head(subject: Subject, tmp_path: Path) -> None:
-    answer = ask(subject, "pruned", off=off_text(PLAN, existing(PLAN)))
+def test_with_nothing_left_the_file_is_the_head(loaded: LoadedRun, tmp_path: Path) -> None:
+    answer = ask(loaded, "pruned", off=off_text(PLAN, existing(PLAN)))
     file = tmp_path / "none.safetensors"
     file.write_bytes(base64.b64decode(answer["file"]))
     assert set(read_adapter(file).tensors) == {"head.weight", "head.bias"} and answer["experts"] == 0
@@ -209,18 +209,18 @@ def test_with_nothing_left_the_file_is_the_head(subject: Subject, tmp_path: Path
     ("whatif", {"mask": "x"}, "not a mask code"), ("whatif", {"mask": 3}, "mask is 3"),
     ("whatif", {"factors": [[1]]}, "12 rows"), ("whatif", {"factors": [], "off": ""}, "factors says all"),
     ("whatif", {"images": 0}, "images is 0"), ("whatif", {"rate": 0.5}, "'rate' is no argument"),
-    ("matters", {"images": 5000}, "1 to 2000"), ("greedy", {"direction": "up"}, "removal, addition or estimate"),
-    ("decides", {"image": 200}, "0 to 199"), ("robust", {"rate": 1.0}, "below 1"), ("robust", {"draws": 1001}, "1 to 1000"),
-    ("robust", {"seed": 0.5}, "seed is 0.5"), ("robust", {"rescaled": 1}, "true or false"),
+    ("importance", {"images": 5000}, "1 to 2000"), ("greedy", {"direction": "up"}, "removal, addition or estimate"),
+    ("image_importance", {"image": 200}, "0 to 199"), ("robustness", {"rate": 1.0}, "below 1"), ("robustness", {"samples": 1001}, "1 to 1000"),
+    ("robustness", {"seed": 0.5}, "seed is 0.5"), ("robustness", {"rescaled": 1}, "true or false"),
     ("pruned", {"images": 3}, "'images' is no argument"),
 ])  # fmt: skip
-def test_a_wrong_question_is_one_sentence(subject: Subject, name: str, arguments: dict, says: str) -> None:
-    with pytest.raises(QuestionError, match=says):
-        ask(subject, name, **arguments)
+def test_a_wrong_question_is_one_sentence(loaded: LoadedRun, name: str, arguments: dict, says: str) -> None:
+    with pytest.raises(QueryError, match=says):
+        ask(loaded, name, **arguments)
 
 
 def test_a_linear_probe_has_nothing_to_switch_off() -> None:
     setup = prepare(RunConfig("digits", method="linear", backbone="lab_vit_12x128.random", device="cpu"))
-    for name in ("whatif", "matters", "greedy", "decides", "robust", "pruned"):
-        with pytest.raises(QuestionError, match="has no experts"):
-            ask(Subject(setup, Path("none")), name)
+    for name in ("whatif", "importance", "greedy", "image_importance", "robustness", "pruned"):
+        with pytest.raises(QueryError, match="has no experts"):
+            ask(LoadedRun(setup, Path("none")), name)
