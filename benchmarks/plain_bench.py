@@ -33,7 +33,9 @@ def panel() -> None:
     tail, config = queries.tail(run.id), run.config
     running = figures.Running(tail.steps)
     for place, (name, value) in zip(
-        st.columns(3), (("Status", run.status.value), ("Step", len(tail.steps)), ("Epoch", tail.steps[-1].epoch))
+        st.columns(3),
+        (("Status", run.status.value), ("Step", len(tail.steps)), ("Epoch", tail.steps[-1].epoch)),
+        strict=False,
     ):
         place.metric(name, value)
     left, right = st.columns(2)

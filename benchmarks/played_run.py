@@ -51,7 +51,9 @@ def played(config: RunConfig) -> Iterator[list[ev.Event]]:
     for step in itertools.count(1):
         epoch, seconds = 1 + (step - 1) // STEPS_AN_EPOCH, step / STEPS_A_SECOND
         mask = [
-            k and chance.random() > p for keep, rates in zip(plan.keep, plan.drop_rate) for k, p in zip(keep, rates)
+            k and chance.random() > p
+            for keep, rates in zip(plan.keep, plan.drop_rate, strict=False)
+            for k, p in zip(keep, rates, strict=False)
         ]
         loss, right = 2.3 * 0.97**epoch + 0.2 * chance.random(), 100 - 80 * 0.95**epoch - 9 * chance.random()
         packed = ev.packed(mask) if experts else ""
@@ -86,7 +88,8 @@ class PlayedRun:
         self._supervisor = locks.take(paths.supervisor_lock(store.folder))
         self.id = store.enqueue(config, "cpu").id
         self._lock = locks.take(store.paths(self.id).lock)
-        assert store.claim(self.id, "cpu") and store.began(self.id, os.getpid())
+        assert store.claim(self.id, "cpu")
+        assert store.began(self.id, os.getpid())
         self._pulse = HeartbeatWriter(store.paths(self.id))
         store.append(self.id, opening(config))
         store.move(self.id, Status.RUNNING)

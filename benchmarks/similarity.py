@@ -35,7 +35,9 @@ def built(layers: list[Layer]) -> list[torch.Tensor]:
     """Every expert as a d_out x d_in matrix, flattened; then the cosines of the vectors."""
     found = []
     for a, b, coefficient in layers:
-        flat = torch.stack([(s * torch.outer(column, row)).flatten() for s, column, row in zip(coefficient, b.t(), a)])
+        flat = torch.stack(
+            [(s * torch.outer(column, row)).flatten() for s, column, row in zip(coefficient, b.t(), a, strict=False)]
+        )
         flat = torch.nn.functional.normalize(flat.double(), dim=1)
         found.append(flat @ flat.t())
     return found
@@ -94,7 +96,7 @@ def main() -> None:
                     seconds[way].append(time.perf_counter() - began)
             apart = max(
                 float((one - other).abs().max() / (1 if what == "cosines" else other[0]))
-                for one, other in zip(answers[fast], answers[slow])
+                for one, other in zip(answers[fast], answers[slow], strict=False)
             )
             words = [
                 f"{name} {1000 * statistics.median(seconds[way]):8.1f} ms {most_memory(way, layers) / 1e6:8.2f} MB"

@@ -123,8 +123,12 @@ def main() -> None:
                 print(f"trainer {name}    {statistics.mean(rates):.2f} steps/s, {min(rates):.2f} to {max(rates):.2f} in "
                       f"{len(rates)} stretches of {chosen.seconds:g} s")  # fmt: skip
             error = statistics.stdev(costs) / len(costs) ** 0.5 if len(costs) > 1 else float("nan")
-            print(f"                   {statistics.mean(costs):.1f} % cost, standard error {error:.1f} (goal: at most 5 %)")
-            print(f"server             {100 * statistics.mean(busy):.1f} % of one core; {int(sent) / int(refreshes) / 1000:.1f} kB a refresh")
+            print(
+                f"                   {statistics.mean(costs):.1f} % cost, standard error {error:.1f} (goal: at most 5 %)"
+            )
+            print(
+                f"server             {100 * statistics.mean(busy):.1f} % of one core; {int(sent) / int(refreshes) / 1000:.1f} kB a refresh"
+            )
             print(f"the viewers        {100 * statistics.mean(theirs):.1f} % of one core, which real ones bring along")
             p95 = answers[int(0.95 * (len(answers) - 1))]
             print(f"a click elsewhere  median {1000 * statistics.median(answers):.0f} ms, p95 {1000 * p95:.0f} ms of "

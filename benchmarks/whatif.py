@@ -20,6 +20,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import contextlib
+
 from mlae_lab.analysis.importance import each_off, first_order, greedy
 from mlae_lab.analysis.whatif import CHUNK, WhatIf
 from mlae_lab.core import catalog
@@ -27,8 +29,8 @@ from mlae_lab.core.expert_state import Factors, all_on, existing, with_cells
 from mlae_lab.core.patterns import fitted, uniform
 from mlae_lab.model.backbones import build
 from mlae_lab.model.experts import factored
-from mlae_lab.model.inject import inject
 from mlae_lab.model.frozen_prefix import depth, first_block, split
+from mlae_lab.model.inject import inject
 from mlae_lab.training.setup import choose_device, choose_precision
 
 
@@ -89,7 +91,7 @@ def main() -> None:
     print(f"first answer (fills the cache)  {timed(lambda: lab.ask(on)):8.1f} ms")
     full(on)
     times: list[tuple[int, float, float]] = []
-    for number in range(chosen.rounds):
+    for _number in range(chosen.rounds):
         for row in range(lab.plan.rows):
             cell = next(cell for cell in existing(lab.plan) if cell[0] == row)
             off = with_cells(on, [cell], 0.0)
@@ -103,7 +105,10 @@ def main() -> None:
     rows = lab.plan.rows
     slow = statistics.median(slow for *_, slow in times)
     print(f"full pass                       {slow:8.1f} ms")
-    for words, chosen_rows in (("in the last third of layers", range(rows - rows // 3, rows)), ("anywhere", range(rows))):
+    for words, chosen_rows in (
+        ("in the last third of layers", range(rows - rows // 3, rows)),
+        ("anywhere", range(rows)),
+    ):
         mine = [t for row, t, _ in times if row in chosen_rows]
         middle = statistics.median(mine)
         print(
@@ -117,7 +122,9 @@ def main() -> None:
 
 def _importance(lab: WhatIf, timed: Callable[[Callable[[], object]], float]) -> None:
     cells = existing(lab.plan)
-    print(f"leave one out, {len(cells)} experts       {timed(lambda: each_off(lab, [[cell] for cell in cells])):8.0f} ms")
+    print(
+        f"leave one out, {len(cells)} experts       {timed(lambda: each_off(lab, [[cell] for cell in cells])):8.0f} ms"
+    )
     print(f"first-order estimate            {timed(lambda: first_order(lab)):8.0f} ms")
 
     class Enough(Exception):
@@ -128,10 +135,8 @@ def _importance(lab: WhatIf, timed: Callable[[Callable[[], object]], float]) -> 
             raise Enough
 
     def step(removal: bool) -> None:
-        try:
+        with contextlib.suppress(Enough):
             greedy(lab, removal, one_round)
-        except Enough:
-            pass
 
     for removal in (True, False):
         took = timed(lambda removal=removal: step(removal))

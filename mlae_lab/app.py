@@ -11,7 +11,7 @@ sys.path[:] = [str(_ROOT), *(p for p in sys.path if Path(p).resolve() != _ROOT /
 import streamlit as st
 
 from mlae_lab.locations import ASSETS
-from mlae_lab.ui import draft, authentication, navigation, page, visitor
+from mlae_lab.ui import authentication, draft, navigation, page, visitor
 from mlae_lab.ui.run_strip import run_strip
 from mlae_lab.ui.theme_memo import remember_theme
 

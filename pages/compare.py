@@ -8,8 +8,8 @@ from mlae_lab.runs.paths import is_run_id
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import page, queries
 from mlae_lab.ui.compare_view import choose, chosen_half, compared
-from mlae_lab.ui.navigation import link
 from mlae_lab.ui.markdown import plain
+from mlae_lab.ui.navigation import link
 
 page.heading("Compare", "The same everything, another mask: what the mask alone did, over one seed or several.")
 

@@ -8,9 +8,9 @@ from mlae_lab.core import catalog
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import page, queries
 from mlae_lab.ui.expert_views import VIEWS, views_of
+from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.run_cards import accuracy_text, run_cards
-from mlae_lab.ui.markdown import plain, sentence
 
 page.heading(
     "Experts", "What each expert of a run adds, how its coefficient moved, and how alike the experts of a layer are."
@@ -65,7 +65,10 @@ has_experts = run.config.method == "mlae"
 page.facts(
     ("Run", f"{run.id} {page.status_word(run.status)}"),
     ("Task", catalog.task(run.config.task).title),
-    ("Trained", f"{run.config.plan.kind.value} mask, {run.config.plan.experts} experts" if has_experts else "the head alone"),
+    (
+        "Trained",
+        f"{run.config.plan.kind.value} mask, {run.config.plan.experts} experts" if has_experts else "the head alone",
+    ),
     ("Accuracy, last epoch", accuracy_text(run)),
 )
 views = views_of(run)

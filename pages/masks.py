@@ -10,9 +10,10 @@ from mlae_lab.core import catalog, paper, patterns
 from mlae_lab.core.edits import groups, onto, with_modules
 from mlae_lab.core.plan import MAX_COLUMNS, Kind, MaskPlan, PlanError
 from mlae_lab.ui import draft, page
-from mlae_lab.ui.mask_samples import mask_samples
 from mlae_lab.ui.library_view import library
+from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.mask_grid import mask_grid
+from mlae_lab.ui.mask_samples import mask_samples
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.pattern_strip import pattern_strip
 from mlae_lab.ui.plan_view import (
@@ -24,7 +25,6 @@ from mlae_lab.ui.plan_view import (
     show_warnings,
 )
 from mlae_lab.ui.task_view import take_tuned
-from mlae_lab.ui.markdown import plain, sentence
 
 _WAS_RANDOM = "masks_was_random"  # the revision of the plan that had drop rates last
 

@@ -9,9 +9,9 @@ import streamlit as st
 from mlae_lab.core import catalog
 from mlae_lab.runs.store import StoreError
 from mlae_lab.ui import page, queries
+from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.race_view import asked, listed, watched
-from mlae_lab.ui.markdown import plain
 
 runs = []
 if names := st.query_params.get("runs"):

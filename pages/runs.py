@@ -9,16 +9,16 @@ from pathlib import Path
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.runs import commands, archive_file
+from mlae_lab.runs import archive_file, commands
 from mlae_lab.runs.liveness import stalled_for
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
 from mlae_lab.runs.texts import bytes_text
 from mlae_lab.ui import page, queries, run_actions, visitor
+from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import go, link
 from mlae_lab.ui.run_cards import accuracy_text
 from mlae_lab.ui.thumbnails import mask_image
-from mlae_lab.ui.markdown import plain, sentence
 
 _SHOWN = 100
 page.heading("Runs", f"Everything that was started with this store: {escape(str(queries.store().folder))}.")
@@ -73,7 +73,8 @@ def table() -> None:
     queue_positions = queries.store().queue_positions()
     now = [run for run in found if run.status.is_active]
     waiting = sorted(
-        (run for run in found if run.status is Status.QUEUED), key=lambda run: (run.device, queue_positions.get(run.id, (len(found), 0)))
+        (run for run in found if run.status is Status.QUEUED),
+        key=lambda run: (run.device, queue_positions.get(run.id, (len(found), 0))),
     )
     over = [run for run in found if run.status.is_over]
     if now or waiting:
@@ -119,7 +120,9 @@ if away:
                 run_actions.put_away(entry)
             run_actions.complaint(run_actions.away(entry))
 with st.expander("Take in a run from a file"):
-    given = st.file_uploader("A run that was saved as a file", type=[archive_file.SUFFIX.lstrip(".")], key="runs_import")
+    given = st.file_uploader(
+        "A run that was saved as a file", type=[archive_file.SUFFIX.lstrip(".")], key="runs_import"
+    )
     if given is not None and st.button("Take it in", key="runs_import_go"):
         file = Path(given.name)
         try:

@@ -11,8 +11,8 @@ from mlae_lab.data.tasks import own_tasks, ready
 from mlae_lab.locations import data_folder
 from mlae_lab.ui import draft, page
 from mlae_lab.ui.cards import cards
-from mlae_lab.ui.task_view import task_card, task_detail
 from mlae_lab.ui.markdown import plain
+from mlae_lab.ui.task_view import task_card, task_detail
 
 LOOK = "look"
 complaint = draft.read_address()

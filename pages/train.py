@@ -20,8 +20,8 @@ from mlae_lab.ui.continue_view import continue_panel, lineage
 from mlae_lab.ui.fetch_view import fetch_panel
 from mlae_lab.ui.launch_view import launch_panel
 from mlae_lab.ui.navigation import link
-from mlae_lab.ui.requirements import missing
 from mlae_lab.ui.pair_view import pair_panel
+from mlae_lab.ui.requirements import missing
 from mlae_lab.ui.settings_view import choices, settings
 from mlae_lab.ui.task_view import take_tuned
 

@@ -68,8 +68,8 @@ class Masters:
         self.live = [p for p in model.parameters() if p.requires_grad]
         self.kept = [p.detach().clone().float() for p in self.live]
         hidden = {id(p) for n, p in model.named_parameters() if ".blocks." in n and p.ndim == 2}
-        matrices = [k for k, p in zip(self.kept, self.live) if id(p) in hidden]
-        others = [k for k, p in zip(self.kept, self.live) if id(p) not in hidden]
+        matrices = [k for k, p in zip(self.kept, self.live, strict=False) if id(p) in hidden]
+        others = [k for k, p in zip(self.kept, self.live, strict=False) if id(p) not in hidden]
         plain = [p for p in others if p.ndim < 2]
         decayed = [p for p in others if p.ndim >= 2]
         self.optimizers: list[torch.optim.Optimizer] = [
@@ -84,16 +84,16 @@ class Masters:
         self.base = [[g["lr"] for g in o.param_groups] for o in self.optimizers]
 
     def step(self, factor: float) -> None:
-        for kept, live in zip(self.kept, self.live):
+        for kept, live in zip(self.kept, self.live, strict=False):
             kept.grad = None if live.grad is None else live.grad.float()
             live.grad = None
         torch.nn.utils.clip_grad_norm_(self.kept, 1.0)
-        for optimizer, base in zip(self.optimizers, self.base):
-            for group, lr in zip(optimizer.param_groups, base):
+        for optimizer, base in zip(self.optimizers, self.base, strict=False):
+            for group, lr in zip(optimizer.param_groups, base, strict=False):
                 group["lr"] = lr * factor
             optimizer.step()
         with torch.no_grad():
-            for kept, live in zip(self.kept, self.live):
+            for kept, live in zip(self.kept, self.live, strict=False):
                 live.copy_(kept)
 
 
@@ -158,7 +158,7 @@ def main() -> None:
         factor = min(1.0, (step + 1) / 300) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
         masters.step(factor)
         keep = min(0.998, step / (step + 10))
-        for mean, kept in zip(averaged, masters.kept):
+        for mean, kept in zip(averaged, masters.kept, strict=False):
             mean.lerp_(kept, 1 - keep)
         step += 1
         sums += torch.tensor([loss.item(), *(p.item() for p in parts), 1.0])
@@ -177,7 +177,7 @@ def main() -> None:
 
 def save(chosen: argparse.Namespace, model: Pretrainer, averaged: list[torch.Tensor], masters: Masters, step: int):
     names = [n for n, p in model.named_parameters() if p.requires_grad]
-    weights = {n.removeprefix("backbone."): w.cpu().contiguous() for n, w in zip(names, averaged)
+    weights = {n.removeprefix("backbone."): w.cpu().contiguous() for n, w in zip(names, averaged, strict=False)
                if n.startswith("backbone.")}  # fmt: skip
     asked = {k: str(v) for k, v in vars(chosen).items() if k not in ("fonts", "banks", "out")}  # no paths in what ships
     made = {"made_by": "python -m pretraining.train", "settings": json.dumps(asked), "steps": str(step),

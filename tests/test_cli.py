@@ -83,13 +83,15 @@ def test_masks(capsys: Captured) -> None:
     for row in rows:
         plan = MaskPlan.from_dict(row["plan"])
         assert plan == MaskPlan.from_code(row["code"])
-        assert plan.hash == row["hash"] and plan.kind.value == row["kind"]
+        assert plan.hash == row["hash"]
+        assert plan.kind.value == row["kind"]
         assert row["experts"] == sum(row["experts_per_layer"]) == 96
         assert row["parameters_vit_b16"] == 295_008
         assert row["drop_rate_per_layer"] == list(plan.row_rates())
         assert plan == pattern(row["pattern"], row["kind"])
     active = {(row["pattern"], row["kind"]): row["expected_active"] for row in rows}
-    assert active["incremental", "stochastic"] == 50.4 and active["hourglass", "stochastic"] == 59.2
+    assert active["incremental", "stochastic"] == 50.4
+    assert active["hourglass", "stochastic"] == 59.2
     assert active["uniform", "stochastic"] == 48
     assert main(["masks"]) == 0
     assert "295,008" in capsys.readouterr().out
@@ -233,7 +235,9 @@ def test_a_wrong_request_is_one_sentence_and_writes_nothing(
     out, err = capsys.readouterr()
     assert out == ""
     assert sentence in err
-    assert err.startswith("mlae_lab: ") and err.count("\n") == 1 and "Traceback" not in err
+    assert err.startswith("mlae_lab: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
     assert not store.exists()
 
 
@@ -244,7 +248,9 @@ def test_asking_for_an_unknown_run_is_wrong_and_makes_no_store(
 ) -> None:
     assert main([command, run, "--store", str(tmp_path / "lab"), "--json"]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("mlae_lab: ") and err.count("\n") == 1
+    assert out == ""
+    assert err.startswith("mlae_lab: ")
+    assert err.count("\n") == 1
     assert not (tmp_path / "lab").exists()
 
 
@@ -254,7 +260,10 @@ def test_asking_for_an_unknown_run_is_wrong_and_makes_no_store(
 def test_a_command_that_is_not_one(arguments: list[str], capsys: Captured) -> None:
     assert main(arguments) == 2
     out, err = capsys.readouterr()
-    assert out == "" and err.startswith("mlae_lab: ") and "--help" in err and err.count("\n") == 1
+    assert out == ""
+    assert err.startswith("mlae_lab: ")
+    assert "--help" in err
+    assert err.count("\n") == 1
 
 
 def test_a_store_that_cannot_be_used(tmp_path: Path, capsys: Captured) -> None:
@@ -277,7 +286,9 @@ def test_a_place_that_cannot_be_read_is_one_sentence(
     ]:
         assert main(arguments) == 2
         err = capsys.readouterr().err
-        assert words in err and err.startswith("mlae_lab: ") and err.count("\n") == 1
+        assert words in err
+        assert err.startswith("mlae_lab: ")
+        assert err.count("\n") == 1
     monkeypatch.setattr(RunStore, "runs", lambda self: self._connection(write=True, timeout=0.05).__enter__())
     with sqlite3.connect(store.folder / "lab.sqlite", isolation_level=None) as db:
         db.execute("BEGIN IMMEDIATE")
@@ -285,18 +296,22 @@ def test_a_place_that_cannot_be_read_is_one_sentence(
         assert "the store cannot be used now (database is locked)" in capsys.readouterr().err
 
 
-def test_ctrl_c_ends_any_command_without_a_traceback(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_any_command_without_a_traceback(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def pressed(chosen: object) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "_tasks", pressed)
-    assert main(["tasks"]) == 130 and capsys.readouterr().err == "\n"
+    assert main(["tasks"]) == 130
+    assert capsys.readouterr().err == "\n"
 
 
 def test_a_terminal_that_lacks_a_letter_shows_a_question_mark(root: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "mlae_lab", "tasks"], cwd=root, capture_output=True,
                           env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})  # fmt: skip
-    assert done.returncode == 0 and b"Traceback" not in done.stderr
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
 
 
 def test_a_store_that_takes_no_run_keeps_no_folder_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,7 +326,9 @@ def test_a_store_that_takes_no_run_keeps_no_folder_of_it(tmp_path: Path, monkeyp
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_nor_does_a_disk_that_has_no_room_for_its_first_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nor_does_a_disk_that_has_no_room_for_its_first_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def half(source: Path, to: Path) -> None:
         to.write_bytes(source.read_bytes()[:3])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -321,14 +338,16 @@ def test_nor_does_a_disk_that_has_no_room_for_its_first_checkpoint(tmp_path: Pat
     store = RunStore(tmp_path / "store")
     with pytest.raises(OSError, match="No space left"):
         commands.launch(store, FIRST_RUN, start=tmp_path / "start")
-    assert list((tmp_path / "store" / "runs").iterdir()) == [] and store.runs() == []
+    assert list((tmp_path / "store" / "runs").iterdir()) == []
+    assert store.runs() == []
 
 
 def test_runs_that_failed_are_told_with_their_reason(tmp_path: Path, capsys: Captured) -> None:
     store = RunStore(tmp_path)
     well, ill = (store.enqueue(FIRST_RUN, "cpu") for _ in range(2))
     store.move(well.id, Status.FINISHED)
-    assert runs.tell_failures(store, [well]) == 0 and capsys.readouterr().err == ""
+    assert runs.tell_failures(store, [well]) == 0
+    assert capsys.readouterr().err == ""
     store.move(ill.id, Status.FAILED, "the loss is not a number")
     assert runs.tell_failures(store, [well, ill]) == 1
     assert capsys.readouterr().err == f"run {ill.id} failed: the loss is not a number\n"
@@ -365,7 +384,7 @@ def test_train_follows_a_run_to_its_end_and_the_run_can_be_shown_and_deleted(tmp
     store = ["--store", str(tmp_path / "lab")]
     assert main(["train", "--task", "digits", *QUICK, "--epochs", "3", "--evaluations", "3", *store, "--json"]) == 0
     report = said(capsys)
-    assert TRAIN_KEYS <= set(report)
+    assert set(report) >= TRAIN_KEYS
     assert (report["status"], report["task"], report["method"], report["plan_hash"]) == (
         "finished",
         "digits",
@@ -374,8 +393,10 @@ def test_train_follows_a_run_to_its_end_and_the_run_can_be_shown_and_deleted(tmp
     )
     assert (report["epochs"], report["seed"], report["device"], report["trainable_parameters"]) == (3, 0, "cpu", 1290)
     assert list(report["accuracy_by_epoch"]) == ["1", "2", "3"]
-    assert report["accuracy_by_epoch"]["3"] == report["val_accuracy"] and 0 <= report["val_accuracy"] <= 100
-    assert report["train_seconds"] > 0 and report["images_per_second"] > 0
+    assert report["accuracy_by_epoch"]["3"] == report["val_accuracy"]
+    assert 0 <= report["val_accuracy"] <= 100
+    assert report["train_seconds"] > 0
+    assert report["images_per_second"] > 0
     assert report["similarity"] is None
 
     run = report["run"]
@@ -388,7 +409,8 @@ def test_train_follows_a_run_to_its_end_and_the_run_can_be_shown_and_deleted(tmp
     assert main(["runs", *store, "--json"]) == 0
     assert said(capsys) == {"runs": [row]}
     assert main(["runs", *store]) == 0
-    assert run in (text := capsys.readouterr().out) and "finished" in text
+    assert run in (text := capsys.readouterr().out)
+    assert "finished" in text
     assert main(["runs", run, *store]) == 0
     assert "finished" in capsys.readouterr().out
 
@@ -417,7 +439,9 @@ def test_what_a_run_takes_and_what_is_put_away(tmp_path: Path, capsys: Captured)
     capsys.readouterr()
     assert main(["runs", "--archived", *folder, "--json"]) == 0
     found = {row["run"]: row for row in said(capsys)["archived"]}
-    assert set(found) == {mine, theirs} and found[theirs]["owner"] == "cli:ada" and found[mine]["task"] == FIRST_RUN.task
+    assert set(found) == {mine, theirs}
+    assert found[theirs]["owner"] == "cli:ada"
+    assert found[mine]["task"] == FIRST_RUN.task
     assert main(["runs", "--archived", *folder]) == 0
     assert f"{mine}  stopped, {FIRST_RUN.task}" in capsys.readouterr().out
     paths.archived(store.folder, theirs).write_bytes(b"half")  # whose it is stands elsewhere too
@@ -445,7 +469,9 @@ def test_two_seeds_of_one_family_are_compared_by_their_pairs(tmp_path: Path, cap
             store.move(run, Status.FINISHED)
     assert main(["compare", made[0, 0], made[1, 1], *folder, "--json"]) == 0
     told = said(capsys)
-    assert told["pairs"] == 2 and told["difference"][-1]["mean"] == 2.0 and "seeds differ" in told["not_a_pair"]
+    assert told["pairs"] == 2
+    assert told["difference"][-1]["mean"] == 2.0
+    assert "seeds differ" in told["not_a_pair"]
     with store._connection(write=True) as db:
         db.execute("UPDATE events SET payload = json_set(payload, '$.weights', run) WHERE kind = 'started'")
     assert main(["compare", made[0, 0], made[1, 0], *folder]) == 2
@@ -464,10 +490,12 @@ def test_a_failed_run_is_exit_status_one_with_its_reason_and_its_log(tmp_path: P
     assert main(["train", "--task", "digits", *words, "--store", str(tmp_path / "lab"), "--json"]) == 1
     out, err = capsys.readouterr()
     report = json.loads(out.splitlines()[-1])
-    assert report["status"] == "failed" and report["reason"].startswith("diverged: the ")
+    assert report["status"] == "failed"
+    assert report["reason"].startswith("diverged: the ")
     first, *log = err.splitlines()
     assert first == f"run {report['run']} failed: {report['reason']}"
-    assert all(line.startswith("    ") for line in log) and any("Diverged" in line for line in log)
+    assert all(line.startswith("    ") for line in log)
+    assert any("Diverged" in line for line in log)
 
 
 def test_detach_then_stop_now(lab_store: RunStore, wait_for: Callable[..., None], capsys: Captured) -> None:
@@ -475,7 +503,8 @@ def test_detach_then_stop_now(lab_store: RunStore, wait_for: Callable[..., None]
     words = [*SMALL, "--epochs", "10000", "--evaluations", "1"]
     assert main(["train", "--task", "digits", *words, *store, "--detach", "--json"]) == 0
     first = said(capsys)
-    assert first["status"] == "queued" and set(first) >= {"run", "status", "config_hash"}
+    assert first["status"] == "queued"
+    assert set(first) >= {"run", "status", "config_hash"}
     assert main(["train", "--task", "digits", *words, *store, "--detach"]) == 0
     second = capsys.readouterr().out.strip()
     assert {run.id for run in lab_store.runs()} == {first["run"], second}
@@ -537,7 +566,8 @@ def test_ctrl_c_leaves_the_run_running_and_says_so(
     assert process.returncode == 0, err
     (run,) = lab_store.runs()
     assert f"run {run.id} goes on without this terminal" in out
-    assert run.status in (Status.STARTING, Status.RUNNING) and is_alive(lab_store.paths(run.id))
+    assert run.status in (Status.STARTING, Status.RUNNING)
+    assert is_alive(lab_store.paths(run.id))
     assert json.loads(out.splitlines()[-1])["run"] == run.id  # --json promises an object on the last line
 
 
@@ -554,7 +584,8 @@ def test_the_lab_listens_where_it_was_told(
     server = lab(root, "app", "--host", "[::1]", "--port", str(port), "--store", str(tmp_path / "store"))
     try:
         wait_for(lambda: connects("::1", port) or server.poll() is not None, seconds=60)
-        assert connects("::1", port) and not connects("127.0.0.1", port)
+        assert connects("::1", port)
+        assert not connects("127.0.0.1", port)
     finally:
         server.kill()
         server.communicate()

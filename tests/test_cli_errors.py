@@ -26,27 +26,34 @@ def test_the_whole_way(lab_store: RunStore, capsys: Captured) -> None:
     store = ["--store", str(lab_store.folder)]
     run = said(capsys, "train", *TINY, "--mask", "uniform", *store)["run"]
     alone = said(capsys, "repeats", run, *store)
-    assert (alone["n"], alone["low"]) == (1, None) and "cannot be told from one run" in alone["verdict"]
+    assert (alone["n"], alone["low"]) == (1, None)
+    assert "cannot be told from one run" in alone["verdict"]
     assert len(lab_store.runs()) == 1, "without --seeds nothing starts"
 
     told = said(capsys, "repeats", run, "--seeds", "2", *store)
-    assert [entry["status"] for entry in told["seeds"]] == ["finished", "finished"] and told["n"] == 2
+    assert [entry["status"] for entry in told["seeds"]] == ["finished", "finished"]
+    assert told["n"] == 2
     accuracies = [entry["accuracy"] for entry in told["seeds"]]
-    assert told["mean"] == pytest.approx(sum(accuracies) / 2) and told["low"] <= told["mean"] <= told["high"]
+    assert told["mean"] == pytest.approx(sum(accuracies) / 2)
+    assert told["low"] <= told["mean"] <= told["high"]
     other = next(entry["run"] for entry in told["seeds"] if entry["run"] != run)
     assert lab_store.run(other).relation == "repeat"
     assert said(capsys, "repeats", run, "--seeds", "2", "--detach", *store)["runs"] == [run, other]
 
     errors = said(capsys, "errors", run, *store)
-    assert errors["accuracy"] == accuracies[0] and errors["images"] == 200 and "thumbnails" not in errors
+    assert errors["accuracy"] == accuracies[0]
+    assert errors["images"] == 200
+    assert "thumbnails" not in errors
     paired_tests = said(capsys, "errors", run, other, *store)
     whole = paired_tests["whole"]
     assert 100 * (whole["only_b"] - whole["only_a"]) / 200 == pytest.approx(accuracies[1] - accuracies[0])
-    assert len(paired_tests["only_a"]) == whole["only_a"] and paired_tests["verdict"]
+    assert len(paired_tests["only_a"]) == whole["only_a"]
+    assert paired_tests["verdict"]
 
     assert main(["errors", run, *store]) == 0
     text = capsys.readouterr().out
-    assert f"{errors['right']} of 200 images are right" in text and "wrong and most sure" in text
+    assert f"{errors['right']} of 200 images are right" in text
+    assert "wrong and most sure" in text
     assert main(["errors", run, other, "--images", "50", *store]) == 0
     assert f"{'all':<24}{'50':>9}" in capsys.readouterr().out
 

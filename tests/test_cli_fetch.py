@@ -68,7 +68,10 @@ def test_wrong_requests(
     monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: SIM115
     assert main(["fetch", *words, "--into", str(tmp_path / "data")]) == 2
     out, err = capsys.readouterr()
-    assert out == "" and sentence in err and err.startswith("mlae_lab: ") and err.count("\n") == 1
+    assert out == ""
+    assert sentence in err
+    assert err.startswith("mlae_lab: ")
+    assert err.count("\n") == 1
     assert not (tmp_path / "data").exists()
     sys.stdin.close()
 
@@ -90,7 +93,9 @@ def test_a_failure_is_one_sentence_and_exit_status_one(hub: HubServer, root: Pat
     hub.status, hub.retry_after = 429, "12"
     process = lab(hub, root, tmp_path, WEIGHTS, "--yes", "--json")
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 1 and err.count("\n") == 1 and "try again in 12 seconds" in err
+    assert process.returncode == 1
+    assert err.count("\n") == 1
+    assert "try again in 12 seconds" in err
 
 
 def test_ctrl_c_cancels_and_the_same_command_goes_on(hub: HubServer, root: Path, tmp_path: Path) -> None:
@@ -107,7 +112,8 @@ def test_ctrl_c_cancels_and_the_same_command_goes_on(hub: HubServer, root: Path,
     assert err == "mlae_lab: cancelled; what was fetched is kept, the same command goes on\n"
     hub.stall_at, hub.served = None, 0
     process = lab(hub, root, tmp_path, WEIGHTS, "--yes")
-    assert process.wait(60) == 0 and hub.served < len(DATA) - 900_000
+    assert process.wait(60) == 0
+    assert hub.served < len(DATA) - 900_000
     process.communicate()
 
 
@@ -155,7 +161,10 @@ def test_on_a_terminal_it_asks_and_writes_over_one_line(
     said = text.decode()
     assert "Download 343 MB? [y/N]" in said
     if status:
-        assert "nothing was fetched" in said and not (tmp_path / "weights").exists()
+        assert "nothing was fetched" in said
+        assert not (tmp_path / "weights").exists()
     else:
-        assert said.count("\rdownloading model.safetensors") >= 3 and "/s" in said and "left" in said
+        assert said.count("\rdownloading model.safetensors") >= 3
+        assert "/s" in said
+        assert "left" in said
         assert (tmp_path / "weights" / WEIGHTS / "model.safetensors").read_bytes() == DATA

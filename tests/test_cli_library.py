@@ -37,12 +37,15 @@ def test_what_is_saved_is_listed_can_be_trained_and_is_deleted(tmp_path: Path, c
     assert [row["name"] for row in rows] == ["file", "two ranks", "Sand glass"]
     wanted = [uniform(0.3), scaled(dense(), expert_rank=2), pattern("hourglass", "mixed", 0.3)]
     assert [MaskPlan.from_dict(row["plan"]) for row in rows] == wanted
-    assert [MaskPlan.from_code(row["code"]) for row in rows] == wanted and rows[0]["owner"]
+    assert [MaskPlan.from_code(row["code"]) for row in rows] == wanted
+    assert rows[0]["owner"]
     assert [entry.plan for entry in RunStore(tmp_path / "lab").plans()] == wanted
 
     assert main(["library", *here]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 and lines[2].startswith("Sand glass") and lines[2].endswith(wanted[2].code)
+    assert len(lines) == 3
+    assert lines[2].startswith("Sand glass")
+    assert lines[2].endswith(wanted[2].code)
     assert main(["library", "delete", " sand GLASS ", *here, "--json"]) == 0
     assert said(capsys)["deleted"]["name"] == "Sand glass"
     assert [entry.name for entry in RunStore(tmp_path / "lab").plans()] == ["file", "two ranks"]
@@ -73,7 +76,9 @@ def test_a_wrong_request_is_one_sentence_and_writes_nothing(
 ) -> None:
     assert main(["library", *words, "--store", str(tmp_path / "lab")]) == 2
     out, err = capsys.readouterr()
-    assert why in err and err.count("\n") == 1 and out == ""
+    assert why in err
+    assert err.count("\n") == 1
+    assert out == ""
     assert not (tmp_path / "lab").exists()
 
 
@@ -81,7 +86,8 @@ def test_looking_makes_no_store(tmp_path: Path, capsys: Captured) -> None:
     assert main(["library", "--store", str(tmp_path / "lab")]) == 0
     assert "no saved mask" in capsys.readouterr().out
     assert main(["library", "--store", str(tmp_path / "lab"), "--json"]) == 0
-    assert said(capsys) == {"library": []} and not (tmp_path / "lab").exists()
+    assert said(capsys) == {"library": []}
+    assert not (tmp_path / "lab").exists()
 
 
 def test_a_name_that_is_taken_and_a_mask_of_another(tmp_path: Path, capsys: Captured) -> None:
@@ -101,6 +107,7 @@ def test_a_name_that_is_taken_and_a_mask_of_another(tmp_path: Path, capsys: Capt
     assert main(["library", "rename", "another", "Mine", *here, "--yes", "--json"]) == 0
     assert said(capsys)["name"] == "Mine"
     assert main(["library", "delete", "mine", *here]) == 2
-    assert "is Ada's: add --yes" in capsys.readouterr().err and len(store.plans()) == 1
+    assert "is Ada's: add --yes" in capsys.readouterr().err
+    assert len(store.plans()) == 1
     assert main(["library", "delete", "mine", *here, "--yes"]) == 0
     assert store.plans() == []

@@ -39,9 +39,14 @@ def lab(trained: tuple[RunStore, str], capsys: pytest.CaptureFixture) -> Callabl
 
 def test_activation_prints_the_grid_and_answers_as_json(lab: Callable, trained: tuple[RunStore, str]) -> None:
     status, text, _ = lab("activation")
-    assert status == 0 and "mean over 200 images" in text and "layer 12" in text and "–" in text
+    assert status == 0
+    assert "mean over 200 images" in text
+    assert "layer 12" in text
+    assert "–" in text
     found = json.loads(lab("activation", "--by", "class", "--images", 50, "--json")[1].splitlines()[-1])
-    assert found["run"] == trained[1] and sum(found["counts"]) == 50 and np.shape(found["values"]) == (10, 12, 3)
+    assert found["run"] == trained[1]
+    assert sum(found["counts"]) == 50
+    assert np.shape(found["values"]) == (10, 12, 3)
     assert "image 100, " in lab("activation", "--by", "image", "--images", 2)[1]
 
 
@@ -49,11 +54,9 @@ def test_activation_prints_the_grid_and_answers_as_json(lab: Callable, trained: 
 def test_attention_writes_a_sheet(kind: str, lab: Callable, tmp_path: Path) -> None:
     out = tmp_path / f"maps.{kind}"
     status, text, _ = lab("attention", "--image", 0, 3, "--layer", 11, "--out", out)
-    assert (
-        status == 0
-        and "layer 11, blocks.10.attn.qkv, 3 experts, patches [6, 6]" in text
-        and "expert 3: most at" in text
-    )
+    assert status == 0
+    assert "layer 11, blocks.10.attn.qkv, 3 experts, patches [6, 6]" in text
+    assert "expert 3: most at" in text
     if kind == "png":
         with Image.open(out) as sheet:
             assert sheet.size == (120 + 6 * 138, 34 + 2 * 138)  # the image, two rollouts, three experts
@@ -67,14 +70,22 @@ def test_attention_writes_a_sheet(kind: str, lab: Callable, tmp_path: Path) -> N
 def test_predict_takes_places_and_files(lab: Callable, tmp_path: Path) -> None:
     Image.fromarray(load_bundled("digits").val.images[5]).save(tmp_path / "five.png")
     found = json.loads(lab("predict", 5, tmp_path / "five.png", "--json")[1].splitlines()[-1])["images"]
-    assert found[0]["top"] == found[1]["top"] and found[0]["nearest"] == found[1]["nearest"]
-    assert found[0]["truth"] is not None and found[1]["truth"] is None and "private" not in found[1]
+    assert found[0]["top"] == found[1]["top"]
+    assert found[0]["nearest"] == found[1]["nearest"]
+    assert found[0]["truth"] is not None
+    assert found[1]["truth"] is None
+    assert "private" not in found[1]
     text = lab("predict", 5)[1]
-    assert text.startswith("5: ") and "nearest: " in text and "flips without the experts of: " in text
+    assert text.startswith("5: ")
+    assert "nearest: " in text
+    assert "flips without the experts of: " in text
     without, told = lab("predict", 5, "--off", "L12,L11", "--json")[1].splitlines()[-1], "  with 0 experts on: "
     what = json.loads(without)["images"][0]["what_if"]
-    assert what["off"] == "L12,L11" and len(what["now"]) == 10 and sum(what["now"]) == pytest.approx(1, abs=1e-4)
-    assert told in lab("predict", 5, "--off", "L12,L11")[1] and told not in text
+    assert what["off"] == "L12,L11"
+    assert len(what["now"]) == 10
+    assert sum(what["now"]) == pytest.approx(1, abs=1e-4)
+    assert told in lab("predict", 5, "--off", "L12,L11")[1]
+    assert told not in text
 
 
 @pytest.mark.parametrize(
@@ -91,7 +102,10 @@ def test_predict_takes_places_and_files(lab: Callable, tmp_path: Path) -> None:
 )
 def test_a_wrong_request_is_one_sentence(words: tuple[str, ...], why: str, lab: Callable) -> None:
     status, text, error = lab(*words)
-    assert status == 2 and text == "" and why in error and error.count("\n") == 1
+    assert status == 2
+    assert text == ""
+    assert why in error
+    assert error.count("\n") == 1
 
 
 def test_a_large_file_is_not_read(lab: Callable, tmp_path: Path) -> None:
@@ -104,8 +118,8 @@ def test_a_file_of_ones_own_leaves_no_answer_behind(
 ) -> None:
     """Kept answers are those that took over two seconds: here the limit is put at nothing, in this process's own probe."""
     from mlae_lab.runs import probe_worker
-    from mlae_lab.training.queries import queries
     from mlae_lab.training.loaded_run import load_run
+    from mlae_lab.training.queries import queries
 
     store, run = trained
     monkeypatch.setattr(probe_worker, "KEEP_SECONDS", 0.0)

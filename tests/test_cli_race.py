@@ -66,25 +66,32 @@ def test_a_wrong_request_is_one_sentence_and_writes_nothing(
     store = tmp_path / "lab"
     assert main(["race", "--task", "digits", *words, "--store", str(store), "--json"]) == 2
     out, err = capsys.readouterr()
-    assert why in err and err.count("\n") == 1 and out == "" and not store.exists()
+    assert why in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert not store.exists()
 
 
 def test_a_race_is_followed_to_its_end(lab_store: RunStore, capsys: Captured) -> None:
     words = ["race", *TINY, *TWO, "--seeds", "2", "--store", str(lab_store.folder), "--json"]
     assert main(words) == 0
     told = said(capsys)
-    assert len(told["race"]) == 4 and told["link"] == f"/race?runs={','.join(told['race'])}"
-    assert told["epoch"] == 1 and told["seeds"] == [0, 1] and min(row["index"] for row in told["masks"]) == 1
+    assert len(told["race"]) == 4
+    assert told["link"] == f"/race?runs={','.join(told['race'])}"
+    assert told["epoch"] == 1
+    assert told["seeds"] == [0, 1]
+    assert min(row["index"] for row in told["masks"]) == 1
     assert [row["code"] for row in told["masks"]] == TWO[1::2]
     assert {run for row in told["masks"] for run in row["runs"].values()} == set(told["race"])
-    assert "in the end" in told["verdict"] and "2 seeds" in told["verdict"] or "level" in told["verdict"]
+    assert ("in the end" in told["verdict"] and "2 seeds" in told["verdict"]) or "level" in told["verdict"]
     runs = {run.id: run for run in lab_store.runs()}
-    assert {run.status for run in runs.values()} == {Status.FINISHED} and {run.relation for run in runs.values()} == {
-        "race"
-    }
-    assert main([*words[:-1]]) == 0 and len(lab_store.runs()) == 4  # once more starts nothing
+    assert {run.status for run in runs.values()} == {Status.FINISHED}
+    assert {run.relation for run in runs.values()} == {"race"}
+    assert main([*words[:-1]]) == 0
+    assert len(lab_store.runs()) == 4
     out = capsys.readouterr().out
-    assert told["verdict"] in out and told["link"] in out
+    assert told["verdict"] in out
+    assert told["link"] in out
 
 
 def test_detached_it_names_its_runs(lab_store: RunStore, capsys: Captured) -> None:
@@ -99,5 +106,6 @@ def test_the_command_that_a_page_shows_asks_for_the_same_race() -> None:
     words = shlex.split(race.command(config, plans, 2))
     assert words[:4] == ["python", "-m", "mlae_lab", "race"]
     chosen = cli._parser().parse_args(words[3:])
-    assert plans_of(chosen, chosen.backbone) == plans and chosen.seeds == 2
+    assert plans_of(chosen, chosen.backbone) == plans
+    assert chosen.seeds == 2
     assert cli.config_of(chosen, config.plan) == config

@@ -27,7 +27,8 @@ def trained(capsys: Captured, *words: str) -> dict:
 def test_vtab_by_its_place_on_test(tmp_path: Path, capsys: Captured) -> None:
     make_vtab(tmp_path / "data" / "vtab-1k", "dtd", train=20, val=5, test=9)
     told = trained(capsys, "--task", "dtd", "--protocol", "test")
-    assert told["status"] == "finished" and told["test_accuracy"] is not None
+    assert told["status"] == "finished"
+    assert told["test_accuracy"] is not None
     assert told["badge"]["data"] == "not VTAB-1k: its layout with 20/5/9 images"
     assert told["best_epoch_optimistic"]["accuracy"] >= told["test_accuracy"]
     assert len(told["weights_fingerprint"]) == 12
@@ -36,7 +37,8 @@ def test_vtab_by_its_place_on_test(tmp_path: Path, capsys: Captured) -> None:
 def test_fgvc_by_a_named_folder_with_random_crops(tmp_path: Path, capsys: Captured) -> None:
     folder = make_fgvc(tmp_path / "elsewhere", "cub", train=20, val=5, test=9)
     told = trained(capsys, "--task", "cub", "--data", str(folder))
-    assert told["status"] == "finished" and "fgvc-rrc" in told["badge"]["preprocessing"]
+    assert told["status"] == "finished"
+    assert "fgvc-rrc" in told["badge"]["preprocessing"]
     again = trained(capsys, "--task", "cub", "--data", str(folder))
     assert again["accuracy_by_epoch"] == told["accuracy_by_epoch"], "crops are drawn from the seed"
 
@@ -44,7 +46,8 @@ def test_fgvc_by_a_named_folder_with_random_crops(tmp_path: Path, capsys: Captur
 def test_own_class_folders(tmp_path: Path, capsys: Captured) -> None:
     make_own(tmp_path / "my birds", {"amsel": 12, "star": 12})
     told = trained(capsys, "--task", "own", "--data", str(tmp_path / "my birds"), "--normalisation", "imagenet")
-    assert told["task"] == "own:my birds" and told["badge"]["data"].startswith("own images, ")
+    assert told["task"] == "own:my birds"
+    assert told["badge"]["data"].startswith("own images, ")
     assert "ImageNet" in told["badge"]["preprocessing"]
 
 
@@ -53,7 +56,8 @@ def test_a_swin_learns_on_its_own_canvas(tmp_path: Path, capsys: Captured) -> No
     words = ["train", "--task", "own:b", "--epochs", "1", "--backbone", "swin_tiny_patch4_window7_224.random", "--json"]
     assert main(words) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert told["status"] == "finished" and told["expert_parameters"] == 141_408
+    assert told["status"] == "finished"
+    assert told["expert_parameters"] == 141_408
 
 
 def test_a_broken_image_fails_the_run_by_its_name(tmp_path: Path, capsys: Captured) -> None:
@@ -62,7 +66,8 @@ def test_a_broken_image_fails_the_run_by_its_name(tmp_path: Path, capsys: Captur
     victim.write_bytes(victim.read_bytes()[:80])
     assert main(["train", "--task", "dtd", "--backbone", "lab_vit_12x128.random", "--json"]) == 1
     out, err = capsys.readouterr()
-    assert victim.name in json.loads(out.splitlines()[-1])["reason"] and "Traceback" not in err.splitlines()[0]
+    assert victim.name in json.loads(out.splitlines()[-1])["reason"]
+    assert "Traceback" not in err.splitlines()[0]
 
 
 @pytest.mark.parametrize(
@@ -79,5 +84,7 @@ def test_a_broken_image_fails_the_run_by_its_name(tmp_path: Path, capsys: Captur
 def test_a_wrong_request_is_one_sentence(words: list[str], sentence: str, capsys: Captured, tmp_path: Path) -> None:
     assert main(["train", *words]) == 2
     out, err = capsys.readouterr()
-    assert sentence in err and err.count("\n") == 1 and out == ""
+    assert sentence in err
+    assert err.count("\n") == 1
+    assert out == ""
     assert not (tmp_path / "store").exists()

@@ -51,10 +51,13 @@ def test_what_if_says_the_number_and_writes_what_is_left(store: RunStore, capsys
                  "--export", str(file), "--json")  # fmt: skip
     told = json.loads(out.splitlines()[-1])
     assert told["before"]["accuracy"] == store.last(name(store), "evaluation").accuracy
-    assert told["experts"] == 2 and told["off"] == "L12E1"
+    assert told["experts"] == 2
+    assert told["off"] == "L12E1"
     small = read_adapter(file)
-    assert small.plan.kept == (0,) * 10 + (1, 1) and told["export"]["bytes"] == file.stat().st_size
-    assert [entry.name for entry in store.plans()] == ["what is left"] and store.plans()[0].plan == small.plan
+    assert small.plan.kept == (0,) * 10 + (1, 1)
+    assert told["export"]["bytes"] == file.stat().st_size
+    assert [entry.name for entry in store.plans()] == ["what is left"]
+    assert store.plans()[0].plan == small.plan
     assert MaskPlan.from_code(told["saved_plan"]["code"]) == small.plan
     assert store.paths(name(store)).adapter.read_bytes() == before
     _, err = say(store, capsys, "whatif", name(store), "--export", str(file), status=2)
@@ -71,7 +74,9 @@ def test_another_mask_and_words(store: RunStore, capsys: Captured) -> None:
 
 def test_who_matters(store: RunStore, capsys: Captured) -> None:
     out, _ = say(store, capsys, "importance", name(store), "--images", "40")
-    assert "without a layer" in out and "layer 12" in out and "Pearson" in out
+    assert "without a layer" in out
+    assert "layer 12" in out
+    assert "Pearson" in out
     out, _ = say(store, capsys, "importance", name(store), "--greedy", "addition", "--images", "40", "--json")
     assert [step["kept"] for step in json.loads(out.splitlines()[-1])["steps"]] == [0, 1, 2, 3]
     out, _ = say(store, capsys, "importance", name(store), "--greedy", "removal", "--images", "40")
@@ -80,17 +85,24 @@ def test_who_matters(store: RunStore, capsys: Captured) -> None:
 
 def test_who_decides_an_image(store: RunStore, capsys: Captured) -> None:
     out, _ = say(store, capsys, "importance", name(store), "--image", "3")
-    assert out.startswith("answered ") and out.count("without layer") == 3 and "true: " in out
+    assert out.startswith("answered ")
+    assert out.count("without layer") == 3
+    assert "true: " in out
     out, _ = say(store, capsys, "importance", name(store), "--image", "3", "--json")
     found = json.loads(out.splitlines()[-1])
-    assert found["index"] == 3 and "image" not in found and found["change"][0] == [None] * 2
+    assert found["index"] == 3
+    assert "image" not in found
+    assert found["change"][0] == [None] * 2
     say(store, capsys, "importance", name(store), "--image", "nothing.png", status=2)
 
 
 def test_robust(store: RunStore, capsys: Captured) -> None:
-    out, _ = say(store, capsys, "robustness", name(store), name(store), "--samples", "5", "--drop-rate", "0.4", "--images", "40")
+    out, _ = say(
+        store, capsys, "robustness", name(store), name(store), "--samples", "5", "--drop-rate", "0.4", "--images", "40"
+    )
     assert out.count("on average over 5 random masks at p = 0.4") == 2
-    assert "neither stands them better" in out and "one seed per run on 40 images" in out
+    assert "neither stands them better" in out
+    assert "one seed per run on 40 images" in out
 
 
 @pytest.mark.parametrize(("words", "why"), [
@@ -104,4 +116,6 @@ def test_robust(store: RunStore, capsys: Captured) -> None:
 def test_a_wrong_request_is_one_sentence(store: RunStore, capsys: Captured, words: list[str], why: str) -> None:
     known = {"RUN": name(store), "OTHER": store.runs()[0].id}
     out, err = say(store, capsys, *(known.get(word, word) for word in words), status=2)
-    assert why in err and err.count("\n") == 1 and out == ""
+    assert why in err
+    assert err.count("\n") == 1
+    assert out == ""

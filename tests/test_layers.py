@@ -259,7 +259,8 @@ def test_no_module_is_named_like_one_of_python_or_of_a_dependency() -> None:
     """`streamlit run mlae_lab/app.py` puts mlae_lab/ on the path: a `profile.py` there would break `cProfile`."""
     own = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()} - {"__init__", "__main__"}
     assert shadowing(own) == set()
-    assert shadowing({"profile", "core"}) == {"profile"} and shadowing({"timm"}) == {"timm"}
+    assert shadowing({"profile", "core"}) == {"profile"}
+    assert shadowing({"timm"}) == {"timm"}
 
 
 def test_no_folder_of_pages_lies_beside_the_entry_point() -> None:

@@ -10,9 +10,11 @@ from mlae_lab import locations
 
 
 def test_in_a_checkout_pages_and_assets_lie_beside_the_package(root: Path) -> None:
-    assert locations.ROOT == root and locations.PACKAGE == root / "mlae_lab"
-    assert locations.ASSETS == root / "assets" and (locations.ASSETS / "digits.npz").exists()
-    assert locations.PAGES == root / "pages"
+    assert root == locations.ROOT
+    assert root / "mlae_lab" == locations.PACKAGE
+    assert root / "assets" == locations.ASSETS
+    assert (locations.ASSETS / "digits.npz").exists()
+    assert root / "pages" == locations.PAGES
 
 
 def test_the_store_is_named_by_the_environment_or_lies_at_home(monkeypatch: pytest.MonkeyPatch) -> None:

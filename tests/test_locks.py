@@ -16,10 +16,13 @@ def test_a_lock_is_taken_once_and_free_again(tmp_path: Path) -> None:
     file = tmp_path / "lock"
     assert not locks.held(file)
     lock = locks.take(file)
-    assert lock is not None and locks.held(file) and locks.take(file) is None
+    assert lock is not None
+    assert locks.held(file)
+    assert locks.take(file) is None
     locks.let_go(lock)
     assert not locks.held(file)
-    assert locks.lock_again(lock) and locks.held(file)
+    assert locks.lock_again(lock)
+    assert locks.held(file)
     os.close(lock)
     assert not locks.held(file)
     other = locks.take(file)
@@ -54,7 +57,8 @@ def test_who_may_only_read_sees_that_it_is_held(tmp_path: Path) -> None:
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", str(view)], check=True)
         lock = locks.take(source / "lock")
-        assert lock is not None and locks.held(view / "lock")
+        assert lock is not None
+        assert locks.held(view / "lock")
         os.close(lock)
         assert not locks.held(view / "lock")
     finally:

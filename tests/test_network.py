@@ -33,7 +33,8 @@ def test_hosts_of_this_machine_alone() -> None:
 def test_hosts_of_every_interface(address: str | None) -> None:
     hosts = network.allowed_hosts(address)
     assert {"localhost", "127.0.0.1", socket.gethostname().lower()} <= set(hosts)
-    assert len(set(hosts)) == len(hosts) and all(host == host.lower() and host for host in hosts)
+    assert len(set(hosts)) == len(hosts)
+    assert all(host == host.lower() and host for host in hosts)
     assert not {"*", "0.0.0.0", "::", ""} & set(hosts), "a name for everything would let every name in"
     numbers = [host for host in hosts if host.replace(".", "").isdigit() or ":" in host]
     for number in numbers:
@@ -51,14 +52,18 @@ def test_hosts_of_every_interface_hold_the_address_that_leads_outside() -> None:
 
 def test_hosts_of_one_interface_are_its_address_and_the_names() -> None:
     hosts = network.allowed_hosts("192.168.1.5")
-    assert "192.168.1.5" in hosts and socket.gethostname().lower() in hosts
+    assert "192.168.1.5" in hosts
+    assert socket.gethostname().lower() in hosts
     assert network.allowed_hosts("[2001:db8::5]")[-1] == "2001:db8::5", "Streamlit compares without brackets"
 
 
 @pytest.mark.parametrize(("text", "said"), [("", "0 characters"), ("x", "1 character:"), ("1234567", "7 characters")])
 def test_a_short_password_is_refused_with_value_and_rule(text: str, said: str) -> None:
     problem = network.password_problem(text)
-    assert problem and said in problem and "at least 8" in problem and "MLAE_LAB_PASSWORD" in problem
+    assert problem
+    assert said in problem
+    assert "at least 8" in problem
+    assert "MLAE_LAB_PASSWORD" in problem
 
 
 @pytest.mark.parametrize("text", ["12345678", "äöüäöüäö", "a long sentence is best"])

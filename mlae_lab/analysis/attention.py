@@ -254,5 +254,5 @@ def _unfused(blocks: Sequence[nn.Module]) -> Iterator[None]:
             block.attn.fused_attn = False
         yield
     finally:
-        for block, fused in zip(blocks, before):
+        for block, fused in zip(blocks, before, strict=False):
             block.attn.fused_attn = fused

@@ -79,7 +79,7 @@ class ClassAccuracy:
 def by_class(counts: torch.Tensor) -> list[ClassAccuracy]:
     """The accuracy of each class from a confusion matrix."""
     totals, rights = counts.sum(1).tolist(), counts.diagonal().tolist()
-    return [ClassAccuracy(total, right, *wilson(right, total)) for total, right in zip(totals, rights)]
+    return [ClassAccuracy(total, right, *wilson(right, total)) for total, right in zip(totals, rights, strict=False)]
 
 
 def confused(counts: torch.Tensor, most: int) -> list[tuple[int, int, int]]:

@@ -63,14 +63,14 @@ def first_order(lab: WhatIf) -> dict[Cell, float]:
                     for piece in lab.pieces:
                         x = piece(x)
                 loss = F.cross_entropy(x.float(), truth, reduction="sum")
-                for layer, slope in zip(tensors, torch.autograd.grad(loss, list(tensors.values()))):
+                for layer, slope in zip(tensors, torch.autograd.grad(loss, list(tensors.values())), strict=False):
                     total[layer] -= slope
     found = {}
     for row, target in enumerate(lab.plan.targets):
         layer = lab.experts.layers.get(target)
         if layer is not None:
             values = (total[layer] / len(lab.labels)).tolist()
-            found |= {(row, column): value for column, value in zip(layer.columns, values)}
+            found |= {(row, column): value for column, value in zip(layer.columns, values, strict=False)}
     return found
 
 
@@ -187,7 +187,7 @@ def image_importance(lab: WhatIf, on_progress: ProgressCallback = silent) -> Ima
     """How far each expert carries the decision on each image of `lab`."""
     cells = existing(lab.plan)
     on = lab.trained
-    off = dict(zip(cells, each_off(lab, [[cell] for cell in cells], on_progress)))
+    off = dict(zip(cells, each_off(lab, [[cell] for cell in cells], on_progress), strict=False))
     return ImageImportance(
         on.predicted,
         margins(on.logits, on.predicted),

@@ -30,8 +30,8 @@ def random_states(plan: MaskPlan, rate: float, samples: int, seed: int, rescaled
     for _ in range(samples):
         chance = [torch.rand(MAX_COLUMNS, generator=one, dtype=torch.float64).tolist() for one in own]
         yield tuple(
-            tuple((on if u >= rate else 0.0) if kept else None for kept, u in zip(row, us))
-            for row, us in zip(plan.keep, chance)
+            tuple((on if u >= rate else 0.0) if kept else None for kept, u in zip(row, us, strict=False))
+            for row, us in zip(plan.keep, chance, strict=False)
         )
 
 

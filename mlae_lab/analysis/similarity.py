@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 
 from mlae_lab.analysis.spectrum import effective_rank, spectrum, stable_rank
-from mlae_lab.core.random_baseline import RandomBaseline, random_experts
 from mlae_lab.core.events import SimilarityStats
+from mlae_lab.core.random_baseline import RandomBaseline, random_experts
 from mlae_lab.model.inject import Experts
 
 

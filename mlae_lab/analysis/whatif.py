@@ -20,8 +20,8 @@ from torch import nn
 
 from mlae_lab.core.expert_state import Factors, all_on
 from mlae_lab.model.experts import MLAELinear, factored
-from mlae_lab.model.inject import Experts
 from mlae_lab.model.frozen_prefix import depth, first_block, pieces
+from mlae_lab.model.inject import Experts
 
 CHUNK = 64
 KEPT = 3 * 2**30  # bytes of what enters blocks; 200 images of ViT-B/16 take 2.8 GB for both states
@@ -60,7 +60,7 @@ class Outcome:
         classes = self.logits.shape[1]
         total = torch.bincount(self.labels, minlength=classes).tolist()
         right = torch.bincount(self.labels[self.predicted == self.labels], minlength=classes).tolist()
-        return [100 * r / t if t else None for r, t in zip(right, total)]
+        return [100 * r / t if t else None for r, t in zip(right, total, strict=False)]
 
 
 _Entering = list[list[torch.Tensor] | None]  # by piece, what enters it for each chunk; None where it is not kept
@@ -99,7 +99,9 @@ class WhatIf:
     ) -> None:
         self.model, self.experts, self.plan = model, experts, experts.plan
         self.labels, self.compute = labels, compute
-        self.inputs = [part.clone() for part in inputs.split(chunk)]  # each begins on its own: products are the same bits
+        self.inputs = [
+            part.clone() for part in inputs.split(chunk)
+        ]  # each begins on its own: products are the same bits
         self._truth = labels.split(chunk)
         start = first_block(self.plan, depth(model))
         self.pieces = pieces(model, start)
@@ -159,13 +161,13 @@ class WhatIf:
             self.experts.layers[target]: torch.tensor(
                 [value for value in row if value is not None], device=self.experts.layers[target].a.device
             )
-            for target, row in zip(self.plan.targets, factors)
+            for target, row in zip(self.plan.targets, factors, strict=False)
             if target in self.experts.layers
         }
 
     def _first_change(self, one: Factors, other: Factors) -> int:
         """The first piece that has different factors; the number of pieces where none has."""
-        changed = [self.piece_of[row] for row, (a, b) in enumerate(zip(one, other)) if a != b]
+        changed = [self.piece_of[row] for row, (a, b) in enumerate(zip(one, other, strict=False)) if a != b]
         return min(changed, default=len(self.pieces))
 
     def _nearest(self, factors: Factors) -> _Entering:
@@ -185,7 +187,7 @@ class WhatIf:
         chunks, loss = entering[place], 0.0
         logits = []
         with factored(self.tensors(factors)):
-            for number, (x, truth) in enumerate(zip(chunks, self._truth)):
+            for number, (x, truth) in enumerate(zip(chunks, self._truth, strict=False)):
                 with self.compute():
                     for i in range(place, len(self.pieces)):
                         if i > place and keep and self._is_kept(i, x):

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from mlae_lab import network, doctor
+from mlae_lab import doctor, network
 from mlae_lab.cli import diversity, errors, fetching, library, maps, race, repeats, runs, similarity, whatif
-from mlae_lab.cli.output import UsageError, folder_of, current_owner, print_result, print_json, store_of
 from mlae_lab.cli.masks import add_mask_options, plan_of
+from mlae_lab.cli.output import UsageError, current_owner, folder_of, print_json, print_result, store_of
 from mlae_lab.cli.settings import add_run_options, config_of
 from mlae_lab.core import catalog, paper
 from mlae_lab.core.budget import budget
@@ -104,7 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     app = command("app", _app, "start the lab in a browser", store=True)
     app.add_argument("--port", type=int, default=8501)
     app.add_argument(
-        "--host", metavar="ADDRESS", help="this machine alone by default; to be reached from a network, asks for a password"
+        "--host",
+        metavar="ADDRESS",
+        help="this machine alone by default; to be reached from a network, asks for a password",
     )
     doctor = command("doctor", _doctor, "what is here and what is wrong with it", store=True)
     doctor.add_argument("--deep", action="store_true", help="also load torch and try its devices, which takes seconds")

@@ -44,7 +44,9 @@ def _diversity(args: argparse.Namespace) -> int:
         return _tell(args, store, asked)
     runs = diversity.launch(store, asked, current_owner())
     if args.detach:
-        return print_result(args, {"runs": [run.id for run in runs.values()], "command": asked.command()}, f"{len(runs)} runs")
+        return print_result(
+            args, {"runs": [run.id for run in runs.values()], "command": asked.command()}, f"{len(runs)} runs"
+        )
     try:
         for number, ((arm, rate, seed), run) in enumerate(runs.items(), 1):
             print(

@@ -65,7 +65,9 @@ def _lines(told: Mapping) -> list[str]:
             )
     if told["confused"]:
         found += ["", "most often confused"]
-        found += [f"{names[truth]} taken for {names[predicted]}: {count}" for truth, predicted, count in told["confused"]]
+        found += [
+            f"{names[truth]} taken for {names[predicted]}: {count}" for truth, predicted, count in told["confused"]
+        ]
     at = {index: number for number, index in enumerate(told["indices"])}
     if told["extremes"]["wrong"]:
         found += ["", "wrong and most sure, by place in the split"]

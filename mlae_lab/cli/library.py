@@ -6,8 +6,8 @@ import argparse
 import time
 from collections.abc import Callable
 
-from mlae_lab.cli.output import UsageError, folder_of, current_owner, owner_name, print_result, store_if_there, store_of
 from mlae_lab.cli.masks import add_mask_options, plan_of
+from mlae_lab.cli.output import UsageError, current_owner, folder_of, owner_name, print_result, store_if_there, store_of
 from mlae_lab.core import catalog
 from mlae_lab.runs.library import SavedPlan, plan_name
 from mlae_lab.runs.store import RunStore, StoreError
@@ -36,7 +36,9 @@ def _library(args: argparse.Namespace) -> int:
     if args.name is None:
         raise UsageError(f'`library {args.do_what}` needs the name of a mask, such as "hourglass, heavier at the end"')
     if (args.new is not None) != (args.do_what == "rename"):
-        raise UsageError("`library rename` takes two names, the one that a mask has and its new one; the others take one")
+        raise UsageError(
+            "`library rename` takes two names, the one that a mask has and its new one; the others take one"
+        )
     return {"save": _save, "rename": _rename, "delete": _delete}[args.do_what](args)
 
 

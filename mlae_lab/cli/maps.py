@@ -46,7 +46,9 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         "top classes, nearest training images and the answer without each layer's experts",
     )
     made.add_argument("image", nargs="+", metavar="N|FILE")
-    made.add_argument("--off", default="", metavar="L3E2,L4", help="also the answer with these experts off, as in whatif")
+    made.add_argument(
+        "--off", default="", metavar="L3E2,L4", help="also the answer with these experts off, as in whatif"
+    )
     made.add_argument("--scale", type=float, default=1.0, metavar="X", help="and with every λ counting times X")
 
 
@@ -57,9 +59,9 @@ def _activation(args: argparse.Namespace) -> int:
         lines += [f"layer {number:2d}  {_cells(row)}" for number, row in enumerate(found["canvas"], 1)]
     else:
         names = found["classes"] if args.by == "class" else [
-            f"image {index}, {found['classes'][truth]}" for index, truth in zip(found["indices"], found["truth"])
+            f"image {index}, {found['classes'][truth]}" for index, truth in zip(found["indices"], found["truth"], strict=False)
         ]  # fmt: skip
-        for name, canvas in zip(names, found["values"]):
+        for name, canvas in zip(names, found["values"], strict=False):
             known = [(v, r, c) for r, row in enumerate(canvas) for c, v in enumerate(row) if v is not None]
             if known:
                 value, row, column = max(known)
@@ -76,9 +78,9 @@ def _attention(args: argparse.Namespace) -> int:
     found.pop("private", None)
     lines = [f"layer {found['layer']}, {found['target']}, {len(found['experts'])} experts, patches {found['grid']}"]
     lines += [found[name] for name in ("no_maps", "no_attention", "no_alone") if found[name]]
-    for word, shown in zip(args.image, found["images"]):
+    for word, shown in zip(args.image, found["images"], strict=False):
         lines.append(f"{word}: {found['classes'][shown['predicted']]}, {100 * shown['confidence']:.1f} %")
-        for number, values in zip(found["experts"], shown["added"] or ()):
+        for number, values in zip(found["experts"], shown["added"] or (), strict=False):
             row, column = np.unravel_index(np.argmax(values), np.shape(values))
             lines.append(f"  expert {number}: most at patch row {row + 1}, column {column + 1}, {np.max(values):.4g}")
     if args.out is not None:
@@ -90,7 +92,7 @@ def _attention(args: argparse.Namespace) -> int:
 def _predict(args: argparse.Namespace) -> int:
     given = [image_argument(word) for word in args.image]
     store, answers, lines = store_with_runs(args), [], []
-    for word, image in zip(args.image, given):
+    for word, image in zip(args.image, given, strict=False):
         found = asked(store, args.run, "predict", {"image": image})
         found.pop("private", None)
         answers.append({"input": word, **found})
@@ -156,7 +158,7 @@ def sheet_of(found: dict, words: list[str]) -> tuple[list[Row], list[str]]:
     columns = ["rollout, with", "rollout, without"] if not found["no_attention"] else []
     columns += [f"expert {number}" for number in found["experts"]] if not found["no_maps"] else []
     rows = []
-    for word, shown in zip(words, found["images"]):
+    for word, shown in zip(words, found["images"], strict=False):
         name = Path(word).name if shown["truth"] is None else found["classes"][shown["truth"]]
         maps = [shown["rollout"]["with"], shown["rollout"]["without"]] if shown["rollout"] else []
         rows.append(Row(shown["image"], name, tuple(np.array(m, float) for m in [*maps, *(shown["added"] or ())])))

@@ -6,8 +6,8 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from mlae_lab.cli.output import current_owner, print_result, store_of
 from mlae_lab.cli.masks import add_masks_options, plans_of
+from mlae_lab.cli.output import current_owner, print_result, store_of
 from mlae_lab.cli.runs import follow
 from mlae_lab.cli.settings import add_run_options, config_of
 from mlae_lab.runs import commands, race

@@ -9,11 +9,20 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mlae_lab.cli.output import UsageError, existing_store, folder_of, current_owner, owner_name, print_result, print_json, store_of
 from mlae_lab.cli.masks import add_mask_options, plan_of
+from mlae_lab.cli.output import (
+    UsageError,
+    current_owner,
+    existing_store,
+    folder_of,
+    owner_name,
+    print_json,
+    print_result,
+    store_of,
+)
 from mlae_lab.core.events import Evaluation, Resumed, Started
 from mlae_lab.core.seed_statistics import sample_size
-from mlae_lab.runs import commands, pairs, archive_file, supervisor
+from mlae_lab.runs import archive_file, commands, pairs, supervisor
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.report import report, state
@@ -95,14 +104,18 @@ def _runs(args: argparse.Namespace) -> int:
     queue_positions = store.queue_positions()
     for row in rows:
         accuracy = row.get("val_accuracy", row.get("test_accuracy"))
-        note = f"{queue_positions[row['run']][0]}. in the queue" if row["run"] in queue_positions else row["reason"] or ""
+        note = (
+            f"{queue_positions[row['run']][0]}. in the queue" if row["run"] in queue_positions else row["reason"] or ""
+        )
         if row["stalled_seconds"]:
             note = f"stalled: no progress for {row['stalled_seconds']:.0f} s"
         print(f"{row['run']}  {row['status']:<9} {row['config']['task']:<24}{row['config']['method']:<7}"
               f"{'' if accuracy is None else format(accuracy, '5.1f') + ' %':>8}{bytes_text(row['bytes']):>10}  {note}")  # fmt: skip
     if rows:
         free = bytes_text(commands.free_bytes(store))
-        print(f"{len(rows)} run{'s' if len(rows) != 1 else ''}, {bytes_text(sum(sizes.values()))}; the disk has {free} free")
+        print(
+            f"{len(rows)} run{'s' if len(rows) != 1 else ''}, {bytes_text(sum(sizes.values()))}; the disk has {free} free"
+        )
     return 0
 
 
@@ -117,7 +130,10 @@ def _archived(args: argparse.Namespace, store: RunStore) -> int:
         }
         for entry in found
     ]  # fmt: skip
-    words = [f"{row['run']}  {row['trouble'] or (row['status'] + ', ' + row['task'])}  {bytes_text(row['bytes'])}" for row in rows]
+    words = [
+        f"{row['run']}  {row['trouble'] or (row['status'] + ', ' + row['task'])}  {bytes_text(row['bytes'])}"
+        for row in rows
+    ]
     return print_result(args, {"archived": rows}, "\n".join(words) or f"no run is put away in {store.folder}")
 
 
@@ -146,7 +162,9 @@ def follow(store: RunStore, run: Run) -> Run:
 def tell_failures(store: RunStore, runs: Sequence[Run]) -> int:
     """Say of each run that failed or was lost why; the exit status that this makes."""
     failed = [
-        now for now in (derived(store, store.run(entry.id)) for entry in runs) if now.status in (Status.FAILED, Status.LOST)
+        now
+        for now in (derived(store, store.run(entry.id)) for entry in runs)
+        if now.status in (Status.FAILED, Status.LOST)
     ]
     for entry in failed:
         print(f"run {entry.id} {entry.status.value}: {entry.reason}", file=sys.stderr)
@@ -276,7 +294,11 @@ def _tell_difference(args: argparse.Namespace, store: RunStore, a: Run, b: Run) 
         "pairs_to_clear_zero": seeds and seeds.clear, "pairs_for_80_percent_power": seeds and seeds.likely,
         "settled_by": found.seeds_needed, "not_a_pair": why_not,
     }  # fmt: skip
-    apart = f"the two runs themselves are not a pair ({why_not}): this is about those of their family that are" if why_not else ""
+    apart = (
+        f"the two runs themselves are not a pair ({why_not}): this is about those of their family that are"
+        if why_not
+        else ""
+    )
     words = [f"epoch {s.epoch:>5}   {s.mean:+6.2f} points" + (f"   95 % {s.low:+.2f} to {s.high:+.2f}" if s.low is not None else "")
              for s in found.over_epochs]  # fmt: skip
     return print_result(args, told, "\n".join(filter(None, [*words, found.verdict, found.seeds_needed, apart])))

@@ -69,7 +69,9 @@ def _weights(args: argparse.Namespace) -> str:
     if args.weights is not None:
         file = args.weights.expanduser().absolute()
         if not file.is_file():
-            raise UsageError(f"--weights {file} is not a file: name a .safetensors, .bin or .npz file of {args.backbone}")
+            raise UsageError(
+                f"--weights {file} is not a file: name a .safetensors, .bin or .npz file of {args.backbone}"
+            )
         return str(file)
     backbone = catalog.backbone(args.backbone)
     if backbone.needs_file and not weights_file(backbone.name).is_file():

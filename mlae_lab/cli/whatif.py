@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mlae_lab.cli import queries
-from mlae_lab.cli.output import UsageError, current_owner, print_result
 from mlae_lab.cli.maps import image_argument
 from mlae_lab.cli.masks import plan_of
+from mlae_lab.cli.output import UsageError, current_owner, print_result
 from mlae_lab.core.expert_state import checked, kept_plan
 from mlae_lab.core.patterns import NAMES
 from mlae_lab.core.robustness import verdict, words
@@ -26,7 +26,9 @@ SHOWN = 10  # experts that are listed for one image
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the commands. command: makes one."""
     what = queries.one(command, "whatif", _whatif, "the accuracy of a trained run with some experts off or scaled")
-    what.add_argument("--off", default="", metavar="L3E2,L4", help="experts that are off: expert 2 of layer 3, all of layer 4")
+    what.add_argument(
+        "--off", default="", metavar="L3E2,L4", help="experts that are off: expert 2 of layer 3, all of layer 4"
+    )
     what.add_argument("--scale", type=float, default=1.0, metavar="X", help="what every λ counts times")
     what.add_argument(
         "--mask", metavar="PATTERN|CODE|PLAN.json", help=f"only the experts that this mask keeps ({', '.join(NAMES)})"
@@ -42,7 +44,9 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         help="the curve of accuracy against experts kept: every expert tried at every step, which takes longer, or in the "
         "order of the first-order estimate",
     )
-    which.add_argument("--image", metavar="N|FILE", help="who decides this one: place of an evaluation image, or a file")
+    which.add_argument(
+        "--image", metavar="N|FILE", help="who decides this one: place of an evaluation image, or a file"
+    )
     _images(which)
     stands = queries.one(command, "robustness", _robustness, "the accuracy of a trained run under random masks")
     stands.add_argument("other", nargs="?", metavar="OTHER", help="a second run, under the same masks")
@@ -101,7 +105,7 @@ def _whatif_lines(run: Run, found: dict) -> list[str]:
         f"{before['accuracy']:.1f} %: {change:+.1f} points; loss {before['loss']:.4f} to {now['loss']:.4f}",
         f"{found['flipped']} of {found['images']} images are answered otherwise",
     ]
-    for name, was, is_now in zip(found["classes"], before["class_accuracy"], now["class_accuracy"]):
+    for name, was, is_now in zip(found["classes"], before["class_accuracy"], now["class_accuracy"], strict=False):
         if was is not None and was != is_now:
             lines.append(f"    {name:<28}{was:6.1f} % to {is_now:5.1f} %")
     if found["ignored"]:
@@ -135,7 +139,9 @@ def _importance(args: argparse.Namespace) -> int:
             cell = f"layer {step['cell'][0]}, expert {step['cell'][1]}" if step["cell"] else ""
             lines.append(f"{step['kept']:>5} {step['accuracy']:>8.1f}% {step['loss']:>8.4f}   {cell}".rstrip())
         if found["agreement"] is not None:
-            lines.append(f"Spearman correlation of this order with the first-order estimates: {found['agreement']:+.3f}")
+            lines.append(
+                f"Spearman correlation of this order with the first-order estimates: {found['agreement']:+.3f}"
+            )
         return print_result(args, {"run": run.id, **found}, "\n".join(lines))
     if args.image is not None:
         found = queries.asked(store, run.id, "image_importance", {"image": image_argument(args.image)})
@@ -164,12 +170,14 @@ def _importance_lines(run: Run, found: dict) -> list[str]:
         f"as trained {found['trained']['accuracy']:.1f} %, loss {found['trained']['loss']:.4f}, on {found['images']} images",
         "without a layer:       loss   accuracy   estimate",
     ]
-    for label, loss, accuracy, predicted in zip(labels, layers["loss"], layers["accuracy"], layers["estimate"]):
+    for label, loss, accuracy, predicted in zip(
+        labels, layers["loss"], layers["accuracy"], layers["estimate"], strict=False
+    ):
         if loss is not None:
             lines.append(f"    layer {label:<10} {loss:+8.4f} {accuracy:+8.1f}  {predicted:+9.4f}")
     cells = [
         (loss, f"layer {label}, expert {c + 1}", experts["accuracy"][r][c], experts["estimate"][r][c])
-        for r, (label, row) in enumerate(zip(labels, experts["loss"]))
+        for r, (label, row) in enumerate(zip(labels, experts["loss"], strict=False))
         for c, loss in enumerate(row)
         if loss is not None
     ]
@@ -191,10 +199,12 @@ def _robustness(args: argparse.Namespace) -> int:
     store = queries.store_with_runs(args)
     runs = [store.run(name) for name in (args.run, args.other) if name is not None]
     if len(runs) == 2 and runs[0].config.badge != runs[1].config.badge:
-        raise UsageError(f"runs {runs[0].id} and {runs[1].id} were measured on different terms: their accuracies do not compare")
+        raise UsageError(
+            f"runs {runs[0].id} and {runs[1].id} were measured on different terms: their accuracies do not compare"
+        )
     found = [_asked(args, store, run) for run in runs]
-    lines = [words(answer, run.id) for run, answer in zip(runs, found)]
-    told: dict[str, Any] = {"runs": [{"run": run.id, **answer} for run, answer in zip(runs, found)]}
+    lines = [words(answer, run.id) for run, answer in zip(runs, found, strict=False)]
+    told: dict[str, Any] = {"runs": [{"run": run.id, **answer} for run, answer in zip(runs, found, strict=False)]}
     if len(runs) == 2:
         told["verdict"] = verdict(*found, [run.id for run in runs])
         lines.append(told["verdict"])

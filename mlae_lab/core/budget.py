@@ -34,17 +34,24 @@ def expert_parameters(plan: MaskPlan, d_in: int, d_out: int) -> int:
 
 def budget(plan: MaskPlan, shapes: Mapping[str, tuple[int, int]]) -> Budget:
     """Count a plan. shapes: target name to (d_in, d_out). Raises KeyError for a target without shape."""
-    parameters = sum(kept * expert_parameters(plan, *shapes[t]) for kept, t in zip(plan.kept, plan.targets) if kept)
+    parameters = sum(
+        kept * expert_parameters(plan, *shapes[t]) for kept, t in zip(plan.kept, plan.targets, strict=False) if kept
+    )
     empty = []
-    for kept, rates in zip(plan.keep, plan.drop_rate):
-        empty.append(math.prod(p for k, p in zip(kept, rates) if k))
-    some = math.prod(1 - chance for chance, kept in zip(empty, plan.kept) if kept)
+    for kept, rates in zip(plan.keep, plan.drop_rate, strict=False):
+        empty.append(math.prod(p for k, p in zip(kept, rates, strict=False) if k))
+    some = math.prod(1 - chance for chance, kept in zip(empty, plan.kept, strict=False) if kept)
     return Budget(plan.experts, parameters, expected_active(plan), tuple(empty), 1 - some)
 
 
 def expected_active(plan: MaskPlan) -> float:
     """Σ keep (1 - p): mean number of experts at work in one training step."""
-    return sum(1 - p for kept, rates in zip(plan.keep, plan.drop_rate) for k, p in zip(kept, rates) if k)
+    return sum(
+        1 - p
+        for kept, rates in zip(plan.keep, plan.drop_rate, strict=False)
+        for k, p in zip(kept, rates, strict=False)
+        if k
+    )
 
 
 # ---------------------------------------------------------------- the arithmetic of a step
@@ -79,7 +86,7 @@ def step_cost(plan: MaskPlan, backbone: Backbone) -> StepCost | None:
     if not backbone.heads or backbone.tokens is None:
         return None
     rows = [r for r in backbone.linears if r.pattern.startswith("blocks.*.")]
-    kept = dict(zip(plan.targets, plan.kept))
+    kept = dict(zip(plan.targets, plan.kept, strict=False))
     forward = backward = experts = cached = 0
     for block in range(backbone.layers):
         for row in rows:

@@ -89,7 +89,7 @@ def _rates(plan: MaskPlan) -> dict[tuple[str, int], float]:
     """The drop rate of every expert that exists, by layer and column."""
     return {
         (target, column): rate
-        for target, kept, rates in zip(plan.targets, plan.keep, plan.drop_rate)
-        for column, (k, rate) in enumerate(zip(kept, rates))
+        for target, kept, rates in zip(plan.targets, plan.keep, plan.drop_rate, strict=False)
+        for column, (k, rate) in enumerate(zip(kept, rates, strict=False))
         if k
     }

@@ -49,7 +49,7 @@ def mirrored(plan: MaskPlan) -> MaskPlan:
     """First layer and last change places, in each group: incremental becomes decremental."""
     source = list(range(plan.rows))
     for rows in groups(plan.targets).values():
-        for row, other in zip(rows, reversed(rows)):
+        for row, other in zip(rows, reversed(rows), strict=False):
             source[row] = other
     return replace(
         plan, keep=tuple(plan.keep[r] for r in source), drop_rate=tuple(plan.drop_rate[r] for r in source)
@@ -73,9 +73,9 @@ def cleared(plan: MaskPlan) -> MaskPlan:
 
 def _kept(plan: MaskPlan, keep: tuple[tuple[bool, ...], ...]) -> MaskPlan:
     rates = []
-    for row, old, known in zip(keep, plan.keep, plan.drop_rate):
-        first = next((p for k, p in zip(old, known) if k), 0.0)
-        rates.append(tuple(p if was else first for was, p in zip(old, known)))
+    for _row, old, known in zip(keep, plan.keep, plan.drop_rate, strict=False):
+        first = next((p for k, p in zip(old, known, strict=False) if k), 0.0)
+        rates.append(tuple(p if was else first for was, p in zip(old, known, strict=False)))
     return replace(plan, keep=keep, drop_rate=tuple(rates))
 
 
@@ -95,7 +95,7 @@ def shuffled(plan: MaskPlan, seed: int) -> MaskPlan:
     the same plan here, in the browser and on every machine.
     """
     numbers = _mulberry32(seed)
-    cells = [list(zip(kept, rates)) for kept, rates in zip(plan.keep, plan.drop_rate)]
+    cells = [list(zip(kept, rates, strict=False)) for kept, rates in zip(plan.keep, plan.drop_rate, strict=False)]
     for rows in groups(plan.targets).values():
         flat = [cell for row in rows for cell in cells[row]]
         for last in range(len(flat) - 1, 0, -1):

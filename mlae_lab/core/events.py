@@ -164,7 +164,16 @@ class Saved:
 
 
 Event = (
-    Preparing | Started | SampleImages | Resumed | TrainStep | Evaluation | ExpertStats | SimilarityStats | Predictions | Saved
+    Preparing
+    | Started
+    | SampleImages
+    | Resumed
+    | TrainStep
+    | Evaluation
+    | ExpertStats
+    | SimilarityStats
+    | Predictions
+    | Saved
 )
 KINDS: dict[str, type] = {e.kind: e for e in get_args(Event)}
 

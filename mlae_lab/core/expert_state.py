@@ -33,14 +33,16 @@ def checked(plan: MaskPlan, factors: object) -> Factors:
     if not isinstance(factors, (list, tuple)) or len(factors) != plan.rows:
         raise PlanError(f"factors must be a list of {plan.rows} rows, one for each layer of the run's mask")
     found = []
-    for number, (row, kept) in enumerate(zip(factors, plan.keep), 1):
+    for number, (row, kept) in enumerate(zip(factors, plan.keep, strict=False), 1):
         if not isinstance(row, (list, tuple)) or len(row) != plan.columns:
             raise PlanError(f"row {number} of the factors must have {plan.columns} values, one for each expert")
-        for value, exists in zip(row, kept):
+        for value, exists in zip(row, kept, strict=False):
             number_given = isinstance(value, (int, float)) and not isinstance(value, bool)
             if exists and not (number_given and abs(value) <= MOST):
-                raise PlanError(f"a factor of row {number} is {value!r}: it must be a number from -{MOST:g} to {MOST:g}")
-        found.append(tuple(float(value) if exists else None for value, exists in zip(row, kept)))
+                raise PlanError(
+                    f"a factor of row {number} is {value!r}: it must be a number from -{MOST:g} to {MOST:g}"
+                )
+        found.append(tuple(float(value) if exists else None for value, exists in zip(row, kept, strict=False)))
     return tuple(found)
 
 
@@ -76,16 +78,16 @@ def through_mask(plan: MaskPlan, mask: MaskPlan) -> tuple[Factors, tuple[str, ..
     """
     if not set(mask.targets) & set(plan.targets):
         mask = fitted(mask, plan.targets)
-    rows = dict(zip(mask.targets, mask.keep))
+    rows = dict(zip(mask.targets, mask.keep, strict=False))
     found, width = [], max(plan.columns, mask.columns)
-    for target, kept in zip(plan.targets, plan.keep):
+    for target, kept in zip(plan.targets, plan.keep, strict=False):
         wanted = rows.get(target, ())
         found.append(
             tuple((1.0 if c < len(wanted) and wanted[c] else 0.0) if exists else None for c, exists in enumerate(kept))
         )
-    own = dict(zip(plan.targets, plan.keep))
+    own = dict(zip(plan.targets, plan.keep, strict=False))
     ignored = []
-    for label, target, wanted in zip(mask.row_labels, mask.targets, mask.keep):
+    for label, target, wanted in zip(mask.row_labels, mask.targets, mask.keep, strict=False):
         has = own.get(target, ())
         missing = [c for c in range(width) if c < len(wanted) and wanted[c] and not (c < len(has) and has[c])]
         ignored += [f"layer {label}, expert {c + 1}" for c in missing]

@@ -47,7 +47,9 @@ def difference(pattern: MaskPlan, plan: MaskPlan) -> tuple[int, float]:
             source = place * pattern.rows // len(rows)
             both = min(pattern.kept[source], plan.kept[row])
             cells += abs(pattern.kept[source] - plan.kept[row])
-            away = sorted(abs(p - shared[source]) for k, p in zip(plan.keep[row], plan.drop_rate[row]) if k)
+            away = sorted(
+                abs(p - shared[source]) for k, p in zip(plan.keep[row], plan.drop_rate[row], strict=False) if k
+            )
             rate += sum(away[:both])
     return cells, rate
 
@@ -58,7 +60,9 @@ def nearest(plan: MaskPlan) -> NearestPattern:
 
     Uniform and mixed masks are a family: the one compared has the plan's own median rate, or 0.5 where that is 0.
     """
-    rates = [p for kept, row in zip(plan.keep, plan.drop_rate) for k, p in zip(kept, row) if k]
+    rates = [
+        p for kept, row in zip(plan.keep, plan.drop_rate, strict=False) for k, p in zip(kept, row, strict=False) if k
+    ]
     middle = round(median(rates), 4) if rates else 0.0
 
     def away(found: Pattern) -> NearestPattern:

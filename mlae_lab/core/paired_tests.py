@@ -101,18 +101,18 @@ def paired_tests(a: Mapping, b: Mapping) -> PairedTests:
                 "one task and one protocol, and ask about as many images"
             )
     names, truth, indices = a["names"], a["truth"], a["indices"]
-    correct_a = [predicted == label for predicted, label in zip(a["predicted"], truth)]
-    correct_b = [predicted == label for predicted, label in zip(b["predicted"], truth)]
+    correct_a = [predicted == label for predicted, label in zip(a["predicted"], truth, strict=False)]
+    correct_b = [predicted == label for predicted, label in zip(b["predicted"], truth, strict=False)]
     whole = _slice("all", correct_a, correct_b)
     by_class: list[tuple[list[bool], list[bool]]] = [([], []) for _ in names]
-    for label, one, other in zip(truth, correct_a, correct_b):
+    for label, one, other in zip(truth, correct_a, correct_b, strict=False):
         by_class[label][0].append(one)
         by_class[label][1].append(other)
-    classes = [_slice(name, one, other) for name, (one, other) in zip(names, by_class)]
+    classes = [_slice(name, one, other) for name, (one, other) in zip(names, by_class, strict=False)]
     adjusted = holm([entry.mid for entry in classes])
-    classes = [PairedTest(**{**vars(entry), "adjusted": p}) for entry, p in zip(classes, adjusted)]
-    only_a = [at for at, (one, other) in enumerate(zip(correct_a, correct_b)) if one and not other]
-    only_b = [at for at, (one, other) in enumerate(zip(correct_a, correct_b)) if other and not one]
+    classes = [PairedTest(**{**vars(entry), "adjusted": p}) for entry, p in zip(classes, adjusted, strict=False)]
+    only_a = [at for at, (one, other) in enumerate(zip(correct_a, correct_b, strict=False)) if one and not other]
+    only_b = [at for at, (one, other) in enumerate(zip(correct_a, correct_b, strict=False)) if other and not one]
     only_a.sort(key=lambda at: -a["confidence"][at])
     only_b.sort(key=lambda at: -b["confidence"][at])
     return PairedTests(
@@ -125,7 +125,7 @@ def paired_tests(a: Mapping, b: Mapping) -> PairedTests:
 
 
 def _slice(name: str, correct_a: list[bool], correct_b: list[bool]) -> PairedTest:
-    only_a = sum(one and not other for one, other in zip(correct_a, correct_b))
-    only_b = sum(other and not one for one, other in zip(correct_a, correct_b))
+    only_a = sum(one and not other for one, other in zip(correct_a, correct_b, strict=False))
+    only_b = sum(other and not one for one, other in zip(correct_a, correct_b, strict=False))
     exact, mid = mcnemar(only_a, only_b)
     return PairedTest(name, len(correct_a), sum(correct_a), sum(correct_b), only_a, only_b, exact, mid, mid)

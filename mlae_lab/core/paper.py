@@ -42,14 +42,16 @@ _TABLE_10_INIT = (2, 0.5, 0.25, 1, 2, 4, 4, 1, 4, 2, 0.25, 0.125, 0.125, 2, 1, 1
 _FGVC_MLAE = {"cub": 89.6, "nabirds": 85.0, "oxford_flowers": 99.2, "stanford_dogs": 91.6, "stanford_cars": 88.9}
 _FGVC_LINEAR = {"cub": 85.3, "nabirds": 75.9, "oxford_flowers": 97.9, "stanford_dogs": 86.2, "stanford_cars": 51.3}
 
-TUNED: dict[str, Tuned] = {task: Tuned(p, init) for task, p, init in zip(_VTAB, _TABLE_10_P, _TABLE_10_INIT)}
+TUNED: dict[str, Tuned] = {
+    task: Tuned(p, init) for task, p, init in zip(_VTAB, _TABLE_10_P, _TABLE_10_INIT, strict=False)
+}
 
 MLAE_ACCURACY: dict[str, Cell] = {
-    **{task: Cell(v, "Table 1", "p and λ tuned for this task") for task, v in zip(_VTAB, _TABLE_1_MLAE)},
+    **{task: Cell(v, "Table 1", "p and λ tuned for this task") for task, v in zip(_VTAB, _TABLE_1_MLAE, strict=False)},
     **{task: Cell(v, "Table 11", "mean of three seeds") for task, v in _FGVC_MLAE.items()},
 }
 LINEAR_PROBE_ACCURACY: dict[str, Cell] = {
-    **{task: Cell(v, "Table 1") for task, v in zip(_VTAB, _TABLE_1_LINEAR)},
+    **{task: Cell(v, "Table 1") for task, v in zip(_VTAB, _TABLE_1_LINEAR, strict=False)},
     **{task: Cell(v, "Table 11") for task, v in _FGVC_LINEAR.items()},
 }
 

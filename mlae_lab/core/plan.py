@@ -99,7 +99,8 @@ class MaskPlan:
         if not isinstance(self.train_coefficients, bool):
             raise PlanError(f"train_coefficients is {_short(self.train_coefficients)}: it must be true or false")
         rates = tuple(
-            tuple(p if k else 0.0 for p, k in zip(row, kept)) for row, kept in zip(rates, keep)
+            tuple(p if k else 0.0 for p, k in zip(row, kept, strict=False))
+            for row, kept in zip(rates, keep, strict=False)
         )  # a rate where nothing exists means nothing; equal plans must be equal data
         for field, value in (("keep", keep), ("drop_rate", rates), ("targets", targets), ("coefficient_init", init)):
             object.__setattr__(self, field, value)
@@ -129,10 +130,13 @@ class MaskPlan:
         """What each row is called on a screen: its layer, counted from 1; with the module's last name where a block
         has more than one row, and the rest of the name for a network of several stages (Swin: "2.1")."""
         parts = [_NUMBERED.findall(target) for target in self.targets]
-        names = [".".join(str(int(n) + 1) for n in found) or target for found, target in zip(parts, self.targets)]
+        names = [
+            ".".join(str(int(n) + 1) for n in found) or target
+            for found, target in zip(parts, self.targets, strict=False)
+        ]
         if len(set(names)) == len(names):
             return tuple(names)
-        return tuple(f"{name} {target.rsplit('.', 1)[-1]}" for name, target in zip(names, self.targets))
+        return tuple(f"{name} {target.rsplit('.', 1)[-1]}" for name, target in zip(names, self.targets, strict=False))
 
     @property
     def kind(self) -> Kind:
@@ -145,8 +149,8 @@ class MaskPlan:
     def row_rates(self) -> tuple[float | None, ...]:
         """The drop rate of each row: a number where its experts share one, else None; 0 for an empty row."""
         shared = []
-        for kept, rates in zip(self.keep, self.drop_rate):
-            values = {p for k, p in zip(kept, rates) if k} or {0.0}
+        for kept, rates in zip(self.keep, self.drop_rate, strict=False):
+            values = {p for k, p in zip(kept, rates, strict=False) if k} or {0.0}
             shared.append(values.pop() if len(values) == 1 else None)
         return tuple(shared)
 
@@ -217,8 +221,8 @@ class MaskPlan:
         """
         bits = [format(sum(k << i for i, k in enumerate(row)), "x") for row in self.keep]
         rates = []
-        for kept, row in zip(self.keep, self.drop_rate):
-            values = [p for k, p in zip(kept, row) if k] or [0.0]
+        for kept, row in zip(self.keep, self.drop_rate, strict=False):
+            values = [p for k, p in zip(kept, row, strict=False) if k] or [0.0]
             rates.append(",".join(map(_rate_text, values if len(set(values)) > 1 else values[:1])))
         parts = [_CODE_VERSION, f"{self.rows}x{self.columns}", _runs(bits), _runs(rates)]
         if self.expert_rank != 1:
@@ -249,7 +253,7 @@ class MaskPlan:
                 raise PlanError(f"{_short(text)} in the mask code is not a row of {columns} experts in hexadecimal")
             keep.append(tuple(bool(int(text, 16) >> i & 1) for i in range(columns)))
         rates = []
-        for kept, text in zip(keep, _unrun(parts[3], rows, "drop rates")):
+        for kept, text in zip(keep, _unrun(parts[3], rows, "drop rates"), strict=False):
             values = [_parse_rate(value) for value in text.split(",")]
             if len(values) == 1:
                 values *= max(1, sum(kept))

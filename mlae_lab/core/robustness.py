@@ -51,7 +51,7 @@ def verdict(one: Mapping, other: Mapping, names: Sequence[str]) -> str:
     and the second sentence says so.
     """
     a, b = stand(one), stand(other)
-    gained = [(x - a.trained) - (y - b.trained) for x, y in zip(one["accuracies"], other["accuracies"])]
+    gained = [(x - a.trained) - (y - b.trained) for x, y in zip(one["accuracies"], other["accuracies"], strict=False)]
     images = min(one["images"], other["images"])
     middle = mean(gained)
     error = stdev(gained) / len(gained) ** 0.5 if len(gained) > 1 else None

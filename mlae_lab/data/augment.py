@@ -28,10 +28,7 @@ def for_training(batch: torch.Tensor, name: str, size: int, generator: torch.Gen
     training = preprocessing(name).training
     if training == "none":
         return resized(batch, size)
-    if training == "crop":
-        cropped = random_crop(batch, size, generator)
-    else:
-        cropped = random_resized_crop(batch, size, generator)
+    cropped = random_crop(batch, size, generator) if training == "crop" else random_resized_crop(batch, size, generator)
     return horizontal_flip(cropped, generator)
 
 

@@ -103,7 +103,7 @@ def readable(path: Path) -> bool:
             image.verify()  # checksums, which loading does not look at
         with Image.open(path) as image:  # verify leaves an image unusable
             image.load()
-    except Exception:  # noqa: BLE001 - PIL and its decoders raise whatever they stumble over in a damaged file
+    except Exception:
         return False
     return True
 
@@ -114,7 +114,7 @@ def _unreadable(folder: Path, paths: list[str], progress: Callable[[int, int], N
         for start in range(0, len(paths), 256):  # bounds the waiting line, and how long an ended check goes on
             batch = paths[start : start + 256]
             fine = pool.map(readable, [folder / path for path in batch])
-            bad += [path for path, ok in zip(batch, fine) if not ok]
+            bad += [path for path, ok in zip(batch, fine, strict=False) if not ok]
             if progress:
                 progress(start + len(batch), len(paths))
     return bad

@@ -77,7 +77,7 @@ def _decoded(
         ) from None
     except DataError:
         raise
-    except Exception as error:  # noqa: BLE001 - damaged files make PIL's decoders raise almost anything, not only OSError
+    except Exception as error:
         raise DataError(f"{name} cannot be read as an image ({_reason(error)}): {other}") from None
 
 
@@ -93,7 +93,7 @@ def _upright(image: Image.Image) -> Image.Image:
     image.load()  # so that damage to the pixels is not taken for damage to the EXIF block below
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # noqa: BLE001 - an EXIF block that cannot be read says nothing: the pixels stand as they are stored
+    except Exception:
         return image
 
 

@@ -190,7 +190,7 @@ def _background(make: Callable[[], Iterator[Any]]) -> Iterator[Any]:
                     if gone.is_set():
                         return
             put("end", None)
-        except BaseException as error:  # noqa: BLE001 - raised again where the items are awaited
+        except BaseException as error:
             put("error", error)
 
     threading.Thread(target=work, daemon=True, name="fetch").start()
@@ -222,7 +222,7 @@ def _watched(items: Iterator[Any], remote: Remote, meter: Meter) -> Iterator[Any
             item = next(items)
         except StopIteration:
             return
-        except Exception as error:  # noqa: BLE001 - two libraries' exceptions that have no base in common
+        except Exception as error:
             raise hub.refusal(error, remote) from None
         if item is not None:
             yield item

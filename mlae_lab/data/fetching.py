@@ -216,7 +216,7 @@ def main(name: str, into: str) -> int:
         return 0
     except (FetchError, Cancelled, KeyboardInterrupt) as error:
         print(error or "cancelled", flush=True)
-    except Exception:  # noqa: BLE001 - the end of the process: what it was goes to the log
+    except Exception:
         traceback.print_exc()
     return 1
 

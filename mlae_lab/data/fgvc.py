@@ -53,8 +53,8 @@ def read_fgvc(folder: Path, task: Task) -> Listing:
     for split in SPLITS:
         paths = _resolved(folder, split, [key for key, _ in ids[split]], task, disk)
         known = [labels.get(class_id, UNKNOWN_LABEL) for _, class_id in ids[split]]
-        splits[split] = tuple(zip(paths, known))
-        strange = [(path, i) for path, (_, i) in zip(paths, ids[split]) if i not in labels]
+        splits[split] = tuple(zip(paths, known, strict=False))
+        strange = [(path, i) for path, (_, i) in zip(paths, ids[split], strict=False) if i not in labels]
         if strange:
             lacking = some([str(class_id) for class_id in sorted({class_id for _, class_id in strange})])
             problems.append(
@@ -75,9 +75,7 @@ def _read_split(folder: Path, split: str) -> list[tuple[str, int]]:
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}): check that it is yours to read") from None
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path} is not JSON in UTF-8 ({error}): it must be one object of image to class id"
-        ) from None
+        raise DataError(f"{path} is not JSON in UTF-8 ({error}): it must be one object of image to class id") from None
     if not isinstance(pairs, tuple) or not pairs:
         kind = "an empty object" if pairs == () else "not an object"
         raise DataError(f'{path} is {kind}: it must be one object of image to class id, like {{"1.jpg": 7}}')

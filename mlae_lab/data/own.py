@@ -169,7 +169,7 @@ def _completed(given: dict[str, Classes], seed: int) -> dict[str, Classes]:
     if images < 2 + len(missing):
         raise DataError(f"train has {counted(images)}: too few to cut {' and '.join(missing)} from them")
     if len(missing) == 2:
-        sizes = dict(zip(SPLITS, cut_sizes(images)))
+        sizes = dict(zip(SPLITS, cut_sizes(images), strict=False))
     else:
         fifth = max(1, round(images / 5))
         sizes = {"train": images - fifth, missing[0]: fifth}

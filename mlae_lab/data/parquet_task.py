@@ -42,9 +42,7 @@ def unpack_parquet(files: Mapping[str, Path], into: Path, task: Task, meter: Met
             f"or 1000 and none; fetch {task.name} from the archive instead"
         )
     if not test:
-        raise FetchError(
-            f"{task.name} has no test images in these tables: fetch {task.name} from the archive instead"
-        )
+        raise FetchError(f"{task.name} has no test images in these tables: fetch {task.name} from the archive instead")
     meter.start("unpacking", task.name, 0, sum(lengths.values()))
     learning = _images(by_split["train"], task)
     _write(learning, into, "train800", 800, meter)

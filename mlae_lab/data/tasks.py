@@ -148,7 +148,7 @@ def load_protocol(
     rule = preprocessing(config.prepared).rule(catalog.backbone(config.backbone).image)
     parts, total = listing.protocol(config.protocol), sum(map(len, listing.protocol(config.protocol)))
     made, before = [], 0
-    for name, items in zip(("train", "evaluation"), parts):
+    for name, items in zip(("train", "evaluation"), parts, strict=False):
         counted = (lambda done, _, before=before: on_progress(before + done, total)) if on_progress else None
         files = [(listing.folder / path, label) for path, label in items]
         fingerprint = f"{listing.fingerprint} {config.protocol} {name}"

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mlae_lab.doctor import devices, disk, runs, store, versions, weights
-from mlae_lab.doctor.torch_check import TorchReport, check_torch
-from mlae_lab.doctor.findings import Finding, Report, Section, trouble
 from mlae_lab.doctor.context import Context
+from mlae_lab.doctor.findings import Finding, Report, Section, trouble
 from mlae_lab.doctor.machine import memory
 from mlae_lab.doctor.store import RESCUE, knows_locks
+from mlae_lab.doctor.torch_check import TorchReport, check_torch
 from mlae_lab.doctor.weights import PAPER_WEIGHTS, weights_problem
 
 # of the constants, only what others use: a limit is set where it is read, in its own module
@@ -46,7 +46,7 @@ def _kept(title: str, part: Callable[[Context], Iterator[Finding]], context: Con
     found: list[Finding] = []
     try:
         found.extend(part(context))
-    except Exception as error:  # noqa: BLE001 - the other sections are worth having whatever this one met
+    except Exception as error:
         found.append(
             trouble(
                 title.lower(),

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator
 
 from mlae_lab.data.progress import gigabytes
+from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, trouble
 from mlae_lab.doctor.folders import bytes_of, database_files, existing, tree
-from mlae_lab.doctor.context import Context
 
 LITTLE_ROOM = 2_000_000_000  # bytes free on a disk: worth a note
 NO_ROOM = 200_000_000  # bytes free on a disk: trouble

@@ -43,7 +43,7 @@ def _limits(proc: Path, groups: Path) -> Iterator[tuple[int, int]]:
     except OSError:
         return
     for line in lines:
-        number, kinds, path = (line.split(":", 2) + ["", ""])[:3]
+        number, kinds, path = ([*line.split(":", 2), "", ""])[:3]
         if number == "0" and not kinds:
             top, names = groups, ("memory.max", "memory.current", "inactive_file")
         elif "memory" in kinds.split(","):

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mlae_lab.core import catalog
 from mlae_lab.data.progress import gigabytes
+from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, some, trouble
 from mlae_lab.doctor.folders import tree
-from mlae_lab.doctor.context import Context
 from mlae_lab.runs import liveness, paths, supervisor
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore

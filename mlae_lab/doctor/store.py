@@ -10,9 +10,9 @@ from pathlib import Path
 
 from mlae_lab import locks
 from mlae_lab.data.progress import gigabytes
+from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, trouble
 from mlae_lab.doctor.folders import bytes_of, database_files, write_problem
-from mlae_lab.doctor.context import Context
 from mlae_lab.runs.schema import SCHEMA
 from mlae_lab.runs.store import RunStore, StoreError
 

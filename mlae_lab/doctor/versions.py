@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterator
 from importlib import metadata
 
-from mlae_lab.doctor.findings import Finding, good, trouble
 from mlae_lab.doctor.context import Context
+from mlae_lab.doctor.findings import Finding, good, trouble
 from mlae_lab.locations import ROOT
 
 REQUIREMENTS = ROOT / "requirements.txt"

@@ -15,9 +15,9 @@ from mlae_lab.core.hosts import HostError
 from mlae_lab.data import bundled, fetching
 from mlae_lab.data.progress import gigabytes
 from mlae_lab.data.tasks import own_tasks, ready
+from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, some, trouble
 from mlae_lab.doctor.folders import bytes_of, write_problem
-from mlae_lab.doctor.context import Context
 from mlae_lab.locations import ASSETS, default_store, weights_file
 
 PAPER_WEIGHTS = "vit_base_patch16_224.orig_in21k"

@@ -79,7 +79,7 @@ def pruned(adapter: Adapter, factors: Factors) -> Adapter:
     if adapter.plan is None:
         raise AdapterError("this adapter is a linear probe: it has no experts that could be left out")
     plan, tensors = kept_plan(adapter.plan, factors), dict(adapter.tensors)
-    for target, before, row in zip(adapter.plan.targets, adapter.plan.keep, factors):
+    for target, before, row in zip(adapter.plan.targets, adapter.plan.keep, factors, strict=False):
         if not any(before):
             continue
         counts = [value for value in row if value is not None]
@@ -100,7 +100,7 @@ def read_adapter(path: Path) -> Adapter:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("mlae_lab", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file}
     except FileNotFoundError:
         raise AdapterError(f"{path} does not exist") from None
     except (SafetensorError, ValueError, RecursionError, OSError) as error:

@@ -12,9 +12,9 @@ from torch import nn
 
 from mlae_lab.core import catalog
 from mlae_lab.core.backbones import RANDOM, Backbone, table
+from mlae_lab.locations import ASSETS
 from mlae_lab.model.stem import ConvStem
 from mlae_lab.model.weight_files import SUFFIXES, BackboneError, backbone_state, load_weights
-from mlae_lab.locations import ASSETS
 
 __all__ = ["BUNDLED_WEIGHTS", "BackboneError", "build", "build_with_notes", "bundled_network", "fingerprint"]
 

@@ -33,7 +33,7 @@ def first_block(plan: MaskPlan | None, blocks: int) -> int:
     if plan is None:
         return blocks
     numbers = [blocks]
-    for target, kept in zip(plan.targets, plan.kept):
+    for target, kept in zip(plan.targets, plan.kept, strict=False):
         words = target.split(".")
         if kept:
             numbers.append(int(words[1]) if words[0] == "blocks" else 0)

@@ -78,7 +78,7 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
 def _reading(path: Path, what: str, hint: str = "") -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - a damaged file makes its reader raise almost anything
+    except Exception as error:
         reason = re.split(r"[.\n]", str(error).strip())[0] or type(error).__name__
         raise BackboneError(f"{path} is not {what} ({reason[:120]}){hint}") from None
 
@@ -129,7 +129,7 @@ def _timm_names(model: nn.Module, given: State) -> State:
     options = {"adapt_layer_scale": True} if isinstance(model, VisionTransformer) else {}
     try:
         return dict(translate(given, model, **options)) if translate else given
-    except Exception:  # noqa: BLE001 - written for fitting files alone; what is odd is told from the file's own names
+    except Exception:
         return given
 
 

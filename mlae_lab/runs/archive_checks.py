@@ -14,7 +14,7 @@ from functools import cache
 
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import LATER, RunConfig
-from mlae_lab.runs.archive_zip import EVENTS, FORMAT, MAX_EVENTS, RUN, Packed, ArchiveError, short
+from mlae_lab.runs.archive_zip import EVENTS, FORMAT, MAX_EVENTS, RUN, ArchiveError, Packed, short
 from mlae_lab.runs.paths import is_run_id
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
@@ -53,7 +53,9 @@ def checked_tensors(name: str, size: int, chunks: Iterable[bytes]) -> Iterator[b
             yield start
             start = None
     if start is not None:
-        raise ArchiveError(f"{name} is not a safetensors file: its first eight bytes do not give the length of a header")
+        raise ArchiveError(
+            f"{name} is not a safetensors file: its first eight bytes do not give the length of a header"
+        )
 
 
 def tensors_trouble(header: bytes, size: int) -> str:
@@ -213,8 +215,12 @@ def _event(line: bytes, config: RunConfig) -> tuple[float, ev.Event] | None:
 
 
 _COUNTED = {
-    ev.Started: ("train_images", "evaluation_images", "steps"), ev.TrainStep: ("step", "epoch"),
-    ev.Evaluation: ("epoch",), ev.ExpertStats: ("epoch",), ev.SimilarityStats: ("epoch",), ev.Predictions: ("epoch",),
+    ev.Started: ("train_images", "evaluation_images", "steps"),
+    ev.TrainStep: ("step", "epoch"),
+    ev.Evaluation: ("epoch",),
+    ev.ExpertStats: ("epoch",),
+    ev.SimilarityStats: ("epoch",),
+    ev.Predictions: ("epoch",),
 }  # fmt: skip - at least 1, as others divide by them
 
 
@@ -248,10 +254,8 @@ def _require_on_canvas(event: ev.Event, config: RunConfig) -> None:
         ranks = all(len(ranks) in (0, plan.rows) for ranks in (event.effective_rank, event.stable_rank))
         fits = sides == plan.kept and len(event.signed) == len(event.absolute) == plan.rows and ranks
     elif isinstance(event, ev.TrainStep):
-        fits = (
-            not event.mask
-            or bool(_HEX.fullmatch(event.mask))
-            and len(event.mask) == 2 * -(-plan.rows * plan.columns // 8)
+        fits = not event.mask or (
+            bool(_HEX.fullmatch(event.mask)) and len(event.mask) == 2 * -(-plan.rows * plan.columns // 8)
         )
     elif isinstance(event, ev.SampleImages):
         if not len(event.labels) == len(event.images) <= 48 or not all(map(_BASE64.fullmatch, event.images)):

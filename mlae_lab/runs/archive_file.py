@@ -27,7 +27,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.runs import paths
 from mlae_lab.runs.archive_checks import checked_tensors, events_of, header_of
 from mlae_lab.runs.archive_writing import write
-from mlae_lab.runs.archive_zip import EPOCH, EVENTS, LOG, RUN, SUFFIX, Packed, ArchiveError, opened
+from mlae_lab.runs.archive_zip import EPOCH, EVENTS, LOG, RUN, SUFFIX, ArchiveError, Packed, opened
 from mlae_lab.runs.paths import RunPaths, is_run_id
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError

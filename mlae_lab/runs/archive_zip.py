@@ -86,7 +86,7 @@ def opened(file: Path) -> Iterator[Packed]:
 def _damage(name: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - a damaged file makes its reader raise almost anything
+    except Exception as error:
         said = " ".join(str(error).split())[:80] or type(error).__name__
         raise ArchiveError(
             f"{name} is no parcel, or it is cut off or damaged ({said}): give a {SUFFIX} file that a lab exported"
@@ -102,7 +102,9 @@ def _members(packed: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
         plain = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG) and not entry.external_attr & 0x10
         allowed = (zipfile.ZIP_STORED,) if name.endswith(".safetensors") else (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
         if most == 0:
-            raise ArchiveError(f"{file} holds {short(name)}: a parcel holds {RUN}, {EVENTS}, {LOG} and safetensors only")
+            raise ArchiveError(
+                f"{file} holds {short(name)}: a parcel holds {RUN}, {EVENTS}, {LOG} and safetensors only"
+            )
         if name in found:
             raise ArchiveError(f"{file} holds {name} twice: a parcel holds each file once")
         if not plain:

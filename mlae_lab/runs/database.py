@@ -44,7 +44,9 @@ class Database:
                 )
             # While one connection has read, SQLite's two files beside the database exist: without it the first who
             # looks on a full disk could not make them, and nothing could be read.
-            self._anchor = sqlite3.connect(paths.database(self.folder), timeout=TIMEOUT_SECONDS, check_same_thread=False)
+            self._anchor = sqlite3.connect(
+                paths.database(self.folder), timeout=TIMEOUT_SECONDS, check_same_thread=False
+            )
             self._anchor.execute("SELECT COUNT(*) FROM runs").fetchone()
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{self.folder} cannot be used as a store ({error}): choose a writable folder") from None
@@ -75,7 +77,9 @@ class Database:
 
     def _refuse_while_in_use(self, db: sqlite3.Connection) -> None:
         """A process of an older lab would go on writing under the old names."""
-        active = [run for (run,) in db.execute("SELECT id FROM runs WHERE status IN ('starting', 'running', 'stopping')")]
+        active = [
+            run for (run,) in db.execute("SELECT id FROM runs WHERE status IN ('starting', 'running', 'stopping')")
+        ]
         busy = [run for run in active if locks.held(paths.RunPaths(self.folder, run).lock)]
         if busy or locks.held(paths.supervisor_lock(self.folder)):
             who = f"run {busy[0]} of an older lab is" if busy else "the supervisor of an older lab is"

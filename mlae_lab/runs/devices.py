@@ -57,7 +57,9 @@ def torch_takes_gpus() -> bool:
     """Whether the torch that is installed was built for GPUs, by its version file; True where that says nothing."""
     try:
         found = util.find_spec("torch")
-        return found is None or not found.origin or built_for_gpus((Path(found.origin).parent / "version.py").read_text())
+        return (
+            found is None or not found.origin or built_for_gpus((Path(found.origin).parent / "version.py").read_text())
+        )
     except (OSError, ValueError):
         return True
 

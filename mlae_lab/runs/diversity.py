@@ -21,10 +21,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mlae_lab.core import catalog
-from mlae_lab.core.random_baseline import RandomBaseline, over_layers, random_experts
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.events import SimilarityStats, mean_of
 from mlae_lab.core.patterns import EXPERTS, dense, fitted, scaled
+from mlae_lab.core.random_baseline import RandomBaseline, over_layers, random_experts
 from mlae_lab.runs import commands, outcomes, pairs
 from mlae_lab.runs.pairs import SeedStatistics, seed_statistics
 from mlae_lab.runs.status import Status
@@ -141,7 +141,7 @@ def cancel(store: RunStore, runs: Sequence[Run]) -> int:
 def taken(store: RunStore, asked: Experiment) -> dict[Cell, Run | RunConfig]:
     """For each cell its run, finished or on its way, else its config."""
     cells = asked.cells()
-    return dict(zip(cells, outcomes.taken(store, [*cells.values()])))
+    return dict(zip(cells, outcomes.taken(store, [*cells.values()]), strict=False))
 
 
 def experiments(runs: Sequence[Run]) -> list[Experiment]:
@@ -156,7 +156,11 @@ def experiments(runs: Sequence[Run]) -> list[Experiment]:
             rates.setdefault(base, {0.0}).add(rate)
             seeds.setdefault(base, set()).add(run.config.seed)
     return [
-        Experiment(replace(base, seed=min(seeds[base]), data=data[base]), tuple(sorted(rates[base])), tuple(sorted(seeds[base])))
+        Experiment(
+            replace(base, seed=min(seeds[base]), data=data[base]),
+            tuple(sorted(rates[base])),
+            tuple(sorted(seeds[base])),
+        )
         for base in rates
     ]
 
@@ -221,7 +225,7 @@ def found(store: RunStore, asked: Experiment) -> Found:
                 points.append(point)
     shapes = catalog.backbone(asked.config.backbone).shapes(asked.config.plan.targets)
     baseline = over_layers(
-        [random_experts(*shapes[t], n) for t, n in zip(asked.config.plan.targets, asked.config.plan.kept)]
+        [random_experts(*shapes[t], n) for t, n in zip(asked.config.plan.targets, asked.config.plan.kept, strict=False)]
     )
     return Found(asked, tuple(points), tuple(c for c in asked.cells() if c not in measured), runs, baseline)
 

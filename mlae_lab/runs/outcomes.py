@@ -38,7 +38,7 @@ def is_through(run: Run, measured: Sequence[tuple[int, float]]) -> bool:
 def taken(store: RunStore, configs: Sequence[RunConfig]) -> list[Run | RunConfig]:
     """For each config the run that a store has of it already, through its last epoch or on the way there; else the
     config. One that goes on from a checkpoint of another run, or ended early, does not count."""
-    return [next(iter(runs), config) for runs, config in zip(candidates(store, configs), configs)]
+    return [next(iter(runs), config) for runs, config in zip(candidates(store, configs), configs, strict=False)]
 
 
 def candidates(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]:

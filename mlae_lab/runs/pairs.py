@@ -16,7 +16,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.config import ConfigError, RunConfig, differences
 from mlae_lab.core.events import Started
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.core.seed_statistics import SeedStatistics, between, points, seeds_needed, seed_statistics
+from mlae_lab.core.seed_statistics import SeedStatistics, between, points, seed_statistics, seeds_needed
 from mlae_lab.runs import commands, devices
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.outcomes import accuracies, candidates, is_through
@@ -330,11 +330,13 @@ def wanted(store: RunStore, run_id: str, plan: MaskPlan, seeds: int = 1) -> list
         if ones and others:
             alike = [two for two in product(ones, others) if not unlike_because(store, *two)]
             if len(alike) < len(ones) * len(others):  # what waits shares nothing yet: rather with one as new as itself
-                alike.sort(key=lambda two: (all(r.status.is_over for r in two), min(r.created for r in two)), reverse=True)
+                alike.sort(
+                    key=lambda two: (all(r.status.is_over for r in two), min(r.created for r in two)), reverse=True
+                )
             # without any, what is on its way counts, so that asking again starts nothing again
             fresh = tuple(next((r for r in side if not r.status.is_over), None) for side in (ones, others))
             both = alike[0] if alike else fresh
-        found += [run or config for run, config in zip(both, configs[at : at + 2])]
+        found += [run or config for run, config in zip(both, configs[at : at + 2], strict=False)]
     return found
 
 
@@ -368,7 +370,7 @@ def following(store: RunStore, a: Run, b: Run) -> tuple[Run, MaskPlan, int]:
     plan = b.config.plan if base.config.plan == a.config.plan else a.config.plan
     while True:
         entries = wanted(store, base.id, plan, MAX_SEEDS)
-        for i, pair in enumerate(zip(entries[::2], entries[1::2])):
+        for i, pair in enumerate(zip(entries[::2], entries[1::2], strict=False)):
             if any(isinstance(entry, RunConfig) for entry in pair):
                 return base, plan, i + 1
         base = entries[-2]

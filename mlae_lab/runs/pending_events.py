@@ -38,7 +38,12 @@ def tell(store: RunStore, run: str) -> None:
         after = told["after"]
         named = [ev.renamed(kind, json.loads(payload)) for kind, payload in told["events"]]  # 0.5 may have left them
         events = [ev.from_json(kind, json.dumps(payload)) for kind, payload in named if kind in ev.KINDS]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # a damaged file stops no queue; it stays for whoever wants to look
+    except (
+        FileNotFoundError,
+        ValueError,
+        KeyError,
+        TypeError,
+    ):  # a damaged file stops no queue; it stays for whoever wants to look
         return
     if store.event_ids(run)[1] == after:
         store.append(run, events)

@@ -64,7 +64,9 @@ def ask(store: RunStore, run_id: str, query: str, arguments: Mapping[str, Any] =
     if not run.status.is_over:
         return Answer("failed", reason=f"run {run.id} is {run.status.value}: it can be looked into once it is over")
     if not files.adapter.is_file():
-        return Answer("failed", reason=f"run {run.id} has no adapter to look into: train it to its first measured epoch")
+        return Answer(
+            "failed", reason=f"run {run.id} has no adapter to look into: train it to its first measured epoch"
+        )
     if (value := _kept(files, query, arguments)) is not None:
         return Answer("done", value)
     began = time.monotonic()
@@ -80,10 +82,14 @@ def ask(store: RunStore, run_id: str, query: str, arguments: Mapping[str, Any] =
             if (told := _exchange(files, request, timeout + 10)) is not None:
                 if told["state"] in ("done", "failed"):
                     _begun.pop(files.folder, None)
-                known = {name: told[name] for name in ("value", "reason", "done", "total") if told.get(name) is not None}
+                known = {
+                    name: told[name] for name in ("value", "reason", "done", "total") if told.get(name) is not None
+                }
                 return Answer("working" if told["state"] == "abandoned" else str(told["state"]), **known)
             if time.monotonic() > deadline:
-                return Answer("failed", reason=f"the process that looks into run {run.id} does not answer; {_log(files)}")
+                return Answer(
+                    "failed", reason=f"the process that looks into run {run.id} does not answer; {_log(files)}"
+                )
             if timeout < 1:
                 return Answer("loading")
             time.sleep(0.05)

@@ -104,8 +104,8 @@ class Probe:
     def work(self) -> None:
         """Load, then answer until it is time to leave."""
         try:
-            from mlae_lab.training.queries import queries
             from mlae_lab.training.loaded_run import load_run
+            from mlae_lab.training.queries import queries
 
             self.known = queries()
             config = self.store.run(self.run_id).config
@@ -123,9 +123,11 @@ class Probe:
                     self.changed.wait(0.5)
             if job is not None:
                 self._answer(job)
-            elif time.monotonic() - self.last > IDLE_SECONDS or not self.files.folder.exists():
-                self.leaving = True
-            elif self.failure and time.monotonic() - self.last > 5:
+            elif (
+                time.monotonic() - self.last > IDLE_SECONDS
+                or not self.files.folder.exists()
+                or (self.failure and time.monotonic() - self.last > 5)
+            ):
                 self.leaving = True
 
     def _must_stay(self) -> None:
@@ -141,7 +143,9 @@ class Probe:
             self.under_way.append(job)
             try:
                 self._tell(job, 0, 0)
-                value = self.known[job.name](self.loaded, job.arguments, lambda done, total: self._tell(job, done, total))
+                value = self.known[job.name](
+                    self.loaded, job.arguments, lambda done, total: self._tell(job, done, total)
+                )
                 if time.monotonic() - began > KEEP_SECONDS and not value.get("private"):  # a visitor's own image
                     with suppress(OSError):
                         probe.keep(self.files, job.name, job.arguments, self.signature + job.named, value)
@@ -207,7 +211,10 @@ class Probe:
             return {"state": "loading"}
         name, arguments = str(request["query"]), dict(request["arguments"])
         if not self.failure and name not in self.known:
-            return {"state": "failed", "reason": f"{name!r} is no question: choose from {', '.join(sorted(self.known))}"}
+            return {
+                "state": "failed",
+                "reason": f"{name!r} is no question: choose from {', '.join(sorted(self.known))}",
+            }
         timeout = min(10.0, float(request.get("timeout", 0.0)))
         with self.changed:
             job = self._job(name, arguments)

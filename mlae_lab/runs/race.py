@@ -219,7 +219,7 @@ def race(
     ]
     lanes = tuple(
         Lane(plan, name, of_plan, curve)
-        for (plan, of_plan), name, curve in zip(by_plan.items(), names(list(by_plan), known), curves)
+        for (plan, of_plan), name, curve in zip(by_plan.items(), names(list(by_plan), known), curves, strict=False)
     )
     last = runs[0].config.evaluated_epochs[-1]
     epoch, seeds = _common([lane.curves for lane in lanes])
@@ -264,7 +264,9 @@ def names(plans: Sequence[MaskPlan], known: Mapping[MaskPlan, str] | None = None
 
 
 def _name(plan: MaskPlan, paper: Mapping[tuple, str]) -> str:
-    rates = {p for kept, row in zip(plan.keep, plan.drop_rate) for k, p in zip(kept, row) if k}
+    rates = {
+        p for kept, row in zip(plan.keep, plan.drop_rate, strict=False) for k, p in zip(kept, row, strict=False) if k
+    }
     rate = f", p = {rates.pop():g}" if len(rates) == 1 and rates != {0.0} else ""
     if title := paper.get((plan.keep, plan.drop_rate)):
         return title.replace(", stochastic", "") + rate if title.startswith("Uniform") else title + rate
@@ -299,7 +301,7 @@ def _standings(lanes: Sequence[Lane], epoch: int | None, seeds: Sequence[int]) -
     for number in order:
         mean = fmean(there[number])
         level = found and abs(found[-1].accuracy - mean) < 1e-9
-        behind = seed_statistics(epoch, [a - b for a, b in zip(best, there[number])]) if found else None
+        behind = seed_statistics(epoch, [a - b for a, b in zip(best, there[number], strict=False)]) if found else None
         found.append(Standing(number, found[-1].rank if level else len(found) + 1, mean, behind))
     return tuple(found)
 

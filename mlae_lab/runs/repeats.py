@@ -144,7 +144,7 @@ def wanted(store: RunStore, run_id: str, seeds: int) -> list[Run | RunConfig]:
     kept = {*found, *(other.config.seed for other, _ in known.apart)}
     free = (seed for seed in count(min([run.config.seed, *kept])) if seed not in kept)
     configs = [replace(run.config, seed=seed) for seed in islice(free, max(0, seeds - len(found)))]
-    found |= {config.seed: entry for config, entry in zip(configs, outcomes.taken(store, configs))}
+    found |= {config.seed: entry for config, entry in zip(configs, outcomes.taken(store, configs), strict=False)}
     return [found[seed] for seed in sorted(found)]
 
 

@@ -1,22 +1,24 @@
 """The tables of a store, and what brings one of an older lab up to date.
 
-    runs      one row per run: id, created, config (JSON, frozen), config_hash, status, reason, device ("cpu" or
-              "cuda"), pid, started, ended (seconds since 1970); position (in the queue), owner, slot (the device it
-              has: "cpu", "cuda:0", ...), turn (rises with every start), attempt, parent, relation, source (the
-              parent's checkpoint that it starts from), data_folder
-    events    append-only: id (rises over all runs), run, kind, epoch, step, time, payload (JSON)
-    served    when a person's turn last came on a device, and the time before: device, owner, turn, before; it outlives
-              the runs
-    gone      runs that were deleted or archived: id, time, how, owner
-    visitors  one row per browser: id, nickname, draft (JSON), seen
-    plans     the library of masks: id, name, owner, created, plan (JSON)
+runs      one row per run: id, created, config (JSON, frozen), config_hash, status, reason, device ("cpu" or
+          "cuda"), pid, started, ended (seconds since 1970); position (in the queue), owner, slot (the device it
+          has: "cpu", "cuda:0", ...), turn (rises with every start), attempt, parent, relation, source (the
+          parent's checkpoint that it starts from), data_folder
+events    append-only: id (rises over all runs), run, kind, epoch, step, time, payload (JSON)
+served    when a person's turn last came on a device, and the time before: device, owner, turn, before; it outlives
+          the runs
+gone      runs that were deleted or archived: id, time, how, owner
+visitors  one row per browser: id, nickname, draft (JSON), seen
+plans     the library of masks: id, name, owner, created, plan (JSON)
 """
 
 from __future__ import annotations
 
 from mlae_lab.core.events import OLD_FIELDS, OLD_KINDS
 
-SCHEMA = 6  # rises with the tables, and with the settings of RunConfig: an older lab must not read what it does not know
+SCHEMA = (
+    6  # rises with the tables, and with the settings of RunConfig: an older lab must not read what it does not know
+)
 
 _TABLES = (
     """CREATE TABLE runs (

@@ -22,9 +22,9 @@ from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.runs import paths
 from mlae_lab.runs.database import TIMEOUT_SECONDS, StoreError
+from mlae_lab.runs.fair_queue import fair_order
 from mlae_lab.runs.library import MaskLibrary
 from mlae_lab.runs.status import ACTIVE, RESUMABLE, Status
-from mlae_lab.runs.fair_queue import fair_order
 
 _AT_ONCE = 2000  # events of a run from elsewhere
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
@@ -178,7 +178,9 @@ class RunStore(MaskLibrary):
         try:
             return _run(row)
         except ValueError as error:
-            raise StoreError(f"run {run} cannot be read by this lab ({error}): the lab that made it can, update this one") from None
+            raise StoreError(
+                f"run {run} cannot be read by this lab ({error}): the lab that made it can, update this one"
+            ) from None
 
     def holds(self, run: str) -> bool:
         """Whether the store has a run of that name, be it one that only a newer lab can read."""
@@ -252,7 +254,9 @@ class RunStore(MaskLibrary):
     def queue_positions(self) -> dict[str, tuple[int, int]]:
         """For each waiting run its position among those that wait for the same device, from 1, and how many these are."""
         waiting = self.queue()
-        by_device = {device: [run.id for run in waiting if run.device == device] for device in {r.device for r in waiting}}
+        by_device = {
+            device: [run.id for run in waiting if run.device == device] for device in {r.device for r in waiting}
+        }
         return {name: (at, len(names)) for names in by_device.values() for at, name in enumerate(names, 1)}
 
     def reorder(self, run: str, to: str) -> bool:
@@ -270,7 +274,8 @@ class RunStore(MaskLibrary):
             goal = {"up": max(0, now - 1), "down": min(len(names) - 1, now + 1), "first": 0, "last": len(names) - 1}[to]
             names.insert(goal, names.pop(now))
             db.executemany(
-                "UPDATE runs SET position = ? WHERE id = ?", [(position, name) for name, (_, position) in zip(names, rows)]
+                "UPDATE runs SET position = ? WHERE id = ?",
+                [(position, name) for name, (_, position) in zip(names, rows, strict=False)],
             )
         return goal != now
 
@@ -385,7 +390,9 @@ class RunStore(MaskLibrary):
         """The ids of a run's first and newest event, 0 and 0 if it has none. One that was put away and came back has
         others than before."""
         with self._connection() as db:
-            return db.execute("SELECT COALESCE(MIN(id), 0), COALESCE(MAX(id), 0) FROM events WHERE run = ?", (run,)).fetchone()
+            return db.execute(
+                "SELECT COALESCE(MIN(id), 0), COALESCE(MAX(id), 0) FROM events WHERE run = ?", (run,)
+            ).fetchone()
 
     def event_bytes(self) -> dict[str, int]:
         """What the events of each run take in the database, in bytes."""
@@ -419,13 +426,14 @@ class RunStore(MaskLibrary):
         with self._connection() as db:
             return dict(db.execute("SELECT id, nickname FROM visitors WHERE nickname != ''").fetchall())
 
+
 _NAMES = tuple(field.name for field in fields(Run))
 _COLUMNS = ", ".join(_NAMES)
 _BEHIND_ALL = "(SELECT COALESCE(MAX(position), 0) + 1 FROM runs)"
 
 
 def _run(row: tuple) -> Run:
-    values = dict(zip(_NAMES, row))
+    values = dict(zip(_NAMES, row, strict=False))
     values |= {"config": _config(values["config"]), "status": Status(values["status"])}
     return Run(**values)
 

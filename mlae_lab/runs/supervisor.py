@@ -28,7 +28,7 @@ from pathlib import Path
 
 from mlae_lab import locks
 from mlae_lab.locations import ROOT, data_folder
-from mlae_lab.runs import devices, liveness, archive_file, paths, pending_events
+from mlae_lab.runs import archive_file, devices, liveness, paths, pending_events
 from mlae_lab.runs.liveness import ExitRecord, is_alive
 from mlae_lab.runs.paths import RunPaths
 from mlae_lab.runs.status import ACTIVE, Status
@@ -145,7 +145,9 @@ class Supervisor:
         runs = self.store.open_runs()
         _forget_children()
         active = {run.id for run in runs if run.status.is_active}
-        for name in [name for name, process in self.processes.items() if name not in active and process.poll() is not None]:
+        for name in [
+            name for name, process in self.processes.items() if name not in active and process.poll() is not None
+        ]:
             del self.processes[name]  # it wrote its end itself
         for run in runs:
             if not run.status.is_active:
@@ -232,7 +234,9 @@ class Supervisor:
             files = self.store.paths(name)
             with suppress(OSError):
                 if not is_alive(files):
-                    lost = ExitRecord(Status.LOST, "its process ended without a word; the lab that made it can resume it")
+                    lost = ExitRecord(
+                        Status.LOST, "its process ended without a word; the lab that made it can resume it"
+                    )
                     word = liveness.read_exit_record(files) or lost
                     self.store.move(name, word.status, word.reason, only_from=ACTIVE)
 
@@ -266,7 +270,10 @@ class Supervisor:
             lock = locks.take(files.lock)
             if lock is None:
                 return False  # its last process is not quite gone
-            for left in (files.exit_record, files.heartbeat):  # word and pulse of an earlier attempt: nobody may believe them
+            for left in (
+                files.exit_record,
+                files.heartbeat,
+            ):  # word and pulse of an earlier attempt: nobody may believe them
                 left.unlink(missing_ok=True)
             if not self.store.claim(run.id, slot):
                 return False

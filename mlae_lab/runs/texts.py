@@ -20,7 +20,9 @@ def refused(error: sqlite3.Error | OSError) -> str:
     """What the store or the system refused, and what would work, in one sentence without its full stop."""
     if isinstance(error, sqlite3.Error):
         cures = {"full": "make room on its disk", "locked": "try again when nobody has it locked"}
-        cure = next((cure for word, cure in cures.items() if word in str(error)), "`mlae_lab doctor` says what is wrong with it")
+        cure = next(
+            (cure for word, cure in cures.items() if word in str(error)), "`mlae_lab doctor` says what is wrong with it"
+        )
         return f"the store cannot be used now ({error}): {cure}"
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}: {_CURES.get(error.errno, 'try again, or ask `mlae_lab doctor`')}"

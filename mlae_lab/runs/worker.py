@@ -27,13 +27,13 @@ from mlae_lab.core.events import (
     ExpertStats,
     Predictions,
     Preparing,
+    SampleImages,
     Saved,
     SimilarityStats,
     Started,
     TrainStep,
-    SampleImages,
 )  # fmt: skip
-from mlae_lab.runs import commands, supervisor, pending_events
+from mlae_lab.runs import commands, pending_events, supervisor
 from mlae_lab.runs.liveness import ExitRecord, HeartbeatWriter, reserve_exit_record, write_exit_record
 from mlae_lab.runs.paths import RunPaths
 from mlae_lab.runs.status import Status
@@ -305,10 +305,8 @@ def reason_for(error: BaseException) -> str:
     if isinstance(error, MemoryError) or name == "OutOfMemoryError":
         return "out of memory: try a smaller batch size or fewer experts"
     full = ("No space left on device", "database or disk is full")  # as the system and SQLite word it
-    if (
-        isinstance(error, OSError)
-        and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        or any(words in text for words in full)
+    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or any(
+        words in text for words in full
     ):
         return "the disk is full: free some space and resume the run"
     if isinstance(error, sqlite3.OperationalError) and "locked" in text:

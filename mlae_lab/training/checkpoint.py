@@ -67,7 +67,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("mlae_lab_checkpoint", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file}
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
@@ -81,7 +81,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         config = RunConfig.from_dict(header["config"])
     except (KeyError, TypeError, ConfigError, PlanError) as error:
         raise CheckpointError(f"{path} has a damaged header ({error})") from None
-    whole = all(type(n) is int and n >= 0 for n in (position.epoch, position.batch, position.step, position.sampled_steps))
+    whole = all(
+        type(n) is int and n >= 0 for n in (position.epoch, position.batch, position.step, position.sampled_steps)
+    )
     if not whole or position.epoch < 1 or not isinstance(position.seconds, (int, float)):
         raise CheckpointError(f"{path} has a damaged header: {position} is not a position in a training")
     return Checkpoint(config, position, tensors)

@@ -79,7 +79,7 @@ def expert_stats(
         rows: list[list[float | None]] = [[None] * plan.columns for _ in range(plan.rows)]
         for row, target in enumerate(plan.targets):
             if target in experts.layers:
-                for column, value in zip(experts.layers[target].columns, values[target].tolist()):
+                for column, value in zip(experts.layers[target].columns, values[target].tolist(), strict=False):
                     rows[row][column] = round(value, 6)
         return tuple(map(tuple, rows))
 

@@ -14,11 +14,11 @@ from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.data.splits import LabelledImages
 from mlae_lab.data.tasks import load_protocol
+from mlae_lab.locations import data_folder
 from mlae_lab.model import backbones
 from mlae_lab.model.experts import stream
-from mlae_lab.model.inject import Experts, inject
 from mlae_lab.model.frozen_prefix import depth, first_block, split
-from mlae_lab.locations import data_folder
+from mlae_lab.model.inject import Experts, inject
 from mlae_lab.training.inputs import Inputs
 
 

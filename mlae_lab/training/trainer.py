@@ -14,16 +14,16 @@ import torch
 import torch.nn.functional as F
 
 from mlae_lab.analysis.similarity import similarity_stats
-from mlae_lab.core.events import Evaluation, Event, Predictions, Resumed, Started, TrainStep, SampleImages, packed
+from mlae_lab.core.events import Evaluation, Event, Predictions, Resumed, SampleImages, Started, TrainStep, packed
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.experts import stream
 from mlae_lab.model.inject import Experts
 from mlae_lab.training.checkpoint import Checkpoint, CheckpointError, TrainPosition
 from mlae_lab.training.evaluation import Diverged, OutOfTime, autocast, evaluate, expert_stats, train_mode
-from mlae_lab.training.schedule import cosine
-from mlae_lab.training.setup import Setup
 from mlae_lab.training.sample_images import chosen as sample_indices
 from mlae_lab.training.sample_images import encoded_image
+from mlae_lab.training.schedule import cosine
+from mlae_lab.training.setup import Setup
 
 MEASURE_SECONDS = 6.0  # a training that was asked to stop may still measure itself for so long
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import streamlit as st
 from streamlit.errors import Error as StreamlitError
 
-from mlae_lab.network import PASSWORD_LENGTH, PASSWORD_VARIABLE, is_loopback, password_problem
 from mlae_lab.locations import default_store
+from mlae_lab.network import PASSWORD_LENGTH, PASSWORD_VARIABLE, is_loopback, password_problem
 from mlae_lab.runs.paths import login_salt
 from mlae_lab.ui import navigation, page, visitor
 from mlae_lab.ui.markdown import plain

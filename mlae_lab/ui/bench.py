@@ -14,8 +14,8 @@ from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import live_bench, page, queries, run_actions, visitor
 from mlae_lab.ui.live_bench import Words, beside
-from mlae_lab.ui.navigation import link
 from mlae_lab.ui.markdown import plain, sentence
+from mlae_lab.ui.navigation import link
 
 _IDLE_SECONDS = 5.0
 _SHORT_RUN = (
@@ -52,7 +52,7 @@ def bench(run_id: str) -> None:
         crowded = queries.refresh_seconds(session, on_cores) > (every or 0.0) and not run.status.is_over
         told, status, has_images = look(run_id)
         live_bench.live_bench(told, key="bench")
-        if status is not run.status or has_images and sample_images is None or crowded:
+        if status is not run.status or (has_images and sample_images is None) or crowded:
             st.rerun()  # the buttons above change with the status, a run that is over needs no timer, a crowd a slower one
 
     panel()

@@ -16,13 +16,13 @@ from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import figures, page, queries, visitor
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.live_plot import live_plot
+from mlae_lab.ui.markdown import sentence
 from mlae_lab.ui.navigation import link
-from mlae_lab.ui.requirements import missing
 from mlae_lab.ui.pair_view import pair_panel, started_text
+from mlae_lab.ui.requirements import missing
 from mlae_lab.ui.run_cards import accuracy_text
 from mlae_lab.ui.tables import large, table
 from mlae_lab.ui.thumbnails import mask_image
-from mlae_lab.ui.markdown import sentence
 
 REFRESH_SECONDS = 2.0
 MAX_CARDS = 24  # in each group
@@ -132,9 +132,7 @@ def compared(a: str, b: str) -> None:
 
 def _side(name: str, run: Run) -> str:
     config = run.config
-    image = (
-        f'<div><img src="{mask_image(config.plan)}" alt="mask of {name}"></div>' if config.method == "mlae" else ""
-    )
+    image = f'<div><img src="{mask_image(config.plan)}" alt="mask of {name}"></div>' if config.method == "mlae" else ""
     experts = f"{config.plan.experts} experts in {config.plan.rows} layers · " if config.method == "mlae" else ""
     words = (
         f"<small>{name}</small><b>{config.what.capitalize()}</b><span>{escape(catalog.task(config.task).title)}</span>"
@@ -219,7 +217,7 @@ def _curves(a: Run, b: Run, found: Sequence[pairs.Pair]) -> tuple[tuple, tuple]:
         return (found[0].accuracy_a,), (found[0].accuracy_b,)
     shared = [{epoch for epoch, _ in pair.difference} for pair in found]
     return tuple(
-        tuple(tuple(point for point in curve if point[0] in both) for curve, both in zip(curves, shared))
+        tuple(tuple(point for point in curve if point[0] in both) for curve, both in zip(curves, shared, strict=False))
         for curves in ([pair.accuracy_a for pair in found], [pair.accuracy_b for pair in found])
     )
 

@@ -58,7 +58,9 @@ def continue_panel(run: Run) -> None:
     )
     least = reached[chosen] + 1
     if least > MAX_EPOCHS:
-        page.note(f"This checkpoint has {reached[chosen]:,} epochs behind it, the most that a run can have: choose an earlier one.")
+        page.note(
+            f"This checkpoint has {reached[chosen]:,} epochs behind it, the most that a run can have: choose an earlier one."
+        )
         return
     total = epochs.number_input(
         "Epochs in all", least, MAX_EPOCHS, max(least, run.config.epochs), key=f"continue_epochs_{run.id}_{chosen}"
@@ -84,5 +86,7 @@ def _on_its_layers(plan: MaskPlan, run: Run) -> MaskPlan:
         backbone.shapes(plan.targets)
         return plan
     except catalog.CatalogError:
-        page.note(f"The mask on the canvas has layers that {backbone.title} does not have: it is stretched over those it has.")
+        page.note(
+            f"The mask on the canvas has layers that {backbone.title} does not have: it is stretched over those it has."
+        )
         return fitted(plan, backbone.default_targets)

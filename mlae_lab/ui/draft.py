@@ -17,8 +17,8 @@ from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.ui import queries, visitor
-from mlae_lab.ui.settings_code import SETTINGS, settings_code, settings_of
 from mlae_lab.ui.markdown import plain
+from mlae_lab.ui.settings_code import SETTINGS, settings_code, settings_of
 
 _DRAFT, _REV, _FORM = "draft", "draft_rev", "draft_form"
 _WHOSE, _CHANGED, _KEPT, _TROUBLE = "draft_whose", "draft_changed", "draft_kept", "draft_trouble"

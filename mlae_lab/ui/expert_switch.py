@@ -29,7 +29,12 @@ def switched(plan: MaskPlan, rev: int, edit: object) -> tuple[Cell, ...] | None:
 
 
 def expert_switch(
-    plan: MaskPlan, off: Sequence[Cell], rev: int, on_switch: Callable[[tuple[Cell, ...]], None], key: str, fill: float = 1.0
+    plan: MaskPlan,
+    off: Sequence[Cell],
+    rev: int,
+    on_switch: Callable[[tuple[Cell, ...]], None],
+    key: str,
+    fill: float = 1.0,
 ) -> None:
     """Draw the switches. off: experts that are off, from 0; rev: rises whenever Python replaces them; on_switch: called
     with the new ones before the page runs again; key: unique on the page; fill: 0 to 1, how full one that is on looks."""

@@ -5,6 +5,7 @@ The download is a process of its own (`data.fetching`), so it goes on when the p
 
 from __future__ import annotations
 
+import contextlib
 from html import escape
 
 import streamlit as st
@@ -28,10 +29,8 @@ def fetch_panel(name: str) -> None:
         found = [hosts.remote(name)]
     except hosts.HostError:
         return
-    try:
+    with contextlib.suppress(hosts.HostError):
         found.append(hosts.remote(name + hosts.SMALLER))
-    except hosts.HostError:
-        pass
     running = [one for one in found if fetching.watch(one.name, data_folder()).status == "running"]
     if running:
         _watched(running[0])

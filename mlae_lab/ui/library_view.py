@@ -18,8 +18,8 @@ from mlae_lab.runs.library import MAX_NAME, SavedPlan
 from mlae_lab.ui import draft, figures, page, queries, run_actions, visitor
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.live_plot import live_plot
-from mlae_lab.ui.thumbnails import mask_image
 from mlae_lab.ui.markdown import plain, sentence
+from mlae_lab.ui.thumbnails import mask_image
 
 MAX_BYTES = 400_000  # of a plan file; the largest plan that there can be has 512 x 16 cells
 MAX_CARDS = 24
@@ -95,7 +95,9 @@ def _save() -> None:
         name = st.text_input("Its name", key=key, max_chars=MAX_NAME, placeholder="hourglass, heavier at the end")
         if st.button("Save", key="library_save", type="primary"):
             try:
-                entry = queries.store().save_plan(name, draft.current().plan, visitor.current(), visitor.TIMEOUT_SECONDS)
+                entry = queries.store().save_plan(
+                    name, draft.current().plan, visitor.current(), visitor.TIMEOUT_SECONDS
+                )
             except visitor.STORE_TROUBLE as error:
                 st.warning(visitor.sentence(error))
                 return

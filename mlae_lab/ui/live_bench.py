@@ -18,7 +18,7 @@ import streamlit as st
 
 from mlae_lab.core import paper
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, ExpertStats, Predictions, SimilarityStats, TrainStep, SampleImages, packed
+from mlae_lab.core.events import Evaluation, ExpertStats, Predictions, SampleImages, SimilarityStats, TrainStep, packed
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs import devices
 from mlae_lab.runs.store import Run
@@ -105,7 +105,9 @@ def _figure(figure: Figure | None) -> str:
     return f'{about[:-1]},"figure":{figure.spec}}}'
 
 
-def _curves(tail: queries.Tail, config: RunConfig, references: dict[str, queries.Reference]) -> dict[str, Figure | None]:
+def _curves(
+    tail: queries.Tail, config: RunConfig, references: dict[str, queries.Reference]
+) -> dict[str, Figure | None]:
     if not tail.steps:
         return {"accuracy": None, "loss": None, "alike": None}
     probe, dense = references.get("probe"), references.get("dense")

@@ -141,7 +141,7 @@ def plan_warnings(plan: MaskPlan, meant_random: bool = False) -> list[str]:
     meant_random: whether the plan had drop rates until a moment ago.
     """
     found = []
-    empty = [label for label, kept in zip(row_labels(plan.targets), plan.kept) if kept == 0]
+    empty = [label for label, kept in zip(row_labels(plan.targets), plan.kept, strict=False) if kept == 0]
     if plan.experts == 0:
         return ["No expert is left: the run would train nothing but the head, as a linear probe does."]
     if empty:
@@ -168,8 +168,8 @@ def resized(plan: MaskPlan, columns: int) -> MaskPlan:
     if columns == plan.columns:
         return plan
     keep, rates = [], []
-    for kept, row in zip(plan.keep, plan.drop_rate):
-        present = [p for k, p in zip(kept, row) if k]
+    for kept, row in zip(plan.keep, plan.drop_rate, strict=False):
+        present = [p for k, p in zip(kept, row, strict=False) if k]
         more = max(0, columns - plan.columns)
         keep.append(kept[:columns] + (True,) * more)
         rates.append(row[:columns] + ((present[-1] if present else 0.0),) * more)

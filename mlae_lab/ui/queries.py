@@ -19,10 +19,10 @@ from mlae_lab.core.events import (
     ExpertStats,
     Predictions,
     Preparing,
+    SampleImages,
     SimilarityStats,
     Started,
     TrainStep,
-    SampleImages,
 )  # fmt: skip
 from mlae_lab.core.plan import Kind, MaskPlan
 from mlae_lab.locations import default_store
@@ -183,7 +183,7 @@ def _references(run: Run) -> dict[str, Reference]:
         else:
             continue
         before = found.get(name)
-        if before is None or _as_wide(other, run) and not _as_wide(before, run):
+        if before is None or (_as_wide(other, run) and not _as_wide(before, run)):
             found[name] = other
     its = {name: tail(other.id) for name, other in found.items()}
     return {

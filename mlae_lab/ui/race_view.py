@@ -20,9 +20,9 @@ from mlae_lab.runs.store import Run, RunStore, StoreError
 from mlae_lab.ui import page, queries, run_actions, visitor
 from mlae_lab.ui.figures.race import lane_figure
 from mlae_lab.ui.live_plot import live_plot
+from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import mask_image
-from mlae_lab.ui.markdown import plain, sentence
 
 REFRESH_SECONDS = 1.5
 MAX_RUNS = race.MAX_MASKS * race.MAX_SEEDS

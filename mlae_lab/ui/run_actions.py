@@ -9,14 +9,14 @@ from contextlib import suppress
 
 import streamlit as st
 
-from mlae_lab.network import is_loopback
 from mlae_lab.core.config import RunConfig
-from mlae_lab.runs import commands, archive_file, race
+from mlae_lab.network import is_loopback
+from mlae_lab.runs import archive_file, commands, race
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import queries, visitor
-from mlae_lab.ui.navigation import go
 from mlae_lab.ui.markdown import plain
+from mlae_lab.ui.navigation import go
 
 _CONFIRM_SECONDS = 20.0
 _TWICE_SECONDS = 3.0  # two clicks of one hand on one button
@@ -111,7 +111,14 @@ def put_away(entry: archive_file.Archived) -> None:
     """What is done with a run that was put away: bring it back, or delete it."""
     with st.container(horizontal=True, gap="small"):
         if not entry.trouble:
-            _button(entry, "runs", "Bring back", lambda: archive_file.restore(queries.store(), entry.id), mind=False, mark=away(entry))
+            _button(
+                entry,
+                "runs",
+                "Bring back",
+                lambda: archive_file.restore(queries.store(), entry.id),
+                mind=False,
+                mark=away(entry),
+            )
         _button(entry, "runs", "Delete", lambda: archive_file.discard(queries.store(), entry.id), "With its file, for good.", mark=away(entry))  # fmt: skip
 
 

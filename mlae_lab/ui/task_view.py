@@ -23,9 +23,9 @@ from mlae_lab.ui import draft, figures, page
 from mlae_lab.ui.cards import Card
 from mlae_lab.ui.fetch_view import fetch_panel
 from mlae_lab.ui.live_plot import live_plot
+from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import gain_image, png_address
-from mlae_lab.ui.markdown import plain, sentence
 
 _GROUPS = {
     Group.BUNDLED: "Bundled with the lab",

@@ -30,8 +30,8 @@ def mask_image(plan: MaskPlan, columns: int = 14) -> str:
     left = (width - (plan.columns * step - _GAP)) / 2
     present: dict[float, list[str]] = {}  # one path for each shade: an image is sent with every change of its page
     absent = []
-    for r, (kept, rates) in enumerate(zip(plan.keep, plan.drop_rate)):
-        for c, (k, p) in enumerate(zip(kept, rates)):
+    for r, (kept, rates) in enumerate(zip(plan.keep, plan.drop_rate, strict=False)):
+        for c, (k, p) in enumerate(zip(kept, rates, strict=False)):
             x, y = left + c * step, r * step
             if k:
                 present.setdefault(max(0.1, 1 - p), []).append(f"M{x:g} {y}h{_CELL}v{_CELL}h-{_CELL}z")

@@ -17,7 +17,7 @@ import streamlit as st
 
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.runs.texts import refused
-from mlae_lab.ui import queries, markdown
+from mlae_lab.ui import markdown, queries
 from mlae_lab.ui.markdown import plain
 
 COOKIE = "mlae_lab_visitor"  # visitor.js sets it

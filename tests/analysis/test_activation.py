@@ -161,5 +161,6 @@ def test_an_image_a_class_and_the_live_mean_are_averages_of_one_number(
     classes = by_class(canvas, labels, 4)
     assert torch.allclose(classes[0, 0], (canvas[1, 0] + canvas[4, 0]) / 2)
     assert torch.allclose(classes[2, 2, :2], canvas[[0, 2, 3], 2, :2].mean(0))
-    assert classes[[1, 3]].isnan().all() and classes[:, 1].isnan().all()
+    assert classes[[1, 3]].isnan().all()
+    assert classes[:, 1].isnan().all()
     assert not any(module._forward_pre_hooks for module in model.modules())

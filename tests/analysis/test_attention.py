@@ -109,7 +109,8 @@ def test_expert_maps_need_patches_not_attention(name: str, target: str, grid: tu
     model = timm.create_model(name, num_classes=3).eval()
     trained(model, fitted(uniform(0.5, 1, 2), (target,)))
     found = attention.expert_maps(model, target, images(1, 224))
-    assert found.added.shape == (1, 2, *grid) and 0 <= found.added.min() < found.added.max()
+    assert found.added.shape == (1, 2, *grid)
+    assert 0 <= found.added.min() < found.added.max()
     with pytest.raises(attention.NoMap, match="no attention map and no rollout"):
         attention.attention_of(model, images(1, 224))
 
@@ -135,8 +136,8 @@ def test_experts_without_a_place_in_the_image_say_so(name: str, target: str, why
 def test_attention_is_that_of_the_formula(network: tuple[VisionTransformer, Experts]) -> None:
     model, _ = network
     x = images()
-    for block, truth in zip(attention.attention_of(model, x), by_hand(model, x)):
-        for one, expected in zip(block, truth):
+    for block, truth in zip(attention.attention_of(model, x), by_hand(model, x), strict=False):
+        for one, expected in zip(block, truth, strict=False):
             assert torch.allclose(one, expected, atol=1e-6)
             assert torch.allclose(one.sum(1), torch.ones(TOKENS), atol=1e-5)
 

@@ -25,7 +25,7 @@ def some(n: int = 200, seed: int = 0, classes: int = CLASSES) -> tuple[torch.Ten
 def by_hand(logits: torch.Tensor, labels: torch.Tensor) -> list[dict]:
     """Every image for itself, in plain Python."""
     found = []
-    for row, label in zip(logits.tolist(), labels.tolist()):
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=False):
         top = max(row)
         shares = [math.exp(v - top) for v in row]
         p = [v / sum(shares) for v in shares]
@@ -54,7 +54,8 @@ def test_pieces_joined_are_the_whole() -> None:
 
 def test_certainty_beyond_a_double_is_no_trouble() -> None:
     judged = errors.judge(torch.tensor([[2000.0, -2000.0], [-2000.0, 2000.0]]), torch.tensor([0, 0]))
-    assert judged.confidence.tolist() == [1.0, 1.0] and judged.loss.tolist() == [0.0, 4000.0]
+    assert judged.confidence.tolist() == [1.0, 1.0]
+    assert judged.loss.tolist() == [0.0, 4000.0]
     assert judged.brier.tolist() == [0.0, 2.0]
 
 
@@ -63,7 +64,9 @@ def test_the_matrix_counts_pairs() -> None:
     counts = errors.confusion(judged.truth, judged.predicted, CLASSES)
     for i in range(CLASSES):
         for j in range(CLASSES):
-            assert counts[i, j] == sum(t == i and g == j for t, g in zip(judged.truth.tolist(), judged.predicted.tolist()))
+            assert counts[i, j] == sum(
+                t == i and g == j for t, g in zip(judged.truth.tolist(), judged.predicted.tolist(), strict=False)
+            )
     shares = errors.row_shares(counts)
     assert torch.allclose(shares[:-1].sum(1), torch.ones(CLASSES - 1, dtype=torch.float64))
     assert bool(shares[-1].isnan().all()), "a class without an image has no shares"
@@ -74,7 +77,9 @@ def test_accuracy_by_class() -> None:
     judged = errors.judge(*some())
     found = errors.by_class(errors.confusion(judged.truth, judged.predicted, CLASSES))
     for number, entry in enumerate(found):
-        own = [g == number for t, g in zip(judged.truth.tolist(), judged.predicted.tolist()) if t == number]
+        own = [
+            g == number for t, g in zip(judged.truth.tolist(), judged.predicted.tolist(), strict=False) if t == number
+        ]
         assert (entry.images, entry.right) == (len(own), sum(own))
         assert (entry.low, entry.high) == wilson(sum(own), len(own))
     assert (found[-1].images, found[-1].low, found[-1].high) == (0, 0.0, 1.0)
@@ -114,7 +119,8 @@ def test_calibration_is_its_definition(bins: int) -> None:
         own = [p for p in every if m / bins < p["confidence"] <= (m + 1) / bins]
         assert (entry.low, entry.high, entry.images) == (m / bins, (m + 1) / bins, len(own))
         if not own:
-            assert entry.accuracy is None and entry.confidence is None
+            assert entry.accuracy is None
+            assert entry.confidence is None
             continue
         accuracy = sum(p["truth"] == p["predicted"] for p in own) / len(own)
         confidence = sum(p["confidence"] for p in own) / len(own)
@@ -140,5 +146,8 @@ def test_a_network_that_knows_what_it_knows_is_calibrated() -> None:
     logits = 2 * torch.randn(20_000, 4, generator=draw)
     labels = torch.multinomial(logits.softmax(1), 1, generator=draw)[:, 0]
     good, proud = (errors.calibration(errors.judge(scale * logits, labels)) for scale in (1, 3))
-    assert good.ece < 0.02 and good.confidence == pytest.approx(good.accuracy, abs=0.01)
-    assert proud.ece > 0.1 and proud.brier > good.brier and proud.loss > good.loss
+    assert good.ece < 0.02
+    assert good.confidence == pytest.approx(good.accuracy, abs=0.01)
+    assert proud.ece > 0.1
+    assert proud.brier > good.brier
+    assert proud.loss > good.loss

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from mlae_lab.analysis.importance import (
     agreement,
     by_estimate,
-    image_importance,
     each_off,
     first_order,
     greedy,
+    image_importance,
     layers_of,
     margins,
     pearson,
@@ -25,8 +25,8 @@ from mlae_lab.analysis.importance import (
 from mlae_lab.analysis.whatif import WhatIf
 from mlae_lab.core.expert_state import Cell, all_on, existing, with_cells
 from mlae_lab.core.patterns import allocation, dense
-from mlae_lab.model.inject import Experts
 from mlae_lab.model.frozen_prefix import first_block, split
+from mlae_lab.model.inject import Experts
 
 PLAN = allocation((2, 0, 3))
 
@@ -92,8 +92,9 @@ def test_leave_one_out_equals_the_loop(both: tuple[WhatIf, ByHand]) -> None:
     groups = [[cell] for cell in cells] + layers_of(cells)
     seen: list[tuple[int, int]] = []
     found = each_off(lab, groups, lambda done, total: seen.append((done, total)))
-    assert len(groups) == 7 and seen == [(i, 7) for i in range(7)]
-    for group, outcome in zip(groups, found):
+    assert len(groups) == 7
+    assert seen == [(i, 7) for i in range(7)]
+    for group, outcome in zip(groups, found, strict=False):
         assert outcome.accuracy == pytest.approx(slow.accuracy(group))
         assert outcome.loss == pytest.approx(slow.loss(group), rel=1e-5)
     assert len({round(outcome.loss, 6) for outcome in found}) == 7  # they differ: an order mixed up would show
@@ -134,7 +135,9 @@ def test_correlations_equal_their_definitions() -> None:
     assert pearson(x, y) == pytest.approx(correlation(x, y))
     assert spearman(x, y) == pytest.approx(correlation([1.0, 2.5, 2.5, 4.0, 0.0], [0.5, 2.0, 4.0, 3.0, 0.5]))
     assert spearman(x, [math.exp(v) for v in x]) == pytest.approx(1)
-    assert pearson([1.0, 1.0], [1.0, 2.0]) is None and pearson([1.0], [2.0]) is None and spearman([], []) is None
+    assert pearson([1.0, 1.0], [1.0, 2.0]) is None
+    assert pearson([1.0], [2.0]) is None
+    assert spearman([], []) is None
 
 
 # ---------------------------------------------------------------- greedy
@@ -160,8 +163,9 @@ def test_greedy_curves_equal_the_loop(both: tuple[WhatIf, ByHand], removal: bool
     expected = slow_greedy(slow, removal)
     assert [step.cell for step in found] == [cell for cell, *_ in expected]
     assert [step.kept for step in found] == [kept for _, kept, *_ in expected]
-    for step, (_, _, accuracy, loss) in zip(found, expected):
-        assert step.accuracy == pytest.approx(accuracy) and step.loss == pytest.approx(loss, rel=1e-5)
+    for step, (_, _, accuracy, loss) in zip(found, expected, strict=False):
+        assert step.accuracy == pytest.approx(accuracy)
+        assert step.loss == pytest.approx(loss, rel=1e-5)
     assert told == [(i, 15) for i in range(15)]
 
 
@@ -171,9 +175,11 @@ def test_the_order_of_the_estimate_is_measured_step_by_step(both: tuple[WhatIf, 
     told: list[tuple[int, int]] = []
     found = by_estimate(lab, lambda done, total: told.append((done, total)))
     order = sorted(existing(PLAN), key=lambda cell: (predicted[cell], cell))
-    assert [step.cell for step in found] == [None, *order] and told == [(i, 5) for i in range(5)]
+    assert [step.cell for step in found] == [None, *order]
+    assert told == [(i, 5) for i in range(5)]
     for number, step in enumerate(found):
-        assert step.kept == 5 - number and step.loss == pytest.approx(slow.loss(set(order[:number])), rel=1e-5)
+        assert step.kept == 5 - number
+        assert step.loss == pytest.approx(slow.loss(set(order[:number])), rel=1e-5)
         assert step.accuracy == pytest.approx(slow.accuracy(set(order[:number])))
     assert agreement(found, predicted) == pytest.approx(1.0)
     assert agreement([found[0], *found[:0:-1]], predicted) == pytest.approx(-1.0)
@@ -190,7 +196,8 @@ def test_equal_experts_go_by_layer_and_column(adapted: Callable, images: Callabl
 def test_both_curves_meet_at_their_ends(both: tuple[WhatIf, ByHand]) -> None:
     lab, _ = both
     down, up = greedy(lab, True), greedy(lab, False)
-    assert down[0].loss == up[-1].loss and down[-1].loss == up[0].loss
+    assert down[0].loss == up[-1].loss
+    assert down[-1].loss == up[0].loss
 
 
 def test_whoever_asked_can_leave_between_two_tries(both: tuple[WhatIf, ByHand]) -> None:

@@ -35,13 +35,13 @@ def test_survivors_are_rescaled_or_not() -> None:
 def test_two_runs_see_the_same_masks_where_they_coincide() -> None:
     wide, narrow = pattern("incremental"), dense()
     both = {(r, c) for r in range(12) for c in range(8) if wide.keep[r][c]}
-    for a, b in zip(on(wide), on(narrow)):
+    for a, b in zip(on(wide), on(narrow), strict=False):
         assert a & both == b & both
     assert on(narrow) == on(uniform(0.5)) != on(narrow, seed=2)
 
 
 def test_a_higher_rate_drops_all_that_a_lower_one_drops() -> None:
-    assert all(high <= low for high, low in zip(on(dense(), 0.8), on(dense(), 0.2)))
+    assert all(high <= low for high, low in zip(on(dense(), 0.8), on(dense(), 0.2), strict=False))
 
 
 def test_rate_zero_is_the_trained_network(adapted: Callable, images: Callable) -> None:
@@ -55,7 +55,8 @@ def test_accuracy_under_each_mask_equals_a_full_pass(adapted: Callable, images: 
         lab = WhatIf(model, experts, split(model, 0)[0](x), labels)
     told: list[int] = []
     found = accuracies(lab, 0.5, 12, 7, True, lambda done, total: told.append(done))
-    assert told == list(range(12)) and len(set(found)) > 2
+    assert told == list(range(12))
+    assert len(set(found)) > 2
     assert found == [lab.full_pass(state).accuracy for state in random_states(lab.plan, 0.5, 12, 7, True)]
 
 
@@ -69,5 +70,6 @@ def test_a_mask_that_is_drawn_again_is_measured_once(
     tried: list[object] = []
     monkeypatch.setattr(lab, "try_out", lambda state, whole=lab.try_out: (tried.append(state), whole(state))[1])
     found = accuracies(lab, 0.5, 40, 3)
-    assert len(tried) == len(set(tried)) == 4 and len(found) == 40
+    assert len(tried) == len(set(tried)) == 4
+    assert len(found) == 40
     assert found == [lab.full_pass(state).accuracy for state in random_states(lab.plan, 0.5, 40, 3)]

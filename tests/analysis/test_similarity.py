@@ -9,7 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from mlae_lab.analysis.similarity import DRAWS, cosines, random_baseline_of, off_diagonal_means, similarity_stats
+from mlae_lab.analysis.similarity import DRAWS, cosines, off_diagonal_means, random_baseline_of, similarity_stats
 from mlae_lab.core.patterns import allocation, dense, scaled
 from mlae_lab.model.inject import inject
 
@@ -40,10 +40,12 @@ def by_hand(a: Tensor, b: Tensor, coefficient: Tensor, rank: int) -> Tensor:
 def test_cosines_equal_those_of_the_dense_matrices(experts: int, rank: int, seed: int) -> None:
     own = factors(experts, rank, seed)
     found = cosines(*own, rank)
-    assert found.shape == (experts, experts) and found.dtype is torch.float64
+    assert found.shape == (experts, experts)
+    assert found.dtype is torch.float64
     torch.testing.assert_close(found, by_hand(*own, rank), rtol=0, atol=1e-6)
     torch.testing.assert_close(found, found.t())
-    assert bool((found.diagonal() == 1).all()) and float(found.abs().max()) <= 1
+    assert bool((found.diagonal() == 1).all())
+    assert float(found.abs().max()) <= 1
 
 
 @pytest.mark.parametrize("rank", [1, 3])
@@ -134,7 +136,8 @@ def test_the_null_line_is_what_drawn_experts_show(rank: int) -> None:
     error = found.deviation * (1 / 200 + (1 / DRAWS if rank > 1 else 0)) ** 0.5
     assert float(drawn.mean()) == pytest.approx(found.mean, abs=3 * error)
     assert float(drawn.std()) == pytest.approx(found.deviation, rel=0.5)
-    assert random_baseline_of(D_IN, D_OUT, 4, rank) == found and random_baseline_of(D_IN, D_OUT, 1, rank) is None
+    assert random_baseline_of(D_IN, D_OUT, 4, rank) == found
+    assert random_baseline_of(D_IN, D_OUT, 1, rank) is None
 
 
 def test_the_rank_of_a_row_is_told_with_its_cosines(small_vit: Callable[..., VisionTransformer]) -> None:
@@ -148,4 +151,5 @@ def test_the_rank_of_a_row_is_told_with_its_cosines(small_vit: Callable[..., Vis
     share = values / values.sum()
     assert stats.effective_rank[0] == pytest.approx(float((-(share * share.log()).sum()).exp()), abs=1e-4)
     assert stats.stable_rank[0] == pytest.approx(float((values / values[0]).square().sum()), abs=1e-4)
-    assert stats.effective_rank[1] is None and 1 <= stats.stable_rank[2] <= stats.effective_rank[2] <= 2
+    assert stats.effective_rank[1] is None
+    assert 1 <= stats.stable_rank[2] <= stats.effective_rank[2] <= 2

@@ -33,7 +33,8 @@ def test_it_is_the_spectrum_of_the_matrix(experts: int, rank: int, seed: int) ->
     torch.testing.assert_close((found.left * found.values) @ found.right.t(), dense, rtol=0, atol=1e-6)
     for basis in (found.left, found.right):
         torch.testing.assert_close(basis.t() @ basis, torch.eye(len(found.values)).double(), rtol=0, atol=1e-9)
-    assert found.left.shape[0] == D_OUT and found.right.shape[0] == D_IN
+    assert found.left.shape[0] == D_OUT
+    assert found.right.shape[0] == D_IN
     assert stable_rank(found.values) == pytest.approx(float(dense.square().sum() / expected[0] ** 2), rel=1e-6)
     share = expected / expected.sum()
     assert effective_rank(found.values) == pytest.approx(math.exp(-sum(float(p) * math.log(p) for p in share)))
@@ -52,18 +53,22 @@ def test_another_cut_into_experts_changes_nothing() -> None:
 def test_fresh_experts_have_no_spectrum() -> None:
     a, b, coefficient = factors(3, 2)
     found = spectrum(a, b * 0, coefficient, 2)
-    assert len(found.values) == 0 and found.left.shape == (D_OUT, 0) and found.right.shape == (D_IN, 0)
+    assert len(found.values) == 0
+    assert found.left.shape == (D_OUT, 0)
+    assert found.right.shape == (D_IN, 0)
     assert effective_rank(found.values) is stable_rank(found.values) is overlap(found.left, found.left) is None
 
 
 def test_equal_experts_have_rank_one() -> None:
     a, b, _ = factors(1, 1)
     found = spectrum(a.repeat(5, 1), b.repeat(1, 5), torch.ones(5))
-    assert len(found.values) == 1 and effective_rank(found.values) == stable_rank(found.values) == 1
+    assert len(found.values) == 1
+    assert effective_rank(found.values) == stable_rank(found.values) == 1
 
 
 def test_ranks_of_known_spectra() -> None:
-    assert effective_rank(torch.ones(6)) == pytest.approx(6) and stable_rank(torch.ones(6)) == pytest.approx(6)
+    assert effective_rank(torch.ones(6)) == pytest.approx(6)
+    assert stable_rank(torch.ones(6)) == pytest.approx(6)
     assert stable_rank(torch.tensor([2.0, 1.0, 1.0])) == pytest.approx(1.5)
     assert effective_rank(torch.tensor([2.0, 1.0, 1.0])) == pytest.approx(2 * math.sqrt(2))
 
@@ -72,7 +77,8 @@ def test_overlap_of_spaces_is_the_mean_squared_cosine_of_their_angles() -> None:
     draw = torch.Generator().manual_seed(2)
     u, v = (torch.linalg.qr(torch.randn(20, n, generator=draw).double()).Q for n in (3, 5))
     expected = torch.linalg.svdvals(u.t() @ v).square().mean()
-    assert overlap(u, v) == pytest.approx(float(expected)) and overlap(v, u) == pytest.approx(float(expected))
+    assert overlap(u, v) == pytest.approx(float(expected))
+    assert overlap(v, u) == pytest.approx(float(expected))
     assert overlap(u, u) == pytest.approx(1)
     assert overlap(u, torch.cat([u, v], 1)[:, :3]) == pytest.approx(1)
     whole = torch.linalg.qr(torch.randn(20, 20, generator=draw).double()).Q

@@ -16,8 +16,8 @@ from mlae_lab.core.expert_state import Factors, all_on, existing, kept_plan, sca
 from mlae_lab.core.patterns import allocation, uniform
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.experts import factored
-from mlae_lab.model.inject import Experts, inject
 from mlae_lab.model.frozen_prefix import depth, first_block, split
+from mlae_lab.model.inject import Experts, inject
 
 PLAN = allocation((0, 3, 2, 0, 4), drop_rate=0.3)
 
@@ -33,7 +33,7 @@ def asked(model, experts: Experts, x: torch.Tensor, labels: torch.Tensor, **more
 def by_hand(model, experts: Experts, x: torch.Tensor, factors: Factors, chunk: int = 4) -> torch.Tensor:
     """Logits with λ f written into the layers, in the same chunks; the layers get their λ back."""
     kept = {target: layer.coefficient.clone() for target, layer in experts.layers.items()}
-    for target, row in zip(experts.plan.targets, factors):
+    for target, row in zip(experts.plan.targets, factors, strict=False):
         if target in experts.layers:
             experts.layers[target].coefficient.mul_(torch.tensor([v for v in row if v is not None]))
     logits = torch.cat([model(part) for part in x.split(chunk)])
@@ -106,7 +106,8 @@ def test_reset_is_the_first_number_and_the_model_is_as_it_was(adapted: Callable,
     assert torch.equal(lab.ask(all_on(PLAN)).logits, first.logits)
     assert (lab.trained.accuracy, lab.trained.loss) == (first.accuracy, first.loss)
     after = model.state_dict()
-    assert set(after) == set(before) and all(torch.equal(after[name], before[name]) for name in before)
+    assert set(after) == set(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
     assert all(layer.mask is None and not layer.training for layer in experts.layers.values())
 
 
@@ -127,7 +128,9 @@ def test_only_what_lies_behind_the_change_is_computed(adapted: Callable, images:
     assert blocks(lambda: lab.ask(with_cells(on, [(4, 0)], 0.0))) == [4]
     assert blocks(lambda: lab.ask(on)) == []
     assert blocks(lambda: lab.ask(with_cells(on, [(4, 0), (2, 0)], 0.0))) == [2, 3, 4]
-    assert blocks(lambda: lab.ask(with_cells(on, [(4, 1), (2, 0)], 0.0))) == [4]  # from the last state, not from the first
+    assert blocks(lambda: lab.ask(with_cells(on, [(4, 1), (2, 0)], 0.0))) == [
+        4
+    ]  # from the last state, not from the first
     assert blocks(lambda: lab.ask(with_cells(on, [(4, 2)], 0.0))) == [4]
     assert blocks(lambda: lab.ask(with_cells(on, [(1, 0)], 0.0))) == [1, 2, 3, 4]
 
@@ -184,11 +187,11 @@ def test_numbers_equal_their_definitions(adapted: Callable, images: Callable) ->
     x, labels = images(30)
     labels = labels.clamp(max=3)  # class 5 has no image
     found = asked(model, experts, x, labels).trained
-    right = [int(row.argmax()) == int(y) for row, y in zip(found.logits, labels)]
+    right = [int(row.argmax()) == int(y) for row, y in zip(found.logits, labels, strict=False)]
     assert found.accuracy == 100 * sum(right) / 30
     assert found.loss == pytest.approx(float(F.cross_entropy(found.logits, labels)), rel=1e-5)
     for c in range(4):
-        mine = [r for r, y in zip(right, labels) if y == c]
+        mine = [r for r, y in zip(right, labels, strict=False) if y == c]
         assert found.class_accuracy()[c] == 100 * sum(mine) / len(mine)
     assert found.class_accuracy()[4] is None
     assert found.confidence[3] == pytest.approx(float(found.logits[3].softmax(0).max()))

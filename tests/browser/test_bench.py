@@ -101,7 +101,8 @@ def test_the_heartbeat_lights_what_each_step_drew(visit: Callable[..., Page], la
     drawn = {step.step: step.mask for step in events(lab, live.id, "step")}
     assert len(seen) >= 4
     for step, beat in seen.items():
-        assert beat["lit"] == ev.unpacked(drawn[step], 96) and beat["said"] == sum(beat["lit"])
+        assert beat["lit"] == ev.unpacked(drawn[step], 96)
+        assert beat["said"] == sum(beat["lit"])
 
 
 def test_colour_is_contribution_and_size_is_gradient(looked: Page, lab: Lab, over: str) -> None:
@@ -111,7 +112,8 @@ def test_colour_is_contribution_and_size_is_gradient(looked: Page, lab: Lab, ove
     stats = events(lab, over, "experts")[-1]
     flat = lambda canvas: [v for row in canvas for v in row]  # noqa: E731
     present = [i for i, v in enumerate(flat(stats.contribution)) if v is not None]
-    assert [i for i, cell in enumerate(cells) if cell] == present and len(present) < len(cells)
+    assert [i for i, cell in enumerate(cells) if cell] == present
+    assert len(present) < len(cells)
 
     def depth(fill: str) -> int:  # the scale runs from pale to deep in light mode
         return -sum(int(fill[at : at + 2], 16) for at in (1, 3, 5))
@@ -136,11 +138,13 @@ def test_coefficients_drift_and_tiles_fill_beside_the_dense_run(looked: Page, la
     values = [v for row in stats.coefficient for v in row if v is not None]
     dots = page.evaluate(f"[...{BOX}.querySelectorAll('.lb-dot')].map(d => Number(d.getAttribute('cx')))")
     order = sorted(range(len(values)), key=values.__getitem__)
-    assert len(dots) == len(values) and [dots[i] for i in order] == sorted(dots)
+    assert len(dots) == len(values)
+    assert [dots[i] for i in order] == sorted(dots)
     tiles = page.evaluate(
         f"""[...{BOX}.querySelectorAll('.lb-tiles svg rect[rx="1"]')].map(r => r.getAttribute('fill'))"""
     )
-    assert len(tiles) == sum(k * (k - 1) for k in OVER.plan.kept) and "none" not in tiles
+    assert len(tiles) == sum(k * (k - 1) for k in OVER.plan.kept)
+    assert "none" not in tiles
     heads = page.evaluate(f"[...{BOX}.querySelectorAll('.lb-tiles svg text')].map(t => t.textContent)")
     most = next(i for i, m in enumerate(alike.absolute) if m is not None)
     assert f"{alike.absolute[most]:.2f} / 0." in heads[most]
@@ -156,17 +160,21 @@ def test_the_twelve_images_say_what_the_network_says_and_flips_are_marked(looked
     truth = events(lab, over, "sample_images")[0].labels
     seen = page.evaluate(f"""[...{BOX}.querySelectorAll('.lb-album li')].map(l => ({{ flip: l.classList.contains('flip'),
         said: l.querySelector('b').textContent, wide: l.querySelector('img').naturalWidth, alt: l.querySelector('img').alt }}))""")
-    assert len(seen) == 12 and all(one["wide"] > 0 for one in seen)
-    assert [one["said"][2:] for one in seen] == list(last) and [one["alt"] for one in seen] == list(truth)
-    assert [one["flip"] for one in seen] == [a != b for a, b in zip(before, last)]
-    assert [one["said"][0] == "✓" for one in seen] == [a == b for a, b in zip(last, truth)]
+    assert len(seen) == 12
+    assert all(one["wide"] > 0 for one in seen)
+    assert [one["said"][2:] for one in seen] == list(last)
+    assert [one["alt"] for one in seen] == list(truth)
+    assert [one["flip"] for one in seen] == [a != b for a, b in zip(before, last, strict=False)]
+    assert [one["said"][0] == "✓" for one in seen] == [a == b for a, b in zip(last, truth, strict=False)]
 
 
 def test_pace_time_left_and_load_stand_above(visit: Callable[..., Page], live: PlayedRun) -> None:
     page = opened(visit, live.id)
     page.wait_for_function(f"/Processor at work/.test({BOX}.querySelector('.lb-facts').innerText)", timeout=30_000)
     words = page.locator(".lb-facts").inner_text()
-    assert "Time left" in words and "Images per second" in words and " of " in words
+    assert "Time left" in words
+    assert "Images per second" in words
+    assert " of " in words
 
 
 def test_what_is_written_is_on_the_screen_in_time(visit: Callable[..., Page], lab: Lab, live: PlayedRun) -> None:
@@ -184,7 +192,8 @@ def test_what_is_written_is_on_the_screen_in_time(visit: Callable[..., Page], la
         }}
         return from; }}""")
     gaps = sorted(gap - slack for gap, slack in asked)
-    assert len(gaps) >= 3 and gaps[len(gaps) // 2] < 2000
+    assert len(gaps) >= 3
+    assert gaps[len(gaps) // 2] < 2000
 
 
 def test_zoom_hidden_traces_and_scroll_survive_new_points(visit: Callable[..., Page], live: PlayedRun) -> None:
@@ -204,12 +213,12 @@ def test_zoom_hidden_traces_and_scroll_survive_new_points(visit: Callable[..., P
     before = page.evaluate(state)
     count = page.evaluate(f"{CURVE}.data[0].x.at(-1)")
     page.wait_for_function(f"{CURVE}.data[0].x.at(-1) > {count} + 0.2", timeout=30_000)
-    assert page.evaluate(state) == before and before["hidden"] == "legendonly" and before["scroll"] > 0
+    assert page.evaluate(state) == before
+    assert before["hidden"] == "legendonly"
+    assert before["scroll"] > 0
 
 
-def test_pause_holds_the_image_and_go_on_takes_up_again(
-    visit: Callable[..., Page], lab: Lab, live: PlayedRun
-) -> None:
+def test_pause_holds_the_image_and_go_on_takes_up_again(visit: Callable[..., Page], lab: Lab, live: PlayedRun) -> None:
     page = opened(visit, live.id)
     page.get_by_role("button", name="Pause", exact=True).press("Enter")
     shown = f"() => [{CURVE}.data[0].x.at(-1), {BOX}.querySelector('.lb-step').textContent, {BOX}.querySelector('.lb-facts').innerText].join()"
@@ -232,17 +241,17 @@ def test_the_scrubber_replays_by_keyboard_and_by_mouse(visit: Callable[..., Page
     assert f"{measured[-1].accuracy:.1f} % right" in where.inner_text()
     slider.focus()
     page.keyboard.press("Home")
-    assert "Epoch 0.0" in where.inner_text() and "not measured yet" in where.inner_text()
-    assert "0" in slider.input_value() and page.locator(".lb-album li.right, .lb-album li.wrong").count() == 0
+    assert "Epoch 0.0" in where.inner_text()
+    assert "not measured yet" in where.inner_text()
+    assert "0" in slider.input_value()
+    assert page.locator(".lb-album li.right, .lb-album li.wrong").count() == 0
     for _ in range(measured[0].step):
         page.keyboard.press("ArrowRight")
     assert f"{measured[0].accuracy:.1f} % right" in where.inner_text()
     steps = {s.step: s.mask for s in events(lab, over, "step")}
     said = page.locator(".lb-step").inner_text()
-    assert (
-        f"{sum(ev.unpacked(steps[measured[0].step], 12 * OVER.plan.columns))} of" in said
-        and f"Step {measured[0].step}:" in said
-    )
+    assert f"{sum(ev.unpacked(steps[measured[0].step], 12 * OVER.plan.columns))} of" in said
+    assert f"Step {measured[0].step}:" in said
     assert page.evaluate(f"{CURVE}.layout.shapes.some(s => Math.abs(s.x0 - {measured[0].epoch}) < 0.01)")
     box = slider.bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
@@ -271,7 +280,7 @@ def test_it_plays_at_any_speed_to_its_end(visit: Callable[..., Page], over: str)
 # ---------------------------------------------------------------- saved, and whole
 
 
-@pytest.mark.parametrize("figure, column", [("grid", "contribution"), ("tiles", "cosine"), ("drift", "coefficient"),
+@pytest.mark.parametrize(("figure", "column"), [("grid", "contribution"), ("tiles", "cosine"), ("drift", "coefficient"),
                                             ("accuracy", "series"), ("loss", "series"), ("alike", "series")])  # fmt: skip
 def test_every_figure_is_saved_as_png_svg_and_csv(figure: str, column: str, looked: Page) -> None:
     page = looked
@@ -288,11 +297,13 @@ def test_every_figure_is_saved_as_png_svg_and_csv(figure: str, column: str, look
             button.click()
         path = waiting.value.path()
         content = path.read_bytes()
-        assert waiting.value.suggested_filename.endswith("." + kind.lower()) and content.startswith(starts)
+        assert waiting.value.suggested_filename.endswith("." + kind.lower())
+        assert content.startswith(starts)
         assert len(content) > 200
         if kind == "CSV":
             head, *rows = content.decode().splitlines()
-            assert column in head.split(",") and len(rows) >= 4
+            assert column in head.split(",")
+            assert len(rows) >= 4
 
 
 @pytest.mark.parametrize("width", [1280, 800])

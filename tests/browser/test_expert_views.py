@@ -53,7 +53,9 @@ def runs(lab: Lab, pair: tuple[str, str]) -> Iterator[dict[str, str]]:
 @pytest.fixture(scope="module")
 def experiment(lab: Lab) -> diversity.Experiment:
     """Two seeds at p = 0.5, all ten runs over. Their measurements are made up: what is looked at is how they are drawn."""
-    base = RunConfig("digits", backbone="lab_vit_12x128.random", epochs=2, evaluations=1, device="cpu", precision="float32")
+    base = RunConfig(
+        "digits", backbone="lab_vit_12x128.random", epochs=2, evaluations=1, device="cpu", precision="float32"
+    )
     asked = diversity.experiment(base, (0.5,), seeds=2)
     for (arm, _, seed), config in asked.cells().items():
         cosine = {"dense": 0.2, "expert": 0.1, "token": 0.3, "lora": 0.2}[arm] + 0.01 * seed
@@ -105,7 +107,9 @@ def test_two_runs_stand_side_by_side_and_the_link_keeps_them(runs: dict[str, str
     settled(page, 9)
     assert page.evaluate(CUT) == [0, []]
     titles = " ".join(page.locator(".gtitle").all_text_contents())
-    assert "Effective rank of ΔW" in titles and "in the other run" in titles and "The spaces of both runs overlap" in titles
+    assert "Effective rank of ΔW" in titles
+    assert "in the other run" in titles
+    assert "The spaces of both runs overlap" in titles
     assert f"other={runs['dense']}" in page.url
 
 
@@ -142,7 +146,8 @@ def test_experts_are_switched_off_on_one_image(runs: dict[str, str], visit: Call
     page.wait_for_url("**view=whatif**")
     page.get_by_text("As trained", exact=True).wait_for(timeout=WAIT)
     page.wait_for_selector(AT_REST, timeout=WAIT)  # until then the grid of the view that was left stands there too
-    assert "off=L12" in page.url and page.locator('.es-cell[aria-pressed="false"]').count() == 2
+    assert "off=L12" in page.url
+    assert page.locator('.es-cell[aria-pressed="false"]').count() == 2
 
 
 def test_what_is_left_comes_as_a_smaller_adapter(lab: Lab, runs: dict[str, str], visit: Callable[..., Page]) -> None:
@@ -164,7 +169,8 @@ def test_two_runs_stand_the_same_random_masks(runs: dict[str, str], visit: Calla
     choose(page, page.locator(".st-key-four_robust").get_by_role("combobox").last, runs["dense"])
     page.get_by_role("button", name="Draw them").click()
     page.wait_for_function(
-        f"[...document.querySelectorAll('text')].some((t) => t.textContent.includes('{runs['dense']}'))", timeout=3 * WAIT
+        f"[...document.querySelectorAll('text')].some((t) => t.textContent.includes('{runs['dense']}'))",
+        timeout=3 * WAIT,
     )
     page.get_by_text("Seed 0 for every run").wait_for(timeout=3 * WAIT)
     assert page.locator("[data-testid='stException'], :text('Component Error')").count() == 0

@@ -52,7 +52,8 @@ def test_from_a_run_to_what_if_to_reset(lab: Lab, run: Run, visit: Callable[...,
     page.get_by_text("As trained", exact=True).wait_for(timeout=120_000)
     first = fact(page, "As trained"), fact(page, "Now"), fact(page, "Loss")
     assert first[0] == first[1] == f"{lab.store.last(run.id, 'evaluation').accuracy:.1f} %"
-    assert page.locator(".es-cell").count() == 7 and page.locator(".es-none").count() == 12 * 3 - 7
+    assert page.locator(".es-cell").count() == 7
+    assert page.locator(".es-none").count() == 12 * 3 - 7
 
     page.get_by_role("button", name="Layer 11, expert 2", exact=True).click()
     page.get_by_role("button", name="All experts of layer 12", exact=True).click()
@@ -93,4 +94,6 @@ def test_switches_work_from_the_keyboard(run: Run, visit: Callable[..., Page]) -
 def test_nothing_is_cut_in_a_narrow_window(run: Run, visit: Callable[..., Page], view: str) -> None:
     page = visit(f"/experts?run={run.id}&view={view}", width=800, scheme="dark")
     page.get_by_text("As trained" if view == "whatif" else "Margin:").first.wait_for(timeout=120_000)
-    assert page.evaluate("(() => { const m = document.querySelector('.stMain'); return m.scrollWidth <= m.clientWidth + 1; })()")
+    assert page.evaluate(
+        "(() => { const m = document.querySelector('.stMain'); return m.scrollWidth <= m.clientWidth + 1; })()"
+    )

@@ -59,7 +59,8 @@ def test_one_click_and_a_run_is_watched_to_its_end(visit: Callable[..., Page], l
     run = lab.store.run(run_id)
     measured = [s.event for s in lab.store.events(run_id, kinds=("evaluation",))]
     assert run.status is Status.FINISHED
-    assert run.config.task == "digits" and len(measured) >= 8
+    assert run.config.task == "digits"
+    assert len(measured) >= 8
     last = measured[-1]
     assert isinstance(last, Evaluation) and last.accuracy > 50, "ten classes: guessing gives 10 %"
     print(f"click to final accuracy: {took:.0f} s, {last.accuracy:.1f} %")
@@ -74,12 +75,18 @@ def test_one_click_and_a_run_is_watched_to_its_end(visit: Callable[..., Page], l
     for plot in (accuracy, loss):
         assert plot["ink"] > 0 and plot["box"]["width"] > 250 and plot["box"]["height"] > 150, plot["title"]
     cells, tiles = page.evaluate(GRID), page.evaluate(TILES)
-    assert cells["box"]["width"] > 250 and len(cells["tips"]) == 96 and len(set(cells["tips"])) == 96
+    assert cells["box"]["width"] > 250
+    assert len(cells["tips"]) == 96
+    assert len(set(cells["tips"])) == 96
     assert all("contribution" in tip and "not measured" not in tip for tip in cells["tips"])
-    assert len(set(cells["fills"])) > 20 and min(cells["sizes"]) > 0 and len(set(cells["sizes"])) > 20
-    assert len(tiles) == 12 * 8 * 7 and "none" not in tiles
+    assert len(set(cells["fills"])) > 20
+    assert min(cells["sizes"]) > 0
+    assert len(set(cells["sizes"])) > 20
+    assert len(tiles) == 12 * 8 * 7
+    assert "none" not in tiles
     said = page.locator(".lb-album li b").all_inner_texts()
-    assert len(said) == 12 and all(text[0] in "✓✗" for text in said)
+    assert len(said) == 12
+    assert all(text[0] in "✓✗" for text in said)
     screenshots = os.environ.get("MLAE_LAB_SCREENSHOTS")
     if screenshots:
         page.set_viewport_size({"width": 1280, "height": 1240})

@@ -58,7 +58,8 @@ def test_what_is_chosen_in_the_settings_can_be_read(width: int, visit: Callable[
         fields = page.locator("[data-testid='stSelectbox'] input")
         shown = fields.evaluate_all("all => all.map(i => [i.value, i.scrollWidth - i.clientWidth])")
         assert {protocol, method} <= {value.split(" →")[0].split(" (")[0] for value, _ in shown}
-        assert len(shown) == 8 and [value for value, wider in shown if wider > 0] == []
+        assert len(shown) == 8
+        assert [value for value, wider in shown if wider > 0] == []
 
 
 def test_a_reason_is_shown_as_text(visit: Callable[..., Page]) -> None:

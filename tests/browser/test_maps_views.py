@@ -49,7 +49,8 @@ def test_a_click_adds_an_image_and_maps_keep_their_shape(run: str, visit: Callab
         "document.querySelectorAll('.imagelayer image').length === 4 + 7"
     )  # bare, 3 experts; bare, 6 maps
     size = images.first.evaluate("i => [i.getAttribute('width'), i.getAttribute('height')].map(Number)")
-    assert size[0] == pytest.approx(size[1], rel=0.03) and size[0] > 60
+    assert size[0] == pytest.approx(size[1], rel=0.03)
+    assert size[0] > 60
     page.locator(".card[data-id='7']").click()
     page.wait_for_function("document.querySelectorAll('.imagelayer image').length === 2 * (4 + 7)", timeout=WAIT)
     page.wait_for_url("**images=4%2C7**")
@@ -58,7 +59,8 @@ def test_a_click_adds_an_image_and_maps_keep_their_shape(run: str, visit: Callab
     with page.expect_download() as saved:
         page.get_by_text("Save all maps as JSON").click()
     maps = json.loads(saved.value.path().read_text())
-    assert [one["place"] for one in maps["images"]] == [4, 7] and maps["layer"] == 11
+    assert [one["place"] for one in maps["images"]] == [4, 7]
+    assert maps["layer"] == 11
 
 
 def test_an_image_of_ones_own_is_answered_like_the_tasks(run: str, visit: Callable[..., Page]) -> None:
@@ -72,8 +74,7 @@ def test_an_image_of_ones_own_is_answered_like_the_tasks(run: str, visit: Callab
         {"name": "mine.png", "mimeType": "image/png", "buffer": held.getvalue()}
     )
     page.locator(".lab-one figcaption", has_text="mine.png").wait_for(timeout=WAIT)
-    assert page.locator(".lab-examples figcaption").all_text_contents()[1:] == nearest and len(nearest) == 6
-    page.locator("input[type=file]").set_input_files(
-        {"name": "no.png", "mimeType": "image/png", "buffer": b"no image"}
-    )
+    assert page.locator(".lab-examples figcaption").all_text_contents()[1:] == nearest
+    assert len(nearest) == 6
+    page.locator("input[type=file]").set_input_files({"name": "no.png", "mimeType": "image/png", "buffer": b"no image"})
     page.get_by_text("The file cannot be read as an image (no known image format)").wait_for(timeout=WAIT)

@@ -78,7 +78,8 @@ def test_a_pattern_replaces_the_canvas_and_can_be_painted_on(masks: Page) -> Non
     at = cell(masks, 1, 3)
     masks.mouse.click(at["x"], at["y"])
     plan = plan_when(masks, lambda p: p.experts == 97)
-    assert plan.keep[0][2] and "this one has 97" in masks.inner_text("body")
+    assert plan.keep[0][2]
+    assert "this one has 97" in masks.inner_text("body")
 
 
 def test_the_painted_mask_survives_a_reload_and_reaches_the_run(masks: Page) -> None:

@@ -121,7 +121,8 @@ def test_one_draft_in_every_tab_after_a_reload_and_after_another_start_of_the_se
         fill(other, "Seed", "9")
         when(page, lambda: kept(store, me).seed == 9, lambda: kept(store, me))
         page.reload()  # its address is older than what the other tab did
-        assert shown(page)[1] == "7" and kept(store, me).seed == 9
+        assert shown(page)[1] == "7"
+        assert kept(store, me).seed == 9
         assert shown(tab(context, f"{url}/train"))[1] == "9"
         fill(page, "Epochs", "24")
         when(page, lambda: kept(store, me).epochs == 24, lambda: kept(store, me))
@@ -175,7 +176,8 @@ def test_a_tab_that_meets_the_cookie_of_another_one_late_becomes_the_same_visito
         )
         when(page, lambda: shown(page) == ("31", "4", config.command()), lambda: shown(page))
         page.wait_for_timeout(1500)
-        assert shown(page) == ("31", "4", config.command()) and kept(store, ada) == config
+        assert shown(page) == ("31", "4", config.command())
+        assert kept(store, ada) == config
         assert cookie(context)["value"] == ada
         fill(page, "Epochs", "32")
         when(page, lambda: kept(store, ada).epochs == 32, lambda: kept(store, ada))
@@ -203,16 +205,15 @@ def on_the_network(folder: Path, port: int, password: str = ""):
     return serving(folder, port, "--server.address", "0.0.0.0", MLAE_LAB_PASSWORD=password)
 
 
-def test_on_a_network_without_a_password_the_lab_is_shut(
-    browser: Callable[[], BrowserContext], tmp_path: Path
-) -> None:
+def test_on_a_network_without_a_password_the_lab_is_shut(browser: Callable[[], BrowserContext], tmp_path: Path) -> None:
     with on_the_network(tmp_path, free_port()) as url:
         for path in ("/", "/train", "/runs"):
             page = tab(browser(), url + path)
             page.get_by_text("MLAE_LAB_PASSWORD").wait_for()
             assert "lets nobody in" in page.inner_text("body")
             assert page.get_by_role("button", name="Watch a mask learn").count() == 0
-            assert page.get_by_role("spinbutton").count() == 0 and page.get_by_role("link", name="Runs").count() == 0
+            assert page.get_by_role("spinbutton").count() == 0
+            assert page.get_by_role("link", name="Runs").count() == 0
 
 
 def test_on_a_network_the_password_opens_for_this_browser_until_it_changes(
@@ -228,7 +229,8 @@ def test_on_a_network_the_password_opens_for_this_browser_until_it_changes(
     with on_the_network(tmp_path, port, PASSWORD) as url:
         page = tab(context, f"{url}/train?set=epochs%3A21")
         assert asks(page)
-        assert page.get_by_role("spinbutton").count() == 0 and page.get_by_label(NAME).count() == 0
+        assert page.get_by_role("spinbutton").count() == 0
+        assert page.get_by_label(NAME).count() == 0
         offer(page, "wrong horse")
         page.get_by_text("That is not the password").wait_for(timeout=20_000)
         assert page.get_by_role("spinbutton").count() == 0
@@ -236,7 +238,8 @@ def test_on_a_network_the_password_opens_for_this_browser_until_it_changes(
         assert shown(page)[0] == "21", "the link that was opened"
         assert page.get_by_text("No encryption: the password and everything shown").count() == 1
         held = cookie(context, "mlae_lab_login")
-        assert held["sameSite"] == "Strict" and PASSWORD not in held["value"]
+        assert held["sameSite"] == "Strict"
+        assert PASSWORD not in held["value"]
         assert page.locator("[role=dialog]").count() == 0, "no word of a page that is not found"
 
         page.reload()

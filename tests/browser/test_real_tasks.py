@@ -52,7 +52,8 @@ def test_a_task_is_fetched_counted_and_trained_on(visit: Callable[..., Page], la
     page.wait_for_url("**/train?run=*", timeout=30_000)
     page.wait_for_selector(".lab-status.good", timeout=120_000)
     run = lab.store.run(page.url.rsplit("=", 1)[1])
-    assert run.status is Status.FINISHED and run.config.task == "svhn"
+    assert run.status is Status.FINISHED
+    assert run.config.task == "svhn"
     assert isinstance(lab.store.last(run.id, "evaluation"), Evaluation)
     assert page.get_by_text("not VTAB-1k: its layout with 30/20/12 images").count() == 1
 

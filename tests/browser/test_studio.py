@@ -68,7 +68,8 @@ def test_strokes_over_cells_numbers_and_blocks(masks: Callable[..., Page]) -> No
     drag(page, cell(page, 6, 3), cell(page, 9, 5))
     page.keyboard.up("Shift")
     plan = plan_when(page, lambda p: p.experts == 66)
-    assert plan.kept[5:9] == (5,) * 4 and not any(plan.keep[5][2:5])
+    assert plan.kept[5:9] == (5,) * 4
+    assert not any(plan.keep[5][2:5])
     tool(page, "Block")
     drag(page, cell(page, 12, 8), cell(page, 11, 1))
     assert plan_when(page, lambda p: p.experts == 50).kept[10:] == (0, 0)
@@ -81,12 +82,15 @@ def test_two_layers_of_paint(masks: Callable[..., Page]) -> None:
         page.keyboard.press("ArrowRight")  # 0.5 to 0.75; moving it chooses the paint
     drag(page, cell(page, 1, 1), cell(page, 1, 3))
     plan = plan_when(page, lambda p: p.drop_rate[0][2] > 0)
-    assert plan.drop_rate[0] == (0.75,) * 3 + (0.0,) * 5 and plan.experts == 96
+    assert plan.drop_rate[0] == (0.75,) * 3 + (0.0,) * 5
+    assert plan.experts == 96
     label = page.locator('.mg-cell[data-row="0"][data-column="1"]').get_attribute("aria-label")
     assert label == "Layer 1, expert 2: on, drop rate 0.75"
     drag(page, bar(page, 2, 0.1), bar(page, 12, 0.9))  # one stroke of the hand down the bars
     rates = plan_when(page, lambda p: p.drop_rate[11][0] > 0).row_rates()
-    assert rates[1] == 0.1 and rates[11] == 0.9 and list(rates[1:]) == sorted(rates[1:])
+    assert rates[1] == 0.1
+    assert rates[11] == 0.9
+    assert list(rates[1:]) == sorted(rates[1:])
     assert len(set(rates[1:])) > 8
     assert page.locator('.mg-track[data-slider="11"]').get_attribute("aria-valuetext") == "0.90"
 
@@ -178,7 +182,8 @@ def test_fifty_five_steps_back_and_forward_again(masks: Callable[..., Page]) -> 
         page.keyboard.press("Control+Shift+z")
     assert plan_when(page, lambda p: p.experts == 96 - 55) == end
     page.wait_for_timeout(1500)
-    assert plan_when(page, lambda p: True) == end and page.locator(".mg-cell.off").count() == 55
+    assert plan_when(page, lambda p: True) == end
+    assert page.locator(".mg-cell.off").count() == 55
 
 
 # ---------------------------------------------------------------- a finger
@@ -228,7 +233,8 @@ def test_two_kinds_of_layers_and_another_width_and_back(masks: Callable[..., Pag
     page.wait_for_timeout(500)
     drag(page, side(page, 13), side(page, 15))  # fc1 of blocks 1 to 3
     plan = plan_when(page, lambda p: p.kept[12:15] == (0, 0, 0))
-    assert plan.kept[:12] == start.kept and "1 fc1, 2 fc1, 3 fc1 keep no expert" in page.inner_text("body")
+    assert plan.kept[:12] == start.kept
+    assert "1 fc1, 2 fc1, 3 fc1 keep no expert" in page.inner_text("body")
     assert f"{budget(plan, LAB.shapes(plan.targets)).parameters:,}" in page.inner_text("body")
     tool(page, "Undo")
     plan_when(page, lambda p: p == both)
@@ -241,7 +247,8 @@ def test_two_kinds_of_layers_and_another_width_and_back(masks: Callable[..., Pag
     tool(page, "Undo")
     plan_when(page, lambda p: p == start)
     page.wait_for_timeout(1000)
-    assert plan_when(page, lambda p: True) == start and page.get_by_label("Experts per layer").input_value() == "14"
+    assert plan_when(page, lambda p: True) == start
+    assert page.get_by_label("Experts per layer").input_value() == "14"
 
 
 # ---------------------------------------------------------------- nothing is lost
@@ -287,7 +294,8 @@ def test_three_drags_in_flight_while_the_script_is_slow(chromium: Browser, tmp_p
             page.mouse.click(**cell(page, 2, 2))
             painted = [(8, 7)[layer == 2] * (layer not in (1, 4, 7)) for layer in range(1, 13)]
             plan = plan_when(page, lambda p: p.experts == sum(painted) and p.drop_rate[11][0] > 0)
-            assert plan.kept == tuple(painted) and plan.drop_rate[8:] == ((0.5,) * 8,) * 4
+            assert plan.kept == tuple(painted)
+            assert plan.drop_rate[8:] == ((0.5,) * 8,) * 4
             page.wait_for_timeout(2500)  # what comes late overwrites nothing
             assert plan_when(page, lambda p: True) == plan
             assert page.locator(".mg-cell.off").count() == 96 - plan.experts
@@ -307,9 +315,11 @@ def test_a_hundred_draws_converge_on_what_is_expected(masks: Callable[..., Page]
     play.click()
     shown = says.inner_text()
     page.wait_for_timeout(500)
-    assert says.inner_text() == shown and play.inner_text() == "Go on"
+    assert says.inner_text() == shown
+    assert play.inner_text() == "Go on"
     page.emulate_media(reduced_motion="reduce")  # whoever wants no motion gets the end at once
     play.click()
     found = re.search(r"Draw 100 of 100: .* So far ([\d.]+), expected ([\d.]+)", says.inner_text())
-    assert found and float(found[2]) == pytest.approx(expected_active(uniform(0.3)))
+    assert found
+    assert float(found[2]) == pytest.approx(expected_active(uniform(0.3)))
     assert abs(float(found[1]) - float(found[2])) < 4 * (96 * 0.3 * 0.7 / 100) ** 0.5  # four standard deviations

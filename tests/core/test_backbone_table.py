@@ -36,7 +36,8 @@ def test_featured_backbones_come_first_in_the_menu() -> None:
         "lab_vit_12x128", "lab_vit_12x128.random", VIT_B16, "vit_base_patch16_224.augreg_in21k",
         "vit_base_patch14_dinov2.lvd142m", "vit_small_patch16_224.augreg_in21k", SWIN, MIXER, CONVNEXT,
     ]  # fmt: skip
-    assert catalog.BACKBONES is FEATURED and catalog.backbone is backbone
+    assert catalog.BACKBONES is FEATURED
+    assert catalog.backbone is backbone
     assert [entry.needs_file for entry in FEATURED] == [False, False, *[True] * 7]
 
 
@@ -45,21 +46,24 @@ def test_every_name_gives_a_canvas_that_fits_and_can_be_run() -> None:
         entry = backbone(name)
         targets = entry.default_targets
         assert entry.name == name
-        assert 1 <= len(targets) <= 64 and len(targets) == min(64, entry.layers)
+        assert 1 <= len(targets) <= 64
+        assert len(targets) == min(64, entry.layers)
         assert entry.module == entry.modules[0]
         assert all(d_in > 0 and d_out > 0 for d_in, d_out in entry.shapes(targets).values())
         for module in entry.modules:
             assert len(entry.shapes(entry.targets(module))) == len(entry.targets(module)) > 0
         config = RunConfig(task="digits", plan=canvas(targets), backbone=name)
         assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-        assert 0 < entry.image <= 518 and 0 < entry.parameters <= 400_000_000
+        assert 0 < entry.image <= 518
+        assert 0 < entry.parameters <= 400_000_000
 
 
 def test_other_architectures_have_targets_of_their_own() -> None:
     assert backbone(SWIN).shapes(("layers.0.blocks.0.attn.qkv", "layers.3.blocks.1.attn.qkv")) == {
         "layers.0.blocks.0.attn.qkv": (128, 384), "layers.3.blocks.1.attn.qkv": (1024, 3072),
     }  # fmt: skip
-    assert len(backbone(SWIN).default_targets) == 24 and backbone(SWIN).tokens is None
+    assert len(backbone(SWIN).default_targets) == 24
+    assert backbone(SWIN).tokens is None
     assert backbone(MIXER).shapes(("blocks.11.mlp_channels.fc1",)) == {"blocks.11.mlp_channels.fc1": (768, 3072)}
     assert backbone(CONVNEXT).default_targets[-1] == "stages.3.blocks.2.mlp.fc1"
     assert len(backbone(CONVNEXT).default_targets) == 36
@@ -68,7 +72,8 @@ def test_other_architectures_have_targets_of_their_own() -> None:
 
 def test_kinds_of_layers() -> None:
     assert backbone(VIT_B16).modules == ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
-    assert backbone(MIXER).modules[0] == "mlp_channels.fc1" and "mlp_tokens.fc2" in backbone(MIXER).modules
+    assert backbone(MIXER).modules[0] == "mlp_channels.fc1"
+    assert "mlp_tokens.fc2" in backbone(MIXER).modules
     assert backbone(VIT_B16).targets("mlp.fc2")[11] == "blocks.11.mlp.fc2"
     with pytest.raises(CatalogError, match=f"'attn.q' is no kind of layer of {VIT_B16}: choose attn.qkv, attn.proj"):
         backbone(VIT_B16).targets("attn.q")
@@ -94,12 +99,15 @@ def test_an_architecture_alone_means_its_default_tag() -> None:
     assert backbone("vit_base_patch16_224").name == "vit_base_patch16_224.augreg2_in21k_ft_in1k"
     one = RunConfig(task="digits", backbone="vit_base_patch16_224")
     other = RunConfig(task="digits", backbone="vit_base_patch16_224.augreg2_in21k_ft_in1k")
-    assert one == other and one.hash == other.hash
+    assert one == other
+    assert one.hash == other.hash
 
 
 def test_any_architecture_has_a_random_control() -> None:
     entry = backbone("vit_tiny_patch16_224.random")
-    assert entry.name == "vit_tiny_patch16_224.random" and not entry.trained and not entry.needs_file
+    assert entry.name == "vit_tiny_patch16_224.random"
+    assert not entry.trained
+    assert not entry.needs_file
     assert entry.shapes(entry.default_targets) == backbone("vit_tiny_patch16_224").shapes(entry.default_targets)
 
 
@@ -134,7 +142,8 @@ def test_an_unknown_name_is_met_with_help(name: str, words: list[str]) -> None:
 def test_layers_that_a_network_does_not_call_are_no_targets() -> None:
     """EVA's fused qkv with a bias reads `qkv.weight` itself: an expert there would change nothing."""
     architectures = table()["architectures"]
-    assert "vit_base_patch16_dinov3" in architectures and "vit_base_patch16_dinov3_qkvb" not in architectures
+    assert "vit_base_patch16_dinov3" in architectures
+    assert "vit_base_patch16_dinov3_qkvb" not in architectures
     assert not any(name.startswith(("eva02", "beit_", "convnextv2")) for name in architectures)
     assert len(architectures) > 150
 

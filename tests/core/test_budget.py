@@ -61,9 +61,9 @@ def test_counts_of_a_step_equal_those_over_all_masks() -> None:
     active, any_empty, row_empty = 0.0, 0.0, [0.0, 0.0, 0.0]
     for mask in product((False, True), repeat=len(cells)):
         chance = 1.0
-        for alive, (r, c) in zip(mask, cells):
+        for alive, (r, c) in zip(mask, cells, strict=False):
             chance *= (1 - plan.drop_rate[r][c]) if alive else plan.drop_rate[r][c]
-        drawn = [sum(alive for alive, (r, _) in zip(mask, cells) if r == row) for row in range(3)]
+        drawn = [sum(alive for alive, (r, _) in zip(mask, cells, strict=False) if r == row) for row in range(3)]
         active += chance * sum(drawn)
         any_empty += chance * (drawn[0] == 0 or drawn[1] == 0)
         for row in range(3):
@@ -132,18 +132,21 @@ def test_the_arithmetic_of_a_step_is_what_the_built_model_does(plan: MaskPlan) -
         if out.requires_grad:
             out.sum().backward()
     cost = step_cost(plan, LAB)
-    assert cost is not None and cost.total == counter.get_total_flops() / 2 / (2 * LAB.tokens)
+    assert cost is not None
+    assert cost.total == counter.get_total_flops() / 2 / (2 * LAB.tokens)
 
 
 def test_no_expert_costs_one_forward_pass_as_a_probe_does() -> None:
     cost = step_cost(allocation((0,) * 12, columns=8), LAB)
-    assert cost is not None and (cost.total, cost.cached) == (cost.forward, cost.forward)
+    assert cost is not None
+    assert (cost.total, cost.cached) == (cost.forward, cost.forward)
 
 
 def test_blocks_before_the_first_expert_are_cached() -> None:
     for block in range(12):
         cost = step_cost(allocation([0] * block + [1] * (12 - block)), LAB)
-        assert cost is not None and cost.cached * 12 == cost.forward * block
+        assert cost is not None
+        assert cost.cached * 12 == cost.forward * block
 
 
 def test_what_is_dropped_costs_the_same() -> None:

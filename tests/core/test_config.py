@@ -84,7 +84,8 @@ def test_equal_configs_have_equal_hashes(whole: dict, broken: dict) -> None:
     one, other = RunConfig("digits", **whole), RunConfig("digits", **broken)
     assert one == other
     assert one.hash == other.hash
-    assert one.to_dict() == other.to_dict() and json.dumps(one.to_dict()) == json.dumps(other.to_dict())
+    assert one.to_dict() == other.to_dict()
+    assert json.dumps(one.to_dict()) == json.dumps(other.to_dict())
 
 
 def test_an_alias_becomes_the_name() -> None:
@@ -184,8 +185,9 @@ def test_evaluations_are_spread_evenly_and_end_with_the_last_epoch(epochs: int, 
     found = RunConfig("digits", epochs=epochs, evaluations=evaluations).evaluated_epochs
     assert len(found) == min(epochs, evaluations)
     assert found[-1] == epochs
-    gaps = [b - a for a, b in zip((0, *found), found)]
-    assert min(gaps) >= 1 and max(gaps) - min(gaps) <= 1
+    gaps = [b - a for a, b in zip((0, *found), found, strict=False)]
+    assert min(gaps) >= 1
+    assert max(gaps) - min(gaps) <= 1
 
 
 # ---------------------------------------------------------------- comparing runs
@@ -202,7 +204,8 @@ def test_a_badge_holds_what_must_be_equal() -> None:
     assert base.badge == dataclasses.replace(base, seed=5, plan=uniform(0.5), epochs=3).badge
     for change in ({"task": "fashion"}, {"backbone": "lab_vit_12x128.random"}, {"protocol": "test"}):
         assert dataclasses.replace(base, **change).badge != base.badge
-    assert base.badge.data == "bundled" and RunConfig("cifar").badge.data == "unchecked images"
+    assert base.badge.data == "bundled"
+    assert RunConfig("cifar").badge.data == "unchecked images"
     assert RunConfig("cifar", data_label="VTAB-1k").badge.data == "VTAB-1k"
 
 

@@ -68,7 +68,8 @@ def test_off_text_is_short_and_comes_back() -> None:
 def test_another_mask_becomes_factors_and_says_what_it_asks_for_in_vain() -> None:
     factors, ignored = through_mask(dense(), pattern("decremental"))
     assert [sum(value for value in row) for row in factors] == [8] * 6 + [6] * 3 + [2] * 3
-    assert len(ignored) == 3 * 6 + 3 * 2 and ignored[0] == "layer 1, expert 9"
+    assert len(ignored) == 3 * 6 + 3 * 2
+    assert ignored[0] == "layer 1, expert 9"
     assert through_mask(PLAN, PLAN) == (all_on(PLAN), ())
     assert through_mask(PLAN, uniform(0.9, 3, 3)) == (all_on(PLAN), ("layer 1, expert 3", "layer 2, expert 1",
                                                                   "layer 2, expert 2", "layer 2, expert 3"))  # fmt: skip

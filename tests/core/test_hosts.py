@@ -14,9 +14,12 @@ def test_every_task_that_is_not_bundled_can_be_fetched() -> None:
         if task.bundled:
             continue
         found = remote(task.name)
-        assert found.name == found.task == task.name and found.licence == task.licence
-        assert task.source in found.citation and found.size_bytes
-        assert len(hosts.names()) == 19 + 5 + 3 and task.name in hosts.names()
+        assert found.name == found.task == task.name
+        assert found.licence == task.licence
+        assert task.source in found.citation
+        assert found.size_bytes
+        assert len(hosts.names()) == 19 + 5 + 3
+        assert task.name in hosts.names()
 
 
 def test_the_vtab_tasks_share_one_archive_and_have_a_smaller_set_each() -> None:
@@ -50,18 +53,24 @@ def test_the_vtab_tasks_share_one_archive_and_have_a_smaller_set_each() -> None:
         ]
     )
     for one in smaller:
-        assert one.size_bytes is None and one.unpack == "parquet" and one.subfolder == f"vtab-1k/{one.task}"
-        assert remote(one.task).parts[0] == one.task and one.name in remote(one.task).note
+        assert one.size_bytes is None
+        assert one.unpack == "parquet"
+        assert one.subfolder == f"vtab-1k/{one.task}"
+        assert remote(one.task).parts[0] == one.task
+        assert one.name in remote(one.task).note
 
 
 def test_known_sizes_and_checksums() -> None:
     birds, cars = remote("cub"), remote("StanfordCars")
-    assert birds.files[1].size_bytes == 1_150_585_339 and birds.unpack == "tar"
-    assert len(birds.files[1].md5) == 32 and len(cars.files[1].sha256) == 64
+    assert birds.files[1].size_bytes == 1_150_585_339
+    assert birds.unpack == "tar"
+    assert len(birds.files[1].md5) == 32
+    assert len(cars.files[1].sha256) == 64
     assert [f.unpack for f in cars.files] == ["zip", "tar", None]
     weights = remote("vit_base_patch16_224.orig_in21k")
     assert (weights.repo_type, weights.unpack, weights.licence) == ("model", None, "Apache-2.0")
-    assert weights.subfolder == "weights/vit_base_patch16_224.orig_in21k" and weights.task is None
+    assert weights.subfolder == "weights/vit_base_patch16_224.orig_in21k"
+    assert weights.task is None
     assert weights.page == "https://huggingface.co/timm/vit_base_patch16_224.orig_in21k"
 
 
@@ -69,11 +78,13 @@ def test_every_trained_backbone_of_timm_is_fetched_by_its_name() -> None:
     for backbone in catalog.BACKBONES:
         if backbone.needs_file:
             found = remote(backbone.name)
-            assert found.repo == f"timm/{backbone.name}" and found.files[0].path == "model.safetensors"
+            assert found.repo == f"timm/{backbone.name}"
+            assert found.files[0].path == "model.safetensors"
             assert found.subfolder == f"weights/{backbone.name}"
     small = remote("vit_small_patch16_224")  # timm's default weights of it
     assert small.name == "vit_small_patch16_224.augreg_in21k_ft_in1k"
-    assert small.size_bytes == 4 * 21_665_664 and small.licence == "as its page says"
+    assert small.size_bytes == 4 * 21_665_664
+    assert small.licence == "as its page says"
 
 
 @pytest.mark.parametrize(
@@ -96,5 +107,7 @@ def test_every_trained_backbone_of_timm_is_fetched_by_its_name() -> None:
 def test_names_with_nothing_to_fetch(name: str, sentence: str) -> None:
     with pytest.raises(HostError) as error:
         remote(name)
-    assert sentence in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 600
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 600
     assert isinstance(error.value, CatalogError)

@@ -19,7 +19,8 @@ LAB = catalog.backbone("lab_vit_12x128")
 @pytest.mark.parametrize("entry", ALL, ids=lambda e: f"{e.title}-{e.plan.drop_rate[0][0]}")
 def test_each_mask_of_the_paper_is_its_own_nearest(entry: Pattern) -> None:
     found = nearest(entry.plan)
-    assert found.same and (found.name, found.kind) == (entry.name, entry.kind)
+    assert found.same
+    assert (found.name, found.kind) == (entry.name, entry.kind)
 
 
 def test_titles_name_kind_and_rate() -> None:
@@ -57,16 +58,23 @@ def test_deeper_networks_and_more_kinds_of_layers_have_them_too(entry: Pattern) 
     deep = fitted(entry.plan, block_targets(24))
     both = with_modules(entry.plan, LAB, LAB.modules)
     assert nearest(deep).title == nearest(both).title == nearest(entry.plan).title
-    assert nearest(deep).same and nearest(both).same and matches(entry.plan, deep) and matches(entry.plan, both)
+    assert nearest(deep).same
+    assert nearest(both).same
+    assert matches(entry.plan, deep)
+    assert matches(entry.plan, both)
 
 
 def test_an_empty_plan_has_a_nearest_too() -> None:
     found = nearest(cleared(dense()))
-    assert found.cells == 96 and found.rate == 0 and found.kind in (Kind.DENSE, Kind.FIXED)
+    assert found.cells == 96
+    assert found.rate == 0
+    assert found.kind in (Kind.DENSE, Kind.FIXED)
 
 
 def test_matches_looks_at_every_cell() -> None:
     board = lessons()[2].plan
-    assert matches(board, board) and matches(board, onto(board, uniform(0.3)))
-    assert not matches(board, allocation((4,) * 12, columns=8)) and not matches(board, uniform(0.3))
+    assert matches(board, board)
+    assert matches(board, onto(board, uniform(0.3)))
+    assert not matches(board, allocation((4,) * 12, columns=8))
+    assert not matches(board, uniform(0.3))
     assert not matches(dense(), dense(experts=9))

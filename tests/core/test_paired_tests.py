@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mlae_lab.core.proportions import mcnemar, wilson
 from mlae_lab.core.paired_tests import PairedTestError, PairedTests, p_text, paired_tests
+from mlae_lab.core.proportions import mcnemar, wilson
 
 A = {
     "task": "digits", "print": "aaaaaaaaaaaa", "names": ["0", "1", "none"], "indices": [0, 2, 4, 6, 8, 10],
@@ -22,8 +22,10 @@ def test_counts_by_hand() -> None:
     assert (found.only_a, found.only_b) == ((0, 2), (8, 4)), "the surest first"
     assert found.predictions == {0: ("0", "1"), 2: ("0", "none"), 8: ("0", "1"), 4: ("1", "0")}
     zero = found.classes[0]
-    assert zero.difference == pytest.approx(-100 / 3) and zero.intervals == (wilson(2, 3), wilson(1, 3))
-    assert (zero.exact, zero.mid) == mcnemar(2, 1) and found.classes[2].difference is None
+    assert zero.difference == pytest.approx(-100 / 3)
+    assert zero.intervals == (wilson(2, 3), wilson(1, 3))
+    assert (zero.exact, zero.mid) == mcnemar(2, 1)
+    assert found.classes[2].difference is None
 
 
 def test_the_other_way_round_is_the_mirror_image() -> None:
@@ -49,7 +51,8 @@ def test_verdicts() -> None:
         "B gets 9 images right that A gets wrong, and A 5 that B gets wrong: no more than the toss of a coin would give "
         f"(McNemar, mid-p = {mcnemar(5, 9)[1]:.2g})."
     )
-    assert ": more than the toss of a coin" in many(2, 12).verdict and ": more than" in many(12, 2).verdict
+    assert ": more than the toss of a coin" in many(2, 12).verdict
+    assert ": more than" in many(12, 2).verdict
 
 
 def test_of_a_hundred_classes_some_look_different_by_chance() -> None:

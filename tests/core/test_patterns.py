@@ -93,7 +93,8 @@ def test_all_patterns_of_the_paper_have_one_budget() -> None:
 def test_titles_tell_all_sixteen_apart() -> None:
     titles = [p.title for p in paper_patterns()]
     assert len(set(titles)) == 16
-    assert titles[0] == "Dense" and "Incremental, mixed" in titles
+    assert titles[0] == "Dense"
+    assert "Incremental, mixed" in titles
 
 
 def test_paper_patterns_passes_its_drop_rate_on() -> None:
@@ -108,7 +109,8 @@ def test_paper_patterns_passes_its_drop_rate_on() -> None:
 def test_random_counts_are_1_to_14_and_sum_to_96() -> None:
     draws = [random_counts(seed) for seed in range(300)]
     for counts in draws:
-        assert len(counts) == 12 and sum(counts) == 96
+        assert len(counts) == 12
+        assert sum(counts) == 96
         assert all(type(count) is int and 1 <= count <= 14 for count in counts)
     assert len(set(draws)) == 300
     for row in range(12):  # by symmetry the mean of each row is 8; its deviation over 300 draws is some 0.22
@@ -123,7 +125,8 @@ def test_random_counts_is_the_same_on_every_machine() -> None:
 def test_every_random_allocation_is_equally_likely() -> None:
     possible = [counts for counts in product((1, 2, 3), repeat=3) if sum(counts) == 6]
     seen = Counter(random_counts(seed, budget=6, layers=3, low=1, high=3) for seed in range(1400))
-    assert set(seen) == set(possible) and len(possible) == 7
+    assert set(seen) == set(possible)
+    assert len(possible) == 7
     for times in seen.values():  # 200 expected, standard deviation 13
         assert times == pytest.approx(200, abs=45)
 
@@ -214,12 +217,14 @@ def test_allocation_keeps_the_first_experts_of_each_row() -> None:
 
 def test_scaled_changes_the_experts_and_not_the_mask() -> None:
     plan = scaled(uniform(0.5), expert_rank=4, coefficient_init=0.25, train_coefficients=False)
-    assert plan.keep == uniform(0.5).keep and plan.drop_rate == uniform(0.5).drop_rate
+    assert plan.keep == uniform(0.5).keep
+    assert plan.drop_rate == uniform(0.5).drop_rate
     assert (plan.expert_rank, plan.coefficient_init, plan.train_coefficients) == (4, 0.25, False)
 
 
 def test_the_papers_masks_are_computed_once_and_cannot_be_changed() -> None:
-    assert paper_patterns(0.3) is paper_patterns(0.3) and isinstance(paper_patterns(), tuple)
+    assert paper_patterns(0.3) is paper_patterns(0.3)
+    assert isinstance(paper_patterns(), tuple)
 
 
 def test_five_lessons_of_our_own() -> None:
@@ -227,7 +232,8 @@ def test_five_lessons_of_our_own() -> None:
     assert list(found) == ["single layer", "single expert", "checkerboard", "bottleneck", "p = 0.9"]
     assert [plan.experts for plan in found.values()] == [8, 1, 48, 74, 96]
     assert [plan.kind for plan in found.values()] == [Kind.FIXED] * 4 + [Kind.STOCHASTIC]
-    assert found["checkerboard"].kept == (4,) * 12 and found["checkerboard"].keep[0] != found["checkerboard"].keep[1]
+    assert found["checkerboard"].kept == (4,) * 12
+    assert found["checkerboard"].keep[0] != found["checkerboard"].keep[1]
     assert all(lesson.teaches[-1] in ".?" and len(lesson.teaches) < 90 for lesson in lessons())
     papers = {entry.plan.keep for entry in paper_patterns()}
     assert all(plan.keep not in papers for name, plan in found.items() if name != "p = 0.9")

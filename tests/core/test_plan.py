@@ -165,14 +165,19 @@ def test_hash_differs_as_soon_as_anything_differs() -> None:
 def test_a_rate_where_no_expert_exists_changes_nothing() -> None:
     one = MaskPlan(((True, False),), ((0.5, 0.9),), ("head",))
     other = MaskPlan(((True, False),), ((0.5, 0.1),), ("head",))
-    assert one == other and one.hash == other.hash and one.code == other.code
+    assert one == other
+    assert one.hash == other.hash
+    assert one.code == other.code
     assert one.drop_rate == ((0.5, 0.0),)
 
 
 def test_numbers_written_differently_are_one_plan() -> None:
     one = MaskPlan(((1, 1),), ((0, -0.0),), ("head",), coefficient_init=2)
     other = MaskPlan([[True, True]], [[0.0, 0.00001]], ["head"], coefficient_init=2.0)
-    assert one == other and one.hash == other.hash and one.code == other.code and one.to_json() == other.to_json()
+    assert one == other
+    assert one.hash == other.hash
+    assert one.code == other.code
+    assert one.to_json() == other.to_json()
 
 
 # ---------------------------------------------------------------- what a plan says of itself

@@ -22,7 +22,8 @@ def test_the_ends_of_the_interval_solve_its_equation(right: int, of: int) -> Non
     for end in (low, high):
         if 0 < end < 1:
             assert abs(share - end) == pytest.approx(Z * sqrt(end * (1 - end) / of), rel=1e-9)
-    assert (low == 0) == (right == 0) and (high == 1) == (right == of)
+    assert (low == 0) == (right == 0)
+    assert (high == 1) == (right == of)
 
 
 def test_a_share_known_from_the_literature() -> None:
@@ -56,7 +57,8 @@ def test_mcnemar_of_eight_coins_thrown_one_by_one() -> None:
 
 
 def test_mcnemar_of_many_images_and_of_counts_that_cannot_be() -> None:
-    assert 0 <= mcnemar(0, 50_000)[0] < 1e-300 and mcnemar(25_000, 25_000) == (1.0, 1.0)
+    assert 0 <= mcnemar(0, 50_000)[0] < 1e-300
+    assert mcnemar(25_000, 25_000) == (1.0, 1.0)
     assert mcnemar(0, 0) == (1.0, 1.0)
     with pytest.raises(ValueError, match="-1 and 2"):
         mcnemar(-1, 2)
@@ -64,5 +66,6 @@ def test_mcnemar_of_many_images_and_of_counts_that_cannot_be() -> None:
 
 def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, 0.9]) == [1.0, 1.0] and holm([]) == []
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([]) == []
     assert holm([0.02]) == [0.02]

@@ -17,7 +17,7 @@ def unit(draw: random.Random, dimension: int) -> list[float]:
 
 
 def dot(one: list[float], other: list[float]) -> float:
-    return sum(x * y for x, y in zip(one, other))
+    return sum(x * y for x, y in zip(one, other, strict=False))
 
 
 def test_known_dimensions() -> None:

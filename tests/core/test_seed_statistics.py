@@ -15,9 +15,9 @@ from mlae_lab.core.seed_statistics import (
     between,
     points,
     power,
-    seeds_needed,
     sample_size,
     seed_statistics,
+    seeds_needed,
     t_quantile,
 )
 
@@ -32,7 +32,8 @@ def seen(mean: float, deviation: float | None, n: int = 5) -> SeedStatistics:
 def test_eighty_percent_power_as_the_tables_have_it(effect: float, pairs: int) -> None:
     """Paired t-test, two sides, 5 %: Cohen's small, medium and large effects and one of a standard deviation."""
     found = sample_size(seen(effect * 2.5, 2.5))
-    assert found is not None and found.likely == pairs
+    assert found is not None
+    assert found.likely == pairs
     assert power(effect, pairs) >= 0.8 > power(effect, pairs - 1)
 
 
@@ -54,7 +55,8 @@ def test_power_is_how_often_an_interval_leaves_zero_out(effect: float, n: int) -
 @pytest.mark.parametrize(("mean", "deviation"), [(3.0, 2.6458), (-0.4, 1.0), (0.05, 0.6), (10.0, 1.0)])
 def test_the_interval_is_clear_of_zero_from_that_number_on(mean: float, deviation: float) -> None:
     found = sample_size(seen(mean, deviation))
-    assert found is not None and found.clear is not None
+    assert found is not None
+    assert found.clear is not None
 
     def half_width(n: int) -> float:
         return t_quantile(n - 1) * deviation / math.sqrt(n)
@@ -65,13 +67,16 @@ def test_the_interval_is_clear_of_zero_from_that_number_on(mean: float, deviatio
 
 
 def test_what_cannot_be_told() -> None:
-    assert sample_size(seen(3.0, None, 1)) is None and "cannot be told from one pair" in seeds_needed(seen(3.0, None, 1))
-    assert sample_size(seen(1.5, 0.0, 3)) is None and "without any spread" in seeds_needed(seen(1.5, 0.0, 3))
+    assert sample_size(seen(3.0, None, 1)) is None
+    assert "cannot be told from one pair" in seeds_needed(seen(3.0, None, 1))
+    assert sample_size(seen(1.5, 0.0, 3)) is None
+    assert "without any spread" in seeds_needed(seen(1.5, 0.0, 3))
     assert sample_size(seen(0.0, 1.0)) == SampleSize(5, None, None)
     assert f"Even {MAX_COUNTED:,} pairs would not tell a mean of 0 points from 0" in seeds_needed(seen(0.0, 1.0))
     assert sample_size(seen(0.09, 1.0)) == SampleSize(5, 477, 971)
     assert sample_size(seen(0.07, 1.0)) == SampleSize(5, 787, None)
-    assert "787 pairs" in seeds_needed(seen(0.07, 1.0)) and "more than 1,000 would find" in seeds_needed(seen(0.07, 1.0))
+    assert "787 pairs" in seeds_needed(seen(0.07, 1.0))
+    assert "more than 1,000 would find" in seeds_needed(seen(0.07, 1.0))
 
 
 def test_words() -> None:
@@ -89,7 +94,8 @@ def test_spread_by_hand() -> None:
     assert seed_statistics(4, [60.0]) == SeedStatistics(4, 1, 60.0, None, None, None, 60.0, 60.0)
     found = seed_statistics(4, [1.0, 2.0, 6.0])
     assert (found.n, found.mean, found.least, found.most) == (3, 3.0, 1.0, 6.0)
-    assert found.deviation == pytest.approx(math.sqrt(7)) and found.high - 3 == pytest.approx(4.303 * math.sqrt(7 / 3))
+    assert found.deviation == pytest.approx(math.sqrt(7))
+    assert found.high - 3 == pytest.approx(4.303 * math.sqrt(7 / 3))
 
 
 def test_points_as_text() -> None:

@@ -52,19 +52,21 @@ def test_the_centre_crop_is_torchvisions(size: tuple[int, int], crop: int) -> No
 def test_a_random_crop_moves_images_apart_and_keeps_them_whole(device: str) -> None:
     batch = places(64, 30, 26).to(device)
     found = random_crop(batch, 20, seeded()).cpu()
-    assert found.dtype == torch.uint8 and found.shape == (64, 3, 20, 20)
+    assert found.dtype == torch.uint8
+    assert found.shape == (64, 3, 20, 20)
     assert torch.equal(found[:, 0, 0, 0], torch.arange(64, dtype=torch.uint8))  # each from its own image
     top, left = found[:, 1, 0, 0].long(), found[:, 2, 0, 0].long()
     for number in range(64):
         expected = tv.crop(batch[number].cpu(), int(top[number]), int(left[number]), 20, 20)
         assert torch.equal(found[number], expected)
-    assert len({*zip(top.tolist(), left.tolist())}) > 30
+    assert len({*zip(top.tolist(), left.tolist(), strict=False)}) > 30
 
 
 def test_every_offset_of_a_random_crop_is_alike_probable() -> None:
     found = random_crop(places(4000, 6, 5), 4, seeded())
     share = torch.bincount(found[:, 1, 0, 0].long() * 2 + found[:, 2, 0, 0].long()) / 4000
-    assert share.shape == (6,) and float((share - 1 / 6).abs().max()) < 0.03
+    assert share.shape == (6,)
+    assert float((share - 1 / 6).abs().max()) < 0.03
 
 
 def test_a_crop_of_the_whole_image_is_the_image_and_a_larger_one_is_refused() -> None:
@@ -80,7 +82,8 @@ def test_half_of_the_images_are_mirrored(device: str) -> None:
     batch = noise(400, 3, 4).to(device)
     found = horizontal_flip(batch, seeded())
     turned = (found == tv.hflip(batch)).flatten(1).all(1)
-    assert bool((turned | (found == batch).flatten(1).all(1)).all()) and 160 < int(turned.sum()) < 240
+    assert bool((turned | (found == batch).flatten(1).all(1)).all())
+    assert 160 < int(turned.sum()) < 240
     assert torch.equal(horizontal_flip(batch, seeded(), probability=0.0), batch)
     assert torch.equal(horizontal_flip(batch, seeded(), probability=1.0), batch.flip(-1))
 
@@ -97,7 +100,8 @@ def test_a_resized_crop_is_torchvisions(resample: str, device: str) -> None:
         [[0, 0, 50, 44], [3, 5, 24, 24], [10, 2, 40, 12], [49, 43, 1, 1], [0, 30, 7, 14], [9, 0, 33, 41]]
     )
     found = resized_crop(batch.to(device), boxes, 24, resample).cpu()
-    assert found.dtype == torch.float32 and found.shape == (6, 3, 24, 24)
+    assert found.dtype == torch.float32
+    assert found.shape == (6, 3, 24, 24)
     for number, box in enumerate(boxes.tolist()):
         expected = tv.resized_crop(
             batch[number].float(), *box, [24, 24], InterpolationMode(resample), antialias=True
@@ -118,7 +122,9 @@ def test_float_and_uint8_images_give_the_same_and_autocast_changes_nothing() -> 
     assert torch.equal(random_resized_crop(batch.float(), 24, seeded()), expected)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(random_resized_crop(batch, 24, seeded()), expected)
-    assert 0 <= float(expected.min()) and float(expected.max()) <= 255 and not expected.requires_grad
+    assert float(expected.min()) >= 0
+    assert float(expected.max()) <= 255
+    assert not expected.requires_grad
 
 
 # ---------------------------------------------------------------- drawing
@@ -127,10 +133,15 @@ def test_float_and_uint8_images_give_the_same_and_autocast_changes_nothing() -> 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (60, 200), (200, 60), (9, 9)])
 def test_boxes_lie_inside_and_have_the_area_and_aspect_asked_for(height: int, width: int) -> None:
     top, left, tall, wide = random_boxes(2000, height, width, seeded()).unbind(1)
-    assert int(top.min()) >= 0 and int(left.min()) >= 0 and int(tall.min()) > 0 and int(wide.min()) > 0
-    assert int((top + tall).max()) <= height and int((left + wide).max()) <= width
+    assert int(top.min()) >= 0
+    assert int(left.min()) >= 0
+    assert int(tall.min()) > 0
+    assert int(wide.min()) > 0
+    assert int((top + tall).max()) <= height
+    assert int((left + wide).max()) <= width
     # half a pixel of rounding each way
-    assert bool(((wide + 0.5) / (tall - 0.5) >= 3 / 4).all()) and bool(((wide - 0.5) / (tall + 0.5) <= 4 / 3).all())
+    assert bool(((wide + 0.5) / (tall - 0.5) >= 3 / 4).all())
+    assert bool(((wide - 0.5) / (tall + 0.5) <= 4 / 3).all())
     assert float(((tall + 0.5) * (wide + 0.5)).min()) >= 0.08 * height * width
 
 
@@ -167,7 +178,8 @@ def test_a_seed_gives_the_same_images_and_the_next_draw_others() -> None:
     for name in ("fgvc-crop", "fgvc-rrc"):
         generator = seeded(5)
         first, second = (for_training(batch, name, 35, generator) for _ in range(2))
-        assert torch.equal(for_training(batch, name, 35, seeded(5)), first) and not torch.equal(first, second)
+        assert torch.equal(for_training(batch, name, 35, seeded(5)), first)
+        assert not torch.equal(first, second)
         assert not torch.equal(for_training(batch, name, 35, seeded(6)), first)
 
 
@@ -201,7 +213,9 @@ def test_what_the_protocols_store() -> None:
     assert {name: rule.size for name, rule in stored.items()} == {"vtab": 224, "fgvc-crop": 256, "fgvc-rrc": 256}
     assert [with_margin(size) for size in (48, 224, 384, 7, 1)] == [55, 256, 439, 8, 1]
     for name, one in PREPROCESSING.items():
-        assert one.name == name and "\n" not in one.badge() and str(stored[name].size) in one.badge()
+        assert one.name == name
+        assert "\n" not in one.badge()
+        assert str(stored[name].size) in one.badge()
         assert str(one.rule(48).size) in one.badge(48)
     assert PREPROCESSING["fgvc-crop"].badge() == (
         "resized to 256 × 256 (bicubic, aspect ignored), random 224 crop + flip, test: centre 224"
@@ -218,7 +232,8 @@ def test_every_protocol_gives_the_backbones_side(name: str, size: int) -> None:
     train, test = for_training(batch, name, size, seeded()), for_evaluation(batch, name, size)
     assert train.shape == test.shape == (5, 3, size, size)
     if name == "vtab":
-        assert torch.equal(train, batch.float()) and torch.equal(test, batch.float())
+        assert torch.equal(train, batch.float())
+        assert torch.equal(test, batch.float())
     else:
         assert torch.equal(test, centre_crop(batch, size))
 

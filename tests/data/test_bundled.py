@@ -38,7 +38,8 @@ def test_sizes_and_classes_are_the_catalogs(name: str) -> None:
     assert task.test == (797 if name == "digits" else 2000)
     assert len(splits.class_names) == len(set(splits.class_names)) == task.classes
     for part in parts(splits):
-        assert part.images.dtype == np.uint8 and part.labels.dtype == np.int64
+        assert part.images.dtype == np.uint8
+        assert part.labels.dtype == np.int64
         assert len(part.images) == len(part.labels) == len(part)
         assert set(np.unique(part.labels)) == set(range(task.classes))  # every class is in every split
 
@@ -58,7 +59,8 @@ def test_no_class_fills_a_quarter_of_the_training_images(name: str) -> None:
 def test_images_use_the_whole_range_of_grey() -> None:
     for name in NAMES:
         images = load_bundled(name).train.images
-        assert images.min() == 0 and images.max() == 255
+        assert images.min() == 0
+        assert images.max() == 255
     assert set(np.unique(load_bundled("dsprites_loc_rendered").train.images)) == {0, 255}
 
 
@@ -97,9 +99,11 @@ def test_a_task_of_the_paper_is_not_bundled() -> None:
 def test_the_two_protocols() -> None:
     splits = load_bundled("digits")
     train, evaluation = splits.protocol("val")
-    assert train is splits.train and evaluation is splits.val
+    assert train is splits.train
+    assert evaluation is splits.val
     train, evaluation = splits.protocol("test")
-    assert len(train) == 1000 and evaluation is splits.test
+    assert len(train) == 1000
+    assert evaluation is splits.test
     assert np.array_equal(train.images, np.concatenate([splits.train.images, splits.val.images]))
     assert np.array_equal(train.labels, np.concatenate([splits.train.labels, splits.val.labels]))
 

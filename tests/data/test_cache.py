@@ -57,11 +57,14 @@ def expected(items: list[tuple[Path, int]]) -> np.ndarray:
 
 def test_images_come_back_in_order_and_are_decoded_once(items: list[tuple[Path, int]], folder: Path) -> None:
     images, decodes = build(items, folder)
-    assert decodes == IMAGES and np.array_equal(images, expected(items))
+    assert decodes == IMAGES
+    assert np.array_equal(images, expected(items))
     again = cached(items, RULE, folder, "noise", lambda done, total: pytest.fail("decoded again"))
-    assert isinstance(again.images, np.memmap) and not again.images.flags.writeable
+    assert isinstance(again.images, np.memmap)
+    assert not again.images.flags.writeable
     assert np.array_equal(again.images, images)
-    assert again.labels.dtype == np.int64 and again.labels.tolist() == [label for _, label in items]
+    assert again.labels.dtype == np.int64
+    assert again.labels.tolist() == [label for _, label in items]
     assert sorted(p.name for p in folder.iterdir()) == [key(RULE, "noise"), key(RULE, "noise") + ".lock"]
 
 
@@ -80,7 +83,8 @@ def test_a_fingerprint_that_did_not_change_with_its_list_does_no_harm(
     cached(items[:5], RULE, folder, "same")
     other = [(items[0][0], 6), *items[1:5]] if change == "label" else items[:4]
     found = cached(other, RULE, folder, "same")
-    assert found.labels.tolist() == [label for _, label in other] and len(found.images) == len(other)
+    assert found.labels.tolist() == [label for _, label in other]
+    assert len(found.images) == len(other)
 
 
 @pytest.mark.parametrize("workers", [1, 3, 40])
@@ -99,7 +103,9 @@ def test_progress_is_rare_rises_and_reaches_the_end(items: list[tuple[Path, int]
 
     cached(items * 4, RULE, folder, "four", tell)
     done = [d for d, _ in told]
-    assert done[-1] == 4 * IMAGES and done == sorted(set(done)) and {t for _, t in told} == {4 * IMAGES}
+    assert done[-1] == 4 * IMAGES
+    assert done == sorted(set(done))
+    assert {t for _, t in told} == {4 * IMAGES}
     assert min(np.diff(times[:-1]), default=1) >= cache.PROGRESS_SECONDS
 
 
@@ -144,7 +150,8 @@ def test_a_flipped_byte_is_noticed_and_rebuilt(
     build(items, folder)
     damage(folder / key(RULE, "noise") / "pixels.npy", place)
     images, decodes = build(items, folder)
-    assert decodes == IMAGES and np.array_equal(images, expected(items))
+    assert decodes == IMAGES
+    assert np.array_equal(images, expected(items))
     assert build(items, folder)[1] == 0
     assert len(list(folder.iterdir())) == 2
 
@@ -168,9 +175,11 @@ def test_files_cut_emptied_or_missing_are_rebuilt(items: list[tuple[Path, int]],
     for size in (file.stat().st_size - 1, file.stat().st_size // 2, 0):
         os.truncate(file, size)
         images, decodes = build(few, folder)
-        assert decodes == 3 and np.array_equal(images, whole)
+        assert decodes == 3
+        assert np.array_equal(images, whole)
     file.unlink()
-    assert build(few, folder)[1] == 3 and build(few, folder)[1] == 0
+    assert build(few, folder)[1] == 3
+    assert build(few, folder)[1] == 0
 
 
 def test_a_flipped_bit_in_any_byte_outside_the_pixels_does_no_harm(items: list[tuple[Path, int]], folder: Path) -> None:
@@ -248,7 +257,8 @@ def test_a_builder_that_died_is_cleared_away(
     process.communicate(timeout=60)
     assert any(".building-" in p.name for p in folder.iterdir()) == (signal_number == signal.SIGKILL)
     images, decodes = build(items, folder)
-    assert decodes == IMAGES and np.array_equal(images, expected(items))
+    assert decodes == IMAGES
+    assert np.array_equal(images, expected(items))
     assert len(list(folder.iterdir())) == 2
 
 
@@ -263,7 +273,8 @@ def test_without_locks_the_first_to_finish_wins_and_the_other_reads_its_cache(
             inner.append(build(items, folder)[0])  # somebody else, while this one is at work
 
     outer = cached(items, RULE, folder, "noise", tell).images
-    assert np.array_equal(outer, inner[0]) and np.array_equal(outer, expected(items))
+    assert np.array_equal(outer, inner[0])
+    assert np.array_equal(outer, expected(items))
     assert len(list(folder.iterdir())) == 2
 
 
@@ -277,7 +288,8 @@ def test_a_full_disk_is_one_sentence(items: list[tuple[Path, int]], folder: Path
         arguments, check=False, env=environment, input="go\n", capture_output=True, encoding="utf-8", timeout=60
     )
     last = done.stderr.splitlines()[-1]
-    assert f"DataError: {folder} cannot hold the decoded images" in last and "File too large" in last
+    assert f"DataError: {folder} cannot hold the decoded images" in last
+    assert "File too large" in last
     assert [p.suffix for p in folder.iterdir()] == [".lock"]
 
 
@@ -317,7 +329,8 @@ def test_only_what_nobody_opened_lately_is_forgotten(items: list[tuple[Path, int
     assert forget(folder, 30) == size.pop(key(RULE, "old"))
     left = {p.name for p in folder.iterdir()}
     assert left == {key(RULE, "opened"), key(RULE, "new"), "notes.txt"}  # locks are made again when needed
-    assert forget(folder, 30) == 0 and forget(folder, 0) == sum(size.values())
+    assert forget(folder, 30) == 0
+    assert forget(folder, 0) == sum(size.values())
     assert forget(folder / "nowhere", 0) == 0
     assert [p.name for p in folder.iterdir()] == ["notes.txt"]
 
@@ -347,7 +360,8 @@ def test_readers_and_a_deleter_at_the_same_time(items: list[tuple[Path, int]], f
         while process.poll() is None:
             forget(folder, 0)
             time.sleep(0.002)
-        assert process.returncode == 0 and b"sum" in process.stdout.read()
+        assert process.returncode == 0
+        assert b"sum" in process.stdout.read()
 
 
 def test_a_cache_that_is_being_built_is_not_forgotten(items: list[tuple[Path, int]], folder: Path) -> None:
@@ -366,5 +380,7 @@ def test_leftovers_of_dead_builders_are_forgotten_whatever_their_age(folder: Pat
         left = folder / f"{key(RULE, kind)}.{kind}-123-0"
         left.mkdir(parents=True)
         (left / "pixels.npy").write_bytes(b"123")
-    assert forget(folder, 1000) == 6 and list(folder.iterdir()) == []
-    assert cache_folder._NAME.fullmatch("a" * 64 + ".building-1-2") and not cache_folder._NAME.fullmatch("a" * 63)
+    assert forget(folder, 1000) == 6
+    assert list(folder.iterdir()) == []
+    assert cache_folder._NAME.fullmatch("a" * 64 + ".building-1-2")
+    assert not cache_folder._NAME.fullmatch("a" * 63)

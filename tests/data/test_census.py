@@ -44,7 +44,9 @@ def append(path: Path, text: str) -> None:
 def test_whole_and_by_the_table(home: Path, decode: bool) -> None:
     task = small(CIFAR)
     found = census(read_vtab(home, task), task, decode)
-    assert found.state == READY and found.is_standard and found.decoded is decode
+    assert found.state == READY
+    assert found.is_standard
+    assert found.decoded is decode
     assert found.counts == found.expected == {"train": 8, "val": 2, "test": 5}
     assert (found.problems, found.warnings, found.notes) == ((), (), ())
 
@@ -57,12 +59,14 @@ def test_every_kind_of_image_can_be_read(tmp_path: Path) -> None:
     for i, suffix in enumerate((".bmp", ".webp", ".gif", ".tif", ".TIFF", ".ppm")):
         write_image(tmp_path / "c" / f"ü {i}{suffix}", i)
     found = census(read_own(tmp_path), None, decode=True)
-    assert found.state == READY and found.problems == ()
+    assert found.state == READY
+    assert found.problems == ()
 
 
 def test_numbers_that_differ_are_warned_of_with_both(home: Path) -> None:
     found = census(read_vtab(home, CIFAR), CIFAR, decode=False)
-    assert found.state == READY and not found.is_standard
+    assert found.state == READY
+    assert not found.is_standard
     assert found.warnings == (
         "train lists 8 images, the table has 800.",
         "val lists 2 images, the table has 200.",
@@ -75,7 +79,9 @@ def test_numbers_that_differ_are_warned_of_with_both(home: Path) -> None:
 def test_one_test_image_more_or_less_is_still_standard(home: Path, off: int, standard: bool) -> None:
     task = small(CIFAR, test=5 + off)
     found = census(read_vtab(home, task), task, decode=False)
-    assert found.is_standard is standard and len(found.warnings) == 1 and found.state == READY
+    assert found.is_standard is standard
+    assert len(found.warnings) == 1
+    assert found.state == READY
 
 
 def test_caltech_with_one_image_more(home: Path) -> None:
@@ -90,7 +96,9 @@ def test_caltech_with_one_image_more(home: Path) -> None:
 def test_another_number_of_train_val_or_classes_is_not_standard(home: Path, changed: dict[str, int]) -> None:
     listing = read_vtab(home, small(CIFAR))
     found = census(listing, small(CIFAR, **changed), decode=False)
-    assert not found.is_standard and len(found.warnings) == 1 and found.state == READY
+    assert not found.is_standard
+    assert len(found.warnings) == 1
+    assert found.state == READY
 
 
 def test_only_the_tasks_own_layout_is_standard(home: Path, tmp_path: Path) -> None:
@@ -103,14 +111,17 @@ def test_only_the_tasks_own_layout_is_standard(home: Path, tmp_path: Path) -> No
     assert census(birds, task, decode=True).is_standard
     assert not census(replace(birds, kind="vtab"), task, decode=False).is_standard
     fewer = census(birds, CUB, decode=False)
-    assert "The images have 4 classes, the table has 200." in fewer.warnings and not fewer.is_standard
+    assert "The images have 4 classes, the table has 200." in fewer.warnings
+    assert not fewer.is_standard
 
 
 def test_own_images_have_no_table(tmp_path: Path) -> None:
     listing = read_own(make_own(tmp_path))
     found = census(listing, None, decode=True)
     assert (found.state, found.expected, found.expected_classes, found.warnings) == (READY, {}, 0, ())
-    assert found.classes == 3 and found.notes == listing.notes and not found.is_standard
+    assert found.classes == 3
+    assert found.notes == listing.notes
+    assert not found.is_standard
     nameless = small(CIFAR, 0, 0, 0, classes=0)  # as the catalog describes somebody's own
     assert census(listing, nameless, decode=True) == found
 
@@ -126,7 +137,9 @@ def test_missing_images_are_named_the_first_five(home: Path) -> None:
     found = census(listing, task, decode=True)
     names = ", ".join(f"images/train800/{i:06d}.jpg" for i in range(5))
     assert found.problems == (f"Missing: 7 of 15 images, {names} and 2 more.",)
-    assert found.state == PARTIAL and not found.is_standard and len(found.missing) == 7
+    assert found.state == PARTIAL
+    assert not found.is_standard
+    assert len(found.missing) == 7
     assert found.unreadable == ()  # a missing image is not unreadable as well
 
 
@@ -135,14 +148,17 @@ def test_nothing_there_is_missing(home: Path) -> None:
     listing = read_vtab(home, task)
     (home / "images").rename(home / "moved")
     found = census(listing, task, decode=True)
-    assert found.state == MISSING and found.problems[0].startswith("Missing: 15 of 15 images, images/train800/0")
+    assert found.state == MISSING
+    assert found.problems[0].startswith("Missing: 15 of 15 images, images/train800/0")
     assert found.counts == {"train": 8, "val": 2, "test": 5}
 
 
 def test_no_listing_at_all() -> None:
     found = census(None, CIFAR, decode=False)
-    assert found.state == MISSING and found.problems == ("No folder with images of CIFAR-100 (cifar) was found.",)
-    assert found.counts == {"train": 0, "val": 0, "test": 0} and found.expected["test"] == 10_000
+    assert found.state == MISSING
+    assert found.problems == ("No folder with images of CIFAR-100 (cifar) was found.",)
+    assert found.counts == {"train": 0, "val": 0, "test": 0}
+    assert found.expected["test"] == 10_000
 
 
 def test_a_folder_in_an_images_place_and_a_dangling_link_are_missing(home: Path) -> None:
@@ -154,7 +170,8 @@ def test_a_folder_in_an_images_place_and_a_dangling_link_are_missing(home: Path)
     (home / "images/test/000002.jpg").rename(home / "elsewhere.jpg")
     (home / "images/test/000002.jpg").symlink_to(home / "elsewhere.jpg")  # this one leads somewhere
     found = census(read_vtab(home, task), task, decode=True)
-    assert found.missing == ("images/test/000000.jpg", "images/test/000001.jpg") and found.unreadable == ()
+    assert found.missing == ("images/test/000000.jpg", "images/test/000001.jpg")
+    assert found.unreadable == ()
 
 
 # ---------------------------------------------------------------- unreadable
@@ -166,7 +183,9 @@ def test_a_truncated_image_is_found_by_decoding_only(tmp_path: Path) -> None:
     assert census(listing, task, decode=False).problems == ()
     found = census(listing, task, decode=True)
     assert found.problems == ("Unreadable: 1 of 15 images, images/val200/000001.jpg.",)
-    assert found.state == PARTIAL and not found.is_standard and found.unreadable == ("images/val200/000001.jpg",)
+    assert found.state == PARTIAL
+    assert not found.is_standard
+    assert found.unreadable == ("images/val200/000001.jpg",)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".gif", ".tif", ".ppm", ".webp"])
@@ -188,7 +207,8 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
     whole[len(whole) // 2] ^= 0xFF  # one byte of a whole PNG: its checksum tells
     path.write_bytes(whole)
     assert not readable(path)
-    assert not readable(tmp_path / "nowhere.png") and not readable(tmp_path)
+    assert not readable(tmp_path / "nowhere.png")
+    assert not readable(tmp_path)
 
 
 def test_an_image_too_large_to_decode(tmp_path: Path) -> None:
@@ -221,7 +241,8 @@ def test_labels_outside_the_classes_are_named_with_their_line(home: Path) -> Non
     found = census(read_vtab(home, task), task, decode=False)
     assert "train has 1 label outside 0 to 2: train800.txt line 9, images/train800/000000.jpg 3." in found.problems
     assert "val has 1 label outside 0 to 2: val200.txt line 2, images/val200/000001.jpg -1." in found.problems
-    assert found.state == PARTIAL and not found.is_standard
+    assert found.state == PARTIAL
+    assert not found.is_standard
 
 
 def test_an_id_that_train_lacks_is_told_once(tmp_path: Path) -> None:
@@ -231,8 +252,10 @@ def test_an_id_that_train_lacks_is_told_once(tmp_path: Path) -> None:
     (home / "test.json").write_text(json.dumps(ids), encoding="utf-8")
     task = small(CUB, classes=4)
     found = census(read_fgvc(home, task), task, decode=False)
-    assert len(found.problems) == 1 and "class ids that train.json lacks (99)" in found.problems[0]
-    assert found.state == PARTIAL and not found.is_standard
+    assert len(found.problems) == 1
+    assert "class ids that train.json lacks (99)" in found.problems[0]
+    assert found.state == PARTIAL
+    assert not found.is_standard
 
 
 def test_an_image_in_two_splits_and_one_twice(home: Path) -> None:
@@ -249,7 +272,8 @@ def test_a_class_that_train_lacks_is_a_note_and_no_problem(home: Path) -> None:
     task = small(CIFAR, classes=4)
     found = census(read_vtab(home, task), task, decode=False)
     assert found.notes == ("train has no image of 1 of 4 classes: 3.",)
-    assert found.state == READY and found.is_standard
+    assert found.state == READY
+    assert found.is_standard
 
 
 # ---------------------------------------------------------------- speed
@@ -265,4 +289,5 @@ def test_forty_thousand_images_in_two_seconds(tmp_path: Path) -> None:
     start = time.process_time()
     found = census(Listing(tmp_path, "vtab", splits, tuple("0123456789")), None, decode=False)
     assert time.process_time() - start < 2
-    assert found.state == READY and found.problems == ()
+    assert found.state == READY
+    assert found.problems == ()

@@ -36,7 +36,8 @@ def near(found: list[tuple[int, ...]], expected: list[tuple[int, ...]], by: int 
 def test_a_plain_image(tmp_path: Path) -> None:
     halves(RED, BLUE).save(tmp_path / "a.png")
     found = decoded(tmp_path / "a.png", SQUARE)
-    assert found.shape == (8, 8, 3) and found.dtype == np.uint8
+    assert found.shape == (8, 8, 3)
+    assert found.dtype == np.uint8
     assert corners(found) == [RED, BLUE, RED, BLUE]
 
 

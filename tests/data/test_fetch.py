@@ -104,7 +104,8 @@ def test_weights(hub: HubServer, tmp_path: Path) -> None:
     assert {one.phase for one in told} >= {"asking", "downloading", "checking"}
     assert {one.total for one in told if one.phase == "downloading"} == {700_000}
     before = len(hub.requests)
-    assert fetch(hosts.remote(WEIGHTS), tmp_path / "data") == folder and len(hub.requests) == before
+    assert fetch(hosts.remote(WEIGHTS), tmp_path / "data") == folder
+    assert len(hub.requests) == before
 
 
 @pytest.mark.parametrize("top", ["vtab-1k/", "VTAB-1k/", ""])
@@ -127,7 +128,8 @@ def test_tasks_that_are_there_already_are_left_alone(hub: HubServer, tmp_path: P
     (tmp_path / "vtab-1k/dtd").mkdir(parents=True)
     (tmp_path / "vtab-1k/dtd/mine.txt").write_text("mine")
     fetch(hosts.remote("cifar"), tmp_path)
-    assert left(tmp_path / "vtab-1k/dtd") == ["mine.txt"] and len(left(tmp_path / "vtab-1k/cifar")) == 2
+    assert left(tmp_path / "vtab-1k/dtd") == ["mine.txt"]
+    assert len(left(tmp_path / "vtab-1k/cifar")) == 2
 
 
 @pytest.mark.parametrize("splits", ["json/CUB_200_2011", "vpt/birds"])  # found by name, else by the number of classes
@@ -141,8 +143,10 @@ def test_fgvc_gets_its_lists_beside_its_images(hub: HubServer, tmp_path: Path, s
     hub.files[f"{here}/CUB_200_2011.tgz"] = tarred({"attributes.txt": b"a", "CUB_200_2011/images/1.jpg": noise(9000)})
     folder = fetch(hosts.remote("cub"), tmp_path)
     assert folder == tmp_path / "fgvc" / "CUB_200_2011"
-    assert (folder / "train.json").read_bytes() == birds and (folder / "val.json").exists()
-    assert (folder / "images/1.jpg").read_bytes() == noise(9000) and (folder / "attributes.txt").exists()
+    assert (folder / "train.json").read_bytes() == birds
+    assert (folder / "val.json").exists()
+    assert (folder / "images/1.jpg").read_bytes() == noise(9000)
+    assert (folder / "attributes.txt").exists()
 
 
 def test_a_file_beside_an_archive_is_kept_as_it_is(hub: HubServer, tmp_path: Path) -> None:
@@ -224,7 +228,8 @@ def test_a_broken_connection_is_taken_up_again(hub: HubServer, tmp_path: Path) -
     folder = fetch(hosts.remote(WEIGHTS), tmp_path)
     assert (folder / "model.safetensors").read_bytes() == data
     # requests gives up the last piece, of 65,536 bytes at most, of a connection that breaks; httpx gives up nothing
-    assert len(data) <= hub.served <= len(data) + 2 * 65_536 and len(hub.asked("GET")) == 3
+    assert len(data) <= hub.served <= len(data) + 2 * 65_536
+    assert len(hub.asked("GET")) == 3
 
 
 def test_a_silent_connection_is_taken_up_again(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,7 +246,8 @@ def test_a_host_that_ignores_ranges_begins_anew(hub: HubServer, tmp_path: Path) 
     hub.files[MODEL] = data = noise(900_000)
     hub.cut, hub.cut_times, hub.no_ranges = 400_000, 1, True
     folder = fetch(hosts.remote(WEIGHTS), tmp_path)
-    assert (folder / "model.safetensors").read_bytes() == data and hub.served == 1_300_000
+    assert (folder / "model.safetensors").read_bytes() == data
+    assert hub.served == 1_300_000
 
 
 def test_a_body_that_always_ends_early(hub: HubServer, tmp_path: Path) -> None:
@@ -275,15 +281,18 @@ def test_cancelled_within_a_second_and_resumed(hub: HubServer, tmp_path: Path, f
     assert all(b - a > 0.2 for (a, _), (b, _) in itertools.pairwise(loading))  # at most four times a second
     if fault == "slow":
         last = loading[-1][1]
-        assert 200_000 < last.speed < 800_000 and 0 < last.seconds_left < 5
+        assert 200_000 < last.speed < 800_000
+        assert 0 < last.seconds_left < 5
     (partial,) = tmp_path.rglob("*.partial")
     kept = partial.stat().st_size
-    assert kept > 0 and partial.read_bytes() == data[:kept]
+    assert kept > 0
+    assert partial.read_bytes() == data[:kept]
     hub.rate = hub.stall_at = None
     time.sleep(0.1)
     hub.served = 0
     assert (fetch(hosts.remote(WEIGHTS), tmp_path) / "model.safetensors").read_bytes() == data
-    assert hub.served <= len(data) - kept + 65_536 and hub.asked("GET")[-1]["range"] == f"bytes={kept}-"
+    assert hub.served <= len(data) - kept + 65_536
+    assert hub.asked("GET")[-1]["range"] == f"bytes={kept}-"
 
 
 def test_bytes_of_two_versions_are_never_mixed(hub: HubServer, tmp_path: Path) -> None:
@@ -306,7 +315,8 @@ def test_two_at_once_fetch_it_once(hub: HubServer, tmp_path: Path) -> None:
     results.append(fetch(hosts.remote("dtd"), tmp_path, told.append))
     other.join()
     assert sorted(results) == [tmp_path / "vtab-1k/cifar", tmp_path / "vtab-1k/dtd"]
-    assert hub.served == len(hub.files[ARCHIVE]) and "waiting" in {p.phase for p in told}
+    assert hub.served == len(hub.files[ARCHIVE])
+    assert "waiting" in {p.phase for p in told}
 
 
 # ---------------------------------------------------------------- refusals
@@ -336,10 +346,13 @@ def test_refusals_are_one_sentence_and_leave_nothing_that_looks_ready(
         setattr(hub, name, value)
     with pytest.raises(FetchError) as error:
         fetch(hosts.remote(WEIGHTS), tmp_path / "data")
-    assert sentence in str(error.value) and "\n" not in str(error.value)
-    assert not (tmp_path / "data/weights" / WEIGHTS).exists() and left(tmp_path / "data") == []
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "data/weights" / WEIGHTS).exists()
+    assert left(tmp_path / "data") == []
     if "size" in fault:
-        assert "1e+08 GB are needed" in str(error.value) and str(tmp_path / "data") in str(error.value)
+        assert "1e+08 GB are needed" in str(error.value)
+        assert str(tmp_path / "data") in str(error.value)
         assert f"{progress.gigabytes(shutil.disk_usage(tmp_path).free)[:2]}" in str(error.value)
     assert len(hub.requests) <= 2  # a refusal is told at once
 
@@ -362,7 +375,8 @@ def test_trouble_in_the_middle_is_tried_again(hub: HubServer, tmp_path: Path, mo
 
     threading.Thread(target=trouble, daemon=True).start()
     folder = fetch(hosts.remote(WEIGHTS), tmp_path)
-    assert done.is_set() and (folder / "model.safetensors").read_bytes() == hub.files[MODEL]
+    assert done.is_set()
+    assert (folder / "model.safetensors").read_bytes() == hub.files[MODEL]
 
 
 def test_nobody_answers(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,7 +424,8 @@ def test_the_disk_fills_up_meanwhile(hub: HubServer, tmp_path: Path) -> None:
         (disk / "ballast").unlink()
         hub.rate = None
         assert (fetch(hosts.remote(WEIGHTS), disk) / "model.safetensors").read_bytes() == data
-        assert len(hub.asked("GET")) == 2 and hub.asked("GET")[1]["range"]
+        assert len(hub.asked("GET")) == 2
+        assert hub.asked("GET")[1]["range"]
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
@@ -482,8 +497,11 @@ def test_archives_that_are_refused(hub: HubServer, tmp_path: Path, name: str, da
     into = tmp_path / "deep" / "data"
     with pytest.raises(FetchError) as error:
         fetch(Remote("x", "lab/x", "dataset", (RemoteFile(name, None),), "", "", "x"), into)
-    assert sentence in str(error.value) and "\n" not in str(error.value)
-    assert left(tmp_path) == [] and not (into / "x").exists() and not Path("/tmp/out.txt").exists()
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+    assert left(tmp_path) == []
+    assert not (into / "x").exists()
+    assert not Path("/tmp/out.txt").exists()
 
 
 def test_a_damaged_copy_in_the_librarys_cache_is_named_and_left(hub: HubServer, tmp_path: Path) -> None:
@@ -492,7 +510,8 @@ def test_a_damaged_copy_in_the_librarys_cache_is_named_and_left(hub: HubServer, 
     path = hf_hub_download("lab/x", "a.zip", repo_type="dataset", cache_dir=tmp_path / "hf")
     with pytest.raises(FetchError, match="in the Hugging Face cache and try again") as error:
         fetch(wanted, tmp_path / "data")
-    assert path in str(error.value) and Path(path).exists()
+    assert path in str(error.value)
+    assert Path(path).exists()
 
 
 def test_cancelled_while_unpacking_the_archive_is_kept(hub: HubServer, tmp_path: Path) -> None:
@@ -500,9 +519,11 @@ def test_cancelled_while_unpacking_the_archive_is_kept(hub: HubServer, tmp_path:
     phases: list[str] = []
     with pytest.raises(Cancelled):
         fetch(hosts.remote("cifar"), tmp_path, lambda p: phases.append(p.phase), lambda: "unpacking" in phases)
-    assert len(left(tmp_path)) == 1 and not (tmp_path / "vtab-1k").exists()
+    assert len(left(tmp_path)) == 1
+    assert not (tmp_path / "vtab-1k").exists()
     hub.served = 0
-    assert fetch(hosts.remote("cifar"), tmp_path) and hub.served == 0
+    assert fetch(hosts.remote("cifar"), tmp_path)
+    assert hub.served == 0
 
 
 # ---------------------------------------------------------------- tables
@@ -537,10 +558,12 @@ def test_a_task_from_tables(hub: HubServer, tmp_path: Path) -> None:
     assert folder == tmp_path / "vtab-1k/cifar" == ready_folder(hosts.remote("cifar"), tmp_path)
     for split, wanted in (("train800", train), ("val200", val), ("test", test)):
         lines = (folder / f"{split}.txt").read_text().splitlines()
-        assert lines[1] == f"images/{split}/000001.jpg 1" and len(lines) == len(wanted)
+        assert lines[1] == f"images/{split}/000001.jpg 1"
+        assert len(lines) == len(wanted)
         got = [(folder / path).read_bytes() for path, _ in map(str.split, lines)]
-        assert list(zip(got, [int(line.split()[1]) for line in lines])) == wanted
-    assert not (folder / "note.txt").exists() and len(left(tmp_path)) == 1250 + 3
+        assert list(zip(got, [int(line.split()[1]) for line in lines], strict=False)) == wanted
+    assert not (folder / "note.txt").exists()
+    assert len(left(tmp_path)) == 1250 + 3
 
 
 def test_a_thousand_training_images_are_cut_with_a_note(tmp_path: Path) -> None:
@@ -550,7 +573,8 @@ def test_a_thousand_training_images_are_cut_with_a_note(tmp_path: Path) -> None:
         files[f"default/{name}/0000.parquet"].write_bytes(table(made, "image"))
     meter = progress.Meter(lambda p: None, lambda: False)
     note = unpack_parquet(files, tmp_path / "out", task("cifar"), meter)
-    assert "the last 200" in note and (tmp_path / "out/note.txt").read_text().strip() == note
+    assert "the last 200" in note
+    assert (tmp_path / "out/note.txt").read_text().strip() == note
     assert (tmp_path / "out/images/val200/000000.jpg").read_bytes() == images(1000, 1)[800][0]
     assert meter.done == 1005
 
@@ -575,7 +599,8 @@ def test_tables_that_are_no_such_task(
             hub.files[f"datasets/fw407/vtab-1k_cifar/data/{name}.parquet"] = data
     with pytest.raises(FetchError) as error:
         fetch(hosts.remote("cifar.parquet"), tmp_path)
-    assert sentence in str(error.value) and "\n" not in str(error.value)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
     assert ready_folder(hosts.remote("cifar"), tmp_path) is None
 
 

@@ -46,11 +46,13 @@ def wait(into: Path, *statuses: str) -> FetchState:
 
 def test_started_watched_done(hub: HubServer, tmp_path: Path) -> None:
     into = tmp_path / "data"
-    assert watch(WEIGHTS, into) == FetchState("idle") and not into.exists()
+    assert watch(WEIGHTS, into) == FetchState("idle")
+    assert not into.exists()
     cancel(WEIGHTS, into)  # nothing to cancel: nothing happens
     hub.rate = 1_500_000
     assert start(WEIGHTS, into).status == "running"
-    assert start(WEIGHTS, into).status == "running" and len(fetching._children) == 1  # one process is enough
+    assert start(WEIGHTS, into).status == "running"
+    assert len(fetching._children) == 1
     seen = []
     while (state := watch(WEIGHTS, into)).status == "running":
         if state.progress:
@@ -60,7 +62,8 @@ def test_started_watched_done(hub: HubServer, tmp_path: Path) -> None:
     assert (state.folder / "model.safetensors").read_bytes() == DATA
     assert {one.total for one in seen if one.phase == "downloading"} == {len(DATA)}
     assert any(0 < one.done < len(DATA) and one.seconds_left for one in seen)
-    assert start(WEIGHTS, into).status == "done" and len(fetching._children) == 1
+    assert start(WEIGHTS, into).status == "done"
+    assert len(fetching._children) == 1
     (state.folder / "model.safetensors").unlink()
     state.folder.rmdir()
     assert watch(WEIGHTS, into).status == "idle"
@@ -84,7 +87,8 @@ def test_cancelled_killed_and_gone_on_with(hub: HubServer, tmp_path: Path) -> No
     os.kill(fetching._children[-1].pid, signal.SIGKILL)
     fetching._children[-1].wait()
     lost = watch(WEIGHTS, tmp_path)
-    assert lost.status == "lost" and "fetch again, it goes on where it stopped" in lost.reason
+    assert lost.status == "lost"
+    assert "fetch again, it goes on where it stopped" in lost.reason
 
     hub.stall_at = None
     time.sleep(0.1)

@@ -30,7 +30,8 @@ def test_reads_each_data_set_with_its_own_image_root(tmp_path: Path, task: catal
     home = make_fgvc(tmp_path, task.name)
     assert find_fgvc(tmp_path, task) == home
     listing = read_fgvc(home, task)
-    assert listing.kind == "fgvc" and listing.problems == ()
+    assert listing.kind == "fgvc"
+    assert listing.problems == ()
     assert listing.counts == {"train": 8, "val": 2, "test": 5}
     assert all((home / path).is_file() for items in listing.splits.values() for path, _ in items)
     assert [label for _, label in listing.splits["train"]] == [0, 1, 2, 3, 0, 1, 2, 3]
@@ -41,8 +42,10 @@ def test_reads_each_data_set_with_its_own_image_root(tmp_path: Path, task: catal
 @pytest.mark.parametrize("above", ["", "fgvc", "FGVC"])
 def test_finds_a_data_set_by_its_folder_names(tmp_path: Path, name: str, above: str) -> None:
     home = make_fgvc(tmp_path / above, "cub", 1, 1, 1, folder=name)
-    assert find_fgvc(tmp_path, CUB) == home and find_fgvc(home, CUB) == home
-    assert find_fgvc(tmp_path, CARS) is None and find_fgvc(tmp_path / "nowhere", CUB) is None
+    assert find_fgvc(tmp_path, CUB) == home
+    assert find_fgvc(home, CUB) == home
+    assert find_fgvc(tmp_path, CARS) is None
+    assert find_fgvc(tmp_path / "nowhere", CUB) is None
     (home / "train.json").unlink()
     assert find_fgvc(tmp_path, CUB) is None
 
@@ -69,11 +72,10 @@ def test_an_id_that_train_lacks_is_a_problem_and_no_class(tmp_path: Path) -> Non
         write_image(home / f"{i}.jpg", i)
     write_json(home, train={"0.jpg": 1, "1.jpg": 2}, val={"2.jpg": 2}, test={"3.jpg": 3})
     listing = read_fgvc(home, CARS)
-    assert listing.classes == 2 and listing.splits["test"] == (("3.jpg", UNKNOWN_LABEL),)
+    assert listing.classes == 2
+    assert listing.splits["test"] == (("3.jpg", UNKNOWN_LABEL),)
     (problem,) = listing.problems
-    assert (
-        problem == "test.json has class ids that train.json lacks (3), which leaves 1 image without a label: 3.jpg."
-    )
+    assert problem == "test.json has class ids that train.json lacks (3), which leaves 1 image without a label: 3.jpg."
 
 
 def test_ids_may_be_digits_in_quotes(tmp_path: Path) -> None:
@@ -129,7 +131,8 @@ def test_cars_with_their_folder_in_front(tmp_path: Path) -> None:
     train, test = ({f"stanford_cars/cars_{split}/00001.jpg": 0} for split in ("train", "test"))
     write_json(tmp_path, train=train, val=train, test=test)
     splits = read_fgvc(tmp_path, CARS).splits
-    assert splits["train"][0][0] == "cars_train/00001.jpg" and splits["test"][0][0] == "cars_test/00001.jpg"
+    assert splits["train"][0][0] == "cars_train/00001.jpg"
+    assert splits["test"][0][0] == "cars_test/00001.jpg"
 
 
 def test_the_first_image_that_is_there_decides_for_its_split(tmp_path: Path) -> None:
@@ -138,7 +141,8 @@ def test_the_first_image_that_is_there_decides_for_its_split(tmp_path: Path) -> 
     (home / "images" / "000.Grünspecht" / "train 0.jpg").unlink()
     write_image(home / "003.Grünspecht" / "train 3.jpg")
     paths = [path for path, _ in read_fgvc(home, CUB).splits["train"]]
-    assert paths[0] == "images/000.Grünspecht/train 0.jpg" and paths[3] == "images/003.Grünspecht/train 3.jpg"
+    assert paths[0] == "images/000.Grünspecht/train 0.jpg"
+    assert paths[3] == "images/003.Grünspecht/train 3.jpg"
 
 
 def test_a_split_without_any_image_fails_and_says_where_it_looked(tmp_path: Path) -> None:
@@ -147,7 +151,8 @@ def test_a_split_without_any_image_fails_and_says_where_it_looked(tmp_path: Path
     with pytest.raises(DataError) as error:
         read_fgvc(home, CUB)
     assert "test.json lists 2 images and none is there" in str(error.value)
-    assert str(home / "x/1.jpg") in str(error.value) and str(home / "images/x/1.jpg") in str(error.value)
+    assert str(home / "x/1.jpg") in str(error.value)
+    assert str(home / "images/x/1.jpg") in str(error.value)
 
 
 def test_keys_in_another_unicode_form(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ def test_black_and_white_are_the_ends_of_the_range() -> None:
     images = np.array([np.zeros((5, 5)), np.full((5, 5), 255), np.full((5, 5), 51)], dtype=np.uint8)
     for size in (5, 8, 3):
         found = normalised(images, size)
-        assert found.shape == (3, 3, size, size) and found.dtype is torch.float32
+        assert found.shape == (3, 3, size, size)
+        assert found.dtype is torch.float32
         torch.testing.assert_close(found[:, 0, 0, 0], torch.tensor([-1.0, 1.0, -0.6]))
         torch.testing.assert_close(found, found[:, :1, :1, :1].expand_as(found))  # an even image stays even
 
@@ -24,11 +25,13 @@ def test_black_and_white_are_the_ends_of_the_range() -> None:
 def test_grey_is_repeated_and_colour_keeps_its_channels() -> None:
     grey = np.arange(4 * 6 * 6, dtype=np.uint8).reshape(4, 6, 6)
     found = normalised(grey, 6)
-    assert torch.equal(found[:, 0], found[:, 1]) and torch.equal(found[:, 0], found[:, 2])
+    assert torch.equal(found[:, 0], found[:, 1])
+    assert torch.equal(found[:, 0], found[:, 2])
     colour = np.stack([grey, grey * 0, grey * 0 + 255], axis=-1).astype(np.uint8)
     found = normalised(colour, 6)
     assert torch.equal(found[:, 0], normalised(grey, 6)[:, 0])
-    assert bool((found[:, 1] == -1).all()) and bool((found[:, 2] == 1).all())
+    assert bool((found[:, 1] == -1).all())
+    assert bool((found[:, 2] == 1).all())
 
 
 def test_at_its_own_size_an_image_is_only_rescaled() -> None:
@@ -43,7 +46,8 @@ def test_bicubic_overshoot_is_cut_off(shape: tuple[int, ...], size: int) -> None
     images = (np.random.default_rng(1).integers(0, 2, shape) * 255).astype(np.uint8)
     found = normalised(images, size)
     assert found.shape == (2, 3, size, size)
-    assert float(found.min()) >= -1 and float(found.max()) <= 1
+    assert float(found.min()) >= -1
+    assert float(found.max()) <= 1
     assert found.is_contiguous()
 
 
@@ -79,7 +83,8 @@ def test_normalisations_are_torchvisions(name: str, shape: tuple[int, ...]) -> N
     expected = normalize(torch.from_numpy(colour).permute(0, 3, 1, 2) / 255, *map(list, NORMALISATIONS[name]))
     found = normalised(images, 5, name)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    assert found.is_contiguous() and found.dtype is torch.float32
+    assert found.is_contiguous()
+    assert found.dtype is torch.float32
     assert torch.equal(standardised(channels_first(images), name), found)
 
 

@@ -25,7 +25,8 @@ def config(task: str, **settings: object) -> RunConfig:
 
 
 def test_nothing_there_is_one_sentence_that_says_what_to_do(data: Path) -> None:
-    assert not tasks.ready(catalog.task("cifar")) and tasks.own_tasks() == ()
+    assert not tasks.ready(catalog.task("cifar"))
+    assert tasks.own_tasks() == ()
     with pytest.raises(DataError, match="fetch cifar.*--data.*digits"):
         tasks.located(config("cifar"))
     with pytest.raises(DataError, match="own has no folder for own:birds"):
@@ -48,7 +49,8 @@ def test_vtab_from_the_data_folder(data: Path, protocol: str, train: int, evalua
     told: list[tuple[int, int]] = []
     learned, measured, names = tasks.load_protocol(found, lambda done, total: told.append((done, total)))
     assert (len(learned), len(measured), len(names)) == (train, evaluated, 10)
-    assert learned.images.shape == (train, 48, 48, 3) and told[-1] == (train + evaluated,) * 2
+    assert learned.images.shape == (train, 48, 48, 3)
+    assert told[-1] == (train + evaluated,) * 2
     again = tasks.load_protocol(found, lambda done, total: told.append((0, 0)))
     assert told[-1] != (0, 0), "decoded once"
     assert np.array_equal(again[0].images, learned.images)
@@ -66,11 +68,15 @@ def test_own_images_are_a_task_like_any_other(data: Path) -> None:
     make_own(data / "own" / "Vögel (2)", {"amsel": 6, "star": 6})
     make_own(data / "own" / "no*name", {"a": 6, "b": 6})  # cannot be a task's name, and harms nobody
     (task,) = tasks.own_tasks()
-    assert task.name == "own:Vögel (2)" and task.title == "Vögel (2)" and tasks.ready(task)
+    assert task.name == "own:Vögel (2)"
+    assert task.title == "Vögel (2)"
+    assert tasks.ready(task)
     found = tasks.located(config(task.name))
     assert found.badge.data.startswith("own images, ")
     learned, measured, names = tasks.load_protocol(found)
-    assert names == ("amsel", "star") and len(learned) + len(measured) < 12 and set(learned.labels) == {0, 1}
+    assert names == ("amsel", "star")
+    assert len(learned) + len(measured) < 12
+    assert set(learned.labels) == {0, 1}
 
 
 def test_a_task_name_is_never_a_path() -> None:

@@ -21,7 +21,8 @@ VTAB_TASKS = [t for t in catalog.TASKS if t.group in (Group.NATURAL, Group.SPECI
 
 def test_reads_paths_and_labels_in_the_lists_order(tmp_path: Path) -> None:
     listing = read_vtab(make_vtab(tmp_path, "cifar", classes=3), CIFAR)
-    assert listing.kind == "vtab" and listing.folder == tmp_path / "cifar"
+    assert listing.kind == "vtab"
+    assert listing.folder == tmp_path / "cifar"
     assert listing.counts == {"train": 8, "val": 2, "test": 5}
     assert listing.splits["val"] == (("images/val200/000000.jpg", 0), ("images/val200/000001.jpg", 1))
     assert [label for _, label in listing.splits["train"]] == [0, 1, 2, 0, 1, 2, 0, 1]
@@ -30,7 +31,8 @@ def test_reads_paths_and_labels_in_the_lists_order(tmp_path: Path) -> None:
 
 def test_the_table_fixes_the_classes_whatever_a_split_holds(tmp_path: Path) -> None:
     listing = read_vtab(make_vtab(tmp_path, "cifar", classes=3), CIFAR)
-    assert listing.classes == 100 and listing.class_names[7] == "7"
+    assert listing.classes == 100
+    assert listing.class_names[7] == "7"
 
 
 def test_the_two_protocols(tmp_path: Path) -> None:
@@ -48,7 +50,8 @@ def test_the_two_protocols(tmp_path: Path) -> None:
 def test_the_fingerprint_follows_labels_images_and_their_absence_but_not_the_place(tmp_path: Path) -> None:
     home = make_vtab(tmp_path, "cifar")
     first = read_vtab(home, CIFAR).fingerprint
-    assert len(first) == 12 and int(first, 16) >= 0
+    assert len(first) == 12
+    assert int(first, 16) >= 0
     moved = home.rename(tmp_path / "elsewhere")
     assert read_vtab(moved, CIFAR).fingerprint == first
     seen = {first}
@@ -145,7 +148,8 @@ def test_a_name_in_another_unicode_form_is_found_as_the_disk_spells_it(
     write_image(home / unicodedata.normalize(stored, name))
     rewrite(home / "val200.txt", unicodedata.normalize(listed, name) + " 1\n")
     ((path, label),) = read_vtab(home, CIFAR).splits["val"]
-    assert (home / path).is_file() and label == 1
+    assert (home / path).is_file()
+    assert label == 1
 
 
 def test_without_train800_the_first_800_of_the_joint_list_are_train(tmp_path: Path) -> None:
@@ -223,4 +227,5 @@ def test_long_lists_of_names_are_cut_short() -> None:
 
 def test_a_listing_is_plain_data(tmp_path: Path) -> None:
     first, second = (read_vtab(make_vtab(tmp_path, "cifar"), CIFAR) for _ in range(2))
-    assert isinstance(first, Listing) and first == second
+    assert isinstance(first, Listing)
+    assert first == second

@@ -70,7 +70,7 @@ def test_forward_and_gradients_equal_the_formula(shape: tuple, rank: int, mask: 
         copies[0], layer.base.weight, layer.base.bias, copies[1], copies[2], copies[3], layer.mask, rank
     )  # fmt: skip
     torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
-    for one, other in zip(found, torch.autograd.grad((expected * onto).sum(), copies)):
+    for one, other in zip(found, torch.autograd.grad((expected * onto).sum(), copies), strict=False):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
 
 
@@ -91,7 +91,7 @@ def test_the_float32_path_equals_the_formula(shape: tuple, rank: int, mask: list
     weight, bias_ = layer.base.weight.double(), None if layer.base.bias is None else layer.base.bias.double()
     expected = by_hand(copies[0], weight, bias_, copies[1], copies[2], copies[3], layer.mask.double(), rank)
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
-    for one, other in zip(found, torch.autograd.grad((expected * onto).sum(), copies)):
+    for one, other in zip(found, torch.autograd.grad((expected * onto).sum(), copies), strict=False):
         torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5)
 
 
@@ -112,8 +112,10 @@ def test_gradients_of_a_and_b_do_not_need_one_of_x_or_of_lambda() -> None:
     layer.mask = torch.ones(3)
     layer(numbers(5, D_IN, dtype=torch.float32)).sum().backward()
     assert layer.coefficient.grad is None
-    assert layer.a.grad is not None and layer.b.grad is not None
-    assert layer.base.weight.grad is None and layer.base.bias.grad is None
+    assert layer.a.grad is not None
+    assert layer.b.grad is not None
+    assert layer.base.weight.grad is None
+    assert layer.base.bias.grad is None
 
 
 @pytest.mark.parametrize("rank", [1, 2])
@@ -130,7 +132,7 @@ def test_bfloat16_autocast_is_loosely_the_formula(rank: int) -> None:
     expected = by_hand(
         copies[0], layer.base.weight.double(), layer.base.bias.double(), *copies[1:], layer.mask.double(), rank
     )
-    pairs = zip((y, *found), (expected, *torch.autograd.grad((expected * onto).sum(), copies)))
+    pairs = zip((y, *found), (expected, *torch.autograd.grad((expected * onto).sum(), copies)), strict=False)
     for one, other in pairs:
         assert (one.double() - other).norm() < 0.02 * other.norm()
 
@@ -198,9 +200,9 @@ def test_the_mean_training_output_is_the_evaluation_output() -> None:
     for bits in range(8):
         alive = [bool(bits >> i & 1) for i in range(3)]
         chance = 1.0
-        for on, p in zip(alive, rates):
+        for on, p in zip(alive, rates, strict=False):
             chance *= 1 - p if on else p
-        layer.mask = torch.tensor([on / (1 - p) for on, p in zip(alive, rates)], dtype=torch.float64)
+        layer.mask = torch.tensor([on / (1 - p) for on, p in zip(alive, rates, strict=False)], dtype=torch.float64)
         mean += chance * layer(x).detach()
     torch.testing.assert_close(mean, layer.eval()(x).detach())
 
@@ -230,7 +232,8 @@ def test_a_fresh_layer_equals_the_frozen_one_bit_for_bit() -> None:
 
 def test_parameters_are_those_of_existing_experts_only() -> None:
     layer = MLAELinear(nn.Linear(D_IN, D_OUT), (2, 7, 11), (0.0,) * 3, rank=4, coefficient_init=0.25)
-    assert layer.a.shape == (12, D_IN) and layer.b.shape == (D_OUT, 12)
+    assert layer.a.shape == (12, D_IN)
+    assert layer.b.shape == (D_OUT, 12)
     assert layer.coefficient.tolist() == [0.25] * 3
     assert {name for name, p in layer.named_parameters() if p.requires_grad} == {"a", "b", "coefficient"}
     frozen = MLAELinear(nn.Linear(D_IN, D_OUT), (0,), (0.0,), train_coefficients=False)
@@ -249,10 +252,11 @@ def test_a_starts_uniform_within_one_over_the_root_of_the_width() -> None:
 def test_experts_start_alike_wherever_the_cells_of_two_plans_coincide() -> None:
     def start(columns: tuple[int, ...], seed: int = 0, name: str = "blocks.0.attn.qkv") -> dict[int, Tensor]:
         layer = MLAELinear(nn.Linear(D_IN, D_OUT), columns, (0.0,) * len(columns), seed=seed, name=name)
-        return dict(zip(columns, layer.a.detach()))
+        return dict(zip(columns, layer.a.detach(), strict=False))
 
     wide, holed = start((0, 1, 2, 3)), start((3, 1))
-    assert torch.equal(wide[1], holed[1]) and torch.equal(wide[3], holed[3])
+    assert torch.equal(wide[1], holed[1])
+    assert torch.equal(wide[3], holed[3])
     assert not torch.equal(wide[0], wide[1])
     assert not torch.equal(wide[0], start((0,), seed=1)[0])
     assert not torch.equal(wide[0], start((0,), name="blocks.1.attn.qkv")[0])
@@ -297,7 +301,8 @@ def draws(plan: MaskPlan, seed: int = 0, steps: int = 50) -> Tensor:
 def test_factors_are_zero_or_one_over_the_keep_rate() -> None:
     plan = MaskPlan(((1, 0, 1), (1, 1, 1)), ((0.25, 0.9, 0.0), (0.5, 0.5, 0.8)), block_targets(2))
     found = draws(plan, steps=300)
-    assert found.shape == (300, 2, 3) and found.dtype is torch.float32
+    assert found.shape == (300, 2, 3)
+    assert found.dtype is torch.float32
     for row in range(2):
         for column in range(3):
             values = {round(v, 5) for v in found[:, row, column].tolist()}
@@ -318,7 +323,7 @@ def test_the_share_of_drawn_experts_is_the_keep_rate(rate: float) -> None:
 def test_each_layer_of_a_pattern_is_drawn_at_its_own_rate() -> None:
     plan = pattern("incremental", "stochastic")
     found = (draws(plan, seed=5, steps=1000) > 0).double().mean(dim=(0, 2))
-    for share, rate in zip(found.tolist(), plan.row_rates()):
+    for share, rate in zip(found.tolist(), plan.row_rates(), strict=False):
         assert abs(share - (1 - rate)) <= 3 * (rate * (1 - rate) / 8000) ** 0.5
 
 

@@ -71,7 +71,7 @@ def test_output_and_gradients_equal_the_sums_written_out(rank: int, by_token: bo
     copies = [t.detach().clone().requires_grad_() for t in own]
     expected = by_hand(*copies, made)
     torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
-    for one, other in zip(found, torch.autograd.grad((expected * onto).sum(), copies)):
+    for one, other in zip(found, torch.autograd.grad((expected * onto).sum(), copies), strict=False):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
     assert torch.equal(made(x), y)  # one step, one draw
     made.noise = 12
@@ -90,7 +90,8 @@ def test_the_mean_over_draws_is_what_is_measured_with(by_token: bool, input_drop
         drawn = torch.cat(seen)
         goal = made.eval()(x[:1])[0]
     error = (drawn.mean(0) - goal).abs() / (drawn.std(0) / len(drawn) ** 0.5)
-    assert bool((drawn.std(0) > 0.01).all()) and float(error.max()) < 4
+    assert bool((drawn.std(0) > 0.01).all())
+    assert float(error.max()) < 4
 
 
 def test_without_rates_nothing_is_drawn_and_the_numbers_are_the_same_bit_for_bit() -> None:
@@ -130,7 +131,8 @@ def test_with_a_mask_per_token_every_expert_takes_part_in_every_step() -> None:
     sampler = MaskSampler(PLAN, 3, "token")
     for _ in range(20):
         assert sampler.sample().tolist() == [[1, 1], [0, 1]]
-    assert sampler.active_steps.tolist() == [[20, 20], [0, 20]] and sampler.steps == 20
+    assert sampler.active_steps.tolist() == [[20, 20], [0, 20]]
+    assert sampler.steps == 20
 
 
 def test_the_seeds_within_a_batch_follow_from_the_state_of_the_mask_generators() -> None:
@@ -141,11 +143,12 @@ def test_the_seeds_within_a_batch_follow_from_the_state_of_the_mask_generators()
         token.sample(), step.sample()
         assert token.noise == step.noise
         seen += token.noise
-    assert len(set(seen)) == 10 and all(0 <= seed < 2**53 for seed in seen)
+    assert len(set(seen)) == 10
+    assert all(0 <= seed < 2**53 for seed in seen)
     state = [own.get_state() for own in token.generators]
     token.sample()
     again = MaskSampler(PLAN, 99, "token")
-    for own, kept in zip(again.generators, state):
+    for own, kept in zip(again.generators, state, strict=False):
         own.set_state(kept)
     again.sample()
     assert again.noise == token.noise

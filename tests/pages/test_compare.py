@@ -73,13 +73,15 @@ def drawn(at: AppTest) -> dict[str, str]:
 
 def test_an_empty_store_says_what_will_be_here(store: RunStore) -> None:
     at = opened()
-    assert "No runs to compare yet" in html(at) and not at.warning
+    assert "No runs to compare yet" in html(at)
+    assert not at.warning
 
 
 def test_without_an_address_runs_are_offered(store: RunStore) -> None:
     made(store, A, 50.0, 60.0)
     at = opened()
-    assert "Choose A" in html(at) and not drawn(at)
+    assert "Choose A" in html(at)
+    assert not drawn(at)
     assert len(at.main.get("bidi_component")) == 1
 
 
@@ -87,7 +89,8 @@ def test_with_one_run_the_other_is_chosen_or_started(store: RunStore) -> None:
     a = made(store, A, 50.0, 60.0)
     made(store, B, 50.0, 60.0)
     at = opened(a=a.id)
-    assert "Choose B" in html(at) and "Same everything, other mask" in html(at)
+    assert "Choose B" in html(at)
+    assert "Same everything, other mask" in html(at)
     at.number_input(key=f"pair_seeds_{a.id}").set_value(2).run()
     assert "2 runs start" in html(at) or "3 runs start" in html(at)
     at.session_state[f"pair_mask_{a.id}"] = "dense.dense"
@@ -110,8 +113,10 @@ def test_one_pair(store: RunStore) -> None:
     assert set(figures) == {"mask-difference", "difference", "two-curves"}
     assert "B − A after epoch 4: +2.5 points, one pair" in figures["difference"]
     assert "96 with another drop rate" in figures["mask-difference"]
-    assert "plan" in html(at) and A.plan.code in html(at)
-    assert not at.warning and not at.error
+    assert "plan" in html(at)
+    assert A.plan.code in html(at)
+    assert not at.warning
+    assert not at.error
 
 
 def test_three_seeds(store: RunStore) -> None:
@@ -120,8 +125,10 @@ def test_three_seeds(store: RunStore) -> None:
         b = made(store, replace(B, seed=seed), 50.0, 60.0 + gain)
     at = opened(a=a.id, b=b.id)
     assert "B is better by 3.5 points (95 % interval 2.3 to 4.7, 3 pairs of seeds)." in html(at)
-    assert "seeds 0, 1, 2" in html(at) and "standard deviation 0.5" in html(at)
-    assert html(at).count("+3.0") and html(at).count("+4.0")
+    assert "seeds 0, 1, 2" in html(at)
+    assert "standard deviation 0.5" in html(at)
+    assert html(at).count("+3.0")
+    assert html(at).count("+4.0")
 
 
 def test_the_next_seed_is_one_click(store: RunStore) -> None:
@@ -131,7 +138,8 @@ def test_the_next_seed_is_one_click(store: RunStore) -> None:
     at.button(key="compare_next").click().run()
     assert not at.exception
     assert sorted(run.config.seed for run in store.open_runs()) == [1, 1]
-    assert "queued" in html(at) and "2 runs start, with seed 2" in html(at)
+    assert "queued" in html(at)
+    assert "2 runs start, with seed 2" in html(at)
     at.button(key="compare_next").click().run()
     assert sorted(run.config.seed for run in store.open_runs()) == [1, 1, 2, 2]
 
@@ -149,13 +157,16 @@ def test_a_pair_that_the_store_does_not_take_is_a_sentence(
     monkeypatch.setattr(RunStore, "enqueue", full)
     at.button(key=f"pair_start_{a.id}" if button == "pair_start" else button).click().run()
     assert not at.exception
-    assert [info.value for info in at.info] == ["The store cannot be used now (database or disk is full): make room on its disk."]
+    assert [info.value for info in at.info] == [
+        "The store cannot be used now (database or disk is full): make room on its disk."
+    ]
 
 
 def test_a_pair_of_which_neither_came_to_a_measurement(store: RunStore) -> None:
     a, b = (made(store, config, status=Status.STOPPED) for config in (A, B))
     at = opened(a=a.id, b=b.id)
-    assert "neither run has measured an epoch" in html(at) and "are not a pair" not in html(at)
+    assert "neither run has measured an epoch" in html(at)
+    assert "are not a pair" not in html(at)
     at.button(key="compare_next").click().run()
     assert not at.exception
     assert [run.config.plan for run in store.open_runs()] == [A.plan, B.plan]  # with the same seed, once more
@@ -169,19 +180,22 @@ def test_two_that_did_not_start_alike_are_run_again(store: RunStore) -> None:
         store.append(run.id, [started, *(ev.Evaluation(2 * i, 26 * i, "val", 50.0, 1.0, 1.0) for i in (1, 2))])
         store.move(run.id, Status.FINISHED)
     at = opened(a=a.id, b=b.id)
-    assert "Their weights differ" in html(at) and "about the pairs below" not in html(at)
+    assert "Their weights differ" in html(at)
+    assert "about the pairs below" not in html(at)
     for _ in range(2):  # asking again starts nothing again
         at.button(key="compare_next").click().run()
     assert [(run.config.plan, run.config.seed) for run in store.open_runs()] == [
         (A.plan, 0), (B.plan, 0), (A.plan, 1), (B.plan, 1),
     ]  # fmt: skip
-    assert "These two runs are not a pair." in html(at) and "There is no difference to show yet" not in html(at)
+    assert "These two runs are not a pair." in html(at)
+    assert "There is no difference to show yet" not in html(at)
 
 
 def test_a_pair_that_has_not_begun(store: RunStore) -> None:
     a, b = made(store, A, 50.0, 60.0), made(store, B, status=Status.QUEUED)
     at = opened(a=a.id, b=b.id)
-    assert "no difference to show yet" in html(at) and "queued" in html(at)
+    assert "no difference to show yet" in html(at)
+    assert "queued" in html(at)
     assert "A 60.0 %" in drawn(at)["two-curves"]
 
 
@@ -197,8 +211,10 @@ def test_a_pair_of_which_one_was_stopped(store: RunStore) -> None:
 def test_a_link_to_no_run_is_one_sentence_and_a_way_out(store: RunStore, side: str, name: str) -> None:
     other = made(store, A, 50.0, 60.0)
     at = opened(**{side: name, "ba"[side == "b"]: other.id})
-    assert len(at.warning) == 1 and f"{side.upper()} cannot be shown" in at.warning[0].value
-    assert ("is not in" in at.warning[0].value) == (name == "aaaaaaaa") and "http" not in at.warning[0].value
+    assert len(at.warning) == 1
+    assert f"{side.upper()} cannot be shown" in at.warning[0].value
+    assert ("is not in" in at.warning[0].value) == (name == "aaaaaaaa")
+    assert "http" not in at.warning[0].value
     assert f"Choose {side.upper()}" in html(at)
 
 
@@ -206,20 +222,24 @@ def test_a_deleted_run_is_one_sentence(store: RunStore) -> None:
     a, b = made(store, A, 50.0, 60.0), made(store, B, 50.0, 60.0)
     store.delete(b.id)
     at = opened(a=a.id, b=b.id)
-    assert len(at.warning) == 1 and f"run {b.id} was deleted" in at.warning[0].value
+    assert len(at.warning) == 1
+    assert f"run {b.id} was deleted" in at.warning[0].value
 
 
 def test_one_run_on_both_sides(store: RunStore) -> None:
     a = made(store, A, 50.0, 60.0)
     at = opened(a=a.id, b=a.id)
-    assert len(at.warning) == 1 and "both run" in at.warning[0].value
+    assert len(at.warning) == 1
+    assert "both run" in at.warning[0].value
 
 
 def test_a_linear_probe_is_no_pair_but_its_curve_is_shown(store: RunStore) -> None:
     a, b = made(store, A, 50.0, 60.0), made(store, replace(A, method="linear"), 40.0, 45.0)
     at = opened(a=a.id, b=b.id)
-    assert "not a pair" in html(at) and "B is a linear probe, which has no mask." in html(at)
-    assert set(drawn(at)) == {"two-curves"} and not at.button
+    assert "not a pair" in html(at)
+    assert "B is a linear probe, which has no mask." in html(at)
+    assert set(drawn(at)) == {"two-curves"}
+    assert not at.button
     at = opened(a=b.id)
     assert "is a linear probe and has no mask" in at.info[0].value
 
@@ -234,7 +254,8 @@ def test_another_learning_rate_is_no_pair_and_no_difference_is_drawn(store: RunS
 def test_runs_on_other_images_stand_on_no_common_scale(store: RunStore) -> None:
     a, b = made(store, A, 50.0, 60.0), made(store, replace(B, task="fashion", protocol="test"), 40.0, 45.0)
     at = opened(a=a.id, b=b.id)
-    assert len(at.warning) == 1 and "differ in task, protocol" in at.warning[0].value
+    assert len(at.warning) == 1
+    assert "differ in task, protocol" in at.warning[0].value
     assert "do not stand on one scale" in at.warning[0].value
     assert set(drawn(at)) == {"mask-difference"}
 
@@ -246,18 +267,22 @@ def test_other_seeds_show_the_pairs_that_the_store_has(store: RunStore) -> None:
     a = next(run for run in store.runs() if run.config == A)
     b = next(run for run in store.runs() if run.config == replace(B, seed=1))
     at = opened(a=a.id, b=b.id)
-    assert "their seeds differ: 0 and 1" in html(at) and "2 pairs of runs, seeds 0, 1." in html(at)
+    assert "their seeds differ: 0 and 1" in html(at)
+    assert "2 pairs of runs, seeds 0, 1." in html(at)
 
 
 def test_masks_offered_for_the_other_run_are_others_and_fit() -> None:
     odd = replace(A, plan=replace(pattern("hourglass", "mixed", 0.25), coefficient_init=4.0))
     found = other_masks(odd, dense(24))  # the canvas is of a deeper network
-    assert next(iter(found)) == "canvas" and found["canvas"][1].targets == odd.plan.targets
-    assert len(found) == 17 and all(plan != odd.plan for _, plan in found.values())
+    assert next(iter(found)) == "canvas"
+    assert found["canvas"][1].targets == odd.plan.targets
+    assert len(found) == 17
+    assert all(plan != odd.plan for _, plan in found.values())
     assert {plan.coefficient_init for name, (_, plan) in found.items() if name != "canvas"} == {4.0}
     for _, plan in found.values():
         replace(odd, plan=plan)
-    assert "dense.dense" not in other_masks(B, uniform(0.5)) and len(other_masks(B, dense())) == 15
+    assert "dense.dense" not in other_masks(B, uniform(0.5))
+    assert len(other_masks(B, dense())) == 15
 
 
 def test_what_would_start_in_words(store: RunStore) -> None:

@@ -37,7 +37,8 @@ def opened(store: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=60).run()
     at.switch_page(str(PAGES / "doctor.py"))
     at = at.run()
-    assert not at.exception and not at.error
+    assert not at.exception
+    assert not at.error
     return at
 
 
@@ -66,7 +67,8 @@ def test_everything_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "trouble</span>" not in shown
     for title in ("Devices", "Versions", "Weights and data", "Disk", "Store", "Runs"):
         assert f'<h2 class="lab-section">{title}</h2>' in shown
-    assert "not tried" in shown and "<code>mlae_lab doctor --deep</code>" in shown
+    assert "not tried" in shown
+    assert "<code>mlae_lab doctor --deep</code>" in shown
     assert at.code[0].value.startswith("Everything is in order.\n\nDevices\n")
 
 
@@ -86,7 +88,8 @@ def test_troubles_come_first_with_their_cures_and_what_people_wrote_is_text(
     first = shown.index("fetch svhn")
     assert first < shown.index(">Devices<"), "the trouble stands above all sections"
     assert "<code>mlae_lab fetch svhn</code>" in shown[first : shown.index(">Devices<")]
-    assert "the host said &lt;i&gt;no&lt;/i&gt;" in shown and "&lt;b&gt;bold&lt;/b&gt; &amp; &lt;script&gt;" in shown
+    assert "the host said &lt;i&gt;no&lt;/i&gt;" in shown
+    assert "&lt;b&gt;bold&lt;/b&gt; &amp; &lt;script&gt;" in shown
     assert "&lt;img src=x" in shown
     assert not any(tag in shown for tag in ("<script", "<i>", "<b>", "<img src=x"))
 
@@ -108,20 +111,25 @@ def test_torch_is_asked_once_a_minute_for_all_and_its_answer_stays(
     at = opened(tmp_path / "store", monkeypatch)
     assert not asked.exists(), "opening the page loads no torch"
     at = at.button(key="doctor_test").click().run()
-    assert not at.exception and "9.9 without CUDA" in html(at) and verdict(at) == "Everything is in order."
+    assert not at.exception
+    assert "9.9 without CUDA" in html(at)
+    assert verdict(at) == "Everything is in order."
     assert asked.read_text() == "."
     again = at.button(key="doctor_again").click().run()
-    assert "9.9 without CUDA" in html(again) and asked.read_text() == "."
+    assert "9.9 without CUDA" in html(again)
+    assert asked.read_text() == "."
     other = opened(tmp_path / "store", monkeypatch)
     assert "not tried" in html(other)
     other = other.button(key="doctor_test").click().run()
-    assert "9.9 without CUDA" in html(other) and asked.read_text() == "."
+    assert "9.9 without CUDA" in html(other)
+    assert asked.read_text() == "."
 
 
 def test_torch_that_cannot_be_used_is_trouble_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.torch_check, "_QUESTION", "raise ImportError('libcudart.so.<13> is not here')")
     at = opened(tmp_path / "store", monkeypatch).button(key="doctor_test").click().run()
-    assert not at.exception and verdict(at) == "1 thing needs attention."
+    assert not at.exception
+    assert verdict(at) == "1 thing needs attention."
     assert "libcudart.so.&lt;13&gt; is not here" in html(at)
 
 

@@ -13,8 +13,8 @@ from streamlit.testing.v1 import AppTest
 
 from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.patterns import dense, pattern
 from mlae_lab.core.paired_tests import paired_tests
+from mlae_lab.core.patterns import dense, pattern
 from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import paths, probe
 from mlae_lab.runs.status import Status
@@ -79,7 +79,8 @@ def test_errors_of_one_run(lab: tuple[RunStore, Run, Run]) -> None:
     answer = told(store, run)
     at = opened(run=run.id, view="errors")
     assert set(drawn(at)) == {"confusion", "reliability", "class-accuracy"}
-    assert f"{answer['accuracy']:.1f} %" in html(at) and "Wrong and most sure" in html(at)
+    assert f"{answer['accuracy']:.1f} %" in html(at)
+    assert "Wrong and most sure" in html(at)
     wrong = answer["extremes"]["wrong"][0]
     assert answer["thumbnails"][str(wrong)] in html(at)
     at.selectbox[0].set_value(other.id).run()
@@ -94,7 +95,8 @@ def test_errors_of_two_runs(lab: tuple[RunStore, Run, Run]) -> None:
     assert probe.wait(store, run.id, "images_at", {"indices": indices}).value
     at = opened(run=run.id, view="errors", other=other.id)
     assert not at.warning
-    assert found.verdict.replace("'", "&#x27;") in html(at) and "slices" in drawn(at)
+    assert found.verdict.replace("'", "&#x27;") in html(at)
+    assert "slices" in drawn(at)
     assert f"Only B is right: {len(found.only_b)} images" in html(at)
     assert "no other run" in at.selectbox[0].options[0]
 
@@ -102,7 +104,8 @@ def test_errors_of_two_runs(lab: tuple[RunStore, Run, Run]) -> None:
 def test_seeds_of_one_run_and_the_button(lab: tuple[RunStore, Run, Run]) -> None:
     store, run, _ = lab
     at = opened(run=run.id, view="seeds")
-    assert "One seed ends at" in html(at) and set(drawn(at)) == {"seeds"}
+    assert "One seed ends at" in html(at)
+    assert set(drawn(at)) == {"seeds"}
     assert "2 runs start, with seeds 4, 5; 1 of 3 are there already." in html(at)
     at.button(key="seeds_start").click().run()
     assert not at.exception
@@ -111,7 +114,8 @@ def test_seeds_of_one_run_and_the_button(lab: tuple[RunStore, Run, Run]) -> None
         (5, Status.QUEUED, run.id),
         (4, Status.QUEUED, run.id),
     ]
-    assert "nothing new starts" in html(at) and at.button(key="seeds_start").disabled
+    assert "nothing new starts" in html(at)
+    assert at.button(key="seeds_start").disabled
     for entry in new:
         store.move(entry.id, Status.STOPPED)
 
@@ -130,4 +134,5 @@ def test_an_address_that_names_no_run_of_the_kind_is_no_error(lab: tuple[RunStor
     told(store, run)
     for view in ("errors", "seeds"):
         at = opened(run=run.id, view=view, other="zzzzzzzz")
-        assert not at.exception and at.selectbox[0].value == ""
+        assert not at.exception
+        assert at.selectbox[0].value == ""

@@ -73,9 +73,12 @@ def component(at: AppTest, entry: str) -> dict:
 def test_a_link_is_a_state() -> None:
     assert state_of(PLAN, {}) == State()
     assert state_of(PLAN, {"off": "L12E2,L11", "scale": "0.5"}) == State(((10, 0), (11, 1)), 0.5)
-    assert state_of(PLAN, {"scale": "99"}).scale == 2.0 and state_of(PLAN, {"scale": "nan"}).scale == 1.0
+    assert state_of(PLAN, {"scale": "99"}).scale == 2.0
+    assert state_of(PLAN, {"scale": "nan"}).scale == 1.0
     wrong = state_of(PLAN, {"off": "L1E1", "scale": "much"})
-    assert wrong.off == () and wrong.scale == 1.0 and "layer 1 has none" in wrong.trouble
+    assert wrong.off == ()
+    assert wrong.scale == 1.0
+    assert "layer 1 has none" in wrong.trouble
 
 
 # ---------------------------------------------------------------- the pages
@@ -84,18 +87,22 @@ def test_a_link_is_a_state() -> None:
 def test_what_if_shows_the_number_of_the_run_and_follows_a_link(store: RunStore, run: str) -> None:
     plain = opened(run=run, view="whatif")
     accuracy = f"{store.last(run, 'evaluation').accuracy:.1f} %"
-    assert facts(plain).count(f"<dd>{accuracy}</dd>") == 2 and "<dd>none</dd>" in facts(plain)
+    assert facts(plain).count(f"<dd>{accuracy}</dd>") == 2
+    assert "<dd>none</dd>" in facts(plain)
     assert component(plain, "fill")["off"] == []
     assert "off" not in plain.query_params
     changed = opened(run=run, view="whatif", off="L12", scale="0.5")
     board = component(changed, "fill")
-    assert board["off"] == [[11, 0], [11, 1]] and board["keep"][11] == [1, 1] and board["keep"][0] == [0, 0]
+    assert board["off"] == [[11, 0], [11, 1]]
+    assert board["keep"][11] == [1, 1]
+    assert board["keep"][0] == [0, 0]
     expected = probe.wait(store, run, "whatif", {"off": "L12", "scale": 0.5, "images": 200}).value["now"]
     assert f"<dd>{expected['accuracy']:.1f} %</dd>" in facts(changed)
     assert changed.slider(key=f"whatif_{run}_scale").value == 0.5
     reset = changed.button(key=f"whatif_{run}_reset").click().run()
     assert not reset.exception
-    assert "off" not in reset.query_params and "scale" not in reset.query_params
+    assert "off" not in reset.query_params
+    assert "scale" not in reset.query_params
     assert facts(reset).count(f"<dd>{accuracy}</dd>") == 2
     assert component(reset, "fill")["rev"] > board["rev"]
 
@@ -112,7 +119,8 @@ def test_a_mask_is_put_over_the_run(run: str) -> None:
 
 def test_a_link_that_does_not_fit_is_one_sentence(run: str) -> None:
     at = opened(run=run, view="whatif", off="L1E1")
-    assert len(at.warning) == 1 and "does not fit this run" in at.warning[0].value
+    assert len(at.warning) == 1
+    assert "does not fit this run" in at.warning[0].value
 
 
 def test_what_is_left_can_be_saved_as_a_mask(store: RunStore, run: str) -> None:
@@ -121,44 +129,55 @@ def test_what_is_left_can_be_saved_as_a_mask(store: RunStore, run: str) -> None:
     at.button(key=f"whatif_{run}_keep_save").click().run()
     assert not at.exception
     (saved,) = store.plans()
-    assert saved.name == "the last layer" and saved.plan.kept == (0,) * 11 + (2,)
+    assert saved.name == "the last layer"
+    assert saved.plan.kept == (0,) * 11 + (2,)
 
 
 def test_who_matters_shows_exact_and_estimate_and_teaches_the_rest(run: str) -> None:
     at = opened(run=run, view="importance")
     names = {
-        data.get("name") for element in at.main.get("bidi_component") if (data := json.loads(element.proto.json or "{}"))
+        data.get("name")
+        for element in at.main.get("bidi_component")
+        if (data := json.loads(element.proto.json or "{}"))
     }
     assert {"importance-exact", "importance-estimate", "importance-layers", "image_importance"} <= names
-    assert "6 tries a curve" in facts(at) and "put both side by side" in facts(at)
+    assert "6 tries a curve" in facts(at)
+    assert "put both side by side" in facts(at)
     at.button(key=f"greedy_{run}_go").click().run()
     assert not at.exception
-    assert component(at, "alt") and "greedy" in {
-        json.loads(e.proto.json or "{}").get("name") for e in at.main.get("bidi_component")
-    }
+    assert component(at, "alt")
+    assert "greedy" in {json.loads(e.proto.json or "{}").get("name") for e in at.main.get("bidi_component")}
     at.button(key=f"robust_{run}_go").click().run()
     assert not at.exception
-    assert address(at, "greedy") == "50" and address(at, "robustness") == "0.5,200"
+    assert address(at, "greedy") == "50"
+    assert address(at, "robustness") == "0.5,200"
 
 
 def test_what_was_asked_for_survives_a_reload(run: str) -> None:
     at = opened(run=run, view="importance", greedy="100", robustness="0.3,500,,plain")
-    assert at.selectbox(key=f"greedy_{run}_images").value == 100 and "put both side by side" not in facts(at)
-    assert at.slider(key=f"robust_{run}_rate").value == 0.3 and at.selectbox(key=f"robust_{run}_draws").value == 500
+    assert at.selectbox(key=f"greedy_{run}_images").value == 100
+    assert "put both side by side" not in facts(at)
+    assert at.slider(key=f"robust_{run}_rate").value == 0.3
+    assert at.selectbox(key=f"robust_{run}_draws").value == 500
     assert at.toggle(key=f"robust_{run}_rescaled").value is False
     assert address(at, "robustness") == "0.3,500,,plain"
     at = opened(run=run, view="importance", robustness="much")
-    assert "put both side by side" in facts(at) and not at.exception
+    assert "put both side by side" in facts(at)
+    assert not at.exception
 
 
 def test_a_dead_link_shows_nothing_of_another_run(run: str) -> None:
     at = opened(run="aaaaaaaa", view="whatif")
-    assert len(at.warning) == 1 and "aaaaaaaa" in at.warning[0].value
-    assert "As trained" not in facts(at) and not at.main.get("button_group")
+    assert len(at.warning) == 1
+    assert "aaaaaaaa" in at.warning[0].value
+    assert "As trained" not in facts(at)
+    assert not at.main.get("button_group")
     assert "Other runs" in facts(at)
 
 
-@pytest.mark.parametrize(("view", "opens"), [("importance", False), ("predict", False), ("errors", False), ("grids", True)])
+@pytest.mark.parametrize(
+    ("view", "opens"), [("importance", False), ("predict", False), ("errors", False), ("grids", True)]
+)
 def test_a_run_that_is_not_over_says_so_once(
     store: RunStore, run: str, view: str, opens: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

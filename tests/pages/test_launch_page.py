@@ -71,8 +71,10 @@ def timed(store: RunStore, config: RunConfig, owner: str = ADA) -> Run:
 
 def test_without_a_past_no_number_is_made_up(train: Callable[..., AppTest]) -> None:
     at = train()
-    assert "not known yet" in html(at) and "has been timed on this machine" in html(at)
-    assert "Steps</dt><dd>208" in html(at) and "1,290 in the head" in html(at)
+    assert "not known yet" in html(at)
+    assert "has been timed on this machine" in html(at)
+    assert "Steps</dt><dd>208" in html(at)
+    assert "1,290 in the head" in html(at)
     assert "your last run" not in html(at)
 
 
@@ -121,15 +123,16 @@ def test_this_mask_against_a_saved_one(train: Callable[..., AppTest], store: Run
     at.session_state["launch_against"] = f"saved.{saved.id}"
     at.run()
     assert "This mask against “Half”" in html(at)
-    assert at.code[0].value.startswith("python -m mlae_lab race ") and at.code[0].value.count("--mask") == 2
+    assert at.code[0].value.startswith("python -m mlae_lab race ")
+    assert at.code[0].value.count("--mask") == 2
     at.button(key="launch_pair").click().run()
     assert not at.exception
     b, a = store.runs()
-    assert (a.config.plan, b.config.plan) == (FIRST_RUN.plan, saved.plan) and replace(
-        b.config, plan=a.config.plan
-    ) == a.config
+    assert (a.config.plan, b.config.plan) == (FIRST_RUN.plan, saved.plan)
+    assert replace(b.config, plan=a.config.plan) == a.config
     assert (b.relation, b.parent) == ("paired", a.id)
-    assert at.query_params["a"] in (a.id, [a.id]) and at.query_params["b"] in (b.id, [b.id])
+    assert at.query_params["a"] in (a.id, [a.id])
+    assert at.query_params["b"] in (b.id, [b.id])
 
 
 def test_a_race_of_three_masks_over_two_seeds(train: Callable[..., AppTest], store: RunStore) -> None:
@@ -138,7 +141,8 @@ def test_a_race_of_three_masks_over_two_seeds(train: Callable[..., AppTest], sto
     at.run()
     assert "This mask and “Dense”, “Uniform, p = 0.5”. 6 runs start, with seeds 0, 1." in html(at)
     at.button(key="launch_race").click().run()
-    assert not at.exception and len(store.runs()) == 6
+    assert not at.exception
+    assert len(store.runs()) == 6
     assert {run.config.plan for run in store.runs()} == {FIRST_RUN.plan, dense(), uniform(0.5)}
     assert "No mask has been measured yet." in html(at)  # this is the page of the race now
     again = train("race")
@@ -155,12 +159,14 @@ def test_a_race_with_too_many_or_no_masks_is_one_sentence(train: Callable[..., A
         "hourglass.mixed", "random.mixed",
     ]  # fmt: skip
     at.run()
-    assert [e.value for e in at.error] == ["A race of 9 masks: it must be 2 to 8."] and not store.runs()
+    assert [e.value for e in at.error] == ["A race of 9 masks: it must be 2 to 8."]
+    assert not store.runs()
 
 
 def test_a_time_limit_makes_no_race(train: Callable[..., AppTest], store: RunStore) -> None:
     at = train("race", set="seconds:60")
-    assert "their learning rate would follow the clock" in at.error[0].value and not store.runs()
+    assert "their learning rate would follow the clock" in at.error[0].value
+    assert not store.runs()
 
 
 def test_a_linear_probe_starts_alone(train: Callable[..., AppTest], store: RunStore) -> None:

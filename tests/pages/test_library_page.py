@@ -58,7 +58,8 @@ def card_titles(at: AppTest) -> list[str]:
 
 def test_an_empty_library_says_what_will_be_here(masks: Callable[..., AppTest]) -> None:
     at = masks()
-    assert "A mask that you save stands here" in html(at) and not card_titles(at)
+    assert "A mask that you save stands here" in html(at)
+    assert not card_titles(at)
 
 
 def test_a_mask_is_saved_and_another_browser_finds_it(masks: Callable[..., AppTest], store: RunStore) -> None:
@@ -66,9 +67,11 @@ def test_a_mask_is_saved_and_another_browser_finds_it(masks: Callable[..., AppTe
     at = masks(ADA, plan)
     at.text_input(key="library_name_0").set_value("Sand & <b>glass</b>")
     at.button(key="library_save").click().run()
-    assert not at.exception and card_titles(at) == ["Sand & <b>glass</b>"]
+    assert not at.exception
+    assert card_titles(at) == ["Sand & <b>glass</b>"]
     assert [(entry.plan, entry.owner) for entry in store.plans()] == [(plan, ADA)]
-    assert "Sand &amp; &lt;b&gt;glass" in html(at) and "<b>glass" not in html(at)
+    assert "Sand &amp; &lt;b&gt;glass" in html(at)
+    assert "<b>glass" not in html(at)
     assert card_titles(masks(BOB)) == ["Sand & <b>glass</b>"]
 
 
@@ -78,7 +81,8 @@ def test_a_name_that_is_taken_is_one_sentence(masks: Callable[..., AppTest], sto
     at.text_input(key="library_name_0").set_value("one")
     at.button(key="library_save").click().run()
     assert [w.value for w in at.warning] == ["The library has a mask named 'one' already: choose another name."]
-    assert at.text_input(key="library_name_0").value == "one" and len(store.plans()) == 1
+    assert at.text_input(key="library_name_0").value == "one"
+    assert len(store.plans()) == 1
 
 
 def test_a_saved_mask_goes_to_the_canvas_with_its_difference(masks: Callable[..., AppTest], store: RunStore) -> None:
@@ -89,7 +93,8 @@ def test_a_saved_mask_goes_to_the_canvas_with_its_difference(masks: Callable[...
     )  # fmt: skip
     assert "96 with another drop rate" in figure["alt"]
     at.button(key=f"library_use_{saved.id}").click().run()
-    assert not at.exception and at.session_state["draft"].plan == uniform(0.5)
+    assert not at.exception
+    assert at.session_state["draft"].plan == uniform(0.5)
 
 
 def test_a_saved_mask_of_a_deeper_network_is_stretched_and_it_says_so(
@@ -110,7 +115,8 @@ def test_a_pasted_line_and_a_pasted_link(masks: Callable[..., AppTest]) -> None:
         at = masks(ADA, dense())
         at.text_input(key="library_line").set_value(text)
         at.button(key="library_line_go").click().run()
-        assert not at.exception and at.session_state["draft"].plan == plan
+        assert not at.exception
+        assert at.session_state["draft"].plan == plan
 
 
 @pytest.mark.parametrize("text", ["nonsense", "m1_12x8_zz*12_0*12", "http://x/?mask=", "", "{", "m1_13x8_ff*12_0*12"])
@@ -118,7 +124,9 @@ def test_a_malformed_line_is_one_sentence_and_loses_nothing(masks: Callable[...,
     at = masks(ADA, pattern("hourglass"))
     at.text_input(key="library_line").set_value(text)
     at.button(key="library_line_go").click().run()
-    assert not at.exception and len(at.warning) == 1 and at.warning[0].value.endswith(".")
+    assert not at.exception
+    assert len(at.warning) == 1
+    assert at.warning[0].value.endswith(".")
     assert at.session_state["draft"].plan == pattern("hourglass")
     assert at.text_input(key="library_line").value == text
 
@@ -141,9 +149,13 @@ def test_deleting_asks_once_more(masks: Callable[..., AppTest], store: RunStore)
     saved = store.save_plan("One", dense(), ADA)
     at = masks(ADA, None, saved.id)
     at.button(key=f"library_delete_{saved.id}").click().run()
-    assert len(at.warning) == 1 and "Press “Delete” once more" in at.warning[0].value and store.plans()
+    assert len(at.warning) == 1
+    assert "Press “Delete” once more" in at.warning[0].value
+    assert store.plans()
     at.button(key=f"library_delete_{saved.id}").click().run()
-    assert not at.exception and store.plans() == [] and not card_titles(at)
+    assert not at.exception
+    assert store.plans() == []
+    assert not card_titles(at)
 
 
 def test_renaming_anothers_asks_once_more(masks: Callable[..., AppTest], store: RunStore) -> None:
@@ -151,15 +163,18 @@ def test_renaming_anothers_asks_once_more(masks: Callable[..., AppTest], store: 
     at = masks(BOB, None, saved.id)
     at.text_input(key=f"library_rename_{saved.id}").set_value("Two")
     at.button(key=f"library_rename_go_{saved.id}").click().run()
-    assert "is not yours but of somebody" in at.warning[0].value and store.plans()[0].name == "One"
+    assert "is not yours but of somebody" in at.warning[0].value
+    assert store.plans()[0].name == "One"
     at.button(key=f"library_rename_go_{saved.id}").click().run()
-    assert store.plans()[0].name == "Two" and card_titles(at) == ["Two"]
+    assert store.plans()[0].name == "Two"
+    assert card_titles(at) == ["Two"]
 
 
 def test_many_masks_can_be_searched(masks: Callable[..., AppTest], store: RunStore) -> None:
     for number in range(30):
         store.save_plan(f"mask {number}", dense())
     at = masks()
-    assert len(card_titles(at)) == 24 and "newest of 30" in html(at)
+    assert len(card_titles(at)) == 24
+    assert "newest of 30" in html(at)
     at.text_input(key="library_find").set_value("MASK 7").run()
     assert card_titles(at) == ["mask 7"]

@@ -77,7 +77,8 @@ def test_activation_shows_layers_classes_and_one_image(view: Callable) -> None:
     at = view("activation", 3)
     assert set(drawn(at)) == {"experts-contribution", "contribution-by-class", "contribution-against-average"}
     assert "10 classes by 5 experts" in drawn(at)["contribution-by-class"]
-    assert "‖λᵢ bᵢ aᵢᵀx‖ / ‖Wx + bias‖" in html(at) and "equations 3 to 5" in html(at)
+    assert "‖λᵢ bᵢ aᵢᵀx‖ / ‖Wx + bias‖" in html(at)
+    assert "equations 3 to 5" in html(at)
     at.selectbox(key="activation_row").select(11)
     assert "10 classes by 2 experts" in drawn(settled(at, 3))["contribution-by-class"]
     at.segmented_control(key="activation_what").set_value("An image")
@@ -89,20 +90,23 @@ def test_attention_is_a_link_with_images_and_layer(view: Callable) -> None:
     assert set(drawn(at)) == {"experts-layer-11-added", "rollout"}
     assert "2 images down, 3 maps across" in drawn(at)["experts-layer-11-added"]
     assert (at.query_params["images"], at.query_params["layer"]) == ("4,9", "11")
-    assert "Abnar and Zuidema 2020" in html(at) and "does not say what they are maps of" in html(at)
+    assert "Abnar and Zuidema 2020" in html(at)
+    assert "does not say what they are maps of" in html(at)
     assert html(at).count("Dark: 0, bright: the largest value of the map.") == 2
     assert "Change is with minus without; orange: more attention, blue: less, dark: 0." in html(at)
     legends = {"signed": "Orange: along bᵢ, blue: against it", "turned": "Orange: the patch gains attention, blue: it"}
     for show, legend in legends.items():
         at.segmented_control(key="attention_show").set_value(show)
-        assert f"experts-layer-11-{show}" in drawn(settled(at, 2)) and legend in html(at)
+        assert f"experts-layer-11-{show}" in drawn(settled(at, 2))
+        assert legend in html(at)
     at.segmented_control(key="attention_scale").set_value(SCALES[2])
     assert "bright: the largest value of all maps." in html(settled(at, 2))
 
 
 def test_a_broken_address_is_a_sentence_or_the_beginning(view: Callable) -> None:
     at = view("attention", 2, images="x,,", layer="3")
-    assert "experts-layer-12-added" in drawn(at) and "3 images down" in drawn(at)["experts-layer-12-added"]
+    assert "experts-layer-12-added" in drawn(at)
+    assert "3 images down" in drawn(at)["experts-layer-12-added"]
     at = view("attention", 0, images="5000")
     until(at, lambda: bool(at.warning))
     assert at.warning[0].value == "Image 5000 does not exist: the evaluation images are 0 to 199."
@@ -112,7 +116,8 @@ def test_predict_answers_for_the_tasks_images_and_for_ones_own(view: Callable, t
     at = view("predict", 4, images="5")
     own = drawn(at)
     assert {"prediction", "without-each-layer", "experts-contribution"} < set(own)
-    assert "image 5" in html(at) and "The nearest training images" in html(at)
+    assert "image 5" in html(at)
+    assert "The nearest training images" in html(at)
     held = io.BytesIO()
     Image.fromarray(load_bundled("digits").val.images[5]).save(held, "PNG")
     at.get("file_uploader")[0].upload("five.png", held.getvalue(), "image/png")

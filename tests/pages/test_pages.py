@@ -20,7 +20,7 @@ from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import fitted, pattern
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.locations import PACKAGE, PAGES
-from mlae_lab.runs import commands, archive_file, paths
+from mlae_lab.runs import archive_file, commands, paths
 from mlae_lab.runs.store import RunStore, StoreError
 from mlae_lab.training.checkpoint import save_checkpoint
 from mlae_lab.training.setup import prepare
@@ -67,25 +67,33 @@ def test_there_is_a_page_for_every_file() -> None:
 @pytest.mark.parametrize("page", NAMES)
 def test_page_on_an_empty_store(page: str, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at = opened(page, empty_store, monkeypatch)
-    assert not at.exception and not at.error
+    assert not at.exception
+    assert not at.error
     assert "lab-title" in html(at)
 
 
 @pytest.mark.parametrize("page", NAMES)
 def test_page_on_a_filled_store(page: str, filled_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at = opened(page, filled_store, monkeypatch)
-    assert not at.exception and not at.error
+    assert not at.exception
+    assert not at.error
 
 
 def test_a_run_is_a_link(filled_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at = opened("train", filled_store, monkeypatch, run=masked_run(filled_store))
     assert not at.exception
-    assert "Digits, mixed mask" in html(at) and "finished" in html(at)
+    assert "Digits, mixed mask" in html(at)
+    assert "finished" in html(at)
     told = bench(at)
-    assert told["run"] == masked_run(filled_store) and not told["live"] and told["steps"] > 0
+    assert told["run"] == masked_run(filled_store)
+    assert not told["live"]
+    assert told["steps"] > 0
     assert all(told["figures"][name] for name in ("accuracy", "loss", "alike"))
-    assert len(told["measured"]) == 2 and len(told["masks"]["hex"]) == told["steps"] and len(told["truth"]) == 12
-    assert len(told["measured"][-1]["contribution"]) == 12 * 14 and told["measured"][-1]["predicted"]
+    assert len(told["measured"]) == 2
+    assert len(told["masks"]["hex"]) == told["steps"]
+    assert len(told["truth"]) == 12
+    assert len(told["measured"][-1]["contribution"]) == 12 * 14
+    assert told["measured"][-1]["predicted"]
     assert dict(told["facts"])["Status"] == "finished"
 
 
@@ -115,27 +123,33 @@ def test_a_broken_mask_link_is_one_sentence_and_loses_nothing(
 ) -> None:
     at = opened("masks", empty_store, monkeypatch, mask=code)
     assert not at.exception
-    assert len(at.warning) == 1 and "could not be opened" in at.warning[0].value
+    assert len(at.warning) == 1
+    assert "could not be opened" in at.warning[0].value
     assert at.code[0].value.startswith("m1_12x8")
 
 
 def test_a_broken_task_link_is_one_sentence(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at = opened("task", empty_store, monkeypatch, task="imagenet")
-    assert not at.exception and len(at.warning) == 1 and "imagenet" in at.warning[0].value
+    assert not at.exception
+    assert len(at.warning) == 1
+    assert "imagenet" in at.warning[0].value
 
 
 def test_a_broken_task_link_stays_one_sentence(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for query in ({"task": "nonsense"}, {"look": "[x](http://e.co)"}):
         at = opened("task", empty_store, monkeypatch, **query)
-        assert len(at.warning) == 1 and "could not be opened" in at.warning[0].value
+        assert len(at.warning) == 1
+        assert "could not be opened" in at.warning[0].value
         assert "[x](" not in at.warning[0].value
         at.run()
-        assert not at.exception and not at.warning
+        assert not at.exception
+        assert not at.warning
 
 
 def test_a_card_without_images_is_looked_at_and_not_chosen(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at = opened("task", empty_store, monkeypatch, look="cifar")
-    assert at.session_state["draft"].task == FIRST_RUN.task and "CIFAR-100" in html(at)
+    assert at.session_state["draft"].task == FIRST_RUN.task
+    assert "CIFAR-100" in html(at)
     at = opened("task", empty_store, monkeypatch, task="fashion")
     assert at.session_state["draft"].task == "fashion"
 
@@ -159,7 +173,8 @@ def test_going_on_trains_the_mask_that_is_painted(
         at.run()
         assert html(at).count("it is stretched over those it has") == said
         at.button(key=f"continue_start_{run.id}").click().run()
-        assert not at.exception and asked.pop() == goes_on
+        assert not at.exception
+        assert asked.pop() == goes_on
 
 
 def test_the_command_that_does_the_same_is_that_of_this_run_in_this_store(
@@ -189,7 +204,8 @@ def test_a_run_that_is_put_away_can_be_deleted_be_it_damaged(
     assert not [button for button in at.button if button.key == f"runs_bring_back_{damaged}"]
     for run in (damaged, whole):
         at.button(key=f"runs_delete_away_{run}").click().run()
-        assert not at.exception and not paths.archived(store.folder, run).exists()
+        assert not at.exception
+        assert not paths.archived(store.folder, run).exists()
         with pytest.raises(StoreError, match=f"run {run} was deleted on"):
             store.run(run)
 
@@ -208,9 +224,12 @@ def test_another_s_run_that_is_put_away_and_damaged_is_deleted_only_after_a_seco
     at.button(key=f"runs_delete_away_{run}").click().run()
     (box,) = (box for box in at.expander if box.label.startswith("Put away"))
     (said,) = box.warning  # where the click was, not a thousand runs above it
-    assert file.exists() and "is not yours but of somebody" in said.value and len(at.warning) == 1
+    assert file.exists()
+    assert "is not yours but of somebody" in said.value
+    assert len(at.warning) == 1
     at.button(key=f"runs_delete_away_{run}").click().run()
-    assert not file.exists() and not at.exception
+    assert not file.exists()
+    assert not at.exception
 
 
 def test_a_file_that_is_no_run_is_called_what_its_person_calls_it(
@@ -219,7 +238,8 @@ def test_a_file_that_is_no_run_is_called_what_its_person_calls_it(
     at = opened("runs", empty_store, monkeypatch)
     at.file_uploader(key="runs_import").upload("my [given].mlae", b"half", "application/zip").run()
     at.button(key="runs_import_go").click().run()
-    assert not at.exception and len(at.warning) == 1
+    assert not at.exception
+    assert len(at.warning) == 1
     assert at.warning[0].value.startswith(r"My \[given\].mlae is no parcel"), at.warning[0].value
 
 
@@ -231,14 +251,16 @@ def test_a_run_that_can_have_no_more_epochs_says_so(
     store.paths(run.id).checkpoint.write_bytes(b"a checkpoint")
     monkeypatch.setattr(commands, "epoch_of", lambda *_: 10_000)
     at = opened("train", store.folder, monkeypatch, run=run.id)
-    assert not at.exception and "10,000 epochs behind it" in html(at)
+    assert not at.exception
+    assert "10,000 epochs behind it" in html(at)
     assert at.code[-1].value.startswith("python -m mlae_lab train")
 
 
 def test_settings_of_the_form_reach_the_command(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at = opened("train", empty_store, monkeypatch, task="fashion")
     at.number_input[0].set_value(7).run()
-    assert "--task fashion" in at.code[0].value and "--epochs 7" in at.code[0].value
+    assert "--task fashion" in at.code[0].value
+    assert "--epochs 7" in at.code[0].value
 
 
 def test_the_draft_survives_a_change_of_page(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,7 +349,8 @@ def test_the_papers_setting_for_a_task_is_one_click(
     at.button(key="task_tuned").click().run()
     assert not at.exception
     plan = at.session_state["draft"].plan
-    assert plan.row_rates() == (0.5,) * 12 and plan.coefficient_init == 4.0
+    assert plan.row_rates() == (0.5,) * 12
+    assert plan.coefficient_init == 4.0
 
 
 def test_a_card_says_ready_only_where_nothing_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,16 +71,21 @@ def test_a_race_that_waits_then_runs_then_is_over(store: RunStore) -> None:
     runs = race.launch(store, BASE, PLANS, seeds=2)
     link = ",".join(run.id for run in runs)
     at = opened(link)
-    assert "No mask has been measured yet." in html(at) and "3 masks, 2 seeds, 4 epochs each" in html(at)
-    assert html(at).count("not placed yet") == 3 and html(at).count("seeds 0, 1") == 3
+    assert "No mask has been measured yet." in html(at)
+    assert "3 masks, 2 seeds, 4 epochs each" in html(at)
+    assert html(at).count("not placed yet") == 3
+    assert html(at).count("seeds 0, 1") == 3
     for i, run in enumerate(runs):
         measured(store, run, 50.0, 60.0 + 3 * (i % 3) + (i > 2))
     at = opened(link)
     assert "Hourglass, fixed leads in the end with 66.5 %" in html(at)
-    assert "1st, 66.5 %" in html(at) and "3rd, 60.5 %" in html(at) and "seeds 0, 1." in html(at)
+    assert "1st, 66.5 %" in html(at)
+    assert "3rd, 60.5 %" in html(at)
+    assert "seeds 0, 1." in html(at)
     assert set(alts(at)) == {"race-1", "race-2", "race-3"}
     assert "Dashed: Hourglass, fixed, which leads." in alts(at)["race-1"]
-    assert at.code[0].value.startswith("python -m mlae_lab race --task digits --mask 'm1_") and "--seeds 2 --store " in at.code[0].value  # fmt: skip
+    assert at.code[0].value.startswith("python -m mlae_lab race --task digits --mask 'm1_")
+    assert "--seeds 2 --store " in at.code[0].value
     assert not at.warning
 
 
@@ -88,7 +93,8 @@ def test_masks_have_the_names_that_people_gave_them(store: RunStore) -> None:
     store.save_plan("Ada's <i>own</i>", PLANS[2])
     runs = race.launch(store, BASE, PLANS)
     shown = html(opened(",".join(run.id for run in runs)))
-    assert "Ada&#x27;s &lt;i&gt;own" in shown and "<i>own" not in shown
+    assert "Ada&#x27;s &lt;i&gt;own" in shown
+    assert "<i>own" not in shown
 
 
 def test_races_are_listed(store: RunStore) -> None:
@@ -103,7 +109,8 @@ def test_two_races_with_the_same_first_run_are_listed_as_two(store: RunStore) ->
     race.launch(store, BASE, PLANS[:2])
     race.launch(store, BASE, [PLANS[0], PLANS[2]])
     shown = html(opened())
-    assert shown.count("Digits, 2 masks") == 2 and "Digits, 3 masks" not in shown
+    assert shown.count("Digits, 2 masks") == 2
+    assert "Digits, 3 masks" not in shown
 
 
 def test_one_button_stops_a_race_and_another_s_only_after_a_second_click(store: RunStore) -> None:
@@ -127,7 +134,8 @@ def test_one_button_stops_a_race_and_another_s_only_after_a_second_click(store: 
 @pytest.mark.parametrize("names", ["aaaaaaaa", "../../etc", "<b>x</b>", ",", ",".join(["aaaaaaaa"] * 2 + ["bbbbbbbb"])])
 def test_a_link_to_no_race_is_one_sentence(store: RunStore, names: str) -> None:
     at = opened(names)
-    assert len(at.warning) == 1 and at.warning[0].value.startswith("This race cannot be shown: ")
+    assert len(at.warning) == 1
+    assert at.warning[0].value.startswith("This race cannot be shown: ")
     assert "<b>" not in at.warning[0].value
 
 
@@ -135,20 +143,21 @@ def test_runs_on_unequal_terms_are_one_sentence_and_their_links(store: RunStore)
     a = store.enqueue(BASE, "cpu")
     b = store.enqueue(replace(BASE, plan=PLANS[1], epochs=9), "cpu")
     at = opened(f"{a.id},{b.id}")
-    assert len(at.warning) == 1 and "numbers of epochs" in at.warning[0].value or "epochs differ: 4 and 9" in at.warning[0].value  # fmt: skip
+    assert (len(at.warning) == 1 and "numbers of epochs" in at.warning[0].value) or "epochs differ: 4 and 9" in at.warning[0].value  # fmt: skip
     assert not alts(at)
 
 
 def test_a_lane_is_drawn_on_the_axes_of_all(store: RunStore) -> None:
     runs = race.launch(store, BASE, PLANS, seeds=2)
-    for run, last in zip(runs, (60.0, 70.0, 80.0, 62.0, 72.0, 82.0)):
+    for run, last in zip(runs, (60.0, 70.0, 80.0, 62.0, 72.0, 82.0), strict=False):
         measured(store, run, 50.0, last)
     now = race.race(store, runs)
     first, leader = lane_figure(now, 0), lane_figure(now, 2)
     assert [trace["name"] for trace in first.data] == [
         "the leader, Hourglass, fixed", "seed 0", "seed 1", "mean of 2 seeds",
     ]  # fmt: skip
-    assert first.data[-1]["y"] == [50.0, 61.0] and first.data[0]["line"]["dash"] == "dash"
+    assert first.data[-1]["y"] == [50.0, 61.0]
+    assert first.data[0]["line"]["dash"] == "dash"
     assert [trace["name"] for trace in leader.data] == ["seed 0", "seed 1", "mean of 2 seeds"]
     ranges = {tuple(json.loads(lane_figure(now, n).spec)["layout"]["yaxis"]["range"]) for n in range(3)}
     assert len(ranges) == 1

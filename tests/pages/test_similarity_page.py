@@ -18,8 +18,8 @@ from mlae_lab.cli import main
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, scaled, uniform
-from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.locations import PACKAGE, PAGES
+from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.runs import diversity, paths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
@@ -106,16 +106,20 @@ def test_one_run_beside_the_dense_one(real_store: RunStore, monkeypatch: pytest.
     last = real_store.last(masked.id, "similarity")
     assert f"{ev.mean_of(last.effective_rank):.2f} of 8, in the other run" in shown["effective-rank-over-epochs"]
     assert "Both have one seed" in html(at)
-    assert at.selectbox[0].value == whole.id and "in the other run" in shown["similarity-over-epochs"]
-    assert "of at most 8" in shown["ranks"] and "(random 0.06)" in shown["overlap-reads"]
-    assert "Mean |cosine| of the other" in html(at) and "paper, A.4" in html(at)
+    assert at.selectbox[0].value == whole.id
+    assert "in the other run" in shown["similarity-over-epochs"]
+    assert "of at most 8" in shown["ranks"]
+    assert "(random 0.06)" in shown["overlap-reads"]
+    assert "Mean |cosine| of the other" in html(at)
+    assert "paper, A.4" in html(at)
 
 
 def test_only_a_run_made_in_the_same_way_is_the_dense_one() -> None:
     from mlae_lab.ui.queries import _is_dense_of
 
     mine = uniform(0.5)
-    assert _is_dense_of(dense(), mine) and _is_dense_of(dense(experts=4), uniform(0.5, experts=4))
+    assert _is_dense_of(dense(), mine)
+    assert _is_dense_of(dense(experts=4), uniform(0.5, experts=4))
     for other in (
         scaled(dense(), coefficient_init=1.0, train_coefficients=False),  # LoRA
         scaled(dense(), expert_rank=2),
@@ -128,7 +132,8 @@ def test_alone_at_a_checkpoint(real_store: RunStore, monkeypatch: pytest.MonkeyP
     masked, _ = real_store.runs()
     at = answered(opened(real_store, monkeypatch, run=masked.id, view="similarity", other=""))
     end = alts(at)
-    assert "overlap-runs" not in end and "in the other run" not in end["similarity-over-epochs"]
+    assert "overlap-runs" not in end
+    assert "in the other run" not in end["similarity-over-epochs"]
     assert "With a run of another seed beside it" in html(at)
     at.select_slider[0].set_value("1").run()
     assert alts(answered(at))["spectrum"] != end["spectrum"]
@@ -140,7 +145,8 @@ def test_experts_of_a_higher_rank_have_a_null_line_too(tmp_path: Path, monkeypat
     try:
         at = answered(opened(store, monkeypatch, run=run, view="similarity")).run()
         assert "times that of random experts" in alts(at)["similarity-layers"]
-        assert "24 draws of rank-2 experts" in html(at) and "of at most 5" in alts(at)["ranks"]
+        assert "24 draws of rank-2 experts" in html(at)
+        assert "of at most 5" in alts(at)["ranks"]
     finally:
         end_probe(store, run)
 
@@ -150,7 +156,8 @@ def test_a_link_to_no_other_run_is_a_sentence(
     real_store: RunStore, monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
     at = opened(real_store, monkeypatch, run=real_store.runs()[0].id, view="similarity", other=named)
-    assert len(at.warning) == 1 and "<b>" not in at.warning[0].value.replace(r"\<", "")
+    assert len(at.warning) == 1
+    assert "<b>" not in at.warning[0].value.replace(r"\<", "")
     assert "similarity-by-layer" in alts(at)
 
 
@@ -160,10 +167,10 @@ def test_the_command_tells_the_same(real_store: RunStore, capsys: pytest.Capture
     assert main(["similarity", masked, whole, "--json", *folder]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     stats = real_store.last(masked, "similarity")
-    assert told["absolute"] == pytest.approx(stats.absolute) and told["effective_rank"] == pytest.approx(
-        stats.effective_rank, abs=1e-4
-    )
-    assert told["other_run"] == whole and len(told["other"]["same_reads"]) == 12
+    assert told["absolute"] == pytest.approx(stats.absolute)
+    assert told["effective_rank"] == pytest.approx(stats.effective_rank, abs=1e-4)
+    assert told["other_run"] == whole
+    assert len(told["other"]["same_reads"]) == 12
     assert main(["similarity", masked, "--checkpoint", "1", *folder]) == 0
     assert "random experts of these shapes" in capsys.readouterr().out
     assert main(["similarity", masked, "--checkpoint", "7", *folder]) == 2
@@ -188,7 +195,8 @@ def test_another_run_that_has_learned_on_is_read_again(
     finally:
         file.write_bytes(before)
     assert second["other"]["effective_rank"] != first["other"]["effective_rank"]
-    assert second["absolute"] == first["absolute"] and told() == first
+    assert second["absolute"] == first["absolute"]
+    assert told() == first
 
 
 # ---------------------------------------------------------------- the central experiment
@@ -216,13 +224,18 @@ def test_where_nobody_has_tried_it_the_usual_experiment_is_proposed(
     untried: Run, handmade: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = opened(handmade, monkeypatch, run=untried.id, view="diversity")
-    assert "Nobody has tried it here yet" in html(at) and not alts(at)
-    assert at.code[0].value.startswith("python -m mlae_lab diversity --task digits") and untried.config.epochs == 2
+    assert "Nobody has tried it here yet" in html(at)
+    assert not alts(at)
+    assert at.code[0].value.startswith("python -m mlae_lab diversity --task digits")
+    assert untried.config.epochs == 2
     assert "--epochs 8" in at.code[0].value
-    assert "How long that takes is not known yet. No run with" in html(at) and "together about" not in html(at)
-    assert "51 runs will wait in the queue" in html(at) and len(handmade.queue()) == 0
+    assert "How long that takes is not known yet. No run with" in html(at)
+    assert "together about" not in html(at)
+    assert "51 runs will wait in the queue" in html(at)
+    assert len(handmade.queue()) == 0
     at.button(key="diversity_start").click().run()
-    assert not at.exception and len(handmade.queue()) == 51
+    assert not at.exception
+    assert len(handmade.queue()) == 51
     assert {run.config.epochs for run in handmade.queue()} == {diversity.EPOCHS}
     assert "Nothing can be said of Digits yet" in html(at)
 
@@ -235,7 +248,8 @@ def test_the_time_it_takes_is_told_where_it_was_measured(
     steps = diversity.EPOCHS * -(-800 // BASE.batch_size)
     each = 2 + 0.5 * steps
     told = f"51 runs of about {seconds_text(each)}, together about {seconds_text(51 * each)}, one after the other."
-    assert told in html(at) and "From the last run with this backbone" in html(at)
+    assert told in html(at)
+    assert "From the last run with this backbone" in html(at)
 
 
 def test_what_waits_is_cancelled_and_nothing_else(
@@ -250,16 +264,19 @@ def test_what_waits_is_cancelled_and_nothing_else(
     alone = handmade.enqueue(cells["token", 0.5, 0], "cpu", own)  # mine, but started for itself
     runs = diversity.launch(handmade, asked, own)
     trains = runs["dense", 0.0, 0]
-    assert handmade.claim(trains.id, "cpu") and {others.id, alone.id} < {run.id for run in runs.values()}
+    assert handmade.claim(trains.id, "cpu")
+    assert {others.id, alone.id} < {run.id for run in runs.values()}
     queries.refresh()
     at.run()
     at.button(key="diversity_cancel").click().run()
-    assert not at.exception and {run.id for run in handmade.queue()} == {others.id, alone.id}
+    assert not at.exception
+    assert {run.id for run in handmade.queue()} == {others.id, alone.id}
     assert handmade.run(trains.id).status is Status.STARTING
     assert "3 of the 51 runs without a measurement wait or are under way." in html(at)
     assert not [button for button in at.button if button.key == "diversity_cancel"]
     at.button(key="diversity_start").click().run()
-    assert not at.exception and len(handmade.queue()) == 50
+    assert not at.exception
+    assert len(handmade.queue()) == 50
 
 
 @pytest.mark.parametrize(
@@ -278,11 +295,14 @@ def test_trouble_with_the_store_is_a_sentence(
     then = "What stands in the queue stays there; the same button starts the rest."
     assert [w.value for w in at.warning] == [f"{visitor.sentence(error)} {then}"]
     at.button(key="diversity_start").click().run()
-    assert len(handmade.queue()) == 51 and not at.warning
+    assert len(handmade.queue()) == 51
+    assert not at.warning
     with monkeypatch.context() as broken:
         broken.setattr(diversity, "cancel", fails)
         at.button(key="diversity_cancel").click().run()
-    assert [w.value for w in at.warning] == [f"{visitor.sentence(error)} Some may wait still: press the button once more."]
+    assert [w.value for w in at.warning] == [
+        f"{visitor.sentence(error)} Some may wait still: press the button once more."
+    ]
     assert len(handmade.queue()) == 51
 
 
@@ -293,17 +313,12 @@ def test_an_experiment_is_drawn_with_its_verdict(
     rows = 12
     for (arm, _, seed), run in diversity.launch(handmade, asked).items():
         cosine = {"dense": 0.2, "expert": 0.1, "token": 0.3, "lora": 0.2}[arm] + 0.01 * seed
-        handmade.append(run.id, [
-            ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1),
-            *(s.event for s in real_store.events(real_store.runs()[0].id, kinds=("experts",)))][:2] + [
-            ev.SimilarityStats(2, (cosine,) * rows, (cosine + 0.001 * seed * (arm == "expert"),) * rows,
-                               tuple(((1.0, cosine), (cosine, 1.0)) for _ in range(rows)), (5.0 + seed,) * rows, (2.0,) * rows),
-            ev.Evaluation(2, 26, "val", 70.0 + seed, 1.0, 1.0),
-        ])  # fmt: skip
+        handmade.append(run.id, [*[ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1), *(s.event for s in real_store.events(real_store.runs()[0].id, kinds=("experts",)))][:2], ev.SimilarityStats(2, (cosine,) * rows, (cosine + 0.001 * seed * (arm == "expert"),) * rows, tuple(((1.0, cosine), (cosine, 1.0)) for _ in range(rows)), (5.0 + seed,) * rows, (2.0,) * rows), ev.Evaluation(2, 26, "val", 70.0 + seed, 1.0, 1.0)])  # fmt: skip
         handmade.move(run.id, Status.FINISHED)
     at = opened(handmade, monkeypatch, view="diversity")
     verdict = "the claim that masking makes experts less alike is supported at p = 0.5 (3 seeds, 2 epochs)"
-    assert verdict in html(at) and "lies below 0" in html(at)
+    assert verdict in html(at)
+    assert "lies below 0" in html(at)
     assert {f"diversity-{name}" for name in ("absolute", "effective_rank", "accuracy", "stable_rank")} == set(alts(at))
     assert not [button for button in at.button if button.key == "diversity_start"]
     words = ["diversity", "--task", "digits", "--backbone", BASE.backbone, "--epochs", "2", "--rates", "0.5", "--device", "cpu",
@@ -327,4 +342,5 @@ def test_a_wrong_request_is_a_sentence_and_makes_no_store(
     words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["diversity", "--task", "digits", *words, "--store", str(tmp_path / "none")]) == 2
-    assert said in capsys.readouterr().err and not (tmp_path / "none").exists()
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

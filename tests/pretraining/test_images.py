@@ -54,13 +54,15 @@ def test_numbers_shapes_and_garments_are_not_wanted_by_name() -> None:
 
 
 def test_no_silhouette_of_the_bank_is_forbidden(banks: p.Banks, outlines: np.ndarray) -> None:
-    assert len(banks.figures) == 18 and banks.figure_classes == 6
+    assert len(banks.figures) == 18
+    assert banks.figure_classes == 6
     assert not any(p.looks_forbidden(figure, outlines) for figure in banks.figures)
 
 
 def test_one_seed_one_batch(banks: p.Banks) -> None:
     one, two = (p.Composer(banks, 48, seed=5).batch(16) for _ in range(2))
-    assert torch.equal(one.images, two.images) and torch.equal(one.figure, two.figure)
+    assert torch.equal(one.images, two.images)
+    assert torch.equal(one.figure, two.figure)
     assert not torch.equal(one.images, p.Composer(banks, 48, seed=6).batch(16).images)
 
 
@@ -68,8 +70,11 @@ def test_one_seed_one_batch(banks: p.Banks) -> None:
 def test_a_batch_has_images_in_range_and_labels_of_the_banks(banks: p.Banks, difficulty: float) -> None:
     batch = p.Composer(banks, 48, seed=1).batch(64, difficulty)
     assert batch.images.shape == batch.clean.shape == (64, 3, 48, 48)
-    assert bool(batch.images.isfinite().all()) and batch.clean.min() >= -1 and batch.clean.max() <= 1
-    assert set(batch.figure.tolist()) <= set(range(-1, 6)) and set(batch.texture.tolist()) <= set(range(-1, 12))
+    assert bool(batch.images.isfinite().all())
+    assert batch.clean.min() >= -1
+    assert batch.clean.max() <= 1
+    assert set(batch.figure.tolist()) <= set(range(-1, 6))
+    assert set(batch.texture.tolist()) <= set(range(-1, 12))
 
 
 def test_a_label_says_nothing_of_the_place(banks: p.Banks) -> None:

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import LATER, RunConfig
 from mlae_lab.core.patterns import allocation
-from mlae_lab.runs import commands, archive_file
+from mlae_lab.runs import archive_file, commands
 from mlae_lab.runs.archive_file import ArchiveError, archive, archived, export, import_run, inspect, restore
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
@@ -82,20 +82,28 @@ def test_a_run_that_is_not_over_stays(store: RunStore, tmp_path: Path) -> None:
     for call in (lambda: export(store, run, tmp_path / "a.mlae"), lambda: archive(store, run)):
         with pytest.raises(StoreError):
             call()
-    assert not (tmp_path / "a.mlae").exists() and store.run(run).status is Status.QUEUED
+    assert not (tmp_path / "a.mlae").exists()
+    assert store.run(run).status is Status.QUEUED
 
 
 def test_put_away_and_brought_back_it_is_as_it_was(store: RunStore) -> None:
     run = over(store)
-    before, files = told(store, run.id), sorted(p.name for p in store.paths(run.id).folder.iterdir() if p.name != "lock")
+    before, files = (
+        told(store, run.id),
+        sorted(p.name for p in store.paths(run.id).folder.iterdir() if p.name != "lock"),
+    )
     file = archive(store, run.id)
-    assert file.exists() and store.runs() == [] and not store.paths(run.id).folder.exists()
+    assert file.exists()
+    assert store.runs() == []
+    assert not store.paths(run.id).folder.exists()
     assert [(a.id, a.task, a.status) for a in archived(store)] == [(run.id, "digits", Status.STOPPED)]
     with pytest.raises(StoreError, match="was archived on"):
         store.run(run.id)
     back = restore(store, run.id)
     assert replace(back, place=run.place, slot=run.slot, turn=run.turn) == run
-    assert told(store, run.id) == before and archived(store) == [] and not file.exists()
+    assert told(store, run.id) == before
+    assert archived(store) == []
+    assert not file.exists()
     assert sorted(p.name for p in store.paths(run.id).folder.iterdir() if p.name != "lock") == files
 
 
@@ -109,10 +117,12 @@ def test_a_damaged_archive_is_listed_as_that(store: RunStore) -> None:
     file = archive(store, run.id)
     file.write_bytes(file.read_bytes()[:300])
     (entry,) = archived(store)
-    assert entry.trouble and entry.task == ""
+    assert entry.trouble
+    assert entry.task == ""
     with pytest.raises(ArchiveError):
         restore(store, run.id)
-    assert file.exists() and store.runs() == []
+    assert file.exists()
+    assert store.runs() == []
 
 
 # ---------------------------------------------------------------- strangers
@@ -180,7 +190,9 @@ def test_nor_what_a_stranger_wrote_into_settings_and_events(store: RunStore, oth
     assert (started.device, started.notes) == ("c[1mpu", ("1m one",))
 
 
-def test_a_run_that_only_a_newer_lab_can_read_loses_nothing_to_a_file_of_its_name(store: RunStore, tmp_path: Path) -> None:
+def test_a_run_that_only_a_newer_lab_can_read_loses_nothing_to_a_file_of_its_name(
+    store: RunStore, tmp_path: Path
+) -> None:
     run = over(store)
     export(store, run.id, tmp_path / "a.mlae")
     with store._connection(write=True) as db:
@@ -188,8 +200,10 @@ def test_a_run_that_only_a_newer_lab_can_read_loses_nothing_to_a_file_of_its_nam
     events = told(store, run.id)
     with pytest.raises(StoreError, match=f"run {run.id} is here already"):
         import_run(store, tmp_path / "a.mlae")
-    assert store.paths(run.id).adapter.is_file() and set(store.paths(run.id).checkpoints()) == {"last"}
-    assert store.unread() == [run.id] and told(store, run.id) == events
+    assert store.paths(run.id).adapter.is_file()
+    assert set(store.paths(run.id).checkpoints()) == {"last"}
+    assert store.unread() == [run.id]
+    assert told(store, run.id) == events
 
 
 def test_what_a_killed_import_left_goes(store: RunStore, other: RunStore, tmp_path: Path) -> None:
@@ -199,10 +213,12 @@ def test_what_a_killed_import_left_goes(store: RunStore, other: RunStore, tmp_pa
     other.paths(left).adapter.write_bytes(b"half")
     with held(other, left):  # another process takes it in at this moment
         archive_file.sweep(other)
-        assert other.events_of_nobody() == [left] and other.paths(left).adapter.exists()
+        assert other.events_of_nobody() == [left]
+        assert other.paths(left).adapter.exists()
     export(store, run.id, tmp_path / "a.mlae")
     import_run(other, tmp_path / "a.mlae")
-    assert other.events_of_nobody() == [] == other.events(left) and not other.paths(left).folder.exists()
+    assert other.events_of_nobody() == [] == other.events(left)
+    assert not other.paths(left).folder.exists()
     assert told(other, run.id) == told(store, run.id)
 
 
@@ -222,12 +238,14 @@ def test_a_run_that_does_not_come_to_its_end_leaves_no_event(store: RunStore, ot
 
     def broken() -> Iterator[tuple[float, ev.Event]]:
         yield from ((1.0, step(number)) for number in range(1, 5000))
-        assert len(other.events(run.id)) >= 2000 and other.runs() == []  # some are written, nobody sees them
+        assert len(other.events(run.id)) >= 2000
+        assert other.runs() == []
         raise OSError("the disk went away")
 
     with pytest.raises(OSError, match="went away"):
         other.insert(run, broken())
-    assert other.events(run.id) == [] and other.runs() == []
+    assert other.events(run.id) == []
+    assert other.runs() == []
     other.append(run.id, [step(1)])  # as a process leaves it that is killed meanwhile
     other.insert(run, [(1.0, step(2))])
     assert [s.event.step for s in other.events(run.id)] == [2]
@@ -284,7 +302,8 @@ def test_what_a_stranger_made_is_a_sentence_and_leaves_nothing(
     with pytest.raises(ArchiveError) as caught:
         import_run(other, file)
     assert "\n" not in str(caught.value)
-    assert other.runs() == [] and not other.paths(run.id).folder.exists()
+    assert other.runs() == []
+    assert not other.paths(run.id).folder.exists()
     assert not (tmp_path / "evil").exists()
 
 
@@ -308,7 +327,8 @@ def test_a_run_of_before_there_were_more_settings_is_taken_in_and_still_checked(
     with pytest.raises(ArchiveError, match="was changed after it was exported"):
         import_run(other, tmp_path / "b")
     taken = import_run(other, tmp_path / "a")
-    assert taken.config == CONFIG and taken.config_hash == run.config_hash
+    assert taken.config == CONFIG
+    assert taken.config_hash == run.config_hash
 
 
 def test_ranks_of_another_size_than_the_plan_are_refused(store: RunStore, other: RunStore, tmp_path: Path) -> None:

@@ -71,13 +71,16 @@ def test_the_arms_differ_in_their_dropout_and_in_nothing_else() -> None:
 
 def test_the_usual_experiment_is_51_runs() -> None:
     asked = diversity.experiment(BASE)
-    assert asked.rates == (0, 0.1, 0.3, 0.5, 0.7, 0.9) and asked.seeds == (0, 1, 2) and len(asked.cells()) == 51
+    assert asked.rates == (0, 0.1, 0.3, 0.5, 0.7, 0.9)
+    assert asked.seeds == (0, 1, 2)
+    assert len(asked.cells()) == 51
     assert len({config.hash for config in asked.cells().values()}) == 51
 
 
 def test_the_mask_is_laid_on_the_backbones_own_layers() -> None:
     asked = diversity.experiment(replace(BASE, backbone="vit_large_patch16_224.augreg_in21k"), (0.5,), 1, experts=4)
-    assert asked.config.plan.rows == 24 and set(asked.config.plan.kept) == {4}
+    assert asked.config.plan.rows == 24
+    assert set(asked.config.plan.kept) == {4}
 
 
 @pytest.mark.parametrize(
@@ -100,7 +103,9 @@ def test_what_is_no_experiment_is_a_sentence(config: RunConfig, rates: tuple, se
 def test_the_command_is_the_experiment() -> None:
     text = diversity.experiment(replace(BASE, seed=4), (0.5, 0.1), 2, experts=4).command()
     assert text.startswith("python -m mlae_lab diversity --task digits --experts 4 --epochs 2")
-    assert "--seed 4" in text and text.endswith("--seeds 2 --rates 0,0.1,0.5") and "--mask" not in text
+    assert "--seed 4" in text
+    assert text.endswith("--seeds 2 --rates 0,0.1,0.5")
+    assert "--mask" not in text
 
 
 # ---------------------------------------------------------------- what is there
@@ -109,11 +114,13 @@ def test_the_command_is_the_experiment() -> None:
 def test_a_second_call_finds_the_runs_again(store: RunStore) -> None:
     asked = diversity.experiment(BASE, (0.5,), 1)
     runs = diversity.launch(store, asked, "ada")
-    assert len(runs) == 5 and {run.relation for run in runs.values()} == {"diversity"}
+    assert len(runs) == 5
+    assert {run.relation for run in runs.values()} == {"diversity"}
     again = diversity.launch(store, asked)
     assert {cell: run.id for cell, run in again.items()} == {cell: run.id for cell, run in runs.items()}
     more = diversity.launch(store, diversity.experiment(BASE, (0.5,), 2))
-    assert len(store.runs()) == 10 and {run.id for run in runs.values()} < {run.id for run in more.values()}
+    assert len(store.runs()) == 10
+    assert {run.id for run in runs.values()} < {run.id for run in more.values()}
 
 
 def test_only_what_waits_for_it_and_is_ones_own_can_be_cancelled(store: RunStore) -> None:
@@ -122,19 +129,23 @@ def test_only_what_waits_for_it_and_is_ones_own_can_be_cancelled(store: RunStore
     ada = diversity.launch(store, asked, "ada")
     bob = diversity.launch(store, diversity.experiment(replace(BASE, seed=7), (0.5,), 1), "bob")
     own = diversity.waiting([*ada.values(), *bob.values()], "ada")
-    assert alone.id == ada["dense", 0.0, 0].id and {run.id for run in own} == {run.id for run in ada.values()} - {alone.id}
+    assert alone.id == ada["dense", 0.0, 0].id
+    assert {run.id for run in own} == {run.id for run in ada.values()} - {alone.id}
     assert store.claim(own[0].id, "cpu")  # its turn comes between the look and the click
-    assert diversity.cancel(store, own) == 3 and diversity.cancel(store, own) == 0
+    assert diversity.cancel(store, own) == 3
+    assert diversity.cancel(store, own) == 0
     assert store.run(own[0].id).status is Status.STARTING
     assert {store.run(run.id).reason for run in own[1:]} == {"cancelled before its turn came"}
     assert {run.id for run in store.queue()} == {alone.id} | {run.id for run in bob.values()}
-    assert len(diversity.launch(store, asked, "ada")) == 5 and len(store.queue()) == 1 + 5 + 3
+    assert len(diversity.launch(store, asked, "ada")) == 5
+    assert len(store.queue()) == 1 + 5 + 3
 
 
 def test_a_run_that_was_there_before_is_taken(store: RunStore) -> None:
     before = store.enqueue(replace(BASE, plan=uniform(0.5)), "cpu")
     runs = diversity.launch(store, diversity.experiment(BASE, (0.5,), 1))
-    assert runs["expert", 0.5, 0].id == before.id and len(store.runs()) == 5
+    assert runs["expert", 0.5, 0].id == before.id
+    assert len(store.runs()) == 5
 
 
 def test_experiments_are_found_by_their_runs(store: RunStore) -> None:
@@ -150,13 +161,16 @@ def test_experiments_are_found_by_their_runs(store: RunStore) -> None:
 
 
 def test_what_is_missing_looks_where_the_others_found_their_images(store: RunStore) -> None:
-    asked = diversity.experiment(replace(BASE, task="caltech101", data="/images", data_label="folder, 3 classes"), (0.5,), 1)
+    asked = diversity.experiment(
+        replace(BASE, task="caltech101", data="/images", data_label="folder, 3 classes"), (0.5,), 1
+    )
     config = asked.cells()["expert", 0.5, 0]
     store.enqueue(replace(config, data="/moved"), "cpu", origin=Origin("", diversity.RELATION))
     store.enqueue(replace(asked.config, data=""), "cpu", origin=Origin("", diversity.RELATION))  # came from elsewhere
     (found,) = diversity.experiments(store.runs())
     runs = diversity.launch(store, found)
-    assert len(store.runs()) == 5 and {run.config.data for cell, run in runs.items() if cell[1]} == {"/moved"}
+    assert len(store.runs()) == 5
+    assert {run.config.data for cell, run in runs.items() if cell[1]} == {"/moved"}
 
 
 # ---------------------------------------------------------------- what it says
@@ -185,7 +199,7 @@ def test_means_intervals_and_paired_differences(store: RunStore) -> None:
     now = diversity.found(store, asked)
     assert not now.missing
     point = next(p for p in now.points if (p.arm, p.rate) == ("expert", 0.5))
-    gaps = [e[1] - d[1] for e, d in zip(TABLE["expert", 0.5], TABLE["dense", 0.0])]
+    gaps = [e[1] - d[1] for e, d in zip(TABLE["expert", 0.5], TABLE["dense", 0.0], strict=False)]
     gap = point.against["absolute"]
     reach = 4.303 * stdev(gaps) / math.sqrt(3)
     assert (gap.mean, gap.low, gap.high) == pytest.approx((fmean(gaps), fmean(gaps) - reach, fmean(gaps) + reach))
@@ -196,7 +210,8 @@ def test_means_intervals_and_paired_differences(store: RunStore) -> None:
     assert (lora[0.0].reference, lora[0.5].reference) == ("dense", "LoRA without dropout")
     assert lora[0.5].against["accuracy"].mean == pytest.approx(-2.5 / 3)
     assert lora[0.0].against["accuracy"].mean == pytest.approx(-1)
-    assert [p.rate for p in now.curve("token")] == [0.0, 0.5] and not now.curve("token")[0].against
+    assert [p.rate for p in now.curve("token")] == [0.0, 0.5]
+    assert not now.curve("token")[0].against
     assert now.baseline.mean == pytest.approx(0.00288, abs=1e-5)
 
 
@@ -240,7 +255,9 @@ def test_the_claim_at_one_rate(store: RunStore, cosines: list[float], claim: str
 def test_nothing_measured_is_said(store: RunStore) -> None:
     asked = diversity.experiment(BASE, (0.5,), 1)
     now = diversity.found(store, asked)
-    assert not now.points and len(now.missing) == 5 and not now.runs
+    assert not now.points
+    assert len(now.missing) == 5
+    assert not now.runs
     assert now.verdict[0].startswith("Nothing can be said of Digits yet")
 
 
@@ -255,9 +272,12 @@ def test_what_is_told_is_json(store: RunStore) -> None:
     asked = diversity.experiment(BASE, (0.5,), 3)
     filled(store, TABLE, asked)
     told = json.loads(json.dumps(diversity.told(diversity.found(store, asked))))
-    assert told["missing"] == 0 and told["rates"] == [0, 0.5] and len(told["points"]) == 7
+    assert told["missing"] == 0
+    assert told["rates"] == [0, 0.5]
+    assert len(told["points"]) == 7
     masked = next(p for p in told["points"] if (p["arm"], p["p"]) == ("expert", 0.5))
-    assert masked["claim"] == "supported" and masked["difference"]["absolute"]["n"] == 3
+    assert masked["claim"] == "supported"
+    assert masked["difference"]["absolute"]["n"] == 3
 
 
 def test_a_run_of_an_older_lab_has_no_ranks_and_still_counts(store: RunStore) -> None:

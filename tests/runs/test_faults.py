@@ -95,7 +95,8 @@ def test_killed_and_stopped_and_resumed_a_run_ends_as_if_nothing_had_happened(
     last = lab_store.last(run, "step").step
     assert (stopped.status, stopped.reason) == (Status.STOPPED, f"stopped and kept after step {last}")
     measured = lab_store.last(run, "evaluation")
-    assert isinstance(measured, Evaluation) and measured.step == last < 100
+    assert isinstance(measured, Evaluation)
+    assert measured.step == last < 100
 
     commands.resume(lab_store, run)
     wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
@@ -110,7 +111,8 @@ def test_killed_and_stopped_and_resumed_a_run_ends_as_if_nothing_had_happened(
     adapters = [load_file(lab_store.paths(r).adapter) for r in (undisturbed, run)]
     assert {n: v.tobytes() for n, v in adapters[0].items()} == {n: v.tobytes() for n, v in adapters[1].items()}
     places = [s.event for s in lab_store.events(run, kinds=("resumed",))]
-    assert [isinstance(p, Resumed) for p in places] == [True, True] and places[1].step == last
+    assert [isinstance(p, Resumed) for p in places] == [True, True]
+    assert places[1].step == last
     assert len(lab_store.events(run, kinds=("started",))) == 1
     with pytest.raises(StoreError, match=f"run {run} is finished: continue it"):
         commands.resume(lab_store, run)
@@ -121,7 +123,8 @@ def test_killed_and_stopped_and_resumed_a_run_ends_as_if_nothing_had_happened(
 def test_a_run_that_died_unseen_is_resumed_or_deleted_at_once(lab_store: RunStore, then: str) -> None:
     """Its supervisor died too, so its row still says that it starts."""
     run = lab_store.enqueue(LONG, "cpu").id
-    assert lab_store.claim(run, "cpu") and lab_store.began(run, 2**22 + 1)
+    assert lab_store.claim(run, "cpu")
+    assert lab_store.began(run, 2**22 + 1)
     assert lab_store.run(run).status is Status.STARTING
     assert liveness.derived(lab_store, lab_store.run(run)).status is Status.LOST
     if then == "resumed":
@@ -149,7 +152,8 @@ def test_a_half_written_checkpoint_is_passed_over(lab_store: RunStore, wait_for:
     commands.resume(lab_store, run)
     wait_for(lambda: lab_store.last(run, "resumed") is not None or status(lab_store, run).is_over, told(lab_store, run))
     resumed = lab_store.last(run, "resumed")
-    assert isinstance(resumed, Resumed) and resumed.step == kept * 50
+    assert isinstance(resumed, Resumed)
+    assert resumed.step == kept * 50
     assert any("passed over: " in line for line in commands.log_tail(lab_store, run))
     assert not list(files.folder.glob("*.part"))
 
@@ -221,7 +225,8 @@ def test_a_stalled_run_is_seen_and_stop_now_ends_it(
     monkeypatch.setattr(liveness, "STALLED_SECONDS", 0.5)
     monkeypatch.setattr(liveness, "_STEPS_TIMEOUT", 0.0)
     wait_for(lambda: liveness.stalled_for(files) is not None)
-    assert beat is not None and beat.step >= 3
+    assert beat is not None
+    assert beat.step >= 3
     assert status(lab_store, run) is Status.RUNNING  # it lives: it is not called lost
     assert commands.stop(lab_store, run, now=True) is Status.STOPPED
     assert not is_alive(files)
@@ -239,9 +244,12 @@ def test_a_store_that_is_locked_for_long_stops_nobody(lab_store: RunStore, wait_
         seen = len(lab_store.events(run))
         time.sleep(6)
         now = liveness.heartbeat(lab_store.paths(run))
-        assert heartbeat is not None and now is not None and now.step > heartbeat.step + 5  # it trains on
+        assert heartbeat is not None
+        assert now is not None
+        assert now.step > heartbeat.step + 5
         assert len(lab_store.events(run)) == seen  # and keeps its events
-        assert status(lab_store, run) is Status.RUNNING and supervisor.is_supervised(lab_store)
+        assert status(lab_store, run) is Status.RUNNING
+        assert supervisor.is_supervised(lab_store)
     wait_for_step(lab_store, run, int(now.step), wait_for)
     found = steps(lab_store, run)
     assert found == list(range(1, len(found) + 1))  # none is missing, none is there twice
@@ -258,7 +266,8 @@ def test_a_store_that_is_locked_when_the_run_ends_gets_the_end_later(lab_store: 
     wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
     assert status(lab_store, run) is Status.STOPPED
     found = steps(lab_store, run)
-    assert found == list(range(1, len(found) + 1)) and lab_store.last(run, "evaluation").step == found[-1]
+    assert found == list(range(1, len(found) + 1))
+    assert lab_store.last(run, "evaluation").step == found[-1]
 
 
 @contextmanager
@@ -286,7 +295,8 @@ def test_what_a_locked_store_did_not_take_is_there_after_a_kill_and_a_resume(
         wait_for(lambda: not is_alive(files))
         assert lab_store.last(run, "evaluation") is None
     wait_for(lambda: status(lab_store, run) is Status.LOST, told(lab_store, run))
-    assert lab_store.last(run, "evaluation").epoch == 2 and not files.pending_events.exists()
+    assert lab_store.last(run, "evaluation").epoch == 2
+    assert not files.pending_events.exists()
     commands.resume(lab_store, run)
     wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
     assert status(lab_store, run) is Status.FINISHED, told(lab_store, run)()
@@ -303,9 +313,11 @@ def test_a_store_that_stays_locked_behind_the_end_has_every_number_later(
     wait_for_step(lab_store, run, 3, wait_for)
     with locked(lab_store):
         wait_for(lambda: not is_alive(files), told(lab_store, run))
-        assert liveness.read_exit_record(files).status is Status.FINISHED and lab_store.last(run, "evaluation") is None
+        assert liveness.read_exit_record(files).status is Status.FINISHED
+        assert lab_store.last(run, "evaluation") is None
     wait_for(lambda: status(lab_store, run) is Status.FINISHED, told(lab_store, run))
-    assert steps(lab_store, run) == list(range(1, 51)) and lab_store.last(run, "evaluation").epoch == 1
+    assert steps(lab_store, run) == list(range(1, 51))
+    assert lab_store.last(run, "evaluation").epoch == 1
 
 
 @pytest.fixture
@@ -390,7 +402,7 @@ def test_two_people_press_every_button_at_once(lab_store: RunStore, wait_for: Wa
                 button(lab_store, run)
             except StoreError:
                 pass  # one sentence for whoever came second
-            except BaseException as error:  # noqa: BLE001
+            except BaseException as error:
                 problems.append(error)
 
     people = [threading.Thread(target=press, args=(number,)) for number in range(4)]
@@ -400,7 +412,8 @@ def test_two_people_press_every_button_at_once(lab_store: RunStore, wait_for: Wa
         person.join(timeout=120)
     assert problems == []
     left = [run.id for run in lab_store.runs()]
-    assert len(left) == len(set(left)) and set(left) <= set(runs)
+    assert len(left) == len(set(left))
+    assert set(left) <= set(runs)
     for run in left:
         commands.stop(lab_store, run, now=True)
     wait_for(lambda: not lab_store.open_runs(), lambda: lab_store.runs())
@@ -439,5 +452,6 @@ def test_a_run_outlives_the_server_that_started_it(lab_store: RunStore, wait_for
     server.communicate()
     seen = lab_store.last(run, "step").step
     wait_for_step(lab_store, run, seen + 5, wait_for)
-    assert supervisor.is_supervised(lab_store) and status(lab_store, run) is Status.RUNNING
+    assert supervisor.is_supervised(lab_store)
+    assert status(lab_store, run) is Status.RUNNING
     assert commands.stop(lab_store, run, now=True) is Status.STOPPED

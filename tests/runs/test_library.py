@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import threading
 from pathlib import Path
@@ -45,7 +46,8 @@ def test_rename_and_delete(store: RunStore) -> None:
     saved = store.save_plan("One", dense())
     store.rename_plan(saved.id, "Three")
     assert store.plans()[0].name == "Three"
-    assert store.delete_plan(saved.id) and not store.delete_plan(saved.id)
+    assert store.delete_plan(saved.id)
+    assert not store.delete_plan(saved.id)
     with pytest.raises(StoreError, match="is no longer in the library"):
         store.rename_plan(saved.id, "Four")
 
@@ -54,7 +56,8 @@ def test_rename_and_delete(store: RunStore) -> None:
 def test_what_is_no_name(store: RunStore, name: str) -> None:
     with pytest.raises(StoreError, match="it must have 1 to 48"):
         store.save_plan(name, dense())
-    assert store.plans() == [] and plan_name("x" * 48) == "x" * 48
+    assert store.plans() == []
+    assert plan_name("x" * 48) == "x" * 48
 
 
 def test_a_full_library_says_so(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,17 +72,16 @@ def test_of_many_who_take_one_name_one_gets_it(store: RunStore) -> None:
     won: list[str] = []
 
     def take(who: str) -> None:
-        try:
+        with contextlib.suppress(StoreError):
             won.append(store.save_plan("The name", dense(), who).owner)
-        except StoreError:
-            pass
 
     threads = [threading.Thread(target=take, args=(str(number),)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(won) == 1 and [found.owner for found in store.plans()] == won
+    assert len(won) == 1
+    assert [found.owner for found in store.plans()] == won
 
 
 def test_a_mask_that_cannot_be_read_hides_no_other(store: RunStore) -> None:
@@ -99,7 +101,8 @@ def test_a_store_without_a_library_gets_one(store: RunStore) -> None:
     db.execute("PRAGMA user_version=2")
     db.close()
     newer = RunStore(store.folder)
-    assert newer.plans() == [] and newer.runs() == [run]
+    assert newer.plans() == []
+    assert newer.runs() == [run]
     newer.save_plan("One", dense())
     db = sqlite3.connect(database(store.folder))
     assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA,)

@@ -14,7 +14,16 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import Saved
 from mlae_lab.core.patterns import uniform
 from mlae_lab.runs import liveness, pending_events
-from mlae_lab.runs.liveness import ExitRecord, HeartbeatWriter, derived, end_of, is_alive, read_exit_record, reserve_exit_record, write_exit_record
+from mlae_lab.runs.liveness import (
+    ExitRecord,
+    HeartbeatWriter,
+    derived,
+    end_of,
+    is_alive,
+    read_exit_record,
+    reserve_exit_record,
+    write_exit_record,
+)
 from mlae_lab.runs.status import ACTIVE, Status
 from mlae_lab.runs.store import Run, RunStore
 
@@ -52,8 +61,10 @@ def test_a_pulse_says_when_a_run_last_got_on(lab_store: RunStore) -> None:
     writer.beat(7)
     writer.beat()
     found = liveness.heartbeat(files)
-    assert found is not None and found.step == 7
-    assert 0 <= time.monotonic() - found.at < 5 and 0.05 <= found.longest < 5
+    assert found is not None
+    assert found.step == 7
+    assert 0 <= time.monotonic() - found.at < 5
+    assert 0.05 <= found.longest < 5
     assert files.heartbeat.stat().st_size == 24
     writer.close()
     files.heartbeat.write_bytes(b"half")
@@ -105,7 +116,9 @@ def test_a_last_word_fits_into_the_room_that_was_made_for_it(lab_store: RunStore
     for reason in ("", "out of memory", "ä\n" * 20_000):
         write_exit_record(files, ExitRecord(Status.FAILED, reason))
         word = read_exit_record(files)
-        assert word is not None and word.status is Status.FAILED and reason.startswith(word.reason)
+        assert word is not None
+        assert word.status is Status.FAILED
+        assert reason.startswith(word.reason)
         assert files.exit_record.stat().st_size == room
     reserve_exit_record(files)
     assert read_exit_record(files) is None
@@ -151,7 +164,9 @@ def test_how_a_run_ended_whose_process_is_gone(
     if checkpoint:
         lab_store.paths(run.id).checkpoint.write_bytes(b"something")
     word = end_of(lab_store, run, exit_status)
-    assert word is not None and word.status is expected and words in word.reason
+    assert word is not None
+    assert word.status is expected
+    assert words in word.reason
     if exit_status is None:
         seen = derived(lab_store, run)
         assert (seen.status, seen.reason) == (word.status, word.reason)

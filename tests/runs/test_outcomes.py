@@ -37,4 +37,5 @@ def test_a_run_is_taken_that_came_to_its_end_else_one_on_its_way_else_none(store
     assert outcomes.taken(store, [A, B]) == [waits, B]
     through = made(store, replace(A, data="/elsewhere"), {2: 50.0, 4: 60.0})  # where its images lie does not count
     assert outcomes.taken(store, [A, B]) == [through, B]
-    assert outcomes.candidates(store, [A])[0] == [through, waits] and early.status is Status.STOPPED
+    assert outcomes.candidates(store, [A])[0] == [through, waits]
+    assert early.status is Status.STOPPED

@@ -56,7 +56,8 @@ def test_many_who_ask_at_once_share_one_process(trained: tuple[RunStore, str]) -
         thread.start()
     for thread in threads:
         thread.join()
-    assert {answer.state for answer in answers} == {"done"} and len({json.dumps(a.value) for a in answers}) == 1
+    assert {answer.state for answer in answers} == {"done"}
+    assert len({json.dumps(a.value) for a in answers}) == 1
     assert len(probes_of(run)) == 1
 
 
@@ -67,7 +68,8 @@ def test_a_killed_probe_is_started_again(trained: tuple[RunStore, str]) -> None:
     os.kill(before[0], signal.SIGKILL)
     answer = probe.wait(store, run, "about")
     assert answer.state == "done"
-    assert probes_of(run) and probes_of(run) != before
+    assert probes_of(run)
+    assert probes_of(run) != before
 
 
 def test_a_probe_that_dies_again_and_again_is_given_up_with_a_reason(trained: tuple[RunStore, str]) -> None:
@@ -90,7 +92,8 @@ def test_a_probe_that_dies_again_and_again_is_given_up_with_a_reason(trained: tu
     finally:
         over.set()
         killer.join()
-    assert answer.state == "failed" and "was ended 3 times before it could answer" in answer.reason
+    assert answer.state == "failed"
+    assert "was ended 3 times before it could answer" in answer.reason
     assert probe.wait(store, run, "about").state == "done"  # asked again it tries again
 
 
@@ -159,15 +162,18 @@ def test_a_probe_of_an_older_lab_leaves_and_another_one_answers(
     os.close(lock)
     wait_for(files.probe_address.exists)
     answer = probe.wait(store, run, "about")
-    assert answer.state == "done" and answer.value["accuracy"] == store.last(run, "evaluation").accuracy
-    assert older.wait(10) == 0 and len(probes_of(run)) == 1
+    assert answer.state == "done"
+    assert answer.value["accuracy"] == store.last(run, "evaluation").accuracy
+    assert older.wait(10) == 0
+    assert len(probes_of(run)) == 1
 
 
 @pytest.mark.parametrize("name", ["no_such", "../about", ""])
 def test_an_unknown_question_is_one_sentence(name: str, trained: tuple[RunStore, str]) -> None:
     store, run = trained
     answer = probe.wait(store, run, name)
-    assert answer.state == "failed" and "is no question: choose from about" in answer.reason
+    assert answer.state == "failed"
+    assert "is no question: choose from about" in answer.reason
 
 
 def test_who_has_no_token_learns_nothing(trained: tuple[RunStore, str]) -> None:
@@ -179,7 +185,8 @@ def test_who_has_no_token_learns_nothing(trained: tuple[RunStore, str]) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=10) as wire:
         wire.sendall(b'{"token": "x", "query": "about", "arguments": {}}\n')
         told = json.loads(wire.makefile("rb").readline())
-    assert told["state"] == "failed" and "value" not in told
+    assert told["state"] == "failed"
+    assert "value" not in told
     with socket.create_connection(("127.0.0.1", port), timeout=10) as wire:
         wire.sendall(b"\xff not json\n")
         assert wire.makefile("rb").readline() == b""
@@ -195,11 +202,14 @@ def test_a_run_that_cannot_be_asked_says_why(lab_store: RunStore) -> None:
     files.folder.mkdir(parents=True, exist_ok=True)
     files.adapter.write_bytes(b"half a file")
     answer = probe.wait(lab_store, run.id, "about")
-    assert answer.state == "failed" and "is not a readable safetensors file" in answer.reason
+    assert answer.state == "failed"
+    assert "is not a readable safetensors file" in answer.reason
     end_probe(lab_store, run.id)
 
 
-def test_an_idle_probe_leaves(trained: tuple[RunStore, str], monkeypatch: pytest.MonkeyPatch, wait_for: Callable) -> None:
+def test_an_idle_probe_leaves(
+    trained: tuple[RunStore, str], monkeypatch: pytest.MonkeyPatch, wait_for: Callable
+) -> None:
     store, run = trained
     end_probe(store, run)
     monkeypatch.setenv("MLAE_LAB_PROBE_IDLE", "0.5")
@@ -221,7 +231,8 @@ def test_a_fifth_probe_waits_until_one_is_idle(
     probe.ask(store, run, "about")
     assert probe.ask(store, other.id, "about", timeout=0.1).state == "waiting"
     answer = probe.wait(store, other.id, "about")  # the first has been idle for MAKE_ROOM_SECONDS by then
-    assert answer.state == "done" and not locks.held(store.paths(run).probe_lock)
+    assert answer.state == "done"
+    assert not locks.held(store.paths(run).probe_lock)
 
 
 # ---------------------------------------------------------------- the order of the work, without a process
@@ -290,7 +301,8 @@ def test_a_click_is_answered_while_a_long_question_goes_on(asked: Asked) -> None
     assert asked.ask("long", timeout=0.1)["state"] == "working"
     assert asked.ask("quick", n=21)["value"] == {"twice": 42}
     far = asked.ask("long", timeout=0.0)
-    assert far["state"] == "working" and far["total"] == 1_000_000
+    assert far["state"] == "working"
+    assert far["total"] == 1_000_000
     asked.authentication.set()
     assert asked.ask("long")["value"] == {"done": True}
 
@@ -323,7 +335,8 @@ def test_a_long_question_is_there_when_somebody_comes_back(asked: Asked, monkeyp
     time.sleep(0.4)
     assert before.state == "working"
     asked.authentication.set()
-    assert asked.ask("long")["value"] == {"done": True} and before.state == "done"
+    assert asked.ask("long")["value"] == {"done": True}
+    assert before.state == "done"
 
 
 def test_a_long_question_goes_on_after_its_last_asker_but_not_for_ever(
@@ -332,7 +345,8 @@ def test_a_long_question_goes_on_after_its_last_asker_but_not_for_ever(
     job = hasty.job(0.02)
     time.sleep(0.6)
     before = job.done
-    assert job.state == "working" and not job.is_waited_for
+    assert job.state == "working"
+    assert not job.is_waited_for
     assert hasty.ask("quick", n=21)["value"] == {"twice": 42}  # what is newer interrupts it as before
     wait_for(lambda: job.done > before)
     monkeypatch.setattr(probe_worker, "LEFT_SECONDS", 0.5)
@@ -366,7 +380,8 @@ def test_a_question_that_was_left_gives_way_to_one_that_somebody_waits_for(hasty
 def test_of_many_that_were_left_only_the_newest_go_on(hasty: Asked, wait_for: Callable) -> None:
     jobs = [hasty.job(0.02, n=n) for n in range(probe_worker.LEFT_KEPT + 2)]
     wait_for(lambda: jobs[1].surplus)
-    assert [job.state for job in jobs] == ["working"] * len(jobs) and not jobs[2].surplus
+    assert [job.state for job in jobs] == ["working"] * len(jobs)
+    assert not jobs[2].surplus
     hasty.authentication.set()
     wait_for(lambda: not hasty.probe.under_way)
     assert [job.state for job in jobs] == ["abandoned"] * 2 + ["done"] * probe_worker.LEFT_KEPT
@@ -406,7 +421,9 @@ def test_a_newer_lab_makes_a_probe_leave_and_an_older_one_is_told_to_restart(ask
 
 def test_a_file_that_a_question_names_is_a_part_of_it(asked: Asked, tmp_path: Path) -> None:
     file = tmp_path / "other"
-    asked.probe.known["size"] = lambda loaded, arguments, on_progress: {"bytes": Path(arguments["other"]).stat().st_size}
+    asked.probe.known["size"] = lambda loaded, arguments, on_progress: {
+        "bytes": Path(arguments["other"]).stat().st_size
+    }
     for size in (3, 5):
         file.write_bytes(bytes(size))
         assert asked.ask("size", other=str(file))["value"] == {"bytes": size}
@@ -426,7 +443,8 @@ def test_answers_that_took_long_are_kept_for_this_adapter_alone(
     files = store.paths(run)
     probe.keep(files, "slow", {"b": 1, "a": 2}, probe.signature(files), {"found": 7})
     kept = probe.ask(store, run, "slow", {"a": 2, "b": 1})
-    assert kept.state == "done" and kept.value == {"found": 7}
+    assert kept.state == "done"
+    assert kept.value == {"found": 7}
     assert probe._kept(files, "slow", {"a": 2, "b": 2}) is None
     before = files.adapter.stat()
     os.utime(files.adapter, ns=(before.st_atime_ns, before.st_mtime_ns + 1))

@@ -47,7 +47,8 @@ def measured(store: RunStore, run: Run, *accuracies: float, status: Status = Sta
 def test_a_race_is_runs_in_the_queue_seed_by_seed(store: RunStore) -> None:
     runs = race.launch(store, BASE, PLANS, seeds=2, owner="ada")
     assert [(run.config.plan, run.config.seed) for run in runs] == [(p, s) for s in (5, 6) for p in PLANS]
-    assert {run.status for run in runs} == {Status.QUEUED} and {run.owner for run in runs} == {"ada"}
+    assert {run.status for run in runs} == {Status.QUEUED}
+    assert {run.owner for run in runs} == {"ada"}
     assert [(run.relation, run.parent) for run in runs] == [("race", "")] + [("race", runs[0].id)] * 5
     assert {replace(run.config, plan=dense(), seed=5) for run in runs} == {BASE}
     assert [[run.id for run in found] for found in race.races(store.runs())] == [[run.id for run in runs]]
@@ -77,7 +78,8 @@ def test_a_race_is_stopped_whole_and_what_is_over_stays(store: RunStore) -> None
 def test_what_was_measured_before_is_taken(store: RunStore) -> None:
     before = measured(store, store.enqueue(replace(BASE, plan=PLANS[1]), "cpu"), 50.0, 60.0)
     runs = race.launch(store, BASE, PLANS)
-    assert runs[1] == before and len(store.runs()) == 3
+    assert runs[1] == before
+    assert len(store.runs()) == 3
 
 
 @pytest.mark.parametrize(
@@ -120,13 +122,15 @@ def test_a_lane_that_is_behind_holds_nobody_up(store: RunStore) -> None:
     measured(store, runs[0], 50.0, 60.0)
     measured(store, runs[1], 52.0, status=Status.RUNNING)
     found = race.race(store, runs)
-    assert found.epoch == 2 and [s.lane for s in found.standings] == [1, 0]
+    assert found.epoch == 2
+    assert [s.lane for s in found.standings] == [1, 0]
     assert "Uniform, p = 0.5 leads after epoch 2 of 4 with 52.0 %, 2.0 points before Dense." in found.verdict
     assert found.verdict.endswith("1 of 3 masks has not got so far.")
     store.append(runs[1].id, [ev.Evaluation(4, 52, "val", 59.0, 1.0, 2.0)])
     measured(store, runs[2], 90.0, status=Status.STOPPED)
     found = race.race(store, runs)
-    assert found.epoch == 4 and [(s.lane, s.rank) for s in found.standings] == [(0, 1), (1, 2)]
+    assert found.epoch == 4
+    assert [(s.lane, s.rank) for s in found.standings] == [(0, 1), (1, 2)]
     assert not found.is_through
 
 
@@ -141,7 +145,8 @@ def three_seeds(store: RunStore, *gains: float, plans: list[MaskPlan] = PLANS[:2
 
 def test_one_seed_does_not_tell(store: RunStore) -> None:
     found = three_seeds(store, 2.5)
-    assert found.is_through and found.verdict == (
+    assert found.is_through
+    assert found.verdict == (
         "Uniform, p = 0.5 leads in the end with 62.5 %, 2.5 points before Dense. One seed does not tell a lead from noise."
     )
     assert [found.told(s) for s in found.standings] == ["leads", "2.5 behind"]
@@ -149,7 +154,8 @@ def test_one_seed_does_not_tell(store: RunStore) -> None:
 
 def test_a_lead_beyond_the_noise(store: RunStore) -> None:
     found = three_seeds(store, 3.0, 3.5, 4.0)
-    assert found.seeds == (5, 6, 7) and found.standings[0].accuracy == pytest.approx(64.5)
+    assert found.seeds == (5, 6, 7)
+    assert found.standings[0].accuracy == pytest.approx(64.5)
     assert "That is more than the noise of the seed (95 % +2.3 to +4.7, 3 seeds)." in found.verdict
     assert "chosen after the fact" not in found.verdict
     assert found.told(found.standings[1]) == "3.5 behind, more than noise"
@@ -160,7 +166,8 @@ def test_a_lead_within_the_noise_and_the_leader_of_many(store: RunStore) -> None
     assert "That is within the noise of the seed (95 % −3.6 to +9.6, 3 seeds)." in found.verdict
     assert [found.told(s) for s in found.standings][:2] == ["leads", "3.0 behind, within the noise"]
     sure = race.Race(found.lanes, 4, (5, 6, 7), found.standings, 4, True)
-    assert sure.standings[2].rank == 3 and "behind, more than noise" in sure.told(sure.standings[2])
+    assert sure.standings[2].rank == 3
+    assert "behind, more than noise" in sure.told(sure.standings[2])
 
 
 def test_a_leader_of_three_was_chosen_after_the_fact(store: RunStore) -> None:
@@ -178,7 +185,8 @@ def test_the_seeds_that_count_are_those_of_the_most_masks(store: RunStore) -> No
     for run in runs[:5]:
         measured(store, run, 50.0, 60.0)
     found = race.race(store, runs)
-    assert found.seeds == (5,) and len(found.standings) == 3
+    assert found.seeds == (5,)
+    assert len(found.standings) == 3
     measured(store, runs[5], 50.0, 60.0)
     assert race.race(store, runs).seeds == (5, 6)
 
@@ -211,7 +219,7 @@ def test_names_are_short_and_all_different() -> None:
 
 def test_random_weights_differ_from_seed_to_seed_and_may_not_within_one(store: RunStore) -> None:
     runs = race.launch(store, BASE, PLANS[:2], seeds=2)
-    for run, weights in zip(runs, ("a", "a", "b", "b")):
+    for run, weights in zip(runs, ("a", "a", "b", "b"), strict=False):
         store.append(run.id, [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1, weights=weights * 12)])
     assert race.unequal_because(store, runs) is None
     third = store.enqueue(replace(BASE, plan=PLANS[2]), "cpu")

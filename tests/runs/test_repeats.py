@@ -57,7 +57,8 @@ def test_equal_in_everything_but_the_seed(store: RunStore) -> None:
     assert [(r.seed, r.run.id, r.accuracy) for r in found.seeds] == [
         (0, first.id, 60.0), (2, stopped.id, None), (3, third.id, 66.0),
     ]  # fmt: skip
-    assert [run.id for run, _ in found.apart] == [other.id] and "fingerprints" in found.apart[0][1]
+    assert [run.id for run, _ in found.apart] == [other.id]
+    assert "fingerprints" in found.apart[0][1]
     assert [r.seed for r in found.done] == [0, 3]
     assert repeats.repeats(store, third).seeds == found.seeds, "whichever of them is asked"
 
@@ -73,7 +74,8 @@ def test_mean_interval_and_deviation(store: RunStore) -> None:
         run = made(store, seed, accuracy)
     found = repeats.repeats(store, run)
     reach = 4.303 * 3 / math.sqrt(3)
-    assert found.statistics is not None and (found.statistics.n, found.statistics.mean, found.statistics.deviation) == (3, 63.0, 3.0)
+    assert found.statistics is not None
+    assert (found.statistics.n, found.statistics.mean, found.statistics.deviation) == (3, 63.0, 3.0)
     assert (found.statistics.low, found.statistics.high) == (pytest.approx(63 - reach), pytest.approx(63 + reach))
     assert found.words == (
         "63.0 % on average over 3 seeds (95 % interval 55.5 to 70.5 %); from seed to seed it moves by 3.0 points."
@@ -88,7 +90,8 @@ def test_mean_interval_and_deviation(store: RunStore) -> None:
 def test_words_for_few(store: RunStore) -> None:
     stopped = made(store, 0, None, status=Status.STOPPED)
     assert "has come to its last epoch yet" in repeats.repeats(store, stopped).words
-    assert repeats.in_words(None) == "–" and repeats.repeats(store, stopped).statistics is None
+    assert repeats.in_words(None) == "–"
+    assert repeats.repeats(store, stopped).statistics is None
     one = made(store, 1, 60.0)
     assert "cannot be told from one run: repeat it with at least 3 seeds" in repeats.repeats(store, one).words
     assert repeats.in_words(repeats.repeats(store, one).statistics) == "60.0 %"
@@ -114,14 +117,17 @@ def test_what_is_missing_starts_once(store: RunStore) -> None:
     first, fifth = made(store, 2, 60.0), made(store, 5, 61.0)
     made(store, 3, None, status=Status.STOPPED)  # would never have a last epoch
     todo = wanted(store, fifth.id, 4)
-    assert starting(todo) == [3, 4] and len(store.runs()) == 3
+    assert starting(todo) == [3, 4]
+    assert len(store.runs()) == 3
     assert [entry if isinstance(entry, Run) else entry.seed for entry in todo] == [first, 3, 4, fifth]
     found = launch_repeats(store, fifth.id, 4, owner="v1")
     assert [run.config.seed for run in found] == [2, 3, 4, 5]
     new = found[1]
     assert (new.status, new.owner, new.parent, new.relation) == (Status.QUEUED, "v1", fifth.id, "repeat")
-    assert launch_repeats(store, first.id, 4) == found and len(store.runs()) == 5
-    assert starting(wanted(store, first.id, 2)) == [] and len(wanted(store, first.id, 2)) == 4
+    assert launch_repeats(store, first.id, 4) == found
+    assert len(store.runs()) == 5
+    assert starting(wanted(store, first.id, 2)) == []
+    assert len(wanted(store, first.id, 2)) == 4
 
 
 def test_runs_with_other_weights_are_neither_counted_nor_repeated(store: RunStore) -> None:
@@ -133,7 +139,9 @@ def test_runs_with_other_weights_are_neither_counted_nor_repeated(store: RunStor
 def test_a_repeat_that_turned_out_unlike_is_not_tried_again(store: RunStore) -> None:
     run = made(store, 0)
     other = made(store, 1, weights="bbbbbbbbbbbb", origin=Origin(run.id, "repeat"))
-    with pytest.raises(StoreError, match=f"run {other.id} repeated run {run.id} and does not count, as their weights differ"):
+    with pytest.raises(
+        StoreError, match=f"run {other.id} repeated run {run.id} and does not count, as their weights differ"
+    ):
         wanted(store, run.id, 2)
     assert starting(wanted(store, other.id, 2)) == [2], "it can be repeated itself"
 

@@ -52,7 +52,7 @@ def processes(root: Path, script: str, arguments: list[list[str]]) -> list[str]:
         for process in started:
             process.kill()
             process.communicate()
-    for process, (_, error) in zip(started, ended):
+    for process, (_, error) in zip(started, ended, strict=False):
         assert process.returncode == 0, error
     return [out for out, _ in ended]
 
@@ -64,7 +64,8 @@ def test_a_run_comes_back_as_it_was_enqueued(store: RunStore) -> None:
     before = time.time()
     run = store.enqueue(CONFIG, "cpu")
     assert is_run_id(run.id)
-    assert run.config == CONFIG and run.config_hash == CONFIG.hash
+    assert run.config == CONFIG
+    assert run.config_hash == CONFIG.hash
     assert (run.status, run.reason, run.device) == (Status.QUEUED, "", "cpu")
     assert (run.pid, run.started, run.ended) == (None, None, None)
     assert before <= run.created <= time.time()
@@ -133,8 +134,10 @@ def test_unread_runs_by_status(tmp_path: Path) -> None:
     assert store.claim(active, "cpu")
     with store._connection(write=True) as db:
         db.execute("UPDATE runs SET config = json_set(config, '$.dream', 1)")
-    assert set(store.unread()) == {waiting, active} and store.unread(ACTIVE) == [active]
-    assert store.holds(waiting) and not store.holds("aaaaaaaa")
+    assert set(store.unread()) == {waiting, active}
+    assert store.unread(ACTIVE) == [active]
+    assert store.holds(waiting)
+    assert not store.holds("aaaaaaaa")
 
 
 # ---------------------------------------------------------------- the queue
@@ -153,7 +156,8 @@ def test_runs_wait_in_the_order_of_their_enqueuing(store: RunStore) -> None:
     assert run.started is not None
     assert not store.claim(ids[0], "cpu")  # once is enough
     assert not store.claim(ids[1], "cpu")  # the device is busy
-    assert names(store.queue()) == ids[1:] and names(store.open_runs()) == ids
+    assert names(store.queue()) == ids[1:]
+    assert names(store.open_runs()) == ids
     store.move(ids[0], Status.FINISHED)
     assert store.claim(ids[1], "cpu")
     assert names(store.open_runs()) == ids[1:]
@@ -171,8 +175,10 @@ def test_a_device_is_busy_until_its_run_is_over(store: RunStore, state: Status) 
 
 def test_each_device_has_a_place_of_its_own(store: RunStore) -> None:
     cpu, cuda, other = (store.enqueue(CONFIG, device).id for device in ("cpu", "cuda", "cuda"))
-    assert store.claim(cuda, "cuda:0") and store.claim(cpu, "cpu")
-    assert not store.claim(other, "cuda:0") and store.claim(other, "cuda:1")
+    assert store.claim(cuda, "cuda:0")
+    assert store.claim(cpu, "cpu")
+    assert not store.claim(other, "cuda:0")
+    assert store.claim(other, "cuda:1")
 
 
 def test_a_cancelled_run_is_out_of_the_queue(store: RunStore) -> None:
@@ -234,12 +240,14 @@ def test_a_run_that_did_not_reach_its_end_can_wait_again(store: RunStore, end: S
     store.claim(run, "cpu")
     store.began(run, 1)
     store.move(run, end, "because")
-    assert store.requeue(run) and not store.requeue(run)  # two people press Resume: it waits once
+    assert store.requeue(run)
+    assert not store.requeue(run)
     found = store.run(run)
     assert (found.status, found.reason, found.pid, found.ended, found.attempt) == (Status.QUEUED, "", None, None, 1)
     assert names(store.queue()) == [other, run]  # behind those who wait already
     store.move(other, Status.STOPPED)
-    assert store.claim(run, "cpu") and store.run(run).attempt == 2
+    assert store.claim(run, "cpu")
+    assert store.run(run).attempt == 2
 
 
 def test_a_finished_run_never_waits_again(store: RunStore) -> None:
@@ -254,9 +262,11 @@ def test_a_process_begins_only_when_its_run_was_given_its_turn(store: RunStore) 
     run = store.enqueue(CONFIG, "cpu").id
     assert not store.began(run, 7)
     store.claim(run, "cpu")
-    assert store.began(run, 7) and store.run(run).pid == 7
+    assert store.began(run, 7)
+    assert store.run(run).pid == 7
     store.move(run, Status.STOPPED)
-    assert not store.began(run, 8) and store.run(run).pid == 7
+    assert not store.began(run, 8)
+    assert store.run(run).pid == 7
 
 
 CLAIM = """
@@ -310,15 +320,21 @@ def test_a_turn_that_is_taken_back_costs_neither_place_nor_turn(store: RunStore)
     first, second, others = (store.enqueue(CONFIG, "cpu", owner=owner).id for owner in ("ada", "ada", "bob"))
     order = [run.id for run in store.queue()]
     assert order == [first, others, second]
-    assert store.claim(first, "cpu") and store.unclaim(first) and not store.unclaim(first)
+    assert store.claim(first, "cpu")
+    assert store.unclaim(first)
+    assert not store.unclaim(first)
     assert [run.id for run in store.queue()] == order
     assert (store.run(first).attempt, store.run(first).pid) == (0, None)
     assert store.claim(first, "cpu")
     store.move(first, Status.FINISHED)
     store.delete(first)
     assert [run.id for run in store.queue()] == [others, second]
-    assert store.claim(second, "cpu") and store.unclaim(second)
-    assert [run.id for run in store.queue()] == [others, second]  # her turn before, which outlived its run, still counts
+    assert store.claim(second, "cpu")
+    assert store.unclaim(second)
+    assert [run.id for run in store.queue()] == [
+        others,
+        second,
+    ]  # her turn before, which outlived its run, still counts
 
 
 # ---------------------------------------------------------------- status
@@ -352,12 +368,15 @@ def test_a_move_is_made_only_from_the_states_it_is_meant_for(store: RunStore) ->
     assert store.move(run, Status.RUNNING, only_from=(Status.STARTING,))
     assert store.move(run, Status.STOPPING, only_from=(Status.STARTING, Status.RUNNING))
     assert not store.move(run, Status.RUNNING, only_from=(Status.STARTING,))  # a request to stop is not forgotten
-    assert store.run(run).status is Status.STOPPING and store.run(run).ended is None
+    assert store.run(run).status is Status.STOPPING
+    assert store.run(run).ended is None
 
 
 def test_moving_an_unknown_run_moves_nothing(store: RunStore) -> None:
     assert not store.move("aaaaaaaa", Status.FINISHED)
-    assert not store.claim("aaaaaaaa", "cpu") and not store.began("aaaaaaaa", 1) and not store.requeue("aaaaaaaa")
+    assert not store.claim("aaaaaaaa", "cpu")
+    assert not store.began("aaaaaaaa", 1)
+    assert not store.requeue("aaaaaaaa")
 
 
 # ---------------------------------------------------------------- events
@@ -480,8 +499,10 @@ def test_deleting_forgets_row_events_and_files(store: RunStore) -> None:
     store.move(run, Status.FINISHED)
     store.delete(run)
     assert [r.id for r in store.runs()] == [other]
-    assert store.events(run) == [] and len(store.events(other)) == 1
-    assert not store.paths(run).folder.exists() and store.paths(other).log.exists()
+    assert store.events(run) == []
+    assert len(store.events(other)) == 1
+    assert not store.paths(run).folder.exists()
+    assert store.paths(other).log.exists()
     for call in (store.run, store.delete):
         with pytest.raises(
             StoreError, match=rf"run {run} was deleted on \d{{4}}-\d\d-\d\d .* and cannot be brought back"
@@ -503,7 +524,8 @@ def test_a_run_that_is_not_over_is_not_deleted(store: RunStore, status: Status) 
     store.move(run, status)
     with pytest.raises(StoreError, match=f"run {run} is {status.value}: stop it before you delete it"):
         store.delete(run)
-    assert store.run(run).status is status and store.paths(run).folder.exists()
+    assert store.run(run).status is status
+    assert store.paths(run).folder.exists()
 
 
 def test_an_id_is_never_given_twice_to_events(store: RunStore) -> None:
@@ -550,7 +572,8 @@ def test_visitors_keep_a_nickname_and_a_draft(store: RunStore) -> None:
     store.keep_visitor("one", nickname="Ada")
     store.keep_visitor("two", draft="[]")
     found = store.visitor("one")
-    assert (found.nickname, found.draft) == ("Ada", "{}") and found.seen > 0
+    assert (found.nickname, found.draft) == ("Ada", "{}")
+    assert found.seen > 0
     assert store.nicknames() == {"one": "Ada"}
     with pytest.raises(TypeError):
         store.keep_visitor("one", colour="red")
@@ -560,7 +583,8 @@ def test_what_events_take(store: RunStore) -> None:
     run, other = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
     store.append(run, [step(number) for number in range(100)])
     taken = store.event_bytes()
-    assert 5_000 < taken[run] < 50_000 and other not in taken
+    assert 5_000 < taken[run] < 50_000
+    assert other not in taken
 
 
 def test_a_burst_of_ten_thousand_events(store: RunStore) -> None:

@@ -49,7 +49,8 @@ def busy_device(store: RunStore, pid: int | None = None) -> Iterator[Run]:
     """A run that trains, as far as the store knows: it has its turn, its lock is held, the device is busy."""
     run = store.enqueue(SHORT, "cpu").id
     with held(store, run):
-        assert store.claim(run, "cpu") and store.began(run, os.getpid() if pid is None else pid)
+        assert store.claim(run, "cpu")
+        assert store.began(run, os.getpid() if pid is None else pid)
         store.move(run, Status.RUNNING)
         yield store.run(run)
         store.move(run, Status.FINISHED)
@@ -76,14 +77,16 @@ def test_one_run_at_a_time_gets_its_turn_with_its_lock(here: Supervisor, lab_sto
     assert here.tick()
     assert status(lab_store, first) in (Status.STARTING, Status.RUNNING)
     assert status(lab_store, second) is Status.QUEUED
-    assert is_alive(lab_store.paths(first)) and not is_alive(lab_store.paths(second))
+    assert is_alive(lab_store.paths(first))
+    assert not is_alive(lab_store.paths(second))
     here.tick()
     assert status(lab_store, second) is Status.QUEUED
     here.processes[first].kill()
     here.processes[first].wait()
     here.tick()
     found = lab_store.run(first)
-    assert found.status is Status.LOST and "was killed by SIGKILL" in found.reason
+    assert found.status is Status.LOST
+    assert "was killed by SIGKILL" in found.reason
     assert status(lab_store, second) in (Status.STARTING, Status.RUNNING)  # a death does not hold up the queue
 
 
@@ -91,7 +94,8 @@ def test_a_run_whose_last_process_is_not_quite_gone_waits(here: Supervisor, lab_
     run = lab_store.enqueue(LONG, "cpu").id
     with held(lab_store, run):
         here.tick()
-        assert status(lab_store, run) is Status.QUEUED and here.processes == {}
+        assert status(lab_store, run) is Status.QUEUED
+        assert here.processes == {}
 
 
 def test_nothing_starts_while_the_device_is_busy(here: Supervisor, lab_store: RunStore) -> None:
@@ -111,11 +115,14 @@ def test_a_run_whose_process_cannot_start_has_failed_and_the_next_one_comes(
     for run in (first, second):
         found = lab_store.run(run)
         assert found.status is Status.FAILED
-        assert "could not be started" in found.reason and "/nowhere/python" in found.reason
+        assert "could not be started" in found.reason
+        assert "/nowhere/python" in found.reason
         assert not is_alive(lab_store.paths(run))
 
 
-def test_a_run_whose_folder_cannot_be_used_has_failed_and_the_next_one_comes(here: Supervisor, lab_store: RunStore) -> None:
+def test_a_run_whose_folder_cannot_be_used_has_failed_and_the_next_one_comes(
+    here: Supervisor, lab_store: RunStore
+) -> None:
     first, second = (lab_store.enqueue(SHORT, "cpu").id for _ in range(2))
     lab_store.paths(first).folder.rmdir()
     lab_store.paths(first).folder.write_text("a file where its folder should be")
@@ -142,11 +149,14 @@ def test_a_run_under_way_whose_folder_cannot_be_looked_into_stops_no_other(
     assert capfd.readouterr().out.count(f"run {bad} cannot be looked after") == 1
     monkeypatch.undo()
     here.tick()  # its process is gone for certain: it does not keep its device
-    assert status(lab_store, bad) is Status.LOST and "its folder cannot be read" in lab_store.run(bad).reason
+    assert status(lab_store, bad) is Status.LOST
+    assert "its folder cannot be read" in lab_store.run(bad).reason
     folder.unlink()
 
 
-def test_a_dead_run_that_only_a_newer_lab_can_read_does_not_keep_its_device(here: Supervisor, lab_store: RunStore) -> None:
+def test_a_dead_run_that_only_a_newer_lab_can_read_does_not_keep_its_device(
+    here: Supervisor, lab_store: RunStore
+) -> None:
     newer = under_way(lab_store, Status.RUNNING).id
     waits = lab_store.enqueue(SHORT, "cpu").id
     with lab_store._connection(write=True) as db:
@@ -192,7 +202,8 @@ def test_a_supervisor_that_a_run_starts_sees_what_the_first_one_saw(
     first, run = dict(os.environ), lab_store.enqueue(SHORT, "cpu", data_folder="/its own")
     for slot in ("cpu", "cuda:0", ""):
         its = supervisor.environment(run, slot)
-        assert its["MLAE_LAB_DATA"] == "/its own" and its.get("CUDA_VISIBLE_DEVICES") == {"cpu": "", "": launched}.get(slot, "0")
+        assert its["MLAE_LAB_DATA"] == "/its own"
+        assert its.get("CUDA_VISIBLE_DEVICES") == {"cpu": "", "": launched}.get(slot, "0")
         with monkeypatch.context() as environment:
             for name in first.keys() | its.keys():
                 if name in its:
@@ -214,7 +225,8 @@ def test_a_full_disk_fails_nobody_and_does_not_end_the_supervisor(
     monkeypatch.setattr(supervisor.locks, "take", full)
     monkeypatch.setattr(supervisor.traceback, "print_exc", full)  # its log lies on the same disk
     monkeypatch.setattr(supervisor.time, "sleep", lambda seconds: None)
-    assert here._safely() and status(lab_store, run) is Status.QUEUED
+    assert here._safely()
+    assert status(lab_store, run) is Status.QUEUED
 
 
 def test_a_process_that_ended_by_itself_is_reaped_while_others_wait(
@@ -254,7 +266,8 @@ def test_a_process_that_dies_before_its_first_word_is_lost_with_its_exit_status(
     wait_for(lambda: not is_alive(lab_store.paths(run)))
     here.tick()
     found = lab_store.run(run)
-    assert found.status is Status.LOST and "exit status 1, before its first step" in found.reason
+    assert found.status is Status.LOST
+    assert "exit status 1, before its first step" in found.reason
 
 
 def test_the_dead_are_accounted_for(here: Supervisor, lab_store: RunStore) -> None:
@@ -364,9 +377,11 @@ def test_a_pid_that_now_names_another_run_is_never_signalled(here: Supervisor, l
     process = here.processes[other]
     run = lab_store.enqueue(SHORT, "cuda").id
     with held(lab_store, run):
-        assert lab_store.claim(run, "cuda:0") and lab_store.began(run, process.pid)
+        assert lab_store.claim(run, "cuda:0")
+        assert lab_store.began(run, process.pid)
         assert commands.stop(lab_store, run, now=True, timeout=0.3) is Status.STOPPING
-    assert process.poll() is None and is_alive(lab_store.paths(other))
+    assert process.poll() is None
+    assert is_alive(lab_store.paths(other))
 
 
 # ---------------------------------------------------------------- the process
@@ -402,7 +417,8 @@ def test_there_is_one_supervisor_whoever_starts_it_and_it_leaves(lab_store: RunS
         (only,) = supervisors(lab_store)
         os.kill(only, signal.SIGINT)  # Ctrl-C in some terminal is not for it
         time.sleep(0.5)
-        assert supervisors(lab_store) == [only] and is_supervised(lab_store)
+        assert supervisors(lab_store) == [only]
+        assert is_supervised(lab_store)
     wait_for(lambda: not is_supervised(lab_store), lambda: supervisors(lab_store))
 
 
@@ -429,7 +445,8 @@ def test_a_killed_supervisor_leaves_the_run_alone_and_another_takes_over(lab_sto
     os.kill(old, signal.SIGKILL)
     wait_for(lambda: not is_supervised(lab_store))
     steps = lab_store.last(first, "step")
-    assert is_alive(lab_store.paths(first)) and status(lab_store, second) is Status.QUEUED
+    assert is_alive(lab_store.paths(first))
+    assert status(lab_store, second) is Status.QUEUED
     wait_for(lambda: lab_store.last(first, "step") != steps)  # it trains on
     # nobody looks: the run itself sees to a supervisor when it ends
     os.kill(lab_store.run(first).pid, signal.SIGTERM)

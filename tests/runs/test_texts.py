@@ -13,7 +13,8 @@ from mlae_lab.runs.texts import bytes_text, one_line, printable, refused
 
 def test_what_a_terminal_obeys_is_gone() -> None:
     assert printable("a\x1b[2J\x07\tb\u202eé×\x9b") == "a[2J\tbé×"
-    assert printable("") == "" and printable("\u202eni\u200dm\u200cm\u200b") == "ni\u200dm\u200cm"
+    assert printable("") == ""
+    assert printable("\u202eni\u200dm\u200cm\u200b") == "ni\u200dm\u200cm"
 
 
 def test_one_line() -> None:
@@ -24,11 +25,23 @@ def test_one_line() -> None:
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (sqlite3.OperationalError("database is locked"), "the store cannot be used now (database is locked): try again"),
-        (sqlite3.OperationalError("database or disk is full"), "the store cannot be used now (database or disk is full): make room"),
-        (sqlite3.DatabaseError("file is not a database"), "the store cannot be used now (file is not a database): `mlae_lab doctor`"),
+        (
+            sqlite3.OperationalError("database is locked"),
+            "the store cannot be used now (database is locked): try again",
+        ),
+        (
+            sqlite3.OperationalError("database or disk is full"),
+            "the store cannot be used now (database or disk is full): make room",
+        ),
+        (
+            sqlite3.DatabaseError("file is not a database"),
+            "the store cannot be used now (file is not a database): `mlae_lab doctor`",
+        ),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: make room on its disk"),
-        (PermissionError(errno.EACCES, "Permission denied", "/a/b"), "/a/b: Permission denied: choose a place that can be"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/a/b"),
+            "/a/b: Permission denied: choose a place that can be",
+        ),
         (FileNotFoundError(errno.ENOENT, "No such file", "/a/b"), "/a/b: No such file: choose another place, or bring"),
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "Too many open files: end other programs and try again"),
         (OSError("it broke"), "it broke: try again, or ask `mlae_lab doctor`"),

@@ -64,7 +64,8 @@ def test_a_run_that_diverges_has_failed_with_a_sentence_and_a_traceback(
     run = lab_store.run(name)
     assert status == 1
     assert run.status is Status.FAILED
-    assert run.reason.startswith("diverged: the ") and "try a learning rate below 10" in run.reason
+    assert run.reason.startswith("diverged: the ")
+    assert "try a learning rate below 10" in run.reason
     assert "Traceback" in capfd.readouterr().err  # this process's standard error is the run's log
     steps = [stored.event for stored in lab_store.events(name, kinds=("step",))]
     assert [e.step for e in steps] == list(range(1, len(steps) + 1))
@@ -77,7 +78,8 @@ def test_a_run_on_a_gpu_that_torch_cannot_use_says_that_it_trains_on_the_process
 ) -> None:
     _, name = work(dataclasses.replace(SHORT, device="auto"), "cuda:0")
     started = lab_store.last(name, "started")
-    assert started.device == "cpu" and worker.NO_GPU in started.notes
+    assert started.device == "cpu"
+    assert worker.NO_GPU in started.notes
     assert lab_store.run(name).status is Status.FINISHED
     _, name = work(SHORT)
     assert lab_store.last(name, "started").notes == ()
@@ -101,7 +103,8 @@ def test_a_run_that_was_cancelled_before_its_process_looked(lab_store: RunStore,
     lab_store.__class__ = Cancelled
     status, name = work(SHORT)
     assert status == 0
-    assert lab_store.run(name).reason == "cancelled" and lab_store.events(name) == []
+    assert lab_store.run(name).reason == "cancelled"
+    assert lab_store.events(name) == []
 
 
 def test_steps_are_written_together_and_everything_else_at_once(lab_store: RunStore) -> None:
@@ -132,7 +135,8 @@ def test_a_run_that_went_on_from_another_does_not_begin_anew_without_its_checkpo
     run = lab_store.run(name)
     assert (status, run.status) == (1, Status.FAILED)
     said = "went on from a checkpoint of run aaaabbbb that is not here: go on from a checkpoint that is"
-    assert run.reason == f"run {name} {said}" and lab_store.last(name, "step") is None
+    assert run.reason == f"run {name} {said}"
+    assert lab_store.last(name, "step") is None
     with pytest.raises(StoreError, match=said):
         commands.resume(lab_store, name)
     assert lab_store.run(name).status is Status.FAILED
@@ -146,7 +150,11 @@ def test_a_run_that_went_on_from_another_does_not_begin_anew_without_its_checkpo
     ],
 )
 def test_a_run_that_cannot_even_begin_says_why(
-    error: Exception, said: str, work: Callable[..., tuple[int, str]], lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
+    error: Exception,
+    said: str,
+    work: Callable[..., tuple[int, str]],
+    lab_store: RunStore,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refused(*_: object) -> None:
         raise error
@@ -154,7 +162,8 @@ def test_a_run_that_cannot_even_begin_says_why(
     monkeypatch.setattr(worker.pending_events, "tell", refused)
     status, name = work(SHORT)
     run = lab_store.run(name)
-    assert (status, run.status) == (1, Status.FAILED) and run.reason.startswith(said)
+    assert (status, run.status) == (1, Status.FAILED)
+    assert run.reason.startswith(said)
     assert lab_store.events(name) == []  # an event now would make what waits to be told look told
 
 
@@ -185,11 +194,13 @@ def test_a_locked_store_makes_nobody_wait(lab_store: RunStore) -> None:
     for number in range(1, 4):
         writer.last = float("-inf")
         writer.add(TrainStep(number, 1, 2.3, 10.0, 1e-3, 0, 0.0))
-    assert lab_store.events(run) == [] and len(writer.waiting) == 3
+    assert lab_store.events(run) == []
+    assert len(writer.waiting) == 3
     db.execute("COMMIT")
     db.close()
     writer.flush()
-    assert [stored.event.step for stored in lab_store.events(run)] == [1, 2, 3] and writer.waiting == []
+    assert [stored.event.step for stored in lab_store.events(run)] == [1, 2, 3]
+    assert writer.waiting == []
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, Event, Resumed, Started, TrainStep, SampleImages
+from mlae_lab.core.events import Evaluation, Event, Resumed, SampleImages, Started, TrainStep
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.experts import stream
 from mlae_lab.training.checkpoint import Checkpoint, CheckpointError, TrainPosition, read_checkpoint, save_checkpoint
@@ -78,7 +78,8 @@ def test_asked_to_stop_in_the_middle_it_measures_and_still_goes_on_bit_for_bit(
     asked = iter([False] * 4 + [True])
     first = Training(small(CHOSEN))
     before = [*first.run(lambda: next(asked))]
-    assert isinstance(before[-1], Evaluation) and before[-1].step == 5
+    assert isinstance(before[-1], Evaluation)
+    assert before[-1].step == 5
     save_checkpoint(tmp_path / "c", first.checkpoint())
     second = gone_on(tmp_path / "c", CHOSEN)
     assert timeless([*second.run()][3:]) == everything[2 + 5 :]
@@ -193,15 +194,19 @@ def test_with_another_mask_shared_cells_go_on_and_new_ones_begin(tmp_path: Path)
     fresh, training = Training(small(chosen)), Training(small(chosen), old)
     qkv, middle, fc1 = HOLES.targets
     a, b, λ = (training.learned[f"{qkv}.{kind}"] for kind in ("a", "b", "coefficient"))
-    assert torch.equal(a[0], old.tensors[f"{qkv}.a"][0]) and torch.equal(b[:, 0], old.tensors[f"{qkv}.b"][:, 0])
+    assert torch.equal(a[0], old.tensors[f"{qkv}.a"][0])
+    assert torch.equal(b[:, 0], old.tensors[f"{qkv}.b"][:, 0])
     assert λ[0] == old.tensors[f"{qkv}.coefficient"][0] != 1
-    assert torch.equal(a[1], fresh.learned[f"{qkv}.a"][1]) and not b[:, 1].any() and λ[1] == 1  # column 2 is new
+    assert torch.equal(a[1], fresh.learned[f"{qkv}.a"][1])
+    assert not b[:, 1].any()
+    assert λ[1] == 1
     assert torch.equal(training.learned[f"{middle}.a"], fresh.learned[f"{middle}.a"])
     assert torch.equal(training.learned[f"{fc1}.a"][1:], old.tensors[f"{fc1}.a"])
     assert torch.equal(training.learned["head.weight"], old.tensors["head.weight"])
     assert training.learned[f"{qkv}.a"] not in training.optimizer.state  # it holds a cell without a past
     assert training.learned["head.weight"] in training.optimizer.state
-    assert training.position == old.position and training.experts.sampler.steps == 0
+    assert training.position == old.position
+    assert training.experts.sampler.steps == 0
     events = [*training.run()]
     assert [s.step for s in of(events, TrainStep)] == list(range(7, 19))
     assert of(events, Evaluation)[-1].epoch == 6
@@ -224,7 +229,8 @@ def test_the_mask_generators_and_the_order_go_on_with_another_mask(tmp_path: Pat
     one, other = (Training(small(dataclasses.replace(CHOSEN, plan=p)), old) for p in (HOLES, more))
     for _ in range(20):
         drawn, drawn_too = one.experts.sample() > 0, other.experts.sample() > 0
-        assert torch.equal(drawn[0, :2], drawn_too[0, :2]) and torch.equal(drawn[2], drawn_too[2])
+        assert torch.equal(drawn[0, :2], drawn_too[0, :2])
+        assert torch.equal(drawn[2], drawn_too[2])
     assert torch.equal(one.order.get_state(), other.order.get_state())
 
 

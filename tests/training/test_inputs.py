@@ -34,15 +34,19 @@ def test_kept_features_kept_pixels_and_the_map_give_the_same_numbers(part: Label
     features = Inputs(part, before, CPU, 32)
     pixels = Inputs(part, before, CPU, 32, features_kept=0)
     mapped = Inputs(part, before, CPU, 32, features_kept=0, pixels_kept=0)
-    assert features.features is not None and pixels.features is None and pixels.pixels is not None
-    assert mapped.features is None and mapped.pixels is None
+    assert features.features is not None
+    assert pixels.features is None
+    assert pixels.pixels is not None
+    assert mapped.features is None
+    assert mapped.pixels is None
     chosen = torch.tensor([299, 0, 17, 17])
     assert features.take(chosen).shape == (4, 16, 3)
     for other in (pixels, mapped):
         torch.testing.assert_close(other.take(chosen), features.take(chosen), rtol=0, atol=1e-6)
-    seen = [torch.cat(columns) for columns in zip(*mapped.chunks())]
+    seen = [torch.cat(columns) for columns in zip(*mapped.chunks(), strict=False)]
     torch.testing.assert_close(seen[0], features.features, rtol=0, atol=1e-6)
-    assert seen[1].tolist() == part.labels.tolist() and len(mapped) == 300
+    assert seen[1].tolist() == part.labels.tolist()
+    assert len(mapped) == 300
 
 
 def test_crops_are_drawn_anew_each_time_and_again_by_the_same_seed(part: LabelledImages) -> None:
@@ -53,7 +57,8 @@ def test_crops_are_drawn_anew_each_time_and_again_by_the_same_seed(part: Labelle
     chosen = torch.arange(8)
     assert one.features is None, "what is augmented cannot be kept"
     first = one.take(chosen)
-    assert torch.equal(first, again.take(chosen)) and not torch.equal(first, other.take(chosen))
+    assert torch.equal(first, again.take(chosen))
+    assert not torch.equal(first, other.take(chosen))
     assert not torch.equal(first, one.take(chosen))
 
 

@@ -17,10 +17,10 @@ from mlae_lab.core.events import ExpertStats
 from mlae_lab.core.patterns import allocation
 from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.training.evaluation import autocast
+from mlae_lab.training.loaded_run import LoadedRun, QueryError, load_run
 from mlae_lab.training.queries import queries
 from mlae_lab.training.queries.images import indices_of, spread_out
 from mlae_lab.training.setup import prepare
-from mlae_lab.training.loaded_run import QueryError, LoadedRun, load_run
 from mlae_lab.training.trainer import fit
 
 PLAN = allocation((0,) * 8 + (2, 2, 3, 1))
@@ -95,7 +95,9 @@ def test_classes_and_images_are_means_of_the_same_numbers(loaded: LoadedRun) -> 
     classes = ask(loaded, "activation", by="class", images=40)
     values = np.array(one["values"], dtype=float)
     truth = np.array(one["truth"])
-    assert values.shape == (40, 12, 3) and one["indices"] == list(range(0, 200, 5)) and sum(classes["counts"]) == 40
+    assert values.shape == (40, 12, 3)
+    assert one["indices"] == list(range(0, 200, 5))
+    assert sum(classes["counts"]) == 40
     assert np.allclose(np.array(one["canvas"], dtype=float), values.mean(0), rtol=1e-4, equal_nan=True)
     for label, count in enumerate(classes["counts"]):
         expected = values[truth == label].mean(0) if count else np.full((12, 3), np.nan)
@@ -136,8 +138,10 @@ def test_all_questions_about_a_number_of_images_ask_about_the_same_ones(loaded: 
 def test_maps_stand_on_the_grid_of_the_backbone(loaded: LoadedRun) -> None:
     found = ask(loaded, "attention", images=[0, 5], layer=11)
     assert (found["layer"], found["target"], found["experts"]) == (11, "blocks.10.attn.qkv", [1, 2, 3])
-    assert found["grid"] == [6, 6] and found["no_attention"] == found["no_maps"] == found["no_alone"] == ""
-    assert [one["index"] for one in found["images"]] == [0, 5] and "private" not in found
+    assert found["grid"] == [6, 6]
+    assert found["no_attention"] == found["no_maps"] == found["no_alone"] == ""
+    assert [one["index"] for one in found["images"]] == [0, 5]
+    assert "private" not in found
     for one in found["images"]:
         assert np.array(one["added"]).shape == np.array(one["signed"]).shape == (3, 6, 6)
         assert np.allclose(np.abs(one["signed"]), one["added"], rtol=1e-3, atol=1e-6)
@@ -152,7 +156,9 @@ def test_maps_stand_on_the_grid_of_the_backbone(loaded: LoadedRun) -> None:
 def test_a_file_of_the_tasks_own_image_gives_the_same_maps_and_is_not_to_be_kept(loaded: LoadedRun) -> None:
     pixels = np.array(loaded.setup.evaluation.part.images[5])
     own, file = ask(loaded, "attention", images=[5]), ask(loaded, "attention", images=[file_of(pixels)])
-    assert file["private"] is True and file["images"][0]["index"] is None and file["images"][0]["truth"] is None
+    assert file["private"] is True
+    assert file["images"][0]["index"] is None
+    assert file["images"][0]["truth"] is None
     for name in ("added", "attention", "rollout", "image", "predicted", "confidence"):
         assert file["images"][0][name] == own["images"][0][name]
 
@@ -177,9 +183,11 @@ def test_a_prediction_is_that_of_the_network(loaded: LoadedRun) -> None:
 def test_the_nearest_training_image_of_a_training_image_is_itself(loaded: LoadedRun) -> None:
     pixels = np.array(loaded.setup.train.part.images[17])
     found = ask(loaded, "predict", image=file_of(pixels))
-    assert found["nearest"][0]["index"] == 17 and found["nearest"][0]["cosine"] == pytest.approx(1, abs=1e-4)
+    assert found["nearest"][0]["index"] == 17
+    assert found["nearest"][0]["cosine"] == pytest.approx(1, abs=1e-4)
     cosines = [one["cosine"] for one in found["nearest"]]
-    assert len(cosines) == 6 and cosines == sorted(cosines, reverse=True)
+    assert len(cosines) == 6
+    assert cosines == sorted(cosines, reverse=True)
     assert found["private"] is True
 
 
@@ -194,16 +202,19 @@ def test_an_image_with_experts_off_is_answered_as_the_network_without_them(loade
         with autocast(setup):
             slow = setup.behind(setup.evaluation.take(torch.tensor([9]))).float().softmax(1)[0].tolist()
         layers[target].coefficient.copy_(kept)
-    assert found["now"] == pytest.approx(slow, abs=2e-6) and found["now"] != found["before"] == whole["now"]
+    assert found["now"] == pytest.approx(slow, abs=2e-6)
+    assert found["now"] != found["before"] == whole["now"]
     first = trained["top"][0]
     assert whole["before"][first["class"]] == pytest.approx(first["probability"], abs=2e-6) == max(whole["before"])
-    assert (found["experts"], found["off"], whole["experts"]) == (7, "L11E2", 8) and "private" not in found
+    assert (found["experts"], found["off"], whole["experts"]) == (7, "L11E2", 8)
+    assert "private" not in found
 
 
 def test_a_file_of_ones_own_can_be_asked_without_experts_and_stays_private(loaded: LoadedRun) -> None:
     pixels = np.array(loaded.setup.evaluation.part.images[9])
     own = ask(loaded, "predict_without", image=file_of(pixels), off="L12", scale=0.5)
-    assert own["private"] is True and own["index"] is None
+    assert own["private"] is True
+    assert own["index"] is None
     assert own["now"] == pytest.approx(ask(loaded, "predict_without", image=9, off="L12", scale=0.5)["now"], abs=2e-6)
 
 
@@ -211,7 +222,8 @@ def test_images_to_choose_from(loaded: LoadedRun) -> None:
     labels = loaded.setup.evaluation.labels
     found = ask(loaded, "images", label=3, first=1, count=4)
     indices = [one["index"] for one in found["images"]]
-    assert indices == (labels == 3).nonzero().flatten()[1:5].tolist() and found["total"] == int((labels == 3).sum())
+    assert indices == (labels == 3).nonzero().flatten()[1:5].tolist()
+    assert found["total"] == int((labels == 3).sum())
     assert len(ask(loaded, "images", count=64)["images"]) == 64
 
 
@@ -260,5 +272,7 @@ def test_a_run_without_experts_predicts_and_says_what_it_has_not(tmp_path: Path,
         with pytest.raises(QueryError, match="has no experts"):
             queries()[name](bare, arguments, lambda done, total: None)
     found = ask(bare, "predict", image=0)
-    assert found["canvas"] is found["without_all"] is None and found["without_layer"] == []
-    assert len(found["nearest"]) == 6 and found["top"] == ask(loaded, "predict", image=0)["top"]
+    assert found["canvas"] is found["without_all"] is None
+    assert found["without_layer"] == []
+    assert len(found["nearest"]) == 6
+    assert found["top"] == ask(loaded, "predict", image=0)["top"]

@@ -69,7 +69,8 @@ def test_a_pair_starts_alike(plan: MaskPlan) -> None:
     one, two = config(HALF, seed=3), config(plan, seed=3)
     assert is_paired(one, two)
     a, b = small(one), small(two)
-    assert torch.equal(a.head.weight, b.head.weight) and torch.equal(a.head.bias, b.head.bias)
+    assert torch.equal(a.head.weight, b.head.weight)
+    assert torch.equal(a.head.bias, b.head.bias)
     both = list(cells(HALF, plan))
     assert len(both) > 20
     assert all(torch.equal(start_of(a, t, column), start_of(b, t, column)) for t, _, column in both)
@@ -84,7 +85,8 @@ def test_a_pair_sees_the_same_batches_and_draws_from_the_same_numbers() -> None:
     _, batches, masks = recorded(config(HALF, **settings))
     _, batches_mixed, masks_mixed = recorded(config(mixed, **settings))
     _, batches_low, masks_low = recorded(config(low, **settings))
-    assert len(batches) == len(masks) == BATCHES and [len(batch) for batch in batches[:3]] == [10, 10, 4]
+    assert len(batches) == len(masks) == BATCHES
+    assert [len(batch) for batch in batches[:3]] == [10, 10, 4]
     assert batches == batches_mixed == batches_low
     same = list(cells(HALF, mixed))
     dropped = dropped_low = 0
@@ -93,7 +95,8 @@ def test_a_pair_sees_the_same_batches_and_draws_from_the_same_numbers() -> None:
         off, off_low = masks[step] == 0, masks_low[step] == 0
         assert not (off_low & ~off).any()  # what p = 0.3 drops p = 0.5 drops too
         dropped, dropped_low = dropped + int(off.sum()), dropped_low + int(off_low.sum())
-    assert 0.4 < dropped / (96 * BATCHES) < 0.6 and 0.2 < dropped_low / (96 * BATCHES) < 0.4
+    assert 0.4 < dropped / (96 * BATCHES) < 0.6
+    assert 0.2 < dropped_low / (96 * BATCHES) < 0.4
     _, elsewhere, _ = recorded(config(HALF, **{**settings, "seed": 4}))
     assert elsewhere != batches
 
@@ -103,7 +106,8 @@ def test_another_rank_changes_neither_batches_nor_masks() -> None:
     settings = {"seed": 3, "epochs": 4, "evaluations": 1}
     _, batches, masks = recorded(config(HALF, **settings))
     _, batches_thick, masks_thick = recorded(config(thick, **settings))
-    assert batches == batches_thick and all(torch.equal(x, y) for x, y in zip(masks, masks_thick))
+    assert batches == batches_thick
+    assert all(torch.equal(x, y) for x, y in zip(masks, masks_thick, strict=False))
     fresh, fresh_thick = small(config(HALF, **settings)), small(config(thick, **settings))
     for target, _, column in cells(HALF, thick):
         assert torch.equal(start_of(fresh, target, column), start_of(fresh_thick, target, column))
@@ -116,5 +120,7 @@ def test_experts_of_a_dropped_layer_change_nothing_for_the_others() -> None:
     _, batches, masks = recorded(config(HALF, **settings))
     _, batches_hollow, masks_hollow = recorded(config(hollow, **settings))
     assert batches == batches_hollow
-    for mask, other in zip(masks, masks_hollow):
-        assert torch.equal(mask[3:], other[3:]) and torch.equal(mask[0], other[0]) and not other[1:3].any()
+    for mask, other in zip(masks, masks_hollow, strict=False):
+        assert torch.equal(mask[3:], other[3:])
+        assert torch.equal(mask[0], other[0])
+        assert not other[1:3].any()

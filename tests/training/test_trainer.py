@@ -18,10 +18,10 @@ from mlae_lab.core.events import (
     Event,
     ExpertStats,
     Predictions,
+    SampleImages,
     SimilarityStats,
     Started,
     TrainStep,
-    SampleImages,
     unpacked,
 )  # fmt: skip
 from mlae_lab.core.patterns import allocation, uniform
@@ -34,9 +34,9 @@ from mlae_lab.model.experts import MaskSampler, stream
 from mlae_lab.model.inject import remove
 from mlae_lab.training.evaluation import Diverged, evaluate
 from mlae_lab.training.inputs import Inputs
+from mlae_lab.training.sample_images import chosen
 from mlae_lab.training.setup import Setup, choose_device, choose_precision, prepare
 from mlae_lab.training.trainer import fit
-from mlae_lab.training.sample_images import chosen
 
 RANDOM = "lab_vit_12x128.random"
 HOLES = MaskPlan(  # an empty row, holes, a rate for each cell, three modules, every depth
@@ -108,7 +108,8 @@ def test_the_order_of_events(events: list[Event]) -> None:
     assert [(e.epoch, e.step) for e in of(events, Evaluation)] == [(2, 6), (4, 12)]
     assert [e.epoch for e in of(events, ExpertStats)] == [e.epoch for e in of(events, SimilarityStats)] == [2, 4]
     seconds = [e.seconds for e in events[1:] if hasattr(e, "seconds")]
-    assert seconds == sorted(seconds) and seconds[0] > 0
+    assert seconds == sorted(seconds)
+    assert seconds[0] > 0
 
 
 def test_a_step_says_which_experts_it_drew(events: list[Event]) -> None:
@@ -119,12 +120,14 @@ def test_a_step_says_which_experts_it_drew(events: list[Event]) -> None:
         factors = setup.experts.sampler.sample()
         drawn = unpacked(step.mask, plan.rows * plan.columns)
         assert drawn == (factors > 0).flatten().tolist()
-        assert sum(drawn) == step.active and not any(d and not e for d, e in zip(drawn, exists))
+        assert sum(drawn) == step.active
+        assert not any(d and not e for d, e in zip(drawn, exists, strict=False))
 
 
 def test_the_watched_images_are_answered_as_the_network_answers_them(events: list[Event]) -> None:
     sample_images, told = of(events, SampleImages)[0], of(events, Predictions)
-    assert len(sample_images.images) == len(sample_images.labels) == 12 and len(set(sample_images.labels)) == 9
+    assert len(sample_images.images) == len(sample_images.labels) == 12
+    assert len(set(sample_images.labels)) == 9
     assert [(g.epoch, g.step) for g in told] == [(2, 6), (4, 12)]
     setup = small(config(epochs=4, evaluations=2, seed=9))
     [*fit(setup)]
@@ -190,7 +193,8 @@ def test_every_epoch_shows_every_image_once_in_an_order_that_only_the_seed_decid
     first, second = one[:3], one[3:]
     assert [len(batch) for batch in first] == [10, 10, 4]
     assert len({row for batch in first for row in batch}) == 24
-    assert first != second and {row for b in first for row in b} == {row for b in second for row in b}
+    assert first != second
+    assert {row for b in first for row in b} == {row for b in second for row in b}
     assert seen(config(seed=6, evaluations=1)) != one
 
 
@@ -250,8 +254,10 @@ def test_a_linear_probe_trains_the_head_alone() -> None:
     after = state_bytes(setup.model)
     assert {name for name in after if after[name] != before[name]} == {"head.weight", "head.bias"}
     assert setup.experts is None
-    assert not of(events, ExpertStats) and not of(events, SimilarityStats)
-    assert events[0].parameters == 0 and events[0].head_parameters == 1290
+    assert not of(events, ExpertStats)
+    assert not of(events, SimilarityStats)
+    assert events[0].parameters == 0
+    assert events[0].head_parameters == 1290
     assert {s.active for s in of(events, TrainStep)} == {0}
     assert len(of(events, Evaluation)) == 2
 
@@ -260,7 +266,8 @@ def test_a_plan_without_experts_trains_the_head_alone_and_says_so_on_an_empty_ca
     events = [*fit(small(config(allocation((0, 0)), epochs=1)))]
     stats, similarity = of(events, ExpertStats)[0], of(events, SimilarityStats)[0]
     assert stats.active_share == stats.gradient == ((None,), (None,))
-    assert similarity.signed == similarity.absolute == (None, None) and similarity.matrices == ((), ())
+    assert similarity.signed == similarity.absolute == (None, None)
+    assert similarity.matrices == ((), ())
     assert events[0].parameters == 0
 
 
@@ -278,7 +285,8 @@ def test_statistics_lie_on_the_plans_canvas(events: list[Event]) -> None:
     for canvas in (stats.active_share, stats.contribution, stats.coefficient, stats.gradient):
         assert [[cell is not None for cell in row] for row in canvas] == [list(row) for row in HOLES.keep]
         assert all(cell >= 0 for row in canvas for cell in row if cell is not None)
-    assert stats.contribution[0][0] > 0 and stats.gradient[0][0] > 0
+    assert stats.contribution[0][0] > 0
+    assert stats.gradient[0][0] > 0
 
 
 def test_the_share_drawn_is_what_the_steps_logged(events: list[Event]) -> None:
@@ -352,8 +360,9 @@ def test_a_mean_gradient_counts_the_steps_that_drew_the_expert_and_starts_anew_a
     for parameter in (layer.a, layer.b):
         parameter.register_post_accumulate_grad_hook(note)
     reports = of([*fit(setup)], ExpertStats)
-    assert len(norms) == 6 and any(0 in step for step in norms)
-    for report, own in zip(reports, (norms[:3], norms[3:])):
+    assert len(norms) == 6
+    assert any(0 in step for step in norms)
+    for report, own in zip(reports, (norms[:3], norms[3:]), strict=False):
         for column in range(2):
             drawn = [step[column] for step in own if step[column] > 0]
             assert report.gradient[0][column] == pytest.approx(sum(drawn) / max(1, len(drawn)), rel=1e-4, abs=1e-6)
@@ -365,10 +374,12 @@ def test_similarity_has_one_value_a_row_and_one_matrix_of_its_experts(events: li
         [value is None for value in stats.signed] == [value is None for value in stats.absolute] == [False, True, False]
     )
     assert [len(matrix) for matrix in stats.matrices] == [2, 0, 2]
-    for signed, absolute, matrix in zip(stats.signed, stats.absolute, stats.matrices):
+    for signed, absolute, matrix in zip(stats.signed, stats.absolute, stats.matrices, strict=False):
         if signed is not None:
-            assert matrix[0][0] == matrix[1][1] == 1 and matrix[0][1] == matrix[1][0]
-            assert signed == pytest.approx(matrix[0][1], abs=1e-5) and absolute == pytest.approx(abs(signed))
+            assert matrix[0][0] == matrix[1][1] == 1
+            assert matrix[0][1] == matrix[1][0]
+            assert signed == pytest.approx(matrix[0][1], abs=1e-5)
+            assert absolute == pytest.approx(abs(signed))
 
 
 # ---------------------------------------------------------------- how it ends
@@ -395,7 +406,8 @@ def test_divergence_names_the_loss_the_step_and_a_way_out(value: float) -> None:
     setup = small(config(learning_rate=0.004))
     running = fit(setup)
     steps = [*islice(running, 2 + 3 + 4 + 1)]  # Started and Watched, an epoch, its report, one step more
-    assert isinstance(steps[-1], TrainStep) and steps[-1].step == 4
+    assert isinstance(steps[-1], TrainStep)
+    assert steps[-1].step == 4
     with torch.no_grad():
         setup.head.bias[0] = value
     with pytest.raises(Diverged, match=r"the loss became nan at step 5 \(epoch 2\): try a learning rate below 0\.004"):
@@ -416,7 +428,8 @@ def test_a_divergence_in_the_evaluation_names_its_step() -> None:
     setup = small(config())
     running = fit(setup)
     steps = [*islice(running, 2 + 3)]
-    assert isinstance(steps[-1], TrainStep) and steps[-1].step == 3  # the last one before the evaluation
+    assert isinstance(steps[-1], TrainStep)
+    assert steps[-1].step == 3
     with torch.no_grad():
         setup.head.bias[0] = float("nan")
     with pytest.raises(Diverged, match="step 3"):

@@ -52,24 +52,31 @@ def test_on_this_machine_alone_nobody_is_asked(address: str, bind: Bind, monkeyp
     bind(address)
     monkeypatch.setenv("MLAE_LAB_PASSWORD", PASSWORD)
     at = opened()
-    assert is_open(at) and "No encryption" not in html(at)
+    assert is_open(at)
+    assert "No encryption" not in html(at)
 
 
 @pytest.mark.parametrize("address", [None, "", "0.0.0.0", "::", "192.168.1.5", "some-name"])
 def test_on_a_network_without_a_password_nobody_comes_in(address: str | None, bind: Bind, store: RunStore) -> None:
     bind(address)
     at = opened()
-    assert not is_open(at) and not at.button and not at.text_input
+    assert not is_open(at)
+    assert not at.button
+    assert not at.text_input
     assert len(at.error) == 1
     told = at.error[0].value
-    assert "bound to a network" in told and "MLAE_LAB_PASSWORD" in told and "127.0.0.1" in told
+    assert "bound to a network" in told
+    assert "MLAE_LAB_PASSWORD" in told
+    assert "127.0.0.1" in told
 
 
 def test_a_short_password_lets_nobody_in_not_even_who_knows_it(bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
     bind("0.0.0.0")
     monkeypatch.setenv("MLAE_LAB_PASSWORD", "short")
     at = opened()
-    assert not is_open(at) and not at.text_input and "5 characters" in at.error[0].value
+    assert not is_open(at)
+    assert not at.text_input
+    assert "5 characters" in at.error[0].value
 
 
 @pytest.mark.parametrize("password", [PASSWORD, "pässwörd", "日本語のパスワード"])
@@ -79,9 +86,12 @@ def test_the_right_password_opens_and_the_line_says_what_is_not_protected(
     bind("0.0.0.0")
     monkeypatch.setenv("MLAE_LAB_PASSWORD", password)
     at = opened()
-    assert not is_open(at) and password not in str(at)
+    assert not is_open(at)
+    assert password not in str(at)
     at = given(at, password)
-    assert is_open(at) and "No encryption" in html(at) and "Everyone with the password" in html(at)
+    assert is_open(at)
+    assert "No encryption" in html(at)
+    assert "Everyone with the password" in html(at)
     assert is_open(at.run()), "the session is open now"
     assert not is_open(opened()), "another one is not"
 
@@ -95,20 +105,24 @@ def test_a_wrong_password_takes_a_second_and_opens_nothing(
     began = time.monotonic()
     at = given(opened(), wrong)
     assert time.monotonic() - began >= authentication.WRONG_SECONDS
-    assert not is_open(at) and at.error[0].value == "That is not the password."
+    assert not is_open(at)
+    assert at.error[0].value == "That is not the password."
     assert not is_open(at.run())
 
 
 def test_many_sessions_guess_no_faster_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authentication, "WRONG_SECONDS", 0.2)
     found: list[bool | None] = []
-    threads = [threading.Thread(target=lambda: found.append(authentication._attempt("predicted", PASSWORD))) for _ in range(5)]
+    threads = [
+        threading.Thread(target=lambda: found.append(authentication._attempt("predicted", PASSWORD))) for _ in range(5)
+    ]
     began = time.monotonic()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [False] * 5 and time.monotonic() - began >= 5 * 0.2
+    assert found == [False] * 5
+    assert time.monotonic() - began >= 5 * 0.2
 
 
 def test_behind_too_many_guesses_an_attempt_gives_up_and_says_nothing_about_the_password(
@@ -141,13 +155,15 @@ def test_a_login_is_of_one_browser_one_password_and_one_store(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ada = login(PASSWORD, "ada-" * 5)
-    assert len(ada) == 64 and login(PASSWORD, "ada-" * 5) == ada
+    assert len(ada) == 64
+    assert login(PASSWORD, "ada-" * 5) == ada
     authentication._key.cache_clear()  # as after a restart of the server
     assert login(PASSWORD, "ada-" * 5) == ada
     others = {login(PASSWORD, "ben-" * 5), login("another password", "ada-" * 5)}
     monkeypatch.setenv("MLAE_LAB_STORE", str(tmp_path / "another"))
     others.add(login(PASSWORD, "ada-" * 5))
-    assert len(others) == 3 and ada not in others
+    assert len(others) == 3
+    assert ada not in others
 
 
 def test_the_salt_is_its_owners_alone_and_made_once(store: RunStore) -> None:
@@ -158,7 +174,8 @@ def test_the_salt_is_its_owners_alone_and_made_once(store: RunStore) -> None:
     for thread in threads:
         thread.join()
     path = paths.login_salt(store.folder)
-    assert set(found) == {path.read_bytes()} and len(found) == 8
+    assert set(found) == {path.read_bytes()}
+    assert len(found) == 8
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not list(store.folder.glob("*.part"))
 
@@ -167,7 +184,8 @@ def test_a_damaged_salt_keeps_logins_for_the_life_of_the_server(store: RunStore)
     paths.login_salt(store.folder).write_bytes(b"short")
     authentication._key.cache_clear()
     ada = login(PASSWORD, "ada-" * 5)
-    assert len(ada) == 64 and ada == login(PASSWORD, "ada-" * 5)
+    assert len(ada) == 64
+    assert ada == login(PASSWORD, "ada-" * 5)
     authentication._key.cache_clear()
 
 
@@ -195,10 +213,12 @@ def test_with_a_provider_people_log_in_there_and_the_password_is_not_asked(
     bind("0.0.0.0")
     monkeypatch.setenv("MLAE_LAB_PASSWORD", PASSWORD)
     at = secrets({"auth": {"client_id": "x", "client_secret": "y", "redirect_uri": "z", "cookie_secret": "c"}})
-    assert not is_open(at) and not at.text_input
+    assert not is_open(at)
+    assert not at.text_input
     assert [button.label for button in at.button] == ["Log in"]
     at.button[0].click().run()
-    assert not at.exception and not is_open(at)
+    assert not at.exception
+    assert not is_open(at)
 
 
 def test_named_providers_have_a_button_each_and_none_is_said(secrets: Callable[[dict], AppTest], bind: Bind) -> None:
@@ -207,10 +227,13 @@ def test_named_providers_have_a_button_each_and_none_is_said(secrets: Callable[[
     at = secrets({"auth": common | {"uni": {"client_id": "x"}, "google": {"client_id": "y"}}})
     assert [button.label for button in at.button] == ["Log in with uni", "Log in with google"]
     at = secrets({"auth": common})
-    assert not at.button and "names no provider" in at.error[0].value and not is_open(at)
+    assert not at.button
+    assert "names no provider" in at.error[0].value
+    assert not is_open(at)
 
 
 def test_other_secrets_are_no_login(secrets: Callable[[dict], AppTest], bind: Bind) -> None:
     bind("0.0.0.0")
     at = secrets({"auth": "yes", "token": "t"})
-    assert not is_open(at) and "MLAE_LAB_PASSWORD" in at.error[0].value
+    assert not is_open(at)
+    assert "MLAE_LAB_PASSWORD" in at.error[0].value

@@ -89,8 +89,10 @@ def test_a_kept_draft_that_cannot_be_read_is_a_fresh_start_with_one_sentence(
     at = tab(page, ADA)
     assert len(at.warning) == 1
     told = at.warning[0].value
-    assert told.startswith("The kept draft could not be read (") and told.endswith("): this is a fresh one.")
-    assert len(told) < 450 and "[x](" not in told
+    assert told.startswith("The kept draft could not be read (")
+    assert told.endswith("): this is a fresh one.")
+    assert len(told) < 450
+    assert "[x](" not in told
     assert draft(at) == FIRST_RUN and store.visitor(ADA).draft == text, "a newer lab may still read it"
     assert not at.run().warning
 
@@ -106,7 +108,8 @@ def test_a_tab_that_comes_back_with_its_old_address_does_not_replace_what_anothe
     for name, value in old.items():
         at.query_params[name] = value
     at.run()  # as after a reload, or when the server was started again
-    assert (draft(at).task, draft(at).plan.code) == tuple(old.values()) and kept(store, ADA) == OTHER
+    assert (draft(at).task, draft(at).plan.code) == tuple(old.values())
+    assert kept(store, ADA) == OTHER
     set_epochs(at, 21)  # what is done by hand here is what this browser changed last
     assert kept(store, ADA) == draft(at) != OTHER
 
@@ -119,7 +122,8 @@ def test_a_link_wins_also_where_the_session_learns_late_whose_it_is(tab: Tab, st
     at.run()
     at.session_state["visitor_id"] = ADA
     at.run()
-    assert draft(at) == replace(OTHER, task="digits") and at.query_params["task"] in ("digits", ["digits"])
+    assert draft(at) == replace(OTHER, task="digits")
+    assert at.query_params["task"] in ("digits", ["digits"])
 
 
 def test_one_value_that_does_not_fit_loses_nothing_of_the_rest(tab: Tab, store: RunStore) -> None:
@@ -128,7 +132,8 @@ def test_one_value_that_does_not_fit_loses_nothing_of_the_rest(tab: Tab, store: 
     next(box for box in at.selectbox if box.label == "Preprocessing").select("fgvc-crop")
     next(field for field in at.number_input if field.label == "Seed").set_value(7)
     set_epochs(at, 77)
-    assert len(at.error) == 1 and "too small to crop" in at.error[0].value
+    assert len(at.error) == 1
+    assert "too small to crop" in at.error[0].value
     assert kept(store, ADA) == draft(at) == replace(before, seed=7, epochs=77)
 
 
@@ -146,7 +151,9 @@ def test_a_locked_store_breaks_no_page_and_gets_the_draft_later(tab: Tab, store:
         began = time.monotonic()
         set_epochs(at, 12)
         assert time.monotonic() - began < 8
-        assert not at.exception and not at.error and draft(at).epochs == 12
+        assert not at.exception
+        assert not at.error
+        assert draft(at).epochs == 12
     finally:
         other.close()
     assert store.visitor(ADA).draft == ""
@@ -167,7 +174,8 @@ def test_late_the_kept_draft_comes_if_nothing_was_changed(tab: Tab, store: RunSt
     keep(store, ADA, OTHER)
     at = learns(tab("train", BEN), ADA)
     assert draft(at) == OTHER and epochs(at) == 33, "the form on the page must not put its own values back"
-    assert at.run() and draft(at) == OTHER == kept(store, ADA)
+    assert at.run()
+    assert draft(at) == OTHER == kept(store, ADA)
 
 
 def test_late_the_sessions_own_changes_win(tab: Tab, store: RunStore) -> None:
@@ -209,8 +217,10 @@ def test_a_link_opened_on_the_page_reaches_its_form(tab: Tab) -> None:
     at = tab("train", ADA)
     at.query_params["set"] = "epochs:21"
     at.run()
-    assert epochs(at) == 21 and draft(at).epochs == 21
-    assert epochs(set_epochs(at, 22)) == 22 and draft(at).epochs == 22
+    assert epochs(at) == 21
+    assert draft(at).epochs == 21
+    assert epochs(set_epochs(at, 22)) == 22
+    assert draft(at).epochs == 22
 
 
 def test_the_address_from_before_a_change_undoes_nothing(tab: Tab) -> None:
@@ -221,7 +231,8 @@ def test_the_address_from_before_a_change_undoes_nothing(tab: Tab) -> None:
     for name, value in old.items():
         at.query_params[name] = value
     at.run()
-    assert epochs(at) == 22 and address(at)["set"] == "epochs:22"
+    assert epochs(at) == 22
+    assert address(at)["set"] == "epochs:22"
 
 
 def test_an_address_that_comes_back_counts_from_its_last_return(tab: Tab, store: RunStore) -> None:
@@ -274,7 +285,8 @@ def test_a_stroke_outlives_a_link_in_another_spelling(page: str, tab: Tab, monke
     at.session_state["draft"] = replace(draft(at), plan=pattern("hourglass"))
     at.run().run()
     assert draft(at).plan == pattern("hourglass")
-    assert address(at)["set"] == "epochs:21,lr:0.001" and address(at)["task"] == "fashion"
+    assert address(at)["set"] == "epochs:21,lr:0.001"
+    assert address(at)["task"] == "fashion"
 
 
 @pytest.mark.parametrize(
@@ -285,9 +297,11 @@ def test_a_stroke_outlives_a_link_in_another_spelling(page: str, tab: Tab, monke
 )  # fmt: skip
 def test_a_broken_link_is_one_sentence_and_nothing_of_it_is_taken(query: dict, tab: Tab, store: RunStore) -> None:
     at = tab("train", ADA, **{"task": "digits", **query})
-    assert len(at.warning) == 1 and at.warning[0].value.startswith("The link could not be opened: ")
+    assert len(at.warning) == 1
+    assert at.warning[0].value.startswith("The link could not be opened: ")
     assert "[x](" not in at.warning[0].value
-    assert draft(at) == FIRST_RUN and store.visitor(ADA).draft == ""
+    assert draft(at) == FIRST_RUN
+    assert store.visitor(ADA).draft == ""
 
 
 @pytest.mark.parametrize(
@@ -300,4 +314,5 @@ def test_whatever_a_run_may_have_the_form_can_show(code: str, tab: Tab) -> None:
 def test_a_task_too_small_to_crop_takes_the_usual_preprocessing(tab: Tab, store: RunStore) -> None:
     keep(store, ADA, replace(OTHER, task="cub", preprocessing="fgvc-crop"))
     at = tab("task", ADA, task="digits")
-    assert not at.warning and (draft(at).task, draft(at).preprocessing) == ("digits", "auto")
+    assert not at.warning
+    assert (draft(at).task, draft(at).preprocessing) == ("digits", "auto")

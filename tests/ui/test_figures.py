@@ -28,8 +28,10 @@ def evaluations(*accuracies: float) -> list[Evaluation]:
 def test_accuracy_figure_shows_every_measurement_and_names_the_last() -> None:
     figure = figures.accuracy_figure(Running(steps(26)), evaluations(40.0, 62.5), epochs=16, split="val")
     measured = next(trace for trace in figure.data if trace["line"]["color"] == "@accent")
-    assert measured["y"] == [40.0, 62.5] and measured["x"] == [1, 2]
-    assert "62.5 %" in figure.alt and "epoch 2" in figure.alt
+    assert measured["y"] == [40.0, 62.5]
+    assert measured["x"] == [1, 2]
+    assert "62.5 %" in figure.alt
+    assert "epoch 2" in figure.alt
 
 
 def test_accuracy_figure_before_the_first_measurement_says_so() -> None:
@@ -39,7 +41,9 @@ def test_accuracy_figure_before_the_first_measurement_says_so() -> None:
 @pytest.mark.parametrize("count", [1, 599, 600, 601, 6500, 10_001])
 def test_thinning_keeps_the_ends_and_the_limit(count: int) -> None:
     kept = figures.thinned(list(range(count)))
-    assert len(kept) <= figures.MAX_POINTS and kept[0] == 0 and kept[-1] == count - 1
+    assert len(kept) <= figures.MAX_POINTS
+    assert kept[0] == 0
+    assert kept[-1] == count - 1
     assert kept == sorted(set(kept))
 
 
@@ -52,7 +56,8 @@ def test_a_running_mean_has_no_bias_towards_the_start() -> None:
 @pytest.mark.parametrize("count", [0, 1, 399, 400, 401, 6500, 10_001])
 def test_a_growing_curve_keeps_its_ends_and_the_limit(count: int) -> None:
     kept = [m.step for m in Running(steps(count)).moments]
-    assert len(kept) <= figures.MAX_POINTS and kept == sorted(set(kept))
+    assert len(kept) <= figures.MAX_POINTS
+    assert kept == sorted(set(kept))
     assert not count or (kept[0] == 1 and kept[-1] == count)
 
 
@@ -60,7 +65,8 @@ def test_a_loss_that_is_not_finite_is_left_out_of_the_mean_and_of_the_json() -> 
     broken = [TrainStep(1, 1, 2.0, 9.0, 1e-3, 8, 0.1), TrainStep(2, 1, float("nan"), 9.0, 1e-3, 8, 0.2)]
     assert [m.mean_loss for m in Running(broken).moments] == [2.0, 2.0]
     spec = figures.loss_figure(Running(broken), [Evaluation(1, 2, "val", 9.0, float("inf"), 0.3)], 2, "val").spec
-    assert "NaN" not in spec and "Infinity" not in spec
+    assert "NaN" not in spec
+    assert "Infinity" not in spec
 
 
 def test_long_run_stays_small_on_the_wire() -> None:
@@ -77,7 +83,8 @@ def test_expert_figure_strikes_absent_cells_and_finds_the_largest() -> None:
     heat, struck = figure.data
     assert [list(row) for row in canvas] == heat["z"]
     assert len(struck["x"]) == 12 * 14 - 96
-    assert "layer 12, expert 14" in figure.alt and "epoch 3" in figure.alt
+    assert "layer 12, expert 14" in figure.alt
+    assert "epoch 3" in figure.alt
 
 
 def test_coefficients_are_centred_on_their_start() -> None:
@@ -117,7 +124,8 @@ def test_every_colour_in_every_figure_has_a_meaning_in_the_palette() -> None:
         figures.balance_figure(["a"], {"train": [1], "val": [2]}),
     ]  # fmt: skip
     used = {name for figure in made for name in re.findall(r'"@([a-z]+)"', figure.spec)}
-    assert used and all(f"{name}:" in known for name in used)
+    assert used
+    assert all(f"{name}:" in known for name in used)
 
 
 def test_active_figure_counts_what_a_step_draws() -> None:

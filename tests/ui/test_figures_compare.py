@@ -24,7 +24,9 @@ RUN = Run("aaaaaaaa", 0.0, RunConfig("digits"), "", Status.FINISHED, "", "cpu", 
 def pair(seed: int, *gains: float, last_epoch: int = 3) -> pairs.Pair:
     """A pair measured after epochs 1, 2, ..., B above A by these points."""
     a = tuple((epoch, 50.0 + epoch) for epoch in range(1, len(gains) + 1))
-    return pairs.Pair(seed, RUN, RUN, a, tuple((e, v + gain) for (e, v), gain in zip(a, gains)), last_epoch)
+    return pairs.Pair(
+        seed, RUN, RUN, a, tuple((e, v + gain) for (e, v), gain in zip(a, gains, strict=False)), last_epoch
+    )
 
 
 def difference(*found: pairs.Pair) -> figures.Figure:
@@ -45,37 +47,44 @@ THREE = (pair(0, 0.0, 1.0, 1.0), pair(1, 1.0, 2.0, 2.0), pair(2, -1.0, 3.0, 6.0)
 def test_each_seed_is_a_named_line_and_the_mean_stands_out() -> None:
     figure = difference(*THREE)
     assert names(figure) == ["95 % interval of the mean", "seed 0", "seed 1", "seed 2", "mean over seeds"]
-    assert figure.data[3]["y"] == [-1.0, 3.0, 6.0] and figure.data[4]["y"] == [0.0, 2.0, 3.0]
+    assert figure.data[3]["y"] == [-1.0, 3.0, 6.0]
+    assert figure.data[4]["y"] == [0.0, 2.0, 3.0]
     assert figure.data[4]["line"]["width"] > 2 * figure.data[3]["line"]["width"]
     assert {note["text"] for note in layout(figure)["annotations"]} >= {"seed 0", "seed 1", "seed 2", "mean"}
     assert "B − A after epoch 3: +3.0 points (95 % −3.6 to +9.6, n = 3)" in figure.alt
-    assert "3 pairs of runs, seeds 0, 1, 2." in figure.alt and "n = 3, standard deviation 2.6" in figure.alt
+    assert "3 pairs of runs, seeds 0, 1, 2." in figure.alt
+    assert "n = 3, standard deviation 2.6" in figure.alt
 
 
 def test_the_band_is_the_interval() -> None:
     band = difference(*THREE).data[0]
     assert band["x"] == [1, 2, 3, 3, 2, 1]
     low, high = band["y"][2], band["y"][3]
-    assert (low + high) / 2 == pytest.approx(3.0) and high - low == pytest.approx(2 * 6.573, abs=0.01)
+    assert (low + high) / 2 == pytest.approx(3.0)
+    assert high - low == pytest.approx(2 * 6.573, abs=0.01)
 
 
 def test_the_zero_line_is_there_and_in_sight() -> None:
     for found in (THREE, (pair(0, 5.0, 6.0, 7.0),), (pair(0, -5.0, -6.0, -7.0),), ()):
         made = layout(difference(*found))
         low, high = made["yaxis"]["range"]
-        assert low < 0 < high and [shape["y0"] for shape in made["shapes"]] == [0]
+        assert low < 0 < high
+        assert [shape["y0"] for shape in made["shapes"]] == [0]
 
 
 def test_a_single_pair_has_no_mean_and_no_band() -> None:
     figure = difference(pair(4, 1.0, 2.0, 2.5))
     assert names(figure) == ["seed 4"]
-    assert "B − A after epoch 3: +2.5 points, one pair" in figure.alt and "1 pair of runs, seed 4." in figure.alt
+    assert "B − A after epoch 3: +2.5 points, one pair" in figure.alt
+    assert "1 pair of runs, seed 4." in figure.alt
 
 
 def test_an_unfinished_pair_is_dotted_faint_and_says_so() -> None:
     whole, half = difference(THREE[0], THREE[1], pair(7, 1.0, 1.0)).data[1:4:2]
-    assert (whole["line"]["dash"], half["line"]["dash"]) == ("solid", "dot") and half["opacity"] < whole["opacity"]
-    assert half["name"] == "seed 7, unfinished" and len(half["x"]) == 2
+    assert (whole["line"]["dash"], half["line"]["dash"]) == ("solid", "dot")
+    assert half["opacity"] < whole["opacity"]
+    assert half["name"] == "seed 7, unfinished"
+    assert len(half["x"]) == 2
     assert "1 of them not at the last epoch" in difference(*THREE, pair(7, 1.0)).alt
 
 
@@ -94,7 +103,8 @@ def test_names_at_the_ends_do_not_lie_on_each_other() -> None:
         for note in made["annotations"]
         if note["xanchor"] == "left" and "xref" not in note
     )
-    assert len(at) == 9 and all(second - first >= 14 for first, second in pairwise(at))
+    assert len(at) == 9
+    assert all(second - first >= 14 for first, second in pairwise(at))
 
 
 def test_both_curves_with_their_bands() -> None:
@@ -102,7 +112,8 @@ def test_both_curves_with_their_bands() -> None:
     figure = figures.two_curves_figure(curves_a, curves_b, "test", 2)
     assert names(figure) == ["A, lowest to highest", "A", "B"]
     assert figure.data[0]["y"] == [50.0, 60.0, 64.0, 52.0]
-    assert figure.data[1]["y"] == [51.0, 62.0] and figure.data[2]["y"] == [55.0, 70.0]
+    assert figure.data[1]["y"] == [51.0, 62.0]
+    assert figure.data[2]["y"] == [55.0, 70.0]
     assert figure.data[1]["line"]["dash"] != figure.data[2]["line"]["dash"]  # told apart without colour
     assert "Accuracy on test: A 62.0 %, B 70.0 %." in figure.alt
     assert "Accuracy on val, mean of 2 seeds: A 62" in figures.two_curves_figure(curves_a, curves_a, "val", 2).alt
@@ -111,7 +122,8 @@ def test_both_curves_with_their_bands() -> None:
 def test_long_runs_of_many_seeds_stay_small_on_the_wire() -> None:
     many = [pair(seed, *[seed / 7] * 10_000, last_epoch=10_000) for seed in range(3)]
     figure = figures.difference_figure(pairs.difference(many), 10_000)
-    assert len(figure.spec) < 120_000 and figure.data[1]["x"][-1] == 10_000
+    assert len(figure.spec) < 120_000
+    assert figure.data[1]["x"][-1] == 10_000
 
 
 # ---------------------------------------------------------------- masks
@@ -132,7 +144,9 @@ def test_every_cell_says_where_it_is() -> None:
 def test_row_rates_stand_beside_their_rows() -> None:
     made = layout(figures.mask_difference_figure(uniform(0.5), pattern("incremental", "stochastic")))
     texts = {note["y"]: note["text"] for note in made["annotations"]}
-    assert texts[0] == "p 0.5 → 0.8" and texts[11] == "p 0.5 → 0" and 6 not in texts  # row 7 has 0.5 in both
+    assert texts[0] == "p 0.5 → 0.8"
+    assert texts[11] == "p 0.5 → 0"
+    assert 6 not in texts
 
 
 def test_masks_of_unlike_width_and_layers() -> None:
@@ -153,4 +167,5 @@ def test_every_colour_has_a_meaning_in_the_palette() -> None:
         figures.mask_difference_figure(uniform(0.5), pattern("hourglass")),
     ]  # fmt: skip
     used = {name for figure in made for name in re.findall(r'"@([a-z]+)"', figure.spec)}
-    assert used and all(re.search(rf"\b{name}:", known) for name in used)
+    assert used
+    assert all(re.search(rf"\b{name}:", known) for name in used)

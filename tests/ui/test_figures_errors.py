@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from mlae_lab.core.proportions import wilson
 from mlae_lab.core.paired_tests import paired_tests
+from mlae_lab.core.proportions import wilson
 from mlae_lab.core.seed_statistics import seed_statistics
 from mlae_lab.locations import PACKAGE
 from mlae_lab.ui import figures
@@ -24,7 +24,7 @@ CLASSES = [
         "low": wilson(row[i], sum(row))[0],
         "high": wilson(row[i], sum(row))[1],
     }
-    for i, (n, row) in enumerate(zip(NAMES, COUNTS))
+    for i, (n, row) in enumerate(zip(NAMES, COUNTS, strict=False))
 ]
 BINS = [
     {"low": 0.0, "high": 0.5, "images": 0, "accuracy": None, "confidence": None},
@@ -61,7 +61,8 @@ def test_every_colour_has_a_meaning_and_every_axis_a_name() -> None:
     for figure in every():
         assert set(re.findall(r'"@(\w+)"', figure.spec)) <= known
         axes = [value for name, value in layout(figure).items() if re.fullmatch(r"[xy]axis\d?", name)]
-        assert len(axes) >= 2 and all(entry["title"]["text"] for entry in axes)
+        assert len(axes) >= 2
+        assert all(entry["title"]["text"] for entry in axes)
         assert layout(figure)["title"]["text"] in figure.alt
     assert len({figure.name for figure in every()}) == len(every())
 
@@ -72,7 +73,8 @@ def test_the_matrix_shows_shares_and_counts_each_once() -> None:
     assert mistakes["z"] == [[None, 0.2, None], [0.5, None, None], [None, None, None]]
     assert right["text"] == [[8, "", ""], ["", 5, ""], ["", "", ""]]
     assert mistakes["text"] == [["", 2, ""], [5, "", ""], ["", "", ""]]
-    assert mistakes["zmax"] == 0.5 and mistakes["customdata"] == COUNTS
+    assert mistakes["zmax"] == 0.5
+    assert mistakes["customdata"] == COUNTS
 
 
 def test_the_matrix_names_the_commonest_mistake() -> None:
@@ -88,8 +90,10 @@ def test_a_matrix_of_many_classes_can_be_read(size: int) -> None:
     counts = [[10 if i == j else int(j == (i + 1) % size) for j in range(size)] for i in range(size)]
     figure = figures.confusion_figure(names, counts, [[n / 11 for n in row] for row in counts])
     axis = layout(figure)["yaxis"]
-    assert len(axis["tickvals"]) == len(axis["ticktext"]) <= 34 and max(map(len, axis["ticktext"])) <= 16
-    assert set(axis["tickvals"]) <= set(names) and 320 <= layout(figure)["height"] <= 860
+    assert len(axis["tickvals"]) == len(axis["ticktext"]) <= 34
+    assert max(map(len, axis["ticktext"])) <= 16
+    assert set(axis["tickvals"]) <= set(names)
+    assert 320 <= layout(figure)["height"] <= 860
     assert ("text" in figure.data[0]) == (size <= 16)
 
 
@@ -116,7 +120,8 @@ def test_the_reliability_curve_leaves_empty_bins_out() -> None:
 )
 def test_its_title_says_whether_the_network_is_too_sure(confidence: float, word: str) -> None:
     figure = figures.reliability_figure(BINS, 0.25, confidence, 0.65)
-    assert layout(figure)["title"]["text"].startswith(f"{word}: ") and "ECE 0.250" in figure.alt
+    assert layout(figure)["title"]["text"].startswith(f"{word}: ")
+    assert "ECE 0.250" in figure.alt
 
 
 def test_slices_go_up_for_b_and_down_for_a() -> None:
@@ -127,9 +132,8 @@ def test_slices_go_up_for_b_and_down_for_a() -> None:
     stars = [note["x"] for note in layout(figure)["annotations"] if note["text"] == "*"]
     assert stars == ["dog"], "one image of a cat is chance"
     same = figures.paired_tests_figure(paired_tests(A, A))
-    assert (
-        layout(same)["title"]["text"] == "A and B are right on the same 11 of 30 images" and same.data[0]["x"] == []
-    )
+    assert layout(same)["title"]["text"] == "A and B are right on the same 11 of 30 images"
+    assert same.data[0]["x"] == []
 
 
 def test_seeds_have_a_dot_each_and_their_interval() -> None:
@@ -144,7 +148,8 @@ def test_seeds_have_a_dot_each_and_their_interval() -> None:
 
 def test_one_seed_has_neither_mean_nor_interval() -> None:
     figure = figures.seeds_figure([figures.Lane("", ((3, 60.0),), seed_statistics(4, [60.0]))], "val")
-    assert layout(figure)["shapes"] == [] and layout(figure)["annotations"] == []
+    assert layout(figure)["shapes"] == []
+    assert layout(figure)["annotations"] == []
     assert layout(figure)["title"]["text"] == "Accuracy on val: 60.0 %, one seed"
 
 
@@ -157,7 +162,8 @@ def test_two_masks_differ_in_more_than_colour() -> None:
 
 def test_the_paired_difference_has_its_zero() -> None:
     figure = every()[5]
-    assert figure.data[0]["y"] == [1.0, 2.0] and any(s["y0"] == s["y1"] == 0 for s in layout(figure)["shapes"])
+    assert figure.data[0]["y"] == [1.0, 2.0]
+    assert any(s["y0"] == s["y1"] == 0 for s in layout(figure)["shapes"])
     low, high = layout(figure)["yaxis"]["range"]
     assert low < 0 < high
     assert layout(figure)["title"]["text"].startswith("B − A: +1.5 points (95 % −4.9 to +7.9, n = 2)")

@@ -31,7 +31,8 @@ def layout(figure: figures.Figure) -> dict:
 def test_an_expert_against_its_average() -> None:
     figure = figures.against_figure(SHIRT, MEAN, PLAN, "shirt")
     heat, struck = figure.data
-    assert heat["z"] == [[0.0, 50.0], [None, None], [-50.0, None]] and heat["zmin"] == -50
+    assert heat["z"] == [[0.0, 50.0], [None, None], [-50.0, None]]
+    assert heat["zmin"] == -50
     assert len(struck["x"]) == 3
     assert "shirt: layer 1, expert 2 adds 50 % more" in figure.alt
 
@@ -39,8 +40,10 @@ def test_an_expert_against_its_average() -> None:
 def test_classes_against_experts_of_one_layer_and_of_all() -> None:
     values = [MEAN, SHIRT]
     every = figures.class_figure(values, MEAN, ["all", "shirt"], PLAN, None, relative=True)
-    assert every.data[0]["z"] == [[0, 0, 0], [0, 50, -50]] and every.data[0]["x"] == ["1.1", "1.2", "3.1"]
-    assert layout(every)["xaxis"]["ticktext"] == ["1", "3"] and len(layout(every)["shapes"]) == 1
+    assert every.data[0]["z"] == [[0, 0, 0], [0, 50, -50]]
+    assert every.data[0]["x"] == ["1.1", "1.2", "3.1"]
+    assert layout(every)["xaxis"]["ticktext"] == ["1", "3"]
+    assert len(layout(every)["shapes"]) == 1
     one = figures.class_figure(values, MEAN, ["all", "shirt"], PLAN, 0, relative=False)
     assert one.data[0]["z"] == [[0.1, 0.2], [0.1, 0.3]]
     assert "Layer 1, expert 2 adds most, to shirt" in one.alt
@@ -75,7 +78,8 @@ def test_maps_stand_on_their_images(scale: str, first: list[float], second: list
         None,
     ]  # the bare image, a gap, the map, a gap, the other
     assert plain["z"][3] == [None, None, None, *second, None, None, None]
-    assert both["z"][0][6:] == ([0.125, -0.25] if scale == SCALES[2] else [0.5, -1.0]) and both["z"][3][6:] == [
+    assert both["z"][0][6:] == ([0.125, -0.25] if scale == SCALES[2] else [0.5, -1.0])
+    assert both["z"][3][6:] == [
         None,
         None,
     ]
@@ -84,18 +88,21 @@ def test_maps_stand_on_their_images(scale: str, first: list[float], second: list
     assert [(i["x"], i["y"], i["sizex"]) for i in images] == [(x - 0.5, y - 0.5, 2) for y in (0, 3) for x in (0, 3, 6)][
         :5
     ]
-    assert images[0]["source"].startswith("data:image/png") and images[3]["source"].startswith("data:image/jpeg")
+    assert images[0]["source"].startswith("data:image/png")
+    assert images[3]["source"].startswith("data:image/jpeg")
     words = [word["text"] for word in layout(figure)["annotations"]]
-    assert words[:3] == ["image", "expert 1", "2"] and {"bag", "shirt"} <= set(words)
+    assert words[:3] == ["image", "expert 1", "2"]
+    assert {"bag", "shirt"} <= set(words)
     assert ("4" in words) == (scale != SCALES[2])
 
 
 def test_maps_with_a_sign_have_the_colours_of_all_other_figures() -> None:
     figure = figures.maps_figure(ROWS, ["expert 1", "expert 2"], "t", "q", "n", (False, True))
-    low, middle, high = [colour for _, colour in figure.data[1]["colorscale"]]
+    low, _middle, high = [colour for _, colour in figure.data[1]["colorscale"]]
     dark = (PACKAGE / "ui" / "palette.js").read_text().partition("dark:")[2]
     named = {name: tuple(bytes.fromhex(code)) for name, code in re.findall(r'(\w+): "#(\w{6})"', dark)}
-    assert low == "rgb({},{},{})".format(*named["low"]) and high == "rgb({},{},{})".format(*named["high"])
+    assert low == "rgb({},{},{})".format(*named["low"])
+    assert high == "rgb({},{},{})".format(*named["high"])
     assert [name for _, name in DIVERGING] == ["@low", "@surface", "@high"]
 
 
@@ -140,10 +147,18 @@ def test_two_answers_say_what_becomes_of_the_first() -> None:
     classes = ["bag", "shirt", "coat", "dress", "boot", "sandal"]
     before, stays = [0.1, 0.6, 0.2, 0.05, 0.05, 0.0], [0.2, 0.5, 0.2, 0.05, 0.05, 0.0]
     becomes = [0.1, 0.3, 0.55, 0.05, 0.0, 0.0]
-    assert "It stays shirt: 50.0 %, -10.0 points, which is right" in figures.two_answers_figure(before, stays, classes, 1).alt
-    assert "It becomes coat, 55.0 %; it was shirt; right is shirt" in figures.two_answers_figure(before, becomes, classes, 1).alt
+    assert (
+        "It stays shirt: 50.0 %, -10.0 points, which is right"
+        in figures.two_answers_figure(before, stays, classes, 1).alt
+    )
+    assert (
+        "It becomes coat, 55.0 %; it was shirt; right is shirt"
+        in figures.two_answers_figure(before, becomes, classes, 1).alt
+    )
     same = figures.two_answers_figure(before, before, classes)
-    assert "It stays shirt: 60.0 %." in same.alt and len(same.data[0]["y"]) == 5 and same.data[0]["x"] == same.data[1]["x"]
+    assert "It stays shirt: 60.0 %." in same.alt
+    assert len(same.data[0]["y"]) == 5
+    assert same.data[0]["x"] == same.data[1]["x"]
 
 
 def test_every_colour_has_a_meaning_in_the_palette() -> None:
@@ -154,4 +169,5 @@ def test_every_colour_has_a_meaning_in_the_palette() -> None:
         figures.without_figure([], {"class": 0, "probability": 1.0, "flips": True}, 1.0, ["a"], 0),
     ]  # fmt: skip
     used = {name for figure in made for name in re.findall(r'"@([a-z]+)"', figure.spec)}
-    assert used and all(f"{name}:" in known for name in used)
+    assert used
+    assert all(f"{name}:" in known for name in used)

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from mlae_lab.core.random_baseline import RandomBaseline
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import SimilarityStats
+from mlae_lab.core.random_baseline import RandomBaseline
 from mlae_lab.runs import diversity
 from mlae_lab.runs.diversity import Found, Point
 from mlae_lab.runs.pairs import seed_statistics
@@ -39,13 +39,19 @@ def test_lines_by_layer_with_gaps_and_what_random_experts_show() -> None:
     baseline = [RandomBaseline(0.05, 0.01), None, RandomBaseline(0.06, 0.01)]
     figure = by_layer_figure("layers", ("1", "2", "3"), lines, "A finding", "mean |cosine|", baseline)
     traces = named(figure)
-    assert traces["this run"]["x"] == [0, 2] and traces["this run"]["y"] == [0.1, 0.3]
-    assert traces["other"]["line"]["dash"] == "dash" and traces["random experts"]["y"] == [0.05, 0.06]
+    assert traces["this run"]["x"] == [0, 2]
+    assert traces["this run"]["y"] == [0.1, 0.3]
+    assert traces["other"]["line"]["dash"] == "dash"
+    assert traces["random experts"]["y"] == [0.05, 0.06]
     band = traces["random experts, two standard deviations"]
-    assert min(band["y"]) == 0.03 and max(band["y"]) == 0.08 and band["fill"] == "toself"
+    assert min(band["y"]) == 0.03
+    assert max(band["y"]) == 0.08
+    assert band["fill"] == "toself"
     assert sorted(said(figure)) == ["other", "random", "this run"]
-    assert layout(figure)["xaxis"]["ticktext"] == ["1", "2", "3"] and layout(figure)["yaxis"]["range"][0] >= 0
-    assert figure.name == "layers" and "A finding" in figure.alt
+    assert layout(figure)["xaxis"]["ticktext"] == ["1", "2", "3"]
+    assert layout(figure)["yaxis"]["range"][0] >= 0
+    assert figure.name == "layers"
+    assert "A finding" in figure.alt
 
 
 def test_nothing_by_layer_is_an_empty_frame() -> None:
@@ -58,7 +64,8 @@ def test_nothing_by_layer_is_an_empty_frame() -> None:
 def test_a_spectrum_is_the_mean_share_over_layers() -> None:
     figure = spectrum_figure([[3.0, 1.0], [1.0, 1.0], []], [[2.0]], "this run", "other")
     traces = named(figure)
-    assert traces["this run"]["y"] == [0.625, 0.375] and traces["other"]["y"] == [1.0]
+    assert traces["this run"]["y"] == [0.625, 0.375]
+    assert traces["other"]["y"] == [1.0]
     band = traces["this run, lowest to highest layer"]
     assert band["y"] == [0.5, 0.25, 0.5, 0.75]
     assert layout(figure)["title"]["text"] == "Spectrum of ΔW: the first of 2 singular values has 62 %"
@@ -81,7 +88,8 @@ def test_over_time_two_runs_and_the_level_of_random_experts() -> None:
     figure = similarity_curve(mine, [SimilarityStats(2, (0.1,), (0.4,), ((),))], "other", 0.003)
     assert layout(figure)["title"]["text"] == "Experts of a layer: mean |cosine| 0.200, in the other run 0.400"
     assert named(figure)["other run, absolute"]["y"] == [0.4]
-    assert layout(figure)["shapes"][0]["y0"] == 0.003 and "random" in said(figure)
+    assert layout(figure)["shapes"][0]["y0"] == 0.003
+    assert "random" in said(figure)
 
 
 # ---------------------------------------------------------------- the central experiment
@@ -93,7 +101,9 @@ def found(seeds: int) -> Found:
     def point(arm: str, rate: float, value: float) -> Point:
         values = seed_statistics(2, [value + 0.01 * seed for seed in range(seeds)])
         against = (
-            {} if arm == "dense" or (arm != "lora" and not rate) else {"absolute": seed_statistics(2, [value - 0.3] * seeds)}
+            {}
+            if arm == "dense" or (arm != "lora" and not rate)
+            else {"absolute": seed_statistics(2, [value - 0.3] * seeds)}
         )
         return Point(
             arm,
@@ -112,17 +122,17 @@ def found(seeds: int) -> Found:
 def test_a_line_with_its_band_for_each_arm() -> None:
     figure = diversity_figure(found(3), "absolute")
     traces = named(figure)
-    assert traces["Expert dropout"]["x"] == [0.0, 0.5] and traces["Expert dropout"]["y"] == pytest.approx([0.31, 0.185])
+    assert traces["Expert dropout"]["x"] == [0.0, 0.5]
+    assert traces["Expert dropout"]["y"] == pytest.approx([0.31, 0.185])
     assert traces["Expert dropout"]["text"] == ["3 seeds", "3 seeds"]
     assert {"Expert dropout, 95 % interval", "Rank dropout per token, 95 % interval"} <= set(traces)
-    assert (
-        traces["dense"]["y"] == [0.31, 0.31]
-        and traces["dense"]["x"] == [0, 0.9]
-        and traces["random"]["y"] == [0.003] * 2
-    )
+    assert traces["dense"]["y"] == [0.31, 0.31]
+    assert traces["dense"]["x"] == [0, 0.9]
+    assert traces["random"]["y"] == [0.003] * 2
     assert sorted(said(figure)) == ["dense", "expert", "random", "token"]
     assert layout(figure)["title"]["text"] == "Mean |cosine|: 0.310 dense, 0.185 at p = 0.5"
-    assert figure.name == "diversity-absolute" and layout(figure)["xaxis"]["tickvals"] == [0, 0.5, 0.9]
+    assert figure.name == "diversity-absolute"
+    assert layout(figure)["xaxis"]["tickvals"] == [0, 0.5, 0.9]
 
 
 def test_an_interval_beyond_what_there_is_does_not_stretch_the_axis() -> None:

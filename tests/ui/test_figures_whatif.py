@@ -30,14 +30,16 @@ def test_the_class_that_changes_most_is_named() -> None:
     found = figures.class_change_figure(["cat", "dog", "eel"], [50.0, 80.0, None], [60.0, 55.0, None])
     assert title(found) == "dog changes most: -25 points"
     bar = found.data[0]
-    assert bar["y"] == ["cat", "dog"] and bar["x"] == [10.0, -25.0]
+    assert bar["y"] == ["cat", "dog"]
+    assert bar["x"] == [10.0, -25.0]
     assert title(figures.class_change_figure(["cat"], [50.0], [50.0])) == "No class changes"
 
 
 def test_of_many_classes_those_that_change_most_are_shown() -> None:
     names = [f"class {i}" for i in range(200)]
     found = figures.class_change_figure(names, [50.0] * 200, [50.0 + (i % 50) for i in range(200)])
-    assert len(found.data[0]["y"]) == 24 and min(found.data[0]["x"]) >= 44
+    assert len(found.data[0]["y"]) == 24
+    assert min(found.data[0]["x"]) >= 44
 
 
 def test_exact_and_estimate_stand_on_one_scale_and_name_their_correlation() -> None:
@@ -54,7 +56,8 @@ def test_exact_and_estimate_stand_on_one_scale_and_name_their_correlation() -> N
 def test_layers_without_experts_have_no_bar() -> None:
     found = figures.layers_figure(importance(), PLAN)
     assert title(found) == "Layer 3 matters most (loss +0.700 without it)"
-    assert found.data[0]["x"] == ["1", "3"] and found.data[1]["y"] == [0.0, 0.55]
+    assert found.data[0]["x"] == ["1", "3"]
+    assert found.data[1]["y"] == [0.0, 0.55]
 
 
 def test_the_fewest_that_are_enough_are_named() -> None:
@@ -62,14 +65,18 @@ def test_the_fewest_that_are_enough_are_named() -> None:
     up = [(0, 20.0), (1, 55.0), (2, 58.0), (3, 60.0)]
 
     def steps(points: list) -> list[dict]:
-        return [{"kept": k, "accuracy": a, "loss": 1.0, "cell": None if not i else [1, i]} for i, (k, a) in enumerate(points)]
+        return [
+            {"kept": k, "accuracy": a, "loss": 1.0, "cell": None if not i else [1, i]}
+            for i, (k, a) in enumerate(points)
+        ]
 
     found = figures.greedy_figure({"removal": steps(down), "addition": steps(up)}, 3)
     assert title(found) == "1 of 3 experts are enough for the accuracy of all (60.0 %); with 2 it is 62.0 %"
-    assert found.data[0]["x"] == [0, 1, 2, 3] and found.data[0]["y"] == [20.0, 60.0, 62.0, 60.0]
+    assert found.data[0]["x"] == [0, 1, 2, 3]
+    assert found.data[0]["y"] == [20.0, 60.0, 62.0, 60.0]
     three = figures.greedy_figure({"estimate": steps(down), "removal": steps(down), "addition": steps(up)}, 3)
     assert [trace["line"]["dash"] for trace in three.data[:3]] == ["dot", "solid", "solid"]
-    alone = figures.greedy_figure({"removal": steps(down[:1] + [(2, 50.0)])}, 3)
+    alone = figures.greedy_figure({"removal": steps([*down[:1], (2, 50.0)])}, 3)
     assert title(alone) == "3 of 3 experts are enough for the accuracy of all (60.0 %)"
 
 
@@ -78,4 +85,5 @@ def test_two_runs_under_random_masks_share_their_bins() -> None:
     other = {**answer, "accuracies": [30.0, 20.0, 25.0], "mean": 25.0}
     found = figures.robustness_figure([("A", answer), ("B", other)])
     assert title(found) == "At p = 0.5 A loses 9.0 points and B loses 35.0 points on average"
-    assert found.data[0]["xbins"] == found.data[1]["xbins"] and found.data[0]["xbins"]["start"] < 20
+    assert found.data[0]["xbins"] == found.data[1]["xbins"]
+    assert found.data[0]["xbins"]["start"] < 20

@@ -18,7 +18,10 @@ from mlae_lab.ui.markdown import plain, sentence
         (":red[x] and :smile:, so: this", r"\:red\[x\] and \:smile:, so: this"),
         ("# no heading # here", r"\# no heading # here"),
         ("see www.e.co/a_b, or ask ada@e.co.", "see `www.e.co/a_b`, or ask `ada@e.co`."),
-        ("type `pip install a[b] https://e.co`, *then* a ` b", r"type `pip install a[b] https://e.co`, \*then\* a \` b"),
+        (
+            "type `pip install a[b] https://e.co`, *then* a ` b",
+            r"type `pip install a[b] https://e.co`, \*then\* a \` b",
+        ),
         ("type `mlae_lab doctor`", "type `mlae_lab doctor`"),
         ("a \\ b", r"a \\ b"),
     ],
@@ -29,4 +32,6 @@ def test_words_of_others_are_no_markdown(text: str, shown: str) -> None:
 
 def test_a_sentence() -> None:
     assert sentence(PlanError("the mask of /tmp/AdaStore is one.")) == "The mask of /tmp/AdaStore is one."
-    assert sentence("") == "" and sentence("x") == "X." and sentence(ValueError()) == "ValueError."
+    assert sentence("") == ""
+    assert sentence("x") == "X."
+    assert sentence(ValueError()) == "ValueError."

@@ -19,7 +19,9 @@ def test_an_edit_of_this_revision_becomes_a_plan() -> None:
     keep = [[1] * 8 for _ in range(12)]
     keep[4][2] = 0
     new = edited(PLAN, 3, edit(keep=keep))
-    assert new is not None and new.experts == 95 and not new.keep[4][2]
+    assert new is not None
+    assert new.experts == 95
+    assert not new.keep[4][2]
     assert (new.targets, new.expert_rank) == (PLAN.targets, PLAN.expert_rank)
 
 
@@ -40,7 +42,8 @@ def test_an_undo_may_bring_back_another_width_and_other_rows_of_the_backbone() -
     larger = edit(keep=[[1] * 8] * 24, rate=[[0.5] * 8] * 24, targets=list(both))
     assert edited(PLAN, 3, larger) is None  # this canvas has no such rows
     new = edited(PLAN, 3, larger, layers=both)
-    assert new is not None and new.targets == both
+    assert new is not None
+    assert new.targets == both
 
 
 @pytest.mark.parametrize(
@@ -61,4 +64,6 @@ def test_what_a_browser_sends_is_not_trusted(bad: object) -> None:
 def test_removed_experts_keep_no_rate() -> None:
     keep = [[0] * 8 for _ in range(12)]
     new = edited(pattern("uniform", drop_rate=0.3), 3, edit(keep=keep))
-    assert new is not None and new.experts == 0 and all(p == 0 for row in new.drop_rate for p in row)
+    assert new is not None
+    assert new.experts == 0
+    assert all(p == 0 for row in new.drop_rate for p in row)

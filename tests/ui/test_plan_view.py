@@ -51,14 +51,17 @@ def test_rates_that_are_all_gone_are_named_where_there_were_some() -> None:
 def test_widening_adds_experts_with_the_rows_rate_and_narrowing_cuts() -> None:
     plan = uniform(0.3)
     wider = resized(plan, 10)
-    assert wider.kept == (10,) * 12 and wider.row_rates() == (0.3,) * 12
+    assert wider.kept == (10,) * 12
+    assert wider.row_rates() == (0.3,) * 12
     assert resized(wider, 8) == plan
 
 
 def test_sixteen_cards_and_five_and_the_current_one_is_marked() -> None:
     shown = pattern_cards(0.5, dense())
-    assert len(shown) == 21 and [card.id for card in shown if card.chosen] == ["dense.dense"]
-    assert {card.id for card in shown} == set(pattern_plans(0.5)) and len(pattern_plans(0.5)) == 21
+    assert len(shown) == 21
+    assert [card.id for card in shown if card.chosen] == ["dense.dense"]
+    assert {card.id for card in shown} == set(pattern_plans(0.5))
+    assert len(pattern_plans(0.5)) == 21
     assert [card.line for card in shown if card.group == LESSONS] == [lesson.teaches for lesson in lessons()]
     assert all(card.line for card in shown), "each of the paper's has its score"
 

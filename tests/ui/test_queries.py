@@ -14,7 +14,9 @@ from mlae_lab.runs.store import RunStore
 from mlae_lab.ui import queries
 
 
-def test_a_run_that_was_put_away_and_came_back_is_not_there_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_put_away_and_came_back_is_not_there_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = RunStore(tmp_path)
     monkeypatch.setattr(queries, "store", lambda: store)
     run = store.enqueue(FIRST_RUN, "cpu").id
@@ -27,5 +29,6 @@ def test_a_run_that_was_put_away_and_came_back_is_not_there_twice(tmp_path: Path
     restore(store, run)
     for _ in range(2):
         tail.update()
-        assert [step.step for step in tail.steps] == [1, 2] and len(tail.evaluations) == 1
+        assert [step.step for step in tail.steps] == [1, 2]
+        assert len(tail.evaluations) == 1
     assert tail.memo("steps", len(tail.steps), lambda: "made anew") == "made anew"

@@ -38,18 +38,23 @@ def test_what_is_remembered_is_what_streamlit_writes_and_is_looked_up_once(
     themed: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = written()
-    assert plain.primary_color == "#0F766E" and plain.dark.primary_color == "#2DD4BF" and not plain.HasField("sidebar")
-    assert remember_theme() and remember_theme()
+    assert plain.primary_color == "#0F766E"
+    assert plain.dark.primary_color == "#2DD4BF"
+    assert not plain.HasField("sidebar")
+    assert remember_theme()
+    assert remember_theme()
     assert written() == plain
     looked: list[str] = []
     monkeypatch.setattr(config, "get_options_for_section", lambda section: looked.append(section) or {})
-    assert written() == plain and not looked
+    assert written() == plain
+    assert not looked
 
 
 def test_a_streamlit_that_does_it_in_another_way_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     def other(msg, section, more) -> None: ...
 
     monkeypatch.setattr(app_session, "_populate_theme_msg", other)
-    assert not remember_theme() and app_session._populate_theme_msg is other
+    assert not remember_theme()
+    assert app_session._populate_theme_msg is other
     monkeypatch.delattr(app_session, "_populate_theme_msg")
     assert not remember_theme()

@@ -19,13 +19,16 @@ def svg(address: str) -> ElementTree.Element:
 
 def test_a_mask_has_one_cell_for_each_cell() -> None:
     there, absent = svg(mask_image(pattern("incremental")))
-    assert there.get("d").count("z") == 96 and there.get("fill") != "none"
-    assert absent.get("d").count("z") == 12 * 14 - 96 and absent.get("fill") == "none"
+    assert there.get("d").count("z") == 96
+    assert there.get("fill") != "none"
+    assert absent.get("d").count("z") == 12 * 14 - 96
+    assert absent.get("fill") == "none"
 
 
 def test_a_dropped_expert_is_paler() -> None:
     opacity = {float(c.get("fill-opacity")) for c in svg(mask_image(pattern("decremental", "stochastic")))}
-    assert max(opacity) == 1.0 and min(opacity) == 0.2
+    assert max(opacity) == 1.0
+    assert min(opacity) == 0.2
 
 
 def test_an_image_is_small() -> None:
@@ -35,7 +38,9 @@ def test_an_image_is_small() -> None:
 
 def test_the_bar_runs_from_probe_to_adapted() -> None:
     low, gain = svg(gain_image(40.0, 90.0))[1:]
-    assert float(low.get("width")) == 80 and float(gain.get("x")) == 80 and float(gain.get("width")) == 100
+    assert float(low.get("width")) == 80
+    assert float(gain.get("x")) == 80
+    assert float(gain.get("width")) == 100
 
 
 def test_an_image_survives_the_address() -> None:

@@ -75,7 +75,8 @@ def test_an_id_is_on_no_page_and_in_no_address(tab: Tab, store: RunStore) -> Non
 
 def test_a_name_is_kept_and_shown_in_the_next_session(tab: Tab, store: RunStore) -> None:
     at = tab("home", ADA)
-    assert field(at).value == "" and field(at).placeholder == "no name yet"
+    assert field(at).value == ""
+    assert field(at).placeholder == "no name yet"
     field(at).set_value("  Ada\u202e \t Love\x07lace ").run()
     assert store.nicknames() == {ADA: "Ada Lovelace"}
     assert field(tab("masks", ADA)).value == "Ada Lovelace"
@@ -104,11 +105,13 @@ def test_a_locked_store_says_that_the_name_is_not_kept(tab: Tab, store: RunStore
     try:
         other.execute("BEGIN IMMEDIATE")
         field(at).set_value("Ada").run()
-        assert not at.exception and "could not be kept" in at.sidebar.error[0].value
+        assert not at.exception
+        assert "could not be kept" in at.sidebar.error[0].value
     finally:
         other.close()
     field(at).set_value("Ada L.").run()
-    assert not at.sidebar.error and store.nicknames() == {ADA: "Ada L."}
+    assert not at.sidebar.error
+    assert store.nicknames() == {ADA: "Ada L."}
 
 
 def test_what_owners_are_called(store: RunStore) -> None:

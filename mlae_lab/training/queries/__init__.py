@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlae_lab.training.queries import about, errors, maps, images, predict, similarity, whatif
 from mlae_lab.training.loaded_run import Query
+from mlae_lab.training.queries import about, errors, images, maps, predict, similarity, whatif
 
 TOPICS = (about, errors, maps, images, predict, similarity, whatif)
 

@@ -13,8 +13,8 @@ from mlae_lab.analysis import errors as analysis
 from mlae_lab.core.proportions import wilson
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.inputs import CHUNK
+from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, QueryError
 from mlae_lab.training.queries.images import spread_out
-from mlae_lab.training.loaded_run import QueryError, LoadedRun, ProgressCallback
 from mlae_lab.training.sample_images import encoded_image
 
 SHOWN = 12  # images in each row of the best and the worst
@@ -62,7 +62,7 @@ def errors(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
         "confused": analysis.confused(counts, CONFUSED),
         "classes": [
             {"name": name, "images": c.images, "right": c.right, "low": _short(c.low), "high": _short(c.high)}
-            for name, c in zip(names, analysis.by_class(counts))
+            for name, c in zip(names, analysis.by_class(counts), strict=False)
         ],
         "indices": indices,
         "truth": judged.truth.tolist(),

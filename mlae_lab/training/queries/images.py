@@ -14,7 +14,7 @@ from mlae_lab.data.bundled import DataError
 from mlae_lab.data.decode import ResizeRule, decoded_bytes
 from mlae_lab.training import sample_images
 from mlae_lab.training.inputs import Inputs
-from mlae_lab.training.loaded_run import QueryError, LoadedRun, ProgressCallback
+from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, QueryError
 
 MAX_UPLOADED = 5 * 2**20  # bytes of one image file
 IMAGE_SIZE = 224  # pixels of an image that maps are laid over

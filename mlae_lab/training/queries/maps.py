@@ -13,8 +13,8 @@ from mlae_lab.analysis import activation as contribution
 from mlae_lab.analysis import attention as maps
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.training.evaluation import autocast
-from mlae_lab.training.queries.images import named, pixels_of, indices_of, private, whole
-from mlae_lab.training.loaded_run import QueryError, LoadedRun, ProgressCallback, experts_of
+from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, QueryError, experts_of
+from mlae_lab.training.queries.images import indices_of, named, pixels_of, private, whole
 
 MAX_MAPPED = 12  # images in one question about maps
 MAX_LISTED = 256  # images that are told one by one

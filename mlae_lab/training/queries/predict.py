@@ -13,10 +13,10 @@ from mlae_lab.analysis.predict import nearest, read_by_head, without_each_layer
 from mlae_lab.core.expert_state import cells_on, existing, off_text
 from mlae_lab.training import sample_images
 from mlae_lab.training.evaluation import autocast
-from mlae_lab.training.queries.maps import numbers
-from mlae_lab.training.queries.images import IMAGE_SIZE, as_seen, named, pixels_of, private
-from mlae_lab.training.queries.whatif import one_image, state_of
 from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, experts_of
+from mlae_lab.training.queries.images import IMAGE_SIZE, as_seen, named, pixels_of, private
+from mlae_lab.training.queries.maps import numbers
+from mlae_lab.training.queries.whatif import one_image, state_of
 
 TOP = 5
 NEAREST = 6
@@ -57,12 +57,15 @@ def predict(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progre
             "index": at, "truth": int(setup.train.labels[at]), "cosine": round(cosine, 4),
             "image": sample_images.encoded_image(as_seen(setup.train, setup.train.part.images[at]), IMAGE_SIZE),
         }
-        for cosine, at in zip(cosines.tolist(), indices.tolist())
+        for cosine, at in zip(cosines.tolist(), indices.tolist(), strict=False)
     ]  # fmt: skip
     return {
         **named(loaded, pixels, index),
         "classes": list(setup.classes),
-        "top": [{"class": int(c), "probability": round(p, 6)} for c, p in zip(best.indices, best.values.tolist())],
+        "top": [
+            {"class": int(c), "probability": round(p, 6)}
+            for c, p in zip(best.indices, best.values.tolist(), strict=False)
+        ],
         "nearest": alike,
         "canvas": numbers(canvas),
         "without_layer": without_layer,
@@ -79,7 +82,9 @@ def predict_without(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress
     plan = experts_of(loaded).plan
     factors, ignored = state_of(plan, {k: v for k, v in arguments.items() if k != "image"})
     lab, _, index = one_image(loaded, arguments.get("image"))
-    before, now = ([round(p, 6) for p in found.logits.softmax(1)[0].tolist()] for found in (lab.trained, lab.ask(factors)))
+    before, now = (
+        [round(p, 6) for p in found.logits.softmax(1)[0].tolist()] for found in (lab.trained, lab.ask(factors))
+    )
     on = set(cells_on(factors))
     return {
         "index": index, "classes": list(loaded.setup.classes), "before": before, "now": now,

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from mlae_lab.analysis.similarity import cosines, random_baseline_of, off_diagonal_means
+from mlae_lab.analysis.similarity import cosines, off_diagonal_means, random_baseline_of
 from mlae_lab.analysis.spectrum import Spectrum, effective_rank, overlap, overlaps, spectrum, stable_rank
-from mlae_lab.core.random_baseline import RandomBaseline, over_layers, random_overlap
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.random_baseline import RandomBaseline, over_layers, random_overlap
 from mlae_lab.model.adapter_file import AdapterError, read_adapter
 from mlae_lab.training.checkpoint import CheckpointError, read_checkpoint
-from mlae_lab.training.loaded_run import QueryError, LoadedRun, ProgressCallback
+from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, QueryError
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def similarity(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Pro
         for name, size in (("reads", "right"), ("writes", "left")):
             both = [
                 (getattr(spectra[rows[target]], size), getattr(theirs, size)) if target in rows else None
-                for target, theirs in zip(its.plan.targets, its_spectra)
+                for target, theirs in zip(its.plan.targets, its_spectra, strict=False)
             ]
             found["other"][f"same_{name}"] = [
                 overlap(*pair) if pair and pair[0].shape[0] == pair[1].shape[0] else None for pair in both
@@ -102,7 +102,7 @@ def _of_file(file: str) -> _Learned:
     if plan is None:
         raise QueryError(f"{file} holds a linear probe, which has no experts: name a run with a mask")
     layers = []
-    for target, count in zip(plan.targets, plan.kept):
+    for target, count in zip(plan.targets, plan.kept, strict=False):
         a, b = (tensors.get(f"{target}.{kind}") for kind in "ab")
         if not count:
             layers.append(_Layer())

@@ -39,8 +39,8 @@ from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.model.adapter_file import pruned, read_adapter, write_adapter
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.inputs import CHUNK
+from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, QueryError, experts_of
 from mlae_lab.training.queries.images import named, pixels_of, private, spread_out
-from mlae_lab.training.loaded_run import QueryError, LoadedRun, ProgressCallback, experts_of
 from mlae_lab.training.sample_images import encoded_image
 
 IMAGES = 200
@@ -99,11 +99,11 @@ def importance(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Pro
     rows = [layer[0][0] for layer in layers]
 
     def canvas(values: Sequence[float]) -> list[list[float | None]]:
-        held = dict(zip(cells, values))
+        held = dict(zip(cells, values, strict=False))
         return [[_short(held.get((r, c))) for c in range(plan.columns)] for r in range(plan.rows)]
 
     def column(values: Sequence[float]) -> list[float | None]:
-        held = dict(zip(rows, values))
+        held = dict(zip(rows, values, strict=False))
         return [_short(held.get(row)) for row in range(plan.rows)]
 
     def changes(outcomes: Sequence[Outcome]) -> tuple[list[float], list[float]]:
@@ -138,8 +138,14 @@ def greedy(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
         raise QueryError(f"direction is {direction!r}: choose removal, addition or estimate")
     lab, _ = _lab(loaded, _count(arguments))
     estimate = direction == "estimate"
-    steps = importance_analysis.by_estimate(lab, on_progress) if estimate else importance_analysis.greedy(lab, direction == "removal", on_progress)
-    agreement = importance_analysis.agreement(steps, importance_analysis.first_order(lab)) if direction == "removal" else None
+    steps = (
+        importance_analysis.by_estimate(lab, on_progress)
+        if estimate
+        else importance_analysis.greedy(lab, direction == "removal", on_progress)
+    )
+    agreement = (
+        importance_analysis.agreement(steps, importance_analysis.first_order(lab)) if direction == "removal" else None
+    )
     return {
         "images": len(lab.labels),
         "direction": direction,

@@ -8,8 +8,8 @@ import streamlit as st
 
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page, queries
-from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.expert_views.image_picker import chosen_images
+from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.live_plot import live_plot
 
 COUNTS = (256, 1_000, 4_000)  # images

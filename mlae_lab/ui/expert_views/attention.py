@@ -11,9 +11,9 @@ import streamlit as st
 from mlae_lab.data.overlay import Row
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page
-from mlae_lab.ui.figures.maps import SCALES, glow_words
-from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.expert_views.image_picker import chosen_images
+from mlae_lab.ui.expert_views.query_result import answer
+from mlae_lab.ui.figures.maps import SCALES, glow_words
 from mlae_lab.ui.live_plot import live_plot
 
 MOST = 6  # images side by side
@@ -69,7 +69,7 @@ def draw(run: Run) -> None:
     found = answer(run, "attention", arguments, "attention_maps", f"where the experts of layer {layer} look")
     if found is None:
         return
-    names = [_name(one, found["classes"], given.name) for one, given in zip(found["images"], chosen)]
+    names = [_name(one, found["classes"], given.name) for one, given in zip(found["images"], chosen, strict=False)]
     _experts(found, names, show, scale, opacity)
     _network(found, names, scale, opacity)
     st.download_button(
@@ -98,7 +98,7 @@ def _experts(found: dict[str, Any], names: list[str], show: str, scale: str, opa
         page.note(f"{why or 'An expert of rank above 1 has no single direction, so its map has no sign'}.")
         return
     columns = [f"expert {number}" for number in found["experts"]]
-    rows = [Row(one["image"], name, tuple(m)) for one, name, m in zip(found["images"], names, maps)]
+    rows = [Row(one["image"], name, tuple(m)) for one, name, m in zip(found["images"], names, maps, strict=False)]
     title = f"Layer {found['layer']}: {title}"
     signs = (signed,) * len(columns)
     live_plot(
@@ -128,7 +128,7 @@ def _network(found: dict[str, Any], names: list[str], scale: str, opacity: float
         columns += [f"layer {found['layer']}, {word}" for word in ("with", "without", "change")]
         signs += [False, False, True]
     rows = []
-    for one, name in zip(found["images"], names):
+    for one, name in zip(found["images"], names, strict=False):
         maps = _with_and_without(one["rollout"]["with"], one["rollout"]["without"])
         if not found["no_alone"]:
             maps += _with_and_without(one["attention"]["trained"], one["attention"]["frozen"])

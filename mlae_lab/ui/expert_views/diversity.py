@@ -36,7 +36,9 @@ def draw(run: Run) -> None:
         found.insert(0, None)
     picked = found[0]
     if len(found) > 1:
-        names = [_title(asked) if asked else f"{catalog.task(task).title}: nobody has tried it here yet" for asked in found]
+        names = [
+            _title(asked) if asked else f"{catalog.task(task).title}: nobody has tried it here yet" for asked in found
+        ]
         number = st.selectbox(
             "Experiment", range(len(found)), format_func=names.__getitem__, key=f"diversity_experiment_{task}"
         )

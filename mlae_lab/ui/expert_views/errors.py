@@ -11,12 +11,12 @@ import streamlit as st
 from mlae_lab.core.paired_tests import PairedTestError, PairedTests, p_text, paired_tests
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page, queries
-from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.expert_views.other_run import other_run
+from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.live_plot import live_plot
+from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.run_cards import accuracy_text
 from mlae_lab.ui.tables import large, table
-from mlae_lab.ui.markdown import plain, sentence
 
 MANY_IMAGES = 2_000  # of more, so many are asked about unless all are wanted
 APART_SHOWN = 24  # images of each side that one run alone gets right
@@ -66,9 +66,7 @@ def _how_many(run: Run) -> str | int:
 
 def _facts(told: Mapping) -> None:
     asked = (
-        f"{told['images']:,} images"
-        if told["images"] == told["of"]
-        else f"{told['images']:,} of {told['of']:,} images"
+        f"{told['images']:,} images" if told["images"] == told["of"] else f"{told['images']:,} of {told['of']:,} images"
     )
     page.facts(
         (f"Right, {asked}", f"{told['accuracy']:.1f} % ({told['low']:.1f} to {told['high']:.1f})"),

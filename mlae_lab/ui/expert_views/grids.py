@@ -14,7 +14,9 @@ def draw(run: Run) -> None:
     tail = queries.tail(run.id)
     epochs = [stats.epoch for stats in tail.experts]
     chosen = (
-        st.select_slider("Epoch", epochs, value=epochs[-1], key=f"experts_epoch_{run.id}") if len(epochs) > 1 else epochs[0]
+        st.select_slider("Epoch", epochs, value=epochs[-1], key=f"experts_epoch_{run.id}")
+        if len(epochs) > 1
+        else epochs[0]
     )
     index = epochs.index(chosen)
     stats, alike = tail.experts[index], tail.similarity[index]

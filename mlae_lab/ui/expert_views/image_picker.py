@@ -92,7 +92,10 @@ def _thumbnails(run: Run, key: str, state: str, most: int) -> None:
     indices = st.session_state[state]
     shown = [
         Card(
-            str(one["index"]), names[one["truth"]], images=(image_address(one["image"]),), chosen=one["index"] in indices
+            str(one["index"]),
+            names[one["truth"]],
+            images=(image_address(one["image"]),),
+            chosen=one["index"] in indices,
         )
         for one in found["images"]
     ]

@@ -11,8 +11,8 @@ from mlae_lab.core.expert_state import Cell, existing
 from mlae_lab.core.robustness import verdict, words
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page, queries
-from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.expert_views.image_picker import chosen_images, image_address
+from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.expert_views.saving import keeping
 from mlae_lab.ui.live_plot import live_plot
 
@@ -31,7 +31,9 @@ def draw(run: Run) -> None:
 
 def _leave_one_out(run: Run) -> None:
     page.section("Without one of them")
-    found = answer(run, "importance", {}, f"matters_{run.id}", "what each expert is worth, one left out after the other")
+    found = answer(
+        run, "importance", {}, f"matters_{run.id}", "what each expert is worth, one left out after the other"
+    )
     if found is None:
         return
     exact, estimate = figures.importance_figures(found, run.config.plan)
@@ -181,7 +183,9 @@ def _robustness(run: Run) -> None:
     ]  # fmt: skip
     key, given = f"robust_{run.id}", _asked_masks(st.query_params.get("robustness", ""))
     others.sort(key=lambda other: given is None or other.id != given.other)  # whom the address names is always offered
-    names = {_NOBODY: None} | {f"{other.id}, {other.config.what}, seed {other.config.seed}": other for other in others[:30]}
+    names = {_NOBODY: None} | {
+        f"{other.id}, {other.config.what}, seed {other.config.seed}": other for other in others[:30]
+    }
     if given is not None:
         st.session_state.setdefault(f"{key}_rate", given.rate)
         st.session_state.setdefault(f"{key}_draws", given.samples)
@@ -190,7 +194,9 @@ def _robustness(run: Run) -> None:
         st.session_state.setdefault(f"{key}_other", label)
     with st.container(key="four_robust"):
         columns = st.columns(4, vertical_alignment="bottom")
-    rate = columns[0].slider("Chance that an expert is off", 0.05, 0.95, step=0.05, key=f"{key}_rate", **_start(key, "rate", 0.5))
+    rate = columns[0].slider(
+        "Chance that an expert is off", 0.05, 0.95, step=0.05, key=f"{key}_rate", **_start(key, "rate", 0.5)
+    )
     samples = columns[1].selectbox("Random masks", _SAMPLES, key=f"{key}_draws")
     beside = names[columns[2].selectbox("Beside it", list(names), key=f"{key}_other")]
     rescaled = columns[3].toggle("Survivors count 1/(1−p)", key=f"{key}_rescaled", **_start(key, "rescaled", True))
@@ -207,7 +213,9 @@ def _robustness(run: Run) -> None:
     for one in (run, beside):
         if one is None:
             continue
-        told = answer(one, "robustness", arguments, f"robust_{run.id}_{one.id}", f"how run {one.id} stands {samples} masks")
+        told = answer(
+            one, "robustness", arguments, f"robust_{run.id}_{one.id}", f"how run {one.id} stands {samples} masks"
+        )
         if told is None:
             break
         found.append((one, told))
@@ -219,4 +227,6 @@ def _robustness(run: Run) -> None:
     if len(found) == 2:
         page.note(verdict(found[0][1], found[1][1], [one.id for one, _ in found]))
     how = "mᵢ / (1 − p), as in training" if rescaled else "mᵢ, without the 1 / (1 − p) of training"
-    page.note(f"fᵢ = {how}; mᵢ = 0 with chance p, the same for every expert (paper, section 3.3). Seed 0 for every run.")
+    page.note(
+        f"fᵢ = {how}; mᵢ = 0 with chance p, the same for every expert (paper, section 3.3). Seed 0 for every run."
+    )

@@ -11,13 +11,13 @@ from mlae_lab.core.expert_state import off_text
 from mlae_lab.data.overlay import Row
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page
-from mlae_lab.ui.figures.maps import glow_words
-from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.expert_views.image_picker import Chosen, chosen_images, image_address
+from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.expert_views.switches import State, ignored_note, opened, switches
+from mlae_lab.ui.figures.maps import glow_words
 from mlae_lab.ui.live_plot import live_plot
-from mlae_lab.ui.navigation import link
 from mlae_lab.ui.markdown import plain
+from mlae_lab.ui.navigation import link
 
 
 def draw(run: Run) -> None:
@@ -137,7 +137,8 @@ def _maps(run: Run, argument: int | dict[str, str], found: dict) -> None:
     if half < len(each):
         rows.append(Row(found["image"], "", (*each[half:], *(None,) * (2 * half - len(each)))))
         names = [
-            f"{a} and {b}" if b else a for a, b in zip(names[:half], [*(str(n) for n in maps["experts"][half:]), ""])
+            f"{a} and {b}" if b else a
+            for a, b in zip(names[:half], [*(str(n) for n in maps["experts"][half:]), ""], strict=False)
         ]
     title = f"Layer {strongest}, where one expert adds most: what each adds"
     live_plot(

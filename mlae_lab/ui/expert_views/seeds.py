@@ -13,8 +13,8 @@ from mlae_lab.ui import figures, page, queries, visitor
 from mlae_lab.ui.expert_views.other_run import OTHER, other_run
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
-from mlae_lab.ui.requirements import missing
 from mlae_lab.ui.pair_view import started_text
+from mlae_lab.ui.requirements import missing
 from mlae_lab.ui.tables import large, table
 
 REFRESH_SECONDS = 2.0
@@ -108,7 +108,7 @@ def _two(run: Run, other: Run) -> None:
     with right:
         lanes = [
             figures.Lane(name, tuple((e.seed, e.accuracy) for e in found.done), found.statistics)
-            for name, found in zip("AB", both)
+            for name, found in zip("AB", both, strict=False)
             if found.statistics is not None
         ]
         if lanes:

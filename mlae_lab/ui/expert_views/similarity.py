@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.core.random_baseline import RandomBaseline, over_layers, random_experts
 from mlae_lab.core.events import SimilarityStats, mean_of
 from mlae_lab.core.plan import Kind
+from mlae_lab.core.random_baseline import RandomBaseline, over_layers, random_experts
 from mlae_lab.runs import probe
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import figures, page, queries
-from mlae_lab.ui.figures.similarity import Line, by_layer_figure, overlap_figure, rank_curve, spectrum_figure
 from mlae_lab.ui.expert_views.query_result import answer
+from mlae_lab.ui.figures.similarity import Line, by_layer_figure, overlap_figure, rank_curve, spectrum_figure
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import plain, sentence
 
@@ -74,7 +74,9 @@ def _other(run: Run) -> Run | None:
 def _offered(run: Run) -> list[Run]:
     """Runs with experts that have been measured; those of the same task first."""
     there = [
-        entry for entry in queries.runs() if entry.id != run.id and entry.config.method == "mlae" and entry.status.is_over
+        entry
+        for entry in queries.runs()
+        if entry.id != run.id and entry.config.method == "mlae" and entry.status.is_over
     ]
     there.sort(key=lambda entry: entry.config.task != run.config.task)
     return [entry for entry in there[: 2 * MAX_OFFERED] if queries.store().last(entry.id, "similarity")][:MAX_OFFERED]
@@ -102,7 +104,7 @@ def _baseline(run: Run) -> list[RandomBaseline | None]:
         drawn = found.value["baseline"] if found.state == "done" else [None] * plan.rows
         return [RandomBaseline(**each) if each else None for each in drawn]
     shapes = catalog.backbone(run.config.backbone).shapes(plan.targets)
-    return [random_experts(*shapes[target], count) for target, count in zip(plan.targets, plan.kept)]
+    return [random_experts(*shapes[target], count) for target, count in zip(plan.targets, plan.kept, strict=False)]
 
 
 def _cosines(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its: Sequence[SimilarityStats]) -> None:
@@ -142,10 +144,14 @@ def _cosines(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its:
         if run.config.plan.expert_rank == 1
         else f"the mean of 24 draws of rank-{run.config.plan.expert_rank} experts of these shapes with Gaussian factors"
     )
-    page.note(f"Mean over the pairs of a layer, and over layers. Random: {random}; the band is two standard deviations.")
+    page.note(
+        f"Mean over the pairs of a layer, and over layers. Random: {random}; the band is two standard deviations."
+    )
 
 
-def _by_layer(run: Run, mine: SimilarityStats, its: SimilarityStats | None, baseline: Sequence[RandomBaseline | None]) -> None:
+def _by_layer(
+    run: Run, mine: SimilarityStats, its: SimilarityStats | None, baseline: Sequence[RandomBaseline | None]
+) -> None:
     labels, level = run.config.plan.row_labels, over_layers(baseline)
     lines = [Line("this run", mine.absolute)]
     if its is not None and len(its.absolute) == len(labels):
@@ -200,9 +206,11 @@ def _over_epochs(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, 
     most, its_most = (_most(one.config.plan.kept, one.config.plan.expert_rank) if one else 0.0 for one in (run, beside))
     with st.container(key="pair_similarity_over_epochs"):
         columns = st.columns(2, gap="large")
-    for column, (what, (own, other)) in zip(columns, kinds):
+    for column, (what, (own, other)) in zip(columns, kinds, strict=False):
         with column:
-            live_plot(rank_curve(f"{what}-rank-over-epochs", what, own, other, most, its_most), key=f"similarity_rank_{what}")
+            live_plot(
+                rank_curve(f"{what}-rank-over-epochs", what, own, other, most, its_most), key=f"similarity_rank_{what}"
+            )
     page.note(
         "Mean over the layers whose ΔW is not 0, all experts on, at each measured epoch. It cannot be more than the number of "
         "experts, in the mean over the layers that have some."

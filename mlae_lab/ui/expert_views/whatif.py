@@ -63,7 +63,8 @@ def _answer(found: dict, state: State) -> None:
     figure = figures.class_change_figure(found["classes"], before["class_accuracy"], now["class_accuracy"])
     live_plot(figure, key="whatif_classes")
     page.note(
-        _FORMULA + (f" {found['images']} of the {found['of']} evaluation images." if found["images"] < found["of"] else "")
+        _FORMULA
+        + (f" {found['images']} of the {found['of']} evaluation images." if found["images"] < found["of"] else "")
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from mlae_lab.core.events import Canvas
@@ -14,7 +15,7 @@ _BAR = {"thickness": 8, "outlinewidth": 0, "tickfont": {"size": 11, "color": "@q
 
 def against_figure(canvas: Canvas, mean: Canvas, plan: MaskPlan, what: str) -> Figure:
     """The grid of experts coloured by how much more or less each adds to `what` than on average, in percent."""
-    change = [[_change(v, m) for v, m in zip(row, base)] for row, base in zip(canvas, mean)]
+    change = [[_change(v, m) for v, m in zip(row, base, strict=False)] for row, base in zip(canvas, mean, strict=False)]
     known = [(v, r, c) for r, row in enumerate(change) for c, v in enumerate(row) if v is not None]
     reach = max((abs(v) for v, *_ in known), default=1.0) or 1.0
     title = f"{what}: no expert adds anything"
@@ -86,7 +87,7 @@ def class_figure(
     ticks: dict = {"showgrid": False, "type": "category"}
     if row is None:  # one name for each layer, in the middle of its experts
         bounds = [0, *starts, len(experts)]
-        middles = [(a + b - 1) // 2 for a, b in zip(bounds, bounds[1:])]
+        middles = [(a + b - 1) // 2 for a, b in itertools.pairwise(bounds)]
         ticks |= {
             "tickmode": "array",
             "tickvals": [x[m] for m in middles],

@@ -11,7 +11,10 @@ from mlae_lab.ui.figures.base import Figure, axis, figure
 def active_figure(plan: MaskPlan) -> Figure:
     """Experts kept in each layer and how many of them a step draws on average."""
     layers = [str(i + 1) for i in range(plan.rows)]
-    active = [round(sum(1 - p for k, p in zip(kept, rates) if k), 3) for kept, rates in zip(plan.keep, plan.drop_rate)]
+    active = [
+        round(sum(1 - p for k, p in zip(kept, rates, strict=False) if k), 3)
+        for kept, rates in zip(plan.keep, plan.drop_rate, strict=False)
+    ]
     data = [
         {
             "type": "bar",
@@ -56,9 +59,9 @@ def balance_figure(names: Sequence[str], counts: dict[str, Sequence[int]]) -> Fi
             "marker": {"color": colour},
             "hovertemplate": "%{x}: %{y} in " + split + "<extra></extra>",
         }
-        for (split, values), colour in zip(counts.items(), colours)
+        for (split, values), colour in zip(counts.items(), colours, strict=False)
     ]
-    total = [sum(v) for v in zip(*counts.values())]
+    total = [sum(v) for v in zip(*counts.values(), strict=False)]
     title = f"{min(total)} to {max(total)} images per class"
     return figure(
         data,

@@ -179,9 +179,11 @@ def apart(ends: Sequence[tuple[float, float, str, str]], pixels_per_unit: float)
         shift = sum(wanted) / len(wanted) - sum(placed) / len(placed)  # as many go down as go up
         labels += [
             end_label(x, y, text, colour, round(at + shift - want))
-            for (_, y, text, colour), at, want in zip(here, placed, wanted)
+            for (_, y, text, colour), at, want in zip(here, placed, wanted, strict=False)
         ]
     return labels
+
+
 class Running:
     """The steps of a run as a curve that grows: at most MAX_POINTS moments whatever the number of steps, so that a
     image of the ten thousandth step costs no more than one of the thousandth.

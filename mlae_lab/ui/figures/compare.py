@@ -147,7 +147,7 @@ def two_curves_figure(curves_a: Sequence[Curve], curves_b: Sequence[Curve], spli
             "@faint",
             hatched,
         )
-    for (name, _, colour, dash, _), average in zip(looks, averages):
+    for (name, _, colour, dash, _), average in zip(looks, averages, strict=False):
         if not average:
             continue
         data.append(
@@ -244,7 +244,11 @@ def mask_difference_figure(plan_a: MaskPlan, plan_b: MaskPlan) -> Figure:
         },
     ]  # fmt: skip
     title = found.words()
-    rates = {} if plan_a.targets != plan_b.targets else dict(enumerate(zip(plan_a.row_rates(), plan_b.row_rates())))
+    rates = (
+        {}
+        if plan_a.targets != plan_b.targets
+        else dict(enumerate(zip(plan_a.row_rates(), plan_b.row_rates(), strict=False)))
+    )
     sides = [
         end_label(columns - 0.5, row, f"p {p:g} → {q:g}", "@quiet")
         for row, (p, q) in rates.items()

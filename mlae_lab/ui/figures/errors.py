@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mlae_lab.core.proportions import wilson
 from mlae_lab.core.paired_tests import SURE, PairedTests
+from mlae_lab.core.proportions import wilson
 from mlae_lab.ui.figures.base import SEQUENTIAL, Figure, axis, end_label, figure
 
 MAX_LABELS = 34  # names along an axis; of more classes every second, third ... is named
@@ -44,7 +44,9 @@ def confusion_figure(
     gap = 1 if size <= 40 else 0
 
     def cells(name: str, z: list[list[float | None]], most: float, scale: list, **more: object) -> dict:
-        numbers = [["" if v is None else n or "" for n, v in zip(*rows)] for rows in zip(counts, z)]
+        numbers = [
+            ["" if v is None else n or "" for n, v in zip(*rows, strict=False)] for rows in zip(counts, z, strict=False)
+        ]
         shown = {"text": numbers, "texttemplate": "%{text}", "textfont": {"size": 12}} if size <= MAX_NUMBERS else {}
         return {
             "type": "heatmap",
@@ -110,8 +112,8 @@ def class_accuracy_figure(classes: Sequence[Mapping], accuracy: float) -> Figure
             "error_y": {
                 "type": "data",
                 "symmetric": False,
-                "array": [round(max(0.0, 100 * c["high"] - v), 2) for c, v in zip(shown, values)],
-                "arrayminus": [round(max(0.0, v - 100 * c["low"]), 2) for c, v in zip(shown, values)],
+                "array": [round(max(0.0, 100 * c["high"] - v), 2) for c, v in zip(shown, values, strict=False)],
+                "arrayminus": [round(max(0.0, v - 100 * c["low"]), 2) for c, v in zip(shown, values, strict=False)],
                 "color": "@ink",
                 "thickness": 1.2,
                 "width": 3 if len(shown) <= MAX_LABELS else 0,
@@ -163,8 +165,12 @@ def reliability_figure(bins: Sequence[Mapping], ece: float, confidence: float, a
             "error_y": {
                 "type": "data",
                 "symmetric": False,
-                "array": [round(max(0.0, high - entry["accuracy"]), 4) for entry, (_, high) in zip(held, ends)],
-                "arrayminus": [round(max(0.0, entry["accuracy"] - low), 4) for entry, (low, _) in zip(held, ends)],
+                "array": [
+                    round(max(0.0, high - entry["accuracy"]), 4) for entry, (_, high) in zip(held, ends, strict=False)
+                ],
+                "arrayminus": [
+                    round(max(0.0, entry["accuracy"] - low), 4) for entry, (low, _) in zip(held, ends, strict=False)
+                ],
                 "color": "@accent",
                 "thickness": 1.2,
                 "width": 3,

@@ -73,7 +73,9 @@ def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> 
             "gradient": "is pulled hardest",
         }[quantity]
         title = f"{name}: layer {best[1] + 1}, expert {best[2] + 1} {verb}"
-        if quantity == "active_share" and low == high or quantity == "active_share" and min(v for v, *_ in present) == 1:
+        if (quantity == "active_share" and low == high) or (
+            quantity == "active_share" and min(v for v, *_ in present) == 1
+        ):
             title = "Every expert took part in every step"
     else:
         title = f"{name}: no expert exists"

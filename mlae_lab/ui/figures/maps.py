@@ -86,13 +86,15 @@ def glow_words(scale: str = SCALES[0]) -> str:
     """What dark and bright are in maps without a sign, as a sentence. scale: one of SCALES."""
     if scale == SCALES[1]:
         return "Dark: the map's smallest value, bright: its largest."
-    return f"Dark: 0, bright: {'the largest value of all maps' if scale == SCALES[2] else 'the largest value of the map'}."
+    return (
+        f"Dark: 0, bright: {'the largest value of all maps' if scale == SCALES[2] else 'the largest value of the map'}."
+    )
 
 
 def _heads(columns: Sequence[str]) -> list[str]:
     """Short names above the maps: "expert 1", "2", "3"; "rollout, with" takes two lines."""
     found = []
-    for before, column in zip(("", *columns), columns):
+    for before, column in zip(("", *columns), columns, strict=False):
         first, _, rest = column.partition(" ")
         same = rest.isdigit() and before.partition(" ")[0] == first
         found.append(rest if same else column.replace(", ", "<br>"))
@@ -104,7 +106,10 @@ def _heat(sheet: np.ndarray, hints: np.ndarray, signed: bool, opacity: float, qu
     return {
         "type": "heatmap",
         "name": quantity,
-        "z": [[round(v, 3) if t else None for v, t in zip(*line)] for line in zip(sheet.tolist(), there.tolist())],
+        "z": [
+            [round(v, 3) if t else None for v, t in zip(*line, strict=False)]
+            for line in zip(sheet.tolist(), there.tolist(), strict=False)
+        ],
         "text": np.where(there, hints, "").tolist(),
         "zmin": -1 if signed else 0,
         "zmax": 1,

@@ -53,7 +53,9 @@ def two_answers_figure(
     was, is_now = (max(range(len(classes)), key=one.__getitem__) for one in (before, now))
     if was == is_now:
         moved = 100 * (now[was] - before[was])
-        title = f"It stays {classes[was]}: {100 * now[was]:.1f} %" + ("" if abs(moved) < 0.05 else f", {moved:+.1f} points")
+        title = f"It stays {classes[was]}: {100 * now[was]:.1f} %" + (
+            "" if abs(moved) < 0.05 else f", {moved:+.1f} points"
+        )
     else:
         title = f"It becomes {classes[is_now]}, {100 * now[is_now]:.1f} %; it was {classes[was]}"
     if truth is not None:

@@ -69,7 +69,7 @@ def _dots(
         every += [v for v in (lane.statistics.low, lane.statistics.high) if v is not None]
     low, high = min(every, default=0.0), max(every, default=1.0)
     air = max(0.08 * (high - low), 0.25 if len(every) > 1 else 2.0)
-    for lane, (colour, symbol, dash) in zip(lanes, looks):
+    for lane, (colour, symbol, dash) in zip(lanes, looks, strict=False):
         if lane.statistics.low is not None:
             shapes.append(
                 {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": lane.statistics.low, "y1": lane.statistics.high,

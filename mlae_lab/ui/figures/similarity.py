@@ -104,7 +104,9 @@ def rank_curve(
     if own and most:
         title += f" of {most:.3g}"
     if own and its:
-        title += f", in the other run {its[-1][1]:.2f}" + (f" of {its_most:.3g}" if its_most and its_most != most else "")
+        title += f", in the other run {its[-1][1]:.2f}" + (
+            f" of {its_most:.3g}" if its_most and its_most != most else ""
+        )
     values = [value for trace in data for value in trace["y"]]
     low, high = room(min(values, default=0.0), max(values, default=1.0), least=0.2)
     low = max(low, 0.0)

@@ -16,7 +16,9 @@ Canvas = Sequence[Sequence[float | None]]
 
 def class_change_figure(classes: Sequence[str], before: Sequence[float | None], now: Sequence[float | None]) -> Figure:
     """Change of each class's accuracy, in points. before, now: percent, None where a class has no image."""
-    changes = [(name, a, b) for name, a, b in zip(classes, before, now) if a is not None and b is not None]
+    changes = [
+        (name, a, b) for name, a, b in zip(classes, before, now, strict=False) if a is not None and b is not None
+    ]
     moved = [c for c in changes if c[1] != c[2]]
     shown = changes
     if len(changes) > MAX_CLASSES:

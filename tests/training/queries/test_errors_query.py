@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.patterns import pattern
 from mlae_lab.core.paired_tests import paired_tests
+from mlae_lab.core.patterns import pattern
 from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.training.evaluation import evaluate
+from mlae_lab.training.loaded_run import LoadedRun, QueryError, load_run
 from mlae_lab.training.queries import queries
 from mlae_lab.training.setup import prepare
-from mlae_lab.training.loaded_run import QueryError, LoadedRun, load_run
 from mlae_lab.training.trainer import fit
 
 PLAN = pattern("uniform", "stochastic", 0.5)
@@ -46,30 +46,25 @@ def ask(loaded: LoadedRun, name: str = "errors", **arguments: object) -> dict:
 def test_it_agrees_with_the_evaluation_of_training(loaded_runs: dict[str, LoadedRun], method: str) -> None:
     loaded = loaded_runs[method]
     found, measured = ask(loaded), evaluate(loaded.setup, indices=range(200))
-    assert found["accuracy"] == measured.accuracy and found["loss"] == pytest.approx(measured.loss, rel=1e-5)
+    assert found["accuracy"] == measured.accuracy
+    assert found["loss"] == pytest.approx(measured.loss, rel=1e-5)
     assert found["predicted"] == list(measured.predicted)
     assert found["confidence"] == pytest.approx(measured.confidence, abs=1e-4)
-    assert found["indices"] == list(range(200)) and found["names"] == list(loaded.setup.classes)
+    assert found["indices"] == list(range(200))
+    assert found["names"] == list(loaded.setup.classes)
 
 
 def test_its_parts_agree_with_each_other(loaded_runs: dict[str, LoadedRun]) -> None:
     found = ask(loaded_runs["mlae"])
     matrix = torch.tensor(found["confusion"])
-    assert (
-        int(matrix.sum())
-        == found["images"]
-        == found["of"]
-        == sum(entry["images"] for entry in found["bins"])
-        == 200
-    )
+    assert int(matrix.sum()) == found["images"] == found["of"] == sum(entry["images"] for entry in found["bins"]) == 200
     assert found["right"] == int(matrix.diagonal().sum()) == sum(c["right"] for c in found["classes"])
     assert [c["images"] for c in found["classes"]] == matrix.sum(1).tolist()
     assert found["low"] < found["accuracy"] < found["high"]
     assert all(sum(row) == pytest.approx(1, abs=1e-4) for row in found["shares"])
-    right = [t == g for t, g in zip(found["truth"], found["predicted"])]
-    assert all(right[at] for at in found["extremes"]["right"]) and not any(
-        right[at] for at in found["extremes"]["wrong"]
-    )
+    right = [t == g for t, g in zip(found["truth"], found["predicted"], strict=False)]
+    assert all(right[at] for at in found["extremes"]["right"])
+    assert not any(right[at] for at in found["extremes"]["wrong"])
     named = {str(at) for row in found["extremes"].values() for at in row}
     assert set(found["thumbnails"]) == set(found["losses"]) == named
     image = Image.open(io.BytesIO(base64.b64decode(found["thumbnails"][min(named)])))
@@ -78,7 +73,8 @@ def test_its_parts_agree_with_each_other(loaded_runs: dict[str, LoadedRun]) -> N
 
 def test_part_of_the_images_is_spread_over_all(loaded_runs: dict[str, LoadedRun]) -> None:
     whole, part = ask(loaded_runs["mlae"]), ask(loaded_runs["mlae"], images=7)
-    assert part["indices"] == [0, 28, 57, 85, 114, 142, 171] and (part["images"], part["of"]) == (7, 200)
+    assert part["indices"] == [0, 28, 57, 85, 114, 142, 171]
+    assert (part["images"], part["of"]) == (7, 200)
     assert part["predicted"] == [whole["predicted"][at] for at in part["indices"]]
     assert ask(loaded_runs["mlae"], images=10_000)["indices"] == whole["indices"]
     assert ask(loaded_runs["mlae"], images=1)["indices"] == [0]
@@ -87,8 +83,11 @@ def test_part_of_the_images_is_spread_over_all(loaded_runs: dict[str, LoadedRun]
 def test_two_runs_are_compared_on_the_same_images(loaded_runs: dict[str, LoadedRun]) -> None:
     a, b = ask(loaded_runs["linear"]), ask(loaded_runs["mlae"])
     found = paired_tests(a, b)
-    correct_a, correct_b = ({at for at, (t, g) in enumerate(zip(s["truth"], s["predicted"])) if t == g} for s in (a, b))
-    assert set(found.only_a) == correct_a - correct_b and set(found.only_b) == correct_b - correct_a
+    correct_a, correct_b = (
+        {at for at, (t, g) in enumerate(zip(s["truth"], s["predicted"], strict=False)) if t == g} for s in (a, b)
+    )
+    assert set(found.only_a) == correct_a - correct_b
+    assert set(found.only_b) == correct_b - correct_a
     assert found.only_a or found.only_b
 
 
@@ -114,7 +113,8 @@ def test_the_network_is_left_as_it_was(loaded_runs: dict[str, LoadedRun]) -> Non
 
 def test_images_by_place(loaded_runs: dict[str, LoadedRun]) -> None:
     found = ask(loaded_runs["mlae"], "images_at", indices=[3, 199])["thumbnails"]
-    assert set(found) == {"3", "199"} and found["3"] != found["199"]
+    assert set(found) == {"3", "199"}
+    assert found["3"] != found["199"]
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.0, True, "some", None, [1]])

@@ -13,9 +13,9 @@ from mlae_lab.core.patterns import uniform
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.training.checkpoint import save_checkpoint
+from mlae_lab.training.loaded_run import LoadedRun, QueryError, load_run
 from mlae_lab.training.queries import queries
 from mlae_lab.training.queries.similarity import similarity
-from mlae_lab.training.loaded_run import QueryError, LoadedRun, load_run
 from mlae_lab.training.trainer import Training
 from tests.training.test_trainer import config, small
 
@@ -58,9 +58,12 @@ def test_the_answer_is_that_of_the_matrices(trained: tuple[LoadedRun, Path, Path
     told = []
     found = queries()["similarity"](loaded, {}, lambda done, total: told.append((done, total)))
     assert told == [(0, 3), (1, 3), (2, 3)]
-    assert found["targets"] == list(QKV) and found["experts"] == [3, 0, 2] and found["rank"] == 2
+    assert found["targets"] == list(QKV)
+    assert found["experts"] == [3, 0, 2]
+    assert found["rank"] == 2
     assert [len(matrix) for matrix in found["matrices"]] == [3, 0, 2]
-    assert found["signed"][1] is found["effective_rank"][1] is found["baseline"][1] is None and found["values"][1] == []
+    assert found["signed"][1] is found["effective_rank"][1] is found["baseline"][1] is None
+    assert found["values"][1] == []
     for row, target in ((0, QKV[0]), (2, QKV[2])):
         matrix = deltas(loaded)[target]
         layer = loaded.setup.experts.layers[target]
@@ -78,30 +81,37 @@ def test_the_answer_is_that_of_the_matrices(trained: tuple[LoadedRun, Path, Path
         assert found["stable_rank"][row] == pytest.approx(float(matrix.square().sum() / values[0] ** 2), rel=1e-5)
         assert 0 < found["baseline"][row]["mean"] < 0.05
     left = [torch.linalg.svd(deltas(loaded)[t], full_matrices=False) for t in (QKV[0], QKV[2])]
-    u, v = (svd.Vh[: len(found["values"][row])] for svd, row in zip(left, (0, 2)))
+    u, v = (svd.Vh[: len(found["values"][row])] for svd, row in zip(left, (0, 2), strict=False))
     assert found["reads"][0][2] == pytest.approx(float((u @ v.t()).square().sum() / min(len(u), len(v))), abs=1e-6)
-    assert found["reads"][0][0] == pytest.approx(1) and found["reads"][0][1] is None
+    assert found["reads"][0][0] == pytest.approx(1)
+    assert found["reads"][0][1] is None
     assert found["writes"][0][2] is None  # 384 numbers and 512: there is nothing to compare
-    assert found["random_reads"] == pytest.approx(6 / 128) and found["random_writes"] is None
+    assert found["random_reads"] == pytest.approx(6 / 128)
+    assert found["random_writes"] is None
 
 
 def test_at_a_checkpoint_and_beside_another_run(trained: tuple[LoadedRun, Path, Path]) -> None:
     loaded, middle, other = trained
     end = similarity(loaded, {}, quiet)
     before = similarity(loaded, {"file": str(middle)}, quiet)
-    assert before["values"][0] != end["values"][0] and before["targets"] == end["targets"]
+    assert before["values"][0] != end["values"][0]
+    assert before["targets"] == end["targets"]
     both = similarity(loaded, {"other": str(other)}, quiet)
     assert {name: both[name] for name in end} == end
     its = both["other"]
-    assert its["values"] != end["values"] and its["same_reads"][1] is None
+    assert its["values"] != end["values"]
+    assert its["same_reads"][1] is None
     assert all(0 < its[name][row] < 1 for name in ("same_reads", "same_writes") for row in (0, 2))
     assert its["same_random_reads"] == pytest.approx(5 / 128)
     assert its["same_random_writes"] == pytest.approx((6 / 384 + 4 / 512) / 2)
     itself = similarity(loaded, {"other": str(loaded.adapter)}, quiet)["other"]
-    assert itself["same_reads"][0] == pytest.approx(1) and itself["same_writes"][2] == pytest.approx(1)
+    assert itself["same_reads"][0] == pytest.approx(1)
+    assert itself["same_writes"][2] == pytest.approx(1)
 
 
-def test_a_lambda_that_did_not_learn_is_in_no_checkpoint_and_has_its_start(trained: tuple[LoadedRun, Path, Path]) -> None:
+def test_a_lambda_that_did_not_learn_is_in_no_checkpoint_and_has_its_start(
+    trained: tuple[LoadedRun, Path, Path],
+) -> None:
     loaded, _, other = trained
     by_adapter = similarity(loaded, {"file": str(other)}, quiet)
     by_checkpoint = similarity(loaded, {"file": str(other.with_name("other-checkpoint"))}, quiet)

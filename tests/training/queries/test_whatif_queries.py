@@ -20,9 +20,9 @@ from mlae_lab.core.patterns import allocation
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.adapter_file import load_adapter, read_adapter, save_adapter
 from mlae_lab.training.evaluation import evaluate
+from mlae_lab.training.loaded_run import LoadedRun, QueryError, load_run
 from mlae_lab.training.queries import queries
 from mlae_lab.training.setup import prepare
-from mlae_lab.training.loaded_run import QueryError, LoadedRun, load_run
 from mlae_lab.training.trainer import fit
 
 PLAN = allocation((0,) * 8 + (3, 0, 2, 4), drop_rate=0.5)
@@ -57,7 +57,7 @@ def by_hand(loaded: LoadedRun, factors: Factors) -> tuple[float, float]:
     setup = loaded.setup
     kept = {target: layer.coefficient.clone() for target, layer in setup.experts.layers.items()}
     with torch.no_grad():
-        for target, row in zip(PLAN.targets, factors):
+        for target, row in zip(PLAN.targets, factors, strict=False):
             if target in kept:
                 setup.experts.layers[target].coefficient.mul_(torch.tensor([v for v in row if v is not None]))
         found = evaluate(setup)
@@ -86,11 +86,13 @@ def test_a_state_equals_a_network_that_is_in_it(loaded: LoadedRun, arguments: di
         assert found["ignored"] == ["layer 10, expert 1"]
     if "off" in arguments:
         factors = with_cells(factors, read_off(PLAN, "L9E2,L12"), 0.0)
-        assert found["off"] == "L9E2,L12" and found["experts"] == 4
+        assert found["off"] == "L9E2,L12"
+        assert found["experts"] == 4
     factors = scaled(factors, arguments.get("scale", 1.0))
     assert found["factors"] == [list(row) for row in factors]
     accuracy, loss = by_hand(loaded, factors)
-    assert found["now"]["accuracy"] == accuracy and found["now"]["loss"] == pytest.approx(loss, rel=1e-5)
+    assert found["now"]["accuracy"] == accuracy
+    assert found["now"]["loss"] == pytest.approx(loss, rel=1e-5)
     assert ask(loaded, "whatif", factors=found["factors"])["now"] == found["now"]
     again = ask(loaded, "whatif")
     assert again["now"] == found["before"]
@@ -98,7 +100,7 @@ def test_a_state_equals_a_network_that_is_in_it(loaded: LoadedRun, arguments: di
 
 def test_images_that_flip_are_those_whose_class_changes(loaded: LoadedRun) -> None:
     plain, found = ask(loaded, "whatif"), ask(loaded, "whatif", scale=0.0)
-    flips = [i for i, (a, b) in enumerate(zip(plain["predicted"], found["predicted"])) if a != b]
+    flips = [i for i, (a, b) in enumerate(zip(plain["predicted"], found["predicted"], strict=False)) if a != b]
     assert found["flipped"] == len(flips) > 0
     assert {flip["index"] for flip in found["flips"]} <= set(flips)
     for flip in found["flips"]:
@@ -107,7 +109,7 @@ def test_images_that_flip_are_those_whose_class_changes(loaded: LoadedRun) -> No
     right = [flip["before"] == flip["truth"] for flip in found["flips"]]
     assert right == sorted(right, reverse=True)  # what was right and is lost stands first
     per_class = found["now"]["class_accuracy"]
-    assert sum(a * n for a, n in zip(per_class, found["class_images"]) if n) / 200 == pytest.approx(
+    assert sum(a * n for a, n in zip(per_class, found["class_images"], strict=False) if n) / 200 == pytest.approx(
         found["now"]["accuracy"]
     )
 
@@ -133,8 +135,10 @@ def test_who_matters_equals_what_if_one_by_one(loaded: LoadedRun) -> None:
         assert found["layers"]["estimate"][row] == pytest.approx(
             sum(v for v in found["experts"]["estimate"][row] if v is not None), abs=1e-5
         )
-    assert found["layers"]["loss"][0] is None and found["experts"]["loss"][0] == [None] * 4
-    assert -1 <= found["experts"]["pearson"] <= 1 and -1 <= found["experts"]["spearman"] <= 1
+    assert found["layers"]["loss"][0] is None
+    assert found["experts"]["loss"][0] == [None] * 4
+    assert -1 <= found["experts"]["pearson"] <= 1
+    assert -1 <= found["experts"]["spearman"] <= 1
 
 
 @pytest.mark.parametrize("direction", ["removal", "addition", "estimate"])
@@ -147,7 +151,7 @@ def test_every_point_of_a_greedy_curve_is_a_state(loaded: LoadedRun, direction: 
     out = [] if direction != "addition" else [[r + 1, c + 1] for r, c in existing(PLAN)]
     for step in found["steps"]:
         if step["cell"] is not None:
-            out = out + [step["cell"]] if direction != "addition" else [cell for cell in out if cell != step["cell"]]
+            out = [*out, step["cell"]] if direction != "addition" else [cell for cell in out if cell != step["cell"]]
         state = ask(loaded, "whatif", off=out, images=20)["now"]
         assert (state["accuracy"], state["loss"]) == (step["accuracy"], pytest.approx(step["loss"], rel=1e-5))
 
@@ -164,14 +168,18 @@ def test_who_decides_an_image(loaded: LoadedRun) -> None:
     held = io.BytesIO()
     Image.fromarray(np.array(loaded.setup.evaluation.part.images[7])).save(held, "PNG")
     own = ask(loaded, "image_importance", image={"file": base64.b64encode(held.getvalue()).decode()})
-    assert own["private"] is True and own["truth"] is None and "private" not in found
+    assert own["private"] is True
+    assert own["truth"] is None
+    assert "private" not in found
     assert (own["predicted"], own["margin"], own["change"]) == (found["predicted"], found["margin"], found["change"])
 
 
 def test_robustness_is_the_same_each_time_and_falls_with_the_rate(loaded: LoadedRun) -> None:
     one, again = (ask(loaded, "robustness", rate=0.5, samples=6, images=30) for _ in range(2))
-    assert one == again and len(one["accuracies"]) == 6
-    assert one["lowest"] == min(one["accuracies"]) and one["mean"] == pytest.approx(sum(one["accuracies"]) / 6)
+    assert one == again
+    assert len(one["accuracies"]) == 6
+    assert one["lowest"] == min(one["accuracies"])
+    assert one["mean"] == pytest.approx(sum(one["accuracies"]) / 6)
     none = ask(loaded, "robustness", rate=0.0, samples=2, images=30)
     assert none["accuracies"] == [none["trained"]["accuracy"]] * 2
 
@@ -182,8 +190,10 @@ def test_a_pruned_file_says_what_the_state_says(loaded: LoadedRun, tmp_path: Pat
     file = tmp_path / "smaller.safetensors"
     file.write_bytes(base64.b64decode(answer["file"]))
     small = read_adapter(file)
-    assert small.plan == MaskPlan.from_code(answer["plan"]) and small.plan.kept == (0,) * 8 + (2, 0, 0, 3)
-    assert answer["bytes"] == file.stat().st_size < loaded.adapter.stat().st_size and answer["experts"] == 5
+    assert small.plan == MaskPlan.from_code(answer["plan"])
+    assert small.plan.kept == (0,) * 8 + (2, 0, 0, 3)
+    assert answer["bytes"] == file.stat().st_size < loaded.adapter.stat().st_size
+    assert answer["experts"] == 5
     other = prepare(replace(CONFIG, plan=small.plan))
     load_adapter(small, other.experts, other.head)
     other.model.eval()
@@ -199,7 +209,8 @@ def test_with_nothing_left_the_file_is_the_head(loaded: LoadedRun, tmp_path: Pat
     answer = ask(loaded, "pruned", off=off_text(PLAN, existing(PLAN)))
     file = tmp_path / "none.safetensors"
     file.write_bytes(base64.b64decode(answer["file"]))
-    assert set(read_adapter(file).tensors) == {"head.weight", "head.bias"} and answer["experts"] == 0
+    assert set(read_adapter(file).tensors) == {"head.weight", "head.bias"}
+    assert answer["experts"] == 0
 
 
 @pytest.mark.parametrize(("name", "arguments", "says"), [
