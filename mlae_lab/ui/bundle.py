@@ -21,15 +21,15 @@ _HERE = Path(__file__).parent
 STATIC = PACKAGE / "static"
 _STUB = """
 const loaded = import(new URL("app/static/{name}", document.baseURI).href);
-export default function (given) {{
+export default function (component) {{
   let close = null, closed = false;
   loaded.then((module) => {{
     if (closed) return;
-    const place = given.parentElement.querySelector("[data-part]");
-    if (place && !place.firstElementChild) place.innerHTML = module.inside;
-    close = module.default(given);
+    const holder = component.parentElement.querySelector("[data-part]");
+    if (holder && !holder.firstElementChild) holder.innerHTML = module.inside;
+    close = module.default(component);
   }})
-    .catch((error) => {{ given.parentElement.textContent = "This image needs {name}, which the lab's own server did not hand out: " + error.message; }});
+    .catch((error) => {{ component.parentElement.textContent = "{name} did not load from the lab's server: " + error.message; }});
   return () => {{ closed = true; if (close) close(); }};
 }}
 """

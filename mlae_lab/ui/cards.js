@@ -1,6 +1,16 @@
-// Cards to choose from: an image, a title, a line, a word. One of them may be chosen.
+// @ts-check
+// Cards to choose from: images, a title, a line and a status. One of them may be chosen.
+
+/**
+ * @typedef {{ id: string, title: string, line: string, images: string[], word: string, tone: string, group: string,
+ *   chosen: boolean }} CardMessage
+ * @typedef {{ items: CardMessage[], label: string, size: "small" | "large" }} CardsMessage
+ */
+
+/** @type {WeakMap<HTMLElement | ShadowRoot, { shown: string, pick: (name: string, value: unknown) => void }>} */
 const shelves = new WeakMap();
 
+/** @param {HTMLElement} shelf @param {CardsMessage} data @param {(id: string) => void} pick */
 function draw(shelf, data, pick) {
   shelf.replaceChildren();
   let group = null, grid = null;
@@ -20,7 +30,7 @@ function draw(shelf, data, pick) {
     }
     const card = document.createElement("button");
     card.type = "button";
-    card.className = "card" + (item.chosen ? " chosen" : "") + (item.muted ? " muted" : "");
+    card.className = "card" + (item.chosen ? " chosen" : "");
     card.setAttribute("aria-pressed", String(Boolean(item.chosen)));
     card.dataset.id = item.id;
     const frame = document.createElement("div");
@@ -31,7 +41,7 @@ function draw(shelf, data, pick) {
       image.alt = "";
       frame.append(image);
     }
-    frame.classList.toggle("one", item.images.length === 1);
+    frame.classList.toggle("single", item.images.length === 1);
     const title = document.createElement("div");
     title.className = "title";
     title.textContent = item.title;
@@ -41,26 +51,28 @@ function draw(shelf, data, pick) {
     if (item.images.length) card.append(frame);
     card.append(title, line);
     if (item.word) {
-      const word = document.createElement("div");
-      word.className = "word " + (item.tone || "");
-      word.textContent = item.word;
-      card.append(word);
+      const status = document.createElement("div");
+      status.className = "word " + (item.tone || "");
+      status.textContent = item.word;
+      card.append(status);
     }
-    card.addEventListener("click", () => pick("picked", item.id));
+    card.addEventListener("click", () => pick(item.id));
     grid.append(card);
   }
 }
 
+/** @param {ComponentArguments<CardsMessage>} component */
 export default function ({ data, parentElement, setTriggerValue }) {
+  /** @type {HTMLElement} */
   const shelf = parentElement.querySelector(".cards");
   const shown = JSON.stringify(data);
   const old = shelves.get(parentElement);
   if (old && old.shown === shown) { old.pick = setTriggerValue; return; }
   const state = { shown, pick: setTriggerValue };
   shelves.set(parentElement, state);
-  const inside = shelf.getRootNode().activeElement;
-  const focused = inside && inside.dataset ? inside.dataset.id : null;
-  draw(shelf, data, (name, id) => state.pick(name, id));
-  if (focused) { const again = shelf.querySelector(`[data-id="${CSS.escape(focused)}"]`); if (again) again.focus(); }
+  const active = /** @type {Document | ShadowRoot} */ (shelf.getRootNode()).activeElement;
+  const focused = active instanceof HTMLElement ? active.dataset.id : null;
+  draw(shelf, data, (id) => state.pick("picked", id));
+  if (focused) /** @type {HTMLElement} */ (shelf.querySelector(`[data-id="${CSS.escape(focused)}"]`))?.focus();
   return () => shelves.delete(parentElement);
 }

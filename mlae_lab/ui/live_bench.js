@@ -1,56 +1,118 @@
+// @ts-check
 // The live bench: one run on one screen. Python sends one packed message per refresh; everything here is updated in
-// place. A run that is over can be played again: the same drawing code, told another moment.
+// place. A finished run can be replayed: the same drawing code shows an earlier moment.
+
+/**
+ * One evaluation. Arrays over experts are flat, row by row; null where there is no expert or no value.
+ * @typedef {object} Measured
+ * @property {number} epoch
+ * @property {number} step
+ * @property {number} accuracy in percent
+ * @property {(number | null)[]} [contribution]
+ * @property {(number | null)[]} [coefficient]
+ * @property {(number | null)[]} [share] of the steps in which the expert was active
+ * @property {(number | null)[]} [gradient]
+ * @property {(number | null)[]} [absolute] mean |cosine| of each layer
+ * @property {number[]} [alike] cosines: the lower triangles of the layers' matrices
+ * @property {string[]} [predicted] class of each sample image
+ * @property {number[]} [confidence]
+ *
+ * @typedef {object} PlanMessage
+ * @property {number} rows
+ * @property {number} columns
+ * @property {string} keep bits in hexadecimal, see `bits`
+ * @property {number[]} kept experts of each row
+ * @property {number} experts
+ * @property {string[]} labels of the rows
+ * @property {number} start initial λ
+ * @property {boolean} trains whether λ is trained
+ *
+ * What `live_bench.message` sends.
+ * @typedef {object} BenchMessage
+ * @property {string} run
+ * @property {boolean} live
+ * @property {[string, string][]} facts name and value
+ * @property {string} waiting
+ * @property {string} warning
+ * @property {number} progress 0 to 1
+ * @property {string[]} notes
+ * @property {number} steps
+ * @property {number} epochs
+ * @property {PlanMessage | null} plan
+ * @property {{ first: number, stride: number, hex: string[], pace: number }} masks of steps first, first + stride, ...
+ * @property {Measured[]} measured
+ * @property {Record<string, number>} tops upper ends of the colour scales
+ * @property {string[]} truth class of each sample image
+ * @property {{ run: string, absolute: (number | null)[] } | null} dense
+ * @property {string} plotly
+ * @property {Record<string, { key: string, name: string, alt: string, figure: PlotlyFigure } | null>} figures
+ */
+
+/** @type {WeakMap<HTMLElement | ShadowRoot, Bench>} */
 const benches = new WeakMap();
+/** @type {"http://www.w3.org/2000/svg"} */
 const SVG = "http://www.w3.org/2000/svg";
 const QUANTITIES = {
-  beat: { name: "Heartbeat", note: "Fill: how much the expert adds to its layer, ‖λ b aᵀx‖ / ‖Wx + bias‖. Size: the norm of its gradient. Ring: drawn in this step." },
-  contribution: { name: "Contribution", note: "Mean over tokens of ‖λ b aᵀx‖ / ‖Wx + bias‖, all experts on.", best: "adds most" },
-  coefficient: { name: "λ", note: "Trained scale of the expert: blue below its start, orange above.", best: "moved farthest" },
-  share: { name: "Drawn", note: "Steps in which the expert took part / all steps.", best: "was drawn most often" },
-  gradient: { name: "Gradient", note: "Mean norm of the gradient of a and b in the steps that drew the expert.", best: "is pulled hardest" },
+  beat: { name: "Heartbeat", note: "Fill: contribution of the expert to its layer, ‖λ b aᵀx‖ / ‖Wx + bias‖. Size: norm of its gradient. Ring: active in this step." },
+  contribution: { name: "Contribution", note: "Mean over tokens of ‖λ b aᵀx‖ / ‖Wx + bias‖, all experts on.", best: "has the largest contribution" },
+  coefficient: { name: "λ", note: "Trained coefficient of the expert: blue below its initial value, orange above.", best: "changed most" },
+  share: { name: "Active share", note: "Steps in which the expert was active / all steps.", best: "was active most often" },
+  gradient: { name: "Gradient", note: "Mean norm of the gradient of a and b in the steps in which the expert was active.", best: "has the largest gradient" },
 };
 
 const reduced = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 const number = (v, digits = 3) => (v === null || v === undefined ? "–" : Number(v).toPrecision(digits).replace(/\.?0+(?=$|e)/, ""));
 
+/** The bits of a mask, the lowest bit of the first byte first.
+ * @param {string} hex @param {number} cells */
 function bits(hex, cells) {
   const on = new Uint8Array(cells);
   for (let i = 0; i < cells; i++) on[i] = (parseInt(hex.substr(2 * (i >> 3), 2), 16) >> (i & 7)) & 1;
   return on;
 }
 
-function same(one, other) {
-  if (one.length !== other.length) return false;
-  for (let i = 0; i < one.length; i++) if (one[i] !== other[i]) return false;
+/** @param {Uint8Array} a @param {Uint8Array} b */
+function same(a, b) {
+  if (a.length !== b.length) return false;
+  for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false;
   return true;
 }
 
+/** @param {string} from @param {string} to colours as #RRGGBB @param {number} share of `to`, 0 to 1 */
 function mix(from, to, share) {
-  const read = (hex) => [1, 3, 5].map((at) => parseInt(hex.substr(at, 2), 16));
-  const a = read(from), b = read(to);
+  const channels = (hex) => [1, 3, 5].map((at) => parseInt(hex.substr(at, 2), 16));
+  const a = channels(from), b = channels(to);
   return "#" + a.map((v, i) => Math.round(v + (b[i] - v) * Math.min(1, Math.max(0, share))).toString(16).padStart(2, "0")).join("");
 }
 
+/** @param {Palette} palette @param {number} share 0 to 1 */
 function sequential(palette, share) {
   return share < 0.5 ? mix(palette.faint, palette.middle, share * 2) : mix(palette.middle, palette.accent, share * 2 - 1);
 }
 
+/** @param {Palette} palette @param {number} value -1 to 1 */
 function diverging(palette, value) {
   return value < 0 ? mix(palette.surface, palette.low, -value) : mix(palette.surface, palette.high, value);
 }
 
+/**
+ * @template {keyof SVGElementTagNameMap} Name
+ * @param {Name} name @param {Record<string, string | number>} attributes @param {string | number} [text]
+ */
 function node(name, attributes, text) {
-  const made = document.createElementNS(SVG, name);
-  for (const key in attributes) made.setAttribute(key, attributes[key]);
-  if (text !== undefined) made.textContent = text;
-  return made;
+  const element = document.createElementNS(SVG, name);
+  for (const key in attributes) element.setAttribute(key, String(attributes[key]));
+  if (text !== undefined) element.textContent = String(text);
+  return element;
 }
 
-// One of the bench's own images, with its title and the buttons that save it.
-class Image {
-  constructor(box, name) {
+// A figure that the bench draws itself, with its title and the buttons that save it.
+class SvgFigure {
+  /** @param {HTMLElement} box @param {string} name of the saved file @param {() => (string | number)[][]} rows of the CSV file */
+  constructor(box, name, rows) {
     this.box = box;
     this.name = name;
+    this.rows = rows;
     this.title = box.querySelector(".lb-title");
     this.svg = box.querySelector("svg");
     const save = box.querySelector(".lb-save");
@@ -58,7 +120,7 @@ class Image {
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = kind;
-      button.setAttribute("aria-label", `Save this image as ${kind}`);
+      button.setAttribute("aria-label", `Save this figure as ${kind}`);
       button.addEventListener("click", () => this.save(kind));
       save.append(button);
     }
@@ -100,24 +162,27 @@ class Image {
 }
 
 class Bench {
+  /** @param {HTMLElement | ShadowRoot} parent */
   constructor(parent) {
-    this.parent = parent;
+    /** @type {HTMLElement} */
     this.root = parent.querySelector(".lb");
-    const find = (name) => this.root.querySelector(name);
+    /** @type {BenchMessage} */
+    this.data = null;
+    /** @type {(selector: string) => HTMLElement} */
+    const find = (selector) => this.root.querySelector(selector);
     this.facts = find(".lb-facts");
-    this.bar = find("progress");
+    this.bar = this.root.querySelector("progress");
     this.plots = Object.fromEntries(["accuracy", "loss", "alike"].map((name) => [name, new Plot(find(`.lb-${name} .plot`))]));
-    this.grid = new Image(find(".lb-grid"), "experts");
-    this.tiles = new Image(find(".lb-tiles"), "similarity-by-layer");
-    this.drift = new Image(find(".lb-drift"), "coefficients");
-    this.grid.rows = () => this.gridRows();
-    this.tiles.rows = () => this.tileRows();
-    this.drift.rows = () => this.driftRows();
+    this.grid = new SvgFigure(find(".lb-grid"), "experts", () => this.gridRows());
+    this.tiles = new SvgFigure(find(".lb-tiles"), "similarity-by-layer", () => this.tileRows());
+    this.drift = new SvgFigure(find(".lb-drift"), "coefficients", () => this.driftRows());
     this.album = find(".lb-album");
     this.chosen = "beat";
     this.paused = false;
+    /** @type {[number, string][]} steps and masks that are not drawn yet */
     this.queue = [];
     this.shownStep = 0;
+    /** @type {Record<string, HTMLButtonElement>} */
     this.buttons = {};
     for (const key in QUANTITIES) {
       const button = document.createElement("button");
@@ -129,31 +194,34 @@ class Bench {
     }
     this.hold = find(".lb-hold");
     this.hold.addEventListener("click", () => this.pause());
-    this.slider = find(".lb-slider");
+    /** @type {HTMLInputElement} */
+    this.slider = this.root.querySelector(".lb-slider");
     this.slider.addEventListener("input", () => { this.playing = false; this.seek(Number(this.slider.value)); this.dress(); });
-    this.speed = find(".lb-speed");
+    /** @type {HTMLSelectElement} */
+    this.speed = this.root.querySelector(".lb-speed");
     this.where = find(".lb-where");
     this.choose();
   }
 
   // ---------------------------------------------------------------- new data
 
-  // packed: deflated JSON. Unpacking takes a moment, so only the newest counts.
+  /** Show a message. Unpacking is asynchronous, so only the newest message counts.
+   * @param {Uint8Array<ArrayBuffer>} packed deflated JSON */
   async update(packed) {
-    const palette = paletteOf(this.root), number = (this.came = (this.came || 0) + 1);
+    const palette = paletteOf(this.root), number = (this.received = (this.received || 0) + 1);
     if (this.seen && this.seenOn === palette.surface && same(this.seen, packed)) return;
     const text = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
-    if (number !== this.came) return;
+    if (number !== this.received) return;
     if (this.paused && this.data && this.data.live) {
-      this.late = packed;
-      this.where.textContent = "Paused; the run goes on.";
+      this.waiting = packed;
+      this.where.textContent = "Display paused; the run continues.";
       return;
     }
     this.seen = packed.slice();
     this.seenOn = palette.surface;
     const before = this.data;
     this.data = JSON.parse(text);
-    if (!before || before.run !== this.data.run || before.live !== this.data.live) this.open(before);
+    if (!before || before.run !== this.data.run || before.live !== this.data.live) this.open();
     this.palette = palette;
     this.dressColours();
     this.words();
@@ -171,8 +239,8 @@ class Bench {
     this.playing = false;
     this.position = live ? null : steps;
     this.root.classList.toggle("over", !live);
-    this.slider.max = steps;
-    this.slider.step = Math.max(1, Math.round(steps / 1000));
+    this.slider.max = String(steps);
+    this.slider.step = String(Math.max(1, Math.round(steps / 1000)));
     if (plan) { this.buildGrid(); this.buildTiles(); this.buildDrift(); }
     this.root.classList.toggle("bare", !plan);
     this.albumOf = null;
@@ -182,7 +250,7 @@ class Bench {
   }
 
   dressColours() {
-    for (const name of ["accent", "quiet", "hairline", "drawn", "ink", "surface", "raised", "failure", "warning", "faint", "low", "high"]) this.root.style.setProperty("--lb-" + name, this.palette[name]);
+    for (const name of ["accent", "quiet", "hairline", "active", "ink", "surface", "raised", "failure", "warning", "faint", "low", "high"]) this.root.style.setProperty("--lb-" + name, this.palette[name]);
   }
 
   words() {
@@ -201,15 +269,15 @@ class Bench {
     this.bar.value = progress;
     this.bar.setAttribute("aria-valuetext", `${Math.round(100 * progress)} % of the steps`);
     for (const [name, text] of [["notes", notes.join(" ")], ["waiting", this.data.waiting], ["warning", this.data.warning]]) {
-      const said = this.root.querySelector(".lb-" + name);
-      if (said.textContent !== text) said.textContent = text;
+      const line = this.root.querySelector(".lb-" + name);
+      if (line.textContent !== text) line.textContent = text;
     }
   }
 
   curves(palette) {
     for (const name in this.plots) {
       const figure = this.data.figures[name];
-      this.root.querySelector(".lb-" + name).hidden = !figure;
+      /** @type {HTMLElement} */ (this.root.querySelector(".lb-" + name)).hidden = !figure;
       if (figure) this.plots[name].draw(figure.figure, figure.key + palette.surface, palette, this.data.plotly, figure.name, figure.alt);
     }
   }
@@ -249,7 +317,7 @@ class Bench {
       this.paused = !this.paused;
       if (!this.paused) {
         this.where.textContent = "";
-        if (this.late) { const late = this.late; this.late = null; this.update(late); }
+        if (this.waiting) { const packed = this.waiting; this.waiting = null; this.update(packed); }
         this.beat();
       }
     } else {
@@ -263,11 +331,11 @@ class Bench {
 
   dress() {
     const live = this.data && this.data.live;
-    this.hold.textContent = live ? (this.paused ? "Go on" : "Pause") : this.playing ? "Pause" : "Play";
+    this.hold.textContent = live ? (this.paused ? "Continue" : "Pause") : this.playing ? "Pause" : "Play";
     this.hold.setAttribute("aria-pressed", String(live ? this.paused : Boolean(this.playing)));
   }
 
-  // ---------------------------------------------------------------- a run that is over, played again
+  // ---------------------------------------------------------------- the replay of a finished run
 
   tick(time) {
     if (!this.playing || !this.root.isConnected || this.data.live) return;
@@ -280,16 +348,17 @@ class Bench {
     requestAnimationFrame((now) => this.tick(now));
   }
 
-  // step: steps that lie behind this moment, may be a fraction while playing
+  /** Show the run after some steps.
+   * @param {number} step may be a fraction while playing @param {number} [time] of the animation frame, in ms */
   seek(step, time) {
     const { steps, epochs, measured, masks, plan } = this.data;
     this.position = step;
     const epoch = steps ? (step / steps) * epochs : 0;
     let at = -1;
     while (at + 1 < measured.length && measured[at + 1].step <= step + 1e-6) at++;
-    if (!this.playing || Math.abs(Number(this.slider.value) - step) >= Number(this.slider.step)) this.slider.value = step;
-    const told = at >= 0 ? `${measured[at].accuracy.toFixed(1)} % right` : "not measured yet";
-    this.where.textContent = `Epoch ${epoch.toFixed(epochs < 20 ? 1 : 0)} of ${epochs}, ${told}`;
+    if (!this.playing || Math.abs(Number(this.slider.value) - step) >= Number(this.slider.step)) this.slider.value = String(step);
+    const accuracy = at >= 0 ? `accuracy ${measured[at].accuracy.toFixed(1)} %` : "not evaluated yet";
+    this.where.textContent = `Epoch ${epoch.toFixed(epochs < 20 ? 1 : 0)} of ${epochs}, ${accuracy}`;
     this.slider.setAttribute("aria-valuetext", this.where.textContent);
     if (plan) {
       this.still(at);
@@ -303,14 +372,14 @@ class Bench {
     if (time === undefined || !this.cursorAt || time - this.cursorAt > 120) { this.cursorAt = time; this.cursor(epoch); }
   }
 
-  // a line in the curves at the moment that is shown; none at the end
+  // a vertical line in the curves at the moment that is shown; none at the end
   cursor(epoch) {
     if (!window.Plotly) return;
     for (const name in this.plots) {
       const { node: chart, figure } = this.plots[name];
       if (!figure || !chart.layout) continue;
       const fixed = figure.layout.shapes || [];
-      const line = { type: "line", xref: "x", yref: "paper", x0: epoch, x1: epoch, y0: 0, y1: 1, line: { color: this.palette.drawn, width: 1.5 } };
+      const line = { type: "line", xref: "x", yref: "paper", x0: epoch, x1: epoch, y0: 0, y1: 1, line: { color: this.palette.active, width: 1.5 } };
       window.Plotly.relayout(chart, { shapes: epoch < this.data.epochs ? [...fixed, line] : fixed });
     }
   }
@@ -323,6 +392,7 @@ class Bench {
     const side = Math.min(cell, Math.floor(420 / columns));
     this.grid.svg.replaceChildren();
     this.grid.size(left + columns * (side + 3) + 4, top + rows * (side + 3) + 30);
+    /** @type {{ frame: SVGElement, fill: SVGElement | null, tip: SVGElement, half: number, exists: number }[]} */
     this.shapes = [];
     const quiet = { class: "lb-quiet", "font-size": 11 };
     for (let r = 0; r < rows; r++) {
@@ -352,12 +422,13 @@ class Bench {
     this.grid.svg.append(node("text", { ...quiet, x: left - 8, y: under, "text-anchor": "end" }, "expert"));
   }
 
-  // what was measured, at the moment number `at` of the measurements (-1: before the first)
-  still(at, again = false) {
+  /** Draw what evaluation number `at` recorded (-1: before the first).
+   * @param {number} at @param {boolean} force draw even if it is shown already */
+  still(at, force = false) {
     const now = at >= 0 ? this.data.measured[at] : null;
     const key = `${this.palette.surface} ${now ? now.step : ""} ${this.data.dense ? this.data.dense.run : ""}`;
     this.measuredShown = at;
-    if (key === this.painted && !again) return;
+    if (key === this.painted && !force) return;
     this.painted = key;
     this.paintGrid(now);
     this.paintTiles(now);
@@ -365,6 +436,7 @@ class Bench {
     this.sampleImages(at);
   }
 
+  /** @param {Measured | null} now */
   paintGrid(now) {
     const { columns, start } = this.data.plan, palette = this.palette, chosen = this.chosen;
     const key = chosen === "beat" ? "contribution" : chosen;
@@ -374,7 +446,7 @@ class Bench {
     let best = null;
     this.shapes.forEach((shape, i) => {
       const r = Math.floor(i / columns), c = i % columns, name = `layer ${this.data.plan.labels[r]}, expert ${c + 1}`;
-      if (!shape.exists) { shape.tip.textContent = name + ": masked for good"; return; }
+      if (!shape.exists) { shape.tip.textContent = name + ": no expert (fixed mask)"; return; }
       const value = now ? now[key][i] : null;
       let colour = palette.track, size = 1;
       if (value !== null && value !== undefined) {
@@ -382,33 +454,35 @@ class Bench {
         if (best === null || goal > best[0]) best = [goal, r, c, value];
         colour = key === "coefficient" ? diverging(palette, (value - start) / reach) : sequential(palette, Math.sqrt(Math.max(0, value) / top));
         if (chosen === "beat") size = 0.35 + 0.65 * Math.sqrt(Math.min(1, now.gradient[i] / pull));
-        shape.tip.textContent = `${name}: contribution ${number(now.contribution[i])}, λ ${number(now.coefficient[i], 4)}, drawn in ${Math.round(100 * now.share[i])} % of steps, gradient ${number(now.gradient[i])}`;
+        shape.tip.textContent = `${name}: contribution ${number(now.contribution[i])}, λ ${number(now.coefficient[i], 4)}, active in ${Math.round(100 * now.share[i])} % of steps, gradient ${number(now.gradient[i])}`;
       } else {
-        shape.tip.textContent = name + ": not measured yet";
+        shape.tip.textContent = name + ": not evaluated yet";
         if (chosen === "beat") size = 0.35;
       }
       const half = (shape.half - 2) * size;
-      for (const [attribute, v] of [["x", -half], ["y", -half], ["width", 2 * half], ["height", 2 * half], ["fill", colour]]) shape.fill.setAttribute(attribute, v);
+      for (const [attribute, v] of Object.entries({ x: -half, y: -half, width: 2 * half, height: 2 * half, fill: colour })) shape.fill.setAttribute(attribute, String(v));
     });
     const labels = this.data.plan.labels;
-    this.grid.say(!now ? "The experts wait for the first measurement"
-      : best === null ? "No expert exists"
-      : chosen === "share" && now.share.every((v) => v === null || v === 1) ? "Every expert took part in every step"
+    this.grid.say(!now ? "No evaluation yet"
+      : best === null ? "The mask has no experts"
+      : chosen === "share" && now.share.every((v) => v === null || v === 1) ? "Every expert was active in every step"
       : `Layer ${labels[best[1]]}, expert ${best[2] + 1} ${QUANTITIES[key].best}` + (key === "coefficient" ? `: ${number(start)} → ${number(best[3], 4)}` : ""));
-    this.root.querySelector(".lb-formula").textContent = QUANTITIES[chosen].note + (now ? ` Epoch ${now.epoch}.` : "") + " A struck cell holds no expert.";
+    this.root.querySelector(".lb-formula").textContent = QUANTITIES[chosen].note + (now ? ` Epoch ${now.epoch}.` : "") + " A crossed-out cell has no expert.";
   }
 
+  /** Mark the active experts of a step, or none.
+   * @param {Uint8Array | null} on @param {number} [step] */
   rings(on, step) {
     const palette = this.palette;
     let count = 0;
     this.shapes.forEach((shape, i) => {
-      const drawn = Boolean(on && on[i] && shape.exists);
-      count += drawn;
-      shape.frame.style.stroke = drawn ? palette.drawn : shape.exists && !on ? palette.accent : palette.hairline;
-      shape.frame.setAttribute("stroke-width", drawn ? 2.2 : 1);
-      if (shape.fill) shape.fill.setAttribute("opacity", on && !drawn ? 0.45 : 1);
+      const active = Boolean(on && on[i] && shape.exists);
+      count += Number(active);
+      shape.frame.style.stroke = active ? palette.active : shape.exists && !on ? palette.accent : palette.hairline;
+      shape.frame.setAttribute("stroke-width", active ? "2.2" : "1");
+      if (shape.fill) shape.fill.setAttribute("opacity", on && !active ? "0.45" : "1");
     });
-    this.root.querySelector(".lb-step").textContent = on ? `Step ${step.toLocaleString("en")}: ${count} of ${this.data.plan.experts} experts at work` : "";
+    this.root.querySelector(".lb-step").textContent = on ? `Step ${step.toLocaleString("en")}: ${count} of ${this.data.plan.experts} experts active` : "";
   }
 
   choose() {
@@ -418,7 +492,8 @@ class Bench {
 
   gridRows() {
     const { columns, labels } = this.data.plan, now = this.data.measured[this.measuredShown];
-    const rows = [["layer", "expert", "exists", "contribution", "coefficient", "share_drawn", "gradient"]];
+    /** @type {(string | number)[][]} */
+    const rows = [["layer", "expert", "exists", "contribution", "coefficient", "active_share", "gradient"]];
     this.shapes.forEach((shape, i) => rows.push([labels[Math.floor(i / columns)], (i % columns) + 1, Number(shape.exists),
       ...["contribution", "coefficient", "share", "gradient"].map((key) => (now && now[key][i] !== null ? now[key][i] : ""))]));
     return rows;
@@ -431,7 +506,9 @@ class Bench {
     const most = Math.max(2, ...kept), across = rows > 12 ? 6 : 4, tile = rows > 12 ? 74 : 104, gap = 12, head = 16;
     this.tiles.svg.replaceChildren();
     this.tiles.size(across * (tile + gap) - gap, Math.ceil(rows / across) * (tile + gap + head));
+    /** @type {{ r: number, i: number, j: number, squares: { square: SVGElement, tip: SVGElement }[] }[]} */
     this.pairs = [];
+    /** @type {SVGElement[]} */
     this.heads = [];
     for (let r = 0; r < rows; r++) {
       const x0 = (r % across) * (tile + gap), y0 = Math.floor(r / across) * (tile + gap + head) + head, side = tile / most;
@@ -439,24 +516,25 @@ class Bench {
       this.tiles.svg.append(label, node("rect", { x: x0 + 0.5, y: y0 + 0.5, width: tile - 1, height: tile - 1, rx: 3, fill: "none", class: "lb-line" }));
       this.heads.push(label);
       for (let i = 0; i < kept[r]; i++) for (let j = 0; j < i; j++) {
-        const twice = [[i, j], [j, i]].map(([a, b]) => {
-          const one = node("rect", { x: x0 + b * side + 0.5, y: y0 + a * side + 0.5, width: side - 1, height: side - 1, rx: 1, fill: "none" });
+        const squares = [[i, j], [j, i]].map(([a, b]) => { // both halves of the symmetric matrix
+          const square = node("rect", { x: x0 + b * side + 0.5, y: y0 + a * side + 0.5, width: side - 1, height: side - 1, rx: 1, fill: "none" });
           const tip = node("title", {});
-          one.append(tip);
-          this.tiles.svg.append(one);
-          return [one, tip];
+          square.append(tip);
+          this.tiles.svg.append(square);
+          return { square, tip };
         });
-        this.pairs.push({ r, i, j, twice });
+        this.pairs.push({ r, i, j, squares });
       }
     }
   }
 
+  /** @param {Measured | null} now */
   paintTiles(now) {
     const { labels, kept } = this.data.plan, dense = this.data.dense;
     this.pairs.forEach((pair, k) => {
       const value = now && now.alike ? now.alike[k] : null;
-      for (const [one, tip] of pair.twice) {
-        one.setAttribute("fill", value === null || value === undefined ? "none" : diverging(this.palette, value));
+      for (const { square, tip } of pair.squares) {
+        square.setAttribute("fill", value === null || value === undefined ? "none" : diverging(this.palette, value));
         tip.textContent = `layer ${labels[pair.r]}, experts ${pair.i + 1} and ${pair.j + 1}: ${number(value)}`;
       }
     });
@@ -466,8 +544,8 @@ class Bench {
       if (mean !== null && (top === null || mean > top[0])) top = [mean, r];
       label.textContent = labels[r] + (kept[r] === 0 ? " · no expert" : mean === null ? "" : ` · ${mean.toFixed(2)}`) + (mean !== null && other !== null && other !== undefined ? ` / ${other.toFixed(2)}` : "");
     });
-    this.root.querySelector(".lb-beside").hidden = !dense;
-    this.tiles.say(top ? `Most alike in layer ${labels[top[1]]}: mean |cosine| ${top[0].toFixed(2)}` : now ? "No layer has two experts" : "How alike experts are comes with the first measurement");
+    /** @type {HTMLElement} */ (this.root.querySelector(".lb-dense")).hidden = !dense;
+    this.tiles.say(top ? `Most similar experts: layer ${labels[top[1]]}, mean |cosine| ${top[0].toFixed(2)}` : now ? "No layer has two experts" : "Expert similarity: no evaluation yet");
   }
 
   tileRows() {
@@ -487,11 +565,13 @@ class Bench {
     const bottom = rows * pitch + 6;
     this.drift.svg.append(node("line", { x1: this.centre, x2: this.centre, y1: 2, y2: bottom, class: "lb-line" }));
     for (let r = 0; r < rows; r++) this.drift.svg.append(node("text", { x: left - 8, y: r * pitch + 13, class: "lb-quiet", "font-size": 11, "text-anchor": "end" }, labels[r]));
+    /** @type {[number, SVGElement][]} */
     this.ticks = [-1, 0, 1].map((at) => {
       const text = node("text", { x: this.centre + at * this.room, y: bottom + 14, class: "lb-quiet", "font-size": 11, "text-anchor": "middle" });
       this.drift.svg.append(text);
       return [at, text];
     });
+    /** @type {([SVGElement, SVGElement] | null)[]} dot and trail of each cell */
     this.dots = [];
     for (let i = 0; i < rows * columns; i++) {
       if (!this.keep[i]) { this.dots.push(null); continue; }
@@ -503,6 +583,7 @@ class Bench {
     }
   }
 
+  /** @param {Measured | null} now */
   paintDrift(now) {
     const { start, trains, labels, columns } = this.data.plan;
     const reach = this.data.tops.drift || 0.01;
@@ -510,18 +591,20 @@ class Bench {
     this.dots.forEach((dot, i) => {
       if (!dot) return;
       const value = now ? now.coefficient[i] : start, x = this.centre + ((value - start) / reach) * this.room;
-      dot[0].setAttribute("cx", x);
-      dot[1].setAttribute("x2", x);
+      dot[0].setAttribute("cx", String(x));
+      dot[1].setAttribute("x2", String(x));
       if (best === null || Math.abs(value - start) > Math.abs(best[0] - start)) best = [value, i];
     });
     for (const [at, text] of this.ticks) text.textContent = number(start + at * reach, 4);
     this.drift.say(!trains ? `λ is not trained: every expert stays at ${number(start)}`
       : !now || best === null ? `λ of every expert starts at ${number(start)}`
-      : `λ moved farthest in layer ${labels[Math.floor(best[1] / columns)]}, expert ${(best[1] % columns) + 1}: ${number(start)} → ${number(best[0], 4)}`);
+      : `λ changed most in layer ${labels[Math.floor(best[1] / columns)]}, expert ${(best[1] % columns) + 1}: ${number(start)} → ${number(best[0], 4)}`);
   }
 
   driftRows() {
-    const { columns, labels, start } = this.data.plan, now = this.data.measured[this.measuredShown], rows = [["layer", "expert", "start", "coefficient"]];
+    const { columns, labels, start } = this.data.plan, now = this.data.measured[this.measuredShown];
+    /** @type {(string | number)[][]} */
+    const rows = [["layer", "expert", "start", "coefficient"]];
     this.dots.forEach((dot, i) => { if (dot) rows.push([labels[Math.floor(i / columns)], (i % columns) + 1, start, now ? now.coefficient[i] : start]); });
     return rows;
   }
@@ -538,28 +621,28 @@ class Bench {
       this.albumOf = run;
       list.replaceChildren();
       holder.querySelectorAll("img").forEach((sample, i) => {
-        const one = document.createElement("li"), image = document.createElement("img"), said = document.createElement("b"), note = document.createElement("span");
+        const item = document.createElement("li"), image = document.createElement("img");
         image.src = sample.src;
         image.alt = truth[i];
-        one.append(image, said, note);
-        list.append(one);
+        item.append(image, document.createElement("b"), document.createElement("span"));
+        list.append(item);
       });
     }
     const now = at >= 0 && measured[at].predicted ? measured[at] : null, before = at > 0 && measured[at - 1].predicted ? measured[at - 1] : null;
-    let right = 0, flips = 0;
-    [...list.children].forEach((one, i) => {
-      const predicted = now ? now.predicted[i] : null, is = predicted === truth[i];
+    let correct = 0, flips = 0;
+    /** @type {HTMLElement[]} */ ([...list.children]).forEach((item, i) => {
+      const predicted = now ? now.predicted[i] : null, isCorrect = predicted === truth[i];
       const flip = Boolean(now && before && before.predicted[i] !== predicted);
-      right += is && predicted !== null;
-      flips += flip;
-      one.className = predicted === null ? "" : (is ? "right" : "wrong") + (flip ? " flip" : "");
-      one.children[1].textContent = predicted === null ? "–" : (is ? "✓ " : "✗ ") + predicted;
-      one.children[2].textContent = predicted === null ? "" : `${Math.round(100 * now.confidence[i])} %` + (is ? "" : `, is ${truth[i]}`) + (flip ? `; was ${before.predicted[i]}` : "");
-      one.title = predicted === null ? truth[i] : `${truth[i]}: the network says ${predicted} with ${Math.round(100 * now.confidence[i])} %` + (flip ? `, before it said ${before.predicted[i]}` : "");
+      correct += Number(isCorrect && predicted !== null);
+      flips += Number(flip);
+      item.className = predicted === null ? "" : (isCorrect ? "correct" : "wrong") + (flip ? " flip" : "");
+      item.children[1].textContent = predicted === null ? "–" : (isCorrect ? "✓ " : "✗ ") + predicted;
+      item.children[2].textContent = predicted === null ? "" : `${Math.round(100 * now.confidence[i])} %` + (isCorrect ? "" : `, class: ${truth[i]}`) + (flip ? `; before: ${before.predicted[i]}` : "");
+      item.title = predicted === null ? truth[i] : `Class ${truth[i]}, predicted ${predicted} with confidence ${Math.round(100 * now.confidence[i])} %` + (flip ? `, before ${before.predicted[i]}` : "");
     });
     this.album.querySelector(".lb-title").textContent = now
-      ? `${right} of these ${truth.length} images are right after epoch ${now.epoch}` + (before ? `; ${flips || "no"} answer${flips === 1 ? "" : "s"} changed since epoch ${before.epoch}` : "")
-      : `These ${truth.length} images are asked at every measurement`;
+      ? `${correct} of ${truth.length} sample images correct after epoch ${now.epoch}` + (before ? `; ${flips || "no"} prediction${flips === 1 ? "" : "s"} changed since epoch ${before.epoch}` : "")
+      : `${truth.length} sample images, predicted at every evaluation`;
   }
 
   close() {
@@ -569,6 +652,7 @@ class Bench {
   }
 }
 
+/** @param {ComponentArguments<Uint8Array<ArrayBuffer>>} component */
 export default function ({ data, parentElement }) {
   let bench = benches.get(parentElement);
   if (!bench) {

@@ -1,22 +1,50 @@
+// @ts-check
 // The canvas. Python holds the document {rev, keep, rate, targets}; this file paints locally at once and commits
 // when a gesture ends. `rev` rises only when Python replaces the document, so an edit in flight is never lost and an
-// old echo never overwrites a newer stroke. Undo lives here, as long as the tab; what Python replaces can be undone too.
+// old echo never overwrites a newer stroke. The undo history lives in the tab; what Python replaces can be undone too.
+
+/**
+ * A cell; row -1 is the head of a column, column -1 the label of a layer.
+ * @typedef {[row: number, column: number]} Place
+ * @typedef {{ keep: number[][], rate: number[][], targets: string[], labels: string[], groups: string[] }} Doc
+ * @typedef {Doc & { rev: number, family: string }} GridMessage family: what the rows belong to, such as a backbone
+ * @typedef {{ past: Doc[], future: Doc[], doc: Doc }} History
+ *
+ * A gesture. from, to: corners of a block; value: what the cells are set to; places: boxes of the bars of a curve.
+ * @typedef {object} Stroke
+ * @property {"paste" | "columns" | "rows" | "cells" | "block" | "curve"} kind
+ * @property {Place} [from]
+ * @property {Place} [to]
+ * @property {boolean | number} [value]
+ * @property {DOMRect[]} [places]
+ * @property {Doc} [before] the document when the gesture began
+ * @property {[x: number, y: number]} [last] position of the pointer
+ */
+
+/** @type {WeakMap<HTMLElement | ShadowRoot, Board>} */
 const boards = new WeakMap();
-const histories = new Map(); // by family: what can be undone outlives a visit to another page
+/** @type {Map<string, History>} by family: the undo history survives a visit to another page */
+const histories = new Map();
 const MOST = 0.95, STEP = 0.05, UNDO_STEPS = 300, LEAST_TRACK = 66;
 const HELP = {
-  exists: "Drag to switch experts on or off. Drag along the numbers for whole layers or columns, hold Shift for a block.",
-  rate: "Drag to set p on experts that exist. Drag down the bars on the right to draw p over the layers in one stroke.",
-  block: "Drag a block: all of it follows its first cell.",
+  exists: "Drag to add or remove experts. Drag along the numbers for whole layers or columns; hold Shift for a block.",
+  rate: "Drag to set p of existing experts. Drag down the bars on the right to set p of several layers in one stroke.",
+  block: "Drag a block: all its cells get the value of the first one.",
   copy: "Press the layer to copy.",
 };
 
+/** @type {(p: number) => number} */
 const rounded = (p) => Math.round(p * 100) / 100;
+/** @type {(p: number) => string} */
 const text = (p) => (p === 0 ? "" : String(rounded(p)).replace(/^0/, ""));
-const placeOf = ({ dataset: { row = -1, column = -1 } }) => [Number(row), Number(column)]; // a layer's number has no column
+/** @type {(part: HTMLElement) => Place} a layer's label has no column */
+const placeOf = ({ dataset: { row = -1, column = -1 } }) => [Number(row), Number(column)];
+/** @type {(doc: Doc) => Doc} */
 const copyOf = (doc) => ({ ...doc, keep: doc.keep.map((row) => [...row]), rate: doc.rate.map((row) => [...row]) });
-const alike = (a, b) => JSON.stringify([a.keep, a.rate, a.targets]) === JSON.stringify([b.keep, b.rate, b.targets]);
+/** @type {(a: Doc, b: Doc) => boolean} */
+const equal = (a, b) => JSON.stringify([a.keep, a.rate, a.targets]) === JSON.stringify([b.keep, b.rate, b.targets]);
 
+/** @param {number} seed */
 function mulberry32(seed) { // T. Ettinger's generator, public domain; core/edits.py has the same
   let state = seed >>> 0;
   return () => {
@@ -28,26 +56,43 @@ function mulberry32(seed) { // T. Ettinger's generator, public domain; core/edit
 }
 
 class Board {
+  /** @param {HTMLElement | ShadowRoot} parent */
   constructor(parent) {
+    /** @type {HTMLElement} */
     this.root = parent.querySelector(".mg");
+    /** @type {HTMLElement} */
     this.bar = this.root.querySelector(".mg-bar");
-    this.says = this.root.querySelector(".mg-say");
+    /** @type {HTMLElement} */
+    this.message = this.root.querySelector(".mg-say");
+    /** @type {HTMLElement} */
     this.scroll = this.root.querySelector(".mg-scroll");
+    /** @type {HTMLInputElement} */
     this.strength = this.root.querySelector(".mg-strength");
+    /** @type {HTMLInputElement} */
     this.seed = this.root.querySelector(".mg-seed");
+    /** @type {Doc} */
     this.doc = null;
     this.rev = null;
+    /** @type {Stroke | null} */
     this.stroke = null;
     this.timer = null;
+    /** @type {GridMessage | null} */
     this.waiting = null;
     this.layer = "exists";
     this.tool = "brush";
+    /** @type {{ from: number, keep: number[], rate: number[] } | null} a copied layer */
     this.clip = null;
+    /** @type {Place | null} */
     this.anchor = null;
+    /** @type {Place} */
     this.focus = [0, 0];
+    /** @type {Doc[]} */
     this.past = [];
+    /** @type {Doc[]} */
     this.future = [];
+    /** @type {Set<number>} rows to paint */
     this.dirty = new Set();
+    /** @type {(target: HTMLElement, kind: string, act: (event: any) => void) => void} */
     const on = (target, kind, act) => target.addEventListener(kind, act);
     on(this.scroll, "pointerdown", (e) => this.down(e));
     on(this.scroll, "pointermove", (e) => this.move(e));
@@ -73,6 +118,7 @@ class Board {
 
   // ------------------------------------------------------------ the document
 
+  /** @param {GridMessage} data @param {(name: string, value: unknown) => void} send */
   update(data, send) {
     this.send = send;
     if (data.rev === this.rev) return;
@@ -87,18 +133,22 @@ class Board {
     this.load(doc);
   }
 
-  recall(family) { // the canvas of another backbone has a history of its own
-    const { past = [], future = [], doc = null } = histories.get(family) || {};
+  /** Switch to the history of another family.
+   * @param {string} family */
+  recall(family) {
+    const { past, future, doc } = histories.get(family) || { past: [], future: [], doc: null };
     if (this.doc) histories.set(this.family, { past: this.past, future: this.future, doc: this.doc });
     [this.past, this.future, this.doc] = [past, future, doc];
   }
 
+  /** @param {Doc} next */
   remember(next) {
-    if (alike(this.doc, next)) return;
+    if (equal(this.doc, next)) return;
     this.past = [...this.past, copyOf(this.doc)].slice(-UNDO_STEPS);
     this.future = [];
   }
 
+  /** @param {Doc} doc */
   load(doc) {
     const same = this.doc && this.cells && doc.keep.length === this.cells.length && doc.keep[0].length === this.cells[0].length
       && JSON.stringify(doc.targets) === JSON.stringify(this.built);
@@ -109,32 +159,37 @@ class Board {
     this.dress();
   }
 
-  edit(change, wait = 0, words = null) { // one step of undo, one commit
+  /** One step of undo, one commit.
+   * @param {() => void} change @param {number} wait milliseconds before the commit @param {string | null} message */
+  edit(change, wait = 0, message = null) {
     const before = copyOf(this.doc);
     change();
     this.flush();
-    this.finish(before, wait, words);
+    this.finish(before, wait, message);
   }
 
-  finish(before, wait, words = null) {
-    if (alike(before, this.doc)) { this.dress(words); return; }
+  /** @param {Doc} before @param {number} wait @param {string | null} message */
+  finish(before, wait, message = null) {
+    if (equal(before, this.doc)) { this.dress(message); return; }
     this.past = [...this.past, before].slice(-UNDO_STEPS);
     this.future = [];
-    this.dress(words);
+    this.dress(message);
     this.changed(wait);
   }
 
-  travel(from, to, words) {
+  /** @param {Doc[]} from @param {Doc[]} to @param {string} message */
+  travel(from, to, message) {
     if (!from.length) return;
     to.push(copyOf(this.doc));
     this.load(from.pop());
-    this.dress(words);
+    this.dress(message);
     this.changed(0);
   }
 
-  undo() { this.travel(this.past, this.future, "One step back."); }
-  redo() { this.travel(this.future, this.past, "One step forward again."); }
+  undo() { this.travel(this.past, this.future, "Undone."); }
+  redo() { this.travel(this.future, this.past, "Redone."); }
 
+  /** @param {number} wait */
   changed(wait) {
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.commit(), wait);
@@ -149,21 +204,21 @@ class Board {
     this.send("edit", { rev: this.rev, keep, rate, targets });
   }
 
-  // ------------------------------------------------------------ the image
+  // ------------------------------------------------------------ the grid
 
   build() {
     const { keep, labels, groups, targets } = this.doc, rows = keep.length, columns = keep[0].length;
-    const active = this.scroll.contains(this.root.getRootNode().activeElement);
+    const active = this.scroll.contains(/** @type {Document | ShadowRoot} */ (this.root.getRootNode()).activeElement);
     this.built = [...targets];
     const board = this.box("div", "mg-board", "grid");
     board.setAttribute("aria-label", `Mask: ${rows} layers by ${columns} experts. Arrow keys move, with Shift they mark a block; ` +
-      "Space switches experts or sets the rate; 0 to 9 set p in tenths; Control C and Control V copy a layer.");
+      "Space adds or removes experts or sets the rate; 0 to 9 set p in tenths; Control C and Control V copy a layer.");
     const head = this.row(board);
     head.append(this.box("span", "", "columnheader"));
     this.heads = keep[0].map((_, c) => {
       const button = this.box("button", "mg-head", "columnheader");
-      button.textContent = c + 1;
-      button.dataset.column = c;
+      button.textContent = String(c + 1);
+      button.dataset.column = String(c);
       button.title = `Expert ${c + 1} in all layers`;
       button.setAttribute("aria-label", `Expert ${c + 1}: switch in all layers`);
       head.append(button);
@@ -172,8 +227,11 @@ class Board {
     const title = this.box("span", "mg-rate mg-title", "columnheader");
     title.textContent = "drop rate p";
     head.append(title);
+    /** @type {HTMLElement[][]} */
     this.cells = [];
+    /** @type {HTMLElement[]} labels of the layers */
     this.sides = [];
+    /** @type {[HTMLElement, HTMLOutputElement][]} */
     this.bars = [];
     const several = new Set(groups).size > 1;
     for (let r = 0; r < rows; r++) {
@@ -186,24 +244,24 @@ class Board {
       }
       const row = this.row(board);
       const side = this.box("button", "mg-side", "rowheader");
-      side.dataset.row = r;
+      side.dataset.row = String(r);
       side.title = `All experts of layer ${labels[r]}`;
       side.setAttribute("aria-label", `Layer ${labels[r]}: switch all experts`);
       this.sides.push(side);
       row.append(side);
       this.cells.push(keep[r].map((_, c) => {
-        const one = this.box("div", "mg-cell", "gridcell");
-        one.dataset.row = r;
-        one.dataset.column = c;
-        one.append(document.createElement("span"));
-        row.append(one);
-        return one;
+        const cell = this.box("div", "mg-cell", "gridcell");
+        cell.dataset.row = String(r);
+        cell.dataset.column = String(c);
+        cell.append(document.createElement("span"));
+        row.append(cell);
+        return cell;
       }));
       const holder = this.box("div", "mg-rate", "gridcell");
       const track = this.box("div", "mg-track", "slider");
       track.tabIndex = 0;
-      track.dataset.slider = r;
-      for (const [name, value] of [["label", `Drop rate of layer ${labels[r]}`], ["valuemin", 0], ["valuemax", MOST]]) track.setAttribute("aria-" + name, value);
+      track.dataset.slider = String(r);
+      for (const [name, value] of [["label", `Drop rate of layer ${labels[r]}`], ["valuemin", 0], ["valuemax", MOST]]) track.setAttribute("aria-" + name, String(value));
       track.append(document.createElement("i"));
       const output = document.createElement("output");
       holder.append(track, output);
@@ -218,33 +276,36 @@ class Board {
     this.roving(active);
   }
 
+  /** @param {HTMLElement} board */
   row(board) {
     const row = this.box("div", "mg-row", "row");
     board.append(row);
     return row;
   }
 
+  /** @param {"div" | "span" | "button"} tag @param {string} style @param {string} role */
   box(tag, style, role) {
-    const made = document.createElement(tag);
-    made.className = style;
-    made.setAttribute("role", role);
-    if (tag === "button") made.type = "button";
-    return made;
+    const element = document.createElement(tag);
+    element.className = style;
+    element.setAttribute("role", role);
+    if (element instanceof HTMLButtonElement) element.type = "button";
+    return element;
   }
 
-  fit() { // as large as the place allows, 24 pixels from one cell to the next at least
+  fit() { // as large as there is space for, with at least 24 pixels from one cell to the next
     if (!this.board || !this.root.clientWidth) return;
     const rows = this.doc.keep.length, columns = this.doc.keep[0].length, several = new Set(this.doc.groups).size > 1;
-    const wide = this.root.clientWidth, named = several && wide > 640, side = named ? 58 : 40;
-    const room = Math.floor((wide - side - LEAST_TRACK - 66) / columns) - 3;
+    const wide = this.root.clientWidth, named = several && wide > 640, labels = named ? 58 : 40;
+    const room = Math.floor((wide - labels - LEAST_TRACK - 66) / columns) - 3;
     const cell = Math.max(21, Math.min(rows > 30 ? 26 : rows > 14 ? 32 : 40, room));
-    const track = Math.max(LEAST_TRACK, Math.min(190, wide - side - 66 - columns * (cell + 3)));
-    this.sides.forEach((one, r) => { one.textContent = named ? this.doc.labels[r] : this.doc.labels[r].split(" ")[0]; });
+    const track = Math.max(LEAST_TRACK, Math.min(190, wide - labels - 66 - columns * (cell + 3)));
+    this.sides.forEach((side, r) => { side.textContent = named ? this.doc.labels[r] : this.doc.labels[r].split(" ")[0]; });
     this.board.style.setProperty("--cell", cell + "px");
     this.board.style.setProperty("--track", track + "px");
-    this.board.style.gridTemplateColumns = `${side}px repeat(${columns}, ${cell}px) auto`;
+    this.board.style.gridTemplateColumns = `${labels}px repeat(${columns}, ${cell}px) auto`;
   }
 
+  /** @param {number} r */
   paint(r) {
     const kept = this.doc.keep[r], rates = this.doc.rate[r], name = this.doc.labels[r];
     kept.forEach((on, c) => {
@@ -252,7 +313,7 @@ class Board {
       cell.classList.toggle("on", Boolean(on));
       cell.classList.toggle("off", !on);
       cell.classList.toggle("strong", fill >= 0.58);
-      cell.style.setProperty("--fill", fill);
+      cell.style.setProperty("--fill", String(fill));
       cell.firstChild.textContent = on ? text(p) : "";
       cell.setAttribute("aria-selected", String(Boolean(on)));
       cell.setAttribute("aria-label", `Layer ${name}, expert ${c + 1}: ${on ? (p ? "on, drop rate " + rounded(p) : "on") : "masked"}`);
@@ -260,12 +321,13 @@ class Board {
     const [track, output] = this.bars[r], { value, shared, none } = this.rowRate(r);
     track.classList.toggle("none", none);
     track.setAttribute("aria-disabled", String(none));
-    track.setAttribute("aria-valuenow", rounded(value));
+    track.setAttribute("aria-valuenow", String(rounded(value)));
     track.style.setProperty("--at", (value / MOST) * 100 + "%");
     output.textContent = none ? "none" : shared ? value.toFixed(2) : "varies";
     track.setAttribute("aria-valuetext", none ? "no experts" : shared ? value.toFixed(2) : `varies, ${value.toFixed(2)} on average`);
   }
 
+  /** @param {number} r */
   rowRate(r) {
     const present = this.doc.rate[r].filter((_, c) => this.doc.keep[r][c]);
     const shared = present.every((p) => p === present[0]);
@@ -277,8 +339,8 @@ class Board {
     this.dirty.clear();
   }
 
-  dress(words = null) {
-    const name = (r) => this.doc.labels[r];
+  /** @param {string | null} message in place of the help text */
+  dress(message = null) {
     for (const b of this.bar.querySelectorAll("button")) {
       if (b.dataset.layer) b.setAttribute("aria-pressed", String(b.dataset.layer === this.layer));
       if (b.dataset.tool) b.setAttribute("aria-pressed", String(b.dataset.tool === this.tool));
@@ -290,12 +352,12 @@ class Board {
     this.strength.style.setProperty("--at", (p / MOST) * 100 + "%");
     this.root.classList.toggle("rating", this.layer === "rate");
     if (this.sides) this.sides.forEach((side, r) => side.classList.toggle("source", this.clip !== null && this.clip.from === r));
-    const copied = this.clip && this.tool === "copy" && `Layer ${name(this.clip.from)} is copied: press or drag over layers to paste, press it again to end.`;
-    this.says.textContent = words || copied || HELP[this.tool === "brush" ? this.layer : this.tool];
+    const copied = this.clip && this.tool === "copy" && `Layer ${this.doc.labels[this.clip.from]} is copied: press or drag over layers to paste, press it a second time to end.`;
+    this.message.textContent = message || copied || HELP[this.tool === "brush" ? this.layer : this.tool];
     this.mark();
   }
 
-  mark() { // the block under the hand, or the one that Shift and arrows made
+  mark() { // the block that is dragged, or selected with Shift and arrow keys
     if (!this.cells) return;
     const [a, b] = this.stroke && this.stroke.kind === "block" ? [this.stroke.from, this.stroke.to] : this.anchor ? [this.anchor, this.focus] : [null, null];
     this.cells.forEach((row, r) => row.forEach((cell, c) => cell.classList.toggle("marked", Boolean(a) &&
@@ -304,48 +366,59 @@ class Board {
 
   // ------------------------------------------------------------ cells
 
+  /** @param {number} r @param {number} c @param {boolean} on whether the expert exists */
   put(r, c, on) {
     const { keep, rate } = this.doc;
     if (Boolean(keep[r][c]) === on) return;
-    const near = rate[r].find((_, i) => keep[r][i]);
+    const present = rate[r].find((_, i) => keep[r][i]);
     keep[r][c] = on ? 1 : 0;
-    rate[r][c] = on ? near || 0 : 0;
+    rate[r][c] = on ? present || 0 : 0;
     this.dirty.add(r);
   }
 
-  set(r, c, value) { // on the layer that is painted: true or false, or a rate
+  /** @param {number} r @param {number} c @param {boolean | number} value existence or drop rate */
+  set(r, c, value) {
     if (typeof value === "boolean") return this.put(r, c, value);
     if (!this.doc.keep[r][c] || this.doc.rate[r][c] === value) return;
     this.doc.rate[r][c] = value;
     this.dirty.add(r);
   }
 
-  valueFor(cells) { // what a stroke that begins on these cells does: the opposite of what they are
+  /** What a stroke that begins on these cells sets: the opposite of their state.
+   * @param {Place[]} cells */
+  valueFor(cells) {
     if (this.layer === "exists") return !cells.every(([r, c]) => this.doc.keep[r][c]);
-    const p = rounded(Number(this.strength.value)), there = cells.filter(([r, c]) => this.doc.keep[r][c]);
-    return there.length && there.every(([r, c]) => this.doc.rate[r][c] === p) ? 0 : p;
+    const p = rounded(Number(this.strength.value)), present = cells.filter(([r, c]) => this.doc.keep[r][c]);
+    return present.length && present.every(([r, c]) => this.doc.rate[r][c] === p) ? 0 : p;
   }
 
+  /** The cells that a place stands for.
+   * @param {number} r @param {number} c @returns {Place[]} */
   line(r, c) {
     return c < 0 ? this.doc.keep[0].map((_, i) => [r, i]) : r < 0 ? this.doc.keep.map((_, i) => [i, c]) : [[r, c]];
   }
 
+  /** @param {Place} from @param {Place} to */
   block([r0, c0], [r1, c1]) {
+    /** @type {Place[]} */
     const cells = [];
     for (let r = Math.min(r0, r1); r <= Math.max(r0, r1); r++) for (let c = Math.min(c0, c1); c <= Math.max(c0, c1); c++) cells.push([r, c]);
     return cells;
   }
 
+  /** @param {number} r */
   paste(r) {
     this.doc.keep[r] = [...this.clip.keep];
     this.doc.rate[r] = [...this.clip.rate];
     this.dirty.add(r);
   }
 
-  take(r) {
+  /** @param {number} r */
+  copy(r) {
     this.clip = { from: r, keep: [...this.doc.keep[r]], rate: [...this.doc.rate[r]] };
   }
 
+  /** @param {number} r @param {number} p */
   setRow(r, p) {
     this.doc.rate[r] = this.doc.rate[r].map((old, c) => (this.doc.keep[r][c] ? p : old));
     this.dirty.add(r);
@@ -353,19 +426,21 @@ class Board {
 
   // ------------------------------------------------------------ strokes: a press, moves, an end
 
-  begin([r, c], marking) {
+  /** @param {Place} place @param {boolean} selecting a block @returns {Stroke | null} */
+  begin([r, c], selecting) {
     if (this.tool === "copy" && r >= 0) {
       if (this.clip && this.clip.from !== r) return { kind: "paste" };
-      if (this.clip) this.clip = null; else this.take(r);
+      if (this.clip) this.clip = null; else this.copy(r);
       this.dress();
       return null;
     }
     const value = this.valueFor(this.line(r, c));
     if (r < 0) return { kind: "columns", value };
     if (c < 0) return { kind: "rows", value };
-    return this.tool === "block" || marking ? { kind: "block", from: [r, c], to: [r, c], value } : { kind: "cells", value };
+    return this.tool === "block" || selecting ? { kind: "block", from: [r, c], to: [r, c], value } : { kind: "cells", value };
   }
 
+  /** @param {Stroke} stroke @param {Place} place */
   over(stroke, [r, c]) {
     if (stroke.kind === "paste" && r >= 0 && r !== this.clip.from) this.paste(r);
     if (stroke.kind === "rows" && r >= 0) for (const cell of this.line(r, -1)) this.set(...cell, stroke.value);
@@ -375,19 +450,24 @@ class Board {
     this.flush();
   }
 
+  /** @param {Stroke} stroke */
   end(stroke) {
     if (stroke.kind === "block") for (const cell of this.block(stroke.from, stroke.to)) this.set(...cell, stroke.value);
     this.flush();
   }
 
+  /** @param {number} x @param {number} y */
   at(x, y) {
-    const found = this.root.getRootNode().elementFromPoint(x, y);
-    const part = found && found.closest ? found.closest("[data-row], [data-column]") : null;
+    const element = /** @type {Document | ShadowRoot} */ (this.root.getRootNode()).elementFromPoint(x, y);
+    /** @type {HTMLElement | null} */
+    const part = element ? element.closest("[data-row], [data-column]") : null;
     return part && this.scroll.contains(part) ? placeOf(part) : null;
   }
 
+  /** @param {PointerEvent & { target: HTMLElement }} e */
   down(e) {
     if (e.button > 0 || this.stroke) return;
+    /** @type {HTMLElement | null} */
     const track = e.target.closest(".mg-track");
     const place = track ? null : this.at(e.clientX, e.clientY);
     if (!track && !place) return;
@@ -402,21 +482,22 @@ class Board {
     } else {
       this.focus = place;
       this.roving(true);
-      const begun = this.begin(place, e.shiftKey);
-      if (!begun) return;
-      this.stroke = { ...begun, before, last: [e.clientX, e.clientY] };
+      const stroke = this.begin(place, e.shiftKey);
+      if (!stroke) return;
+      this.stroke = { ...stroke, before, last: [e.clientX, e.clientY] };
       this.over(this.stroke, place);
     }
     this.pointer = e.pointerId;
-    try { this.scroll.setPointerCapture(e.pointerId); } catch (ignored) { /* a pointer that has already gone */ }
+    try { this.scroll.setPointerCapture(e.pointerId); } catch { /* the pointer is already released */ }
   }
 
+  /** @param {PointerEvent} e */
   move(e) {
     if (!this.stroke || e.pointerId !== this.pointer) return;
     if (this.stroke.kind === "curve") this.draw(e.clientX, e.clientY);
     else {
       const [x0, y0] = this.stroke.last, dx = e.clientX - x0, dy = e.clientY - y0;
-      const parts = Math.max(1, Math.ceil(Math.hypot(dx, dy) / 10)); // a fast hand skips no cell
+      const parts = Math.max(1, Math.ceil(Math.hypot(dx, dy) / 10)); // a fast movement skips no cell
       for (let i = 1; i <= parts; i++) {
         const place = this.at(x0 + (dx * i) / parts, y0 + (dy * i) / parts);
         if (place) this.over(this.stroke, place);
@@ -425,14 +506,16 @@ class Board {
     this.stroke.last = [e.clientX, e.clientY];
   }
 
-  draw(x, y) { // each bar between the last place and this one follows the line of the hand
+  /** Set each bar between the last position of the pointer and this one.
+   * @param {number} x @param {number} y */
+  draw(x, y) {
     const { places, last: [x0, y0] } = this.stroke;
     places.forEach((place, r) => {
-      const middle = (place.top + place.bottom) / 2, here = Math.abs(y - middle) <= place.height / 2 + 2;
+      const middle = (place.top + place.bottom) / 2, inside = Math.abs(y - middle) <= place.height / 2 + 2;
       const passed = (middle - y0) * (middle - y) < 0;
-      if (!here && !passed) return;
-      const hand = here ? x : x0 + ((x - x0) * (middle - y0)) / (y - y0);
-      const share = Math.min(1, Math.max(0, (hand - place.left) / place.width));
+      if (!inside && !passed) return;
+      const pointer = inside ? x : x0 + ((x - x0) * (middle - y0)) / (y - y0);
+      const share = Math.min(1, Math.max(0, (pointer - place.left) / place.width));
       this.setRow(r, rounded(Math.round((share * MOST) / STEP) * STEP));
     });
     this.flush();
@@ -453,12 +536,16 @@ class Board {
     this.finish(stroke.before, 0);
   }
 
-  click(e) { // without a pointer before it: from assistive technology
+  /** A click without a pointer event before it: from assistive technology.
+   * @param {MouseEvent & { target: HTMLElement }} e */
+  click(e) {
     if (this.handled) return;
+    /** @type {HTMLElement | null} */
     const part = e.target.closest("[data-row], [data-column]");
     if (part) this.tap(placeOf(part), 0);
   }
 
+  /** @param {Place} place @param {number} wait */
   tap(place, wait) {
     this.edit(() => {
       const stroke = this.begin(place, false);
@@ -468,22 +555,29 @@ class Board {
 
   // ------------------------------------------------------------ keys
 
-  roving(take) {
+  /** Let the focused part be the only one in the tab order.
+   * @param {boolean} focus whether to move the browser's focus there */
+  roving(focus) {
     for (const part of [...this.cells.flat(), ...this.heads, ...this.sides]) part.tabIndex = -1;
     const [r, c] = this.focus, part = r < 0 ? this.heads[Math.max(0, c)] : c < 0 ? this.sides[r] : this.cells[r][c];
     part.tabIndex = 0;
-    if (take) part.focus();
+    if (focus) part.focus();
   }
 
+  /** @param {KeyboardEvent & { target: HTMLElement }} e */
   key(e) {
+    /** @type {HTMLElement | null} */
     const track = e.target.closest(".mg-track");
     if (track) return this.slide(e, Number(track.dataset.slider));
     if (!e.target.closest("[data-row], [data-column]")) return;
-    const [r, c] = this.focus, marked = this.anchor ? this.block(this.anchor, this.focus) : [[r, c]];
+    const [r, c] = this.focus;
+    /** @type {Place[]} */
+    const marked = this.anchor ? this.block(this.anchor, this.focus) : [[r, c]];
     const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -99], End: [0, 99] };
     const letter = e.ctrlKey || e.metaKey ? e.key.toLowerCase() : "";
     if (steps[e.key]) {
       const least = e.shiftKey || e.key === "Home" ? 0 : -1; // the numbers at the edge are part of the grid
+      /** @type {Place} */
       const to = [Math.min(this.cells.length - 1, Math.max(c < 0 ? 0 : least, r + steps[e.key][0])),
         Math.min(this.heads.length - 1, Math.max(r < 0 ? 0 : least, c + steps[e.key][1]))];
       this.anchor = e.shiftKey && r >= 0 && c >= 0 ? this.anchor || [r, c] : null;
@@ -498,8 +592,8 @@ class Board {
     } else if (/^[0-9]$/.test(e.key) && !letter) {
       this.edit(() => { for (const cell of marked.flatMap(([a, b]) => this.line(a, b))) this.set(...cell, Number(e.key) / 10); }, 350);
     } else if (letter === "c" && r >= 0) {
-      this.take(r);
-      this.dress(`Layer ${this.doc.labels[r]} is copied: Control V pastes it on the layer of the focus.`);
+      this.copy(r);
+      this.dress(`Layer ${this.doc.labels[r]} is copied: Control V pastes it onto the focused layer.`);
     } else if (letter === "v" && r >= 0 && this.clip) {
       const onto = [...new Set(marked.map(([row]) => row))];
       this.edit(() => onto.forEach((row) => this.paste(row)), 350);
@@ -512,6 +606,7 @@ class Board {
     e.preventDefault();
   }
 
+  /** @param {KeyboardEvent} e @param {number} r */
   slide(e, r) {
     const { value, none } = this.rowRate(r);
     const to = { ArrowRight: value + STEP, ArrowUp: value + STEP, ArrowLeft: value - STEP, ArrowDown: value - STEP,
@@ -521,8 +616,9 @@ class Board {
     if (!none) this.edit(() => this.setRow(r, rounded(Math.min(MOST, Math.max(0, to)))), 350);
   }
 
+  /** @param {KeyboardEvent} e */
   undoKey(e) {
-    const from = e.composedPath()[0], key = (e.key || "").toLowerCase(); // what fills in a form sends keys without a name
+    const from = e.composedPath()[0], key = (e.key || "").toLowerCase(); // autofill sends keys without a name
     if (!(e.ctrlKey || e.metaKey) || e.altKey || (key !== "z" && key !== "y") || this.stroke || !this.root.isConnected) return;
     if (from instanceof Element && from.matches("textarea, [contenteditable], input:not([type=range])")) return;
     e.preventDefault();
@@ -531,25 +627,29 @@ class Board {
 
   // ------------------------------------------------------------ the tool bar
 
+  /** @param {HTMLButtonElement} button */
   press(button) {
     const { layer, tool, act } = button.dataset, { doc } = this;
     if (layer) { this.layer = layer; if (this.tool === "copy") this.tool = "brush"; }
     if (tool) { this.tool = tool; this.clip = null; }
     if (layer || tool) { this.anchor = null; return this.dress(); }
+    /** @type {(value: (r: number, c: number) => boolean) => () => void} */
     const every = (value) => () => doc.keep.forEach((row, r) => row.forEach((_, c) => this.put(r, c, value(r, c))));
     const acts = {
       undo: () => this.undo(),
       redo: () => this.redo(),
-      mirror: () => this.edit(() => this.mirror(), 0, "Mirrored: the first layer and the last change places."),
-      invert: () => this.edit(() => this.invert(), 0, "Inverted: what was there is gone, what was not is there."),
-      fill: () => this.edit(every(() => true), 0, "Every expert exists."),
-      clear: () => this.edit(every(() => false), 0, "No expert is left."),
-      shuffle: () => this.edit(() => this.shuffle(), 0, `Shuffled with seed ${this.seed.value}: the same cells in other places.`),
+      mirror: () => this.edit(() => this.mirror(), 0, "Mirrored: the order of the layers is reversed."),
+      invert: () => this.edit(() => this.invert(), 0, "Inverted: existing experts are removed, missing ones added."),
+      fill: () => this.edit(every(() => true), 0, "All experts added."),
+      clear: () => this.edit(every(() => false), 0, "All experts removed."),
+      shuffle: () => this.edit(() => this.shuffle(), 0, `Shuffled with seed ${this.seed.value}: the same cells in a random order.`),
     };
     acts[act]();
   }
 
+  /** The rows of each group. */
   grouped() {
+    /** @type {Record<string, number[]>} */
     const rows = {};
     this.doc.groups.forEach((group, r) => (rows[group] = rows[group] || []).push(r));
     return Object.values(rows);
@@ -593,6 +693,7 @@ class Board {
   }
 }
 
+/** @param {ComponentArguments<GridMessage>} component */
 export default function ({ data, parentElement, setStateValue }) {
   let board = boards.get(parentElement);
   if (!board) {

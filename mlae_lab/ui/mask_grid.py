@@ -22,7 +22,7 @@ def _button(kind: str, name: str, text: str, title: str) -> str:
 
 
 _HTML = f"""<div class="mg">
-<div class="mg-bar" role="toolbar" aria-label="Tools of the canvas">
+<div class="mg-bar" role="toolbar" aria-label="Canvas tools">
 <div class="mg-set choice" role="group" aria-label="What is painted">
 {_button("layer", "exists", "Exists", "Paint which experts exist")}
 {_button("layer", "rate", "Drop rate", "Paint how often an expert is dropped")}</div>
@@ -30,24 +30,24 @@ _HTML = f"""<div class="mg">
 <output class="mg-strong">0.50</output></label>
 <div class="mg-set choice" role="group" aria-label="Tool">
 {_button("tool", "brush", "Brush", "Paint cell by cell, or along the numbers")}
-{_button("tool", "block", "Block", "Drag a rectangle; Shift does the same with the brush")}
+{_button("tool", "block", "Block", "Drag a rectangle; or hold Shift with the brush")}
 {_button("tool", "copy", "Copy layer", "Copy one layer onto others")}</div>
 <div class="mg-set plain" role="group" aria-label="History">
 {_button("act", "undo", "Undo", "Control Z")}
 {_button("act", "redo", "Redo", "Control Shift Z or Control Y")}</div>
 <div class="mg-set plain" role="group" aria-label="The whole canvas">
-{_button("act", "mirror", "Mirror", "First layer and last change places")}
-{_button("act", "invert", "Invert", "What exists goes, what does not comes")}
-{_button("act", "fill", "Fill", "Every expert exists")}
-{_button("act", "clear", "Clear", "No expert is left")}</div>
+{_button("act", "mirror", "Mirror", "Reverse the order of the layers")}
+{_button("act", "invert", "Invert", "Remove existing experts and add missing ones")}
+{_button("act", "fill", "Fill", "Add all experts")}
+{_button("act", "clear", "Clear", "Remove all experts")}</div>
 <div class="mg-set plain" role="group" aria-label="Shuffle">
-{_button("act", "shuffle", "Shuffle", "The same cells in other places; one seed always gives the same")}
+{_button("act", "shuffle", "Shuffle", "The same cells in a random order, given by the seed")}
 <label>&nbsp;seed <input class="mg-seed" type="number" min="0" max="4294967295" step="1" value="1"></label></div>
 </div>
 <div class="mg-say" aria-live="polite"></div>
 <div class="mg-scroll"></div>
-<div class="mg-legend"><span><i class="a"></i>expert, always on</span>
-<span><i class="b"></i>expert, dropped with chance p in a step</span><span><i class="c"></i>no expert</span></div>
+<div class="mg-legend"><span><i class="a"></i>expert, always active</span>
+<span><i class="b"></i>expert, dropped with probability p in each step</span><span><i class="c"></i>no expert</span></div>
 </div>"""
 _COMPONENT = bundled("mask_grid", ("mask_grid.js",), css="mask_grid.css", markup=_HTML, isolated=True)
 

@@ -7,12 +7,12 @@ from mlae_lab.core.plan import MaskPlan
 from mlae_lab.ui.bundle import bundled
 
 _COMPONENT = bundled(
-    "draws",
+    "mask_samples",
     ("palette.js", "mask_samples.js"),
     css="mask_samples.css",
-    markup="""<div class="dr"><canvas role="img"></canvas><p class="dr-now"></p>
-    <div class="dr-bar"><button type="button" data-act="play">Play</button>
-    <button type="button" data-act="again">Again</button><span class="dr-seed"></span></div></div>""",
+    markup="""<div class="ms"><canvas role="img"></canvas><p class="ms-now"></p>
+    <div class="ms-bar"><button type="button" data-act="play">Play</button>
+    <button type="button" data-act="reseed">New seed</button><span class="ms-seed"></span></div></div>""",
     isolated=True,
 )
 

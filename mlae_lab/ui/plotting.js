@@ -1,5 +1,10 @@
+// @ts-check
 // Plotly figures that are updated in place: nodes survive, zoom and hidden traces stay, nothing blinks.
+
+/** @type {Promise<PlotlyLibrary> | null} */
 let library = null;
+/** Plotly, loaded at the first call.
+ * @param {string} url @returns {Promise<PlotlyLibrary>} */
 function loadPlotly(url) {
   if (window.Plotly) return Promise.resolve(window.Plotly);
   if (!library) {
@@ -14,6 +19,8 @@ function loadPlotly(url) {
   return library;
 }
 
+/** The data of a figure as CSV.
+ * @param {PlotlyFigure} figure */
 function csv(figure) {
   const lines = ["series,x,y,value"];
   const cell = (v) => (v === null || v === undefined ? "" : /[",\n]/.test(String(v)) ? '"' + String(v).replaceAll('"', '""') + '"' : v);
@@ -29,6 +36,7 @@ function csv(figure) {
   return lines.join("\n");
 }
 
+/** @param {string} name @param {string | Blob} content @param {string} [type] MIME type of a text */
 function download(name, content, type) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(content instanceof Blob ? content : new Blob([content], { type }));
@@ -41,23 +49,30 @@ const CSV_ICON = { width: 24, height: 24, path: "M3 4h18v3H3zM3 9h5v4H3zM10 9h11
 const SVG_ICON = { width: 24, height: 24, path: "M12 3v10l4-4 1.4 1.4L12 16 6.6 10.4 8 9l3 3V3zM4 19h16v2H4z" };
 
 class Plot {
-  // one figure in a node of its own
+  /** One figure.
+   * @param {HTMLElement} node that holds nothing else */
   constructor(node) {
+    /** @type {PlotlyNode} */
     this.node = node;
+    /** @type {PlotlyFigure} */
+    this.figure = null;
     this.version = 0;
     this.held = false;
-    this.hidden = new Set(); // traces that a click on their names at the line's end has hidden
-    // while a hand drags a zoom box, new data wait: a redraw in the middle would take the box away
+    this.hidden = new Set(); // names of traces that a click on the label at the end of the line has hidden
+    // while the user drags a zoom box, new data wait: a redraw would remove the box
+    /** @type {Parameters<Plot["draw"]> | null} */
+    this.waiting = null;
     this.release = () => setTimeout(() => {
       this.held = false;
-      if (this.waiting) { const late = this.waiting; this.waiting = null; this.draw(...late); }
+      if (this.waiting) { const next = this.waiting; this.waiting = null; this.draw(...next); }
     }, 80);
     node.addEventListener("pointerdown", () => { this.held = true; window.addEventListener("pointerup", this.release, { once: true }); }, true);
   }
 
-  // made once: Plotly starts a chart anew, zoom and all, whenever one of these objects or functions is another one
+  /** Created once: Plotly resets a chart and its zoom whenever one of these objects or functions changes.
+   * @param {PlotlyLibrary} Plotly */
   options(Plotly) {
-    this.made = this.made || {
+    this.config = this.config || {
       responsive: true, displaylogo: false, showTips: false, doubleClick: "reset",
       modeBarButtons: [["zoom2d", "pan2d", "resetScale2d",
         { name: "Save as PNG", icon: Plotly.Icons.camera, click: (g) => Plotly.downloadImage(g, { format: "png", scale: 3, filename: this.name }) },
@@ -65,10 +80,13 @@ class Plot {
         { name: "Save as CSV", icon: CSV_ICON, click: () => download(this.name + ".csv", csv(this.figure), "text/csv") },
       ]],
     };
-    return this.made;
+    return this.config;
   }
 
-  // figure: {data, layout} with named colours. key: changes when the figure or the palette does.
+  /**
+   * @param {PlotlyFigure} figure with named colours @param {string} key changes when the figure or the palette does
+   * @param {Palette} palette @param {string} url of plotly.js @param {string} name of saved files @param {string} alt
+   */
   draw(figure, key, palette, url, name, alt) {
     if (this.held) { this.waiting = [figure, key, palette, url, name, alt]; return; }
     if (key === this.shown) return;
@@ -81,19 +99,20 @@ class Plot {
     this.node.setAttribute("aria-label", alt);
     loadPlotly(url).then((Plotly) => {
       if (version !== this.version) return null;
-      return Promise.resolve(Plotly.react(this.node, this.dressed(), this.figure.layout, this.options(Plotly))).then(() => this.listen(Plotly));
-    }).catch((error) => { this.node.textContent = "This chart needs plotly.js, which the lab's own server did not hand out: " + error.message; });
+      return Promise.resolve(Plotly.react(this.node, this.traces(), this.figure.layout, this.options(Plotly))).then(() => this.listen(Plotly));
+    }).catch((error) => { this.node.textContent = "The chart cannot be drawn because plotly.js did not load from the lab's server: " + error.message; });
   }
 
-  // images keep their shape: a figure with `layout.meta.fit` is as high as its own width makes it
+  // images keep their aspect ratio: the height of a figure with `layout.meta.fit` follows from its width
   fit() {
     const layout = this.figure.layout, fit = layout.meta && layout.meta.fit;
     const room = fit ? this.node.clientWidth - layout.margin.l - layout.margin.r : 0;
     if (room > 0) layout.height = Math.round(Math.min(room / fit.across, fit.most) * fit.down + layout.margin.t + layout.margin.b);
   }
 
-  dressed() { return this.figure.data.map((trace) => (this.hidden.has(trace.name) ? { ...trace, visible: "legendonly" } : trace)); }
+  traces() { return this.figure.data.map((trace) => (this.hidden.has(trace.name) ? { ...trace, visible: "legendonly" } : trace)); }
 
+  /** @param {PlotlyLibrary} Plotly */
   listen(Plotly) {
     if (this.listening) return;
     this.listening = true;

@@ -15,7 +15,7 @@ RECORDING = ASSETS / "first_run.json"
 _COMPONENT = st.components.v2.component(
     "mlae_lab_replay",
     html="""<div class="replay">
-      <div class="grid" role="img" aria-label="Twelve layers by eight experts; rings mark the experts that a step drew"></div>
+      <div class="grid" role="img" aria-label="Twelve layers by eight experts; rings mark the active experts"></div>
       <div><div class="now" aria-live="off"></div><svg viewBox="0 0 320 150" aria-hidden="true"></svg>
       <p class="caption"></p><button type="button">Pause</button></div>
     </div>""",

@@ -73,17 +73,17 @@ def keep_cookies(login: str | None = None) -> None:
 
     def learned() -> None:
         state = st.session_state.get("visitor_cookie")
-        found = state.get("found") if state is not None else None
-        if is_id(found) and found != current():
-            st.session_state[_ID] = found
+        stored = state.get("stored") if state is not None else None
+        if is_id(stored) and stored != current():
+            st.session_state[_ID] = stored
             st.session_state[_LEARNED] = st.session_state.get(_LEARNED, 0) + 1
 
     with st.sidebar:
         _COMPONENT(
             key="visitor_cookie",
             data={"visitor": current(), "login": login},
-            default={"found": None},
-            on_found_change=learned,
+            default={"stored": None},
+            on_stored_change=learned,
             height="content",
         )
 

@@ -75,7 +75,7 @@ def looked(chromium: Browser, lab: Lab, over: str) -> Iterator[Page]:
     page.on("pageerror", lambda error: broken.append(str(error)))
     page.goto(f"{lab.url}/train?run={over}")
     page.wait_for_function(f"{CURVE} && {CURVE}.querySelector('.js-line')", timeout=60_000)
-    page.wait_for_selector(".lb-album li.right, .lb-album li.wrong", timeout=30_000)
+    page.wait_for_selector(".lb-album li.correct, .lb-album li.wrong", timeout=30_000)
     yield page
     context.close()
     assert broken == []
@@ -126,7 +126,7 @@ def test_colour_is_contribution_and_size_is_gradient(looked: Page, lab: Lab, ove
         low, high = ordered[: len(ordered) // 4], ordered[-len(ordered) // 4 :]
         assert max(map(seen, low)) < min(map(seen, high))
         assert [seen(i) for i in ordered] == sorted(seen(i) for i in ordered)
-    for name in ("Contribution", "λ", "Drawn", "Gradient", "Heartbeat"):
+    for name in ("Contribution", "λ", "Active share", "Gradient", "Heartbeat"):
         button = page.locator(".lb-choose").get_by_role("button", name=name, exact=True)
         button.press("Enter")
         assert button.get_attribute("aria-pressed") == "true"
@@ -148,7 +148,7 @@ def test_coefficients_drift_and_tiles_fill_beside_the_dense_run(looked: Page, la
     heads = page.evaluate(f"[...{BOX}.querySelectorAll('.lb-tiles svg text')].map(t => t.textContent)")
     most = next(i for i, m in enumerate(alike.absolute) if m is not None)
     assert f"{alike.absolute[most]:.2f} / 0." in heads[most]
-    assert "behind the stroke the dense run's" in page.locator(".lb-tiles").inner_text()
+    assert "/ that of the dense run" in page.locator(".lb-tiles").inner_text()
     assert "in the dense run" in page.evaluate("document.querySelector('.lb-alike .js-plotly-plot').layout.title.text")
     labels = page.evaluate(f"{CURVE}.layout.annotations.map(a => a.text)")
     assert any(label.startswith("probe ") for label in labels)
@@ -223,10 +223,10 @@ def test_pause_holds_the_image_and_go_on_takes_up_again(visit: Callable[..., Pag
     page.get_by_role("button", name="Pause", exact=True).press("Enter")
     shown = f"() => [{CURVE}.data[0].x.at(-1), {BOX}.querySelector('.lb-step').textContent, {BOX}.querySelector('.lb-facts').innerText].join()"
     held = page.evaluate(shown)
-    page.get_by_text("Paused; the run goes on.").wait_for(timeout=30_000)
+    page.get_by_text("Display paused; the run continues.").wait_for(timeout=30_000)
     page.wait_for_timeout(2000)
     assert page.evaluate(shown) == held
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Continue", exact=True).click()
     page.wait_for_function(f"before => ({shown})() !== before", arg=held, timeout=20_000)
 
 
@@ -235,19 +235,19 @@ def test_pause_holds_the_image_and_go_on_takes_up_again(visit: Callable[..., Pag
 
 def test_the_scrubber_replays_by_keyboard_and_by_mouse(visit: Callable[..., Page], lab: Lab, over: str) -> None:
     page = opened(visit, over)
-    slider, where = page.get_by_role("slider", name="Moment of the run"), page.locator(".lb-where")
+    slider, where = page.get_by_role("slider", name="Position in the run"), page.locator(".lb-where")
     measured = events(lab, over, "evaluation")
     page.wait_for_function("document.querySelector('.lb-where').textContent !== ''")
-    assert f"{measured[-1].accuracy:.1f} % right" in where.inner_text()
+    assert f"accuracy {measured[-1].accuracy:.1f} %" in where.inner_text()
     slider.focus()
     page.keyboard.press("Home")
     assert "Epoch 0.0" in where.inner_text()
-    assert "not measured yet" in where.inner_text()
+    assert "not evaluated yet" in where.inner_text()
     assert "0" in slider.input_value()
-    assert page.locator(".lb-album li.right, .lb-album li.wrong").count() == 0
+    assert page.locator(".lb-album li.correct, .lb-album li.wrong").count() == 0
     for _ in range(measured[0].step):
         page.keyboard.press("ArrowRight")
-    assert f"{measured[0].accuracy:.1f} % right" in where.inner_text()
+    assert f"accuracy {measured[0].accuracy:.1f} %" in where.inner_text()
     steps = {s.step: s.mask for s in events(lab, over, "step")}
     said = page.locator(".lb-step").inner_text()
     assert f"{sum(ev.unpacked(steps[measured[0].step], 12 * OVER.plan.columns))} of" in said
@@ -290,7 +290,7 @@ def test_every_figure_is_saved_as_png_svg_and_csv(figure: str, column: str, look
     own = figure in ("grid", "tiles", "drift")
     for kind, starts in (("PNG", b"\x89PNG\r\n"), ("SVG", b"<svg"), ("CSV", b"")):
         button = (
-            box.get_by_role("button", name=f"Save this image as {kind}") if own
+            box.get_by_role("button", name=f"Save this figure as {kind}") if own
             else box.locator(f"[data-title='Save as {kind}'], [aria-label='Save as {kind}']").first
         )  # fmt: skip
         with page.expect_download(timeout=30_000) as waiting:

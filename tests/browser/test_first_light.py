@@ -78,7 +78,7 @@ def test_one_click_and_a_run_is_watched_to_its_end(visit: Callable[..., Page], l
     assert cells["box"]["width"] > 250
     assert len(cells["tips"]) == 96
     assert len(set(cells["tips"])) == 96
-    assert all("contribution" in tip and "not measured" not in tip for tip in cells["tips"])
+    assert all("contribution" in tip and "not evaluated" not in tip for tip in cells["tips"])
     assert len(set(cells["fills"])) > 20
     assert min(cells["sizes"]) > 0
     assert len(set(cells["sizes"])) > 20

@@ -308,18 +308,18 @@ def test_three_drags_in_flight_while_the_script_is_slow(chromium: Browser, tmp_p
 
 def test_a_hundred_draws_converge_on_what_is_expected(masks: Callable[..., Page]) -> None:
     page = masks(uniform(0.3))
-    says, play = page.locator(".dr-now"), page.locator('.dr [data-act="play"]')
+    says, play = page.locator(".ms-now"), page.locator('.ms [data-act="play"]')
     assert "Expected: 67.2 of 96" in says.inner_text()
     play.click()
-    says.filter(has_text=re.compile("Draw [3-9] of 100")).wait_for()
+    says.filter(has_text=re.compile("Sample [3-9] of 100")).wait_for()
     play.click()
     shown = says.inner_text()
     page.wait_for_timeout(500)
     assert says.inner_text() == shown
-    assert play.inner_text() == "Go on"
+    assert play.inner_text() == "Continue"
     page.emulate_media(reduced_motion="reduce")  # whoever wants no motion gets the end at once
     play.click()
-    found = re.search(r"Draw 100 of 100: .* So far ([\d.]+), expected ([\d.]+)", says.inner_text())
+    found = re.search(r"Sample 100 of 100: .* Mean so far ([\d.]+), expected ([\d.]+)", says.inner_text())
     assert found
     assert float(found[2]) == pytest.approx(expected_active(uniform(0.3)))
     assert abs(float(found[1]) - float(found[2])) < 4 * (96 * 0.3 * 0.7 / 100) ** 0.5  # four standard deviations

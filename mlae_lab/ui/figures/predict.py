@@ -110,7 +110,7 @@ def without_figure(
             "orientation": "h",
             "y": [one["name"] for one in rows],
             "x": [round(100 * one["probability"], 2) for one in rows],
-            "marker": {"color": ["@drawn" if one["flips"] else "@middle" for one in rows]},
+            "marker": {"color": ["@active" if one["flips"] else "@middle" for one in rows]},
             "text": [f"becomes {classes[one['class']]}" if one["flips"] else "" for one in rows],
             "textposition": "outside",
             "textfont": {"size": 12, "color": "@ink"},
