@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from mlae_lab.analysis.activation import added
-from mlae_lab.model.experts import MLAELinear
+from mlae_lab.model.experts import MLAELinear, experts_off
 
 
 class NoMap(ValueError):
@@ -196,32 +196,15 @@ def block_attention(
         hook = block.register_forward_pre_hook(lambda module, *given: entered.append(given), with_kwargs=True)
         with _watching([_reads(block, found), hook]):
             model(images)
-        with only(layers), _watching([_reads(block, found)]):
+        with experts_off(layers), _watching([_reads(block, found)]):
             model(images)
         inputs, named = entered[0]
         with _watching([_reads(block, found)]):
             for kept in [(), *((i,) for i in range(len(layer.columns)))]:
-                with only({target: layer}, {target: kept}):
+                with experts_off({target: layer}, {target: kept}):
                     block(*inputs, **named)
     trained, frozen, none, *alone = (to_patches(model, matrix) for matrix in found)
     return BlockAttention(trained, frozen, none, torch.stack(alone, 1))
-
-
-@contextmanager
-def only(layers: Mapping[str, MLAELinear], kept: Mapping[str, Sequence[int]] = {}) -> Iterator[None]:
-    """While open, only the named experts of these layers add anything. kept: target to places among the layer's experts."""
-    before = {target: layer.coefficient.detach().clone() for target, layer in layers.items()}
-    try:
-        with torch.no_grad():
-            for target, layer in layers.items():
-                places = list(kept.get(target, ()))
-                layer.coefficient.zero_()
-                layer.coefficient[places] = before[target][places]
-        yield
-    finally:
-        with torch.no_grad():
-            for target, layer in layers.items():
-                layer.coefficient.copy_(before[target])
 
 
 def _must_attend(model: nn.Module) -> None:

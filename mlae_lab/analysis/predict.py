@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mlae_lab.analysis.attention import only
-from mlae_lab.model.experts import MLAELinear
+from mlae_lab.model.experts import MLAELinear, experts_off
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 
@@ -46,6 +45,6 @@ def without_each_layer(
     Between two of them the network is as it was found.
     """
     for target, layer in layers.items():
-        with torch.no_grad(), only({target: layer}):
+        with torch.no_grad(), experts_off({target: layer}):
             probability = network(entering).float().softmax(1)
         yield target, probability

@@ -29,6 +29,8 @@ MAX_INPUT_DROPOUT = 0.9
 # before keeps its own.
 MAX_EPOCHS = 10_000
 LATER = {"mask_per": "step", "input_dropout": 0.0}
+# In no hash: where the images lie, and what was noted about them, is no part of the experiment; their label is.
+NOT_HASHED = ("data", "data_notes", "data_fingerprint")
 
 
 class ConfigError(ValueError):
@@ -60,7 +62,8 @@ class RunConfig:
     evaluations: how many times accuracy is measured, spread evenly over the epochs; 0: every epoch.
     seed: of everything random. device, precision: "auto" takes a GPU with bfloat16 where there is one.
     data: folder of the images, "" for the task's usual place; data_label: what they may be called,
-    such as "VTAB-1k", as `data.tasks.located` found them. weights: a file in place of the backbone's own.
+    such as "VTAB-1k", as `data.tasks.located` found them; data_notes: what the census noted about them, in sentences;
+    data_fingerprint: of their listing (`data.listing`), "" for images that were not looked at. weights: a file in place of the backbone's own.
     preprocessing: "auto" is "vtab" (resized, nothing augmented), for FGVC "fgvc-rrc" (random resized crop
     and flip). normalisation: "auto" is the backbone's own; "half" is mean = std = 0.5.
     mask_per: "step" draws each expert once per step for the whole batch (the paper); "token" draws it anew for every
@@ -87,6 +90,8 @@ class RunConfig:
     precision: str = "auto"
     data: str = ""
     data_label: str = ""
+    data_notes: tuple[str, ...] = field(default=(), compare=False)
+    data_fingerprint: str = field(default="", compare=False)
     weights: str = ""
     preprocessing: str = "auto"
     normalisation: str = "auto"
@@ -114,8 +119,11 @@ class RunConfig:
                 f"preprocessing is {self.preprocessing!r} and the images of {task.name} are too small to crop: "
                 "choose vtab or auto"
             )
-        for name in ("data", "data_label", "weights"):
+        for name in ("data", "data_label", "data_fingerprint", "weights"):
             _text(getattr(self, name), name)
+        if not isinstance(self.data_notes, tuple | list):
+            raise ConfigError(f"data_notes is {self.data_notes!r}: it must be a list of texts")
+        object.__setattr__(self, "data_notes", tuple(_text(note, "data_notes") for note in self.data_notes))
         _whole(self.epochs, "epochs", 1, MAX_EPOCHS)
         _whole(self.batch_size, "batch size", 1, 4096)
         _whole(self.seed, "seed", 0, 2**31 - 1)
@@ -191,9 +199,8 @@ class RunConfig:
         """Twelve hex digits of SHA-256 over the canonical JSON."""
         plan = self.plan.hash if self.method == "mlae" else None  # a linear probe has no mask
         data = {**self.to_dict(), "plan": plan}
-        del data[
-            "data"
-        ]  # where a folder lies on one machine is no part of the experiment; what it holds is the label's
+        for name in NOT_HASHED:
+            del data[name]
         for name, default in LATER.items():
             if data[name] == default or self.method != "mlae":
                 del data[name]
@@ -240,7 +247,7 @@ class RunConfig:
 def differences(one: RunConfig, other: RunConfig) -> dict[str, tuple]:
     """Settings in which two runs differ: name to (value of one, value of other); a plan stands as its code."""
     a, b = asdict(one) | {"plan": one.plan.code}, asdict(other) | {"plan": other.plan.code}
-    return {name: (a[name], b[name]) for name in a if a[name] != b[name]}
+    return {f.name: (a[f.name], b[f.name]) for f in fields(RunConfig) if f.compare and a[f.name] != b[f.name]}
 
 
 def _text(value: object, name: str) -> str:

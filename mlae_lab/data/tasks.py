@@ -26,6 +26,7 @@ from mlae_lab.data.vtab import find_vtab, has_lists, read_vtab
 from mlae_lab.locations import data_folder
 
 OWN = "own"
+_MIXED = "mixed images: "
 
 
 def folder_of(task: Task, root: Path | None = None) -> Path | None:
@@ -65,10 +66,10 @@ def listed(task: Task, folder: Path) -> Listing:
 
 
 def census(
-    task: Task, folder: Path, decode: bool = False, progress: Callable[[int, int], None] | None = None
+    task: Task, listing: Listing, decode: bool = False, progress: Callable[[int, int], None] | None = None
 ) -> check.Census:
-    """What `data.census` says of a task in a folder. Raises DataError where `listed` does."""
-    return check.census(listed(task, folder), None if task.group is Group.OWN else task, decode, progress)
+    """What `data.census` says of a task's listing, which `listed` made."""
+    return check.census(listing, None if task.group is Group.OWN else task, decode, progress)
 
 
 def ready(task: Task) -> bool:
@@ -89,25 +90,60 @@ def label(task: Task, found: check.Census) -> str:
 
 
 def located(config: RunConfig) -> RunConfig:
-    """The run with the folder of its images and what they may be called, or as it was for a bundled task.
+    """The config of a run that is about to be launched, with the folder of its images and what the census found there.
 
-    Raises DataError, in one sentence, where there are no images or the census finds something wrong.
+    This is the one census of a launch: label, notes and fingerprint of the images travel with the config. A bundled
+    task has none of them.
+
+    Raises:
+        DataError: there are no images, or the census finds something wrong with them.
     """
     task = catalog.task(config.task)
     if task.bundled:
         if config.data:
-            raise DataError(f"{task.name} comes with the lab and reads no folder: leave out {config.data}")
+            raise DataError(f"{task.name} is bundled and reads no folder: leave out {config.data}")
         return config
-    given = Path(config.data).expanduser().absolute() if config.data else None
+    folder = _folder(task, config.data)
+    new = replace(config, data=str(folder), data_label="", data_notes=(), data_fingerprint="")
+    return _labelled(new, task, folder, listed(task, folder))
+
+
+def _folder(task: Task, data: str) -> Path:
+    given = Path(data).expanduser().absolute() if data else None
     if given and not given.is_dir():
         raise DataError(f"{given} is not a folder: name one that holds the images of {task.title}")
     folder = folder_of(task, given) or (given if given and _holds(task, given) else None)
     if folder is None:
         raise DataError(_missing(task, given))
-    found = census(task, folder)
-    if found.state != check.READY:
-        raise DataError(f"{task.title} in {folder} is {found.state}: {found.problems[0].rstrip('.')}")
-    return replace(config, data=str(folder), data_label=label(task, found))
+    return folder
+
+
+def _labelled(config: RunConfig, task: Task, folder: Path, listing: Listing) -> RunConfig:
+    """The config with label, notes and fingerprint of the images as they are now, and a note where they changed.
+
+    Images with the fingerprint that the config has already are not counted again.
+    """
+    fingerprint = listing.fingerprint
+    if fingerprint == config.data_fingerprint:
+        return config
+    result = census(task, listing)
+    if result.state != check.READY:
+        raise DataError(f"{task.title} in {folder} is {result.state}: {result.problems[0].rstrip('.')}")
+    old, new = config.data_label, label(task, result)
+    notes = [*result.warnings, *result.notes]
+    if old and new != old:
+        notes.insert(0, f"The images changed after the launch: they were “{old}” and are “{new}” now.")
+    elif config.data_fingerprint:
+        notes.insert(0, f"The images changed after the launch; their label is still “{new}”.")
+    return replace(config, data_label=new, data_notes=tuple(notes), data_fingerprint=fingerprint)
+
+
+def mixed_label(old: str, new: str) -> str:
+    """The label of a run that was trained on images labelled `old` and goes on with images labelled `new`."""
+    labels = old.removeprefix(_MIXED).split(", then ") if old else []
+    if new != (labels[-1] if labels else ""):
+        labels.append(new)
+    return labels[0] if len(labels) == 1 else _MIXED + ", then ".join(labels)
 
 
 def _holds(task: Task, folder: Path) -> bool:
@@ -133,25 +169,37 @@ def _missing(task: Task, given: Path | None) -> str:
 
 def load_protocol(
     config: RunConfig, on_progress: Callable[[int, int], None] | None = None
-) -> tuple[LabelledImages, LabelledImages, tuple[str, ...]]:
-    """What a run trains on, what it is measured on, and the names of the classes.
+) -> tuple[RunConfig, LabelledImages, LabelledImages, tuple[str, ...]]:
+    """The images of a run.
 
     Images that are not bundled are decoded on first use, into the cache below the data folder.
-    on_progress: told (done, of how many) meanwhile. Raises DataError as `located` and `cached` do.
+
+    Args:
+        config: of the run. Its `data_fingerprint` says which images the launch saw: the census is made again only if
+            they have changed since.
+        on_progress: called with (done, total) while images are decoded.
+
+    Returns:
+        The config with the label and notes of the images as they are now, the training and the evaluation images, and
+        the class names in label order.
+
+    Raises:
+        DataError: as `located` and `cached` do.
     """
     task = catalog.task(config.task)
     if task.bundled:
         splits = load_bundled(task.name)
-        return *splits.protocol(config.protocol), splits.class_names
-    config = located(config)
-    listing = listed(task, Path(config.data))
+        return config, *splits.protocol(config.protocol), splits.class_names
+    folder = _folder(task, config.data)
+    listing = listed(task, folder)
+    config = _labelled(config, task, folder, listing)
     rule = preprocessing(config.prepared).rule(catalog.backbone(config.backbone).image)
     parts, total = listing.protocol(config.protocol), sum(map(len, listing.protocol(config.protocol)))
     made, before = [], 0
-    for name, items in zip(("train", "evaluation"), parts, strict=False):
+    for name, items in zip(("train", "evaluation"), parts, strict=True):
         counted = (lambda done, _, before=before: on_progress(before + done, total)) if on_progress else None
         files = [(listing.folder / path, label) for path, label in items]
-        fingerprint = f"{listing.fingerprint} {config.protocol} {name}"
+        fingerprint = f"{config.data_fingerprint} {config.protocol} {name}"
         made.append(cached(files, rule, data_folder() / "cache", fingerprint, counted))
         before += len(items)
-    return made[0], made[1], listing.class_names
+    return config, made[0], made[1], listing.class_names

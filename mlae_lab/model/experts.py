@@ -9,8 +9,8 @@ one layer; `model.inject` puts layers into a network, `MaskSampler` draws the ma
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 
 import torch
@@ -41,6 +41,21 @@ def factored(factors: Mapping[MLAELinear, torch.Tensor]) -> Iterator[None]:
         yield
     finally:
         _FACTORS.reset(before)
+
+
+def experts_off(
+    layers: Mapping[str, MLAELinear], on: Mapping[str, Sequence[int]] | None = None
+) -> AbstractContextManager[None]:
+    """While open, the experts of these layers are off (`factored`), and the layers themselves stay untouched.
+
+    Args:
+        layers: target name to layer.
+        on: experts that stay on all the same, target name to positions among the layer's experts (from 0).
+    """
+    factors = {layer: torch.zeros_like(layer.coefficient) for layer in layers.values()}
+    for target, positions in (on or {}).items():
+        factors[layers[target]][list(positions)] = 1
+    return factored(factors)
 
 
 class MLAELinear(nn.Module):

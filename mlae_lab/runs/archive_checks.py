@@ -13,7 +13,7 @@ from dataclasses import MISSING, fields
 from functools import cache
 
 from mlae_lab.core import events as ev
-from mlae_lab.core.config import LATER, RunConfig
+from mlae_lab.core.config import LATER, NOT_HASHED, RunConfig
 from mlae_lab.runs.archive_zip import EVENTS, FORMAT, MAX_EVENTS, RUN, ArchiveError, Packed, short
 from mlae_lab.runs.paths import is_run_id
 from mlae_lab.runs.status import Status
@@ -146,7 +146,7 @@ def _config(told: Mapping) -> RunConfig:
     for key in ("config_hash", "first_hash"):
         value = told.get(key, told.get("config_hash"))
         _require(isinstance(value, str) and _HASH.fullmatch(value), key, value, "twelve hex digits")
-    named = set(given) | set(LATER)  # these are in no hash where they are the default
+    named = set(given) | set(LATER) | set(NOT_HASHED)  # in no hash, or only where they are not the default
     complete = named == {field.name for field in fields(RunConfig)}  # an older lab had fewer, and other hashes
     if complete and config.hash != told["config_hash"]:
         raise ArchiveError(

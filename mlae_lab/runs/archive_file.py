@@ -34,6 +34,7 @@ from mlae_lab.runs.store import Run, RunStore, StoreError
 from mlae_lab.runs.texts import one_line
 
 _REASON = 4000  # characters of a stranger's reason
+_NOTES = 10  # sentences of a stranger about the images
 RELATIONS = ("retry", "duplicate", "paired", "repeat", "race", "diversity", "branched", "imported")
 
 
@@ -116,8 +117,14 @@ def import_run(store: RunStore, file: Path, owner: str = "") -> Run:
 def _foreign(run: Run, owner: str) -> Run:
     """A stranger's run as it may come into a store of ours."""
     weights = one_line(run.config.weights.replace("\\", "/").rsplit("/", 1)[-1])
-    label = one_line(run.config.data_label)
-    config = replace(run.config, data="", data_label=label, weights="" if weights in (".", "..") else weights)
+    config = replace(
+        run.config,
+        data="",
+        data_label=one_line(run.config.data_label),
+        data_notes=tuple(one_line(note)[:_REASON] for note in run.config.data_notes[:_NOTES]),
+        data_fingerprint="",
+        weights="" if weights in (".", "..") else weights,
+    )
     return replace(
         run,
         config=config,

@@ -23,6 +23,7 @@ def report(store: RunStore, run: Run) -> dict:
         f"{config.protocol}_accuracy": evaluations[-1].accuracy if evaluations else None,
         "accuracy_by_epoch": {str(e.epoch): e.accuracy for e in evaluations},
         "best_epoch_optimistic": _best(evaluations), "similarity": None, "seed": config.seed, "badge": vars(config.badge),
+        "data_notes": list(config.data_notes),
         "device": started.device if isinstance(started, Started) else run.device,
         "weights_fingerprint": started.weights if isinstance(started, Started) else None,
     }  # fmt: skip

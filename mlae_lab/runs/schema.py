@@ -3,7 +3,8 @@
 runs      one row per run: id, created, config (JSON, frozen), config_hash, status, reason, device ("cpu" or
           "cuda"), pid, started, ended (seconds since 1970); position (in the queue), owner, slot (the device it
           has: "cpu", "cuda:0", ...), turn (rises with every start), attempt, parent, relation, source (the
-          parent's checkpoint that it starts from), data_folder
+          parent's checkpoint that it starts from), data_folder, dataset (JSON: data_label, data_notes and
+          data_fingerprint where the images that the run's process found are not those of config, else "")
 events    append-only: id (rises over all runs), run, kind, epoch, step, time, payload (JSON)
 served    when a person's turn last came on a device, and the time before: device, owner, turn, before; it outlives
           the runs
@@ -64,6 +65,7 @@ CHANGES: tuple[tuple[str, ...], ...] = (
     ),
     (
         "ALTER TABLE runs RENAME COLUMN place TO position",
+        "ALTER TABLE runs ADD COLUMN dataset TEXT NOT NULL DEFAULT ''",
         "UPDATE runs SET relation = 'branched' WHERE relation = 'continued'",
         *(f"UPDATE events SET kind = '{new}' WHERE kind = '{old}'" for old, new in OLD_KINDS.items()),
         # Payloads are JSON as `core.events.to_json` writes it; a quote within a text is escaped there, so a quoted name

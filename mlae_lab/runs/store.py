@@ -44,7 +44,8 @@ class Origin:
 
 @dataclass(frozen=True)
 class Run:
-    """One row. reason: one sentence for failed, lost and stopped. Times in seconds since 1970. slot: the device it
+    """One row. config: as enqueued, with the label and notes of the images that training found where these had changed
+    meanwhile; config_hash: as enqueued. reason: one sentence for failed, lost and stopped. Times in seconds since 1970. slot: the device it
     has or had. attempt: how often it was started. owner: a visitor's id, "cli:NAME", or "" where nobody knows."""
 
     id: str
@@ -66,6 +67,7 @@ class Run:
     relation: str = ""
     source: str = ""
     data_folder: str = ""
+    dataset: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class RunStore(MaskLibrary):
 
         Raises StoreError if its name is taken.
         """
-        columns = [name for name in _NAMES if name not in ("position", "pid", "turn", "slot")]
+        columns = [name for name in _NAMES if name not in ("position", "pid", "turn", "slot", "dataset")]
         values = {name: getattr(run, name) for name in columns}
         values |= {"config": json.dumps(run.config.to_dict()), "status": run.status.value}
         self.without_events(run.id)  # of a process that was killed while it did the same
@@ -323,6 +325,17 @@ class RunStore(MaskLibrary):
             )
             return moved.rowcount == 1
 
+    def record_dataset(self, run: str, config: RunConfig) -> None:
+        """Record that a run's images are no longer those that it was enqueued with.
+
+        The stored config and its hash stay as they are; `Run.config` has the label, the notes and the fingerprint of
+        `config` from now on, and so has the run's badge.
+        """
+        names = ("data_label", "data_notes", "data_fingerprint")
+        with self._connection(write=True) as db:
+            found = json.dumps({name: getattr(config, name) for name in names})
+            db.execute("UPDATE runs SET dataset = ? WHERE id = ?", (found, run))
+
     def requeue(self, run: str) -> bool:
         """Put a run that ended before its end behind all that wait. Returns whether it waits now because of this call."""
         marks = ", ".join("?" * len(RESUMABLE))
@@ -434,7 +447,7 @@ _BEHIND_ALL = "(SELECT COALESCE(MAX(position), 0) + 1 FROM runs)"
 
 def _run(row: tuple) -> Run:
     values = dict(zip(_NAMES, row, strict=False))
-    values |= {"config": _config(values["config"]), "status": Status(values["status"])}
+    values |= {"config": _config(values["config"], values["dataset"]), "status": Status(values["status"])}
     return Run(**values)
 
 
@@ -447,9 +460,9 @@ def _readable(rows: Iterable[tuple]) -> list[Run]:
 
 
 @lru_cache(maxsize=1024)
-def _config(text: str) -> RunConfig:
+def _config(text: str, dataset: str) -> RunConfig:
     """A frozen config, checked once: the supervisor looks at all open runs four times a second."""
-    return RunConfig.from_dict(json.loads(text))
+    return RunConfig.from_dict(json.loads(text) | json.loads(dataset or "{}"))
 
 
 def _insert_events(db: sqlite3.Connection, run: str, events: Sequence[tuple[float, ev.Event]]) -> None:

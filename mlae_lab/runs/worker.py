@@ -126,6 +126,7 @@ def _train(store: RunStore, run: Run, asked: list[int], writer: _Writer) -> Exit
         return ExitRecord(Status.STOPPED, "stopped before its first step")
     if (run.slot or "").startswith("cuda") and setup.device.type == "cpu":  # auto, and the driver is too old, say
         setup = replace(setup, notes=(*setup.notes, NO_GPU))
+    setup = _record_dataset(store, run, setup, start)
     training = Training(setup, start)
     store.move(run.id, Status.RUNNING, only_from=(Status.STARTING,))
     saver = _Saver(files, run.config, setup, training, writer)
@@ -145,6 +146,20 @@ def _train(store: RunStore, run: Run, asked: list[int], writer: _Writer) -> Exit
         )
         return ExitRecord(Status.STOPPED, f"stopped and kept after step {training.position.step}{measured}")
     return ExitRecord(Status.FINISHED)
+
+
+def _record_dataset(store: RunStore, run: Run, setup: Setup, start: Checkpoint | None) -> Setup:
+    """Give a run whose images changed after the launch the label and the notes of what its folder holds now."""
+    from mlae_lab.data.tasks import mixed_label
+
+    before, config = run.config, setup.config
+    if config.data_fingerprint == before.data_fingerprint:
+        return setup
+    if start is not None:  # steps were trained on the images of before
+        config = replace(config, data_label=mixed_label(before.data_label, config.data_label))
+    print(f"images: {config.data_label}. {' '.join(config.data_notes)}", flush=True)
+    store.record_dataset(run.id, config)
+    return replace(setup, config=config)
 
 
 def _start_of(files: RunPaths, run: Run) -> Checkpoint | None:

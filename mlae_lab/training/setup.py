@@ -28,7 +28,7 @@ class DeviceError(ValueError):
 
 @dataclass
 class Setup:
-    """A network ready to train. train, evaluation: images on their way into the first adapted block;
+    """A network ready to train. config: with the label of the images as they are now. train, evaluation: images on their way into the first adapted block;
     behind: what enters there -> logits. experts: None for a linear probe. notes: what was changed to make
     the weights fit; weights: their fingerprint; classes: their names."""
 
@@ -90,7 +90,7 @@ def prepare(
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     entry = catalog.backbone(config.backbone)
-    train, evaluated, class_names = load_protocol(config, on_progress)
+    config, train, evaluated, class_names = load_protocol(config, on_progress)
     on_chunk()
     file = weights or (Path(config.weights) if config.weights else None)
     model, notes = backbones.build_with_notes(

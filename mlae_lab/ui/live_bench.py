@@ -82,7 +82,7 @@ def _told(run: Run, tail: queries.Tail, words: Words, live: bool) -> str:
         "waiting": words.waiting,
         "warning": words.warning,
         "progress": round(progress, 4),
-        "notes": list(tail.started.notes) if tail.started else [],
+        "notes": [*config.data_notes, *(tail.started.notes if tail.started else ())],
         "steps": steps,
         "epochs": max(1, tail.steps[-1].epoch) if tail.steps else config.epochs,
         "plan": _plan(config.plan) if config.method == "mlae" else None,

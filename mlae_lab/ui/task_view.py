@@ -66,7 +66,8 @@ def _examples_on_disk(folder: str, name: str, fingerprint: str, most: int = 24) 
 def _state(name: str, folder: str) -> str:
     """The census in one word: ready, partial or missing; counted again after half a minute."""
     try:
-        return tasks.census(catalog.task(name), Path(folder)).state
+        task = catalog.task(name)
+        return tasks.census(task, tasks.listed(task, Path(folder))).state
     except DataError:
         return "partial"
 
@@ -158,7 +159,7 @@ def _on_disk(task: Task, folder: Path) -> None:
     try:
         with st.spinner("Counting images"):
             listing = tasks.listed(task, folder)
-            found = tasks.census(task, folder)
+            found = tasks.census(task, listing)
     except DataError as error:
         st.error(plain(sentence(error)))
         return
@@ -183,7 +184,7 @@ def _on_disk(task: Task, folder: Path) -> None:
     if st.button("Check every image", key="task_check", help="Decodes all of them, some thousand a minute."):
         bar = st.progress(0.0, "Decoding")
         checked = tasks.census(
-            task, folder, decode=True, progress=lambda done, total: bar.progress(done / total, f"{done:,} of {total:,}")
+            task, listing, decode=True, progress=lambda done, total: bar.progress(done / total, f"{done:,} of {total:,}")
         )
         bar.empty()
         if checked.unreadable:

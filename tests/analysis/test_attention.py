@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mlae_lab.analysis import attention
 from mlae_lab.core.patterns import allocation, fitted, scaled, uniform
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.model.experts import experts_off
 from mlae_lab.model.inject import Experts, inject
 
 TOKENS = 17  # of small_vit: a class token and 4 x 4 patches
@@ -209,7 +210,7 @@ def test_the_network_is_left_as_it_was_found(fails: bool, network: tuple[VisionT
         attention.expert_maps(model, "blocks.0.attn.qkv", x)
 
     def roll() -> None:
-        with attention.only(experts.layers):
+        with experts_off(experts.layers):
             attention.rollout(model, attention.attention_of(model, x))
 
     def block() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlae_lab.core.catalog import CatalogError
-from mlae_lab.core.config import LATER, ConfigError, RunConfig, differences
+from mlae_lab.core.config import LATER, NOT_HASHED, ConfigError, RunConfig, differences
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import allocation, dense, uniform
 from mlae_lab.core.plan import MaskPlan, PlanError, block_targets
@@ -65,8 +65,10 @@ def test_hash_differs_as_soon_as_anything_differs() -> None:
         {"normalisation": "imagenet"}, {"mask_per": "token"}, {"input_dropout": 0.1},
     ]  # fmt: skip
     fields = {field.name for field in dataclasses.fields(RunConfig)}
-    assert {name for change in changes for name in change} == fields - {"data"}
-    assert dataclasses.replace(base, data="/images").hash == base.hash, "where a folder lies is no part of a run"
+    assert {name for change in changes for name in change} == fields - set(NOT_HASHED)
+    for change in ({"data": "/images"}, {"data_notes": ("few images",)}, {"data_fingerprint": "0123456789ab"}):
+        assert dataclasses.replace(base, **change).hash == base.hash, "where a folder lies is no part of a run"
+        assert set(differences(base, dataclasses.replace(base, **change))) <= {"data"}
     hashes = {base.hash} | {dataclasses.replace(base, **change).hash for change in changes}
     assert len(hashes) == 1 + len(changes)
 
@@ -127,6 +129,7 @@ def test_an_alias_becomes_the_name() -> None:
         ({"max_seconds": 0}, ["seconds is 0", "above 0"]),
         ({"max_seconds": 1e9}, ["seconds is 1000000000.0"]),
         ({"max_seconds": True}, ["seconds is True"]),
+        ({"data_notes": "few images"}, ["data_notes is 'few images'", "a list of texts"]),
     ],
 )
 def test_an_error_names_the_value_and_the_rule(change: dict, words: list[str]) -> None:

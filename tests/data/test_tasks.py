@@ -35,7 +35,7 @@ def test_nothing_there_is_one_sentence_that_says_what_to_do(data: Path) -> None:
 
 def test_a_bundled_task_reads_no_folder(data: Path) -> None:
     assert tasks.located(config("digits")) == config("digits")
-    with pytest.raises(DataError, match="comes with the lab"):
+    with pytest.raises(DataError, match="is bundled and reads no folder"):
         tasks.located(config("digits", data=str(data)))
 
 
@@ -47,13 +47,13 @@ def test_vtab_from_the_data_folder(data: Path, protocol: str, train: int, evalua
     assert found.data == str(data / "vtab-1k" / "eurosat")
     assert found.data_label == "not VTAB-1k: its layout with 8/2/5 images" == found.badge.data
     told: list[tuple[int, int]] = []
-    learned, measured, names = tasks.load_protocol(found, lambda done, total: told.append((done, total)))
+    _, learned, measured, names = tasks.load_protocol(found, lambda done, total: told.append((done, total)))
     assert (len(learned), len(measured), len(names)) == (train, evaluated, 10)
     assert learned.images.shape == (train, 48, 48, 3)
     assert told[-1] == (train + evaluated,) * 2
     again = tasks.load_protocol(found, lambda done, total: told.append((0, 0)))
     assert told[-1] != (0, 0), "decoded once"
-    assert np.array_equal(again[0].images, learned.images)
+    assert np.array_equal(again[1].images, learned.images)
 
 
 def test_a_folder_from_anywhere_under_any_name(data: Path, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_own_images_are_a_task_like_any_other(data: Path) -> None:
     assert tasks.ready(task)
     found = tasks.located(config(task.name))
     assert found.badge.data.startswith("own images, ")
-    learned, measured, names = tasks.load_protocol(found)
+    _, learned, measured, names = tasks.load_protocol(found)
     assert names == ("amsel", "star")
     assert len(learned) + len(measured) < 12
     assert set(learned.labels) == {0, 1}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mlae_lab.core.patterns import allocation, dense, pattern, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
-from mlae_lab.model.experts import MaskSampler, MLAELinear, _MaskedLinear, stream
+from mlae_lab.model.experts import MaskSampler, MLAELinear, _MaskedLinear, experts_off, stream
 
 SHAPES = [(6,), (5, 6), (2, 3, 6)]  # the last axis is d_in = 6
 D_IN, D_OUT = 6, 4
@@ -146,6 +146,27 @@ def test_delta_is_the_sum_over_experts_unmasked() -> None:
     torch.testing.assert_close(
         layer.delta().double(), by_hand(unit, zero, None, *own, ones, 2).t(), rtol=1e-5, atol=1e-6
     )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("rank", [1, 2])
+@pytest.mark.parametrize("on", [(), (1,), (0, 2), (0, 1, 2)])
+def test_experts_off_equals_zeroed_coefficients_and_writes_nothing(on: tuple, rank: int, dtype: torch.dtype) -> None:
+    layer, zeroed = (make_layer(rank=rank, seed=3).eval() for _ in range(2))
+    zeroed.coefficient[[i for i in range(3) if i not in on]] = 0
+    for module in (layer.base, zeroed.base):
+        module.to(dtype)
+    x = numbers(5, D_IN, dtype=dtype)
+    output, version = layer(x), layer.coefficient._version
+    with experts_off({"here": layer}, {"here": on}):
+        assert torch.equal(layer(x), zeroed(x))
+        assert torch.equal(layer.coefficient, make_layer(rank=rank, seed=3).coefficient)
+    assert torch.equal(layer(x), output)
+    with pytest.raises(RuntimeError), experts_off({"here": layer}):
+        layer(x[:, :-1])
+    assert torch.equal(layer(x), output)
+    assert layer.coefficient._version == version
 
 
 # ---------------------------------------------------------------- masks at work

@@ -181,11 +181,11 @@ def test_a_terminal_obeys_nothing_that_a_stranger_wrote(store: RunStore, other: 
 
 
 def test_nor_what_a_stranger_wrote_into_settings_and_events(store: RunStore, other: RunStore, tmp_path: Path) -> None:
-    run = over(store, replace(CONFIG, data_label="mine\x1b[2J", weights="/there/w\x07.npz"))
+    run = over(store, replace(CONFIG, data_label="mine\x1b[2J", data_notes=("b\x1b[1mad",), weights="/there/w\x07.npz"))
     export(store, run.id, tmp_path / "a.mlae")
     changed(tmp_path / "a.mlae", told_of("started", STARTED | {"device": "c\x1b[1mpu", "notes": ["\x9b1m one"]}))
     config = import_run(other, tmp_path / "a.mlae").config
-    assert (config.data_label, config.weights) == ("mine[2J", "w.npz")
+    assert (config.data_label, config.data_notes, config.weights) == ("mine[2J", ("b[1mad",), "w.npz")
     started = other.last(run.id, "started")
     assert (started.device, started.notes) == ("c[1mpu", ("1m one",))
 

@@ -151,7 +151,7 @@ def test_what_was_written_is_on_the_disk_after_sync(store: RunStore, monkeypatch
 
 def test_the_schema_rises_with_the_settings_of_a_run() -> None:
     """An older lab that meets a setting it does not know must have refused the store. Whoever adds one raises SCHEMA."""
-    assert (SCHEMA, len(CONFIG.to_dict())) == (5, 22)
+    assert (SCHEMA, len(CONFIG.to_dict())) == (6, 24)
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:

@@ -33,7 +33,15 @@ def test_an_empty_text_is_the_proposed_run() -> None:
 
 
 def test_every_setting_but_places_and_what_has_an_address_of_its_own() -> None:
-    assert {f.name for f in fields(RunConfig)} - set(SETTINGS) == {"task", "plan", "data", "data_label", "weights"}
+    assert {f.name for f in fields(RunConfig)} - set(SETTINGS) == {
+        "task",
+        "plan",
+        "data",
+        "data_label",
+        "data_notes",
+        "data_fingerprint",
+        "weights",
+    }
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import torch
 from mlae_lab.analysis import activation as contribution
 from mlae_lab.analysis import attention as maps
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.model.experts import experts_off
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, QueryError, experts_of
 from mlae_lab.training.queries.images import indices_of, named, pixels_of, private, whole
@@ -104,7 +105,7 @@ def attention(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Prog
         with autocast(setup):
             rolled = maps.rollout(setup.model, maps.attention_of(setup.model, seen))
         on_progress(done, len(stored))
-        with autocast(setup), maps.only(experts.layers):
+        with autocast(setup), experts_off(experts.layers):
             bare = maps.rollout(setup.model, maps.attention_of(setup.model, seen))
         answer["grid"] = list(rolled.shape[-2:])
         image["rollout"] = {"with": numbers(rolled[0]), "without": numbers(bare[0])}

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from mlae_lab.analysis import activation as contribution
-from mlae_lab.analysis.attention import only
 from mlae_lab.analysis.predict import nearest, read_by_head, without_each_layer
 from mlae_lab.core.expert_state import cells_on, existing, off_text
+from mlae_lab.model.experts import experts_off
 from mlae_lab.training import sample_images
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, experts_of
@@ -49,7 +49,7 @@ def predict(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progre
             on_progress(len(known) + number, len(known) + len(layers))
             row = plan.targets.index(target) + 1
             without_layer.append(_against(changed, first) | {"layer": row, "target": target})
-        with only(layers):
+        with experts_off(layers):
             without_all = _against(network(entering).float().softmax(1), first)
     cosines, indices = nearest(read[0].cpu(), known, NEAREST)
     alike = [
