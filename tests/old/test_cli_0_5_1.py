@@ -39,7 +39,8 @@ def test_every_row_is_asked() -> None:
     ("command", "options"),
     [
         ("rerun", ()), ("importance", ("--image", "--images")), ("robustness", ("--samples", "--images")),
-        ("whatif", ("--images",)), ("activation", ("--images",)), ("attention", ("--image",)), ("diversity", ("--report",)),
+        ("whatif", ("--images",)), ("activation", ("--images",)), ("attention", ("--image",)),
+        ("diversity", ("--report",)),
     ],
 )  # fmt: skip
 def test_the_new_names_exist(command: str, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
