@@ -11,7 +11,7 @@ sys.path[:] = [str(_ROOT), *(p for p in sys.path if Path(p).resolve() != _ROOT /
 import streamlit as st
 
 from mlae_lab.locations import ASSETS
-from mlae_lab.ui import authentication, draft, navigation, page, visitor
+from mlae_lab.ui import authentication, draft, navigation, old_links, page, visitor
 from mlae_lab.ui.run_strip import run_strip
 from mlae_lab.ui.theme_memo import remember_theme
 
@@ -25,5 +25,6 @@ with st.sidebar:
     run_strip()
 visitor.name_field()
 authentication.note()
+old_links.update_address()
 draft.entered(chosen.url_path)
 chosen.run()

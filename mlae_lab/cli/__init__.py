@@ -19,6 +19,7 @@ from mlae_lab import doctor, network
 from mlae_lab.cli import diversity, errors, fetching, library, maps, race, repeats, runs, similarity, whatif
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.output import UsageError, current_owner, folder_of, print_json, print_result, store_of
+from mlae_lab.cli.renamed import refuse_old_names
 from mlae_lab.cli.settings import add_run_options, config_of
 from mlae_lab.core import catalog, paper
 from mlae_lab.core.budget import budget
@@ -48,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that has no "×" shows a question mark
     try:
+        refuse_old_names(sys.argv[1:] if arguments is None else arguments)
         args = _parser().parse_args(arguments)
         return args.do(args)
     except (UsageError, *REQUEST_ERRORS) as error:

@@ -33,15 +33,15 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     made.add_argument("--seeds", type=int, default=diversity.SEEDS, metavar="N", help="1 to 10, from --seed on")
     add_run_options(made)
-    made.add_argument("--tell", action="store_true", help="start nothing: say what is known so far")
+    made.add_argument("--report", action="store_true", help="start nothing: say what is known so far")
     made.add_argument("--detach", action="store_true", help="start what is missing and return at once")
 
 
 def _diversity(args: argparse.Namespace) -> int:
     asked = _asked(args)
     store = store_of(args)
-    if args.tell:
-        return _tell(args, store, asked)
+    if args.report:
+        return _report(args, store, asked)
     runs = diversity.launch(store, asked, current_owner())
     if args.detach:
         return print_result(
@@ -54,7 +54,7 @@ def _diversity(args: argparse.Namespace) -> int:
             )
             follow(store, run)
     except KeyboardInterrupt:
-        print("\nthe runs go on without this terminal; the same command with --tell says what is known", flush=True)
+        print("\nthe runs go on without this terminal; the same command with --report says what is known", flush=True)
         return 0
     failed = [run for run in (derived(store, store.run(run.id)) for run in runs.values())
               if run.status in (Status.FAILED, Status.LOST)]  # fmt: skip
@@ -62,7 +62,7 @@ def _diversity(args: argparse.Namespace) -> int:
         print(f"run {run.id} {run.status.value}: {run.reason}", file=sys.stderr)
         for line in commands.log_tail(store, run.id, 10):
             print(f"    {line}", file=sys.stderr)
-    _tell(args, store, asked)
+    _report(args, store, asked)
     return 1 if failed else 0
 
 
@@ -79,7 +79,7 @@ def _asked(args: argparse.Namespace) -> Experiment:
     return diversity.experiment(config, rates, args.seeds, args.experts)
 
 
-def _tell(args: argparse.Namespace, store: RunStore, asked: Experiment) -> int:
+def _report(args: argparse.Namespace, store: RunStore, asked: Experiment) -> int:
     now = diversity.found(store, asked)
     return print_result(args, diversity.told(now), "\n".join([*table(now), "", *now.verdict]))
 

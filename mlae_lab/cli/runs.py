@@ -57,8 +57,8 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     resume.add_argument("--checkpoint", default=LAST, metavar="last|EPOCH", help="which one, for --mask")
     resume.add_argument("--epochs", type=int, metavar="N", help="of the new run, counted from the parent's beginning")
     resume.add_argument("--detach", action="store_true", help="return at once")
-    again = one("again", _rerun, "the same run once more, from where it began")
-    again.add_argument("--detach", action="store_true", help="return at once")
+    rerun = one("rerun", _rerun, "the same run once more, from where it began")
+    rerun.add_argument("--detach", action="store_true", help="return at once")
     pair = one("pair", _pair, "the same run with another mask, over several seeds, and the difference")
     add_mask_options(pair, required=True)
     pair.add_argument("--seeds", type=int, default=3, metavar="N", help="1 to 10, from the run's own on")
@@ -241,7 +241,7 @@ def _resume(args: argparse.Namespace) -> int:
 
 def _rerun(args: argparse.Namespace) -> int:
     store, before = _existing(args)
-    return follow_to_end(args, store, commands.again(store, before.id, current_owner()))
+    return follow_to_end(args, store, commands.rerun(store, before.id, current_owner()))
 
 
 def _move(args: argparse.Namespace) -> int:

@@ -45,7 +45,7 @@ def launch(
     return run
 
 
-def again(store: RunStore, run_id: str, owner: str = "") -> Run:
+def rerun(store: RunStore, run_id: str, owner: str = "") -> Run:
     """The same run once more, from its first step, as a run of its own: a retry of one that did not reach its end, a
     duplicate of any other. One that went on from a checkpoint begins there again, and names the same parent.
 
@@ -151,7 +151,7 @@ def branch(
 
 def command_of(run: Run) -> str:
     """The command line that starts the same run, from where it began."""
-    return f"python -m mlae_lab again {run.id}" if run.relation == "branched" else run.config.command()
+    return f"python -m mlae_lab rerun {run.id}" if run.relation == "branched" else run.config.command()
 
 
 def epoch_of(store: RunStore, run_id: str, checkpoint: str) -> int:

@@ -32,7 +32,7 @@ START_SECONDS = 30.0  # for a process to say where it listens
 MAX_BYTES = 16 * 2**20  # of one question
 # Of all answers, kept on disk or told by a living probe. Raise FORMAT whenever the shape or meaning of any answer
 # changes, be it by one key more: a page would else read what a process of yesterday's lab wrote.
-FORMAT = 2
+FORMAT = 3
 _TOO_OFTEN, _TOO_OFTEN_SECONDS = 3, 120.0  # so many starts without an answer in so many seconds are a probe that dies
 _begun: dict[Path, list[tuple[float, Popen]]] = {}  # a run's probes that were started from here, since its last answer
 NAMING = ("file", "other")  # arguments that are the path of a file which the answer is computed from too

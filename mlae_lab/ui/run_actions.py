@@ -75,7 +75,7 @@ def controls(run: Run, key: str) -> None:
             + ("the checkpoint that it went on from." if run.relation == "branched" else "its first step."),
         ):
             try:
-                made = commands.again(queries.store(), run.id, visitor.current())
+                made = commands.rerun(queries.store(), run.id, visitor.current())
             except visitor.STORE_TROUBLE as error:
                 st.session_state[_COMPLAINT] = run.id, visitor.sentence(error)
                 st.rerun()

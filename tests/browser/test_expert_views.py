@@ -164,7 +164,7 @@ def test_what_is_left_comes_as_a_smaller_adapter(lab: Lab, runs: dict[str, str],
 
 
 def test_two_runs_stand_the_same_random_masks(runs: dict[str, str], visit: Callable[..., Page]) -> None:
-    page = visit(f"/experts?run={runs['masked']}&view=matters")
+    page = visit(f"/experts?run={runs['masked']}&view=importance")
     page.get_by_text("Under random masks").wait_for(timeout=WAIT)
     choose(page, page.locator(".st-key-four_robust").get_by_role("combobox").last, runs["dense"])
     page.get_by_role("button", name="Draw them").click()

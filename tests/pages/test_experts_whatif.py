@@ -16,6 +16,7 @@ from mlae_lab.core.patterns import allocation
 from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import paths, probe
 from mlae_lab.runs.store import RunStore
+from mlae_lab.ui import old_links
 from mlae_lab.ui.expert_views.switches import State, state_of
 from tests.expert_runs import end_probe, finished
 
@@ -121,6 +122,35 @@ def test_a_link_that_does_not_fit_is_one_sentence(run: str) -> None:
     at = opened(run=run, view="whatif", off="L1E1")
     assert len(at.warning) == 1
     assert "does not fit this run" in at.warning[0].value
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"view": "matters"}, {"view": "importance"}),
+        ({"view": "attention", "pictures": "3,5"}, {"view": "attention", "images": "3,5"}),
+        (
+            {"view": "matters", "robust": "0.3,50"},
+            {"view": "importance", "robustness": "0.3,50"},
+        ),
+    ],
+)
+def test_links_of_version_0_5_open(run: str, old: dict[str, str], new: dict[str, str]) -> None:
+    assert old_links.translate({"run": run, **old}) == {"run": run, **new}
+    at = opened(run=run, **old)
+    assert not at.warning
+    assert at.session_state["experts_view"] == new["view"]
+    assert {name: address(at, name) for name in new} == new
+    assert not set(old_links.NAMES) & set(at.query_params)
+
+
+def test_links_of_version_0_5_every_row() -> None:
+    for old, new in old_links.NAMES.items():
+        assert old_links.translate({old: "1", "off": "L2"}) == {new: "1", "off": "L2"}
+        assert old_links.translate({new: "2", old: "1"}) == {new: "2"}
+    for (name, old), new in old_links.VALUES.items():
+        assert old_links.translate({name: old}) == {name: new}
+        assert old_links.translate({"other": old}) == {"other": old}
 
 
 def test_what_is_left_can_be_saved_as_a_mask(store: RunStore, run: str) -> None:

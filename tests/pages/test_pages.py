@@ -189,7 +189,7 @@ def test_the_command_that_does_the_same_is_that_of_this_run_in_this_store(
         db.execute("UPDATE runs SET relation = 'branched', parent = 'aaaabbbb', source = '1' WHERE id = ?", (run.id,))
     queries.refresh()
     at = opened("train", store.folder, monkeypatch, run=run.id)
-    assert at.code[-1].value == f"python -m mlae_lab again {run.id}" + here
+    assert at.code[-1].value == f"python -m mlae_lab rerun {run.id}" + here
 
 
 def test_a_run_that_is_put_away_can_be_deleted_be_it_damaged(

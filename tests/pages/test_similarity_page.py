@@ -322,7 +322,7 @@ def test_an_experiment_is_drawn_with_its_verdict(
     assert {f"diversity-{name}" for name in ("absolute", "effective_rank", "accuracy", "stable_rank")} == set(alts(at))
     assert not [button for button in at.button if button.key == "diversity_start"]
     words = ["diversity", "--task", "digits", "--backbone", BASE.backbone, "--epochs", "2", "--rates", "0.5", "--device", "cpu",
-             "--lr", "5e-4", "--warmup", "0", "--tell", "--store", str(handmade.folder)]  # fmt: skip
+             "--lr", "5e-4", "--warmup", "0", "--report", "--store", str(handmade.folder)]  # fmt: skip
     assert main(words) == 0
     assert verdict in capsys.readouterr().out
     assert main([*words, "--json"]) == 0

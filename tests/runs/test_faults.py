@@ -183,13 +183,13 @@ def test_another_mask_goes_on_from_a_checkpoint_as_a_new_run(
     assert lab_store.last(child, "resumed").step == 100
     assert lab_store.last(child, "evaluation").epoch == 4
 
-    twin = commands.again(lab_store, child)  # from the same checkpoint, not from its first step
+    twin = commands.rerun(lab_store, child)  # from the same checkpoint, not from its first step
     assert (twin.parent, twin.relation, twin.source, twin.config) == (parent, "branched", "2", run.config)
     assert lab_store.paths(twin.id).start.read_bytes() == lab_store.paths(child).start.read_bytes()
     commands.stop(lab_store, twin.id, now=True)
     lab_store.paths(child).start.unlink()
     with pytest.raises(StoreError, match="went on from a checkpoint .* that is not here"):
-        commands.again(lab_store, child)
+        commands.rerun(lab_store, child)
 
 
 # ---------------------------------------------------------------- stopping
