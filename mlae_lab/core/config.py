@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from mlae_lab.core import catalog
 from mlae_lab.core.patterns import dense
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.errors import LabError
 
 METHODS = ("mlae", "linear")
 PROTOCOLS = ("val", "test")
@@ -31,7 +32,7 @@ MAX_EPOCHS = 10_000
 LATER = {"mask_per": "step", "input_dropout": 0.0}
 
 
-class ConfigError(ValueError):
+class ConfigError(LabError):
     """A setting that breaks a rule; its text gives the value, the rule and what would work."""
 
 

@@ -353,7 +353,7 @@ def test_refusals_are_one_sentence_and_leave_nothing_that_looks_ready(
     if "size" in fault:
         assert "1e+08 GB are needed" in str(error.value)
         assert str(tmp_path / "data") in str(error.value)
-        assert f"{progress.gigabytes(shutil.disk_usage(tmp_path).free)[:2]}" in str(error.value)
+        assert f"{format_bytes(shutil.disk_usage(tmp_path).free)[:2]}" in str(error.value)
     assert len(hub.requests) <= 2  # a refusal is told at once
 
 
