@@ -17,7 +17,7 @@ const placeOf = ({ dataset: { row = -1, column = -1 } }) => [Number(row), Number
 const copyOf = (doc) => ({ ...doc, keep: doc.keep.map((row) => [...row]), rate: doc.rate.map((row) => [...row]) });
 const alike = (a, b) => JSON.stringify([a.keep, a.rate, a.targets]) === JSON.stringify([b.keep, b.rate, b.targets]);
 
-function mulberry32(seed) { // T. Ettinger's generator, public domain; core/edits.py has the same
+function mulberry32(seed) { // T. Ettinger's generator, public domain; tests/reference.py has the same
   let state = seed >>> 0;
   return () => {
     state = (state + 0x6d2b79f5) >>> 0;

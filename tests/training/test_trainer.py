@@ -22,7 +22,6 @@ from mlae_lab.core.events import (
     SimilarityStats,
     Started,
     TrainStep,
-    unpacked,
 )  # fmt: skip
 from mlae_lab.core.patterns import allocation, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
@@ -37,6 +36,7 @@ from mlae_lab.training.inputs import Inputs
 from mlae_lab.training.sample_images import chosen
 from mlae_lab.training.setup import DeviceError, Setup, choose_device, choose_precision, prepare
 from mlae_lab.training.trainer import fit
+from tests.reference import unpacked
 
 RANDOM = "lab_vit_12x128.random"
 HOLES = MaskPlan(  # an empty row, holes, a rate for each cell, three modules, every depth
