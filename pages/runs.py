@@ -9,11 +9,12 @@ from pathlib import Path
 import streamlit as st
 
 from mlae_lab.core import catalog
+from mlae_lab.core.units import format_bytes
 from mlae_lab.runs import archive_file, commands
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
 from mlae_lab.runs.liveness import stalled_for
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
-from mlae_lab.runs.texts import bytes_text
 from mlae_lab.ui import page, queries, run_actions, visitor
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import go, link
@@ -37,7 +38,7 @@ def row(run: Run, size: int, position: str = "", alone: bool = True) -> None:
         f'<div class="lab-choice"><b>{escape(catalog.task(config.task).title)}</b><span>{config.what} · {config.epochs} epochs · '
         f"lr {config.learning_rate:g} · seed {config.seed} · {escape(catalog.backbone(config.backbone).title)}</span>"
         + f"<small>{escape(' · '.join((config.badge.data, config.badge.protocol, config.badge.preprocessing)))}</small>"
-        + f"<small>{escape(visitor.name_of(run.owner))} · {bytes_text(size)}{escape(relation)}</small>"
+        + f"<small>{escape(visitor.name_of(run.owner))} · {format_bytes(size)}{escape(relation)}</small>"
         + (f"<small>{escape(reason)}</small>" if reason else "")
         + "</div>"
     )
@@ -97,7 +98,7 @@ def table() -> None:
         page.note(f"The {_SHOWN} newest of {len(over)} runs that are over. <code>mlae_lab runs</code> lists all.")
     total = sum(use.total for use in sizes.values())
     if found:
-        page.note(f"{len(found)} runs take {bytes_text(total)}; the disk has {bytes_text(commands.free_bytes(queries.store()))} free.")  # fmt: skip
+        page.note(f"{len(found)} runs take {format_bytes(total)}; the disk has {format_bytes(commands.free_bytes(queries.store()))} free.")  # fmt: skip
     if live != any(not run.status.is_over for run in found):
         st.rerun()
 
@@ -114,7 +115,7 @@ if away:
                 else f"{catalog.task(entry.task).title}, {entry.status.value}"
             )
             text.html(
-                f'<div class="lab-choice"><b>{entry.id}</b><span>{escape(what)} · {bytes_text(entry.bytes)}</span></div>'
+                f'<div class="lab-choice"><b>{entry.id}</b><span>{escape(what)} · {format_bytes(entry.bytes)}</span></div>'
             )
             with buttons:
                 run_actions.put_away(entry)
@@ -130,8 +131,8 @@ with st.expander("Take in a run from a file"):
                 file = Path(folder) / f"given{archive_file.SUFFIX}"
                 file.write_bytes(given.getvalue())
                 taken = archive_file.import_run(queries.store(), file, visitor.current())
-        except (archive_file.ArchiveError, *visitor.STORE_TROUBLE) as error:
-            text = visitor.in_words(error).replace(str(file), file.name).replace(file.name, given.name)
+        except EXPECTED_ERRORS as error:
+            text = error_message(error).replace(str(file), file.name).replace(file.name, given.name)
             st.warning(plain(sentence(text)))
         else:
             go("train", run=taken.id)

@@ -7,12 +7,10 @@ from html import escape
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.core.config import ConfigError
 from mlae_lab.core.defaults import FIRST_RUN
-from mlae_lab.core.plan import PlanError
-from mlae_lab.data.bundled import DataError
 from mlae_lab.data.tasks import ready
 from mlae_lab.runs import commands
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import StoreError
 from mlae_lab.ui import draft, page, queries, visitor
 from mlae_lab.ui.bench import bench
@@ -81,7 +79,7 @@ def design() -> None:
             command = launch_panel(config)
         with st.expander("The command that does the same"):
             page.command(command)
-    except (ConfigError, PlanError, catalog.CatalogError, DataError, *visitor.STORE_TROUBLE) as error:
+    except EXPECTED_ERRORS as error:
         st.error(visitor.sentence(error))
     draft.write_address("task", "mask", "set")
     page.note(

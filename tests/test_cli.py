@@ -25,6 +25,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import allocation, dense, pattern, scaled, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
+from mlae_lab.errors import LabError
 from mlae_lab.runs import commands, paths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
@@ -294,6 +295,20 @@ def test_a_place_that_cannot_be_read_is_one_sentence(
         db.execute("BEGIN IMMEDIATE")
         assert main(["runs", "--store", str(store.folder)]) == 2
         assert "the store cannot be used now (database is locked)" in capsys.readouterr().err
+
+
+def test_an_error_class_that_the_command_line_does_not_know_is_one_sentence(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NewError(LabError):
+        pass
+
+    def examine(folder: Path, deep: bool) -> None:
+        raise NewError(f"{folder.name} is 2: choose one below 1")
+
+    monkeypatch.setattr(cli.doctor, "examine", examine)
+    assert main(["doctor", "--store", str(tmp_path / "rate")]) == 2
+    assert capsys.readouterr() == ("", "mlae_lab: rate is 2: choose one below 1\n")
 
 
 def test_ctrl_c_ends_any_command_without_a_traceback(

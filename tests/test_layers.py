@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "mlae_lab"
 
-# Each room and the rooms it may import from. `locations`, `locks` and a package's own modules are open to all.
+SHARED = ("errors", "files", "locations", "locks")
+# Each room and the rooms it may import from. The SHARED modules and a package's own are open to all.
 ALLOWED: dict[str, set[str]] = {
     "core": set(),
     "data": {"core"},
@@ -28,9 +29,8 @@ ALLOWED: dict[str, set[str]] = {
     "app": {"core", "runs", "ui", "network"},
     "pages": {"core", "data", "runs", "ui", "doctor"},
     "__main__": {"cli"},
-    "locations": set(),
-    "locks": set(),
     "network": set(),
+    **{name: set() for name in SHARED},
 }
 # Modules that are processes of their own and may reach further than their room.
 EXCEPTIONS: dict[str, set[str]] = {
@@ -85,7 +85,7 @@ def room(module: str) -> str:
 def forbidden(module: str, source: str, is_package: bool = False) -> Iterator[str]:
     """Imports that the table does not allow."""
     own = room(module)
-    allowed = {own, "locations", "locks", ""} | ALLOWED.get(own, set()) | EXCEPTIONS.get(module, set())
+    allowed = {own, *SHARED, ""} | ALLOWED.get(own, set()) | EXCEPTIONS.get(module, set())
     for name in imports(source, module, is_package):
         if name.split(".")[0] in OURS and room(name) not in allowed:
             yield f"{module} imports {name}"
@@ -151,6 +151,27 @@ def test_the_check_can_fail(module: str, source: str) -> None:
 )
 def test_the_check_can_pass(module: str, source: str) -> None:
     assert not list(forbidden(module, source))
+
+
+def error_classes() -> tuple[set[str], set[str]]:
+    """Names of all classes called errors, and of LabError with all classes that derive from it."""
+    bases = {
+        node.name: {ast.unparse(base).split(".")[-1] for base in node.bases}
+        for path in modules().values()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+    }
+    derived = {"LabError"}
+    while more := {name for name, above in bases.items() if above & derived} - derived:
+        derived |= more
+    return {name for name in bases if name.endswith("Error")}, derived
+
+
+def test_every_class_called_an_error_is_one_that_people_may_see() -> None:
+    called, derived = error_classes()
+    assert len(called) > 10
+    assert called - derived == set()
+    assert "Diverged" in derived
 
 
 # ---------------------------------------------------------------- Streamlit, torch and the core

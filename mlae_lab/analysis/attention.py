@@ -20,10 +20,11 @@ import torch
 from torch import nn
 
 from mlae_lab.analysis.activation import added
+from mlae_lab.errors import LabError
 from mlae_lab.model.experts import MLAELinear, experts_off
 
 
-class NoMap(ValueError):
+class NoMap(LabError):
     """A network or a layer that has no such map; its text is the one sentence of why."""
 
 

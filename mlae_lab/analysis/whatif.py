@@ -148,11 +148,6 @@ class WhatIf:
                 self._trained = self._run(all_on(self.plan), [self.inputs], keep=True)
             return self._run(factors, self._nearest(factors), keep=False, most=most).outcome
 
-    def full_pass(self, factors: Factors) -> Outcome:
-        """The same answer without anything kept: all pieces, all images. What the rest is measured against."""
-        with self._lock:
-            return self._run(factors, [self.inputs], keep=False).outcome
-
     # ------------------------------------------------------------ the pass
 
     def tensors(self, factors: Factors) -> dict[MLAELinear, torch.Tensor]:

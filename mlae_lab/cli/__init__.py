@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
-import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,19 +22,13 @@ from mlae_lab.cli.renamed import refuse_old_names
 from mlae_lab.cli.settings import add_run_options, config_of
 from mlae_lab.core import catalog, paper
 from mlae_lab.core.budget import budget
-from mlae_lab.core.config import METHODS, ConfigError, RunConfig
+from mlae_lab.core.config import METHODS, RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import paper_patterns
-from mlae_lab.core.plan import PlanError
-from mlae_lab.data.bundled import DataError
 from mlae_lab.data.tasks import own_tasks, ready
 from mlae_lab.locations import PACKAGE
 from mlae_lab.runs import commands
-from mlae_lab.runs.archive_file import ArchiveError
-from mlae_lab.runs.store import StoreError
-from mlae_lab.runs.texts import refused
-
-REQUEST_ERRORS = (PlanError, ConfigError, catalog.CatalogError, DataError, StoreError, ArchiveError)
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,17 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refuse_old_names(sys.argv[1:] if arguments is None else arguments)
         args = _parser().parse_args(arguments)
         return args.do(args)
-    except (UsageError, *REQUEST_ERRORS) as error:
-        print(f"mlae_lab: {error}", file=sys.stderr)
-        return 2
     except BrokenPipeError:  # the reader of our output went away, as in `| head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - so that the interpreter's last flush is quiet
         return 0
     except KeyboardInterrupt:
         print(file=sys.stderr)
         return 130
-    except (sqlite3.Error, OSError) as error:
-        print(f"mlae_lab: {refused(error)}", file=sys.stderr)
+    except EXPECTED_ERRORS as error:
+        print(f"mlae_lab: {error_message(error)}", file=sys.stderr)
         return 2
 
 

@@ -9,9 +9,10 @@ import time
 
 from mlae_lab.cli.output import UsageError, print_json
 from mlae_lab.core import hosts
+from mlae_lab.core.units import format_bytes
 from mlae_lab.data import fetching
 from mlae_lab.data.fetch import ready_folder
-from mlae_lab.data.progress import Cancelled, FetchError, Progress, gigabytes
+from mlae_lab.data.progress import Cancelled, FetchError, Progress
 from mlae_lab.locations import data_folder
 
 
@@ -23,7 +24,7 @@ def fetch(args: argparse.Namespace) -> int:
         print(f"{wanted.name} is in {there} already")
         return print_json({"name": wanted.name, "folder": str(there), "fetched": False}) if args.json else 0
     size = wanted.size_bytes
-    said_size = "an unknown number of bytes" if size is None else gigabytes(size)
+    said_size = "an unknown number of bytes" if size is None else format_bytes(size)
     ask = (size is None or size > _ASK_ABOVE) and not args.yes
     if ask and not sys.stdin.isatty():
         raise UsageError(f"{wanted.name} has {said_size} to download: add --yes, since there is no terminal to ask")
@@ -71,9 +72,9 @@ class _ProgressLine:
         self._next = time.monotonic() + 10
         parts = [f"{told.phase} {told.file}".strip()]
         if told.total:
-            parts.append(f"{gigabytes(told.done)} of {gigabytes(told.total)} ({told.done / told.total:.0%})")
+            parts.append(f"{format_bytes(told.done)} of {format_bytes(told.total)} ({told.done / told.total:.0%})")
         if told.speed:
-            parts.append(f"{gigabytes(told.speed)}/s")
+            parts.append(f"{format_bytes(told.speed)}/s")
         if told.seconds_left is not None:
             minutes, seconds = divmod(round(told.seconds_left), 60)
             parts.append(f"{minutes}:{seconds:02d} left")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from mlae_lab.cli.output import UsageError, print_result
 from mlae_lab.cli.queries import asked, one, store_with_runs
 from mlae_lab.data import overlay
 from mlae_lab.data.overlay import Row
+from mlae_lab.files import replacing, write_whole
 
 MAX_BYTES = 5 * 2**20  # of one image file
 KINDS = (".png", ".svg", ".json")
@@ -136,21 +136,16 @@ def _write(path: Path, found: dict, words: list[str]) -> None:
     kind = path.suffix.lower()
     if kind != ".json" and not found["grid"]:
         raise UsageError("there is no map to draw: " + (found["no_maps"] or found["no_attention"]))
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         if kind == ".json":
-            partial.write_text(json.dumps(found), encoding="utf-8")
+            write_whole(path, json.dumps(found))
+        elif kind == ".svg":
+            write_whole(path, overlay.svg(*sheet_of(found, words)))
         else:
-            rows, columns = sheet_of(found, words)
-            if kind == ".svg":
-                partial.write_text(overlay.svg(rows, columns), encoding="utf-8")
-            else:
-                overlay.sheet(rows, columns).save(partial, "PNG")
-        os.replace(partial, path)
+            with replacing(path) as partial:
+                overlay.sheet(*sheet_of(found, words)).save(partial, "PNG")
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror}): choose another place") from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def sheet_of(found: dict, words: list[str]) -> tuple[list[Row], list[str]]:

@@ -7,12 +7,13 @@ import getpass
 import json
 from pathlib import Path
 
+from mlae_lab.errors import LabError
 from mlae_lab.locations import default_store
 from mlae_lab.runs import paths
 from mlae_lab.runs.store import RunStore
 
 
-class UsageError(Exception):
+class UsageError(LabError):
     """A request that cannot be met; its text is the one sentence that the user reads."""
 
 

@@ -22,13 +22,13 @@ from mlae_lab.cli.output import (
 )
 from mlae_lab.core.events import Evaluation, Resumed, Started
 from mlae_lab.core.seed_statistics import sample_size
+from mlae_lab.core.units import format_bytes
 from mlae_lab.runs import archive_file, commands, pairs, supervisor
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.report import report, state
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
-from mlae_lab.runs.texts import bytes_text
 
 _NO_RUNS = "no runs in {} yet: `mlae_lab train --task digits` starts one"
 
@@ -110,11 +110,11 @@ def _runs(args: argparse.Namespace) -> int:
         if row["stalled_seconds"]:
             note = f"stalled: no progress for {row['stalled_seconds']:.0f} s"
         print(f"{row['run']}  {row['status']:<9} {row['config']['task']:<24}{row['config']['method']:<7}"
-              f"{'' if accuracy is None else format(accuracy, '5.1f') + ' %':>8}{bytes_text(row['bytes']):>10}  {note}")  # fmt: skip
+              f"{'' if accuracy is None else format(accuracy, '5.1f') + ' %':>8}{format_bytes(row['bytes']):>10}  {note}")  # fmt: skip
     if rows:
-        free = bytes_text(commands.free_bytes(store))
+        free = format_bytes(commands.free_bytes(store))
         print(
-            f"{len(rows)} run{'s' if len(rows) != 1 else ''}, {bytes_text(sum(sizes.values()))}; the disk has {free} free"
+            f"{len(rows)} run{'s' if len(rows) != 1 else ''}, {format_bytes(sum(sizes.values()))}; the disk has {free} free"
         )
     return 0
 
@@ -131,7 +131,7 @@ def _archived(args: argparse.Namespace, store: RunStore) -> int:
         for entry in found
     ]  # fmt: skip
     words = [
-        f"{row['run']}  {row['trouble'] or (row['status'] + ', ' + row['task'])}  {bytes_text(row['bytes'])}"
+        f"{row['run']}  {row['trouble'] or (row['status'] + ', ' + row['task'])}  {format_bytes(row['bytes'])}"
         for row in rows
     ]
     return print_result(args, {"archived": rows}, "\n".join(words) or f"no run is put away in {store.folder}")

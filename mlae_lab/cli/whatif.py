@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from mlae_lab.cli.output import UsageError, current_owner, print_result
 from mlae_lab.core.expert_state import checked, kept_plan
 from mlae_lab.core.patterns import NAMES
 from mlae_lab.core.robustness import verdict, words
+from mlae_lab.files import write_whole
 from mlae_lab.runs.library import plan_name
 from mlae_lab.runs.store import Run, RunStore
 
@@ -115,10 +115,8 @@ def _whatif_lines(run: Run, found: dict) -> list[str]:
 
 def _written(path: Path, content: bytes) -> int:
     """Write a file, whole or not at all; its size. Wrong where it cannot be written."""
-    partial = path.with_name(path.name + ".part")
     try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
+        write_whole(path, content)
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error}): name a file in a folder that you may write to") from None
     return len(content)

@@ -12,6 +12,8 @@ from difflib import get_close_matches
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
+from mlae_lab.errors import LabError
+
 MAX_DEFAULT_ROWS = 64
 RANDOM = ".random"
 _TABLE = Path(__file__).with_name("backbones.json")
@@ -19,7 +21,7 @@ _HALF = (0.5, 0.5, 0.5)
 _LEGACY = "vit_base_patch16_224_in21k"
 
 
-class CatalogError(ValueError):
+class CatalogError(LabError):
     """A name that the catalog does not hold; its text says which would work."""
 
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from mlae_lab.core import catalog
 from mlae_lab.core.patterns import dense
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.errors import LabError
 
 METHODS = ("mlae", "linear")
 PROTOCOLS = ("val", "test")
@@ -33,7 +34,7 @@ LATER = {"mask_per": "step", "input_dropout": 0.0}
 NOT_HASHED = ("data", "data_notes", "data_fingerprint")
 
 
-class ConfigError(ValueError):
+class ConfigError(LabError):
     """A setting that breaks a rule; its text gives the value, the rule and what would work."""
 
 

@@ -202,14 +202,6 @@ def packed(mask: Iterable[bool]) -> str:
     return bytes(whole).hex()
 
 
-def unpacked(text: str, cells: int) -> list[bool]:
-    """The inverse of `packed`. cells: of the canvas. Raises ValueError for a text of another length."""
-    whole = bytes.fromhex(text)
-    if len(whole) != -(-cells // 8):
-        raise ValueError(f"a mask of {cells} cells takes {-(-cells // 8)} bytes, this one has {len(whole)}")
-    return [bool(whole[i // 8] >> i % 8 & 1) for i in range(cells)]
-
-
 def to_json(event: Event) -> str:
     """The event's fields as JSON; not-a-number and infinities survive (NaN, Infinity)."""
     return json.dumps(asdict(event), separators=(",", ":"))

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlae_lab.core.proportions import holm, mcnemar, wilson
+from mlae_lab.errors import LabError
 
 SURE = 0.05  # a difference with a smaller p is called one
 
 
-class PairedTestError(ValueError):
+class PairedTestError(LabError):
     """Two answers that cannot be compared; the text says what differs and what would work."""
 
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
 
+from mlae_lab.errors import LabError
+
 MAX_COLUMNS = 16
 MAX_ROWS = 512
 _CODE_VERSION = "m1"
@@ -32,7 +34,7 @@ class Kind(str, Enum):
     MIXED = "mixed"
 
 
-class PlanError(ValueError):
+class PlanError(LabError):
     """A plan that breaks a rule; its text gives the value, the rule and what would work."""
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from mlae_lab.core import catalog
 from mlae_lab.data import dsprites
 from mlae_lab.data.splits import LabelledImages, Splits
+from mlae_lab.errors import LabError
 from mlae_lab.locations import ASSETS
 
 CHECKSUMS = {
@@ -29,7 +30,7 @@ CHECKSUMS = {
 _DSPRITES_SEED = 20_260_001
 
 
-class DataError(ValueError):
+class DataError(LabError):
     """Images that are missing or damaged; its text says where they were looked for."""
 
 

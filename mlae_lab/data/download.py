@@ -18,8 +18,9 @@ from queue import Empty, Full, Queue
 from typing import Any
 
 from mlae_lab.core.hosts import Remote, RemoteFile
+from mlae_lab.core.units import format_bytes
 from mlae_lab.data import hub
-from mlae_lab.data.progress import FetchError, Interrupted, Meter, gigabytes
+from mlae_lab.data.progress import FetchError, Interrupted, Meter
 
 PAUSES = (1.0, 3.0, 10.0)  # seconds before each new try after an interruption
 _ENOUGH = 8_000_000  # bytes after which an interruption counts as the first again
@@ -114,13 +115,13 @@ def _receive(remote: Remote, file: RemoteFile, located: hub.Located, partial: Pa
             meter.add(len(chunk))
     if located.size is not None and have < located.size:
         raise Interrupted(
-            f"{file.path} broke off after {gigabytes(have)} of {gigabytes(located.size)}: "
+            f"{file.path} broke off after {format_bytes(have)} of {format_bytes(located.size)}: "
             f"the same command goes on where it stopped"
         )
     if located.size is not None and have > located.size:
         partial.unlink()
         raise FetchError(
-            f"{file.path} is longer than the {gigabytes(located.size)} that the host said: it was deleted, try again"
+            f"{file.path} is longer than the {format_bytes(located.size)} that the host said: it was deleted, try again"
         )
 
 

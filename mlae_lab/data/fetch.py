@@ -18,9 +18,10 @@ from pathlib import Path
 
 from mlae_lab.core import catalog
 from mlae_lab.core.hosts import Remote, RemoteFile
+from mlae_lab.core.units import format_bytes
 from mlae_lab.data import hub
 from mlae_lab.data.download import ask, download, missing_bytes, partial_file
-from mlae_lab.data.progress import Cancelled, FetchError, Meter, Progress, Worthless, gigabytes
+from mlae_lab.data.progress import Cancelled, FetchError, Meter, Progress, Worthless
 from mlae_lab.data.unpack import unpack
 
 __all__ = ["Cancelled", "FetchError", "Progress", "fetch", "ready_folder"]
@@ -121,7 +122,7 @@ def _require_room(folder: Path, needed: int) -> None:
     if needed > free:
         data_folder = folder.parents[2]
         raise FetchError(
-            f"{data_folder} has {gigabytes(free)} free and {gigabytes(needed)} are needed: make room there or choose "
+            f"{data_folder} has {format_bytes(free)} free and {format_bytes(needed)} are needed: make room there or choose "
             f"another folder with --into or MLAE_LAB_DATA"
         )
 

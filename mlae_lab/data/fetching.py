@@ -25,6 +25,7 @@ from mlae_lab import locks
 from mlae_lab.core.hosts import Remote, remote
 from mlae_lab.data.fetch import fetch, ready_folder
 from mlae_lab.data.progress import Cancelled, FetchError, Progress
+from mlae_lab.files import write_whole
 from mlae_lab.locations import ROOT
 
 Status = Literal["idle", "running", "done", "failed", "cancelled", "lost"]
@@ -186,10 +187,9 @@ def _take(wanted: Remote, into: Path) -> int | None:
 def _write(folder: Path, status: Status, progress: Progress | None = None, reason: str | None = None) -> None:
     told = {"status": status, "reason": reason, "progress": asdict(progress) if progress else None}
     text = json.dumps(told).encode().ljust(1000)  # so that every state fits where the last one lay
-    fresh, file = folder / "progress.json.new", folder / "progress.json"
+    file = folder / "progress.json"
     try:
-        fresh.write_bytes(text)
-        fresh.replace(file)
+        write_whole(file, text, sync=False)  # several times a second, and worthless after a power cut
     except OSError:  # a full disk must not hide what the fetch itself has to say
         with suppress(OSError), file.open("r+b") as old:
             old.write(text)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from mlae_lab.data.decode import ResizeRule
 
-TRAINING = ("none", "crop", "resized-crop")
 SIZE = 224  # what the published protocols feed their backbone
 
 

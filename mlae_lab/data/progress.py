@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from mlae_lab.errors import LabError
+
 Phase = Literal["asking", "waiting", "downloading", "checking", "unpacking"]
 _EVERY = 0.25  # seconds between two reports
 _WINDOW = 5.0  # seconds over which the speed is measured
 
 
-class FetchError(ValueError):
+class FetchError(LabError):
     """A fetch that did not succeed; its text is one sentence that says what to do."""
 
 
@@ -89,11 +91,3 @@ class Meter:
         speed = max(0.0, (after - before) / (end - start)) if end > start else 0.0
         left = None if self.total is None or not speed else max(0, self.total - self.done) / speed
         return Progress(self.phase, self.file, self.done, self.total, speed, left)
-
-
-def gigabytes(size: float) -> str:
-    """A size for people: "4.66 GB", "343 MB", "12 kB"."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if size >= 0.9995 * unit:
-            return f"{size / unit:.3g} {name}"
-    return f"{size:.0f} bytes"

@@ -16,8 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from mlae_lab.core.hosts import Unpack
+from mlae_lab.core.units import format_bytes
 from mlae_lab.data.download import is_page
-from mlae_lab.data.progress import FetchError, Meter, Worthless, gigabytes
+from mlae_lab.data.progress import FetchError, Meter, Worthless
 
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
 
@@ -57,7 +58,7 @@ def _zip(archive: Path, into: Path, meter: Meter, name: str) -> None:
         free = shutil.disk_usage(into).free
         if total > free:
             raise FetchError(
-                f"{name} unpacks to {gigabytes(total)} and {into.parent} has {gigabytes(free)} free: make room there "
+                f"{name} unpacks to {format_bytes(total)} and {into.parent} has {format_bytes(free)} free: make room there "
                 f"or choose another folder with --into"
             )
         meter.start("unpacking", name, 0, total)

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from mlae_lab.data.progress import gigabytes
+from mlae_lab.core.units import format_bytes
 from mlae_lab.doctor import versions
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, some, trouble
@@ -37,7 +37,7 @@ def section(context: Context) -> Iterator[Finding]:
     )
     found = devices.gpus()
     for gpu in found:
-        size = gigabytes(gpu.memory) if gpu.memory else "memory unknown"
+        size = format_bytes(gpu.memory) if gpu.memory else "memory unknown"
         yield good(f"GPU {gpu.id}", f"{gpu.name}, {size}")
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
@@ -109,7 +109,7 @@ def _memory_finding() -> Finding:
     total, available = memory()
     if not total:
         return note("memory", "unknown")
-    value = f"{gigabytes(total)}, {'free unknown' if available is None else f'{gigabytes(available)} available'}"
+    value = f"{format_bytes(total)}, {'free unknown' if available is None else f'{format_bytes(available)} available'}"
     if available is not None and available < LITTLE_MEMORY:
         return note("memory", value, "close other programs before a run: torch alone takes half a gigabyte")
     return good("memory", value)

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 
-from mlae_lab.data.progress import gigabytes
+from mlae_lab.core.units import format_bytes
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, trouble
 from mlae_lab.doctor.folders import bytes_of, database_files, existing, tree
@@ -25,7 +25,7 @@ def section(context: Context) -> Iterator[Finding]:
         places = {"store and data folder": places["store"]}
     for name, place in places.items():
         free = shutil.disk_usage(place).free
-        value = f"{gigabytes(free)} on the disk of {place}"
+        value = f"{format_bytes(free)} on the disk of {place}"
         if free < NO_ROOM:
             yield trouble(f"free for {name}", value, "delete runs or other files: a run that cannot write its checkpoints fails")  # fmt: skip
         elif free < LITTLE_ROOM:
@@ -37,15 +37,15 @@ def section(context: Context) -> Iterator[Finding]:
         total += found.st_size
         if file.name.endswith(".part") and now - found.st_mtime > OLD_PART:
             parts.append(found.st_size)
-    yield good("database", gigabytes(bytes_of(*database_files(folder))))
-    yield good("files of runs", gigabytes(total))
+    yield good("database", format_bytes(bytes_of(*database_files(folder))))
+    yield good("files of runs", format_bytes(total))
     for name, place in (("archive", folder / "archive"), ("decoded images", data / "cache")):
-        yield good(name, gigabytes(sum(found.st_size for _, found in tree(place))))
+        yield good(name, format_bytes(sum(found.st_size for _, found in tree(place))))
     if parts:
         yield note(
             "leftovers",
-            f"{len(parts)} unfinished file{'s' if len(parts) != 1 else ''} of runs, {gigabytes(sum(parts))}",
+            f"{len(parts)} unfinished file{'s' if len(parts) != 1 else ''} of runs, {format_bytes(sum(parts))}",
             "they go when their run is resumed or deleted",
         )
     if unfinished := sum(found.st_size for _, found in tree(data / ".fetch" / "_parts")):
-        yield note("unfinished downloads", gigabytes(unfinished), f"the next fetch goes on with them; delete {data / '.fetch' / '_parts'} to give them up")  # fmt: skip
+        yield note("unfinished downloads", format_bytes(unfinished), f"the next fetch goes on with them; delete {data / '.fetch' / '_parts'} to give them up")  # fmt: skip

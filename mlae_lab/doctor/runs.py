@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlae_lab.core import catalog
-from mlae_lab.data.progress import gigabytes
+from mlae_lab.core.units import format_bytes
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, some, trouble
 from mlae_lab.doctor.folders import tree
@@ -72,7 +72,7 @@ def _runs_of(store: RunStore) -> Iterator[Finding]:
         listed = some([folder.name for folder in orphans])
         yield note(
             "orphans",
-            f"{len(orphans)} folder{'s' if len(orphans) != 1 else ''} of no known run, {gigabytes(size)}: {listed}",
+            f"{len(orphans)} folder{'s' if len(orphans) != 1 else ''} of no known run, {format_bytes(size)}: {listed}",
             f"delete them in {store.folder / 'runs'} if nobody misses them",
         )
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlae_lab import locks
-from mlae_lab.data.progress import gigabytes
+from mlae_lab.core.units import format_bytes
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, trouble
 from mlae_lab.doctor.folders import bytes_of, database_files, write_problem
@@ -60,7 +60,7 @@ def section(context: Context) -> Iterator[Finding]:
     if bytes_of(wal) > LARGE_WAL:
         yield note(
             "write-ahead log",
-            f"{wal.name} has {gigabytes(bytes_of(wal))}",
+            f"{wal.name} has {format_bytes(bytes_of(wal))}",
             "it empties itself when the last process of the lab has closed the store: let runs end and stop the server",
         )
 
@@ -70,7 +70,7 @@ def _health(context: Context, size: int) -> Finding:
     if size > LARGE_DATABASE and not context.deep:
         return note(
             "health",
-            f"not read: the database has {gigabytes(size)}",
+            f"not read: the database has {format_bytes(size)}",
             "`mlae_lab doctor --deep` reads all of it",
         )
     wrong = context.store.trouble()

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from mlae_lab.core import catalog
 from mlae_lab.core.catalog import Group
 from mlae_lab.core.hosts import HostError
+from mlae_lab.core.units import format_bytes
 from mlae_lab.data import bundled, fetching
-from mlae_lab.data.progress import gigabytes
 from mlae_lab.data.tasks import own_tasks, ready
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, some, trouble
@@ -78,7 +78,7 @@ def _backbones(data: Path) -> Iterator[Finding]:
         elif problem := weights_problem(file):
             yield trouble(f"weights {name}", problem, f"delete {file.parent} and type `mlae_lab fetch {name}`")
         else:
-            yield good(f"weights {name}", gigabytes(bytes_of(file)))
+            yield good(f"weights {name}", format_bytes(bytes_of(file)))
     if not weights_file(PAPER_WEIGHTS).exists() and PAPER_WEIGHTS not in names:
         yield note("the paper's weights", "not here", f"`mlae_lab fetch {PAPER_WEIGHTS}` brings them")
 

@@ -7,7 +7,6 @@ number of classes; nothing in the file can run code.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,12 +17,14 @@ from torch import nn
 
 from mlae_lab.core.expert_state import Factors, kept_plan
 from mlae_lab.core.plan import MaskPlan, PlanError
+from mlae_lab.errors import LabError
+from mlae_lab.files import replacing
 from mlae_lab.model.inject import Experts
 
 FORMAT = 1
 
 
-class AdapterError(ValueError):
+class AdapterError(LabError):
     """A file that is not an adapter, or not one for this network; its text says why."""
 
 
@@ -61,12 +62,8 @@ def write_adapter(path: Path, adapter: Adapter) -> int:
         "task": adapter.task,
         "classes": adapter.classes,
     }
-    partial = path.with_name(path.name + ".part")
-    try:
+    with replacing(path) as partial:
         save_file(adapter.tensors, partial, metadata={"mlae_lab": json.dumps(header)})
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path.stat().st_size
 
 
@@ -100,7 +97,7 @@ def read_adapter(path: Path) -> Adapter:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("mlae_lab", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safe_open cannot be iterated
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is not iterable
     except FileNotFoundError:
         raise AdapterError(f"{path} does not exist") from None
     except (SafetensorError, ValueError, RecursionError, OSError) as error:

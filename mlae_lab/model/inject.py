@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.errors import LabError
 from mlae_lab.model.experts import MaskSampler, MLAELinear
 
 
-class InjectError(ValueError):
+class InjectError(LabError):
     """A plan that does not fit the network; its text says which names would."""
 
 

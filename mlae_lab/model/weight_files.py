@@ -19,6 +19,8 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from mlae_lab.errors import LabError
+
 State = dict[str, torch.Tensor]
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES, ".npz")
@@ -28,7 +30,7 @@ _JAX_PREFIXES = ("", "opt/target/", "params/", "params/img/")
 _PATCH = "patch_embed.proj.weight"
 
 
-class BackboneError(ValueError):
+class BackboneError(LabError):
     """A backbone that cannot be built here; its text says what is missing and what would work."""
 
 

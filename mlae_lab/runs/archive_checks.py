@@ -14,11 +14,13 @@ from functools import cache
 
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import LATER, NOT_HASHED, RunConfig
+from mlae_lab.core.sanitize import printable
+from mlae_lab.core.units import format_bytes
+from mlae_lab.errors import LabError
 from mlae_lab.runs.archive_zip import EVENTS, FORMAT, MAX_EVENTS, RUN, ArchiveError, Packed, short
 from mlae_lab.runs.paths import is_run_id
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
-from mlae_lab.runs.texts import bytes_text, printable
 
 LINE_BYTES = 4_000_000  # the similarity of the largest canvas takes 1.3 MB
 TENSORS_HEADER_BYTES = 10_000_000
@@ -101,8 +103,6 @@ def header_of(packed: Packed) -> tuple[Run, dict]:
     try:
         told = json.loads(b"".join(packed.chunks(RUN)).decode())
         json.dumps(told, ensure_ascii=False).encode()  # half a surrogate pair fits into no database and on no page
-    except ArchiveError:
-        raise
     except (ValueError, RecursionError) as error:
         raise ArchiveError(f"{RUN} in {packed.name} is not JSON ({str(error)[:80]}): ask for the file again") from None
     if not isinstance(told, dict):
@@ -140,7 +140,7 @@ def _config(told: Mapping) -> RunConfig:
     given = told.get("config")
     try:
         config = RunConfig.from_dict(given)
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+    except (LabError, ValueError, TypeError, OverflowError, RecursionError) as error:
         said = " ".join(str(error).split())[:300] or type(error).__name__
         raise ArchiveError(f"the settings in {RUN} cannot be used here: {said}") from None
     for key in ("config_hash", "first_hash"):
@@ -181,7 +181,7 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         *whole, rest = (rest + chunk).split(b"\n")
         yield from whole
         if len(rest) > LINE_BYTES:
-            raise ArchiveError(f"a line of {EVENTS} is longer than {bytes_text(LINE_BYTES)}, the most that is taken")
+            raise ArchiveError(f"a line of {EVENTS} is longer than {format_bytes(LINE_BYTES)}, the most that is taken")
     if rest:
         yield rest
 

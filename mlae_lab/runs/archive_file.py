@@ -24,6 +24,7 @@ from pathlib import Path
 
 from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.sanitize import one_line
 from mlae_lab.runs import paths
 from mlae_lab.runs.archive_checks import checked_tensors, events_of, header_of
 from mlae_lab.runs.archive_writing import write
@@ -31,7 +32,6 @@ from mlae_lab.runs.archive_zip import EPOCH, EVENTS, LOG, RUN, SUFFIX, ArchiveEr
 from mlae_lab.runs.paths import RunPaths, is_run_id
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
-from mlae_lab.runs.texts import one_line
 
 _REASON = 4000  # characters of a stranger's reason
 _NOTES = 10  # sentences of a stranger about the images

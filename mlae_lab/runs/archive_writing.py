@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import stat
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,9 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlae_lab.core import events as ev
+from mlae_lab.core.units import format_bytes
+from mlae_lab.files import replacing
 from mlae_lab.runs.archive_zip import CHUNK, EVENTS, FORMAT, LOG, MAX_EVENTS, RUN, ArchiveError, limit
 from mlae_lab.runs.store import Run, RunStore, StoreError
-from mlae_lab.runs.texts import bytes_text
 
 KEPT_LOG_BYTES = 1_000_000  # of a log's end, when it is exported
 
@@ -31,10 +31,9 @@ def write(store: RunStore, run: Run, file: Path, tensors: Mapping[str, Path], he
         f'{{"kind":{json.dumps(s.event.kind)},"time":{json.dumps(s.time)},"payload":{ev.to_json(s.event)}}}\n'.encode()
         for s in events
     )
-    partial = file.with_name(f"{file.name}.{secrets.token_hex(4)}.part")
     try:
-        with partial.open("xb") as raw:
-            with zipfile.ZipFile(raw, "w") as packed:
+        with replacing(file) as partial:
+            with zipfile.ZipFile(partial, "x") as packed:
                 _add(packed, RUN, [json.dumps(header, indent=1).encode()])
                 _add(packed, EVENTS, _together(lines))
                 for name, path in {LOG: store.paths(run.id).log, **tensors}.items():
@@ -42,19 +41,13 @@ def write(store: RunStore, run: Run, file: Path, tensors: Mapping[str, Path], he
                         if name == LOG:
                             source.seek(max(0, os.fstat(source.fileno()).st_size - KEPT_LOG_BYTES))
                         _add(packed, name, iter(lambda: source.read(CHUNK), b""))
-            raw.flush()
-            os.fsync(raw.fileno())
-        _require_same(store, run)
-        os.replace(partial, file)
+            _require_same(store, run)
     except OSError as error:
         _require_same(store, run)  # a folder that vanishes under the reader was deleted
         raise ArchiveError(
             f"{file} cannot be written ({error.strerror or error}): choose a name in a folder that is there, "
             "may be written and has room"
         ) from None
-    finally:
-        with suppress(OSError):
-            partial.unlink()
     return len(events)
 
 
@@ -79,7 +72,9 @@ def _add(packed: zipfile.ZipFile, name: str, chunks: Iterable[bytes]) -> None:
         for chunk in chunks:
             size += len(chunk)
             if size > most:
-                raise ArchiveError(f"{name} of the run is larger than {bytes_text(most)}, the most that a parcel takes")
+                raise ArchiveError(
+                    f"{name} of the run is larger than {format_bytes(most)}, the most that a parcel takes"
+                )
             target.write(chunk)
 
 

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlae_lab.runs.texts import bytes_text
+from mlae_lab.core.units import format_bytes
+from mlae_lab.errors import LabError
 
 FORMAT = 1
 SUFFIX = ".mlae"
@@ -26,7 +27,7 @@ EPOCH = re.compile(r"epoch-([0-9]{5})\.safetensors")
 CHUNK = 1 << 20
 
 
-class ArchiveError(ValueError):
+class ArchiveError(LabError):
     """A file that is no parcel, or one that breaks a rule; its text gives the value, the rule and what would work."""
 
 
@@ -116,7 +117,7 @@ def _members(packed: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
             raise ArchiveError(f"{name} in {file} is packed by method {entry.compress_type}: it must be {how}")
         if entry.file_size > most:
             raise ArchiveError(
-                f"{name} in {file} has {bytes_text(entry.file_size)}: at most {bytes_text(most)} are taken"
+                f"{name} in {file} has {format_bytes(entry.file_size)}: at most {format_bytes(most)} are taken"
             )
         if entry.file_size > max(CHUNK, MAX_PACKED * entry.compress_size):
             raise ArchiveError(

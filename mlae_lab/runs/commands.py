@@ -13,13 +13,13 @@ from pathlib import Path
 
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.sanitize import printable
 from mlae_lab.locations import data_folder
 from mlae_lab.runs import devices, supervisor
 from mlae_lab.runs.liveness import derived, is_alive
 from mlae_lab.runs.paths import LAST, RunPaths
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
-from mlae_lab.runs.texts import printable
 
 _ACCOUNT_SECONDS = 5.0  # a supervisor that is started writes within them what became of a run that died
 

@@ -10,13 +10,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlae_lab import locks
+from mlae_lab.errors import LabError
 from mlae_lab.runs import paths
 from mlae_lab.runs.schema import CHANGES, OLD_FILES, SCHEMA
 
 TIMEOUT_SECONDS = 30.0  # seconds that a writer waits for another one
 
 
-class StoreError(RuntimeError):
+class StoreError(LabError):
     """A store that cannot be used, or a run that it does not hold; its text says what would work."""
 
 

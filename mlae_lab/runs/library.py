@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from mlae_lab.core.plan import MaskPlan, PlanError
+from mlae_lab.core.sanitize import one_line
 from mlae_lab.runs.database import TIMEOUT_SECONDS, Database, StoreError
-from mlae_lab.runs.texts import one_line
 
 MAX_PLANS = 500
 MAX_NAME = 48  # characters

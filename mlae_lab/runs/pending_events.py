@@ -7,10 +7,10 @@ when a checkpoint is written, or when the run ends, is written here first.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 
 from mlae_lab.core import events as ev
+from mlae_lab.files import write_whole
 from mlae_lab.runs.paths import RunPaths
 from mlae_lab.runs.store import RunStore
 
@@ -18,12 +18,7 @@ from mlae_lab.runs.store import RunStore
 def keep(files: RunPaths, after: int, events: Sequence[ev.Event]) -> None:
     """Write them down; what was kept before is replaced. after: id of the run's newest event in the store. Raises OSError."""
     told = {"after": after, "events": [[event.kind, ev.to_json(event)] for event in events]}
-    part = files.pending_events.with_suffix(".part")
-    with part.open("w") as file:
-        json.dump(told, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(files.pending_events)
+    write_whole(files.pending_events, json.dumps(told))
 
 
 def tell(store: RunStore, run: str) -> None:

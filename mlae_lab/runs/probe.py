@@ -21,6 +21,7 @@ from subprocess import Popen
 from typing import Any
 
 from mlae_lab import locks
+from mlae_lab.files import replacing, write_whole
 from mlae_lab.runs import supervisor
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.paths import RunPaths
@@ -196,10 +197,9 @@ def _log(files: RunPaths) -> str:
 
 def announce(files: RunPaths, port: int, token: str) -> None:
     """Say where a probe listens, to the owner of the store alone."""
-    partial = files.probe_address.with_suffix(f".{os.getpid()}.part")
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump({"port": port, "token": token, "format": FORMAT}, file)
-    os.replace(partial, files.probe_address)
+    with replacing(files.probe_address, sync=False) as partial:
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            json.dump({"port": port, "token": token, "format": FORMAT}, file)
 
 
 def _is_older(files: RunPaths) -> bool:
@@ -255,9 +255,7 @@ def keep(files: RunPaths, query: str, arguments: Mapping[str, Any], loaded: str,
     """Keep an answer on disk. loaded: signature of what it was computed from, and after it what `named` gave before."""
     path = _kept_at(files, query, arguments)
     path.parent.mkdir(exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.part")
-    partial.write_text(json.dumps({"format": FORMAT, "adapter": loaded, "value": value}))
-    os.replace(partial, path)
+    write_whole(path, json.dumps({"format": FORMAT, "adapter": loaded, "value": value}))
 
 
 def _kept(files: RunPaths, query: str, arguments: Mapping[str, Any]) -> dict | None:

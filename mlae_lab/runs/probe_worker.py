@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlae_lab.runs import probe
+from mlae_lab.runs.error_messages import failure_reason
 from mlae_lab.runs.store import RunStore
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class Probe:
         except BaseException as error:
             with suppress(OSError):
                 traceback.print_exc()
-            self.failure = _reason(error)
+            self.failure = failure_reason(error)
         with self.changed:
             self.changed.notify_all()
         while not self.leaving:
@@ -155,7 +156,7 @@ class Probe:
             except BaseException as error:
                 with suppress(OSError):
                     traceback.print_exc()
-                job.state, job.reason = "failed", _reason(error)
+                job.state, job.reason = "failed", failure_reason(error)
             finally:
                 self.under_way.pop()
         with self.changed:
@@ -235,12 +236,6 @@ class Probe:
         for old in [k for k, j in self.jobs.items() if j.state not in ("waiting", "working")][:-ANSWERS_KEPT]:
             del self.jobs[old]
         return job
-
-
-def _reason(error: BaseException) -> str:
-    from mlae_lab.runs.worker import reason_for
-
-    return reason_for(error)
 
 
 class _Line(socketserver.StreamRequestHandler):

@@ -20,6 +20,7 @@ from itertools import islice
 
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
+from mlae_lab.errors import LabError
 from mlae_lab.runs import paths
 from mlae_lab.runs.database import TIMEOUT_SECONDS, StoreError
 from mlae_lab.runs.fair_queue import fair_order
@@ -179,7 +180,7 @@ class RunStore(MaskLibrary):
             raise StoreError(f"run {run} is not in {self.folder}: it was never there, or it lies in another store")
         try:
             return _run(row)
-        except ValueError as error:
+        except (LabError, ValueError) as error:
             raise StoreError(
                 f"run {run} cannot be read by this lab ({error}): the lab that made it can, update this one"
             ) from None
@@ -454,7 +455,7 @@ def _run(row: tuple) -> Run:
 def _readable(rows: Iterable[tuple]) -> list[Run]:
     found = []
     for row in rows:
-        with suppress(ValueError):  # a setting or a status that only a newer lab knows
+        with suppress(LabError, ValueError):  # a setting or a status that only a newer lab knows
             found.append(_run(row))
     return found
 

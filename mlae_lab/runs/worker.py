@@ -8,7 +8,6 @@ goes to the run's log.
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sqlite3
@@ -34,10 +33,11 @@ from mlae_lab.core.events import (
     TrainStep,
 )  # fmt: skip
 from mlae_lab.runs import commands, pending_events, supervisor
+from mlae_lab.runs.error_messages import failure_reason
 from mlae_lab.runs.liveness import ExitRecord, HeartbeatWriter, reserve_exit_record, write_exit_record
 from mlae_lab.runs.paths import RunPaths
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import Run, RunStore, StoreError
+from mlae_lab.runs.store import Run, RunStore
 
 if TYPE_CHECKING:
     from mlae_lab.training.checkpoint import Checkpoint
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
     except BaseException as error:  # the end must be written whatever happened; the traceback goes to the log
         with suppress(OSError):
             traceback.print_exc()
-        word, status = ExitRecord(Status.FAILED, reason_for(error)), 1
+        word, status = ExitRecord(Status.FAILED, failure_reason(error)), 1
     _end(store, run_id, word, writer)
     with suppress(Exception):
         supervisor.ensure(store)  # the next one's turn, should the supervisor have been killed
@@ -312,25 +312,6 @@ class _Watch:
     def on_chunk(self) -> None:
         if self.should_stop():
             raise _StoppedEarly
-
-
-def reason_for(error: BaseException) -> str:
-    """Why a run failed, in one sentence for its owner."""
-    name, text = type(error).__name__, " ".join(str(error).split())
-    if isinstance(error, MemoryError) or name == "OutOfMemoryError":
-        return "out of memory: try a smaller batch size or fewer experts"
-    full = ("No space left on device", "database or disk is full")  # as the system and SQLite word it
-    if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or any(
-        words in text for words in full
-    ):
-        return "the disk is full: free some space and resume the run"
-    if isinstance(error, sqlite3.OperationalError) and "locked" in text:
-        return "the store was locked by another program for too long: end that, then resume the run"
-    if name == "Diverged":
-        return f"diverged: {text}"
-    if isinstance(error, (ValueError, StoreError)) and type(error).__module__.startswith("mlae_lab"):
-        return text
-    return f"code error, {name}: {text[:300]} (the log has the traceback)"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ safetensors with a JSON header, never pickle; it appears whole or not at all.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,13 +15,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from mlae_lab.core.config import ConfigError, RunConfig
-from mlae_lab.core.plan import PlanError
+from mlae_lab.core.config import RunConfig
+from mlae_lab.errors import LabError
+from mlae_lab.files import replacing
 
 FORMAT = 2
 
 
-class CheckpointError(ValueError):
+class CheckpointError(LabError):
     """A file that is not a whole checkpoint of this lab, or one that does not fit the run."""
 
 
@@ -51,14 +51,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
     """Write a checkpoint; it appears whole or not at all, also if the power fails. Returns its size in bytes."""
     header = {"format": FORMAT, "config": checkpoint.config.to_dict(), "position": asdict(checkpoint.position)}
     path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(path.name + ".part")
-    try:
+    with replacing(path) as partial:
         save_file(checkpoint.tensors, partial, metadata={"mlae_lab_checkpoint": json.dumps(header)})
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path.stat().st_size
 
 
@@ -67,7 +61,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("mlae_lab_checkpoint", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - a safe_open cannot be iterated
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is not iterable
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
@@ -79,7 +73,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         position = TrainPosition(**header["position"])
         config = RunConfig.from_dict(header["config"])
-    except (KeyError, TypeError, ConfigError, PlanError) as error:
+    except (KeyError, TypeError, LabError) as error:
         raise CheckpointError(f"{path} has a damaged header ({error})") from None
     whole = all(
         type(n) is int and n >= 0 for n in (position.epoch, position.batch, position.step, position.sampled_steps)

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 
 from mlae_lab.analysis.activation import recording
 from mlae_lab.core.events import Canvas, ExpertStats
+from mlae_lab.errors import LabError
 from mlae_lab.model.inject import Experts
 from mlae_lab.training.setup import Setup
 
 
-class Diverged(RuntimeError):
+class Diverged(LabError):
     """Training left the finite numbers; the text names the quantity, the step and a way out."""
 
 

@@ -14,6 +14,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.data.splits import LabelledImages
 from mlae_lab.data.tasks import load_protocol
+from mlae_lab.errors import LabError
 from mlae_lab.locations import data_folder
 from mlae_lab.model import backbones
 from mlae_lab.model.experts import stream
@@ -22,7 +23,7 @@ from mlae_lab.model.inject import Experts, inject
 from mlae_lab.training.inputs import Inputs
 
 
-class DeviceError(ValueError):
+class DeviceError(LabError):
     """A device that this machine does not have; its text says which would work."""
 
 

@@ -112,7 +112,7 @@ class Training:
                 value = loss.item()
                 if not math.isfinite(value):
                     raise Diverged(
-                        f"the loss became {value} at step {step + 1} (epoch {epoch}): "
+                        f"diverged: the loss became {value} at step {step + 1} (epoch {epoch}): "
                         f"try a learning rate below {config.learning_rate:g}"
                     )
                 self.position = self._at(epoch, self.position.batch + 1, step + 1, clock)
@@ -179,7 +179,7 @@ class Training:
         try:
             found = self.measured = evaluate(self.setup, may_go_on, self.sample_images)
         except Diverged as error:
-            raise Diverged(f"after step {position.step} (epoch {position.epoch}) {error}") from None
+            raise Diverged(f"diverged: after step {position.step} (epoch {position.epoch}) {error}") from None
         self.measured_in = time.monotonic() - began
         names = tuple(self.setup.classes[predicted] for predicted in found.predicted)
         predictions = Predictions(position.epoch, position.step, names, found.confidence)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import streamlit as st
 
+from mlae_lab.files import write_whole
 from mlae_lab.locations import PACKAGE
 
 _HERE = Path(__file__).parent
@@ -72,9 +72,7 @@ def _kept(name: str, code: str) -> str:
     """The name of the file in `static` that holds the code; written once, and older ones removed."""
     file = STATIC / f"part-{name}-{hashlib.sha256(code.encode()).hexdigest()[:12]}.js"
     if not file.exists():
-        partial = file.with_suffix(f".{os.getpid()}.part")
-        partial.write_text(code)
-        os.replace(partial, file)
+        write_whole(file, code)
         for old in STATIC.glob(f"part-{name}-*.js"):
             if old != file:
                 with suppress(OSError):

@@ -10,8 +10,9 @@ from html import escape
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.core.config import ConfigError, differences
+from mlae_lab.core.config import differences
 from mlae_lab.runs import outcomes, pairs
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import figures, page, queries, visitor
 from mlae_lab.ui.cards import Card, cards
@@ -256,7 +257,7 @@ def _next(now: Look) -> None:
             pairs.launch_pair(queries.store(), base.id, plan, seeds, visitor.current())
             st.rerun()
         page.note(lacking or started_text(todo))
-    except (ConfigError, catalog.CatalogError, *visitor.STORE_TROUBLE) as error:
+    except EXPECTED_ERRORS as error:
         st.info(visitor.sentence(error))
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.core.config import MAX_EPOCHS, ConfigError
+from mlae_lab.core.config import MAX_EPOCHS
 from mlae_lab.core.patterns import fitted
-from mlae_lab.core.plan import MaskPlan, PlanError
+from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs import commands, pairs
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import draft, page, queries, visitor
@@ -46,7 +47,7 @@ def continue_panel(run: Run) -> None:
     names = list(queries.store().paths(run.id).checkpoints())
     try:
         reached = {name: commands.epoch_of(queries.store(), run.id, name) for name in names}
-    except visitor.STORE_TROUBLE as error:
+    except EXPECTED_ERRORS as error:
         st.error(visitor.sentence(error))
         return
     which, epochs, press = st.columns([2, 1, 2], vertical_alignment="bottom")
@@ -70,7 +71,7 @@ def continue_panel(run: Run) -> None:
         if press.button("Go on as a new run", key=f"continue_start_{run.id}", type="primary"):
             child = commands.branch(queries.store(), run.id, plan, chosen, int(total), visitor.current())
             go("train", run=child.id)
-    except (ConfigError, PlanError, catalog.CatalogError, *visitor.STORE_TROUBLE) as error:
+    except EXPECTED_ERRORS as error:
         st.error(visitor.sentence(error))
     page.note(
         "Experts that both masks hold keep what they have learned, with the optimizer's moments and the mask generators; new "

@@ -12,10 +12,12 @@ from dataclasses import replace
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.core.config import ConfigError, RunConfig
+from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import fitted
-from mlae_lab.core.plan import MaskPlan, PlanError
+from mlae_lab.core.plan import MaskPlan
+from mlae_lab.errors import LabError
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.ui import queries, visitor
 from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.settings_code import SETTINGS, settings_code, settings_of
@@ -67,9 +69,9 @@ def filled_in(**settings) -> RunConfig:
     wrong value loses nothing of the rest. Otherwise as `change`."""
     try:
         new = _with(settings)
-    except (ConfigError, PlanError, catalog.CatalogError):
+    except LabError:
         for name, value in settings.items():
-            with suppress(ConfigError, PlanError, catalog.CatalogError):
+            with suppress(LabError):
                 _take(_with({name: value}))
         raise
     _take(new)
@@ -128,7 +130,7 @@ def _keep() -> None:
     if text != state.get(_KEPT):
         try:
             queries.store().keep_visitor(visitor.current(), timeout=visitor.TIMEOUT_SECONDS, draft=text)
-        except visitor.STORE_TROUBLE:
+        except EXPECTED_ERRORS:
             return
         state[_KEPT] = text
 
@@ -153,7 +155,7 @@ def _know_whose() -> None:
         if not text:
             return
         kept = RunConfig.from_dict(json.loads(text))
-    except (*visitor.STORE_TROUBLE, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (*EXPECTED_ERRORS, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         state[_TROUBLE] = f"The kept draft could not be read ({_short(error)}): this is a fresh one."
         return
     state[_DRAFT], state[_KEPT] = kept, text
@@ -161,7 +163,7 @@ def _know_whose() -> None:
         state[_REV] = revision() + 1
         state[_FORM] = state.get(_FORM, 0) + 1
     if link := state.get(_LINK):  # it wins over what is kept
-        with suppress(ConfigError, PlanError, catalog.CatalogError):
+        with suppress(LabError):
             state[_DRAFT] = _with(_named(link))
 
 
@@ -198,7 +200,7 @@ def read_address() -> str | None:
     st.session_state[_LINK] = asked if is_first else None
     try:
         change(by_hand=not is_first, **_named(asked))
-    except (ConfigError, PlanError, catalog.CatalogError) as error:
+    except LabError as error:
         broken = f"The link could not be opened: {_short(error)}."
         return f"{trouble} {broken}" if trouble else broken
     return trouble

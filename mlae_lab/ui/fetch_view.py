@@ -11,8 +11,9 @@ from html import escape
 import streamlit as st
 
 from mlae_lab.core import hosts
+from mlae_lab.core.units import format_bytes
 from mlae_lab.data import fetching
-from mlae_lab.data.progress import FetchError, Progress, gigabytes
+from mlae_lab.data.progress import FetchError, Progress
 from mlae_lab.locations import data_folder
 from mlae_lab.ui import page
 from mlae_lab.ui.markdown import plain, sentence
@@ -40,7 +41,7 @@ def fetch_panel(name: str) -> None:
 
 
 def _offer(one: hosts.Remote) -> None:
-    size = "size told by its host" if one.size_bytes is None else gigabytes(one.size_bytes)
+    size = "size told by its host" if one.size_bytes is None else format_bytes(one.size_bytes)
     with st.container(border=True):
         st.html(
             f'<div class="lab-choice"><b>{escape(one.repo)}, {size}</b><span>{escape(one.citation)}. Licence: '
@@ -74,10 +75,10 @@ def _watched(one: hosts.Remote) -> None:
         told = state.progress or Progress("asking")
         share = told.done / told.total if told.total else 0.0
         st.progress(min(1.0, share), f"{_PHASES[told.phase]} {told.file}")
-        total = f" of {gigabytes(told.total)}" if told.total else ""
+        total = f" of {format_bytes(told.total)}" if told.total else ""
         page.facts(
-            ("So far", f"{gigabytes(told.done)}{total}"),
-            ("Speed", f"{gigabytes(told.speed)}/s" if told.speed else "–"),
+            ("So far", f"{format_bytes(told.done)}{total}"),
+            ("Speed", f"{format_bytes(told.speed)}/s" if told.speed else "–"),
             ("Time left", page.seconds_text(told.seconds_left)),
         )
         if st.button(

@@ -11,15 +11,17 @@ import streamlit as st
 
 from mlae_lab.core import catalog
 from mlae_lab.core.budget import budget
-from mlae_lab.core.config import ConfigError, RunConfig, differences
+from mlae_lab.core.config import RunConfig, differences
 from mlae_lab.core.difference import plan_difference
 from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.units import format_bytes
 from mlae_lab.data.tasks import located
+from mlae_lab.errors import LabError
 from mlae_lab.runs import pairs, race
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.estimate import Estimate, least_memory
 from mlae_lab.runs.store import Run
-from mlae_lab.runs.texts import bytes_text
 from mlae_lab.ui import page, queries, run_actions, visitor
 from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.estimating import estimated
@@ -62,7 +64,7 @@ def _what_it_takes(config: RunConfig, found: Estimate) -> None:
     if found.steps is not None:
         facts.append(("Steps", f"{found.steps:,}"))
     facts.append(("Parameters that learn", _learned(config)))
-    facts.append(("Memory, at the least", bytes_text(least_memory(config))))
+    facts.append(("Memory, at the least", format_bytes(least_memory(config))))
     page.facts(*facts)
     busy = "" if found.seconds is None else " How busy the machine was then, and will be, it does not know."
     page.note(
@@ -183,7 +185,7 @@ def _plans(config: RunConfig) -> dict[str, tuple[str, MaskPlan]]:
     try:
         for entry in queries.store().plans():
             saved[f"saved.{entry.id}"] = (entry.name, _fitting(entry.plan, config))
-    except visitor.STORE_TROUBLE:
+    except EXPECTED_ERRORS:
         pass  # the paper's are there all the same
     found: dict[str, tuple[str, MaskPlan]] = {}
     there = {config.plan}
@@ -198,7 +200,7 @@ def _fitting(plan: MaskPlan, config: RunConfig) -> MaskPlan:
     """The plan as it is where the backbone has its layers, else stretched over those of the draft's."""
     try:
         replace(config, plan=plan)
-    except (ConfigError, catalog.CatalogError):
+    except LabError:
         return fitted(plan, config.plan.targets)
     return plan
 

@@ -14,6 +14,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.runs import pairs
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.library import MAX_NAME, SavedPlan
 from mlae_lab.ui import draft, figures, page, queries, run_actions, visitor
 from mlae_lab.ui.cards import Card, cards
@@ -43,7 +44,7 @@ def library() -> None:
         st.info(said)
     try:
         saved = queries.store().plans()
-    except visitor.STORE_TROUBLE as error:
+    except EXPECTED_ERRORS as error:
         st.warning(f"The library cannot be read right now. {visitor.sentence(error)}")
         return
     if not saved:
@@ -98,7 +99,7 @@ def _save() -> None:
                 entry = queries.store().save_plan(
                     name, draft.current().plan, visitor.current(), visitor.TIMEOUT_SECONDS
                 )
-            except visitor.STORE_TROUBLE as error:
+            except EXPECTED_ERRORS as error:
                 st.warning(visitor.sentence(error))
                 return
             st.session_state[_OPEN] = entry.id
@@ -214,7 +215,7 @@ def _rename(entry: SavedPlan) -> None:
         if st.button("Rename it", key=f"library_rename_go_{entry.id}") and _meant(entry, "Rename it"):
             try:
                 queries.store().rename_plan(entry.id, name, visitor.TIMEOUT_SECONDS)
-            except visitor.STORE_TROUBLE as error:
+            except EXPECTED_ERRORS as error:
                 st.warning(visitor.sentence(error))
                 return
             st.rerun()
@@ -238,7 +239,7 @@ def _meant(entry: SavedPlan, label: str, always: bool = False) -> bool:
 def _delete(entry: SavedPlan) -> None:
     try:
         queries.store().delete_plan(entry.id, visitor.TIMEOUT_SECONDS)
-    except visitor.STORE_TROUBLE as error:
+    except EXPECTED_ERRORS as error:
         st.warning(plain(sentence(error)))
         return
     st.rerun()

@@ -7,13 +7,13 @@ This small component hands the figure to `Plotly.react` instead. Colours are wri
 
 from __future__ import annotations
 
-import os
 import shutil
 from functools import lru_cache
 from pathlib import Path
 
 import plotly
 
+from mlae_lab.files import replacing
 from mlae_lab.locations import PACKAGE
 from mlae_lab.ui.bundle import bundled
 from mlae_lab.ui.figures import Figure
@@ -31,9 +31,8 @@ def plotly_url() -> str:
     target = PACKAGE / "static" / name
     if not target.exists():
         source = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-        partial = target.with_suffix(f".{os.getpid()}.part")
-        shutil.copyfile(source, partial)
-        os.replace(partial, target)
+        with replacing(target) as partial:
+            shutil.copyfile(source, partial)
     return f"app/static/{name}"
 
 

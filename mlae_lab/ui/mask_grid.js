@@ -45,7 +45,7 @@ const copyOf = (doc) => ({ ...doc, keep: doc.keep.map((row) => [...row]), rate: 
 const equal = (a, b) => JSON.stringify([a.keep, a.rate, a.targets]) === JSON.stringify([b.keep, b.rate, b.targets]);
 
 /** @param {number} seed */
-function mulberry32(seed) { // T. Ettinger's generator, public domain; core/edits.py has the same
+function mulberry32(seed) { // T. Ettinger's generator, public domain; tests/reference.py has the same
   let state = seed >>> 0;
   return () => {
     state = (state + 0x6d2b79f5) >>> 0;

@@ -8,10 +8,11 @@ from dataclasses import replace
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.core.config import ConfigError, RunConfig
+from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import fitted, paper_patterns
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs import pairs
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import draft, page, queries, visitor
 from mlae_lab.ui.cards import Card, cards
@@ -51,7 +52,7 @@ def pair_panel(run: Run) -> None:
             st.warning(lacking)
         for text in pairs.beyond_the_cells(run.config.plan, plans[chosen][1]):
             page.note(f"Beside the cells, {text}.")
-    except (ConfigError, catalog.CatalogError, *visitor.STORE_TROUBLE) as error:
+    except EXPECTED_ERRORS as error:
         st.info(visitor.sentence(error))
 
 

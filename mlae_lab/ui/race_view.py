@@ -13,6 +13,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.events import TrainStep
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs import outcomes, race
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.paths import is_run_id
 from mlae_lab.runs.race import Lane, Race
 from mlae_lab.runs.status import Status
@@ -240,7 +241,7 @@ def _known() -> dict[MaskPlan, str]:
     """The names of the library's masks."""
     try:
         return {entry.plan: entry.name for entry in reversed(queries.store().plans())}
-    except visitor.STORE_TROUBLE:
+    except EXPECTED_ERRORS:
         return {}
 
 

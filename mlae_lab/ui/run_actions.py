@@ -12,8 +12,9 @@ import streamlit as st
 from mlae_lab.core.config import RunConfig
 from mlae_lab.network import is_loopback
 from mlae_lab.runs import archive_file, commands, race
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.status import RESUMABLE, Status
-from mlae_lab.runs.store import Run, StoreError
+from mlae_lab.runs.store import Run
 from mlae_lab.ui import queries, visitor
 from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.navigation import go
@@ -38,7 +39,7 @@ def start_and_watch(config: RunConfig) -> None:
     """Start a run and go to it; where the store does not take it, say so on this page."""
     try:
         run = start(config)
-    except visitor.STORE_TROUBLE as error:
+    except EXPECTED_ERRORS as error:
         st.error(visitor.sentence(error))
         return
     go("train", run=run)
@@ -76,7 +77,7 @@ def controls(run: Run, key: str) -> None:
         ):
             try:
                 made = commands.rerun(queries.store(), run.id, visitor.current())
-            except visitor.STORE_TROUBLE as error:
+            except EXPECTED_ERRORS as error:
                 st.session_state[_COMPLAINT] = run.id, visitor.sentence(error)
                 st.rerun()
             go("train", run=made.id)
@@ -182,7 +183,7 @@ def _button(
     st.session_state.pop(_ASKED, None)
     try:
         do()
-    except (StoreError, archive_file.ArchiveError, *visitor.STORE_TROUBLE) as error:
+    except EXPECTED_ERRORS as error:
         st.session_state[_COMPLAINT] = mark, visitor.sentence(error)
     queries.refresh()
     st.rerun()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sqlite3
 from html import escape
 
 import streamlit as st
 
 from mlae_lab.core import catalog
 from mlae_lab.core.events import TrainStep
-from mlae_lab.runs.store import StoreError
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.ui import page, queries
 from mlae_lab.ui.navigation import link
 
@@ -22,7 +21,7 @@ def run_strip() -> None:
     with st.container(key="run_strip"):
         try:
             active = [run for run in queries.runs() if not run.status.is_over]
-        except (sqlite3.Error, StoreError, OSError):
+        except EXPECTED_ERRORS:
             page.note("The store cannot be read right now.")
             return
         under_way = [run for run in active if run.status.is_active]

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import re
 import secrets
-import sqlite3
 import time
 import unicodedata
 from pathlib import Path
 
 import streamlit as st
 
-from mlae_lab.runs.store import Run, StoreError
-from mlae_lab.runs.texts import refused
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
+from mlae_lab.runs.store import Run
 from mlae_lab.ui import markdown, queries
 from mlae_lab.ui.markdown import plain
 
 COOKIE = "mlae_lab_visitor"  # visitor.js sets it
 NICKNAME_LENGTH = 24  # characters
 TIMEOUT_SECONDS = 0.5  # seconds that a click waits for another writer of the store
-STORE_TROUBLE = (StoreError, sqlite3.Error, OSError)  # what a store that is locked, full or broken raises
 _SHAPE = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _OWN_WORDS = ("you", "somebody", "nobody known")
 _LOOK_SECONDS = 1.0
@@ -41,12 +39,7 @@ _names: dict[Path, tuple[float, dict[str, str]]] = {}
 
 def sentence(error: Exception) -> str:
     """What went wrong with a click, as a box on a page says it."""
-    return plain(markdown.sentence(in_words(error)))
-
-
-def in_words(error: Exception) -> str:
-    """The same, as it may stand within a sentence."""
-    return refused(error) if isinstance(error, (sqlite3.Error, OSError)) else str(error)
+    return plain(markdown.sentence(error_message(error)))
 
 
 def is_id(text: object) -> bool:
@@ -97,7 +90,7 @@ def name_field() -> None:
         try:
             rename(st.session_state[key])
             st.session_state.pop(_TROUBLE, None)
-        except STORE_TROUBLE as error:
+        except EXPECTED_ERRORS as error:
             st.session_state[_TROUBLE] = f"The name could not be kept. {sentence(error)}"
 
     with st.sidebar:
@@ -122,7 +115,7 @@ def nickname() -> str:
 def rename(text: str) -> None:
     """Take another nickname: at most 24 characters, without control characters; "" for none.
 
-    Raises one of STORE_TROUBLE if the store cannot be written.
+    Raises one of EXPECTED_ERRORS if the store cannot be written.
     """
     queries.store().keep_visitor(current(), timeout=TIMEOUT_SECONDS, nickname=cleaned(text))
     _names.pop(queries.store().folder, None)
@@ -161,5 +154,5 @@ def _nicknames() -> dict[str, str]:
             names = queries.store().nicknames()
             _names[folder] = time.monotonic(), names
         return names
-    except STORE_TROUBLE:
+    except EXPECTED_ERRORS:
         return {}

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import torch
     from timm.models.vision_transformer import VisionTransformer
 
+    from mlae_lab.analysis.whatif import Outcome, WhatIf
+    from mlae_lab.core.expert_state import Factors
     from mlae_lab.core.plan import MaskPlan
     from mlae_lab.model.inject import Experts
 
@@ -46,3 +48,8 @@ def images() -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
         return torch.randn(count, 3, 32, 32, generator=own), torch.randint(classes, (count,), generator=own)
 
     return draw
+
+
+def full_pass(lab: WhatIf, factors: Factors) -> Outcome:
+    """The answer to a state through all pieces and with all images: the reference for what is reused."""
+    return lab._run(factors, [lab.inputs], keep=False).outcome

@@ -27,6 +27,7 @@ from mlae_lab.core.expert_state import Cell, all_on, existing, with_cells
 from mlae_lab.core.patterns import allocation, dense
 from mlae_lab.model.frozen_prefix import first_block, split
 from mlae_lab.model.inject import Experts
+from tests.analysis.conftest import full_pass
 
 PLAN = allocation((2, 0, 3))
 
@@ -111,7 +112,7 @@ def test_the_estimate_is_the_slope_at_one(both: tuple[WhatIf, ByHand]) -> None:
     assert set(found) == set(existing(PLAN))
     on, step = all_on(PLAN), 1e-2
     for cell, estimate in found.items():
-        up, down = (lab.full_pass(with_cells(on, [cell], 1 + s)).loss for s in (step, -step))
+        up, down = (full_pass(lab, with_cells(on, [cell], 1 + s)).loss for s in (step, -step))
         assert estimate == pytest.approx(-(up - down) / (2 * step), rel=0.01, abs=1e-3)
 
 

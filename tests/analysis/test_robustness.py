@@ -12,6 +12,7 @@ from mlae_lab.analysis.whatif import WhatIf
 from mlae_lab.core.expert_state import cells_on
 from mlae_lab.core.patterns import allocation, dense, pattern, uniform
 from mlae_lab.model.frozen_prefix import split
+from tests.analysis.conftest import full_pass
 
 
 def on(plan, rate: float = 0.5, samples: int = 50, seed: int = 1) -> list[set]:
@@ -57,7 +58,7 @@ def test_accuracy_under_each_mask_equals_a_full_pass(adapted: Callable, images: 
     found = accuracies(lab, 0.5, 12, 7, True, lambda done, total: told.append(done))
     assert told == list(range(12))
     assert len(set(found)) > 2
-    assert found == [lab.full_pass(state).accuracy for state in random_states(lab.plan, 0.5, 12, 7, True)]
+    assert found == [full_pass(lab, state).accuracy for state in random_states(lab.plan, 0.5, 12, 7, True)]
 
 
 def test_a_mask_that_is_drawn_again_is_measured_once(
@@ -72,4 +73,4 @@ def test_a_mask_that_is_drawn_again_is_measured_once(
     found = accuracies(lab, 0.5, 40, 3)
     assert len(tried) == len(set(tried)) == 4
     assert len(found) == 40
-    assert found == [lab.full_pass(state).accuracy for state in random_states(lab.plan, 0.5, 40, 3)]
+    assert found == [full_pass(lab, state).accuracy for state in random_states(lab.plan, 0.5, 40, 3)]

@@ -18,6 +18,7 @@ from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.experts import factored
 from mlae_lab.model.frozen_prefix import depth, first_block, split
 from mlae_lab.model.inject import Experts, inject
+from tests.analysis.conftest import full_pass
 
 PLAN = allocation((0, 3, 2, 0, 4), drop_rate=0.3)
 
@@ -63,7 +64,7 @@ def test_every_state_equals_the_full_pass_bit_for_bit(adapted: Callable, images:
         expected = by_hand(model, experts, x, factors)
         assert torch.equal(lab.try_out(factors).logits, expected)
         assert torch.equal(lab.ask(factors).logits, expected)
-        assert torch.equal(lab.full_pass(factors).logits, expected)
+        assert torch.equal(full_pass(lab, factors).logits, expected)
     places = sum(e is not None for e in lab._trained.entering[1:])
     assert places == {2**30: 4, 60_000: 1, 0: 0}[kept]  # blocks 3 to 5 and the head lie behind the first: 22 kB each
 
@@ -73,7 +74,7 @@ def test_bfloat16_is_as_exact(adapted: Callable, images: Callable) -> None:
     x, labels = images(6)
     lab = asked(model, experts, x, labels, compute=lambda: torch.autocast("cpu", torch.bfloat16))
     for factors in states(PLAN)[::5]:
-        assert torch.equal(lab.ask(factors).logits, lab.full_pass(factors).logits)
+        assert torch.equal(lab.ask(factors).logits, full_pass(lab, factors).logits)
 
 
 def test_an_expert_that_is_off_might_as_well_not_exist(adapted: Callable, images: Callable) -> None:
@@ -241,7 +242,7 @@ def test_gradients_reach_the_factors(adapted: Callable, images: Callable) -> Non
     for row, target in enumerate(lab.plan.targets):
         for column in range(2):
             up, down = (
-                lab.full_pass(with_cells(all_on(lab.plan), [(row, column)], f)).loss for f in (1 + 1e-2, 1 - 1e-2)
+                full_pass(lab, with_cells(all_on(lab.plan), [(row, column)], f)).loss for f in (1 + 1e-2, 1 - 1e-2)
             )
             slope = float(tensors[experts.layers[target]].grad[column])
             assert slope == pytest.approx((up - down) / 2e-2, rel=0.02, abs=2e-3)

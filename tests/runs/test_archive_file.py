@@ -100,7 +100,7 @@ def test_put_away_and_brought_back_it_is_as_it_was(store: RunStore) -> None:
     with pytest.raises(StoreError, match="was archived on"):
         store.run(run.id)
     back = restore(store, run.id)
-    assert replace(back, place=run.place, slot=run.slot, turn=run.turn) == run
+    assert replace(back, position=run.position, slot=run.slot, turn=run.turn) == run
     assert told(store, run.id) == before
     assert archived(store) == []
     assert not file.exists()

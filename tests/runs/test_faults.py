@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 
-from mlae_lab.core.config import RunConfig
+from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.events import Evaluation, Event, Resumed, TrainStep
 from mlae_lab.core.patterns import allocation, dense
 from mlae_lab.runs import commands, liveness, supervisor
@@ -166,12 +166,12 @@ def test_another_mask_goes_on_from_a_checkpoint_as_a_new_run(
     assert set(lab_store.paths(parent).checkpoints()) == {"last", "2", "4"}
     other = allocation((0,) * 9 + (2, 1, 3))
     with pytest.raises(
-        ValueError, match="epochs is 4 and the checkpoint is of epoch 4: choose more epochs or an earlier"
+        ConfigError, match="epochs is 4 and the checkpoint is of epoch 4: choose more epochs or an earlier"
     ):
         commands.branch(lab_store, parent, other)
     with pytest.raises(StoreError, match=f"run {parent} has no checkpoint '3': it has last, 2, 4"):
         commands.branch(lab_store, parent, other, "3")
-    with pytest.raises(ValueError, match="experts of rank 2 and run .* has rank 1"):
+    with pytest.raises(ConfigError, match="experts of rank 2 and run .* has rank 1"):
         commands.branch(lab_store, parent, dataclasses.replace(other, expert_rank=2), "2")
     child = commands.branch(lab_store, parent, other, "2", owner="ada").id
     commands.delete(lab_store, parent)  # the child has what it needs

@@ -128,8 +128,8 @@ def test_another_adapter_is_loaded_again(trained: tuple[RunStore, str]) -> None:
 OLDER = """
 import sys
 from mlae_lab.runs import probe, probe_worker
-from mlae_lab.training import questions
-questions.questions = lambda: {"about": lambda *_: {"of": "an older lab"}}
+from mlae_lab.training import queries
+queries.queries = lambda: {"about": lambda *_: {"of": "an older lab"}}
 probe.MAKE_ROOM_SECONDS = 0.2
 """
 KNOWS_FORMATS = "probe.FORMAT -= 1\n"

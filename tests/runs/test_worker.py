@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import fcntl
 import os
 import signal
@@ -12,14 +11,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from safetensors import SafetensorError
 
-from mlae_lab.core.catalog import CatalogError
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import Evaluation, ExpertStats, Resumed, SimilarityStats, Started, TrainStep
 from mlae_lab.core.patterns import allocation
-from mlae_lab.core.plan import PlanError
-from mlae_lab.data.bundled import DataError
 from mlae_lab.runs import commands, worker
 from mlae_lab.runs.paths import database
 from mlae_lab.runs.status import Status
@@ -201,42 +196,3 @@ def test_a_locked_store_makes_nobody_wait(lab_store: RunStore) -> None:
     writer.flush()
     assert [stored.event.step for stored in lab_store.events(run)] == [1, 2, 3]
     assert writer.waiting == []
-
-
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (MemoryError(), "out of memory: try a smaller batch size or fewer experts"),
-        (
-            type("OutOfMemoryError", (RuntimeError,), {})("CUDA"),
-            "out of memory: try a smaller batch size or fewer experts",
-        ),
-        (OSError(errno.ENOSPC, "No space left"), "the disk is full: free some space and resume the run"),
-        (DataError("no images\n  here"), "no images here"),
-        (PlanError("a rate is 2"), "a rate is 2"),
-        (CatalogError("no such task"), "no such task"),
-        (
-            type("Diverged", (RuntimeError,), {})("the loss became nan at step 3"),
-            "diverged: the loss became nan at step 3",
-        ),
-        (
-            ZeroDivisionError("division by zero"),
-            "code error, ZeroDivisionError: division by zero (the log has the traceback)",
-        ),
-        (ValueError("x" * 1000), "code error, ValueError: " + "x" * 300 + " (the log has the traceback)"),
-    ],
-)
-def test_a_reason_is_one_sentence_for_the_owner_of_the_run(error: BaseException, reason: str) -> None:
-    assert worker.reason_for(error) == reason
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        sqlite3.OperationalError("database or disk is full"),
-        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
-    ],
-)
-def test_a_full_disk_is_named_as_such_in_whatever_words_it_was_reported(error: Exception) -> None:
-    """What SQLite and safetensors raise on a file system without room (read off a full one)."""
-    assert worker.reason_for(error).startswith("the disk is full")

@@ -9,11 +9,12 @@ from html import escape
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.core.catalog import CatalogError
-from mlae_lab.core.config import ConfigError, RunConfig
+from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense
+from mlae_lab.errors import LabError
 from mlae_lab.runs import diversity
 from mlae_lab.runs.diversity import ARMS, EPOCHS, MEASURES, RATES, SEEDS, Experiment, Found
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import page, queries, visitor
 from mlae_lab.ui.estimating import estimated
@@ -70,7 +71,7 @@ def _none_yet(run: Run) -> None:
     page.section("Nobody has tried it here yet")
     try:
         asked = diversity.experiment(_short(run), RATES, SEEDS)
-    except (ConfigError, CatalogError) as error:
+    except LabError as error:
         page.note(escape(sentence(error)))
         return
     runs = len(asked.cells())
@@ -102,7 +103,7 @@ def _start(asked: Experiment, runs: int, words: str) -> None:
             return
         try:
             diversity.launch(queries.store(), asked, visitor.current())
-        except (ConfigError, CatalogError, *visitor.STORE_TROUBLE) as error:
+        except EXPECTED_ERRORS as error:
             _trouble(error, "What stands in the queue stays there; the same button starts the rest.")
             return
         queries.refresh()
@@ -134,7 +135,7 @@ def _cancel(now: Found) -> None:
         return
     try:
         diversity.cancel(queries.store(), own)
-    except visitor.STORE_TROUBLE as error:
+    except EXPECTED_ERRORS as error:
         _trouble(error, "Some may wait still: press the button once more.")
         return
     queries.refresh()

@@ -7,9 +7,10 @@ import base64
 import streamlit as st
 
 from mlae_lab.core.expert_state import Cell, all_on, kept_plan, off_text, scaled, with_cells
+from mlae_lab.core.units import format_bytes
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.library import MAX_NAME
 from mlae_lab.runs.store import Run
-from mlae_lab.runs.texts import bytes_text
 from mlae_lab.ui import page, queries, visitor
 from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.markdown import plain
@@ -34,7 +35,7 @@ def _save(left, key: str) -> None:
         if st.button("Save", key=f"{key}_save", type="primary"):
             try:
                 entry = queries.store().save_plan(name, left, visitor.current(), visitor.TIMEOUT_SECONDS)
-            except visitor.STORE_TROUBLE as error:
+            except EXPECTED_ERRORS as error:
                 st.warning(visitor.sentence(error))
                 return
             st.success(plain(f"{entry.name} stands in the library on the page Masks."))
@@ -50,7 +51,7 @@ def _export(run: Run, off: tuple[Cell, ...], scale: float, key: str) -> None:
         found = answer(run, "pruned", state, f"{key}_cut_answer", "the smaller adapter")
         if found is not None:
             st.download_button(
-                f"Download, {bytes_text(found['bytes'])}",
+                f"Download, {format_bytes(found['bytes'])}",
                 base64.b64decode(found["file"]),
                 file_name=f"{run.id}-{found['experts']}-experts.safetensors",
                 mime="application/octet-stream",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from mlae_lab.core import catalog
-from mlae_lab.core.config import ConfigError
 from mlae_lab.core.nearest_pattern import nearest
 from mlae_lab.runs import pairs, repeats
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import figures, page, queries, visitor
 from mlae_lab.ui.expert_views.other_run import OTHER, other_run
@@ -186,5 +185,5 @@ def _start(run: Run, other: Run | None) -> None:
             queries.refresh()
             st.rerun()
         page.note(lacking or started_text(todo))
-    except (ConfigError, catalog.CatalogError, *visitor.STORE_TROUBLE) as error:
+    except EXPECTED_ERRORS as error:
         st.info(visitor.sentence(error))

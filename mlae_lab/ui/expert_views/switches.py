@@ -14,8 +14,9 @@ import streamlit as st
 from mlae_lab.core.expert_state import Cell, existing, off_text, read_off, through_mask
 from mlae_lab.core.patterns import paper_patterns
 from mlae_lab.core.plan import MaskPlan, PlanError
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import page, queries, visitor
+from mlae_lab.ui import page, queries
 from mlae_lab.ui.expert_switch import expert_switch
 
 MAX_SCALE = 2.0
@@ -118,7 +119,7 @@ def _masks() -> dict[str, MaskPlan | None]:
             found[pattern.title] = pattern.plan
     try:
         found |= {f"Saved: {entry.name}": entry.plan for entry in queries.store().plans()}
-    except visitor.STORE_TROUBLE:
+    except EXPECTED_ERRORS:
         pass  # the paper's masks are there all the same
     return found
 

@@ -1,0 +1,94 @@
+"""Errors as sentences: of the system, of a wrong request, of a failed run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from mlae_lab.core.catalog import CatalogError
+from mlae_lab.core.plan import PlanError
+from mlae_lab.data.bundled import DataError
+from mlae_lab.errors import LabError
+from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message, failure_reason, system_error_message
+from mlae_lab.training.evaluation import Diverged
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            sqlite3.OperationalError("database is locked"),
+            "the store cannot be used now (database is locked): try again",
+        ),
+        (
+            sqlite3.OperationalError("database or disk is full"),
+            "the store cannot be used now (database or disk is full): make room",
+        ),
+        (
+            sqlite3.DatabaseError("file is not a database"),
+            "the store cannot be used now (file is not a database): `mlae_lab doctor`",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: make room on its disk"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/a/b"),
+            "/a/b: Permission denied: choose a place that can be",
+        ),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/a/b"), "/a/b: No such file: choose another place, or bring"),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "Too many open files: end other programs and try again"),
+        (OSError("it broke"), "it broke: try again, or ask `mlae_lab doctor`"),
+    ],
+)
+def test_a_system_error_names_what_would_work(error: Exception, said: str) -> None:
+    assert system_error_message(error).startswith(said)
+
+
+# ---------------------------------------------------------------- requests and runs
+
+
+class NewError(LabError):
+    """An error class that no part of the lab knows by name."""
+
+
+def test_the_text_of_any_error_of_the_lab_is_its_message() -> None:
+    assert issubclass(NewError, EXPECTED_ERRORS)
+    assert error_message(NewError("the rate is 2: choose one below 1")) == "the rate is 2: choose one below 1"
+    assert error_message(OSError("it broke")) == "it broke: try again, or ask `mlae_lab doctor`"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "out of memory: try a smaller batch size or fewer experts"),
+        (torch.OutOfMemoryError("CUDA"), "out of memory: try a smaller batch size or fewer experts"),
+        (OSError(errno.ENOSPC, "No space left"), "the disk is full: free some space and resume the run"),
+        (DataError("no images\n  here"), "no images here"),
+        (PlanError("a rate is 2"), "a rate is 2"),
+        (CatalogError("no such task"), "no such task"),
+        (Diverged("diverged: the loss became nan at step 3"), "diverged: the loss became nan at step 3"),
+        (NewError("the rate is 2: choose one\n    below 1"), "the rate is 2: choose one below 1"),
+        (
+            ZeroDivisionError("division by zero"),
+            "code error, ZeroDivisionError: division by zero (the log has the traceback)",
+        ),
+        (ValueError("x" * 1000), "code error, ValueError: " + "x" * 300 + " (the log has the traceback)"),
+    ],
+)
+def test_a_reason_is_one_sentence_for_the_owner_of_the_run(error: BaseException, reason: str) -> None:
+    assert failure_reason(error) == reason
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        sqlite3.OperationalError("database or disk is full"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_named_as_such_in_whatever_words_it_was_reported(error: Exception) -> None:
+    """What SQLite and safetensors raise on a file system without room (read off a full one)."""
+    assert failure_reason(error).startswith("the disk is full")
