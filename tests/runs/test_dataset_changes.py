@@ -129,7 +129,7 @@ def test_a_rerun_is_labelled_by_what_the_folder_holds_now(data: Path, lab_store:
     first = lab_store.enqueue(config, "cpu")
     lab_store.move(first.id, Status.FINISHED)
     write_image(folder / "owl" / "new.jpg", 7)
-    second = commands.again(lab_store, first.id)
+    second = commands.rerun(lab_store, first.id)
     end = time.monotonic() + 120
     while not lab_store.run(second.id).status.is_over:
         assert time.monotonic() < end
