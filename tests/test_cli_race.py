@@ -18,7 +18,7 @@ from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs import race
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
-from mlae_lab.ui.settings_code import settings_of
+from mlae_lab.ui.settings_code import read_settings
 
 Captured = pytest.CaptureFixture[str]
 TINY = ["--task", "digits", "--backbone", "lab_vit_12x128.random", "--device", "cpu", "--batch-size", "200", "--epochs", "1"]  # fmt: skip
@@ -101,7 +101,7 @@ def test_detached_it_names_its_runs(lab_store: RunStore, capsys: Captured) -> No
 
 
 def test_the_command_that_a_page_shows_asks_for_the_same_race() -> None:
-    config = replace(FIRST_RUN, **settings_of("epochs:3,lr:0.01,seed:4,device:cpu"))
+    config = replace(FIRST_RUN, **read_settings("epochs:3,lr:0.01,seed:4,device:cpu"))
     plans = [config.plan, dense(), pattern("random", "mixed")]
     words = shlex.split(race.command(config, plans, 2))
     assert words[:4] == ["python", "-m", "mlae_lab", "race"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from mlae_lab.cli.renamed import refuse_old_names
 from mlae_lab.cli.settings import add_run_options, config_of
 from mlae_lab.core import catalog, paper
 from mlae_lab.core.budget import budget
-from mlae_lab.core.config import METHODS, RunConfig
+from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import paper_patterns
 from mlae_lab.data.tasks import own_tasks, ready
@@ -39,7 +40,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit status."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that has no "×" shows a question mark
     try:
         refuse_old_names(sys.argv[1:] if arguments is None else arguments)
@@ -75,7 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     train = command("train", _train, "enqueue a run and follow it to its end", store=True)
     train.add_argument("--task", required=True, metavar="T")
     add_mask_options(train)
-    train.add_argument("--method", default="mlae", metavar="|".join(METHODS))
     add_run_options(train)
     train.add_argument("--detach", action="store_true", help="print the run's name and return at once")
     runs.add(command)

@@ -25,14 +25,14 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     made = command(
         "diversity", _diversity, "does masking make experts less alike: train what is missing, and tell", store=True
     )
-    made.set_defaults(method="mlae")
-    made.add_argument("--task", default=TASK, metavar="T", help=f"default {TASK}, {EPOCHS} epochs")
+    made.add_argument("--task", default=TASK, metavar="T", help="default: %(default)s")
     made.add_argument("--experts", type=int, default=EXPERTS, metavar="E", help="in each layer")
     made.add_argument(
         "--rates", default=",".join(f"{rate:g}" for rate in diversity.RATES), metavar="P,P,…", help="each from 0 to 0.9"
     )
     made.add_argument("--seeds", type=int, default=diversity.SEEDS, metavar="N", help="1 to 10, from --seed on")
-    add_run_options(made)
+    add_run_options(made, without=("method",))
+    made.set_defaults(method="mlae", epochs=EPOCHS, evaluations=1)  # what counts is measured at the end
     made.add_argument("--report", action="store_true", help="start nothing: say what is known so far")
     made.add_argument("--detach", action="store_true", help="start what is missing and return at once")
 
@@ -71,10 +71,6 @@ def _asked(args: argparse.Namespace) -> Experiment:
         rates = [float(word) for word in args.rates.split(",")]
     except ValueError:
         raise UsageError(f"--rates {args.rates!r}: write numbers with commas between them, such as 0,0.5,0.9") from None
-    if args.epochs is None:
-        args.epochs = EPOCHS
-    if args.evaluations is None:
-        args.evaluations = 1  # what counts is measured at the end
     config = config_of(args, dense())
     return diversity.experiment(config, rates, args.seeds, args.experts)
 
@@ -94,7 +90,7 @@ def table(now: Found) -> list[str]:
             if found is None:
                 cells.append(f"{'–':>24}")
                 continue
-            reach = "" if found.low is None else f" ± {(found.high - found.low) / 2:.{digits}f}"
+            reach = "" if found.low is None or found.high is None else f" ± {(found.high - found.low) / 2:.{digits}f}"
             cells.append(f"{f'{found.mean:.{digits}f}{reach}':>24}")
         lines.append(f"{diversity.ARMS[point.arm]:<24}{point.rate:>4g}{len(point.seeds):>3}{''.join(cells)}")
     return lines

@@ -44,7 +44,7 @@ def _library(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     store = store_if_there(args)
-    rows = [_row(store, entry) for entry in (store.plans() if store else [])]
+    rows = [_row(store, entry) for entry in store.plans()] if store else []
     if not rows:
         words = f"no saved mask in {folder_of(args)} yet: `mlae_lab library save NAME --mask hourglass` saves one"
     else:

@@ -24,7 +24,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     made.add_argument("--task", required=True, metavar="T")
     add_masks_options(made)
     made.add_argument("--seeds", type=int, default=1, metavar="N", help="1 to 3, from --seed on")
-    add_run_options(made)
+    add_run_options(made, without=("method",))
     made.add_argument("--detach", action="store_true", help="print the runs' names and return at once")
 
 

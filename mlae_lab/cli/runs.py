@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.output import (
@@ -94,7 +95,7 @@ def _runs(args: argparse.Namespace) -> int:
         row = state(store, derived(store, store.run(args.run))) | {"bytes": sizes.get(args.run, 0)}
         words = [f"{name:<18}{json.dumps(value) if isinstance(value, dict) else value}" for name, value in row.items()]
         return print_result(args, row, "\n".join(words))
-    rows = [state(store, derived(store, run)) | {"bytes": sizes.get(run.id, 0)} for run in store.runs()]
+    rows: list[dict[str, Any]] = [state(store, derived(store, run)) | {"bytes": sizes.get(run.id, 0)} for run in store.runs()]
     if unread := store.unread():
         print(f"runs of a newer lab that are not shown: {len(unread)}; update this lab to see them", file=sys.stderr)
     if args.json:

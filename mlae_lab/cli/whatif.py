@@ -134,7 +134,11 @@ def _importance(args: argparse.Namespace) -> int:
         found = queries.asked(store, run.id, "greedy", {"direction": args.greedy, "images": args.images})
         lines = [f"{'kept':>5} {'accuracy':>9} {'loss':>8}   {'added' if args.greedy == 'addition' else 'removed'}"]
         for step in found["steps"]:
-            cell = f"layer {step['cell'][0]}, expert {step['cell'][1]}" if step["cell"] else ""
+            cell = (
+                f"layer {run.config.plan.row_labels[step['cell'][0] - 1]}, expert {step['cell'][1]}"
+                if step["cell"]
+                else ""
+            )
             lines.append(f"{step['kept']:>5} {step['accuracy']:>8.1f}% {step['loss']:>8.4f}   {cell}".rstrip())
         if found["agreement"] is not None:
             lines.append(
@@ -204,7 +208,7 @@ def _robustness(args: argparse.Namespace) -> int:
     lines = [words(answer, run.id) for run, answer in zip(runs, found, strict=False)]
     told: dict[str, Any] = {"runs": [{"run": run.id, **answer} for run, answer in zip(runs, found, strict=False)]}
     if len(runs) == 2:
-        told["verdict"] = verdict(*found, [run.id for run in runs])
+        told["verdict"] = verdict(found[0], found[1], [run.id for run in runs])
         lines.append(told["verdict"])
     return print_result(args, told, "\n".join(lines))
 

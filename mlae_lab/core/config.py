@@ -7,35 +7,20 @@ import json
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
+from typing import Any
 
 from mlae_lab.core import catalog
 from mlae_lab.core.patterns import dense
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.errors import LabError
+from mlae_lab.core.settings import ConfigError, check_settings, hashed_values, option_words, setting, settings_of
 
 METHODS = ("mlae", "linear")
-PROTOCOLS = ("val", "test")
-DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("auto", "float32", "bfloat16")
-PREPROCESSINGS = ("auto", "vtab", "fgvc-crop", "fgvc-rrc")  # `data.preprocessing` says what each does
 MEAN_AND_DEVIATION = {
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-NORMALISATIONS = ("auto", *MEAN_AND_DEVIATION)
-MASKS_PER = ("step", "token")
-MAX_INPUT_DROPOUT = 0.9
-# Settings that came after runs were stored: they enter a hash only where they are not the default, so that a run of
-# before keeps its own.
 MAX_EPOCHS = 10_000
-LATER = {"mask_per": "step", "input_dropout": 0.0}
-# In no hash: where the images lie, and what was noted about them, is no part of the experiment; their label is.
-NOT_HASHED = ("data", "data_notes", "data_fingerprint")
-
-
-class ConfigError(LabError):
-    """A setting that breaks a rule; its text gives the value, the rule and what would work."""
 
 
 @dataclass(frozen=True)
@@ -51,99 +36,208 @@ class Badge:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run.
+    """One run. Each field describes its setting: label, meaning, range, option, place in the form and in the hash.
 
-    task, backbone: names in `core.catalog`. plan: which experts; ignored by the linear probe.
-    method: "mlae", or "linear" (only the head learns). protocol: "val" trains on 800 images and
-    evaluates on 200; "test" trains on all 1,000 and evaluates on the test set.
-    epochs: 1 to 10,000. max_seconds: stop training after so many seconds, None for no limit; the
-    learning rate then follows the clock.
-    learning_rate, weight_decay: of AdamW (paper: 5e-4 and 1e-4). batch_size: 1 to 4096 (paper: 64).
-    warmup: share of the steps over which the learning rate rises, [0, 1) (the paper names none).
-    evaluations: how many times accuracy is measured, spread evenly over the epochs; 0: every epoch.
-    seed: of everything random. device, precision: "auto" takes a GPU with bfloat16 where there is one.
-    data: folder of the images, "" for the task's usual place; data_label: what they may be called,
-    such as "VTAB-1k", as `data.tasks.located` found them; data_notes: what the census noted about them, in sentences;
-    data_fingerprint: of their listing (`data.listing`), "" for images that were not looked at. weights: a file in place of the backbone's own.
-    preprocessing: "auto" is "vtab" (resized, nothing augmented), for FGVC "fgvc-rrc" (random resized crop
-    and flip). normalisation: "auto" is the backbone's own; "half" is mean = std = 0.5.
-    mask_per: "step" draws each expert once per step for the whole batch (the paper); "token" draws it anew for every
-    token, with the same rates: ordinary dropout on z = A x. input_dropout: rate in [0, 0.9] at which single numbers of
-    x are dropped in front of A, as LoRA's lora_dropout does; the frozen layer sees all of x. Both act in training only.
-
-    Raises ConfigError, PlanError or CatalogError at construction for anything else.
+    Raises ConfigError, PlanError or CatalogError at construction for a value that is not legal.
     """
 
-    task: str
-    plan: MaskPlan = field(default_factory=dense)
-    method: str = "mlae"
-    backbone: str = catalog.DEFAULT_BACKBONE
-    protocol: str = "val"
-    epochs: int = 500
-    max_seconds: float | None = None
-    learning_rate: float = 5e-4
-    weight_decay: float = 1e-4
-    batch_size: int = 64
-    warmup: float = 0.0
-    evaluations: int = 0
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    data: str = ""
-    data_label: str = ""
-    data_notes: tuple[str, ...] = field(default=(), compare=False)
-    data_fingerprint: str = field(default="", compare=False)
-    weights: str = ""
-    preprocessing: str = "auto"
-    normalisation: str = "auto"
-    mask_per: str = "step"
-    input_dropout: float = 0.0
+    task: str = field(metadata=setting("Task", "A name of `core.catalog`."))
+    plan: MaskPlan = field(
+        default_factory=dense,
+        metadata=setting("Mask", "Which experts exist and how often each is dropped; a linear probe ignores it."),
+    )
+    method: str = field(
+        default="mlae",
+        metadata=setting(
+            "Method",
+            "What is trained. Masked experts: the experts and the head. Linear probe: the head only.",
+            option="method", choices=METHODS, group="main",
+            titles={"mlae": "Masked experts (MLAE)", "linear": "Linear probe"},
+        ),
+    )  # fmt: skip
+    backbone: str = field(
+        default=catalog.DEFAULT_BACKBONE,
+        metadata=setting(
+            "Backbone",
+            "The frozen network: one of the list or any timm name, such as deit_small_patch16_224.fb_in1k. Names that "
+            "end in .random have random weights: the control without pretraining.",
+            option="backbone", metavar="B", group="setup",
+            choices=tuple(entry.name for entry in catalog.BACKBONES), open_ended=True,
+            titles={entry.name: entry.title for entry in catalog.BACKBONES},
+        ),
+    )  # fmt: skip
+    protocol: str = field(
+        default="val",
+        metadata=setting(
+            "Protocol",
+            "val: train on 800 images, evaluate on 200; use it to choose settings. test: train on all 1,000, evaluate "
+            "on the test set; report its last epoch over several seeds.",
+            option="protocol", choices=("val", "test"), group="setup",
+            titles={"val": "train800 → val200", "test": "train1000 → test"},
+        ),
+    )  # fmt: skip
+    epochs: int = field(
+        default=500,
+        metadata=setting(
+            "Epochs",
+            "Passes over the training images. The paper trains 500 epochs on VTAB-1k.",
+            option="epochs", low=1, high=MAX_EPOCHS, proposed=16, plural="epochs", group="main",
+        ),
+    )  # fmt: skip
+    max_seconds: float | None = field(
+        default=None,
+        metadata=setting(
+            "Stop after seconds",
+            "Time limit of the training; 0: no limit. With a limit the learning rate follows the clock, so results "
+            "differ between machines.",
+            option="seconds", low=0, high=30 * 86_400, exclusive=True, group="schedule",
+            noun="seconds", plural="time limits",
+        ),
+    )  # fmt: skip
+    learning_rate: float = field(
+        default=5e-4,
+        metadata=setting(
+            "Learning rate",
+            "Peak learning rate of AdamW. The paper: 5e-4 over 500 epochs; short runs need a larger one.",
+            option="lr", low=0, high=10, exclusive=True, step=1e-3, proposed=5e-3, group="main",
+        ),
+    )  # fmt: skip
+    weight_decay: float = field(
+        default=1e-4,
+        metadata=setting(
+            "Weight decay", "Weight decay of AdamW. The paper: 1e-4.",
+            option="weight-decay", low=0, high=10, step=1e-4, group="schedule",
+        ),
+    )  # fmt: skip
+    batch_size: int = field(
+        default=64,
+        metadata=setting(
+            "Batch size", "Images per step. The paper: 64.", option="batch-size", low=1, high=4096, group="setup"
+        ),
+    )
+    warmup: float = field(
+        default=0.0,
+        metadata=setting(
+            "Warm-up",
+            "Share of the steps over which the learning rate rises from 0. The paper reports none.",
+            option="warmup", low=0, high=0.9, step=0.05, proposed=0.1, plural="warm-ups", group="schedule",
+        ),
+    )  # fmt: skip
+    evaluations: int = field(
+        default=0,
+        metadata=setting(
+            "Evaluations",
+            "Number of evaluations, spread evenly over the epochs; 0: after every epoch.",
+            option="evaluations", low=0, high=10_000, proposed=8, plural="numbers of evaluations", group="setup",
+        ),
+    )  # fmt: skip
+    seed: int = field(
+        default=0,
+        metadata=setting(
+            "Seed",
+            "Decides the initial values of the experts, the order of the images and the sampled masks.",
+            option="seed", low=0, high=2**31 - 1, group="main",
+        ),
+    )  # fmt: skip
+    device: str = field(
+        default="auto",
+        metadata=setting(
+            "Device", "auto: a CUDA GPU if there is one.",
+            option="device", choices=("auto", "cpu", "cuda"), group="machine",
+        ),
+    )  # fmt: skip
+    precision: str = field(
+        default="auto",
+        metadata=setting(
+            "Precision",
+            "auto: bfloat16 where the hardware multiplies it faster (a GPU, a CPU with AMX or AVX-512 bfloat16), else "
+            "float32.",
+            option="precision", choices=("auto", "float32", "bfloat16"), group="machine",
+        ),
+    )  # fmt: skip
+    data: str = field(
+        default="",
+        metadata=setting(
+            "Image folder",
+            "The task's images: VTAB layout, VPT's lists or class folders; by default the task's usual place.",
+            option="data", metavar="DIR", in_link=False, hashed="never",  # what the folder holds is in `data_label`
+        ),
+    )  # fmt: skip
+    data_label: str = field(
+        default="",
+        metadata=setting("Images", 'What the images are, such as "VTAB-1k"; `data.tasks.located` finds it.', plural="images"),
+    )  # fmt: skip
+    data_notes: tuple[str, ...] = field(
+        default=(),
+        compare=False,
+        metadata=setting("Notes on the images", "What the census noted about them.", hashed="never"),
+    )
+    data_fingerprint: str = field(
+        default="",
+        compare=False,
+        metadata=setting(
+            "Fingerprint of the images", 'Of their listing (`data.listing`); "" for images without a census.', hashed="never"
+        ),
+    )
+    weights: str = field(
+        default="",
+        metadata=setting(
+            "Weight file",
+            "Weights of the backbone instead of its own: safetensors, bin or npz.",
+            option="weights", metavar="FILE", in_link=False, plural="weight files",
+        ),
+    )  # fmt: skip
+    preprocessing: str = field(
+        default="auto",
+        metadata=setting(
+            "Preprocessing",
+            "vtab: resize, no augmentation. fgvc-rrc: random resized crop and flip. fgvc-crop: random crop and flip. "
+            "auto: fgvc-rrc for FGVC, else vtab.",
+            option="preprocessing", choices=("auto", "vtab", "fgvc-crop", "fgvc-rrc"), group="machine",
+            plural="ways of preprocessing",
+        ),
+    )  # fmt: skip
+    normalisation: str = field(
+        default="auto",
+        metadata=setting(
+            "Normalisation",
+            "half: mean = std = 0.5, as in the paper. auto: as in the backbone's pretraining.",
+            option="normalisation", choices=("auto", *MEAN_AND_DEVIATION), group="machine",
+        ),
+    )  # fmt: skip
+    mask_per: str = field(
+        default="step",
+        metadata=setting(
+            "Masks sampled per",
+            "step: one mask for the whole batch, as in the paper. token: one for every token, that is, ordinary dropout "
+            "on A x; the control that separates the structure of the mask from its noise.",
+            option="mask-per", choices=("step", "token"), group="experts", plural="ways of sampling masks",
+            hashed="unless default", method="mlae",
+        ),
+    )  # fmt: skip
+    input_dropout: float = field(
+        default=0.0,
+        metadata=setting(
+            "Input dropout",
+            "Dropout rate of the experts' input x in training, as LoRA's lora_dropout; the frozen layer sees all of x. "
+            "The paper: 0.",
+            option="input-dropout", low=0, high=0.9, step=0.05, group="experts",
+            hashed="unless default", method="mlae",
+        ),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
-        task = catalog.task(_text(self.task, "task"))
+        check_settings(self)
+        task, backbone = catalog.task(self.task), catalog.backbone(self.backbone)
         object.__setattr__(self, "task", task.name)
-        backbone = catalog.backbone(_text(self.backbone, "backbone"))
         object.__setattr__(self, "backbone", backbone.name)  # with its tag: two spellings of one network, one hash
-        if not isinstance(self.plan, MaskPlan):
-            raise ConfigError(f"plan is {self.plan!r}: it must be a MaskPlan")
         if self.method == "mlae":
             backbone.shapes(self.plan.targets)  # names a row that this backbone does not have
-        _one_of(self.method, "method", METHODS)
-        _one_of(self.protocol, "protocol", PROTOCOLS)
-        _one_of(self.device, "device", DEVICES)
-        _one_of(self.precision, "precision", PRECISIONS)
-        _one_of(self.preprocessing, "preprocessing", PREPROCESSINGS)
-        _one_of(self.normalisation, "normalisation", NORMALISATIONS)
-        _one_of(self.mask_per, "mask per", MASKS_PER)
         if task.bundled and self.preprocessing not in ("auto", "vtab"):
             raise ConfigError(
                 f"preprocessing is {self.preprocessing!r} and the images of {task.name} are too small to crop: "
                 "choose vtab or auto"
             )
-        for name in ("data", "data_label", "data_fingerprint", "weights"):
-            _text(getattr(self, name), name)
-        if not isinstance(self.data_notes, tuple | list):
-            raise ConfigError(f"data_notes is {self.data_notes!r}: it must be a list of texts")
-        object.__setattr__(self, "data_notes", tuple(_text(note, "data_notes") for note in self.data_notes))
-        _whole(self.epochs, "epochs", 1, MAX_EPOCHS)
-        _whole(self.batch_size, "batch size", 1, 4096)
-        _whole(self.seed, "seed", 0, 2**31 - 1)
-        _whole(self.evaluations, "evaluations", 0, 10_000)
-        _number(self.learning_rate, "learning rate", 0, 10, low_is_allowed=False)
-        _number(self.weight_decay, "weight decay", 0, 10)
-        _number(self.warmup, "warmup", 0, 0.9)
-        _number(self.input_dropout, "input dropout", 0, MAX_INPUT_DROPOUT)
-        if self.max_seconds is not None:
-            _number(self.max_seconds, "seconds", 0, 30 * 86_400, low_is_allowed=False)
-        for name in (
-            "learning_rate",
-            "weight_decay",
-            "warmup",
-            "max_seconds",
-            "input_dropout",
-        ):  # 1 and 1.0 are one setting, one hash
-            value = getattr(self, name)
-            object.__setattr__(self, name, value if value is None else float(value))
 
     @property
     def evaluated_epochs(self) -> tuple[int, ...]:
@@ -199,18 +293,12 @@ class RunConfig:
     def hash(self) -> str:
         """Twelve hex digits of SHA-256 over the canonical JSON."""
         plan = self.plan.hash if self.method == "mlae" else None  # a linear probe has no mask
-        data = {**self.to_dict(), "plan": plan}
-        for name in NOT_HASHED:
-            del data[name]
-        for name, default in LATER.items():
-            if data[name] == default or self.method != "mlae":
-                del data[name]
-        canonical = json.dumps(data, sort_keys=True)
+        canonical = json.dumps({**hashed_values(self, self.method), "plan": plan}, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     def to_dict(self) -> dict:
         """Plain data; the plan as `MaskPlan.to_dict` gives it."""
-        return {f.name: getattr(self, f.name) for f in fields(self)} | {"plan": self.plan.to_dict()}
+        return _values(self) | {"plan": self.plan.to_dict()}
 
     @classmethod
     def from_dict(cls, data: Mapping) -> RunConfig:
@@ -220,56 +308,22 @@ class RunConfig:
         missing = {"task", "plan"} - set(data)
         if missing:
             raise ConfigError(f"the run lacks {', '.join(sorted(missing))}: it needs task and plan")
-        unknown = set(data) - {f.name for f in fields(cls)}
+        unknown = set(data) - {entry.name for entry in settings_of(cls)}
         if unknown:
             raise ConfigError(f"the run has the unknown setting {min(map(str, unknown))[:60]!r}")
         return cls(**{**data, "plan": MaskPlan.from_dict(data["plan"])})
 
     def command(self) -> str:
-        """The command line that starts the same run."""
-        base = RunConfig(self.task)
-        words = ["python -m mlae_lab train", f"--task {shlex.quote(self.task)}"]
-        if self.method != "mlae":
-            words.append(f"--method {self.method}")
-        else:
-            words.append(f"--mask '{self.plan.code}'")
-        names = {"backbone": "backbone", "protocol": "protocol", "epochs": "epochs", "max_seconds": "seconds",
-                 "learning_rate": "lr", "weight_decay": "weight-decay", "batch_size": "batch-size",
-                 "warmup": "warmup", "evaluations": "evaluations", "seed": "seed", "device": "device",
-                 "precision": "precision", "data": "data", "weights": "weights", "preprocessing": "preprocessing",
-                 "normalisation": "normalisation", "mask_per": "mask-per", "input_dropout": "input-dropout"}  # fmt: skip
-        for name, option in names.items():
-            value = getattr(self, name)
-            if value != getattr(base, name) or name in ("epochs", "learning_rate", "warmup", "evaluations"):
-                words.append(f"--{option} {shlex.quote(str(value))}")
-        return " ".join(words)
+        """The equivalent command line."""
+        mask = [f"--mask '{self.plan.code}'"] if self.method == "mlae" else []
+        return " ".join(["python -m mlae_lab train", f"--task {shlex.quote(self.task)}", *mask, *option_words(self)])
+
+
+def _values(config: RunConfig) -> dict[str, Any]:
+    return {entry.name: getattr(config, entry.name) for entry in settings_of(type(config))}
 
 
 def differences(one: RunConfig, other: RunConfig) -> dict[str, tuple]:
-    """Settings in which two runs differ: name to (value of one, value of other); a plan stands as its code."""
-    a, b = asdict(one) | {"plan": one.plan.code}, asdict(other) | {"plan": other.plan.code}
-    return {f.name: (a[f.name], b[f.name]) for f in fields(RunConfig) if f.compare and a[f.name] != b[f.name]}
-
-
-def _text(value: object, name: str) -> str:
-    if not isinstance(value, str):
-        raise ConfigError(f"{name} is {value!r}: it must be a name")
-    return value
-
-
-def _one_of(value: object, name: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name} is {value!r}: choose from {', '.join(allowed)}")
-
-
-def _whole(value: object, name: str, low: int, high: int) -> None:
-    if type(value) is not int or not low <= value <= high:
-        raise ConfigError(f"{name} is {value!r}: it must be a whole number from {low} to {high}")
-
-
-def _number(value: object, name: str, low: float, high: float, low_is_allowed: bool = True) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    inside = number and low <= value <= high and (low_is_allowed or value > low)
-    if not inside:
-        bound = "from" if low_is_allowed else "above"
-        raise ConfigError(f"{name} is {value!r}: it must be a number {bound} {low:g} and at most {high:g}")
+    """Settings in which two runs differ: name to (value of one, value of other); a plan is given as its code."""
+    a, b = _values(one) | {"plan": one.plan.code}, _values(other) | {"plan": other.plan.code}
+    return {name: (a[name], b[name]) for name in a if a[name] != b[name]}

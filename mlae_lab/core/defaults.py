@@ -4,12 +4,6 @@ from __future__ import annotations
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import uniform
+from mlae_lab.core.settings import proposed_values
 
-FIRST_RUN = RunConfig(
-    task="dsprites_loc_rendered",
-    plan=uniform(0.3),
-    epochs=16,
-    learning_rate=5e-3,
-    warmup=0.1,
-    evaluations=8,
-)
+FIRST_RUN = RunConfig(task="dsprites_loc_rendered", plan=uniform(0.3), **proposed_values(RunConfig))

@@ -1,43 +1,17 @@
-"""The rows of a plan: which layers they stand for, how they are grouped and labelled, and how they change.
+"""The rows of a plan: which layers they stand forand how they change.
 
 Rows of one kind of layer (`attn.qkv` of all blocks) are a group.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 
 from mlae_lab.core.backbones import MAX_DEFAULT_ROWS, Backbone
 from mlae_lab.core.patterns import fitted
-from mlae_lab.core.plan import MaskPlan, PlanError
+from mlae_lab.core.plan import MaskPlan, PlanError, groups
 
-_IN_BLOCK = re.compile(r"(?:.*\.)?\d+\.(.+)")
-
-
-def module_of(target: str) -> str:
-    """The kind of a layer: what its name says below its block, `attn.qkv` for `blocks.0.attn.qkv`."""
-    found = _IN_BLOCK.fullmatch(target)
-    return found[1] if found else target
-
-
-def groups(targets: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Row numbers (from 0) of each kind of layer, in the order of their first rows."""
-    found: dict[str, list[int]] = {}
-    for row, target in enumerate(targets):
-        found.setdefault(module_of(target), []).append(row)
-    return {module: tuple(rows) for module, rows in found.items()}
-
-
-def row_labels(targets: Sequence[str]) -> tuple[str, ...]:
-    """What to call each row: its layer's number from 1, and its kind ("3 qkv") where there are several."""
-    kinds = groups(targets)
-    labels = [""] * len(targets)
-    for module, rows in kinds.items():
-        for number, row in enumerate(rows, 1):
-            labels[row] = f"{number} {module.rpartition('.')[2]}" if len(kinds) > 1 else str(number)
-    return tuple(labels)
 
 
 # ---------------------------------------------------------------- the rows
@@ -45,7 +19,7 @@ def row_labels(targets: Sequence[str]) -> tuple[str, ...]:
 
 def onto(pattern: MaskPlan, plan: MaskPlan) -> MaskPlan:
     """The pattern's mask on the plan's rows, each group for itself; the plan's rank and λ stay."""
-    keep, rates = [()] * plan.rows, [()] * plan.rows
+    keep, rates = list(plan.keep), list(plan.drop_rate)
     for rows in groups(plan.targets).values():
         part = fitted(pattern, [plan.targets[row] for row in rows])
         for place, row in enumerate(rows):

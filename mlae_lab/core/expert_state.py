@@ -1,7 +1,7 @@
 """States of a trained run: one factor for each expert. 0 is off, 1 is on, anything between scales its λ.
 
 A state is plain data, rows x columns as the plan's canvas, None where no expert exists. This file turns what people
-say ("L3E2,L4", another mask) into states and back.
+write ("L3E2,L4", another mask) into states and back.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Factors = tuple[tuple[float | None, ...], ...]
 Cell = tuple[int, int]  # row and column, from 0
 
 MOST = 100.0  # size of a factor
-_PLACE = re.compile(r"L(\d{1,3})(?:E(\d{1,2}))?", re.IGNORECASE)
+_NAMED = re.compile(r"L(\d{1,3}|\d{1,3}\.[\w.]+?)(?:E(\d{1,2}))?", re.IGNORECASE | re.ASCII)
 
 
 def all_on(plan: MaskPlan) -> Factors:
@@ -103,30 +103,44 @@ def kept_plan(plan: MaskPlan, factors: Factors) -> MaskPlan:
 
 
 def read_off(plan: MaskPlan, text: str) -> tuple[Cell, ...]:
-    """The experts that "L3E2,L4" names: expert 2 of layer 3 and all of layer 4, layers counted as the plan's rows.
+    """The experts that a text such as "L3E2,L4" names: expert 2 of layer 3 and all of layer 4.
+
+    A layer is named by its label on the canvas, written "L3.fc1E2" where the mask has several kinds of layers. A
+    number alone is a row of the canvas, counted from 1; with one kind of layer that is the same.
 
     Raises PlanError for a word that names nothing or an expert that the run does not have.
     """
-    found: list[Cell] = []
+    rows = {_layer_word(label).lower(): row for row, label in enumerate(plan.row_labels)}
+    cells: list[Cell] = []
     for word in filter(None, re.split(r"[,\s]+", text.strip())):
-        place = _PLACE.fullmatch(word)
-        if place is None:
+        match = _NAMED.fullmatch(word)
+        if match is None:
             raise PlanError(f"{word[:20]!r} names no expert: write L3E2 for expert 2 of layer 3, L4 for all of layer 4")
-        row, column = int(place[1]) - 1, int(place[2]) - 1 if place[2] else None
+        name, column = match[1], int(match[2]) - 1 if match[2] else None
+        row = int(name) - 1 if name.isdigit() else rows.get(f"l{name.lower()}", -1)
         if not 0 <= row < plan.rows:
-            raise PlanError(f"{word} names layer {row + 1}: this run has layers 1 to {plan.rows}")
+            labels = plan.row_labels
+            named = f" ({_layer_word(labels[0])} to {_layer_word(labels[-1])})" if " " in labels[0] else ""
+            raise PlanError(f"{word[:40]} names layer {name[:30]}: this run has layers 1 to {plan.rows}{named}")
         if column is not None and not (0 <= column < plan.columns and plan.keep[row][column]):
             has = ", ".join(str(c + 1) for c, kept in enumerate(plan.keep[row]) if kept) or "none"
-            raise PlanError(f"{word} names an expert that this run does not have: layer {row + 1} has {has}")
-        found += [(row, c) for c, kept in enumerate(plan.keep[row]) if kept and column in (None, c)]
-    return tuple(found)
+            raise PlanError(
+                f"{word[:40]} names an expert that this run does not have: layer {plan.row_labels[row]} has {has}"
+            )
+        cells += [(row, c) for c, kept in enumerate(plan.keep[row]) if kept and column in (None, c)]
+    return tuple(cells)
 
 
 def off_text(plan: MaskPlan, cells: Sequence[Cell]) -> str:
     """The inverse of `read_off`, as short as it can be: "L3E2,L4"."""
     chosen, words = set(cells), []
     for row, kept in enumerate(plan.keep):
+        layer = _layer_word(plan.row_labels[row])
         own = [c for c, exists in enumerate(kept) if exists]
         off = [c for c in own if (row, c) in chosen]
-        words += [f"L{row + 1}"] if off and off == own else [f"L{row + 1}E{c + 1}" for c in off]
+        words += [layer] if off and off == own else [f"{layer}E{c + 1}" for c in off]
     return ",".join(words)
+
+
+def _layer_word(label: str) -> str:
+    return f"L{label.replace(' ', '.')}"

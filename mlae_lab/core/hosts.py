@@ -72,8 +72,8 @@ class Remote:
     @property
     def size_bytes(self) -> int | None:
         """Bytes to download, roughly; None where the host has to be asked."""
-        sizes = [file.size_bytes for file in self.files]
-        return None if None in sizes else sum(sizes)
+        sizes = [file.size_bytes for file in self.files if file.size_bytes is not None]
+        return sum(sizes) if len(sizes) == len(self.files) else None
 
     @property
     def unpack(self) -> Unpack | None:

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from statistics import median
 
-from mlae_lab.core.edits import groups
 from mlae_lab.core.patterns import MIXED_DROP_RATE, Pattern, paper_patterns
-from mlae_lab.core.plan import Kind, MaskPlan
+from mlae_lab.core.plan import Kind, MaskPlan, groups
 
 
 @dataclass(frozen=True)
@@ -45,12 +44,14 @@ def difference(pattern: MaskPlan, plan: MaskPlan) -> tuple[int, float]:
     for rows in groups(plan.targets).values():
         for place, row in enumerate(rows):
             source = place * pattern.rows // len(rows)
-            both = min(pattern.kept[source], plan.kept[row])
+            common = min(pattern.kept[source], plan.kept[row])
             cells += abs(pattern.kept[source] - plan.kept[row])
-            away = sorted(
-                abs(p - shared[source]) for k, p in zip(plan.keep[row], plan.drop_rate[row], strict=False) if k
+            expected = shared[source]
+            assert expected is not None, "a pattern has one drop rate a row"
+            distances = sorted(
+                abs(p - expected) for k, p in zip(plan.keep[row], plan.drop_rate[row], strict=False) if k
             )
-            rate += sum(away[:both])
+            rate += sum(distances[:common])
     return cells, rate
 
 

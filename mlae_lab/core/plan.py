@@ -22,7 +22,7 @@ MAX_COLUMNS = 16
 MAX_ROWS = 512
 _CODE_VERSION = "m1"
 _BLOCK_TARGET = re.compile(r"blocks\.(\d+)\.(.+)")
-_NUMBERED = re.compile(r"(?<=\.)(\d+)(?=\.)")
+_IN_BLOCK = re.compile(r"(?:.*\.)?\d+\.(.+)")
 
 
 class Kind(str, Enum):
@@ -41,6 +41,20 @@ class PlanError(LabError):
 def block_targets(layers: int, module: str = "attn.qkv") -> tuple[str, ...]:
     """The names `blocks.0.<module>` to `blocks.<layers-1>.<module>` of a timm vision transformer."""
     return tuple(f"blocks.{i}.{module}" for i in range(layers))
+
+
+def module_of(target: str) -> str:
+    """The kind of a layer: its name below its block, `attn.qkv` for `blocks.0.attn.qkv`."""
+    match = _IN_BLOCK.fullmatch(target)
+    return match[1] if match else target
+
+
+def groups(targets: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Row numbers (from 0) of each kind of layer, in the order of their first rows."""
+    rows_of: dict[str, list[int]] = {}
+    for row, target in enumerate(targets):
+        rows_of.setdefault(module_of(target), []).append(row)
+    return {module: tuple(rows) for module, rows in rows_of.items()}
 
 
 @dataclass(frozen=True)
@@ -129,16 +143,20 @@ class MaskPlan:
 
     @cached_property
     def row_labels(self) -> tuple[str, ...]:
-        """What each row is called on a screen: its layer, counted from 1; with the module's last name where a block
-        has more than one row, and the rest of the name for a network of several stages (Swin: "2.1")."""
-        parts = [_NUMBERED.findall(target) for target in self.targets]
-        names = [
-            ".".join(str(int(n) + 1) for n in found) or target
-            for found, target in zip(parts, self.targets, strict=False)
-        ]
-        if len(set(names)) == len(names):
-            return tuple(names)
-        return tuple(f"{name} {target.rsplit('.', 1)[-1]}" for name, target in zip(names, self.targets, strict=False))
+        """What each row is called on every page, in links and in answers.
+
+        The number of its layer among the layers of its kind, counted from 1 and through all stages; followed by the
+        kind where the plan has several: "3", or "3 qkv" and "3 fc1". A kind is named in full where its last part
+        alone would be ambiguous ("3 mlp_tokens.fc1").
+        """
+        kinds = groups(self.targets)
+        endings = [kind.rpartition(".")[2] for kind in kinds]
+        labels = [""] * self.rows
+        for (kind, rows), ending in zip(kinds.items(), endings, strict=True):
+            name = ending if endings.count(ending) == 1 else kind
+            for number, row in enumerate(rows, 1):
+                labels[row] = f"{number} {name}" if len(kinds) > 1 else str(number)
+        return tuple(labels)
 
     @property
     def kind(self) -> Kind:

@@ -13,8 +13,9 @@ from dataclasses import MISSING, fields
 from functools import cache
 
 from mlae_lab.core import events as ev
-from mlae_lab.core.config import LATER, NOT_HASHED, RunConfig
+from mlae_lab.core.config import RunConfig
 from mlae_lab.core.sanitize import printable
+from mlae_lab.core.settings import settings_of
 from mlae_lab.core.units import format_bytes
 from mlae_lab.errors import LabError
 from mlae_lab.runs.archive_zip import EVENTS, FORMAT, MAX_EVENTS, RUN, ArchiveError, Packed, short
@@ -146,8 +147,9 @@ def _config(told: Mapping) -> RunConfig:
     for key in ("config_hash", "first_hash"):
         value = told.get(key, told.get("config_hash"))
         _require(isinstance(value, str) and _HASH.fullmatch(value), key, value, "twelve hex digits")
-    named = set(given) | set(LATER) | set(NOT_HASHED)  # in no hash, or only where they are not the default
-    complete = named == {field.name for field in fields(RunConfig)}  # an older lab had fewer, and other hashes
+    settings = settings_of(RunConfig)
+    added = {setting.name for setting in settings if setting.hashed != "always"}
+    complete = set(given) | added == {setting.name for setting in settings}  # an older lab had fewer, and other hashes
     if complete and config.hash != told["config_hash"]:
         raise ArchiveError(
             f"{RUN} was changed after it was exported: its settings have the hash {config.hash} and it says "

@@ -17,6 +17,7 @@ from mlae_lab.core.config import ConfigError, RunConfig, differences
 from mlae_lab.core.events import Started
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.seed_statistics import SeedStatistics, between, points, seed_statistics, seeds_needed
+from mlae_lab.core.settings import setting_of
 from mlae_lab.runs import commands, devices
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.outcomes import accuracies, candidates, is_through
@@ -25,14 +26,6 @@ from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 MAX_SEEDS = 10
 ENOUGH_SEEDS = 3
 _FREE = ("plan", "seed", "data", "device")  # what two runs of one family may differ in; the device is compared resolved
-_PLURAL = {
-    "task": "tasks", "method": "methods", "backbone": "backbones", "protocol": "protocols", "epochs": "epochs",
-    "max_seconds": "time limits", "learning_rate": "learning rates", "weight_decay": "weight decays",
-    "batch_size": "batch sizes", "warmup": "warm-ups", "evaluations": "numbers of measurements", "seed": "seeds",
-    "device": "devices", "precision": "precisions", "data_label": "images", "weights": "weight files",
-    "preprocessing": "ways of preprocessing", "normalisation": "normalisations", "mask_per": "ways of drawing masks",
-    "input_dropout": "input dropouts",
-}  # fmt: skip
 
 
 # ---------------------------------------------------------------- what a pair is
@@ -67,8 +60,9 @@ def _unpaired(a: RunConfig, b: RunConfig, device_a: str, device_b: str) -> str |
     if device_a != device_b:
         differing["device"] = (device_a, device_b)
     if differing:
+        described = [(setting_of(RunConfig, name), values) for name, values in differing.items()]
         return "; ".join(
-            f"their {_PLURAL[name]} differ: {_text(x)} and {_text(y)}" for name, (x, y) in differing.items()
+            f"their {setting.plural} differ: {setting.shown(x)} and {setting.shown(y)}" for setting, (x, y) in described
         )
     if a.plan == b.plan:
         return "their masks are the same"
@@ -103,12 +97,6 @@ def unlike_because(store: RunStore, a: Run, b: Run) -> str | None:
             if x != y:
                 return f"their numbers of images to {name} differ: {x:,} and {y:,}"
     return None
-
-
-def _text(value: object) -> str:
-    if value is None or value == "":
-        return "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def beyond_the_cells(a: MaskPlan, b: MaskPlan) -> list[str]:

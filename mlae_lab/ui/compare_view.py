@@ -10,7 +10,8 @@ from html import escape
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.core.config import differences
+from mlae_lab.core.config import RunConfig, differences
+from mlae_lab.core.settings import setting_of
 from mlae_lab.runs import outcomes, pairs
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import Run, StoreError
@@ -269,7 +270,10 @@ def _differences(now: Look) -> None:
         return
     table(
         ("Setting", "A", "B"),
-        [(escape(name.replace("_", " ")), _value(one), _value(other)) for name, (one, other) in found.items()],
+        [
+            (escape(setting.label), _value(setting.shown(one)), _value(setting.shown(other)))
+            for setting, (one, other) in ((setting_of(RunConfig, name), values) for name, values in found.items())
+        ],
     )
     if now.a.config.method == now.b.config.method == "mlae":
         for text in pairs.beyond_the_cells(now.a.config.plan, now.b.config.plan):
@@ -283,6 +287,5 @@ def _sentence(text: str) -> str:
     return escape(sentence(text))
 
 
-def _value(value: object) -> str:
-    text = "none" if value in (None, "") else f"{value:g}" if isinstance(value, float) else str(value)
+def _value(text: str) -> str:
     return f'<span style="overflow-wrap:anywhere">{escape(text)}</span>'

@@ -20,7 +20,7 @@ from mlae_lab.errors import LabError
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.ui import queries, visitor
 from mlae_lab.ui.markdown import plain
-from mlae_lab.ui.settings_code import SETTINGS, settings_code, settings_of
+from mlae_lab.ui.settings_code import SETTINGS, read_settings, settings_code
 
 _DRAFT, _REV, _FORM = "draft", "draft_rev", "draft_form"
 _WHOSE, _CHANGED, _KEPT, _TROUBLE = "draft_whose", "draft_changed", "draft_kept", "draft_trouble"
@@ -208,7 +208,7 @@ def read_address() -> str | None:
 
 def _named(asked: dict[str, str]) -> dict[str, object]:
     """The settings that an address names. Raises ConfigError, PlanError or CatalogError."""
-    found = settings_of(asked["set"]) if "set" in asked else {}
+    found = read_settings(asked["set"]) if "set" in asked else {}
     if "task" in asked:
         found["task"] = catalog.task(asked["task"]).name
     if "mask" in asked:

@@ -15,6 +15,7 @@ from mlae_lab.core.config import RunConfig, differences
 from mlae_lab.core.difference import plan_difference
 from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.settings import setting_of
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data.tasks import located
 from mlae_lab.errors import LabError
@@ -47,7 +48,7 @@ def launch_panel(config: RunConfig) -> str:
             go("train", run=run_actions.start(located(config)))
         return config.command()
     way = st.segmented_control(
-        "What starts", list(_WAYS), format_func=_WAYS.get, default="one", required=True, key="launch_way"
+        "What starts", list(_WAYS), format_func=lambda way: _WAYS[way], default="one", required=True, key="launch_way"
     )
     if way == "one":
         if st.button("Start the run", type="primary", key="train_start"):
@@ -101,7 +102,10 @@ def since(last: Run, config: RunConfig) -> str:
     found = {
         name: values for name, values in differences(old, config).items() if name not in ("plan", "data", "data_label")
     }
-    parts = [f"{name.replace('_', ' ')} {_value(new)}, was {_value(before)}" for name, (before, new) in found.items()]
+    parts = []
+    for name, (before, new) in found.items():
+        setting = setting_of(RunConfig, name)
+        parts.append(f"{setting.noun} {setting.shown(new)}, was {setting.shown(before)}")
     both = old.method == config.method == "mlae"
     if both and old.plan != config.plan:
         parts.append(f"of the mask's experts {_cells(old.plan, config.plan)}")
@@ -121,10 +125,6 @@ def _cells(before: MaskPlan, now: MaskPlan) -> str:
     settings = f"; besides, with A for that one, {' and '.join(beyond)}" if beyond else ""
     counted = words.removeprefix("Experts: ")
     return f"{counted[:1].lower()}{counted[1:]}{settings}"
-
-
-def _value(value: object) -> str:
-    return "none" if value in (None, "") else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # ---------------------------------------------------------------- against another

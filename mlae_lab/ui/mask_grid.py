@@ -11,8 +11,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from mlae_lab.core.edits import module_of, row_labels
-from mlae_lab.core.plan import MaskPlan, PlanError
+from mlae_lab.core.plan import MaskPlan, PlanError, module_of
 from mlae_lab.ui.bundle import bundled
 
 
@@ -97,7 +96,7 @@ def mask_grid(
             "keep": [[int(k) for k in row] for row in plan.keep],
             "rate": [list(row) for row in plan.drop_rate],
             "targets": list(plan.targets),
-            "labels": list(row_labels(plan.targets)),
+            "labels": list(plan.row_labels),
             "groups": [module_of(target) for target in plan.targets],
             "family": family,
         },

@@ -11,7 +11,6 @@ import streamlit as st
 from mlae_lab.core import catalog, paper
 from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.budget import Budget, budget, step_cost
-from mlae_lab.core.edits import row_labels
 from mlae_lab.core.nearest_pattern import matches, nearest
 from mlae_lab.core.patterns import BUDGET, dense, fitted, lessons, paper_patterns
 from mlae_lab.core.plan import Kind, MaskPlan
@@ -141,7 +140,7 @@ def plan_warnings(plan: MaskPlan, meant_random: bool = False) -> list[str]:
     meant_random: whether the plan had drop rates until a moment ago.
     """
     found = []
-    empty = [label for label, kept in zip(row_labels(plan.targets), plan.kept, strict=False) if kept == 0]
+    empty = [label for label, kept in zip(plan.row_labels, plan.kept, strict=False) if kept == 0]
     if plan.experts == 0:
         return ["No expert is left: the run would train nothing but the head, as a linear probe does."]
     if empty:

@@ -13,6 +13,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.network import is_loopback
 from mlae_lab.runs import archive_file, commands, race
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
+from mlae_lab.runs.library import SavedPlan
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import queries, visitor
@@ -138,7 +139,7 @@ def _packed(run_id: str) -> bytes:
             file.unlink(missing_ok=True)
 
 
-def is_mine(run: Run | archive_file.Archived) -> bool:
+def is_mine(run: Run | archive_file.Archived | SavedPlan) -> bool:
     """Whether a person may act on a run without being asked: it is theirs, nobody's, or this machine's only user's."""
     if run.owner in ("", visitor.current()):
         return True

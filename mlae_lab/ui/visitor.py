@@ -15,6 +15,7 @@ from pathlib import Path
 import streamlit as st
 
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
+from mlae_lab.runs.library import SavedPlan
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import markdown, queries
 from mlae_lab.ui.markdown import plain
@@ -140,8 +141,8 @@ def name_of(owner: str) -> str:
     return "somebody" if name.lower() in ("", *_OWN_WORDS) else name
 
 
-def is_mine(run: Run) -> bool:
-    """Whether this browser started a run."""
+def is_mine(run: Run | SavedPlan) -> bool:
+    """Whether this browser started a run or saved a mask."""
     return run.owner == current()
 
 

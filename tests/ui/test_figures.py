@@ -101,7 +101,7 @@ def test_a_dense_run_is_not_praised_for_one_cell() -> None:
 def test_similarity_tiles_place_each_layer_and_leave_the_diagonal_out() -> None:
     one = ((1.0, 0.5), (0.5, 1.0))
     stats = SimilarityStats(4, (0.5, None, None), (0.5, None, None), (one, ((1.0,),), ()))
-    figure = figures.similarity_tiles(stats, across=2)
+    figure = figures.similarity_tiles(stats, uniform(0.5, 3, 2), across=2)
     values = [v for row in figure.data[0]["z"] for v in row if v is not None]
     assert values == [0.5, 0.5]
     assert "layer 1" in figure.alt
@@ -119,7 +119,7 @@ def test_every_colour_in_every_figure_has_a_meaning_in_the_palette() -> None:
     stats = SimilarityStats(1, (0.1,), (0.1,), (((1.0, 0.1), (0.1, 1.0)),))
     made = [
         figures.accuracy_figure(Running(steps(5)), evaluations(1.0), 2, "val"), figures.loss_figure(Running(steps(5)), evaluations(1.0), 2, "val"),
-        figures.expert_figure(((0.5,),), "coefficient", uniform(0.5, 1, 1), 1), figures.similarity_tiles(stats),
+        figures.expert_figure(((0.5,),), "coefficient", uniform(0.5, 1, 1), 1), figures.similarity_tiles(stats, uniform(0.5, 1, 2)),
         figures.similarity_curve([stats]), figures.active_figure(uniform(0.5)),
         figures.balance_figure(["a"], {"train": [1], "val": [2]}),
     ]  # fmt: skip

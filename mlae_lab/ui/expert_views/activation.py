@@ -46,7 +46,7 @@ def draw(run: Run) -> None:
             row = st.selectbox(
                 "Experts of",
                 [None, *rows],
-                format_func=lambda r: "all layers" if r is None else f"layer {r + 1}",
+                format_func=lambda r: "all layers" if r is None else f"layer {plan.row_labels[r]}",
                 key="activation_row",
                 width=150,
             )

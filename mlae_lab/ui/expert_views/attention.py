@@ -53,7 +53,14 @@ def draw(run: Run) -> None:
     chosen = chosen_images(run, "attention", MOST, default=3)
     rows = [r + 1 for r, kept in enumerate(run.config.plan.kept) if kept]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        layer = st.selectbox("Layer", rows, index=_asked_layer(rows), key=f"attention_layer_{run.id}", width=110)
+        layer = st.selectbox(
+            "Layer",
+            rows,
+            index=_asked_layer(rows),
+            key=f"attention_layer_{run.id}",
+            width=110,
+            format_func=lambda row: run.config.plan.row_labels[row - 1],
+        )
         show = (
             st.segmented_control(
                 "What to show", list(SHOWN), format_func=lambda n: SHOWN[n][0], default="added", key="attention_show"
@@ -65,13 +72,14 @@ def draw(run: Run) -> None:
     st.query_params["layer"] = str(layer)
     if not chosen:
         return
+    name = run.config.plan.row_labels[layer - 1]
     arguments = {"images": [one.argument for one in chosen], "layer": layer}
-    found = answer(run, "attention", arguments, "attention_maps", f"where the experts of layer {layer} look")
+    found = answer(run, "attention", arguments, "attention_maps", f"where the experts of layer {name} look")
     if found is None:
         return
     names = [_name(one, found["classes"], given.name) for one, given in zip(found["images"], chosen, strict=False)]
-    _experts(found, names, show, scale, opacity)
-    _network(found, names, scale, opacity)
+    _experts(found, name, names, show, scale, opacity)
+    _network(found, name, names, scale, opacity)
     st.download_button(
         "Save all maps as JSON",
         lambda: json.dumps(_without_images(found)),
@@ -89,8 +97,8 @@ def _name(one: dict[str, Any], classes: list[str], given: str) -> str:
     return given if one["truth"] is None else classes[one["truth"]]
 
 
-def _experts(found: dict[str, Any], names: list[str], show: str, scale: str, opacity: float) -> None:
-    page.section(f"Experts of layer {found['layer']}")
+def _experts(found: dict[str, Any], layer: str, names: list[str], show: str, scale: str, opacity: float) -> None:
+    page.section(f"Experts of layer {layer}")
     _, signed, title, quantity, note = SHOWN[show]
     why = found["no_maps"] if show != "turned" else found["no_attention"] or found["no_alone"]
     maps = [_of_experts(one, show) for one in found["images"]]
@@ -99,7 +107,7 @@ def _experts(found: dict[str, Any], names: list[str], show: str, scale: str, opa
         return
     columns = [f"expert {number}" for number in found["experts"]]
     rows = [Row(one["image"], name, tuple(m)) for one, name, m in zip(found["images"], names, maps, strict=False)]
-    title = f"Layer {found['layer']}: {title}"
+    title = f"Layer {layer}: {title}"
     signs = (signed,) * len(columns)
     live_plot(
         figures.maps_figure(
@@ -118,14 +126,14 @@ def _of_experts(one: dict[str, Any], show: str) -> np.ndarray | None:
     return None if held is None else np.array(held["alone"], float) - np.array(held["none"], float)
 
 
-def _network(found: dict[str, Any], names: list[str], scale: str, opacity: float) -> None:
+def _network(found: dict[str, Any], layer: str, names: list[str], scale: str, opacity: float) -> None:
     page.section("The network with and without the adapter")
     if found["no_attention"]:
         page.note(f"{found['no_attention']}.")
         return
     columns, signs = ["rollout, with", "rollout, without", "rollout, change"], [False, False, True]
     if not found["no_alone"]:
-        columns += [f"layer {found['layer']}, {word}" for word in ("with", "without", "change")]
+        columns += [f"layer {layer}, {word}" for word in ("with", "without", "change")]
         signs += [False, False, True]
     rows = []
     for one, name in zip(found["images"], names, strict=False):

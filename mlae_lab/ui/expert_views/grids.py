@@ -33,7 +33,7 @@ def draw(run: Run) -> None:
     with st.container(key="pair_similarity"):
         left, right = st.columns(2, gap="large")
     with left:
-        live_plot(figures.similarity_tiles(alike), key="experts_tiles")
+        live_plot(figures.similarity_tiles(alike, run.config.plan), key="experts_tiles")
     with right:
         live_plot(figures.similarity_curve(tail.similarity[: index + 1]), key="experts_similarity")
         page.note(

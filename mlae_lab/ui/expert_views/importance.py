@@ -80,7 +80,10 @@ def _greedy(run: Run) -> None:
         found = answer(run, "greedy", arguments, f"{key}_{direction}", what)
         if found is None:
             break  # the next is asked when this one is there
-        curves[direction] = found["steps"]
+        labels = run.config.plan.row_labels
+        curves[direction] = [
+            step | {"cell": step["cell"] and [labels[step["cell"][0] - 1], step["cell"][1]]} for step in found["steps"]
+        ]
         agreement = found["agreement"] if direction == "removal" else agreement
     if not curves:
         return

@@ -43,7 +43,7 @@ def draw(run: Run) -> None:
         if found["without_all"] is None:
             _nearest(found)
         else:
-            _without(found)
+            _without(run, found)
     if found["without_all"] is None:
         page.note("This run trained a head alone: there are no experts to look into or to switch off.")
         return
@@ -52,10 +52,12 @@ def draw(run: Run) -> None:
     whatif(run, opened(run), one.argument, found["truth"])
 
 
-def _without(found: dict) -> None:
+def _without(run: Run, found: dict) -> None:
     first = found["top"][0]
+    labels = run.config.plan.row_labels
+    without = [{**layer, "layer": labels[layer["layer"] - 1]} for layer in found["without_layer"]]
     figure = figures.without_figure(
-        found["without_layer"], found["without_all"], first["probability"], found["classes"], first["class"]
+        without, found["without_all"], first["probability"], found["classes"], first["class"]
     )
     live_plot(figure, key="predict_without")
     page.note(
@@ -140,7 +142,7 @@ def _maps(run: Run, argument: int | dict[str, str], found: dict) -> None:
             f"{a} and {b}" if b else a
             for a, b in zip(names[:half], [*(str(n) for n in maps["experts"][half:]), ""], strict=False)
         ]
-    title = f"Layer {strongest}, where one expert adds most: what each adds"
+    title = f"Layer {run.config.plan.row_labels[strongest - 1]}, where one expert adds most: what each adds"
     live_plot(
         figures.maps_figure(rows, names, title, "‖λ b aᵀx‖ at each patch", f"experts-layer-{strongest}"),
         key="predict_maps",

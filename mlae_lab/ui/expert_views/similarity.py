@@ -115,11 +115,11 @@ def _cosines(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its:
         left, right = st.columns(2, gap="large")
     with left:
         page.note(f"Run {run.id}, epoch {mine[-1].epoch}")
-        live_plot(figures.similarity_tiles(mine[-1]), key="similarity_tiles")
+        live_plot(figures.similarity_tiles(mine[-1], run.config.plan), key="similarity_tiles")
     with right:
         if its:
             page.note(f"Run {beside.id}, epoch {its[-1].epoch}")
-            live_plot(figures.similarity_tiles(its[-1]), key="similarity_tiles_other")
+            live_plot(figures.similarity_tiles(its[-1], beside.config.plan), key="similarity_tiles_other")
         else:
             _by_layer(run, mine[-1], None, baseline)
     page.note(

@@ -21,10 +21,8 @@ def against_figure(canvas: Canvas, mean: Canvas, plan: MaskPlan, what: str) -> F
     title = f"{what}: no expert adds anything"
     if known:
         value, row, column = max(known, key=lambda one: abs(one[0]))
-        title = (
-            f"{what}: layer {row + 1}, expert {column + 1} adds {abs(value):.0f} % {'more' if value > 0 else 'less'}"
-        )
-    x, y = ([str(i + 1) for i in range(n)] for n in (plan.columns, plan.rows))
+        title = f"{what}: layer {plan.row_labels[row]}, expert {column + 1} adds {abs(value):.0f} % {'more' if value > 0 else 'less'}"
+    x, y = [str(i + 1) for i in range(plan.columns)], list(plan.row_labels)
     absent = [(x[c], y[r]) for r in range(plan.rows) for c in range(plan.columns) if not plan.keep[r][c]]
     data = [
         {
@@ -60,7 +58,7 @@ def class_figure(
     experts = [
         (r, c) for r in range(plan.rows) if row in (None, r) for c in range(plan.columns) if plan.keep[r][c]
     ]  # fmt: skip
-    x = [f"{r + 1}.{c + 1}" if row is None else str(c + 1) for r, c in experts]
+    x = [f"{plan.row_labels[r]}.{c + 1}" if row is None else str(c + 1) for r, c in experts]
     z = [[_change(one[r][c], mean[r][c]) if relative else one[r][c] for r, c in experts] for one in values]
     known = [(v, k, e) for k, line in enumerate(z) for e, v in enumerate(line) if v is not None]
     reach = max((abs(v) for v, *_ in known), default=1.0) or 1.0
@@ -68,7 +66,7 @@ def class_figure(
     title = "No expert adds anything to a class"
     if known:
         value, k, e = max(known, key=lambda one: abs(one[0]) if relative else one[0])
-        who = f"layer {experts[e][0] + 1}, expert {experts[e][1] + 1}"
+        who = f"layer {plan.row_labels[experts[e][0]]}, expert {experts[e][1] + 1}"
         title = (
             f"{who} adds most, to {classes[k]}"
             if not relative
@@ -91,7 +89,7 @@ def class_figure(
         ticks |= {
             "tickmode": "array",
             "tickvals": [x[m] for m in middles],
-            "ticktext": [str(experts[m][0] + 1) for m in middles],
+            "ticktext": [plan.row_labels[experts[m][0]] for m in middles],
         }
     return figure(
         data,
@@ -99,7 +97,7 @@ def class_figure(
         f"Heat map, {len(classes)} classes by {len(experts)} experts. {title}. {FORMULA}.",
         "contribution-by-class",
         height=max(240, 22 * len(classes) + 96),
-        xaxis=axis("layer, its experts side by side" if row is None else f"expert of layer {row + 1}", **ticks),
+        xaxis=axis("layer, its experts side by side" if row is None else f"expert of layer {plan.row_labels[row]}", **ticks),
         yaxis=axis("", autorange="reversed", showgrid=False, type="category", automargin=True),
         shapes=[
             {"type": "line", "xref": "x", "yref": "paper", "x0": s - 0.5, "x1": s - 0.5, "y0": 0, "y1": 1, "line": {"color": "@quiet", "width": 1}}

@@ -190,7 +190,9 @@ def mask_difference_figure(plan_a: MaskPlan, plan_b: MaskPlan) -> Figure:
     """
     found = plan_difference(plan_a, plan_b)
     targets, columns = found.targets, found.columns
-    names = [_layer(target, number, plan_a.targets == plan_b.targets) for number, target in enumerate(targets)]
+    names = (
+        list(plan_a.row_labels) if plan_a.targets == plan_b.targets else [t.removeprefix("blocks.") for t in targets]
+    )
     z: list[list[float | None]] = [[None] * columns for _ in targets]
     signs = [[""] * columns for _ in targets]
     words = [[""] * columns for _ in targets]
@@ -273,10 +275,6 @@ MASK_KEY = (
     "A, B: the cell is only there. ↑ ↓: in both, and B drops it more or less often. No letter: the same in both. "
     "Struck: in neither."
 )
-
-
-def _layer(target: str, number: int, alike: bool) -> str:
-    return str(number + 1) if alike else target.removeprefix("blocks.")
 
 
 # ---------------------------------------------------------------- pieces

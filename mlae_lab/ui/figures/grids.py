@@ -19,7 +19,7 @@ def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> 
     name, formula = QUANTITIES[quantity]
     present = [(v, row, column) for row, cells in enumerate(canvas) for column, v in enumerate(cells) if v is not None]
     rows, columns = plan.rows, plan.columns
-    y = [str(i + 1) for i in range(rows)]
+    y = list(plan.row_labels)
     x = [str(i + 1) for i in range(columns)]
     low, high = (0.0, max((v for v, *_ in present), default=1.0) or 1.0)
     scale: list = SEQUENTIAL
@@ -29,7 +29,7 @@ def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> 
         start = plan.coefficient_init
         reach = max(abs(v - start) for v, *_ in present) or 0.01
         low, high, scale = start - reach, start + reach, DIVERGING
-    absent = [(str(c + 1), str(r + 1)) for r in range(rows) for c in range(columns) if not plan.keep[r][c]]
+    absent = [(str(c + 1), y[r]) for r in range(rows) for c in range(columns) if not plan.keep[r][c]]
     data: list[dict] = [
         {
             "type": "heatmap",
@@ -72,7 +72,7 @@ def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> 
             "active_share": "was drawn most often",
             "gradient": "is pulled hardest",
         }[quantity]
-        title = f"{name}: layer {best[1] + 1}, expert {best[2] + 1} {verb}"
+        title = f"{name}: layer {y[best[1]]}, expert {best[2] + 1} {verb}"
         if (quantity == "active_share" and low == high) or (
             quantity == "active_share" and min(v for v, *_ in present) == 1
         ):
@@ -98,8 +98,9 @@ def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> 
     )
 
 
-def similarity_tiles(stats: SimilarityStats, across: int = 4) -> Figure:
+def similarity_tiles(stats: SimilarityStats, plan: MaskPlan, across: int = 4) -> Figure:
     """The cosine matrix of every layer, as tiles of one heat map; the colour scale is fixed to [-1, 1]."""
+    names = plan.row_labels
     sizes = [len(m) for m in stats.matrices]
     side = max([*sizes, 1])
     down = -(-len(sizes) // across)
@@ -111,7 +112,7 @@ def similarity_tiles(stats: SimilarityStats, across: int = 4) -> Figure:
         top, left = (layer // across) * step + 1, (layer % across) * step
         size = len(matrix)
         mean = stats.absolute[layer]
-        note = f"{layer + 1}" if size == 0 else f"{layer + 1} · {mean:.2f}" if mean is not None else f"{layer + 1}"
+        note = names[layer] if size == 0 or mean is None else f"{names[layer]} · {mean:.2f}"
         labels.append(
             {
                 "x": left - 0.5,
@@ -128,7 +129,7 @@ def similarity_tiles(stats: SimilarityStats, across: int = 4) -> Figure:
         for i, row in enumerate(matrix):
             for j, value in enumerate(row):
                 z[top + i][left + j] = value if i != j else None
-                text[top + i][left + j] = f"layer {layer + 1}, experts {i + 1} and {j + 1}"
+                text[top + i][left + j] = f"layer {names[layer]}, experts {i + 1} and {j + 1}"
     data = [
         {
             "type": "heatmap",
@@ -152,7 +153,7 @@ def similarity_tiles(stats: SimilarityStats, across: int = 4) -> Figure:
     ]
     means = [(m, i) for i, m in enumerate(stats.absolute) if m is not None]
     title = (
-        f"Most alike in layer {max(means)[1] + 1} (mean |cosine| {max(means)[0]:.2f})"
+        f"Most alike in layer {names[max(means)[1]]} (mean |cosine| {max(means)[0]:.2f})"
         if means
         else "No layer has two experts"
     )
