@@ -88,8 +88,8 @@ class RunConfig:
         default=None,
         metadata=setting(
             "Stop after seconds",
-            "Time limit of the training; 0: no limit. With a limit the learning rate follows the clock, so results "
-            "differ between machines.",
+            "Time limit of the training. With one the learning rate follows the clock, so results differ between "
+            "machines.",
             option="seconds", low=0, high=30 * 86_400, exclusive=True, group="schedule",
             noun="seconds", plural="time limits",
         ),

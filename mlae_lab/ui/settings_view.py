@@ -92,7 +92,7 @@ def _field(column: DeltaGenerator, setting: Setting, value: Any) -> Any:
             step=kind(setting.step),
             format="%d" if kind is int else "%g",
             key=key,
-            help=setting.help,
+            help=f"{setting.help} 0: none." if setting.optional else setting.help,
         )
         return None if setting.optional and not number else kind(number)
     if not setting.choices:

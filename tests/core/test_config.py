@@ -1,4 +1,4 @@
-"""RunConfig: the paper's values by default, a sentence for each broken rule, one hash for one run."""
+"""RunConfig: the paper's values by default, an error for each broken rule, one hash for each run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from mlae_lab.core.catalog import CatalogError
-from mlae_lab.core.config import LATER, NOT_HASHED, ConfigError, RunConfig, differences
+from mlae_lab.core.config import ConfigError, RunConfig, differences
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import allocation, dense, uniform
 from mlae_lab.core.plan import MaskPlan, PlanError, block_targets
+from mlae_lab.core.settings import settings_of
 
 CONFIGS = [
     RunConfig("digits"),
@@ -46,13 +47,13 @@ def test_hash_is_the_same_in_a_fresh_interpreter(root: Path) -> None:
         "import json, sys\nfrom mlae_lab.core.config import RunConfig\n"
         "for line in sys.stdin: print(RunConfig.from_dict(json.loads(line)).hash)\n"
     )
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", script],
         input="\n".join(json.dumps(config.to_dict()) for config in CONFIGS),
         env={**os.environ, "PYTHONHASHSEED": "99", "PYTHONPATH": str(root)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert found.stdout.split() == [config.hash for config in CONFIGS]
+    assert completed.stdout.split() == [config.hash for config in CONFIGS]
 
 
 def test_hash_differs_as_soon_as_anything_differs() -> None:
@@ -65,7 +66,7 @@ def test_hash_differs_as_soon_as_anything_differs() -> None:
         {"normalisation": "imagenet"}, {"mask_per": "token"}, {"input_dropout": 0.1},
     ]  # fmt: skip
     fields = {field.name for field in dataclasses.fields(RunConfig)}
-    assert {name for change in changes for name in change} == fields - set(NOT_HASHED)
+    assert {name for change in changes for name in change} == fields - {"data", "data_notes", "data_fingerprint"}
     for change in ({"data": "/images"}, {"data_notes": ("few images",)}, {"data_fingerprint": "0123456789ab"}):
         assert dataclasses.replace(base, **change).hash == base.hash, "where a folder lies is no part of a run"
         assert set(differences(base, dataclasses.replace(base, **change))) <= {"data"}
@@ -83,11 +84,11 @@ def test_hash_differs_as_soon_as_anything_differs() -> None:
     ],
 )
 def test_equal_configs_have_equal_hashes(whole: dict, broken: dict) -> None:
-    one, other = RunConfig("digits", **whole), RunConfig("digits", **broken)
-    assert one == other
-    assert one.hash == other.hash
-    assert one.to_dict() == other.to_dict()
-    assert json.dumps(one.to_dict()) == json.dumps(other.to_dict())
+    from_int, from_float = RunConfig("digits", **whole), RunConfig("digits", **broken)
+    assert from_int == from_float
+    assert from_int.hash == from_float.hash
+    assert from_int.to_dict() == from_float.to_dict()
+    assert json.dumps(from_int.to_dict()) == json.dumps(from_float.to_dict())
 
 
 def test_an_alias_becomes_the_name() -> None:
@@ -174,7 +175,7 @@ def test_a_damaged_plan_is_a_plan_error() -> None:
         RunConfig.from_dict({"task": "digits", "plan": {}})
 
 
-# ---------------------------------------------------------------- when accuracy is measured
+# ---------------------------------------------------------------- evaluations
 
 
 def test_zero_evaluations_means_every_epoch() -> None:
@@ -185,10 +186,10 @@ def test_zero_evaluations_means_every_epoch() -> None:
 @pytest.mark.parametrize("epochs", [1, 2, 7, 16, 100, 500, 9999])
 @pytest.mark.parametrize("evaluations", [1, 2, 3, 10, 16])
 def test_evaluations_are_spread_evenly_and_end_with_the_last_epoch(epochs: int, evaluations: int) -> None:
-    found = RunConfig("digits", epochs=epochs, evaluations=evaluations).evaluated_epochs
-    assert len(found) == min(epochs, evaluations)
-    assert found[-1] == epochs
-    gaps = [b - a for a, b in zip((0, *found), found, strict=False)]
+    evaluated = RunConfig("digits", epochs=epochs, evaluations=evaluations).evaluated_epochs
+    assert len(evaluated) == min(epochs, evaluations)
+    assert evaluated[-1] == epochs
+    gaps = [b - a for a, b in zip((0, *evaluated), evaluated, strict=False)]
     assert min(gaps) >= 1
     assert max(gaps) - min(gaps) <= 1
 
@@ -230,13 +231,23 @@ def test_the_first_run_is_a_legal_run_on_bundled_parts() -> None:
         (RunConfig("digits"), "74008e6f0f5f"),
         (FIRST_RUN, "005f7f662d7b"),
         (RunConfig("digits", method="linear", epochs=1), "0776f4f6ce3d"),
+        (CONFIGS[2], "31d87cb1cbfb"),
+        (CONFIGS[3], "9af0ae37e34b"),
+        (CONFIGS[4], "33d3f48741cf"),
     ],
 )
-def test_settings_that_came_later_leave_the_hashes_of_before_alone(config: RunConfig, hash: str) -> None:
-    """The hashes are those that the lab gave before there was a mask per token."""
+def test_later_settings_leave_earlier_hashes_unchanged(config: RunConfig, hash: str) -> None:
+    """The hashes are those of version 0.5.1."""
     assert config.hash == hash
-    old = {name: value for name, value in config.to_dict().items() if name not in LATER}
-    assert RunConfig.from_dict(old) == config
+    later = {setting.name for setting in settings_of(RunConfig) if setting.hashed == "unless default"}
+    assert later == {"mask_per", "input_dropout"}
+    earlier = {name: value for name, value in config.to_dict().items() if name not in later}
+    assert RunConfig.from_dict(earlier) == config
+
+
+def test_a_later_setting_is_hashed_where_it_differs() -> None:
+    """The hash is that of version 0.5.1."""
+    assert RunConfig("digits", mask_per="token", input_dropout=0.25).hash == "f271ffbbfeb3"
 
 
 def test_a_linear_probe_has_no_dropout_in_its_hash() -> None:

@@ -10,14 +10,11 @@ import pytest
 from mlae_lab.core import catalog
 from mlae_lab.core.catalog import CatalogError
 from mlae_lab.core.edits import (
-    groups,
-    module_of,
     onto,
-    row_labels,
     with_modules,
 )
 from mlae_lab.core.patterns import allocation, dense, paper_patterns, pattern, uniform
-from mlae_lab.core.plan import MaskPlan, PlanError, block_targets
+from mlae_lab.core.plan import MaskPlan, PlanError, block_targets, groups, module_of
 from tests.reference import cleared, copied, filled, inverted, mirrored, shuffled
 
 LAB = catalog.backbone("lab_vit_12x128")
@@ -52,8 +49,8 @@ def test_kinds_of_layers_are_those_of_the_catalog(backbone: catalog.Backbone) ->
 
 
 def test_rows_are_numbered_within_their_group() -> None:
-    assert row_labels(block_targets(3)) == ("1", "2", "3")
-    assert row_labels((*block_targets(2), *block_targets(2, "mlp.fc1"))) == ("1 qkv", "2 qkv", "1 fc1", "2 fc1")
+    assert dense(3).row_labels == ("1", "2", "3")
+    assert TWO.row_labels == (*(f"{n} qkv" for n in range(1, 13)), *(f"{n} fc1" for n in range(1, 13)))
     assert groups(TWO.targets) == {"attn.qkv": tuple(range(12)), "mlp.fc1": tuple(range(12, 24))}
 
 
@@ -156,7 +153,14 @@ def test_every_kind_of_the_largest_canvas_fits() -> None:
 def test_stages_are_counted_through() -> None:
     plan = with_modules(allocation((4,) * 24), SWIN, ("attn.qkv", "attn.proj"))
     assert plan.rows == 48
-    assert row_labels(plan.targets)[:3] == ("1 qkv", "2 qkv", "3 qkv")
+    assert plan.row_labels == (*(f"{n} qkv" for n in range(1, 25)), *(f"{n} proj" for n in range(1, 25)))
+
+
+def test_kinds_with_the_same_last_name_are_named_in_full() -> None:
+    mixer = catalog.backbone("mixer_b16_224.goog_in21k")
+    plan = with_modules(dense(12), mixer, ("mlp_tokens.fc1", "mlp_channels.fc1"))
+    assert len(set(plan.row_labels)) == plan.rows
+    assert plan.row_labels[2] == f"3 {module_of(plan.targets[2])}"
 
 
 def test_rows_of_no_kind_stay() -> None:

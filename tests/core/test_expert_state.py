@@ -65,6 +65,18 @@ def test_off_text_is_short_and_comes_back() -> None:
         assert sorted(read_off(PLAN, off_text(PLAN, cells))) == sorted(cells)
 
 
+def test_rows_of_several_kinds_of_layers_are_named_by_their_labels_or_numbers() -> None:
+    targets = (*block_targets(2), *block_targets(2, "mlp.fc1"))
+    plan = MaskPlan(((True, True),) * 4, ((0.0, 0.0),) * 4, targets)
+    assert off_text(plan, [(0, 0), (3, 0), (3, 1)]) == "L1.qkvE1,L2.fc1"
+    assert read_off(plan, "L1.qkvE1,L2.fc1") == ((0, 0), (3, 0), (3, 1))
+    assert read_off(plan, "L1E1,L4") == ((0, 0), (3, 0), (3, 1)), "a link of version 0.5 counts rows"
+    for cells in (((1, 1),), existing(plan)):
+        assert read_off(plan, off_text(plan, cells)) == cells
+    with pytest.raises(PlanError, match=r"L3.fc1 names layer 3.fc1: this run has layers 1 to 4 \(L1.qkv to L2.fc1\)"):
+        read_off(plan, "L3.fc1")
+
+
 def test_another_mask_becomes_factors_and_says_what_it_asks_for_in_vain() -> None:
     factors, ignored = through_mask(dense(), pattern("decremental"))
     assert [sum(value for value in row) for row in factors] == [8] * 6 + [6] * 3 + [2] * 3

@@ -87,7 +87,6 @@ def test_every_setting_has_a_name_for_the_sentence() -> None:
               "weights": "w.npz", "normalisation": "imagenet"}  # fmt: skip
     for name, value in others.items():
         assert " differ: " in str(pairs.unpaired_because(A, replace(B, **{name: value}))), name
-    assert set(pairs._PLURAL) == set(A.to_dict()) - {"plan", "data"}
 
 
 def test_where_images_lie_and_how_a_device_is_written_is_no_difference() -> None:

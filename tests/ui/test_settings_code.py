@@ -1,4 +1,4 @@
-"""Settings in an address."""
+"""Settings in a link."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
-from mlae_lab.ui.settings_code import SETTINGS, settings_code, settings_of
+from mlae_lab.ui.settings_code import SETTINGS, read_settings, settings_code
 
 
 @pytest.mark.parametrize(
@@ -22,14 +22,14 @@ from mlae_lab.ui.settings_code import SETTINGS, settings_code, settings_of
          "method:linear,backbone:lab_vit_12x128.random,protocol:test,device:cpu"),
     ],
 )  # fmt: skip
-def test_there_and_back(changes: dict, code: str) -> None:
+def test_a_code_gives_the_settings_back(changes: dict, code: str) -> None:
     config = replace(FIRST_RUN, **changes)
     assert settings_code(config) == code
-    assert replace(FIRST_RUN, task=config.task, **settings_of(code)) == config
+    assert replace(FIRST_RUN, task=config.task, **read_settings(code)) == config
 
 
 def test_an_empty_text_is_the_proposed_run() -> None:
-    assert replace(FIRST_RUN, **settings_of("")) == FIRST_RUN
+    assert replace(FIRST_RUN, **read_settings("")) == FIRST_RUN
 
 
 def test_every_setting_but_places_and_what_has_an_address_of_its_own() -> None:
@@ -51,7 +51,7 @@ def test_every_setting_but_places_and_what_has_an_address_of_its_own() -> None:
 )  # fmt: skip
 def test_what_is_no_list_of_settings_is_refused(code: str) -> None:
     with pytest.raises(ConfigError, match="unknown|twice"):
-        settings_of(code)
+        read_settings(code)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +61,6 @@ def test_what_is_no_list_of_settings_is_refused(code: str) -> None:
      "method:lora", "device:tpu", "precision:", "warmup:1", "evaluations:true"],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_by_the_run(code: str) -> None:
-    with pytest.raises(ConfigError) as told:
-        replace(FIRST_RUN, **settings_of(code))
-    assert len(str(told.value)) < 300
+    with pytest.raises(ConfigError) as raised:
+        replace(FIRST_RUN, **read_settings(code))
+    assert len(str(raised.value)) < 300
