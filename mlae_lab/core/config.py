@@ -25,7 +25,7 @@ MAX_EPOCHS = 10_000
 
 @dataclass(frozen=True)
 class Badge:
-    """What must be equal before two accuracies may stand on one scale: data, weights, protocol, preprocessing."""
+    """What must be equal before two accuracies are comparable: data, weights, protocol, preprocessing."""
 
     task: str
     data: str
@@ -165,20 +165,26 @@ class RunConfig:
     )  # fmt: skip
     data_label: str = field(
         default="",
-        metadata=setting("Images", 'What the images are, such as "VTAB-1k"; `data.tasks.located` finds it.', plural="images"),
+        metadata=setting(
+            "Images",
+            'What the images are, such as "VTAB-1k"; `data.tasks.located` finds it.',
+            noun="data_label", plural="images",
+        ),
     )  # fmt: skip
     data_notes: tuple[str, ...] = field(
         default=(),
         compare=False,
-        metadata=setting("Notes on the images", "What the census noted about them.", hashed="never"),
+        metadata=setting("Notes on the images", "What the census noted about them.", noun="data_notes", hashed="never"),
     )
     data_fingerprint: str = field(
         default="",
         compare=False,
         metadata=setting(
-            "Fingerprint of the images", 'Of their listing (`data.listing`); "" for images without a census.', hashed="never"
+            "Fingerprint of the images",
+            'Of their listing (`data.listing`), "" for images without a census.',
+            noun="data_fingerprint", hashed="never",
         ),
-    )
+    )  # fmt: skip
     weights: str = field(
         default="",
         metadata=setting(
@@ -209,8 +215,8 @@ class RunConfig:
         default="step",
         metadata=setting(
             "Masks sampled per",
-            "step: one mask for the whole batch, as in the paper. token: one for every token, that is, ordinary dropout "
-            "on A x; the control that separates the structure of the mask from its noise.",
+            "step: one mask for the whole batch, as in the paper. token: one for every token, that is, ordinary "
+            "dropout on A x; the control that separates the structure of the mask from its noise.",
             option="mask-per", choices=("step", "token"), group="experts", plural="ways of sampling masks",
             hashed="unless default", method="mlae",
         ),
@@ -241,7 +247,7 @@ class RunConfig:
 
     @property
     def evaluated_epochs(self) -> tuple[int, ...]:
-        """Epochs (from 1) after which accuracy is measured; the last is always among them."""
+        """Epochs (from 1) that end with an evaluation; the last is always among them."""
         count = self.evaluations or self.epochs
         if count >= self.epochs:
             return tuple(range(1, self.epochs + 1))
@@ -249,7 +255,7 @@ class RunConfig:
 
     @property
     def what(self) -> str:
-        """What learns, in two words: "stochastic mask", "linear probe"."""
+        """What is trained, in two words: "stochastic mask", "linear probe"."""
         return f"{self.plan.kind.value} mask" if self.method == "mlae" else "linear probe"
 
     @property
@@ -261,7 +267,7 @@ class RunConfig:
 
     @property
     def mean_and_deviation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """What pixels from 0 to 1 are normalised with, per colour; "auto" is what the backbone was trained with."""
+        """Mean and standard deviation per colour, of pixels from 0 to 1; "auto" is the backbone's pretraining."""
         backbone = catalog.backbone(self.backbone)
         return MEAN_AND_DEVIATION.get(self.normalisation, (backbone.mean, backbone.std))
 
@@ -326,4 +332,5 @@ def _values(config: RunConfig) -> dict[str, Any]:
 def differences(one: RunConfig, other: RunConfig) -> dict[str, tuple]:
     """Settings in which two runs differ: name to (value of one, value of other); a plan is given as its code."""
     a, b = _values(one) | {"plan": one.plan.code}, _values(other) | {"plan": other.plan.code}
-    return {name: (a[name], b[name]) for name in a if a[name] != b[name]}
+    compared = [entry.name for entry in settings_of(RunConfig) if entry.compared]
+    return {name: (a[name], b[name]) for name in compared if a[name] != b[name]}

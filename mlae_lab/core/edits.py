@@ -12,8 +12,6 @@ from mlae_lab.core.backbones import MAX_DEFAULT_ROWS, Backbone
 from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan, PlanError, groups
 
-
-
 # ---------------------------------------------------------------- the rows
 
 

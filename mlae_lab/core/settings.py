@@ -16,7 +16,7 @@ import types
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from functools import cache
-from typing import Any, Literal, NoReturn, get_args, get_type_hints
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from mlae_lab.errors import LabError
 
@@ -38,12 +38,13 @@ class Setting:
         label: Its name in the form and in tables.
         help: What it does, in one or two sentences.
         name: The field's name; `settings_of` fills it in, as it does `kind`, `optional` and `default`.
-        kind: int, float, bool, str, or the class of a nested value.
+        kind: int, float, bool, str, tuple (of texts), or the class of a nested value.
         optional: Whether None is allowed; the form shows it as 0.
         default: The field's default, MISSING without one.
         proposed: What the lab proposes for a first run where it differs from the default.
         noun: Its name in a sentence, by default the field's name.
         plural: The noun in the plural.
+        compared: Whether it counts as a difference between two runs; filled in from the field.
         option: Its name on the command line and in a link; "" keeps it off both.
         metavar: What stands for its value in the help of the command line.
         low: The lowest number that is allowed.
@@ -69,6 +70,7 @@ class Setting:
     proposed: Any = None
     noun: str = ""
     plural: str = ""
+    compared: bool = True
     option: str = ""
     metavar: str = ""
     low: float = 0
@@ -105,6 +107,10 @@ class Setting:
                 bound = "above" if self.exclusive else "from"
                 self._refuse(value, f"a number {bound} {self.low:g} and at most {self.high:g}")
             return float(value)  # 1 and 1.0 are one setting and have one hash
+        elif self.kind is tuple:
+            if not isinstance(value, tuple | list) or not all(isinstance(part, str) for part in value):
+                self._refuse(value, "a list of texts")
+            return tuple(value)  # JSON has lists only
         elif self.choices and not self.open_ended:
             if value not in self.choices:
                 raise ConfigError(f"{self.noun} is {value!r}: choose from {', '.join(self.choices)}")
@@ -154,11 +160,11 @@ def setting_of(described: type, name: str) -> Setting:
 
 def _completed(held: Field, hint: Any) -> Setting:
     described: Setting = held.metadata[_KEY]
-    kinds = get_args(hint) or (hint,)
+    kinds = (tuple,) if get_origin(hint) is tuple else get_args(hint) or (hint,)
     noun = described.noun or held.name.replace("_", " ")
     return replace(
         described, name=held.name, kind=kinds[0], optional=types.NoneType in kinds, default=held.default,
-        noun=noun, plural=described.plural or f"{noun}s",
+        compared=held.compare, noun=noun, plural=described.plural or f"{noun}s",
     )  # fmt: skip
 
 

@@ -69,8 +69,8 @@ def _what_it_takes(config: RunConfig, found: Estimate) -> None:
     page.facts(*facts)
     busy = "" if found.seconds is None else " How busy the machine was then, and will be, it does not know."
     page.note(
-        f"{escape(found.reason)}{busy} Memory: the frozen weights, and what the optimizer keeps for the experts; activations "
-        "come on top and are not estimated."
+        f"{escape(found.reason)}{busy} Memory: the frozen weights, and what the optimizer keeps for the experts; "
+        "activations come on top and are not estimated."
     )
 
 

@@ -34,7 +34,8 @@ def choices(config: RunConfig) -> None:
         link("task", "Choose another task", task=task.name)
     with mask_column.container(border=True, height="stretch"):
         st.html(
-            f'<div class="lab-choice with-mask"><div><img src="{mask_image(plan)}" alt=""></div><div><small>Mask</small><b>{plan.kind.value.capitalize()}</b>'
+            f'<div class="lab-choice with-mask"><div><img src="{mask_image(plan)}" alt=""></div>'
+            f"<div><small>Mask</small><b>{plan.kind.value.capitalize()}</b>"
             f"<span>{plan.experts} experts in {plan.rows} layers</span></div></div>"
         )
         link("masks", "Paint another mask", mask=plan.code)

@@ -169,7 +169,7 @@ def test_rows_of_no_kind_stay() -> None:
 
 
 def test_no_kind_at_all_and_an_unknown_one_are_refused() -> None:
-    with pytest.raises(PlanError, match="choose at least one of attn.qkv"):
+    with pytest.raises(PlanError, match=r"choose at least one of attn\.qkv"):
         with_modules(dense(), LAB, ())
-    with pytest.raises(CatalogError, match="choose attn.qkv"):
+    with pytest.raises(CatalogError, match=r"choose attn\.qkv"):
         with_modules(dense(), LAB, ("attn.q",))

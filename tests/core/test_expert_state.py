@@ -51,8 +51,9 @@ def test_off_is_read(text: str, cells: tuple) -> None:
 
 
 @pytest.mark.parametrize(("text", "says"), [
-    ("E2", "'E2' names no expert: write L3E2"), ("L0", "names layer 0: this run has layers 1 to 3"), ("L4E1", "names layer 4"),
-    ("L1E3", "layer 1 has 1, 2"), ("L2E1", "layer 2 has none"), ("L3E0", "layer 3 has 1, 2, 3"), ("L3E2L1", "names no expert"),
+    ("E2", "'E2' names no expert: write L3E2"), ("L0", "names layer 0: this run has layers 1 to 3"),
+    ("L4E1", "names layer 4"), ("L1E3", "layer 1 has 1, 2"), ("L2E1", "layer 2 has none"),
+    ("L3E0", "layer 3 has 1, 2, 3"), ("L3E2L1", "names no expert"),
 ])  # fmt: skip
 def test_what_names_nothing_is_refused(text: str, says: str) -> None:
     with pytest.raises(PlanError, match=says):
@@ -83,8 +84,8 @@ def test_another_mask_becomes_factors_and_says_what_it_asks_for_in_vain() -> Non
     assert len(ignored) == 3 * 6 + 3 * 2
     assert ignored[0] == "layer 1, expert 9"
     assert through_mask(PLAN, PLAN) == (all_on(PLAN), ())
-    assert through_mask(PLAN, uniform(0.9, 3, 3)) == (all_on(PLAN), ("layer 1, expert 3", "layer 2, expert 1",
-                                                                  "layer 2, expert 2", "layer 2, expert 3"))  # fmt: skip
+    missing = ("layer 1, expert 3", "layer 2, expert 1", "layer 2, expert 2", "layer 2, expert 3")
+    assert through_mask(PLAN, uniform(0.9, 3, 3)) == (all_on(PLAN), missing)
 
 
 def test_masks_meet_by_the_names_of_their_layers() -> None:

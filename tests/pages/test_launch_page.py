@@ -155,7 +155,8 @@ def test_a_race_with_too_many_or_no_masks_is_one_sentence(train: Callable[..., A
     at.run()
     assert "Choose at least one mask above" in html(at)
     at.session_state["launch_others"] = [
-        "dense.dense", "uniform.stochastic", *(f"{n}.fixed" for n in ("incremental", "decremental", "hourglass", "random")),
+        "dense.dense", "uniform.stochastic",
+        *(f"{n}.fixed" for n in ("incremental", "decremental", "hourglass", "random")),
         "hourglass.mixed", "random.mixed",
     ]  # fmt: skip
     at.run()
