@@ -1,10 +1,10 @@
-"""Writes `mlae_lab/core/backbones.json`: the shapes of timm's backbones, so that a page can show them without torch.
+"""Write `mlae_lab/core/backbones.json`: the shapes of timm's backbones, so that a page can show them without torch.
 
     python assets/make_backbone_table.py
 
 Each architecture is built on the meta device (shapes without memory) and run once; only linear layers whose
 own forward is called are listed. Some networks read `layer.weight` instead (EVA's fused qkv with a bias):
-an expert in such a layer would not be seen, so it is no target. Takes some minutes.
+an expert in such a layer would have no effect, so the layer is not a target. Takes some minutes.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -22,7 +23,7 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 TABLE = Path(__file__).resolve().parents[1] / "mlae_lab" / "core" / "backbones.json"
-# timm module -> the module kind that is the first choice of a target row
+# timm module -> the kind of layer that is the default target
 FAMILIES = {
     "vision_transformer": "attn.qkv",
     "vision_transformer_relpos": "attn.qkv",
@@ -44,27 +45,36 @@ NORMS = {
 }
 
 
-class Unfit(Exception):
-    """An architecture that the lab does not take; the text says why."""
+class Unsupported(Exception):
+    """An architecture that the lab does not support; the text says why."""
 
 
-def measured(name: str, module: str) -> tuple[list, list]:
-    """([layers, width, heads, image, tokens, parameters], rows of linear layers) of one timm name.
+def shapes_of(name: str, module: str) -> tuple[list, list]:
+    """Build a network without memory and read its shapes.
 
-    A row is [pattern, count, d_in, d_out]; `*` in the pattern runs from 0 to count - 1.
+    Args:
+        name: of timm.
+        module: the kind of layer that must be in its blocks.
+
+    Returns:
+        [layers, width, heads, image, tokens, parameters], and a row [pattern, count, d_in, d_out] for each kind of
+        linear layer; `*` in the pattern runs from 0 to count - 1.
+
+    Raises:
+        Unsupported: with the reason.
     """
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = timm.create_model(name, pretrained=False, num_classes=10).eval()
+        model: Any = timm.create_model(name, pretrained=False, num_classes=10).eval()
     head = model.get_classifier()
     if not isinstance(head, nn.Linear):
-        raise Unfit("its head is not one linear layer")
+        raise Unsupported("its head is not one linear layer")
     if model.pretrained_cfg["input_size"][0] != 3:
-        raise Unfit("its images do not have three colours")
+        raise Unsupported("its images do not have three channels")
     image = getattr(getattr(model, "patch_embed", None), "img_size", None) or model.pretrained_cfg["input_size"][1:]
     parameters = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in head.parameters())
     if image[0] != image[1] or image[0] > MAX_IMAGE or parameters > MAX_PARAMETERS:
-        raise Unfit(f"{image[0]} x {image[1]} pixels, {parameters:,} parameters")
+        raise Unsupported(f"{image[0]} x {image[1]} pixels, {parameters:,} parameters")
     called: set[str] = set()
     for path, layer in model.named_modules():
         if isinstance(layer, nn.Linear) and layer is not head:
@@ -72,11 +82,12 @@ def measured(name: str, module: str) -> tuple[list, list]:
     with torch.no_grad():
         features = model.forward_features(torch.zeros(1, 3, *image, device="meta"))
         model.forward_head(features)
-    found = [(path, layer) for path, layer in model.named_modules() if path in called]
-    rows = grouped((path, layer.in_features, layer.out_features) for path, layer in found)
+    rows = grouped(
+        (path, layer.in_features, layer.out_features) for path, layer in model.named_modules() if path in called
+    )
     targets = [row for row in rows if row[0].endswith(f"blocks.*.{module}")]
     if not targets:
-        raise Unfit(f"no block calls a linear layer {module}")
+        raise Unsupported(f"no block calls a linear layer {module}")
     heads = {
         int(m.num_heads) for path, m in model.named_modules() if path.endswith(".attn") and hasattr(m, "num_heads")
     }
@@ -85,47 +96,55 @@ def measured(name: str, module: str) -> tuple[list, list]:
     return [layers, model.num_features, max(heads, default=0), int(image[0]), tokens, parameters], rows
 
 
-def grouped(found: Iterator[tuple[str, int, int]]) -> list[list]:
-    """One row for the blocks of a stage that hold the same layer."""
+def grouped(layers: Iterable[tuple[str, int, int]]) -> list[list]:
+    """One row for all blocks of a stage that hold the same layer. layers: (path, d_in, d_out)."""
     rows: dict[str, list] = {}
-    for path, d_in, d_out in found:
+    for path, d_in, d_out in layers:
         pattern = re.sub(r"\bblocks\.\d+\.", "blocks.*.", path, count=1)
         number = re.search(r"\bblocks\.(\d+)\.", path)
         row = rows.setdefault(pattern, [pattern, 0, d_in, d_out])
         if row[2:] != [d_in, d_out] or (number and int(number[1]) != row[1]):
-            raise Unfit(f"its blocks differ at {path}")
+            raise Unsupported(f"its blocks differ at {path}")
         row[1] += 1
     return list(rows.values())
 
 
-def norm(config: object) -> str:
+def norm(config: Any) -> str:
+    """The name of a pretrained config's mean and standard deviation in NORMS."""
     values = [list(config.mean), list(config.std)]
     for name, known in NORMS.items():
         if values == known:
             return name
-    raise Unfit(f"mean and std {values} are new: add them to NORMS")
+    raise Unsupported(f"mean and std {values} are new: add them to NORMS")
 
 
 def published(name: str, family: str, module: str, numbers: list, rows: list) -> dict[str, list]:
-    """Tag to what differs from the architecture's own row, timm's default tag first.
+    """What differs from the architecture's own row, by tag, timm's default tag first.
 
-    [] for nothing, [norm], or [norm, image, tokens, parameters].
+    Each value is [] for nothing, [norm], or [norm, image, tokens, parameters].
     """
-    usual, tags = get_pretrained_cfg(name), {}
+    tags: dict[str, list] = {}
+    default: Any = get_pretrained_cfg(name)
     for full in timm.list_models(f"{name}.*", module=family, pretrained=True):
-        config, tag = get_pretrained_cfg(full), full.split(".", 1)[1]
+        config: Any = get_pretrained_cfg(full)
+        tag = full.split(".", 1)[1]
         try:
-            tags[tag] = [] if norm(config) == norm(usual) else [norm(config)]
+            tags[tag] = [] if norm(config) == norm(default) else [norm(config)]
             if config.input_size[-1] != numbers[3]:
-                other, same = measured(full, module)
-                if same != rows or other[:3] != numbers[:3]:
-                    raise Unfit("it has other layers than its architecture")
-                if other[3:] != numbers[3:]:
-                    tags[tag] = [norm(config), *other[3:]]
-        except Unfit as reason:
+                tag_numbers, tag_rows = shapes_of(full, module)
+                if tag_rows != rows or tag_numbers[:3] != numbers[:3]:
+                    raise Unsupported("its layers differ from its architecture's")
+                if tag_numbers[3:] != numbers[3:]:
+                    tags[tag] = [norm(config), *tag_numbers[3:]]
+        except Unsupported as reason:
             tags.pop(tag, None)
-            print(f"{full}: left out, {reason}", file=sys.stderr)
-    return {tag: tags[tag] for tag in sorted(tags, key=lambda tag: tag != usual.tag)}
+            print(f"{full}: skipped, {reason}", file=sys.stderr)
+    return {tag: tags[tag] for tag in sorted(tags, key=lambda tag: tag != default.tag)}
+
+
+def compact(value: object) -> str:
+    """JSON without spaces."""
+    return json.dumps(value, separators=(",", ":"))
 
 
 def main() -> None:
@@ -136,20 +155,21 @@ def main() -> None:
             if name.startswith("convnextv2") or name in architectures:
                 continue
             try:
-                numbers, rows = measured(name, module)
-            except Unfit as reason:
-                print(f"{name}: left out, {reason}", file=sys.stderr)
+                numbers, rows = shapes_of(name, module)
+            except Unsupported as reason:
+                print(f"{name}: skipped, {reason}", file=sys.stderr)
                 continue
             if rows not in linears:
                 linears.append(rows)
             tags = published(name, family, module, numbers, rows)
             architectures[name] = [linears.index(rows), module, norm(get_pretrained_cfg(name)), *numbers, tags]
-    compact = {"separators": (",", ":")}
-    lines = [f'{{"timm":"{timm.__version__}","norms":{json.dumps(NORMS, **compact)},"linears":[']
-    lines.append(",\n".join(json.dumps(rows, **compact) for rows in linears))
-    lines.append('],"architectures":{')
-    lines.append(",\n".join(f"{json.dumps(name)}:{json.dumps(row, **compact)}" for name, row in architectures.items()))
-    lines.append("}}")
+    lines = [
+        f'{{"timm":"{timm.__version__}","norms":{compact(NORMS)},"linears":[',
+        ",\n".join(map(compact, linears)),
+        '],"architectures":{',
+        ",\n".join(f"{compact(name)}:{compact(row)}" for name, row in architectures.items()),
+        "}}",
+    ]
     TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{len(architectures)} architectures, {len(linears)} shapes, {TABLE.stat().st_size / 1000:.0f} kB in {TABLE}")
 

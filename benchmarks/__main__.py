@@ -1,0 +1,36 @@
+"""Run a benchmark by its name: `python -m benchmarks NAME [options]`."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+BENCHMARKS = {
+    "gpu": "everything that matters on a CUDA GPU, in under 8 minutes",
+    "vit_b16": "one training step of ViT-B/16 at the paper's full shape",
+    "step": "what a training step costs beyond its matrix products",
+    "whatif": "a what-if toggle compared with a full pass",
+    "similarity": "cosines and spectra from the factors, compared with full matrices",
+    "bundled_tasks": "the accuracy of a default run on each bundled task",
+    "ui": "server cost and smoothness of the live bench",
+    "viewers": "what twenty viewers cost a run",
+}
+
+
+def main() -> int:
+    """Run the benchmark that the first argument names; the others are its own."""
+    names = "\n".join(f"  {name:<15}{summary}" for name, summary in BENCHMARKS.items())
+    usage = f"usage: python -m benchmarks NAME [options]\n\n{names}"
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in ("-h", "--help"):
+        print(usage)
+        return 0
+    if name not in BENCHMARKS:
+        print(f"there is no benchmark {name!r}\n{usage}" if name else usage, file=sys.stderr)
+        return 2
+    sys.argv = [f"python -m benchmarks {name}", *sys.argv[2:]]
+    return import_module(f"benchmarks.{name}").main() or 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
