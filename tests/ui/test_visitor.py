@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from dataclasses import replace
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from mlae_lab import locks
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import paths
@@ -63,6 +65,8 @@ def test_without_a_cookie_a_session_has_an_id_of_its_own_and_keeps_it(tab: Tab) 
 
 
 def test_an_id_is_on_no_page_and_in_no_address(tab: Tab, store: RunStore) -> None:
+    lock = locks.take(paths.supervisor_lock(store.folder))  # so that no page starts the run, which would train on
+    assert lock is not None
     store.enqueue(FIRST_RUN, "cpu", owner=ADA)
     for page in sorted(path.stem for path in PAGES.glob("*.py")):
         at = tab(page, ADA)
@@ -71,6 +75,7 @@ def test_an_id_is_on_no_page_and_in_no_address(tab: Tab, store: RunStore) -> Non
         assert len(sent) > 5 and len(holding) == 1, page
         assert "visitor_cookie" in holding[0], "what the cookie is set from, and nothing else"
         assert ADA not in str(dict(at.query_params))
+    os.close(lock)
 
 
 def test_a_name_is_kept_and_shown_in_the_next_session(tab: Tab, store: RunStore) -> None:
