@@ -111,7 +111,7 @@ if away:
             text, buttons = st.columns([4, 3], vertical_alignment="center")
             what = (
                 f"unreadable: {entry.trouble}"
-                if entry.trouble
+                if entry.status is None
                 else f"{catalog.task(entry.task).title}, {entry.status.value}"
             )
             text.html(

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import streamlit as st
+from streamlit.components.v2 import component
 
 from mlae_lab.core.expert_state import Cell, existing
 from mlae_lab.core.plan import MaskPlan
 
 _HERE = Path(__file__).parent
-_COMPONENT = st.components.v2.component(
+_COMPONENT = component(
     "mlae_lab_expert_switch",
     html='<div class="es"></div>',
     css=(_HERE / "expert_switch.css").read_text(),

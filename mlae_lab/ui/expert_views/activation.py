@@ -66,6 +66,7 @@ def draw(run: Run) -> None:
     page.section("One class or one image against the average")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         what = st.segmented_control("What", ["A class", "An image"], default="A class", key="activation_what")
+        label: int | None = None
         if what != "An image":
             label = st.selectbox(
                 "Class",
@@ -74,7 +75,7 @@ def draw(run: Run) -> None:
                 key=f"activation_label_{run.id}",
                 width=220,
             )
-    if what == "An image":
+    if label is None:
         one = chosen_images(run, "activation", 1)
         single = (
             answer(

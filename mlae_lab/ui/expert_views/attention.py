@@ -102,11 +102,12 @@ def _experts(found: dict[str, Any], layer: str, names: list[str], show: str, sca
     _, signed, title, quantity, note = SHOWN[show]
     why = found["no_maps"] if show != "turned" else found["no_attention"] or found["no_alone"]
     maps = [_of_experts(one, show) for one in found["images"]]
-    if why or any(m is None for m in maps):
+    drawn = [found for found in maps if found is not None]
+    if why or len(drawn) < len(maps):
         page.note(f"{why or 'An expert of rank above 1 has no single direction, so its map has no sign'}.")
         return
     columns = [f"expert {number}" for number in found["experts"]]
-    rows = [Row(one["image"], name, tuple(m)) for one, name, m in zip(found["images"], names, maps, strict=False)]
+    rows = [Row(one["image"], name, tuple(m)) for one, name, m in zip(found["images"], names, drawn, strict=False)]
     title = f"Layer {layer}: {title}"
     signs = (signed,) * len(columns)
     live_plot(

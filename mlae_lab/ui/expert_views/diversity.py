@@ -30,10 +30,9 @@ def draw(run: Run) -> None:
     """Draw the newest experiment on the run's task, or propose one; those on other tasks can be chosen."""
     _question()
     task = run.config.task
-    found: list[Experiment | None] = sorted(
-        diversity.experiments(queries.runs()), key=lambda asked: asked.config.task != task
-    )
-    if not found or found[0].config.task != task:
+    experiments = sorted(diversity.experiments(queries.runs()), key=lambda asked: asked.config.task != task)
+    found: list[Experiment | None] = [*experiments]
+    if not experiments or experiments[0].config.task != task:
         found.insert(0, None)
     picked = found[0]
     if len(found) > 1:
@@ -197,7 +196,7 @@ def _numbers(now: Found) -> None:
         for name in MEASURES:
             found = point.values.get(name)
             digits = {"accuracy": 1, "effective_rank": 2, "stable_rank": 2}.get(name, 4)
-            reach = "" if found is None or found.low is None else f" ± {(found.high - found.low) / 2:.{digits}f}"
+            reach = "" if found is None or found.low is None or found.high is None else f" ± {(found.high - found.low) / 2:.{digits}f}"
             cells.append("–" if found is None else f"{found.mean:.{digits}f}{reach}")
         gap = point.against.get("absolute")
         cells.append(

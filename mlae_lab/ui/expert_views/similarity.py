@@ -101,7 +101,7 @@ def _baseline(run: Run) -> list[RandomBaseline | None]:
     plan = run.config.plan
     if plan.expert_rank != 1:
         found = probe.ask(queries.store(), run.id, "similarity", {"file": "", "other": ""}, 0.1)
-        drawn = found.value["baseline"] if found.state == "done" else [None] * plan.rows
+        drawn = found.value["baseline"] if found.value is not None else [None] * plan.rows
         return [RandomBaseline(**each) if each else None for each in drawn]
     shapes = catalog.backbone(run.config.backbone).shapes(plan.targets)
     return [random_experts(*shapes[target], count) for target, count in zip(plan.targets, plan.kept, strict=False)]
@@ -117,7 +117,7 @@ def _cosines(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its:
         page.note(f"Run {run.id}, epoch {mine[-1].epoch}")
         live_plot(figures.similarity_tiles(mine[-1], run.config.plan), key="similarity_tiles")
     with right:
-        if its:
+        if beside is not None and its:
             page.note(f"Run {beside.id}, epoch {its[-1].epoch}")
             live_plot(figures.similarity_tiles(its[-1], beside.config.plan), key="similarity_tiles_other")
         else:
