@@ -33,8 +33,8 @@ runs = queries.runs()
 if not runs:
     page.section("No runs to compare yet")
     page.note(
-        "Two runs with one seed and two masks stand here side by side: their masks, the difference in accuracy over the "
-        "epochs, and how far it moves from seed to seed."
+        "Two runs with one seed and two masks stand here side by side: their masks, the difference in accuracy over "
+        "the epochs, and how far it moves from seed to seed."
     )
     link("train", "Set up a run")
 elif a and b and a.id != b.id:

@@ -115,7 +115,9 @@ def _under_way(store: RunStore, run: Run, names: dict[str, str], now: float) -> 
     if not alive:
         true = liveness.derived(store, run)
         if true.status is not run.status:
-            value = f"written down as {run.status.value} and really {true.status.value}" + (f": {true.reason}" if true.reason else "")  # fmt: skip
+            value = f"written down as {run.status.value} and really {true.status.value}" + (
+                f": {true.reason}" if true.reason else ""
+            )
             return note(name, value, "the supervisor corrects it with its next look: `mlae_lab runs` starts it")
         return note(name, f"{run.status.value}; its process is not there yet")
     beat = liveness.heartbeat(files)

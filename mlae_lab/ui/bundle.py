@@ -29,7 +29,9 @@ export default function (component) {{
     if (holder && !holder.firstElementChild) holder.innerHTML = module.inside;
     close = module.default(component);
   }})
-    .catch((error) => {{ component.parentElement.textContent = "{name} did not load from the lab's server: " + error.message; }});
+    .catch((error) => {{
+      component.parentElement.textContent = "{name} did not load from the lab's server: " + error.message;
+    }});
   return () => {{ closed = true; if (close) close(); }};
 }}
 """

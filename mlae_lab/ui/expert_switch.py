@@ -38,7 +38,8 @@ def expert_switch(
     fill: float = 1.0,
 ) -> None:
     """Draw the switches. off: experts that are off, from 0; rev: rises whenever Python replaces them; on_switch: called
-    with the new ones before the page runs again; key: unique on the page; fill: 0 to 1, how full one that is on looks."""
+    with the new ones before the page runs again; key: unique on the page; fill: 0 to 1, how full one that is on looks.
+    """
 
     def committed() -> None:
         state = st.session_state.get(key)

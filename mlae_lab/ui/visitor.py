@@ -64,7 +64,7 @@ def current() -> str:
 
 
 def keep_cookies(login: str | None = None) -> None:
-    """Let the browser keep its id and, if given, its login; takes no room on the page. Called on every page, by app.py."""
+    """Let the browser keep its id and, if given, its login. Takes no room; app.py calls it for every page."""
 
     def learned() -> None:
         state = st.session_state.get("visitor_cookie")

@@ -55,8 +55,8 @@ def _other(run: Run) -> Run | None:
     candidates = pairs.other_masks(queries.store(), run)
     if not candidates:
         page.note(
-            "No other mask has run with these settings yet: a pair, from Compare, shows whether a mask moves the result farther "
-            "than the seed does."
+            "No other mask has run with these settings yet: a pair, from Compare, shows whether a mask moves the "
+            "result farther than the seed does."
         )
         link("compare", "Start a pair", a=run.id)
         return None

@@ -68,7 +68,7 @@ def opened(run: Run) -> str:
 
 
 def switches(run: Run, key: str, state: State, counts: Sequence[int] = ()) -> None:
-    """Draw them, inside a fragment, and write what is set into the address. counts: numbers of images to choose from."""
+    """Draw the switches in a fragment and write their state into the address. counts: numbers of images to choose."""
     plan = run.config.plan
 
     def clicked(off: tuple[Cell, ...]) -> None:
