@@ -1,5 +1,7 @@
 """The lab: `streamlit run mlae_lab/app.py`, from any working directory, installed or not."""
 
+# ruff: noqa: E402 - the path must be right before anything else is imported
+
 import sys
 from pathlib import Path
 

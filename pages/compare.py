@@ -33,8 +33,8 @@ runs = queries.runs()
 if not runs:
     page.section("No runs to compare yet")
     page.note(
-        "Two runs with one seed and two masks stand here side by side: their masks, the difference in accuracy over the "
-        "epochs, and how far it moves from seed to seed."
+        "Two runs with one seed and two masks stand here side by side: their masks, the difference in accuracy over "
+        "the epochs, and how far it moves from seed to seed."
     )
     link("train", "Set up a run")
 elif a and b and a.id != b.id:
@@ -42,9 +42,9 @@ elif a and b and a.id != b.id:
     with st.expander("Choose other runs"):
         choose(runs, "a", b)
         choose(runs, "b", a)
-elif a or b:
+elif given := a or b:
     if a and b:
         st.warning(f"A and B are both run {a.id}: choose another one for B.")
-    chosen_half("a" if a else "b", a or b, runs)
+    chosen_half("a" if a else "b", given, runs)
 else:
     choose(runs, "a")

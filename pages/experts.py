@@ -56,7 +56,8 @@ if run is None:
 if not _can_be_opened(run):
     page.section(f"Run {run.id} has nothing to show yet")
     page.note(
-        "A run shows its experts after the first measured epoch; a linear probe, which has none, can be looked into when it is over."
+        "A run shows its experts after the first measured epoch; a linear probe, which has none, can be looked into "
+        "when it is over."
     )
     link("train", "Watch this run", run=run.id)
     st.stop()

@@ -26,8 +26,8 @@ if runs:
     seeds = sorted({run.config.seed for run in runs})
     page.heading(
         f"Race on {escape(catalog.task(config.task).title)}",
-        f"{len({run.config.plan for run in runs})} masks, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}, {config.epochs} "
-        f"epochs each, {catalog.backbone(config.backbone).title}, measured on {config.protocol}.",
+        f"{len({run.config.plan for run in runs})} masks, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}, "
+        f"{config.epochs} epochs each, {catalog.backbone(config.backbone).title}, measured on {config.protocol}.",
     )
     watched(runs)
     link("race", "All races")

@@ -35,7 +35,8 @@ def row(run: Run, size: int, position: str = "", alone: bool = True) -> None:
     if run.status.is_active and (silent := stalled_for(queries.store().paths(run.id))) is not None:
         reason = f"stalled: it lives, and has made no progress for {page.seconds_text(silent)}"
     what.html(
-        f'<div class="lab-choice"><b>{escape(catalog.task(config.task).title)}</b><span>{config.what} · {config.epochs} epochs · '
+        f'<div class="lab-choice"><b>{escape(catalog.task(config.task).title)}</b><span>{config.what} · '
+        f"{config.epochs} epochs · "
         f"lr {config.learning_rate:g} · seed {config.seed} · {escape(catalog.backbone(config.backbone).title)}</span>"
         + f"<small>{escape(' · '.join((config.badge.data, config.badge.protocol, config.badge.preprocessing)))}</small>"
         + f"<small>{escape(visitor.name_of(run.owner))} · {format_bytes(size)}{escape(relation)}</small>"
@@ -98,7 +99,8 @@ def table() -> None:
         page.note(f"The {_SHOWN} newest of {len(over)} runs that are over. <code>mlae_lab runs</code> lists all.")
     total = sum(use.total for use in sizes.values())
     if found:
-        page.note(f"{len(found)} runs take {format_bytes(total)}; the disk has {format_bytes(commands.free_bytes(queries.store()))} free.")  # fmt: skip
+        free = format_bytes(commands.free_bytes(queries.store()))
+        page.note(f"{len(found)} runs take {format_bytes(total)}; the disk has {free} free.")
     if live != any(not run.status.is_over for run in found):
         st.rerun()
 
@@ -111,11 +113,12 @@ if away:
             text, buttons = st.columns([4, 3], vertical_alignment="center")
             what = (
                 f"unreadable: {entry.trouble}"
-                if entry.trouble
+                if entry.status is None
                 else f"{catalog.task(entry.task).title}, {entry.status.value}"
             )
             text.html(
-                f'<div class="lab-choice"><b>{entry.id}</b><span>{escape(what)} · {format_bytes(entry.bytes)}</span></div>'
+                f'<div class="lab-choice"><b>{entry.id}</b><span>{escape(what)} · '
+                f"{format_bytes(entry.bytes)}</span></div>"
             )
             with buttons:
                 run_actions.put_away(entry)

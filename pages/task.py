@@ -47,5 +47,6 @@ with detail:
     task_detail(catalog.task(opened))
 page.note(
     f"Own images: put a folder with one folder of images per class into {escape(str(data_folder() / 'own'))}, and it "
-    "stands here as a task. <code>python -m mlae_lab train --task own:NAME --data FOLDER</code> takes a folder from anywhere."
+    "stands here as a task. <code>python -m mlae_lab train --task own:NAME --data FOLDER</code> takes a folder from "
+    "anywhere."
 )

@@ -83,8 +83,8 @@ def design() -> None:
         st.error(visitor.sentence(error))
     draft.write_address("task", "mask", "set")
     page.note(
-        f"A short run shows how a mask learns, not how well it can do. The paper trains 500 epochs and masks pay in long "
-        f"runs: in {FIRST_RUN.epochs} epochs a dense mask usually leads one that drops half of its experts."
+        "A short run shows how a mask learns, not how well it can do. The paper trains 500 epochs and masks pay in "
+        f"long runs: in {FIRST_RUN.epochs} epochs a dense mask usually leads one that drops half of its experts."
     )
 
 

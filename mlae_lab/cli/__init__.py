@@ -123,11 +123,8 @@ def _tasks(args: argparse.Namespace) -> int:
         return print_json({"tasks": rows})
     print(f"{'task':<24}{'group':<13}{'classes':>7}{'train':>8}{'val':>7}{'test':>8}   data     paper p, λ, accuracy")
     for row in rows:
-        reported = (
-            ""
-            if row["paper_accuracy"] is None
-            else f"{_or_dash(row['paper_drop_rate'])}, {_or_dash(row['paper_coefficient_init'])}, {row['paper_accuracy']}"
-        )
+        values = [row["paper_drop_rate"], row["paper_coefficient_init"], row["paper_accuracy"]]
+        reported = "" if values[-1] is None else ", ".join("–" if value is None else str(value) for value in values)
         print(f"{row['task']:<24}{row['group']:<13}{row['classes']:>7}{row['train']:>8}{row['val']:>7}{row['test']:>8}"
               f"   {'ready' if row['ready'] else 'missing'}  {reported}")  # fmt: skip
     return 0
@@ -179,8 +176,8 @@ def _app(args: argparse.Namespace) -> int:
         if not network.is_loopback(args.host):
             environment[network.PASSWORD_VARIABLE] = _password(environment.get(network.PASSWORD_VARIABLE))
             print(
-                "The lab can be reached from the network. Its password keeps strangers out; nothing is encrypted unless a "
-                "proxy adds TLS, and everyone with the password can see, start and stop runs.",
+                "The lab can be reached from the network. Its password keeps strangers out; nothing is encrypted "
+                "unless a proxy adds TLS, and everyone with the password can see, start and stop runs.",
                 flush=True,
             )
     os.execve(sys.executable, words, environment)
@@ -202,7 +199,3 @@ def _doctor(args: argparse.Namespace) -> int:
     found = doctor.examine(folder_of(args), deep=args.deep)
     print_result(args, found.to_dict(), "\n".join(found.lines()))
     return 1 if found.troubles else 0
-
-
-def _or_dash(value: object) -> object:
-    return "–" if value is None else value

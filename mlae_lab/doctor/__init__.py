@@ -19,8 +19,8 @@ from mlae_lab.doctor.weights import PAPER_WEIGHTS, weights_problem
 
 # of the constants, only what others use: a limit is set where it is read, in its own module
 __all__ = [
-    "PAPER_WEIGHTS", "RESCUE", "Finding", "Report", "Section", "TorchReport", "check_torch", "examine", "knows_locks", "memory",
-    "weights_problem",
+    "PAPER_WEIGHTS", "RESCUE", "Finding", "Report", "Section", "TorchReport", "check_torch", "examine", "knows_locks",
+    "memory", "weights_problem",
 ]  # fmt: skip
 
 

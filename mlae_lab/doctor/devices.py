@@ -87,14 +87,18 @@ def _torch_findings(answer: TorchReport, listed: int) -> Iterator[Finding]:
     if seen:
         yield good("torch on the GPU", f"sees {some(list(answer.gpus))}")
     for sentence in answer.broken:
-        yield trouble("torch on the GPU", sentence, "install a torch that was built for this GPU: https://pytorch.org/get-started says which")  # fmt: skip
+        yield trouble(
+            "torch on the GPU",
+            sentence,
+            "install a torch that was built for this GPU: https://pytorch.org/get-started says which",
+        )
     if seen < listed:
         if not answer.cuda:
             cure = _other_build()
         else:
             cure = (
-                f"update the NVIDIA driver until it knows CUDA {answer.cuda}, or install a torch built for an older CUDA "
-                "(https://pytorch.org/get-started)"
+                f"update the NVIDIA driver until it knows CUDA {answer.cuda}, or install a torch built for an older "
+                "CUDA (https://pytorch.org/get-started)"
             )
         yield trouble("torch on the GPU", f"torch sees {seen} of {listed} GPUs of the driver{said}", cure)
     elif seen > listed:

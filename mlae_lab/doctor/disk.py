@@ -27,7 +27,9 @@ def section(context: Context) -> Iterator[Finding]:
         free = shutil.disk_usage(place).free
         value = f"{format_bytes(free)} on the disk of {place}"
         if free < NO_ROOM:
-            yield trouble(f"free for {name}", value, "delete runs or other files: a run that cannot write its checkpoints fails")  # fmt: skip
+            yield trouble(
+                f"free for {name}", value, "delete runs or other files: a run that cannot write its checkpoints fails"
+            )
         elif free < LITTLE_ROOM:
             yield note(f"free for {name}", value, "deleting runs that nobody needs makes room")
         else:
@@ -48,4 +50,8 @@ def section(context: Context) -> Iterator[Finding]:
             "they go when their run is resumed or deleted",
         )
     if unfinished := sum(found.st_size for _, found in tree(data / ".fetch" / "_parts")):
-        yield note("unfinished downloads", format_bytes(unfinished), f"the next fetch goes on with them; delete {data / '.fetch' / '_parts'} to give them up")  # fmt: skip
+        yield note(
+            "unfinished downloads",
+            format_bytes(unfinished),
+            f"the next fetch goes on with them; delete {data / '.fetch' / '_parts'} to give them up",
+        )

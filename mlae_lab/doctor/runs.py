@@ -51,11 +51,11 @@ def _runs_of(store: RunStore) -> Iterator[Finding]:
     for run in active:
         yield _under_way(store, run, names, now)
     failed = [
-        run for run in runs
+        (run, now - run.ended) for run in runs
         if run.status in (Status.FAILED, Status.LOST) and run.ended is not None and now - run.ended < DAY
     ]  # fmt: skip
-    for run in failed[:10]:
-        yield note(f"run {run.id}", f"{run.status.value} {_duration(now - run.ended)} ago: {run.reason or 'no reason is known'}")  # fmt: skip
+    for run, age in failed[:10]:
+        yield note(f"run {run.id}", f"{run.status.value} {_duration(age)} ago: {run.reason or 'no reason is known'}")
     if len(failed) > 10:
         yield note("more failures", f"{len(failed) - 10} more of the last day: `mlae_lab runs` lists them")
     ahead = [run.id for run in runs if run.started is not None and run.started > now + 5]
@@ -115,7 +115,9 @@ def _under_way(store: RunStore, run: Run, names: dict[str, str], now: float) -> 
     if not alive:
         true = liveness.derived(store, run)
         if true.status is not run.status:
-            value = f"written down as {run.status.value} and really {true.status.value}" + (f": {true.reason}" if true.reason else "")  # fmt: skip
+            value = f"written down as {run.status.value} and really {true.status.value}" + (
+                f": {true.reason}" if true.reason else ""
+            )
             return note(name, value, "the supervisor corrects it with its next look: `mlae_lab runs` starts it")
         return note(name, f"{run.status.value}; its process is not there yet")
     beat = liveness.heartbeat(files)

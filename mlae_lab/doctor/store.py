@@ -80,7 +80,8 @@ def _health(context: Context, size: int) -> Finding:
     return trouble("health", f"the database is damaged: {wrong[:300]}", _rescue(context.folder))
 
 
-# .recover of sqlite3 3.40 gives up on our tables; .dump reads past damaged pages, ends in ROLLBACK and forgets the version
+# .recover of sqlite3 3.40 gives up on our tables; .dump reads past damaged pages, ends in ROLLBACK and
+# forgets the version
 RESCUE = (
     "(sqlite3 lab.sqlite .dump | sed 's/^ROLLBACK.*/COMMIT;/'; "
     f"echo 'PRAGMA user_version={SCHEMA}; PRAGMA journal_mode=WAL;') | sqlite3 new.sqlite"
@@ -89,8 +90,8 @@ RESCUE = (
 
 def _rescue(folder: Path) -> str:
     return (
-        f"stop the server and all runs, copy lab.sqlite, lab.sqlite-wal and lab.sqlite-shm in {folder} away, type `{RESCUE}` "
-        "there, and put new.sqlite in the place of the three"
+        f"stop the server and all runs, copy lab.sqlite, lab.sqlite-wal and lab.sqlite-shm in {folder} away, type "
+        f"`{RESCUE}` there, and put new.sqlite in the place of the three"
     )
 
 

@@ -39,7 +39,9 @@ def section(context: Context) -> Iterator[Finding]:
     for group in (Group.NATURAL, Group.SPECIALIZED, Group.STRUCTURED, Group.FGVC):
         tasks = [task for task in catalog.TASKS if task.group is group]
         here = [task.name for task in tasks if ready(task)]
-        yield good(f"{group.value} tasks", f"{len(here)} of {len(tasks)} here" + (f": {', '.join(here)}" if here else ""))  # fmt: skip
+        yield good(
+            f"{group.value} tasks", f"{len(here)} of {len(tasks)} here" + (f": {', '.join(here)}" if here else "")
+        )
     own = [task.name for task in own_tasks()]
     yield good("own images", some(own, 12) if own else "none")
     for name in ("HF_ENDPOINT", "HF_HUB_OFFLINE"):
@@ -59,7 +61,9 @@ def _bundled() -> Iterator[Finding]:
             wrong.append(str(error))
     if problem := weights_problem(ASSETS / "lab_vit_12x128.safetensors"):
         wrong.append(problem)
-    wrong += [f"{name} is missing" for name in ("first_run.json", "icon.png", "logo.svg") if not (ASSETS / name).is_file()]  # fmt: skip
+    wrong += [
+        f"{name} is missing" for name in ("first_run.json", "icon.png", "logo.svg") if not (ASSETS / name).is_file()
+    ]
     for sentence in wrong:
         yield trouble("bundled", sentence, cure)
     if not wrong:

@@ -12,7 +12,8 @@ EXPECTED_ERRORS = (LabError, sqlite3.Error, OSError)  # a page or a command show
 
 _REMEDIES = {
     errno.ENOSPC: "make room on its disk", errno.EDQUOT: "make room on its disk",
-    errno.EACCES: "choose a place that can be read and written", errno.EPERM: "choose a place that can be read and written",
+    errno.EACCES: "choose a place that can be read and written",
+    errno.EPERM: "choose a place that can be read and written",
     errno.EROFS: "choose a place that can be written",
     errno.ENOENT: "choose another place, or bring it back", errno.ENOTDIR: "choose another place, or bring it back",
     errno.ENOMEM: "end other programs and try again", errno.EAGAIN: "end other programs and try again",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import streamlit as st
+from streamlit.components.v2 import component
 
 from mlae_lab.files import write_whole
 from mlae_lab.locations import PACKAGE
@@ -29,7 +29,9 @@ export default function (component) {{
     if (holder && !holder.firstElementChild) holder.innerHTML = module.inside;
     close = module.default(component);
   }})
-    .catch((error) => {{ component.parentElement.textContent = "{name} did not load from the lab's server: " + error.message; }});
+    .catch((error) => {{
+      component.parentElement.textContent = "{name} did not load from the lab's server: " + error.message;
+    }});
   return () => {{ closed = true; if (close) close(); }};
 }}
 """
@@ -59,7 +61,7 @@ def bundled(
     except OSError:
         pass
     # not isolated by default: Plotly writes its style sheet into the document, and so do these rules
-    return st.components.v2.component(
+    return component(
         f"mlae_lab_{name}",
         html=inside or None,
         css=(rules or None) if isolated else None,

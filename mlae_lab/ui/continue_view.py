@@ -60,7 +60,8 @@ def continue_panel(run: Run) -> None:
     least = reached[chosen] + 1
     if least > MAX_EPOCHS:
         page.note(
-            f"This checkpoint has {reached[chosen]:,} epochs behind it, the most that a run can have: choose an earlier one."
+            f"This checkpoint has {reached[chosen]:,} epochs behind it, the most that a run can have: choose an "
+            "earlier one."
         )
         return
     total = epochs.number_input(
@@ -74,14 +75,15 @@ def continue_panel(run: Run) -> None:
     except EXPECTED_ERRORS as error:
         st.error(visitor.sentence(error))
     page.note(
-        "Experts that both masks hold keep what they have learned, with the optimizer's moments and the mask generators; new "
-        "ones begin as in a fresh run. The schedule, the order of images and the head go on. The new run names this one."
+        "Experts that both masks hold keep what they have learned, with the optimizer's moments and the mask "
+        "generators; new ones begin as in a fresh run. The schedule, the order of images and the head go on. The new "
+        "run names this one."
     )
     link("masks", "Paint the mask first")
 
 
 def _on_its_layers(plan: MaskPlan, run: Run) -> MaskPlan:
-    """The mask on the canvas, stretched over the layers of the run's backbone only where it lies on others, and saying so."""
+    """The mask on the canvas; if it has other layers than the run's backbone, stretched over those, with a note."""
     backbone = catalog.backbone(run.config.backbone)
     try:
         backbone.shapes(plan.targets)

@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import streamlit as st
+from streamlit.components.v2 import component
 
 from mlae_lab.core.expert_state import Cell, existing
 from mlae_lab.core.plan import MaskPlan
 
 _HERE = Path(__file__).parent
-_COMPONENT = st.components.v2.component(
+_COMPONENT = component(
     "mlae_lab_expert_switch",
     html='<div class="es"></div>',
     css=(_HERE / "expert_switch.css").read_text(),
@@ -37,7 +38,8 @@ def expert_switch(
     fill: float = 1.0,
 ) -> None:
     """Draw the switches. off: experts that are off, from 0; rev: rises whenever Python replaces them; on_switch: called
-    with the new ones before the page runs again; key: unique on the page; fill: 0 to 1, how full one that is on looks."""
+    with the new ones before the page runs again; key: unique on the page; fill: 0 to 1, how full one that is on looks.
+    """
 
     def committed() -> None:
         state = st.session_state.get(key)

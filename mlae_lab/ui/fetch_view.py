@@ -45,7 +45,8 @@ def _offer(one: hosts.Remote) -> None:
     with st.container(border=True):
         st.html(
             f'<div class="lab-choice"><b>{escape(one.repo)}, {size}</b><span>{escape(one.citation)}. Licence: '
-            f"{escape(one.licence)}. {escape(one.note[:1].upper() + one.note[1:])}</span><small>From {escape(one.page)} to "
+            f"{escape(one.licence)}. {escape(one.note[:1].upper() + one.note[1:])}</span><small>From "
+            f"{escape(one.page)} to "
             f"{escape(str(data_folder() / one.subfolder))}</small></div>"
         )
         state = fetching.watch(one.name, data_folder())

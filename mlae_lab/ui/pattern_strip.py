@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import streamlit as st
+from streamlit.components.v2 import component
 
 from mlae_lab.ui.cards import Card
 
 _HERE = Path(__file__).parent
-_COMPONENT = st.components.v2.component(
+_COMPONENT = component(
     "mlae_lab_pattern_strip",
     html='<div class="strip"></div>',
     css=(_HERE / "pattern_strip.css").read_text(),

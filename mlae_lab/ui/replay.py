@@ -6,13 +6,13 @@ import json
 from functools import lru_cache
 from pathlib import Path
 
-import streamlit as st
+from streamlit.components.v2 import component
 
 from mlae_lab.locations import ASSETS
 
 _HERE = Path(__file__).parent
 RECORDING = ASSETS / "first_run.json"
-_COMPONENT = st.components.v2.component(
+_COMPONENT = component(
     "mlae_lab_replay",
     html="""<div class="replay">
       <div class="grid" role="img" aria-label="Twelve layers by eight experts; rings mark the active experts"></div>

@@ -105,7 +105,13 @@ def more(run: Run, key: str) -> None:
             on_click="ignore",
             help="Settings, events, log, adapter and checkpoint in one file; Runs takes it in on another machine.",
         )
-        _button(run, key, "Put away", lambda: archive_file.archive(queries.store(), run.id), "Out of the list, into one file; it can come back.")  # fmt: skip
+        _button(
+            run,
+            key,
+            "Put away",
+            lambda: archive_file.archive(queries.store(), run.id),
+            "Out of the list, into one file; it can come back.",
+        )
         _button(run, key, "Delete", lambda: commands.delete(queries.store(), run.id), "With its files, for good.")
 
 
@@ -121,7 +127,14 @@ def put_away(entry: archive_file.Archived) -> None:
                 mind=False,
                 mark=away(entry),
             )
-        _button(entry, "runs", "Delete", lambda: archive_file.discard(queries.store(), entry.id), "With its file, for good.", mark=away(entry))  # fmt: skip
+        _button(
+            entry,
+            "runs",
+            "Delete",
+            lambda: archive_file.discard(queries.store(), entry.id),
+            "With its file, for good.",
+            mark=away(entry),
+        )
 
 
 def away(entry: archive_file.Archived) -> str:
@@ -167,9 +180,15 @@ def stop_all(runs: Sequence[Run], key: str, label: str) -> None:
 
 
 def _button(
-    run: Run | archive_file.Archived, key: str, label: str, do: Callable[[], object], help: str | None = None, mind: bool = True,
-    about: str = "This run", mark: str = "",
-) -> None:  # fmt: skip
+    run: Run | archive_file.Archived,
+    key: str,
+    label: str,
+    do: Callable[[], object],
+    help: str | None = None,
+    mind: bool = True,
+    about: str = "This run",
+    mark: str = "",
+) -> None:
     mark = mark or run.id
     if not st.button(label, key=f"{key}_{label.lower().replace(' ', '_')}_{mark}", help=help):
         return

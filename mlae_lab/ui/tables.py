@@ -23,6 +23,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     top = "".join(f'<th scope="col" style="{cell};font-weight:500;opacity:.7">{escape(name)}</th>' for name in head)
     body = "".join("<tr>" + "".join(f'<td style="{cell}">{value}</td>' for value in row) + "</tr>" for row in rows)
     st.html(
-        '<div style="overflow-x:auto"><table style="border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.5rem 0">'
+        '<div style="overflow-x:auto"><table '
+        'style="border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.5rem 0">'
         f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -183,9 +183,11 @@ def _on_disk(task: Task, folder: Path) -> None:
     _images(_examples_on_disk(str(folder), task.name, listing.fingerprint), names, counts)
     if st.button("Check every image", key="task_check", help="Decodes all of them, some thousand a minute."):
         bar = st.progress(0.0, "Decoding")
-        checked = tasks.census(
-            task, listing, decode=True, progress=lambda done, total: bar.progress(done / total, f"{done:,} of {total:,}")
-        )
+
+        def show(done: int, total: int) -> None:
+            bar.progress(done / total, f"{done:,} of {total:,}")
+
+        checked = tasks.census(task, listing, decode=True, progress=show)
         bar.empty()
         if checked.unreadable:
             st.error(plain(checked.problems[0]))
@@ -195,7 +197,7 @@ def _on_disk(task: Task, folder: Path) -> None:
         link("masks", "Go on to the mask", task=task.name)
 
 
-def _images(shown: Sequence[tuple[str, str]], names: Sequence[str], counts: dict[str, list[int]]) -> None:
+def _images(shown: Sequence[tuple[str, str]], names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> None:
     with st.container(key="pair_task_images"):
         left, right = st.columns([6, 5], gap="large")
     with left:
@@ -209,9 +211,8 @@ def _images(shown: Sequence[tuple[str, str]], names: Sequence[str], counts: dict
 
 def _reported(task: Task) -> None:
     """What the paper says of the task, each number with its table."""
-    reported, tuned, probe = (
-        table.get(task.name) for table in (paper.MLAE_ACCURACY, paper.TUNED, paper.LINEAR_PROBE_ACCURACY)
-    )
+    reported, probe = paper.MLAE_ACCURACY.get(task.name), paper.LINEAR_PROBE_ACCURACY.get(task.name)
+    tuned = paper.TUNED.get(task.name)
     pairs = []
     if reported:
         pairs.append((f"MLAE in the paper, {reported.table}", f"{reported.value} %"))
@@ -221,7 +222,7 @@ def _reported(task: Task) -> None:
         pairs.append(("Its p and start of λ, Table 10", f"{tuned.drop_rate:g} and {tuned.coefficient_init:g}"))
     page.facts(*pairs)
     gain = paper.masking_gain(task.name)
-    if not tuned or gain is None:
+    if not (reported and probe and tuned) or gain is None:
         page.note(
             "The paper gives neither p nor the start of λ for the FGVC tasks. Trained on train, tested once on test."
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from functools import wraps
 
+from google.protobuf.message import Message
 from streamlit.runtime import app_session
 
 _PRIVATE = "_populate_theme_msg"
@@ -22,10 +23,10 @@ def remember_theme() -> bool:
         return True
     if write is None or list(inspect.signature(write).parameters) != ["msg", "section"]:
         return False
-    known: dict[str, object] = {}
+    known: dict[str, Message] = {}
 
     @wraps(write)
-    def remembered(msg, section: str = "theme") -> None:
+    def remembered(msg: Message, section: str = "theme") -> None:
         if section not in known:
             made = type(msg)()
             write(made, section)
@@ -33,6 +34,6 @@ def remember_theme() -> bool:
         if known[section].ByteSize():  # to merge nothing would still say that the part is there
             msg.MergeFrom(known[section])
 
-    remembered.remembers = True
+    remembered.__dict__["remembers"] = True
     setattr(app_session, _PRIVATE, remembered)
     return True

@@ -13,6 +13,7 @@ import unicodedata
 from pathlib import Path
 
 import streamlit as st
+from streamlit.components.v2 import component
 
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
 from mlae_lab.runs.library import SavedPlan
@@ -28,7 +29,7 @@ _OWN_WORDS = ("you", "somebody", "nobody known")
 _LOOK_SECONDS = 1.0
 _ID, _LEARNED, _TROUBLE = "visitor_id", "visitor_learned", "visitor_trouble"
 _HERE = Path(__file__).parent
-_COMPONENT = st.components.v2.component(
+_COMPONENT = component(
     "mlae_lab_visitor",
     html="<span hidden></span>",
     css=".st-key-visitor_cookie { position: absolute; height: 0; overflow: hidden; }",
@@ -63,7 +64,7 @@ def current() -> str:
 
 
 def keep_cookies(login: str | None = None) -> None:
-    """Let the browser keep its id and, if given, its login; takes no room on the page. Called on every page, by app.py."""
+    """Let the browser keep its id and, if given, its login. Takes no room; app.py calls it for every page."""
 
     def learned() -> None:
         state = st.session_state.get("visitor_cookie")

@@ -294,7 +294,7 @@ def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
     def fails(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mlae_lab.training.checkpoint.os.fsync", fails)
+    monkeypatch.setattr("mlae_lab.files.os.fsync", fails)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(tmp_path / "c", old)
     assert (tmp_path / "c").read_bytes() == before

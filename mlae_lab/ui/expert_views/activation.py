@@ -14,8 +14,8 @@ from mlae_lab.ui.live_plot import live_plot
 
 COUNTS = (256, 1_000, 4_000)  # images
 _FORMULA = (
-    "Contribution of expert i to a token x = ‖λᵢ bᵢ aᵢᵀx‖ / ‖Wx + bias‖ (bᵢ aᵢᵀ of equations 3 to 5 of the paper): what it "
-    "adds to its layer, as a part of what the frozen layer says. All experts are on, as at inference."
+    "Contribution of expert i to a token x = ‖λᵢ bᵢ aᵢᵀx‖ / ‖Wx + bias‖ (bᵢ aᵢᵀ of equations 3 to 5 of the paper): "
+    "what it adds to its layer, as a part of what the frozen layer says. All experts are on, as at inference."
 )
 
 
@@ -38,7 +38,8 @@ def draw(run: Run) -> None:
     with left:
         live_plot(figures.expert_figure(canvas, "contribution", plan, epoch), key="activation_grid")
         page.note(
-            f"Mean over the tokens of {found['images']:,} evaluation images, spread over the split. Share of steps, λ and gradient stand under Grids."
+            f"Mean over the tokens of {found['images']:,} evaluation images, spread over the split. Share of steps, λ "
+            "and gradient stand under Grids."
         )
     with right:
         rows = [r for r, kept in enumerate(plan.kept) if kept]
@@ -58,14 +59,15 @@ def draw(run: Run) -> None:
             )
         live_plot(figures.class_figure(found["values"], canvas, classes, plan, row, relative), key="activation_classes")
         page.note(
-            "Mean over the images of a class; “against its mean” is how much more or less an expert adds to a class than to "
-            "all images. The paper speaks of specialised experts (section 4.3): a specialist has a row of strong colours, "
-            "an expert that serves all alike has none."
+            "Mean over the images of a class; “against its mean” is how much more or less an expert adds to a class "
+            "than to all images. The paper speaks of specialised experts (section 4.3): a specialist has a row of "
+            "strong colours, an expert that serves all alike has none."
         )
 
     page.section("One class or one image against the average")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         what = st.segmented_control("What", ["A class", "An image"], default="A class", key="activation_what")
+        label: int | None = None
         if what != "An image":
             label = st.selectbox(
                 "Class",
@@ -74,7 +76,7 @@ def draw(run: Run) -> None:
                 key=f"activation_label_{run.id}",
                 width=220,
             )
-    if what == "An image":
+    if label is None:
         one = chosen_images(run, "activation", 1)
         single = (
             answer(

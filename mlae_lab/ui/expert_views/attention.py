@@ -38,13 +38,13 @@ SHOWN: dict[str, tuple[str, bool, str, str, str]] = {
         True,
         "how each expert alone turns the attention of its block",
         "change of attention to each patch",
-        "Attention of the block to each patch with expert i alone in this layer, less that with none of its experts; all other "
-        "layers as trained. Orange: the patch gains attention, blue: it loses some, dark: 0.",
+        "Attention of the block to each patch with expert i alone in this layer, less that with none of its experts; "
+        "all other layers as trained. Orange: the patch gains attention, blue: it loses some, dark: 0.",
     ),
 }
 _OPEN = (
-    "The paper shows such maps of one block (section 4.3, figure 6; appendix A.7, figure 7) and does not say what they are maps "
-    "of, nor of which block; so the reading is yours to choose here."
+    "The paper shows such maps of one block (section 4.3, figure 6; appendix A.7, figure 7) and does not say what they "
+    "are maps of, nor of which block; so the reading is yours to choose here."
 )
 
 
@@ -102,11 +102,12 @@ def _experts(found: dict[str, Any], layer: str, names: list[str], show: str, sca
     _, signed, title, quantity, note = SHOWN[show]
     why = found["no_maps"] if show != "turned" else found["no_attention"] or found["no_alone"]
     maps = [_of_experts(one, show) for one in found["images"]]
-    if why or any(m is None for m in maps):
+    drawn = [found for found in maps if found is not None]
+    if why or len(drawn) < len(maps):
         page.note(f"{why or 'An expert of rank above 1 has no single direction, so its map has no sign'}.")
         return
     columns = [f"expert {number}" for number in found["experts"]]
-    rows = [Row(one["image"], name, tuple(m)) for one, name, m in zip(found["images"], names, maps, strict=False)]
+    rows = [Row(one["image"], name, tuple(m)) for one, name, m in zip(found["images"], names, drawn, strict=False)]
     title = f"Layer {layer}: {title}"
     signs = (signed,) * len(columns)
     live_plot(
@@ -142,14 +143,18 @@ def _network(found: dict[str, Any], layer: str, names: list[str], scale: str, op
             maps += _with_and_without(one["attention"]["trained"], one["attention"]["frozen"])
         rows.append(Row(one["image"], name, tuple(maps)))
     live_plot(
-        figures.maps_figure(rows, columns, "What the network draws on, with and without the adapter", "attention to each patch", "rollout", signs, scale, opacity),
+        figures.maps_figure(
+            rows, columns, "What the network draws on, with and without the adapter", "attention to each patch",
+            "rollout", signs, scale, opacity,
+        ),
         key="attention_rollout",
     )  # fmt: skip
     page.note(
-        f"Rollout: rᵀ Ã_L ⋯ Ã_1 with Ã = (A + I) / 2, A the mean over heads of softmax(q kᵀ / √d) (Abnar and Zuidema 2020). Attention of "
-        f"the layer: rᵀA of its block. r: {found['tokens']}. “Without” is the network with every expert off. What goes to class and "
-        "register tokens is left out, so a map sums to less than 1. Attention says what is mixed, not what decides. "
-        f"{glow_words(scale)} Change is with minus without; orange: more attention, blue: less, dark: 0."
+        "Rollout: rᵀ Ã_L ⋯ Ã_1 with Ã = (A + I) / 2, A the mean over heads of softmax(q kᵀ / √d) (Abnar and Zuidema "
+        f"2020). Attention of the layer: rᵀA of its block. r: {found['tokens']}. “Without” is the network with every "
+        "expert off. What goes to class and register tokens is left out, so a map sums to less than 1. Attention says "
+        f"what is mixed, not what decides. {glow_words(scale)} Change is with minus without; orange: more attention, "
+        "blue: less, dark: 0."
     )
     if found["no_alone"]:
         page.note(f"{found['no_alone']}.")

@@ -30,10 +30,9 @@ def draw(run: Run) -> None:
     """Draw the newest experiment on the run's task, or propose one; those on other tasks can be chosen."""
     _question()
     task = run.config.task
-    found: list[Experiment | None] = sorted(
-        diversity.experiments(queries.runs()), key=lambda asked: asked.config.task != task
-    )
-    if not found or found[0].config.task != task:
+    experiments = sorted(diversity.experiments(queries.runs()), key=lambda asked: asked.config.task != task)
+    found: list[Experiment | None] = [*experiments]
+    if not experiments or experiments[0].config.task != task:
         found.insert(0, None)
     picked = found[0]
     if len(found) > 1:
@@ -54,17 +53,18 @@ def draw(run: Run) -> None:
 def _question() -> None:
     page.note(
         "The paper says that masking makes experts less alike (section 4.3, A.4). Dropout on factors should do the "
-        "opposite for squared loss: its penalty p/(1−p) · Σ ‖λᵢ bᵢ aᵢᵀx‖² is least when all experts share the work equally "
-        "(Cavazza et al. 2017; Mianjy et al. 2018). Four ways to train the same network on equal terms settle it, task by "
-        "task: every expert always there; experts dropped for a whole step (the paper's mask); experts dropped for "
-        "single tokens, the same noise without the structure; and LoRA with dropout of its inputs."
+        "opposite for squared loss: its penalty p/(1−p) · Σ ‖λᵢ bᵢ aᵢᵀx‖² is least when all experts share the work "
+        "equally (Cavazza et al. 2017; Mianjy et al. 2018). Four ways to train the same network on equal terms settle "
+        "it, task by task: every expert always there; experts dropped for a whole step (the paper's mask); experts "
+        "dropped for single tokens, the same noise without the structure; and LoRA with dropout of its inputs."
     )
 
 
 def _title(asked: Experiment) -> str:
     config = asked.config
     seeds = len(asked.seeds)
-    return f"{catalog.task(config.task).title}, {config.epochs} epochs, {seeds} seed{'s' * (seeds != 1)}, {catalog.backbone(config.backbone).title}"
+    task, backbone = catalog.task(config.task).title, catalog.backbone(config.backbone).title
+    return f"{task}, {config.epochs} epochs, {seeds} seed{'s' * (seeds != 1)}, {backbone}"
 
 
 def _none_yet(run: Run) -> None:
@@ -76,9 +76,9 @@ def _none_yet(run: Run) -> None:
         return
     runs = len(asked.cells())
     page.note(
-        f"{runs} short runs, {len(asked.seeds)} seeds at {len(asked.rates)} drop rates, fill this view: accuracy, |cosine| and effective "
-        "rank against p, each with its interval over seeds, and a verdict by a stated rule. They wait in the queue like "
-        "any others, and what is finished shows at once."
+        f"{runs} short runs, {len(asked.seeds)} seeds at {len(asked.rates)} drop rates, fill this view: accuracy, "
+        "|cosine| and effective rank against p, each with its interval over seeds, and a verdict by a stated rule. "
+        "They wait in the queue like any others, and what is finished shows at once."
     )
     _start(asked, runs, f"Start the {runs} runs")
     _command(asked)
@@ -126,7 +126,7 @@ def _counted(runs: int) -> str:
 
 
 def _cancel(now: Found) -> None:
-    """A button that cancels what this visitor started for the experiment and still waits; nothing where nothing does."""
+    """A button that cancels this visitor's queued runs of the experiment; nothing if there are none."""
     own = diversity.waiting(now.runs.values(), visitor.current())
     if not own:
         return
@@ -156,15 +156,16 @@ def _draw(now: Found) -> None:
     asked = now.experiment
     first, *rest = now.verdict
     st.html(
-        f'<p role="status" style="font-size:1.35rem;font-weight:620;line-height:1.35;margin:.6rem 0 .2rem;max-width:66ch;'
+        '<p role="status" style="font-size:1.35rem;font-weight:620;line-height:1.35;margin:.6rem 0 '
+        ".2rem;max-width:66ch;"
         f'letter-spacing:-0.01em">{escape(first)}</p>'
     )
     page.note("<br>".join(map(escape, rest)))
     page.note(
-        "The rule: supported if the 95 % interval (Student's t over seeds) of the paired difference in mean |cosine|, expert "
-        "dropout minus dense, lies below 0; contradicted if above; else not settled. Each p is judged alone. Rises and "
-        f"falls are told by the same rule. True of this task, this backbone and {asked.config.epochs} epochs: |cosine| also grows while a "
-        "network learns, and masks slow it down, so read it beside the accuracy."
+        "The rule: supported if the 95 % interval (Student's t over seeds) of the paired difference in mean |cosine|, "
+        "expert dropout minus dense, lies below 0; contradicted if above; else not settled. Each p is judged alone. "
+        f"Rises and falls are told by the same rule. True of this task, this backbone and {asked.config.epochs} "
+        "epochs: |cosine| also grows while a network learns, and masks slow it down, so read it beside the accuracy."
     )
     if now.points:
         with st.container(key="pair_diversity"):
@@ -173,9 +174,10 @@ def _draw(now: Found) -> None:
             with (left, right)[number % 2]:
                 live_plot(diversity_figure(now, measure), key=f"diversity_{measure}")
         page.note(
-            "Mean over seeds of each run's last epoch and over layers, all experts on; bands: 95 % interval of the mean. "
-            "|cosine|: paper, A.4, without the diagonal. Effective rank of ΔW: exp(−Σ p ln p) with p = σ / Σσ; stable rank: ‖ΔW‖²<sub>F</sub> / "
-            "σ₁². Expert and token begin at the dense run, LoRA at LoRA without dropout (λ stays 1)."
+            "Mean over seeds of each run's last epoch and over layers, all experts on; bands: 95 % interval of the "
+            "mean. |cosine|: paper, A.4, without the diagonal. Effective rank of ΔW: exp(−Σ p ln p) with p = σ / Σσ; "
+            "stable rank: ‖ΔW‖²<sub>F</sub> / σ₁². Expert and token begin at the dense run, LoRA at LoRA without "
+            "dropout (λ stays 1)."
         )
         with st.expander("The numbers"):
             _numbers(now)
@@ -197,7 +199,11 @@ def _numbers(now: Found) -> None:
         for name in MEASURES:
             found = point.values.get(name)
             digits = {"accuracy": 1, "effective_rank": 2, "stable_rank": 2}.get(name, 4)
-            reach = "" if found is None or found.low is None else f" ± {(found.high - found.low) / 2:.{digits}f}"
+            reach = (
+                ""
+                if found is None or found.low is None or found.high is None
+                else f" ± {(found.high - found.low) / 2:.{digits}f}"
+            )
             cells.append("–" if found is None else f"{found.mean:.{digits}f}{reach}")
         gap = point.against.get("absolute")
         cells.append(
@@ -217,6 +223,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         "<tr>" + "".join(f'<td style="{cell}">{escape(value)}</td>' for value in row) + "</tr>" for row in rows
     )
     st.html(
-        '<div style="overflow-x:auto"><table style="border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.3rem 0">'
+        '<div style="overflow-x:auto"><table '
+        'style="border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.3rem 0">'
         f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )

@@ -99,13 +99,16 @@ def _row(title: str, line: str, told: Mapping, indices: Sequence[int]) -> None:
 def _strip(tiles: Sequence[tuple[str, str, str, int]]) -> None:
     """Images in a row that wraps: (base64, words, quiet words, place)."""
     shown = "".join(
-        f'<figure title="image {index}"><img src="data:image/{"png" if image.startswith("iVBOR") else "jpeg"};base64,{escape(image)}" '
+        f'<figure title="image {index}"><img '
+        f'src="data:image/{"png" if image.startswith("iVBOR") else "jpeg"};base64,{escape(image)}" '
         f'alt="{escape(words)}" style="image-rendering:{"pixelated" if image.startswith("iVBOR") else "auto"}">'
-        f'<figcaption style="white-space:normal;overflow-wrap:anywhere">{escape(words)}<br>{escape(quiet)}</figcaption></figure>'
+        "<figcaption "
+        f'style="white-space:normal;overflow-wrap:anywhere">{escape(words)}<br>{escape(quiet)}</figcaption></figure>'
         for image, words, quiet, index in tiles
     )
     st.html(
-        f'<div class="lab-examples" style="max-width:none;grid-template-columns:repeat(auto-fill,minmax(70px,1fr))">{shown}</div>'
+        '<div class="lab-examples" '
+        f'style="max-width:none;grid-template-columns:repeat(auto-fill,minmax(70px,1fr))">{shown}</div>'
     )
 
 
@@ -124,7 +127,8 @@ def _beside(run: Run, told: Mapping, wanted: str | int) -> None:
     ]
     if not candidates:
         page.note(
-            "No other run of this task and protocol has ended yet; with one, what each of the two alone gets right is here."
+            "No other run of this task and protocol has ended yet; with one, what each of the two alone gets right is "
+            "here."
         )
         return
     other = other_run(candidates, "B, the other run", _called, "no other run")

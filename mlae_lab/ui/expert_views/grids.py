@@ -38,6 +38,6 @@ def draw(run: Run) -> None:
         live_plot(figures.similarity_curve(tail.similarity[: index + 1]), key="experts_similarity")
         page.note(
             "cos(bᵢ aᵢᵀ, bⱼ aⱼᵀ) = cos(bᵢ, bⱼ) · cos(aᵢ, aⱼ), with the sign of λᵢ λⱼ (paper, A.4), averaged over the "
-            "pairs of a layer without the diagonal and then over layers. |cosine| says how much two experts overlap; the signed "
-            "mean also says whether they pull together or against each other."
+            "pairs of a layer without the diagonal and then over layers. |cosine| says how much two experts overlap; "
+            "the signed mean also says whether they pull together or against each other."
         )

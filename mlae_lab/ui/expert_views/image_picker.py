@@ -71,7 +71,8 @@ def _uploaded(key: str, most: int) -> list[Chosen]:
         return []
     if files:
         page.note(
-            "Each is made as large and, where the task's images are grey, as grey as those are. Remove them to go back to the task's."
+            "Each is made as large and, where the task's images are grey, as grey as those are. Remove them to go back "
+            "to the task's."
         )
     return [Chosen({"file": base64.b64encode(file.getvalue()).decode()}, file.name[:24]) for file in files]
 

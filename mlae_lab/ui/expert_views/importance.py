@@ -67,9 +67,9 @@ def _greedy(run: Run) -> None:
     tries = total * (total + 1) // 2
     if not wanted:
         page.note(
-            "Three curves of accuracy against experts kept: taken away in the order of the first-order estimate, which is there "
-            "first; the least useful taken away one by one; and the most useful added one by one. The last two try every "
-            f"expert that is left at each step: {tries:,} tries a curve, which is slow on a CPU."
+            "Three curves of accuracy against experts kept: taken away in the order of the first-order estimate, which "
+            "is there first; the least useful taken away one by one; and the most useful added one by one. The last "
+            f"two try every expert that is left at each step: {tries:,} tries a curve, which is slow on a CPU."
         )
         return
     st.query_params["greedy"] = str(count)  # a reload, or whoever gets the link, finds the curves
@@ -89,8 +89,8 @@ def _greedy(run: Run) -> None:
         return
     live_plot(figures.greedy_figure(curves, total), key="greedy")
     page.note(
-        f"Each step takes the expert that leaves the lowest mean cross-entropy on {count} evaluation images; equal ones "
-        "go by layer. Dotted: measured as exactly, but in the order of −∂loss/∂fᵢ at f = 1, the smallest first"
+        f"Each step takes the expert that leaves the lowest mean cross-entropy on {count} evaluation images; equal "
+        "ones go by layer. Dotted: measured as exactly, but in the order of −∂loss/∂fᵢ at f = 1, the smallest first"
         + ("" if agreement is None else f"; the two orders have a Spearman correlation of {agreement:+.2f}")
         + ". Chosen and measured on the same images: a pruned run may do a little worse on others."
     )
@@ -142,8 +142,9 @@ def _image_importance(run: Run) -> None:
         figure = figures.cell_figure(adds, plan, title, "adds to the margin", "image_importance", form=".3f")
         live_plot(figure, key="image_importance")
         page.note(
-            "Margin: the logit of the class that the whole run answers, minus the largest other logit. Shown is how much less "
-            "it is with each expert off; below 0 the image flips. Orange: the expert speaks for the answer. Blue: against it."
+            "Margin: the logit of the class that the whole run answers, minus the largest other logit. Shown is how "
+            "much less it is with each expert off; below 0 the image flips. Orange: the expert speaks for the answer. "
+            "Blue: against it."
         )
 
 
@@ -205,8 +206,9 @@ def _robustness(run: Run) -> None:
     rescaled = columns[3].toggle("Survivors count 1/(1−p)", key=f"{key}_rescaled", **_start(key, "rescaled", True))
     if not (columns[3].button("Draw them", key=f"{key}_go") or given is not None):
         page.note(
-            "The accuracy under hundreds of random masks, as a distribution. A run that was trained with masking should lose "
-            "less than one that was not: put both side by side, they see the same masks. Each mask is a pass over 200 images."
+            "The accuracy under hundreds of random masks, as a distribution. A run that was trained with masking "
+            "should lose less than one that was not: put both side by side, they see the same masks. Each mask is a "
+            "pass over 200 images."
         )
         return
     address = (f"{rate:g}", str(samples), beside.id if beside else "", "" if rescaled else "plain")

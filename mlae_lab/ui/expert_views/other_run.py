@@ -19,7 +19,7 @@ def other_run(candidates: Sequence[Run], label: str, words: Callable[[Run], str]
     known = {run.id: run for run in candidates}
     asked = st.query_params.get(OTHER, "")
     chosen = asked if asked in known else ""
-    key = f"beside_{label}_{chosen}"  # another one for another address: a link that was followed counts, not an old choice
+    key = f"beside_{label}_{chosen}"  # a new widget for each link: its run counts, not an earlier choice
 
     def keep() -> None:
         if st.session_state[key]:

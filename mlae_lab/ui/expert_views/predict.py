@@ -37,7 +37,8 @@ def draw(run: Run) -> None:
         _images([(name, found["image"])], "lab-examples lab-one")
         live_plot(figures.classes_figure(top, classes, found["truth"]), key="predict_classes")
         page.note(
-            "Softmax of the logits, as trained. An image unlike those of the task gets an answer too: this run knows no “none of these”."
+            "Softmax of the logits, as trained. An image unlike those of the task gets an answer too: this run knows "
+            "no “none of these”."
         )
     with right:
         if found["without_all"] is None:
@@ -61,7 +62,8 @@ def _without(run: Run, found: dict) -> None:
     )
     live_plot(figure, key="predict_without")
     page.note(
-        "All experts of one layer off at a time, everything else as trained; the head stays as it learned to read the network with them."
+        "All experts of one layer off at a time, everything else as trained; the head stays as it learned to read the "
+        "network with them."
     )
 
 
@@ -70,7 +72,8 @@ def _nearest(found: dict) -> None:
     classes = found["classes"]
     _images([(f"{classes[n['truth']]}, {n['cosine']:.3f}", n["image"]) for n in found["nearest"]], "lab-examples")
     page.note(
-        "Cosine of what the head reads, over the images that the run was trained on. Alike for the head is what lies close there."
+        "Cosine of what the head reads, over the images that the run was trained on. Alike for the head is what lies "
+        "close there."
     )
 
 
@@ -110,8 +113,8 @@ def whatif(run: Run, key: str, argument: int | dict[str, str], truth: int | None
         ignored_note(state)
         live_plot(figures.two_answers_figure(found["before"], found["now"], found["classes"], truth), key="predict_two")
         page.note(
-            "y = (W + Σ fᵢ λᵢ bᵢ aᵢᵀ) x + bias, with fᵢ = 0 for an expert that is off (paper, equations 3 to 5). Nothing is trained, "
-            "and the head stays as it is."
+            "y = (W + Σ fᵢ λᵢ bᵢ aᵢᵀ) x + bias, with fᵢ = 0 for an expert that is off (paper, equations 3 to 5). "
+            "Nothing is trained, and the head stays as it is."
         )
         link("experts", "The same on all evaluation images", run=run.id, view="whatif", **_set(asked))
 
@@ -152,7 +155,8 @@ def _maps(run: Run, argument: int | dict[str, str], found: dict) -> None:
 
 def _images(shown: list[tuple[str, str]], kind: str) -> None:
     tiles = "".join(
-        f'<figure><img src="{image_address(image)}" alt="{escape(name)}"><figcaption>{escape(name)}</figcaption></figure>'
+        f'<figure><img src="{image_address(image)}" '
+        f'alt="{escape(name)}"><figcaption>{escape(name)}</figcaption></figure>'
         for name, image in shown
     )
     st.html(f'<div class="{kind}">{tiles}</div>')

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import streamlit as st
 
 from mlae_lab.core.nearest_pattern import nearest
+from mlae_lab.core.seed_statistics import SeedStatistics
 from mlae_lab.runs import pairs, repeats
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import Run, StoreError
@@ -51,8 +55,8 @@ def _other(run: Run) -> Run | None:
     candidates = pairs.other_masks(queries.store(), run)
     if not candidates:
         page.note(
-            "No other mask has run with these settings yet: a pair, from Compare, shows whether a mask moves the result farther "
-            "than the seed does."
+            "No other mask has run with these settings yet: a pair, from Compare, shows whether a mask moves the "
+            "result farther than the seed does."
         )
         link("compare", "Start a pair", a=run.id)
         return None
@@ -78,9 +82,8 @@ def _alone(run: Run) -> None:
     large(found.words)
     if found.noise:
         page.note(found.noise)
-    if found.done:
-        values = tuple((entry.seed, entry.accuracy) for entry in found.done)
-        lane = figures.Lane("mean" if len(values) > 1 else "", values, found.statistics)
+    if found.statistics is not None:
+        lane = _lane("mean" if len(found.done) > 1 else "", found, found.statistics)
         live_plot(figures.seeds_figure([lane], run.config.protocol), key="seeds_alone")
         page.note(figures.SEEDS_NOTE)
     _listed(found)
@@ -106,7 +109,7 @@ def _two(run: Run, other: Run) -> None:
             page.note("No seed has both runs at their last epoch yet; the first that has is a dot here.")
     with right:
         lanes = [
-            figures.Lane(name, tuple((e.seed, e.accuracy) for e in found.done), found.statistics)
+            _lane(name, found, found.statistics)
             for name, found in zip("AB", both, strict=False)
             if found.statistics is not None
         ]
@@ -117,13 +120,20 @@ def _two(run: Run, other: Run) -> None:
     of_a, of_b = ({entry.seed: entry for entry in found.seeds} for found in both)
     for seed in sorted({*of_a, *of_b}):
         one, two = of_a.get(seed), of_b.get(seed)
-        apart = None if not (one and two) or None in (one.accuracy, two.accuracy) else two.accuracy - one.accuracy
-        cells.append((str(seed), _cell(one), _cell(two), "–" if apart is None else pairs.points(apart, signed=True)))
+        apart = "–"
+        if one and two and one.accuracy is not None and two.accuracy is not None:
+            apart = pairs.points(two.accuracy - one.accuracy, signed=True)
+        cells.append((str(seed), _cell(one), _cell(two), apart))
     table(("Seed", "A", "B", "B − A, points"), cells)
     page.note(
         f"A is the mask of run {run.id}, B that of run {other.id}. Means: A {_mean(both[0])}, B {_mean(both[1])}."
     )
     link("compare", "The difference over epochs", a=run.id, b=other.id)
+
+
+def _lane(name: str, found: repeats.Repeats, statistics: SeedStatistics) -> figures.Lane:
+    values = tuple((entry.seed, entry.accuracy) for entry in found.done if entry.accuracy is not None)
+    return figures.Lane(name, values, statistics)
 
 
 def _mean(found: repeats.Repeats) -> str:
@@ -163,14 +173,17 @@ def _start(run: Run, other: Run | None) -> None:
         )
     )
     try:
+        launch: Callable[[], object]
         if other is None:
             todo = repeats.wanted(store, run.id, seeds)
+            launch = partial(repeats.launch_repeats, store, run.id, seeds, visitor.current())
         else:
             sides = pairs.sides(store, run, other)
             first = sides[min(sides)] if sides else (run, None)  # none of them has measured an epoch
-            base = first[0] or first[1]
+            base = first[0] or first[1] or run
             plan = other.config.plan if base.config.plan == run.config.plan else run.config.plan
             todo = pairs.wanted(store, base.id, plan, seeds)
+            launch = partial(pairs.launch_pair, store, base.id, plan, seeds, visitor.current())
         new = repeats.starting(todo)
         if right.button(
             f"Start {len(new)} run{'s' if len(new) != 1 else ''}",
@@ -178,10 +191,7 @@ def _start(run: Run, other: Run | None) -> None:
             type="primary" if new else "secondary",
             disabled=bool(lacking) or not new,
         ):
-            if other is None:
-                repeats.launch_repeats(store, run.id, seeds, visitor.current())
-            else:
-                pairs.launch_pair(store, base.id, plan, seeds, visitor.current())
+            launch()
             queries.refresh()
             st.rerun()
         page.note(lacking or started_text(todo))

@@ -101,7 +101,7 @@ def _baseline(run: Run) -> list[RandomBaseline | None]:
     plan = run.config.plan
     if plan.expert_rank != 1:
         found = probe.ask(queries.store(), run.id, "similarity", {"file": "", "other": ""}, 0.1)
-        drawn = found.value["baseline"] if found.state == "done" else [None] * plan.rows
+        drawn = found.value["baseline"] if found.value is not None else [None] * plan.rows
         return [RandomBaseline(**each) if each else None for each in drawn]
     shapes = catalog.backbone(run.config.backbone).shapes(plan.targets)
     return [random_experts(*shapes[target], count) for target, count in zip(plan.targets, plan.kept, strict=False)]
@@ -117,14 +117,14 @@ def _cosines(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its:
         page.note(f"Run {run.id}, epoch {mine[-1].epoch}")
         live_plot(figures.similarity_tiles(mine[-1], run.config.plan), key="similarity_tiles")
     with right:
-        if its:
+        if beside is not None and its:
             page.note(f"Run {beside.id}, epoch {its[-1].epoch}")
             live_plot(figures.similarity_tiles(its[-1], beside.config.plan), key="similarity_tiles_other")
         else:
             _by_layer(run, mine[-1], None, baseline)
     page.note(
-        "One tile a layer, its number and mean |cosine| above it; blue: against each other, orange: together. "
-        "cos(bᵢ aᵢᵀ, bⱼ aⱼᵀ) = cos(bᵢ, bⱼ) · cos(aᵢ, aⱼ), with the sign of λᵢ λⱼ (paper, A.4; figures 4 and 5); the diagonal "
+        "One tile a layer, its number and mean |cosine| above it; blue: against each other, orange: together. cos(bᵢ "
+        "aᵢᵀ, bⱼ aⱼᵀ) = cos(bᵢ, bⱼ) · cos(aᵢ, aⱼ), with the sign of λᵢ λⱼ (paper, A.4; figures 4 and 5); the diagonal "
         "is left out."
     )
     several = len(mine) > 1 or len(its) > 1
@@ -182,8 +182,9 @@ def _in_words(mine: SimilarityStats, its: SimilarityStats | None) -> None:
 def _invariants(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its: Sequence[SimilarityStats]) -> None:
     page.section("What does not depend on how ΔW is cut into experts")
     page.note(
-        "BA = (BR)(R⁻¹A) for any R: the rank-1 parts of one ΔW, and their cosines, can be chosen at will. Its singular values "
-        "and the spaces that it reads from and writes into cannot. They come from the factors: Aᵀ = Q<sub>a</sub> R<sub>a</sub>, "
+        "BA = (BR)(R⁻¹A) for any R: the rank-1 parts of one ΔW, and their cosines, can be chosen at will. Its singular "
+        "values and the spaces that it reads from and writes into cannot. They come from the factors: Aᵀ = "
+        "Q<sub>a</sub> R<sub>a</sub>, "
         "Bλ = Q<sub>b</sub> R<sub>b</sub>, and R<sub>b</sub> R<sub>a</sub>ᵀ is as small as the number of experts."
     )
     _over_epochs(run, mine, beside, its)
@@ -212,8 +213,8 @@ def _over_epochs(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, 
                 rank_curve(f"{what}-rank-over-epochs", what, own, other, most, its_most), key=f"similarity_rank_{what}"
             )
     page.note(
-        "Mean over the layers whose ΔW is not 0, all experts on, at each measured epoch. It cannot be more than the number of "
-        "experts, in the mean over the layers that have some."
+        "Mean over the layers whose ΔW is not 0, all experts on, at each measured epoch. It cannot be more than the "
+        "number of experts, in the mean over the layers that have some."
     )
 
 
@@ -270,7 +271,8 @@ def _spectra(found: Mapping, other: Mapping | None) -> None:
     with right:
         live_plot(by_layer_figure("ranks", found["labels"], lines, title, "rank"), key="similarity_ranks")
         page.note(
-            "Effective rank: exp(−Σ p ln p) with p = σ / Σσ. Stable rank: ‖ΔW‖²<sub>F</sub> / σ₁², in which small σ hardly count."
+            "Effective rank: exp(−Σ p ln p) with p = σ / Σσ. Stable rank: ‖ΔW‖²<sub>F</sub> / σ₁², in which small σ "
+            "hardly count."
         )
 
 
@@ -282,8 +284,8 @@ def _spaces(found: Mapping, other: Mapping | None, same_seed: bool) -> None:
             figure = overlap_figure(found[name], found["labels"], what, found[f"random_{name}"])
             live_plot(figure, key=f"similarity_overlap_{name}")
     page.note(
-        "Overlap of two layers: ‖UᵀV‖²<sub>F</sub> / min(r, s), the mean squared cosine of the principal angles between the spaces of "
-        "their ΔW; 1: the same space. Random spaces show max(r, s) / d."
+        "Overlap of two layers: ‖UᵀV‖²<sub>F</sub> / min(r, s), the mean squared cosine of the principal angles "
+        "between the spaces of their ΔW; 1: the same space. Random spaces show max(r, s) / d."
     )
     if not other:
         page.note("With a run of another seed beside it, here stands whether both found the same spaces.")
@@ -301,8 +303,10 @@ def _spaces(found: Mapping, other: Mapping | None, same_seed: bool) -> None:
     if other["same_random_reads"] is not None and other["same_random_writes"] is not None:
         title += f" (random {other['same_random_reads']:.2f} and {other['same_random_writes']:.2f})"
     live_plot(by_layer_figure("overlap-runs", found["labels"], lines, title, "overlap"), key="similarity_overlap_runs")
-    page.note(
-        "The same overlap between this run's ΔW and the other's in the same layer."
-        + (" Both have one seed, so they began with the same a and read from much the same space from the first step: a "
-           "run of another seed tells what both found." if same_seed else "")
-    )  # fmt: skip
+    note = "The same overlap between this run's ΔW and the other's in the same layer."
+    if same_seed:
+        note += (
+            " Both have one seed, so they began with the same a and read from much the same space from the first step: "
+            "a run of another seed tells what both found."
+        )
+    page.note(note)

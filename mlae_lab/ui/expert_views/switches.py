@@ -6,6 +6,7 @@ The views What if and Predict share one state for each run, which the address ca
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 
@@ -67,7 +68,7 @@ def opened(run: Run) -> str:
 
 
 def switches(run: Run, key: str, state: State, counts: Sequence[int] = ()) -> None:
-    """Draw them, inside a fragment, and write what is set into the address. counts: numbers of images to choose from."""
+    """Draw the switches in a fragment and write their state into the address. counts: numbers of images to choose."""
     plan = run.config.plan
 
     def clicked(off: tuple[Cell, ...]) -> None:
@@ -117,10 +118,8 @@ def _masks() -> dict[str, MaskPlan | None]:
         if pattern.plan.keep not in seen:  # drop rates do not count after training
             seen.add(pattern.plan.keep)
             found[pattern.title] = pattern.plan
-    try:
+    with suppress(*EXPECTED_ERRORS):  # the paper's masks can be chosen all the same
         found |= {f"Saved: {entry.name}": entry.plan for entry in queries.store().plans()}
-    except EXPECTED_ERRORS:
-        pass  # the paper's masks are there all the same
     return found
 
 

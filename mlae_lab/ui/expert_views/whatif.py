@@ -17,8 +17,8 @@ from mlae_lab.ui.markdown import plain
 
 IMAGES = (200, 500, 1000, 2000)
 _FORMULA = (
-    "y = (W + Σ fᵢ λᵢ bᵢ aᵢᵀ) x + bias, with fᵢ = 0 for an expert that is off (paper, equations 3 to 5). Only what lies "
-    "behind the first change is computed again."
+    "y = (W + Σ fᵢ λᵢ bᵢ aᵢᵀ) x + bias, with fᵢ = 0 for an expert that is off (paper, equations 3 to 5). Only what "
+    "lies behind the first change is computed again."
 )
 
 
@@ -78,7 +78,8 @@ def _flips(found: dict) -> None:
         truth, was, is_now = (escape(classes[flip[name]]) for name in ("truth", "before", "now"))
         word = "lost" if flip["before"] == flip["truth"] else "won" if flip["now"] == flip["truth"] else "still wrong"
         items.append(
-            f'<figure title="{truth}: {was} ({flip["confidence_before"]:.0%}), now {is_now} ({flip["confidence_now"]:.0%})">'
+            f'<figure title="{truth}: {was} ({flip["confidence_before"]:.0%}), now {is_now} '
+            f'({flip["confidence_now"]:.0%})">'
             f'<img src="{flip["image"]}" alt="{truth}"><figcaption>{was} → {is_now}<br>{word}</figcaption></figure>'
         )
     st.html(f'<div class="lab-examples lab-flips">{"".join(items)}</div>')

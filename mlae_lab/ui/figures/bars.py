@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.ui.figures.base import Figure, axis, figure
@@ -47,7 +47,7 @@ def active_figure(plan: MaskPlan) -> Figure:
     )
 
 
-def balance_figure(names: Sequence[str], counts: dict[str, Sequence[int]]) -> Figure:
+def balance_figure(names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Figure:
     """Images per class. counts: split name to one number per class."""
     colours = ("@accent", "@middle", "@quiet")
     data = [
