@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.output import (
@@ -94,7 +95,7 @@ def _runs(args: argparse.Namespace) -> int:
         row = state(store, derived(store, store.run(args.run))) | {"bytes": sizes.get(args.run, 0)}
         words = [f"{name:<18}{json.dumps(value) if isinstance(value, dict) else value}" for name, value in row.items()]
         return print_result(args, row, "\n".join(words))
-    rows = [state(store, derived(store, run)) | {"bytes": sizes.get(run.id, 0)} for run in store.runs()]
+    rows: list[dict[str, Any]] = [state(store, derived(store, run)) | {"bytes": sizes.get(run.id, 0)} for run in store.runs()]
     if unread := store.unread():
         print(f"runs of a newer lab that are not shown: {len(unread)}; update this lab to see them", file=sys.stderr)
     if args.json:
@@ -144,14 +145,14 @@ def follow(store: RunStore, run: Run) -> Run:
     while True:
         supervisor.ensure(store)
         run = derived(store, store.run(run.id))
-        for stored in store.events(run.id, after=last, kinds=("started", "resumed", "evaluation")):
+        for stored in store.events(run.id, Started, Resumed, Evaluation, after=last):
             last, event = stored.id, stored.event
             if isinstance(event, Started):
                 print(f"{event.train_images} images, {event.parameters:,} expert and {event.head_parameters:,} head "
                       f"parameters, {event.steps} steps on {event.device} in {event.precision}", flush=True)  # fmt: skip
             elif isinstance(event, Resumed):
                 print(f"goes on after step {event.step}", flush=True)
-            elif isinstance(event, Evaluation):
+            else:
                 print(f"epoch {event.epoch:>4}   {event.split} accuracy {event.accuracy:5.1f} %   loss {event.loss:.3f}"
                       f"   {event.seconds:6.1f} s", flush=True)  # fmt: skip
         if run.status.is_over:
