@@ -40,8 +40,8 @@ def panel() -> None:
         place.metric(name, value)
     left, right = st.columns(2)
     with left:
-        chart(figures.accuracy_figure(running, tail.evaluations, config.epochs, config.protocol), "accuracy")
-        chart(figures.loss_figure(running, tail.evaluations, config.epochs, config.protocol), "loss")
+        chart(figures.accuracy_figure(running, tail.outcome(config)), "accuracy")
+        chart(figures.loss_figure(running, tail.outcome(config)), "loss")
     with right:
         chart(
             figures.expert_figure(tail.experts[-1].contribution, "contribution", config.plan, tail.experts[-1].epoch),

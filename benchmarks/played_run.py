@@ -71,6 +71,16 @@ def played(config: RunConfig) -> Iterator[list[ev.Event]]:
                         epoch, canvas(0.6, 0.8), canvas(0, 0.1), canvas(1 - moved, 1 + moved), canvas(0, 0.01)
                     ),
                     ev.SimilarityStats(epoch, means, means, matrices),
+                    ev.Statistics(
+                        epoch,
+                        step,
+                        {
+                            "update_norm": tuple(
+                                moved * (row + 1) if kept else None for row, kept in enumerate(plan.kept)
+                            )
+                        },
+                        {"update_norm": ("Size of the update", "‖ΔW‖ (Frobenius)")},
+                    ),
                 ]
             events += [
                 ev.Predictions(epoch, step, names, tuple(round(chance.random(), 3) for _ in names)),

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.browsers import Seen, cpu_seconds, free_port, viewer, wait_for
 from mlae_lab.core.defaults import FIRST_RUN
-from mlae_lab.core.events import TrainStep
+from mlae_lab.core.events import SimilarityStats, TrainStep
 from mlae_lab.locations import PACKAGE
 from mlae_lab.runs import commands
 from mlae_lab.runs.store import RunStore
@@ -47,7 +47,7 @@ async def crowd(url: str, run: str, viewers: int, seconds: float, clicking: bool
 
 def steps_per_second(store: RunStore, run: str, seconds: float) -> float:
     def at() -> TrainStep:
-        step = store.last(run, "step")
+        step = store.last(run, TrainStep)
         assert isinstance(step, TrainStep), commands.log_tail(store, run)
         return step
 
@@ -92,7 +92,7 @@ def main() -> None:
 
         try:
             wait_for(port)
-            while store.last(run, "similarity") is None:
+            while store.last(run, SimilarityStats) is None:
                 time.sleep(0.5)
             sample_images, busy, theirs = [], [], []
             looking = people("looking", OPENING + 2 * (chosen.rounds + 1) * (chosen.seconds + SETTLING))

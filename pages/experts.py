@@ -5,6 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from mlae_lab.core import catalog
+from mlae_lab.core.events import ExpertStats
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import page, queries
 from mlae_lab.ui.expert_views import VIEWS, views_of
@@ -20,7 +21,7 @@ page.heading(
 def _can_be_opened(run: Run) -> bool:
     """An expert of it was measured, or it left the head that it trained."""
     if run.config.method == "mlae":
-        return queries.store().last(run.id, "experts") is not None
+        return queries.store().last(run.id, ExpertStats) is not None
     return run.status.is_over and queries.store().paths(run.id).adapter.is_file()
 
 

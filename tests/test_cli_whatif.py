@@ -10,6 +10,7 @@ import pytest
 
 from mlae_lab.cli import main
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import Evaluation
 from mlae_lab.core.patterns import allocation
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.adapter_file import read_adapter
@@ -50,7 +51,7 @@ def test_what_if_says_the_number_and_writes_what_is_left(store: RunStore, capsys
     out, _ = say(store, capsys, "whatif", name(store), "--off", "L12E1", "--scale", "0.5", "--save-plan", "what is left",
                  "--export", str(file), "--json")  # fmt: skip
     told = json.loads(out.splitlines()[-1])
-    assert told["before"]["accuracy"] == store.last(name(store), "evaluation").accuracy
+    assert told["before"]["accuracy"] == store.last(name(store), Evaluation).accuracy
     assert told["experts"] == 2
     assert told["off"] == "L12E1"
     small = read_adapter(file)

@@ -145,14 +145,14 @@ def follow(store: RunStore, run: Run) -> Run:
     while True:
         supervisor.ensure(store)
         run = derived(store, store.run(run.id))
-        for stored in store.events(run.id, after=last, kinds=("started", "resumed", "evaluation")):
+        for stored in store.events(run.id, Started, Resumed, Evaluation, after=last):
             last, event = stored.id, stored.event
             if isinstance(event, Started):
                 print(f"{event.train_images} images, {event.parameters:,} expert and {event.head_parameters:,} head "
                       f"parameters, {event.steps} steps on {event.device} in {event.precision}", flush=True)  # fmt: skip
             elif isinstance(event, Resumed):
                 print(f"goes on after step {event.step}", flush=True)
-            elif isinstance(event, Evaluation):
+            else:
                 print(f"epoch {event.epoch:>4}   {event.split} accuracy {event.accuracy:5.1f} %   loss {event.loss:.3f}"
                       f"   {event.seconds:6.1f} s", flush=True)  # fmt: skip
         if run.status.is_over:

@@ -7,11 +7,18 @@ are nested tuples with one value per cell of the plan's canvas, None where no ex
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, get_args
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import Any, ClassVar, TypeVar, get_args
 
 Canvas = tuple[tuple[float | None, ...], ...]
+StatisticValue = float | tuple[float | None, ...] | Canvas | None  # of a run, by layer, or by layer and expert
+MAX_STATISTICS = 64  # in one event
+_NAME = re.compile("[a-z][a-z0-9_]{0,47}")
+_LABEL_LETTERS = 100
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,65 @@ class SimilarityStats:
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """With each evaluation: whatever else a method or an analysis records (`training.statistics`).
+
+    The event describes itself, so that no reader has to know a statistic.
+
+    Args:
+        epoch: Of the evaluation.
+        step: Of the evaluation.
+        values: By name: a number, one number per layer, or a canvas; None where there is no value.
+        labels: By name: title and unit ("" for none), as a figure shows them.
+    """
+
+    kind: ClassVar[str] = "statistics"
+    epoch: int
+    step: int
+    values: Mapping[str, StatisticValue]
+    labels: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
+        object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
+
+    def __hash__(self) -> int:
+        return hash((self.epoch, self.step, frozenset(self.values.items()), frozenset(self.labels.items())))
+
+    def require_valid(self, rows: int, columns: int) -> None:
+        """Check names, labels, numbers and sizes.
+
+        Args:
+            rows: Layers of the plan's canvas.
+            columns: Experts of the plan's canvas.
+
+        Raises:
+            ValueError: For anything that a store, an archive or a figure could not take.
+        """
+        if len(self.values) > MAX_STATISTICS:
+            raise ValueError(f"there are {len(self.values)} statistics: at most {MAX_STATISTICS} are recorded")
+        for name, value in self.values.items():
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"a statistic is named {name[:60]!r}: use 1 to 48 of a-z, 0-9 and _, a letter first")
+            lines = value if isinstance(value, tuple) else ()
+            of_experts = [line for line in lines if isinstance(line, tuple)]
+            is_canvas = bool(of_experts) and len(of_experts) == len(lines)
+            if isinstance(value, tuple) and (
+                len(value) != rows or (of_experts and not is_canvas) or any(len(line) != columns for line in of_experts)
+            ):
+                raise ValueError(
+                    f"statistic {name} must be a number, {rows} numbers, or a canvas of {rows} x {columns}"
+                )
+            numbers = [n for line in of_experts for n in line] if is_canvas else lines or [value]
+            if not all(n is None or (isinstance(n, float | int) and math.isfinite(n)) for n in numbers):
+                raise ValueError(f"statistic {name} holds something that is neither a finite number nor None")
+        if set(self.labels) - set(self.values):
+            raise ValueError("labels of statistics must belong to a value")
+        if any(len(text) > _LABEL_LETTERS for label in self.labels.values() for text in label):
+            raise ValueError(f"labels of statistics take at most {_LABEL_LETTERS} letters")
+
+
+@dataclass(frozen=True)
 class SampleImages:
     """Once, behind `Started`: the few evaluation images whose answers are told with every evaluation.
 
@@ -173,9 +239,12 @@ Event = (
     | ExpertStats
     | SimilarityStats
     | Predictions
+    | Statistics
     | Saved
 )
-KINDS: dict[str, type] = {e.kind: e for e in get_args(Event)}
+E = TypeVar("E", bound=Event)
+KINDS: dict[str, type[Event]] = {e.kind: e for e in get_args(Event)}
+OF_EVALUATION = (ExpertStats, SimilarityStats, Predictions, Statistics)  # an Evaluation follows and completes them
 
 # What versions up to 0.5 called kinds and fields; `runs.schema` renames them in a store, `renamed` in an archive.
 OLD_KINDS = {"watched": SampleImages.kind, "guesses": Predictions.kind}
@@ -204,17 +273,19 @@ def packed(mask: Iterable[bool]) -> str:
 
 def to_json(event: Event) -> str:
     """The event's fields as JSON; not-a-number and infinities survive (NaN, Infinity)."""
-    return json.dumps(asdict(event), separators=(",", ":"))
+    return json.dumps({f.name: getattr(event, f.name) for f in fields(event)}, separators=(",", ":"), default=dict)
 
 
-def from_json(kind: str, text: str) -> Event:
-    """The inverse of `to_json`; entries that only a newer lab knows are passed over. Raises KeyError for an unknown kind."""
-    made, found = KINDS[kind], json.loads(text)
-    return made(**{name: _tuples(value) for name, value in found.items() if name in made.__dataclass_fields__})
+def from_json(kind: type[E], text: str) -> E:
+    """The inverse of `to_json`; fields that only a newer lab knows are left out."""
+    names = {f.name for f in fields(kind)}
+    return kind(**{name: _immutable(value) for name, value in json.loads(text).items() if name in names})
 
 
-def _tuples(value):
-    return tuple(_tuples(v) for v in value) if isinstance(value, list) else value
+def _immutable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _immutable(entry) for name, entry in value.items()}
+    return tuple(map(_immutable, value)) if isinstance(value, list) else value
 
 
 def mean_of(values: tuple[float | None, ...]) -> float | None:

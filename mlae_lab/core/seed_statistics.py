@@ -32,6 +32,13 @@ class SeedStatistics:
     least: float
     most: float
 
+    @property
+    def spread(self) -> tuple[float, float, float] | None:
+        """(deviation, low, high), None for one seed."""
+        if self.deviation is None or self.low is None or self.high is None:
+            return None
+        return self.deviation, self.low, self.high
+
 
 def seed_statistics(epoch: int, values: Sequence[float]) -> SeedStatistics:
     """Mean and spread of at least one value."""
@@ -113,12 +120,17 @@ def power(effect: float, n: int) -> float:
 
 def seeds_needed(seen: SeedStatistics) -> str:
     """How many seeds would settle a difference, as one or two sentences; "" where the pairs seen have settled it."""
-    if seen.n < 2:
+    if seen.spread is None:
         return "How many seeds would settle it cannot be told from one pair."
     found = sample_size(seen)
     if found is None:
         return "How many seeds would settle it cannot be told from pairs without any spread."
+<<<<<<< HEAD
     if seen.low is None or seen.high is None or not seen.low <= 0 <= seen.high:
+=======
+    _, low, high = seen.spread
+    if not low <= 0 <= high:
+>>>>>>> w1-events
         return ""
     if found.clear is None:
         return f"Even {MAX_COUNTED:,} pairs would not tell a mean of {points(seen.mean, signed=True)} points from 0."

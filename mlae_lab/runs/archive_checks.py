@@ -11,6 +11,7 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields
 from functools import cache
+from typing import Any
 
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
@@ -114,7 +115,9 @@ def header_of(packed: Packed) -> tuple[Run, dict]:
             f"{packed.name} was written by a newer lab (format {number}, this one reads {FORMAT}): update this lab"
         )
     _require(number == FORMAT and type(number) is int, "format", number, f"{FORMAT}")
-    name, status, device = told.get("id"), told.get("status"), told.get("device")
+    name: Any = told.get("id")
+    status: Any = told.get("status")
+    device: Any = told.get("device")
     _require(isinstance(name, str) and is_run_id(name), "id", name, "eight letters a-z or digits 2-7")
     ends = [s.value for s in Status if s.is_over]
     _require(status in ends, "status", status, f"an end, one of {', '.join(ends)}")
@@ -124,13 +127,13 @@ def header_of(packed: Packed) -> tuple[Run, dict]:
     for key in ("created", "started", "ended"):
         value = told.get(key)
         missing = value is None and key in told and key != "created"
-        seconds = type(value) in (int, float) and 0 <= value <= _LAST_TIME
+        seconds = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LAST_TIME
         _require(missing or seconds, key, value, "a time in seconds since 1970")
     run = Run(
         name, told["created"], _config(told), told.get("first_hash", told["config_hash"]), Status(status), told["reason"],
         device, None, told["started"], told["ended"], parent=told["parent"], relation="branched" if told["relation"] == "continued" else told["relation"],
     )  # fmt: skip
-    here = told.get("here", {})
+    here: Any = told.get("here", {})
     kinds = {"owner": str, "attempt": int, "source": str, "data_folder": str}
     fits = isinstance(here, dict) and all(type(here.get(key, kind())) is kind for key, kind in kinds.items())
     _require(fits and 0 <= here.get("attempt", 0) <= _MOST, "here", here, "owner, attempt, source and data_folder")
@@ -138,7 +141,7 @@ def header_of(packed: Packed) -> tuple[Run, dict]:
 
 
 def _config(told: Mapping) -> RunConfig:
-    given = told.get("config")
+    given: Any = told.get("config")
     try:
         config = RunConfig.from_dict(given)
     except (LabError, ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -210,7 +213,7 @@ def _event(line: bytes, config: RunConfig) -> tuple[float, ev.Event] | None:
             values[name] = known[name](value)
         except ValueError as error:
             raise ValueError(f"{name} of {kind} holds {error}") from None
-    event = ev.KINDS[kind](**values)
+    event = ev.KINDS[kind](**values)  # each value was read as its field's type
     _require_possible(event)
     _require_on_canvas(event, config)
     return at, event
@@ -223,6 +226,7 @@ _COUNTED = {
     ev.ExpertStats: ("epoch",),
     ev.SimilarityStats: ("epoch",),
     ev.Predictions: ("epoch",),
+    ev.Statistics: ("epoch",),
 }  # fmt: skip - at least 1, as others divide by them
 
 
@@ -255,6 +259,9 @@ def _require_on_canvas(event: ev.Event, config: RunConfig) -> None:
         sides = tuple(len(m) if all(len(row) == len(m) for row in m) else -1 for m in event.matrices)
         ranks = all(len(ranks) in (0, plan.rows) for ranks in (event.effective_rank, event.stable_rank))
         fits = sides == plan.kept and len(event.signed) == len(event.absolute) == plan.rows and ranks
+    elif isinstance(event, ev.Statistics):
+        event.require_valid(plan.rows, plan.columns)
+        return
     elif isinstance(event, ev.TrainStep):
         fits = not event.mask or (
             bool(_HEX.fullmatch(event.mask)) and len(event.mask) == 2 * -(-plan.rows * plan.columns // 8)
@@ -283,7 +290,9 @@ def _fields(kind: str) -> tuple[dict[str, _Read], set[str]]:
     """How each field of an event is read from JSON, and the fields that must be there."""
     of = ev.KINDS[kind]
     types_ = typing.get_type_hints(of)
-    return {f.name: _reader(types_[f.name]) for f in fields(of)}, {f.name for f in fields(of) if f.default is MISSING}
+    own: dict[str, _Read] = {"values": _statistics, "labels": _labels} if of is ev.Statistics else {}
+    read = {f.name: own.get(f.name) or _reader(types_[f.name]) for f in fields(of)}
+    return read, {f.name for f in fields(of) if f.default is MISSING and f.default_factory is MISSING}
 
 
 def _reader(of: object) -> _Read:
@@ -302,6 +311,30 @@ def _reader(of: object) -> _Read:
         some = _reader(next(a for a in arguments if a is not types.NoneType))
         return lambda value: None if value is None else some(value)
     raise TypeError(f"no rule reads {of}")
+
+
+def _statistics(value: object) -> dict[str, object]:
+    """Values of `Statistics`, whose names and sizes `require_valid` checks."""
+    return {name: _statistic(entry, 2) for name, entry in _object(value).items()}
+
+
+def _statistic(value: object, depth: int) -> object:
+    if depth and isinstance(value, list):
+        return tuple(_statistic(entry, depth - 1) for entry in value)
+    return None if value is None else _number(value)
+
+
+def _labels(value: object) -> dict[str, tuple[object, ...]]:
+    labels = {name: tuple(map(_text, _list(label))) for name, label in _object(value).items()}
+    if any(len(label) != 2 for label in labels.values()):
+        raise ValueError("a label that is not a title and a unit")
+    return labels
+
+
+def _object(value: object) -> dict[str, object]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{short(value)} and must be a JSON object")
+    return value
 
 
 def _whole(value: object) -> object:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlae_lab.core.config import ConfigError, RunConfig
+from mlae_lab.core.epochs import steps_per_epoch
+from mlae_lab.core.events import Saved, Started
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.sanitize import printable
 from mlae_lab.locations import data_folder
@@ -19,13 +21,13 @@ from mlae_lab.runs import devices, supervisor
 from mlae_lab.runs.liveness import derived, is_alive
 from mlae_lab.runs.paths import LAST, RunPaths
 from mlae_lab.runs.status import RESUMABLE, Status
-from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
+from mlae_lab.runs.store import NO_ORIGIN, Origin, Run, RunStore, StoreError
 
 _ACCOUNT_SECONDS = 5.0  # a supervisor that is started writes within them what became of a run that died
 
 
 def launch(
-    store: RunStore, config: RunConfig, owner: str = "", origin: Origin = Origin(), start: Path | None = None
+    store: RunStore, config: RunConfig, owner: str = "", origin: Origin = NO_ORIGIN, start: Path | None = None
 ) -> Run:
     """Enqueue a run; its process waits for nobody, trains and outlives everyone.
 
@@ -158,13 +160,12 @@ def epoch_of(store: RunStore, run_id: str, checkpoint: str) -> int:
     """The whole epochs that a checkpoint has behind it."""
     if checkpoint != LAST:
         return int(checkpoint)
-    run, saved, started = store.run(run_id), store.last(run_id, "saved"), store.last(run_id, "started")
+    run, saved, started = store.run(run_id), store.last(run_id, Saved), store.last(run_id, Started)
     if saved is None:
         return 0
     if started is None:
         return saved.epoch
-    per_epoch = -(-started.train_images // run.config.batch_size)
-    return saved.step // per_epoch
+    return saved.step // steps_per_epoch(started.train_images, run.config.batch_size)
 
 
 # ---------------------------------------------------------------- room on the disk

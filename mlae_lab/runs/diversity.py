@@ -232,8 +232,8 @@ def found(store: RunStore, asked: Experiment) -> Found:
 
 def measures(store: RunStore, run: Run) -> dict[str, float]:
     """What a run ended with, by measure; empty before its last epoch. Means over layers."""
-    curve, last = outcomes.accuracies(store, run), store.last(run.id, SimilarityStats.kind)
-    if not curve or curve[-1][0] != run.config.epochs or not isinstance(last, SimilarityStats):
+    curve, last = outcomes.accuracies(store, run), store.last(run.id, SimilarityStats)
+    if not outcomes.is_through(run, curve) or last is None:
         return {}
     values = {"accuracy": curve[-1][1]} | {
         name: mean_of(getattr(last, name)) for name in ("absolute", "signed", "effective_rank", "stable_rank")
@@ -256,7 +256,7 @@ def _point(measured: Mapping[Cell, Mapping[str, float]], asked: Experiment, arm:
     def over_seeds(name: str, paired: bool) -> SeedStatistics | None:
         found = []
         for seed, values in own.items():
-            other = measured.get((*to, seed), {})
+            other = measured.get((to[0], to[1], seed), {})
             if name in values and (not paired or name in other):
                 found.append(values[name] - (other[name] if paired else 0.0))
         return seed_statistics(epoch, found) if found else None
@@ -273,9 +273,10 @@ def _point(measured: Mapping[Cell, Mapping[str, float]], asked: Experiment, arm:
 
 def judged(difference: SeedStatistics | None) -> int | None:
     """1: above 0, -1: below, 0: the interval holds 0; None for fewer than two pairs."""
-    if difference is None or difference.low is None:
+    if difference is None or difference.spread is None:
         return None
-    return 1 if difference.low > 0 else -1 if difference.high < 0 else 0
+    _, low, high = difference.spread
+    return 1 if low > 0 else -1 if high < 0 else 0
 
 
 _CLAIM = {-1: "supported", 1: "contradicted", 0: "not settled", None: "open until there are two seeds"}

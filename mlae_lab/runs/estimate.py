@@ -17,6 +17,7 @@ from statistics import median
 from mlae_lab.core import catalog
 from mlae_lab.core.budget import budget
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.epochs import steps_per_epoch
 from mlae_lab.core.events import Evaluation, Started, TrainStep
 from mlae_lab.runs import devices
 from mlae_lab.runs.store import Run, RunStore
@@ -59,14 +60,12 @@ def pace(store: RunStore, run: Run) -> Pace | None:
         return None
     if run.relation == "branched":  # its clock went on from its parent's
         return None
-    started = store.last(run.id, "started")
+    started = store.last(run.id, Started)
     at: list[tuple[float, int, bool]] = []  # seconds, step, is a measurement
-    for stored in store.events(run.id, kinds=("step", "evaluation")):
-        event = stored.event
-        if isinstance(event, (TrainStep, Evaluation)):
-            at.append((event.seconds, event.step, isinstance(event, Evaluation)))
+    for stored in store.events(run.id, TrainStep, Evaluation):
+        at.append((stored.event.seconds, stored.event.step, isinstance(stored.event, Evaluation)))
     between = [b[0] - a[0] for a, b in pairwise(at) if not a[2] and not b[2] and b[1] == a[1] + 1]
-    if not isinstance(started, Started) or len(between) < MIN_STEPS:
+    if started is None or len(between) < MIN_STEPS:
         return None
     step, measured = median(between), sum(entry[2] for entry in at)
     steps = sum(not entry[2] for entry in at)
@@ -90,7 +89,7 @@ def estimate(store: RunStore, config: RunConfig, paced: Callable[[RunStore, Run]
     """
     known = _near(store, config, paced)
     train, evaluated = _images(config, known)
-    steps = None if train is None else config.epochs * -(-train // config.batch_size)
+    steps = None if train is None else config.epochs * steps_per_epoch(train, config.batch_size)
     if steps is None:
         return Estimate(None, None, None, (), None, "The folder's images are counted when a run has begun: no estimate yet.")  # fmt: skip
     if not known:

@@ -36,9 +36,9 @@ class MaskLibrary(Database):
         found = []
         with self._connection() as db:
             rows = db.execute("SELECT id, name, owner, created, plan FROM plans ORDER BY rowid DESC").fetchall()
-        for *known, text in rows:
+        for mask, name, owner, created, text in rows:
             with suppress(PlanError):
-                found.append(SavedPlan(*known, MaskPlan.from_json(text)))
+                found.append(SavedPlan(mask, name, owner, created, MaskPlan.from_json(text)))
         return found
 
     def save_plan(self, name: str, plan: MaskPlan, owner: str = "", timeout: float = TIMEOUT_SECONDS) -> SavedPlan:

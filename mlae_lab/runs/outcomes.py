@@ -1,37 +1,108 @@
-"""What a store has measured already: the accuracies of a run, and for a config the runs that need not be started again."""
+"""What a store has measured already: the accuracy of a run, and for a config the runs that need not be started again."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, Started
+from mlae_lab.core.epochs import images_seen, steps_per_epoch
+from mlae_lab.core.events import Evaluation, Started, Statistics, TrainStep
 from mlae_lab.runs import devices
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 
+Curve = tuple[tuple[int, float], ...]  # (epoch, top-1 accuracy in percent), in order
 
-def accuracies(store: RunStore, run: Run) -> tuple[tuple[int, float], ...]:
-    """(epoch, top-1 in percent) after each evaluated epoch that was trained to its end, in order.
 
-    The extra measurement of a run that was stopped within an epoch is not among them: no other run has its like.
+@dataclass(frozen=True)
+class Outcome:
+    """What a run has reached so far: the one place that says which evaluation counts for what.
+
+    Args:
+        config: Of the run.
+        started: None before the first step; without it nobody knows how many steps an epoch has.
+        evaluations: All of the run, in order.
+        step: The newest training step.
     """
-    started = store.last(run.id, "started")
-    if not isinstance(started, Started):
-        return ()
-    per_epoch, due = -(-started.train_images // run.config.batch_size), set(run.config.evaluated_epochs)
-    found = {
-        stored.event.epoch: stored.event.accuracy
-        for stored in store.events(run.id, kinds=(Evaluation.kind,))
-        if stored.event.epoch in due and stored.event.step == stored.event.epoch * per_epoch
-    }
-    return tuple(sorted(found.items()))
+
+    config: RunConfig
+    started: Started | None
+    evaluations: Sequence[Evaluation]
+    step: TrainStep | None = None
+
+    @property
+    def last(self) -> Evaluation | None:
+        """The newest evaluation: its accuracy is the accuracy of the run."""
+        return self.evaluations[-1] if self.evaluations else None
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The best evaluation: chosen after the fact, so it is never the run's accuracy."""
+        return max(self.evaluations, key=lambda e: e.accuracy, default=None)
+
+    @property
+    def steps_per_epoch(self) -> int | None:
+        return steps_per_epoch(self.started.train_images, self.config.batch_size) if self.started else None
+
+    def is_whole(self, moment: Evaluation | Statistics) -> bool:
+        """Whether its epoch was trained to the end; a run that is stopped may be evaluated within one."""
+        return self.steps_per_epoch is None or moment.step == moment.epoch * self.steps_per_epoch
+
+    def epochs_at(self, moment: Evaluation | Statistics) -> float:
+        """Epochs trained at a moment, a whole number or a fraction: where it lies on an axis of epochs."""
+        if self.steps_per_epoch is None or self.is_whole(moment):
+            return moment.epoch
+        return round(moment.step / self.steps_per_epoch, 3)
+
+    def when(self, evaluation: Evaluation) -> str:
+        """The moment of an evaluation: "after epoch 3", or "within epoch 3" for one before the epoch's end."""
+        return f"{'after' if self.is_whole(evaluation) else 'within'} epoch {evaluation.epoch}"
+
+    @property
+    def curve(self) -> Curve:
+        """After each scheduled epoch that was trained to its end; no other evaluation compares with another run's."""
+        due = set(self.config.evaluated_epochs)
+        known = self.evaluations if self.started else ()
+        return tuple(sorted({e.epoch: e.accuracy for e in known if e.epoch in due and self.is_whole(e)}.items()))
+
+    @property
+    def seconds(self) -> float | None:
+        """Of training so far, evaluations included; None before the first step."""
+        if self.step is None:
+            return None
+        return max(self.step.seconds, self.last.seconds if self.last else 0.0)
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Training images per second of training, evaluations included; None before the first step."""
+        if self.step is None or self.started is None or self.seconds is None:
+            return None
+        images = images_seen(self.step.step, self.started.train_images, self.config.batch_size)
+        return images / max(self.seconds, 1e-9)
 
 
-def is_through(run: Run, measured: Sequence[tuple[int, float]]) -> bool:
-    """Whether the measurements of a run reach its last epoch."""
+def outcome(store: RunStore, run: Run) -> Outcome:
+    """What a run of a store has reached so far."""
+    evaluations = [stored.event for stored in store.events(run.id, Evaluation)]
+    return Outcome(run.config, store.last(run.id, Started), evaluations, store.last(run.id, TrainStep))
+
+
+def accuracy(store: RunStore, run: Run) -> float | None:
+    """The accuracy of a run in percent (`Outcome.last`), None before its first evaluation; reads one event."""
+    last = store.last(run.id, Evaluation)
+    return last.accuracy if last else None
+
+
+def accuracies(store: RunStore, run: Run) -> Curve:
+    """The accuracies of a run that compare with those of another one (`Outcome.curve`)."""
+    return outcome(store, run).curve
+
+
+def is_through(run: Run, measured: Curve) -> bool:
+    """Whether the evaluations of a run reach its last epoch."""
     return bool(measured) and measured[-1][0] == run.config.evaluated_epochs[-1]
 
 

@@ -83,8 +83,8 @@ def unlike_because(store: RunStore, a: Run, b: Run) -> str | None:
     for run in (a, b):
         if run.relation == "branched":
             return f"run {run.id} goes on from a checkpoint of another run, so the two do not start alike"
-    one, other = store.last(a.id, "started"), store.last(b.id, "started")
-    if isinstance(one, Started) and isinstance(other, Started):
+    one, other = store.last(a.id, Started), store.last(b.id, Started)
+    if one and other:
         drawn = a.config.seed != b.config.seed and not catalog.backbone(a.config.backbone).trained  # another net each
         if one.weights and other.weights and one.weights != other.weights and not drawn:
             return f"their weights differ: fingerprints {one.weights} and {other.weights}"
@@ -240,24 +240,25 @@ class Difference:
                 f"After epoch {now.epoch} of {self.pairs[0].last_epoch} B is {_place(now.mean)}. "
                 "A verdict needs both runs at their last epoch."
             )
-        if last.n == 1:
+        if last.spread is None:
             return (
                 f"B ends {_place(last.mean)}. One pair of seeds says nothing about the next: "
                 f"run at least {_number(ENOUGH_SEEDS)}."
             )
         few = " Two pairs are few: run at least three." if last.n < ENOUGH_SEEDS else ""
-        if last.deviation < 1e-9:
+        deviation, low, high = last.spread
+        if deviation < 1e-9:
             every = "Both pairs" if last.n == 2 else f"All {last.n} pairs"
             same = "end equal" if abs(last.mean) < 1e-9 else f"end with B {_place(last.mean)}"
             return (
                 f"{every} {same}, without any spread: the steps of the measurement are too coarse for an interval.{few}"
             )
-        if last.low <= 0 <= last.high:
+        if low <= 0 <= high:
             return (
                 f"The difference is smaller than the noise of the seed: {points(last.mean, signed=True)} points, "
-                f"95 % interval {between(last.low, last.high)}, {last.n} pairs.{few}"
+                f"95 % interval {between(low, high)}, {last.n} pairs.{few}"
             )
-        better, low, high = ("better", last.low, last.high) if last.mean > 0 else ("worse", -last.high, -last.low)
+        better, low, high = ("better", low, high) if last.mean > 0 else ("worse", -high, -low)
         return (
             f"B is {better} by {points(abs(last.mean))} points "
             f"(95 % interval {between(low, high, signed=False)}, {last.n} pairs of seeds).{few}"
@@ -322,8 +323,8 @@ def wanted(store: RunStore, run_id: str, plan: MaskPlan, seeds: int = 1) -> list
                     key=lambda two: (all(r.status.is_over for r in two), min(r.created for r in two)), reverse=True
                 )
             # without any, what is on its way counts, so that asking again starts nothing again
-            fresh = tuple(next((r for r in side if not r.status.is_over), None) for side in (ones, others))
-            both = alike[0] if alike else fresh
+            fresh_one, fresh_other = (next((r for r in side if not r.status.is_over), None) for side in (ones, others))
+            both = alike[0] if alike else (fresh_one, fresh_other)
         found += [run or config for run, config in zip(both, configs[at : at + 2], strict=False)]
     return found
 
@@ -354,11 +355,13 @@ def following(store: RunStore, a: Run, b: Run) -> tuple[Run, MaskPlan, int]:
     if not found and unpaired_runs_because(store, a, b):
         raise StoreError(f"runs {a.id} and {b.id} are no pair: there is none to repeat")
     first = found[min(found)] if found else (a, b)  # a pair of which neither has measured an epoch
-    base = first[0] or first[1]
+    base = first[0] or first[1] or a
     plan = b.config.plan if base.config.plan == a.config.plan else a.config.plan
     while True:
         entries = wanted(store, base.id, plan, MAX_SEEDS)
         for i, pair in enumerate(zip(entries[::2], entries[1::2], strict=False)):
             if any(isinstance(entry, RunConfig) for entry in pair):
                 return base, plan, i + 1
-        base = entries[-2]
+        last = entries[-2]
+        assert isinstance(last, Run)  # no entry is a config here
+        base = last

@@ -32,7 +32,7 @@ def tell(store: RunStore, run: str) -> None:
         told = json.loads(files.pending_events.read_text())
         after = told["after"]
         named = [ev.renamed(kind, json.loads(payload)) for kind, payload in told["events"]]  # 0.5 may have left them
-        events = [ev.from_json(kind, json.dumps(payload)) for kind, payload in named if kind in ev.KINDS]
+        events = [ev.from_json(ev.KINDS[kind], json.dumps(payload)) for kind, payload in named if kind in ev.KINDS]
     except (
         FileNotFoundError,
         ValueError,

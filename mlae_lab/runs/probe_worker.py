@@ -144,6 +144,7 @@ class Probe:
             self.under_way.append(job)
             try:
                 self._tell(job, 0, 0)
+                assert self.loaded is not None  # else `failure` says why
                 value = self.known[job.name](
                     self.loaded, job.arguments, lambda done, total: self._tell(job, done, total)
                 )
@@ -244,6 +245,7 @@ class _Line(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         with suppress(OSError, ValueError, KeyError, TypeError):
             line = self.rfile.readline(probe.MAX_BYTES)
+            assert isinstance(self.server, _Server)
             answer = self.server.probe.ask(json.loads(line))
             self.wfile.write(json.dumps(answer).encode() + b"\n")
 
@@ -252,14 +254,17 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 64
 
+    def __init__(self, asked: Probe) -> None:
+        self.probe = asked
+        super().__init__(("127.0.0.1", 0), _Line)
+
 
 def main(arguments: list[str]) -> int:
     store, run_id = RunStore(Path(arguments[0])), arguments[1]
     os.set_inheritable(int(arguments[2]), False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     asked = Probe(store, run_id)
-    with _Server(("127.0.0.1", 0), _Line) as server:
-        server.probe = asked
+    with _Server(asked) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         probe.announce(asked.files, server.server_address[1], asked.token)
         try:

@@ -13,13 +13,13 @@ from mlae_lab.core.patterns import EXPERTS, paper_patterns
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.seed_statistics import SeedStatistics, between, points, seed_statistics
 from mlae_lab.runs import commands, outcomes, pairs
+from mlae_lab.runs.outcomes import Curve
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 
 MAX_MASKS = 8
 MAX_SEEDS = 3
 RELATION = "race"
-Curve = tuple[tuple[int, float], ...]  # (epoch, accuracy in percent), in order
 
 
 # ---------------------------------------------------------------- starting one
@@ -167,6 +167,7 @@ class Race:
             return f"{names} are level {when}, at {leaders[0].accuracy:.1f} %."
         first, second = self.standings[0], self.standings[1]
         name, next_ = self.lanes[first.lane].name, self.lanes[second.lane].name
+        assert second.behind is not None  # only the leader has none
         return f"{name} leads {when} with {first.accuracy:.1f} %, {points(second.behind.mean)} points before {next_}."
 
     @property
@@ -175,7 +176,7 @@ class Race:
         if len(self.standings) < 2:
             return ""
         second = self.standings[1]
-        noise = _noise(second.behind, len(self.standings)) if second.rank > 1 else ""
+        noise = _noise(second.behind, len(self.standings)) if second.behind and second.rank > 1 else ""
         return " ".join(part for part in (noise, self._missing()) if part)
 
     def _missing(self) -> str:
@@ -191,9 +192,10 @@ class Race:
         if standing.rank == 1:
             return "level with the leader"
         behind = f"{points(standing.behind.mean)} behind"
-        if standing.behind.low is None or standing.behind.deviation < 1e-9:
+        spread = standing.behind.spread
+        if spread is None or spread[0] < 1e-9:
             return behind
-        sure = "more than noise" if standing.behind.low > 0 else "within the noise"
+        sure = "more than noise" if spread[1] > 0 else "within the noise"
         return f"{behind}, {sure}"
 
 
@@ -221,10 +223,10 @@ def race(
         Lane(plan, name, of_plan, curve)
         for (plan, of_plan), name, curve in zip(by_plan.items(), names(list(by_plan), known), curves, strict=False)
     )
-    last = runs[0].config.evaluated_epochs[-1]
     epoch, seeds = _common([lane.curves for lane in lanes])
-    is_through = all(run.config.seed in lane.curves and lane.curves[run.config.seed][-1][0] == last
-                     for lane in lanes for run in lane.runs.values())  # fmt: skip
+    is_through = all(
+        outcomes.is_through(run, lane.curves.get(seed, ())) for lane in lanes for seed, run in lane.runs.items()
+    )
     return Race(lanes, epoch, seeds, _standings(lanes, epoch, seeds), runs[0].config.epochs, is_through)
 
 
@@ -293,8 +295,11 @@ def _common(curves: Sequence[Mapping[int, Curve]]) -> tuple[int | None, tuple[in
 def _standings(lanes: Sequence[Lane], epoch: int | None, seeds: Sequence[int]) -> tuple[Standing, ...]:
     if epoch is None:
         return ()
-    at = {number: [dict(lane.curves.get(seed, ())).get(epoch) for seed in seeds] for number, lane in enumerate(lanes)}
-    there = {number: values for number, values in at.items() if None not in values}
+    there: dict[int, list[float]] = {}
+    for number, lane in enumerate(lanes):
+        at = [dict(lane.curves.get(seed, ())).get(epoch) for seed in seeds]
+        if len(values := [value for value in at if value is not None]) == len(at):
+            there[number] = values
     order = sorted(there, key=lambda number: -fmean(there[number]))  # of equals the one that started first
     best = there[order[0]]
     found: list[Standing] = []
@@ -308,19 +313,18 @@ def _standings(lanes: Sequence[Lane], epoch: int | None, seeds: Sequence[int]) -
 
 def _noise(lead: SeedStatistics, masks: int) -> str:
     """Whether a lead is more than the noise of the seed."""
-    if lead.n == 1:
+    if lead.spread is None:
         return "One seed does not tell a lead from noise."
-    if lead.deviation < 1e-9:
+    deviation, low, high = lead.spread
+    if deviation < 1e-9:
         return (
             f"All {lead.n} seeds agree to the last digit: the steps of the measurement are too coarse for an interval."
         )
     few = f" {lead.n} seeds are few." if lead.n < pairs.ENOUGH_SEEDS else ""
-    if lead.low <= 0:
-        return f"That is within the noise of the seed (95 % {between(lead.low, lead.high)}, {lead.n} seeds).{few}"
+    if low <= 0:
+        return f"That is within the noise of the seed (95 % {between(low, high)}, {lead.n} seeds).{few}"
     chosen = " The leader was chosen after the fact, which flatters it." if masks > 2 else ""
-    return (
-        f"That is more than the noise of the seed (95 % {between(lead.low, lead.high)}, {lead.n} seeds).{few}{chosen}"
-    )
+    return f"That is more than the noise of the seed (95 % {between(low, high)}, {lead.n} seeds).{few}{chosen}"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -47,7 +47,9 @@ class Repeats:
         """Of the accuracy after the last epoch, in percent; None where no run has one."""
         if not self.done:
             return None
-        return seed_statistics(self.done[0].run.config.evaluated_epochs[-1], [repeat.accuracy for repeat in self.done])
+        return seed_statistics(
+            self.done[0].run.config.evaluated_epochs[-1], [r.accuracy for r in self.done if r.accuracy is not None]
+        )
 
     @property
     def words(self) -> str:
@@ -55,17 +57,18 @@ class Repeats:
         found = self.statistics
         if found is None:
             return "No run with these settings has come to its last epoch yet: there is nothing to average."
-        if found.n == 1:
+        if found.spread is None:
             return (
                 f"One seed ends at {found.mean:.1f} %. How far the seed alone moves that cannot be told from one run: "
                 f"repeat it with at least {pairs.ENOUGH_SEEDS} seeds."
             )
-        if found.deviation < 1e-9:
+        deviation, low, high = found.spread
+        if deviation < 1e-9:
             return f"All {found.n} seeds end at {found.mean:.1f} %: the steps of the measurement are too coarse for a spread."
         few = " Two seeds are few: run at least three." if found.n < pairs.ENOUGH_SEEDS else ""
         return (
-            f"{found.mean:.1f} % on average over {found.n} seeds (95 % interval {found.low:.1f} to {found.high:.1f} %); from "
-            f"seed to seed it moves by {points(found.deviation)} points.{few}"
+            f"{found.mean:.1f} % on average over {found.n} seeds (95 % interval {low:.1f} to {high:.1f} %); from "
+            f"seed to seed it moves by {points(deviation)} points.{few}"
         )
 
     @property
@@ -73,19 +76,15 @@ class Repeats:
         """How far a single run of another mask must be away to be more than the noise of the seed; "" for fewer than two
         seeds, or no spread."""
         found = self.statistics
-        if found is None or not found.deviation or found.deviation < 1e-9:
+        if found is None or found.spread is None or found.spread[0] < 1e-9:
             return ""
+        deviation, _, high = found.spread
+        apart = (high - found.mean) * (2 * found.n) ** 0.5  # 95 % of differences are smaller: t(97.5 %, n - 1) s √2
         return (
-            f"The standard deviation over seeds is {found.deviation:.2f} points: two single runs that differ in the seed alone "
-            f"are up to {points(_apart(found))} points from each other (95 % of such pairs). A single run of another mask that "
+            f"The standard deviation over seeds is {deviation:.2f} points: two single runs that differ in the seed alone "
+            f"are up to {points(apart)} points from each other (95 % of such pairs). A single run of another mask that "
             "is nearer is within the noise of the seed; pairs of seeds see smaller differences."
         )
-
-
-def _apart(found: SeedStatistics) -> float:
-    """How far two single runs must be from each other: 95 % of the differences of two runs that differ in the seed alone
-    are smaller, t(97.5 %, n - 1) s √2."""
-    return (found.high - found.mean) * (2 * found.n) ** 0.5
 
 
 def repeats(store: RunStore, run: Run) -> Repeats:
@@ -164,11 +163,10 @@ def in_words(seen: SeedStatistics | None) -> str:
     """A mean with its interval, as a cell of a table."""
     if seen is None:
         return "–"
-    return (
-        f"{seen.mean:.1f} %"
-        if seen.low is None
-        else f"{seen.mean:.1f} % ({between(seen.low, seen.high, signed=False)})"
-    )
+    if seen.spread is None:
+        return f"{seen.mean:.1f} %"
+    _, low, high = seen.spread
+    return f"{seen.mean:.1f} % ({between(low, high, signed=False)})"
 
 
 def starting(todo: Sequence[Run | RunConfig]) -> list[int]:

@@ -2,56 +2,46 @@
 
 from __future__ import annotations
 
-from mlae_lab.core.events import Evaluation, SimilarityStats, Started, TrainStep, mean_of
+from mlae_lab.core.events import SimilarityStats, Statistics, TrainStep, mean_of
+from mlae_lab.runs import outcomes
 from mlae_lab.runs.liveness import stalled_for
 from mlae_lab.runs.store import Run, RunStore
 
 
 def report(store: RunStore, run: Run) -> dict:
     """What a run was and what came of it, as `train --json` prints it. Accuracies in percent, last epoch."""
-    config = run.config
-    evaluations = [s.event for s in store.events(run.id, kinds=("evaluation",))]
-    started, step = store.last(run.id, "started"), store.last(run.id, "step")
-    similarity = store.last(run.id, "similarity")
-    report: dict = {
+    config, outcome = run.config, outcomes.outcome(store, run)
+    started, last, best = outcome.started, outcome.last, outcome.best
+    similarity, statistics = store.last(run.id, SimilarityStats), store.last(run.id, Statistics)
+    seconds, speed = outcome.seconds if started else None, outcome.images_per_second
+    return {
         "run": run.id, "status": run.status.value, "reason": run.reason, "task": config.task, "method": config.method,
         "plan_hash": config.plan.hash if config.method == "mlae" else None,
-        "trainable_parameters": started.parameters + started.head_parameters if isinstance(started, Started) else None,
-        "expert_parameters": started.parameters if isinstance(started, Started) else None,
-        "epochs": step.epoch if isinstance(step, TrainStep) else 0,
-        "train_seconds": None, "images_per_second": None,
-        f"{config.protocol}_accuracy": evaluations[-1].accuracy if evaluations else None,
-        "accuracy_by_epoch": {str(e.epoch): e.accuracy for e in evaluations},
-        "best_epoch_optimistic": _best(evaluations), "similarity": None, "seed": config.seed, "badge": vars(config.badge),
-        "data_notes": list(config.data_notes),
-        "device": started.device if isinstance(started, Started) else run.device,
-        "weights_fingerprint": started.weights if isinstance(started, Started) else None,
+        "trainable_parameters": started.parameters + started.head_parameters if started else None,
+        "expert_parameters": started.parameters if started else None,
+        "epochs": outcome.step.epoch if outcome.step else 0,
+        "train_seconds": None if seconds is None else round(seconds, 3),
+        "images_per_second": None if speed is None else round(speed, 1),
+        f"{config.protocol}_accuracy": last.accuracy if last else None,
+        "accuracy_by_epoch": {str(e.epoch): e.accuracy for e in outcome.evaluations},
+        "best_epoch_optimistic": {"epoch": best.epoch, "accuracy": best.accuracy} if best else None,
+        "similarity": {"signed": mean_of(similarity.signed), "absolute": mean_of(similarity.absolute)}
+        if similarity
+        else None,
+        "statistics": dict(statistics.values) if statistics else {},
+        "seed": config.seed, "badge": vars(config.badge),
+        "data_notes": list(config.data_notes), "device": started.device if started else run.device,
+        "weights_fingerprint": started.weights if started else None,
     }  # fmt: skip
-    if isinstance(step, TrainStep) and isinstance(started, Started):
-        seconds = evaluations[-1].seconds if evaluations else step.seconds
-        steps_per_epoch = -(-started.train_images // config.batch_size)
-        in_last = min(started.train_images, config.batch_size * (step.step - (step.epoch - 1) * steps_per_epoch))
-        images = started.train_images * (step.epoch - 1) + in_last
-        report |= {"train_seconds": round(seconds, 3), "images_per_second": round(images / max(seconds, 1e-9), 1)}
-    if isinstance(similarity, SimilarityStats):
-        report["similarity"] = {"signed": mean_of(similarity.signed), "absolute": mean_of(similarity.absolute)}
-    return report
-
-
-def _best(evaluations: list[Evaluation]) -> dict | None:
-    """The best measurement: chosen after the fact, so it is never the run's accuracy."""
-    best = max(evaluations, key=lambda e: e.accuracy, default=None)
-    return {"epoch": best.epoch, "accuracy": best.accuracy} if best else None
 
 
 def state(store: RunStore, run: Run) -> dict:
     """Where a run stands now, as `runs --json` prints it."""
-    step, evaluation = store.last(run.id, "step"), store.last(run.id, "evaluation")
+    step = store.last(run.id, TrainStep)
     return {
         "run": run.id, "status": run.status.value, "reason": run.reason or None, "pid": run.pid, "device": run.device,
-        "epoch": step.epoch if isinstance(step, TrainStep) else 0,
-        "step": step.step if isinstance(step, TrainStep) else 0,
-        f"{run.config.protocol}_accuracy": evaluation.accuracy if isinstance(evaluation, Evaluation) else None,
+        "epoch": step.epoch if step else 0, "step": step.step if step else 0,
+        f"{run.config.protocol}_accuracy": outcomes.accuracy(store, run),
         "stalled_seconds": stalled_for(store.paths(run.id)) if run.status.is_active else None,
         "owner": run.owner or None, "attempt": run.attempt, "checkpoints": list(store.paths(run.id).checkpoints()),
         "parent": run.parent or None, "relation": run.relation or None,

@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import islice
+from typing import Generic, TypeVar, overload
 
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
@@ -41,6 +42,9 @@ class Origin:
     parent: str = ""
     relation: str = ""
     source: str = ""
+
+
+NO_ORIGIN = Origin()
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,16 @@ class Run:
     dataset: str = ""
 
 
+E_co = TypeVar("E_co", bound=ev.Event, covariant=True)
+
+
 @dataclass(frozen=True)
-class Stored:
+class Stored(Generic[E_co]):
     """An event with its place in the log. id: rises; time: seconds since 1970."""
 
     id: int
     time: float
-    event: ev.Event
+    event: E_co
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,7 @@ class RunStore(MaskLibrary):
         config: RunConfig,
         device: str,
         owner: str = "",
-        origin: Origin = Origin(),
+        origin: Origin = NO_ORIGIN,
         data_folder: str = "",
         run: str | None = None,
     ) -> Run:
@@ -372,16 +379,29 @@ class RunStore(MaskLibrary):
         with self._connection(write=True, timeout=timeout, durable=False) as db:
             _insert_events(db, run, [(now, event) for event in events])
 
-    def events(self, run: str, after: int = 0, kinds: Sequence[str] = ()) -> list[Stored]:
-        """Events of a run in order, only those with an id above `after` and, if given, of these kinds."""
-        chosen = f" AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
+    @overload
+    def events(self, run: str, *, after: int = 0) -> list[Stored[ev.Event]]: ...
+
+    @overload
+    def events(self, run: str, *kinds: type[ev.E], after: int = 0) -> list[Stored[ev.E]]: ...
+
+    def events(self, run: str, *kinds: type[ev.Event], after: int = 0) -> list[Stored[ev.Event]]:
+        """Events of a run in order.
+
+        Args:
+            run: Its name.
+            kinds: Classes of the events wanted, by default all that this lab knows.
+            after: Only events with a greater id.
+        """
+        names = [kind.kind for kind in kinds]
+        chosen = f" AND kind IN ({', '.join('?' * len(names))})" if names else ""
         with self._connection() as db:
             rows = db.execute(
                 f"SELECT id, time, kind, payload FROM events WHERE run = ? AND id > ?{chosen} ORDER BY id",
-                (run, after, *kinds),
+                (run, after, *names),
             )
-            return [  # a kind that only a newer lab knows is passed over
-                Stored(number, at, ev.from_json(kind, payload))
+            return [  # a kind that only a newer lab knows is left out
+                Stored(number, at, ev.from_json(ev.KINDS[kind], payload))
                 for number, at, kind, payload in rows
                 if kind in ev.KINDS
             ]
@@ -392,11 +412,11 @@ class RunStore(MaskLibrary):
             found = db.execute("SELECT DISTINCT run FROM events WHERE run NOT IN (SELECT id FROM runs)")
             return [name for (name,) in found]
 
-    def last(self, run: str, kind: str) -> ev.Event | None:
-        """The newest event of one kind, None if there is none."""
+    def last(self, run: str, kind: type[ev.E]) -> ev.E | None:
+        """The newest event of one class, None if there is none."""
         with self._connection() as db:
             row = db.execute(
-                "SELECT payload FROM events WHERE run = ? AND kind = ? ORDER BY id DESC LIMIT 1", (run, kind)
+                "SELECT payload FROM events WHERE run = ? AND kind = ? ORDER BY id DESC LIMIT 1", (run, kind.kind)
             ).fetchone()
         return None if row is None else ev.from_json(kind, row[0])
 

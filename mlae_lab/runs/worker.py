@@ -20,18 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import (
-    Evaluation,
-    Event,
-    ExpertStats,
-    Predictions,
-    Preparing,
-    SampleImages,
-    Saved,
-    SimilarityStats,
-    Started,
-    TrainStep,
-)  # fmt: skip
+from mlae_lab.core.events import OF_EVALUATION, Evaluation, Event, Preparing, SampleImages, Saved, Started, TrainStep
 from mlae_lab.runs import commands, pending_events, supervisor
 from mlae_lab.runs.error_messages import failure_reason
 from mlae_lab.runs.liveness import ExitRecord, HeartbeatWriter, reserve_exit_record, write_exit_record
@@ -227,13 +216,13 @@ class _Writer:
         self.is_kept = False  # whether some of it lies beside the checkpoint
         self.held_back: list[Event] = []  # what belongs to an evaluation, until that itself comes
         self.last = time.monotonic()
-        step, started = store.last(run_id, "step"), store.last(run_id, "started")
-        self.told_step = step.step if isinstance(step, TrainStep) else 0
-        self.told_evaluations = {s.event.step for s in store.events(run_id, kinds=("evaluation",))}
-        self.told_start = started is not None
+        step = store.last(run_id, TrainStep)
+        self.told_step = step.step if step else 0
+        self.told_evaluations = {stored.event.step for stored in store.events(run_id, Evaluation)}
+        self.told_start = store.last(run_id, Started) is not None
 
     def add(self, event: Event) -> None:
-        if isinstance(event, (ExpertStats, SimilarityStats, Predictions)):
+        if isinstance(event, OF_EVALUATION):
             self.held_back.append(event)
             return
         if isinstance(event, Evaluation):

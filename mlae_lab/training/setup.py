@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
 
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
+from mlae_lab.data.pixels import Three
 from mlae_lab.data.splits import LabelledImages
 from mlae_lab.data.tasks import load_protocol
 from mlae_lab.errors import LabError
@@ -102,12 +104,12 @@ def prepare(
     model = model.to(device)
     plan = config.plan if config.method == "mlae" else None
     experts = inject(model, plan, config.seed, config.mask_per, config.input_dropout) if plan is not None else None
-    head = model.get_classifier().requires_grad_(True)
+    head: nn.Linear = model.get_classifier().requires_grad_(True)  # pyright: ignore[reportCallIssue] - timm's own
     before, behind = split(model, first_block(plan, depth(model)))
     if device.type == "cpu":
         for module in model.modules():  # two matrix products beat the fused kernel on a CPU (benchmarks/step.py)
             if hasattr(module, "fused_attn"):
-                module.fused_attn = False
+                module.fused_attn = False  # pyright: ignore[reportArgumentType] - a plain attribute of timm's layers
 
     def inputs(part: LabelledImages, generator: torch.Generator | None) -> Inputs:
         return Inputs(
@@ -115,7 +117,7 @@ def prepare(
             before,
             device,
             entry.image,
-            config.mean_and_deviation,
+            cast("tuple[Three, Three]", config.mean_and_deviation),
             config.prepared,
             generator,
             on_chunk=on_chunk,

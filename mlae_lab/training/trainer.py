@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 
 from mlae_lab.analysis.similarity import similarity_stats
+from mlae_lab.core.epochs import steps_per_epoch
 from mlae_lab.core.events import Evaluation, Event, Predictions, Resumed, SampleImages, Started, TrainStep, packed
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.experts import stream
@@ -24,6 +25,8 @@ from mlae_lab.training.sample_images import chosen as sample_indices
 from mlae_lab.training.sample_images import encoded_image
 from mlae_lab.training.schedule import cosine
 from mlae_lab.training.setup import Setup
+from mlae_lab.training.statistics import STATISTICS, Statistic
+from mlae_lab.training.statistics import measured as measured_statistics
 
 MEASURE_SECONDS = 6.0  # a training that was asked to stop may still measure itself for so long
 
@@ -36,14 +39,18 @@ def fit(setup: Setup, should_stop: Callable[[], bool] = lambda: False) -> Iterat
 class Training:
     """One training under way.
 
+    statistics: what else is recorded with every evaluation, by default `statistics.STATISTICS`.
     start: a checkpoint to go on from. One of a run with the same plan and data goes on bit for bit (on a CPU); of one
     with another plan the cells that both plans have are taken over with their moments and mask generators, the other
     cells start as they would in a new run, and a layer that gains one starts its moments anew.
     Raises CheckpointError for a checkpoint that does not fit.
     """
 
-    def __init__(self, setup: Setup, start: Checkpoint | None = None) -> None:
+    def __init__(
+        self, setup: Setup, start: Checkpoint | None = None, statistics: Sequence[Statistic] | None = None
+    ) -> None:
         config = setup.config
+        self.statistics = STATISTICS if statistics is None else statistics
         self.setup, self.experts = setup, setup.experts
         self.learned = _learned(setup)
         self.optimizer = torch.optim.AdamW(
@@ -51,7 +58,7 @@ class Training:
         )
         self.order = stream(config.seed, "order")
         self.gradients = _GradientNorms(self.experts) if self.experts else None
-        self.batches = -(-len(setup.train.labels) // config.batch_size)
+        self.batches = steps_per_epoch(len(setup.train.labels), config.batch_size)
         self.position = TrainPosition(epoch=1, batch=0, step=0, seconds=0.0, sampled_steps=0)
         self.order_then = self.order.get_state()  # before this epoch's permutation was drawn
         self.sample_images = sample_indices(setup.evaluation.part.labels.tolist())
@@ -61,8 +68,9 @@ class Training:
             self._restore(start)
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-        """Train and yield what happens, in order: Started, Watched, Resumed where it goes on from a checkpoint, then
-        TrainStep after every step and, after every evaluated epoch, ExpertStats, SimilarityStats, Guesses, Evaluation.
+        """Train and yield what happens, in order: Started, SampleImages, Resumed where it goes on from a checkpoint, then
+        TrainStep after every step and, after every evaluated epoch, ExpertStats, SimilarityStats, Predictions, Statistics,
+        Evaluation.
 
         should_stop: asked after every step and between the pieces of an evaluation; True ends the run, with an
         evaluation of what is there if that takes no more than MEASURE_SECONDS.
@@ -182,14 +190,16 @@ class Training:
             raise Diverged(f"diverged: after step {position.step} (epoch {position.epoch}) {error}") from None
         self.measured_in = time.monotonic() - began
         names = tuple(self.setup.classes[predicted] for predicted in found.predicted)
-        predictions = Predictions(position.epoch, position.step, names, found.confidence)
-        if not self.experts:
-            return [predictions]
+        events: list[Event] = [Predictions(position.epoch, position.step, names, found.confidence)]
+        if statistics := measured_statistics(self.statistics, self.setup, position.epoch, position.step):
+            events.append(statistics)
+        if self.experts is None or self.gradients is None:
+            return events
         gradient = self.gradients.means(clear=not keep_sums)
         return [
             expert_stats(self.experts, position.epoch, found.contribution, gradient),
             similarity_stats(self.experts, position.epoch),
-            predictions,
+            *events,
         ]
 
     def _measured(self, epoch: int, clock: _Clock) -> Evaluation:
@@ -212,14 +222,14 @@ class Training:
 
     def checkpoint(self) -> Checkpoint:
         """Everything that decides how this goes on from here. To be taken after an event, of an evaluation its last."""
-        tensors = dict(self.learned)
+        tensors: dict[str, torch.Tensor] = dict(self.learned)
         for name, parameter in self.learned.items():
             for part, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"adam.{part}.{name}"] = value
         tensors["generator.order"] = self.order.get_state() if self.position.batch == 0 else self.order_then
         if self.setup.train.generator is not None:
             tensors["generator.augment"] = self.setup.train.generator.get_state()
-        if self.experts:
+        if self.experts and self.gradients:
             for row, generator in enumerate(self.experts.sampler.generators):
                 tensors[f"generator.mask.{row}"] = generator.get_state()
             tensors["active_steps"] = self.experts.sampler.active_steps
@@ -243,7 +253,7 @@ class Training:
             self._take_generators(start, same)
             for name, parameter in self.learned.items():
                 self._take(name, parameter, start, same)
-            if self.experts and same:
+            if self.experts and self.gradients and same:
                 _copy(self.experts.sampler.active_steps, start.tensors["active_steps"], "active_steps")
                 self.experts.sampler.steps = start.position.sampled_steps
                 self.gradients.restore(start.tensors)
@@ -269,6 +279,7 @@ class Training:
         if same or name.startswith("head."):
             _copy(parameter, start.tensors[name], name)
         else:
+            assert self.experts is not None  # everything else that learns is an expert's
             target, _, kind = name.rpartition(".")
             layer, old = self.experts.layers[target], _columns(start.config.plan, target)
             both = [column for column in layer.columns if column in old]
@@ -284,9 +295,10 @@ class Training:
                 part: value if value is None or value.ndim == 0 else value.index_select(along, of)
                 for part, value in moments.items()
             }
-        if all(value is not None for value in moments.values()):
+        known = {part: value for part, value in moments.items() if value is not None}
+        if len(known) == len(moments):
             self.optimizer.state[parameter] = {
-                part: value.to(parameter.device, copy=True) for part, value in moments.items()
+                part: value.to(parameter.device, copy=True) for part, value in known.items()
             }
 
 
@@ -341,6 +353,9 @@ class _GradientNorms:
 
     def count(self) -> None:
         for target, layer in self.experts.layers.items():
+            assert layer.a.grad is not None
+            assert layer.b.grad is not None
+            assert layer.mask is not None
             square = layer.a.grad.square().sum(1) + layer.b.grad.square().sum(0)
             self.sum[target] += square.reshape(-1, layer.rank).sum(1).sqrt()
             self.steps[target] += layer.mask > 0

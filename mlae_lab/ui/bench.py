@@ -130,26 +130,25 @@ def _about(run: Run) -> None:
 def _facts(run: Run, tail: queries.Tail) -> list[tuple[str, str]]:
     """The numbers above the bench."""
     pairs = [("Status", run.status.value)]
-    measured = tail.evaluations[-1] if tail.evaluations else None
+    outcome = tail.outcome(run.config)
+    last, best = outcome.last, outcome.best
     split = "validation" if run.config.protocol == "val" else "test"
-    pairs.append((f"Accuracy on {split}, last epoch", f"{measured.accuracy:.1f} %" if measured else "–"))
+    when = "last epoch" if last is None or outcome.is_whole(last) else outcome.when(last)
+    pairs.append((f"Accuracy on {split}, {when}", f"{last.accuracy:.1f} %" if last else "–"))
     if reported := beside(run.config):
         epochs = 300 if run.config.badge.data == "FGVC" else 500
         pairs.append((f"The paper, {reported.table} ({epochs} epochs)", f"{reported.value:g} %"))
-    if not tail.steps:
+    if outcome.step is None:
         return pairs
-    last = tail.steps[-1]
-    pairs.append(("Epoch", f"{last.epoch} of {run.config.epochs}"))
+    pairs.append(("Epoch", f"{outcome.step.epoch} of {run.config.epochs}"))
     if run.status.is_over:
-        pairs.append(("Training took", page.seconds_text(max(last.seconds, measured.seconds if measured else 0))))
-        best = max(tail.evaluations, key=lambda e: e.accuracy, default=None)
-        if best is not None and best.accuracy > tail.evaluations[-1].accuracy:
+        pairs.append(("Training took", page.seconds_text(outcome.seconds)))
+        if last and best and best.accuracy > last.accuracy:
             pairs.append((f"Best epoch ({best.epoch}), optimistic", f"{best.accuracy:.1f} %"))
     else:
         pairs.append(("Time left", page.seconds_text(tail.seconds_left())))
-    if tail.started is not None:
-        per_step = tail.started.train_images / -(-tail.started.train_images // run.config.batch_size)
-        pairs.append(("Images per second", f"{last.step * per_step / max(last.seconds, 1e-9):.0f}"))
+    if (speed := outcome.images_per_second) is not None:
+        pairs.append(("Images per second", f"{speed:.0f}"))
     if not run.status.is_over and (busy := live_bench.load_text(run)):
         pairs.append(("GPU at work" if (run.slot or "").startswith("cuda") else "Processor at work", busy))
     return pairs

@@ -178,7 +178,7 @@ def _result(now: Look) -> None:
             st.warning(f"They differ in {', '.join(apart)}: their accuracies do not stand on one scale.")
             return
         live_plot(
-            two_curves_figure(*_single(a, b), a.config.protocol, epochs),
+            two_curves_figure(*_curves(a, b, ()), a.config.protocol, epochs),
             key="compare_curves",
         )
         return
@@ -210,23 +210,24 @@ def _result(now: Look) -> None:
     )
 
 
-def _curves(a: Run, b: Run, found: Sequence[pairs.Pair]) -> tuple[tuple, tuple]:
+def _curves(
+    a: Run, b: Run, found: Sequence[pairs.Pair]
+) -> tuple[tuple[outcomes.Curve, ...], tuple[outcomes.Curve, ...]]:
     """The curves of both sides. Of several pairs only the epochs that both have measured: the two means are then over
     the same seeds."""
     if not found:
-        return _single(a, b)
+        of_a, of_b = (outcomes.accuracies(queries.store(), run) for run in (a, b))
+        return (of_a,) if of_a else (), (of_b,) if of_b else ()
     if len(found) == 1:
         return (found[0].accuracy_a,), (found[0].accuracy_b,)
     shared = [{epoch for epoch, _ in pair.difference} for pair in found]
-    return tuple(
-        tuple(tuple(point for point in curve if point[0] in both) for curve, both in zip(curves, shared, strict=False))
-        for curves in ([pair.accuracy_a for pair in found], [pair.accuracy_b for pair in found])
-    )
 
+    def cut(curves: Sequence[outcomes.Curve]) -> tuple[outcomes.Curve, ...]:
+        return tuple(
+            tuple(point for point in curve if point[0] in epochs) for curve, epochs in zip(curves, shared, strict=True)
+        )
 
-def _single(a: Run, b: Run) -> tuple[tuple, tuple]:
-    curves = [outcomes.accuracies(queries.store(), run) for run in (a, b)]
-    return tuple((curve,) if curve else () for curve in curves)
+    return cut([pair.accuracy_a for pair in found]), cut([pair.accuracy_b for pair in found])
 
 
 def _row(now: Look, seed: int, found: Sequence[pairs.Pair]) -> tuple[str, ...]:

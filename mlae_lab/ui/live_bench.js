@@ -6,6 +6,7 @@
  * One evaluation. Arrays over experts are flat, row by row; null where there is no expert or no value.
  * @typedef {object} Measured
  * @property {number} epoch
+ * @property {string} when "after epoch 3", or "within epoch 3" for an evaluation before its end
  * @property {number} step
  * @property {number} accuracy in percent
  * @property {(number | null)[]} [contribution]
@@ -38,6 +39,7 @@
  * @property {string[]} notes
  * @property {number} steps
  * @property {number} epochs
+ * @property {number} trained epochs behind the run, a fraction where it stopped within one
  * @property {PlanMessage | null} plan
  * @property {{ first: number, stride: number, hex: string[], pace: number }} masks of steps first, first + stride, ...
  * @property {Measured[]} measured
@@ -45,7 +47,10 @@
  * @property {string[]} truth class of each sample image
  * @property {{ run: string, absolute: (number | null)[] } | null} dense
  * @property {string} plotly
- * @property {Record<string, { key: string, name: string, alt: string, figure: PlotlyFigure } | null>} figures
+ * @property {Record<string, FigureMessage | null>} figures
+ * @property {FigureMessage[]} statistics whatever else the run recorded
+ *
+ * @typedef {{ key: string, name: string, alt: string, figure: PlotlyFigure }} FigureMessage
  */
 
 /** @type {WeakMap<HTMLElement | ShadowRoot, Bench>} */
@@ -176,6 +181,10 @@ class Bench {
     this.grid = new SvgFigure(find(".lb-grid"), "experts", () => this.gridRows());
     this.tiles = new SvgFigure(find(".lb-tiles"), "similarity-by-layer", () => this.tileRows());
     this.drift = new SvgFigure(find(".lb-drift"), "coefficients", () => this.driftRows());
+    this.more = /** @type {HTMLDetailsElement} */ (find(".lb-more"));
+    this.more.addEventListener("toggle", () => { if (this.more.open && this.data) this.statistics(this.palette); });
+    /** @type {Record<string, Plot>} by the name of the figure, whatever Python has sent */
+    this.extra = {};
     this.album = find(".lb-album");
     this.chosen = "beat";
     this.paused = false;
@@ -226,6 +235,7 @@ class Bench {
     this.dressColours();
     this.words();
     this.curves(palette);
+    this.statistics(palette);
     if (this.data.live) this.follow();
     else this.seek(this.position ?? this.data.steps);
   }
@@ -279,6 +289,31 @@ class Bench {
       const figure = this.data.figures[name];
       /** @type {HTMLElement} */ (this.root.querySelector(".lb-" + name)).hidden = !figure;
       if (figure) this.plots[name].draw(figure.figure, figure.key + palette.surface, palette, this.data.plotly, figure.name, figure.alt);
+    }
+  }
+
+  /** Draws every figure in `data.statistics`; a folded list has no width to draw in.
+   * @param {Palette} palette */
+  statistics(palette) {
+    const sent = this.data.statistics;
+    this.more.hidden = !sent.length;
+    const list = this.more.querySelector("div");
+    for (const name in this.extra) {
+      if (sent.some((statistic) => statistic.name === name)) continue;
+      this.extra[name].purge();
+      this.extra[name].node.remove();
+      delete this.extra[name];
+    }
+    if (!this.more.open) return;
+    for (const { name, alt, key, figure } of sent) {
+      if (!this.extra[name]) {
+        const chart = document.createElement("div");
+        chart.className = "plot";
+        chart.setAttribute("role", "figure");
+        list.append(chart);
+        this.extra[name] = new Plot(chart);
+      }
+      this.extra[name].draw(figure, key + palette.surface, palette, this.data.plotly, name, alt);
     }
   }
 
@@ -340,7 +375,7 @@ class Bench {
   tick(time) {
     if (!this.playing || !this.root.isConnected || this.data.live) return;
     if (this.last !== null) {
-      const perSecond = this.speed.value === "own" ? this.data.masks.pace : Number(this.speed.value) * (this.data.steps / this.data.epochs);
+      const perSecond = this.speed.value === "own" ? this.data.masks.pace : Number(this.speed.value) * (this.data.steps / this.data.trained);
       this.seek(Math.min(this.data.steps, this.position + ((time - this.last) / 1000) * perSecond), time);
       if (this.position >= this.data.steps) { this.playing = false; this.dress(); }
     }
@@ -351,9 +386,9 @@ class Bench {
   /** Show the run after some steps.
    * @param {number} step may be a fraction while playing @param {number} [time] of the animation frame, in ms */
   seek(step, time) {
-    const { steps, epochs, measured, masks, plan } = this.data;
+    const { steps, epochs, trained, measured, masks, plan } = this.data;
     this.position = step;
-    const epoch = steps ? (step / steps) * epochs : 0;
+    const epoch = steps ? (step / steps) * trained : 0;
     let at = -1;
     while (at + 1 < measured.length && measured[at + 1].step <= step + 1e-6) at++;
     if (!this.playing || Math.abs(Number(this.slider.value) - step) >= Number(this.slider.step)) this.slider.value = String(step);
@@ -380,7 +415,7 @@ class Bench {
       if (!figure || !chart.layout) continue;
       const fixed = figure.layout.shapes || [];
       const line = { type: "line", xref: "x", yref: "paper", x0: epoch, x1: epoch, y0: 0, y1: 1, line: { color: this.palette.active, width: 1.5 } };
-      window.Plotly.relayout(chart, { shapes: epoch < this.data.epochs ? [...fixed, line] : fixed });
+      window.Plotly.relayout(chart, { shapes: epoch < this.data.trained ? [...fixed, line] : fixed });
     }
   }
 
@@ -641,14 +676,14 @@ class Bench {
       item.title = predicted === null ? truth[i] : `Class ${truth[i]}, predicted ${predicted} with confidence ${Math.round(100 * now.confidence[i])} %` + (flip ? `, before ${before.predicted[i]}` : "");
     });
     this.album.querySelector(".lb-title").textContent = now
-      ? `${correct} of ${truth.length} sample images correct after epoch ${now.epoch}` + (before ? `; ${flips || "no"} prediction${flips === 1 ? "" : "s"} changed since epoch ${before.epoch}` : "")
+      ? `${correct} of ${truth.length} sample images correct ${now.when}` + (before ? `; ${flips || "no"} prediction${flips === 1 ? "" : "s"} changed since epoch ${before.epoch}` : "")
       : `${truth.length} sample images, predicted at every evaluation`;
   }
 
   close() {
     clearTimeout(this.beating);
     this.playing = false;
-    for (const name in this.plots) this.plots[name].purge();
+    for (const plot of [...Object.values(this.plots), ...Object.values(this.extra)]) plot.purge();
   }
 }
 

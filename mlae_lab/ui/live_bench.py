@@ -18,9 +18,10 @@ import streamlit as st
 
 from mlae_lab.core import paper
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, ExpertStats, Predictions, SampleImages, SimilarityStats, TrainStep, packed
+from mlae_lab.core.events import ExpertStats, Predictions, SampleImages, SimilarityStats, TrainStep, packed
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs import devices
+from mlae_lab.runs.outcomes import Outcome
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, queries
 from mlae_lab.ui.bundle import bundled
@@ -67,7 +68,7 @@ def message(run: Run, tail: queries.Tail, words: Words) -> bytes:
 
 
 def _told(run: Run, tail: queries.Tail, words: Words, live: bool) -> str:
-    config = run.config
+    config, outcome = run.config, tail.outcome(run.config)
     steps = tail.steps[-1].step if tail.steps else 0
     total = tail.started.steps if tail.started else 0
     progress = steps / total if total else 0.0
@@ -85,17 +86,19 @@ def _told(run: Run, tail: queries.Tail, words: Words, live: bool) -> str:
         "notes": [*config.data_notes, *(tail.started.notes if tail.started else ())],
         "steps": steps,
         "epochs": max(1, tail.steps[-1].epoch) if tail.steps else config.epochs,
+        "trained": steps / outcome.steps_per_epoch if steps and outcome.steps_per_epoch else config.epochs,
         "plan": _plan(config.plan) if config.method == "mlae" else None,
         "masks": _masks(tail.steps, live),
-        "measured": tail.memo("measured", (live, len(tail.evaluations)), lambda: _measured(tail, live)),
+        "measured": tail.memo("measured", (live, len(tail.evaluations)), lambda: _measured(tail, outcome, live)),
         "tops": tail.memo("tops", len(tail.experts), lambda: _tops(tail.experts, config.plan.coefficient_init)),
         "truth": tail.sample_images.labels if tail.sample_images else [],
         "dense": {"run": dense.run, "absolute": dense.similarity[-1].absolute} if dense and dense.similarity else None,
         "plotly": plotly_url(),
     }
     text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
-    drawn = ",".join(f'"{name}":{_figure(figure)}' for name, figure in _curves(tail, config, references).items())
-    return f'{text[:-1]},"figures":{{{drawn}}}}}'
+    drawn = ",".join(f'"{name}":{_figure(figure)}' for name, figure in _curves(tail, outcome, references).items())
+    more = tail.memo("statistics", len(tail.statistics), lambda: ",".join(map(_figure, _statistics(tail, outcome))))
+    return f'{text[:-1]},"figures":{{{drawn}}},"statistics":[{more}]}}'
 
 
 def _figure(figure: Figure | None) -> str:
@@ -105,11 +108,11 @@ def _figure(figure: Figure | None) -> str:
     return f'{about[:-1]},"figure":{figure.spec}}}'
 
 
-def _curves(
-    tail: queries.Tail, config: RunConfig, references: dict[str, queries.Reference]
-) -> dict[str, Figure | None]:
+def _curves(tail: queries.Tail, outcome: Outcome, references: dict[str, queries.Reference]) -> dict[str, Figure | None]:
     if not tail.steps:
         return {"accuracy": None, "loss": None, "alike": None}
+    config, running = outcome.config, tail.running
+    running.steps_per_epoch = outcome.steps_per_epoch or running.steps_per_epoch
     probe, dense = references.get("probe"), references.get("dense")
     lines, losses = [], []
     if (reported := beside(config)) is not None:
@@ -117,18 +120,32 @@ def _curves(
     if probe and probe.evaluations:
         lines.append(Reference(f"probe {probe.evaluations[-1].accuracy:.1f}", probe.evaluations[-1].accuracy))
         losses.append(Reference("probe", probe.evaluations[-1].loss))
-    images = tail.started.evaluation_images if tail.started else 0
     revision = (len(tail.steps), len(tail.evaluations), *references)
-    epochs, split = config.epochs, config.protocol
     return {
-        "accuracy": figures.accuracy_figure(tail.running, tail.evaluations, epochs, split, images, lines),
-        "loss": figures.loss_figure(tail.running, tail.evaluations, epochs, split, losses),
+        "accuracy": figures.accuracy_figure(running, outcome, lines),
+        "loss": figures.loss_figure(running, outcome, losses),
         "alike": tail.memo(
             "alike", revision[1:], lambda: figures.similarity_curve(tail.similarity, dense.similarity if dense else ())
         )
         if config.method == "mlae" and tail.similarity
         else None,
     }
+
+
+def _statistics(tail: queries.Tail, outcome: Outcome) -> list[Figure]:
+    """A figure of everything that the run has recorded besides, whatever it is called."""
+    labels = {name: label for event in tail.statistics for name, label in event.labels.items()}
+    names = dict.fromkeys(name for event in tail.statistics for name in event.values)
+    return [
+        figures.statistic_figure(
+            name,
+            labels.get(name, (name.replace("_", " "), "")),
+            [(outcome.epochs_at(event), event.values.get(name)) for event in tail.statistics],
+            outcome.config.plan.row_labels,
+            outcome.config.epochs,
+        )
+        for name in names
+    ]
 
 
 def _plan(plan: MaskPlan) -> dict:
@@ -161,7 +178,7 @@ def _masks(steps: Sequence[TrainStep], live: bool) -> dict:
     }
 
 
-def _measured(tail: queries.Tail, live: bool) -> list[dict]:
+def _measured(tail: queries.Tail, outcome: Outcome, live: bool) -> list[dict]:
     """Each measurement with all that belongs to it; cosines as the lower triangles of the layers' matrices."""
     predictions: dict[int, Predictions] = {found.step: found for found in tail.predictions}
     indices = range(len(tail.evaluations))
@@ -170,12 +187,17 @@ def _measured(tail: queries.Tail, live: bool) -> list[dict]:
     elif len(indices) > MEASURED_KEPT:
         last = len(indices) - 1
         indices = sorted({round(i * last / (MEASURED_KEPT - 1)) for i in range(MEASURED_KEPT)})
-    return [_one(tail, at, predictions.get(tail.evaluations[at].step)) for at in indices]
+    return [_one(tail, outcome, at, predictions.get(tail.evaluations[at].step)) for at in indices]
 
 
-def _one(tail: queries.Tail, at: int, predictions: Predictions | None) -> dict:
-    evaluation: Evaluation = tail.evaluations[at]
-    found: dict = {"epoch": evaluation.epoch, "step": evaluation.step, "accuracy": evaluation.accuracy}
+def _one(tail: queries.Tail, outcome: Outcome, at: int, predictions: Predictions | None) -> dict:
+    evaluation = tail.evaluations[at]
+    found: dict = {
+        "epoch": evaluation.epoch,
+        "when": outcome.when(evaluation),
+        "step": evaluation.step,
+        "accuracy": evaluation.accuracy,
+    }
     if at < len(tail.experts):
         stats: ExpertStats = tail.experts[at]
         for name, canvas in (("contribution", stats.contribution), ("coefficient", stats.coefficient),
@@ -184,10 +206,14 @@ def _one(tail: queries.Tail, at: int, predictions: Predictions | None) -> dict:
     if at < len(tail.similarity):
         alike: SimilarityStats = tail.similarity[at]
         found["absolute"] = alike.absolute
-        found["alike"] = [round(row[j], 3) for m in alike.matrices for i, row in enumerate(m) for j in range(i)]
+        found["alike"] = [_cosine(row[j]) for m in alike.matrices for i, row in enumerate(m) for j in range(i)]
     if predictions:
         found["predicted"], found["confidence"] = predictions.predicted, predictions.confidence
     return found
+
+
+def _cosine(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
 
 
 def _short(value: float | None) -> float | None:

@@ -11,8 +11,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import (
     Evaluation,
     Event,
@@ -22,12 +23,14 @@ from mlae_lab.core.events import (
     SampleImages,
     SimilarityStats,
     Started,
+    Statistics,
     TrainStep,
 )  # fmt: skip
 from mlae_lab.core.plan import Kind, MaskPlan
 from mlae_lab.locations import default_store
 from mlae_lab.runs import supervisor
 from mlae_lab.runs.liveness import derived
+from mlae_lab.runs.outcomes import Outcome
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.ui.figures import Running
@@ -68,8 +71,9 @@ class Tail:
         self.experts: list[ExpertStats] = []
         self.similarity: list[SimilarityStats] = []
         self.predictions: list[Predictions] = []
+        self.statistics: list[Statistics] = []
         self.sample_images: SampleImages | None = None
-        self._made: dict[str, tuple[Hashable, object]] = {}
+        self._made: dict[str, tuple[Hashable, Any]] = {}
 
     def update(self) -> None:
         """Read what is new."""
@@ -84,23 +88,30 @@ class Tail:
                 self._take(stored.event)
 
     def _take(self, event: Event) -> None:
-        if isinstance(event, Preparing):
-            self.preparing = event
-        elif isinstance(event, Started):
-            self.started = event
-        elif isinstance(event, TrainStep):
-            self.steps.append(event)
-            self.running.add(event)
-        elif isinstance(event, Evaluation):
-            self.evaluations.append(event)
-        elif isinstance(event, ExpertStats):
-            self.experts.append(event)
-        elif isinstance(event, SimilarityStats):
-            self.similarity.append(event)
-        elif isinstance(event, Predictions):
-            self.predictions.append(event)
-        elif isinstance(event, SampleImages):
-            self.sample_images = event
+        match event:
+            case Preparing():
+                self.preparing = event
+            case Started():
+                self.started = event
+            case SampleImages():
+                self.sample_images = event
+            case TrainStep():
+                self.steps.append(event)
+                self.running.add(event)
+            case Evaluation():
+                self.evaluations.append(event)
+            case ExpertStats():
+                self.experts.append(event)
+            case SimilarityStats():
+                self.similarity.append(event)
+            case Predictions():
+                self.predictions.append(event)
+            case Statistics():
+                self.statistics.append(event)
+
+    def outcome(self, config: RunConfig) -> Outcome:
+        """What the run has reached so far. config: of the run."""
+        return Outcome(config, self.started, self.evaluations, self.steps[-1] if self.steps else None)
 
     def memo(self, name: str, revision: Hashable, make: Callable[[], T]) -> T:
         """What `make` gives for a revision of the data, made once and then shared by all viewers."""
@@ -202,7 +213,7 @@ def _is_dense_of(plan: MaskPlan, mine: MaskPlan) -> bool:
     return plan.kind is Kind.DENSE and all(getattr(plan, name) == getattr(mine, name) for name in same)
 
 
-_read: dict[tuple, tuple[float, object]] = {}
+_read: dict[tuple, tuple[float, Any]] = {}
 
 
 def shared(key: tuple, make: Callable[[], T], seconds: float = _SHARED_SECONDS) -> T:

@@ -175,10 +175,8 @@ def _seeds(lane: Lane) -> str:
 
 
 def _status(run: Run) -> str:
-    if run.status is Status.RUNNING:
-        step = queries.store().last(run.id, "step")
-        if isinstance(step, TrainStep):
-            return f'<span class="lab-status live">epoch {step.epoch} of {run.config.epochs}</span>'
+    if run.status is Status.RUNNING and (step := queries.store().last(run.id, TrainStep)):
+        return f'<span class="lab-status live">epoch {step.epoch} of {run.config.epochs}</span>'
     return page.status_word(run.status)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlae_lab.core import catalog
-from mlae_lab.core.events import Evaluation
+from mlae_lab.runs import outcomes
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import queries
@@ -15,8 +15,8 @@ from mlae_lab.ui.thumbnails import mask_image
 
 def accuracy_text(run: Run) -> str:
     """The last measured accuracy with its split, or a dash."""
-    last = queries.store().last(run.id, "evaluation")
-    return f"{last.accuracy:.1f} % {run.config.protocol}" if isinstance(last, Evaluation) else "–"
+    accuracy = outcomes.accuracy(queries.store(), run)
+    return "–" if accuracy is None else f"{accuracy:.1f} % {run.config.protocol}"
 
 
 def run_cards(runs: Sequence[Run], key: str) -> str | None:

@@ -26,8 +26,8 @@ def run_strip() -> None:
             return
         under_way = [run for run in active if run.status.is_active]
         for run in under_way[:3]:
-            step = queries.store().last(run.id, "step")
-            at = f"epoch {step.epoch}/{run.config.epochs}" if isinstance(step, TrainStep) else run.status.value
+            step = queries.store().last(run.id, TrainStep)
+            at = f"epoch {step.epoch}/{run.config.epochs}" if step else run.status.value
             page.note(f"{escape(catalog.task(run.config.task).title)}, {run.status.value}")
             link("train", at, run=run.id)
         if waiting := len(active) - len(under_way):

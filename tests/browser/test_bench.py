@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.played_run import CONFIG, STEPS_AN_EPOCH, PlayedRun, opening, played
+from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, pattern
 from mlae_lab.runs.status import Status
@@ -57,8 +58,8 @@ def over(lab: Lab, live: PlayedRun) -> str:
     return written(lab.store, OVER)
 
 
-def events(lab: Lab, run: str, kind: str) -> list:
-    return [stored.event for stored in lab.store.events(run, kinds=(kind,))]
+def events(lab: Lab, run: str, kind: type[ev.E]) -> list[ev.E]:
+    return [stored.event for stored in lab.store.events(run, kind)]
 
 
 def opened(visit: Callable[..., Page], run: str, **how) -> Page:
@@ -98,7 +99,7 @@ def test_the_heartbeat_lights_what_each_step_drew(visit: Callable[..., Page], la
         if len(seen) >= 4:
             break
         page.wait_for_timeout(300)
-    drawn = {step.step: step.mask for step in events(lab, live.id, "step")}
+    drawn = {step.step: step.mask for step in events(lab, live.id, ev.TrainStep)}
     assert len(seen) >= 4
     for step, beat in seen.items():
         assert beat["lit"] == unpacked(drawn[step], 96)
@@ -109,7 +110,7 @@ def test_colour_is_contribution_and_size_is_gradient(looked: Page, lab: Lab, ove
     page = looked
     cells = page.evaluate(f"""[...{BOX}.querySelectorAll('.lb-grid g')].map(g => {{ const r = g.querySelectorAll('rect')[1];
         return r ? {{ fill: r.getAttribute('fill'), size: Number(r.getAttribute('width')) }} : null; }})""")
-    stats = events(lab, over, "experts")[-1]
+    stats = events(lab, over, ev.ExpertStats)[-1]
     flat = lambda canvas: [v for row in canvas for v in row]  # noqa: E731
     present = [i for i, v in enumerate(flat(stats.contribution)) if v is not None]
     assert [i for i, cell in enumerate(cells) if cell] == present
@@ -134,7 +135,7 @@ def test_colour_is_contribution_and_size_is_gradient(looked: Page, lab: Lab, ove
 
 def test_coefficients_drift_and_tiles_fill_beside_the_dense_run(looked: Page, lab: Lab, over: str) -> None:
     page = looked
-    stats, alike = events(lab, over, "experts")[-1], events(lab, over, "similarity")[-1]
+    stats, alike = events(lab, over, ev.ExpertStats)[-1], events(lab, over, ev.SimilarityStats)[-1]
     values = [v for row in stats.coefficient for v in row if v is not None]
     dots = page.evaluate(f"[...{BOX}.querySelectorAll('.lb-dot')].map(d => Number(d.getAttribute('cx')))")
     order = sorted(range(len(values)), key=values.__getitem__)
@@ -156,8 +157,8 @@ def test_coefficients_drift_and_tiles_fill_beside_the_dense_run(looked: Page, la
 
 def test_the_twelve_images_say_what_the_network_says_and_flips_are_marked(looked: Page, lab: Lab, over: str) -> None:
     page = looked
-    before, last = (e.predicted for e in events(lab, over, "predictions")[-2:])
-    truth = events(lab, over, "sample_images")[0].labels
+    before, last = (e.predicted for e in events(lab, over, ev.Predictions)[-2:])
+    truth = events(lab, over, ev.SampleImages)[0].labels
     seen = page.evaluate(f"""[...{BOX}.querySelectorAll('.lb-album li')].map(l => ({{ flip: l.classList.contains('flip'),
         said: l.querySelector('b').textContent, wide: l.querySelector('img').naturalWidth, alt: l.querySelector('img').alt }}))""")
     assert len(seen) == 12
@@ -166,6 +167,20 @@ def test_the_twelve_images_say_what_the_network_says_and_flips_are_marked(looked
     assert [one["alt"] for one in seen] == list(truth)
     assert [one["flip"] for one in seen] == [a != b for a, b in zip(before, last, strict=False)]
     assert [one["said"][0] == "✓" for one in seen] == [a == b for a, b in zip(last, truth, strict=False)]
+
+
+def test_what_else_is_recorded_is_drawn_when_it_is_unfolded(looked: Page, lab: Lab, over: str) -> None:
+    more = looked.locator(".lb-more")
+    assert more.locator(".plot").count() == 0
+    more.locator("summary").click()
+    looked.wait_for_function("document.querySelector('.lb-more .plot .js-line')", timeout=30_000)
+    last = events(lab, over, ev.Statistics)[-1].values["update_norm"]
+    assert isinstance(last, tuple)
+    drawn = looked.evaluate("document.querySelector('.lb-more .plot').data.map(trace => trace.y.at(-1))")
+    known = [value for value in last if isinstance(value, float)]
+    assert drawn == pytest.approx([*known, sum(known) / len(known)], rel=1e-3)
+    assert more.locator(".plot").first.get_attribute("aria-label").startswith("Line chart. Size of the update: mean")
+    more.locator("summary").click()
 
 
 def test_pace_time_left_and_load_stand_above(visit: Callable[..., Page], live: PlayedRun) -> None:
@@ -236,7 +251,7 @@ def test_pause_holds_the_image_and_go_on_takes_up_again(visit: Callable[..., Pag
 def test_the_scrubber_replays_by_keyboard_and_by_mouse(visit: Callable[..., Page], lab: Lab, over: str) -> None:
     page = opened(visit, over)
     slider, where = page.get_by_role("slider", name="Position in the run"), page.locator(".lb-where")
-    measured = events(lab, over, "evaluation")
+    measured = events(lab, over, ev.Evaluation)
     page.wait_for_function("document.querySelector('.lb-where').textContent !== ''")
     assert f"accuracy {measured[-1].accuracy:.1f} %" in where.inner_text()
     slider.focus()
@@ -248,7 +263,7 @@ def test_the_scrubber_replays_by_keyboard_and_by_mouse(visit: Callable[..., Page
     for _ in range(measured[0].step):
         page.keyboard.press("ArrowRight")
     assert f"accuracy {measured[0].accuracy:.1f} %" in where.inner_text()
-    steps = {s.step: s.mask for s in events(lab, over, "step")}
+    steps = {s.step: s.mask for s in events(lab, over, ev.TrainStep)}
     said = page.locator(".lb-step").inner_text()
     assert f"{sum(unpacked(steps[measured[0].step], 12 * OVER.plan.columns))} of" in said
     assert f"Step {measured[0].step}:" in said

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import Evaluation
 from mlae_lab.core.patterns import allocation
 from mlae_lab.runs import probe
 from mlae_lab.runs.store import Run
@@ -51,7 +52,7 @@ def test_from_a_run_to_what_if_to_reset(lab: Lab, run: Run, visit: Callable[...,
     page.get_by_text("What if", exact=True).click()
     page.get_by_text("As trained", exact=True).wait_for(timeout=120_000)
     first = fact(page, "As trained"), fact(page, "Now"), fact(page, "Loss")
-    assert first[0] == first[1] == f"{lab.store.last(run.id, 'evaluation').accuracy:.1f} %"
+    assert first[0] == first[1] == f"{lab.store.last(run.id, Evaluation).accuracy:.1f} %"
     assert page.locator(".es-cell").count() == 7
     assert page.locator(".es-none").count() == 12 * 3 - 7
 

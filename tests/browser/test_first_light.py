@@ -57,7 +57,7 @@ def test_one_click_and_a_run_is_watched_to_its_end(visit: Callable[..., Page], l
     assert page.evaluate("window.kept.isConnected && window.kept.dataset.mark") == "same"
 
     run = lab.store.run(run_id)
-    measured = [s.event for s in lab.store.events(run_id, kinds=("evaluation",))]
+    measured = [s.event for s in lab.store.events(run_id, Evaluation)]
     assert run.status is Status.FINISHED
     assert run.config.task == "digits"
     assert len(measured) >= 8

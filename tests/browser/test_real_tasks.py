@@ -54,7 +54,7 @@ def test_a_task_is_fetched_counted_and_trained_on(visit: Callable[..., Page], la
     run = lab.store.run(page.url.rsplit("=", 1)[1])
     assert run.status is Status.FINISHED
     assert run.config.task == "svhn"
-    assert isinstance(lab.store.last(run.id, "evaluation"), Evaluation)
+    assert isinstance(lab.store.last(run.id, Evaluation), Evaluation)
     assert page.get_by_text("not VTAB-1k: its layout with 30/20/12 images").count() == 1
 
 

@@ -43,14 +43,14 @@ def test_two_people_stop_and_resume_one_run(visit: Callable[..., Page], lab: Lab
         one.get_by_role("button", name="Stop and keep").click()
         shows(one, "stopped")
         shows(two, "stopped")  # without a click
-        step = lab.store.last(run, "step")
+        step = lab.store.last(run, TrainStep)
         assert isinstance(step, TrainStep)
         two.get_by_role("button", name="Resume").dblclick()
         shows(two, "running")
         shows(one, "running")
         two.get_by_role("button", name="Stop now").click()
         shows(two, "stopped")
-        events = [s.event.step for s in lab.store.events(run, kinds=("step",))]
+        events = [s.event.step for s in lab.store.events(run, TrainStep)]
         assert events == list(range(1, len(events) + 1))
         assert len(events) >= step.step
         assert len([r for r in lab.store.runs() if r.parent == run]) == 0

@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 
 from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import Evaluation
 from mlae_lab.core.patterns import allocation
 from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import paths, probe
@@ -87,7 +88,7 @@ def test_a_link_is_a_state() -> None:
 
 def test_what_if_shows_the_number_of_the_run_and_follows_a_link(store: RunStore, run: str) -> None:
     plain = opened(run=run, view="whatif")
-    accuracy = f"{store.last(run, 'evaluation').accuracy:.1f} %"
+    accuracy = f"{store.last(run, Evaluation).accuracy:.1f} %"
     assert facts(plain).count(f"<dd>{accuracy}</dd>") == 2
     assert "<dd>none</dd>" in facts(plain)
     assert component(plain, "fill")["off"] == []

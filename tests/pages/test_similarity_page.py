@@ -103,7 +103,7 @@ def test_one_run_beside_the_dense_one(real_store: RunStore, monkeypatch: pytest.
     shown = alts(at)
     assert {"similarity-by-layer", "similarity-over-epochs", "similarity-layers", "spectrum", "ranks", "overlap-reads",
             "overlap-writes", "overlap-runs", "effective-rank-over-epochs", "stable-rank-over-epochs"} <= set(shown)  # fmt: skip
-    last = real_store.last(masked.id, "similarity")
+    last = real_store.last(masked.id, ev.SimilarityStats)
     assert f"{ev.mean_of(last.effective_rank):.2f} of 8, in the other run" in shown["effective-rank-over-epochs"]
     assert "Both have one seed" in html(at)
     assert at.selectbox[0].value == whole.id
@@ -166,7 +166,7 @@ def test_the_command_tells_the_same(real_store: RunStore, capsys: pytest.Capture
     folder = ["--store", str(real_store.folder)]
     assert main(["similarity", masked, whole, "--json", *folder]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    stats = real_store.last(masked, "similarity")
+    stats = real_store.last(masked, ev.SimilarityStats)
     assert told["absolute"] == pytest.approx(stats.absolute)
     assert told["effective_rank"] == pytest.approx(stats.effective_rank, abs=1e-4)
     assert told["other_run"] == whole
@@ -313,7 +313,7 @@ def test_an_experiment_is_drawn_with_its_verdict(
     rows = 12
     for (arm, _, seed), run in diversity.launch(handmade, asked).items():
         cosine = {"dense": 0.2, "expert": 0.1, "token": 0.3, "lora": 0.2}[arm] + 0.01 * seed
-        handmade.append(run.id, [*[ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1), *(s.event for s in real_store.events(real_store.runs()[0].id, kinds=("experts",)))][:2], ev.SimilarityStats(2, (cosine,) * rows, (cosine + 0.001 * seed * (arm == "expert"),) * rows, tuple(((1.0, cosine), (cosine, 1.0)) for _ in range(rows)), (5.0 + seed,) * rows, (2.0,) * rows), ev.Evaluation(2, 26, "val", 70.0 + seed, 1.0, 1.0)])  # fmt: skip
+        handmade.append(run.id, [*[ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1), *(s.event for s in real_store.events(real_store.runs()[0].id, ev.ExpertStats))][:2], ev.SimilarityStats(2, (cosine,) * rows, (cosine + 0.001 * seed * (arm == "expert"),) * rows, tuple(((1.0, cosine), (cosine, 1.0)) for _ in range(rows)), (5.0 + seed,) * rows, (2.0,) * rows), ev.Evaluation(2, 26, "val", 70.0 + seed, 1.0, 1.0)])  # fmt: skip
         handmade.move(run.id, Status.FINISHED)
     at = opened(handmade, monkeypatch, view="diversity")
     verdict = "the claim that masking makes experts less alike is supported at p = 0.5 (3 seeds, 2 epochs)"

@@ -151,18 +151,23 @@ def told_of(kind: str, payload: dict) -> Callable[[dict[str, bytes]], object]:
     return event({"kind": kind, "time": 1.0, "payload": payload})
 
 
-STEP, EVALUATION, STARTED, SIMILARITY = (
+STEP, EVALUATION, STARTED, SIMILARITY, STATISTICS = (
     json.loads(ev.to_json(one))
     for one in (
         step(1), ev.Evaluation(1, 3, "val", 50.0, 1.5, 2.0), ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1),
         ev.SimilarityStats(1, (0.5, None), (0.5, None), (((1.0, 0.5), (0.5, 1.0)), ((1.0,),)), (1.0, 1.0), (1.0, None)),
+        ev.Statistics(1, 1, {"one": 0.5, "none": None, "layers": (1, None), "experts": ((1.0, None), (0.5, 2.0))}, {"one": ("One", "%")}),
     )
 )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "payload", [("started", STARTED), ("step", STEP), ("evaluation", EVALUATION), ("similarity", SIMILARITY)]
-)
+    "payload",
+    [
+        ("started", STARTED), ("step", STEP), ("evaluation", EVALUATION), ("similarity", SIMILARITY),
+        ("statistics", STATISTICS), ("statistics", {"epoch": 1, "step": 1, "values": {}}),
+    ],
+)  # fmt: skip
 def test_what_a_lab_tells_is_taken(payload: tuple[str, dict], store: RunStore, tmp_path: Path) -> None:
     """So that the lines below, which differ from these by one value, are refused for that value."""
     run = over(store)
@@ -186,7 +191,7 @@ def test_nor_what_a_stranger_wrote_into_settings_and_events(store: RunStore, oth
     changed(tmp_path / "a.mlae", told_of("started", STARTED | {"device": "c\x1b[1mpu", "notes": ["\x9b1m one"]}))
     config = import_run(other, tmp_path / "a.mlae").config
     assert (config.data_label, config.data_notes, config.weights) == ("mine[2J", ("b[1mad",), "w.npz")
-    started = other.last(run.id, "started")
+    started = other.last(run.id, ev.Started)
     assert (started.device, started.notes) == ("c[1mpu", ("1m one",))
 
 
@@ -289,6 +294,21 @@ def test_a_run_that_does_not_come_to_its_end_leaves_no_event(store: RunStore, ot
         told_of("similarity", SIMILARITY | {"stable_rank": [INF, 1.0]}),
         told_of("similarity", SIMILARITY | {"matrices": [[[1.0, None], [0.5, 1.0]], [[1.0]]]}),
         told_of("similarity", SIMILARITY | {"matrices": [[[1.0, NAN], [0.5, 1.0]], [[1.0]]]}),
+        told_of("statistics", STATISTICS | {"epoch": 0}),
+        told_of("statistics", STATISTICS | {"values": [1.0]}),
+        told_of("statistics", STATISTICS | {"values": {"<script>": 1.0}, "labels": {}}),
+        told_of("statistics", STATISTICS | {"values": {f"n{i}": 1.0 for i in range(65)}, "labels": {}}),
+        told_of("statistics", STATISTICS | {"values": {"one": NAN}}),
+        told_of("statistics", STATISTICS | {"values": {"one": True}}),
+        told_of("statistics", STATISTICS | {"values": {"one": "1"}}),
+        told_of("statistics", STATISTICS | {"values": {"one": [1.0]}}),
+        told_of("statistics", STATISTICS | {"values": {"one": [[1.0, INF], [1.0, 1.0]]}}),
+        told_of("statistics", STATISTICS | {"values": {"one": [[1.0], [1.0]]}}),
+        told_of("statistics", STATISTICS | {"values": {"one": [[[1.0]] * 2] * 2}}),
+        told_of("statistics", STATISTICS | {"labels": {"two": ["Two", ""]}}),
+        told_of("statistics", STATISTICS | {"labels": {"one": ["One"]}}),
+        told_of("statistics", STATISTICS | {"labels": {"one": ["O" * 101, ""]}}),
+        told_of("statistics", STATISTICS | {"labels": {"one": [["One"], ""]}}),
         told_of("predictions", {"epoch": 1, "step": 1, "predicted": ["7"] * 49, "confidence": [0.5] * 49}),
     ],
 )
@@ -342,7 +362,7 @@ def test_ranks_of_another_size_than_the_plan_are_refused(store: RunStore, other:
         import_run(other, tmp_path / "c")
     assert inspect(tmp_path / "a").skipped == inspect(tmp_path / "b").skipped == 0
     import_run(other, tmp_path / "b")
-    assert other.last(run.id, "similarity").effective_rank == (1.5, None)
+    assert other.last(run.id, ev.SimilarityStats).effective_rank == (1.5, None)
 
 
 @pytest.mark.parametrize("cut", [0, 10, 200, -30])

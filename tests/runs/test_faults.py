@@ -18,7 +18,16 @@ import pytest
 from safetensors.numpy import load_file
 
 from mlae_lab.core.config import ConfigError, RunConfig
-from mlae_lab.core.events import Evaluation, Event, Resumed, TrainStep
+from mlae_lab.core.events import (
+    Evaluation,
+    Event,
+    ExpertStats,
+    Resumed,
+    SimilarityStats,
+    Started,
+    Statistics,
+    TrainStep,
+)
 from mlae_lab.core.patterns import allocation, dense
 from mlae_lab.runs import commands, liveness, supervisor
 from mlae_lab.runs.liveness import is_alive
@@ -46,18 +55,18 @@ def told(store: RunStore, run: str) -> Callable[[], object]:
 
 
 def steps(store: RunStore, run: str) -> list[int]:
-    return [stored.event.step for stored in store.events(run, kinds=("step",))]
+    return [stored.event.step for stored in store.events(run, TrainStep)]
 
 
-def timeless(store: RunStore, run: str, kinds: tuple[str, ...]) -> list[str]:
-    found: list[Event] = [stored.event for stored in store.events(run, kinds=kinds)]
-    return [repr(dataclasses.replace(e, seconds=0.0) if hasattr(e, "seconds") else e) for e in found]
+def timeless(store: RunStore, run: str, kind: type[Event]) -> list[str]:
+    events = [stored.event for stored in store.events(run, kind)]
+    return [repr(dataclasses.replace(e, seconds=0.0) if hasattr(e, "seconds") else e) for e in events]
 
 
 def wait_for_step(store: RunStore, run: str, number: int, wait_for: Wait) -> None:
     def reached() -> bool:
-        last = store.last(run, "step")
-        return status(store, run).is_over or (isinstance(last, TrainStep) and last.step >= number)
+        last = store.last(run, TrainStep)
+        return status(store, run).is_over or (last is not None and last.step >= number)
 
     wait_for(reached, told(store, run))
     assert not status(store, run).is_over, told(store, run)()
@@ -92,10 +101,10 @@ def test_killed_and_stopped_and_resumed_a_run_ends_as_if_nothing_had_happened(
     assert commands.stop(lab_store, run) in (Status.STOPPING, Status.STOPPED)
     wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
     stopped = lab_store.run(run)
-    last = lab_store.last(run, "step").step
+    last = lab_store.last(run, TrainStep).step
     assert (stopped.status, stopped.reason) == (Status.STOPPED, f"stopped and kept after step {last}")
-    measured = lab_store.last(run, "evaluation")
-    assert isinstance(measured, Evaluation)
+    measured = lab_store.last(run, Evaluation)
+    assert measured is not None
     assert measured.step == last < 100
 
     commands.resume(lab_store, run)
@@ -103,17 +112,17 @@ def test_killed_and_stopped_and_resumed_a_run_ends_as_if_nothing_had_happened(
     assert status(lab_store, run) is Status.FINISHED, told(lab_store, run)()
     assert lab_store.run(run).attempt == 3
     assert steps(lab_store, run) == list(range(1, 201)) == steps(lab_store, undisturbed)  # none twice, none missing
-    for kind in ("step", "experts", "similarity", "evaluation"):
-        one, other = (timeless(lab_store, r, (kind,)) for r in (undisturbed, run))
-        if kind != "step":  # what the stop itself measured stands between the two of the schedule
+    for kind in (TrainStep, ExpertStats, SimilarityStats, Statistics, Evaluation):
+        one, other = (timeless(lab_store, r, kind) for r in (undisturbed, run))
+        if kind is not TrainStep:  # what the stop itself measured stands between the two of the schedule
             del other[0 if last < 100 else 1]
         assert one == other, kind
     adapters = [load_file(lab_store.paths(r).adapter) for r in (undisturbed, run)]
     assert {n: v.tobytes() for n, v in adapters[0].items()} == {n: v.tobytes() for n, v in adapters[1].items()}
-    places = [s.event for s in lab_store.events(run, kinds=("resumed",))]
+    places = [s.event for s in lab_store.events(run, Resumed)]
     assert [isinstance(p, Resumed) for p in places] == [True, True]
     assert places[1].step == last
-    assert len(lab_store.events(run, kinds=("started",))) == 1
+    assert len(lab_store.events(run, Started)) == 1
     with pytest.raises(StoreError, match=f"run {run} is finished: continue it"):
         commands.resume(lab_store, run)
     wait_for(lambda: not is_alive(lab_store.paths(run)))
@@ -150,8 +159,8 @@ def test_a_half_written_checkpoint_is_passed_over(lab_store: RunStore, wait_for:
     files.checkpoint.write_bytes(whole[:1000])
     (files.folder / "checkpoint.safetensors.part").write_bytes(b"half")
     commands.resume(lab_store, run)
-    wait_for(lambda: lab_store.last(run, "resumed") is not None or status(lab_store, run).is_over, told(lab_store, run))
-    resumed = lab_store.last(run, "resumed")
+    wait_for(lambda: lab_store.last(run, Resumed) is not None or status(lab_store, run).is_over, told(lab_store, run))
+    resumed = lab_store.last(run, Resumed)
     assert isinstance(resumed, Resumed)
     assert resumed.step == kept * 50
     assert any("passed over: " in line for line in commands.log_tail(lab_store, run))
@@ -180,8 +189,8 @@ def test_another_mask_goes_on_from_a_checkpoint_as_a_new_run(
     assert run.status is Status.FINISHED, told(lab_store, child)()
     assert (run.parent, run.relation, run.source, run.config.plan) == (parent, "branched", "2", other)
     assert steps(lab_store, child) == list(range(101, 201))
-    assert lab_store.last(child, "resumed").step == 100
-    assert lab_store.last(child, "evaluation").epoch == 4
+    assert lab_store.last(child, Resumed).step == 100
+    assert lab_store.last(child, Evaluation).epoch == 4
 
     twin = commands.rerun(lab_store, child)  # from the same checkpoint, not from its first step
     assert (twin.parent, twin.relation, twin.source, twin.config) == (parent, "branched", "2", run.config)
@@ -267,7 +276,7 @@ def test_a_store_that_is_locked_when_the_run_ends_gets_the_end_later(lab_store: 
     assert status(lab_store, run) is Status.STOPPED
     found = steps(lab_store, run)
     assert found == list(range(1, len(found) + 1))
-    assert lab_store.last(run, "evaluation").step == found[-1]
+    assert lab_store.last(run, Evaluation).step == found[-1]
 
 
 @contextmanager
@@ -293,15 +302,15 @@ def test_what_a_locked_store_did_not_take_is_there_after_a_kill_and_a_resume(
         wait_for(lambda: files.checkpoint_after(2).exists(), told(lab_store, run))
         os.kill(lab_store.run(run).pid, signal.SIGKILL)
         wait_for(lambda: not is_alive(files))
-        assert lab_store.last(run, "evaluation") is None
+        assert lab_store.last(run, Evaluation) is None
     wait_for(lambda: status(lab_store, run) is Status.LOST, told(lab_store, run))
-    assert lab_store.last(run, "evaluation").epoch == 2
+    assert lab_store.last(run, Evaluation).epoch == 2
     assert not files.pending_events.exists()
     commands.resume(lab_store, run)
     wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
     assert status(lab_store, run) is Status.FINISHED, told(lab_store, run)()
     assert steps(lab_store, run) == list(range(1, 201))  # none twice, none missing
-    assert [s.event.epoch for s in lab_store.events(run, kinds=("evaluation",))] == [2, 4]
+    assert [s.event.epoch for s in lab_store.events(run, Evaluation)] == [2, 4]
 
 
 def test_a_store_that_stays_locked_behind_the_end_has_every_number_later(
@@ -314,10 +323,10 @@ def test_a_store_that_stays_locked_behind_the_end_has_every_number_later(
     with locked(lab_store):
         wait_for(lambda: not is_alive(files), told(lab_store, run))
         assert liveness.read_exit_record(files).status is Status.FINISHED
-        assert lab_store.last(run, "evaluation") is None
+        assert lab_store.last(run, Evaluation) is None
     wait_for(lambda: status(lab_store, run) is Status.FINISHED, told(lab_store, run))
     assert steps(lab_store, run) == list(range(1, 51))
-    assert lab_store.last(run, "evaluation").epoch == 1
+    assert lab_store.last(run, Evaluation).epoch == 1
 
 
 @pytest.fixture
@@ -359,7 +368,7 @@ def test_a_full_disk_fails_the_run_with_that_word_and_loses_nothing(
         supervisor.ensure(store)
         wait_for(lambda: status(store, run) is Status.FAILED, told(store, run))
         commands.resume(store, run)
-        wait_for(lambda: store.last(run, "resumed") is not None or status(store, run).is_over, told(store, run))
+        wait_for(lambda: store.last(run, Resumed) is not None or status(store, run).is_over, told(store, run))
         assert status(store, run) is Status.RUNNING, told(store, run)()
         wait_for_step(store, run, len(seen) + 20, wait_for)
         found = steps(store, run)
@@ -450,7 +459,7 @@ def test_a_run_outlives_the_server_that_started_it(lab_store: RunStore, wait_for
     os.killpg(server.pid, signal.SIGINT)
     os.killpg(server.pid, signal.SIGKILL)
     server.communicate()
-    seen = lab_store.last(run, "step").step
+    seen = lab_store.last(run, TrainStep).step
     wait_for_step(lab_store, run, seen + 5, wait_for)
     assert supervisor.is_supervised(lab_store)
     assert status(lab_store, run) is Status.RUNNING

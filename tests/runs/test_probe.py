@@ -18,6 +18,7 @@ import pytest
 
 from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import Evaluation
 from mlae_lab.core.patterns import pattern
 from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.runs import probe, probe_worker
@@ -43,7 +44,7 @@ def test_the_answer_is_the_number_that_the_run_ended_with(trained: tuple[RunStor
     store, run = trained
     answer = probe.wait(store, run, "about")
     assert answer.state == "done", answer.reason
-    assert answer.value["accuracy"] == store.last(run, "evaluation").accuracy
+    assert answer.value["accuracy"] == store.last(run, Evaluation).accuracy
     assert answer.value["images"] == 200
 
 
@@ -163,7 +164,7 @@ def test_a_probe_of_an_older_lab_leaves_and_another_one_answers(
     wait_for(files.probe_address.exists)
     answer = probe.wait(store, run, "about")
     assert answer.state == "done"
-    assert answer.value["accuracy"] == store.last(run, "evaluation").accuracy
+    assert answer.value["accuracy"] == store.last(run, Evaluation).accuracy
     assert older.wait(10) == 0
     assert len(probes_of(run)) == 1
 

@@ -389,6 +389,7 @@ ALL_KINDS: list[ev.Event] = [
     ev.Evaluation(1, 1, "val", 50.0, 1.5, 2.0),
     ev.ExpertStats(1, CANVAS, CANVAS, CANVAS, CANVAS),
     ev.SimilarityStats(1, (0.5, None), (0.5, None), (((1.0, 0.5), (0.5, 1.0)), ())),
+    ev.Statistics(1, 1, {"one": 0.5, "layers": (0.5, None)}, {"one": ("One", "%")}),
     ev.Saved(1, 1, 1000),
 ]
 
@@ -400,7 +401,7 @@ def test_events_of_every_kind_come_back_in_order(store: RunStore) -> None:
     assert [stored.event for stored in found] == ALL_KINDS
     assert [stored.id for stored in found] == sorted({stored.id for stored in found})
     for event in ALL_KINDS:
-        assert store.last(run, event.kind) == event
+        assert store.last(run, type(event)) == event
 
 
 def test_not_a_number_and_infinities_come_back(store: RunStore) -> None:
@@ -427,10 +428,10 @@ def test_readers_ask_for_the_kinds_they_need(store: RunStore) -> None:
     run = store.enqueue(CONFIG, "cpu").id
     store.append(run, ALL_KINDS)
     store.append(run, [step(2)])
-    assert [stored.event for stored in store.events(run, kinds=("step",))] == [step(1), step(2)]
-    assert [stored.event.kind for stored in store.events(run, kinds=("saved", "started"))] == ["started", "saved"]
-    assert store.last(run, "step") == step(2)
-    assert store.last("aaaaaaaa", "step") is None
+    assert [stored.event for stored in store.events(run, ev.TrainStep)] == [step(1), step(2)]
+    assert [stored.event.kind for stored in store.events(run, ev.Saved, ev.Started)] == ["started", "saved"]
+    assert store.last(run, ev.TrainStep) == step(2)
+    assert store.last("aaaaaaaa", ev.TrainStep) is None
 
 
 def test_appending_nothing_is_nothing(store: RunStore) -> None:

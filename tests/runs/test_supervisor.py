@@ -18,6 +18,7 @@ import pytest
 
 from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import TrainStep
 from mlae_lab.core.patterns import allocation
 from mlae_lab.runs import commands, paths, supervisor
 from mlae_lab.runs.liveness import ExitRecord, derived, is_alive, reserve_exit_record, write_exit_record
@@ -444,10 +445,10 @@ def test_a_killed_supervisor_leaves_the_run_alone_and_another_takes_over(lab_sto
     (old,) = supervisors(lab_store)
     os.kill(old, signal.SIGKILL)
     wait_for(lambda: not is_supervised(lab_store))
-    steps = lab_store.last(first, "step")
+    steps = lab_store.last(first, TrainStep)
     assert is_alive(lab_store.paths(first))
     assert status(lab_store, second) is Status.QUEUED
-    wait_for(lambda: lab_store.last(first, "step") != steps)  # it trains on
+    wait_for(lambda: lab_store.last(first, TrainStep) != steps)  # it trains on
     # nobody looks: the run itself sees to a supervisor when it ends
     os.kill(lab_store.run(first).pid, signal.SIGTERM)
     wait_for(lambda: status(lab_store, first).is_over)

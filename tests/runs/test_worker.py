@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import json
 import os
 import signal
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, ExpertStats, Resumed, SimilarityStats, Started, TrainStep
+from mlae_lab.core.events import Evaluation, ExpertStats, Resumed, SimilarityStats, Started, Statistics, TrainStep
 from mlae_lab.core.patterns import allocation
 from mlae_lab.runs import commands, worker
+from mlae_lab.runs.archive_file import export, import_run
 from mlae_lab.runs.paths import database
+from mlae_lab.runs.report import report
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore, StoreError
+from mlae_lab.training.statistics import Statistic
+from mlae_lab.ui import live_bench, queries
 
 SHORT = RunConfig(
     "digits",
@@ -62,7 +69,7 @@ def test_a_run_that_diverges_has_failed_with_a_sentence_and_a_traceback(
     assert run.reason.startswith("diverged: the ")
     assert "try a learning rate below 10" in run.reason
     assert "Traceback" in capfd.readouterr().err  # this process's standard error is the run's log
-    steps = [stored.event for stored in lab_store.events(name, kinds=("step",))]
+    steps = [stored.event for stored in lab_store.events(name, TrainStep)]
     assert [e.step for e in steps] == list(range(1, len(steps) + 1))
     assert f"at step {len(steps) + 1} " in run.reason  # not one step before the end is missing from the record
 
@@ -72,12 +79,12 @@ def test_a_run_on_a_gpu_that_torch_cannot_use_says_that_it_trains_on_the_process
     work: Callable[..., tuple[int, str]], lab_store: RunStore
 ) -> None:
     _, name = work(dataclasses.replace(SHORT, device="auto"), "cuda:0")
-    started = lab_store.last(name, "started")
+    started = lab_store.last(name, Started)
     assert started.device == "cpu"
     assert worker.NO_GPU in started.notes
     assert lab_store.run(name).status is Status.FINISHED
     _, name = work(SHORT)
-    assert lab_store.last(name, "started").notes == ()
+    assert lab_store.last(name, Started).notes == ()
 
 
 def test_a_run_without_data_has_failed_with_the_sentence_of_the_data(
@@ -131,7 +138,7 @@ def test_a_run_that_went_on_from_another_does_not_begin_anew_without_its_checkpo
     assert (status, run.status) == (1, Status.FAILED)
     said = "went on from a checkpoint of run aaaabbbb that is not here: go on from a checkpoint that is"
     assert run.reason == f"run {name} {said}"
-    assert lab_store.last(name, "step") is None
+    assert lab_store.last(name, TrainStep) is None
     with pytest.raises(StoreError, match=said):
         commands.resume(lab_store, name)
     assert lab_store.run(name).status is Status.FAILED
@@ -166,7 +173,11 @@ def test_a_resumed_run_tells_nothing_twice(lab_store: RunStore) -> None:
     run = lab_store.enqueue(SHORT, "cpu").id
     started = Started(1, 2, 3, 4, 5, 6, "cpu", "float32", 0.5)
     canvas = ((0.5,),)
-    stats = [ExpertStats(1, canvas, canvas, canvas, canvas), SimilarityStats(1, (None,), (None,), (((1.0,),),))]
+    stats = [
+        ExpertStats(1, canvas, canvas, canvas, canvas),
+        SimilarityStats(1, (None,), (None,), (((1.0,),),)),
+        Statistics(1, 2, {"one": 0.5}),
+    ]
     steps = [TrainStep(n, 1, 2.3, 10.0, 1e-3, 0, 0.0) for n in range(1, 5)]
     first = worker._Writer(lab_store, run)
     for event in (started, *steps[:2], *stats, Evaluation(1, 2, "val", 10.0, 2.3, 0.1), steps[2]):
@@ -196,3 +207,30 @@ def test_a_locked_store_makes_nobody_wait(lab_store: RunStore) -> None:
     writer.flush()
     assert [stored.event.step for stored in lab_store.events(run)] == [1, 2, 3]
     assert writer.waiting == []
+
+
+def test_a_statistic_that_only_this_test_knows_reaches_store_bench_report_and_archive(
+    work: Callable[..., tuple[int, str]], lab_store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mine = Statistic("seeds_eaten", lambda setup: [0.5] * setup.config.plan.rows, "Seeds eaten", "grams")
+    monkeypatch.setattr("mlae_lab.training.trainer.STATISTICS", (mine,))
+    status, name = work(SHORT)
+    assert status == 0
+    event = lab_store.last(name, Statistics)
+    assert event is not None
+    assert event.values == {"seeds_eaten": (0.5,) * SHORT.plan.rows}
+    run = lab_store.run(name)
+    assert report(lab_store, run)["statistics"] == dict(event.values)
+
+    monkeypatch.setattr(queries, "store", lambda: lab_store)
+    tail = queries.Tail(name)
+    tail.update()
+    (sent,) = json.loads(zlib.decompress(live_bench.message(run, tail, live_bench.Words())))["statistics"]
+    assert sent["name"] == "seeds-eaten"
+    assert "Seeds eaten: mean 0.5" in sent["alt"]
+    assert sent["figure"]["layout"]["yaxis"]["title"]["text"] == "grams"
+
+    other = RunStore(tmp_path / "other")
+    export(lab_store, name, tmp_path / "run.mlae")
+    imported = import_run(other, tmp_path / "run.mlae")
+    assert other.last(imported.id, Statistics) == event

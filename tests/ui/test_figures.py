@@ -7,9 +7,11 @@ import re
 
 import pytest
 
-from mlae_lab.core.events import Evaluation, SimilarityStats, TrainStep
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import Evaluation, SimilarityStats, Started, TrainStep
 from mlae_lab.core.patterns import pattern, uniform
 from mlae_lab.locations import PACKAGE
+from mlae_lab.runs.outcomes import Outcome
 from mlae_lab.ui import figures
 from mlae_lab.ui.figures import Running
 
@@ -25,8 +27,15 @@ def evaluations(*accuracies: float) -> list[Evaluation]:
     return [Evaluation(i + 1, 13 * (i + 1), "val", a, 1.0 / (i + 1), 2.0 * i) for i, a in enumerate(accuracies)]
 
 
+def reached(measured: list[Evaluation], epochs: int = 16, taken: int = 26, started: bool = True) -> Outcome:
+    """A run of 800 training images in batches of 64, so of 13 steps an epoch."""
+    config = RunConfig("digits", epochs=epochs)
+    start = Started(1, 1, 1, 800, 200, 13 * epochs, "cpu", "float32", 0.1) if started else None
+    return Outcome(config, start, measured, steps(taken)[-1])
+
+
 def test_accuracy_figure_shows_every_measurement_and_names_the_last() -> None:
-    figure = figures.accuracy_figure(Running(steps(26)), evaluations(40.0, 62.5), epochs=16, split="val")
+    figure = figures.accuracy_figure(Running(steps(26)), reached(evaluations(40.0, 62.5)))
     measured = next(trace for trace in figure.data if trace["line"]["color"] == "@accent")
     assert measured["y"] == [40.0, 62.5]
     assert measured["x"] == [1, 2]
@@ -35,7 +44,45 @@ def test_accuracy_figure_shows_every_measurement_and_names_the_last() -> None:
 
 
 def test_accuracy_figure_before_the_first_measurement_says_so() -> None:
-    assert "nothing is measured yet" in figures.accuracy_figure(Running(steps(3)), [], epochs=16, split="val").alt
+    assert "nothing is measured yet" in figures.accuracy_figure(Running(steps(3)), reached([])).alt
+
+
+def test_an_evaluation_within_an_epoch_stands_where_it_was_made() -> None:
+    measured = [*evaluations(40.0, 62.5), Evaluation(3, 30, "val", 70.0, 0.3, 9.0)]
+    figure = figures.accuracy_figure(Running(steps(30)), reached(measured, taken=30))
+    assert next(trace for trace in figure.data if trace["line"]["color"] == "@accent")["x"] == [1, 2, 2.308]
+    assert "70.0 %" in figure.alt
+    assert "within epoch 3" in figure.alt
+
+
+def test_a_statistic_by_layer_has_a_line_for_each_and_their_mean() -> None:
+    history = [(1, (0.5, None, 0.7)), (2, (1.5, None, 2.5)), (3, None)]
+    figure = figures.statistic_figure("update_norm", ("Size", "‖ΔW‖"), history[:2], ["1", "2", "3"], 4)
+    assert {trace["name"]: trace["y"] for trace in figure.data} == {
+        "layer 1": [0.5, 1.5], "layer 3": [0.7, 2.5], "mean of the layers": [0.6, 2.0],
+    }  # fmt: skip
+    assert figure.alt == "Line chart. Size: mean 2, largest in layer 3 (2.5)."
+    assert figure.name == "update-norm"
+    gap = figures.statistic_figure("update_norm", ("Size", ""), history, ["1", "2", "3"], 4)
+    assert gap.data[-1]["y"] == [0.6, 2.0, None]
+
+
+def test_a_statistic_of_experts_is_shown_by_layer() -> None:
+    figure = figures.statistic_figure("one", ("One", ""), [(1, ((1.0, 3.0), (None, None)))], ["1", "2"], 2)
+    assert {trace["name"]: trace["y"] for trace in figure.data} == {"layer 1": [2.0], "mean of the layers": [2.0]}
+
+
+def test_a_statistic_of_the_run_is_one_line_and_its_title_is_no_markup() -> None:
+    figure = figures.statistic_figure("gap", ("<b>Gap</b>", "%"), [(1, 0.5), (2, None), (3, 0.25)], ["1"], 4)
+    assert [trace["y"] for trace in figure.data] == [[0.5, None, 0.25]]
+    assert figure.alt == "Line chart. &lt;b&gt;Gap&lt;/b&gt;: 0.25."
+
+
+def test_a_statistic_of_a_deep_network_and_a_long_run_stays_small() -> None:
+    history = [(epoch, (0.12345678,) * 48) for epoch in range(1, 1001)]
+    figure = figures.statistic_figure("one", ("One", ""), history, [str(i) for i in range(48)], 1000)
+    assert len(figure.spec) < 60_000
+    assert figure.data[-1]["x"][-1] == 1000
 
 
 @pytest.mark.parametrize("count", [1, 599, 600, 601, 6500, 10_001])
@@ -64,13 +111,13 @@ def test_a_growing_curve_keeps_its_ends_and_the_limit(count: int) -> None:
 def test_a_loss_that_is_not_finite_is_left_out_of_the_mean_and_of_the_json() -> None:
     broken = [TrainStep(1, 1, 2.0, 9.0, 1e-3, 8, 0.1), TrainStep(2, 1, float("nan"), 9.0, 1e-3, 8, 0.2)]
     assert [m.mean_loss for m in Running(broken).moments] == [2.0, 2.0]
-    spec = figures.loss_figure(Running(broken), [Evaluation(1, 2, "val", 9.0, float("inf"), 0.3)], 2, "val").spec
+    spec = figures.loss_figure(Running(broken), reached([Evaluation(1, 2, "val", 9.0, float("inf"), 0.3)], 2)).spec
     assert "NaN" not in spec
     assert "Infinity" not in spec
 
 
 def test_long_run_stays_small_on_the_wire() -> None:
-    figure = figures.loss_figure(Running(steps(6500)), evaluations(*[50.0] * 20), epochs=500, split="val")
+    figure = figures.loss_figure(Running(steps(6500)), reached(evaluations(*[50.0] * 20), 500))
     assert len(figure.spec) < 40_000
 
 
@@ -118,8 +165,15 @@ def test_every_colour_in_every_figure_has_a_meaning_in_the_palette() -> None:
     known = (PACKAGE / "ui" / "palette.js").read_text()
     stats = SimilarityStats(1, (0.1,), (0.1,), (((1.0, 0.1), (0.1, 1.0)),))
     made = [
+<<<<<<< HEAD
         figures.accuracy_figure(Running(steps(5)), evaluations(1.0), 2, "val"), figures.loss_figure(Running(steps(5)), evaluations(1.0), 2, "val"),
         figures.expert_figure(((0.5,),), "coefficient", uniform(0.5, 1, 1), 1), figures.similarity_tiles(stats, uniform(0.5, 1, 2)),
+=======
+        figures.accuracy_figure(Running(steps(5)), reached(evaluations(1.0), 2)),
+        figures.loss_figure(Running(steps(5)), reached(evaluations(1.0), 2)),
+        figures.statistic_figure("one", ("One", "%"), [(1, (0.5, 0.7))], ["1", "2"], 2),
+        figures.expert_figure(((0.5,),), "coefficient", uniform(0.5, 1, 1), 1), figures.similarity_tiles(stats, uniform(0.5, 1, 2)),
+>>>>>>> w1-events
         figures.similarity_curve([stats]), figures.active_figure(uniform(0.5)),
         figures.balance_figure(["a"], {"train": [1], "val": [2]}),
     ]  # fmt: skip

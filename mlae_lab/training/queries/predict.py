@@ -31,7 +31,8 @@ def predict(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progre
     as a linear probe, has canvas and without_all None and no layer.
     """
     setup = loaded.setup
-    layers = setup.experts.layers if setup.experts else {}
+    experts = setup.experts
+    layers = experts.layers if experts else {}
     pixels, index = pixels_of(loaded, arguments.get("image"))
     entering = setup.evaluation.before(setup.evaluation.normalised(pixels[None]))
     known = _known(loaded, on_progress)
@@ -41,8 +42,8 @@ def predict(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progre
     best = probability.topk(min(TOP, len(probability)))
     first = int(best.indices[0])
     canvas, without_all, without_layer = None, None, []
-    if layers:
-        plan, network = setup.experts.plan, _autocast(loaded)
+    if experts and layers:
+        plan, network = experts.plan, _autocast(loaded)
         with autocast(setup):
             canvas = contribution.on_canvas(plan, layers, contribution.by_image(setup.behind, entering, layers))[0]
         for number, (target, changed) in enumerate(without_each_layer(network, layers, entering)):

@@ -20,12 +20,12 @@ from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, QueryError
 
 @dataclass(frozen=True)
 class _Layer:
-    """The factors of one layer: a (E k, d_in), b (d_out, E k), coefficient (E,), rank k; no experts: a is None."""
+    """The factors of one layer: a (E k, d_in), b (d_out, E k), coefficient (E,), rank k."""
 
-    a: torch.Tensor | None = None
-    b: torch.Tensor | None = None
-    coefficient: torch.Tensor | None = None
-    rank: int = 1
+    a: torch.Tensor
+    b: torch.Tensor
+    coefficient: torch.Tensor
+    rank: int
 
     @property
     def own(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
@@ -37,7 +37,7 @@ class _Learned:
     """What a file holds. targets and layers: row by row of the plan."""
 
     plan: MaskPlan
-    layers: tuple[_Layer, ...]
+    layers: tuple[_Layer | None, ...]
 
 
 def similarity(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
@@ -82,10 +82,10 @@ def _of_subject(loaded: LoadedRun) -> _Learned:
     if experts is None:
         raise QueryError("a linear probe has no experts: ask a run with a mask")
     made = {
-        target: _Layer(*(t.detach().cpu() for t in (layer.a, layer.b, layer.coefficient)), layer.rank)
+        target: _Layer(layer.a.detach().cpu(), layer.b.detach().cpu(), layer.coefficient.detach().cpu(), layer.rank)
         for target, layer in experts.layers.items()
     }
-    return _Learned(experts.plan, tuple(made.get(target, _Layer()) for target in experts.plan.targets))
+    return _Learned(experts.plan, tuple(made.get(target) for target in experts.plan.targets))
 
 
 def _of_file(file: str) -> _Learned:
@@ -101,11 +101,11 @@ def _of_file(file: str) -> _Learned:
         plan, tensors = kept.config.plan if kept.config.method == "mlae" else None, kept.tensors
     if plan is None:
         raise QueryError(f"{file} holds a linear probe, which has no experts: name a run with a mask")
-    layers = []
+    layers: list[_Layer | None] = []
     for target, count in zip(plan.targets, plan.kept, strict=False):
         a, b = (tensors.get(f"{target}.{kind}") for kind in "ab")
         if not count:
-            layers.append(_Layer())
+            layers.append(None)
             continue
         shape = (count * plan.expert_rank,)
         if a is None or b is None or a.shape[:1] != shape or b.shape[1:] != shape:
@@ -120,7 +120,7 @@ def _measured(learned: _Learned, on_progress: ProgressCallback, done: int, total
     matrices, means, spectra, baselines = [], [], [], []
     for row, layer in enumerate(learned.layers):
         on_progress(done * rows + row, total * rows)
-        if layer.a is None:
+        if layer is None:
             matrices.append([])
             means.append((None, None))
             spectra.append(Spectrum(torch.zeros(0), torch.zeros(0, 0), torch.zeros(0, 0)))

@@ -169,7 +169,7 @@ def image_importance(loaded: LoadedRun, arguments: Mapping[str, Any], on_progres
     lab, pixels, index = one_image(loaded, given)
     found = importance_analysis.image_importance(lab, on_progress)
 
-    def canvas(value: Callable[[Cell], float | int]) -> list[list[float | int | None]]:
+    def canvas(value: Callable[[Cell], float | int | None]) -> list[list[float | int | None]]:
         return [[value((r, c)) if plan.keep[r][c] else None for c in range(plan.columns)] for r in range(plan.rows)]
 
     return {
@@ -210,6 +210,7 @@ def pruned_file(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Pr
     """An adapter file with only the experts that a state leaves on, its factors in λ; as base64 text."""
     factors, _ = state_of(experts_of(loaded).plan, arguments)
     smaller = pruned(read_adapter(loaded.adapter), factors)
+    assert smaller.plan is not None  # the run has experts
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "pruned.safetensors"
         write_adapter(file, smaller)
@@ -254,7 +255,7 @@ def _built(loaded: LoadedRun, indices: Sequence[int]) -> WhatIf:
     chosen = torch.tensor(indices, device=setup.device)
     with torch.no_grad():
         inputs = torch.cat([setup.evaluation.take(part) for part in chosen.split(CHUNK)])
-    return WhatIf(setup.model, setup.experts, inputs, setup.evaluation.labels[chosen], lambda: autocast(setup))
+    return WhatIf(setup.model, experts_of(loaded), inputs, setup.evaluation.labels[chosen], lambda: autocast(setup))
 
 
 def _image(loaded: LoadedRun, index: int) -> str:
@@ -303,7 +304,7 @@ def _off(plan: MaskPlan, off: object) -> tuple[Cell, ...]:
         return read_off(plan, off)
     words = []
     for entry in off if isinstance(off, (list, tuple)) else [off]:
-        numbers = entry if isinstance(entry, (list, tuple)) else ()
+        numbers = list(entry) if isinstance(entry, (list, tuple)) else []
         if len(numbers) not in (1, 2) or any(type(number) is not int for number in numbers):
             raise QueryError(f"off has {entry!r}: write [layer, expert] or [layer], counted from 1")
         words.append(f"L{numbers[0]}" + (f"E{numbers[1]}" if len(numbers) == 2 else ""))

@@ -79,7 +79,9 @@ def _offered(run: Run) -> list[Run]:
         if entry.id != run.id and entry.config.method == "mlae" and entry.status.is_over
     ]
     there.sort(key=lambda entry: entry.config.task != run.config.task)
-    return [entry for entry in there[: 2 * MAX_OFFERED] if queries.store().last(entry.id, "similarity")][:MAX_OFFERED]
+    return [entry for entry in there[: 2 * MAX_OFFERED] if queries.store().last(entry.id, SimilarityStats)][
+        :MAX_OFFERED
+    ]
 
 
 def _label(run: Run) -> str:

@@ -28,6 +28,7 @@ from mlae_lab.ui.figures.grids import QUANTITIES, expert_figure, similarity_tile
 from mlae_lab.ui.figures.maps import maps_figure
 from mlae_lab.ui.figures.predict import classes_figure, two_answers_figure, without_figure
 from mlae_lab.ui.figures.seeds import PAIRED_NOTE, SEEDS_NOTE, Lane, paired_figure, seeds_figure
+from mlae_lab.ui.figures.statistics import statistic_figure
 from mlae_lab.ui.figures.whatif import (
     cell_figure,
     class_change_figure,
@@ -78,6 +79,7 @@ __all__ = [
     "seeds_figure",
     "similarity_curve",
     "similarity_tiles",
+    "statistic_figure",
     "thinned",
     "two_answers_figure",
     "two_curves_figure",

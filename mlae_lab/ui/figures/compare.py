@@ -23,15 +23,15 @@ def difference_figure(difference: Difference, epochs: int) -> Figure:
     A pair that has not measured its last epoch is dotted. epochs: of the runs, where the axis ends.
     """
     height, spreads, pairs = 340, difference.over_epochs, difference.pairs
-    banded = [s for s in spreads if s.low is not None]
-    values = [v for pair in pairs for _, v in pair.difference] + [v for s in banded for v in (s.low, s.high)]
+    banded = [(s.epoch, *s.spread[1:]) for s in spreads if s.spread is not None]
+    values = [v for pair in pairs for _, v in pair.difference] + [v for _, *ends in banded for v in ends]
     low, high = room(min([0.0, *values]), max([0.0, *values]), least=2.0)
     banded = thinned(banded)
     data = band(
         "95 % interval of the mean",
-        [s.epoch for s in banded],
-        [s.low for s in banded],
-        [s.high for s in banded],
+        [epoch for epoch, _, _ in banded],
+        [low for _, low, _ in banded],
+        [high for _, _, high in banded],
         "@faint",
     )
     ends: list[tuple[float, float, str, str]] = []
@@ -93,7 +93,10 @@ def _difference_title(difference: Difference) -> str:
         return "B − A: no epoch that both have measured yet"
     last = difference.over_epochs[-1]
     start = f"B − A after epoch {last.epoch}: {points(last.mean, signed=True)} points"
-    return f"{start}, one pair" if last.n == 1 else f"{start} (95 % {between(last.low, last.high)}, n = {last.n})"
+    if last.spread is None:
+        return f"{start}, one pair"
+    _, low, high = last.spread
+    return f"{start} (95 % {between(low, high)}, n = {last.n})"
 
 
 def difference_caption(difference: Difference) -> str:
@@ -106,9 +109,9 @@ def difference_caption(difference: Difference) -> str:
     parts = [f"{count} {'pair' if count == 1 else 'pairs'} of runs, {'seed' if count == 1 else 'seeds'} {seeds}."]
     if unfinished:
         parts.append(f"{unfinished} of them not at the last epoch: dotted, in the mean as far as they go.")
-    if last.n > 1:
+    if last.spread is not None:
         parts.append(
-            f"After epoch {last.epoch}: n = {last.n}, standard deviation {points(last.deviation)}, "
+            f"After epoch {last.epoch}: n = {last.n}, standard deviation {points(last.spread[0])}, "
             f"lowest {points(last.least, signed=True)}, highest {points(last.most, signed=True)} points. The band is the 95 % "
             "interval of the mean (Student's t). It covers the noise of the seed; the evaluation images are the same in "
             "all runs, and what other images would say it does not know."
@@ -206,7 +209,7 @@ def mask_difference_figure(plan_a: MaskPlan, plan_b: MaskPlan) -> Figure:
         elif cell.change is Change.ONLY_B:
             z[row][column], signs[row][column], words[row][column] = 3, "B", f"only in B, p = {q:g}"
         elif cell.change is Change.RATE:
-            z[row][column], signs[row][column] = 2, "↑" if q > p else "↓"
+            z[row][column], signs[row][column] = 2, "↑" if (q or 0.0) > (p or 0.0) else "↓"
             words[row][column] = f"in both, p = {p:g} in A and {q:g} in B"
         else:
             z[row][column], words[row][column] = 0, f"the same in both, p = {p:g}"

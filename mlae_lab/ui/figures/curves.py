@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isfinite
 
-from mlae_lab.core.events import Evaluation, SimilarityStats, mean_of
+from mlae_lab.core.events import SimilarityStats, mean_of
+from mlae_lab.runs.outcomes import Outcome
 from mlae_lab.ui.figures.base import Figure, Reference, Running, axis, end_label, figure, finite, rounded
 
 
-def accuracy_figure(
-    running: Running, evaluations: Sequence[Evaluation], epochs: int, split: str, images: int = 200,
-    references: Sequence[Reference] = (),
-) -> Figure:  # fmt: skip
+def accuracy_figure(running: Running, outcome: Outcome, references: Sequence[Reference] = ()) -> Figure:
     """Accuracy over epochs: measured points on so many evaluation images, the running training accuracy, and lines
     for what other runs or the paper reached."""
+    evaluations, split, epochs = outcome.evaluations, outcome.config.protocol, outcome.config.epochs
+    images = outcome.started.evaluation_images if outcome.started else 0
     ran = [(running.epoch(m), m.mean_accuracy) for m in running.moments if m.mean_accuracy is not None]
     name = f"{images:,} {'validation' if split == 'val' else 'test'} images"
     data = [
@@ -31,7 +31,7 @@ def accuracy_figure(
             "type": "scatter",
             "mode": "lines+markers",
             "name": name,
-            "x": [e.epoch for e in evaluations],
+            "x": [outcome.epochs_at(e) for e in evaluations],
             "y": [round(e.accuracy, 2) for e in evaluations],
             "line": {"color": "@accent", "width": 2.5},
             "marker": {"size": 6, "color": "@accent"},
@@ -41,11 +41,11 @@ def accuracy_figure(
     labels = []
     if evaluations:
         last = evaluations[-1]
-        title = f"{last.accuracy:.1f} % of the {name} are right after epoch {last.epoch}"
+        title = f"{last.accuracy:.1f} % of the {name} are right {outcome.when(last)}"
         apart = ran and abs(ran[-1][1] - last.accuracy) < 9
         labels.append(
             end_label(
-                last.epoch,
+                outcome.epochs_at(last),
                 last.accuracy,
                 split,
                 "@accent",
@@ -85,7 +85,7 @@ def paper_figure(rates: dict[float, float], probe: float, best: float) -> Figure
     rates: p to accuracy in percent; probe, best: Table 1.
     """
     points = sorted(rates.items())
-    top = max(rates, key=rates.get)
+    top = max(rates, key=lambda p: rates[p])
     title = f"In the paper p = {top:g} was best: {rates[top]:.1f} %, without masking {rates[0]:.1f} %"
     lines = [
         {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": {"color": "@quiet", "dash": "dash", "width": 1.2}}
@@ -132,11 +132,9 @@ def _ends(references: Sequence[Reference]) -> list[dict]:
     return [end_label(1.0, r.value, r.label, "@quiet") | {"xref": "paper", "xshift": 4} for r in references]
 
 
-def loss_figure(
-    running: Running, evaluations: Sequence[Evaluation], epochs: int, split: str,
-    references: Sequence[Reference] = (),
-) -> Figure:  # fmt: skip
+def loss_figure(running: Running, outcome: Outcome, references: Sequence[Reference] = ()) -> Figure:
     """Cross-entropy over epochs, of training batches and of the evaluation images, with lines for other runs'."""
+    evaluations, split, epochs = outcome.evaluations, outcome.config.protocol, outcome.config.epochs
     ran = [(running.epoch(m), m.loss, m.mean_loss) for m in running.moments if m.mean_loss is not None]
     data = [
         {
@@ -161,7 +159,7 @@ def loss_figure(
             "type": "scatter",
             "mode": "lines+markers",
             "name": split,
-            "x": [e.epoch for e in evaluations],
+            "x": [outcome.epochs_at(e) for e in evaluations],
             "y": [rounded(finite(e.loss), 4) for e in evaluations],
             "line": {"color": "@accent", "width": 2.5},
             "marker": {"size": 6, "color": "@accent"},
@@ -196,8 +194,11 @@ def similarity_curve(
     beside: the same of another run, drawn as a reference and called `name`: as a rule one with every expert and no drop
     rate. chance: mean |cosine| of random experts.
     """
-    pairs = [(s.epoch, mean_of(s.absolute), mean_of(s.signed)) for s in history]
-    pairs = [p for p in pairs if p[1] is not None]
+    pairs = [
+        (s.epoch, absolute, signed)
+        for s in history
+        if (absolute := mean_of(s.absolute)) is not None and (signed := mean_of(s.signed)) is not None
+    ]
     data = [
         {
             "type": "scatter",
@@ -239,7 +240,7 @@ def similarity_curve(
         ends[0]["yshift"], ends[1]["yshift"] = 8, -8
     if theirs:
         title += f", in the {name} run {theirs[-1][1]:.3f}"
-        shift = 12 if theirs[-1][1] >= (pairs or theirs)[-1][1] else -12
+        shift = 12 if not pairs or theirs[-1][1] >= pairs[-1][1] else -12
         ends.append(end_label(*theirs[-1], name, "@quiet", shift, f"{name} run, absolute"))
     levels = [Reference("random", baseline)] if baseline is not None and pairs else []
     values = [v for p in pairs for v in p[1:]] + [value for _, value in theirs] + [r.value for r in levels]

@@ -25,9 +25,9 @@ def diversity_figure(now: Found, measure: str) -> Figure:
         points = [(p.rate, p.values[measure], len(p.seeds)) for p in now.curve(arm) if measure in p.values]
         if not points:
             continue
-        banded = [(rate, s) for rate, s, _ in points if s.low is not None]
-        data += band(f"{ARMS[arm]}, 95 % interval", [r for r, _ in banded], [s.low for _, s in banded],
-                     [s.high for _, s in banded], colour, opacity=0.13)  # fmt: skip
+        banded = [(rate, *s.spread[1:]) for rate, s, _ in points if s.spread is not None]
+        data += band(f"{ARMS[arm]}, 95 % interval", [rate for rate, _, _ in banded], [low for _, low, _ in banded],
+                     [high for _, _, high in banded], colour, opacity=0.13)  # fmt: skip
         lines.append(
             {
                 "type": "scatter", "mode": "lines+markers", "name": ARMS[arm], "x": [r for r, *_ in points],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
 
 from mlae_lab.runs.race import Curve, Lane, Race
@@ -46,7 +47,9 @@ def lane_figure(race: Race, number: int) -> Figure:
     )
 
 
-def _line(name: str, points: Curve, colour: str, width: float, dash: str = "solid", marked: bool = False) -> dict:
+def _line(
+    name: str, points: Sequence[tuple[int, float]], colour: str, width: float, dash: str = "solid", marked: bool = False
+) -> dict:
     return {
         "type": "scatter",
         "mode": "lines+markers" if marked or len(points) == 1 else "lines",

@@ -32,8 +32,9 @@ def seeds_figure(lanes: Sequence[Lane], split: str) -> Figure:
     if len(lanes) == 1:
         seen = lanes[0].statistics
         said = f"{seen.mean:.1f} %, one seed"
-        if seen.low is not None:
-            said = f"{seen.mean:.1f} % (95 % {between(seen.low, seen.high, signed=False)}, n = {seen.n})"
+        if seen.spread is not None:
+            _, low, high = seen.spread
+            said = f"{seen.mean:.1f} % (95 % {between(low, high, signed=False)}, n = {seen.n})"
     else:
         said = ", ".join(f"{lane.name} {lane.statistics.mean:.1f} %" for lane in lanes)
     title = f"Accuracy on {split}: {said}"
@@ -45,7 +46,11 @@ def paired_figure(lane: Lane) -> Figure:
     """B - A of each seed, with mean, interval and the line at which the two are equal."""
     seen = lane.statistics
     title = f"B − A: {points(seen.mean, signed=True)} points"
-    title += ", one pair" if seen.low is None else f" (95 % {between(seen.low, seen.high)}, n = {seen.n})"
+    if seen.spread is None:
+        title += ", one pair"
+    else:
+        _, low, high = seen.spread
+        title += f" (95 % {between(low, high)}, n = {seen.n})"
     look = ("@accent", "circle", "solid")
     return _dots(
         [lane], [look], title, "seeds-paired", "B − A, points of top-1 accuracy", "%{y:+.2f} points", zero=True

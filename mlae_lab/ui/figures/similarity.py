@@ -44,11 +44,11 @@ def by_layer_figure(
         data.append(_trace("random experts", at, [c.mean for _, c in there], "@quiet", "dot", 1.5, labels))
         ends.append((at[-1], there[-1][1].mean, "random", "@quiet"))
     for line in lines:
-        at = [i for i, value in enumerate(line.values) if value is not None]
-        if not at:
+        known = [(i, value) for i, value in enumerate(line.values) if value is not None]
+        if not known:
             continue
         colour = "@accent" if line.strong else "@ink"
-        values = [line.values[i] for i in at]
+        at, values = [i for i, _ in known], [value for _, value in known]
         data.append(
             _trace(
                 line.name, at, values, colour, "solid" if line.strong else "dash", 2.5 if line.strong else 1.5, labels
@@ -84,7 +84,8 @@ def rank_curve(
 
     name: of a saved file. what: "effective" or "stable". own, its: (epoch, rank) of a run and of another one. most, its_most: the largest rank that is possible for each, 0 for unknown.
     """
-    data, ends = [], []
+    data: list[dict] = []
+    ends: list[tuple[float, float, str, str]] = []
     for pairs, label, colour, dash, width in (
         (own, "this run", "@accent", "solid", 2.5),
         (its, "other", "@ink", "dash", 1.5),
@@ -119,13 +120,13 @@ def rank_curve(
         height=240,
         xaxis=axis("epoch", rangemode="tozero"),
         yaxis=axis(f"{what} rank", range=[low, high]),
-        annotations=apart([(last, *rest) for _, *rest in ends], (240 - FRAME) / (high - low)),
+        annotations=apart([(last, *end[1:]) for end in ends], (240 - FRAME) / (high - low)),
         margin={"l": 56, "r": 14 + 7 * max((len(text) for _, _, text, _ in ends), default=0), "t": 44, "b": 44},
     )
 
 
 def spectrum_figure(
-    values: Sequence[Values], other: Sequence[Values] = (), name: str = "this run", its: str = ""
+    values: Sequence[Sequence[float]], other: Sequence[Sequence[float]] = (), name: str = "this run", its: str = ""
 ) -> Figure:
     """The spectrum of ΔW: the share of each singular value in their sum, mean over layers, from the lowest to the highest
     layer as a band. values, other: per layer, falling, of a run and of another one that is called `its`."""
@@ -175,7 +176,7 @@ def spectrum_figure(
             "singular value, the largest first", dtick=1 if most <= 16 else None, range=[0.7, max(most, 2) + 0.3]
         ),
         yaxis=axis("share of their sum", range=[0, high], tickformat=".0%"),
-        annotations=apart([(last, *rest) for _, *rest in ends], (_HEIGHT - FRAME) / high),
+        annotations=apart([(last, *end[1:]) for end in ends], (_HEIGHT - FRAME) / high),
         margin={"l": 56, "r": 14 + 7 * max((len(text) for _, _, text, _ in ends), default=0), "t": 44, "b": 44},
     )
 
