@@ -332,5 +332,5 @@ def _values(config: RunConfig) -> dict[str, Any]:
 def differences(one: RunConfig, other: RunConfig) -> dict[str, tuple]:
     """Settings in which two runs differ: name to (value of one, value of other); a plan is given as its code."""
     a, b = _values(one) | {"plan": one.plan.code}, _values(other) | {"plan": other.plan.code}
-    compared = [entry.name for entry in settings_of(RunConfig) if entry.compared]
+    compared = [entry.name for entry in settings_of(type(one)) if entry.compared]
     return {name: (a[name], b[name]) for name in compared if a[name] != b[name]}

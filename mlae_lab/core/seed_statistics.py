@@ -125,12 +125,8 @@ def seeds_needed(seen: SeedStatistics) -> str:
     found = sample_size(seen)
     if found is None:
         return "How many seeds would settle it cannot be told from pairs without any spread."
-<<<<<<< HEAD
-    if seen.low is None or seen.high is None or not seen.low <= 0 <= seen.high:
-=======
     _, low, high = seen.spread
     if not low <= 0 <= high:
->>>>>>> w1-events
         return ""
     if found.clear is None:
         return f"Even {MAX_COUNTED:,} pairs would not tell a mean of {points(seen.mean, signed=True)} points from 0."

@@ -113,7 +113,7 @@ def test_one_pair(store: RunStore) -> None:
     assert set(figures) == {"mask-difference", "difference", "two-curves"}
     assert "B − A after epoch 4: +2.5 points, one pair" in figures["difference"]
     assert "96 with another drop rate" in figures["mask-difference"]
-    assert "plan" in html(at)
+    assert ">Mask</td>" in html(at)
     assert A.plan.code in html(at)
     assert not at.warning
     assert not at.error
