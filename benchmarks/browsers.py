@@ -1,4 +1,4 @@
-"""Browsers without a window, for the benchmarks: they speak Streamlit's protocol over real connections."""
+"""Viewers without a browser, for the benchmarks: they speak Streamlit's protocol over real connections."""
 
 from __future__ import annotations
 
@@ -10,100 +10,124 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-BENCH_SECONDS = 3.0  # what is drawn again within so long is a bench; the strip in the sidebar comes every ten
+BENCH_SECONDS = 3.0  # a fragment that refreshes faster is the bench; the strip in the sidebar refreshes every ten
 
 
 @dataclass
-class Seen:
-    """What came to one or more browsers. refreshes: seconds from asking for a bench again to the end of the answer;
-    answers: the same of whole pages; rate: refreshes a second that are due to all of them, due: the same over a stretch; bytes: of all messages after the first drawing
-    of the page, without those of other fragments."""
+class Traffic:
+    """What the server sent to one or more viewers.
+
+    Attributes:
+        refreshes: seconds from each request for the bench to the end of its answer.
+        answers: the same for whole pages.
+        rate: refreshes per second that all viewers together should get.
+        due: refreshes that they should have got in the measured time.
+        bytes: of all messages after the first rendering of the page, without those of other fragments.
+        rendered: viewers whose page has been rendered.
+    """
 
     refreshes: list[float] = field(default_factory=list)
     answers: list[float] = field(default_factory=list)
     rate: float = 0.0
     due: float = 0.0
     bytes: int = 0
-    drawn: int = 0  # browsers whose page is there
+    rendered: int = 0
 
 
-async def viewer(url: str, query: str, page: str, until: float, seen: Seen, click_every: float | None = None) -> None:
-    """One browser that looks at a page until a moment: it asks for the page's fragments again as often as the server
-    says. click_every: seconds after which it asks for the whole page instead, as a click does."""
+async def viewer(
+    url: str, query: str, page: str, until: float, traffic: Traffic, click_every: float | None = None
+) -> None:
+    """Watch a page as one browser: request its fragments as often as the server asks for.
+
+    Args:
+        url: of the server's websocket.
+        query: query string of the page.
+        page: its name.
+        until: when to stop, by the monotonic clock.
+        traffic: counts what arrives.
+        click_every: seconds after which to request the whole page instead, as a click does.
+    """
     from streamlit.proto.BackMsg_pb2 import BackMsg
     from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
     from websockets.asyncio.client import connect
+    from websockets.typing import Subprotocol
 
-    known: dict[
-        str, None
-    ] = {}  # messages that this browser has and the server need not send again, as a real one keeps them
+    cached: dict[str, None] = {}  # hashes of messages that the server need not send again, in order of arrival
+    page_hash = ""  # without it the server would answer a rerun with the first page
 
-    shown = ""  # the page that the server says this browser is on; a page that draws itself anew would be the first one else
-
-    def ask(fragment: str = "") -> bytes:
+    def request(fragment: str = "") -> bytes:
         message = BackMsg()
         message.rerun_script.query_string = query
         message.rerun_script.page_name = page
-        message.rerun_script.page_script_hash = shown
+        message.rerun_script.page_script_hash = page_hash
         message.rerun_script.fragment_id = fragment
         message.rerun_script.is_auto_rerun = bool(fragment)
-        message.rerun_script.cached_message_hashes.extend(known)
+        message.rerun_script.cached_message_hashes.extend(cached)
         return message.SerializeToString()
 
-    async with connect(url, subprotocols=["streamlit"], max_size=None) as server:
-        await server.send(ask())
-        # interval and moment of what was asked; a page asks once, its fragments as often as the server says
-        asked: list[tuple[float, float]] = [(0.0, time.monotonic())]
-        fragments: dict[str, tuple[float, float]] = {}
-        drawn = False
+    async with connect(url, subprotocols=[Subprotocol("streamlit")], max_size=None) as server:
+        await server.send(request())
+        # interval and moment of each open request; the interval of a whole page is 0
+        requests: list[tuple[float, float]] = [(0.0, time.monotonic())]
+        fragments: dict[str, tuple[float, float]] = {}  # when each is due, and its interval
+        rendered = False
         while time.monotonic() < until:
             wait = min([due for due, _ in fragments.values()], default=time.monotonic() + 0.5) - time.monotonic()
             try:
                 raw = await asyncio.wait_for(server.recv(), max(0.005, min(wait, 0.5)))
             except asyncio.TimeoutError:
                 raw = None
-            if raw is not None and drawn and any(every < BENCH_SECONDS for every, _ in asked):
-                seen.bytes += len(raw)
+            if raw is not None and rendered and any(every < BENCH_SECONDS for every, _ in requests):
+                traffic.bytes += len(raw)
             if raw is not None:
+                assert isinstance(raw, bytes)
                 message = ForwardMsg.FromString(raw)
                 if message.metadata.cacheable:
-                    known[message.hash] = None
-                    while len(known) > 40:
-                        known.pop(next(iter(known)))
+                    cached[message.hash] = None
+                    while len(cached) > 40:
+                        cached.pop(next(iter(cached)))
                 if message.HasField("navigation"):
-                    shown = message.navigation.page_script_hash
+                    page_hash = message.navigation.page_script_hash
                 if message.HasField("auto_rerun"):
                     every = message.auto_rerun.interval
-                    if every < BENCH_SECONDS:  # a crowd is asked to come less often
+                    if every < BENCH_SECONDS:  # the server lengthens the interval when there are many viewers
                         _, before = fragments.get(message.auto_rerun.fragment_id, (0.0, 0.0))
-                        seen.rate += 1 / every - (1 / before if before else 0.0)
+                        traffic.rate += 1 / every - (1 / before if before else 0.0)
                     fragments[message.auto_rerun.fragment_id] = (time.monotonic() + every, every)
                 elif message.HasField("script_finished"):
                     now = time.monotonic()
-                    for every, since in asked if drawn else ():
-                        (seen.refreshes if 0 < every < BENCH_SECONDS else seen.answers).append(now - since)
-                    if not drawn:
-                        seen.drawn += 1
-                    drawn, asked = True, []
+                    for every, since in requests if rendered else ():
+                        times = traffic.refreshes if 0 < every < BENCH_SECONDS else traffic.answers
+                        times.append(now - since)
+                    if not rendered:
+                        traffic.rendered += 1
+                    rendered, requests = True, []
                     if click_every is not None:
                         await asyncio.sleep(click_every)
-                        asked = [(0.0, time.monotonic())]
-                        await server.send(ask())
+                        requests = [(0.0, time.monotonic())]
+                        await server.send(request())
             for fragment, (due, every) in list(fragments.items()):
-                if click_every is None and time.monotonic() >= due and all(every != other for other, _ in asked):
+                is_open = any(every == interval for interval, _ in requests)
+                if click_every is None and time.monotonic() >= due and not is_open:
                     fragments[fragment] = (time.monotonic() + every, every)
-                    asked.append((every, time.monotonic()))
-                    await server.send(ask(fragment))
+                    requests.append((every, time.monotonic()))
+                    await server.send(request(fragment))
+
+
+def percentile_95(seconds: list[float]) -> float:
+    """The 95th percentile, infinite for an empty list."""
+    return sorted(seconds)[int(0.95 * (len(seconds) - 1))] if seconds else float("inf")
 
 
 def free_port() -> int:
+    """A TCP port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
 def wait_for(port: int) -> None:
-    """Return when a Streamlit server answers there."""
+    """Return when a Streamlit server answers on a port."""
     while True:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1).close()
@@ -113,6 +137,6 @@ def wait_for(port: int) -> None:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that a process has used."""
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+    """CPU time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,11 +1,11 @@
-"""The table of LOG.md: what a run of the default length reaches on each bundled task.
+"""The accuracy of a run of the default length on each bundled task (the table in LOG.md).
 
-    python benchmarks/bundled_tasks.py [--seeds 3] [--tasks digits,fashion] [--out table.json]
+    python -m benchmarks bundled_tasks [--seeds 3] [--tasks digits,fashion] [--out table.json]
 
-Protocol test: trained on all 1,000 images, measured once, after the last epoch, on the test set.
-Four rows for each task: linear probe, MLAE dense, MLAE p = 0.5, and MLAE dense on the same network
-with random weights, the control that a pretraining has to beat. All with the settings of the
-lab's first run; the linear probe with its own (100 epochs, learning rate 1e-2, features computed once).
+Protocol test: trained on all 1,000 images, evaluated once, after the last epoch, on the test set.
+Four rows for each task: linear probe, MLAE dense, MLAE p = 0.5, and MLAE dense on the same network with random weights,
+the control for the pretraining. All use the settings of the default run; the linear probe uses its own (100 epochs,
+learning rate 1e-2, features computed once).
 """
 
 from __future__ import annotations
@@ -37,33 +37,31 @@ ROWS: dict[str, RunConfig] = {
 }
 
 
-def last_epoch(config: RunConfig) -> float:
+def final_accuracy(config: RunConfig) -> float:
     """Accuracy after the last epoch, in percent."""
-    return [e.accuracy for e in fit(prepare(config)) if isinstance(e, Evaluation)][-1]
+    return [event.accuracy for event in fit(prepare(config)) if isinstance(event, Evaluation)][-1]
 
 
 def main() -> None:
-    ask = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    ask.add_argument("--seeds", type=int, default=3)
-    ask.add_argument("--tasks", default=",".join(t.name for t in catalog.TASKS if t.bundled))
-    ask.add_argument("--out", type=Path)
-    chosen = ask.parse_args()
-    found: dict[str, dict[str, list[float]]] = {}
-    for task in chosen.tasks.split(","):
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tasks", default=",".join(t.name for t in catalog.TASKS if t.bundled))
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    tasks = options.tasks.split(",")
+    accuracies: dict[str, dict[str, list[float]]] = {}
+    for task in tasks:
         for row, config in ROWS.items():
             began = time.monotonic()
-            scores = [last_epoch(replace(config, task=task, seed=seed)) for seed in range(chosen.seeds)]
-            found.setdefault(row, {})[task] = scores
-            print(
-                f"{task:<24}{row:<28}{statistics.mean(scores):6.1f}   {scores}   {time.monotonic() - began:.0f} s",
-                flush=True,
-            )
-            if chosen.out:
-                chosen.out.write_text(json.dumps(found, indent=1))
-    tasks = chosen.tasks.split(",")
+            values = [final_accuracy(replace(config, task=task, seed=seed)) for seed in range(options.seeds)]
+            accuracies.setdefault(row, {})[task] = values
+            seconds = time.monotonic() - began
+            print(f"{task:<24}{row:<28}{statistics.mean(values):6.1f}   {values}   {seconds:.0f} s", flush=True)
+            if options.out:
+                options.out.write_text(json.dumps(accuracies, indent=1))
     print("\n| | " + " | ".join(catalog.task(t).title for t in tasks) + " |\n|---|" + "---|" * len(tasks))
-    for row, scores in found.items():
-        cells = [f"{statistics.mean(s):.1f} ({min(s):.1f} to {max(s):.1f})" for s in (scores[t] for t in tasks)]
+    for row, by_task in accuracies.items():
+        cells = [f"{statistics.mean(v):.1f} ({min(v):.1f} to {max(v):.1f})" for v in (by_task[t] for t in tasks)]
         print(f"| {row} | " + " | ".join(cells) + " |")
 
 

@@ -64,7 +64,9 @@ def training_step(size: Size, device: torch.device) -> Iterator[Measurement]:
     """
     net = _network(size, device)
     rate = matrix_rate(size.matrix, device, net.precision)
-    yield Measurement(f"matrix rate, {str(net.precision).removeprefix('torch.')}, {size.matrix}³", rate / 1e12, "TFLOP/s")
+    yield Measurement(
+        f"matrix rate, {str(net.precision).removeprefix('torch.')}, {size.matrix}³", rate / 1e12, "TFLOP/s"
+    )
     cost = step_cost(net.experts.plan, net.entry)
     assert cost is not None
     assert net.entry.tokens is not None

@@ -1,7 +1,7 @@
-"""The bench as one would write it first: five `st.plotly_chart` in a fragment that runs every second.
+"""The live bench in its simplest form: five `st.plotly_chart` in a fragment that runs every second.
 
-Streamlit runs this file for benchmarks/ui.py, with its settings as they come. The figures are the lab's; only the way in
-which they reach the browser is another one.
+Streamlit runs this file for `benchmarks.ui`, with its default settings. The figures are the lab's; only the way
+in which they reach the browser differs.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mlae_lab.ui import figures, queries
 
-_LIGHT = {"accent": "#0F766E", "quiet": "#5B6870", "hairline": "#DDE2E0", "ink": "#1B2328", "surface": "#FAFAF7",
-          "raised": "#FFFFFF", "faint": "#E3F0ED", "middle": "#6FB3A8", "low": "#2B6CB0", "high": "#C2570C"}  # fmt: skip
+_LIGHT = {
+    "accent": "#0F766E", "quiet": "#5B6870", "hairline": "#DDE2E0", "ink": "#1B2328", "surface": "#FAFAF7",
+    "raised": "#FFFFFF", "faint": "#E3F0ED", "middle": "#6FB3A8", "low": "#2B6CB0", "high": "#C2570C",
+}  # fmt: skip
 
 
 def chart(figure: figures.Figure, name: str) -> None:
     spec = figure.spec
-    for meaning, colour in _LIGHT.items():
-        spec = spec.replace(f'"@{meaning}"', f'"{colour}"')
+    for role, colour in _LIGHT.items():
+        spec = spec.replace(f'"@{role}"', f'"{colour}"')
     st.plotly_chart(json.loads(spec), key=name)
 
 
@@ -32,12 +34,9 @@ def panel() -> None:
     run = queries.run(st.query_params["run"])
     tail, config = queries.tail(run.id), run.config
     running = figures.Running(tail.steps)
-    for place, (name, value) in zip(
-        st.columns(3),
-        (("Status", run.status.value), ("Step", len(tail.steps)), ("Epoch", tail.steps[-1].epoch)),
-        strict=False,
-    ):
-        place.metric(name, value)
+    metrics = (("Status", run.status.value), ("Step", len(tail.steps)), ("Epoch", tail.steps[-1].epoch))
+    for column, (name, value) in zip(st.columns(3), metrics, strict=True):
+        column.metric(name, value)
     left, right = st.columns(2)
     with left:
         chart(figures.accuracy_figure(running, tail.outcome(config)), "accuracy")
