@@ -14,13 +14,8 @@ from mlae_lab.runs.paths import database
 from mlae_lab.runs.schema import SCHEMA
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore, StoreError
-from tests.runs.test_store import CONFIG, processes, step
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> RunStore:
-    return RunStore(tmp_path / "lab")
-
+from tests.lab import processes, step
+from tests.runs.test_store import CONFIG
 
 FIRST_SCHEMA = """
 CREATE TABLE runs (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -16,11 +15,6 @@ from mlae_lab.runs.library import plan_name
 from mlae_lab.runs.paths import database
 from mlae_lab.runs.schema import SCHEMA
 from mlae_lab.runs.store import RunStore, StoreError
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> RunStore:
-    return RunStore(tmp_path / "lab")
 
 
 def test_a_saved_mask_is_there_for_everybody(store: RunStore) -> None:
