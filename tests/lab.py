@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -42,6 +43,12 @@ def under_way(store: RunStore, status: Status = Status.RUNNING, pid: int | None 
         store.began(run, pid)
     store.move(run, status)
     return store.run(run)
+
+
+def to_schema_5(db: sqlite3.Connection) -> None:
+    """Undo what schema 6 changed in the tables; the names of events stay."""
+    db.execute("ALTER TABLE runs RENAME COLUMN position TO place")
+    db.execute("ALTER TABLE runs DROP COLUMN dataset")
 
 
 @contextmanager

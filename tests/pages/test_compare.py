@@ -67,10 +67,10 @@ def test_one_pair(store: RunStore) -> None:
     a, b = made(store, A, 50.0, 60.0), made(store, B, 51.0, 62.5)
     at = opened(a=a.id, b=b.id)
     assert "B ends 2.5 points above A. One pair of seeds says nothing about the next" in html(at)
-    figures = figures(at)
-    assert set(figures) == {"mask-difference", "difference", "two-curves"}
-    assert "B − A after epoch 4: +2.5 points, one pair" in figures["difference"]
-    assert "96 with another drop rate" in figures["mask-difference"]
+    shown = figures(at)
+    assert set(shown) == {"mask-difference", "difference", "two-curves"}
+    assert "B − A after epoch 4: +2.5 points, one pair" in shown["difference"]
+    assert "96 with another drop rate" in shown["mask-difference"]
     assert "plan" in html(at)
     assert A.plan.code in html(at)
     assert not at.warning
