@@ -82,7 +82,7 @@ def stop_and_resume(store: RunStore, device: str, quick: bool) -> Iterator[Measu
     commands.stop(store, run)
     _wait_for(store, run, lambda: store.run(run).status is Status.STOPPED)
     yield Measurement("Stop: request to stopped", _ended(store, run) - asked, "s")
-    saved = store.last(run, Saved.kind)
+    saved = store.last(run, Saved)
     assert isinstance(saved, Saved)
 
     asked = time.time()

@@ -61,32 +61,32 @@ def small_vit() -> Callable[..., VisionTransformer]:
 
 
 @pytest.fixture
-def lab_store(tmp_path: Path) -> Iterator[RunStore]:
-    """A store of its own; whatever still runs in it when the test ends is killed, its supervisor too."""
+def store(tmp_path: Path) -> RunStore:
+    """An empty store of the test's own."""
     from mlae_lab.runs.store import RunStore
 
-    store = RunStore(tmp_path / "lab")
+    return RunStore(tmp_path / "lab")
+
+
+@pytest.fixture
+def no_supervisor(store: RunStore) -> Iterator[None]:
+    """The place of the store's supervisor is taken, so that what is enqueued waits and no process starts."""
+    from mlae_lab import locks
+    from mlae_lab.runs import paths
+
+    lock = locks.take(paths.supervisor_lock(store.folder))
+    assert lock is not None
+    yield
+    os.close(lock)
+
+
+@pytest.fixture
+def lab_store(store: RunStore) -> Iterator[RunStore]:
+    """The store; whatever still runs in it when the test ends is killed, its supervisor too."""
+    from tests.lab import clear
+
     yield store
     clear(store)
-
-
-def clear(store: RunStore) -> None:
-    """Leave nothing behind that runs in this store."""
-    from mlae_lab.runs import paths, supervisor
-    from mlae_lab.runs.status import Status
-
-    deadline = time.monotonic() + 60
-    while True:
-        for run in store.open_runs():
-            supervisor.end_at_once(store, run.id)
-            store.move(run.id, Status.STOPPED, "the test is over")
-        for child in supervisor._children:
-            child.kill()
-            child.wait(timeout=30)
-        if not supervisor.is_supervised(store) and not store.open_runs():
-            return
-        assert time.monotonic() < deadline, paths.supervisor_log(store.folder).read_text()
-        time.sleep(0.1)
 
 
 @pytest.fixture

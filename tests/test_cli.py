@@ -30,6 +30,7 @@ from mlae_lab.runs import commands, paths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 from mlae_lab.runs.supervisor import is_alive
+from tests.lab import said
 
 Captured = pytest.CaptureFixture[str]
 
@@ -43,13 +44,6 @@ TRAIN_KEYS = {
     "run", "status", "task", "method", "plan_hash", "trainable_parameters", "epochs", "train_seconds",
     "images_per_second", "val_accuracy", "accuracy_by_epoch", "similarity", "seed", "device",
 }  # fmt: skip
-
-
-def said(capsys: Captured) -> dict:
-    """The JSON object on the last line of standard output."""
-    out, err = capsys.readouterr()
-    assert "Traceback" not in err
-    return json.loads(out.splitlines()[-1])
 
 
 def asked(*words: str) -> RunConfig:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,14 +10,9 @@ from mlae_lab.cli import main
 from mlae_lab.core.patterns import dense, pattern, scaled, uniform
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs.store import RunStore
+from tests.lab import said
 
 Captured = pytest.CaptureFixture[str]
-
-
-def said(capsys: Captured) -> dict:
-    out, err = capsys.readouterr()
-    assert "Traceback" not in err
-    return json.loads(out.splitlines()[-1])
 
 
 def test_what_is_saved_is_listed_can_be_trained_and_is_deleted(tmp_path: Path, capsys: Captured) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from mlae_lab.cli import main
 from mlae_lab.data.bundled import load_bundled
 from mlae_lab.runs.store import RunStore
-from tests.expert_runs import end_probe, finished_run
+from tests.lab import end_probe, finished_run
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +18,11 @@ from mlae_lab.runs import race
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 from mlae_lab.ui.settings_code import read_settings
+from tests.lab import said
 
 Captured = pytest.CaptureFixture[str]
 TINY = ["--task", "digits", "--backbone", "lab_vit_12x128.random", "--device", "cpu", "--batch-size", "200", "--epochs", "1"]  # fmt: skip
 TWO = ["--mask", allocation((1,)).code, "--mask", allocation((2,), drop_rate=0.5).code]
-
-
-def said(capsys: Captured) -> dict:
-    out, err = capsys.readouterr()
-    assert "Traceback" not in err
-    return json.loads(out.splitlines()[-1])
 
 
 def masks(*words: str) -> list[MaskPlan]:

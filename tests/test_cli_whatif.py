@@ -16,7 +16,7 @@ from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.adapter_file import read_adapter
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
-from tests.expert_runs import end_probe, finished
+from tests.lab import end_probe, finished
 
 Captured = pytest.CaptureFixture[str]
 PLAN = allocation((0,) * 10 + (1, 2), drop_rate=0.5)

@@ -40,11 +40,6 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     devices.gpus.cache_clear()
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> RunStore:
-    return RunStore(tmp_path / "lab")
-
-
 def part(report: Report, title: str) -> dict[str, Finding]:
     """The findings of one section by name; of several with one name the last."""
     return {f.name: f for section in report.sections if section.title == title for f in section.findings}

@@ -23,7 +23,7 @@ from mlae_lab.locations import PACKAGE
 from mlae_lab.runs import commands
 from mlae_lab.runs.store import RunStore
 from tests.data.hub_server import HubServer, hub_server
-from tests.expert_runs import end_probe, finished, small_config
+from tests.lab import end_probe, finished, small_config
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

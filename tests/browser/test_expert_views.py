@@ -18,7 +18,7 @@ from mlae_lab.runs import diversity
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, RunStore
 from tests.browser.conftest import CHOSEN
-from tests.expert_runs import end_probe, finished
+from tests.lab import end_probe, finished
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page

@@ -14,7 +14,7 @@ from mlae_lab.core.events import Evaluation
 from mlae_lab.core.patterns import allocation
 from mlae_lab.runs import probe
 from mlae_lab.runs.store import Run
-from tests.expert_runs import end_probe, finished
+from tests.lab import end_probe, finished
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

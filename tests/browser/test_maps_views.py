@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mlae_lab.data.bundled import load_bundled
-from tests.expert_runs import end_probe, finished_run
+from tests.lab import end_probe, finished_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

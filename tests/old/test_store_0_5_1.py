@@ -33,9 +33,7 @@ from mlae_lab.runs.liveness import heartbeat, read_exit_record
 from mlae_lab.runs.schema import OLD_FILES, SCHEMA
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore, StoreError
-from tests.conftest import clear
-from tests.expert_runs import end_probe
-from tests.runs.test_store import processes
+from tests.lab import clear, end_probe, processes
 
 HERE = Path(__file__).parent
 EXPORTED = HERE / "run_0_5_1.mlae"

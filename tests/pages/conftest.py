@@ -38,5 +38,12 @@ def filled_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def store(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> RunStore:
+    """The store that the pages show."""
+    monkeypatch.setenv("MLAE_LAB_STORE", str(store.folder))
+    return store
+
+
+@pytest.fixture
 def empty_store(tmp_path: Path) -> Path:
     return tmp_path / "store"

@@ -2,73 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import os
 import sqlite3
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
-from mlae_lab import locks
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, pattern, uniform
-from mlae_lab.locations import PACKAGE, PAGES
-from mlae_lab.runs import paths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.ui.pair_view import other_masks, started_text
+from tests.lab import figures, html, measured, open_page
+
+opened = partial(open_page, "compare")
 
 A = RunConfig("digits", uniform(0.5), epochs=4, evaluations=2, device="cpu")
 B = replace(A, plan=dense())
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
-    """The page's store; its supervisor's place is taken, so that what is enqueued waits and no process starts."""
-    store = RunStore(tmp_path / "lab")
-    lock = locks.take(paths.supervisor_lock(store.folder))
-    monkeypatch.setenv("MLAE_LAB_STORE", str(store.folder))
-    yield store
-    os.close(lock)
+pytestmark = pytest.mark.usefixtures("no_supervisor")  # what is enqueued waits, and no process starts
 
 
 def made(store: RunStore, config: RunConfig, *accuracies: float, status: Status = Status.FINISHED) -> Run:
     """A run measured after epoch 2 and, with a second number, after epoch 4."""
     run = store.enqueue(config, "cpu")
-    events: list[ev.Event] = [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1)] if accuracies else []
-    events += [ev.Evaluation(2 * i, 26 * i, config.protocol, a, 1.0, 1.0) for i, a in enumerate(accuracies, 1)]
-    store.append(run.id, events)
-    if status is not Status.QUEUED:
-        store.move(run.id, status)
-    return store.run(run.id)
-
-
-def opened(**query: str) -> AppTest:
-    at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30).run()
-    at.switch_page(str(PAGES / "compare.py"))
-    for name, value in query.items():
-        at.query_params[name] = value
-    at.run()
-    assert not at.exception
-    return at
-
-
-def html(at: AppTest) -> str:
-    return " ".join(element.proto.body for element in at.main.get("html"))
-
-
-def drawn(at: AppTest) -> dict[str, str]:
-    """Names of the figures on the page and what each shows in words."""
-    found = {}
-    for element in at.main.get("bidi_component"):
-        data = json.loads(element.proto.json) if element.proto.json else {}
-        if "alt" in data:
-            found[data["name"]] = data["alt"]
-    return found
+    return run if status is Status.QUEUED else measured(store, run, *accuracies, status=status)
 
 
 def test_an_empty_store_says_what_will_be_here(store: RunStore) -> None:
@@ -81,7 +39,7 @@ def test_without_an_address_runs_are_offered(store: RunStore) -> None:
     made(store, A, 50.0, 60.0)
     at = opened()
     assert "Choose A" in html(at)
-    assert not drawn(at)
+    assert not figures(at)
     assert len(at.main.get("bidi_component")) == 1
 
 
@@ -109,10 +67,10 @@ def test_one_pair(store: RunStore) -> None:
     a, b = made(store, A, 50.0, 60.0), made(store, B, 51.0, 62.5)
     at = opened(a=a.id, b=b.id)
     assert "B ends 2.5 points above A. One pair of seeds says nothing about the next" in html(at)
-    figures = drawn(at)
-    assert set(figures) == {"mask-difference", "difference", "two-curves"}
-    assert "B − A after epoch 4: +2.5 points, one pair" in figures["difference"]
-    assert "96 with another drop rate" in figures["mask-difference"]
+    shown = figures(at)
+    assert set(shown) == {"mask-difference", "difference", "two-curves"}
+    assert "B − A after epoch 4: +2.5 points, one pair" in shown["difference"]
+    assert "96 with another drop rate" in shown["mask-difference"]
     assert ">Mask</td>" in html(at)
     assert A.plan.code in html(at)
     assert not at.warning
@@ -196,7 +154,7 @@ def test_a_pair_that_has_not_begun(store: RunStore) -> None:
     at = opened(a=a.id, b=b.id)
     assert "no difference to show yet" in html(at)
     assert "queued" in html(at)
-    assert "A 60.0 %" in drawn(at)["two-curves"]
+    assert "A 60.0 %" in figures(at)["two-curves"]
 
 
 def test_a_pair_of_which_one_was_stopped(store: RunStore) -> None:
@@ -238,7 +196,7 @@ def test_a_linear_probe_is_no_pair_but_its_curve_is_shown(store: RunStore) -> No
     at = opened(a=a.id, b=b.id)
     assert "not a pair" in html(at)
     assert "B is a linear probe, which has no mask." in html(at)
-    assert set(drawn(at)) == {"two-curves"}
+    assert set(figures(at)) == {"two-curves"}
     assert not at.button
     at = opened(a=b.id)
     assert "is a linear probe and has no mask" in at.info[0].value
@@ -248,7 +206,7 @@ def test_another_learning_rate_is_no_pair_and_no_difference_is_drawn(store: RunS
     a, b = made(store, A, 50.0, 60.0), made(store, replace(B, learning_rate=1e-3), 40.0, 45.0)
     at = opened(a=a.id, b=b.id)
     assert "Their learning rates differ: 0.0005 and 0.001." in html(at)
-    assert set(drawn(at)) == {"mask-difference", "two-curves"}
+    assert set(figures(at)) == {"mask-difference", "two-curves"}
 
 
 def test_runs_on_other_images_stand_on_no_common_scale(store: RunStore) -> None:
@@ -257,7 +215,7 @@ def test_runs_on_other_images_stand_on_no_common_scale(store: RunStore) -> None:
     assert len(at.warning) == 1
     assert "differ in task, protocol" in at.warning[0].value
     assert "do not stand on one scale" in at.warning[0].value
-    assert set(drawn(at)) == {"mask-difference"}
+    assert set(figures(at)) == {"mask-difference"}
 
 
 def test_other_seeds_show_the_pairs_that_the_store_has(store: RunStore) -> None:

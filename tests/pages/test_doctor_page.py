@@ -14,11 +14,11 @@ from streamlit.testing.v1 import AppTest
 from mlae_lab import doctor
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.data import fetching
-from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import paths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 from mlae_lab.ui.queries import _open
+from tests.lab import html, open_page
 
 
 @pytest.fixture(autouse=True)
@@ -34,16 +34,9 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def opened(store: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     monkeypatch.setenv("MLAE_LAB_STORE", str(store))
-    at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=60).run()
-    at.switch_page(str(PAGES / "doctor.py"))
-    at = at.run()
-    assert not at.exception
+    at = open_page("doctor")
     assert not at.error
     return at
-
-
-def html(at: AppTest) -> str:
-    return "\n".join(element.proto.body for element in at.main.get("html"))
 
 
 def verdict(at: AppTest) -> str:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.paired_tests import paired_tests
 from mlae_lab.core.patterns import dense, pattern
-from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import paths, probe
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
-from tests.expert_runs import finished
+from tests.lab import figures, finished, html, open_page
+
+opened = partial(open_page, "experts")
 
 A = RunConfig(
     "digits", pattern("uniform", "stochastic", 0.5), backbone="lab_vit_12x128.random", epochs=1, device="cpu", seed=3,
@@ -50,35 +50,11 @@ def told(store: RunStore, run: Run) -> dict:
     return found.value
 
 
-def opened(**query: str) -> AppTest:
-    at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=60).run()
-    at.switch_page(str(PAGES / "experts.py"))
-    for name, value in query.items():
-        at.query_params[name] = value
-    at.run()
-    assert not at.exception
-    return at
-
-
-def html(at: AppTest) -> str:
-    return " ".join(element.proto.body for element in at.main.get("html"))
-
-
-def drawn(at: AppTest) -> dict[str, str]:
-    """Names of the figures on the page and what each shows in words."""
-    found = {}
-    for element in at.main.get("bidi_component"):
-        data = json.loads(element.proto.json) if element.proto.json else {}
-        if "alt" in data:
-            found[data["name"]] = data["alt"]
-    return found
-
-
 def test_errors_of_one_run(lab: tuple[RunStore, Run, Run]) -> None:
     store, run, other = lab
     answer = told(store, run)
     at = opened(run=run.id, view="errors")
-    assert set(drawn(at)) == {"confusion", "reliability", "class-accuracy"}
+    assert set(figures(at)) == {"confusion", "reliability", "class-accuracy"}
     assert f"{answer['accuracy']:.1f} %" in html(at)
     assert "Wrong and most sure" in html(at)
     wrong = answer["extremes"]["wrong"][0]
@@ -96,7 +72,7 @@ def test_errors_of_two_runs(lab: tuple[RunStore, Run, Run]) -> None:
     at = opened(run=run.id, view="errors", other=other.id)
     assert not at.warning
     assert found.verdict.replace("'", "&#x27;") in html(at)
-    assert "slices" in drawn(at)
+    assert "slices" in figures(at)
     assert f"Only B is right: {len(found.only_b)} images" in html(at)
     assert "no other run" in at.selectbox[0].options[0]
 
@@ -105,7 +81,7 @@ def test_seeds_of_one_run_and_the_button(lab: tuple[RunStore, Run, Run]) -> None
     store, run, _ = lab
     at = opened(run=run.id, view="seeds")
     assert "One seed ends at" in html(at)
-    assert set(drawn(at)) == {"seeds"}
+    assert set(figures(at)) == {"seeds"}
     assert "2 runs start, with seeds 4, 5; 1 of 3 are there already." in html(at)
     at.button(key="seeds_start").click().run()
     assert not at.exception
@@ -125,7 +101,7 @@ def test_seeds_of_two_masks(lab: tuple[RunStore, Run, Run]) -> None:
     at = opened(run=run.id, view="seeds", other=other.id)
     assert "One pair of seeds says nothing about the next" in html(at)
     assert "How many seeds would settle it cannot be told from one pair." in html(at)
-    assert set(drawn(at)) == {"seeds", "seeds-paired"}
+    assert set(figures(at)) == {"seeds", "seeds-paired"}
     assert "4 runs start, with seeds 4, 5; 2 of 6 are there already." in html(at)
 
 

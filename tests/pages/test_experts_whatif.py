@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,13 @@ from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import Evaluation
 from mlae_lab.core.patterns import allocation
-from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import paths, probe
 from mlae_lab.runs.store import RunStore
 from mlae_lab.ui import old_links
 from mlae_lab.ui.expert_views.switches import State, state_of
-from tests.expert_runs import end_probe, finished
+from tests.lab import end_probe, finished, html, open_page
+
+opened = partial(open_page, "experts")
 
 PLAN = allocation((0,) * 10 + (1, 2), drop_rate=0.5)
 
@@ -42,23 +44,9 @@ def run(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> str:
     return store.runs()[0].id
 
 
-def opened(**query: str) -> AppTest:
-    at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=60).run()
-    at.switch_page(str(PAGES / "experts.py"))
-    for name, value in query.items():
-        at.query_params[name] = value
-    at.run()
-    assert not at.exception
-    return at
-
-
 def address(at: AppTest, name: str) -> str:
     value = at.query_params[name]
     return value[0] if isinstance(value, list) else value
-
-
-def facts(at: AppTest) -> str:
-    return " ".join(element.proto.body for element in at.main.get("html"))
 
 
 def component(at: AppTest, entry: str) -> dict:
@@ -89,8 +77,8 @@ def test_a_link_is_a_state() -> None:
 def test_what_if_shows_the_number_of_the_run_and_follows_a_link(store: RunStore, run: str) -> None:
     plain = opened(run=run, view="whatif")
     accuracy = f"{store.last(run, Evaluation).accuracy:.1f} %"
-    assert facts(plain).count(f"<dd>{accuracy}</dd>") == 2
-    assert "<dd>none</dd>" in facts(plain)
+    assert html(plain).count(f"<dd>{accuracy}</dd>") == 2
+    assert "<dd>none</dd>" in html(plain)
     assert component(plain, "fill")["off"] == []
     assert "off" not in plain.query_params
     changed = opened(run=run, view="whatif", off="L12", scale="0.5")
@@ -99,13 +87,13 @@ def test_what_if_shows_the_number_of_the_run_and_follows_a_link(store: RunStore,
     assert board["keep"][11] == [1, 1]
     assert board["keep"][0] == [0, 0]
     expected = probe.wait(store, run, "whatif", {"off": "L12", "scale": 0.5, "images": 200}).value["now"]
-    assert f"<dd>{expected['accuracy']:.1f} %</dd>" in facts(changed)
+    assert f"<dd>{expected['accuracy']:.1f} %</dd>" in html(changed)
     assert changed.slider(key=f"whatif_{run}_scale").value == 0.5
     reset = changed.button(key=f"whatif_{run}_reset").click().run()
     assert not reset.exception
     assert "off" not in reset.query_params
     assert "scale" not in reset.query_params
-    assert facts(reset).count(f"<dd>{accuracy}</dd>") == 2
+    assert html(reset).count(f"<dd>{accuracy}</dd>") == 2
     assert component(reset, "fill")["rev"] > board["rev"]
 
 
@@ -114,7 +102,7 @@ def test_a_mask_is_put_over_the_run(run: str) -> None:
     at.selectbox(key=f"whatif_{run}_mask").set_value("Incremental, fixed").run()
     assert not at.exception
     assert component(at, "fill")["off"] == []
-    assert "experts that this run does not have, and they are ignored: layer 1, expert 1" in facts(at)
+    assert "experts that this run does not have, and they are ignored: layer 1, expert 1" in html(at)
     at.slider(key=f"whatif_{run}_scale").set_value(0.0).run()
     assert at.query_params["scale"] in ("0", ["0"])
 
@@ -172,8 +160,8 @@ def test_who_matters_shows_exact_and_estimate_and_teaches_the_rest(run: str) -> 
         if (data := json.loads(element.proto.json or "{}"))
     }
     assert {"importance-exact", "importance-estimate", "importance-layers", "image_importance"} <= names
-    assert "6 tries a curve" in facts(at)
-    assert "put both side by side" in facts(at)
+    assert "6 tries a curve" in html(at)
+    assert "put both side by side" in html(at)
     at.button(key=f"greedy_{run}_go").click().run()
     assert not at.exception
     assert component(at, "alt")
@@ -187,13 +175,13 @@ def test_who_matters_shows_exact_and_estimate_and_teaches_the_rest(run: str) -> 
 def test_what_was_asked_for_survives_a_reload(run: str) -> None:
     at = opened(run=run, view="importance", greedy="100", robustness="0.3,500,,plain")
     assert at.selectbox(key=f"greedy_{run}_images").value == 100
-    assert "put both side by side" not in facts(at)
+    assert "put both side by side" not in html(at)
     assert at.slider(key=f"robust_{run}_rate").value == 0.3
     assert at.selectbox(key=f"robust_{run}_draws").value == 500
     assert at.toggle(key=f"robust_{run}_rescaled").value is False
     assert address(at, "robustness") == "0.3,500,,plain"
     at = opened(run=run, view="importance", robustness="much")
-    assert "put both side by side" in facts(at)
+    assert "put both side by side" in html(at)
     assert not at.exception
 
 
@@ -201,9 +189,9 @@ def test_a_dead_link_shows_nothing_of_another_run(run: str) -> None:
     at = opened(run="aaaaaaaa", view="whatif")
     assert len(at.warning) == 1
     assert "aaaaaaaa" in at.warning[0].value
-    assert "As trained" not in facts(at)
+    assert "As trained" not in html(at)
     assert not at.main.get("button_group")
-    assert "Other runs" in facts(at)
+    assert "Other runs" in html(at)
 
 
 @pytest.mark.parametrize(

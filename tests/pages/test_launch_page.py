@@ -2,59 +2,31 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mlae_lab import locks
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import allocation, dense, pattern, scaled, uniform
-from mlae_lab.locations import PACKAGE, PAGES
-from mlae_lab.runs import paths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
-from mlae_lab.ui import queries
 from mlae_lab.ui.launch_view import since
+from tests.lab import html, open_page
 
 ADA, BOB = "ada-" + "a" * 20, "bob-" + "b" * 20
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
-    """The page's store; its supervisor's place is taken, so that what is enqueued waits and no process starts."""
-    store = RunStore(tmp_path / "lab")
-    lock = locks.take(paths.supervisor_lock(store.folder))
-    monkeypatch.setenv("MLAE_LAB_STORE", str(store.folder))
-    yield store
-    os.close(lock)
+pytestmark = pytest.mark.usefixtures("no_supervisor")  # what is enqueued waits, and no process starts
 
 
 @pytest.fixture
 def train(store: RunStore) -> Callable[..., AppTest]:
     def opened(way: str = "one", **query: str) -> AppTest:
-        queries.refresh()
-        at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30)
-        at.session_state["visitor_id"] = ADA
-        at.session_state["launch_way"] = way
-        at.run()
-        at.switch_page(str(PAGES / "train.py"))
-        for name, value in ({"task": "digits"} | query).items():
-            at.query_params[name] = value
-        at.run()
-        assert not at.exception
-        return at
+        return open_page("train", {"visitor_id": ADA, "launch_way": way}, **{"task": "digits"} | query)
 
     return opened
-
-
-def html(at: AppTest) -> str:
-    return " ".join(element.proto.body for element in at.main.get("html"))
 
 
 def timed(store: RunStore, config: RunConfig, owner: str = ADA) -> Run:

@@ -4,24 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from mlae_lab.core.patterns import dense, pattern, uniform
 from mlae_lab.core.plan import MaskPlan, PlanError
-from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs.store import RunStore
 from mlae_lab.ui.library_view import read_file, read_mask
+from tests.lab import html, open_page
 
 ADA, BOB = "ada-" + "a" * 20, "bob-" + "b" * 20
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
-    monkeypatch.setenv("MLAE_LAB_STORE", str(tmp_path / "lab"))
-    return RunStore(tmp_path / "lab")
 
 
 @pytest.fixture
@@ -29,23 +22,10 @@ def masks(store: RunStore) -> Callable[..., AppTest]:
     """Opens Masks as a visitor, perhaps with a mask in the address and a saved one open."""
 
     def opened(visitor: str = ADA, plan: MaskPlan | None = None, saved: str = "") -> AppTest:
-        at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30)
-        at.session_state["visitor_id"] = visitor
-        if saved:
-            at.session_state["library_open"] = saved
-        at.run()
-        at.switch_page(str(PAGES / "masks.py"))
-        if plan is not None:
-            at.query_params["mask"] = plan.code
-        at.run()
-        assert not at.exception
-        return at
+        state = {"visitor_id": visitor} | ({"library_open": saved} if saved else {})
+        return open_page("masks", state, **({} if plan is None else {"mask": plan.code}))
 
     return opened
-
-
-def html(at: AppTest) -> str:
-    return " ".join(element.proto.body for element in at.main.get("html"))
 
 
 def card_titles(at: AppTest) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +12,9 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from mlae_lab.data.bundled import load_bundled
-from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs.store import RunStore
 from mlae_lab.ui.figures.maps import SCALES
-from tests.expert_runs import end_probe, finished_run
+from tests.lab import end_probe, figures, finished_run, html, open_page
 
 
 @pytest.fixture(scope="module")
@@ -32,19 +30,15 @@ def view(trained: tuple[RunStore, str], monkeypatch: pytest.MonkeyPatch) -> Call
     store, run = trained
     monkeypatch.setenv("MLAE_LAB_STORE", str(store.folder))
 
-    def opened(name: str, figures: int, **query: str) -> AppTest:
-        at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=60).run()
-        at.switch_page(str(PAGES / "experts.py"))
-        for key, value in {"run": run, "view": name, **query}.items():
-            at.query_params[key] = value
-        return settled(at, figures)
+    def opened(name: str, count: int, **query: str) -> AppTest:
+        return settled(open_page("experts", run=run, view=name, **query), count)
 
     return opened
 
 
-def settled(at: AppTest, figures: int) -> AppTest:
+def settled(at: AppTest, count: int) -> AppTest:
     """Rerun, as the browser does while an answer is awaited, until so many figures are drawn."""
-    return until(at, lambda: len(drawn(at)) >= figures)
+    return until(at, lambda: len(figures(at)) >= count)
 
 
 def until(at: AppTest, condition: Callable[[], bool]) -> AppTest:
@@ -55,40 +49,26 @@ def until(at: AppTest, condition: Callable[[], bool]) -> AppTest:
         assert not at.exception
         if condition():
             return at
-        assert time.monotonic() < deadline, (drawn(at), [w.value for w in at.warning], html(at)[-300:])
+        assert time.monotonic() < deadline, (figures(at), [w.value for w in at.warning], html(at)[-300:])
         time.sleep(0.2)
-
-
-def drawn(at: AppTest) -> dict[str, str]:
-    """Names of the figures on the page and what each shows in words."""
-    found = {}
-    for element in at.main.get("bidi_component"):
-        data = json.loads(element.proto.json) if element.proto.json else {}
-        if "alt" in data:
-            found[data["name"]] = data["alt"]
-    return found
-
-
-def html(at: AppTest) -> str:
-    return " ".join(element.proto.body for element in at.main.get("html"))
 
 
 def test_activation_shows_layers_classes_and_one_image(view: Callable) -> None:
     at = view("activation", 3)
-    assert set(drawn(at)) == {"experts-contribution", "contribution-by-class", "contribution-against-average"}
-    assert "10 classes by 5 experts" in drawn(at)["contribution-by-class"]
+    assert set(figures(at)) == {"experts-contribution", "contribution-by-class", "contribution-against-average"}
+    assert "10 classes by 5 experts" in figures(at)["contribution-by-class"]
     assert "‖λᵢ bᵢ aᵢᵀx‖ / ‖Wx + bias‖" in html(at)
     assert "equations 3 to 5" in html(at)
     at.selectbox(key="activation_row").select(11)
-    assert "10 classes by 2 experts" in drawn(settled(at, 3))["contribution-by-class"]
+    assert "10 classes by 2 experts" in figures(settled(at, 3))["contribution-by-class"]
     at.segmented_control(key="activation_what").set_value("An image")
-    assert "image 0: layer" in drawn(settled(at, 3))["contribution-against-average"]
+    assert "image 0: layer" in figures(settled(at, 3))["contribution-against-average"]
 
 
 def test_attention_is_a_link_with_images_and_layer(view: Callable) -> None:
     at = view("attention", 2, images="4,9", layer="11")
-    assert set(drawn(at)) == {"experts-layer-11-added", "rollout"}
-    assert "2 images down, 3 maps across" in drawn(at)["experts-layer-11-added"]
+    assert set(figures(at)) == {"experts-layer-11-added", "rollout"}
+    assert "2 images down, 3 maps across" in figures(at)["experts-layer-11-added"]
     assert (at.query_params["images"], at.query_params["layer"]) == ("4,9", "11")
     assert "Abnar and Zuidema 2020" in html(at)
     assert "does not say what they are maps of" in html(at)
@@ -97,7 +77,7 @@ def test_attention_is_a_link_with_images_and_layer(view: Callable) -> None:
     legends = {"signed": "Orange: along bᵢ, blue: against it", "turned": "Orange: the patch gains attention, blue: it"}
     for show, legend in legends.items():
         at.segmented_control(key="attention_show").set_value(show)
-        assert f"experts-layer-11-{show}" in drawn(settled(at, 2))
+        assert f"experts-layer-11-{show}" in figures(settled(at, 2))
         assert legend in html(at)
     at.segmented_control(key="attention_scale").set_value(SCALES[2])
     assert "bright: the largest value of all maps." in html(settled(at, 2))
@@ -105,8 +85,8 @@ def test_attention_is_a_link_with_images_and_layer(view: Callable) -> None:
 
 def test_a_broken_address_is_a_sentence_or_the_beginning(view: Callable) -> None:
     at = view("attention", 2, images="x,,", layer="3")
-    assert "experts-layer-12-added" in drawn(at)
-    assert "3 images down" in drawn(at)["experts-layer-12-added"]
+    assert "experts-layer-12-added" in figures(at)
+    assert "3 images down" in figures(at)["experts-layer-12-added"]
     at = view("attention", 0, images="5000")
     until(at, lambda: bool(at.warning))
     assert at.warning[0].value == "Image 5000 does not exist: the evaluation images are 0 to 199."
@@ -114,14 +94,14 @@ def test_a_broken_address_is_a_sentence_or_the_beginning(view: Callable) -> None
 
 def test_predict_answers_for_the_tasks_images_and_for_ones_own(view: Callable, trained: tuple[RunStore, str]) -> None:
     at = view("predict", 4, images="5")
-    own = drawn(at)
+    own = figures(at)
     assert {"prediction", "without-each-layer", "experts-contribution"} < set(own)
     assert "image 5" in html(at)
     assert "The nearest training images" in html(at)
     held = io.BytesIO()
     Image.fromarray(load_bundled("digits").val.images[5]).save(held, "PNG")
     at.get("file_uploader")[0].upload("five.png", held.getvalue(), "image/png")
-    mine = drawn(settled(at, 4))
+    mine = figures(settled(at, 4))
     assert "five.png" in html(at)
     assert mine["without-each-layer"] == own["without-each-layer"]
     folder = Path(trained[0].folder)

@@ -19,7 +19,7 @@ from mlae_lab.core.catalog import backbone, task
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import fitted, pattern
 from mlae_lab.core.plan import MaskPlan, block_targets
-from mlae_lab.locations import PACKAGE, PAGES
+from mlae_lab.locations import PAGES
 from mlae_lab.runs import archive_file, commands, paths
 from mlae_lab.runs.store import RunStore, StoreError
 from mlae_lab.training.checkpoint import save_checkpoint
@@ -28,26 +28,19 @@ from mlae_lab.training.trainer import Training
 from mlae_lab.ui import queries
 from mlae_lab.ui.task_view import task_card
 from tests.data.trees import make_vtab
+from tests.lab import html, open_page
 
 NAMES = sorted(path.stem for path in PAGES.glob("*.py"))
 
 
 def opened(page: str, store: Path, monkeypatch: pytest.MonkeyPatch, **query: str) -> AppTest:
     monkeypatch.setenv("MLAE_LAB_STORE", str(store))
-    at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30).run()
-    at.switch_page(str(PAGES / f"{page}.py"))
-    for name, value in query.items():
-        at.query_params[name] = value
-    return at.run()
+    return open_page(page, **query)
 
 
 def copied(store: Path, to: Path) -> Path:
     """A store of a test's own."""
     return Path(shutil.copytree(store, to))
-
-
-def html(at: AppTest) -> str:
-    return " ".join(element.proto.body for element in at.get("html"))
 
 
 def bench(at: AppTest) -> dict:

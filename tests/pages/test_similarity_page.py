@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -13,14 +12,12 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mlae_lab import locks
 from mlae_lab.cli import main
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, scaled, uniform
-from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.model.adapter_file import save_adapter
-from mlae_lab.runs import diversity, paths
+from mlae_lab.runs import diversity
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 from mlae_lab.training.checkpoint import save_checkpoint
@@ -28,7 +25,7 @@ from mlae_lab.training.setup import prepare
 from mlae_lab.training.trainer import Training
 from mlae_lab.ui import queries, visitor
 from mlae_lab.ui.page import seconds_text
-from tests.expert_runs import end_probe, finished, small_config
+from tests.lab import end_probe, figures, finished, html, open_page, small_config
 
 BASE = RunConfig("digits", dense(), backbone="lab_vit_12x128.random", epochs=2, evaluations=2, device="cpu")
 
@@ -55,39 +52,20 @@ def real_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunStore]:
 
 
 @pytest.fixture
-def handmade(tmp_path: Path) -> Iterator[RunStore]:
-    """An empty store whose supervisor's place is taken, so that what is enqueued waits."""
-    store = RunStore(tmp_path / "lab")
-    lock = locks.take(paths.supervisor_lock(store.folder))
-    yield store
-    os.close(lock)
+def handmade(store: RunStore, no_supervisor: None) -> RunStore:
+    """An empty store in which nothing starts."""
+    return store
 
 
 def opened(store: RunStore, monkeypatch: pytest.MonkeyPatch, **query: str) -> AppTest:
     monkeypatch.setenv("MLAE_LAB_STORE", str(store.folder))
-    queries.refresh()
-    at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=60).run()
-    at.switch_page(str(PAGES / "experts.py"))
-    for name, value in query.items():
-        at.query_params[name] = value
-    at.run()
-    assert not at.exception
-    return at
-
-
-def alts(at: AppTest) -> dict[str, str]:
-    found = [json.loads(e.proto.json or "{}") for e in at.main.get("bidi_component")]
-    return {data["name"]: data["alt"] for data in found if "alt" in data}
-
-
-def html(at: AppTest) -> str:
-    return " ".join(element.proto.body for element in at.main.get("html"))
+    return open_page("experts", **query)
 
 
 def answered(at: AppTest) -> AppTest:
     """The page once the run has answered."""
     deadline = time.monotonic() + 120
-    while "spectrum" not in alts(at):
+    while "spectrum" not in figures(at):
         assert time.monotonic() < deadline and not at.warning, html(at)
         time.sleep(0.3)
         at.run()
@@ -100,7 +78,7 @@ def answered(at: AppTest) -> AppTest:
 def test_one_run_beside_the_dense_one(real_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     masked, whole = real_store.runs()
     at = answered(opened(real_store, monkeypatch, run=masked.id, view="similarity"))
-    shown = alts(at)
+    shown = figures(at)
     assert {"similarity-by-layer", "similarity-over-epochs", "similarity-layers", "spectrum", "ranks", "overlap-reads",
             "overlap-writes", "overlap-runs", "effective-rank-over-epochs", "stable-rank-over-epochs"} <= set(shown)  # fmt: skip
     last = real_store.last(masked.id, ev.SimilarityStats)
@@ -131,12 +109,12 @@ def test_only_a_run_made_in_the_same_way_is_the_dense_one() -> None:
 def test_alone_at_a_checkpoint(real_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     masked, _ = real_store.runs()
     at = answered(opened(real_store, monkeypatch, run=masked.id, view="similarity", other=""))
-    end = alts(at)
+    end = figures(at)
     assert "overlap-runs" not in end
     assert "in the other run" not in end["similarity-over-epochs"]
     assert "With a run of another seed beside it" in html(at)
     at.select_slider[0].set_value("1").run()
-    assert alts(answered(at))["spectrum"] != end["spectrum"]
+    assert figures(answered(at))["spectrum"] != end["spectrum"]
 
 
 def test_experts_of_a_higher_rank_have_a_null_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,9 +122,9 @@ def test_experts_of_a_higher_rank_have_a_null_line_too(tmp_path: Path, monkeypat
     run = finished(store, replace(small_config(), plan=scaled(small_config().plan, expert_rank=2)))
     try:
         at = answered(opened(store, monkeypatch, run=run, view="similarity")).run()
-        assert "times that of random experts" in alts(at)["similarity-layers"]
+        assert "times that of random experts" in figures(at)["similarity-layers"]
         assert "24 draws of rank-2 experts" in html(at)
-        assert "of at most 5" in alts(at)["ranks"]
+        assert "of at most 5" in figures(at)["ranks"]
     finally:
         end_probe(store, run)
 
@@ -158,7 +136,7 @@ def test_a_link_to_no_other_run_is_a_sentence(
     at = opened(real_store, monkeypatch, run=real_store.runs()[0].id, view="similarity", other=named)
     assert len(at.warning) == 1
     assert "<b>" not in at.warning[0].value.replace(r"\<", "")
-    assert "similarity-by-layer" in alts(at)
+    assert "similarity-by-layer" in figures(at)
 
 
 def test_the_command_tells_the_same(real_store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
@@ -225,7 +203,7 @@ def test_where_nobody_has_tried_it_the_usual_experiment_is_proposed(
 ) -> None:
     at = opened(handmade, monkeypatch, run=untried.id, view="diversity")
     assert "Nobody has tried it here yet" in html(at)
-    assert not alts(at)
+    assert not figures(at)
     assert at.code[0].value.startswith("python -m mlae_lab diversity --task digits")
     assert untried.config.epochs == 2
     assert "--epochs 8" in at.code[0].value
@@ -319,7 +297,9 @@ def test_an_experiment_is_drawn_with_its_verdict(
     verdict = "the claim that masking makes experts less alike is supported at p = 0.5 (3 seeds, 2 epochs)"
     assert verdict in html(at)
     assert "lies below 0" in html(at)
-    assert {f"diversity-{name}" for name in ("absolute", "effective_rank", "accuracy", "stable_rank")} == set(alts(at))
+    assert {f"diversity-{name}" for name in ("absolute", "effective_rank", "accuracy", "stable_rank")} == set(
+        figures(at)
+    )
     assert not [button for button in at.button if button.key == "diversity_start"]
     words = ["diversity", "--task", "digits", "--backbone", BASE.backbone, "--epochs", "2", "--rates", "0.5", "--device", "cpu",
              "--lr", "5e-4", "--warmup", "0", "--report", "--store", str(handmade.folder)]  # fmt: skip

@@ -21,19 +21,10 @@ from mlae_lab.runs.archive_file import ArchiveError, archive, archived, export, 
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
 from mlae_lab.ui import continue_view
-from tests.runs.test_liveness import held
+from tests.lab import held, step
 
 CONFIG = RunConfig("digits", allocation((2, 1)), epochs=2)
 NAN, INF = float("nan"), float("inf")
-
-
-def step(number: int, loss: float = 1.0) -> ev.TrainStep:
-    return ev.TrainStep(number, 1, loss, 50.0, 1e-3, 3, 0.1)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> RunStore:
-    return RunStore(tmp_path / "lab")
 
 
 @pytest.fixture

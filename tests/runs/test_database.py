@@ -14,13 +14,8 @@ from mlae_lab.runs.paths import database
 from mlae_lab.runs.schema import SCHEMA
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore, StoreError
-from tests.runs.test_store import CONFIG, processes, step
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> RunStore:
-    return RunStore(tmp_path / "lab")
-
+from tests.lab import processes, step, to_schema_5
+from tests.runs.test_store import CONFIG
 
 FIRST_SCHEMA = """
 CREATE TABLE runs (
@@ -215,6 +210,7 @@ def test_a_store_of_before_turns_outlived_their_runs_knows_who_came_last(tmp_pat
     db = sqlite3.connect(database(tmp_path))
     db.execute("DROP TABLE served")
     db.execute("ALTER TABLE gone DROP COLUMN owner")
+    to_schema_5(db)
     db.execute("PRAGMA user_version=4")
     db.close()
     newer = RunStore(tmp_path)

@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-import os
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
 
-from mlae_lab import locks
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.patterns import dense, uniform
-from mlae_lab.runs import diversity, paths
+from mlae_lab.runs import diversity
 from mlae_lab.runs.diversity import Cell, Experiment
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore
 
 BASE = RunConfig("digits", epochs=2, evaluations=1, device="cpu")
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[RunStore]:
-    """A store whose supervisor's place is taken: what is enqueued waits."""
-    store = RunStore(tmp_path / "lab")
-    lock = locks.take(paths.supervisor_lock(store.folder))
-    yield store
-    os.close(lock)
+pytestmark = pytest.mark.usefixtures("no_supervisor")  # what is enqueued waits, and no process starts
 
 
 def measured(store: RunStore, run: Run, accuracy: float, cosine: float, rank: float) -> None:

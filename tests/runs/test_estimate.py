@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,11 +14,6 @@ from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore
 
 CONFIG = RunConfig("digits", dense(), epochs=4, evaluations=2, device="cpu")  # 13 steps an epoch, 52 in all
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> RunStore:
-    return RunStore(tmp_path / "lab")
 
 
 def timed(

@@ -34,7 +34,7 @@ from mlae_lab.runs.liveness import is_alive
 from mlae_lab.runs.paths import database
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore, StoreError
-from tests.conftest import clear
+from tests.lab import clear
 
 Wait = Callable[..., None]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -16,11 +15,7 @@ from mlae_lab.runs.library import plan_name
 from mlae_lab.runs.paths import database
 from mlae_lab.runs.schema import SCHEMA
 from mlae_lab.runs.store import RunStore, StoreError
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> RunStore:
-    return RunStore(tmp_path / "lab")
+from tests.lab import to_schema_5
 
 
 def test_a_saved_mask_is_there_for_everybody(store: RunStore) -> None:
@@ -98,6 +93,7 @@ def test_a_store_without_a_library_gets_one(store: RunStore) -> None:
     for table in ("plans", "served"):
         db.execute(f"DROP TABLE {table}")
     db.execute("ALTER TABLE gone DROP COLUMN owner")
+    to_schema_5(db)
     db.execute("PRAGMA user_version=2")
     db.close()
     newer = RunStore(store.folder)

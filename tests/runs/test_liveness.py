@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
-from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import Saved
 from mlae_lab.core.patterns import uniform
@@ -25,29 +21,10 @@ from mlae_lab.runs.liveness import (
     write_exit_record,
 )
 from mlae_lab.runs.status import ACTIVE, Status
-from mlae_lab.runs.store import Run, RunStore
+from mlae_lab.runs.store import RunStore
+from tests.lab import held, under_way
 
 CONFIG = RunConfig("digits", uniform(0.5))
-
-
-@contextmanager
-def held(store: RunStore, run: str) -> Iterator[None]:
-    """Hold a run's lock, as its process would."""
-    lock = locks.take(store.paths(run).lock)
-    assert lock is not None
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
-def under_way(store: RunStore, status: Status = Status.RUNNING, pid: int | None = 1, slot: str = "cpu") -> Run:
-    run = store.enqueue(CONFIG, slot.partition(":")[0]).id
-    assert store.claim(run, slot)
-    if pid is not None:
-        store.began(run, pid)
-    store.move(run, status)
-    return store.run(run)
 
 
 # ---------------------------------------------------------------- the pulse

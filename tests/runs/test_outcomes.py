@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from mlae_lab.core import events as ev
 from mlae_lab.runs import outcomes
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
-from tests.runs.test_pairs import A, B, made, measured, store
+from tests.runs.test_pairs import A, B, made, measured
 
-__all__ = ["store"]  # the fixture
+pytestmark = pytest.mark.usefixtures("no_supervisor")
 
 
 def test_only_scheduled_measurements_of_whole_epochs_count(store: RunStore) -> None:

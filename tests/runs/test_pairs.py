@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,23 +13,14 @@ from mlae_lab.core import events as ev
 from mlae_lab.core.catalog import CatalogError
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.patterns import dense, pattern, scaled, uniform
-from mlae_lab.runs import devices, pairs, paths
+from mlae_lab.runs import devices, pairs
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 
 A = RunConfig("digits", uniform(0.5), epochs=4, evaluations=2, device="cpu")  # measured after epochs 2 and 4
 B = replace(A, plan=dense())
 PER_EPOCH = 13  # 800 images in batches of 64
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[RunStore]:
-    """A store whose supervisor's place is taken, so that what is enqueued waits and no process starts."""
-    store = RunStore(tmp_path / "lab")
-    lock = locks.take(paths.supervisor_lock(store.folder))
-    assert lock is not None
-    yield store
-    os.close(lock)
+pytestmark = pytest.mark.usefixtures("no_supervisor")  # what is enqueued waits, and no process starts
 
 
 def made(

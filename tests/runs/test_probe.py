@@ -25,7 +25,7 @@ from mlae_lab.runs import probe, probe_worker
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 from mlae_lab.training.setup import prepare
-from tests.expert_runs import end_probe, finished, probes_of
+from tests.lab import end_probe, finished, probes_of
 
 
 @pytest.fixture(scope="module")

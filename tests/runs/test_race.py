@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -15,30 +13,14 @@ from mlae_lab.core.catalog import CatalogError
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.patterns import allocation, dense, pattern, uniform
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.runs import paths, race
+from mlae_lab.runs import race
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import Run, RunStore, StoreError
+from mlae_lab.runs.store import RunStore, StoreError
+from tests.lab import measured
 
 BASE = RunConfig("digits", dense(), epochs=4, evaluations=2, device="cpu", seed=5)  # measured after epochs 2 and 4
 PLANS = [dense(), uniform(0.5), pattern("hourglass")]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[RunStore]:
-    """A store whose supervisor's place is taken, so that what is enqueued waits and no process starts."""
-    store = RunStore(tmp_path / "lab")
-    lock = locks.take(paths.supervisor_lock(store.folder))
-    yield store
-    os.close(lock)
-
-
-def measured(store: RunStore, run: Run, *accuracies: float, status: Status = Status.FINISHED) -> Run:
-    """A run measured after epoch 2 and, with a second number, after epoch 4."""
-    events: list[ev.Event] = [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1)]
-    events += [ev.Evaluation(2 * i, 26 * i, "val", a, 1.0, 1.0) for i, a in enumerate(accuracies, 1)]
-    store.append(run.id, events)
-    store.move(run.id, status)
-    return store.run(run.id)
+pytestmark = pytest.mark.usefixtures("no_supervisor")  # what is enqueued waits, and no process starts
 
 
 # ---------------------------------------------------------------- starting

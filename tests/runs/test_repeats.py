@@ -4,44 +4,37 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mlae_lab import locks
-from mlae_lab.core import events as ev
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.patterns import dense, uniform
-from mlae_lab.runs import commands, devices, pairs, paths, repeats
+from mlae_lab.runs import commands, devices, pairs, repeats
 from mlae_lab.runs.repeats import launch_repeats, starting, wanted
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
+from tests.lab import measured
 
 A = RunConfig("digits", uniform(0.5), epochs=4, evaluations=2, device="cpu")  # measured after epochs 2 and 4
+pytestmark = pytest.mark.usefixtures("no_supervisor")  # what is enqueued waits, and no process starts
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[RunStore]:
-    """A store whose supervisor's place is taken, so that what is enqueued waits and no process starts."""
-    store = RunStore(tmp_path / "lab")
-    lock = locks.take(paths.supervisor_lock(store.folder))
-    assert lock is not None
-    yield store
-    os.close(lock)
-
-
-def made(store: RunStore, seed: int, last: float | None = 60.0, config: RunConfig = A, **more: object) -> Run:
+def made(
+    store: RunStore,
+    seed: int,
+    last: float | None = 60.0,
+    config: RunConfig = A,
+    status: Status = Status.FINISHED,
+    weights: str = "aaaaaaaaaaaa",
+    device: str = "cpu",
+    **more: Any,
+) -> Run:
     """A run of this seed that ends at this accuracy; None: it was stopped after its first measurement."""
-    status, weights = more.pop("status", Status.FINISHED), str(more.pop("weights", "aaaaaaaaaaaa"))
-    device = str(more.pop("device", "cpu"))
-    run = store.enqueue(replace(config, seed=seed), device, **more)  # type: ignore[arg-type]
-    found: list[ev.Event] = [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1, weights=weights)]
-    found += [ev.Evaluation(e, e * 13, "val", a, 1.0, 1.0) for e, a in ((2, 50.0), (4, last)) if a is not None]
-    store.append(run.id, found)
-    store.move(run.id, status)  # type: ignore[arg-type]
-    return store.run(run.id)
+    run = store.enqueue(replace(config, seed=seed), device, **more)
+    return measured(store, run, 50.0, *([] if last is None else [last]), status=status, weights=weights)
 
 
 def test_equal_in_everything_but_the_seed(store: RunStore) -> None:

@@ -20,41 +20,10 @@ from mlae_lab.core.patterns import uniform
 from mlae_lab.runs.paths import RunPaths, database, is_run_id
 from mlae_lab.runs.status import ACTIVE, Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError, Visitor
+from tests.lab import processes, step
 
 CONFIG = RunConfig("digits", uniform(0.5), seed=7, max_seconds=60.0)
 NAN, INF = float("nan"), float("inf")
-
-
-def step(number: int, loss: float = 1.0) -> ev.TrainStep:
-    return ev.TrainStep(number, 1, loss, 50.0, 1e-3, 48, 0.1)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> RunStore:
-    return RunStore(tmp_path / "lab")
-
-
-def processes(root: Path, script: str, arguments: list[list[str]]) -> list[str]:
-    """Run a script in as many processes at once; their outputs. Any that fails is a failure, none is left behind."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, *own],
-            env={**os.environ, "PYTHONPATH": str(root)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for own in arguments
-    ]
-    try:
-        ended = [process.communicate(timeout=60) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
-    for process, (_, error) in zip(started, ended, strict=False):
-        assert process.returncode == 0, error
-    return [out for out, _ in ended]
 
 
 # ---------------------------------------------------------------- runs

@@ -25,7 +25,7 @@ from mlae_lab.runs.liveness import ExitRecord, derived, is_alive, reserve_exit_r
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.runs.supervisor import Supervisor, ensure, is_supervised
-from tests.runs.test_liveness import held, under_way
+from tests.lab import held, under_way
 
 Wait = Callable[..., None]
 

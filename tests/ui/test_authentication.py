@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from mlae_lab.locations import PACKAGE
 from mlae_lab.runs import paths
 from mlae_lab.runs.store import RunStore
 from mlae_lab.ui import authentication
+from tests.lab import html, open_app
 
 PASSWORD = "correct horse"
 Bind = Callable[[str | None], None]
@@ -23,16 +23,6 @@ Bind = Callable[[str | None], None]
 @pytest.fixture(autouse=True)
 def no_password_from_outside(monkeypatch: pytest.MonkeyPatch, store: RunStore) -> None:
     monkeypatch.delenv("MLAE_LAB_PASSWORD", raising=False)
-
-
-def opened() -> AppTest:
-    at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30).run()
-    assert not at.exception
-    return at
-
-
-def html(at: AppTest) -> str:
-    return " ".join(element.proto.body for element in at.get("html"))
 
 
 def is_open(at: AppTest) -> bool:
@@ -51,7 +41,7 @@ def given(at: AppTest, password: str) -> AppTest:
 def test_on_this_machine_alone_nobody_is_asked(address: str, bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
     bind(address)
     monkeypatch.setenv("MLAE_LAB_PASSWORD", PASSWORD)
-    at = opened()
+    at = open_app()
     assert is_open(at)
     assert "No encryption" not in html(at)
 
@@ -59,7 +49,7 @@ def test_on_this_machine_alone_nobody_is_asked(address: str, bind: Bind, monkeyp
 @pytest.mark.parametrize("address", [None, "", "0.0.0.0", "::", "192.168.1.5", "some-name"])
 def test_on_a_network_without_a_password_nobody_comes_in(address: str | None, bind: Bind, store: RunStore) -> None:
     bind(address)
-    at = opened()
+    at = open_app()
     assert not is_open(at)
     assert not at.button
     assert not at.text_input
@@ -73,7 +63,7 @@ def test_on_a_network_without_a_password_nobody_comes_in(address: str | None, bi
 def test_a_short_password_lets_nobody_in_not_even_who_knows_it(bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
     bind("0.0.0.0")
     monkeypatch.setenv("MLAE_LAB_PASSWORD", "short")
-    at = opened()
+    at = open_app()
     assert not is_open(at)
     assert not at.text_input
     assert "5 characters" in at.error[0].value
@@ -85,7 +75,7 @@ def test_the_right_password_opens_and_the_line_says_what_is_not_protected(
 ) -> None:
     bind("0.0.0.0")
     monkeypatch.setenv("MLAE_LAB_PASSWORD", password)
-    at = opened()
+    at = open_app()
     assert not is_open(at)
     assert password not in str(at)
     at = given(at, password)
@@ -93,7 +83,7 @@ def test_the_right_password_opens_and_the_line_says_what_is_not_protected(
     assert "No encryption" in html(at)
     assert "Everyone with the password" in html(at)
     assert is_open(at.run()), "the session is open now"
-    assert not is_open(opened()), "another one is not"
+    assert not is_open(open_app()), "another one is not"
 
 
 @pytest.mark.parametrize("wrong", ["", "correct hors", "correct horse ", "Correct horse", "\x00", "ü"])
@@ -103,7 +93,7 @@ def test_a_wrong_password_takes_a_second_and_opens_nothing(
     bind("0.0.0.0")
     monkeypatch.setenv("MLAE_LAB_PASSWORD", PASSWORD)
     began = time.monotonic()
-    at = given(opened(), wrong)
+    at = given(open_app(), wrong)
     assert time.monotonic() - began >= authentication.WRONG_SECONDS
     assert not is_open(at)
     assert at.error[0].value == "That is not the password."
@@ -196,15 +186,7 @@ def test_a_damaged_salt_keeps_logins_for_the_life_of_the_server(store: RunStore)
 def secrets(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict], AppTest]:
     """Opens the lab with these secrets."""
 
-    def with_(found: dict) -> AppTest:
-        at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30)
-        for name, value in found.items():
-            at.secrets[name] = value
-        at.run()
-        assert not at.exception
-        return at
-
-    return with_
+    return lambda found: open_app(secrets=found)
 
 
 def test_with_a_provider_people_log_in_there_and_the_password_is_not_asked(

@@ -1,0 +1,217 @@
+"""What several test files do: make stores and runs, open the app, start processes. torch is imported where it is used."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlae_lab import locks
+from mlae_lab.core import events as ev
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import allocation, uniform
+from mlae_lab.locations import PACKAGE, PAGES
+from mlae_lab.runs import paths, supervisor
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import Origin, Run, RunStore
+
+if TYPE_CHECKING:
+    from streamlit.testing.v1 import AppTest
+
+# ---------------------------------------------------------------- runs that are only written down
+
+
+def step(number: int, loss: float = 1.0) -> ev.TrainStep:
+    return ev.TrainStep(number, 1, loss, 50.0, 1e-3, 48, 0.1)
+
+
+def under_way(store: RunStore, status: Status = Status.RUNNING, pid: int | None = 1, slot: str = "cpu") -> Run:
+    """A run with this status on a device, without a process."""
+    run = store.enqueue(RunConfig("digits", uniform(0.5)), slot.partition(":")[0]).id
+    assert store.claim(run, slot)
+    if pid is not None:
+        store.began(run, pid)
+    store.move(run, status)
+    return store.run(run)
+
+
+def to_schema_5(db: sqlite3.Connection) -> None:
+    """Undo what schema 6 changed in the tables; the names of events stay."""
+    db.execute("ALTER TABLE runs RENAME COLUMN position TO place")
+    db.execute("ALTER TABLE runs DROP COLUMN dataset")
+
+
+@contextmanager
+def held(store: RunStore, run: str) -> Iterator[None]:
+    """Hold a run's lock, as its process would."""
+    lock = locks.take(store.paths(run).lock)
+    assert lock is not None
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+def measured(store: RunStore, run: Run, *accuracies: float, status: Status = Status.FINISHED, weights: str = "") -> Run:
+    """Write these accuracies after epochs 2, 4, ... of a waiting run on 800 images, and its end."""
+    started = ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1, weights=weights)
+    found = [ev.Evaluation(2 * i, 26 * i, run.config.protocol, a, 1.0, 1.0) for i, a in enumerate(accuracies, 1)]
+    store.append(run.id, [started, *found])
+    store.move(run.id, status)
+    return store.run(run.id)
+
+
+# ---------------------------------------------------------------- runs that are trained
+
+
+def small_config() -> RunConfig:
+    """One epoch on the digits. The lower blocks hold no expert, so it takes a second."""
+    return RunConfig(
+        "digits", allocation((0,) * 10 + (3, 2), drop_rate=0.3), backbone="lab_vit_12x128.random", epochs=1, device="cpu",
+        precision="float32", learning_rate=5e-3,
+    )  # fmt: skip
+
+
+def finished_run(folder: Path) -> tuple[RunStore, str]:
+    """A store with one small run that is over."""
+    store = RunStore(folder)
+    return store, finished(store, small_config())
+
+
+def finished(store: RunStore, config: RunConfig, origin: Origin = Origin()) -> str:
+    """Train a run in this process and put it into a store as finished, with its adapter; its id."""
+    from mlae_lab.model.adapter_file import save_adapter
+    from mlae_lab.training.setup import prepare
+    from mlae_lab.training.trainer import fit
+
+    setup = prepare(config)
+    events = list(fit(setup))  # before it waits in the store, where a supervisor might start it
+    run = store.enqueue(config, device="cpu", origin=origin)
+    store.append(run.id, events)
+    store.move(run.id, Status.FINISHED)
+    files = store.paths(run.id)
+    files.folder.mkdir(parents=True, exist_ok=True)
+    save_adapter(files.adapter, setup.experts, setup.head, config.backbone, config.task)
+    return run.id
+
+
+def probes_of(run_id: str) -> list[int]:
+    """The processes that look into a run, or are just being started for it."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"mlae_lab.runs.probe_worker" in words and run_id.encode() in words:
+                found.append(int(entry.name))
+    return found
+
+
+def end_probe(store: RunStore, run_id: str) -> None:
+    """Kill the process that looks into a run, if there is one."""
+    for pid in probes_of(run_id):
+        os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 20
+    while locks.held(store.paths(run_id).probe_lock):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def clear(store: RunStore) -> None:
+    """End whatever still runs in a store, its supervisor too."""
+    deadline = time.monotonic() + 60
+    while True:
+        for run in store.open_runs():
+            supervisor.end_at_once(store, run.id)
+            store.move(run.id, Status.STOPPED, "the test is over")
+        for child in supervisor._children:
+            child.kill()
+            child.wait(timeout=30)
+        if not supervisor.is_supervised(store) and not store.open_runs():
+            return
+        assert time.monotonic() < deadline, paths.supervisor_log(store.folder).read_text()
+        time.sleep(0.1)
+
+
+# ---------------------------------------------------------------- the app and the command line
+
+
+def open_app(state: Mapping[str, object] = {}, secrets: Mapping[str, object] = {}) -> AppTest:
+    """The home page in a new session. state: of the session; visitor_id there is the browser."""
+    from streamlit.testing.v1 import AppTest
+
+    at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=60)
+    for name, value in state.items():
+        at.session_state[name] = value
+    for name, value in secrets.items():
+        at.secrets[name] = value
+    at.run()
+    assert not at.exception
+    return at
+
+
+def open_page(page: str, state: Mapping[str, object] = {}, **query: str) -> AppTest:
+    """A page with this address in a new session; nothing that was read for an earlier one is reused."""
+    from mlae_lab.ui import queries
+
+    queries.refresh()
+    at = open_app(state)
+    at.switch_page(str(PAGES / f"{page}.py"))
+    for name, value in query.items():
+        at.query_params[name] = value
+    at.run()
+    assert not at.exception
+    return at
+
+
+def html(at: AppTest) -> str:
+    """The HTML of a page, the sidebar's too."""
+    return " ".join(element.proto.body for element in at.get("html"))
+
+
+def figures(at: AppTest) -> dict[str, str]:
+    """Names of the figures on a page and what each shows in words."""
+    data = [json.loads(element.proto.json or "{}") for element in at.main.get("bidi_component")]
+    return {entry["name"]: entry["alt"] for entry in data if "alt" in entry}
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> dict:
+    """The JSON object on the last line of standard output."""
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return json.loads(out.splitlines()[-1])
+
+
+def processes(root: Path, script: str, arguments: list[list[str]]) -> list[str]:
+    """Run a script in as many processes at once; their outputs. Any that fails is a failure, none is left behind."""
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, *own],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for own in arguments
+    ]
+    try:
+        ended = [process.communicate(timeout=60) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
+    for process, (_, error) in zip(started, ended, strict=True):
+        assert process.returncode == 0, error
+    return [out for out, _ in ended]
