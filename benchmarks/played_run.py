@@ -77,7 +77,7 @@ def played(config: RunConfig) -> Iterator[list[ev.Event]]:
                         step,
                         {
                             "update_norm": tuple(
-                                moved * (row + 1) if kept else None for row, kept in enumerate(plan.kept)
+                                drift * (row + 1) if kept else None for row, kept in enumerate(plan.kept)
                             )
                         },
                         {"update_norm": ("Size of the update", "‖ΔW‖ (Frobenius)")},
