@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         args = _parser().parse_args(arguments)
         return args.do(args)
     except BrokenPipeError:  # the reader of our output went away, as in `| head`
-        sys.stdout = open(os.devnull, "w")
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it at its end
         return 0
     except KeyboardInterrupt:
         print(file=sys.stderr)

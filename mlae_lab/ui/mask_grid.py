@@ -46,7 +46,8 @@ _HTML = f"""<div class="mg">
 <div class="mg-say" aria-live="polite"></div>
 <div class="mg-scroll"></div>
 <div class="mg-legend"><span><i class="a"></i>expert, always active</span>
-<span><i class="b"></i>expert, dropped with probability p in each step</span><span><i class="c"></i>no expert</span></div>
+<span><i class="b"></i>expert, dropped with probability p in each step</span>
+<span><i class="c"></i>no expert</span></div>
 </div>"""
 _COMPONENT = bundled("mask_grid", ("mask_grid.js",), css="mask_grid.css", markup=_HTML, isolated=True)
 
