@@ -1,8 +1,8 @@
-"""A checkpoint: everything that decides how a training goes on, between two of its steps.
+"""A checkpoint: everything that determines how a training continues, taken between two of its steps.
 
-Experts and head, the optimizer's moments, the state of every generator, the place in the epoch's order and the sums that
-an evaluation will report. Restored on a CPU, the rest of the run gives the same numbers, bit for bit. The file is
-safetensors with a JSON header, never pickle; it appears whole or not at all.
+It holds experts and head, the optimizer's moments, the state of every generator, the position in the epoch's order and
+the sums that an evaluation reports. Restored on a CPU, the rest of the run gives the same numbers, bit for bit. The file
+is safetensors with a JSON header, never pickle; it appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -23,13 +23,20 @@ FORMAT = 2
 
 
 class CheckpointError(LabError):
-    """A file that is not a whole checkpoint of this lab, or one that does not fit the run."""
+    """A file that is not a complete checkpoint of this lab, or one that does not fit the run."""
 
 
 @dataclass(frozen=True)
 class TrainPosition:
-    """Where a training stands. epoch: the one under way, from 1; batch: how many of its batches are done, all of them
-    before its evaluation; step: over all epochs; seconds: trained so far; sampled_steps: of the masks."""
+    """Position in a training.
+
+    Args:
+        epoch: Current epoch, from 1.
+        batch: Batches of this epoch that are done; all of them before its evaluation.
+        step: Steps done over all epochs.
+        seconds: Training time so far.
+        sampled_steps: Steps for which masks were sampled.
+    """
 
     epoch: int
     batch: int
@@ -40,7 +47,7 @@ class TrainPosition:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """config: of the run that wrote it. tensors: by name, on the CPU."""
+    """The content of a checkpoint. config: of the run that wrote it; tensors: by name, on the CPU."""
 
     config: RunConfig
     position: TrainPosition
@@ -57,7 +64,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint. Raises CheckpointError for anything else than a whole one."""
+    """Read a checkpoint. Raises CheckpointError if the file is not a complete checkpoint."""
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("mlae_lab_checkpoint", "null"))

@@ -1,4 +1,4 @@
-"""How good a network is now, and what each expert does."""
+"""Evaluation of the network during training, and the statistics of its experts."""
 
 from __future__ import annotations
 
@@ -17,17 +17,24 @@ from mlae_lab.training.setup import Setup
 
 
 class Diverged(LabError):
-    """Training left the finite numbers; the text names the quantity, the step and a way out."""
+    """A loss is no longer finite; the text names the quantity, the step and what to try."""
 
 
 class OutOfTime(Exception):
-    """An evaluation was told to end before it was through: there is no number."""
+    """An evaluation was interrupted before it was complete, so it has no result."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """accuracy: top-1 in percent; loss: mean cross-entropy; contribution: by target, one value for each expert;
-    guess, confidence: class number and probability of the images asked for."""
+    """Result of one evaluation.
+
+    Args:
+        accuracy: Top-1 accuracy in percent.
+        loss: Mean cross-entropy.
+        contribution: By target, one value for each expert.
+        predicted: Class number with the highest probability, for each sample image.
+        confidence: That probability, [0, 1].
+    """
 
     accuracy: float
     loss: float
@@ -37,42 +44,49 @@ class Measured:
 
 
 @torch.no_grad()
-def evaluate(setup: Setup, may_go_on: Callable[[], bool] = lambda: True, indices: Sequence[int] = ()) -> Measured:
-    """Measure on the evaluation images, all experts on.
+def evaluate(setup: Setup, may_continue: Callable[[], bool] = lambda: True, indices: Sequence[int] = ()) -> Measured:
+    """Evaluate on the evaluation images, all experts on.
 
-    Contribution is read off the first 256 of them; it costs a second pass through each target.
-    places: of the images whose answers are wanted, rising.
-    may_go_on: asked after every 256 images but the last; False raises OutOfTime.
+    The contribution of the experts is computed on the first 256 images; it costs a second pass through each target.
+
+    Args:
+        setup: The network and its data.
+        may_continue: Called after every 256 images but the last; False raises OutOfTime.
+        indices: Of the sample images whose predictions are wanted, in ascending order.
+
+    Raises:
+        Diverged: If the loss is not finite.
+        OutOfTime: If `may_continue` returned False.
     """
     train_mode(setup.experts, False)
-    right, loss, measured, images = 0, 0.0, 0, len(setup.evaluation)
+    correct, loss, evaluated, images = 0, 0.0, 0, len(setup.evaluation)
     contribution: dict[str, torch.Tensor] = {}
     predicted: list[int] = []
     confidence: list[float] = []
-    for number, (chunk, truth) in enumerate(setup.evaluation.chunks()):
-        sample_images = setup.experts.layers if setup.experts and number == 0 else {}
-        with autocast(setup), recording(sample_images) as found:
+    for number, (chunk, labels) in enumerate(setup.evaluation.chunks()):
+        layers = setup.experts.layers if setup.experts and number == 0 else {}
+        with autocast(setup), recording(layers) as recorded:
             logits = setup.behind(chunk).float()
-        contribution |= found.means
-        right += int((logits.argmax(1) == truth).sum())
-        loss += F.cross_entropy(logits, truth, reduction="sum").item()
-        of_interest = [at - measured for at in indices if measured <= at < measured + len(truth)]
-        if of_interest:
-            best = logits[of_interest].softmax(1).max(1)
+        contribution |= recorded.means
+        correct += int((logits.argmax(1) == labels).sum())
+        loss += F.cross_entropy(logits, labels, reduction="sum").item()
+        in_chunk = [index - evaluated for index in indices if evaluated <= index < evaluated + len(labels)]
+        if in_chunk:
+            best = logits[in_chunk].softmax(1).max(1)
             predicted += best.indices.tolist()
             confidence += [round(value, 4) for value in best.values.tolist()]
-        measured += len(truth)
-        if measured < images and not may_go_on():
+        evaluated += len(labels)
+        if evaluated < images and not may_continue():
             raise OutOfTime
     if not math.isfinite(loss):
         raise Diverged(f"the evaluation loss is {loss}: try a learning rate below {setup.config.learning_rate:g}")
-    return Measured(100 * right / images, loss / images, contribution, tuple(predicted), tuple(confidence))
+    return Measured(100 * correct / images, loss / images, contribution, tuple(predicted), tuple(confidence))
 
 
 def expert_stats(
     experts: Experts, epoch: int, contribution: dict[str, torch.Tensor], gradient: dict[str, torch.Tensor]
 ) -> ExpertStats:
-    """Put per-layer numbers on the plan's canvas, None where no expert exists."""
+    """Arrange per-layer values on the plan's canvas, None where no expert exists."""
     plan, sampler = experts.plan, experts.sampler
     share = sampler.active_steps / max(1, sampler.steps)
 
@@ -80,7 +94,7 @@ def expert_stats(
         rows: list[list[float | None]] = [[None] * plan.columns for _ in range(plan.rows)]
         for row, target in enumerate(plan.targets):
             if target in experts.layers:
-                for column, value in zip(experts.layers[target].columns, values[target].tolist(), strict=False):
+                for column, value in zip(experts.layers[target].columns, values[target].tolist(), strict=True):
                     rows[row][column] = round(value, 6)
         return tuple(map(tuple, rows))
 
@@ -94,10 +108,11 @@ def expert_stats(
 
 
 def train_mode(experts: Experts | None, on: bool) -> None:
-    """Only the experts know two modes; the frozen backbone stays in eval mode throughout."""
+    """Switch the experts to training or eval mode; the frozen backbone always stays in eval mode."""
     for layer in experts.layers.values() if experts else ():
         layer.train(on)
 
 
 def autocast(setup: Setup) -> torch.autocast:
+    """The autocast context of a setup's precision."""
     return torch.autocast(setup.device.type, torch.bfloat16, enabled=setup.precision is torch.bfloat16)

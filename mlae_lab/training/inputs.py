@@ -1,8 +1,8 @@
-"""What enters the part of a network that trains, for a set of images.
+"""Inputs of the trained part of a network, for a set of images.
 
-Three ways, the first that fits: frozen features kept from one pass (nothing is augmented and they fit in
-memory), pixels kept on the device, pixels read from their memory map batch by batch. All three give the
-same numbers; the trainer does not know which it has.
+There are three ways, and the first that fits is taken: frozen features computed once (if nothing is augmented and they
+fit in memory), pixels kept on the device, or pixels read from their memory map batch by batch. All three give the same
+numbers; the trainer does not know which one is used.
 """
 
 from __future__ import annotations
@@ -24,11 +24,19 @@ CHUNK = 256
 
 
 class Inputs:
-    """The images of one split on their way into a network.
+    """The images of one split, ready for the network.
 
-    part: stored images. before: the frozen part in front of the first expert. side, normalisation: of the
-    backbone's input. name: a protocol of `PREPROCESSING`. generator: draws the crops of a training split;
-    None for a split that is only measured. on_chunk: called after every piece of work here; it may raise.
+    Args:
+        part: The stored images.
+        before: The frozen part of the network in front of the first expert.
+        device: Where the inputs are wanted.
+        size: Image size of the backbone's input, in pixels.
+        normalisation: Of the backbone's input.
+        name: A protocol of `data.preprocessing`.
+        generator: Samples the crops of a training split; None for a split that is only evaluated.
+        features_kept: Bytes of frozen features that may be kept.
+        pixels_kept: Bytes of stored pixels that may be kept on the device.
+        on_chunk: Called after every piece of work in the constructor; it may raise.
     """
 
     def __init__(
@@ -58,16 +66,16 @@ class Inputs:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def _all(self, made: Callable[..., torch.Tensor], on_chunk: Callable[[], None]) -> torch.Tensor:
+    def _all(self, function: Callable[..., torch.Tensor], on_chunk: Callable[[], None]) -> torch.Tensor:
         chunks = []
         with torch.no_grad():
             for at in self._starts():
-                chunks.append(made(self.part.images[at : at + CHUNK]))
+                chunks.append(function(self.part.images[at : at + CHUNK]))
                 on_chunk()
         return torch.cat(chunks)
 
     def take(self, chosen: torch.Tensor) -> torch.Tensor:
-        """What enters the trained part for the chosen images, (k, ...) on the device. chosen: (k,) whole numbers."""
+        """Inputs of the trained part for the chosen images, (k, ...) on the device. chosen: (k,) indices."""
         if self.features is not None:
             return self.features[chosen]
         if self.pixels is not None:
@@ -75,24 +83,24 @@ class Inputs:
         return self._through(self.part.images[chosen.cpu().numpy()])
 
     def chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """All images in order, 256 at a time: (what enters, labels)."""
+        """All images in order, 256 at a time, as (inputs, labels)."""
         for at in self._starts():
             chosen = torch.arange(at, min(at + CHUNK, len(self)), device=self.device)
             yield self.take(chosen), self.labels[chosen]
 
     def as_tested(self, chosen: torch.Tensor) -> torch.Tensor:
-        """Like `take`, without the random crops of training: the same again each time."""
+        """Like `take`, but preprocessed as in evaluation, without random crops."""
         if self.generator is None:
             return self.take(chosen)
         return self.before(self.normalised(self.part.images[chosen.cpu().numpy()]))
 
     def shown(self, images: np.ndarray) -> torch.Tensor:
-        """Stored images as a test shows them to the network: (k, h, w[, 3]) uint8 to (k, 1 or 3, side, side) of 0..255."""
+        """Stored images preprocessed as in evaluation: (k, h, w[, 3]) uint8 to (k, 1 or 3, size, size), 0 to 255."""
         return for_evaluation(channels_first(images).to(self.device), self.name, self.size)
 
     @torch.no_grad()
     def normalised(self, images: np.ndarray) -> torch.Tensor:
-        """What the whole network reads of stored images in a test, in front of its frozen part: (k, 3, side, side)."""
+        """Inputs of the whole network in evaluation, before its frozen part: (k, 3, size, size)."""
         return standardised(self.shown(images), self.normalisation)
 
     def _starts(self) -> range:
@@ -100,10 +108,10 @@ class Inputs:
 
     def _feature_bytes(self) -> int:
         with torch.no_grad():
-            one = self._through(self.part.images[:1])
-        return one.numel() * one.element_size()
+            features = self._through(self.part.images[:1])
+        return features.numel() * features.element_size()
 
-    def _through(self, images) -> torch.Tensor:
+    def _through(self, images: np.ndarray) -> torch.Tensor:
         return self._seen(channels_first(images).to(self.device))
 
     @torch.no_grad()

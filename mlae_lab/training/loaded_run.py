@@ -1,10 +1,10 @@
-"""A trained network that can be asked: `load_run` builds it from a run's config and its adapter.
+"""A trained network that answers queries: `load_run` builds it from a run's config and its adapter.
 
-    question(subject, arguments, tell) -> answer
+    query(loaded, arguments, on_progress) -> answer
 
-Arguments and answer are plain JSON data. tell(done, total) is called between pieces of work; it may raise, which ends
-the question, and *other questions may be answered inside it*: so a question never changes the network but for the
-moment in which it computes, and has put everything back before it calls tell.
+Arguments and answer are plain JSON data. `on_progress(done, total)` is called between pieces of work. It may raise,
+which ends the query, and *other queries may be answered inside it*: a query changes the network only while it computes,
+and restores it before it calls `on_progress`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,19 @@ ProgressCallback = Callable[[int, int], None]
 
 
 class QueryError(LabError):
-    """A question that cannot be answered; its text gives the value, the rule and what would work."""
+    """A query that cannot be answered; its text gives the value, the rule and what would work."""
 
 
 @dataclass
 class LoadedRun:
-    """A trained network. setup: with the run's own a, b, λ and head, experts in eval mode; adapter: the file that they
-    came from; kept: what questions keep from one call to the next, such as cached activations, each under its own name."""
+    """A trained network.
+
+    Args:
+        setup: With the run's a, b, λ and head, experts in eval mode.
+        adapter: The file that they were loaded from.
+        run_id: Name of the run.
+        kept: What queries keep from one call to the next, such as cached activations, by name.
+    """
 
     setup: Setup
     adapter: Path
@@ -40,7 +46,7 @@ class LoadedRun:
 
 
 def experts_of(loaded: LoadedRun) -> Experts:
-    """The experts of a run; QuestionError for one that has none, such as a linear probe."""
+    """The experts of a run. Raises QueryError for a run without experts, such as a linear probe."""
     experts = loaded.setup.experts
     if experts is None or not experts.layers:
         raise QueryError(f"run {loaded.run_id} has no experts: this needs a run with a mask (method mlae)")
@@ -57,10 +63,17 @@ def load_run(
     device: str = "auto",
     on_chunk: Callable[[], None] = lambda: None,
 ) -> LoadedRun:
-    """Build a run's network and put what it has learned into it.
+    """Build a run's network and load its adapter.
 
-    device: "auto" takes a GPU where there is one, whatever the run was trained on. on_chunk: called between pieces of
-    the loading; it may raise. Raises AdapterError for a file that does not fit, and what `prepare` raises.
+    Args:
+        config: Of the run.
+        adapter: Its adapter file.
+        run_id: Name of the run, for error messages.
+        device: "auto" takes a GPU where there is one, whatever the run was trained on.
+        on_chunk: Called between pieces of the loading; it may raise.
+
+    Raises:
+        AdapterError: For a file that does not fit; and what `prepare` raises.
     """
     learned = read_adapter(adapter)
     setup = prepare(replace(config, device=device), on_chunk=on_chunk)

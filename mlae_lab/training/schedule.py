@@ -6,9 +6,11 @@ import math
 
 
 def cosine(progress: float, warmup: float = 0.0) -> float:
-    """Factor of the base learning rate: linear rise over the share `warmup`, then a cosine to 0.
+    """Factor of the base learning rate: linear warm-up, then a cosine to 0. The paper uses the cosine without warm-up.
 
-    progress: share of the run that is done, [0, 1]. The paper names the cosine and no warm-up.
+    Args:
+        progress: Share of the run that is done, [0, 1].
+        warmup: Share of the run over which the learning rate rises, [0, 1].
     """
     if progress < warmup:
         return progress / warmup

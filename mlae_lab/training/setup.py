@@ -1,4 +1,4 @@
-"""What has to be there before the first step: `prepare` builds it from a config."""
+"""Everything that a training needs before its first step: `prepare` builds it from a config."""
 
 from __future__ import annotations
 
@@ -31,9 +31,23 @@ class DeviceError(LabError):
 
 @dataclass
 class Setup:
-    """A network ready to train. config: with the label of the images as they are now. train, evaluation: images on their way into the first adapted block;
-    behind: what enters there -> logits. experts: None for a linear probe. notes: what was changed to make
-    the weights fit; weights: their fingerprint; classes: their names."""
+    """A network that is ready to train.
+
+    Args:
+        config: The run's config, with the label of the dataset as it is now.
+        model: The whole network.
+        experts: Its experts, None for a linear probe.
+        head: The trained classifier.
+        behind: The trained part of the network: inputs of the first adapted block -> logits.
+        train: The training images.
+        evaluation: The evaluation images.
+        device: Where training runs.
+        precision: float32 or bfloat16.
+        seconds: Time spent on loading.
+        notes: What was changed to make the weights fit.
+        weights: Fingerprint of the weights.
+        classes: Names of the classes.
+    """
 
     config: RunConfig
     model: nn.Module
@@ -60,7 +74,7 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """float32 or bfloat16; "auto" is bfloat16 where the hardware multiplies it faster.
 
-    That is a GPU, or a CPU with bfloat16 products of its own (AMX or AVX-512; `benchmarks/step.py`
+    That is a GPU, or a CPU with native bfloat16 products (AMX or AVX-512; `benchmarks/step.py`
     prints both times). On other CPUs bfloat16 is emulated and slower. The choice is recorded in
     Started and is the same for every run on one machine.
     """
@@ -85,9 +99,16 @@ def prepare(
 ) -> Setup:
     """Load data and backbone, inject the experts, and compute once what stays fixed.
 
-    weights: a file in place of the config's. on_progress: told (done, total) while images are decoded
-    for the first time; on_chunk: called between the pieces of all other work. Either may raise, which ends it.
-    Raises DataError, BackboneError or InjectError, each with one sentence.
+    Args:
+        config: The run.
+        weights: A weight file to use instead of the config's.
+        on_progress: Called with (done, total) while images are decoded for the first time; it may raise.
+        on_chunk: Called between the pieces of all other work; it may raise.
+
+    Raises:
+        DataError: If images are missing or damaged.
+        BackboneError: If the weights do not fit.
+        InjectError: If the network has no such layer.
     """
     began = time.monotonic()
     device = choose_device(config.device)

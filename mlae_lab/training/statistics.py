@@ -1,5 +1,6 @@
-"""What else is recorded with every evaluation. A new statistic is one function and one line in `STATISTICS`; store,
-bench, report and archive take it as it is.
+"""Further statistics that are recorded with every evaluation.
+
+A new statistic is one function and one line in `STATISTICS`; store, bench, report and archive take it as it is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How a model learns: `Training` runs a setup from a config or a checkpoint and yields events.
+"""The training loop: `Training` runs a setup from its config or a checkpoint and yields events.
 
-Knows no files, no store and no screen: whoever iterates decides what becomes of the events, and may take a
-`Checkpoint` between any two of them.
+It opens no file and knows no store: the caller decides what happens with the events, and may take a `Checkpoint`
+between any two of them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mlae_lab.training.setup import Setup
 from mlae_lab.training.statistics import STATISTICS, Statistic
 from mlae_lab.training.statistics import measured as measured_statistics
 
-MEASURE_SECONDS = 6.0  # a training that was asked to stop may still measure itself for so long
+EVALUATION_SECONDS = 6.0  # longest final evaluation of a training that was asked to stop
 
 
 def fit(setup: Setup, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
@@ -37,13 +37,17 @@ def fit(setup: Setup, should_stop: Callable[[], bool] = lambda: False) -> Iterat
 
 
 class Training:
-    """One training under way.
+    """One training.
 
-    statistics: what else is recorded with every evaluation, by default `statistics.STATISTICS`.
-    start: a checkpoint to go on from. One of a run with the same plan and data goes on bit for bit (on a CPU); of one
-    with another plan the cells that both plans have are taken over with their moments and mask generators, the other
-    cells start as they would in a new run, and a layer that gains one starts its moments anew.
-    Raises CheckpointError for a checkpoint that does not fit.
+    Args:
+        setup: The network and its data.
+        start: A checkpoint to continue from. With the same plan and data, training continues bit for bit (on a CPU).
+            With another plan, experts that both plans have keep their values, moments and mask generators; the other
+            experts start as in a new run, and a layer that gains an expert starts with fresh moments.
+        statistics: Further statistics to record with every evaluation, by default `statistics.STATISTICS`.
+
+    Raises:
+        CheckpointError: For a checkpoint that does not fit.
     """
 
     def __init__(
@@ -60,39 +64,44 @@ class Training:
         self.gradients = _GradientNorms(self.experts) if self.experts else None
         self.batches = steps_per_epoch(len(setup.train.labels), config.batch_size)
         self.position = TrainPosition(epoch=1, batch=0, step=0, seconds=0.0, sampled_steps=0)
-        self.order_then = self.order.get_state()  # before this epoch's permutation was drawn
+        self.order_then = self.order.get_state()  # before this epoch's permutation was sampled
         self.sample_images = sample_indices(setup.evaluation.part.labels.tolist())
-        self.measured_in = 0.0  # seconds that the last evaluation took
+        self.evaluation_seconds = 0.0  # of the last evaluation
         self.start = start
         if start is not None:
             self._restore(start)
 
     def run(self, should_stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-        """Train and yield what happens, in order: Started, SampleImages, Resumed where it goes on from a checkpoint, then
-        TrainStep after every step and, after every evaluated epoch, ExpertStats, SimilarityStats, Predictions, Statistics,
-        Evaluation.
+        """Train and yield events.
 
-        should_stop: asked after every step and between the pieces of an evaluation; True ends the run, with an
-        evaluation of what is there if that takes no more than MEASURE_SECONDS.
-        Raises Diverged if the loss or an evaluation is not finite.
+        Their order: Started, SampleImages, Resumed if training continues from a checkpoint, then TrainStep after every
+        step and, after every evaluated epoch, ExpertStats, SimilarityStats, Predictions, Statistics, Evaluation.
+
+        Args:
+            should_stop: Called after every step and between the pieces of an evaluation. True ends the training, with
+                a final evaluation if that takes no more than EVALUATION_SECONDS.
+
+        Raises:
+            Diverged: If the loss or an evaluation is not finite.
         """
         # ------------------------------------------------------------ setup
         setup, config, experts = self.setup, self.setup.config, self.experts
         labels, device = setup.train.labels, setup.device
         total = self.batches * config.epochs
         yield self._started(total)
-        yield self._watched()
+        yield self._sample_images_event()
         if self.start is not None:
-            here = self.position
-            yield Resumed(here.epoch - (here.batch == 0 and here.epoch > 1), here.step, here.seconds)
+            position = self.position
+            finished_epoch = position.epoch - (position.batch == 0 and position.epoch > 1)
+            yield Resumed(finished_epoch, position.step, position.seconds)
         # ------------------------------------------------------------ loop
         clock = _Clock(self.position.seconds)
-        asked: list[float] = []
+        stop_requested: list[float] = []
 
-        def may_go_on() -> bool:
-            if not asked and should_stop():
-                asked.append(time.monotonic())
-            return not asked or time.monotonic() - asked[0] < MEASURE_SECONDS
+        def may_continue() -> bool:
+            if not stop_requested and should_stop():
+                stop_requested.append(time.monotonic())
+            return not stop_requested or time.monotonic() - stop_requested[0] < EVALUATION_SECONDS
 
         stop = False
         while self.position.epoch <= config.epochs:
@@ -135,28 +144,28 @@ class Training:
                     mask=packed(mask.flatten().tolist()) if mask is not None else "",
                 )
                 out_of_time = config.max_seconds is not None and clock.seconds() >= config.max_seconds
-                may_go_on()
-                stop = out_of_time or bool(asked)
+                may_continue()
+                stop = out_of_time or bool(stop_requested)
                 if stop:
                     break
             # -------------------------------------------------------- evaluation
             due = self.position.batch == self.batches and epoch in config.evaluated_epochs
-            if due or (stop and self._is_quick(bool(asked))):
+            if due or (stop and self._is_quick(bool(stop_requested))):
                 try:
-                    found = self._evaluation(may_go_on, keep_sums=not due)
+                    events = self._evaluation(may_continue, keep_sums=not due)
                 except OutOfTime:
-                    return  # the place is the one before this evaluation: a resumed run makes it then
+                    return  # the position is still before this evaluation, so a resumed run evaluates then
                 if due:
                     self.position = self._at(epoch + 1, 0, self.position.step, clock)
-                yield from (*found, self._measured(epoch, clock))
+                yield from (*events, self._evaluation_event(epoch, clock))
             elif self.position.batch == self.batches:
                 self.position = self._at(epoch + 1, 0, self.position.step, clock)
-            if stop or asked:
+            if stop or stop_requested:
                 return
 
     @property
     def is_through(self) -> bool:
-        """Whether the last epoch is behind it."""
+        """Whether the last epoch is complete."""
         return self.position.epoch > self.setup.config.epochs
 
     # ---------------------------------------------------------------- pieces of `run`
@@ -177,42 +186,40 @@ class Training:
             weights=setup.weights,
         )
 
-    def _is_quick(self, asked: bool) -> bool:
-        """Whether an evaluation that was not due may be made before leaving."""
-        return not asked or self.measured_in < MEASURE_SECONDS
+    def _is_quick(self, stop_requested: bool) -> bool:
+        """Whether there is time for a final evaluation that was not due."""
+        return not stop_requested or self.evaluation_seconds < EVALUATION_SECONDS
 
-    def _evaluation(self, may_go_on: Callable[[], bool], keep_sums: bool) -> list[Event]:
-        """Measure; the events that go before the Evaluation itself. keep_sums: the gradients are summed on."""
+    def _evaluation(self, may_continue: Callable[[], bool], keep_sums: bool) -> list[Event]:
+        """Evaluate, and return the events that precede the Evaluation. keep_sums: do not reset the gradient sums."""
         began, position = time.monotonic(), self.position
         try:
-            found = self.measured = evaluate(self.setup, may_go_on, self.sample_images)
+            result = self.measured = evaluate(self.setup, may_continue, self.sample_images)
         except Diverged as error:
             raise Diverged(f"diverged: after step {position.step} (epoch {position.epoch}) {error}") from None
-        self.measured_in = time.monotonic() - began
-        names = tuple(self.setup.classes[predicted] for predicted in found.predicted)
-        events: list[Event] = [Predictions(position.epoch, position.step, names, found.confidence)]
+        self.evaluation_seconds = time.monotonic() - began
+        names = tuple(self.setup.classes[number] for number in result.predicted)
+        events: list[Event] = [Predictions(position.epoch, position.step, names, result.confidence)]
         if statistics := measured_statistics(self.statistics, self.setup, position.epoch, position.step):
             events.append(statistics)
         if self.experts is None or self.gradients is None:
             return events
         gradient = self.gradients.means(clear=not keep_sums)
         return [
-            expert_stats(self.experts, position.epoch, found.contribution, gradient),
+            expert_stats(self.experts, position.epoch, result.contribution, gradient),
             similarity_stats(self.experts, position.epoch),
             *events,
         ]
 
-    def _measured(self, epoch: int, clock: _Clock) -> Evaluation:
-        found = self.measured
-        return Evaluation(
-            epoch, self.position.step, self.setup.config.protocol, found.accuracy, found.loss, clock.seconds()
-        )
+    def _evaluation_event(self, epoch: int, clock: _Clock) -> Evaluation:
+        result, protocol = self.measured, self.setup.config.protocol
+        return Evaluation(epoch, self.position.step, protocol, result.accuracy, result.loss, clock.seconds())
 
-    def _watched(self) -> SampleImages:
+    def _sample_images_event(self) -> SampleImages:
         part, classes = self.setup.evaluation.part, self.setup.classes
         return SampleImages(
-            images=tuple(encoded_image(part.images[at]) for at in self.sample_images),
-            labels=tuple(classes[part.labels[at]] for at in self.sample_images),
+            images=tuple(encoded_image(part.images[index]) for index in self.sample_images),
+            labels=tuple(classes[part.labels[index]] for index in self.sample_images),
         )
 
     def _at(self, epoch: int, batch: int, step: int, clock: _Clock) -> TrainPosition:
@@ -221,7 +228,7 @@ class Training:
     # ---------------------------------------------------------------- checkpoints
 
     def checkpoint(self) -> Checkpoint:
-        """Everything that decides how this goes on from here. To be taken after an event, of an evaluation its last."""
+        """Everything that determines how training continues. Take it after an event; of an evaluation, after the last."""
         tensors: dict[str, torch.Tensor] = dict(self.learned)
         for name, parameter in self.learned.items():
             for part, value in self.optimizer.state.get(parameter, {}).items():
@@ -239,16 +246,16 @@ class Training:
 
     @torch.no_grad()
     def _restore(self, start: Checkpoint) -> None:
-        mine, its = self.setup.config, start.config
+        config, other = self.setup.config, start.config
         for name in ("task", "backbone", "method", "protocol", "batch_size", "seed"):
-            if getattr(mine, name) != getattr(its, name):
+            if getattr(config, name) != getattr(other, name):
                 raise CheckpointError(
-                    f"the checkpoint does not fit: its {name.replace('_', ' ')} is {getattr(its, name)!r}, "
-                    f"not {getattr(mine, name)!r}"
+                    f"the checkpoint does not fit: its {name.replace('_', ' ')} is {getattr(other, name)!r}, "
+                    f"not {getattr(config, name)!r}"
                 )
-        if not 1 <= start.position.epoch <= mine.epochs + 1 or start.position.batch > self.batches:
-            raise CheckpointError(f"the checkpoint does not fit: it stands in epoch {start.position.epoch}")
-        same = self.experts is None or mine.plan == its.plan
+        if not 1 <= start.position.epoch <= config.epochs + 1 or start.position.batch > self.batches:
+            raise CheckpointError(f"the checkpoint does not fit: it is in epoch {start.position.epoch}")
+        same = self.experts is None or config.plan == other.plan
         try:
             self._take_generators(start, same)
             for name, parameter in self.learned.items():
@@ -274,23 +281,23 @@ class Training:
                     raise KeyError(f"no generator for {target}")
 
     def _take(self, name: str, parameter: torch.nn.Parameter, start: Checkpoint, same: bool) -> None:
-        """One parameter and its moments; of another plan only the cells that it had."""
+        """Restore one parameter and its moments; with another plan, only the experts that both plans have."""
         moments = {part: start.tensors.get(f"adam.{part}.{name}") for part in ("step", "exp_avg", "exp_avg_sq")}
         if same or name.startswith("head."):
             _copy(parameter, start.tensors[name], name)
         else:
-            assert self.experts is not None  # everything else that learns is an expert's
+            assert self.experts is not None  # every other trained parameter belongs to an expert
             target, _, kind = name.rpartition(".")
             layer, old = self.experts.layers[target], _columns(start.config.plan, target)
-            both = [column for column in layer.columns if column in old]
-            if not both or name not in start.tensors:
+            shared = [column for column in layer.columns if column in old]
+            if not shared or name not in start.tensors:
                 return
-            to, of = _cells(layer.columns, both, layer.rank, kind), _cells(old, both, layer.rank, kind)
+            to, of = _cells(layer.columns, shared, layer.rank, kind), _cells(old, shared, layer.rank, kind)
             along = 1 if kind == "b" else 0
             value = start.tensors[name].to(parameter.device).index_select(along, of.to(parameter.device))
             parameter.index_copy_(along, to.to(parameter.device), value)
-            if len(both) < len(layer.columns):
-                return  # a cell without a past: moments of different ages in one tensor would mislead the optimizer
+            if len(shared) < len(layer.columns):
+                return  # moments of different ages in one tensor would mislead the optimizer
             moments = {
                 part: value if value is None or value.ndim == 0 else value.index_select(along, of)
                 for part, value in moments.items()
@@ -303,13 +310,13 @@ class Training:
 
 
 def _learned(setup: Setup) -> dict[str, torch.nn.Parameter]:
-    """What learns, by the names of an adapter file."""
-    found = {"head.weight": setup.head.weight, "head.bias": setup.head.bias}
+    """The trained parameters, by their names in an adapter file."""
+    parameters = {"head.weight": setup.head.weight, "head.bias": setup.head.bias}
     for target, layer in (setup.experts.layers if setup.experts else {}).items():
-        found |= {f"{target}.a": layer.a, f"{target}.b": layer.b}
+        parameters |= {f"{target}.a": layer.a, f"{target}.b": layer.b}
         if layer.coefficient.requires_grad:
-            found[f"{target}.coefficient"] = layer.coefficient
-    return found
+            parameters[f"{target}.coefficient"] = layer.coefficient
+    return parameters
 
 
 def _columns(plan: MaskPlan, target: str) -> tuple[int, ...]:
@@ -319,7 +326,7 @@ def _columns(plan: MaskPlan, target: str) -> tuple[int, ...]:
 
 
 def _cells(columns: tuple[int, ...], chosen: list[int], rank: int, kind: str) -> torch.Tensor:
-    """Where the chosen canvas columns lie in a tensor of a layer that has these columns."""
+    """Indices of the chosen canvas columns in a tensor of a layer that has these columns."""
     each = 1 if kind == "coefficient" else rank
     return torch.tensor([columns.index(column) * each + k for column in chosen for k in range(each)])
 
@@ -331,7 +338,7 @@ def _copy(goal: torch.Tensor, value: torch.Tensor, name: str) -> None:
 
 
 class _Clock:
-    """Seconds of training, those of earlier attempts included."""
+    """Seconds of training, including earlier attempts."""
 
     def __init__(self, before: float) -> None:
         self.zero = time.monotonic() - before
@@ -341,7 +348,7 @@ class _Clock:
 
 
 class _GradientNorms:
-    """Mean norm of each expert's gradient (a and b together) over the steps that drew it."""
+    """Mean norm of each expert's gradient (a and b together) over the steps in which it was active."""
 
     def __init__(self, experts: Experts) -> None:
         self.experts = experts
@@ -361,11 +368,11 @@ class _GradientNorms:
             self.steps[target] += layer.mask > 0
 
     def means(self, clear: bool = True) -> dict[str, torch.Tensor]:
-        """Means since the sums were cleared last."""
-        found = {t: (self.sum[t] / self.steps[t].clamp_min(1)).cpu() for t in self.sum}
+        """Means since the sums were last cleared."""
+        means = {t: (self.sum[t] / self.steps[t].clamp_min(1)).cpu() for t in self.sum}
         if clear:
             self._clear()
-        return found
+        return means
 
     def state(self) -> dict[str, torch.Tensor]:
         """The sums, as a checkpoint keeps them."""
