@@ -1,10 +1,10 @@
-"""How much each expert adds to what its frozen layer says.
+"""How much each expert adds to the output of its frozen layer.
 
     contribution of expert i = mean over tokens of ‖λ_i B_i A_i x‖ / ‖W x + bias‖
 
 measured with all experts on, as at inference. `by_token` is that fraction and the only place that computes it: the
-live grid, a class and a single image differ in which tokens they average. A hook reads the layer's input; the
-model is left as it was found.
+live grid, a class and a single image differ in the tokens that they average. A hook reads the layer's input; the model
+is left unchanged.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from mlae_lab.model.experts import MLAELinear
 
 
 def by_token(layer: MLAELinear, x: torch.Tensor) -> torch.Tensor:
-    """‖λ_i B_i A_i x‖ / ‖W x + bias‖ of each token and expert. x: (N, d_in). Returns (N, E) float32."""
+    """‖λ_i B_i A_i x‖ / ‖W x + bias‖ of each token and expert: x (N, d_in) to (N, E) float32."""
     frozen = torch.nn.functional.linear(x, layer.base.weight.float(), layer.base.bias)
     return added(layer, x) / frozen.norm(dim=1, keepdim=True).clamp_min(1e-12)
 
 
 def added(layer: MLAELinear, x: torch.Tensor) -> torch.Tensor:
-    """‖λ_i B_i A_i x‖ of each token and expert, from the small matrices A x and BᵀB. x: (N, d_in). Returns (N, E).
+    """‖λ_i B_i A_i x‖ of each token and expert, from the small matrices A x and BᵀB: x (N, d_in) to (N, E).
 
-    In float32 whatever autocast says: it costs little, and 16 bits would be seen in the third digit.
+    In float32 even under autocast: it costs little, and 16 bits would change the third digit.
     """
     with torch.autocast(x.device.type, enabled=False):
         experts = len(layer.columns)
@@ -45,7 +45,7 @@ class Contribution:
         self._tokens: dict[str, list[torch.Tensor]] = {}
 
     def add(self, target: str, layer: MLAELinear, x: torch.Tensor) -> None:
-        """Count the tokens that enter a layer: x (images, ..., d_in), or one token (d_in,)."""
+        """Add the input tokens of a layer: x (images, ..., d_in), or one token (d_in,)."""
         x = x.detach().float()
         x = x[None] if x.ndim == 1 else x
         share = by_token(layer, x.reshape(-1, x.shape[-1])).reshape(len(x), -1, len(layer.columns))
@@ -65,18 +65,18 @@ class Contribution:
 
 @contextmanager
 def recording(layers: Mapping[str, MLAELinear]) -> Iterator[Contribution]:
-    """While open, every forward pass adds to the contribution that is handed out."""
-    found = Contribution()
+    """While open, every forward pass adds to the contribution that is yielded."""
+    contribution = Contribution()
     hooks = []
     try:
         for target, layer in layers.items():
 
-            def read(module, inputs, target=target):
+            def record(module, inputs, target=target):
                 with torch.no_grad():
-                    found.add(target, module, inputs[0])
+                    contribution.add(target, module, inputs[0])
 
-            hooks.append(layer.register_forward_pre_hook(read))
-        yield found
+            hooks.append(layer.register_forward_pre_hook(record))
+        yield contribution
     finally:
         for hook in hooks:
             hook.remove()
@@ -88,15 +88,18 @@ def by_image(
 ) -> dict[str, torch.Tensor]:
     """Contribution of each expert to each image: target to (images, E), on the CPU.
 
-    network: takes `entering`, (images, ...), through all of `layers`, the experts in eval mode.
+    Args:
+        network: a function that passes `entering` through all of `layers`, with the experts in eval mode.
+        entering: its input, (images, ...).
+        layers: target name to layer.
     """
-    with recording(layers) as found:
+    with recording(layers) as contribution:
         network(entering)
-    return found.images
+    return contribution.images
 
 
 def on_canvas(plan: MaskPlan, layers: Mapping[str, MLAELinear], values: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Put (images, E) of each target on the plan's canvas: (images, rows, columns), nan where no expert exists."""
+    """(images, E) of each target on the plan's canvas: (images, rows, columns), nan where no expert exists."""
     images = len(next(iter(values.values()))) if values else 0
     canvas = torch.full((images, plan.rows, plan.columns), torch.nan)
     for target, value in values.items():
@@ -105,12 +108,18 @@ def on_canvas(plan: MaskPlan, layers: Mapping[str, MLAELinear], values: Mapping[
 
 
 def by_class(canvas: torch.Tensor, labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """Mean over the images of each class. canvas: (images, rows, columns); labels: (images,) class numbers.
+    """Mean over the images of each class.
 
-    Returns (classes, rows, columns); nan where no expert exists and for a class without an image.
+    Args:
+        canvas: (images, rows, columns).
+        labels: (images,) class numbers.
+        classes: their number.
+
+    Returns:
+        (classes, rows, columns); nan where no expert exists and for a class without images.
     """
     member = torch.nn.functional.one_hot(labels.cpu(), classes).to(canvas.dtype)  # (images, classes)
-    there = ~canvas[:1].isnan()
+    exists = ~canvas[:1].isnan()
     sums = torch.einsum("pk,prc->krc", member, canvas.nan_to_num())
     means = sums / member.sum(0)[:, None, None]
-    return means.where(there, torch.nan)
+    return means.where(exists, torch.nan)

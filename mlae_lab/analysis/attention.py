@@ -1,13 +1,13 @@
-"""Where an image is seen: what each expert adds at every patch, and what the network attends to.
+"""Maps over the image: what each expert adds at every patch, and what the network attends to.
 
     feature map of expert i at patch t    ‖λ_i B_i A_i x_t‖            signed, for rank 1: λ_i ‖b_i‖ a_iᵀx_t
     attention to patch t                  Σ_s r_s A_st                 A: mean over heads of softmax(q kᵀ / √d)
     attention rollout                     rᵀ Ã_L ⋯ Ã_2 Ã_1             Ã = (A + I) / 2   (Abnar and Zuidema 2020)
 
-r says which tokens the head reads: the class token alone, or all patches evenly where the network averages them.
-The paper (figures 6 and 7) shows "feature attention maps" of experts and does not define them; both readings are here.
-Hooks read what passes, the attention matrix itself included, so nothing of timm's arithmetic is written twice; the
-model is left as it was found.
+r says which tokens the head reads: the class token alone, or all patches with equal weight where the network averages
+them. The paper (figures 6 and 7) shows "feature attention maps" of experts without a definition; both interpretations
+are here. Hooks read the activations, the attention matrix included, so timm's arithmetic is not duplicated; the model
+is left unchanged.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from mlae_lab.analysis.activation import added
 from mlae_lab.errors import LabError
@@ -32,8 +34,10 @@ class NoMap(LabError):
 class ExpertMaps:
     """Feature maps of the experts of one layer, on the grid of patches.
 
-    columns: canvas columns (from 0) of the experts. added: (images, E, height, width), at least 0.
-    signed: the same with the sign along b_i, None for experts of rank above 1, which have no single direction.
+    Attributes:
+        columns: canvas columns (from 0) of the experts.
+        added: (images, E, height, width), at least 0.
+        signed: the same with the sign along b_i; None for a rank above 1, where an expert has no single direction.
     """
 
     columns: tuple[int, ...]
@@ -45,8 +49,11 @@ class ExpertMaps:
 class BlockAttention:
     """Attention of one block to the patches, from the tokens that the head reads.
 
-    trained: as the run left it; frozen: no expert anywhere; none: this layer's experts off and all other layers as
-    trained. Each (images, height, width). alone: (images, E, height, width), in this layer only expert i on.
+    Attributes:
+        trained: as trained, (images, height, width).
+        frozen: all experts of the network off, (images, height, width).
+        none: this layer's experts off, all other layers as trained, (images, height, width).
+        alone: in this layer only expert i on, (images, E, height, width).
     """
 
     trained: torch.Tensor
@@ -59,15 +66,15 @@ class BlockAttention:
 
 
 def grid_of(model: nn.Module, tokens: int) -> tuple[int, int]:
-    """Height and width of the patch grid of a network whose blocks see so many tokens; NoMap where they form none."""
+    """Height and width of the patch grid of a network with this number of tokens. Raises NoMap if they form none."""
     patches = tokens - prefix(model)
     stem = getattr(model, "patch_embed", None) or getattr(model, "stem", None)
     grid = getattr(stem, "grid_size", None)
     if grid and grid[0] * grid[1] == patches:
         return int(grid[0]), int(grid[1])
-    side = int(max(patches, 0) ** 0.5)
-    if side and side * side == patches:
-        return side, side
+    width = int(max(patches, 0) ** 0.5)
+    if width and width * width == patches:
+        return width, width
     raise NoMap(f"{tokens} tokens of this network form no grid of patches, so there is no map of them")
 
 
@@ -77,37 +84,38 @@ def prefix(model: nn.Module) -> int:
 
 
 def reader(model: nn.Module, tokens: int) -> torch.Tensor:
-    """r, (tokens,), which sums to 1: the class token alone, or the patches evenly where the network pools otherwise."""
+    """r, (tokens,), which sums to 1: the class token alone, or all patches with equal weight for another pooling."""
     first = prefix(model)
-    read = torch.zeros(tokens)
+    weights = torch.zeros(tokens)
     if getattr(model, "global_pool", "") == "token" and first:
-        read[0] = 1
+        weights[0] = 1
     else:
-        read[first:] = 1 / (tokens - first)
-    return read
+        weights[first:] = 1 / (tokens - first)
+    return weights
 
 
 def reader_in_words(model: nn.Module) -> str:
-    """Which tokens `reader` chose, for a screen."""
+    """The tokens that `reader` selects, as text."""
     if getattr(model, "global_pool", "") == "token" and prefix(model):
         return "the class token, which the head reads"
-    return "the patches, evenly: the head reads no class token"
+    return "all patches with equal weight, as the head reads no class token"
 
 
 def why_no_attention(model: nn.Module) -> str:
-    """One sentence, "" where every block attends over all tokens at once."""
+    """Why a network has no attention maps, in one sentence; "" if every block attends over all tokens."""
     name = type(model).__name__
     blocks = getattr(model, "blocks", None)
     if blocks is None:
         return f"{name} has no blocks that attend over the whole image, so there is no attention map and no rollout"
-    if not all(isinstance(_dropout(block), nn.Module) and hasattr(block.attn, "fused_attn") for block in blocks):
+    if not all(_dropout(block) is not None and hasattr(block.attn, "fused_attn") for block in blocks):
         return f"the blocks of {name} hold no attention over tokens, so there is no attention map and no rollout"
     return ""
 
 
 def _dropout(block: nn.Module) -> nn.Module | None:
-    """The layer that the attention matrix goes through on its way to the values."""
-    return getattr(getattr(block, "attn", None), "attn_drop", None)
+    """The layer that is applied to the attention matrix before the values."""
+    layer = getattr(getattr(block, "attn", None), "attn_drop", None)
+    return layer if isinstance(layer, nn.Module) else None
 
 
 # ---------------------------------------------------------------- feature maps
@@ -115,32 +123,38 @@ def _dropout(block: nn.Module) -> nn.Module | None:
 
 @torch.no_grad()
 def expert_maps(model: nn.Module, target: str, images: torch.Tensor) -> ExpertMaps:
-    """Feature maps of the experts of a layer. target: its name; images: (n, 3, side, side), normalised.
+    """Feature maps of the experts of a layer.
 
-    Raises NoMap where what enters the layer is not one vector for each patch.
+    Args:
+        model: with experts, in eval mode.
+        target: name of the layer.
+        images: (n, 3, size, size), normalised.
+
+    Raises:
+        NoMap: the input of the layer is not one vector per patch.
     """
     layer = model.get_submodule(target)
     if not isinstance(layer, MLAELinear):
-        raise NoMap(f"{target} holds no expert, so there is nothing to map: choose a layer with experts")
+        raise NoMap(f"{target} has no experts, so there is nothing to map: choose a layer with experts")
     if "mlp_tokens" in target:
-        raise NoMap(f"{target} mixes the patches of one channel: an expert there has no place in the image")
-    seen: list[torch.Tensor] = []
-    with _watching([layer.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))]):
+        raise NoMap(f"{target} mixes the patches of one channel: an expert there has no position in the image")
+    inputs: list[torch.Tensor] = []
+    with _removing([layer.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))]):
         model(images)
-    x = seen[0].float()
+    x = inputs[0].float()
     if len(x) != len(images):
         raise NoMap(f"{target} works in windows, not on the whole image, so there is no map of its experts")
     if x.ndim == 3:
         x = x[:, prefix(model) :].reshape(len(x), *grid_of(model, x.shape[1]), -1)
     flat = x.reshape(-1, x.shape[-1])
     shape = (*x.shape[:3], len(layer.columns))
-    size = added(layer, flat).reshape(shape).permute(0, 3, 1, 2)
+    norms = added(layer, flat).reshape(shape).permute(0, 3, 1, 2)
     signed = None
     if layer.rank == 1:
         with torch.autocast(flat.device.type, enabled=False):
             along = (flat @ layer.a.t()) * (layer.coefficient * layer.b.norm(dim=0))
         signed = along.reshape(shape).permute(0, 3, 1, 2)
-    return ExpertMaps(layer.columns, size, signed)
+    return ExpertMaps(layer.columns, norms, signed)
 
 
 # ---------------------------------------------------------------- attention
@@ -148,20 +162,27 @@ def expert_maps(model: nn.Module, target: str, images: torch.Tensor) -> ExpertMa
 
 @torch.no_grad()
 def attention_of(model: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """Mean over heads of every block's attention matrix: a list of (n, tokens, tokens), rows sum to 1.
+    """Mean over heads of every block's attention matrix: a list of (n, tokens, tokens), whose rows sum to 1.
 
     Raises NoMap for a network without attention over all its tokens.
     """
-    _must_attend(model)
-    found: list[torch.Tensor] = []
-    with _unfused(model.blocks), _watching([_reads(block, found) for block in model.blocks]):
+    blocks = _blocks(model)
+    matrices: list[torch.Tensor] = []
+    with _unfused(blocks), _removing([_record(block, matrices) for block in blocks]):
         model(images)
-    return found
+    return matrices
 
 
 def to_patches(model: nn.Module, attention: torch.Tensor) -> torch.Tensor:
-    """Attention to each patch from the tokens that the head reads. attention: (n, tokens, tokens) or (n, tokens) of
-    rows already joined. Returns (n, height, width); what goes to class and register tokens is left out."""
+    """Attention to each patch from the tokens that the head reads.
+
+    Args:
+        model: whose attention it is.
+        attention: (n, tokens, tokens), or (n, tokens) already weighted by `reader`.
+
+    Returns:
+        (n, height, width), without the attention to class and register tokens.
+    """
     if attention.ndim == 3:
         attention = torch.einsum("s,nst->nt", reader(model, attention.shape[-1]).to(attention), attention)
     grid = grid_of(model, attention.shape[-1])
@@ -169,10 +190,10 @@ def to_patches(model: nn.Module, attention: torch.Tensor) -> torch.Tensor:
 
 
 def rollout(model: nn.Module, attention: Sequence[torch.Tensor]) -> torch.Tensor:
-    """rᵀ Ã_L ⋯ Ã_1 on the patches, (n, height, width). attention: of `attention_of`, from the first block on."""
+    """rᵀ Ã_L ⋯ Ã_1 on the patches, (n, height, width). `attention` is the result of `attention_of`."""
     tokens = attention[0].shape[-1]
     row = reader(model, tokens).to(attention[0]).expand(len(attention[0]), tokens)
-    for matrix in reversed(attention):  # a row times a matrix: the full product is never needed
+    for matrix in reversed(attention):  # row times matrix: the full product is never needed
         row = (row + torch.einsum("ns,nst->nt", row, matrix)) / 2
     return to_patches(model, row)
 
@@ -181,47 +202,64 @@ def rollout(model: nn.Module, attention: Sequence[torch.Tensor]) -> torch.Tensor
 def block_attention(
     model: nn.Module, layers: Mapping[str, MLAELinear], target: str, images: torch.Tensor
 ) -> BlockAttention:
-    """What the block of a qkv layer attends to with and without its experts. target: a name in `layers`.
+    """Attention of the block of a qkv layer with and without its experts.
 
-    What enters the block is the same for `none` and `alone`, so only this block is computed again for each expert.
-    Raises NoMap for a network without attention, and for experts that sit behind it in their block.
+    The input of the block is the same for `none` and `alone`, so only this block is computed again for each expert.
+
+    Args:
+        model: with experts, in eval mode.
+        layers: all layers with experts, by target name.
+        target: the qkv layer, a name in `layers`.
+        images: (n, 3, size, size), normalised.
+
+    Raises:
+        NoMap: the network has no attention, or the experts come after the attention of their block.
     """
-    _must_attend(model)
-    words = target.split(".")
-    if words[0] != "blocks" or words[2:] != ["attn", "qkv"]:
-        raise NoMap(f"{target} does not make queries and keys: its experts change no attention of their own block")
-    layer, block = layers[target], model.blocks[int(words[1])]
-    entered: list[tuple] = []
-    found: list[torch.Tensor] = []
+    blocks = _blocks(model)
+    names = target.split(".")
+    if names[0] != "blocks" or names[2:] != ["attn", "qkv"]:
+        raise NoMap(f"{target} does not make queries and keys: its experts do not change the attention of their block")
+    layer, block = layers[target], blocks[int(names[1])]
+    block_inputs: list[tuple[tuple, dict]] = []
+    matrices: list[torch.Tensor] = []
     with _unfused([block]):
-        hook = block.register_forward_pre_hook(lambda module, *given: entered.append(given), with_kwargs=True)
-        with _watching([_reads(block, found), hook]):
+        hook = block.register_forward_pre_hook(
+            lambda module, args, kwargs: block_inputs.append((args, kwargs)), with_kwargs=True
+        )
+        with _removing([_record(block, matrices), hook]):
             model(images)
-        with experts_off(layers), _watching([_reads(block, found)]):
+        with experts_off(layers), _removing([_record(block, matrices)]):
             model(images)
-        inputs, named = entered[0]
-        with _watching([_reads(block, found)]):
-            for kept in [(), *((i,) for i in range(len(layer.columns)))]:
-                with experts_off({target: layer}, {target: kept}):
-                    block(*inputs, **named)
-    trained, frozen, none, *alone = (to_patches(model, matrix) for matrix in found)
+        args, kwargs = block_inputs[0]
+        with _removing([_record(block, matrices)]):
+            for on in [(), *((i,) for i in range(len(layer.columns)))]:
+                with experts_off({target: layer}, {target: on}):
+                    block(*args, **kwargs)
+    trained, frozen, none, *alone = (to_patches(model, matrix) for matrix in matrices)
     return BlockAttention(trained, frozen, none, torch.stack(alone, 1))
 
 
-def _must_attend(model: nn.Module) -> None:
+def _blocks(model: Any) -> Sequence[nn.Module]:
+    """The blocks of a network. Raises NoMap if they do not attend over all tokens."""
     if reason := why_no_attention(model):
         raise NoMap(reason)
+    return model.blocks
 
 
-def _reads(block: nn.Module, found: list[torch.Tensor]):
-    def read(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        found.append(inputs[0].float().mean(1))
+def _record(block: nn.Module, matrices: list[torch.Tensor]) -> RemovableHandle:
+    """Append the mean over heads of a block's attention matrix to a list in every forward pass."""
 
-    return _dropout(block).register_forward_pre_hook(read)
+    def record(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        matrices.append(args[0].float().mean(1))
+
+    dropout = _dropout(block)
+    assert dropout is not None
+    return dropout.register_forward_pre_hook(record)
 
 
 @contextmanager
-def _watching(hooks: Sequence) -> Iterator[None]:
+def _removing(hooks: Sequence[RemovableHandle]) -> Iterator[None]:
+    """Remove the hooks on leaving."""
     try:
         yield
     finally:
@@ -230,13 +268,13 @@ def _watching(hooks: Sequence) -> Iterator[None]:
 
 
 @contextmanager
-def _unfused(blocks: Sequence[nn.Module]) -> Iterator[None]:
-    """While open, these blocks write their attention matrix down; a fused kernel never does."""
+def _unfused(blocks: Sequence[Any]) -> Iterator[None]:
+    """While open, these blocks compute their attention matrix explicitly; a fused kernel does not."""
     before = [block.attn.fused_attn for block in blocks]
     try:
         for block in blocks:
             block.attn.fused_attn = False
         yield
     finally:
-        for block, fused in zip(blocks, before, strict=False):
+        for block, fused in zip(blocks, before, strict=True):
             block.attn.fused_attn = fused

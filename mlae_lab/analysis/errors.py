@@ -1,11 +1,11 @@
-"""Where a network is wrong and how well it knows it: from logits and labels, nothing else.
+"""Errors and calibration of a network, from logits and labels only.
 
-    p = softmax(logits), guess = argmax p, confidence = max p, loss = -ln p_label (nats)
+    p = softmax(logits), prediction = argmax p, confidence = max p, loss = -ln p_label (nats)
     Brier score = mean over images of Σ_k (p_k - [k = label])², 0 (perfect) to 2   (Brier 1950)
     ECE = Σ_m n_m / n · |accuracy_m - confidence_m| over M bins of equal width, bin m = ((m-1)/M, m/M]
                                                                      (Naeini et al. 2015; Guo et al. 2017, eq. 3)
 
-Per-class accuracy has a Wilson interval (`core.proportions.wilson`). The paper reports top-1 alone (tables 1 and 2).
+Per-class accuracy has a Wilson interval (`core.proportions.wilson`). The paper reports only top-1 (tables 1 and 2).
 """
 
 from __future__ import annotations
@@ -22,8 +22,15 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Judged:
-    """What a network said of n images, each (n,) on the CPU. truth, guess: class numbers, int64; confidence of the
-    guess in (0, 1], loss in nats, brier: Σ_k (p_k - [k = label])², all float64."""
+    """Predictions on n images, each attribute (n,) on the CPU.
+
+    Attributes:
+        truth: class numbers, int64.
+        predicted: class numbers, int64.
+        confidence: of the prediction, in (0, 1], float64.
+        loss: in nats, float64.
+        brier: Σ_k (p_k - [k = label])², float64.
+    """
 
     truth: torch.Tensor
     predicted: torch.Tensor
@@ -32,8 +39,8 @@ class Judged:
     brier: torch.Tensor
 
     @property
-    def right(self) -> torch.Tensor:
-        """(n,) bool."""
+    def correct(self) -> torch.Tensor:
+        """Whether each prediction is correct, (n,) bool."""
         return self.predicted == self.truth
 
     def __len__(self) -> int:
@@ -42,22 +49,22 @@ class Judged:
 
 @torch.no_grad()
 def judge(logits: torch.Tensor, labels: torch.Tensor) -> Judged:
-    """Judge logits (n, classes) by labels (n,). The guess is the first of the largest, as in training's evaluation."""
+    """Compare logits (n, classes) with labels (n,). The first of equal logits is predicted, as in evaluation."""
     predicted = logits.argmax(1)
     log = logits.double().log_softmax(1)
-    p, at = log.exp(), labels[:, None]
-    brier = (p * p).sum(1) - 2 * p.gather(1, at)[:, 0] + 1
-    found = labels, predicted, p.gather(1, predicted[:, None])[:, 0], -log.gather(1, at)[:, 0], brier
-    return Judged(*(value.cpu() for value in found))
+    p, label = log.exp(), labels[:, None]
+    brier = (p * p).sum(1) - 2 * p.gather(1, label)[:, 0] + 1
+    confidence = p.gather(1, predicted[:, None])[:, 0]
+    return Judged(labels.cpu(), predicted.cpu(), confidence.cpu(), -log.gather(1, label)[:, 0].cpu(), brier.cpu())
 
 
 def joined(parts: Sequence[Judged]) -> Judged:
-    """Several judgements as one, in order. parts: at least one."""
+    """The predictions of one or more parts, in order."""
     return Judged(*(torch.cat([getattr(part, name) for part in parts]) for name in Judged.__dataclass_fields__))
 
 
 def confusion(truth: torch.Tensor, predicted: torch.Tensor, classes: int) -> torch.Tensor:
-    """(classes, classes) int64: images by class (row) and guess (column)."""
+    """(classes, classes) int64: images by class (row) and prediction (column)."""
     return torch.bincount(truth * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
@@ -68,52 +75,52 @@ def row_shares(counts: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class ClassAccuracy:
-    """right of images, and the 95 % Wilson interval of that share, in [0, 1]."""
+    """Number of images and of correct ones, and the 95 % Wilson interval of the accuracy, in [0, 1]."""
 
     images: int
-    right: int
+    correct: int
     low: float
     high: float
 
 
 def by_class(counts: torch.Tensor) -> list[ClassAccuracy]:
     """The accuracy of each class from a confusion matrix."""
-    totals, rights = counts.sum(1).tolist(), counts.diagonal().tolist()
-    return [ClassAccuracy(total, right, *wilson(right, total)) for total, right in zip(totals, rights, strict=False)]
+    totals, correct = counts.sum(1).tolist(), counts.diagonal().tolist()
+    return [ClassAccuracy(images, hits, *wilson(hits, images)) for images, hits in zip(totals, correct, strict=True)]
 
 
 def confused(counts: torch.Tensor, most: int) -> list[tuple[int, int, int]]:
-    """The commonest mistakes, (class, guess, images), the commonest first; of equals the lower class first."""
-    off = counts - torch.diag(counts.diagonal())
-    order = off.flatten().argsort(descending=True, stable=True)[:most].tolist()
-    classes = len(counts)
-    return [(at // classes, at % classes, n) for at in order if (n := int(off[at // classes, at % classes]))]
+    """The most frequent errors, (class, prediction, images), in descending order; of equals the lower class first."""
+    errors = counts - torch.diag(counts.diagonal())
+    order = errors.flatten().argsort(descending=True, stable=True)[:most].tolist()
+    cells = [divmod(position, len(counts)) for position in order]
+    return [(truth, predicted, n) for truth, predicted in cells if (n := int(errors[truth, predicted]))]
 
 
 def extremes(judged: Judged, most: int) -> dict[str, list[int]]:
-    """Rows of the images worth a look, `most` of each at most; of equals the earlier first.
+    """Rows of extreme images, at most `most` of each kind; of equals the earlier first.
 
-    "right": right, and the network most sure of it; "wrong": wrong, and most sure; "unsure": least confidence of all,
-    right or wrong; "costly": the largest loss, those on which most of the label's probability is missing.
+    "right": correct with the highest confidence; "wrong": wrong with the highest confidence; "unsure": the lowest
+    confidence of all; "costly": the largest loss of all.
     """
-    right, confidence = judged.right, judged.confidence
+    correct, confidence = judged.correct, judged.confidence
 
-    def first(key: torch.Tensor, of: torch.Tensor) -> list[int]:
-        rows = of.nonzero()[:, 0]
+    def lowest(key: torch.Tensor, selected: torch.Tensor) -> list[int]:
+        rows = selected.nonzero()[:, 0]
         return rows[key[rows].argsort(stable=True)][:most].tolist()
 
-    every = torch.ones_like(right)
+    every = torch.ones_like(correct)
     return {
-        "right": first(-confidence, right),
-        "wrong": first(-confidence, ~right),
-        "unsure": first(confidence, every),
-        "costly": first(-judged.loss, every),
+        "right": lowest(-confidence, correct),
+        "wrong": lowest(-confidence, ~correct),
+        "unsure": lowest(confidence, every),
+        "costly": lowest(-judged.loss, every),
     }
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Images whose confidence lies in (low, high]. accuracy, confidence: their means in [0, 1], None for no image."""
+    """Images with a confidence in (low, high]; accuracy and confidence are means in [0, 1], None without images."""
 
     low: float
     high: float
@@ -124,7 +131,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """confidence, accuracy: means over all images in [0, 1]; ece, brier as above; loss: mean cross-entropy in nats."""
+    """Calibration over all images: mean confidence and accuracy in [0, 1], ECE, mean Brier score, mean loss in nats."""
 
     bins: tuple[Bin, ...]
     ece: float
@@ -135,17 +142,21 @@ class Calibration:
 
 
 def calibration(judged: Judged, bins: int = BINS) -> Calibration:
-    """How confidence and accuracy agree. judged: at least one image; bins: 1 or more, of equal width."""
-    confidence, right = judged.confidence, judged.right.double()
+    """Calibration of at least one prediction, with one or more bins of equal width."""
+    confidence, correct = judged.confidence, judged.correct.double()
     edges = torch.arange(1, bins, dtype=torch.float64) / bins
-    places = torch.bucketize(confidence, edges)  # the first edge that is not below: bin m holds ((m-1)/M, m/M]
-    count = torch.bincount(places, minlength=bins)
-    sums = [torch.bincount(places, weights=value, minlength=bins) for value in (right, confidence)]
-    found = []
+    bin_of = torch.bucketize(confidence, edges)  # the first edge that is not below: bin m is ((m-1)/M, m/M]
+    count = torch.bincount(bin_of, minlength=bins)
+    sums = [torch.bincount(bin_of, weights=value, minlength=bins) for value in (correct, confidence)]
+    filled = []
     for m, n in enumerate(count.tolist()):
         accuracy, mean = ((float(total[m]) / n) if n else None for total in sums)
-        found.append(Bin(m / bins, (m + 1) / bins, n, accuracy, mean))
-    ece = float((sums[0] - sums[1]).abs().sum()) / len(judged)
+        filled.append(Bin(m / bins, (m + 1) / bins, n, accuracy, mean))
     return Calibration(
-        tuple(found), ece, *(float(v.mean()) for v in (confidence, right, judged.brier, judged.loss))
-    )  # fmt: skip
+        bins=tuple(filled),
+        ece=float((sums[0] - sums[1]).abs().sum()) / len(judged),
+        confidence=float(confidence.mean()),
+        accuracy=float(correct.mean()),
+        brier=float(judged.brier.mean()),
+        loss=float(judged.loss.mean()),
+    )

@@ -1,4 +1,4 @@
-"""Which experts matter: leave one out, what the gradient would have guessed, greedy curves, and who decides an image.
+"""Expert importance: leave one out, the gradient's estimate, greedy curves, and importance for single images.
 
     change of expert i    = loss(f_i = 0) - loss(f = 1)            exact: one evaluation for each expert
     first-order estimate  = -∂loss/∂f_i at f = 1                   one backward pass for all of them
@@ -24,58 +24,61 @@ GRADIENT_CHUNK = 16  # images in one backward pass, which holds all activations 
 
 
 def silent(done: int, total: int) -> None:
-    """Progress that nobody hears."""
+    """A progress callback that does nothing."""
 
 
 # ---------------------------------------------------------------- leave one out
 
 
 def each_off(lab: WhatIf, groups: Sequence[Sequence[Cell]], on_progress: ProgressCallback = silent) -> list[Outcome]:
-    """What the network says with one group of experts off, for each group, the others on.
+    """The outcome with one group of experts off and the others on, for each group.
 
-    tell: called before each evaluation; it may raise, which ends it.
+    Args:
+        lab: the network on its images.
+        groups: of experts.
+        on_progress: called before each evaluation with (done, total); an exception that it raises stops it.
     """
     on = all_on(lab.plan)
     order = sorted(range(len(groups)), key=lambda i: -min((lab.piece_of[row] for row, _ in groups[i]), default=0))
-    found: list[Outcome | None] = [None] * len(groups)
+    outcomes: dict[int, Outcome] = {}
     for done, i in enumerate(order):
         on_progress(done, len(groups))
-        found[i] = lab.try_out(with_cells(on, groups[i], 0.0))
-    return found
+        outcomes[i] = lab.evaluate(with_cells(on, groups[i], 0.0))
+    return [outcomes[i] for i in range(len(groups))]
 
 
 def layers_of(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Cells by their rows, rising; rows without any are left out."""
+    """Cells grouped by row, in ascending order; rows without cells are left out."""
     return [[cell for cell in cells if cell[0] == row] for row in sorted({row for row, _ in cells})]
 
 
 def first_order(lab: WhatIf) -> dict[Cell, float]:
-    """The estimate -∂loss/∂f of each expert on the images of `lab`, loss being the mean cross-entropy."""
+    """The estimate -∂loss/∂f of each expert on the images of `lab`; the loss is the mean cross-entropy."""
     tensors = {layer: factor.requires_grad_() for layer, factor in lab.tensors(all_on(lab.plan)).items()}
     total = {layer: torch.zeros_like(factor) for layer, factor in tensors.items()}
-    at = 0
+    start = 0
     with torch.enable_grad(), factored(tensors):
         for chunk in lab.inputs:
             for x in chunk.split(GRADIENT_CHUNK):
-                truth = lab.labels[at : at + len(x)]
-                at += len(x)
+                truth = lab.labels[start : start + len(x)]
+                start += len(x)
                 with lab.compute():
                     for piece in lab.pieces:
                         x = piece(x)
                 loss = F.cross_entropy(x.float(), truth, reduction="sum")
-                for layer, slope in zip(tensors, torch.autograd.grad(loss, list(tensors.values())), strict=False):
+                for layer, slope in zip(tensors, torch.autograd.grad(loss, list(tensors.values())), strict=True):
                     total[layer] -= slope
-    found = {}
+    estimates = {}
     for row, target in enumerate(lab.plan.targets):
         layer = lab.experts.layers.get(target)
         if layer is not None:
             values = (total[layer] / len(lab.labels)).tolist()
-            found |= {(row, column): value for column, value in zip(layer.columns, values, strict=False)}
-    return found
+            estimates |= {(row, column): value for column, value in zip(layer.columns, values, strict=True)}
+    return estimates
 
 
 def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
-    """Correlation of two series of the same length; None where one does not vary or there are fewer than two pairs."""
+    """Correlation of two series of the same length; None if one is constant or there are fewer than two pairs."""
     if len(x) < 2:
         return None
     a, b = (torch.tensor(values, dtype=torch.float64) for values in (x, y))
@@ -90,10 +93,10 @@ def spearman(x: Sequence[float], y: Sequence[float]) -> float | None:
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
-    given = torch.tensor(values, dtype=torch.float64)
-    below = (given[None, :] < given[:, None]).sum(1)
-    same = (given[None, :] == given[:, None]).sum(1)
-    return (below + (same - 1) / 2).tolist()
+    series = torch.tensor(values, dtype=torch.float64)
+    lower = (series[None, :] < series[:, None]).sum(1)
+    equal = (series[None, :] == series[:, None]).sum(1)
+    return (lower + (equal - 1) / 2).tolist()
 
 
 # ---------------------------------------------------------------- greedy curves
@@ -101,8 +104,14 @@ def _ranks(values: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a greedy curve. cell: removed or added, None for the start; kept: experts on after it; accuracy in
-    percent, loss: mean cross-entropy."""
+    """One step of a greedy curve.
+
+    Attributes:
+        cell: the expert that was removed or added, None for the start.
+        kept: experts that are on after it.
+        accuracy: top-1 in percent.
+        loss: mean cross-entropy.
+    """
 
     cell: Cell | None
     kept: int
@@ -111,40 +120,46 @@ class Step:
 
 
 def greedy(lab: WhatIf, removal: bool, on_progress: ProgressCallback = silent) -> list[Step]:
-    """Remove (or, from none, add) one expert after the other, each time the one that leaves the lowest loss.
+    """Remove experts one by one (or add them, starting from none), each time the one that leaves the lowest loss.
 
-    Every step tries every expert that is left, so each is exact, though the whole need not be the best order. Equal
-    losses go by layer and column. A try ends early where its loss is above the best one's already.
-    E experts take E (E + 1) / 2 tries. tell: called before each with (done, total); it may raise, which ends it.
+    Each step is exact, as it evaluates every remaining expert, but the whole order need not be the best one. Equal
+    losses are ordered by layer and column. An evaluation ends early once its loss exceeds the best one. E experts take
+    E (E + 1) / 2 evaluations.
+
+    Args:
+        lab: the network on its images.
+        removal: whether to remove experts rather than to add them.
+        on_progress: called before each evaluation with (done, total); an exception that it raises stops it.
     """
     left = list(existing(lab.plan))
     state: Factors = all_on(lab.plan) if removal else scaled(all_on(lab.plan), 0.0)
     start = lab.ask(state)
     steps = [Step(None, len(left) if removal else 0, start.accuracy, start.loss)]
     total, done = len(left) * (len(left) + 1) // 2, 0
-    hope = {cell: (-lab.piece_of[cell[0]], 0.0) for cell in left}  # the likely best first, so that the rest ends early
+    priority = {cell: (-lab.piece_of[cell[0]], 0.0) for cell in left}  # likely best first, so that others end early
     while left:
         best: tuple[float, Cell, Outcome] | None = None
-        for cell in sorted(left, key=hope.__getitem__):
+        for cell in sorted(left, key=priority.__getitem__):
             on_progress(done, total)
             done += 1
-            lab.ask(state)  # kept already, unless somebody asked for another state meanwhile
-            found = lab.try_out(with_cells(state, [cell], 0.0 if removal else 1.0), best[0] if best else math.inf)
-            hope[cell] = (0, found.loss_sum if found else math.inf)
-            if found is not None and (best is None or (found.loss_sum, cell) < best[:2]):
-                best = found.loss_sum, cell, found
-        _, cell, found = best
+            lab.ask(state)  # kept already, unless another state was asked for meanwhile
+            outcome = lab.try_out(with_cells(state, [cell], 0.0 if removal else 1.0), best[0] if best else math.inf)
+            priority[cell] = (0, outcome.loss_sum if outcome else math.inf)
+            if outcome is not None and (best is None or (outcome.loss_sum, cell) < best[:2]):
+                best = outcome.loss_sum, cell, outcome
+        assert best is not None, "the first evaluation has no limit"
+        _, cell, outcome = best
         left.remove(cell)
         state = with_cells(state, [cell], 0.0 if removal else 1.0)
-        steps.append(Step(cell, steps[-1].kept + (-1 if removal else 1), found.accuracy, found.loss))
+        steps.append(Step(cell, steps[-1].kept + (-1 if removal else 1), outcome.accuracy, outcome.loss))
     return steps
 
 
 def by_estimate(lab: WhatIf, on_progress: ProgressCallback = silent) -> list[Step]:
-    """Remove one expert after the other in the order of the first-order estimate at f = 1, the smallest first.
+    """Remove experts one by one in the order of the first-order estimate at f = 1, the smallest first.
 
-    Each step is measured exactly, only the order is guessed: E evaluations and one backward pass in place of the
-    E (E + 1) / 2 tries of `greedy`. Equal estimates go by layer and column.
+    Each step is evaluated exactly, only the order is estimated: E evaluations and one backward pass instead of the
+    E (E + 1) / 2 evaluations of `greedy`. Equal estimates are ordered by layer and column.
     """
     predicted = first_order(lab)
     order = sorted(predicted, key=lambda cell: (predicted[cell], cell))
@@ -159,22 +174,26 @@ def by_estimate(lab: WhatIf, on_progress: ProgressCallback = silent) -> list[Ste
 
 
 def agreement(removal: Sequence[Step], predicted: Mapping[Cell, float]) -> float | None:
-    """Spearman correlation of the place at which a curve takes an expert away with its first-order estimate; 1: the
-    same order."""
+    """Spearman correlation of the step at which a curve removes an expert with its first-order estimate.
+
+    1 means the same order.
+    """
     cells = [step.cell for step in removal if step.cell is not None]
     return spearman(list(range(len(cells))), [predicted[cell] for cell in cells])
 
 
-# ---------------------------------------------------------------- who decides an image
+# ---------------------------------------------------------------- importance for single images
 
 
 @dataclass(frozen=True)
 class ImageImportance:
-    """Who decides each of N images.
+    """Importance of each expert for each of N images.
 
-    predicted: the class that the whole network says, (N,). margin: its logit minus the largest other, (N,).
-    without: by expert, the same margin of the same class with that expert off, (N,); below 0 the image flips.
-    instead: by expert, the class that is predicted then, (N,).
+    Attributes:
+        predicted: class predicted by the whole network, (N,).
+        margin: logit of that class minus the largest other one, (N,).
+        without: by expert, the same margin of the same class with that expert off, (N,); below 0 the prediction flips.
+        instead: by expert, the class that is predicted with that expert off, (N,).
     """
 
     predicted: torch.Tensor
@@ -184,20 +203,25 @@ class ImageImportance:
 
 
 def image_importance(lab: WhatIf, on_progress: ProgressCallback = silent) -> ImageImportance:
-    """How far each expert carries the decision on each image of `lab`."""
+    """How much each expert contributes to the prediction for each image of `lab`."""
     cells = existing(lab.plan)
     on = lab.trained
-    off = dict(zip(cells, each_off(lab, [[cell] for cell in cells], on_progress), strict=False))
+    off = dict(zip(cells, each_off(lab, [[cell] for cell in cells], on_progress), strict=True))
     return ImageImportance(
         on.predicted,
         margins(on.logits, on.predicted),
-        {cell: margins(found.logits, on.predicted) for cell, found in off.items()},
-        {cell: found.predicted for cell, found in off.items()},
+        {cell: margins(outcome.logits, on.predicted) for cell, outcome in off.items()},
+        {cell: outcome.predicted for cell, outcome in off.items()},
     )
 
 
 def margins(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-    """Logit of the given class minus the largest other one, (N,). logits: (N, C), C at least 2; classes: (N,)."""
-    own = logits.gather(1, classes[:, None])
+    """Logit of the given class minus the largest other one, (N,).
+
+    Args:
+        logits: (N, C), C at least 2.
+        classes: (N,).
+    """
+    selected = logits.gather(1, classes[:, None])
     others = logits.scatter(1, classes[:, None], -math.inf)
-    return (own - others.amax(1, keepdim=True)).squeeze(1)
+    return (selected - others.amax(1, keepdim=True)).squeeze(1)

@@ -1,8 +1,8 @@
-"""What a network says of an image, and which training images it takes for most alike.
+"""Predictions for an image, and the training images that are most similar to the network.
 
-    likeness of two images = cos(z, z')        z: what the head reads of an image, (width,)
+    similarity of two images = cos(z, z')        z: the input of the head for an image, (width,)
 
-The last layer is linear in z, so images that lie close in it are told apart least.
+The last layer is linear in z, so it separates images with similar z least.
 """
 
 from __future__ import annotations
@@ -20,30 +20,33 @@ Network = Callable[[torch.Tensor], torch.Tensor]
 
 @torch.no_grad()
 def read_by_head(network: Network, head: nn.Linear, entering: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(logits (n, classes), what the head reads (n, width)), float32. network: takes `entering` to the logits."""
-    found: list[torch.Tensor] = []
-    hook = head.register_forward_pre_hook(lambda module, inputs: found.append(inputs[0]))
+    """Logits (n, classes) and input of the head (n, width), both float32.
+
+    Args:
+        network: a function from `entering` to the logits.
+        head: the last layer.
+        entering: input of the network, n images.
+    """
+    inputs: list[torch.Tensor] = []
+    hook = head.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))
     try:
         logits = network(entering).float()
     finally:
         hook.remove()
-    return logits, found[0].float().flatten(1)
+    return logits, inputs[0].float().flatten(1)
 
 
-def nearest(one: torch.Tensor, all: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and places of the `count` rows of all, (n, width), that lie nearest to one, (width,); nearest first."""
-    cosine = F.normalize(all, dim=1) @ F.normalize(one, dim=0)
-    best = cosine.topk(min(count, len(all)))
+def nearest(query: torch.Tensor, rows: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cosines and indices of the `count` rows (n, width) that are most similar to a query (width,), in this order."""
+    cosine = F.normalize(rows, dim=1) @ F.normalize(query, dim=0)
+    best = cosine.topk(min(count, len(rows)))
     return best.values, best.indices
 
 
 def without_each_layer(
     network: Network, layers: Mapping[str, MLAELinear], entering: torch.Tensor
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """(target, probabilities (n, classes)) with all experts of that layer off and all others on, layer by layer.
-
-    Between two of them the network is as it was found.
-    """
+    """For each layer its target and the probabilities (n, classes) with all its experts off and all others on."""
     for target, layer in layers.items():
         with torch.no_grad(), experts_off({target: layer}):
             probability = network(entering).float().softmax(1)

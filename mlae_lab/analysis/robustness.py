@@ -1,8 +1,8 @@
-"""Accuracy under random masks: how much a trained network leans on all of its experts being there.
+"""Accuracy under random masks: how much a trained network depends on all of its experts.
 
-    f_i = m_i / (1 - p) or m_i,    m_i = 0 with chance p, else 1, one draw for each expert
+    f_i = m_i / (1 - p) or m_i,    m_i = 0 with probability p, else 1, sampled once for each expert
 
-The first form is what training with drop rate p does (paper, equation 5 and section 3.3): the expected update stays.
+The first form is that of training with drop rate p (paper, equation 5 and section 3.3): the expected update stays.
 """
 
 from __future__ import annotations
@@ -21,30 +21,46 @@ from mlae_lab.model.experts import stream
 def random_states(plan: MaskPlan, rate: float, samples: int, seed: int, rescaled: bool = True) -> Iterator[Factors]:
     """Random states of a plan.
 
-    rate: p in [0, 1), the same for every expert, whatever rates the plan was trained with. rescaled: survivors count
-    1 / (1 - p). Each row samples MAX_COLUMNS numbers from a generator of its own: two runs with one seed see the same
-    masks wherever their cells coincide, and with a higher rate those that drop out with a lower one are out too.
+    Each row samples MAX_COLUMNS numbers from its own generator: two runs with the same seed see the same masks
+    wherever their cells coincide, and an expert that is dropped at a lower rate is also dropped at a higher one.
+
+    Args:
+        plan: of the network.
+        rate: p in [0, 1), the same for every expert, whatever rates the plan was trained with.
+        samples: number of states.
+        seed: of the generators.
+        rescaled: whether active experts are rescaled by 1 / (1 - p).
     """
-    own = [stream(seed, "robustness", row) for row in range(plan.rows)]
+    generators = [stream(seed, "robustness", row) for row in range(plan.rows)]
     on = 1 / (1 - rate) if rescaled else 1.0
     for _ in range(samples):
-        chance = [torch.rand(MAX_COLUMNS, generator=one, dtype=torch.float64).tolist() for one in own]
+        uniform = [torch.rand(MAX_COLUMNS, generator=row, dtype=torch.float64).tolist() for row in generators]
         yield tuple(
-            tuple((on if u >= rate else 0.0) if kept else None for kept, u in zip(row, us, strict=False))
-            for row, us in zip(plan.keep, chance, strict=False)
+            tuple((on if u >= rate else 0.0) if kept else None for kept, u in zip(keep, row, strict=False))
+            for keep, row in zip(plan.keep, uniform, strict=True)
         )
 
 
 def accuracies(
     lab: WhatIf, rate: float, samples: int, seed: int, rescaled: bool = True, on_progress: ProgressCallback = silent
 ) -> list[float]:
-    """Top-1 in percent under each of the random states; one that is drawn again, as happens with few experts, is not
-    measured again. tell: called before each; it may raise, which ends it."""
-    measured: dict[Factors, float] = {}
-    found = []
+    """Top-1 accuracy in percent under each of the `random_states`.
+
+    A state that is sampled again, as happens with few experts, is not evaluated again.
+
+    Args:
+        lab: the network on its images.
+        rate: see `random_states`.
+        samples: see `random_states`.
+        seed: see `random_states`.
+        rescaled: see `random_states`.
+        on_progress: called before each evaluation with (done, total); an exception that it raises stops it.
+    """
+    known: dict[Factors, float] = {}
+    values = []
     for done, state in enumerate(random_states(lab.plan, rate, samples, seed, rescaled)):
         on_progress(done, samples)
-        if state not in measured:
-            measured[state] = lab.try_out(state).accuracy
-        found.append(measured[state])
-    return found
+        if state not in known:
+            known[state] = lab.evaluate(state).accuracy
+        values.append(known[state])
+    return values

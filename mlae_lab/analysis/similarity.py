@@ -3,7 +3,7 @@
     cos(λ_i B_i A_i, λ_j B_j A_j) = sign(λ_i λ_j) ⟨B_iA_i, B_jA_j⟩ / (‖B_iA_i‖ ‖B_jA_j‖)
     ⟨B_iA_i, B_jA_j⟩ = Σ (B_iᵀ B_j) ∘ (A_i A_jᵀ)
 
-so no d_out x d_in matrix is ever built: two Gram matrices of size E k, summed over k x k blocks.
+so no d_out x d_in matrix is built: two Gram matrices of size E k, summed over k x k blocks.
 """
 
 from __future__ import annotations
@@ -20,8 +20,13 @@ from mlae_lab.model.inject import Experts
 def cosines(a: torch.Tensor, b: torch.Tensor, coefficient: torch.Tensor, rank: int = 1) -> torch.Tensor:
     """Cosine between all pairs of experts, (E, E) float64.
 
-    a: (E k, d_in), b: (d_out, E k), coefficient: (E,). An expert of norm 0 (a fresh one) has
-    cosine 0 with every other and 1 with itself.
+    An expert of norm 0 (a new one) has cosine 0 with every other and 1 with itself.
+
+    Args:
+        a: (E k, d_in).
+        b: (d_out, E k).
+        coefficient: (E,).
+        rank: k.
     """
     a, b = a.double(), b.double()
     experts = coefficient.numel()
@@ -45,34 +50,34 @@ def off_diagonal_means(cosine: torch.Tensor) -> tuple[float | None, float | None
     )
 
 
-DRAWS = 24
+SAMPLES = 24
 
 
 def random_baseline_of(d_in: int, d_out: int, experts: int, rank: int = 1) -> RandomBaseline | None:
-    """Mean |cosine| that random experts of these shapes show over the pairs of a layer; None for fewer than two.
+    """Mean |cosine| of random experts of these shapes over the pairs of a layer; None for fewer than two experts.
 
-    Rank 1 in closed form (`core.random_baseline`); a higher rank from 24 layers of Gaussian factors drawn with a fixed seed.
+    Rank 1 in closed form (`core.random_baseline`); a higher rank from 24 layers of Gaussian factors with a fixed seed.
     """
     if rank == 1 or experts < 2:
         return random_experts(d_in, d_out, experts)
-    draw = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     means = []
-    for _ in range(DRAWS):
-        a = torch.randn(experts * rank, d_in, generator=draw)
-        b = torch.randn(d_out, experts * rank, generator=draw)
+    for _ in range(SAMPLES):
+        a = torch.randn(experts * rank, d_in, generator=generator)
+        b = torch.randn(d_out, experts * rank, generator=generator)
         means.append(off_diagonal_means(cosines(a, b, torch.ones(experts), rank))[1])
-    found = torch.tensor(means, dtype=torch.float64)
-    return RandomBaseline(float(found.mean()), float(found.std()))
+    values = torch.tensor(means, dtype=torch.float64)
+    return RandomBaseline(float(values.mean()), float(values.std()))
 
 
 def similarity_stats(experts: Experts, epoch: int) -> SimilarityStats:
-    """Similarity of every row of a plan, and the rank of its ΔW, as they are now."""
+    """Current similarity of every row of a plan, and the rank of its ΔW."""
     signed, absolute, matrices, effective, stable = [], [], [], [], []
     for target in experts.plan.targets:
         layer = experts.layers.get(target)
-        own = (layer.a.cpu(), layer.b.cpu(), layer.coefficient.cpu(), layer.rank) if layer else None
-        matrix = cosines(*own) if own else torch.zeros(0, 0)
-        values = spectrum(*own).values if own else torch.zeros(0)
+        factors = (layer.a.cpu(), layer.b.cpu(), layer.coefficient.cpu(), layer.rank) if layer else None
+        matrix = cosines(*factors) if factors else torch.zeros(0, 0)
+        values = spectrum(*factors).values if factors else torch.zeros(0)
         means = off_diagonal_means(matrix)
         signed.append(means[0])
         absolute.append(means[1])

@@ -1,10 +1,10 @@
-"""What ΔW is, however it is cut into experts: its spectrum, its rank, the spaces it reads and writes.
+"""Properties of ΔW that do not depend on its division into experts: its spectrum, its rank, its row and column spaces.
 
     ΔW = (B λ) A = Q_b (R_b R_aᵀ) Q_aᵀ        Q_a R_a = Aᵀ,  Q_b R_b = B λ
 
-The r x r core R_b R_aᵀ has the singular values of ΔW, and its singular vectors, turned by Q_b and Q_a, are ΔW's. So
-nothing of size d_out x d_in is ever built. Rank-1 parts can be chosen at will, BA = (BR)(R⁻¹A), and with them their
-cosines; what is here cannot (paper, A.4 compares the parts only).
+The r x r core R_b R_aᵀ has the singular values of ΔW, and its singular vectors, multiplied by Q_b and Q_a, are those of
+ΔW. So nothing of size d_out x d_in is built. The rank-1 parts of a product are arbitrary, BA = (BR)(R⁻¹A), and so are
+their cosines (the paper, A.4, compares only the parts); what is computed here is not.
 """
 
 from __future__ import annotations
@@ -14,13 +14,18 @@ from dataclasses import dataclass
 
 import torch
 
-SMALLEST = 1e-6  # a singular value below this share of the largest is rounding: it has no direction
+SMALLEST = 1e-6  # a singular value below this share of the largest is rounding error and has no direction
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """ΔW of one layer in float64. values: (r,) singular values, falling, those above `SMALLEST` of the first.
-    left: (d_out, r) and right: (d_in, r), orthonormal: what it writes into and what it reads from."""
+    """Singular value decomposition of one layer's ΔW in float64.
+
+    Attributes:
+        values: (r,) singular values in descending order, those above `SMALLEST` times the first.
+        left: (d_out, r), orthonormal basis of the column space.
+        right: (d_in, r), orthonormal basis of the row space.
+    """
 
     values: torch.Tensor
     left: torch.Tensor
@@ -29,20 +34,26 @@ class Spectrum:
 
 @torch.no_grad()
 def spectrum(a: torch.Tensor, b: torch.Tensor, coefficient: torch.Tensor, rank: int = 1) -> Spectrum:
-    """Singular values and spaces of ΔW. a: (E k, d_in), b: (d_out, E k), coefficient: (E,). r is 0 for ΔW = 0."""
+    """Singular values and spaces of ΔW; r is 0 for ΔW = 0.
+
+    Args:
+        a: (E k, d_in).
+        b: (d_out, E k).
+        coefficient: (E,).
+        rank: k.
+    """
     scaled = b.double() * coefficient.double().repeat_interleave(rank)
     right, of_a = torch.linalg.qr(a.double().t())
     left, of_b = torch.linalg.qr(scaled)
     u, values, vt = torch.linalg.svd(of_b @ of_a.t())
-    there = values > SMALLEST * values[:1].clamp_min(torch.finfo(torch.float64).tiny)
-    count = int(there.sum())
+    count = int((values > SMALLEST * values[:1].clamp_min(torch.finfo(torch.float64).tiny)).sum())
     return Spectrum(values[:count], left @ u[:, :count], right @ vt[:count].t())
 
 
 def effective_rank(values: torch.Tensor) -> float | None:
-    """exp(−Σ p ln p) with p = σ / Σσ, from 1 to the number of σ (Roy and Vetterli, 2007); None without any.
+    """exp(−Σ p ln p) with p = σ / Σσ (Roy and Vetterli, 2007), from the singular values (r,); None for r = 0.
 
-    values: (r,) singular values. It is r where all are equal, and 1 where one has all the weight.
+    It is r if all are equal, and 1 if all but one are 0.
     """
     if not len(values):
         return None
@@ -51,7 +62,7 @@ def effective_rank(values: torch.Tensor) -> float | None:
 
 
 def stable_rank(values: torch.Tensor) -> float | None:
-    """‖ΔW‖_F² / σ₁², from 1 to the number of σ; None without any. Small σ hardly count. values: (r,), falling."""
+    """‖ΔW‖_F² / σ₁² from 1 to r, from the singular values (r,) in descending order; None for r = 0."""
     if not len(values):
         return None
     return float((values / values[0]).square().sum())
@@ -60,17 +71,23 @@ def stable_rank(values: torch.Tensor) -> float | None:
 def overlap(one: torch.Tensor, other: torch.Tensor) -> float | None:
     """Mean squared cosine of the principal angles between two spaces, ‖UᵀV‖_F² / min(r, s), in [0, 1].
 
-    one: (d, r), other: (d, s), orthonormal columns. 1: the smaller lies within the larger. Two random spaces have
-    max(r, s) / d in the mean. None if either is empty.
+    1 means that the smaller space lies within the larger; random spaces have an expected value of max(r, s) / d. None
+    if either is empty.
+
+    Args:
+        one: (d, r), orthonormal columns.
+        other: (d, s), orthonormal columns.
     """
-    least = min(one.shape[1], other.shape[1])
-    return float((one.t() @ other).square().sum() / least) if least else None
+    smaller = min(one.shape[1], other.shape[1])
+    return float((one.t() @ other).square().sum() / smaller) if smaller else None
 
 
 def overlaps(spaces: Sequence[torch.Tensor], others: Sequence[torch.Tensor] | None = None) -> list[list[float | None]]:
-    """`overlap` of every space with every other: None where one is empty or they lie in spaces of another size.
+    """`overlap` of every space with every other; None where one is empty or their dimensions d_l differ.
 
-    spaces, others: (d_l, r_l) each, orthonormal columns; others None: with themselves.
+    Args:
+        spaces: (d_l, r_l) each, orthonormal columns.
+        others: likewise, by default the spaces themselves.
     """
     return [
         [overlap(one, other) if one.shape[0] == other.shape[0] else None for other in others or spaces]

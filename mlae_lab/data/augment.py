@@ -1,9 +1,9 @@
-"""Crops and flips of whole batches, on the device the batch lies on, and the named protocols made of them.
+"""Crops and flips of whole batches on the batch's device, and the named protocols that use them.
 
-What is random is drawn on the CPU, for all images at once, so one generator gives the same crops
-on every device. Resizing is antialiased like PIL's and torchvision's: a crop is two matrix
-products with the filter's weights (`grid_sample` would skip pixels when it shrinks), 0.2 billion
-operations for an image of 256 x 256, one percent of a ViT-B's pass.
+Random numbers are sampled on the CPU for all images at once, so one generator gives the same crops on every device.
+Resizing is antialiased as in PIL and torchvision: a crop is two matrix products with the filter's weights
+(`grid_sample` would skip pixels when it shrinks), 0.2 billion operations for an image of 256 x 256, one percent of a
+forward pass of ViT-B.
 """
 
 from __future__ import annotations
@@ -15,15 +15,23 @@ import torch
 from mlae_lab.data.pixels import resized
 from mlae_lab.data.preprocessing import preprocessing
 
-ATTEMPTS = 10  # draws of area and aspect before a crop falls back to the centre, as in torchvision
+ATTEMPTS = 10  # samples of area and aspect ratio before a crop falls back to the centre, as in torchvision
 
 
 def for_training(batch: torch.Tensor, name: str, size: int, generator: torch.Generator) -> torch.Tensor:
-    """What a training step sees of stored images under a protocol of `PREPROCESSING`.
+    """Augment stored images for a training step under a protocol of `PREPROCESSING`.
 
-    batch: (n, c, h, w) of 0..255, stored by the protocol's rule. side: of the backbone's input.
-    Returns (n, c, side, side), still 0..255. Raises ValueError for an unknown protocol, images too
-    small to crop or a generator that is not on the CPU.
+    Args:
+        batch: (n, c, h, w) of 0..255, stored by the protocol's rule.
+        name: of the protocol.
+        size: image size that the backbone reads.
+        generator: a CPU generator.
+
+    Returns:
+        (n, c, size, size), still 0..255.
+
+    Raises:
+        ValueError: the protocol is unknown, the images are too small to crop or the generator is not on the CPU.
     """
     training = preprocessing(name).training
     if training == "none":
@@ -33,37 +41,37 @@ def for_training(batch: torch.Tensor, name: str, size: int, generator: torch.Gen
 
 
 def for_evaluation(batch: torch.Tensor, name: str, size: int) -> torch.Tensor:
-    """What a test sees: the stored image at the backbone's side, or its centre. Shapes as `for_training`."""
+    """Stored images for evaluation: resized to the backbone's image size, or the centre. Shapes as `for_training`."""
     return centre_crop(batch, size) if preprocessing(name).margin else resized(batch, size)
 
 
-# ---------------------------------------------------------------- crops that only choose pixels
+# ---------------------------------------------------------------- crops that only select pixels
 
 
 def centre_crop(batch: torch.Tensor, size: int) -> torch.Tensor:
-    """(n, c, h, w) to (n, c, side, side), any dtype. Raises ValueError if the images are smaller."""
+    """(n, c, h, w) to (n, c, size, size), any dtype. Raises ValueError if the images are smaller."""
     height, width = _at_least(batch, size)
     top, left = round((height - size) / 2), round((width - size) / 2)
     return batch[..., top : top + size, left : left + size]
 
 
 def random_crop(batch: torch.Tensor, size: int, generator: torch.Generator) -> torch.Tensor:
-    """Each image at an offset of its own, all offsets alike probable. (n, c, h, w) to (n, c, side, side), any dtype.
+    """Crop each image at its own uniformly sampled offset. (n, c, h, w) to (n, c, size, size), any dtype.
 
     Raises ValueError if the images are smaller.
     """
     height, width = _at_least(batch, size)
-    drawn = _uniform((2, len(batch)), generator)
-    top, left = _below(drawn[0], height - size + 1), _below(drawn[1], width - size + 1)
+    sampled = _uniform((2, len(batch)), generator)
+    top, left = _below(sampled[0], height - size + 1), _below(sampled[1], width - size + 1)
     window = torch.arange(size)
     image = torch.arange(len(batch))[:, None, None]
     rows, columns = (top[:, None] + window)[:, :, None], (left[:, None] + window)[:, None, :]
-    chosen = tuple(index.to(batch.device) for index in (image, rows, columns))
-    return batch.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2)
+    index = tuple(part.to(batch.device) for part in (image, rows, columns))
+    return batch.permute(0, 2, 3, 1)[index].permute(0, 3, 1, 2)
 
 
 def horizontal_flip(batch: torch.Tensor, generator: torch.Generator, probability: float = 0.5) -> torch.Tensor:
-    """Mirror each image left to right with this probability. (n, c, h, w), any dtype, same shape out."""
+    """Mirror each image left to right with this probability. (n, c, h, w), any dtype; the shape stays."""
     flipped = _uniform((len(batch),), generator) < probability
     return torch.where(flipped.to(batch.device)[:, None, None, None], batch.flip(-1), batch)
 
@@ -79,12 +87,21 @@ def random_resized_crop(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     resample: str = "bicubic",
 ) -> torch.Tensor:
-    """A crop of random area and aspect from each image, resized to side x side.
+    """A crop of random area and aspect ratio from each image, resized to size x size.
 
-    batch: (n, c, h, w) of 0..255, uint8 or float. scale: share of the image's area, uniform. ratio: width to
-    height, uniform in the logarithm. resample: "bicubic" or "bilinear". Returns float32 of 0..255.
+    Args:
+        batch: (n, c, h, w) of 0..255, uint8 or float.
+        size: of the result.
+        generator: a CPU generator.
+        scale: range of the share of the image's area, uniform.
+        ratio: range of width / height, uniform in the logarithm.
+        resample: "bicubic" or "bilinear".
+
+    Returns:
+        (n, c, size, size) float32 of 0..255.
     """
-    return resized_crop(batch, random_boxes(len(batch), *batch.shape[-2:], generator, scale, ratio), size, resample)
+    height, width = batch.shape[-2:]
+    return resized_crop(batch, random_boxes(len(batch), height, width, generator, scale, ratio), size, resample)
 
 
 def random_boxes(
@@ -95,49 +112,58 @@ def random_boxes(
     scale: tuple[float, float] = (0.08, 1.0),
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
 ) -> torch.Tensor:
-    """Crops as torchvision's RandomResizedCrop draws them: (n, 4) int64 of top, left, height, width, on the CPU.
+    """Sample crops as torchvision's RandomResizedCrop does: (n, 4) int64 of top, left, height, width, on the CPU.
 
-    Raises ValueError for shares outside (0, 1] or ratios that are not positive and rising.
+    Args and ranges as in `random_resized_crop`; `height` and `width` are those of the images.
+
+    Raises:
+        ValueError: a share is outside (0, 1], or the ratios are not positive and ascending.
     """
     if not 0 < scale[0] <= scale[1] <= 1:
-        raise ValueError(f"a crop's share of the area of {scale} is out of range: choose two rising numbers up to 1")
+        raise ValueError(f"scale is {scale}: choose two ascending numbers above 0 and up to 1")
     if not 0 < ratio[0] <= ratio[1]:
-        raise ValueError(f"a crop's aspect of {ratio} is out of range: choose two rising numbers above 0")
-    drawn = _uniform((images, 2 * ATTEMPTS + 2), generator)
-    area = height * width * (scale[0] + (scale[1] - scale[0]) * drawn[:, :ATTEMPTS])
+        raise ValueError(f"ratio is {ratio}: choose two ascending numbers above 0")
+    sampled = _uniform((images, 2 * ATTEMPTS + 2), generator)
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * sampled[:, :ATTEMPTS])
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    aspect = torch.exp(low + (high - low) * drawn[:, ATTEMPTS : 2 * ATTEMPTS])
+    aspect = torch.exp(low + (high - low) * sampled[:, ATTEMPTS : 2 * ATTEMPTS])
     heights, widths = (area / aspect).sqrt().round().long(), (area * aspect).sqrt().round().long()
     fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
     first = fits.int().argmax(1, keepdim=True)  # the first that fits, 0 if none does
-    found_height, found_width = heights.gather(1, first)[:, 0], widths.gather(1, first)[:, 0]
-    top = _below(drawn[:, -2], height - found_height + 1)
-    left = _below(drawn[:, -1], width - found_width + 1)
-    boxes = torch.stack([top, left, found_height, found_width], dim=1)
+    crop_height, crop_width = heights.gather(1, first)[:, 0], widths.gather(1, first)[:, 0]
+    top = _below(sampled[:, -2], height - crop_height + 1)
+    left = _below(sampled[:, -1], width - crop_width + 1)
+    boxes = torch.stack([top, left, crop_height, crop_width], dim=1)
     return torch.where(fits.any(1, keepdim=True), boxes, _central_box(height, width, ratio))
 
 
 def resized_crop(batch: torch.Tensor, boxes: torch.Tensor, size: int, resample: str = "bicubic") -> torch.Tensor:
-    """Cut a box out of each image and resize it to side x side, antialiased.
+    """Crop a box out of each image and resize it to size x size, antialiased.
 
-    batch: (n, c, h, w) of 0..255, uint8 or float. boxes: (n, 4) integers: top, left, height, width, inside the
-    image. Returns (n, c, side, side) float32, clipped to 0..255.
+    Args:
+        batch: (n, c, h, w) of 0..255, uint8 or float.
+        boxes: (n, 4) integers: top, left, height, width, inside the image.
+        size: of the result.
+        resample: "bicubic" or "bilinear".
+
+    Returns:
+        (n, c, size, size) float32, clipped to 0..255.
     """
     if resample not in _FILTERS:
-        raise ValueError(f"a filter named {resample!r} is unknown: choose {' or '.join(_FILTERS)}")
+        raise ValueError(f"resample is {resample!r}: choose {' or '.join(_FILTERS)}")
     height, width = batch.shape[-2:]
     top, left, tall, wide = boxes.to(batch.device).unbind(1)
-    with torch.autocast(batch.device.type, enabled=False):  # in bfloat16 a pixel would keep three digits of 255
+    with torch.autocast(batch.device.type, enabled=False):  # bfloat16 has too few digits for values up to 255
         rows = _weights(top, tall, height, size, resample)[:, None]
         columns = _weights(left, wide, width, size, resample)[:, None]
         return (rows @ batch.float() @ columns.mT).clamp(0, 255)
 
 
 def _weights(start: torch.Tensor, length: torch.Tensor, pixels: int, size: int, resample: str) -> torch.Tensor:
-    """(n, side, pixels) float32: what each pixel of a line gives to each new one; nothing outside the crop."""
+    """(n, size, pixels) float32: weight of each pixel of a line in each new pixel; 0 outside the crop."""
     shape, support = _FILTERS[resample]
     step = length.float()[:, None, None] / size
-    width = step.clamp_min(1)  # shrinking, the filter grows to cover all pixels: that is the antialiasing
+    width = step.clamp_min(1)  # antialiasing: when the image shrinks, the filter widens to cover all pixels
     centre = (torch.arange(size, device=start.device)[None, :, None] + 0.5) * step
     pixel = torch.arange(pixels, device=start.device)[None, None, :] - start[:, None, None] + 0.5
     inside = (pixel > 0) & (pixel < length[:, None, None])
@@ -158,7 +184,7 @@ _FILTERS = {"bicubic": (_bicubic, 2.0), "bilinear": (_bilinear, 1.0)}  # of |x|,
 
 
 def _central_box(height: int, width: int, ratio: tuple[float, float]) -> torch.Tensor:
-    """The largest central crop with an allowed aspect."""
+    """The largest central crop with an allowed aspect ratio."""
     aspect = width / height
     tall, wide = height, width
     if aspect < ratio[0]:
@@ -168,23 +194,23 @@ def _central_box(height: int, width: int, ratio: tuple[float, float]) -> torch.T
     return torch.tensor([[(height - tall) // 2, (width - wide) // 2, tall, wide]])
 
 
-# ---------------------------------------------------------------- drawing
+# ---------------------------------------------------------------- random numbers
 
 
 def _uniform(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     """Numbers in [0, 1), on the CPU in double precision."""
     if generator.device.type != "cpu":
-        raise ValueError(f"crops are drawn by a generator on the cpu, this one is on {generator.device}")
+        raise ValueError(f"the generator is on {generator.device}: crops need a generator on the cpu")
     return torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
 def _below(uniform: torch.Tensor, ends: torch.Tensor | int) -> torch.Tensor:
-    """[0, 1) to whole numbers from 0 to just below `ends`."""
+    """Uniform numbers in [0, 1) to integers from 0 to ends - 1."""
     return (uniform * ends).long()
 
 
 def _at_least(batch: torch.Tensor, size: int) -> tuple[int, int]:
     height, width = batch.shape[-2:]
     if min(height, width) < size:
-        raise ValueError(f"images of {height} x {width} are too small for a crop of {size}: store them larger")
+        raise ValueError(f"images of {height} x {width} are too small for a crop of size {size}: store them larger")
     return height, width

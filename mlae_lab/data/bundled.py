@@ -1,7 +1,7 @@
-"""The four tasks that come with the lab: two image sets in `assets/`, two rendered on the spot.
+"""The four bundled tasks: two image sets in `assets/`, two rendered when they are loaded.
 
-Each is cut 800 / 200 / test, the same on every machine; `CHECKSUMS` holds SHA-256 over images
-and labels of all splits, and a test compares them.
+Each is split 800 / 200 / test, the same on every machine; `CHECKSUMS` holds SHA-256 over images and labels of all
+splits, and a test compares them.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import zipfile
 import zlib
 from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 
@@ -44,15 +45,18 @@ def load_bundled(name: str) -> Splits:
     if task.name != name:
         return load_bundled(task.name)
     if not task.bundled:
-        raise DataError(f"{name} is not a bundled task: those are {', '.join(CHECKSUMS)}")
+        raise DataError(f"{name} is not a bundled task: choose one of {', '.join(CHECKSUMS)}")
     if name in ("digits", "fashion"):
         images, labels = _read(name)
     else:
         levels, images = _rendered()
         labels = dsprites.location_label(levels) if "loc" in name else dsprites.orientation_label(levels)
-    ends = np.cumsum([task.train, task.val, task.test])
-    cut = [slice(0, ends[0]), slice(ends[0], ends[1]), slice(ends[1], ends[2])]
-    return Splits(*(LabelledImages(images[part], labels[part].astype(np.int64)) for part in cut), _class_names(name))
+    sizes = (task.train, task.val, task.test)
+    train, val, test = (
+        LabelledImages(images[end - size : end], labels[end - size : end].astype(np.int64))
+        for size, end in zip(sizes, accumulate(sizes), strict=True)
+    )
+    return Splits(train, val, test, _class_names(name))
 
 
 def checksum(splits: Splits) -> str:
@@ -71,19 +75,19 @@ def _read(name: str) -> tuple[np.ndarray, np.ndarray]:
             images, labels = file["images"], file["labels"]
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(
-            f"{path} cannot be read ({error}): it belongs to the repository, restore it from there"
+            f"{path} cannot be read ({error}): it is part of the repository, restore it from there"
         ) from None
-    if name == "digits":  # stored as counted: 0 to 16 pixels per cell
+    if name == "digits":  # stored as pixel counts, 0 to 16 per cell
         images = np.round(images.astype(np.float32) * (255 / 16)).astype(np.uint8)
     return images, labels
 
 
 @lru_cache(maxsize=1)
 def _rendered() -> tuple[np.ndarray, np.ndarray]:
-    """3,000 different images drawn uniformly from the full factor grid.
+    """3,000 different images sampled uniformly from the full factor grid: their factor levels and the images.
 
-    Different as images, not only as factors: turning by 0 or by 2π, or by too little to change
-    a pixel, gives the same image, and the same image in two splits would be a leak.
+    They differ as images, not only in their factors: rotation by 0 and by 2π, or by too little to change a pixel,
+    gives the same image, and the same image in two splits would be a leak.
     """
     rng = np.random.default_rng(_DSPRITES_SEED)
     index = rng.choice(dsprites.GRID_SIZE, size=3200, replace=False)

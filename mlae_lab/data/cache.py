@@ -1,8 +1,7 @@
-"""Decoded images, kept once per list and resize rule, read back through a memory map.
+"""The cache of decoded images: one per list and resize rule, read through a memory map.
 
-Images stream through: decoded in threads, written in order, so that neither the whole set is ever
-in memory nor a full disk ends the process (writing into a map would). `data.cache_folder` names
-the files and deletes old ones.
+Images are decoded in threads and written in order, so that the whole set is never in memory and a full disk does not
+kill the process (writing into a memory map would). `data.cache_folder` names the files and deletes old ones.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ from mlae_lab.data.splits import LabelledImages
 __all__ = ["ResizeRule", "cached", "forget", "key"]
 
 FORMAT = 1
-BLOCK = 64  # images to one checksum
+BLOCK = 64  # images per checksum
 FULLY_CHECKED = 256 * 2**20  # bytes of pixels up to which every block is checked on opening
-SAMPLED_BLOCKS = 64  # how many are checked beyond
+SAMPLED_BLOCKS = 64  # blocks checked in larger caches
 PROGRESS_SECONDS = 0.1
 MAX_WORKERS = 16
 
@@ -53,21 +52,29 @@ def cached(
     on_progress: Progress | None = None,
     workers: int | None = None,
 ) -> LabelledImages:
-    """The images of a list, decoded by the rule: from the cache, which is made or repaired first if need be.
+    """The images of a list, decoded by the rule, from the cache; the cache is built or repaired first if necessary.
 
-    items: (file, label) in order. folder: made if missing. fingerprint: any text that changes when the
-    list or its files do. on_progress: told (done, total) at most ten times a second and at the end,
-    only while this process builds; what it raises ends the build. workers: decoding threads, else
-    one per core, at most 16. Two processes that want one cache build it once, the other waits.
+    Of two processes that need the same cache, one builds it and the other waits. On opening, checksums are compared:
+    all of them up to 256 MB of pixels, beyond that those of 64 random blocks of 64 images. A cache that fails, or that
+    was built from another list, is rebuilt.
 
-    On opening, checksums are compared: of everything up to 256 MB of pixels, beyond that of 64 random
-    blocks of 64 images. A cache that fails, or that another list made, is rebuilt.
+    Args:
+        items: (file, label) in order.
+        rule: how each image is resized.
+        folder: of all caches; created if missing.
+        fingerprint: any text that changes when the list or its files do.
+        on_progress: called with (done, total) at most ten times a second and at the end, only while this process
+            builds; an exception that it raises stops the build.
+        workers: decoding threads, by default one per core, at most 16.
 
-    Returns images (n, side, side, 3) uint8, a read-only memory map, and labels (n,) int64. Raises
-    DataError for an empty list, an unreadable image or a folder that cannot hold the cache.
+    Returns:
+        Images (n, size, size, 3) uint8, a read-only memory map, and labels (n,) int64.
+
+    Raises:
+        DataError: the list is empty, an image is unreadable or the folder cannot hold the cache.
     """
     if not items:
-        raise DataError("a list without images cannot be kept: give at least one")
+        raise DataError("the list has no images: give at least one")
     folder = Path(folder).expanduser().absolute()
     labels = np.array([label for _, label in items], dtype=np.int64)
     home = folder / key(rule, fingerprint)
@@ -77,14 +84,14 @@ def cached(
         folder.mkdir(parents=True, exist_ok=True)
         with locked(lock_file(home)) as alone:
             with suppress(_Unsound):
-                return _open(home, rule, labels)  # another process has built it while this one waited
+                return _open(home, rule, labels)  # another process built it while this one waited
             clear(home, alone)
             _needs_room(folder, len(items), rule)
             _build(items, labels, rule, home, fingerprint, on_progress, workers)
             return _open(home, rule, labels)
     except _Unsound as error:
         raise DataError(
-            f"{home} reads back differently than it was written ({error}): check that disk or choose another folder"
+            f"{home} does not read back as it was written ({error}): check that disk or choose another folder"
         ) from None
     except OSError as error:
         raise DataError(
@@ -102,11 +109,11 @@ def key(rule: ResizeRule, fingerprint: str) -> str:
 
 
 def _open(home: Path, rule: ResizeRule, labels: np.ndarray) -> LabelledImages:
-    """A finished cache, checked. Raises _Unsound."""
+    """Open and check a finished cache. Raises _Unsound."""
     try:
         meta = json.loads((home / "meta.json").read_bytes())
         if meta.pop("crc32") != _meta_crc(meta) or meta["images"] != len(labels):
-            raise _Unsound("its meta.json does not fit")
+            raise _Unsound("its meta.json does not match")
         if not np.array_equal(np.load(home / "labels.npy", allow_pickle=False), labels):
             raise _Unsound("its labels differ")
         images = np.load(home / "pixels.npy", mmap_mode="r", allow_pickle=False)
@@ -117,7 +124,7 @@ def _open(home: Path, rule: ResizeRule, labels: np.ndarray) -> LabelledImages:
     if images.shape != (len(labels), rule.size, rule.size, 3) or images.dtype != np.uint8:
         raise _Unsound(f"its pixels have shape {images.shape}")
     numbers: Sequence[int] = range(len(meta["blocks"]))
-    if images.nbytes > FULLY_CHECKED:  # other blocks every time, so that damage does not stay hidden for good
+    if images.nbytes > FULLY_CHECKED:  # other blocks each time, so that damage is found sooner or later
         numbers = random.Random().sample(numbers, min(SAMPLED_BLOCKS, len(numbers)))
     for number in numbers:
         if zlib.crc32(images[number * BLOCK : (number + 1) * BLOCK]) != meta["blocks"][number]:
@@ -153,8 +160,8 @@ def _build(
             for number, image in enumerate(_with_progress(images, len(items), on_progress)):
                 if number % BLOCK == 0:
                     blocks.append(0)
-                blocks[-1] = zlib.crc32(image, blocks[-1])
-                file.write(image)
+                blocks[-1] = zlib.crc32(image.data, blocks[-1])
+                file.write(image.data)
             file.flush()
             os.fsync(file.fileno())  # a crash after the rename must not leave a cache of zeros
         np.save(building / "labels.npy", labels, allow_pickle=False)
@@ -164,14 +171,14 @@ def _build(
         try:
             building.rename(home)
         except OSError:
-            if not home.is_dir():  # else, where no lock could be had, another process was first: its cache serves
+            if not home.is_dir():  # without a lock another process can finish first: then its cache is used
                 raise
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
 def _decoded(items: Sequence[Item], rule: ResizeRule, workers: int | None) -> Generator[np.ndarray, None, None]:
-    """All images in order, decoded some way ahead in threads (PIL lets go of the interpreter meanwhile)."""
+    """All images in order, decoded ahead in threads (PIL releases Python's lock while it decodes)."""
     workers = workers or min(MAX_WORKERS, _cores())
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
     ahead: deque[Future[np.ndarray]] = deque()
@@ -187,13 +194,13 @@ def _decoded(items: Sequence[Item], rule: ResizeRule, workers: int | None) -> Ge
 
 
 def _with_progress(images: Iterator[np.ndarray], total: int, on_progress: Progress | None) -> Iterator[np.ndarray]:
-    told = -PROGRESS_SECONDS
+    reported = -PROGRESS_SECONDS
     for done, image in enumerate(images, 1):
         yield image
         now = time.monotonic()
-        if on_progress and (done == total or now - told >= PROGRESS_SECONDS):
+        if on_progress and (done == total or now - reported >= PROGRESS_SECONDS):
             on_progress(done, total)
-            told = now
+            reported = now
 
 
 def _cores() -> int:

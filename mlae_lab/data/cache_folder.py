@@ -1,7 +1,7 @@
-"""The files of decoded images (`data.cache`) and how they go.
+"""The files of decoded images (`data.cache`) and their deletion.
 
 <folder>/<key>/pixels.npy, labels.npy, meta.json   one finished cache; key: SHA-256 of what it depends on
-<folder>/<key>.building-<pid>-<number>/            being written; renamed whole when everything is in it
+<folder>/<key>.building-<pid>-<number>/            being written; renamed when it is complete
 <folder>/<key>.gone-<pid>-<number>/                being deleted; renamed first, so that nobody opens half of it
 <folder>/<key>.lock                                held while one of the above changes
 """
@@ -24,9 +24,13 @@ _numbers = itertools.count()
 
 
 def forget(folder: Path, older_than_days: float) -> int:
-    """Delete the caches that nobody opened for so many days, and what dead builders left. Returns bytes freed.
+    """Delete caches that were not opened for so many days, and the leftovers of builders that died.
 
-    Caches that are being built stay, other files too; who still reads a deleted cache keeps reading.
+    Caches that are being built stay, and so do other files. A process that still reads a deleted cache can go on
+    reading it.
+
+    Returns:
+        The number of bytes freed.
     """
     folder = Path(folder).expanduser().absolute()
     names = os.listdir(folder) if folder.is_dir() else []
@@ -44,20 +48,22 @@ def forget(folder: Path, older_than_days: float) -> int:
 
 
 def lock_file(home: Path) -> Path:
-    """home: the folder of one cache."""
+    """The lock file of the cache in the folder `home`."""
     return home.with_name(f"{home.name}.lock")
 
 
 def fresh(home: Path, kind: str) -> Path:
-    """A name beside a cache, of kind "building" or "gone", that does not exist: pids come again, threads share one."""
+    """An unused name next to a cache, of kind "building" or "gone": pids are reused, and threads share one."""
     names = (home.with_name(f"{home.name}.{kind}-{os.getpid()}-{number}") for number in _numbers)
     return next(name for name in names if not name.exists())
 
 
 def clear(home: Path, alone: bool) -> None:
-    """Delete a cache, whole for everyone at one moment, and the leftovers beside it.
+    """Delete a cache and its leftovers; for other processes it disappears at one moment.
 
-    alone: whether the lock is held, so that whoever began the leftovers is dead.
+    Args:
+        home: the folder of the cache.
+        alone: whether the lock is held, which means that the processes which wrote the leftovers are dead.
     """
     if home.exists():
         home.rename(fresh(home, "gone"))
@@ -67,12 +73,12 @@ def clear(home: Path, alone: bool) -> None:
 def _clear_leftovers(home: Path, alone: bool) -> None:
     for kind in ("building", "gone"):
         for folder in home.parent.glob(f"{home.name}.{kind}-*"):
-            if alone or kind == "gone" or _idle_seconds(folder) > _DAY:  # without a lock, its builder may be alive
+            if alone or kind == "gone" or _idle_seconds(folder) > _DAY:  # without a lock its builder may be alive
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def _idle_seconds(folder: Path) -> float:
-    """Since a cache was last opened, or a leftover last written to; without any file, for ever."""
+    """Seconds since a cache was last opened or a leftover last written; infinite without any file."""
     times = []
     for file in (folder / "meta.json", folder / "pixels.npy"):
         with suppress(OSError):

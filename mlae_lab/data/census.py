@@ -1,6 +1,6 @@
-"""Is what a listing names really there, can it be read, and is it what the table says?
+"""Check the images of a listing: do they exist, can they be read, and do their numbers agree with the catalog?
 
-Existence is checked by reading folders, readability by decoding every image to its last row.
+Existence is checked by reading folders, readability by decoding every image completely.
 """
 
 from __future__ import annotations
@@ -22,15 +22,21 @@ READY, PARTIAL, MISSING = "ready", "partial", "missing"
 
 @dataclass(frozen=True)
 class Census:
-    """What was found. All texts are whole sentences.
+    """The result of a check. Problems, warnings and notes are whole sentences.
 
-    state: "ready" without problems, "partial" with some, "missing" where no listed image is there.
-    counts: listed images per split; expected: the catalog's, empty without a task.
-    classes, expected_classes: likewise, 0 without a task.
-    problems: images that are missing, unreadable, mislabelled or listed twice.
-    warnings: numbers that differ from the table. notes: what needs nobody's action.
-    is_standard: may be called VTAB-1k or FGVC. decoded: whether every image was decoded for this.
-    missing, unreadable: all their paths, in the listing's order.
+    Attributes:
+        state: "ready" without problems, "partial" with some, "missing" if no listed image exists.
+        counts: listed images per split.
+        expected: the same numbers of the catalog, empty without a task.
+        classes: classes of the listing.
+        expected_classes: classes of the catalog's task, 0 without a task.
+        problems: images that are missing, unreadable, mislabelled or listed twice.
+        warnings: numbers that differ from the catalog.
+        notes: facts that need no action.
+        is_standard: whether the images may be labelled VTAB-1k or FGVC.
+        decoded: whether every image was decoded.
+        missing: paths of all missing images, in the listing's order.
+        unreadable: paths of all unreadable images, in the listing's order.
     """
 
     state: str
@@ -50,36 +56,38 @@ class Census:
 def census(
     listing: Listing | None, task: Task | None, decode: bool, progress: Callable[[int, int], None] | None = None
 ) -> Census:
-    """Check a listing against the disk and a task of the catalog.
+    """Check a listing against the disk and a task of the catalog. Raises no exception of its own.
 
-    listing: None if no folder was found. task: None for somebody's own images. decode: also load
-    every image, milliseconds each. progress: told (images done, of how many) while decoding;
-    an exception that it raises ends the work. Raises nothing of its own.
+    Args:
+        listing: None if no folder was found.
+        task: None for a user's own images.
+        decode: also decode every image, which takes milliseconds each.
+        progress: called with (images done, total) while decoding; an exception that it raises stops the check.
     """
-    if task is not None and not task.classes:  # somebody's own: the catalog knows the name and no numbers
+    if task is not None and not task.classes:  # a user's own images: the catalog knows no numbers
         task = None
-    expected = {split: getattr(task, split) for split in SPLITS} if task else {}
+    expected: dict[str, int] = {split: getattr(task, split) for split in SPLITS} if task else {}
     expected_classes = task.classes if task else 0
     if listing is None:
         name = f"{task.title} ({task.name})" if task else "this task"
         problem = f"No folder with images of {name} was found."
-        zero = dict.fromkeys(SPLITS, 0)
-        return Census(MISSING, zero, expected, 0, expected_classes, (problem,), (), (), False, decode)
+        counts: dict[str, int] = dict.fromkeys(SPLITS, 0)
+        return Census(MISSING, counts, expected, 0, expected_classes, (problem,), (), (), False, decode)
     paths = list(dict.fromkeys(path for split in SPLITS for path, _ in listing.splits[split]))
     disk = DiskNames(listing.folder)
     missing = [path for path in paths if disk.find(path) != path]
-    gone = set(missing)
-    there = [path for path in paths if path not in gone]
-    unreadable = _unreadable(listing.folder, there, progress) if decode else []
+    missing_paths = set(missing)
+    present = [path for path in paths if path not in missing_paths]
+    unreadable = _unreadable(listing.folder, present, progress) if decode else []
     problems = list(listing.problems)
     if missing:
         problems.append(f"Missing: {len(missing):,} of {counted(len(paths))}, {some(missing)}.")
     if unreadable:
-        problems.append(f"Unreadable: {len(unreadable):,} of {counted(len(there))}, {some(unreadable)}.")
+        problems.append(f"Unreadable: {len(unreadable):,} of {counted(len(present))}, {some(unreadable)}.")
     problems += [*_bad_labels(listing), *_repeated(listing)]
     warnings = tuple(_differences(listing, task)) if task else ()
     return Census(
-        state=MISSING if not there else PARTIAL if problems else READY,
+        state=MISSING if not present else PARTIAL if problems else READY,
         counts=listing.counts,
         expected=expected,
         classes=listing.classes,
@@ -95,12 +103,12 @@ def census(
 
 
 def readable(path: Path) -> bool:
-    """Whether PIL can load the whole image, and it is not so large (89 million pixels) that PIL warns of it."""
+    """Whether PIL can decode the whole image and the image stays below PIL's size limit (89 million pixels)."""
     try:
         with Image.open(path) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                 return False
-            image.verify()  # checksums, which loading does not look at
+            image.verify()  # compares checksums, which load() does not
         with Image.open(path) as image:  # verify leaves an image unusable
             image.load()
     except Exception:
@@ -110,24 +118,24 @@ def readable(path: Path) -> bool:
 
 def _unreadable(folder: Path, paths: list[str], progress: Callable[[int, int], None] | None) -> list[str]:
     bad: list[str] = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders let go of Python's lock
-        for start in range(0, len(paths), 256):  # bounds the waiting line, and how long an ended check goes on
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders release Python's lock
+        for start in range(0, len(paths), 256):  # bounds the queue, and the time until a stopped check ends
             batch = paths[start : start + 256]
-            fine = pool.map(readable, [folder / path for path in batch])
-            bad += [path for path, ok in zip(batch, fine, strict=False) if not ok]
+            results = pool.map(readable, [folder / path for path in batch])
+            bad += [path for path, is_readable in zip(batch, results, strict=True) if not is_readable]
             if progress:
                 progress(start + len(batch), len(paths))
     return bad
 
 
 def _bad_labels(listing: Listing) -> Iterator[str]:
-    told = {UNKNOWN_LABEL} if listing.kind == "fgvc" else set()  # by the reader, with the class ids
+    reported = {UNKNOWN_LABEL} if listing.kind == "fgvc" else set()  # the reader reports them with their class ids
     for split in SPLITS:
         name, first = listing.lists.get(split, ("", 0))
         bad = [
             f"{name} line {first + i}, {path} {label}" if name else f"{path} {label}"
             for i, (path, label) in enumerate(listing.splits[split])
-            if not 0 <= label < listing.classes and label not in told
+            if not 0 <= label < listing.classes and label not in reported
         ]
         if bad:
             yield f"{split} has {counted(len(bad), 'label')} outside 0 to {listing.classes - 1}: {some(bad)}."
@@ -138,11 +146,11 @@ def _repeated(listing: Listing) -> Iterator[str]:
     for split in SPLITS:
         for path, _ in listing.splits[split]:
             splits_of.setdefault(path, []).append(split)
-    several = {path: splits for path, splits in splits_of.items() if len(splits) > 1}
-    across = [f"{path} ({' and '.join(dict.fromkeys(s))})" for path, s in several.items() if len(set(s)) > 1]
+    repeated = {path: splits for path, splits in splits_of.items() if len(splits) > 1}
+    across = [f"{path} ({' and '.join(dict.fromkeys(s))})" for path, s in repeated.items() if len(set(s)) > 1]
     if across:
         yield f"In more than one split: {counted(len(across))}, {some(across)}."
-    within = [f"{path} ({splits[0]})" for path, splits in several.items() if len(set(splits)) < len(splits)]
+    within = [f"{path} ({splits[0]})" for path, splits in repeated.items() if len(set(splits)) < len(splits)]
     if within:
         yield f"More than once in a split: {counted(len(within))}, {some(within)}."
 
@@ -163,7 +171,7 @@ def _differences(listing: Listing, task: Task) -> Iterator[str]:
 
 
 def _is_standard(listing: Listing, task: Task) -> bool:
-    """Test may be off by one image: a copy of Caltech-101 in wide use has one more than VTAB counts."""
+    """Test may differ by one image: a widespread copy of Caltech-101 has one more than VTAB counts."""
     kind = "fgvc" if task.group is Group.FGVC else "vtab"
     counts = listing.counts
     return (

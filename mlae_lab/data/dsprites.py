@@ -1,9 +1,8 @@
 """Render dSprites images from their factors, without the 26 MB archive.
 
-dSprites (Matthey et al. 2017) draws a white square, ellipse or heart on a black 64 x 64
-canvas from five factors. The outlines below were fitted to true frames of the data set;
-`tests/data/test_dsprites.py` holds their areas and boxes. What this file does not know:
-tasks, splits, files.
+dSprites (Matthey et al. 2017) shows a white square, ellipse or heart on a black 64 x 64 canvas, given by five factors.
+The outlines below were fitted to original images of the dataset; `tests/data/test_dsprites.py` checks their areas and
+bounding boxes.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import numpy as np
 SIZE = 64
 SHAPES = ("square", "ellipse", "heart")
 SCALES = np.linspace(0.5, 1.0, 6)
-ORIENTATIONS = np.linspace(0.0, 2.0 * np.pi, 40)  # both ends: levels 0 and 39 draw one image
+ORIENTATIONS = np.linspace(0.0, 2.0 * np.pi, 40)  # both ends included: levels 0 and 39 give the same image
 POSITIONS = np.linspace(0.0, 1.0, 32)
 FACTOR_SIZES = (len(SHAPES), len(SCALES), len(ORIENTATIONS), len(POSITIONS), len(POSITIONS))
 GRID_SIZE = int(np.prod(FACTOR_SIZES))  # 737,280 images
@@ -30,7 +29,15 @@ def _heart_outline() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _inside_polygon(u: np.ndarray, v: np.ndarray, outline: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """Even-odd rule. u, v: any shape; the outline: (vertices,) twice. Returns a bool array like u."""
+    """Whether points lie inside a polygon, by the even-odd rule.
+
+    Args:
+        u, v: coordinates, any shape.
+        outline: coordinates of the vertices, (vertices,) each.
+
+    Returns:
+        A bool array in the shape of u.
+    """
     inside = np.zeros(u.shape, dtype=bool)
     xs, ys = outline
     for x0, y0, x1, y1 in zip(xs, ys, np.roll(xs, -1), np.roll(ys, -1), strict=False):
@@ -45,20 +52,26 @@ _HEART = _heart_outline()
 
 
 def factors(index: np.ndarray) -> np.ndarray:
-    """Split image numbers into factor levels.
+    """Factor levels of image numbers.
 
-    index: (n,) integers in [0, 737280), mixed radix with the vertical position fastest.
-    Returns (n, 5) integers: shape, scale, orientation, x position, y position.
+    Args:
+        index: (n,) integers in [0, 737280), mixed radix with the vertical position fastest.
+
+    Returns:
+        (n, 5) integers: shape, scale, orientation, x position, y position.
     """
     return np.stack(np.unravel_index(np.asarray(index), FACTOR_SIZES), axis=-1)
 
 
 def render(levels: np.ndarray) -> np.ndarray:
-    """Draw images.
+    """Render images without antialiasing: a pixel is 1 if its centre lies inside the outline.
 
-    levels: (n, 5) integer factor levels as `factors` returns them.
-    Returns (n, 64, 64) uint8 with values 0 and 1; a pixel is on if its centre lies inside the
-    outline, there is no anti-aliasing. The shape turns counter-clockwise as orientation grows.
+    Args:
+        levels: (n, 5) integer factor levels as `factors` returns them. The shape rotates counter-clockwise as the
+            orientation grows.
+
+    Returns:
+        (n, 64, 64) uint8 with values 0 and 1.
     """
     levels = np.atleast_2d(np.asarray(levels))
     images = np.zeros((len(levels), SIZE, SIZE), dtype=np.uint8)
@@ -68,20 +81,18 @@ def render(levels: np.ndarray) -> np.ndarray:
 
 
 def _draw(levels: np.ndarray, images: np.ndarray) -> None:
-    """Draw into `images` in place; only a 32 x 32 window around each centre can hold the shape."""
-    scale, turn = SCALES[levels[:, 1]], ORIENTATIONS[levels[:, 2]]
+    """Render into `images` in place; the shape fits into a 32 x 32 window around its centre."""
+    scale, angle = SCALES[levels[:, 1]], ORIENTATIONS[levels[:, 2]]
     x, y = (16.0 + 32.0 * POSITIONS[levels[:, column]] for column in (3, 4))
     left, top = (np.floor(middle).astype(int) - 16 for middle in (x, y))
     window = np.arange(32)
     columns, rows = left[:, None] + window, top[:, None] + window
     dx, dy = (columns + 0.5 - x[:, None])[:, None, :], (rows + 0.5 - y[:, None])[:, :, None]
-    cos, sin, size = (value[:, None, None] for value in (np.cos(turn), np.sin(turn), scale))
+    cos, sin, size = (value[:, None, None] for value in (np.cos(angle), np.sin(angle), scale))
     u, v = (cos * dx - sin * dy) / size, (sin * dx + cos * dy) / size
     for shape, inside in enumerate((_in_square, _in_ellipse, _in_heart)):
-        chosen = np.flatnonzero(levels[:, 0] == shape)
-        images[chosen[:, None, None], rows[chosen][:, :, None], columns[chosen][:, None, :]] = inside(
-            u[chosen], v[chosen]
-        )
+        index = np.flatnonzero(levels[:, 0] == shape)
+        images[index[:, None, None], rows[index][:, :, None], columns[index][:, None, :]] = inside(u[index], v[index])
 
 
 def _in_square(u: np.ndarray, v: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
-"""Fetch a task's images or a backbone's weights: download, check, unpack, and put in place in one move.
+"""Fetch a task's images or a backbone's weights: download, check, unpack, and rename into place.
 
-Below the data folder, `.fetch/_parts/<what>/` gathers the downloaded files (kept for the next try), and a hidden
-folder beside the target is unpacked into and then renamed. So an interrupted fetch leaves nothing that looks ready.
+Below the data folder, `.fetch/_parts/<what>/` collects the downloaded files (kept for the next attempt); archives are
+unpacked into a hidden folder next to the target, which is then renamed. So an interrupted fetch leaves nothing that
+looks complete.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ from mlae_lab.data.unpack import unpack
 
 __all__ = ["Cancelled", "FetchError", "Progress", "fetch", "ready_folder"]
 
-_UNPACKED = 1.1  # images hardly shrink in an archive; file system blocks cost some more
+_UNPACKED = 1.1  # images hardly shrink in an archive; file system blocks take some more
 
 
 def ready_folder(remote: Remote, into: Path) -> Path | None:
-    """Where the remote's things lie complete below the data folder, or None. For VTAB-1k the task's own folder."""
+    """The folder below the data folder where a remote is complete, or None. For VTAB-1k the task's own folder."""
     target = into / remote.subfolder
-    places = [target / part for part in remote.parts] or [target]
-    return next((place for place in places if place.is_dir()), None)
+    folders = [target / part for part in remote.parts] or [target]
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def fetch(
@@ -42,23 +43,32 @@ def fetch(
     on_progress: Callable[[Progress], None] = lambda progress: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Bring a remote below the data folder `into` and return its folder; at once if it is there already.
+    """Fetch a remote below the data folder `into` and return its folder; at once if it is complete already.
 
-    on_progress: told at most four times a second. should_stop: asked at least ten times a second; once true,
-    Cancelled is raised within a second and what is downloaded is kept. Two processes may fetch the same: one waits.
-    Raises FetchError, one sentence with what to do, for everything that can go wrong outside the program.
+    Two processes may fetch the same remote: one waits for the other.
+
+    Args:
+        remote: to fetch.
+        into: the data folder.
+        on_progress: called at most four times a second.
+        should_stop: called at least ten times a second; once it returns True, Cancelled is raised within a second and
+            the downloaded bytes are kept.
+
+    Raises:
+        FetchError: anything outside the program went wrong; one sentence with what to do.
+        Cancelled: the fetch was asked to stop.
     """
     into = into.expanduser().absolute()
     meter = Meter(on_progress, should_stop)
     parts = into / ".fetch" / "_parts" / remote.subfolder.replace("/", "__")
     target = into / remote.subfolder
-    if (found := ready_folder(remote, into)) is not None:
-        return found
-    with _disk_sentences(into):
+    if (ready := ready_folder(remote, into)) is not None:
+        return ready
+    with _disk_errors(into):
         parts.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         with _turn(parts.with_name(parts.name + ".lock"), meter):
-            if (found := ready_folder(remote, into)) is None:
+            if (ready := ready_folder(remote, into)) is None:
                 staging = target.with_name(f".{target.name}.unpacking")
                 _remove(staging)  # of a process that was killed
                 try:
@@ -67,14 +77,14 @@ def fetch(
                 finally:
                     _remove(staging)
                 _remove(parts)
-                found = ready_folder(remote, into)
-    assert found is not None
-    return found
+                ready = ready_folder(remote, into)
+    assert ready is not None
+    return ready
 
 
 @contextmanager
 def _turn(lock: Path, meter: Meter) -> Iterator[None]:
-    """Only one process at a time gathers and unpacks the same; the kernel lets go of the lock on any death."""
+    """Only one process at a time downloads and unpacks a remote; the kernel releases the lock when it dies."""
     held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         while True:
@@ -92,7 +102,7 @@ def _turn(lock: Path, meter: Meter) -> Iterator[None]:
 
 
 def _gather(remote: Remote, parts: Path, meter: Meter) -> list[tuple[RemoteFile, Path, bool]]:
-    """Every file of the remote, complete, with whether it is ours to move and delete."""
+    """Every file of the remote, complete, with whether the lab owns it and may move and delete it."""
     copies = [hub.cached(remote, file) for file in remote.files]
     if all(copies):
         return [(file, copy, False) for file, copy in zip(remote.files, copies, strict=True) if copy]
@@ -101,38 +111,38 @@ def _gather(remote: Remote, parts: Path, meter: Meter) -> list[tuple[RemoteFile,
     meter.start("asking")
     files = ask(lambda: hub.listed(remote), remote, meter)
     located = [ask(lambda file=file: hub.locate(remote, file), remote, meter) for file in files]
-    wanted = {partial_file(parts, file, where) for file, where in zip(files, located, strict=True)}
-    for old in set(parts.glob("*.partial")) - wanted:  # of a version that the host has replaced
+    partial = {partial_file(parts, file, at_host) for file, at_host in zip(files, located, strict=True)}
+    for old in set(parts.glob("*.partial")) - partial:  # of a version that the host has replaced
         old.unlink()
-    missing = sum(missing_bytes(parts, file, where) for file, where in zip(files, located, strict=True))
-    sizes = [where.size or file.size_bytes for file, where in zip(files, located, strict=True)]
+    missing = sum(missing_bytes(parts, file, at_host) for file, at_host in zip(files, located, strict=True))
+    sizes = [at_host.size or file.size_bytes for file, at_host in zip(files, located, strict=True)]
     packed = sum(size or 0 for file, size in zip(files, sizes, strict=True) if file.unpack)
-    _require_room(parts, missing + int(packed * _UNPACKED))
-    have = sum(path.stat().st_size for path in wanted if path.exists())
-    meter.start("downloading", files[0].path, have, None if None in sizes else sum(size or 0 for size in sizes))
+    _require_space(parts, missing + int(packed * _UNPACKED))
+    received = sum(path.stat().st_size for path in partial if path.exists())
+    meter.start("downloading", files[0].path, received, None if None in sizes else sum(size or 0 for size in sizes))
     gathered = []
-    for file, where in zip(files, located, strict=True):
+    for file, at_host in zip(files, located, strict=True):
         meter.file = file.path
-        gathered.append((file, download(remote, file, where, parts, meter), True))
+        gathered.append((file, download(remote, file, at_host, parts, meter), True))
     return gathered
 
 
-def _require_room(folder: Path, needed: int) -> None:
+def _require_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         data_folder = folder.parents[2]
         raise FetchError(
-            f"{data_folder} has {format_bytes(free)} free and {format_bytes(needed)} are needed: make room there or choose "
-            f"another folder with --into or MLAE_LAB_DATA"
+            f"{data_folder} has {format_bytes(free)} free and {format_bytes(needed)} are needed: free some space there or "
+            f"choose another folder with --into or MLAE_LAB_DATA"
         )
 
 
 def _fill(staging: Path, gathered: list[tuple[RemoteFile, Path, bool]], remote: Remote, meter: Meter) -> None:
-    """Unpack everything into the staging folder; an archive that is worth nothing is deleted."""
+    """Unpack everything into the staging folder; a worthless archive is deleted."""
     staging.mkdir()
-    for file, path, ours in gathered:
+    for file, path, owned in gathered:
         if file.unpack in ("zip", "tar"):
-            with _deleting([path], ours, remote):
+            with _deleting([path], owned, remote):
                 unpack(path, file.unpack, staging / file.into, meter, file.path)
     tables = {file.path: path for file, path, _ in gathered if file.unpack == "parquet"}
     if tables:
@@ -140,34 +150,34 @@ def _fill(staging: Path, gathered: list[tuple[RemoteFile, Path, bool]], remote: 
 
         with _deleting(list(tables.values()), True, remote):
             unpack_parquet(tables, staging, catalog.task(remote.task or remote.name), meter)
-    for file, path, ours in gathered:  # after what can still fail, since moving takes them from the next try
+    for file, path, owned in gathered:  # last, since moving a file takes it from the next attempt
         if file.unpack is None:
             kept = staging / file.into / Path(file.path).name
-            path.rename(kept) if ours else shutil.copyfile(path, kept)
+            path.rename(kept) if owned else shutil.copyfile(path, kept)
 
 
 @contextmanager
-def _deleting(files: list[Path], ours: bool, remote: Remote) -> Iterator[None]:
-    """What turns out to be worth nothing is not kept for the next try."""
+def _deleting(files: list[Path], owned: bool, remote: Remote) -> Iterator[None]:
+    """Delete files that turn out to be worthless instead of keeping them for the next attempt."""
     try:
         yield
     except Worthless as error:
-        if not ours:
+        if not owned:
             raise FetchError(f"{error}: delete {files[0]} in the Hugging Face cache and try again") from None
         for file in files:
             file.unlink()
         raise FetchError(
-            f"{error}: it was deleted; try again, and if it happens twice tell the hosts on {remote.page}"
+            f"{error}: it was deleted; try again, and if it happens twice report it on {remote.page}"
         ) from None
 
 
 def _install(staging: Path, target: Path, remote: Remote) -> None:
-    """Rename the staging folder into place; beside what is there already, folder by folder."""
+    """Rename the staging folder into place; into an existing folder it is moved folder by folder."""
     _lift(staging, target.name)
     _lift_splits(staging, remote)
     if remote.parts and not any((staging / part).is_dir() for part in remote.parts):
-        have = ", ".join(sorted(path.name for path in staging.iterdir())[:8])
-        raise FetchError(f"{remote.repo} holds no {remote.parts[0]} but {have}: it has changed, see {remote.page}")
+        names = ", ".join(sorted(path.name for path in staging.iterdir())[:8])
+        raise FetchError(f"{remote.repo} holds no {remote.parts[0]} but {names}: it has changed, see {remote.page}")
     unlisted = (staging / "json").exists() and not (staging / "train.json").exists()
     if not target.exists():
         staging.rename(target)
@@ -175,7 +185,7 @@ def _install(staging: Path, target: Path, remote: Remote) -> None:
             raise FetchError(
                 f"the images are in {target}, but json.zip holds no train.json with "
                 f"{catalog.task(remote.task or remote.name).classes} classes: put train.json, val.json and test.json "
-                f"there by hand, {remote.page} may say where they are now"
+                f"there yourself; {remote.page} may say where to get them"
             )
         return
     for child in sorted(staging.iterdir()):
@@ -184,7 +194,7 @@ def _install(staging: Path, target: Path, remote: Remote) -> None:
 
 
 def _lift(staging: Path, name: str) -> None:
-    """`vtab-1k/` inside an archive that is unpacked as vtab-1k/: its content goes up by one."""
+    """Move the content of `vtab-1k/` up by one level in an archive that is unpacked as vtab-1k/."""
     inner = next((path for path in staging.iterdir() if path.is_dir() and _same(path.name, name)), None)
     if inner is not None:
         moved = inner.rename(staging / ".lifted")
@@ -195,7 +205,7 @@ def _lift(staging: Path, name: str) -> None:
 
 
 def _lift_splits(staging: Path, remote: Remote) -> None:
-    """One archive holds the splits of all five FGVC sets: this set's lists are put beside its images.
+    """Copy the dataset's own lists next to its images: one archive holds the splits of all five FGVC datasets.
 
     They are found by the folder's name, else by the number of classes, which differs among the five.
     """
@@ -204,10 +214,10 @@ def _lift_splits(staging: Path, remote: Remote) -> None:
         return
     task = catalog.task(remote.task or remote.name)
     names = (task.name, *task.aliases)
-    found = next((one for one in lists if any(_same(one.parent.name, name) for name in names)), None)
-    found = found or next((one for one in lists if _classes(one) == task.classes), None)
-    for one in found.parent.glob("*.json") if found else ():
-        shutil.copyfile(one, staging / one.name)
+    train = next((file for file in lists if any(_same(file.parent.name, name) for name in names)), None)
+    train = train or next((file for file in lists if _classes(file) == task.classes), None)
+    for file in train.parent.glob("*.json") if train else ():
+        shutil.copyfile(file, staging / file.name)
 
 
 def _classes(file: Path) -> int:
@@ -223,8 +233,8 @@ def _same(one: str, other: str) -> bool:
 
 
 @contextmanager
-def _disk_sentences(folder: Path) -> Iterator[None]:
-    """A full disk and a folder that is not ours, as sentences."""
+def _disk_errors(folder: Path) -> Iterator[None]:
+    """Raise FetchError with a sentence for a full disk and a folder without permission."""
     try:
         yield
     except (Cancelled, FetchError):
@@ -232,8 +242,8 @@ def _disk_sentences(folder: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise FetchError(
-                f"the disk of {folder} is full: make room or choose another folder with --into; "
-                f"what was fetched is kept, the same command goes on"
+                f"the disk of {folder} is full: free some space or choose another folder with --into; "
+                f"what was fetched is kept, run the same command to continue"
             ) from None
         raise FetchError(
             f"{folder} cannot be written ({error.strerror or error}): choose another folder with --into or "

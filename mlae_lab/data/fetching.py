@@ -1,9 +1,9 @@
-"""A fetch that a page can start, watch and cancel without holding it: a detached process and three small files.
+"""A fetch that a page can start, watch and cancel: a detached process and a few small files.
 
-<data folder>/.fetch/<name>/lock           held by the fetching process for as long as it lives
-<data folder>/.fetch/<name>/progress.json  its state, replaced whole at most four times a second
-<data folder>/.fetch/<name>/cancel         put there to ask it to stop
-<data folder>/.fetch/<name>/log.txt        what it printed, with the traceback if the program itself failed
+<data folder>/.fetch/<name>/lock           held by the fetching process while it lives
+<data folder>/.fetch/<name>/progress.json  its state, replaced at most four times a second
+<data folder>/.fetch/<name>/cancel         created to ask it to stop
+<data folder>/.fetch/<name>/log.txt        its output, with the traceback if the program failed
 """
 
 from __future__ import annotations
@@ -29,15 +29,18 @@ from mlae_lab.files import write_whole
 from mlae_lab.locations import ROOT
 
 Status = Literal["idle", "running", "done", "failed", "cancelled", "lost"]
-_ASK_EVERY = 0.2  # seconds between two looks for the cancel file
+_CHECK_SECONDS = 0.2  # between two checks for the cancel file
 
 
 @dataclass(frozen=True)
 class FetchState:
-    """What is known about a fetch. progress: the last that was told, None before the first.
+    """The state of a fetch.
 
-    status: "idle" was never asked for; "lost" ended without a word (killed, or the machine went down). reason: one
-    sentence for "failed" and "lost". folder: where the things lie, for "done".
+    Attributes:
+        status: "idle" was never started; "lost" exited without reporting a result (killed, or the machine went down).
+        progress: the last report, None before the first.
+        reason: one sentence for "failed" and "lost".
+        folder: of the fetched files, for "done".
     """
 
     status: Status
@@ -47,9 +50,11 @@ class FetchState:
 
 
 def start(name: str, into: Path) -> FetchState:
-    """Start a process that fetches, unless one does so already or the things are there. Returns the state afterwards.
+    """Start a process that fetches, unless one is running or the files are complete. Returns the state afterwards.
 
-    Raises HostError for a name with nothing to fetch, FetchError where nothing can be written or started.
+    Raises:
+        HostError: there is nothing to fetch under this name.
+        FetchError: no file can be written or no process started.
     """
     wanted, into = remote(name), into.expanduser().absolute()
     if ready_folder(wanted, into) is not None:
@@ -70,15 +75,13 @@ def start(name: str, into: Path) -> FetchState:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,
-                cwd=folder,  # `python -m` imports from here first: never from wherever the launcher stood
+                cwd=folder,  # `python -m` imports from here first: never from the folder of the caller
                 start_new_session=True,
                 pass_fds=(lock,),
             )
         _children.append(process)
     except OSError as error:
-        raise FetchError(
-            f"the fetch of {name} cannot be started ({error}): look at {into} and at free memory"
-        ) from None
+        raise FetchError(f"the fetch of {name} cannot be started ({error}): check {into} and the free memory") from None
     finally:
         os.close(lock)  # the child holds the same lock through its own copy
     return watch(name, into)
@@ -88,42 +91,38 @@ _children: list[subprocess.Popen] = []
 
 
 def watch(name: str, into: Path) -> FetchState:
-    """The state of a fetch now; it costs two file reads. Raises HostError for a name with nothing to fetch."""
+    """The state of a fetch, from two file reads. Raises HostError if there is nothing to fetch under this name."""
     wanted, into = remote(name), into.expanduser().absolute()
     folder = _folder(wanted, into)
-    alive = locks.held(
-        folder / "lock"
-    )  # before the state is read, so that a process that ends in between is not called lost
+    alive = locks.held(folder / "lock")  # before the state is read: a process may end in between and is not lost
     status, progress, reason = _read(folder)
     if alive:
         return FetchState("running", progress if status == "running" else None)
-    found = ready_folder(wanted, into)
-    if found is not None:
-        return FetchState("done", progress, None, found)
+    ready = ready_folder(wanted, into)
+    if ready is not None:
+        return FetchState("done", progress, None, ready)
     if status == "running":
-        return FetchState(
-            "lost", progress, "its process ended without a word: fetch again, it goes on where it stopped"
-        )
+        return FetchState("lost", progress, "its process exited without reporting a result: fetch again to continue")
     if status == "done":
-        return FetchState("idle")  # what was fetched has been deleted since
+        return FetchState("idle")  # the fetched files have been deleted since
     return FetchState(status, progress, reason)
 
 
 def cancel(name: str, into: Path) -> None:
-    """Ask a fetch to stop, which it does within about a second; what it has is kept. Without one it does nothing."""
+    """Ask a running fetch to stop, which takes about a second; the downloaded bytes are kept."""
     folder = _folder(remote(name), into.expanduser().absolute())
     if locks.held(folder / "lock"):
         (folder / "cancel").touch()
 
 
 def run(name: str, into: Path, on_progress: Callable[[Progress], None] = lambda progress: None) -> Path:
-    """Fetch in this process, watched and cancelled like one that was started. Returns the folder.
+    """Fetch in this process; `watch` and `cancel` work as for a started one. Returns the folder.
 
-    Raises HostError, FetchError, Cancelled, KeyboardInterrupt; after each of them the same call goes on.
+    Raises HostError, FetchError, Cancelled or KeyboardInterrupt; the same call then continues the fetch.
     """
     wanted, into = remote(name), into.expanduser().absolute()
-    if (found := ready_folder(wanted, into)) is not None:
-        return found
+    if (ready := ready_folder(wanted, into)) is not None:
+        return ready
     lock = _take(wanted, into)
     if lock is None:
         raise FetchError(
@@ -136,24 +135,26 @@ def run(name: str, into: Path, on_progress: Callable[[Progress], None] = lambda 
 
 
 def _run(wanted: Remote, into: Path, on_progress: Callable[[Progress], None]) -> Path:
-    """The lock is held by whoever calls this."""
-    folder, asked = _folder(wanted, into), [0.0, 0.0]
+    """Fetch and record the state. The caller holds the lock."""
+    folder = _folder(wanted, into)
+    checked, cancelled = 0.0, False
 
-    def tell(progress: Progress) -> None:
+    def report(progress: Progress) -> None:
         _write(folder, "running", progress)
         on_progress(progress)
 
     def should_stop() -> bool:
+        nonlocal checked, cancelled
         now = time.monotonic()
-        if now - asked[0] > _ASK_EVERY:
-            asked[:] = now, float((folder / "cancel").exists())
-        return bool(asked[1])
+        if now - checked > _CHECK_SECONDS:
+            checked, cancelled = now, (folder / "cancel").exists()
+        return cancelled
 
     try:
         _write(folder, "running")
-        found = fetch(wanted, into, tell, should_stop)
+        ready = fetch(wanted, into, report, should_stop)
         _write(folder, "done", _read(folder)[1])
-        return found
+        return ready
     except FetchError as error:
         _write(folder, "failed", _read(folder)[1], str(error))
         raise
@@ -161,7 +162,7 @@ def _run(wanted: Remote, into: Path, on_progress: Callable[[Progress], None]) ->
         _write(folder, "cancelled", _read(folder)[1])
         raise
     except Exception:
-        _write(folder, "failed", None, f"the lab itself failed: {folder / 'log.txt'} says where")
+        _write(folder, "failed", None, f"the lab itself failed: {folder / 'log.txt'} has the traceback")
         raise
 
 
@@ -170,7 +171,7 @@ def _folder(wanted: Remote, into: Path) -> Path:
 
 
 def _take(wanted: Remote, into: Path) -> int | None:
-    """The open, locked file of a fetch, None if another process has it. The wish to cancel an earlier one is gone."""
+    """The open, locked file of a fetch, None if another process holds it. An earlier request to cancel is removed."""
     folder = _folder(wanted, into)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -205,12 +206,12 @@ def _read(folder: Path) -> tuple[Status, Progress | None, str | None]:
 
 
 def main(name: str, into: str) -> int:
-    """The detached process; it was born with the lock. Returns the exit status."""
+    """The detached process, which inherits the lock. Returns the exit status."""
 
-    def asked_to_end(number: int, frame: object) -> None:
+    def terminate(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, asked_to_end)
+    signal.signal(signal.SIGTERM, terminate)
     try:
         _run(remote(name), Path(into), lambda progress: None)
         return 0

@@ -1,4 +1,4 @@
-"""One lock file, held by one thread of one process at a time; the kernel lets go of it on any death."""
+"""A lock file, held by one thread of one process at a time; the kernel releases it when the process dies."""
 
 from __future__ import annotations
 
@@ -17,16 +17,24 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Busy(Exception):
-    """Somebody else holds the lock."""
+    """Another thread or process holds the lock."""
 
 
 @contextmanager
 def locked(path: Path, wait: bool = True, remove: bool = False) -> Iterator[bool]:
-    """Hold the lock in a file, made if it is missing. wait False: raise Busy rather than wait.
+    """Hold the lock in a file, which is created if it is missing.
 
-    remove: delete the file before letting go. Yields whether the lock is really held: some systems
-    and network disks know none, and callers must then stay right, if slower. Raises OSError if the file
-    cannot be made.
+    Args:
+        path: of the lock file.
+        wait: False raises Busy instead of waiting.
+        remove: delete the file before the lock is released.
+
+    Yields:
+        Whether the lock is really held: some systems and network disks support none, and callers must then still be
+        correct, if slower.
+
+    Raises:
+        OSError: the file cannot be created.
     """
     file, held = _take(path, wait)
     try:
@@ -45,10 +53,10 @@ def _take(path: Path, wait: bool) -> tuple[int, bool]:
             held = _flock(file, wait)
             if not held or _is(file, path):
                 return file, held
-        except BaseException:  # an interrupt while waiting, too
+        except BaseException:  # including an interrupt while waiting
             os.close(file)
             raise
-        os.close(file)  # its holder deleted the file meanwhile: a lock on it would exclude nobody
+        os.close(file)  # its holder has deleted the file: a lock on it would exclude nobody
 
 
 def _flock(file: int, wait: bool) -> bool:

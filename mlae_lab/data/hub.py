@@ -1,7 +1,7 @@
-"""Questions to the Hugging Face Hub, through its own library, and its refusals as one sentence each.
+"""Requests to the Hugging Face Hub through its own library, and its errors as one sentence each.
 
-The library's address, headers, login, session and settings are used, so HF_ENDPOINT, HF_TOKEN, HF_HOME,
-HF_HUB_OFFLINE, HF_HUB_DOWNLOAD_TIMEOUT and the proxies mean what they mean everywhere else.
+The library's URLs, headers, login, session and settings are used, so HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_OFFLINE,
+HF_HUB_DOWNLOAD_TIMEOUT and the proxies work as in any other program.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from mlae_lab.core.hosts import Remote, RemoteFile
 from mlae_lab.data.progress import FetchError, Interrupted
 
-_CHUNK = 1 << 16  # bytes; requests loses up to so many when a connection breaks
+_CHUNK = 1 << 16  # bytes; requests loses up to this many when a connection breaks
 
 
 @dataclass(frozen=True)
 class Located:
-    """Where a file's bytes are: url (signed for a short while), their number if told, and the host's mark for them."""
+    """Where a file's bytes are: the URL (signed for a short time), the size if known, and the host's ETag."""
 
     url: str
     size: int | None
@@ -33,7 +34,7 @@ class Located:
 
 @dataclass(frozen=True)
 class Body:
-    """The beginning of an answer and its bytes as they come."""
+    """Status and headers of a response, and its bytes as they arrive."""
 
     status: int
     headers: Mapping[str, str]
@@ -41,14 +42,15 @@ class Body:
 
 
 def listed(remote: Remote) -> tuple[RemoteFile, ...]:
-    """The remote's files; those with a `*` as the repository lists them. Raises whatever the library raises."""
+    """The remote's files; paths with a `*` are expanded from the repository's list. Raises the library's exceptions."""
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
 
     if not any("*" in file.path for file in remote.files):
         return remote.files
-    found = []
-    tree = [entry for entry in HfApi().list_repo_tree(remote.repo, recursive=True, repo_type=remote.repo_type)
-            if getattr(entry, "size", None) is not None]  # fmt: skip
+    files = []
+    entries = HfApi().list_repo_tree(remote.repo, recursive=True, repo_type=remote.repo_type)
+    tree = [entry for entry in entries if isinstance(entry, RepoFile)]
     for file in remote.files:
         matches = [entry for entry in tree if fnmatch.fnmatch(entry.path, file.path)]
         if not matches:
@@ -56,44 +58,45 @@ def listed(remote: Remote) -> tuple[RemoteFile, ...]:
                 f"{remote.repo} holds no {file.path}: it has changed, "
                 f"{'fetch ' + remote.task + ' instead' if remote.task else 'see ' + remote.page}"
             )
-        found += [replace(file, path=entry.path, size_bytes=entry.size) for entry in matches]
-    return tuple(found)
+        files += [replace(file, path=entry.path, size_bytes=entry.size) for entry in matches]
+    return tuple(files)
 
 
 def locate(remote: Remote, file: RemoteFile) -> Located:
-    """Ask for a file's size, mark and present address. Raises whatever the library raises."""
+    """Request a file's size, ETag and current URL. Raises the library's exceptions."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.utils import build_hf_headers
 
     url = hf_hub_url(remote.repo, file.path, repo_type=remote.repo_type)
-    told = get_hf_file_metadata(url)
-    # Unpacked bytes have another number and cannot be asked for from the middle.
+    metadata = get_hf_file_metadata(url)
+    # Compressed content has another length and no ranges.
     headers = {**build_hf_headers(), "Accept-Encoding": "identity"}
-    if urlsplit(told.location).netloc != urlsplit(url).netloc:
+    if urlsplit(metadata.location).netloc != urlsplit(url).netloc:
         headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
-    return Located(told.location, told.size, told.etag, headers)
+    return Located(metadata.location, metadata.size, metadata.etag, headers)
 
 
 @contextmanager
 def opened(located: Located, start: int = 0) -> Iterator[Body]:
-    """Ask for a file's bytes from `start` on. Raises whatever the library raises."""
+    """Request a file's bytes from `start` on. Raises the library's exceptions."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session, hf_raise_for_status
 
     headers = {**located.headers, **({"Range": f"bytes={start}-"} if start else {})}
-    session, seconds = get_session(), constants.HF_HUB_DOWNLOAD_TIMEOUT
+    session: Any = get_session()  # of httpx or requests, by the library's version
+    seconds = constants.HF_HUB_DOWNLOAD_TIMEOUT
     if hasattr(session, "build_request"):  # httpx, from huggingface_hub 1.0 on
-        with session.stream("GET", located.url, headers=headers, timeout=seconds, follow_redirects=True) as answer:
-            hf_raise_for_status(answer)
-            yield Body(answer.status_code, answer.headers, answer.iter_raw())
+        with session.stream("GET", located.url, headers=headers, timeout=seconds, follow_redirects=True) as response:
+            hf_raise_for_status(response)
+            yield Body(response.status_code, response.headers, response.iter_raw())
     else:  # requests
-        with session.get(located.url, headers=headers, timeout=seconds, stream=True) as answer:
-            hf_raise_for_status(answer)
-            yield Body(answer.status_code, answer.headers, answer.iter_content(_CHUNK))
+        with session.get(located.url, headers=headers, timeout=seconds, stream=True) as response:
+            hf_raise_for_status(response)
+            yield Body(response.status_code, response.headers, response.iter_content(_CHUNK))
 
 
 def cached(remote: Remote, file: RemoteFile) -> Path | None:
-    """The file in the library's own cache (below HF_HOME), if somebody has put it there already."""
+    """The file in the library's own cache (below HF_HOME), None if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
     if "*" in file.path:
@@ -103,54 +106,54 @@ def cached(remote: Remote, file: RemoteFile) -> Path | None:
 
 
 def is_offline() -> bool:
-    """Whether HF_HUB_OFFLINE forbids every question."""
+    """Whether HF_HUB_OFFLINE forbids every request."""
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
 
 
 def offline_sentence(remote: Remote) -> FetchError:
-    """What to say when HF_HUB_OFFLINE is set and the library's cache does not have it all."""
+    """The error for HF_HUB_OFFLINE without all files in the library's cache."""
     return FetchError(
         f"HF_HUB_OFFLINE is set and {remote.repo} is not in the Hugging Face cache: unset it, or fetch {remote.name} "
-        f"where there is a connection and copy {remote.subfolder} from its data folder to this one"
+        f"on a machine with a connection and copy {remote.subfolder} from its data folder to this one"
     )
 
 
 def refusal(error: Exception, remote: Remote) -> FetchError:
-    """The sentence for an exception of the library; Interrupted if trying again may help."""
-    from huggingface_hub import constants
-    from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
+    """The error, with a sentence, for an exception of the library; Interrupted if another attempt may help."""
+    from huggingface_hub import constants, errors
 
     if isinstance(error, FetchError):
         return error
-    if isinstance(error, OfflineModeIsEnabled):
+    if isinstance(error, errors.OfflineModeIsEnabled):
         return offline_sentence(remote)
     host = urlsplit(constants.ENDPOINT).netloc or constants.ENDPOINT
-    if not isinstance(error, (HTTPError, OSError)):  # together every failure of both HTTP libraries
-        said = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-        return FetchError(f"huggingface_hub failed ({said}): check HF_ENDPOINT, or try another version of it")
-    answer = getattr(error, "response", None)
-    if answer is None:  # `if not answer` would be wrong: in requests a refusal counts as false
+    http_error: type[Exception] = errors.HTTPError  # pyright: ignore[reportPrivateImportUsage] - of either library
+    if not isinstance(error, (http_error, OSError)):  # together every failure of both HTTP libraries
+        text = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+        return FetchError(f"huggingface_hub failed ({text}): check HF_ENDPOINT, or try another version of it")
+    response = getattr(error, "response", None)
+    if response is None:  # `if not response` would be wrong: in requests an error response is false
         return Interrupted(
             f"{host} cannot be reached ({_reason(error)}): check the connection, HTTPS_PROXY and HF_ENDPOINT; "
-            f"the same command goes on where it stopped"
+            f"run the same command to continue"
         )
-    status, code = answer.status_code, answer.headers.get("X-Error-Code", "")
+    status, code = response.status_code, response.headers.get("X-Error-Code", "")
     if code == "GatedRepo" or status in (401, 403):
         return FetchError(
-            f"{host} does not give {remote.repo} to you ({status}): log in with `hf auth login` or set HF_TOKEN, and "
-            f"accept its terms on {remote.page} if it asks for that; it also answers so for what does not exist"
+            f"{host} refuses access to {remote.repo} ({status}): log in with `hf auth login` or set HF_TOKEN, and "
+            f"accept the terms on {remote.page} if there are any; it also refuses what does not exist"
         )
     if status == 404:
         return FetchError(
             f"{remote.repo} or its file is not on {host} (404): it was moved or removed; if you have the files, put "
-            f"them into {remote.subfolder} of the data folder by hand"
+            f"them into {remote.subfolder} of the data folder"
         )
     if status == 429:
-        return FetchError(f"{host} wants fewer requests (429): try again {_wait(answer.headers)}, or log in")
+        return FetchError(f"{host} limits requests (429): try again {_wait(response.headers)}, or log in")
     if status >= 500 or status == 408:
-        return Interrupted(f"{host} is in trouble itself ({status}): try again later, the same command goes on")
+        return Interrupted(f"{host} has a server error ({status}): try again later, the same command continues")
     return FetchError(f"{host} answered {status} for {remote.repo}: see {remote.page}")
 
 
@@ -160,14 +163,14 @@ def _wait(headers: Mapping[str, str]) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Why there was no answer, found in the exceptions below this one, of whichever library."""
-    seen: list[BaseException] = []
-    left: list[object] = [error]
-    while left:
-        one = left.pop()
-        if isinstance(one, BaseException) and one not in seen:
-            seen.append(one)
-            left += [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+    """Why there was no response, found in the chain of exceptions of either library."""
+    chain: list[BaseException] = []
+    pending: list[object] = [error]
+    while pending:
+        cause = pending.pop()
+        if isinstance(cause, BaseException) and cause not in chain:
+            chain.append(cause)
+            pending += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
     for kind, text in (
         (socket.gaierror, "its name is not known"),
         (ssl.SSLError, "its certificate is not accepted"),
@@ -175,9 +178,9 @@ def _reason(error: BaseException) -> str:
         (TimeoutError, "it does not answer"),
         (ConnectionError, "the connection broke off"),
     ):
-        if any(isinstance(one, kind) for one in seen):
+        if any(isinstance(cause, kind) for cause in chain):
             return text
-    kinds = " ".join(type(one).__name__ for one in seen)
+    kinds = " ".join(type(cause).__name__ for cause in chain)
     if "Timeout" in kinds:
         return "it does not answer"
     if "Proxy" in kinds:

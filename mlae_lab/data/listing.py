@@ -1,7 +1,7 @@
-"""Images on disk, listed by split and not decoded; and how names in lists meet names on disk.
+"""Images on disk, listed by split and not decoded, and the lookup of listed names on disk.
 
-The readers (`vtab`, `fgvc`, `own`) make listings, `census` checks one against the disk and the
-table, and whoever decodes images reads `folder / path`.
+The readers (`vtab`, `fgvc`, `own`) build listings, `census` checks a listing against the disk and the catalog, and
+decoding reads `folder / path`.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ from pathlib import Path, PurePosixPath
 
 from mlae_lab.data.bundled import DataError
 
-Item = tuple[str, int]  # path below the listing's folder, with "/" on every machine; label
+Item = tuple[str, int]  # path below the listing's folder, with "/" on every platform; label
 SPLITS = ("train", "val", "test")
-UNKNOWN_LABEL = -1  # of an image whose class train does not know; the listing's `problems` say which
+UNKNOWN_LABEL = -1  # of an image whose class is not in train; the listing's `problems` name it
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Which images a task has, where they lie and what they show.
+    """The images of a task: their paths, splits and labels.
 
-    folder: what the paths are relative to. kind: "vtab", "fgvc" or "own", the reader.
-    splits: "train", "val" and "test" to (path, label) pairs; a label may be wrong, `census` looks.
-    class_names: one per class in label order, fixed by the reader for all splits together.
-    problems, notes: sentences about what the reader could not use, and about what it chose.
-    lists: a split's list file and the number of its first line there; empty where there are none.
+    Attributes:
+        folder: what the paths are relative to.
+        kind: the reader: "vtab", "fgvc" or "own".
+        splits: "train", "val" and "test" to (path, label) pairs; `census` checks the labels.
+        class_names: one per class in label order, the same for all splits.
+        problems: sentences about what the reader could not use.
+        notes: sentences about what the reader chose.
+        lists: per split its list file and the number of the first line there; empty without list files.
     """
 
     folder: Path
@@ -52,16 +55,16 @@ class Listing:
 
     @property
     def fingerprint(self) -> str:
-        """12 hex digits over paths, labels, sizes and times of change; another folder name keeps it.
+        """12 hex digits over paths, labels, file sizes and modification times; renaming the folder does not change it.
 
-        Asks the disk about every image each time: some 0.2 s for 40,000.
+        Reads the status of every image file on each call: about 0.2 s for 40,000.
         """
         digest = hashlib.sha256()
         for split in SPLITS:
             for path, label in self.splits[split]:
                 try:
-                    found = os.stat(self.folder / path)
-                    state = f"{found.st_size}\t{found.st_mtime_ns}"
+                    status = os.stat(self.folder / path)
+                    state = f"{status.st_size}\t{status.st_mtime_ns}"
                 except OSError:
                     state = "missing"
                 digest.update(f"{split}\t{path}\t{label}\t{state}\n".encode("utf-8", "surrogateescape"))
@@ -80,10 +83,10 @@ class Listing:
 
 
 class DiskNames:
-    """Which files lie below a folder, with one directory read per folder and none per file.
+    """The files below a folder, found with one directory read per folder and none per file.
 
-    A name counts as found also in another Unicode form: archives packed on a Mac bring "u" and two
-    dots where the list has one letter.
+    A name also matches in another Unicode form: archives packed on a Mac store "u" and two dots where the list has
+    one letter.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -92,46 +95,46 @@ class DiskNames:
         self._folders: dict[str, str | None] = {"": ""}
 
     def find(self, path: str) -> str | None:
-        """The path as the disk spells it, or None if no such file is there. path: relative, with "/"."""
+        """The path as the disk spells it, or None if there is no such file. `path` is relative, with "/"."""
         return self._look(path, is_folder=False)
 
     def _look(self, path: str, is_folder: bool) -> str | None:
-        above, _, name = path.rpartition("/")
-        if above not in self._folders:
-            self._folders[above] = self._look(above, is_folder=True)
-        real = self._folders[above]
-        if real is None:
+        parent, _, name = path.rpartition("/")
+        if parent not in self._folders:
+            self._folders[parent] = self._look(parent, is_folder=True)
+        on_disk = self._folders[parent]
+        if on_disk is None:
             return None
-        names, forms = self._names(real)
-        name = name if name in names else forms.get(composed(name), name)
+        names, composed_names = self._names(on_disk)
+        name = name if name in names else composed_names.get(composed(name), name)
         if names.get(name) is not is_folder:
             return None
-        return f"{real}/{name}" if real else name
+        return f"{on_disk}/{name}" if on_disk else name
 
     def _names(self, folder: str) -> tuple[dict[str, bool], dict[str, str]]:
-        """Names in a folder, each with whether it is a folder; and the same names by their composed form."""
+        """The names in a folder, each with whether it is a folder, and the same names by their composed form."""
         if folder not in self._read:
             try:
                 with os.scandir(self._folder / folder) as entries:
                     names = {entry.name: entry.is_dir() for entry in entries if entry.is_dir() or entry.is_file()}
-            except OSError:  # not there, not a folder, or not ours to read: nothing can be loaded from it
+            except OSError:  # missing, not a folder, or no permission: nothing can be loaded from it
                 names = {}
             self._read[folder] = names, {composed(name): name for name in names if not name.isascii()}
         return self._read[folder]
 
 
 def composed(text: str) -> str:
-    """The text in Unicode form C, the same for a Mac's spelling and everybody else's."""
+    """The text in Unicode normal form C, in which macOS and other systems spell names alike."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def shown(text: str) -> str:
-    """The text fit for a screen: bytes of a name that are no UTF-8 are written out."""
+    """The text as it can be displayed: bytes of a name that are not UTF-8 are written as escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:
-    """The first few names, then how many more there are."""
+    """The first few names, then the number of the others."""
     more = f" and {len(names) - limit:,} more" if len(names) > limit else ""
     return ", ".join(shown(name) for name in names[:limit]) + more
 
@@ -142,15 +145,20 @@ def counted(number: int, noun: str = "image") -> str:
 
 
 def inside(path: str, where: str) -> str:
-    """A listed path in its plain form. where: the list and line, for the message.
+    """A listed path in its plain form.
 
-    Raises DataError for an empty path and for one that leaves the folder, on this or another system.
+    Args:
+        path: as the list has it.
+        where: the list and line, for the error message.
+
+    Raises:
+        DataError: the path is empty or leaves the folder, on this or another operating system.
     """
     outside = path.startswith(("/", "\\")) or re.match(r"[A-Za-z]:[\\/]", path) or ".." in re.split(r"[\\/]", path)
     plain_path = PurePosixPath(path).as_posix()
     if outside or "\0" in path or plain_path == ".":
         raise DataError(
-            f"{where}: {shown(path)!r} is not a path below the list's folder, "
+            f"{where}: {shown(path)!r} is not a path below the list's folder: "
             "use one like images/train800/000000.jpg without a leading slash and without .."
         )
     return plain_path
@@ -162,26 +170,29 @@ def plain(name: str) -> str:
 
 
 def find_folder(root: Path, names: Iterable[str], group: str, holds: Callable[[Path], bool]) -> Path | None:
-    """A data set's folder: root itself, below root, or below root/group; None if there is none.
+    """The folder of a dataset: root itself, below root, or below root/group; None if there is none.
 
-    names: the folder's possible names, best first, compared by `plain`. holds: whether a folder of
-    the right name has what the data set needs; without it, a namesake is passed over.
+    Args:
+        root: where to search.
+        names: possible names of the folder, best first, compared by `plain`.
+        group: name of the folder that collects several datasets.
+        holds: whether a folder of a matching name has what the dataset needs; others are skipped.
     """
     wanted = [plain(name) for name in names]
     root = Path(os.path.abspath(root))  # gives "." a name
-    for place in (root, *(path for path in _folders(root) if plain(path.name) == plain(group))):
-        if plain(place.name) in wanted and holds(place):
-            return place
-        below = _folders(place)
+    for parent in (root, *(path for path in _folders(root) if plain(path.name) == plain(group))):
+        if plain(parent.name) in wanted and holds(parent):
+            return parent
+        folders = _folders(parent)
         for name in wanted:
-            for path in below:
+            for path in folders:
                 if plain(path.name) == name and holds(path):
                     return path
     return None
 
 
-def _folders(place: Path) -> list[Path]:
+def _folders(parent: Path) -> list[Path]:
     try:
-        return sorted(path for path in place.iterdir() if path.is_dir())
+        return sorted(path for path in parent.iterdir() if path.is_dir())
     except OSError:
         return []

@@ -1,7 +1,6 @@
-"""Maps laid over images: the colours, and a sheet of them as an image file. No torch: PIL and arrays.
+"""Maps drawn over images: their colours, and a sheet of them as PNG or SVG. No torch: PIL and arrays.
 
-A map glows on its image: where it is low the image is darkened, where it is high it shines. That can be read on
-any image and on a light and a dark page alike.
+A low value darkens the image and a high value lights it up, which is legible on any image and in light and dark mode.
 """
 
 from __future__ import annotations
@@ -26,8 +25,13 @@ _INK, _PAPER, _QUIET = (27, 35, 40), (250, 250, 247), (91, 104, 112)
 
 @dataclass(frozen=True)
 class Row:
-    """One image of a sheet. image: base64 of an image file; name: beside it; maps: one for each column, (height,
-    width), None where there is none."""
+    """One row of a sheet.
+
+    Attributes:
+        image: base64 of an image file.
+        name: its caption.
+        maps: one per column, (height, width), None where there is none.
+    """
 
     image: str
     name: str
@@ -35,7 +39,7 @@ class Row:
 
 
 def scaled(values: np.ndarray, largest: float | None = None, smallest: float = 0.0) -> np.ndarray:
-    """A map to [-1, 1]: `smallest` becomes 0, and `largest`, by default the map's largest magnitude, becomes 1."""
+    """A map scaled to [-1, 1]: `smallest` becomes 0, and `largest`, by default the map's largest magnitude, 1."""
     most = float(np.abs(values).max()) if largest is None else largest
     return np.clip((values - smallest) / (most - smallest), -1, 1) if most > smallest else np.zeros_like(values)
 
@@ -55,7 +59,14 @@ def opened(image: str) -> Image.Image:
 
 
 def over(image: Image.Image, values: np.ndarray, opacity: float, signed: bool = False) -> Image.Image:
-    """A map on its image, at the image's size; patches keep their edges. values as `coloured`; opacity: 0 to 1."""
+    """A map blended over its image, at the image's size; patches keep sharp edges.
+
+    Args:
+        image: below the map.
+        values: as in `coloured`.
+        opacity: of the map, 0 to 1.
+        signed: as in `coloured`.
+    """
     colours = Image.fromarray(coloured(values, signed)).resize(image.size, Image.Resampling.NEAREST)
     return Image.blend(image, colours, opacity)
 
@@ -63,9 +74,15 @@ def over(image: Image.Image, values: np.ndarray, opacity: float, signed: bool = 
 def sheet(
     rows: Sequence[Row], columns: Sequence[str], opacity: float = 0.7, signed: Sequence[bool] = ()
 ) -> Image.Image:
-    """The paper's layout (figures 6 and 7): images down, maps across, the bare image first; each map by its own
-    largest value. columns: names of the maps; signed: which of them have both signs, none by default."""
-    both = tuple(signed) or (False,) * len(columns)
+    """The paper's layout (figures 6 and 7): a row per image, first the plain image, then its maps.
+
+    Args:
+        rows: the images and their maps, each scaled by its own largest value.
+        columns: names of the maps.
+        opacity: of the maps, 0 to 1.
+        signed: which maps have both signs, none by default.
+    """
+    is_signed = tuple(signed) or (False,) * len(columns)
     step = TILE + _GAP
     page = Image.new("RGB", (_LEFT + (len(columns) + 1) * step, _TOP + len(rows) * step), _PAPER)
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(13)
@@ -76,15 +93,15 @@ def sheet(
         draw.text((8, top + TILE // 2 - 8), row.name[:17], _INK, font)
         image = opened(row.image).resize((TILE, TILE), Image.Resampling.BICUBIC)
         page.paste(image, (_LEFT, top))
-        for across, (values, two) in enumerate(zip(row.maps, both, strict=True), 1):
+        for across, (values, has_sign) in enumerate(zip(row.maps, is_signed, strict=True), 1):
             if values is not None:
-                page.paste(over(image, scaled(values), opacity, two), (_LEFT + across * step, top))
+                page.paste(over(image, scaled(values), opacity, has_sign), (_LEFT + across * step, top))
     return page
 
 
 def svg(rows: Sequence[Row], columns: Sequence[str], opacity: float = 0.7, signed: Sequence[bool] = ()) -> str:
-    """`sheet` as SVG: one square for each patch over the embedded image, words as words."""
-    both, step = tuple(signed) or (False,) * len(columns), TILE + _GAP
+    """`sheet` as SVG: one square per patch over the embedded image, and names as text."""
+    is_signed, step = tuple(signed) or (False,) * len(columns), TILE + _GAP
     parts = []
     for number, name in enumerate(("image", *columns)):
         parts.append(f'<text x="{_LEFT + number * step}" y="24" fill="#5B6870">{escape(name)}</text>')
@@ -92,7 +109,7 @@ def svg(rows: Sequence[Row], columns: Sequence[str], opacity: float = 0.7, signe
         top = _TOP + down * step
         kind = "png" if row.image.startswith("iVBOR") else "jpeg"
         parts.append(f'<text x="8" y="{top + TILE // 2}" fill="#1B2328">{escape(row.name[:17])}</text>')
-        for across, (values, two) in enumerate(zip((None, *row.maps), (False, *both), strict=True)):
+        for across, (values, has_sign) in enumerate(zip((None, *row.maps), (False, *is_signed), strict=True)):
             left = _LEFT + across * step
             if across and values is None:
                 continue
@@ -101,10 +118,11 @@ def svg(rows: Sequence[Row], columns: Sequence[str], opacity: float = 0.7, signe
                 f'href="data:image/{kind};base64,{row.image}"/>'
             )
             if values is not None:
-                parts += _squares(coloured(scaled(values), two), left, top, opacity)
+                parts += _squares(coloured(scaled(values), has_sign), left, top, opacity)
     width, height = _LEFT + (len(columns) + 1) * step, _TOP + len(rows) * step
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="13">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
+        'font-size="13">'
         f'<rect width="{width}" height="{height}" fill="#FAFAF7"/>{"".join(parts)}</svg>'
     )
 

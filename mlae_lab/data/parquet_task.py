@@ -1,6 +1,6 @@
-"""A VTAB-1k task from the Hub's own table format into the layout that all others use.
+"""Convert a VTAB-1k task from the Hub's Parquet tables into the layout of lists and image files.
 
-The tables have a column `img` (the image's file as bytes) and `label`, one table or more per split.
+The tables have the columns `img` (the bytes of the image file) and `label`; there are one or more per split.
 """
 
 from __future__ import annotations
@@ -22,11 +22,20 @@ _IMAGE_COLUMNS = ("img", "image")
 def unpack_parquet(files: Mapping[str, Path], into: Path, task: Task, meter: Meter) -> str | None:
     """Write images/train800/000000.jpg and so on, and train800.txt, val200.txt, test.txt below `into`.
 
-    files: path in the repository, which names the split, to the file here. The images' bytes are kept as they
-    are stored, whatever their format: the ending is the layout's. meter: counts images; may raise Cancelled.
-    Returns None or a note, also written to note.txt: that the validation images were cut from the training set.
-    Raises Worthless for a damaged file, FetchError for tables that are not such a task: other columns or counts,
-    labels that do not count from 0 to classes - 1.
+    The images' bytes are kept as they are stored, whatever their format; the suffix is the layout's.
+
+    Args:
+        files: path in the repository, which names the split, to the local file.
+        into: the target folder.
+        task: of the catalog.
+        meter: counts images; may raise Cancelled.
+
+    Returns:
+        A note that the validation images were split from the training set, also written to note.txt, or None.
+
+    Raises:
+        Worthless: a file is damaged.
+        FetchError: the tables are not such a task: other columns or counts, or labels outside 0 to classes - 1.
     """
     by_split: dict[str, list[Path]] = {}
     for name in sorted(files):
@@ -35,7 +44,7 @@ def unpack_parquet(files: Mapping[str, Path], into: Path, task: Task, meter: Met
     train, val, test = (lengths.get(split, 0) for split in ("train", "val", "test"))
     note = None
     if (train, val) == (1000, 0):
-        note = "The table has 1,000 training images and no validation: the last 200 of them were taken for it."
+        note = "The table has 1,000 training images and no validation images: the last 200 became the validation set."
     elif (train, val) != (800, 200):
         raise FetchError(
             f"{task.name} has {train} training and {val} validation images in these tables: it must be 800 and 200, "
@@ -44,9 +53,9 @@ def unpack_parquet(files: Mapping[str, Path], into: Path, task: Task, meter: Met
     if not test:
         raise FetchError(f"{task.name} has no test images in these tables: fetch {task.name} from the archive instead")
     meter.start("unpacking", task.name, 0, sum(lengths.values()))
-    learning = _images(by_split["train"], task)
-    _write(learning, into, "train800", 800, meter)
-    _write(_images(by_split["val"], task) if val else learning, into, "val200", 200, meter)
+    training = _images(by_split["train"], task)
+    _write(training, into, "train800", 800, meter)
+    _write(_images(by_split["val"], task) if val else training, into, "val200", 200, meter)
     _write(_images(by_split["test"], task), into, "test", test, meter)
     if note:
         (into / NOTE).write_text(note + "\n", encoding="utf-8")
@@ -54,11 +63,11 @@ def unpack_parquet(files: Mapping[str, Path], into: Path, task: Task, meter: Met
 
 
 def _split(name: str) -> str:
-    """`data/train-00000-of-00001.parquet` and `default/train/0000.parquet` are both of the training set."""
+    """The split that a path names: `data/train-00000-of-00001.parquet` and `default/train/0000.parquet` are train."""
     for word in reversed(re.split(r"[/.\-_]", name.lower())):
         if word in _SPLITS:
             return _SPLITS[word]
-    raise FetchError(f"{name} names no split: train, validation or test must be in it")
+    raise FetchError(f"{name} names no split: its path must contain train, validation or test")
 
 
 def _table(path: Path) -> Any:
@@ -68,7 +77,7 @@ def _table(path: Path) -> Any:
     try:
         return parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise Worthless(f"{path.name} is no table or a damaged one ({' '.join(str(error).split())[:80]})") from None
+        raise Worthless(f"{path.name} is not a readable table ({' '.join(str(error).split())[:80]})") from None
 
 
 def _rows(path: Path) -> int:
@@ -77,15 +86,15 @@ def _rows(path: Path) -> int:
 
 
 def _images(paths: list[Path], task: Task) -> Iterator[tuple[bytes, int]]:
-    """Bytes and label of each image in stored order."""
+    """Bytes and label of each image, in stored order."""
     import pyarrow
 
     for path in paths:
         with _table(path) as table:
-            have = table.schema_arrow.names
-            column = next((name for name in _IMAGE_COLUMNS if name in have), None)
-            if column is None or "label" not in have:
-                raise FetchError(f"{path.name} has the columns {', '.join(have)[:80]}: it must have img and label")
+            names = table.schema_arrow.names
+            column = next((name for name in _IMAGE_COLUMNS if name in names), None)
+            if column is None or "label" not in names:
+                raise FetchError(f"{path.name} has the columns {', '.join(names)[:80]}: it must have img and label")
             try:
                 for batch in table.iter_batches(_BATCH, columns=[column, "label"]):
                     for image, label in zip(batch[column].to_pylist(), batch["label"].to_pylist(), strict=True):
@@ -97,7 +106,7 @@ def _images(paths: list[Path], task: Task) -> Iterator[tuple[bytes, int]]:
 def _bytes(image: object, path: Path) -> bytes:
     data = image.get("bytes") if isinstance(image, dict) else image
     if not isinstance(data, bytes) or not data:
-        raise FetchError(f"{path.name} holds an image without its bytes: it must be a file stored in the table")
+        raise FetchError(f"{path.name} has an image without its bytes: the table must contain the image files")
     return data
 
 

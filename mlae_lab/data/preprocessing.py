@@ -1,8 +1,8 @@
-"""Named ways from an image file to what the backbone sees: what is stored, what training changes, what a test sees.
+"""Named preprocessing protocols: what is stored, how training augments it, what evaluation uses.
 
-Plain data without torch, so that a page can name them; `data.augment` carries them out. The literature's FGVC
-code mostly resizes the short side to 256; here the whole image is squeezed into the square instead, as
-SPT's code does: every stored image then has one size, and random crops can reach all of it.
+Plain data without torch, so that pages can read it; `data.augment` implements the protocols. Most published FGVC code
+resizes the short side to 256; here the whole image is resized to the square instead, as in SPT's code: every stored
+image then has the same size, and random crops can reach all of it.
 """
 
 from __future__ import annotations
@@ -11,42 +11,47 @@ from dataclasses import dataclass
 
 from mlae_lab.data.decode import ResizeRule
 
-SIZE = 224  # what the published protocols feed their backbone
+SIZE = 224  # image size of the published protocols
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """One protocol. training: what is drawn anew for every image and epoch: nothing, a crop of the
-    backbone's side and a flip, or a crop of random area and aspect, resized, and a flip.
-    margin: whether images are stored 8/7 of the backbone's side; a test then sees their centre."""
+    """One protocol.
+
+    Attributes:
+        name: of the protocol.
+        training: augmentation of every image in every epoch: "none", "crop" (a random crop of the backbone's image
+            size and a flip) or "resized-crop" (a crop of random area and aspect ratio, resized, and a flip).
+        margin: whether images are stored at 8/7 of the backbone's image size; evaluation then uses their centre.
+    """
 
     name: str
     training: str
     margin: bool
 
     def rule(self, size: int = SIZE) -> ResizeRule:
-        """What is stored for a backbone that reads side x side pixels."""
+        """How images are stored for a backbone that reads size x size pixels."""
         return ResizeRule("square", with_margin(size) if self.margin else size)
 
     def badge(self, size: int = SIZE) -> str:
-        """One line for a screen."""
+        """The protocol in one line."""
         stored = self.rule(size).size
-        seen = {
+        augmentation = {
             "none": "no augmentation",
             "crop": f"random {size} crop + flip, test: centre {size}",
             "resized-crop": f"random resized crop to {size} + flip, test: centre {size}",
         }[self.training]
-        return f"resized to {stored} × {stored} (bicubic, aspect ignored), {seen}"
+        return f"resized to {stored} × {stored} (bicubic, aspect ignored), {augmentation}"
 
 
 def with_margin(size: int) -> int:
-    """8/7 of a side, rounded: 224 becomes 256."""
+    """8/7 of an image size, rounded: 224 becomes 256."""
     return (16 * size + 7) // 14
 
 
 PREPROCESSING: dict[str, Preprocessing] = {
-    one.name: one
-    for one in (
+    protocol.name: protocol
+    for protocol in (
         Preprocessing("vtab", "none", margin=False),
         Preprocessing("fgvc-crop", "crop", margin=True),
         Preprocessing("fgvc-rrc", "resized-crop", margin=True),

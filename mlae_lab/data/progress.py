@@ -1,4 +1,4 @@
-"""How far a fetch has come, and the two ways in which it ends early."""
+"""Progress of a fetch, and the exceptions that end it early."""
 
 from __future__ import annotations
 
@@ -33,10 +33,15 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True)
 class Progress:
-    """One moment of a fetch. phase: "waiting" is for another process that fetches the same.
+    """The state of a fetch at one moment.
 
-    done, total: bytes of this phase, of all files together; total is None while it is unknown. speed: bytes per
-    second over the last five seconds. seconds_left: of this phase, None while it cannot be told.
+    Attributes:
+        phase: "waiting" means waiting for another process that fetches the same.
+        file: the current file.
+        done: bytes of this phase, of all files together.
+        total: likewise, None while it is unknown.
+        speed: bytes per second over the last five seconds.
+        seconds_left: of this phase, None while it is unknown.
     """
 
     phase: Phase
@@ -48,46 +53,47 @@ class Progress:
 
 
 class Meter:
-    """Counts bytes, tells them at most four times a second, and raises Cancelled once the fetch is to stop."""
+    """Counts bytes, reports them at most four times a second, and raises Cancelled when the fetch must stop."""
 
     def __init__(self, on_progress: Callable[[Progress], None], should_stop: Callable[[], bool]) -> None:
-        self._tell, self._should_stop = on_progress, should_stop
-        self._seen: deque[tuple[float, int]] = deque()
-        self._told = 0.0
+        self._on_progress, self._should_stop = on_progress, should_stop
+        self._samples: deque[tuple[float, int]] = deque()  # (time, bytes) of the last seconds
+        self._reported = 0.0
         self.phase: Phase = "asking"
-        self.file, self.done, self.total = "", 0, None
+        self.file, self.done = "", 0
+        self.total: int | None = None
 
     def start(self, phase: Phase, file: str = "", done: int = 0, total: int | None = None) -> None:
-        """Begin to count anew; told at once."""
+        """Start counting a new phase and report it at once."""
         self.phase, self.file, self.done, self.total = phase, file, done, total
-        self._seen.clear()
-        self._told = 0.0
+        self._samples.clear()
+        self._reported = 0.0
         self.tick()
 
     def add(self, count: int) -> None:
-        """So many bytes more (less than none when some are given up)."""
+        """Add bytes; a negative number takes back bytes that were discarded."""
         self.done += count
         self.tick()
 
     def set(self, done: int) -> None:
-        """So many bytes so far."""
+        """Set the number of bytes so far."""
         self.add(done - self.done)
 
     def tick(self) -> None:
-        """Time has passed. Raises Cancelled."""
+        """Report if it is time to. Raises Cancelled."""
         if self._should_stop():
             raise Cancelled
         now = time.monotonic()
-        if now - self._told < _EVERY:
+        if now - self._reported < _EVERY:
             return
-        self._told = now
-        self._seen.append((now, self.done))
-        while now - self._seen[0][0] > _WINDOW:
-            self._seen.popleft()
-        self._tell(self._now())
+        self._reported = now
+        self._samples.append((now, self.done))
+        while now - self._samples[0][0] > _WINDOW:
+            self._samples.popleft()
+        self._on_progress(self._progress())
 
-    def _now(self) -> Progress:
-        (start, before), (end, after) = self._seen[0], self._seen[-1]
+    def _progress(self) -> Progress:
+        (start, before), (end, after) = self._samples[0], self._samples[-1]
         speed = max(0.0, (after - before) / (end - start)) if end > start else 0.0
         left = None if self.total is None or not speed else max(0, self.total - self.done) / speed
         return Progress(self.phase, self.file, self.done, self.total, speed, left)

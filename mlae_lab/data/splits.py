@@ -9,7 +9,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """images: (n, height, width) grey or (n, height, width, 3), uint8; may be a memory map. labels: (n,) int64."""
+    """Images with their labels.
+
+    Attributes:
+        images: (n, height, width) grey or (n, height, width, 3), uint8; may be a memory map.
+        labels: (n,) int64.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -20,7 +25,7 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class Splits:
-    """train, val, test: 800, 200 and the rest in VTAB's cut. class_names: one per class, in label order."""
+    """The images of a task by split: 800, 200 and the rest in VTAB's protocol; class names in label order."""
 
     train: LabelledImages
     val: LabelledImages
@@ -31,7 +36,7 @@ class Splits:
         """(training images, evaluation images): "val" is train -> val, "test" is train + val -> test."""
         if name == "val":
             return self.train, self.val
-        both = LabelledImages(
+        train_and_val = LabelledImages(
             np.concatenate([self.train.images, self.val.images]), np.concatenate([self.train.labels, self.val.labels])
         )
-        return both, self.test
+        return train_and_val, self.test

@@ -1,8 +1,8 @@
-"""Find a task's images, say whether they are what they are called, and hand them to a run.
+"""Find the images of a task, check and label them, and load them for a run.
 
-Bundled tasks come out of `assets/`. All others are listed on disk (`vtab`, `fgvc`, `own`), checked (`census`)
-and decoded once into the cache. Where nothing else is said they lie below the data folder: `vtab-1k/<task>`,
-`fgvc/<data set>`, `own/<name>`.
+Bundled tasks are read from `assets/`. All others are listed on disk (`vtab`, `fgvc`, `own`), checked (`census`) and
+decoded once into the cache. By default they lie below the data folder: `vtab-1k/<task>`, `fgvc/<dataset>`,
+`own/<name>`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ _MIXED = "mixed images: "
 
 
 def folder_of(task: Task, root: Path | None = None) -> Path | None:
-    """Where the images of a task that is not bundled lie, None if nowhere.
+    """The folder with the images of a task that is not bundled, None if there is none.
 
-    root: the task's own folder or one above it, by default the data folder.
+    Args:
+        task: a task of the catalog.
+        root: the task's own folder or a folder above it, by default the data folder.
     """
     root = root or data_folder()
     if task.group is Group.FGVC:
@@ -44,22 +46,22 @@ def folder_of(task: Task, root: Path | None = None) -> Path | None:
 
 
 def own_tasks() -> tuple[Task, ...]:
-    """A task for every folder below `own/` of the data folder whose name can be one."""
-    found = []
+    """A task for every folder below `own/` of the data folder whose name is a valid task name."""
+    own = []
     try:
         folders = sorted(path for path in (data_folder() / OWN).iterdir() if path.is_dir())
     except OSError:
         return ()
     for path in folders:
         try:
-            found.append(catalog.task(f"own:{path.name}"))
+            own.append(catalog.task(f"own:{path.name}"))
         except catalog.CatalogError:
             continue
-    return tuple(found)
+    return tuple(own)
 
 
 def listed(task: Task, folder: Path) -> Listing:
-    """The images that a folder holds for a task, not decoded. Raises DataError for a folder that cannot be read so."""
+    """The images of a task in a folder, not decoded. Raises DataError for a folder in another layout."""
     if task.group is Group.FGVC:
         return read_fgvc(folder, task)
     return read_own(folder) if task.group is Group.OWN else read_vtab(folder, task)
@@ -68,25 +70,25 @@ def listed(task: Task, folder: Path) -> Listing:
 def census(
     task: Task, listing: Listing, decode: bool = False, progress: Callable[[int, int], None] | None = None
 ) -> check.Census:
-    """What `data.census` says of a task's listing, which `listed` made."""
+    """The `data.census` of a task's listing, which `listed` returned."""
     return check.census(listing, None if task.group is Group.OWN else task, decode, progress)
 
 
 def ready(task: Task) -> bool:
-    """Whether the task's images are here: bundled, or in a folder of its name. Looks at no image."""
+    """Whether the task is bundled or has a folder of its name. No image is read."""
     return task.bundled or folder_of(task) is not None
 
 
-def label(task: Task, found: check.Census) -> str:
-    """What the images may be called beside a number."""
-    counts = "/".join(f"{found.counts[split]:,}" for split in ("train", "val", "test"))
+def label(task: Task, result: check.Census) -> str:
+    """The label of the images that is shown with every accuracy measured on them."""
+    counts = "/".join(f"{result.counts[split]:,}" for split in ("train", "val", "test"))
     if task.group is Group.OWN:
         return f"own images, {counts}"
     name = "FGVC" if task.group is Group.FGVC else "VTAB-1k"
-    if not found.is_standard:
+    if not result.is_standard:
         return f"not {name}: its layout with {counts} images"
-    odd = "" if found.counts["test"] == task.test else f", {found.counts['test']:,} test images for {task.test:,}"
-    return name + odd
+    tested = result.counts["test"]
+    return name + ("" if tested == task.test else f", {tested:,} test images for {task.test:,}")
 
 
 def located(config: RunConfig) -> RunConfig:
@@ -147,7 +149,7 @@ def mixed_label(old: str, new: str) -> str:
 
 
 def _holds(task: Task, folder: Path) -> bool:
-    """Whether a folder that was named outright can be the task's, whatever its own name."""
+    """Whether a folder that was named explicitly has the task's layout, whatever its name."""
     if task.group is Group.OWN:
         return True
     return (folder / "train.json").is_file() if task.group is Group.FGVC else has_lists(folder)
@@ -157,13 +159,16 @@ def _missing(task: Task, given: Path | None) -> str:
     where = given or data_folder()
     bundled = ", ".join(t.name for t in catalog.TASKS if t.bundled)
     if task.group is Group.OWN:
-        return f"{where / OWN} has no folder for {task.name}: put class folders with images there, or name a folder with --data"
+        return (
+            f"{where / OWN} has no folder for {task.name}: put class folders with images there, or name a folder "
+            "with --data"
+        )
     wanted = (
         "train.json, val.json and test.json" if task.group is Group.FGVC else "train800.txt, val200.txt and test.txt"
     )
     return (
         f"{task.title} ({task.name}) has no data here, in {where}: fetch it with `mlae_lab fetch {task.name}`, name "
-        f"its folder (with {wanted}) with --data, or take a bundled task: {bundled}"
+        f"its folder (with {wanted}) with --data, or choose a bundled task: {bundled}"
     )
 
 

@@ -1,7 +1,7 @@
-"""Unpack an archive from the network into a folder that nothing in it can leave.
+"""Unpack a downloaded archive into a folder that no entry can leave.
 
-Only plain files and folders are taken: names that are absolute or climb with `..`, links, devices and
-passwords refuse the archive as a whole, because no data set needs them.
+Only plain files and folders are accepted: an archive with absolute names, names with `..`, links, devices or passwords
+is refused as a whole, because no dataset needs them.
 """
 
 from __future__ import annotations
@@ -26,28 +26,39 @@ _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplem
 def unpack(archive: Path, how: Unpack, into: Path, meter: Meter, name: str = "") -> None:
     """Write everything in a zip or tar archive (any compression that Python reads) below `into`.
 
-    name: the archive's, for sentences. Raises Worthless for what is no such archive, is damaged or wants to leave
-    `into`, FetchError where there is no room, Cancelled, and OSError; `into` is then to be thrown away.
+    After an exception `into` is incomplete and must be deleted.
+
+    Args:
+        archive: the file.
+        how: "zip" or "tar".
+        into: the target folder.
+        meter: counts bytes; may raise Cancelled.
+        name: of the archive in error messages, by default the file's name.
+
+    Raises:
+        Worthless: the file is not such an archive, is damaged or has an entry that would leave `into`.
+        FetchError: the disk has too little space.
+        OSError: a file cannot be written.
     """
     name = name or archive.name
     if is_page(archive):
-        raise Worthless(f"{name} is a web page and no {how} archive")
+        raise Worthless(f"{name} is a web page, not a {how} archive")
     try:
         into.mkdir(parents=True, exist_ok=True)
         _zip(archive, into, meter, name) if how == "zip" else _tar(archive, into, meter, name)
     except _DAMAGE as error:
         with archive.open("rb") as file:
             start = file.read(4)
-        begins_well = start == b"PK\x03\x04" if how == "zip" else _is_tar(archive)
-        what = "is cut off or damaged" if begins_well else f"is no {how} archive"
-        said = " ".join(str(error).split())[:80] or type(error).__name__
-        raise Worthless(f"{name} {what} ({said})") from None
+        is_archive = start == b"PK\x03\x04" if how == "zip" else _is_tar(archive)
+        what = "is truncated or damaged" if is_archive else f"is not a {how} archive"
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        raise Worthless(f"{name} {what} ({reason})") from None
 
 
 def _zip(archive: Path, into: Path, meter: Meter, name: str) -> None:
     with zipfile.ZipFile(archive) as packed:
         entries = packed.infolist()
-        for entry in entries:  # all of them before the first byte is written
+        for entry in entries:  # all are checked before the first byte is written
             _require_inside(entry.filename, name)
             mode = entry.external_attr >> 16
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -58,8 +69,8 @@ def _zip(archive: Path, into: Path, meter: Meter, name: str) -> None:
         free = shutil.disk_usage(into).free
         if total > free:
             raise FetchError(
-                f"{name} unpacks to {format_bytes(total)} and {into.parent} has {format_bytes(free)} free: make room there "
-                f"or choose another folder with --into"
+                f"{name} unpacks to {format_bytes(total)} and {into.parent} has {format_bytes(free)} free: free some space "
+                f"there or choose another folder with --into"
             )
         meter.start("unpacking", name, 0, total)
         for entry in entries:
@@ -77,7 +88,7 @@ def _tar(archive: Path, into: Path, meter: Meter, name: str) -> None:
             _require_inside(member.name, name)
             if not (member.isreg() or member.isdir()):
                 raise _refused(name, member.name, "is a link or a device")
-            if hasattr(tarfile, "data_filter"):  # Python's own opinion, from 3.10.12 and 3.11.4 on
+            if hasattr(tarfile, "data_filter"):  # Python's own check, from 3.10.12 and 3.11.4 on
                 try:
                     tarfile.data_filter(member, str(into))
                 except tarfile.FilterError as error:
@@ -92,7 +103,7 @@ def _tar(archive: Path, into: Path, meter: Meter, name: str) -> None:
 
 
 def _is_tar(archive: Path) -> bool:
-    """Whether at least the beginning can be read as one."""
+    """Whether at least the beginning of the file can be read as a tar archive."""
     try:
         with tarfile.open(archive, "r:*"):
             return True
@@ -108,7 +119,7 @@ def _require_inside(entry: str, archive: str) -> None:
 
 
 def _refused(archive: str, entry: str, why: str) -> Worthless:
-    return Worthless(f"{archive} is refused, because {entry[:80]!r} in it {why}")
+    return Worthless(f"{archive} is refused because its entry {entry[:80]!r} {why}")
 
 
 def _write(source: IO[bytes], path: Path, meter: Meter, count: bool = False) -> None:

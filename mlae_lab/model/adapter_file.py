@@ -1,7 +1,7 @@
-"""An adapter on disk: one safetensors file with the experts, the head, and a JSON header.
+"""The adapter file: safetensors with the experts, the head, and a JSON header.
 
-The header (`mlae_lab` in the file's metadata) holds the plan, the backbone, the task and the
-number of classes; nothing in the file can run code.
+The header (`mlae_lab` in the file's metadata) holds the plan, the backbone, the task and the number of classes; nothing
+in the file can run code.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class AdapterError(LabError):
 
 @dataclass(frozen=True)
 class Adapter:
-    """What a file holds. tensors: `<target>.a|b|coefficient` and `head.weight|bias`."""
+    """The content of a file; the tensors are `<target>.a|b|coefficient` and `head.weight|bias`."""
 
     plan: MaskPlan | None
     backbone: str
@@ -40,7 +40,7 @@ class Adapter:
 
 
 def adapter_state(experts: Experts | None, head: nn.Linear) -> dict[str, torch.Tensor]:
-    """Everything that a run has learned, on the CPU. experts: None for a linear probe."""
+    """Copies of all trained tensors on the CPU. `experts` is None for a linear probe."""
     state = {"head.weight": head.weight, "head.bias": head.bias}
     for target, layer in (experts.layers if experts else {}).items():
         state |= {f"{target}.a": layer.a, f"{target}.b": layer.b, f"{target}.coefficient": layer.coefficient}
@@ -68,32 +68,38 @@ def write_adapter(path: Path, adapter: Adapter) -> int:
 
 
 def pruned(adapter: Adapter, factors: Factors) -> Adapter:
-    """The adapter with only the experts whose factor is not 0; factors other than 1 go into λ.
+    """The adapter with only the experts whose factor is not 0; factors other than 1 are multiplied into λ.
 
-    factors: a state of the adapter's plan (`core.expert_state`). A network with it says what the whole one says in that
-    state, up to the rounding of a sum with fewer terms. Raises AdapterError for an adapter without experts.
+    With it a network gives the same output as the whole adapter in that state, up to the rounding of a shorter sum.
+
+    Args:
+        adapter: with experts.
+        factors: a state of the adapter's plan (`core.expert_state`).
+
+    Raises:
+        AdapterError: the adapter has no experts.
     """
     if adapter.plan is None:
-        raise AdapterError("this adapter is a linear probe: it has no experts that could be left out")
+        raise AdapterError("this adapter is a linear probe: it has no experts that could be removed")
     plan, tensors = kept_plan(adapter.plan, factors), dict(adapter.tensors)
-    for target, before, row in zip(adapter.plan.targets, adapter.plan.keep, factors, strict=False):
-        if not any(before):
+    for target, keep, row in zip(adapter.plan.targets, adapter.plan.keep, factors, strict=True):
+        if not any(keep):
             continue
-        counts = [value for value in row if value is not None]
-        own = torch.tensor([i for i, value in enumerate(counts) if value], dtype=torch.long)
+        values = [value for value in row if value is not None]
+        kept = torch.tensor([i for i, value in enumerate(values) if value], dtype=torch.long)
         a, b, coefficient = (tensors.pop(f"{target}.{part}") for part in ("a", "b", "coefficient"))
-        if len(own) == 0:
+        if len(kept) == 0:
             continue
         rank = adapter.plan.expert_rank
-        ranks = (own[:, None] * rank + torch.arange(rank)).flatten()
-        tensors[f"{target}.a"] = a[ranks].contiguous()
-        tensors[f"{target}.b"] = b[:, ranks].contiguous()
-        tensors[f"{target}.coefficient"] = coefficient[own] * torch.tensor(counts)[own]
+        rows = (kept[:, None] * rank + torch.arange(rank)).flatten()
+        tensors[f"{target}.a"] = a[rows].contiguous()
+        tensors[f"{target}.b"] = b[:, rows].contiguous()
+        tensors[f"{target}.coefficient"] = coefficient[kept] * torch.tensor(values)[kept]
     return replace(adapter, plan=plan, tensors=tensors)
 
 
 def read_adapter(path: Path) -> Adapter:
-    """Read an adapter. Raises AdapterError for anything else than a whole adapter file."""
+    """Read an adapter. Raises AdapterError for anything but a complete adapter file."""
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("mlae_lab", "null"))
@@ -103,36 +109,36 @@ def read_adapter(path: Path) -> Adapter:
     except (SafetensorError, ValueError, RecursionError, OSError) as error:
         raise AdapterError(f"{path} is not a readable safetensors file ({error})") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise AdapterError(f"{path} is not an adapter of this lab: its header says no format {FORMAT}")
+        raise AdapterError(f"{path} is not an adapter of this lab: its header does not name format {FORMAT}")
     try:
         plan = None if header["plan"] is None else MaskPlan.from_dict(header["plan"])
         backbone, task, classes = header["backbone"], header["task"], header["classes"]
     except (KeyError, PlanError) as error:
         raise AdapterError(f"{path} has a damaged header ({error})") from None
     if not (isinstance(backbone, str) and isinstance(task, str) and type(classes) is int and classes > 0):
-        raise AdapterError(
-            f"{path} has a damaged header: backbone and task must be names, classes a whole number above 0"
-        )
+        raise AdapterError(f"{path} has a damaged header: backbone and task must be names, classes an integer above 0")
     return Adapter(plan, backbone, task, classes, tensors)
 
 
 @torch.no_grad()
 def load_adapter(adapter: Adapter, experts: Experts | None, head: nn.Linear) -> None:
-    """Copy an adapter's numbers into a network prepared by `inject` with the same plan.
+    """Copy an adapter's tensors into a network prepared by `inject` with the same plan.
 
-    Raises AdapterError with the first tensor that is missing or has another shape; nothing is
-    copied then.
+    Raises:
+        AdapterError: a tensor is missing or has another shape, the first of which the text names; nothing is copied
+            then.
     """
-    goal: dict[str, torch.Tensor] = {"head.weight": head.weight, "head.bias": head.bias}
+    expected: dict[str, torch.Tensor] = {"head.weight": head.weight, "head.bias": head.bias}
     for target, layer in (experts.layers if experts else {}).items():
-        goal |= {f"{target}.a": layer.a, f"{target}.b": layer.b, f"{target}.coefficient": layer.coefficient}
-    if set(goal) != set(adapter.tensors):
-        odd = sorted(set(goal) ^ set(adapter.tensors))[0]
-        raise AdapterError(f"the adapter does not fit: {odd} is only in {'the network' if odd in goal else 'the file'}")
-    for name, tensor in goal.items():
+        expected |= {f"{target}.a": layer.a, f"{target}.b": layer.b, f"{target}.coefficient": layer.coefficient}
+    if set(expected) != set(adapter.tensors):
+        name = min(set(expected) ^ set(adapter.tensors))
+        owner = "the network" if name in expected else "the file"
+        raise AdapterError(f"the adapter does not fit: {name} is only in {owner}")
+    for name, tensor in expected.items():
         if tensor.shape != adapter.tensors[name].shape:
             raise AdapterError(
                 f"the adapter does not fit: {name} is {tuple(adapter.tensors[name].shape)}, not {tuple(tensor.shape)}"
             )
-    for name, tensor in goal.items():
+    for name, tensor in expected.items():
         tensor.copy_(adapter.tensors[name])

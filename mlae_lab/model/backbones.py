@@ -14,7 +14,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.backbones import RANDOM, Backbone, table
 from mlae_lab.locations import ASSETS
 from mlae_lab.model.stem import ConvStem
-from mlae_lab.model.weight_files import SUFFIXES, BackboneError, backbone_state, load_weights
+from mlae_lab.model.weight_files import SUFFIXES, BackboneError, backbone_state, classifier, load_weights
 
 __all__ = ["BUNDLED_WEIGHTS", "BackboneError", "build", "build_with_notes", "bundled_network", "fingerprint"]
 
@@ -46,25 +46,31 @@ def build(
 def build_with_notes(
     name: str, num_classes: int, seed: int, weights: Path | None = None, weights_folder: Path | None = None
 ) -> tuple[nn.Module, tuple[str, ...]]:
-    """A frozen backbone of the catalog with a fresh head, and what was changed to make its weights fit.
+    """A frozen backbone of the catalog with a new head, and notes on what was changed to make its weights fit.
 
-    name: as `core.backbones.backbone` takes it; one that ends in `.random` keeps the weights that it is drawn with.
-    num_classes: outputs of the head, which starts at zero, so that the first prediction is even.
-    seed: of random weights. weights: a file in place of the catalog's, see `weight_files.load_weights`.
-    weights_folder: where fetched weights lie, as `<name>/model.safetensors`; asked where `weights` is None.
-    Returns the network in eval mode on the CPU, float32, all of it frozen; its head is `get_classifier()`.
-    Raises CatalogError for an unknown name, BackboneError where weights are missing or do not fit.
+    Args:
+        name: as `core.backbones.backbone` takes it; a name that ends in `.random` keeps its random weights.
+        num_classes: outputs of the head, which starts at zero, so that the first prediction is uniform.
+        seed: of random weights.
+        weights: a file in place of the catalog's, see `weight_files.load_weights`.
+        weights_folder: of fetched weights, `<name>/model.safetensors`; used if `weights` is None.
+
+    Returns:
+        The network in eval mode on the CPU, float32 and completely frozen (its head is `get_classifier()`), and the
+        notes.
+
+    Raises:
+        CatalogError: the name is unknown.
+        BackboneError: weights are missing or do not fit.
     """
     entry = catalog.backbone(name)
     path = _weights_of(entry, weights, weights_folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = bundled_network(num_classes) if entry.bundled else _timm_network(entry, num_classes)
-    head = model.get_classifier()
+    head = classifier(model)
     if not isinstance(head, nn.Linear):
-        raise BackboneError(
-            f"{entry.name} ends in a {type(head).__name__}: the lab trains a linear head, choose another"
-        )
+        raise BackboneError(f"{entry.name} ends in a {type(head).__name__}: choose a backbone with a linear head")
     notes = load_weights(model, path) if path else ()
     nn.init.zeros_(head.weight)
     if head.bias is not None:
@@ -75,7 +81,7 @@ def build_with_notes(
 def fingerprint(model: nn.Module) -> str:
     """Twelve hex digits of SHA-256 over names and bytes of all tensors outside the head.
 
-    Equal for equal weights from whatever file. To be taken before experts are injected, which renames layers.
+    Equal for equal weights from any file. Compute it before experts are injected, as that renames layers.
     """
     digest = hashlib.sha256()
     for name, value in sorted(backbone_state(model).items()):
@@ -87,7 +93,7 @@ def fingerprint(model: nn.Module) -> str:
 def _timm_network(entry: Backbone, num_classes: int) -> nn.Module:
     try:
         return timm.create_model(entry.name.removesuffix(RANDOM), pretrained=False, num_classes=num_classes)
-    except RuntimeError as error:  # timm's for a name or a tag that this version does not have
+    except RuntimeError as error:  # raised by timm for a name or tag that this version does not have
         raise BackboneError(
             f"{entry.name} cannot be built by timm {timm.__version__} ({error}): install timm {table()['timm']}"
         ) from None
@@ -111,10 +117,10 @@ def _weights_of(entry: Backbone, weights: Path | None, folder: Path | None) -> P
     fetched = folder / entry.name / WEIGHTS_FILE if folder else None
     if fetched and fetched.is_file():
         return fetched
-    place = f"put timm's {WEIGHTS_FILE} at {fetched}" if fetched else f"give timm's {WEIGHTS_FILE}"
+    option = f"put timm's {WEIGHTS_FILE} at {fetched}" if fetched else f"give timm's {WEIGHTS_FILE}"
     original = " or the original ViT-B_16.npz" if entry.name == "vit_base_patch16_224.orig_in21k" else ""
     raise BackboneError(
         f"the weights of {entry.name} are not in this repository and not on this machine: fetch them with "
-        f"`python -m mlae_lab fetch {entry.name}`, {place}, or name a file that ends in "
+        f"`python -m mlae_lab fetch {entry.name}`, {option}, or name a file that ends in "
         f"{', '.join(SUFFIXES[:-1])}{original}"
     )

@@ -2,8 +2,8 @@
 
     y = (W + Σ_i m_i λ_i b_i a_iᵀ) x + bias        m_i ∈ {0, 1/(1-p_i)} while training, 1 otherwise
 
-Paper, equations 3 to 5. An expert that the plan does not keep is not here at all. This file knows
-one layer; `model.inject` puts layers into a network, `MaskSampler` draws the masks of all of them.
+Paper, equations 3 to 5. Experts that the plan does not keep do not exist. `MLAELinear` is one layer, `model.inject`
+puts layers into a network, and `MaskSampler` samples the masks of all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mlae_lab.core.plan import MAX_COLUMNS, MaskPlan
 
 
 def stream(seed: int, *names: object) -> torch.Generator:
-    """A CPU generator of its own for one purpose: the same seed and names give the same numbers."""
+    """A separate CPU generator for one purpose: the same seed and names give the same numbers."""
     digest = hashlib.sha256(repr((seed, *names)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
@@ -31,26 +31,28 @@ _FACTORS: ContextVar[Mapping[MLAELinear, torch.Tensor] | None] = ContextVar("fac
 
 @contextmanager
 def factored(factors: Mapping[MLAELinear, torch.Tensor]) -> Iterator[None]:
-    """While open, λ counts times a factor in every forward pass of this thread: 0 is off, 1 is on.
+    """While open, λ is multiplied by a factor in every forward pass of this thread: 0 is off, 1 is on.
 
-    factors: (E,) for each layer that is changed, on its device; a gradient may be wanted of them. Nothing is
-    written into the layers, so another thread that asks the same network meanwhile sees none of it.
+    Nothing is written into the layers, so other threads that use the same network are not affected.
+
+    Args:
+        factors: (E,) for each layer that is changed, on its device; they may require a gradient.
     """
-    before = _FACTORS.set(factors)
+    token = _FACTORS.set(factors)
     try:
         yield
     finally:
-        _FACTORS.reset(before)
+        _FACTORS.reset(token)
 
 
 def experts_off(
     layers: Mapping[str, MLAELinear], on: Mapping[str, Sequence[int]] | None = None
 ) -> AbstractContextManager[None]:
-    """While open, the experts of these layers are off (`factored`), and the layers themselves stay untouched.
+    """While open, the experts of these layers are off; nothing is written into the layers (`factored`).
 
     Args:
         layers: target name to layer.
-        on: experts that stay on all the same, target name to positions among the layer's experts (from 0).
+        on: experts that stay on, target name to positions among the layer's experts (from 0).
     """
     factors = {layer: torch.zeros_like(layer.coefficient) for layer in layers.values()}
     for target, positions in (on or {}).items():
@@ -62,25 +64,29 @@ class MLAELinear(nn.Module):
     """Frozen linear + Σ m λ b aᵀ over E existing experts of rank k.
 
     Args:
-        base: the layer to adapt, (d_in -> d_out). It is frozen and kept as it is.
-        columns: the canvas columns (from 0) of the experts that exist, E of them, at least one.
+        base: the layer to adapt, (d_in -> d_out). It is frozen and not changed.
+        columns: canvas columns (from 0) of the E existing experts, at least one.
         drop_rate: E probabilities in [0, 1).
-        rank: k, 1 or more. coefficient_init: start of λ. train_coefficients: whether λ learns.
-        seed, name: of the draws of a; each expert draws from a stream of its own, so that two
-            plans with one seed start from the same a wherever their cells coincide.
-        by_token: m is drawn anew for every token instead of once a step: dropout on z = A x.
-        input_dropout: rate in [0, 1) at which single numbers of x are dropped in front of A (LoRA's lora_dropout).
+        rank: k, 1 or more.
+        coefficient_init: initial λ.
+        train_coefficients: whether λ is trainable.
+        seed: of the initial a.
+        name: of the layer. Each expert has its own generator from seed, name and column, so two plans with the same
+            seed start from the same a wherever their cells coincide.
+        by_token: sample m for every token instead of once per step, which is dropout on z = A x.
+        input_dropout: rate in [0, 1) at which elements of the input of A are dropped (LoRA's lora_dropout).
 
     Parameters: a (E k, d_in), b (d_out, E k), coefficient (E,).
 
-    b starts at 0, so a fresh layer equals the frozen one bit for bit. a starts uniform in
-    ±1/sqrt(d_in), Kaiming-uniform with a = √5, as in the authors' code (and LoRA's). The paper's
-    text (section 3.2) says Gaussian instead; the spread of the two is the same order and nothing
-    else in the paper depends on it. λ starts at 1 by section 3.3 and is tuned per task in A.2;
-    it is not divided by the rank.
+    b starts at 0, so a new layer equals the frozen one bit for bit. a starts uniform in ±1/sqrt(d_in), Kaiming-uniform
+    with a = √5, as in the authors' code (and LoRA's). The paper's text (section 3.2) says Gaussian instead; the
+    standard deviations have the same order and nothing else in the paper depends on it. λ starts at 1 by section 3.3
+    and is tuned per task in A.2; it is not divided by the rank.
 
     Shapes: (..., d_in) -> (..., d_out).
-    Raises RuntimeError in training mode if an expert has p > 0 and no mask was drawn yet.
+
+    Raises:
+        RuntimeError: in training mode, if an expert has p > 0 and no mask was sampled yet.
     """
 
     def __init__(
@@ -103,17 +109,17 @@ class MLAELinear(nn.Module):
         self.drop_rate = drop_rate
         like = {"dtype": torch.float32, "device": base.weight.device}
         bound = base.in_features**-0.5
-        drawn = torch.empty(len(columns) * rank, base.in_features)
+        a = torch.empty(len(columns) * rank, base.in_features)
         for i, column in enumerate(columns):
-            own = stream(seed, "a", name, column)
-            drawn[i * rank : (i + 1) * rank] = torch.rand(rank, base.in_features, generator=own) * 2 * bound - bound
-        self.a = nn.Parameter(drawn.to(**like))
+            uniform = torch.rand(rank, base.in_features, generator=stream(seed, "a", name, column))
+            a[i * rank : (i + 1) * rank] = uniform * 2 * bound - bound
+        self.a = nn.Parameter(a.to(**like))
         self.b = nn.Parameter(torch.zeros(base.out_features, len(columns) * rank, **like))
         self.coefficient = nn.Parameter(torch.full((len(columns),), coefficient_init, **like), train_coefficients)
-        self.mask: torch.Tensor | None = None  # (E,) for this training step; None before the first draw
+        self.mask: torch.Tensor | None = None  # (E,) for this training step; None before the first one
         self.by_token = by_token and any(drop_rate)
         self.input_dropout = input_dropout
-        self.noise: int | None = None  # seed of this step's draws within the batch
+        self.noise: int | None = None  # seed of what is sampled within this step's batch
 
     @property
     def in_features(self) -> int:
@@ -124,7 +130,7 @@ class MLAELinear(nn.Module):
         return self.base.out_features
 
     def scale(self) -> torch.Tensor:
-        """Factor of each rank-1 column, (E k,): λ, and while training λ m; inside `factored` times its factor."""
+        """Factor of each rank-1 column, (E k,): λ, in training λ m; inside `factored` multiplied by its factor."""
         factor, given = self.coefficient, _FACTORS.get()
         if given is not None and self in given:
             factor = factor * given[self]
@@ -132,7 +138,7 @@ class MLAELinear(nn.Module):
             if self.mask is not None:
                 factor = factor * self.mask
             elif any(self.drop_rate):
-                raise RuntimeError("no mask was drawn for this step: call MaskSampler.sample before a training forward")
+                raise RuntimeError("this step has no mask: call MaskSampler.sample before a forward pass in training")
         return factor if self.rank == 1 else factor.repeat_interleave(self.rank)
 
     def delta(self) -> torch.Tensor:
@@ -146,24 +152,27 @@ class MLAELinear(nn.Module):
             return F.linear(x, weight, bias) + self._noisy(x, scale)
         if weight.dtype is torch.float32 and x.dtype is torch.float32 and not torch.is_autocast_enabled(x.device.type):
             return _MaskedLinear.apply(x, weight, bias, self.a, self.b, scale)
-        # In 16 bits W + ΔW would round a young update away, so the experts keep a branch of their own.
+        # In 16 bits W + ΔW would round small updates away, so the experts are computed separately.
         low = F.linear(x, self.a.to(x.dtype)) * scale.to(x.dtype)
         return F.linear(x, weight, bias) + F.linear(low, self.b.to(x.dtype))
 
     def _noisy(self, x: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """Σ_i s_i b_i m_i a_iᵀ (d ∘ x), with m_i ∈ {0, 1/(1-p_i)} drawn for every token and d ∈ {0, 1/(1-q)} for every
-        number of x: (..., d_in) -> (..., d_out). Its mean over the draws is the branch without them."""
+        """Σ_i s_i b_i m_i a_iᵀ (d ∘ x): (..., d_in) -> (..., d_out).
+
+        m_i ∈ {0, 1/(1-p_i)} is sampled for every token and d ∈ {0, 1/(1-q)} for every element of x; the expected value
+        is the branch without them.
+        """
         if self.noise is None:
-            raise RuntimeError("no mask was drawn for this step: call MaskSampler.sample before a training forward")
-        draws = torch.Generator(x.device).manual_seed(self.noise)
+            raise RuntimeError("this step has no mask: call MaskSampler.sample before a forward pass in training")
+        generator = torch.Generator(x.device).manual_seed(self.noise)
         if self.input_dropout:
-            kept = torch.rand(x.shape, generator=draws, device=x.device) >= self.input_dropout
+            kept = torch.rand(x.shape, generator=generator, device=x.device) >= self.input_dropout
             x = x * kept.to(x.dtype) / (1 - self.input_dropout)
         low = F.linear(x, self.a.to(x.dtype)) * scale.to(x.dtype)
         if self.by_token:
             rates = torch.tensor(self.drop_rate, device=x.device)
-            drawn = torch.rand(*x.shape[:-1], len(rates), generator=draws, device=x.device) >= rates
-            factor = (drawn / (1 - rates)).to(low.dtype)
+            active = torch.rand(*x.shape[:-1], len(rates), generator=generator, device=x.device) >= rates
+            factor = (active / (1 - rates)).to(low.dtype)
             low = low * (factor if self.rank == 1 else factor.repeat_interleave(self.rank, -1))
         return F.linear(low, self.b.to(low.dtype))
 
@@ -172,11 +181,11 @@ class MLAELinear(nn.Module):
 
 
 class _MaskedLinear(torch.autograd.Function):
-    """y = x (W + (b s) a)ᵀ + bias, with a low-rank backward.
+    """y = x (W + (b s) a)ᵀ + bias, with a low-rank backward pass.
 
-    One product forward and one for the gradient of x, as in the frozen layer; the experts' own
-    gradients cost O(N r (d_in + d_out)) for N tokens. Left to autograd, this form would build the
-    full gradient of W, half as much again. Possible because the whole batch shares one mask.
+    One product forward and one for the gradient of x, as in the frozen layer; the gradients of the experts cost
+    O(N r (d_in + d_out)) for N tokens. Autograd would build the full gradient of W, half as much again. This form needs
+    one mask for the whole batch.
     """
 
     @staticmethod
@@ -186,7 +195,7 @@ class _MaskedLinear(torch.autograd.Function):
         return F.linear(x, merged, bias)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride] - torch passes one gradient per output
         x, merged, a, b, scale = ctx.saved_tensors
         flat, images = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
         onto_b, onto_a = flat @ b, images @ a.t()  # (N, r) each
@@ -198,15 +207,17 @@ class _MaskedLinear(torch.autograd.Function):
 
 
 class MaskSampler:
-    """Draws the masks of a whole plan, one draw per layer and step, and counts them.
+    """Samples the masks of a whole plan once per step and counts in how many steps each expert was active.
 
-    Every row takes 16 uniform numbers a step from a generator of its own, whatever the plan keeps or
-    drops: two runs with one seed see one sequence, cell by cell, whatever else differs, later rows
-    included. The last of the 16 also seeds what is drawn within the batch: `noise`, one number per row, needs no
-    state of its own, and a run that goes on from a checkpoint draws what it would have drawn.
+    Every row takes 16 uniform numbers per step from its own generator, whatever the plan keeps or drops: two runs with
+    the same seed see the same sequence, cell by cell, whatever else differs, later rows included. The last of the 16
+    also seeds what is sampled within the batch: `noise`, one number per row, needs no state of its own, and a run that
+    resumes from a checkpoint samples what it would have sampled.
 
-    mask_per: "step", or "token": then every expert that exists takes part in the step, and its layer draws for each
-    token.
+    Args:
+        plan: which experts exist, and their drop rates.
+        seed: of the run.
+        mask_per: "step", or "token": then every existing expert is active in the step, and its layer samples per token.
     """
 
     def __init__(self, plan: MaskPlan, seed: int, mask_per: str = "step") -> None:
@@ -222,10 +233,10 @@ class MaskSampler:
 
     def sample(self) -> torch.Tensor:
         """The factors m/(1-p) of one step, (rows, columns) float32: 0 where dropped or absent."""
-        chance = torch.stack([torch.rand(MAX_COLUMNS, generator=own, dtype=torch.float64) for own in self.generators])
-        self.noise = (chance[:, -1] * 2**53).long().tolist()  # exact: they are multiples of 2^-53
+        uniform = torch.stack([torch.rand(MAX_COLUMNS, generator=row, dtype=torch.float64) for row in self.generators])
+        self.noise = (uniform[:, -1] * 2**53).long().tolist()  # exact: they are multiples of 2^-53
         rates = torch.zeros_like(self._rates) if self.by_token else self._rates
-        alive = (chance[:, : self.plan.columns] >= rates) & self._keep
+        active = (uniform[:, : self.plan.columns] >= rates) & self._keep
         self.steps += 1
-        self.active_steps += alive
-        return (alive / (1 - rates)).float()
+        self.active_steps += active
+        return (active / (1 - rates)).float()

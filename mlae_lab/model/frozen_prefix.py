@@ -1,14 +1,14 @@
-"""Compute once what no training step can change.
+"""Split a network so that its frozen first part is computed only once.
 
-Everything below the first adapted block is frozen, and without augmentation its output for a
-image never changes. `split` cuts a network there; the trainer keeps what enters the cut and
-runs only what lies behind it. Vision transformers and MLP-Mixers can be cut before each block; any
-other network only at its end, below the head.
+Everything before the first adapted block is frozen, and without augmentation its output for an image never changes.
+`split` divides a network there; the trainer keeps the output of the first part and runs only the second. Vision
+transformers and MLP-Mixers can be split before each block, any other network only before the head.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from timm.models.mlp_mixer import MlpMixer
@@ -21,66 +21,77 @@ Part = Callable[[torch.Tensor], torch.Tensor]
 
 
 def depth(model: nn.Module) -> int:
-    """The last place of a cut, below the head: the number of blocks, 1 for a network of stages such as Swin."""
-    return len(model.blocks) if hasattr(model, "blocks") else 1
+    """The last split position, before the head: the number of blocks, 1 for a network of stages such as Swin."""
+    blocks: Any = getattr(model, "blocks", None)
+    return 1 if blocks is None else len(blocks)
 
 
 def first_block(plan: MaskPlan | None, blocks: int) -> int:
-    """Number (from 0) of the first block that holds an expert; `blocks` if none does.
+    """Number (from 0) of the first block that has an expert; `blocks` if none has.
 
-    blocks: as `depth` gives it. A target outside `blocks.<number>`, as in Swin, counts as block 0.
+    Args:
+        plan: None for a linear probe. A target outside `blocks.<number>`, as in Swin, counts as block 0.
+        blocks: as returned by `depth`.
     """
     if plan is None:
         return blocks
     numbers = [blocks]
-    for target, kept in zip(plan.targets, plan.kept, strict=False):
-        words = target.split(".")
+    for target, kept in zip(plan.targets, plan.kept, strict=True):
+        names = target.split(".")
         if kept:
-            numbers.append(int(words[1]) if words[0] == "blocks" else 0)
+            numbers.append(int(names[1]) if names[0] == "blocks" else 0)
     return min(numbers)
 
 
 def split(model: nn.Module, block: int) -> tuple[Part, Part]:
-    """(images -> what enters block number `block`, the same -> logits).
+    """Split a network in front of a block. The two parts in turn give the output of `model(images)`.
 
-    block: 0 to `depth(model)`; at the end of the range the first part gives what the head reads.
-    Where a network cannot be cut between blocks, any block below the end means nothing cached:
-    the first part hands the images on. The two parts in turn give what `model(images)` gives.
+    Args:
+        model: a network of timm.
+        block: 0 to `depth(model)`; `depth(model)` splits before the head. If the network cannot be split between
+            blocks, any smaller number makes the first part return the images unchanged.
+
+    Returns:
+        The first part, from images to the input of the block, and the second, from there to the logits.
     """
+    network: Any = model  # timm's networks share no declared type
     stem = _stem(model)
     if stem is None:
         if block >= depth(model):
-            return model.forward_features, model.forward_head
+            return network.forward_features, network.forward_head
         return _unchanged, model
 
-    def before(images: torch.Tensor) -> torch.Tensor:
-        return model.blocks[:block](stem(images))
+    def first(images: torch.Tensor) -> torch.Tensor:
+        return network.blocks[:block](stem(images))
 
-    def behind(tokens: torch.Tensor) -> torch.Tensor:
-        return model.forward_head(model.norm(model.blocks[block:](tokens)))
+    def second(tokens: torch.Tensor) -> torch.Tensor:
+        return network.forward_head(network.norm(network.blocks[block:](tokens)))
 
-    return before, behind
+    return first, second
 
 
 def pieces(model: nn.Module, block: int) -> tuple[Part, ...]:
-    """What lies behind the cut at `block`, in the smallest parts that follow one another: one for each block and one
-    for norm and head. One part, all of it, where the network cannot be cut between blocks. In turn they give what the
-    second part of `split(model, block)` gives, bit for bit."""
+    """The second part of `split(model, block)` as a sequence: one piece per block and one for norm and head.
+
+    A network that cannot be split between blocks has a single piece. The pieces in turn give the output of the second
+    part bit for bit.
+    """
     if _stem(model) is None:
         return (split(model, block)[1],)
-    return (*model.blocks[block:], lambda tokens: model.forward_head(model.norm(tokens)))
+    network: Any = model
+    return (*network.blocks[block:], lambda tokens: network.forward_head(network.norm(tokens)))
 
 
 def _unchanged(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
-def _stem(model: nn.Module) -> Part | None:
-    """Images to what enters block 0; None for a network whose blocks are not simply one after another.
+def _stem(model: Any) -> Part | None:
+    """From images to the input of block 0; None for a network whose blocks are not a plain sequence.
 
-    A subclass that overrides timm's `forward_features` may do anything in it, so it is not cut.
+    A subclass that overrides timm's `forward_features` may do anything in it, so it is not split.
     """
-    own = type(model).forward_features if hasattr(model, "forward_features") else None
-    if own is VisionTransformer.forward_features:
+    forward_features = getattr(type(model), "forward_features", None)
+    if forward_features is VisionTransformer.forward_features:
         return lambda x: model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(x))))
-    return model.stem if own is MlpMixer.forward_features else None
+    return model.stem if forward_features is MlpMixer.forward_features else None

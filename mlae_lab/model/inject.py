@@ -1,7 +1,7 @@
-"""Put experts into a network, fold them in, take them out: `inject`, `merge`, `remove`.
+"""Add experts to a network, merge them into its weights, remove them: `inject`, `merge`, `remove`.
 
-Works on every `nn.Linear` of every module tree; names are exact, so `blocks.1.attn.qkv` never
-means `blocks.10.attn.qkv`. Nothing here happens as a side effect of `train()` or `eval()`.
+Works on every `nn.Linear` of every module tree; names are exact, so `blocks.1.attn.qkv` never means
+`blocks.10.attn.qkv`. None of this is a side effect of `train()` or `eval()`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ class InjectError(LabError):
 
 
 class Experts:
-    """The experts inside one network.
+    """The experts of a network.
 
-    layers: target name to MLAELinear, only rows that keep an expert. `sample()` gives every layer
-    the mask of the next training step.
+    Attributes:
+        plan: which experts exist.
+        layers: target name to MLAELinear, only for rows that keep an expert.
+        sampler: of the masks; `sample` sets every layer's mask for the next training step.
     """
 
     def __init__(self, plan: MaskPlan, layers: dict[str, MLAELinear], seed: int, mask_per: str = "step") -> None:
@@ -31,8 +33,11 @@ class Experts:
         self.sampler = MaskSampler(plan, seed, mask_per)
 
     def sample(self) -> torch.Tensor:
-        """Draw the masks of one step and hand them out; returns (rows, columns) factors m/(1-p), with a mask per token
-        1 for every expert: each takes part in the step."""
+        """Sample the masks of one step and set them in all layers.
+
+        Returns:
+            (rows, columns) factors m/(1-p); with masks per token 1 for every expert, as each is active in the step.
+        """
         factors = self.sampler.sample()
         for row, target in enumerate(self.plan.targets):
             layer = self.layers.get(target)
@@ -42,7 +47,7 @@ class Experts:
         return factors
 
     def parameters(self) -> list[nn.Parameter]:
-        """What learns: a, b and, unless frozen, the coefficients."""
+        """The trainable parameters: a, b and, unless frozen, the coefficients."""
         return [p for layer in self.layers.values() for p in (layer.a, layer.b, layer.coefficient) if p.requires_grad]
 
 
@@ -54,26 +59,28 @@ def linear_names(model: nn.Module) -> list[str]:
 def inject(
     model: nn.Module, plan: MaskPlan, seed: int = 0, mask_per: str = "step", input_dropout: float = 0.0
 ) -> Experts:
-    """Freeze a network and put the plan's experts into it.
+    """Freeze a network and add the plan's experts. Its output stays the same bit for bit.
 
-    model: changed in place; all its parameters are frozen, a caller unfreezes the head. A row
-    without experts leaves its layer alone. seed: of the draws of a and of the mask sequence.
-    mask_per, input_dropout: see RunConfig.
-    Right after, the network's output equals the frozen one's bit for bit.
-    Raises InjectError if a target is not a linear layer of this network or experts are already there;
-    the network is then unchanged.
+    Args:
+        model: changed in place; all its parameters are frozen, and the caller unfreezes the head.
+        plan: a row without experts leaves its layer unchanged.
+        seed: of the initial values of a and of the masks.
+        mask_per: see RunConfig.
+        input_dropout: see RunConfig.
+
+    Raises:
+        InjectError: a target is not a linear layer of this network, or it has experts already; the network is then
+            unchanged.
     """
     modules = dict(model.named_modules())
     if any(isinstance(module, MLAELinear) for module in modules.values()):
         raise InjectError("the network already has experts: remove or merge them first")
+    linears = {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
     for target in plan.targets:
-        if not isinstance(modules.get(target), nn.Linear):
-            names = linear_names(model)
-            like = [n for n in names if n.endswith(target.rsplit(".", 1)[-1])] or names
-            raise InjectError(
-                f"{target!r} is not a linear layer of this network: it has {len(like)} such as {like[0]} … {like[-1]}"
-                if like else f"{target!r} is not a linear layer of this network: it has none"
-            )  # fmt: skip
+        if target not in linears:
+            names = [n for n in linears if n.endswith(target.rsplit(".", 1)[-1])] or list(linears)
+            choice = f"{len(names)} such as {names[0]} … {names[-1]}" if names else "none"
+            raise InjectError(f"{target!r} is not a linear layer of this network: it has {choice}")
     model.requires_grad_(False)
     layers = {}
     for row, target in enumerate(plan.targets):
@@ -81,7 +88,7 @@ def inject(
         if not columns:
             continue
         layers[target] = MLAELinear(
-            modules[target],
+            linears[target],
             columns,
             tuple(plan.drop_rate[row][i] for i in columns),
             plan.expert_rank,
@@ -91,14 +98,14 @@ def inject(
             target,
             mask_per == "token",
             input_dropout,
-        ).train(modules[target].training)
+        ).train(linears[target].training)
         _replace(model, target, layers[target])
     return Experts(plan, layers, seed, mask_per)
 
 
 @torch.no_grad()
 def merge(model: nn.Module) -> nn.Module:
-    """Fold all experts, on and unscaled, into plain linear layers: W + Σ λ b aᵀ. In place; returns the network."""
+    """Merge all experts, on and unscaled, into plain linear layers: W + Σ λ b aᵀ. In place; returns the network."""
     for name, layer in _adapted(model):
         layer.base.weight += layer.delta().to(layer.base.weight.dtype)
         _replace(model, name, layer.base)
@@ -106,7 +113,7 @@ def merge(model: nn.Module) -> nn.Module:
 
 
 def remove(model: nn.Module) -> nn.Module:
-    """Take all experts out again; the frozen network is as it was before `inject`. In place; returns the network."""
+    """Remove all experts; the frozen network is as it was before `inject`. In place; returns the network."""
     for name, layer in _adapted(model):
         _replace(model, name, layer.base)
     return model

@@ -1,9 +1,8 @@
 """The convolutional patch embedding of the bundled backbone.
 
-A plain patch embedding is one linear map per tile, and a small ViT needs very many images
-to make something of it. Three overlapping 3 x 3 convolutions give each token an idea of edges
-from the start (Xiao et al. 2021, "Early convolutions help transformers see better"). No batch
-statistics, so `train()` changes nothing in a frozen stem.
+A plain patch embedding is one linear map per patch, and a small ViT needs very many images to train it. Three
+overlapping 3 x 3 convolutions detect edges from the start (Xiao et al. 2021, "Early convolutions help transformers see
+better"). There are no batch statistics, so `train()` changes nothing in a frozen stem.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from torch import nn
 class ConvStem(nn.Module):
     """Images to tokens at stride 8: (N, in_chans, H, W) -> (N, H/8 * W/8, embed_dim).
 
-    Takes the place of timm's `PatchEmbed` (`VisionTransformer(embed_layer=ConvStem)`), hence
-    the names of its arguments and of `grid_size`, `num_patches` and `feat_ratio`.
+    Replaces timm's `PatchEmbed` (`VisionTransformer(embed_layer=ConvStem)`), hence the names of its arguments and of
+    `grid_size`, `num_patches` and `feat_ratio`.
     """
 
     def __init__(
@@ -39,13 +38,13 @@ class ConvStem(nn.Module):
         self.patch_size = (patch_size, patch_size)
         self.grid_size = (img_size // 8, img_size // 8)
         self.num_patches = self.grid_size[0] * self.grid_size[1]
-        made = {"device": device, "dtype": dtype}
-        self.conv1 = nn.Conv2d(in_chans, embed_dim // 4, 3, stride=2, padding=1, **made)
-        self.conv2 = nn.Conv2d(embed_dim // 4, embed_dim // 2, 3, stride=2, padding=1, **made)
-        self.conv3 = nn.Conv2d(embed_dim // 2, embed_dim, 3, stride=2, padding=1, bias=bias, **made)
+        factory = {"device": device, "dtype": dtype}
+        self.conv1 = nn.Conv2d(in_chans, embed_dim // 4, 3, stride=2, padding=1, **factory)
+        self.conv2 = nn.Conv2d(embed_dim // 4, embed_dim // 2, 3, stride=2, padding=1, **factory)
+        self.conv3 = nn.Conv2d(embed_dim // 2, embed_dim, 3, stride=2, padding=1, bias=bias, **factory)
 
     def feat_ratio(self, as_scalar: bool = True) -> int | tuple[int, int]:
-        """Pixels per token, as timm asks for it."""
+        """Pixels per token, in timm's interface."""
         return 8 if as_scalar else (8, 8)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,6 @@
-"""Weights from a file into a network: safetensors, PyTorch's own format (tensors only), the original ViT's npz.
+"""Load weights from a file: safetensors, PyTorch's own format (tensors only), the original ViT's npz.
 
-Nothing in a file can run code. What does not fit is told in one sentence, and the network is then not to be used.
+No file can run code. A file that does not fit raises an error with one sentence, and the network must not be used then.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -35,13 +36,18 @@ class BackboneError(LabError):
 
 
 def head_prefix(model: nn.Module) -> str:
-    """How the names of the head's tensors begin: `head.` in a ViT, `head.fc.` in Swin and ConvNeXt."""
-    head = model.get_classifier()
+    """Prefix of the names of the head's tensors: `head.` in a ViT, `head.fc.` in Swin and ConvNeXt."""
+    head = classifier(model)
     return next(name for name, module in model.named_modules() if module is head) + "."
 
 
+def classifier(model: Any) -> nn.Module:
+    """The head of a network of timm."""
+    return model.get_classifier()
+
+
 def backbone_state(model: nn.Module) -> State:
-    """Every tensor of the network outside its head, not copied."""
+    """All tensors of the network outside its head, not copied."""
     head = head_prefix(model)
     return {name: value for name, value in model.state_dict().items() if not name.startswith(head)}
 
@@ -49,11 +55,19 @@ def backbone_state(model: nn.Module) -> State:
 def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     """Copy a file's weights into the network; a head in the file is ignored.
 
-    path: `.safetensors`; `.bin`, `.pt` or `.pth` with tensors alone; `.npz` for timm's vision transformers in the
-    naming of the original JAX code. Any other ending is read as safetensors. Names may be timm's or the authors'
-    own where timm knows how to translate them, begin with module., model. or backbone., and lie in state_dict or model.
-    Returns notes, such as a position embedding that was resampled to another grid by timm's own function.
-    Raises BackboneError for a file that cannot be read or does not fit.
+    Names may be timm's, or the authors' own if timm can translate them; they may begin with module., model. or
+    backbone., and lie in state_dict or model.
+
+    Args:
+        model: a network of timm.
+        path: `.safetensors`; `.bin`, `.pt` or `.pth` with tensors alone; `.npz` for timm's vision transformers in the
+            naming of the original JAX code. Any other suffix is read as safetensors.
+
+    Returns:
+        Notes, such as that the position embedding was resampled to another grid by timm's function.
+
+    Raises:
+        BackboneError: the file cannot be read or does not fit.
     """
     if path.is_dir():
         raise BackboneError(f"{path} is a folder: give a file in it that ends in {', '.join(SUFFIXES)}")
@@ -64,9 +78,9 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     given = _read_torch(path) if path.suffix.lower() in TORCH_SUFFIXES else _read_safetensors(path)
     own = backbone_state(model)
     state, notes = _translated(model, own, given)
-    wrong = _differences(own, state)
-    if wrong:
-        raise BackboneError(f"{path} does not fit this backbone: {'; '.join(wrong)}")
+    differences = _differences(own, state)
+    if differences:
+        raise BackboneError(f"{path} does not fit this backbone: {'; '.join(differences)}")
     state = {name: state[name].to(value.dtype) for name, value in own.items()}
     _require_finite(path, state)
     model.load_state_dict(state, strict=False)
@@ -91,7 +105,7 @@ def _read_safetensors(path: Path) -> State:
 
 
 def _read_torch(path: Path) -> State:
-    hint = ": give a file that torch.save wrote from a state_dict of tensors alone, or a safetensors file"
+    hint = ": give a file that torch.save wrote from a state_dict with tensors only, or a safetensors file"
     with _reading(path, "a readable file of tensors", hint):
         given = torch.load(path, map_location="cpu", weights_only=True)
     while isinstance(given, Mapping):
@@ -103,7 +117,7 @@ def _read_torch(path: Path) -> State:
         raise BackboneError(f"{path} holds a {type(given).__name__} where names and tensors should be{hint}")
     for name, value in given.items():
         if not isinstance(name, str) or not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
-            raise BackboneError(f"{path} holds {str(name)[:60]!r}, which is no plain tensor{hint}")
+            raise BackboneError(f"{path} holds {str(name)[:60]!r}, which is not a plain tensor{hint}")
     return dict(given)
 
 
@@ -111,14 +125,14 @@ def _read_torch(path: Path) -> State:
 
 
 def _translated(model: nn.Module, own: State, given: State) -> tuple[State, tuple[str, ...]]:
-    """The file's tensors under the network's names, and what was done to them."""
+    """The file's tensors under the network's names, and notes on what was changed."""
     for prefix in _PREFIXES:
         if any(name.startswith(prefix) for name in given) and not any(name.startswith(prefix) for name in own):
             given = {name.removeprefix(prefix): value for name, value in given.items()}
     given, note = _regridded(model, own, given)
     state = _without_head(model, given)
     same_patch = _PATCH not in given or _PATCH not in own or given[_PATCH].shape[2:] == own[_PATCH].shape[2:]
-    if set(state) != set(own) and same_patch:  # timm would resample patches of another size without a word
+    if set(state) != set(own) and same_patch:  # timm would silently resample patches of another size
         other = _without_head(model, _timm_names(model, given))
         if len(set(other) ^ set(own)) < len(set(state) ^ set(own)):
             state = other
@@ -126,7 +140,7 @@ def _translated(model: nn.Module, own: State, given: State) -> tuple[State, tupl
 
 
 def _timm_names(model: nn.Module, given: State) -> State:
-    """The names that timm's own loader makes of the authors' (DeiT, DINOv2, Swin, ConvNeXt, CLIP ...)."""
+    """The authors' names (DeiT, DINOv2, Swin, ConvNeXt, CLIP ...) as timm's own loader translates them."""
     translate = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     options = {"adapt_layer_scale": True} if isinstance(model, VisionTransformer) else {}
     try:
@@ -136,26 +150,29 @@ def _timm_names(model: nn.Module, given: State) -> State:
 
 
 def _without_head(model: nn.Module, state: State) -> State:
-    """Also without buffers that timm computes itself, and the layer before the head of early ViT files."""
+    """The tensors without the head, buffers that timm computes itself, and the layer before the head of old files."""
     head = head_prefix(model)
     computed = ("relative_position_index", "attn_mask")
     return {
-        name: value for name, value in state.items()
+        name: value
+        for name, value in state.items()
         if not name.startswith((head, "pre_logits.")) and not name.endswith(computed)
-    }  # fmt: skip
+    }
 
 
 def _regridded(model: nn.Module, own: State, state: State) -> tuple[State, tuple[str, ...]]:
-    given, wanted = state.get("pos_embed"), own.get("pos_embed")
+    """The tensors with the position embedding resampled to the network's grid, and a note, where the grids differ."""
+    given, expected = state.get("pos_embed"), own.get("pos_embed")
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    if given is None or wanted is None or grid is None or given.shape == wanted.shape:
+    if given is None or expected is None or grid is None or given.shape == expected.shape:
         return state, ()
     extra = _prefix_tokens(model)
-    side = math.isqrt(max(0, given.shape[1] - extra)) if given.dim() == 3 else 0
-    if wanted.dim() != 3 or not side or side * side + extra != given.shape[1] or given.shape[2] != wanted.shape[2]:
+    width = math.isqrt(max(0, given.shape[1] - extra)) if given.dim() == 3 else 0
+    is_grid = width and width * width + extra == given.shape[1]
+    if expected.dim() != 3 or not is_grid or given.shape[2] != expected.shape[2]:
         return state, ()
     resampled = resample_abs_pos_embed(given.float(), new_size=list(grid), num_prefix_tokens=extra)
-    return {**state, "pos_embed": resampled}, (_grid_note((side, side), grid),)
+    return {**state, "pos_embed": resampled}, (_grid_note((width, width), grid),)
 
 
 def _prefix_tokens(model: nn.Module) -> int:
@@ -167,25 +184,29 @@ def _grid_note(old: tuple[int, ...], new: tuple[int, ...]) -> str:
 
 
 def _differences(own: State, state: State) -> list[str]:
-    """What does not fit, as parts of a sentence; empty if all does."""
-    shapes = [f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
-              for name in own if name in state and state[name].shape != own[name].shape]  # fmt: skip
-    found = []
-    for odd, is_odd, are_odd in (
+    """What does not fit, as parts of a sentence; empty if everything fits."""
+    shapes = [
+        f"{name} is {tuple(state[name].shape)}, not {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    parts = []
+    for names, singular, plural in (
         ([name for name in own if name not in state], " is missing", " are missing"),
         ([name for name in state if name not in own], " is not part of it", " are not part of it"),
         (shapes, "", " (wrong shapes)"),
     ):
-        if odd:
-            more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
-            found.append(f"{', '.join(name[:100] for name in odd[:3])}{more}{is_odd if len(odd) == 1 else are_odd}")
-    return found
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            ending = singular if len(names) == 1 else plural
+            parts.append(f"{', '.join(name[:100] for name in names[:3])}{more}{ending}")
+    return parts
 
 
 def _require_finite(path: Path, state: State) -> None:
-    odd = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
-    if odd:
-        raise BackboneError(f"{path} cannot be used: {odd[0]} holds values that are not finite numbers")
+    broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise BackboneError(f"{path} cannot be used: {broken[0]} holds values that are not finite numbers")
 
 
 # ---------------------------------------------------------------- the original ViT files
@@ -195,10 +216,10 @@ def _require_finite(path: Path, state: State) -> None:
 def _load_npz(model: nn.Module, path: Path) -> tuple[str, ...]:
     if not isinstance(model, VisionTransformer) or not hasattr(model.patch_embed, "proj"):
         raise BackboneError(
-            f"{path} is in the naming of the original JAX ViT, which fits timm's vision transformers alone: "
+            f"{path} is in the naming of the original JAX ViT, which fits only timm's vision transformers: "
             f"give a {' or '.join(SUFFIXES[:2])} file for this backbone"
         )
-    # opened here and below, since numpy and timm leave a file open that they cannot use
+    # opened here and below, because numpy and timm leave a file open that they cannot read
     with _reading(path, "a readable npz file"), path.open("rb") as file, np.load(file) as arrays:
         names = set(arrays.files)
         prefix = next((p for p in _JAX_PREFIXES if f"{p}embedding/kernel" in names), None)
@@ -207,7 +228,7 @@ def _load_npz(model: nn.Module, path: Path) -> tuple[str, ...]:
         positions = arrays[key].shape[-2] if key else 0
     if prefix is None:
         raise BackboneError(f"{path} is not an original ViT file: it has no embedding/kernel")
-    blocks = len({found[1] for name in names if (found := re.search(r"/encoderblock_(\d+)/", f"/{name}"))})
+    blocks = len({match[1] for name in names if (match := re.search(r"/encoderblock_(\d+)/", f"/{name}"))})
     width, colours, *patch = model.patch_embed.proj.weight.shape
     if kernel != (*patch, colours, width) or blocks not in (0, len(model.blocks)):  # 0: all blocks in one array
         raise BackboneError(
@@ -219,11 +240,13 @@ def _load_npz(model: nn.Module, path: Path) -> tuple[str, ...]:
         if value.is_floating_point():
             value.fill_(math.nan)  # timm's loader copies what it knows; what is still nan then was not in the file
     with _reading(path, "a fitting ViT file"), path.open("rb") as file:
-        model.load_pretrained(file)
+        model.load_pretrained(file)  # pyright: ignore[reportArgumentType] - numpy, which reads it, takes open files
     missing = [name for name, value in own.items() if not bool(torch.isfinite(value).all())]
     if missing:
-        wrong = _differences(dict.fromkeys(missing, own[missing[0]]), {})
-        raise BackboneError(f"{path} does not fit this backbone: {wrong[0]} or not finite")
-    extra, grid = _prefix_tokens(model), model.patch_embed.grid_size
-    side = math.isqrt(max(0, positions - extra))
-    return () if model.pos_embed is None or side * side == grid[0] * grid[1] else (_grid_note((side, side), grid),)
+        differences = _differences(dict.fromkeys(missing, own[missing[0]]), {})
+        raise BackboneError(f"{path} does not fit this backbone: {differences[0]} or not finite")
+    grid = model.patch_embed.grid_size
+    width = math.isqrt(max(0, positions - _prefix_tokens(model)))
+    if model.pos_embed is None or width * width == grid[0] * grid[1]:
+        return ()
+    return (_grid_note((width, width), grid),)

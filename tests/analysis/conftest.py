@@ -1,4 +1,4 @@
-"""A small network whose experts have learned something, and images for it."""
+"""A small network with trained experts, and images for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def adapted(small_vit: Callable[..., VisionTransformer]) -> Callable[..., tuple[VisionTransformer, Experts]]:
-    """Builds a small transformer with a plan's experts, none of them zero, in eval mode; its head learns."""
+    """Build a small transformer with a plan's experts, none of them zero, in eval mode and with a trainable head."""
     import torch
 
     from mlae_lab.model.inject import inject
@@ -27,11 +27,11 @@ def adapted(small_vit: Callable[..., VisionTransformer]) -> Callable[..., tuple[
     def build(plan: MaskPlan, seed: int = 0, size: float = 0.3) -> tuple[VisionTransformer, Experts]:
         model = small_vit(depth=plan.rows, seed=seed)
         experts = inject(model, plan, seed)
-        draw = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for layer in experts.layers.values():
-                layer.b.copy_(torch.randn(layer.b.shape, generator=draw) * size)
-                layer.coefficient.copy_(torch.rand(layer.coefficient.shape, generator=draw) * 2 - 0.5)
+                layer.b.copy_(torch.randn(layer.b.shape, generator=rng) * size)
+                layer.coefficient.copy_(torch.rand(layer.coefficient.shape, generator=rng) * 2 - 0.5)
         model.get_classifier().requires_grad_(True)
         return model.eval(), experts
 
@@ -40,16 +40,18 @@ def adapted(small_vit: Callable[..., VisionTransformer]) -> Callable[..., tuple[
 
 @pytest.fixture
 def images() -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-    """Draws (images, labels) for it."""
+    """Sample (images, labels) for the small network."""
     import torch
 
-    def draw(count: int, classes: int = 5, seed: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    def sample(count: int, classes: int = 5, seed: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
         own = torch.Generator().manual_seed(seed)
         return torch.randn(count, 3, 32, 32, generator=own), torch.randint(classes, (count,), generator=own)
 
-    return draw
+    return sample
 
 
 def full_pass(lab: WhatIf, factors: Factors) -> Outcome:
-    """The answer to a state through all pieces and with all images: the reference for what is reused."""
-    return lab._run(factors, [lab.inputs], keep=False).outcome
+    """The outcome of a state from all pieces and images: the reference for outcomes from kept inputs."""
+    outcome = lab._run(factors, [lab.inputs], keep=False).outcome
+    assert outcome is not None
+    return outcome

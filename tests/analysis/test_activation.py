@@ -1,4 +1,4 @@
-"""What an expert adds to its frozen layer, against vectors computed one by one."""
+"""Contributions of experts, compared with vectors computed one by one."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from mlae_lab.model.inject import inject
 
 
 def make_layer(rank: int, bias: bool = True, seed: int = 0) -> MLAELinear:
-    draw = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     layer = MLAELinear(nn.Linear(6, 4, bias=bias), (0, 2, 3), (0.5,) * 3, rank)
     with torch.no_grad():
         for p in (*layer.base.parameters(), layer.b, layer.coefficient):
-            p.copy_(torch.randn(p.shape, generator=draw))
+            p.copy_(torch.randn(p.shape, generator=rng))
     return layer
 
 
 def by_hand(layer: MLAELinear, tokens: Tensor) -> list[float]:
     """Mean over tokens of ‖λ_i B_i A_i x‖ / ‖W x + bias‖, one token and one matrix at a time, in float64."""
-    found = []
+    result = []
     for i in range(3):
         own = slice(i * layer.rank, (i + 1) * layer.rank)
         matrix = layer.coefficient[i].double() * layer.b[:, own].double() @ layer.a[own].double()
@@ -36,8 +36,8 @@ def by_hand(layer: MLAELinear, tokens: Tensor) -> list[float]:
             if layer.base.bias is not None:
                 y = y + layer.base.bias.double()
             shares.append(float((matrix @ x).norm() / y.norm()))
-        found.append(sum(shares) / len(shares))
-    return found
+        result.append(sum(shares) / len(shares))
+    return result
 
 
 @pytest.mark.parametrize("rank", [1, 2, 4])
@@ -74,7 +74,7 @@ def test_the_mask_of_the_last_step_and_the_sign_of_lambda_do_not_matter() -> Non
 
 
 @torch.no_grad()
-def test_fresh_experts_add_nothing() -> None:
+def test_new_experts_add_nothing() -> None:
     layer = MLAELinear(nn.Linear(6, 4), (0, 1), (0.0, 0.0))
     contribution = Contribution()
     contribution.add("here", layer, torch.randn(3, 6))
@@ -84,38 +84,38 @@ def test_fresh_experts_add_nothing() -> None:
 # ---------------------------------------------------------------- recording
 
 
-def test_recording_sees_what_enters_each_layer_and_leaves_the_network_as_it_was(
+def test_recording_reads_layer_inputs_and_leaves_the_network_unchanged(
     small_vit: Callable[..., VisionTransformer],
 ) -> None:
     model = small_vit()
     experts = inject(model, allocation((3, 0, 2)))
-    draw = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for layer in experts.layers.values():
-            layer.b.copy_(torch.randn(layer.b.shape, generator=draw))
+            layer.b.copy_(torch.randn(layer.b.shape, generator=rng))
     model.eval()
-    x = torch.randn(2, 3, 32, 32, generator=draw)
+    x = torch.randn(2, 3, 32, 32, generator=rng)
     plain = model(x)
-    entered = {}
-    watch = model.blocks[2].attn.qkv.register_forward_pre_hook(lambda module, inputs: entered.update(x=inputs[0]))
+    inputs_of = {}
+    watch = model.blocks[2].attn.qkv.register_forward_pre_hook(lambda module, inputs: inputs_of.update(x=inputs[0]))
     with recording(experts.layers) as contribution:
         assert torch.equal(model(x), plain)
     watch.remove()
     assert set(contribution.means) == {"blocks.0.attn.qkv", "blocks.2.attn.qkv"}
     assert [len(values) for values in contribution.means.values()] == [3, 2]
     again = Contribution()
-    again.add("blocks.2.attn.qkv", experts.layers["blocks.2.attn.qkv"], entered["x"])
+    again.add("blocks.2.attn.qkv", experts.layers["blocks.2.attn.qkv"], inputs_of["x"])
     assert torch.equal(again.means["blocks.2.attn.qkv"], contribution.means["blocks.2.attn.qkv"])
     assert not any(module._forward_pre_hooks for module in model.modules())
     model(x)
-    assert torch.equal(again.means["blocks.2.attn.qkv"], contribution.means["blocks.2.attn.qkv"])  # it is closed
+    assert torch.equal(again.means["blocks.2.attn.qkv"], contribution.means["blocks.2.attn.qkv"])  # recording has ended
 
 
-def test_hooks_go_when_the_forward_pass_fails(small_vit: Callable[..., VisionTransformer]) -> None:
+def test_hooks_are_removed_if_the_forward_pass_fails(small_vit: Callable[..., VisionTransformer]) -> None:
     model = small_vit()
     experts = inject(model, uniform(0.5, 3, 2))
     model.train()
-    with pytest.raises(RuntimeError, match="no mask was drawn"), recording(experts.layers):
+    with pytest.raises(RuntimeError, match="this step has no mask"), recording(experts.layers):
         model(torch.zeros(1, 3, 32, 32))
     assert not any(module._forward_pre_hooks for module in model.modules())
 
@@ -130,16 +130,16 @@ def test_without_experts_there_is_nothing_to_record() -> None:
 
 
 @torch.no_grad()
-def test_an_image_a_class_and_the_live_mean_are_averages_of_one_number(
+def test_contributions_by_image_and_class_and_live_mean_agree(
     small_vit: Callable[..., VisionTransformer],
 ) -> None:
     model = small_vit()
     experts = inject(model, allocation((3, 0, 2)))
-    draw = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     for layer in experts.layers.values():
-        layer.b.copy_(torch.randn(layer.b.shape, generator=draw))
+        layer.b.copy_(torch.randn(layer.b.shape, generator=rng))
     model.eval()
-    x = torch.randn(5, 3, 32, 32, generator=draw)
+    x = torch.randn(5, 3, 32, 32, generator=rng)
     labels = torch.tensor([2, 0, 2, 2, 0])
     with recording(experts.layers) as live:
         model(x)
@@ -147,13 +147,13 @@ def test_an_image_a_class_and_the_live_mean_are_averages_of_one_number(
     canvas = on_canvas(experts.plan, experts.layers, images)
     assert canvas.shape == (5, 3, 3)
     assert canvas.isnan().any(0).tolist() == [[False] * 3, [True] * 3, [False, False, True]]
-    entered = {}
-    watch = model.blocks[2].attn.qkv.register_forward_pre_hook(lambda module, inputs: entered.update(x=inputs[0]))
+    inputs_of = {}
+    watch = model.blocks[2].attn.qkv.register_forward_pre_hook(lambda module, inputs: inputs_of.update(x=inputs[0]))
     model(x)
     watch.remove()
     layer = experts.layers["blocks.2.attn.qkv"]
     for p in range(5):
-        one = by_token(layer, entered["x"][p])
+        one = by_token(layer, inputs_of["x"][p])
         assert torch.allclose(canvas[p, 2, :2], one.mean(0), rtol=1e-6)
     for target, mean in live.means.items():  # every image has as many tokens
         assert torch.allclose(images[target].mean(0), mean, rtol=1e-6)

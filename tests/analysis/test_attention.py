@@ -1,4 +1,4 @@
-"""Maps of experts and attention, against matrices written out one token at a time."""
+"""Maps of experts and attention, compared with explicit matrices per token."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ TOKENS = 17  # of small_vit: a class token and 4 x 4 patches
 
 
 def trained(model: nn.Module, plan: MaskPlan, seed: int = 0) -> Experts:
-    """Experts that have learned something."""
+    """Experts with random b and λ."""
     experts = inject(model, plan)
-    draw = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer in experts.layers.values():
             layer.eval()
-            layer.b.copy_(torch.randn(layer.b.shape, generator=draw))
-            layer.coefficient.copy_(torch.randn(layer.coefficient.shape, generator=draw))
+            layer.b.copy_(torch.randn(layer.b.shape, generator=rng))
+            layer.coefficient.copy_(torch.randn(layer.coefficient.shape, generator=rng))
     model.eval()
     return experts
 
@@ -38,25 +38,25 @@ def images(count: int = 2, side: int = 32) -> Tensor:
 
 @torch.no_grad()
 def by_hand(model: VisionTransformer, x: Tensor) -> list[list[Tensor]]:
-    """Attention of every block, mean over heads, one image and head at a time, in the frozen-layer algebra."""
+    """Attention of every block, mean over heads, computed per image and head."""
     tokens = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(x))))
-    found = []
+    result = []
     for block in model.blocks:
         entering = block.norm1(tokens)
         qkv = block.attn.qkv(entering)
         width, heads = entering.shape[-1], block.attn.num_heads
         size = width // heads
         of_images = []
-        for one in qkv:
-            total = torch.zeros(len(one), len(one))
+        for row in qkv:
+            total = torch.zeros(len(row), len(row))
             for head in range(heads):
-                q = one[:, head * size : (head + 1) * size]
-                k = one[:, width + head * size : width + (head + 1) * size]
+                q = row[:, head * size : (head + 1) * size]
+                k = row[:, width + head * size : width + (head + 1) * size]
                 total += torch.softmax(q @ k.T / size**0.5, dim=1)
             of_images.append(total / heads)
-        found.append(of_images)
+        result.append(of_images)
         tokens = block(tokens)
-    return found
+    return result
 
 
 @pytest.fixture
@@ -70,31 +70,31 @@ def network(small_vit: Callable[..., VisionTransformer]) -> tuple[VisionTransfor
 
 @pytest.mark.parametrize("rank", [1, 2])
 @torch.no_grad()
-def test_the_map_of_an_expert_is_what_it_adds_at_each_patch(
+def test_expert_map_is_what_the_expert_adds_at_each_patch(
     rank: int, small_vit: Callable[..., VisionTransformer]
 ) -> None:
     model = small_vit()
     experts = trained(model, scaled(uniform(0.5, 3, 2), expert_rank=rank))
     target, x = "blocks.1.attn.qkv", images()
-    entered = []
-    hook = model.get_submodule(target).register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0]))
+    block_inputs = []
+    hook = model.get_submodule(target).register_forward_pre_hook(lambda module, inputs: block_inputs.append(inputs[0]))
     plain = model(x)
     hook.remove()
-    found = attention.expert_maps(model, target, x)
+    result = attention.expert_maps(model, target, x)
     layer = experts.layers[target]
     for p in range(2):
         for i in range(2):
             own = slice(i * rank, (i + 1) * rank)
             matrix = layer.coefficient[i] * layer.b[:, own] @ layer.a[own]
             for patch in range(16):
-                vector = matrix @ entered[0][p, 1 + patch]
-                assert float(found.added[p, i, patch // 4, patch % 4]) == pytest.approx(float(vector.norm()), rel=1e-3)
+                vector = matrix @ block_inputs[0][p, 1 + patch]
+                assert float(result.added[p, i, patch // 4, patch % 4]) == pytest.approx(float(vector.norm()), rel=1e-3)
                 if rank == 1:
                     along = vector @ layer.b[:, i] / layer.b[:, i].norm()
-                    assert float(found.signed[p, i, patch // 4, patch % 4]) == pytest.approx(
+                    assert float(result.signed[p, i, patch // 4, patch % 4]) == pytest.approx(
                         float(along), rel=1e-3, abs=1e-5
                     )
-    assert (found.signed is None) == (rank > 1)
+    assert (result.signed is None) == (rank > 1)
     assert torch.equal(model(x), plain)
 
 
@@ -109,9 +109,9 @@ def test_the_map_of_an_expert_is_what_it_adds_at_each_patch(
 def test_expert_maps_need_patches_not_attention(name: str, target: str, grid: tuple[int, int]) -> None:
     model = timm.create_model(name, num_classes=3).eval()
     trained(model, fitted(uniform(0.5, 1, 2), (target,)))
-    found = attention.expert_maps(model, target, images(1, 224))
-    assert found.added.shape == (1, 2, *grid)
-    assert 0 <= found.added.min() < found.added.max()
+    result = attention.expert_maps(model, target, images(1, 224))
+    assert result.added.shape == (1, 2, *grid)
+    assert 0 <= result.added.min() < result.added.max()
     with pytest.raises(attention.NoMap, match="no attention map and no rollout"):
         attention.attention_of(model, images(1, 224))
 
@@ -123,7 +123,7 @@ def test_expert_maps_need_patches_not_attention(name: str, target: str, grid: tu
         ("swin_tiny_patch4_window7_224", "layers.0.blocks.1.attn.qkv", "works in windows"),
     ],
 )
-def test_experts_without_a_place_in_the_image_say_so(name: str, target: str, why: str) -> None:
+def test_experts_without_a_position_in_the_image_raise(name: str, target: str, why: str) -> None:
     model = timm.create_model(name, num_classes=3).eval()
     trained(model, fitted(uniform(0.5, 1, 2), (target,)))
     with pytest.raises(attention.NoMap, match=why):
@@ -134,31 +134,31 @@ def test_experts_without_a_place_in_the_image_say_so(name: str, target: str, why
 
 
 @torch.no_grad()
-def test_attention_is_that_of_the_formula(network: tuple[VisionTransformer, Experts]) -> None:
+def test_attention_equals_the_formula(network: tuple[VisionTransformer, Experts]) -> None:
     model, _ = network
     x = images()
     for block, truth in zip(attention.attention_of(model, x), by_hand(model, x), strict=False):
-        for one, expected in zip(block, truth, strict=False):
-            assert torch.allclose(one, expected, atol=1e-6)
-            assert torch.allclose(one.sum(1), torch.ones(TOKENS), atol=1e-5)
+        for row, expected in zip(block, truth, strict=False):
+            assert torch.allclose(row, expected, atol=1e-6)
+            assert torch.allclose(row.sum(1), torch.ones(TOKENS), atol=1e-5)
 
 
 @torch.no_grad()
-def test_rollout_is_the_row_of_the_full_product(network: tuple[VisionTransformer, Experts]) -> None:
+def test_rollout_equals_the_row_of_the_full_product(network: tuple[VisionTransformer, Experts]) -> None:
     model, _ = network
     x = images()
-    found = attention.rollout(model, attention.attention_of(model, x))
+    result = attention.rollout(model, attention.attention_of(model, x))
     truth = by_hand(model, x)
     for p in range(2):
         product = torch.eye(TOKENS)
         for block in truth:
             product = (block[p] + torch.eye(TOKENS)) / 2 @ product
-        assert torch.allclose(found[p].flatten(), product[0, 1:], atol=1e-6)
+        assert torch.allclose(result[p].flatten(), product[0, 1:], atol=1e-6)
         assert torch.allclose(product.sum(1), torch.ones(TOKENS), atol=1e-5)
 
 
 @torch.no_grad()
-def test_registers_are_left_out_and_a_mean_is_read_from_all_patches() -> None:
+def test_registers_are_left_out_and_mean_pooling_reads_all_patches() -> None:
     torch.manual_seed(0)
     shape = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 5}
     registers = VisionTransformer(**shape, reg_tokens=4).eval()
@@ -174,31 +174,31 @@ def test_registers_are_left_out_and_a_mean_is_read_from_all_patches() -> None:
         expected = rows.mean(0)[first:]
         assert torch.allclose(attention.rollout(model, matrices)[0].flatten(), expected, atol=1e-6)
     assert "class token" in attention.reader_in_words(registers)
-    assert "evenly" in attention.reader_in_words(mean)
+    assert "equal weight" in attention.reader_in_words(mean)
 
 
 @torch.no_grad()
-def test_one_expert_alone_is_a_block_with_the_other_experts_taken_out(
+def test_expert_alone_equals_a_block_without_the_other_experts(
     network: tuple[VisionTransformer, Experts], small_vit: Callable[..., VisionTransformer]
 ) -> None:
     model, experts = network
     x, target = images(), "blocks.2.attn.qkv"
-    found = attention.block_attention(model, experts.layers, target, x)
-    patches = {name: getattr(found, name).flatten(-2) for name in ("trained", "frozen", "none")}
+    result = attention.block_attention(model, experts.layers, target, x)
+    patches = {name: getattr(result, name).flatten(-2) for name in ("trained", "frozen", "none")}
     assert torch.allclose(patches["trained"][0], by_hand(model, x)[2][0][0, 1:], atol=1e-6)
     assert torch.allclose(patches["frozen"][1], by_hand(small_vit(), x)[2][1][0, 1:], atol=1e-6)
     before = experts.layers[target].coefficient.clone()
     for i in range(2):
         experts.layers[target].coefficient[1 - i] = 0
-        assert torch.allclose(found.alone[0, i].flatten(), by_hand(model, x)[2][0][0, 1:], atol=1e-6)
+        assert torch.allclose(result.alone[0, i].flatten(), by_hand(model, x)[2][0][0, 1:], atol=1e-6)
         experts.layers[target].coefficient.copy_(before)
     experts.layers[target].coefficient.zero_()
     assert torch.allclose(patches["none"][0], by_hand(model, x)[2][0][0, 1:], atol=1e-6)
-    assert not torch.allclose(found.alone[:, 0], found.alone[:, 1])
+    assert not torch.allclose(result.alone[:, 0], result.alone[:, 1])
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_network_is_left_as_it_was_found(fails: bool, network: tuple[VisionTransformer, Experts]) -> None:
+def test_network_is_left_unchanged(fails: bool, network: tuple[VisionTransformer, Experts]) -> None:
     model, experts = network
     for number, block in enumerate(model.blocks):
         block.attn.fused_attn = number != 1
@@ -229,7 +229,7 @@ def test_the_network_is_left_as_it_was_found(fails: bool, network: tuple[VisionT
         assert torch.equal(model(images()), plain)
 
 
-def test_experts_behind_the_attention_cannot_turn_it(small_vit: Callable[..., VisionTransformer]) -> None:
+def test_experts_after_the_attention_are_refused(small_vit: Callable[..., VisionTransformer]) -> None:
     model = small_vit()
     target = "blocks.1.mlp.fc1"
     experts = trained(model, fitted(uniform(0.5, 1, 2), (target,)))

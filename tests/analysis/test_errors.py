@@ -1,4 +1,4 @@
-"""Confusion, calibration and extremes, against loops over single images that spell the definitions out."""
+"""Confusion, calibration and extremes, compared with loops over single images."""
 
 from __future__ import annotations
 
@@ -15,28 +15,35 @@ CLASSES = 5
 
 
 def some(n: int = 200, seed: int = 0, classes: int = CLASSES) -> tuple[torch.Tensor, torch.Tensor]:
-    draw = torch.Generator().manual_seed(seed)
-    labels = torch.randint(classes - 1, (n,), generator=draw)  # the last class has no image
-    logits = 2 * torch.randn(n, classes, generator=draw)
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes - 1, (n,), generator=rng)  # the last class has no image
+    logits = 2 * torch.randn(n, classes, generator=rng)
     logits[torch.arange(n), labels] += 1.5
     return logits, labels
 
 
 def by_hand(logits: torch.Tensor, labels: torch.Tensor) -> list[dict]:
-    """Every image for itself, in plain Python."""
-    found = []
+    """Every image separately, in plain Python."""
+    result = []
     for row, label in zip(logits.tolist(), labels.tolist(), strict=False):
         top = max(row)
         shares = [math.exp(v - top) for v in row]
         p = [v / sum(shares) for v in shares]
         predicted = row.index(top)
-        found.append({"truth": label, "predicted": predicted, "confidence": p[predicted], "loss": -math.log(p[label]),
-                      "brier": sum((v - (k == label)) ** 2 for k, v in enumerate(p))})  # fmt: skip
-    return found
+        result.append(
+            {
+                "truth": label,
+                "predicted": predicted,
+                "confidence": p[predicted],
+                "loss": -math.log(p[label]),
+                "brier": sum((v - (k == label)) ** 2 for k, v in enumerate(p)),
+            }
+        )
+    return result
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_each_image_is_judged_as_by_hand(seed: int) -> None:
+def test_each_prediction_equals_the_definition(seed: int) -> None:
     judged, expected = errors.judge(*some(seed=seed)), by_hand(*some(seed=seed))
     for name in ("truth", "predicted"):
         assert getattr(judged, name).tolist() == [one[name] for one in expected]
@@ -44,7 +51,7 @@ def test_each_image_is_judged_as_by_hand(seed: int) -> None:
         assert getattr(judged, name).tolist() == pytest.approx([one[name] for one in expected], abs=1e-9)
 
 
-def test_pieces_joined_are_the_whole() -> None:
+def test_joined_parts_equal_the_whole() -> None:
     logits, labels = some()
     whole = errors.judge(logits, labels)
     pieces = errors.joined([errors.judge(logits[at : at + 64], labels[at : at + 64]) for at in range(0, 200, 64)])
@@ -52,14 +59,14 @@ def test_pieces_joined_are_the_whole() -> None:
     assert len(pieces) == 200
 
 
-def test_certainty_beyond_a_double_is_no_trouble() -> None:
+def test_extreme_logits() -> None:
     judged = errors.judge(torch.tensor([[2000.0, -2000.0], [-2000.0, 2000.0]]), torch.tensor([0, 0]))
     assert judged.confidence.tolist() == [1.0, 1.0]
     assert judged.loss.tolist() == [0.0, 4000.0]
     assert judged.brier.tolist() == [0.0, 2.0]
 
 
-def test_the_matrix_counts_pairs() -> None:
+def test_confusion_matrix_counts_pairs() -> None:
     judged = errors.judge(*some())
     counts = errors.confusion(judged.truth, judged.predicted, CLASSES)
     for i in range(CLASSES):
@@ -75,47 +82,50 @@ def test_the_matrix_counts_pairs() -> None:
 
 def test_accuracy_by_class() -> None:
     judged = errors.judge(*some())
-    found = errors.by_class(errors.confusion(judged.truth, judged.predicted, CLASSES))
-    for number, entry in enumerate(found):
+    result = errors.by_class(errors.confusion(judged.truth, judged.predicted, CLASSES))
+    for number, entry in enumerate(result):
         own = [
             g == number for t, g in zip(judged.truth.tolist(), judged.predicted.tolist(), strict=False) if t == number
         ]
-        assert (entry.images, entry.right) == (len(own), sum(own))
+        assert (entry.images, entry.correct) == (len(own), sum(own))
         assert (entry.low, entry.high) == wilson(sum(own), len(own))
-    assert (found[-1].images, found[-1].low, found[-1].high) == (0, 0.0, 1.0)
+    assert (result[-1].images, result[-1].low, result[-1].high) == (0, 0.0, 1.0)
 
 
-def test_the_commonest_mistakes() -> None:
+def test_most_frequent_errors() -> None:
     counts = torch.tensor([[9, 2, 0], [3, 7, 2], [0, 0, 5]])
     assert errors.confused(counts, 10) == [(1, 0, 3), (0, 1, 2), (1, 2, 2)]
     assert errors.confused(counts, 1) == [(1, 0, 3)]
     assert errors.confused(torch.diag(torch.tensor([3, 4])), 5) == []
 
 
-def test_the_best_and_the_worst() -> None:
+def test_extremes_equal_the_definition() -> None:
     judged = errors.judge(*some())
     every = list(enumerate(by_hand(*some())))
-    found = errors.extremes(judged, 7)
+    result = errors.extremes(judged, 7)
     right = [(i, p) for i, p in every if p["truth"] == p["predicted"]]
     wrong = [(i, p) for i, p in every if p["truth"] != p["predicted"]]
-    assert found["right"] == [i for i, p in sorted(right, key=lambda e: -e[1]["confidence"])[:7]]
-    assert found["wrong"] == [i for i, p in sorted(wrong, key=lambda e: -e[1]["confidence"])[:7]]
-    assert found["unsure"] == [i for i, p in sorted(every, key=lambda e: e[1]["confidence"])[:7]]
-    assert found["costly"] == [i for i, p in sorted(every, key=lambda e: -e[1]["loss"])[:7]]
+    assert result["right"] == [i for i, p in sorted(right, key=lambda e: -e[1]["confidence"])[:7]]
+    assert result["wrong"] == [i for i, p in sorted(wrong, key=lambda e: -e[1]["confidence"])[:7]]
+    assert result["unsure"] == [i for i, p in sorted(every, key=lambda e: e[1]["confidence"])[:7]]
+    assert result["costly"] == [i for i, p in sorted(every, key=lambda e: -e[1]["loss"])[:7]]
 
 
-def test_of_equal_images_the_first_come_first_and_rows_may_be_short() -> None:
+def test_extremes_of_equal_images_are_in_order() -> None:
     judged = errors.judge(torch.tensor([[1.0, 0.0]] * 4), torch.tensor([0, 0, 1, 0]))
     assert errors.extremes(judged, 12) == {
-        "right": [0, 1, 3], "wrong": [2], "unsure": [0, 1, 2, 3], "costly": [2, 0, 1, 3],
-    }  # fmt: skip
+        "right": [0, 1, 3],
+        "wrong": [2],
+        "unsure": [0, 1, 2, 3],
+        "costly": [2, 0, 1, 3],
+    }
 
 
 @pytest.mark.parametrize("bins", [1, 7, 10, 15])
-def test_calibration_is_its_definition(bins: int) -> None:
+def test_calibration_equals_the_definition(bins: int) -> None:
     judged, every = errors.judge(*some(400, 4)), by_hand(*some(400, 4))
-    found, ece = errors.calibration(judged, bins), 0.0
-    for m, entry in enumerate(found.bins):
+    result, ece = errors.calibration(judged, bins), 0.0
+    for m, entry in enumerate(result.bins):
         own = [p for p in every if m / bins < p["confidence"] <= (m + 1) / bins]
         assert (entry.low, entry.high, entry.images) == (m / bins, (m + 1) / bins, len(own))
         if not own:
@@ -126,11 +136,11 @@ def test_calibration_is_its_definition(bins: int) -> None:
         confidence = sum(p["confidence"] for p in own) / len(own)
         assert (entry.accuracy, entry.confidence) == (pytest.approx(accuracy), pytest.approx(confidence))
         ece += len(own) / len(every) * abs(accuracy - confidence)
-    assert found.ece == pytest.approx(ece)
+    assert result.ece == pytest.approx(ece)
     for name, value in (("confidence", "confidence"), ("brier", "brier"), ("loss", "loss")):
-        assert getattr(found, name) == pytest.approx(sum(p[value] for p in every) / len(every))
-    assert found.accuracy == sum(p["truth"] == p["predicted"] for p in every) / len(every)
-    assert sum(entry.images for entry in found.bins) == 400
+        assert getattr(result, name) == pytest.approx(sum(p[value] for p in every) / len(every))
+    assert result.accuracy == sum(p["truth"] == p["predicted"] for p in every) / len(every)
+    assert sum(entry.images for entry in result.bins) == 400
 
 
 def test_a_confidence_on_an_edge_lies_in_the_lower_bin() -> None:
@@ -140,11 +150,11 @@ def test_a_confidence_on_an_edge_lies_in_the_lower_bin() -> None:
     assert [entry.images for entry in errors.calibration(judged).bins] == [1] * 10
 
 
-def test_a_network_that_knows_what_it_knows_is_calibrated() -> None:
-    """Labels drawn from the network's own p: ECE goes to 0; the same network three times as sure is not calibrated."""
-    draw = torch.Generator().manual_seed(0)
-    logits = 2 * torch.randn(20_000, 4, generator=draw)
-    labels = torch.multinomial(logits.softmax(1), 1, generator=draw)[:, 0]
+def test_labels_sampled_from_the_predictions_are_calibrated() -> None:
+    """With labels sampled from p the ECE goes to 0; with logits three times as large it does not."""
+    rng = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(20_000, 4, generator=rng)
+    labels = torch.multinomial(logits.softmax(1), 1, generator=rng)[:, 0]
     good, proud = (errors.calibration(errors.judge(scale * logits, labels)) for scale in (1, 3))
     assert good.ece < 0.02
     assert good.confidence == pytest.approx(good.accuracy, abs=0.01)

@@ -1,4 +1,4 @@
-"""Who matters: against loops that write every state into the network and run all of it."""
+"""Expert importance, compared with loops that write every state into the network and run all of it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PLAN = allocation((2, 0, 3))
 
 
 @torch.no_grad()
-def asked(model, experts: Experts, x: torch.Tensor, labels: torch.Tensor, chunk: int = 4) -> WhatIf:
+def what_if(model, experts: Experts, x: torch.Tensor, labels: torch.Tensor, chunk: int = 4) -> WhatIf:
     before, _ = split(model, first_block(experts.plan, len(model.blocks)))
     return WhatIf(model, experts, torch.cat([before(part) for part in x.split(chunk)]), labels, chunk=chunk)
 
@@ -41,20 +41,20 @@ def asked(model, experts: Experts, x: torch.Tensor, labels: torch.Tensor, chunk:
 @torch.no_grad()
 def by_hand(model, experts: Experts, x: torch.Tensor, off: set[Cell]) -> torch.Tensor:
     """Logits with these experts' λ at 0, all images one by one."""
-    for (row, column), layer, place in _places(experts):
-        layer.coefficient[place] *= 0.0 if (row, column) in off else 1.0
-    return torch.cat([model(one[None]) for one in x])
+    for (row, column), layer, position in _positions(experts):
+        layer.coefficient[position] *= 0.0 if (row, column) in off else 1.0
+    return torch.cat([model(image[None]) for image in x])
 
 
-def _places(experts: Experts):
+def _positions(experts: Experts):
     for row, target in enumerate(experts.plan.targets):
         layer = experts.layers.get(target)
-        for place, column in enumerate(layer.columns if layer else ()):
-            yield (row, column), layer, place
+        for position, column in enumerate(layer.columns if layer else ()):
+            yield (row, column), layer, position
 
 
 class ByHand:
-    """Accuracy and loss of any set of experts, λ restored afterwards; each answer is remembered."""
+    """Accuracy and loss of any set of experts with λ restored afterwards; results are cached."""
 
     def __init__(self, model, experts: Experts, x: torch.Tensor, labels: torch.Tensor) -> None:
         self.model, self.experts, self.x, self.labels = model, experts, x, labels
@@ -78,27 +78,27 @@ class ByHand:
 
 
 @pytest.fixture
-def both(adapted: Callable, images: Callable) -> tuple[WhatIf, ByHand]:
+def lab_and_loop(adapted: Callable, images: Callable) -> tuple[WhatIf, ByHand]:
     model, experts = adapted(PLAN)
     x, labels = images(11)
-    return asked(model, experts, x, labels), ByHand(model, experts, x, labels)
+    return what_if(model, experts, x, labels), ByHand(model, experts, x, labels)
 
 
 # ---------------------------------------------------------------- leave one out
 
 
-def test_leave_one_out_equals_the_loop(both: tuple[WhatIf, ByHand]) -> None:
-    lab, slow = both
+def test_leave_one_out_equals_the_loop(lab_and_loop: tuple[WhatIf, ByHand]) -> None:
+    lab, loop = lab_and_loop
     cells = existing(PLAN)
     groups = [[cell] for cell in cells] + layers_of(cells)
-    seen: list[tuple[int, int]] = []
-    found = each_off(lab, groups, lambda done, total: seen.append((done, total)))
+    progress: list[tuple[int, int]] = []
+    result = each_off(lab, groups, lambda done, total: progress.append((done, total)))
     assert len(groups) == 7
-    assert seen == [(i, 7) for i in range(7)]
-    for group, outcome in zip(groups, found, strict=False):
-        assert outcome.accuracy == pytest.approx(slow.accuracy(group))
-        assert outcome.loss == pytest.approx(slow.loss(group), rel=1e-5)
-    assert len({round(outcome.loss, 6) for outcome in found}) == 7  # they differ: an order mixed up would show
+    assert progress == [(i, 7) for i in range(7)]
+    for group, outcome in zip(groups, result, strict=False):
+        assert outcome.accuracy == pytest.approx(loop.accuracy(group))
+        assert outcome.loss == pytest.approx(loop.loss(group), rel=1e-5)
+    assert len({round(outcome.loss, 6) for outcome in result}) == 7  # they differ, so a wrong order would show
 
 
 def test_layers_are_rows_that_have_experts() -> None:
@@ -106,27 +106,27 @@ def test_layers_are_rows_that_have_experts() -> None:
     assert layers_of([]) == []
 
 
-def test_the_estimate_is_the_slope_at_one(both: tuple[WhatIf, ByHand]) -> None:
-    lab, _ = both
-    found = first_order(lab)
-    assert set(found) == set(existing(PLAN))
+def test_estimate_is_the_slope_at_one(lab_and_loop: tuple[WhatIf, ByHand]) -> None:
+    lab, _ = lab_and_loop
+    result = first_order(lab)
+    assert set(result) == set(existing(PLAN))
     on, step = all_on(PLAN), 1e-2
-    for cell, estimate in found.items():
+    for cell, estimate in result.items():
         up, down = (full_pass(lab, with_cells(on, [cell], 1 + s)).loss for s in (step, -step))
         assert estimate == pytest.approx(-(up - down) / (2 * step), rel=0.01, abs=1e-3)
 
 
 def test_small_experts_are_estimated_well(adapted: Callable, images: Callable) -> None:
-    """The smaller λ b aᵀ, the straighter the loss along it: change and estimate agree."""
+    """For small λ b aᵀ the loss is almost linear: change and estimate agree."""
     model, experts = adapted(PLAN, size=1e-2)
-    lab = asked(model, experts, *images(11))
+    lab = what_if(model, experts, *images(11))
     predicted = first_order(lab)
     exact = [o.loss - lab.trained.loss for o in each_off(lab, [[cell] for cell in predicted])]
     assert pearson(exact, list(predicted.values())) > 0.999
 
 
-def test_the_estimate_leaves_no_gradient_behind(both: tuple[WhatIf, ByHand]) -> None:
-    lab, _ = both
+def test_the_estimate_leaves_no_gradient_behind(lab_and_loop: tuple[WhatIf, ByHand]) -> None:
+    lab, _ = lab_and_loop
     first_order(lab)
     assert all(p.grad is None for p in lab.model.parameters())
 
@@ -144,65 +144,65 @@ def test_correlations_equal_their_definitions() -> None:
 # ---------------------------------------------------------------- greedy
 
 
-def slow_greedy(slow: ByHand, removal: bool) -> list[tuple[Cell | None, int, float, float]]:
+def slow_greedy(loop: ByHand, removal: bool) -> list[tuple[Cell | None, int, float, float]]:
     every = set(existing(PLAN))
     off = set() if removal else set(every)
-    curve = [(None, len(every - off), slow.accuracy(off), slow.loss(off))]
+    curve = [(None, len(every - off), loop.accuracy(off), loop.loss(off))]
     while len(curve) <= len(every):
         candidates = every - off if removal else off
-        cell = min(candidates, key=lambda c: (slow.loss(off ^ {c}), c))
+        cell = min(candidates, key=lambda c: (loop.loss(off ^ {c}), c))
         off = off ^ {cell}
-        curve.append((cell, len(every - off), slow.accuracy(off), slow.loss(off)))
+        curve.append((cell, len(every - off), loop.accuracy(off), loop.loss(off)))
     return curve
 
 
 @pytest.mark.parametrize("removal", [True, False])
-def test_greedy_curves_equal_the_loop(both: tuple[WhatIf, ByHand], removal: bool) -> None:
-    lab, slow = both
-    told: list[tuple[int, int]] = []
-    found = greedy(lab, removal, lambda done, total: told.append((done, total)))
-    expected = slow_greedy(slow, removal)
-    assert [step.cell for step in found] == [cell for cell, *_ in expected]
-    assert [step.kept for step in found] == [kept for _, kept, *_ in expected]
-    for step, (_, _, accuracy, loss) in zip(found, expected, strict=False):
+def test_greedy_curves_equal_the_loop(lab_and_loop: tuple[WhatIf, ByHand], removal: bool) -> None:
+    lab, loop = lab_and_loop
+    reports: list[tuple[int, int]] = []
+    result = greedy(lab, removal, lambda done, total: reports.append((done, total)))
+    expected = slow_greedy(loop, removal)
+    assert [step.cell for step in result] == [cell for cell, *_ in expected]
+    assert [step.kept for step in result] == [kept for _, kept, *_ in expected]
+    for step, (_, _, accuracy, loss) in zip(result, expected, strict=False):
         assert step.accuracy == pytest.approx(accuracy)
         assert step.loss == pytest.approx(loss, rel=1e-5)
-    assert told == [(i, 15) for i in range(15)]
+    assert reports == [(i, 15) for i in range(15)]
 
 
-def test_the_order_of_the_estimate_is_measured_step_by_step(both: tuple[WhatIf, ByHand]) -> None:
-    lab, slow = both
+def test_curve_by_estimate_is_evaluated_step_by_step(lab_and_loop: tuple[WhatIf, ByHand]) -> None:
+    lab, loop = lab_and_loop
     predicted = first_order(lab)
-    told: list[tuple[int, int]] = []
-    found = by_estimate(lab, lambda done, total: told.append((done, total)))
+    reports: list[tuple[int, int]] = []
+    result = by_estimate(lab, lambda done, total: reports.append((done, total)))
     order = sorted(existing(PLAN), key=lambda cell: (predicted[cell], cell))
-    assert [step.cell for step in found] == [None, *order]
-    assert told == [(i, 5) for i in range(5)]
-    for number, step in enumerate(found):
+    assert [step.cell for step in result] == [None, *order]
+    assert reports == [(i, 5) for i in range(5)]
+    for number, step in enumerate(result):
         assert step.kept == 5 - number
-        assert step.loss == pytest.approx(slow.loss(set(order[:number])), rel=1e-5)
-        assert step.accuracy == pytest.approx(slow.accuracy(set(order[:number])))
-    assert agreement(found, predicted) == pytest.approx(1.0)
-    assert agreement([found[0], *found[:0:-1]], predicted) == pytest.approx(-1.0)
+        assert step.loss == pytest.approx(loop.loss(set(order[:number])), rel=1e-5)
+        assert step.accuracy == pytest.approx(loop.accuracy(set(order[:number])))
+    assert agreement(result, predicted) == pytest.approx(1.0)
+    assert agreement([result[0], *result[:0:-1]], predicted) == pytest.approx(-1.0)
 
 
-def test_equal_experts_go_by_layer_and_column(adapted: Callable, images: Callable) -> None:
-    """Experts that add nothing change nothing: whichever is tried first, the order is that of the canvas."""
+def test_equal_experts_are_ordered_by_layer_and_column(adapted: Callable, images: Callable) -> None:
+    """Experts that add nothing change nothing, so the order is that of the canvas."""
     model, experts = adapted(dense(2, 2), size=0.0)
-    lab = asked(model, experts, *images(5))
+    lab = what_if(model, experts, *images(5))
     for removal in (True, False):
         assert [step.cell for step in greedy(lab, removal)] == [None, (0, 0), (0, 1), (1, 0), (1, 1)]
 
 
-def test_both_curves_meet_at_their_ends(both: tuple[WhatIf, ByHand]) -> None:
-    lab, _ = both
+def test_curves_have_the_same_ends(lab_and_loop: tuple[WhatIf, ByHand]) -> None:
+    lab, _ = lab_and_loop
     down, up = greedy(lab, True), greedy(lab, False)
     assert down[0].loss == up[-1].loss
     assert down[-1].loss == up[0].loss
 
 
-def test_whoever_asked_can_leave_between_two_tries(both: tuple[WhatIf, ByHand]) -> None:
-    lab, slow = both
+def test_progress_callback_can_stop_the_evaluation(lab_and_loop: tuple[WhatIf, ByHand]) -> None:
+    lab, loop = lab_and_loop
 
     class Gone(Exception):
         pass
@@ -214,30 +214,30 @@ def test_whoever_asked_can_leave_between_two_tries(both: tuple[WhatIf, ByHand]) 
     for act in (lambda: greedy(lab, True, leaves), lambda: each_off(lab, [[c] for c in existing(PLAN)] * 2, leaves)):
         with pytest.raises(Gone):
             act()
-    assert lab.ask(all_on(PLAN)).loss == pytest.approx(slow.loss(()), rel=1e-5)
+    assert lab.ask(all_on(PLAN)).loss == pytest.approx(loop.loss(()), rel=1e-5)
 
 
-# ---------------------------------------------------------------- who decides
+# ---------------------------------------------------------------- importance for single images
 
 
-def test_deciding_equals_the_loop(both: tuple[WhatIf, ByHand]) -> None:
-    lab, slow = both
-    found = image_importance(lab)
-    on = slow.logits(())
+def test_image_importance_equals_the_loop(lab_and_loop: tuple[WhatIf, ByHand]) -> None:
+    lab, loop = lab_and_loop
+    result = image_importance(lab)
+    on = loop.logits(())
     for i in range(11):
-        said = int(on[i].argmax())
-        assert int(found.predicted[i]) == said
-        assert float(found.margin[i]) == pytest.approx(_margin(on[i], said), abs=1e-5)
+        top = int(on[i].argmax())
+        assert int(result.predicted[i]) == top
+        assert float(result.margin[i]) == pytest.approx(_margin(on[i], top), abs=1e-5)
         for cell in existing(PLAN):
-            off = slow.logits([cell])[i]
-            assert float(found.without[cell][i]) == pytest.approx(_margin(off, said), abs=1e-5)
-            assert int(found.instead[cell][i]) == int(off.argmax())
-            assert (float(found.without[cell][i]) < 0) is (int(off.argmax()) != said)
+            off = loop.logits([cell])[i]
+            assert float(result.without[cell][i]) == pytest.approx(_margin(off, top), abs=1e-5)
+            assert int(result.instead[cell][i]) == int(off.argmax())
+            assert (float(result.without[cell][i]) < 0) is (int(off.argmax()) != top)
 
 
-def _margin(logits: torch.Tensor, said: int) -> float:
+def _margin(logits: torch.Tensor, top: int) -> float:
     values = logits.tolist()
-    return values[said] - max(v for c, v in enumerate(values) if c != said)
+    return values[top] - max(v for c, v in enumerate(values) if c != top)
 
 
 def test_margin_of_a_class() -> None:

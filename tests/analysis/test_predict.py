@@ -1,4 +1,4 @@
-"""What a network says of an image, against the plain way."""
+"""Predictions for an image, compared with plain computations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlae_lab.core.patterns import allocation
 from mlae_lab.model.inject import inject
 
 
-def test_the_head_reads_what_it_turns_into_the_logits(small_vit: Callable[..., VisionTransformer]) -> None:
+def test_head_input_gives_the_logits(small_vit: Callable[..., VisionTransformer]) -> None:
     model, x = small_vit(), torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     logits, read = read_by_head(model, model.head, x)
     assert read.shape == (3, 32)
@@ -23,19 +23,19 @@ def test_the_head_reads_what_it_turns_into_the_logits(small_vit: Callable[..., V
 
 
 def test_nearest_is_the_largest_cosine() -> None:
-    draw = torch.Generator().manual_seed(0)
-    one, many = torch.randn(7, generator=draw), torch.randn(20, 7, generator=draw)
-    truth = [float(row @ one / row.norm() / one.norm()) for row in many]
+    rng = torch.Generator().manual_seed(0)
+    query, rows = torch.randn(7, generator=rng), torch.randn(20, 7, generator=rng)
+    truth = [float(row @ query / row.norm() / query.norm()) for row in rows]
     order = sorted(range(20), key=lambda i: -truth[i])[:4]
-    cosines, places = nearest(one, many, 4)
-    assert places.tolist() == order
+    cosines, indices = nearest(query, rows, 4)
+    assert indices.tolist() == order
     assert cosines.tolist() == pytest.approx([truth[i] for i in order], abs=1e-6)
-    assert float(nearest(3 * many[5], many, 1)[0]) == pytest.approx(1, abs=1e-6)
-    assert len(nearest(one, many[:2], 6)[1]) == 2
+    assert float(nearest(3 * rows[5], rows, 1)[0]) == pytest.approx(1, abs=1e-6)
+    assert len(nearest(query, rows[:2], 6)[1]) == 2
 
 
 @torch.no_grad()
-def test_a_layer_without_its_experts_is_the_network_without_that_layer(
+def test_layer_without_experts_equals_a_network_without_them(
     small_vit: Callable[..., VisionTransformer],
 ) -> None:
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -19,13 +19,13 @@ def on(plan, rate: float = 0.5, samples: int = 50, seed: int = 1) -> list[set]:
     return [set(cells_on(state)) for state in random_states(plan, rate, samples, seed)]
 
 
-def test_each_expert_drops_with_the_rate_whatever_the_plan_says() -> None:
+def test_experts_are_dropped_at_the_given_rate() -> None:
     for plan in (dense(), uniform(0.9)):
         share = sum(map(len, on(plan, 0.3, 300))) / (300 * 96)
         assert share == pytest.approx(0.7, abs=0.01)  # 28,800 samples: standard deviation 0.0027
 
 
-def test_survivors_are_rescaled_or_not() -> None:
+def test_active_experts_are_rescaled_or_not() -> None:
     plan = allocation((1, 2), columns=3)
     for rescaled, value in ((True, 4.0), (False, 1.0)):
         states = list(random_states(plan, 0.75, 40, 0, rescaled))
@@ -33,11 +33,11 @@ def test_survivors_are_rescaled_or_not() -> None:
         assert all(state[0][1:] == (None, None) and state[1][2] is None for state in states)
 
 
-def test_two_runs_see_the_same_masks_where_they_coincide() -> None:
+def test_two_runs_have_the_same_masks_where_cells_coincide() -> None:
     wide, narrow = pattern("incremental"), dense()
-    both = {(r, c) for r in range(12) for c in range(8) if wide.keep[r][c]}
+    shared = {(r, c) for r in range(12) for c in range(8) if wide.keep[r][c]}
     for a, b in zip(on(wide), on(narrow), strict=False):
-        assert a & both == b & both
+        assert a & shared == b & shared
     assert on(narrow) == on(uniform(0.5)) != on(narrow, seed=2)
 
 
@@ -54,23 +54,21 @@ def test_accuracy_under_each_mask_equals_a_full_pass(adapted: Callable, images: 
     x, labels = images(25)
     with torch.no_grad():
         lab = WhatIf(model, experts, split(model, 0)[0](x), labels)
-    told: list[int] = []
-    found = accuracies(lab, 0.5, 12, 7, True, lambda done, total: told.append(done))
-    assert told == list(range(12))
-    assert len(set(found)) > 2
-    assert found == [full_pass(lab, state).accuracy for state in random_states(lab.plan, 0.5, 12, 7, True)]
+    reports: list[int] = []
+    result = accuracies(lab, 0.5, 12, 7, True, lambda done, total: reports.append(done))
+    assert reports == list(range(12))
+    assert len(set(result)) > 2
+    assert result == [full_pass(lab, state).accuracy for state in random_states(lab.plan, 0.5, 12, 7, True)]
 
 
-def test_a_mask_that_is_drawn_again_is_measured_once(
-    adapted: Callable, images: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_repeated_mask_is_evaluated_once(adapted: Callable, images: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     model, experts = adapted(allocation((0, 2, 0), columns=4), size=1.0)
     x, labels = images(25)
     with torch.no_grad():
         lab = WhatIf(model, experts, split(model, 0)[0](x), labels)
     tried: list[object] = []
-    monkeypatch.setattr(lab, "try_out", lambda state, whole=lab.try_out: (tried.append(state), whole(state))[1])
-    found = accuracies(lab, 0.5, 40, 3)
+    monkeypatch.setattr(lab, "evaluate", lambda state, whole=lab.evaluate: (tried.append(state), whole(state))[1])
+    result = accuracies(lab, 0.5, 40, 3)
     assert len(tried) == len(set(tried)) == 4
-    assert len(found) == 40
-    assert found == [full_pass(lab, state).accuracy for state in random_states(lab.plan, 0.5, 40, 3)]
+    assert len(result) == 40
+    assert result == [full_pass(lab, state).accuracy for state in random_states(lab.plan, 0.5, 40, 3)]

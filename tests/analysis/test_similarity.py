@@ -1,4 +1,4 @@
-"""Cosine similarity of experts from their factors, against the matrices themselves."""
+"""Cosine similarity of experts from their factors, compared with the dense matrices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from mlae_lab.analysis.similarity import DRAWS, cosines, off_diagonal_means, random_baseline_of, similarity_stats
+from mlae_lab.analysis.similarity import SAMPLES, cosines, off_diagonal_means, random_baseline_of, similarity_stats
 from mlae_lab.core.patterns import allocation, dense, scaled
 from mlae_lab.model.inject import inject
 
@@ -17,10 +17,10 @@ D_IN, D_OUT = 11, 7
 
 
 def factors(experts: int, rank: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    draw = torch.Generator().manual_seed(seed)
-    a = torch.randn(experts * rank, D_IN, generator=draw)
-    b = torch.randn(D_OUT, experts * rank, generator=draw)
-    return a, b, torch.randn(experts, generator=draw)
+    rng = torch.Generator().manual_seed(seed)
+    a = torch.randn(experts * rank, D_IN, generator=rng)
+    b = torch.randn(D_OUT, experts * rank, generator=rng)
+    return a, b, torch.randn(experts, generator=rng)
 
 
 def by_hand(a: Tensor, b: Tensor, coefficient: Tensor, rank: int) -> Tensor:
@@ -39,13 +39,13 @@ def by_hand(a: Tensor, b: Tensor, coefficient: Tensor, rank: int) -> Tensor:
 @pytest.mark.parametrize("seed", range(3))
 def test_cosines_equal_those_of_the_dense_matrices(experts: int, rank: int, seed: int) -> None:
     own = factors(experts, rank, seed)
-    found = cosines(*own, rank)
-    assert found.shape == (experts, experts)
-    assert found.dtype is torch.float64
-    torch.testing.assert_close(found, by_hand(*own, rank), rtol=0, atol=1e-6)
-    torch.testing.assert_close(found, found.t())
-    assert bool((found.diagonal() == 1).all())
-    assert float(found.abs().max()) <= 1
+    result = cosines(*own, rank)
+    assert result.shape == (experts, experts)
+    assert result.dtype is torch.float64
+    torch.testing.assert_close(result, by_hand(*own, rank), rtol=0, atol=1e-6)
+    torch.testing.assert_close(result, result.t())
+    assert bool((result.diagonal() == 1).all())
+    assert float(result.abs().max()) <= 1
 
 
 @pytest.mark.parametrize("rank", [1, 3])
@@ -69,19 +69,19 @@ def test_the_size_of_lambda_and_of_the_factors_does_not_matter() -> None:
 
 def test_equal_and_opposite_experts() -> None:
     a, b, _ = factors(1, 1)
-    found = cosines(a.repeat(3, 1), b.repeat(1, 3), torch.tensor([1.0, 0.5, -1.0]))
-    torch.testing.assert_close(found, torch.tensor([[1, 1, -1], [1, 1, -1], [-1, -1, 1]], dtype=torch.float64))
+    result = cosines(a.repeat(3, 1), b.repeat(1, 3), torch.tensor([1.0, 0.5, -1.0]))
+    torch.testing.assert_close(result, torch.tensor([[1, 1, -1], [1, 1, -1], [-1, -1, 1]], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("rank", [1, 2])
-def test_fresh_experts_are_like_nothing_but_themselves(rank: int) -> None:
+def test_new_experts_have_cosine_zero_with_others(rank: int) -> None:
     a, b, coefficient = factors(3, rank)
     assert torch.equal(cosines(a, b * 0, coefficient, rank), torch.eye(3, dtype=torch.float64))
     half = b.clone()
     half[:, :rank] = 0  # the first expert alone is fresh
-    found = cosines(a, half, coefficient, rank)
-    assert found[0].tolist() == found[:, 0].tolist() == [1, 0, 0]
-    torch.testing.assert_close(found[1:, 1:], by_hand(a, b, coefficient, rank)[1:, 1:])
+    result = cosines(a, half, coefficient, rank)
+    assert result[0].tolist() == result[:, 0].tolist() == [1, 0, 0]
+    torch.testing.assert_close(result[1:, 1:], by_hand(a, b, coefficient, rank)[1:, 1:])
 
 
 def test_means_leave_the_diagonal_out() -> None:
@@ -97,10 +97,10 @@ def test_statistics_of_a_network_have_one_entry_for_each_row(small_vit: Callable
     experts = inject(model, plan)
     fresh = similarity_stats(experts, epoch=0)
     assert fresh.signed == fresh.absolute == (0, None, None)
-    draw = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for layer in experts.layers.values():
-            layer.b.copy_(torch.randn(layer.b.shape, generator=draw))
+            layer.b.copy_(torch.randn(layer.b.shape, generator=rng))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     stats = similarity_stats(experts, epoch=4)
     layer = experts.layers["blocks.0.attn.qkv"]
@@ -125,22 +125,22 @@ def test_similarity_of_dense_rank_one_experts_is_the_product_of_two_cosines(
 
 
 @pytest.mark.parametrize("rank", [1, 3])
-def test_the_null_line_is_what_drawn_experts_show(rank: int) -> None:
-    """Against dense matrices of 200 layers of random experts, within three standard errors."""
-    found, means = random_baseline_of(D_IN, D_OUT, 4, rank), []
+def test_random_baseline_matches_random_experts(rank: int) -> None:
+    """Compared with dense matrices of 200 layers of random experts, within three standard errors."""
+    result, means = random_baseline_of(D_IN, D_OUT, 4, rank), []
     for seed in range(200):
-        draw = torch.Generator().manual_seed(1000 + seed)
-        a, b = torch.randn(4 * rank, D_IN, generator=draw), torch.randn(D_OUT, 4 * rank, generator=draw)
+        rng = torch.Generator().manual_seed(1000 + seed)
+        a, b = torch.randn(4 * rank, D_IN, generator=rng), torch.randn(D_OUT, 4 * rank, generator=rng)
         means.append(off_diagonal_means(by_hand(a, b, torch.ones(4), rank))[1])
-    drawn = torch.tensor(means)
-    error = found.deviation * (1 / 200 + (1 / DRAWS if rank > 1 else 0)) ** 0.5
-    assert float(drawn.mean()) == pytest.approx(found.mean, abs=3 * error)
-    assert float(drawn.std()) == pytest.approx(found.deviation, rel=0.5)
-    assert random_baseline_of(D_IN, D_OUT, 4, rank) == found
+    sampled = torch.tensor(means)
+    error = result.deviation * (1 / 200 + (1 / SAMPLES if rank > 1 else 0)) ** 0.5
+    assert float(sampled.mean()) == pytest.approx(result.mean, abs=3 * error)
+    assert float(sampled.std()) == pytest.approx(result.deviation, rel=0.5)
+    assert random_baseline_of(D_IN, D_OUT, 4, rank) == result
     assert random_baseline_of(D_IN, D_OUT, 1, rank) is None
 
 
-def test_the_rank_of_a_row_is_told_with_its_cosines(small_vit: Callable[..., VisionTransformer]) -> None:
+def test_similarity_stats_include_the_rank_of_each_row(small_vit: Callable[..., VisionTransformer]) -> None:
     experts = inject(small_vit(), scaled(allocation((3, 0, 1)), expert_rank=2))
     assert similarity_stats(experts, 0).effective_rank == similarity_stats(experts, 0).stable_rank == (None,) * 3
     with torch.no_grad():

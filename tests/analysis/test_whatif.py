@@ -1,4 +1,4 @@
-"""What if: every answer equals a full pass through a network that has just these experts."""
+"""What-if: every outcome equals a full pass through a network with these experts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.analysis.conftest import full_pass
 PLAN = allocation((0, 3, 2, 0, 4), drop_rate=0.3)
 
 
-def asked(model, experts: Experts, x: torch.Tensor, labels: torch.Tensor, **more) -> WhatIf:
+def what_if(model, experts: Experts, x: torch.Tensor, labels: torch.Tensor, **more) -> WhatIf:
     before, _ = split(model, first_block(experts.plan, depth(model)))
     chunk = more.setdefault("chunk", 4)
     with torch.no_grad():
@@ -32,7 +32,7 @@ def asked(model, experts: Experts, x: torch.Tensor, labels: torch.Tensor, **more
 
 @torch.no_grad()
 def by_hand(model, experts: Experts, x: torch.Tensor, factors: Factors, chunk: int = 4) -> torch.Tensor:
-    """Logits with λ f written into the layers, in the same chunks; the layers get their λ back."""
+    """Logits with λ f written into the layers, in the same chunks; λ is restored."""
     kept = {target: layer.coefficient.clone() for target, layer in experts.layers.items()}
     for target, row in zip(experts.plan.targets, factors, strict=False):
         if target in experts.layers:
@@ -44,14 +44,14 @@ def by_hand(model, experts: Experts, x: torch.Tensor, factors: Factors, chunk: i
 
 
 def states(plan: MaskPlan) -> list[Factors]:
-    """A walk through many states: one cell after the other, whole layers, scales, back and forth."""
-    on, draw = all_on(plan), torch.Generator().manual_seed(0)
+    """A sequence of many states: single cells, whole layers, scales, back and forth."""
+    on, rng = all_on(plan), torch.Generator().manual_seed(0)
     walk = [with_cells(on, [cell], 0.0) for cell in existing(plan)]
     walk += [with_cells(on, [(row, c) for c in range(plan.columns)], 0.0) for row in range(plan.rows)]
     walk += [on, scaled(on, 0.5), scaled(on, 0.0), scaled(on, -1.25)]
     for _ in range(12):
-        walk.append(with_cells(walk[-1], [existing(plan)[int(torch.randint(plan.experts, (), generator=draw))]], 0.0))
-        walk.append(with_cells(on, [c for c in existing(plan) if torch.rand((), generator=draw) < 0.5], 0.25))
+        walk.append(with_cells(walk[-1], [existing(plan)[int(torch.randint(plan.experts, (), generator=rng))]], 0.0))
+        walk.append(with_cells(on, [c for c in existing(plan) if torch.rand((), generator=rng) < 0.5], 0.25))
     return walk
 
 
@@ -59,25 +59,25 @@ def states(plan: MaskPlan) -> list[Factors]:
 def test_every_state_equals_the_full_pass_bit_for_bit(adapted: Callable, images: Callable, kept: int) -> None:
     model, experts = adapted(PLAN)
     x, labels = images(10)
-    lab = asked(model, experts, x, labels, kept=kept)
+    lab = what_if(model, experts, x, labels, kept=kept)
     for factors in states(PLAN):
         expected = by_hand(model, experts, x, factors)
         assert torch.equal(lab.try_out(factors).logits, expected)
         assert torch.equal(lab.ask(factors).logits, expected)
         assert torch.equal(full_pass(lab, factors).logits, expected)
     places = sum(e is not None for e in lab._trained.entering[1:])
-    assert places == {2**30: 4, 60_000: 1, 0: 0}[kept]  # blocks 3 to 5 and the head lie behind the first: 22 kB each
+    assert places == {2**30: 4, 60_000: 1, 0: 0}[kept]  # the inputs of blocks 3 to 5 and of the head: 22 kB each
 
 
 def test_bfloat16_is_as_exact(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
     x, labels = images(6)
-    lab = asked(model, experts, x, labels, compute=lambda: torch.autocast("cpu", torch.bfloat16))
+    lab = what_if(model, experts, x, labels, compute=lambda: torch.autocast("cpu", torch.bfloat16))
     for factors in states(PLAN)[::5]:
         assert torch.equal(lab.ask(factors).logits, full_pass(lab, factors).logits)
 
 
-def test_an_expert_that_is_off_might_as_well_not_exist(adapted: Callable, images: Callable) -> None:
+def test_expert_off_equals_no_expert(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
     x, labels = images(7)
     factors = with_cells(all_on(PLAN), [(1, 0), (4, 0), (4, 1), (4, 2), (4, 3)], 0.0)
@@ -91,14 +91,14 @@ def test_an_expert_that_is_off_might_as_well_not_exist(adapted: Callable, images
             layer.coefficient.copy_(full.coefficient[own])
     assert set(fewer.layers) == {"blocks.1.attn.qkv", "blocks.2.attn.qkv"}
     with torch.no_grad():
-        assert torch.allclose(asked(model, experts, x, labels).ask(factors).logits, small(x), atol=1e-5)
+        assert torch.allclose(what_if(model, experts, x, labels).ask(factors).logits, small(x), atol=1e-5)
 
 
-def test_reset_is_the_first_number_and_the_model_is_as_it_was(adapted: Callable, images: Callable) -> None:
+def test_reset_gives_the_first_outcome_and_the_model_is_unchanged(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
     x, labels = images(9)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    lab = asked(model, experts, x, labels)
+    lab = what_if(model, experts, x, labels)
     first = lab.trained
     with torch.no_grad():
         assert torch.equal(first.logits, torch.cat([model(part) for part in x.split(4)]))
@@ -112,70 +112,70 @@ def test_reset_is_the_first_number_and_the_model_is_as_it_was(adapted: Callable,
     assert all(layer.mask is None and not layer.training for layer in experts.layers.values())
 
 
-def test_only_what_lies_behind_the_change_is_computed(adapted: Callable, images: Callable) -> None:
+def test_only_blocks_after_the_change_are_computed(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
-    lab = asked(model, experts, *images(8))
-    entered: list[int] = []
+    lab = what_if(model, experts, *images(8))
+    computed: list[int] = []
     for number, block in enumerate(model.blocks):
-        block.register_forward_pre_hook(lambda module, inputs, number=number: entered.append(number))
+        block.register_forward_pre_hook(lambda module, inputs, number=number: computed.append(number))
 
     def blocks(act: Callable) -> list[int]:
-        entered.clear()
+        computed.clear()
         act()
-        return sorted(set(entered))
+        return sorted(set(computed))
 
     on = all_on(PLAN)
-    assert blocks(lambda: lab.ask(on)) == [1, 2, 3, 4]  # block 0 holds no expert
+    assert blocks(lambda: lab.ask(on)) == [1, 2, 3, 4]  # block 0 has no expert
     assert blocks(lambda: lab.ask(with_cells(on, [(4, 0)], 0.0))) == [4]
     assert blocks(lambda: lab.ask(on)) == []
     assert blocks(lambda: lab.ask(with_cells(on, [(4, 0), (2, 0)], 0.0))) == [2, 3, 4]
     assert blocks(lambda: lab.ask(with_cells(on, [(4, 1), (2, 0)], 0.0))) == [
         4
-    ]  # from the last state, not from the first
+    ]  # from the last state, not from the trained one
     assert blocks(lambda: lab.ask(with_cells(on, [(4, 2)], 0.0))) == [4]
     assert blocks(lambda: lab.ask(with_cells(on, [(1, 0)], 0.0))) == [1, 2, 3, 4]
 
 
-def test_two_threads_do_not_see_each_other(adapted: Callable, images: Callable) -> None:
-    """One asks the what-if while another uses the same network plainly."""
+def test_threads_do_not_affect_each_other(adapted: Callable, images: Callable) -> None:
+    """Two threads evaluate states while another one uses the same network directly."""
     model, experts = adapted(PLAN)
     x, labels = images(8)
-    lab = asked(model, experts, x, labels)
+    lab = what_if(model, experts, x, labels)
     walk = states(PLAN)[:20]
     expected = [by_hand(model, experts, x, factors) for factors in walk]
     with torch.no_grad():
         plain = model(x)
-    wrong: list[str] = []
+    mismatches: list[str] = []
 
-    def asks(order: list[int]) -> None:
-        wrong.extend("state" for i in order if not torch.equal(lab.ask(walk[i]).logits, expected[i]))
+    def evaluate(order: list[int]) -> None:
+        mismatches.extend("state" for i in order if not torch.equal(lab.ask(walk[i]).logits, expected[i]))
 
-    def uses() -> None:
+    def use() -> None:
         with torch.no_grad():
-            wrong.extend("plain" for _ in range(40) if not torch.equal(model(x), plain))
+            mismatches.extend("plain" for _ in range(40) if not torch.equal(model(x), plain))
 
     threads = [
         threading.Thread(target=act)
-        for act in (lambda: asks(list(range(20))), lambda: asks(list(range(19, -1, -1))), uses)
+        for act in (lambda: evaluate(list(range(20))), lambda: evaluate(list(range(19, -1, -1))), use)
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert wrong == []
+    assert mismatches == []
 
 
-def test_a_pass_that_fails_leaves_a_right_answer_behind(adapted: Callable, images: Callable) -> None:
+def test_outcomes_are_correct_after_a_failed_pass(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
     x, labels = images(8)
-    lab = asked(model, experts, x, labels)
+    lab = what_if(model, experts, x, labels)
     off = with_cells(all_on(PLAN), [(2, 0)], 0.0)
     lab.ask(with_cells(off, [(1, 0)], 0.0))
 
-    def breaks(module, inputs):
+    def fail(module, inputs):
         raise RuntimeError("out of memory")
 
-    hook = model.blocks[3].register_forward_pre_hook(breaks)
+    hook = model.blocks[3].register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         lab.ask(off)
     hook.remove()
@@ -186,21 +186,21 @@ def test_a_pass_that_fails_leaves_a_right_answer_behind(adapted: Callable, image
 def test_numbers_equal_their_definitions(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
     x, labels = images(30)
-    labels = labels.clamp(max=3)  # class 5 has no image
-    found = asked(model, experts, x, labels).trained
-    right = [int(row.argmax()) == int(y) for row, y in zip(found.logits, labels, strict=False)]
-    assert found.accuracy == 100 * sum(right) / 30
-    assert found.loss == pytest.approx(float(F.cross_entropy(found.logits, labels)), rel=1e-5)
+    labels = labels.clamp(max=3)  # class 5 has no images
+    result = what_if(model, experts, x, labels).trained
+    right = [int(row.argmax()) == int(y) for row, y in zip(result.logits, labels, strict=False)]
+    assert result.accuracy == 100 * sum(right) / 30
+    assert result.loss == pytest.approx(float(F.cross_entropy(result.logits, labels)), rel=1e-5)
     for c in range(4):
-        mine = [r for r, y in zip(right, labels, strict=False) if y == c]
-        assert found.class_accuracy()[c] == 100 * sum(mine) / len(mine)
-    assert found.class_accuracy()[4] is None
-    assert found.confidence[3] == pytest.approx(float(found.logits[3].softmax(0).max()))
+        hits = [r for r, y in zip(right, labels, strict=False) if y == c]
+        assert result.class_accuracy()[c] == 100 * sum(hits) / len(hits)
+    assert result.class_accuracy()[4] is None
+    assert result.confidence[3] == pytest.approx(float(result.logits[3].softmax(0).max()))
 
 
-def test_a_try_ends_when_it_has_lost_too_much(adapted: Callable, images: Callable) -> None:
+def test_evaluation_stops_at_the_maximum_loss(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
-    lab = asked(model, experts, *images(12))
+    lab = what_if(model, experts, *images(12))
     off = with_cells(all_on(PLAN), [(4, 0)], 0.0)
     exact = lab.try_out(off).loss_sum
     assert lab.try_out(off, most=exact).loss_sum == exact
@@ -208,13 +208,14 @@ def test_a_try_ends_when_it_has_lost_too_much(adapted: Callable, images: Callabl
 
 
 @pytest.mark.parametrize("cut", [False, True])
-def test_other_networks_are_answered_as_exactly(cut: bool) -> None:
-    """Swin cannot be cut and takes the full pass each time; a Mixer is cut like a transformer."""
+def test_other_architectures_are_as_exact(cut: bool) -> None:
+    """Swin cannot be split and needs a full pass each time; a Mixer is split like a transformer."""
     torch.manual_seed(0)
     if cut:
         model = MlpMixer(num_classes=3, img_size=64, patch_size=32, num_blocks=3, embed_dim=32)
     else:
-        model = SwinTransformer(64, num_classes=3, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2), window_size=2)  # fmt: skip
+        shape = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "window_size": 2}
+        model = SwinTransformer(64, num_classes=3, **shape)
     model.eval()
     names = [n for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n.endswith("fc1")]
     plan = MaskPlan(((True, True),) * len(names), ((0.0, 0.0),) * len(names), tuple(names))
@@ -223,16 +224,16 @@ def test_other_networks_are_answered_as_exactly(cut: bool) -> None:
         torch.nn.init.normal_(layer.b)
     model.eval()
     x, labels = torch.randn(5, 3, 64, 64), torch.tensor([0, 1, 2, 0, 1])
-    lab = asked(model, experts, x, labels)
+    lab = what_if(model, experts, x, labels)
     assert len(lab.pieces) == (4 if cut else 1)
     for factors in states(plan)[:: len(names)]:
         assert torch.equal(lab.ask(factors).logits, by_hand(model, experts, x, factors))
 
 
 def test_gradients_reach_the_factors(adapted: Callable, images: Callable) -> None:
-    """`factored` takes tensors that want a gradient: central differences say the same."""
+    """`factored` takes tensors that require a gradient; compared with central differences."""
     model, experts = adapted(uniform(0.5, 2, 2))
-    lab = asked(model, experts, *images(4))
+    lab = what_if(model, experts, *images(4))
     tensors = {layer: f.requires_grad_() for layer, f in lab.tensors(all_on(lab.plan)).items()}
     with factored(tensors):
         x = lab.inputs[0]

@@ -1,4 +1,4 @@
-"""A Hub on this machine: real HTTP on the loopback, as far as huggingface_hub speaks it, with faults to switch on."""
+"""A local Hub: real HTTP on the loopback with the part of the API that huggingface_hub uses, and optional faults."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAGE = b"<!DOCTYPE html>\n<html><head><title>Log in</title></head><body>Please l
 
 @dataclass
 class HubServer:
-    """What it holds, what goes wrong, and what it was asked.
+    """Its files, its faults, and the requests it received.
 
     files: by path after the host name, as in "datasets/owner/name/file". status: refuses every question with it.
     code: its X-Error-Code. retry_after: seconds with a 429. cut: ends each answer's body after so many bytes.
@@ -49,10 +49,10 @@ class HubServer:
 
     @property
     def storage(self) -> str:
-        """The same server by another name: a host to which no login may be sent."""
+        """The same server under another name: a host to which no login may be sent."""
         return f"http://localhost:{self.port}"
 
-    def asked(self, method: str) -> list[dict[str, str]]:
+    def requested(self, method: str) -> list[dict[str, str]]:
         """The headers of all requests of a kind, in order."""
         return [headers for kind, _, headers in self.requests if kind == method]
 
@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bool) -> None:
         hub, path = self.hub, urlsplit(self.path).path.strip("/")
-        if path == "api/agent-harnesses":  # newer libraries ask once which program they run in
+        if path == "api/agent-harnesses":  # newer libraries request once which program they run in
             return self._say(404, b"", {}, body)
         hub.requests.append((self.command, path, {k.lower(): v for k, v in self.headers.items()}))
         if hub.status is not None:
@@ -86,11 +86,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._resolve(path, body)
 
     def _tree(self, path: str, body: bool) -> None:
-        """/api/datasets/OWNER/NAME/tree/main"""
+        """/api/datasets/OWNER/NAME/tree/main: the list of files."""
         repo = path.removeprefix("api/").removeprefix("models/").partition("/tree/")[0]
-        found = [{"type": "file", "path": name.removeprefix(repo + "/"), "size": len(data), "oid": "0" * 40}
-                 for name, data in self.hub.files.items() if name.startswith(repo + "/")]  # fmt: skip
-        self._say(200, json.dumps(found).encode(), {"Content-Type": "application/json"}, body)
+        result = [
+            {"type": "file", "path": name.removeprefix(repo + "/"), "size": len(data), "oid": "0" * 40}
+            for name, data in self.hub.files.items()
+            if name.startswith(repo + "/")
+        ]
+        self._say(200, json.dumps(result).encode(), {"Content-Type": "application/json"}, body)
 
     def _resolve(self, path: str, body: bool) -> None:
         """/datasets/OWNER/NAME/resolve/main/FILE: a redirect to where the bytes lie, with what is known of them."""
@@ -102,17 +105,19 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.page:
             return self._say(200, PAGE, {"Content-Type": "text/html"}, body)
         headers = {
-            "Location": f"{self.hub.storage}/lfs/{name}?signature=x", "X-Repo-Commit": COMMIT, "ETag": f'"{"0" * 40}"',
+            "Location": f"{self.hub.storage}/lfs/{name}?signature=x",
+            "X-Repo-Commit": COMMIT,
+            "ETag": f'"{"0" * 40}"',
             "X-Linked-Size": str(self.hub.size or len(data)),
             "X-Linked-Etag": f'"{hashlib.sha256(data + b"!" * self.hub.lie).hexdigest()}"',
-        }  # fmt: skip
+        }
         if self.hub.no_etag:
             headers["X-Linked-Etag"] = headers["ETag"]
         self._say(302, b"", headers, body)
 
     def _bytes(self, data: bytes, body: bool) -> None:
-        hub, asked = self.hub, self.headers.get("Range")
-        start = int(asked.removeprefix("bytes=").split("-")[0]) if asked and not hub.no_ranges else 0
+        hub, requested = self.hub, self.headers.get("Range")
+        start = int(requested.removeprefix("bytes=").split("-")[0]) if requested and not hub.no_ranges else 0
         if start and start >= len(data):
             return self._say(416, b"", {"Content-Range": f"bytes */{len(data)}"}, body)
         self.send_response(206 if start else 200)
@@ -134,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if hub.stall_at is not None and start + sent >= hub.stall_at:
                     while hub.stall_at is not None and start + sent >= hub.stall_at:
                         time.sleep(0.02)
-                    break  # a connection that fell silent never speaks again
+                    break  # a silent connection stays silent
                 end = min(len(data), sent + step, cut if cut is not None else len(data))
                 if end == sent:
                     break
@@ -159,7 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    block_on_close = False  # a stalled answer must not hold the test
+    block_on_close = False  # a stalled response must not block the test
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Crops and flips against torchvision's, and what is drawn."""
+"""Crops and flips compared with torchvision's, and their random numbers."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ def noise(n: int = 6, height: int = 40, width: int = 40, seed: int = 1) -> torch
 
 
 def places(n: int, height: int, width: int) -> torch.Tensor:
-    """Images whose pixels say where they are: channel 0 the image, 1 the row, 2 the column."""
+    """Images whose pixels encode their position: channel 0 the image, 1 the row, 2 the column."""
     grid = torch.meshgrid(torch.arange(n), torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack(grid, dim=1).to(torch.uint8)
 
 
-# ---------------------------------------------------------------- choosing pixels
+# ---------------------------------------------------------------- selecting pixels
 
 
 @pytest.mark.parametrize("size", [(40, 40), (41, 40), (37, 52), (24, 24)])
@@ -49,22 +49,22 @@ def test_the_centre_crop_is_torchvisions(size: tuple[int, int], crop: int) -> No
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_random_crop_moves_images_apart_and_keeps_them_whole(device: str) -> None:
+def test_random_crops_have_different_offsets_and_intact_pixels(device: str) -> None:
     batch = places(64, 30, 26).to(device)
-    found = random_crop(batch, 20, seeded()).cpu()
-    assert found.dtype == torch.uint8
-    assert found.shape == (64, 3, 20, 20)
-    assert torch.equal(found[:, 0, 0, 0], torch.arange(64, dtype=torch.uint8))  # each from its own image
-    top, left = found[:, 1, 0, 0].long(), found[:, 2, 0, 0].long()
+    result = random_crop(batch, 20, seeded()).cpu()
+    assert result.dtype == torch.uint8
+    assert result.shape == (64, 3, 20, 20)
+    assert torch.equal(result[:, 0, 0, 0], torch.arange(64, dtype=torch.uint8))  # each from its own image
+    top, left = result[:, 1, 0, 0].long(), result[:, 2, 0, 0].long()
     for number in range(64):
         expected = tv.crop(batch[number].cpu(), int(top[number]), int(left[number]), 20, 20)
-        assert torch.equal(found[number], expected)
+        assert torch.equal(result[number], expected)
     assert len({*zip(top.tolist(), left.tolist(), strict=False)}) > 30
 
 
-def test_every_offset_of_a_random_crop_is_alike_probable() -> None:
-    found = random_crop(places(4000, 6, 5), 4, seeded())
-    share = torch.bincount(found[:, 1, 0, 0].long() * 2 + found[:, 2, 0, 0].long()) / 4000
+def test_random_crop_offsets_are_uniform() -> None:
+    result = random_crop(places(4000, 6, 5), 4, seeded())
+    share = torch.bincount(result[:, 1, 0, 0].long() * 2 + result[:, 2, 0, 0].long()) / 4000
     assert share.shape == (6,)
     assert float((share - 1 / 6).abs().max()) < 0.03
 
@@ -73,16 +73,16 @@ def test_a_crop_of_the_whole_image_is_the_image_and_a_larger_one_is_refused() ->
     batch = noise(3, 9, 9)
     assert torch.equal(random_crop(batch, 9, seeded()), batch)
     for crop in (lambda: random_crop(batch, 10, seeded()), lambda: centre_crop(batch, 10)):
-        with pytest.raises(ValueError, match="images of 9 x 9 are too small for a crop of 10: store them larger"):
+        with pytest.raises(ValueError, match="images of 9 x 9 are too small for a crop of size 10: store them larger"):
             crop()
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_half_of_the_images_are_mirrored(device: str) -> None:
     batch = noise(400, 3, 4).to(device)
-    found = horizontal_flip(batch, seeded())
-    turned = (found == tv.hflip(batch)).flatten(1).all(1)
-    assert bool((turned | (found == batch).flatten(1).all(1)).all())
+    result = horizontal_flip(batch, seeded())
+    turned = (result == tv.hflip(batch)).flatten(1).all(1)
+    assert bool((turned | (result == batch).flatten(1).all(1)).all())
     assert 160 < int(turned.sum()) < 240
     assert torch.equal(horizontal_flip(batch, seeded(), probability=0.0), batch)
     assert torch.equal(horizontal_flip(batch, seeded(), probability=1.0), batch.flip(-1))
@@ -94,19 +94,19 @@ def test_half_of_the_images_are_mirrored(device: str) -> None:
 @pytest.mark.parametrize("resample", ["bicubic", "bilinear"])
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_resized_crop_is_torchvisions(resample: str, device: str) -> None:
-    """Shrunk, enlarged, stretched, at the edges: within 0.01 of 255 of torchvision's antialiased resize."""
+    """Shrunk, enlarged, stretched and at the edges: within 0.01 of 255 of torchvision's antialiased resize."""
     batch = noise(6, 50, 44)
     boxes = torch.tensor(
         [[0, 0, 50, 44], [3, 5, 24, 24], [10, 2, 40, 12], [49, 43, 1, 1], [0, 30, 7, 14], [9, 0, 33, 41]]
     )
-    found = resized_crop(batch.to(device), boxes, 24, resample).cpu()
-    assert found.dtype == torch.float32
-    assert found.shape == (6, 3, 24, 24)
+    result = resized_crop(batch.to(device), boxes, 24, resample).cpu()
+    assert result.dtype == torch.float32
+    assert result.shape == (6, 3, 24, 24)
     for number, box in enumerate(boxes.tolist()):
         expected = tv.resized_crop(
             batch[number].float(), *box, [24, 24], InterpolationMode(resample), antialias=True
         ).clamp(0, 255)
-        torch.testing.assert_close(found[number], expected, rtol=0, atol=0.01)
+        torch.testing.assert_close(result[number], expected, rtol=0, atol=0.01)
 
 
 def test_a_crop_of_everything_is_the_plain_resize() -> None:
@@ -127,11 +127,11 @@ def test_float_and_uint8_images_give_the_same_and_autocast_changes_nothing() -> 
     assert not expected.requires_grad
 
 
-# ---------------------------------------------------------------- drawing
+# ---------------------------------------------------------------- random numbers
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (60, 200), (200, 60), (9, 9)])
-def test_boxes_lie_inside_and_have_the_area_and_aspect_asked_for(height: int, width: int) -> None:
+def test_boxes_lie_inside_with_the_requested_area_and_aspect(height: int, width: int) -> None:
     top, left, tall, wide = random_boxes(2000, height, width, seeded()).unbind(1)
     assert int(top.min()) >= 0
     assert int(left.min()) >= 0
@@ -147,7 +147,7 @@ def test_boxes_lie_inside_and_have_the_area_and_aspect_asked_for(height: int, wi
 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (100, 180)])
 def test_boxes_are_distributed_as_torchvisions(height: int, width: int) -> None:
-    """Means of area, aspect and place over 3,000 draws of each, within five standard errors."""
+    """Means of area, aspect ratio and position over 3,000 samples of each, within five standard errors."""
     image = torch.empty(3, height, width)
     torch.manual_seed(0)
     theirs = torch.tensor(
@@ -165,7 +165,7 @@ def test_boxes_are_distributed_as_torchvisions(height: int, width: int) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 400), (400, 4), (30, 30)])
-def test_where_no_draw_fits_the_centre_is_taken_as_in_torchvision(height: int, width: int) -> None:
+def test_central_box_is_used_if_no_sample_fits_as_in_torchvision(height: int, width: int) -> None:
     ratio = (3 / 4, 4 / 3) if height != width else (20.0, 30.0)
     torch.manual_seed(0)
     theirs = RandomResizedCrop.get_params(torch.empty(3, height, width), [1.0, 1.0], list(ratio))
@@ -173,7 +173,7 @@ def test_where_no_draw_fits_the_centre_is_taken_as_in_torchvision(height: int, w
     assert ours.tolist() == [list(theirs)] * 3
 
 
-def test_a_seed_gives_the_same_images_and_the_next_draw_others() -> None:
+def test_crops_follow_from_the_seed() -> None:
     batch = noise(8, 40, 40)
     for name in ("fgvc-crop", "fgvc-rrc"):
         generator = seeded(5)
@@ -188,17 +188,17 @@ def test_a_gpu_sees_the_same_crops() -> None:
     batch = noise(8, 40, 40)
     for name in PREPROCESSING:
         expected = for_training(batch, name, 35, seeded())
-        found = for_training(batch.cuda(), name, 35, seeded())
-        torch.testing.assert_close(found.cpu(), expected, rtol=0, atol=0.01)
-        with pytest.raises(ValueError, match="drawn by a generator on the cpu, this one is on cuda"):
+        result = for_training(batch.cuda(), name, 35, seeded())
+        torch.testing.assert_close(result.cpu(), expected, rtol=0, atol=0.01)
+        with pytest.raises(ValueError, match="the generator is on cuda"):
             random_crop(batch, 9, torch.Generator("cuda"))
 
 
 @pytest.mark.parametrize("scale", [(0.0, 1.0), (0.5, 0.2), (0.5, 1.1)])
 def test_impossible_settings_are_refused(scale: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match="out of range: choose"):
+    with pytest.raises(ValueError, match="choose two ascending numbers"):
         random_boxes(1, 9, 9, seeded(), scale=scale)
-    with pytest.raises(ValueError, match="out of range: choose"):
+    with pytest.raises(ValueError, match="choose two ascending numbers"):
         random_boxes(1, 9, 9, seeded(), ratio=(0.0, scale[1]))
     with pytest.raises(ValueError, match="choose bicubic or bilinear"):
         resized_crop(noise(1), torch.tensor([[0, 0, 4, 4]]), 4, "nearest")
@@ -208,15 +208,15 @@ def test_impossible_settings_are_refused(scale: tuple[float, float]) -> None:
 
 
 def test_what_the_protocols_store() -> None:
-    stored = {name: one.rule() for name, one in PREPROCESSING.items()}
+    stored = {name: protocol.rule() for name, protocol in PREPROCESSING.items()}
     assert {rule.kind for rule in stored.values()} == {"square"}
     assert {name: rule.size for name, rule in stored.items()} == {"vtab": 224, "fgvc-crop": 256, "fgvc-rrc": 256}
     assert [with_margin(size) for size in (48, 224, 384, 7, 1)] == [55, 256, 439, 8, 1]
-    for name, one in PREPROCESSING.items():
-        assert one.name == name
-        assert "\n" not in one.badge()
-        assert str(stored[name].size) in one.badge()
-        assert str(one.rule(48).size) in one.badge(48)
+    for name, protocol in PREPROCESSING.items():
+        assert protocol.name == name
+        assert "\n" not in protocol.badge()
+        assert str(stored[name].size) in protocol.badge()
+        assert str(protocol.rule(48).size) in protocol.badge(48)
     assert PREPROCESSING["fgvc-crop"].badge() == (
         "resized to 256 × 256 (bicubic, aspect ignored), random 224 crop + flip, test: centre 224"
     )
@@ -226,7 +226,7 @@ def test_what_the_protocols_store() -> None:
 
 @pytest.mark.parametrize("name", list(PREPROCESSING))
 @pytest.mark.parametrize("size", [1, 7, 48])
-def test_every_protocol_gives_the_backbones_side(name: str, size: int) -> None:
+def test_every_protocol_gives_the_backbones_image_size(name: str, size: int) -> None:
     stored = preprocessing(name).rule(size).size
     batch = noise(5, stored, stored)
     train, test = for_training(batch, name, size, seeded()), for_evaluation(batch, name, size)
@@ -238,7 +238,7 @@ def test_every_protocol_gives_the_backbones_side(name: str, size: int) -> None:
         assert torch.equal(test, centre_crop(batch, size))
 
 
-def test_no_images_stay_no_images() -> None:
+def test_empty_batches() -> None:
     empty = torch.zeros(0, 3, 8, 8, dtype=torch.uint8)
     for name in PREPROCESSING:
         assert for_training(empty, name, 7, seeded()).shape == (0, 3, 7, 7)

@@ -64,14 +64,14 @@ def test_images_use_the_whole_range_of_grey() -> None:
     assert set(np.unique(load_bundled("dsprites_loc_rendered").train.images)) == {0, 255}
 
 
-def test_both_dsprites_tasks_show_the_same_images_and_ask_different_questions() -> None:
+def test_both_dsprites_tasks_have_the_same_images_and_different_labels() -> None:
     loc, ori = load_bundled("dsprites_loc_rendered"), load_bundled("dsprites_ori_rendered")
     assert np.array_equal(loc.train.images, ori.train.images)
     assert not np.array_equal(loc.train.labels, ori.train.labels)
 
 
 def test_labels_of_the_location_task_follow_from_the_images() -> None:
-    """The middle of the white pixels, 16 to 48, cut into 16: within one bin, since a heart is not symmetric."""
+    """The middle of the white pixels, 16 to 48, in 16 bins: within one bin, since a heart is not symmetric."""
     part = load_bundled("dsprites_loc_rendered").val
     columns = np.arange(64) + 0.5
     white = (part.images > 0).sum(axis=1)
@@ -130,7 +130,7 @@ def test_an_unknown_task() -> None:
 
 @pytest.fixture
 def other_assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An assets folder of the test's own; nothing that was read from it stays in the cache."""
+    """A separate assets folder; nothing that was read from it stays in the cache."""
     monkeypatch.setattr(bundled, "ASSETS", tmp_path)
     load_bundled.cache_clear()
     yield tmp_path
@@ -138,7 +138,7 @@ def other_assets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
 
 
 def test_a_missing_file_says_where_it_belongs(other_assets: Path) -> None:
-    with pytest.raises(DataError, match="digits.npz cannot be read .*it belongs to the repository"):
+    with pytest.raises(DataError, match=r"digits.npz cannot be read .*it is part of the repository"):
         load_bundled("digits")
 
 
@@ -146,14 +146,14 @@ def test_a_missing_file_says_where_it_belongs(other_assets: Path) -> None:
 def test_a_damaged_file_is_a_data_error(root: Path, other_assets: Path, keep: int) -> None:
     whole = (root / "assets" / "digits.npz").read_bytes()
     (other_assets / "digits.npz").write_bytes(whole[:keep])
-    with pytest.raises(DataError, match="digits.npz cannot be read"):
+    with pytest.raises(DataError, match=r"digits.npz cannot be read"):
         load_bundled("digits")
 
 
-def test_a_file_of_somebody_else_is_a_data_error(other_assets: Path) -> None:
+def test_a_foreign_file_is_a_data_error(other_assets: Path) -> None:
     np.savez(other_assets / "digits.npz", x=np.zeros(3))
-    with pytest.raises(DataError, match="digits.npz cannot be read"):
+    with pytest.raises(DataError, match=r"digits.npz cannot be read"):
         load_bundled("digits")
     (other_assets / "digits.npz").write_bytes(b"text, not numbers")
-    with pytest.raises(DataError, match="digits.npz cannot be read"):
+    with pytest.raises(DataError, match=r"digits.npz cannot be read"):
         load_bundled("digits")

@@ -1,4 +1,4 @@
-"""Caches of decoded images: real files, real processes, real kills."""
+"""Caches of decoded images, with real files, processes and kills."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ IMAGES = 150  # two whole blocks and a part of one
 
 @pytest.fixture(scope="module")
 def items(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, int]]:
-    """Images of noise, one size each way, in a folder with a space and an umlaut; never changed."""
+    """Images of noise in a folder with a space and an umlaut; never changed."""
     folder = tmp_path_factory.mktemp("Bilder für Tests")
     rng = np.random.default_rng(0)
-    found = []
+    result = []
     for number in range(IMAGES):
         path = folder / f"Bild {number} ä.png"
         Image.fromarray(rng.integers(0, 256, (12, 8 + number % 5, 3), dtype=np.uint8)).save(path)
-        found.append((path, number % 7))
-    return found
+        result.append((path, number % 7))
+    return result
 
 
 @pytest.fixture
@@ -42,10 +42,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def build(items: list[tuple[Path, int]], folder: Path) -> tuple[np.ndarray, int]:
-    """(the images, how many this call decoded)."""
-    told = [0]
-    found = cached(items, RULE, folder, "noise", lambda done, total: told.append(done))
-    return found.images, told[-1]
+    """The images, and the number of images that this call decoded."""
+    reports = [0]
+    result = cached(items, RULE, folder, "noise", lambda done, total: reports.append(done))
+    return result.images, reports[-1]
 
 
 def expected(items: list[tuple[Path, int]]) -> np.ndarray:
@@ -68,7 +68,7 @@ def test_images_come_back_in_order_and_are_decoded_once(items: list[tuple[Path, 
     assert sorted(p.name for p in folder.iterdir()) == [key(RULE, "noise"), key(RULE, "noise") + ".lock"]
 
 
-def test_any_other_list_or_rule_has_a_cache_of_its_own(items: list[tuple[Path, int]], folder: Path) -> None:
+def test_every_list_and_rule_has_its_own_cache(items: list[tuple[Path, int]], folder: Path) -> None:
     cached(items[:2], RULE, folder, "two")
     cached(items[:3], RULE, folder, "three")
     cached(items[:2], ResizeRule("short", 8), folder, "two")
@@ -82,9 +82,9 @@ def test_a_fingerprint_that_did_not_change_with_its_list_does_no_harm(
 ) -> None:
     cached(items[:5], RULE, folder, "same")
     other = [(items[0][0], 6), *items[1:5]] if change == "label" else items[:4]
-    found = cached(other, RULE, folder, "same")
-    assert found.labels.tolist() == [label for _, label in other]
-    assert len(found.images) == len(other)
+    result = cached(other, RULE, folder, "same")
+    assert result.labels.tolist() == [label for _, label in other]
+    assert len(result.images) == len(other)
 
 
 @pytest.mark.parametrize("workers", [1, 3, 40])
@@ -92,24 +92,24 @@ def test_the_number_of_workers_changes_nothing(items: list[tuple[Path, int]], fo
     assert np.array_equal(cached(items, RULE, folder, "noise", workers=workers).images, expected(items))
 
 
-def test_progress_is_rare_rises_and_reaches_the_end(items: list[tuple[Path, int]], folder: Path) -> None:
-    told: list[tuple[int, int]] = []
+def test_progress_is_throttled_ascending_and_complete(items: list[tuple[Path, int]], folder: Path) -> None:
+    reports: list[tuple[int, int]] = []
     times: list[float] = []
 
-    def tell(done: int, total: int) -> None:
-        told.append((done, total))
+    def report(done: int, total: int) -> None:
+        reports.append((done, total))
         times.append(time.monotonic())
         time.sleep(0.03)
 
-    cached(items * 4, RULE, folder, "four", tell)
-    done = [d for d, _ in told]
+    cached(items * 4, RULE, folder, "four", report)
+    done = [d for d, _ in reports]
     assert done[-1] == 4 * IMAGES
     assert done == sorted(set(done))
-    assert {t for _, t in told} == {4 * IMAGES}
+    assert {t for _, t in reports} == {4 * IMAGES}
     assert min(np.diff(times[:-1]), default=1) >= cache.PROGRESS_SECONDS
 
 
-def test_what_progress_raises_ends_the_build_and_leaves_nothing(items: list[tuple[Path, int]], folder: Path) -> None:
+def test_exception_in_progress_stops_the_build_and_leaves_nothing(items: list[tuple[Path, int]], folder: Path) -> None:
     def stop(done: int, total: int) -> None:
         raise KeyboardInterrupt
 
@@ -156,7 +156,7 @@ def test_a_flipped_byte_is_noticed_and_rebuilt(
     assert len(list(folder.iterdir())) == 2
 
 
-def test_of_a_large_cache_other_blocks_are_checked_every_time(
+def test_other_blocks_of_a_large_cache_are_checked_each_time(
     items: list[tuple[Path, int]], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(items, folder)
@@ -167,7 +167,7 @@ def test_of_a_large_cache_other_blocks_are_checked_every_time(
 
 
 @pytest.mark.parametrize("name", ["pixels.npy", "labels.npy", "meta.json"])
-def test_files_cut_emptied_or_missing_are_rebuilt(items: list[tuple[Path, int]], folder: Path, name: str) -> None:
+def test_truncated_empty_or_missing_files_are_rebuilt(items: list[tuple[Path, int]], folder: Path, name: str) -> None:
     few = items[:3]
     whole = expected(few)
     build(few, folder)
@@ -194,12 +194,12 @@ def test_a_flipped_bit_in_any_byte_outside_the_pixels_does_no_harm(items: list[t
             images, decodes = build(few, folder)
             assert np.array_equal(images, whole)
             rebuilt += decodes == 2
-            if not decodes:  # a comment or a blank in a header: nothing that is read
+            if not decodes:  # a comment or a blank in a header, which is not read
                 damage(home / name, place)
     assert rebuilt > 40
 
 
-# ---------------------------------------------------------------- two at once, and deaths
+# ---------------------------------------------------------------- concurrency and killed processes
 
 SCRIPT = """
 import sys, time
@@ -208,7 +208,8 @@ opened = set()
 sys.addaudithook(lambda event, args: event == "open" and str(args[0]).endswith(".png") and opened.add(args[0]))
 from mlae_lab.data.cache import ResizeRule, cached
 folder, images, pause = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3])
-items = [(path, int(path.stem.split()[1]) % 7) for path in sorted(images.iterdir(), key=lambda p: int(p.stem.split()[1]))]
+paths = sorted(images.iterdir(), key=lambda path: int(path.stem.split()[1]))
+items = [(path, int(path.stem.split()[1]) % 7) for path in paths]
 def tell(done, total):
     print("progress", done, flush=True)
     time.sleep(pause if done == 1 else 0)
@@ -220,7 +221,7 @@ print("opened", len(opened), "sum", int(found.images.sum()))
 
 
 def start(items: list[tuple[Path, int]], folder: Path, pause: float) -> subprocess.Popen[str]:
-    """A process that waits for a line before it asks for the cache."""
+    """A process that waits for a line before it opens the cache."""
     arguments = [sys.executable, "-c", SCRIPT, str(folder), str(items[0][0].parent), str(pause)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
     process = subprocess.Popen(
@@ -236,16 +237,16 @@ def go(process: subprocess.Popen[str]) -> None:
 
 
 def test_two_processes_build_one_cache_once(items: list[tuple[Path, int]], folder: Path) -> None:
-    both = [start(items, folder, 1.0) for _ in range(2)]
-    for process in both:
+    caches = [start(items, folder, 1.0) for _ in range(2)]
+    for process in caches:
         go(process)
-    last = [process.communicate(timeout=60)[0].splitlines()[-1].split() for process in both]
+    last = [process.communicate(timeout=60)[0].splitlines()[-1].split() for process in caches]
     assert sorted(int(words[1]) for words in last) == [0, IMAGES]  # one opened every image, the other none
     assert {int(words[3]) for words in last} == {int(expected(items).astype(int).sum())}
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
-def test_a_builder_that_died_is_cleared_away(
+def test_leftovers_of_a_dead_builder_are_removed(
     items: list[tuple[Path, int]], folder: Path, signal_number: signal.Signals
 ) -> None:
     process = start(items, folder, 60.0)
@@ -268,18 +269,18 @@ def test_without_locks_the_first_to_finish_wins_and_the_other_reads_its_cache(
     monkeypatch.setattr(folder_lock, "fcntl", None)  # as on Windows
     inner: list[np.ndarray] = []
 
-    def tell(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         if not inner:
-            inner.append(build(items, folder)[0])  # somebody else, while this one is at work
+            inner.append(build(items, folder)[0])  # another builder, while this one is running
 
-    outer = cached(items, RULE, folder, "noise", tell).images
+    outer = cached(items, RULE, folder, "noise", report).images
     assert np.array_equal(outer, inner[0])
     assert np.array_equal(outer, expected(items))
     assert len(list(folder.iterdir())) == 2
 
 
 def test_a_full_disk_is_one_sentence(items: list[tuple[Path, int]], folder: Path) -> None:
-    """The kernel refuses to let files grow beyond 10 kB, in a process of its own."""
+    """In a separate process the kernel refuses to let files grow beyond 10 kB."""
     pytest.importorskip("resource")
     script = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n{SCRIPT}"
     arguments = [sys.executable, "-c", script, str(folder), str(items[0][0].parent), "0"]
@@ -293,16 +294,14 @@ def test_a_full_disk_is_one_sentence(items: list[tuple[Path, int]], folder: Path
     assert [p.suffix for p in folder.iterdir()] == [".lock"]
 
 
-def test_a_set_larger_than_the_disk_is_refused_before_anything_is_decoded(
-    items: list[tuple[Path, int]], folder: Path
-) -> None:
+def test_dataset_larger_than_the_disk_is_refused_before_decoding(items: list[tuple[Path, int]], folder: Path) -> None:
     rule = ResizeRule("square", 2048)
     times = shutil.disk_usage(folder.parent).free // (rule.image_bytes * IMAGES) + 50
     with pytest.raises(DataError, match=r"GB free and the decoded images take \d+\.\d\d GB: free some space"):
         cached(items * times, rule, folder, "huge")
 
 
-def test_a_folder_that_cannot_be_made_is_one_sentence(items: list[tuple[Path, int]], tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_one_sentence(items: list[tuple[Path, int]], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot hold the decoded images"):
         cached(items, RULE, tmp_path / "file" / "cache", "noise")
@@ -317,7 +316,7 @@ def aged(home: Path, days: float) -> None:
         os.utime(file, (then, then))
 
 
-def test_only_what_nobody_opened_lately_is_forgotten(items: list[tuple[Path, int]], folder: Path) -> None:
+def test_only_caches_not_opened_lately_are_forgotten(items: list[tuple[Path, int]], folder: Path) -> None:
     for name in ("old", "opened", "new"):
         cached(items[:2], RULE, folder, name)
     for name in ("old", "opened"):
@@ -328,14 +327,14 @@ def test_only_what_nobody_opened_lately_is_forgotten(items: list[tuple[Path, int
     size = {home.name: sum(file.stat().st_size for file in home.iterdir()) for home in homes}
     assert forget(folder, 30) == size.pop(key(RULE, "old"))
     left = {p.name for p in folder.iterdir()}
-    assert left == {key(RULE, "opened"), key(RULE, "new"), "notes.txt"}  # locks are made again when needed
+    assert left == {key(RULE, "opened"), key(RULE, "new"), "notes.txt"}  # locks are created again when needed
     assert forget(folder, 30) == 0
     assert forget(folder, 0) == sum(size.values())
     assert forget(folder / "nowhere", 0) == 0
     assert [p.name for p in folder.iterdir()] == ["notes.txt"]
 
 
-def test_who_reads_keeps_reading_what_is_deleted_or_rebuilt(items: list[tuple[Path, int]], folder: Path) -> None:
+def test_readers_keep_a_deleted_or_rebuilt_cache(items: list[tuple[Path, int]], folder: Path) -> None:
     reader, _ = build(items, folder)
     forget(folder, 0)
     assert not (folder / key(RULE, "noise")).exists()
@@ -347,10 +346,13 @@ def test_who_reads_keeps_reading_what_is_deleted_or_rebuilt(items: list[tuple[Pa
 
 
 def test_readers_and_a_deleter_at_the_same_time(items: list[tuple[Path, int]], folder: Path) -> None:
-    """A second process opens the cache over and over while this one deletes it."""
+    """A second process opens the cache repeatedly while this one deletes it."""
     script = SCRIPT.replace(
         'print("opened"',
-        "for _ in range(40):\n    again = cached(items[:9], ResizeRule('square', 8), folder, 'nine')\n    assert (again.images == found.images[:9]).all()\nprint(\"opened\"",
+        "for _ in range(40):\n"
+        "    again = cached(items[:9], ResizeRule('square', 8), folder, 'nine')\n"
+        "    assert (again.images == found.images[:9]).all()\n"
+        'print("opened"',
     )
     arguments = [sys.executable, "-c", script, str(folder), str(items[0][0].parent), "0"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8"}
@@ -365,14 +367,14 @@ def test_readers_and_a_deleter_at_the_same_time(items: list[tuple[Path, int]], f
 
 
 def test_a_cache_that_is_being_built_is_not_forgotten(items: list[tuple[Path, int]], folder: Path) -> None:
-    seen: list[int] = []
+    freed: list[int] = []
 
-    def tell(done: int, total: int) -> None:
-        seen.append(forget(folder, 0))
+    def report(done: int, total: int) -> None:
+        freed.append(forget(folder, 0))
         assert any(".building-" in p.name for p in folder.iterdir())
 
-    assert len(cached(items, RULE, folder, "noise", tell)) == IMAGES
-    assert set(seen) == {0}
+    assert len(cached(items, RULE, folder, "noise", report)) == IMAGES
+    assert set(freed) == {0}
 
 
 def test_leftovers_of_dead_builders_are_forgotten_whatever_their_age(folder: Path) -> None:

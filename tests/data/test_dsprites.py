@@ -1,4 +1,4 @@
-"""The dSprites renderer against facts of the true data set: areas, boxes, factors and labels."""
+"""The dSprites renderer compared with the original dataset: areas, boxes, factors and labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def image(shape: int, scale: int = 5, orientation: int = 0, x: int = 0, y: int =
 
 
 def box(image: np.ndarray) -> tuple[int, int, int, int]:
-    """First and last column, first and last row with a pixel that is on."""
+    """First and last column, first and last row with a white pixel."""
     rows, columns = np.nonzero(image)
     return int(columns.min()), int(columns.max()), int(rows.min()), int(rows.max())
 
@@ -38,8 +38,8 @@ def test_areas_by_scale(shape: int) -> None:
 
 @pytest.mark.parametrize("shape", AREAS_BY_ORIENTATION)
 def test_areas_by_orientation(shape: int) -> None:
-    found = [int(image(shape, orientation=level).sum()) for level in range(6)]
-    for level, (area, true) in enumerate(zip(found, AREAS_BY_ORIENTATION[shape], strict=False)):
+    result = [int(image(shape, orientation=level).sum()) for level in range(6)]
+    for level, (area, true) in enumerate(zip(result, AREAS_BY_ORIENTATION[shape], strict=False)):
         # The ellipse's radii were fitted to true frames; at level 1 the fit misses two pixels at the rim, nowhere else.
         allowed = 2 if (shape, level) == (ELLIPSE, 1) else 0
         assert abs(area - true) <= allowed, (level, area, true)
@@ -59,7 +59,7 @@ def test_boxes(shape: int, x: int, y: int, expected: tuple[int, int, int, int]) 
 
 
 def test_position_moves_the_image_and_changes_nothing_else() -> None:
-    """From one end to the other it is 32 whole pixels."""
+    """The distance between the ends is 32 pixels."""
     for shape in range(3):
         start = image(shape, orientation=7)
         assert np.array_equal(np.roll(start, 32, axis=1), image(shape, orientation=7, x=31))
@@ -73,13 +73,13 @@ def test_no_shape_leaves_the_canvas() -> None:
         assert not edge.any()
 
 
-def test_both_ends_of_the_orientation_draw_one_image() -> None:
+def test_first_and_last_orientation_give_the_same_image() -> None:
     for shape in range(3):
         assert np.array_equal(image(shape, orientation=0), image(shape, orientation=39))
 
 
 def test_the_square_looks_the_same_after_a_half_turn_and_the_heart_does_not() -> None:
-    """39 steps are a full turn, so no level is exactly a half one: compare an image with its mirror images."""
+    """39 steps are a full rotation, so no level is exactly half of it: compare an image with its mirror images."""
     square, heart = image(SQUARE, x=15, y=15), image(HEART, x=15, y=15)
     assert np.array_equal(np.trim_zeros(square.sum(0)), np.trim_zeros(square.sum(0))[::-1])
     assert np.array_equal(np.trim_zeros(heart.sum(0)), np.trim_zeros(heart.sum(0))[::-1])  # left and right
@@ -94,7 +94,7 @@ def test_images_hold_zero_and_one_in_bytes() -> None:
     assert images.reshape(len(images), -1).any(axis=1).all()
 
 
-def test_many_at_once_are_the_same_as_one_by_one() -> None:
+def test_batches_equal_single_images() -> None:
     """More than one internal batch of 1,024."""
     levels = dsprites.factors(np.random.default_rng(0).choice(dsprites.GRID_SIZE, 1100, replace=False))
     together = dsprites.render(levels)
@@ -108,9 +108,14 @@ def test_many_at_once_are_the_same_as_one_by_one() -> None:
 def test_factors_count_through_the_grid_with_the_vertical_position_fastest() -> None:
     assert dsprites.GRID_SIZE == 737_280 == 3 * 6 * 40 * 32 * 32
     assert dsprites.factors(np.array([0, 1, 32, 1024, 40 * 1024, 6 * 40 * 1024, 737_279])).tolist() == [
-        [0, 0, 0, 0, 0], [0, 0, 0, 0, 1], [0, 0, 0, 1, 0], [0, 0, 1, 0, 0], [0, 1, 0, 0, 0], [1, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 1],
+        [0, 0, 0, 1, 0],
+        [0, 0, 1, 0, 0],
+        [0, 1, 0, 0, 0],
+        [1, 0, 0, 0, 0],
         [2, 5, 39, 31, 31],
-    ]  # fmt: skip
+    ]
 
 
 def test_location_labels_are_pairs_of_levels() -> None:

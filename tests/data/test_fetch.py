@@ -1,4 +1,4 @@
-"""Fetching over real HTTP from a Hub on this machine: resuming, cancelling, checking, unpacking, and every refusal."""
+"""Fetching over real HTTP from a local Hub: resuming, cancelling, checking, unpacking, and every error."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ARCHIVE = "datasets/XiN0919/VTAB-1k/vtab-1k.zip"
 
 
 def point_to(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What HF_ENDPOINT does, which the library reads once, when it is imported."""
+    """Set HF_ENDPOINT, which the library reads only once, when it is imported."""
     monkeypatch.setattr(constants, "ENDPOINT", address)
     for module in (constants, file_download):  # in 0.27 the latter has a copy
         template = address + "/{repo_id}/resolve/{revision}/{filename}"
@@ -45,7 +45,7 @@ def point_to(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
-    """A Hub that the library asks in place of the real one, with an empty cache and no login."""
+    """A Hub that the library uses instead of the real one, with an empty cache and no login."""
     with hub_server() as server:
         point_to(server.url, monkeypatch)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
@@ -83,39 +83,44 @@ def tarred(files: dict[str, bytes], mode: str = "w:gz", **changes: object) -> by
 
 
 def vtab_zip(top: str = "vtab-1k/") -> bytes:
-    return zipped({f"{top}{name}/{file}": noise(3000, i) for i, name in enumerate(("cifar", "dtd"))
-                   for file in ("train800.txt", "images/train800/000000.jpg")})  # fmt: skip
+    return zipped(
+        {
+            f"{top}{name}/{file}": noise(3000, i)
+            for i, name in enumerate(("cifar", "dtd"))
+            for file in ("train800.txt", "images/train800/000000.jpg")
+        }
+    )
 
 
 def left(folder: Path) -> list[str]:
-    """Every file below the data folder, the fetch's own ones without locks."""
+    """Every file below the data folder, including the fetch's own ones without locks."""
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
 
 
-# ---------------------------------------------------------------- what it brings
+# ---------------------------------------------------------------- results of a fetch
 
 
 def test_weights(hub: HubServer, tmp_path: Path) -> None:
     hub.files[MODEL] = noise(700_000)
-    told: list[Progress] = []
-    folder = fetch(hosts.remote(WEIGHTS), tmp_path / "data", told.append)
+    reports: list[Progress] = []
+    folder = fetch(hosts.remote(WEIGHTS), tmp_path / "data", reports.append)
     assert folder == tmp_path / "data" / "weights" / WEIGHTS
     assert (folder / "model.safetensors").read_bytes() == hub.files[MODEL]
     assert left(tmp_path / "data") == [f"weights/{WEIGHTS}/model.safetensors"]
-    assert {one.phase for one in told} >= {"asking", "downloading", "checking"}
-    assert {one.total for one in told if one.phase == "downloading"} == {700_000}
+    assert {one.phase for one in reports} >= {"asking", "downloading", "checking"}
+    assert {one.total for one in reports if one.phase == "downloading"} == {700_000}
     before = len(hub.requests)
     assert fetch(hosts.remote(WEIGHTS), tmp_path / "data") == folder
     assert len(hub.requests) == before
 
 
 @pytest.mark.parametrize("top", ["vtab-1k/", "VTAB-1k/", ""])
-def test_a_vtab_task_comes_with_the_others(hub: HubServer, tmp_path: Path, top: str) -> None:
+def test_vtab_tasks_are_fetched_together(hub: HubServer, tmp_path: Path, top: str) -> None:
     hub.files[ARCHIVE] = vtab_zip(top)
     assert ready_folder(hosts.remote("cifar"), tmp_path) is None
-    told: list[Progress] = []
-    assert fetch(hosts.remote("cifar"), tmp_path, told.append) == tmp_path / "vtab-1k" / "cifar"
-    assert told[-1].phase == "unpacking"
+    reports: list[Progress] = []
+    assert fetch(hosts.remote("cifar"), tmp_path, reports.append) == tmp_path / "vtab-1k" / "cifar"
+    assert reports[-1].phase == "unpacking"
     assert ready_folder(hosts.remote("dtd"), tmp_path) == tmp_path / "vtab-1k" / "dtd"
     assert (tmp_path / "vtab-1k/dtd/images/train800/000000.jpg").read_bytes() == noise(3000, 1)
     assert len(left(tmp_path)) == 4
@@ -124,7 +129,7 @@ def test_a_vtab_task_comes_with_the_others(hub: HubServer, tmp_path: Path, top: 
     assert len(left(tmp_path)) == 5  # the archive is kept
 
 
-def test_tasks_that_are_there_already_are_left_alone(hub: HubServer, tmp_path: Path) -> None:
+def test_existing_tasks_are_not_changed(hub: HubServer, tmp_path: Path) -> None:
     hub.files[ARCHIVE] = vtab_zip()
     (tmp_path / "vtab-1k/dtd").mkdir(parents=True)
     (tmp_path / "vtab-1k/dtd/mine.txt").write_text("mine")
@@ -134,7 +139,7 @@ def test_tasks_that_are_there_already_are_left_alone(hub: HubServer, tmp_path: P
 
 
 @pytest.mark.parametrize("splits", ["json/CUB_200_2011", "vpt/birds"])  # found by name, else by the number of classes
-def test_fgvc_gets_its_lists_beside_its_images(hub: HubServer, tmp_path: Path, splits: str) -> None:
+def test_fgvc_lists_are_copied_next_to_the_images(hub: HubServer, tmp_path: Path, splits: str) -> None:
     birds = json.dumps({f"{i}.jpg": i + 1 for i in range(200)}).encode()
     dogs = json.dumps({f"{i}.jpg": i + 1 for i in range(120)}).encode()
     here = "datasets/XiN0919/FGVC"
@@ -150,15 +155,18 @@ def test_fgvc_gets_its_lists_beside_its_images(hub: HubServer, tmp_path: Path, s
     assert (folder / "attributes.txt").exists()
 
 
-def test_a_file_beside_an_archive_is_kept_as_it_is(hub: HubServer, tmp_path: Path) -> None:
+def test_plain_file_next_to_an_archive_is_kept(hub: HubServer, tmp_path: Path) -> None:
     here, lists = "datasets/XiN0919/FGVC", json.dumps({str(i): i for i in range(196)}).encode()
-    hub.files |= {f"{here}/json.zip": zipped({"x/train.json": lists}), f"{here}/cars_annos.mat": b"MATLAB",
-                  f"{here}/car_ims.tgz": tarred({"car_ims/1.jpg": b"x"})}  # fmt: skip
+    hub.files |= {
+        f"{here}/json.zip": zipped({"x/train.json": lists}),
+        f"{here}/cars_annos.mat": b"MATLAB",
+        f"{here}/car_ims.tgz": tarred({"car_ims/1.jpg": b"x"}),
+    }
     folder = fetch(hosts.remote("stanford_cars"), tmp_path)
     assert left(folder) == ["car_ims/1.jpg", "cars_annos.mat", "json/x/train.json", "train.json"]
 
 
-def test_fgvc_images_without_lists_are_kept_and_told(hub: HubServer, tmp_path: Path) -> None:
+def test_fgvc_images_without_lists_are_kept_and_reported(hub: HubServer, tmp_path: Path) -> None:
     here = "datasets/XiN0919/FGVC"
     hub.files |= {
         f"{here}/json.zip": zipped({"x/train.json": b"[1]", "y/train.json": b'{"a": 1}', "z/train.json": b"{"}),
@@ -169,7 +177,7 @@ def test_fgvc_images_without_lists_are_kept_and_told(hub: HubServer, tmp_path: P
     assert "Images/1.jpg" in left(tmp_path / "fgvc/StanfordDogs")
 
 
-def test_what_the_librarys_cache_has_is_not_fetched_again(hub: HubServer, tmp_path: Path) -> None:
+def test_files_in_the_library_cache_are_not_fetched_again(hub: HubServer, tmp_path: Path) -> None:
     hub.files[MODEL] = noise(1000)
     cached = hf_hub_download(f"timm/{WEIGHTS}", "model.safetensors", cache_dir=tmp_path / "hf")
     hub.requests.clear()
@@ -184,27 +192,30 @@ def test_a_login_is_sent_to_the_hub_and_never_to_the_storage(
     monkeypatch.setenv("HF_TOKEN", "hf_test")
     hub.files[MODEL] = noise(1000)
     fetch(hosts.remote(WEIGHTS), tmp_path)
-    assert [h.get("authorization") for h in hub.asked("HEAD")] == ["Bearer hf_test"]
-    assert [h.get("authorization") for h in hub.asked("GET")] == [None]
+    assert [h.get("authorization") for h in hub.requested("HEAD")] == ["Bearer hf_test"]
+    assert [h.get("authorization") for h in hub.requested("GET")] == [None]
 
 
-# ---------------------------------------------------------------- breaking off and going on
+# ---------------------------------------------------------------- interrupting and resuming
 
 
 def run_apart(hub: HubServer, into: Path, name: str = WEIGHTS) -> subprocess.Popen:
-    """A fetch in a process of its own, told where the Hub is by the environment alone."""
+    """A fetch in a separate process, which gets the Hub's address from the environment."""
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(into / "hf-home"), "PYTHONPATH": os.getcwd()}
     script = (
         "import sys; from pathlib import Path; from mlae_lab.core.hosts import remote; "
         "from mlae_lab.data.fetch import fetch; print(fetch(remote(sys.argv[1]), Path(sys.argv[2])))"
     )
-    return subprocess.Popen([sys.executable, "-c", script, name, str(into)], env=environment, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True)  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", script, name, str(into)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
-def test_killed_in_the_middle_it_goes_on_with_what_it_has(
-    hub: HubServer, tmp_path: Path, wait_for: Callable[..., None]
-) -> None:
+def test_fetch_resumes_after_being_killed(hub: HubServer, tmp_path: Path, wait_for: Callable[..., None]) -> None:
     hub.files[MODEL] = data = noise(5_000_000)
     hub.stall_at = 3_000_000
     first = run_apart(hub, tmp_path)
@@ -220,20 +231,22 @@ def test_killed_in_the_middle_it_goes_on_with_what_it_has(
     assert second.returncode == 0, err
     assert (Path(out.strip()) / "model.safetensors").read_bytes() == data
     assert hub.served == len(data) - kept
-    assert hub.asked("GET")[-1]["range"] == f"bytes={kept}-"
+    assert hub.requested("GET")[-1]["range"] == f"bytes={kept}-"
 
 
-def test_a_broken_connection_is_taken_up_again(hub: HubServer, tmp_path: Path) -> None:
+def test_fetch_resumes_after_a_broken_connection(hub: HubServer, tmp_path: Path) -> None:
     hub.files[MODEL] = data = noise(900_000)
     hub.cut, hub.cut_times = 400_000, 2
     folder = fetch(hosts.remote(WEIGHTS), tmp_path)
     assert (folder / "model.safetensors").read_bytes() == data
     # requests gives up the last piece, of 65,536 bytes at most, of a connection that breaks; httpx gives up nothing
     assert len(data) <= hub.served <= len(data) + 2 * 65_536
-    assert len(hub.asked("GET")) == 3
+    assert len(hub.requested("GET")) == 3
 
 
-def test_a_silent_connection_is_taken_up_again(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_resumes_after_a_silent_connection(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.3)
     monkeypatch.setattr(download, "PAUSES", (0.2,) * 10)
     hub.files[MODEL] = data = noise(900_000)
@@ -243,7 +256,7 @@ def test_a_silent_connection_is_taken_up_again(hub: HubServer, tmp_path: Path, m
     assert (folder / "model.safetensors").read_bytes() == data
 
 
-def test_a_host_that_ignores_ranges_begins_anew(hub: HubServer, tmp_path: Path) -> None:
+def test_host_that_ignores_ranges_restarts_the_download(hub: HubServer, tmp_path: Path) -> None:
     hub.files[MODEL] = data = noise(900_000)
     hub.cut, hub.cut_times, hub.no_ranges = 400_000, 1, True
     folder = fetch(hosts.remote(WEIGHTS), tmp_path)
@@ -256,7 +269,7 @@ def test_a_body_that_always_ends_early(hub: HubServer, tmp_path: Path) -> None:
     hub.cut = 100_000
     with pytest.raises(FetchError) as error:
         fetch(hosts.remote(WEIGHTS), tmp_path)
-    assert "the same command goes on where it stopped" in str(error.value)
+    assert "run the same command to continue" in str(error.value)
     assert ready_folder(hosts.remote(WEIGHTS), tmp_path) is None
     hub.cut, hub.served = None, 0
     fetch(hosts.remote(WEIGHTS), tmp_path)
@@ -267,18 +280,18 @@ def test_a_body_that_always_ends_early(hub: HubServer, tmp_path: Path) -> None:
 def test_cancelled_within_a_second_and_resumed(hub: HubServer, tmp_path: Path, fault: str) -> None:
     hub.files[MODEL] = data = noise(900_000)
     hub.rate, hub.stall_at = (400_000, None) if fault == "slow" else (None, 300_000)
-    told: list[tuple[float, Progress]] = []
-    asked: list[float] = []
+    reports: list[tuple[float, Progress]] = []
+    cancelled: list[float] = []
 
     def should_stop() -> bool:
-        if not asked and told and told[-1][1].done > 100_000 and told[-1][0] - told[0][0] > 0.6:
-            asked.append(time.monotonic())
-        return bool(asked)
+        if not cancelled and reports and reports[-1][1].done > 100_000 and reports[-1][0] - reports[0][0] > 0.6:
+            cancelled.append(time.monotonic())
+        return bool(cancelled)
 
     with pytest.raises(Cancelled):
-        fetch(hosts.remote(WEIGHTS), tmp_path, lambda p: told.append((time.monotonic(), p)), should_stop)
-    assert time.monotonic() - asked[0] < 1.5
-    loading = [(when, p) for when, p in told if p.phase == "downloading"]
+        fetch(hosts.remote(WEIGHTS), tmp_path, lambda p: reports.append((time.monotonic(), p)), should_stop)
+    assert time.monotonic() - cancelled[0] < 1.5
+    loading = [(when, p) for when, p in reports if p.phase == "downloading"]
     assert all(b - a > 0.2 for (a, _), (b, _) in itertools.pairwise(loading))  # at most four times a second
     if fault == "slow":
         last = loading[-1][1]
@@ -293,7 +306,7 @@ def test_cancelled_within_a_second_and_resumed(hub: HubServer, tmp_path: Path, f
     hub.served = 0
     assert (fetch(hosts.remote(WEIGHTS), tmp_path) / "model.safetensors").read_bytes() == data
     assert hub.served <= len(data) - kept + 65_536
-    assert hub.asked("GET")[-1]["range"] == f"bytes={kept}-"
+    assert hub.requested("GET")[-1]["range"] == f"bytes={kept}-"
 
 
 def test_bytes_of_two_versions_are_never_mixed(hub: HubServer, tmp_path: Path) -> None:
@@ -309,37 +322,37 @@ def test_two_at_once_fetch_it_once(hub: HubServer, tmp_path: Path) -> None:
     hub.files[ARCHIVE] = vtab_zip()
     hub.rate = 20_000
     results: list[Path] = []
-    told: list[Progress] = []
+    reports: list[Progress] = []
     other = threading.Thread(target=lambda: results.append(fetch(hosts.remote("cifar"), tmp_path)))
     other.start()
     time.sleep(0.3)
-    results.append(fetch(hosts.remote("dtd"), tmp_path, told.append))
+    results.append(fetch(hosts.remote("dtd"), tmp_path, reports.append))
     other.join()
     assert sorted(results) == [tmp_path / "vtab-1k/cifar", tmp_path / "vtab-1k/dtd"]
     assert hub.served == len(hub.files[ARCHIVE])
-    assert "waiting" in {p.phase for p in told}
+    assert "waiting" in {p.phase for p in reports}
 
 
-# ---------------------------------------------------------------- refusals
+# ---------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(
     ("fault", "sentence"),
     [
         ({"status": 401}, "log in with `hf auth login` or set HF_TOKEN"),
-        ({"status": 403, "code": "GatedRepo"}, f"accept its terms on https://huggingface.co/timm/{WEIGHTS}"),
+        ({"status": 403, "code": "GatedRepo"}, f"accept the terms on https://huggingface.co/timm/{WEIGHTS}"),
         ({"status": 404}, "it was moved or removed"),
         ({"status": 429, "retry_after": "37"}, "try again in 37 seconds"),
         ({"status": 429}, "try again in some minutes"),
-        ({"status": 500}, "is in trouble itself (500): try again later"),
-        ({"status": 503}, "is in trouble itself (503)"),
+        ({"status": 500}, "has a server error (500): try again later"),
+        ({"status": 503}, "has a server error (503)"),
         ({"status": 418}, "answered 418"),
-        ({"page": True}, "instead of model.safetensors came a web page"),
+        ({"page": True}, "a web page arrived instead of model.safetensors"),
         ({"lie": True}, "model.safetensors is damaged: its sha256 begins with"),
-        ({"size": 10**17}, "are needed: make room there"),
+        ({"size": 10**17}, "are needed: free some space there"),
     ],
 )
-def test_refusals_are_one_sentence_and_leave_nothing_that_looks_ready(
+def test_errors_are_one_sentence_and_leave_nothing_that_looks_complete(
     hub: HubServer, tmp_path: Path, fault: dict[str, object], sentence: str
 ) -> None:
     hub.files[MODEL] = noise(200_000)
@@ -355,11 +368,11 @@ def test_refusals_are_one_sentence_and_leave_nothing_that_looks_ready(
         assert "100000 TB are needed" in str(error.value)
         assert str(tmp_path / "data") in str(error.value)
         assert f"{format_bytes(shutil.disk_usage(tmp_path).free)[:2]}" in str(error.value)
-    assert len(hub.requests) <= 2  # a refusal is told at once
+    assert len(hub.requests) <= 2  # an error is reported at once
 
 
-def test_trouble_in_the_middle_is_tried_again(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The host breaks off and answers 503 for a moment: a fetch that has begun does not give up at once."""
+def test_temporary_server_errors_are_retried(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host breaks off and answers 503 for a moment: a running fetch retries."""
     monkeypatch.setattr(download, "PAUSES", (0.1, 0.5))
     hub.files[MODEL] = noise(900_000)
     hub.cut, hub.cut_times = 400_000, 1
@@ -380,7 +393,7 @@ def test_trouble_in_the_middle_is_tried_again(hub: HubServer, tmp_path: Path, mo
     assert (folder / "model.safetensors").read_bytes() == hub.files[MODEL]
 
 
-def test_nobody_answers(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_host(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for address, reason in (
         ("http://127.0.0.1:9", "refused"),
         ("http://no.such.host.invalid", "its name is not known"),
@@ -401,11 +414,11 @@ def test_hf_hub_offline(hub: HubServer, tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", Path("/proc/data")):
-        with pytest.raises(FetchError, match="cannot be written .*: choose another folder"):
+        with pytest.raises(FetchError, match=r"cannot be written .*: choose another folder"):
             fetch(hosts.remote(WEIGHTS), place)
 
 
-def test_the_disk_fills_up_meanwhile(hub: HubServer, tmp_path: Path) -> None:
+def test_full_disk_during_a_fetch(hub: HubServer, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)]
@@ -416,31 +429,29 @@ def test_the_disk_fills_up_meanwhile(hub: HubServer, tmp_path: Path) -> None:
         hub.files[MODEL] = data = noise(2_000_000)
         hub.rate = 2_000_000
 
-        def fill(told: Progress) -> None:
-            if told.done and not (disk / "ballast").exists():
+        def fill(progress: Progress) -> None:
+            if progress.done and not (disk / "ballast").exists():
                 (disk / "ballast").write_bytes(b"x" * 1_500_000)
 
-        with pytest.raises(FetchError, match=f"the disk of {disk} is full: make room"):
+        with pytest.raises(FetchError, match=f"the disk of {disk} is full: free some space"):
             fetch(hosts.remote(WEIGHTS), disk, fill)
         (disk / "ballast").unlink()
         hub.rate = None
         assert (fetch(hosts.remote(WEIGHTS), disk) / "model.safetensors").read_bytes() == data
-        assert len(hub.asked("GET")) == 2
-        assert hub.asked("GET")[1]["range"]
+        assert len(hub.requested("GET")) == 2
+        assert hub.requested("GET")[1]["range"]
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
-def test_a_checksum_of_the_table_counts_where_the_host_tells_none(hub: HubServer, tmp_path: Path) -> None:
+def test_table_checksum_is_used_if_the_host_has_none(hub: HubServer, tmp_path: Path) -> None:
     hub.no_etag = True
     hub.files["datasets/lab/x/a.bin"] = b"abc"
     good, bad = "900150983cd24fb0d6963f7d28e17f72", "0" * 32
     for md5 in (bad, good):
         wanted = Remote("x", "lab/x", "dataset", (RemoteFile("a.bin", 3, md5=md5),), "", "", "x")
         if md5 == bad:
-            with pytest.raises(
-                FetchError, match="its md5 begins with 900150983cd2 and not 000000000000; it was deleted"
-            ):
+            with pytest.raises(FetchError, match="its md5 begins with 900150983cd2, not 000000000000; it was deleted"):
                 fetch(wanted, tmp_path)
             assert left(tmp_path) == []
         else:
@@ -459,7 +470,7 @@ DAMAGED_ZIP = GOOD_ZIP[:9000] + b"\0" * 2000 + GOOD_ZIP[11000:]
 
 
 def password(data: bytes) -> bytes:
-    """The same archive with the mark of a password on its only entry, in both places that have it."""
+    """The same archive with the encryption flag of its only entry set in both headers."""
     made = bytearray(data)
     for sign, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         made[made.find(sign) + offset] |= 1
@@ -467,24 +478,24 @@ def password(data: bytes) -> bytes:
 
 
 REFUSED = [
-    ("a.zip", zipped({"../out.txt": b"x"}), "'../out.txt' in it would leave the folder"),
+    ("a.zip", zipped({"../out.txt": b"x"}), "its entry '../out.txt' would leave the folder"),
     ("a.zip", zipped({"/tmp/out.txt": b"x"}), "would leave the folder"),
     ("a.zip", zipped({"a\\..\\..\\out.txt": b"x"}), "would leave the folder"),
     ("a.zip", zipped({"C:/out.txt": b"x"}), "would leave the folder"),
-    ("a.zip", zipped({"a": b"/etc/passwd"}, link), "'a' in it is a link or a device"),
+    ("a.zip", zipped({"a": b"/etc/passwd"}, link), "its entry 'a' is a link or a device"),
     ("a.zip", password(GOOD_ZIP), "has a password"),
-    ("a.zip", GOOD_ZIP[:-300], "is cut off or damaged"),
-    ("a.zip", DAMAGED_ZIP, "is cut off or damaged"),
-    ("a.zip", noise(5000), "is no zip archive"),
-    ("a.zip", b"", "is no zip archive"),
+    ("a.zip", GOOD_ZIP[:-300], "is truncated or damaged"),
+    ("a.zip", DAMAGED_ZIP, "is truncated or damaged"),
+    ("a.zip", noise(5000), "is not a zip archive"),
+    ("a.zip", b"", "is not a zip archive"),
     ("a.tgz", tarred({"../out.txt": b"x"}), "would leave the folder"),
     ("a.tgz", tarred({"/tmp/out.txt": b"x"}), "would leave the folder"),
     ("a.tgz", tarred({"a": b""}, type=tarfile.SYMTYPE, linkname="/etc"), "is a link or a device"),
     ("a.tgz", tarred({"a": b""}, type=tarfile.LNKTYPE, linkname="b"), "is a link or a device"),
     ("a.tar", tarred({"a": b""}, "w", type=tarfile.CHRTYPE), "is a link or a device"),
-    ("a.tgz", GOOD_TAR[:20_000], "is cut off or damaged"),
-    ("a.tgz", noise(5000), "is no tar archive"),
-    ("a.tgz", b"<html>gone</html>", "came a web page"),
+    ("a.tgz", GOOD_TAR[:20_000], "is truncated or damaged"),
+    ("a.tgz", noise(5000), "is not a tar archive"),
+    ("a.tgz", b"<html>gone</html>", "a web page arrived instead of"),
 ]
 
 
@@ -505,7 +516,7 @@ def test_archives_that_are_refused(hub: HubServer, tmp_path: Path, name: str, da
     assert not Path("/tmp/out.txt").exists()
 
 
-def test_a_damaged_copy_in_the_librarys_cache_is_named_and_left(hub: HubServer, tmp_path: Path) -> None:
+def test_damaged_file_in_the_library_cache_is_named_and_kept(hub: HubServer, tmp_path: Path) -> None:
     hub.files["datasets/lab/x/a.zip"] = noise(1000)
     wanted = Remote("x", "lab/x", "dataset", (RemoteFile("a.zip"),), "", "", "x")
     path = hf_hub_download("lab/x", "a.zip", repo_type="dataset", cache_dir=tmp_path / "hf")
@@ -515,7 +526,7 @@ def test_a_damaged_copy_in_the_librarys_cache_is_named_and_left(hub: HubServer, 
     assert Path(path).exists()
 
 
-def test_cancelled_while_unpacking_the_archive_is_kept(hub: HubServer, tmp_path: Path) -> None:
+def test_archive_is_kept_if_cancelled_while_unpacking(hub: HubServer, tmp_path: Path) -> None:
     hub.files[ARCHIVE] = vtab_zip()
     phases: list[str] = []
     with pytest.raises(Cancelled):
@@ -551,10 +562,12 @@ def test_a_task_from_tables(hub: HubServer, tmp_path: Path) -> None:
     here = "datasets/fw407/vtab-1k_cifar/data"
     train, val, test = images(800, 1), images(200, 2), images(250, 3)
     hub.files |= {
-        f"{here}/train-00000-of-00002.parquet": table(train[:500]), f"{here}/test-00000-of-00001.parquet": table(test),
+        f"{here}/train-00000-of-00002.parquet": table(train[:500]),
+        f"{here}/test-00000-of-00001.parquet": table(test),
         f"{here}/train-00001-of-00002.parquet": table(train[500:]),
-        f"{here}/validation-00000-of-00001.parquet": table(val), "datasets/fw407/vtab-1k_cifar/README.md": b"#",
-    }  # fmt: skip
+        f"{here}/validation-00000-of-00001.parquet": table(val),
+        "datasets/fw407/vtab-1k_cifar/README.md": b"#",
+    }
     folder = fetch(hosts.remote("cifar.parquet"), tmp_path)
     assert folder == tmp_path / "vtab-1k/cifar" == ready_folder(hosts.remote("cifar"), tmp_path)
     for split, wanted in (("train800", train), ("val200", val), ("test", test)):
@@ -567,7 +580,7 @@ def test_a_task_from_tables(hub: HubServer, tmp_path: Path) -> None:
     assert len(left(tmp_path)) == 1250 + 3
 
 
-def test_a_thousand_training_images_are_cut_with_a_note(tmp_path: Path) -> None:
+def test_thousand_training_images_are_split_with_a_note(tmp_path: Path) -> None:
     files = {}
     for name, made in (("train", images(1000, 1)), ("test", images(5, 2))):
         files[f"default/{name}/0000.parquet"] = tmp_path / f"{name}.parquet"
@@ -587,12 +600,12 @@ def test_a_thousand_training_images_are_cut_with_a_note(tmp_path: Path) -> None:
         (table(images(1000, 1)), table(images(200, 2)), table(images(9, 3)), "has 1000 training and 200"),
         (table(images(800, 1, first=1)), table(images(200, 2)), table(images(9, 3)), "has a label 100 in these"),
         (table(images(800, 1, first=-1)), table(images(200, 2)), table(images(9, 3)), "has a label -1 in these"),
-        (table(images(800, 1)), table(images(200, 2)), b"PAR1" + noise(900), "is no table or a damaged one"),
+        (table(images(800, 1)), table(images(200, 2)), b"PAR1" + noise(900), "is not a readable table"),
         (table(images(800, 1), "x"), table(images(200, 2)), table(images(9, 3)), "has the columns x, label"),
         (table(images(800, 1)), table(images(200, 2)), None, "has no test images"),
     ],
-)  # fmt: skip
-def test_tables_that_are_no_such_task(
+)
+def test_tables_that_do_not_match_the_task(
     hub: HubServer, tmp_path: Path, train: bytes, val: bytes, test: bytes | None, sentence: str
 ) -> None:
     for name, data in (("train", train), ("validation", val), ("test", test)):

@@ -1,7 +1,8 @@
-"""A fetch in a process of its own: started, watched, cancelled, killed, and gone on with."""
+"""A fetch in a separate process: started, watched, cancelled, killed and resumed."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ DATA = bytes(range(256)) * 4000
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
-    """A Hub for the processes that are started: they read its address from the environment."""
+    """A Hub for the started processes, which read its address from the environment."""
     with hub_server() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf-home"))
@@ -44,7 +45,7 @@ def wait(into: Path, *statuses: str) -> FetchState:
     return state
 
 
-def test_started_watched_done(hub: HubServer, tmp_path: Path) -> None:
+def test_start_and_watch_until_done(hub: HubServer, tmp_path: Path) -> None:
     into = tmp_path / "data"
     assert watch(WEIGHTS, into) == FetchState("idle")
     assert not into.exists()
@@ -53,15 +54,16 @@ def test_started_watched_done(hub: HubServer, tmp_path: Path) -> None:
     assert start(WEIGHTS, into).status == "running"
     assert start(WEIGHTS, into).status == "running"
     assert len(fetching._children) == 1
-    seen = []
+    reports = []
     while (state := watch(WEIGHTS, into)).status == "running":
         if state.progress:
-            seen.append(state.progress)
+            reports.append(state.progress)
         time.sleep(0.05)
-    assert state.status == "done" and state.folder == into / "weights" / WEIGHTS, state
+    assert state.status == "done", state
+    assert state.folder == into / "weights" / WEIGHTS
     assert (state.folder / "model.safetensors").read_bytes() == DATA
-    assert {one.total for one in seen if one.phase == "downloading"} == {len(DATA)}
-    assert any(0 < one.done < len(DATA) and one.seconds_left for one in seen)
+    assert {one.total for one in reports if one.phase == "downloading"} == {len(DATA)}
+    assert any(0 < one.done < len(DATA) and one.seconds_left for one in reports)
     assert start(WEIGHTS, into).status == "done"
     assert len(fetching._children) == 1
     (state.folder / "model.safetensors").unlink()
@@ -69,36 +71,36 @@ def test_started_watched_done(hub: HubServer, tmp_path: Path) -> None:
     assert watch(WEIGHTS, into).status == "idle"
 
 
-def test_cancelled_killed_and_gone_on_with(hub: HubServer, tmp_path: Path) -> None:
+def test_cancel_kill_and_resume(hub: HubServer, tmp_path: Path) -> None:
     hub.stall_at = 400_000
     start(WEIGHTS, tmp_path)
     while (state := wait(tmp_path, "running")).progress is None or state.progress.done < 390_000:
         time.sleep(0.02)
-    asked = time.monotonic()
+    started = time.monotonic()
     cancel(WEIGHTS, tmp_path)
     assert wait(tmp_path, "cancelled").progress.done >= 390_000
-    assert time.monotonic() - asked < 30  # a second for the fetch, the rest for Python's end on a busy machine
+    assert time.monotonic() - started < 30  # a second for the fetch, the rest for Python's end on a busy machine
 
     hub.stall_at, hub.served = 800_000, 0
     time.sleep(0.1)
-    assert start(WEIGHTS, tmp_path).status == "running"  # the wish to cancel is not remembered
+    assert start(WEIGHTS, tmp_path).status == "running"  # the request to cancel is not remembered
     while (state := wait(tmp_path, "running")).progress is None or state.progress.done < 780_000:
         time.sleep(0.02)
     os.kill(fetching._children[-1].pid, signal.SIGKILL)
     fetching._children[-1].wait()
     lost = watch(WEIGHTS, tmp_path)
     assert lost.status == "lost"
-    assert "fetch again, it goes on where it stopped" in lost.reason
+    assert "fetch again to continue" in lost.reason
 
     hub.stall_at = None
     time.sleep(0.1)
     start(WEIGHTS, tmp_path)
     done = wait(tmp_path, "done", "failed")
     assert (done.folder / "model.safetensors").read_bytes() == DATA
-    assert hub.served < len(DATA) - 390_000 + 150_000  # nothing came twice but what lay in the sockets
+    assert hub.served < len(DATA) - 390_000 + 150_000  # nothing was sent twice except what was in the socket buffers
 
 
-def test_a_refusal_is_told_to_whoever_watches(hub: HubServer, tmp_path: Path) -> None:
+def test_errors_are_visible_to_watchers(hub: HubServer, tmp_path: Path) -> None:
     hub.status = 404
     start(WEIGHTS, tmp_path)
     assert "it was moved or removed" in wait(tmp_path, "failed").reason
@@ -107,10 +109,10 @@ def test_a_refusal_is_told_to_whoever_watches(hub: HubServer, tmp_path: Path) ->
     assert wait(tmp_path, "done", "failed").status == "done"
 
 
-def test_in_this_process_it_is_watched_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetch_in_this_process_can_be_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object) -> None:
         assert watch(WEIGHTS, tmp_path).status == "running"
-        with pytest.raises(FetchError, match="is being fetched .* by another process"):
+        with pytest.raises(FetchError, match=r"is being fetched .* by another process"):
             fetching.run(WEIGHTS, tmp_path)
         raise KeyboardInterrupt
 
@@ -122,7 +124,7 @@ def test_in_this_process_it_is_watched_too(tmp_path: Path, monkeypatch: pytest.M
     assert watch(WEIGHTS, tmp_path).status == "cancelled"
 
 
-def test_wrong_names_and_places(tmp_path: Path) -> None:
+def test_wrong_names_and_folders(tmp_path: Path) -> None:
     for ask in (start, watch, cancel):
         with pytest.raises(HostError, match="comes with the lab"):
             ask("digits", tmp_path)
@@ -132,7 +134,7 @@ def test_wrong_names_and_places(tmp_path: Path) -> None:
     assert watch(WEIGHTS, tmp_path / "file").status == "idle"
 
 
-def test_a_state_file_that_is_damaged_is_no_error(tmp_path: Path) -> None:
+def test_damaged_state_file_is_not_an_error(tmp_path: Path) -> None:
     folder = tmp_path / ".fetch" / WEIGHTS
     folder.mkdir(parents=True)
     for text in ("", "{", "[]", '{"status": "running"}', '{"status": "running", "reason": null, "progress": {"x": 1}}'):
@@ -154,9 +156,8 @@ def test_a_full_disk_does_not_hide_the_reason(hub: HubServer, tmp_path: Path, wa
         start(WEIGHTS, disk)
         wait_for(lambda: (p := watch(WEIGHTS, disk).progress) is not None and p.done > 290_000, seconds=30)
         with (disk / "ballast").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
-            while True:
-                file.write(b"x" * 4096)
+            file.writelines(itertools.repeat(b"x" * 4096))
         hub.stall_at = None
-        assert "is full: make room" in wait(disk, "failed", "done", "lost").reason
+        assert "is full: free some space" in wait(disk, "failed", "done", "lost").reason
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -1,4 +1,4 @@
-"""FGVC with VPT's splits: where keys point, which label an id becomes, and files that are no such object."""
+"""FGVC with VPT's splits: resolved keys, labels of class ids, and invalid files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_json(home: Path, **splits: object) -> None:
 
 
 @pytest.mark.parametrize("task", FGVC_TASKS, ids=lambda task: task.name)
-def test_reads_each_data_set_with_its_own_image_root(tmp_path: Path, task: catalog.Task) -> None:
+def test_reads_each_dataset_with_its_own_image_root(tmp_path: Path, task: catalog.Task) -> None:
     home = make_fgvc(tmp_path, task.name)
     assert find_fgvc(tmp_path, task) == home
     listing = read_fgvc(home, task)
@@ -40,7 +40,7 @@ def test_reads_each_data_set_with_its_own_image_root(tmp_path: Path, task: catal
 
 @pytest.mark.parametrize("name", ["CUB_200_2011", "cub_200_2011", "CUB-200-2011", "cub"])
 @pytest.mark.parametrize("above", ["", "fgvc", "FGVC"])
-def test_finds_a_data_set_by_its_folder_names(tmp_path: Path, name: str, above: str) -> None:
+def test_finds_a_dataset_by_its_folder_names(tmp_path: Path, name: str, above: str) -> None:
     home = make_fgvc(tmp_path / above, "cub", 1, 1, 1, folder=name)
     assert find_fgvc(tmp_path, CUB) == home
     assert find_fgvc(home, CUB) == home
@@ -53,8 +53,8 @@ def test_finds_a_data_set_by_its_folder_names(tmp_path: Path, name: str, above: 
 # ---------------------------------------------------------------- labels
 
 
-def test_ids_become_labels_once_by_train(tmp_path: Path) -> None:
-    """val and test lack classes: mapped on their own they would count from 0 again."""
+def test_ids_of_train_define_the_labels(tmp_path: Path) -> None:
+    """val and test lack classes: mapped separately they would count from 0 again."""
     home = tmp_path / "cars"
     for i in range(6):
         write_image(home / f"{i}.jpg", i)
@@ -66,7 +66,7 @@ def test_ids_become_labels_once_by_train(tmp_path: Path) -> None:
     assert listing.class_names == ("7", "9", "40")
 
 
-def test_an_id_that_train_lacks_is_a_problem_and_no_class(tmp_path: Path) -> None:
+def test_unknown_class_id_is_a_problem(tmp_path: Path) -> None:
     home = tmp_path / "cars"
     for i in range(4):
         write_image(home / f"{i}.jpg", i)
@@ -89,21 +89,21 @@ def test_ids_may_be_digits_in_quotes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["x", "", "-1", 1.0, 1.5, None, True, [1], {}, {"a": 1}])
-def test_an_id_that_is_no_whole_number(tmp_path: Path, value: object) -> None:
+def test_class_id_that_is_not_an_integer(tmp_path: Path, value: object) -> None:
     home = make_fgvc(tmp_path, "cub")
     write_json(home, val={"000.Grünspecht/val 0.jpg": value})
-    with pytest.raises(DataError, match="val.json: the class id of '000.Grünspecht/val 0.jpg' is .* a whole number"):
+    with pytest.raises(DataError, match=r"val.json: the class id of '000.Grünspecht/val 0.jpg' is .* a whole number"):
         read_fgvc(home, CUB)
 
 
-def test_classes_are_called_after_folders_of_their_own(tmp_path: Path) -> None:
+def test_classes_are_named_after_their_folders(tmp_path: Path) -> None:
     assert read_fgvc(make_fgvc(tmp_path, "cub"), CUB).class_names[1] == "001.Grünspecht"
     mixed = make_fgvc(tmp_path, "cub", folder="mixed")
     write_json(mixed, train={"000.Grünspecht/train 0.jpg": 5, "000.Grünspecht/train 4.jpg": 6})
     assert read_fgvc(mixed, CUB).class_names == ("5", "6")
 
 
-# ---------------------------------------------------------------- where keys point
+# ---------------------------------------------------------------- resolving keys
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_classes_are_called_after_folders_of_their_own(tmp_path: Path) -> None:
         ("", "Images/a/{}.jpg"),
     ],
 )
-def test_keys_that_begin_somewhere_else(tmp_path: Path, prefix: str, stored: str) -> None:
+def test_keys_relative_to_other_folders(tmp_path: Path, prefix: str, stored: str) -> None:
     for i in range(3):
         write_image(tmp_path / stored.format(i), i)
     write_json(tmp_path, **{split: {f"{prefix}a/{i}.jpg": 0} for i, split in enumerate(("train", "val", "test"))})
@@ -135,8 +135,8 @@ def test_cars_with_their_folder_in_front(tmp_path: Path) -> None:
     assert splits["test"][0][0] == "cars_test/00001.jpg"
 
 
-def test_the_first_image_that_is_there_decides_for_its_split(tmp_path: Path) -> None:
-    """A missing first image spoils nothing, and a stray one elsewhere does not count for the others."""
+def test_first_existing_image_decides_for_its_split(tmp_path: Path) -> None:
+    """A missing first image does no harm, and a stray one elsewhere does not count for the others."""
     home = make_fgvc(tmp_path, "cub")
     (home / "images" / "000.Grünspecht" / "train 0.jpg").unlink()
     write_image(home / "003.Grünspecht" / "train 3.jpg")
@@ -150,7 +150,7 @@ def test_a_split_without_any_image_fails_and_says_where_it_looked(tmp_path: Path
     write_json(home, test={"x/1.jpg": 1, "x/2.jpg": 1})
     with pytest.raises(DataError) as error:
         read_fgvc(home, CUB)
-    assert "test.json lists 2 images and none is there" in str(error.value)
+    assert "test.json lists 2 images and none exists" in str(error.value)
     assert str(home / "x/1.jpg") in str(error.value)
     assert str(home / "images/x/1.jpg") in str(error.value)
 
@@ -168,11 +168,11 @@ def test_keys_in_another_unicode_form(tmp_path: Path) -> None:
 def test_a_key_that_leaves_the_folder(tmp_path: Path, key: str) -> None:
     home = make_fgvc(tmp_path, "cub")
     write_json(home, val={key: 1})
-    with pytest.raises(DataError, match="val.json: .* is not a path below"):
+    with pytest.raises(DataError, match=r"val.json: .* is not a path below"):
         read_fgvc(home, CUB)
 
 
-# ---------------------------------------------------------------- files that are something else
+# ---------------------------------------------------------------- invalid files
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_a_key_that_leaves_the_folder(tmp_path: Path, key: str) -> None:
         (b"[" * 100_000, "is not JSON in UTF-8"),
     ],
 )
-def test_a_file_that_is_no_object_of_images(tmp_path: Path, content: bytes, message: str) -> None:
+def test_file_that_is_not_an_object_of_images(tmp_path: Path, content: bytes, message: str) -> None:
     home = make_fgvc(tmp_path, "cub")
     (home / "train.json").write_bytes(content)
     with pytest.raises(DataError, match=message):
@@ -199,12 +199,12 @@ def test_a_file_that_is_no_object_of_images(tmp_path: Path, content: bytes, mess
 def test_a_missing_file(tmp_path: Path, split: str) -> None:
     home = make_fgvc(tmp_path, "cub")
     (home / f"{split}.json").unlink()
-    with pytest.raises(DataError, match=f"{split}.json is missing: an FGVC data set needs train.json, val.json and"):
+    with pytest.raises(DataError, match=f"{split}.json is missing: an FGVC dataset needs train.json, val.json and"):
         read_fgvc(home, CUB)
 
 
-def test_a_byte_order_mark_and_a_key_that_is_there_twice(tmp_path: Path) -> None:
+def test_byte_order_mark_and_repeated_key(tmp_path: Path) -> None:
     home = make_fgvc(tmp_path, "cub")
     text = '{"000.Grünspecht/val 0.jpg": 1, "000.Grünspecht/val 0.jpg": 2}'
     (home / "val.json").write_bytes(text.encode("utf-8-sig"))
-    assert [label for _, label in read_fgvc(home, CUB).splits["val"]] == [0, 1]  # both kept: the census tells
+    assert [label for _, label in read_fgvc(home, CUB).splits["val"]] == [0, 1]  # both kept: the census reports them

@@ -1,4 +1,4 @@
-"""Maps laid over images: what is high shines, what is low is dark."""
+"""Maps drawn over images: high values are bright, low values dark."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def test_orange_is_above_zero_and_blue_below() -> None:
 
 
 @pytest.mark.parametrize("opacity", [0.0, 0.4, 1.0])
-def test_a_map_lies_over_its_image_patch_by_patch(opacity: float) -> None:
+def test_map_is_blended_patch_by_patch(opacity: float) -> None:
     plain = Image.new("RGB", (8, 8), (128, 128, 128))
-    found = np.asarray(overlay.over(plain, np.array([[1.0, 0.0], [0.0, 0.0]]), opacity)).astype(int)
-    for own, colour in ((found[:4, :4], GLOW[-1]), (found[4:, 4:], GLOW[0])):
+    result = np.asarray(overlay.over(plain, np.array([[1.0, 0.0], [0.0, 0.0]]), opacity)).astype(int)
+    for own, colour in ((result[:4, :4], GLOW[-1]), (result[4:, 4:], GLOW[0])):
         expected = [128 * (1 - opacity) + c * opacity for c in colour]
         assert np.abs(own - expected).max() <= 1
 
@@ -60,7 +60,7 @@ def test_a_sheet_has_a_row_for_each_image_and_a_column_for_each_map() -> None:
     assert page[34 + 138 + 5, 120 + 5].tolist() == [0] * 3
     assert page[34 + 5, 120 + 138 + 5].tolist() == list(GLOW[0])
     assert page[34 + 5, 120 + 138 + 120].tolist() == list(GLOW[-1])
-    assert page[34 + 5, 120 + 2 * 138 + 5].tolist() == [250, 250, 247]  # no map there
+    assert page[34 + 5, 120 + 2 * 138 + 5].tolist() == [250, 250, 247]  # no map
     assert page[34 + 138 + 5, 120 + 2 * 138 + 120].tolist() == list(BOTH_WAYS[0])
     text = overlay.svg(rows, ["rollout", "expert 1"], 0.5, (False, True))
     assert text.count("<image") == 5

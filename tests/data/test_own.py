@@ -1,4 +1,4 @@
-"""Somebody's own images: classes are folders, and a missing split is cut the same way everywhere."""
+"""A user's own images: classes are folders, and a missing split is sampled the same way everywhere."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from trees import make_own, make_vtab, write_image
 
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.listing import Listing
-from mlae_lab.data.own import SUFFIXES, cut_sizes, natural, read_own
+from mlae_lab.data.own import SUFFIXES, natural, read_own, split_sizes
 
 
 def touch(root: Path, counts: dict[str, int], suffix: str = ".jpg") -> Path:
-    """Empty files with an image's suffix: readers of folders never open them."""
+    """Empty files with an image suffix, as reading a folder does not open them."""
     for name, count in counts.items():
         (root / name).mkdir(parents=True, exist_ok=True)
         for i in range(count):
@@ -44,7 +44,7 @@ def test_classes_are_the_folders_and_every_image_is_in_one_split(tmp_path: Path)
     assert all((tmp_path / path).is_file() for path in every)
     for items in listing.splits.values():
         assert all(path.split("/")[0] == listing.class_names[label] for path, label in items)
-    assert listing.notes == ("Cut by seed 0: train, val, test.",)
+    assert listing.notes == ("Split with seed 0: train, val, test.",)
 
 
 def test_every_suffix_in_any_case_and_nested_images_but_nothing_hidden(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_every_suffix_in_any_case_and_nested_images_but_nothing_hidden(tmp_path:
     assert listing.class_names == ("a", "b")
     assert sum(listing.counts.values()) == 2 * len(SUFFIXES)
     assert any(path.startswith("b/deep/deeper/") for path in paths(listing, "train"))
-    assert listing.notes[0] == "Images beside the class folders belong to no class and are not read: loose.jpg."
+    assert listing.notes[0] == "Images outside the class folders have no class and are ignored: loose.jpg."
 
 
 def test_natural_order() -> None:
@@ -67,29 +67,29 @@ def test_natural_order() -> None:
     assert natural("9" * 6000) > natural("8")  # longer than Python turns into a number
 
 
-# ---------------------------------------------------------------- the cut
+# ---------------------------------------------------------------- splitting
 
 
-def test_sizes_of_the_cut() -> None:
-    assert cut_sizes(1500) == (800, 200, 500)
-    assert cut_sizes(1499) == (899, 300, 300)
-    assert cut_sizes(100) == (60, 20, 20)
-    assert cut_sizes(4) == (2, 1, 1)
-    assert cut_sizes(8) == (4, 2, 2)
+def test_split_sizes() -> None:
+    assert split_sizes(1500) == (800, 200, 500)
+    assert split_sizes(1499) == (899, 300, 300)
+    assert split_sizes(100) == (60, 20, 20)
+    assert split_sizes(4) == (2, 1, 1)
+    assert split_sizes(8) == (4, 2, 2)
     for images in range(4, 2000):
-        sizes = cut_sizes(images)
+        sizes = split_sizes(images)
         assert sum(sizes) == images
         assert min(sizes) >= 1
-        assert sizes[0] >= images / 2 or images >= 1500  # an image of each class has room in train
+        assert sizes[0] >= images / 2 or images >= 1500  # train can hold an image of each class
 
 
-def test_large_folders_are_cut_like_vtab_and_each_class_gets_its_share(tmp_path: Path) -> None:
+def test_large_folders_are_split_like_vtab_and_stratified(tmp_path: Path) -> None:
     listing = read_own(touch(tmp_path, {"many": 1000, "some": 400, "few": 98, "two": 2}))
     assert listing.counts == {"train": 800, "val": 200, "test": 500}
     assert listing.class_names == ("few", "many", "some", "two")
     for split, size in (("train", 800), ("val", 200), ("test", 500)):
-        for found, whole in zip(per_class(listing, split), (98, 1000, 400, 2), strict=False):
-            assert abs(found - whole * size / 1500) <= 1
+        for result, whole in zip(per_class(listing, split), (98, 1000, 400, 2), strict=False):
+            assert abs(result - whole * size / 1500) <= 1
     assert per_class(listing, "train")[3] == 1
 
 
@@ -99,7 +99,7 @@ def test_small_folders_have_every_class_in_train(tmp_path: Path) -> None:
     assert min(per_class(listing, "train")) >= 1
 
 
-def test_the_cut_depends_on_seed_and_paths_only(tmp_path: Path) -> None:
+def test_split_depends_only_on_seed_and_paths(tmp_path: Path) -> None:
     first = read_own(touch(tmp_path / "one", {"a": 30, "b": 20}))
     assert read_own(tmp_path / "one").splits == first.splits
     other = tmp_path / "elsewhere" / "two"
@@ -113,8 +113,8 @@ def test_the_cut_depends_on_seed_and_paths_only(tmp_path: Path) -> None:
     assert read_own(other, seed=1).counts == first.counts
 
 
-def test_the_cut_of_a_small_folder_is_this_one(tmp_path: Path) -> None:
-    """Written down, so that no machine and no later version may cut otherwise in silence."""
+def test_split_of_a_small_folder_is_fixed(tmp_path: Path) -> None:
+    """Fixed here, so that no machine and no later version splits differently unnoticed."""
     assert read_own(touch(tmp_path, {"a": 4, "ü": 4})).splits == {
         "train": (("a/2.jpg", 0), ("ü/0.jpg", 1), ("a/3.jpg", 0), ("ü/2.jpg", 1)),
         "val": (("ü/1.jpg", 1), ("a/1.jpg", 0)),
@@ -122,8 +122,8 @@ def test_the_cut_of_a_small_folder_is_this_one(tmp_path: Path) -> None:
     }
 
 
-def test_a_mac_and_others_cut_alike(tmp_path: Path) -> None:
-    """The same folder with its umlauts in one letter or two."""
+def test_split_is_the_same_on_macos(tmp_path: Path) -> None:
+    """The same folder with composed and decomposed umlauts."""
     listings = []
     for form in ("NFC", "NFD"):
         home = touch(tmp_path / form, {unicodedata.normalize(form, name): 10 for name in ("Äpfel", "Grün")})
@@ -141,7 +141,7 @@ def test_a_mac_and_others_cut_alike(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "Val"])
-def test_given_splits_are_honoured(tmp_path: Path, val: str) -> None:
+def test_given_splits_are_used(tmp_path: Path, val: str) -> None:
     for name, counts in (("Train", {"a": 3, "b": 2}), (val, {"a": 1}), ("test", {"b": 2, "c": 2})):
         touch(tmp_path / name, counts)
     (tmp_path / "annotations").mkdir()
@@ -162,7 +162,7 @@ def test_one_missing_split_is_a_fifth_of_train(tmp_path: Path, given: str, cut: 
     assert per_class(listing, cut) == [6, 4]
     assert paths(listing, given) == {f"{given}/{name}/{i}.jpg" for name in "ab" for i in range(3)}
     assert not paths(listing, "train") & paths(listing, cut)
-    assert listing.notes == (f"Cut by seed 0 from train: {cut}.",)
+    assert listing.notes == (f"Split with seed 0 from train: {cut}.",)
 
 
 def test_train_alone_gives_all_three(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_train_alone_gives_all_three(tmp_path: Path) -> None:
     assert listing.class_names == ("a", "b")
 
 
-def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+def test_class_named_train(tmp_path: Path) -> None:
     listing = read_own(touch(tmp_path, {"train": 4, "bus": 4, "test": 4}))
     assert listing.class_names == ("bus", "test", "train")
     assert sum(listing.counts.values()) == 12
@@ -182,15 +182,15 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "folders", [{"val/a": 3, "val/b": 3, "test/a": 3}, {"train": 9, "test": 9}, {"test": 3, "val": 3}]
 )
-def test_splits_without_a_train_of_classes_are_not_taken_for_classes(tmp_path: Path, folders: dict[str, int]) -> None:
-    with pytest.raises(DataError, match="and nothing beside: then there must be a folder train"):
+def test_split_folders_without_train_are_refused(tmp_path: Path, folders: dict[str, int]) -> None:
+    with pytest.raises(DataError, match="it needs a folder train that holds"):
         read_own(touch(tmp_path, folders))
 
 
-def test_a_train_too_small_to_cut(tmp_path: Path) -> None:
+def test_train_too_small_to_split(tmp_path: Path) -> None:
     touch(tmp_path / "train", {"a": 2})
     touch(tmp_path / "test", {"b": 2})
-    with pytest.raises(DataError, match="train has 2 images: too few to cut val from them"):
+    with pytest.raises(DataError, match="train has 2 images: too few to split off val"):
         read_own(tmp_path)
 
 
@@ -208,17 +208,17 @@ def test_a_folder_with_lists_is_read_by_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("label", ["0", "-1", "999999999"])
-def test_lists_whose_labels_count_no_classes(tmp_path: Path, label: str) -> None:
+def test_lists_with_invalid_labels(tmp_path: Path, label: str) -> None:
     home = make_vtab(tmp_path, "cifar", classes=1)
     (home / "test.txt").write_text(f"images/test/000000.jpg {label}\n")
     with pytest.raises(DataError, match="they must count at least 2 and at most 100,000 classes from 0"):
         read_own(home)
 
 
-# ---------------------------------------------------------------- folders that are none
+# ---------------------------------------------------------------- invalid folders
 
 
-def test_no_folder_an_empty_one_and_a_file(tmp_path: Path) -> None:
+def test_missing_folder_empty_folder_and_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no class folder with images"):
         read_own(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -239,16 +239,16 @@ def test_too_few_classes_or_images(tmp_path: Path) -> None:
         read_own(tmp_path)
 
 
-def test_a_folder_without_images_is_no_class_and_noted(tmp_path: Path) -> None:
+def test_folder_without_images_is_ignored_with_a_note(tmp_path: Path) -> None:
     touch(tmp_path, {"a": 2, "b": 2, "__MACOSX": 0})
     (tmp_path / "__MACOSX" / "._0.jpg").touch()
     listing = read_own(tmp_path)
     assert listing.class_names == ("a", "b")
-    assert listing.notes[0] == "Folders without images are no classes: __MACOSX."
+    assert listing.notes[0] == "Folders without images are ignored: __MACOSX."
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
-    """A disk may hold bytes that are no UTF-8: the images count, the class's name is written out."""
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """A disk may hold names that are not UTF-8: the images count, and the name of the class is escaped."""
     folder = tmp_path / "gr\udcfcn"
     try:
         touch(tmp_path, {"gr\udcfcn": 3, "b": 3})

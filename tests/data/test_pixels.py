@@ -1,4 +1,4 @@
-"""From bytes to what a backbone reads."""
+"""Conversion of stored images to the input of a backbone."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from mlae_lab.data.pixels import NORMALISATIONS, channels_first, normalised, sta
 def test_black_and_white_are_the_ends_of_the_range() -> None:
     images = np.array([np.zeros((5, 5)), np.full((5, 5), 255), np.full((5, 5), 51)], dtype=np.uint8)
     for size in (5, 8, 3):
-        found = normalised(images, size)
-        assert found.shape == (3, 3, size, size)
-        assert found.dtype is torch.float32
-        torch.testing.assert_close(found[:, 0, 0, 0], torch.tensor([-1.0, 1.0, -0.6]))
-        torch.testing.assert_close(found, found[:, :1, :1, :1].expand_as(found))  # an even image stays even
+        result = normalised(images, size)
+        assert result.shape == (3, 3, size, size)
+        assert result.dtype is torch.float32
+        torch.testing.assert_close(result[:, 0, 0, 0], torch.tensor([-1.0, 1.0, -0.6]))
+        torch.testing.assert_close(result, result[:, :1, :1, :1].expand_as(result))  # a uniform image stays uniform
 
 
 def test_grey_is_repeated_and_colour_keeps_its_channels() -> None:
     grey = np.arange(4 * 6 * 6, dtype=np.uint8).reshape(4, 6, 6)
-    found = normalised(grey, 6)
-    assert torch.equal(found[:, 0], found[:, 1])
-    assert torch.equal(found[:, 0], found[:, 2])
+    result = normalised(grey, 6)
+    assert torch.equal(result[:, 0], result[:, 1])
+    assert torch.equal(result[:, 0], result[:, 2])
     colour = np.stack([grey, grey * 0, grey * 0 + 255], axis=-1).astype(np.uint8)
-    found = normalised(colour, 6)
-    assert torch.equal(found[:, 0], normalised(grey, 6)[:, 0])
-    assert bool((found[:, 1] == -1).all())
-    assert bool((found[:, 2] == 1).all())
+    result = normalised(colour, 6)
+    assert torch.equal(result[:, 0], normalised(grey, 6)[:, 0])
+    assert bool((result[:, 1] == -1).all())
+    assert bool((result[:, 2] == 1).all())
 
 
 def test_at_its_own_size_an_image_is_only_rescaled() -> None:
@@ -42,23 +42,23 @@ def test_at_its_own_size_an_image_is_only_rescaled() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 9, 9), (2, 20, 10), (2, 64, 64), (2, 9, 13, 3)])
 @pytest.mark.parametrize("size", [8, 48])
-def test_bicubic_overshoot_is_cut_off(shape: tuple[int, ...], size: int) -> None:
+def test_bicubic_overshoot_is_clipped(shape: tuple[int, ...], size: int) -> None:
     images = (np.random.default_rng(1).integers(0, 2, shape) * 255).astype(np.uint8)
-    found = normalised(images, size)
-    assert found.shape == (2, 3, size, size)
-    assert float(found.min()) >= -1
-    assert float(found.max()) <= 1
-    assert found.is_contiguous()
+    result = normalised(images, size)
+    assert result.shape == (2, 3, size, size)
+    assert float(result.min()) >= -1
+    assert float(result.max()) <= 1
+    assert result.is_contiguous()
 
 
-def test_a_slice_of_a_larger_array_is_read_rightly_and_left_alone() -> None:
+def test_slice_of_a_larger_array_is_read_and_not_changed() -> None:
     images = np.random.default_rng(2).integers(0, 256, (6, 8, 8), dtype=np.uint8)
     copy = images.copy()
     assert torch.equal(normalised(images[::2], 8), normalised(copy[[0, 2, 4]], 8))
     assert np.array_equal(images, copy)
 
 
-def test_no_images_give_no_numbers() -> None:
+def test_empty_input() -> None:
     assert normalised(np.zeros((0, 8, 8), dtype=np.uint8), 8).shape == (0, 3, 8, 8)
 
 
@@ -81,11 +81,11 @@ def test_normalisations_are_torchvisions(name: str, shape: tuple[int, ...]) -> N
     images = np.random.default_rng(4).integers(0, 256, shape, dtype=np.uint8)
     colour = images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=-1)
     expected = normalize(torch.from_numpy(colour).permute(0, 3, 1, 2) / 255, *map(list, NORMALISATIONS[name]))
-    found = normalised(images, 5, name)
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    assert found.is_contiguous()
-    assert found.dtype is torch.float32
-    assert torch.equal(standardised(channels_first(images), name), found)
+    result = normalised(images, 5, name)
+    torch.testing.assert_close(result, expected, rtol=0, atol=1e-6)
+    assert result.is_contiguous()
+    assert result.dtype is torch.float32
+    assert torch.equal(standardised(channels_first(images), name), result)
 
 
 def test_an_unknown_normalisation_is_refused() -> None:

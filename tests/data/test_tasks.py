@@ -1,4 +1,4 @@
-"""From a folder on disk to what a run trains on."""
+"""Tasks: from a folder on disk to the images of a run."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def config(task: str, **settings: object) -> RunConfig:
     return RunConfig(task, epochs=1, **settings)  # type: ignore[arg-type]
 
 
-def test_nothing_there_is_one_sentence_that_says_what_to_do(data: Path) -> None:
+def test_missing_data_is_one_sentence_with_advice(data: Path) -> None:
     assert not tasks.ready(catalog.task("cifar"))
     assert tasks.own_tasks() == ()
-    with pytest.raises(DataError, match="fetch cifar.*--data.*digits"):
+    with pytest.raises(DataError, match=r"fetch cifar.*--data.*digits"):
         tasks.located(config("cifar"))
     with pytest.raises(DataError, match="own has no folder for own:birds"):
         tasks.located(config("own:birds"))
@@ -43,20 +43,20 @@ def test_a_bundled_task_reads_no_folder(data: Path) -> None:
 def test_vtab_from_the_data_folder(data: Path, protocol: str, train: int, evaluated: int) -> None:
     make_vtab(data / "vtab-1k", "eurosat")
     assert tasks.ready(catalog.task("eurosat"))
-    found = tasks.located(config("eurosat", protocol=protocol))
-    assert found.data == str(data / "vtab-1k" / "eurosat")
-    assert found.data_label == "not VTAB-1k: its layout with 8/2/5 images" == found.badge.data
-    told: list[tuple[int, int]] = []
-    _, learned, measured, names = tasks.load_protocol(found, lambda done, total: told.append((done, total)))
+    result = tasks.located(config("eurosat", protocol=protocol))
+    assert result.data == str(data / "vtab-1k" / "eurosat")
+    assert result.data_label == "not VTAB-1k: its layout with 8/2/5 images" == result.badge.data
+    reports: list[tuple[int, int]] = []
+    _, learned, measured, names = tasks.load_protocol(result, lambda done, total: reports.append((done, total)))
     assert (len(learned), len(measured), len(names)) == (train, evaluated, 10)
     assert learned.images.shape == (train, 48, 48, 3)
-    assert told[-1] == (train + evaluated,) * 2
-    again = tasks.load_protocol(found, lambda done, total: told.append((0, 0)))
-    assert told[-1] != (0, 0), "decoded once"
+    assert reports[-1] == (train + evaluated,) * 2
+    again = tasks.load_protocol(result, lambda done, total: reports.append((0, 0)))
+    assert reports[-1] != (0, 0), "decoded once"
     assert np.array_equal(again[1].images, learned.images)
 
 
-def test_a_folder_from_anywhere_under_any_name(data: Path, tmp_path: Path) -> None:
+def test_explicit_folder_with_any_name(data: Path, tmp_path: Path) -> None:
     folder = make_vtab(tmp_path / "elsewhere", "cifar", folder="my images ü")
     assert tasks.located(config("cifar", data=str(folder))).data == str(folder)
     assert tasks.located(config("cub", data=str(make_fgvc(tmp_path / "f", "cub")))).badge.data.startswith("not FGVC")
@@ -66,14 +66,14 @@ def test_a_folder_from_anywhere_under_any_name(data: Path, tmp_path: Path) -> No
 
 def test_own_images_are_a_task_like_any_other(data: Path) -> None:
     make_own(data / "own" / "Vögel (2)", {"amsel": 6, "star": 6})
-    make_own(data / "own" / "no*name", {"a": 6, "b": 6})  # cannot be a task's name, and harms nobody
+    make_own(data / "own" / "no*name", {"a": 6, "b": 6})  # not a valid task name, and ignored
     (task,) = tasks.own_tasks()
     assert task.name == "own:Vögel (2)"
     assert task.title == "Vögel (2)"
     assert tasks.ready(task)
-    found = tasks.located(config(task.name))
-    assert found.badge.data.startswith("own images, ")
-    _, learned, measured, names = tasks.load_protocol(found)
+    result = tasks.located(config(task.name))
+    assert result.badge.data.startswith("own images, ")
+    _, learned, measured, names = tasks.load_protocol(result)
     assert names == ("amsel", "star")
     assert len(learned) + len(measured) < 12
     assert set(learned.labels) == {0, 1}
@@ -85,15 +85,15 @@ def test_a_task_name_is_never_a_path() -> None:
             catalog.task(name)
 
 
-def test_a_broken_image_stops_the_run_by_its_name(data: Path) -> None:
+def test_damaged_image_stops_the_run_and_is_named(data: Path) -> None:
     folder = make_vtab(data / "vtab-1k", "svhn")
-    found = tasks.located(config("svhn"))
+    result = tasks.located(config("svhn"))
     victim = sorted(folder.rglob("*.jpg"))[0]
     for image in sorted((folder / "images" / "train800").iterdir())[:1]:
         image.write_bytes(image.read_bytes()[:90])
         victim = image
     with pytest.raises(DataError, match=victim.name):
-        tasks.load_protocol(found)
+        tasks.load_protocol(result)
 
 
 def test_a_missing_image_is_found_before_the_run(data: Path) -> None:

@@ -1,4 +1,4 @@
-"""Small data sets on disk, in the layouts that the readers know, with real images of every odd kind.
+"""Small datasets on disk, in the layouts that the readers know, with real images of many kinds.
 
 `from trees import make_vtab` works in tests of this folder, `from tests.data.trees import ...` anywhere.
 """
@@ -20,7 +20,7 @@ _PNG_MODES = ("RGBA", "P", "RGB", "1", "LA")
 
 
 def write_image(path: Path, number: int = 0) -> None:
-    """An image whose pixels, odd size and mode follow from its number; its format from the suffix."""
+    """Write an image whose pixels, size and mode follow from its number, and its format from the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(number)
     height, width = 11 + 2 * (number % 7), 13 + 2 * (number % 5)
@@ -52,7 +52,7 @@ def make_vtab(
     broken: str | None = None,
     folder: str | None = None,
 ) -> Path:
-    """A task's folder below root with train800, val200 and test, whatever the numbers in their names say.
+    """Write a task's folder below root with train800, val200 and test of any size.
 
     Labels count 0, 1, ... and begin again after `classes` (the catalog's if not given). broken: the
     path of an image to truncate. folder: its name, if not the task's. Returns the task's folder.
@@ -83,10 +83,10 @@ def make_fgvc(
     broken: str | None = None,
     folder: str | None = None,
 ) -> Path:
-    """A data set's folder below root with train.json, val.json, test.json and images in class folders.
+    """Write a dataset's folder below root with train.json, val.json, test.json and images in class folders.
 
-    The ids are first_id, first_id + step, ...; images lie below the data set's usual image root,
-    keys start below it. Names hold spaces and umlauts. Returns the data set's folder.
+    The ids are first_id, first_id + step, ...; images lie below the dataset's usual image root,
+    keys start below it. Names hold spaces and umlauts. Returns the dataset's folder.
     """
     task = catalog.task(task_name)
     home = root / (folder or (task.aliases[-1] if task.aliases else task.name))
@@ -109,7 +109,7 @@ def make_own(
     suffixes: tuple[str, ...] = (".jpg", ".PNG", ".jpeg"),
     broken: str | None = None,
 ) -> Path:
-    """Class folders with so many images each, straight below root; the suffixes take turns. Returns root."""
+    """Write class folders with the given numbers of images below root, with alternating suffixes. Returns root."""
     for name, count in (counts or {"Äpfel": 6, "a pear": 5, "fig": 4}).items():
         for i in range(count):
             write_image(root / name / f"image {i}{suffixes[i % len(suffixes)]}", i)

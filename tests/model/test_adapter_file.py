@@ -1,4 +1,4 @@
-"""Adapters on disk: what is written comes back, and anything else is one sentence."""
+"""Adapter files: a round trip, and one sentence for every other file."""
 
 from __future__ import annotations
 
@@ -37,54 +37,53 @@ PLANS = {
 
 
 def adapted(build: Build, plan: MaskPlan, seed: int = 0) -> tuple[VisionTransformer, Experts]:
-    """A network whose experts have learned something; in eval mode."""
+    """A network with trained experts, in eval mode."""
     model = build()
     experts = inject(model, plan, seed)
-    draw = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in [*experts.parameters(), *model.head.parameters()]:
-            p.copy_(torch.randn(p.shape, generator=draw))
+            p.copy_(torch.randn(p.shape, generator=rng))
     return model.eval(), experts
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_a_saved_adapter_makes_a_fresh_network_the_trained_one(
-    small_vit: Build, tmp_path: Path, plan: MaskPlan
-) -> None:
+def test_a_saved_adapter_restores_the_trained_network(small_vit: Build, tmp_path: Path, plan: MaskPlan) -> None:
     model, experts = adapted(small_vit, plan)
     path = tmp_path / "adapter.safetensors"
     size = save_adapter(path, experts, model.head, "lab_vit_12x128", "digits")
     assert size == path.stat().st_size > 0
-    found = read_adapter(path)
-    assert found.plan == plan
-    assert found.plan.hash == plan.hash
-    assert (found.backbone, found.task, found.classes) == ("lab_vit_12x128", "digits", 5)
+    result = read_adapter(path)
+    assert result.plan == plan
+    assert result.plan.hash == plan.hash
+    assert (result.backbone, result.task, result.classes) == ("lab_vit_12x128", "digits", 5)
 
     other = small_vit()
-    fresh = inject(other, found.plan, seed=99)
-    load_adapter(found, fresh, other.head)
+    fresh = inject(other, result.plan, seed=99)
+    load_adapter(result, fresh, other.head)
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(other.eval()(x), model(x))
 
 
-def test_a_linear_probe_is_a_head_alone(small_vit: Build, tmp_path: Path) -> None:
+def test_adapter_of_a_linear_probe_holds_only_the_head(small_vit: Build, tmp_path: Path) -> None:
     model, other = small_vit(seed=1), small_vit(seed=2)
     save_adapter(tmp_path / "a", None, model.head, "lab_vit_12x128", "digits")
-    found = read_adapter(tmp_path / "a")
-    assert found.plan is None
-    assert set(found.tensors) == {"head.weight", "head.bias"}
-    load_adapter(found, None, other.head)
+    result = read_adapter(tmp_path / "a")
+    assert result.plan is None
+    assert set(result.tensors) == {"head.weight", "head.bias"}
+    load_adapter(result, None, other.head)
     assert torch.equal(other.head.weight, model.head.weight)
 
 
-def test_the_file_holds_exactly_what_was_learned(small_vit: Build, tmp_path: Path) -> None:
+def test_file_holds_exactly_the_trained_tensors(small_vit: Build, tmp_path: Path) -> None:
     model, experts = adapted(small_vit, PLANS["holes"])
     save_adapter(tmp_path / "a", experts, model.head, "lab_vit_12x128", "digits")
     with safe_open(tmp_path / "a", framework="pt") as file:
         assert set(file.keys()) == {
-            "head.weight", "head.bias",
+            "head.weight",
+            "head.bias",
             *(f"blocks.{i}.attn.qkv.{part}" for i in (0, 2) for part in ("a", "b", "coefficient")),
-        }  # fmt: skip
+        }
         assert json.loads(file.metadata()["mlae_lab"])["format"] == FORMAT
 
 
@@ -98,7 +97,7 @@ def test_adapter_state_is_a_copy(small_vit: Build) -> None:
     assert all(torch.equal(state[name], before[name]) for name in state)
 
 
-# ---------------------------------------------------------------- files appear whole
+# ---------------------------------------------------------------- atomic writes
 
 
 def test_saving_leaves_one_file_and_replaces_an_older_one(small_vit: Build, tmp_path: Path) -> None:
@@ -111,26 +110,26 @@ def test_saving_leaves_one_file_and_replaces_an_older_one(small_vit: Build, tmp_
 
 
 def test_a_save_that_fails_leaves_nothing_behind(small_vit: Build, tmp_path: Path) -> None:
-    """The goal is a folder, so the last step, the renaming, fails."""
+    """The target is a folder, so the last step, the renaming, fails."""
     (tmp_path / "adapter.safetensors").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match=r"adapter\.safetensors"):
         save_adapter(tmp_path / "adapter.safetensors", None, small_vit().head, "lab_vit_12x128", "digits")
     assert [file.name for file in tmp_path.iterdir()] == ["adapter.safetensors"]
 
 
-# ---------------------------------------------------------------- what is not an adapter
+# ---------------------------------------------------------------- files that are not adapters
 
 
 @pytest.fixture
 def whole(small_vit: Build, tmp_path: Path) -> bytes:
-    """The bytes of a good adapter."""
+    """The bytes of a valid adapter."""
     model, experts = adapted(small_vit, dense(3, 1))
     save_adapter(tmp_path / "whole", experts, model.head, "lab_vit_12x128", "digits")
     return (tmp_path / "whole").read_bytes()
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(AdapterError, match="gone.safetensors does not exist"):
+    with pytest.raises(AdapterError, match=r"gone.safetensors does not exist"):
         read_adapter(tmp_path / "gone.safetensors")
 
 
@@ -140,7 +139,7 @@ def test_a_folder_is_not_an_adapter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00", b"not an adapter", b"PK\x03\x04" + b"\0" * 100, b"\xff" * 64])
-def test_something_else(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_adapters(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(AdapterError, match="is not a readable safetensors file"):
         read_adapter(tmp_path / "a")
@@ -156,13 +155,13 @@ def test_a_truncated_file_at_any_length(tmp_path: Path, whole: bytes) -> None:
 
 def test_a_file_with_damaged_bytes_is_read_or_refused(tmp_path: Path, whole: bytes) -> None:
     """Up to three bytes of the header changed, many times: an adapter or an AdapterError, nothing else."""
-    draw = random.Random(7)
+    rng = random.Random(7)
     header = 8 + int.from_bytes(whole[:8], "little")
     refused = 0
     for _ in range(500):
         damaged = bytearray(whole)
-        for _ in range(draw.randint(1, 3)):
-            damaged[draw.randrange(header)] = draw.choice((draw.randrange(256), *b'0123456789"{}[],:-tfn'))
+        for _ in range(rng.randint(1, 3)):
+            damaged[rng.randrange(header)] = rng.choice((rng.randrange(256), *b'0123456789"{}[],:-tfn'))
         (tmp_path / "a").write_bytes(damaged)
         try:
             read_adapter(tmp_path / "a")
@@ -171,7 +170,7 @@ def test_a_file_with_damaged_bytes_is_read_or_refused(tmp_path: Path, whole: byt
     assert refused > 50
 
 
-def test_weights_of_somebody_else(tmp_path: Path) -> None:
+def test_safetensors_without_header(tmp_path: Path) -> None:
     save_file({"head.weight": torch.zeros(5, 32)}, tmp_path / "a")
     with pytest.raises(AdapterError, match="is not an adapter of this lab"):
         read_adapter(tmp_path / "a")
@@ -184,15 +183,35 @@ GOOD = {"format": FORMAT, "plan": None, "backbone": "lab_vit_12x128", "task": "d
 
 
 HEADERS = {
-    "text": "not json", "null": "null", "list": "[]", "number": "3", "word": '"text"', "empty": "{}",
+    "text": "not json",
+    "null": "null",
+    "list": "[]",
+    "number": "3",
+    "word": '"text"',
+    "empty": "{}",
     "deep": "[" * 100_000,
     **{f"no {gone}": json.dumps({k: v for k, v in GOOD.items() if k != gone}) for gone in GOOD},
-    **{f"{name} {value}": json.dumps({**GOOD, name: value}) for name, value in [
-        ("format", FORMAT + 1), ("format", None), ("format", str(FORMAT)), ("plan", {}), ("plan", 3), ("plan", "m1"),
-        ("plan", {**dense(1, 1).to_dict(), "keep": [[2]]}), ("classes", "many"), ("classes", None), ("classes", []),
-        ("classes", -5), ("classes", 5.5), ("backbone", None), ("backbone", ["a"]), ("task", 7),
-    ]},
-}  # fmt: skip
+    **{
+        f"{name} {value}": json.dumps({**GOOD, name: value})
+        for name, value in [
+            ("format", FORMAT + 1),
+            ("format", None),
+            ("format", str(FORMAT)),
+            ("plan", {}),
+            ("plan", 3),
+            ("plan", "m1"),
+            ("plan", {**dense(1, 1).to_dict(), "keep": [[2]]}),
+            ("classes", "many"),
+            ("classes", None),
+            ("classes", []),
+            ("classes", -5),
+            ("classes", 5.5),
+            ("backbone", None),
+            ("backbone", ["a"]),
+            ("task", 7),
+        ]
+    },
+}
 
 
 @pytest.mark.parametrize("header", HEADERS.values(), ids=[name[:20] for name in HEADERS])

@@ -23,13 +23,14 @@ from mlae_lab.model.stem import ConvStem
 RANDOM = "lab_vit_12x128.random"
 
 
-def same(one: nn.Module, other: nn.Module) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=False))
+def same(first: nn.Module, second: nn.Module) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.fixture
 def on_meta(monkeypatch: pytest.MonkeyPatch) -> Callable[..., nn.Module]:
-    """Builds a network of timm without memory. Old timm reads its drop rates off a `linspace`, which needs some."""
+    """Build a network of timm without memory. Old timm reads its drop rates from a `linspace`, which needs some."""
     monkeypatch.setattr(torch, "linspace", partial(torch.linspace, device="cpu"))
 
     def build_on_meta(name: str, num_classes: int) -> nn.Module:
@@ -39,7 +40,7 @@ def on_meta(monkeypatch: pytest.MonkeyPatch) -> Callable[..., nn.Module]:
     return build_on_meta
 
 
-def test_the_network_is_the_one_in_the_catalog() -> None:
+def test_bundled_network_matches_the_catalog() -> None:
     entry, model = catalog.backbone(RANDOM), bundled_network(10)
     assert (
         sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in model.head.parameters()) == entry.parameters
@@ -57,7 +58,7 @@ def test_the_network_is_the_one_in_the_catalog() -> None:
             assert (layer.in_features, layer.out_features) == (d_in, d_out)
 
 
-def test_vit_b16_is_the_one_in_the_catalog(on_meta: Callable[..., nn.Module]) -> None:
+def test_vit_b16_matches_the_catalog(on_meta: Callable[..., nn.Module]) -> None:
     entry = catalog.backbone("vit_base_patch16_224.orig_in21k")
     model = on_meta(entry.name, 0)
     assert sum(p.numel() for p in model.parameters()) == entry.parameters
@@ -71,7 +72,7 @@ def test_vit_b16_is_the_one_in_the_catalog(on_meta: Callable[..., nn.Module]) ->
         assert (layer.in_features, layer.out_features) == (d_in, d_out)
 
 
-def test_a_built_backbone_is_frozen_in_eval_mode_and_starts_even() -> None:
+def test_backbone_is_frozen_in_eval_mode_with_uniform_predictions() -> None:
     model = build(RANDOM, 16, seed=0)
     assert not model.training
     assert not any(p.requires_grad for p in model.parameters())
@@ -81,15 +82,15 @@ def test_a_built_backbone_is_frozen_in_eval_mode_and_starts_even() -> None:
     assert bool((logits == 0).all())
 
 
-def test_random_weights_follow_the_seed_alone() -> None:
+def test_random_weights_depend_only_on_the_seed() -> None:
     torch.manual_seed(1)
     expected = torch.rand(1)
     torch.manual_seed(1)
-    one = build(RANDOM, 10, seed=4)
-    assert torch.equal(torch.rand(1), expected)  # torch's own generator is left as it was
+    first = build(RANDOM, 10, seed=4)
+    assert torch.equal(torch.rand(1), expected)  # the global generator is not changed
     torch.manual_seed(2)
-    assert same(one, build(RANDOM, 10, seed=4))
-    assert not same(one, build(RANDOM, 10, seed=5))
+    assert same(first, build(RANDOM, 10, seed=4))
+    assert not same(first, build(RANDOM, 10, seed=5))
 
 
 def test_an_unknown_backbone() -> None:
@@ -97,7 +98,7 @@ def test_an_unknown_backbone() -> None:
         build("resnet", 10, seed=0)
 
 
-def test_a_backbone_without_weights_here_says_so() -> None:
+def test_backbone_without_weights_raises() -> None:
     name = "vit_base_patch16_224.orig_in21k"
     with pytest.raises(BackboneError, match=f"the weights of {name} are not in this repository") as error:
         build(name, 10, seed=0)
@@ -113,13 +114,19 @@ SMALL = ("test_vit", "swin_tiny_patch4_window7_224", "mixer_s32_224", "convnext_
 @pytest.mark.parametrize(
     "name",
     [
-        "vit_base_patch16_224.augreg_in21k", "vit_base_patch14_dinov2.lvd142m", "vit_base_patch14_reg4_dinov2.lvd142m",
-        "vit_small_patch16_224.augreg_in21k", "swin_base_patch4_window7_224.ms_in22k", "mixer_b16_224.goog_in21k",
-        "convnext_base.fb_in22k", "deit3_small_patch16_224.fb_in22k_ft_in1k", "vit_base_patch16_clip_224.openai",
+        "vit_base_patch16_224.augreg_in21k",
+        "vit_base_patch14_dinov2.lvd142m",
+        "vit_base_patch14_reg4_dinov2.lvd142m",
+        "vit_small_patch16_224.augreg_in21k",
+        "swin_base_patch4_window7_224.ms_in22k",
+        "mixer_b16_224.goog_in21k",
+        "convnext_base.fb_in22k",
+        "deit3_small_patch16_224.fb_in22k_ft_in1k",
+        "vit_base_patch16_clip_224.openai",
         "convnext_base.fb_in22k_ft_in1k_384",
     ],
-)  # fmt: skip
-def test_the_table_is_what_timm_builds(name: str, on_meta: Callable[..., nn.Module]) -> None:
+)
+def test_table_matches_timm(name: str, on_meta: Callable[..., nn.Module]) -> None:
     entry, model = catalog.backbone(name), on_meta(name, 7)
     head = model.get_classifier()
     assert sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in head.parameters()) == entry.parameters
@@ -160,10 +167,10 @@ def test_experts_in_any_architecture_change_nothing_at_the_start(architecture: s
 
 
 def test_random_timm_weights_follow_the_seed_and_take_no_file(tmp_path: Path) -> None:
-    one, other = build("test_vit.random", 2, seed=1), build("test_vit.random", 2, seed=1)
-    assert same(one, other)
-    assert fingerprint(one) == fingerprint(other)
-    assert fingerprint(one) != fingerprint(build("test_vit.random", 2, seed=2))
+    first, second = build("test_vit.random", 2, seed=1), build("test_vit.random", 2, seed=1)
+    assert same(first, second)
+    assert fingerprint(first) == fingerprint(second)
+    assert fingerprint(first) != fingerprint(build("test_vit.random", 2, seed=2))
     with pytest.raises(BackboneError, match="takes no file: use test_vit for"):
         build("test_vit.random", 2, seed=0, weights=tmp_path / "w.safetensors")
 
@@ -171,7 +178,7 @@ def test_random_timm_weights_follow_the_seed_and_take_no_file(tmp_path: Path) ->
 def test_fetched_weights_are_found_in_their_folder(tmp_path: Path) -> None:
     source = build("test_vit.random", 2, seed=1)
     name = catalog.backbone("test_vit").name
-    with pytest.raises(BackboneError, match="put timm's model.safetensors at .*model.safetensors") as error:
+    with pytest.raises(BackboneError, match=r"put timm's model.safetensors at .*model.safetensors") as error:
         build(name, 5, seed=0, weights_folder=tmp_path)
     assert str(tmp_path / name) in str(error.value)
     assert "npz" not in str(error.value)
@@ -184,15 +191,15 @@ def test_fetched_weights_are_found_in_their_folder(tmp_path: Path) -> None:
     assert bool((model.get_classifier().weight == 0).all())
 
 
-def test_the_fingerprint_knows_the_backbone_and_not_the_head() -> None:
-    one, other = build("test_vit.random", 2, seed=1), build("test_vit.random", 2, seed=1)
-    other.head.weight.fill_(3)
-    found = fingerprint(one)
-    assert found == fingerprint(other)
-    assert len(found) == 12
-    assert set(found) <= set("0123456789abcdef")
-    other.blocks[5].mlp.fc2.bias[0] += 1e-6
-    assert fingerprint(other) != found
+def test_fingerprint_covers_the_backbone_and_not_the_head() -> None:
+    first, second = build("test_vit.random", 2, seed=1), build("test_vit.random", 2, seed=1)
+    second.head.weight.fill_(3)
+    result = fingerprint(first)
+    assert result == fingerprint(second)
+    assert len(result) == 12
+    assert set(result) <= set("0123456789abcdef")
+    second.blocks[5].mlp.fc2.bias[0] += 1e-6
+    assert fingerprint(second) != result
 
 
 def test_a_network_that_this_timm_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,13 +230,15 @@ def test_weights_are_read_from_a_file_in_any_precision(tmp_path: Path) -> None:
 
 
 def test_missing_weights(tmp_path: Path) -> None:
-    with pytest.raises(BackboneError, match="gone.safetensors does not exist"):
+    with pytest.raises(BackboneError, match=r"gone.safetensors does not exist"):
         build("lab_vit_12x128", 10, seed=0, weights=tmp_path / "gone.safetensors")
 
 
 def test_missing_bundled_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbones, "BUNDLED_WEIGHTS", tmp_path / "lab_vit_12x128.safetensors")
-    with pytest.raises(BackboneError, match="lab_vit_12x128.safetensors does not exist: the bundled weights belong in"):
+    with pytest.raises(
+        BackboneError, match=r"lab_vit_12x128.safetensors does not exist: the bundled weights belong in"
+    ):
         build("lab_vit_12x128", 10, seed=0)
 
 
@@ -245,10 +254,10 @@ def test_a_folder_in_place_of_weights(tmp_path: Path) -> None:
         build("lab_vit_12x128", 10, seed=0, weights=tmp_path)
 
 
-def test_weights_of_another_network_name_the_first_odd_tensor(tmp_path: Path) -> None:
+def test_weights_of_another_network_name_the_first_difference(tmp_path: Path) -> None:
     state = {name: value for name, value in bundled_network(3).state_dict().items() if not name.startswith("head.")}
     less = {name: value for name, value in state.items() if name != "blocks.3.attn.qkv.bias"}
-    with pytest.raises(BackboneError, match="blocks.3.attn.qkv.bias is missing"):
+    with pytest.raises(BackboneError, match=r"blocks.3.attn.qkv.bias is missing"):
         build("lab_vit_12x128", 10, seed=0, weights=saved(tmp_path / "less", less))
     with pytest.raises(BackboneError, match="extra is not part of it"):
         build("lab_vit_12x128", 10, seed=0, weights=saved(tmp_path / "more", {**state, "extra": torch.zeros(1)}))
@@ -257,7 +266,7 @@ def test_weights_of_another_network_name_the_first_odd_tensor(tmp_path: Path) ->
 def test_weights_of_another_width_are_refused_with_a_sentence(tmp_path: Path) -> None:
     state = {name: value for name, value in bundled_network(3).state_dict().items() if not name.startswith("head.")}
     state["blocks.3.attn.qkv.bias"] = torch.zeros(5)
-    with pytest.raises(BackboneError, match="blocks.3.attn.qkv.bias"):
+    with pytest.raises(BackboneError, match=r"blocks.3.attn.qkv.bias"):
         build("lab_vit_12x128", 10, seed=0, weights=saved(tmp_path / "w", state))
 
 
@@ -282,6 +291,6 @@ def test_the_stem_makes_one_token_for_each_eight_pixels() -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"patch_size": 16}, {"img_size": 50}, {"dynamic_img_pad": True}])
-def test_a_stem_that_it_cannot_be(arguments: dict) -> None:
+def test_invalid_stem_arguments(arguments: dict) -> None:
     with pytest.raises(ValueError, match="ConvStem has stride 8"):
         ConvStem(**arguments)

@@ -1,4 +1,4 @@
-"""The cut below the first expert: both parts in turn are the whole network."""
+"""The split before the first expert: both parts in sequence equal the whole network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Build = Callable[..., VisionTransformer]
 
 @pytest.mark.parametrize("block", range(4))
 @torch.no_grad()
-def test_both_parts_in_turn_are_the_network(small_vit: Build, block: int) -> None:
+def test_both_parts_in_sequence_equal_the_network(small_vit: Build, block: int) -> None:
     model = small_vit()
     before, behind = split(model, block)
     x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -31,7 +31,7 @@ def test_both_parts_in_turn_are_the_network(small_vit: Build, block: int) -> Non
 
 
 @torch.no_grad()
-def test_the_bundled_network_is_cut_like_any_other() -> None:
+def test_bundled_network_is_split_like_any_other() -> None:
     model = bundled_network(10).eval()
     x = torch.randn(2, 3, 48, 48, generator=torch.Generator().manual_seed(0))
     for block in (0, 7, 12):
@@ -40,8 +40,8 @@ def test_the_bundled_network_is_cut_like_any_other() -> None:
 
 
 @torch.no_grad()
-def test_experts_lie_behind_the_cut(small_vit: Build) -> None:
-    """What `before` gives does not change when the experts of the plan learn."""
+def test_experts_are_in_the_second_part(small_vit: Build) -> None:
+    """The output of the first part does not change when the experts are trained."""
     model = small_vit()
     plan = allocation((0, 2, 1))
     experts = inject(model, plan)
@@ -64,7 +64,7 @@ def test_experts_lie_behind_the_cut(small_vit: Build) -> None:
         (allocation((0,) * 12), 12),
         (MaskPlan(((1,), (1,)), ((0,), (0,)), ("blocks.11.attn.qkv", "blocks.10.mlp.fc2")), 10),
         (MaskPlan(((0,), (1,)), ((0,), (0,)), ("blocks.1.attn.qkv", "blocks.9.attn.qkv")), 9),
-        (MaskPlan(((1,), (1,)), ((0,), (0,)), ("head", "blocks.9.attn.qkv")), 0),  # unknown place: keep nothing
+        (MaskPlan(((1,), (1,)), ((0,), (0,)), ("head", "blocks.9.attn.qkv")), 0),  # unknown position: keep nothing
         (MaskPlan(((1,),) * 12, ((0,),) * 12, block_targets(12, "mlp.fc1")), 0),
     ],
 )
@@ -101,7 +101,7 @@ MIXER = {"model_name": "mixer_s32_224"}
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
 )
 @torch.no_grad()
-def test_every_cut_of_every_architecture_is_the_network(arguments: dict, cached: bool) -> None:
+def test_every_split_of_every_architecture_equals_the_network(arguments: dict, cached: bool) -> None:
     model = timm.create_model(**arguments, num_classes=4).eval()
     torch.nn.init.normal_(model.get_classifier().weight)
     usual = 64 if "dynamic_img_size" in arguments else model.pretrained_cfg["input_size"][-1]
@@ -117,7 +117,7 @@ def test_every_cut_of_every_architecture_is_the_network(arguments: dict, cached:
 
 @pytest.mark.parametrize("arguments", [RELPOS, MIXER], ids=["relpos", "mixer"])
 @torch.no_grad()
-def test_no_expert_of_any_architecture_lies_before_the_cut(arguments: dict) -> None:
+def test_no_architecture_has_experts_in_the_first_part(arguments: dict) -> None:
     model = timm.create_model(**arguments, num_classes=4).eval()
     torch.nn.init.normal_(model.get_classifier().weight)
     last = catalog.backbone(arguments["model_name"]).module
@@ -134,7 +134,7 @@ def test_no_expert_of_any_architecture_lies_before_the_cut(arguments: dict) -> N
 
 
 @torch.no_grad()
-def test_a_linear_probe_caches_everything_below_the_head_of_any_architecture() -> None:
+def test_linear_probe_is_split_before_the_head_in_every_architecture() -> None:
     model = timm.create_model("convnext_tiny", dims=(8, 16, 24, 32), num_classes=4).eval()
     before, behind = split(model, first_block(None, depth(model)))
     x = images(64)
@@ -143,7 +143,7 @@ def test_a_linear_probe_caches_everything_below_the_head_of_any_architecture() -
 
 
 @torch.no_grad()
-def test_the_pieces_in_turn_are_what_lies_behind_the_cut(small_vit: Build) -> None:
+def test_pieces_in_sequence_equal_the_second_part(small_vit: Build) -> None:
     model = small_vit()
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     for block in range(4):
@@ -158,7 +158,7 @@ def test_the_pieces_in_turn_are_what_lies_behind_the_cut(small_vit: Build) -> No
 
 
 @torch.no_grad()
-def test_a_network_that_cannot_be_cut_is_one_piece() -> None:
+def test_network_that_cannot_be_split_is_one_piece() -> None:
     model = timm.create_model("resnet10t", num_classes=3).eval()
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     (whole,) = pieces(model, 0)

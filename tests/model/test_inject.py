@@ -1,4 +1,4 @@
-"""inject, merge, remove on real networks: what changes, what does not, and what is refused."""
+"""inject, merge and remove on real networks: what changes, what does not, and what is refused."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def state_bytes(model: nn.Module) -> dict[str, bytes]:
 
 
 def randomise(experts: Experts, seed: int = 0) -> None:
-    """Experts in the middle of their life: b and λ random."""
-    draw = torch.Generator().manual_seed(seed)
+    """Experts with random b and λ."""
+    rng = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for layer in experts.layers.values():
             for p in (layer.b, layer.coefficient):
-                p.copy_(torch.randn(p.shape, generator=draw) * 0.5)
+                p.copy_(torch.randn(p.shape, generator=rng) * 0.5)
 
 
 def train(model: nn.Module, experts: Experts, steps: int = 4) -> None:
@@ -63,11 +63,11 @@ def train(model: nn.Module, experts: Experts, steps: int = 4) -> None:
     model.eval()
 
 
-# ---------------------------------------------------------------- the start
+# ---------------------------------------------------------------- initial values
 
 
 @pytest.mark.parametrize("plan", SMALL_PLANS.values(), ids=SMALL_PLANS)
-def test_the_whole_network_starts_as_the_frozen_one_bit_for_bit(small_vit: Build, plan: MaskPlan) -> None:
+def test_injected_network_equals_the_frozen_one_bit_for_bit(small_vit: Build, plan: MaskPlan) -> None:
     model = small_vit()
     before = model(images())
     with torch.autocast("cpu", torch.bfloat16):
@@ -77,21 +77,21 @@ def test_the_whole_network_starts_as_the_frozen_one_bit_for_bit(small_vit: Build
     assert torch.equal(model(images()), before)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(model(images()), before_16)
-    model.train()  # with any mask, too: b is still 0
+    model.train()  # with any mask, as b is still 0
     experts.sample()
     assert torch.equal(model(images()), before)
 
 
 @pytest.mark.parametrize("plan", SMALL_PLANS.values(), ids=SMALL_PLANS)
-def test_right_after_inject_a_network_in_eval_mode_can_be_used(small_vit: Build, plan: MaskPlan) -> None:
-    """inject promises the frozen output "right after": nobody has called `eval()` a second time."""
+def test_injected_network_in_eval_mode_is_usable_at_once(small_vit: Build, plan: MaskPlan) -> None:
+    """The output equals the frozen one at once, without another call of `eval()`."""
     model = small_vit()
     before = model(images())
     inject(model, plan)
     assert torch.equal(model(images()), before)
 
 
-def test_a_network_in_training_mode_stays_in_training_mode(small_vit: Build) -> None:
+def test_inject_keeps_training_mode(small_vit: Build) -> None:
     model = small_vit().train()
     experts = inject(model, SMALL_PLANS["uniform"])
     assert all(module.training for module in model.modules())
@@ -99,15 +99,15 @@ def test_a_network_in_training_mode_stays_in_training_mode(small_vit: Build) -> 
     model(images())
 
 
-def test_one_seed_one_start_whatever_torchs_own_seed(small_vit: Build) -> None:
+def test_initial_values_follow_from_the_seed_and_not_from_the_global_seed(small_vit: Build) -> None:
     torch.manual_seed(1)
-    one = inject(small_vit(), dense(3, 4), seed=5).layers
+    first = inject(small_vit(), dense(3, 4), seed=5).layers
     torch.manual_seed(2)
-    two = inject(small_vit(), allocation((2, 0, 3)), seed=5).layers
-    three = inject(small_vit(), dense(3, 4), seed=6).layers
+    second = inject(small_vit(), allocation((2, 0, 3)), seed=5).layers
+    third = inject(small_vit(), dense(3, 4), seed=6).layers
     name = "blocks.2.attn.qkv"
-    assert torch.equal(one[name].a[:3], two[name].a)
-    assert not torch.equal(one[name].a, three[name].a)
+    assert torch.equal(first[name].a[:3], second[name].a)
+    assert not torch.equal(first[name].a, third[name].a)
 
 
 # ---------------------------------------------------------------- counts
@@ -116,8 +116,8 @@ def test_one_seed_one_start_whatever_torchs_own_seed(small_vit: Build) -> None:
 def test_vit_b16_has_295008_parameters_under_every_pattern_of_the_paper() -> None:
     with torch.device("meta"):
         model = timm.create_model("vit_base_patch16_224", pretrained=False, num_classes=100)
-    for found in paper_patterns():
-        experts = inject(model, found.plan)
+    for result in paper_patterns():
+        experts = inject(model, result.plan)
         assert sum(p.numel() for p in experts.parameters()) == 295_008
         assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 295_008
         remove(model)
@@ -126,8 +126,8 @@ def test_vit_b16_has_295008_parameters_under_every_pattern_of_the_paper() -> Non
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_what_is_masked_out_does_not_exist(small_vit: Build, seed: int) -> None:
-    """Parameters of the network are those of the kept experts, as the budget counts them without any network."""
+def test_masked_experts_do_not_exist(small_vit: Build, seed: int) -> None:
+    """The parameters of the network are those of the kept experts, as the budget counts them without a network."""
     model = small_vit(12)
     frozen = sum(p.numel() for p in model.parameters())
     plan = scaled(allocation(random_counts(seed)), expert_rank=1 + seed % 2)
@@ -139,7 +139,7 @@ def test_what_is_masked_out_does_not_exist(small_vit: Build, seed: int) -> None:
         assert experts.layers[target].columns == tuple(range(plan.kept[row]))
 
 
-def test_a_row_without_experts_leaves_its_layer_alone(small_vit: Build) -> None:
+def test_row_without_experts_leaves_its_layer_unchanged(small_vit: Build) -> None:
     model = small_vit()
     experts = inject(model, allocation((1, 0, 2)))
     assert list(experts.layers) == ["blocks.0.attn.qkv", "blocks.2.attn.qkv"]
@@ -184,7 +184,7 @@ def test_plain_networks_of_any_nesting(target: str) -> None:
     inner = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.ModuleDict({"proj": nn.Linear(8, 8)}))
     inner[2].forward = inner[2]["proj"].forward
     model = nn.Sequential(nn.Linear(4, 8), inner, nn.Linear(8, 3)).eval()
-    if target == "1.2.proj":  # a ModuleDict has no forward of its own: reach it by name only
+    if target == "1.2.proj":  # a ModuleDict has no forward, so it is reached only by name
         experts = inject(model, MaskPlan(((1,),), ((0,),), (target,)))
         assert isinstance(model.get_submodule(target), MLAELinear)
         assert list(experts.layers) == [target]
@@ -205,7 +205,7 @@ def test_linear_names_lists_exactly_the_linear_layers(small_vit: Build) -> None:
     assert linear_names(small_vit(2)) == [f"blocks.{i}.{m}" for i in range(2) for m in modules] + ["head"]
 
 
-# ---------------------------------------------------------------- frozen stays frozen
+# ---------------------------------------------------------------- frozen weights
 
 
 @pytest.mark.parametrize("plan", SMALL_PLANS.values(), ids=SMALL_PLANS)
@@ -223,23 +223,23 @@ def test_frozen_weights_do_not_change_by_a_byte_in_training(small_vit: Build, pl
         assert after["head.weight"] != before["head.weight"]
 
 
-def test_in_one_step_exactly_the_drawn_experts_have_gradients(small_vit: Build) -> None:
+def test_only_active_experts_have_gradients_in_a_step(small_vit: Build) -> None:
     model = small_vit()
     experts = inject(model, uniform(0.6, 3, 8), seed=2)
     randomise(experts)
     model.train()
     seen = set()
     for step in range(5):
-        drawn = experts.sample()
+        sampled = experts.sample()
         F.cross_entropy(model(images(8, step)), torch.arange(8) % 5).backward()
         for row, layer in enumerate(experts.layers.values()):
             for column in range(8):
                 parts = (layer.a.grad[column], layer.b.grad[:, column], layer.coefficient.grad[column])
-                if drawn[row, column] == 0:
+                if sampled[row, column] == 0:
                     assert all(bool((part == 0).all()) for part in parts)
                 else:
                     assert all(bool((part != 0).any()) for part in parts)
-                seen.add(bool(drawn[row, column]))
+                seen.add(bool(sampled[row, column]))
             layer.zero_grad()
     assert seen == {True, False}
 
@@ -264,20 +264,20 @@ def test_merged_equals_unmerged(small_vit: Build, plan: MaskPlan) -> None:
     assert not torch.allclose(unmerged, before, rtol=1e-3, atol=1e-3)
 
 
-def test_merge_adds_the_unscaled_sum_whatever_mask_was_drawn_last(small_vit: Build) -> None:
-    one, two = small_vit(), small_vit()
-    for model, steps in ((one, 0), (two, 3)):
+def test_merge_adds_the_unscaled_sum_independent_of_the_last_mask(small_vit: Build) -> None:
+    first, second = small_vit(), small_vit()
+    for model, steps in ((first, 0), (second, 3)):
         experts = inject(model, uniform(0.9, 3, 4))
         randomise(experts)
         model.train()
         for _ in range(steps):
             experts.sample()
         merge(model)
-    assert state_bytes(one) == state_bytes(two)
+    assert state_bytes(first) == state_bytes(second)
 
 
 @pytest.mark.parametrize("plan", SMALL_PLANS.values(), ids=SMALL_PLANS)
-def test_remove_gives_the_exact_network_back(small_vit: Build, plan: MaskPlan) -> None:
+def test_remove_restores_the_network_exactly(small_vit: Build, plan: MaskPlan) -> None:
     model = small_vit()
     before, output = state_bytes(model), model(images())
     experts = inject(model, plan)
@@ -307,7 +307,7 @@ def test_merge_and_remove_of_a_network_without_experts_do_nothing(small_vit: Bui
     assert state_bytes(merge(model)) == before == state_bytes(remove(model))
 
 
-def test_experts_can_go_in_again_after_merge_and_after_remove(small_vit: Build) -> None:
+def test_experts_can_be_injected_again_after_merge_and_remove(small_vit: Build) -> None:
     model = small_vit()
     for take_out in (merge, remove):
         inject(model, dense(3, 2))
@@ -315,7 +315,7 @@ def test_experts_can_go_in_again_after_merge_and_after_remove(small_vit: Build) 
     assert list(inject(model, dense(3, 2)).layers) == list(block_targets(3))
 
 
-def test_a_copy_of_an_adapted_network_is_a_network_of_its_own(small_vit: Build) -> None:
+def test_a_copy_of_an_adapted_network_is_independent(small_vit: Build) -> None:
     model = small_vit()
     inject(model, dense(3, 2))
     other = copy.deepcopy(model)
@@ -324,7 +324,7 @@ def test_a_copy_of_an_adapted_network_is_a_network_of_its_own(small_vit: Build) 
     assert bool((model.blocks[0].attn.qkv.b == 0).all())
 
 
-# ---------------------------------------------------------------- refusals
+# ---------------------------------------------------------------- errors
 
 
 @pytest.mark.parametrize(

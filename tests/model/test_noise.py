@@ -1,4 +1,4 @@
-"""Dropout within the batch: a mask per token, and dropped inputs. Against sums written out token by token."""
+"""Dropout within the batch, a mask per token and dropped inputs, compared with explicit sums per token."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ RATES = (0.5, 0.0, 0.25)
 
 
 def layer(rank: int = 1, by_token: bool = True, input_dropout: float = 0.0, rates: tuple = RATES) -> MLAELinear:
-    """A layer in float64 in the middle of its life, in training mode, with the draws of one step."""
-    draw = torch.Generator().manual_seed(5)
-    made = MLAELinear(nn.Linear(D_IN, D_OUT), (0, 1, 2), rates, rank, name="here", by_token=by_token,
-                      input_dropout=input_dropout)  # fmt: skip
+    """A layer in float64 with random b and λ, in training mode and sampled for one step."""
+    rng = torch.Generator().manual_seed(5)
+    made = MLAELinear(
+        nn.Linear(D_IN, D_OUT), (0, 1, 2), rates, rank, name="here", by_token=by_token, input_dropout=input_dropout
+    )
     with torch.no_grad():
         for p in (made.b, made.coefficient):
-            p.copy_(torch.randn(p.shape, generator=draw))
+            p.copy_(torch.randn(p.shape, generator=rng))
     made.mask, made.noise = torch.ones(EXPERTS, dtype=torch.float64), 11
     return made.double().train()
 
 
 def draws(made: MLAELinear, tokens: int) -> tuple[Tensor, Tensor]:
-    """The numbers that the layer draws: which inputs stay, (N, d_in), and the factor of each expert, (N, E)."""
+    """What the layer samples: which inputs stay, (N, d_in), and the factor of each expert, (N, E)."""
     own = torch.Generator().manual_seed(made.noise)
     stay = torch.ones(tokens, D_IN, dtype=torch.float64)
     if made.input_dropout:
@@ -45,7 +46,7 @@ def draws(made: MLAELinear, tokens: int) -> tuple[Tensor, Tensor]:
 
 
 def by_hand(x: Tensor, a: Tensor, b: Tensor, coefficient: Tensor, made: MLAELinear) -> Tensor:
-    """One token after the other, one expert after the other."""
+    """Token by token and expert by expert."""
     stay, factor = draws(made, len(x))
     rows = []
     for n, token in enumerate(x):
@@ -59,7 +60,7 @@ def by_hand(x: Tensor, a: Tensor, b: Tensor, coefficient: Tensor, made: MLAELine
 
 @pytest.mark.parametrize("rank", [1, 2])
 @pytest.mark.parametrize(("by_token", "input_dropout"), [(True, 0.0), (False, 0.4), (True, 0.4)])
-def test_output_and_gradients_equal_the_sums_written_out(rank: int, by_token: bool, input_dropout: float) -> None:
+def test_output_and_gradients_equal_explicit_sums(rank: int, by_token: bool, input_dropout: float) -> None:
     made = layer(rank, by_token, input_dropout)
     if not by_token:
         made.mask = torch.tensor([2.0, 0.0, 4 / 3], dtype=torch.float64)
@@ -67,34 +68,34 @@ def test_output_and_gradients_equal_the_sums_written_out(rank: int, by_token: bo
     onto = torch.randn(7, D_OUT, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     own = [x, made.a, made.b, made.coefficient]
     y = made(x)
-    found = torch.autograd.grad((y * onto).sum(), own)
+    result = torch.autograd.grad((y * onto).sum(), own)
     copies = [t.detach().clone().requires_grad_() for t in own]
     expected = by_hand(*copies, made)
     torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
-    for one, other in zip(found, torch.autograd.grad((expected * onto).sum(), copies), strict=False):
-        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
-    assert torch.equal(made(x), y)  # one step, one draw
+    for first, second in zip(result, torch.autograd.grad((expected * onto).sum(), copies), strict=False):
+        torch.testing.assert_close(first, second, rtol=1e-11, atol=1e-11)
+    assert torch.equal(made(x), y)  # one step, one sample
     made.noise = 12
     assert not torch.equal(made(x), y)
 
 
 @pytest.mark.parametrize(("by_token", "input_dropout"), [(True, 0.0), (False, 0.4), (True, 0.4)])
-def test_the_mean_over_draws_is_what_is_measured_with(by_token: bool, input_dropout: float) -> None:
+def test_mean_over_samples_equals_evaluation_output(by_token: bool, input_dropout: float) -> None:
     """400 rows of one token at 50 seeds: the mean lies within four standard errors of the output in eval mode."""
     made = layer(by_token=by_token, input_dropout=input_dropout, rates=RATES if by_token else (0.0,) * 3)
     x = torch.randn(1, D_IN, generator=torch.Generator().manual_seed(3), dtype=torch.float64).expand(400, D_IN)
     with torch.no_grad():
-        seen = []
+        outputs = []
         for made.noise in range(50):
-            seen.append(made(x))
-        drawn = torch.cat(seen)
+            outputs.append(made(x))
+        sampled = torch.cat(outputs)
         goal = made.eval()(x[:1])[0]
-    error = (drawn.mean(0) - goal).abs() / (drawn.std(0) / len(drawn) ** 0.5)
-    assert bool((drawn.std(0) > 0.01).all())
+    error = (sampled.mean(0) - goal).abs() / (sampled.std(0) / len(sampled) ** 0.5)
+    assert bool((sampled.std(0) > 0.01).all())
     assert float(error.max()) < 4
 
 
-def test_without_rates_nothing_is_drawn_and_the_numbers_are_the_same_bit_for_bit() -> None:
+def test_without_rates_nothing_is_sampled_and_outputs_are_equal_bit_for_bit() -> None:
     made, plain = layer(rates=(0.0,) * 3).float(), layer(by_token=False, rates=(0.0,) * 3).float()
     made.mask = plain.mask = torch.ones(EXPERTS)
     plain.base = made.base
@@ -103,15 +104,15 @@ def test_without_rates_nothing_is_drawn_and_the_numbers_are_the_same_bit_for_bit
     assert torch.equal(made(x), plain(x))
 
 
-def test_a_step_without_a_draw_is_refused() -> None:
+def test_step_without_sampling_raises() -> None:
     made = layer()
     made.noise = None
-    with pytest.raises(RuntimeError, match="no mask was drawn for this step"):
+    with pytest.raises(RuntimeError, match="this step has no mask"):
         made(torch.zeros(2, D_IN, dtype=torch.float64))
     made.eval()(torch.zeros(2, D_IN, dtype=torch.float64))
 
 
-def test_under_autocast_the_branch_keeps_16_bits() -> None:
+def test_branch_keeps_16_bits_under_autocast() -> None:
     made = layer(input_dropout=0.2).float()
     made.mask = torch.ones(EXPERTS)
     x = torch.randn(64, D_IN, generator=torch.Generator().manual_seed(6))
@@ -127,7 +128,7 @@ def test_under_autocast_the_branch_keeps_16_bits() -> None:
 PLAN = MaskPlan(((1, 1), (0, 1)), ((0.5, 0.9), (0, 0.9)), ("blocks.0.attn.qkv", "blocks.1.attn.qkv"))
 
 
-def test_with_a_mask_per_token_every_expert_takes_part_in_every_step() -> None:
+def test_with_masks_per_token_every_expert_is_active_in_every_step() -> None:
     sampler = MaskSampler(PLAN, 3, "token")
     for _ in range(20):
         assert sampler.sample().tolist() == [[1, 1], [0, 1]]
@@ -136,15 +137,15 @@ def test_with_a_mask_per_token_every_expert_takes_part_in_every_step() -> None:
 
 
 def test_the_seeds_within_a_batch_follow_from_the_state_of_the_mask_generators() -> None:
-    """Nothing else has to be kept in a checkpoint, and a mask per step is drawn as it was before."""
+    """A checkpoint needs no other state, and masks per step are sampled as before."""
     token, step = MaskSampler(PLAN, 3, "token"), MaskSampler(PLAN, 3)
-    seen = []
+    outputs = []
     for _ in range(5):
         token.sample(), step.sample()
         assert token.noise == step.noise
-        seen += token.noise
-    assert len(set(seen)) == 10
-    assert all(0 <= seed < 2**53 for seed in seen)
+        outputs += token.noise
+    assert len(set(outputs)) == 10
+    assert all(0 <= seed < 2**53 for seed in outputs)
     state = [own.get_state() for own in token.generators]
     token.sample()
     again = MaskSampler(PLAN, 99, "token")
@@ -154,13 +155,13 @@ def test_the_seeds_within_a_batch_follow_from_the_state_of_the_mask_generators()
     assert again.noise == token.noise
 
 
-def test_each_layer_and_each_step_draws_for_itself(small_vit: Callable[..., VisionTransformer]) -> None:
+def test_each_layer_and_step_samples_independently(small_vit: Callable[..., VisionTransformer]) -> None:
     experts = inject(small_vit(), uniform(0.5, 3, 2), mask_per="token", input_dropout=0.1)
     experts.sample()
-    one = [made.noise for made in experts.layers.values()]
+    first = [made.noise for made in experts.layers.values()]
     experts.sample()
-    two = [made.noise for made in experts.layers.values()]
-    assert len({*one, *two}) == 6
+    second = [made.noise for made in experts.layers.values()]
+    assert len({*first, *second}) == 6
     assert all(made.by_token and made.input_dropout == 0.1 for made in experts.layers.values())
 
 

@@ -1,4 +1,4 @@
-"""Weights from files: three formats of one network, names of other programs, and files that are not what they say."""
+"""Weight files: three formats of one network, names of other programs, and files that do not fit."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ State = dict[str, torch.Tensor]
 
 
 def vit(seed: int, num_classes: int = 3, **arguments: object) -> VisionTransformer:
-    """A narrow ViT of one block whose tensors all differ; the arguments say what else it is."""
+    """A narrow ViT of one block whose tensors all differ; the arguments are timm's."""
     usual = {"depth": 1, "embed_dim": 48, "num_heads": 2}
     torch.manual_seed(seed)
     model = timm.create_model("vit_base_patch16_224", num_classes=num_classes, **{**usual, **arguments})
     with torch.no_grad():
-        for value in model.parameters():  # timm starts biases and norms at 0 and 1: a mix-up would not show
+        for (
+            value
+        ) in model.parameters():  # timm initialises biases and norms with 0 and 1: swapped tensors would not show
             value.copy_(torch.randn(value.shape) * 0.02)
     return model.eval()
 
@@ -41,7 +43,7 @@ def jax_names(model: VisionTransformer) -> dict[str, np.ndarray]:
     """The tensors of a ViT as google-research/vision_transformer writes them."""
     heads, width = model.blocks[0].attn.num_heads, model.embed_dim
     deep, state = width // heads, {name: value.numpy() for name, value in model.state_dict().items()}
-    found = {
+    result = {
         "embedding/kernel": state["patch_embed.proj.weight"].transpose(2, 3, 1, 0),
         "embedding/bias": state["patch_embed.proj.bias"],
         "cls": state["cls_token"],
@@ -55,23 +57,23 @@ def jax_names(model: VisionTransformer) -> dict[str, np.ndarray]:
     for i in range(len(model.blocks)):
         block, own = f"Transformer/encoderblock_{i}/", f"blocks.{i}."
         for norm, name in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_2")):
-            found[f"{block}{name}/scale"] = state[f"{own}{norm}.weight"]
-            found[f"{block}{name}/bias"] = state[f"{own}{norm}.bias"]
+            result[f"{block}{name}/scale"] = state[f"{own}{norm}.weight"]
+            result[f"{block}{name}/bias"] = state[f"{own}{norm}.bias"]
         attention = f"{block}MultiHeadDotProductAttention_1/"
         for j, part in enumerate(("query", "key", "value")):
             rows = slice(j * width, (j + 1) * width)
-            found[f"{attention}{part}/kernel"] = state[f"{own}attn.qkv.weight"][rows].T.reshape(width, heads, deep)
-            found[f"{attention}{part}/bias"] = state[f"{own}attn.qkv.bias"][rows].reshape(heads, deep)
-        found[f"{attention}out/kernel"] = state[f"{own}attn.proj.weight"].T.reshape(heads, deep, width)
-        found[f"{attention}out/bias"] = state[f"{own}attn.proj.bias"]
+            result[f"{attention}{part}/kernel"] = state[f"{own}attn.qkv.weight"][rows].T.reshape(width, heads, deep)
+            result[f"{attention}{part}/bias"] = state[f"{own}attn.qkv.bias"][rows].reshape(heads, deep)
+        result[f"{attention}out/kernel"] = state[f"{own}attn.proj.weight"].T.reshape(heads, deep, width)
+        result[f"{attention}out/bias"] = state[f"{own}attn.proj.bias"]
         for j in (0, 1):
-            found[f"{block}MlpBlock_3/Dense_{j}/kernel"] = state[f"{own}mlp.fc{j + 1}.weight"].T
-            found[f"{block}MlpBlock_3/Dense_{j}/bias"] = state[f"{own}mlp.fc{j + 1}.bias"]
-    return found
+            result[f"{block}MlpBlock_3/Dense_{j}/kernel"] = state[f"{own}mlp.fc{j + 1}.weight"].T
+            result[f"{block}MlpBlock_3/Dense_{j}/bias"] = state[f"{own}mlp.fc{j + 1}.bias"]
+    return result
 
 
 def written(path: Path, model: nn.Module) -> Path:
-    """The network as a file of the kind that the path's ending says."""
+    """The network as a file in the format of the path's suffix."""
     if path.suffix == ".npz":
         np.savez(path, **jax_names(model))
     elif path.suffix == ".safetensors":
@@ -81,8 +83,8 @@ def written(path: Path, model: nn.Module) -> Path:
     return path
 
 
-def equal(one: nn.Module, other: nn.Module) -> bool:
-    a, b = backbone_state(one), backbone_state(other)
+def equal(first: nn.Module, second: nn.Module) -> bool:
+    a, b = backbone_state(first), backbone_state(second)
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -120,18 +122,24 @@ def test_other_architectures_from_timms_names(tmp_path: Path, name: str, argumen
     assert equal(model, source)
     state = backbone_state(source)  # a file without a head, in which timm's loader for Swin would see an old one
     torch.save(state, tmp_path / "headless.pth")
-    other = small(3, name, **arguments)
-    assert load_weights(other, tmp_path / "headless.pth") == ()
-    assert equal(other, source)
+    second = small(3, name, **arguments)
+    assert load_weights(second, tmp_path / "headless.pth") == ()
+    assert equal(second, source)
     assert head_prefix(model) == ("head." if name.startswith("mixer") else "head.fc.")
 
 
-def test_the_authors_names_where_timm_knows_them(tmp_path: Path) -> None:
+def test_author_names_that_timm_translates(tmp_path: Path) -> None:
     source, model = small(1, "convnext_tiny", **CONVNEXT), small(2, "convnext_tiny", **CONVNEXT)
     state = {}
     for name, value in source.state_dict().items():
-        for timm_name, theirs in (("stem.", "downsample_layers.0."), (".blocks.", "."), ("conv_dw", "dwconv"),
-                                  ("mlp.fc", "pwconv"), ("head.fc.", "head."), ("head.norm.", "norm.")):  # fmt: skip
+        for timm_name, theirs in (
+            ("stem.", "downsample_layers.0."),
+            (".blocks.", "."),
+            ("conv_dw", "dwconv"),
+            ("mlp.fc", "pwconv"),
+            ("head.fc.", "head."),
+            ("head.norm.", "norm."),
+        ):
             name = name.replace(timm_name, theirs)
         for stage in (1, 2, 3):
             name = name.replace(f"stages.{stage}.downsample", f"downsample_layers.{stage}")
@@ -162,7 +170,7 @@ def test_wrappers_and_prefixes_of_other_programs(tmp_path: Path, wrap: Callable[
 
 
 @pytest.mark.parametrize("ending", [".npz", ".safetensors"])
-def test_a_position_embedding_of_another_grid_is_resampled_and_told(tmp_path: Path, ending: str) -> None:
+def test_position_embedding_of_another_grid_is_resampled_with_a_note(tmp_path: Path, ending: str) -> None:
     source, model = vit(1, img_size=160), vit(2)
     notes = load_weights(model, written(tmp_path / f"w{ending}", source))
     assert notes == ("position embedding resampled from 10 x 10 to 14 x 14 patches",)
@@ -175,7 +183,7 @@ def test_a_position_embedding_of_another_grid_is_resampled_and_told(tmp_path: Pa
 
 
 def refusal(model: nn.Module, path: Path) -> str:
-    """The sentence with which a file is refused; it is one line and names the file."""
+    """The error of a file that is refused; it is one line and names the file."""
     with pytest.raises(BackboneError) as error:
         load_weights(model, path)
     text = str(error.value)
@@ -186,7 +194,7 @@ def refusal(model: nn.Module, path: Path) -> str:
     return text
 
 
-def test_everything_odd_is_told_at_once_and_nothing_copied(tmp_path: Path) -> None:
+def test_all_differences_are_reported_at_once_and_nothing_is_copied(tmp_path: Path) -> None:
     state = small(1).state_dict()
     for i in range(5):
         del state[f"blocks.{i}.attn.qkv.bias"]
@@ -205,8 +213,8 @@ def test_everything_odd_is_told_at_once_and_nothing_copied(tmp_path: Path) -> No
 def test_weights_of_a_network_of_another_size(tmp_path: Path, ending: str) -> None:
     assert "does not fit this backbone" in refusal(small(1), written(tmp_path / f"deep{ending}", vit(1)))
     assert "does not fit this backbone" in refusal(vit(1), written(tmp_path / f"more{ending}", vit(1, depth=2)))
-    other = vit(1, patch_size=32)  # timm's own loaders would resample the patches without a word
-    assert "does not fit this backbone" in refusal(vit(1), written(tmp_path / f"patch{ending}", other))
+    second = vit(1, patch_size=32)  # timm's own loaders would silently resample the patches
+    assert "does not fit this backbone" in refusal(vit(1), written(tmp_path / f"patch{ending}", second))
 
 
 def test_values_that_are_not_numbers(tmp_path: Path) -> None:
@@ -231,17 +239,17 @@ def test_an_npz_that_lacks_an_array_or_holds_none_of_a_vit(tmp_path: Path) -> No
 def test_an_npz_is_for_vision_transformers(tmp_path: Path) -> None:
     path = written(tmp_path / "w.npz", vit(1))
     text = refusal(small(1, "mixer_s32_224"), path)
-    assert "fits timm's vision transformers alone: give a .safetensors or .bin file" in text
+    assert "fits only timm's vision transformers: give a .safetensors or .bin file" in text
 
 
-# ---------------------------------------------------------------- unpleasant files
+# ---------------------------------------------------------------- damaged and hostile files
 
 
 JUNK = (b"", b"\x00", b"this is a text\n" * 40, b"PK\x03\x04" + b"\0" * 100, b"\xff" * 100, b"\x80\x04.", b"\x93NUMPY")
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".bin", ".pth", ".npz", ".PT", ""])
-def test_something_else_in_place_of_weights(tmp_path: Path, ending: str) -> None:
+def test_files_that_are_not_weights(tmp_path: Path, ending: str) -> None:
     model, path = vit(1), tmp_path / f"w{ending}"
     for content in JUNK:
         path.write_bytes(content)
@@ -284,13 +292,13 @@ def test_a_whole_network_in_place_of_its_tensors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "value", [[torch.ones(2)], torch.ones(2), {}, {"a": 3}, {3: torch.ones(2)}, {"model": {"x": "y"}}]
 )
-def test_tensors_in_no_order_of_a_network(tmp_path: Path, value: object) -> None:
+def test_containers_without_named_tensors(tmp_path: Path, value: object) -> None:
     torch.save(value, tmp_path / "w.bin")
     assert "give a file that torch.save wrote from a state_dict" in refusal(small(1), tmp_path / "w.bin")
 
 
 @pytest.mark.parametrize("ending", [".safetensors", ".bin", ".npz", ""])
-def test_a_folder_and_nothing_at_all(tmp_path: Path, ending: str) -> None:
+def test_a_folder_and_a_missing_file(tmp_path: Path, ending: str) -> None:
     assert "does not exist" in refusal(small(1), tmp_path / f"w{ending}")
     (tmp_path / f"w{ending}").mkdir(exist_ok=True)
     assert "is a folder" in refusal(small(1), tmp_path / f"w{ending}")

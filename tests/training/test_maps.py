@@ -261,7 +261,7 @@ def test_a_wrong_question_is_one_sentence(name: str, arguments: Mapping, why: st
 
 def test_only_formats_that_run_nothing_are_opened(loaded: LoadedRun) -> None:
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\n"
-    with pytest.raises(QueryError, match="hand in an image of one of the formats JPEG, PNG"):
+    with pytest.raises(QueryError, match="upload an image in one of the formats JPEG, PNG"):
         ask(loaded, "predict", image={"file": base64.b64encode(script).decode()})
 
 

@@ -34,7 +34,7 @@ def errors(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
     images = len(setup.evaluation)
     indices = spread_out(_wanted(arguments.get("images", "all"), images), images)
     judged = _judged(loaded, indices, on_progress)
-    names, right = list(setup.classes), int(judged.right.sum())
+    names, right = list(setup.classes), int(judged.correct.sum())
     counts = analysis.confusion(judged.truth, judged.predicted, len(names))
     rows = analysis.extremes(judged, SHOWN)
     named = sorted({row for found in rows.values() for row in found})
@@ -61,7 +61,7 @@ def errors(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
         "shares": [[None if math.isnan(v) else _short(v) for v in row] for row in analysis.row_shares(counts).tolist()],
         "confused": analysis.confused(counts, CONFUSED),
         "classes": [
-            {"name": name, "images": c.images, "right": c.right, "low": _short(c.low), "high": _short(c.high)}
+            {"name": name, "images": c.images, "right": c.correct, "low": _short(c.low), "high": _short(c.high)}
             for name, c in zip(names, analysis.by_class(counts), strict=False)
         ],
         "indices": indices,
