@@ -75,7 +75,10 @@ def verdict(answer_a: Mapping, answer_b: Mapping, names: Sequence[str]) -> str:
     else:
         better = names[0] if d > 0 else names[1]
         count = sum(g > 0 for g in differences) if d > 0 else sum(g < 0 for g in differences)
-        result = f"{better} is more robust to these random masks by {abs(d):.1f} points; it lost less under {count} of {masks}"
+        result = (
+            f"{better} is more robust to these random masks by {abs(d):.1f} points and loses less under {count} of "
+            f"{masks}"
+        )
     return (
         f"{names[0]} {a.change}, {names[1]} {b.change}: {result}. This compares one seed per run on {images:,} "
         f"image{'s' * (images != 1)}; use Seeds (repeats) to judge the effect of training with masking."
