@@ -1,4 +1,4 @@
-"""`python -m mlae_lab`: the lab without a browser."""
+"""`python -m mlae_lab`: the command line."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The lab: `streamlit run mlae_lab/app.py`, from any working directory, installed or not."""
+"""The app: `streamlit run mlae_lab/app.py`, from any working directory, installed or not."""
 
 # ruff: noqa: E402 - the path must be right before anything else is imported
 

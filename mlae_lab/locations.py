@@ -1,4 +1,4 @@
-"""Where the lab's own files lie: in a checkout beside the package, in an installed copy inside it."""
+"""Paths of the lab's own files (in a checkout next to the package, in an installation inside it) and of its data."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ ASSETS = ROOT / "assets" if _CHECKOUT else PACKAGE / "_assets"
 
 
 def default_store() -> Path:
-    """Where runs are kept: $MLAE_LAB_STORE, else ~/.mlae_lab."""
+    """Folder of the runs: $MLAE_LAB_STORE, else ~/.mlae_lab."""
     return Path(os.environ.get("MLAE_LAB_STORE") or Path.home() / ".mlae_lab").expanduser()
 
 
 def data_folder() -> Path:
-    """Where fetched images and weights are kept: $MLAE_LAB_DATA, else data/ in the store."""
-    named = os.environ.get("MLAE_LAB_DATA")
-    return Path(named).expanduser() if named else default_store() / "data"
+    """Folder of fetched images and weights: $MLAE_LAB_DATA, else data/ in the store."""
+    folder = os.environ.get("MLAE_LAB_DATA")
+    return Path(folder).expanduser() if folder else default_store() / "data"
 
 
 def weights_file(backbone: str) -> Path:
-    """Where the fetched weights of a backbone lie, whether they are there or not."""
+    """Path of a backbone's fetched weights, whether the file exists or not."""
     return data_folder() / "weights" / backbone / "model.safetensors"

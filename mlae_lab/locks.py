@@ -1,7 +1,7 @@
-"""Lock files whose holder is a living process: the kernel lets go of them on any death.
+"""Lock files that show whether a process is alive: the kernel releases them however the process ends.
 
-So no pid is ever believed: who holds the lock is alive, whatever number it has. A lock may be handed to a
-child as an open file (`pass_fds`); it is free when the last process that has it open is gone.
+Unlike a pid, a lock cannot be reused by another process. A lock may be passed to a child as an open file
+(`pass_fds`); it is released when the last process that has it open has exited.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from pathlib import Path
 
 
 def held(path: Path) -> bool:
-    """Whether some process holds the lock in this file; looking needs no right to write.
+    """Whether a process holds the lock of this file; needs read permission only.
 
-    Raises OSError for a file that is there and cannot be opened: nobody knows then.
+    Raises:
+        OSError: If the file exists but cannot be opened, so that the answer is unknown.
     """
     try:
         probe = os.open(path, os.O_RDONLY)
@@ -31,7 +32,14 @@ def held(path: Path) -> bool:
 
 
 def take(path: Path) -> int | None:
-    """The open, locked file, made if it is missing; None if another process holds it. Raises OSError."""
+    """Lock a file, creating it if it is missing.
+
+    Returns:
+        The descriptor of the open, locked file; None if another process holds the lock.
+
+    Raises:
+        OSError: If the file cannot be opened.
+    """
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     if lock_again(lock):
         return lock
@@ -40,8 +48,8 @@ def take(path: Path) -> int | None:
 
 
 def lock_again(lock: int) -> bool:
-    """Lock a file that is open; False if another process has it."""
-    for _ in range(5):  # somebody who only looks (`held`) has it for a moment too
+    """Lock an open file; False if another process holds the lock."""
+    for _ in range(5):  # a process that only tests the lock (`held`) has it for a moment too
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
@@ -51,5 +59,5 @@ def lock_again(lock: int) -> bool:
 
 
 def let_go(lock: int) -> None:
-    """Unlock a file and keep it open."""
+    """Release the lock and keep the file open."""
     fcntl.flock(lock, fcntl.LOCK_UN)

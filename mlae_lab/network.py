@@ -1,5 +1,4 @@
-"""What it means for the lab to be bound to an address: who can reach it there, under which names, and what keeps
-strangers out."""
+"""Network addresses of the server: whether others can reach it, under which host names, and its password rule."""
 
 from __future__ import annotations
 
@@ -17,21 +16,21 @@ _SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of a network interface
 
 
 def is_loopback(address: str | None) -> bool:
-    """Whether only this machine reaches a server bound to an address. None and "" mean every interface: False."""
+    """Whether only this machine can reach a server bound to an address; False for None and "" (all interfaces)."""
     bare = (address or "").strip().strip("[]").lower()
     if bare == "localhost":
         return True
     try:
         return ipaddress.ip_address(bare).is_loopback
-    except ValueError:  # the name of a machine: what it resolves to may change
+    except ValueError:  # a host name, which may resolve to another address later
         return False
 
 
 def allowed_hosts(address: str | None) -> list[str]:
-    """Names under which a browser may ask for a server bound to an address, as `server.allowedHosts` takes them.
+    """Host names by which a browser may request a server bound to an address, for `server.allowedHosts`.
 
-    Always localhost and 127.0.0.1. On a network also the machine's name, short and in full, and the address; where
-    that stands for every interface, the addresses of this machine. May ask a name server, which can take seconds.
+    Always localhost and 127.0.0.1. On a network also the machine's short and full name, and the address, or all
+    addresses of this machine if it is bound to every interface. May query a name server, which can take seconds.
     """
     hosts = ["localhost", "127.0.0.1"]
     bare = (address or "").strip().strip("[]").lower()
@@ -45,7 +44,7 @@ def allowed_hosts(address: str | None) -> list[str]:
 
 
 def password_problem(text: str) -> str | None:
-    """One sentence if a password is too short to be one, else None."""
+    """An error message if the password is too short, else None."""
     if len(text) >= PASSWORD_LENGTH:
         return None
     count = f"{len(text)} character{'' if len(text) == 1 else 's'}"
@@ -53,21 +52,21 @@ def password_problem(text: str) -> str | None:
 
 
 def _own_addresses() -> list[str]:
-    """The addresses of this machine's interfaces and those that its name stands for; those that can be found."""
-    found = []
+    """The addresses of this machine's interfaces and of its host name, as far as they can be determined."""
+    addresses = []
     for family, target in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
         with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((target, 9))  # sends nothing: only asks which interface leads outside
-            found.append(probe.getsockname()[0])
+            probe.connect((target, 9))  # sends nothing, only selects the outgoing interface
+            addresses.append(probe.getsockname()[0])
     with suppress(OSError):
-        found += [entry[4][0] for entry in socket.getaddrinfo(socket.gethostname(), None)]
+        addresses += [entry[4][0] for entry in socket.getaddrinfo(socket.gethostname(), None)]
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
             with suppress(OSError):
                 answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
-                found.append(socket.inet_ntoa(answer[20:24]))
+                addresses.append(socket.inet_ntoa(answer[20:24]))
     with suppress(OSError):
         for line in Path("/proc/net/if_inet6").read_text().splitlines():
-            found.append(str(ipaddress.IPv6Address(bytes.fromhex(line.split()[0]))))
+            addresses.append(str(ipaddress.IPv6Address(bytes.fromhex(line.split()[0]))))
     # a link-local address needs a zone, which no browser sends
-    return [one for one in dict.fromkeys(found) if "%" not in one and not ipaddress.ip_address(one).is_link_local]
+    return [a for a in dict.fromkeys(addresses) if "%" not in a and not ipaddress.ip_address(a).is_link_local]

@@ -102,7 +102,7 @@ def test_robust(store: RunStore, capsys: Captured) -> None:
         store, capsys, "robustness", name(store), name(store), "--samples", "5", "--drop-rate", "0.4", "--images", "40"
     )
     assert out.count("on average over 5 random masks at p = 0.4") == 2
-    assert "neither stands them better" in out
+    assert "neither is significantly more robust" in out
     assert "one seed per run on 40 images" in out
 
 

@@ -1,4 +1,4 @@
-"""Who may know whom. The table below is the image of the house; the rest of the file holds the code to it."""
+"""Which packages may import which. The table below is the architecture; the tests hold the code to it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "mlae_lab"
 
 SHARED = ("errors", "files", "locations", "locks")
-# Each room and the rooms it may import from. The SHARED modules and a package's own are open to all.
+# Each layer and the layers it may import from. Every layer may import the SHARED modules and itself.
 ALLOWED: dict[str, set[str]] = {
     "core": set(),
     "data": {"core"},
     "model": {"core"},
     "analysis": {"core", "data", "model"},
     "training": {"core", "data", "model", "analysis"},
-    "runs": {"core"},  # the server process lives here too, so nothing that needs torch
+    "runs": {"core"},  # part of the server process, so nothing that needs torch
     "ui": {"core", "data", "runs", "network"},
     "doctor": {"core", "data", "runs"},
     "cli": {"core", "data", "runs", "network", "doctor"},
@@ -32,23 +32,23 @@ ALLOWED: dict[str, set[str]] = {
     "network": set(),
     **{name: set() for name in SHARED},
 }
-# Modules that are processes of their own and may reach further than their room.
+# Modules that run as separate processes and may import more than their layer.
 EXCEPTIONS: dict[str, set[str]] = {
     "mlae_lab.runs.worker": {"data", "model", "analysis", "training"},
     "mlae_lab.runs.probe_worker": {"data", "model", "analysis", "training"},
 }
-STREAMLIT_ROOMS = {"app", "ui", "pages"}
+STREAMLIT_LAYERS = {"app", "ui", "pages"}
 
 
 def modules() -> dict[str, Path]:
     """Every module of the lab, by its dotted name; a page is called `pages.<name>`."""
-    found = {}
+    paths = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        words = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(words[:-1] if words[-1] == "__init__" else words)] = path
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        paths[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     for path in sorted((ROOT / "pages").glob("*.py")):
-        found[f"pages.{path.stem}"] = path
-    return found
+        paths[f"pages.{path.stem}"] = path
+    return paths
 
 
 def imports(source: str, module: str, is_package: bool = False) -> set[str]:
@@ -66,17 +66,11 @@ def imports(source: str, module: str, is_package: bool = False) -> set[str]:
     return names
 
 
-OURS = (
-    "mlae_lab",
-    "pages",
-    "pretraining",
-    "benchmarks",
-    "tests",
-    "assets",
-)  # top-level folders with code of the project
+# Top-level folders with code of the project
+OURS = ("mlae_lab", "pages", "pretraining", "benchmarks", "tests", "assets")
 
 
-def room(module: str) -> str:
+def layer_of(module: str) -> str:
     """`mlae_lab.core.plan` is in core, `pages.home` in pages; the package itself is ""."""
     words = module.split(".")
     return words[0] if words[0] != "mlae_lab" else words[1] if len(words) > 1 else ""
@@ -84,20 +78,19 @@ def room(module: str) -> str:
 
 def forbidden(module: str, source: str, is_package: bool = False) -> Iterator[str]:
     """Imports that the table does not allow."""
-    own = room(module)
+    own = layer_of(module)
     allowed = {own, *SHARED, ""} | ALLOWED.get(own, set()) | EXCEPTIONS.get(module, set())
     for name in imports(source, module, is_package):
-        if name.split(".")[0] in OURS and room(name) not in allowed:
+        if name.split(".")[0] in OURS and layer_of(name) not in allowed:
             yield f"{module} imports {name}"
 
 
 def test_the_scan_finds_the_modules() -> None:
-    found = modules()
-    assert {"mlae_lab", "mlae_lab.core", "mlae_lab.core.plan", "mlae_lab.cli", "mlae_lab.runs.worker"} <= set(found)
+    assert {"mlae_lab", "mlae_lab.core", "mlae_lab.core.plan", "mlae_lab.cli", "mlae_lab.runs.worker"} <= set(modules())
 
 
-def test_every_room_is_in_the_table() -> None:
-    assert {room(module) for module in modules()} - {""} <= set(ALLOWED)
+def test_every_layer_is_in_the_table() -> None:
+    assert {layer_of(module) for module in modules()} - {""} <= set(ALLOWED)
 
 
 def test_imports_point_down() -> None:
@@ -109,14 +102,14 @@ def test_imports_point_down() -> None:
     assert wrong == []
 
 
-def test_the_table_has_no_circle() -> None:
+def test_the_table_has_no_cycle() -> None:
     order: list[str] = []
-    left = {name: set(below) for name, below in ALLOWED.items()}
-    while left:
-        free = [name for name, below in left.items() if below <= set(order)]
-        assert free, left
+    remaining = {name: set(below) for name, below in ALLOWED.items()}
+    while remaining:
+        free = [name for name, below in remaining.items() if below <= set(order)]
+        assert free, remaining
         order += free
-        left = {name: below for name, below in left.items() if name not in free}
+        remaining = {name: below for name, below in remaining.items() if name not in free}
 
 
 @pytest.mark.parametrize(
@@ -154,7 +147,7 @@ def test_the_check_can_pass(module: str, source: str) -> None:
 
 
 def error_classes() -> tuple[set[str], set[str]]:
-    """Names of all classes called errors, and of LabError with all classes that derive from it."""
+    """Names of all classes that end in Error, and of LabError with its subclasses."""
     bases = {
         node.name: {ast.unparse(base).split(".")[-1] for base in node.bases}
         for path in modules().values()
@@ -167,7 +160,7 @@ def error_classes() -> tuple[set[str], set[str]]:
     return {name for name in bases if name.endswith("Error")}, derived
 
 
-def test_every_class_called_an_error_is_one_that_people_may_see() -> None:
+def test_every_error_class_derives_from_lab_error() -> None:
     called, derived = error_classes()
     assert len(called) > 10
     assert called - derived == set()
@@ -178,19 +171,19 @@ def test_every_class_called_an_error_is_one_that_people_may_see() -> None:
 
 
 def test_streamlit_is_imported_by_app_ui_and_pages_only() -> None:
-    rooms = {
-        room(module)
+    layers = {
+        layer_of(module)
         for module, path in modules().items()
         if any(name.split(".")[0] == "streamlit" for name in imports(path.read_text(encoding="utf-8"), module))
     }
-    assert rooms <= STREAMLIT_ROOMS
+    assert layers <= STREAMLIT_LAYERS
 
 
 HEAVY = ("torch", "torchvision", "timm", "streamlit", "sqlite3", "numpy", "plotly", "safetensors", "huggingface_hub")
 
 
 def loaded_by(statement: str, wanted: tuple[str, ...]) -> set[str]:
-    """Which of these modules a fresh interpreter has after one statement."""
+    """The modules, of those wanted, that a fresh interpreter has loaded after one statement."""
     script = f"{statement}\nimport sys\nprint(*[name for name in {wanted!r} if name in sys.modules])"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
@@ -211,13 +204,13 @@ def test_the_server_and_the_command_line_start_without_torch(module: str) -> Non
 
 
 def test_a_fresh_interpreter_can_find_something_heavy() -> None:
-    """The two checks above would be worth nothing if they could not fail."""
+    """The two checks above can fail."""
     assert loaded_by("import mlae_lab.runs.store", ("sqlite3", "torch")) == {"sqlite3"}
     assert loaded_by("import mlae_lab.data.dsprites", ("numpy", "torch")) == {"numpy"}
 
 
 def imported_on_import(source: str, module: str, is_package: bool) -> set[str]:
-    """Like `imports`, but only what runs when the module is imported: nothing inside functions, nothing for types."""
+    """Like `imports`, but only imports that run when the module is imported: not in functions, not for types."""
     tree = ast.parse(source)
 
     class Without(ast.NodeTransformer):
@@ -234,33 +227,33 @@ def imported_on_import(source: str, module: str, is_package: bool) -> set[str]:
 
 
 def reachable(start: str) -> dict[str, str]:
-    """Everything that importing a module imports, to the end: name to the lab module that asks for it."""
-    known, found, open_ = modules(), {}, [start]
+    """All modules that a module imports, directly or indirectly: name to the lab module that imports it."""
+    known, importers, pending = modules(), {}, [start]
     seen = {start}
-    while open_:
-        module = open_.pop()
+    while pending:
+        module = pending.pop()
         path = known[module]
         for name in imported_on_import(path.read_text(encoding="utf-8"), module, path.name == "__init__.py"):
-            found.setdefault(name, module)
+            importers.setdefault(name, module)
             if name in known and name not in seen:
                 seen.add(name)
-                open_.append(name)
-    return found
+                pending.append(name)
+    return importers
 
 
-@pytest.mark.parametrize("module", [m for m in modules() if room(m) in ("app", "ui", "pages", "cli")])
+@pytest.mark.parametrize("module", [m for m in modules() if layer_of(m) in ("app", "ui", "pages", "cli")])
 def test_no_torch_in_the_server_process(module: str) -> None:
-    """Followed through all the lab's modules by their text: three seconds and 500 MB that a page must not cost."""
-    asked = {
+    """Importing torch takes three seconds and 500 MB. Imports are followed through the text of the lab's modules."""
+    heavy = {
         name: by for name, by in reachable(module).items() if name.split(".")[0] in ("torch", "timm", "torchvision")
     }
-    assert asked == {}
+    assert heavy == {}
 
 
 def test_following_imports_can_find_torch() -> None:
     assert reachable("mlae_lab.training.trainer")["torch"].startswith("mlae_lab.")
     assert "torch" in reachable("mlae_lab.analysis.similarity")
-    assert "torch" not in reachable("mlae_lab.runs.worker")  # it imports torch when its turn has come
+    assert "torch" not in reachable("mlae_lab.runs.worker")  # it imports torch when its run starts
 
 
 # ---------------------------------------------------------------- names
@@ -276,7 +269,7 @@ def shadowing(names: set[str]) -> set[str]:
     return names & (set(sys.stdlib_module_names) | DEPENDENCIES)
 
 
-def test_no_module_is_named_like_one_of_python_or_of_a_dependency() -> None:
+def test_no_module_shadows_python_or_a_dependency() -> None:
     """`streamlit run mlae_lab/app.py` puts mlae_lab/ on the path: a `profile.py` there would break `cProfile`."""
     own = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()} - {"__init__", "__main__"}
     assert shadowing(own) == set()
@@ -284,6 +277,6 @@ def test_no_module_is_named_like_one_of_python_or_of_a_dependency() -> None:
     assert shadowing({"timm"}) == {"timm"}
 
 
-def test_no_folder_of_pages_lies_beside_the_entry_point() -> None:
-    """Streamlit would make a second menu of it."""
+def test_the_package_has_no_pages_folder() -> None:
+    """Streamlit would show it as a second menu."""
     assert not (PACKAGE / "pages").exists()

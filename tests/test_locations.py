@@ -1,4 +1,4 @@
-"""Where the lab's own files lie and where it keeps runs."""
+"""Paths of the lab's own files and of its runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from mlae_lab import locations
 
 
-def test_in_a_checkout_pages_and_assets_lie_beside_the_package(root: Path) -> None:
+def test_pages_and_assets_of_a_checkout(root: Path) -> None:
     assert root == locations.ROOT
     assert root / "mlae_lab" == locations.PACKAGE
     assert root / "assets" == locations.ASSETS
@@ -17,7 +17,7 @@ def test_in_a_checkout_pages_and_assets_lie_beside_the_package(root: Path) -> No
     assert root / "pages" == locations.PAGES
 
 
-def test_the_store_is_named_by_the_environment_or_lies_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_store_is_set_by_the_environment_or_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLAE_LAB_STORE", "/data/lab")
     assert locations.default_store() == Path("/data/lab")
     monkeypatch.setenv("MLAE_LAB_STORE", "~/lab")

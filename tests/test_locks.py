@@ -1,4 +1,4 @@
-"""Lock files whose holder is a living process."""
+"""Lock files that show whether a process is alive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from mlae_lab import locks
 
 
-def test_a_lock_is_taken_once_and_free_again(tmp_path: Path) -> None:
+def test_a_lock_is_taken_once_and_can_be_released(tmp_path: Path) -> None:
     file = tmp_path / "lock"
     assert not locks.held(file)
     lock = locks.take(file)
@@ -30,7 +30,7 @@ def test_a_lock_is_taken_once_and_free_again(tmp_path: Path) -> None:
     os.close(other)
 
 
-def test_a_lock_lives_on_in_the_process_that_it_was_handed_to(tmp_path: Path) -> None:
+def test_a_child_process_keeps_the_lock(tmp_path: Path) -> None:
     lock = locks.take(tmp_path / "lock")
     assert lock is not None
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=(lock,))
@@ -41,15 +41,15 @@ def test_a_lock_lives_on_in_the_process_that_it_was_handed_to(tmp_path: Path) ->
     assert not locks.held(tmp_path / "lock")
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_folder(tmp_path: Path) -> None:
     assert not locks.held(tmp_path / "nowhere" / "lock")
-    with pytest.raises(OSError):
+    with pytest.raises(FileNotFoundError):
         locks.take(tmp_path / "nowhere" / "lock")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a read-only bind mount needs Linux")
-def test_who_may_only_read_sees_that_it_is_held(tmp_path: Path) -> None:
-    """As another user does, or who looks through a mount that cannot be written."""
+def test_read_permission_is_enough_to_test_a_lock(tmp_path: Path) -> None:
+    """As for another user, or through a read-only mount."""
     source, view = tmp_path / "store", tmp_path / "view"
     source.mkdir(), view.mkdir()
     if subprocess.run(["mount", "--bind", str(source), str(view)], capture_output=True).returncode:
@@ -65,7 +65,7 @@ def test_who_may_only_read_sees_that_it_is_held(tmp_path: Path) -> None:
         subprocess.run(["umount", "-l", str(view)], check=True)
 
 
-def test_a_file_that_cannot_be_opened_is_not_called_free(tmp_path: Path) -> None:
-    (tmp_path / "lock").symlink_to("lock")  # a link that leads to itself
+def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "lock").symlink_to("lock")  # a link to itself
     with pytest.raises(OSError, match="symbolic links"):
         locks.held(tmp_path / "lock")

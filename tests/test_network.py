@@ -1,4 +1,4 @@
-"""Which addresses are a network, and what a browser may call the machine there."""
+"""Loopback and network addresses, allowed host names, and the password rule."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlae_lab import network
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.7", "localhost", "LOCALHOST", "::1", "[::1]", " 127.0.0.1 "])
-def test_this_machine_alone(address: str) -> None:
+def test_loopback_addresses(address: str) -> None:
     assert network.is_loopback(address)
 
 
@@ -19,11 +19,11 @@ def test_this_machine_alone(address: str) -> None:
     "address", [None, "", "*", "0.0.0.0", "::", "192.168.1.5", "10.0.0.1", "fe80::1", "127.0.0.1.example.com", "a-name",
                 "localhost.example.com", "127.1", "128.0.0.1"],
 )  # fmt: skip
-def test_everything_else_is_a_network(address: str | None) -> None:
+def test_all_other_addresses_are_a_network(address: str | None) -> None:
     assert not network.is_loopback(address)
 
 
-def test_hosts_of_this_machine_alone() -> None:
+def test_hosts_of_a_loopback_address() -> None:
     assert network.allowed_hosts("127.0.0.1") == ["localhost", "127.0.0.1"]
     assert network.allowed_hosts("localhost") == ["localhost", "127.0.0.1"]
     assert network.allowed_hosts("::1") == ["localhost", "127.0.0.1", "::1"]
@@ -35,13 +35,13 @@ def test_hosts_of_every_interface(address: str | None) -> None:
     assert {"localhost", "127.0.0.1", socket.gethostname().lower()} <= set(hosts)
     assert len(set(hosts)) == len(hosts)
     assert all(host == host.lower() and host for host in hosts)
-    assert not {"*", "0.0.0.0", "::", ""} & set(hosts), "a name for everything would let every name in"
+    assert not {"*", "0.0.0.0", "::", ""} & set(hosts), "a wildcard would allow every host name"
     numbers = [host for host in hosts if host.replace(".", "").isdigit() or ":" in host]
     for number in numbers:
         ipaddress.ip_address(number)
 
 
-def test_hosts_of_every_interface_hold_the_address_that_leads_outside() -> None:
+def test_hosts_of_every_interface_include_the_outgoing_address() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
@@ -50,18 +50,18 @@ def test_hosts_of_every_interface_hold_the_address_that_leads_outside() -> None:
         assert probe.getsockname()[0] in network.allowed_hosts("0.0.0.0")
 
 
-def test_hosts_of_one_interface_are_its_address_and_the_names() -> None:
+def test_hosts_of_one_interface_are_its_address_and_the_host_names() -> None:
     hosts = network.allowed_hosts("192.168.1.5")
     assert "192.168.1.5" in hosts
     assert socket.gethostname().lower() in hosts
     assert network.allowed_hosts("[2001:db8::5]")[-1] == "2001:db8::5", "Streamlit compares without brackets"
 
 
-@pytest.mark.parametrize(("text", "said"), [("", "0 characters"), ("x", "1 character:"), ("1234567", "7 characters")])
-def test_a_short_password_is_refused_with_value_and_rule(text: str, said: str) -> None:
+@pytest.mark.parametrize(("text", "count"), [("", "0 characters"), ("x", "1 character:"), ("1234567", "7 characters")])
+def test_a_short_password_is_refused_with_value_and_rule(text: str, count: str) -> None:
     problem = network.password_problem(text)
     assert problem
-    assert said in problem
+    assert count in problem
     assert "at least 8" in problem
     assert "MLAE_LAB_PASSWORD" in problem
 

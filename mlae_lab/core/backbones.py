@@ -1,4 +1,4 @@
-"""Backbones as plain data: which exist, how large they are and which linear layers can hold experts.
+"""Backbones as plain data: names, sizes and the linear layers that can hold experts.
 
 The shapes of timm's networks come from `backbones.json` (written by `assets/make_backbone_table.py`), so
 that a page can draw a canvas and count its parameters without torch.
@@ -22,14 +22,18 @@ _LEGACY = "vit_base_patch16_224_in21k"
 
 
 class CatalogError(LabError):
-    """A name that the catalog does not hold; its text says which would work."""
+    """An unknown name; the message lists names that would work."""
 
 
 @dataclass(frozen=True)
 class Rows:
     """The same linear layer in all blocks of one stage.
 
-    pattern: its name, `*` in place of the block number, which runs from 0 to count - 1; without `*` one layer.
+    Attributes:
+        pattern: The layer's name with `*` for the block number, 0 to count - 1; without `*` a single layer.
+        count: Number of blocks.
+        d_in: Input width.
+        d_out: Output width.
     """
 
     pattern: str
@@ -46,11 +50,23 @@ class Rows:
 class Backbone:
     """A frozen network.
 
-    name: `architecture.tag` as timm writes it, or one of the lab's own. layers: blocks. width: of the features
-    before the head. heads: of attention (Swin: in the last stage), 0 where there is none. image: side of the
-    input in pixels. tokens: per image with class and register tokens, None where stages differ. parameters:
-    without head. bundled: one of the lab's own two; trained: False for random weights. linears: every linear layer outside the head. module: the kind of layer that
-    `default_targets` takes. mean, std: of the images it was trained on, per colour, pixels from 0 to 1.
+    Attributes:
+        name: `architecture.tag` as in timm, or one of the lab's own names.
+        title: Display name.
+        layers: Number of blocks.
+        width: Number of features before the head.
+        heads: Attention heads (Swin: of the last stage), 0 without attention.
+        image: Height and width of the input in pixels.
+        tokens: Per image, with class and register tokens; None where stages differ.
+        parameters: Without the head.
+        bundled: Whether it is one of the lab's own two.
+        trained: False for random weights.
+        note: One line for menus.
+        linears: Every linear layer outside the head.
+        module: The kind of layer that `default_targets` takes.
+        mean: Mean of the pretraining images per channel, pixels in [0, 1].
+        std: Their standard deviation.
+        norm: Name of `mean` and `std` in the table.
     """
 
     name: str
@@ -72,12 +88,12 @@ class Backbone:
 
     @property
     def needs_file(self) -> bool:
-        """Whether weights must be fetched or given before a run."""
+        """Whether weights must be downloaded or given before a run."""
         return self.trained and not self.bundled
 
     @property
     def normalisation(self) -> str:
-        """How pixels are scaled, in words: "mean = std = 0.5" or "ImageNet mean and std"."""
+        """How pixels are scaled, as text: "mean = std = 0.5" or "ImageNet mean and std"."""
         return "mean = std = 0.5" if self.norm == "0.5" else f"{self.norm} mean and std"
 
     @property
@@ -90,15 +106,16 @@ class Backbone:
     def targets(self, module: str) -> tuple[str, ...]:
         """Names of the layers of one kind in all blocks, from the input to the output.
 
-        module: one of `modules`. Raises CatalogError for another.
+        Raises:
+            CatalogError: If `module` is not one of `modules`.
         """
         if module not in self.modules:
-            raise CatalogError(f"{module[:60]!r} is no kind of layer of {self.name}: choose {', '.join(self.modules)}")
+            raise CatalogError(f"{self.name} has no layers {module[:60]!r}: choose from {', '.join(self.modules)}")
         return tuple(name for rows in self.linears if rows.pattern.endswith(f".*.{module}") for name in rows.names)
 
     @property
     def default_targets(self) -> tuple[str, ...]:
-        """The rows of a new canvas: a ViT's and a Swin's qkv, a Mixer's and a ConvNeXt's first MLP layer; at most 64."""
+        """The rows of a new canvas, at most 64: qkv of a ViT or Swin, the first MLP layer of a Mixer or ConvNeXt."""
         return self.targets(self.module)[:MAX_DEFAULT_ROWS]
 
     @cached_property
@@ -106,7 +123,11 @@ class Backbone:
         return {name: (rows.d_in, rows.d_out) for rows in self.linears for name in rows.names}
 
     def shapes(self, targets: tuple[str, ...]) -> dict[str, tuple[int, int]]:
-        """(d_in, d_out) of the named linear layers. Raises CatalogError for a name that is not one of its layers."""
+        """(d_in, d_out) of the named linear layers.
+
+        Raises:
+            CatalogError: If a name is not one of the network's linear layers.
+        """
         for target in targets:
             if target not in self._known:
                 rows = self.targets(self.module)
@@ -154,7 +175,7 @@ _FEATURED = {
 
 @cache
 def table() -> dict:
-    """The table of timm's architectures, read once: see `assets/make_backbone_table.py` for its rows."""
+    """The table of timm's architectures; `assets/make_backbone_table.py` describes its rows."""
     return json.loads(_TABLE.read_text(encoding="utf-8"))
 
 
@@ -164,7 +185,7 @@ def _rows(number: int) -> tuple[Rows, ...]:
 
 
 def _from_table(architecture: str, tag: str) -> Backbone:
-    """tag: a published one, "random", or "" for an architecture without published weights."""
+    """A backbone of the table. tag: a published one, "random", or "" for one without published weights."""
     number, module, norm, layers, width, heads, *rest, tags = table()["architectures"][architecture]
     norm, *other = tags.get(tag) or [norm]
     image, tokens, parameters = other or rest
@@ -172,7 +193,7 @@ def _from_table(architecture: str, tag: str) -> Backbone:
     name = f"{architecture}.{tag}" if tag else architecture
     trained = tag != RANDOM[1:]
     size = f"{parameters / 1e6:,.1f} M parameters, {image} px"
-    note = f"{size}; its weights are not in this repository" if trained else f"{size}; without pretraining: a control"
+    note = f"{size}; its weights are not in this repository" if trained else f"{size}; a control without pretraining"
     title, note = _FEATURED.get(name, (name if trained else f"{architecture}, random weights", note))
     return Backbone(
         name, title, layers, width, heads, image, tokens, parameters, False, trained, note,
@@ -182,7 +203,7 @@ def _from_table(architecture: str, tag: str) -> Backbone:
 
 @cache
 def names() -> tuple[str, ...]:
-    """Every name with published weights, `architecture.tag`, in the table's order; the lab's own two first."""
+    """Every name with published weights, `architecture.tag`: the lab's own two, then the table's in its order."""
     known = [_LAB.name, _LAB_RANDOM.name]
     for architecture, row in table()["architectures"].items():
         known += [f"{architecture}.{tag}" for tag in row[-1]] or [architecture]
@@ -204,18 +225,22 @@ def _find(name: str) -> Backbone | None:
 
 
 def backbone(name: str) -> Backbone:
-    """The backbone of that name: one of the lab's, `architecture.tag` of timm, or `architecture.random`.
+    """The backbone of that name.
 
-    An architecture alone means its default tag, as in timm; the entry's name then says which. Raises
-    CatalogError with the nearest names for an unknown one.
+    Args:
+        name: One of the lab's, `architecture.tag` of timm, or `architecture.random`. An architecture alone means its
+            default tag, as in timm; `Backbone.name` then holds the tag.
+
+    Raises:
+        CatalogError: If the name is unknown; the message lists the closest names.
     """
-    name = name[:80]  # nothing is called longer, and looking for near names takes the square of it
-    found = _find(name)
-    if found:
-        return found
+    name = name[:80]  # no name is longer, and the search for close names takes quadratic time
+    match = _find(name)
+    if match:
+        return match
     if name == _LEGACY:
         raise CatalogError(
-            f"{name!r} is timm's legacy alias of augreg, not the paper's weights: write "
+            f"{name!r} is timm's legacy alias of augreg, not the paper's weights: use "
             "vit_base_patch16_224.orig_in21k for the paper's or vit_base_patch16_224.augreg_in21k for augreg's"
         )
     architecture, _, tag = name.partition(".")
@@ -226,11 +251,11 @@ def backbone(name: str) -> Backbone:
     near = get_close_matches(name, names(), 3, 0.7) or get_close_matches(architecture, table()["architectures"], 3, 0.7)
     if near:
         raise CatalogError(f"{name!r} is not a backbone: try {', '.join(near)}")
-    like = [known for known in names() if len(name) > 3 and name.lower() in known][:3]
-    such = f", such as {', '.join(like)}" if like else ""
+    containing = [known for known in names() if len(name) > 3 and name.lower() in known][:3]
+    examples = f", such as {', '.join(containing)}" if containing else ""
     raise CatalogError(
         f"{name!r} is not a backbone: choose from {', '.join(b.name for b in FEATURED)}, or another timm network of "
-        f"the ViT, Swin, MLP-Mixer or ConvNeXt families{such}"
+        f"the ViT, Swin, MLP-Mixer or ConvNeXt families{examples}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a plan costs, from the plan and the shapes of its targets alone, before any model is built."""
+"""The cost of a plan, computed from the plan and the shapes of its targets without building a model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,16 @@ from mlae_lab.core.plan import MaskPlan
 
 @dataclass(frozen=True)
 class Budget:
-    """experts: that exist. parameters: trained in them, head not counted. expected_active: mean
-    number of experts drawn in a step. empty_chance: per row, the chance that a step draws none
-    of a row's experts (1 for a row without experts). any_empty_chance: the chance that at least
-    one row that has experts is empty in a step."""
+    """Counts of a plan.
+
+    Attributes:
+        experts: Existing experts.
+        parameters: Trainable parameters of the experts, without the head.
+        expected_active: Mean number of active experts per step.
+        empty_probability: Per row, the probability that none of its experts is active in a step; 1 for a row
+            without experts.
+        any_empty_probability: Probability that a step has at least one empty row, among rows with experts.
+    """
 
     experts: int
     parameters: int
@@ -25,7 +31,7 @@ class Budget:
 
 
 def expert_parameters(plan: MaskPlan, d_in: int, d_out: int) -> int:
-    """Trained numbers in one expert: rank (d_in + d_out), and its coefficient if that is trained.
+    """Trainable parameters of one expert: rank (d_in + d_out), plus 1 if its coefficient is trained.
 
     For ViT-B/16's qkv (768 to 2304) and rank 1 this is 3,073; 96 of them are 295,008.
     """
@@ -33,35 +39,49 @@ def expert_parameters(plan: MaskPlan, d_in: int, d_out: int) -> int:
 
 
 def budget(plan: MaskPlan, shapes: Mapping[str, tuple[int, int]]) -> Budget:
-    """Count a plan. shapes: target name to (d_in, d_out). Raises KeyError for a target without shape."""
+    """Count a plan.
+
+    Args:
+        plan: The plan.
+        shapes: Target name to (d_in, d_out); rows without experts need none.
+
+    Raises:
+        KeyError: If a target with experts has no shape.
+    """
     parameters = sum(
-        kept * expert_parameters(plan, *shapes[t]) for kept, t in zip(plan.kept, plan.targets, strict=False) if kept
+        kept * expert_parameters(plan, *shapes[t]) for kept, t in zip(plan.kept, plan.targets, strict=True) if kept
     )
     empty = []
-    for kept, rates in zip(plan.keep, plan.drop_rate, strict=False):
-        empty.append(math.prod(p for k, p in zip(kept, rates, strict=False) if k))
-    some = math.prod(1 - chance for chance, kept in zip(empty, plan.kept, strict=False) if kept)
-    return Budget(plan.experts, parameters, expected_active(plan), tuple(empty), 1 - some)
+    for kept, rates in zip(plan.keep, plan.drop_rate, strict=True):
+        empty.append(math.prod(p for k, p in zip(kept, rates, strict=True) if k))
+    none_empty = math.prod(1 - probability for probability, kept in zip(empty, plan.kept, strict=True) if kept)
+    return Budget(plan.experts, parameters, expected_active(plan), tuple(empty), 1 - none_empty)
 
 
 def expected_active(plan: MaskPlan) -> float:
-    """Σ keep (1 - p): mean number of experts at work in one training step."""
+    """Mean number of active experts per training step: Σ keep (1 - p)."""
     return sum(
         1 - p
-        for kept, rates in zip(plan.keep, plan.drop_rate, strict=False)
-        for k, p in zip(kept, rates, strict=False)
+        for kept, rates in zip(plan.keep, plan.drop_rate, strict=True)
+        for k, p in zip(kept, rates, strict=True)
         if k
     )
 
 
-# ---------------------------------------------------------------- the arithmetic of a step
+# ---------------------------------------------------------------- operations of a step
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """Multiply-adds of one training step, per token. forward: of the frozen blocks, which is all that a step of a
-    linear probe needs; backward: through them; experts: their own, both ways. cached: the part of `forward` that
-    lies in blocks before the first expert and gives the same in every step, as long as nothing is augmented."""
+    """Multiply-adds of one training step, per token.
+
+    Attributes:
+        forward: Forward pass of the frozen blocks: the whole cost of a linear probe's step.
+        backward: Backward pass through the frozen blocks.
+        experts: Forward and backward pass of the experts.
+        cached: The part of `forward` in blocks before the first expert, whose outputs are the same in every step as
+            long as nothing is augmented.
+    """
 
     forward: int
     backward: int
@@ -74,19 +94,19 @@ class StepCost:
 
 
 def step_cost(plan: MaskPlan, backbone: Backbone) -> StepCost | None:
-    """What a step of this plan costs; None for a network that is no plain vision transformer.
+    """The cost of one step of this plan; None for a network that is not a plain vision transformer.
 
-    For T tokens of width w, a linear layer d_in -> d_out costs d_in d_out forward, and the same again backward if
-    an expert lies before it (its own weights are frozen: only the gradient of its input is needed). The two products
-    of attention, q kᵀ and the sum over v, cost 2 T w forward and 4 T w backward. E experts of rank k at a layer cost
-    3 E k (d_in + d_out): forward, for the gradients of a and b, and for that of their input, which the first layer
-    with experts does not need (- E k d_in). A dropped expert is multiplied by 0, not left out: p changes nothing
-    here. Not counted: patch embedding, norms, the head, the optimizer.
+    For T tokens of width w, a linear layer d_in -> d_out costs d_in d_out forward, and the same backward if it comes
+    after an expert (its weights are frozen: only the gradient of its input is needed). The two products of attention,
+    q kᵀ and the sum over v, cost 2 T w forward and 4 T w backward. E experts of rank k at a layer cost
+    3 E k (d_in + d_out): forward, for the gradients of a and b, and for the gradient of their input, which the first
+    layer with experts does not need (- E k d_in). A dropped expert is multiplied by 0 rather than skipped, so the drop
+    rate does not change the cost. Not counted: patch embedding, norms, the head, the optimizer.
     """
     if not backbone.heads or backbone.tokens is None:
         return None
     rows = [r for r in backbone.linears if r.pattern.startswith("blocks.*.")]
-    kept = dict(zip(plan.targets, plan.kept, strict=False))
+    kept = dict(zip(plan.targets, plan.kept, strict=True))
     forward = backward = experts = cached = 0
     for block in range(backbone.layers):
         for row in rows:

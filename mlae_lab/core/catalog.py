@@ -1,7 +1,7 @@
-"""The tasks that the lab knows, as a table: the paper's 24 and four bundled ones; its backbones by their names.
+"""Table of tasks, the paper's 24 and four bundled ones, and of backbones by name.
 
-Counts are VTAB's and VPT's own (task_adaptation's tests; 90/10 cuts of the official training sets
-for FGVC). Whether a task's images are on this machine is not known here: `data.tasks` looks.
+Image counts are those of VTAB (task_adaptation's tests) and VPT (FGVC: 90/10 splits of the official training
+sets). `data.tasks` finds out whether a task's images are on this machine.
 """
 
 from __future__ import annotations
@@ -31,9 +31,18 @@ class Group(str, Enum):
 class Task:
     """One classification task.
 
-    name: as on the command line; title: as on the screen; sizes are image counts per split.
-    question: what the classes tell apart. source: the data set; licence: its terms in short.
-    aliases: other names in use for the same task.
+    Attributes:
+        name: Name on the command line.
+        title: Display name.
+        group: Its benchmark group.
+        classes: Number of classes.
+        train: Number of training images.
+        val: Number of validation images.
+        test: Number of test images.
+        question: What distinguishes the classes.
+        source: The dataset and its citation.
+        licence: Its terms in short.
+        aliases: Other names in use for the same task.
     """
 
     name: str
@@ -67,10 +76,10 @@ TASKS: tuple[Task, ...] = (
          "Fashion-MNIST, 28 x 28 grey (Xiao et al. 2017), a subset", "MIT",
          ("fashion_mnist", "fashion_mnist_1k", "fashion1k")),
     Task("dsprites_loc_rendered", "dSprites-Loc, rendered", _B, 16, 800, 200, 2000, "How far right is the shape?",
-         "dSprites (Matthey et al. 2017), rendered here from its formula", "Apache-2.0 (original data set)",
+         "dSprites (Matthey et al. 2017), rendered here from its formula", "Apache-2.0 (original dataset)",
          ("dsprites_loc_bundled",)),
-    Task("dsprites_ori_rendered", "dSprites-Ori, rendered", _B, 16, 800, 200, 2000, "How far is the shape turned?",
-         "dSprites (Matthey et al. 2017), rendered here from its formula", "Apache-2.0 (original data set)",
+    Task("dsprites_ori_rendered", "dSprites-Ori, rendered", _B, 16, 800, 200, 2000, "How far is the shape rotated?",
+         "dSprites (Matthey et al. 2017), rendered here from its formula", "Apache-2.0 (original dataset)",
          ("dsprites_ori_bundled",)),
     _vtab("cifar", "CIFAR-100", _N, 100, 10_000, "Which of 100 objects?", "CIFAR-100 (Krizhevsky 2009)",
           "none stated", "cifar100"),
@@ -79,17 +88,17 @@ TASKS: tuple[Task, ...] = (
     _vtab("dtd", "DTD", _N, 47, 1_880, "Which texture?", "Describable Textures (Cimpoi et al. 2014)", "research use"),
     _vtab("oxford_flowers102", "Flowers-102", _N, 102, 6_149, "Which flower?",
           "102 Category Flowers (Nilsback and Zisserman 2008)", "none stated", "flowers102"),
-    _vtab("oxford_iiit_pet", "Pets", _N, 37, 3_669, "Which breed of cat or dog?", "Oxford-IIIT Pet (Parkhi et al. 2012)",
-          "CC BY-SA 4.0", "oxford_pet", "pets"),
+    _vtab("oxford_iiit_pet", "Pets", _N, 37, 3_669, "Which breed of cat or dog?",
+          "Oxford-IIIT Pet (Parkhi et al. 2012)", "CC BY-SA 4.0", "oxford_pet", "pets"),
     _vtab("svhn", "SVHN", _N, 10, 26_032, "Which house-number digit?", "Street View House Numbers (Netzer et al. 2011)",
           "non-commercial"),
     _vtab("sun397", "SUN397", _N, 397, 21_750, "Which scene?", "SUN397 (Xiao et al. 2010)", "research use"),
-    _vtab("patch_camelyon", "Camelyon", _S, 2, 32_768, "Does the tissue hold a tumour?",
+    _vtab("patch_camelyon", "Camelyon", _S, 2, 32_768, "Does the tissue contain a tumour?",
           "PatchCamelyon (Veeling et al. 2018)", "CC0"),
     _vtab("eurosat", "EuroSAT", _S, 10, 5_400, "What covers the land?", "EuroSAT (Helber et al. 2019)", "MIT"),
-    _vtab("resisc45", "Resisc45", _S, 45, 6_300, "Which kind of place, from above?", "NWPU-RESISC45 (Cheng et al. 2017)",
-          "not clearly licensed"),
-    _vtab("diabetic_retinopathy", "Retinopathy", _S, 5, 42_670, "How ill is the retina?",
+    _vtab("resisc45", "Resisc45", _S, 45, 6_300, "Which kind of place, seen from above?",
+          "NWPU-RESISC45 (Cheng et al. 2017)", "not clearly licensed"),
+    _vtab("diabetic_retinopathy", "Retinopathy", _S, 5, 42_670, "How severe is the retinopathy?",
           "Diabetic Retinopathy Detection (Kaggle and EyePACS 2015)", "Kaggle competition rules", "retinopathy"),
     _vtab("clevr_count", "Clevr-Count", _T, 8, 15_000, "How many objects?", "CLEVR (Johnson et al. 2017)", "CC BY 4.0"),
     _vtab("clevr_dist", "Clevr-Dist", _T, 6, 15_000, "How far is the nearest object?", "CLEVR (Johnson et al. 2017)",
@@ -100,7 +109,7 @@ TASKS: tuple[Task, ...] = (
           "CC BY-NC-SA 3.0", "kitti_distance"),
     _vtab("dsprites_loc", "dSpr-Loc", _T, 16, 73_728, "How far right is the shape?", "dSprites (Matthey et al. 2017)",
           "Apache-2.0", "dsprites_location"),
-    _vtab("dsprites_ori", "dSpr-Ori", _T, 16, 73_728, "How far is the shape turned?", "dSprites (Matthey et al. 2017)",
+    _vtab("dsprites_ori", "dSpr-Ori", _T, 16, 73_728, "How far is the shape rotated?", "dSprites (Matthey et al. 2017)",
           "Apache-2.0", "dsprites_orientation"),
     _vtab("smallnorb_azi", "sNORB-Azim", _T, 18, 12_150, "From which side?", "Small NORB (LeCun et al. 2004)",
           "research use, not for sale", "smallnorb_azimuth"),
@@ -119,8 +128,6 @@ TASKS: tuple[Task, ...] = (
 )  # fmt: skip
 
 BACKBONES = FEATURED
-
-
 _OWN = re.compile(r"own:(\w[\w .()+-]{0,59})")  # a folder's name, never a path
 
 
@@ -129,18 +136,17 @@ def _plain(name: str) -> str:
 
 
 def task(name: str) -> Task:
-    """The task of that name or alias; `own:<folder>` is a folder of own images, whose classes only the folder knows.
+    """The task of that name or alias; `own:<folder>` is a folder of the user's images, with its classes yet unknown.
 
-    Raises CatalogError with the nearest names for an unknown one.
+    Raises:
+        CatalogError: If the name is unknown; the message lists the closest names.
     """
     for entry in TASKS:
         if _plain(name) in (_plain(entry.name), *map(_plain, entry.aliases)):
             return entry
     own = _OWN.fullmatch(name.strip())
     if own:
-        return Task(
-            own[0], own[1], Group.OWN, 0, 0, 0, 0, "What do your folders tell apart?", "your own images", "yours"
-        )
+        return Task(own[0], own[1], Group.OWN, 0, 0, 0, 0, "Which of your classes?", "your own images", "yours")
     names = [entry.name for entry in TASKS]
     near = get_close_matches(_plain(name), names, 3, 0.5) or [e.name for e in TASKS if e.bundled]
     raise CatalogError(f"{name!r} is not a task: try {', '.join(near)}, or see all {len(names)} with `mlae_lab tasks`")

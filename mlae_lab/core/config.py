@@ -1,4 +1,4 @@
-"""RunConfig: everything that decides a run, frozen before its first step."""
+"""RunConfig: all settings of a run, frozen before its first step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAX_EPOCHS = 10_000
 
 @dataclass(frozen=True)
 class Badge:
-    """What must be equal before two accuracies are comparable: data, weights, protocol, preprocessing."""
+    """What must be equal for two accuracies to be comparable."""
 
     task: str
     data: str
@@ -36,9 +36,12 @@ class Badge:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run. Each field describes its setting: label, meaning, range, option, place in the form and in the hash.
+    """One run. Each field describes its setting: label, help, range, option, group in the form and role in the hash.
 
-    Raises ConfigError, PlanError or CatalogError at construction for a value that is not legal.
+    Raises:
+        ConfigError: If a setting breaks its rule.
+        PlanError: If the plan is not valid.
+        CatalogError: If the task, the backbone or one of the plan's layers is unknown.
     """
 
     task: str = field(metadata=setting("Task", "A name of `core.catalog`."))
@@ -88,7 +91,7 @@ class RunConfig:
         default=None,
         metadata=setting(
             "Stop after seconds",
-            "Time limit of the training. With one the learning rate follows the clock, so results differ between "
+            "Time limit of the training. With a limit, the learning rate follows the clock, so results differ between "
             "machines.",
             option="seconds", low=0, high=30 * 86_400, exclusive=True, group="schedule",
             noun="seconds", plural="time limits",
@@ -159,7 +162,7 @@ class RunConfig:
         default="",
         metadata=setting(
             "Image folder",
-            "The task's images: VTAB layout, VPT's lists or class folders; by default the task's usual place.",
+            "The task's images: VTAB layout, VPT's lists or class folders; by default the task's usual folder.",
             option="data", metavar="DIR", in_link=False, hashed="never",  # what the folder holds is in `data_label`
         ),
     )  # fmt: skip
@@ -167,7 +170,7 @@ class RunConfig:
         default="",
         metadata=setting(
             "Images",
-            'What the images are, such as "VTAB-1k"; `data.tasks.located` finds it.',
+            'Origin of the images, such as "VTAB-1k"; `data.tasks.located` finds it.',
             noun="data_label", plural="images",
         ),
     )  # fmt: skip
@@ -189,7 +192,7 @@ class RunConfig:
         default="",
         metadata=setting(
             "Weight file",
-            "Weights of the backbone instead of its own: safetensors, bin or npz.",
+            "Weights for the backbone in place of its default ones: safetensors, bin or npz.",
             option="weights", metavar="FILE", in_link=False, plural="weight files",
         ),
     )  # fmt: skip
@@ -215,7 +218,7 @@ class RunConfig:
         default="step",
         metadata=setting(
             "Masks sampled per",
-            "step: one mask for the whole batch, as in the paper. token: one for every token, that is, ordinary "
+            "step: one mask for the whole batch, as in the paper. token: one mask per token, that is, ordinary "
             "dropout on A x; the control that separates the structure of the mask from its noise.",
             option="mask-per", choices=("step", "token"), group="experts", plural="ways of sampling masks",
             hashed="unless default", method="mlae",
@@ -238,7 +241,7 @@ class RunConfig:
         object.__setattr__(self, "task", task.name)
         object.__setattr__(self, "backbone", backbone.name)  # with its tag: two spellings of one network, one hash
         if self.method == "mlae":
-            backbone.shapes(self.plan.targets)  # names a row that this backbone does not have
+            backbone.shapes(self.plan.targets)  # raises for a row that this backbone does not have
         if task.bundled and self.preprocessing not in ("auto", "vtab"):
             raise ConfigError(
                 f"preprocessing is {self.preprocessing!r} and the images of {task.name} are too small to crop: "
@@ -255,19 +258,19 @@ class RunConfig:
 
     @property
     def what(self) -> str:
-        """What is trained, in two words: "stochastic mask", "linear probe"."""
+        """What is trained, as text: "stochastic mask", "linear probe"."""
         return f"{self.plan.kind.value} mask" if self.method == "mlae" else "linear probe"
 
     @property
     def prepared(self) -> str:
-        """The preprocessing that "auto" means here: a name of `data.preprocessing`."""
+        """The preprocessing, with "auto" resolved: a name of `data.preprocessing`."""
         if self.preprocessing != "auto":
             return self.preprocessing
         return "fgvc-rrc" if catalog.task(self.task).group is catalog.Group.FGVC else "vtab"
 
     @property
     def mean_and_deviation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation per colour, of pixels from 0 to 1; "auto" is the backbone's pretraining."""
+        """Mean and standard deviation per channel, for pixels in [0, 1]; "auto" means those of the pretraining."""
         backbone = catalog.backbone(self.backbone)
         return MEAN_AND_DEVIATION.get(self.normalisation, (backbone.mean, backbone.std))
 
@@ -276,7 +279,7 @@ class RunConfig:
         task, backbone = catalog.task(self.task), catalog.backbone(self.backbone)
         if task.bundled or self.data_label.startswith(("VTAB-1k", "FGVC")):
             counts = f"train{task.train} → val{task.val}", f"train{task.train + task.val} → test"
-        else:  # the label says how many
+        else:  # the label gives the counts
             counts = "train → val", "train + val → test"
         return Badge(
             task=self.task,
@@ -308,7 +311,11 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping) -> RunConfig:
-        """The inverse of `to_dict`. Raises ConfigError for missing or unknown entries."""
+        """The inverse of `to_dict`.
+
+        Raises:
+            ConfigError: If an entry is missing or unknown.
+        """
         if not isinstance(data, Mapping):
             raise ConfigError(f"a run is a JSON object with task and plan, not {str(data)[:60]!r}")
         missing = {"task", "plan"} - set(data)
@@ -329,8 +336,8 @@ def _values(config: RunConfig) -> dict[str, Any]:
     return {entry.name: getattr(config, entry.name) for entry in settings_of(type(config))}
 
 
-def differences(one: RunConfig, other: RunConfig) -> dict[str, tuple]:
-    """Settings in which two runs differ: name to (value of one, value of other); a plan is given as its code."""
-    a, b = _values(one) | {"plan": one.plan.code}, _values(other) | {"plan": other.plan.code}
-    compared = [entry.name for entry in settings_of(type(one)) if entry.compared]
-    return {name: (a[name], b[name]) for name in compared if a[name] != b[name]}
+def differences(a: RunConfig, b: RunConfig) -> dict[str, tuple]:
+    """Settings in which two runs differ: name to (value of a, value of b); a plan is given as its code."""
+    values_a, values_b = _values(a) | {"plan": a.plan.code}, _values(b) | {"plan": b.plan.code}
+    compared = [entry.name for entry in settings_of(type(a)) if entry.compared]
+    return {name: (values_a[name], values_b[name]) for name in compared if values_a[name] != values_b[name]}

@@ -1,4 +1,4 @@
-"""The run that the lab proposes, chosen by measurement on the bundled backbone (LOG.md)."""
+"""The run that the lab proposes first, chosen by experiments on the bundled backbone (LOG.md)."""
 
 from __future__ import annotations
 

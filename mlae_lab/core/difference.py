@@ -1,4 +1,4 @@
-"""In which cells two plans differ. Rows are matched by the names of their layers, columns by their place."""
+"""The cells in which two plans differ. Rows are matched by layer name, columns by position."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlae_lab.core.plan import MaskPlan
 
 
 class Change(str, Enum):
-    """What a cell is in plans A and B."""
+    """How a cell of plan A compares with the same cell of plan B."""
 
     ONLY_A = "only in A"
     ONLY_B = "only in B"
@@ -21,7 +21,7 @@ class Change(str, Enum):
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell. a, b: its drop rate in each plan, None where it does not exist."""
+    """One cell. a, b: its drop rate in each plan, None where the expert does not exist."""
 
     row: int
     column: int
@@ -32,8 +32,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class PlanDifference:
-    """Two plans cell by cell. targets: the layers of A, then those that only B has, one row each; a layer that one
-    plan lacks counts as empty there. columns: of the wider plan. cells: row by row, rows x columns of them."""
+    """Two plans cell by cell.
+
+    Attributes:
+        targets: The layers of A, then those that only B has, one row each; a layer that a plan lacks is empty there.
+        columns: Columns of the wider plan.
+        cells: rows x columns cells, row by row.
+    """
 
     targets: tuple[str, ...]
     columns: int
@@ -41,12 +46,12 @@ class PlanDifference:
 
     @property
     def counts(self) -> dict[Change, int]:
-        """How many cells there are of each kind; all five kinds are there."""
-        found = Counter(cell.change for cell in self.cells)
-        return {change: found[change] for change in Change}
+        """Number of cells of each of the five kinds."""
+        counted = Counter(cell.change for cell in self.cells)
+        return {change: counted[change] for change in Change}
 
     def words(self, a: str = "A", b: str = "B") -> str:
-        """The counts in words. a, b: what the plans are called."""
+        """The counts as text. a, b: names of the plans."""
         counts = self.counts
         parts = [
             f"{counts[change]} {text}"
@@ -66,11 +71,11 @@ def plan_difference(a: MaskPlan, b: MaskPlan) -> PlanDifference:
     """Compare two plans of any size, on any layers."""
     targets = tuple(dict.fromkeys([*a.targets, *b.targets]))
     columns = max(a.columns, b.columns)
-    of_a, of_b = _rates(a), _rates(b)
+    rates_a, rates_b = _rates(a), _rates(b)
     cells = []
     for row, target in enumerate(targets):
         for column in range(columns):
-            p, q = of_a.get((target, column)), of_b.get((target, column))
+            p, q = rates_a.get((target, column)), rates_b.get((target, column))
             cells.append(Cell(row, column, _change(p, q), p, q))
     return PlanDifference(targets, columns, tuple(cells))
 
@@ -86,10 +91,10 @@ def _change(p: float | None, q: float | None) -> Change:
 
 
 def _rates(plan: MaskPlan) -> dict[tuple[str, int], float]:
-    """The drop rate of every expert that exists, by layer and column."""
+    """The drop rate of every existing expert, by layer and column."""
     return {
         (target, column): rate
-        for target, kept, rates in zip(plan.targets, plan.keep, plan.drop_rate, strict=False)
-        for column, (k, rate) in enumerate(zip(kept, rates, strict=False))
+        for target, kept, rates in zip(plan.targets, plan.keep, plan.drop_rate, strict=True)
+        for column, (k, rate) in enumerate(zip(kept, rates, strict=True))
         if k
     }

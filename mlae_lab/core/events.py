@@ -1,4 +1,4 @@
-"""What a training run says of itself: plain records, one kind each.
+"""Events of a training run: plain records, one class per kind.
 
 `training.trainer.fit` yields them, the worker writes them to the store, pages read them. Arrays
 are nested tuples with one value per cell of the plan's canvas, None where no expert exists.
@@ -23,7 +23,7 @@ _LABEL_LETTERS = 100
 
 @dataclass(frozen=True)
 class Preparing:
-    """Now and then before `Started`, while images are decoded for the first time. done, total: images."""
+    """At intervals before `Started`, while images are decoded for the first time. done, total: images."""
 
     kind: ClassVar[str] = "preparing"
     done: int
@@ -32,10 +32,21 @@ class Preparing:
 
 @dataclass(frozen=True)
 class Started:
-    """Once, before the first step. parameters: trained in experts; head_parameters: trained in the head;
-    images: (train, evaluation); seconds: spent on loading before the first step; notes: what was changed to
-    make the weights fit, and a GPU that was not used; weights: twelve hex digits of SHA-256 over the backbone's
-    tensors, head excluded."""
+    """Once, before the first step.
+
+    Attributes:
+        parameters: Trainable parameters of the experts.
+        head_parameters: Trainable parameters of the head.
+        backbone_parameters: Frozen parameters.
+        train_images: Number of training images.
+        evaluation_images: Number of evaluation images.
+        steps: Steps of the whole run.
+        device: "cpu" or "cuda".
+        precision: "float32" or "bfloat16".
+        seconds: Loading time before the first step.
+        notes: Changes made to fit the weights, and why an available GPU is not used.
+        weights: Twelve hex digits of SHA-256 over the backbone's tensors, head excluded.
+    """
 
     kind: ClassVar[str] = "started"
     parameters: int
@@ -53,8 +64,14 @@ class Started:
 
 @dataclass(frozen=True)
 class Resumed:
-    """Before the first step of a run that goes on from a checkpoint. epoch, step: of the last step that it holds;
-    seconds: trained before; source: "" for the run's own checkpoint, else the run that it was taken from."""
+    """Before the first step of a run that resumes from a checkpoint.
+
+    Attributes:
+        epoch: Epoch of the checkpoint's last step.
+        step: Number of that step.
+        seconds: Training time before it.
+        source: "" for the run's own checkpoint, else the run that it was copied from.
+    """
 
     kind: ClassVar[str] = "resumed"
     epoch: int
@@ -65,9 +82,18 @@ class Resumed:
 
 @dataclass(frozen=True)
 class TrainStep:
-    """After every optimizer step. step and epoch count from 1; loss: mean cross-entropy of the batch;
-    accuracy: of the training batch in percent; drawn: experts that took part; seconds: since the first step began;
-    mask: which ones, as `packed` writes it, "" where there are none."""
+    """After every optimizer step.
+
+    Attributes:
+        step: Counted from 1.
+        epoch: Counted from 1.
+        loss: Mean cross-entropy of the batch.
+        accuracy: Of the training batch, in percent.
+        learning_rate: Of this step.
+        active: Number of active experts.
+        seconds: Since the first step began.
+        mask: The active experts as `packed` writes them; "" for a method without experts.
+    """
 
     kind: ClassVar[str] = "step"
     step: int
@@ -82,10 +108,15 @@ class TrainStep:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """After an evaluated epoch, behind the `ExpertStats`, `SimilarityStats` and `Predictions` of the same moment.
+    """After an evaluated epoch, following the `ExpertStats`, `SimilarityStats` and `Predictions` of the same step.
 
-    split: "val" or "test"; accuracy: top-1 in percent, all experts on and unscaled; loss: mean cross-entropy;
-    seconds: since the first step began, evaluation included.
+    Attributes:
+        epoch: Counted from 1.
+        step: Last step before the evaluation.
+        split: "val" or "test".
+        accuracy: Top-1 in percent, all experts on and not rescaled.
+        loss: Mean cross-entropy.
+        seconds: Since the first step began, evaluation included.
     """
 
     kind: ClassVar[str] = "evaluation"
@@ -99,12 +130,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class ExpertStats:
-    """With each evaluation, one canvas each.
+    """Statistics of the experts, with each evaluation; one canvas each.
 
-    share_drawn: share of the steps so far in which the expert took part, [0, 1].
-    contribution: mean over tokens of ‖λ b aᵀx‖ / ‖W x + bias‖ on the first 256 evaluation images.
-    coefficient: λ now. gradient: mean over the steps since the last evaluation of the norm of
-    the gradient of a and b together, counted in the steps that drew the expert.
+    Attributes:
+        epoch: Counted from 1.
+        active_share: Share of the steps so far in which the expert was active, [0, 1].
+        contribution: Mean over tokens of ‖λ b aᵀx‖ / ‖W x + bias‖ on the first 256 evaluation images.
+        coefficient: Current λ.
+        gradient: Norm of the gradient of a and b together, mean over the steps since the last evaluation in which
+            the expert was active.
     """
 
     kind: ClassVar[str] = "experts"
@@ -117,12 +151,16 @@ class ExpertStats:
 
 @dataclass(frozen=True)
 class SimilarityStats:
-    """With each evaluation: cosine between the experts of a row (appendix A.4), diagonal left out.
+    """Cosine similarity between the experts of a row (appendix A.4), with each evaluation.
 
-    signed, absolute: mean over pairs, one value per row, None for a row with fewer than two experts.
-    matrices: per row the full matrix of its existing experts, in order.
-    effective_rank, stable_rank: of ΔW of a row, all experts on, None where it is 0; they do not depend on how ΔW is cut
-    into experts (`analysis.spectrum`). Runs of an older lab do not have them.
+    Attributes:
+        epoch: Counted from 1.
+        signed: Mean cosine over pairs, one value per row, None for a row with fewer than two experts.
+        absolute: Mean |cosine| over pairs, likewise.
+        matrices: Per row the full matrix of its existing experts, in order.
+        effective_rank: Of ΔW per row with all experts on, None where ΔW is 0; independent of how ΔW is split into
+            experts (`analysis.spectrum`). Empty in runs of earlier versions.
+        stable_rank: Likewise.
     """
 
     kind: ClassVar[str] = "similarity"
@@ -195,9 +233,11 @@ class Statistics:
 
 @dataclass(frozen=True)
 class SampleImages:
-    """Once, behind `Started`: the few evaluation images whose answers are told with every evaluation.
+    """A few evaluation images whose predictions are recorded with every evaluation; once, after `Started`.
 
-    images: each a small JPEG or PNG in base64; truth: the names of their classes.
+    Attributes:
+        images: Each a small JPEG or PNG in base64.
+        labels: Names of their classes.
     """
 
     kind: ClassVar[str] = "sample_images"
@@ -207,9 +247,13 @@ class SampleImages:
 
 @dataclass(frozen=True)
 class Predictions:
-    """With each evaluation: what the network says of the images of `SampleImages`, in their order.
+    """Predictions for the images of `SampleImages`, in their order, with each evaluation.
 
-    guess: name of the class with the highest probability; confidence: that probability, [0, 1].
+    Attributes:
+        epoch: Counted from 1.
+        step: Last step before the evaluation.
+        predicted: Name of the class with the highest probability.
+        confidence: That probability, [0, 1].
     """
 
     kind: ClassVar[str] = "predictions"
@@ -221,7 +265,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Saved:
-    """Adapter and checkpoint after this step lie on disk. bytes: size of the adapter file."""
+    """Adapter and checkpoint of this step are on disk. bytes: size of the adapter file."""
 
     kind: ClassVar[str] = "saved"
     epoch: int
@@ -246,7 +290,7 @@ E = TypeVar("E", bound=Event)
 KINDS: dict[str, type[Event]] = {e.kind: e for e in get_args(Event)}
 OF_EVALUATION = (ExpertStats, SimilarityStats, Predictions, Statistics)  # an Evaluation follows and completes them
 
-# What versions up to 0.5 called kinds and fields; `runs.schema` renames them in a store, `renamed` in an archive.
+# Kinds and fields as versions up to 0.5 called them; `runs.schema` renames them in a store, `renamed` in an archive.
 OLD_KINDS = {"watched": SampleImages.kind, "guesses": Predictions.kind}
 OLD_FIELDS: dict[str, dict[str, str]] = {
     Started.kind: {"train_pictures": "train_images", "evaluation_pictures": "evaluation_images"},
@@ -258,7 +302,7 @@ OLD_FIELDS: dict[str, dict[str, str]] = {
 
 
 def renamed(kind: str, payload: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Kind and payload of an event that version 0.5 wrote, under the names of today; those of today stay."""
+    """Kind and payload of an event under their current names; accepts those of version 0.5 and current ones."""
     kind = OLD_KINDS.get(kind, kind)
     names = OLD_FIELDS.get(kind, {})
     return kind, {names.get(name, name): value for name, value in payload.items()}
@@ -267,17 +311,16 @@ def renamed(kind: str, payload: Mapping[str, Any]) -> tuple[str, dict[str, Any]]
 def packed(mask: Iterable[bool]) -> str:
     """A mask as hexadecimal bytes: cell i of the canvas, counted row by row, is bit i % 8 of byte i // 8."""
     cells = [bool(cell) for cell in mask]
-    whole = (sum(cell << i for i, cell in enumerate(cells[at : at + 8])) for at in range(0, len(cells), 8))
-    return bytes(whole).hex()
+    return bytes(sum(cell << i for i, cell in enumerate(cells[k : k + 8])) for k in range(0, len(cells), 8)).hex()
 
 
 def to_json(event: Event) -> str:
-    """The event's fields as JSON; not-a-number and infinities survive (NaN, Infinity)."""
+    """The event's fields as JSON; not-a-number and infinities are kept (NaN, Infinity)."""
     return json.dumps({f.name: getattr(event, f.name) for f in fields(event)}, separators=(",", ":"), default=dict)
 
 
 def from_json(kind: type[E], text: str) -> E:
-    """The inverse of `to_json`; fields that only a newer lab knows are left out."""
+    """The inverse of `to_json`; ignores fields that only a newer version knows."""
     names = {f.name for f in fields(kind)}
     return kind(**{name: _immutable(value) for name, value in json.loads(text).items() if name in names})
 
@@ -289,6 +332,6 @@ def _immutable(value: Any) -> Any:
 
 
 def mean_of(values: tuple[float | None, ...]) -> float | None:
-    """Mean of the values that exist, None if none does."""
+    """Mean of the values other than None; None if there are none."""
     present = [v for v in values if v is not None]
     return sum(present) / len(present) if present else None

@@ -1,10 +1,10 @@
-"""What can be fetched, and from where: the 19 VTAB-1k tasks, the five FGVC tasks, and weights of timm's networks.
+"""Sources of downloads: the 19 VTAB-1k tasks, the five FGVC tasks, and weights of timm's networks.
 
-All of it lies on the Hugging Face Hub. Nothing here touches the network: `data.fetch` does.
+All of them are on the Hugging Face Hub. This module does not use the network; `data.fetch` does.
 
-Where it is put, below the data folder:
-vtab-1k/<task>/            the layout that VTAB-1k is passed around in: images/train800/000000.jpg, train800.txt
-fgvc/<set>/                images as their authors packed them; json/ with the splits, train.json beside it
+Layout below the data folder:
+vtab-1k/<task>/            the usual layout of VTAB-1k: images/train800/000000.jpg, train800.txt
+fgvc/<set>/                images as their authors packed them; the splits in json/, train.json next to it
 weights/<name>/model.safetensors
 """
 
@@ -17,20 +17,23 @@ from mlae_lab.core import catalog
 from mlae_lab.core.catalog import CatalogError, Group, Task
 
 Unpack = Literal["zip", "tar", "parquet"]
-SMALLER = ".parquet"  # ends the name of a task's own, smaller data set: `cifar.parquet`
+SMALLER = ".parquet"  # suffix of a task's separate, smaller dataset: `cifar.parquet`
 
 
 class HostError(CatalogError):
-    """A name for which there is nothing to fetch; its text says why and what would work."""
+    """A name with nothing to fetch; the message says why and what would work."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
     """One file of a repository.
 
-    path: inside the repository; with a `*` it stands for all files that end in what follows it. size_bytes: exact
-    where a checksum is given, else rounded as the host lists it; the host's answer replaces it. sha256, md5: hex, for
-    a host that tells no SHA-256 itself. into: folder below the task's own in which it is unpacked.
+    Attributes:
+        path: Path in the repository; `*` and a suffix stand for all files with that suffix.
+        size_bytes: Exact where a checksum is given, else rounded as the host lists it; the host's answer replaces it.
+        sha256: Hex digits, for a host that does not publish SHA-256.
+        md5: Likewise.
+        into: Folder, below the task's folder, in which the file is unpacked.
     """
 
     path: str
@@ -41,7 +44,7 @@ class RemoteFile:
 
     @property
     def unpack(self) -> Unpack | None:
-        """How it is packed, by its ending; None for a file that is kept as it is."""
+        """Archive format by file suffix; None for a file that is not unpacked."""
         if self.path.endswith(".zip"):
             return "zip"
         if self.path.endswith((".tar", ".tgz", ".tar.gz")):
@@ -51,11 +54,19 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class Remote:
-    """One thing to fetch.
+    """One dataset or weight file to fetch.
 
-    name: as on the command line. repo_type: as the Hub says it. subfolder: where it is put, below the data folder.
-    parts: folders in there of which one must exist for it to be ready; none: the subfolder itself must.
-    note: what one should know before fetching it, or "". task: the task that it serves, None for weights.
+    Attributes:
+        name: Name on the command line.
+        repo: Repository on the Hub.
+        repo_type: The Hub's kind of repository.
+        files: What to download.
+        licence: Terms in short.
+        citation: Source to cite.
+        subfolder: Destination below the data folder.
+        parts: Folders in `subfolder` of which one must exist for it to be ready; empty: `subfolder` itself must.
+        note: What to know before fetching, or "".
+        task: The task that uses it, None for weights.
     """
 
     name: str
@@ -71,23 +82,23 @@ class Remote:
 
     @property
     def size_bytes(self) -> int | None:
-        """Bytes to download, roughly; None where the host has to be asked."""
+        """Approximate bytes to download; None where only the host knows."""
         sizes = [file.size_bytes for file in self.files if file.size_bytes is not None]
         return sum(sizes) if len(sizes) == len(self.files) else None
 
     @property
     def unpack(self) -> Unpack | None:
-        """How its largest file is packed."""
+        """Archive format of the largest file."""
         return max(self.files, key=lambda file: file.size_bytes or 0).unpack
 
     @property
     def page(self) -> str:
-        """Its page for a browser, where terms are accepted."""
+        """Address of the web page on which terms are accepted."""
         return f"https://huggingface.co/{'datasets/' if self.repo_type == 'dataset' else ''}{self.repo}"
 
 
 _VTAB_ZIP = RemoteFile("vtab-1k.zip", 4_660_000_000)
-# The names that the per-task data sets go by, where they are not the lab's.
+# Names of the per-task datasets where they differ from the lab's.
 _OWN_NAMES = {
     "oxford_flowers102": "flowers102", "oxford_iiit_pet": "pets", "diabetic_retinopathy": "retinopathy",
     "clevr_dist": "clevr_distance", "kitti": "kitti_distance", "dsprites_loc": "dsprites_location",
@@ -114,15 +125,19 @@ _WEIGHTS: dict[str, tuple[int | None, str]] = {
 
 
 def names() -> tuple[str, ...]:
-    """The tasks and the best known weights; `remote` also takes aliases, smaller data sets and other timm weights."""
+    """The tasks and well-known weights; `remote` also takes aliases, smaller datasets and other timm weights."""
     return (*(task.name for task in catalog.TASKS if not task.bundled), *_WEIGHTS)
 
 
 def remote(name: str) -> Remote:
     """What to fetch for a task or a backbone.
 
-    name: a task or its alias, `<task>.parquet` for a VTAB-1k task's own smaller data set, or a timm backbone's name.
-    Raises HostError for what comes with the lab or needs no weights, and for a name that is none of these.
+    Args:
+        name: A task or its alias, `<task>.parquet` for the separate, smaller dataset of a VTAB-1k task, or the name of
+            a timm backbone.
+
+    Raises:
+        HostError: If the name is unknown, is bundled with the lab, or needs no weights.
     """
     plain = name.strip()
     smaller = plain.endswith(SMALLER)
@@ -133,13 +148,11 @@ def remote(name: str) -> Remote:
     if task.bundled:
         raise HostError(f"{task.name} comes with the lab: there is nothing to fetch")
     if task.group is Group.OWN:
-        raise HostError(f"{task.name} is a folder of your own: there is nothing to fetch")
+        raise HostError(f"{task.name} is a folder of your images: there is nothing to fetch")
     if task.group is not Group.FGVC:
         return _own(task) if smaller else _vtab(task)
     if smaller:
-        raise HostError(
-            f"{name[:60]!r} does not exist: only the VTAB-1k tasks have a smaller data set, try {task.name}"
-        )
+        raise HostError(f"{name[:60]!r} does not exist: only the VTAB-1k tasks have a smaller dataset, try {task.name}")
     return _fgvc(task)
 
 
@@ -159,7 +172,7 @@ def _own(task: Task) -> Remote:
     return Remote(
         task.name + SMALLER, f"fw407/vtab-1k_{_OWN_NAMES.get(task.name, task.name)}", "dataset",
         (RemoteFile("*.parquet"),), task.licence, _credit(task),
-        f"vtab-1k/{task.name}", note="this task alone, packed by another hand than the archive", task=task.name,
+        f"vtab-1k/{task.name}", note="only this task, repackaged by a third party", task=task.name,
     )  # fmt: skip
 
 
@@ -175,15 +188,15 @@ def _weights(name: str) -> Remote:
     try:
         backbone = catalog.backbone(name)
     except CatalogError as error:
-        if "vit_" in name:  # a backbone is meant: the catalog says what is wrong with it
+        if "vit_" in name:  # clearly meant as a backbone: the catalog's message is more specific
             raise HostError(str(error)) from None
         raise HostError(
             f"{name[:60]!r} is neither a task nor a backbone with weights to fetch: `mlae_lab tasks` lists the tasks, "
             f"well-known weights are {', '.join(_WEIGHTS)}"
         ) from None
     if not backbone.needs_file:
-        why = "comes with the lab" if backbone.bundled else "is drawn at random"
-        raise HostError(f"{backbone.name} {why}: there is nothing to fetch")
+        reason = "comes with the lab" if backbone.bundled else "has random weights"
+        raise HostError(f"{backbone.name} {reason}: there is nothing to fetch")
     known = _WEIGHTS.get(backbone.name)
     size, citation = known or (
         4 * backbone.parameters,
@@ -191,5 +204,5 @@ def _weights(name: str) -> Remote:
     )
     return Remote(
         backbone.name, f"timm/{backbone.name}", "model", (RemoteFile("model.safetensors", size),),
-        "Apache-2.0" if known else "as its page says", citation, f"weights/{backbone.name}",
+        "Apache-2.0" if known else "see its page", citation, f"weights/{backbone.name}",
     )  # fmt: skip

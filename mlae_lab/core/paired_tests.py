@@ -1,28 +1,38 @@
-"""What two runs got right on the same images: over all of them, class by class and image by image.
+"""Paired comparison of two runs on the same images: overall, by class and by image.
 
-Made from two answers to the question `errors`, which are plain data, so that nobody has to load a network for it.
+It needs only two answers to the query `errors`, which are plain data, and loads no network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlae_lab.core.proportions import holm, mcnemar, wilson
 from mlae_lab.errors import LabError
 
-SURE = 0.05  # a difference with a smaller p is called one
+SURE = 0.05  # significance level
 
 
 class PairedTestError(LabError):
-    """Two answers that cannot be compared; the text says what differs and what would work."""
+    """Two answers that cannot be compared; the message says what differs and what would work."""
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A set of images under two runs. images: how many; right_a, right_b: of them; only_a, only_b: right in one run
-    and wrong in the other. exact, mid: p of McNemar's test (`core.proportions.mcnemar`); adjusted: mid-p after Holm's
-    correction over all classes, of the whole equal to mid."""
+    """One set of images, classified by two runs.
+
+    Attributes:
+        name: The class, or "all".
+        images: Number of images.
+        correct_a: Images that A classifies correctly.
+        correct_b: Images that B classifies correctly.
+        only_a: Images that only A classifies correctly.
+        only_b: Images that only B classifies correctly.
+        exact: Exact p of McNemar's test (`core.proportions.mcnemar`).
+        mid: Its mid-p.
+        adjusted: mid-p after Holm's correction over all classes; equal to `mid` for the set of all images.
+    """
 
     name: str
     images: int
@@ -47,8 +57,15 @@ class PairedTest:
 
 @dataclass(frozen=True)
 class PairedTests:
-    """classes: one slice for each class, in the order of their numbers. only_a, only_b: places of the images that one
-    run alone gets right, those first of which it is most sure. guesses: place to the guess of A and of B, of those."""
+    """The comparison of two runs, A and B.
+
+    Attributes:
+        whole: All images.
+        classes: One entry per class, in the order of the class indices.
+        only_a: Indices of the images that only A classifies correctly, by falling confidence of A.
+        only_b: Likewise for B.
+        predictions: Index of each of these images to the classes predicted by A and B.
+    """
 
     whole: PairedTest
     classes: tuple[PairedTest, ...]
@@ -58,75 +75,71 @@ class PairedTests:
 
     @property
     def verdict(self) -> str:
-        """What stands between the two on all images, in one sentence."""
+        """The difference on all images, in one sentence."""
         whole = self.whole
         if whole.only_a == whole.only_b == 0:
-            return f"A and B are right on the same {whole.correct_a:,} of {whole.images:,} images."
-        more = "no more than" if whole.mid >= SURE else "more than"
+            return f"A and B are correct on the same {whole.correct_a:,} of {whole.images:,} images."
+        result = "not significant" if whole.mid >= SURE else "significant"
         count = f"{whole.only_b:,} image{'s' * (whole.only_b != 1)}"
         return (
-            f"B gets {count} right that A gets wrong, and A {whole.only_a:,} that B gets wrong: {more} the "
-            f"toss of a coin would give (McNemar, mid-p = {p_text(whole.mid)})."
+            f"Only B is correct on {count}, only A on {whole.only_a:,}: the difference is {result} "
+            f"(McNemar, mid-p = {p_text(whole.mid)})."
         )
 
     @property
     def of_classes(self) -> str:
-        """The same of single classes, all of them tested at once, in one sentence."""
-        apart = [entry.name for entry in self.classes if entry.adjusted < SURE]
-        if not apart:
-            return "In no single class do they differ by more than chance, all classes tested at once."
-        named = ", ".join(apart[:4]) + (f" and {len(apart) - 4} more" if len(apart) > 4 else "")
-        return f"Class by class, all of them tested at once, they differ by more than chance in {named}."
+        """The classes with a significant difference after Holm's correction, in one sentence."""
+        significant = [entry.name for entry in self.classes if entry.adjusted < SURE]
+        if not significant:
+            return "No class differs significantly (Holm-corrected over all classes)."
+        names = ", ".join(significant[:4]) + (f" and {len(significant) - 4} more" if len(significant) > 4 else "")
+        return f"Classes with a significant difference (Holm-corrected over all classes): {names}."
 
 
 def p_text(p: float) -> str:
-    """A p as text: two digits, and no more of the very small."""
+    """A p-value as text, with two digits; "< 0.001" below that."""
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
 
 
 def paired_tests(a: Mapping, b: Mapping) -> PairedTests:
-    """Compare two answers of the question `errors`, A and B.
+    """Compare two answers to the query `errors`, A and B.
 
-    Raises SliceError if they are not about the same images: another task, other images, or another choice of them.
+    Raises:
+        PairedTestError: If the answers are about different tasks, images, labels or choices of images.
     """
-    for name, word in (
-        ("task", "tasks"),
-        ("indices", "choices of images"),
-        ("truth", "labels"),
-        ("print", "images"),
-    ):
+    for name, noun in (("task", "tasks"), ("indices", "choices of images"), ("truth", "labels"), ("print", "images")):
         if a[name] != b[name]:
             values = f" ({a[name]} and {b[name]})" if name == "task" else ""
             raise PairedTestError(
-                f"the two runs were asked about different {word}{values}: slices need the same images in both, so choose runs of "
-                "one task and one protocol, and ask about as many images"
+                f"the two runs were evaluated on different {noun}{values}: a paired test needs the same images, so "
+                "choose runs of one task and one protocol, and the same number of images"
             )
     names, truth, indices = a["names"], a["truth"], a["indices"]
-    correct_a = [predicted == label for predicted, label in zip(a["predicted"], truth, strict=False)]
-    correct_b = [predicted == label for predicted, label in zip(b["predicted"], truth, strict=False)]
-    whole = _slice("all", correct_a, correct_b)
+    correct_a = [predicted == label for predicted, label in zip(a["predicted"], truth, strict=True)]
+    correct_b = [predicted == label for predicted, label in zip(b["predicted"], truth, strict=True)]
+    whole = _paired_test("all", correct_a, correct_b)
     by_class: list[tuple[list[bool], list[bool]]] = [([], []) for _ in names]
-    for label, one, other in zip(truth, correct_a, correct_b, strict=False):
-        by_class[label][0].append(one)
-        by_class[label][1].append(other)
-    classes = [_slice(name, one, other) for name, (one, other) in zip(names, by_class, strict=False)]
+    for label, is_correct_a, is_correct_b in zip(truth, correct_a, correct_b, strict=True):
+        by_class[label][0].append(is_correct_a)
+        by_class[label][1].append(is_correct_b)
+    classes = [_paired_test(name, *correct) for name, correct in zip(names, by_class, strict=True)]
     adjusted = holm([entry.mid for entry in classes])
-    classes = [PairedTest(**{**vars(entry), "adjusted": p}) for entry, p in zip(classes, adjusted, strict=False)]
-    only_a = [at for at, (one, other) in enumerate(zip(correct_a, correct_b, strict=False)) if one and not other]
-    only_b = [at for at, (one, other) in enumerate(zip(correct_a, correct_b, strict=False)) if other and not one]
-    only_a.sort(key=lambda at: -a["confidence"][at])
-    only_b.sort(key=lambda at: -b["confidence"][at])
+    classes = [replace(entry, adjusted=p) for entry, p in zip(classes, adjusted, strict=True)]
+    only_a = [i for i in range(len(truth)) if correct_a[i] and not correct_b[i]]
+    only_b = [i for i in range(len(truth)) if correct_b[i] and not correct_a[i]]
+    only_a.sort(key=lambda i: -a["confidence"][i])
+    only_b.sort(key=lambda i: -b["confidence"][i])
     return PairedTests(
         whole,
         tuple(classes),
-        tuple(indices[at] for at in only_a),
-        tuple(indices[at] for at in only_b),
-        {indices[at]: (names[a["predicted"][at]], names[b["predicted"][at]]) for at in (*only_a, *only_b)},
+        tuple(indices[i] for i in only_a),
+        tuple(indices[i] for i in only_b),
+        {indices[i]: (names[a["predicted"][i]], names[b["predicted"][i]]) for i in (*only_a, *only_b)},
     )
 
 
-def _slice(name: str, correct_a: list[bool], correct_b: list[bool]) -> PairedTest:
-    only_a = sum(one and not other for one, other in zip(correct_a, correct_b, strict=False))
-    only_b = sum(other and not one for one, other in zip(correct_a, correct_b, strict=False))
+def _paired_test(name: str, correct_a: list[bool], correct_b: list[bool]) -> PairedTest:
+    only_a = sum(in_a and not in_b for in_a, in_b in zip(correct_a, correct_b, strict=True))
+    only_b = sum(in_b and not in_a for in_a, in_b in zip(correct_a, correct_b, strict=True))
     exact, mid = mcnemar(only_a, only_b)
     return PairedTest(name, len(correct_a), sum(correct_a), sum(correct_b), only_a, only_b, exact, mid, mid)

@@ -1,8 +1,8 @@
 """The masks of the paper (figure 2, section 4.4, appendix A.5) as plans.
 
-Fixed patterns say how many experts a block keeps, stochastic patterns how often its experts are
-dropped, mixed patterns take a fixed allocation and one drop rate for all. Blocks run from the
-input to the output, as the paper lists them. Five more patterns, not of the paper, each teach one thing.
+Fixed patterns set the number of experts per block, stochastic patterns the drop rate per block, mixed patterns
+combine a fixed allocation with one drop rate for all. Blocks are listed from the input to the output, as in the
+paper. Five more patterns, not from the paper, each demonstrate one effect.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NAMES = (*FIXED_COUNTS, "random", "uniform", "dense")
 
 @dataclass(frozen=True)
 class Pattern:
-    """One mask of the paper. name: as in `NAMES`; kind: which row of Table 4; plan: 12 blocks, qkv."""
+    """One mask of the paper. name: one of `NAMES`; kind: its row of Table 4; plan: 12 blocks, qkv."""
 
     name: str
     kind: Kind
@@ -53,11 +53,16 @@ class Pattern:
 def allocation(counts: Sequence[int], columns: int | None = None, drop_rate: float = 0.0) -> MaskPlan:
     """A plan that keeps the first `counts[l]` experts of row l, all with one drop rate.
 
-    counts: one whole number per row, 0 to 16. columns: width of the canvas, by default the largest
-    count (at least 1). Raises PlanError for a count that does not fit.
+    Args:
+        counts: One whole number per row, 0 to 16.
+        columns: Width of the canvas, by default the largest count (at least 1).
+        drop_rate: Of every expert.
+
+    Raises:
+        PlanError: If a count does not fit.
     """
     if not counts:
-        raise PlanError("a plan of 0 rows: give at least one target layer")
+        raise PlanError("the plan has 0 rows: give at least one target layer")
     for count in counts:
         if type(count) is not int or not 0 <= count <= MAX_COLUMNS:
             raise PlanError(f"a row keeps {count!r} experts: it must be a whole number from 0 to {MAX_COLUMNS}")
@@ -69,22 +74,22 @@ def allocation(counts: Sequence[int], columns: int | None = None, drop_rate: flo
 
 
 def dense(layers: int = LAYERS, experts: int = EXPERTS) -> MaskPlan:
-    """Every expert exists and is never dropped: LoRA of rank `experts`, cut into its rank-1 parts."""
+    """Every expert exists and is never dropped: LoRA of rank `experts`, split into rank-1 parts."""
     return allocation((experts,) * layers)
 
 
 def uniform(drop_rate: float, layers: int = LAYERS, experts: int = EXPERTS) -> MaskPlan:
-    """One drop rate for all: the paper's own method ("Ours", Table 4)."""
+    """One drop rate for all experts: the paper's proposed method ("Ours", Table 4)."""
     return allocation((experts,) * layers, drop_rate=drop_rate)
 
 
 def random_counts(
     seed: int, budget: int = BUDGET, layers: int = LAYERS, low: int = 1, high: int = 14
 ) -> tuple[int, ...]:
-    """Experts per row, whole numbers in [low, high] that sum to `budget` (A.5: 1 to 14, mean 8).
+    """Random numbers of experts per row, in [low, high], that sum to `budget` (A.5: 1 to 14, mean 8).
 
-    Every allocation that fits is equally likely: each row is drawn in proportion to the number of
-    ways in which the rest can be completed. The same seed gives the same counts on every machine.
+    Every valid allocation is equally likely: each row is sampled in proportion to the number of
+    ways to complete the remaining rows. The same seed gives the same counts on every machine.
     """
     if not low * layers <= budget <= high * layers:
         raise PlanError(
@@ -104,7 +109,7 @@ def random_counts(
 
 
 def _ways(rows: int, total: int, most: int) -> list[list[int]]:
-    """ways[r][s]: how many r-tuples of numbers in [0, most] sum to s."""
+    """ways[r][s]: the number of r-tuples of numbers in [0, most] that sum to s."""
     ways = [[1] + [0] * total]
     for _ in range(rows):
         last = ways[-1]
@@ -121,69 +126,75 @@ def pattern(
 ) -> MaskPlan:
     """The paper's mask of that name.
 
-    name: one of `NAMES`. kind: fixed, stochastic or mixed; by default what the name has first.
-    drop_rate: for uniform and for mixed masks (default 0.5). experts: columns of dense, uniform
-    and stochastic masks (default 8). seed: of the random allocation.
-    Raises PlanError for a combination that the paper does not have.
+    Args:
+        name: One of `NAMES`.
+        kind: fixed, stochastic or mixed; by default the name's first kind.
+        drop_rate: Of uniform and mixed masks (default 0.5).
+        experts: Columns of dense, uniform and stochastic masks (default 8).
+        seed: Of the random allocation.
+
+    Raises:
+        PlanError: If the paper does not have the combination.
     """
     if name not in NAMES:
         raise PlanError(f"{name!r} is not a pattern: choose from {', '.join(NAMES)}")
+    default = {"uniform": Kind.STOCHASTIC, "dense": Kind.DENSE}.get(name, Kind.FIXED)
     try:
-        wanted = None if kind is None else Kind(kind)
+        kind = default if kind is None else Kind(kind)
     except ValueError:
         raise PlanError(f"{kind!r} is not a kind of mask: choose fixed, stochastic or mixed") from None
-    default = {"uniform": Kind.STOCHASTIC, "dense": Kind.DENSE}.get(name, Kind.FIXED)
-    wanted = wanted or default
     possible = [Kind.DENSE] if name == "dense" else [
         k for k, names in ((Kind.FIXED, FIXED_NAMES), (Kind.STOCHASTIC, STOCHASTIC_NAMES), (Kind.MIXED, FIXED_NAMES))
         if name in names
     ]  # fmt: skip
-    if wanted not in possible:
+    if kind not in possible:
         raise PlanError(
-            f"{name} has no {wanted.value} mask in the paper: it can be {' or '.join(k.value for k in possible)}"
+            f"{name} has no {kind.value} mask in the paper: it can be {' or '.join(k.value for k in possible)}"
         )
-    if drop_rate is not None and (
-        wanted in (Kind.FIXED, Kind.DENSE) or (wanted is Kind.STOCHASTIC and name != "uniform")
-    ):
-        reason = "its rates are the paper's" if wanted is Kind.STOCHASTIC else "it drops nothing"
+    if drop_rate is not None and (kind in (Kind.FIXED, Kind.DENSE) or (kind is Kind.STOCHASTIC and name != "uniform")):
+        reason = "its rates are the paper's" if kind is Kind.STOCHASTIC else "it drops nothing"
         raise PlanError(
-            f"a drop rate of {drop_rate} does not go with {name}, {wanted.value}: {reason}; use uniform or mixed"
+            f"a drop rate of {drop_rate} does not apply to {name}, {kind.value}: {reason}; use uniform or mixed"
         )
-    if experts is not None and wanted in (Kind.FIXED, Kind.MIXED):
+    if experts is not None and kind in (Kind.FIXED, Kind.MIXED):
         raise PlanError(
-            f"{experts} experts per layer does not go with {name}, {wanted.value}: the pattern sets 2 to 14 itself"
+            f"{experts} experts per layer does not apply to {name}, {kind.value}: the pattern sets their number; use "
+            "dense, uniform or stochastic"
         )
     width = EXPERTS if experts is None else experts
     if type(width) is not int or not 1 <= width <= MAX_COLUMNS:
         raise PlanError(f"{width!r} experts per layer: it must be a whole number from 1 to {MAX_COLUMNS}")
     rate = MIXED_DROP_RATE if drop_rate is None else drop_rate
-    if wanted is Kind.DENSE:
+    if kind is Kind.DENSE:
         return dense(experts=width)
     if name == "uniform":
         return uniform(rate, experts=width)
-    if wanted is Kind.STOCHASTIC:
+    if kind is Kind.STOCHASTIC:
         return dense(experts=width).with_rates(STOCHASTIC_RATES[name])
     counts = random_counts(seed) if name == "random" else FIXED_COUNTS[name]
-    return allocation(counts, columns=14, drop_rate=rate if wanted is Kind.MIXED else 0.0)
+    return allocation(counts, columns=14, drop_rate=rate if kind is Kind.MIXED else 0.0)
 
 
 @lru_cache(maxsize=64)
 def paper_patterns(drop_rate: float = MIXED_DROP_RATE, seed: int = 0) -> tuple[Pattern, ...]:
     """All sixteen masks of figure 2 and Table 4: five fixed, five stochastic, five mixed, and dense.
 
-    drop_rate: of uniform and of the mixed masks. seed: of the random allocation.
+    Args:
+        drop_rate: Of the uniform and mixed masks.
+        seed: Of the random allocation.
     """
-    found = [Pattern("dense", Kind.DENSE, dense())]
-    found += [Pattern(n, Kind.FIXED, pattern(n, Kind.FIXED, seed=seed)) for n in FIXED_NAMES]
-    found += [Pattern(n, Kind.STOCHASTIC, pattern(n, Kind.STOCHASTIC, drop_rate if n == "uniform" else None))
-              for n in STOCHASTIC_NAMES]  # fmt: skip
-    found += [Pattern(n, Kind.MIXED, pattern(n, Kind.MIXED, drop_rate, seed=seed)) for n in FIXED_NAMES]
-    return tuple(found)
+    uniform_rate = {"uniform": drop_rate}
+    return (
+        Pattern("dense", Kind.DENSE, dense()),
+        *(Pattern(n, Kind.FIXED, pattern(n, Kind.FIXED, seed=seed)) for n in FIXED_NAMES),
+        *(Pattern(n, Kind.STOCHASTIC, pattern(n, Kind.STOCHASTIC, uniform_rate.get(n))) for n in STOCHASTIC_NAMES),
+        *(Pattern(n, Kind.MIXED, pattern(n, Kind.MIXED, drop_rate, seed=seed)) for n in FIXED_NAMES),
+    )
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A mask that is not of the paper. name: in one word or two; plan: 12 blocks, qkv; teaches: one sentence."""
+    """A mask that is not from the paper. name: one or two words; plan: 12 blocks, qkv; teaches: one sentence."""
 
     name: str
     plan: MaskPlan
@@ -192,27 +203,30 @@ class Lesson:
 
 @lru_cache(maxsize=1)
 def lessons() -> tuple[Lesson, ...]:
-    """Five masks of our own, each of which shows one thing."""
+    """Five additional masks, each of which demonstrates one effect."""
     board = replace(dense(), keep=tuple(tuple((r + c) % 2 == 0 for c in range(EXPERTS)) for r in range(LAYERS)))
     return (
         Lesson("single layer", allocation([EXPERTS if r == 6 else 0 for r in range(LAYERS)]),
-               "How far does one layer alone go?"),
+               "What accuracy does a single layer reach?"),
         Lesson("single expert", allocation([int(r == 6) for r in range(LAYERS)], columns=EXPERTS),
-               "The least that one can add: one rank-1 update."),
+               "The smallest possible change: one rank-1 update."),
         Lesson("checkerboard", board,
-               "Half the budget. Columns have no order: four a layer."),
+               "Half the budget: four experts per layer. The order of columns has no effect."),
         Lesson("bottleneck", allocation((8, 8, 8, 8, 4, 1, 1, 4, 8, 8, 8, 8)),
-               "Does it hurt if the middle can hardly change?"),
+               "Does accuracy drop if the middle layers can hardly change?"),
         Lesson("p = 0.9", uniform(0.9),
-               "Too much: nearly every step empties some layer."),
+               "Too high: almost every step has an empty layer."),
     )  # fmt: skip
 
 
 def fitted(plan: MaskPlan, targets: Sequence[str]) -> MaskPlan:
-    """The plan stretched over other target layers: each takes the row that lies equally deep in the plan.
+    """The plan stretched over other target layers: each takes the row at the same relative depth.
 
-    targets: names of the new rows, at least one. A plan with these targets comes back as it is; 24 layers
-    take each of 12 rows twice.
+    A plan with these targets is returned unchanged; 24 layers take each of 12 rows twice.
+
+    Args:
+        plan: The plan to stretch.
+        targets: Names of the new rows, at least one.
     """
     if plan.targets == tuple(targets):
         return plan

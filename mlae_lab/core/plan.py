@@ -1,9 +1,8 @@
-"""MaskPlan: where a network may learn, as plain data.
+"""MaskPlan: a mask over experts as plain data.
 
-A plan is a canvas. One row is one linear layer of the backbone, named exactly; one cell is one
-expert. A cell either exists or not (the fixed mask) and, if it exists, is dropped with its own
-probability in each training step (the stochastic mask). This file knows no torch, no model and
-no screen; `core.patterns` draws the paper's plans, `core.budget` says what a plan costs.
+A plan is a canvas. A row is a linear layer of the backbone, by its exact name; a cell is an expert. A cell exists or
+not (the fixed mask); an existing expert is dropped with its own probability in each training step (the stochastic
+mask). `core.patterns` builds the paper's plans, `core.budget` computes what a plan costs.
 """
 
 from __future__ import annotations
@@ -11,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
+from typing import Any
 
 from mlae_lab.errors import LabError
 
@@ -26,7 +26,7 @@ _IN_BLOCK = re.compile(r"(?:.*\.)?\d+\.(.+)")
 
 
 class Kind(str, Enum):
-    """What a plan does, in the paper's words (section 3.3)."""
+    """Kind of masking, in the paper's terms (section 3.3)."""
 
     DENSE = "dense"
     FIXED = "fixed"
@@ -35,7 +35,7 @@ class Kind(str, Enum):
 
 
 class PlanError(LabError):
-    """A plan that breaks a rule; its text gives the value, the rule and what would work."""
+    """A plan that breaks a rule; the message gives the value, the rule and what would work."""
 
 
 def block_targets(layers: int, module: str = "attn.qkv") -> tuple[str, ...]:
@@ -44,7 +44,7 @@ def block_targets(layers: int, module: str = "attn.qkv") -> tuple[str, ...]:
 
 
 def module_of(target: str) -> str:
-    """The kind of a layer: its name below its block, `attn.qkv` for `blocks.0.attn.qkv`."""
+    """The kind of a layer: its name within its block, `attn.qkv` for `blocks.0.attn.qkv`."""
     match = _IN_BLOCK.fullmatch(target)
     return match[1] if match else target
 
@@ -61,15 +61,17 @@ def groups(targets: Sequence[str]) -> dict[str, tuple[int, ...]]:
 class MaskPlan:
     """A mask over experts: ΔW_l = Σ_i m_li λ_li b_li a_liᵀ (paper, equations 3 to 5).
 
-    keep: rows x columns, True where an expert exists. Columns: 1 to 16. A row may be empty.
-    drop_rate: rows x columns, probability in [0, 1) that the expert is dropped in a training
-        step; rounded to 4 decimals, and 0 where no expert exists. Survivors count 1/(1-p).
-    targets: one exact module name for each row, such as `blocks.0.attn.qkv`; all different.
-    expert_rank: rank of each expert, 1 (the paper's choice) or more.
-    coefficient_init: start value of λ, 1e-6 to 1000 in size (the paper: 1, or from 0.125 to 4 by task, Table 10).
-    train_coefficients: whether λ is trained ("adaptive", section 3.3) or stays at its start.
+    Attributes:
+        keep: rows x columns, True where an expert exists. Columns: 1 to 16. A row may be empty.
+        drop_rate: rows x columns, probability in [0, 1) that the expert is dropped in a training step; rounded to 4
+            decimals, and 0 where no expert exists. Active experts are rescaled by 1/(1-p).
+        targets: One exact module name for each row, such as `blocks.0.attn.qkv`; all different.
+        expert_rank: Rank of each expert, 1 (the paper's choice) to 256.
+        coefficient_init: Initial λ, |λ| from 1e-6 to 1000 (the paper: 1, or 0.125 to 4 by task, Table 10).
+        train_coefficients: Whether λ is trained ("adaptive", section 3.3) or keeps its initial value.
 
-    Raises PlanError, with the value and the rule, for anything else.
+    Raises:
+        PlanError: If a value breaks its rule.
     """
 
     keep: tuple[tuple[bool, ...], ...]
@@ -103,25 +105,23 @@ class MaskPlan:
                     f"{_short(name)} is not a module name: write it as timm does, for example blocks.0.attn.qkv"
                 )
         if len(set(targets)) != rows:
-            twice = next(name for name in targets if targets.count(name) > 1)
-            raise PlanError(f"{_short(twice)[1:-1]} is named by two rows: each target layer has one row")
+            duplicate = next(name for name in targets if targets.count(name) > 1)
+            raise PlanError(f"{_short(duplicate)[1:-1]} is the target of two rows: each target layer has one row")
         if type(self.expert_rank) is not int or not 1 <= self.expert_rank <= 256:
             raise PlanError(f"expert_rank is {_short(self.expert_rank)}: it must be a whole number from 1 to 256")
         init = _as_number(self.coefficient_init, "coefficient_init")
-        if not 1e-6 <= abs(init) <= 1000:  # smaller ones would vanish in float32 products: an expert that never learns
-            raise PlanError(
-                f"coefficient_init is {init:g}: it must be a number other than 0, 1e-06 to at most 1000 in size"
-            )
+        if not 1e-6 <= abs(init) <= 1000:  # smaller values underflow in float32 products: the expert never learns
+            raise PlanError(f"coefficient_init is {init:g}: its absolute value must be from 1e-06 to at most 1000")
         if not isinstance(self.train_coefficients, bool):
             raise PlanError(f"train_coefficients is {_short(self.train_coefficients)}: it must be true or false")
         rates = tuple(
-            tuple(p if k else 0.0 for p, k in zip(row, kept, strict=False))
-            for row, kept in zip(rates, keep, strict=False)
-        )  # a rate where nothing exists means nothing; equal plans must be equal data
+            tuple(p if k else 0.0 for p, k in zip(row, kept, strict=True))
+            for row, kept in zip(rates, keep, strict=True)
+        )  # a rate without an expert has no meaning, and equal plans must be equal data
         for field, value in (("keep", keep), ("drop_rate", rates), ("targets", targets), ("coefficient_init", init)):
             object.__setattr__(self, field, value)
 
-    # ------------------------------------------------------------ what it is
+    # ------------------------------------------------------------ properties
 
     @property
     def rows(self) -> int:
@@ -143,9 +143,9 @@ class MaskPlan:
 
     @cached_property
     def row_labels(self) -> tuple[str, ...]:
-        """What each row is called on every page, in links and in answers.
+        """The label of each row on every page, in links and in answers.
 
-        The number of its layer among the layers of its kind, counted from 1 and through all stages; followed by the
+        The number of its layer among the layers of its kind, counted from 1 through all stages, followed by the
         kind where the plan has several: "3", or "3 qkv" and "3 fc1". A kind is named in full where its last part
         alone would be ambiguous ("3 mlp_tokens.fc1").
         """
@@ -167,10 +167,10 @@ class MaskPlan:
         return Kind.STOCHASTIC if stochastic else Kind.DENSE
 
     def row_rates(self) -> tuple[float | None, ...]:
-        """The drop rate of each row: a number where its experts share one, else None; 0 for an empty row."""
+        """The drop rate of each row: None where its experts differ, 0 for an empty row."""
         shared = []
-        for kept, rates in zip(self.keep, self.drop_rate, strict=False):
-            values = {p for k, p in zip(kept, rates, strict=False) if k} or {0.0}
+        for kept, rates in zip(self.keep, self.drop_rate, strict=True):
+            values = {p for k, p in zip(kept, rates, strict=True) if k} or {0.0}
             shared.append(values.pop() if len(values) == 1 else None)
         return tuple(shared)
 
@@ -183,10 +183,10 @@ class MaskPlan:
         canonical = json.dumps(data, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
-    # ------------------------------------------------------------ new plans from this one
+    # ------------------------------------------------------------ changed plans
 
     def with_rates(self, rates: Sequence[float]) -> MaskPlan:
-        """This plan with one drop rate for each row. rates: one number in [0, 1) per row."""
+        """The plan with one drop rate for each row. rates: one number in [0, 1) per row."""
         if len(rates) != self.rows:
             raise PlanError(f"{len(rates)} drop rates for {self.rows} rows: give one for each row")
         return replace(self, drop_rate=tuple((rate,) * self.columns for rate in rates))
@@ -206,7 +206,11 @@ class MaskPlan:
 
     @classmethod
     def from_dict(cls, data: object) -> MaskPlan:
-        """The inverse of `to_dict`. Raises PlanError for missing or unknown entries."""
+        """The inverse of `to_dict`.
+
+        Raises:
+            PlanError: If an entry is missing, unknown or not valid.
+        """
         if not isinstance(data, Mapping):
             raise PlanError(f"a plan is a JSON object with keep, drop_rate and targets, not {_short(data)}")
         known = {"targets", "keep", "drop_rate", "expert_rank", "coefficient_init", "train_coefficients"}
@@ -215,8 +219,8 @@ class MaskPlan:
             raise PlanError(f"the plan lacks {', '.join(sorted(missing))}: it needs targets, keep and drop_rate")
         unknown = set(data) - known
         if unknown:
-            odd = min(map(_short, unknown))
-            raise PlanError(f"the plan has the unknown entry {odd}: it may have {', '.join(sorted(known))}")
+            first = min(map(_short, unknown))
+            raise PlanError(f"the plan has the unknown entry {first}: it may have {', '.join(sorted(known))}")
         return cls(**data)
 
     def to_json(self) -> str:
@@ -232,17 +236,17 @@ class MaskPlan:
 
     @property
     def code(self) -> str:
-        """One line that holds the whole plan and fits in a link, for example `m1_12x8_ff*12_.5*12`.
+        """The whole plan as one line that fits in a link, for example `m1_12x8_ff*12_.5*12`.
 
         Parts, joined by `_`: version, rows x columns, the kept cells of each row as a hexadecimal
         number (bit 0 is expert 1), the drop rate of each row (or of each existing cell, joined by
-        `,`), and only where they differ from the default: `r` rank, `c` start of λ, `frozen`,
+        `,`), and where they differ from the default: `r` rank, `c` initial λ, `frozen`,
         `t` the module below each block or `n` all names joined by `,`. `*n` repeats a row n times.
         """
         bits = [format(sum(k << i for i, k in enumerate(row)), "x") for row in self.keep]
         rates = []
-        for kept, row in zip(self.keep, self.drop_rate, strict=False):
-            values = [p for k, p in zip(kept, row, strict=False) if k] or [0.0]
+        for kept, row in zip(self.keep, self.drop_rate, strict=True):
+            values = [p for k, p in zip(kept, row, strict=True) if k] or [0.0]
             rates.append(",".join(map(_rate_text, values if len(set(values)) > 1 else values[:1])))
         parts = [_CODE_VERSION, f"{self.rows}x{self.columns}", _runs(bits), _runs(rates)]
         if self.expert_rank != 1:
@@ -253,13 +257,17 @@ class MaskPlan:
             parts.append("frozen")
         if self.targets != block_targets(self.rows):
             module = _BLOCK_TARGET.fullmatch(self.targets[0])
-            same = module and self.targets == block_targets(self.rows, module[2])
-            parts.append("t" + module[2] if module and same else "n" + ",".join(self.targets))
+            is_regular = module and self.targets == block_targets(self.rows, module[2])
+            parts.append("t" + module[2] if module and is_regular else "n" + ",".join(self.targets))
         return "_".join(_escape(part) for part in parts)
 
     @classmethod
     def from_code(cls, code: str) -> MaskPlan:
-        """The inverse of `code`. Raises PlanError with the part that cannot be read."""
+        """The inverse of `code`.
+
+        Raises:
+            PlanError: If a part cannot be read.
+        """
         parts = [part.replace("~u", "_") for part in code.strip().split("_")]
         shape = re.fullmatch(r"(\d{1,3})x(\d{1,2})", parts[1]) if len(parts) >= 4 else None
         if parts[0] != _CODE_VERSION or shape is None:
@@ -273,14 +281,14 @@ class MaskPlan:
                 raise PlanError(f"{_short(text)} in the mask code is not a row of {columns} experts in hexadecimal")
             keep.append(tuple(bool(int(text, 16) >> i & 1) for i in range(columns)))
         rates = []
-        for kept, text in zip(keep, _unrun(parts[3], rows, "drop rates"), strict=False):
+        for kept, text in zip(keep, _unrun(parts[3], rows, "drop rates"), strict=True):
             values = [_parse_rate(value) for value in text.split(",")]
             if len(values) == 1:
                 values *= max(1, sum(kept))
             if len(values) != max(1, sum(kept)):
                 raise PlanError(f"{len(values)} drop rates for {sum(kept)} experts in one row of the mask code")
-            following = iter(values)
-            rates.append(tuple(next(following) if k else 0.0 for k in kept))
+            remaining = iter(values)
+            rates.append(tuple(next(remaining) if k else 0.0 for k in kept))
         fields: dict = {"targets": block_targets(rows)}
         for part in parts[4:]:
             if re.fullmatch(r"r\d{1,3}", part):
@@ -294,25 +302,23 @@ class MaskPlan:
             elif part.startswith("n"):
                 fields["targets"] = tuple(part[1:].split(","))
             else:
-                raise PlanError(
-                    f"{_short(part)} in the mask code means nothing: expected r2, c0.5, frozen, t... or n..."
-                )
+                raise PlanError(f"{_short(part)} in the mask code is unknown: expected r2, c0.5, frozen, t... or n...")
         return cls(keep=tuple(keep), drop_rate=tuple(rates), **fields)
 
 
-# ---------------------------------------------------------------- reading values
+# ---------------------------------------------------------------- parsing of values
 
 
 def _short(value: object) -> str:
-    """The value as a sentence can hold it."""
+    """The value's representation, shortened to 60 characters for an error message."""
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # a whole number of thousands of digits, a list nested without end
+    except (ValueError, RecursionError):  # a whole number of thousands of digits, an endlessly nested list
         text = f"a huge {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _canvas(value: object, name: str, read) -> tuple[tuple, ...]:
+def _canvas(value: object, name: str, parse: Callable[[object, str], Any]) -> tuple[tuple, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise PlanError(f"{name} is {_short(value)}: it must be a list of rows")
     rows = []
@@ -321,7 +327,7 @@ def _canvas(value: object, name: str, read) -> tuple[tuple, ...]:
             raise PlanError(f"a row of {name} is {_short(row)}: each row must be a list with one value for each expert")
         if len(row) != len(value[0]):
             raise PlanError(f"{name} has rows of {len(value[0])} and {len(row)} cells: all rows must be equally wide")
-        rows.append(tuple(read(cell, name) for cell in row))
+        rows.append(tuple(parse(cell, name) for cell in row))
     return tuple(rows)
 
 
@@ -380,16 +386,17 @@ def _runs(values: Iterable[str]) -> str:
 
 
 def _unrun(text: str, rows: int, what: str) -> list[str]:
+    """The inverse of `_runs`. what: the rows' content, for an error message."""
     values: list[str] = []
     for run in text.split("-"):
         value, star, count = run.partition("*")
         if star and not re.fullmatch(r"[1-9]\d{0,2}", count):
-            raise PlanError(f"{_short(run)} in the mask code does not say how often a row repeats: write ff*12")
+            raise PlanError(f"{_short(run)} in the mask code has no valid number of repetitions: write ff*12")
         values += [value] * (int(count) if star else 1)
         if len(values) > rows:
             break
     if len(values) != rows:
-        raise PlanError(f"the mask code gives {what} for {len(values)} rows and says that it has {rows}")
+        raise PlanError(f"the mask code gives {what} for {len(values)} rows: it must be {rows}, as its size says")
     return values
 
 

@@ -1,11 +1,11 @@
-"""What experts would show that have nothing to do with each other: the null line of the similarity figures.
+"""Similarity of independent random experts: the random baseline of the similarity figures.
 
 For two random directions in d dimensions
 
     E|cos| = Γ(d/2) / (√π Γ((d+1)/2))        E cos² = 1/d        E cos = 0
 
-and a rank-1 expert b aᵀ has cos = cos(a, a') cos(b, b') with both factors independent. Any two pairs of experts are
-independent too, also where they share one, so the mean over n pairs has 1/√n of the deviation of one.
+and two rank-1 experts b aᵀ have cos = cos(a, a') cos(b, b') with independent factors. Any two pairs of experts are
+independent, even if they share an expert, so the mean over n pairs has 1/√n of the deviation of a single pair.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RandomBaseline:
-    """Mean |cosine| of random experts and the standard deviation of such a mean. The signed mean has 0."""
+    """Mean |cosine| of random experts and its standard deviation; the mean of the signed cosine is 0."""
 
     mean: float
     deviation: float
@@ -29,25 +29,25 @@ def mean_cosine(dimension: int) -> float:
 
 
 def random_experts(d_in: int, d_out: int, experts: int) -> RandomBaseline | None:
-    """Of one layer with that many rank-1 experts, over its pairs; None for fewer than two."""
+    """Baseline over the pairs of rank-1 experts of one layer; None for fewer than two experts."""
     if experts < 2:
         return None
     mean = mean_cosine(d_in) * mean_cosine(d_out)
-    of_one = math.sqrt(max(0.0, 1 / (d_in * d_out) - mean**2))
-    return RandomBaseline(mean, of_one / math.sqrt(experts * (experts - 1) / 2))
+    pair_deviation = math.sqrt(max(0.0, 1 / (d_in * d_out) - mean**2))
+    return RandomBaseline(mean, pair_deviation / math.sqrt(experts * (experts - 1) / 2))
 
 
 def over_layers(layers: Sequence[RandomBaseline | None]) -> RandomBaseline | None:
-    """The mean over layers, those without pairs left out; None if none has any."""
-    there = [layer for layer in layers if layer is not None]
-    if not there:
+    """Baseline of the mean over layers, without layers that have no pairs; None if none has any."""
+    present = [layer for layer in layers if layer is not None]
+    if not present:
         return None
     return RandomBaseline(
-        sum(layer.mean for layer in there) / len(there),
-        math.sqrt(sum(layer.deviation**2 for layer in there)) / len(there),
+        sum(layer.mean for layer in present) / len(present),
+        math.sqrt(sum(layer.deviation**2 for layer in present)) / len(present),
     )
 
 
 def random_overlap(rank: int, other: int, dimension: int) -> float:
-    """Mean squared cosine of the principal angles of two random spaces: max(r, s) / d."""
+    """Mean squared cosine of the principal angles of two random subspaces of ranks r and s: max(r, s) / d."""
     return max(rank, other) / dimension

@@ -1,10 +1,10 @@
-"""Removes from untrusted text what a terminal would obey and a page would hide."""
+"""Removal of control and invisible characters from untrusted text."""
 
 from __future__ import annotations
 
 import unicodedata
 
-_JOINERS = "\u200c\u200d"  # invisible, and needed by some scripts and by emoji
+_JOINERS = "\u200c\u200d"  # invisible, but required by some scripts and by emoji
 
 
 def one_line(text: str) -> str:
@@ -14,6 +14,6 @@ def one_line(text: str) -> str:
 
 def printable(text: str) -> str:
     """Text without control or invisible characters, except for tabs and the two zero-width joiners."""
-    if text.isprintable():  # most texts are, and this check is much faster
+    if text.isprintable():  # true of most texts, and much faster
         return text
     return "".join(c for c in text if c == "\t" or c in _JOINERS or unicodedata.category(c)[0] != "C")

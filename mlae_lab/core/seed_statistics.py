@@ -1,4 +1,4 @@
-"""Mean and spread over seeds, how many seeds would settle a difference, and how points are written."""
+"""Mean and standard deviation over seeds, sample size for a paired difference, and points as text."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 
-MAX_COUNTED = 1_000  # seeds; a difference that needs more is not asked about any further
+MAX_COUNTED = 1_000  # seeds; larger sample sizes are not computed
 _POWER = 0.8
-_SLICES = 400  # of the integral of `power`
+_INTERVALS = 400  # of the integral in `power`
 # 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom
 _T = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
@@ -19,9 +19,18 @@ _T = (
 
 @dataclass(frozen=True)
 class SeedStatistics:
-    """What several seeds say of one number at one epoch: of an accuracy in percent, or of B - A in points. n: seeds.
-    deviation: over seeds (n - 1 in the denominator); low, high: 95 % interval of the mean by Student's t; all three
-    None for one seed."""
+    """Statistics over seeds at one epoch, of an accuracy in percent or of a difference B - A in points.
+
+    Attributes:
+        epoch: The epoch.
+        n: Number of seeds.
+        mean: Mean over seeds.
+        deviation: Standard deviation over seeds (n - 1 in the denominator), None for one seed.
+        low: Lower end of the 95 % interval of the mean by Student's t, None for one seed.
+        high: Its upper end.
+        least: Minimum.
+        most: Maximum.
+    """
 
     epoch: int
     n: int
@@ -41,13 +50,13 @@ class SeedStatistics:
 
 
 def seed_statistics(epoch: int, values: Sequence[float]) -> SeedStatistics:
-    """Mean and spread of at least one value."""
+    """Statistics of at least one value."""
     n, mean = len(values), fmean(values)
     if n < 2:
         return SeedStatistics(epoch, n, mean, None, None, None, mean, mean)
     deviation = stdev(values)
-    reach = t_quantile(n - 1) * deviation / math.sqrt(n)
-    return SeedStatistics(epoch, n, mean, deviation, mean - reach, mean + reach, min(values), max(values))
+    half_width = t_quantile(n - 1) * deviation / math.sqrt(n)
+    return SeedStatistics(epoch, n, mean, deviation, mean - half_width, mean + half_width, min(values), max(values))
 
 
 def t_quantile(degrees: int) -> float:
@@ -55,18 +64,21 @@ def t_quantile(degrees: int) -> float:
     return _T[degrees - 1] if degrees <= len(_T) else 1.96 + 2.4 / degrees
 
 
-# ---------------------------------------------------------------- how many seeds
+# ---------------------------------------------------------------- sample size
 
 
 @dataclass(frozen=True)
 class SampleSize:
-    """How many pairs of seeds would settle a difference, were its mean and its spread over seeds the ones seen so far.
-    Each is None where more than `MAX_COUNTED` would be needed, or where the mean is 0.
+    """Number of pairs of seeds needed for a difference with the mean and standard deviation seen so far.
 
-    clear: the smallest n >= 2 for which the half-width of the 95 % interval is below the difference,
-    t(97.5 %, n - 1) s / √n < |d|: the interval would then just miss 0.
-    likely: the smallest n >= 2 with which a difference of this size is found four times out of five (see `power`).
-    It is the larger one: an n that makes the interval just miss 0 on average does so only every other time.
+    Both sizes are None where more than `MAX_COUNTED` pairs would be needed, or where the mean is 0.
+
+    Attributes:
+        n: Pairs seen.
+        clear: The smallest n >= 2 for which the half-width of the 95 % interval is below the difference,
+            t(97.5 %, n - 1) s / √n < |d|, so that the interval just excludes 0.
+        likely: The smallest n >= 2 with a power of 80 % (see `power`). It is larger than `clear`, with which the
+            interval excludes 0 in only about half of all samples.
     """
 
     n: int
@@ -75,7 +87,7 @@ class SampleSize:
 
 
 def sample_size(seen: SeedStatistics) -> SampleSize | None:
-    """None where it cannot be told: for one pair, and for pairs without any spread."""
+    """The sample size; None for one pair and for pairs that do not vary."""
     if seen.deviation is None or seen.deviation < 1e-9:
         return None
     effect = abs(seen.mean) / seen.deviation
@@ -92,57 +104,61 @@ def sample_size(seen: SeedStatistics) -> SampleSize | None:
 
 
 def power(effect: float, n: int) -> float:
-    """How often n pairs find a true mean difference: the share of samples whose 95 % interval leaves 0 out.
+    """Power of the paired t-test: the probability that the 95 % interval of n pairs excludes 0.
 
-    effect: true mean / true standard deviation of the paired differences (Cohen's d_z), 0 or more; n: 2 or more.
     With t = t(97.5 %, ν), ν = n - 1 and u = s/σ, which follows √(χ²(ν)/ν),
 
         power = ∫ [Φ(effect √n - t u) + Φ(-effect √n - t u)] f(u) du,   ln f(u) = c + (ν - 1) ln u - ν u²/2
 
-    the paired t-test's, integrated by the trapezoid rule; within 0.001.
+    integrated by the trapezoid rule; accurate to 0.001.
+
+    Args:
+        effect: True mean / true standard deviation of the paired differences (Cohen's d_z), 0 or more.
+        n: Number of pairs, 2 or more.
     """
     degrees, t, shift, phi = n - 1, t_quantile(n - 1), effect * math.sqrt(n), NormalDist().cdf
     reach = 6 / math.sqrt(2 * degrees)  # u has a standard deviation of about 1/√(2ν)
     low, high = max(0.0, 1 - reach), 1 + reach
-    step = (high - low) / _SLICES
+    step = (high - low) / _INTERVALS
     log = math.log(2) + degrees / 2 * math.log(degrees / 2) - math.lgamma(degrees / 2)
     total = 0.0
-    for i in range(_SLICES + 1):
+    for i in range(_INTERVALS + 1):
         u = low + i * step
         if u > 0:
             density = math.exp(log + (degrees - 1) * math.log(u) - degrees * u * u / 2)
         else:
             density = math.exp(log) if degrees == 1 else 0.0
-        found = phi(shift - t * u) + phi(-shift - t * u)
-        total += density * found * (0.5 if i in (0, _SLICES) else 1.0)
+        excluded = phi(shift - t * u) + phi(-shift - t * u)
+        total += density * excluded * (0.5 if i in (0, _INTERVALS) else 1.0)
     return min(1.0, total * step)
 
 
 def seeds_needed(seen: SeedStatistics) -> str:
-    """How many seeds would settle a difference, as one or two sentences; "" where the pairs seen have settled it."""
+    """The seeds needed, in one or two sentences; "" where the interval of the pairs seen already excludes 0."""
     if seen.spread is None:
-        return "How many seeds would settle it cannot be told from one pair."
-    found = sample_size(seen)
-    if found is None:
-        return "How many seeds would settle it cannot be told from pairs without any spread."
+        return "One pair is not enough to estimate how many seeds are needed."
+    size = sample_size(seen)
+    if size is None:
+        return "The pairs do not vary, so the number of seeds needed cannot be estimated."
     _, low, high = seen.spread
     if not low <= 0 <= high:
         return ""
-    if found.clear is None:
-        return f"Even {MAX_COUNTED:,} pairs would not tell a mean of {points(seen.mean, signed=True)} points from 0."
-    rough = " With so few pairs the spread itself is a guess, and so is this number." if seen.n < 5 else ""
-    likely = f"more than {MAX_COUNTED:,}" if found.likely is None else f"{found.likely:,}"
+    if size.clear is None:
+        mean = points(seen.mean, signed=True)
+        return f"Even {MAX_COUNTED:,} pairs would not separate a mean difference of {mean} points from 0."
+    rough = " With so few pairs, the standard deviation and these numbers are rough estimates." if seen.n < 5 else ""
+    likely = f"more than {MAX_COUNTED:,}" if size.likely is None else f"{size.likely:,}"
     return (
-        f"If mean and spread stay as they are, {found.clear:,} pairs of seeds would bring the 95 % interval clear of 0, and "
-        f"{likely} would find a difference of this size four times out of five.{rough}"
+        f"If the mean and standard deviation stay the same, the 95 % interval excludes 0 with {size.clear:,} pairs of "
+        f"seeds; {likely} pairs detect a difference of this size with 80 % power.{rough}"
     )
 
 
-# ---------------------------------------------------------------- words
+# ---------------------------------------------------------------- points as text
 
 
 def points(value: float, signed: bool = False) -> str:
-    """Points as text, one digit behind the point, a second where the first would show 0."""
+    """Points as text, with one decimal, or two where one would show 0."""
     digits = 1 if abs(value) >= 0.05 or value == 0 else 2
     text = f"{value:.{digits}f}"
     if float(text) == 0:

@@ -1,4 +1,4 @@
-"""Numbers with units, as pages and the command line show them."""
+"""Formatting of numbers with units."""
 
 
 def format_bytes(count: float) -> str:

@@ -1,4 +1,4 @@
-"""The table of backbones: what it says without torch, and that its names are met with help."""
+"""The table of backbones: sizes and layers without torch, and the errors for unknown names."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_featured_backbones_come_first_in_the_menu() -> None:
     assert [entry.needs_file for entry in FEATURED] == [False, False, *[True] * 7]
 
 
-def test_every_name_gives_a_canvas_that_fits_and_can_be_run() -> None:
+def test_every_backbone_gives_a_valid_run() -> None:
     for name in names():
         entry = backbone(name)
         targets = entry.default_targets
@@ -58,7 +58,7 @@ def test_every_name_gives_a_canvas_that_fits_and_can_be_run() -> None:
         assert 0 < entry.parameters <= 400_000_000
 
 
-def test_other_architectures_have_targets_of_their_own() -> None:
+def test_targets_of_other_architectures() -> None:
     assert backbone(SWIN).shapes(("layers.0.blocks.0.attn.qkv", "layers.3.blocks.1.attn.qkv")) == {
         "layers.0.blocks.0.attn.qkv": (128, 384), "layers.3.blocks.1.attn.qkv": (1024, 3072),
     }  # fmt: skip
@@ -75,11 +75,11 @@ def test_kinds_of_layers() -> None:
     assert backbone(MIXER).modules[0] == "mlp_channels.fc1"
     assert "mlp_tokens.fc2" in backbone(MIXER).modules
     assert backbone(VIT_B16).targets("mlp.fc2")[11] == "blocks.11.mlp.fc2"
-    with pytest.raises(CatalogError, match=f"'attn.q' is no kind of layer of {VIT_B16}: choose attn.qkv, attn.proj"):
+    with pytest.raises(CatalogError, match=f"{VIT_B16} has no layers 'attn.q': choose from attn.qkv, attn.proj"):
         backbone(VIT_B16).targets("attn.q")
 
 
-def test_a_wrong_layer_of_another_architecture_is_met_with_its_own_names() -> None:
+def test_the_error_for_a_layer_of_another_architecture_lists_existing_layers() -> None:
     with pytest.raises(CatalogError) as error:
         RunConfig(task="digits", backbone=SWIN)
     assert "24 blocks, layers.0.blocks.0.attn.qkv to layers.3.blocks.1.attn.qkv (and attn.proj" in str(error.value)
@@ -97,10 +97,10 @@ def test_normalisation_follows_the_weights() -> None:
 
 def test_an_architecture_alone_means_its_default_tag() -> None:
     assert backbone("vit_base_patch16_224").name == "vit_base_patch16_224.augreg2_in21k_ft_in1k"
-    one = RunConfig(task="digits", backbone="vit_base_patch16_224")
-    other = RunConfig(task="digits", backbone="vit_base_patch16_224.augreg2_in21k_ft_in1k")
-    assert one == other
-    assert one.hash == other.hash
+    without_tag = RunConfig(task="digits", backbone="vit_base_patch16_224")
+    with_tag = RunConfig(task="digits", backbone="vit_base_patch16_224.augreg2_in21k_ft_in1k")
+    assert without_tag == with_tag
+    assert without_tag.hash == with_tag.hash
 
 
 def test_any_architecture_has_a_random_control() -> None:
@@ -111,7 +111,7 @@ def test_any_architecture_has_a_random_control() -> None:
     assert entry.shapes(entry.default_targets) == backbone("vit_tiny_patch16_224").shapes(entry.default_targets)
 
 
-def test_the_legacy_alias_of_timm_is_not_taken_for_the_papers_weights() -> None:
+def test_the_legacy_alias_of_timm_is_refused() -> None:
     with pytest.raises(CatalogError, match="legacy alias of augreg, not the paper's weights") as error:
         backbone("vit_base_patch16_224_in21k")
     assert VIT_B16 in str(error.value)
@@ -131,7 +131,7 @@ def test_the_legacy_alias_of_timm_is_not_taken_for_the_papers_weights() -> None:
         ("x" * 100_000, ["is not a backbone"]),
     ],
 )
-def test_an_unknown_name_is_met_with_help(name: str, words: list[str]) -> None:
+def test_the_error_for_an_unknown_name_lists_known_names(name: str, words: list[str]) -> None:
     with pytest.raises(CatalogError) as error:
         backbone(name)
     assert len(str(error.value)) < 1000
@@ -140,7 +140,7 @@ def test_an_unknown_name_is_met_with_help(name: str, words: list[str]) -> None:
 
 
 def test_layers_that_a_network_does_not_call_are_no_targets() -> None:
-    """EVA's fused qkv with a bias reads `qkv.weight` itself: an expert there would change nothing."""
+    """EVA's fused qkv with a bias uses `qkv.weight` directly: an expert there would have no effect."""
     architectures = table()["architectures"]
     assert "vit_base_patch16_dinov3" in architectures
     assert "vit_base_patch16_dinov3_qkvb" not in architectures

@@ -1,4 +1,4 @@
-"""What a plan costs, against counting every mask."""
+"""The cost of a plan, compared with counts over all masks and with the built model."""
 
 from __future__ import annotations
 
@@ -50,47 +50,47 @@ def test_each_row_counts_with_its_own_shape() -> None:
 
 
 def test_a_target_without_a_shape_is_a_key_error() -> None:
-    with pytest.raises(KeyError, match="blocks.1.attn.qkv"):
+    with pytest.raises(KeyError, match=r"blocks\.1\.attn\.qkv"):
         budget(dense(layers=2), {"blocks.0.attn.qkv": (1, 1)})
 
 
 def test_counts_of_a_step_equal_those_over_all_masks() -> None:
-    """Every one of the 2^5 masks of a small plan, weighted with its chance."""
+    """All 2^5 masks of a small plan, weighted by their probability."""
     plan = MaskPlan(((1, 1, 0), (1, 1, 1), (0, 0, 0)), ((0.5, 0.2, 0), (0.9, 0.9, 0.25), (0, 0, 0)), block_targets(3))
     cells = [(r, c) for r in range(3) for c in range(3) if plan.keep[r][c]]
     active, any_empty, row_empty = 0.0, 0.0, [0.0, 0.0, 0.0]
     for mask in product((False, True), repeat=len(cells)):
-        chance = 1.0
-        for alive, (r, c) in zip(mask, cells, strict=False):
-            chance *= (1 - plan.drop_rate[r][c]) if alive else plan.drop_rate[r][c]
-        drawn = [sum(alive for alive, (r, _) in zip(mask, cells, strict=False) if r == row) for row in range(3)]
-        active += chance * sum(drawn)
-        any_empty += chance * (drawn[0] == 0 or drawn[1] == 0)
+        probability = 1.0
+        for is_active, (r, c) in zip(mask, cells, strict=True):
+            probability *= (1 - plan.drop_rate[r][c]) if is_active else plan.drop_rate[r][c]
+        counts = [sum(is_active for is_active, (r, _) in zip(mask, cells, strict=True) if r == row) for row in range(3)]
+        active += probability * sum(counts)
+        any_empty += probability * (counts[0] == 0 or counts[1] == 0)
         for row in range(3):
-            row_empty[row] += chance * (drawn[row] == 0)
-    found = budget(plan, dict.fromkeys(plan.targets, (1, 1)))
-    assert found.experts == 5
-    assert found.expected_active == expected_active(plan) == pytest.approx(active)
-    assert found.empty_probability == pytest.approx(row_empty)
-    assert found.any_empty_probability == pytest.approx(any_empty)
+            row_empty[row] += probability * (counts[row] == 0)
+    computed = budget(plan, dict.fromkeys(plan.targets, (1, 1)))
+    assert computed.experts == 5
+    assert computed.expected_active == expected_active(plan) == pytest.approx(active)
+    assert computed.empty_probability == pytest.approx(row_empty)
+    assert computed.any_empty_probability == pytest.approx(any_empty)
 
 
-def test_about_half_of_all_steps_leave_a_layer_empty_at_a_rate_of_seven_tenths() -> None:
-    found = budget(uniform(0.7), dict.fromkeys(dense().targets, (768, 2304)))
-    assert found.empty_probability == pytest.approx([0.7**8] * 12)
-    assert found.any_empty_probability == pytest.approx(1 - (1 - 0.7**8) ** 12)
-    assert 0.45 < found.any_empty_probability < 0.55
+def test_about_half_of_all_steps_have_an_empty_layer_at_a_drop_rate_of_0_7() -> None:
+    computed = budget(uniform(0.7), dict.fromkeys(dense().targets, (768, 2304)))
+    assert computed.empty_probability == pytest.approx([0.7**8] * 12)
+    assert computed.any_empty_probability == pytest.approx(1 - (1 - 0.7**8) ** 12)
+    assert 0.45 < computed.any_empty_probability < 0.55
 
 
 @pytest.mark.parametrize("plan", [dense(), pattern("incremental"), allocation((0, 0, 0)), allocation((0, 3))])
 def test_a_plan_that_drops_nothing_is_never_empty_where_it_has_experts(plan: MaskPlan) -> None:
-    found = budget(plan, dict.fromkeys(plan.targets, (8, 8)))
-    assert found.any_empty_probability == 0
-    assert found.empty_probability == tuple(float(kept == 0) for kept in plan.kept)
-    assert found.expected_active == plan.experts
+    computed = budget(plan, dict.fromkeys(plan.targets, (8, 8)))
+    assert computed.any_empty_probability == 0
+    assert computed.empty_probability == tuple(float(kept == 0) for kept in plan.kept)
+    assert computed.expected_active == plan.experts
 
 
-# ---------------------------------------------------------------- against the built model
+# ---------------------------------------------------------------- compared with the built model
 
 BUILT = [
     dense(),
@@ -105,10 +105,10 @@ BUILT = [
 
 
 def built(plan: MaskPlan) -> nn.Module:
-    """The network with its experts; in double precision, where they are a branch of their own."""
+    """The network with its experts; in double precision, where they are a separate branch."""
     model = bundled_network(10).double()
     for block in model.blocks:
-        block.attn.fused_attn = False  # products that a counter can see
+        block.attn.fused_attn = False  # the counter does not see fused products
     experts = inject(model, plan)
     experts.sample()
     return model
@@ -121,8 +121,8 @@ def test_parameters_are_those_of_the_built_model(plan: MaskPlan) -> None:
 
 
 @pytest.mark.parametrize("plan", BUILT, ids=range(len(BUILT)))
-def test_the_arithmetic_of_a_step_is_what_the_built_model_does(plan: MaskPlan) -> None:
-    """Counted in the blocks of the real network, forward and backward; 2 operations are one multiply-add."""
+def test_the_cost_of_a_step_is_that_of_the_built_model(plan: MaskPlan) -> None:
+    """Counted in the blocks of the network, forward and backward; 2 operations are one multiply-add."""
     model = built(plan).train()
     tokens = model.patch_embed(torch.zeros(2, 3, 48, 48).double())
     tokens = torch.cat([tokens, tokens[:, :1]], 1).detach()
@@ -136,7 +136,7 @@ def test_the_arithmetic_of_a_step_is_what_the_built_model_does(plan: MaskPlan) -
     assert cost.total == counter.get_total_flops() / 2 / (2 * LAB.tokens)
 
 
-def test_no_expert_costs_one_forward_pass_as_a_probe_does() -> None:
+def test_a_plan_without_experts_costs_one_forward_pass() -> None:
     cost = step_cost(allocation((0,) * 12, columns=8), LAB)
     assert cost is not None
     assert (cost.total, cost.cached) == (cost.forward, cost.forward)
@@ -149,11 +149,11 @@ def test_blocks_before_the_first_expert_are_cached() -> None:
         assert cost.cached * 12 == cost.forward * block
 
 
-def test_what_is_dropped_costs_the_same() -> None:
+def test_the_drop_rate_does_not_change_the_cost() -> None:
     assert step_cost(uniform(0.9), LAB) == step_cost(dense(), LAB)
 
 
 @pytest.mark.parametrize("name", ["swin_base_patch4_window7_224.ms_in22k", "mixer_b16_224.goog_in21k", "convnext_base"])
-def test_other_networks_have_no_such_number(name: str) -> None:
+def test_other_architectures_have_no_step_cost(name: str) -> None:
     backbone = catalog.backbone(name)
     assert step_cost(allocation((1,) * len(backbone.default_targets)), backbone) is None

@@ -1,4 +1,4 @@
-"""The tables of tasks and backbones, against VTAB's and VPT's own counts."""
+"""The tables of tasks and backbones, compared with the counts of VTAB and VPT."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAPER_TASKS = [t for t in TASKS if not t.bundled]
 VTAB = [t for t in PAPER_TASKS if t.group is not Group.FGVC]
 
 
-def test_the_paper_has_24_tasks_and_the_lab_brings_four() -> None:
+def test_the_paper_has_24_tasks_and_four_are_bundled() -> None:
     assert Counter(t.group for t in TASKS) == {
         Group.BUNDLED: 4, Group.NATURAL: 7, Group.SPECIALIZED: 4, Group.STRUCTURED: 8, Group.FGVC: 5,
     }  # fmt: skip
@@ -33,7 +33,7 @@ def test_vtab_tasks_have_a_thousand_training_images() -> None:
     assert all((t.train, t.val) == (800, 200) for t in TASKS if t.bundled)
 
 
-def test_fgvc_cuts_are_ninety_to_ten_of_the_official_training_sets() -> None:
+def test_fgvc_splits_cover_the_official_training_sets() -> None:
     sizes = {t.name: (t.train + t.val, t.test, t.classes) for t in PAPER_TASKS if t.group is Group.FGVC}
     assert sizes == {
         "cub": (5994, 5794, 200), "nabirds": (23_929, 24_633, 555), "oxford_flowers": (2040, 6149, 102),
@@ -54,14 +54,14 @@ def test_class_counts_of_vtab() -> None:
         ("../../etc/passwd", ["is not a task"]),
     ],
 )
-def test_an_unknown_task_is_met_with_near_names(name: str, words: list[str]) -> None:
+def test_the_error_for_an_unknown_task_lists_close_names(name: str, words: list[str]) -> None:
     with pytest.raises(CatalogError) as error:
         catalog.task(name)
     for word in words:
         assert word in str(error.value)
 
 
-def test_an_unknown_backbone_is_met_with_all_names() -> None:
+def test_the_error_for_an_unknown_backbone_lists_the_featured_ones() -> None:
     with pytest.raises(CatalogError) as error:
         catalog.backbone("resnet50")
     assert "'resnet50' is not a backbone" in str(error.value)
@@ -72,7 +72,7 @@ def test_an_unknown_backbone_is_met_with_all_names() -> None:
 def test_shapes_of_a_backbone() -> None:
     vit = catalog.backbone("vit_base_patch16_224.orig_in21k")
     names = ("blocks.11.attn.qkv", "blocks.0.attn.proj", "blocks.3.mlp.fc1", "blocks.3.mlp.fc2")
-    assert vit.shapes(names) == dict(zip(names, [(768, 2304), (768, 768), (768, 3072), (3072, 768)], strict=False))
+    assert vit.shapes(names) == dict(zip(names, [(768, 2304), (768, 768), (768, 3072), (3072, 768)], strict=True))
 
 
 @pytest.mark.parametrize("name", ["blocks.12.attn.qkv", "blocks.01.attn.qkv", "attn.qkv", "head", "patch_embed.proj"])
@@ -98,10 +98,10 @@ def test_the_default_backbone_is_bundled_and_trained() -> None:
     assert entry.shapes(block_targets(12))["blocks.0.attn.qkv"] == (128, 384)
 
 
-# ---------------------------------------------------------------- the published figures
+# ---------------------------------------------------------------- published results
 
 
-def test_every_published_figure_names_its_table_and_is_a_percentage() -> None:
+def test_every_published_result_names_its_table_and_is_a_percentage() -> None:
     for cells in (paper.MLAE_ACCURACY, paper.LINEAR_PROBE_ACCURACY, paper.PATTERN_AVERAGE):
         for cell in cells.values():
             assert cell.table.startswith("Table ")
@@ -118,7 +118,7 @@ def test_the_papers_average_is_the_mean_of_three_group_means() -> None:
     assert round(sum(paper.MLAE_ACCURACY[t.name].value for t in VTAB) / 19, 1) == 76.7
 
 
-def test_figures_exist_for_exactly_the_papers_tasks() -> None:
+def test_results_exist_for_exactly_the_papers_tasks() -> None:
     names, vtab = {t.name for t in PAPER_TASKS}, {t.name for t in VTAB}
     assert set(paper.MLAE_ACCURACY) == names
     assert set(paper.TUNED) == vtab

@@ -1,4 +1,4 @@
-"""RunConfig: the paper's values by default, an error for each broken rule, one hash for each run."""
+"""RunConfig: the paper's values as defaults, an error for each broken rule, a stable hash."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_defaults_are_the_papers() -> None:
 
 
 @pytest.mark.parametrize("config", CONFIGS)
-def test_a_config_survives_json(config: RunConfig) -> None:
+def test_json_gives_the_same_config_back(config: RunConfig) -> None:
     back = RunConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert back == config
     assert back.hash == config.hash
@@ -56,7 +56,7 @@ def test_hash_is_the_same_in_a_fresh_interpreter(root: Path) -> None:
     assert completed.stdout.split() == [config.hash for config in CONFIGS]
 
 
-def test_hash_differs_as_soon_as_anything_differs() -> None:
+def test_hash_depends_on_every_setting() -> None:
     base = RunConfig("digits")
     changes: list[dict] = [
         {"task": "fashion"}, {"plan": uniform(0.5)}, {"method": "linear"}, {"backbone": "lab_vit_12x128.random"},
@@ -68,14 +68,14 @@ def test_hash_differs_as_soon_as_anything_differs() -> None:
     fields = {field.name for field in dataclasses.fields(RunConfig)}
     assert {name for change in changes for name in change} == fields - {"data", "data_notes", "data_fingerprint"}
     for change in ({"data": "/images"}, {"data_notes": ("few images",)}, {"data_fingerprint": "0123456789ab"}):
-        assert dataclasses.replace(base, **change).hash == base.hash, "where a folder lies is no part of a run"
+        assert dataclasses.replace(base, **change).hash == base.hash, "the path of a folder is not part of a run"
         assert set(differences(base, dataclasses.replace(base, **change))) <= {"data"}
     hashes = {base.hash} | {dataclasses.replace(base, **change).hash for change in changes}
     assert len(hashes) == 1 + len(changes)
 
 
 @pytest.mark.parametrize(
-    ("whole", "broken"),
+    ("as_int", "as_float"),
     [
         ({"learning_rate": 1}, {"learning_rate": 1.0}),
         ({"weight_decay": 0}, {"weight_decay": 0.0}),
@@ -83,8 +83,8 @@ def test_hash_differs_as_soon_as_anything_differs() -> None:
         ({"max_seconds": 60}, {"max_seconds": 60.0}),
     ],
 )
-def test_equal_configs_have_equal_hashes(whole: dict, broken: dict) -> None:
-    from_int, from_float = RunConfig("digits", **whole), RunConfig("digits", **broken)
+def test_equal_configs_have_equal_hashes(as_int: dict, as_float: dict) -> None:
+    from_int, from_float = RunConfig("digits", **as_int), RunConfig("digits", **as_float)
     assert from_int == from_float
     assert from_int.hash == from_float.hash
     assert from_int.to_dict() == from_float.to_dict()
@@ -151,7 +151,7 @@ def test_a_plan_with_more_rows_than_the_backbone_has_blocks() -> None:
     plan = dense(layers=24)
     with pytest.raises(CatalogError, match=r"blocks\.12\.attn\.qkv is not a linear layer of lab_vit_12x128"):
         RunConfig("digits", plan)
-    assert RunConfig("digits", plan, method="linear").plan == plan  # the probe does not look at it
+    assert RunConfig("digits", plan, method="linear").plan == plan  # a linear probe ignores it
 
 
 @pytest.mark.parametrize(
@@ -198,9 +198,9 @@ def test_evaluations_are_spread_evenly_and_end_with_the_last_epoch(epochs: int, 
 
 
 def test_differences_name_the_settings_and_show_plans_as_codes() -> None:
-    one, other = RunConfig("digits", dense()), RunConfig("digits", uniform(0.5), seed=3)
-    assert differences(one, other) == {"plan": (dense().code, uniform(0.5).code), "seed": (0, 3)}
-    assert differences(one, one) == {}
+    a, b = RunConfig("digits", dense()), RunConfig("digits", uniform(0.5), seed=3)
+    assert differences(a, b) == {"plan": (dense().code, uniform(0.5).code), "seed": (0, 3)}
+    assert differences(a, a) == {}
 
 
 def test_a_badge_holds_what_must_be_equal() -> None:
@@ -219,7 +219,7 @@ def test_the_badge_of_an_fgvc_task_does_not_say_vtab() -> None:
     assert "800" not in badge.protocol  # CUB trains on 5,394 images
 
 
-def test_the_first_run_is_a_legal_run_on_bundled_parts() -> None:
+def test_the_first_run_uses_bundled_data_and_weights() -> None:
     assert FIRST_RUN.badge.data == "bundled"
     assert FIRST_RUN.plan.targets == block_targets(12)
     assert isinstance(FIRST_RUN.plan, MaskPlan)
@@ -255,12 +255,12 @@ def test_a_linear_probe_has_no_dropout_in_its_hash() -> None:
     assert dataclasses.replace(probe, mask_per="token", input_dropout=0.5).hash == probe.hash
 
 
-def test_the_command_can_be_pasted_whatever_a_folder_is_called() -> None:
+def test_the_command_quotes_folder_names() -> None:
     words = shlex.split(RunConfig("own:my cats (a)").command())
     assert words[words.index("--task") + 1] == "own:my cats (a)"
 
 
-def test_the_command_names_how_masks_are_drawn() -> None:
+def test_the_command_has_the_settings_of_sampling() -> None:
     config = RunConfig("digits", mask_per="token", input_dropout=0.25)
     assert config.command().endswith("--mask-per token --input-dropout 0.25")
     assert "--mask-per" not in RunConfig("digits").command()

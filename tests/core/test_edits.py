@@ -1,4 +1,4 @@
-"""Edits of a plan: each does what its button says, and nothing else."""
+"""Edits of a plan, of its cells and of its rows."""
 
 from __future__ import annotations
 
@@ -9,10 +9,7 @@ import pytest
 
 from mlae_lab.core import catalog
 from mlae_lab.core.catalog import CatalogError
-from mlae_lab.core.edits import (
-    onto,
-    with_modules,
-)
+from mlae_lab.core.edits import onto, with_modules
 from mlae_lab.core.patterns import allocation, dense, paper_patterns, pattern, uniform
 from mlae_lab.core.plan import MaskPlan, PlanError, block_targets, groups, module_of
 from tests.reference import cleared, copied, filled, inverted, mirrored, shuffled
@@ -24,8 +21,8 @@ TWO = with_modules(pattern("incremental", "mixed", 0.3), LAB, ("attn.qkv", "mlp.
 
 def cells(plan: MaskPlan, rows: range | None = None) -> Counter:
     return Counter(
-        cell for row in rows or range(plan.rows) for cell in zip(plan.keep[row], plan.drop_rate[row], strict=False)
-    )  # fmt: skip
+        cell for row in rows or range(plan.rows) for cell in zip(plan.keep[row], plan.drop_rate[row], strict=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,15 +59,15 @@ def test_mirror_turns_incremental_into_decremental(kind: str) -> None:
 def test_mirror_stays_within_a_group_and_is_its_own_inverse() -> None:
     down = pattern("decremental", "mixed", 0.3)
     assert mirrored(TWO) == with_modules(down, LAB, ("attn.qkv", "mlp.fc1"))
-    assert all(mirrored(mirrored(found.plan)) == found.plan for found in paper_patterns())
+    assert all(mirrored(mirrored(entry.plan)) == entry.plan for entry in paper_patterns())
 
 
-def test_invert_swaps_what_exists_and_newcomers_take_their_rows_rate() -> None:
+def test_invert_swaps_existing_and_missing_experts_and_new_ones_get_their_rows_rate() -> None:
     plan = MaskPlan(((1, 0, 1), (0, 0, 0)), ((0.2, 0, 0.7), (0, 0, 0)), block_targets(2))
-    turned = inverted(plan)
-    assert turned.keep == ((False, True, False), (True,) * 3)
-    assert turned.drop_rate == ((0, 0.2, 0), (0, 0, 0))
-    assert all(inverted(inverted(found.plan)).keep == found.plan.keep for found in paper_patterns())
+    inverse = inverted(plan)
+    assert inverse.keep == ((False, True, False), (True,) * 3)
+    assert inverse.drop_rate == ((0, 0.2, 0), (0, 0, 0))
+    assert all(inverted(inverted(entry.plan)).keep == entry.plan.keep for entry in paper_patterns())
 
 
 def test_fill_and_clear() -> None:
@@ -88,7 +85,7 @@ def test_a_layer_is_copied_onto_others_with_its_rates() -> None:
     assert all(new.keep[r] == plan.keep[r] for r in range(12) if r not in (3, 11))
 
 
-def test_shuffle_moves_the_same_cells_by_its_seed_alone() -> None:
+def test_shuffle_keeps_the_cells_and_depends_on_the_seed_only() -> None:
     plan = pattern("hourglass", "mixed", 0.3)
     assert shuffled(plan, 1) == shuffled(plan, 1) != shuffled(plan, 2)
     assert cells(shuffled(plan, 1)) == cells(plan)
@@ -101,19 +98,19 @@ def test_shuffle_is_the_same_on_every_machine() -> None:
     assert shuffled(allocation((4, 0, 0), columns=4), 1).code == "m1_3x4_4-6-4_0*3"
 
 
-def test_every_place_is_equally_likely() -> None:
-    """One expert in twelve cells, 3,000 seeds: each place about 250 times (standard deviation 15)."""
+def test_every_position_is_equally_likely() -> None:
+    """One expert in twelve cells, 3,000 seeds: each position about 250 times (standard deviation 15)."""
     plan = allocation((1, 0, 0), columns=4)
     hits = Counter(
-        next(4 * r + c for r in range(3) for c in range(4) if found.keep[r][c])
-        for found in (shuffled(plan, seed) for seed in range(3000))
+        next(4 * r + c for r in range(3) for c in range(4) if result.keep[r][c])
+        for result in (shuffled(plan, seed) for seed in range(3000))
     )
     assert len(hits) == 12
     assert min(hits.values()) > 180
     assert max(hits.values()) < 320
 
 
-def test_a_pattern_is_laid_on_each_group() -> None:
+def test_a_pattern_is_applied_to_each_group() -> None:
     plan = onto(pattern("incremental"), replace(TWO, expert_rank=2))
     assert plan.kept == pattern("incremental").kept * 2
     assert plan.targets == TWO.targets
@@ -123,21 +120,21 @@ def test_a_pattern_is_laid_on_each_group() -> None:
 # ---------------------------------------------------------------- kinds of layers
 
 
-def test_another_kind_of_layer_begins_as_the_first_one_is_drawn() -> None:
+def test_a_new_kind_of_layer_starts_with_the_mask_of_the_first_kind() -> None:
     plan = with_modules(pattern("incremental"), LAB, ("mlp.fc2", "attn.qkv"))
     assert plan.targets == block_targets(12) + block_targets(12, "mlp.fc2")
     assert plan.kept == pattern("incremental").kept * 2
 
 
-def test_what_is_drawn_stays_and_comes_back_to_the_backbones_order() -> None:
-    drawn = copied(TWO, 0, (11, 20))
-    wide = with_modules(drawn, LAB, ("attn.proj", *LAB.modules[:1], "mlp.fc1"))
+def test_existing_masks_stay_and_kinds_are_in_the_backbones_order() -> None:
+    plan = copied(TWO, 0, (11, 20))
+    wide = with_modules(plan, LAB, ("attn.proj", *LAB.modules[:1], "mlp.fc1"))
     assert list(groups(wide.targets)) == ["attn.qkv", "attn.proj", "mlp.fc1"]
-    assert with_modules(wide, LAB, ("attn.qkv", "mlp.fc1")) == drawn
-    assert with_modules(drawn, LAB, ("attn.qkv", "mlp.fc1")) == drawn
+    assert with_modules(wide, LAB, ("attn.qkv", "mlp.fc1")) == plan
+    assert with_modules(plan, LAB, ("attn.qkv", "mlp.fc1")) == plan
 
 
-def test_one_kind_can_take_the_place_of_another() -> None:
+def test_one_kind_can_replace_another() -> None:
     plan = with_modules(pattern("hourglass"), LAB, ("attn.proj",))
     assert plan.targets == block_targets(12, "attn.proj")
     assert plan.kept == pattern("hourglass").kept
@@ -150,7 +147,7 @@ def test_every_kind_of_the_largest_canvas_fits() -> None:
     assert MaskPlan.from_code(plan.code) == plan
 
 
-def test_stages_are_counted_through() -> None:
+def test_row_labels_count_through_all_stages() -> None:
     plan = with_modules(allocation((4,) * 24), SWIN, ("attn.qkv", "attn.proj"))
     assert plan.rows == 48
     assert plan.row_labels == (*(f"{n} qkv" for n in range(1, 25)), *(f"{n} proj" for n in range(1, 25)))
@@ -163,7 +160,7 @@ def test_kinds_with_the_same_last_name_are_named_in_full() -> None:
     assert plan.row_labels[2] == f"3 {module_of(plan.targets[2])}"
 
 
-def test_rows_of_no_kind_stay() -> None:
+def test_rows_of_a_kind_that_the_backbone_lacks_stay() -> None:
     plan = MaskPlan(((1,), (1,)), ((0,), (0,)), ("blocks.0.attn.qkv", "patch_embed"))
     assert with_modules(plan, LAB, ("mlp.fc1",)).targets[-1] == "patch_embed"
 
@@ -171,5 +168,5 @@ def test_rows_of_no_kind_stay() -> None:
 def test_no_kind_at_all_and_an_unknown_one_are_refused() -> None:
     with pytest.raises(PlanError, match=r"choose at least one of attn\.qkv"):
         with_modules(dense(), LAB, ())
-    with pytest.raises(CatalogError, match=r"choose attn\.qkv"):
+    with pytest.raises(CatalogError, match=r"choose from attn\.qkv"):
         with_modules(dense(), LAB, ("attn.q",))

@@ -1,4 +1,4 @@
-"""Events: every kind survives the way into the store and back, with NaN, infinities and gaps."""
+"""Events: JSON gives every kind back, with NaN, infinities and missing values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EVENTS: list[ev.Event] = [
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.kind)
-def test_every_kind_survives_json(event: ev.Event) -> None:
+def test_json_gives_every_kind_back(event: ev.Event) -> None:
     back = ev.from_json(type(event), ev.to_json(event))
     assert back == event
     assert type(back) is type(event)
@@ -44,7 +44,7 @@ def test_the_table_of_kinds_is_complete() -> None:
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
-def test_not_a_number_and_infinity_survive(value: float) -> None:
+def test_not_a_number_and_infinity_are_kept(value: float) -> None:
     step = dataclasses.replace(EVENTS[1], loss=value)
     assert repr(ev.from_json(ev.TrainStep, ev.to_json(step))) == repr(step)
     stats = ev.ExpertStats(1, ((value, None),), CANVAS, CANVAS, CANVAS)
@@ -98,7 +98,7 @@ def test_statistics_of_every_size_are_valid() -> None:
 
 
 @pytest.mark.parametrize(("values", "mean"), [((), None), ((None, None), None), ((1.0, None, 2.0), 1.5), ((0.0,), 0.0)])
-def test_mean_of_leaves_gaps_out(values: tuple, mean: float | None) -> None:
+def test_mean_of_ignores_missing_values(values: tuple, mean: float | None) -> None:
     assert ev.mean_of(values) == mean
 
 
@@ -107,7 +107,7 @@ def test_mean_of_keeps_not_a_number() -> None:
 
 
 @pytest.mark.parametrize("cells", [0, 1, 7, 8, 9, 96, 512 * 16])
-def test_a_mask_survives_packing(cells: int) -> None:
+def test_packing_gives_the_mask_back(cells: int) -> None:
     mask = [i % 3 == 0 or i == cells - 1 for i in range(cells)]
     text = ev.packed(mask)
     assert len(text) == 2 * math.ceil(cells / 8)
@@ -123,12 +123,12 @@ def test_a_mask_of_another_canvas_is_refused() -> None:
         unpacked("ff", 96)
 
 
-def test_what_only_a_newer_lab_tells_is_passed_over() -> None:
-    told = json.loads(ev.to_json(EVENTS[1])) | {"temperature": 21.5}
-    assert ev.from_json(ev.TrainStep, json.dumps(told)) == EVENTS[1]
+def test_fields_of_a_newer_version_are_ignored() -> None:
+    payload = json.loads(ev.to_json(EVENTS[1])) | {"temperature": 21.5}
+    assert ev.from_json(ev.TrainStep, json.dumps(payload)) == EVENTS[1]
 
 
-def test_a_step_of_an_older_lab_has_no_mask() -> None:
-    told = json.loads(ev.to_json(EVENTS[1]))
-    del told["mask"]
-    assert ev.from_json(ev.TrainStep, json.dumps(told)) == EVENTS[1]
+def test_a_step_of_an_older_version_has_no_mask() -> None:
+    payload = json.loads(ev.to_json(EVENTS[1]))
+    del payload["mask"]
+    assert ev.from_json(ev.TrainStep, json.dumps(payload)) == EVENTS[1]

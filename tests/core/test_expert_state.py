@@ -1,4 +1,4 @@
-"""States of a run as plain data: what people write becomes factors and comes back."""
+"""Expert states as plain data: parsing, formatting and other masks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_kept_plan_has_the_experts_that_are_on_and_their_rates() -> None:
     ("", ()), ("L3E2", ((2, 1),)), ("l1", ((0, 0), (0, 1))), ("L3E2,L1", ((2, 1), (0, 0), (0, 1))), ("L2", ()),
     (" L1E1 , L1E2 ", ((0, 0), (0, 1))),
 ])  # fmt: skip
-def test_off_is_read(text: str, cells: tuple) -> None:
+def test_experts_are_parsed(text: str, cells: tuple) -> None:
     assert read_off(PLAN, text) == cells
 
 
@@ -55,12 +55,12 @@ def test_off_is_read(text: str, cells: tuple) -> None:
     ("L4E1", "names layer 4"), ("L1E3", "layer 1 has 1, 2"), ("L2E1", "layer 2 has none"),
     ("L3E0", "layer 3 has 1, 2, 3"), ("L3E2L1", "names no expert"),
 ])  # fmt: skip
-def test_what_names_nothing_is_refused(text: str, says: str) -> None:
+def test_unknown_experts_are_refused(text: str, says: str) -> None:
     with pytest.raises(PlanError, match=says):
         read_off(PLAN, text)
 
 
-def test_off_text_is_short_and_comes_back() -> None:
+def test_off_text_is_short_and_can_be_parsed() -> None:
     assert off_text(PLAN, [(2, 1), (0, 1), (0, 0)]) == "L1,L3E2"
     for cells in ((), ((0, 0),), existing(PLAN), ((0, 0), (0, 1), (2, 2))):
         assert sorted(read_off(PLAN, off_text(PLAN, cells))) == sorted(cells)
@@ -78,7 +78,7 @@ def test_rows_of_several_kinds_of_layers_are_named_by_their_labels_or_numbers() 
         read_off(plan, "L3.fc1")
 
 
-def test_another_mask_becomes_factors_and_says_what_it_asks_for_in_vain() -> None:
+def test_another_mask_becomes_factors_and_lists_missing_experts() -> None:
     factors, ignored = through_mask(dense(), pattern("decremental"))
     assert [sum(value for value in row) for row in factors] == [8] * 6 + [6] * 3 + [2] * 3
     assert len(ignored) == 3 * 6 + 3 * 2
@@ -88,16 +88,16 @@ def test_another_mask_becomes_factors_and_says_what_it_asks_for_in_vain() -> Non
     assert through_mask(PLAN, uniform(0.9, 3, 3)) == (all_on(PLAN), missing)
 
 
-def test_masks_meet_by_the_names_of_their_layers() -> None:
-    both = MaskPlan(((True,), (True,)), ((0.0,),) * 2, ("blocks.0.attn.qkv", "blocks.0.mlp.fc1"))
-    other = MaskPlan(((True,), (True,)), ((0.0,),) * 2, ("blocks.0.mlp.fc1", "blocks.0.mlp.fc2"))
-    assert through_mask(both, other) == (((0.0,), (1.0,)), ("layer 1 fc2, expert 1",))
-    deeper = allocation((1, 0), columns=1)  # of two other layers: stretched over the four
+def test_masks_are_matched_by_layer_name() -> None:
+    plan = MaskPlan(((True,), (True,)), ((0.0,),) * 2, ("blocks.0.attn.qkv", "blocks.0.mlp.fc1"))
+    mask = MaskPlan(((True,), (True,)), ((0.0,),) * 2, ("blocks.0.mlp.fc1", "blocks.0.mlp.fc2"))
+    assert through_mask(plan, mask) == (((0.0,), (1.0,)), ("layer 1 fc2, expert 1",))
+    stretched = allocation((1, 0), columns=1)  # of two other layers: stretched over the four
     run = MaskPlan(((True,),) * 4, ((0.0,),) * 4, block_targets(4, "mlp.fc1"))
-    assert through_mask(run, deeper) == (((1.0,), (1.0,), (0.0,), (0.0,)), ())
+    assert through_mask(run, stretched) == (((1.0,), (1.0,), (0.0,), (0.0,)), ())
 
 
-def test_factors_from_outside_are_checked() -> None:
+def test_untrusted_factors_are_validated() -> None:
     assert checked(PLAN, [[1, 0.5, 9], [0, 0, 0], [0, -2, 1]]) == ((1.0, 0.5, None), (None,) * 3, (0.0, -2.0, 1.0))
     for wrong, says in (
         ([[1, 1, 1]] * 2, "a list of 3 rows"), ("abc", "a list of 3 rows"), ([[1, 1]] * 3, "must have 3 values"),

@@ -1,4 +1,4 @@
-"""What can be fetched: every task that is not bundled has a place, and unknown names get a sentence."""
+"""Sources of downloads: every task that is not bundled has one, and unknown names get an error."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ def test_every_task_that_is_not_bundled_can_be_fetched() -> None:
     for task in catalog.TASKS:
         if task.bundled:
             continue
-        found = remote(task.name)
-        assert found.name == found.task == task.name
-        assert found.licence == task.licence
-        assert task.source in found.citation
-        assert found.size_bytes
+        source = remote(task.name)
+        assert source.name == source.task == task.name
+        assert source.licence == task.licence
+        assert task.source in source.citation
+        assert source.size_bytes
         assert len(hosts.names()) == 19 + 5 + 3
         assert task.name in hosts.names()
 
@@ -52,12 +52,12 @@ def test_the_vtab_tasks_share_one_archive_and_have_a_smaller_set_each() -> None:
             "smallnorb_elevation",
         ]
     )
-    for one in smaller:
-        assert one.size_bytes is None
-        assert one.unpack == "parquet"
-        assert one.subfolder == f"vtab-1k/{one.task}"
-        assert remote(one.task).parts[0] == one.task
-        assert one.name in remote(one.task).note
+    for source in smaller:
+        assert source.size_bytes is None
+        assert source.unpack == "parquet"
+        assert source.subfolder == f"vtab-1k/{source.task}"
+        assert remote(source.task).parts[0] == source.task
+        assert source.name in remote(source.task).note
 
 
 def test_known_sizes_and_checksums() -> None:
@@ -77,14 +77,14 @@ def test_known_sizes_and_checksums() -> None:
 def test_every_trained_backbone_of_timm_is_fetched_by_its_name() -> None:
     for backbone in catalog.BACKBONES:
         if backbone.needs_file:
-            found = remote(backbone.name)
-            assert found.repo == f"timm/{backbone.name}"
-            assert found.files[0].path == "model.safetensors"
-            assert found.subfolder == f"weights/{backbone.name}"
-    small = remote("vit_small_patch16_224")  # timm's default weights of it
+            source = remote(backbone.name)
+            assert source.repo == f"timm/{backbone.name}"
+            assert source.files[0].path == "model.safetensors"
+            assert source.subfolder == f"weights/{backbone.name}"
+    small = remote("vit_small_patch16_224")  # with timm's default tag
     assert small.name == "vit_small_patch16_224.augreg_in21k_ft_in1k"
     assert small.size_bytes == 4 * 21_665_664
-    assert small.licence == "as its page says"
+    assert small.licence == "see its page"
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_every_trained_backbone_of_timm_is_fetched_by_its_name() -> None:
         ("digits", "digits comes with the lab: there is nothing to fetch"),
         ("fashion_mnist", "fashion comes with the lab"),
         (catalog.DEFAULT_BACKBONE, "comes with the lab"),
-        ("vit_base_patch16_224.random", "is drawn at random: there is nothing to fetch"),
-        ("vit_base_patch16_224_in21k", "write vit_base_patch16_224.orig_in21k for the paper's"),
+        ("vit_base_patch16_224.random", "has random weights: there is nothing to fetch"),
+        ("vit_base_patch16_224_in21k", "use vit_base_patch16_224.orig_in21k for the paper's"),
         ("vit_base_patch16_224.foo", "vit_base_patch16_224 has no weights 'foo'"),
-        ("own:flowers", "own:flowers is a folder of your own"),
+        ("own:flowers", "own:flowers is a folder of your images"),
         ("mnist", "'mnist' is neither a task nor a backbone"),
-        ("cub.parquet", "only the VTAB-1k tasks have a smaller data set, try cub"),
+        ("cub.parquet", "only the VTAB-1k tasks have a smaller dataset, try cub"),
         ("x" * 500, "is neither a task nor a backbone"),
         ("../../etc", "is neither a task nor a backbone"),
         ("", "is neither a task nor a backbone"),

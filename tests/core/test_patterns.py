@@ -1,4 +1,4 @@
-"""The masks of the paper: every number of appendix A.5, and the combinations that it does not have."""
+"""The masks of the paper: every number of appendix A.5, and combinations that the paper does not have."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_fixed(name: str) -> None:
     assert list(plan.kept) == COUNTS[name]
     assert plan.kind is Kind.FIXED
     assert set(plan.row_rates()) == {0.0}
-    assert plan == pattern(name)  # what the name has first
+    assert plan == pattern(name)  # fixed is the default kind
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -79,25 +79,25 @@ def test_uniform(rate: float, active: float) -> None:
 
 
 def test_all_patterns_of_the_paper_have_one_budget() -> None:
-    found = paper_patterns()
-    assert len(found) == 16
-    assert Counter(p.kind for p in found) == {Kind.DENSE: 1, Kind.FIXED: 5, Kind.STOCHASTIC: 5, Kind.MIXED: 5}
-    assert len({p.plan.hash for p in found}) == 16
-    for entry in found:
+    entries = paper_patterns()
+    assert len(entries) == 16
+    assert Counter(p.kind for p in entries) == {Kind.DENSE: 1, Kind.FIXED: 5, Kind.STOCHASTIC: 5, Kind.MIXED: 5}
+    assert len({p.plan.hash for p in entries}) == 16
+    for entry in entries:
         assert entry.plan.kind is entry.kind
         assert entry.plan.targets == block_targets(12)
         assert entry.plan.experts == 96
         assert budget(entry.plan, VIT_B16.shapes(entry.plan.targets)).parameters == 295_008
 
 
-def test_titles_tell_all_sixteen_apart() -> None:
+def test_all_sixteen_titles_differ() -> None:
     titles = [p.title for p in paper_patterns()]
     assert len(set(titles)) == 16
     assert titles[0] == "Dense"
     assert "Incremental, mixed" in titles
 
 
-def test_paper_patterns_passes_its_drop_rate_on() -> None:
+def test_paper_patterns_uses_its_drop_rate() -> None:
     by_key = {(p.name, p.kind): p.plan for p in paper_patterns(drop_rate=0.7)}
     assert set(by_key["uniform", Kind.STOCHASTIC].row_rates()) == {0.7}
     assert set(by_key["hourglass", Kind.MIXED].row_rates()) == {0.7}
@@ -137,7 +137,7 @@ def test_an_impossible_budget_is_refused(budget_: int) -> None:
         random_counts(0, budget=budget_)
 
 
-def test_the_ends_of_the_possible_budgets() -> None:
+def test_smallest_and_largest_budget() -> None:
     assert random_counts(5, budget=12) == (1,) * 12
     assert random_counts(5, budget=168) == (14,) * 12
 
@@ -161,18 +161,21 @@ def test_random_pattern_follows_its_seed() -> None:
         (lambda: pattern("uniform", "mixed"), ["uniform has no mixed mask"]),
         (lambda: pattern("random", "stochastic"), ["random has no stochastic mask", "it can be fixed or mixed"]),
         (lambda: pattern("incremental", "dense"), ["incremental has no dense mask"]),
-        (lambda: pattern("incremental", "fixed", 0.5), ["0.5 does not go with incremental, fixed", "it drops nothing"]),
+        (
+            lambda: pattern("incremental", "fixed", 0.5),
+            ["0.5 does not apply to incremental, fixed", "it drops nothing"],
+        ),
         (
             lambda: pattern("hourglass", "stochastic", 0.5),
-            ["0.5 does not go with hourglass, stochastic", "the paper's"],
+            ["0.5 does not apply to hourglass, stochastic", "the paper's"],
         ),
-        (lambda: pattern("dense", drop_rate=0.5), ["0.5 does not go with dense"]),
-        (lambda: pattern("dense", drop_rate=0.0), ["0.0 does not go with dense"]),
+        (lambda: pattern("dense", drop_rate=0.5), ["0.5 does not apply to dense"]),
+        (lambda: pattern("dense", drop_rate=0.0), ["0.0 does not apply to dense"]),
         (
             lambda: pattern("incremental", "fixed", experts=4),
-            ["4 experts per layer does not go with incremental, fixed"],
+            ["4 experts per layer does not apply to incremental, fixed"],
         ),
-        (lambda: pattern("random", "mixed", experts=4), ["4 experts per layer does not go with random, mixed"]),
+        (lambda: pattern("random", "mixed", experts=4), ["4 experts per layer does not apply to random, mixed"]),
         (lambda: pattern("uniform", experts=0), ["0 experts per layer", "from 1 to 16"]),
         (lambda: pattern("uniform", experts=17), ["17 experts per layer"]),
         (lambda: pattern("dense", experts=2.0), ["2.0 experts per layer"]),  # type: ignore[arg-type]
@@ -185,7 +188,7 @@ def test_random_pattern_follows_its_seed() -> None:
         (lambda: allocation((1, 5), columns=17), ["17 columns"]),
     ],
 )
-def test_an_impossible_mask_is_refused_with_a_sentence(call: Callable[[], MaskPlan], words: list[str]) -> None:
+def test_an_impossible_mask_is_an_error(call: Callable[[], MaskPlan], words: list[str]) -> None:
     with pytest.raises(PlanError) as error:
         call()
     for word in words:
@@ -227,18 +230,18 @@ def test_the_papers_masks_are_computed_once_and_cannot_be_changed() -> None:
     assert isinstance(paper_patterns(), tuple)
 
 
-def test_five_lessons_of_our_own() -> None:
-    found = {lesson.name: lesson.plan for lesson in lessons()}
-    assert list(found) == ["single layer", "single expert", "checkerboard", "bottleneck", "p = 0.9"]
-    assert [plan.experts for plan in found.values()] == [8, 1, 48, 74, 96]
-    assert [plan.kind for plan in found.values()] == [Kind.FIXED] * 4 + [Kind.STOCHASTIC]
-    assert found["checkerboard"].kept == (4,) * 12
-    assert found["checkerboard"].keep[0] != found["checkerboard"].keep[1]
+def test_five_lessons() -> None:
+    plans = {lesson.name: lesson.plan for lesson in lessons()}
+    assert list(plans) == ["single layer", "single expert", "checkerboard", "bottleneck", "p = 0.9"]
+    assert [plan.experts for plan in plans.values()] == [8, 1, 48, 74, 96]
+    assert [plan.kind for plan in plans.values()] == [Kind.FIXED] * 4 + [Kind.STOCHASTIC]
+    assert plans["checkerboard"].kept == (4,) * 12
+    assert plans["checkerboard"].keep[0] != plans["checkerboard"].keep[1]
     assert all(lesson.teaches[-1] in ".?" and len(lesson.teaches) < 90 for lesson in lessons())
     papers = {entry.plan.keep for entry in paper_patterns()}
-    assert all(plan.keep not in papers for name, plan in found.items() if name != "p = 0.9")
+    assert all(plan.keep not in papers for name, plan in plans.items() if name != "p = 0.9")
 
 
-def test_nearly_every_step_of_the_last_lesson_leaves_a_layer_empty() -> None:
+def test_nearly_every_step_of_the_last_lesson_has_an_empty_layer() -> None:
     plan = lessons()[-1].plan
     assert budget(plan, VIT_B16.shapes(plan.targets)).any_empty_probability > 0.99

@@ -1,4 +1,4 @@
-"""MaskPlan: what it accepts and says, and that it survives JSON, a link and another interpreter."""
+"""MaskPlan: validation, errors, hash, JSON and text code."""
 
 from __future__ import annotations
 
@@ -33,14 +33,16 @@ ODD_TARGETS = (
 
 
 def random_plan(draw: random.Random) -> MaskPlan:
-    """Any legal plan: dense or holed, with rates per row, per cell or none, odd names, ranks and starts of λ."""
+    """Any legal plan: dense or sparse, with rates per row, per cell or none, unusual names, ranks and initial λ."""
     rows, columns = draw.randint(1, 13), draw.randint(1, MAX_COLUMNS)
     share = draw.choice((0.0, 0.3, 0.9, 1.0))
     keep = tuple(tuple(draw.random() < share for _ in range(columns)) for _ in range(rows))
-    way = draw.choice(("none", "one", "row", "cell"))
-    one, per_row = round(draw.random() * 0.99, 2), [round(draw.random() * 0.999, 4) for _ in range(rows)]
+    way = draw.choice(("none", "all", "row", "cell"))
+    shared, per_row = round(draw.random() * 0.99, 2), [round(draw.random() * 0.999, 4) for _ in range(rows)]
     rates = tuple(
-        tuple({"none": 0.0, "one": one, "row": per_row[r], "cell": draw.random() * 0.9999}[way] for _ in range(columns))
+        tuple(
+            {"none": 0.0, "all": shared, "row": per_row[r], "cell": draw.random() * 0.9999}[way] for _ in range(columns)
+        )
         for r in range(rows)
     )
     targets = draw.choice(
@@ -56,7 +58,7 @@ def random_plan(draw: random.Random) -> MaskPlan:
     )  # fmt: skip
 
 
-PLANS = [random_plan(random.Random(seed)) for seed in range(300)] + [found.plan for found in paper_patterns()]
+PLANS = [random_plan(random.Random(seed)) for seed in range(300)] + [entry.plan for entry in paper_patterns()]
 
 
 # ---------------------------------------------------------------- round trips
@@ -95,7 +97,7 @@ def test_code_of_the_papers_own_mask() -> None:
     assert MaskPlan.from_code("m1_12x8_ff*12_.5*12") == uniform(0.5)
 
 
-def test_code_says_only_what_differs_from_the_default() -> None:
+def test_code_holds_only_values_that_differ_from_the_default() -> None:
     plan = dataclasses.replace(
         uniform(0.5, layers=2, experts=2), expert_rank=2, coefficient_init=0.25, train_coefficients=False,
         targets=block_targets(2, "mlp.fc1"),
@@ -109,7 +111,7 @@ def test_code_holds_a_rate_for_each_cell_where_they_differ() -> None:
     assert MaskPlan.from_code(plan.code).drop_rate == ((0.25, 0.0, 0.5),)
 
 
-def test_a_plan_survives_copy_and_pickle() -> None:
+def test_copy_and_pickle_keep_the_plan() -> None:
     for plan in PLANS[:20]:
         assert plan.hash == copy.deepcopy(plan).hash == pickle.loads(pickle.dumps(plan)).hash
 
@@ -118,7 +120,7 @@ def test_a_plan_survives_copy_and_pickle() -> None:
 
 
 def test_hash_does_not_change_from_machine_to_machine() -> None:
-    """Frozen values: a change here makes stored plans and codes of older labs another experiment."""
+    """Fixed values: stored plans of earlier versions must keep their hashes."""
     assert uniform(0.5).hash == "b5e6c5ea267f"
     assert dense().hash == "4417f6790093"
 
@@ -129,16 +131,16 @@ def test_hash_is_the_same_in_a_fresh_interpreter(root: Path, hash_seed: str) -> 
         "import sys\nfrom mlae_lab.core.plan import MaskPlan\n"
         "for line in sys.stdin: print(MaskPlan.from_code(line).hash)\n"
     )
-    found = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", script],
         input="\n".join(plan.code for plan in PLANS),
         env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(root)},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert found.stdout.split() == [plan.hash for plan in PLANS]
+    assert completed.stdout.split() == [plan.hash for plan in PLANS]
 
 
-def test_hash_differs_as_soon_as_anything_differs() -> None:
+def test_hash_depends_on_every_value() -> None:
     base = MaskPlan(((True, True), (True, False)), ((0.1, 0.2), (0.3, 0.0)), block_targets(2))
     variants = [
         dataclasses.replace(base, expert_rank=2),
@@ -162,25 +164,25 @@ def test_hash_differs_as_soon_as_anything_differs() -> None:
     assert len(hashes) == 1 + len(variants)
 
 
-def test_a_rate_where_no_expert_exists_changes_nothing() -> None:
-    one = MaskPlan(((True, False),), ((0.5, 0.9),), ("head",))
-    other = MaskPlan(((True, False),), ((0.5, 0.1),), ("head",))
-    assert one == other
-    assert one.hash == other.hash
-    assert one.code == other.code
-    assert one.drop_rate == ((0.5, 0.0),)
+def test_a_rate_where_no_expert_exists_is_ignored() -> None:
+    a = MaskPlan(((True, False),), ((0.5, 0.9),), ("head",))
+    b = MaskPlan(((True, False),), ((0.5, 0.1),), ("head",))
+    assert a == b
+    assert a.hash == b.hash
+    assert a.code == b.code
+    assert a.drop_rate == ((0.5, 0.0),)
 
 
-def test_numbers_written_differently_are_one_plan() -> None:
-    one = MaskPlan(((1, 1),), ((0, -0.0),), ("head",), coefficient_init=2)
-    other = MaskPlan([[True, True]], [[0.0, 0.00001]], ["head"], coefficient_init=2.0)
-    assert one == other
-    assert one.hash == other.hash
-    assert one.code == other.code
-    assert one.to_json() == other.to_json()
+def test_equal_numbers_of_different_types_give_equal_plans() -> None:
+    a = MaskPlan(((1, 1),), ((0, -0.0),), ("head",), coefficient_init=2)
+    b = MaskPlan([[True, True]], [[0.0, 0.00001]], ["head"], coefficient_init=2.0)
+    assert a == b
+    assert a.hash == b.hash
+    assert a.code == b.code
+    assert a.to_json() == b.to_json()
 
 
-# ---------------------------------------------------------------- what a plan says of itself
+# ---------------------------------------------------------------- properties
 
 
 @pytest.mark.parametrize(
@@ -190,7 +192,7 @@ def test_numbers_written_differently_are_one_plan() -> None:
         (((1, 1), (1, 0)), ((0, 0), (0, 0)), Kind.FIXED),
         (((1, 1), (1, 1)), ((0, 0), (0, 0.1)), Kind.STOCHASTIC),
         (((1, 1), (1, 0)), ((0, 0.1), (0, 0)), Kind.MIXED),
-        (((1, 1), (1, 0)), ((0, 0), (0, 0.9)), Kind.FIXED),  # the only rate stands where nothing exists
+        (((1, 1), (1, 0)), ((0, 0), (0, 0.9)), Kind.FIXED),  # the only rate is where no expert exists
         (((0, 0), (0, 0)), ((0, 0), (0, 0)), Kind.FIXED),
     ],
 )
@@ -220,7 +222,7 @@ def test_a_plan_cannot_be_changed_and_can_be_a_key() -> None:
     plan = dense()
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan.expert_rank = 2  # type: ignore[misc]
-    assert {plan: "here"}[MaskPlan.from_json(plan.to_json())] == "here"
+    assert {plan: "value"}[MaskPlan.from_json(plan.to_json())] == "value"
 
 
 def test_with_rates_gives_each_row_its_rate() -> None:
@@ -229,11 +231,11 @@ def test_with_rates_gives_each_row_its_rate() -> None:
     assert plan.row_rates() == (0.25, 0.5)
 
 
-# ---------------------------------------------------------------- error sentences
+# ---------------------------------------------------------------- errors
 
 
 def broken(**changes: object) -> Callable[[], MaskPlan]:
-    """A call that builds a legal 2 x 2 plan but for these fields."""
+    """A call that builds a 2 x 2 plan, valid except for these fields."""
     fields = {"keep": ((1, 1), (1, 1)), "drop_rate": ((0, 0), (0, 0)), "targets": block_targets(2), **changes}
     return lambda: MaskPlan(**fields)  # type: ignore[arg-type]
 
@@ -273,13 +275,13 @@ def broken(**changes: object) -> Callable[[], MaskPlan]:
         (broken(targets=("blocks..qkv", "head")), ["'blocks..qkv' is not a module name"]),
         (broken(targets=("head\n", "head")), ["is not a module name"]),
         (broken(targets=(7, "head")), ["7 is not a module name"]),
-        (broken(targets=("head", "head")), ["head is named by two rows"]),
+        (broken(targets=("head", "head")), ["head is the target of two rows"]),
         (broken(expert_rank=0), ["expert_rank is 0", "whole number from 1 to 256"]),
         (broken(expert_rank=257), ["expert_rank is 257"]),
         (broken(expert_rank=1.0), ["expert_rank is 1.0"]),
         (broken(expert_rank=True), ["expert_rank is True"]),
         (broken(expert_rank="2"), ["expert_rank is '2'"]),
-        (broken(coefficient_init=0), ["coefficient_init is 0", "other than 0"]),
+        (broken(coefficient_init=0), ["coefficient_init is 0", "from 1e-06"]),
         (broken(coefficient_init=1001), ["coefficient_init is 1001", "at most 1000"]),
         (broken(coefficient_init=float("inf")), ["coefficient_init is inf", "finite"]),
         (broken(coefficient_init="one"), ["coefficient_init is 'one'", "a number"]),
@@ -318,18 +320,14 @@ def test_an_error_stays_one_short_sentence_however_long_the_value(call: Callable
     assert len(str(error.value)) < 300
 
 
-def test_a_rate_that_rounds_to_one_is_met_with_a_true_sentence() -> None:
-    """0.99999 is below 1, so a sentence that asks for "below 1" would not help; four decimals are the rule."""
-    try:
-        plan = MaskPlan(((True,),), ((0.99999,),), ("head",))
-    except PlanError as error:
-        assert re.search(r"0\.9999(?!9)|decimals", str(error)), str(error)
-    else:
-        assert plan.drop_rate[0][0] < 1
+def test_the_error_for_a_rate_that_rounds_to_one_mentions_the_rounding() -> None:
+    """0.99999 is below 1, so "must be below 1" alone would not help; rates are rounded to four decimals."""
+    with pytest.raises(PlanError, match="rounded to four decimals"):
+        MaskPlan(((True,),), ((0.99999,),), ("head",))
 
 
-def test_a_start_of_lambda_survives_32_bits() -> None:
-    """λ is float32 in the network: a start that is 0 there would be an expert that can never learn."""
+def test_an_initial_lambda_that_underflows_in_float32_is_refused() -> None:
+    """λ is float32 in the network: an expert with an initial λ of 0 can never learn."""
     with pytest.raises(PlanError, match="1e-60"):
         MaskPlan(((True,),), ((0.0,),), ("head",), coefficient_init=1e-60)
 
@@ -392,7 +390,7 @@ def test_deep_nesting_is_a_plan_error(field: str, depth: int) -> None:
 
 
 def test_python_data_of_the_wrong_kind_is_a_plan_error() -> None:
-    """`from_dict` and the constructor also meet what no JSON file can hold."""
+    """`from_dict` and the constructor also validate data that JSON cannot hold."""
     good = {"keep": [[1]], "drop_rate": [[0]], "targets": ["a"]}
     for data in ({**good, "targets": b"a"}, {**good, "keep": b"1"}, {**good, 7: 1}, {**good, 7: 1, "x": 2}):
         with pytest.raises(PlanError):
@@ -406,8 +404,7 @@ def accepts_or_refuses(read: Callable[[str], MaskPlan], text: str) -> bool:
     """Whether a text is a plan. Anything but a plan that round-trips or a PlanError is a failure."""
     try:
         plan = read(text)
-    except PlanError as error:
-        assert str(error)
+    except PlanError:
         return False
     assert MaskPlan.from_code(plan.code) == plan == MaskPlan.from_json(plan.to_json()), text
     return True
@@ -431,7 +428,7 @@ def test_fuzzed_codes_are_plans_or_plan_errors() -> None:
         accepts_or_refuses(MaskPlan.from_code, edited(draw, draw.choice(PLANS).code, "m10x9f*-_.,~urctn+e ²٣é\n\0"))
         for _ in range(6000)
     ]
-    assert 0 < sum(outcomes) < len(outcomes)  # the edits reach both sides
+    assert 0 < sum(outcomes) < len(outcomes)  # the edits give valid and broken codes
 
 
 def test_fuzzed_json_text_is_a_plan_or_a_plan_error() -> None:
@@ -483,13 +480,13 @@ def test_json_with_any_node_replaced_is_a_plan_or_a_plan_error() -> None:
         ("m1_12x0_0*12_0*12", "the mask code says 12 x 0"),
         ("m1_12x17_ff*12_.5*12", "the mask code says 12 x 17"),
         ("m1_999x8_ff*999_.5*999", "the mask code says 999 x 8"),
-        ("m1_12x8_ff*11_.5*12", "kept experts for 11 rows and says that it has 12"),
-        ("m1_12x8_ff*12_.5*13", "drop rates for 13 rows and says that it has 12"),
+        ("m1_12x8_ff*11_.5*12", "kept experts for 11 rows: it must be 12"),
+        ("m1_12x8_ff*12_.5*13", "drop rates for 13 rows: it must be 12"),
         ("m1_12x8_100*12_.5*12", "'100' in the mask code is not a row of 8 experts"),
         ("m1_12x8_FF*12_.5*12", "'FF' in the mask code is not a row"),
         ("m1_12x8_*12_.5*12", "'' in the mask code is not a row"),
-        ("m1_12x8_ff*0_.5*12", "'ff*0' in the mask code does not say how often"),
-        ("m1_12x8_ff*x_.5*12", "'ff*x' in the mask code does not say how often"),
+        ("m1_12x8_ff*0_.5*12", "'ff*0' in the mask code has no valid number of repetitions"),
+        ("m1_12x8_ff*x_.5*12", "'ff*x' in the mask code has no valid number of repetitions"),
         ("m1_12x8_ff*12_1.5*12", "a drop rate is 1.5"),
         ("m1_12x8_ff*12_half*12", "'half' in the mask code is not a number"),
         ("m1_12x8_ff*12_nan*12", "drop_rate is nan"),
@@ -499,11 +496,11 @@ def test_json_with_any_node_replaced_is_a_plan_or_a_plan_error() -> None:
         ("m1_12x8_ff*12_.5*12_c0", "coefficient_init is 0"),
         ("m1_12x8_ff*12_.5*12_c1e9", "coefficient_init is 1e+09"),
         ("m1_12x8_ff*12_.5*12_c1.2.3", "'1.2.3' in the mask code is not a number"),
-        ("m1_12x8_ff*12_.5*12_x", "'x' in the mask code means nothing"),
-        ("m1_12x8_ff*12_.5*12_", "'' in the mask code means nothing"),
+        ("m1_12x8_ff*12_.5*12_x", "'x' in the mask code is unknown"),
+        ("m1_12x8_ff*12_.5*12_", "'' in the mask code is unknown"),
         ("m1_12x8_ff*12_.5*12_t", "is not a module name"),
         ("m1_12x8_ff*12_.5*12_nhead", "1 targets for 12 rows"),
-        ("m1_2x8_ff*2_.5*2_nhead,head", "head is named by two rows"),
+        ("m1_2x8_ff*2_.5*2_nhead,head", "head is the target of two rows"),
     ],
 )
 def test_malformed_code(code: str, words: str) -> None:
@@ -513,5 +510,5 @@ def test_malformed_code(code: str, words: str) -> None:
     assert len(str(error.value)) < 250
 
 
-def test_space_around_a_pasted_code_is_forgiven() -> None:
+def test_white_space_around_a_code_is_ignored() -> None:
     assert MaskPlan.from_code("  m1_12x8_ff*12_.5*12\n") == uniform(0.5)

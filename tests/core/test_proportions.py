@@ -1,4 +1,4 @@
-"""Intervals and tests of shares, against solving their equations and counting all outcomes with whole numbers."""
+"""Intervals and tests of proportions, compared with their equations and with exact counts of all outcomes."""
 
 from __future__ import annotations
 
@@ -12,51 +12,50 @@ from mlae_lab.core.proportions import Z, holm, mcnemar, wilson
 
 
 @pytest.mark.parametrize(
-    ("right", "of"), [(0, 1), (1, 1), (0, 20), (20, 20), (7, 20), (1, 200), (73, 100), (999, 2000)]
+    ("correct", "total"), [(0, 1), (1, 1), (0, 20), (20, 20), (7, 20), (1, 200), (73, 100), (999, 2000)]
 )
-def test_the_ends_of_the_interval_solve_its_equation(right: int, of: int) -> None:
-    """An end q is a share from which right/of is just z standard deviations of q away."""
-    low, high = wilson(right, of)
-    share = right / of
+def test_the_ends_of_the_interval_solve_its_equation(correct: int, total: int) -> None:
+    """An end q is a proportion from which correct/total is exactly z standard deviations of q away."""
+    low, high = wilson(correct, total)
+    share = correct / total
     assert 0 <= low <= share <= high <= 1
     for end in (low, high):
         if 0 < end < 1:
-            assert abs(share - end) == pytest.approx(Z * sqrt(end * (1 - end) / of), rel=1e-9)
-    assert (low == 0) == (right == 0)
-    assert (high == 1) == (right == of)
+            assert abs(share - end) == pytest.approx(Z * sqrt(end * (1 - end) / total), rel=1e-9)
+    assert (low == 0) == (correct == 0)
+    assert (high == 1) == (correct == total)
 
 
-def test_a_share_known_from_the_literature() -> None:
+def test_intervals_from_the_literature() -> None:
     """Newcombe 1998, table I: 81 of 263 is 0.2553 to 0.3662, 15 of 148 is 0.0624 to 0.1605."""
     assert wilson(81, 263) == (pytest.approx(0.2553, abs=5e-5), pytest.approx(0.3662, abs=5e-5))
     assert wilson(15, 148) == (pytest.approx(0.0624, abs=5e-5), pytest.approx(0.1605, abs=5e-5))
 
 
-def test_of_no_image_nothing_is_known() -> None:
+def test_no_images_and_impossible_counts() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
-    for right, of in ((-1, 3), (4, 3), (0, -1)):
-        with pytest.raises(ValueError, match=f"right is {right} of {of}"):
-            wilson(right, of)
+    for correct, total in ((-1, 3), (4, 3), (0, -1)):
+        with pytest.raises(ValueError, match=f"correct is {correct} of {total}"):
+            wilson(correct, total)
 
 
 @pytest.mark.parametrize(("a", "b"), [(a, b) for a in range(7) for b in range(7)] + [(3, 40), (500, 440), (0, 60)])
 def test_mcnemar_is_the_sum_over_all_outcomes(a: int, b: int) -> None:
-    """exact: the chance of an outcome as lopsided as this one or more; mid-p: this one counted by half on either side."""
+    """exact: probability of an outcome at least as extreme; mid-p: this outcome counted by half on either side."""
     n = a + b
-    lopsided = [Fraction(comb(n, k), 2**n) for k in range(n + 1) if abs(2 * k - n) >= abs(a - b)]
-    exact = sum(lopsided)
-    here = Fraction(comb(n, a), 2**n)
-    found = mcnemar(a, b)
-    assert found == (pytest.approx(float(exact)), pytest.approx(float(exact - here if a != b else 1)))
-    assert found == mcnemar(b, a)
+    exact = sum(Fraction(comb(n, k), 2**n) for k in range(n + 1) if abs(2 * k - n) >= abs(a - b))
+    point = Fraction(comb(n, a), 2**n)
+    result = mcnemar(a, b)
+    assert result == (pytest.approx(float(exact)), pytest.approx(float(exact - point if a != b else 1)))
+    assert result == mcnemar(b, a)
 
 
-def test_mcnemar_of_eight_coins_thrown_one_by_one() -> None:
+def test_mcnemar_of_eight_images_by_enumeration() -> None:
     outcomes = [sum(coins) for coins in product((0, 1), repeat=8)]
     assert mcnemar(1, 7)[0] == pytest.approx(sum(k in (0, 1, 7, 8) for k in outcomes) / 2**8)
 
 
-def test_mcnemar_of_many_images_and_of_counts_that_cannot_be() -> None:
+def test_mcnemar_of_many_images_and_impossible_counts() -> None:
     assert 0 <= mcnemar(0, 50_000)[0] < 1e-300
     assert mcnemar(25_000, 25_000) == (1.0, 1.0)
     assert mcnemar(0, 0) == (1.0, 1.0)

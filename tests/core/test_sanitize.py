@@ -1,4 +1,4 @@
-"""Sanitized text: what a terminal would obey is removed, what can be read stays."""
+"""Sanitized text: control characters are removed, readable text stays."""
 
 from mlae_lab.core.sanitize import one_line, printable
 

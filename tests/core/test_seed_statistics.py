@@ -1,4 +1,4 @@
-"""How many seeds would settle a difference: against the tables of the paired t-test and against throwing the dice."""
+"""Statistics over seeds and sample sizes, compared with tables of the paired t-test and with simulations."""
 
 from __future__ import annotations
 
@@ -29,84 +29,80 @@ def seen(mean: float, deviation: float | None, n: int = 5) -> SeedStatistics:
 
 
 @pytest.mark.parametrize(("effect", "pairs"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
-def test_eighty_percent_power_as_the_tables_have_it(effect: float, pairs: int) -> None:
-    """Paired t-test, two sides, 5 %: Cohen's small, medium and large effects and one of a standard deviation."""
-    found = sample_size(seen(effect * 2.5, 2.5))
-    assert found is not None
-    assert found.likely == pairs
+def test_sample_size_for_80_percent_power_as_in_tables(effect: float, pairs: int) -> None:
+    """Paired t-test, two-sided, 5 %: Cohen's small, medium and large effects and one of a standard deviation."""
+    size = sample_size(seen(effect * 2.5, 2.5))
+    assert size is not None
+    assert size.likely == pairs
     assert power(effect, pairs) >= 0.8 > power(effect, pairs - 1)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 12, 60])
-def test_without_a_difference_one_in_twenty_is_called_one(n: int) -> None:
+def test_the_power_without_a_difference_is_5_percent(n: int) -> None:
     assert power(0.0, n) == pytest.approx(0.05, abs=1e-3)
 
 
 @pytest.mark.parametrize(("effect", "n"), [(0.6, 4), (1.5, 3), (1.0, 8), (4.0, 2)])
-def test_power_is_how_often_an_interval_leaves_zero_out(effect: float, n: int) -> None:
-    dice, times, found = random.Random(0), 20_000, 0
-    for _ in range(times):
-        values = [dice.gauss(effect, 1) for _ in range(n)]
-        reach = t_quantile(n - 1) * stdev(values) / math.sqrt(n)
-        found += abs(fmean(values)) > reach
-    assert found / times == pytest.approx(power(effect, n), abs=4 * math.sqrt(0.25 / times))
+def test_power_is_the_share_of_intervals_that_exclude_zero(effect: float, n: int) -> None:
+    draw, samples, excluding = random.Random(0), 20_000, 0
+    for _ in range(samples):
+        values = [draw.gauss(effect, 1) for _ in range(n)]
+        half_width = t_quantile(n - 1) * stdev(values) / math.sqrt(n)
+        excluding += abs(fmean(values)) > half_width
+    assert excluding / samples == pytest.approx(power(effect, n), abs=4 * math.sqrt(0.25 / samples))
 
 
 @pytest.mark.parametrize(("mean", "deviation"), [(3.0, 2.6458), (-0.4, 1.0), (0.05, 0.6), (10.0, 1.0)])
-def test_the_interval_is_clear_of_zero_from_that_number_on(mean: float, deviation: float) -> None:
-    found = sample_size(seen(mean, deviation))
-    assert found is not None
-    assert found.clear is not None
+def test_the_interval_excludes_zero_from_the_sample_size_on(mean: float, deviation: float) -> None:
+    size = sample_size(seen(mean, deviation))
+    assert size is not None
+    assert size.clear is not None
 
     def half_width(n: int) -> float:
         return t_quantile(n - 1) * deviation / math.sqrt(n)
 
-    assert half_width(found.clear) < abs(mean)
-    assert found.clear == 2 or half_width(found.clear - 1) >= abs(mean)
-    assert found.likely is None or found.likely >= found.clear
+    assert half_width(size.clear) < abs(mean)
+    assert size.clear == 2 or half_width(size.clear - 1) >= abs(mean)
+    assert size.likely is None or size.likely >= size.clear
 
 
-def test_what_cannot_be_told() -> None:
+def test_sample_sizes_that_are_unknown_or_too_large() -> None:
     assert sample_size(seen(3.0, None, 1)) is None
-    assert "cannot be told from one pair" in seeds_needed(seen(3.0, None, 1))
+    assert seeds_needed(seen(3.0, None, 1)).startswith("One pair is not enough")
     assert sample_size(seen(1.5, 0.0, 3)) is None
-    assert "without any spread" in seeds_needed(seen(1.5, 0.0, 3))
+    assert "The pairs do not vary" in seeds_needed(seen(1.5, 0.0, 3))
     assert sample_size(seen(0.0, 1.0)) == SampleSize(5, None, None)
-    assert f"Even {MAX_COUNTED:,} pairs would not tell a mean of 0 points from 0" in seeds_needed(seen(0.0, 1.0))
+    assert f"Even {MAX_COUNTED:,} pairs would not separate a mean difference of 0 points" in seeds_needed(
+        seen(0.0, 1.0)
+    )
     assert sample_size(seen(0.09, 1.0)) == SampleSize(5, 477, 971)
     assert sample_size(seen(0.07, 1.0)) == SampleSize(5, 787, None)
     assert "787 pairs" in seeds_needed(seen(0.07, 1.0))
-    assert "more than 1,000 would find" in seeds_needed(seen(0.07, 1.0))
+    assert "more than 1,000 pairs detect" in seeds_needed(seen(0.07, 1.0))
 
 
-def test_words() -> None:
-    assert seeds_needed(seen(3.0, 1.0)) == ""  # it is settled
+def test_sample_sizes_as_text() -> None:
+    assert seeds_needed(seen(3.0, 1.0)) == ""  # the interval excludes 0
     assert seeds_needed(seen(0.5, 1.0)) == (
-        "If mean and spread stay as they are, 18 pairs of seeds would bring the 95 % interval clear of 0, and 34 would find "
-        "a difference of this size four times out of five."
+        "If the mean and standard deviation stay the same, the 95 % interval excludes 0 with 18 pairs of seeds; 34 "
+        "pairs detect a difference of this size with 80 % power."
     )
     assert seeds_needed(seen(0.5, 1.0, 3)).endswith(
-        "With so few pairs the spread itself is a guess, and so is this number."
+        "With so few pairs, the standard deviation and these numbers are rough estimates."
     )
 
 
-def test_spread_by_hand() -> None:
+def test_statistics_by_hand() -> None:
     assert seed_statistics(4, [60.0]) == SeedStatistics(4, 1, 60.0, None, None, None, 60.0, 60.0)
-    found = seed_statistics(4, [1.0, 2.0, 6.0])
-    assert (found.n, found.mean, found.least, found.most) == (3, 3.0, 1.0, 6.0)
-    assert found.deviation == pytest.approx(math.sqrt(7))
-    assert found.high - 3 == pytest.approx(4.303 * math.sqrt(7 / 3))
+    statistics = seed_statistics(4, [1.0, 2.0, 6.0])
+    assert (statistics.n, statistics.mean, statistics.least, statistics.most) == (3, 3.0, 1.0, 6.0)
+    assert statistics.deviation == pytest.approx(math.sqrt(7))
+    assert statistics.high is not None
+    assert statistics.high - 3 == pytest.approx(4.303 * math.sqrt(7 / 3))
 
 
 def test_points_as_text() -> None:
-    assert [points(v) for v in (2.54, -2.54, 0.0, 0.04, -0.04, 0.001)] == [
-        "2.5",
-        "−2.5",
-        "0",
-        "0.04",
-        "−0.04",
-        "0",
-    ]
+    assert [points(v) for v in (2.54, -2.54, 0.0, 0.04, -0.04, 0.001)] == ["2.5", "−2.5", "0", "0.04", "−0.04", "0"]
     assert between(-0.25, 1.0) == "−0.2 to +1.0"
 
 

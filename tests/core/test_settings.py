@@ -66,7 +66,7 @@ def drawn() -> None:
 
     from mlae_lab.ui.settings_view import settings
 
-    st.session_state["said"] = settings(st.session_state["config"])
+    st.session_state["values"] = settings(st.session_state["config"])
 
 
 def form(config: Any) -> AppTest:
@@ -104,10 +104,10 @@ def test_a_new_field_reaches_the_form() -> None:
     smoothing = at.number_input(key="train_smoothing")
     assert (smoothing.label, smoothing.value, smoothing.max) == ("Label smoothing", 0.1, 0.5)
     smoothing.set_value(0.2).run()
-    assert at.session_state["said"]["smoothing"] == 0.2
+    assert at.session_state["values"]["smoothing"] == 0.2
 
 
-# ---------------------------------------------------------------- a dataclass of its own
+# ---------------------------------------------------------------- another dataclass
 
 
 def test_types_names_and_defaults_come_from_the_fields() -> None:
@@ -146,22 +146,22 @@ def test_options_and_links_give_the_values_back(config: Rank) -> None:
 def test_the_form_draws_every_kind() -> None:
     config = Rank(rank=8, scale=0.5, rescaled=True, init="normal", note="why")
     at = form(config)
-    assert Rank(**at.session_state["said"]) == config
+    assert Rank(**at.session_state["values"]) == config
     at.number_input(key="train_scale").set_value(0)
     at.toggle(key="train_rescaled").set_value(False)
     at.selectbox(key="train_init").set_value("zero")
     at.text_input(key="train_note").set_value("")
     at.run()
-    assert Rank(**at.session_state["said"]) == Rank(rank=8)
+    assert Rank(**at.session_state["values"]) == Rank(rank=8)
 
 
 @pytest.mark.parametrize(
     "config", [FIRST_RUN, replace(FIRST_RUN, learning_rate=1e-9, max_seconds=0.5, method="linear")]
 )
-def test_the_form_of_a_run_says_what_the_run_has(config: RunConfig) -> None:
-    said = form(config).session_state["said"]
-    assert replace(config, **said) == config
-    assert set(said) == {entry.name for entry in settings_of(RunConfig) if entry.group}
+def test_the_form_returns_the_settings_of_a_run(config: RunConfig) -> None:
+    values = form(config).session_state["values"]
+    assert replace(config, **values) == config
+    assert set(values) == {entry.name for entry in settings_of(RunConfig) if entry.group}
 
 
 def test_every_setting_of_a_run_is_described_in_full() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.core.robustness import stand
+from mlae_lab.core.robustness import robustness_of
 from mlae_lab.ui.figures.base import DIVERGING, Figure, axis, end_label, figure
 
 MAX_CLASSES = 24
@@ -193,7 +193,7 @@ def robustness_figure(found: Sequence[tuple[str, Mapping]]) -> Figure:
         notes.append({"x": trained, "y": 1 - 0.09 * number, "yref": "paper", "text": f"{name}, all on", "showarrow": False,
                       "xanchor": "right", "yanchor": "top", "xshift": -4, "font": {"size": 12, "color": colour}})  # fmt: skip
     one = found[0][1]
-    falls = [f"{name} {stand(answer).loses}" for name, answer in found]
+    falls = [f"{name} {robustness_of(answer).change}" for name, answer in found]
     title = f"At p = {one['rate']:g} {' and '.join(falls)} on average"
     return figure(
         data, title, f"Histogram of the accuracy under {one['samples']} random masks. {title}.", "robustness", height=320,
