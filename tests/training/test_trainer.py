@@ -21,6 +21,7 @@ from mlae_lab.core.events import (
     SampleImages,
     SimilarityStats,
     Started,
+    Statistics,
     TrainStep,
 )  # fmt: skip
 from mlae_lab.core.patterns import allocation, uniform
@@ -100,7 +101,7 @@ def test_one_seed_one_result(events: list[Event], capfd: pytest.CaptureFixture[s
 def test_the_order_of_events(events: list[Event]) -> None:
     assert isinstance(events[0], Started)
     assert isinstance(events[1], SampleImages)
-    report = [ExpertStats, SimilarityStats, Predictions, Evaluation]
+    report = [ExpertStats, SimilarityStats, Predictions, Statistics, Evaluation]
     assert [type(e) for e in events[2:]] == ([TrainStep] * 6 + report) * 2
     steps = of(events, TrainStep)
     assert [s.step for s in steps] == list(range(1, 13))
@@ -389,7 +390,7 @@ def test_asked_to_stop_it_measures_what_is_there() -> None:
     asked = iter([False, False, False, False, True])
     events = [*fit(small(config(epochs=100, evaluations=1)), should_stop=lambda: next(asked))]
     assert [s.step for s in of(events, TrainStep)] == [1, 2, 3, 4, 5]
-    assert [type(e) for e in events[-4:]] == [ExpertStats, SimilarityStats, Predictions, Evaluation]
+    assert [type(e) for e in events[-5:]] == [ExpertStats, SimilarityStats, Predictions, Statistics, Evaluation]
     assert (events[-1].epoch, events[-1].step) == (2, 5)
     assert len(of(events, Evaluation)) == 1
 
@@ -397,7 +398,7 @@ def test_asked_to_stop_it_measures_what_is_there() -> None:
 def test_a_time_limit_ends_it_the_same_way() -> None:
     events = [*fit(small(config(epochs=10_000, evaluations=1, max_seconds=1e-6)))]
     assert [type(e) for e in events] == [
-        Started, SampleImages, TrainStep, ExpertStats, SimilarityStats, Predictions, Evaluation,
+        Started, SampleImages, TrainStep, ExpertStats, SimilarityStats, Predictions, Statistics, Evaluation,
     ]  # fmt: skip
 
 
@@ -405,7 +406,7 @@ def test_a_time_limit_ends_it_the_same_way() -> None:
 def test_divergence_names_the_loss_the_step_and_a_way_out(value: float) -> None:
     setup = small(config(learning_rate=0.004))
     running = fit(setup)
-    steps = [*islice(running, 2 + 3 + 4 + 1)]  # Started and Watched, an epoch, its report, one step more
+    steps = [*islice(running, 2 + 3 + 5 + 1)]  # Started and SampleImages, an epoch, its report, one step more
     assert isinstance(steps[-1], TrainStep)
     assert steps[-1].step == 4
     with torch.no_grad():
