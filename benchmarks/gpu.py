@@ -178,11 +178,11 @@ def chip(device: torch.device) -> str:
 
 def versions(device: torch.device) -> dict[str, str]:
     """Python, the packages that decide speed, and for a GPU CUDA, cuDNN and the driver."""
-    found = {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
+    installed = {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES}
     if device.type == "cuda":
-        found |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
-        found["driver"] = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    return found
+        installed |= {"cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
+        installed["driver"] = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    return installed
 
 
 def commit() -> str:

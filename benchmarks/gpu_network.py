@@ -48,7 +48,7 @@ QUICK = Size("lab_vit_12x128.random", 2, 2, 256, (1, 4), 2, 2)
 def training_step(size: Size, device: torch.device) -> Iterator[Measurement]:
     """Time, peak memory and share of the matrix rate of a training step, with 12 x 8 experts in bf16.
 
-    On a CPU that has no products of its own in bf16, everything here is in float32.
+    On a CPU without bf16 instructions everything here is in float32.
 
     Variants: the experts as in this lab; their branch left to autograd, as in peft; the merged weight left to autograd;
     the linear probe on the frozen backbone.

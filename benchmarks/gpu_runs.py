@@ -29,7 +29,7 @@ RELEASE_SECONDS = 10.0  # the driver frees a killed process's memory within a mo
 
 
 class RunError(Exception):
-    """A run that did not do what the benchmark asked of it."""
+    """A run that did not do what the benchmark expects."""
 
 
 @contextmanager
@@ -59,15 +59,16 @@ def first_run(store: RunStore, device: str, quick: bool) -> Iterator[Measurement
     launched = time.time()
     run = commands.launch(store, config)
     _wait_for(store, run.id, lambda: store.run(run.id).status is Status.FINISHED)
-    steps = [s.event for s in store.events(run.id) if isinstance(s.event, TrainStep)]
-    ready = next(s.time for s in store.events(run.id) if isinstance(s.event, SampleImages))
+    steps = [stored.event for stored in store.events(run.id, TrainStep)]
+    ready = store.events(run.id, SampleImages)[0].time
     # a step is stored up to half a second late, so its own clock counts, which starts when the images are stored
     yield Measurement("launch to first step", ready + steps[0].seconds - launched, "s")
     step_seconds = statistics.median(later.seconds - earlier.seconds for earlier, later in pairwise(steps))
     yield Measurement(f"training, median of {len(steps)} steps", 1 / step_seconds, "steps/s")
     yield Measurement("launch to end", _ended(store, run.id) - launched, "s")
-    accuracy = [s.event.accuracy for s in store.events(run.id) if isinstance(s.event, Evaluation)][-1]
-    yield Measurement(f"accuracy after {config.epochs} epochs", accuracy, "%")
+    evaluation = store.last(run.id, Evaluation)
+    assert evaluation is not None
+    yield Measurement(f"accuracy after {config.epochs} epochs", evaluation.accuracy, "%")
 
 
 def stop_and_resume(store: RunStore, device: str, quick: bool) -> Iterator[Measurement]:
@@ -78,22 +79,24 @@ def stop_and_resume(store: RunStore, device: str, quick: bool) -> Iterator[Measu
     before = _memory_in_use(device)
     run = commands.launch(store, replace(default_run(device, quick), epochs=10_000, evaluations=1)).id
     _wait_for(store, run, lambda: _last_step(store, run) >= STEPS_BEFORE_STOP)
-    asked = time.time()
+    requested = time.time()
     commands.stop(store, run)
     _wait_for(store, run, lambda: store.run(run).status is Status.STOPPED)
-    yield Measurement("Stop: request to stopped", _ended(store, run) - asked, "s")
+    yield Measurement("Stop: request to stopped", _ended(store, run) - requested, "s")
     saved = store.last(run, Saved)
-    assert isinstance(saved, Saved)
+    assert saved is not None
 
-    asked = time.time()
+    requested = time.time()
     commands.resume(store, run)
     _wait_for(store, run, lambda: _last_step(store, run) > saved.step)
     resumed, first = _resumed(store, run, saved)
-    yield Measurement("Resume: request to next step", resumed + first.seconds - asked, "s")
+    yield Measurement("Resume: request to next step", resumed + first.seconds - requested, "s")
     yield Measurement("first step after resuming", first.step, "")
 
     worker = store.run(run)
     during = _memory_in_use(device, worker)
+    if during <= before:
+        raise RunError(f"{during} bytes are in use while the run trains and {before} before: its memory is not visible")
     began = time.monotonic()
     commands.stop(store, run, now=True)
     yield Measurement("Stop now: request to process ended", time.monotonic() - began, "s")
@@ -113,14 +116,14 @@ def _resumed(store: RunStore, run: str, saved: Saved) -> tuple[float, TrainStep]
     Raises:
         RunError: if the run skips a step or repeats one.
     """
-    events = store.events(run)
-    ready, resumed = next((s.time, s.event) for s in reversed(events) if isinstance(s.event, Resumed))
-    first = next(s.event for s in events if isinstance(s.event, TrainStep) and s.event.step > saved.step)
-    if (resumed.step, first.step) != (saved.step, saved.step + 1):
+    resumed = store.events(run, Resumed)[-1]
+    first = next(stored.event for stored in store.events(run, TrainStep) if stored.event.step > saved.step)
+    if (resumed.event.step, first.step) != (saved.step, saved.step + 1):
         raise RunError(
-            f"the run was saved at step {saved.step}, resumed at step {resumed.step} and went on with step {first.step}"
+            f"the run was saved at step {saved.step}, resumed at step {resumed.event.step} "
+            f"and continued with step {first.step}"
         )
-    return ready, replace(first, seconds=first.seconds - resumed.seconds)
+    return resumed.time, replace(first, seconds=first.seconds - resumed.event.seconds)
 
 
 def _ended(store: RunStore, run: str) -> float:
@@ -131,7 +134,7 @@ def _ended(store: RunStore, run: str) -> float:
 
 def _last_step(store: RunStore, run: str) -> int:
     step = store.last(run, TrainStep)
-    return step.step if isinstance(step, TrainStep) else 0
+    return step.step if step else 0
 
 
 def _wait_for(store: RunStore, run: str, condition: Callable[[], bool]) -> None:

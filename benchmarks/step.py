@@ -2,7 +2,7 @@
 
     python -m benchmarks step
 
-One process, one network (the bundled ViT, batch 64), all variants in turn, several rounds, medians.
+One process, one network (the bundled ViT, batch 64), all variants one after the other, several rounds, medians.
 "products" multiplies matrices of exactly the shapes that the step needs and does nothing else: forward and the gradient
 of the activations of all frozen layers, attention, and the experts' own gradients. The others are whole steps through
 `training.trainer.fit`, which differ in how the experts join their layer:

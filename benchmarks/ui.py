@@ -214,7 +214,7 @@ def measure(variant: str, store: RunStore, run: PlayedRun, seconds: float, max_v
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=20.0, help="length of an interval")
     parser.add_argument("--max-viewers", type=int, default=max(LADDER), help="viewers at the top of the ladder")
     parser.add_argument("--only", choices=list(VARIANTS))
     options = parser.parse_args()

@@ -4,7 +4,7 @@
 
 A real server, a real run on the CPU, and viewers that speak the browser's protocol over real connections: each opens
 the bench of the run and requests its fragments as often as the server asks for. They run in a process of the lowest
-priority, because real viewers run on machines of their own; its CPU time is printed next to the server's. Short
+priority, because real viewers run on other machines; its CPU time is printed next to the server's. Short
 intervals with the viewers paused and active alternate, so that a drift of the machine affects both: each active
 interval is compared with the mean of its two neighbours, and the mean over the rounds is printed with its standard
 error. At the end one person clicks on another page meanwhile: the time of a full answer to a click.
@@ -51,7 +51,7 @@ def steps_per_second(store: RunStore, run: str, seconds: float) -> float:
 
     def last_step() -> TrainStep:
         step = store.last(run, TrainStep)
-        assert isinstance(step, TrainStep), commands.log_tail(store, run)
+        assert step is not None, commands.log_tail(store, run)
         return step
 
     first = last_step()

@@ -2,9 +2,9 @@
 
     python -m benchmarks whatif [--images 200] [--backbone vit_base_patch16_224.orig_in21k.random --device cuda]
 
-One process, one network with 12 x 8 experts (or as many rows as the backbone has), all of them non-zero. The first
-expert of each layer in turn is switched off and on again, several rounds, medians. "full pass" is the whole network on
-the same images with the same factors, in the same chunks; every answer is compared with it bit by bit.
+One process, one network with 12 x 8 experts (or as many rows as the backbone has), all of them non-zero. In several
+rounds the first expert of each layer is switched off and on again; times are medians. "full pass" is the whole network
+on the same images with the same factors, in the same chunks; every answer is compared with it bit by bit.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Case:
         head = net.model.get_classifier()
         head.weight.data.copy_(torch.randn(head.weight.shape, generator=generator))
         net.model.eval().requires_grad_(False)
-        # each chunk is a tensor of its own, so that both ways compute the same bits
+        # each chunk is a separate tensor, so that both methods compute the same bits
         self.chunks = [chunk.clone() for chunk in net.images(images, generator).split(chunk)]
         labels = torch.randint(head.out_features, (images,), generator=generator).to(net.device)
         before, _ = split(net.model, first_block(net.experts.plan, depth(net.model)))
