@@ -148,8 +148,7 @@ def clear(store: RunStore) -> None:
 # ---------------------------------------------------------------- the app and the command line
 
 
-def open_app(state: Mapping[str, object] = {}, secrets: Mapping[str, object] = {}) -> AppTest:
-    """The home page in a new session. state: of the session; visitor_id there is the browser."""
+def _session(state: Mapping[str, object], secrets: Mapping[str, object]) -> AppTest:
     from streamlit.testing.v1 import AppTest
 
     at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=60)
@@ -157,7 +156,12 @@ def open_app(state: Mapping[str, object] = {}, secrets: Mapping[str, object] = {
         at.session_state[name] = value
     for name, value in secrets.items():
         at.secrets[name] = value
-    at.run()
+    return at.run()
+
+
+def open_app(state: Mapping[str, object] = {}, secrets: Mapping[str, object] = {}) -> AppTest:
+    """The home page in a new session. state: of the session; visitor_id there is the browser."""
+    at = _session(state, secrets)
     assert not at.exception
     return at
 
@@ -167,7 +171,7 @@ def open_page(page: str, state: Mapping[str, object] = {}, **query: str) -> AppT
     from mlae_lab.ui import queries
 
     queries.refresh()
-    at = open_app(state)
+    at = _session(state, {})  # some pages open where the home page cannot
     at.switch_page(str(PAGES / f"{page}.py"))
     for name, value in query.items():
         at.query_params[name] = value
