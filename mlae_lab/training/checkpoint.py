@@ -1,8 +1,8 @@
 """A checkpoint: everything that determines how a training continues, taken between two of its steps.
 
 It holds experts and head, the optimizer's moments, the state of every generator, the position in the epoch's order and
-the sums that an evaluation reports. Restored on a CPU, the rest of the run gives the same numbers, bit for bit. The file
-is safetensors with a JSON header, never pickle; it appears whole or not at all.
+the sums that an evaluation reports. Restored on a CPU, the rest of the run gives the same numbers, bit for bit. The
+file is safetensors with a JSON header, never pickle; it appears whole or not at all.
 """
 
 from __future__ import annotations

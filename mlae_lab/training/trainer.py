@@ -228,7 +228,7 @@ class Training:
     # ---------------------------------------------------------------- checkpoints
 
     def checkpoint(self) -> Checkpoint:
-        """Everything that determines how training continues. Take it after an event; of an evaluation, after the last."""
+        """Everything that determines how training continues. To be called after an event, not within an evaluation."""
         tensors: dict[str, torch.Tensor] = dict(self.learned)
         for name, parameter in self.learned.items():
             for part, value in self.optimizer.state.get(parameter, {}).items():

@@ -1,4 +1,4 @@
-"""All questions that a trained network can be asked, by name. Each module of this room holds those of one topic."""
+"""All queries that a trained network answers, by name. Each module holds the queries of one topic."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ TOPICS = (about, errors, maps, images, predict, similarity, whatif)
 
 
 def queries() -> dict[str, Query]:
-    """Name to question."""
+    """All queries, by name."""
     return {name: query for topic in TOPICS for name, query in topic.QUERIES.items()}

@@ -1,4 +1,4 @@
-"""Errors: which images a trained network gets wrong, how sure it was, and the images themselves."""
+"""Errors: the misclassified images, their confidence and the images themselves."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, QueryError
 from mlae_lab.training.queries.images import spread_out
 from mlae_lab.training.sample_images import encoded_image
 
-SHOWN = 12  # images in each row of the best and the worst
+SHOWN = 12  # images in each row of best and worst predictions
 MAX_IMAGES = 96  # of one call of `images_at`
-PRINTED = 64  # images whose pixels go into the fingerprint
+HASHED = 64  # images whose pixels enter the fingerprint
 CONFUSED = 10
 
 
 def errors(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
-    """Confusion, accuracy by class, calibration, and the best and worst images; formulas in `analysis.errors`.
+    """Confusion matrix, accuracy by class, calibration, and best and worst images; formulas in `analysis.errors`.
 
-    arguments: images, "all" (the default) or how many of the evaluation images, 1 or more: every n-th of them, so
-    that any two runs on one split are asked about the same ones. Per image the answer has place, class (truth), guess
-    and confidence; two answers are compared by `core.paired_tests`. loss in nats, shares in [0, 1], accuracy in percent.
+    Arguments: images, "all" (the default) or how many of the evaluation images, 1 or more: every n-th of them, so that
+    two runs on one split are queried about the same images. For each image, the answer has its index, class (truth),
+    predicted class and confidence; `core.paired_tests` compares two answers. Loss in nats, shares in [0, 1], accuracy
+    in percent.
     """
     setup = loaded.setup
     images = len(setup.evaluation)
     indices = spread_out(_wanted(arguments.get("images", "all"), images), images)
     judged = _judged(loaded, indices, on_progress)
-    names, right = list(setup.classes), int(judged.correct.sum())
+    names, correct = list(setup.classes), int(judged.correct.sum())
     counts = analysis.confusion(judged.truth, judged.predicted, len(names))
     rows = analysis.extremes(judged, SHOWN)
-    named = sorted({row for found in rows.values() for row in found})
-    low, high = wilson(right, len(indices))
+    named = sorted({row for group in rows.values() for row in group})
+    low, high = wilson(correct, len(indices))
     calibration = analysis.calibration(judged)
     return {
         "task": setup.config.task,
@@ -47,9 +48,9 @@ def errors(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
         "names": names,
         "images": len(indices),
         "of": images,
-        "print": _print(loaded, indices),
-        "accuracy": 100 * right / len(indices),
-        "right": right,
+        "print": _fingerprint(loaded, indices),
+        "accuracy": 100 * correct / len(indices),
+        "right": correct,
         "low": _short(100 * low),
         "high": _short(100 * high),
         "loss": _short(calibration.loss),
@@ -62,26 +63,26 @@ def errors(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
         "confused": analysis.confused(counts, CONFUSED),
         "classes": [
             {"name": name, "images": c.images, "right": c.correct, "low": _short(c.low), "high": _short(c.high)}
-            for name, c in zip(names, analysis.by_class(counts), strict=False)
+            for name, c in zip(names, analysis.by_class(counts), strict=True)
         ],
         "indices": indices,
         "truth": judged.truth.tolist(),
         "predicted": judged.predicted.tolist(),
         "confidence": [_short(value) for value in judged.confidence.tolist()],
-        "extremes": {name: [indices[row] for row in found] for name, found in rows.items()},
+        "extremes": {name: [indices[row] for row in group] for name, group in rows.items()},
         "losses": {str(indices[row]): _short(float(judged.loss[row])) for row in named},
         "thumbnails": {str(indices[row]): encoded_image(setup.evaluation.part.images[indices[row]]) for row in named},
     }
 
 
 def images_at(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
-    """Small images of the evaluation split, base64 by place. arguments: places, up to 96 of them."""
+    """Thumbnails of evaluation images, base64 by index. Arguments: indices, up to 96 of them."""
     part, indices = loaded.setup.evaluation.part, arguments.get("indices")
     if not isinstance(indices, Sequence) or isinstance(indices, str) or len(indices) > MAX_IMAGES:
-        raise QueryError(f"places is {str(indices)[:60]}: it must be a list of at most {MAX_IMAGES} whole numbers")
+        raise QueryError(f"indices is {str(indices)[:60]}: it must be a list of at most {MAX_IMAGES} whole numbers")
     for index in indices:
         if type(index) is not int or not 0 <= index < len(part):
-            raise QueryError(f"place is {str(index)[:60]}: it must be a whole number from 0 to {len(part) - 1}")
+            raise QueryError(f"index is {str(index)[:60]}: it must be a whole number from 0 to {len(part) - 1}")
     return {"thumbnails": {str(index): encoded_image(part.images[index]) for index in indices}}
 
 
@@ -95,24 +96,24 @@ def _wanted(value: object, images: int) -> int:
 
 @torch.no_grad()
 def _judged(loaded: LoadedRun, indices: Sequence[int], on_progress: ProgressCallback) -> analysis.Judged:
-    """The images at these places through the network, 256 at a time as in training's evaluation."""
-    setup, found = loaded.setup, []
-    for at in range(0, len(indices), CHUNK):
-        chosen = torch.tensor(indices[at : at + CHUNK], device=setup.device)
+    """Predictions for the images at these indices, 256 at a time as in a training's evaluation."""
+    setup, chunks = loaded.setup, []
+    for start in range(0, len(indices), CHUNK):
+        chosen = torch.tensor(indices[start : start + CHUNK], device=setup.device)
         with autocast(setup):
             logits = setup.behind(setup.evaluation.take(chosen)).float()
-        found.append(analysis.judge(logits, setup.evaluation.labels[chosen]))
-        on_progress(min(at + CHUNK, len(indices)), len(indices))
-    return analysis.joined(found)
+        chunks.append(analysis.judge(logits, setup.evaluation.labels[chosen]))
+        on_progress(min(start + CHUNK, len(indices)), len(indices))
+    return analysis.joined(chunks)
 
 
-def _print(loaded: LoadedRun, indices: Sequence[int]) -> str:
-    """Twelve hex digits of what was asked about: all labels, and the pixels of up to 64 of the images."""
+def _fingerprint(loaded: LoadedRun, indices: Sequence[int]) -> str:
+    """Fingerprint of the images, twelve hex digits: all labels, and the pixels of up to 64 images."""
     part = loaded.setup.evaluation.part
-    found = hashlib.sha256(part.labels[list(indices)].tobytes())
-    for at in spread_out(min(PRINTED, len(indices)), len(indices)):
-        found.update(part.images[indices[at]].tobytes())
-    return found.hexdigest()[:12]
+    digest = hashlib.sha256(part.labels[list(indices)].tobytes())
+    for position in spread_out(min(HASHED, len(indices)), len(indices)):
+        digest.update(part.images[indices[position]].tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _short(value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Questions about images: what each expert adds to them, and where it looks."""
+"""Contribution and attention maps of the experts on single images."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.experts import experts_off
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, QueryError, experts_of
-from mlae_lab.training.queries.images import indices_of, named, pixels_of, private, whole
+from mlae_lab.training.queries.images import described, indices_of, pixels_of, private, whole
 
-MAX_MAPPED = 12  # images in one question about maps
-MAX_LISTED = 256  # images that are told one by one
-PIECE = 32  # images between two calls of tell
+MAX_MAPPED = 12  # images in one query of maps
+MAX_LISTED = 256  # images whose values are listed one by one
+PIECE = 32  # images between two calls of on_progress
 WAYS = ("layer", "class", "image")
 
 
-# ---------------------------------------------------------------- the questions
+# ---------------------------------------------------------------- queries
 
 
 def activation(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """Contribution of each expert (`analysis.activation`) by layer, by class or by image.
 
-    by: "layer", "class" or "image". images: how many evaluation images, spread evenly over the split, or a list of
-    their places from 0; 256 by default. The grid that a run measures itself is of the first 256. Answer: canvas (rows,
-    columns), the mean over these images, and for "class" values (classes, rows, columns), for "image" values
-    (images, rows, columns), at most 256 of them. None where no expert exists and for a class without an image.
+    Arguments: by, "layer", "class" or "image"; images, how many evaluation images, spread evenly over the split, or a
+    list of their indices from 0; 256 by default. (The grid that a run records itself is of the first 256.) Answer:
+    canvas (rows, columns), the mean over these images, and for "class" values (classes, rows, columns), for "image"
+    values (images, rows, columns), at most 256 of them. None where no expert exists and for a class without images.
     """
     by = arguments.get("by", "layer")
     if by not in WAYS:
@@ -40,14 +40,14 @@ def activation(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Pro
     experts, inputs = experts_of(loaded), loaded.setup.evaluation
     plan = experts.plan
     indices = indices_of(arguments.get("images", 256), inputs, MAX_LISTED if by == "image" else None)
-    found = []
+    parts = []
     for done in range(0, len(indices), PIECE):
         on_progress(done, len(indices))
         entering = inputs.take(torch.tensor(indices[done : done + PIECE], device=loaded.setup.device))
         with autocast(loaded.setup):
             values = contribution.by_image(loaded.setup.behind, entering, experts.layers)
-        found.append(contribution.on_canvas(plan, experts.layers, values))
-    canvas = torch.cat(found)
+        parts.append(contribution.on_canvas(plan, experts.layers, values))
+    canvas = torch.cat(parts)
     labels = inputs.labels.cpu()[indices]
     answer = {"by": by, "images": len(indices), "canvas": numbers(canvas.mean(0))}
     if by == "class":
@@ -63,10 +63,10 @@ def activation(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Pro
 def attention(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """Where the experts of a layer and the network look, as maps on the grid of patches (`analysis.attention`).
 
-    images: 1 to 12, each the place of an evaluation image from 0, or {"file": base64 of an image file}. layer: row
-    of the plan from 1, by default the last that keeps an expert. Answer: for each image `image` (base64), `added`
-    and `signed` (experts, height, width), `attention` and `rollout`; what a network does not have is None, and
-    `no_maps` and `no_attention` and `no_alone` say why in a sentence.
+    Arguments: images, 1 to 12, each the index of an evaluation image from 0, or {"file": base64 of an image file};
+    layer, row of the plan from 1, by default the last that keeps an expert. Answer: for each image `image` (base64),
+    `added` and `signed` (experts, height, width), `attention` and `rollout`; what a network does not have is None, and
+    `no_maps`, `no_attention` and `no_alone` give the reason in a sentence.
     """
     setup, experts = loaded.setup, experts_of(loaded)
     plan = experts.plan
@@ -74,8 +74,8 @@ def attention(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Prog
     target = plan.targets[row]
     given = arguments.get("images")
     if not isinstance(given, list) or not 1 <= len(given) <= MAX_MAPPED:
-        raise QueryError(f"maps are drawn for a list of 1 to {MAX_MAPPED} images: name places or files")
-    stored = [pixels_of(loaded, one) for one in given]
+        raise QueryError(f"maps are computed for a list of 1 to {MAX_MAPPED} images: give indices or files")
+    stored = [pixels_of(loaded, entry) for entry in given]
     answer: dict[str, Any] = {
         "layer": row + 1, "target": target, "experts": [column + 1 for column in experts.layers[target].columns],
         "tokens": maps.reader_in_words(setup.model), "classes": list(setup.classes), "grid": None,
@@ -84,19 +84,19 @@ def attention(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Prog
     for done, (pixels, index) in enumerate(stored):
         on_progress(done, len(stored))
         seen = setup.evaluation.normalised(pixels[None])
-        image = named(loaded, pixels, index) | {"added": None, "signed": None, "attention": None, "rollout": None}
+        image = described(loaded, pixels, index) | {"added": None, "signed": None, "attention": None, "rollout": None}
         answer["images"].append(image)
         with autocast(setup):
             logits = setup.model(seen).float()
-        image |= _guess(logits)
+        image |= _prediction(logits)
         try:
             with autocast(setup):
-                found = maps.expert_maps(setup.model, target, seen)
+                expert = maps.expert_maps(setup.model, target, seen)
             image |= {
-                "added": numbers(found.added[0]),
-                "signed": numbers(None if found.signed is None else found.signed[0]),
+                "added": numbers(expert.added[0]),
+                "signed": numbers(None if expert.signed is None else expert.signed[0]),
             }
-            answer["grid"] = list(found.added.shape[-2:])
+            answer["grid"] = list(expert.added.shape[-2:])
         except maps.NoMap as error:
             answer["no_maps"] = str(error)
         if answer["no_attention"]:
@@ -123,7 +123,7 @@ def attention(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Prog
 QUERIES = {"activation": activation, "attention": attention}
 
 
-# ---------------------------------------------------------------- what is asked
+# ---------------------------------------------------------------- arguments
 
 
 def _row(plan: MaskPlan, layer: Any) -> int:
@@ -137,10 +137,10 @@ def _row(plan: MaskPlan, layer: Any) -> int:
     return row
 
 
-# ---------------------------------------------------------------- what is answered
+# ---------------------------------------------------------------- answers
 
 
-def _guess(logits: torch.Tensor) -> dict:
+def _prediction(logits: torch.Tensor) -> dict:
     best = logits.softmax(1)[0].max(0)
     return {"predicted": int(best.indices), "confidence": round(float(best.values), 4)}
 

@@ -1,8 +1,8 @@
-"""What a run makes of one image: its answer, what it takes for alike, and the answer with some experts off."""
+"""Prediction for one image: the classes, the nearest training images, and the prediction with some experts off."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,21 +14,21 @@ from mlae_lab.model.experts import experts_off
 from mlae_lab.training import sample_images
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, experts_of
-from mlae_lab.training.queries.images import IMAGE_SIZE, as_seen, named, pixels_of, private
+from mlae_lab.training.queries.images import IMAGE_SIZE, as_seen, described, pixels_of, private
 from mlae_lab.training.queries.maps import numbers
 from mlae_lab.training.queries.whatif import one_image, state_of
 
 TOP = 5
 NEAREST = 6
-PIECE = 32  # images between two calls of tell
+PIECE = 32  # images between two calls of on_progress
 
 
 def predict(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
-    """What the run makes of an image: the first five classes with their probabilities, the nearest training images
-    (`analysis.predict`), what each expert adds, and the answer with each layer's experts off.
+    """Prediction for an image: the top five classes with their probabilities, the nearest training images
+    (`analysis.predict`), the contribution of each expert, and the prediction without each layer's experts.
 
-    image: place of an evaluation image from 0, or {"file": base64 of an image file}. A run without experts, such
-    as a linear probe, has canvas and without_all None and no layer.
+    Arguments: image, index of an evaluation image from 0, or {"file": base64 of an image file}. For a run without
+    experts, such as a linear probe, canvas and without_all are None and without_layer is empty.
     """
     setup = loaded.setup
     experts = setup.experts
@@ -55,17 +55,17 @@ def predict(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progre
     cosines, indices = nearest(read[0].cpu(), known, NEAREST)
     alike = [
         {
-            "index": at, "truth": int(setup.train.labels[at]), "cosine": round(cosine, 4),
-            "image": sample_images.encoded_image(as_seen(setup.train, setup.train.part.images[at]), IMAGE_SIZE),
+            "index": i, "truth": int(setup.train.labels[i]), "cosine": round(cosine, 4),
+            "image": sample_images.encoded_image(as_seen(setup.train, setup.train.part.images[i]), IMAGE_SIZE),
         }
-        for cosine, at in zip(cosines.tolist(), indices.tolist(), strict=False)
+        for cosine, i in zip(cosines.tolist(), indices.tolist(), strict=True)
     ]  # fmt: skip
     return {
-        **named(loaded, pixels, index),
+        **described(loaded, pixels, index),
         "classes": list(setup.classes),
         "top": [
             {"class": int(c), "probability": round(p, 6)}
-            for c, p in zip(best.indices, best.values.tolist(), strict=False)
+            for c, p in zip(best.indices, best.values.tolist(), strict=True)
         ],
         "nearest": alike,
         "canvas": numbers(canvas),
@@ -75,16 +75,16 @@ def predict(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progre
 
 
 def predict_without(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
-    """The answer to one image in a state (`questions.whatif`), beside the run's own.
+    """Prediction for one image in a state (`queries.whatif`), compared with the run's own.
 
-    image: as in `predict`; factors, or any of mask, off and scale. Answer: before and now, the probability of every
-    class; the state's factors, experts that are on, off as text and what its mask ignored.
+    Arguments: image as in `predict`; factors, or any of mask, off and scale. Answer: before and now, the probability of
+    every class; the state's factors, the number of experts that are on, off as text, and what its mask ignored.
     """
     plan = experts_of(loaded).plan
     factors, ignored = state_of(plan, {k: v for k, v in arguments.items() if k != "image"})
     lab, _, index = one_image(loaded, arguments.get("image"))
     before, now = (
-        [round(p, 6) for p in found.logits.softmax(1)[0].tolist()] for found in (lab.trained, lab.ask(factors))
+        [round(p, 6) for p in outcome.logits.softmax(1)[0].tolist()] for outcome in (lab.trained, lab.ask(factors))
     )
     on = set(cells_on(factors))
     return {
@@ -98,14 +98,14 @@ QUERIES = {"predict": predict, "predict_without": predict_without}
 
 
 def _against(probability: torch.Tensor, first: int) -> dict:
-    """An answer beside the one that was given: the class that wins now, and what is left of the first."""
-    won = int(probability[0].argmax())
-    return {"class": won, "probability": round(float(probability[0, first]), 6), "flips": won != first}
+    """A changed prediction: its class, the probability of the original class, and whether the class changed."""
+    winner = int(probability[0].argmax())
+    return {"class": winner, "probability": round(float(probability[0, first]), 6), "flips": winner != first}
 
 
 def _known(loaded: LoadedRun, on_progress: ProgressCallback) -> torch.Tensor:
-    """What the head reads of every training image, (n, width), computed once for a subject."""
-    setup, name = loaded.setup, "what the head reads of the training images"
+    """The head's inputs for every training image, (n, width), computed once for a loaded run."""
+    setup, name = loaded.setup, "inputs of the head"
     if name not in loaded.kept:
         total = len(setup.train) + (len(setup.experts.layers) if setup.experts else 0)
         loaded.kept[name] = torch.cat(list(_read(loaded, on_progress, total)))
@@ -123,7 +123,7 @@ def _read(loaded: LoadedRun, on_progress: ProgressCallback, total: int) -> Itera
         yield read.cpu()
 
 
-def _autocast(loaded: LoadedRun):
+def _autocast(loaded: LoadedRun) -> Callable[[torch.Tensor], torch.Tensor]:
     def network(entering: torch.Tensor) -> torch.Tensor:
         with torch.no_grad(), autocast(loaded.setup):
             return loaded.setup.behind(entering)

@@ -1,4 +1,4 @@
-"""How alike the experts of a run are, at its end or at a kept checkpoint, alone or beside another run."""
+"""Similarity of the experts of a run, at its end or at a kept checkpoint, alone or compared with another run."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class _Layer:
     rank: int
 
     @property
-    def own(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    def factors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
         return self.a, self.b, self.coefficient, self.rank
 
 
 @dataclass(frozen=True)
 class _Learned:
-    """What a file holds. targets and layers: row by row of the plan."""
+    """The experts in a file. layers: row by row of the plan."""
 
     plan: MaskPlan
     layers: tuple[_Layer | None, ...]
@@ -43,31 +43,31 @@ class _Learned:
 def similarity(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """Cosines, spectra and spaces, row by row of the plan.
 
-    arguments: file, path of a checkpoint of this run ("" for its end); other, path of another run's adapter or checkpoint
-    ("" for none). The answer: targets; experts of each row; signed, absolute: mean cosine over pairs; matrices;
-    values: singular values of ΔW; effective_rank, stable_rank; chance: what random experts show, by row and over rows;
-    reads, writes: overlap of the spaces that ΔW reads from and writes into, row by row (None for other sizes);
-    random_reads, random_writes: of random spaces of these sizes; and `other`, the same of the other run, with
-    same_reads, same_writes: the overlap with this one's row of the same name, and same_random_reads, same_random_writes:
-    that of random spaces, in the mean over these rows. None where nothing is to be measured.
+    Arguments: file, path of a checkpoint of this run ("" for its end); other, path of another run's adapter or
+    checkpoint ("" for none). Answer: targets; experts of each row; signed, absolute: mean cosine over pairs; matrices;
+    values: singular values of ΔW; effective_rank, stable_rank; baseline, baseline_over_rows: the same cosine for random
+    experts; reads, writes: overlap of the input and output subspaces of ΔW, row by row (None for different sizes);
+    random_reads, random_writes: the overlap of random subspaces of these sizes; and `other`, the same for the other
+    run, with same_reads, same_writes: the overlap with this run's row of the same name, and same_random_reads,
+    same_random_writes: that of random subspaces, mean over these rows. None where nothing can be measured.
     """
     file, other = (_path(arguments, name) for name in ("file", "other"))
-    learned = _of_file(file) if file else _of_subject(loaded)
-    found, spectra = _measured(learned, on_progress, 0, 1 + bool(other))
+    learned = _of_file(file) if file else _of_run(loaded)
+    answer, spectra = _measured(learned, on_progress, 0, 1 + bool(other))
     if other:
-        its = _of_file(other)
-        found["other"], its_spectra = _measured(its, on_progress, 1, 2)
+        other_run = _of_file(other)
+        answer["other"], other_spectra = _measured(other_run, on_progress, 1, 2)
         rows = {target: row for row, target in enumerate(learned.plan.targets)}
         for name, size in (("reads", "right"), ("writes", "left")):
-            both = [
-                (getattr(spectra[rows[target]], size), getattr(theirs, size)) if target in rows else None
-                for target, theirs in zip(its.plan.targets, its_spectra, strict=False)
+            pairs = [
+                (getattr(spectra[rows[target]], size), getattr(other_spectrum, size)) if target in rows else None
+                for target, other_spectrum in zip(other_run.plan.targets, other_spectra, strict=True)
             ]
-            found["other"][f"same_{name}"] = [
-                overlap(*pair) if pair and pair[0].shape[0] == pair[1].shape[0] else None for pair in both
+            answer["other"][f"same_{name}"] = [
+                overlap(*pair) if pair and pair[0].shape[0] == pair[1].shape[0] else None for pair in pairs
             ]
-            found["other"][f"same_random_{name}"] = _random_pairs([pair for pair in both if pair])
-    return found
+            answer["other"][f"same_random_{name}"] = _random_pairs([pair for pair in pairs if pair])
+    return answer
 
 
 def _path(arguments: Mapping[str, Any], name: str) -> str:
@@ -77,32 +77,33 @@ def _path(arguments: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _of_subject(loaded: LoadedRun) -> _Learned:
+def _of_run(loaded: LoadedRun) -> _Learned:
     experts = loaded.setup.experts
     if experts is None:
-        raise QueryError("a linear probe has no experts: ask a run with a mask")
-    made = {
+        raise QueryError("a linear probe has no experts: choose a run with a mask")
+    layers = {
         target: _Layer(layer.a.detach().cpu(), layer.b.detach().cpu(), layer.coefficient.detach().cpu(), layer.rank)
         for target, layer in experts.layers.items()
     }
-    return _Learned(experts.plan, tuple(made.get(target) for target in experts.plan.targets))
+    return _Learned(experts.plan, tuple(layers.get(target) for target in experts.plan.targets))
 
 
 def _of_file(file: str) -> _Learned:
-    """The experts in an adapter or a checkpoint; a λ that did not learn is in no checkpoint and has its start value."""
+    """The experts in an adapter or a checkpoint; a frozen λ is in no checkpoint and has its initial value."""
     try:
         adapter = read_adapter(Path(file))
         plan, tensors = adapter.plan, adapter.tensors
     except AdapterError:
         try:
-            kept = read_checkpoint(Path(file))
+            checkpoint = read_checkpoint(Path(file))
         except CheckpointError as error:
             raise QueryError(str(error)) from None
-        plan, tensors = kept.config.plan if kept.config.method == "mlae" else None, kept.tensors
+        tensors = checkpoint.tensors
+        plan = checkpoint.config.plan if checkpoint.config.method == "mlae" else None
     if plan is None:
         raise QueryError(f"{file} holds a linear probe, which has no experts: name a run with a mask")
     layers: list[_Layer | None] = []
-    for target, count in zip(plan.targets, plan.kept, strict=False):
+    for target, count in zip(plan.targets, plan.kept, strict=True):
         a, b = (tensors.get(f"{target}.{kind}") for kind in "ab")
         if not count:
             layers.append(None)
@@ -110,8 +111,8 @@ def _of_file(file: str) -> _Learned:
         shape = (count * plan.expert_rank,)
         if a is None or b is None or a.shape[:1] != shape or b.shape[1:] != shape:
             raise QueryError(f"{file} does not hold the experts of {target} that its plan has")
-        start = torch.full((count,), plan.coefficient_init)
-        layers.append(_Layer(a, b, tensors.get(f"{target}.coefficient", start), plan.expert_rank))
+        initial = torch.full((count,), plan.coefficient_init)
+        layers.append(_Layer(a, b, tensors.get(f"{target}.coefficient", initial), plan.expert_rank))
     return _Learned(plan, tuple(layers))
 
 
@@ -126,10 +127,10 @@ def _measured(learned: _Learned, on_progress: ProgressCallback, done: int, total
             spectra.append(Spectrum(torch.zeros(0), torch.zeros(0, 0), torch.zeros(0, 0)))
             baselines.append(None)
             continue
-        matrix = cosines(*layer.own)
+        matrix = cosines(*layer.factors)
         matrices.append([[round(value, 5) for value in line] for line in matrix.tolist()])
         means.append(off_diagonal_means(matrix))
-        spectra.append(spectrum(*layer.own))
+        spectra.append(spectrum(*layer.factors))
         baselines.append(random_baseline_of(layer.a.shape[1], layer.b.shape[0], len(layer.coefficient), layer.rank))
     right, left = [s.right for s in spectra], [s.left for s in spectra]
     return {
@@ -140,7 +141,8 @@ def _measured(learned: _Learned, on_progress: ProgressCallback, done: int, total
         "values": [[float(f"{value:.6g}") for value in s.values.tolist()] for s in spectra],
         "effective_rank": [effective_rank(s.values) for s in spectra],
         "stable_rank": [stable_rank(s.values) for s in spectra],
-        "baseline": [_baseline(baseline) for baseline in baselines], "baseline_over_rows": _baseline(over_layers(baselines)),
+        "baseline": [_baseline(baseline) for baseline in baselines],
+        "baseline_over_rows": _baseline(over_layers(baselines)),
         "reads": overlaps(right), "writes": overlaps(left),
         "random_reads": _random(right), "random_writes": _random(left),
     }, spectra  # fmt: skip
@@ -151,18 +153,18 @@ def _baseline(baseline: RandomBaseline | None) -> dict | None:
 
 
 def _random(spaces: list[torch.Tensor]) -> float | None:
-    """The overlap of random spaces in the mean over the pairs of rows that can be compared."""
-    return _random_pairs([(one, other) for i, one in enumerate(spaces) for other in spaces[:i]])
+    """Mean overlap of random subspaces over the pairs of rows that can be compared."""
+    return _random_pairs([(space, other) for i, space in enumerate(spaces) for other in spaces[:i]])
 
 
 def _random_pairs(pairs: list[tuple[torch.Tensor, torch.Tensor]]) -> float | None:
-    """The same over given pairs; None if none can be compared."""
-    found = [
-        random_overlap(one.shape[1], other.shape[1], one.shape[0])
-        for one, other in pairs
-        if one.shape[0] == other.shape[0] and min(one.shape[1], other.shape[1])
+    """The same for the given pairs, None if none can be compared."""
+    values = [
+        random_overlap(space.shape[1], other.shape[1], space.shape[0])
+        for space, other in pairs
+        if space.shape[0] == other.shape[0] and min(space.shape[1], other.shape[1])
     ]
-    return sum(found) / len(found) if found else None
+    return sum(values) / len(values) if values else None
 
 
 QUERIES = {"similarity": similarity}

@@ -1,4 +1,4 @@
-"""What if some experts were not there, which of them matter, and how the run stands random masks.
+"""What-if, expert importance and robustness to random masks.
 
 A *state* in the arguments is {"factors": rows x columns} or any of {"mask": code of a plan, "off": [[layer, expert],
 [layer], ...] or "L3E2,L4", "scale": x}, applied in that order; layers and experts count from 1. "images": how many
@@ -40,7 +40,7 @@ from mlae_lab.model.adapter_file import pruned, read_adapter, write_adapter
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.inputs import CHUNK
 from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, QueryError, experts_of
-from mlae_lab.training.queries.images import named, pixels_of, private, spread_out
+from mlae_lab.training.queries.images import described, pixels_of, private, spread_out
 from mlae_lab.training.sample_images import encoded_image
 
 IMAGES = 200
@@ -50,15 +50,15 @@ MAX_SAMPLES = 1_000
 
 
 def whatif(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
-    """Accuracy, loss, accuracy of each class and the images that flip in a state, beside the run as it was trained."""
+    """Accuracy, loss, accuracy of each class and changed predictions in a state, compared with the trained run."""
     plan = experts_of(loaded).plan
     factors, ignored = state_of(plan, arguments, "images")
     lab, indices = _lab(loaded, _count(arguments))
     before, now = lab.trained, lab.ask(factors)
-    labels, said = lab.labels.tolist(), (before.predicted.tolist(), now.predicted.tolist())
-    flips = [i for i in range(len(labels)) if said[0][i] != said[1][i]]
+    labels, was, is_now = lab.labels.tolist(), before.predicted.tolist(), now.predicted.tolist()
+    flips = [i for i in range(len(labels)) if was[i] != is_now[i]]
     on = cells_on(factors)
-    sure = before.confidence.tolist(), now.confidence.tolist()
+    confidence = before.confidence.tolist(), now.confidence.tolist()
     return {
         "images": len(labels),
         "of": len(loaded.setup.evaluation),
@@ -74,37 +74,37 @@ def whatif(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
         "flips": [
             {
                 "index": indices[i], "image": _image(loaded, indices[i]), "truth": labels[i],
-                "before": said[0][i], "now": said[1][i],
-                "confidence_before": round(sure[0][i], 4), "confidence_now": round(sure[1][i], 4),
+                "before": was[i], "now": is_now[i],
+                "confidence_before": round(confidence[0][i], 4), "confidence_now": round(confidence[1][i], 4),
             }
-            for i in sorted(flips, key=lambda i: (said[0][i] != labels[i], i))[:MAX_FLIPS]
+            for i in sorted(flips, key=lambda i: (was[i] != labels[i], i))[:MAX_FLIPS]
         ],
-        "predicted": said[1],
-        "confidence": [round(value, 4) for value in sure[1]],
+        "predicted": is_now,
+        "confidence": [round(value, 4) for value in confidence[1]],
     }  # fmt: skip
 
 
 def importance(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
-    """The change of loss and accuracy without each expert and without each layer, exact, and the estimate beside it."""
+    """Change of loss and accuracy without each expert and without each layer, exact and by first-order estimate."""
     plan = experts_of(loaded).plan
     _known(arguments, "images")
     lab, _ = _lab(loaded, _count(arguments))
     cells = existing(plan)
     layers = importance_analysis.layers_of(cells)
     on = lab.trained
-    found = importance_analysis.each_off(lab, [*([cell] for cell in cells), *layers], on_progress)
+    outcomes = importance_analysis.each_off(lab, [*([cell] for cell in cells), *layers], on_progress)
     predicted = importance_analysis.first_order(lab)
-    of_cells, of_layers = found[: len(cells)], found[len(cells) :]
+    of_cells, of_layers = outcomes[: len(cells)], outcomes[len(cells) :]
     estimates = [predicted[cell] for cell in cells], [sum(predicted[cell] for cell in layer) for layer in layers]
     rows = [layer[0][0] for layer in layers]
 
     def canvas(values: Sequence[float]) -> list[list[float | None]]:
-        held = dict(zip(cells, values, strict=False))
-        return [[_short(held.get((r, c))) for c in range(plan.columns)] for r in range(plan.rows)]
+        by_cell = dict(zip(cells, values, strict=True))
+        return [[_short(by_cell.get((r, c))) for c in range(plan.columns)] for r in range(plan.rows)]
 
     def column(values: Sequence[float]) -> list[float | None]:
-        held = dict(zip(rows, values, strict=False))
-        return [_short(held.get(row)) for row in range(plan.rows)]
+        by_row = dict(zip(rows, values, strict=True))
+        return [_short(by_row.get(row)) for row in range(plan.rows)]
 
     def changes(outcomes: Sequence[Outcome]) -> tuple[list[float], list[float]]:
         return [o.loss - on.loss for o in outcomes], [o.accuracy - on.accuracy for o in outcomes]
@@ -128,9 +128,12 @@ def importance(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Pro
 
 
 def greedy(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
-    """Accuracy against experts kept while the least useful goes (direction "removal"), the most useful comes ("addition"),
-    or they go in the order of the first-order estimate ("estimate"), which is quick. agreement: of a removal's order with
-    the estimates, Spearman's correlation, None for other directions."""
+    """Accuracy by number of kept experts, while experts are removed or added one at a time.
+
+    Arguments: direction, "removal" of the least useful expert, "addition" of the most useful one, or "estimate",
+    removal in the order of the first-order estimate, which is quick. Answer: steps; agreement, Spearman's correlation
+    of the order of a removal with the estimates, None for other directions.
+    """
     experts_of(loaded)
     _known(arguments, "images", "direction")
     direction = arguments.get("direction", "removal")
@@ -159,33 +162,37 @@ def greedy(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
 
 
 def image_importance(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
-    """Which expert decides one image: the margin of the class that the run answers, without each expert.
+    """Expert importance for one image: the margin of the predicted class without each expert.
 
-    image: place of an evaluation image from 0 (the default), or {"file": base64 of an image file}, whose truth is None.
+    Arguments: image, index of an evaluation image from 0 (the default), or {"file": base64 of an image file}, whose
+    truth is None.
     """
     plan = experts_of(loaded).plan
     _known(arguments, "image")
     given = arguments.get("image", 0)
     lab, pixels, index = one_image(loaded, given)
-    found = importance_analysis.image_importance(lab, on_progress)
+    result = importance_analysis.image_importance(lab, on_progress)
 
     def canvas(value: Callable[[Cell], float | int | None]) -> list[list[float | int | None]]:
         return [[value((r, c)) if plan.keep[r][c] else None for c in range(plan.columns)] for r in range(plan.rows)]
 
     return {
-        **named(loaded, pixels, index),
+        **described(loaded, pixels, index),
         "classes": list(loaded.setup.classes),
-        "predicted": int(found.predicted[0]),
+        "predicted": int(result.predicted[0]),
         "confidence": _short(float(lab.trained.confidence[0])),
-        "margin": _short(float(found.margin[0])),
-        "change": canvas(lambda cell: _short(float(found.without[cell][0] - found.margin[0]))),
-        "instead": canvas(lambda cell: int(found.instead[cell][0])),
+        "margin": _short(float(result.margin[0])),
+        "change": canvas(lambda cell: _short(float(result.without[cell][0] - result.margin[0]))),
+        "instead": canvas(lambda cell: int(result.instead[cell][0])),
     } | private([given])
 
 
 def robustness(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
-    """Accuracy under random masks. rate: p of every expert (default 0.5); samples: 1 to 1,000 (default 200); seed;
-    rescaled: survivors count 1/(1-p), as in training (default true)."""
+    """Accuracy under random masks.
+
+    Arguments: rate, p of every expert (default 0.5); samples, 1 to 1,000 (default 200); seed; rescaled, whether active
+    experts are rescaled by 1/(1-p) as in training (default true).
+    """
     experts_of(loaded)
     _known(arguments, "images", "rate", "samples", "seed", "rescaled")
     rate = arguments.get("rate", 0.5)
@@ -197,12 +204,12 @@ def robustness(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Pro
     if not isinstance(rescaled, bool):
         raise QueryError(f"rescaled is {rescaled!r}: it must be true or false")
     lab, _ = _lab(loaded, _count(arguments))
-    found = robustness_analysis.accuracies(lab, float(rate), samples, seed, rescaled, on_progress)
+    accuracies = robustness_analysis.accuracies(lab, float(rate), samples, seed, rescaled, on_progress)
     return {
         "images": len(lab.labels), "rate": float(rate), "samples": samples, "seed": seed, "rescaled": rescaled,
-        "trained": _numbers(lab.trained), "accuracies": found,
-        "mean": _short(mean(found)), "deviation": _short(stdev(found)) if samples > 1 else None,
-        "lowest": min(found), "highest": max(found),
+        "trained": _numbers(lab.trained), "accuracies": accuracies,
+        "mean": _short(mean(accuracies)), "deviation": _short(stdev(accuracies)) if samples > 1 else None,
+        "lowest": min(accuracies), "highest": max(accuracies),
     }  # fmt: skip
 
 
@@ -222,7 +229,8 @@ def pruned_file(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Pr
 
 
 QUERIES = {
-    "whatif": whatif, "importance": importance, "greedy": greedy, "image_importance": image_importance, "robustness": robustness, "pruned": pruned_file,
+    "whatif": whatif, "importance": importance, "greedy": greedy, "image_importance": image_importance,
+    "robustness": robustness, "pruned": pruned_file,
 }  # fmt: skip
 
 
@@ -230,22 +238,22 @@ QUERIES = {
 
 
 def _lab(loaded: LoadedRun, count: int) -> tuple[WhatIf, list[int]]:
-    """The network on `count` images, with its caches as the last question left them; and which images."""
+    """The network on `count` images, with the caches of earlier queries, and the indices of the images."""
     total = len(loaded.setup.evaluation)
     count = min(count, total)
     indices = spread_out(count, total)
-    held = loaded.kept.get("whatif")
-    if held is None or len(held.labels) != count:
-        loaded.kept["whatif"] = None  # its caches go before the new ones come
-        held = loaded.kept["whatif"] = _built(loaded, indices)
-    return held, indices
+    lab = loaded.kept.get("whatif")
+    if lab is None or len(lab.labels) != count:
+        loaded.kept["whatif"] = None  # frees its caches before the new ones are filled
+        lab = loaded.kept["whatif"] = _built(loaded, indices)
+    return lab, indices
 
 
 def one_image(loaded: LoadedRun, given: Any) -> tuple[WhatIf, np.ndarray, int | None]:
-    """The network on one image (`images.pixels_of`), the image and its place."""
+    """The network on one image (`images.pixels_of`), the image and its index."""
     setup, (pixels, index) = loaded.setup, pixels_of(loaded, given)
     inputs = setup.evaluation
-    truth = inputs.labels[:1] if index is None else inputs.labels[index : index + 1]  # a loss that nobody asks for
+    truth = inputs.labels[:1] if index is None else inputs.labels[index : index + 1]  # its loss is not used
     entering = inputs.before(inputs.normalised(pixels[None]))
     return WhatIf(setup.model, experts_of(loaded), entering, truth, lambda: autocast(setup)), pixels, index
 
@@ -263,10 +271,10 @@ def _image(loaded: LoadedRun, index: int) -> str:
     return f"data:image/{'jpeg' if text.startswith('/9j') else 'png'};base64,{text}"
 
 
-def _numbers(found: Outcome) -> dict:
+def _numbers(outcome: Outcome) -> dict:
     return {
-        "accuracy": found.accuracy, "loss": _short(found.loss),
-        "class_accuracy": [_short(value) for value in found.class_accuracy()],
+        "accuracy": outcome.accuracy, "loss": _short(outcome.loss),
+        "class_accuracy": [_short(value) for value in outcome.class_accuracy()],
     }  # fmt: skip
 
 
@@ -274,7 +282,7 @@ def _short(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.7g}")
 
 
-# ---------------------------------------------------------------- what was asked
+# ---------------------------------------------------------------- arguments
 
 
 def state_of(plan: MaskPlan, arguments: Mapping[str, Any], *more: str) -> tuple[Factors, tuple[str, ...]]:
@@ -283,7 +291,7 @@ def state_of(plan: MaskPlan, arguments: Mapping[str, Any], *more: str) -> tuple[
     try:
         if "factors" in arguments:
             if {"off", "scale", "mask"} & set(arguments):
-                raise QueryError("factors says all of a state: leave off, scale and mask out, or factors")
+                raise QueryError("factors describes the whole state: leave out off, scale and mask, or factors")
             return checked(plan, arguments["factors"]), ()
         factors, ignored = all_on(plan), ()
         if (mask := arguments.get("mask")) is not None:
@@ -302,19 +310,19 @@ def state_of(plan: MaskPlan, arguments: Mapping[str, Any], *more: str) -> tuple[
 def _off(plan: MaskPlan, off: object) -> tuple[Cell, ...]:
     if isinstance(off, str):
         return read_off(plan, off)
-    words = []
+    texts = []
     for entry in off if isinstance(off, (list, tuple)) else [off]:
         numbers = list(entry) if isinstance(entry, (list, tuple)) else []
         if len(numbers) not in (1, 2) or any(type(number) is not int for number in numbers):
             raise QueryError(f"off has {entry!r}: write [layer, expert] or [layer], counted from 1")
-        words.append(f"L{numbers[0]}" + (f"E{numbers[1]}" if len(numbers) == 2 else ""))
-    return read_off(plan, ",".join(words))
+        texts.append(f"L{numbers[0]}" + (f"E{numbers[1]}" if len(numbers) == 2 else ""))
+    return read_off(plan, ",".join(texts))
 
 
 def _known(arguments: Mapping[str, Any], *names: str) -> None:
     for name in arguments:
         if name not in names:
-            raise QueryError(f"{name!r} is no argument of this question: it takes {', '.join(names)}")
+            raise QueryError(f"{name!r} is no argument of this query: it takes {', '.join(names)}")
 
 
 def _count(arguments: Mapping[str, Any]) -> int:

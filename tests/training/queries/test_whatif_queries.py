@@ -218,7 +218,7 @@ def test_with_nothing_left_the_file_is_the_head(loaded: LoadedRun, tmp_path: Pat
     ("whatif", {"off": [["9"]]}, "write \\[layer, expert\\]"), ("whatif", {"off": 3}, "write \\[layer, expert\\]"),
     ("whatif", {"scale": "2"}, "scale is '2'"), ("whatif", {"scale": float("nan")}, "scale is nan"),
     ("whatif", {"mask": "x"}, "not a mask code"), ("whatif", {"mask": 3}, "mask is 3"),
-    ("whatif", {"factors": [[1]]}, "12 rows"), ("whatif", {"factors": [], "off": ""}, "factors says all"),
+    ("whatif", {"factors": [[1]]}, "12 rows"), ("whatif", {"factors": [], "off": ""}, "factors describes the whole"),
     ("whatif", {"images": 0}, "images is 0"), ("whatif", {"rate": 0.5}, "'rate' is no argument"),
     ("importance", {"images": 5000}, "1 to 2000"), ("greedy", {"direction": "up"}, "removal, addition or estimate"),
     ("image_importance", {"image": 200}, "0 to 199"), ("robustness", {"rate": 1.0}, "below 1"), ("robustness", {"samples": 1001}, "1 to 1000"),
