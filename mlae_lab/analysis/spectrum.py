@@ -68,18 +68,18 @@ def stable_rank(values: torch.Tensor) -> float | None:
     return float((values / values[0]).square().sum())
 
 
-def overlap(one: torch.Tensor, other: torch.Tensor) -> float | None:
+def overlap(first: torch.Tensor, second: torch.Tensor) -> float | None:
     """Mean squared cosine of the principal angles between two spaces, ‖UᵀV‖_F² / min(r, s), in [0, 1].
 
     1 means that the smaller space lies within the larger; random spaces have an expected value of max(r, s) / d. None
     if either is empty.
 
     Args:
-        one: (d, r), orthonormal columns.
-        other: (d, s), orthonormal columns.
+        first: (d, r), orthonormal columns.
+        second: (d, s), orthonormal columns.
     """
-    smaller = min(one.shape[1], other.shape[1])
-    return float((one.t() @ other).square().sum() / smaller) if smaller else None
+    smaller = min(first.shape[1], second.shape[1])
+    return float((first.t() @ second).square().sum() / smaller) if smaller else None
 
 
 def overlaps(spaces: Sequence[torch.Tensor], others: Sequence[torch.Tensor] | None = None) -> list[list[float | None]]:
@@ -90,6 +90,6 @@ def overlaps(spaces: Sequence[torch.Tensor], others: Sequence[torch.Tensor] | No
         others: likewise, by default the spaces themselves.
     """
     return [
-        [overlap(one, other) if one.shape[0] == other.shape[0] else None for other in others or spaces]
-        for one in spaces
+        [overlap(first, second) if first.shape[0] == second.shape[0] else None for second in others or spaces]
+        for first in spaces
     ]

@@ -178,9 +178,9 @@ class WhatIf:
             if target in self.experts.layers
         }
 
-    def _first_change(self, one: Factors, other: Factors) -> int:
+    def _first_change(self, factors_a: Factors, factors_b: Factors) -> int:
         """The first piece with different factors; the number of pieces if there is none."""
-        changed = [self.piece_of[row] for row, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
+        changed = [self.piece_of[row] for row, (a, b) in enumerate(zip(factors_a, factors_b, strict=True)) if a != b]
         return min(changed, default=len(self.pieces))
 
     def _nearest(self, factors: Factors) -> _Entering:

@@ -26,8 +26,8 @@ _numbers = itertools.count()
 def forget(folder: Path, older_than_days: float) -> int:
     """Delete caches that were not opened for so many days, and the leftovers of builders that died.
 
-    Caches that are being built stay, and so do other files. A process that still reads a deleted cache can go on
-    reading it.
+    Caches that are being built stay, and so do other files. A process that has a deleted cache open can
+    still read it.
 
     Returns:
         The number of bytes freed.

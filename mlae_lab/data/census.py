@@ -56,7 +56,7 @@ class Census:
 def census(
     listing: Listing | None, task: Task | None, decode: bool, progress: Callable[[int, int], None] | None = None
 ) -> Census:
-    """Check a listing against the disk and a task of the catalog. Raises no exception of its own.
+    """Check a listing against the disk and a task of the catalog. It raises no exceptions itself.
 
     Args:
         listing: None if no folder was found.

@@ -132,8 +132,8 @@ def _require_space(folder: Path, needed: int) -> None:
     if needed > free:
         data_folder = folder.parents[2]
         raise FetchError(
-            f"{data_folder} has {format_bytes(free)} free and {format_bytes(needed)} are needed: free some space there or "
-            f"choose another folder with --into or MLAE_LAB_DATA"
+            f"{data_folder} has {format_bytes(free)} free and {format_bytes(needed)} are needed: free some space there "
+            f"or choose another folder with --into or MLAE_LAB_DATA"
         )
 
 
@@ -227,8 +227,8 @@ def _classes(file: Path) -> int:
         return 0
 
 
-def _same(one: str, other: str) -> bool:
-    plain = [text.lower().replace("-", "").replace("_", "") for text in (one, other)]
+def _same(name: str, other: str) -> bool:
+    plain = [text.lower().replace("-", "").replace("_", "") for text in (name, other)]
     return plain[0] == plain[1]
 
 

@@ -186,8 +186,8 @@ def _take(wanted: Remote, into: Path) -> int | None:
 
 
 def _write(folder: Path, status: Status, progress: Progress | None = None, reason: str | None = None) -> None:
-    told = {"status": status, "reason": reason, "progress": asdict(progress) if progress else None}
-    text = json.dumps(told).encode().ljust(1000)  # so that every state fits where the last one lay
+    state = {"status": status, "reason": reason, "progress": asdict(progress) if progress else None}
+    text = json.dumps(state).encode().ljust(1000)  # so that every state fits where the last one lay
     file = folder / "progress.json"
     try:
         write_whole(file, text, sync=False)  # several times a second, and worthless after a power cut
@@ -199,8 +199,8 @@ def _write(folder: Path, status: Status, progress: Progress | None = None, reaso
 
 def _read(folder: Path) -> tuple[Status, Progress | None, str | None]:
     try:
-        told = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
-        return told["status"], Progress(**told["progress"]) if told["progress"] else None, told["reason"]
+        state = json.loads((folder / "progress.json").read_text(encoding="utf-8"))
+        return state["status"], Progress(**state["progress"]) if state["progress"] else None, state["reason"]
     except (OSError, ValueError, KeyError, TypeError):
         return "idle", None, None
 

@@ -141,7 +141,7 @@ def _labelled(config: RunConfig, task: Task, folder: Path, listing: Listing) -> 
 
 
 def mixed_label(old: str, new: str) -> str:
-    """The label of a run that was trained on images labelled `old` and goes on with images labelled `new`."""
+    """The label of a run that was trained on images labelled `old` and continues with images labelled `new`."""
     labels = old.removeprefix(_MIXED).split(", then ") if old else []
     if new != (labels[-1] if labels else ""):
         labels.append(new)
@@ -200,11 +200,11 @@ def load_protocol(
     config = _labelled(config, task, folder, listing)
     rule = preprocessing(config.prepared).rule(catalog.backbone(config.backbone).image)
     parts, total = listing.protocol(config.protocol), sum(map(len, listing.protocol(config.protocol)))
-    made, before = [], 0
+    loaded, before = [], 0
     for name, items in zip(("train", "evaluation"), parts, strict=True):
         counted = (lambda done, _, before=before: on_progress(before + done, total)) if on_progress else None
         files = [(listing.folder / path, label) for path, label in items]
         fingerprint = f"{config.data_fingerprint} {config.protocol} {name}"
-        made.append(cached(files, rule, data_folder() / "cache", fingerprint, counted))
+        loaded.append(cached(files, rule, data_folder() / "cache", fingerprint, counted))
         before += len(items)
-    return config, made[0], made[1], listing.class_names
+    return config, loaded[0], loaded[1], listing.class_names

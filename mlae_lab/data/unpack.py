@@ -69,8 +69,8 @@ def _zip(archive: Path, into: Path, meter: Meter, name: str) -> None:
         free = shutil.disk_usage(into).free
         if total > free:
             raise FetchError(
-                f"{name} unpacks to {format_bytes(total)} and {into.parent} has {format_bytes(free)} free: free some space "
-                f"there or choose another folder with --into"
+                f"{name} unpacks to {format_bytes(total)} and {into.parent} has {format_bytes(free)} free: free some "
+                f"space there or choose another folder with --into"
             )
         meter.start("unpacking", name, 0, total)
         for entry in entries:

@@ -211,7 +211,7 @@ class MaskSampler:
 
     Every row takes 16 uniform numbers per step from its own generator, whatever the plan keeps or drops: two runs with
     the same seed see the same sequence, cell by cell, whatever else differs, later rows included. The last of the 16
-    also seeds what is sampled within the batch: `noise`, one number per row, needs no state of its own, and a run that
+    also seeds what is sampled within the batch: `noise`, one number per row, needs no other state, and a run that
     resumes from a checkpoint samples what it would have sampled.
 
     Args:

@@ -44,7 +44,7 @@ def first_block(plan: MaskPlan | None, blocks: int) -> int:
 
 
 def split(model: nn.Module, block: int) -> tuple[Part, Part]:
-    """Split a network in front of a block. The two parts in turn give the output of `model(images)`.
+    """Split a network in front of a block. The two parts in sequence give the output of `model(images)`.
 
     Args:
         model: a network of timm.
@@ -73,7 +73,7 @@ def split(model: nn.Module, block: int) -> tuple[Part, Part]:
 def pieces(model: nn.Module, block: int) -> tuple[Part, ...]:
     """The second part of `split(model, block)` as a sequence: one piece per block and one for norm and head.
 
-    A network that cannot be split between blocks has a single piece. The pieces in turn give the output of the second
+    A network that cannot be split between blocks has a single piece. The pieces in sequence give the output of the second
     part bit for bit.
     """
     if _stem(model) is None:

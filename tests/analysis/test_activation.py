@@ -153,8 +153,8 @@ def test_contributions_by_image_and_class_and_live_mean_agree(
     watch.remove()
     layer = experts.layers["blocks.2.attn.qkv"]
     for p in range(5):
-        one = by_token(layer, inputs_of["x"][p])
-        assert torch.allclose(canvas[p, 2, :2], one.mean(0), rtol=1e-6)
+        contributions = by_token(layer, inputs_of["x"][p])
+        assert torch.allclose(canvas[p, 2, :2], contributions.mean(0), rtol=1e-6)
     for target, mean in live.means.items():  # every image has as many tokens
         assert torch.allclose(images[target].mean(0), mean, rtol=1e-6)
         assert torch.equal(images[target], live.images[target])

@@ -46,9 +46,9 @@ def by_hand(logits: torch.Tensor, labels: torch.Tensor) -> list[dict]:
 def test_each_prediction_equals_the_definition(seed: int) -> None:
     judged, expected = errors.judge(*some(seed=seed)), by_hand(*some(seed=seed))
     for name in ("truth", "predicted"):
-        assert getattr(judged, name).tolist() == [one[name] for one in expected]
+        assert getattr(judged, name).tolist() == [image[name] for image in expected]
     for name in ("confidence", "loss", "brier"):
-        assert getattr(judged, name).tolist() == pytest.approx([one[name] for one in expected], abs=1e-9)
+        assert getattr(judged, name).tolist() == pytest.approx([image[name] for image in expected], abs=1e-9)
 
 
 def test_joined_parts_equal_the_whole() -> None:

@@ -150,16 +150,16 @@ def test_boxes_are_distributed_as_torchvisions(height: int, width: int) -> None:
     """Means of area, aspect ratio and position over 3,000 samples of each, within five standard errors."""
     image = torch.empty(3, height, width)
     torch.manual_seed(0)
-    theirs = torch.tensor(
+    expected_means = torch.tensor(
         [RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(3000)], dtype=torch.float64
     )
-    ours = random_boxes(3000, height, width, seeded()).double()
+    means = random_boxes(3000, height, width, seeded()).double()
 
     def measures(boxes: torch.Tensor) -> torch.Tensor:
         top, left, tall, wide = boxes.unbind(1)
         return torch.stack([top, left, tall * wide, (wide / tall).log()])
 
-    a, b = measures(ours), measures(theirs)
+    a, b = measures(means), measures(expected_means)
     error = ((a.var(1) + b.var(1)) / 3000).sqrt()
     assert bool(((a.mean(1) - b.mean(1)).abs() < 5 * error).all())
 
@@ -168,9 +168,9 @@ def test_boxes_are_distributed_as_torchvisions(height: int, width: int) -> None:
 def test_central_box_is_used_if_no_sample_fits_as_in_torchvision(height: int, width: int) -> None:
     ratio = (3 / 4, 4 / 3) if height != width else (20.0, 30.0)
     torch.manual_seed(0)
-    theirs = RandomResizedCrop.get_params(torch.empty(3, height, width), [1.0, 1.0], list(ratio))
-    ours = random_boxes(3, height, width, seeded(), scale=(1.0, 1.0), ratio=ratio)
-    assert ours.tolist() == [list(theirs)] * 3
+    expected_means = RandomResizedCrop.get_params(torch.empty(3, height, width), [1.0, 1.0], list(ratio))
+    means = random_boxes(3, height, width, seeded(), scale=(1.0, 1.0), ratio=ratio)
+    assert means.tolist() == [list(expected_means)] * 3
 
 
 def test_crops_follow_from_the_seed() -> None:

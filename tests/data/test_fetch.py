@@ -61,25 +61,25 @@ def noise(size: int, seed: int = 0) -> bytes:
 
 
 def zipped(files: dict[str, bytes], change: Callable[[zipfile.ZipInfo], None] = lambda info: None) -> bytes:
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
             info = zipfile.ZipInfo(name)
             change(info)
             archive.writestr(info, data)
-    return made.getvalue()
+    return content.getvalue()
 
 
 def tarred(files: dict[str, bytes], mode: str = "w:gz", **changes: object) -> bytes:
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode=mode) as archive:
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode=mode) as archive:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             for field, value in changes.items():
                 setattr(info, field, value)
             archive.addfile(info, io.BytesIO(data))
-    return made.getvalue()
+    return content.getvalue()
 
 
 def vtab_zip(top: str = "vtab-1k/") -> bytes:
@@ -107,8 +107,8 @@ def test_weights(hub: HubServer, tmp_path: Path) -> None:
     assert folder == tmp_path / "data" / "weights" / WEIGHTS
     assert (folder / "model.safetensors").read_bytes() == hub.files[MODEL]
     assert left(tmp_path / "data") == [f"weights/{WEIGHTS}/model.safetensors"]
-    assert {one.phase for one in reports} >= {"asking", "downloading", "checking"}
-    assert {one.total for one in reports if one.phase == "downloading"} == {700_000}
+    assert {report.phase for report in reports} >= {"asking", "downloading", "checking"}
+    assert {report.total for report in reports if report.phase == "downloading"} == {700_000}
     before = len(hub.requests)
     assert fetch(hosts.remote(WEIGHTS), tmp_path / "data") == folder
     assert len(hub.requests) == before
@@ -471,10 +471,10 @@ DAMAGED_ZIP = GOOD_ZIP[:9000] + b"\0" * 2000 + GOOD_ZIP[11000:]
 
 def password(data: bytes) -> bytes:
     """The same archive with the encryption flag of its only entry set in both headers."""
-    made = bytearray(data)
+    content = bytearray(data)
     for sign, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        made[made.find(sign) + offset] |= 1
-    return bytes(made)
+        content[content.find(sign) + offset] |= 1
+    return bytes(content)
 
 
 REFUSED = [
@@ -545,13 +545,13 @@ def table(images: list[tuple[bytes, int]], column: str = "img") -> bytes:
     import pyarrow as pa
     from pyarrow import parquet
 
-    made = io.BytesIO()
+    content = io.BytesIO()
     rows = {column: [{"bytes": data, "path": None} for data, _ in images], "label": [label for _, label in images]}
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     parquet.write_table(
-        pa.table(rows, schema=pa.schema([(column, kind), ("label", pa.int64())])), made, row_group_size=300
+        pa.table(rows, schema=pa.schema([(column, kind), ("label", pa.int64())])), content, row_group_size=300
     )
-    return made.getvalue()
+    return content.getvalue()
 
 
 def images(count: int, seed: int, classes: int = 100, first: int = 0) -> list[tuple[bytes, int]]:
@@ -582,9 +582,9 @@ def test_a_task_from_tables(hub: HubServer, tmp_path: Path) -> None:
 
 def test_thousand_training_images_are_split_with_a_note(tmp_path: Path) -> None:
     files = {}
-    for name, made in (("train", images(1000, 1)), ("test", images(5, 2))):
+    for name, content in (("train", images(1000, 1)), ("test", images(5, 2))):
         files[f"default/{name}/0000.parquet"] = tmp_path / f"{name}.parquet"
-        files[f"default/{name}/0000.parquet"].write_bytes(table(made, "image"))
+        files[f"default/{name}/0000.parquet"].write_bytes(table(content, "image"))
     meter = progress.Meter(lambda p: None, lambda: False)
     note = unpack_parquet(files, tmp_path / "out", task("cifar"), meter)
     assert "the last 200" in note

@@ -62,8 +62,8 @@ def test_start_and_watch_until_done(hub: HubServer, tmp_path: Path) -> None:
     assert state.status == "done", state
     assert state.folder == into / "weights" / WEIGHTS
     assert (state.folder / "model.safetensors").read_bytes() == DATA
-    assert {one.total for one in reports if one.phase == "downloading"} == {len(DATA)}
-    assert any(0 < one.done < len(DATA) and one.seconds_left for one in reports)
+    assert {report.total for report in reports if report.phase == "downloading"} == {len(DATA)}
+    assert any(0 < report.done < len(DATA) and report.seconds_left for report in reports)
     assert start(WEIGHTS, into).status == "done"
     assert len(fetching._children) == 1
     (state.folder / "model.safetensors").unlink()

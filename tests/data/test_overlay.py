@@ -52,8 +52,8 @@ def test_map_is_blended_patch_by_patch(opacity: float) -> None:
 
 
 def test_a_sheet_has_a_row_for_each_image_and_a_column_for_each_map() -> None:
-    one = np.array([[0.0, 1.0], [0.5, 0.25]])
-    rows = [Row(image(), "a <b>", (one, None)), Row(image(48, 0), "second", (one, -one))]
+    map_values = np.array([[0.0, 1.0], [0.5, 0.25]])
+    rows = [Row(image(), "a <b>", (map_values, None)), Row(image(48, 0), "second", (map_values, -map_values))]
     page = np.asarray(overlay.sheet(rows, ["rollout", "expert 1"], 1.0, (False, True)))
     assert page.shape == (34 + 2 * 138, 120 + 3 * 138, 3)
     assert page[34 + 5, 120 + 5].tolist() == [128] * 3

@@ -68,8 +68,8 @@ def test_forward_and_gradients_equal_the_formula(shape: tuple, rank: int, mask: 
     copies = [t.detach().clone().requires_grad_() for t in own]
     expected = by_hand(copies[0], layer.base.weight, layer.base.bias, copies[1], copies[2], copies[3], layer.mask, rank)
     torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
-    for one, second in zip(result, torch.autograd.grad((expected * onto).sum(), copies), strict=False):
-        torch.testing.assert_close(one, second, rtol=1e-11, atol=1e-11)
+    for value, second in zip(result, torch.autograd.grad((expected * onto).sum(), copies), strict=False):
+        torch.testing.assert_close(value, second, rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -89,8 +89,8 @@ def test_float32_path_equals_the_formula(shape: tuple, rank: int, mask: list[flo
     weight, bias_ = layer.base.weight.double(), None if layer.base.bias is None else layer.base.bias.double()
     expected = by_hand(copies[0], weight, bias_, copies[1], copies[2], copies[3], layer.mask.double(), rank)
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
-    for one, second in zip(result, torch.autograd.grad((expected * onto).sum(), copies), strict=False):
-        torch.testing.assert_close(one.double(), second, rtol=1e-5, atol=1e-5)
+    for value, second in zip(result, torch.autograd.grad((expected * onto).sum(), copies), strict=False):
+        torch.testing.assert_close(value.double(), second, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -131,8 +131,8 @@ def test_bfloat16_autocast_is_close_to_the_formula(rank: int) -> None:
         copies[0], layer.base.weight.double(), layer.base.bias.double(), *copies[1:], layer.mask.double(), rank
     )
     pairs = zip((y, *result), (expected, *torch.autograd.grad((expected * onto).sum(), copies)), strict=False)
-    for one, second in pairs:
-        assert (one.double() - second).norm() < 0.02 * second.norm()
+    for value, second in pairs:
+        assert (value.double() - second).norm() < 0.02 * second.norm()
 
 
 def test_delta_is_the_unmasked_sum_over_experts() -> None:
@@ -286,16 +286,16 @@ def test_streams_depend_only_on_seed_and_names() -> None:
         return float(torch.rand(1, generator=generator))
 
     torch.manual_seed(1)
-    one = first(stream(0, "a", "x", 1))
+    value = first(stream(0, "a", "x", 1))
     torch.manual_seed(2)
-    assert first(stream(0, "a", "x", 1)) == one
+    assert first(stream(0, "a", "x", 1)) == value
     others = [
         first(stream(0, "a", "x", 2)),
         first(stream(1, "a", "x", 1)),
         first(stream(0, "mask")),
         first(stream(0, "ax", 1)),
     ]
-    assert len({one, *others}) == 5
+    assert len({value, *others}) == 5
 
 
 def test_layer_and_sampler_leave_the_global_generator_unchanged() -> None:
@@ -393,9 +393,9 @@ def test_experts_kept_at_a_higher_rate_are_kept_at_a_lower_rate() -> None:
 
 def test_additional_rows_do_not_change_the_masks_of_others() -> None:
     """Twelve blocks alone, and the same twelve with a second module of each: "whatever else differs"."""
-    one = uniform(0.5)
-    two = MaskPlan(one.keep * 2, one.drop_rate * 2, one.targets + block_targets(12, "attn.proj"))
-    assert torch.equal(draws(one), draws(two)[:, :12])
+    value = uniform(0.5)
+    two = MaskPlan(value.keep * 2, value.drop_rate * 2, value.targets + block_targets(12, "attn.proj"))
+    assert torch.equal(draws(value), draws(two)[:, :12])
 
 
 def test_dense_plan_activates_every_expert() -> None:

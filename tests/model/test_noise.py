@@ -22,38 +22,38 @@ RATES = (0.5, 0.0, 0.25)
 def layer(rank: int = 1, by_token: bool = True, input_dropout: float = 0.0, rates: tuple = RATES) -> MLAELinear:
     """A layer in float64 with random b and λ, in training mode and sampled for one step."""
     rng = torch.Generator().manual_seed(5)
-    made = MLAELinear(
+    adapted = MLAELinear(
         nn.Linear(D_IN, D_OUT), (0, 1, 2), rates, rank, name="here", by_token=by_token, input_dropout=input_dropout
     )
     with torch.no_grad():
-        for p in (made.b, made.coefficient):
+        for p in (adapted.b, adapted.coefficient):
             p.copy_(torch.randn(p.shape, generator=rng))
-    made.mask, made.noise = torch.ones(EXPERTS, dtype=torch.float64), 11
-    return made.double().train()
+    adapted.mask, adapted.noise = torch.ones(EXPERTS, dtype=torch.float64), 11
+    return adapted.double().train()
 
 
-def draws(made: MLAELinear, tokens: int) -> tuple[Tensor, Tensor]:
+def draws(adapted: MLAELinear, tokens: int) -> tuple[Tensor, Tensor]:
     """What the layer samples: which inputs stay, (N, d_in), and the factor of each expert, (N, E)."""
-    own = torch.Generator().manual_seed(made.noise)
+    own = torch.Generator().manual_seed(adapted.noise)
     stay = torch.ones(tokens, D_IN, dtype=torch.float64)
-    if made.input_dropout:
-        stay = (torch.rand(tokens, D_IN, generator=own) >= made.input_dropout).double() / (1 - made.input_dropout)
+    if adapted.input_dropout:
+        stay = (torch.rand(tokens, D_IN, generator=own) >= adapted.input_dropout).double() / (1 - adapted.input_dropout)
     factor = torch.ones(tokens, EXPERTS, dtype=torch.float64)
-    if made.by_token:
-        rates = torch.tensor(made.drop_rate)
+    if adapted.by_token:
+        rates = torch.tensor(adapted.drop_rate)
         factor = ((torch.rand(tokens, EXPERTS, generator=own) >= rates) / (1 - rates)).double()
     return stay, factor
 
 
-def by_hand(x: Tensor, a: Tensor, b: Tensor, coefficient: Tensor, made: MLAELinear) -> Tensor:
+def by_hand(x: Tensor, a: Tensor, b: Tensor, coefficient: Tensor, adapted: MLAELinear) -> Tensor:
     """Token by token and expert by expert."""
-    stay, factor = draws(made, len(x))
+    stay, factor = draws(adapted, len(x))
     rows = []
     for n, token in enumerate(x):
-        y = made.base.weight @ token + made.base.bias
+        y = adapted.base.weight @ token + adapted.base.bias
         for i in range(EXPERTS):
-            for r in range(i * made.rank, (i + 1) * made.rank):
-                y = y + made.mask[i] * factor[n, i] * coefficient[i] * b[:, r] * (a[r] @ (stay[n] * token))
+            for r in range(i * adapted.rank, (i + 1) * adapted.rank):
+                y = y + adapted.mask[i] * factor[n, i] * coefficient[i] * b[:, r] * (a[r] @ (stay[n] * token))
         rows.append(y)
     return torch.stack(rows)
 
@@ -61,65 +61,65 @@ def by_hand(x: Tensor, a: Tensor, b: Tensor, coefficient: Tensor, made: MLAELine
 @pytest.mark.parametrize("rank", [1, 2])
 @pytest.mark.parametrize(("by_token", "input_dropout"), [(True, 0.0), (False, 0.4), (True, 0.4)])
 def test_output_and_gradients_equal_explicit_sums(rank: int, by_token: bool, input_dropout: float) -> None:
-    made = layer(rank, by_token, input_dropout)
+    adapted = layer(rank, by_token, input_dropout)
     if not by_token:
-        made.mask = torch.tensor([2.0, 0.0, 4 / 3], dtype=torch.float64)
+        adapted.mask = torch.tensor([2.0, 0.0, 4 / 3], dtype=torch.float64)
     x = torch.randn(7, D_IN, generator=torch.Generator().manual_seed(1), dtype=torch.float64).requires_grad_()
     onto = torch.randn(7, D_OUT, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-    own = [x, made.a, made.b, made.coefficient]
-    y = made(x)
+    own = [x, adapted.a, adapted.b, adapted.coefficient]
+    y = adapted(x)
     result = torch.autograd.grad((y * onto).sum(), own)
     copies = [t.detach().clone().requires_grad_() for t in own]
-    expected = by_hand(*copies, made)
+    expected = by_hand(*copies, adapted)
     torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
     for first, second in zip(result, torch.autograd.grad((expected * onto).sum(), copies), strict=False):
         torch.testing.assert_close(first, second, rtol=1e-11, atol=1e-11)
-    assert torch.equal(made(x), y)  # one step, one sample
-    made.noise = 12
-    assert not torch.equal(made(x), y)
+    assert torch.equal(adapted(x), y)  # one step, one sample
+    adapted.noise = 12
+    assert not torch.equal(adapted(x), y)
 
 
 @pytest.mark.parametrize(("by_token", "input_dropout"), [(True, 0.0), (False, 0.4), (True, 0.4)])
 def test_mean_over_samples_equals_evaluation_output(by_token: bool, input_dropout: float) -> None:
     """400 rows of one token at 50 seeds: the mean lies within four standard errors of the output in eval mode."""
-    made = layer(by_token=by_token, input_dropout=input_dropout, rates=RATES if by_token else (0.0,) * 3)
+    adapted = layer(by_token=by_token, input_dropout=input_dropout, rates=RATES if by_token else (0.0,) * 3)
     x = torch.randn(1, D_IN, generator=torch.Generator().manual_seed(3), dtype=torch.float64).expand(400, D_IN)
     with torch.no_grad():
         outputs = []
-        for made.noise in range(50):
-            outputs.append(made(x))
+        for adapted.noise in range(50):
+            outputs.append(adapted(x))
         sampled = torch.cat(outputs)
-        goal = made.eval()(x[:1])[0]
+        goal = adapted.eval()(x[:1])[0]
     error = (sampled.mean(0) - goal).abs() / (sampled.std(0) / len(sampled) ** 0.5)
     assert bool((sampled.std(0) > 0.01).all())
     assert float(error.max()) < 4
 
 
 def test_without_rates_nothing_is_sampled_and_outputs_are_equal_bit_for_bit() -> None:
-    made, plain = layer(rates=(0.0,) * 3).float(), layer(by_token=False, rates=(0.0,) * 3).float()
-    made.mask = plain.mask = torch.ones(EXPERTS)
-    plain.base = made.base
+    adapted, plain = layer(rates=(0.0,) * 3).float(), layer(by_token=False, rates=(0.0,) * 3).float()
+    adapted.mask = plain.mask = torch.ones(EXPERTS)
+    plain.base = adapted.base
     x = torch.randn(5, D_IN, generator=torch.Generator().manual_seed(4))
-    made.noise = None
-    assert torch.equal(made(x), plain(x))
+    adapted.noise = None
+    assert torch.equal(adapted(x), plain(x))
 
 
 def test_step_without_sampling_raises() -> None:
-    made = layer()
-    made.noise = None
+    adapted = layer()
+    adapted.noise = None
     with pytest.raises(RuntimeError, match="this step has no mask"):
-        made(torch.zeros(2, D_IN, dtype=torch.float64))
-    made.eval()(torch.zeros(2, D_IN, dtype=torch.float64))
+        adapted(torch.zeros(2, D_IN, dtype=torch.float64))
+    adapted.eval()(torch.zeros(2, D_IN, dtype=torch.float64))
 
 
 def test_branch_keeps_16_bits_under_autocast() -> None:
-    made = layer(input_dropout=0.2).float()
-    made.mask = torch.ones(EXPERTS)
+    adapted = layer(input_dropout=0.2).float()
+    adapted.mask = torch.ones(EXPERTS)
     x = torch.randn(64, D_IN, generator=torch.Generator().manual_seed(6))
     with torch.autocast("cpu", torch.bfloat16):
-        y = made(x)
+        y = adapted(x)
     assert y.dtype is torch.bfloat16
-    assert float(((y.float() - made(x)).norm() / made(x).norm()).detach()) < 0.02
+    assert float(((y.float() - adapted(x)).norm() / adapted(x).norm()).detach()) < 0.02
 
 
 # ---------------------------------------------------------------- the sampler
@@ -158,16 +158,18 @@ def test_the_seeds_within_a_batch_follow_from_the_state_of_the_mask_generators()
 def test_each_layer_and_step_samples_independently(small_vit: Callable[..., VisionTransformer]) -> None:
     experts = inject(small_vit(), uniform(0.5, 3, 2), mask_per="token", input_dropout=0.1)
     experts.sample()
-    first = [made.noise for made in experts.layers.values()]
+    first = [adapted.noise for adapted in experts.layers.values()]
     experts.sample()
-    second = [made.noise for made in experts.layers.values()]
+    second = [adapted.noise for adapted in experts.layers.values()]
     assert len({*first, *second}) == 6
-    assert all(made.by_token and made.input_dropout == 0.1 for made in experts.layers.values())
+    assert all(adapted.by_token and adapted.input_dropout == 0.1 for adapted in experts.layers.values())
 
 
 def test_lora_is_the_dense_plan_with_lambda_left_at_one(small_vit: Callable[..., VisionTransformer]) -> None:
     plan = scaled(dense(3, 2), train_coefficients=False)
     experts = inject(small_vit(), plan, input_dropout=0.1)
-    assert not any(made.coefficient.requires_grad for made in experts.layers.values())
-    torch.testing.assert_close((made := experts.layers["blocks.0.attn.qkv"]).delta(), made.b @ made.a, rtol=0, atol=0)
+    assert not any(adapted.coefficient.requires_grad for adapted in experts.layers.values())
+    torch.testing.assert_close(
+        (adapted := experts.layers["blocks.0.attn.qkv"]).delta(), adapted.b @ adapted.a, rtol=0, atol=0
+    )
     assert dataclasses.replace(plan, train_coefficients=True) == dense(3, 2)

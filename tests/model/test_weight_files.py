@@ -132,7 +132,7 @@ def test_author_names_that_timm_translates(tmp_path: Path) -> None:
     source, model = small(1, "convnext_tiny", **CONVNEXT), small(2, "convnext_tiny", **CONVNEXT)
     state = {}
     for name, value in source.state_dict().items():
-        for timm_name, theirs in (
+        for timm_name, author_name in (
             ("stem.", "downsample_layers.0."),
             (".blocks.", "."),
             ("conv_dw", "dwconv"),
@@ -140,7 +140,7 @@ def test_author_names_that_timm_translates(tmp_path: Path) -> None:
             ("head.fc.", "head."),
             ("head.norm.", "norm."),
         ):
-            name = name.replace(timm_name, theirs)
+            name = name.replace(timm_name, author_name)
         for stage in (1, 2, 3):
             name = name.replace(f"stages.{stage}.downsample", f"downsample_layers.{stage}")
         state[name] = value

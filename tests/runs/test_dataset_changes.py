@@ -34,7 +34,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def train(store: RunStore, run_id: str) -> Run:
-    """Claim a queued run and train it in a process of its own, as the supervisor does."""
+    """Claim a queued run and train it in a separate process, as the supervisor does."""
     assert store.claim(run_id, "cpu")
     lock = locks.take(store.paths(run_id).lock)
     assert lock is not None
