@@ -355,10 +355,10 @@ def test_runs_that_failed_are_told_with_their_reason(tmp_path: Path, capsys: Cap
     store = RunStore(tmp_path)
     well, ill = (store.enqueue(FIRST_RUN, "cpu") for _ in range(2))
     store.move(well.id, Status.FINISHED)
-    assert runs.tell_failures(store, [well]) == 0
+    assert runs.print_failures(store, [well]) == 0
     assert capsys.readouterr().err == ""
     store.move(ill.id, Status.FAILED, "the loss is not a number")
-    assert runs.tell_failures(store, [well, ill]) == 1
+    assert runs.print_failures(store, [well, ill]) == 1
     assert capsys.readouterr().err == f"run {ill.id} failed: the loss is not a number\n"
 
 
@@ -457,12 +457,12 @@ def test_what_a_run_takes_and_what_is_put_away(tmp_path: Path, capsys: Captured)
     assert main(["runs", mine, "--archived", *folder]) == 2
     assert "takes no RUN" in capsys.readouterr().err
     assert main(["delete", theirs, *folder]) == 2
-    assert f"run {theirs} is ada's: add --yes" in capsys.readouterr().err.replace(" (terminal)", "")
+    assert f"run {theirs} belongs to ada: add --yes" in capsys.readouterr().err
     for run in (mine, theirs):
         assert main(["delete", run, *folder, "--yes", "--json"]) == 0
         assert said(capsys) == {"run": run, "deleted": True}
     assert main(["runs", "--archived", *folder]) == 0
-    assert "no run is put away" in capsys.readouterr().out
+    assert "no archived runs" in capsys.readouterr().out
 
 
 def test_two_seeds_of_one_family_are_compared_by_their_pairs(tmp_path: Path, capsys: Captured) -> None:
@@ -484,13 +484,13 @@ def test_two_seeds_of_one_family_are_compared_by_their_pairs(tmp_path: Path, cap
     with store._connection(write=True) as db:
         db.execute("UPDATE events SET payload = json_set(payload, '$.weights', run) WHERE kind = 'started'")
     assert main(["compare", made[0, 0], made[1, 0], *folder]) == 2
-    assert "are no pair: their weights differ" in capsys.readouterr().err
+    assert "are not a pair: their weights differ" in capsys.readouterr().err
     other = store.enqueue(RunConfig("digits", uniform(0.3), epochs=4, evaluations=2, device="cpu"), "cpu").id
     store.move(other, Status.STOPPED)
     third = store.enqueue(RunConfig("digits", uniform(0.7), epochs=4, evaluations=2, device="cpu"), "cpu").id
     store.move(third, Status.STOPPED)
     assert main(["compare", other, third, *folder]) == 2
-    assert "are no pair: neither has measured an epoch yet" in capsys.readouterr().err
+    assert "are not a pair: neither has been evaluated yet" in capsys.readouterr().err
 
 
 def test_a_failed_run_is_exit_status_one_with_its_reason_and_its_log(tmp_path: Path, capsys: Captured) -> None:
@@ -574,7 +574,7 @@ def test_ctrl_c_leaves_the_run_running_and_says_so(
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     (run,) = lab_store.runs()
-    assert f"run {run.id} goes on without this terminal" in out
+    assert f"run {run.id} continues without this terminal" in out
     assert run.status in (Status.STARTING, Status.RUNNING)
     assert is_alive(lab_store.paths(run.id))
     assert json.loads(out.splitlines()[-1])["run"] == run.id  # --json promises an object on the last line

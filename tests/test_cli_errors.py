@@ -52,8 +52,8 @@ def test_the_whole_way(lab_store: RunStore, capsys: Captured) -> None:
 
     assert main(["errors", run, *store]) == 0
     text = capsys.readouterr().out
-    assert f"{errors['right']} of 200 images are right" in text
-    assert "wrong and most sure" in text
+    assert f"{errors['right']} of 200 images correct" in text
+    assert "most confident errors" in text
     assert main(["errors", run, other, "--images", "50", *store]) == 0
     assert f"{'all':<24}{'50':>9}" in capsys.readouterr().out
 

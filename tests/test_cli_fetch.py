@@ -109,7 +109,7 @@ def test_ctrl_c_cancels_and_the_same_command_goes_on(hub: HubServer, root: Path,
     _, err = process.communicate(timeout=60)
     assert time.monotonic() - asked < 30  # a second for the fetch, the rest for Python's end on a busy machine
     assert process.returncode == 1
-    assert err == "mlae_lab: cancelled; what was fetched is kept, the same command goes on\n"
+    assert err == "mlae_lab: cancelled; the downloaded part is kept, and the same command continues it\n"
     hub.stall_at, hub.served = None, 0
     process = lab(hub, root, tmp_path, WEIGHTS, "--yes")
     assert process.wait(60) == 0

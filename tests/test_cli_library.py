@@ -92,16 +92,16 @@ def test_a_name_that_is_taken_and_a_mask_of_another(tmp_path: Path, capsys: Capt
     assert main(["library", "save", "mine", "--mask", "hourglass", *here]) == 2
     assert "has a mask named 'mine' already" in capsys.readouterr().err
     assert main(["library", "rename", "mine", "Another", *here]) == 2
-    assert "is Ada's: add --yes" in capsys.readouterr().err
+    assert "belongs to Ada: add --yes" in capsys.readouterr().err
     for words in (["rename", "mine"], ["delete", "mine", "Another"]):
         assert main(["library", *words, *here]) == 2
         assert "`library rename` takes two names" in capsys.readouterr().err
     assert main(["library", "rename", "mine", "Another", *here, "--yes"]) == 0
-    assert "Mine is called Another now" in capsys.readouterr().out
+    assert "Mine renamed to Another" in capsys.readouterr().out
     assert main(["library", "rename", "another", "Mine", *here, "--yes", "--json"]) == 0
     assert said(capsys)["name"] == "Mine"
     assert main(["library", "delete", "mine", *here]) == 2
-    assert "is Ada's: add --yes" in capsys.readouterr().err
+    assert "belongs to Ada: add --yes" in capsys.readouterr().err
     assert len(store.plans()) == 1
     assert main(["library", "delete", "mine", *here, "--yes"]) == 0
     assert store.plans() == []

@@ -56,7 +56,7 @@ def test_attention_writes_a_sheet(kind: str, lab: Callable, tmp_path: Path) -> N
     status, text, _ = lab("attention", "--image", 0, 3, "--layer", 11, "--out", out)
     assert status == 0
     assert "layer 11, blocks.10.attn.qkv, 3 experts, patches [6, 6]" in text
-    assert "expert 3: most at" in text
+    assert "expert 3: largest at" in text
     if kind == "png":
         with Image.open(out) as sheet:
             assert sheet.size == (120 + 6 * 138, 34 + 2 * 138)  # the image, two rollouts, three experts
@@ -92,7 +92,7 @@ def test_predict_takes_places_and_files(lab: Callable, tmp_path: Path) -> None:
     ("words", "why"),
     [
         (("attention", "--image", "0", "--layer", "3"), "layer 3 keeps no expert: choose one of 11, 12"),
-        (("attention", "--image", "0", "--out", "maps.pdf"), "choose .png, .svg, .json"),
+        (("attention", "--image", "0", "--out", "maps.pdf"), "its name must end in .png, .svg, .json"),
         (("attention", "--image", "no-such.png"), "no-such.png cannot be read (No such file or directory)"),
         (("attention", "--image", "0", "--out", "/no/such/folder/maps.png"), "cannot be written"),
         (("activation", "--images", "0"), "choose at least one"),

@@ -69,8 +69,8 @@ def test_what_if_says_the_number_and_writes_what_is_left(store: RunStore, capsys
 
 def test_another_mask_and_words(store: RunStore, capsys: Captured) -> None:
     out, _ = say(store, capsys, "whatif", name(store), "--mask", allocation((0,) * 9 + (1, 1, 1)).code)
-    assert "% with 2 of 3 experts; as trained" in out
-    assert "not in this run and ignored: layer 10, expert 1" in out
+    assert "% with 2 of 3 experts, " in out
+    assert "ignored, as this run does not have them: layer 10, expert 1" in out
 
 
 def test_who_matters(store: RunStore, capsys: Captured) -> None:
@@ -86,9 +86,9 @@ def test_who_matters(store: RunStore, capsys: Captured) -> None:
 
 def test_who_decides_an_image(store: RunStore, capsys: Captured) -> None:
     out, _ = say(store, capsys, "importance", name(store), "--image", "3")
-    assert out.startswith("answered ")
+    assert out.startswith("predicted ")
     assert out.count("without layer") == 3
-    assert "true: " in out
+    assert "label: " in out
     out, _ = say(store, capsys, "importance", name(store), "--image", "3", "--json")
     found = json.loads(out.splitlines()[-1])
     assert found["index"] == 3
@@ -107,11 +107,11 @@ def test_robust(store: RunStore, capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize(("words", "why"), [
-    (["whatif", "RUN", "--off", "L13"], "layers 1 to 12"), (["whatif", "RUN", "--kind", "mixed"], "--kind goes with --mask"),
+    (["whatif", "RUN", "--off", "L13"], "layers 1 to 12"), (["whatif", "RUN", "--kind", "mixed"], "--kind needs --mask"),
     (["whatif", "RUN", "--off", "everything"], "names no expert"), (["whatif", "RUN", "--mask", "nonsense"], "is neither a pattern"),
-    (["importance", "RUN", "--greedy", "removal", "--image", "3"], "name one of them"),
+    (["importance", "RUN", "--greedy", "removal", "--image", "3"], "exclude each other"),
     (["importance", "RUN", "--greedy", "up"], "removal, addition or estimate"), (["robustness", "RUN", "--drop-rate", "1"], "below 1"),
-    (["robustness", "RUN", "OTHER"], "measured on different terms"), (["whatif", "OTHER"], "no adapter"),
+    (["robustness", "RUN", "OTHER"], "have different badges"), (["whatif", "OTHER"], "no adapter"),
     (["whatif", "aaaaaaaa"], "is not in"),
 ])  # fmt: skip
 def test_a_wrong_request_is_one_sentence(store: RunStore, capsys: Captured, words: list[str], why: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mlae_lab.cli import main
-from mlae_lab.cli.renamed import COMMANDS, OPTIONS
+from mlae_lab.cli.renamed import OLD_COMMANDS, OLD_OPTIONS
 
 # Command lines as 0.5.1 took them, and what is said now.
 OLD = [
@@ -32,7 +32,7 @@ def test_an_old_name_is_answered_with_the_new_one(
 
 def test_every_row_is_asked() -> None:
     asked = {word.partition("=")[0] for words, _ in OLD for word in words.split()}
-    assert {*COMMANDS, *OPTIONS} <= asked
+    assert {*OLD_COMMANDS, *OLD_OPTIONS} <= asked
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_the_new_names_exist(command: str, options: tuple[str, ...], capsys: pyt
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert all(option in text for option in options)
-    assert not any(f"{option} " in text for option in OPTIONS)
+    assert not any(f"{option} " in text for option in OLD_OPTIONS)
 
 
 def test_old_words_may_be_values(capsys: pytest.CaptureFixture[str]) -> None:
