@@ -364,7 +364,8 @@ def test_intact_weights_have_no_problem(tmp_path: Path, root: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        b"", b"abc", b"<!DOCTYPE html><html>not found</html>", b"\x02" + bytes(7) + b"[]", b"\x04" + bytes(7) + b"{\x80}}",
+        b"", b"abc", b"<!DOCTYPE html><html>not found</html>", b"\x02" + bytes(7) + b"[]",
+        b"\x04" + bytes(7) + b"{\x80}}",
     ],
 )  # fmt: skip
 def test_another_file_has_a_problem(damage: bytes, tmp_path: Path) -> None:

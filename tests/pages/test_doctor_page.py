@@ -60,7 +60,7 @@ def test_everything_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "trouble</span>" not in shown
     for title in ("Devices", "Versions", "Weights and data", "Disk", "Store", "Runs"):
         assert f'<h2 class="lab-section">{title}</h2>' in shown
-    assert "not tried" in shown
+    assert "not tested" in shown
     assert "<code>mlae_lab doctor --deep</code>" in shown
     assert at.code[0].value.startswith("Everything is in order.\n\nDevices\n")
 
@@ -112,7 +112,7 @@ def test_torch_is_asked_once_a_minute_for_all_and_its_answer_stays(
     assert "9.9 without CUDA" in html(again)
     assert asked.read_text() == "."
     other = opened(tmp_path / "store", monkeypatch)
-    assert "not tried" in html(other)
+    assert "not tested" in html(other)
     other = other.button(key="doctor_test").click().run()
     assert "9.9 without CUDA" in html(other)
     assert asked.read_text() == "."
