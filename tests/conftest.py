@@ -1,4 +1,4 @@
-"""What several test files share. torch is imported inside the fixtures, so that plain-data tests stay light."""
+"""Fixtures of all tests. torch is imported inside the fixtures, so that plain-data tests stay light."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Before torch is imported, and for the processes that tests start: one thread each. With more, threads that wait
-# for each other at every small product slow a busy machine down forty times.
+# Set before torch is imported, also for the processes that tests start: one thread each. With more, threads wait for
+# each other at every small product, which makes a busy machine forty times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# A shell that starts the tests in the background ignores Ctrl-C, and so would every process of theirs that must not.
+# A shell that starts the tests in the background ignores Ctrl-C, and the processes that they start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """The checkout."""
+    """The root of the repository."""
     return ROOT
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_test_writes_into_the_home_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Every run that a test starts without naming a store goes to a folder of this session."""
-    store = tmp_path_factory.mktemp("default_store") / "lab"
+    """Runs that a test starts without naming a store go to a folder of this session."""
+    folder = tmp_path_factory.mktemp("default_store") / "lab"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLAE_LAB_STORE", str(store))
-        yield store
+        patch.setenv("MLAE_LAB_STORE", str(folder))
+        yield folder
 
 
 @pytest.fixture
 def small_vit() -> Callable[..., VisionTransformer]:
-    """Builds a real timm vision transformer of some 40,000 numbers, frozen and in eval mode; its head is not zero."""
+    """Builds a frozen timm vision transformer of some 40,000 parameters in eval mode; its head is not zero."""
     import torch
     from timm.models.vision_transformer import VisionTransformer
 
@@ -62,7 +62,7 @@ def small_vit() -> Callable[..., VisionTransformer]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> RunStore:
-    """An empty store of the test's own."""
+    """An empty store in the test's temporary folder."""
     from mlae_lab.runs.store import RunStore
 
     return RunStore(tmp_path / "lab")
@@ -70,7 +70,7 @@ def store(tmp_path: Path) -> RunStore:
 
 @pytest.fixture
 def no_supervisor(store: RunStore) -> Iterator[None]:
-    """The place of the store's supervisor is taken, so that what is enqueued waits and no process starts."""
+    """The lock of the store's supervisor is held, so that enqueued runs stay queued and no process starts."""
     from mlae_lab import locks
     from mlae_lab.runs import paths
 
@@ -82,7 +82,7 @@ def no_supervisor(store: RunStore) -> Iterator[None]:
 
 @pytest.fixture
 def lab_store(store: RunStore) -> Iterator[RunStore]:
-    """The store; whatever still runs in it when the test ends is killed, its supervisor too."""
+    """The store; its supervisor and every run that is still active when the test ends are killed."""
     from tests.lab import clear
 
     yield store
@@ -91,12 +91,12 @@ def lab_store(store: RunStore) -> Iterator[RunStore]:
 
 @pytest.fixture
 def wait_for() -> Callable[..., None]:
-    """Waits until something is true; gives up, with what is known, only when it hangs for good."""
+    """Waits until a condition is true. After a timeout it fails with what `state` returns."""
 
-    def wait(condition: Callable[[], bool], known: Callable[[], object] = lambda: "", seconds: float = 120.0) -> None:
+    def wait(condition: Callable[[], bool], state: Callable[[], object] = lambda: "", seconds: float = 120.0) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
-            assert time.monotonic() < deadline, f"waited {seconds} s in vain: {known()}"
+            assert time.monotonic() < deadline, f"not true after {seconds} s: {state()}"
             time.sleep(0.02)
 
     return wait

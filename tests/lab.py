@@ -1,4 +1,4 @@
-"""What several test files do: make stores and runs, open the app, start processes. torch is imported where it is used."""
+"""Helpers of the tests: make stores and runs, open the app, start processes. torch is imported where it is used."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ from mlae_lab.runs.store import Origin, Run, RunStore
 if TYPE_CHECKING:
     from streamlit.testing.v1 import AppTest
 
-# ---------------------------------------------------------------- runs that are only written down
+# ---------------------------------------------------------------- runs that are only records
 
 
 def step(number: int, loss: float = 1.0) -> ev.TrainStep:
+    """A training step of epoch 1."""
     return ev.TrainStep(number, 1, loss, 50.0, 1e-3, 48, 0.1)
 
 
@@ -46,7 +47,7 @@ def under_way(store: RunStore, status: Status = Status.RUNNING, pid: int | None 
 
 
 def to_schema_5(db: sqlite3.Connection) -> None:
-    """Undo what schema 6 changed in the tables; the names of events stay."""
+    """Undo the changes of schema 6 to the tables, not to the names of events."""
     db.execute("ALTER TABLE runs RENAME COLUMN position TO place")
     db.execute("ALTER TABLE runs DROP COLUMN dataset")
 
@@ -63,10 +64,10 @@ def held(store: RunStore, run: str) -> Iterator[None]:
 
 
 def measured(store: RunStore, run: Run, *accuracies: float, status: Status = Status.FINISHED, weights: str = "") -> Run:
-    """Write these accuracies after epochs 2, 4, ... of a waiting run on 800 images, and its end."""
+    """Give a queued run on 800 images these accuracies after epochs 2, 4, ..., and this status."""
     started = ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1, weights=weights)
-    found = [ev.Evaluation(2 * i, 26 * i, run.config.protocol, a, 1.0, 1.0) for i, a in enumerate(accuracies, 1)]
-    store.append(run.id, [started, *found])
+    evaluations = [ev.Evaluation(2 * i, 26 * i, run.config.protocol, a, 1.0, 1.0) for i, a in enumerate(accuracies, 1)]
+    store.append(run.id, [started, *evaluations])
     store.move(run.id, status)
     return store.run(run.id)
 
@@ -75,28 +76,28 @@ def measured(store: RunStore, run: Run, *accuracies: float, status: Status = Sta
 
 
 def small_config() -> RunConfig:
-    """One epoch on the digits. The lower blocks hold no expert, so it takes a second."""
+    """One epoch on the digits. The lower ten blocks have no experts, so it takes a second."""
     return RunConfig(
-        "digits", allocation((0,) * 10 + (3, 2), drop_rate=0.3), backbone="lab_vit_12x128.random", epochs=1, device="cpu",
-        precision="float32", learning_rate=5e-3,
+        "digits", allocation((0,) * 10 + (3, 2), drop_rate=0.3), backbone="lab_vit_12x128.random", epochs=1,
+        device="cpu", precision="float32", learning_rate=5e-3,
     )  # fmt: skip
 
 
 def finished_run(folder: Path) -> tuple[RunStore, str]:
-    """A store with one small run that is over."""
+    """A new store with one small finished run; the store and the id of the run."""
     store = RunStore(folder)
     return store, finished(store, small_config())
 
 
-def finished(store: RunStore, config: RunConfig, origin: Origin = Origin()) -> str:
-    """Train a run in this process and put it into a store as finished, with its adapter; its id."""
+def finished(store: RunStore, config: RunConfig, origin: Origin | None = None) -> str:
+    """Train a run in this process and add it to a store as finished, with its adapter; return its id."""
     from mlae_lab.model.adapter_file import save_adapter
     from mlae_lab.training.setup import prepare
     from mlae_lab.training.trainer import fit
 
     setup = prepare(config)
-    events = list(fit(setup))  # before it waits in the store, where a supervisor might start it
-    run = store.enqueue(config, device="cpu", origin=origin)
+    events = list(fit(setup))  # before it is queued, where a supervisor might start it
+    run = store.enqueue(config, device="cpu", origin=origin or Origin())
     store.append(run.id, events)
     store.move(run.id, Status.FINISHED)
     files = store.paths(run.id)
@@ -106,21 +107,21 @@ def finished(store: RunStore, config: RunConfig, origin: Origin = Origin()) -> s
 
 
 def probes_of(run_id: str) -> list[int]:
-    """The processes that look into a run, or are just being started for it."""
-    found = []
+    """The process ids of the probes of a run, also of those that are starting."""
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
+                arguments = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if b"mlae_lab.runs.probe_worker" in words and run_id.encode() in words:
-                found.append(int(entry.name))
-    return found
+            if b"mlae_lab.runs.probe_worker" in arguments and run_id.encode() in arguments:
+                pids.append(int(entry.name))
+    return pids
 
 
 def end_probe(store: RunStore, run_id: str) -> None:
-    """Kill the process that looks into a run, if there is one."""
+    """Kill the probe of a run, if there is one."""
     for pid in probes_of(run_id):
         os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 20
@@ -130,7 +131,7 @@ def end_probe(store: RunStore, run_id: str) -> None:
 
 
 def clear(store: RunStore) -> None:
-    """End whatever still runs in a store, its supervisor too."""
+    """Kill every active run of a store and its supervisor."""
     deadline = time.monotonic() + 60
     while True:
         for run in store.open_runs():
@@ -160,14 +161,14 @@ def _session(state: Mapping[str, object], secrets: Mapping[str, object]) -> AppT
 
 
 def open_app(state: Mapping[str, object] = {}, secrets: Mapping[str, object] = {}) -> AppTest:
-    """The home page in a new session. state: of the session; visitor_id there is the browser."""
+    """The home page in a new session. state: initial session state; its visitor_id identifies the browser."""
     at = _session(state, secrets)
     assert not at.exception
     return at
 
 
 def open_page(page: str, state: Mapping[str, object] = {}, **query: str) -> AppTest:
-    """A page with this address in a new session; nothing that was read for an earlier one is reused."""
+    """A page in a new session without cached queries. query: parameters of its address."""
     from mlae_lab.ui import queries
 
     queries.refresh()
@@ -181,17 +182,17 @@ def open_page(page: str, state: Mapping[str, object] = {}, **query: str) -> AppT
 
 
 def html(at: AppTest) -> str:
-    """The HTML of a page, the sidebar's too."""
+    """The HTML of a page and of the sidebar."""
     return " ".join(element.proto.body for element in at.get("html"))
 
 
 def figures(at: AppTest) -> dict[str, str]:
-    """Names of the figures on a page and what each shows in words."""
+    """The figures on a page: name and alternative text."""
     data = [json.loads(element.proto.json or "{}") for element in at.main.get("bidi_component")]
     return {entry["name"]: entry["alt"] for entry in data if "alt" in entry}
 
 
-def said(capsys: pytest.CaptureFixture[str]) -> dict:
+def printed_json(capsys: pytest.CaptureFixture[str]) -> dict:
     """The JSON object on the last line of standard output."""
     out, err = capsys.readouterr()
     assert "Traceback" not in err
@@ -199,23 +200,29 @@ def said(capsys: pytest.CaptureFixture[str]) -> dict:
 
 
 def processes(root: Path, script: str, arguments: list[list[str]]) -> list[str]:
-    """Run a script in as many processes at once; their outputs. Any that fails is a failure, none is left behind."""
+    """Run a script in several processes at once and return their outputs; fails if any of them fails.
+
+    Args:
+        root: The repository.
+        script: Python code.
+        arguments: One list for each process.
+    """
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", script, *own],
+            [sys.executable, "-c", script, *words],
             env={**os.environ, "PYTHONPATH": str(root)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for own in arguments
+        for words in arguments
     ]
     try:
-        ended = [process.communicate(timeout=60) for process in started]
+        outputs = [process.communicate(timeout=60) for process in started]
     finally:
         for process in started:
             process.kill()
             process.communicate()
-    for process, (_, error) in zip(started, ended, strict=True):
+    for process, (_, error) in zip(started, outputs, strict=True):
         assert process.returncode == 0, error
-    return [out for out, _ in ended]
+    return [out for out, _ in outputs]

@@ -30,7 +30,7 @@ from mlae_lab.runs import commands, paths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 from mlae_lab.runs.supervisor import is_alive
-from tests.lab import said
+from tests.lab import printed_json
 
 Captured = pytest.CaptureFixture[str]
 
@@ -46,8 +46,8 @@ TRAIN_KEYS = {
 }  # fmt: skip
 
 
-def asked(*words: str) -> RunConfig:
-    """The run that a command line asks for, without starting it."""
+def config_of(*words: str) -> RunConfig:
+    """The run that a command line describes, without starting it."""
     return cli._config(cli._parser().parse_args(["train", *words]))
 
 
@@ -56,7 +56,7 @@ def asked(*words: str) -> RunConfig:
 
 def test_tasks(capsys: Captured) -> None:
     assert main(["tasks", "--json"]) == 0
-    rows = said(capsys)["tasks"]
+    rows = printed_json(capsys)["tasks"]
     assert [row["task"] for row in rows] == [t.name for t in catalog.TASKS]
     assert {row["task"] for row in rows if row["ready"]} == {t.name for t in catalog.TASKS if t.bundled}
     by_name = {row["task"]: row for row in rows}
@@ -73,7 +73,7 @@ def test_tasks(capsys: Captured) -> None:
 
 def test_masks(capsys: Captured) -> None:
     assert main(["masks", "--json"]) == 0
-    rows = said(capsys)["masks"]
+    rows = printed_json(capsys)["masks"]
     assert len(rows) == 16
     for row in rows:
         plan = MaskPlan.from_dict(row["plan"])
@@ -92,24 +92,27 @@ def test_masks(capsys: Captured) -> None:
     assert "295,008" in capsys.readouterr().out
 
 
-def test_a_mask_that_the_lab_prints_can_be_trained(capsys: Captured, tmp_path: Path) -> None:
+def test_a_printed_mask_can_be_trained(capsys: Captured, tmp_path: Path) -> None:
     main(["masks", "--json"])
-    for row in said(capsys)["masks"]:
+    for row in printed_json(capsys)["masks"]:
         (tmp_path / "plan.json").write_text(json.dumps(row["plan"]))
-        assert asked("--task", "digits", "--mask", str(tmp_path / "plan.json")).plan.hash == row["hash"]
-        assert asked("--task", "digits", "--mask", row["code"]).plan.hash == row["hash"]
-        assert asked("--task", "digits", "--mask", row["pattern"], "--kind", row["kind"]).plan.kind.value == row["kind"]
+        assert config_of("--task", "digits", "--mask", str(tmp_path / "plan.json")).plan.hash == row["hash"]
+        assert config_of("--task", "digits", "--mask", row["code"]).plan.hash == row["hash"]
+        assert (
+            config_of("--task", "digits", "--mask", row["pattern"], "--kind", row["kind"]).plan.kind.value
+            == row["kind"]
+        )
 
 
-# ---------------------------------------------------------------- what a command line asks for
+# ---------------------------------------------------------------- options
 
 
-def test_without_options_it_is_the_first_run() -> None:
-    assert asked("--task", FIRST_RUN.task) == FIRST_RUN
+def test_the_defaults_are_the_first_run() -> None:
+    assert config_of("--task", FIRST_RUN.task) == FIRST_RUN
 
 
 def test_every_option_reaches_the_run() -> None:
-    config = asked(*shlex.split(
+    config = config_of(*shlex.split(
         "--task fashion_mnist --mask uniform --drop-rate 0.25 --experts 4 --expert-rank 2 --coefficient-init 0.5"
         " --freeze-coefficients --backbone lab_vit_12x128.random --protocol test --epochs 3 --seconds 9 --lr 0.001"
         " --weight-decay 0.2 --batch-size 10 --warmup 0.3 --evaluations 2 --seed 5 --device cpu --precision float32"
@@ -120,9 +123,9 @@ def test_every_option_reaches_the_run() -> None:
         backbone="lab_vit_12x128.random", protocol="test", epochs=3, max_seconds=9.0, learning_rate=0.001,
         weight_decay=0.2, batch_size=10, warmup=0.3, evaluations=2, seed=5, device="cpu", precision="float32",
     )  # fmt: skip
-    assert asked("--task", "digits", "--method", "linear").method == "linear"
-    assert asked("--task", "digits", "--mask", "random", "--pattern-seed", "3").plan == pattern("random", seed=3)
-    assert asked("--task", "digits", "--kind", "stochastic", "--drop-rate", "0.3").plan == uniform(0.3)
+    assert config_of("--task", "digits", "--method", "linear").method == "linear"
+    assert config_of("--task", "digits", "--mask", "random", "--pattern-seed", "3").plan == pattern("random", seed=3)
+    assert config_of("--task", "digits", "--kind", "stochastic", "--drop-rate", "0.3").plan == uniform(0.3)
 
 
 BASE = RunConfig("digits", uniform(0.5), device="cpu")
@@ -144,11 +147,11 @@ BASE = RunConfig("digits", uniform(0.5), device="cpu")
         dataclasses.replace(FIRST_RUN, method="linear", epochs=5),
     ],
 )
-def test_the_command_of_a_run_asks_for_the_same_run(config: RunConfig) -> None:
-    """The page shows it, the log begins with it: whoever types it must get this run and no other."""
+def test_the_command_of_a_run_describes_the_same_run(config: RunConfig) -> None:
+    """A page shows it and the log begins with it: typed, it must give this run and no other."""
     words = shlex.split(config.command())
     assert words[:4] == ["python", "-m", "mlae_lab", "train"]
-    assert asked(*words[4:]) == config
+    assert config_of(*words[4:]) == config
 
 
 # ---------------------------------------------------------------- wrong requests
@@ -221,7 +224,7 @@ def plans(tmp_path: Path) -> dict[str, str]:
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])
-def test_a_wrong_request_is_one_sentence_and_writes_nothing(
+def test_an_invalid_request_is_one_sentence_and_writes_nothing(
     words: str, sentence: str, as_json: bool, plans: dict[str, str], tmp_path: Path, capsys: Captured
 ) -> None:
     store = tmp_path / "lab"
@@ -238,7 +241,7 @@ def test_a_wrong_request_is_one_sentence_and_writes_nothing(
 
 @pytest.mark.parametrize("command", ["runs", "stop", "delete"])
 @pytest.mark.parametrize("run", ["aaaaaaaa", "../../etc", "x"])
-def test_asking_for_an_unknown_run_is_wrong_and_makes_no_store(
+def test_an_unknown_run_is_refused_and_creates_no_store(
     command: str, run: str, tmp_path: Path, capsys: Captured
 ) -> None:
     assert main([command, run, "--store", str(tmp_path / "lab"), "--json"]) == 2
@@ -252,7 +255,7 @@ def test_asking_for_an_unknown_run_is_wrong_and_makes_no_store(
 @pytest.mark.parametrize(
     "arguments", [[], ["dance"], ["runs", "a", "b"], ["stop"], ["delete"], ["tasks", "--store", "x"]]
 )
-def test_a_command_that_is_not_one(arguments: list[str], capsys: Captured) -> None:
+def test_an_unknown_command(arguments: list[str], capsys: Captured) -> None:
     assert main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -268,20 +271,18 @@ def test_a_store_that_cannot_be_used(tmp_path: Path, capsys: Captured) -> None:
         assert "cannot be used as a store" in capsys.readouterr().err
 
 
-def test_a_place_that_cannot_be_read_is_one_sentence(
-    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_path_is_one_sentence(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     store = RunStore(tmp_path / "lab")
     run = store.enqueue(FIRST_RUN, "cpu").id
     store.move(run, Status.FINISHED)
-    for arguments, words in [
+    for arguments, message in [
         (["runs", "--store", "~nobody-of-this-name/lab"], "name a folder in full"),
         (["runs", "--store", "/" + "x" * 300], "File name too long"),
         (["export", run, "/", "--store", str(store.folder)], "give the file a name"),
     ]:
         assert main(arguments) == 2
         err = capsys.readouterr().err
-        assert words in err
+        assert message in err
         assert err.startswith("mlae_lab: ")
         assert err.count("\n") == 1
     monkeypatch.setattr(RunStore, "runs", lambda self: self._connection(write=True, timeout=0.05).__enter__())
@@ -291,7 +292,7 @@ def test_a_place_that_cannot_be_read_is_one_sentence(
         assert "the store cannot be used now (database is locked)" in capsys.readouterr().err
 
 
-def test_an_error_class_that_the_command_line_does_not_know_is_one_sentence(
+def test_an_unknown_error_class_is_one_sentence(
     tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class NewError(LabError):
@@ -308,7 +309,7 @@ def test_an_error_class_that_the_command_line_does_not_know_is_one_sentence(
 def test_ctrl_c_ends_any_command_without_a_traceback(
     tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pressed(chosen: object) -> int:
+    def pressed(args: object) -> int:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "_tasks", pressed)
@@ -316,14 +317,14 @@ def test_ctrl_c_ends_any_command_without_a_traceback(
     assert capsys.readouterr().err == "\n"
 
 
-def test_a_terminal_that_lacks_a_letter_shows_a_question_mark(root: Path) -> None:
+def test_a_terminal_that_cannot_encode_a_letter_shows_a_question_mark(root: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "mlae_lab", "tasks"], cwd=root, capture_output=True,
                           env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})  # fmt: skip
     assert done.returncode == 0
     assert b"Traceback" not in done.stderr
 
 
-def test_a_store_that_takes_no_run_keeps_no_folder_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_enqueue_leaves_no_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = RunStore(tmp_path)
 
     def locked(*_: object) -> None:
@@ -335,15 +336,13 @@ def test_a_store_that_takes_no_run_keeps_no_folder_of_it(tmp_path: Path, monkeyp
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-def test_nor_does_a_disk_that_has_no_room_for_its_first_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def half(source: Path, to: Path) -> None:
+def test_a_full_disk_leaves_no_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy_half(source: Path, to: Path) -> None:
         to.write_bytes(source.read_bytes()[:3])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     (tmp_path / "start").write_bytes(b"a checkpoint")
-    monkeypatch.setattr(commands.shutil, "copyfile", half)
+    monkeypatch.setattr(commands.shutil, "copyfile", copy_half)
     store = RunStore(tmp_path / "store")
     with pytest.raises(OSError, match="No space left"):
         commands.launch(store, FIRST_RUN, start=tmp_path / "start")
@@ -351,15 +350,15 @@ def test_nor_does_a_disk_that_has_no_room_for_its_first_checkpoint(
     assert store.runs() == []
 
 
-def test_runs_that_failed_are_told_with_their_reason(tmp_path: Path, capsys: Captured) -> None:
+def test_failed_runs_are_printed_with_their_reason(tmp_path: Path, capsys: Captured) -> None:
     store = RunStore(tmp_path)
-    well, ill = (store.enqueue(FIRST_RUN, "cpu") for _ in range(2))
-    store.move(well.id, Status.FINISHED)
-    assert runs.tell_failures(store, [well]) == 0
+    finished, failed = (store.enqueue(FIRST_RUN, "cpu") for _ in range(2))
+    store.move(finished.id, Status.FINISHED)
+    assert runs.print_failures(store, [finished]) == 0
     assert capsys.readouterr().err == ""
-    store.move(ill.id, Status.FAILED, "the loss is not a number")
-    assert runs.tell_failures(store, [well, ill]) == 1
-    assert capsys.readouterr().err == f"run {ill.id} failed: the loss is not a number\n"
+    store.move(failed.id, Status.FAILED, "the loss is not a number")
+    assert runs.print_failures(store, [finished, failed]) == 1
+    assert capsys.readouterr().err == f"run {failed.id} failed: the loss is not a number\n"
 
 
 def test_help_is_not_an_error(capsys: Captured) -> None:
@@ -375,7 +374,7 @@ def test_help_is_not_an_error(capsys: Captured) -> None:
 
 def test_an_empty_store(tmp_path: Path, capsys: Captured) -> None:
     assert main(["runs", "--store", str(tmp_path / "lab"), "--json"]) == 0
-    assert said(capsys) == {"runs": []}
+    assert printed_json(capsys) == {"runs": []}
     assert main(["runs", "--store", str(tmp_path / "lab")]) == 0
     assert "no runs in" in capsys.readouterr().out
 
@@ -386,13 +385,13 @@ def test_the_store_comes_from_the_environment(
     monkeypatch.setenv("MLAE_LAB_STORE", str(tmp_path / "elsewhere"))
     run = RunStore(tmp_path / "elsewhere").enqueue(FIRST_RUN, "cpu").id
     assert main(["runs", "--json"]) == 0
-    assert [row["run"] for row in said(capsys)["runs"]] == [run]
+    assert [row["run"] for row in printed_json(capsys)["runs"]] == [run]
 
 
 def test_train_follows_a_run_to_its_end_and_the_run_can_be_shown_and_deleted(tmp_path: Path, capsys: Captured) -> None:
     store = ["--store", str(tmp_path / "lab")]
     assert main(["train", "--task", "digits", *QUICK, "--epochs", "3", "--evaluations", "3", *store, "--json"]) == 0
-    report = said(capsys)
+    report = printed_json(capsys)
     assert set(report) >= TRAIN_KEYS
     assert (report["status"], report["task"], report["method"], report["plan_hash"]) == (
         "finished",
@@ -410,13 +409,13 @@ def test_train_follows_a_run_to_its_end_and_the_run_can_be_shown_and_deleted(tmp
 
     run = report["run"]
     assert main(["runs", run, *store, "--json"]) == 0
-    row = said(capsys)
+    row = printed_json(capsys)
     assert set(row) >= RUN_KEYS
     assert (row["run"], row["status"], row["epoch"], row["step"]) == (run, "finished", 3, 12)
     assert row["val_accuracy"] == report["val_accuracy"]
     assert RunConfig.from_dict(row["config"]).task == "digits"
     assert main(["runs", *store, "--json"]) == 0
-    assert said(capsys) == {"runs": [row]}
+    assert printed_json(capsys) == {"runs": [row]}
     assert main(["runs", *store]) == 0
     assert run in (text := capsys.readouterr().out)
     assert "finished" in text
@@ -426,75 +425,75 @@ def test_train_follows_a_run_to_its_end_and_the_run_can_be_shown_and_deleted(tmp
     assert main(["stop", run, *store]) == 2
     assert f"run {run} is already finished: there is nothing to stop" in capsys.readouterr().err
     assert main(["delete", run, *store, "--json"]) == 0
-    assert said(capsys) == {"run": run, "deleted": True}
+    assert printed_json(capsys) == {"run": run, "deleted": True}
     assert main(["delete", run, *store, "--json"]) == 2
     assert "was deleted on" in capsys.readouterr().err
     assert RunStore(tmp_path / "lab").runs() == []
 
 
-def test_what_a_run_takes_and_what_is_put_away(tmp_path: Path, capsys: Captured) -> None:
+def test_disk_use_and_archived_runs(tmp_path: Path, capsys: Captured) -> None:
     folder = ["--store", str(tmp_path / "lab")]
     store = RunStore(tmp_path / "lab")
-    mine, theirs = (store.enqueue(FIRST_RUN, "cpu", owner=owner).id for owner in ("", "cli:ada"))
-    for run in (mine, theirs):
+    own, foreign = (store.enqueue(FIRST_RUN, "cpu", owner=owner).id for owner in ("", "cli:ada"))
+    for run in (own, foreign):
         store.paths(run).log.write_text("x" * 2000)
         store.move(run, Status.STOPPED, "stopped")
     assert main(["runs", *folder, "--json"]) == 0
-    assert all(row["bytes"] >= 2000 for row in said(capsys)["runs"])
+    assert all(row["bytes"] >= 2000 for row in printed_json(capsys)["runs"])
     assert main(["runs", *folder]) == 0
     assert "2 runs, 4." in capsys.readouterr().out
-    for run in (mine, theirs):
+    for run in (own, foreign):
         assert main(["archive", run, *folder, "--yes"]) == 0
     capsys.readouterr()
     assert main(["runs", "--archived", *folder, "--json"]) == 0
-    found = {row["run"]: row for row in said(capsys)["archived"]}
-    assert set(found) == {mine, theirs}
-    assert found[theirs]["owner"] == "cli:ada"
-    assert found[mine]["task"] == FIRST_RUN.task
+    rows = {row["run"]: row for row in printed_json(capsys)["archived"]}
+    assert set(rows) == {own, foreign}
+    assert rows[foreign]["owner"] == "cli:ada"
+    assert rows[own]["task"] == FIRST_RUN.task
     assert main(["runs", "--archived", *folder]) == 0
-    assert f"{mine}  stopped, {FIRST_RUN.task}" in capsys.readouterr().out
-    paths.archived(store.folder, theirs).write_bytes(b"half")  # whose it is stands elsewhere too
-    assert main(["runs", mine, "--archived", *folder]) == 2
+    assert f"{own}  stopped, {FIRST_RUN.task}" in capsys.readouterr().out
+    paths.archived(store.folder, foreign).write_bytes(b"half")  # its owner is recorded elsewhere too
+    assert main(["runs", own, "--archived", *folder]) == 2
     assert "takes no RUN" in capsys.readouterr().err
-    assert main(["delete", theirs, *folder]) == 2
-    assert f"run {theirs} is ada's: add --yes" in capsys.readouterr().err.replace(" (terminal)", "")
-    for run in (mine, theirs):
+    assert main(["delete", foreign, *folder]) == 2
+    assert f"run {foreign} belongs to ada: add --yes" in capsys.readouterr().err
+    for run in (own, foreign):
         assert main(["delete", run, *folder, "--yes", "--json"]) == 0
-        assert said(capsys) == {"run": run, "deleted": True}
+        assert printed_json(capsys) == {"run": run, "deleted": True}
     assert main(["runs", "--archived", *folder]) == 0
-    assert "no run is put away" in capsys.readouterr().out
+    assert "no archived runs" in capsys.readouterr().out
 
 
 def test_two_seeds_of_one_family_are_compared_by_their_pairs(tmp_path: Path, capsys: Captured) -> None:
     store, folder = RunStore(tmp_path / "lab"), ["--store", str(tmp_path / "lab")]
     plans = (dense(), uniform(0.5))
-    made: dict[tuple[int, int], str] = {}
+    ids: dict[tuple[int, int], str] = {}
     for seed in (0, 1):
         for side, plan in enumerate(plans):
             config = RunConfig("digits", plan, epochs=4, evaluations=2, seed=seed, device="cpu")
-            run = made[side, seed] = store.enqueue(config, "cpu").id
+            run = ids[side, seed] = store.enqueue(config, "cpu").id
             events = [ev.Evaluation(2 * i, 26 * i, "val", 50.0 + 2 * side + seed, 1.0, 1.0) for i in (1, 2)]
             store.append(run, [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1), *events])
             store.move(run, Status.FINISHED)
-    assert main(["compare", made[0, 0], made[1, 1], *folder, "--json"]) == 0
-    told = said(capsys)
-    assert told["pairs"] == 2
-    assert told["difference"][-1]["mean"] == 2.0
-    assert "seeds differ" in told["not_a_pair"]
+    assert main(["compare", ids[0, 0], ids[1, 1], *folder, "--json"]) == 0
+    result = printed_json(capsys)
+    assert result["pairs"] == 2
+    assert result["difference"][-1]["mean"] == 2.0
+    assert "seeds differ" in result["not_a_pair"]
     with store._connection(write=True) as db:
         db.execute("UPDATE events SET payload = json_set(payload, '$.weights', run) WHERE kind = 'started'")
-    assert main(["compare", made[0, 0], made[1, 0], *folder]) == 2
-    assert "are no pair: their weights differ" in capsys.readouterr().err
+    assert main(["compare", ids[0, 0], ids[1, 0], *folder]) == 2
+    assert "are not a pair: their weights differ" in capsys.readouterr().err
     other = store.enqueue(RunConfig("digits", uniform(0.3), epochs=4, evaluations=2, device="cpu"), "cpu").id
     store.move(other, Status.STOPPED)
     third = store.enqueue(RunConfig("digits", uniform(0.7), epochs=4, evaluations=2, device="cpu"), "cpu").id
     store.move(third, Status.STOPPED)
     assert main(["compare", other, third, *folder]) == 2
-    assert "are no pair: neither has measured an epoch yet" in capsys.readouterr().err
+    assert "are not a pair: neither has been evaluated yet" in capsys.readouterr().err
 
 
 def test_a_failed_run_is_exit_status_one_with_its_reason_and_its_log(tmp_path: Path, capsys: Captured) -> None:
-    """A decay that multiplies what learns by some -99 at each step leaves the finite numbers soon."""
+    """A weight decay that multiplies the parameters by some -99 at each step diverges soon."""
     words = [*SMALL, "--lr", "10", "--weight-decay", "10", "--epochs", "2", "--precision", "float32"]
     assert main(["train", "--task", "digits", *words, "--store", str(tmp_path / "lab"), "--json"]) == 1
     out, err = capsys.readouterr()
@@ -511,7 +510,7 @@ def test_detach_then_stop_now(lab_store: RunStore, wait_for: Callable[..., None]
     store = ["--store", str(lab_store.folder)]
     words = [*SMALL, "--epochs", "10000", "--evaluations", "1"]
     assert main(["train", "--task", "digits", *words, *store, "--detach", "--json"]) == 0
-    first = said(capsys)
+    first = printed_json(capsys)
     assert first["status"] == "queued"
     assert set(first) >= {"run", "status", "config_hash"}
     assert main(["train", "--task", "digits", *words, *store, "--detach"]) == 0
@@ -521,12 +520,12 @@ def test_detach_then_stop_now(lab_store: RunStore, wait_for: Callable[..., None]
     wait_for(lambda: lab_store.run(first["run"]).status is Status.RUNNING)
     assert main(["delete", first["run"], *store]) == 2
     assert "is running: stop it before you delete it" in capsys.readouterr().err
-    assert main(["stop", second, *store, "--json"]) == 0  # it waits in the queue, so it is cancelled
-    assert said(capsys) == {"run": second, "status": "stopped"}
+    assert main(["stop", second, *store, "--json"]) == 0  # it is queued, so it is cancelled
+    assert printed_json(capsys) == {"run": second, "status": "stopped"}
     assert main(["stop", first["run"], "--now", *store, "--json"]) == 0
-    assert said(capsys) == {"run": first["run"], "status": "stopped"}
+    assert printed_json(capsys) == {"run": first["run"], "status": "stopped"}
     assert main(["runs", first["run"], *store, "--json"]) == 0
-    assert said(capsys)["reason"].startswith("stopped at once; ")
+    assert printed_json(capsys)["reason"].startswith("stopped at once; ")
 
 
 # ---------------------------------------------------------------- real processes
@@ -555,7 +554,7 @@ def test_the_module_runs_from_any_folder(root: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "lab").exists()
 
 
-def test_a_reader_that_goes_away_is_no_error(root: Path) -> None:
+def test_a_closed_output_is_no_error(root: Path) -> None:
     """As in `mlae_lab masks --json | head -0`."""
     with lab(root, "masks", "--json") as process:
         process.stdout.close()
@@ -563,27 +562,27 @@ def test_a_reader_that_goes_away_is_no_error(root: Path) -> None:
         assert process.stderr.read() == ""
 
 
-def test_ctrl_c_leaves_the_run_running_and_says_so(
+def test_ctrl_c_leaves_the_run_running_and_prints_how_to_stop_it(
     lab_store: RunStore, root: Path, wait_for: Callable[..., None]
 ) -> None:
     words = ["train", "--task", "digits", *QUICK, "--epochs", "10000", "--store", str(lab_store.folder), "--json"]
     with lab(root, *words, start_new_session=True) as process:
         assert "is queued on cpu; Ctrl-C leaves it running" in process.stdout.readline()
-        wait_for(lambda: lab_store.runs()[0].status is not Status.QUEUED)  # so it has begun to follow
-        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to everything that it started
+        wait_for(lambda: lab_store.runs()[0].status is not Status.QUEUED)  # so the command follows it
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of its processes
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     (run,) = lab_store.runs()
-    assert f"run {run.id} goes on without this terminal" in out
+    assert f"run {run.id} continues without this terminal" in out
     assert run.status in (Status.STARTING, Status.RUNNING)
     assert is_alive(lab_store.paths(run.id))
     assert json.loads(out.splitlines()[-1])["run"] == run.id  # --json promises an object on the last line
 
 
-def test_the_lab_listens_where_it_was_told(
+def test_the_lab_listens_on_the_given_address(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., None]
 ) -> None:
-    """On the other loopback address, which is no network either, so no password is asked for; and only there."""
+    """On the other loopback address, which needs no password either, and only there."""
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6) as free:
             port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""`errors` and `repeats` by command line: real runs, asked through their own process."""
+"""`errors` and `repeats` on the command line, with trained runs and their probes."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ Captured = pytest.CaptureFixture[str]
 TINY = ["--task", "digits", "--backbone", "lab_vit_12x128.random", "--epochs", "1", "--device", "cpu"]
 
 
-def said(capsys: Captured, *words: str) -> dict:
+def printed_json(capsys: Captured, *words: str) -> dict:
     capsys.readouterr()
     assert main([*words, "--json"]) == 0
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-def test_the_whole_way(lab_store: RunStore, capsys: Captured) -> None:
-    """Two seeds of one run, what they say, what one of them gets wrong, and what the other alone gets right."""
+def test_errors_and_repeats_of_two_seeds(lab_store: RunStore, capsys: Captured) -> None:
+    """Two seeds of one run: mean and interval, the errors of one, the paired test of both."""
     store = ["--store", str(lab_store.folder)]
-    run = said(capsys, "train", *TINY, "--mask", "uniform", *store)["run"]
-    alone = said(capsys, "repeats", run, *store)
-    assert (alone["n"], alone["low"]) == (1, None)
-    assert "cannot be told from one run" in alone["verdict"]
-    assert len(lab_store.runs()) == 1, "without --seeds nothing starts"
+    run = printed_json(capsys, "train", *TINY, "--mask", "uniform", *store)["run"]
+    single = printed_json(capsys, "repeats", run, *store)
+    assert (single["n"], single["low"]) == (1, None)
+    assert "cannot be summary from one run" in single["verdict"]
+    assert len(lab_store.runs()) == 1, "without --seeds nothing is started"
 
-    told = said(capsys, "repeats", run, "--seeds", "2", *store)
-    assert [entry["status"] for entry in told["seeds"]] == ["finished", "finished"]
-    assert told["n"] == 2
-    accuracies = [entry["accuracy"] for entry in told["seeds"]]
-    assert told["mean"] == pytest.approx(sum(accuracies) / 2)
-    assert told["low"] <= told["mean"] <= told["high"]
-    other = next(entry["run"] for entry in told["seeds"] if entry["run"] != run)
+    summary = printed_json(capsys, "repeats", run, "--seeds", "2", *store)
+    assert [entry["status"] for entry in summary["seeds"]] == ["finished", "finished"]
+    assert summary["n"] == 2
+    accuracies = [entry["accuracy"] for entry in summary["seeds"]]
+    assert summary["mean"] == pytest.approx(sum(accuracies) / 2)
+    assert summary["low"] <= summary["mean"] <= summary["high"]
+    other = next(entry["run"] for entry in summary["seeds"] if entry["run"] != run)
     assert lab_store.run(other).relation == "repeat"
-    assert said(capsys, "repeats", run, "--seeds", "2", "--detach", *store)["runs"] == [run, other]
+    assert printed_json(capsys, "repeats", run, "--seeds", "2", "--detach", *store)["runs"] == [run, other]
 
-    errors = said(capsys, "errors", run, *store)
+    errors = printed_json(capsys, "errors", run, *store)
     assert errors["accuracy"] == accuracies[0]
     assert errors["images"] == 200
     assert "thumbnails" not in errors
-    paired_tests = said(capsys, "errors", run, other, *store)
-    whole = paired_tests["whole"]
+    comparison = printed_json(capsys, "errors", run, other, *store)
+    whole = comparison["whole"]
     assert 100 * (whole["only_b"] - whole["only_a"]) / 200 == pytest.approx(accuracies[1] - accuracies[0])
-    assert len(paired_tests["only_a"]) == whole["only_a"]
-    assert paired_tests["verdict"]
+    assert len(comparison["only_a"]) == whole["only_a"]
+    assert comparison["verdict"]
 
     assert main(["errors", run, *store]) == 0
     text = capsys.readouterr().out
-    assert f"{errors['right']} of 200 images are right" in text
-    assert "wrong and most sure" in text
+    assert f"{errors['right']} of 200 images correct" in text
+    assert "most confident errors" in text
     assert main(["errors", run, other, "--images", "50", *store]) == 0
     assert f"{'all':<24}{'50':>9}" in capsys.readouterr().out
 
@@ -65,7 +65,7 @@ def test_the_whole_way(lab_store: RunStore, capsys: Captured) -> None:
     ):
         assert main([*words, *store]) == 2
         assert reason in capsys.readouterr().err
-    for name in (run, other):  # the process that was asked leaves when its run has no folder any more
+    for name in (run, other):  # a probe exits when the folder of its run is gone
         shutil.rmtree(lab_store.paths(name).folder)
 
 

@@ -1,4 +1,4 @@
-"""`mlae_lab fetch`: what it says before, whom it asks, its exit status, and that Ctrl-C loses nothing."""
+"""`mlae_lab fetch`: its output, its confirmation, its exit status, and that Ctrl-C loses nothing."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
         (["cifar.parquet", "--json"], "add --yes"),
     ],
 )
-def test_wrong_requests(
+def test_invalid_requests(
     words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: SIM115
@@ -76,7 +76,7 @@ def test_wrong_requests(
     sys.stdin.close()
 
 
-def test_fetched_and_fetched_again(hub: HubServer, root: Path, tmp_path: Path) -> None:
+def test_a_second_fetch_downloads_nothing(hub: HubServer, root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "weights" / WEIGHTS
     for fetched in (True, False):
         process = lab(hub, root, tmp_path, WEIGHTS, "--yes", "--json")
@@ -84,8 +84,8 @@ def test_fetched_and_fetched_again(hub: HubServer, root: Path, tmp_path: Path) -
         assert (process.returncode, err) == (0, "")
         assert json.loads(out.splitlines()[-1]) == {"name": WEIGHTS, "folder": str(folder), "fetched": fetched}
         if fetched:
-            for said in ("Dosovitskiy", "licence: Apache-2.0", "343 MB", f"to: {folder}", "asking"):
-                assert said in out
+            for text in ("Dosovitskiy", "licence: Apache-2.0", "343 MB", f"to: {folder}", "asking"):
+                assert text in out
     assert (folder / "model.safetensors").read_bytes() == DATA
 
 
@@ -98,18 +98,19 @@ def test_a_failure_is_one_sentence_and_exit_status_one(hub: HubServer, root: Pat
     assert "try again in 12 seconds" in err
 
 
-def test_ctrl_c_cancels_and_the_same_command_goes_on(hub: HubServer, root: Path, tmp_path: Path) -> None:
+def test_ctrl_c_cancels_and_the_same_command_continues(hub: HubServer, root: Path, tmp_path: Path) -> None:
     hub.stall_at = 1_000_000
     process = lab(hub, root, tmp_path, WEIGHTS, "--yes", start_new_session=True)
     while not any(p.stat().st_size > 950_000 for p in tmp_path.rglob("*.partial")):
         assert process.poll() is None
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
-    asked = time.monotonic()
+    interrupted = time.monotonic()
     _, err = process.communicate(timeout=60)
-    assert time.monotonic() - asked < 30  # a second for the fetch, the rest for Python's end on a busy machine
+    # A second for the fetch, the rest for the exit of Python on a busy machine.
+    assert time.monotonic() - interrupted < 30
     assert process.returncode == 1
-    assert err == "mlae_lab: cancelled; what was fetched is kept, the same command goes on\n"
+    assert err == "mlae_lab: cancelled; the downloaded part is kept, and the same command continues it\n"
     hub.stall_at, hub.served = None, 0
     process = lab(hub, root, tmp_path, WEIGHTS, "--yes")
     assert process.wait(60) == 0
@@ -120,51 +121,51 @@ def test_ctrl_c_cancels_and_the_same_command_goes_on(hub: HubServer, root: Path,
 @pytest.mark.parametrize(
     ("answer", "status"), [("n\n", 1), ("\x04", 1), ("\x03", 1), ("y\n", 0)], ids=["no", "ctrl-d", "ctrl-c", "yes"]
 )
-def test_on_a_terminal_it_asks_and_writes_over_one_line(
+def test_on_a_terminal_it_asks_and_overwrites_one_line(
     hub: HubServer, root: Path, tmp_path: Path, answer: str, status: int
 ) -> None:
     hub.rate = 2_000_000
-    ours, theirs = pty.openpty()
+    terminal, child_end = pty.openpty()
     process = lab(
         hub,
         root,
         tmp_path,
         WEIGHTS,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
+        stdin=child_end,
+        stdout=child_end,
+        stderr=child_end,
         preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         start_new_session=True,
     )
-    os.close(theirs)
+    os.close(child_end)
     text = b""
     try:
         while b"[y/N]" not in text:
-            text += os.read(ours, 4096)
-        os.write(ours, answer.encode())
+            text += os.read(terminal, 4096)
+        os.write(terminal, answer.encode())
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
-            # A Ctrl-C between Python's prompt and its read is kept until the next key; a person presses it again.
-            if not select.select([ours], [], [], 3)[0]:
-                os.write(ours, answer.encode())
-            elif piece := os.read(ours, 4096):
+            # A Ctrl-C between Python's prompt and its read is held until the next key; a person would press it again.
+            if not select.select([terminal], [], [], 3)[0]:
+                os.write(terminal, answer.encode())
+            elif piece := os.read(terminal, 4096):
                 text += piece
             else:
                 break
-    except OSError:  # the other side has closed
+    except OSError:  # the process has closed its end
         pass
-    os.close(ours)
+    os.close(terminal)
     try:
         assert process.wait(60) == status, text
     finally:
         process.kill()
-    said = text.decode()
-    assert "Download 343 MB? [y/N]" in said
+    output = text.decode()
+    assert "Download 343 MB? [y/N]" in output
     if status:
-        assert "nothing was fetched" in said
+        assert "nothing was fetched" in output
         assert not (tmp_path / "weights").exists()
     else:
-        assert said.count("\rdownloading model.safetensors") >= 3
-        assert "/s" in said
-        assert "left" in said
+        assert output.count("\rdownloading model.safetensors") >= 3
+        assert "/s" in output
+        assert "left" in output
         assert (tmp_path / "weights" / WEIGHTS / "model.safetensors").read_bytes() == DATA

@@ -1,4 +1,4 @@
-"""`library` on the command line: what it keeps, lists and forgets, and that a wrong request writes nothing."""
+"""`library` on the command line: save, list, rename, delete, and that an invalid request writes nothing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from mlae_lab.cli import main
 from mlae_lab.core.patterns import dense, pattern, scaled, uniform
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs.store import RunStore
-from tests.lab import said
+from tests.lab import printed_json
 
 Captured = pytest.CaptureFixture[str]
 
 
-def test_what_is_saved_is_listed_can_be_trained_and_is_deleted(tmp_path: Path, capsys: Captured) -> None:
-    here = ["--store", str(tmp_path / "lab")]
+def test_saved_masks_are_listed_and_deleted(tmp_path: Path, capsys: Captured) -> None:
+    options = ["--store", str(tmp_path / "lab")]
     file = tmp_path / "plan.json"
     file.write_text(uniform(0.3).to_json())
     for name, *mask in (
@@ -24,35 +24,35 @@ def test_what_is_saved_is_listed_can_be_trained_and_is_deleted(tmp_path: Path, c
         ("two ranks", dense().code, "--expert-rank", "2"),
         ("file", str(file)),
     ):
-        assert main(["library", "save", name, "--mask", *mask, *here, "--json"]) == 0
-        assert said(capsys)["name"] == name
-    assert main(["library", *here, "--json"]) == 0
-    rows = said(capsys)["library"]
+        assert main(["library", "save", name, "--mask", *mask, *options, "--json"]) == 0
+        assert printed_json(capsys)["name"] == name
+    assert main(["library", *options, "--json"]) == 0
+    rows = printed_json(capsys)["library"]
     assert [row["name"] for row in rows] == ["file", "two ranks", "Sand glass"]
-    wanted = [uniform(0.3), scaled(dense(), expert_rank=2), pattern("hourglass", "mixed", 0.3)]
-    assert [MaskPlan.from_dict(row["plan"]) for row in rows] == wanted
-    assert [MaskPlan.from_code(row["code"]) for row in rows] == wanted
+    expected = [uniform(0.3), scaled(dense(), expert_rank=2), pattern("hourglass", "mixed", 0.3)]
+    assert [MaskPlan.from_dict(row["plan"]) for row in rows] == expected
+    assert [MaskPlan.from_code(row["code"]) for row in rows] == expected
     assert rows[0]["owner"]
-    assert [entry.plan for entry in RunStore(tmp_path / "lab").plans()] == wanted
+    assert [entry.plan for entry in RunStore(tmp_path / "lab").plans()] == expected
 
-    assert main(["library", *here]) == 0
+    assert main(["library", *options]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert lines[2].startswith("Sand glass")
-    assert lines[2].endswith(wanted[2].code)
-    assert main(["library", "delete", " sand GLASS ", *here, "--json"]) == 0
-    assert said(capsys)["deleted"]["name"] == "Sand glass"
+    assert lines[2].endswith(expected[2].code)
+    assert main(["library", "delete", " sand GLASS ", *options, "--json"]) == 0
+    assert printed_json(capsys)["deleted"]["name"] == "Sand glass"
     assert [entry.name for entry in RunStore(tmp_path / "lab").plans()] == ["file", "two ranks"]
 
 
-def test_a_pattern_is_laid_on_the_layers_of_the_backbone(tmp_path: Path, capsys: Captured) -> None:
+def test_a_pattern_is_placed_on_the_layers_of_the_backbone(tmp_path: Path, capsys: Captured) -> None:
     words = ["--mask", "dense", "--backbone", "vit_large_patch16_224.augreg_in21k", "--store", str(tmp_path / "lab")]
     assert main(["library", "save", "deep", *words]) == 0
     assert RunStore(tmp_path / "lab").plans()[0].plan == dense(24)
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("words", "message"),
     [
         (["save"], "needs the name of a mask"),
         (["delete"], "needs the name of a mask"),
@@ -65,43 +65,43 @@ def test_a_pattern_is_laid_on_the_layers_of_the_backbone(tmp_path: Path, capsys:
         (["sort"], "invalid choice: 'sort'"),
     ],
 )
-def test_a_wrong_request_is_one_sentence_and_writes_nothing(
-    words: list[str], why: str, tmp_path: Path, capsys: Captured
+def test_an_invalid_request_is_one_sentence_and_writes_nothing(
+    words: list[str], message: str, tmp_path: Path, capsys: Captured
 ) -> None:
     assert main(["library", *words, "--store", str(tmp_path / "lab")]) == 2
     out, err = capsys.readouterr()
-    assert why in err
+    assert message in err
     assert err.count("\n") == 1
     assert out == ""
     assert not (tmp_path / "lab").exists()
 
 
-def test_looking_makes_no_store(tmp_path: Path, capsys: Captured) -> None:
+def test_listing_creates_no_store(tmp_path: Path, capsys: Captured) -> None:
     assert main(["library", "--store", str(tmp_path / "lab")]) == 0
     assert "no saved mask" in capsys.readouterr().out
     assert main(["library", "--store", str(tmp_path / "lab"), "--json"]) == 0
-    assert said(capsys) == {"library": []}
+    assert printed_json(capsys) == {"library": []}
     assert not (tmp_path / "lab").exists()
 
 
-def test_a_name_that_is_taken_and_a_mask_of_another(tmp_path: Path, capsys: Captured) -> None:
+def test_a_name_in_use_and_a_mask_that_somebody_else_owns(tmp_path: Path, capsys: Captured) -> None:
     store = RunStore(tmp_path / "lab")
     store.keep_visitor("ada-1", nickname="Ada")
     store.save_plan("Mine", dense(), "ada-1")
-    here = ["--store", str(store.folder)]
-    assert main(["library", "save", "mine", "--mask", "hourglass", *here]) == 2
+    options = ["--store", str(store.folder)]
+    assert main(["library", "save", "mine", "--mask", "hourglass", *options]) == 2
     assert "has a mask named 'mine' already" in capsys.readouterr().err
-    assert main(["library", "rename", "mine", "Another", *here]) == 2
-    assert "is Ada's: add --yes" in capsys.readouterr().err
+    assert main(["library", "rename", "mine", "Another", *options]) == 2
+    assert "belongs to Ada: add --yes" in capsys.readouterr().err
     for words in (["rename", "mine"], ["delete", "mine", "Another"]):
-        assert main(["library", *words, *here]) == 2
+        assert main(["library", *words, *options]) == 2
         assert "`library rename` takes two names" in capsys.readouterr().err
-    assert main(["library", "rename", "mine", "Another", *here, "--yes"]) == 0
-    assert "Mine is called Another now" in capsys.readouterr().out
-    assert main(["library", "rename", "another", "Mine", *here, "--yes", "--json"]) == 0
-    assert said(capsys)["name"] == "Mine"
-    assert main(["library", "delete", "mine", *here]) == 2
-    assert "is Ada's: add --yes" in capsys.readouterr().err
+    assert main(["library", "rename", "mine", "Another", *options, "--yes"]) == 0
+    assert "Mine renamed to Another" in capsys.readouterr().out
+    assert main(["library", "rename", "another", "Mine", *options, "--yes", "--json"]) == 0
+    assert printed_json(capsys)["name"] == "Mine"
+    assert main(["library", "delete", "mine", *options]) == 2
+    assert "belongs to Ada: add --yes" in capsys.readouterr().err
     assert len(store.plans()) == 1
-    assert main(["library", "delete", "mine", *here, "--yes"]) == 0
+    assert main(["library", "delete", "mine", *options, "--yes"]) == 0
     assert store.plans() == []

@@ -1,4 +1,4 @@
-"""`race` on the command line: which masks it takes, what it prints, its exit status."""
+"""`race` on the command line: its masks, its output, its exit status."""
 
 from __future__ import annotations
 
@@ -18,30 +18,33 @@ from mlae_lab.runs import race
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 from mlae_lab.ui.settings_code import read_settings
-from tests.lab import said
+from tests.lab import printed_json
 
 Captured = pytest.CaptureFixture[str]
-TINY = ["--task", "digits", "--backbone", "lab_vit_12x128.random", "--device", "cpu", "--batch-size", "200", "--epochs", "1"]  # fmt: skip
+TINY = [
+    "--task", "digits", "--backbone", "lab_vit_12x128.random", "--device", "cpu", "--batch-size", "200",
+    "--epochs", "1",
+]  # fmt: skip
 TWO = ["--mask", allocation((1,)).code, "--mask", allocation((2,), drop_rate=0.5).code]
 
 
 def masks(*words: str) -> list[MaskPlan]:
-    chosen = cli._parser().parse_args(["race", "--task", "digits", *words])
-    return plans_of(chosen, chosen.backbone)
+    args = cli._parser().parse_args(["race", "--task", "digits", *words])
+    return plans_of(args, args.backbone)
 
 
 def test_masks_are_patterns_with_a_kind_codes_and_files(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text(uniform(0.1).to_json())
     words = ["dense", "hourglass", "hourglass.mixed", "uniform", dense(12, 2).code, str(tmp_path / "plan.json")]
-    found = masks(*(part for word in words for part in ("--mask", word)), "--drop-rate", "0.25")
-    assert found == [
+    plans = masks(*(part for word in words for part in ("--mask", word)), "--drop-rate", "0.25")
+    assert plans == [
         dense(), pattern("hourglass"), pattern("hourglass", "mixed", 0.25), uniform(0.25), dense(12, 2), uniform(0.1),
     ]  # fmt: skip
     assert masks("--mask", "dense", "--expert-rank", "2") == [scaled(dense(), expert_rank=2)]
 
 
 @pytest.mark.parametrize(
-    ("words", "why"),
+    ("words", "message"),
     [
         (["--mask", "dense"], "a race of 1 masks: it must be 2 to 8"),
         (["--mask", "dense", "--mask", "dense"], "masks 1 and 2 are the same"),
@@ -54,13 +57,13 @@ def test_masks_are_patterns_with_a_kind_codes_and_files(tmp_path: Path) -> None:
         ([], "--mask"),
     ],
 )
-def test_a_wrong_request_is_one_sentence_and_writes_nothing(
-    words: list[str], why: str, tmp_path: Path, capsys: Captured
+def test_an_invalid_request_is_one_sentence_and_writes_nothing(
+    words: list[str], message: str, tmp_path: Path, capsys: Captured
 ) -> None:
     store = tmp_path / "lab"
     assert main(["race", "--task", "digits", *words, "--store", str(store), "--json"]) == 2
     out, err = capsys.readouterr()
-    assert why in err
+    assert message in err
     assert err.count("\n") == 1
     assert out == ""
     assert not store.exists()
@@ -69,37 +72,37 @@ def test_a_wrong_request_is_one_sentence_and_writes_nothing(
 def test_a_race_is_followed_to_its_end(lab_store: RunStore, capsys: Captured) -> None:
     words = ["race", *TINY, *TWO, "--seeds", "2", "--store", str(lab_store.folder), "--json"]
     assert main(words) == 0
-    told = said(capsys)
-    assert len(told["race"]) == 4
-    assert told["link"] == f"/race?runs={','.join(told['race'])}"
-    assert told["epoch"] == 1
-    assert told["seeds"] == [0, 1]
-    assert min(row["index"] for row in told["masks"]) == 1
-    assert [row["code"] for row in told["masks"]] == TWO[1::2]
-    assert {run for row in told["masks"] for run in row["runs"].values()} == set(told["race"])
-    assert ("in the end" in told["verdict"] and "2 seeds" in told["verdict"]) or "level" in told["verdict"]
+    result = printed_json(capsys)
+    assert len(result["race"]) == 4
+    assert result["link"] == f"/race?runs={','.join(result['race'])}"
+    assert result["epoch"] == 1
+    assert result["seeds"] == [0, 1]
+    assert min(row["index"] for row in result["masks"]) == 1
+    assert [row["code"] for row in result["masks"]] == TWO[1::2]
+    assert {run for row in result["masks"] for run in row["runs"].values()} == set(result["race"])
+    assert ("in the end" in result["verdict"] and "2 seeds" in result["verdict"]) or "level" in result["verdict"]
     runs = {run.id: run for run in lab_store.runs()}
     assert {run.status for run in runs.values()} == {Status.FINISHED}
     assert {run.relation for run in runs.values()} == {"race"}
     assert main([*words[:-1]]) == 0
     assert len(lab_store.runs()) == 4
     out = capsys.readouterr().out
-    assert told["verdict"] in out
-    assert told["link"] in out
+    assert result["verdict"] in out
+    assert result["link"] in out
 
 
-def test_detached_it_names_its_runs(lab_store: RunStore, capsys: Captured) -> None:
+def test_with_detach_it_prints_its_runs(lab_store: RunStore, capsys: Captured) -> None:
     assert main(["race", *TINY, *TWO, "--detach", "--store", str(lab_store.folder), "--json"]) == 0
-    told = said(capsys)
-    assert [run.id for run in reversed(lab_store.runs())] == told["runs"]
+    result = printed_json(capsys)
+    assert [run.id for run in reversed(lab_store.runs())] == result["runs"]
 
 
-def test_the_command_that_a_page_shows_asks_for_the_same_race() -> None:
+def test_the_command_that_a_page_shows_describes_the_same_race() -> None:
     config = replace(FIRST_RUN, **read_settings("epochs:3,lr:0.01,seed:4,device:cpu"))
     plans = [config.plan, dense(), pattern("random", "mixed")]
     words = shlex.split(race.command(config, plans, 2))
     assert words[:4] == ["python", "-m", "mlae_lab", "race"]
-    chosen = cli._parser().parse_args(words[3:])
-    assert plans_of(chosen, chosen.backbone) == plans
-    assert chosen.seeds == 2
-    assert cli.config_of(chosen, config.plan) == config
+    args = cli._parser().parse_args(words[3:])
+    assert plans_of(args, args.backbone) == plans
+    assert args.seeds == 2
+    assert cli.config_of(args, config.plan) == config

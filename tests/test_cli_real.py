@@ -1,4 +1,4 @@
-"""Real images by command line, the whole way: folder, census, cache, worker process, number with its badge."""
+"""Real images on the command line, end to end: folder, census, cache, worker process, accuracy and badge."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Captured = pytest.CaptureFixture[str]
 
 
 @pytest.fixture(autouse=True)
-def indices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLAE_LAB_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("MLAE_LAB_STORE", str(tmp_path / "store"))
 
@@ -24,49 +24,49 @@ def trained(capsys: Captured, *words: str) -> dict:
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
-def test_vtab_by_its_place_on_test(tmp_path: Path, capsys: Captured) -> None:
+def test_vtab_in_the_data_folder_on_test(tmp_path: Path, capsys: Captured) -> None:
     make_vtab(tmp_path / "data" / "vtab-1k", "dtd", train=20, val=5, test=9)
-    told = trained(capsys, "--task", "dtd", "--protocol", "test")
-    assert told["status"] == "finished"
-    assert told["test_accuracy"] is not None
-    assert told["badge"]["data"] == "not VTAB-1k: its layout with 20/5/9 images"
-    assert told["best_epoch_optimistic"]["accuracy"] >= told["test_accuracy"]
-    assert len(told["weights_fingerprint"]) == 12
+    report = trained(capsys, "--task", "dtd", "--protocol", "test")
+    assert report["status"] == "finished"
+    assert report["test_accuracy"] is not None
+    assert report["badge"]["data"] == "not VTAB-1k: its layout with 20/5/9 images"
+    assert report["best_epoch_optimistic"]["accuracy"] >= report["test_accuracy"]
+    assert len(report["weights_fingerprint"]) == 12
 
 
-def test_fgvc_by_a_named_folder_with_random_crops(tmp_path: Path, capsys: Captured) -> None:
+def test_fgvc_in_a_named_folder_with_random_crops(tmp_path: Path, capsys: Captured) -> None:
     folder = make_fgvc(tmp_path / "elsewhere", "cub", train=20, val=5, test=9)
-    told = trained(capsys, "--task", "cub", "--data", str(folder))
-    assert told["status"] == "finished"
-    assert "fgvc-rrc" in told["badge"]["preprocessing"]
-    again = trained(capsys, "--task", "cub", "--data", str(folder))
-    assert again["accuracy_by_epoch"] == told["accuracy_by_epoch"], "crops are drawn from the seed"
+    report = trained(capsys, "--task", "cub", "--data", str(folder))
+    assert report["status"] == "finished"
+    assert "fgvc-rrc" in report["badge"]["preprocessing"]
+    repeated = trained(capsys, "--task", "cub", "--data", str(folder))
+    assert repeated["accuracy_by_epoch"] == report["accuracy_by_epoch"], "crops depend only on the seed"
 
 
 def test_own_class_folders(tmp_path: Path, capsys: Captured) -> None:
     make_own(tmp_path / "my birds", {"amsel": 12, "star": 12})
-    told = trained(capsys, "--task", "own", "--data", str(tmp_path / "my birds"), "--normalisation", "imagenet")
-    assert told["task"] == "own:my birds"
-    assert told["badge"]["data"].startswith("own images, ")
-    assert "ImageNet" in told["badge"]["preprocessing"]
+    report = trained(capsys, "--task", "own", "--data", str(tmp_path / "my birds"), "--normalisation", "imagenet")
+    assert report["task"] == "own:my birds"
+    assert report["badge"]["data"].startswith("own images, ")
+    assert "ImageNet" in report["badge"]["preprocessing"]
 
 
-def test_a_swin_learns_on_its_own_canvas(tmp_path: Path, capsys: Captured) -> None:
+def test_a_swin_trains_on_its_own_canvas(tmp_path: Path, capsys: Captured) -> None:
     make_own(tmp_path / "data" / "own" / "b", {"amsel": 6, "star": 6})
     words = ["train", "--task", "own:b", "--epochs", "1", "--backbone", "swin_tiny_patch4_window7_224.random", "--json"]
     assert main(words) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert told["status"] == "finished"
-    assert told["expert_parameters"] == 141_408
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["status"] == "finished"
+    assert report["expert_parameters"] == 141_408
 
 
-def test_a_broken_image_fails_the_run_by_its_name(tmp_path: Path, capsys: Captured) -> None:
+def test_a_broken_image_fails_the_run_and_is_named(tmp_path: Path, capsys: Captured) -> None:
     folder = make_vtab(tmp_path / "data" / "vtab-1k", "dtd", train=20, val=5, test=9)
-    victim = sorted((folder / "images" / "val200").iterdir())[0]
-    victim.write_bytes(victim.read_bytes()[:80])
+    broken = sorted((folder / "images" / "val200").iterdir())[0]
+    broken.write_bytes(broken.read_bytes()[:80])
     assert main(["train", "--task", "dtd", "--backbone", "lab_vit_12x128.random", "--json"]) == 1
     out, err = capsys.readouterr()
-    assert victim.name in json.loads(out.splitlines()[-1])["reason"]
+    assert broken.name in json.loads(out.splitlines()[-1])["reason"]
     assert "Traceback" not in err.splitlines()[0]
 
 
@@ -81,7 +81,7 @@ def test_a_broken_image_fails_the_run_by_its_name(tmp_path: Path, capsys: Captur
         (["--task", "digits", "--mask", "m1_24x8_ff*24_0*24"], "blocks.12.attn.qkv is not a linear layer"),
     ],
 )
-def test_a_wrong_request_is_one_sentence(words: list[str], sentence: str, capsys: Captured, tmp_path: Path) -> None:
+def test_an_invalid_request_is_one_sentence(words: list[str], sentence: str, capsys: Captured, tmp_path: Path) -> None:
     assert main(["train", *words]) == 2
     out, err = capsys.readouterr()
     assert sentence in err

@@ -1,4 +1,4 @@
-"""The documents say what is true: links lead somewhere, commands, tables, events and modules exist, examples run."""
+"""The documents agree with the code: links resolve, commands, tables, events and modules exist, examples run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def text_of(name: str) -> str:
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """The fenced code blocks of a language, "" for those without one."""
+    """The fenced code blocks of a language; "" selects those without one."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
@@ -59,13 +59,10 @@ def test_internal_links_resolve(name: str) -> None:
 # ---------------------------------------------------------------- commands
 
 
-RENAMED = {"again", "matters", "robust"}  # each prints one sentence with its new name
-
-
 def commands() -> dict[str, argparse.ArgumentParser]:
     parser = cli._parser()
     choices = next(a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    return {name: choices[name] for name in choices if name not in RENAMED}
+    return dict(choices)
 
 
 def options(parser: argparse.ArgumentParser) -> set[str]:
@@ -105,9 +102,9 @@ def test_the_commands_page_lists_every_command_and_option() -> None:
 def tables(database: Path) -> dict[str, set[str]]:
     with sqlite3.connect(database) as db:
         names = [n for (n,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'") if n[:6] != "sqlite"]
-        found = {name: {row[1] for row in db.execute(f"PRAGMA table_info({name})")} for name in names}
+        columns = {name: {row[1] for row in db.execute(f"PRAGMA table_info({name})")} for name in names}
     db.close()
-    return found
+    return columns
 
 
 def test_the_store_page_has_the_schema(tmp_path: Path) -> None:
@@ -176,7 +173,7 @@ def test_ci_finds_the_two_commands() -> None:
 
 
 def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a smaller network and without a download; everything else as it stands."""
+    """With a smaller network and without a download; otherwise unchanged."""
     import torch
 
     (example,) = blocks(text_of(README), "python")

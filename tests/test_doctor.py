@@ -1,4 +1,4 @@
-"""The doctor on small real things: stores that are new, damaged, locked out or too new, and machines of several kinds."""
+"""The doctor on new, damaged, locked and newer stores, and on machines of several kinds."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ TITLES = ["Devices", "Versions", "Weights and data", "Disk", "Store", "Runs"]
 
 
 @pytest.fixture(autouse=True)
-def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A store and a data folder that do not exist yet, and a machine whose GPUs are asked for anew."""
+def new_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A store and a data folder that do not exist yet; the list of GPUs is not cached."""
     monkeypatch.setenv("MLAE_LAB_STORE", str(tmp_path / "lab"))
     for name in ("MLAE_LAB_DATA", "CUDA_VISIBLE_DEVICES", "HF_ENDPOINT", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
@@ -41,7 +41,7 @@ def own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 def part(report: Report, title: str) -> dict[str, Finding]:
-    """The findings of one section by name; of several with one name the last."""
+    """The findings of one section by name; the last one if several have the same name."""
     return {f.name: f for section in report.sections if section.title == title for f in section.findings}
 
 
@@ -51,7 +51,7 @@ def names_of(report: Report) -> list[str]:
 
 @contextmanager
 def alive(store: RunStore, owner: str = "") -> Iterator[Run]:
-    """A run that trains, as far as anybody can tell: claimed, its lock held, its pulse beating at step 34."""
+    """A run that seems to train: claimed, its lock held, with a heartbeat at step 34."""
     run = store.enqueue(FIRST_RUN, "cpu", owner)
     lock = locks.take(store.paths(run.id).lock)
     assert lock is not None
@@ -75,8 +75,8 @@ def supervised(store: RunStore) -> Iterator[None]:
     os.close(lock)
 
 
-def some_steps(store: RunStore, count: int = 4000) -> Run:
-    """A finished run with so many events that the database has many pages."""
+def run_with_steps(store: RunStore, count: int = 4000) -> Run:
+    """A finished run with enough events for a database of many pages."""
     run = store.enqueue(FIRST_RUN, "cpu")
     step = {name: 0.5 for name in ("loss", "learning_rate", "seconds")}
     store.append(run.id, [TrainStep(**step_fields(n, step)) for n in range(count)])
@@ -87,13 +87,13 @@ def some_steps(store: RunStore, count: int = 4000) -> Run:
 def step_fields(number: int, usual: dict[str, float]) -> dict:
     from dataclasses import MISSING, fields
 
-    made = {"epoch": 1, "step": number + 1, **usual}
-    wanted = [f.name for f in fields(TrainStep) if f.default is MISSING and f.default_factory is MISSING]
-    return {name: made.get(name, 0) for name in wanted}
+    values = {"epoch": 1, "step": number + 1, **usual}
+    required = [f.name for f in fields(TrainStep) if f.default is MISSING and f.default_factory is MISSING]
+    return {name: values.get(name, 0) for name in required}
 
 
 def settle(store: RunStore) -> Path:
-    """The database with everything in one file, as after the last process has closed it."""
+    """The database with all its content in one file, as after the last process has closed it."""
     file = paths.database(store.folder)
     db = sqlite3.connect(file)
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -101,10 +101,10 @@ def settle(store: RunStore) -> Path:
     return file
 
 
-# ---------------------------------------------------------------- what a report is
+# ---------------------------------------------------------------- the report
 
 
-def test_nothing_is_here_yet_and_nothing_is_made(tmp_path: Path) -> None:
+def test_without_a_store_nothing_is_wrong_and_nothing_is_created(tmp_path: Path) -> None:
     began = time.monotonic()
     report = examine()
     assert time.monotonic() - began < 5
@@ -113,27 +113,27 @@ def test_nothing_is_here_yet_and_nothing_is_made(tmp_path: Path) -> None:
     assert report.verdict == "Everything is in order."
     assert list(tmp_path.iterdir()) == []
     assert part(report, "Store")["store"].value.startswith("no store yet")
-    assert part(report, "Devices")["torch"].value == "not tried"
+    assert part(report, "Devices")["torch"].value == "not tested"
 
 
-def test_every_trouble_has_a_cure_and_text_and_json_say_the_same(
+def test_every_trouble_has_a_cure_and_text_and_json_agree(
     store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     store.enqueue(FIRST_RUN, "cpu")
-    wanted = tmp_path / "requirements.txt"
-    wanted.write_text("timm>=99\nno-such-package-of-anybody>=1\n")
-    monkeypatch.setattr(doctor.versions, "REQUIREMENTS", wanted)
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text("timm>=99\nno-such-package-of-anybody>=1\n")
+    monkeypatch.setattr(doctor.versions, "REQUIREMENTS", requirements)
     report = examine()
     assert names_of(report) == ["timm", "no-such-package-of-anybody", "supervisor"]
     assert report.verdict == "3 things need attention."
     assert all(finding.cure for finding in report.troubles)
-    told = json.loads(json.dumps(report.to_dict()))
-    assert told["troubles"] == 3
-    assert told["verdict"] == report.verdict
+    data = json.loads(json.dumps(report.to_dict()))
+    assert data["troubles"] == 3
+    assert data["verdict"] == report.verdict
     lines = report.lines()
     assert lines[0] == report.verdict
     assert all(len(line.splitlines()) == 1 for line in lines if line)
-    for section in told["sections"]:
+    for section in data["sections"]:
         assert section["title"] in lines
         for finding in section["findings"]:
             at = next(i for i, line in enumerate(lines) if line[2:].startswith(finding["name"] + " "))
@@ -142,16 +142,16 @@ def test_every_trouble_has_a_cure_and_text_and_json_say_the_same(
                 assert lines[at][0] == "!"
                 assert lines[at + 1].strip() == f"> {finding['cure']}"
     values = {line.index(f.value) for f in report.troubles for line in lines if line.startswith(f"! {f.name} ")}
-    assert len(values) == 1, "the values stand below each other"
+    assert len(values) == 1, "the values are aligned"
 
 
-def test_one_thing_is_said_in_the_singular() -> None:
+def test_one_trouble_is_counted_in_the_singular() -> None:
     report = Report((doctor.Section("Disk", (Finding("free", "0 bytes", "trouble", "delete runs"),)),))
     assert report.verdict == "1 thing needs attention."
 
 
-def test_a_section_that_fails_is_one_trouble_and_the_others_stand(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(look: object) -> Iterator[Finding]:
+def test_a_section_that_fails_is_one_trouble_and_the_others_remain(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(context: object) -> Iterator[Finding]:
         yield Finding("first", "was fine")
         raise RuntimeError("two\nlines \x1b[31m of text")
 
@@ -165,9 +165,9 @@ def test_a_section_that_fails_is_one_trouble_and_the_others_stand(monkeypatch: p
 
 
 @pytest.mark.parametrize("folder", ["~nobody-of-that-name/lab", "nul\0byte"])
-def test_a_folder_that_cannot_be_one_never_raises(folder: str) -> None:
+def test_an_impossible_folder_never_raises(folder: str) -> None:
     report = examine(Path(folder))
-    assert report.troubles or "\0" in folder  # such a name is no path at all: there is no store, and nothing to mend
+    assert report.troubles or "\0" in folder  # such a name is not a path: there is no store, and nothing to repair
     assert part(report, "Devices")["processor"].state == "good"
 
 
@@ -183,45 +183,45 @@ def fake_program(folder: Path, name: str, text: str, monkeypatch: pytest.MonkeyP
 
 
 TWO_GPUS = 'echo "0, GPU-a1, NVIDIA H200, 143771"; echo "1, GPU-b2, NVIDIA <T4>, 16000"'
-ANSWER = TorchReport(time.time(), "2.9.0+cu128", 3.1, 2, "12.8", ("NVIDIA H200", "NVIDIA <T4>"))
+REPORT = TorchReport(time.time(), "2.9.0+cu128", 3.1, 2, "12.8", ("NVIDIA H200", "NVIDIA <T4>"))
 
 
-def test_gpus_and_what_torch_makes_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_and_what_torch_sees_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_program(tmp_path / "bin", "nvidia-smi", TWO_GPUS, monkeypatch)
     monkeypatch.setattr(devices, "torch_takes_gpus", lambda: True)
-    found = part(examine(), "Devices")
-    assert found["GPU 0"].value == "NVIDIA H200, 151 GB"
-    assert found["GPU 1"].state == "good"
-    assert "GPU" not in found
+    findings = part(examine(), "Devices")
+    assert findings["GPU 0"].value == "NVIDIA H200, 151 GB"
+    assert findings["GPU 1"].state == "good"
+    assert "GPU" not in findings
 
-    assert examine(torch=ANSWER).troubles == ()
-    blind = part(examine(torch=replace(ANSWER, gpus=(), cuda="", version="2.9.0+cpu")), "Devices")["torch on the GPU"]
+    assert examine(torch=REPORT).troubles == ()
+    blind = part(examine(torch=replace(REPORT, gpus=(), cuda="", version="2.9.0+cpu")), "Devices")["torch on the GPU"]
     assert blind.state == "trouble"
     assert "sees 0 of 2" in blind.value
     assert "CUDA build" in blind.cure
-    old = replace(ANSWER, gpus=(), warning="CUDA initialization: The NVIDIA driver on your system is too old")
-    found = part(examine(torch=old), "Devices")["torch on the GPU"]
-    assert "too old" in found.value
-    assert "driver" in found.cure
-    broken = replace(ANSWER, broken=("NVIDIA <T4>: no kernel image is available",))
+    old = replace(REPORT, gpus=(), warning="CUDA initialization: The NVIDIA driver on your system is too old")
+    finding = part(examine(torch=old), "Devices")["torch on the GPU"]
+    assert "too old" in finding.value
+    assert "driver" in finding.cure
+    broken = replace(REPORT, broken=("NVIDIA <T4>: no kernel image is available",))
     report = examine(torch=broken)
     assert names_of(report) == ["torch on the GPU"]
     assert "no kernel image" in report.troubles[0].value
 
-    monkeypatch.setattr(devices, "torch_takes_gpus", lambda: False)  # is seen without loading it
+    monkeypatch.setattr(devices, "torch_takes_gpus", lambda: False)  # known without loading torch
     assert "built without CUDA" in part(examine(), "Devices")["torch"].value
 
 
 def test_a_driver_that_lists_nothing_is_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_program(tmp_path / "bin", "nvidia-smi", "exit 9", monkeypatch)
-    found = part(examine(), "Devices")["GPU"]
-    assert found.state == "note"
-    assert "nvidia-smi" in found.cure
+    finding = part(examine(), "Devices")["GPU"]
+    assert finding.state == "note"
+    assert "nvidia-smi" in finding.cure
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     devices.gpus.cache_clear()
-    found = part(examine(), "Devices")
-    assert found["GPU"].state == "good"
-    assert "empty" in found["CUDA_VISIBLE_DEVICES"].value
+    findings = part(examine(), "Devices")
+    assert findings["GPU"].state == "good"
+    assert "empty" in findings["CUDA_VISIBLE_DEVICES"].value
 
 
 def test_torch_without_an_answer_is_trouble() -> None:
@@ -230,35 +230,35 @@ def test_torch_without_an_answer_is_trouble() -> None:
     assert "import torch" in report.troubles[0].cure
 
 
-def test_torch_is_really_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = doctor.check_torch()
-    assert answer.failure == ""
-    assert answer.version
-    assert answer.seconds > 0
-    assert answer.threads >= 1
-    assert abs(answer.at - time.time()) < 120
+def test_torch_is_tested_in_another_process() -> None:
+    report = doctor.check_torch()
+    assert report.failure == ""
+    assert report.version
+    assert report.seconds > 0
+    assert report.threads >= 1
+    assert abs(report.at - time.time()) < 120
 
 
 @pytest.mark.parametrize(
-    ("question", "said"),
+    ("script", "message"),
     [
         ("import time; time.sleep(60)", "no answer within 0.5 s"),
         ("import no_such_torch", "No module named 'no_such_torch'"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "signal 4: not a word"),
-        ("print('hello')", "no answer that can be read"),
-        ("print('{}')", "no answer that can be read"),
-        ("", "no answer that can be read"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGILL)", "signal 4: no message"),
+        ("print('hello')", "no readable answer"),
+        ("print('{}')", "no readable answer"),
+        ("", "no readable answer"),
     ],
 )
-def test_torch_that_cannot_answer(question: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.torch_check, "_QUESTION", question if question != "print('{}')" else "print('[1]')")
-    assert said in doctor.check_torch(seconds=0.5 if "sleep" in question else 60).failure
+def test_torch_that_cannot_answer(script: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.torch_check, "_SCRIPT", script if script != "print('{}')" else "print('[1]')")
+    assert message in doctor.check_torch(seconds=0.5 if "sleep" in script else 60).failure
 
 
-def test_only_a_deep_look_asks_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = {"version": "9.9", "seconds": 0.1, "threads": 1, "cuda": "", "gpus": [], "broken": []}
-    monkeypatch.setattr(doctor.torch_check, "_QUESTION", f"print({json.dumps(told)!r})")
-    assert part(examine(), "Devices")["torch"].value == "not tried"
+def test_only_a_deep_examination_tests_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = {"version": "9.9", "seconds": 0.1, "threads": 1, "cuda": "", "gpus": [], "broken": []}
+    monkeypatch.setattr(doctor.torch_check, "_SCRIPT", f"print({json.dumps(output)!r})")
+    assert part(examine(), "Devices")["torch"].value == "not tested"
     assert part(examine(deep=True), "Devices")["torch"].value.startswith("9.9 without CUDA loads in 0.1 s")
 
 
@@ -291,7 +291,7 @@ def test_memory_without_a_limit(tmp_path: Path) -> None:
     assert doctor.memory(proc, groups) == (32_000_000 * 1024, 20_000_000 * 1024)
 
 
-def test_memory_of_a_job_is_the_least_limit_above_it(tmp_path: Path) -> None:
+def test_memory_of_a_job_is_the_lowest_limit_above_it(tmp_path: Path) -> None:
     proc, groups = machine(tmp_path, "0::/jobs/job7/step0\n")
     limited(groups / "jobs" / "job7", "4000000000", 1_000_000_000, 400_000_000, V2)
     limited(groups / "jobs", "9000000000", 8_000_000_000, 0, V2)
@@ -300,11 +300,11 @@ def test_memory_of_a_job_is_the_least_limit_above_it(tmp_path: Path) -> None:
 
 def test_memory_of_an_older_container(tmp_path: Path) -> None:
     proc, groups = machine(tmp_path, "11:cpu,cpuacct:/x\n4:memory:/docker/abc\nnonsense\n")
-    limited(groups / "memory", "2000000000", 500_000_000, 100_000_000, V1)  # inside, the container's group is the top
+    limited(groups / "memory", "2000000000", 500_000_000, 100_000_000, V1)  # inside the container its group is the top
     assert doctor.memory(proc, groups) == (2_000_000_000, 1_600_000_000)
 
 
-def test_memory_that_nobody_tells_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_without_a_source_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_program(tmp_path / "bin", "sysctl", "exit 1", monkeypatch)
     assert doctor.memory(tmp_path / "none", tmp_path / "none") == (0, None)
     monkeypatch.setattr(doctor.devices, "memory", lambda: (0, None))
@@ -316,31 +316,33 @@ def test_memory_that_nobody_tells_is_unknown(tmp_path: Path, monkeypatch: pytest
 # ---------------------------------------------------------------- versions
 
 
-def test_versions_are_those_that_python_sees() -> None:
-    found = part(examine(), "Versions")
+def test_versions_are_the_installed_ones() -> None:
+    findings = part(examine(), "Versions")
     for name in ("torch", "timm", "streamlit", "huggingface-hub", "pillow"):
-        assert found[name].value == doctor.versions.metadata.version(name)
-        assert found[name].state == "good"
-    assert found["lab"].value.split(",")[0] == doctor.versions._lab_version() != "unknown"
-    assert found["Python"].value.startswith(".".join(map(str, sys.version_info[:3])))
+        assert findings[name].value == doctor.versions.metadata.version(name)
+        assert findings[name].state == "good"
+    assert findings["lab"].value.split(",")[0] == doctor.versions._lab_version() != "unknown"
+    assert findings["Python"].value.startswith(".".join(map(str, sys.version_info[:3])))
 
 
 def test_a_version_out_of_range_is_trouble_with_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = tmp_path / "requirements.txt"
-    wanted.write_text("# tested\n-r other.txt\ntimm>=0.1,<0.2  # old\nnumpy>=1\nplotly>=1; python_version < '3'\n\n")
-    monkeypatch.setattr(doctor.versions, "REQUIREMENTS", wanted)
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text(
+        "# tested\n-r other.txt\ntimm>=0.1,<0.2  # old\nnumpy>=1\nplotly>=1; python_version < '3'\n\n"
+    )
+    monkeypatch.setattr(doctor.versions, "REQUIREMENTS", requirements)
     report = examine()
     assert names_of(report) == ["timm"]
     assert "plotly" not in part(report, "Versions")
     assert report.troubles[0].cure == f"type `{sys.executable} -m pip install 'timm<0.2,>=0.1'`"
 
 
-def test_without_a_list_and_without_an_installed_lab_the_section_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def nowhere(name: str) -> list[str]:
+def test_without_requirements_and_an_installed_lab_the_section_is_one_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    def not_installed(name: str) -> list[str]:
         raise doctor.versions.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(doctor.versions, "REQUIREMENTS", Path("/nowhere/requirements.txt"))
-    monkeypatch.setattr(doctor.versions.metadata, "requires", nowhere)
+    monkeypatch.setattr(doctor.versions.metadata, "requires", not_installed)
     assert names_of(examine()) == ["versions"]
 
 
@@ -354,34 +356,38 @@ def safetensors(file: Path, numbers: int = 4) -> Path:
     return file
 
 
-def test_whole_weights_have_no_problem(tmp_path: Path, root: Path) -> None:
+def test_intact_weights_have_no_problem(tmp_path: Path, root: Path) -> None:
     assert doctor.weights_problem(root / "assets" / "lab_vit_12x128.safetensors") == ""
     assert doctor.weights_problem(safetensors(tmp_path / "a.safetensors")) == ""
 
 
 @pytest.mark.parametrize(
-    "damage", [b"", b"abc", b"<!DOCTYPE html><html>not found</html>", b"\x02" + bytes(7) + b"[]", b"\x04" + bytes(7) + b"{\x80}}"]
+    "damage",
+    [
+        b"", b"abc", b"<!DOCTYPE html><html>not found</html>", b"\x02" + bytes(7) + b"[]",
+        b"\x04" + bytes(7) + b"{\x80}}",
+    ],
 )  # fmt: skip
-def test_something_else_has_a_problem(damage: bytes, tmp_path: Path) -> None:
+def test_another_file_has_a_problem(damage: bytes, tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     file.write_bytes(damage)
     assert "safetensors" in doctor.weights_problem(file)
 
 
-def test_weights_that_are_here_cut_short_or_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_intact_truncated_and_missing_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data"
     monkeypatch.setenv("MLAE_LAB_DATA", str(data))
-    safetensors(data / "weights" / "vit_tiny.whole" / "model.safetensors")
-    cut = safetensors(data / "weights" / doctor.PAPER_WEIGHTS / "model.safetensors")
-    cut.write_bytes(cut.read_bytes()[:-1])
+    safetensors(data / "weights" / "vit_tiny.intact" / "model.safetensors")
+    truncated = safetensors(data / "weights" / doctor.PAPER_WEIGHTS / "model.safetensors")
+    truncated.write_bytes(truncated.read_bytes()[:-1])
     (data / "weights" / "empty").mkdir()
     report = examine()
-    found = part(report, "Weights and data")
-    assert found["weights vit_tiny.whole"].state == "good"
-    assert found["weights empty"].state == "note"
+    findings = part(report, "Weights and data")
+    assert findings["weights vit_tiny.intact"].state == "good"
+    assert findings["weights empty"].state == "note"
     assert names_of(report) == [f"weights {doctor.PAPER_WEIGHTS}"]
     assert "mlae_lab fetch" in report.troubles[0].cure
-    assert "the paper's weights" not in found
+    assert "the paper's weights" not in findings
 
 
 def test_damaged_assets_are_trouble(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,22 +405,22 @@ def test_damaged_assets_are_trouble(tmp_path: Path, root: Path, monkeypatch: pyt
     assert all(str(assets) in f.cure for f in troubles)
 
 
-def test_tasks_and_own_images_that_are_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_and_own_images_that_are_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data"
     monkeypatch.setenv("MLAE_LAB_DATA", str(data))
     make_vtab(data / "vtab-1k", "svhn")
     (data / "own" / "birds").mkdir(parents=True)
     (data / "own" / os.fsdecode(b"b\xffd")).mkdir()
     report = examine()
-    found = part(report, "Weights and data")
-    assert found["Natural tasks"].value == "1 of 7 here: svhn"
-    assert found["FGVC tasks"].value == "0 of 5 here"
-    assert found["own images"].value.startswith("own:birds")
-    "\n".join(report.lines()).encode()  # half a character in a name must not break a terminal
-    assert "MLAE_LAB_DATA" in found["data folder"].value
+    findings = part(report, "Weights and data")
+    assert findings["Natural tasks"].value == "1 of 7 ready: svhn"
+    assert findings["FGVC tasks"].value == "0 of 5 ready"
+    assert findings["own images"].value.startswith("own:birds")
+    "\n".join(report.lines()).encode()  # a lone surrogate in a name must not break a terminal
+    assert "MLAE_LAB_DATA" in findings["data folder"].value
 
 
-def test_the_hub_that_is_set_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_address_is_shown_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://me:secret@mirror.example/hf")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     report = examine()
@@ -423,11 +429,14 @@ def test_the_hub_that_is_set_is_named_without_its_password(monkeypatch: pytest.M
     assert "secret" not in str(report.to_dict())
 
 
-def test_fetches_that_failed_vanished_or_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetches_that_failed_were_lost_or_are_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data"
     monkeypatch.setenv("MLAE_LAB_DATA", str(data))
-    told = {"svhn": ("failed", "the host says <no>"), "dtd": ("running", None), "cub": ("cancelled", None), "eurosat": ("done", None)}  # fmt: skip
-    for name, (status, reason) in told.items():
+    states = {
+        "svhn": ("failed", "the host says <no>"), "dtd": ("running", None), "cub": ("cancelled", None),
+        "eurosat": ("done", None),
+    }  # fmt: skip
+    for name, (status, reason) in states.items():
         (data / ".fetch" / name).mkdir(parents=True)
         fetching._write(data / ".fetch" / name, status, None, reason)
     (data / ".fetch" / "_parts").mkdir()
@@ -439,15 +448,15 @@ def test_fetches_that_failed_vanished_or_go_on(tmp_path: Path, monkeypatch: pyte
     report = examine()
     assert lock is not None
     os.close(lock)
-    found = part(report, "Weights and data")
+    findings = part(report, "Weights and data")
     assert names_of(report) == ["fetch dtd", "fetch svhn"]
-    assert "lost" in found["fetch dtd"].value
-    assert "the host says <no>" in found["fetch svhn"].value
+    assert "lost" in findings["fetch dtd"].value
+    assert "the host says <no>" in findings["fetch svhn"].value
     assert all("mlae_lab fetch" in f.cure for f in report.troubles)
-    assert found["fetch cub"].state == "note"
-    assert found["fetch sun397"].value == "under way"
-    assert "fetch eurosat" not in found
-    assert "fetch no such task" not in found
+    assert findings["fetch cub"].state == "note"
+    assert findings["fetch sun397"].value == "running"
+    assert "fetch eurosat" not in findings
+    assert "fetch no such task" not in findings
 
 
 @pytest.mark.parametrize("below", ["", "sub/data"])
@@ -461,12 +470,12 @@ def test_a_data_folder_that_is_a_file(below: str, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize(("free", "state"), [(10**10, "good"), (10**9, "note"), (10**8, "trouble")])
-def test_room_on_the_disk(free: int, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_space_on_the_disk(free: int, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr(doctor.disk.shutil, "disk_usage", lambda place: usage._replace(free=free))
-    found = part(examine(), "Disk")["free for store and data folder"]
-    assert found.state == state
-    assert (state == "good") == (not found.cure)
+    monkeypatch.setattr(doctor.disk.shutil, "disk_usage", lambda path: usage._replace(free=free))
+    finding = part(examine(), "Disk")["free for store and data folder"]
+    assert finding.state == state
+    assert (state == "good") == (not finding.cure)
 
 
 def test_sizes_and_leftovers(store: RunStore) -> None:
@@ -486,25 +495,25 @@ def test_sizes_and_leftovers(store: RunStore) -> None:
     cache.mkdir(parents=True)
     (cache / "pixels.npy").write_bytes(bytes(70_000))
     report = examine()
-    found = part(report, "Disk")
-    assert found["archive"].value == "5 kB"
-    assert found["decoded images"].value == "70 kB"
-    assert 6000 <= float(found["files of runs"].value.split()[0]) * 1000 < 7000
-    assert found["leftovers"].value == "1 unfinished file of runs, 3 kB"
+    findings = part(report, "Disk")
+    assert findings["archive"].value == "5 kB"
+    assert findings["decoded images"].value == "70 kB"
+    assert 6000 <= float(findings["files of runs"].value.split()[0]) * 1000 < 7000
+    assert findings["leftovers"].value == "1 unfinished file of runs, 3 kB"
     assert report.troubles == ()
 
 
 # ---------------------------------------------------------------- store
 
 
-def test_a_store_in_order(store: RunStore) -> None:
-    some_steps(store, 50)
+def test_a_healthy_store(store: RunStore) -> None:
+    run_with_steps(store, 50)
     report = examine()
-    found = part(report, "Store")
+    findings = part(report, "Store")
     assert report.troubles == ()
-    assert found["health"].value == "the database is whole"
-    assert {"folder", "locks", "schema", "health"} == set(found)
-    assert not list(store.folder.glob(".locks-*")), "what was tried on the disk is gone"
+    assert findings["health"].value == "the database is intact"
+    assert {"folder", "locks", "schema", "health"} == set(findings)
+    assert not list(store.folder.glob(".locks-*")), "the test of the locks leaves no file"
 
 
 def test_an_empty_folder_stays_empty(tmp_path: Path) -> None:
@@ -523,38 +532,38 @@ def test_a_store_that_is_a_file(below: str, tmp_path: Path, monkeypatch: pytest.
     assert "MLAE_LAB_STORE" in report.troubles[0].cure
 
 
-def garbage(file: Path, at: float, pages: int = 3) -> None:
+def overwrite_pages(file: Path, at: float, pages: int = 3) -> None:
     """Overwrite pages in the middle of a database."""
-    whole = bytearray(file.read_bytes())
-    start = int(len(whole) * at) // 4096 * 4096
-    whole[start : start + pages * 4096] = b"\xa5" * (pages * 4096)
-    file.write_bytes(whole)
+    content = bytearray(file.read_bytes())
+    start = int(len(content) * at) // 4096 * 4096
+    content[start : start + pages * 4096] = b"\xa5" * (pages * 4096)
+    file.write_bytes(content)
 
 
-def test_a_damaged_database_is_found_and_the_cure_works(store: RunStore, tmp_path: Path) -> None:
-    run = some_steps(store)
+def test_a_damaged_database_is_reported_and_the_cure_works(store: RunStore, tmp_path: Path) -> None:
+    run = run_with_steps(store)
     file = settle(store)
     assert file.stat().st_size > 40 * 4096
-    garbage(file, 0.7)
+    overwrite_pages(file, 0.7)
     report = examine()
-    found = part(report, "Store")["health"]
-    assert found.state == "trouble"
-    assert "damaged" in found.value
-    assert "sqlite3 lab.sqlite .dump" in found.cure
-    assert "\n" not in found.value
+    health = part(report, "Store")["health"]
+    assert health.state == "trouble"
+    assert "damaged" in health.value
+    assert "sqlite3 lab.sqlite .dump" in health.cure
+    assert "\n" not in health.value
     assert names_of(report) == ["health"]
     if shutil.which("sqlite3"):
         saved = tmp_path / "saved" / "lab.sqlite"
         saved.parent.mkdir()
         subprocess.run(doctor.RESCUE, shell=True, check=True, capture_output=True, cwd=file.parent)
         shutil.move(file.with_name("new.sqlite"), saved)
-        again = RunStore(saved.parent)
-        assert again.trouble() is None
-        assert [r.id for r in again.runs()] == [run.id]
+        rescued = RunStore(saved.parent)
+        assert rescued.trouble() is None
+        assert [r.id for r in rescued.runs()] == [run.id]
 
 
 @pytest.mark.parametrize("first", [b"this is no database, it is a letter" * 300, b"SQLite format 3\0" + b"\xff" * 9000])
-def test_a_file_that_is_no_database(first: bytes, store: RunStore) -> None:
+def test_a_file_that_is_not_a_database(first: bytes, store: RunStore) -> None:
     settle(store).write_bytes(first)
     report = examine()
     assert len(report.troubles) == 1
@@ -584,8 +593,8 @@ def test_a_store_of_a_newer_lab(store: RunStore) -> None:
 
 
 def test_a_file_system_without_locks(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.knows_locks(store.folder)
-    monkeypatch.setattr(locks.fcntl, "flock", lambda file, how: None)  # it agrees to everything, as some disks do
+    assert doctor.supports_locks(store.folder)
+    monkeypatch.setattr(locks.fcntl, "flock", lambda file, how: None)  # accepts every lock, as some file systems do
     report = examine()
     assert names_of(report) == ["locks"]
     assert "MLAE_LAB_STORE" in report.troubles[0].cure
@@ -594,7 +603,7 @@ def test_a_file_system_without_locks(store: RunStore, monkeypatch: pytest.Monkey
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(locks.fcntl, "flock", refused)
-    assert not doctor.knows_locks(store.folder)
+    assert not doctor.supports_locks(store.folder)
     assert not list(store.folder.glob(".locks-*"))
 
 
@@ -608,36 +617,36 @@ def test_a_folder_that_cannot_be_written(store: RunStore, monkeypatch: pytest.Mo
     assert "Read-only file system" in part(report, "Store")["folder"].value
 
 
-def test_a_large_database_is_read_by_a_deep_look_only(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    some_steps(store, 10)
+def test_a_large_database_is_read_only_by_a_deep_examination(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_with_steps(store, 10)
     monkeypatch.setattr(doctor.store, "LARGE_DATABASE", 1000)
     monkeypatch.setattr(doctor.store, "LARGE_WAL", -1)
     report = examine()
     assert part(report, "Store")["health"].state == "note"
     assert "write-ahead log" in part(report, "Store")
-    answer = TorchReport(0.0, "9.9")
-    assert part(examine(deep=True, torch=answer), "Store")["health"].value == "the database is whole"
+    torch_report = TorchReport(0.0, "9.9")
+    assert part(examine(deep=True, torch=torch_report), "Store")["health"].value == "the database is intact"
 
 
 # ---------------------------------------------------------------- runs
 
 
-def test_what_runs_and_what_waits(store: RunStore) -> None:
+def test_active_and_queued_runs(store: RunStore) -> None:
     store.keep_visitor("v1", nickname="Ada <b>")
     store.enqueue(FIRST_RUN, "cpu")
     with supervised(store), alive(store, "v1") as run:
         report = examine()
-    found = part(report, "Runs")
+    findings = part(report, "Runs")
     assert report.troubles == ()
-    assert found["supervisor"].value == "alive"
-    assert found["runs"].value == "2, 1 under way, 1 waiting"
-    told = found[f"run {run.id}"].value
-    assert "by Ada <b>" in told
-    assert "on cpu" in told
-    assert told.endswith("for 0 min, step 34")
+    assert findings["supervisor"].value == "running"
+    assert findings["runs"].value == "2, 1 active, 1 queued"
+    value = findings[f"run {run.id}"].value
+    assert "by Ada <b>" in value
+    assert "on cpu" in value
+    assert value.endswith("for 0 min, step 34")
 
 
-def test_a_run_from_the_command_line_without_a_pulse(store: RunStore) -> None:
+def test_a_run_from_the_command_line_without_a_heartbeat(store: RunStore) -> None:
     with alive(store, "cli:grace") as run:
         store.paths(run.id).heartbeat.unlink()
         report = examine()
@@ -658,37 +667,37 @@ def test_a_stalled_run(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None
     assert "resume" in report.troubles[0].cure
 
 
-def test_nobody_gives_waiting_runs_their_turn(store: RunStore) -> None:
+def test_queued_runs_without_a_supervisor(store: RunStore) -> None:
     store.enqueue(FIRST_RUN, "cpu")
     report = examine()
     assert names_of(report) == ["supervisor"]
-    assert "1 run waits" in report.troubles[0].value
+    assert "1 run is queued" in report.troubles[0].value
     assert str(paths.supervisor_log(store.folder)) in report.troubles[0].cure
 
 
-def test_a_run_whose_process_is_gone(store: RunStore) -> None:
+def test_a_run_whose_process_has_ended(store: RunStore) -> None:
     with alive(store) as run:
         pass
     claimed = store.enqueue(replace(FIRST_RUN, device="cuda"), "cuda")
     assert store.claim(claimed.id, "cuda:0")
     report = examine()
-    found = part(report, "Runs")
-    assert found[f"run {run.id}"].state == "note"
-    assert "really lost" in found[f"run {run.id}"].value
-    assert "not there yet" in found[f"run {claimed.id}"].value
-    assert store.run(run.id).status is Status.RUNNING, "who looks changes nothing"
+    findings = part(report, "Runs")
+    assert findings[f"run {run.id}"].state == "note"
+    assert "actually lost" in findings[f"run {run.id}"].value
+    assert "has not started yet" in findings[f"run {claimed.id}"].value
+    assert store.run(run.id).status is Status.RUNNING, "an examination changes nothing"
 
 
 def test_failures_of_the_last_day(store: RunStore) -> None:
     fresh, old = store.enqueue(FIRST_RUN, "cpu"), store.enqueue(FIRST_RUN, "cpu")
     for run in (fresh, old):
-        store.move(run.id, Status.FAILED, "no room <b>left</b>\nat all")
+        store.move(run.id, Status.FAILED, "no space <b>left</b>\nat all")
     with store._connection(write=True) as db:
         db.execute("UPDATE runs SET ended = ended - 100000 WHERE id = ?", (old.id,))
     report = examine()
-    found = part(report, "Runs")
-    assert found[f"run {fresh.id}"].value == "failed 0 min ago: no room <b>left</b> at all"
-    assert f"run {old.id}" not in found
+    findings = part(report, "Runs")
+    assert findings[f"run {fresh.id}"].value == "failed 0 min ago: no space <b>left</b> at all"
+    assert f"run {old.id}" not in findings
     assert report.troubles == ()
     for _ in range(11):
         store.move(store.enqueue(FIRST_RUN, "cpu").id, Status.LOST, "gone")
@@ -699,10 +708,10 @@ def test_a_clock_that_was_set_back(store: RunStore) -> None:
     with alive(store) as run, supervised(store):
         with store._connection(write=True) as db:
             db.execute("UPDATE runs SET started = started + 3600")
-        found = part(examine(), "Runs")
-    assert run.id in found["clock"].value
-    assert found["clock"].state == "note"
-    assert "for 0 min" in found[f"run {run.id}"].value
+        findings = part(examine(), "Runs")
+    assert run.id in findings["clock"].value
+    assert findings["clock"].state == "note"
+    assert "for 0 min" in findings[f"run {run.id}"].value
 
 
 def test_orphans(store: RunStore) -> None:
@@ -716,10 +725,10 @@ def test_orphans(store: RunStore) -> None:
         if folder.name != reserved:
             os.utime(folder, (time.time() - 7200,) * 2)
     (store.folder / "runs" / "elsewhere").symlink_to(store.folder)
-    found = part(examine(), "Runs")["orphans"]
-    assert found.state == "note"
-    assert found.value == "2 folders of no known run, 4 kB: aaaaaaaa, my notes"
-    assert str(store.folder / "runs") in found.cure
+    finding = part(examine(), "Runs")["orphans"]
+    assert finding.state == "note"
+    assert finding.value == "2 folders of no known run, 4 kB: aaaaaaaa, my notes"
+    assert str(store.folder / "runs") in finding.cure
 
 
 def test_a_row_that_this_lab_cannot_read_is_one_trouble(store: RunStore) -> None:
@@ -734,7 +743,7 @@ def test_an_ordinary_store_takes_less_than_a_second(store: RunStore, wait_for: C
         run = store.enqueue(FIRST_RUN, "cpu")
         store.move(run.id, Status.FINISHED)
         store.paths(run.id).adapter.write_bytes(bytes(100))
-    some_steps(store, 20_000)
+    run_with_steps(store, 20_000)
     examine()
 
     def quick() -> bool:
@@ -742,4 +751,4 @@ def test_an_ordinary_store_takes_less_than_a_second(store: RunStore, wait_for: C
         examine()
         return time.monotonic() - began < 1.0
 
-    wait_for(quick, seconds=20)  # a busy machine may need more than one look
+    wait_for(quick, seconds=20)  # a busy machine may need several attempts

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that are written atomically."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from mlae_lab.files import replacing, write_whole
 
 
-def test_a_file_appears_under_its_name_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_appears_under_its_name_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text("old")
     with replacing(path) as partial:

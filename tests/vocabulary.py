@@ -106,7 +106,10 @@ PHRASES = {
 # Legitimate uses, by file: names of earlier versions that the project still reads. In Python, an assignment to a name
 # with OLD in it is exempt without an entry.
 ALLOWED: dict[str, set[str]] = {
+    "docs/commands.md": {"picture", "pictures"},
     "mlae_lab/runs/schema.py": {"parcel", "pulse"},
+    "tests/old/README.md": {"untold"},
+    "tests/old/test_store_0_5_1.py": {"untold"},
 }
 # History is not rewritten: of these sections only the headings are checked.
 HISTORY = {"LOG.md": "2026-11-26", "CHANGELOG.md": "0.5.1"}

@@ -1,7 +1,7 @@
-"""The command line. A button and its command do the same thing.
+"""The command line. A button of the app and its command do the same thing.
 
-Exit status: 0, 2 for a wrong request (one sentence on standard error, nothing written), 1 for a
-run that failed or was lost, 130 after Ctrl-C. With --json the last line of standard output is one JSON object.
+Exit status: 0 success; 1 a run failed or was lost; 2 an invalid request (one sentence on standard error, nothing
+written); 130 after Ctrl-C. With --json the last line of standard output is one JSON object.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import getpass
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns the exit status."""
+    """Run one command and return its exit status. arguments: without the program's name; by default of this process."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that has no "×" shows a question mark
@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         refuse_old_names(sys.argv[1:] if arguments is None else arguments)
         args = _parser().parse_args(arguments)
         return args.do(args)
-    except BrokenPipeError:  # the reader of our output went away, as in `| head`
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it at its end
+    except BrokenPipeError:  # the reader of the output closed it, as in `| head`
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it at exit
         return 0
     except KeyboardInterrupt:
         print(file=sys.stderr)
@@ -59,25 +59,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mlae_lab", description="MLAE Lab: masked LoRA experts on a frozen vision transformer.")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
+    subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
 
-    def command(name: str, do, help: str, store: bool = False) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=help, description=help)
-        made.set_defaults(do=do)
-        made.add_argument("--json", action="store_true", help="one JSON object on the last line")
+    def command(
+        name: str, do: Callable[[argparse.Namespace], int], help: str, store: bool = False
+    ) -> argparse.ArgumentParser:
+        subparser = subparsers.add_parser(name, help=help, description=help)
+        subparser.set_defaults(do=do)
+        subparser.add_argument("--json", action="store_true", help="print one JSON object on the last line")
         if store:
-            made.add_argument(
+            subparser.add_argument(
                 "--store", type=Path, default=None, help="folder of the runs (else $MLAE_LAB_STORE or ~/.mlae_lab)"
             )
-        return made
+        return subparser
 
-    command("tasks", _tasks, "list the 24 tasks of the paper and the bundled ones")
-    command("masks", _masks, "list every mask of the paper with its plan and budget")
-    train = command("train", _train, "enqueue a run and follow it to its end", store=True)
+    command("tasks", _tasks, "list the 24 tasks of the paper, the bundled tasks and your own")
+    command("masks", _masks, "list the 16 masks of the paper with plan, parameters and published score")
+    train = command("train", _train, "enqueue a run and follow it", store=True)
     train.add_argument("--task", required=True, metavar="T")
     add_mask_options(train)
     add_run_options(train)
-    train.add_argument("--detach", action="store_true", help="print the run's name and return at once")
+    train.add_argument("--detach", action="store_true", help="print the run's id and return at once")
     runs.add(command)
     race.add(command)
     library.add(command)
@@ -89,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     similarity.add(command)
     fetch = command("fetch", fetching.fetch, "download a task's images or a backbone's weights")
     fetch.add_argument("name", metavar="TASK|BACKBONE")
-    fetch.add_argument("--yes", action="store_true", help="do not ask before a large download")
+    fetch.add_argument("--yes", action="store_true", help="skip the confirmation of a large download")
     fetch.add_argument(
         "--into", type=Path, default=None, metavar="DIR", help="data folder (else $MLAE_LAB_DATA or data/ in the store)"
     )
@@ -98,10 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     app.add_argument(
         "--host",
         metavar="ADDRESS",
-        help="this machine alone by default; to be reached from a network, asks for a password",
+        help="default: this machine only; a network address requires a password",
     )
-    doctor = command("doctor", _doctor, "what is here and what is wrong with it", store=True)
-    doctor.add_argument("--deep", action="store_true", help="also load torch and try its devices, which takes seconds")
+    doctor = command("doctor", _doctor, "check devices, versions, data, disk and store", store=True)
+    doctor.add_argument("--deep", action="store_true", help="also load torch and try every device (takes seconds)")
     return parser
 
 
@@ -111,13 +113,14 @@ def _parser() -> argparse.ArgumentParser:
 def _tasks(args: argparse.Namespace) -> int:
     rows = [
         {
-            "task": t.name, "title": t.title, "group": t.group.value, "classes": t.classes, "train": t.train,
-            "val": t.val, "test": t.test, "ready": ready(t), "question": t.question, "licence": t.licence,
-            "paper_drop_rate": paper.TUNED[t.name].drop_rate if t.name in paper.TUNED else None,
-            "paper_coefficient_init": paper.TUNED[t.name].coefficient_init if t.name in paper.TUNED else None,
-            "paper_accuracy": paper.MLAE_ACCURACY[t.name].value if t.name in paper.MLAE_ACCURACY else None,
+            "task": task.name, "title": task.title, "group": task.group.value, "classes": task.classes,
+            "train": task.train, "val": task.val, "test": task.test, "ready": ready(task), "question": task.question,
+            "licence": task.licence,
+            "paper_drop_rate": paper.TUNED[task.name].drop_rate if task.name in paper.TUNED else None,
+            "paper_coefficient_init": paper.TUNED[task.name].coefficient_init if task.name in paper.TUNED else None,
+            "paper_accuracy": paper.MLAE_ACCURACY[task.name].value if task.name in paper.MLAE_ACCURACY else None,
         }
-        for t in (*catalog.TASKS, *own_tasks())
+        for task in (*catalog.TASKS, *own_tasks())
     ]  # fmt: skip
     if args.json:
         return print_json({"tasks": rows})
@@ -125,32 +128,36 @@ def _tasks(args: argparse.Namespace) -> int:
     for row in rows:
         values = [row["paper_drop_rate"], row["paper_coefficient_init"], row["paper_accuracy"]]
         reported = "" if values[-1] is None else ", ".join("–" if value is None else str(value) for value in values)
-        print(f"{row['task']:<24}{row['group']:<13}{row['classes']:>7}{row['train']:>8}{row['val']:>7}{row['test']:>8}"
-              f"   {'ready' if row['ready'] else 'missing'}  {reported}")  # fmt: skip
+        print(
+            f"{row['task']:<24}{row['group']:<13}{row['classes']:>7}{row['train']:>8}{row['val']:>7}{row['test']:>8}"
+            f"   {'ready' if row['ready'] else 'missing'}  {reported}"
+        )
     return 0
 
 
 def _masks(args: argparse.Namespace) -> int:
     vit = catalog.backbone("vit_base_patch16_224.orig_in21k")
     rows = []
-    for found in paper_patterns():
-        cost = budget(found.plan, vit.shapes(found.plan.targets))
-        score = paper.PATTERN_AVERAGE.get((found.name, found.kind))
+    for pattern in paper_patterns():
+        cost = budget(pattern.plan, vit.shapes(pattern.plan.targets))
+        score = paper.PATTERN_AVERAGE.get((pattern.name, pattern.kind))
         rows.append(
             {
-                "pattern": found.name, "kind": found.kind.value, "experts": cost.experts,
-                "experts_per_layer": list(found.plan.kept), "drop_rate_per_layer": list(found.plan.row_rates()),
+                "pattern": pattern.name, "kind": pattern.kind.value, "experts": cost.experts,
+                "experts_per_layer": list(pattern.plan.kept), "drop_rate_per_layer": list(pattern.plan.row_rates()),
                 "parameters_vit_b16": cost.parameters, "expected_active": round(cost.expected_active, 2),
                 "paper_average": score.value if score else None, "paper_table": score.table if score else None,
-                "code": found.plan.code, "hash": found.plan.hash, "plan": found.plan.to_dict(),
+                "code": pattern.plan.code, "hash": pattern.plan.hash, "plan": pattern.plan.to_dict(),
             }
         )  # fmt: skip
     if args.json:
         return print_json({"masks": rows})
     print(f"{'pattern':<13}{'kind':<12}{'experts':>7}{'active':>8}{'parameters':>12}{'paper':>7}   code")
     for row in rows:
-        print(f"{row['pattern']:<13}{row['kind']:<12}{row['experts']:>7}{row['expected_active']:>8}"
-              f"{row['parameters_vit_b16']:>12,}{row['paper_average'] or '':>7}   {row['code']}")  # fmt: skip
+        print(
+            f"{row['pattern']:<13}{row['kind']:<12}{row['experts']:>7}{row['expected_active']:>8}"
+            f"{row['parameters_vit_b16']:>12,}{row['paper_average'] or '':>7}   {row['code']}"
+        )
     return 0
 
 
@@ -168,34 +175,34 @@ def _app(args: argparse.Namespace) -> int:
     environment = dict(os.environ)
     if args.store is not None:
         environment["MLAE_LAB_STORE"] = str(folder_of(args))
-    words = [sys.executable, "-m", "streamlit", "run", str(PACKAGE / "app.py"), "--server.port", str(args.port)]
+    arguments = [sys.executable, "-m", "streamlit", "run", str(PACKAGE / "app.py"), "--server.port", str(args.port)]
     if args.host is not None:
-        words += ["--server.address", args.host.strip("[]")]
+        arguments += ["--server.address", args.host.strip("[]")]
         for name in network.allowed_hosts(args.host):
-            words += ["--server.allowedHosts", name]
+            arguments += ["--server.allowedHosts", name]
         if not network.is_loopback(args.host):
             environment[network.PASSWORD_VARIABLE] = _password(environment.get(network.PASSWORD_VARIABLE))
             print(
-                "The lab can be reached from the network. Its password keeps strangers out; nothing is encrypted "
-                "unless a proxy adds TLS, and everyone with the password can see, start and stop runs.",
+                "The lab accepts connections from the network. The password restricts access; traffic is not encrypted "
+                "unless a proxy adds TLS. Everyone with the password can see, start and stop runs.",
                 flush=True,
             )
-    os.execve(sys.executable, words, environment)
+    os.execve(sys.executable, arguments, environment)
 
 
-def _password(known: str | None) -> str:
-    if known is None and sys.stdin.isatty():
-        known = getpass.getpass("A password for the lab (everyone who is to use it needs it): ")
-    if known is None:
+def _password(password: str | None) -> str:
+    if password is None and sys.stdin.isatty():
+        password = getpass.getpass("Password for the lab (every user needs it): ")
+    if password is None:
         raise UsageError(
-            f"a lab on a network needs a password and there is no terminal to ask: set {network.PASSWORD_VARIABLE}"
+            f"a lab on a network needs a password, and no terminal can ask for it: set {network.PASSWORD_VARIABLE}"
         )
-    if problem := network.password_problem(known):
+    if problem := network.password_problem(password):
         raise UsageError(problem[:1].lower() + problem[1:].rstrip("."))
-    return known
+    return password
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    found = doctor.examine(folder_of(args), deep=args.deep)
-    print_result(args, found.to_dict(), "\n".join(found.lines()))
-    return 1 if found.troubles else 0
+    report = doctor.examine(folder_of(args), deep=args.deep)
+    print_result(args, report.to_dict(), "\n".join(report.lines()))
+    return 1 if report.troubles else 0

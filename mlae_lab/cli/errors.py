@@ -1,105 +1,103 @@
-"""`errors`: what a run gets wrong, and what another run gets right on the same images."""
+"""`errors`: what a run misclassifies, and the images that only one of two runs classifies correctly."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping
 
-from mlae_lab.cli.output import UsageError, print_result
-from mlae_lab.cli.queries import asked, one, store_with_runs
+from mlae_lab.cli.output import UsageError, print_result, run_command, store_with_run
+from mlae_lab.cli.queries import query_run
 from mlae_lab.core.paired_tests import PairedTest, PairedTestError, PairedTests, p_text, paired_tests
 
-_LISTED = 20  # images named in words; --json has all
+_LISTED = 20  # images that are listed in the text; --json has all
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the command. command: makes one."""
-    made = one(
-        command,
-        "errors",
-        _errors,
-        "confusion, accuracy by class, calibration; or what one of two runs alone gets right",
+    """Add `errors`. command: creates a subparser."""
+    parser = run_command(
+        command, "errors", _errors, "confusion matrix, per-class accuracy, calibration; two runs by McNemar's test"
     )
-    made.add_argument("other", nargs="?", metavar="OTHER", help="a second run, asked about the same images")
-    made.add_argument(
-        "--images", default="all", metavar="N|all", help="so many of the evaluation images, evenly spread"
+    parser.add_argument("other", nargs="?", metavar="OTHER", help="a second run, evaluated on the same images")
+    parser.add_argument(
+        "--images", default="all", metavar="N|all", help="evaluate N images spread evenly over the evaluation split"
     )
 
 
 def _errors(args: argparse.Namespace) -> int:
-    store = store_with_runs(args)
-    words = args.images
-    if words != "all" and not words.isdecimal():
-        raise UsageError(f'--images is {words!r}: it must be "all" or a whole number from 1')
-    arguments = {"images": words if words == "all" else int(words)}
-    told = asked(store, args.run, "errors", arguments)
+    store = store_with_run(args)
+    images = args.images
+    if images != "all" and not images.isdecimal():
+        raise UsageError(f'--images is {images!r}: it must be "all" or a whole number from 1')
+    arguments = {"images": images if images == "all" else int(images)}
+    answer = query_run(store, args.run, "errors", arguments)
     if args.other is None:
-        return print_result(args, {"run": args.run, **_without_images(told)}, "\n".join(_lines(told)))
-    theirs = asked(store, args.other, "errors", arguments)
+        data = {name: value for name, value in answer.items() if name != "thumbnails"}
+        return print_result(args, {"run": args.run, **data}, "\n".join(_lines(answer)))
+    other_answer = query_run(store, args.other, "errors", arguments)
     try:
-        found = paired_tests(told, theirs)
+        tests = paired_tests(answer, other_answer)
     except PairedTestError as error:
         raise UsageError(str(error)) from error
-    return print_result(args, {"a": args.run, "b": args.other, **_as_data(found)}, "\n".join(_difference_lines(found)))
+    return print_result(args, {"a": args.run, "b": args.other, **_as_data(tests)}, "\n".join(_difference_lines(tests)))
 
 
-def _without_images(told: Mapping) -> dict:
-    return {name: value for name, value in told.items() if name != "thumbnails"}
-
-
-def _lines(told: Mapping) -> list[str]:
-    names = told["names"]
-    found = [
-        f"{told['right']} of {told['images']} images are right: {told['accuracy']:.1f} % (95 % {told['low']:.1f} to {told['high']:.1f})",
-        f"mean confidence {100 * told['confidence_mean']:.1f} %, ECE {told['ece']:.4f} in {len(told['bins'])} bins, Brier score "
-        f"{told['brier']:.4f}, loss {told['loss']:.4f} nats",
+def _lines(answer: Mapping) -> list[str]:
+    names = answer["names"]
+    lines = [
+        f"{answer['right']} of {answer['images']} images correct: accuracy {answer['accuracy']:.1f} % "
+        f"(95 % {answer['low']:.1f} to {answer['high']:.1f})",
+        f"mean confidence {100 * answer['confidence_mean']:.1f} %, ECE {answer['ece']:.4f} in {len(answer['bins'])} "
+        f"bins, Brier score {answer['brier']:.4f}, loss {answer['loss']:.4f} nats",
         "",
-        f"{'class':<24}{'right':>12}{'':>9}   95 %",
+        f"{'class':<24}{'correct':>12}{'':>9}   95 %",
     ]
-    for entry in told["classes"]:
+    for entry in answer["classes"]:
         if entry["images"]:
-            counted = f"{entry['right']}/{entry['images']}"
+            correct = f"{entry['right']}/{entry['images']}"
             share = 100 * entry["right"] / entry["images"]
-            found.append(
-                f"{entry['name']:<24}{counted:>12}{share:>7.1f} %   {100 * entry['low']:.1f} to {100 * entry['high']:.1f}"
+            lines.append(
+                f"{entry['name']:<24}{correct:>12}{share:>7.1f} %   "
+                f"{100 * entry['low']:.1f} to {100 * entry['high']:.1f}"
             )
-    if told["confused"]:
-        found += ["", "most often confused"]
-        found += [
-            f"{names[truth]} taken for {names[predicted]}: {count}" for truth, predicted, count in told["confused"]
+    if answer["confused"]:
+        lines += ["", "most frequent confusions"]
+        lines += [
+            f"{names[truth]} misclassified as {names[predicted]}: {count}"
+            for truth, predicted, count in answer["confused"]
         ]
-    at = {index: number for number, index in enumerate(told["indices"])}
-    if told["extremes"]["wrong"]:
-        found += ["", "wrong and most sure, by place in the split"]
-        for index in told["extremes"]["wrong"]:
-            number = at[index]
-            truth, predicted = names[told["truth"][number]], names[told["predicted"][number]]
-            found.append(f"{index:>6}  {truth} taken for {predicted}, {100 * told['confidence'][number]:.1f} % sure")
-    return found
+    positions = {index: position for position, index in enumerate(answer["indices"])}
+    if answer["extremes"]["wrong"]:
+        lines += ["", "most confident errors, by index in the split"]
+        for index in answer["extremes"]["wrong"]:
+            position = positions[index]
+            truth, predicted = names[answer["truth"][position]], names[answer["predicted"][position]]
+            confidence = 100 * answer["confidence"][position]
+            lines.append(f"{index:>6}  {truth} misclassified as {predicted}, confidence {confidence:.1f} %")
+    return lines
 
 
-def _difference_lines(found: PairedTests) -> list[str]:
+def _difference_lines(tests: PairedTests) -> list[str]:
     lines = [f"{'class':<24}{'images':>9}{'A':>9}{'B':>9}{'only A':>8}{'only B':>8}{'mid-p':>9}{'Holm':>9}"]
-    for entry in (*found.classes, found.whole):
+    for entry in (*tests.classes, tests.whole):
         if entry.images:
-            a, b = (100 * right / entry.images for right in (entry.correct_a, entry.correct_b))
+            a, b = (100 * correct / entry.images for correct in (entry.correct_a, entry.correct_b))
             lines.append(
                 f"{entry.name:<24}{entry.images:>9}{a:>7.1f} %{b:>7.1f} %{entry.only_a:>8}{entry.only_b:>8}"
                 f"{p_text(entry.mid):>9}{p_text(entry.adjusted):>9}"
             )
-    for name, indices in (("A", found.only_a), ("B", found.only_b)):
+    for name, indices in (("A", tests.only_a), ("B", tests.only_b)):
         more = f" and {len(indices) - _LISTED} more" if len(indices) > _LISTED else ""
         if indices:
-            lines.append(f"only {name} is right, by place: {', '.join(map(str, indices[:_LISTED]))}{more}")
-    return [*lines, found.verdict, found.of_classes]
+            lines.append(f"only {name} correct, by index: {', '.join(map(str, indices[:_LISTED]))}{more}")
+    return [*lines, tests.verdict, tests.of_classes]
 
 
-def _as_data(found: PairedTests) -> dict:
-    def plain(entry: PairedTest) -> dict:
+def _as_data(tests: PairedTests) -> dict:
+    def fields(entry: PairedTest) -> dict:
         return {**vars(entry), "difference": entry.difference, "intervals": entry.intervals}
 
     return {
-        "whole": plain(found.whole), "classes": [plain(entry) for entry in found.classes], "only_a": found.only_a,
-        "only_b": found.only_b, "predictions": {str(index): both for index, both in found.predictions.items()},
-        "verdict": found.verdict, "verdict_of_classes": found.of_classes,
+        "whole": fields(tests.whole), "classes": [fields(entry) for entry in tests.classes], "only_a": tests.only_a,
+        "only_b": tests.only_b, "predictions": {str(index): pair for index, pair in tests.predictions.items()},
+        "verdict": tests.verdict, "verdict_of_classes": tests.of_classes,
     }  # fmt: skip

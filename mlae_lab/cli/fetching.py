@@ -17,20 +17,20 @@ from mlae_lab.locations import data_folder
 
 
 def fetch(args: argparse.Namespace) -> int:
-    """Ask, download with a bar, say where it lies."""
+    """Ask for confirmation, download with a progress line, print the folder."""
     wanted, into = hosts.remote(args.name), (args.into or data_folder()).expanduser().absolute()
-    there = ready_folder(wanted, into)
-    if there is not None:
-        print(f"{wanted.name} is in {there} already")
-        return print_json({"name": wanted.name, "folder": str(there), "fetched": False}) if args.json else 0
+    existing = ready_folder(wanted, into)
+    if existing is not None:
+        print(f"{wanted.name} is already in {existing}")
+        return print_json({"name": wanted.name, "folder": str(existing), "fetched": False}) if args.json else 0
     size = wanted.size_bytes
-    said_size = "an unknown number of bytes" if size is None else format_bytes(size)
+    size_text = "an unknown number of bytes" if size is None else format_bytes(size)
     ask = (size is None or size > _ASK_ABOVE) and not args.yes
     if ask and not sys.stdin.isatty():
-        raise UsageError(f"{wanted.name} has {said_size} to download: add --yes, since there is no terminal to ask")
-    print(f"{wanted.name}: {wanted.citation}\nlicence: {wanted.licence}\nfrom: {wanted.page}, {said_size}")
+        raise UsageError(f"{wanted.name} has {size_text} to download: add --yes, since there is no terminal to ask")
+    print(f"{wanted.name}: {wanted.citation}\nlicence: {wanted.licence}\nfrom: {wanted.page}, {size_text}")
     print(f"to: {into / wanted.subfolder}", *([f"note: {wanted.note}"] if wanted.note else []), sep="\n", flush=True)
-    if ask and not _agreed(f"Download {said_size}? [y/N] "):
+    if ask and not _confirmed(f"Download {size_text}? [y/N] "):
         print("nothing was fetched")
         return 1
     line = _ProgressLine()
@@ -42,14 +42,14 @@ def fetch(args: argparse.Namespace) -> int:
         return 1
     except (KeyboardInterrupt, Cancelled):
         line.end()
-        print("mlae_lab: cancelled; what was fetched is kept, the same command goes on", file=sys.stderr)
+        print("mlae_lab: cancelled; the downloaded part is kept, and the same command continues it", file=sys.stderr)
         return 1
     line.end()
     print(f"{wanted.name} is in {folder}")
     return print_json({"name": wanted.name, "folder": str(folder), "fetched": True}) if args.json else 0
 
 
-def _agreed(question: str) -> bool:
+def _confirmed(question: str) -> bool:
     try:
         return input(question).strip().lower() in ("y", "yes")
     except (EOFError, KeyboardInterrupt):
@@ -61,29 +61,32 @@ _ASK_ABOVE = 100_000_000  # bytes
 
 
 class _ProgressLine:
-    """One line that is written over on a terminal; elsewhere a line every ten seconds."""
+    """One line that is overwritten on a terminal; elsewhere a line every ten seconds."""
 
     def __init__(self) -> None:
-        self._over, self._width, self._next = sys.stdout.isatty(), 0, 0.0
+        self._overwrite, self._width, self._next = sys.stdout.isatty(), 0, 0.0
 
-    def show(self, told: Progress) -> None:
-        if not self._over and time.monotonic() < self._next:
+    def show(self, progress: Progress) -> None:
+        if not self._overwrite and time.monotonic() < self._next:
             return
         self._next = time.monotonic() + 10
-        parts = [f"{told.phase} {told.file}".strip()]
-        if told.total:
-            parts.append(f"{format_bytes(told.done)} of {format_bytes(told.total)} ({told.done / told.total:.0%})")
-        if told.speed:
-            parts.append(f"{format_bytes(told.speed)}/s")
-        if told.seconds_left is not None:
-            minutes, seconds = divmod(round(told.seconds_left), 60)
+        parts = [f"{progress.phase} {progress.file}".strip()]
+        if progress.total:
+            share = progress.done / progress.total
+            parts.append(f"{format_bytes(progress.done)} of {format_bytes(progress.total)} ({share:.0%})")
+        if progress.speed:
+            parts.append(f"{format_bytes(progress.speed)}/s")
+        if progress.seconds_left is not None:
+            minutes, seconds = divmod(round(progress.seconds_left), 60)
             parts.append(f"{minutes}:{seconds:02d} left")
         text = "   ".join(parts)
-        width = max(20, shutil.get_terminal_size().columns - 1)  # a line that wraps cannot be written over
-        print("\r" + text[:width].ljust(min(self._width, width)) if self._over else text,
-              end="" if self._over else "\n", flush=True)  # fmt: skip
+        width = max(20, shutil.get_terminal_size().columns - 1)  # a line that wraps cannot be overwritten
+        if self._overwrite:
+            print("\r" + text[:width].ljust(min(self._width, width)), end="", flush=True)
+        else:
+            print(text, flush=True)
         self._width = len(text)
 
     def end(self) -> None:
-        if self._over and self._width:
+        if self._overwrite and self._width:
             print(flush=True)

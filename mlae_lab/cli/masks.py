@@ -1,4 +1,4 @@
-"""The mask that a command names: a pattern, a code or a plan file."""
+"""The mask options of a command: a pattern, a mask code or a plan file."""
 
 from __future__ import annotations
 
@@ -13,54 +13,55 @@ from mlae_lab.core.plan import Kind, MaskPlan
 
 
 def add_mask_options(command: argparse.ArgumentParser, required: bool = False) -> None:
-    """The options that `plan_of` reads."""
+    """Add the options that `plan_of` reads."""
     command.add_argument(
         "--mask",
         metavar="PATTERN|CODE|PLAN.json",
         required=required,
         help=f"a pattern ({', '.join(NAMES)}), a mask code or a plan file",
     )
-    command.add_argument("--kind", metavar="fixed|stochastic|mixed", help="which mask of that pattern")
-    command.add_argument("--drop-rate", type=float, metavar="P", help="for uniform and mixed masks, in [0, 1)")
+    command.add_argument("--kind", metavar="fixed|stochastic|mixed", help="which mask of the pattern")
+    command.add_argument("--drop-rate", type=float, metavar="P", help="p of uniform and mixed masks, in [0, 1)")
     command.add_argument(
         "--experts", type=int, metavar="E", help="experts per layer of dense, uniform and stochastic masks"
     )
-    command.add_argument("--pattern-seed", type=int, default=0, metavar="S", help="seed of the random allocation")
-    command.add_argument("--expert-rank", type=int, metavar="K", help="rank of each expert (default 1)")
-    command.add_argument("--coefficient-init", type=float, metavar="L", help="start of λ")
-    command.add_argument("--freeze-coefficients", action="store_true", help="do not train λ")
+    _add_expert_options(command)
 
 
 def add_masks_options(command: argparse.ArgumentParser) -> None:
-    """The options that `plans_of` reads: `--mask` once for each of several masks."""
+    """Add the options that `plans_of` reads: `--mask` once for each of several masks."""
     command.add_argument(
         "--mask",
         metavar="PATTERN[.KIND]|CODE|PLAN.json",
         action="append",
         required=True,
-        help=f"once for each mask: a pattern ({', '.join(NAMES)}), such as hourglass or hourglass.mixed, a mask code or "
-        "a plan file",
+        help=f"once for each mask: a pattern ({', '.join(NAMES)}), such as hourglass or hourglass.mixed, a mask code "
+        "or a plan file",
     )
-    command.add_argument("--drop-rate", type=float, metavar="P", help="of the uniform and mixed patterns, in [0, 1)")
+    command.add_argument("--drop-rate", type=float, metavar="P", help="p of uniform and mixed masks, in [0, 1)")
+    _add_expert_options(command)
+
+
+def _add_expert_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--pattern-seed", type=int, default=0, metavar="S", help="seed of the random allocation")
     command.add_argument("--expert-rank", type=int, metavar="K", help="rank of each expert (default 1)")
-    command.add_argument("--coefficient-init", type=float, metavar="L", help="start of λ")
+    command.add_argument("--coefficient-init", type=float, metavar="L", help="initial λ (default 1)")
     command.add_argument("--freeze-coefficients", action="store_true", help="do not train λ")
 
 
 def plans_of(args: argparse.Namespace, backbone: str) -> list[MaskPlan]:
-    """The plans that several `--mask` ask for, in their order, each as `plan_of` reads it."""
-    found = []
+    """The plans of several `--mask`, in their order, each read as by `plan_of`."""
+    plans = []
     for word in args.mask:
         name, _, kind = word.partition(".") if word.partition(".")[0] in NAMES else (word, "", "")
-        takes = name == "uniform" or kind == Kind.MIXED.value
-        one = {"mask": name, "kind": kind or None, "drop_rate": args.drop_rate if takes else None, "experts": None}
-        found.append(plan_of(argparse.Namespace(**{**vars(args), **one}), backbone))
-    return found
+        has_rate = name == "uniform" or kind == Kind.MIXED.value
+        own = {"mask": name, "kind": kind or None, "drop_rate": args.drop_rate if has_rate else None, "experts": None}
+        plans.append(plan_of(argparse.Namespace(**{**vars(args), **own}), backbone))
+    return plans
 
 
 def plan_of(args: argparse.Namespace, backbone: str) -> MaskPlan:
-    """The plan that the options ask for, fitted to a backbone; without any the first run's."""
+    """The plan that the options describe, fitted to a backbone; without any option the first run's plan."""
     name = args.mask
     pattern_options = (args.kind, args.drop_rate, args.experts)
     targets = catalog.backbone(backbone).default_targets
@@ -72,7 +73,7 @@ def plan_of(args: argparse.Namespace, backbone: str) -> MaskPlan:
     else:
         if pattern_options != (None, None, None):
             raise UsageError(
-                f"--kind, --drop-rate and --experts go with a pattern, not with {name}: it already says all that"
+                f"--kind, --drop-rate and --experts go with a pattern, not with {name}: it already contains them"
             )
         plan = _read_plan(name)
     changed = {}
@@ -95,6 +96,6 @@ def _read_plan(name: str) -> MaskPlan:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"the plan file {name} cannot be read ({error}): name a JSON file that `mlae_lab masks --json` could have written"
+            f"the plan file {name} cannot be read ({error}): name a JSON file with a plan from `mlae_lab masks --json`"
         ) from None
     return MaskPlan.from_json(text)

@@ -1,10 +1,11 @@
-"""What the commands share: the store that is meant, the errors that are the user's, JSON on the last line."""
+"""What the commands share: the store, the user's errors, commands about one run, JSON on the last line."""
 
 from __future__ import annotations
 
 import argparse
 import getpass
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from mlae_lab.errors import LabError
@@ -17,39 +18,55 @@ class UsageError(LabError):
     """A request that cannot be met; its text is the one sentence that the user reads."""
 
 
+def run_command(
+    command: Callable[..., argparse.ArgumentParser], name: str, do: Callable[[argparse.Namespace], int], help: str
+) -> argparse.ArgumentParser:
+    """Add a command that takes a RUN.
+
+    Args:
+        command: Creates a subparser.
+        name: What is typed.
+        do: Runs the command and returns the exit status.
+        help: One line.
+    """
+    parser = command(name, do, help, store=True)
+    parser.add_argument("run", metavar="RUN")
+    return parser
+
+
 def folder_of(args: argparse.Namespace) -> Path:
-    """The store's folder, whether it is there or not."""
+    """The store's folder, whether it exists or not."""
     folder = args.store or default_store()
     try:
         return folder.expanduser().absolute()
-    except RuntimeError as error:  # ~somebody who is not there
-        raise UsageError(f"the store {folder} has no place ({error}): name a folder in full") from None
+    except RuntimeError as error:  # ~somebody who does not exist
+        raise UsageError(f"the store {folder} cannot be located ({error}): name a folder in full") from None
 
 
 def store_of(args: argparse.Namespace) -> RunStore:
-    """The store, made if it is missing."""
+    """The store, created if it is missing."""
     return RunStore(folder_of(args))
 
 
-def existing_store(args: argparse.Namespace) -> RunStore | None:
-    """The store if there is one; a question makes none. Wrong if a run is asked for where there is no store."""
-    store = store_if_there(args)
-    if store is None and args.run is not None:
-        raise UsageError(
-            f"run {args.run[:60]!r} is not in {folder_of(args)}: there is no store yet; `mlae_lab runs --store DIR` "
-            "lists another's"
-        )
-    return store
-
-
-def store_if_there(args: argparse.Namespace) -> RunStore | None:
-    """The store if there is one: looking makes none."""
+def find_store(args: argparse.Namespace) -> RunStore | None:
+    """The store if it exists: a query creates none."""
     folder = folder_of(args)
     return store_of(args) if paths.database(folder).exists() or (folder.exists() and not folder.is_dir()) else None
 
 
+def store_with_run(args: argparse.Namespace) -> RunStore:
+    """The store that holds `args.run`. Raises UsageError if there is no store."""
+    store = find_store(args)
+    if store is None:
+        raise UsageError(
+            f"run {args.run[:60]!r} is not in {folder_of(args)}: there is no store yet; `mlae_lab runs --store DIR` "
+            "lists the runs of another store"
+        )
+    return store
+
+
 def current_owner() -> str:
-    """Whom a run belongs to that is started here: the user of this terminal."""
+    """The owner of a run that is started here: the user of this terminal."""
     try:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):  # a user without a name, as in some containers
@@ -57,18 +74,34 @@ def current_owner() -> str:
 
 
 def owner_name(store: RunStore, owner: str) -> str:
-    """What the owner of a run or a mask is called; nothing for a browser without a nickname."""
+    """The display name of the owner of a run or a mask, "" for a browser without a nickname."""
     return store.nicknames().get(owner) or (owner[4:] if owner.startswith("cli:") else "")
 
 
+def check_owner(args: argparse.Namespace, store: RunStore, owner: str, name: str) -> None:
+    """Raise UsageError before somebody else's run or mask is changed by accident; `--yes` allows it.
+
+    A browser without a nickname may be the caller's own.
+
+    Args:
+        args: With `yes`.
+        store: Knows the nicknames.
+        owner: As it is stored.
+        name: What the owner has, for the message.
+    """
+    person = owner_name(store, owner)
+    if person and owner != current_owner() and not args.yes:
+        raise UsageError(f"{name} belongs to {person}: add --yes to change it anyway")
+
+
 def print_json(value: dict) -> int:
-    """One JSON object on a line of its own; the exit status of a command that went well."""
+    """Print one JSON object on a line; return the exit status of a command that succeeded."""
     print(json.dumps(value), flush=True)
     return 0
 
 
 def print_result(args: argparse.Namespace, value: dict, text: str) -> int:
-    """The answer as JSON or as words, as it was asked for."""
+    """Print the result, as JSON with `--json` and as text without; return exit status 0."""
     if args.json:
         return print_json(value)
     print(text, flush=True)

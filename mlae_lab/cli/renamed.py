@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from mlae_lab.cli.output import UsageError
 
-COMMANDS = {"again": "rerun", "matters": "importance", "robust": "robustness"}
-OPTIONS = {"--picture": "--image", "--pictures": "--images", "--draws": "--samples", "--tell": "--report"}
+OLD_COMMANDS = {"again": "rerun", "matters": "importance", "robust": "robustness"}
+OLD_OPTIONS = {"--picture": "--image", "--pictures": "--images", "--draws": "--samples", "--tell": "--report"}
 
 
 def refuse_old_names(words: Sequence[str]) -> None:
     """Raise UsageError, in a sentence with the new names, for a command line that uses old ones."""
-    given = [(word, COMMANDS[word]) for word in words[:1] if word in COMMANDS]
+    renamed = [(word, OLD_COMMANDS[word]) for word in words[:1] if word in OLD_COMMANDS]
     options = dict.fromkeys(word.partition("=")[0] for word in words)
-    given += [(option, OPTIONS[option]) for option in options if option in OPTIONS]
-    if given:
-        raise UsageError("renamed since version 0.5: " + ", ".join(f"`{old}` is now `{new}`" for old, new in given))
+    renamed += [(option, OLD_OPTIONS[option]) for option in options if option in OLD_OPTIONS]
+    if renamed:
+        raise UsageError("renamed since version 0.5: " + ", ".join(f"`{old}` is now `{new}`" for old, new in renamed))

@@ -1,4 +1,4 @@
-"""`similarity`: how alike the experts of a run are, alone or beside another run."""
+"""`similarity`: how similar the experts of a run are, alone or compared with another run."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import argparse
 from collections.abc import Callable
 from statistics import fmean
 
-from mlae_lab.cli import queries
-from mlae_lab.cli.output import UsageError, print_result
+from mlae_lab.cli.output import UsageError, print_result, run_command, store_with_run
+from mlae_lab.cli.queries import query_run
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.store import RunStore
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
-    """Add the command. command: makes one."""
-    made = queries.one(command, "similarity", _similarity, "cosine, spectrum and rank of a run's experts, by layer")
-    made.add_argument("other", nargs="?", metavar="OTHER", help="a run to set beside it: the overlap of their spaces")
-    made.add_argument("--checkpoint", default="", metavar="EPOCH", help="at a kept checkpoint instead of the run's end")
+    """Add `similarity`. command: creates a subparser."""
+    parser = run_command(
+        command, "similarity", _similarity, "cosine similarity, spectrum and rank of the experts; overlap of two runs"
+    )
+    parser.add_argument("other", nargs="?", metavar="OTHER", help="a run to compare with: overlap of their subspaces")
+    parser.add_argument(
+        "--checkpoint", default="", metavar="EPOCH", help="a kept checkpoint (default: the final state)"
+    )
 
 
 def _similarity(args: argparse.Namespace) -> int:
-    store = queries.store_with_runs(args)
-    arguments = {"file": _checkpoint(store, args.run, args.checkpoint), "other": _end(store, args.other)}
-    found = queries.asked(store, args.run, "similarity", arguments)
-    told = {"run": args.run, "other_run": args.other, "checkpoint": args.checkpoint or None, **found}
-    return print_result(args, told, "\n".join(_lines(found)))
+    store = store_with_run(args)
+    arguments = {"file": _checkpoint(store, args.run, args.checkpoint), "other": _adapter(store, args.other)}
+    answer = query_run(store, args.run, "similarity", arguments)
+    result = {"run": args.run, "other_run": args.other, "checkpoint": args.checkpoint or None, **answer}
+    return print_result(args, result, "\n".join(_lines(answer)))
 
 
 def _checkpoint(store: RunStore, run: str, name: str) -> str:
@@ -32,52 +36,56 @@ def _checkpoint(store: RunStore, run: str, name: str) -> str:
         return ""
     kept = store.paths(store.run(run).id).checkpoints()
     if name not in kept:
-        have = ", ".join(kept) or "none"
+        names = ", ".join(kept) or "none"
         raise UsageError(
-            f"run {run} keeps no checkpoint {name!r}: it has {have}" + (f" ({LAST} is the newest)" if kept else "")
+            f"run {run} has no checkpoint {name!r}: it has {names}" + (f" ({LAST} is the newest)" if kept else "")
         )
     return str(kept[name])
 
 
-def _end(store: RunStore, run: str | None) -> str:
+def _adapter(store: RunStore, run: str | None) -> str:
     if run is None:
         return ""
     adapter = store.paths(store.run(run).id).adapter
     if not adapter.is_file():
-        raise UsageError(f"run {run} has no adapter to compare with: train it to its first measured epoch")
+        raise UsageError(f"run {run} has no adapter to compare with: train it until its first evaluation")
     return str(adapter)
 
 
-def _lines(found: dict) -> list[str]:
-    """One line for each layer, the means over layers, and what random experts would show."""
-    other = found.get("other")
+def _lines(answer: dict) -> list[str]:
+    """One line for each layer, the means over layers, and the random baseline."""
+    other = answer.get("other")
     head = f"{'layer':<16}{'experts':>8}{'|cos|':>9}{'cos':>9}{'eff. rank':>11}{'stable':>8}"
     lines = [head + (f"{'other |cos|':>13}{'reads':>8}{'writes':>8}" if other else "")]
-    at = {target: row for row, target in enumerate(other["targets"])} if other else {}
-    for row, target in enumerate(found["targets"]):
-        line = f"{found['labels'][row]:<16}{found['experts'][row]:>8}" + "".join(
-            _number(found[name][row], width, digits)
-            for name, width, digits in (("absolute", 9, 4), ("signed", 9, 4), ("effective_rank", 11, 2), ("stable_rank", 8, 2))
-        )  # fmt: skip
+    other_rows = {target: row for row, target in enumerate(other["targets"])} if other else {}
+    for row, target in enumerate(answer["targets"]):
+        line = f"{answer['labels'][row]:<16}{answer['experts'][row]:>8}"
+        for name, width, digits in (
+            ("absolute", 9, 4), ("signed", 9, 4), ("effective_rank", 11, 2), ("stable_rank", 8, 2),
+        ):  # fmt: skip
+            line += _number(answer[name][row], width, digits)
         if other:
-            its = at.get(target)
-            line += "".join(
-                _number(None if its is None else other[name][its], width, digits)
-                for name, width, digits in (("absolute", 13, 4), ("same_reads", 8, 3), ("same_writes", 8, 3))
-            )
+            other_row = other_rows.get(target)
+            for name, width, digits in (("absolute", 13, 4), ("same_reads", 8, 3), ("same_writes", 8, 3)):
+                line += _number(None if other_row is None else other[name][other_row], width, digits)
         lines.append(line)
-    baseline = found["baseline_over_rows"]
-    means = ", ".join(f"{words} {_mean(found[name]):.{digits}f}" for words, name, digits in (
-        ("|cos|", "absolute", 4), ("cos", "signed", 4), ("effective rank", "effective_rank", 2), ("stable rank", "stable_rank", 2),
-    ) if _mean(found[name]) is not None)  # fmt: skip
-    lines += ["", f"mean over layers: {means}"] if means else ["", "no layer has two experts that have learned"]
+    baseline = answer["baseline_over_rows"]
+    means = [
+        f"{title} {mean:.{digits}f}"
+        for title, name, digits in (
+            ("|cos|", "absolute", 4), ("cos", "signed", 4), ("effective rank", "effective_rank", 2),
+            ("stable rank", "stable_rank", 2),
+        )
+        if (mean := _mean(answer[name])) is not None
+    ]  # fmt: skip
+    lines += ["", f"mean over layers: {', '.join(means)}" if means else "no layer has two trained experts"]
     if baseline:
         lines.append(f"random experts of these shapes: |cos| {baseline['mean']:.4f} ± {baseline['deviation']:.4f}")
-    for words, name in (("read from", "reads"), ("written into", "writes")):
-        pairs = [value for i, line in enumerate(found[name]) for value in line[:i] if value is not None]
+    for title, name in (("input (read) spaces", "reads"), ("output (write) spaces", "writes")):
+        pairs = [value for i, row in enumerate(answer[name]) for value in row[:i] if value is not None]
         if pairs:
             lines.append(
-                f"overlap of the spaces {words}, between layers: {fmean(pairs):.3f} (random {found[f'random_{name}']:.3f})"
+                f"overlap of the {title} between layers: {fmean(pairs):.3f} (random {answer[f'random_{name}']:.3f})"
             )
     return lines
 
@@ -87,5 +95,5 @@ def _number(value: float | None, width: int, digits: int) -> str:
 
 
 def _mean(values: list[float | None]) -> float | None:
-    there = [value for value in values if value is not None]
-    return fmean(there) if there else None
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

@@ -1,4 +1,4 @@
-"""What the sections of one examination share: the store, the data folder, how deep to look."""
+"""What the sections of one examination share: the store, the data folder, the depth."""
 
 from __future__ import annotations
 
@@ -13,9 +13,17 @@ from mlae_lab.runs.store import RunStore
 
 @dataclass
 class Context:
-    """What the sections share. store: open, once the section Store has opened it; damaged: it cannot be relied on."""
+    """What the sections share.
 
-    asked: Path | None
+    Attributes:
+        requested: The folder of the store, or None for the default.
+        deep: Whether to do what takes seconds.
+        torch: An earlier report of torch.
+        store: Set by the section Store once it has opened it.
+        damaged: Whether the section Store found the database damaged.
+    """
+
+    requested: Path | None
     deep: bool
     torch: TorchReport | None
     store: RunStore | None = None
@@ -23,7 +31,7 @@ class Context:
 
     @cached_property
     def folder(self) -> Path:
-        return (self.asked or default_store()).expanduser().absolute()
+        return (self.requested or default_store()).expanduser().absolute()
 
     @cached_property
     def data(self) -> Path:

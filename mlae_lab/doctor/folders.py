@@ -1,4 +1,4 @@
-"""Files and folders as they lie on the disk: what is there, how large it is, whether it can be written."""
+"""Files and folders on the disk: which exist, how large they are, whether they can be written."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from mlae_lab.runs import paths
 
 def existing(path: Path) -> Path:
     """The path, or the nearest folder above it that exists."""
-    return next(place for place in (path, *path.parents) if place.exists())
+    return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def tree(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Every file below a folder, links not followed; what cannot be read is passed over."""
-    for here, _, names in os.walk(folder):
+    """Every file below a folder with its status; links are not followed, unreadable files are skipped."""
+    for parent, _, names in os.walk(folder):
         for name in names:
             try:
-                yield Path(here, name), os.stat(os.path.join(here, name), follow_symlinks=False)
+                yield Path(parent, name), os.stat(os.path.join(parent, name), follow_symlinks=False)
             except OSError:
                 continue
 
 
 def bytes_of(*files: Path) -> int:
-    """The size of these files together; what cannot be read counts nothing."""
+    """The total size of these files; one that cannot be read counts as 0."""
     total = 0
     for file in files:
         try:
@@ -37,20 +37,20 @@ def bytes_of(*files: Path) -> int:
 
 
 def database_files(folder: Path) -> list[Path]:
-    """The three files of a store's database: itself, its write-ahead log and the shared memory of that."""
+    """The three files of a store's database: the database, its write-ahead log and its shared memory."""
     file = paths.database(folder)
     return [file, file.with_name(f"{file.name}-wal"), file.with_name(f"{file.name}-shm")]
 
 
 def write_problem(folder: Path) -> str:
-    """What keeps this process from writing into a folder, or from making it; "" if nothing does."""
-    place = existing(folder)
-    if not place.is_dir():
-        return "is a file, not a folder" if place == folder else f"cannot be made: {place} is a file, not a folder"
+    """Why this process cannot write into a folder or make it; "" if it can."""
+    nearest = existing(folder)
+    if not nearest.is_dir():
+        return "is a file, not a folder" if nearest == folder else f"cannot be made: {nearest} is a file, not a folder"
     try:
-        if place == folder:
-            with tempfile.TemporaryFile(dir=place):
+        if nearest == folder:
+            with tempfile.TemporaryFile(dir=nearest):
                 return ""
     except OSError as error:
         return f"cannot be written ({error.strerror})"
-    return "" if os.access(place, os.W_OK | os.X_OK) else f"cannot be made: {place} is not yours to write"
+    return "" if os.access(nearest, os.W_OK | os.X_OK) else f"cannot be made: {nearest} is not yours to write"

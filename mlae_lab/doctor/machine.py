@@ -1,4 +1,4 @@
-"""What the operating system says of this machine: its processor and its memory."""
+"""Processor and memory of this machine, as the operating system reports them."""
 
 from __future__ import annotations
 
@@ -10,27 +10,32 @@ from pathlib import Path
 
 
 def processor() -> tuple[str, set[str]]:
-    """The model's name and the CPU's flags, none where nobody says."""
+    """The name of the processor and its flags (empty if unknown)."""
     try:
-        told = Path("/proc/cpuinfo").read_text(errors="replace")
+        text = Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:
-        return _said("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine(), set()
-    fields = dict(re.findall(r"^([^\t:]+)\s*: (.*)$", told, re.MULTILINE))
+        return _output("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine(), set()
+    fields = dict(re.findall(r"^([^\t:]+)\s*: (.*)$", text, re.MULTILINE))
     name = fields.get("model name") or fields.get("Model") or platform.processor() or platform.machine()
     return name, set((fields.get("flags") or fields.get("Features") or "").split())
 
 
 def memory(proc: Path = Path("/proc"), groups: Path = Path("/sys/fs/cgroup")) -> tuple[int, int | None]:
-    """Bytes that this process may have, and bytes that are available now (None where nobody says).
+    """Total and available memory of this process in bytes; a lower limit of a container or a job counts.
 
-    A container's or a job's limit counts where it is lower. (0, None) where nothing is known.
+    Args:
+        proc: The folder of the process file system.
+        groups: The folder of the control groups.
+
+    Returns:
+        Total (0 if unknown) and available (None if unknown).
     """
     try:
-        told = dict(re.findall(r"^(\w+):\s+(\d+) kB$", (proc / "meminfo").read_text(), re.MULTILINE))
-        total, available = int(told["MemTotal"]) * 1024, int(told["MemAvailable"]) * 1024
+        fields = dict(re.findall(r"^(\w+):\s+(\d+) kB$", (proc / "meminfo").read_text(), re.MULTILINE))
+        total, available = int(fields["MemTotal"]) * 1024, int(fields["MemAvailable"]) * 1024
     except (OSError, KeyError, ValueError):
-        said = _said("sysctl", "-n", "hw.memsize")
-        return (int(said), None) if said.isdigit() else (0, None)
+        size = _output("sysctl", "-n", "hw.memsize")
+        return (int(size), None) if size.isdigit() else (0, None)
     for limit, used in _limits(proc, groups):
         total, available = min(total, limit), min(available, max(0, limit - used))
     return total, available
@@ -50,20 +55,20 @@ def _limits(proc: Path, groups: Path) -> Iterator[tuple[int, int]]:
             top, names = groups / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         else:
             continue
-        place = top / path.lstrip("/")
-        for here in (place, *place.parents):
+        innermost = top / path.lstrip("/")
+        for group in (innermost, *innermost.parents):
             try:
-                limit, used = int((here / names[0]).read_text()), int((here / names[1]).read_text())
-                cache = re.search(rf"^{names[2]} (\d+)$", (here / "memory.stat").read_text(), re.MULTILINE)
-                yield limit, used - (int(cache[1]) if cache else 0)  # that much is given back when it is wanted
+                limit, used = int((group / names[0]).read_text()), int((group / names[1]).read_text())
+                cache = re.search(rf"^{names[2]} (\d+)$", (group / "memory.stat").read_text(), re.MULTILINE)
+                yield limit, used - (int(cache[1]) if cache else 0)  # the system frees that cache on demand
             except (OSError, ValueError):
-                pass  # no limit there
-            if here == top:
+                pass  # this group has no limit
+            if group == top:
                 break
 
 
-def _said(*words: str) -> str:
-    """What a small program prints, "" where it is missing or fails."""
+def _output(*words: str) -> str:
+    """The output of a small program, "" if it is missing or fails."""
     try:
         return subprocess.run(words, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -1,4 +1,4 @@
-"""The section Runs: what is under way, who gives runs their turn, what failed and what was left behind."""
+"""The section Runs: active runs, the supervisor, failures and leftovers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from mlae_lab.core import catalog
 from mlae_lab.core.units import format_bytes
 from mlae_lab.doctor.context import Context
-from mlae_lab.doctor.findings import Finding, good, note, some, trouble
+from mlae_lab.doctor.findings import Finding, good, note, shortened, trouble
 from mlae_lab.doctor.folders import tree
 from mlae_lab.runs import liveness, paths, supervisor
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 
-NEW_FOLDER = 600.0  # seconds in which a run's folder may be there before its row
+NEW_FOLDER = 600.0  # seconds for which a run's folder may exist before its row
 DAY = 86_400.0
 
 
@@ -29,100 +29,102 @@ def section(context: Context) -> Iterator[Finding]:
         yield from _runs_of(context.store)
     except Exception as error:
         if not context.damaged:
-            raise  # else the damage is named already, with its cure
-        yield note("runs", f"not examined to the end: the database is damaged ({error})")
+            raise  # damage is already a finding of the section Store
+        yield note("runs", f"not examined completely: the database is damaged ({error})")
 
 
 def _runs_of(store: RunStore) -> Iterator[Finding]:
     now, folders = time.time(), _run_folders(store.folder)  # before the rows: a folder is made before its row
     runs, names = store.runs(), store.nicknames()
-    waiting = sum(run.status is Status.QUEUED for run in runs)
+    queued = sum(run.status is Status.QUEUED for run in runs)
     active = [run for run in reversed(runs) if run.status.is_active]
     unread = store.unread()
     if unread:
         yield trouble(
             "runs",
-            f"{len(runs)}, and {len(unread)} that this lab cannot read: {some(unread)}",
-            "update the lab: they are as they were, and wait where they are",
+            f"{len(runs)}, and {len(unread)} that this lab cannot read: {shortened(unread)}",
+            "update the lab: these runs are unchanged",
         )
     else:
-        yield good("runs", f"{len(runs)}, {len(active)} under way, {waiting} waiting")
-    yield _supervisor(store, waiting, len(active))
+        yield good("runs", f"{len(runs)}, {len(active)} active, {queued} queued")
+    yield _supervisor(store, queued, len(active))
     for run in active:
-        yield _under_way(store, run, names, now)
+        yield _active_run(store, run, names, now)
     failed = [
         (run, now - run.ended) for run in runs
         if run.status in (Status.FAILED, Status.LOST) and run.ended is not None and now - run.ended < DAY
     ]  # fmt: skip
     for run, age in failed[:10]:
-        yield note(f"run {run.id}", f"{run.status.value} {_duration(age)} ago: {run.reason or 'no reason is known'}")
+        yield note(f"run {run.id}", f"{run.status.value} {_duration(age)} ago: {run.reason or 'reason unknown'}")
     if len(failed) > 10:
-        yield note("more failures", f"{len(failed) - 10} more of the last day: `mlae_lab runs` lists them")
+        yield note("more failures", f"{len(failed) - 10} more in the last day: `mlae_lab runs` lists them")
     ahead = [run.id for run in runs if run.started is not None and run.started > now + 5]
     if ahead:
         yield note(
             "clock",
-            f"started later than now: {some(ahead)}; the clock was set back",
+            f"started later than now: {shortened(ahead)}; the clock was set back",
             "times and durations of these runs are wrong, their results are not",
         )
     known = {run.id for run in runs} | set(unread)
     orphans = [folder for folder, changed in folders if folder.name not in known and now - changed > NEW_FOLDER]
     if orphans:
-        size = sum(found.st_size for folder in orphans for _, found in tree(folder))
-        listed = some([folder.name for folder in orphans])
+        size = sum(status.st_size for folder in orphans for _, status in tree(folder))
+        listed = shortened([folder.name for folder in orphans])
         yield note(
             "orphans",
             f"{len(orphans)} folder{'s' if len(orphans) != 1 else ''} of no known run, {format_bytes(size)}: {listed}",
-            f"delete them in {store.folder / 'runs'} if nobody misses them",
+            f"delete them in {store.folder / 'runs'} if nobody needs them",
         )
 
 
 def _run_folders(store: Path) -> list[tuple[Path, float]]:
-    """The folders below runs/, links left out, with the time of their last change."""
+    """The folders below runs/ without links, with the time of their last change."""
     try:
-        found = [entry for entry in os.scandir(store / "runs") if entry.is_dir(follow_symlinks=False)]
+        entries = [entry for entry in os.scandir(store / "runs") if entry.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         return []
-    kept = []
-    for entry in found:
+    folders = []
+    for entry in entries:
         try:
-            kept.append((Path(entry.path), entry.stat(follow_symlinks=False).st_mtime))
+            folders.append((Path(entry.path), entry.stat(follow_symlinks=False).st_mtime))
         except FileNotFoundError:
             continue
-    return sorted(kept)
+    return sorted(folders)
 
 
-def _supervisor(store: RunStore, waiting: int, active: int) -> Finding:
+def _supervisor(store: RunStore, queued: int, active: int) -> Finding:
     if supervisor.is_supervised(store):
-        return good("supervisor", "alive")
-    if waiting:
+        return good("supervisor", "running")
+    if queued:
         return trouble(
             "supervisor",
-            f"not alive, and {waiting} run{'s wait' if waiting != 1 else ' waits'}",
-            f"`mlae_lab runs` starts it again; if it does not stay, {paths.supervisor_log(store.folder)} says why",
+            f"not running, and {queued} run{'s are' if queued != 1 else ' is'} queued",
+            f"`mlae_lab runs` starts it again; if it exits, {paths.supervisor_log(store.folder)} gives the reason",
         )
     if active:
-        return note("supervisor", "not alive; runs go on without it", "`mlae_lab runs` starts it again")
-    return good("supervisor", "not alive, and nothing for it to do")
+        return note("supervisor", "not running; active runs continue without it", "`mlae_lab runs` starts it again")
+    return good("supervisor", "not running, and not needed")
 
 
-def _under_way(store: RunStore, run: Run, names: dict[str, str], now: float) -> Finding:
+def _active_run(store: RunStore, run: Run, names: dict[str, str], now: float) -> Finding:
     files, name = store.paths(run.id), f"run {run.id}"
     try:
         alive = liveness.is_alive(files)
     except OSError as error:
-        return trouble(name, f"nobody can say whether it lives ({error})", f"let this user read {files.folder}")
+        return trouble(
+            name, f"cannot tell whether its process is alive ({error})", f"allow this user to read {files.folder}"
+        )
     if not alive:
-        true = liveness.derived(store, run)
-        if true.status is not run.status:
-            value = f"written down as {run.status.value} and really {true.status.value}" + (
-                f": {true.reason}" if true.reason else ""
+        actual = liveness.derived(store, run)
+        if actual.status is not run.status:
+            value = f"recorded as {run.status.value}, actually {actual.status.value}" + (
+                f": {actual.reason}" if actual.reason else ""
             )
-            return note(name, value, "the supervisor corrects it with its next look: `mlae_lab runs` starts it")
-        return note(name, f"{run.status.value}; its process is not there yet")
+            return note(name, value, "the supervisor corrects it: `mlae_lab runs` starts one")
+        return note(name, f"{run.status.value}; its process has not started yet")
     beat = liveness.heartbeat(files)
     person = names.get(run.owner) or (run.owner.removeprefix("cli:") if run.owner.startswith("cli:") else "")
-    told = [
+    parts = [
         _title(run),
         f"by {person}" if person else "",
         run.status.value,
@@ -130,13 +132,13 @@ def _under_way(store: RunStore, run: Run, names: dict[str, str], now: float) -> 
         f"for {_duration(now - run.started)}" if run.started is not None else "",
         f"step {beat.step:.0f}" if beat else "no step yet",
     ]
-    value = ", ".join(filter(None, told))
+    value = ", ".join(filter(None, parts))
     silent = liveness.stalled_for(files)
     if silent is None:
         return good(name, value)
     return trouble(
         name,
-        f"{value}; stalled: nothing for {_duration(silent)}",
+        f"{value}; stalled: no progress for {_duration(silent)}",
         f"stop it at once, then resume it: `mlae_lab stop {run.id} --now` and `mlae_lab resume {run.id}`",
     )
 

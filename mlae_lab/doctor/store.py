@@ -1,4 +1,4 @@
-"""The section Store: whether its folder can be used, whether its database is whole, and how to mend it."""
+"""The section Store: whether its folder is usable and its database intact, and how to repair it."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from mlae_lab.runs.schema import SCHEMA
 from mlae_lab.runs.store import RunStore, StoreError
 
 LARGE_WAL = 100_000_000  # bytes
-LARGE_DATABASE = 300_000_000  # bytes; reading all of a larger one takes longer than a quick look may
+LARGE_DATABASE = 300_000_000  # bytes; a larger one is read completely only by a deep examination
 _OTHER_STORE = "name a folder of yours with `MLAE_LAB_STORE` or `--store`"
-_NO_STORE = "no store yet: the first run makes it"
+_NO_STORE = "no store yet: the first run creates it"
 
 
 def section(context: Context) -> Iterator[Finding]:
-    """The folder, its locks, the schema and the health of the database. Opens the store, which the runs need."""
+    """The folder, its locks, the schema and the health of the database. Opens the store for the section Runs."""
     folder = context.folder
     if problem := write_problem(folder):
         yield trouble("folder", f"{folder} {problem}", _OTHER_STORE)
     else:
-        chosen = " (MLAE_LAB_STORE)" if context.asked is None and os.environ.get("MLAE_LAB_STORE") else ""
+        chosen = " (MLAE_LAB_STORE)" if context.requested is None and os.environ.get("MLAE_LAB_STORE") else ""
         yield good("folder", f"{folder}{chosen}")
     if not folder.is_dir():
         if not problem:
             yield good("store", _NO_STORE)
         return
     if not problem:
-        if knows_locks(folder):
-            yield good("locks", "the file system knows them")
+        if supports_locks(folder):
+            yield good("locks", "supported by the file system")
         else:
             yield trouble(
                 "locks",
-                "this file system knows no locks, so a run that lives cannot be told from one that is dead",
+                "this file system does not support locks, so the lab cannot tell whether a run is alive",
                 "put the store on a local disk with `MLAE_LAB_STORE`",
             )
     file, wal, _ = database_files(folder)
@@ -51,17 +51,17 @@ def section(context: Context) -> Iterator[Finding]:
         context.store = RunStore(folder)
     except StoreError as error:
         context.damaged = True
-        said, _, cure = str(error).rpartition(": ")
-        hurt = re.search("malformed|not a database|disk image", said)
-        yield trouble("store", said, _begin_anew(folder) if hurt else cure)
+        problem, _, cure = str(error).rpartition(": ")
+        unreadable = re.search("malformed|not a database|disk image", problem)
+        yield trouble("store", problem, _start_over(folder) if unreadable else cure)
         return
-    yield good("schema", f"{SCHEMA}, the one that this lab writes")
+    yield good("schema", f"{SCHEMA}, the current one")
     yield _health(context, bytes_of(file, wal))
     if bytes_of(wal) > LARGE_WAL:
         yield note(
             "write-ahead log",
             f"{wal.name} has {format_bytes(bytes_of(wal))}",
-            "it empties itself when the last process of the lab has closed the store: let runs end and stop the server",
+            "it is emptied when the last process of the lab closes the store: let the runs finish and stop the server",
         )
 
 
@@ -73,15 +73,15 @@ def _health(context: Context, size: int) -> Finding:
             f"not read: the database has {format_bytes(size)}",
             "`mlae_lab doctor --deep` reads all of it",
         )
-    wrong = context.store.trouble()
-    if wrong is None:
-        return good("health", "the database is whole")
+    problem = context.store.trouble()
+    if problem is None:
+        return good("health", "the database is intact")
     context.damaged = True
-    return trouble("health", f"the database is damaged: {wrong[:300]}", _rescue(context.folder))
+    return trouble("health", f"the database is damaged: {problem[:300]}", _rescue(context.folder))
 
 
-# .recover of sqlite3 3.40 gives up on our tables; .dump reads past damaged pages, ends in ROLLBACK and
-# forgets the version
+# .recover of sqlite3 3.40 fails on these tables; .dump reads past damaged pages, but ends with ROLLBACK and
+# omits the version
 RESCUE = (
     "(sqlite3 lab.sqlite .dump | sed 's/^ROLLBACK.*/COMMIT;/'; "
     f"echo 'PRAGMA user_version={SCHEMA}; PRAGMA journal_mode=WAL;') | sqlite3 new.sqlite"
@@ -90,22 +90,22 @@ RESCUE = (
 
 def _rescue(folder: Path) -> str:
     return (
-        f"stop the server and all runs, copy lab.sqlite, lab.sqlite-wal and lab.sqlite-shm in {folder} away, type "
-        f"`{RESCUE}` there, and put new.sqlite in the place of the three"
+        f"stop the server and all runs, copy lab.sqlite, lab.sqlite-wal and lab.sqlite-shm in {folder} elsewhere, type "
+        f"`{RESCUE}` there, and replace the three files with new.sqlite"
     )
 
 
-def _begin_anew(folder: Path) -> str:
-    """For a file whose first page is gone: without it no table can be found."""
+def _start_over(folder: Path) -> str:
+    """The cure for a file whose first page is lost: without it no table can be read."""
     return (
-        f"put a copy back if you have one; else stop the server and all runs and move lab.sqlite, lab.sqlite-wal and "
-        f"lab.sqlite-shm out of {folder}: the lab begins an empty list of runs, and what they saved stays in "
+        f"restore a backup if you have one; else stop the server and all runs and move lab.sqlite, lab.sqlite-wal and "
+        f"lab.sqlite-shm out of {folder}: the lab starts with an empty list of runs, and their files stay in "
         f"{folder / 'runs'}"
     )
 
 
-def knows_locks(folder: Path) -> bool:
-    """Whether a lock that is held in this folder is seen by who opens the file anew."""
+def supports_locks(folder: Path) -> bool:
+    """Whether a lock that is held in this folder is visible to a second opening of the file."""
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".locks-") as file:
         try:
             lock = locks.take(Path(file.name))

@@ -1,4 +1,4 @@
-"""Ask torch what it can do, in a process of its own."""
+"""Test torch in a separate process."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ import sys
 import time
 from dataclasses import dataclass
 
-TORCH_SECONDS = 60.0  # patience with torch
+TORCH_SECONDS = 60.0  # timeout
 
 
 @dataclass(frozen=True)
 class TorchReport:
-    """What torch said in a process of its own. at: when, seconds since 1970; seconds: to load; cuda: the version it
-    was built for, "" without; gpus: names, in its order; broken: one sentence for each GPU that cannot multiply;
-    warning: what it warned about; failure: one sentence where there was no answer."""
+    """The result of a test of torch.
+
+    Attributes:
+        at: Time of the test in seconds since 1970.
+        version: Of torch.
+        seconds: To load torch.
+        threads: That torch uses.
+        cuda: Version that torch was built for, "" without CUDA.
+        gpus: Names in the order of torch.
+        broken: One sentence for each GPU that cannot multiply.
+        warning: A warning of torch.
+        failure: One sentence if there was no result, else "".
+    """
 
     at: float
     version: str = ""
@@ -29,7 +39,7 @@ class TorchReport:
     failure: str = ""
 
 
-_QUESTION = """
+_SCRIPT = """
 import json, time
 began = time.monotonic()
 import torch
@@ -51,26 +61,28 @@ print(json.dumps({"version": torch.__version__, "seconds": seconds, "threads": t
 
 
 def check_torch(seconds: float = TORCH_SECONDS) -> TorchReport:
-    """Load torch in another process and multiply on every device. Never raises. seconds: patience."""
+    """Load torch in another process and multiply on every device. Never raises. seconds: timeout."""
     now = time.time()
-    chosen = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # the order of nvidia-smi
+    environment = {**os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}  # as nvidia-smi orders them
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _QUESTION], env=chosen, cwd=sys.prefix, stdin=subprocess.DEVNULL,
+            [sys.executable, "-c", _SCRIPT], env=environment, cwd=sys.prefix, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, errors="replace", timeout=seconds, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         return TorchReport(now, failure=f"no answer within {seconds:g} s")
     except OSError as error:
         return TorchReport(now, failure=f"no process could be started ({error})")
-    said = [line for line in done.stderr.splitlines() if line.strip()]
+    errors = [line for line in done.stderr.splitlines() if line.strip()]
     if done.returncode:
         ended = f"signal {-done.returncode}" if done.returncode < 0 else f"exit status {done.returncode}"
-        return TorchReport(now, failure=f"torch cannot be used, {ended}: {said[-1].strip() if said else 'not a word'}")
-    warning = next((line.partition("Warning:")[2].strip() for line in said if "Warning:" in line), "")
+        return TorchReport(
+            now, failure=f"torch cannot be used, {ended}: {errors[-1].strip() if errors else 'no message'}"
+        )
+    warning = next((line.partition("Warning:")[2].strip() for line in errors if "Warning:" in line), "")
     try:
-        told = json.loads(done.stdout.splitlines()[-1])
-        told["gpus"], told["broken"] = tuple(told["gpus"]), tuple(told["broken"])
-        return TorchReport(now, warning=warning, **told)
+        fields = json.loads(done.stdout.splitlines()[-1])
+        fields["gpus"], fields["broken"] = tuple(fields["gpus"]), tuple(fields["broken"])
+        return TorchReport(now, warning=warning, **fields)
     except (ValueError, IndexError, KeyError, TypeError):
-        return TorchReport(now, failure="torch gave no answer that can be read")
+        return TorchReport(now, failure="torch gave no readable answer")

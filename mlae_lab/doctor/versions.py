@@ -1,4 +1,4 @@
-"""The section Versions: the lab, Python and what the lab needs, beside what it is tested with."""
+"""The section Versions: the lab, Python and the packages it needs, compared with the tested versions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROJECT = ROOT / "pyproject.toml"
 
 
 def section(context: Context) -> Iterator[Finding]:
-    """What is installed, and whether it is what the lab is tested with."""
+    """The installed versions, and whether they are in the tested ranges."""
     from packaging.requirements import Requirement
 
     yield good("lab", f"{_lab_version()}, {ROOT}")
@@ -29,20 +29,20 @@ def section(context: Context) -> Iterator[Finding]:
             continue
         install = f"type `{pip(f'{wanted.name}{wanted.specifier}')}`"
         try:
-            have = metadata.version(wanted.name)
+            installed = metadata.version(wanted.name)
         except metadata.PackageNotFoundError:
             yield trouble(wanted.name, f"not installed; the lab is tested with {wanted.specifier}", install)
             continue
-        if wanted.specifier.contains(have, prereleases=True):
-            yield good(wanted.name, have)
+        if wanted.specifier.contains(installed, prereleases=True):
+            yield good(wanted.name, installed)
         else:
-            yield trouble(wanted.name, f"{have} is outside of the tested range {wanted.specifier}", install)
+            yield trouble(wanted.name, f"{installed} is outside the tested range {wanted.specifier}", install)
 
 
 def _lab_version() -> str:
     try:
-        found = re.search(r'^version = "(.+?)"', PROJECT.read_text(encoding="utf-8"), re.MULTILINE)
-        return found[1] if found else "unknown"
+        match = re.search(r'^version = "(.+?)"', PROJECT.read_text(encoding="utf-8"), re.MULTILINE)
+        return match[1] if match else "unknown"
     except OSError:
         try:
             return metadata.version("mlae-lab")
@@ -51,7 +51,7 @@ def _lab_version() -> str:
 
 
 def _requirements() -> list[str]:
-    """What the lab needs, a requirement a line: from the checkout, else from what was installed."""
+    """The requirements of the lab, from the checkout or else from the installed package."""
     if not REQUIREMENTS.is_file():
         return metadata.requires("mlae-lab") or []
     lines = [line.partition(" #")[0].strip() for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines()]
@@ -59,5 +59,5 @@ def _requirements() -> list[str]:
 
 
 def pip(*words: str) -> str:
-    """The command that installs something for the Python that runs here."""
+    """The command that installs packages for this Python. words: arguments of `pip install`."""
     return shlex.join([sys.executable, "-m", "pip", "install", *words])

@@ -1,4 +1,4 @@
-"""The section Weights and data: what is bundled, what is here of weights and tasks, and what is being fetched."""
+"""The section Weights and data: bundled files, weights and tasks on this machine, and fetches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlae_lab.core.units import format_bytes
 from mlae_lab.data import bundled, fetching
 from mlae_lab.data.tasks import own_tasks, ready
 from mlae_lab.doctor.context import Context
-from mlae_lab.doctor.findings import Finding, good, note, some, trouble
+from mlae_lab.doctor.findings import Finding, good, note, shortened, trouble
 from mlae_lab.doctor.folders import bytes_of, write_problem
 from mlae_lab.locations import ASSETS, default_store, weights_file
 
@@ -24,26 +24,27 @@ PAPER_WEIGHTS = "vit_base_patch16_224.orig_in21k"
 
 
 def section(context: Context) -> Iterator[Finding]:
-    """Which weights and images are here and whole, and the fetches that brought them or did not."""
+    """Weights and images on this machine, whether they are intact, and the state of fetches."""
     yield from _bundled()
     data = context.data
     named = " (MLAE_LAB_DATA)" if os.environ.get("MLAE_LAB_DATA") else ""
     problem = write_problem(data)
     if problem and not named and write_problem(default_store().absolute()):
-        yield note("data folder", f"{data} {problem}", "it lies in the store: what cures the store cures it")
+        yield note("data folder", f"{data} {problem}", "it is in the store: fix the store first")
     elif problem:
         yield trouble("data folder", f"{data}{named} {problem}", "name a folder of yours with `MLAE_LAB_DATA`")
     else:
-        yield good("data folder", f"{data}{named}" + ("" if data.exists() else ", made with the first fetch"))
+        yield good("data folder", f"{data}{named}" + ("" if data.exists() else ", created by the first fetch"))
     yield from _backbones(data)
     for group in (Group.NATURAL, Group.SPECIALIZED, Group.STRUCTURED, Group.FGVC):
         tasks = [task for task in catalog.TASKS if task.group is group]
-        here = [task.name for task in tasks if ready(task)]
+        present = [task.name for task in tasks if ready(task)]
         yield good(
-            f"{group.value} tasks", f"{len(here)} of {len(tasks)} here" + (f": {', '.join(here)}" if here else "")
+            f"{group.value} tasks",
+            f"{len(present)} of {len(tasks)} ready" + (f": {', '.join(present)}" if present else ""),
         )
     own = [task.name for task in own_tasks()]
-    yield good("own images", some(own, 12) if own else "none")
+    yield good("own images", shortened(own, 12) if own else "none")
     for name in ("HF_ENDPOINT", "HF_HUB_OFFLINE"):
         if value := os.environ.get(name):
             yield note(name, _without_password(value))
@@ -52,22 +53,22 @@ def section(context: Context) -> Iterator[Finding]:
 
 def _bundled() -> Iterator[Finding]:
     cure = f"restore {ASSETS} from the repository, or install the lab again"
-    wrong = []
-    for name in ("digits", "fashion"):  # the other two are rendered from a formula
-        try:  # past its memory: the file as it is now
+    problems = []
+    for name in ("digits", "fashion"):  # the other two are rendered by a formula
+        try:  # without its cache, to check the file as it is now
             if bundled.checksum(bundled.load_bundled.__wrapped__(name)) != bundled.CHECKSUMS[name]:
-                wrong.append(f"the images of {name} are not the lab's")
+                problems.append(f"the images of {name} have a wrong checksum")
         except bundled.DataError as error:
-            wrong.append(str(error))
+            problems.append(str(error))
     if problem := weights_problem(ASSETS / "lab_vit_12x128.safetensors"):
-        wrong.append(problem)
-    wrong += [
+        problems.append(problem)
+    problems += [
         f"{name} is missing" for name in ("first_run.json", "icon.png", "logo.svg") if not (ASSETS / name).is_file()
     ]
-    for sentence in wrong:
+    for sentence in problems:
         yield trouble("bundled", sentence, cure)
-    if not wrong:
-        yield good("bundled", "lab_vit_12x128, digits and fashion are whole")
+    if not problems:
+        yield good("bundled", "lab_vit_12x128, digits and fashion are intact")
 
 
 def _backbones(data: Path) -> Iterator[Finding]:
@@ -78,35 +79,35 @@ def _backbones(data: Path) -> Iterator[Finding]:
     for name in names:
         file = data / "weights" / name / "model.safetensors"
         if not file.exists():
-            yield note(f"weights {name}", f"{file.parent} holds no {file.name}", f"`mlae_lab fetch {name}` fills it")
+            yield note(f"weights {name}", f"{file.parent} has no {file.name}", f"`mlae_lab fetch {name}` downloads it")
         elif problem := weights_problem(file):
             yield trouble(f"weights {name}", problem, f"delete {file.parent} and type `mlae_lab fetch {name}`")
         else:
             yield good(f"weights {name}", format_bytes(bytes_of(file)))
     if not weights_file(PAPER_WEIGHTS).exists() and PAPER_WEIGHTS not in names:
-        yield note("the paper's weights", "not here", f"`mlae_lab fetch {PAPER_WEIGHTS}` brings them")
+        yield note("the paper's weights", "not on this machine", f"`mlae_lab fetch {PAPER_WEIGHTS}` downloads them")
 
 
 def weights_problem(file: Path) -> str:
-    """What is wrong with a safetensors file, by its header and its size alone; "" if nothing is."""
+    """What is wrong with a safetensors file, judged by its header and size; "" if nothing is."""
     try:
         with file.open("rb") as opened:
             size = os.fstat(opened.fileno()).st_size
             (length,) = struct.unpack("<Q", opened.read(8))
             if length > min(size, 100_000_000):
-                return f"{file} is cut short or no safetensors file"
+                return f"{file} is truncated or not a safetensors file"
             header = json.loads(opened.read(length))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     except OSError as error:
         return f"{file} cannot be read ({error.strerror})"
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError):
-        return f"{file} is no safetensors file"
-    whole = 8 + length + max(ends, default=0)
-    return "" if size == whole else f"{file} has {size:,} bytes and should have {whole:,}"
+        return f"{file} is not a safetensors file"
+    expected = 8 + length + max(ends, default=0)
+    return "" if size == expected else f"{file} has {size:,} bytes and should have {expected:,}"
 
 
 def _without_password(address: str) -> str:
-    """An address without the name and the password that may stand in it."""
+    """An address without the user name and password that it may contain."""
     parts = urlsplit(address)
     return address.replace(f"{parts.netloc.rpartition('@')[0]}@", "…@") if "@" in parts.netloc else address
 
@@ -120,13 +121,13 @@ def _fetches(data: Path) -> Iterator[Finding]:
         try:
             state = fetching.watch(name, data)
         except HostError:
-            continue  # a folder that no fetch made
-        again = f"fetch again with `mlae_lab fetch {name}`, or delete {data / '.fetch' / name} to forget it"
+            continue  # not made by a fetch
+        cure = f"fetch again with `mlae_lab fetch {name}`, or delete {data / '.fetch' / name} to forget it"
         if state.status in ("failed", "lost"):
-            yield trouble(f"fetch {name}", f"{state.status}: {state.reason or 'nothing says why'}", again)
+            yield trouble(f"fetch {name}", f"{state.status}: {state.reason or 'reason unknown'}", cure)
         elif state.status == "cancelled":
-            yield note(f"fetch {name}", "cancelled; what had come is kept", again)
+            yield note(f"fetch {name}", "cancelled; the downloaded part is kept", cure)
         elif state.status == "running":
-            told = state.progress
-            share = f", {told.phase} {told.done / told.total:.0%}" if told and told.total else ""
-            yield good(f"fetch {name}", f"under way{share}")
+            progress = state.progress
+            share = f", {progress.phase} {progress.done / progress.total:.0%}" if progress and progress.total else ""
+            yield good(f"fetch {name}", f"running{share}")

@@ -1,14 +1,14 @@
-"""Commands and options of version 0.5 are answered with their new names, and these exist."""
+"""Commands and options of version 0.5 give an error with their new names, and these exist."""
 
 from __future__ import annotations
 
 import pytest
 
 from mlae_lab.cli import main
-from mlae_lab.cli.renamed import COMMANDS, OPTIONS
+from mlae_lab.cli.renamed import OLD_COMMANDS, OLD_OPTIONS
 
-# Command lines as 0.5.1 took them, and what is said now.
-OLD = [
+# Command lines of 0.5.1, and the message that they get now.
+OLD_LINES = [
     ("again aaaaaaaa", "`again` is now `rerun`"),
     ("matters aaaaaaaa", "`matters` is now `importance`"),
     ("robust aaaaaaaa bbbbbbbb", "`robust` is now `robustness`"),
@@ -20,19 +20,17 @@ OLD = [
 ]
 
 
-@pytest.mark.parametrize(("words", "sentence"), OLD)
-def test_an_old_name_is_answered_with_the_new_one(
-    words: str, sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize(("words", "sentence"), OLD_LINES)
+def test_an_old_name_is_refused_with_the_new_one(words: str, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words.split()) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert said.err == f"mlae_lab: renamed since version 0.5: {sentence}\n"
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"mlae_lab: renamed since version 0.5: {sentence}\n"
 
 
-def test_every_row_is_asked() -> None:
-    asked = {word.partition("=")[0] for words, _ in OLD for word in words.split()}
-    assert {*COMMANDS, *OPTIONS} <= asked
+def test_every_renamed_word_is_tested() -> None:
+    tested = {word.partition("=")[0] for words, _ in OLD_LINES for word in words.split()}
+    assert {*OLD_COMMANDS, *OLD_OPTIONS} <= tested
 
 
 @pytest.mark.parametrize(
@@ -49,7 +47,7 @@ def test_the_new_names_exist(command: str, options: tuple[str, ...], capsys: pyt
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert all(option in text for option in options)
-    assert not any(f"{option} " in text for option in OPTIONS)
+    assert not any(f"{option} " in text for option in OLD_OPTIONS)
 
 
 def test_old_words_may_be_values(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""A store and an exported run that version 0.5.1 wrote, opened by today's lab (README.md says how they were made)."""
+"""A store and an exported run of version 0.5.1, opened by this version (README.md says how they were made)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ AnEvent = TypeVar("AnEvent", bound=Event)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """The store as 0.5.1 left it."""
+    """The store as 0.5.1 wrote it."""
     with zipfile.ZipFile(HERE / "store_0_5_1.zip") as archive:
         archive.extractall(tmp_path)
     return tmp_path / "store"
@@ -73,7 +73,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def store(folder: Path) -> Iterator[RunStore]:
-    """The same, opened by today's lab; its queued run is cancelled, so that only what a test starts runs."""
+    """The same, opened by this version; its queued run is cancelled, so that only the runs of a test start."""
     opened = RunStore(folder)
     assert commands.cancel(opened, "wrogwdww")
     yield opened
@@ -97,7 +97,7 @@ def files_of(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.glob("runs/**/*") if path.is_file()}
 
 
-# ---------------------------------------------------------------- what is in it
+# ---------------------------------------------------------------- content
 
 
 def test_every_run_has_its_status_config_and_accuracy(folder: Path) -> None:
@@ -124,7 +124,7 @@ def test_every_run_has_its_status_config_and_accuracy(folder: Path) -> None:
     assert (runs["iwvfnnej"].config.mask_per, runs["iwvfnnej"].config.input_dropout) == ("token", 0.1)
 
 
-def test_events_have_the_names_of_today_and_their_values(store: RunStore) -> None:
+def test_events_have_current_names_and_their_values(store: RunStore) -> None:
     (started,) = events_of(store, "pi533uee", Started)
     assert (started.train_images, started.evaluation_images) == (800, 200)
     steps = events_of(store, "pi533uee", TrainStep)
@@ -136,8 +136,8 @@ def test_events_have_the_names_of_today_and_their_values(store: RunStore) -> Non
     assert len(sample.images) == len(sample.labels) == 12
     assert set(sample.labels) <= {str(digit) for digit in range(10)}
     predictions = events_of(store, "pi533uee", Predictions)
-    assert [said.epoch for said in predictions] == [1, 2, 3]
-    assert all(len(said.predicted) == len(said.confidence) == 12 for said in predictions)
+    assert [event.epoch for event in predictions] == [1, 2, 3]
+    assert all(len(event.predicted) == len(event.confidence) == 12 for event in predictions)
     for stats in events_of(store, "pi533uee", ExpertStats):
         shares = [share for row in stats.active_share for share in row if share is not None]
         assert len(shares) == 7
@@ -145,7 +145,7 @@ def test_events_have_the_names_of_today_and_their_values(store: RunStore) -> Non
     assert len(events_of(store, "pi533uee", SimilarityStats)) == 3
 
 
-def test_files_of_the_runs_have_the_names_of_today(folder: Path) -> None:
+def test_files_of_the_runs_have_current_names(folder: Path) -> None:
     before = files_of(folder)
     store = RunStore(folder)
     names = {old: [file for file in before if file.endswith(f"/{old}")] for old in OLD_FILES}
@@ -185,8 +185,8 @@ def test_the_archived_run_is_restored(store: RunStore) -> None:
     )  # fmt: skip
     run = archive_file.restore(store, "pahlvwg3")
     assert (run.status, run.config.seed, run.config.hash) == (Status.FINISHED, 7, run.config_hash)
-    assert [found.accuracy for found in events_of(store, "pahlvwg3", Evaluation)] == [95.5]
-    assert [found.epoch for found in events_of(store, "pahlvwg3", Predictions)] == [1]
+    assert [event.accuracy for event in events_of(store, "pahlvwg3", Evaluation)] == [95.5]
+    assert [event.epoch for event in events_of(store, "pahlvwg3", Predictions)] == [1]
     assert list(store.paths("pahlvwg3").checkpoints()) == ["last", "1"]
     assert archive_file.archived(store) == []
 
@@ -194,13 +194,13 @@ def test_the_archived_run_is_restored(store: RunStore) -> None:
 def test_pending_events_are_delivered(store: RunStore) -> None:
     pending_events.tell(store, "o7s6q4pp")
     assert [step.step for step in events_of(store, "o7s6q4pp", TrainStep)] == list(range(1, 40))
-    assert [found.accuracy for found in events_of(store, "o7s6q4pp", Evaluation)] == [96.0, 97.0, 99.5]
-    assert [found.epoch for found in events_of(store, "o7s6q4pp", Predictions)] == [1, 2, 3]
-    assert [found.epoch for found in events_of(store, "o7s6q4pp", ExpertStats)] == [1, 2, 3]
+    assert [event.accuracy for event in events_of(store, "o7s6q4pp", Evaluation)] == [96.0, 97.0, 99.5]
+    assert [event.epoch for event in events_of(store, "o7s6q4pp", Predictions)] == [1, 2, 3]
+    assert [event.epoch for event in events_of(store, "o7s6q4pp", ExpertStats)] == [1, 2, 3]
     assert not store.paths("o7s6q4pp").pending_events.exists()
 
 
-# ---------------------------------------------------------------- what can be done with it
+# ---------------------------------------------------------------- commands
 
 
 def test_the_stopped_run_resumes_and_the_branched_one_is_rerun_to_the_numbers_of_0_5_1(store: RunStore) -> None:
@@ -218,8 +218,8 @@ def test_the_stopped_run_resumes_and_the_branched_one_is_rerun_to_the_numbers_of
         run = store.run(ids[name])
         assert run.status is Status.FINISHED, run.reason
         measured = events_of(store, run.id, Evaluation)
-        assert [found.accuracy for found in measured] == pytest.approx([accuracy for accuracy, _ in expected], abs=0.5)
-        assert [found.loss for found in measured] == pytest.approx([loss for _, loss in expected], rel=0.01)
+        assert [event.accuracy for event in measured] == pytest.approx([accuracy for accuracy, _ in expected], abs=0.5)
+        assert [event.loss for event in measured] == pytest.approx([loss for _, loss in expected], rel=0.01)
         first = 27 if name == "uxm32ceq" else 1
         assert [step.step for step in events_of(store, run.id, TrainStep)] == list(
             range(first, 13 * run.config.epochs + 1)
@@ -227,20 +227,20 @@ def test_the_stopped_run_resumes_and_the_branched_one_is_rerun_to_the_numbers_of
 
 
 def test_a_run_answers_queries(store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
-    said = []
+    answers = []
     try:
         for words in (["whatif", "pi533uee", "--off", "L12E1"], ["importance", "pi533uee", "--image", "3"]):
             assert main([*words, "--store", str(store.folder), "--json"]) == 0
-            said.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
+            answers.append(json.loads(capsys.readouterr().out.splitlines()[-1]))
     finally:
         end_probe(store, "pi533uee")
-    assert said[0]["before"]["accuracy"] == 99.0
-    assert said[0]["off"] == "L12"  # its only expert
-    assert said[1]["index"] == 3
+    assert answers[0]["before"]["accuracy"] == 99.0
+    assert answers[0]["off"] == "L12"  # its only expert
+    assert answers[1]["index"] == 3
 
 
-def test_an_answer_that_0_5_1_kept_is_computed_again() -> None:
-    """0.5.1 wrote format 2; images were pictures in its answers."""
+def test_a_kept_answer_of_0_5_1_is_computed_again() -> None:
+    """0.5.1 wrote format 2, in which fields have other names."""
     assert probe.FORMAT > 2
 
 
@@ -261,7 +261,7 @@ def test_runs_and_doctor(store: RunStore, capsys: pytest.CaptureFixture[str]) ->
         assert [finding for finding in sections[title] if finding.state == "trouble"] == []
 
 
-# ---------------------------------------------------------------- while it is opened
+# ---------------------------------------------------------------- opening
 
 
 def test_two_processes_open_it_at_once(folder: Path, root: Path) -> None:
@@ -274,27 +274,27 @@ def test_two_processes_open_it_at_once(folder: Path, root: Path) -> None:
     assert not [file for file in files_of(folder) if file.rsplit("/", 1)[1] in OLD_FILES]
 
 
-@pytest.mark.parametrize("who", ["run axjiegsf", "the supervisor"])
+@pytest.mark.parametrize("holder", ["run axjiegsf", "the supervisor"])
 def test_a_store_in_use_by_0_5_1_is_refused_and_left_unchanged(
-    folder: Path, who: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, holder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     db = sqlite3.connect(paths.database(folder))
-    if who == "run axjiegsf":
+    if holder == "run axjiegsf":
         db.execute("UPDATE runs SET status = 'running' WHERE id = 'axjiegsf'")
         db.commit()
         file = paths.RunPaths(folder, "axjiegsf").lock
     else:
         file = paths.supervisor_lock(folder)
-    before = files_of(folder) | ({"runs/axjiegsf/lock"} if who == "run axjiegsf" else set())
+    before = files_of(folder) | ({"runs/axjiegsf/lock"} if holder == "run axjiegsf" else set())
     content = list(db.iterdump())
     lock = locks.take(file)
     assert lock is not None
     try:
-        with pytest.raises(StoreError, match=f"is in use: {who} of an older lab"):
+        with pytest.raises(StoreError, match=f"is in use: {holder} of an older lab"):
             RunStore(folder)
         assert main(["runs", "--store", str(folder)]) == 2
-        said = capsys.readouterr()
-        assert (said.out, said.err.count("\n")) == ("", 1)
+        captured = capsys.readouterr()
+        assert (captured.out, captured.err.count("\n")) == ("", 1)
         assert version(folder) == 5
         assert files_of(folder) == before
         assert list(db.iterdump()) == content
@@ -306,7 +306,7 @@ def test_a_store_in_use_by_0_5_1_is_refused_and_left_unchanged(
 
 def test_a_crash_between_the_files_and_the_tables_leaves_a_store_that_opens(folder: Path) -> None:
     db = sqlite3.connect(paths.database(folder))
-    db.execute("ALTER TABLE runs ADD COLUMN position REAL")  # in the way of a later statement, as a crash would be
+    db.execute("ALTER TABLE runs ADD COLUMN position REAL")  # makes a later statement fail, as a crash would
     db.commit()
     with pytest.raises(StoreError, match="cannot be used as a store"):
         RunStore(folder)
@@ -324,9 +324,9 @@ def test_a_crash_between_the_files_and_the_tables_leaves_a_store_that_opens(fold
 # ---------------------------------------------------------------- an exported run
 
 
-def test_an_exported_run_is_imported_under_todays_names_and_exported_again(store: RunStore, tmp_path: Path) -> None:
-    seen = archive_file.inspect(EXPORTED)
-    assert (seen.run.id, seen.skipped) == ("pi533uee", 0)
+def test_an_exported_run_is_imported_under_current_names_and_exported_again(store: RunStore, tmp_path: Path) -> None:
+    inspected = archive_file.inspect(EXPORTED)
+    assert (inspected.run.id, inspected.skipped) == ("pi533uee", 0)
     first, second = RunStore(tmp_path / "first"), RunStore(tmp_path / "second")
     run = archive_file.import_run(first, EXPORTED)
     assert (run.status, run.config_hash, run.config.hash) == (Status.FINISHED, "fc071d1e21c1", "fc071d1e21c1")

@@ -49,7 +49,7 @@ def torch_that_says(folder: Path, monkeypatch: pytest.MonkeyPatch, **told: objec
     asked = folder / "asked"
     usual = {"version": "9.9", "seconds": 0.1, "threads": 1, "cuda": "", "gpus": [], "broken": []}
     answer = json.dumps({**usual, **told})
-    monkeypatch.setattr(doctor.torch_check, "_QUESTION", f"open({str(asked)!r}, 'a').write('.')\nprint({answer!r})")
+    monkeypatch.setattr(doctor.torch_check, "_SCRIPT", f"open({str(asked)!r}, 'a').write('.')\nprint({answer!r})")
     return asked
 
 
@@ -60,7 +60,7 @@ def test_everything_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "trouble</span>" not in shown
     for title in ("Devices", "Versions", "Weights and data", "Disk", "Store", "Runs"):
         assert f'<h2 class="lab-section">{title}</h2>' in shown
-    assert "not tried" in shown
+    assert "not tested" in shown
     assert "<code>mlae_lab doctor --deep</code>" in shown
     assert at.code[0].value.startswith("Everything is in order.\n\nDevices\n")
 
@@ -112,14 +112,14 @@ def test_torch_is_asked_once_a_minute_for_all_and_its_answer_stays(
     assert "9.9 without CUDA" in html(again)
     assert asked.read_text() == "."
     other = opened(tmp_path / "store", monkeypatch)
-    assert "not tried" in html(other)
+    assert "not tested" in html(other)
     other = other.button(key="doctor_test").click().run()
     assert "9.9 without CUDA" in html(other)
     assert asked.read_text() == "."
 
 
 def test_torch_that_cannot_be_used_is_trouble_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.torch_check, "_QUESTION", "raise ImportError('libcudart.so.<13> is not here')")
+    monkeypatch.setattr(doctor.torch_check, "_SCRIPT", "raise ImportError('libcudart.so.<13> is not here')")
     at = opened(tmp_path / "store", monkeypatch).button(key="doctor_test").click().run()
     assert not at.exception
     assert verdict(at) == "1 thing needs attention."

@@ -312,7 +312,7 @@ def test_an_experiment_is_drawn_with_its_verdict(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--rates", "a,b"], "write numbers with commas between them"),
+        (["--rates", "a,b"], "write numbers separated by commas"),
         (["--rates", "0.99"], "each from 0 to 0.9"),
         (["--seeds", "11"], "whole number from 1 to 10"),
         (["--mask-per", "token"], "the arms decide what is dropped"),
