@@ -73,8 +73,8 @@ def split(model: nn.Module, block: int) -> tuple[Part, Part]:
 def pieces(model: nn.Module, block: int) -> tuple[Part, ...]:
     """The second part of `split(model, block)` as a sequence: one piece per block and one for norm and head.
 
-    A network that cannot be split between blocks has a single piece. The pieces in sequence give the output of the second
-    part bit for bit.
+    A network that cannot be split between blocks has a single piece. The pieces in sequence give the output of the
+    second part bit for bit.
     """
     if _stem(model) is None:
         return (split(model, block)[1],)
