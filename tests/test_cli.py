@@ -441,7 +441,7 @@ def test_disk_use_and_archived_runs(tmp_path: Path, capsys: Captured) -> None:
     assert main(["runs", *folder, "--json"]) == 0
     assert all(row["bytes"] >= 2000 for row in printed_json(capsys)["runs"])
     assert main(["runs", *folder]) == 0
-    assert "2 runs, 4." in capsys.readouterr().out
+    assert "2 runs, 4 kB; " in capsys.readouterr().out
     for run in (own, foreign):
         assert main(["archive", run, *folder, "--yes"]) == 0
     capsys.readouterr()
