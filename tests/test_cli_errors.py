@@ -27,7 +27,7 @@ def test_errors_and_repeats_of_two_seeds(lab_store: RunStore, capsys: Captured) 
     run = printed_json(capsys, "train", *TINY, "--mask", "uniform", *store)["run"]
     single = printed_json(capsys, "repeats", run, *store)
     assert (single["n"], single["low"]) == (1, None)
-    assert "cannot be summary from one run" in single["verdict"]
+    assert "One run does not show the variation between seeds" in single["verdict"]
     assert len(lab_store.runs()) == 1, "without --seeds nothing is started"
 
     summary = printed_json(capsys, "repeats", run, "--seeds", "2", *store)

@@ -49,7 +49,7 @@ def test_masks_are_patterns_with_a_kind_codes_and_files(tmp_path: Path) -> None:
         (["--mask", "dense"], "a race of 1 masks: it must be 2 to 8"),
         (["--mask", "dense", "--mask", "dense"], "masks 1 and 2 are the same"),
         (["--mask", "dense", "--mask", "uniform", "--seeds", "4"], "seeds is 4: it must be a whole number from 1 to 3"),
-        (["--mask", "dense", "--mask", "uniform", "--seconds", "5"], "race without a time limit"),
+        (["--mask", "dense", "--mask", "uniform", "--seconds", "5"], "set no time limit"),
         (["--mask", "dense", "--mask", "dense.mixed"], "dense has no mixed mask"),
         (["--mask", "dense", "--mask", "nonsense"], "is neither a pattern"),
         (["--mask", "dense", "--mask", "m1_12x8_zz*12_0*12"], "is not a row of 8 experts"),
@@ -80,7 +80,7 @@ def test_a_race_is_followed_to_its_end(lab_store: RunStore, capsys: Captured) ->
     assert min(row["index"] for row in result["masks"]) == 1
     assert [row["code"] for row in result["masks"]] == TWO[1::2]
     assert {run for row in result["masks"] for run in row["runs"].values()} == set(result["race"])
-    assert ("in the end" in result["verdict"] and "2 seeds" in result["verdict"]) or "level" in result["verdict"]
+    assert ("at the end" in result["verdict"] and "2 seeds" in result["verdict"]) or "level" in result["verdict"]
     runs = {run.id: run for run in lab_store.runs()}
     assert {run.status for run in runs.values()} == {Status.FINISHED}
     assert {run.relation for run in runs.values()} == {"race"}

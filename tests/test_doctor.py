@@ -588,8 +588,8 @@ def test_a_store_of_a_newer_lab(store: RunStore) -> None:
         db.execute("PRAGMA user_version=99")
     report = examine()
     assert names_of(report) == ["store"]
-    assert "newer lab (schema 99" in report.troubles[0].value
-    assert report.troubles[0].cure.startswith("update this lab")
+    assert "newer version (schema 99" in report.troubles[0].value
+    assert report.troubles[0].cure.startswith("update MLAE Lab")
 
 
 def test_a_file_system_without_locks(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -657,7 +657,7 @@ def test_a_run_from_the_command_line_without_a_heartbeat(store: RunStore) -> Non
 
 def test_a_stalled_run(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(liveness, "STALLED_SECONDS", 0.0)
-    monkeypatch.setattr(liveness, "_STEPS_TIMEOUT", 0)
+    monkeypatch.setattr(liveness, "_STALLED_STEPS", 0)
     with supervised(store), alive(store) as run:
         time.sleep(0.01)
         report = examine()

@@ -10,7 +10,7 @@ from mlae_lab.cli.runs import follow, print_failures
 from mlae_lab.cli.settings import add_run_options, config_of
 from mlae_lab.core.patterns import EXPERTS, dense
 from mlae_lab.runs import diversity
-from mlae_lab.runs.diversity import Experiment, Found
+from mlae_lab.runs.diversity import Experiment, Result
 from mlae_lab.runs.store import RunStore
 
 TASK, EPOCHS = "dsprites_loc_rendered", diversity.EPOCHS
@@ -72,11 +72,11 @@ def _experiment(args: argparse.Namespace) -> Experiment:
 
 
 def _report(args: argparse.Namespace, store: RunStore, experiment: Experiment) -> int:
-    results = diversity.found(store, experiment)
-    return print_result(args, diversity.told(results), "\n".join([*table(results), "", *results.verdict]))
+    results = diversity.result(store, experiment)
+    return print_result(args, diversity.report(results), "\n".join([*table(results), "", *results.verdict]))
 
 
-def table(results: Found) -> list[str]:
+def table(results: Result) -> list[str]:
     """One line for each arm and p: mean and half of its 95 % interval over seeds, of every measure."""
     lines = [f"{'':<24}{'p':>4}  n" + "".join(f"{title:>24}" for title in diversity.MEASURES.values())]
     for point in results.points:

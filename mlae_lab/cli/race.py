@@ -77,7 +77,7 @@ def _rows(standings: Race) -> list[dict]:
                 "runs": {str(seed): run.id for seed, run in sorted(lane.runs.items())},
                 "index": entry.rank if entry else None, "accuracy": entry.accuracy if entry else None,
                 "behind": behind_fields,
-                "words": standings.told(entry) if entry else "not placed",
+                "words": standings.distance(entry) if entry else "not placed",
             }
         )  # fmt: skip
     return rows

@@ -48,15 +48,15 @@ def _print_summary(args: argparse.Namespace, store: RunStore, run: Run, launched
             for entry in summary.seeds
         ],
         "not_counted": [
-            {"run": other.id, "seed": other.config.seed, "reason": reason} for other, reason in summary.apart
+            {"run": other.id, "seed": other.config.seed, "reason": reason} for other, reason in summary.excluded
         ],
         "n": len(summary.done), "mean": seen and seen.mean, "low": seen and seen.low, "high": seen and seen.high,
-        "deviation": seen and seen.deviation, "verdict": summary.words, "noise": summary.noise,
+        "deviation": seen and seen.deviation, "verdict": summary.summary, "noise": summary.noise,
     }  # fmt: skip
     lines = [
         f"seed {entry.seed:>5}   {entry.run.id}   {entry.run.status.value:<9}"
         + ("" if entry.accuracy is None else f"{entry.accuracy:6.1f} %")
         for entry in summary.seeds
     ]
-    print_result(args, result, "\n".join(filter(None, [*lines, summary.words, summary.noise])))
+    print_result(args, result, "\n".join(filter(None, [*lines, summary.summary, summary.noise])))
     return status

@@ -1,4 +1,4 @@
-"""What a stranger's run.json, events.jsonl and safetensors may hold: every value is checked before it is used."""
+"""Validation of an untrusted run.json, events.jsonl and safetensors: every value is checked before it is used."""
 
 from __future__ import annotations
 
@@ -40,7 +40,16 @@ _DTYPES = {
 
 
 def checked_tensors(name: str, size: int, chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """The bytes of a safetensors file of that size; nothing is passed on before its header is checked."""
+    """Yield the bytes of a safetensors file, none of them before its header is checked.
+
+    Args:
+        name: Of the file, for errors.
+        size: In bytes.
+        chunks: Its content.
+
+    Raises:
+        ArchiveError: It is not a safetensors file.
+    """
     start: bytes | None = b""
     for chunk in chunks:
         if start is None:
@@ -63,34 +72,39 @@ def checked_tensors(name: str, size: int, chunks: Iterable[bytes]) -> Iterator[b
 
 
 def tensors_trouble(header: bytes, size: int) -> str:
-    """What is wrong with the header of a safetensors file, "" if nothing is. size: of the data behind it, in bytes."""
+    """What is wrong with the header of a safetensors file, "" if nothing is.
+
+    Args:
+        header: JSON.
+        size: Of the data after it, in bytes.
+    """
     try:
-        told = json.loads(header.decode())
+        entries = json.loads(header.decode())
     except (ValueError, RecursionError):
         return "its header is not JSON"
-    if not isinstance(told, dict):
+    if not isinstance(entries, dict):
         return "its header is not a JSON object"
-    notes = told.pop("__metadata__", {})
+    notes = entries.pop("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
-        return "its __metadata__ is not an object of texts"
+        return "its __metadata__ is not an object of strings"
     spans = []
-    for name, about in told.items():
-        if not isinstance(about, dict) or set(about) != {"dtype", "shape", "data_offsets"}:
+    for name, entry in entries.items():
+        if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
             return f"{short(name)} does not have dtype, shape and data_offsets"
-        dtype, shape, span = about["dtype"], about["shape"], about["data_offsets"]
+        dtype, shape, span = entry["dtype"], entry["shape"], entry["data_offsets"]
         if not isinstance(dtype, str) or dtype not in _DTYPES:
             return f"{short(name)} has the unknown dtype {short(dtype)}"
         if not _are_counts(shape) or len(shape) > 64 or not _are_counts(span) or len(span) != 2:
             return f"shape and data_offsets of {short(name)} are not lists of whole numbers"
         if span[1] - span[0] != math.prod(shape) * _DTYPES[dtype]:
-            return f"{short(name)} has {span[1] - span[0]} bytes, which is not what its shape {short(shape)} takes"
+            return f"{short(name)} has {span[1] - span[0]} bytes, which does not match its shape {short(shape)}"
         spans.append(tuple(span))
     end = 0
     for begin, stop in sorted(spans):
         if begin != end:
             return f"its tensors leave a gap or overlap at byte {end}"
         end = stop
-    return "" if end == size else f"its tensors take {end} bytes and {size} are there"
+    return "" if end == size else f"its tensors take {end} bytes and the file has {size}"
 
 
 def _are_counts(value: object) -> bool:
@@ -101,103 +115,113 @@ def _are_counts(value: object) -> bool:
 
 
 def header_of(packed: Packed) -> tuple[Run, dict]:
-    """The run as its first store had it, and what concerned that store alone, {} in an export."""
+    """The run as its original store had it, and that store's own fields of it ({} in an export)."""
     try:
-        told = json.loads(b"".join(packed.chunks(RUN)).decode())
-        json.dumps(told, ensure_ascii=False).encode()  # half a surrogate pair fits into no database and on no page
+        header = json.loads(b"".join(packed.chunks(RUN)).decode())
+        json.dumps(header, ensure_ascii=False).encode()  # no database or page can hold half a surrogate pair
     except (ValueError, RecursionError) as error:
-        raise ArchiveError(f"{RUN} in {packed.name} is not JSON ({str(error)[:80]}): ask for the file again") from None
-    if not isinstance(told, dict):
-        raise ArchiveError(f"{RUN} in {packed.name} is not a JSON object: ask for the file again")
-    number = told.get("format")
+        raise ArchiveError(f"{RUN} in {packed.name} is not JSON ({str(error)[:80]}): request the file again") from None
+    if not isinstance(header, dict):
+        raise ArchiveError(f"{RUN} in {packed.name} is not a JSON object: request the file again")
+    number = header.get("format")
     if type(number) is int and number > FORMAT:
         raise ArchiveError(
-            f"{packed.name} was written by a newer lab (format {number}, this one reads {FORMAT}): update this lab"
+            f"{packed.name} was written by a newer version (format {number}, this one reads {FORMAT}): update MLAE Lab"
         )
     _require(number == FORMAT and type(number) is int, "format", number, f"{FORMAT}")
-    name: Any = told.get("id")
-    status: Any = told.get("status")
-    device: Any = told.get("device")
+    name: Any = header.get("id")
+    status: Any = header.get("status")
+    device: Any = header.get("device")
     _require(isinstance(name, str) and is_run_id(name), "id", name, "eight letters a-z or digits 2-7")
     ends = [s.value for s in Status if s.is_over]
-    _require(status in ends, "status", status, f"an end, one of {', '.join(ends)}")
+    _require(status in ends, "status", status, f"final, one of {', '.join(ends)}")
     _require(device in ("cpu", "cuda"), "device", device, "cpu or cuda")
     for key in ("reason", "parent", "relation"):
-        _require(isinstance(told.get(key), str), key, told.get(key), "a text")
+        _require(isinstance(header.get(key), str), key, header.get(key), "a string")
     for key in ("created", "started", "ended"):
-        value = told.get(key)
-        missing = value is None and key in told and key != "created"
+        value = header.get(key)
+        missing = value is None and key in header and key != "created"
         seconds = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LAST_TIME
         _require(missing or seconds, key, value, "a time in seconds since 1970")
     run = Run(
-        name, told["created"], _config(told), told.get("first_hash", told["config_hash"]), Status(status), told["reason"],
-        device, None, told["started"], told["ended"], parent=told["parent"], relation="branched" if told["relation"] == "continued" else told["relation"],
-    )  # fmt: skip
-    here: Any = told.get("here", {})
+        id=name,
+        created=header["created"],
+        config=_config(header),
+        config_hash=header.get("first_hash", header["config_hash"]),
+        status=Status(status),
+        reason=header["reason"],
+        device=device,
+        pid=None,
+        started=header["started"],
+        ended=header["ended"],
+        parent=header["parent"],
+        relation="branched" if header["relation"] == "continued" else header["relation"],  # its name in version 0.5
+    )
+    local: Any = header.get("here", {})
     kinds = {"owner": str, "attempt": int, "source": str, "data_folder": str}
-    fits = isinstance(here, dict) and all(type(here.get(key, kind())) is kind for key, kind in kinds.items())
-    _require(fits and 0 <= here.get("attempt", 0) <= _MOST, "here", here, "owner, attempt, source and data_folder")
-    return run, {key: here[key] for key in kinds if key in here}
+    fits = isinstance(local, dict) and all(type(local.get(key, kind())) is kind for key, kind in kinds.items())
+    _require(fits and 0 <= local.get("attempt", 0) <= _MOST, "here", local, "owner, attempt, source and data_folder")
+    return run, {key: local[key] for key in kinds if key in local}
 
 
-def _config(told: Mapping) -> RunConfig:
-    given: Any = told.get("config")
+def _config(header: Mapping) -> RunConfig:
+    given: Any = header.get("config")
     try:
         config = RunConfig.from_dict(given)
     except (LabError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        said = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ArchiveError(f"the settings in {RUN} cannot be used here: {said}") from None
+        cause = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ArchiveError(f"the settings in {RUN} cannot be used here: {cause}") from None
     for key in ("config_hash", "first_hash"):
-        value = told.get(key, told.get("config_hash"))
+        value = header.get(key, header.get("config_hash"))
         _require(isinstance(value, str) and _HASH.fullmatch(value), key, value, "twelve hex digits")
     settings = settings_of(RunConfig)
     added = {setting.name for setting in settings if setting.hashed != "always"}
-    complete = set(given) | added == {setting.name for setting in settings}  # an older lab had fewer, and other hashes
-    if complete and config.hash != told["config_hash"]:
+    complete = set(given) | added == {s.name for s in settings}  # earlier versions had fewer settings, so other hashes
+    if complete and config.hash != header["config_hash"]:
         raise ArchiveError(
-            f"{RUN} was changed after it was exported: its settings have the hash {config.hash} and it says "
-            f"{told['config_hash']}; ask for the file again"
+            f"{RUN} was changed after the export: the hash of its settings is {config.hash}, not "
+            f"{header['config_hash']} as it states; request the file again"
         )
     return config
 
 
 def _require(fits: object, key: str, value: object, rule: str) -> None:
     if not fits:
-        raise ArchiveError(f"{RUN} says that {key} is {short(value)}: it must be {rule}")
+        raise ArchiveError(f"{key} in {RUN} is {short(value)}: it must be {rule}")
 
 
 # ---------------------------------------------------------------- events.jsonl
 
 
 def events_of(packed: Packed, config: RunConfig) -> Iterator[tuple[float, ev.Event] | None]:
-    """(time, event) for every line, None for one of a kind that this lab does not know."""
+    """(time, event) for every line, None for an event of a kind that this version does not know."""
     for number, line in enumerate(_lines(packed.chunks(EVENTS)), 1):
         if number > MAX_EVENTS:
-            raise ArchiveError(f"{EVENTS} in {packed.name} has more than {MAX_EVENTS} lines, the most that are taken")
+            raise ArchiveError(f"{EVENTS} in {packed.name} has too many lines: at most {MAX_EVENTS} are allowed")
         try:
             yield _event(line, config)
         except (ValueError, RecursionError) as error:
-            raise ArchiveError(f"line {number} of {EVENTS} cannot be taken: {str(error)[:300]}") from None
+            raise ArchiveError(f"line {number} of {EVENTS} is not valid: {str(error)[:300]}") from None
 
 
 def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
     rest = b""
     for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from lines
         if len(rest) > LINE_BYTES:
-            raise ArchiveError(f"a line of {EVENTS} is longer than {format_bytes(LINE_BYTES)}, the most that is taken")
+            raise ArchiveError(f"a line of {EVENTS} is too long: at most {format_bytes(LINE_BYTES)} are allowed")
     if rest:
         yield rest
 
 
 def _event(line: bytes, config: RunConfig) -> tuple[float, ev.Event] | None:
-    told = json.loads(line.decode())
-    if not isinstance(told, dict) or set(told) != {"kind", "time", "payload"}:
+    row = json.loads(line.decode())
+    if not isinstance(row, dict) or set(row) != {"kind", "time", "payload"}:
         raise ValueError("it must be a JSON object with kind, time and payload")
-    kind, at, payload = told["kind"], told["time"], told["payload"]
+    kind, at, payload = row["kind"], row["time"], row["payload"]
     if not isinstance(kind, str):
-        raise ValueError(f"kind is {short(kind)} and must be a text")
+        raise ValueError(f"kind is {short(kind)} and must be a string")
     if isinstance(payload, dict):
         kind, payload = ev.renamed(kind, payload)  # an archive of version 0.5
     if type(at) not in (int, float) or not 0 <= at <= _LAST_TIME:
@@ -212,8 +236,8 @@ def _event(line: bytes, config: RunConfig) -> tuple[float, ev.Event] | None:
         try:
             values[name] = known[name](value)
         except ValueError as error:
-            raise ValueError(f"{name} of {kind} holds {error}") from None
-    event = ev.KINDS[kind](**values)  # each value was read as its field's type
+            raise ValueError(f"{name} of {kind} is {error}") from None
+    event = ev.KINDS[kind](**values)  # each value has the type of its field
     _require_possible(event)
     _require_on_canvas(event, config)
     return at, event
@@ -231,7 +255,7 @@ _COUNTED = {
 
 
 def _require_possible(event: ev.Event) -> None:
-    """A run can tell of NaN where it diverged, but not in what is counted or measured by a clock."""
+    """Check counts, times and percentages; other numbers may be NaN, as in a run that diverged."""
     for name in _COUNTED.get(type(event), ()):
         if getattr(event, name) < 1:
             raise ValueError(f"{name} of {event.kind} is {getattr(event, name)} and must be at least 1")
@@ -242,23 +266,23 @@ def _require_possible(event: ev.Event) -> None:
         raise ValueError(f"accuracy of evaluation is {event.accuracy} and must be from 0 to 100")
     if isinstance(event, ev.SimilarityStats):
         single = (event.signed, event.absolute, event.effective_rank, event.stable_rank)
-        told = itertools.chain(
+        values = itertools.chain(
             (n for numbers in single for n in numbers if n is not None), *(row for m in event.matrices for row in m)
         )
-        if not all(n is not None and math.isfinite(n) for n in told):
-            raise ValueError("similarity holds something that is not a finite number")
+        if not all(n is not None and math.isfinite(n) for n in values):
+            raise ValueError("similarity has a value that is not a finite number")
 
 
 def _require_on_canvas(event: ev.Event, config: RunConfig) -> None:
-    """What is drawn on the plan's canvas must have its size."""
+    """Check that values for the cells of the plan's canvas have its size."""
     plan = config.plan
     if isinstance(event, ev.ExpertStats):
         canvases = (event.active_share, event.contribution, event.coefficient, event.gradient)
         fits = all(len(c) == plan.rows and all(len(row) == plan.columns for row in c) for c in canvases)
     elif isinstance(event, ev.SimilarityStats):
-        sides = tuple(len(m) if all(len(row) == len(m) for row in m) else -1 for m in event.matrices)
+        sizes = tuple(len(m) if all(len(row) == len(m) for row in m) else -1 for m in event.matrices)
         ranks = all(len(ranks) in (0, plan.rows) for ranks in (event.effective_rank, event.stable_rank))
-        fits = sides == plan.kept and len(event.signed) == len(event.absolute) == plan.rows and ranks
+        fits = sizes == plan.kept and len(event.signed) == len(event.absolute) == plan.rows and ranks
     elif isinstance(event, ev.Statistics):
         event.require_valid(plan.rows, plan.columns)
         return
@@ -269,12 +293,12 @@ def _require_on_canvas(event: ev.Event, config: RunConfig) -> None:
     elif isinstance(event, ev.SampleImages):
         if not len(event.labels) == len(event.images) <= 48 or not all(map(_BASE64.fullmatch, event.images)):
             raise ValueError(
-                "watched must hold at most 48 images in base64 of at most 40,000 letters, one for each truth"
+                "sample_images must have at most 48 images in base64 of at most 40,000 letters, one for each label"
             )
         return
     elif isinstance(event, ev.Predictions):
         if not len(event.predicted) == len(event.confidence) <= 48:
-            raise ValueError("guesses must be at most 48, with one confidence for each")
+            raise ValueError("predictions must be at most 48, with one confidence for each")
         return
     else:
         return
@@ -287,30 +311,30 @@ _Read = Callable[[object], object]
 
 @cache
 def _fields(kind: str) -> tuple[dict[str, _Read], set[str]]:
-    """How each field of an event is read from JSON, and the fields that must be there."""
-    of = ev.KINDS[kind]
-    types_ = typing.get_type_hints(of)
-    own: dict[str, _Read] = {"values": _statistics, "labels": _labels} if of is ev.Statistics else {}
-    read = {f.name: own.get(f.name) or _reader(types_[f.name]) for f in fields(of)}
-    return read, {f.name for f in fields(of) if f.default is MISSING and f.default_factory is MISSING}
+    """How each field of an event is read from JSON, and the required fields."""
+    event = ev.KINDS[kind]
+    hints = typing.get_type_hints(event)
+    special: dict[str, _Read] = {"values": _statistics, "labels": _labels} if event is ev.Statistics else {}
+    readers = {f.name: special.get(f.name) or _reader(hints[f.name]) for f in fields(event)}
+    return readers, {f.name for f in fields(event) if f.default is MISSING and f.default_factory is MISSING}
 
 
-def _reader(of: object) -> _Read:
-    """Reads one JSON value of a type of `core.events`; the result raises ValueError for any other."""
-    arguments = typing.get_args(of)
-    if of is int:
-        return _whole
-    if of is float:
+def _reader(hint: object) -> _Read:
+    """A function that reads a JSON value of one type of `core.events`, and raises ValueError for any other."""
+    arguments = typing.get_args(hint)
+    if hint is int:
+        return _integer
+    if hint is float:
         return _number
-    if of is str:
-        return _text
-    if typing.get_origin(of) is tuple:
-        each = _reader(arguments[0])
-        return lambda value: tuple(map(each, _list(value)))
-    if typing.get_origin(of) in (types.UnionType, typing.Union):
-        some = _reader(next(a for a in arguments if a is not types.NoneType))
-        return lambda value: None if value is None else some(value)
-    raise TypeError(f"no rule reads {of}")
+    if hint is str:
+        return _string
+    if typing.get_origin(hint) is tuple:
+        read_entry = _reader(arguments[0])
+        return lambda value: tuple(map(read_entry, _list(value)))
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        read_value = _reader(next(a for a in arguments if a is not types.NoneType))
+        return lambda value: None if value is None else read_value(value)
+    raise TypeError(f"no rule reads {hint}")
 
 
 def _statistics(value: object) -> dict[str, object]:
@@ -325,37 +349,37 @@ def _statistic(value: object, depth: int) -> object:
 
 
 def _labels(value: object) -> dict[str, tuple[object, ...]]:
-    labels = {name: tuple(map(_text, _list(label))) for name, label in _object(value).items()}
+    labels = {name: tuple(map(_string, _list(label))) for name, label in _object(value).items()}
     if any(len(label) != 2 for label in labels.values()):
-        raise ValueError("a label that is not a title and a unit")
+        raise ValueError("an object with a label that is not a title and a unit")
     return labels
 
 
 def _object(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
-        raise ValueError(f"{short(value)} and must be a JSON object")
+        raise ValueError(f"{short(value)}: it must be a JSON object")
     return value
 
 
-def _whole(value: object) -> object:
+def _integer(value: object) -> object:
     if type(value) is not int or not 0 <= value <= _MOST:
-        raise ValueError(f"{short(value)} and must be a whole number from 0 to 2**53")
+        raise ValueError(f"{short(value)}: it must be a whole number from 0 to 2**53")
     return value
 
 
 def _number(value: object) -> object:
     if type(value) is not float and not (type(value) is int and -_MOST <= value <= _MOST):
-        raise ValueError(f"{short(value)} and must be a number")
+        raise ValueError(f"{short(value)}: it must be a number")
     return value
 
 
-def _text(value: object) -> object:
+def _string(value: object) -> object:
     if not isinstance(value, str) or any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise ValueError(f"{short(value)} and must be a text")
+        raise ValueError(f"{short(value)}: it must be a string")
     return printable(value)
 
 
 def _list(value: object) -> list:
     if not isinstance(value, list):
-        raise ValueError(f"{short(value)} and must be a list")
+        raise ValueError(f"{short(value)}: it must be a list")
     return value

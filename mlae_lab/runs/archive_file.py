@@ -1,15 +1,15 @@
-"""A run as one file that is safe to open from strangers, and runs put away as such files.
+"""Archive files: a run as one file, safe to open whatever its source; export, import, archive and restore.
 
-A parcel (`.mlae`) is a zip with these members, each at most once, and nothing else:
+An archive file (`.mlae`) is a zip with these members, each at most once, and nothing else:
 
     run.json                   the run's row (`archive_writing`), its config as `RunConfig.to_dict` gives it
     events.jsonl               one event per line: {"kind": ..., "time": ..., "payload": {...}}
     log.txt                    the end of its log
-    adapter.safetensors, checkpoint.safetensors      stored plainly, so that a small file stays a small one
-    start.safetensors, epoch-00004.safetensors       the same, in the parcel of a run that was put away
+    adapter.safetensors, checkpoint.safetensors      not compressed, so that no small file expands to a large one
+    start.safetensors, epoch-00004.safetensors       the same, in the file of an archived run
 
-Whoever opens one trusts nothing in it: no member's name becomes a path, sizes are limited before and while a member is
-read, every value is checked, and folders of another machine are left behind.
+Nothing in a file is trusted: no member's name becomes a path, sizes are limited before and while a member is read,
+every value is checked, and folders of another machine are dropped.
 """
 
 from __future__ import annotations
@@ -33,15 +33,21 @@ from mlae_lab.runs.paths import RunPaths, is_run_id
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
 
-_REASON = 4000  # characters of a stranger's reason
-_NOTES = 10  # sentences of a stranger about the images
+_REASON = 4000  # characters of an imported run's reason
+_NOTES = 10  # of an imported run about its images
 RELATIONS = ("retry", "duplicate", "paired", "repeat", "race", "diversity", "branched", "imported")
 
 
 @dataclass(frozen=True)
 class ArchiveFile:
-    """What a parcel holds, all of it checked. run: as `import_run` would put it into a store; events: their number;
-    skipped: events of a kind that only a newer lab knows; files: its members, name to bytes."""
+    """The checked content of an archive file.
+
+    Attributes:
+        run: As `import_run` would insert it into a store.
+        events: Their number.
+        skipped: Number of events of a kind that only a newer version knows.
+        files: Name to bytes of each member.
+    """
 
     run: Run
     events: int
@@ -51,8 +57,17 @@ class ArchiveFile:
 
 @dataclass(frozen=True)
 class Archived:
-    """A run that was put away. time: when, in seconds since 1970; bytes: of its file; owner: as of a run; task: of the
-    catalog, or `own:<folder>`; trouble: why its file cannot be read, "" where it can; task is then "" and status None."""
+    """An archived run.
+
+    Attributes:
+        id: Of the run.
+        time: When it was archived, in seconds since 1970.
+        bytes: Of its file.
+        owner: As of a run.
+        task: Of the catalog, or `own:<folder>`.
+        status: Of the run.
+        trouble: Why its file cannot be read, "" if it can be; task is then "" and status None.
+    """
 
     id: str
     time: float
@@ -63,14 +78,20 @@ class Archived:
     trouble: str = ""
 
 
-# ---------------------------------------------------------------- a run becomes a file
+# ---------------------------------------------------------------- export
 
 
 def export(store: RunStore, run_id: str, file: Path) -> int:
-    """Write a run that is over as a parcel; it appears whole or not at all. Returns its size in bytes.
+    """Write a run that is over as an archive file, completely or not at all.
 
-    Two exports of the same run have the same bytes. Raises StoreError for a run that is unknown, not over or goes on
-    meanwhile, ParcelError where the file cannot be written or the run is larger than a parcel may be.
+    Two exports of the same run have the same bytes.
+
+    Returns:
+        Its size in bytes.
+
+    Raises:
+        StoreError: The run is unknown, not over, or was resumed meanwhile.
+        ArchiveError: The file cannot be written, or the run is too large.
     """
     run = _ended(store, run_id, "exported")
     files = store.paths(run.id)
@@ -78,44 +99,53 @@ def export(store: RunStore, run_id: str, file: Path) -> int:
     return Path(file).stat().st_size
 
 
-def _ended(store: RunStore, run_id: str, what: str) -> Run:
+def _ended(store: RunStore, run_id: str, action: str) -> Run:
     run = store.run(run_id)
     if not run.status.is_over:
-        raise StoreError(f"run {run.id} is {run.status.value}: it can be {what} when it is over")
+        raise StoreError(f"run {run.id} is {run.status.value}: it can be {action} when it is over")
     return run
 
 
-# ---------------------------------------------------------------- a file becomes a run
+# ---------------------------------------------------------------- import
 
 
 def inspect(file: Path) -> ArchiveFile:
-    """Read all of a parcel and check it; nothing is written. Raises ParcelError."""
+    """Read and check a whole archive file; nothing is written. Raises ArchiveError."""
     with opened(file) as packed:
         run, _ = header_of(packed)
         for _ in _unpacked(packed, None):
             pass
-        told = [found is None for found in events_of(packed, run.config)]
-        return ArchiveFile(_foreign(run, ""), told.count(False), told.count(True), packed.sizes)
+        skipped = [event is None for event in events_of(packed, run.config)]
+        return ArchiveFile(_foreign(run, ""), skipped.count(False), skipped.count(True), packed.sizes)
 
 
 def import_run(store: RunStore, file: Path, owner: str = "") -> Run:
-    """Put the run in a parcel into the store, under its own name; its settings lose the folders of another machine.
+    """Import the run of an archive file into the store, under its own id and without the folders of another machine.
 
-    owner: a visitor's id, as in `Run`. A run that came from none is "imported". Raises ParcelError for the file,
-    StoreError if the run is here already, was put away here, or cannot be written; nothing of it is left then.
+    Args:
+        store: To import into.
+        file: The archive file.
+        owner: A visitor's id, as in `Run`.
+
+    Returns:
+        The run; its relation is "imported" if it had none.
+
+    Raises:
+        ArchiveError: The file breaks a rule. Nothing is imported.
+        StoreError: The store has the run already, or archived, or cannot be written to. Nothing is imported.
     """
     sweep(store)
     with opened(file) as packed:
         run, _ = header_of(packed)
         if not store.holds(run.id) and paths.archived(store.folder, run.id).exists():
-            raise StoreError(f"run {run.id} was put away here: `mlae_lab restore {run.id}` brings it back")
-        with _arriving(store, run.id) as files:
+            raise StoreError(f"run {run.id} is archived here: restore it with `mlae_lab restore {run.id}`")
+        with _incoming(store, run.id) as files:
             _fill(store, files, packed, _foreign(run, owner), run.config)
     return store.run(run.id)
 
 
 def _foreign(run: Run, owner: str) -> Run:
-    """A stranger's run as it may come into a store of ours."""
+    """An imported run with texts sanitised and shortened, and without paths of another machine."""
     weights = one_line(run.config.weights.replace("\\", "/").rsplit("/", 1)[-1])
     config = replace(
         run.config,
@@ -136,25 +166,25 @@ def _foreign(run: Run, owner: str) -> Run:
 
 
 def _fill(store: RunStore, files: RunPaths, packed: Packed, run: Run, config: RunConfig) -> None:
-    """Write a parcel's files, then its row and events: nobody sees a run before all of it is there."""
+    """Write the files, then the events and the row, so that a run becomes visible when it is complete."""
     for path, chunks in _unpacked(packed, files):
         path.parent.mkdir(exist_ok=True)
         with path.open("wb") as target:
             target.writelines(chunks)
     for _ in events_of(packed, config):
         pass  # every line is checked before the first is written
-    store.insert(run, (found for found in events_of(packed, config) if found is not None))
+    store.insert(run, (event for event in events_of(packed, config) if event is not None))
 
 
 @contextmanager
-def _arriving(store: RunStore, run_id: str) -> Iterator[RunPaths]:
-    """The empty folder of a run that is about to come into the store, held by its lock; removed if it does not come."""
+def _incoming(store: RunStore, run_id: str) -> Iterator[RunPaths]:
+    """The empty, locked folder of a run that is about to be inserted; removed if that fails."""
     files = store.paths(run_id)
     _require_free(store, run_id)
-    lock = _taken(files)
+    lock = _take_lock(files)
     try:
         _require_free(store, run_id)
-        for path in files.folder.iterdir():  # left by a process that was killed while it did the same
+        for path in files.folder.iterdir():  # left by an import whose process was killed
             if path != files.lock:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         yield files
@@ -163,15 +193,15 @@ def _arriving(store: RunStore, run_id: str) -> Iterator[RunPaths]:
             shutil.rmtree(files.folder, ignore_errors=True)
         if isinstance(error, (OSError, sqlite3.Error)):
             raise StoreError(
-                f"run {run_id} could not be written into {store.folder} ({error}): make room there and try again"
+                f"run {run_id} could not be written to {store.folder} ({error}): free some disk space and try again"
             ) from None
         raise
     finally:
         os.close(lock)
 
 
-def _taken(files: RunPaths) -> int:
-    """The run's lock: its process cannot start while it is held, and nobody else puts it away or brings it back."""
+def _take_lock(files: RunPaths) -> int:
+    """The run's lock: while it is held, the run cannot start and nobody else can archive or restore it."""
     try:
         files.folder.mkdir(parents=True, exist_ok=True)
         lock = locks.take(files.lock)
@@ -182,22 +212,22 @@ def _taken(files: RunPaths) -> int:
             os.close(lock)  # its folder was deleted in between
     except OSError as error:
         raise StoreError(
-            f"run {files.run} has no folder that can be written ({error}): make {files.folder.parent} writable"
+            f"the folder of run {files.run} cannot be written ({error}): make {files.folder.parent} writable"
         ) from None
-    raise StoreError(f"somebody else is busy with run {files.run} at this moment: try again when that is over")
+    raise StoreError(f"run {files.run} is in use by another process: try again in a moment")
 
 
 def _require_free(store: RunStore, run_id: str) -> None:
     if store.holds(run_id):
-        raise StoreError(f"run {run_id} is here already: delete it before you take it in once more")
+        raise StoreError(f"run {run_id} is in the store already: delete it before you import it again")
 
 
 def sweep(store: RunStore) -> None:
-    """Clear away what an import or a return left that was killed: events and files of a run that never came."""
-    for run_id in store.events_of_nobody():
-        with suppress(StoreError):  # somebody takes it in at this moment
+    """Remove what a killed import or restore left: events and files of a run without a row."""
+    for run_id in store.orphaned_events():
+        with suppress(StoreError):  # it is being imported at this moment
             files = store.paths(run_id)
-            lock = _taken(files)
+            lock = _take_lock(files)
             try:
                 store.without_events(run_id)
                 shutil.rmtree(files.folder, ignore_errors=True)
@@ -205,30 +235,31 @@ def sweep(store: RunStore) -> None:
                 os.close(lock)
 
 
-# ---------------------------------------------------------------- put away and brought back
+# ---------------------------------------------------------------- archive and restore
 
 
 def archive(store: RunStore, run_id: str) -> Path:
-    """Put away a run that is over: a checked parcel takes the place of its row, events and folder.
+    """Archive a run that is over: a checked archive file, checkpoints included, replaces its row, events and folder.
 
-    Its checkpoints go with it. Raises StoreError if it is not over or its process is still there, ParcelError if it
-    cannot be written; the run is then as it was.
+    Raises:
+        StoreError: It is not over, or its process still runs.
+        ArchiveError: The file cannot be written; the run stays as it was.
     """
-    _ended(store, run_id, "put away")
+    _ended(store, run_id, "archived")
     files = store.paths(run_id)
     file = paths.archived(store.folder, run_id)
-    lock = _taken(files)
+    lock = _take_lock(files)
     try:
-        run = _ended(store, run_id, "put away")
-        here = {"owner": run.owner, "attempt": run.attempt, "source": run.source, "data_folder": run.data_folder}
+        run = _ended(store, run_id, "archived")
+        local = {"owner": run.owner, "attempt": run.attempt, "source": run.source, "data_folder": run.data_folder}
         tensors = {path.name: path for path in (files.adapter, files.checkpoint, files.start)}
         tensors |= {path.name: path for name, path in files.checkpoints().items() if name != paths.LAST}
         with suppress(FileExistsError):
             file.parent.mkdir()
-        written = write(store, run, file, tensors, here)
+        written = write(store, run, file, tensors, local)
         try:
             if inspect(file).events != written:
-                raise ArchiveError(f"{file} does not hold every event of run {run.id}: the run stays where it is")
+                raise ArchiveError(f"{file} lacks events of run {run.id}: the run stays in the store; try again")
             store.delete(run.id, how="archived")
         except Exception:
             file.unlink(missing_ok=True)
@@ -239,57 +270,65 @@ def archive(store: RunStore, run_id: str) -> Path:
 
 
 def restore(store: RunStore, run_id: str) -> Run:
-    """Bring back a run that was put away, as it was; its file goes.
+    """Restore an archived run as it was, and remove its archive file.
 
-    Raises StoreError if it was not put away or is here, ParcelError for a damaged file, which then stays.
+    Raises:
+        StoreError: It is not archived, or it is in the store.
+        ArchiveError: The file is damaged; it is kept.
     """
     if not is_run_id(run_id):
-        raise StoreError(f"{run_id!r} is not the name of a run: it has eight letters a-z or digits 2-7")
+        raise StoreError(f"{run_id!r} is not a run id: it must have eight letters a-z or digits 2-7")
     file = paths.archived(store.folder, run_id)
     if not file.is_file() and not store.holds(run_id):
-        raise StoreError(f"run {run_id} was not put away in {store.folder}: there is no {file.name} in its archive")
-    with _arriving(store, run_id) as files, opened(file) as packed:
-        run, here = header_of(packed)
+        raise StoreError(
+            f"run {run_id} is not archived in {store.folder}: `mlae_lab runs --archived` lists those that are"
+        )
+    with _incoming(store, run_id) as files, opened(file) as packed:
+        run, local = header_of(packed)
         if run.id != run_id:
-            raise ArchiveError(f"{file} holds run {run.id}, not {run_id}: import it as a file instead")
-        _fill(store, files, packed, replace(run, **here), run.config)
+            raise ArchiveError(f"{file} holds run {run.id}, not {run_id}: import the file instead")
+        _fill(store, files, packed, replace(run, **local), run.config)
         file.unlink()
     return store.run(run_id)
 
 
 def discard(store: RunStore, run_id: str) -> None:
-    """Delete a run that was put away, be its file damaged. Raises StoreError if it was not put away here."""
+    """Delete an archived run, even if its file is damaged. Raises StoreError if it is not archived here."""
     if not is_run_id(run_id) or store.holds(run_id) or not paths.archived(store.folder, run_id).is_file():
-        raise StoreError(f"run {run_id} was not put away in {store.folder}: there is nothing to delete")
+        raise StoreError(f"run {run_id} is not archived in {store.folder}: there is nothing to delete")
     paths.archived(store.folder, run_id).unlink(missing_ok=True)
     store.forget(run_id)
 
 
 def archived(store: RunStore) -> list[Archived]:
-    """The runs that are put away, the latest first; of each only run.json is read."""
-    found = []
+    """The archived runs, the latest first; of each file only run.json is read."""
+    entries = []
     for file in paths.archived(store.folder, "a" * 8).parent.glob(f"*{SUFFIX}"):
         if not is_run_id(file.stem) or store.holds(file.stem):
             continue
         try:
-            about = file.stat()
-        except FileNotFoundError:  # brought back in this moment
+            file_stat = file.stat()
+        except FileNotFoundError:  # restored at this moment
             continue
-        entry = Archived(file.stem, about.st_mtime, about.st_size, store.owner_of_gone(file.stem))
+        entry = Archived(file.stem, file_stat.st_mtime, file_stat.st_size, store.owner_of_gone(file.stem))
         try:
             with opened(file) as packed:
-                run, here = header_of(packed)
+                run, local = header_of(packed)
         except ArchiveError as error:
-            found.append(replace(entry, trouble=str(error)))
+            entries.append(replace(entry, trouble=str(error)))
         else:
-            owner = entry.owner or here.get("owner", "")
-            found.append(replace(entry, owner=owner, task=run.config.task, status=run.status))
-    return sorted(found, key=lambda entry: entry.time, reverse=True)
+            owner = entry.owner or local.get("owner", "")
+            entries.append(replace(entry, owner=owner, task=run.config.task, status=run.status))
+    return sorted(entries, key=lambda entry: entry.time, reverse=True)
 
 
 def _unpacked(packed: Packed, files: RunPaths | None) -> Iterator[tuple[Path, Iterable[bytes]]]:
-    """Log and tensors: where each belongs in a run's folder, and its bytes, checked as they are taken. files: None to
-    check them only."""
+    """The path in a run's folder of the log and of each tensor file, with its bytes, checked while they are read.
+
+    Args:
+        packed: The open archive file.
+        files: Of the run, None to only check the content.
+    """
     for name, size in packed.sizes.items():
         if name in (RUN, EVENTS):
             continue
@@ -299,11 +338,10 @@ def _unpacked(packed: Packed, files: RunPaths | None) -> Iterator[tuple[Path, It
             for _ in checked:
                 pass
         else:
-            yield _place(files, name), checked
+            yield _path_of(files, name), checked
 
 
-def _place(files: RunPaths, name: str) -> Path:
+def _path_of(files: RunPaths, name: str) -> Path:
     if epoch := EPOCH.fullmatch(name):
         return files.checkpoint_after(int(epoch[1]))
-    own = {path.name: path for path in (files.log, files.adapter, files.checkpoint, files.start)}
-    return own[name]
+    return {path.name: path for path in (files.log, files.adapter, files.checkpoint, files.start)}[name]

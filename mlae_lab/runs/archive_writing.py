@@ -1,4 +1,4 @@
-"""A run that is over becomes a parcel."""
+"""Write a run that is over as an archive file."""
 
 from __future__ import annotations
 
@@ -19,14 +19,29 @@ from mlae_lab.runs.store import Run, RunStore, StoreError
 KEPT_LOG_BYTES = 1_000_000  # of a log's end, when it is exported
 
 
-def write(store: RunStore, run: Run, file: Path, tensors: Mapping[str, Path], here: Mapping[str, object]) -> int:
-    """Write a parcel. here: what concerns this store alone. Returns the number of its events."""
+def write(store: RunStore, run: Run, file: Path, tensors: Mapping[str, Path], local: Mapping[str, object]) -> int:
+    """Write an archive file.
+
+    Args:
+        store: Of the run.
+        run: One that is over.
+        file: To write.
+        tensors: Name to path of each safetensors file to include; missing ones are left out.
+        local: Fields that concern this store only, {} for an export.
+
+    Returns:
+        The number of its events.
+
+    Raises:
+        ArchiveError: The file cannot be written, or the run is too large.
+        StoreError: The run changed while it was written.
+    """
     if not file.name:
         raise ArchiveError(f"{file} is a folder: give the file a name, such as {run.id}.mlae")
     events = store.events(run.id)
     if len(events) > MAX_EVENTS:
-        raise ArchiveError(f"run {run.id} has {len(events)} events: a parcel takes at most {MAX_EVENTS}")
-    header = _header_of(run) | ({"here": dict(here)} if here else {})
+        raise ArchiveError(f"run {run.id} has {len(events)} events: an archive file holds at most {MAX_EVENTS}")
+    header = _header_of(run) | ({"here": dict(local)} if local else {})
     lines = (
         f'{{"kind":{json.dumps(s.event.kind)},"time":{json.dumps(s.time)},"payload":{ev.to_json(s.event)}}}\n'.encode()
         for s in events
@@ -35,7 +50,7 @@ def write(store: RunStore, run: Run, file: Path, tensors: Mapping[str, Path], he
         with replacing(file) as partial:
             with zipfile.ZipFile(partial, "x") as packed:
                 _add(packed, RUN, [json.dumps(header, indent=1).encode()])
-                _add(packed, EVENTS, _together(lines))
+                _add(packed, EVENTS, _chunked(lines))
                 for name, path in {LOG: store.paths(run.id).log, **tensors}.items():
                     with suppress(FileNotFoundError), path.open("rb") as source:
                         if name == LOG:
@@ -43,17 +58,16 @@ def write(store: RunStore, run: Run, file: Path, tensors: Mapping[str, Path], he
                         _add(packed, name, iter(lambda: source.read(CHUNK), b""))
             _require_same(store, run)
     except OSError as error:
-        _require_same(store, run)  # a folder that vanishes under the reader was deleted
+        _require_same(store, run)  # the files of a run that was deleted meanwhile vanish
         raise ArchiveError(
-            f"{file} cannot be written ({error.strerror or error}): choose a name in a folder that is there, "
-            "may be written and has room"
+            f"{file} cannot be written ({error.strerror or error}): choose an existing, writable folder with free space"
         ) from None
     return len(events)
 
 
 def _header_of(run: Run) -> dict:
-    """run.json. config_hash: of the config as it stands there; first_hash: where the row remembers another one,
-    because the run came from another machine or an older lab."""
+    """Content of run.json. config_hash is that of the config in it; first_hash is that of the row where it differs,
+    because the run came from another machine or an earlier version."""
     config_hash = run.config.hash
     header = {
         "format": FORMAT, "id": run.id, "status": run.status.value, "reason": run.reason, "created": run.created,
@@ -72,25 +86,23 @@ def _add(packed: zipfile.ZipFile, name: str, chunks: Iterable[bytes]) -> None:
         for chunk in chunks:
             size += len(chunk)
             if size > most:
-                raise ArchiveError(
-                    f"{name} of the run is larger than {format_bytes(most)}, the most that a parcel takes"
-                )
+                raise ArchiveError(f"{name} of the run is too large: at most {format_bytes(most)} are allowed")
             target.write(chunk)
 
 
-def _together(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes in larger pieces: a zip takes its time for each."""
-    waiting: list[bytes] = []
+def _chunked(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes in larger pieces: zipfile has an overhead for each."""
+    pending: list[bytes] = []
     size = 0
     for line in lines:
-        waiting.append(line)
+        pending.append(line)
         size += len(line)
         if size >= CHUNK:
-            yield b"".join(waiting)
-            waiting, size = [], 0
-    yield b"".join(waiting)
+            yield b"".join(pending)
+            pending, size = [], 0
+    yield b"".join(pending)
 
 
 def _require_same(store: RunStore, run: Run) -> None:
     if store.run(run.id) != run:
-        raise StoreError(f"run {run.id} was changed while it was being written: try again when it is over")
+        raise StoreError(f"run {run.id} changed while it was being exported: try again when it is over")

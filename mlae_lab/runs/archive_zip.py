@@ -1,4 +1,4 @@
-"""The zip of a parcel, member by member: which there may be, how large, and how they are read without trusting them."""
+"""The zip of an archive file: which members it may have, their size limits, and how untrusted members are read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RUN_BYTES = 1_000_000
 EVENTS_BYTES = 500_000_000
 LOG_BYTES = 2_000_000
 MAX_EVENTS = 2_000_000
-MAX_PACKED = 200  # the events of a run pack to a tenth or a twentieth of their size
+MAX_PACKED = 200  # compression ratio; that of a run's events is 10 to 20
 TENSORS_BYTES = 2_000_000_000  # per member; below 2 GiB no member needs zip64
 RUN, EVENTS, LOG = "run.json", "events.jsonl", "log.txt"
 EPOCH = re.compile(r"epoch-([0-9]{5})\.safetensors")
@@ -28,11 +28,11 @@ CHUNK = 1 << 20
 
 
 class ArchiveError(LabError):
-    """A file that is no parcel, or one that breaks a rule; its text gives the value, the rule and what would work."""
+    """A file that is not an archive file, or that breaks a rule."""
 
 
-class _Modest(io.FileIO):
-    """A file that gives at most a megabyte at once: a zip that lists millions of members seems cut off."""
+class _LimitedReads(io.FileIO):
+    """A file that returns at most a megabyte at once: a zip that lists millions of members seems truncated."""
 
     def read(self, size: int | None = -1) -> bytes:
         return super().read(CHUNK if size is None or not 0 <= size <= CHUNK else size)
@@ -40,7 +40,7 @@ class _Modest(io.FileIO):
 
 @dataclass(frozen=True)
 class Packed:
-    """An open parcel whose list of members is checked."""
+    """An open archive file whose list of members is checked."""
 
     name: str
     zip: zipfile.ZipFile
@@ -51,7 +51,7 @@ class Packed:
         return {name: entry.file_size for name, entry in self.members.items()}
 
     def chunks(self, member: str) -> Iterator[bytes]:
-        """A member's bytes, exactly as many as it said; the last read compares its checksum."""
+        """A member's bytes, exactly as many as it declares; the last read compares its checksum."""
         left = self.members[member].file_size
         with _damage(self.name):
             source = self.zip.open(self.members[member])
@@ -61,7 +61,9 @@ class Packed:
                     chunk = source.read(CHUNK)
                 left -= len(chunk)
                 if left < 0 or (left and not chunk):
-                    raise ArchiveError(f"{member} in {self.name} has another size than it says: ask for the file again")
+                    raise ArchiveError(
+                        f"{member} in {self.name} does not have the size that it declares: request the file again"
+                    )
                 if not chunk:
                     return
                 yield chunk
@@ -69,13 +71,13 @@ class Packed:
 
 @contextmanager
 def opened(file: Path) -> Iterator[Packed]:
-    """A parcel whose list of members is checked. Raises ParcelError."""
+    """Open an archive file and check its list of members. Raises ArchiveError."""
     file = Path(file)
     try:
-        raw = _Modest(file)
+        raw = _LimitedReads(file)
     except OSError as error:
         raise ArchiveError(
-            f"{file} cannot be opened ({error.strerror or error}): give a {SUFFIX} file that a lab exported"
+            f"{file} cannot be opened ({error.strerror or error}): choose a {SUFFIX} file that MLAE Lab exported"
         ) from None
     with raw:
         with _damage(file.name):
@@ -88,15 +90,16 @@ def _damage(name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        said = " ".join(str(error).split())[:80] or type(error).__name__
+        cause = " ".join(str(error).split())[:80] or type(error).__name__
         raise ArchiveError(
-            f"{name} is no parcel, or it is cut off or damaged ({said}): give a {SUFFIX} file that a lab exported"
+            f"{name} is not an archive file, or it is truncated or damaged ({cause}): choose a {SUFFIX} file that MLAE "
+            "Lab exported"
         ) from None
 
 
 def _members(packed: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
-    """The members by their names, before the first one is read. Raises ParcelError for any that a parcel cannot have."""
-    found: dict[str, zipfile.ZipInfo] = {}
+    """The members by name, before the first one is read. Raises ArchiveError for any that is not allowed."""
+    members: dict[str, zipfile.ZipInfo] = {}
     for entry in packed.infolist():
         name = entry.orig_filename  # `filename` ends at a zero byte
         most = limit(name)
@@ -104,41 +107,41 @@ def _members(packed: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
         allowed = (zipfile.ZIP_STORED,) if name.endswith(".safetensors") else (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
         if most == 0:
             raise ArchiveError(
-                f"{file} holds {short(name)}: a parcel holds {RUN}, {EVENTS}, {LOG} and safetensors only"
+                f"{file} contains {short(name)}: only {RUN}, {EVENTS}, {LOG} and safetensors files are allowed"
             )
-        if name in found:
-            raise ArchiveError(f"{file} holds {name} twice: a parcel holds each file once")
+        if name in members:
+            raise ArchiveError(f"{file} contains {name} twice: each member is allowed once")
         if not plain:
-            raise ArchiveError(f"{name} in {file} is a link or a folder: a parcel holds plain files only")
+            raise ArchiveError(f"{name} in {file} is a link or a folder: only regular files are allowed")
         if entry.flag_bits & 0x41:
-            raise ArchiveError(f"{name} in {file} has a password: a parcel has none")
+            raise ArchiveError(f"{name} in {file} is encrypted: archive files have no password")
         if entry.compress_type not in allowed:
             how = "stored" if len(allowed) == 1 else "stored or deflated"
-            raise ArchiveError(f"{name} in {file} is packed by method {entry.compress_type}: it must be {how}")
+            raise ArchiveError(f"{name} in {file} has the compression method {entry.compress_type}: it must be {how}")
         if entry.file_size > most:
             raise ArchiveError(
-                f"{name} in {file} has {format_bytes(entry.file_size)}: at most {format_bytes(most)} are taken"
+                f"{name} in {file} has {format_bytes(entry.file_size)}: at most {format_bytes(most)} are allowed"
             )
         if entry.file_size > max(CHUNK, MAX_PACKED * entry.compress_size):
             raise ArchiveError(
-                f"{name} in {file} unpacks to {entry.file_size // max(1, entry.compress_size)} times its size: what a lab "
-                f"exports does so at most {MAX_PACKED} times"
+                f"{name} in {file} expands to {entry.file_size // max(1, entry.compress_size)} times its compressed size: "
+                f"at most {MAX_PACKED} times are allowed"
             )
-        found[name] = entry
+        members[name] = entry
     for name in (RUN, EVENTS):
-        if name not in found:
-            raise ArchiveError(f"{file} lacks {name}: give a {SUFFIX} file that a lab exported")
-    return found
+        if name not in members:
+            raise ArchiveError(f"{file} has no {name}: choose a {SUFFIX} file that MLAE Lab exported")
+    return members
 
 
 def limit(name: str) -> int:
-    """The most bytes that a member may have, 0 for a name that no member has."""
-    texts = {RUN: RUN_BYTES, EVENTS: EVENTS_BYTES, LOG: LOG_BYTES}
-    known = name in ("adapter.safetensors", "checkpoint.safetensors", "start.safetensors") or EPOCH.fullmatch(name)
-    return texts.get(name, TENSORS_BYTES if known else 0)
+    """The most bytes that a member of this name may have, 0 for a name that is not allowed."""
+    limits = {RUN: RUN_BYTES, EVENTS: EVENTS_BYTES, LOG: LOG_BYTES}
+    tensors = name in ("adapter.safetensors", "checkpoint.safetensors", "start.safetensors") or EPOCH.fullmatch(name)
+    return limits.get(name, TENSORS_BYTES if tensors else 0)
 
 
 def short(value: object) -> str:
-    """A stranger's value as a sentence can hold it."""
+    """An untrusted value in ASCII, at most 60 characters, for an error message."""
     text = ascii(value)
     return text if len(text) <= 60 else text[:57] + "..."

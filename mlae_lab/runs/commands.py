@@ -1,6 +1,6 @@
-"""What people do with runs: start, stop, resume, repeat. Pages and the command line call the same functions.
+"""Actions on runs: launch, stop, resume, rerun, branch, delete. Pages and the command line call the same functions.
 
-Each is safe to call twice and at the same time as any other: the store decides which of two came first.
+Each is safe to call twice and concurrently with any other: the store decides which call came first.
 """
 
 from __future__ import annotations
@@ -23,16 +23,22 @@ from mlae_lab.runs.paths import LAST, RunPaths
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import NO_ORIGIN, Origin, Run, RunStore, StoreError
 
-_ACCOUNT_SECONDS = 5.0  # a supervisor that is started writes within them what became of a run that died
+_ACCOUNT_SECONDS = 5.0  # within which a new supervisor records how a run ended whose process died
 
 
 def launch(
     store: RunStore, config: RunConfig, owner: str = "", origin: Origin = NO_ORIGIN, start: Path | None = None
 ) -> Run:
-    """Enqueue a run; its process waits for nobody, trains and outlives everyone.
+    """Enqueue a run, which its own process trains in the background.
 
-    The device is settled here ("auto" asks the driver, without torch), so that there can be one queue per device.
-    start: a checkpoint to go on from, copied, so that its run may be deleted.
+    The device is resolved here ("auto" asks the driver, without torch), so that there is one queue per device.
+
+    Args:
+        store: Of the run.
+        config: Its settings.
+        owner: As in `Run`.
+        origin: Where it comes from.
+        start: A checkpoint to continue from. It is copied, so that its run may be deleted.
     """
     device = devices.kind(config.device)
     name = store.reserve()
@@ -48,10 +54,10 @@ def launch(
 
 
 def rerun(store: RunStore, run_id: str, owner: str = "") -> Run:
-    """The same run once more, from its first step, as a run of its own: a retry of one that did not reach its end, a
-    duplicate of any other. One that went on from a checkpoint begins there again, and names the same parent.
+    """Launch the same run again, from its first step: a retry of one that did not finish, a duplicate of any other.
 
-    Raises StoreError where that checkpoint is not here.
+    A run that was branched from a checkpoint starts from that checkpoint again and has the same parent.
+    Raises StoreError if that checkpoint is missing.
     """
     run = store.run(run_id)
     if run.relation == "branched":
@@ -63,20 +69,28 @@ def rerun(store: RunStore, run_id: str, owner: str = "") -> Run:
 
 
 def require_start(run: Run, files: RunPaths) -> None:
-    """Raise StoreError if a run went on from a checkpoint of another one that is not here, as of one that was imported."""
+    """Raise StoreError if a run was branched from a checkpoint that is missing, as it is for an imported run."""
     if run.relation == "branched" and not files.start.is_file():
+        parent = f"run {run.parent}" if run.parent else "a run of another store"
         raise StoreError(
-            f"run {run.id} went on from a checkpoint of run {run.parent or 'another lab'} that is not here: go on from "
-            "a checkpoint that is"
+            f"run {run.id} was branched from a checkpoint of {parent}, which is missing here: branch from a checkpoint "
+            "in this store"
         )
 
 
 def stop(store: RunStore, run_id: str, now: bool = False, timeout: float = 10.0) -> Status:
-    """End a run. Returns its status afterwards.
+    """Stop a run; a queued one is cancelled.
 
-    now False: a waiting run is cancelled; a running one finishes its step, keeps what it has and measures it if that
-    is quick. It may take its longest step and ten seconds, then it is ended. now True: its process group is killed
-    and has ended on return.
+    Args:
+        store: Of the run.
+        run_id: Its id.
+        now: False: a running run finishes its step, saves a checkpoint and evaluates it if that is quick; it is killed
+            if it takes more than its longest step and ten seconds. True: its process group is killed and has ended on
+            return.
+        timeout: Seconds to wait for a killed process to end.
+
+    Returns:
+        Its status afterwards.
     """
     if cancel(store, run_id):
         return Status.STOPPED
@@ -88,36 +102,36 @@ def stop(store: RunStore, run_id: str, now: bool = False, timeout: float = 10.0)
 
 
 def cancel(store: RunStore, run_id: str) -> bool:
-    """Cancel a run that still waits. False, and nothing changes, where its turn has come or it is over."""
-    return store.move(run_id, Status.STOPPED, "cancelled before its turn came", only_from=(Status.QUEUED,))
+    """Cancel a queued run. Returns False and changes nothing if it has started or is over."""
+    return store.move(run_id, Status.STOPPED, "cancelled before it started", only_from=(Status.QUEUED,))
 
 
 def resume(store: RunStore, run_id: str) -> Run:
-    """Let a stopped, failed or lost run go on from its last checkpoint, or from its beginning where it has none.
+    """Resume a stopped, failed or lost run from its last checkpoint, or from the start if it has none.
 
-    Raises StoreError for a run that is under way or finished, and for one that went on from a checkpoint of another
-    run, where neither that nor one of its own is here.
+    Raises StoreError for a run that is queued, active or finished, and for a branched run that has no checkpoint and
+    whose parent's checkpoint is missing.
     """
-    _settle(store, run_id)
+    _await_recorded_end(store, run_id)
     files = store.paths(run_id)
     if not files.checkpoints():
         require_start(store.run(run_id), files)
     if not store.requeue(run_id):
         run = store.run(run_id)
         if run.status is Status.FINISHED:
-            raise StoreError(f"run {run.id} is finished: continue it with another mask or more epochs, as a new run")
+            raise StoreError(f"run {run.id} is finished: branch from it with another mask or more epochs, as a new run")
         if not run.status.is_over:
             raise StoreError(f"run {run.id} is {run.status.value} already: there is nothing to resume")
     supervisor.ensure(store)
     return store.run(run_id)
 
 
-def _settle(store: RunStore, run_id: str) -> None:
-    """Where a run's process has died and nobody has written that down yet, wait until a supervisor has."""
+def _await_recorded_end(store: RunStore, run_id: str) -> None:
+    """If a run's process has died and the store does not say so yet, wait until a supervisor has recorded it."""
     deadline = time.monotonic() + _ACCOUNT_SECONDS
     while (run := store.run(run_id)).status.is_active and derived(store, run).status.is_over:
         if time.monotonic() > deadline:
-            raise StoreError(f"how run {run_id} ended is not in the store yet: try again in a moment")
+            raise StoreError(f"the end of run {run_id} is not recorded yet: try again in a moment")
         supervisor.ensure(store)
         time.sleep(0.05)
 
@@ -125,10 +139,19 @@ def _settle(store: RunStore, run_id: str) -> None:
 def branch(
     store: RunStore, run_id: str, plan: MaskPlan, checkpoint: str = LAST, epochs: int | None = None, owner: str = ""
 ) -> Run:
-    """A new run that goes on from a checkpoint of another one with another mask; it names its parent.
+    """Launch a new run that continues from a checkpoint of another run with another mask.
 
-    checkpoint: one of `RunPaths.checkpoints`. epochs: of the new run, counted from the parent's beginning; the
-    parent's by default. Raises StoreError or ConfigError with what would work.
+    Args:
+        store: Of both runs.
+        run_id: The parent.
+        plan: Mask of the new run.
+        checkpoint: One of `RunPaths.checkpoints`.
+        epochs: Of the new run, counted from the parent's first; by default the parent's.
+        owner: As in `Run`.
+
+    Raises:
+        StoreError: The parent has no such checkpoint, or no experts.
+        ConfigError: The mask or the number of epochs does not fit the parent.
     """
     parent = store.run(run_id)
     known = store.paths(run_id).checkpoints()
@@ -136,28 +159,29 @@ def branch(
         have = ", ".join(known) or "none"
         raise StoreError(f"run {run_id} has no checkpoint {checkpoint!r}: it has {have}")
     if parent.config.method != "mlae":
-        raise StoreError(f"run {run_id} is a {parent.config.what}: only a run with experts can go on with another mask")
+        raise StoreError(f"run {run_id} is a {parent.config.what}: branch from a run with experts")
     if plan.expert_rank != parent.config.plan.expert_rank:
         raise ConfigError(
-            f"the new mask has experts of rank {plan.expert_rank} and run {run_id} has rank "
+            f"the experts of the new mask have rank {plan.expert_rank} and those of run {run_id} have rank "
             f"{parent.config.plan.expert_rank}: they must be equal"
         )
     config = replace(parent.config, plan=plan, epochs=parent.config.epochs if epochs is None else epochs)
     reached = epoch_of(store, run_id, checkpoint)
     if reached >= config.epochs:
         raise ConfigError(
-            f"epochs is {config.epochs} and the checkpoint is of epoch {reached}: choose more epochs or an earlier checkpoint"
+            f"epochs is {config.epochs} and the checkpoint is after epoch {reached}: choose more epochs or an earlier "
+            "checkpoint"
         )
     return launch(store, config, owner, Origin(parent.id, "branched", checkpoint), known[checkpoint])
 
 
 def command_of(run: Run) -> str:
-    """The command line that starts the same run, from where it began."""
+    """The equivalent command: it starts the same run, from the same checkpoint if it was branched."""
     return f"python -m mlae_lab rerun {run.id}" if run.relation == "branched" else run.config.command()
 
 
 def epoch_of(store: RunStore, run_id: str, checkpoint: str) -> int:
-    """The whole epochs that a checkpoint has behind it."""
+    """The number of complete epochs before a checkpoint."""
     if checkpoint != LAST:
         return int(checkpoint)
     run, saved, started = store.run(run_id), store.last(run_id, Saved), store.last(run_id, Started)
@@ -168,12 +192,12 @@ def epoch_of(store: RunStore, run_id: str, checkpoint: str) -> int:
     return saved.step // steps_per_epoch(started.train_images, run.config.batch_size)
 
 
-# ---------------------------------------------------------------- room on the disk
+# ---------------------------------------------------------------- disk space
 
 
 @dataclass(frozen=True)
 class DiskUse:
-    """Bytes that a run takes. files: of its folder; events: in the database."""
+    """Bytes that a run takes in its folder (files) and in the database (events)."""
 
     files: int
     events: int
@@ -184,40 +208,40 @@ class DiskUse:
 
 
 def disk_use(store: RunStore) -> dict[str, DiskUse]:
-    """What each run takes."""
+    """The disk use of each run."""
     events = store.event_bytes()
     return {run.id: DiskUse(_bytes_in(store.paths(run.id).folder), events.get(run.id, 0)) for run in store.runs()}
 
 
 def _bytes_in(folder: os.PathLike) -> int:
     total = 0
-    for here, _, names in os.walk(folder):
+    for parent, _, names in os.walk(folder):
         for name in names:
             try:
-                total += os.stat(os.path.join(here, name), follow_symlinks=False).st_size
+                total += os.stat(os.path.join(parent, name), follow_symlinks=False).st_size
             except OSError:
                 continue
     return total
 
 
 def free_bytes(store: RunStore) -> int:
-    """Room left on the disk of the store."""
+    """Free space on the disk of the store."""
     return shutil.disk_usage(store.folder).free
 
 
 def delete(store: RunStore, run_id: str) -> None:
-    """Forget a run that is over. Raises StoreError if it is not over, or its process is still there."""
-    _settle(store, run_id)
+    """Delete a run that is over. Raises StoreError if it is not over, or its process still runs."""
+    _await_recorded_end(store, run_id)
     deadline = time.monotonic() + 5
     while store.run(run_id).status.is_over and is_alive(store.paths(run_id)) and time.monotonic() < deadline:
-        time.sleep(0.05)  # it wrote its end and is leaving
+        time.sleep(0.05)  # its end is recorded and the process is about to exit
     if store.run(run_id).status.is_over and is_alive(store.paths(run_id)):
-        raise StoreError(f"the process of run {run_id} is still there: stop it before you delete it")
+        raise StoreError(f"the process of run {run_id} still runs: stop it before you delete it")
     store.delete(run_id)
 
 
 def log_tail(store: RunStore, run_id: str, lines: int = 40) -> list[str]:
-    """The last lines of a run's log, without what a terminal would obey: the run may come from a stranger."""
+    """The last lines of a run's log, without control characters: the run may be imported."""
     try:
         with store.paths(run_id).log.open("rb") as file:
             file.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""Database: the one SQLite file of a store. It is opened, brought up to date and locked here and nowhere else."""
+"""Database: the SQLite file of a store. It is opened, migrated and locked only here."""
 
 from __future__ import annotations
 
@@ -18,14 +18,19 @@ TIMEOUT_SECONDS = 30.0  # seconds that a writer waits for another one
 
 
 class StoreError(LabError):
-    """A store that cannot be used, or a run that it does not hold; its text says what would work."""
+    """A store that cannot be used, or a run that it does not have."""
 
 
 class Database:
-    """Open the file of a store in a folder, made if it is missing; one of an older lab is brought up to date.
+    """The database of a store; created if it is missing, migrated if an older version wrote it.
 
-    folder: every file of the store lies below it. Any number of processes may open it at once.
-    Raises StoreError if the folder cannot be written or a newer lab made the store.
+    Any number of processes may open it at once.
+
+    Args:
+        folder: Of the store; all its files are below it.
+
+    Raises:
+        StoreError: The folder cannot be written, or a newer version wrote the store.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,16 +40,16 @@ class Database:
             self.folder.mkdir(parents=True, exist_ok=True)
             version = self._version()
             if version < SCHEMA:
-                with paths.making(self.folder).open("w") as turn:  # SQLite does not wait while the journal mode changes
-                    fcntl.flock(turn, fcntl.LOCK_EX)
-                    version = self._changed(self._version())
+                with paths.making(self.folder).open("w") as lock:  # SQLite does not wait while the journal mode changes
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    version = self._migrate(self._version())
             if version > SCHEMA:
                 raise StoreError(
-                    f"{self.folder} was written by a newer lab (schema {version}, this one knows {SCHEMA}): "
-                    "update this lab or choose another --store"
+                    f"{self.folder} was written by a newer version (schema {version}, this one reads {SCHEMA}): "
+                    "update MLAE Lab or choose another --store"
                 )
-            # While one connection has read, SQLite's two files beside the database exist: without it the first who
-            # looks on a full disk could not make them, and nothing could be read.
+            # An open connection that has read keeps SQLite's -wal and -shm files in existence. Without them, reading
+            # would fail on a full disk, where they cannot be created.
             self._anchor = sqlite3.connect(
                 paths.database(self.folder), timeout=TIMEOUT_SECONDS, check_same_thread=False
             )
@@ -60,8 +65,8 @@ class Database:
         with self._connection() as db:
             return db.execute("PRAGMA user_version").fetchone()[0]
 
-    def _changed(self, version: int) -> int:
-        """Bring the tables from a version to this lab's, all of it or nothing. Returns the version they have then."""
+    def _migrate(self, version: int) -> int:
+        """Migrate the tables from a version to `SCHEMA` in one transaction. Returns their version afterwards."""
         if version == 0:
             with self._connection() as db:
                 db.execute("PRAGMA journal_mode=WAL")
@@ -77,16 +82,16 @@ class Database:
         return version
 
     def _refuse_while_in_use(self, db: sqlite3.Connection) -> None:
-        """A process of an older lab would go on writing under the old names."""
+        """Processes of the older version would continue to write under the old names."""
         active = [
             run for (run,) in db.execute("SELECT id FROM runs WHERE status IN ('starting', 'running', 'stopping')")
         ]
         busy = [run for run in active if locks.held(paths.RunPaths(self.folder, run).lock)]
         if busy or locks.held(paths.supervisor_lock(self.folder)):
-            who = f"run {busy[0]} of an older lab is" if busy else "the supervisor of an older lab is"
+            process = f"run {busy[0]}" if busy else "the supervisor"
             raise StoreError(
-                f"{self.folder} is in use: {who} still running; wait until it has finished, or stop it with that lab, "
-                "and open the store again"
+                f"{self.folder} is in use: {process} of an older version is still running; wait until it has finished, or "
+                "stop it with that version, and open the store again"
             )
 
     def _rename_files(self) -> None:
@@ -98,8 +103,13 @@ class Database:
     def _connection(
         self, write: bool = False, timeout: float = TIMEOUT_SECONDS, durable: bool = True
     ) -> Iterator[sqlite3.Connection]:
-        """One transaction: committed on leaving, rolled back on an exception. write: locked from its beginning.
-        patience: seconds to wait for another writer. lasting: it outlives a power cut, which costs a wait for the disk."""
+        """One transaction: committed on leaving, rolled back on an exception.
+
+        Args:
+            write: Lock the database from the start.
+            timeout: Seconds to wait for another writer.
+            durable: Wait until it is on the disk, so that it survives a power failure.
+        """
         db = sqlite3.connect(paths.database(self.folder), timeout=timeout, isolation_level=None)
         try:
             db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
@@ -117,7 +127,7 @@ class Database:
             db.close()
 
     def sync(self) -> None:
-        """Have everything that was written until now on the disk itself. Raises OSError."""
+        """Flush everything written so far to the disk. Raises OSError."""
         with suppress(FileNotFoundError):
             log = os.open(f"{paths.database(self.folder)}-wal", os.O_RDONLY)
             try:
@@ -126,10 +136,10 @@ class Database:
                 os.close(log)
 
     def trouble(self) -> str | None:
-        """What SQLite finds wrong with the file, in its own words; None if it is whole. Reads all of it."""
+        """SQLite's message about damage in the file, None if it is intact. Reads all of it."""
         try:
             with self._connection() as db:
-                said = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+                message = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         except sqlite3.Error as error:
             return str(error)
-        return None if said == "ok" else said
+        return None if message == "ok" else message

@@ -1,4 +1,4 @@
-"""The devices that runs take in turn, found without torch: all CPU cores are one, each GPU is one."""
+"""The devices that runs are queued for, detected without torch: all CPU cores are one, each GPU is one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Gpu:
-    """id: what CUDA_VISIBLE_DEVICES takes; memory: in bytes, 0 where nobody said."""
+    """A GPU. id: for CUDA_VISIBLE_DEVICES; memory: in bytes, 0 if unknown."""
 
     id: str
     name: str
@@ -23,64 +23,62 @@ class Gpu:
 
 @lru_cache(maxsize=1)
 def gpus() -> tuple[Gpu, ...]:
-    """The GPUs of this machine that its processes may use, as nvidia-smi lists them; asked once."""
+    """The GPUs of this machine that this process may use, as nvidia-smi lists them; queried once."""
     try:
-        words = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
-        listed = subprocess.run(words, capture_output=True, text=True, timeout=20)
-        found = (
-            [_gpu(line) for line in listed.stdout.splitlines() if line.count(",") >= 3] if not listed.returncode else []
-        )
+        command = ["nvidia-smi", "--query-gpu=index,uuid,name,memory.total", "--format=csv,noheader,nounits"]
+        listing = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        lines = [] if listing.returncode else listing.stdout.splitlines()
+        listed = [_gpu(line) for line in lines if line.count(",") >= 3]
     except (OSError, subprocess.TimeoutExpired):
-        found = []
-    if not found and Path("/proc/driver/nvidia/gpus").is_dir():
-        found = [(str(i), "", Gpu(str(i), "GPU")) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").iterdir())]
-    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is None:
-        return tuple(gpu for _, _, gpu in found)
+        listed = []
+    if not listed and Path("/proc/driver/nvidia/gpus").is_dir():
+        listed = [(str(i), "", Gpu(str(i), "GPU")) for i, _ in enumerate(Path("/proc/driver/nvidia/gpus").iterdir())]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return tuple(gpu for _, _, gpu in listed)
     chosen = []
-    for word in filter(None, map(str.strip, allowed.split(","))):
-        match = [gpu for index, uuid, gpu in found if word == index or (uuid and uuid.startswith(word))]
-        if not match:
-            break  # CUDA too takes only what stands before the first name that it does not know
-        chosen.append(match[0])
+    for name in filter(None, map(str.strip, visible.split(","))):
+        matches = [gpu for index, uuid, gpu in listed if name == index or (uuid and uuid.startswith(name))]
+        if not matches:
+            break  # CUDA, too, ignores everything from the first unknown name on
+        chosen.append(matches[0])
     return tuple(chosen)
 
 
 def _gpu(line: str) -> tuple[str, str, Gpu]:
-    index, uuid, *name, memory = (word.strip() for word in line.split(","))
+    """(index, uuid, GPU) of a line of nvidia-smi."""
+    index, uuid, *name, memory = (cell.strip() for cell in line.split(","))
     bytes_ = int(memory) * 2**20 if memory.isdigit() else 0
     return index, uuid, Gpu(index, ", ".join(name), bytes_)
 
 
 @lru_cache(maxsize=1)
 def torch_takes_gpus() -> bool:
-    """Whether the torch that is installed was built for GPUs, by its version file; True where that says nothing."""
+    """Whether the installed torch was built for GPUs, by its version file; True if that is unknown."""
     try:
-        found = util.find_spec("torch")
-        return (
-            found is None or not found.origin or built_for_gpus((Path(found.origin).parent / "version.py").read_text())
-        )
+        spec = util.find_spec("torch")
+        return spec is None or not spec.origin or built_for_gpus((Path(spec.origin).parent / "version.py").read_text())
     except (OSError, ValueError):
         return True
 
 
 def built_for_gpus(version_file: str) -> bool:
-    """What torch/version.py says: `cuda` and `hip` are None in a build for the processor alone."""
-    said = re.findall(r"^(?:cuda|hip)\b[^=\n]*=[ \t]*(\S+)", version_file, re.MULTILINE)
-    return not said or any(value != "None" for value in said)
+    """Whether torch/version.py is of a build for GPUs: `cuda` and `hip` are None in a CPU build."""
+    values = re.findall(r"^(?:cuda|hip)\b[^=\n]*=[ \t]*(\S+)", version_file, re.MULTILINE)
+    return not values or any(value != "None" for value in values)
 
 
 def kind(name: str) -> str:
-    """ "cpu" or "cuda": which queue a run with this device setting joins; "auto" is a GPU where torch can use one."""
+    """The queue, "cpu" or "cuda", of a run with this device setting; "auto" is "cuda" if torch can use a GPU."""
     if name == "auto":
         return "cuda" if gpus() and torch_takes_gpus() else "cpu"
     return name
 
 
 def slots(device: str) -> tuple[str, ...]:
-    """The places at which runs of one queue can be at once: ("cpu",), or ("cuda:0", "cuda:1", ...) by GPU.
+    """The slots of a queue, one active run each: ("cpu",), or ("cuda:0", "cuda:1", ...), one per GPU.
 
-    Without a GPU a run that wants one gets a slot all the same, so that it can say itself what is wrong.
+    Without a GPU, "cuda" has a slot nonetheless, so that a run that needs a GPU fails with a reason.
     """
     if device == "cpu":
         return ("cpu",)
@@ -92,23 +90,20 @@ _busy_lock = threading.Lock()
 
 
 def load(slot: str) -> str | None:
-    """How busy a device is: "1.9 of 2 cores" since the last look, or "83 %, 4.1 GB" of a GPU. None where nobody says.
-
-    slot: as `slots` names it.
-    """
+    """The utilization of a slot: "1.9 of 2 cores" since the last call, or "83 %, 4.1 GB" of a GPU; None if unknown."""
     if slot.startswith("cuda"):
         try:
-            words = ["nvidia-smi", f"--id={slot.partition(':')[2]}", "--query-gpu=utilization.gpu,memory.used"]
-            found = subprocess.run(
-                [*words, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=2
+            command = ["nvidia-smi", f"--id={slot.partition(':')[2]}", "--query-gpu=utilization.gpu,memory.used"]
+            cells = subprocess.run(
+                [*command, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=2
             ).stdout.split(",")
-            return f"{int(found[0])} %, {int(found[1]) / 1024:.1f} GB"
+            return f"{int(cells[0])} %, {int(cells[1]) / 1024:.1f} GB"
         except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
             return None
     try:
-        words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+        times = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
         cores = os.cpu_count() or 1
-        total, idle = sum(map(float, words)), float(words[3]) + float(words[4])
+        total, idle = sum(map(float, times)), float(times[3]) + float(times[4])
     except (OSError, ValueError, IndexError):
         return None
     with _busy_lock:

@@ -1,10 +1,9 @@
-"""How long a run would take, from what runs of this store took on this machine. Nothing is guessed: where no run is
-near enough, there is no number.
+"""Estimated time of a run, from the times of similar runs of this store on this machine; None if there is none.
 
-    seconds = loading + steps · s + measurements · m
+    seconds = loading + steps · s + evaluated images · m
 
-s is the median time from one step to the next of a past run, m what the rest of its time was for each of its
-measurements (statistics and checkpoints included), so that the three add up to what that run took.
+s is the median time from one step to the next of a past run. m is the rest of its training time per evaluated image,
+statistics and checkpoints included, so that the terms add up to the time of that run.
 """
 
 from __future__ import annotations
@@ -22,19 +21,27 @@ from mlae_lab.core.events import Evaluation, Started, TrainStep
 from mlae_lab.runs import devices
 from mlae_lab.runs.store import Run, RunStore
 
-MAX_RUNS = 3  # the newest that are near enough
-MIN_STEPS = 8  # fewer say too little about the next
-MAX_LOOKED_AT = 60
+MAX_RUNS = 3  # similar runs that an estimate uses, the newest
+MIN_STEPS = 8  # of a run, for a median
+MAX_CANDIDATES = 60
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What a past run took. loading, step, measurement: seconds, the last for one image measured; precision: as
-    its device computed; train, evaluated: images."""
+    """Times of a past run.
+
+    Attributes:
+        loading: Seconds.
+        step: Seconds per step.
+        evaluation: Seconds per evaluated image.
+        precision: That its device computed in.
+        train: Number of training images.
+        evaluated: Number of images of one evaluation.
+    """
 
     loading: float
     step: float
-    measurement: float
+    evaluation: float
     precision: str
     train: int
     evaluated: int
@@ -42,9 +49,16 @@ class Pace:
 
 @dataclass(frozen=True)
 class Estimate:
-    """seconds: of the whole run, None where nothing near enough was measured; low, high: over the runs that it rests
-    on. runs: their names. steps: of the run, None where its images are not counted yet. reason: what the number
-    rests on, or why there is none, as one sentence."""
+    """The estimated time of a run.
+
+    Attributes:
+        seconds: Median over the similar runs, None if there are none.
+        low: The lowest of them.
+        high: The highest of them.
+        runs: Their ids.
+        steps: Of the run, None if the number of its images is unknown.
+        reason: What the estimate is based on, or why there is none, as one sentence.
+    """
 
     seconds: float | None
     low: float | None
@@ -55,60 +69,65 @@ class Estimate:
 
 
 def pace(store: RunStore, run: Run) -> Pace | None:
-    """What a run took for a step and for a measurement; None for one that trained elsewhere or hardly at all."""
-    if run.slot is None or run.relation == "imported":  # its seconds are another machine's
+    """The times of a run; None for one that trained on another machine or for fewer than `MIN_STEPS` steps."""
+    if run.slot is None or run.relation == "imported":  # its seconds are those of another machine
         return None
-    if run.relation == "branched":  # its clock went on from its parent's
+    if run.relation == "branched":  # its seconds include those of its parent
         return None
     started = store.last(run.id, Started)
-    at: list[tuple[float, int, bool]] = []  # seconds, step, is a measurement
+    log: list[tuple[float, int, bool]] = []  # seconds, step, is an evaluation
     for stored in store.events(run.id, TrainStep, Evaluation):
-        at.append((stored.event.seconds, stored.event.step, isinstance(stored.event, Evaluation)))
-    between = [b[0] - a[0] for a, b in pairwise(at) if not a[2] and not b[2] and b[1] == a[1] + 1]
+        log.append((stored.event.seconds, stored.event.step, isinstance(stored.event, Evaluation)))
+    between = [b[0] - a[0] for a, b in pairwise(log) if not a[2] and not b[2] and b[1] == a[1] + 1]
     if started is None or len(between) < MIN_STEPS:
         return None
-    step, measured = median(between), sum(entry[2] for entry in at)
-    steps = sum(not entry[2] for entry in at)
-    rest = max(0.0, at[-1][0] - steps * step)
-    images = max(1, measured * started.evaluation_images)
+    step, evaluations = median(between), sum(entry[2] for entry in log)
+    steps = sum(not entry[2] for entry in log)
+    rest = max(0.0, log[-1][0] - steps * step)
+    images = max(1, evaluations * started.evaluation_images)
     return Pace(
         started.seconds,
         step,
-        rest / images if measured else 0.0,
+        rest / images if evaluations else 0.0,
         started.precision,
         started.train_images,
         started.evaluation_images,
     )
 
 
-def estimate(store: RunStore, config: RunConfig, paced: Callable[[RunStore, Run], Pace | None] = pace) -> Estimate:
-    """How long a run would take on this machine.
+def estimate(store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Run], Pace | None] = pace) -> Estimate:
+    """Estimate the time of a run on this machine from runs of the same backbone, method, device and preprocessing.
 
-    paced: `pace`, or one that remembers. Taken are finished and stopped runs of the same backbone, method, device
-    and preprocessing. Best of the same precision and batch size; else the nearest, and the reason says which.
+    Runs of the same precision and batch size are preferred; if others are used, the reason says so.
+
+    Args:
+        store: With the past runs.
+        config: Of the run to estimate.
+        pace_of: `pace`, or a cached version of it.
     """
-    known = _near(store, config, paced)
+    known = _similar(store, config, pace_of)
     train, evaluated = _images(config, known)
     steps = None if train is None else config.epochs * steps_per_epoch(train, config.batch_size)
     if steps is None:
-        return Estimate(None, None, None, (), None, "The folder's images are counted when a run has begun: no estimate yet.")  # fmt: skip
+        reason = "No estimate yet: the folder's images are counted when a run starts."
+        return Estimate(None, None, None, (), None, reason)
     if not known:
-        backbone = catalog.backbone(config.backbone).title
-        what = f"{'run' if config.method == 'mlae' else 'linear probe'} with {backbone}"
-        where = {"cpu": "CPU", "cuda": "GPU"}[devices.kind(config.device)]
-        return Estimate(None, None, None, (), steps, f"No {what} has been timed on this machine's {where} yet: no estimate.")  # fmt: skip
+        kind = f"{'run' if config.method == 'mlae' else 'linear probe'} with {catalog.backbone(config.backbone).title}"
+        device = {"cpu": "CPU", "cuda": "GPU"}[devices.kind(config.device)]
+        reason = f"No estimate yet: no {kind} has been timed on this machine's {device}."
+        return Estimate(None, None, None, (), steps, reason)
     auto = next((p.precision for run, p in known if run.config.precision == "auto"), None)
     wanted = auto if config.precision == "auto" else config.precision
     same_precision = [(run, p) for run, p in known if p.precision == wanted] if wanted else []
     same = [(run, p) for run, p in same_precision if run.config.batch_size == config.batch_size]
     chosen = (same or same_precision or known)[:MAX_RUNS]
     batch = chosen[0][0].config.batch_size
-    if not same:  # one other kind of run, not a mixture
+    if not same:  # all of one batch size
         chosen = [(run, p) for run, p in chosen if run.config.batch_size == batch]
     seconds = [
         p.loading
         + steps * p.step * config.batch_size / run.config.batch_size
-        + len(config.evaluated_epochs) * p.measurement * evaluated
+        + len(config.evaluated_epochs) * p.evaluation * evaluated
         for run, p in chosen
     ]
     count = "the last run" if len(chosen) == 1 else f"the last {len(chosen)} runs"
@@ -116,33 +135,36 @@ def estimate(store: RunStore, config: RunConfig, paced: Callable[[RunStore, Run]
         reason = f"From {count} with this backbone, device, precision and batch size on this machine."
     elif same_precision:
         reason = (
-            f"From {count} with batches of {batch} on this machine, as if time grew with the images in a batch: no run "
-            f"with batches of {config.batch_size} has been timed yet."
+            f"From {count} with batch size {batch} on this machine, assuming a time proportional to the batch size: no run "
+            f"with batch size {config.batch_size} has been timed yet."
         )
     else:
         other = chosen[0][1].precision
         reason = (
-            f"From {count} in {other} with batches of {batch} on this machine: none in "
-            f"{wanted or 'the precision that auto will choose'} has been timed yet, and it may be slower or faster."
+            f"From {count} in {other} with batch size {batch} on this machine: no run in "
+            f"{wanted or 'the precision that auto will choose'} has been timed yet, which may be slower or faster."
         )
     if config.max_seconds is not None:
         limit = config.max_seconds + median(p.loading for _, p in chosen)
         if limit < median(seconds):
-            return Estimate(limit, limit, limit, tuple(r.id for r, _ in chosen), steps, f"Training stops after {config.max_seconds:g} s; loading as in {count}.")  # fmt: skip
+            reason = f"Training stops after {config.max_seconds:g} s; loading takes as long as in {count}."
+            return Estimate(limit, limit, limit, tuple(run.id for run, _ in chosen), steps, reason)
     return Estimate(median(seconds), min(seconds), max(seconds), tuple(run.id for run, _ in chosen), steps, reason)
 
 
-def least_memory(config: RunConfig) -> int:
-    """Bytes that the run needs at the very least: the frozen weights, and value, gradient and two moments of every
-    number that the experts learn, all in float32. Head and activations come on top."""
+def minimum_memory(config: RunConfig) -> int:
+    """Minimum memory of a run in bytes: the frozen weights, and value, gradient and two moments of every trainable
+    parameter of the experts, all in float32, without head and activations."""
     backbone = catalog.backbone(config.backbone)
     learned = budget(config.plan, backbone.shapes(config.plan.targets)).parameters if config.method == "mlae" else 0
     return 4 * backbone.parameters + 16 * learned
 
 
-def _near(store: RunStore, config: RunConfig, paced: Callable[[RunStore, Run], Pace | None]) -> list[tuple[Run, Pace]]:
-    """Timed runs that differ in nothing that makes another network or machine, those most like it first, then newest."""
-    alike = [
+def _similar(
+    store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Run], Pace | None]
+) -> list[tuple[Run, Pace]]:
+    """Timed runs with the same network and device, the most similar first, then the newest."""
+    candidates = [
         run
         for run in store.runs()
         if run.status.is_over
@@ -152,24 +174,23 @@ def _near(store: RunStore, config: RunConfig, paced: Callable[[RunStore, Run], P
         and run.config.prepared == config.prepared
     ]
 
-    def unlike(run: Run) -> tuple:
+    def dissimilarity(run: Run) -> tuple:
         other = run.config
         experts = abs(other.plan.experts - config.plan.experts) if config.method == "mlae" else 0
         return other.batch_size != config.batch_size, other.task != config.task, experts
 
-    alike.sort(key=unlike)  # of equals the newest stays first
-    found = []
-    for run in alike[:MAX_LOOKED_AT]:
-        timed = paced(store, run)
-        if timed is not None:
-            found.append((run, timed))
-        if len(found) >= 4 * MAX_RUNS:
+    candidates.sort(key=dissimilarity)  # stable: the newest first
+    timed: list[tuple[Run, Pace]] = []
+    for run in candidates[:MAX_CANDIDATES]:
+        if (times := pace_of(store, run)) is not None:
+            timed.append((run, times))
+        if len(timed) >= 4 * MAX_RUNS:
             break
-    return found
+    return timed
 
 
 def _images(config: RunConfig, known: list[tuple[Run, Pace]]) -> tuple[int | None, int]:
-    """Images to train on and to measure with; of a folder of one's own those that an earlier run found."""
+    """Numbers of training and evaluation images; for a folder of images, as in an earlier run, None without one."""
     task = catalog.task(config.task)
     if task.train:
         return (task.train, task.val) if config.protocol == "val" else (task.train + task.val, task.test)

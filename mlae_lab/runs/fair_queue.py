@@ -1,4 +1,4 @@
-"""Whose turn it is: people are served in turn, each in the order of their own queue."""
+"""The order of the queue: owners alternate, and each owner's runs keep their order."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def fair_order(waiting: Sequence[tuple[str, T]], served: Mapping[str, int]) -> list[T]:
-    """The order in which what waits will start.
+def fair_order(queued: Sequence[tuple[str, T]], served: Mapping[str, int]) -> list[T]:
+    """The order in which queued items will start.
 
-    waiting: (owner, thing) in the order in which they stand. served: per owner the number of the turn they had
-    last, a number that rises with every start; who never had one goes first. With one owner the order is the
-    one they stand in.
+    Args:
+        queued: (owner, item) in the order of their positions.
+        served: By owner, the number of the owner's last start; numbers rise with every start. Owners without a start
+            come first. With one owner the order is that of `queued`.
     """
-    own: dict[str, list[T]] = {}
-    for owner, thing in waiting:
-        own.setdefault(owner, []).append(thing)
-    last = {owner: served.get(owner, 0) for owner in own}
-    turn, order = max(served.values(), default=0), []
-    while own:
-        owner = min(own, key=last.__getitem__)  # of equals the one that stands first
-        order.append(own[owner].pop(0))
-        turn += 1
-        last[owner] = turn
-        if not own[owner]:
-            del own[owner]
+    by_owner: dict[str, list[T]] = {}
+    for owner, item in queued:
+        by_owner.setdefault(owner, []).append(item)
+    last = {owner: served.get(owner, 0) for owner in by_owner}
+    starts, order = max(served.values(), default=0), []
+    while by_owner:
+        owner = min(by_owner, key=last.__getitem__)  # of equals the one that is queued first
+        order.append(by_owner[owner].pop(0))
+        starts += 1
+        last[owner] = starts
+        if not by_owner[owner]:
+            del by_owner[owner]
     return order

@@ -1,4 +1,4 @@
-"""MaskLibrary: the masks that people of a store saved by name."""
+"""MaskLibrary: the saved masks of a store."""
 
 from __future__ import annotations
 
@@ -29,28 +29,35 @@ class SavedPlan:
 
 
 class MaskLibrary(Database):
-    """The library of masks of a store. Names are unique, case does not count."""
+    """The library of masks of a store. Names are unique, ignoring case."""
 
     def plans(self) -> list[SavedPlan]:
-        """All saved masks, newest first; one that only a newer lab can read is passed over."""
-        found = []
+        """All saved masks, newest first, without those that only a newer version can read."""
+        plans = []
         with self._connection() as db:
             rows = db.execute("SELECT id, name, owner, created, plan FROM plans ORDER BY rowid DESC").fetchall()
         for mask, name, owner, created, text in rows:
             with suppress(PlanError):
-                found.append(SavedPlan(mask, name, owner, created, MaskPlan.from_json(text)))
-        return found
+                plans.append(SavedPlan(mask, name, owner, created, MaskPlan.from_json(text)))
+        return plans
 
     def save_plan(self, name: str, plan: MaskPlan, owner: str = "", timeout: float = TIMEOUT_SECONDS) -> SavedPlan:
-        """Keep a mask under a name that no other has (case does not count).
+        """Save a mask under a name.
 
-        Raises StoreError, with what would work, for a name that is taken or no name, and for a full library.
+        Args:
+            name: Unique in the library, ignoring case.
+            plan: The mask.
+            owner: As in a run.
+            timeout: Seconds to wait for another writer.
+
+        Raises:
+            StoreError: The name is used or not valid, or the library is full.
         """
         saved = SavedPlan(secrets.token_hex(8), plan_name(name), owner, time.time(), plan)
         with self._connection(write=True, timeout=timeout) as db:
             if db.execute("SELECT COUNT(*) FROM plans").fetchone()[0] >= MAX_PLANS:
-                raise StoreError(f"the library holds {MAX_PLANS} masks, its most: delete one that nobody needs")
-            with _taken(saved.name):
+                raise StoreError(f"the library is full, with {MAX_PLANS} masks: delete one that is not needed")
+            with _unique(saved.name):
                 db.execute(
                     "INSERT INTO plans (id, name, owner, created, plan) VALUES (?, ?, ?, ?, ?)",
                     (saved.id, saved.name, owner, saved.created, plan.to_json()),
@@ -58,22 +65,22 @@ class MaskLibrary(Database):
         return saved
 
     def rename_plan(self, saved: str, name: str, timeout: float = TIMEOUT_SECONDS) -> None:
-        """Give a saved mask another name. Raises StoreError as `save_plan` does, and for one that is gone."""
+        """Rename a saved mask. Raises StoreError as `save_plan` does, and for a mask that was deleted."""
         name = plan_name(name)
-        with self._connection(write=True, timeout=timeout) as db, _taken(name):
+        with self._connection(write=True, timeout=timeout) as db, _unique(name):
             if not db.execute("UPDATE plans SET name = ? WHERE id = ?", (name, saved)).rowcount:
-                raise StoreError("this mask is no longer in the library: somebody deleted it")
+                raise StoreError("this mask was deleted from the library: save it again")
 
     def delete_plan(self, saved: str, timeout: float = TIMEOUT_SECONDS) -> bool:
-        """Forget a saved mask; runs that were made with it keep theirs. Returns whether it was there."""
+        """Delete a saved mask; runs that use it are not affected. Returns whether it existed."""
         with self._connection(write=True, timeout=timeout) as db:
             return db.execute("DELETE FROM plans WHERE id = ?", (saved,)).rowcount == 1
 
 
 def plan_name(text: str) -> str:
-    """A saved mask's name as it is kept: one line, no control or invisible characters.
+    """The name of a saved mask as it is stored: one line, without control or invisible characters.
 
-    Raises StoreError for nothing or for more than 48 characters.
+    Raises StoreError for an empty name and for more than 48 characters.
     """
     name = one_line(text.replace("\u200c", "").replace("\u200d", ""))
     if not 1 <= len(name) <= MAX_NAME:
@@ -82,8 +89,8 @@ def plan_name(text: str) -> str:
 
 
 @contextmanager
-def _taken(name: str) -> Iterator[None]:
-    """Say it in a sentence where another mask has the name."""
+def _unique(name: str) -> Iterator[None]:
+    """Raise StoreError if another mask has the name."""
     try:
         yield
     except sqlite3.IntegrityError:

@@ -1,7 +1,7 @@
-"""What is true of a run, derived: its row, its lock, its pulse and its last word.
+"""The actual state of a run, derived from its row, its lock, its heartbeat and its exit record.
 
-A run lives exactly as long as its lock (`locks`). A run that lives and does not get on is stalled. A run that is
-gone is what its last word says; without one it is lost.
+A run is alive as long as its lock is held (`locks`). A run that is alive but makes no progress is stalled. A run that
+has exited has the status of its exit record; without one it is lost.
 """
 
 from __future__ import annotations
@@ -20,23 +20,28 @@ from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 
 STALLED_SECONDS = 120.0  # without progress; longer where one step of the run takes long
-_STEPS_TIMEOUT = 10  # a run is stalled after so many of its longest steps
+_STALLED_STEPS = 10  # a run is stalled after the time of this many of its longest steps
 _HEARTBEAT = struct.Struct("<3d")
 _RECORD_BYTES = 4000
 
 
 def is_alive(files: RunPaths) -> bool:
-    """Whether the run's process holds its lock. Raises OSError for a folder that cannot be looked into."""
+    """Whether the run's process holds its lock. Raises OSError for a folder that cannot be read."""
     return locks.held(files.lock)
 
 
-# ---------------------------------------------------------------- the pulse
+# ---------------------------------------------------------------- heartbeat
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """at: when the run last got on, by the monotonic clock that all processes of a machine share (a wall clock
-    may be set back); step: the last finished one; longest: the longest time between two beats so far, in seconds."""
+    """The last sign of progress.
+
+    Attributes:
+        at: Its time, by the monotonic clock that all processes of a machine share (a wall clock may be set back).
+        step: The last completed step.
+        longest: The longest time between two heartbeats so far, in seconds.
+    """
 
     at: float
     step: int
@@ -44,7 +49,7 @@ class Heartbeat:
 
 
 class HeartbeatWriter:
-    """Says that a run gets on: `beat` after every step, image or chunk. It costs one write of 24 bytes, in place."""
+    """Records progress: call `beat` after every step, image or chunk. Each is one write of 24 bytes, in place."""
 
     def __init__(self, files: RunPaths) -> None:
         self._file = os.open(files.heartbeat, os.O_RDWR | os.O_CREAT, 0o644)
@@ -52,7 +57,7 @@ class HeartbeatWriter:
         self.beat(0)
 
     def beat(self, step: int | None = None) -> None:
-        """step: the one that is finished, None where the run got on within one."""
+        """Record progress. step: the completed one, None for progress within a step."""
         now = time.monotonic()
         self._longest = max(self._longest, now - self._last)
         self._last = now
@@ -65,7 +70,7 @@ class HeartbeatWriter:
 
 
 def heartbeat(files: RunPaths) -> Heartbeat | None:
-    """The last beat of a run, None where there is none."""
+    """The last heartbeat of a run, None if there is none."""
     try:
         return Heartbeat(*_HEARTBEAT.unpack(files.heartbeat.read_bytes()))
     except (OSError, struct.error):
@@ -73,7 +78,7 @@ def heartbeat(files: RunPaths) -> Heartbeat | None:
 
 
 def stalled_for(files: RunPaths) -> float | None:
-    """Seconds without progress of a run that lives, None as long as they are nothing to speak of."""
+    """Seconds without progress of a stalled run; None for a run that makes progress or is not alive."""
     beat = heartbeat(files)
     try:
         if beat is None or not is_alive(files):
@@ -81,77 +86,84 @@ def stalled_for(files: RunPaths) -> float | None:
     except OSError:
         return None
     silent = time.monotonic() - beat.at
-    return silent if silent > max(STALLED_SECONDS, _STEPS_TIMEOUT * beat.longest) else None
+    return silent if silent > max(STALLED_SECONDS, _STALLED_STEPS * beat.longest) else None
 
 
-# ---------------------------------------------------------------- the last word
+# ---------------------------------------------------------------- exit record
 
 
 @dataclass(frozen=True)
 class ExitRecord:
-    """How a run's process says that it ended. status: finished, stopped or failed; reason: one sentence."""
+    """How a run ended, as its process recorded it. status: finished, stopped or failed; reason: one sentence."""
 
     status: Status
     reason: str = ""
 
 
 def reserve_exit_record(files: RunPaths) -> None:
-    """Make room for the last word, so that it can be written on a full disk; an earlier one is wiped."""
+    """Reserve space for the exit record, so that it can be written on a full disk; overwrites an earlier one."""
     files.exit_record.write_bytes(b" " * _RECORD_BYTES)
 
 
-def write_exit_record(files: RunPaths, word: ExitRecord) -> None:
-    """Write the last word where `reserve_exit_record` made room for it."""
-    reason = word.reason
-    while len(text := json.dumps({"status": word.status.value, "reason": reason}).encode()) > _RECORD_BYTES:
+def write_exit_record(files: RunPaths, record: ExitRecord) -> None:
+    """Write the exit record into the space that `reserve_exit_record` reserved."""
+    reason = record.reason
+    while len(text := json.dumps({"status": record.status.value, "reason": reason}).encode()) > _RECORD_BYTES:
         reason = reason[: len(reason) // 2]
     with files.exit_record.open("r+b") as file:
         file.write(text.ljust(_RECORD_BYTES))
 
 
 def read_exit_record(files: RunPaths) -> ExitRecord | None:
-    """The last word of a run, None where there is none that can be read."""
+    """The exit record of a run, None if there is none that can be read."""
     try:
-        told = json.loads(files.exit_record.read_bytes()[:_RECORD_BYTES])
-        word = ExitRecord(Status(told["status"]), str(told["reason"]))
+        content = json.loads(files.exit_record.read_bytes()[:_RECORD_BYTES])
+        record = ExitRecord(Status(content["status"]), str(content["reason"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return word if word.status.is_over else None
+    return record if record.status.is_over else None
 
 
-# ---------------------------------------------------------------- what follows
+# ---------------------------------------------------------------- derived state
 
 
 def end_of(store: RunStore, run: Run, exit_status: int | None = None) -> ExitRecord | None:
-    """How an active run whose process is gone ended; None for one that never began, whose turn has to come again.
+    """How an active run ended whose process has exited.
 
-    exit_status: of the process as `subprocess` gives it, below 0 a signal; None where nobody could know.
+    Args:
+        store: Of the run.
+        run: The run.
+        exit_status: Of the process as in `subprocess`, negative for a signal; None if unknown.
+
+    Returns:
+        Its exit record, or one derived from its row and the exit status; None for a run whose process never started
+        and that has to be queued again.
     """
     files = store.paths(run.id)
-    if word := read_exit_record(files):
-        return word
+    if record := read_exit_record(files):
+        return record
     kept = "its last checkpoint is kept" if files.checkpoint.is_file() else "it had no checkpoint yet"
     if run.status is Status.STOPPING:
         return ExitRecord(Status.STOPPED, f"stopped at once; {kept}")
     if run.pid is None and exit_status is None:
         return None
-    how = "ended without a word"
+    when = "before the first step" if run.status is Status.STARTING else "during training"
+    how = f"exited {when} without reporting a result"
     if exit_status is not None and exit_status < 0:
         name = signal.Signals(-exit_status).name if -exit_status in set(signal.Signals) else f"signal {-exit_status}"
         memory = ", as the system does when memory runs out" if name == "SIGKILL" else ""
-        how = f"was killed by {name}{memory},"
+        how = f"was killed by {name} {when}{memory}"
     elif exit_status is not None:
-        how = f"ended without a word, exit status {exit_status},"
-    went_on = "resume goes on from there" if files.checkpoint.is_file() else "retry starts it again"
-    when = "before its first step" if run.status is Status.STARTING else "while it was running"
-    return ExitRecord(Status.LOST, f"its process {how} {when}; {kept}, {went_on}")
+        how += f" (exit status {exit_status})"
+    remedy = "resume continues from it" if files.checkpoint.is_file() else "retry starts from the beginning"
+    return ExitRecord(Status.LOST, f"its process {how}; {kept}, {remedy}")
 
 
 def derived(store: RunStore, run: Run) -> Run:
-    """The run with the status that is true now, whatever its row still says. Writes nothing.
+    """The run with its actual status, which its row may not show yet. Writes nothing.
 
-    A run whose folder cannot be looked into keeps what its row says, and so does one that is finished as long as some
-    of its numbers are not in the store.
+    A run whose folder cannot be read keeps the status of its row, and so does a finished run while some of its events
+    are not in the store.
     """
     if not run.status.is_active:
         return run
@@ -161,10 +173,10 @@ def derived(store: RunStore, run: Run) -> Run:
             return run
     except OSError:
         return run
-    run = store.run(run.id)  # as it is now: it may have ended between the look at its row and the look at its lock
+    run = store.run(run.id)  # read again: it may have ended between reading its row and its lock
     if not run.status.is_active:
         return run
-    word = end_of(store, run)
-    if word is None or (word.status is Status.FINISHED and files.pending_events.exists()):
+    record = end_of(store, run)
+    if record is None or (record.status is Status.FINISHED and files.pending_events.exists()):
         return run
-    return replace(run, status=word.status, reason=word.reason)
+    return replace(run, status=record.status, reason=record.reason)

@@ -1,4 +1,4 @@
-"""What a store has measured already: the accuracy of a run, and for a config the runs that need not be started again."""
+"""Results in a store: the accuracy of a run, and the runs that can be reused for a config."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Curve = tuple[tuple[int, float], ...]  # (epoch, top-1 accuracy in percent), in 
 class Outcome:
     """What a run has reached so far: the one place that says which evaluation counts for what.
 
-    Args:
+    Attributes:
         config: Of the run.
-        started: None before the first step; without it nobody knows how many steps an epoch has.
+        started: None before the first step; the number of steps per epoch is unknown then.
         evaluations: All of the run, in order.
         step: The newest training step.
     """
@@ -52,7 +52,7 @@ class Outcome:
         return self.steps_per_epoch is None or moment.step == moment.epoch * self.steps_per_epoch
 
     def epochs_at(self, moment: Evaluation | Statistics) -> float:
-        """Epochs trained at a moment, a whole number or a fraction: where it lies on an axis of epochs."""
+        """Epochs trained at a moment, possibly a fraction: its position on an axis of epochs."""
         if self.steps_per_epoch is None or self.is_whole(moment):
             return moment.epoch
         return round(moment.step / self.steps_per_epoch, 3)
@@ -63,10 +63,12 @@ class Outcome:
 
     @property
     def curve(self) -> Curve:
-        """After each scheduled epoch that was trained to its end; no other evaluation compares with another run's."""
-        due = set(self.config.evaluated_epochs)
-        known = self.evaluations if self.started else ()
-        return tuple(sorted({e.epoch: e.accuracy for e in known if e.epoch in due and self.is_whole(e)}.items()))
+        """Accuracy after each scheduled, complete epoch; only these evaluations are comparable between runs."""
+        scheduled = set(self.config.evaluated_epochs)
+        evaluations = self.evaluations if self.started else ()
+        return tuple(
+            sorted({e.epoch: e.accuracy for e in evaluations if e.epoch in scheduled and self.is_whole(e)}.items())
+        )
 
     @property
     def seconds(self) -> float | None:
@@ -85,7 +87,7 @@ class Outcome:
 
 
 def outcome(store: RunStore, run: Run) -> Outcome:
-    """What a run of a store has reached so far."""
+    """The outcome of a run so far."""
     evaluations = [stored.event for stored in store.events(run.id, Evaluation)]
     return Outcome(run.config, store.last(run.id, Started), evaluations, store.last(run.id, TrainStep))
 
@@ -97,37 +99,39 @@ def accuracy(store: RunStore, run: Run) -> float | None:
 
 
 def accuracies(store: RunStore, run: Run) -> Curve:
-    """The accuracies of a run that compare with those of another one (`Outcome.curve`)."""
+    """The accuracies of a run that are comparable with those of other runs (`Outcome.curve`)."""
     return outcome(store, run).curve
 
 
-def is_through(run: Run, measured: Curve) -> bool:
-    """Whether the evaluations of a run reach its last epoch."""
-    return bool(measured) and measured[-1][0] == run.config.evaluated_epochs[-1]
+def is_through(run: Run, curve: Curve) -> bool:
+    """Whether a run was evaluated after its last epoch."""
+    return bool(curve) and curve[-1][0] == run.config.evaluated_epochs[-1]
 
 
-def taken(store: RunStore, configs: Sequence[RunConfig]) -> list[Run | RunConfig]:
-    """For each config the run that a store has of it already, through its last epoch or on the way there; else the
-    config. One that goes on from a checkpoint of another run, or ended early, does not count."""
-    return [next(iter(runs), config) for runs, config in zip(candidates(store, configs), configs, strict=False)]
+def reusable(store: RunStore, configs: Sequence[RunConfig]) -> list[Run | RunConfig]:
+    """For each config the run of the store that can be reused for it, else the config.
+
+    A run can be reused if it was evaluated after its last epoch, or is queued or active. Branched runs cannot.
+    """
+    return [next(iter(runs), config) for runs, config in zip(candidates(store, configs), configs, strict=True)]
 
 
 def candidates(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]:
-    """For each config all runs that `taken` may take, the best first."""
+    """For each config all runs that `reusable` may choose, the best first."""
     known: dict[tuple[str, str], list[Run]] = {}
-    for other in store.runs():
-        if other.relation != "branched":
-            known.setdefault((_same(other.config), other.device), []).append(other)
-    found = []
+    for run in store.runs():
+        if run.relation != "branched":
+            known.setdefault((_key(run.config), run.device), []).append(run)
+    by_config = []
     for config in configs:
-        runs = [derived(store, r) for r in known.get((_same(config), devices.kind(config.device)), ())]
+        runs = [derived(store, r) for r in known.get((_key(config), devices.kind(config.device)), ())]
         through = [r for r in runs if is_through(r, accuracies(store, r))]
-        under_way = [r for r in runs if not r.status.is_over and r.status is not Status.STOPPING]
-        found.append(through + under_way)
-    return found
+        unfinished = [r for r in runs if not r.status.is_over and r.status is not Status.STOPPING]
+        by_config.append(through + unfinished)
+    return by_config
 
 
-def _same(config: RunConfig) -> str:
-    """Equal for configs of one experiment, wherever its images lie and however its device is written."""
+def _key(config: RunConfig) -> str:
+    """Equal for configs that differ only in the folder of the images and in how the device is written."""
     settings = {name: value for name, value in config.to_dict().items() if name not in ("data", "device")}
     return json.dumps(settings, sort_keys=True)

@@ -1,22 +1,22 @@
-"""The only place that names files of the store.
+"""The names of all files of a store.
 
 <store>/lab.sqlite            runs, their events, drafts (`runs.store`)
-<store>/making.lock           held for the moment in which a store gets or changes its tables
-<store>/supervisor.lock       held by the store's supervisor for as long as it lives
-<store>/supervisor.log        what the supervisor printed
-<store>/login.salt            32 random bytes that go into the key of login cookies (`ui.authentication`); for its owner only
-<store>/archive/<run>.mlae    runs put away, each as one file (`runs.archive_file`)
-<store>/runs/<run>/lock       held by the run's process for as long as it lives
-<store>/runs/<run>/log.txt    what the process printed, with the traceback if it failed
-<store>/runs/<run>/heartbeat  when it last got on (`runs.liveness`)
-<store>/runs/<run>/exit_record.json  how the process ended, written in place (`runs.liveness`)
-<store>/runs/<run>/pending_events.json  events that a locked store did not take yet (`runs.pending_events`)
+<store>/making.lock           held while the tables are created or migrated
+<store>/supervisor.lock       held by the store's supervisor while it is alive
+<store>/supervisor.log        output of the supervisor
+<store>/login.salt            32 random bytes for the key of login cookies (`ui.authentication`); readable by its owner only
+<store>/archive/<run>.mlae    archived runs (`runs.archive_file`)
+<store>/runs/<run>/lock       held by the run's process while it is alive
+<store>/runs/<run>/log.txt    output of the process, with the traceback if it failed
+<store>/runs/<run>/heartbeat  time of the last progress (`runs.liveness`)
+<store>/runs/<run>/exit_record.json     how the process ended, written in place (`runs.liveness`)
+<store>/runs/<run>/pending_events.json  events not written yet because the store was locked (`runs.pending_events`)
 <store>/runs/<run>/adapter.safetensors     experts and head as last saved
-<store>/runs/<run>/checkpoint.safetensors  everything that a resumed run needs, the newest
-<store>/runs/<run>/start.safetensors       for a continued run: its parent's checkpoint that it starts from
-<store>/runs/<run>/checkpoints/epoch-00004.safetensors   the same after some evaluated epochs
-<store>/runs/<run>/probe.lock, probe.json, probe.log   of the process that looks into the run (`runs.probe`)
-<store>/runs/<run>/answers/<question>-<hash>.json       what took it long to find out
+<store>/runs/<run>/checkpoint.safetensors  the newest checkpoint
+<store>/runs/<run>/start.safetensors       of a branched run: the checkpoint of its parent that it starts from
+<store>/runs/<run>/checkpoints/epoch-00004.safetensors   checkpoints after some evaluated epochs
+<store>/runs/<run>/probe.lock, probe.json, probe.log     of the process that answers queries about the run (`runs.probe`)
+<store>/runs/<run>/answers/<query>-<hash>.json           cached answers of long queries
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LAST = "last"
 
 
 def is_run_id(text: str) -> bool:
-    """Whether a text can be the name of a run: eight of a-z and 2-7, so it is safe in a path."""
+    """Whether a text has the form of a run id: eight of a-z and 2-7, so it is safe in a path."""
     return bool(_RUN_ID.fullmatch(text))
 
 
@@ -40,7 +40,7 @@ def database(store: Path) -> Path:
 
 
 def making(store: Path) -> Path:
-    """Locked by the one process that makes or changes a store's tables."""
+    """Locked by the process that creates or migrates a store's tables."""
     return store / "making.lock"
 
 
@@ -57,20 +57,20 @@ def login_salt(store: Path) -> Path:
 
 
 def archived(store: Path, run: str) -> Path:
-    """Where a run lies that was put away."""
+    """The file of an archived run."""
     return store / "archive" / f"{RunPaths(store, run).run}.mlae"
 
 
 @dataclass(frozen=True)
 class RunPaths:
-    """The files of one run. Raises ValueError for a run name that could leave the store."""
+    """The files of a run. Raises ValueError for a text that is not a run id, which could lead out of the store."""
 
     store: Path
     run: str
 
     def __post_init__(self) -> None:
         if not is_run_id(self.run):
-            raise ValueError(f"{self.run!r} is not the name of a run: it has eight letters a-z or digits 2-7")
+            raise ValueError(f"{self.run!r} is not a run id: it must have eight letters a-z or digits 2-7")
 
     @property
     def folder(self) -> Path:
@@ -98,7 +98,7 @@ class RunPaths:
 
     @property
     def pending_events(self) -> Path:
-        """Events that the store did not take yet (`runs.pending_events`)."""
+        """Events that are not in the store yet (`runs.pending_events`)."""
         return self.folder / "pending_events.json"
 
     @property
@@ -108,7 +108,7 @@ class RunPaths:
 
     @property
     def probe_lock(self) -> Path:
-        """Held by the run's probe for as long as it lives."""
+        """Held by the run's probe while it is alive."""
         return self.folder / "probe.lock"
 
     @property
@@ -132,13 +132,13 @@ class RunPaths:
         return self.folder / "checkpoints" / f"epoch-{epoch:05d}.safetensors"
 
     def checkpoints(self) -> dict[str, Path]:
-        """What a run can go on from: "last", then the kept epochs as "1", "2", ..., oldest first."""
-        found = {LAST: self.checkpoint} if self.checkpoint.is_file() else {}
+        """The checkpoints of a run by name: "last", then the kept epochs as "1", "2", ..., oldest first."""
+        checkpoints = {LAST: self.checkpoint} if self.checkpoint.is_file() else {}
         try:
             names = sorted(path.name for path in (self.folder / "checkpoints").iterdir())
         except OSError:
             names = []
         for name in names:
             if match := _CHECKPOINT.fullmatch(name):
-                found[str(int(match[1]))] = self.folder / "checkpoints" / name
-        return found
+                checkpoints[str(int(match[1]))] = self.folder / "checkpoints" / name
+        return checkpoints

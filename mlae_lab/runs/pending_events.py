@@ -1,7 +1,7 @@
-"""Events that a locked store did not take, kept beside a run's checkpoint until it does.
+"""Events that a locked store could not take, kept next to a run's checkpoint until it can.
 
-A resumed run goes on behind its checkpoint and tells nothing again that lies before it. So whatever the store lacks
-when a checkpoint is written, or when the run ends, is written here first.
+A resumed run continues after its checkpoint and does not report earlier events again. So events that the store lacks
+when a checkpoint is written, or when the run ends, are written to a file first.
 """
 
 from __future__ import annotations
@@ -16,29 +16,33 @@ from mlae_lab.runs.store import RunStore
 
 
 def keep(files: RunPaths, after: int, events: Sequence[ev.Event]) -> None:
-    """Write them down; what was kept before is replaced. after: id of the run's newest event in the store. Raises OSError."""
-    told = {"after": after, "events": [[event.kind, ev.to_json(event)] for event in events]}
-    write_whole(files.pending_events, json.dumps(told))
+    """Write pending events to the file; those of an earlier call are replaced.
+
+    Args:
+        files: Of the run.
+        after: Id of the run's newest event in the store.
+        events: The events.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    content = {"after": after, "events": [[event.kind, ev.to_json(event)] for event in events]}
+    write_whole(files.pending_events, json.dumps(content))
 
 
-def tell(store: RunStore, run: str) -> None:
-    """Put into the store what was kept, if it is not there yet. Nobody may write events of the run meanwhile.
+def deliver(store: RunStore, run: str) -> None:
+    """Write the pending events of a run to the store, unless it has them. Nobody else may write events of the run.
 
-    A store takes all that waits or nothing: an event newer than `after` says that it took these. Raises OSError and
-    sqlite3.Error; what was kept is then still there.
+    They are written in one transaction: if the run has an event newer than `after`, the store has all of them. Raises
+    OSError and sqlite3.Error; the file is kept then.
     """
     files = store.paths(run)
     try:
-        told = json.loads(files.pending_events.read_text())
-        after = told["after"]
-        named = [ev.renamed(kind, json.loads(payload)) for kind, payload in told["events"]]  # 0.5 may have left them
+        content = json.loads(files.pending_events.read_text())
+        after = content["after"]
+        named = [ev.renamed(kind, json.loads(payload)) for kind, payload in content["events"]]  # may be of version 0.5
         events = [ev.from_json(ev.KINDS[kind], json.dumps(payload)) for kind, payload in named if kind in ev.KINDS]
-    except (
-        FileNotFoundError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ):  # a damaged file stops no queue; it stays for whoever wants to look
+    except (FileNotFoundError, ValueError, KeyError, TypeError):  # a damaged file is kept and does not block the queue
         return
     if store.event_ids(run)[1] == after:
         store.append(run, events)

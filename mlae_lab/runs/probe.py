@@ -1,9 +1,9 @@
-"""Ask a finished run something: `ask` finds the run's probe, or starts it (`runs.probe_worker` is the process).
+"""Queries about a finished run: `ask` sends one to the run's probe (`runs.probe_worker`), started if necessary.
 
-Whoever asks the same again is told how far the answer is, so a page can be left and come back to. Answers that took
-long lie in the run's folder and need no probe. A file that changes (a resumed run) makes all answers that came from
-it void: the run's adapter, and what a question names. So does a lab that answers in another shape (`FORMAT`): a probe
-of an older one leaves and a new one is started; a probe tells a process older than itself to be started again.
+Asking again returns the progress of the answer, so a page can be left and opened again. Answers of long queries are
+cached in the run's folder and need no probe. They become invalid if a file changes that they were computed from: the
+run's adapter (after a resume) or a file that the query names. The same holds for `FORMAT`: a probe of an older format
+exits and a new one is started; a process of an older format is asked to restart.
 """
 
 from __future__ import annotations
@@ -27,22 +27,30 @@ from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.paths import RunPaths
 from mlae_lab.runs.store import RunStore
 
-PROBES = 4  # alive at once in one store: each holds a network
-MAKE_ROOM_SECONDS = 5.0  # a probe that has been idle for so long makes room for another
-START_SECONDS = 30.0  # for a process to say where it listens
-MAX_BYTES = 16 * 2**20  # of one question
-# Of all answers, kept on disk or told by a living probe. Raise FORMAT whenever the shape or meaning of any answer
-# changes, be it by one key more: a page would else read what a process of yesterday's lab wrote.
+PROBES = 4  # alive at once in one store: each holds a network in memory
+MAKE_ROOM_SECONDS = 5.0  # a probe that has been idle for this long exits if another one needs its slot
+START_SECONDS = 30.0  # for a process to write its address
+MAX_BYTES = 16 * 2**20  # of one query
+# Of all answers, cached or sent by a probe. Raise FORMAT whenever the shape or meaning of any answer changes, even by
+# one added key: otherwise a page would read answers of a process of an earlier version.
 FORMAT = 3
-_TOO_OFTEN, _TOO_OFTEN_SECONDS = 3, 120.0  # so many starts without an answer in so many seconds are a probe that dies
-_begun: dict[Path, list[tuple[float, Popen]]] = {}  # a run's probes that were started from here, since its last answer
-NAMING = ("file", "other")  # arguments that are the path of a file which the answer is computed from too
+_TOO_OFTEN, _TOO_OFTEN_SECONDS = 3, 120.0  # this many killed probes in this time: no further start
+_begun: dict[Path, list[tuple[float, Popen]]] = {}  # by run, the probes that this process started since the last answer
+NAMING = ("file", "other")  # arguments that are paths of files from which the answer is computed
 
 
 @dataclass(frozen=True)
 class Answer:
-    """state: "done" with a value, "failed" with a reason, or not yet: "waiting" for room, "loading", "working" with
-    done of total pieces."""
+    """The state of a query.
+
+    Attributes:
+        state: "done" with a value, "failed" with a reason, or still "waiting" for a free slot, "loading" the run, or
+            "working".
+        value: The answer.
+        reason: One sentence.
+        done: Completed pieces of work.
+        total: All pieces of work.
+    """
 
     state: str
     value: dict | None = None
@@ -56,46 +64,52 @@ class Answer:
 
 
 def ask(store: RunStore, run_id: str, query: str, arguments: Mapping[str, Any] = {}, timeout: float = 2.0) -> Answer:
-    """Ask a run a question, see `training.queries`. patience: seconds to wait for an answer before "working" is one.
+    """Send a query to a run.
 
-    Raises StoreError for an unknown run.
+    Args:
+        store: Of the run.
+        run_id: A run that is over.
+        query: Name of a query (`training.queries`).
+        arguments: Of the query.
+        timeout: Seconds to wait for the answer before "working" is returned.
+
+    Raises:
+        StoreError: The run is unknown.
     """
     run, arguments = derived(store, store.run(run_id)), dict(arguments)
     files = store.paths(run.id)
     if not run.status.is_over:
-        return Answer("failed", reason=f"run {run.id} is {run.status.value}: it can be looked into once it is over")
+        return Answer("failed", reason=f"run {run.id} is {run.status.value}: it can be analysed when it is over")
     if not files.adapter.is_file():
-        return Answer(
-            "failed", reason=f"run {run.id} has no adapter to look into: train it to its first measured epoch"
-        )
-    if (value := _kept(files, query, arguments)) is not None:
+        return Answer("failed", reason=f"run {run.id} has no saved adapter: train it until its first evaluation")
+    if (value := _cached(files, query, arguments)) is not None:
         return Answer("done", value)
     began = time.monotonic()
     deadline = began + START_SECONDS
     while True:
         if locks.held(files.probe_lock) and _is_older(files):
-            if not _leaves(files):
+            if not _release(files):
                 if time.monotonic() > began + timeout:
-                    return Answer("waiting", reason="a process of an older lab looks into this run until it is idle")
+                    return Answer("waiting", reason="a process of an older version uses this run until it is idle")
                 time.sleep(0.2)
         elif locks.held(files.probe_lock):
             request = {"query": query, "arguments": arguments, "timeout": timeout}
-            if (told := _exchange(files, request, timeout + 10)) is not None:
-                if told["state"] in ("done", "failed"):
+            if (reply := _exchange(files, request, timeout + 10)) is not None:
+                if reply["state"] in ("done", "failed"):
                     _begun.pop(files.folder, None)
-                known = {
-                    name: told[name] for name in ("value", "reason", "done", "total") if told.get(name) is not None
+                fields = {
+                    name: reply[name] for name in ("value", "reason", "done", "total") if reply.get(name) is not None
                 }
-                return Answer("working" if told["state"] == "abandoned" else str(told["state"]), **known)
+                return Answer("working" if reply["state"] == "abandoned" else str(reply["state"]), **fields)
             if time.monotonic() > deadline:
                 return Answer(
-                    "failed", reason=f"the process that looks into run {run.id} does not answer; {_log(files)}"
+                    "failed", reason=f"the analysis process of run {run.id} does not respond; {_log_end(files)}"
                 )
             if timeout < 1:
                 return Answer("loading")
             time.sleep(0.05)
-        elif (waits := _started(store, files)) is not None:
-            return waits
+        elif (answer := _start(store, files)) is not None:
+            return answer
 
 
 def wait(
@@ -105,7 +119,7 @@ def wait(
     arguments: Mapping[str, Any] = {},
     on_progress: Callable[[Answer], None] = lambda answer: None,
 ) -> Answer:
-    """Like `ask`, but comes back with the end of it. tell: told now and then how far it is."""
+    """Like `ask`, but wait until the query is over. on_progress is called with the state about once a second."""
     while True:
         answer = ask(store, run_id, query, arguments, timeout=1.0)
         if answer.is_over:
@@ -115,11 +129,11 @@ def wait(
             time.sleep(0.2)
 
 
-def _started(store: RunStore, files: RunPaths) -> Answer | None:
-    """Start the run's probe. None if it is up or somebody else starts it; an answer where that has to wait or fails."""
+def _start(store: RunStore, files: RunPaths) -> Answer | None:
+    """Start the run's probe. None if it listens or another process starts it; else why it waits or failed."""
     others = [store.paths(name) for name in _probed(store) if name != files.run]
-    if len(others) >= PROBES and not any(_leaves(other, when) for when in ("idle", "left") for other in others):
-        return Answer("waiting", reason=f"{PROBES} runs are being looked into; the first that is idle makes room")
+    if len(others) >= PROBES and not any(_release(other, when) for when in ("idle", "left") for other in others):
+        return Answer("waiting", reason=f"{PROBES} runs are being analysed; this query starts when one of them is idle")
     try:
         lock = locks.take(files.probe_lock)
         if lock is None:
@@ -131,11 +145,11 @@ def _started(store: RunStore, files: RunPaths) -> Answer | None:
         ]
         try:
             if len(begun) >= _TOO_OFTEN:
-                _begun.pop(files.folder, None)  # whoever asks again tries again
+                _begun.pop(files.folder, None)  # the next call tries again
                 return Answer(
                     "failed",
-                    reason=f"the process that looks into run {files.run} was ended {len(begun)} times before it could answer, "
-                    f"as the system does when memory runs out: end other programs and ask again; {_log(files)}",
+                    reason=f"the analysis process of run {files.run} was killed {len(begun)} times before it could answer, as "
+                    f"the system does when memory runs out: close other programs and try again; {_log_end(files)}",
                 )
             files.probe_address.unlink(missing_ok=True)
             child = supervisor.spawn(
@@ -149,11 +163,13 @@ def _started(store: RunStore, files: RunPaths) -> Answer | None:
         finally:
             os.close(lock)  # the child holds the same lock through its own copy
     except OSError as error:
-        return Answer("failed", reason=f"the process that looks into run {files.run} cannot be started ({error})")
+        return Answer("failed", reason=f"the analysis process of run {files.run} cannot be started ({error})")
     deadline = time.monotonic() + START_SECONDS
     while not files.probe_address.exists():
         if child.poll() is not None:
-            return Answer("failed", reason=f"the process that looks into run {files.run} ended at once; {_log(files)}")
+            return Answer(
+                "failed", reason=f"the analysis process of run {files.run} exited at start; {_log_end(files)}"
+            )
         if time.monotonic() > deadline:
             return Answer("loading")
         time.sleep(0.02)
@@ -161,30 +177,34 @@ def _started(store: RunStore, files: RunPaths) -> Answer | None:
 
 
 def _probed(store: RunStore) -> list[str]:
-    """Runs whose probe is alive, as far as one can see."""
-    found = []
+    """The runs whose probe is alive; folders that cannot be read are left out."""
+    names = []
     for run in store.runs():
         with suppress(OSError):
             if locks.held(store.paths(run.id).probe_lock):
-                found.append(run.id)
-    return found
+                names.append(run.id)
+    return names
 
 
-def _leaves(files: RunPaths, when: str = "idle") -> bool:
-    """Ask a probe to make room; whether it is gone. when: "idle", or "left": also from what nobody waits for now.
+def _release(files: RunPaths, when: str = "idle") -> bool:
+    """Ask a probe to exit. Returns whether it has.
 
-    A probe of an older lab leaves whatever it does; one of the first, which know no formats, only when it is idle.
+    A probe of an older format always exits; one of the first versions, without formats, only when it is idle.
+
+    Args:
+        files: Of the run.
+        when: "idle", or "left": also while it works on queries that nobody waits for.
     """
-    told = _exchange(files, {"leave": when}, 2.0)
+    reply = _exchange(files, {"leave": when}, 2.0)
     deadline = time.monotonic() + 3
-    while told is not None and (told.get("value") or {}).get("leaving") and time.monotonic() < deadline:
+    while reply is not None and (reply.get("value") or {}).get("leaving") and time.monotonic() < deadline:
         if not locks.held(files.probe_lock):
             return True
         time.sleep(0.05)
     return not locks.held(files.probe_lock)
 
 
-def _log(files: RunPaths) -> str:
+def _log_end(files: RunPaths) -> str:
     try:
         lines = files.probe_log.read_text(errors="replace").strip().splitlines()
     except OSError:
@@ -192,18 +212,18 @@ def _log(files: RunPaths) -> str:
     return f"its log ends with: {lines[-1][:200]}" if lines else "its log is empty"
 
 
-# ---------------------------------------------------------------- the wire
+# ---------------------------------------------------------------- connection
 
 
 def announce(files: RunPaths, port: int, token: str) -> None:
-    """Say where a probe listens, to the owner of the store alone."""
+    """Write the address of a probe to a file that only the owner of the store can read."""
     with replacing(files.probe_address, sync=False) as partial:
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump({"port": port, "token": token, "format": FORMAT}, file)
 
 
 def _is_older(files: RunPaths) -> bool:
-    """Whether the probe that listens is one of a lab with an older FORMAT. The first labs' said none."""
+    """Whether the probe that listens has an older FORMAT; the first versions stated none."""
     try:
         return json.loads(files.probe_address.read_text()).get("format", 0) < FORMAT
     except (OSError, ValueError, TypeError, AttributeError):
@@ -211,63 +231,71 @@ def _is_older(files: RunPaths) -> bool:
 
 
 def _exchange(files: RunPaths, request: dict, timeout: float) -> dict | None:
-    """One line there, one line back; None where nobody answers."""
+    """Send one line and return the reply; None without a reply."""
     try:
         address = json.loads(files.probe_address.read_text())
-        with socket.create_connection(("127.0.0.1", address["port"]), timeout=timeout) as wire:
-            wire.sendall(json.dumps({**request, "format": FORMAT, "token": address["token"]}).encode() + b"\n")
-            with wire.makefile("rb") as lines:
-                told = json.loads(lines.readline())
-        return told if isinstance(told, dict) else None
+        with socket.create_connection(("127.0.0.1", address["port"]), timeout=timeout) as connection:
+            connection.sendall(json.dumps({**request, "format": FORMAT, "token": address["token"]}).encode() + b"\n")
+            with connection.makefile("rb") as lines:
+                reply = json.loads(lines.readline())
+        return reply if isinstance(reply, dict) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-# ---------------------------------------------------------------- answers on disk
+# ---------------------------------------------------------------- cached answers
 
 
 def canonical(query: str, arguments: Mapping[str, Any]) -> str:
-    """One text for one question, however its arguments are ordered."""
+    """A text that identifies a query, whatever the order of its arguments."""
     return json.dumps([query, arguments], sort_keys=True, separators=(",", ":"))
 
 
 def signature(files: RunPaths) -> str:
-    """Names what a run has learned, cheaply: size and time of its adapter file, "" where there is none."""
+    """Identifies the trained state of a run: size and time of its adapter file, "" without one."""
     return _stamp(files.adapter)
 
 
 def named(arguments: Mapping[str, Any]) -> str:
-    """The same of the files that arguments name. It is a part of what an answer, under way or kept, was computed from:
-    a path alone says nothing of what lies there now. "" where none is named."""
+    """The same for the files that arguments name, "" for none. An answer belongs to their content, which may change
+    under the same path."""
     paths = ((name, arguments.get(name)) for name in NAMING)
     return "".join(f" {name} {_stamp(Path(path))}" for name, path in paths if path and isinstance(path, str))
 
 
 def _stamp(path: Path) -> str:
     try:
-        found = path.stat()
-    except (OSError, ValueError):  # ValueError: no path at all, which the question says better
+        file = path.stat()
+    except (OSError, ValueError):  # ValueError: not a path; the query has a better message for it
         return ""
-    return f"{found.st_size}.{found.st_mtime_ns}"
+    return f"{file.st_size}.{file.st_mtime_ns}"
 
 
 def keep(files: RunPaths, query: str, arguments: Mapping[str, Any], loaded: str, value: dict) -> None:
-    """Keep an answer on disk. loaded: signature of what it was computed from, and after it what `named` gave before."""
-    path = _kept_at(files, query, arguments)
+    """Cache an answer.
+
+    Args:
+        files: Of the run.
+        query: Its name.
+        arguments: Of the query.
+        loaded: `signature` followed by `named`, as of the start of the computation.
+        value: The answer.
+    """
+    path = _cache_path(files, query, arguments)
     path.parent.mkdir(exist_ok=True)
     write_whole(path, json.dumps({"format": FORMAT, "adapter": loaded, "value": value}))
 
 
-def _kept(files: RunPaths, query: str, arguments: Mapping[str, Any]) -> dict | None:
+def _cached(files: RunPaths, query: str, arguments: Mapping[str, Any]) -> dict | None:
     with suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(_kept_at(files, query, arguments).read_text())
-        if found["format"] == FORMAT and found["adapter"] == signature(files) + named(arguments):
-            return dict(found["value"])
+        entry = json.loads(_cache_path(files, query, arguments).read_text())
+        if entry["format"] == FORMAT and entry["adapter"] == signature(files) + named(arguments):
+            return dict(entry["value"])
     return None
 
 
-def _kept_at(files: RunPaths, query: str, arguments: Mapping[str, Any]):
-    name = hashlib.sha256(canonical(query, arguments).encode()).hexdigest()[:16]
+def _cache_path(files: RunPaths, query: str, arguments: Mapping[str, Any]) -> Path:
+    key = hashlib.sha256(canonical(query, arguments).encode()).hexdigest()[:16]
     if not query.isidentifier():
-        raise ValueError(f"{query!r} cannot be the name of a question")
-    return files.answers / f"{query}-{name}.json"
+        raise ValueError(f"{query!r} is not a valid name of a query")
+    return files.answers / f"{query}-{key}.json"

@@ -1,17 +1,17 @@
-"""The probe: one process that loads a finished run once and answers questions about it.
+"""The probe: a process that loads a finished run once and answers queries about it.
 
     python -m mlae_lab.runs.probe_worker STORE RUN LOCK_FD
 
-Started by `runs.probe` for whoever asks first; LOCK_FD is the run's probe lock, already held, so there is one probe a
-run. It listens on the loopback, behind a token that stands in a file only its owner can read, and takes a line of
-JSON for a line of JSON. One thread computes: the newest question first, inside a long one whenever that calls `on_progress`,
-so a click is answered while a curve of minutes grows.
+`runs.probe` starts it for the first query; LOCK_FD is the run's probe lock, already held, so a run has one probe. It
+listens on the loopback interface, protected by a token in a file that only its owner can read; requests and replies
+are lines of JSON. One thread computes, the newest query first: whenever a query calls `on_progress`, newer ones run
+inside it, so a click is answered while a computation of minutes continues.
 
-A question that nobody waits for any more is soon given up where little work has gone into it. A long one goes on for
-LEFT_SECONDS, so that whoever comes back finds it answered or further on; but not while somebody waits for a question
-that it interrupted, and of many that were left only the newest LEFT_KEPT do. The probe leaves when nobody has asked for
-a while and nothing is under way, when the run's adapter is another one than it loaded, or when somebody of a newer lab
-asks (`probe.FORMAT`). Where room is needed for another run's, what was left is no reason to stay.
+A query that nobody waits for any more is abandoned soon if little work has gone into it. A long one continues for
+LEFT_SECONDS, so that the answer is ready or further along when somebody returns; but not while somebody waits for a
+query that it interrupted, and of several such queries only the newest LEFT_KEPT continue. The probe exits when there
+was no request for a while and no query is active, when the run's adapter has changed, or on a request of a newer
+version (`probe.FORMAT`). If another run needs its slot, queries that nobody waits for do not keep it alive.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
     from mlae_lab.training.loaded_run import LoadedRun
 
 IDLE_SECONDS = float(os.environ.get("MLAE_LAB_PROBE_IDLE", "300"))
-ASKER_SECONDS = 15.0  # a question into which little work has gone is given up so long after its last asker
-TAB_SECONDS = 90.0  # a long one counts as waited for until then: a tab in the background asks once a minute
-# A long question goes on for so long after its last asker: the longest take minutes, and who has looked at something
-# else meanwhile should find them done. What nobody comes back for must end all the same.
+REQUEST_SECONDS = 15.0  # a short query is abandoned this long after its last request
+TAB_SECONDS = 90.0  # somebody waits for a long query until then: a tab in the background sends one request a minute
+# A long query continues for this long after its last request: the longest take minutes, and should be done when their
+# page is opened again.
 LEFT_SECONDS = 600.0
-LEFT_KEPT = 3  # long questions that go on with nobody waiting, the newest: each holds caches and takes its time
-NESTED = 12  # questions inside each other from which on no left one goes on: each takes a piece of Python's stack
+LEFT_KEPT = 3  # long queries that continue without anybody waiting: each holds caches and takes time
+NESTED = 12  # depth from which on no such query continues: each level uses some of Python's stack
 ANSWERS_KEPT = 64
-KEEP_SECONDS = 2.0  # an answer that took longer is kept on disk; a question that has taken longer is a long one
+KEEP_SECONDS = 2.0  # answers that took longer are cached on disk; queries that have taken longer are long ones
 
 
 class _Abandoned(Exception):
@@ -56,9 +56,21 @@ class _Abandoned(Exception):
 
 @dataclass
 class Job:
-    """A question under way or answered. named: see `probe.named`; done, total: as it last told; asked: when somebody
-    last wanted to know; spent: seconds of work in it, without those of questions that interrupted it; surplus: newer
-    ones that were left go on in its place."""
+    """A query, active or over.
+
+    Attributes:
+        name: Of the query.
+        arguments: Of the query.
+        named: See `probe.named`.
+        state: As in `probe.Answer`, or "abandoned".
+        value: The answer.
+        reason: As in `probe.Answer`.
+        done: As last reported.
+        total: As last reported.
+        requested: Time of the last request, by the monotonic clock.
+        spent: Seconds of work, without that of the queries that interrupted it.
+        surplus: Whether it has to end because enough newer queries without anybody waiting continue.
+    """
 
     name: str
     arguments: dict[str, Any]
@@ -68,23 +80,24 @@ class Job:
     reason: str = ""
     done: int = 0
     total: int = 0
-    asked: float = field(default_factory=time.monotonic)
+    requested: float = field(default_factory=time.monotonic)
     spent: float = 0.0
     surplus: bool = False
 
-    def is_asked(self) -> None:
-        self.asked, self.surplus = time.monotonic(), False
+    def touch(self) -> None:
+        """Record a request."""
+        self.requested, self.surplus = time.monotonic(), False
 
     @property
     def is_waited_for(self) -> bool:
-        return time.monotonic() - self.asked <= TAB_SECONDS
+        return time.monotonic() - self.requested <= TAB_SECONDS
 
-    def told(self) -> dict:
+    def reply(self) -> dict:
         return {"state": self.state, "value": self.value, "reason": self.reason, "done": self.done, "total": self.total}
 
 
 class Probe:
-    """Jobs, and the one thread that works on them."""
+    """The jobs and the thread that works on them."""
 
     def __init__(self, store: RunStore, run_id: str) -> None:
         self.store, self.run_id, self.files = store, run_id, store.paths(run_id)
@@ -92,7 +105,7 @@ class Probe:
         self.signature = probe.signature(self.files)
         self.jobs: OrderedDict[str, Job] = OrderedDict()
         self.waiting: list[Job] = []  # the newest last
-        self.under_way: list[Job] = []  # each inside the one before it; only the thread that computes touches it
+        self.active: list[Job] = []  # each inside the one before; used by the computing thread only
         self.resumed = 0.0  # since when the last of them computes
         self.changed = threading.Condition()
         self.loaded: LoadedRun | None = None
@@ -100,10 +113,10 @@ class Probe:
         self.last = time.monotonic()
         self.leaving = False
 
-    # ------------------------------------------------------------ the thread that computes
+    # ------------------------------------------------------------ computing thread
 
     def work(self) -> None:
-        """Load, then answer until it is time to leave."""
+        """Load the run, then answer queries until it is time to exit."""
         try:
             from mlae_lab.training.loaded_run import load_run
             from mlae_lab.training.queries import queries
@@ -141,12 +154,12 @@ class Probe:
         else:
             job.state = "working"
             began = self.resumed = time.monotonic()
-            self.under_way.append(job)
+            self.active.append(job)
             try:
-                self._tell(job, 0, 0)
-                assert self.loaded is not None  # else `failure` says why
+                self._report(job, 0, 0)
+                assert self.loaded is not None  # `failure` is set otherwise
                 value = self.known[job.name](
-                    self.loaded, job.arguments, lambda done, total: self._tell(job, done, total)
+                    self.loaded, job.arguments, lambda done, total: self._report(job, done, total)
                 )
                 if time.monotonic() - began > KEEP_SECONDS and not value.get("private"):  # a visitor's own image
                     with suppress(OSError):
@@ -159,55 +172,59 @@ class Probe:
                     traceback.print_exc()
                 job.state, job.reason = "failed", failure_reason(error)
             finally:
-                self.under_way.pop()
+                self.active.pop()
         with self.changed:
             self.changed.notify_all()
 
-    def _tell(self, job: Job, done: int, total: int) -> None:
+    def _report(self, job: Job, done: int, total: int) -> None:
+        """Record progress, and answer newer queries first. Raises _Abandoned."""
         job.done, job.total = done, total
         job.spent += time.monotonic() - self.resumed
         while True:
-            if self.leaving or self._is_given_up(job):
+            if self.leaving or self._is_abandoned(job):
                 raise _Abandoned
             with self.changed:
-                other = self.waiting.pop() if self.waiting else None
-            if other is None:
+                newer = self.waiting.pop() if self.waiting else None
+            if newer is None:
                 break
-            self._answer(other)
+            self._answer(newer)
         self.resumed = time.monotonic()
 
-    def _is_given_up(self, job: Job) -> bool:
-        """Whether the last question under way is worth no more work, by the rule at the head of this file."""
-        left = sorted((other for other in self.under_way if not other.is_waited_for), key=lambda other: other.asked)
-        for old in left[:-LEFT_KEPT]:  # these end when their turn comes, though there may be fewer by then
+    def _is_abandoned(self, job: Job) -> bool:
+        """Whether to end the innermost active query, by the rule in the module docstring."""
+        left = sorted((other for other in self.active if not other.is_waited_for), key=lambda other: other.requested)
+        for old in left[:-LEFT_KEPT]:  # these end when they are innermost, even if there are fewer by then
             old.surplus = True
-        away = time.monotonic() - job.asked
-        if job.spent < KEEP_SECONDS or len(self.under_way) > NESTED:
-            return away > ASKER_SECONDS
-        return job in left and (away > LEFT_SECONDS or job.surplus or len(left) < len(self.under_way))
+        away = time.monotonic() - job.requested
+        if job.spent < KEEP_SECONDS or len(self.active) > NESTED:
+            return away > REQUEST_SECONDS
+        return job in left and (away > LEFT_SECONDS or job.surplus or len(left) < len(self.active))
 
-    # ------------------------------------------------------------ the threads that listen
+    # ------------------------------------------------------------ listening threads
 
     def ask(self, request: dict) -> dict:
-        """The answer to one line."""
+        """The reply to a request."""
         if not secrets.compare_digest(str(request.get("token", "")).encode(), self.token.encode()):
             return {"state": "failed", "reason": "this is not the token of this probe"}
-        asked_in = int(request.get("format", 0))
-        if asked_in > probe.FORMAT:
+        request_format = int(request.get("format", 0))
+        if request_format > probe.FORMAT:
             self.leaving = True
         if when := request.get("leave"):
             with self.changed:
-                under_way = [job for job in self.jobs.values() if job.state in ("waiting", "working")]
-                busy = any(job.is_waited_for or when != "left" for job in under_way)
+                unfinished = [job for job in self.jobs.values() if job.state in ("waiting", "working")]
+                busy = any(job.is_waited_for or when != "left" for job in unfinished)
                 self.leaving = self.leaving or (not busy and time.monotonic() - self.last > probe.MAKE_ROOM_SECONDS)
             return {"state": "done", "value": {"leaving": self.leaving}}
-        if asked_in < probe.FORMAT:
-            # Were it to leave, the older process would start another one that is as new, for ever.
-            return {"state": "failed", "reason": "the lab was updated after this page or command started: restart it"}
+        if request_format < probe.FORMAT:
+            # If it exited, the older process would start another probe of this format, endlessly.
+            return {
+                "state": "failed",
+                "reason": "MLAE Lab was updated after this page or command started: restart it",
+            }
         if probe.signature(self.files) != self.signature:
             self.leaving = True
         if self.leaving:
-            return {"state": "loading", "reason": "the run has changed and is loaded again"}
+            return {"state": "loading", "reason": "the run has changed and is being loaded again"}
         self.last = time.monotonic()
         if self.loaded is None and not self.failure:
             return {"state": "loading"}
@@ -215,14 +232,14 @@ class Probe:
         if not self.failure and name not in self.known:
             return {
                 "state": "failed",
-                "reason": f"{name!r} is no question: choose from {', '.join(sorted(self.known))}",
+                "reason": f"{name!r} is not a query: choose from {', '.join(sorted(self.known))}",
             }
         timeout = min(10.0, float(request.get("timeout", 0.0)))
         with self.changed:
             job = self._job(name, arguments)
             self.changed.wait_for(lambda: job.state not in ("waiting", "working") or self.leaving, timeout)
-            job.is_asked()
-            return job.told()
+            job.touch()
+            return job.reply()
 
     def _job(self, name: str, arguments: dict) -> Job:
         named = probe.named(arguments)
@@ -232,7 +249,7 @@ class Probe:
             job = Job(name, arguments, named)
             self.waiting.append(job)
             self.changed.notify_all()
-        job.is_asked()
+        job.touch()
         self.jobs[key] = job
         for old in [k for k, j in self.jobs.items() if j.state not in ("waiting", "working")][:-ANSWERS_KEPT]:
             del self.jobs[old]
@@ -254,8 +271,8 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, asked: Probe) -> None:
-        self.probe = asked
+    def __init__(self, process: Probe) -> None:
+        self.probe = process
         super().__init__(("127.0.0.1", 0), _Line)
 
 
@@ -263,15 +280,15 @@ def main(arguments: list[str]) -> int:
     store, run_id = RunStore(Path(arguments[0])), arguments[1]
     os.set_inheritable(int(arguments[2]), False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asked = Probe(store, run_id)
-    with _Server(asked) as server:
+    process = Probe(store, run_id)
+    with _Server(process) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        probe.announce(asked.files, server.server_address[1], asked.token)
+        probe.announce(process.files, server.server_address[1], process.token)
         try:
-            asked.work()
+            process.work()
         finally:
             with suppress(OSError):
-                asked.files.probe_address.unlink()
+                process.files.probe_address.unlink()
             server.shutdown()
     return 0
 

@@ -1,5 +1,5 @@
-"""A race: several masks on equal terms, each over the same seeds. It is nothing but runs in the queue; what makes them
-one race is that they differ in mask and seed alone."""
+"""A race: several masks, each with the same seeds. Its runs are ordinary queued runs that differ only in mask and
+seed."""
 
 from __future__ import annotations
 
@@ -22,35 +22,34 @@ MAX_SEEDS = 3
 RELATION = "race"
 
 
-# ---------------------------------------------------------------- starting one
+# ---------------------------------------------------------------- launch
 
 
 def wanted(store: RunStore, config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1) -> list[Run | RunConfig]:
-    """What `launch` would take or start, seed by seed and in each the masks in their order.
+    """What `launch` would reuse or start, by seed, then in the order of the masks; nothing is started.
 
-    A run that is there already, with the same everything, is taken and not repeated (see `outcomes.taken`).
-    Raises as `launch` does; nothing is started.
+    Runs with the same settings are reused (see `outcomes.reusable`). Raises as `launch`.
     """
-    return outcomes.taken(store, checked(config, plans, seeds))
+    return outcomes.reusable(store, checked(config, plans, seeds))
 
 
 def checked(config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1) -> list[RunConfig]:
-    """The runs of a race, seed by seed. Raises as `launch` does."""
+    """The configs of a race, by seed. Raises as `launch`."""
     if type(seeds) is not int or not 1 <= seeds <= MAX_SEEDS:
         raise ConfigError(f"seeds is {seeds!r}: it must be a whole number from 1 to {MAX_SEEDS}")
     if not 2 <= len(plans) <= MAX_MASKS:
         raise ConfigError(f"a race of {len(plans)} masks: it must be 2 to {MAX_MASKS}")
-    twice = next((i for i, plan in enumerate(plans) if plan in plans[:i]), None)
-    if twice is not None:
+    repeated = next((i for i, plan in enumerate(plans) if plan in plans[:i]), None)
+    if repeated is not None:
         raise ConfigError(
-            f"masks {plans.index(plans[twice]) + 1} and {twice + 1} are the same: a race needs different ones"
+            f"masks {plans.index(plans[repeated]) + 1} and {repeated + 1} are the same: choose different masks"
         )
     if config.method != "mlae":
-        raise ConfigError("a linear probe has no mask: race masked experts")
+        raise ConfigError("a linear probe has no mask: choose a method with experts")
     if config.max_seconds is not None:
         raise ConfigError(
-            f"the runs would stop after {config.max_seconds:g} seconds and their learning rate would follow the clock, so the "
-            "terms were not equal: race without a time limit"
+            f"the time limit is {config.max_seconds:g} seconds, so the runs would train for different numbers of steps: set "
+            "no time limit"
         )
     return [replace(config, plan=plan, seed=config.seed + i) for i in range(seeds) for plan in plans]
 
@@ -63,57 +62,63 @@ def launch(
     owner: str = "",
     relation: str = RELATION,
 ) -> list[Run]:
-    """Enqueue what is missing of a race and give all its runs, seed by seed.
+    """Enqueue the missing runs of a race and return all its runs, by seed.
 
-    config: everything but the mask; its seed is the first. plans: 2 to 8, all different. seeds: 1 to 3. relation: what
-    new runs are to the race's first run, which they name as their parent; "race" or, of two masks, "paired".
-    Raises ConfigError for a number out of range, equal masks, a linear probe or a time limit, CatalogError for a mask
-    on layers that the backbone does not have. Nothing is started then.
+    Args:
+        store: Of the runs.
+        config: All settings except the mask; its seed is the first.
+        plans: 2 to 8 different masks.
+        seeds: Their number, 1 to 3.
+        owner: As in `Run`.
+        relation: Of new runs to the first run, their parent: "race", or "paired" for two masks.
+
+    Raises:
+        ConfigError: A number out of range, equal masks, a linear probe or a time limit. Nothing is started.
+        CatalogError: A mask is on layers that the backbone does not have. Nothing is started.
     """
-    found: list[Run] = []
-    mark = secrets.token_hex(4)  # two races may begin with one run
+    runs: list[Run] = []
+    mark = secrets.token_hex(4)  # two races may have the same first run
     for entry in wanted(store, config, plans, seeds):
         if isinstance(entry, RunConfig):
-            entry = commands.launch(store, entry, owner, Origin(found[0].id if found else "", relation, mark))
-        found.append(entry)
-    return found
+            entry = commands.launch(store, entry, owner, Origin(runs[0].id if runs else "", relation, mark))
+        runs.append(entry)
+    return runs
 
 
 def command(config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1) -> str:
-    """The command line that starts the same race."""
+    """The equivalent command of a race."""
     masks = " ".join(f"--mask '{plan.code}'" for plan in plans)
     text = config.command().replace("mlae_lab train", "mlae_lab race", 1)
-    own = f"--mask '{config.plan.code}'"
-    return f"{text.replace(own, masks, 1)} --seeds {seeds}"
+    mask = f"--mask '{config.plan.code}'"
+    return f"{text.replace(mask, masks, 1)} --seeds {seeds}"
 
 
 def races(runs: Sequence[Run]) -> list[list[Run]]:
-    """The races among runs that are still there, newest first, each in the order of its starting.
+    """The races among runs, newest first, each in the order of its launch.
 
-    A run that was taken from before a race began, other than its first, is not among them.
+    Reused runs are not included, except the first run of a race.
     """
-    found: dict[tuple[str, str], list[Run]] = {}
-    known = {run.id: run for run in runs}
+    followers: dict[tuple[str, str], list[Run]] = {}
+    by_id = {run.id: run for run in runs}
     for run in runs:
-        if run.relation == RELATION and run.parent in known:
-            found.setdefault((run.parent, run.source), []).append(run)
-    return [[known[first], *reversed(others)] for (first, _), others in found.items()]
+        if run.relation == RELATION and run.parent in by_id:
+            followers.setdefault((run.parent, run.source), []).append(run)
+    return [[by_id[first], *reversed(others)] for (first, _), others in followers.items()]
 
 
 def stop(store: RunStore, runs: Sequence[Run], timeout: float = 10.0) -> None:
-    """End a race: what waits is cancelled first, so that none of it takes the place of one that ends; what runs keeps
-    what it has, as `commands.stop` says."""
+    """Stop the runs of a race as `commands.stop` does, queued ones first, so that none of them starts meanwhile."""
     for run in sorted(runs, key=lambda run: run.status is not Status.QUEUED):
         if not run.status.is_over:
             commands.stop(store, run.id, timeout=timeout)
 
 
-# ---------------------------------------------------------------- where it stands
+# ---------------------------------------------------------------- standings
 
 
 @dataclass(frozen=True)
 class Lane:
-    """One mask in a race. runs: by seed; curves: by seed, of those that have measured."""
+    """One mask in a race. runs: by seed; curves: by seed, of the evaluated runs."""
 
     plan: MaskPlan
     name: str
@@ -123,8 +128,14 @@ class Lane:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a lane stands. place: 1 for the leader, equal for equal accuracies; accuracy: mean over seeds in percent;
-    behind: the leader minus this one over the seeds that both have, None for the leader."""
+    """The standing of a lane.
+
+    Attributes:
+        lane: Its index.
+        rank: 1 for the leader, equal for equal accuracies.
+        accuracy: Mean over seeds, in percent.
+        behind: The leader's accuracy minus this one's, over seeds; None for the leader.
+    """
 
     lane: int
     rank: int
@@ -132,11 +143,18 @@ class Standing:
     behind: SeedStatistics | None
 
 
-@dataclass(frozen=True, eq=False)  # told apart by identity, so that what is drawn of one can be remembered
+@dataclass(frozen=True, eq=False)  # compared by identity, so that figures of a race can be cached
 class Race:
-    """lanes: the masks in the order of their starting. epoch: the last that two lanes or more can be compared at, None
-    before that. seeds: that count there. standings: of the lanes that have got so far, best first. epochs: of a run;
-    is_through: whether every run has measured its last epoch."""
+    """The state of a race.
+
+    Attributes:
+        lanes: In the order of their launch.
+        epoch: The last epoch after which at least two lanes can be compared, None without one.
+        seeds: Those compared at that epoch.
+        standings: Of the lanes evaluated at that epoch, best first.
+        epochs: Of a run.
+        is_through: Whether every run was evaluated after its last epoch.
+    """
 
     lanes: tuple[Lane, ...]
     epoch: int | None
@@ -147,32 +165,32 @@ class Race:
 
     @property
     def verdict(self) -> str:
-        """Who leads, and whether the lead is more than the noise of the seed, in one to four sentences."""
+        """Which mask leads, and whether the lead exceeds the seed noise, in one to four sentences."""
         return " ".join(part for part in (self.headline, self.doubt) if part)
 
     @property
     def headline(self) -> str:
-        """Who leads, in one sentence."""
-        measured = [lane for lane in self.lanes if lane.curves]
-        if not measured:
-            return "No mask has been measured yet."
-        if len(measured) == 1:
-            return f"Only {measured[0].name} has been measured so far."
+        """Which mask leads, in one sentence."""
+        evaluated = [lane for lane in self.lanes if lane.curves]
+        if not evaluated:
+            return "No mask has been evaluated yet."
+        if len(evaluated) == 1:
+            return f"Only {evaluated[0].name} has been evaluated so far."
         if self.epoch is None:
-            return "No epoch has been measured by two masks with one seed yet."
+            return "No two masks have been evaluated after the same epoch with the same seed yet."
         leaders = [entry for entry in self.standings if entry.rank == 1]
-        when = "in the end" if self.is_through else f"after epoch {self.epoch} of {self.epochs}"
+        when = "at the end" if self.is_through else f"after epoch {self.epoch} of {self.epochs}"
         if len(leaders) > 1:
             names = _listed([self.lanes[entry.lane].name for entry in leaders])
             return f"{names} are level {when}, at {leaders[0].accuracy:.1f} %."
         first, second = self.standings[0], self.standings[1]
         name, next_ = self.lanes[first.lane].name, self.lanes[second.lane].name
         assert second.behind is not None  # only the leader has none
-        return f"{name} leads {when} with {first.accuracy:.1f} %, {points(second.behind.mean)} points before {next_}."
+        return f"{name} leads {when} with {first.accuracy:.1f} %, {points(second.behind.mean)} points ahead of {next_}."
 
     @property
     def doubt(self) -> str:
-        """Whether the lead is more than the noise of the seed, and who has not got so far; "" where none leads."""
+        """Whether the lead exceeds the seed noise, and how many masks are not compared; "" without a leader."""
         if len(self.standings) < 2:
             return ""
         second = self.standings[1]
@@ -180,13 +198,13 @@ class Race:
         return " ".join(part for part in (noise, self._missing()) if part)
 
     def _missing(self) -> str:
-        away = len(self.lanes) - len(self.standings)
-        if not away:
+        missing = len(self.lanes) - len(self.standings)
+        if not missing:
             return ""
-        return f"{away} of {len(self.lanes)} masks {'has' if away == 1 else 'have'} not got so far."
+        return f"{missing} of {len(self.lanes)} masks {'has' if missing == 1 else 'have'} not reached this epoch."
 
-    def told(self, standing: Standing) -> str:
-        """How far a lane is behind the leader, in words."""
+    def distance(self, standing: Standing) -> str:
+        """The distance of a lane to the leader as text."""
         if standing.behind is None:
             return "leads"
         if standing.rank == 1:
@@ -195,8 +213,8 @@ class Race:
         spread = standing.behind.spread
         if spread is None or spread[0] < 1e-9:
             return behind
-        sure = "more than noise" if spread[1] > 0 else "within the noise"
-        return f"{behind}, {sure}"
+        noise = "more than noise" if spread[1] > 0 else "within the noise"
+        return f"{behind}, {noise}"
 
 
 def race(
@@ -205,13 +223,19 @@ def race(
     curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies,
     known: Mapping[MaskPlan, str] | None = None,
 ) -> Race:
-    """Where a race stands now.
+    """The current state of a race.
 
-    runs: at least two, on equal terms. curve_of: `outcomes.accuracies`, or one that remembers. known: names that
-    people gave to masks. Of several runs with one mask and seed the last named counts. Raises StoreError, with the reason, if they differ in more than mask and seed.
+    Args:
+        store: Of the runs.
+        runs: Runs that differ in mask and seed only; of several with one mask and seed the last counts.
+        curve_of: `outcomes.accuracies`, or a cached version of it.
+        known: Names of saved masks.
+
+    Raises:
+        StoreError: The runs differ in more than mask and seed.
     """
     if why := unequal_because(store, runs):
-        raise StoreError(f"these runs are no race: {why}")
+        raise StoreError(f"these runs are not a race: {why}")
     by_plan: dict[MaskPlan, dict[int, Run]] = {}
     for run in runs:
         by_plan.setdefault(run.config.plan, {})[run.config.seed] = run
@@ -221,7 +245,7 @@ def race(
     ]
     lanes = tuple(
         Lane(plan, name, of_plan, curve)
-        for (plan, of_plan), name, curve in zip(by_plan.items(), names(list(by_plan), known), curves, strict=False)
+        for (plan, of_plan), name, curve in zip(by_plan.items(), names(list(by_plan), known), curves, strict=True)
     )
     epoch, seeds = _common([lane.curves for lane in lanes])
     is_through = all(
@@ -231,34 +255,36 @@ def race(
 
 
 def unequal_because(store: RunStore, runs: Sequence[Run]) -> str | None:
-    """Why runs are not on equal terms, as the end of a sentence; None if they are."""
+    """Why runs differ in more than mask and seed, as the end of a sentence; None if they do not."""
     if len({run.config.plan for run in runs}) < 2:
-        return "they have one mask; name runs with two or more"
+        return "they have one mask; choose runs with two or more"
     if len({run.config.plan for run in runs}) > MAX_MASKS:
         return f"they have more than {MAX_MASKS} masks"
     of_seed: dict[int, Run] = {}
     for run in runs:
         if run.relation == "branched":
-            return f"run {run.id} goes on from a checkpoint of another run, so it does not start alike"
-        if why := _apart(runs[0], run):
+            return f"run {run.id} was branched from a checkpoint of another run, so its start differs"
+        if why := _unequal_configs(runs[0], run):
             return f"of {runs[0].id} and {run.id} {why}"
-        peer = of_seed.setdefault(run.config.seed, run)  # random weights are another network with every seed
+        peer = of_seed.setdefault(run.config.seed, run)  # per seed: random weights depend on it
         if peer.config.plan != run.config.plan and (why := pairs.unpaired_runs_because(store, peer, run)):
             return f"of {peer.id} and {run.id} {why}"
     return None
 
 
-def _apart(a: Run, b: Run) -> str | None:
-    """What two runs differ in besides mask, seed and where the images lie; None for nothing."""
-    one = replace(a.config, device=a.device)
-    plan = b.config.plan if b.config.plan != one.plan else replace(one.plan, expert_rank=one.plan.expert_rank % 2 + 1)
-    return pairs.unpaired_because(one, replace(b.config, device=b.device, seed=one.seed, plan=plan))
+def _unequal_configs(a: Run, b: Run) -> str | None:
+    """The settings other than mask, seed and folder of the images in which two runs differ; None for none."""
+    config = replace(a.config, device=a.device)
+    plan = b.config.plan
+    if plan == config.plan:  # any other mask: a pair needs two
+        plan = replace(plan, expert_rank=plan.expert_rank % 2 + 1)
+    return pairs.unpaired_because(config, replace(b.config, device=b.device, seed=config.seed, plan=plan))
 
 
 def names(plans: Sequence[MaskPlan], known: Mapping[MaskPlan, str] | None = None) -> list[str]:
-    """A short name for each of several masks, all different: one that people gave it, the paper's, else its kind and
-    budget; those that are named alike get a number."""
-    paper = {(found.plan.keep, found.plan.drop_rate): found.title for found in paper_patterns()}
+    """A short, unique name for each mask: its name in the library, the paper's, else its kind and number of experts;
+    equal names get a number."""
+    paper = {(pattern.plan.keep, pattern.plan.drop_rate): pattern.title for pattern in paper_patterns()}
     first = [(known or {}).get(plan) or _name(plan, paper) for plan in plans]
     return [
         name if first.count(name) == 1 else f"{name} ({first[: i + 1].count(name)})" for i, name in enumerate(first)
@@ -267,7 +293,7 @@ def names(plans: Sequence[MaskPlan], known: Mapping[MaskPlan, str] | None = None
 
 def _name(plan: MaskPlan, paper: Mapping[tuple, str]) -> str:
     rates = {
-        p for kept, row in zip(plan.keep, plan.drop_rate, strict=False) for k, p in zip(kept, row, strict=False) if k
+        p for kept, row in zip(plan.keep, plan.drop_rate, strict=True) for k, p in zip(kept, row, strict=True) if k
     }
     rate = f", p = {rates.pop():g}" if len(rates) == 1 and rates != {0.0} else ""
     if title := paper.get((plan.keep, plan.drop_rate)):
@@ -278,54 +304,56 @@ def _name(plan: MaskPlan, paper: Mapping[tuple, str]) -> str:
 
 
 def _common(curves: Sequence[Mapping[int, Curve]]) -> tuple[int | None, tuple[int, ...]]:
-    """The last epoch that two lanes have measured with one seed, and the seeds that count there: those of the most
-    lanes. Lanes that have not got so far do not hold the others up."""
-    at: dict[int, dict[int, set[int]]] = {}  # epoch, seed, lanes
+    """The last epoch after which two lanes were evaluated with one seed, and the seeds that all lanes of the best
+    covered seed have there. Lanes that have not reached that epoch are ignored."""
+    lanes_at: dict[int, dict[int, set[int]]] = {}  # epoch, seed, lanes
     for lane, by_seed in enumerate(curves):
         for seed, curve in by_seed.items():
             for epoch, _ in curve:
-                at.setdefault(epoch, {}).setdefault(seed, set()).add(lane)
-    epoch = max((e for e, by_seed in at.items() if any(len(lanes) > 1 for lanes in by_seed.values())), default=None)
+                lanes_at.setdefault(epoch, {}).setdefault(seed, set()).add(lane)
+    epoch = max(
+        (e for e, by_seed in lanes_at.items() if any(len(lanes) > 1 for lanes in by_seed.values())), default=None
+    )
     if epoch is None:
         return None, ()
-    most = max(sorted(at[epoch].items()), key=lambda entry: len(entry[1]))[1]
-    return epoch, tuple(sorted(seed for seed, lanes in at[epoch].items() if lanes >= most))
+    most = max(sorted(lanes_at[epoch].items()), key=lambda entry: len(entry[1]))[1]
+    return epoch, tuple(sorted(seed for seed, lanes in lanes_at[epoch].items() if lanes >= most))
 
 
 def _standings(lanes: Sequence[Lane], epoch: int | None, seeds: Sequence[int]) -> tuple[Standing, ...]:
     if epoch is None:
         return ()
-    there: dict[int, list[float]] = {}
-    for number, lane in enumerate(lanes):
-        at = [dict(lane.curves.get(seed, ())).get(epoch) for seed in seeds]
-        if len(values := [value for value in at if value is not None]) == len(at):
-            there[number] = values
-    order = sorted(there, key=lambda number: -fmean(there[number]))  # of equals the one that started first
-    best = there[order[0]]
-    found: list[Standing] = []
-    for number in order:
-        mean = fmean(there[number])
-        level = found and abs(found[-1].accuracy - mean) < 1e-9
-        behind = seed_statistics(epoch, [a - b for a, b in zip(best, there[number], strict=False)]) if found else None
-        found.append(Standing(number, found[-1].rank if level else len(found) + 1, mean, behind))
-    return tuple(found)
+    by_lane: dict[int, list[float]] = {}
+    for lane, entry in enumerate(lanes):
+        accuracies = [dict(entry.curves.get(seed, ())).get(epoch) for seed in seeds]
+        if len(values := [value for value in accuracies if value is not None]) == len(accuracies):
+            by_lane[lane] = values
+    order = sorted(by_lane, key=lambda lane: -fmean(by_lane[lane]))  # of equals the one that was launched first
+    best = by_lane[order[0]]
+    standings: list[Standing] = []
+    for lane in order:
+        mean = fmean(by_lane[lane])
+        level = standings and abs(standings[-1].accuracy - mean) < 1e-9
+        behind = (
+            seed_statistics(epoch, [a - b for a, b in zip(best, by_lane[lane], strict=True)]) if standings else None
+        )
+        standings.append(Standing(lane, standings[-1].rank if level else len(standings) + 1, mean, behind))
+    return tuple(standings)
 
 
 def _noise(lead: SeedStatistics, masks: int) -> str:
-    """Whether a lead is more than the noise of the seed."""
+    """Whether a lead exceeds the seed noise, in one to three sentences."""
     if lead.spread is None:
-        return "One seed does not tell a lead from noise."
+        return "One seed cannot distinguish a lead from noise."
     deviation, low, high = lead.spread
     if deviation < 1e-9:
-        return (
-            f"All {lead.n} seeds agree to the last digit: the steps of the measurement are too coarse for an interval."
-        )
+        return f"The lead is equal for all {lead.n} seeds: the evaluation is too coarse for an interval."
     few = f" {lead.n} seeds are few." if lead.n < pairs.ENOUGH_SEEDS else ""
     if low <= 0:
-        return f"That is within the noise of the seed (95 % {between(low, high)}, {lead.n} seeds).{few}"
-    chosen = " The leader was chosen after the fact, which flatters it." if masks > 2 else ""
-    return f"That is more than the noise of the seed (95 % {between(low, high)}, {lead.n} seeds).{few}{chosen}"
+        return f"That is within the seed noise (95 % {between(low, high)}, {lead.n} seeds).{few}"
+    chosen = " The leader was chosen after the fact, which favours it." if masks > 2 else ""
+    return f"That is more than the seed noise (95 % {between(low, high)}, {lead.n} seeds).{few}{chosen}"
 
 
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+def _listed(items: Sequence[str]) -> str:
+    return " and ".join([", ".join(items[:-1]), items[-1]] if len(items) > 1 else items)

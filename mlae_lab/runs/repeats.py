@@ -1,7 +1,7 @@
-"""Repeats: the same run with other seeds, and how far the seed alone moves the result.
+"""Repeats: the same run with other seeds, and the variation of the result between seeds.
 
-What the seed decides: the head's first values, the first a of every expert, the order of the images, the masks that
-are drawn, and the weights of a backbone that is random. The images are the same in all of them.
+The seed determines the initial head, the initial a of every expert, the order of the images, the sampled masks, and
+the weights of a randomly initialised backbone. The images are the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RELATION = "repeat"
 
 @dataclass(frozen=True)
 class Repeat:
-    """One seed of a run. accuracy: top-1 in percent after the last epoch, None while it is not there."""
+    """One seed of a run. accuracy: top-1 in percent after the last epoch, None before it."""
 
     seed: int
     run: Run
@@ -31,20 +31,24 @@ class Repeat:
 
 @dataclass(frozen=True)
 class Repeats:
-    """All seeds of one run, rising. apart: runs that are equal in everything but the seed and did not start from the
-    same all the same, with the reason: they are not counted."""
+    """All seeds of one run.
+
+    Attributes:
+        seeds: In ascending order.
+        excluded: Runs with the same settings that did not start from the same weights or images, with the reason.
+    """
 
     seeds: tuple[Repeat, ...]
-    apart: tuple[tuple[Run, str], ...]
+    excluded: tuple[tuple[Run, str], ...]
 
     @property
     def done(self) -> tuple[Repeat, ...]:
-        """Those that came to their last epoch."""
+        """Those evaluated after their last epoch."""
         return tuple(repeat for repeat in self.seeds if repeat.accuracy is not None)
 
     @property
     def statistics(self) -> SeedStatistics | None:
-        """Of the accuracy after the last epoch, in percent; None where no run has one."""
+        """Of the accuracy after the last epoch, in percent; None without any."""
         if not self.done:
             return None
         return seed_statistics(
@@ -52,106 +56,112 @@ class Repeats:
         )
 
     @property
-    def words(self) -> str:
-        """What the repeats say, in one or two sentences."""
-        found = self.statistics
-        if found is None:
-            return "No run with these settings has come to its last epoch yet: there is nothing to average."
-        if found.spread is None:
+    def summary(self) -> str:
+        """The result of the repeats, in one or two sentences."""
+        statistics = self.statistics
+        if statistics is None:
+            return "No run with these settings has reached its last epoch yet, so there is no mean."
+        if statistics.spread is None:
             return (
-                f"One seed ends at {found.mean:.1f} %. How far the seed alone moves that cannot be told from one run: "
-                f"repeat it with at least {pairs.ENOUGH_SEEDS} seeds."
+                f"One seed ends at {statistics.mean:.1f} %. One run does not show the variation between seeds: repeat it "
+                f"with at least {pairs.ENOUGH_SEEDS} seeds."
             )
-        deviation, low, high = found.spread
+        deviation, low, high = statistics.spread
+        n, mean = statistics.n, statistics.mean
         if deviation < 1e-9:
-            return f"All {found.n} seeds end at {found.mean:.1f} %: the steps of the measurement are too coarse for a spread."
-        few = " Two seeds are few: run at least three." if found.n < pairs.ENOUGH_SEEDS else ""
+            return f"All {n} seeds end at {mean:.1f} %: the evaluation is too coarse for a spread."
+        few = " Two seeds are few: run at least three." if n < pairs.ENOUGH_SEEDS else ""
         return (
-            f"{found.mean:.1f} % on average over {found.n} seeds (95 % interval {low:.1f} to {high:.1f} %); from "
-            f"seed to seed it moves by {points(deviation)} points.{few}"
+            f"{mean:.1f} % on average over {n} seeds (95 % interval {low:.1f} to {high:.1f} %); the standard deviation "
+            f"between seeds is {points(deviation)} points.{few}"
         )
 
     @property
     def noise(self) -> str:
-        """How far a single run of another mask must be away to be more than the noise of the seed; "" for fewer than two
-        seeds, or no spread."""
-        found = self.statistics
-        if found is None or found.spread is None or found.spread[0] < 1e-9:
+        """The difference by which a single run of another mask exceeds the seed noise; "" for fewer than two seeds, or no
+        spread."""
+        statistics = self.statistics
+        if statistics is None or statistics.spread is None or statistics.spread[0] < 1e-9:
             return ""
-        deviation, _, high = found.spread
-        apart = (high - found.mean) * (2 * found.n) ** 0.5  # 95 % of differences are smaller: t(97.5 %, n - 1) s √2
+        deviation, _, high = statistics.spread
+        gap = (high - statistics.mean) * (2 * statistics.n) ** 0.5  # t(97.5 %, n - 1) s √2: 95 % of gaps are smaller
         return (
-            f"The standard deviation over seeds is {deviation:.2f} points: two single runs that differ in the seed alone "
-            f"are up to {points(apart)} points from each other (95 % of such pairs). A single run of another mask that "
-            "is nearer is within the noise of the seed; pairs of seeds see smaller differences."
+            f"The standard deviation over seeds is {deviation:.2f} points: two single runs that differ only in the seed "
+            f"are up to {points(gap)} points apart (95 % of such pairs). A smaller difference to a single run of another "
+            "mask is within the seed noise; paired runs can detect smaller differences."
         )
 
 
 def repeats(store: RunStore, run: Run) -> Repeats:
-    """All runs of a store that are equal to this one in everything but the seed (see `pairs.by_seed`).
-
-    Empty for a run that goes on from a checkpoint of another one: it has no repeats, only its own past.
-    """
+    """All runs of a store that differ from a run in the seed only (see `pairs.by_seed`); empty for a branched run."""
     if run.relation == "branched":
         return Repeats((), ())
-    found, apart = [], []
+    seeds, excluded = [], []
     for seed, other in pairs.by_seed(store, run, alive_first=True).items():
         reason = pairs.unlike_because(store, run, other) if other.id != run.id else None
         if reason:
-            apart.append((other, reason))
+            excluded.append((other, reason))
             continue
-        measured = outcomes.accuracies(store, other)
-        found.append(Repeat(seed, other, measured[-1][1] if outcomes.is_through(other, measured) else None))
-    return Repeats(tuple(found), tuple(apart))
+        curve = outcomes.accuracies(store, other)
+        seeds.append(Repeat(seed, other, curve[-1][1] if outcomes.is_through(other, curve) else None))
+    return Repeats(tuple(seeds), tuple(excluded))
 
 
 def wanted(store: RunStore, run_id: str, seeds: int) -> list[Run | RunConfig]:
-    """What `launch_repeats` would take or start, by seed: a Run where there is one, else its config.
+    """What `launch_repeats` would reuse or start, by seed: a Run to reuse, or the config to start.
 
-    All runs that are there count, whatever their seed; what is missing to so many gets the lowest seeds that are free,
-    from the lowest of these runs on. Nothing is started. Raises as `launch_repeats` does.
+    Existing runs count whatever their seed; missing ones get the lowest free seeds, from the lowest of these runs on.
+    Nothing is started. Raises as `launch_repeats`.
     """
     if type(seeds) is not int or not 1 <= seeds <= MAX_SEEDS:
         raise ConfigError(f"seeds is {seeds!r}: it must be a whole number from 1 to {MAX_SEEDS}")
     run = store.run(run_id)
     if run.relation == "branched":
         raise StoreError(
-            f"run {run.id} goes on from a checkpoint of run {run.parent}: repeat that one, or start it anew from its settings"
+            f"run {run.id} was branched from a checkpoint of run {run.parent}: repeat that run, or launch a new run with "
+            "these settings"
         )
     if run.config.max_seconds is not None:
         raise ConfigError(
-            f"run {run.id} stops after {run.config.max_seconds:g} seconds, so a repeat ends after another number of steps: "
-            "repeat a run without a time limit"
+            f"run {run.id} stops after {run.config.max_seconds:g} seconds, so a repeat would train for another number of "
+            "steps: repeat a run without a time limit"
         )
     if devices.kind(run.config.device) != run.device:
         raise StoreError(
-            f"run {run.id} ran on {run.device} and this machine would repeat it on {devices.kind(run.config.device)}: repeats "
-            "on two devices are not alike, so repeat it where it ran"
+            f"run {run.id} ran on {run.device} and this machine would repeat it on {devices.kind(run.config.device)}: repeat "
+            "it on the same device, because results differ between devices"
         )
     known = repeats(store, run)
-    for other, reason in known.apart:
+    for other, reason in known.excluded:
         if other.relation == RELATION and other.created > run.created:
             raise StoreError(
-                f"run {other.id} repeated run {run.id} and does not count, as {reason}: what is on this machine has changed, so "
-                "start the run anew and repeat that one"
+                f"run {other.id}, a repeat of run {run.id}, does not count because {reason}: this machine has changed, so "
+                "rerun the run and repeat the new one"
             )
-    found: dict[int, Run | RunConfig] = {
+    by_seed: dict[int, Run | RunConfig] = {
         repeat.seed: repeat.run
         for repeat in known.seeds
         if repeat.accuracy is not None or not (repeat.run.status.is_over or repeat.run.status is Status.STOPPING)
     }
-    kept = {*found, *(other.config.seed for other, _ in known.apart)}
-    free = (seed for seed in count(min([run.config.seed, *kept])) if seed not in kept)
-    configs = [replace(run.config, seed=seed) for seed in islice(free, max(0, seeds - len(found)))]
-    found |= {config.seed: entry for config, entry in zip(configs, outcomes.taken(store, configs), strict=False)}
-    return [found[seed] for seed in sorted(found)]
+    used = {*by_seed, *(other.config.seed for other, _ in known.excluded)}
+    free = (seed for seed in count(min([run.config.seed, *used])) if seed not in used)
+    configs = [replace(run.config, seed=seed) for seed in islice(free, max(0, seeds - len(by_seed)))]
+    by_seed |= {config.seed: entry for config, entry in zip(configs, outcomes.reusable(store, configs), strict=True)}
+    return [by_seed[seed] for seed in sorted(by_seed)]
 
 
 def launch_repeats(store: RunStore, run_id: str, seeds: int, owner: str = "") -> list[Run]:
-    """Start what is missing to so many seeds of a run; all of them by seed, those that were there too.
+    """Start the missing repeats of a run and return all of them by seed; a second call starts nothing.
 
-    seeds: 1 to 30, in all. Calling it again starts nothing again. Raises StoreError for an unknown run or one that goes
-    on from a checkpoint, ConfigError for a time limit or a number out of range. Nothing is started then.
+    Args:
+        store: Of the runs.
+        run_id: The run to repeat.
+        seeds: Their number in all, 1 to 30.
+        owner: As in `Run`.
+
+    Raises:
+        StoreError: The run is unknown or branched, or ran on another device.
+        ConfigError: A time limit, or a number out of range.
     """
     return [
         entry if isinstance(entry, Run) else commands.launch(store, entry, owner, Origin(run_id, RELATION))
@@ -159,16 +169,16 @@ def launch_repeats(store: RunStore, run_id: str, seeds: int, owner: str = "") ->
     ]
 
 
-def in_words(seen: SeedStatistics | None) -> str:
-    """A mean with its interval, as a cell of a table."""
-    if seen is None:
+def mean_and_interval(statistics: SeedStatistics | None) -> str:
+    """A mean with its 95 % interval, for a cell of a table."""
+    if statistics is None:
         return "–"
-    if seen.spread is None:
-        return f"{seen.mean:.1f} %"
-    _, low, high = seen.spread
-    return f"{seen.mean:.1f} % ({between(low, high, signed=False)})"
+    if statistics.spread is None:
+        return f"{statistics.mean:.1f} %"
+    _, low, high = statistics.spread
+    return f"{statistics.mean:.1f} % ({between(low, high, signed=False)})"
 
 
-def starting(todo: Sequence[Run | RunConfig]) -> list[int]:
-    """The seeds of a `wanted` that would be started."""
-    return [entry.seed for entry in todo if isinstance(entry, RunConfig)]
+def starting(entries: Sequence[Run | RunConfig]) -> list[int]:
+    """The seeds that would be started, of a result of `wanted`."""
+    return [entry.seed for entry in entries if isinstance(entry, RunConfig)]

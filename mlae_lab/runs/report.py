@@ -1,4 +1,4 @@
-"""A run in plain data, for people and programs that read JSON."""
+"""A run as data for JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlae_lab.runs.store import Run, RunStore
 
 
 def report(store: RunStore, run: Run) -> dict:
-    """What a run was and what came of it, as `train --json` prints it. Accuracies in percent, last epoch."""
+    """Settings and results of a run, as `train --json` prints them. Accuracies are in percent."""
     config, outcome = run.config, outcomes.outcome(store, run)
     started, last, best = outcome.started, outcome.last, outcome.best
     similarity, statistics = store.last(run.id, SimilarityStats), store.last(run.id, Statistics)
@@ -36,7 +36,7 @@ def report(store: RunStore, run: Run) -> dict:
 
 
 def state(store: RunStore, run: Run) -> dict:
-    """Where a run stands now, as `runs --json` prints it."""
+    """The current state of a run, as `runs --json` prints it."""
     step = store.last(run.id, TrainStep)
     return {
         "run": run.id, "status": run.status.value, "reason": run.reason or None, "pid": run.pid, "device": run.device,

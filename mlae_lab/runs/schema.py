@@ -1,13 +1,13 @@
-"""The tables of a store, and what brings one of an older lab up to date.
+"""The tables of a store, and the migrations from earlier versions.
 
 runs      one row per run: id, created, config (JSON, frozen), config_hash, status, reason, device ("cpu" or
           "cuda"), pid, started, ended (seconds since 1970); position (in the queue), owner, slot (the device it
-          has: "cpu", "cuda:0", ...), turn (rises with every start), attempt, parent, relation, source (the
+          has: "cpu", "cuda:0", ...), turn (number of its start, rising), attempt, parent, relation, source (the
           parent's checkpoint that it starts from), data_folder, dataset (JSON: data_label, data_notes and
-          data_fingerprint where the images that the run's process found are not those of config, else "")
+          data_fingerprint if the images had changed when the run started, else "")
 events    append-only: id (rises over all runs), run, kind, epoch, step, time, payload (JSON)
-served    when a person's turn last came on a device, and the time before: device, owner, turn, before; it outlives
-          the runs
+served    each owner's last start on a device and the one before, by number: device, owner, turn, before; kept when
+          runs are deleted
 gone      runs that were deleted or archived: id, time, how, owner
 visitors  one row per browser: id, nickname, draft (JSON), seen
 plans     the library of masks: id, name, owner, created, plan (JSON)
@@ -17,9 +17,8 @@ from __future__ import annotations
 
 from mlae_lab.core.events import OLD_FIELDS, OLD_KINDS
 
-SCHEMA = (
-    6  # rises with the tables, and with the settings of RunConfig: an older lab must not read what it does not know
-)
+# Rises with every change of the tables and of the settings of RunConfig, so that an older version refuses the store.
+SCHEMA = 6
 
 _TABLES = (
     """CREATE TABLE runs (
@@ -32,7 +31,7 @@ _TABLES = (
     "CREATE INDEX events_of_run ON events (run, id)",
     "CREATE INDEX events_of_kind ON events (run, kind, id)",
 )
-# What brings a store from one schema to the next; index 0 makes the first.
+# Statements that migrate a store from one schema to the next; index 0 creates the first.
 CHANGES: tuple[tuple[str, ...], ...] = (
     _TABLES,
     (
@@ -68,8 +67,7 @@ CHANGES: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE runs ADD COLUMN dataset TEXT NOT NULL DEFAULT ''",
         "UPDATE runs SET relation = 'branched' WHERE relation = 'continued'",
         *(f"UPDATE events SET kind = '{new}' WHERE kind = '{old}'" for old, new in OLD_KINDS.items()),
-        # Payloads are JSON as `core.events.to_json` writes it; a quote within a text is escaped there, so a quoted name
-        # with its colon can only be a name.
+        # Payloads are JSON, where quotes within a string are escaped: a quoted name followed by a colon is a field name.
         *(
             f"""UPDATE events SET payload = REPLACE(payload, '"{old}":', '"{new}":') WHERE kind = '{kind}'"""
             for kind, names in OLD_FIELDS.items()
@@ -77,5 +75,5 @@ CHANGES: tuple[tuple[str, ...], ...] = (
         ),
     ),
 )
-# What version 5 called files of a run's folder.
+# Names that version 5 gave to files in a run's folder.
 OLD_FILES = {"pulse": "heartbeat", "end.json": "exit_record.json", "untold.json": "pending_events.json"}

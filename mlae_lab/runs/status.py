@@ -6,10 +6,12 @@ from enum import Enum
 
 
 class Status(str, Enum):
-    """queued: waits for its device. starting: loads. running: trains. stopping: was asked to end and
-    keeps what it has. The others are ends; lost: the process is gone and left no word.
+    """The status of a run.
 
-    An end changes only when a person resumes the run (`RESUMABLE`); finished never does.
+    queued: waits for its device. starting: loads. running: trains. stopping: was asked to stop and saves a checkpoint.
+    The others are final; lost: the process exited without reporting a result.
+
+    A final status changes only when a run is resumed (`RESUMABLE`); finished never changes.
     """
 
     QUEUED = "queued"

@@ -1,8 +1,9 @@
 """RunStore: the record of all runs, in one SQLite file (`runs.schema`, `runs.database`).
 
-Who writes what: `enqueue` makes the row; the store's supervisor gives it its turn; after that only the run's own
-process appends events and moves the status forward, with three exceptions: a person asks to stop or to resume,
-and the supervisor closes a run whose process is provably dead. Readers ask for events after the last id they saw.
+Who writes what: `enqueue` inserts the row; the store's supervisor starts the run; from then on only the run's process
+appends events and changes the status, with three exceptions: a request to stop, a request to resume, and the
+supervisor, which sets the final status of a run whose process has exited. Readers query events after the last id they
+have.
 """
 
 from __future__ import annotations
@@ -28,16 +29,21 @@ from mlae_lab.runs.fair_queue import fair_order
 from mlae_lab.runs.library import MaskLibrary
 from mlae_lab.runs.status import ACTIVE, RESUMABLE, Status
 
-_AT_ONCE = 2000  # events of a run from elsewhere
+_BATCH = 2000  # events of an imported run per transaction
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 _FINAL = tuple(s.value for s in Status if s.is_over)
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a run comes from. parent: the run that it was made from, "" for none; relation: "retry", "duplicate",
-    "paired", "repeat", "race", "diversity", "branched" or "imported"; source: for "branched" the parent's checkpoint, as
-    `RunPaths.checkpoints` names it, for "race" and "paired" a mark that the runs of one start share."""
+    """Where a run comes from.
+
+    Attributes:
+        parent: The run from which it was launched, "" for none.
+        relation: "retry", "duplicate", "paired", "repeat", "race", "diversity", "branched" or "imported".
+        source: For "branched" the parent's checkpoint, as `RunPaths.checkpoints` names it; for "race" and "paired" a mark
+            that the runs of one launch share.
+    """
 
     parent: str = ""
     relation: str = ""
@@ -49,9 +55,30 @@ NO_ORIGIN = Origin()
 
 @dataclass(frozen=True)
 class Run:
-    """One row. config: as enqueued, with the label and notes of the images that training found where these had changed
-    meanwhile; config_hash: as enqueued. reason: one sentence for failed, lost and stopped. Times in seconds since 1970. slot: the device it
-    has or had. attempt: how often it was started. owner: a visitor's id, "cli:NAME", or "" where nobody knows."""
+    """One row of the table of runs. Times are in seconds since 1970.
+
+    Attributes:
+        id: Eight of a-z and 2-7.
+        created: Time of its launch.
+        config: As enqueued; if the images had changed when it started, with their new label, notes and fingerprint.
+        config_hash: As enqueued.
+        status: As in its row; `liveness.derived` gives the actual one.
+        reason: One sentence if it failed, was lost or was stopped.
+        device: "cpu" or "cuda", its queue.
+        pid: Of its process.
+        started: Time of its last start.
+        ended: Time of its end.
+        position: In the queue.
+        owner: A visitor's id, "cli:NAME", or "" if unknown.
+        slot: The device that it has or had.
+        turn: Number of its last start; rises over all runs.
+        attempt: Number of times it was started.
+        parent: As in `Origin`.
+        relation: As in `Origin`.
+        source: As in `Origin`.
+        data_folder: Where its process looks for images, "" for the default.
+        dataset: JSON, see `runs.schema`.
+    """
 
     id: str
     created: float
@@ -80,7 +107,7 @@ E_co = TypeVar("E_co", bound=ev.Event, covariant=True)
 
 @dataclass(frozen=True)
 class Stored(Generic[E_co]):
-    """An event with its place in the log. id: rises; time: seconds since 1970."""
+    """An event of the store. id: rises; time: seconds since 1970."""
 
     id: int
     time: float
@@ -98,10 +125,7 @@ class Visitor:
 
 
 class RunStore(MaskLibrary):
-    """What a lab remembers: runs, their queue and events, people and, as `MaskLibrary`, the saved masks.
-
-    folder: every file of the store lies below it. Any number of processes may open it at once. Raises as `Database`.
-    """
+    """Runs, their queue and events, visitors and, as a `MaskLibrary`, saved masks. See `Database` for opening one."""
 
     def paths(self, run: str) -> paths.RunPaths:
         return paths.RunPaths(self.folder, run)
@@ -109,7 +133,7 @@ class RunStore(MaskLibrary):
     # ------------------------------------------------------------ runs
 
     def reserve(self) -> str:
-        """A new run's name and folder, before the run itself exists."""
+        """Create the folder of a run before the run itself. Returns its id."""
         run = "".join(secrets.choice(_ALPHABET) for _ in range(8))
         self.paths(run).folder.mkdir(parents=True)
         return run
@@ -123,36 +147,47 @@ class RunStore(MaskLibrary):
         data_folder: str = "",
         run: str | None = None,
     ) -> Run:
-        """Record a run as queued, its config frozen, behind all that wait.
+        """Insert a run at the end of the queue.
 
-        device: "cpu" or "cuda". data_folder: where its process looks for images, "" for the usual place. run: a
-        reserved name, by default a new one.
+        Args:
+            config: Its settings, stored with their hash.
+            device: "cpu" or "cuda".
+            owner: As in `Run`.
+            origin: Where it comes from.
+            data_folder: Where its process looks for images, "" for the default.
+            run: A reserved id, by default a new one.
         """
         run = run or self.reserve()
         with self._connection(write=True) as db:
             db.execute(
                 f"""INSERT INTO runs (id, created, config, config_hash, status, device, owner, parent, relation, source,
-                    data_folder, position) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {_BEHIND_ALL})""",
+                    data_folder, position) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {_END_OF_QUEUE})""",
                 (run, time.time(), json.dumps(config.to_dict()), config.hash, Status.QUEUED.value, device, owner,
                  origin.parent, origin.relation, origin.source, data_folder),
             )  # fmt: skip
         return self.run(run)
 
     def insert(self, run: Run, events: Iterable[tuple[float, ev.Event]]) -> None:
-        """Put a run that is over, with its past, into the store: one that comes from elsewhere. events: (time, event),
-        read a few at a time; no other writer waits for all of them, and nobody sees the run before they are there.
+        """Insert a run that is over, with its events, as when it is imported.
 
-        Raises StoreError if its name is taken.
+        Events are written in batches, so that other writers do not wait for all of them; the run becomes visible last.
+
+        Args:
+            run: The run.
+            events: (time, event).
+
+        Raises:
+            StoreError: The store has a run of this id.
         """
         columns = [name for name in _NAMES if name not in ("position", "pid", "turn", "slot", "dataset")]
         values = {name: getattr(run, name) for name in columns}
         values |= {"config": json.dumps(run.config.to_dict()), "status": run.status.value}
-        self.without_events(run.id)  # of a process that was killed while it did the same
+        self.without_events(run.id)  # left by an import whose process was killed
         try:
             rest = iter(events)
-            while some := list(islice(rest, _AT_ONCE)):
+            while batch := list(islice(rest, _BATCH)):
                 with self._connection(write=True) as db:
-                    _insert_events(db, run.id, some)
+                    _insert_events(db, run.id, batch)
             with self._connection(write=True) as db:
                 db.execute(
                     f"INSERT INTO runs ({', '.join(columns)}) VALUES ({', '.join(':' + c for c in columns)})", values
@@ -164,46 +199,44 @@ class RunStore(MaskLibrary):
             raise
 
     def without_events(self, run: str) -> None:
-        """Drop the events of a run that is not in the store. Raises StoreError if it is."""
+        """Delete events whose run is not in the store. Raises StoreError if it is."""
         with self._connection(write=True) as db:
             if db.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone():
                 raise StoreError(f"run {run} is in {self.folder} already")
             db.execute("DELETE FROM events WHERE run = ?", (run,))
 
     def run(self, run: str) -> Run:
-        """One run. Raises StoreError, with what would work, for a name that is not in the store."""
+        """A run by its id. Raises StoreError if it is not in the store."""
         if not paths.is_run_id(run):
-            raise StoreError(f"{run!r} is not the name of a run: it has eight letters a-z or digits 2-7")
+            raise StoreError(f"{run!r} is not a run id: it must have eight letters a-z or digits 2-7")
         with self._connection() as db:
             row = db.execute(f"SELECT {_COLUMNS} FROM runs WHERE id = ?", (run,)).fetchone()
             gone = None if row else db.execute("SELECT time, how FROM gone WHERE id = ?", (run,)).fetchone()
         if gone is not None:
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(gone[0]))
-            back = (
-                f": `mlae_lab restore {run}` brings it back" if gone[1] == "archived" else " and cannot be brought back"
+            remedy = (
+                f": restore it with `mlae_lab restore {run}`" if gone[1] == "archived" else " and cannot be restored"
             )
-            raise StoreError(f"run {run} was {gone[1]} on {when}{back}")
+            raise StoreError(f"run {run} was {gone[1]} on {when}{remedy}")
         if row is None:
-            raise StoreError(f"run {run} is not in {self.folder}: it was never there, or it lies in another store")
+            raise StoreError(f"run {run} is not in {self.folder}: check its id, or choose another store")
         try:
             return _run(row)
         except (LabError, ValueError) as error:
-            raise StoreError(
-                f"run {run} cannot be read by this lab ({error}): the lab that made it can, update this one"
-            ) from None
+            raise StoreError(f"run {run} is of a newer version and cannot be read ({error}): update MLAE Lab") from None
 
     def holds(self, run: str) -> bool:
-        """Whether the store has a run of that name, be it one that only a newer lab can read."""
+        """Whether the store has a run of this id, including one that only a newer version can read."""
         with self._connection() as db:
             return db.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone() is not None
 
     def runs(self) -> list[Run]:
-        """All runs, newest first; one that only a newer lab can read is passed over (`unread`)."""
+        """All runs, newest first, without those that only a newer version can read (`unread`)."""
         with self._connection() as db:
             return _readable(db.execute(f"SELECT {_COLUMNS} FROM runs ORDER BY number DESC"))
 
     def unread(self, statuses: Sequence[Status] = ()) -> list[str]:
-        """The names of runs that only a newer lab can read. statuses: only those of them, if given."""
+        """The ids of runs that only a newer version can read; with `statuses`, only runs with one of them."""
         chosen = f" WHERE status IN ({', '.join('?' * len(statuses))})" if statuses else ""
         with self._connection() as db:
             rows = db.execute(f"SELECT {_COLUMNS} FROM runs{chosen}", [s.value for s in statuses]).fetchall()
@@ -211,16 +244,21 @@ class RunStore(MaskLibrary):
         return [name for row in rows if (name := row[_NAMES.index("id")]) not in known]
 
     def open_runs(self) -> list[Run]:
-        """The runs that are not over, oldest first; passed over as in `runs`."""
+        """The runs that are not over, oldest first, without those that only a newer version can read."""
         ends = ", ".join("?" * len(_FINAL))
         with self._connection() as db:
             rows = db.execute(f"SELECT {_COLUMNS} FROM runs WHERE status NOT IN ({ends}) ORDER BY number", _FINAL)
             return _readable(rows)
 
     def delete(self, run: str, how: str = "deleted") -> None:
-        """Forget a run that is over: its row, its events and its folder; its name is remembered as gone.
+        """Delete the row, the events and the folder of a run that is over, and record its id as gone.
 
-        how: "deleted" or "archived". Raises StoreError if it is not over.
+        Args:
+            run: Its id.
+            how: "deleted" or "archived".
+
+        Raises:
+            StoreError: It is not over, or not in the store.
         """
         self.run(run)
         with self._connection(write=True) as db:
@@ -236,12 +274,12 @@ class RunStore(MaskLibrary):
         shutil.rmtree(self.paths(run).folder, ignore_errors=True)
 
     def forget(self, run: str) -> None:
-        """Remember that a run which was put away is deleted now."""
+        """Record an archived run as deleted."""
         with self._connection(write=True) as db:
             db.execute("INSERT OR REPLACE INTO gone (id, time, how) VALUES (?, ?, 'deleted')", (run, time.time()))
 
     def owner_of_gone(self, run: str) -> str:
-        """Whose a run was that is not here any more, "" where nobody knows."""
+        """The owner of a deleted or archived run, "" if unknown."""
         with self._connection() as db:
             row = db.execute("SELECT owner FROM gone WHERE id = ?", (run,)).fetchone()
         return row[0] if row else ""
@@ -249,7 +287,7 @@ class RunStore(MaskLibrary):
     # ------------------------------------------------------------ the queue
 
     def queue(self) -> list[Run]:
-        """The waiting runs in the order in which they will start, if nobody changes it: device by device, people in turn."""
+        """The queued runs in the order in which they will start (`fair_queue`), device by device."""
         with self._connection() as db:
             rows = _readable(
                 db.execute(f"SELECT {_COLUMNS} FROM runs WHERE status = 'queued' ORDER BY device, position, number")
@@ -257,42 +295,54 @@ class RunStore(MaskLibrary):
             served = db.execute("SELECT device, owner, turn FROM served").fetchall()
         order: list[Run] = []
         for device in dict.fromkeys(run.device for run in rows):
-            waiting = [(run.owner, run) for run in rows if run.device == device]
-            order += fair_order(waiting, {owner: turn for at, owner, turn in served if at == device})
+            queued = [(run.owner, run) for run in rows if run.device == device]
+            order += fair_order(queued, {owner: turn for name, owner, turn in served if name == device})
         return order
 
     def queue_positions(self) -> dict[str, tuple[int, int]]:
-        """For each waiting run its position among those that wait for the same device, from 1, and how many these are."""
-        waiting = self.queue()
+        """For each queued run (position in the queue of its device, from 1; length of that queue)."""
+        queued = self.queue()
         by_device = {
-            device: [run.id for run in waiting if run.device == device] for device in {r.device for r in waiting}
+            device: [run.id for run in queued if run.device == device] for device in {r.device for r in queued}
         }
-        return {name: (at, len(names)) for names in by_device.values() for at, name in enumerate(names, 1)}
+        return {run: (position, len(runs)) for runs in by_device.values() for position, run in enumerate(runs, 1)}
 
     def reorder(self, run: str, to: str) -> bool:
-        """Move a waiting run among its owner's: "up", "down", "first" or "last". Returns whether it moved."""
-        found = self.run(run)
+        """Move a queued run among its owner's runs. Returns whether it moved.
+
+        Args:
+            run: Its id.
+            to: "up", "down", "first" or "last".
+        """
+        row = self.run(run)
         with self._connection(write=True) as db:
             rows = db.execute(
                 "SELECT id, position FROM runs WHERE status = 'queued' AND device = ? AND owner = ? ORDER BY position, number",
-                (found.device, found.owner),
+                (row.device, row.owner),
             ).fetchall()
             names = [name for name, _ in rows]
             if run not in names:
                 return False
-            now = names.index(run)
-            goal = {"up": max(0, now - 1), "down": min(len(names) - 1, now + 1), "first": 0, "last": len(names) - 1}[to]
-            names.insert(goal, names.pop(now))
+            old, last = names.index(run), len(names) - 1
+            new = {"up": max(0, old - 1), "down": min(last, old + 1), "first": 0, "last": last}[to]
+            names.insert(new, names.pop(old))
             db.executemany(
                 "UPDATE runs SET position = ? WHERE id = ?",
-                [(position, name) for name, (_, position) in zip(names, rows, strict=False)],
+                [(position, name) for name, (_, position) in zip(names, rows, strict=True)],
             )
-        return goal != now
+        return new != old
 
     def claim(self, run: str, slot: str) -> bool:
-        """Give a waiting run its turn on a device that no other run has: it is starting then.
+        """Assign a free slot to a queued run, whose status becomes starting.
 
-        Of any number of callers one wins. Called by the supervisor, which holds the run's lock.
+        Of any number of callers one succeeds. Called by the supervisor, which holds the run's lock.
+
+        Args:
+            run: Its id.
+            slot: As `devices.slots` names it.
+
+        Returns:
+            Whether the run got the slot.
         """
         busy = ", ".join(f"'{s.value}'" for s in ACTIVE)
         with self._connection(write=True) as db:
@@ -312,17 +362,32 @@ class RunStore(MaskLibrary):
             return won.rowcount == 1
 
     def began(self, run: str, pid: int) -> bool:
-        """The run's own process says that it is here. Returns False if it was not given its turn."""
+        """Record the pid of a run's process. Returns False if the run has no slot, so the process must exit."""
         with self._connection(write=True) as db:
-            found = db.execute(
+            updated = db.execute(
                 "UPDATE runs SET pid = ? WHERE id = ? AND status IN ('starting', 'stopping')", (pid, run)
             )
-            return found.rowcount == 1
+            return updated.rowcount == 1
 
-    def move(self, run: str, to: Status, reason: str = "", only_from: Sequence[Status] = (), timeout: float = TIMEOUT_SECONDS) -> bool:  # fmt: skip
-        """Change a status that is not an end. only_from: the states from which this move is meant.
+    def move(
+        self,
+        run: str,
+        to: Status,
+        reason: str = "",
+        only_from: Sequence[Status] = (),
+        timeout: float = TIMEOUT_SECONDS,
+    ) -> bool:
+        """Change the status of a run that is not over.
 
-        Returns whether the run moved.
+        Args:
+            run: Its id.
+            to: The new status.
+            reason: One sentence.
+            only_from: Statuses to which the change is limited, by default all that are not final.
+            timeout: Seconds to wait for another writer.
+
+        Returns:
+            Whether it changed.
         """
         allowed = [s.value for s in (only_from or tuple(s for s in Status if not s.is_over)) if not s.is_over]
         marks = ", ".join("?" * len(allowed))
@@ -334,36 +399,36 @@ class RunStore(MaskLibrary):
             return moved.rowcount == 1
 
     def record_dataset(self, run: str, config: RunConfig) -> None:
-        """Record that a run's images are no longer those that it was enqueued with.
+        """Record that a run's images have changed since it was enqueued.
 
-        The stored config and its hash stay as they are; `Run.config` has the label, the notes and the fingerprint of
-        `config` from now on, and so has the run's badge.
+        The stored config and its hash stay; `Run.config` and the run's badge have the label, the notes and the
+        fingerprint of `config` from now on.
         """
         names = ("data_label", "data_notes", "data_fingerprint")
         with self._connection(write=True) as db:
-            found = json.dumps({name: getattr(config, name) for name in names})
-            db.execute("UPDATE runs SET dataset = ? WHERE id = ?", (found, run))
+            dataset = json.dumps({name: getattr(config, name) for name in names})
+            db.execute("UPDATE runs SET dataset = ? WHERE id = ?", (dataset, run))
 
     def requeue(self, run: str) -> bool:
-        """Put a run that ended before its end behind all that wait. Returns whether it waits now because of this call."""
+        """Move a stopped, failed or lost run to the end of the queue. Returns whether this call did so."""
         marks = ", ".join("?" * len(RESUMABLE))
         with self._connection(write=True) as db:
             moved = db.execute(
-                f"""UPDATE runs SET status = 'queued', reason = '', pid = NULL, ended = NULL, position = {_BEHIND_ALL}
+                f"""UPDATE runs SET status = 'queued', reason = '', pid = NULL, ended = NULL, position = {_END_OF_QUEUE}
                     WHERE id = ? AND status IN ({marks})""",
                 (run, *(s.value for s in RESUMABLE)),
             )
             return moved.rowcount == 1
 
     def unclaim(self, run: str) -> bool:
-        """Take a turn back from a run that never began: it waits where it stood. Returns whether it was starting."""
+        """Put a starting run whose process never ran back to its position in the queue. Returns whether it was one."""
         with self._connection(write=True) as db:
             moved = db.execute(
                 """UPDATE runs SET status = 'queued', reason = '', pid = NULL, attempt = MAX(attempt - 1, 0)
                    WHERE id = ? AND status = 'starting'""",
                 (run,),
             )
-            if moved.rowcount == 1:  # as if its owner had not been served with it
+            if moved.rowcount == 1:  # undo the owner's entry, too
                 db.execute(
                     """UPDATE served SET turn = before
                        WHERE (device, owner, turn) = (SELECT device, owner, turn FROM runs WHERE id = ?)""",
@@ -374,7 +439,7 @@ class RunStore(MaskLibrary):
     # ------------------------------------------------------------ events
 
     def append(self, run: str, events: Sequence[ev.Event], timeout: float = TIMEOUT_SECONDS) -> None:
-        """Write events in one transaction; only `sync` says that they outlive a power cut."""
+        """Write events in one transaction; they survive a power failure only after `sync`."""
         now = time.time()
         with self._connection(write=True, timeout=timeout, durable=False) as db:
             _insert_events(db, run, [(now, event) for event in events])
@@ -389,8 +454,8 @@ class RunStore(MaskLibrary):
         """Events of a run in order.
 
         Args:
-            run: Its name.
-            kinds: Classes of the events wanted, by default all that this lab knows.
+            run: Its id.
+            kinds: Classes of the events wanted, by default all that this version knows.
             after: Only events with a greater id.
         """
         names = [kind.kind for kind in kinds]
@@ -400,20 +465,20 @@ class RunStore(MaskLibrary):
                 f"SELECT id, time, kind, payload FROM events WHERE run = ? AND id > ?{chosen} ORDER BY id",
                 (run, after, *names),
             )
-            return [  # a kind that only a newer lab knows is left out
+            return [  # without kinds that only a newer version knows
                 Stored(number, at, ev.from_json(ev.KINDS[kind], payload))
                 for number, at, kind, payload in rows
                 if kind in ev.KINDS
             ]
 
-    def events_of_nobody(self) -> list[str]:
-        """The names under which there are events and no run: what an import left that was killed."""
+    def orphaned_events(self) -> list[str]:
+        """The ids under which there are events but no run, left by a killed import."""
         with self._connection() as db:
-            found = db.execute("SELECT DISTINCT run FROM events WHERE run NOT IN (SELECT id FROM runs)")
-            return [name for (name,) in found]
+            rows = db.execute("SELECT DISTINCT run FROM events WHERE run NOT IN (SELECT id FROM runs)")
+            return [name for (name,) in rows]
 
     def last(self, run: str, kind: type[ev.E]) -> ev.E | None:
-        """The newest event of one class, None if there is none."""
+        """The newest event of a class, None if there is none."""
         with self._connection() as db:
             row = db.execute(
                 "SELECT payload FROM events WHERE run = ? AND kind = ? ORDER BY id DESC LIMIT 1", (run, kind.kind)
@@ -421,29 +486,34 @@ class RunStore(MaskLibrary):
         return None if row is None else ev.from_json(kind, row[0])
 
     def event_ids(self, run: str) -> tuple[int, int]:
-        """The ids of a run's first and newest event, 0 and 0 if it has none. One that was put away and came back has
-        others than before."""
+        """The ids of a run's first and newest event, 0 and 0 if it has none. They change when a run is archived and
+        restored."""
         with self._connection() as db:
             return db.execute(
                 "SELECT COALESCE(MIN(id), 0), COALESCE(MAX(id), 0) FROM events WHERE run = ?", (run,)
             ).fetchone()
 
     def event_bytes(self) -> dict[str, int]:
-        """What the events of each run take in the database, in bytes."""
+        """Bytes that the events of each run take in the database."""
         with self._connection() as db:
             return dict(db.execute("SELECT run, SUM(LENGTH(payload) + 60) FROM events GROUP BY run").fetchall())
 
-    # ------------------------------------------------------------ people
+    # ------------------------------------------------------------ visitors
 
     def visitor(self, visitor: str) -> Visitor:
-        """What is known about a browser; one that was never here has no nickname and no draft."""
+        """The record of a browser; an unknown one has no nickname and no draft."""
         with self._connection() as db:
             row = db.execute("SELECT id, nickname, draft, seen FROM visitors WHERE id = ?", (visitor,)).fetchone()
         return Visitor(*row) if row else Visitor(visitor)
 
     def keep_visitor(self, visitor: str, timeout: float = TIMEOUT_SECONDS, **changes: str) -> None:
-        """Write down a browser's nickname or draft. changes: nickname, draft. patience: seconds to wait for another
-        writer; then sqlite3.OperationalError."""
+        """Store a browser's nickname or draft.
+
+        Args:
+            visitor: Its id.
+            timeout: Seconds to wait for another writer; then sqlite3.OperationalError is raised.
+            changes: nickname, draft.
+        """
         unknown = set(changes) - {"nickname", "draft"}
         if unknown:
             raise TypeError(f"a visitor has no {', '.join(sorted(unknown))}")
@@ -456,33 +526,33 @@ class RunStore(MaskLibrary):
             )
 
     def nicknames(self) -> dict[str, str]:
-        """The nicknames that people gave themselves, by the id of their browser."""
+        """Nicknames by the id of the browser."""
         with self._connection() as db:
             return dict(db.execute("SELECT id, nickname FROM visitors WHERE nickname != ''").fetchall())
 
 
 _NAMES = tuple(field.name for field in fields(Run))
 _COLUMNS = ", ".join(_NAMES)
-_BEHIND_ALL = "(SELECT COALESCE(MAX(position), 0) + 1 FROM runs)"
+_END_OF_QUEUE = "(SELECT COALESCE(MAX(position), 0) + 1 FROM runs)"
 
 
 def _run(row: tuple) -> Run:
-    values = dict(zip(_NAMES, row, strict=False))
+    values = dict(zip(_NAMES, row, strict=True))
     values |= {"config": _config(values["config"], values["dataset"]), "status": Status(values["status"])}
     return Run(**values)
 
 
 def _readable(rows: Iterable[tuple]) -> list[Run]:
-    found = []
+    runs = []
     for row in rows:
-        with suppress(LabError, ValueError):  # a setting or a status that only a newer lab knows
-            found.append(_run(row))
-    return found
+        with suppress(LabError, ValueError):  # a setting or a status that only a newer version knows
+            runs.append(_run(row))
+    return runs
 
 
 @lru_cache(maxsize=1024)
 def _config(text: str, dataset: str) -> RunConfig:
-    """A frozen config, checked once: the supervisor looks at all open runs four times a second."""
+    """A stored config, validated once: the supervisor reads all open runs four times a second."""
     return RunConfig.from_dict(json.loads(text) | json.loads(dataset or "{}"))
 
 

@@ -1,9 +1,8 @@
-"""One run, one process: load, train, write events and checkpoints, write the end.
+"""The process of a run: it loads, trains, writes events and checkpoints, and records how the run ended.
 
     python -m mlae_lab.runs.worker STORE RUN LOCK_FD
 
-Started by `runs.supervisor` when the run's turn has come; LOCK_FD is the run's lock, already held. Everything printed
-goes to the run's log.
+`runs.supervisor` starts it; LOCK_FD is the run's lock, already held. Output goes to the run's log.
 """
 
 from __future__ import annotations
@@ -33,71 +32,76 @@ if TYPE_CHECKING:
     from mlae_lab.training.setup import Setup
     from mlae_lab.training.trainer import Training
 
-POLL_SECONDS = 0.5  # how often a training run looks whether it should stop
-FLUSH_SECONDS = 0.5  # step events are written together, at most this late
-SAVE_SECONDS = float(
-    os.environ.get("MLAE_LAB_SAVE_SECONDS", "30")
-)  # so much training is lost with a run that is killed
+POLL_SECONDS = 0.5  # interval at which a run checks whether it should stop
+FLUSH_SECONDS = 0.5  # step events are written in batches, delayed by at most this time
+# At most this much training is lost if a run is killed.
+SAVE_SECONDS = float(os.environ.get("MLAE_LAB_SAVE_SECONDS", "30"))
 NO_GPU = (
-    "The driver lists a GPU and torch cannot use it: this run trains on the CPU. `mlae_lab doctor --deep` says why."
+    "The driver lists a GPU but torch cannot use it: this run trains on the CPU. Run `mlae_lab doctor --deep` for the "
+    "cause."
 )
 KEPT = 8  # checkpoints kept per run, besides the newest
-END_SECONDS = float(
-    os.environ.get("MLAE_LAB_END_SECONDS", "60")
-)  # tried so long to get the end into a store that is locked or full; the last word stands beside it
+# For this long the process tries to write the end to a locked or full store; the exit record has it in any case.
+END_SECONDS = float(os.environ.get("MLAE_LAB_END_SECONDS", "60"))
 
 
 def main(arguments: list[str]) -> int:
     store, run_id = RunStore(Path(arguments[0])), arguments[1]
-    os.set_inheritable(int(arguments[2]), False)  # no child of ours may keep the lock alive
-    asked: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    os.set_inheritable(int(arguments[2]), False)  # no child process may hold the lock
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     status, writer = 0, None
     try:
         if not store.began(run_id, os.getpid()):
             return 0
-        pending_events.tell(store, run_id)
+        pending_events.deliver(store, run_id)
         writer = _Writer(store, run_id)
         reserve_exit_record(store.paths(run_id))
-        word = _train(store, store.run(run_id), asked, writer)
-    except BaseException as error:  # the end must be written whatever happened; the traceback goes to the log
+        record = _train(store, store.run(run_id), signals, writer)
+    except BaseException as error:  # the end must be recorded in any case; the traceback goes to the log
         with suppress(OSError):
             traceback.print_exc()
-        word, status = ExitRecord(Status.FAILED, failure_reason(error)), 1
-    _end(store, run_id, word, writer)
+        record, status = ExitRecord(Status.FAILED, failure_reason(error)), 1
+    _record_end(store, run_id, record, writer)
     with suppress(Exception):
-        supervisor.ensure(store)  # the next one's turn, should the supervisor have been killed
+        supervisor.ensure(store)  # for the next queued run, if the supervisor was killed
     return status
 
 
-def _end(store: RunStore, run_id: str, word: ExitRecord, writer: _Writer | None) -> None:
-    """Say how it ended: in the reserved place first, which needs no room and no lock, then in the store. writer: None
-    for a run that failed before it had anything to tell."""
+def _record_end(store: RunStore, run_id: str, record: ExitRecord, writer: _Writer | None) -> None:
+    """Write the exit record, which needs no disk space and no lock, then the end in the store.
+
+    Args:
+        store: Of the run.
+        run_id: Its id.
+        record: How it ended.
+        writer: With events to write, None for a run that failed before it had any.
+    """
     with suppress(OSError):
-        write_exit_record(store.paths(run_id), word)
+        write_exit_record(store.paths(run_id), record)
     with suppress(OSError, sqlite3.Error):
         if writer:
-            writer.keep()  # should the store stay locked for longer than this process waits for it
+            writer.keep()  # in case the store stays locked for longer than END_SECONDS
     deadline = time.monotonic() + END_SECONDS
     while True:
         try:
             if writer:
                 writer.flush(timeout=5.0)
             if not (writer and writer.waiting):
-                store.move(run_id, word.status, word.reason, timeout=5.0)  # False: somebody else gave it an end
+                store.move(run_id, record.status, record.reason, timeout=5.0)  # False: it is over already
                 return
         except sqlite3.Error as error:
             if time.monotonic() > deadline:
                 with suppress(OSError):
-                    print(f"the end could not be written into the store ({error})", flush=True)
+                    print(f"the end of the run could not be written to the store ({error})", flush=True)
                 return
         if time.monotonic() > deadline:
             return
         time.sleep(0.5)
 
 
-def _train(store: RunStore, run: Run, asked: list[int], writer: _Writer) -> ExitRecord:
+def _train(store: RunStore, run: Run, signals: list[int], writer: _Writer) -> ExitRecord:
     from mlae_lab.training.setup import prepare
     from mlae_lab.training.trainer import Training
 
@@ -105,15 +109,15 @@ def _train(store: RunStore, run: Run, asked: list[int], writer: _Writer) -> Exit
     files = store.paths(run.id)
     for leftover in [*files.folder.glob("*.part"), *files.folder.glob("checkpoints/*.part")]:
         leftover.unlink(missing_ok=True)
-    watch = _Watch(store, run.id, asked, HeartbeatWriter(files))
+    watch = _Watch(store, run.id, signals, HeartbeatWriter(files))
     try:
         watch.on_chunk()
-        start = _start_of(files, run)
+        start = _read_start(files, run)
         setup = prepare(run.config, on_progress=_Preparation(writer, watch), on_chunk=watch.on_chunk)
         watch.on_chunk()
     except _StoppedEarly:
-        return ExitRecord(Status.STOPPED, "stopped before its first step")
-    if (run.slot or "").startswith("cuda") and setup.device.type == "cpu":  # auto, and the driver is too old, say
+        return ExitRecord(Status.STOPPED, "stopped before the first step")
+    if (run.slot or "").startswith("cuda") and setup.device.type == "cpu":  # "auto" and, say, a driver that is too old
         setup = replace(setup, notes=(*setup.notes, NO_GPU))
     setup = _record_dataset(store, run, setup, start)
     training = Training(setup, start)
@@ -126,35 +130,34 @@ def _train(store: RunStore, run: Run, asked: list[int], writer: _Writer) -> Exit
             print(f"epoch {event.epoch}: {event.split} accuracy {event.accuracy:.1f} %", flush=True)
             saver.save(event.epoch)
         elif isinstance(event, TrainStep):
-            saver.save_now_and_then(event.epoch)
-    if training.position.step > saver.saved_step:
-        saver.save(training.position.epoch, measured=False)
+            saver.save_if_due(event.epoch)
+    step = training.position.step
+    if step > saver.saved_step:
+        saver.save(training.position.epoch, evaluated=False)
     if watch.stopped and not training.is_through:
-        measured = (
-            "" if saver.measured_step == training.position.step else ", not measured: that would have taken too long"
-        )
-        return ExitRecord(Status.STOPPED, f"stopped and kept after step {training.position.step}{measured}")
+        skipped = "" if saver.evaluated_step == step else ", without an evaluation, which would have taken too long"
+        return ExitRecord(Status.STOPPED, f"stopped and saved after step {step}{skipped}")
     return ExitRecord(Status.FINISHED)
 
 
 def _record_dataset(store: RunStore, run: Run, setup: Setup, start: Checkpoint | None) -> Setup:
-    """Give a run whose images changed after the launch the label and the notes of what its folder holds now."""
+    """Record the label and the notes of the images in the run's folder if they changed after the launch."""
     from mlae_lab.data.tasks import mixed_label
 
     before, config = run.config, setup.config
     if config.data_fingerprint == before.data_fingerprint:
         return setup
-    if start is not None:  # steps were trained on the images of before
+    if start is not None:  # earlier steps were trained on the earlier images
         config = replace(config, data_label=mixed_label(before.data_label, config.data_label))
     print(f"images: {config.data_label}. {' '.join(config.data_notes)}", flush=True)
     store.record_dataset(run.id, config)
     return replace(setup, config=config)
 
 
-def _start_of(files: RunPaths, run: Run) -> Checkpoint | None:
-    """What the run goes on from: its own newest checkpoint that can be read, its parent's, or None for the beginning.
+def _read_start(files: RunPaths, run: Run) -> Checkpoint | None:
+    """The checkpoint to continue from: the run's newest one that can be read, else its parent's, None for the start.
 
-    Raises StoreError for one that went on from another run and has neither.
+    Raises StoreError for a branched run that has neither.
     """
     from mlae_lab.training.checkpoint import CheckpointError, read_checkpoint
 
@@ -164,82 +167,86 @@ def _start_of(files: RunPaths, run: Run) -> Checkpoint | None:
         try:
             return read_checkpoint(path)
         except CheckpointError as error:
-            print(f"passed over: {error}", flush=True)
+            print(f"checkpoint skipped: {error}", flush=True)
     commands.require_start(run, files)
     return read_checkpoint(files.start) if files.start.exists() else None
 
 
 class _Saver:
-    """Writes adapter and checkpoint: after every evaluation, after some time, and when the run is asked to stop."""
+    """Writes adapter and checkpoint: after every evaluation, every `SAVE_SECONDS`, and at a stop."""
 
     def __init__(self, files: RunPaths, config: RunConfig, setup: Setup, training: Training, writer: _Writer) -> None:
         self.files, self.config, self.setup, self.training, self.writer = files, config, setup, training, writer
-        self.last, self.saved_step, self.measured_step = time.monotonic(), -1, -1
+        self.last, self.saved_step, self.evaluated_step = time.monotonic(), -1, -1
         epochs = config.evaluated_epochs
         self.kept = (
             {epochs[-(-len(epochs) * i // KEPT) - 1] for i in range(1, KEPT + 1)} if len(epochs) > KEPT else set(epochs)
         )
 
-    def save_now_and_then(self, epoch: int) -> None:
+    def save_if_due(self, epoch: int) -> None:
         if time.monotonic() - self.last >= SAVE_SECONDS:
-            self.save(epoch, measured=False)
+            self.save(epoch, evaluated=False)
 
-    def save(self, epoch: int, measured: bool = True) -> None:
+    def save(self, epoch: int, evaluated: bool = True) -> None:
         from mlae_lab.model.adapter_file import save_adapter
         from mlae_lab.training.checkpoint import save_checkpoint
 
         position, setup = self.training.position, self.setup
-        self.writer.keep()  # a resumed run tells nothing again of what lies before its checkpoint
+        self.writer.keep()  # a resumed run does not report events before its checkpoint again
         size = save_adapter(self.files.adapter, setup.experts, setup.head, self.config.backbone, self.config.task)
         save_checkpoint(self.files.checkpoint, self.training.checkpoint())
-        if measured and position.batch == 0 and epoch in self.kept:
+        if evaluated and position.batch == 0 and epoch in self.kept:
             kept = self.files.checkpoint_after(epoch)
             kept.parent.mkdir(exist_ok=True)
             kept.unlink(missing_ok=True)
-            os.link(self.files.checkpoint, kept)  # the newest is replaced, never changed, so both may share its bytes
+            os.link(self.files.checkpoint, kept)  # the newest is replaced, never modified, so they may share its bytes
         self.writer.add(Saved(epoch, position.step, size))
         self.last, self.saved_step = time.monotonic(), position.step
-        if measured:
-            self.measured_step = position.step
+        if evaluated:
+            self.evaluated_step = position.step
 
 
 class _Writer:
-    """Collects events and writes them together, an evaluation as one.
+    """Collects events and writes them in batches, those of an evaluation together.
 
-    What a resumed run tells again is left out: events once written stay as they are. A store that is locked by
-    another process makes nobody wait here: what could not be written is written with the next.
+    Events that a resumed run reports again are skipped. Training does not wait for a store that another process has
+    locked: the events are written with the next batch.
     """
 
     def __init__(self, store: RunStore, run_id: str) -> None:
         self.store, self.run_id = store, run_id
         self.waiting: list[Event] = []
-        self.is_kept = False  # whether some of it lies beside the checkpoint
-        self.held_back: list[Event] = []  # what belongs to an evaluation, until that itself comes
+        self.is_kept = False  # whether there is a file of pending events
+        self.held_back: list[Event] = []  # events of an evaluation, until the Evaluation itself
         self.last = time.monotonic()
         step = store.last(run_id, TrainStep)
-        self.told_step = step.step if step else 0
-        self.told_evaluations = {stored.event.step for stored in store.events(run_id, Evaluation)}
-        self.told_start = store.last(run_id, Started) is not None
+        self.recorded_step = step.step if step else 0
+        self.recorded_evaluations = {stored.event.step for stored in store.events(run_id, Evaluation)}
+        self.recorded_start = store.last(run_id, Started) is not None
 
     def add(self, event: Event) -> None:
         if isinstance(event, OF_EVALUATION):
             self.held_back.append(event)
             return
         if isinstance(event, Evaluation):
-            fresh = event.step not in self.told_evaluations
-            self.waiting += [*self.held_back, event] if fresh else []
+            is_new = event.step not in self.recorded_evaluations
+            self.waiting += [*self.held_back, event] if is_new else []
             self.held_back = []
         elif not (
-            (isinstance(event, (Started, SampleImages)) and self.told_start)
-            or (isinstance(event, TrainStep) and event.step <= self.told_step)
+            (isinstance(event, (Started, SampleImages)) and self.recorded_start)
+            or (isinstance(event, TrainStep) and event.step <= self.recorded_step)
         ):
             self.waiting.append(event)
         if not isinstance(event, TrainStep) or time.monotonic() - self.last >= FLUSH_SECONDS:
             self.flush()
 
     def flush(self, timeout: float = 0.2) -> None:
-        """Write what waits. patience: seconds to wait for a locked store; what does not get in by then waits on. Any
-        other trouble, such as a full disk, is raised."""
+        """Write the collected events.
+
+        Args:
+            timeout: Seconds to wait for a locked store, after which the events stay collected. Other errors, such as a
+                full disk, are raised.
+        """
         self.last = time.monotonic()
         if not self.waiting:
             return
@@ -247,7 +254,7 @@ class _Writer:
             self.store.append(self.run_id, self.waiting, timeout)
             self.waiting = []
             if self.is_kept:
-                self.store.sync()  # until then the note is all that outlives a power cut
+                self.store.sync()  # until then only the file survives a power failure
                 self.store.paths(self.run_id).pending_events.unlink(missing_ok=True)
                 self.is_kept = False
         except sqlite3.OperationalError as error:
@@ -255,8 +262,7 @@ class _Writer:
                 raise
 
     def keep(self) -> None:
-        """Write what waits, to the disk itself; what a locked store does not take is kept beside the checkpoint until
-        it does."""
+        """Write the collected events durably; those that a locked store does not take go to `pending_events`."""
         self.flush()
         self.store.sync()
         if self.waiting:
@@ -265,11 +271,11 @@ class _Writer:
 
 
 class _StoppedEarly(Exception):
-    """Somebody asked the run to stop before its first step."""
+    """The run was asked to stop before the first step."""
 
 
 class _Preparation:
-    """Told of every few images decoded: writes it down at most once a second, and leaves when asked to stop."""
+    """Callback for the progress of decoding: records it at most once a second. Raises _StoppedEarly."""
 
     def __init__(self, writer: _Writer, watch: _Watch) -> None:
         self.writer, self.watch, self.last = writer, watch, 0.0
@@ -282,19 +288,19 @@ class _Preparation:
 
 
 class _Watch:
-    """Asks the store now and then whether somebody wants the run to end, and beats the pulse while at it."""
+    """Checks every `POLL_SECONDS` whether the run should stop, and updates the heartbeat."""
 
-    def __init__(self, store: RunStore, run_id: str, asked: list[int], heartbeat: HeartbeatWriter) -> None:
-        self.store, self.run_id, self.asked, self.heartbeat = store, run_id, asked, heartbeat
+    def __init__(self, store: RunStore, run_id: str, signals: list[int], heartbeat: HeartbeatWriter) -> None:
+        self.store, self.run_id, self.signals, self.heartbeat = store, run_id, signals, heartbeat
         self.last, self.stopped, self.step = float("-inf"), False, 0
 
     def should_stop(self) -> bool:
         self.heartbeat.beat(self.step)
-        if self.asked:
+        if self.signals:
             self.stopped = True
         elif time.monotonic() - self.last >= POLL_SECONDS:
             self.last = time.monotonic()
-            with suppress(sqlite3.OperationalError):  # locked by somebody: the next look tells
+            with suppress(sqlite3.OperationalError):  # locked: the next check will show
                 self.stopped = self.store.run(self.run_id).status is Status.STOPPING
         return self.stopped
 

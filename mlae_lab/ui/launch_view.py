@@ -21,7 +21,7 @@ from mlae_lab.data.tasks import located
 from mlae_lab.errors import LabError
 from mlae_lab.runs import pairs, race
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
-from mlae_lab.runs.estimate import Estimate, least_memory
+from mlae_lab.runs.estimate import Estimate, minimum_memory
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import page, queries, run_actions, visitor
 from mlae_lab.ui.cards import Card, cards
@@ -65,7 +65,7 @@ def _what_it_takes(config: RunConfig, found: Estimate) -> None:
     if found.steps is not None:
         facts.append(("Steps", f"{found.steps:,}"))
     facts.append(("Parameters that learn", _learned(config)))
-    facts.append(("Memory, at the least", format_bytes(least_memory(config))))
+    facts.append(("Memory, at the least", format_bytes(minimum_memory(config))))
     page.facts(*facts)
     busy = "" if found.seconds is None else " How busy the machine was then, and will be, it does not know."
     page.note(

@@ -149,7 +149,7 @@ def _draw(now: Race) -> None:
                 entry = places.get(number)
                 rank = f"{_ordinal(entry.rank)}, {entry.accuracy:.1f} %" if entry else "not placed yet"
                 at = "" if now.is_through else f" after epoch {now.epoch}"
-                told = f"{now.told(entry)}{at}" if entry else ""
+                told = f"{now.distance(entry)}{at}" if entry else ""
                 st.html(
                     f'<div class="race-lane"><img src="{mask_image(lane.plan)}" alt=""><div><b>{escape(lane.name)}</b>'
                     f'<p class="place">{rank}</p><p>{told or "&nbsp;"}</p><p>{_seeds(lane)}</p></div></div>'

@@ -192,7 +192,7 @@ def test_the_archived_run_is_restored(store: RunStore) -> None:
 
 
 def test_pending_events_are_delivered(store: RunStore) -> None:
-    pending_events.tell(store, "o7s6q4pp")
+    pending_events.deliver(store, "o7s6q4pp")
     assert [step.step for step in events_of(store, "o7s6q4pp", TrainStep)] == list(range(1, 40))
     assert [event.accuracy for event in events_of(store, "o7s6q4pp", Evaluation)] == [96.0, 97.0, 99.5]
     assert [event.epoch for event in events_of(store, "o7s6q4pp", Predictions)] == [1, 2, 3]
@@ -290,7 +290,7 @@ def test_a_store_in_use_by_0_5_1_is_refused_and_left_unchanged(
     lock = locks.take(file)
     assert lock is not None
     try:
-        with pytest.raises(StoreError, match=f"is in use: {holder} of an older lab"):
+        with pytest.raises(StoreError, match=f"is in use: {holder} of an older version"):
             RunStore(folder)
         assert main(["runs", "--store", str(folder)]) == 2
         captured = capsys.readouterr()
@@ -316,7 +316,7 @@ def test_a_crash_between_the_files_and_the_tables_leaves_a_store_that_opens(fold
     db.commit()
     db.close()
     store = RunStore(folder)
-    pending_events.tell(store, "o7s6q4pp")
+    pending_events.deliver(store, "o7s6q4pp")
     assert events_of(store, "o7s6q4pp", TrainStep)[-1].step == 39
     assert not [file for file in files_of(folder) if file.rsplit("/", 1)[1] in OLD_FILES]
 

@@ -60,13 +60,13 @@ def test_with_one_run_the_other_is_chosen_or_started(store: RunStore) -> None:
     assert {run.config.plan for run in new} == {A.plan, dense()}
     assert {(run.parent, run.relation, run.status) for run in new} == {(a.id, "paired", Status.QUEUED)}
     assert all(run.owner for run in new)
-    assert "One pair of seeds says nothing about the next" in html(at)  # this is the page of the pair now
+    assert "One pair does not show the variation between seeds" in html(at)  # this is the page of the pair now
 
 
 def test_one_pair(store: RunStore) -> None:
     a, b = made(store, A, 50.0, 60.0), made(store, B, 51.0, 62.5)
     at = opened(a=a.id, b=b.id)
-    assert "B ends 2.5 points above A. One pair of seeds says nothing about the next" in html(at)
+    assert "B ends 2.5 points above A. One pair does not show the variation between seeds" in html(at)
     shown = figures(at)
     assert set(shown) == {"mask-difference", "difference", "two-curves"}
     assert "B − A after epoch 4: +2.5 points, one pair" in shown["difference"]
@@ -116,7 +116,7 @@ def test_a_pair_that_the_store_does_not_take_is_a_sentence(
     at.button(key=f"pair_start_{a.id}" if button == "pair_start" else button).click().run()
     assert not at.exception
     assert [info.value for info in at.info] == [
-        "The store cannot be used now (database or disk is full): make room on its disk."
+        "The store cannot be used now (database or disk is full): free some disk space."
     ]
 
 

@@ -99,7 +99,7 @@ def test_seeds_of_one_run_and_the_button(lab: tuple[RunStore, Run, Run]) -> None
 def test_seeds_of_two_masks(lab: tuple[RunStore, Run, Run]) -> None:
     _, run, other = lab
     at = opened(run=run.id, view="seeds", other=other.id)
-    assert "One pair of seeds says nothing about the next" in html(at)
+    assert "One pair does not show the variation between seeds" in html(at)
     assert "One pair is not enough to estimate how many seeds are needed." in html(at)
     assert set(figures(at)) == {"seeds", "seeds-paired"}
     assert "4 runs start, with seeds 4, 5; 2 of 6 are there already." in html(at)

@@ -116,7 +116,7 @@ def test_a_race_of_three_masks_over_two_seeds(train: Callable[..., AppTest], sto
     assert not at.exception
     assert len(store.runs()) == 6
     assert {run.config.plan for run in store.runs()} == {FIRST_RUN.plan, dense(), uniform(0.5)}
-    assert "No mask has been measured yet." in html(at)  # this is the page of the race now
+    assert "No mask has been evaluated yet." in html(at)  # this is the page of the race now
     again = train("race")
     assert "All of these runs are there already: nothing new starts." in html(again) or "3 of 3" in html(again)
 
@@ -138,7 +138,7 @@ def test_a_race_with_too_many_or_no_masks_is_one_sentence(train: Callable[..., A
 
 def test_a_time_limit_makes_no_race(train: Callable[..., AppTest], store: RunStore) -> None:
     at = train("race", set="seconds:60")
-    assert "their learning rate would follow the clock" in at.error[0].value
+    assert "the runs would train for different numbers of steps" in at.error[0].value
     assert not store.runs()
 
 

@@ -99,7 +99,7 @@ def test_a_link_to_no_run_is_one_sentence(
     assert not at.exception
     if name:
         assert len(at.warning) == 1
-        assert "is not in" in at.warning[0].value or "is not the name of a run" in at.warning[0].value
+        assert "is not in" in at.warning[0].value or "is not a run id" in at.warning[0].value
 
 
 def test_a_mask_is_a_link(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +233,7 @@ def test_a_file_that_is_no_run_is_called_what_its_person_calls_it(
     at.button(key="runs_import_go").click().run()
     assert not at.exception
     assert len(at.warning) == 1
-    assert at.warning[0].value.startswith(r"My \[given\].mlae is no parcel"), at.warning[0].value
+    assert at.warning[0].value.startswith(r"My \[given\].mlae is not an archive file"), at.warning[0].value
 
 
 def test_a_run_that_can_have_no_more_epochs_says_so(
@@ -276,7 +276,7 @@ def test_a_store_that_takes_no_run_is_a_sentence(
     at.button(key=button).click().run()
     assert not at.exception
     assert [error.value for error in at.error] == [
-        "The store cannot be used now (database or disk is full): make room on its disk."
+        "The store cannot be used now (database or disk is full): free some disk space."
     ]
 
 
@@ -290,7 +290,7 @@ def test_a_run_that_cannot_be_repeated_is_a_sentence(
     monkeypatch.setattr(RunStore, "enqueue", full)
     next(button for button in at.button if button.label == "Duplicate").click().run()
     assert not at.exception
-    assert any("No space left on device: make room on its disk." in warning.value for warning in at.warning)
+    assert any("No space left on device: free some disk space." in warning.value for warning in at.warning)
 
 
 def test_a_deleted_run_is_gone(filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

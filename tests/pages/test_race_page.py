@@ -32,14 +32,14 @@ def test_a_race_that_waits_then_runs_then_is_over(store: RunStore) -> None:
     runs = race.launch(store, BASE, PLANS, seeds=2)
     link = ",".join(run.id for run in runs)
     at = opened(runs=link)
-    assert "No mask has been measured yet." in html(at)
+    assert "No mask has been evaluated yet." in html(at)
     assert "3 masks, 2 seeds, 4 epochs each" in html(at)
     assert html(at).count("not placed yet") == 3
     assert html(at).count("seeds 0, 1") == 3
     for i, run in enumerate(runs):
         measured(store, run, 50.0, 60.0 + 3 * (i % 3) + (i > 2))
     at = opened(runs=link)
-    assert "Hourglass, fixed leads in the end with 66.5 %" in html(at)
+    assert "Hourglass, fixed leads at the end with 66.5 %" in html(at)
     assert "1st, 66.5 %" in html(at)
     assert "3rd, 60.5 %" in html(at)
     assert "seeds 0, 1." in html(at)

@@ -215,7 +215,7 @@ def test_where_nobody_has_tried_it_the_usual_experiment_is_proposed(
     assert not at.exception
     assert len(handmade.queue()) == 51
     assert {run.config.epochs for run in handmade.queue()} == {diversity.EPOCHS}
-    assert "Nothing can be said of Digits yet" in html(at)
+    assert "There is no result for Digits yet" in html(at)
 
 
 def test_the_time_it_takes_is_told_where_it_was_measured(
@@ -315,7 +315,7 @@ def test_an_experiment_is_drawn_with_its_verdict(
         (["--rates", "a,b"], "write numbers separated by commas"),
         (["--rates", "0.99"], "each from 0 to 0.9"),
         (["--seeds", "11"], "whole number from 1 to 10"),
-        (["--mask-per", "token"], "the arms decide what is dropped"),
+        (["--mask-per", "token"], "the arms set mask-per and input-dropout"),
     ],
 )
 def test_a_wrong_request_is_a_sentence_and_makes_no_store(

@@ -43,7 +43,7 @@ def over(store: RunStore, config: RunConfig = CONFIG, steps: int = 3) -> Run:
     for path in (files.adapter, files.checkpoint):
         save_file({"head.weight": np.ones((3, 2), np.float32)}, path)
     files.log.write_text("a line\n")
-    store.move(run, Status.STOPPED, "stopped and kept")
+    store.move(run, Status.STOPPED, "stopped and saved")
     return store.run(run)
 
 
@@ -64,7 +64,7 @@ def test_out_and_in_again(store: RunStore, other: RunStore, tmp_path: Path) -> N
     assert told(other, run.id) == told(store, run.id)
     assert load_file(other.paths(run.id).adapter)["head.weight"].shape == (3, 2)
     assert set(other.paths(run.id).checkpoints()) == {"last"}
-    with pytest.raises(StoreError, match=f"run {run.id} is here already"):
+    with pytest.raises(StoreError, match=f"run {run.id} is in the store already"):
         import_run(other, tmp_path / "a.mlae")
 
 
@@ -194,7 +194,7 @@ def test_a_run_that_only_a_newer_lab_can_read_loses_nothing_to_a_file_of_its_nam
     with store._connection(write=True) as db:
         db.execute("UPDATE runs SET config = json_set(config, '$.dream', 1)")
     events = told(store, run.id)
-    with pytest.raises(StoreError, match=f"run {run.id} is here already"):
+    with pytest.raises(StoreError, match=f"run {run.id} is in the store already"):
         import_run(store, tmp_path / "a.mlae")
     assert store.paths(run.id).adapter.is_file()
     assert set(store.paths(run.id).checkpoints()) == {"last"}
@@ -209,11 +209,11 @@ def test_what_a_killed_import_left_goes(store: RunStore, other: RunStore, tmp_pa
     other.paths(left).adapter.write_bytes(b"half")
     with held(other, left):  # another process takes it in at this moment
         archive_file.sweep(other)
-        assert other.events_of_nobody() == [left]
+        assert other.orphaned_events() == [left]
         assert other.paths(left).adapter.exists()
     export(store, run.id, tmp_path / "a.mlae")
     import_run(other, tmp_path / "a.mlae")
-    assert other.events_of_nobody() == [] == other.events(left)
+    assert other.orphaned_events() == [] == other.events(left)
     assert not other.paths(left).folder.exists()
     assert told(other, run.id) == told(store, run.id)
 
@@ -335,7 +335,7 @@ def test_a_run_of_before_there_were_more_settings_is_taken_in_and_still_checked(
     for name, config in (("a", old), ("b", {**old, "epochs": 3})):
         export(store, run.id, tmp_path / name)
         changed(tmp_path / name, header(config=config))
-    with pytest.raises(ArchiveError, match="was changed after it was exported"):
+    with pytest.raises(ArchiveError, match="was changed after the export"):
         import_run(other, tmp_path / "b")
     taken = import_run(other, tmp_path / "a")
     assert taken.config == CONFIG

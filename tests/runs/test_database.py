@@ -126,7 +126,7 @@ def test_a_store_of_a_newer_lab_is_refused_and_left_alone(tmp_path: Path) -> Non
     db.execute("PRAGMA user_version=99")
     db.close()
     with pytest.raises(
-        StoreError, match=rf"was written by a newer lab \(schema 99, this one knows {SCHEMA}\): update this lab"
+        StoreError, match=rf"was written by a newer version \(schema 99, this one reads {SCHEMA}\): update MLAE Lab"
     ):
         RunStore(tmp_path)
     db = sqlite3.connect(database(tmp_path))

@@ -68,7 +68,7 @@ def test_a_dataset_that_shrinks_in_the_queue_loses_its_vtab_label(
     assert (run.config.badge.data, run.config.data_notes[0]) == (label, note)
     assert run.config_hash == config.hash, "the config stays as it was enqueued"
     assert run.config.hash != config.hash
-    assert outcomes.taken(lab_store, [config]) == [config], "not reused for the images of before"
+    assert outcomes.reusable(lab_store, [config]) == [config], "not reused for the images of before"
     assert report(lab_store, run)["badge"]["data"] == label
     assert note in report(lab_store, run)["data_notes"]
     assert note in state(lab_store, run)["config"]["data_notes"]

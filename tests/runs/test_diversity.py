@@ -79,8 +79,8 @@ def test_the_mask_is_laid_on_the_backbones_own_layers() -> None:
         (BASE, (0.5,), 0, "seeds is 0: it must be a whole number from 1 to 10"),
         (replace(BASE, method="linear"), (0.5,), 3, "a linear probe has no experts"),
         (replace(BASE, max_seconds=9.0), (0.5,), 3, "set no time limit"),
-        (replace(BASE, mask_per="token"), (0.5,), 3, "the arms decide what is dropped"),
-        (replace(BASE, input_dropout=0.1), (0.5,), 3, "the arms decide what is dropped"),
+        (replace(BASE, mask_per="token"), (0.5,), 3, "the arms set mask-per and input-dropout"),
+        (replace(BASE, input_dropout=0.1), (0.5,), 3, "the arms set mask-per and input-dropout"),
     ],
 )
 def test_what_is_no_experiment_is_a_sentence(config: RunConfig, rates: tuple, seeds: int, words: str) -> None:
@@ -123,7 +123,7 @@ def test_only_what_waits_for_it_and_is_ones_own_can_be_cancelled(store: RunStore
     assert diversity.cancel(store, own) == 3
     assert diversity.cancel(store, own) == 0
     assert store.run(own[0].id).status is Status.STARTING
-    assert {store.run(run.id).reason for run in own[1:]} == {"cancelled before its turn came"}
+    assert {store.run(run.id).reason for run in own[1:]} == {"cancelled before it started"}
     assert {run.id for run in store.queue()} == {alone.id} | {run.id for run in bob.values()}
     assert len(diversity.launch(store, asked, "ada")) == 5
     assert len(store.queue()) == 1 + 5 + 3
@@ -184,11 +184,11 @@ TABLE = {
 def test_means_intervals_and_paired_differences(store: RunStore) -> None:
     asked = diversity.experiment(BASE, (0.5,), 3)
     filled(store, TABLE, asked)
-    now = diversity.found(store, asked)
+    now = diversity.result(store, asked)
     assert not now.missing
     point = next(p for p in now.points if (p.arm, p.rate) == ("expert", 0.5))
     gaps = [e[1] - d[1] for e, d in zip(TABLE["expert", 0.5], TABLE["dense", 0.0], strict=False)]
-    gap = point.against["absolute"]
+    gap = point.differences["absolute"]
     reach = 4.303 * stdev(gaps) / math.sqrt(3)
     assert (gap.mean, gap.low, gap.high) == pytest.approx((fmean(gaps), fmean(gaps) - reach, fmean(gaps) + reach))
     assert point.values["accuracy"].mean == pytest.approx(fmean([75, 76, 78]))
@@ -196,27 +196,28 @@ def test_means_intervals_and_paired_differences(store: RunStore) -> None:
     assert point.values["signed"].mean == pytest.approx(fmean([0.05, 0.065, 0.055]))
     lora = {p.rate: p for p in now.curve("lora")}
     assert (lora[0.0].reference, lora[0.5].reference) == ("dense", "LoRA without dropout")
-    assert lora[0.5].against["accuracy"].mean == pytest.approx(-2.5 / 3)
-    assert lora[0.0].against["accuracy"].mean == pytest.approx(-1)
+    assert lora[0.5].differences["accuracy"].mean == pytest.approx(-2.5 / 3)
+    assert lora[0.0].differences["accuracy"].mean == pytest.approx(-1)
     assert [p.rate for p in now.curve("token")] == [0.0, 0.5]
-    assert not now.curve("token")[0].against
+    assert not now.curve("token")[0].differences
     assert now.baseline.mean == pytest.approx(0.00288, abs=1e-5)
 
 
 def test_the_verdict_follows_the_rule(store: RunStore) -> None:
     asked = diversity.experiment(BASE, (0.5,), 3)
     filled(store, TABLE, asked)
-    first, expert, token, lora = diversity.found(store, asked).verdict
+    first, expert, token, lora = diversity.result(store, asked).verdict
     assert (
         first
         == "On Digits, the claim that masking makes experts less alike is supported at p = 0.5 (3 seeds, 2 epochs)."
     )
     assert (
-        expert == "Expert dropout, against dense: the effective rank of ΔW rises at p = 0.5; accuracy rises at p = 0.5."
+        expert
+        == "Expert dropout, compared with dense: the effective rank of ΔW rises at p = 0.5; accuracy rises at p = 0.5."
     )
     assert "mean |cosine| rises at p = 0.5; the effective rank of ΔW is not settled at p = 0.5" in token
     assert lora == (
-        "Dropout in LoRA, against LoRA without dropout: mean |cosine| is not settled at p = 0.5; "
+        "Dropout in LoRA, compared with LoRA without dropout: mean |cosine| is not settled at p = 0.5; "
         "the effective rank of ΔW falls at p = 0.5; accuracy falls at p = 0.5."
     )  # fmt: skip
 
@@ -234,19 +235,19 @@ def test_the_claim_at_one_rate(store: RunStore, cosines: list[float], claim: str
     asked = diversity.experiment(BASE, (0.5,), len(cosines))
     table = {("dense", 0.0): TABLE["dense", 0.0], ("expert", 0.5): [(70.0, c, 4.0) for c in cosines]}
     filled(store, table, asked)
-    now = diversity.found(store, asked)
+    now = diversity.result(store, asked)
     assert diversity.claim(now.curve("expert")[-1]) == claim
     assert f" {claim} at p = 0.5 ({len(cosines)} seed" in now.verdict[0]
-    assert now.verdict[-1] == f"{3 * len(cosines)} of {5 * len(cosines)} runs have not been measured yet."
+    assert now.verdict[-1] == f"{3 * len(cosines)} of {5 * len(cosines)} runs are not evaluated yet."
 
 
 def test_nothing_measured_is_said(store: RunStore) -> None:
     asked = diversity.experiment(BASE, (0.5,), 1)
-    now = diversity.found(store, asked)
+    now = diversity.result(store, asked)
     assert not now.points
     assert len(now.missing) == 5
     assert not now.runs
-    assert now.verdict[0].startswith("Nothing can be said of Digits yet")
+    assert now.verdict[0].startswith("There is no result for Digits yet")
 
 
 def test_several_rates_are_told_together() -> None:
@@ -259,7 +260,7 @@ def test_several_rates_are_told_together() -> None:
 def test_what_is_told_is_json(store: RunStore) -> None:
     asked = diversity.experiment(BASE, (0.5,), 3)
     filled(store, TABLE, asked)
-    told = json.loads(json.dumps(diversity.told(diversity.found(store, asked))))
+    told = json.loads(json.dumps(diversity.report(diversity.result(store, asked))))
     assert told["missing"] == 0
     assert told["rates"] == [0, 0.5]
     assert len(told["points"]) == 7

@@ -27,20 +27,20 @@ from mlae_lab.training.evaluation import Diverged
         ),
         (
             sqlite3.OperationalError("database or disk is full"),
-            "the store cannot be used now (database or disk is full): make room",
+            "the store cannot be used now (database or disk is full): free some disk space",
         ),
         (
             sqlite3.DatabaseError("file is not a database"),
             "the store cannot be used now (file is not a database): `mlae_lab doctor`",
         ),
-        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: make room on its disk"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: free some disk space"),
         (
             PermissionError(errno.EACCES, "Permission denied", "/a/b"),
-            "/a/b: Permission denied: choose a place that can be",
+            "/a/b: Permission denied: choose a location with read",
         ),
-        (FileNotFoundError(errno.ENOENT, "No such file", "/a/b"), "/a/b: No such file: choose another place, or bring"),
-        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "Too many open files: end other programs and try again"),
-        (OSError("it broke"), "it broke: try again, or ask `mlae_lab doctor`"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/a/b"), "/a/b: No such file: choose another location"),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "Too many open files: close other programs and try again"),
+        (OSError("it broke"), "it broke: try again, or run `mlae_lab doctor`"),
     ],
 )
 def test_a_system_error_names_what_would_work(error: Exception, said: str) -> None:
@@ -57,7 +57,7 @@ class NewError(LabError):
 def test_the_text_of_any_error_of_the_lab_is_its_message() -> None:
     assert issubclass(NewError, EXPECTED_ERRORS)
     assert error_message(NewError("the rate is 2: choose one below 1")) == "the rate is 2: choose one below 1"
-    assert error_message(OSError("it broke")) == "it broke: try again, or ask `mlae_lab doctor`"
+    assert error_message(OSError("it broke")) == "it broke: try again, or run `mlae_lab doctor`"
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_the_text_of_any_error_of_the_lab_is_its_message() -> None:
         (NewError("the rate is 2: choose one\n    below 1"), "the rate is 2: choose one below 1"),
         (
             ZeroDivisionError("division by zero"),
-            "code error, ZeroDivisionError: division by zero (the log has the traceback)",
+            "code error, ZeroDivisionError: division by zero (see the traceback in the log)",
         ),
-        (ValueError("x" * 1000), "code error, ValueError: " + "x" * 300 + " (the log has the traceback)"),
+        (ValueError("x" * 1000), "code error, ValueError: " + "x" * 300 + " (see the traceback in the log)"),
     ],
 )
 def test_a_reason_is_one_sentence_for_the_owner_of_the_run(error: BaseException, reason: str) -> None:

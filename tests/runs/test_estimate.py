@@ -9,7 +9,7 @@ import pytest
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, uniform
-from mlae_lab.runs.estimate import estimate, least_memory, pace
+from mlae_lab.runs.estimate import estimate, minimum_memory, pace
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore
 
@@ -40,7 +40,7 @@ def timed(
 def test_without_a_past_there_is_no_number(store: RunStore) -> None:
     found = estimate(store, CONFIG)
     assert (found.seconds, found.runs, found.steps) == (None, (), 52)
-    assert found.reason == "No run with Lab ViT 12 x 128 has been timed on this machine's CPU yet: no estimate."
+    assert found.reason == "No estimate yet: no run with Lab ViT 12 x 128 has been timed on this machine's CPU."
 
 
 def test_a_run_that_went_on_from_another_has_its_clock_and_tells_no_pace(store: RunStore) -> None:
@@ -79,8 +79,8 @@ def test_another_batch_size_is_scaled_and_it_says_so(store: RunStore) -> None:
     timed(store)
     found = estimate(store, replace(CONFIG, batch_size=32))
     assert found.seconds == pytest.approx(2 + 100 * 0.25 + 6)
-    assert "no run with batches of 32 has been timed yet" in found.reason
-    assert "batches of 64" in found.reason
+    assert "no run with batch size 32 has been timed yet" in found.reason
+    assert "batch size 64" in found.reason
 
 
 def test_another_precision_says_so(store: RunStore) -> None:
@@ -126,7 +126,7 @@ def test_a_folder_that_nobody_has_counted(store: RunStore) -> None:
     own = replace(CONFIG, task="own:birds", data="/somewhere")
     found = estimate(store, own)
     assert (found.seconds, found.steps) == (None, None)
-    assert "counted when a run has begun" in found.reason
+    assert "counted when a run starts" in found.reason
     timed(store, own)
     assert estimate(store, own).seconds == pytest.approx(34)
 
@@ -140,7 +140,7 @@ def test_the_nearest_task_and_mask_come_first(store: RunStore) -> None:
     assert estimate(store, replace(CONFIG, plan=uniform(0.3, experts=2))).seconds == pytest.approx(8 + 5.2)
 
 
-def test_the_least_memory_is_that_of_numbers_that_are_known() -> None:
+def test_the_minimum_memory_is_that_of_numbers_that_are_known() -> None:
     vit = replace(CONFIG, backbone="vit_base_patch16_224.orig_in21k")
-    assert least_memory(vit) == 4 * 85_798_656 + 16 * 295_008
-    assert least_memory(replace(vit, method="linear")) == 4 * 85_798_656
+    assert minimum_memory(vit) == 4 * 85_798_656 + 16 * 295_008
+    assert minimum_memory(replace(vit, method="linear")) == 4 * 85_798_656

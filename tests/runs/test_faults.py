@@ -91,7 +91,7 @@ def test_killed_and_stopped_and_resumed_a_run_ends_as_if_nothing_had_happened(
     os.kill(lab_store.run(run).pid, signal.SIGKILL)
     wait_for(lambda: status(lab_store, run) is Status.LOST, told(lab_store, run))
     assert "was killed by SIGKILL" in lab_store.run(run).reason
-    assert "its last checkpoint is kept, resume goes on from there" in lab_store.run(run).reason
+    assert "its last checkpoint is kept, resume continues from it" in lab_store.run(run).reason
     assert len(lab_store.events(run)) >= seen
 
     assert commands.resume(lab_store, run).status in (Status.QUEUED, Status.STARTING)
@@ -102,7 +102,7 @@ def test_killed_and_stopped_and_resumed_a_run_ends_as_if_nothing_had_happened(
     wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
     stopped = lab_store.run(run)
     last = lab_store.last(run, TrainStep).step
-    assert (stopped.status, stopped.reason) == (Status.STOPPED, f"stopped and kept after step {last}")
+    assert (stopped.status, stopped.reason) == (Status.STOPPED, f"stopped and saved after step {last}")
     measured = lab_store.last(run, Evaluation)
     assert measured is not None
     assert measured.step == last < 100
@@ -123,7 +123,7 @@ def test_killed_and_stopped_and_resumed_a_run_ends_as_if_nothing_had_happened(
     assert [isinstance(p, Resumed) for p in places] == [True, True]
     assert places[1].step == last
     assert len(lab_store.events(run, Started)) == 1
-    with pytest.raises(StoreError, match=f"run {run} is finished: continue it"):
+    with pytest.raises(StoreError, match=f"run {run} is finished: branch from it"):
         commands.resume(lab_store, run)
     wait_for(lambda: not is_alive(lab_store.paths(run)))
 
@@ -163,7 +163,7 @@ def test_a_half_written_checkpoint_is_passed_over(lab_store: RunStore, wait_for:
     resumed = lab_store.last(run, Resumed)
     assert isinstance(resumed, Resumed)
     assert resumed.step == kept * 50
-    assert any("passed over: " in line for line in commands.log_tail(lab_store, run))
+    assert any("checkpoint skipped: " in line for line in commands.log_tail(lab_store, run))
     assert not list(files.folder.glob("*.part"))
 
 
@@ -175,7 +175,7 @@ def test_another_mask_goes_on_from_a_checkpoint_as_a_new_run(
     assert set(lab_store.paths(parent).checkpoints()) == {"last", "2", "4"}
     other = allocation((0,) * 9 + (2, 1, 3))
     with pytest.raises(
-        ConfigError, match="epochs is 4 and the checkpoint is of epoch 4: choose more epochs or an earlier"
+        ConfigError, match="epochs is 4 and the checkpoint is after epoch 4: choose more epochs or an earlier"
     ):
         commands.branch(lab_store, parent, other)
     with pytest.raises(StoreError, match=f"run {parent} has no checkpoint '3': it has last, 2, 4"):
@@ -197,7 +197,7 @@ def test_another_mask_goes_on_from_a_checkpoint_as_a_new_run(
     assert lab_store.paths(twin.id).start.read_bytes() == lab_store.paths(child).start.read_bytes()
     commands.stop(lab_store, twin.id, now=True)
     lab_store.paths(child).start.unlink()
-    with pytest.raises(StoreError, match="went on from a checkpoint .* that is not here"):
+    with pytest.raises(StoreError, match="was branched from a checkpoint .* is missing here"):
         commands.rerun(lab_store, child)
 
 
@@ -232,7 +232,7 @@ def test_a_stalled_run_is_seen_and_stop_now_ends_it(
     assert liveness.stalled_for(files) is None
     beat = liveness.heartbeat(files)
     monkeypatch.setattr(liveness, "STALLED_SECONDS", 0.5)
-    monkeypatch.setattr(liveness, "_STEPS_TIMEOUT", 0.0)
+    monkeypatch.setattr(liveness, "_STALLED_STEPS", 0.0)
     wait_for(lambda: liveness.stalled_for(files) is not None)
     assert beat is not None
     assert beat.step >= 3

@@ -43,7 +43,7 @@ def test_rename_and_delete(store: RunStore) -> None:
     assert store.plans()[0].name == "Three"
     assert store.delete_plan(saved.id)
     assert not store.delete_plan(saved.id)
-    with pytest.raises(StoreError, match="is no longer in the library"):
+    with pytest.raises(StoreError, match="was deleted from the library"):
         store.rename_plan(saved.id, "Four")
 
 
@@ -59,7 +59,7 @@ def test_a_full_library_says_so(store: RunStore, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(library, "MAX_PLANS", 2)
     for number in range(2):
         store.save_plan(str(number), dense())
-    with pytest.raises(StoreError, match="the library holds 2 masks, its most: delete one"):
+    with pytest.raises(StoreError, match="the library is full, with 2 masks: delete one"):
         store.save_plan("3", dense())
 
 

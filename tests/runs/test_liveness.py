@@ -125,11 +125,11 @@ def test_the_status_is_the_row_while_the_process_lives(lab_store: RunStore) -> N
 @pytest.mark.parametrize(
     ("status", "exit_status", "checkpoint", "expected", "words"),
     [
-        (Status.RUNNING, None, False, Status.LOST, "ended without a word while it was running; it had no checkpoint yet, retry"),
-        (Status.RUNNING, -9, True, Status.LOST, "was killed by SIGKILL, as the system does when memory runs out, while it was "
-         "running; its last checkpoint is kept, resume goes on from there"),
-        (Status.RUNNING, -11, True, Status.LOST, "was killed by SIGSEGV, while it was running; its last checkpoint is kept"),
-        (Status.STARTING, 3, False, Status.LOST, "ended without a word, exit status 3, before its first step; it had no"),
+        (Status.RUNNING, None, False, Status.LOST, "exited during training without reporting a result; it had no checkpoint yet, retry"),
+        (Status.RUNNING, -9, True, Status.LOST, "was killed by SIGKILL during training, as the system does when memory runs out; "
+         "its last checkpoint is kept, resume continues from it"),
+        (Status.RUNNING, -11, True, Status.LOST, "was killed by SIGSEGV during training; its last checkpoint is kept"),
+        (Status.STARTING, 3, False, Status.LOST, "exited before the first step without reporting a result (exit status 3); it had no"),
         (Status.STOPPING, -9, True, Status.STOPPED, "stopped at once; its last checkpoint is kept"),
         (Status.STOPPING, None, False, Status.STOPPED, "stopped at once; it had no checkpoint yet"),
     ],
@@ -166,7 +166,7 @@ def test_a_run_is_not_called_finished_before_its_numbers_are_in_the_store(lab_st
     write_exit_record(files, ExitRecord(Status.FINISHED))
     pending_events.keep(files, 0, [Saved(1, 1, 1)])
     assert derived(lab_store, run).status is Status.RUNNING
-    pending_events.tell(lab_store, run.id)
+    pending_events.deliver(lab_store, run.id)
     assert derived(lab_store, run).status is Status.FINISHED
 
 

@@ -55,10 +55,10 @@ def test_a_run_without_a_step_has_no_number(store: RunStore) -> None:
 
 def test_a_run_is_taken_that_came_to_its_end_else_one_on_its_way_else_none(store: RunStore) -> None:
     early = made(store, A, {2: 50.0}, Status.STOPPED)
-    assert outcomes.taken(store, [A, B]) == [A, B]
+    assert outcomes.reusable(store, [A, B]) == [A, B]
     waits = made(store, A, {}, Status.QUEUED)
-    assert outcomes.taken(store, [A, B]) == [waits, B]
+    assert outcomes.reusable(store, [A, B]) == [waits, B]
     through = made(store, replace(A, data="/elsewhere"), {2: 50.0, 4: 60.0})  # where its images lie does not count
-    assert outcomes.taken(store, [A, B]) == [through, B]
+    assert outcomes.reusable(store, [A, B]) == [through, B]
     assert outcomes.candidates(store, [A])[0] == [through, waits]
     assert early.status is Status.STOPPED

@@ -67,7 +67,7 @@ def test_only_the_mask_may_differ() -> None:
     probe = replace(A, method="linear")
     assert pairs.unpaired_because(A, probe) == "B is a linear probe, which has no mask"
     assert "A is a linear probe" in str(pairs.unpaired_because(probe, B))
-    assert "both are linear probes" in str(pairs.unpaired_because(probe, replace(probe, plan=dense())))
+    assert "A and B are linear probes" in str(pairs.unpaired_because(probe, replace(probe, plan=dense())))
 
 
 def test_every_setting_has_a_name_for_the_sentence() -> None:
@@ -95,7 +95,7 @@ def test_runs_are_no_pair_if_one_is_continued_or_the_weights_are_others(store: R
     a = made(store, A, {4: 60.0})
     assert pairs.unpaired_runs_because(store, a, made(store, B, {4: 61.0})) is None
     on = made(store, B, {4: 61.0}, origin=Origin(a.id, "branched", "2"))
-    assert "goes on from a checkpoint" in str(pairs.unpaired_runs_because(store, a, on))
+    assert "was branched from a checkpoint" in str(pairs.unpaired_runs_because(store, a, on))
     other = made(store, B, {4: 61.0}, weights="bbbbbbbbbbbb")
     assert "fingerprints aaaaaaaaaaaa and bbbbbbbbbbbb" in str(pairs.unpaired_runs_because(store, a, other))
     assert "devices differ: cpu and cuda" in str(
@@ -108,7 +108,7 @@ def test_plans_may_differ_in_more_than_cells() -> None:
     found = pairs.beyond_the_cells(uniform(0.5), scaled(dense(), expert_rank=2, coefficient_init=4.0))
     assert len(found) == 2
     assert "rank 1 in A and 2 in B" in found[0]
-    assert "starts at 1 in A and at 4 in B" in found[1]
+    assert "initial λ is 1 in A and 4 in B" in found[1]
     assert pairs.is_paired(A, replace(B, plan=scaled(dense(), expert_rank=2)))
 
 
@@ -176,7 +176,7 @@ def test_mean_deviation_and_interval_of_three_seeds(store: RunStore) -> None:
     reach = 4.303 * math.sqrt(7) / math.sqrt(3)
     assert (last.low, last.high) == (pytest.approx(3 - reach), pytest.approx(3 + reach))
     assert found.verdict == (
-        "The difference is smaller than the noise of the seed: +3.0 points, 95 % interval −3.6 to +9.6, 3 pairs."
+        "The difference is within the seed noise: +3.0 points, 95 % interval −3.6 to +9.6, 3 pairs."
     )
 
 
@@ -199,12 +199,12 @@ def verdict(*last: float) -> str:
 
 def test_verdicts() -> None:
     assert "no difference to show yet" in verdict()
-    assert verdict(2.5).startswith("B ends 2.5 points above A. One pair of seeds says nothing")
+    assert verdict(2.5).startswith("B ends 2.5 points above A. One pair does not show the variation between seeds")
     assert "level with A" in verdict(0.0)
     assert "run at least three" in verdict(0.0)
     assert verdict(3.0, 3.5, 4.0).startswith("B is better by 3.5 points (95 % interval 2.3 to 4.7, 3 pairs of seeds).")
     assert verdict(-3.0, -3.5, -4.0).startswith("B is worse by 3.5 points (95 % interval 2.3 to 4.7")
-    assert "smaller than the noise" in verdict(3.0, 4.0)
+    assert "within the seed noise" in verdict(3.0, 4.0)
     assert "Two pairs are few" in verdict(3.0, 4.0)
     assert verdict(1.5, 1.5, 1.5).startswith("All 3 pairs end with B 1.5 points above A, without any spread")
     assert verdict(0.0, 0.0).startswith("Both pairs end equal")
@@ -251,7 +251,7 @@ def test_what_is_refused(store: RunStore) -> None:
     for seeds in (0, 11, True, 2.0):
         with pytest.raises(ConfigError, match="a whole number from 1 to 10"):
             pairs.launch_pair(store, a.id, dense(), seeds=seeds)
-    with pytest.raises(ConfigError, match="this is the same mask"):
+    with pytest.raises(ConfigError, match="this is the mask of run"):
         pairs.launch_pair(store, a.id, A.plan)
     deep = replace(dense(13), expert_rank=2)
     with pytest.raises(CatalogError, match="blocks.12.attn.qkv is not a linear layer"):
@@ -306,5 +306,5 @@ def test_the_next_pair_is_the_lowest_seed_that_lacks_a_run(store: RunStore) -> N
             made(store, replace(config, seed=seed), {4: 60.0})
     run, plan, seeds = pairs.following(store, a, b)
     assert run.config.seed + seeds - 1 == 12
-    with pytest.raises(StoreError, match="are no pair"):
+    with pytest.raises(StoreError, match="are not a pair"):
         pairs.following(store, a, made(store, replace(B, epochs=5), {}))

@@ -32,7 +32,7 @@ def test_it_comes_in_once(lab_store: RunStore, run: str) -> None:
     pending_events.keep(files, lab_store.event_ids(run)[1], [SECOND, THIRD])  # what was kept before is replaced
     assert told(lab_store, run) == [FIRST]
     for _ in range(2):
-        pending_events.tell(lab_store, run)
+        pending_events.deliver(lab_store, run)
         assert told(lab_store, run) == [FIRST, SECOND, THIRD]
     assert [path.name for path in files.folder.iterdir() if "untold" in path.name] == []
 
@@ -40,7 +40,7 @@ def test_it_comes_in_once(lab_store: RunStore, run: str) -> None:
 def test_what_the_store_took_after_all_is_not_told_again(lab_store: RunStore, run: str) -> None:
     pending_events.keep(lab_store.paths(run), lab_store.event_ids(run)[1], [SECOND])
     lab_store.append(run, [SECOND])  # and killed before the note was taken away
-    pending_events.tell(lab_store, run)
+    pending_events.deliver(lab_store, run)
     assert told(lab_store, run) == [FIRST, SECOND]
     assert not lab_store.paths(run).pending_events.exists()
 
@@ -54,7 +54,7 @@ def test_what_the_store_took_after_all_is_not_told_again(lab_store: RunStore, ru
 )  # fmt: skip
 def test_a_damaged_note_is_left_alone(lab_store: RunStore, run: str, text: str) -> None:
     lab_store.paths(run).pending_events.write_text(text)
-    pending_events.tell(lab_store, run)
+    pending_events.deliver(lab_store, run)
     assert told(lab_store, run) == [FIRST]
     assert lab_store.paths(run).pending_events.read_text() == text
 
@@ -64,5 +64,5 @@ def test_kinds_of_a_newer_lab_are_passed_over(lab_store: RunStore, run: str) -> 
     note = json.loads(lab_store.paths(run).pending_events.read_text())
     note["events"].append(["dreamt", "{}"])
     lab_store.paths(run).pending_events.write_text(json.dumps(note))
-    pending_events.tell(lab_store, run)
+    pending_events.deliver(lab_store, run)
     assert told(lab_store, run) == [FIRST, SECOND]

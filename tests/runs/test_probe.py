@@ -73,7 +73,7 @@ def test_a_killed_probe_is_started_again(trained: tuple[RunStore, str]) -> None:
     assert probes_of(run) != before
 
 
-def test_a_probe_that_dies_again_and_again_is_given_up_with_a_reason(trained: tuple[RunStore, str]) -> None:
+def test_a_probe_that_dies_again_and_again_is_abandoned_with_a_reason(trained: tuple[RunStore, str]) -> None:
     """As one that needs more memory than there is: the system ends it before it answers."""
     store, run = trained
     end_probe(store, run)
@@ -94,7 +94,7 @@ def test_a_probe_that_dies_again_and_again_is_given_up_with_a_reason(trained: tu
         over.set()
         killer.join()
     assert answer.state == "failed"
-    assert "was ended 3 times before it could answer" in answer.reason
+    assert "was killed 3 times before it could answer" in answer.reason
     assert probe.wait(store, run, "about").state == "done"  # asked again it tries again
 
 
@@ -174,7 +174,7 @@ def test_an_unknown_question_is_one_sentence(name: str, trained: tuple[RunStore,
     store, run = trained
     answer = probe.wait(store, run, name)
     assert answer.state == "failed"
-    assert "is no question: choose from about" in answer.reason
+    assert "is not a query: choose from about" in answer.reason
 
 
 def test_who_has_no_token_learns_nothing(trained: tuple[RunStore, str]) -> None:
@@ -196,9 +196,9 @@ def test_who_has_no_token_learns_nothing(trained: tuple[RunStore, str]) -> None:
 
 def test_a_run_that_cannot_be_asked_says_why(lab_store: RunStore) -> None:
     run = lab_store.enqueue(RunConfig("digits"), device="cpu")
-    assert "can be looked into once it is over" in probe.ask(lab_store, run.id, "about").reason
+    assert "can be analysed when it is over" in probe.ask(lab_store, run.id, "about").reason
     lab_store.move(run.id, Status.STOPPED, "cancelled")
-    assert "has no adapter" in probe.ask(lab_store, run.id, "about").reason
+    assert "has no saved adapter" in probe.ask(lab_store, run.id, "about").reason
     files = lab_store.paths(run.id)
     files.folder.mkdir(parents=True, exist_ok=True)
     files.adapter.write_bytes(b"half a file")
@@ -308,14 +308,14 @@ def test_a_click_is_answered_while_a_long_question_goes_on(asked: Asked) -> None
     assert asked.ask("long")["value"] == {"done": True}
 
 
-def test_what_nobody_waits_for_is_given_up_and_may_be_asked_again(
+def test_what_nobody_waits_for_is_abandoned_and_may_be_asked_again(
     asked: Asked, monkeypatch: pytest.MonkeyPatch, wait_for: Callable
 ) -> None:
-    monkeypatch.setattr(probe_worker, "ASKER_SECONDS", 0.1)
+    monkeypatch.setattr(probe_worker, "REQUEST_SECONDS", 0.1)
     asked.ask("long", timeout=0.0)
     job = next(iter(asked.probe.jobs.values()))
     wait_for(lambda: job.state == "abandoned")
-    monkeypatch.setattr(probe_worker, "ASKER_SECONDS", 15.0)
+    monkeypatch.setattr(probe_worker, "REQUEST_SECONDS", 15.0)
     asked.authentication.set()
     assert asked.ask("long")["value"] == {"done": True}
 
@@ -329,7 +329,7 @@ def hasty(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> Asked:
 
 
 def test_a_long_question_is_there_when_somebody_comes_back(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe_worker, "ASKER_SECONDS", 0.1)
+    monkeypatch.setattr(probe_worker, "REQUEST_SECONDS", 0.1)
     monkeypatch.setattr(probe_worker, "KEEP_SECONDS", 0.02)
     asked.ask("long", timeout=0.2)
     before = next(iter(asked.probe.jobs.values()))
@@ -384,7 +384,7 @@ def test_of_many_that_were_left_only_the_newest_go_on(hasty: Asked, wait_for: Ca
     assert [job.state for job in jobs] == ["working"] * len(jobs)
     assert not jobs[2].surplus
     hasty.authentication.set()
-    wait_for(lambda: not hasty.probe.under_way)
+    wait_for(lambda: not hasty.probe.active)
     assert [job.state for job in jobs] == ["abandoned"] * 2 + ["done"] * probe_worker.LEFT_KEPT
 
 
@@ -396,7 +396,7 @@ def test_questions_inside_each_other_do_not_pile_up(
     jobs = [hasty.job(0.02, n=n) for n in range(4)]
     wait_for(lambda: [job.state for job in jobs[2:]] == ["abandoned"] * 2)
     time.sleep(0.2)
-    assert len(hasty.probe.under_way) == 2
+    assert len(hasty.probe.active) == 2
 
 
 def test_what_was_left_makes_room_for_another_run_after_what_is_idle(
@@ -446,14 +446,14 @@ def test_answers_that_took_long_are_kept_for_this_adapter_alone(
     kept = probe.ask(store, run, "slow", {"a": 2, "b": 1})
     assert kept.state == "done"
     assert kept.value == {"found": 7}
-    assert probe._kept(files, "slow", {"a": 2, "b": 2}) is None
+    assert probe._cached(files, "slow", {"a": 2, "b": 2}) is None
     before = files.adapter.stat()
     os.utime(files.adapter, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
-    assert probe._kept(files, "slow", {"a": 2, "b": 1}) is None
+    assert probe._cached(files, "slow", {"a": 2, "b": 1}) is None
     os.utime(files.adapter, ns=(before.st_atime_ns, before.st_mtime_ns))
     path = next(files.answers.glob("slow-*"))  # a busy machine may have kept others
     path.write_text(path.read_text()[:20])
-    assert probe._kept(files, "slow", {"a": 2, "b": 1}) is None
+    assert probe._cached(files, "slow", {"a": 2, "b": 1}) is None
 
 
 def test_kept_answers_of_another_format_or_of_a_file_that_changed_are_not_read(
@@ -468,6 +468,6 @@ def test_kept_answers_of_another_format_or_of_a_file_that_changed_are_not_read(
         assert probe.ask(store, run, "slow", arguments).value == {"found": 7}
         with monkeypatch.context() as newer:
             newer.setattr(probe, "FORMAT", probe.FORMAT + 1)
-            assert probe._kept(files, "slow", arguments) is None
+            assert probe._cached(files, "slow", arguments) is None
         other.write_bytes(b"another")
-        assert probe._kept(files, "slow", arguments) is None
+        assert probe._cached(files, "slow", arguments) is None

@@ -74,7 +74,7 @@ def test_what_was_measured_before_is_taken(store: RunStore) -> None:
         (BASE, [uniform(0.1 * i) for i in range(9)], 1, "a race of 9 masks"),
         (BASE, [PLANS[0], PLANS[1], PLANS[0]], 1, "masks 1 and 3 are the same"),
         (replace(BASE, method="linear"), PLANS, 1, "a linear probe has no mask"),
-        (replace(BASE, max_seconds=5.0), PLANS, 1, "would stop after 5 seconds"),
+        (replace(BASE, max_seconds=5.0), PLANS, 1, "the time limit is 5 seconds"),
         (BASE, [dense(), dense(13)], 1, "blocks.12.attn.qkv"),
         (replace(BASE, seed=2**31 - 1), PLANS, 2, "seed is 2147483648"),
     ],
@@ -94,9 +94,9 @@ def test_before_anything_is_measured(store: RunStore) -> None:
     runs = race.launch(store, BASE, PLANS)
     found = race.race(store, runs)
     assert (found.epoch, found.standings, found.is_through) == (None, (), False)
-    assert found.verdict == "No mask has been measured yet."
+    assert found.verdict == "No mask has been evaluated yet."
     measured(store, runs[0], 50.0, 60.0)
-    assert race.race(store, runs).verdict == "Only Dense has been measured so far."
+    assert race.race(store, runs).verdict == "Only Dense has been evaluated so far."
 
 
 def test_a_lane_that_is_behind_holds_nobody_up(store: RunStore) -> None:
@@ -106,8 +106,8 @@ def test_a_lane_that_is_behind_holds_nobody_up(store: RunStore) -> None:
     found = race.race(store, runs)
     assert found.epoch == 2
     assert [s.lane for s in found.standings] == [1, 0]
-    assert "Uniform, p = 0.5 leads after epoch 2 of 4 with 52.0 %, 2.0 points before Dense." in found.verdict
-    assert found.verdict.endswith("1 of 3 masks has not got so far.")
+    assert "Uniform, p = 0.5 leads after epoch 2 of 4 with 52.0 %, 2.0 points ahead of Dense." in found.verdict
+    assert found.verdict.endswith("1 of 3 masks has not reached this epoch.")
     store.append(runs[1].id, [ev.Evaluation(4, 52, "val", 59.0, 1.0, 2.0)])
     measured(store, runs[2], 90.0, status=Status.STOPPED)
     found = race.race(store, runs)
@@ -129,37 +129,37 @@ def test_one_seed_does_not_tell(store: RunStore) -> None:
     found = three_seeds(store, 2.5)
     assert found.is_through
     assert found.verdict == (
-        "Uniform, p = 0.5 leads in the end with 62.5 %, 2.5 points before Dense. One seed does not tell a lead from noise."
+        "Uniform, p = 0.5 leads at the end with 62.5 %, 2.5 points ahead of Dense. One seed cannot distinguish a lead from noise."
     )
-    assert [found.told(s) for s in found.standings] == ["leads", "2.5 behind"]
+    assert [found.distance(s) for s in found.standings] == ["leads", "2.5 behind"]
 
 
 def test_a_lead_beyond_the_noise(store: RunStore) -> None:
     found = three_seeds(store, 3.0, 3.5, 4.0)
     assert found.seeds == (5, 6, 7)
     assert found.standings[0].accuracy == pytest.approx(64.5)
-    assert "That is more than the noise of the seed (95 % +2.3 to +4.7, 3 seeds)." in found.verdict
+    assert "That is more than the seed noise (95 % +2.3 to +4.7, 3 seeds)." in found.verdict
     assert "chosen after the fact" not in found.verdict
-    assert found.told(found.standings[1]) == "3.5 behind, more than noise"
+    assert found.distance(found.standings[1]) == "3.5 behind, more than noise"
 
 
 def test_a_lead_within_the_noise_and_the_leader_of_many(store: RunStore) -> None:
     found = three_seeds(store, 1.0, 2.0, 6.0, plans=PLANS)
-    assert "That is within the noise of the seed (95 % −3.6 to +9.6, 3 seeds)." in found.verdict
-    assert [found.told(s) for s in found.standings][:2] == ["leads", "3.0 behind, within the noise"]
+    assert "That is within the seed noise (95 % −3.6 to +9.6, 3 seeds)." in found.verdict
+    assert [found.distance(s) for s in found.standings][:2] == ["leads", "3.0 behind, within the noise"]
     sure = race.Race(found.lanes, 4, (5, 6, 7), found.standings, 4, True)
     assert sure.standings[2].rank == 3
-    assert "behind, more than noise" in sure.told(sure.standings[2])
+    assert "behind, more than noise" in sure.distance(sure.standings[2])
 
 
 def test_a_leader_of_three_was_chosen_after_the_fact(store: RunStore) -> None:
-    assert "chosen after the fact, which flatters it" in three_seeds(store, 3.0, 3.5, 4.0, plans=PLANS).verdict
+    assert "chosen after the fact, which favours it" in three_seeds(store, 3.0, 3.5, 4.0, plans=PLANS).verdict
 
 
 def test_level_masks(store: RunStore) -> None:
     found = three_seeds(store, 0.0)
-    assert found.verdict == "Dense and Uniform, p = 0.5 are level in the end, at 60.0 %."
-    assert [(s.rank, found.told(s)) for s in found.standings] == [(1, "leads"), (1, "level with the leader")]
+    assert found.verdict == "Dense and Uniform, p = 0.5 are level at the end, at 60.0 %."
+    assert [(s.rank, found.distance(s)) for s in found.standings] == [(1, "leads"), (1, "level with the leader")]
 
 
 def test_the_seeds_that_count_are_those_of_the_most_masks(store: RunStore) -> None:

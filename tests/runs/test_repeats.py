@@ -50,8 +50,8 @@ def test_equal_in_everything_but_the_seed(store: RunStore) -> None:
     assert [(r.seed, r.run.id, r.accuracy) for r in found.seeds] == [
         (0, first.id, 60.0), (2, stopped.id, None), (3, third.id, 66.0),
     ]  # fmt: skip
-    assert [run.id for run, _ in found.apart] == [other.id]
-    assert "fingerprints" in found.apart[0][1]
+    assert [run.id for run, _ in found.excluded] == [other.id]
+    assert "fingerprints" in found.excluded[0][1]
     assert [r.seed for r in found.done] == [0, 3]
     assert repeats.repeats(store, third).seeds == found.seeds, "whichever of them is asked"
 
@@ -70,36 +70,39 @@ def test_mean_interval_and_deviation(store: RunStore) -> None:
     assert found.statistics is not None
     assert (found.statistics.n, found.statistics.mean, found.statistics.deviation) == (3, 63.0, 3.0)
     assert (found.statistics.low, found.statistics.high) == (pytest.approx(63 - reach), pytest.approx(63 + reach))
-    assert found.words == (
-        "63.0 % on average over 3 seeds (95 % interval 55.5 to 70.5 %); from seed to seed it moves by 3.0 points."
+    assert found.summary == (
+        "63.0 % on average over 3 seeds (95 % interval 55.5 to 70.5 %); the standard deviation between seeds is 3.0 points."
     )
     assert (
-        f"3.00 points: two single runs that differ in the seed alone are up to {4.303 * 3 * 2**0.5:.1f} po"
+        f"3.00 points: two single runs that differ only in the seed are up to {4.303 * 3 * 2**0.5:.1f} po"
         in found.noise
     )
-    assert repeats.in_words(found.statistics) == "63.0 % (55.5 to 70.5)"
+    assert repeats.mean_and_interval(found.statistics) == "63.0 % (55.5 to 70.5)"
 
 
 def test_words_for_few(store: RunStore) -> None:
     stopped = made(store, 0, None, status=Status.STOPPED)
-    assert "has come to its last epoch yet" in repeats.repeats(store, stopped).words
-    assert repeats.in_words(None) == "–"
+    assert "has reached its last epoch yet" in repeats.repeats(store, stopped).summary
+    assert repeats.mean_and_interval(None) == "–"
     assert repeats.repeats(store, stopped).statistics is None
     one = made(store, 1, 60.0)
-    assert "cannot be told from one run: repeat it with at least 3 seeds" in repeats.repeats(store, one).words
-    assert repeats.in_words(repeats.repeats(store, one).statistics) == "60.0 %"
+    assert (
+        "One run does not show the variation between seeds: repeat it with at least 3 seeds"
+        in repeats.repeats(store, one).summary
+    )
+    assert repeats.mean_and_interval(repeats.repeats(store, one).statistics) == "60.0 %"
     made(store, 2, 60.0)
     assert repeats.repeats(store, one).noise == ""
-    assert "All 2 seeds end at 60.0 %" in repeats.repeats(store, one).words
+    assert "All 2 seeds end at 60.0 %" in repeats.repeats(store, one).summary
     made(store, 3, 61.0)
-    assert "Two seeds are few" not in repeats.repeats(store, one).words
+    assert "Two seeds are few" not in repeats.repeats(store, one).summary
 
 
 def test_a_run_that_goes_on_from_another_has_no_repeats(store: RunStore) -> None:
     run = made(store, 0, 60.0)
     child = made(store, 0, 61.0, origin=Origin(run.id, "branched", "2"))
     assert repeats.repeats(store, child).seeds == ()
-    with pytest.raises(StoreError, match=f"goes on from a checkpoint of run {run.id}: repeat that one"):
+    with pytest.raises(StoreError, match=f"was branched from a checkpoint of run {run.id}: repeat that one"):
         wanted(store, child.id, 3)
 
 
@@ -133,7 +136,7 @@ def test_a_repeat_that_turned_out_unlike_is_not_tried_again(store: RunStore) -> 
     run = made(store, 0)
     other = made(store, 1, weights="bbbbbbbbbbbb", origin=Origin(run.id, "repeat"))
     with pytest.raises(
-        StoreError, match=f"run {other.id} repeated run {run.id} and does not count, as their weights differ"
+        StoreError, match=f"run {other.id}, a repeat of run {run.id}, does not count because their weights differ"
     ):
         wanted(store, run.id, 2)
     assert starting(wanted(store, other.id, 2)) == [2], "it can be repeated itself"

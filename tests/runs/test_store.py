@@ -60,7 +60,7 @@ def test_the_config_is_frozen_when_it_is_enqueued(store: RunStore) -> None:
 
 
 def test_an_unknown_run_is_a_sentence(store: RunStore) -> None:
-    with pytest.raises(StoreError, match="run aaaaaaaa is not in .*: it was never there, or it lies in another store"):
+    with pytest.raises(StoreError, match="run aaaaaaaa is not in .*: check its id, or choose another store"):
         store.run("aaaaaaaa")
 
 
@@ -70,11 +70,11 @@ def test_an_unknown_run_is_a_sentence(store: RunStore) -> None:
 def test_a_name_that_could_leave_the_store_is_refused(store: RunStore, name: str) -> None:
     assert not is_run_id(name)
     for call in (store.run, store.delete):
-        with pytest.raises(StoreError, match="is not the name of a run: it has eight letters"):
+        with pytest.raises(StoreError, match="is not a run id: it must have eight letters"):
             call(name)
-    with pytest.raises(ValueError, match="is not the name of a run"):
+    with pytest.raises(ValueError, match="is not a run id"):
         store.paths(name)
-    with pytest.raises(ValueError, match="is not the name of a run"):
+    with pytest.raises(ValueError, match="is not a run id"):
         RunPaths(store.folder, name)
 
 
@@ -92,7 +92,9 @@ def test_a_row_of_a_newer_lab_stops_nobody(tmp_path: Path) -> None:
     for found in (store.runs(), store.open_runs(), store.queue()):
         assert [run.id for run in found] == [old]
     assert store.unread() == [new]
-    with pytest.raises(StoreError, match=f"run {new} cannot be read by this lab .*dream.*: the lab that made it can"):
+    with pytest.raises(
+        StoreError, match=f"run {new} is of a newer version and cannot be read .*dream.*: update MLAE Lab"
+    ):
         store.run(new)
     assert store.claim(old, "cpu")
 
@@ -474,12 +476,12 @@ def test_deleting_forgets_row_events_and_files(store: RunStore) -> None:
     assert not store.paths(run).folder.exists()
     assert store.paths(other).log.exists()
     for call in (store.run, store.delete):
-        with pytest.raises(
-            StoreError, match=rf"run {run} was deleted on \d{{4}}-\d\d-\d\d .* and cannot be brought back"
-        ):
+        with pytest.raises(StoreError, match=rf"run {run} was deleted on \d{{4}}-\d\d-\d\d .* and cannot be restored"):
             call(run)
     store.delete(other_over(store, other), how="archived")
-    with pytest.raises(StoreError, match=rf"run {other} was archived on .*: `mlae_lab restore {other}` brings it back"):
+    with pytest.raises(
+        StoreError, match=rf"run {other} was archived on .*: restore it with `mlae_lab restore {other}`"
+    ):
         store.run(other)
 
 

@@ -147,7 +147,7 @@ def test_a_run_under_way_whose_folder_cannot_be_looked_into_stops_no_other(
     assert (status(lab_store, dead), status(lab_store, bad)) == (Status.LOST, Status.RUNNING)
     assert status(lab_store, waits) is not Status.QUEUED
     assert derived(lab_store, lab_store.run(bad)).status is Status.RUNNING
-    assert capfd.readouterr().out.count(f"run {bad} cannot be looked after") == 1
+    assert capfd.readouterr().out.count(f"run {bad} cannot be supervised") == 1
     monkeypatch.undo()
     here.tick()  # its process is gone for certain: it does not keep its device
     assert status(lab_store, bad) is Status.LOST
@@ -268,7 +268,7 @@ def test_a_process_that_dies_before_its_first_word_is_lost_with_its_exit_status(
     here.tick()
     found = lab_store.run(run)
     assert found.status is Status.LOST
-    assert "exit status 1, before its first step" in found.reason
+    assert "exited before the first step without reporting a result (exit status 1)" in found.reason
 
 
 def test_the_dead_are_accounted_for(here: Supervisor, lab_store: RunStore) -> None:
@@ -350,7 +350,7 @@ def test_a_run_that_does_not_end_in_time_is_ended(
     here.tick()
     assert process.poll() is None  # it has its ten seconds
     monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.0)
-    here.asked[run] -= 0.01
+    here.stopping_since[run] -= 0.01
     here.tick()
     here.tick()
     assert process.wait(timeout=20) == -signal.SIGKILL
@@ -463,7 +463,7 @@ def test_a_killed_supervisor_leaves_the_run_alone_and_another_takes_over(lab_sto
     ensure(lab_store)  # somebody looks
     wait_for(lambda: status(lab_store, second) is Status.LOST)
     reason = lab_store.run(second).reason
-    assert reason.startswith("its process ended without a word while it was running")  # nobody knows the signal
+    assert reason.startswith("its process exited during training without reporting a result")  # nobody knows the signal
     assert len(lab_store.runs()) == 2
     wait_for(lambda: not is_supervised(lab_store) and supervisors(lab_store) == [])
 

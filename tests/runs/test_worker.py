@@ -128,7 +128,7 @@ def test_steps_are_written_together_and_everything_else_at_once(lab_store: RunSt
 def test_a_run_that_went_on_from_another_does_not_begin_anew_without_its_checkpoint(
     work: Callable[..., tuple[int, str]], lab_store: RunStore
 ) -> None:
-    """As one that was taken in from a file, which does not hold the parent's checkpoint."""
+    """As an imported run, whose file does not contain the parent's checkpoint."""
     with lab_store._connection(write=True) as db:
         db.execute(
             "CREATE TRIGGER goes_on AFTER INSERT ON runs BEGIN UPDATE runs SET relation = 'branched', parent = 'aaaabbbb'; END"
@@ -136,10 +136,12 @@ def test_a_run_that_went_on_from_another_does_not_begin_anew_without_its_checkpo
     status, name = work(SHORT)
     run = lab_store.run(name)
     assert (status, run.status) == (1, Status.FAILED)
-    said = "went on from a checkpoint of run aaaabbbb that is not here: go on from a checkpoint that is"
-    assert run.reason == f"run {name} {said}"
+    message = (
+        "was branched from a checkpoint of run aaaabbbb, which is missing here: branch from a checkpoint in this store"
+    )
+    assert run.reason == f"run {name} {message}"
     assert lab_store.last(name, TrainStep) is None
-    with pytest.raises(StoreError, match=said):
+    with pytest.raises(StoreError, match=message):
         commands.resume(lab_store, name)
     assert lab_store.run(name).status is Status.FAILED
 

@@ -11,7 +11,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import SimilarityStats
 from mlae_lab.core.random_baseline import RandomBaseline
 from mlae_lab.runs import diversity
-from mlae_lab.runs.diversity import Found, Point
+from mlae_lab.runs.diversity import Point, Result
 from mlae_lab.runs.pairs import seed_statistics
 from mlae_lab.ui.figures.base import Figure
 from mlae_lab.ui.figures.curves import similarity_curve
@@ -95,7 +95,7 @@ def test_over_time_two_runs_and_the_level_of_random_experts() -> None:
 # ---------------------------------------------------------------- the central experiment
 
 
-def found(seeds: int) -> Found:
+def found(seeds: int) -> Result:
     asked = diversity.experiment(RunConfig("digits", epochs=2, evaluations=1), (0.5, 0.9), max(seeds, 1))
 
     def point(arm: str, rate: float, value: float) -> Point:
@@ -116,7 +116,7 @@ def found(seeds: int) -> Found:
 
     arms = [("dense", 0.0), *((arm, rate) for arm in ("expert", "token") for rate in (0.0, 0.5))]
     points = tuple(point(arm, rate, 0.3 - rate / 4) for arm, rate in arms if seeds)
-    return Found(asked, points, (), {}, RandomBaseline(0.003, 0.001))
+    return Result(asked, points, (), {}, RandomBaseline(0.003, 0.001))
 
 
 def test_a_line_with_its_band_for_each_arm() -> None:

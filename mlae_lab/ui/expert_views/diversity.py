@@ -13,7 +13,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense
 from mlae_lab.errors import LabError
 from mlae_lab.runs import diversity
-from mlae_lab.runs.diversity import ARMS, EPOCHS, MEASURES, RATES, SEEDS, Experiment, Found
+from mlae_lab.runs.diversity import ARMS, EPOCHS, MEASURES, RATES, SEEDS, Experiment, Result
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import page, queries, visitor
@@ -46,7 +46,7 @@ def draw(run: Run) -> None:
     if picked is None:
         _none_yet(run)
         return
-    now = queries.shared(("diversity", picked), lambda: diversity.found(queries.store(), picked), _READ_SECONDS)
+    now = queries.shared(("diversity", picked), lambda: diversity.result(queries.store(), picked), _READ_SECONDS)
     _draw(now)
 
 
@@ -125,7 +125,7 @@ def _counted(runs: int) -> str:
     return f"{runs} run{'s' * (runs != 1)}"
 
 
-def _cancel(now: Found) -> None:
+def _cancel(now: Result) -> None:
     """A button that cancels this visitor's queued runs of the experiment; nothing if there are none."""
     own = diversity.waiting(now.runs.values(), visitor.current())
     if not own:
@@ -152,7 +152,7 @@ def _command(asked: Experiment) -> None:
     page.command(asked.command())
 
 
-def _draw(now: Found) -> None:
+def _draw(now: Result) -> None:
     asked = now.experiment
     first, *rest = now.verdict
     st.html(
@@ -191,7 +191,7 @@ def _draw(now: Found) -> None:
     _command(asked)
 
 
-def _numbers(now: Found) -> None:
+def _numbers(now: Result) -> None:
     head = ("", "p", "seeds", *MEASURES.values(), "|cosine| against p = 0")
     rows = []
     for point in now.points:
@@ -205,7 +205,7 @@ def _numbers(now: Found) -> None:
                 else f" ± {(found.high - found.low) / 2:.{digits}f}"
             )
             cells.append("–" if found is None else f"{found.mean:.{digits}f}{reach}")
-        gap = point.against.get("absolute")
+        gap = point.differences.get("absolute")
         cells.append(
             "–"
             if gap is None

@@ -79,7 +79,7 @@ def _called(run: Run) -> str:
 
 def _alone(run: Run) -> None:
     found = repeats.repeats(queries.store(), run)
-    large(found.words)
+    large(found.summary)
     if found.noise:
         page.note(found.noise)
     if found.statistics is not None:
@@ -137,7 +137,7 @@ def _lane(name: str, found: repeats.Repeats, statistics: SeedStatistics) -> figu
 
 
 def _mean(found: repeats.Repeats) -> str:
-    return repeats.in_words(found.statistics)
+    return repeats.mean_and_interval(found.statistics)
 
 
 def _cell(entry: repeats.Repeat | None) -> str:
@@ -149,7 +149,7 @@ def _cell(entry: repeats.Repeat | None) -> str:
 
 def _listed(found: repeats.Repeats) -> None:
     table(("Seed", "Last epoch"), [(str(entry.seed), _cell(entry)) for entry in found.seeds])
-    for other, reason in found.apart:
+    for other, reason in found.excluded:
         page.note(f"Run {other.id}, seed {other.config.seed}, is not counted: {reason}.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlae_lab.runs.diversity import ARMS, MEASURES, Found
+from mlae_lab.runs.diversity import ARMS, MEASURES, Result
 from mlae_lab.ui.figures.base import FRAME, Figure, apart, axis, band, figure, room
 
 _LOOKS = {"expert": ("@accent", "solid", 3.0), "token": ("@low", "dash", 2.0), "lora": ("@high", "dot", 2.0)}
@@ -14,7 +14,7 @@ _NAMES = {
 _HEIGHT = 320
 
 
-def diversity_figure(now: Found, measure: str) -> Figure:
+def diversity_figure(now: Result, measure: str) -> Figure:
     """A measure over p: mean over seeds with its 95 % interval for each arm, the dense run as a level, and for |cosine|
     what random experts would show. measure: of `runs.diversity.MEASURES`."""
     data: list[dict] = []
@@ -69,13 +69,13 @@ def diversity_figure(now: Found, measure: str) -> Figure:
     )
 
 
-def _title(now: Found, measure: str) -> str:
+def _title(now: Result, measure: str) -> str:
     """The finding: what the largest measured rate of expert dropout did."""
-    masked = [p for p in now.curve("expert") if p.rate and measure in p.against]
+    masked = [p for p in now.curve("expert") if p.rate and measure in p.differences]
     name = _NAMES[measure]
     if not masked:
         return f"{name[:1].upper()}{name[1:]} against p"
     last = masked[-1]
-    to, of = last.values[measure].mean, last.values[measure].mean - last.against[measure].mean
+    to, of = last.values[measure].mean, last.values[measure].mean - last.differences[measure].mean
     digits = {"accuracy": 1, "absolute": 3, "signed": 3}.get(measure, 2)
     return f"{name[:1].upper()}{name[1:]}: {of:.{digits}f} dense, {to:.{digits}f} at p = {last.rate:g}"
