@@ -124,8 +124,8 @@ def _members(packed: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
             )
         if entry.file_size > max(CHUNK, MAX_PACKED * entry.compress_size):
             raise ArchiveError(
-                f"{name} in {file} expands to {entry.file_size // max(1, entry.compress_size)} times its compressed size: "
-                f"at most {MAX_PACKED} times are allowed"
+                f"{name} in {file} expands to {entry.file_size // max(1, entry.compress_size)} times its compressed "
+                f"size: at most {MAX_PACKED} times are allowed"
             )
         members[name] = entry
     for name in (RUN, EVENTS):

@@ -377,11 +377,11 @@ def report(results: Result) -> dict:
     def numbers(statistics: Mapping[str, SeedStatistics]) -> dict:
         return {name: {"mean": s.mean, "low": s.low, "high": s.high, "n": s.n} for name, s in statistics.items()}
 
-    config = results.experiment.config
+    config, baseline = results.experiment.config, results.baseline
     return {
         "task": config.task, "epochs": config.epochs, "rates": list(results.experiment.rates),
         "seeds": list(results.experiment.seeds), "runs": len(results.runs), "missing": len(results.missing),
-        "baseline": None if results.baseline is None else {"mean": results.baseline.mean, "deviation": results.baseline.deviation},
+        "baseline": baseline and {"mean": baseline.mean, "deviation": baseline.deviation},
         "points": [
             {"arm": p.arm, "p": p.rate, "seeds": list(p.seeds), "values": numbers(p.values), "reference": p.reference,
              "difference": numbers(p.differences), "claim": claim(p) if p.arm == "expert" and p.differences else None}

@@ -135,8 +135,8 @@ def estimate(store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Ru
         reason = f"From {count} with this backbone, device, precision and batch size on this machine."
     elif same_precision:
         reason = (
-            f"From {count} with batch size {batch} on this machine, assuming a time proportional to the batch size: no run "
-            f"with batch size {config.batch_size} has been timed yet."
+            f"From {count} with batch size {batch} on this machine, assuming a time proportional to the batch size: no "
+            f"run with batch size {config.batch_size} has been timed yet."
         )
     else:
         other = chosen[0][1].precision

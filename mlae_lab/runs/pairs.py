@@ -74,8 +74,8 @@ def _time_limited(config: RunConfig) -> str | None:
     if config.max_seconds is None:
         return None
     return (
-        f"they stop after {config.max_seconds:g} seconds and their learning rate depends on the time, so it differs between "
-        "them at the same step"
+        f"they stop after {config.max_seconds:g} seconds and their learning rate depends on the time, so it differs "
+        "between them at the same step"
     )
 
 
@@ -201,8 +201,10 @@ def family(store: RunStore, a: Run, b: Run) -> list[Pair]:
 
 
 def other_masks(store: RunStore, run: Run) -> list[Run]:
-    """For each other mask one run with this run's settings, the newest masks first; preferably one with this run's seed,
-    else the newest."""
+    """For each other mask one run with this run's settings, the newest masks first.
+
+    Of several runs with one mask the one with this run's seed, else the newest.
+    """
     if run.config.method != "mlae" or run.relation == "branched" or _time_limited(run.config):
         return []
     by_plan: dict[MaskPlan, Run] = {}
@@ -318,8 +320,8 @@ def wanted(store: RunStore, run_id: str, plan: MaskPlan, seeds: int = 1) -> list
         raise ConfigError(f"this is the mask of run {run.id}: choose another one")
     if _time_limited(run.config):
         raise ConfigError(
-            f"run {run.id} stops after {run.config.max_seconds:g} seconds and its learning rate depends on the time: choose "
-            "a run without a time limit"
+            f"run {run.id} stops after {run.config.max_seconds:g} seconds and its learning rate depends on the time: "
+            "choose a run without a time limit"
         )
     configs = [
         replace(run.config, plan=mask, seed=run.config.seed + i)

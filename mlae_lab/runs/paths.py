@@ -4,7 +4,7 @@
 <store>/making.lock           held while the tables are created or migrated
 <store>/supervisor.lock       held by the store's supervisor while it is alive
 <store>/supervisor.log        output of the supervisor
-<store>/login.salt            32 random bytes for the key of login cookies (`ui.authentication`); readable by its owner only
+<store>/login.salt            32 random bytes for the key of login cookies (`ui.authentication`), for its owner only
 <store>/archive/<run>.mlae    archived runs (`runs.archive_file`)
 <store>/runs/<run>/lock       held by the run's process while it is alive
 <store>/runs/<run>/log.txt    output of the process, with the traceback if it failed
@@ -15,7 +15,7 @@
 <store>/runs/<run>/checkpoint.safetensors  the newest checkpoint
 <store>/runs/<run>/start.safetensors       of a branched run: the checkpoint of its parent that it starts from
 <store>/runs/<run>/checkpoints/epoch-00004.safetensors   checkpoints after some evaluated epochs
-<store>/runs/<run>/probe.lock, probe.json, probe.log     of the process that answers queries about the run (`runs.probe`)
+<store>/runs/<run>/probe.lock, probe.json, probe.log     of the process that answers queries (`runs.probe`)
 <store>/runs/<run>/answers/<query>-<hash>.json           cached answers of long queries
 """
 

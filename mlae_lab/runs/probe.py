@@ -81,7 +81,7 @@ def ask(store: RunStore, run_id: str, query: str, arguments: Mapping[str, Any] =
     if not run.status.is_over:
         return Answer("failed", reason=f"run {run.id} is {run.status.value}: it can be analysed when it is over")
     if not files.adapter.is_file():
-        return Answer("failed", reason=f"run {run.id} has no saved adapter: train it until its first evaluation")
+        return Answer("failed", reason=f"run {run.id} has no adapter: train it until its first evaluation")
     if (value := _cached(files, query, arguments)) is not None:
         return Answer("done", value)
     began = time.monotonic()
@@ -148,8 +148,9 @@ def _start(store: RunStore, files: RunPaths) -> Answer | None:
                 _begun.pop(files.folder, None)  # the next call tries again
                 return Answer(
                     "failed",
-                    reason=f"the analysis process of run {files.run} was killed {len(begun)} times before it could answer, as "
-                    f"the system does when memory runs out: close other programs and try again; {_log_end(files)}",
+                    reason=f"the analysis process of run {files.run} was killed {len(begun)} times before it could "
+                    "answer, as the system does when memory runs out: close other programs and try again; "
+                    f"{_log_end(files)}",
                 )
             files.probe_address.unlink(missing_ok=True)
             child = supervisor.spawn(
@@ -217,9 +218,9 @@ def _log_end(files: RunPaths) -> str:
 
 def announce(files: RunPaths, port: int, token: str) -> None:
     """Write the address of a probe to a file that only the owner of the store can read."""
-    with replacing(files.probe_address, sync=False) as partial:
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            json.dump({"port": port, "token": token, "format": FORMAT}, file)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with replacing(files.probe_address, sync=False) as partial, open(os.open(partial, flags, 0o600), "w") as file:
+        json.dump({"port": port, "token": token, "format": FORMAT}, file)
 
 
 def _is_older(files: RunPaths) -> bool:

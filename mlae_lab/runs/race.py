@@ -48,8 +48,8 @@ def checked(config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1) -> lis
         raise ConfigError("a linear probe has no mask: choose a method with experts")
     if config.max_seconds is not None:
         raise ConfigError(
-            f"the time limit is {config.max_seconds:g} seconds, so the runs would train for different numbers of steps: set "
-            "no time limit"
+            f"the time limit is {config.max_seconds:g} seconds, so the runs would train for different numbers of "
+            "steps: set no time limit"
         )
     return [replace(config, plan=plan, seed=config.seed + i) for i in range(seeds) for plan in plans]
 

@@ -63,8 +63,8 @@ class Repeats:
             return "No run with these settings has reached its last epoch yet, so there is no mean."
         if statistics.spread is None:
             return (
-                f"One seed ends at {statistics.mean:.1f} %. One run does not show the variation between seeds: repeat it "
-                f"with at least {pairs.ENOUGH_SEEDS} seeds."
+                f"One seed ends at {statistics.mean:.1f} %. One run does not show the variation between seeds: repeat "
+                f"it with at least {pairs.ENOUGH_SEEDS} seeds."
             )
         deviation, low, high = statistics.spread
         n, mean = statistics.n, statistics.mean
@@ -78,17 +78,16 @@ class Repeats:
 
     @property
     def noise(self) -> str:
-        """The difference by which a single run of another mask exceeds the seed noise; "" for fewer than two seeds, or no
-        spread."""
+        """The difference by which a single run of another mask exceeds the seed noise; "" without a spread."""
         statistics = self.statistics
         if statistics is None or statistics.spread is None or statistics.spread[0] < 1e-9:
             return ""
         deviation, _, high = statistics.spread
         gap = (high - statistics.mean) * (2 * statistics.n) ** 0.5  # t(97.5 %, n - 1) s √2: 95 % of gaps are smaller
         return (
-            f"The standard deviation over seeds is {deviation:.2f} points: two single runs that differ only in the seed "
-            f"are up to {points(gap)} points apart (95 % of such pairs). A smaller difference to a single run of another "
-            "mask is within the seed noise; paired runs can detect smaller differences."
+            f"The standard deviation over seeds is {deviation:.2f} points: two single runs that differ only in the "
+            f"seed are up to {points(gap)} points apart (95 % of such pairs). A smaller difference to a single run of "
+            "another mask is within the seed noise; paired runs can detect smaller differences."
         )
 
 
@@ -118,25 +117,25 @@ def wanted(store: RunStore, run_id: str, seeds: int) -> list[Run | RunConfig]:
     run = store.run(run_id)
     if run.relation == "branched":
         raise StoreError(
-            f"run {run.id} was branched from a checkpoint of run {run.parent}: repeat that run, or launch a new run with "
-            "these settings"
+            f"run {run.id} was branched from a checkpoint of run {run.parent}: repeat that run, or launch a new run "
+            "with these settings"
         )
     if run.config.max_seconds is not None:
         raise ConfigError(
-            f"run {run.id} stops after {run.config.max_seconds:g} seconds, so a repeat would train for another number of "
-            "steps: repeat a run without a time limit"
+            f"run {run.id} stops after {run.config.max_seconds:g} seconds, so a repeat would train for another number "
+            "of steps: repeat a run without a time limit"
         )
     if devices.kind(run.config.device) != run.device:
         raise StoreError(
-            f"run {run.id} ran on {run.device} and this machine would repeat it on {devices.kind(run.config.device)}: repeat "
-            "it on the same device, because results differ between devices"
+            f"run {run.id} ran on {run.device} and this machine would repeat it on {devices.kind(run.config.device)}: "
+            "repeat it on the same device, because results differ between devices"
         )
     known = repeats(store, run)
     for other, reason in known.excluded:
         if other.relation == RELATION and other.created > run.created:
             raise StoreError(
-                f"run {other.id}, a repeat of run {run.id}, does not count because {reason}: this machine has changed, so "
-                "rerun the run and repeat the new one"
+                f"run {other.id}, a repeat of run {run.id}, does not count because {reason}: this machine has changed, "
+                "so rerun the run and repeat the new one"
             )
     by_seed: dict[int, Run | RunConfig] = {
         repeat.seed: repeat.run

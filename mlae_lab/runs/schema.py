@@ -47,7 +47,8 @@ CHANGES: tuple[tuple[str, ...], ...] = (
         "UPDATE runs SET place = number, slot = device",
         "CREATE TABLE gone (id TEXT PRIMARY KEY, time REAL NOT NULL, how TEXT NOT NULL)",
         """CREATE TABLE visitors (
-            id TEXT PRIMARY KEY, nickname TEXT NOT NULL DEFAULT '', draft TEXT NOT NULL DEFAULT '', seen REAL NOT NULL)""",
+            id TEXT PRIMARY KEY, nickname TEXT NOT NULL DEFAULT '', draft TEXT NOT NULL DEFAULT '',
+            seen REAL NOT NULL)""",
     ),
     (
         """CREATE TABLE plans (
@@ -67,7 +68,7 @@ CHANGES: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE runs ADD COLUMN dataset TEXT NOT NULL DEFAULT ''",
         "UPDATE runs SET relation = 'branched' WHERE relation = 'continued'",
         *(f"UPDATE events SET kind = '{new}' WHERE kind = '{old}'" for old, new in OLD_KINDS.items()),
-        # Payloads are JSON, where quotes within a string are escaped: a quoted name followed by a colon is a field name.
+        # Quotes within a string of JSON are escaped, so a quoted name followed by a colon is a field name.
         *(
             f"""UPDATE events SET payload = REPLACE(payload, '"{old}":', '"{new}":') WHERE kind = '{kind}'"""
             for kind, names in OLD_FIELDS.items()

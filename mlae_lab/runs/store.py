@@ -41,8 +41,8 @@ class Origin:
     Attributes:
         parent: The run from which it was launched, "" for none.
         relation: "retry", "duplicate", "paired", "repeat", "race", "diversity", "branched" or "imported".
-        source: For "branched" the parent's checkpoint, as `RunPaths.checkpoints` names it; for "race" and "paired" a mark
-            that the runs of one launch share.
+        source: For "branched" the parent's checkpoint, as `RunPaths.checkpoints` names it; for "race" and "paired" a
+            mark that the runs of one launch share.
     """
 
     parent: str = ""
@@ -317,7 +317,8 @@ class RunStore(MaskLibrary):
         row = self.run(run)
         with self._connection(write=True) as db:
             rows = db.execute(
-                "SELECT id, position FROM runs WHERE status = 'queued' AND device = ? AND owner = ? ORDER BY position, number",
+                "SELECT id, position FROM runs WHERE status = 'queued' AND device = ? AND owner = ? ORDER BY position, "
+                "number",
                 (row.device, row.owner),
             ).fetchall()
             names = [name for name, _ in rows]
@@ -347,15 +348,16 @@ class RunStore(MaskLibrary):
         busy = ", ".join(f"'{s.value}'" for s in ACTIVE)
         with self._connection(write=True) as db:
             won = db.execute(
-                f"""UPDATE runs SET status = 'starting', reason = '', slot = :slot, pid = NULL, started = :now, ended = NULL,
-                    attempt = attempt + 1, turn = (SELECT COALESCE(MAX(turn), 0) + 1 FROM served)
+                f"""UPDATE runs SET status = 'starting', reason = '', slot = :slot, pid = NULL, started = :now,
+                    ended = NULL, attempt = attempt + 1, turn = (SELECT COALESCE(MAX(turn), 0) + 1 FROM served)
                     WHERE id = :run AND status = 'queued'
                     AND NOT EXISTS (SELECT 1 FROM runs AS o WHERE o.slot = :slot AND o.status IN ({busy}))""",
                 {"run": run, "slot": slot, "now": time.time()},
             )
             if won.rowcount == 1:
                 db.execute(
-                    """INSERT INTO served (device, owner, turn, before) SELECT device, owner, turn, 0 FROM runs WHERE id = ?
+                    """INSERT INTO served (device, owner, turn, before)
+                       SELECT device, owner, turn, 0 FROM runs WHERE id = ?
                        ON CONFLICT (device, owner) DO UPDATE SET before = turn, turn = excluded.turn""",
                     (run,),
                 )

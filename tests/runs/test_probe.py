@@ -198,7 +198,7 @@ def test_a_run_that_cannot_be_asked_says_why(lab_store: RunStore) -> None:
     run = lab_store.enqueue(RunConfig("digits"), device="cpu")
     assert "can be analysed when it is over" in probe.ask(lab_store, run.id, "about").reason
     lab_store.move(run.id, Status.STOPPED, "cancelled")
-    assert "has no saved adapter" in probe.ask(lab_store, run.id, "about").reason
+    assert "has no adapter" in probe.ask(lab_store, run.id, "about").reason
     files = lab_store.paths(run.id)
     files.folder.mkdir(parents=True, exist_ok=True)
     files.adapter.write_bytes(b"half a file")

@@ -129,7 +129,8 @@ def test_one_seed_does_not_tell(store: RunStore) -> None:
     found = three_seeds(store, 2.5)
     assert found.is_through
     assert found.verdict == (
-        "Uniform, p = 0.5 leads at the end with 62.5 %, 2.5 points ahead of Dense. One seed cannot distinguish a lead from noise."
+        "Uniform, p = 0.5 leads at the end with 62.5 %, 2.5 points ahead of Dense. One seed cannot distinguish a lead "
+        "from noise."
     )
     assert [found.distance(s) for s in found.standings] == ["leads", "2.5 behind"]
 

@@ -71,7 +71,8 @@ def test_mean_interval_and_deviation(store: RunStore) -> None:
     assert (found.statistics.n, found.statistics.mean, found.statistics.deviation) == (3, 63.0, 3.0)
     assert (found.statistics.low, found.statistics.high) == (pytest.approx(63 - reach), pytest.approx(63 + reach))
     assert found.summary == (
-        "63.0 % on average over 3 seeds (95 % interval 55.5 to 70.5 %); the standard deviation between seeds is 3.0 points."
+        "63.0 % on average over 3 seeds (95 % interval 55.5 to 70.5 %); the standard deviation between seeds is 3.0 "
+        "points."
     )
     assert (
         f"3.00 points: two single runs that differ only in the seed are up to {4.303 * 3 * 2**0.5:.1f} po"

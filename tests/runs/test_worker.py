@@ -131,7 +131,8 @@ def test_a_run_that_went_on_from_another_does_not_begin_anew_without_its_checkpo
     """As an imported run, whose file does not contain the parent's checkpoint."""
     with lab_store._connection(write=True) as db:
         db.execute(
-            "CREATE TRIGGER goes_on AFTER INSERT ON runs BEGIN UPDATE runs SET relation = 'branched', parent = 'aaaabbbb'; END"
+            "CREATE TRIGGER goes_on AFTER INSERT ON runs BEGIN UPDATE runs SET relation = 'branched', parent = "
+            "'aaaabbbb'; END"
         )
     status, name = work(SHORT)
     run = lab_store.run(name)
