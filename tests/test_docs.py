@@ -44,7 +44,7 @@ def anchors(text: str) -> set[str]:
 # ---------------------------------------------------------------- links
 
 
-@pytest.mark.parametrize("name", [*DOCS, "CHANGELOG.md", "LOG.md"])
+@pytest.mark.parametrize("name", [*DOCS, "CHANGELOG.md", "CONTRIBUTING.md", "LOG.md"])
 def test_internal_links_resolve(name: str) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", without_blocks(text_of(name))):
         if "://" in target:
@@ -149,7 +149,7 @@ def test_the_queries_of_the_store_page_run(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- modules
 
 
-@pytest.mark.parametrize("name", DOCS)
+@pytest.mark.parametrize("name", [*DOCS, "CONTRIBUTING.md"])
 def test_every_file_named_exists(name: str) -> None:
     named = re.findall(r"`((?:mlae_lab|pages|pretraining|tests|benchmarks)/[\w/.]+)`", text_of(name))
     assert [path for path in named if not (ROOT / path).exists()] == []

@@ -1,4 +1,4 @@
-"""A training that stops anywhere and goes on ends with the numbers of one that never stopped, bit for bit."""
+"""An interrupted training that resumes ends with the numbers of an uninterrupted one, bit for bit."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from mlae_lab.training.setup import Setup
 from mlae_lab.training.trainer import Training
 from tests.training.test_trainer import HOLES, config, of, small, timeless
 
-CHOSEN = config(epochs=4, evaluations=2, seed=9)
+CONFIG = config(epochs=4, evaluations=2, seed=9)
 
 
-def until(training: Training, events: int) -> list[Event]:
-    """The first events of a training that is then left alone, as by a kill."""
-    found, running = [], training.run()
-    for _ in range(events):
-        found.append(next(running))
+def until(training: Training, count: int) -> list[Event]:
+    """The first events of a training that is then abandoned, as after a kill."""
+    events, running = [], training.run()
+    for _ in range(count):
+        events.append(next(running))
     running.close()
-    return found
+    return events
 
 
 def learned(training: Training) -> dict[str, bytes]:
@@ -39,135 +39,141 @@ def learned(training: Training) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def uninterrupted() -> tuple[list[str], dict[str, bytes]]:
-    training = Training(small(CHOSEN))
+    training = Training(small(CONFIG))
     return timeless([*training.run()]), learned(training)
 
 
-def gone_on(path: Path, chosen: RunConfig, made: Callable[[RunConfig], Setup] = small) -> Training:
-    return Training(made(chosen), read_checkpoint(path))
+def resume(path: Path, run_config: RunConfig, make_setup: Callable[[RunConfig], Setup] = small) -> Training:
+    return Training(make_setup(run_config), read_checkpoint(path))
 
 
-# after a first step, an epoch, within one, a report, an epoch without a report, its last step, its end
+# after the first step, an epoch, a step within one, a report, an epoch without a report, the last step, the end
 CUTS = [1, 3, 5, 10, 13, 16, 20]
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_cut_anywhere_it_goes_on_bit_for_bit(
+def test_a_training_cut_anywhere_resumes_bit_for_bit(
     cut: int, tmp_path: Path, uninterrupted: tuple[list[str], dict[str, bytes]]
 ) -> None:
-    everything, weights = uninterrupted
-    first = Training(small(CHOSEN))
+    expected, weights = uninterrupted
+    first = Training(small(CONFIG))
     before = until(first, 2 + cut)
-    assert timeless(before) == everything[: 2 + cut]
+    assert timeless(before) == expected[: 2 + cut]
     save_checkpoint(tmp_path / "c", first.checkpoint())
-    second = gone_on(tmp_path / "c", CHOSEN)
+    second = resume(tmp_path / "c", CONFIG)
     started, sample_images, resumed, *after = [*second.run()]
     assert [type(event) for event in (started, sample_images, resumed)] == [Started, SampleImages, Resumed]
-    last = of(before, TrainStep)[-1]
-    assert (resumed.step, resumed.epoch) == (last.step, last.epoch)
-    assert timeless(after) == everything[2 + cut :]
+    last_step = of(before, TrainStep)[-1]
+    assert (resumed.step, resumed.epoch) == (last_step.step, last_step.epoch)
+    assert timeless(after) == expected[2 + cut :]
     assert learned(second) == weights
     assert second.is_through
 
 
-def test_asked_to_stop_in_the_middle_it_measures_and_still_goes_on_bit_for_bit(
+def test_a_training_stopped_within_an_epoch_evaluates_and_resumes_bit_for_bit(
     tmp_path: Path, uninterrupted: tuple[list[str], dict[str, bytes]]
 ) -> None:
-    """The evaluation that a stop brings is not one of the schedule: sums and generators stay as they were."""
-    everything, weights = uninterrupted
-    asked = iter([False] * 4 + [True])
-    first = Training(small(CHOSEN))
-    before = [*first.run(lambda: next(asked))]
+    """The evaluation at a stop is not a scheduled one: it changes neither sums nor generators."""
+    expected, weights = uninterrupted
+    stop_requests = iter([False] * 4 + [True])
+    first = Training(small(CONFIG))
+    before = [*first.run(lambda: next(stop_requests))]
     assert isinstance(before[-1], Evaluation)
     assert before[-1].step == 5
     save_checkpoint(tmp_path / "c", first.checkpoint())
-    second = gone_on(tmp_path / "c", CHOSEN)
-    assert timeless([*second.run()][3:]) == everything[2 + 5 :]
+    second = resume(tmp_path / "c", CONFIG)
+    assert timeless([*second.run()][3:]) == expected[2 + 5 :]
     assert learned(second) == weights
 
 
-def test_stopped_within_an_evaluation_the_resumed_run_makes_it(
+def test_a_training_stopped_within_an_evaluation_evaluates_when_resumed(
     tmp_path: Path, uninterrupted: tuple[list[str], dict[str, bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    everything, weights = uninterrupted
+    expected, weights = uninterrupted
 
     def out_of_time(*_: object) -> None:
         raise OutOfTime
 
-    first = Training(small(CHOSEN))
+    first = Training(small(CONFIG))
     with monkeypatch.context() as patch:
         patch.setattr("mlae_lab.training.trainer.evaluate", out_of_time)
         assert len([*first.run()]) == 2 + 6
     save_checkpoint(tmp_path / "c", first.checkpoint())
-    second = gone_on(tmp_path / "c", CHOSEN)
-    assert timeless([*second.run()][3:]) == everything[2 + 6 :]
+    second = resume(tmp_path / "c", CONFIG)
+    assert timeless([*second.run()][3:]) == expected[2 + 6 :]
     assert learned(second) == weights
 
 
-def test_interrupted_again_and_again(tmp_path: Path, uninterrupted: tuple[list[str], dict[str, bytes]]) -> None:
-    everything, weights = uninterrupted
-    told, training = [], Training(small(CHOSEN))
+def test_a_training_interrupted_many_times(tmp_path: Path, uninterrupted: tuple[list[str], dict[str, bytes]]) -> None:
+    expected, weights = uninterrupted
+    events, training = [], Training(small(CONFIG))
     while not training.is_through:
         for event in training.run():
             if not isinstance(event, (Started, SampleImages, Resumed)):
-                told.append(event)
+                events.append(event)
             if isinstance(event, TrainStep) and event.step % 2 == 0 and event.step % 6:
                 break
         save_checkpoint(tmp_path / "c", training.checkpoint())
-        training = gone_on(tmp_path / "c", CHOSEN)
-    assert timeless(told) == everything[2:]
+        training = resume(tmp_path / "c", CONFIG)
+    assert timeless(events) == expected[2:]
     assert learned(training) == weights
 
 
-def augmented(chosen: RunConfig) -> Setup:
-    """Trained on crops that a generator draws."""
-    setup = small(chosen)
-    old = setup.train
+def augmented(run_config: RunConfig) -> Setup:
+    """A setup that trains on random crops."""
+    setup = small(run_config)
+    inputs = setup.train
     setup.train = Inputs(
-        old.part, old.before, old.device, old.size, old.normalisation, "fgvc-rrc", stream(chosen.seed, "augment")
+        inputs.part,
+        inputs.before,
+        inputs.device,
+        inputs.size,
+        inputs.normalisation,
+        "fgvc-rrc",
+        stream(run_config.seed, "augment"),
     )
     return setup
 
 
-def test_the_crops_go_on_where_they_were(tmp_path: Path) -> None:
-    everything = [*Training(augmented(CHOSEN)).run()]
-    plain = [*Training(small(CHOSEN)).run()]
-    assert timeless(everything)[1:5] != timeless(plain)[1:5]
-    first = Training(augmented(CHOSEN))
+def test_random_crops_resume_bit_for_bit(tmp_path: Path) -> None:
+    expected = [*Training(augmented(CONFIG)).run()]
+    plain = [*Training(small(CONFIG)).run()]
+    assert timeless(expected)[1:5] != timeless(plain)[1:5]
+    first = Training(augmented(CONFIG))
     until(first, 2 + 5)
     save_checkpoint(tmp_path / "c", first.checkpoint())
-    second = gone_on(tmp_path / "c", CHOSEN, augmented)
-    assert timeless([*second.run()][3:]) == timeless(everything)[2 + 5 :]
+    second = resume(tmp_path / "c", CONFIG, augmented)
+    assert timeless([*second.run()][3:]) == timeless(expected)[2 + 5 :]
 
 
-def test_masks_per_token_and_dropped_inputs_go_on_too(tmp_path: Path) -> None:
-    noisy = dataclasses.replace(CHOSEN, mask_per="token", input_dropout=0.2)
+def test_masks_per_token_and_input_dropout_resume_bit_for_bit(tmp_path: Path) -> None:
+    noisy = dataclasses.replace(CONFIG, mask_per="token", input_dropout=0.2)
     training = Training(small(noisy))
-    everything = timeless([*training.run()])
-    assert everything[1:5] != timeless([*Training(small(CHOSEN)).run()])[1:5]
+    expected = timeless([*training.run()])
+    assert expected[1:5] != timeless([*Training(small(CONFIG)).run()])[1:5]
     first = Training(small(noisy))
     until(first, 2 + 5)
     save_checkpoint(tmp_path / "c", first.checkpoint())
-    second = gone_on(tmp_path / "c", noisy)
-    assert timeless([*second.run()][3:]) == everything[2 + 5 :]
+    second = resume(tmp_path / "c", noisy)
+    assert timeless([*second.run()][3:]) == expected[2 + 5 :]
     assert learned(second) == learned(training)
 
 
-def test_a_linear_probe_goes_on_too(tmp_path: Path) -> None:
-    probe = dataclasses.replace(CHOSEN, method="linear")
-    everything = timeless([*Training(small(probe)).run()])
+def test_a_linear_probe_resumes_bit_for_bit(tmp_path: Path) -> None:
+    probe = dataclasses.replace(CONFIG, method="linear")
+    expected = timeless([*Training(small(probe)).run()])
     first = Training(small(probe))
     until(first, 2 + 4)
     save_checkpoint(tmp_path / "c", first.checkpoint())
-    assert timeless([*gone_on(tmp_path / "c", probe).run()][3:]) == everything[2 + 4 :]
+    assert timeless([*resume(tmp_path / "c", probe).run()][3:]) == expected[2 + 4 :]
 
 
-def test_the_seconds_go_on_too(tmp_path: Path) -> None:
-    first = Training(small(CHOSEN))
+def test_training_seconds_accumulate(tmp_path: Path) -> None:
+    first = Training(small(CONFIG))
     before = until(first, 2 + 5)
     checkpoint = first.checkpoint()
     old = dataclasses.replace(checkpoint.position, seconds=100.0)
-    second = Training(small(CHOSEN), dataclasses.replace(checkpoint, position=old))
+    second = Training(small(CONFIG), dataclasses.replace(checkpoint, position=old))
     after = [*second.run()]
     assert before[-1].seconds < 100 < of(after, TrainStep)[0].seconds
     assert after[2].seconds == 100.0
@@ -175,7 +181,7 @@ def test_the_seconds_go_on_too(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- another mask
 
-WIDER = MaskPlan(  # two cells of HOLES' first row's three gone or new, the second row new, the third with one more
+WIDER = MaskPlan(  # relative to HOLES: cell 2 of row 1 removed and cell 3 added, row 2 added, one more cell in row 3
     ((1, 0, 1), (1, 0, 0), (1, 1, 1)),
     ((0.5, 0, 0.5), (0, 0, 0), (0, 0.75, 0)),
     HOLES.targets,
@@ -183,15 +189,15 @@ WIDER = MaskPlan(  # two cells of HOLES' first row's three gone or new, the seco
 
 
 def parent(tmp_path: Path) -> Checkpoint:
-    first = Training(small(CHOSEN))
+    first = Training(small(CONFIG))
     until(first, 2 + 6 + 4)
     save_checkpoint(tmp_path / "c", first.checkpoint())
     return read_checkpoint(tmp_path / "c")
 
 
-def test_with_another_mask_shared_cells_go_on_and_new_ones_begin(tmp_path: Path) -> None:
-    old, chosen = parent(tmp_path), dataclasses.replace(CHOSEN, plan=WIDER, epochs=6)
-    fresh, training = Training(small(chosen)), Training(small(chosen), old)
+def test_with_another_mask_shared_cells_are_kept_and_new_ones_initialised(tmp_path: Path) -> None:
+    old, run_config = parent(tmp_path), dataclasses.replace(CONFIG, plan=WIDER, epochs=6)
+    fresh, training = Training(small(run_config)), Training(small(run_config), old)
     qkv, middle, fc1 = HOLES.targets
     a, b, λ = (training.learned[f"{qkv}.{kind}"] for kind in ("a", "b", "coefficient"))
     assert torch.equal(a[0], old.tensors[f"{qkv}.a"][0])
@@ -203,7 +209,7 @@ def test_with_another_mask_shared_cells_go_on_and_new_ones_begin(tmp_path: Path)
     assert torch.equal(training.learned[f"{middle}.a"], fresh.learned[f"{middle}.a"])
     assert torch.equal(training.learned[f"{fc1}.a"][1:], old.tensors[f"{fc1}.a"])
     assert torch.equal(training.learned["head.weight"], old.tensors["head.weight"])
-    assert training.learned[f"{qkv}.a"] not in training.optimizer.state  # it holds a cell without a past
+    assert training.learned[f"{qkv}.a"] not in training.optimizer.state  # it contains a cell without moments
     assert training.learned["head.weight"] in training.optimizer.state
     assert training.position == old.position
     assert training.experts.sampler.steps == 0
@@ -215,54 +221,54 @@ def test_with_another_mask_shared_cells_go_on_and_new_ones_begin(tmp_path: Path)
 def test_a_mask_with_fewer_cells_keeps_their_moments(tmp_path: Path) -> None:
     old = parent(tmp_path)
     fewer = MaskPlan(((1, 0, 0), (0, 0, 0), (0, 0, 1)), ((0.5, 0, 0), (0, 0, 0), (0, 0, 0)), HOLES.targets)
-    training = Training(small(dataclasses.replace(CHOSEN, plan=fewer)), old)
+    training = Training(small(dataclasses.replace(CONFIG, plan=fewer)), old)
     name = f"{HOLES.targets[2]}.b"
     state = training.optimizer.state[training.learned[name]]
     assert torch.equal(state["exp_avg"], old.tensors[f"adam.exp_avg.{name}"][:, 1:])
     assert state["step"] == old.tensors[f"adam.step.{name}"] == 6
 
 
-def test_the_mask_generators_and_the_order_go_on_with_another_mask(tmp_path: Path) -> None:
-    """Where both masks drop at one rate they drop the same."""
+def test_another_mask_keeps_the_mask_generators_and_the_image_order(tmp_path: Path) -> None:
+    """Where both masks have the same drop rate they drop the same experts."""
     old = parent(tmp_path)
     more = MaskPlan(((1, 1, 1), (0, 0, 0), (0, 1, 1)), ((0.5, 0.25, 0.5), (0,) * 3, (0, 0.75, 0)), HOLES.targets)
-    one, other = (Training(small(dataclasses.replace(CHOSEN, plan=p)), old) for p in (HOLES, more))
+    same, other = (Training(small(dataclasses.replace(CONFIG, plan=p)), old) for p in (HOLES, more))
     for _ in range(20):
-        drawn, drawn_too = one.experts.sample() > 0, other.experts.sample() > 0
-        assert torch.equal(drawn[0, :2], drawn_too[0, :2])
-        assert torch.equal(drawn[2], drawn_too[2])
-    assert torch.equal(one.order.get_state(), other.order.get_state())
+        active, active_other = same.experts.sample() > 0, other.experts.sample() > 0
+        assert torch.equal(active[0, :2], active_other[0, :2])
+        assert torch.equal(active[2], active_other[2])
+    assert torch.equal(same.order.get_state(), other.order.get_state())
 
 
-def test_the_same_mask_with_more_epochs_goes_on_with_all_its_moments(tmp_path: Path) -> None:
-    training = Training(small(dataclasses.replace(CHOSEN, epochs=8)), parent(tmp_path))
+def test_the_same_mask_with_more_epochs_keeps_all_moments(tmp_path: Path) -> None:
+    training = Training(small(dataclasses.replace(CONFIG, epochs=8)), parent(tmp_path))
     assert set(training.optimizer.state) == set(training.learned.values())
 
 
 # ---------------------------------------------------------------- files
 
 
-def test_a_checkpoint_that_does_not_fit_is_a_sentence(tmp_path: Path) -> None:
+def test_a_checkpoint_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
     old = parent(tmp_path)
-    for changes, words in (
+    for changes, message in (
         ({"seed": 1}, "its seed is 9, not 1"),
         ({"batch_size": 5}, "its batch size is 10, not 5"),
         ({"method": "linear"}, "its method is 'mlae', not 'linear'"),
     ):
-        with pytest.raises(CheckpointError, match=f"the checkpoint does not fit: {words}"):
-            Training(small(dataclasses.replace(CHOSEN, **changes)), old)
+        with pytest.raises(CheckpointError, match=f"the checkpoint does not fit: {message}"):
+            Training(small(dataclasses.replace(CONFIG, **changes)), old)
     for damage in ("head.weight", "generator.order", f"{HOLES.targets[0]}.a", "generator.mask.1", "active_steps"):
         tensors = {name: value for name, value in old.tensors.items() if name != damage}
         with pytest.raises(CheckpointError, match="the checkpoint does not fit"):
-            Training(small(CHOSEN), dataclasses.replace(old, tensors=tensors))
+            Training(small(CONFIG), dataclasses.replace(old, tensors=tensors))
         tensors[damage] = torch.zeros(3)
         with pytest.raises(CheckpointError, match="the checkpoint does not fit"):
-            Training(small(CHOSEN), dataclasses.replace(old, tensors=tensors))
+            Training(small(CONFIG), dataclasses.replace(old, tensors=tensors))
     with pytest.raises(CheckpointError, match="it stands in epoch 9"):
-        Training(small(CHOSEN), dataclasses.replace(old, position=dataclasses.replace(old.position, epoch=9)))
+        Training(small(CONFIG), dataclasses.replace(old, position=dataclasses.replace(old.position, epoch=9)))
 
 
-def test_half_a_file_another_file_and_no_file_are_sentences(tmp_path: Path) -> None:
+def test_half_a_file_another_file_and_no_file_are_errors(tmp_path: Path) -> None:
     parent(tmp_path)
     whole = (tmp_path / "c").read_bytes()
     (tmp_path / "half").write_bytes(whole[: len(whole) // 2])
@@ -279,7 +285,7 @@ def test_half_a_file_another_file_and_no_file_are_sentences(tmp_path: Path) -> N
         read_checkpoint(tmp_path / "nothing")
 
 
-def test_a_damaged_header_is_a_sentence(tmp_path: Path) -> None:
+def test_a_damaged_header_is_an_error(tmp_path: Path) -> None:
     old = parent(tmp_path)
     for position in (TrainPosition(0, 0, 0, 0.0, 0), TrainPosition(1, -1, 0, 0.0, 0), TrainPosition(1, 0, 1.5, 0.0, 0)):  # type: ignore[arg-type]
         save_checkpoint(tmp_path / "odd", dataclasses.replace(old, position=position))
@@ -287,7 +293,7 @@ def test_a_damaged_header_is_a_sentence(tmp_path: Path) -> None:
             read_checkpoint(tmp_path / "odd")
 
 
-def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_is_written_completely_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = parent(tmp_path)
     before = (tmp_path / "c").read_bytes()
 
@@ -301,11 +307,12 @@ def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
-def test_an_evaluation_asks_between_its_pieces_whether_it_may_go_on() -> None:
-    setup = small(CHOSEN)
-    asked: list[bool] = []
-    setup.evaluation.chunks = lambda: ((setup.evaluation.take(torch.tensor([i])), setup.evaluation.labels[[i]]) for i in range(16))  # fmt: skip
-    evaluate(setup, lambda: not asked.append(True))
-    assert len(asked) == 15  # not after the last one: then it is done
+def test_an_evaluation_asks_between_chunks_whether_to_continue() -> None:
+    setup = small(CONFIG)
+    calls: list[bool] = []
+    inputs = setup.evaluation
+    inputs.chunks = lambda: ((inputs.take(torch.tensor([i])), inputs.labels[[i]]) for i in range(16))
+    evaluate(setup, lambda: not calls.append(True))
+    assert len(calls) == 15  # not after the last one
     with pytest.raises(OutOfTime):
         evaluate(setup, lambda: False)

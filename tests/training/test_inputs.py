@@ -1,4 +1,4 @@
-"""Three ways from stored images into a network, one result."""
+"""Cached features, cached pixels and the memory map give the same inputs of the network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 
 def before(images: torch.Tensor) -> torch.Tensor:
-    """A frozen part: means over 8 x 8 patches, (n, patches, 3)."""
+    """A frozen first part of a network: means over 8 x 8 patches, (n, patches, 3)."""
     return torch.nn.functional.avg_pool2d(images, 8).flatten(2).transpose(1, 2)
 
 
@@ -30,7 +30,7 @@ def part(request: pytest.FixtureRequest, tmp_path: Path) -> LabelledImages:
     return LabelledImages(images, rng.integers(0, 5, 300))
 
 
-def test_kept_features_kept_pixels_and_the_map_give_the_same_numbers(part: LabelledImages) -> None:
+def test_cached_features_cached_pixels_and_the_map_give_the_same_numbers(part: LabelledImages) -> None:
     features = Inputs(part, before, CPU, 32)
     pixels = Inputs(part, before, CPU, 32, features_kept=0)
     mapped = Inputs(part, before, CPU, 32, features_kept=0, pixels_kept=0)
@@ -39,35 +39,35 @@ def test_kept_features_kept_pixels_and_the_map_give_the_same_numbers(part: Label
     assert pixels.pixels is not None
     assert mapped.features is None
     assert mapped.pixels is None
-    chosen = torch.tensor([299, 0, 17, 17])
-    assert features.take(chosen).shape == (4, 16, 3)
+    indices = torch.tensor([299, 0, 17, 17])
+    assert features.take(indices).shape == (4, 16, 3)
     for other in (pixels, mapped):
-        torch.testing.assert_close(other.take(chosen), features.take(chosen), rtol=0, atol=1e-6)
-    seen = [torch.cat(columns) for columns in zip(*mapped.chunks(), strict=False)]
-    torch.testing.assert_close(seen[0], features.features, rtol=0, atol=1e-6)
-    assert seen[1].tolist() == part.labels.tolist()
+        torch.testing.assert_close(other.take(indices), features.take(indices), rtol=0, atol=1e-6)
+    columns = [torch.cat(column) for column in zip(*mapped.chunks(), strict=True)]
+    torch.testing.assert_close(columns[0], features.features, rtol=0, atol=1e-6)
+    assert columns[1].tolist() == part.labels.tolist()
     assert len(mapped) == 300
 
 
-def test_crops_are_drawn_anew_each_time_and_again_by_the_same_seed(part: LabelledImages) -> None:
+def test_crops_differ_each_time_and_are_reproduced_by_the_seed(part: LabelledImages) -> None:
     def augmented(seed: int) -> Inputs:
         return Inputs(part, before, CPU, 32, name="fgvc-crop", generator=torch.Generator().manual_seed(seed))
 
-    one, again, other = augmented(0), augmented(0), augmented(1)
-    chosen = torch.arange(8)
-    assert one.features is None, "what is augmented cannot be kept"
-    first = one.take(chosen)
-    assert torch.equal(first, again.take(chosen))
-    assert not torch.equal(first, other.take(chosen))
-    assert not torch.equal(first, one.take(chosen))
+    inputs, same_seed, other_seed = augmented(0), augmented(0), augmented(1)
+    indices = torch.arange(8)
+    assert inputs.features is None, "augmented images have no cached features"
+    first = inputs.take(indices)
+    assert torch.equal(first, same_seed.take(indices))
+    assert not torch.equal(first, other_seed.take(indices))
+    assert not torch.equal(first, inputs.take(indices))
 
 
-def test_a_split_that_is_only_measured_sees_the_centre_and_is_kept(part: LabelledImages) -> None:
-    measured = Inputs(part, before, CPU, 32, name="fgvc-crop")
+def test_an_evaluation_split_is_cropped_to_the_centre_and_cached(part: LabelledImages) -> None:
+    evaluated = Inputs(part, before, CPU, 32, name="fgvc-crop")
     centre = LabelledImages(part.images[:, 4:36, 4:36], part.labels)
-    torch.testing.assert_close(measured.features, Inputs(centre, before, CPU, 32).features, rtol=0, atol=1e-6)
+    torch.testing.assert_close(evaluated.features, Inputs(centre, before, CPU, 32).features, rtol=0, atol=1e-6)
 
 
-def test_a_generator_changes_nothing_where_nothing_is_augmented(part: LabelledImages) -> None:
+def test_a_generator_changes_nothing_without_augmentation(part: LabelledImages) -> None:
     trained = Inputs(part, before, CPU, 32, name="vtab", generator=torch.Generator().manual_seed(0))
     assert torch.equal(trained.features, Inputs(part, before, CPU, 32).features)

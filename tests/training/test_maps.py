@@ -1,4 +1,4 @@
-"""Questions about images, asked of a small real run."""
+"""Queries about images, on a small real run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PLAN = allocation((0,) * 8 + (2, 2, 3, 1))
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedRun, ExpertStats]:
-    """A run of one epoch that can be asked, and the last grid that it measured of itself."""
+    """A loaded run of one epoch, and the last expert statistics that it recorded."""
     config = RunConfig(
         "digits",
         PLAN,
@@ -50,60 +50,64 @@ def loaded(trained: tuple[LoadedRun, ExpertStats]) -> LoadedRun:
     return trained[0]
 
 
+def quiet(done: int, total: int) -> None:
+    """Ignore progress."""
+
+
 def ask(loaded: LoadedRun, name: str, **arguments: object) -> dict:
-    """Asks, and sees to it that the network is as it was found whenever tell is called, and at the end."""
+    """Run a query; the network must be unchanged at every progress report and at the end."""
     model = loaded.setup.model
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    told = []
+    reports = []
 
     def on_progress(done: int, total: int) -> None:
-        told.append((done, total))
+        reports.append((done, total))
         assert 0 <= done <= total
         assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
         assert not any(m._forward_pre_hooks or m._forward_hooks for m in model.modules())
         assert not torch.is_autocast_enabled("cpu")
 
     answer = queries()[name](loaded, arguments, on_progress)
-    assert told or name in ("images", "predict_without")
+    assert reports or name in ("images", "predict_without")
     on_progress(0, 1)
     return answer
 
 
 def file_of(pixels: np.ndarray, kind: str = "PNG") -> dict:
-    held = io.BytesIO()
-    Image.fromarray(pixels).save(held, kind)
-    return {"file": base64.b64encode(held.getvalue()).decode()}
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return {"file": base64.b64encode(buffer.getvalue()).decode()}
 
 
 # ---------------------------------------------------------------- activation
 
 
-def test_the_layers_agree_with_the_grid_that_the_run_measured(trained: tuple[LoadedRun, ExpertStats]) -> None:
+def test_the_layers_agree_with_the_statistics_of_the_run(trained: tuple[LoadedRun, ExpertStats]) -> None:
     loaded, stats = trained
-    first = list(range(min(256, len(loaded.setup.evaluation))))  # what a run measures itself on
-    found = ask(loaded, "activation", by="layer", images=first)
-    assert found["images"] == len(first) == 200
-    for row, live in zip(found["canvas"], stats.contribution, strict=True):
-        for value, measured in zip(row, live, strict=True):
+    first = list(range(min(256, len(loaded.setup.evaluation))))  # the images on which a run records it
+    answer = ask(loaded, "activation", by="layer", images=first)
+    assert answer["images"] == len(first) == 200
+    for row, recorded in zip(answer["canvas"], stats.contribution, strict=True):
+        for value, measured in zip(row, recorded, strict=True):
             assert (value is None) == (measured is None)
             assert value is None or value == pytest.approx(measured, rel=1e-4, abs=2e-6)
-    assert found["canvas"][0] == [None] * 3
+    assert answer["canvas"][0] == [None] * 3
 
 
-def test_classes_and_images_are_means_of_the_same_numbers(loaded: LoadedRun) -> None:
-    one = ask(loaded, "activation", by="image", images=40)
-    classes = ask(loaded, "activation", by="class", images=40)
-    values = np.array(one["values"], dtype=float)
-    truth = np.array(one["truth"])
+def test_classes_and_layers_are_means_over_images(loaded: LoadedRun) -> None:
+    by_image = ask(loaded, "activation", by="image", images=40)
+    by_class = ask(loaded, "activation", by="class", images=40)
+    values = np.array(by_image["values"], dtype=float)
+    labels = np.array(by_image["truth"])
     assert values.shape == (40, 12, 3)
-    assert one["indices"] == list(range(0, 200, 5))
-    assert sum(classes["counts"]) == 40
-    assert np.allclose(np.array(one["canvas"], dtype=float), values.mean(0), rtol=1e-4, equal_nan=True)
-    for label, count in enumerate(classes["counts"]):
-        expected = values[truth == label].mean(0) if count else np.full((12, 3), np.nan)
-        assert np.allclose(np.array(classes["values"][label], dtype=float), expected, rtol=1e-4, equal_nan=True)
-    chosen = ask(loaded, "activation", by="image", images=[35, 15])
-    assert np.allclose(np.array(chosen["values"], dtype=float), values[[7, 3]], rtol=1e-4, equal_nan=True)
+    assert by_image["indices"] == list(range(0, 200, 5))
+    assert sum(by_class["counts"]) == 40
+    assert np.allclose(np.array(by_image["canvas"], dtype=float), values.mean(0), rtol=1e-4, equal_nan=True)
+    for label, count in enumerate(by_class["counts"]):
+        expected = values[labels == label].mean(0) if count else np.full((12, 3), np.nan)
+        assert np.allclose(np.array(by_class["values"][label], dtype=float), expected, rtol=1e-4, equal_nan=True)
+    selected = ask(loaded, "activation", by="image", images=[35, 15])
+    assert np.allclose(np.array(selected["values"], dtype=float), values[[7, 3]], rtol=1e-4, equal_nan=True)
 
 
 def test_a_number_of_images_reaches_every_class_of_a_sorted_list(loaded: LoadedRun) -> None:
@@ -118,49 +122,48 @@ def test_a_number_of_images_reaches_every_class_of_a_sorted_list(loaded: LoadedR
     ("wanted", "images", "indices"),
     [(1, 5, [0]), (2, 5, [0, 2]), (3, 10, [0, 3, 6]), (5, 5, [0, 1, 2, 3, 4]), (0, 5, [])],
 )
-def test_places_are_spread_evenly(wanted: int, images: int, indices: list[int]) -> None:
+def test_indices_are_spread_evenly(wanted: int, images: int, indices: list[int]) -> None:
     assert spread_out(wanted, images) == indices
 
 
-def test_all_questions_about_a_number_of_images_ask_about_the_same_ones(loaded: LoadedRun) -> None:
-    on_progress = lambda done, total: None  # noqa: E731
+def test_all_queries_of_a_number_of_images_use_the_same_ones(loaded: LoadedRun) -> None:
     indices = spread_out(37, len(loaded.setup.evaluation))
-    assert queries()["errors"](loaded, {"images": 37}, on_progress)["indices"] == indices
+    assert queries()["errors"](loaded, {"images": 37}, quiet)["indices"] == indices
     assert ask(loaded, "activation", by="image", images=37)["indices"] == indices
     labels = loaded.setup.evaluation.labels.cpu()[indices]
-    said = queries()["whatif"](loaded, {"images": 37}, on_progress)
-    assert said["class_images"] == labels.bincount(minlength=10).tolist()
+    answer = queries()["whatif"](loaded, {"images": 37}, quiet)
+    assert answer["class_images"] == labels.bincount(minlength=10).tolist()
 
 
 # ---------------------------------------------------------------- attention
 
 
-def test_maps_stand_on_the_grid_of_the_backbone(loaded: LoadedRun) -> None:
-    found = ask(loaded, "attention", images=[0, 5], layer=11)
-    assert (found["layer"], found["target"], found["experts"]) == (11, "blocks.10.attn.qkv", [1, 2, 3])
-    assert found["grid"] == [6, 6]
-    assert found["no_attention"] == found["no_maps"] == found["no_alone"] == ""
-    assert [one["index"] for one in found["images"]] == [0, 5]
-    assert "private" not in found
-    for one in found["images"]:
-        assert np.array(one["added"]).shape == np.array(one["signed"]).shape == (3, 6, 6)
-        assert np.allclose(np.abs(one["signed"]), one["added"], rtol=1e-3, atol=1e-6)
-        assert np.array(one["attention"]["alone"]).shape == (3, 6, 6)
+def test_maps_have_the_grid_of_the_backbone(loaded: LoadedRun) -> None:
+    answer = ask(loaded, "attention", images=[0, 5], layer=11)
+    assert (answer["layer"], answer["target"], answer["experts"]) == (11, "blocks.10.attn.qkv", [1, 2, 3])
+    assert answer["grid"] == [6, 6]
+    assert answer["no_attention"] == answer["no_maps"] == answer["no_alone"] == ""
+    assert [entry["index"] for entry in answer["images"]] == [0, 5]
+    assert "private" not in answer
+    for entry in answer["images"]:
+        assert np.array(entry["added"]).shape == np.array(entry["signed"]).shape == (3, 6, 6)
+        assert np.allclose(np.abs(entry["signed"]), entry["added"], rtol=1e-3, atol=1e-6)
+        assert np.array(entry["attention"]["alone"]).shape == (3, 6, 6)
         for name in ("with", "without"):
-            assert 0 < np.sum(one["rollout"][name]) < 1
-        assert one["rollout"]["with"] != one["rollout"]["without"]
-        assert Image.open(io.BytesIO(base64.b64decode(one["image"]))).size == (48, 48)
-    assert ask(loaded, "attention", images=[0])["layer"] == 12  # the last that keeps an expert
+            assert 0 < np.sum(entry["rollout"][name]) < 1
+        assert entry["rollout"]["with"] != entry["rollout"]["without"]
+        assert Image.open(io.BytesIO(base64.b64decode(entry["image"]))).size == (48, 48)
+    assert ask(loaded, "attention", images=[0])["layer"] == 12  # the last with an expert
 
 
-def test_a_file_of_the_tasks_own_image_gives_the_same_maps_and_is_not_to_be_kept(loaded: LoadedRun) -> None:
+def test_an_uploaded_image_of_the_task_gives_the_same_maps_and_is_private(loaded: LoadedRun) -> None:
     pixels = np.array(loaded.setup.evaluation.part.images[5])
-    own, file = ask(loaded, "attention", images=[5]), ask(loaded, "attention", images=[file_of(pixels)])
-    assert file["private"] is True
-    assert file["images"][0]["index"] is None
-    assert file["images"][0]["truth"] is None
+    by_index, by_file = ask(loaded, "attention", images=[5]), ask(loaded, "attention", images=[file_of(pixels)])
+    assert by_file["private"] is True
+    assert by_file["images"][0]["index"] is None
+    assert by_file["images"][0]["truth"] is None
     for name in ("added", "attention", "rollout", "image", "predicted", "confidence"):
-        assert file["images"][0][name] == own["images"][0][name]
+        assert by_file["images"][0][name] == by_index["images"][0][name]
 
 
 # ---------------------------------------------------------------- predict
@@ -168,70 +171,74 @@ def test_a_file_of_the_tasks_own_image_gives_the_same_maps_and_is_not_to_be_kept
 
 def test_a_prediction_is_that_of_the_network(loaded: LoadedRun) -> None:
     setup = loaded.setup
-    found = ask(loaded, "predict", image=9)
+    answer = ask(loaded, "predict", image=9)
     with torch.no_grad(), autocast(setup):
         logits = setup.behind(setup.evaluation.take(torch.tensor([9])))
-    truth = logits.float().softmax(1)[0]
-    assert [one["class"] for one in found["top"]] == truth.topk(5).indices.tolist()
-    assert [one["probability"] for one in found["top"]] == pytest.approx(truth.topk(5).values.tolist(), abs=2e-6)
-    assert [one["layer"] for one in found["without_layer"]] == list(range(9, 13))
-    assert all(one["flips"] == (one["class"] != found["top"][0]["class"]) for one in found["without_layer"])
+    probabilities = logits.float().softmax(1)[0]
+    assert [entry["class"] for entry in answer["top"]] == probabilities.topk(5).indices.tolist()
+    assert [entry["probability"] for entry in answer["top"]] == pytest.approx(
+        probabilities.topk(5).values.tolist(), abs=2e-6
+    )
+    assert [entry["layer"] for entry in answer["without_layer"]] == list(range(9, 13))
+    assert all(entry["flips"] == (entry["class"] != answer["top"][0]["class"]) for entry in answer["without_layer"])
     by_image = ask(loaded, "activation", by="image", images=[9])["values"][0]
-    assert np.allclose(np.array(found["canvas"], float), np.array(by_image, float), rtol=1e-4, equal_nan=True)
+    assert np.allclose(np.array(answer["canvas"], float), np.array(by_image, float), rtol=1e-4, equal_nan=True)
 
 
 def test_the_nearest_training_image_of_a_training_image_is_itself(loaded: LoadedRun) -> None:
     pixels = np.array(loaded.setup.train.part.images[17])
-    found = ask(loaded, "predict", image=file_of(pixels))
-    assert found["nearest"][0]["index"] == 17
-    assert found["nearest"][0]["cosine"] == pytest.approx(1, abs=1e-4)
-    cosines = [one["cosine"] for one in found["nearest"]]
+    answer = ask(loaded, "predict", image=file_of(pixels))
+    assert answer["nearest"][0]["index"] == 17
+    assert answer["nearest"][0]["cosine"] == pytest.approx(1, abs=1e-4)
+    cosines = [entry["cosine"] for entry in answer["nearest"]]
     assert len(cosines) == 6
     assert cosines == sorted(cosines, reverse=True)
-    assert found["private"] is True
+    assert answer["private"] is True
 
 
-def test_an_image_with_experts_off_is_answered_as_the_network_without_them(loaded: LoadedRun) -> None:
+def test_a_prediction_with_experts_off_is_that_of_the_network_without_them(loaded: LoadedRun) -> None:
     setup, layers = loaded.setup, loaded.setup.experts.layers
     target = PLAN.targets[10]
-    found = ask(loaded, "predict_without", image=9, off="L11E2")
+    answer = ask(loaded, "predict_without", image=9, off="L11E2")
     whole, trained = ask(loaded, "predict_without", image=9), ask(loaded, "predict", image=9)
     kept = layers[target].coefficient.clone()
     with torch.no_grad():
         layers[target].coefficient[1] = 0.0
         with autocast(setup):
-            slow = setup.behind(setup.evaluation.take(torch.tensor([9]))).float().softmax(1)[0].tolist()
+            expected = setup.behind(setup.evaluation.take(torch.tensor([9]))).float().softmax(1)[0].tolist()
         layers[target].coefficient.copy_(kept)
-    assert found["now"] == pytest.approx(slow, abs=2e-6)
-    assert found["now"] != found["before"] == whole["now"]
+    assert answer["now"] == pytest.approx(expected, abs=2e-6)
+    assert answer["now"] != answer["before"] == whole["now"]
     first = trained["top"][0]
     assert whole["before"][first["class"]] == pytest.approx(first["probability"], abs=2e-6) == max(whole["before"])
-    assert (found["experts"], found["off"], whole["experts"]) == (7, "L11E2", 8)
-    assert "private" not in found
+    assert (answer["experts"], answer["off"], whole["experts"]) == (7, "L11E2", 8)
+    assert "private" not in answer
 
 
-def test_a_file_of_ones_own_can_be_asked_without_experts_and_stays_private(loaded: LoadedRun) -> None:
+def test_an_uploaded_image_with_experts_off_is_private(loaded: LoadedRun) -> None:
     pixels = np.array(loaded.setup.evaluation.part.images[9])
-    own = ask(loaded, "predict_without", image=file_of(pixels), off="L12", scale=0.5)
-    assert own["private"] is True
-    assert own["index"] is None
-    assert own["now"] == pytest.approx(ask(loaded, "predict_without", image=9, off="L12", scale=0.5)["now"], abs=2e-6)
+    answer = ask(loaded, "predict_without", image=file_of(pixels), off="L12", scale=0.5)
+    assert answer["private"] is True
+    assert answer["index"] is None
+    assert answer["now"] == pytest.approx(
+        ask(loaded, "predict_without", image=9, off="L12", scale=0.5)["now"], abs=2e-6
+    )
 
 
 def test_images_to_choose_from(loaded: LoadedRun) -> None:
     labels = loaded.setup.evaluation.labels
-    found = ask(loaded, "images", label=3, first=1, count=4)
-    indices = [one["index"] for one in found["images"]]
+    answer = ask(loaded, "images", label=3, first=1, count=4)
+    indices = [entry["index"] for entry in answer["images"]]
     assert indices == (labels == 3).nonzero().flatten()[1:5].tolist()
-    assert found["total"] == int((labels == 3).sum())
+    assert answer["total"] == int((labels == 3).sum())
     assert len(ask(loaded, "images", count=64)["images"]) == 64
 
 
-# ---------------------------------------------------------------- what is refused
+# ---------------------------------------------------------------- invalid queries
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "why"),
+    ("name", "arguments", "message"),
     [
         ("activation", {"by": "head"}, "choose layer, class, image"),
         ("activation", {"images": [200]}, "image 200 does not exist: the evaluation images are 0 to 199"),
@@ -254,25 +261,25 @@ def test_images_to_choose_from(loaded: LoadedRun) -> None:
         ("images", {"count": 65}, "choose 1 to 64"),
     ],
 )
-def test_a_wrong_question_is_one_sentence(name: str, arguments: Mapping, why: str, loaded: LoadedRun) -> None:
-    with pytest.raises(QueryError, match=why):
+def test_an_invalid_query_is_an_error(name: str, arguments: Mapping, message: str, loaded: LoadedRun) -> None:
+    with pytest.raises(QueryError, match=message):
         ask(loaded, name, **arguments)
 
 
-def test_only_formats_that_run_nothing_are_opened(loaded: LoadedRun) -> None:
+def test_only_formats_without_code_are_opened(loaded: LoadedRun) -> None:
     script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\n"
     with pytest.raises(QueryError, match="upload an image in one of the formats JPEG, PNG"):
         ask(loaded, "predict", image={"file": base64.b64encode(script).decode()})
 
 
-def test_a_run_without_experts_predicts_and_says_what_it_has_not(tmp_path: Path, loaded: LoadedRun) -> None:
+def test_a_run_without_experts_predicts_and_refuses_queries_of_experts(tmp_path: Path, loaded: LoadedRun) -> None:
     bare = LoadedRun(loaded.setup, tmp_path)
     bare.setup = type(loaded.setup)(**{**vars(loaded.setup), "experts": None})
     for name, arguments in (("activation", {}), ("attention", {"images": [0]}), ("predict_without", {"image": 0})):
         with pytest.raises(QueryError, match="has no experts"):
-            queries()[name](bare, arguments, lambda done, total: None)
-    found = ask(bare, "predict", image=0)
-    assert found["canvas"] is found["without_all"] is None
-    assert found["without_layer"] == []
-    assert len(found["nearest"]) == 6
-    assert found["top"] == ask(loaded, "predict", image=0)["top"]
+            queries()[name](bare, arguments, quiet)
+    answer = ask(bare, "predict", image=0)
+    assert answer["canvas"] is answer["without_all"] is None
+    assert answer["without_layer"] == []
+    assert len(answer["nearest"]) == 6
+    assert answer["top"] == ask(loaded, "predict", image=0)["top"]

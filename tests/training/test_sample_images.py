@@ -1,4 +1,4 @@
-"""The watched images: the same for every run on one split, one of each class while classes last."""
+"""The sample images: the same for every run on a split, from as many classes as possible."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def test_an_image_is_small_and_keeps_its_shape(shape: tuple[int, ...]) -> None:
     assert max(image.size) <= 64
     assert len(text) < 12_000
     assert image.width / image.height == pytest.approx(shape[1] / shape[0], rel=0.05)
-    if max(shape[:2]) <= 32:  # nothing is lost of a tiny one
+    if max(shape[:2]) <= 32:  # a tiny image is not resized
         assert np.array_equal(np.asarray(image), pixels)

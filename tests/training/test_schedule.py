@@ -13,7 +13,7 @@ def test_the_papers_cosine(progress: float, factor: float) -> None:
 
 
 @pytest.mark.parametrize(("progress", "factor"), [(0, 0), (0.05, 0.25), (0.1, 0.5), (0.2, 1), (0.6, 0.5), (1, 0)])
-def test_warmup_rises_in_a_line_and_the_cosine_fills_the_rest(progress: float, factor: float) -> None:
+def test_warmup_is_linear_and_the_cosine_takes_the_rest(progress: float, factor: float) -> None:
     assert cosine(progress, warmup=0.2) == pytest.approx(factor)
 
 
@@ -28,6 +28,6 @@ def test_the_factor_rises_once_then_falls_and_stays_between_zero_and_one(warmup:
     assert factors[-1] == pytest.approx(0)
 
 
-def test_past_the_end_it_is_zero() -> None:
+def test_after_the_end_the_factor_is_zero() -> None:
     """A run that follows the clock may overshoot by one step."""
     assert cosine(1.7) == cosine(1.7, 0.1) == 0

@@ -1,4 +1,4 @@
-"""What is recorded with every evaluation besides what the lab itself asks for."""
+"""The open statistics that are recorded with every evaluation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def setup() -> Setup:
     return prepare(CONFIG)
 
 
-def test_the_norm_of_an_update_is_that_of_the_whole_matrix(setup: Setup) -> None:
+def test_the_norm_of_an_update_is_that_of_the_full_matrix(setup: Setup) -> None:
     assert setup.experts is not None
     generator = torch.Generator().manual_seed(1)
     for layer in setup.experts.layers.values():
@@ -40,20 +40,20 @@ def test_the_norm_of_an_update_is_that_of_the_whole_matrix(setup: Setup) -> None
 
 
 def test_a_training_records_statistics_before_each_evaluation_and_changes_no_number() -> None:
-    mine = Statistic("sum_of_head", lambda setup: float(setup.head.weight.sum()), "Sum of the head")
-    with_it = list(Training(prepare(CONFIG), statistics=(*STATISTICS, mine)).run())
-    without = list(Training(prepare(CONFIG), statistics=()).run())
-    assert not any(isinstance(event, Statistics) for event in without)
-    at = [i for i, event in enumerate(with_it) if isinstance(event, Statistics)]
-    assert [with_it[i].epoch for i in at] == [1, 2]  # type: ignore[union-attr]
-    for i in at:
-        event, evaluation = with_it[i], with_it[i + 1]
+    head_sum = Statistic("sum_of_head", lambda setup: float(setup.head.weight.sum()), "Sum of the head")
+    recorded = list(Training(prepare(CONFIG), statistics=(*STATISTICS, head_sum)).run())
+    plain = list(Training(prepare(CONFIG), statistics=()).run())
+    assert not any(isinstance(event, Statistics) for event in plain)
+    indices = [i for i, event in enumerate(recorded) if isinstance(event, Statistics)]
+    assert [recorded[i].epoch for i in indices] == [1, 2]
+    for i in indices:
+        event, evaluation = recorded[i], recorded[i + 1]
         assert isinstance(event, Statistics)
         assert isinstance(evaluation, Evaluation)
         assert (event.epoch, event.step) == (evaluation.epoch, evaluation.step)
         assert set(event.values) == {"update_norm", "sum_of_head"}
         assert event.labels["sum_of_head"] == ("Sum of the head", "")
-    losses = [[e.loss for e in events if isinstance(e, Evaluation)] for events in (with_it, without)]
+    losses = [[e.loss for e in events if isinstance(e, Evaluation)] for events in (recorded, plain)]
     assert losses[0] == losses[1]
 
 
@@ -61,15 +61,15 @@ def test_a_linear_probe_has_no_update_to_record() -> None:
     assert measured(STATISTICS, prepare(RunConfig("digits", method="linear", backbone=CONFIG.backbone)), 1, 1) is None
 
 
-def test_a_value_is_kept_as_plain_finite_numbers(setup: Setup) -> None:
+def test_a_value_is_recorded_as_finite_numbers(setup: Setup) -> None:
     def record(value: object) -> object:
-        event = measured([Statistic("one", lambda _: value, "One")], setup, 1, 1)
-        return event and event.values["one"]
+        event = measured([Statistic("name", lambda _: value, "Label")], setup, 1, 1)
+        return event and event.values["name"]
 
     assert record(1.23456789) == 1.23457
     assert record(torch.full((PLAN.rows,), 0.5)) == (0.5,) * PLAN.rows
     assert record([math.nan, *[None] * (PLAN.rows - 1)]) == (None,) * PLAN.rows
     assert record(torch.zeros(PLAN.rows, PLAN.columns)) == ((0.0,) * PLAN.columns,) * PLAN.rows
     assert record(math.inf) is None
-    with pytest.raises(ValueError, match=f"statistic one must be a number, {PLAN.rows} numbers, or a canvas"):
+    with pytest.raises(ValueError, match=f"statistic name must be a number, {PLAN.rows} numbers, or a canvas"):
         record([1.0, 2.0])

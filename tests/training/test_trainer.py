@@ -1,4 +1,4 @@
-"""fit: what it yields, what it changes, how it ends. Real images and the untrained bundled network, few of them."""
+"""fit: what it yields, what it changes, how it ends; on few images, with the bundled network untrained."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from mlae_lab.training.trainer import fit
 from tests.reference import unpacked
 
 RANDOM = "lab_vit_12x128.random"
-HOLES = MaskPlan(  # an empty row, holes, a rate for each cell, three modules, every depth
+HOLES = MaskPlan(  # an empty row, holes, a rate for each cell, three modules, three depths
     ((1, 1, 0), (0, 0, 0), (0, 1, 1)),
     ((0.5, 0.25, 0), (0, 0, 0), (0, 0.75, 0)),
     ("blocks.0.attn.qkv", "blocks.4.attn.qkv", "blocks.11.mlp.fc1"),
@@ -55,27 +55,27 @@ def config(plan: MaskPlan = HOLES, **settings: object) -> RunConfig:
     return RunConfig(plan=plan, **{**defaults, **settings})  # type: ignore[arg-type]
 
 
-def small(chosen: RunConfig) -> Setup:
-    """Ready to train on the first 24 images (three steps of 10, 10 and 4) and to be measured on 16."""
-    setup = prepare(chosen)
+def small(run_config: RunConfig) -> Setup:
+    """A setup with 24 training images (three steps of 10, 10 and 4) and 16 evaluation images."""
+    setup = prepare(run_config)
     setup.train, setup.evaluation = shortened(setup.train, 24), shortened(setup.evaluation, 16)
     return setup
 
 
 def shortened(inputs: Inputs, images: int) -> Inputs:
-    """The first few of them."""
+    """The first few images of inputs."""
     part = LabelledImages(inputs.part.images[:images], inputs.part.labels[:images])
     return Inputs(part, inputs.before, inputs.device, inputs.size, inputs.normalisation, inputs.name, inputs.generator)
 
 
 @pytest.fixture(scope="module")
 def events() -> list[Event]:
-    """A run of four epochs, measured twice."""
+    """The events of a run of four epochs with two evaluations."""
     return [*fit(small(config(epochs=4, evaluations=2, seed=9)))]
 
 
 def timeless(events: list[Event]) -> list[str]:
-    """Events without the seconds they took; as text, since NaN is not equal to itself."""
+    """Events without their seconds, as text because NaN is not equal to itself."""
     return [repr(dataclasses.replace(e, seconds=0.0) if hasattr(e, "seconds") else e) for e in events]
 
 
@@ -90,12 +90,12 @@ def state_bytes(model: torch.nn.Module) -> dict[str, bytes]:
 # ---------------------------------------------------------------- the stream of events
 
 
-def test_one_seed_one_result(events: list[Event], capfd: pytest.CaptureFixture[str]) -> None:
+def test_equal_seeds_give_equal_events(events: list[Event], capfd: pytest.CaptureFixture[str]) -> None:
     again = [*fit(small(config(epochs=4, evaluations=2, seed=9)))]
     assert timeless(again) == timeless(events)
     other = [*islice(fit(small(config(epochs=4, evaluations=2, seed=10))), 4)]
     assert timeless(other) != timeless(events[:4])
-    assert capfd.readouterr() == ("", "")  # it tells everything to whoever iterates, and nothing to the screen
+    assert capfd.readouterr() == ("", "")  # it prints nothing
 
 
 def test_the_order_of_events(events: list[Event]) -> None:
@@ -113,33 +113,33 @@ def test_the_order_of_events(events: list[Event]) -> None:
     assert seconds[0] > 0
 
 
-def test_a_step_says_which_experts_it_drew(events: list[Event]) -> None:
+def test_a_step_records_its_active_experts(events: list[Event]) -> None:
     setup = small(config(epochs=4, evaluations=2, seed=9))
     plan = setup.config.plan
     exists = [cell for row in plan.keep for cell in row]
     for step in of(events, TrainStep):
         factors = setup.experts.sampler.sample()
-        drawn = unpacked(step.mask, plan.rows * plan.columns)
-        assert drawn == (factors > 0).flatten().tolist()
-        assert sum(drawn) == step.active
-        assert not any(d and not e for d, e in zip(drawn, exists, strict=False))
+        active = unpacked(step.mask, plan.rows * plan.columns)
+        assert active == (factors > 0).flatten().tolist()
+        assert sum(active) == step.active
+        assert not any(d and not e for d, e in zip(active, exists, strict=True))
 
 
-def test_the_watched_images_are_answered_as_the_network_answers_them(events: list[Event]) -> None:
-    sample_images, told = of(events, SampleImages)[0], of(events, Predictions)
+def test_predictions_of_the_sample_images_are_those_of_the_network(events: list[Event]) -> None:
+    sample_images, predictions = of(events, SampleImages)[0], of(events, Predictions)
     assert len(sample_images.images) == len(sample_images.labels) == 12
     assert len(set(sample_images.labels)) == 9
-    assert [(g.epoch, g.step) for g in told] == [(2, 6), (4, 12)]
+    assert [(g.epoch, g.step) for g in predictions] == [(2, 6), (4, 12)]
     setup = small(config(epochs=4, evaluations=2, seed=9))
     [*fit(setup)]
-    places = chosen(setup.evaluation.part.labels.tolist())
+    indices = chosen(setup.evaluation.part.labels.tolist())
     with torch.no_grad():
-        best = setup.behind(setup.evaluation.take(torch.tensor(places))).float().softmax(1).max(1)
-    assert told[-1].predicted == tuple(setup.classes[i] for i in best.indices)
-    assert told[-1].confidence == pytest.approx(best.values.tolist(), abs=1e-3)
+        best = setup.behind(setup.evaluation.take(torch.tensor(indices))).float().softmax(1).max(1)
+    assert predictions[-1].predicted == tuple(setup.classes[i] for i in best.indices)
+    assert predictions[-1].confidence == pytest.approx(best.values.tolist(), abs=1e-3)
 
 
-def test_what_is_said_at_the_start() -> None:
+def test_the_started_event() -> None:
     setup = small(config(epochs=5))
     started = next(fit(setup))
     entry = catalog.backbone(RANDOM)
@@ -169,43 +169,41 @@ def test_training_learns() -> None:
     assert all(0 <= s.accuracy <= 100 for s in steps)
 
 
-def test_every_epoch_shows_every_image_once_in_an_order_that_only_the_seed_decides() -> None:
-    def seen(chosen: RunConfig) -> list[list[bytes]]:
-        setup = small(chosen)
+def test_every_epoch_has_every_image_once_in_an_order_that_depends_on_the_seed_only() -> None:
+    def batches_of(run_config: RunConfig) -> list[list[bytes]]:
+        setup = small(run_config)
         batches: list[list[bytes]] = []
         behind = setup.behind
 
-        def sample_images(tokens: torch.Tensor) -> torch.Tensor:
+        def recorded_behind(tokens: torch.Tensor) -> torch.Tensor:
             if torch.is_grad_enabled():
                 batches.append([row.numpy().tobytes() for row in tokens])
             return behind(tokens)
 
-        setup.behind = sample_images
+        setup.behind = recorded_behind
         for event in fit(setup):
             if isinstance(event, TrainStep) and event.step == 6:
                 break
         return batches
 
-    one, two = (
-        seen(config(seed=5, evaluations=1)),
-        seen(config(uniform(0.9, 1), seed=5, evaluations=1, learning_rate=1e-4)),
+    batches, batches_other_mask = (
+        batches_of(config(seed=5, evaluations=1)),
+        batches_of(config(uniform(0.9, 1), seed=5, evaluations=1, learning_rate=1e-4)),
     )
-    assert one == two  # paired runs see the same batches whatever their mask
-    first, second = one[:3], one[3:]
+    assert batches == batches_other_mask  # paired runs have the same batches whatever their masks
+    first, second = batches[:3], batches[3:]
     assert [len(batch) for batch in first] == [10, 10, 4]
     assert len({row for batch in first for row in batch}) == 24
     assert first != second
     assert {row for b in first for row in b} == {row for b in second for row in b}
-    assert seen(config(seed=6, evaluations=1)) != one
+    assert batches_of(config(seed=6, evaluations=1)) != batches
 
 
 # ---------------------------------------------------------------- protocols
 
 
 @pytest.mark.parametrize(("protocol", "train", "evaluation"), [("val", 800, 200), ("test", 1000, 797)])
-def test_the_protocol_decides_what_is_trained_on_and_what_is_measured(
-    protocol: str, train: int, evaluation: int
-) -> None:
+def test_the_protocol_selects_the_training_and_evaluation_splits(protocol: str, train: int, evaluation: int) -> None:
     setup = prepare(config(protocol=protocol, epochs=1))
     parts = load_bundled("digits").protocol(protocol)
     assert (len(setup.train), len(setup.evaluation)) == (train, evaluation)
@@ -215,8 +213,8 @@ def test_the_protocol_decides_what_is_trained_on_and_what_is_measured(
     assert {e.split for e in of([*fit(setup)], Evaluation)} == {protocol}
 
 
-def test_a_measured_accuracy_is_that_of_the_whole_network_with_all_experts_on() -> None:
-    """Computed a second time from pixels, through the network as anyone would call it."""
+def test_the_recorded_accuracy_is_that_of_the_whole_network_with_all_experts_on() -> None:
+    """Computed again from pixels with a plain forward pass."""
     setup = small(config(HOLES.with_rates((0.9, 0, 0.9)), epochs=4, evaluations=1))
     last = of([*fit(setup)], Evaluation)[-1]
     part = load_bundled("digits").val
@@ -227,16 +225,16 @@ def test_a_measured_accuracy_is_that_of_the_whole_network_with_all_experts_on() 
     assert last.loss == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-4)
 
 
-def test_measuring_changes_nothing() -> None:
+def test_an_evaluation_changes_nothing() -> None:
     setup = small(config())
     before = state_bytes(setup.model)
-    one, two = evaluate(setup), evaluate(setup)
-    assert (one.accuracy, one.loss) == (two.accuracy, two.loss)
+    first, second = evaluate(setup), evaluate(setup)
+    assert (first.accuracy, first.loss) == (second.accuracy, second.loss)
     assert state_bytes(setup.model) == before
     assert not any(module._forward_pre_hooks for module in setup.model.modules())
 
 
-# ---------------------------------------------------------------- what learns
+# ---------------------------------------------------------------- what is trained
 
 
 def test_the_backbone_does_not_change_by_a_byte() -> None:
@@ -263,7 +261,7 @@ def test_a_linear_probe_trains_the_head_alone() -> None:
     assert len(of(events, Evaluation)) == 2
 
 
-def test_a_plan_without_experts_trains_the_head_alone_and_says_so_on_an_empty_canvas() -> None:
+def test_a_plan_without_experts_trains_the_head_alone_and_records_an_empty_canvas() -> None:
     events = [*fit(small(config(allocation((0, 0)), epochs=1)))]
     stats, similarity = of(events, ExpertStats)[0], of(events, SimilarityStats)[0]
     assert stats.active_share == stats.gradient == ((None,), (None,))
@@ -272,16 +270,16 @@ def test_a_plan_without_experts_trains_the_head_alone_and_says_so_on_an_empty_ca
     assert events[0].parameters == 0
 
 
-def test_frozen_coefficients_stay_at_their_start() -> None:
+def test_frozen_coefficients_keep_their_initial_value() -> None:
     plan = dataclasses.replace(HOLES, train_coefficients=False, coefficient_init=0.25)
     stats = of([*fit(small(config(plan)))], ExpertStats)
     assert stats[-1].coefficient == ((0.25, 0.25, None), (None, None, None), (None, 0.25, 0.25))
 
 
-# ---------------------------------------------------------------- what is said about the experts
+# ---------------------------------------------------------------- statistics of the experts
 
 
-def test_statistics_lie_on_the_plans_canvas(events: list[Event]) -> None:
+def test_statistics_have_the_canvas_of_the_plan(events: list[Event]) -> None:
     stats = of(events, ExpertStats)[-1]
     for canvas in (stats.active_share, stats.contribution, stats.coefficient, stats.gradient):
         assert [[cell is not None for cell in row] for row in canvas] == [list(row) for row in HOLES.keep]
@@ -290,92 +288,93 @@ def test_statistics_lie_on_the_plans_canvas(events: list[Event]) -> None:
     assert stats.gradient[0][0] > 0
 
 
-def test_the_share_drawn_is_what_the_steps_logged(events: list[Event]) -> None:
-    drawn = 0
+def test_the_active_share_is_that_of_the_recorded_steps(events: list[Event]) -> None:
+    active = 0
     for event in events:
         if isinstance(event, TrainStep):
-            drawn, step = drawn + event.active, event.step
+            active, step = active + event.active, event.step
         elif isinstance(event, ExpertStats):
-            last = event
+            last_stats = event
             assert sum(cell * step for row in event.active_share for cell in row if cell) == pytest.approx(
-                drawn, abs=1e-3
+                active, abs=1e-3
             )
     sampler = MaskSampler(HOLES, seed=9)
-    alive = torch.stack([sampler.sample() > 0 for _ in range(12)]).float()
-    assert [int(a.sum()) for a in alive] == [s.active for s in of(events, TrainStep)]
+    masks = torch.stack([sampler.sample() > 0 for _ in range(12)]).float()
+    assert [int(a.sum()) for a in masks] == [s.active for s in of(events, TrainStep)]
     for row in range(3):
         for column in range(3):
             if HOLES.keep[row][column]:
-                assert last.active_share[row][column] == pytest.approx(float(alive[:, row, column].mean()), abs=1e-6)
+                assert last_stats.active_share[row][column] == pytest.approx(
+                    float(masks[:, row, column].mean()), abs=1e-6
+                )
 
 
-def test_an_expert_that_never_drops_is_drawn_in_every_step(events: list[Event]) -> None:
+def test_an_expert_that_is_never_dropped_is_active_in_every_step(events: list[Event]) -> None:
     assert {stats.active_share[2][2] for stats in of(events, ExpertStats)} == {1.0}
 
 
-def test_an_expert_that_was_never_drawn_has_no_gradient_and_adds_nothing() -> None:
+def test_an_expert_that_was_never_active_has_no_gradient_and_no_contribution() -> None:
     plan = dataclasses.replace(HOLES, drop_rate=((0.9999, 0.25, 0), (0, 0, 0), (0, 0.75, 0)))
     stats = of([*fit(small(config(plan)))], ExpertStats)[-1]
     assert stats.active_share[0][0] == stats.gradient[0][0] == stats.contribution[0][0] == 0
-    assert stats.coefficient[0][0] == pytest.approx(1, abs=1e-4)  # weight decay alone moves it
+    assert stats.coefficient[0][0] == pytest.approx(1, abs=1e-4)  # only weight decay changes it
 
 
-def test_the_gradient_is_the_norm_of_one_step_computed_again() -> None:
-    def ready() -> Setup:
+def test_the_gradient_is_that_of_autograd() -> None:
+    def initial() -> Setup:
         setup = small(config(learning_rate=1e-3, seed=2))
         torch.manual_seed(0)
-        torch.nn.init.normal_(setup.head.weight)  # a head at zero would pass no gradient down in the first step
+        torch.nn.init.normal_(setup.head.weight)  # with a head at zero the experts get no gradient in the first step
         with torch.no_grad():
             for layer in setup.experts.layers.values():
                 layer.b.normal_()
         return setup
 
-    setup = ready()
+    setup = initial()
     gradient = of([*fit(setup, should_stop=lambda: True)], ExpertStats)[0].gradient
-    setup = ready()
-    chosen = torch.randperm(24, generator=stream(2, "order"))[:10]
+    setup = initial()
+    batch = torch.randperm(24, generator=stream(2, "order"))[:10]
     for layer in setup.experts.layers.values():
         layer.train()
-    drawn = setup.experts.sample()
-    F.cross_entropy(setup.behind(setup.train.take(chosen)), setup.train.labels[chosen]).backward()
+    mask = setup.experts.sample()
+    F.cross_entropy(setup.behind(setup.train.take(batch)), setup.train.labels[batch]).backward()
     for row, target in enumerate(HOLES.targets):
         for i, column in enumerate(c for c in range(3) if HOLES.keep[row][c]):
             layer = setup.experts.layers[target]
             expected = float(torch.cat([layer.a.grad[i], layer.b.grad[:, i]]).norm())
             assert gradient[row][column] == pytest.approx(expected, rel=1e-4, abs=1e-5)
-            assert (gradient[row][column] == 0) == (float(drawn[row, column]) == 0)
+            assert (gradient[row][column] == 0) == (float(mask[row, column]) == 0)
 
 
-def test_a_mean_gradient_counts_the_steps_that_drew_the_expert_and_starts_anew_after_each_report() -> None:
+def test_the_mean_gradient_is_over_active_steps_since_the_last_report() -> None:
     setup = small(config(HOLES.with_rates((0.6, 0, 0.6)), seed=1))
-    setup.head.weight.data.normal_(
-        generator=torch.Generator().manual_seed(0)
-    )  # at zero the very first step would pass no gradient down
+    # with a head at zero the experts get no gradient in the first step
+    setup.head.weight.data.normal_(generator=torch.Generator().manual_seed(0))
     layer = setup.experts.layers["blocks.0.attn.qkv"]
     norms: list[list[float]] = []
 
-    def note(_: torch.nn.Parameter) -> None:  # after a and after b: the second time both are there
+    def record(_: torch.nn.Parameter) -> None:  # called after a and after b; the second time both have gradients
         if layer.a.grad is not None and layer.b.grad is not None:
             norms.append((layer.a.grad.square().sum(1) + layer.b.grad.square().sum(0)).sqrt().tolist())
 
     for parameter in (layer.a, layer.b):
-        parameter.register_post_accumulate_grad_hook(note)
+        parameter.register_post_accumulate_grad_hook(record)
     reports = of([*fit(setup)], ExpertStats)
     assert len(norms) == 6
     assert any(0 in step for step in norms)
-    for report, own in zip(reports, (norms[:3], norms[3:]), strict=False):
+    for report, interval in zip(reports, (norms[:3], norms[3:]), strict=True):
         for column in range(2):
-            drawn = [step[column] for step in own if step[column] > 0]
-            assert report.gradient[0][column] == pytest.approx(sum(drawn) / max(1, len(drawn)), rel=1e-4, abs=1e-6)
+            active = [step[column] for step in interval if step[column] > 0]
+            assert report.gradient[0][column] == pytest.approx(sum(active) / max(1, len(active)), rel=1e-4, abs=1e-6)
 
 
-def test_similarity_has_one_value_a_row_and_one_matrix_of_its_experts(events: list[Event]) -> None:
+def test_similarity_has_a_value_and_a_matrix_per_row(events: list[Event]) -> None:
     stats = of(events, SimilarityStats)[-1]
     assert (
         [value is None for value in stats.signed] == [value is None for value in stats.absolute] == [False, True, False]
     )
     assert [len(matrix) for matrix in stats.matrices] == [2, 0, 2]
-    for signed, absolute, matrix in zip(stats.signed, stats.absolute, stats.matrices, strict=False):
+    for signed, absolute, matrix in zip(stats.signed, stats.absolute, stats.matrices, strict=True):
         if signed is not None:
             assert matrix[0][0] == matrix[1][1] == 1
             assert matrix[0][1] == matrix[1][0]
@@ -386,16 +385,16 @@ def test_similarity_has_one_value_a_row_and_one_matrix_of_its_experts(events: li
 # ---------------------------------------------------------------- how it ends
 
 
-def test_asked_to_stop_it_measures_what_is_there() -> None:
-    asked = iter([False, False, False, False, True])
-    events = [*fit(small(config(epochs=100, evaluations=1)), should_stop=lambda: next(asked))]
+def test_a_stop_ends_with_an_evaluation() -> None:
+    stop_requests = iter([False, False, False, False, True])
+    events = [*fit(small(config(epochs=100, evaluations=1)), should_stop=lambda: next(stop_requests))]
     assert [s.step for s in of(events, TrainStep)] == [1, 2, 3, 4, 5]
     assert [type(e) for e in events[-5:]] == [ExpertStats, SimilarityStats, Predictions, Statistics, Evaluation]
     assert (events[-1].epoch, events[-1].step) == (2, 5)
     assert len(of(events, Evaluation)) == 1
 
 
-def test_a_time_limit_ends_it_the_same_way() -> None:
+def test_a_time_limit_ends_with_an_evaluation() -> None:
     events = [*fit(small(config(epochs=10_000, evaluations=1, max_seconds=1e-6)))]
     assert [type(e) for e in events] == [
         Started, SampleImages, TrainStep, ExpertStats, SimilarityStats, Predictions, Statistics, Evaluation,
@@ -403,10 +402,10 @@ def test_a_time_limit_ends_it_the_same_way() -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_divergence_names_the_loss_the_step_and_a_way_out(value: float) -> None:
+def test_divergence_names_the_loss_the_step_and_a_remedy(value: float) -> None:
     setup = small(config(learning_rate=0.004))
     running = fit(setup)
-    steps = [*islice(running, 2 + 3 + 5 + 1)]  # Started and SampleImages, an epoch, its report, one step more
+    steps = [*islice(running, 2 + 3 + 5 + 1)]  # Started and SampleImages, an epoch, its report, another step
     assert isinstance(steps[-1], TrainStep)
     assert steps[-1].step == 4
     with torch.no_grad():
@@ -437,11 +436,11 @@ def test_a_divergence_in_the_evaluation_names_its_step() -> None:
         next(running)
 
 
-# ---------------------------------------------------------------- preparing
+# ---------------------------------------------------------------- set-up
 
 
-def test_what_can_be_computed_once_is() -> None:
-    """Tokens enter at the first adapted block; the two parts give what the whole network gives."""
+def test_the_frozen_prefix_is_computed_once() -> None:
+    """Tokens enter at the first block with experts; both parts together give the result of the whole network."""
     setup = prepare(config(allocation((0, 0, 0, 2))))
     assert setup.train.features.shape == (800, 37, 128)
     part = load_bundled("digits").val
@@ -455,7 +454,7 @@ def test_what_can_be_computed_once_is() -> None:
         )
 
 
-def test_a_task_without_data() -> None:
+def test_a_task_without_data_is_an_error() -> None:
     with pytest.raises(DataError, match="cifar"):
         prepare(config(task="cifar"))
 
@@ -463,19 +462,19 @@ def test_a_task_without_data() -> None:
 def test_precision_and_device_by_name() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_precision("auto", torch.device("cuda")) is torch.bfloat16
-    assert choose_precision("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)  # by what the CPU can do
+    assert choose_precision("auto", torch.device("cpu")) in (torch.float32, torch.bfloat16)  # depends on the CPU
     for name in ("float32", "bfloat16"):
         assert choose_precision(name, torch.device("cpu")) is getattr(torch, name)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_an_absent_gpu_is_one_sentence_of_the_lab() -> None:
+def test_an_absent_gpu_is_an_error() -> None:
     assert choose_device("auto") == torch.device("cpu")
     with pytest.raises(DeviceError, match="device is 'cuda' and this machine shows no CUDA GPU"):
         choose_device("cuda")
 
 
-def test_sixteen_bits_on_a_cpu_train_as_well() -> None:
+def test_bfloat16_trains_on_a_cpu() -> None:
     events = [*fit(small(config(precision="bfloat16", epochs=1)))]
     assert events[0].precision == "bfloat16"
     assert all(s.loss == s.loss for s in of(events, TrainStep))

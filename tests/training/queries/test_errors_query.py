@@ -1,4 +1,4 @@
-"""The question `errors` to a real trained run: it agrees with training's own evaluation and with itself."""
+"""The query `errors` on trained runs: it agrees with the evaluation of training and with itself."""
 
 from __future__ import annotations
 
@@ -26,81 +26,83 @@ PLAN = pattern("uniform", "stochastic", 0.5)
 @pytest.fixture(scope="module")
 def loaded_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, LoadedRun]:
     """Two trained runs on one task: with experts, and a linear probe."""
-    folder, found = tmp_path_factory.mktemp("asked"), {}
+    folder, runs = tmp_path_factory.mktemp("runs"), {}
     for method in ("mlae", "linear"):
         config = RunConfig("digits", PLAN, method, "lab_vit_12x128.random", epochs=1, learning_rate=5e-3, device="cpu")
         setup = prepare(config)
         list(fit(setup))
         file = folder / f"{method}.safetensors"
         save_adapter(file, setup.experts, setup.head, config.backbone, config.task)
-        found[method] = load_run(config, file, "aaaaaaaa")
-    return found
+        runs[method] = load_run(config, file, "aaaaaaaa")
+    return runs
 
 
 def ask(loaded: LoadedRun, name: str = "errors", **arguments: object) -> dict:
-    """An answer, as it comes through JSON."""
+    """The answer to a query, after JSON."""
     return json.loads(json.dumps(queries()[name](loaded, arguments, lambda done, total: None), allow_nan=False))
 
 
 @pytest.mark.parametrize("method", ["mlae", "linear"])
 def test_it_agrees_with_the_evaluation_of_training(loaded_runs: dict[str, LoadedRun], method: str) -> None:
     loaded = loaded_runs[method]
-    found, measured = ask(loaded), evaluate(loaded.setup, indices=range(200))
-    assert found["accuracy"] == measured.accuracy
-    assert found["loss"] == pytest.approx(measured.loss, rel=1e-5)
-    assert found["predicted"] == list(measured.predicted)
-    assert found["confidence"] == pytest.approx(measured.confidence, abs=1e-4)
-    assert found["indices"] == list(range(200))
-    assert found["names"] == list(loaded.setup.classes)
+    answer, measured = ask(loaded), evaluate(loaded.setup, indices=range(200))
+    assert answer["accuracy"] == measured.accuracy
+    assert answer["loss"] == pytest.approx(measured.loss, rel=1e-5)
+    assert answer["predicted"] == list(measured.predicted)
+    assert answer["confidence"] == pytest.approx(measured.confidence, abs=1e-4)
+    assert answer["indices"] == list(range(200))
+    assert answer["names"] == list(loaded.setup.classes)
 
 
-def test_its_parts_agree_with_each_other(loaded_runs: dict[str, LoadedRun]) -> None:
-    found = ask(loaded_runs["mlae"])
-    matrix = torch.tensor(found["confusion"])
-    assert int(matrix.sum()) == found["images"] == found["of"] == sum(entry["images"] for entry in found["bins"]) == 200
-    assert found["right"] == int(matrix.diagonal().sum()) == sum(c["right"] for c in found["classes"])
-    assert [c["images"] for c in found["classes"]] == matrix.sum(1).tolist()
-    assert found["low"] < found["accuracy"] < found["high"]
-    assert all(sum(row) == pytest.approx(1, abs=1e-4) for row in found["shares"])
-    right = [t == g for t, g in zip(found["truth"], found["predicted"], strict=False)]
-    assert all(right[at] for at in found["extremes"]["right"])
-    assert not any(right[at] for at in found["extremes"]["wrong"])
-    named = {str(at) for row in found["extremes"].values() for at in row}
-    assert set(found["thumbnails"]) == set(found["losses"]) == named
-    image = Image.open(io.BytesIO(base64.b64decode(found["thumbnails"][min(named)])))
+def test_the_parts_of_an_answer_agree(loaded_runs: dict[str, LoadedRun]) -> None:
+    answer = ask(loaded_runs["mlae"])
+    matrix = torch.tensor(answer["confusion"])
+    assert (
+        int(matrix.sum()) == answer["images"] == answer["of"] == sum(entry["images"] for entry in answer["bins"]) == 200
+    )
+    assert answer["right"] == int(matrix.diagonal().sum()) == sum(c["right"] for c in answer["classes"])
+    assert [c["images"] for c in answer["classes"]] == matrix.sum(1).tolist()
+    assert answer["low"] < answer["accuracy"] < answer["high"]
+    assert all(sum(row) == pytest.approx(1, abs=1e-4) for row in answer["shares"])
+    correct = [t == g for t, g in zip(answer["truth"], answer["predicted"], strict=True)]
+    assert all(correct[index] for index in answer["extremes"]["right"])
+    assert not any(correct[index] for index in answer["extremes"]["wrong"])
+    extremes = {str(index) for row in answer["extremes"].values() for index in row}
+    assert set(answer["thumbnails"]) == set(answer["losses"]) == extremes
+    image = Image.open(io.BytesIO(base64.b64decode(answer["thumbnails"][min(extremes)])))
     assert image.size == (8, 8)
 
 
-def test_part_of_the_images_is_spread_over_all(loaded_runs: dict[str, LoadedRun]) -> None:
+def test_fewer_images_are_spread_over_the_split(loaded_runs: dict[str, LoadedRun]) -> None:
     whole, part = ask(loaded_runs["mlae"]), ask(loaded_runs["mlae"], images=7)
     assert part["indices"] == [0, 28, 57, 85, 114, 142, 171]
     assert (part["images"], part["of"]) == (7, 200)
-    assert part["predicted"] == [whole["predicted"][at] for at in part["indices"]]
+    assert part["predicted"] == [whole["predicted"][index] for index in part["indices"]]
     assert ask(loaded_runs["mlae"], images=10_000)["indices"] == whole["indices"]
     assert ask(loaded_runs["mlae"], images=1)["indices"] == [0]
 
 
 def test_two_runs_are_compared_on_the_same_images(loaded_runs: dict[str, LoadedRun]) -> None:
     a, b = ask(loaded_runs["linear"]), ask(loaded_runs["mlae"])
-    found = paired_tests(a, b)
+    tests = paired_tests(a, b)
     correct_a, correct_b = (
-        {at for at, (t, g) in enumerate(zip(s["truth"], s["predicted"], strict=False)) if t == g} for s in (a, b)
+        {index for index, (t, g) in enumerate(zip(s["truth"], s["predicted"], strict=True)) if t == g} for s in (a, b)
     )
-    assert set(found.only_a) == correct_a - correct_b
-    assert set(found.only_b) == correct_b - correct_a
-    assert found.only_a or found.only_b
+    assert set(tests.only_a) == correct_a - correct_b
+    assert set(tests.only_b) == correct_b - correct_a
+    assert tests.only_a or tests.only_b
 
 
-def test_it_tells_how_far_it_is_and_can_be_ended(loaded_runs: dict[str, LoadedRun]) -> None:
-    told: list[tuple[int, int]] = []
-    queries()["errors"](loaded_runs["mlae"], {}, lambda *far: told.append(far))
-    assert told == [(200, 200)]
+def test_it_reports_progress_and_can_be_interrupted(loaded_runs: dict[str, LoadedRun]) -> None:
+    reports: list[tuple[int, int]] = []
+    queries()["errors"](loaded_runs["mlae"], {}, lambda *progress: reports.append(progress))
+    assert reports == [(200, 200)]
 
-    def gone(done: int, total: int) -> None:
+    def interrupt(done: int, total: int) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        queries()["errors"](loaded_runs["mlae"], {}, gone)
+        queries()["errors"](loaded_runs["mlae"], {}, interrupt)
 
 
 def test_the_network_is_left_as_it_was(loaded_runs: dict[str, LoadedRun]) -> None:
@@ -111,14 +113,14 @@ def test_the_network_is_left_as_it_was(loaded_runs: dict[str, LoadedRun]) -> Non
     assert not any(module.training for module in model.modules())
 
 
-def test_images_by_place(loaded_runs: dict[str, LoadedRun]) -> None:
-    found = ask(loaded_runs["mlae"], "images_at", indices=[3, 199])["thumbnails"]
-    assert set(found) == {"3", "199"}
-    assert found["3"] != found["199"]
+def test_images_by_index(loaded_runs: dict[str, LoadedRun]) -> None:
+    thumbnails = ask(loaded_runs["mlae"], "images_at", indices=[3, 199])["thumbnails"]
+    assert set(thumbnails) == {"3", "199"}
+    assert thumbnails["3"] != thumbnails["199"]
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.0, True, "some", None, [1]])
-def test_a_number_of_images_that_cannot_be(loaded_runs: dict[str, LoadedRun], value: object) -> None:
+def test_an_invalid_number_of_images_is_an_error(loaded_runs: dict[str, LoadedRun], value: object) -> None:
     with pytest.raises(QueryError, match='it must be "all" or a whole number from 1 to 200'):
         ask(loaded_runs["mlae"], images=value)
 
@@ -133,6 +135,6 @@ def test_a_number_of_images_that_cannot_be(loaded_runs: dict[str, LoadedRun], va
         ([True], "from 0"),
     ],
 )
-def test_places_that_cannot_be(loaded_runs: dict[str, LoadedRun], indices: object, rule: str) -> None:
+def test_invalid_indices_are_an_error(loaded_runs: dict[str, LoadedRun], indices: object, rule: str) -> None:
     with pytest.raises(QueryError, match=rule):
         ask(loaded_runs["mlae"], "images_at", indices=indices)

@@ -1,4 +1,4 @@
-"""The question `similarity`, on a real small run: against the matrices themselves, at a checkpoint, beside another run."""
+"""The query `similarity` on a small run: compared with the full matrices, at a checkpoint, with another run."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tests.training.test_trainer import config, small
 
 QKV = ("blocks.0.attn.qkv", "blocks.4.attn.qkv", "blocks.11.mlp.fc1")
 PLAN = MaskPlan(((1, 1, 1), (0, 0, 0), (0, 1, 1)), ((0.5, 0.25, 0), (0, 0, 0), (0, 0.5, 0)), QKV, expert_rank=2)
-CHOSEN = config(PLAN, epochs=2, evaluations=1, seed=3)
+CONFIG = config(PLAN, epochs=2, evaluations=1, seed=3)
 
 
 def quiet(done: int, total: int) -> None:
-    pass
+    """Ignore progress."""
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedRun, Path, Path]:
-    """A run as a subject; a checkpoint of its middle; the adapter of the same run with another seed, λ left at 1."""
-    folder = tmp_path_factory.mktemp("alike")
-    training = Training(small(CHOSEN))
+    """A loaded run, a checkpoint of its middle, and the adapter of a run with another seed and λ fixed at 1."""
+    folder = tmp_path_factory.mktemp("similarity")
+    training = Training(small(CONFIG))
     running = training.run()
     for _ in range(2 + 3):
         next(running)
@@ -40,11 +40,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[LoadedRun, Path, 
     for _ in running:
         pass
     setup = training.setup
-    save_adapter(folder / "end", setup.experts, setup.head, CHOSEN.backbone, CHOSEN.task)
+    save_adapter(folder / "end", setup.experts, setup.head, CONFIG.backbone, CONFIG.task)
     frozen = dataclasses.replace(PLAN, train_coefficients=False)
     other = Training(small(config(frozen, epochs=1, seed=4)))
     [*other.run()]
-    save_adapter(folder / "other", other.setup.experts, other.setup.head, CHOSEN.backbone, CHOSEN.task)
+    save_adapter(folder / "other", other.setup.experts, other.setup.head, CONFIG.backbone, CONFIG.task)
     save_checkpoint(folder / "other-checkpoint", other.checkpoint())
     return LoadedRun(setup, folder / "end"), folder / "middle", folder / "other"
 
@@ -53,17 +53,17 @@ def deltas(loaded: LoadedRun) -> dict[str, Tensor]:
     return {target: layer.delta().detach().double() for target, layer in loaded.setup.experts.layers.items()}
 
 
-def test_the_answer_is_that_of_the_matrices(trained: tuple[LoadedRun, Path, Path]) -> None:
+def test_the_answer_agrees_with_the_full_matrices(trained: tuple[LoadedRun, Path, Path]) -> None:
     loaded, *_ = trained
-    told = []
-    found = queries()["similarity"](loaded, {}, lambda done, total: told.append((done, total)))
-    assert told == [(0, 3), (1, 3), (2, 3)]
-    assert found["targets"] == list(QKV)
-    assert found["experts"] == [3, 0, 2]
-    assert found["rank"] == 2
-    assert [len(matrix) for matrix in found["matrices"]] == [3, 0, 2]
-    assert found["signed"][1] is found["effective_rank"][1] is found["baseline"][1] is None
-    assert found["values"][1] == []
+    reports = []
+    answer = queries()["similarity"](loaded, {}, lambda done, total: reports.append((done, total)))
+    assert reports == [(0, 3), (1, 3), (2, 3)]
+    assert answer["targets"] == list(QKV)
+    assert answer["experts"] == [3, 0, 2]
+    assert answer["rank"] == 2
+    assert [len(matrix) for matrix in answer["matrices"]] == [3, 0, 2]
+    assert answer["signed"][1] is answer["effective_rank"][1] is answer["baseline"][1] is None
+    assert answer["values"][1] == []
     for row, target in ((0, QKV[0]), (2, QKV[2])):
         matrix = deltas(loaded)[target]
         layer = loaded.setup.experts.layers[target]
@@ -75,41 +75,41 @@ def test_the_answer_is_that_of_the_matrices(trained: tuple[LoadedRun, Path, Path
             for i in range(len(layer.columns))
         ]
         cosine = float(flat[0] @ flat[1] / (flat[0].norm() * flat[1].norm()))
-        assert found["matrices"][row][0][1] == pytest.approx(cosine, abs=1e-5)
-        values = torch.linalg.svdvals(matrix)[: len(found["values"][row])]
-        assert found["values"][row] == pytest.approx(values.tolist(), rel=1e-4)
-        assert found["stable_rank"][row] == pytest.approx(float(matrix.square().sum() / values[0] ** 2), rel=1e-5)
-        assert 0 < found["baseline"][row]["mean"] < 0.05
-    left = [torch.linalg.svd(deltas(loaded)[t], full_matrices=False) for t in (QKV[0], QKV[2])]
-    u, v = (svd.Vh[: len(found["values"][row])] for svd, row in zip(left, (0, 2), strict=False))
-    assert found["reads"][0][2] == pytest.approx(float((u @ v.t()).square().sum() / min(len(u), len(v))), abs=1e-6)
-    assert found["reads"][0][0] == pytest.approx(1)
-    assert found["reads"][0][1] is None
-    assert found["writes"][0][2] is None  # 384 numbers and 512: there is nothing to compare
-    assert found["random_reads"] == pytest.approx(6 / 128)
-    assert found["random_writes"] is None
+        assert answer["matrices"][row][0][1] == pytest.approx(cosine, abs=1e-5)
+        values = torch.linalg.svdvals(matrix)[: len(answer["values"][row])]
+        assert answer["values"][row] == pytest.approx(values.tolist(), rel=1e-4)
+        assert answer["stable_rank"][row] == pytest.approx(float(matrix.square().sum() / values[0] ** 2), rel=1e-5)
+        assert 0 < answer["baseline"][row]["mean"] < 0.05
+    svds = [torch.linalg.svd(deltas(loaded)[t], full_matrices=False) for t in (QKV[0], QKV[2])]
+    u, v = (svd.Vh[: len(answer["values"][row])] for svd, row in zip(svds, (0, 2), strict=True))
+    assert answer["reads"][0][2] == pytest.approx(float((u @ v.t()).square().sum() / min(len(u), len(v))), abs=1e-6)
+    assert answer["reads"][0][0] == pytest.approx(1)
+    assert answer["reads"][0][1] is None
+    assert answer["writes"][0][2] is None  # of 384 and 512 numbers: not comparable
+    assert answer["random_reads"] == pytest.approx(6 / 128)
+    assert answer["random_writes"] is None
 
 
-def test_at_a_checkpoint_and_beside_another_run(trained: tuple[LoadedRun, Path, Path]) -> None:
+def test_at_a_checkpoint_and_compared_with_another_run(trained: tuple[LoadedRun, Path, Path]) -> None:
     loaded, middle, other = trained
-    end = similarity(loaded, {}, quiet)
-    before = similarity(loaded, {"file": str(middle)}, quiet)
-    assert before["values"][0] != end["values"][0]
-    assert before["targets"] == end["targets"]
-    both = similarity(loaded, {"other": str(other)}, quiet)
-    assert {name: both[name] for name in end} == end
-    its = both["other"]
-    assert its["values"] != end["values"]
-    assert its["same_reads"][1] is None
-    assert all(0 < its[name][row] < 1 for name in ("same_reads", "same_writes") for row in (0, 2))
-    assert its["same_random_reads"] == pytest.approx(5 / 128)
-    assert its["same_random_writes"] == pytest.approx((6 / 384 + 4 / 512) / 2)
+    at_end = similarity(loaded, {}, quiet)
+    at_middle = similarity(loaded, {"file": str(middle)}, quiet)
+    assert at_middle["values"][0] != at_end["values"][0]
+    assert at_middle["targets"] == at_end["targets"]
+    comparison = similarity(loaded, {"other": str(other)}, quiet)
+    assert {name: comparison[name] for name in at_end} == at_end
+    of_other = comparison["other"]
+    assert of_other["values"] != at_end["values"]
+    assert of_other["same_reads"][1] is None
+    assert all(0 < of_other[name][row] < 1 for name in ("same_reads", "same_writes") for row in (0, 2))
+    assert of_other["same_random_reads"] == pytest.approx(5 / 128)
+    assert of_other["same_random_writes"] == pytest.approx((6 / 384 + 4 / 512) / 2)
     itself = similarity(loaded, {"other": str(loaded.adapter)}, quiet)["other"]
     assert itself["same_reads"][0] == pytest.approx(1)
     assert itself["same_writes"][2] == pytest.approx(1)
 
 
-def test_a_lambda_that_did_not_learn_is_in_no_checkpoint_and_has_its_start(
+def test_a_fixed_lambda_has_its_initial_value_in_a_checkpoint(
     trained: tuple[LoadedRun, Path, Path],
 ) -> None:
     loaded, _, other = trained
@@ -125,20 +125,20 @@ def test_the_network_is_left_as_it_was(trained: tuple[LoadedRun, Path, Path]) ->
     assert all(torch.equal(value, before[name]) for name, value in loaded.setup.model.state_dict().items())
 
 
-def test_what_cannot_be_answered_is_a_sentence(trained: tuple[LoadedRun, Path, Path], tmp_path: Path) -> None:
+def test_an_invalid_query_is_an_error(trained: tuple[LoadedRun, Path, Path], tmp_path: Path) -> None:
     loaded, *_ = trained
     with pytest.raises(QueryError, match="does not exist"):
         similarity(loaded, {"other": str(tmp_path / "nothing")}, quiet)
     with pytest.raises(QueryError, match="file is 3: it must be the path"):
         similarity(loaded, {"file": 3}, quiet)
-    setup = small(dataclasses.replace(CHOSEN, method="linear"))
-    save_adapter(tmp_path / "probe", None, setup.head, CHOSEN.backbone, CHOSEN.task)
+    setup = small(dataclasses.replace(CONFIG, method="linear"))
+    save_adapter(tmp_path / "probe", None, setup.head, CONFIG.backbone, CONFIG.task)
     with pytest.raises(QueryError, match="a linear probe, which has no experts"):
         similarity(loaded, {"other": str(tmp_path / "probe")}, quiet)
     with pytest.raises(QueryError, match="a linear probe has no experts"):
         similarity(LoadedRun(setup, tmp_path / "probe"), {}, quiet)
-    damaged = dataclasses.replace(CHOSEN, plan=uniform(0.5, 12, 2))
-    full = small(damaged)
-    save_adapter(tmp_path / "whole", full.experts, full.head, CHOSEN.backbone, CHOSEN.task)
-    loaded = load_run(damaged, tmp_path / "whole", device="cpu")
+    full_config = dataclasses.replace(CONFIG, plan=uniform(0.5, 12, 2))
+    fresh = small(full_config)
+    save_adapter(tmp_path / "whole", fresh.experts, fresh.head, CONFIG.backbone, CONFIG.task)
+    loaded = load_run(full_config, tmp_path / "whole", device="cpu")
     assert similarity(loaded, {}, quiet)["effective_rank"] == [None] * 12  # fresh: ΔW is 0

@@ -1,0 +1,87 @@
+"""The examples of CONTRIBUTING.md run: what a reader copies from it works as described."""
+
+from __future__ import annotations
+
+import ast
+import json
+import textwrap
+
+import pytest
+
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import allocation
+from tests.test_docs import blocks, text_of
+
+
+def example(start: str) -> str:
+    """The code block after the paragraph that starts with a bold phrase."""
+    section = text_of("CONTRIBUTING.md").partition(f"**{start}**")[2]
+    assert section, start
+    return blocks(section, "python")[0]
+
+
+def run(code: str, names: dict) -> dict:
+    """The names that a code block leaves behind, given those that it may use."""
+    exec(compile(code, "CONTRIBUTING.md", "exec"), names)
+    return names
+
+
+@pytest.fixture(scope="module")
+def config() -> RunConfig:
+    return RunConfig(
+        "digits", allocation((0,) * 11 + (2,)), backbone="lab_vit_12x128.random", device="cpu", precision="float32"
+    )
+
+
+def test_the_page_extends_a_section_of_the_navigation() -> None:
+    from mlae_lab.ui.navigation import _SECTIONS
+
+    ((section, entries),) = ast.literal_eval("{" + example("A page.") + "}").items()
+    current = _SECTIONS[section]
+    added = {name: entry for name, entry in entries.items() if name not in current}
+    assert list(added) == ["report"]
+    assert {name: current[name] for name in entries if name in current} == {
+        name: entry for name, entry in entries.items() if name not in added
+    }
+
+
+def test_the_query_answers(config: RunConfig, tmp_path) -> None:
+    from mlae_lab.training.loaded_run import LoadedRun
+    from mlae_lab.training.setup import prepare
+
+    queries = run(example("An analysis."), {})["QUERIES"]
+    setup = prepare(config)
+    setup.head.weight.data.fill_(0.5)
+    answer = queries["head_norm"](LoadedRun(setup, tmp_path), {}, lambda done, total: None)
+    assert json.loads(json.dumps(answer)) == {"norm": pytest.approx(0.5 * setup.head.weight.numel() ** 0.5)}
+
+
+def test_the_statistic_is_recorded(config: RunConfig) -> None:
+    from mlae_lab.training import statistics
+    from mlae_lab.training.setup import prepare
+
+    added = run(example("A statistic"), dict(vars(statistics)))["STATISTICS"][-1]
+    setup = prepare(config)
+    setup.head.weight.data.fill_(0.5)
+    event = statistics.measured([*statistics.STATISTICS, added], setup, epoch=1, step=13)
+    assert event is not None
+    assert event.values["head_norm"] == pytest.approx(0.5 * setup.head.weight.numel() ** 0.5, rel=1e-5)
+    assert event.labels["head_norm"] == ("Norm of the head", "")
+    assert "update_norm" in event.values
+
+
+def test_the_setting_is_described_and_checked() -> None:
+    from mlae_lab.core import settings
+
+    code = "from dataclasses import dataclass, field\nfrom mlae_lab.core.settings import setting\n"
+    code += "@dataclass(frozen=True)\nclass Example:\n" + textwrap.indent(example("A setting."), "    ")
+    described = run(code, {"__name__": __name__})["Example"]
+    (entry,) = settings.settings_of(described)
+    assert (entry.option, entry.kind, entry.start) == ("label-smoothing", float, 0.0)
+    assert entry.group in settings.form_groups(RunConfig)
+    assert settings.hashed_values(described(), "mlae") == {}
+    assert settings.hashed_values(described(0.1), "mlae") == {"label_smoothing": 0.1}
+    with pytest.raises(
+        settings.ConfigError, match=r"label smoothing is 0\.7: it must be a number from 0 and at most 0\.5"
+    ):
+        entry.check(0.7)
