@@ -124,7 +124,7 @@ def test_a_linear_probe_is_looked_into_without_experts(runs: dict[str, str], vis
     page = visit(f"/train?run={runs['head']}")
     page.get_by_text("Look into it").click()
     page.get_by_text("the head alone").wait_for(timeout=60_000)
-    page.get_by_text("This run trained a head alone").wait_for(timeout=WAIT)
+    page.get_by_text("This run trained only the head").wait_for(timeout=WAIT)
     tabs = page.locator('[role="radiogroup"][aria-label="What to look at"] button').all_inner_texts()
     assert [text.strip() for text in tabs] == ["Predict", "Errors", "Seeds"]
     assert page.locator(".lab-examples figure").count() == 7
@@ -142,7 +142,7 @@ def test_experts_are_switched_off_on_one_image(runs: dict[str, str], visit: Call
         "[...document.querySelectorAll('.gtitle')].some((t) => /It (stays|becomes)/.test(t.textContent) && /points|it was/.test(t.textContent))",
         timeout=WAIT,
     )
-    page.get_by_text("The same on all evaluation images").click()
+    page.get_by_text("Apply to all evaluation images").click()
     page.wait_for_url("**view=whatif**")
     page.get_by_text("As trained", exact=True).wait_for(timeout=WAIT)
     page.wait_for_selector(AT_REST, timeout=WAIT)  # until then the grid of the view that was left stands there too
@@ -153,8 +153,8 @@ def test_experts_are_switched_off_on_one_image(runs: dict[str, str], visit: Call
 def test_what_is_left_comes_as_a_smaller_adapter(lab: Lab, runs: dict[str, str], visit: Callable[..., Page]) -> None:
     page = visit(f"/experts?run={runs['masked']}&view=whatif&off=L12E1")
     page.get_by_text("As trained", exact=True).wait_for(timeout=WAIT)
-    page.get_by_role("button", name="Smaller adapter").click()
-    page.get_by_role("button", name="Cut it out").click()
+    page.get_by_role("button", name="Export a smaller adapter").click()
+    page.get_by_role("button", name="Create").click()
     page.locator('[data-testid="stDownloadButton"] button').wait_for(timeout=60_000)
     with page.expect_download(timeout=60_000) as saved:
         page.locator('[data-testid="stDownloadButton"] button').first.click()
@@ -167,7 +167,7 @@ def test_two_runs_stand_the_same_random_masks(runs: dict[str, str], visit: Calla
     page = visit(f"/experts?run={runs['masked']}&view=importance")
     page.get_by_text("Under random masks").wait_for(timeout=WAIT)
     choose(page, page.locator(".st-key-four_robust").get_by_role("combobox").last, runs["dense"])
-    page.get_by_role("button", name="Draw them").click()
+    page.get_by_role("button", name="Evaluate").click()
     page.wait_for_function(
         f"[...document.querySelectorAll('text')].some((t) => t.textContent.includes('{runs['dense']}'))",
         timeout=3 * WAIT,

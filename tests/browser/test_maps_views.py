@@ -54,8 +54,8 @@ def test_a_click_adds_an_image_and_maps_keep_their_shape(run: str, visit: Callab
     page.locator(".card[data-id='7']").click()
     page.wait_for_function("document.querySelectorAll('.imagelayer image').length === 2 * (4 + 7)", timeout=WAIT)
     page.wait_for_url("**images=4%2C7**")
-    page.get_by_text("Turns attention").click()
-    page.get_by_text("Layer 11: how each expert alone turns the attention of its block").wait_for(timeout=WAIT)
+    page.get_by_text("Change of attention", exact=True).click()
+    page.get_by_text("Layer 11: how each expert alone changes the attention of its block").wait_for(timeout=WAIT)
     with page.expect_download() as saved:
         page.get_by_text("Save all maps as JSON").click()
     maps = json.loads(saved.value.path().read_text())

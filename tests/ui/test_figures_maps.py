@@ -13,7 +13,7 @@ from mlae_lab.data.overlay import Row
 from mlae_lab.locations import PACKAGE
 from mlae_lab.ui import figures
 from mlae_lab.ui.figures.base import DIVERGING
-from mlae_lab.ui.figures.maps import SCALES, glow_words
+from mlae_lab.ui.figures.maps import SCALES, glow_note
 
 PLAN = allocation((2, 0, 1))
 MEAN = ((0.1, 0.2), (None, None), (0.4, None))
@@ -107,12 +107,12 @@ def test_maps_with_a_sign_have_the_colours_of_all_other_figures() -> None:
 
 
 def test_dark_and_bright_are_what_the_scale_says() -> None:
-    assert [glow_words(scale) for scale in SCALES] == [
+    assert [glow_note(scale) for scale in SCALES] == [
         "Dark: 0, bright: the largest value of the map.",
         "Dark: the map's smallest value, bright: its largest.",
         "Dark: 0, bright: the largest value of all maps.",
     ]
-    assert glow_words() == glow_words(SCALES[0])
+    assert glow_note() == glow_note(SCALES[0])
 
 
 def test_a_prediction_says_whether_it_is_right() -> None:

@@ -82,7 +82,7 @@ def maps_figure(
     )
 
 
-def glow_words(scale: str = SCALES[0]) -> str:
+def glow_note(scale: str = SCALES[0]) -> str:
     """What dark and bright are in maps without a sign, as a sentence. scale: one of SCALES."""
     if scale == SCALES[1]:
         return "Dark: the map's smallest value, bright: its largest."
