@@ -135,11 +135,11 @@ def test_a_linear_probe_is_looked_into_without_experts(runs: dict[str, str], vis
 
 def test_experts_are_switched_off_on_one_image(runs: dict[str, str], visit: Callable[..., Page]) -> None:
     page = visit(f"/experts?run={runs['masked']}&view=predict&images=5")
-    page.get_by_text("It stays").or_(page.get_by_text("It becomes")).first.wait_for(timeout=WAIT)
+    page.get_by_text("Prediction stays").or_(page.get_by_text("Prediction changes")).first.wait_for(timeout=WAIT)
     page.get_by_role("button", name="All experts of layer 12", exact=True).click()
     page.wait_for_url("**off=L12**")
     page.wait_for_function(
-        "[...document.querySelectorAll('.gtitle')].some((t) => /It (stays|becomes)/.test(t.textContent) && /points|it was/.test(t.textContent))",
+        "[...document.querySelectorAll('.gtitle')].some((t) => /Prediction (stays|changes)/.test(t.textContent) && /points|from/.test(t.textContent))",
         timeout=WAIT,
     )
     page.get_by_text("Apply to all evaluation images").click()

@@ -44,7 +44,7 @@ def test_accuracy_figure_shows_every_measurement_and_names_the_last() -> None:
 
 
 def test_accuracy_figure_before_the_first_measurement_says_so() -> None:
-    assert "nothing is measured yet" in figures.accuracy_figure(Running(steps(3)), reached([])).alt
+    assert "not evaluated yet" in figures.accuracy_figure(Running(steps(3)), reached([])).alt
 
 
 def test_an_evaluation_within_an_epoch_stands_where_it_was_made() -> None:
@@ -142,7 +142,7 @@ def test_coefficients_are_centred_on_their_start() -> None:
 
 def test_a_dense_run_is_not_praised_for_one_cell() -> None:
     canvas = tuple((1.0,) * 8 for _ in range(12))
-    assert "Every expert took part" in figures.expert_figure(canvas, "active_share", uniform(0.0), epoch=1).alt
+    assert "Every expert was active" in figures.expert_figure(canvas, "active_share", uniform(0.0), epoch=1).alt
 
 
 def test_similarity_tiles_place_each_layer_and_leave_the_diagonal_out() -> None:

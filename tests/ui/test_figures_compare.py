@@ -85,12 +85,12 @@ def test_an_unfinished_pair_is_dotted_faint_and_says_so() -> None:
     assert half["opacity"] < whole["opacity"]
     assert half["name"] == "seed 7, unfinished"
     assert len(half["x"]) == 2
-    assert "1 of them not at the last epoch" in difference(*THREE, pair(7, 1.0)).alt
+    assert "1 not at the last epoch" in difference(*THREE, pair(7, 1.0)).alt
 
 
 def test_nothing_measured_is_a_figure_all_the_same() -> None:
-    assert "no epoch that both have measured yet" in difference().alt
-    assert "nothing is measured yet" in figures.two_curves_figure((), (), "val", 3).alt
+    assert "no common evaluation yet" in difference().alt
+    assert "not evaluated yet" in figures.two_curves_figure((), (), "val", 3).alt
 
 
 def test_names_at_the_ends_do_not_lie_on_each_other() -> None:

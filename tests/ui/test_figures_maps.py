@@ -53,7 +53,7 @@ def test_a_class_without_an_image_has_no_colour() -> None:
     empty = ((None, None), (None, None), (None, None))
     figure = figures.class_figure([MEAN, empty], MEAN, ["a", "b"], PLAN, None, relative=True)
     assert figure.data[0]["z"][1] == [None] * 3
-    assert "no expert adds anything" in figures.against_figure(empty, MEAN, PLAN, "b").alt
+    assert "no expert contributes" in figures.against_figure(empty, MEAN, PLAN, "b").alt
 
 
 @pytest.mark.parametrize(
@@ -117,19 +117,19 @@ def test_dark_and_bright_are_what_the_scale_says() -> None:
 
 def test_a_prediction_says_whether_it_is_right() -> None:
     top = [{"class": 1, "probability": 0.9}, {"class": 0, "probability": 0.1}]
-    assert figures.classes_figure(top, ["bag", "shirt"], 1).alt.endswith("shirt, 90.0 %, which is right.")
-    assert "shirt, 90.0 %; it is bag" in figures.classes_figure(top, ["bag", "shirt"], 0).alt
+    assert figures.classes_figure(top, ["bag", "shirt"], 1).alt.endswith("shirt, 90.0 % (correct).")
+    assert "shirt, 90.0 % (true class: bag)" in figures.classes_figure(top, ["bag", "shirt"], 0).alt
     assert figures.classes_figure(top, ["bag", "shirt"]).data[0]["x"] == [90, 10]
 
 
 @pytest.mark.parametrize(
     ("flips", "all_flip", "title"),
     [
-        ([False, False], False, "No layer alone decides that it is shirt."),
-        ([False, False], True, "No layer alone decides that it is shirt, all together do"),
-        ([True, False], False, "Without the experts of layer 1 it would not be shirt"),
-        ([True, True], True, "Without the experts of layer 1 or 2 it would not be shirt"),
-        ([True] * 4, True, "Without the experts of any one of 4 layers it would not be shirt"),
+        ([False, False], False, "No single layer flips the prediction shirt."),
+        ([False, False], True, "No single layer flips the prediction shirt; all layers together do"),
+        ([True, False], False, "Without the experts of layer 1 the prediction is not shirt"),
+        ([True, True], True, "Without the experts of layer 1 or 2 the prediction is not shirt"),
+        ([True] * 4, True, "Without the experts of any one of 4 layers the prediction is not shirt"),
     ],
 )
 def test_layers_that_decide_are_named(flips: list[bool], all_flip: bool, title: str) -> None:
@@ -148,15 +148,15 @@ def test_two_answers_say_what_becomes_of_the_first() -> None:
     before, stays = [0.1, 0.6, 0.2, 0.05, 0.05, 0.0], [0.2, 0.5, 0.2, 0.05, 0.05, 0.0]
     becomes = [0.1, 0.3, 0.55, 0.05, 0.0, 0.0]
     assert (
-        "It stays shirt: 50.0 %, -10.0 points, which is right"
+        "Prediction stays shirt: 50.0 %, -10.0 points (correct)"
         in figures.two_answers_figure(before, stays, classes, 1).alt
     )
     assert (
-        "It becomes coat, 55.0 %; it was shirt; right is shirt"
+        "Prediction changes from shirt to coat, 55.0 % (true class: shirt)"
         in figures.two_answers_figure(before, becomes, classes, 1).alt
     )
     same = figures.two_answers_figure(before, before, classes)
-    assert "It stays shirt: 60.0 %." in same.alt
+    assert "Prediction stays shirt: 60.0 %." in same.alt
     assert len(same.data[0]["y"]) == 5
     assert same.data[0]["x"] == same.data[1]["x"]
 

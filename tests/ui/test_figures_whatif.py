@@ -44,7 +44,7 @@ def test_of_many_classes_those_that_change_most_are_shown() -> None:
 
 def test_exact_and_estimate_stand_on_one_scale_and_name_their_correlation() -> None:
     exact, estimate = figures.importance_figures(importance(), PLAN)
-    assert title(exact) == "Layer 3, expert 2 matters most (loss +0.300 without it)"
+    assert title(exact) == "Layer 3, expert 2 is most important (loss +0.300 without it)"
     assert title(estimate) == "Estimate: Pearson 0.91, Spearman 0.80"
     for found in (exact, estimate):
         grid = found.data[0]
@@ -55,7 +55,7 @@ def test_exact_and_estimate_stand_on_one_scale_and_name_their_correlation() -> N
 
 def test_layers_without_experts_have_no_bar() -> None:
     found = figures.layers_figure(importance(), PLAN)
-    assert title(found) == "Layer 3 matters most (loss +0.700 without it)"
+    assert title(found) == "Layer 3 is most important (loss +0.700 without it)"
     assert found.data[0]["x"] == ["1", "3"]
     assert found.data[1]["y"] == [0.0, 0.55]
 
@@ -71,19 +71,19 @@ def test_the_fewest_that_are_enough_are_named() -> None:
         ]
 
     found = figures.greedy_figure({"removal": steps(down), "addition": steps(up)}, 3)
-    assert title(found) == "1 of 3 experts are enough for the accuracy of all (60.0 %); with 2 it is 62.0 %"
+    assert title(found) == "1 of 3 experts reach the accuracy of all (60.0 %); 2 reach 62.0 %"
     assert found.data[0]["x"] == [0, 1, 2, 3]
     assert found.data[0]["y"] == [20.0, 60.0, 62.0, 60.0]
     three = figures.greedy_figure({"estimate": steps(down), "removal": steps(down), "addition": steps(up)}, 3)
     assert [trace["line"]["dash"] for trace in three.data[:3]] == ["dot", "solid", "solid"]
     alone = figures.greedy_figure({"removal": steps([*down[:1], (2, 50.0)])}, 3)
-    assert title(alone) == "3 of 3 experts are enough for the accuracy of all (60.0 %)"
+    assert title(alone) == "3 of 3 experts reach the accuracy of all (60.0 %)"
 
 
 def test_two_runs_under_random_masks_share_their_bins() -> None:
     answer = {"accuracies": [50.0, 52.0, 51.0], "trained": {"accuracy": 60.0}, "mean": 51.0, "deviation": 1.0, "rate": 0.5, "samples": 3, "images": 50}  # fmt: skip
     other = {**answer, "accuracies": [30.0, 20.0, 25.0], "mean": 25.0}
     found = figures.robustness_figure([("A", answer), ("B", other)])
-    assert title(found) == "At p = 0.5 A loses 9.0 points and B loses 35.0 points on average"
+    assert title(found) == "At p = 0.5, A loses 9.0 points and B loses 35.0 points on average"
     assert found.data[0]["xbins"] == found.data[1]["xbins"]
     assert found.data[0]["xbins"]["start"] < 20
