@@ -1,5 +1,5 @@
-"""The views of the Experts page that compare runs, and a run without experts, in a real browser: nothing is cut off, the
-URL keeps choices, and saved files are valid."""
+"""The views of the Experts page that compare runs, and a run without experts, in a real browser: nothing is cut off,
+the URL keeps choices, and saved files are valid."""
 
 from __future__ import annotations
 

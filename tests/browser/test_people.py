@@ -154,11 +154,8 @@ def test_a_name_is_kept_for_one_browser_and_the_id_is_never_shown(
         page.reload()
         second, other = tab(context, f"{url}/masks"), tab(browser(), url)
         for own_tab in (page, second):
-            when(
-                own_tab,
-                lambda: own_tab.get_by_label(NAME).input_value() == "Ada",
-                own_tab.get_by_label(NAME).input_value,
-            )
+            name = own_tab.get_by_label(NAME)
+            when(own_tab, lambda name=name: name.input_value() == "Ada", name.input_value)
         assert other.get_by_label(NAME).input_value() == ""
         assert cookie(context)["value"] == visitor_cookie["value"]
         for own_tab in (page, second):
