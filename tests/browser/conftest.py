@@ -118,7 +118,8 @@ def serving(
                 urllib.request.urlopen(f"{url}/_stcore/health", timeout=2).close()
                 break
             except OSError:
-                assert server.poll() is None and time.monotonic() < deadline, (folder / "server.log").read_text()
+                alive = server.poll() is None and time.monotonic() < deadline
+                assert alive, (folder / "server.log").read_text()
                 time.sleep(0.2)
         yield url
     finally:

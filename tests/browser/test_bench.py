@@ -92,7 +92,8 @@ def test_the_heartbeat_shows_the_active_experts_of_each_step(
     rings = f"""() => {{ const words = {BOX}.querySelector('.lb-step').textContent.match(/[\\d,]+/g);
         if (!words) return null;
         return {{ step: Number(words[0].replaceAll(',', '')), said: Number(words[1]),
-            lit: [...{BOX}.querySelectorAll('.lb-grid g > rect:first-child')].map(r => r.getAttribute('stroke-width') === '2.2') }}; }}"""
+            lit: [...{BOX}.querySelectorAll('.lb-grid g > rect:first-child')]
+                .map(r => r.getAttribute('stroke-width') === '2.2') }}; }}"""
     seen = {}
     for _ in range(40):
         beat = page.evaluate(rings)
@@ -110,7 +111,8 @@ def test_the_heartbeat_shows_the_active_experts_of_each_step(
 
 def test_colour_is_contribution_and_size_is_gradient(looked: Page, lab: Lab, over: str) -> None:
     page = looked
-    cells = page.evaluate(f"""[...{BOX}.querySelectorAll('.lb-grid g')].map(g => {{ const r = g.querySelectorAll('rect')[1];
+    cells = page.evaluate(f"""[...{BOX}.querySelectorAll('.lb-grid g')].map(g => {{
+        const r = g.querySelectorAll('rect')[1];
         return r ? {{ fill: r.getAttribute('fill'), size: Number(r.getAttribute('width')) }} : null; }})""")
     stats = events(lab, over, ev.ExpertStats)[-1]
     flat = lambda canvas: [v for row in canvas for v in row]  # noqa: E731
@@ -161,8 +163,10 @@ def test_the_twelve_images_show_predictions_and_mark_flips(looked: Page, lab: La
     page = looked
     before, last = (e.predicted for e in events(lab, over, ev.Predictions)[-2:])
     truth = events(lab, over, ev.SampleImages)[0].labels
-    seen = page.evaluate(f"""[...{BOX}.querySelectorAll('.lb-album li')].map(l => ({{ flip: l.classList.contains('flip'),
-        said: l.querySelector('b').textContent, wide: l.querySelector('img').naturalWidth, alt: l.querySelector('img').alt }}))""")
+    seen = page.evaluate(f"""[...{BOX}.querySelectorAll('.lb-album li')].map(l => ({{
+        flip: l.classList.contains('flip'),
+        said: l.querySelector('b').textContent,
+        wide: l.querySelector('img').naturalWidth, alt: l.querySelector('img').alt }}))""")
     assert len(seen) == 12
     assert all(item["wide"] > 0 for item in seen)
     assert [item["said"][2:] for item in seen] == list(last)
@@ -225,7 +229,8 @@ def test_zoom_hidden_traces_and_scroll_survive_new_points(visit: Callable[..., P
     page.mouse.up()
     page.wait_for_timeout(300)
     page.evaluate(f"{CURVE}.dataset.mark = 'same'")
-    state = f"""() => ({{ range: {CURVE}.layout.yaxis.range.join(), hidden: {CURVE}.data[0].visible, mark: {CURVE}.dataset.mark,
+    state = f"""() => ({{ range: {CURVE}.layout.yaxis.range.join(),
+        hidden: {CURVE}.data[0].visible, mark: {CURVE}.dataset.mark,
         scroll: document.querySelector('[data-testid=stMain]').scrollTop }})"""
     before = page.evaluate(state)
     count = page.evaluate(f"{CURVE}.data[0].x.at(-1)")
@@ -240,7 +245,8 @@ def test_pause_freezes_the_display_and_continue_resumes_it(
 ) -> None:
     page = opened(visit, live.id)
     page.get_by_role("button", name="Pause", exact=True).press("Enter")
-    shown = f"() => [{CURVE}.data[0].x.at(-1), {BOX}.querySelector('.lb-step').textContent, {BOX}.querySelector('.lb-facts').innerText].join()"
+    shown = f"""() => [{CURVE}.data[0].x.at(-1), {BOX}.querySelector('.lb-step').textContent,
+        {BOX}.querySelector('.lb-facts').innerText].join()"""
     held = page.evaluate(shown)
     page.get_by_text("Display paused; the run continues.").wait_for(timeout=30_000)
     page.wait_for_timeout(2000)
@@ -299,8 +305,17 @@ def test_replay_at_each_speed_reaches_the_end(visit: Callable[..., Page], over: 
 # ---------------------------------------------------------------- saved files and layout
 
 
-@pytest.mark.parametrize(("figure", "column"), [("grid", "contribution"), ("tiles", "cosine"), ("drift", "coefficient"),
-                                            ("accuracy", "series"), ("loss", "series"), ("alike", "series")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("figure", "column"),
+    [
+        ("grid", "contribution"),
+        ("tiles", "cosine"),
+        ("drift", "coefficient"),
+        ("accuracy", "series"),
+        ("loss", "series"),
+        ("alike", "series"),
+    ],
+)
 def test_every_figure_is_saved_as_png_svg_and_csv(figure: str, column: str, looked: Page) -> None:
     page = looked
     box = page.locator(f".lb-{figure}")
@@ -330,9 +345,11 @@ def test_every_figure_is_saved_as_png_svg_and_csv(figure: str, column: str, look
 def test_nothing_is_cut(width: int, scheme: str, visit: Callable[..., Page], live: PlayedRun, over: str) -> None:
     for run in (live.id, over):
         page = opened(visit, run, width=width, scheme=scheme)
-        cut = page.evaluate(f"""() => {{ const main = document.querySelector('[data-testid=stMain]'), frame = {BOX}.getBoundingClientRect();
+        cut = page.evaluate(f"""() => {{ const main = document.querySelector('[data-testid=stMain]');
+            const frame = {BOX}.getBoundingClientRect();
             const out = [...{BOX}.querySelectorAll('svg, .plot, button, dd, .lb-title, select, input')].filter(e => {{
-                const box = e.getBoundingClientRect(); return box.width && (box.right > frame.right + 1 || box.left < frame.left - 1); }});
+                const box = e.getBoundingClientRect();
+                return box.width && (box.right > frame.right + 1 || box.left < frame.left - 1); }});
             return [main.scrollWidth - main.clientWidth, out.map(e => e.className.baseVal ?? e.className)]; }}""")
         assert cut == [0, []]
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     from tests.browser.conftest import Lab
 
-CUT = """() => { const main = document.querySelector('[data-testid="stMain"]'), edge = main.getBoundingClientRect().right;
+CUT = """() => { const main = document.querySelector('[data-testid="stMain"]');
+    const edge = main.getBoundingClientRect().right;
     const inWide = (e) => { for (let p = e.parentElement; p && p !== main; p = p.parentElement)
         if (/auto|scroll/.test(getComputedStyle(p).overflowX)) return true; return false; };
     const out = [...main.querySelectorAll('text, img, button, p, svg.main-svg')].filter((e) =>
@@ -139,7 +140,8 @@ def test_experts_are_switched_off_on_one_image(runs: dict[str, str], visit: Call
     page.get_by_role("button", name="All experts of layer 12", exact=True).click()
     page.wait_for_url("**off=L12**")
     page.wait_for_function(
-        "[...document.querySelectorAll('.gtitle')].some((t) => /Prediction (stays|changes)/.test(t.textContent) && /points|from/.test(t.textContent))",
+        "[...document.querySelectorAll('.gtitle')]"
+        ".some((t) => /Prediction (stays .* points|changes from)/.test(t.textContent))",
         timeout=WAIT,
     )
     page.get_by_text("Apply to all evaluation images").click()

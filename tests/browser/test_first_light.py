@@ -20,10 +20,13 @@ if TYPE_CHECKING:
 
 PLOTS = """() => [...document.querySelectorAll('.js-plotly-plot')].map(p => ({
     title: p.layout.title.text, traces: p.data.map(t => ({ type: t.type, name: t.name, y: t.y, z: t.z })),
-    box: p.getBoundingClientRect().toJSON(), ink: p.querySelectorAll('path.js-line, .heatmaplayer image, .point').length }))"""
+    box: p.getBoundingClientRect().toJSON(),
+    ink: p.querySelectorAll('path.js-line, .heatmaplayer image, .point').length }))"""
 
-GRID = """() => { const svg = document.querySelector('.lb-grid svg'), fills = [...svg.querySelectorAll('g > rect:nth-child(2)')];
-    return { box: svg.getBoundingClientRect().toJSON(), tips: [...svg.querySelectorAll('g > title')].map(t => t.textContent),
+GRID = """() => { const svg = document.querySelector('.lb-grid svg'),
+    fills = [...svg.querySelectorAll('g > rect:nth-child(2)')];
+    return { box: svg.getBoundingClientRect().toJSON(),
+        tips: [...svg.querySelectorAll('g > title')].map(t => t.textContent),
         fills: fills.map(r => r.getAttribute('fill')), sizes: fills.map(r => Number(r.getAttribute('width'))) }; }"""
 TILES = """[...document.querySelectorAll('.lb-tiles svg rect[rx="1"]')].map(r => r.getAttribute('fill'))"""
 
@@ -62,7 +65,8 @@ def test_one_click_starts_a_run_that_is_shown_to_its_end(visit: Callable[..., Pa
     assert run.config.task == "digits"
     assert len(measured) >= 8
     last = measured[-1]
-    assert isinstance(last, Evaluation) and last.accuracy > 50, "ten classes: chance is 10 %"
+    assert isinstance(last, Evaluation)
+    assert last.accuracy > 50, "ten classes: chance is 10 %"
     print(f"click to final accuracy: {elapsed:.0f} s, {last.accuracy:.1f} %")
 
     shown = page.evaluate(PLOTS)
@@ -73,7 +77,9 @@ def test_one_click_starts_a_run_that_is_shown_to_its_end(visit: Callable[..., Pa
     loss = next(p for p in shown if p["title"].startswith("Loss"))
     assert len(loss["traces"][1]["y"]) > 50
     for plot in (accuracy, loss):
-        assert plot["ink"] > 0 and plot["box"]["width"] > 250 and plot["box"]["height"] > 150, plot["title"]
+        assert plot["ink"] > 0, plot["title"]
+        assert plot["box"]["width"] > 250, plot["title"]
+        assert plot["box"]["height"] > 150, plot["title"]
     cells, tiles = page.evaluate(GRID), page.evaluate(TILES)
     assert cells["box"]["width"] > 250
     assert len(cells["tips"]) == 96
@@ -142,7 +148,7 @@ def test_zoom_survives_new_points(visit: Callable[..., Page], lab: Lab) -> None:
         page.mouse.up()
         page.wait_for_timeout(500)
         chosen = page.evaluate(f"{curve}.layout.yaxis.range")
-        assert chosen[0] > 5 and chosen[1] < 100, "the drag zoomed in"
+        assert 5 < chosen[0] < chosen[1] < 100, "the drag zoomed in"
         before = page.evaluate(f"{curve}.data[1].y.length")
         page.wait_for_function(f"{curve}.data[1].y.length > {before}", timeout=90_000)
         assert page.evaluate(f"{curve}.layout.yaxis.range") == chosen

@@ -35,7 +35,8 @@ def test_page_fits(path: str, scheme: str, visit: Callable[..., Page]) -> None:
         page.set_viewport_size({"width": width, "height": 900})
         page.wait_for_timeout(1000)
         layout = page.evaluate(OVERFLOW)
-        assert layout["wider"] <= 1 and layout["text"] > 60, width
+        assert layout["wider"] <= 1, width
+        assert layout["text"] > 60, width
         assert page.locator("[data-testid='stException'], :text('Component Error')").count() == 0
     background = page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
     assert background == {"light": "rgb(250, 250, 247)", "dark": "rgb(16, 20, 24)"}[scheme]

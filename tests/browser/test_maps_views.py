@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
     from tests.browser.conftest import Lab
 
-CUT = """() => { const main = document.querySelector('[data-testid="stMain"]'), edge = main.getBoundingClientRect().right;
-    const out = [...main.querySelectorAll('text, img, button, p, svg.main-svg')].filter((e) => e.getBoundingClientRect().right > edge + 1);
+CUT = """() => { const main = document.querySelector('[data-testid="stMain"]');
+    const edge = main.getBoundingClientRect().right;
+    const out = [...main.querySelectorAll('text, img, button, p, svg.main-svg')]
+        .filter((e) => e.getBoundingClientRect().right > edge + 1);
     return [main.scrollWidth - main.clientWidth, out.map((e) => e.textContent.slice(0, 40))]; }"""
 WAIT = 120_000  # the probe process loads torch first
 

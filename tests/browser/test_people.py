@@ -180,7 +180,7 @@ def test_a_tab_that_gets_another_tabs_cookie_late_becomes_the_same_visitor(
         )
         page.goto(f"{url}/train")
         page.wait_for_function(
-            "() => { const box = document.querySelector('section[data-testid=stSidebar] input'); return box && box.value === 'Ada'; }",
+            "() => document.querySelector('section[data-testid=stSidebar] input')?.value === 'Ada'",
             timeout=30_000,
         )
         when(page, lambda: shown(page) == ("31", "4", config.command()), lambda: shown(page))

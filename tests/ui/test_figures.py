@@ -168,7 +168,8 @@ def test_every_colour_in_every_figure_has_a_meaning_in_the_palette() -> None:
         figures.accuracy_figure(Running(steps(5)), reached(evaluations(1.0), 2)),
         figures.loss_figure(Running(steps(5)), reached(evaluations(1.0), 2)),
         figures.statistic_figure("one", ("One", "%"), [(1, (0.5, 0.7))], ["1", "2"], 2),
-        figures.expert_figure(((0.5,),), "coefficient", uniform(0.5, 1, 1), 1), figures.similarity_tiles(stats, uniform(0.5, 1, 2)),
+        figures.expert_figure(((0.5,),), "coefficient", uniform(0.5, 1, 1), 1),
+        figures.similarity_tiles(stats, uniform(0.5, 1, 2)),
         figures.similarity_curve([stats]), figures.active_figure(uniform(0.5)),
         figures.balance_figure(["a"], {"train": [1], "val": [2]}),
     ]  # fmt: skip

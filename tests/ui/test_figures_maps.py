@@ -164,8 +164,10 @@ def test_two_predictions_name_the_change() -> None:
 def test_every_colour_has_a_meaning_in_the_palette() -> None:
     known = (PACKAGE / "ui" / "palette.js").read_text()
     drawn = [
-        figures.against_figure(SHIRT, MEAN, PLAN, "a"), figures.class_figure([MEAN], MEAN, ["a"], PLAN, None, relative=False),
-        figures.maps_figure(ROWS, ["a", "b"], "t", "q", "n"), figures.classes_figure([{"class": 0, "probability": 1.0}], ["a"]),
+        figures.against_figure(SHIRT, MEAN, PLAN, "a"),
+        figures.class_figure([MEAN], MEAN, ["a"], PLAN, None, relative=False),
+        figures.maps_figure(ROWS, ["a", "b"], "t", "q", "n"),
+        figures.classes_figure([{"class": 0, "probability": 1.0}], ["a"]),
         figures.without_figure([], {"class": 0, "probability": 1.0, "flips": True}, 1.0, ["a"], 0),
     ]  # fmt: skip
     used = {name for figure in drawn for name in re.findall(r'"@([a-z]+)"', figure.spec)}

@@ -19,7 +19,8 @@ def importance() -> dict:
     none = [None, None, None]
     return {
         "experts": {
-            "loss": [[0.1, -0.2, None], none, [0.0, 0.3, 0.05]], "estimate": [[0.1, -0.1, None], none, [0.0, 0.5, 0.05]],
+            "loss": [[0.1, -0.2, None], none, [0.0, 0.3, 0.05]],
+            "estimate": [[0.1, -0.1, None], none, [0.0, 0.5, 0.05]],
             "accuracy": [[-1.0, 0.5, None], none, [0.0, -2.0, 0.0]], "pearson": 0.91234, "spearman": 0.8,
         },
         "layers": {"loss": [0.1, None, 0.7], "estimate": [0.0, None, 0.55], "accuracy": [-1.0, None, -9.0]},
