@@ -117,8 +117,8 @@ def difference_caption(difference: Difference) -> str:
         parts.append(
             f"After epoch {last.epoch}: n = {last.n}, standard deviation {points(last.spread[0])}, "
             f"lowest {points(last.least, signed=True)}, highest {points(last.most, signed=True)} points. The band is "
-            "the 95 % interval of the mean (Student's t). It covers the variation between seeds, not between evaluation "
-            "images, which are the same in all runs."
+            "the 95 % interval of the mean (Student's t). It covers the variation between seeds, not between "
+            "evaluation images, which are the same in all runs."
         )
     return " ".join(parts)
 
