@@ -1,4 +1,4 @@
-"""What the browser tests of the canvas share."""
+"""Helpers of the browser tests of the canvas."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ if TYPE_CHECKING:
 
 
 def cell(page: Page, layer: int, expert: int) -> dict:
-    """Middle of a cell on the screen."""
+    """Return the centre of a cell on the screen."""
     box = page.locator(f'.mg-cell[data-row="{layer - 1}"][data-column="{expert - 1}"]').bounding_box()
     assert box is not None
     return {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
 
 
 def plan_when(page: Page, condition: Callable[[MaskPlan], bool]) -> MaskPlan:
-    """The plan that the server holds, read off the page's one-line code, once it is what was painted."""
-    for _ in range(600):  # a run of another test may hold both cores
+    """Return the plan that the server has, from the page's one-line code, once it meets the condition."""
+    for _ in range(600):  # a run of another test may use all cores
         code = page.locator('[data-testid="stCode"] code').first.inner_text().strip()
         plan = MaskPlan.from_code(code)
         if condition(plan):
             return plan
         page.wait_for_timeout(100)
-    raise AssertionError(f"the page still holds {code}")
+    raise AssertionError(f"the page still has {code}")
 
 
 def opened(page: Page) -> Page:
-    """The page Masks once its canvas stands still."""
+    """Return the page Masks once its canvas is stable."""
     page.wait_for_selector(".mg-cell")
     page.locator(".mg").scroll_into_view_if_needed()
     page.wait_for_timeout(600)
     return page
 
 
-def drag(page: Page, *places: dict, steps: int = 2) -> None:
-    """A stroke of the mouse over places on the screen; few steps are a fast hand."""
-    page.mouse.move(**places[0])
+def drag(page: Page, *points: dict, steps: int = 2) -> None:
+    """Drag the mouse over points on the screen; few steps mean a fast movement."""
+    page.mouse.move(**points[0])
     page.mouse.down()
-    for place in places[1:]:
-        page.mouse.move(**place, steps=steps)
+    for point in points[1:]:
+        page.mouse.move(**point, steps=steps)
     page.mouse.up()

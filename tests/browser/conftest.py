@@ -1,5 +1,5 @@
-"""A real server and a real Chromium. Without Chromium these tests say why they skip; with
-MLAE_LAB_BROWSER=required, as in CI, its absence is a failure."""
+"""A real server and a real Chromium. Without Chromium these tests are skipped with the reason; with
+MLAE_LAB_BROWSER=required, as in CI, they fail."""
 
 from __future__ import annotations
 
@@ -41,26 +41,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
     """The browser, started once."""
-    found = os.environ.get("MLAE_LAB_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    executable = os.environ.get("MLAE_LAB_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        found, reason = None, "playwright is not installed: pip install -r requirements-dev.txt"
+        executable, reason = None, "playwright is not installed: pip install -r requirements-dev.txt"
     else:
         reason = "no Chromium on this machine: install Debian's chromium or set MLAE_LAB_CHROMIUM to one"
-    if not found:
+    if not executable:
         if os.environ.get("MLAE_LAB_BROWSER") == "required":
             pytest.fail(reason)
         pytest.skip(reason)
     with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=found, args=FLAGS)
+        browser = play.chromium.launch(executable_path=executable, args=FLAGS)
         yield browser
         browser.close()
 
 
 @dataclass
 class Lab:
-    """A running lab. url: of its home page; store: its runs; data: its data folder; hub: where it fetches from."""
+    """A running lab. url: of its home page; store: its runs; data: its data folder; hub: its download source."""
 
     url: str
     store: RunStore
@@ -70,7 +70,7 @@ class Lab:
 
 @pytest.fixture(scope="session")
 def hub() -> Iterator[HubServer]:
-    """A Hub on the loopback, empty until a test puts something there."""
+    """A Hub on the loopback interface, empty until a test adds files."""
     with hub_server() as server:
         yield server
 
@@ -85,13 +85,18 @@ def free_port() -> int:
 def serving(
     folder: Path, port: int, *options: str, script: Path = PACKAGE / "app.py", **environment: str
 ) -> Iterator[str]:
-    """`streamlit run` as the README says it, from a foreign working directory, until the block ends; its address.
+    """Run `streamlit run` as in the README, from another working directory, until the block ends; yield its URL.
 
-    folder: holds its store/, its data/ and its server.log. script: what it runs in place of the lab's.
+    Args:
+        folder: Contains store/, data/ and server.log.
+        port: To listen on.
+        options: Of `streamlit run`.
+        script: To run instead of the lab's.
+        environment: Additional variables.
     """
-    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "OMP_NUM_THREADS")}
-    kept |= {"MLAE_LAB_STORE": str(folder / "store"), "MLAE_LAB_DATA": str(folder / "data"), **environment}
-    words = [
+    variables = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "OMP_NUM_THREADS")}
+    variables |= {"MLAE_LAB_STORE": str(folder / "store"), "MLAE_LAB_DATA": str(folder / "data"), **environment}
+    command = [
         sys.executable,
         "-m",
         "streamlit",
@@ -104,7 +109,7 @@ def serving(
         *options,
     ]
     with (folder / "server.log").open("a") as log:
-        server = subprocess.Popen(words, cwd=folder, env=kept, stdout=log, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(command, cwd=folder, env=variables, stdout=log, stderr=subprocess.STDOUT)
     url = f"http://localhost:{port}"
     try:
         deadline = time.monotonic() + 60
@@ -113,7 +118,8 @@ def serving(
                 urllib.request.urlopen(f"{url}/_stcore/health", timeout=2).close()
                 break
             except OSError:
-                assert server.poll() is None and time.monotonic() < deadline, (folder / "server.log").read_text()
+                alive = server.poll() is None and time.monotonic() < deadline
+                assert alive, (folder / "server.log").read_text()
                 time.sleep(0.2)
         yield url
     finally:
@@ -139,18 +145,18 @@ PLAIN = replace(CHOSEN, plan=allocation((0,) * 10 + (3, 2)))
 
 @pytest.fixture(scope="session")
 def pair(lab: Lab) -> Iterator[tuple[str, str]]:
-    """Two runs that are over and a pair, with a mask and without."""
-    made = finished(lab.store, CHOSEN), finished(lab.store, PLAIN)
-    yield made
-    for name in made:
+    """Two finished paired runs, one masked and one with a fixed allocation."""
+    runs = finished(lab.store, CHOSEN), finished(lab.store, PLAIN)
+    yield runs
+    for name in runs:
         end_probe(lab.store, name)
 
 
 @pytest.fixture
 def visit(chromium: Browser, lab: Lab) -> Iterator[Callable[..., Page]]:
-    """Opens a page of the lab and waits for its heading; at the end checks that no outside host was asked
-    and no script failed."""
-    contexts, outside, broken = [], [], []
+    """Return a function that opens a page and waits for its heading; check at the end that no outside host was
+    contacted and no script failed."""
+    contexts, outside_requests, script_errors = [], [], []
 
     def open_page(
         path: str = "/", scheme: str = "light", width: int = 1280, height: int = 900, touch: bool = False
@@ -165,10 +171,10 @@ def visit(chromium: Browser, lab: Lab) -> Iterator[Callable[..., Page]]:
             lambda r: (
                 None
                 if r.url.startswith((lab.url, "data:", "blob:", lab.url.replace("http", "ws")))
-                else outside.append(r.url)
+                else outside_requests.append(r.url)
             ),
         )
-        page.on("pageerror", lambda error: broken.append(str(error)))
+        page.on("pageerror", lambda error: script_errors.append(str(error)))
         page.goto(lab.url + path)
         page.wait_for_selector(".lab-title", timeout=30_000)
         return page
@@ -176,5 +182,5 @@ def visit(chromium: Browser, lab: Lab) -> Iterator[Callable[..., Page]]:
     yield open_page
     for context in contexts:
         context.close()
-    assert outside == []
-    assert broken == []
+    assert outside_requests == []
+    assert script_errors == []

@@ -1,4 +1,4 @@
-"""axe-core on every page, light and dark: no serious and no critical fault."""
+"""axe-core on every page, light and dark: no serious or critical violations."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 NAVIGATION = "[data-testid='stSidebarNavItems']"
-# Rule and place of what is Streamlit's own and no style sheet or script of ours can mend.
-NOT_OURS = {
+# Rule and region of violations in Streamlit's own elements, which the lab cannot fix.
+STREAMLIT_VIOLATIONS = {
     ("list", NAVIGATION),  # st.navigation puts a <div> for each section between the <ul> and its <li>
-    ("listitem", NAVIGATION),  # and so the entries of a section have no list around them
+    ("listitem", NAVIGATION),  # so the entries of a section are not inside a list
 }
 
 
-def faults(page: Page, rules: tuple[str, ...] = ()) -> list[str]:
-    """Serious and critical faults, each as "rule: element (why)". rules: only these."""
+def serious_violations(page: Page, rules: tuple[str, ...] = ()) -> list[str]:
+    """Return serious and critical violations, each as "rule: element (reason)". rules: check only these."""
     from axe_playwright_python.sync_playwright import Axe
 
     options = {"resultTypes": ["violations"]} | ({"runOnly": list(rules)} if rules else {})
@@ -28,12 +28,14 @@ def faults(page: Page, rules: tuple[str, ...] = ()) -> list[str]:
         for rule in Axe().run(page, options=options).response["violations"]
         if rule["impact"] in ("serious", "critical")
         for node in rule["nodes"]
-        if not any(rule["id"] == known and _within(page, node["target"], place) for known, place in NOT_OURS)
+        if not any(
+            rule["id"] == known and _within(page, node["target"], place) for known, place in STREAMLIT_VIOLATIONS
+        )
     ]
 
 
 def _within(page: Page, target: list, place: str) -> bool:
-    """Whether an element that axe names lies in a place, or is it."""
+    """Return whether an element that axe reports is inside a region, or is it."""
     return page.locator(target[-1]).first.evaluate("(element, place) => Boolean(element.closest(place))", place)
 
 
@@ -44,7 +46,7 @@ def _within(page: Page, target: list, place: str) -> bool:
         "/compare?a={0}&b={1}", "/experts?run={0}",
     ],
 )  # fmt: skip
-def test_page_has_no_serious_fault(path: str, visit: Callable[..., Page], pair: tuple[str, str]) -> None:
+def test_page_has_no_serious_violation(path: str, visit: Callable[..., Page], pair: tuple[str, str]) -> None:
     page = visit(path.format(*pair))
     page.wait_for_timeout(1500)
     for scheme in ("light", "dark"):
@@ -52,5 +54,7 @@ def test_page_has_no_serious_fault(path: str, visit: Callable[..., Page], pair: 
         page.wait_for_timeout(400)
         background = page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
         assert background == {"light": "rgb(250, 250, 247)", "dark": "rgb(16, 20, 24)"}[scheme]
-        found = faults(page, () if scheme == "light" else ("color-contrast",))  # nothing else is another in the dark
-        assert not found, f"{scheme}: " + "\n".join(found)
+        violations = serious_violations(
+            page, () if scheme == "light" else ("color-contrast",)
+        )  # only contrast depends on the scheme
+        assert not violations, f"{scheme}: " + "\n".join(violations)

@@ -1,4 +1,4 @@
-"""The live bench in a real browser: a run that goes on and one that is over, both written by hand."""
+"""The live bench in a real browser: a live run and a finished one, both with synthetic events."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def written(store: RunStore, config: RunConfig) -> str:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A server on a store of its own, in which no supervisor starts anything."""
+    """A server on a separate store, in which no supervisor starts anything."""
     folder = tmp_path_factory.mktemp("bench")
     with serving(folder, free_port()) as url:
         yield Lab(url, RunStore(folder / "store"), folder / "data", None)
@@ -52,7 +52,7 @@ def live(lab: Lab) -> Iterator[PlayedRun]:
 
 @pytest.fixture(scope="module")
 def over(lab: Lab, live: PlayedRun) -> str:
-    """A finished run, with a dense one and a linear probe of the same settings beside it."""
+    """A finished run; the store also has a dense run and a linear probe with the same settings."""
     written(lab.store, replace(OVER, plan=dense()))
     written(lab.store, replace(OVER, method="linear"))
     return written(lab.store, OVER)
@@ -70,7 +70,7 @@ def opened(visit: Callable[..., Page], run: str, **how) -> Page:
 
 @pytest.fixture(scope="module")
 def looked(chromium: Browser, lab: Lab, over: str) -> Iterator[Page]:
-    """The finished run, opened once for all who only look at it."""
+    """The finished run, opened once for all tests that only read the page."""
     context = chromium.new_context(viewport={"width": 1280, "height": 1500})
     page, broken = context.new_page(), []
     page.on("pageerror", lambda error: broken.append(str(error)))
@@ -82,15 +82,18 @@ def looked(chromium: Browser, lab: Lab, over: str) -> Iterator[Page]:
     assert broken == []
 
 
-# ---------------------------------------------------------------- while it lives
+# ---------------------------------------------------------------- live
 
 
-def test_the_heartbeat_lights_what_each_step_drew(visit: Callable[..., Page], lab: Lab, live: PlayedRun) -> None:
+def test_the_heartbeat_shows_the_active_experts_of_each_step(
+    visit: Callable[..., Page], lab: Lab, live: PlayedRun
+) -> None:
     page = opened(visit, live.id)
     rings = f"""() => {{ const words = {BOX}.querySelector('.lb-step').textContent.match(/[\\d,]+/g);
         if (!words) return null;
         return {{ step: Number(words[0].replaceAll(',', '')), said: Number(words[1]),
-            lit: [...{BOX}.querySelectorAll('.lb-grid g > rect:first-child')].map(r => r.getAttribute('stroke-width') === '2.2') }}; }}"""
+            lit: [...{BOX}.querySelectorAll('.lb-grid g > rect:first-child')]
+                .map(r => r.getAttribute('stroke-width') === '2.2') }}; }}"""
     seen = {}
     for _ in range(40):
         beat = page.evaluate(rings)
@@ -108,7 +111,8 @@ def test_the_heartbeat_lights_what_each_step_drew(visit: Callable[..., Page], la
 
 def test_colour_is_contribution_and_size_is_gradient(looked: Page, lab: Lab, over: str) -> None:
     page = looked
-    cells = page.evaluate(f"""[...{BOX}.querySelectorAll('.lb-grid g')].map(g => {{ const r = g.querySelectorAll('rect')[1];
+    cells = page.evaluate(f"""[...{BOX}.querySelectorAll('.lb-grid g')].map(g => {{
+        const r = g.querySelectorAll('rect')[1];
         return r ? {{ fill: r.getAttribute('fill'), size: Number(r.getAttribute('width')) }} : null; }})""")
     stats = events(lab, over, ev.ExpertStats)[-1]
     flat = lambda canvas: [v for row in canvas for v in row]  # noqa: E731
@@ -133,9 +137,9 @@ def test_colour_is_contribution_and_size_is_gradient(looked: Page, lab: Lab, ove
         assert button.get_attribute("aria-pressed") == "true"
 
 
-def test_coefficients_drift_and_tiles_fill_beside_the_dense_run(looked: Page, lab: Lab, over: str) -> None:
+def test_coefficients_and_tiles_are_drawn_with_the_dense_run_as_reference(looked: Page, lab: Lab, over: str) -> None:
     page = looked
-    stats, alike = events(lab, over, ev.ExpertStats)[-1], events(lab, over, ev.SimilarityStats)[-1]
+    stats, similarity = events(lab, over, ev.ExpertStats)[-1], events(lab, over, ev.SimilarityStats)[-1]
     values = [v for row in stats.coefficient for v in row if v is not None]
     dots = page.evaluate(f"[...{BOX}.querySelectorAll('.lb-dot')].map(d => Number(d.getAttribute('cx')))")
     order = sorted(range(len(values)), key=values.__getitem__)
@@ -146,30 +150,32 @@ def test_coefficients_drift_and_tiles_fill_beside_the_dense_run(looked: Page, la
     )
     assert len(tiles) == sum(k * (k - 1) for k in OVER.plan.kept)
     assert "none" not in tiles
-    heads = page.evaluate(f"[...{BOX}.querySelectorAll('.lb-tiles svg text')].map(t => t.textContent)")
-    most = next(i for i, m in enumerate(alike.absolute) if m is not None)
-    assert f"{alike.absolute[most]:.2f} / 0." in heads[most]
+    headings = page.evaluate(f"[...{BOX}.querySelectorAll('.lb-tiles svg text')].map(t => t.textContent)")
+    first = next(i for i, m in enumerate(similarity.absolute) if m is not None)
+    assert f"{similarity.absolute[first]:.2f} / 0." in headings[first]
     assert "/ that of the dense run" in page.locator(".lb-tiles").inner_text()
     assert "in the dense run" in page.evaluate("document.querySelector('.lb-alike .js-plotly-plot').layout.title.text")
     labels = page.evaluate(f"{CURVE}.layout.annotations.map(a => a.text)")
     assert any(label.startswith("probe ") for label in labels)
 
 
-def test_the_twelve_images_say_what_the_network_says_and_flips_are_marked(looked: Page, lab: Lab, over: str) -> None:
+def test_the_twelve_images_show_predictions_and_mark_flips(looked: Page, lab: Lab, over: str) -> None:
     page = looked
     before, last = (e.predicted for e in events(lab, over, ev.Predictions)[-2:])
     truth = events(lab, over, ev.SampleImages)[0].labels
-    seen = page.evaluate(f"""[...{BOX}.querySelectorAll('.lb-album li')].map(l => ({{ flip: l.classList.contains('flip'),
-        said: l.querySelector('b').textContent, wide: l.querySelector('img').naturalWidth, alt: l.querySelector('img').alt }}))""")
+    seen = page.evaluate(f"""[...{BOX}.querySelectorAll('.lb-album li')].map(l => ({{
+        flip: l.classList.contains('flip'),
+        said: l.querySelector('b').textContent,
+        wide: l.querySelector('img').naturalWidth, alt: l.querySelector('img').alt }}))""")
     assert len(seen) == 12
-    assert all(one["wide"] > 0 for one in seen)
-    assert [one["said"][2:] for one in seen] == list(last)
-    assert [one["alt"] for one in seen] == list(truth)
-    assert [one["flip"] for one in seen] == [a != b for a, b in zip(before, last, strict=False)]
-    assert [one["said"][0] == "✓" for one in seen] == [a == b for a, b in zip(last, truth, strict=False)]
+    assert all(item["wide"] > 0 for item in seen)
+    assert [item["said"][2:] for item in seen] == list(last)
+    assert [item["alt"] for item in seen] == list(truth)
+    assert [item["flip"] for item in seen] == [a != b for a, b in zip(before, last, strict=False)]
+    assert [item["said"][0] == "✓" for item in seen] == [a == b for a, b in zip(last, truth, strict=False)]
 
 
-def test_what_else_is_recorded_is_drawn_when_it_is_unfolded(looked: Page, lab: Lab, over: str) -> None:
+def test_other_statistics_are_drawn_when_expanded(looked: Page, lab: Lab, over: str) -> None:
     more = looked.locator(".lb-more")
     assert more.locator(".plot").count() == 0
     more.locator("summary").click()
@@ -183,20 +189,20 @@ def test_what_else_is_recorded_is_drawn_when_it_is_unfolded(looked: Page, lab: L
     more.locator("summary").click()
 
 
-def test_pace_time_left_and_load_stand_above(visit: Callable[..., Page], live: PlayedRun) -> None:
+def test_speed_time_left_and_load_are_shown(visit: Callable[..., Page], live: PlayedRun) -> None:
     page = opened(visit, live.id)
     page.wait_for_function(f"/Processor at work/.test({BOX}.querySelector('.lb-facts').innerText)", timeout=30_000)
-    words = page.locator(".lb-facts").inner_text()
-    assert "Time left" in words
-    assert "Images per second" in words
-    assert " of " in words
+    facts = page.locator(".lb-facts").inner_text()
+    assert "Time left" in facts
+    assert "Images per second" in facts
+    assert " of " in facts
 
 
-def test_what_is_written_is_on_the_screen_in_time(visit: Callable[..., Page], lab: Lab, live: PlayedRun) -> None:
-    """By the browser's clock, what the page itself stalled left out: new points of a run that steps all the time come to
-    the screen less than two seconds apart, in the middle of all that come. How long a point took from disk is not seen."""
+def test_new_points_are_shown_in_time(visit: Callable[..., Page], lab: Lab, live: PlayedRun) -> None:
+    """New points of a live run appear less than two seconds apart in the median, by the browser's clock and without the
+    time in which the page itself was blocked. The latency from disk is not measured."""
     page = opened(visit, live.id)
-    asked = page.evaluate(f"""async () => {{ const from = [];
+    updates = page.evaluate(f"""async () => {{ const from = [];
         let last = {CURVE}.data[0].x.at(-1), changed = performance.now(), slack = 0, tick = performance.now();
         const end = tick + 8000;
         while (performance.now() < end) {{
@@ -206,7 +212,7 @@ def test_what_is_written_is_on_the_screen_in_time(visit: Callable[..., Page], la
             if (now !== last) {{ from.push([tick - changed, slack]); last = now; changed = tick; slack = 0; }}
         }}
         return from; }}""")
-    gaps = sorted(gap - slack for gap, slack in asked)
+    gaps = sorted(gap - slack for gap, slack in updates)
     assert len(gaps) >= 3
     assert gaps[len(gaps) // 2] < 2000
 
@@ -215,7 +221,7 @@ def test_zoom_hidden_traces_and_scroll_survive_new_points(visit: Callable[..., P
     page = opened(visit, live.id, height=700)
     page.evaluate(f"{CURVE}.querySelector('.nsewdrag').scrollIntoView({{ block: 'center' }})")
     page.wait_for_timeout(400)
-    page.locator(".lb-accuracy .annotation", has_text="train").click()  # a click on a line's name hides the line
+    page.locator(".lb-accuracy .annotation", has_text="train").click()  # a click on the label of a line hides the line
     box = page.locator(".lb-accuracy .nsewdrag").first.bounding_box()
     page.mouse.move(box["x"] + 15, box["y"] + 15)
     page.mouse.down()
@@ -223,7 +229,8 @@ def test_zoom_hidden_traces_and_scroll_survive_new_points(visit: Callable[..., P
     page.mouse.up()
     page.wait_for_timeout(300)
     page.evaluate(f"{CURVE}.dataset.mark = 'same'")
-    state = f"""() => ({{ range: {CURVE}.layout.yaxis.range.join(), hidden: {CURVE}.data[0].visible, mark: {CURVE}.dataset.mark,
+    state = f"""() => ({{ range: {CURVE}.layout.yaxis.range.join(),
+        hidden: {CURVE}.data[0].visible, mark: {CURVE}.dataset.mark,
         scroll: document.querySelector('[data-testid=stMain]').scrollTop }})"""
     before = page.evaluate(state)
     count = page.evaluate(f"{CURVE}.data[0].x.at(-1)")
@@ -233,10 +240,13 @@ def test_zoom_hidden_traces_and_scroll_survive_new_points(visit: Callable[..., P
     assert before["scroll"] > 0
 
 
-def test_pause_holds_the_image_and_go_on_takes_up_again(visit: Callable[..., Page], lab: Lab, live: PlayedRun) -> None:
+def test_pause_freezes_the_display_and_continue_resumes_it(
+    visit: Callable[..., Page], lab: Lab, live: PlayedRun
+) -> None:
     page = opened(visit, live.id)
     page.get_by_role("button", name="Pause", exact=True).press("Enter")
-    shown = f"() => [{CURVE}.data[0].x.at(-1), {BOX}.querySelector('.lb-step').textContent, {BOX}.querySelector('.lb-facts').innerText].join()"
+    shown = f"""() => [{CURVE}.data[0].x.at(-1), {BOX}.querySelector('.lb-step').textContent,
+        {BOX}.querySelector('.lb-facts').innerText].join()"""
     held = page.evaluate(shown)
     page.get_by_text("Display paused; the run continues.").wait_for(timeout=30_000)
     page.wait_for_timeout(2000)
@@ -245,35 +255,35 @@ def test_pause_holds_the_image_and_go_on_takes_up_again(visit: Callable[..., Pag
     page.wait_for_function(f"before => ({shown})() !== before", arg=held, timeout=20_000)
 
 
-# ---------------------------------------------------------------- played again
+# ---------------------------------------------------------------- replay
 
 
 def test_the_scrubber_replays_by_keyboard_and_by_mouse(visit: Callable[..., Page], lab: Lab, over: str) -> None:
     page = opened(visit, over)
-    slider, where = page.get_by_role("slider", name="Position in the run"), page.locator(".lb-where")
+    slider, position = page.get_by_role("slider", name="Position in the run"), page.locator(".lb-where")
     measured = events(lab, over, ev.Evaluation)
     page.wait_for_function("document.querySelector('.lb-where').textContent !== ''")
-    assert f"accuracy {measured[-1].accuracy:.1f} %" in where.inner_text()
+    assert f"accuracy {measured[-1].accuracy:.1f} %" in position.inner_text()
     slider.focus()
     page.keyboard.press("Home")
-    assert "Epoch 0.0" in where.inner_text()
-    assert "not evaluated yet" in where.inner_text()
+    assert "Epoch 0.0" in position.inner_text()
+    assert "not evaluated yet" in position.inner_text()
     assert "0" in slider.input_value()
     assert page.locator(".lb-album li.correct, .lb-album li.wrong").count() == 0
     for _ in range(measured[0].step):
         page.keyboard.press("ArrowRight")
-    assert f"accuracy {measured[0].accuracy:.1f} %" in where.inner_text()
+    assert f"accuracy {measured[0].accuracy:.1f} %" in position.inner_text()
     steps = {s.step: s.mask for s in events(lab, over, ev.TrainStep)}
-    said = page.locator(".lb-step").inner_text()
-    assert f"{sum(unpacked(steps[measured[0].step], 12 * OVER.plan.columns))} of" in said
-    assert f"Step {measured[0].step}:" in said
+    caption = page.locator(".lb-step").inner_text()
+    assert f"{sum(unpacked(steps[measured[0].step], 12 * OVER.plan.columns))} of" in caption
+    assert f"Step {measured[0].step}:" in caption
     assert page.evaluate(f"{CURVE}.layout.shapes.some(s => Math.abs(s.x0 - {measured[0].epoch}) < 0.01)")
     box = slider.bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     assert abs(int(slider.input_value()) - EPOCHS * STEPS_AN_EPOCH / 2) < 6
 
 
-def test_it_plays_at_any_speed_to_its_end(visit: Callable[..., Page], over: str) -> None:
+def test_replay_at_each_speed_reaches_the_end(visit: Callable[..., Page], over: str) -> None:
     page = opened(visit, over)
     page.get_by_label("Speed of the replay").select_option("1")
     page.get_by_role("button", name="Play", exact=True).press("Enter")
@@ -292,11 +302,20 @@ def test_it_plays_at_any_speed_to_its_end(visit: Callable[..., Page], over: str)
     assert page.locator(".lb-slider").input_value() == str(EPOCHS * STEPS_AN_EPOCH)
 
 
-# ---------------------------------------------------------------- saved, and whole
+# ---------------------------------------------------------------- saved files and layout
 
 
-@pytest.mark.parametrize(("figure", "column"), [("grid", "contribution"), ("tiles", "cosine"), ("drift", "coefficient"),
-                                            ("accuracy", "series"), ("loss", "series"), ("alike", "series")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("figure", "column"),
+    [
+        ("grid", "contribution"),
+        ("tiles", "cosine"),
+        ("drift", "coefficient"),
+        ("accuracy", "series"),
+        ("loss", "series"),
+        ("alike", "series"),
+    ],
+)
 def test_every_figure_is_saved_as_png_svg_and_csv(figure: str, column: str, looked: Page) -> None:
     page = looked
     box = page.locator(f".lb-{figure}")
@@ -326,14 +345,16 @@ def test_every_figure_is_saved_as_png_svg_and_csv(figure: str, column: str, look
 def test_nothing_is_cut(width: int, scheme: str, visit: Callable[..., Page], live: PlayedRun, over: str) -> None:
     for run in (live.id, over):
         page = opened(visit, run, width=width, scheme=scheme)
-        cut = page.evaluate(f"""() => {{ const main = document.querySelector('[data-testid=stMain]'), frame = {BOX}.getBoundingClientRect();
+        cut = page.evaluate(f"""() => {{ const main = document.querySelector('[data-testid=stMain]');
+            const frame = {BOX}.getBoundingClientRect();
             const out = [...{BOX}.querySelectorAll('svg, .plot, button, dd, .lb-title, select, input')].filter(e => {{
-                const box = e.getBoundingClientRect(); return box.width && (box.right > frame.right + 1 || box.left < frame.left - 1); }});
+                const box = e.getBoundingClientRect();
+                return box.width && (box.right > frame.right + 1 || box.left < frame.left - 1); }});
             return [main.scrollWidth - main.clientWidth, out.map(e => e.className.baseVal ?? e.className)]; }}""")
         assert cut == [0, []]
 
 
-def test_one_element_comes_with_a_refresh_and_nothing_moves(visit: Callable[..., Page], live: PlayedRun) -> None:
+def test_a_refresh_keeps_elements_and_layout(visit: Callable[..., Page], live: PlayedRun) -> None:
     page = opened(visit, live.id)
     page.wait_for_timeout(1500)
     height = "document.querySelector('[data-testid=stMain] > *').getBoundingClientRect().height"

@@ -1,5 +1,5 @@
-"""The views of the Experts page that compare runs, and a run without experts, in a real browser: nothing is cut, what is
-chosen stands in the address, files are what they say."""
+"""The views of the Experts page that compare runs, and a run without experts, in a real browser: nothing is cut off,
+the URL keeps choices, and saved files are valid."""
 
 from __future__ import annotations
 
@@ -25,39 +25,40 @@ if TYPE_CHECKING:
 
     from tests.browser.conftest import Lab
 
-CUT = """() => { const main = document.querySelector('[data-testid="stMain"]'), edge = main.getBoundingClientRect().right;
+CUT = """() => { const main = document.querySelector('[data-testid="stMain"]');
+    const edge = main.getBoundingClientRect().right;
     const inWide = (e) => { for (let p = e.parentElement; p && p !== main; p = p.parentElement)
         if (/auto|scroll/.test(getComputedStyle(p).overflowX)) return true; return false; };
     const out = [...main.querySelectorAll('text, img, button, p, svg.main-svg')].filter((e) =>
         e.getBoundingClientRect().right > edge + 1 && !inWide(e));
     return [main.scrollWidth - main.clientWidth, out.map((e) => e.textContent.slice(0, 40))]; }"""
 AT_REST = '[data-test-script-state="notRunning"]:not(:has([data-testid="stProgress"]))'
-WAIT = 120_000  # the process that looks into a run loads torch first
+WAIT = 120_000  # the probe process loads torch first
 
 
 @pytest.fixture(scope="module")
 def runs(lab: Lab, pair: tuple[str, str]) -> Iterator[dict[str, str]]:
-    """A masked run, its dense pair, another seed of the masked one, a linear probe and a small experiment, all over."""
+    """A masked run, its dense pair, another seed of the masked run, and a linear probe, all finished."""
     store: RunStore = lab.store
-    made = {
+    runs_by_name = {
         "masked": pair[0],
         "dense": pair[1],
         "seed": finished(store, replace(CHOSEN, seed=1)),
         "head": finished(store, replace(CHOSEN, method="linear")),
     }
-    yield made
-    for name in made.values():
+    yield runs_by_name
+    for name in runs_by_name.values():
         end_probe(store, name)
 
 
 @pytest.fixture(scope="module")
 def experiment(lab: Lab) -> diversity.Experiment:
-    """Two seeds at p = 0.5, all ten runs over. Their measurements are made up: what is looked at is how they are drawn."""
+    """Two seeds at p = 0.5, all ten runs finished, with synthetic values: the tests check how they are drawn."""
     base = RunConfig(
         "digits", backbone="lab_vit_12x128.random", epochs=2, evaluations=1, device="cpu", precision="float32"
     )
-    asked = diversity.experiment(base, (0.5,), seeds=2)
-    for (arm, _, seed), config in asked.cells().items():
+    proposed = diversity.experiment(base, (0.5,), seeds=2)
+    for (arm, _, seed), config in proposed.cells().items():
         cosine = {"dense": 0.2, "expert": 0.1, "token": 0.3, "lora": 0.2}[arm] + 0.01 * seed
         tile = ((1.0, cosine), (cosine, 1.0))
         run = lab.store.enqueue(config, device="cpu", origin=Origin("", diversity.RELATION))
@@ -68,7 +69,7 @@ def experiment(lab: Lab) -> diversity.Experiment:
             ev.Evaluation(2, 26, "val", 70.0 + seed, 1.0, 1.0),
         ])  # fmt: skip
         lab.store.move(run.id, Status.FINISHED)
-    return asked
+    return proposed
 
 
 def settled(page: Page, figures: int) -> None:
@@ -77,17 +78,17 @@ def settled(page: Page, figures: int) -> None:
     assert page.locator("[data-testid='stException'], :text('Component Error')").count() == 0
 
 
-def choose(page: Page, field: Locator, words: str) -> None:
-    """Open a list and take an option. It closes when the page moves under it, as answers come in: then once more."""
-    from playwright.sync_api import TimeoutError as TooLate
+def choose(page: Page, field: Locator, option: str) -> None:
+    """Open a list and choose an option. The list closes when results move the page: then try again."""
+    from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
     deadline = time.monotonic() + WAIT / 1000
     while True:
         field.click()
         try:
-            page.get_by_role("option").filter(has_text=words).click(timeout=3000)
+            page.get_by_role("option").filter(has_text=option).click(timeout=3000)
             return
-        except TooLate:
+        except PlaywrightTimeout:
             assert time.monotonic() < deadline, page.inner_text(".stMain")
 
 
@@ -102,7 +103,7 @@ def test_nothing_is_cut_in_a_narrow_dark_window(
     assert page.evaluate(CUT) == [0, []]
 
 
-def test_two_runs_stand_side_by_side_and_the_link_keeps_them(runs: dict[str, str], visit: Callable[..., Page]) -> None:
+def test_two_runs_are_compared_and_the_link_keeps_them(runs: dict[str, str], visit: Callable[..., Page]) -> None:
     page = visit(f"/experts?run={runs['masked']}&view=similarity&other={runs['dense']}")
     settled(page, 9)
     assert page.evaluate(CUT) == [0, []]
@@ -113,18 +114,18 @@ def test_two_runs_stand_side_by_side_and_the_link_keeps_them(runs: dict[str, str
     assert f"other={runs['dense']}" in page.url
 
 
-def test_a_seed_beside_the_run_is_counted(runs: dict[str, str], visit: Callable[..., Page]) -> None:
+def test_another_seed_of_the_run_is_included(runs: dict[str, str], visit: Callable[..., Page]) -> None:
     page = visit(f"/experts?run={runs['masked']}&view=seeds")
     settled(page, 1)
     page.locator("table tr", has_text=runs["seed"]).wait_for()
     assert page.locator("table tr", has_text=runs["masked"]).count() == 1
 
 
-def test_a_linear_probe_is_looked_into_without_experts(runs: dict[str, str], visit: Callable[..., Page]) -> None:
+def test_a_linear_probe_has_views_without_experts(runs: dict[str, str], visit: Callable[..., Page]) -> None:
     page = visit(f"/train?run={runs['head']}")
     page.get_by_text("Look into it").click()
     page.get_by_text("the head alone").wait_for(timeout=60_000)
-    page.get_by_text("This run trained a head alone").wait_for(timeout=WAIT)
+    page.get_by_text("This run trained only the head").wait_for(timeout=WAIT)
     tabs = page.locator('[role="radiogroup"][aria-label="What to look at"] button').all_inner_texts()
     assert [text.strip() for text in tabs] == ["Predict", "Errors", "Seeds"]
     assert page.locator(".lab-examples figure").count() == 7
@@ -135,26 +136,29 @@ def test_a_linear_probe_is_looked_into_without_experts(runs: dict[str, str], vis
 
 def test_experts_are_switched_off_on_one_image(runs: dict[str, str], visit: Callable[..., Page]) -> None:
     page = visit(f"/experts?run={runs['masked']}&view=predict&images=5")
-    page.get_by_text("It stays").or_(page.get_by_text("It becomes")).first.wait_for(timeout=WAIT)
+    page.get_by_text("Prediction stays").or_(page.get_by_text("Prediction changes")).first.wait_for(timeout=WAIT)
     page.get_by_role("button", name="All experts of layer 12", exact=True).click()
     page.wait_for_url("**off=L12**")
     page.wait_for_function(
-        "[...document.querySelectorAll('.gtitle')].some((t) => /It (stays|becomes)/.test(t.textContent) && /points|it was/.test(t.textContent))",
+        "[...document.querySelectorAll('.gtitle')]"
+        ".some((t) => /Prediction (stays .* points|changes from)/.test(t.textContent))",
         timeout=WAIT,
     )
-    page.get_by_text("The same on all evaluation images").click()
+    page.get_by_text("Apply to all evaluation images").click()
     page.wait_for_url("**view=whatif**")
     page.get_by_text("As trained", exact=True).wait_for(timeout=WAIT)
-    page.wait_for_selector(AT_REST, timeout=WAIT)  # until then the grid of the view that was left stands there too
+    page.wait_for_selector(AT_REST, timeout=WAIT)  # until then the grid of the previous view is shown too
     assert "off=L12" in page.url
     assert page.locator('.es-cell[aria-pressed="false"]').count() == 2
 
 
-def test_what_is_left_comes_as_a_smaller_adapter(lab: Lab, runs: dict[str, str], visit: Callable[..., Page]) -> None:
+def test_remaining_experts_are_exported_as_a_smaller_adapter(
+    lab: Lab, runs: dict[str, str], visit: Callable[..., Page]
+) -> None:
     page = visit(f"/experts?run={runs['masked']}&view=whatif&off=L12E1")
     page.get_by_text("As trained", exact=True).wait_for(timeout=WAIT)
-    page.get_by_role("button", name="Smaller adapter").click()
-    page.get_by_role("button", name="Cut it out").click()
+    page.get_by_role("button", name="Export a smaller adapter").click()
+    page.get_by_role("button", name="Create").click()
     page.locator('[data-testid="stDownloadButton"] button').wait_for(timeout=60_000)
     with page.expect_download(timeout=60_000) as saved:
         page.locator('[data-testid="stDownloadButton"] button').first.click()
@@ -163,11 +167,11 @@ def test_what_is_left_comes_as_a_smaller_adapter(lab: Lab, runs: dict[str, str],
     assert smaller.plan.experts == whole.plan.experts - 1 == 4
 
 
-def test_two_runs_stand_the_same_random_masks(runs: dict[str, str], visit: Callable[..., Page]) -> None:
+def test_two_runs_are_evaluated_under_the_same_random_masks(runs: dict[str, str], visit: Callable[..., Page]) -> None:
     page = visit(f"/experts?run={runs['masked']}&view=importance")
     page.get_by_text("Under random masks").wait_for(timeout=WAIT)
     choose(page, page.locator(".st-key-four_robust").get_by_role("combobox").last, runs["dense"])
-    page.get_by_role("button", name="Draw them").click()
+    page.get_by_role("button", name="Evaluate").click()
     page.wait_for_function(
         f"[...document.querySelectorAll('text')].some((t) => t.textContent.includes('{runs['dense']}'))",
         timeout=3 * WAIT,
@@ -176,7 +180,7 @@ def test_two_runs_stand_the_same_random_masks(runs: dict[str, str], visit: Calla
     assert page.locator("[data-testid='stException'], :text('Component Error')").count() == 0
 
 
-def test_the_experiment_says_its_verdict(
+def test_the_experiment_shows_its_verdict(
     runs: dict[str, str], experiment: diversity.Experiment, visit: Callable[..., Page]
 ) -> None:
     page = visit(f"/experts?run={runs['masked']}&view=diversity", scheme="dark", width=800)

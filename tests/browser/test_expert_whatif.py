@@ -26,15 +26,15 @@ PLAN = allocation((0,) * 9 + (2, 3, 2), drop_rate=0.5)
 
 @pytest.fixture(scope="module")
 def run(lab: Lab) -> Iterator[Run]:
-    """A finished run in the lab's store; its probe ends with the tests."""
+    """A finished run in the lab's store; its probe process ends with the tests."""
     config = RunConfig("digits", PLAN, backbone="lab_vit_12x128.random", epochs=1, device="cpu", learning_rate=5e-3)
-    made = finished(lab.store, config)
-    yield lab.store.run(made)
-    end_probe(lab.store, made)
+    run_id = finished(lab.store, config)
+    yield lab.store.run(run_id)
+    end_probe(lab.store, run_id)
 
 
 def fact(page: Page, name: str) -> str:
-    """The number with that name on the page."""
+    """Return the number with that name on the page."""
     return page.locator(".lab-facts div", has=page.get_by_text(name, exact=True)).locator("dd").inner_text()
 
 
@@ -59,23 +59,23 @@ def test_from_a_run_to_what_if_to_reset(lab: Lab, run: Run, visit: Callable[...,
     page.get_by_role("button", name="Layer 11, expert 2", exact=True).click()
     page.get_by_role("button", name="All experts of layer 12", exact=True).click()
     page.wait_for_url(re.compile("off=L11E2(,|%2C)L12"))
-    asked = {"off": "L11E2,L12", "scale": 1.0, "images": 200}
-    expected = probe.wait(lab.store, run.id, "whatif", asked).value
-    answered = [f"{expected['now']['accuracy']:.1f} %", f"{expected['flipped']} of 200"]
-    wait_for(page, lambda: [fact(page, "Now"), fact(page, "Images that flip")] == answered)
+    arguments = {"off": "L11E2,L12", "scale": 1.0, "images": 200}
+    expected = probe.wait(lab.store, run.id, "whatif", arguments).value
+    shown = [f"{expected['now']['accuracy']:.1f} %", f"{expected['flipped']} of 200"]
+    wait_for(page, lambda: [fact(page, "Now"), fact(page, "Images that flip")] == shown)
     assert fact(page, "Loss").endswith(f"{expected['now']['loss']:.3f}")
     assert page.locator('.es-cell[aria-pressed="false"]').count() == 3
 
-    link = visit(page.url.removeprefix(lab.url))  # somebody else opens the link
+    link = visit(page.url.removeprefix(lab.url))  # another visitor opens the link
     link.get_by_text("As trained", exact=True).wait_for(timeout=60_000)
     assert link.locator('.es-cell[aria-pressed="false"]').count() == 3
-    assert fact(link, "Now") == fact(page, "Now") == answered[0]
+    assert fact(link, "Now") == fact(page, "Now") == shown[0]
 
     page.get_by_role("button", name="Reset", exact=True).click()
     wait_for(page, lambda: "off=" not in page.url and fact(page, "Change") == "none")
     assert (fact(page, "As trained"), fact(page, "Now"), fact(page, "Loss")) == first
     assert page.locator('.es-cell[aria-pressed="false"]').count() == 0
-    assert fact(link, "Now") == answered[0]  # the other viewer's state is their own
+    assert fact(link, "Now") == shown[0]  # the other visitor's state is separate
     assert adapter.read_bytes() == before
 
 

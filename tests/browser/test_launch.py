@@ -22,34 +22,34 @@ PLANS = [allocation((1,)), allocation((2,), drop_rate=0.5)]
 
 
 def canvas_is(page: Page, plan: MaskPlan) -> None:
-    """Wait until the page's address, which follows the canvas, holds this mask."""
+    """Wait until the URL, which follows the canvas, contains this mask."""
     page.wait_for_function(
         "code => new URLSearchParams(location.search).get('mask') === code", arg=plan.code, timeout=60_000
     )
 
 
-def test_a_saved_mask_is_there_after_a_reload_and_in_another_browser(visit: Callable[..., Page], lab: Lab) -> None:
+def test_a_saved_mask_is_listed_after_a_reload_and_in_another_browser(visit: Callable[..., Page], lab: Lab) -> None:
     plan = pattern("hourglass")
-    one = visit(f"/masks?mask={plan.code}", height=1600)
-    one.get_by_role("button", name="Save this mask").click()
-    one.get_by_label("Its name").fill("Sand glass")
-    one.get_by_label("Its name").press("Enter")
-    one.get_by_role("button", name="Save", exact=True).click()
-    one.locator(".card", has_text="Sand glass").wait_for(timeout=30_000)
-    one.reload()
-    one.locator(".card", has_text="Sand glass").wait_for(timeout=30_000)
+    first = visit(f"/masks?mask={plan.code}", height=1600)
+    first.get_by_role("button", name="Save this mask").click()
+    first.get_by_label("Its name").fill("Sand glass")
+    first.get_by_label("Its name").press("Enter")
+    first.get_by_role("button", name="Save", exact=True).click()
+    first.locator(".card", has_text="Sand glass").wait_for(timeout=30_000)
+    first.reload()
+    first.locator(".card", has_text="Sand glass").wait_for(timeout=30_000)
     assert [entry.plan for entry in lab.store.plans() if entry.name == "Sand glass"] == [plan]
 
-    two = visit("/masks", height=1600)
-    two.locator(".card", has_text="Sand glass").click()
-    two.get_by_role("button", name="Put it on the canvas").click()
-    canvas_is(two, plan)
-    two.get_by_role("button", name="Delete", exact=True).click()
-    two.get_by_text("Press “Delete” once more").wait_for(timeout=30_000)
+    second = visit("/masks", height=1600)
+    second.locator(".card", has_text="Sand glass").click()
+    second.get_by_role("button", name="Put it on the canvas").click()
+    canvas_is(second, plan)
+    second.get_by_role("button", name="Delete", exact=True).click()
+    second.get_by_text("Press “Delete” once more").wait_for(timeout=30_000)
     assert any(entry.name == "Sand glass" for entry in lab.store.plans())
 
 
-def test_a_line_is_taken_in_and_a_malformed_one_loses_nothing(visit: Callable[..., Page]) -> None:
+def test_a_mask_is_imported_and_a_malformed_one_changes_nothing(visit: Callable[..., Page]) -> None:
     page = visit(f"/masks?mask={pattern('dense').code}", height=1600)
     page.get_by_role("button", name="Take one in").click()
     field = page.get_by_label("A mask as one line, or a link")
@@ -65,7 +65,7 @@ def test_a_line_is_taken_in_and_a_malformed_one_loses_nothing(visit: Callable[..
     canvas_is(page, pattern("protruding"))
 
 
-def test_a_race_is_watched_to_its_end(visit: Callable[..., Page], lab: Lab) -> None:
+def test_a_race_is_shown_to_its_end(visit: Callable[..., Page], lab: Lab) -> None:
     runs = race.launch(lab.store, TINY, PLANS)
     try:
         page = visit(f"/race?runs={','.join(run.id for run in runs)}", width=800)
@@ -89,7 +89,7 @@ def test_a_race_is_watched_to_its_end(visit: Callable[..., Page], lab: Lab) -> N
             commands.stop(lab.store, run.id, now=True)
 
 
-def test_three_masks_race_by_one_click(visit: Callable[..., Page], lab: Lab) -> None:
+def test_one_click_starts_a_race_of_three_masks(visit: Callable[..., Page], lab: Lab) -> None:
     before = {run.id for run in lab.store.runs()}
     settings = "backbone:lab_vit_12x128.random,epochs:1,batch-size:200,device:cpu,seed:77"
     page = visit(f"/train?task=digits&mask={pattern('decremental').code}&set={settings}", height=1600)

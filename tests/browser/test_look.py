@@ -1,4 +1,4 @@
-"""Every page in light and dark, wide and narrow: nothing is cut, nothing is empty."""
+"""Every page in light and dark, wide and narrow: nothing is cut off or empty."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OVERFLOW = """() => { const main = document.querySelector('[data-testid="stMain"
 
 @pytest.fixture(scope="module", autouse=True)
 def failed(lab: Lab) -> None:
-    """A run whose reason is one long word with a tag in it: nothing may break the table."""
+    """A run whose reason is one long word with a tag in it: the table must not break."""
     run = lab.store.enqueue(FIRST_RUN, "cpu")
     lab.store.move(run.id, Status.FAILED, reason=f"no file {'/deep' * 40}/<b>bold</b>: name another")
 
@@ -29,13 +29,14 @@ def failed(lab: Lab) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", ["/", "/task", "/masks", "/train", "/runs", "/experts", "/compare", "/doctor"])
 def test_page_fits(path: str, scheme: str, visit: Callable[..., Page]) -> None:
-    widths = (1280, 800) if scheme == "light" else (800, 1280)  # opened at either, and then made narrower or wider
+    widths = (1280, 800) if scheme == "light" else (800, 1280)  # opened at one width, then resized to the other
     page = visit(path, scheme=scheme, width=widths[0])
     for width in widths:
         page.set_viewport_size({"width": width, "height": 900})
         page.wait_for_timeout(1000)
-        found = page.evaluate(OVERFLOW)
-        assert found["wider"] <= 1 and found["text"] > 60, width
+        layout = page.evaluate(OVERFLOW)
+        assert layout["wider"] <= 1, width
+        assert layout["text"] > 60, width
         assert page.locator("[data-testid='stException'], :text('Component Error')").count() == 0
     background = page.evaluate("getComputedStyle(document.querySelector('.stApp')).backgroundColor")
     assert background == {"light": "rgb(250, 250, 247)", "dark": "rgb(16, 20, 24)"}[scheme]
@@ -43,7 +44,7 @@ def test_page_fits(path: str, scheme: str, visit: Callable[..., Page]) -> None:
 
 
 @pytest.mark.parametrize("width", [1280, 800])
-def test_what_is_chosen_in_the_settings_can_be_read(width: int, visit: Callable[..., Page]) -> None:
+def test_chosen_settings_are_readable(width: int, visit: Callable[..., Page]) -> None:
     page = visit("/train", width=width)
     page.get_by_text("More settings").click()
     page.get_by_role("combobox", name="Preprocessing").wait_for()
@@ -51,7 +52,7 @@ def test_what_is_chosen_in_the_settings_can_be_read(width: int, visit: Callable[
         for label, option in (("Method", method), ("Protocol", protocol)):
             field = page.get_by_role("combobox", name=label)
             field.scroll_into_view_if_needed()
-            page.wait_for_timeout(700)  # a list closes when the page under it moves
+            page.wait_for_timeout(700)  # a list closes when the page moves
             field.click()
             page.get_by_role("option", name=option).click()
         page.wait_for_timeout(800)
@@ -75,7 +76,7 @@ def test_the_recorded_run_plays_on_home(visit: Callable[..., Page]) -> None:
     cells = page.locator(".replay .grid i")
     rings = cells.evaluate_all("cells => cells.map(c => c.className).join()")
     page.wait_for_timeout(700)
-    assert cells.evaluate_all("cells => cells.map(c => c.className).join()") != rings, "other experts are drawn by now"
+    assert cells.evaluate_all("cells => cells.map(c => c.className).join()") != rings, "other experts are active by now"
     assert page.locator(".replay .now").inner_text().startswith("Epoch")
     page.get_by_role("button", name="Pause the recording").click()
     shown = cells.evaluate_all("cells => cells.map(c => c.className).join()")

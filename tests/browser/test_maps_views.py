@@ -1,4 +1,4 @@
-"""Maps and predictions in a real browser: choose, look, hand in an image, save; nothing is cut."""
+"""Maps and predictions in a real browser: choose and upload images, save maps; nothing is cut off."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
     from tests.browser.conftest import Lab
 
-CUT = """() => { const main = document.querySelector('[data-testid="stMain"]'), edge = main.getBoundingClientRect().right;
-    const out = [...main.querySelectorAll('text, img, button, p, svg.main-svg')].filter((e) => e.getBoundingClientRect().right > edge + 1);
+CUT = """() => { const main = document.querySelector('[data-testid="stMain"]');
+    const edge = main.getBoundingClientRect().right;
+    const out = [...main.querySelectorAll('text, img, button, p, svg.main-svg')]
+        .filter((e) => e.getBoundingClientRect().right > edge + 1);
     return [main.scrollWidth - main.clientWidth, out.map((e) => e.textContent.slice(0, 40))]; }"""
-WAIT = 120_000  # the process that looks into the run loads torch first
+WAIT = 120_000  # the probe process loads torch first
 
 
 @pytest.fixture(scope="module")
@@ -47,31 +49,31 @@ def test_a_click_adds_an_image_and_maps_keep_their_shape(run: str, visit: Callab
     images = page.locator(".imagelayer image")
     page.wait_for_function(
         "document.querySelectorAll('.imagelayer image').length === 4 + 7"
-    )  # bare, 3 experts; bare, 6 maps
+    )  # image, 3 experts; image, 6 maps
     size = images.first.evaluate("i => [i.getAttribute('width'), i.getAttribute('height')].map(Number)")
     assert size[0] == pytest.approx(size[1], rel=0.03)
     assert size[0] > 60
     page.locator(".card[data-id='7']").click()
     page.wait_for_function("document.querySelectorAll('.imagelayer image').length === 2 * (4 + 7)", timeout=WAIT)
     page.wait_for_url("**images=4%2C7**")
-    page.get_by_text("Turns attention").click()
-    page.get_by_text("Layer 11: how each expert alone turns the attention of its block").wait_for(timeout=WAIT)
+    page.get_by_text("Change of attention", exact=True).click()
+    page.get_by_text("Layer 11: how each expert alone changes the attention of its block").wait_for(timeout=WAIT)
     with page.expect_download() as saved:
         page.get_by_text("Save all maps as JSON").click()
     maps = json.loads(saved.value.path().read_text())
-    assert [one["place"] for one in maps["images"]] == [4, 7]
+    assert [image["index"] for image in maps["images"]] == [4, 7]
     assert maps["layer"] == 11
 
 
-def test_an_image_of_ones_own_is_answered_like_the_tasks(run: str, visit: Callable[..., Page]) -> None:
+def test_an_uploaded_image_is_predicted_like_the_tasks(run: str, visit: Callable[..., Page]) -> None:
     page = visit(f"/experts?run={run}&view=predict&images=5")
     page.get_by_text("The nearest training images").wait_for(timeout=WAIT)
     page.wait_for_function("document.querySelectorAll('.gtitle').length >= 4", timeout=WAIT)
     nearest = page.locator(".lab-examples figcaption").all_text_contents()[1:]
-    held = io.BytesIO()
-    Image.fromarray(load_bundled("digits").val.images[5]).save(held, "PNG")
+    buffer = io.BytesIO()
+    Image.fromarray(load_bundled("digits").val.images[5]).save(buffer, "PNG")
     page.locator("input[type=file]").set_input_files(
-        {"name": "mine.png", "mimeType": "image/png", "buffer": held.getvalue()}
+        {"name": "mine.png", "mimeType": "image/png", "buffer": buffer.getvalue()}
     )
     page.locator(".lab-one figcaption", has_text="mine.png").wait_for(timeout=WAIT)
     assert page.locator(".lab-examples figcaption").all_text_contents()[1:] == nearest

@@ -22,7 +22,7 @@ def masks(visit: Callable[..., Page]) -> Page:
     return opened(page)
 
 
-def test_a_click_removes_one_expert_and_a_second_brings_it_back(masks: Page) -> None:
+def test_a_click_removes_one_expert_and_a_second_restores_it(masks: Page) -> None:
     at = cell(masks, 3, 5)
     masks.mouse.click(at["x"], at["y"])
     plan = plan_when(masks, lambda p: p.experts == 95)
@@ -35,7 +35,7 @@ def test_a_fast_drag_over_eight_cells_changes_exactly_those(masks: Page) -> None
     start, end = cell(masks, 6, 1), cell(masks, 6, 8)
     masks.mouse.move(start["x"], start["y"])
     masks.mouse.down()
-    masks.mouse.move(end["x"], end["y"], steps=2)  # two events for eight cells: a fast hand
+    masks.mouse.move(end["x"], end["y"], steps=2)  # two events for eight cells: a fast movement
     masks.mouse.up()
     plan = plan_when(masks, lambda p: p.experts == 88)
     assert plan.kept == (8,) * 5 + (0,) + (8,) * 6
@@ -96,8 +96,8 @@ def test_the_painted_mask_survives_a_reload_and_reaches_the_run(masks: Page) -> 
     assert plan.code in masks.locator('[data-testid="stCode"] code').first.inner_text()
 
 
-def test_quick_strokes_in_flight_lose_nothing(masks: Page) -> None:
-    """Three strokes before the first answer of the server."""
+def test_quick_strokes_are_not_lost(masks: Page) -> None:
+    """Three strokes before the first response of the server."""
     for layer in (2, 5, 9):
         at = cell(masks, layer, layer - 1)
         masks.mouse.click(at["x"], at["y"])

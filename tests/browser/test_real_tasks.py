@@ -1,4 +1,4 @@
-"""Real images on the pages: fetched from a Hub, counted, trained on; own folders; what is missing is said."""
+"""Real images on the pages: downloaded from a Hub, counted, trained on; own folders; missing data is reported."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 
 def zipped(folder: Path) -> bytes:
-    """A folder as the bytes of an archive, its own name on top."""
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
+    """Return a folder as the bytes of an archive, with its name as the top folder."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
         for path in sorted(folder.rglob("*")):
             archive.write(path, path.relative_to(folder.parent).as_posix())
-    return packed.getvalue()
+    return buffer.getvalue()
 
 
-def test_a_task_is_fetched_counted_and_trained_on(visit: Callable[..., Page], lab: Lab, tmp_path: Path) -> None:
+def test_a_task_is_downloaded_counted_and_trained_on(visit: Callable[..., Page], lab: Lab, tmp_path: Path) -> None:
     make_vtab(tmp_path / "vtab-1k", "svhn", train=30, val=20, test=12)
     lab.hub.files["datasets/XiN0919/VTAB-1k/vtab-1k.zip"] = zipped(tmp_path / "vtab-1k")
     page = visit("/task?task=svhn")
     page.get_by_text("No images of SVHN are on this machine").wait_for(timeout=30_000)
     page.get_by_role("button", name="Take p = 0.5 and λ from 4").wait_for()
     fetch = page.get_by_role("button", name="Fetch it").first
-    assert fetch.is_disabled(), "nobody downloads before the licence was read"
+    assert fetch.is_disabled(), "no download before the licence was accepted"
     page.get_by_text("I have read the licence").first.click()
     page.wait_for_function("!document.querySelector('[class*=st-key-fetch_start] button').disabled", timeout=20_000)
     fetch.click()
@@ -58,7 +58,7 @@ def test_a_task_is_fetched_counted_and_trained_on(visit: Callable[..., Page], la
     assert page.get_by_text("not VTAB-1k: its layout with 30/20/12 images").count() == 1
 
 
-def test_a_failed_fetch_says_why_and_leaves_nothing(visit: Callable[..., Page], lab: Lab) -> None:
+def test_a_failed_download_shows_the_reason_and_leaves_nothing(visit: Callable[..., Page], lab: Lab) -> None:
     page = visit("/task?task=cub")
     page.get_by_text("I have read the licence").first.click()
     page.wait_for_function("!document.querySelector('[class*=st-key-fetch_start] button').disabled", timeout=20_000)
@@ -76,7 +76,7 @@ def test_a_folder_of_own_images_is_a_task(visit: Callable[..., Page], lab: Lab) 
     assert page.get_by_text("Your own images").count() >= 1
 
 
-def test_weights_that_are_not_here_are_named(visit: Callable[..., Page]) -> None:
+def test_missing_weights_are_named(visit: Callable[..., Page]) -> None:
     page = visit("/train")
     page.get_by_text("More settings").click()
     box = page.get_by_role("combobox", name="Backbone")

@@ -1,4 +1,4 @@
-"""Everything that the canvas promises, with a mouse, with a keyboard, with a finger, and with a server that is slow."""
+"""The canvas with mouse, keyboard and touch, and with a slow server."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LARGE = "vit_large_patch16_224.augreg_in21k"
 
 @pytest.fixture
 def masks(visit: Callable[..., Page]) -> Callable[..., Page]:
-    """Opens Masks with a plan on the canvas."""
+    """Return a function that opens Masks with a plan on the canvas."""
     return lambda plan, **how: opened(visit(f"/masks?mask={plan.code}", **{"height": 1700} | how))
 
 
@@ -40,7 +40,7 @@ def side(page: Page, layer: int) -> dict:
 
 
 def bar(page: Page, layer: int, p: float) -> dict:
-    """Where p lies on the drop-rate bar of a layer."""
+    """Return the position of p on the drop-rate bar of a layer."""
     box = page.locator(f'.mg-track[data-slider="{layer - 1}"]').bounding_box()
     assert box is not None
     return {"x": box["x"] + box["width"] * p / 0.95, "y": box["y"] + box["height"] / 2}
@@ -56,14 +56,14 @@ def tool(page: Page, name: str) -> None:
     page.locator(".mg-bar").get_by_role("button", name=name, exact=True).click()
 
 
-# ---------------------------------------------------------------- the mouse
+# ---------------------------------------------------------------- mouse
 
 
 def test_strokes_over_cells_numbers_and_blocks(masks: Callable[..., Page]) -> None:
     page = masks(dense())
     drag(page, side(page, 2), side(page, 4))  # whole layers
     assert plan_when(page, lambda p: p.experts == 72).kept == (8, 0, 0, 0) + (8,) * 8
-    drag(page, head(page, 1), head(page, 2))  # whole columns: not all of them are there, so they come
+    drag(page, head(page, 1), head(page, 2))  # whole columns: some cells are absent, so all are added
     assert plan_when(page, lambda p: p.experts == 78).kept == (8, 2, 2, 2) + (8,) * 8
     page.keyboard.down("Shift")
     drag(page, cell(page, 6, 3), cell(page, 9, 5))
@@ -87,7 +87,7 @@ def test_two_layers_of_paint(masks: Callable[..., Page]) -> None:
     assert plan.experts == 96
     label = page.locator('.mg-cell[data-row="0"][data-column="1"]').get_attribute("aria-label")
     assert label == "Layer 1, expert 2: on, drop rate 0.75"
-    drag(page, bar(page, 2, 0.1), bar(page, 12, 0.9))  # one stroke of the hand down the bars
+    drag(page, bar(page, 2, 0.1), bar(page, 12, 0.9))  # one stroke across the bars
     rates = plan_when(page, lambda p: p.drop_rate[11][0] > 0).row_rates()
     assert rates[1] == 0.1
     assert rates[11] == 0.9
@@ -113,7 +113,7 @@ def test_a_drag_is_one_message_and_one_step_of_undo(masks: Callable[..., Page], 
     plan_when(page, lambda p: p == dense())
 
 
-def test_the_buttons_do_what_their_functions_do(masks: Callable[..., Page]) -> None:
+def test_the_buttons_equal_their_functions(masks: Callable[..., Page]) -> None:
     plan = pattern("incremental", "mixed", 0.3)
     page = masks(plan)
     for name, expected in (
@@ -139,10 +139,10 @@ def test_the_buttons_do_what_their_functions_do(masks: Callable[..., Page]) -> N
     plan_when(page, lambda p: p.experts == 168)
 
 
-# ---------------------------------------------------------------- the keyboard
+# ---------------------------------------------------------------- keyboard
 
 
-def test_the_keyboard_marks_paints_copies_and_takes_back(masks: Callable[..., Page]) -> None:
+def test_the_keyboard_selects_paints_copies_and_undoes(masks: Callable[..., Page]) -> None:
     page = masks(dense())
     page.locator('.mg-cell[data-row="0"][data-column="0"]').focus()
     for key in ("ArrowDown", "Shift+ArrowDown", "Shift+ArrowRight", "Shift+ArrowRight", "Space"):
@@ -152,7 +152,7 @@ def test_the_keyboard_marks_paints_copies_and_takes_back(masks: Callable[..., Pa
     for key in ("Escape", "Control+c", "ArrowDown", "ArrowDown", "Control+v"):
         page.keyboard.press(key)
     assert plan_when(page, lambda p: p.experts == 87).keep[4] == plan.keep[2]
-    for key in ("Home", "ArrowLeft", "5"):  # the layer's number is part of the grid
+    for key in ("Home", "ArrowLeft", "5"):  # the layer's label is part of the grid
         page.keyboard.press(key)
     assert plan_when(page, lambda p: p.drop_rate[4][7] == 0.5).row_rates()[4] == 0.5
     page.keyboard.press("Tab")
@@ -168,7 +168,7 @@ def test_the_keyboard_marks_paints_copies_and_takes_back(masks: Callable[..., Pa
 
 
 def test_fifty_five_steps_back_and_forward_again(masks: Callable[..., Page]) -> None:
-    """More edits than the lab once remembered addresses: none of them comes back as a link."""
+    """More edits than the number of URLs that the lab used to remember: none is treated as a link."""
     page = masks(dense())
     cells = [(r, c) for r in range(1, 12) for c in range(1, 6)]
     for r, c in cells:
@@ -187,10 +187,10 @@ def test_fifty_five_steps_back_and_forward_again(masks: Callable[..., Page]) -> 
     assert page.locator(".mg-cell.off").count() == 55
 
 
-# ---------------------------------------------------------------- a finger
+# ---------------------------------------------------------------- touch
 
 
-def test_a_finger_paints(masks: Callable[..., Page]) -> None:
+def test_touch_paints(masks: Callable[..., Page]) -> None:
     page = masks(dense(), width=800, height=2400, touch=True)
     touch = page.context.new_cdp_session(page)
 
@@ -227,8 +227,8 @@ def test_two_kinds_of_layers_and_another_width_and_back(masks: Callable[..., Pag
     start = pattern("hourglass")
     page = masks(start, height=2600)
     page.get_by_role("button", name="mlp.fc1").click()
-    both = with_modules(start, LAB, ("attn.qkv", "mlp.fc1"))
-    plan_when(page, lambda p: p == both)
+    two_kinds = with_modules(start, LAB, ("attn.qkv", "mlp.fc1"))
+    plan_when(page, lambda p: p == two_kinds)
     page.locator(".mg-cell").nth(24 * 14 - 1).wait_for()
     assert page.locator(".mg-group").all_inner_texts() == ["attn.qkv", "mlp.fc1"]
     page.wait_for_timeout(500)
@@ -238,7 +238,7 @@ def test_two_kinds_of_layers_and_another_width_and_back(masks: Callable[..., Pag
     assert "1 fc1, 2 fc1, 3 fc1 keep no expert" in page.inner_text("body")
     assert f"{budget(plan, LAB.shapes(plan.targets)).parameters:,}" in page.inner_text("body")
     tool(page, "Undo")
-    plan_when(page, lambda p: p == both)
+    plan_when(page, lambda p: p == two_kinds)
     tool(page, "Undo")
     plan_when(page, lambda p: p == start)
     page.get_by_label("Experts per layer").fill("16")
@@ -252,7 +252,7 @@ def test_two_kinds_of_layers_and_another_width_and_back(masks: Callable[..., Pag
     assert page.get_by_label("Experts per layer").input_value() == "14"
 
 
-# ---------------------------------------------------------------- nothing is lost
+# ---------------------------------------------------------------- no lost edits
 
 
 def test_a_stroke_just_before_leaving_is_kept_and_can_be_undone_on_return(masks: Callable[..., Page]) -> None:
@@ -278,11 +278,11 @@ time.sleep({seconds})
 
 
 def test_three_drags_in_flight_while_the_script_is_slow(chromium: Browser, tmp_path: Path) -> None:
-    """Each run of the page takes two seconds more than it must: every drag but the first comes in the middle of one."""
+    """Each script run takes two extra seconds: every drag but the first comes during one."""
     script = tmp_path / "slow.py"
     script.write_text(SLOW.format(seconds=1.0, app=str(PACKAGE / "app.py")))
-    for beside in (".streamlit", "static"):  # Streamlit looks for them beside the script
-        (tmp_path / beside).symlink_to(PACKAGE / beside)
+    for name in (".streamlit", "static"):  # Streamlit looks for them next to the script
+        (tmp_path / name).symlink_to(PACKAGE / name)
     with serving(tmp_path, free_port(), script=script, PYTHONPATH=str(PACKAGE.parent)) as url:
         page = chromium.new_page(viewport={"width": 1280, "height": 1700})
         try:
@@ -297,30 +297,30 @@ def test_three_drags_in_flight_while_the_script_is_slow(chromium: Browser, tmp_p
             plan = plan_when(page, lambda p: p.experts == sum(painted) and p.drop_rate[11][0] > 0)
             assert plan.kept == tuple(painted)
             assert plan.drop_rate[8:] == ((0.5,) * 8,) * 4
-            page.wait_for_timeout(2500)  # what comes late overwrites nothing
+            page.wait_for_timeout(2500)  # late messages overwrite nothing
             assert plan_when(page, lambda p: True) == plan
             assert page.locator(".mg-cell.off").count() == 96 - plan.experts
         finally:
             page.close()
 
 
-# ---------------------------------------------------------------- a hundred draws
+# ---------------------------------------------------------------- sampled masks
 
 
-def test_a_hundred_draws_converge_on_what_is_expected(masks: Callable[..., Page]) -> None:
+def test_a_hundred_samples_converge_to_the_expected_number(masks: Callable[..., Page]) -> None:
     page = masks(uniform(0.3))
-    says, play = page.locator(".ms-now"), page.locator('.ms [data-act="play"]')
-    assert "Expected: 67.2 of 96" in says.inner_text()
+    status, play = page.locator(".ms-now"), page.locator('.ms [data-act="play"]')
+    assert "Expected: 67.2 of 96" in status.inner_text()
     play.click()
-    says.filter(has_text=re.compile("Sample [3-9] of 100")).wait_for()
+    status.filter(has_text=re.compile("Sample [3-9] of 100")).wait_for()
     play.click()
-    shown = says.inner_text()
+    shown = status.inner_text()
     page.wait_for_timeout(500)
-    assert says.inner_text() == shown
+    assert status.inner_text() == shown
     assert play.inner_text() == "Continue"
-    page.emulate_media(reduced_motion="reduce")  # whoever wants no motion gets the end at once
+    page.emulate_media(reduced_motion="reduce")  # with reduced motion the end is shown at once
     play.click()
-    found = re.search(r"Sample 100 of 100: .* Mean so far ([\d.]+), expected ([\d.]+)", says.inner_text())
-    assert found
-    assert float(found[2]) == pytest.approx(expected_active(uniform(0.3)))
-    assert abs(float(found[1]) - float(found[2])) < 4 * (96 * 0.3 * 0.7 / 100) ** 0.5  # four standard deviations
+    match = re.search(r"Sample 100 of 100: .* Mean so far ([\d.]+), expected ([\d.]+)", status.inner_text())
+    assert match
+    assert float(match[2]) == pytest.approx(expected_active(uniform(0.3)))
+    assert abs(float(match[1]) - float(match[2])) < 4 * (96 * 0.3 * 0.7 / 100) ** 0.5  # four standard deviations

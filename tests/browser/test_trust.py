@@ -1,4 +1,4 @@
-"""Runs in the browser: stopped, resumed, moved in the queue, deleted; a server that is killed under everybody."""
+"""Runs in the browser: stopped, resumed, moved in the queue, deleted; a killed worker."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ def shows(page: Page, word: str) -> None:
     )
 
 
-def test_two_people_stop_and_resume_one_run(visit: Callable[..., Page], lab: Lab) -> None:
+def test_two_visitors_stop_and_resume_one_run(visit: Callable[..., Page], lab: Lab) -> None:
     run = commands.launch(lab.store, LONG).id
     try:
-        one, two = visit(f"/train?run={run}"), visit(f"/train?run={run}")
-        for page in (one, two):
+        first, second = visit(f"/train?run={run}"), visit(f"/train?run={run}")
+        for page in (first, second):
             shows(page, "running")
-        one.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 2", timeout=90_000)
-        one.get_by_role("button", name="Stop and keep").click()
-        shows(one, "stopped")
-        shows(two, "stopped")  # without a click
+        first.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 2", timeout=90_000)
+        first.get_by_role("button", name="Stop and keep").click()
+        shows(first, "stopped")
+        shows(second, "stopped")  # without a click
         step = lab.store.last(run, TrainStep)
         assert isinstance(step, TrainStep)
-        two.get_by_role("button", name="Resume").dblclick()
-        shows(two, "running")
-        shows(one, "running")
-        two.get_by_role("button", name="Stop now").click()
-        shows(two, "stopped")
+        second.get_by_role("button", name="Resume").dblclick()
+        shows(second, "running")
+        shows(first, "running")
+        second.get_by_role("button", name="Stop now").click()
+        shows(second, "stopped")
         events = [s.event.step for s in lab.store.events(run, TrainStep)]
         assert events == list(range(1, len(events) + 1))
         assert len(events) >= step.step
@@ -68,7 +68,7 @@ def test_the_queue_is_ordered_by_hand_and_a_link_to_a_deleted_run_says_so(visit:
         page.get_by_role("button", name="First").click()
         page.wait_for_timeout(1500)
         page.keyboard.press("Escape")
-        # the runs were started by nobody known, so nobody is asked
+        # the runs have no known owner, so no confirmation is required
         assert [run.id for run in lab.store.queue()] == [runs[3], runs[1], runs[2]]
         page.locator(f".st-key-runs_row_{runs[1]}").get_by_role("button", name="Cancel").click()
         page.wait_for_timeout(1500)
@@ -85,7 +85,7 @@ def test_the_queue_is_ordered_by_hand_and_a_link_to_a_deleted_run_says_so(visit:
                 commands.stop(lab.store, run, now=True)
 
 
-def test_another_s_run_is_stopped_only_after_a_second_click(visit: Callable[..., Page], lab: Lab) -> None:
+def test_the_run_of_another_visitor_is_stopped_only_after_a_second_click(visit: Callable[..., Page], lab: Lab) -> None:
     lab.store.keep_visitor("a-visitor-of-long-ago", nickname="Ada")
     run = commands.launch(lab.store, LONG, owner="a-visitor-of-long-ago").id
     try:
@@ -110,7 +110,7 @@ def test_a_run_killed_from_outside_is_lost_with_its_reason(visit: Callable[..., 
     page.get_by_text("The last lines of its log").wait_for(timeout=15_000)
 
 
-def test_what_runs_is_seen_on_every_page_of_a_second_browser(visit: Callable[..., Page], lab: Lab) -> None:
+def test_running_runs_are_shown_on_every_page_of_a_second_browser(visit: Callable[..., Page], lab: Lab) -> None:
     run = commands.launch(lab.store, LONG).id
     try:
         for path in ("/", "/task", "/masks", "/experts", "/compare", "/doctor", "/runs"):

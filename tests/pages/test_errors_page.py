@@ -56,7 +56,7 @@ def test_errors_of_one_run(lab: tuple[RunStore, Run, Run]) -> None:
     at = opened(run=run.id, view="errors")
     assert set(figures(at)) == {"confusion", "reliability", "class-accuracy"}
     assert f"{answer['accuracy']:.1f} %" in html(at)
-    assert "Wrong and most sure" in html(at)
+    assert "Incorrect, highest confidence" in html(at)
     wrong = answer["extremes"]["wrong"][0]
     assert answer["thumbnails"][str(wrong)] in html(at)
     at.selectbox[0].set_value(other.id).run()
@@ -73,8 +73,8 @@ def test_errors_of_two_runs(lab: tuple[RunStore, Run, Run]) -> None:
     assert not at.warning
     assert found.verdict.replace("'", "&#x27;") in html(at)
     assert "slices" in figures(at)
-    assert f"Only B is right: {len(found.only_b)} images" in html(at)
-    assert "no other run" in at.selectbox[0].options[0]
+    assert f"Only B is correct: {len(found.only_b)} images" in html(at)
+    assert "none" in at.selectbox[0].options[0]
 
 
 def test_seeds_of_one_run_and_the_button(lab: tuple[RunStore, Run, Run]) -> None:

@@ -160,8 +160,8 @@ def test_who_matters_shows_exact_and_estimate_and_teaches_the_rest(run: str) -> 
         if (data := json.loads(element.proto.json or "{}"))
     }
     assert {"importance-exact", "importance-estimate", "importance-layers", "image_importance"} <= names
-    assert "6 tries a curve" in html(at)
-    assert "put both side by side" in html(at)
+    assert "6 evaluations per curve" in html(at)
+    assert "Two runs are evaluated under the same masks" in html(at)
     at.button(key=f"greedy_{run}_go").click().run()
     assert not at.exception
     assert component(at, "alt")
@@ -175,13 +175,13 @@ def test_who_matters_shows_exact_and_estimate_and_teaches_the_rest(run: str) -> 
 def test_what_was_asked_for_survives_a_reload(run: str) -> None:
     at = opened(run=run, view="importance", greedy="100", robustness="0.3,500,,plain")
     assert at.selectbox(key=f"greedy_{run}_images").value == 100
-    assert "put both side by side" not in html(at)
+    assert "Two runs are evaluated under the same masks" not in html(at)
     assert at.slider(key=f"robust_{run}_rate").value == 0.3
     assert at.selectbox(key=f"robust_{run}_draws").value == 500
     assert at.toggle(key=f"robust_{run}_rescaled").value is False
     assert address(at, "robustness") == "0.3,500,,plain"
     at = opened(run=run, view="importance", robustness="much")
-    assert "put both side by side" in html(at)
+    assert "Two runs are evaluated under the same masks" in html(at)
     assert not at.exception
 
 

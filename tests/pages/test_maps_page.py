@@ -71,7 +71,7 @@ def test_attention_is_a_link_with_images_and_layer(view: Callable) -> None:
     assert "2 images down, 3 maps across" in figures(at)["experts-layer-11-added"]
     assert (at.query_params["images"], at.query_params["layer"]) == ("4,9", "11")
     assert "Abnar and Zuidema 2020" in html(at)
-    assert "does not say what they are maps of" in html(at)
+    assert "states neither the quantity nor the block" in html(at)
     assert html(at).count("Dark: 0, bright: the largest value of the map.") == 2
     assert "Change is with minus without; orange: more attention, blue: less, dark: 0." in html(at)
     legends = {"signed": "Orange: along bᵢ, blue: against it", "turned": "Orange: the patch gains attention, blue: it"}

@@ -120,5 +120,6 @@ def test_a_lane_is_drawn_on_the_axes_of_all(store: RunStore) -> None:
     assert first.data[-1]["y"] == [50.0, 61.0]
     assert first.data[0]["line"]["dash"] == "dash"
     assert [trace["name"] for trace in leader.data] == ["seed 0", "seed 1", "mean of 2 seeds"]
+    assert json.loads(first.spec)["layout"]["annotations"][0]["text"] == "61.0"
     ranges = {tuple(json.loads(lane_figure(now, n).spec)["layout"]["yaxis"]["range"]) for n in range(3)}
     assert len(ranges) == 1

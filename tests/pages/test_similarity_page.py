@@ -83,12 +83,12 @@ def test_one_run_beside_the_dense_one(real_store: RunStore, monkeypatch: pytest.
             "overlap-writes", "overlap-runs", "effective-rank-over-epochs", "stable-rank-over-epochs"} <= set(shown)  # fmt: skip
     last = real_store.last(masked.id, ev.SimilarityStats)
     assert f"{ev.mean_of(last.effective_rank):.2f} of 8, in the other run" in shown["effective-rank-over-epochs"]
-    assert "Both have one seed" in html(at)
+    assert "Both runs have the same seed" in html(at)
     assert at.selectbox[0].value == whole.id
     assert "in the other run" in shown["similarity-over-epochs"]
     assert "of at most 8" in shown["ranks"]
     assert "(random 0.06)" in shown["overlap-reads"]
-    assert "Mean |cosine| of the other" in html(at)
+    assert "Mean |cosine|, other run" in html(at)
     assert "paper, A.4" in html(at)
 
 
@@ -112,7 +112,7 @@ def test_alone_at_a_checkpoint(real_store: RunStore, monkeypatch: pytest.MonkeyP
     end = figures(at)
     assert "overlap-runs" not in end
     assert "in the other run" not in end["similarity-over-epochs"]
-    assert "With a run of another seed beside it" in html(at)
+    assert "Compare with a run of another seed to see" in html(at)
     at.select_slider[0].set_value("1").run()
     assert figures(answered(at))["spectrum"] != end["spectrum"]
 
@@ -202,14 +202,14 @@ def test_where_nobody_has_tried_it_the_usual_experiment_is_proposed(
     untried: Run, handmade: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = opened(handmade, monkeypatch, run=untried.id, view="diversity")
-    assert "Nobody has tried it here yet" in html(at)
+    assert "Not run yet" in html(at)
     assert not figures(at)
     assert at.code[0].value.startswith("python -m mlae_lab diversity --task digits")
     assert untried.config.epochs == 2
     assert "--epochs 8" in at.code[0].value
-    assert "How long that takes is not known yet. No run with" in html(at)
-    assert "together about" not in html(at)
-    assert "51 runs will wait in the queue" in html(at)
+    assert "No time estimate yet. No run with" in html(at)
+    assert "in total" not in html(at)
+    assert "51 runs will be queued" in html(at)
     assert len(handmade.queue()) == 0
     at.button(key="diversity_start").click().run()
     assert not at.exception
@@ -225,7 +225,7 @@ def test_the_time_it_takes_is_told_where_it_was_measured(
     at = opened(handmade, monkeypatch, run=untried.id, view="diversity")
     steps = diversity.EPOCHS * -(-800 // BASE.batch_size)
     each = 2 + 0.5 * steps
-    told = f"51 runs of about {seconds_text(each)}, together about {seconds_text(51 * each)}, one after the other."
+    told = f"51 runs of about {seconds_text(each)}, about {seconds_text(51 * each)} in total, one after another."
     assert told in html(at)
     assert "From the last run with this backbone" in html(at)
 
@@ -250,7 +250,7 @@ def test_what_waits_is_cancelled_and_nothing_else(
     assert not at.exception
     assert {run.id for run in handmade.queue()} == {others.id, alone.id}
     assert handmade.run(trains.id).status is Status.STARTING
-    assert "3 of the 51 runs without a measurement wait or are under way." in html(at)
+    assert "3 of the 51 runs without a result are queued or running." in html(at)
     assert not [button for button in at.button if button.key == "diversity_cancel"]
     at.button(key="diversity_start").click().run()
     assert not at.exception
@@ -270,7 +270,7 @@ def test_trouble_with_the_store_is_a_sentence(
     with monkeypatch.context() as broken:
         broken.setattr(diversity, "launch", fails)
         at.button(key="diversity_start").click().run()
-    then = "What stands in the queue stays there; the same button starts the rest."
+    then = "Queued runs stay in the queue; the same button starts the rest."
     assert [w.value for w in at.warning] == [f"{visitor.sentence(error)} {then}"]
     at.button(key="diversity_start").click().run()
     assert len(handmade.queue()) == 51
@@ -279,7 +279,7 @@ def test_trouble_with_the_store_is_a_sentence(
         broken.setattr(diversity, "cancel", fails)
         at.button(key="diversity_cancel").click().run()
     assert [w.value for w in at.warning] == [
-        f"{visitor.sentence(error)} Some may wait still: press the button once more."
+        f"{visitor.sentence(error)} Some may still be queued: press the button again."
     ]
     assert len(handmade.queue()) == 51
 

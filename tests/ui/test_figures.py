@@ -1,4 +1,4 @@
-"""Figures: what goes in comes out, and the titles say what the data say."""
+"""Figures: data and titles agree with the input."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def reached(measured: list[Evaluation], epochs: int = 16, taken: int = 26, start
     return Outcome(config, start, measured, steps(taken)[-1])
 
 
-def test_accuracy_figure_shows_every_measurement_and_names_the_last() -> None:
+def test_accuracy_figure_shows_every_evaluation_and_names_the_last() -> None:
     figure = figures.accuracy_figure(Running(steps(26)), reached(evaluations(40.0, 62.5)))
     measured = next(trace for trace in figure.data if trace["line"]["color"] == "@accent")
     assert measured["y"] == [40.0, 62.5]
@@ -43,11 +43,11 @@ def test_accuracy_figure_shows_every_measurement_and_names_the_last() -> None:
     assert "epoch 2" in figure.alt
 
 
-def test_accuracy_figure_before_the_first_measurement_says_so() -> None:
-    assert "nothing is measured yet" in figures.accuracy_figure(Running(steps(3)), reached([])).alt
+def test_accuracy_figure_before_the_first_evaluation() -> None:
+    assert "not evaluated yet" in figures.accuracy_figure(Running(steps(3)), reached([])).alt
 
 
-def test_an_evaluation_within_an_epoch_stands_where_it_was_made() -> None:
+def test_an_evaluation_within_an_epoch_is_drawn_at_its_step() -> None:
     measured = [*evaluations(40.0, 62.5), Evaluation(3, 30, "val", 70.0, 0.3, 9.0)]
     figure = figures.accuracy_figure(Running(steps(30)), reached(measured, taken=30))
     assert next(trace for trace in figure.data if trace["line"]["color"] == "@accent")["x"] == [1, 2, 2.308]
@@ -116,7 +116,7 @@ def test_a_loss_that_is_not_finite_is_left_out_of_the_mean_and_of_the_json() -> 
     assert "Infinity" not in spec
 
 
-def test_long_run_stays_small_on_the_wire() -> None:
+def test_the_figure_of_a_long_run_is_small() -> None:
     figure = figures.loss_figure(Running(steps(6500)), reached(evaluations(*[50.0] * 20), 500))
     assert len(figure.spec) < 40_000
 
@@ -134,20 +134,20 @@ def test_expert_figure_strikes_absent_cells_and_finds_the_largest() -> None:
     assert "epoch 3" in figure.alt
 
 
-def test_coefficients_are_centred_on_their_start() -> None:
+def test_coefficients_are_centred_on_their_initial_value() -> None:
     canvas = tuple((1.0,) * 7 + (1.5,) for _ in range(12))
     heat = figures.expert_figure(canvas, "coefficient", uniform(0.5), epoch=1).data[0]
     assert (heat["zmin"] + heat["zmax"]) / 2 == pytest.approx(1.0)
 
 
-def test_a_dense_run_is_not_praised_for_one_cell() -> None:
+def test_a_dense_run_has_no_most_active_expert() -> None:
     canvas = tuple((1.0,) * 8 for _ in range(12))
-    assert "Every expert took part" in figures.expert_figure(canvas, "active_share", uniform(0.0), epoch=1).alt
+    assert "Every expert was active" in figures.expert_figure(canvas, "active_share", uniform(0.0), epoch=1).alt
 
 
 def test_similarity_tiles_place_each_layer_and_leave_the_diagonal_out() -> None:
-    one = ((1.0, 0.5), (0.5, 1.0))
-    stats = SimilarityStats(4, (0.5, None, None), (0.5, None, None), (one, ((1.0,),), ()))
+    matrix = ((1.0, 0.5), (0.5, 1.0))
+    stats = SimilarityStats(4, (0.5, None, None), (0.5, None, None), (matrix, ((1.0,),), ()))
     figure = figures.similarity_tiles(stats, uniform(0.5, 3, 2), across=2)
     values = [v for row in figure.data[0]["z"] for v in row if v is not None]
     assert values == [0.5, 0.5]
@@ -155,29 +155,30 @@ def test_similarity_tiles_place_each_layer_and_leave_the_diagonal_out() -> None:
     assert "no expert" in json.dumps(json.loads(figure.spec)["layout"]["annotations"])
 
 
-def test_similarity_curve_without_pairs_says_what_it_needs() -> None:
+def test_similarity_curve_without_pairs_names_the_requirement() -> None:
     stats = SimilarityStats(1, (None,), (None,), (((1.0,),),))
     assert "two experts" in figures.similarity_curve([stats]).alt
 
 
 def test_every_colour_in_every_figure_has_a_meaning_in_the_palette() -> None:
-    """A colour that the palette does not know would reach Plotly as "@name" and be drawn black."""
+    """A colour that is not in the palette would reach Plotly as "@name" and be drawn black."""
     known = (PACKAGE / "ui" / "palette.js").read_text()
     stats = SimilarityStats(1, (0.1,), (0.1,), (((1.0, 0.1), (0.1, 1.0)),))
-    made = [
+    drawn = [
         figures.accuracy_figure(Running(steps(5)), reached(evaluations(1.0), 2)),
         figures.loss_figure(Running(steps(5)), reached(evaluations(1.0), 2)),
         figures.statistic_figure("one", ("One", "%"), [(1, (0.5, 0.7))], ["1", "2"], 2),
-        figures.expert_figure(((0.5,),), "coefficient", uniform(0.5, 1, 1), 1), figures.similarity_tiles(stats, uniform(0.5, 1, 2)),
+        figures.expert_figure(((0.5,),), "coefficient", uniform(0.5, 1, 1), 1),
+        figures.similarity_tiles(stats, uniform(0.5, 1, 2)),
         figures.similarity_curve([stats]), figures.active_figure(uniform(0.5)),
         figures.balance_figure(["a"], {"train": [1], "val": [2]}),
     ]  # fmt: skip
-    used = {name for figure in made for name in re.findall(r'"@([a-z]+)"', figure.spec)}
+    used = {name for figure in drawn for name in re.findall(r'"@([a-z]+)"', figure.spec)}
     assert used
     assert all(f"{name}:" in known for name in used)
 
 
-def test_active_figure_counts_what_a_step_draws() -> None:
+def test_active_figure_counts_the_expected_active_experts() -> None:
     figure = figures.active_figure(pattern("incremental", "stochastic"))
     assert "50.4 of 96" in figure.alt
     assert sum(figure.data[1]["y"]) == pytest.approx(50.4)

@@ -1,4 +1,4 @@
-"""Figures of two masks: what goes in comes out, the titles say what the data say, and no difference hangs on a colour."""
+"""Figures of two masks: data and titles agree with the input, and no difference is shown by colour alone."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ RUN = Run("aaaaaaaa", 0.0, RunConfig("digits"), "", Status.FINISHED, "", "cpu", 
 
 
 def pair(seed: int, *gains: float, last_epoch: int = 3) -> pairs.Pair:
-    """A pair measured after epochs 1, 2, ..., B above A by these points."""
+    """A pair evaluated after epochs 1, 2, ..., with B above A by these points."""
     a = tuple((epoch, 50.0 + epoch) for epoch in range(1, len(gains) + 1))
     return pairs.Pair(
         seed, RUN, RUN, a, tuple((e, v + gain) for (e, v), gain in zip(a, gains, strict=False)), last_epoch
     )
 
 
-def difference(*found: pairs.Pair) -> figures.Figure:
-    return figures.difference_figure(pairs.difference(found), epochs=3)
+def difference(*complete_pairs: pairs.Pair) -> figures.Figure:
+    return figures.difference_figure(pairs.difference(complete_pairs), epochs=3)
 
 
 def layout(figure: figures.Figure) -> dict:
@@ -64,12 +64,12 @@ def test_the_band_is_the_interval() -> None:
     assert high - low == pytest.approx(2 * 6.573, abs=0.01)
 
 
-def test_the_zero_line_is_there_and_in_sight() -> None:
-    for found in (THREE, (pair(0, 5.0, 6.0, 7.0),), (pair(0, -5.0, -6.0, -7.0),), ()):
-        made = layout(difference(*found))
-        low, high = made["yaxis"]["range"]
+def test_the_zero_line_is_in_range() -> None:
+    for shown_pairs in (THREE, (pair(0, 5.0, 6.0, 7.0),), (pair(0, -5.0, -6.0, -7.0),), ()):
+        drawn_layout = layout(difference(*shown_pairs))
+        low, high = drawn_layout["yaxis"]["range"]
         assert low < 0 < high
-        assert [shape["y0"] for shape in made["shapes"]] == [0]
+        assert [shape["y0"] for shape in drawn_layout["shapes"]] == [0]
 
 
 def test_a_single_pair_has_no_mean_and_no_band() -> None:
@@ -79,28 +79,28 @@ def test_a_single_pair_has_no_mean_and_no_band() -> None:
     assert "1 pair of runs, seed 4." in figure.alt
 
 
-def test_an_unfinished_pair_is_dotted_faint_and_says_so() -> None:
+def test_an_unfinished_pair_is_dotted_and_labelled() -> None:
     whole, half = difference(THREE[0], THREE[1], pair(7, 1.0, 1.0)).data[1:4:2]
     assert (whole["line"]["dash"], half["line"]["dash"]) == ("solid", "dot")
     assert half["opacity"] < whole["opacity"]
     assert half["name"] == "seed 7, unfinished"
     assert len(half["x"]) == 2
-    assert "1 of them not at the last epoch" in difference(*THREE, pair(7, 1.0)).alt
+    assert "1 not at the last epoch" in difference(*THREE, pair(7, 1.0)).alt
 
 
-def test_nothing_measured_is_a_figure_all_the_same() -> None:
-    assert "no epoch that both have measured yet" in difference().alt
-    assert "nothing is measured yet" in figures.two_curves_figure((), (), "val", 3).alt
+def test_runs_without_evaluations_have_a_figure() -> None:
+    assert "no common evaluation yet" in difference().alt
+    assert "not evaluated yet" in figures.two_curves_figure((), (), "val", 3).alt
 
 
-def test_names_at_the_ends_do_not_lie_on_each_other() -> None:
+def test_end_labels_do_not_overlap() -> None:
     figure = difference(*(pair(seed, 1.0, 1.0, 1.0 + seed / 100) for seed in range(8)))
-    made = layout(figure)
-    low, high = made["yaxis"]["range"]
-    scale = (made["height"] - made["margin"]["t"] - made["margin"]["b"]) / (high - low)
+    drawn_layout = layout(figure)
+    low, high = drawn_layout["yaxis"]["range"]
+    scale = (drawn_layout["height"] - drawn_layout["margin"]["t"] - drawn_layout["margin"]["b"]) / (high - low)
     at = sorted(
         note["y"] * scale + note["yshift"]
-        for note in made["annotations"]
+        for note in drawn_layout["annotations"]
         if note["xanchor"] == "left" and "xref" not in note
     )
     assert len(at) == 9
@@ -114,12 +114,12 @@ def test_both_curves_with_their_bands() -> None:
     assert figure.data[0]["y"] == [50.0, 60.0, 64.0, 52.0]
     assert figure.data[1]["y"] == [51.0, 62.0]
     assert figure.data[2]["y"] == [55.0, 70.0]
-    assert figure.data[1]["line"]["dash"] != figure.data[2]["line"]["dash"]  # told apart without colour
+    assert figure.data[1]["line"]["dash"] != figure.data[2]["line"]["dash"]  # distinct without colour
     assert "Accuracy on test: A 62.0 %, B 70.0 %." in figure.alt
     assert "Accuracy on val, mean of 2 seeds: A 62" in figures.two_curves_figure(curves_a, curves_a, "val", 2).alt
 
 
-def test_long_runs_of_many_seeds_stay_small_on_the_wire() -> None:
+def test_figures_of_long_runs_of_many_seeds_are_small() -> None:
     many = [pair(seed, *[seed / 7] * 10_000, last_epoch=10_000) for seed in range(3)]
     figure = figures.difference_figure(pairs.difference(many), 10_000)
     assert len(figure.spec) < 120_000
@@ -129,7 +129,7 @@ def test_long_runs_of_many_seeds_stay_small_on_the_wire() -> None:
 # ---------------------------------------------------------------- masks
 
 
-def test_every_cell_says_where_it_is() -> None:
+def test_every_cell_shows_which_masks_have_it() -> None:
     a = MaskPlan(((1, 1, 0), (1, 1, 0)), ((0.5, 0.5, 0), (0, 0.2, 0)), block_targets(2))
     b = MaskPlan(((1, 0, 1), (1, 1, 0)), ((0.5, 0, 0.1), (0.3, 0.1, 0)), block_targets(2))
     figure = figures.mask_difference_figure(a, b)
@@ -141,15 +141,15 @@ def test_every_cell_says_where_it_is() -> None:
     assert "1 only in A, 1 only in B, 2 with another drop rate, 1 the same" in figure.alt
 
 
-def test_row_rates_stand_beside_their_rows() -> None:
-    made = layout(figures.mask_difference_figure(uniform(0.5), pattern("incremental", "stochastic")))
-    texts = {note["y"]: note["text"] for note in made["annotations"]}
+def test_row_rates_are_shown_at_their_rows() -> None:
+    drawn_layout = layout(figures.mask_difference_figure(uniform(0.5), pattern("incremental", "stochastic")))
+    texts = {note["y"]: note["text"] for note in drawn_layout["annotations"]}
     assert texts[0] == "p 0.5 → 0.8"
     assert texts[11] == "p 0.5 → 0"
     assert 6 not in texts
 
 
-def test_masks_of_unlike_width_and_layers() -> None:
+def test_masks_of_different_width_and_layers() -> None:
     wide = figures.mask_difference_figure(dense(), allocation((14,) * 12))
     assert "72 only in B, 96 the same" in wide.alt
     other = replace(dense(), targets=block_targets(12, "mlp.fc1"))
@@ -162,10 +162,10 @@ def test_masks_of_unlike_width_and_layers() -> None:
 def test_every_colour_has_a_meaning_in_the_palette() -> None:
     known = (PACKAGE / "ui" / "palette.js").read_text()
     curves = [[(1, 50.0), (2, 60.0)], [(1, 52.0), (2, 64.0)]]
-    made = [
+    drawn = [
         difference(*THREE), difference(pair(0, 1.0)), figures.two_curves_figure(curves, curves, "val", 2),
         figures.mask_difference_figure(uniform(0.5), pattern("hourglass")),
     ]  # fmt: skip
-    used = {name for figure in made for name in re.findall(r'"@([a-z]+)"', figure.spec)}
+    used = {name for figure in drawn for name in re.findall(r'"@([a-z]+)"', figure.spec)}
     assert used
     assert all(re.search(rf"\b{name}:", known) for name in used)

@@ -1,4 +1,4 @@
-"""Figures of errors and of seeds: what goes in comes out, and the titles say what the data say."""
+"""Figures of errors and of seeds: data and titles agree with the input."""
 
 from __future__ import annotations
 
@@ -68,20 +68,20 @@ def test_every_colour_has_a_meaning_and_every_axis_a_name() -> None:
 
 
 def test_the_matrix_shows_shares_and_counts_each_once() -> None:
-    right, mistakes = figures.confusion_figure(NAMES, COUNTS, SHARES).data
-    assert right["z"] == [[0.8, None, None], [None, 0.5, None], [None, None, None]]
-    assert mistakes["z"] == [[None, 0.2, None], [0.5, None, None], [None, None, None]]
-    assert right["text"] == [[8, "", ""], ["", 5, ""], ["", "", ""]]
-    assert mistakes["text"] == [["", 2, ""], [5, "", ""], ["", "", ""]]
-    assert mistakes["zmax"] == 0.5
-    assert mistakes["customdata"] == COUNTS
+    correct, errors = figures.confusion_figure(NAMES, COUNTS, SHARES).data
+    assert correct["z"] == [[0.8, None, None], [None, 0.5, None], [None, None, None]]
+    assert errors["z"] == [[None, 0.2, None], [0.5, None, None], [None, None, None]]
+    assert correct["text"] == [[8, "", ""], ["", 5, ""], ["", "", ""]]
+    assert errors["text"] == [["", 2, ""], [5, "", ""], ["", "", ""]]
+    assert errors["zmax"] == 0.5
+    assert errors["customdata"] == COUNTS
 
 
-def test_the_matrix_names_the_commonest_mistake() -> None:
+def test_the_matrix_names_the_most_frequent_error() -> None:
     title = layout(figures.confusion_figure(NAMES, COUNTS, SHARES))["title"]["text"]
-    assert title == "Most often dog is taken for cat: 5 of 10 images"
+    assert title == "Most often dog is misclassified as cat: 5 of 10 images"
     good = figures.confusion_figure(["a", "b"], [[3, 0], [0, 4]], [[1.0, 0.0], [0.0, 1.0]])
-    assert layout(good)["title"]["text"] == "All 7 images are right"
+    assert layout(good)["title"]["text"] == "All 7 images are classified correctly"
 
 
 @pytest.mark.parametrize("size", [10, 34, 35, 100, 397])
@@ -104,7 +104,7 @@ def test_accuracy_by_class_is_sorted_and_has_its_intervals() -> None:
     low, high = wilson(5, 10)
     assert bars["error_y"]["array"][0] == pytest.approx(100 * high - 50, abs=0.01)
     assert bars["error_y"]["arrayminus"][0] == pytest.approx(50 - 100 * low, abs=0.01)
-    assert layout(figure)["title"]["text"] == "Hardest is dog (50 % right), easiest cat (80 %)"
+    assert layout(figure)["title"]["text"] == "Lowest accuracy: dog (50 %), highest: cat (80 %)"
     assert layout(figure)["shapes"][0]["y0"] == 65.0
 
 
@@ -116,34 +116,40 @@ def test_the_reliability_curve_leaves_empty_bins_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("confidence", "word"), [(0.9, "Too sure"), (0.6, "Not sure enough"), (0.66, "As sure as right")]
+    ("confidence", "word"), [(0.9, "Overconfident"), (0.6, "Underconfident"), (0.66, "Calibration")]
 )
-def test_its_title_says_whether_the_network_is_too_sure(confidence: float, word: str) -> None:
+def test_the_title_of_the_reliability_curve_names_overconfidence(confidence: float, word: str) -> None:
     figure = figures.reliability_figure(BINS, 0.25, confidence, 0.65)
     assert layout(figure)["title"]["text"].startswith(f"{word}: ")
     assert "ECE 0.250" in figure.alt
 
 
-def test_slices_go_up_for_b_and_down_for_a() -> None:
+def test_bars_go_up_for_b_and_down_for_a() -> None:
     figure = figures.paired_tests_figure(paired_tests(A, B))
     up, down = figure.data
     assert (up["x"], up["y"], down["y"]) == (["dog", "cat"], [18, 0], [-2, -1])
-    assert layout(figure)["title"]["text"] == "B alone is right on 18 images, A alone on 3, of 30"
+    assert layout(figure)["title"]["text"] == "Only B is correct on 18 images, only A on 3, of 30"
     stars = [note["x"] for note in layout(figure)["annotations"] if note["text"] == "*"]
-    assert stars == ["dog"], "one image of a cat is chance"
+    assert stars == ["dog"], "one image of a cat is not significant"
     same = figures.paired_tests_figure(paired_tests(A, A))
-    assert layout(same)["title"]["text"] == "A and B are right on the same 11 of 30 images"
+    assert layout(same)["title"]["text"] == "A and B are correct on the same 11 of 30 images"
     assert same.data[0]["x"] == []
 
 
 def test_seeds_have_a_dot_each_and_their_interval() -> None:
-    seen = seed_statistics(4, [60.0, 62.0, 64.0])
-    figure = figures.seeds_figure([figures.Lane("mean", ((0, 60.0), (2, 62.0), (5, 64.0)), seen)], "test")
+    statistics = seed_statistics(4, [60.0, 62.0, 64.0])
+    figure = figures.seeds_figure([figures.Lane("mean", ((0, 60.0), (2, 62.0), (5, 64.0)), statistics)], "test")
     (dots,) = figure.data
     assert (dots["x"], dots["y"]) == (["0", "2", "5"], [60.0, 62.0, 64.0])
     band, line = layout(figure)["shapes"]
-    assert (band["y0"], band["y1"], line["y0"]) == (seen.low, seen.high, 62.0)
+    assert (band["y0"], band["y1"], line["y0"]) == (statistics.low, statistics.high, 62.0)
     assert layout(figure)["title"]["text"] == "Accuracy on test: 62.0 % (95 % 57.0 to 67.0, n = 3)"
+
+
+def test_the_axis_of_seeds_ends_at_100_percent() -> None:
+    values = [99.0, 99.5, 100.0]
+    lane = figures.Lane("mean", tuple(enumerate(values)), seed_statistics(3, values))
+    assert layout(figures.seeds_figure([lane], "test"))["yaxis"]["range"][1] == 100.0
 
 
 def test_one_seed_has_neither_mean_nor_interval() -> None:

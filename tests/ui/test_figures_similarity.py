@@ -1,4 +1,4 @@
-"""Figures of similarity and of the central experiment, as functions of what they are given."""
+"""Figures of similarity and of the central experiment: data and titles agree with the input."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def named(figure: Figure) -> dict[str, dict]:
     return {trace["name"]: trace for trace in figure.data}
 
 
-def said(figure: Figure) -> list[str]:
+def labels(figure: Figure) -> list[str]:
     return [note["text"] for note in layout(figure)["annotations"]]
 
 
 # ---------------------------------------------------------------- by layer
 
 
-def test_lines_by_layer_with_gaps_and_what_random_experts_show() -> None:
+def test_lines_by_layer_with_gaps_and_the_random_baseline() -> None:
     lines = [Line("this run", (0.1, None, 0.3)), Line("other", (0.2, 0.2, 0.2), strong=False)]
     baseline = [RandomBaseline(0.05, 0.01), None, RandomBaseline(0.06, 0.01)]
     figure = by_layer_figure("layers", ("1", "2", "3"), lines, "A finding", "mean |cosine|", baseline)
@@ -47,7 +47,7 @@ def test_lines_by_layer_with_gaps_and_what_random_experts_show() -> None:
     assert min(band["y"]) == 0.03
     assert max(band["y"]) == 0.08
     assert band["fill"] == "toself"
-    assert sorted(said(figure)) == ["other", "random", "this run"]
+    assert sorted(labels(figure)) == ["other", "random", "this run"]
     assert layout(figure)["xaxis"]["ticktext"] == ["1", "2", "3"]
     assert layout(figure)["yaxis"]["range"][0] >= 0
     assert figure.name == "layers"
@@ -69,7 +69,7 @@ def test_a_spectrum_is_the_mean_share_over_layers() -> None:
     band = traces["this run, lowest to highest layer"]
     assert band["y"] == [0.5, 0.25, 0.5, 0.75]
     assert layout(figure)["title"]["text"] == "Spectrum of ΔW: the first of 2 singular values has 62 %"
-    assert said(figure) == ["other", "this run"] or said(figure) == ["this run", "other"]
+    assert labels(figure) == ["other", "this run"] or labels(figure) == ["this run", "other"]
     assert spectrum_figure([[], []]).data == []
 
 
@@ -83,20 +83,20 @@ def test_the_overlap_of_layers_leaves_the_diagonal_out() -> None:
     assert "nothing to compare" in overlap_figure([[None]], ("1",), "writes into", None).alt
 
 
-def test_over_time_two_runs_and_the_level_of_random_experts() -> None:
-    mine = [SimilarityStats(e, (0.1,), (0.1 * e,), ((),)) for e in (1, 2)]
-    figure = similarity_curve(mine, [SimilarityStats(2, (0.1,), (0.4,), ((),))], "other", 0.003)
+def test_similarity_over_epochs_of_two_runs_with_the_random_baseline() -> None:
+    history = [SimilarityStats(e, (0.1,), (0.1 * e,), ((),)) for e in (1, 2)]
+    figure = similarity_curve(history, [SimilarityStats(2, (0.1,), (0.4,), ((),))], "other", 0.003)
     assert layout(figure)["title"]["text"] == "Experts of a layer: mean |cosine| 0.200, in the other run 0.400"
     assert named(figure)["other run, absolute"]["y"] == [0.4]
     assert layout(figure)["shapes"][0]["y0"] == 0.003
-    assert "random" in said(figure)
+    assert "random" in labels(figure)
 
 
 # ---------------------------------------------------------------- the central experiment
 
 
-def found(seeds: int) -> Result:
-    asked = diversity.experiment(RunConfig("digits", epochs=2, evaluations=1), (0.5, 0.9), max(seeds, 1))
+def results(seeds: int) -> Result:
+    experiment = diversity.experiment(RunConfig("digits", epochs=2, evaluations=1), (0.5, 0.9), max(seeds, 1))
 
     def point(arm: str, rate: float, value: float) -> Point:
         values = seed_statistics(2, [value + 0.01 * seed for seed in range(seeds)])
@@ -116,11 +116,11 @@ def found(seeds: int) -> Result:
 
     arms = [("dense", 0.0), *((arm, rate) for arm in ("expert", "token") for rate in (0.0, 0.5))]
     points = tuple(point(arm, rate, 0.3 - rate / 4) for arm, rate in arms if seeds)
-    return Result(asked, points, (), {}, RandomBaseline(0.003, 0.001))
+    return Result(experiment, points, (), {}, RandomBaseline(0.003, 0.001))
 
 
 def test_a_line_with_its_band_for_each_arm() -> None:
-    figure = diversity_figure(found(3), "absolute")
+    figure = diversity_figure(results(3), "absolute")
     traces = named(figure)
     assert traces["Expert dropout"]["x"] == [0.0, 0.5]
     assert traces["Expert dropout"]["y"] == pytest.approx([0.31, 0.185])
@@ -129,28 +129,28 @@ def test_a_line_with_its_band_for_each_arm() -> None:
     assert traces["dense"]["y"] == [0.31, 0.31]
     assert traces["dense"]["x"] == [0, 0.9]
     assert traces["random"]["y"] == [0.003] * 2
-    assert sorted(said(figure)) == ["dense", "expert", "random", "token"]
+    assert sorted(labels(figure)) == ["dense", "expert", "random", "token"]
     assert layout(figure)["title"]["text"] == "Mean |cosine|: 0.310 dense, 0.185 at p = 0.5"
     assert figure.name == "diversity-absolute"
     assert layout(figure)["xaxis"]["tickvals"] == [0, 0.5, 0.9]
 
 
-def test_an_interval_beyond_what_there_is_does_not_stretch_the_axis() -> None:
-    assert layout(diversity_figure(found(3), "accuracy"))["yaxis"]["range"][1] == 102
-    assert "random" not in named(diversity_figure(found(3), "accuracy"))
+def test_an_interval_above_100_percent_does_not_extend_the_axis() -> None:
+    assert layout(diversity_figure(results(3), "accuracy"))["yaxis"]["range"][1] == 102
+    assert "random" not in named(diversity_figure(results(3), "accuracy"))
 
 
 def test_one_seed_has_no_band_and_nothing_is_an_empty_frame() -> None:
-    assert not [name for name in named(diversity_figure(found(1), "absolute")) if "interval" in name]
-    empty = diversity_figure(found(0), "absolute")
+    assert not [name for name in named(diversity_figure(results(1), "absolute")) if "interval" in name]
+    empty = diversity_figure(results(0), "absolute")
     assert [trace["name"] for trace in empty.data] == ["random"]
     assert layout(empty)["title"]["text"] == "Mean |cosine| against p"
 
 
-def test_ranks_over_epochs_stand_beside_what_is_possible_for_each_run() -> None:
-    own, its = [(1, 2.0), (2, 3.31)], [(1, 4.0), (2, 6.66)]
-    both = rank_curve("r", "effective", own, its, 4.2, 8)
-    assert "Effective rank of ΔW: 3.31 of 4.2, in the other run 6.66 of 8" in both.alt
-    assert [trace["y"] for trace in both.data] == [[2.0, 3.31], [4.0, 6.66]]
-    assert "6.66." in rank_curve("r", "stable", own, its, 8, 8).alt  # the same for both is said once
-    assert "ΔW is 0 so far" in rank_curve("r", "stable", []).alt
+def test_ranks_over_epochs_are_shown_with_the_largest_possible_rank() -> None:
+    own, other = [(1, 2.0), (2, 3.31)], [(1, 4.0), (2, 6.66)]
+    figure = rank_curve("r", "effective", own, other, 4.2, 8)
+    assert "Effective rank of ΔW: 3.31 of 4.2, in the other run 6.66 of 8" in figure.alt
+    assert [trace["y"] for trace in figure.data] == [[2.0, 3.31], [4.0, 6.66]]
+    assert "6.66." in rank_curve("r", "stable", own, other, 8, 8).alt  # equal limits are shown once
+    assert "ΔW is 0" in rank_curve("r", "stable", []).alt

@@ -1,4 +1,4 @@
-"""Figures of a run without some of its experts: what they say is what the numbers say."""
+"""Figures of a run without some of its experts: data and titles agree with the input."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from mlae_lab.ui.figures import Figure
 PLAN = allocation((2, 0, 3))
 
 
-def title(found: Figure) -> str:
-    return json.loads(found.spec)["layout"]["title"]["text"]
+def title(figure: Figure) -> str:
+    return json.loads(figure.spec)["layout"]["title"]["text"]
 
 
 def importance() -> dict:
     none = [None, None, None]
     return {
         "experts": {
-            "loss": [[0.1, -0.2, None], none, [0.0, 0.3, 0.05]], "estimate": [[0.1, -0.1, None], none, [0.0, 0.5, 0.05]],
+            "loss": [[0.1, -0.2, None], none, [0.0, 0.3, 0.05]],
+            "estimate": [[0.1, -0.1, None], none, [0.0, 0.5, 0.05]],
             "accuracy": [[-1.0, 0.5, None], none, [0.0, -2.0, 0.0]], "pearson": 0.91234, "spearman": 0.8,
         },
         "layers": {"loss": [0.1, None, 0.7], "estimate": [0.0, None, 0.55], "accuracy": [-1.0, None, -9.0]},
@@ -27,40 +28,40 @@ def importance() -> dict:
 
 
 def test_the_class_that_changes_most_is_named() -> None:
-    found = figures.class_change_figure(["cat", "dog", "eel"], [50.0, 80.0, None], [60.0, 55.0, None])
-    assert title(found) == "dog changes most: -25 points"
-    bar = found.data[0]
+    figure = figures.class_change_figure(["cat", "dog", "eel"], [50.0, 80.0, None], [60.0, 55.0, None])
+    assert title(figure) == "dog changes most: -25 points"
+    bar = figure.data[0]
     assert bar["y"] == ["cat", "dog"]
     assert bar["x"] == [10.0, -25.0]
     assert title(figures.class_change_figure(["cat"], [50.0], [50.0])) == "No class changes"
 
 
-def test_of_many_classes_those_that_change_most_are_shown() -> None:
+def test_with_many_classes_the_largest_changes_are_shown() -> None:
     names = [f"class {i}" for i in range(200)]
-    found = figures.class_change_figure(names, [50.0] * 200, [50.0 + (i % 50) for i in range(200)])
-    assert len(found.data[0]["y"]) == 24
-    assert min(found.data[0]["x"]) >= 44
+    figure = figures.class_change_figure(names, [50.0] * 200, [50.0 + (i % 50) for i in range(200)])
+    assert len(figure.data[0]["y"]) == 24
+    assert min(figure.data[0]["x"]) >= 44
 
 
-def test_exact_and_estimate_stand_on_one_scale_and_name_their_correlation() -> None:
+def test_exact_and_estimate_share_a_scale_and_name_their_correlation() -> None:
     exact, estimate = figures.importance_figures(importance(), PLAN)
-    assert title(exact) == "Layer 3, expert 2 matters most (loss +0.300 without it)"
+    assert title(exact) == "Layer 3, expert 2 is most important (loss +0.300 without it)"
     assert title(estimate) == "Estimate: Pearson 0.91, Spearman 0.80"
-    for found in (exact, estimate):
-        grid = found.data[0]
+    for figure in (exact, estimate):
+        grid = figure.data[0]
         assert (grid["zmin"], grid["zmax"]) == (-0.5, 0.5)
-        assert len(found.data[1]["x"]) == 4  # absent cells are struck
+        assert len(figure.data[1]["x"]) == 4  # absent cells are struck
     assert exact.data[0]["z"][2][1] == 0.3
 
 
 def test_layers_without_experts_have_no_bar() -> None:
-    found = figures.layers_figure(importance(), PLAN)
-    assert title(found) == "Layer 3 matters most (loss +0.700 without it)"
-    assert found.data[0]["x"] == ["1", "3"]
-    assert found.data[1]["y"] == [0.0, 0.55]
+    figure = figures.layers_figure(importance(), PLAN)
+    assert title(figure) == "Layer 3 is most important (loss +0.700 without it)"
+    assert figure.data[0]["x"] == ["1", "3"]
+    assert figure.data[1]["y"] == [0.0, 0.55]
 
 
-def test_the_fewest_that_are_enough_are_named() -> None:
+def test_the_smallest_sufficient_number_is_named() -> None:
     down = [(3, 60.0), (2, 62.0), (1, 60.0), (0, 20.0)]
     up = [(0, 20.0), (1, 55.0), (2, 58.0), (3, 60.0)]
 
@@ -70,20 +71,28 @@ def test_the_fewest_that_are_enough_are_named() -> None:
             for i, (k, a) in enumerate(points)
         ]
 
-    found = figures.greedy_figure({"removal": steps(down), "addition": steps(up)}, 3)
-    assert title(found) == "1 of 3 experts are enough for the accuracy of all (60.0 %); with 2 it is 62.0 %"
-    assert found.data[0]["x"] == [0, 1, 2, 3]
-    assert found.data[0]["y"] == [20.0, 60.0, 62.0, 60.0]
+    figure = figures.greedy_figure({"removal": steps(down), "addition": steps(up)}, 3)
+    assert title(figure) == "1 of 3 experts reach the accuracy of all (60.0 %); 2 reach 62.0 %"
+    assert figure.data[0]["x"] == [0, 1, 2, 3]
+    assert figure.data[0]["y"] == [20.0, 60.0, 62.0, 60.0]
     three = figures.greedy_figure({"estimate": steps(down), "removal": steps(down), "addition": steps(up)}, 3)
     assert [trace["line"]["dash"] for trace in three.data[:3]] == ["dot", "solid", "solid"]
     alone = figures.greedy_figure({"removal": steps([*down[:1], (2, 50.0)])}, 3)
-    assert title(alone) == "3 of 3 experts are enough for the accuracy of all (60.0 %)"
+    assert title(alone) == "3 of 3 experts reach the accuracy of all (60.0 %)"
 
 
 def test_two_runs_under_random_masks_share_their_bins() -> None:
-    answer = {"accuracies": [50.0, 52.0, 51.0], "trained": {"accuracy": 60.0}, "mean": 51.0, "deviation": 1.0, "rate": 0.5, "samples": 3, "images": 50}  # fmt: skip
+    answer = {
+        "accuracies": [50.0, 52.0, 51.0],
+        "trained": {"accuracy": 60.0},
+        "mean": 51.0,
+        "deviation": 1.0,
+        "rate": 0.5,
+        "samples": 3,
+        "images": 50,
+    }
     other = {**answer, "accuracies": [30.0, 20.0, 25.0], "mean": 25.0}
-    found = figures.robustness_figure([("A", answer), ("B", other)])
-    assert title(found) == "At p = 0.5 A loses 9.0 points and B loses 35.0 points on average"
-    assert found.data[0]["xbins"] == found.data[1]["xbins"]
-    assert found.data[0]["xbins"]["start"] < 20
+    figure = figures.robustness_figure([("A", answer), ("B", other)])
+    assert title(figure) == "At p = 0.5, A loses 9.0 points and B loses 35.0 points on average"
+    assert figure.data[0]["xbins"] == figure.data[1]["xbins"]
+    assert figure.data[0]["xbins"]["start"] < 20

@@ -1,4 +1,4 @@
-"""Looking into a trained run: the views of the Experts page, one module each."""
+"""The views of the Experts page, one module each."""
 
 from __future__ import annotations
 
@@ -22,8 +22,15 @@ from mlae_lab.ui.expert_views import (
 
 @dataclass(frozen=True)
 class View:
-    """title: on the screen; about: what it shows, in a sentence; draw: draws it; of_heads: a run that trained a head
-    alone, such as a linear probe, has it too; of_live: also a run that is not over has something to show in it."""
+    """One view of a trained run.
+
+    Args:
+        title: Label of the view.
+        about: What it shows, in a sentence.
+        draw: Draws it.
+        of_heads: Whether it also applies to runs without experts, such as a linear probe.
+        of_live: Whether it also applies to runs that are not over.
+    """
 
     title: str
     about: str
@@ -33,56 +40,56 @@ class View:
 
 
 def views_of(run: Run) -> dict[str, View]:
-    """The views that a run has, by their names in the address."""
+    """Return the views that apply to a run, by their names in the URL."""
     return {name: view for name, view in VIEWS.items() if view.of_heads or run.config.method == "mlae"}
 
 
 VIEWS: dict[str, View] = {
-    "grids": View("Grids", "What the run measured of itself while it learned.", grids.draw, of_live=True),
+    "grids": View("Grids", "Statistics that the run recorded while it trained.", grids.draw, of_live=True),
     "whatif": View(
         "What if",
-        "Switch experts off and see at once what is lost. Nothing is trained, and the run stays as it is.",
+        "Switch experts off and see the effect at once. Nothing is trained, and the run does not change.",
         whatif.draw,
     ),
     "importance": View(
-        "Who matters",
-        "What each expert and each layer is worth, and how the run stands without some of them.",
+        "Expert importance",
+        "How much each expert and each layer contributes to the result, and how robust the run is without them.",
         importance.draw,
     ),
     "similarity": View(
         "Similarity",
-        "How alike the experts of a layer are, and what ΔW is however it is cut.",
+        "How similar the experts of a layer are, and properties of ΔW that do not depend on its decomposition.",
         similarity.draw,
         of_live=True,
     ),
     "diversity": View(
-        "Diversity", "The central experiment: does masking make experts less alike?", diversity.draw, of_live=True
+        "Diversity", "The central experiment: does masking make experts less similar?", diversity.draw, of_live=True
     ),
     "activation": View(
         "Activation",
-        "What each expert adds to its layer, for each class and for single images.",
+        "How much each expert adds to its layer, by class and by image.",
         activation.draw,
     ),
     "attention": View(
         "Attention",
-        "Where each expert of a layer looks, and what the network draws on with and without them.",
+        "Where each expert of a layer acts, and what the network attends to with and without the experts.",
         attention.draw,
     ),
     "predict": View(
         "Predict",
-        "One image: the answer, the training images nearest to it, and the layers that it hangs on.",
+        "One image: the prediction, the nearest training images, and the layers that the prediction depends on.",
         predict.draw,
         of_heads=True,
     ),
     "errors": View(
         "Errors",
-        "Which classes it takes for which, how sure it may be, and what another run gets right.",
+        "Which classes the run confuses, how well it is calibrated, and how it compares with another run.",
         errors.draw,
         of_heads=True,
     ),
     "seeds": View(
         "Seeds",
-        "How far the seed alone moves the result, and whether another mask moves it farther.",
+        "How much the result varies with the seed, and whether another mask changes it more.",
         seeds.draw,
         of_heads=True,
         of_live=True,

@@ -1,4 +1,4 @@
-"""Activation: what each expert adds, by layer, by class and by image."""
+"""Activation: how much each expert adds, by layer, by class and by image."""
 
 from __future__ import annotations
 
@@ -15,22 +15,26 @@ from mlae_lab.ui.live_plot import live_plot
 COUNTS = (256, 1_000, 4_000)  # images
 _FORMULA = (
     "Contribution of expert i to a token x = ‖λᵢ bᵢ aᵢᵀx‖ / ‖Wx + bias‖ (bᵢ aᵢᵀ of equations 3 to 5 of the paper): "
-    "what it adds to its layer, as a part of what the frozen layer says. All experts are on, as at inference."
+    "its output relative to the output of the frozen layer. All experts are on, as at inference."
 )
 
 
 def draw(run: Run) -> None:
-    """Draw the grid, classes by experts, and one image beside the average."""
+    """Draw the grid, classes by experts, and one class or image compared with the average."""
     page.note(_FORMULA)
     tail, plan = queries.tail(run.id), run.config.plan
     images = tail.started.evaluation_images if tail.started else 0
     count = _count(run, images)
-    found = answer(
-        run, "activation", {"by": "class", "images": count}, "activation_class", "what each expert adds to each class"
+    result = answer(
+        run,
+        "activation",
+        {"by": "class", "images": count},
+        "activation_class",
+        "Computing the contribution of each expert to each class",
     )
-    if found is None:
+    if result is None:
         return
-    canvas, classes = found["canvas"], found["classes"]
+    canvas, classes = result["canvas"], result["classes"]
     epoch = tail.experts[-1].epoch
 
     with st.container(key="pair_activation"):
@@ -38,37 +42,39 @@ def draw(run: Run) -> None:
     with left:
         live_plot(figures.expert_figure(canvas, "contribution", plan, epoch), key="activation_grid")
         page.note(
-            f"Mean over the tokens of {found['images']:,} evaluation images, spread over the split. Share of steps, λ "
-            "and gradient stand under Grids."
+            f"Mean over the tokens of {result['images']:,} evaluation images, spread over the split. Share of steps, λ "
+            "and gradient are in the view Grids."
         )
     with right:
-        rows = [r for r, kept in enumerate(plan.kept) if kept]
+        layers = [r for r, kept in enumerate(plan.kept) if kept]
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            row = st.selectbox(
-                "Experts of",
-                [None, *rows],
+            layer = st.selectbox(
+                "Layer",
+                [None, *layers],
                 format_func=lambda r: "all layers" if r is None else f"layer {plan.row_labels[r]}",
                 key="activation_row",
                 width=150,
             )
             relative = (
                 st.segmented_control(
-                    "Colour", ["against its mean", "as it is"], default="against its mean", key="activation_colour"
+                    "Colour", ["relative to mean", "absolute"], default="relative to mean", key="activation_colour"
                 )
-                != "as it is"
+                != "absolute"
             )
-        live_plot(figures.class_figure(found["values"], canvas, classes, plan, row, relative), key="activation_classes")
+        live_plot(
+            figures.class_figure(result["values"], canvas, classes, plan, layer, relative), key="activation_classes"
+        )
         page.note(
-            "Mean over the images of a class; “against its mean” is how much more or less an expert adds to a class "
-            "than to all images. The paper speaks of specialised experts (section 4.3): a specialist has a row of "
-            "strong colours, an expert that serves all alike has none."
+            "Mean over the images of a class. “Relative to mean”: how much more or less an expert adds to a class "
+            "than to all images. The paper describes specialised experts (section 4.3): a specialised expert has a "
+            "column with strong colours, an expert that serves all classes equally has none."
         )
 
-    page.section("One class or one image against the average")
+    page.section("Compare a class or an image with the average")
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        what = st.segmented_control("What", ["A class", "An image"], default="A class", key="activation_what")
+        choice = st.segmented_control("Compare", ["A class", "An image"], default="A class", key="activation_what")
         label: int | None = None
-        if what != "An image":
+        if choice != "An image":
             label = st.selectbox(
                 "Class",
                 range(len(classes)),
@@ -77,35 +83,35 @@ def draw(run: Run) -> None:
                 width=220,
             )
     if label is None:
-        one = chosen_images(run, "activation", 1)
-        single = (
+        chosen = chosen_images(run, "activation", 1)
+        image_result = (
             answer(
                 run,
                 "predict",
-                {"image": one[0].argument},
+                {"image": chosen[0].argument},
                 "activation_image",
-                "what each expert adds to this image",
+                "Computing the contribution of each expert to this image",
             )
-            if one
+            if chosen
             else None
         )
-        if single is None:
+        if image_result is None:
             return
-        name, shown = one[0].name, single["canvas"]
+        name, canvas_shown = chosen[0].name, image_result["canvas"]
     else:
-        name, shown = classes[label], found["values"][label]
-        page.note(f"{found['counts'][label]} images of this class are among the {found['images']:,}.")
+        name, canvas_shown = classes[label], result["values"][label]
+        page.note(f"{result['counts'][label]} of the {result['images']:,} images are of this class.")
     with st.container(key="pair_activation_one"):
         left, right = st.columns(2, gap="large")
     with left:
-        live_plot(figures.against_figure(shown, canvas, plan, escape(name)), key="activation_against")
-        page.note("Contribution here / mean contribution over all these images − 1.")
+        live_plot(figures.against_figure(canvas_shown, canvas, plan, escape(name)), key="activation_against")
+        page.note("Contribution / mean contribution over all images − 1.")
     with right:
-        live_plot(figures.expert_figure(shown, "contribution", plan, epoch), key="activation_one")
+        live_plot(figures.expert_figure(canvas_shown, "contribution", plan, epoch), key="activation_one")
 
 
 def _count(run: Run, images: int) -> int:
-    """How many images to average over; more take longer, so a few are the start."""
+    """Let the user choose how many images to average over; the default is the smallest number, which is the fastest."""
     counts = sorted({min(count, images) for count in COUNTS} - {0}) or [COUNTS[0]]
     if len(counts) == 1:
         return counts[0]

@@ -1,5 +1,4 @@
-"""Errors of a run: what it takes for what, its best and worst images, how sure it may be; against another run
-class by class and image by image (`?other=`)."""
+"""Errors of a run: confusion matrix, calibration, extreme images, and a comparison with another run (`?other=`)."""
 
 from __future__ import annotations
 
@@ -18,105 +17,111 @@ from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.run_cards import accuracy_text
 from mlae_lab.ui.tables import large, table
 
-MANY_IMAGES = 2_000  # of more, so many are asked about unless all are wanted
-APART_SHOWN = 24  # images of each side that one run alone gets right
+MANY_IMAGES = 2_000  # of larger splits, a sample of this size unless all are requested
+MAX_DIFFERING = 24  # images per run that only this run classifies correctly
 ROWS = {
-    "wrong": ("Wrong and most sure", "The network was surest of these, and wrong."),
-    "right": ("Right and most sure", "The network was surest of these, and right."),
-    "unsure": ("Least sure", "The smallest confidence of all, right or wrong."),
+    "wrong": ("Incorrect, highest confidence", "The incorrect predictions with the highest confidence."),
+    "right": ("Correct, highest confidence", "The correct predictions with the highest confidence."),
+    "unsure": ("Lowest confidence", "The predictions with the lowest confidence, correct or not."),
 }
 
 
 def draw(run: Run) -> None:
-    """Ask the run about its evaluation images and draw what it said."""
-    wanted = _how_many(run)
-    told = answer(run, "errors", {"images": wanted}, "errors_answer", "what it gets wrong")
-    if told is None:
+    """Query the run's predictions on its evaluation images and draw them."""
+    wanted = _image_count(run)
+    result = answer(run, "errors", {"images": wanted}, "errors_answer", "Classifying the evaluation images")
+    if result is None:
         return
-    _facts(told)
+    _facts(result)
     with st.container(key="pair_errors"):
         left, right = st.columns([6, 5], gap="large")
     with left:
-        live_plot(figures.confusion_figure(told["names"], told["confusion"], told["shares"]), key="errors_confusion")
+        live_plot(
+            figures.confusion_figure(result["names"], result["confusion"], result["shares"]), key="errors_confusion"
+        )
         page.note(figures.CONFUSION_NOTE)
     with right:
         live_plot(
-            figures.reliability_figure(told["bins"], told["ece"], told["confidence_mean"], told["accuracy"] / 100),
+            figures.reliability_figure(
+                result["bins"], result["ece"], result["confidence_mean"], result["accuracy"] / 100
+            ),
             key="errors_reliability",
         )
         page.note(figures.RELIABILITY_NOTE)
-    live_plot(figures.class_accuracy_figure(told["classes"], told["accuracy"]), key="errors_classes")
+    live_plot(figures.class_accuracy_figure(result["classes"], result["accuracy"]), key="errors_classes")
     page.note(figures.CLASSES_NOTE)
-    for name, (title, line) in ROWS.items():
-        _row(title, line, told, told["extremes"][name])
-    _beside(run, told, wanted)
+    for name, (title, about) in ROWS.items():
+        _row(title, about, result, result["extremes"][name])
+    _compare(run, result, wanted)
 
 
-def _how_many(run: Run) -> str | int:
-    """All evaluation images, or a part of them where they are many."""
+def _image_count(run: Run) -> str | int:
+    """Return "all", or the size of a sample where the evaluation split is large."""
     started = queries.tail(run.id).started
     if started is None or started.evaluation_images <= MANY_IMAGES:
         return "all"
     every = f"all {started.evaluation_images:,}"
-    chosen = st.segmented_control(
-        "Images", [f"{MANY_IMAGES:,} of them, evenly spread", every], key=f"errors_images_{run.id}"
-    )
+    chosen = st.segmented_control("Images", [f"{MANY_IMAGES:,}, evenly spread", every], key=f"errors_images_{run.id}")
     return "all" if chosen == every else MANY_IMAGES
 
 
-def _facts(told: Mapping) -> None:
-    asked = (
-        f"{told['images']:,} images" if told["images"] == told["of"] else f"{told['images']:,} of {told['of']:,} images"
+def _facts(result: Mapping) -> None:
+    images = (
+        f"{result['images']:,} images"
+        if result["images"] == result["of"]
+        else f"{result['images']:,} of {result['of']:,} images"
     )
     page.facts(
-        (f"Right, {asked}", f"{told['accuracy']:.1f} % ({told['low']:.1f} to {told['high']:.1f})"),
-        ("Mean confidence", f"{100 * told['confidence_mean']:.1f} %"),
-        ("ECE, 10 bins", f"{told['ece']:.3f}"),
-        ("Brier score", f"{told['brier']:.3f}"),
-        ("Loss, nats", f"{told['loss']:.3f}"),
+        (f"Accuracy, {images}", f"{result['accuracy']:.1f} % ({result['low']:.1f} to {result['high']:.1f})"),
+        ("Mean confidence", f"{100 * result['confidence_mean']:.1f} %"),
+        ("ECE, 10 bins", f"{result['ece']:.3f}"),
+        ("Brier score", f"{result['brier']:.3f}"),
+        ("Loss, nats", f"{result['loss']:.3f}"),
     )
 
 
 # ---------------------------------------------------------------- images
 
 
-def _row(title: str, line: str, told: Mapping, indices: Sequence[int]) -> None:
+def _row(title: str, about: str, result: Mapping, indices: Sequence[int]) -> None:
     page.section(title)
     if not indices:
-        page.note("There is no such image.")
+        page.note("There are no such images.")
         return
-    page.note(line)
-    at = {index: number for number, index in enumerate(told["indices"])}
-    names, tiles = told["names"], []
+    page.note(about)
+    positions = {index: number for number, index in enumerate(result["indices"])}
+    names, tiles = result["names"], []
     for index in indices:
-        number = at[index]
-        truth, predicted = names[told["truth"][number]], names[told["predicted"][number]]
-        said = truth if truth == predicted else f"{truth}, taken for {predicted}"
-        tiles.append((told["thumbnails"][str(index)], said, f"{100 * told['confidence'][number]:.0f} % sure", index))
+        number = positions[index]
+        truth, predicted = names[result["truth"][number]], names[result["predicted"][number]]
+        caption = truth if truth == predicted else f"{truth} misclassified as {predicted}"
+        tiles.append(
+            (result["thumbnails"][str(index)], caption, f"{100 * result['confidence'][number]:.0f} % confidence", index)
+        )
     _strip(tiles)
 
 
 def _strip(tiles: Sequence[tuple[str, str, str, int]]) -> None:
-    """Images in a row that wraps: (base64, words, quiet words, place)."""
-    shown = "".join(
+    """Draw images in a row that wraps. tiles: (base64, caption, detail, index) of each."""
+    figures_html = "".join(
         f'<figure title="image {index}"><img '
         f'src="data:image/{"png" if image.startswith("iVBOR") else "jpeg"};base64,{escape(image)}" '
-        f'alt="{escape(words)}" style="image-rendering:{"pixelated" if image.startswith("iVBOR") else "auto"}">'
+        f'alt="{escape(caption)}" style="image-rendering:{"pixelated" if image.startswith("iVBOR") else "auto"}">'
         "<figcaption "
-        f'style="white-space:normal;overflow-wrap:anywhere">{escape(words)}<br>{escape(quiet)}</figcaption></figure>'
-        for image, words, quiet, index in tiles
+        f'style="white-space:normal;overflow-wrap:anywhere">{escape(caption)}<br>{escape(detail)}</figcaption></figure>'
+        for image, caption, detail, index in tiles
     )
     st.html(
         '<div class="lab-examples" '
-        f'style="max-width:none;grid-template-columns:repeat(auto-fill,minmax(70px,1fr))">{shown}</div>'
+        f'style="max-width:none;grid-template-columns:repeat(auto-fill,minmax(70px,1fr))">{figures_html}</div>'
     )
 
 
-# ---------------------------------------------------------------- beside another run
+# ---------------------------------------------------------------- comparison
 
 
-def _beside(run: Run, told: Mapping, wanted: str | int) -> None:
-    page.section("Against another run, on the same images")
+def _compare(run: Run, result: Mapping, wanted: str | int) -> None:
+    page.section("Compare with another run on the same images")
     candidates = [
         other
         for other in queries.runs()
@@ -127,68 +132,71 @@ def _beside(run: Run, told: Mapping, wanted: str | int) -> None:
     ]
     if not candidates:
         page.note(
-            "No other run of this task and protocol has ended yet; with one, what each of the two alone gets right is "
-            "here."
+            "No other run of this task and protocol has finished yet. With one, this section shows which images only "
+            "one of the two classifies correctly."
         )
         return
-    other = other_run(candidates, "B, the other run", _called, "no other run")
+    other = other_run(candidates, "Run B", _label, "none")
     if other is None:
         page.note(
-            "Choose B, and the differences in every class and the images that only one of the two gets right are here."
+            "Choose run B to see the difference in each class and the images that only one of the two classifies "
+            "correctly."
         )
         return
-    theirs = answer(other, "errors", {"images": wanted}, "errors_other", f"what run {other.id} gets wrong")
-    if theirs is None:
+    other_result = answer(
+        other, "errors", {"images": wanted}, "errors_other", f"Classifying the evaluation images with run {other.id}"
+    )
+    if other_result is None:
         return
     try:
-        found = paired_tests(told, theirs)
+        comparison = paired_tests(result, other_result)
     except PairedTestError as error:
         st.warning(plain(sentence(error)))
         return
-    large(found.verdict)
-    page.note(f"{escape(found.of_classes)} A is run {run.id}, B is run {other.id}.")
-    live_plot(figures.paired_tests_figure(found), key="errors_slices")
+    large(comparison.verdict)
+    page.note(f"{escape(comparison.of_classes)} A is run {run.id}, B is run {other.id}.")
+    live_plot(figures.paired_tests_figure(comparison), key="errors_slices")
     page.note(figures.PAIRED_TESTS_NOTE)
-    _apart(run, found)
-    with st.expander("Every class in numbers"):
+    _images_that_differ(run, comparison)
+    with st.expander("Table of classes"):
         table(
             ("Class", "Images", "A", "B", "B − A, points", "Only A", "Only B", "mid-p", "Holm"),
-            [_numbers(entry) for entry in (found.whole, *found.classes) if entry.images],
+            [_table_row(entry) for entry in (comparison.whole, *comparison.classes) if entry.images],
         )
 
 
-def _called(run: Run) -> str:
+def _label(run: Run) -> str:
     return f"{run.id} · {run.config.what} · seed {run.config.seed} · {accuracy_text(run)}"
 
 
-def _numbers(entry) -> tuple[str, ...]:
-    a, b = (100 * right / entry.images for right in (entry.correct_a, entry.correct_b))
-    moved = f"{entry.difference:+.1f}".replace("-", "−")
+def _table_row(entry) -> tuple[str, ...]:
+    a, b = (100 * correct / entry.images for correct in (entry.correct_a, entry.correct_b))
+    difference = f"{entry.difference:+.1f}".replace("-", "−")
     counts = (str(entry.only_a), str(entry.only_b))
     return (
-        escape(entry.name), str(entry.images), f"{a:.1f} %", f"{b:.1f} %", moved, *counts, escape(p_text(entry.mid)),
-        escape(p_text(entry.adjusted)),
+        escape(entry.name), str(entry.images), f"{a:.1f} %", f"{b:.1f} %", difference, *counts,
+        escape(p_text(entry.mid)), escape(p_text(entry.adjusted)),
     )  # fmt: skip
 
 
-def _apart(run: Run, found: PairedTests) -> None:
-    """The images that one run alone gets right."""
-    sides = {"A": found.only_a[:APART_SHOWN], "B": found.only_b[:APART_SHOWN]}
-    indices = sorted({index for side in sides.values() for index in side})
+def _images_that_differ(run: Run, comparison: PairedTests) -> None:
+    """Draw the images that only one of the two runs classifies correctly."""
+    shown = {"A": comparison.only_a[:MAX_DIFFERING], "B": comparison.only_b[:MAX_DIFFERING]}
+    indices = sorted({index for indices_shown in shown.values() for index in indices_shown})
     if not indices:
         return
-    told = answer(run, "images_at", {"indices": indices}, "errors_apart", "the images that differ")
-    if told is None:
+    result = answer(run, "images_at", {"indices": indices}, "errors_apart", "Loading the images that differ")
+    if result is None:
         return
-    for name, wrong in (("A", "B"), ("B", "A")):
-        every = found.only_a if name == "A" else found.only_b
-        page.section(f"Only {name} is right: {len(every)} images")
-        if len(every) > APART_SHOWN:
-            page.note(f"Those {APART_SHOWN} of which {name} is most sure.")
+    for name, other_name in (("A", "B"), ("B", "A")):
+        indices_alone = comparison.only_a if name == "A" else comparison.only_b
+        page.section(f"Only {name} is correct: {len(indices_alone)} images")
+        if len(indices_alone) > MAX_DIFFERING:
+            page.note(f"The {MAX_DIFFERING} with the highest confidence of {name}.")
         tiles = []
-        for index in sides[name]:
-            a, b = found.predictions[index]
-            right, mistake = (a, b) if name == "A" else (b, a)
-            tiles.append((told["thumbnails"][str(index)], right, f"{wrong}: {mistake}", index))
+        for index in shown[name]:
+            a, b = comparison.predictions[index]
+            right_name, wrong_name = (a, b) if name == "A" else (b, a)
+            tiles.append((result["thumbnails"][str(index)], right_name, f"{other_name}: {wrong_name}", index))
         if tiles:
             _strip(tiles)

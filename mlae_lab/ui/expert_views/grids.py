@@ -1,4 +1,4 @@
-"""The grids of a run: what each expert adds, how λ moved, how often each was drawn, how alike a layer's experts are."""
+"""The grids of a run: contribution, λ, share of steps and gradient of each expert, and similarity within each layer."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from mlae_lab.ui.live_plot import live_plot
 
 
 def draw(run: Run) -> None:
-    """Draw what the run measured of itself, at any measured epoch."""
+    """Draw the statistics that the run recorded, at any evaluated epoch."""
     tail = queries.tail(run.id)
     epochs = [stats.epoch for stats in tail.experts]
-    chosen = (
+    epoch = (
         st.select_slider("Epoch", epochs, value=epochs[-1], key=f"experts_epoch_{run.id}")
         if len(epochs) > 1
         else epochs[0]
     )
-    index = epochs.index(chosen)
-    stats, alike = tail.experts[index], tail.similarity[index]
+    index = epochs.index(epoch)
+    stats, similarity = tail.experts[index], tail.similarity[index]
 
     with st.container(key="pair_experts"):
         left, right = st.columns(2, gap="large")
     for number, quantity in enumerate(figures.QUANTITIES):
         with (left, right)[number % 2]:
-            figure = figures.expert_figure(getattr(stats, quantity), quantity, run.config.plan, chosen)
+            figure = figures.expert_figure(getattr(stats, quantity), quantity, run.config.plan, epoch)
             live_plot(figure, key=f"experts_{quantity}")
             page.note(f"{figures.QUANTITIES[quantity][1]}.")
 
-    page.section("How alike the experts of a layer are")
+    page.section("Similarity of the experts of a layer")
     with st.container(key="pair_similarity"):
         left, right = st.columns(2, gap="large")
     with left:
-        live_plot(figures.similarity_tiles(alike, run.config.plan), key="experts_tiles")
+        live_plot(figures.similarity_tiles(similarity, run.config.plan), key="experts_tiles")
     with right:
         live_plot(figures.similarity_curve(tail.similarity[: index + 1]), key="experts_similarity")
         page.note(
             "cos(bᵢ aᵢᵀ, bⱼ aⱼᵀ) = cos(bᵢ, bⱼ) · cos(aᵢ, aⱼ), with the sign of λᵢ λⱼ (paper, A.4), averaged over the "
-            "pairs of a layer without the diagonal and then over layers. |cosine| says how much two experts overlap; "
-            "the signed mean also says whether they pull together or against each other."
+            "pairs of a layer without the diagonal and then over layers. |cosine| shows how much two experts overlap; "
+            "the signed mean also shows whether they act in the same or in opposite directions."
         )

@@ -1,6 +1,6 @@
-"""Choose images to look at: those that a run is measured on, by their thumbnails, or files of one's own.
+"""Choose images: evaluation images of a run, by their thumbnails, or uploaded files.
 
-A file of one's own stays in the browser session and in the memory of the process that looks at it; nothing is written.
+An uploaded file stays in the browser session and in the memory of the probe process; nothing is written to disk.
 """
 
 from __future__ import annotations
@@ -16,34 +16,38 @@ from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.expert_views.query_result import answer
 
 TYPES = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"]
-FILE_MB = 5  # of one file; the process that decodes it refuses more
-TOGETHER = 10 * 2**20  # bytes of all files in one question
-SHOWN = 16  # thumbnails at a time
+FILE_MB = 5  # of one file; the process that decodes it rejects larger ones
+MAX_BYTES = 10 * 2**20  # of all files in one query
+PAGE_SIZE = 16  # thumbnails
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """An image to ask about. argument: as `training.queries.maps` takes it; name: on the screen."""
+    """A chosen image. argument: as `training.queries.maps` takes it; name: label."""
 
     argument: int | dict[str, str]
     name: str
 
 
 def image_address(image: str) -> str:
-    """A base64 image as a data address."""
+    """Return a base64 image as a data URL."""
     return f"data:image/{'png' if image.startswith('iVBOR') else 'jpeg'};base64,{image}"
 
 
-def chosen_images(run: Run, key: str, most: int, default: int = 1) -> list[Chosen]:
-    """Let people choose up to `most` images; the first `default` of the task until they do.
+def chosen_images(run: Run, key: str, limit: int, default: int = 1) -> list[Chosen]:
+    """Let the user choose images; the URL keeps the indices of evaluation images (`?images=3,5`), not uploaded files.
 
-    key: of the view. Places of the task's images stand in the address (`?images=3,5`), files of one's own do not.
+    Args:
+        run: The run whose evaluation images are offered.
+        key: Of the view.
+        limit: How many images can be chosen.
+        default: How many are chosen at first.
     """
     state = f"{key}_places_{run.id}"
     if state not in st.session_state:
-        st.session_state[state] = _from_address(most) or list(range(default))
-    _thumbnails(run, key, state, most)
-    files = _uploaded(key, most)
+        st.session_state[state] = _from_link(limit) or list(range(default))
+    _thumbnails(run, key, state, limit)
+    files = _uploaded(key, limit)
     if files:
         return files
     indices = st.session_state[state]
@@ -51,75 +55,77 @@ def chosen_images(run: Run, key: str, most: int, default: int = 1) -> list[Chose
     return [Chosen(index, f"image {index}") for index in indices]
 
 
-def _from_address(most: int) -> list[int]:
-    words = st.query_params.get("images", "").split(",")[:most]
-    return [int(word) for word in words if word.isascii() and word.isdigit() and len(word) < 9]
+def _from_link(limit: int) -> list[int]:
+    parts = st.query_params.get("images", "").split(",")[:limit]
+    return [int(part) for part in parts if part.isascii() and part.isdigit() and len(part) < 9]
 
 
-def _uploaded(key: str, most: int) -> list[Chosen]:
-    label = "An image of your own" if most == 1 else f"Or images of your own, up to {most}"
-    given = st.file_uploader(
-        label, TYPES, accept_multiple_files=most > 1, key=f"{key}_files", max_upload_size=FILE_MB,
-        help="It is read in memory, by the process that looks into this run, and kept nowhere.",
+def _uploaded(key: str, limit: int) -> list[Chosen]:
+    label = "Upload an image" if limit == 1 else f"Upload up to {limit} images"
+    uploads = st.file_uploader(
+        label, TYPES, accept_multiple_files=limit > 1, key=f"{key}_files", max_upload_size=FILE_MB,
+        help="The file is read in memory by the process that loads this run. It is not stored.",
     )  # fmt: skip
-    files = list(given) if isinstance(given, list) else [given] if given else []
-    if len(files) > most:
-        st.warning(f"{len(files)} images were handed in and {most} fit side by side: these are the first {most}.")
-        files = files[:most]
-    if sum(file.size for file in files) > TOGETHER:
-        st.warning(f"These files take more than {TOGETHER // 2**20} MB together: hand in fewer or smaller ones.")
+    files = list(uploads) if isinstance(uploads, list) else [uploads] if uploads else []
+    if len(files) > limit:
+        st.warning(f"{len(files)} images were uploaded, but at most {limit} can be shown: these are the first {limit}.")
+        files = files[:limit]
+    if sum(file.size for file in files) > MAX_BYTES:
+        st.warning(f"These files have more than {MAX_BYTES // 2**20} MB in total: upload fewer or smaller ones.")
         return []
     if files:
         page.note(
-            "Each is made as large and, where the task's images are grey, as grey as those are. Remove them to go back "
-            "to the task's."
+            "Uploaded images are resized like the task's images and, where those are greyscale, converted to "
+            "greyscale. Remove them to return to the task's images."
         )
     return [Chosen({"file": base64.b64encode(file.getvalue()).decode()}, file.name[:24]) for file in files]
 
 
-def _thumbnails(run: Run, key: str, state: str, most: int) -> None:
+def _thumbnails(run: Run, key: str, state: str, limit: int) -> None:
     first = int(st.session_state.get(f"{state}_first", 0))
     label = st.session_state.get(f"{state}_label")
-    found = answer(
+    result = answer(
         run,
         "images",
-        {"first": first, "count": SHOWN, "label": label},
+        {"first": first, "count": PAGE_SIZE, "label": label},
         f"{key}_thumbnails",
-        "the images of this run",
+        "Loading the evaluation images",
     )
-    if found is None:
+    if result is None:
         return
-    names = found["classes"]
+    names = result["classes"]
     indices = st.session_state[state]
-    shown = [
+    thumbnails = [
         Card(
-            str(one["index"]),
-            names[one["truth"]],
-            images=(image_address(one["image"]),),
-            chosen=one["index"] in indices,
+            str(image["index"]),
+            names[image["truth"]],
+            images=(image_address(image["image"]),),
+            chosen=image["index"] in indices,
         )
-        for one in found["images"]
+        for image in result["images"]
     ]
-    picked = cards(shown, key=f"{key}_cards", label="Images that the run is measured on", size="small")
-    if picked is not None:
-        index = int(picked)
-        if most == 1:
-            now = [index]
+    clicked = cards(thumbnails, key=f"{key}_cards", label="Evaluation images", size="small")
+    if clicked is not None:
+        index = int(clicked)
+        if limit == 1:
+            selection = [index]
         elif index in indices:
-            now = [one for one in indices if one != index] or indices
+            selection = [image for image in indices if image != index] or indices
         else:
-            now = [*indices, index][-most:]
-        if now != indices:
-            st.session_state[state] = now
+            selection = [*indices, index][-limit:]
+        if selection != indices:
+            st.session_state[state] = selection
             st.rerun()
     with st.container(horizontal=True, vertical_alignment="bottom"):
         of_class = st.selectbox(
             "Class", [None, *range(len(names))], format_func=lambda k: "all classes" if k is None else names[k],
             key=f"{state}_class", label_visibility="collapsed", width=200,
         )  # fmt: skip
-        back = st.button("Earlier", key=f"{state}_back", disabled=first == 0)
-        on = st.button("More", key=f"{state}_on", disabled=first + SHOWN >= found["total"])
-    if of_class != label or back or on:
+        previous = st.button("Previous", key=f"{state}_back", disabled=first == 0)
+        more = st.button("More", key=f"{state}_on", disabled=first + PAGE_SIZE >= result["total"])
+    if of_class != label or previous or more:
         st.session_state[f"{state}_label"] = of_class
-        st.session_state[f"{state}_first"] = 0 if of_class != label else max(0, first + (SHOWN if on else -SHOWN))
+        st.session_state[f"{state}_first"] = (
+            0 if of_class != label else max(0, first + (PAGE_SIZE if more else -PAGE_SIZE))
+        )
         st.rerun()

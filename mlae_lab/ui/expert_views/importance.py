@@ -1,4 +1,4 @@
-"""Who matters: each expert and layer left out, greedy curves, who decides an image, and random masks."""
+"""Expert importance: leave-one-out, greedy curves, experts that decide on one image, and random masks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page, queries
 from mlae_lab.ui.expert_views.image_picker import chosen_images, image_address
 from mlae_lab.ui.expert_views.query_result import answer
-from mlae_lab.ui.expert_views.saving import keeping
+from mlae_lab.ui.expert_views.saving import save_options
 from mlae_lab.ui.live_plot import live_plot
 
 _GREEDY_IMAGES = (50, 100, 200)
 _SAMPLES = (200, 500, 1000)
-_NOBODY = "no other run"
+_NO_RUN = "none"
 
 
 def draw(run: Run) -> None:
@@ -30,25 +30,23 @@ def draw(run: Run) -> None:
 
 
 def _leave_one_out(run: Run) -> None:
-    page.section("Without one of them")
-    found = answer(
-        run, "importance", {}, f"matters_{run.id}", "what each expert is worth, one left out after the other"
-    )
-    if found is None:
+    page.section("Leave one out")
+    result = answer(run, "importance", {}, f"matters_{run.id}", "Evaluating without each expert")
+    if result is None:
         return
-    exact, estimate = figures.importance_figures(found, run.config.plan)
+    exact, estimate = figures.importance_figures(result, run.config.plan)
     with st.container(key="pair_matters"):
         left, right = st.columns(2, gap="large")
     with left:
         live_plot(exact, key="matters_exact")
         page.note(
-            f"loss(fᵢ = 0) − loss(f = 1) on {found['images']} evaluation images, one evaluation for each expert; fᵢ "
-            "scales λᵢ bᵢ aᵢᵀ (paper, equations 4 and 5). Orange: the run needs it. Blue: it does better without."
+            f"loss(fᵢ = 0) − loss(f = 1) on {result['images']} evaluation images, one evaluation for each expert; fᵢ "
+            "scales λᵢ bᵢ aᵢᵀ (paper, equations 4 and 5). Orange: the run needs the expert. Blue: better without it."
         )
     with right:
         live_plot(estimate, key="matters_estimate")
         page.note("−∂loss/∂fᵢ at f = 1: one backward pass for all experts at once, on the same images and scale.")
-    live_plot(figures.layers_figure(found, run.config.plan), key="matters_layers")
+    live_plot(figures.layers_figure(result, run.config.plan), key="matters_layers")
     page.note("The same with all experts of a layer left out; its estimate is the sum over them.")
 
 
@@ -56,53 +54,55 @@ def _leave_one_out(run: Run) -> None:
 
 
 def _greedy(run: Run) -> None:
-    page.section("How few are enough")
+    page.section("Greedy selection")
     key, total = f"greedy_{run.id}", run.config.plan.experts
-    asked = st.query_params.get("greedy", "")
-    if asked in map(str, _GREEDY_IMAGES):
-        st.session_state.setdefault(f"{key}_images", int(asked))
+    requested = st.query_params.get("greedy", "")
+    if requested in map(str, _GREEDY_IMAGES):
+        st.session_state.setdefault(f"{key}_images", int(requested))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         count = st.selectbox("Images", _GREEDY_IMAGES, key=f"{key}_images", width=140)
-        wanted = st.button("Grow the curves", key=f"{key}_go") or bool(asked)
-    tries = total * (total + 1) // 2
-    if not wanted:
+        run_curves = st.button("Compute the curves", key=f"{key}_go") or bool(requested)
+    evaluations = total * (total + 1) // 2
+    if not run_curves:
         page.note(
-            "Three curves of accuracy against experts kept: taken away in the order of the first-order estimate, which "
-            "is there first; the least useful taken away one by one; and the most useful added one by one. The last "
-            f"two try every expert that is left at each step: {tries:,} tries a curve, which is slow on a CPU."
+            "Three curves of accuracy against experts kept: removal in the order of the first-order estimate, which is "
+            "computed first; removal of the least useful expert at each step; and addition of the most useful one. The "
+            f"last two evaluate all remaining experts at each step: {evaluations:,} evaluations per curve, slow on CPU."
         )
         return
-    st.query_params["greedy"] = str(count)  # a reload, or whoever gets the link, finds the curves
+    st.query_params["greedy"] = str(count)  # a reload or a shared link shows the curves
     curves, agreement = {}, None
     for direction in ("estimate", "removal", "addition"):
         arguments = {"direction": direction, "images": count}
-        what = "the curve in the order of the estimate" if direction == "estimate" else f"the curve of {direction}"
-        found = answer(run, "greedy", arguments, f"{key}_{direction}", what)
-        if found is None:
-            break  # the next is asked when this one is there
+        activity = (
+            "Evaluating the order of the estimate" if direction == "estimate" else f"Evaluating greedy {direction}"
+        )
+        result = answer(run, "greedy", arguments, f"{key}_{direction}", activity)
+        if result is None:
+            break  # curves are computed one after another
         labels = run.config.plan.row_labels
         curves[direction] = [
-            step | {"cell": step["cell"] and [labels[step["cell"][0] - 1], step["cell"][1]]} for step in found["steps"]
+            step | {"cell": step["cell"] and [labels[step["cell"][0] - 1], step["cell"][1]]} for step in result["steps"]
         ]
-        agreement = found["agreement"] if direction == "removal" else agreement
+        agreement = result["agreement"] if direction == "removal" else agreement
     if not curves:
         return
     live_plot(figures.greedy_figure(curves, total), key="greedy")
     page.note(
-        f"Each step takes the expert that leaves the lowest mean cross-entropy on {count} evaluation images; equal "
-        "ones go by layer. Dotted: measured as exactly, but in the order of −∂loss/∂fᵢ at f = 1, the smallest first"
+        f"Each step selects the expert that gives the lowest mean cross-entropy on {count} evaluation images; ties are "
+        "resolved by layer. Dotted: evaluated exactly, in the order of −∂loss/∂fᵢ at f = 1, smallest first"
         + ("" if agreement is None else f"; the two orders have a Spearman correlation of {agreement:+.2f}")
-        + ". Chosen and measured on the same images: a pruned run may do a little worse on others."
+        + ". Selection and evaluation use the same images: accuracy on other images may be slightly lower."
     )
-    by = "removal" if "removal" in curves else "estimate"
-    kept = st.slider("Experts kept, least useful taken away first", 0, total, total, key=f"{key}_kept")
-    keeping(run, _off(run, curves[by], kept), 1.0, f"{key}_keep")
+    direction_kept = "removal" if "removal" in curves else "estimate"
+    kept = st.slider("Experts kept, least useful removed first", 0, total, total, key=f"{key}_kept")
+    save_options(run, _off(run, curves[direction_kept], kept), 1.0, f"{key}_keep")
 
 
 def _off(run: Run, steps: list[dict], kept: int) -> tuple[Cell, ...]:
-    """The experts that a curve of removal has taken away when `kept` are left."""
-    gone = [step["cell"] for step in steps if step["cell"] is not None and step["kept"] >= kept]
-    off = {(row - 1, column - 1) for row, column in gone}
+    """Return the experts that a removal curve has removed when `kept` are left."""
+    removed = [step["cell"] for step in steps if step["cell"] is not None and step["kept"] >= kept]
+    off = {(row - 1, column - 1) for row, column in removed}
     return tuple(cell for cell in existing(run.config.plan) if cell in off)
 
 
@@ -110,41 +110,48 @@ def _off(run: Run, steps: list[dict], kept: int) -> tuple[Cell, ...]:
 
 
 def _image_importance(run: Run) -> None:
-    page.section("Who decides this image")
+    page.section("Expert importance for one image")
     chosen = chosen_images(run, "image_importance", 1)
     if not chosen:
         return
-    asked = {"image": chosen[0].argument}
-    found = answer(run, "image_importance", asked, f"decides_{run.id}_answer", "who decides this image")
-    if found is None:
+    arguments = {"image": chosen[0].argument}
+    result = answer(
+        run, "image_importance", arguments, f"decides_{run.id}_answer", "Evaluating the image without each expert"
+    )
+    if result is None:
         return
-    classes, plan = found["classes"], run.config.plan
-    said, truth = classes[found["predicted"]], "not known" if found["truth"] is None else classes[found["truth"]]
-    cells = [(v, r, c) for r, row in enumerate(found["change"]) for c, v in enumerate(row) if v is not None]
-    most = min(cells)
-    flips = sum(found["margin"] + v < 0 for v, *_ in cells)
+    classes, plan = result["classes"], run.config.plan
+    predicted, truth = classes[result["predicted"]], "unknown" if result["truth"] is None else classes[result["truth"]]
+    cells = [(v, r, c) for r, row in enumerate(result["change"]) for c, v in enumerate(row) if v is not None]
+    strongest = min(cells)
+    flips = sum(result["margin"] + v < 0 for v, *_ in cells)
     title = (
-        f"Layer {plan.row_labels[most[1]]}, expert {most[2] + 1} holds it up most ({most[0]:+.2f} without it)"
-        if most[0] < 0 else "No expert holds the answer up"
+        f"Layer {plan.row_labels[strongest[1]]}, expert {strongest[2] + 1} supports the prediction most "
+        f"({strongest[0]:+.2f} without it)"
+        if strongest[0] < 0 else "No expert supports the prediction"
     )  # fmt: skip
     with st.container(key="pair_decides"):
         left, right = st.columns([3, 7], gap="large")
     with left:
         st.html(
             f'<div class="lab-examples" style="max-width:120px;grid-template-columns:1fr"><figure>'
-            f'<img src="{image_address(found["image"])}" alt="{escape(truth)}"></figure></div>'
+            f'<img src="{image_address(result["image"])}" alt="{escape(truth)}"></figure></div>'
         )
-        page.facts(("Answer", f"{escape(said)}, {found['confidence']:.0%}"), ("Truth", escape(truth)))
-        alone = f"{flips} of {len(cells)} experts would flip it alone." if flips else "No single expert would flip it."
-        page.note(f"{alone} Margin {found['margin']:.2f}.")
+        page.facts(("Prediction", f"{escape(predicted)}, {result['confidence']:.0%}"), ("Truth", escape(truth)))
+        flip_text = (
+            f"Removing any of {flips} of {len(cells)} experts flips the prediction."
+            if flips
+            else "No single expert flips the prediction."
+        )
+        page.note(f"{flip_text} Margin {result['margin']:.2f}.")
     with right:
-        adds = [[None if v is None else -v for v in row] for row in found["change"]]
-        figure = figures.cell_figure(adds, plan, title, "adds to the margin", "image_importance", form=".3f")
+        support = [[None if v is None else -v for v in row] for row in result["change"]]
+        figure = figures.cell_figure(support, plan, title, "contribution to the margin", "image_importance", form=".3f")
         live_plot(figure, key="image_importance")
         page.note(
-            "Margin: the logit of the class that the whole run answers, minus the largest other logit. Shown is how "
-            "much less it is with each expert off; below 0 the image flips. Orange: the expert speaks for the answer. "
-            "Blue: against it."
+            "Margin: the logit of the class that the run predicts with all experts, minus the largest other logit. "
+            "Shown: the decrease of the margin with each expert off; when the margin falls below 0, the prediction "
+            "flips. Orange: the expert supports the prediction. Blue: it opposes it."
         )
 
 
@@ -152,8 +159,8 @@ def _image_importance(run: Run) -> None:
 
 
 @dataclass(frozen=True)
-class _Masks:
-    """Random masks that an address asks for."""
+class _MaskRequest:
+    """Random masks that the URL requests."""
 
     rate: float
     samples: int
@@ -161,20 +168,20 @@ class _Masks:
     rescaled: bool
 
 
-def _asked_masks(text: str) -> _Masks | None:
-    """`p,masks,other run,plain`, the last two may be missing; None for anything else."""
-    rate, samples, other, how = [*text.split(","), "", "", "", ""][:4]
+def _requested_masks(text: str) -> _MaskRequest | None:
+    """Parse `p,masks,other run,plain`, where the last two may be missing; None for anything else."""
+    rate, samples, other, scaling = [*text.split(","), "", "", "", ""][:4]
     try:
         value = round(float(rate), 2)
     except ValueError:
         return None
-    if not 0.05 <= value <= 0.95 or samples not in map(str, _SAMPLES) or how not in ("", "plain"):
+    if not 0.05 <= value <= 0.95 or samples not in map(str, _SAMPLES) or scaling not in ("", "plain"):
         return None
-    return _Masks(value, int(samples), other, how != "plain")
+    return _MaskRequest(value, int(samples), other, scaling != "plain")
 
 
-def _start(key: str, name: str, value: float | bool) -> dict:
-    """Where a widget begins; nothing for one that the session knows already, which Streamlit would warn of."""
+def _initial_value(key: str, name: str, value: float | bool) -> dict:
+    """Return a widget's initial value; nothing if the session has one already, which Streamlit would warn of."""
     return {} if f"{key}_{name}" in st.session_state else {"value": value}
 
 
@@ -185,53 +192,58 @@ def _robustness(run: Run) -> None:
         if other.id != run.id and other.config.method == "mlae" and other.config.badge == run.config.badge
         and other.status.is_over and queries.store().paths(other.id).adapter.is_file()
     ]  # fmt: skip
-    key, given = f"robust_{run.id}", _asked_masks(st.query_params.get("robustness", ""))
-    others.sort(key=lambda other: given is None or other.id != given.other)  # whom the address names is always offered
-    names = {_NOBODY: None} | {
+    key, requested = f"robust_{run.id}", _requested_masks(st.query_params.get("robustness", ""))
+    others.sort(
+        key=lambda other: requested is None or other.id != requested.other
+    )  # the run in the URL is always offered
+    names = {_NO_RUN: None} | {
         f"{other.id}, {other.config.what}, seed {other.config.seed}": other for other in others[:30]
     }
-    if given is not None:
-        st.session_state.setdefault(f"{key}_rate", given.rate)
-        st.session_state.setdefault(f"{key}_draws", given.samples)
-        st.session_state.setdefault(f"{key}_rescaled", given.rescaled)
-        label = next((name for name, other in names.items() if other is not None and other.id == given.other), _NOBODY)
+    if requested is not None:
+        st.session_state.setdefault(f"{key}_rate", requested.rate)
+        st.session_state.setdefault(f"{key}_draws", requested.samples)
+        st.session_state.setdefault(f"{key}_rescaled", requested.rescaled)
+        label = next(
+            (name for name, other in names.items() if other is not None and other.id == requested.other), _NO_RUN
+        )
         st.session_state.setdefault(f"{key}_other", label)
     with st.container(key="four_robust"):
         columns = st.columns(4, vertical_alignment="bottom")
     rate = columns[0].slider(
-        "Chance that an expert is off", 0.05, 0.95, step=0.05, key=f"{key}_rate", **_start(key, "rate", 0.5)
+        "Drop probability p", 0.05, 0.95, step=0.05, key=f"{key}_rate", **_initial_value(key, "rate", 0.5)
     )
     samples = columns[1].selectbox("Random masks", _SAMPLES, key=f"{key}_draws")
-    beside = names[columns[2].selectbox("Beside it", list(names), key=f"{key}_other")]
-    rescaled = columns[3].toggle("Survivors count 1/(1−p)", key=f"{key}_rescaled", **_start(key, "rescaled", True))
-    if not (columns[3].button("Draw them", key=f"{key}_go") or given is not None):
+    other_run = names[columns[2].selectbox("Compare with", list(names), key=f"{key}_other")]
+    rescaled = columns[3].toggle(
+        "Active experts are rescaled by 1/(1−p)", key=f"{key}_rescaled", **_initial_value(key, "rescaled", True)
+    )
+    if not (columns[3].button("Evaluate", key=f"{key}_go") or requested is not None):
         page.note(
-            "The accuracy under hundreds of random masks, as a distribution. A run that was trained with masking "
-            "should lose less than one that was not: put both side by side, they see the same masks. Each mask is a "
-            "pass over 200 images."
+            "The distribution of accuracy under hundreds of random masks. A run trained with masking should lose less "
+            "than one trained without. Two runs are evaluated under the same masks. Each mask is one pass over 200 "
+            "images."
         )
         return
-    address = (f"{rate:g}", str(samples), beside.id if beside else "", "" if rescaled else "plain")
+    address = (f"{rate:g}", str(samples), other_run.id if other_run else "", "" if rescaled else "plain")
     st.query_params["robustness"] = ",".join(address).rstrip(",")
     arguments = {"rate": rate, "samples": samples, "rescaled": rescaled}
-    found: list[tuple[Run, dict]] = []
-    for one in (run, beside):
-        if one is None:
+    results: list[tuple[Run, dict]] = []
+    for entry in (run, other_run):
+        if entry is None:
             continue
-        told = answer(
-            one, "robustness", arguments, f"robust_{run.id}_{one.id}", f"how run {one.id} stands {samples} masks"
-        )
-        if told is None:
+        result = answer(entry, "robustness", arguments, f"robust_{run.id}_{entry.id}", "Evaluating random masks")
+        if result is None:
             break
-        found.append((one, told))
-    if not found:
+        results.append((entry, result))
+    if not results:
         return
-    live_plot(figures.robustness_figure([(one.id, told) for one, told in found]), key="robustness")
-    for one, told in found:
-        page.note(f"{words(told, f'{one.id} ({one.config.what})')}.")
-    if len(found) == 2:
-        page.note(verdict(found[0][1], found[1][1], [one.id for one, _ in found]))
-    how = "mᵢ / (1 − p), as in training" if rescaled else "mᵢ, without the 1 / (1 − p) of training"
+    live_plot(figures.robustness_figure([(entry.id, result) for entry, result in results]), key="robustness")
+    for entry, result in results:
+        page.note(f"{words(result, f'{entry.id} ({entry.config.what})')}.")
+    if len(results) == 2:
+        page.note(verdict(results[0][1], results[1][1], [entry.id for entry, _ in results]))
+    factor_text = "mᵢ / (1 − p), as in training" if rescaled else "mᵢ, without the 1 / (1 − p) of training"
     page.note(
-        f"fᵢ = {how}; mᵢ = 0 with chance p, the same for every expert (paper, section 3.3). Seed 0 for every run."
+        f"fᵢ = {factor_text}; mᵢ = 0 with probability p, the same for every expert (paper, section 3.3). "
+        "Seed 0 for every run."
     )

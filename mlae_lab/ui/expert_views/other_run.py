@@ -1,4 +1,4 @@
-"""A second run beside the one that is looked into (`?other=`)."""
+"""Selection of a second run to compare with (`?other=`)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from mlae_lab.runs.store import Run
 OTHER = "other"
 
 
-def other_run(candidates: Sequence[Run], label: str, words: Callable[[Run], str], nothing: str) -> Run | None:
-    """Choose one of several runs, or none; the address keeps the choice.
+def other_run(candidates: Sequence[Run], label: str, run_label: Callable[[Run], str], nothing: str) -> Run | None:
+    """Let the user choose one of several runs, or none; the URL keeps the choice.
 
-    words: what a run is called in the list. nothing: what the list says for no run.
+    Args:
+        candidates: The runs to choose from.
+        label: Of the list.
+        run_label: Returns the label of a run in the list.
+        nothing: Label of the choice of no run.
     """
-    known = {run.id: run for run in candidates}
-    asked = st.query_params.get(OTHER, "")
-    chosen = asked if asked in known else ""
-    key = f"beside_{label}_{chosen}"  # a new widget for each link: its run counts, not an earlier choice
+    runs = {run.id: run for run in candidates}
+    requested = st.query_params.get(OTHER, "")
+    chosen = requested if requested in runs else ""
+    key = f"beside_{label}_{chosen}"  # a new widget for each link, so that its run replaces an earlier choice
 
     def keep() -> None:
         if st.session_state[key]:
@@ -27,12 +31,12 @@ def other_run(candidates: Sequence[Run], label: str, words: Callable[[Run], str]
         else:
             st.query_params.pop(OTHER, None)
 
-    picked = st.selectbox(
+    selected = st.selectbox(
         label,
-        ["", *known],
-        index=0 if not chosen else list(known).index(chosen) + 1,
-        format_func=lambda name: words(known[name]) if name else nothing,
+        ["", *runs],
+        index=0 if not chosen else list(runs).index(chosen) + 1,
+        format_func=lambda name: run_label(runs[name]) if name else nothing,
         key=key,
         on_change=keep,
     )
-    return known.get(picked)
+    return runs.get(selected)

@@ -1,4 +1,4 @@
-"""Ask a run something from a page: the answer if it is there, else what is being waited for."""
+"""Query a run from a page: the result, or the status of a query that is not done."""
 
 from __future__ import annotations
 
@@ -12,44 +12,50 @@ from mlae_lab.runs.store import Run
 from mlae_lab.ui import queries
 from mlae_lab.ui.markdown import plain, sentence
 
-AT_ONCE_SECONDS = 3.0  # a page waits so long for an answer before it draws that it waits
+AT_ONCE_SECONDS = 3.0  # how long a page waits for a result before it shows a status
 POLL_SECONDS = 1.0
 
 
-def answer(run: Run, query: str, arguments: Mapping[str, Any], key: str, waiting: str) -> dict | None:
-    """The answer to a question (`training.queries`); None while there is none: then the page says why, how far it is,
-    and draws itself again when it is there.
+def answer(run: Run, query: str, arguments: Mapping[str, Any], key: str, activity: str) -> dict | None:
+    """Return the result of a query (`training.queries`), or None while there is none.
 
-    key: unique on the page. waiting: what is being found out, as the middle of a sentence: "the accuracy without it".
+    Without a result the page shows the status and the progress, and reruns when the query is over.
+
+    Args:
+        run: The run to query.
+        query: Name of the query.
+        arguments: Its arguments.
+        key: Unique on the page.
+        activity: What the query does, as a label of the progress: "Evaluating random masks".
     """
-    found = probe.ask(queries.store(), run.id, query, arguments, AT_ONCE_SECONDS)
-    if found.state == "done":
-        return found.value
-    if found.state == "failed":
-        _failed(found, key)
+    reply = probe.ask(queries.store(), run.id, query, arguments, AT_ONCE_SECONDS)
+    if reply.state == "done":
+        return reply.value
+    if reply.state == "failed":
+        _failed(reply, key)
         return None
 
     @st.fragment(run_every=POLL_SECONDS)
     def wait() -> None:
-        now = probe.ask(queries.store(), run.id, query, arguments, 0.1)
-        if now.is_over:
+        reply = probe.ask(queries.store(), run.id, query, arguments, 0.1)
+        if reply.is_over:
             st.rerun()
-        share = now.done / now.total if now.total else 0.0
-        st.progress(min(1.0, share), _words(now, waiting))
+        share = reply.done / reply.total if reply.total else 0.0
+        st.progress(min(1.0, share), _status_text(reply, activity))
 
     wait()
     return None
 
 
-def _words(found: probe.Answer, waiting: str) -> str:
-    if found.state == "loading":
-        return f"Loading the run, to find {waiting}"
-    if found.state == "waiting":
-        return f"Waiting: {found.reason}" if found.reason else f"Waiting to find {waiting}"
-    return f"Finding {waiting}" + (f": {found.done} of {found.total}" if found.total else "")
+def _status_text(reply: probe.Answer, activity: str) -> str:
+    if reply.state == "loading":
+        return f"Loading the run. Next: {activity[:1].lower()}{activity[1:]}"
+    if reply.state == "waiting":
+        return f"Waiting: {reply.reason}" if reply.reason else f"Queued. Next: {activity[:1].lower()}{activity[1:]}"
+    return activity + (f": {reply.done} of {reply.total}" if reply.total else "")
 
 
-def _failed(found: probe.Answer, key: str) -> None:
-    reason = found.reason or "no answer came"
+def _failed(reply: probe.Answer, key: str) -> None:
+    reason = reply.reason or "the query returned no result"
     st.warning(plain(sentence(reason)))
-    st.button("Ask again", key=f"{key}_again")
+    st.button("Retry", key=f"{key}_again")

@@ -1,5 +1,5 @@
-"""How alike the experts of a run are: cosines as tiles and over time, and what no cut of ΔW can change. Alone or beside
-another run (`?other=`), as the paper's figures 4 and 5."""
+"""Similarity of the experts of a run: cosines as tiles and over epochs, and measures that do not depend on how ΔW is
+decomposed. Alone or next to another run (`?other=`), as in the paper's figures 4 and 5."""
 
 from __future__ import annotations
 
@@ -20,66 +20,69 @@ from mlae_lab.ui.figures.similarity import Line, by_layer_figure, overlap_figure
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import plain, sentence
 
-_NOBODY = ""
+_NO_RUN = ""
 MAX_OFFERED = 40
 
 
 def draw(run: Run) -> None:
-    """Draw the view. What the run told while it learned is there at once; the rest is asked of the run."""
-    beside = _other(run)
-    mine, its = queries.tail(run.id).similarity, queries.tail(beside.id).similarity if beside else []
-    _in_words(mine[-1], its[-1] if its else None)
-    _cosines(run, mine, beside, its)
-    _invariants(run, mine, beside, its)
+    """Draw the view: first what the run recorded during training, then the results of a query."""
+    other_run = _other(run)
+    own, others = queries.tail(run.id).similarity, queries.tail(other_run.id).similarity if other_run else []
+    _facts(own[-1], others[-1] if others else None)
+    _cosines(run, own, other_run, others)
+    _invariants(run, own, other_run, others)
 
 
 # ---------------------------------------------------------------- the other run
 
 
 def _other(run: Run) -> Run | None:
-    """The run that stands beside this one: of the address, else the dense one with the same settings."""
-    offered = {entry.id: entry for entry in _offered(run)}
-    named = st.query_params.get("other")
-    if named is None and (dense := queries.references(run).get("dense")) is not None and dense.run in offered:
-        named = dense.run
-    if named and named not in offered:
+    """Return the run to compare with: of the URL, else the dense one with the same settings."""
+    candidates = {entry.id: entry for entry in _candidates(run)}
+    requested = st.query_params.get("other")
+    if requested is None and (dense := queries.references(run).get("dense")) is not None and dense.run in candidates:
+        requested = dense.run
+    if requested and requested not in candidates:
         try:
-            found = queries.run(named)
-            if found.id == run.id or not queries.tail(found.id).similarity:
-                raise StoreError(f"run {found.id} cannot stand beside run {run.id}: choose another one with experts")
-            offered[found.id] = found
+            candidate = queries.run(requested)
+            if candidate.id == run.id or not queries.tail(candidate.id).similarity:
+                raise StoreError(
+                    f"run {candidate.id} cannot be compared with run {run.id}: choose another run with experts"
+                )
+            candidates[candidate.id] = candidate
         except StoreError as error:
             st.warning(plain(sentence(error)))
-            named = _NOBODY
-    if len(offered) == 0:
-        page.note("Once a second run with experts is over, the two can stand side by side here.")
+            requested = _NO_RUN
+    if len(candidates) == 0:
+        page.note("Once a second run with experts has finished, the two can be compared here.")
         return None
-    names = [_NOBODY, *offered]
+    names = [_NO_RUN, *candidates]
     with st.container(key="four_similarity"):
         left, _ = st.columns([1, 1])
-    picked = left.selectbox(
-        "Beside it",
+    selected = left.selectbox(
+        "Compare with",
         names,
-        index=names.index(named or _NOBODY),
-        format_func=lambda name: _label(offered[name]) if name else "No other run",
-        key=f"similarity_other_{run.id}_{named or _NOBODY}",
-        help="The paper's figures 4 and 5 set a masked run beside LoRA's rank-1 parts: here, any run with experts.",
+        index=names.index(requested or _NO_RUN),
+        format_func=lambda name: _label(candidates[name]) if name else "none",
+        key=f"similarity_other_{run.id}_{requested or _NO_RUN}",
+        help="The paper's figures 4 and 5 compare a masked run with LoRA's rank-1 components. Any run with experts "
+        "can be chosen.",
     )
-    if picked != (named or _NOBODY):
-        st.query_params["other"] = picked
+    if selected != (requested or _NO_RUN):
+        st.query_params["other"] = selected
         st.rerun()
-    return offered[picked] if picked else None
+    return candidates[selected] if selected else None
 
 
-def _offered(run: Run) -> list[Run]:
-    """Runs with experts that have been measured; those of the same task first."""
-    there = [
+def _candidates(run: Run) -> list[Run]:
+    """Return runs with recorded similarity; those of the same task first."""
+    candidates = [
         entry
         for entry in queries.runs()
         if entry.id != run.id and entry.config.method == "mlae" and entry.status.is_over
     ]
-    there.sort(key=lambda entry: entry.config.task != run.config.task)
-    return [entry for entry in there[: 2 * MAX_OFFERED] if queries.store().last(entry.id, SimilarityStats)][
+    candidates.sort(key=lambda entry: entry.config.task != run.config.task)
+    return [entry for entry in candidates[: 2 * MAX_OFFERED] if queries.store().last(entry.id, SimilarityStats)][
         :MAX_OFFERED
     ]
 
@@ -98,67 +101,72 @@ def _label(run: Run) -> str:
 
 
 def _baseline(run: Run) -> list[RandomBaseline | None]:
-    """By layer, what random experts would show. Experts of a higher rank have no closed form: theirs is drawn by the
-    process that looks into the run, and there are none until it has answered."""
+    """Return the random baseline of each layer.
+
+    Experts of a rank above 1 have no closed form: the probe process samples their baseline, and it is None until then.
+    """
     plan = run.config.plan
     if plan.expert_rank != 1:
-        found = probe.ask(queries.store(), run.id, "similarity", {"file": "", "other": ""}, 0.1)
-        drawn = found.value["baseline"] if found.value is not None else [None] * plan.rows
-        return [RandomBaseline(**each) if each else None for each in drawn]
+        reply = probe.ask(queries.store(), run.id, "similarity", {"file": "", "other": ""}, 0.1)
+        layers = reply.value["baseline"] if reply.value is not None else [None] * plan.rows
+        return [RandomBaseline(**layer) if layer else None for layer in layers]
     shapes = catalog.backbone(run.config.backbone).shapes(plan.targets)
     return [random_experts(*shapes[target], count) for target, count in zip(plan.targets, plan.kept, strict=False)]
 
 
-def _cosines(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its: Sequence[SimilarityStats]) -> None:
+def _cosines(
+    run: Run, own: Sequence[SimilarityStats], other_run: Run | None, others: Sequence[SimilarityStats]
+) -> None:
     baseline = _baseline(run)
     level = over_layers(baseline)
     page.section("Cosine between the experts of a layer")
     with st.container(key="pair_similarity_tiles"):
         left, right = st.columns(2, gap="large")
     with left:
-        page.note(f"Run {run.id}, epoch {mine[-1].epoch}")
-        live_plot(figures.similarity_tiles(mine[-1], run.config.plan), key="similarity_tiles")
+        page.note(f"Run {run.id}, epoch {own[-1].epoch}")
+        live_plot(figures.similarity_tiles(own[-1], run.config.plan), key="similarity_tiles")
     with right:
-        if beside is not None and its:
-            page.note(f"Run {beside.id}, epoch {its[-1].epoch}")
-            live_plot(figures.similarity_tiles(its[-1], beside.config.plan), key="similarity_tiles_other")
+        if other_run is not None and others:
+            page.note(f"Run {other_run.id}, epoch {others[-1].epoch}")
+            live_plot(figures.similarity_tiles(others[-1], other_run.config.plan), key="similarity_tiles_other")
         else:
-            _by_layer(run, mine[-1], None, baseline)
+            _by_layer(run, own[-1], None, baseline)
     page.note(
-        "One tile a layer, its number and mean |cosine| above it; blue: against each other, orange: together. cos(bᵢ "
+        "One tile per layer, with its label and mean |cosine|; blue: opposite, orange: the same direction. cos(bᵢ "
         "aᵢᵀ, bⱼ aⱼᵀ) = cos(bᵢ, bⱼ) · cos(aᵢ, aⱼ), with the sign of λᵢ λⱼ (paper, A.4; figures 4 and 5); the diagonal "
         "is left out."
     )
-    several = len(mine) > 1 or len(its) > 1
+    several = len(own) > 1 or len(others) > 1
     with st.container(key="pair_similarity_curves"):
-        columns = st.columns(1 + bool(its and several), gap="large")
+        columns = st.columns(1 + bool(others and several), gap="large")
     if several:
         with columns[0]:
             live_plot(
-                figures.similarity_curve(mine, its, "other", level.mean if level else None), key="similarity_curve"
+                figures.similarity_curve(own, others, "other", level.mean if level else None), key="similarity_curve"
             )
-    if its:
+    if others:
         with columns[-1]:
-            _by_layer(run, mine[-1], its[-1], baseline)
-    random = (
-        "rank-1 experts of these shapes with nothing in common show E|cos| = E|cos(a, a′)| · E|cos(b, b′)|, each "
+            _by_layer(run, own[-1], others[-1], baseline)
+    random_text = (
+        "for independent rank-1 experts of these shapes, E|cos| = E|cos(a, a′)| · E|cos(b, b′)|, each "
         "Γ(d/2) / (√π Γ((d+1)/2))"
         if run.config.plan.expert_rank == 1
-        else f"the mean of 24 draws of rank-{run.config.plan.expert_rank} experts of these shapes with Gaussian factors"
+        else f"the mean of 24 rank-{run.config.plan.expert_rank} experts of these shapes, sampled with Gaussian factors"
     )
     page.note(
-        f"Mean over the pairs of a layer, and over layers. Random: {random}; the band is two standard deviations."
+        f"Mean over the pairs of a layer, and over layers. Random baseline: {random_text}; the band is two standard "
+        "deviations."
     )
 
 
 def _by_layer(
-    run: Run, mine: SimilarityStats, its: SimilarityStats | None, baseline: Sequence[RandomBaseline | None]
+    run: Run, own: SimilarityStats, others: SimilarityStats | None, baseline: Sequence[RandomBaseline | None]
 ) -> None:
     labels, level = run.config.plan.row_labels, over_layers(baseline)
-    lines = [Line("this run", mine.absolute)]
-    if its is not None and len(its.absolute) == len(labels):
-        lines.append(Line("other", its.absolute, strong=False))
-    mean = mean_of(mine.absolute)
+    lines = [Line("this run", own.absolute)]
+    if others is not None and len(others.absolute) == len(labels):
+        lines.append(Line("other", others.absolute, strong=False))
+    mean = mean_of(own.absolute)
     title = "Mean |cosine| by layer" + (
         f": {mean / level.mean:.0f} times that of random experts" if mean and level else ""
     )
@@ -167,148 +175,159 @@ def _by_layer(
     )
 
 
-def _in_words(mine: SimilarityStats, its: SimilarityStats | None) -> None:
-    """The same in numbers."""
+def _facts(own: SimilarityStats, others: SimilarityStats | None) -> None:
+    """Show the mean cosines as numbers."""
     pairs = []
-    for name, stats in (("", mine), (" of the other", its)):
+    for name, stats in (("", own), (", other run", others)):
         if stats is not None and (mean := mean_of(stats.absolute)) is not None:
             pairs.append((f"Mean |cosine|{name}", f"{mean:.3f}"))
-            pairs.append((f"signed{name}", f"{mean_of(stats.signed):+.3f}"))
+            pairs.append((f"Signed{name}", f"{mean_of(stats.signed):+.3f}"))
     if pairs:
         page.facts(*pairs)
 
 
-# ---------------------------------------------------------------- what no cut can change
+# ---------------------------------------------------------------- invariants of ΔW
 
 
-def _invariants(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its: Sequence[SimilarityStats]) -> None:
-    page.section("What does not depend on how ΔW is cut into experts")
+def _invariants(
+    run: Run, own: Sequence[SimilarityStats], other_run: Run | None, others: Sequence[SimilarityStats]
+) -> None:
+    page.section("Invariant measures of ΔW")
     page.note(
-        "BA = (BR)(R⁻¹A) for any R: the rank-1 parts of one ΔW, and their cosines, can be chosen at will. Its singular "
-        "values and the spaces that it reads from and writes into cannot. They come from the factors: Aᵀ = "
+        "BA = (BR)(R⁻¹A) for any invertible R: the rank-1 components of ΔW, and so their cosines, are not unique. Its "
+        "singular values and its row and column spaces are. They are computed from the factors: Aᵀ = "
         "Q<sub>a</sub> R<sub>a</sub>, "
-        "Bλ = Q<sub>b</sub> R<sub>b</sub>, and R<sub>b</sub> R<sub>a</sub>ᵀ is as small as the number of experts."
+        "Bλ = Q<sub>b</sub> R<sub>b</sub>, and R<sub>b</sub> R<sub>a</sub>ᵀ has only as many rows as there are experts."
     )
-    _over_epochs(run, mine, beside, its)
-    _asked(run, beside)
+    _over_epochs(run, own, other_run, others)
+    _computed(run, other_run)
 
 
-def _most(experts: Sequence[int], rank: int) -> float:
-    """The largest rank that ΔW can have, in the mean over the layers with experts."""
-    there = [count * rank for count in experts if count]
-    return sum(there) / len(there) if there else 0.0
+def _max_rank(experts: Sequence[int], rank: int) -> float:
+    """Return the largest possible rank of ΔW, mean over the layers with experts."""
+    present = [count * rank for count in experts if count]
+    return sum(present) / len(present) if present else 0.0
 
 
-def _over_epochs(run: Run, mine: Sequence[SimilarityStats], beside: Run | None, its: Sequence[SimilarityStats]) -> None:
-    """The ranks as the run told them while it learned; runs of an older lab told none."""
+def _over_epochs(
+    run: Run, own: Sequence[SimilarityStats], other_run: Run | None, others: Sequence[SimilarityStats]
+) -> None:
+    """Draw the ranks that the run recorded during training; runs of older versions have none."""
     kinds = [
-        (what, [_mean_ranks(history, f"{what}_rank") for history in (mine, its)]) for what in ("effective", "stable")
+        (what, [_mean_ranks(history, f"{what}_rank") for history in (own, others)]) for what in ("effective", "stable")
     ]
-    if max(len(own) for _, (own, _) in kinds) < 2:
+    if max(len(ranks) for _, (ranks, _) in kinds) < 2:
         return
-    most, its_most = (_most(one.config.plan.kept, one.config.plan.expert_rank) if one else 0.0 for one in (run, beside))
+    max_rank, other_max_rank = (
+        _max_rank(entry.config.plan.kept, entry.config.plan.expert_rank) if entry else 0.0 for entry in (run, other_run)
+    )
     with st.container(key="pair_similarity_over_epochs"):
         columns = st.columns(2, gap="large")
-    for column, (what, (own, other)) in zip(columns, kinds, strict=False):
+    for column, (what, (own_ranks, other_ranks)) in zip(columns, kinds, strict=False):
         with column:
             live_plot(
-                rank_curve(f"{what}-rank-over-epochs", what, own, other, most, its_most), key=f"similarity_rank_{what}"
+                rank_curve(f"{what}-rank-over-epochs", what, own_ranks, other_ranks, max_rank, other_max_rank),
+                key=f"similarity_rank_{what}",
             )
     page.note(
-        "Mean over the layers whose ΔW is not 0, all experts on, at each measured epoch. It cannot be more than the "
-        "number of experts, in the mean over the layers that have some."
+        "Mean over the layers whose ΔW is not 0, all experts on, at each evaluation. The upper limit is the mean "
+        "number of experts over the layers that have some."
     )
 
 
 def _mean_ranks(history: Sequence[SimilarityStats], name: str) -> list[tuple[int, float]]:
-    return [(told.epoch, mean) for told in history if (mean := mean_of(getattr(told, name))) is not None]
+    return [(stats.epoch, mean) for stats in history if (mean := mean_of(getattr(stats, name))) is not None]
 
 
-def _asked(run: Run, beside: Run | None) -> None:
+def _computed(run: Run, other_run: Run | None) -> None:
     if run.config.method != "mlae" or not queries.store().paths(run.id).adapter.is_file():
-        page.note("This run has left no adapter, so there is nothing to compute it from.")
+        page.note("This run saved no adapter, so these measures cannot be computed.")
         return
-    ends = (LAST, str(run.config.epochs))
-    kept = {name: path for name, path in queries.store().paths(run.id).checkpoints().items() if name not in ends}
-    at = _NOBODY
-    if kept:
-        at = st.select_slider(
-            "At", [*kept, _NOBODY], value=_NOBODY, format_func=lambda name: f"epoch {name}" if name else "the end",
+    last_names = (LAST, str(run.config.epochs))
+    checkpoints = {
+        name: path for name, path in queries.store().paths(run.id).checkpoints().items() if name not in last_names
+    }
+    epoch = _NO_RUN
+    if checkpoints:
+        epoch = st.select_slider(
+            "Checkpoint", [*checkpoints, _NO_RUN], value=_NO_RUN,
+            format_func=lambda name: f"epoch {name}" if name else "last epoch",
             key=f"similarity_at_{run.id}",
         )  # fmt: skip
-    files = queries.store().paths(beside.id).adapter if beside else None
+    files = queries.store().paths(other_run.id).adapter if other_run else None
     arguments = {
-        "file": str(kept[at]) if at else "",
+        "file": str(checkpoints[epoch]) if epoch else "",
         "other": str(files) if files is not None and files.is_file() else "",
     }
-    found = answer(run, "similarity", arguments, "similarity_question", "the spectrum of its ΔW")
-    if found is None:
+    result = answer(run, "similarity", arguments, "similarity_question", "Computing the spectrum of ΔW")
+    if result is None:
         return
-    other = found.get("other")
-    _spectra(found, other)
-    _spaces(found, other, beside is not None and beside.config.seed == run.config.seed)
+    other = result.get("other")
+    _spectra(result, other)
+    _spaces(result, other, other_run is not None and other_run.config.seed == run.config.seed)
 
 
-def _spectra(found: Mapping, other: Mapping | None) -> None:
+def _spectra(result: Mapping, other: Mapping | None) -> None:
     with st.container(key="pair_similarity_spectrum"):
         left, right = st.columns(2, gap="large")
     with left:
         live_plot(
-            spectrum_figure(found["values"], other["values"] if other else (), "this run", "other"),
+            spectrum_figure(result["values"], other["values"] if other else (), "this run", "other"),
             key="similarity_spectrum",
         )
-        page.note("σᵢ / Σσ, mean over layers; the band goes from the lowest to the highest layer.")
-    lines = [Line("effective", found["effective_rank"]), Line("stable", found["stable_rank"])]
-    if other and other["targets"] == found["targets"]:
+        page.note("σᵢ / Σσ, mean over layers; the band spans the lowest to the highest layer.")
+    lines = [Line("effective", result["effective_rank"]), Line("stable", result["stable_rank"])]
+    if other and other["targets"] == result["targets"]:
         lines += [
             Line("effective, other", other["effective_rank"], False),
             Line("stable, other", other["stable_rank"], False),
         ]
-    there = [value for value in found["effective_rank"] if value is not None]
+    ranks = [value for value in result["effective_rank"] if value is not None]
     title = (
-        f"ΔW has effective rank {sum(there) / len(there):.1f}, of at most {_most(found['experts'], found['rank']):.3g}"
-        if there
-        else "ΔW is 0 so far"
+        f"Effective rank of ΔW: {sum(ranks) / len(ranks):.1f} "
+        f"of at most {_max_rank(result['experts'], result['rank']):.3g}"
+        if ranks
+        else "ΔW is 0"
     )
     with right:
-        live_plot(by_layer_figure("ranks", found["labels"], lines, title, "rank"), key="similarity_ranks")
+        live_plot(by_layer_figure("ranks", result["labels"], lines, title, "rank"), key="similarity_ranks")
         page.note(
-            "Effective rank: exp(−Σ p ln p) with p = σ / Σσ. Stable rank: ‖ΔW‖²<sub>F</sub> / σ₁², in which small σ "
-            "hardly count."
+            "Effective rank: exp(−Σ p ln p) with p = σ / Σσ. Stable rank: ‖ΔW‖²<sub>F</sub> / σ₁², which is less "
+            "sensitive to small σ."
         )
 
 
-def _spaces(found: Mapping, other: Mapping | None, same_seed: bool) -> None:
+def _spaces(result: Mapping, other: Mapping | None, same_seed: bool) -> None:
     with st.container(key="pair_similarity_spaces"):
         left, right = st.columns(2, gap="large")
     for column, name, what in ((left, "reads", "reads from"), (right, "writes", "writes into")):
         with column:
-            figure = overlap_figure(found[name], found["labels"], what, found[f"random_{name}"])
+            figure = overlap_figure(result[name], result["labels"], what, result[f"random_{name}"])
             live_plot(figure, key=f"similarity_overlap_{name}")
     page.note(
         "Overlap of two layers: ‖UᵀV‖²<sub>F</sub> / min(r, s), the mean squared cosine of the principal angles "
-        "between the spaces of their ΔW; 1: the same space. Random spaces show max(r, s) / d."
+        "between the spaces of their ΔW; 1: the same space. Random baseline: max(r, s) / d."
     )
     if not other:
-        page.note("With a run of another seed beside it, here stands whether both found the same spaces.")
+        page.note("Compare with a run of another seed to see whether both learned the same spaces.")
         return
     rows = {target: row for row, target in enumerate(other["targets"])}
     lines = [
-        Line(words, [other[name][rows[target]] if target in rows else None for target in found["targets"]], strong)
-        for words, name, strong in (("reads", "same_reads", True), ("writes", "same_writes", False))
+        Line(label, [other[name][rows[target]] if target in rows else None for target in result["targets"]], strong)
+        for label, name, strong in (("reads", "same_reads", True), ("writes", "same_writes", False))
     ]
     values = [value for line in lines for value in line.values if value is not None]
     if not values:
-        page.note("The two runs have no layer in common whose spaces can be compared.")
+        page.note("The two runs share no layer whose spaces can be compared.")
         return
     title = f"The spaces of both runs overlap by {sum(values) / len(values):.2f}"
     if other["same_random_reads"] is not None and other["same_random_writes"] is not None:
         title += f" (random {other['same_random_reads']:.2f} and {other['same_random_writes']:.2f})"
-    live_plot(by_layer_figure("overlap-runs", found["labels"], lines, title, "overlap"), key="similarity_overlap_runs")
+    live_plot(by_layer_figure("overlap-runs", result["labels"], lines, title, "overlap"), key="similarity_overlap_runs")
     note = "The same overlap between this run's ΔW and the other's in the same layer."
     if same_seed:
         note += (
-            " Both have one seed, so they began with the same a and read from much the same space from the first step: "
-            "a run of another seed tells what both found."
+            " Both runs have the same seed and so the same initial a, and their row spaces overlap from the first step."
+            " Compare with a run of another seed instead."
         )
     page.note(note)

@@ -1,6 +1,6 @@
-"""The switches of a run's experts with the λ slider and the masks to put over it, and what a viewer has set with them.
+"""The switches of a run's experts, with the λ slider and masks to apply, and the state that a viewer has set.
 
-The views What if and Predict share one state for each run, which the address carries (`?off=`, `?scale=`).
+The views What if and Predict share one state per run, which the URL carries (`?off=`, `?scale=`).
 """
 
 from __future__ import annotations
@@ -21,13 +21,20 @@ from mlae_lab.ui import page, queries
 from mlae_lab.ui.expert_switch import expert_switch
 
 MAX_SCALE = 2.0
-_OWN = "The run's own"
+_OWN = "None (the run's mask)"
 
 
 @dataclass
 class State:
-    """What one viewer has set. off: experts that are off; scale: what every λ counts times; rev: rises whenever
-    something else than a click on the switches changed `off`; ignored: what a mask asked for in vain."""
+    """The state that one viewer has set.
+
+    Args:
+        off: Experts that are off.
+        scale: Factor of all λ.
+        rev: Increases whenever `off` changes by anything but a click on the switches.
+        ignored: Experts of an applied mask that the run does not have.
+        trouble: What is wrong with the link, "" if nothing is.
+    """
 
     off: tuple[Cell, ...] = ()
     scale: float = 1.0
@@ -37,7 +44,7 @@ class State:
 
 
 def state_of(plan: MaskPlan, query: Mapping[str, str]) -> State:
-    """The state that a link names; what it names wrongly is said and left out."""
+    """Return the state of a link; invalid parts are reported in `trouble` and left out."""
     state = State()
     try:
         state.off = tuple(sorted(set(read_off(plan, query.get("off", "")))))
@@ -47,28 +54,27 @@ def state_of(plan: MaskPlan, query: Mapping[str, str]) -> State:
         scale = float(query.get("scale", "1"))
         state.scale = min(MAX_SCALE, max(0.0, scale)) if scale == scale else 1.0
     except ValueError:
-        state.trouble = state.trouble or "The link does not fit this run: its scale is no number."
+        state.trouble = state.trouble or "The link does not fit this run: scale must be a number from 0 to 2."
     return state
 
 
-def opened(run: Run) -> str:
-    """The key under which this viewer's State of a run lies in the session: made the first time, and anew when a link
-    to another one was followed."""
+def state_key(run: Run) -> str:
+    """Return the session key of this viewer's State of a run, created on the first visit and when a link is opened."""
     key = f"whatif_{run.id}"
-    given = {name: st.query_params[name] for name in ("off", "scale") if name in st.query_params}
+    query = {name: st.query_params[name] for name in ("off", "scale") if name in st.query_params}
     state = st.session_state.get(key)
-    if state is None or given != st.session_state.get(f"{key}_link", given):  # the first time, or a link was followed
+    if state is None or query != st.session_state.get(f"{key}_link", query):  # first visit, or a link was opened
         rev = state.rev + 1 if state is not None else 0
-        state = st.session_state[key] = state_of(run.config.plan, given)
+        state = st.session_state[key] = state_of(run.config.plan, query)
         state.rev = rev
         st.session_state[f"{key}_scale"] = state.scale
         st.session_state[f"{key}_mask"] = _OWN
-    st.session_state.setdefault(f"{key}_scale", state.scale)  # a slider that was out of sight has forgotten it
+    st.session_state.setdefault(f"{key}_scale", state.scale)  # Streamlit drops the value of a slider that was not drawn
     return key
 
 
-def switches(run: Run, key: str, state: State, counts: Sequence[int] = ()) -> None:
-    """Draw the switches in a fragment and write their state into the address. counts: numbers of images to choose."""
+def switches(run: Run, key: str, state: State, image_counts: Sequence[int] = ()) -> None:
+    """Draw the switches in a fragment and write their state into the URL. image_counts: numbers of images to offer."""
     plan = run.config.plan
 
     def clicked(off: tuple[Cell, ...]) -> None:
@@ -93,44 +99,48 @@ def switches(run: Run, key: str, state: State, counts: Sequence[int] = ()) -> No
 
     masks = _masks()
     expert_switch(plan, state.off, state.rev, clicked, f"{key}_switch", state.scale)
-    page.note("Press an expert to switch it off, a layer's number for all of it. Dashed: off. Struck: not in this run.")
-    st.slider("Every λ counts times", 0.0, MAX_SCALE, step=0.05, key=f"{key}_scale", on_change=scaled)
-    one, two = st.columns([3, 2])
-    one.selectbox("Put a mask over it", list(masks), key=f"{key}_mask", on_change=masked)
-    if counts:
-        two.selectbox("Images", counts, key=f"{key}_images", help="Evaluation images, spread evenly over the split.")
+    page.note(
+        "Click an expert to switch it off, or a layer's number for the layer. Dashed: off. Struck: not in this run."
+    )
+    st.slider("Scale all λ by", 0.0, MAX_SCALE, step=0.05, key=f"{key}_scale", on_change=scaled)
+    left, right = st.columns([3, 2])
+    left.selectbox("Apply a mask", list(masks), key=f"{key}_mask", on_change=masked)
+    if image_counts:
+        right.selectbox(
+            "Images", image_counts, key=f"{key}_images", help="Evaluation images, spread evenly over the split."
+        )
     st.button("Reset", key=f"{key}_reset", on_click=reset, disabled=not state.off and state.scale == 1.0)
-    _tell_address(plan, key, state)
+    _write_query(plan, key, state)
 
 
 def ignored_note(state: State) -> None:
-    """Say what the mask that was put over the run asked for in vain."""
+    """Name the experts of an applied mask that the run does not have."""
     if state.ignored:
-        shown = "; ".join(state.ignored[:4]) + (f" and {len(state.ignored) - 4} more" if len(state.ignored) > 4 else "")
-        page.note(escape(f"The mask also keeps experts that this run does not have, and they are ignored: {shown}."))
+        names = "; ".join(state.ignored[:4]) + (f" and {len(state.ignored) - 4} more" if len(state.ignored) > 4 else "")
+        page.note(escape(f"The mask also keeps experts that this run does not have; they are ignored: {names}."))
 
 
 def _masks() -> dict[str, MaskPlan | None]:
-    """Masks to put over a run, by what they are called."""
-    found: dict[str, MaskPlan | None] = {_OWN: None}
+    """Return the masks that can be applied, by label."""
+    masks: dict[str, MaskPlan | None] = {_OWN: None}
     seen = set()
     for pattern in paper_patterns():
-        if pattern.plan.keep not in seen:  # drop rates do not count after training
+        if pattern.plan.keep not in seen:  # drop rates have no effect after training
             seen.add(pattern.plan.keep)
-            found[pattern.title] = pattern.plan
-    with suppress(*EXPECTED_ERRORS):  # the paper's masks can be chosen all the same
-        found |= {f"Saved: {entry.name}": entry.plan for entry in queries.store().plans()}
-    return found
+            masks[pattern.title] = pattern.plan
+    with suppress(*EXPECTED_ERRORS):  # the paper's masks remain available
+        masks |= {f"Saved: {entry.name}": entry.plan for entry in queries.store().plans()}
+    return masks
 
 
-def _tell_address(plan: MaskPlan, key: str, state: State) -> None:
-    """Write the state into the page's address."""
-    wanted = {"off": off_text(plan, state.off)} if state.off else {}
+def _write_query(plan: MaskPlan, key: str, state: State) -> None:
+    """Write the state into the URL."""
+    query = {"off": off_text(plan, state.off)} if state.off else {}
     if state.scale != 1.0:
-        wanted["scale"] = f"{state.scale:g}"
+        query["scale"] = f"{state.scale:g}"
     for name in ("off", "scale"):
-        if name in wanted and st.query_params.get(name) != wanted[name]:
-            st.query_params[name] = wanted[name]
-        elif name not in wanted and name in st.query_params:
+        if name in query and st.query_params.get(name) != query[name]:
+            st.query_params[name] = query[name]
+        elif name not in query and name in st.query_params:
             del st.query_params[name]
-    st.session_state[f"{key}_link"] = wanted
+    st.session_state[f"{key}_link"] = query

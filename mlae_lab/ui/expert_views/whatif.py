@@ -1,4 +1,4 @@
-"""What if: switch experts of a trained run off and on, scale their λ, put another mask over it (`?off=`, `?scale=`)."""
+"""What if: switch experts of a trained run off and on, scale their λ, apply another mask (`?off=`, `?scale=`)."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from mlae_lab.core.expert_state import off_text
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page
 from mlae_lab.ui.expert_views.query_result import answer
-from mlae_lab.ui.expert_views.saving import keeping
-from mlae_lab.ui.expert_views.switches import State, ignored_note, opened, switches
+from mlae_lab.ui.expert_views.saving import save_options
+from mlae_lab.ui.expert_views.switches import State, ignored_note, state_key, switches
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import plain
 
 IMAGES = (200, 500, 1000, 2000)
 _FORMULA = (
-    "y = (W + Σ fᵢ λᵢ bᵢ aᵢᵀ) x + bias, with fᵢ = 0 for an expert that is off (paper, equations 3 to 5). Only what "
-    "lies behind the first change is computed again."
+    "y = (W + Σ fᵢ λᵢ bᵢ aᵢᵀ) x + bias, with fᵢ = 0 for an expert that is off (paper, equations 3 to 5). Only the "
+    "layers after the first change are recomputed."
 )
 
 
 def draw(run: Run) -> None:
     """Draw the view."""
-    _body(run, opened(run))
+    _body(run, state_key(run))
 
 
 @st.fragment
@@ -39,49 +39,52 @@ def _body(run: Run, key: str) -> None:
         if state.trouble:
             st.warning(plain(state.trouble))
         count = st.session_state.get(f"{key}_images", IMAGES[0])
-        asked = {"off": off_text(plan, state.off), "scale": state.scale, "images": count}
-        found = answer(run, "whatif", asked, f"{key}_answer", "the accuracy in this state")
-        if found is not None:
-            _answer(found, state)
-    if found is not None:
-        _flips(found)
-    page.section("Keep what is left")
-    keeping(run, state.off, state.scale, f"{key}_keep")
+        arguments = {"off": off_text(plan, state.off), "scale": state.scale, "images": count}
+        result = answer(run, "whatif", arguments, f"{key}_answer", "Evaluating this state")
+        if result is not None:
+            _draw_result(result, state)
+    if result is not None:
+        _flips(result)
+    page.section("Save the remaining experts")
+    save_options(run, state.off, state.scale, f"{key}_keep")
 
 
-def _answer(found: dict, state: State) -> None:
-    before, now = found["before"], found["now"]
+def _draw_result(result: dict, state: State) -> None:
+    before, now = result["before"], result["now"]
     change = now["accuracy"] - before["accuracy"]
     page.facts(
         ("As trained", f"{before['accuracy']:.1f} %"),
         ("Now", f"{now['accuracy']:.1f} %"),
         ("Change", "none" if now == before else f"{change:+.1f} points"),
         ("Loss", f"{before['loss']:.3f} → {now['loss']:.3f}"),
-        ("Images that flip", f"{found['flipped']} of {found['images']}"),
+        ("Images that flip", f"{result['flipped']} of {result['images']}"),
     )
     ignored_note(state)
-    figure = figures.class_change_figure(found["classes"], before["class_accuracy"], now["class_accuracy"])
+    figure = figures.class_change_figure(result["classes"], before["class_accuracy"], now["class_accuracy"])
     live_plot(figure, key="whatif_classes")
     page.note(
         _FORMULA
-        + (f" {found['images']} of the {found['of']} evaluation images." if found["images"] < found["of"] else "")
+        + (f" {result['images']} of the {result['of']} evaluation images." if result["images"] < result["of"] else "")
     )
 
 
-def _flips(found: dict) -> None:
+def _flips(result: dict) -> None:
     page.section("Images that flip")
-    if not found["flips"]:
-        page.note("None: every image is answered as before. Switch experts off until one is answered otherwise.")
+    if not result["flips"]:
+        page.note("None: all predictions are unchanged. Switch off more experts until a prediction flips.")
         return
-    classes, items = found["classes"], []
-    for flip in found["flips"]:
-        truth, was, is_now = (escape(classes[flip[name]]) for name in ("truth", "before", "now"))
-        word = "lost" if flip["before"] == flip["truth"] else "won" if flip["now"] == flip["truth"] else "still wrong"
+    classes, items = result["classes"], []
+    for flip in result["flips"]:
+        truth, before_name, now_name = (escape(classes[flip[name]]) for name in ("truth", "before", "now"))
+        verdict = (
+            "lost" if flip["before"] == flip["truth"] else "won" if flip["now"] == flip["truth"] else "still incorrect"
+        )
         items.append(
-            f'<figure title="{truth}: {was} ({flip["confidence_before"]:.0%}), now {is_now} '
+            f'<figure title="{truth}: {before_name} ({flip["confidence_before"]:.0%}), now {now_name} '
             f'({flip["confidence_now"]:.0%})">'
-            f'<img src="{flip["image"]}" alt="{truth}"><figcaption>{was} → {is_now}<br>{word}</figcaption></figure>'
+            f'<img src="{flip["image"]}" alt="{truth}"><figcaption>{before_name} → {now_name}<br>'
+            f"{verdict}</figcaption></figure>"
         )
     st.html(f'<div class="lab-examples lab-flips">{"".join(items)}</div>')
-    more = f" The first {len(items)} of {found['flipped']}." if len(items) < found["flipped"] else ""
-    page.note(f"Lost: it was right. Won: it is right now. Rest on an image for how sure the run is.{more}")
+    more = f" The first {len(items)} of {result['flipped']}." if len(items) < result["flipped"] else ""
+    page.note(f"Lost: was correct. Won: is now correct. Hover over an image for the confidence.{more}")

@@ -1,6 +1,6 @@
-"""Figures as functions of arrays. No Streamlit here: what goes in is data, what comes out is an image.
+"""Figures as functions of arrays, without Streamlit: data in, Plotly figure out.
 
-Colours are names of meanings (`@accent`, `@quiet`, ...; `ui/palette.js` knows the values).
+Colours are named by meaning (`@accent`, `@quiet`, ...); `ui/palette.js` has the values.
 """
 
 from mlae_lab.ui.figures.activation import against_figure, class_figure

@@ -1,4 +1,4 @@
-"""What each expert adds to a class or an image, beside what it adds on the whole."""
+"""Contribution of each expert to a class or an image, compared with its mean contribution."""
 
 from __future__ import annotations
 
@@ -13,27 +13,35 @@ FORMULA = "mean over tokens of ‖λ b aᵀx‖ / ‖Wx + bias‖"
 _BAR = {"thickness": 8, "outlinewidth": 0, "tickfont": {"size": 11, "color": "@quiet"}}
 
 
-def against_figure(canvas: Canvas, mean: Canvas, plan: MaskPlan, what: str) -> Figure:
-    """The grid of experts coloured by how much more or less each adds to `what` than on average, in percent."""
+def against_figure(canvas: Canvas, mean: Canvas, plan: MaskPlan, name: str) -> Figure:
+    """The grid of experts, coloured by the difference of a contribution to the mean contribution, in percent.
+
+    Args:
+        canvas: Contributions to one class or image.
+        mean: Mean contributions.
+        plan: The mask.
+        name: Of the class or image.
+    """
     change = [[_change(v, m) for v, m in zip(row, base, strict=False)] for row, base in zip(canvas, mean, strict=False)]
-    known = [(v, r, c) for r, row in enumerate(change) for c, v in enumerate(row) if v is not None]
-    reach = max((abs(v) for v, *_ in known), default=1.0) or 1.0
-    title = f"{what}: no expert adds anything"
-    if known:
-        value, row, column = max(known, key=lambda one: abs(one[0]))
-        title = f"{what}: layer {plan.row_labels[row]}, expert {column + 1} adds {abs(value):.0f} % {'more' if value > 0 else 'less'}"
+    cells = [(v, r, c) for r, row in enumerate(change) for c, v in enumerate(row) if v is not None]
+    limit = max((abs(v) for v, *_ in cells), default=1.0) or 1.0
+    title = f"{name}: no expert contributes"
+    if cells:
+        value, row, column = max(cells, key=lambda cell: abs(cell[0]))
+        more = "more" if value > 0 else "less"
+        title = f"{name}: layer {plan.row_labels[row]}, expert {column + 1} adds {abs(value):.0f} % {more}"
     x, y = [str(i + 1) for i in range(plan.columns)], list(plan.row_labels)
     absent = [(x[c], y[r]) for r in range(plan.rows) for c in range(plan.columns) if not plan.keep[r][c]]
     data = [
         {
-            "type": "heatmap", "name": "change in percent", "x": x, "y": y, "z": change, "zmin": -reach, "zmax": reach,
+            "type": "heatmap", "name": "change in percent", "x": x, "y": y, "z": change, "zmin": -limit, "zmax": limit,
             "colorscale": DIVERGING, "xgap": 3, "ygap": 3, "hoverongaps": False,
-            "hovertemplate": "layer %{y}, expert %{x}: %{z:+.1f} %<extra></extra>", "colorbar": _percent(reach),
+            "hovertemplate": "layer %{y}, expert %{x}: %{z:+.1f} %<extra></extra>", "colorbar": _percent(limit),
         },
         {
             "type": "scatter", "mode": "markers", "name": "no expert", "meta": "decoration",
             "x": [a for a, _ in absent], "y": [b for _, b in absent],
-            "hovertemplate": "layer %{y}, expert %{x}: masked for good<extra></extra>",
+            "hovertemplate": "layer %{y}, expert %{x}: not in this mask<extra></extra>",
             "marker": {"symbol": "line-ne-open", "size": 9, "color": "@quiet", "line": {"color": "@quiet", "width": 1}},
         },
     ]  # fmt: skip
@@ -51,39 +59,54 @@ def against_figure(canvas: Canvas, mean: Canvas, plan: MaskPlan, what: str) -> F
 def class_figure(
     values: Sequence[Canvas], mean: Canvas, classes: Sequence[str], plan: MaskPlan, row: int | None, relative: bool
 ) -> Figure:
-    """Classes down, experts across. row: a layer (from 0), None for the experts of all layers side by side.
+    """Contributions with classes down and experts across.
 
-    relative: percent more or less than the expert adds on average, in place of the contribution itself.
+    Args:
+        values: One canvas per class.
+        mean: Mean contributions.
+        classes: Names of the classes.
+        plan: The mask.
+        row: A layer, from 0, or None for the experts of all layers side by side.
+        relative: Show the difference to the mean contribution in percent instead of the contribution.
     """
     experts = [
         (r, c) for r in range(plan.rows) if row in (None, r) for c in range(plan.columns) if plan.keep[r][c]
     ]  # fmt: skip
     x = [f"{plan.row_labels[r]}.{c + 1}" if row is None else str(c + 1) for r, c in experts]
-    z = [[_change(one[r][c], mean[r][c]) if relative else one[r][c] for r, c in experts] for one in values]
-    known = [(v, k, e) for k, line in enumerate(z) for e, v in enumerate(line) if v is not None]
-    reach = max((abs(v) for v, *_ in known), default=1.0) or 1.0
+    z = [[_change(v[r][c], mean[r][c]) if relative else v[r][c] for r, c in experts] for v in values]
+    cells = [(v, k, e) for k, line in enumerate(z) for e, v in enumerate(line) if v is not None]
+    limit = max((abs(v) for v, *_ in cells), default=1.0) or 1.0
     unit = "%{z:+.1f} % of its mean" if relative else "%{z:.4f}"
-    title = "No expert adds anything to a class"
-    if known:
-        value, k, e = max(known, key=lambda one: abs(one[0]) if relative else one[0])
-        who = f"layer {plan.row_labels[experts[e][0]]}, expert {experts[e][1] + 1}"
+    title = "No expert contributes to any class"
+    if cells:
+        value, k, e = max(cells, key=lambda cell: abs(cell[0]) if relative else cell[0])
+        expert_name = f"layer {plan.row_labels[experts[e][0]]}, expert {experts[e][1] + 1}"
         title = (
-            f"{who} adds most, to {classes[k]}"
+            f"{expert_name} adds most, to {classes[k]}"
             if not relative
-            else f"{who} turns most to a class: {classes[k]}, {value:+.0f} %"
+            else f"{expert_name} differs most from its mean for {classes[k]}: {value:+.0f} %"
         )
         title = title[:1].upper() + title[1:]
     starts = [e for e in range(1, len(experts)) if experts[e][0] != experts[e - 1][0]]
     data = [
         {
-            "type": "heatmap", "name": "change in percent" if relative else "contribution", "x": x, "y": list(classes), "z": z,
-            "zmin": -reach if relative else 0, "zmax": reach, "colorscale": DIVERGING if relative else SEQUENTIAL,
-            "xgap": 1, "ygap": 2, "hoverongaps": False, "colorbar": _percent(reach) if relative else {**_BAR, "nticks": 4},
+            "type": "heatmap",
+            "name": "change in percent" if relative else "contribution",
+            "x": x,
+            "y": list(classes),
+            "z": z,
+            "zmin": -limit if relative else 0,
+            "zmax": limit,
+            "colorscale": DIVERGING if relative else SEQUENTIAL,
+            "xgap": 1,
+            "ygap": 2,
+            "hoverongaps": False,
+            "colorbar": _percent(limit) if relative else {**_BAR, "nticks": 4},
             "hovertemplate": f"%{{y}}, {'layer and expert' if row is None else 'expert'} %{{x}}: {unit}<extra></extra>",
         }
-    ]  # fmt: skip
+    ]
     ticks: dict = {"showgrid": False, "type": "category"}
-    if row is None:  # one name for each layer, in the middle of its experts
+    if row is None:  # one label per layer, centred on its experts
         bounds = [0, *starts, len(experts)]
         middles = [(a + b - 1) // 2 for a, b in itertools.pairwise(bounds)]
         ticks |= {
@@ -97,13 +120,24 @@ def class_figure(
         f"Heat map, {len(classes)} classes by {len(experts)} experts. {title}. {FORMULA}.",
         "contribution-by-class",
         height=max(240, 22 * len(classes) + 96),
-        xaxis=axis("layer, its experts side by side" if row is None else f"expert of layer {plan.row_labels[row]}", **ticks),
+        xaxis=axis(
+            "layer, its experts side by side" if row is None else f"expert of layer {plan.row_labels[row]}", **ticks
+        ),
         yaxis=axis("", autorange="reversed", showgrid=False, type="category", automargin=True),
         shapes=[
-            {"type": "line", "xref": "x", "yref": "paper", "x0": s - 0.5, "x1": s - 0.5, "y0": 0, "y1": 1, "line": {"color": "@quiet", "width": 1}}
+            {
+                "type": "line",
+                "xref": "x",
+                "yref": "paper",
+                "x0": s - 0.5,
+                "x1": s - 0.5,
+                "y0": 0,
+                "y1": 1,
+                "line": {"color": "@quiet", "width": 1},
+            }
             for s in (starts if row is None else [])
         ],
-    )  # fmt: skip
+    )
 
 
 def _change(value: float | None, mean: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Bars: what a plan draws in each layer, and how many images a class has."""
+"""Bar charts: expected active experts per layer, and images per class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlae_lab.ui.figures.base import Figure, axis, figure
 
 
 def active_figure(plan: MaskPlan) -> Figure:
-    """Experts kept in each layer and how many of them a step draws on average."""
+    """Experts kept in each layer, and the expected number of active experts per step."""
     layers = [str(i + 1) for i in range(plan.rows)]
     active = [
         round(sum(1 - p for k, p in zip(kept, rates, strict=False) if k), 3)
@@ -30,10 +30,10 @@ def active_figure(plan: MaskPlan) -> Figure:
             "x": layers,
             "y": active,
             "marker": {"color": "@accent"},
-            "hovertemplate": "layer %{x}: %{y:.1f} at work in a step, on average<extra></extra>",
+            "hovertemplate": "layer %{x}: %{y:.1f} active per step on average<extra></extra>",
         },
     ]
-    title = f"{sum(active):.1f} of {plan.experts} experts work in an average step"
+    title = f"{sum(active):.1f} of {plan.experts} experts are active in an average step"
     return figure(
         data,
         title,
@@ -48,7 +48,12 @@ def active_figure(plan: MaskPlan) -> Figure:
 
 
 def balance_figure(names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Figure:
-    """Images per class. counts: split name to one number per class."""
+    """Images per class, stacked by split.
+
+    Args:
+        names: Names of the classes.
+        counts: Number of images of each class, by name of the split.
+    """
     colours = ("@accent", "@middle", "@quiet")
     data = [
         {

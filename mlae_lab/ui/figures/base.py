@@ -1,4 +1,4 @@
-"""What all figures share: the frame, the axes, and how a long series becomes a short one."""
+"""Parts shared by all figures: frame, axes, labels at line ends, bands, and thinning of long series."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mlae_lab.core.events import TrainStep
 
 MAX_POINTS = 400
 FRAME = 88  # pixels of a figure above and below its plot
-_LABEL_PIXELS = 15  # between two names at the ends of lines
+_LABEL_PIXELS = 15  # least distance of two labels at line ends
 _CLEAR = "rgba(0,0,0,0)"
-_KEEP = 1 - 1 / 8  # of a running mean, from step to step
+_KEEP = 1 - 1 / 8  # decay of a running mean per step
 SEQUENTIAL = [[0.0, "@faint"], [0.5, "@middle"], [1.0, "@accent"]]
 DIVERGING = [[0.0, "@low"], [0.5, "@surface"], [1.0, "@high"]]
 _FONT = {"family": "Inter, sans-serif", "size": 13, "color": "@ink"}
@@ -22,7 +22,7 @@ _FONT = {"family": "Inter, sans-serif", "size": 13, "color": "@ink"}
 
 @dataclass(frozen=True)
 class Figure:
-    """spec: Plotly JSON with named colours. alt: what it shows, in words. name: for saved files."""
+    """spec: Plotly JSON with named colours; alt: text alternative; name: of saved files."""
 
     spec: str
     alt: str
@@ -44,7 +44,7 @@ class Moment(NamedTuple):
 
 @dataclass(frozen=True)
 class Reference:
-    """A level to compare with: a dashed line that is named at its end."""
+    """A level to compare with: a dashed line with a label at its end."""
 
     label: str
     value: float
@@ -94,7 +94,16 @@ def axis(title: str, **more) -> dict:
 
 
 def end_label(x: float, y: float, text: str, colour: str, shift: int = 0, of: str = "") -> dict:
-    """The name of a line at its end. of: the trace that a click on it hides and shows, "" for none."""
+    """An annotation that labels a line at its end.
+
+    Args:
+        x: Position on the x axis.
+        y: Position on the y axis.
+        text: The label.
+        colour: Of the label.
+        shift: Vertical offset in pixels.
+        of: Name of the trace that a click on the label hides or shows, "" for none.
+    """
     return {
         **({"name": of, "captureevents": True} if of else {}),
         "x": x,
@@ -109,21 +118,21 @@ def end_label(x: float, y: float, text: str, colour: str, shift: int = 0, of: st
     }
 
 
-def thinned(values: Sequence, most: int = MAX_POINTS) -> list:
-    """At most `most` of the values, evenly spread, the last always among them."""
-    if len(values) <= most:
+def thinned(values: Sequence, limit: int = MAX_POINTS) -> list:
+    """At most `limit` of the values, evenly spread and including the last."""
+    if len(values) <= limit:
         return list(values)
-    stride = -(-len(values) // (most - 1))
+    stride = -(-len(values) // (limit - 1))
     return [*values[::stride], *([] if (len(values) - 1) % stride == 0 else [values[-1]])]
 
 
 def room(low: float, high: float, least: float) -> tuple[float, float]:
-    """An axis range that holds low to high with some air, at least so wide."""
+    """An axis range that contains low to high with a margin and spans at least `least`."""
     if high - low < least:
         middle = (low + high) / 2
         low, high = middle - least / 2, middle + least / 2
-    air = 0.09 * (high - low)
-    return low - air, high + air
+    margin = 0.09 * (high - low)
+    return low - margin, high + margin
 
 
 def band(
@@ -135,7 +144,7 @@ def band(
     hatched: bool = False,
     opacity: float = 1.0,
 ) -> list[dict]:
-    """A surface between two lines as one closed outline; none for fewer than two places."""
+    """A filled area between two lines as one closed outline; none for fewer than two points."""
     if len(x) < 2:
         return []
     fill: dict = {"fillcolor": colour}
@@ -168,28 +177,26 @@ def band(
 
 
 def apart(ends: Sequence[tuple[float, float, str, str]], pixels_per_unit: float) -> list[dict]:
-    """Names at the ends of lines, (x, y, text, colour), moved apart where they would lie on each other."""
+    """Labels at line ends, each (x, y, text, colour), moved apart where they would overlap."""
     labels: list[dict] = []
     for x in sorted({end[0] for end in ends}):
-        here = sorted((end for end in ends if end[0] == x), key=lambda end: end[1])
-        wanted = [y * pixels_per_unit for _, y, _, _ in here]
+        group = sorted((end for end in ends if end[0] == x), key=lambda end: end[1])
+        positions = [y * pixels_per_unit for _, y, _, _ in group]
         placed: list[float] = []
-        for at in wanted:
-            placed.append(max(at, placed[-1] + _LABEL_PIXELS) if placed else at)
-        shift = sum(wanted) / len(wanted) - sum(placed) / len(placed)  # as many go down as go up
+        for position in positions:
+            placed.append(max(position, placed[-1] + _LABEL_PIXELS) if placed else position)
+        shift = sum(positions) / len(positions) - sum(placed) / len(placed)  # keeps the labels centred on their lines
         labels += [
-            end_label(x, y, text, colour, round(at + shift - want))
-            for (_, y, text, colour), at, want in zip(here, placed, wanted, strict=False)
+            end_label(x, y, text, colour, round(position + shift - wanted))
+            for (_, y, text, colour), position, wanted in zip(group, placed, positions, strict=False)
         ]
     return labels
 
 
 class Running:
-    """The steps of a run as a curve that grows: at most MAX_POINTS moments whatever the number of steps, so that a
-    image of the ten thousandth step costs no more than one of the thousandth.
+    """The steps of a run as a growing curve of at most MAX_POINTS moments, so that drawing has a constant cost.
 
-    The means are exponential, over about eight steps, without a bias towards the start; a value that is not finite is
-    left out of them.
+    The means are exponential, over about eight steps, with bias correction; values that are not finite are skipped.
     """
 
     def __init__(self, steps: Iterable[TrainStep] = ()) -> None:
@@ -202,7 +209,7 @@ class Running:
             self.add(step)
 
     def add(self, step: TrainStep) -> None:
-        """The next step."""
+        """Add the next step."""
         self.steps_per_epoch = max(self.steps_per_epoch, step.step / step.epoch)
         moment = Moment(
             step.step, finite(step.loss), self._mean("loss", step.loss), self._mean("accuracy", step.accuracy)
@@ -223,17 +230,17 @@ class Running:
 
     @property
     def moments(self) -> list[Moment]:
-        """The curve, the last step always in it."""
+        """The curve, including the last step."""
         ends = self._last is None or (self._kept and self._kept[-1] is self._last)
         return [*self._kept] if ends or self._last is None else [*self._kept, self._last]
 
     def epoch(self, moment: Moment) -> float:
-        """Where it lies on an axis of epochs."""
+        """The position of a moment on an axis of epochs."""
         return moment.step / self.steps_per_epoch
 
 
 def finite(value: float) -> float | None:
-    """The value, None in place of one that JSON cannot hold."""
+    """The value, or None if it is not finite, which JSON cannot represent."""
     return value if isfinite(value) else None
 
 

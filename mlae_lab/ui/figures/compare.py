@@ -20,7 +20,7 @@ Curve = Sequence[tuple[int, float]]  # (epoch, accuracy in percent)
 def difference_figure(difference: Difference, epochs: int) -> Figure:
     """B - A over epochs: a thin line for each seed, the mean over seeds strong, its 95 % interval as a band.
 
-    A pair that has not measured its last epoch is dotted. epochs: of the runs, where the axis ends.
+    A pair without an evaluation of the last epoch is dotted. epochs: end of the axis.
     """
     height, spreads, pairs = 340, difference.over_epochs, difference.pairs
     banded = [(s.epoch, *s.spread[1:]) for s in spreads if s.spread is not None]
@@ -82,15 +82,19 @@ def difference_figure(difference: Difference, epochs: int) -> Figure:
         ],
         annotations=[
             *apart(ends, (height - FRAME) / (high - low)),
-            *(_corner(text, y) for text, y, far in (("B is better", 1, high), ("A is better", 0, -low)) if far > 0.12 * (high - low)),
+            *(
+                _corner(text, y)
+                for text, y, far in (("B is better", 1, high), ("A is better", 0, -low))
+                if far > 0.12 * (high - low)
+            ),
         ],
         margin={"l": 58, "r": 128 if any(not pair.is_complete for pair in pairs) else 70, "t": 44, "b": 44},
-    )  # fmt: skip
+    )
 
 
 def _difference_title(difference: Difference) -> str:
     if not difference.pairs:
-        return "B − A: no epoch that both have measured yet"
+        return "B − A: no common evaluation yet"
     last = difference.over_epochs[-1]
     start = f"B − A after epoch {last.epoch}: {points(last.mean, signed=True)} points"
     if last.spread is None:
@@ -100,48 +104,52 @@ def _difference_title(difference: Difference) -> str:
 
 
 def difference_caption(difference: Difference) -> str:
-    """What the lines are, how many seeds there are, and what the band does not cover."""
+    """Describe the lines, the number of seeds, and what the band covers."""
     if not difference.pairs:
-        return "Each pair of runs with one seed will be a line here."
+        return "Each pair of runs with the same seed will be a line here."
     count, unfinished = len(difference.pairs), sum(not pair.is_complete for pair in difference.pairs)
     seeds = ", ".join(str(pair.seed) for pair in difference.pairs)
     last = difference.over_epochs[-1]
     parts = [f"{count} {'pair' if count == 1 else 'pairs'} of runs, {'seed' if count == 1 else 'seeds'} {seeds}."]
     if unfinished:
-        parts.append(f"{unfinished} of them not at the last epoch: dotted, in the mean as far as they go.")
+        parts.append(f"{unfinished} not at the last epoch: dotted, included in the mean up to their latest evaluation.")
     if last.spread is not None:
         parts.append(
             f"After epoch {last.epoch}: n = {last.n}, standard deviation {points(last.spread[0])}, "
-            f"lowest {points(last.least, signed=True)}, highest {points(last.most, signed=True)} points. The band is the 95 % "
-            "interval of the mean (Student's t). It covers the noise of the seed; the evaluation images are the same in "
-            "all runs, and what other images would say it does not know."
+            f"lowest {points(last.least, signed=True)}, highest {points(last.most, signed=True)} points. The band is "
+            "the 95 % interval of the mean (Student's t). It covers the variation between seeds, not between "
+            "evaluation images, which are the same in all runs."
         )
     return " ".join(parts)
 
 
-# ---------------------------------------------------------------- both curves
+# ---------------------------------------------------------------- two curves
 
 
 def two_curves_figure(curves_a: Sequence[Curve], curves_b: Sequence[Curve], split: str, epochs: int) -> Figure:
-    """Accuracy of A and of B over epochs; with several seeds the mean, and a band from the lowest to the highest.
+    """Accuracy of A and of B over epochs; with several seeds the mean, and a band from lowest to highest.
 
-    curves_a, curves_b: one curve for each seed. split: "val" or "test". epochs: where the axis ends.
+    Args:
+        curves_a: One curve for each seed of A.
+        curves_b: One curve for each seed of B.
+        split: "val" or "test".
+        epochs: End of the axis.
     """
     height = 340
-    data, ends, said = [], [], []
-    every = [value for curve in (*curves_a, *curves_b) for _, value in curve]
-    low, high = room(min(every, default=0.0), max(every, default=100.0), least=4.0)
+    data, ends, summaries = [], [], []
+    values = [value for curve in (*curves_a, *curves_b) for _, value in curve]
+    low, high = room(min(values, default=0.0), max(values, default=100.0), least=4.0)
     low, high = max(-2.0, low), min(102.0, high)
-    looks = (("A", curves_a, "@quiet", "dash", True), ("B", curves_b, "@accent", "solid", False))
+    styles = (("A", curves_a, "@quiet", "dash", True), ("B", curves_b, "@accent", "solid", False))
     averages, counts = [], []
-    for name, curves, _, _, hatched in looks:  # bands first: lines lie over both
+    for name, curves, _, _, hatched in styles:  # bands first, so that lines are drawn over them
         by_epoch: dict[int, list[float]] = {}
         for epoch, value in (point for curve in curves for point in curve):
             by_epoch.setdefault(epoch, []).append(value)
-        at = thinned(sorted(by_epoch))
-        averages.append([(epoch, fmean(by_epoch[epoch])) for epoch in at])
-        counts.append(len(by_epoch[at[-1]]) if at else 0)
-        several = [epoch for epoch in at if len(by_epoch[epoch]) > 1]
+        epochs_shown = thinned(sorted(by_epoch))
+        averages.append([(epoch, fmean(by_epoch[epoch])) for epoch in epochs_shown])
+        counts.append(len(by_epoch[epochs_shown[-1]]) if epochs_shown else 0)
+        several = [epoch for epoch in epochs_shown if len(by_epoch[epoch]) > 1]
         data += band(
             f"{name}, lowest to highest",
             several,
@@ -150,7 +158,7 @@ def two_curves_figure(curves_a: Sequence[Curve], curves_b: Sequence[Curve], spli
             "@faint",
             hatched,
         )
-    for (name, _, colour, dash, _), average in zip(looks, averages, strict=False):
+    for (name, _, colour, dash, _), average in zip(styles, averages, strict=False):
         if not average:
             continue
         data.append(
@@ -166,9 +174,9 @@ def two_curves_figure(curves_a: Sequence[Curve], curves_b: Sequence[Curve], spli
             }
         )
         ends.append((*average[-1], name, colour))
-        said.append(f"{name} {average[-1][1]:.1f} %")
+        summaries.append(f"{name} {average[-1][1]:.1f} %")
     seeds = f", mean of {counts[0]} seeds" if counts[0] == counts[1] > 1 else ""
-    title = f"Accuracy on {split}{seeds}: " + (", ".join(said) or "nothing is measured yet")
+    title = f"Accuracy on {split}{seeds}: " + (", ".join(summaries) or "not evaluated yet")
     return figure(
         data,
         title,
@@ -186,33 +194,33 @@ def two_curves_figure(curves_a: Sequence[Curve], curves_b: Sequence[Curve], spli
 
 
 def mask_difference_figure(plan_a: MaskPlan, plan_b: MaskPlan) -> Figure:
-    """The cells of two masks on one canvas: only in A, only in B, in both alike, in both with another drop rate.
+    """The cells of two masks on one canvas: only in A, only in B, in both, in both with different drop rates.
 
-    Rows are layers, those of A first; a layer that one mask does not have counts as empty there. Each difference is
-    a letter or an arrow in its cell, so that nothing hangs on the colour.
+    Rows are layers, those of A first; a layer that a mask does not have counts as empty. Each difference is also marked
+    by a letter or an arrow, so that it does not depend on colour alone.
     """
-    found = plan_difference(plan_a, plan_b)
-    targets, columns = found.targets, found.columns
+    difference = plan_difference(plan_a, plan_b)
+    targets, columns = difference.targets, difference.columns
     names = (
         list(plan_a.row_labels) if plan_a.targets == plan_b.targets else [t.removeprefix("blocks.") for t in targets]
     )
     z: list[list[float | None]] = [[None] * columns for _ in targets]
     signs = [[""] * columns for _ in targets]
-    words = [[""] * columns for _ in targets]
+    hover_texts = [[""] * columns for _ in targets]
     absent = []
-    for cell in found.cells:
+    for cell in difference.cells:
         row, column, p, q = cell.row, cell.column, cell.a, cell.b
         if cell.change is Change.NEITHER:
             absent.append((str(column + 1), names[row]))
         elif cell.change is Change.ONLY_A:
-            z[row][column], signs[row][column], words[row][column] = 1, "A", f"only in A, p = {p:g}"
+            z[row][column], signs[row][column], hover_texts[row][column] = 1, "A", f"only in A, p = {p:g}"
         elif cell.change is Change.ONLY_B:
-            z[row][column], signs[row][column], words[row][column] = 3, "B", f"only in B, p = {q:g}"
+            z[row][column], signs[row][column], hover_texts[row][column] = 3, "B", f"only in B, p = {q:g}"
         elif cell.change is Change.RATE:
             z[row][column], signs[row][column] = 2, "↑" if (q or 0.0) > (p or 0.0) else "↓"
-            words[row][column] = f"in both, p = {p:g} in A and {q:g} in B"
+            hover_texts[row][column] = f"in both, p = {p:g} in A and {q:g} in B"
         else:
-            z[row][column], words[row][column] = 0, f"the same in both, p = {p:g}"
+            z[row][column], hover_texts[row][column] = 0, f"the same in both, p = {p:g}"
     x = [str(column + 1) for column in range(columns)]
     data = [
         {
@@ -231,7 +239,7 @@ def mask_difference_figure(plan_a: MaskPlan, plan_b: MaskPlan) -> Figure:
             "text": signs,
             "texttemplate": "%{text}",
             "textfont": {"size": 13},
-            "customdata": words,
+            "customdata": hover_texts,
             "xgap": 3,
             "ygap": 3,
             "hoverongaps": False,
@@ -248,13 +256,13 @@ def mask_difference_figure(plan_a: MaskPlan, plan_b: MaskPlan) -> Figure:
             "marker": {"symbol": "line-ne-open", "size": 9, "color": "@quiet", "line": {"color": "@quiet", "width": 1}},
         },
     ]  # fmt: skip
-    title = found.words()
+    title = difference.words()
     rates = (
         {}
         if plan_a.targets != plan_b.targets
         else dict(enumerate(zip(plan_a.row_rates(), plan_b.row_rates(), strict=False)))
     )
-    sides = [
+    rate_labels = [
         end_label(columns - 0.5, row, f"p {p:g} → {q:g}", "@quiet")
         for row, (p, q) in rates.items()
         if p is not None and q is not None and p != q and plan_a.kept[row] and plan_b.kept[row]
@@ -269,13 +277,13 @@ def mask_difference_figure(plan_a: MaskPlan, plan_b: MaskPlan) -> Figure:
         yaxis=axis(
             "layer", autorange="reversed", showgrid=False, type="category", categoryarray=names, automargin=True
         ),
-        annotations=sides,
-        margin={"l": 52, "r": 92 if sides else 16, "t": 44, "b": 44},
+        annotations=rate_labels,
+        margin={"l": 52, "r": 92 if rate_labels else 16, "t": 44, "b": 44},
     )
 
 
 MASK_KEY = (
-    "A, B: the cell is only there. ↑ ↓: in both, and B drops it more or less often. No letter: the same in both. "
+    "A, B: only in that mask. ↑ ↓: in both, with a higher or lower drop rate in B. No letter: the same in both. "
     "Struck: in neither."
 )
 

@@ -11,19 +11,18 @@ from mlae_lab.ui.figures.base import Figure, Reference, Running, axis, end_label
 
 
 def accuracy_figure(running: Running, outcome: Outcome, references: Sequence[Reference] = ()) -> Figure:
-    """Accuracy over epochs: measured points on so many evaluation images, the running training accuracy, and lines
-    for what other runs or the paper reached."""
+    """Accuracy over epochs on the evaluation images, the running training accuracy, and lines for reference results."""
     evaluations, split, epochs = outcome.evaluations, outcome.config.protocol, outcome.config.epochs
     images = outcome.started.evaluation_images if outcome.started else 0
-    ran = [(running.epoch(m), m.mean_accuracy) for m in running.moments if m.mean_accuracy is not None]
+    training = [(running.epoch(m), m.mean_accuracy) for m in running.moments if m.mean_accuracy is not None]
     name = f"{images:,} {'validation' if split == 'val' else 'test'} images"
     data = [
         {
             "type": "scatter",
             "mode": "lines",
             "name": "training batches",
-            "x": [round(x, 3) for x, _ in ran],
-            "y": [round(y, 2) for _, y in ran],
+            "x": [round(x, 3) for x, _ in training],
+            "y": [round(y, 2) for _, y in training],
             "line": {"color": "@quiet", "width": 1.5, "dash": "dot"},
             "hovertemplate": "epoch %{x:.1f}: %{y:.1f} % of the training images<extra></extra>",
         },
@@ -41,31 +40,31 @@ def accuracy_figure(running: Running, outcome: Outcome, references: Sequence[Ref
     labels = []
     if evaluations:
         last = evaluations[-1]
-        title = f"{last.accuracy:.1f} % of the {name} are right {outcome.when(last)}"
-        apart = ran and abs(ran[-1][1] - last.accuracy) < 9
+        title = f"Accuracy {last.accuracy:.1f} % on {name} {outcome.when(last)}"
+        apart = training and abs(training[-1][1] - last.accuracy) < 9
         labels.append(
             end_label(
                 outcome.epochs_at(last),
                 last.accuracy,
                 split,
                 "@accent",
-                -9 if apart and ran[-1][1] > last.accuracy else 9 if apart else 0,
+                -9 if apart and training[-1][1] > last.accuracy else 9 if apart else 0,
                 of=name,
             )
         )
-        if ran:
+        if training:
             labels.append(
                 end_label(
-                    ran[-1][0],
-                    ran[-1][1],
+                    training[-1][0],
+                    training[-1][1],
                     "train",
                     "@quiet",
-                    9 if apart and ran[-1][1] > last.accuracy else -9 if apart else 0,
+                    9 if apart and training[-1][1] > last.accuracy else -9 if apart else 0,
                     of="training batches",
                 )
             )
     else:
-        title = "Accuracy: nothing is measured yet"
+        title = "Accuracy: not evaluated yet"
     return figure(
         data,
         title,
@@ -73,24 +72,35 @@ def accuracy_figure(running: Running, outcome: Outcome, references: Sequence[Ref
         "accuracy",
         xaxis=axis("epoch", range=[0, epochs * 1.06], fixedrange=False),
         yaxis=axis("top-1 accuracy in %", range=[0, 102]),
-        annotations=labels + _ends(references),
-        shapes=_lines(references),
+        annotations=labels + _reference_labels(references),
+        shapes=_reference_lines(references),
         margin={"l": 52, "r": 84 if references else 44, "t": 44, "b": 44},
     )
 
 
 def paper_figure(rates: dict[float, float], probe: float, best: float) -> Figure:
-    """What the paper reports for one task over the drop rate (Table 15), with its linear probe and its best.
+    """The paper's accuracy over the drop rate for one task (Table 15), with its linear probe and best result (Table 1).
 
-    rates: p to accuracy in percent; probe, best: Table 1.
+    Args:
+        rates: Accuracy in percent, by p.
+        probe: Accuracy of the linear probe in percent.
+        best: Best accuracy in percent.
     """
     points = sorted(rates.items())
     top = max(rates, key=lambda p: rates[p])
-    title = f"In the paper p = {top:g} was best: {rates[top]:.1f} %, without masking {rates[0]:.1f} %"
+    title = f"In the paper, p = {top:g} is best: {rates[top]:.1f} %; without masking {rates[0]:.1f} %"
     lines = [
-        {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": y, "y1": y, "line": {"color": "@quiet", "dash": "dash", "width": 1.2}}
+        {
+            "type": "line",
+            "xref": "paper",
+            "x0": 0,
+            "x1": 1,
+            "y0": y,
+            "y1": y,
+            "line": {"color": "@quiet", "dash": "dash", "width": 1.2},
+        }
         for y in (probe, best)
-    ]  # fmt: skip
+    ]
     data = [
         {
             "type": "scatter",
@@ -120,7 +130,7 @@ def paper_figure(rates: dict[float, float], probe: float, best: float) -> Figure
     )
 
 
-def _lines(references: Sequence[Reference]) -> list[dict]:
+def _reference_lines(references: Sequence[Reference]) -> list[dict]:
     line = {"color": "@quiet", "dash": "dash", "width": 1.2}
     return [
         {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": r.value, "y1": r.value, "line": line}
@@ -128,21 +138,21 @@ def _lines(references: Sequence[Reference]) -> list[dict]:
     ]
 
 
-def _ends(references: Sequence[Reference]) -> list[dict]:
+def _reference_labels(references: Sequence[Reference]) -> list[dict]:
     return [end_label(1.0, r.value, r.label, "@quiet") | {"xref": "paper", "xshift": 4} for r in references]
 
 
 def loss_figure(running: Running, outcome: Outcome, references: Sequence[Reference] = ()) -> Figure:
-    """Cross-entropy over epochs, of training batches and of the evaluation images, with lines for other runs'."""
+    """Cross-entropy over epochs of training batches and evaluation images, with lines for reference results."""
     evaluations, split, epochs = outcome.evaluations, outcome.config.protocol, outcome.config.epochs
-    ran = [(running.epoch(m), m.loss, m.mean_loss) for m in running.moments if m.mean_loss is not None]
+    training = [(running.epoch(m), m.loss, m.mean_loss) for m in running.moments if m.mean_loss is not None]
     data = [
         {
             "type": "scatter",
             "mode": "lines",
             "name": "each batch",
-            "x": [round(x, 3) for x, *_ in ran],
-            "y": [rounded(y, 4) for _, y, _ in ran],
+            "x": [round(x, 3) for x, *_ in training],
+            "y": [rounded(y, 4) for _, y, _ in training],
             "line": {"color": "@hairline", "width": 1},
             "hoverinfo": "skip",
         },
@@ -150,8 +160,8 @@ def loss_figure(running: Running, outcome: Outcome, references: Sequence[Referen
             "type": "scatter",
             "mode": "lines",
             "name": "training, running mean",
-            "x": [round(x, 3) for x, *_ in ran],
-            "y": [round(y, 4) for *_, y in ran],
+            "x": [round(x, 3) for x, *_ in training],
+            "y": [round(y, 4) for *_, y in training],
             "line": {"color": "@quiet", "width": 2, "dash": "dot"},
             "hovertemplate": "epoch %{x:.1f}: %{y:.3f} in training<extra></extra>",
         },
@@ -166,11 +176,11 @@ def loss_figure(running: Running, outcome: Outcome, references: Sequence[Referen
             "hovertemplate": "epoch %{x}: %{y:.3f}<extra></extra>",
         },
     ]
-    title = f"Loss is {ran[-1][2]:.3f} in training" if ran else "Loss: training has not begun"
-    if evaluations and ran:
+    title = f"Loss is {training[-1][2]:.3f} in training" if training else "Loss: training has not started"
+    if evaluations and training:
         title += f", {evaluations[-1].loss:.3f} on {split}"
     losses = [e.loss for e in evaluations] + [r.value for r in references]
-    top = max([y for _, _, y in ran] + [y for y in losses if isfinite(y)], default=1.0)
+    top = max([y for _, _, y in training] + [y for y in losses if isfinite(y)], default=1.0)
     return figure(
         data,
         title,
@@ -178,21 +188,24 @@ def loss_figure(running: Running, outcome: Outcome, references: Sequence[Referen
         "loss",
         height=220,
         xaxis=axis("epoch", range=[0, epochs * 1.06]),
-        yaxis=axis("cross-entropy", range=[0, top * 1.1]),
-        shapes=_lines(references),
-        annotations=_ends(references),
+        yaxis=axis("cross-entropy in nats", range=[0, top * 1.1]),
+        shapes=_reference_lines(references),
+        annotations=_reference_labels(references),
         margin={"l": 52, "r": 84 if references else 44, "t": 44, "b": 44},
     )
 
 
 def similarity_curve(
-    history: Sequence[SimilarityStats], beside: Sequence[SimilarityStats] = (), name: str = "dense",
+    history: Sequence[SimilarityStats], other: Sequence[SimilarityStats] = (), name: str = "dense",
     baseline: float | None = None,
 ) -> Figure:  # fmt: skip
     """Mean cosine between the experts of a layer over epochs, averaged over layers: absolute and signed.
 
-    beside: the same of another run, drawn as a reference and called `name`: as a rule one with every expert and no drop
-    rate. chance: mean |cosine| of random experts.
+    Args:
+        history: Of the run.
+        other: Of another run, drawn as a reference; usually a dense one.
+        name: Label of the other run.
+        baseline: Mean |cosine| of random experts, None for no line.
     """
     pairs = [
         (s.epoch, absolute, signed)
@@ -212,21 +225,23 @@ def similarity_curve(
         }
         for i, label, colour, dash in ((1, "absolute", "@accent", "solid"), (2, "signed", "@quiet", "dot"))
     ]
-    theirs = [(s.epoch, value) for s in beside if (value := mean_of(s.absolute)) is not None]
-    if theirs:
+    other_means = [(s.epoch, value) for s in other if (value := mean_of(s.absolute)) is not None]
+    if other_means:
         data.append(
             {
                 "type": "scatter",
                 "mode": "lines",
                 "name": f"{name} run, absolute",
-                "x": [epoch for epoch, _ in theirs],
-                "y": [round(value, 5) for _, value in theirs],
+                "x": [epoch for epoch, _ in other_means],
+                "y": [round(value, 5) for _, value in other_means],
                 "line": {"color": "@quiet", "width": 1.2, "dash": "dash"},
                 "hovertemplate": "epoch %{x}: %{y:.3f} absolute in the " + name + " run<extra></extra>",
             }
         )
     title = (
-        f"Experts of a layer: mean |cosine| {pairs[-1][1]:.3f}" if pairs else "Similarity needs two experts in a layer"
+        f"Experts of a layer: mean |cosine| {pairs[-1][1]:.3f}"
+        if pairs
+        else "Similarity requires two experts in a layer"
     )
     ends = (
         [
@@ -238,12 +253,12 @@ def similarity_curve(
     )
     if pairs and abs(pairs[-1][1] - pairs[-1][2]) < 0.03:
         ends[0]["yshift"], ends[1]["yshift"] = 8, -8
-    if theirs:
-        title += f", in the {name} run {theirs[-1][1]:.3f}"
-        shift = 12 if not pairs or theirs[-1][1] >= pairs[-1][1] else -12
-        ends.append(end_label(*theirs[-1], name, "@quiet", shift, f"{name} run, absolute"))
+    if other_means:
+        title += f", in the {name} run {other_means[-1][1]:.3f}"
+        shift = 12 if not pairs or other_means[-1][1] >= pairs[-1][1] else -12
+        ends.append(end_label(*other_means[-1], name, "@quiet", shift, f"{name} run, absolute"))
     levels = [Reference("random", baseline)] if baseline is not None and pairs else []
-    values = [v for p in pairs for v in p[1:]] + [value for _, value in theirs] + [r.value for r in levels]
+    values = [v for p in pairs for v in p[1:]] + [value for _, value in other_means] + [r.value for r in levels]
     low, high = min([0.0, *values]), max([0.1, *values])
     return figure(
         data,
@@ -253,7 +268,7 @@ def similarity_curve(
         height=220,
         xaxis=axis("epoch", rangemode="tozero"),
         yaxis=axis("cosine", range=[low - 0.02, high * 1.15]),
-        shapes=_lines(levels),
-        annotations=ends + _ends(levels),
+        shapes=_reference_lines(levels),
+        annotations=ends + _reference_labels(levels),
         margin={"l": 52, "r": 72, "t": 44, "b": 44},
     )

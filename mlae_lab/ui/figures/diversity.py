@@ -1,4 +1,4 @@
-"""The central experiment drawn: one measure against the drop rate p, a line with its band for each arm."""
+"""The central experiment: one measure against the drop rate p, a line with its band for each arm."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ _NAMES = {
 _HEIGHT = 320
 
 
-def diversity_figure(now: Result, measure: str) -> Figure:
-    """A measure over p: mean over seeds with its 95 % interval for each arm, the dense run as a level, and for |cosine|
-    what random experts would show. measure: of `runs.diversity.MEASURES`."""
+def diversity_figure(state: Result, measure: str) -> Figure:
+    """A measure over p: mean over seeds with its 95 % interval for each arm, with the dense run as a level.
+
+    Args:
+        state: The experiment and its results.
+        measure: A key of `runs.diversity.MEASURES`; "absolute" also shows the random baseline.
+    """
     data: list[dict] = []
     lines: list[dict] = []
     ends: list[tuple[float, float, str, str]] = []
-    top = max(now.experiment.rates)
+    top = max(state.experiment.rates)
     for arm, (colour, dash, width) in _LOOKS.items():
-        points = [(p.rate, p.values[measure], len(p.seeds)) for p in now.curve(arm) if measure in p.values]
+        points = [(p.rate, p.values[measure], len(p.seeds)) for p in state.curve(arm) if measure in p.values]
         if not points:
             continue
         banded = [(rate, *s.spread[1:]) for rate, s, _ in points if s.spread is not None]
@@ -30,16 +34,21 @@ def diversity_figure(now: Result, measure: str) -> Figure:
                      [high for _, _, high in banded], colour, opacity=0.13)  # fmt: skip
         lines.append(
             {
-                "type": "scatter", "mode": "lines+markers", "name": ARMS[arm], "x": [r for r, *_ in points],
-                "y": [round(s.mean, 5) for _, s, _ in points], "text": [f"{n} seed{'s' * (n != 1)}" for *_, n in points],
-                "line": {"color": colour, "width": width, "dash": dash}, "marker": {"size": 6, "color": colour},
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": ARMS[arm],
+                "x": [r for r, *_ in points],
+                "y": [round(s.mean, 5) for _, s, _ in points],
+                "text": [f"{n} seed{'s' * (n != 1)}" for *_, n in points],
+                "line": {"color": colour, "width": width, "dash": dash},
+                "marker": {"size": 6, "color": colour},
                 "hovertemplate": "p = %{x}: %{y:.4~f}, %{text}<extra>" + ARMS[arm] + "</extra>",
             }
-        )  # fmt: skip
+        )
         ends.append((top, points[-1][1].mean, _ENDS[arm], colour))
-    levels = [("dense", p.values[measure].mean) for p in now.curve("dense") if measure in p.values]
-    if measure == "absolute" and now.baseline is not None:
-        levels.append(("random", now.baseline.mean))
+    levels = [("dense", p.values[measure].mean) for p in state.curve("dense") if measure in p.values]
+    if measure == "absolute" and state.baseline is not None:
+        levels.append(("random", state.baseline.mean))
     for name, level in levels:
         lines.append(
             {
@@ -49,33 +58,33 @@ def diversity_figure(now: Result, measure: str) -> Figure:
             }
         )  # fmt: skip
         ends.append((top, level, name, "@quiet"))
-    data += lines  # over all bands
-    every = [value for trace in data for value in trace["y"]]
-    wide = {"accuracy": 4.0, "absolute": 0.01, "signed": 0.01}.get(measure, 0.2)
-    low, high = room(min(every, default=0.0), max(every, default=1.0), least=wide)
+    data += lines  # drawn over all bands
+    values = [value for trace in data for value in trace["y"]]
+    least = {"accuracy": 4.0, "absolute": 0.01, "signed": 0.01}.get(measure, 0.2)
+    low, high = room(min(values, default=0.0), max(values, default=1.0), least=least)
     if measure == "accuracy":
-        high = min(high, 102.0)  # an interval may reach beyond what there is
-    title = _title(now, measure)
+        high = min(high, 102.0)  # an interval may exceed 100 %
+    title = _title(state, measure)
     return figure(
         data,
         title,
         f"Line chart over the drop rate p. {title}.",
         f"diversity-{measure}",
         height=_HEIGHT,
-        xaxis=axis("drop rate p", range=[-0.02, top + 0.02], tickvals=list(now.experiment.rates)),
+        xaxis=axis("drop rate p", range=[-0.02, top + 0.02], tickvals=list(state.experiment.rates)),
         yaxis=axis(MEASURES[measure].replace("Accuracy, %", "top-1 accuracy in %"), range=[low, high]),
         annotations=apart(ends, (_HEIGHT - FRAME) / (high - low)),
         margin={"l": 58, "r": 62, "t": 44, "b": 44},
     )
 
 
-def _title(now: Result, measure: str) -> str:
-    """The finding: what the largest measured rate of expert dropout did."""
-    masked = [p for p in now.curve("expert") if p.rate and measure in p.differences]
+def _title(state: Result, measure: str) -> str:
+    """The finding: the effect of the largest evaluated rate of expert dropout."""
+    masked = [p for p in state.curve("expert") if p.rate and measure in p.differences]
     name = _NAMES[measure]
     if not masked:
         return f"{name[:1].upper()}{name[1:]} against p"
     last = masked[-1]
-    to, of = last.values[measure].mean, last.values[measure].mean - last.differences[measure].mean
+    masked_mean, dense_mean = last.values[measure].mean, last.values[measure].mean - last.differences[measure].mean
     digits = {"accuracy": 1, "absolute": 3, "signed": 3}.get(measure, 2)
-    return f"{name[:1].upper()}{name[1:]}: {of:.{digits}f} dense, {to:.{digits}f} at p = {last.rate:g}"
+    return f"{name[:1].upper()}{name[1:]}: {dense_mean:.{digits}f} dense, {masked_mean:.{digits}f} at p = {last.rate:g}"

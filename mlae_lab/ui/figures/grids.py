@@ -8,14 +8,14 @@ from mlae_lab.ui.figures.base import DIVERGING, SEQUENTIAL, Figure, axis, figure
 
 QUANTITIES: dict[str, tuple[str, str]] = {
     "contribution": ("Contribution", "Mean over tokens of ‖λ b aᵀx‖ / ‖Wx + bias‖"),
-    "coefficient": ("Coefficient λ", "Trained scale of the expert, and how far it is from its start"),
-    "active_share": ("Share of steps", "Steps in which the expert took part / all steps"),
-    "gradient": ("Gradient", "Mean norm of the gradient of a and b in the steps that drew the expert"),
+    "coefficient": ("Coefficient λ", "Trained coefficient of the expert; the colour scale is centred on the initial λ"),
+    "active_share": ("Share of steps", "Steps in which the expert was active / all steps"),
+    "gradient": ("Gradient", "Mean norm of the gradient of a and b over the steps in which the expert was active"),
 }
 
 
 def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> Figure:
-    """The grid of experts coloured by one quantity; an expert that does not exist is a hollow, struck cell."""
+    """The grid of experts, coloured by one quantity; absent experts are hollow, struck cells."""
     name, formula = QUANTITIES[quantity]
     present = [(v, row, column) for row, cells in enumerate(canvas) for column, v in enumerate(cells) if v is not None]
     rows, columns = plan.rows, plan.columns
@@ -26,9 +26,9 @@ def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> 
     if quantity == "active_share":
         high = 1.0
     if quantity == "coefficient" and present:
-        start = plan.coefficient_init
-        reach = max(abs(v - start) for v, *_ in present) or 0.01
-        low, high, scale = start - reach, start + reach, DIVERGING
+        initial = plan.coefficient_init
+        limit = max(abs(v - initial) for v, *_ in present) or 0.01
+        low, high, scale = initial - limit, initial + limit, DIVERGING
     absent = [(str(c + 1), y[r]) for r in range(rows) for c in range(columns) if not plan.keep[r][c]]
     data: list[dict] = [
         {
@@ -60,25 +60,25 @@ def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> 
             "meta": "decoration",
             "x": [a for a, _ in absent],
             "y": [b for _, b in absent],
-            "hovertemplate": "layer %{y}, expert %{x}: masked for good<extra></extra>",
+            "hovertemplate": "layer %{y}, expert %{x}: not in this mask<extra></extra>",
             "marker": {"symbol": "line-ne-open", "size": 9, "color": "@quiet", "line": {"color": "@quiet", "width": 1}},
         },
     ]
     if present:
-        best = max(present, key=lambda p: abs(p[0] - plan.coefficient_init) if quantity == "coefficient" else p[0])
-        verb = {
-            "contribution": "adds most",
-            "coefficient": "moved farthest",
-            "active_share": "was drawn most often",
-            "gradient": "is pulled hardest",
+        highest = max(present, key=lambda p: abs(p[0] - plan.coefficient_init) if quantity == "coefficient" else p[0])
+        finding = {
+            "contribution": "Largest contribution",
+            "coefficient": "Largest change of λ",
+            "active_share": "Most often active",
+            "gradient": "Largest gradient",
         }[quantity]
-        title = f"{name}: layer {y[best[1]]}, expert {best[2] + 1} {verb}"
+        title = f"{finding}: layer {y[highest[1]]}, expert {highest[2] + 1}"
         if (quantity == "active_share" and low == high) or (
             quantity == "active_share" and min(v for v, *_ in present) == 1
         ):
-            title = "Every expert took part in every step"
+            title = "Every expert was active in every step"
     else:
-        title = f"{name}: no expert exists"
+        title = f"{name}: no experts"
     return figure(
         data,
         title,
@@ -99,27 +99,27 @@ def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> 
 
 
 def similarity_tiles(stats: SimilarityStats, plan: MaskPlan, across: int = 4) -> Figure:
-    """The cosine matrix of every layer, as tiles of one heat map; the colour scale is fixed to [-1, 1]."""
+    """The cosine matrix of every layer, as tiles of one heat map with a colour scale from -1 to 1."""
     names = plan.row_labels
     sizes = [len(m) for m in stats.matrices]
-    side = max([*sizes, 1])
-    down = -(-len(sizes) // across)
-    step = side + 1
-    z: list[list[float | None]] = [[None] * (across * step - 1) for _ in range(down * step)]
-    text: list[list[str]] = [[""] * (across * step - 1) for _ in range(down * step)]
+    tile = max([*sizes, 1])
+    tile_rows = -(-len(sizes) // across)
+    step = tile + 1
+    z: list[list[float | None]] = [[None] * (across * step - 1) for _ in range(tile_rows * step)]
+    text: list[list[str]] = [[""] * (across * step - 1) for _ in range(tile_rows * step)]
     labels = []
     for layer, matrix in enumerate(stats.matrices):
         top, left = (layer // across) * step + 1, (layer % across) * step
         size = len(matrix)
         mean = stats.absolute[layer]
-        note = names[layer] if size == 0 or mean is None else f"{names[layer]} · {mean:.2f}"
+        caption = names[layer] if size == 0 or mean is None else f"{names[layer]} · {mean:.2f}"
         labels.append(
             {
                 "x": left - 0.5,
                 "y": top - 1,
                 "xref": "x",
                 "yref": "y",
-                "text": note + (" · no expert" if size == 0 else ""),
+                "text": caption + (" · no experts" if size == 0 else ""),
                 "showarrow": False,
                 "xanchor": "left",
                 "yanchor": "middle",
@@ -153,7 +153,7 @@ def similarity_tiles(stats: SimilarityStats, plan: MaskPlan, across: int = 4) ->
     ]
     means = [(m, i) for i, m in enumerate(stats.absolute) if m is not None]
     title = (
-        f"Most alike in layer {names[max(means)[1]]} (mean |cosine| {max(means)[0]:.2f})"
+        f"Most similar in layer {names[max(means)[1]]} (mean |cosine| {max(means)[0]:.2f})"
         if means
         else "No layer has two experts"
     )
@@ -163,7 +163,7 @@ def similarity_tiles(stats: SimilarityStats, plan: MaskPlan, across: int = 4) ->
         title,
         f"Cosine between experts, one tile for each layer. {title}. Epoch {stats.epoch}.",
         "similarity-by-layer",
-        height=max(260, 96 * down + 70),
+        height=max(260, 96 * tile_rows + 70),
         xaxis=bare,
         yaxis={**bare, "autorange": "reversed", "scaleanchor": "x"},
         annotations=labels,

@@ -9,10 +9,10 @@ import numpy as np
 from mlae_lab.data.overlay import BOTH_WAYS, GLOW, RGB, Row, scaled
 from mlae_lab.ui.figures.base import Figure, figure
 
-SCALES = ("from 0", "from its smallest", "one for all")
-_WIDE = 990  # pixels that a figure has at a window of 1280
-_LARGEST = 150  # pixels of a map
-_LEFT = 76  # pixels for names
+SCALES = ("from 0", "from minimum", "shared")
+_FIGURE_WIDTH = 990  # pixels of a figure in a window 1280 pixels wide
+_MAX_MAP = 150  # pixels, largest size of a map
+_LABEL_WIDTH = 76  # pixels for the names of images
 
 
 def maps_figure(
@@ -25,26 +25,33 @@ def maps_figure(
     scale: str = SCALES[0],
     opacity: float = 0.7,
 ) -> Figure:
-    """Each map over its image; the bare image stands first.
+    """Each map drawn over its image, after the image itself. The browser sets the height to fit the width.
 
-    columns: names of the maps. signed: which of them have both signs. quantity: of the values, in words. scale: one of
-    SCALES: each map up to its own largest value, which stands under it, from 0 or, for a map without signs, from its
-    smallest; or one scale for all. The browser makes the figure as high as its width asks for.
+    Args:
+        rows: Images with their maps.
+        columns: Names of the maps.
+        title: Of the figure.
+        quantity: What the values are.
+        name: Of saved files.
+        signed: Which maps have both signs, none by default.
+        scale: One of SCALES: each map up to its own largest value, shown below it, from 0 or, for maps without sign,
+            from its smallest value; or one scale shared by all maps.
+        opacity: Of the maps over the images.
     """
-    both = tuple(signed) or (False,) * len(columns)
+    signed_maps = tuple(signed) or (False,) * len(columns)
     height, width = next(values.shape for row in rows for values in row.maps if values is not None)
     gap_y, gap_x = -(-height // 4), -(-width // 12)
     step_y, step_x = height + gap_y, width + gap_x
     shape = (len(rows) * step_y, (len(columns) + 1) * step_x - gap_x)
     largest = max(float(np.abs(values).max()) for row in rows for values in row.maps if values is not None)
-    sheets = {two: np.full(shape, np.nan) for two in (False, True) if two in both}
-    hints = np.full(shape, "", dtype=object)
-    images, words = [], []
-    for number, head in enumerate(("image", *_heads(columns))):
-        words.append(_word(number * step_x + (width - 1) / 2, -0.5, head, yanchor="bottom"))
+    layers = {is_signed: np.full(shape, np.nan) for is_signed in (False, True) if is_signed in signed_maps}
+    hover_texts = np.full(shape, "", dtype=object)
+    images, labels = [], []
+    for number, heading in enumerate(("image", *_headings(columns))):
+        labels.append(_label(number * step_x + (width - 1) / 2, -0.5, heading, yanchor="bottom"))
     for down, row in enumerate(rows):
         top = down * step_y
-        words.append(_word(-0.5, top + (height - 1) / 2, row.name[:14], "@ink", xanchor="right", xshift=-6))
+        labels.append(_label(-0.5, top + (height - 1) / 2, row.name[:14], "@ink", xanchor="right", xshift=-6))
         for across, values in enumerate((None, *row.maps)):
             left = across * step_x
             if across and values is None:
@@ -52,38 +59,36 @@ def maps_figure(
             images.append(_image(row.image, left, top, width, height))
             if values is None:
                 continue
-            two = both[across - 1]
-            own = slice(top, top + height), slice(left, left + width)
-            smallest = float(values.min()) if scale == SCALES[1] and not two else 0.0
-            sheets[two][own] = scaled(values, largest if scale == SCALES[2] else None, smallest)
-            hints[own] = [[f"{row.name}, {columns[across - 1]}: {v:.4g}" for v in line] for line in values]
+            is_signed = signed_maps[across - 1]
+            region = slice(top, top + height), slice(left, left + width)
+            smallest = float(values.min()) if scale == SCALES[1] and not is_signed else 0.0
+            layers[is_signed][region] = scaled(values, largest if scale == SCALES[2] else None, smallest)
+            hover_texts[region] = [[f"{row.name}, {columns[across - 1]}: {v:.4g}" for v in line] for line in values]
             if scale != SCALES[2]:
-                most = f"{np.abs(values).max():.2g}"
-                words.append(_word(left + (width - 1) / 2, top + height - 0.4, most, yanchor="top", size=10))
-    data = [_heat(sheet, hints, two, opacity, quantity) for two, sheet in sheets.items()]
-    margin = {"l": _LEFT if any(row.name for row in rows) else 4, "r": 4, "t": 76, "b": 8}
-    cell = min(_LARGEST / width, (_WIDE - margin["l"] - margin["r"]) / shape[1])  # pixels
-    words_on_scale = (
-        f"one scale, up to {largest:.2g}" if scale == SCALES[2] else f"each map {scale} to its own largest value"
-    )
+                largest_text = f"{np.abs(values).max():.2g}"
+                labels.append(_label(left + (width - 1) / 2, top + height - 0.4, largest_text, yanchor="top", size=10))
+    data = [_heat(sheet, hover_texts, is_signed, opacity, quantity) for is_signed, sheet in layers.items()]
+    margin = {"l": _LABEL_WIDTH if any(row.name for row in rows) else 4, "r": 4, "t": 76, "b": 8}
+    cell = min(_MAX_MAP / width, (_FIGURE_WIDTH - margin["l"] - margin["r"]) / shape[1])  # pixels
+    scale_text = f"shared scale up to {largest:.2g}" if scale == SCALES[2] else f"each map {scale} to its maximum"
     bare = {"visible": False, "constrain": "domain"}
     return figure(
         data,
         title,
-        f"{len(rows)} images down, {len(columns)} maps across. {title}. {quantity}; {words_on_scale}.",
+        f"{len(rows)} images down, {len(columns)} maps across. {title}. {quantity}; {scale_text}.",
         name,
         height=round(cell * shape[0] + margin["t"] + margin["b"]),
-        meta={"fit": {"across": shape[1], "down": shape[0], "most": _LARGEST / width}},
+        meta={"fit": {"across": shape[1], "down": shape[0], "most": _MAX_MAP / width}},
         xaxis={**bare, "range": [-0.5, shape[1] - 0.5], "constraintoward": "left"},
         yaxis={**bare, "range": [shape[0] - 0.5, -0.5], "scaleanchor": "x", "constraintoward": "top"},
         images=images,
-        annotations=words,
+        annotations=labels,
         margin=margin,
     )
 
 
-def glow_words(scale: str = SCALES[0]) -> str:
-    """What dark and bright are in maps without a sign, as a sentence. scale: one of SCALES."""
+def glow_note(scale: str = SCALES[0]) -> str:
+    """Explain dark and bright in maps without sign. scale: one of SCALES."""
     if scale == SCALES[1]:
         return "Dark: the map's smallest value, bright: its largest."
     return (
@@ -91,26 +96,26 @@ def glow_words(scale: str = SCALES[0]) -> str:
     )
 
 
-def _heads(columns: Sequence[str]) -> list[str]:
-    """Short names above the maps: "expert 1", "2", "3"; "rollout, with" takes two lines."""
-    found = []
+def _headings(columns: Sequence[str]) -> list[str]:
+    """Short headings above the maps: "expert 1", "2", "3"; "rollout, with" takes two lines."""
+    headings = []
     for before, column in zip(("", *columns), columns, strict=False):
         first, _, rest = column.partition(" ")
-        same = rest.isdigit() and before.partition(" ")[0] == first
-        found.append(rest if same else column.replace(", ", "<br>"))
-    return found
+        continues = rest.isdigit() and before.partition(" ")[0] == first
+        headings.append(rest if continues else column.replace(", ", "<br>"))
+    return headings
 
 
-def _heat(sheet: np.ndarray, hints: np.ndarray, signed: bool, opacity: float, quantity: str) -> dict:
-    there = ~np.isnan(sheet)
+def _heat(values: np.ndarray, hover_texts: np.ndarray, signed: bool, opacity: float, quantity: str) -> dict:
+    present = ~np.isnan(values)
     return {
         "type": "heatmap",
         "name": quantity,
         "z": [
             [round(v, 3) if t else None for v, t in zip(*line, strict=False)]
-            for line in zip(sheet.tolist(), there.tolist(), strict=False)
+            for line in zip(values.tolist(), present.tolist(), strict=False)
         ],
-        "text": np.where(there, hints, "").tolist(),
+        "text": np.where(present, hover_texts, "").tolist(),
         "zmin": -1 if signed else 0,
         "zmax": 1,
         "colorscale": _scale(BOTH_WAYS if signed else GLOW),
@@ -140,6 +145,6 @@ def _image(image: str, left: float, top: float, width: int, height: int) -> dict
     }
 
 
-def _word(x: float, y: float, text: str, colour: str = "@quiet", size: int = 12, **where) -> dict:
+def _label(x: float, y: float, text: str, colour: str = "@quiet", size: int = 12, **where) -> dict:
     font = {"size": size, "color": colour}
     return {"x": x, "y": y, "xref": "x", "yref": "y", "text": text, "showarrow": False, "font": font, **where}

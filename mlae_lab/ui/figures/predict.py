@@ -1,4 +1,4 @@
-"""What a run says of one image, and what it would say without the experts of a layer."""
+"""Predictions for one image: as trained, with experts off, and without the experts of each layer."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ from collections.abc import Mapping, Sequence
 
 from mlae_lab.ui.figures.base import Figure, axis, figure
 
-_SHOWN = 5  # classes of two answers beside each other
+_SHOWN = 5  # classes shown of two predictions
 
 
 def classes_figure(top: Sequence[Mapping], classes: Sequence[str], truth: int | None = None) -> Figure:
-    """The first classes as bars, the most probable at the top. top: class and probability of each."""
-    names = [classes[one["class"]] for one in top]
-    shares = [round(100 * one["probability"], 2) for one in top]
-    verdict = "" if truth is None else ", which is right" if top[0]["class"] == truth else f"; it is {classes[truth]}"
+    """Most probable classes as bars, the most probable at the top.
+
+    Args:
+        top: Class and probability of each.
+        classes: Names of all classes.
+        truth: True class, None if unknown.
+    """
+    names = [classes[entry["class"]] for entry in top]
+    shares = [round(100 * entry["probability"], 2) for entry in top]
+    verdict = "" if truth is None else " (correct)" if top[0]["class"] == truth else f" (true class: {classes[truth]})"
     title = f"{names[0]}, {shares[0]:.1f} %{verdict}"
     data = [
         {
@@ -45,31 +51,37 @@ def classes_figure(top: Sequence[Mapping], classes: Sequence[str], truth: int | 
 def two_answers_figure(
     before: Sequence[float], now: Sequence[float], classes: Sequence[str], truth: int | None = None
 ) -> Figure:
-    """One image's answer as the run was trained and as it is now: the most probable classes of either, beside each other.
+    """The predictions for one image as trained and with experts off: the most probable classes of either.
 
-    before, now: probability of every class, of which the first five are shown.
+    Args:
+        before: Probability of every class, as trained.
+        now: Probability of every class, in the current state.
+        classes: Names of all classes.
+        truth: True class, None if unknown.
     """
     indices = sorted(range(len(classes)), key=lambda k: -max(before[k], now[k]))[:_SHOWN]
-    was, is_now = (max(range(len(classes)), key=one.__getitem__) for one in (before, now))
-    if was == is_now:
-        moved = 100 * (now[was] - before[was])
-        title = f"It stays {classes[was]}: {100 * now[was]:.1f} %" + (
-            "" if abs(moved) < 0.05 else f", {moved:+.1f} points"
+    before_class, now_class = (
+        max(range(len(classes)), key=probabilities.__getitem__) for probabilities in (before, now)
+    )
+    if before_class == now_class:
+        change = 100 * (now[before_class] - before[before_class])
+        title = f"Prediction stays {classes[before_class]}: {100 * now[before_class]:.1f} %" + (
+            "" if abs(change) < 0.05 else f", {change:+.1f} points"
         )
     else:
-        title = f"It becomes {classes[is_now]}, {100 * now[is_now]:.1f} %; it was {classes[was]}"
+        title = f"Prediction changes from {classes[before_class]} to {classes[now_class]}, {100 * now[now_class]:.1f} %"
     if truth is not None:
-        title += ", which is right" if is_now == truth else f"; right is {classes[truth]}"
+        title += " (correct)" if now_class == truth else f" (true class: {classes[truth]})"
     names = [classes[k] for k in indices]
     data = [
         {
             "type": "bar", "orientation": "h", "name": name, "y": names,
-            "x": [round(100 * one[k], 2) for k in indices], "marker": {"color": colour},
-            "text": [f"{100 * one[k]:.1f} %" for k in indices], "textposition": "outside",
+            "x": [round(100 * probabilities[k], 2) for k in indices], "marker": {"color": colour},
+            "text": [f"{100 * probabilities[k]:.1f} %" for k in indices], "textposition": "outside",
             "textfont": {"size": 12, "color": "@ink"}, "cliponaxis": False,
             "hovertemplate": "%{y}: %{x:.2f} % " + name + "<extra></extra>",
         }
-        for name, one, colour in (("as trained", before, "@middle"), ("now", now, "@accent"))
+        for name, probabilities, colour in (("as trained", before, "@middle"), ("now", now, "@accent"))
     ]  # fmt: skip
     return figure(
         data,
@@ -89,58 +101,69 @@ def two_answers_figure(
 def without_figure(
     without: Sequence[Mapping], whole: Mapping, with_all: float, classes: Sequence[str], first: int
 ) -> Figure:
-    """Probability of the class that the run chose, with the experts of one layer off at a time.
+    """Probability of the predicted class, with the experts of one layer off at a time.
 
-    without: layer, class, probability and whether the answer flips, for each layer; whole: the same with all experts off;
-    with_all: the probability as it is. first: the class that the run chose.
+    Args:
+        without: Layer, class, probability and whether the prediction flips, for each layer.
+        whole: The same with all experts off.
+        with_all: Probability with all experts on.
+        classes: Names of all classes.
+        first: The predicted class.
     """
-    rows = [*(({**one, "name": f"layer {one['layer']}"}) for one in without), {**whole, "name": "all layers"}]
-    flips = [one["name"] for one in rows[:-1] if one["flips"]]
+    rows = [*(({**entry, "name": f"layer {entry['layer']}"}) for entry in without), {**whole, "name": "all layers"}]
+    flips = [entry["name"] for entry in rows[:-1] if entry["flips"]]
     name = classes[first]
-    title = f"No layer alone decides that it is {name}"
+    title = f"No single layer flips the prediction {name}"
     if flips:
-        title = f"Without the experts of {_listed(flips)} it would not be {name}"
+        title = f"Without the experts of {_listed(flips)} the prediction is not {name}"
     elif rows[-1]["flips"]:
-        title += ", all together do"
-    share = round(100 * with_all, 2)
+        title += "; all layers together do"
+    percent = round(100 * with_all, 2)
     data = [
         {
             "type": "bar",
             "name": f"probability of {name} in percent",
             "orientation": "h",
-            "y": [one["name"] for one in rows],
-            "x": [round(100 * one["probability"], 2) for one in rows],
-            "marker": {"color": ["@active" if one["flips"] else "@middle" for one in rows]},
-            "text": [f"becomes {classes[one['class']]}" if one["flips"] else "" for one in rows],
+            "y": [entry["name"] for entry in rows],
+            "x": [round(100 * entry["probability"], 2) for entry in rows],
+            "marker": {"color": ["@active" if entry["flips"] else "@middle" for entry in rows]},
+            "text": [f"becomes {classes[entry['class']]}" if entry["flips"] else "" for entry in rows],
             "textposition": "outside",
             "textfont": {"size": 12, "color": "@ink"},
             "cliponaxis": False,
             "hovertemplate": "without the experts of %{y}: %{x:.2f} %<extra></extra>",
         }
     ]
-    mark = {"type": "line", "x0": share, "x1": share, "yref": "paper", "y0": 0, "y1": 1}
+    line = {"type": "line", "x0": percent, "x1": percent, "yref": "paper", "y0": 0, "y1": 1}
     return figure(
         data,
         title,
-        f"Bar chart of the probability of {name} without the experts of each layer. {title}. With all experts on: {share} %.",
+        f"Bar chart of the probability of {name} without the experts of each layer. {title}. "
+        f"With all experts on: {percent} %.",
         "without-each-layer",
         height=110 + 22 * len(rows),
         bargap=0.3,
         xaxis=axis(f"probability of {name}, %", range=[0, 130], tickvals=[0, 25, 50, 75, 100]),
         yaxis=axis("experts off in", autorange="reversed", showgrid=False, type="category", automargin=True),
-        shapes=[{**mark, "line": {"color": "@quiet", "width": 1.5, "dash": "dash"}}],
+        shapes=[{**line, "line": {"color": "@quiet", "width": 1.5, "dash": "dash"}}],
         annotations=[
             {
-                "x": share, "y": 1, "yref": "paper", "yanchor": "bottom", "text": f"all on: {share:g} %",
-                "xanchor": "right" if share > 20 else "left", "showarrow": False, "font": {"size": 12, "color": "@quiet"},
+                "x": percent,
+                "y": 1,
+                "yref": "paper",
+                "yanchor": "bottom",
+                "text": f"all on: {percent:g} %",
+                "xanchor": "right" if percent > 20 else "left",
+                "showarrow": False,
+                "font": {"size": 12, "color": "@quiet"},
             }
         ],
         margin={"l": 52, "r": 16, "t": 62, "b": 44},
-    )  # fmt: skip
+    )
 
 
 def _listed(names: Sequence[str]) -> str:
-    """layer 3 or 4; of more, how many"""
+    """Join names, such as "layer 3 or 4"; more than three are counted."""
     if len(names) > 3:
         return f"any one of {len(names)} layers"
     return " or ".join([names[0], *(name.removeprefix("layer ") for name in names[1:])])

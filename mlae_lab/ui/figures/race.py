@@ -1,4 +1,4 @@
-"""One mask of a race: its accuracy over epochs beside the leader's, on the axes that all masks of the race share."""
+"""One mask of a race: its accuracy over epochs and the leader's, on axes shared by all masks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ _HEIGHT = 190
 def lane_figure(race: Race, number: int) -> Figure:
     """Small multiple of one lane: a thin line for each seed, their mean strong, the leader's mean dashed.
 
-    race: as it stands; number: of the lane. The mean is over the epochs that all of the lane's measured seeds have.
+    Args:
+        race: The race.
+        number: Index of the lane. Its mean covers the epochs at which all of its seeds have been evaluated.
     """
     lane = race.lanes[number]
     leader = race.standings[0].lane if race.standings else number
     low, high = _range(race)
     data, labels = [], []
     if leader != number:
-        ghost = thinned(_mean(race.lanes[leader]))
-        data.append(_line(f"the leader, {race.lanes[leader].name}", ghost, "@quiet", 1.5, "dash"))
+        leader_curve = thinned(_mean(race.lanes[leader]))
+        data.append(_line(f"the leader, {race.lanes[leader].name}", leader_curve, "@quiet", 1.5, "dash"))
     several = len(lane.curves) > 1
     for seed, curve in sorted(lane.curves.items()):
         style = ("@quiet", 1.0) if several else ("@accent", 2.5)
@@ -31,19 +33,19 @@ def lane_figure(race: Race, number: int) -> Figure:
         data.append(_line(f"mean of {len(lane.curves)} seeds", thinned(_mean(lane)), "@accent", 2.5, marked=True))
     mean = _mean(lane)
     if mean:
-        labels.append(end_label(mean[-1][0], mean[-1][1], f"{mean[-1][1]:.0f}", "@accent"))
-    said = f"{mean[-1][1]:.1f} % after epoch {mean[-1][0]}" if mean else "not measured yet"
+        labels.append(end_label(mean[-1][0], mean[-1][1], f"{mean[-1][1]:.1f}", "@accent"))
+    status = f"{mean[-1][1]:.1f} % after epoch {mean[-1][0]}" if mean else "not evaluated yet"
     return figure(
         data,
         "",
-        f"Line chart of the accuracy of {lane.name} over epochs: {said}."
-        + (f" Dashed: {race.lanes[leader].name}, which leads." if leader != number else ""),
+        f"Line chart of the accuracy of {lane.name} over epochs: {status}."
+        + (f" Dashed: {race.lanes[leader].name}, the leader." if leader != number else ""),
         f"race-{number + 1}",
         height=_HEIGHT,
         xaxis=axis("epoch", range=[0, race.epochs * 1.02], nticks=5),
         yaxis=axis("accuracy in %", range=[low, high], nticks=4),
         annotations=labels,
-        margin={"l": 46, "r": 30, "t": 8, "b": 38},
+        margin={"l": 46, "r": 40, "t": 8, "b": 38},
     )
 
 
@@ -63,15 +65,15 @@ def _line(
 
 
 def _mean(lane: Lane) -> Curve:
-    """Over the seeds that have measured, at the epochs that all of them have."""
+    """Mean over the evaluated seeds, at the epochs that all of them have."""
     curves = [dict(curve) for curve in lane.curves.values()]
     shared = set.intersection(*map(set, curves)) if curves else set()
     return tuple((epoch, fmean(curve[epoch] for curve in curves)) for epoch in sorted(shared))
 
 
 def _range(race: Race) -> tuple[float, float]:
-    """One axis for all masks, with some air."""
+    """One axis range for all masks, with a margin."""
     values = [value for lane in race.lanes for curve in lane.curves.values() for _, value in curve]
     low, high = min(values, default=0.0), max(values, default=100.0)
-    air = max(2.0, 0.1 * (high - low))
-    return max(-2.0, low - air), min(102.0, high + air)
+    margin = max(2.0, 0.1 * (high - low))
+    return max(-2.0, low - margin), min(102.0, high + margin)

@@ -1,4 +1,4 @@
-"""What the seed alone does: the accuracy of each seed, and the difference of two masks seed by seed."""
+"""Variation over seeds: the accuracy of each seed, and the difference of two masks for each seed."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from mlae_lab.core.seed_statistics import SeedStatistics, between, points
 from mlae_lab.ui.figures.base import Figure, axis, end_label, figure
 
 SEEDS_NOTE = (
-    "A dot is a run after its last epoch. Line: mean over seeds; band: 95 % interval of the mean, mean ± t(97.5 %, n − 1) s/√n. "
-    "The evaluation images are the same in all runs: what other images would say the band does not know."
+    "A dot is a run after its last epoch. Line: mean over seeds; band: 95 % interval of the mean, mean ± "
+    "t(97.5 %, n − 1) s/√n. "
+    "The band covers the variation between seeds, not between evaluation images, which are the same in all runs."
 )
 PAIRED_NOTE = (
-    "A dot is B − A for one seed: the two runs share everything but the mask, so what the seed does to both falls out. "
+    "A dot is B − A for one seed: the two runs differ only in the mask, so effects of the seed on both cancel. "
     "Band: 95 % interval of the mean difference (Student's t)."
 )
 
 
 @dataclass(frozen=True)
 class Lane:
-    """The seeds of one mask. name: at its end; values: (seed, value); spread: of the values."""
+    """The seeds of one mask. name: label at the line's end; values: (seed, value); statistics: of the values."""
 
     name: str
     values: tuple[tuple[int, float], ...]
@@ -28,38 +29,38 @@ class Lane:
 
 
 def seeds_figure(lanes: Sequence[Lane], split: str) -> Figure:
-    """Accuracy of each seed for one mask or two; mean and interval of each. split: "val" or "test"."""
+    """Accuracy of each seed for one mask or two, with mean and interval. split: "val" or "test"."""
     if len(lanes) == 1:
-        seen = lanes[0].statistics
-        said = f"{seen.mean:.1f} %, one seed"
-        if seen.spread is not None:
-            _, low, high = seen.spread
-            said = f"{seen.mean:.1f} % (95 % {between(low, high, signed=False)}, n = {seen.n})"
+        statistics = lanes[0].statistics
+        summary = f"{statistics.mean:.1f} %, one seed"
+        if statistics.spread is not None:
+            _, low, high = statistics.spread
+            summary = f"{statistics.mean:.1f} % (95 % {between(low, high, signed=False)}, n = {statistics.n})"
     else:
-        said = ", ".join(f"{lane.name} {lane.statistics.mean:.1f} %" for lane in lanes)
-    title = f"Accuracy on {split}: {said}"
-    looks = [("@quiet", "circle-open", "dash"), ("@accent", "circle", "solid")]
-    return _dots(lanes, looks[-len(lanes) :], title, "seeds", f"top-1 accuracy on {split}, %", "%{y:.1f} %")
+        summary = ", ".join(f"{lane.name} {lane.statistics.mean:.1f} %" for lane in lanes)
+    title = f"Accuracy on {split}: {summary}"
+    styles = [("@quiet", "circle-open", "dash"), ("@accent", "circle", "solid")]
+    return _dots(lanes, styles[-len(lanes) :], title, "seeds", f"top-1 accuracy on {split}, %", "%{y:.1f} %")
 
 
 def paired_figure(lane: Lane) -> Figure:
-    """B - A of each seed, with mean, interval and the line at which the two are equal."""
-    seen = lane.statistics
-    title = f"B − A: {points(seen.mean, signed=True)} points"
-    if seen.spread is None:
+    """B - A of each seed, with mean, interval and a line at 0."""
+    statistics = lane.statistics
+    title = f"B − A: {points(statistics.mean, signed=True)} points"
+    if statistics.spread is None:
         title += ", one pair"
     else:
-        _, low, high = seen.spread
-        title += f" (95 % {between(low, high)}, n = {seen.n})"
-    look = ("@accent", "circle", "solid")
+        _, low, high = statistics.spread
+        title += f" (95 % {between(low, high)}, n = {statistics.n})"
+    style = ("@accent", "circle", "solid")
     return _dots(
-        [lane], [look], title, "seeds-paired", "B − A, points of top-1 accuracy", "%{y:+.2f} points", zero=True
+        [lane], [style], title, "seeds-paired", "B − A, points of top-1 accuracy", "%{y:+.2f} points", zero=True
     )
 
 
 def _dots(
     lanes: Sequence[Lane],
-    looks: Sequence[tuple[str, str, str]],
+    styles: Sequence[tuple[str, str, str]],
     title: str,
     name: str,
     quantity: str,
@@ -69,22 +70,39 @@ def _dots(
     data, shapes, ends = [], [], []
     seeds = sorted({seed for lane in lanes for seed, _ in lane.values})
     labels = [str(seed) for seed in seeds]
-    every = [v for lane in lanes for _, v in lane.values] + [0.0] * zero
+    values = [v for lane in lanes for _, v in lane.values] + [0.0] * zero
     for lane in lanes:
-        every += [v for v in (lane.statistics.low, lane.statistics.high) if v is not None]
-    low, high = min(every, default=0.0), max(every, default=1.0)
-    air = max(0.08 * (high - low), 0.25 if len(every) > 1 else 2.0)
-    for lane, (colour, symbol, dash) in zip(lanes, looks, strict=False):
+        values += [v for v in (lane.statistics.low, lane.statistics.high) if v is not None]
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    margin = max(0.08 * (high - low), 0.25 if len(values) > 1 else 2.0)
+    for lane, (colour, symbol, dash) in zip(lanes, styles, strict=False):
         if lane.statistics.low is not None:
             shapes.append(
-                {"type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": lane.statistics.low, "y1": lane.statistics.high,
-                 "fillcolor": colour, "opacity": 0.12, "line": {"width": 0}, "layer": "below"}
-            )  # fmt: skip
+                {
+                    "type": "rect",
+                    "xref": "paper",
+                    "x0": 0,
+                    "x1": 1,
+                    "y0": lane.statistics.low,
+                    "y1": lane.statistics.high,
+                    "fillcolor": colour,
+                    "opacity": 0.12,
+                    "line": {"width": 0},
+                    "layer": "below",
+                }
+            )
         if lane.statistics.n > 1:
             shapes.append(
-                {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": lane.statistics.mean, "y1": lane.statistics.mean,
-                 "line": {"color": colour, "width": 2, "dash": dash}}
-            )  # fmt: skip
+                {
+                    "type": "line",
+                    "xref": "paper",
+                    "x0": 0,
+                    "x1": 1,
+                    "y0": lane.statistics.mean,
+                    "y1": lane.statistics.mean,
+                    "line": {"color": colour, "width": 2, "dash": dash},
+                }
+            )
         ends.append((lane.statistics.mean, lane.name, colour))
         data.append(
             {
@@ -93,6 +111,7 @@ def _dots(
                 "name": lane.name,
                 "x": [str(seed) for seed, _ in lane.values],
                 "y": [round(value, 3) for _, value in lane.values],
+                "cliponaxis": False,  # a dot at 100 % lies on the edge
                 "marker": {"size": 10, "color": colour, "symbol": symbol, "line": {"width": 2, "color": colour}},
                 "hovertemplate": "seed %{x}: " + hover + f"<extra>{lane.name}</extra>",
             }
@@ -101,7 +120,7 @@ def _dots(
         shapes.append(
             {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0, "line": {"color": "@ink", "width": 1}}
         )
-    crowded = len(ends) == 2 and abs(ends[0][0] - ends[1][0]) < 0.07 * (high - low + 2 * air)
+    crowded = len(ends) == 2 and abs(ends[0][0] - ends[1][0]) < 0.07 * (high - low + 2 * margin)
     shifts = {mean: 8 * (1 if mean == max(ends)[0] else -1) * crowded for mean, _, _ in ends}
     return figure(
         data,
@@ -112,7 +131,11 @@ def _dots(
         xaxis=axis(
             "seed", type="category", categoryarray=labels, categoryorder="array", range=[-0.5, len(labels) - 0.5]
         ),
-        yaxis=axis(quantity, range=[low - air, high + air], **({"tickformat": "+~g"} if zero else {})),
+        yaxis=axis(
+            quantity,
+            range=[low - margin, high + margin if zero else min(100.0, high + margin)],
+            **({"tickformat": "+~g"} if zero else {}),
+        ),
         shapes=shapes,
         annotations=[
             end_label(1, mean, label, colour, shifts[mean]) | {"xref": "paper"} for mean, label, colour in ends if label

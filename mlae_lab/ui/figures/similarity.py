@@ -1,4 +1,4 @@
-"""How alike experts are, beyond the tiles: by layer, the spectrum of ΔW, the overlap of its spaces. Alone or beside another run."""
+"""Similarity of experts by layer, spectrum of ΔW and overlap of its spaces, for one run or two."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HEIGHT = 300
 
 @dataclass(frozen=True)
 class Line:
-    """One line by layer. strong: of the run that is looked at; others are dashed and quiet."""
+    """One line by layer. strong: of the run that is shown; others are dashed."""
 
     name: str
     values: Values
@@ -32,31 +32,51 @@ def by_layer_figure(
 ) -> Figure:
     """A quantity over the layers of a network, one line for each run or measure; layers without it are gaps.
 
-    name: of a saved file. labels: of the layers. chance: by layer, what random experts show, with two standard deviations.
+    Args:
+        name: Of saved files.
+        labels: Of the layers.
+        lines: The lines.
+        title: Of the figure.
+        quantity: Label of the axis.
+        baseline: Of random experts, by layer; drawn with two standard deviations.
     """
     data: list[dict] = []
     ends: list[tuple[float, float, str, str]] = []
-    there = [(i, c) for i, c in enumerate(baseline) if c is not None]
-    if there:
-        at = [i for i, _ in there]
-        data += band("random experts, two standard deviations", at, [c.mean - 2 * c.deviation for _, c in there],
-                     [c.mean + 2 * c.deviation for _, c in there], "@quiet", opacity=0.25)  # fmt: skip
-        data.append(_trace("random experts", at, [c.mean for _, c in there], "@quiet", "dot", 1.5, labels))
-        ends.append((at[-1], there[-1][1].mean, "random", "@quiet"))
+    known_baseline = [(i, c) for i, c in enumerate(baseline) if c is not None]
+    if known_baseline:
+        positions = [i for i, _ in known_baseline]
+        data += band(
+            "random experts, two standard deviations",
+            positions,
+            [c.mean - 2 * c.deviation for _, c in known_baseline],
+            [c.mean + 2 * c.deviation for _, c in known_baseline],
+            "@quiet",
+            opacity=0.25,
+        )
+        data.append(
+            _trace("random experts", positions, [c.mean for _, c in known_baseline], "@quiet", "dot", 1.5, labels)
+        )
+        ends.append((positions[-1], known_baseline[-1][1].mean, "random", "@quiet"))
     for line in lines:
         known = [(i, value) for i, value in enumerate(line.values) if value is not None]
         if not known:
             continue
         colour = "@accent" if line.strong else "@ink"
-        at, values = [i for i, _ in known], [value for _, value in known]
+        positions, values = [i for i, _ in known], [value for _, value in known]
         data.append(
             _trace(
-                line.name, at, values, colour, "solid" if line.strong else "dash", 2.5 if line.strong else 1.5, labels
+                line.name,
+                positions,
+                values,
+                colour,
+                "solid" if line.strong else "dash",
+                2.5 if line.strong else 1.5,
+                labels,
             )
         )
-        ends.append((at[-1], values[-1], line.name, colour))
-    every = [value for trace in data for value in trace["y"]]
-    low, high = room(min([0.0, *every]), max(every, default=1.0), least=1e-3)
+        ends.append((positions[-1], values[-1], line.name, colour))
+    values_drawn = [value for trace in data for value in trace["y"]]
+    low, high = room(min([0.0, *values_drawn]), max(values_drawn, default=1.0), least=1e-3)
     last = max((x for x, *_ in ends), default=0)
     ends = [(last, y, text, colour) for _, y, text, colour in ends]
     return figure(
@@ -66,7 +86,7 @@ def by_layer_figure(
         name,
         height=_HEIGHT,
         xaxis=axis("layer", tickvals=list(range(len(labels))), ticktext=list(labels), range=[-0.3, len(labels) - 0.7]),
-        yaxis=axis(quantity, range=[max(low, 0.0) if min([0.0, *every]) >= 0 else low, high]),
+        yaxis=axis(quantity, range=[max(low, 0.0) if min([0.0, *values_drawn]) >= 0 else low, high]),
         annotations=apart(ends, (_HEIGHT - FRAME) / (high - low)),
         margin={"l": 56, "r": 14 + 7 * max((len(text) for _, _, text, _ in ends), default=0), "t": 44, "b": 44},
     )
@@ -76,19 +96,25 @@ def rank_curve(
     name: str,
     what: str,
     own: Sequence[tuple[int, float]],
-    its: Sequence[tuple[int, float]] = (),
-    most: float = 0.0,
-    its_most: float = 0.0,
+    other: Sequence[tuple[int, float]] = (),
+    max_rank: float = 0.0,
+    other_max_rank: float = 0.0,
 ) -> Figure:
-    """The rank of ΔW over epochs, mean over layers: how many directions the update uses while it is learned.
+    """The rank of ΔW over epochs, mean over layers: how many directions the update uses during training.
 
-    name: of a saved file. what: "effective" or "stable". own, its: (epoch, rank) of a run and of another one. most, its_most: the largest rank that is possible for each, 0 for unknown.
+    Args:
+        name: Of saved files.
+        what: "effective" or "stable".
+        own: (epoch, rank) of the run.
+        other: (epoch, rank) of another run.
+        max_rank: Largest possible rank of the run, 0 if unknown.
+        other_max_rank: Largest possible rank of the other run, 0 if unknown.
     """
     data: list[dict] = []
     ends: list[tuple[float, float, str, str]] = []
     for pairs, label, colour, dash, width in (
         (own, "this run", "@accent", "solid", 2.5),
-        (its, "other", "@ink", "dash", 1.5),
+        (other, "other", "@ink", "dash", 1.5),
     ):
         if not pairs:
             continue
@@ -101,12 +127,12 @@ def rank_curve(
             }
         )  # fmt: skip
         ends.append((pairs[-1][0], pairs[-1][1], label, colour))
-    title = f"{what.capitalize()} rank of ΔW: {own[-1][1]:.2f}" if own else f"{what.capitalize()} rank: ΔW is 0 so far"
-    if own and most:
-        title += f" of {most:.3g}"
-    if own and its:
-        title += f", in the other run {its[-1][1]:.2f}" + (
-            f" of {its_most:.3g}" if its_most and its_most != most else ""
+    title = f"{what.capitalize()} rank of ΔW: {own[-1][1]:.2f}" if own else f"{what.capitalize()} rank: ΔW is 0"
+    if own and max_rank:
+        title += f" of {max_rank:.3g}"
+    if own and other:
+        title += f", in the other run {other[-1][1]:.2f}" + (
+            f" of {other_max_rank:.3g}" if other_max_rank and other_max_rank != max_rank else ""
         )
     values = [value for trace in data for value in trace["y"]]
     low, high = room(min(values, default=0.0), max(values, default=1.0), least=0.2)
@@ -126,23 +152,32 @@ def rank_curve(
 
 
 def spectrum_figure(
-    values: Sequence[Sequence[float]], other: Sequence[Sequence[float]] = (), name: str = "this run", its: str = ""
+    values: Sequence[Sequence[float]],
+    other: Sequence[Sequence[float]] = (),
+    name: str = "this run",
+    other_name: str = "",
 ) -> Figure:
-    """The spectrum of ΔW: the share of each singular value in their sum, mean over layers, from the lowest to the highest
-    layer as a band. values, other: per layer, falling, of a run and of another one that is called `its`."""
+    """The spectrum of ΔW: the share of each singular value in their sum, mean over layers with a band over all layers.
+
+    Args:
+        values: Singular values of each layer of the run, in descending order.
+        other: The same of another run.
+        name: Label of the run.
+        other_name: Label of the other run.
+    """
     data: list[dict] = []
     ends: list[tuple[float, float, str, str]] = []
-    most = max([len(layer) for layer in (*values, *other)], default=0)
-    for spectra, label, colour, dash in ((values, name, "@accent", "solid"), (other, its, "@ink", "dash")):
+    largest_count = max([len(layer) for layer in (*values, *other)], default=0)
+    for spectra, label, colour, dash in ((values, name, "@accent", "solid"), (other, other_name, "@ink", "dash")):
         shares = [[value / sum(layer) for value in layer] for layer in spectra if layer and sum(layer) > 0]
         if not shares:
             continue
         count = max(map(len, shares))
-        at = list(range(1, count + 1))
+        numbers = list(range(1, count + 1))
         columns = [[share[i] for share in shares if i < len(share)] for i in range(count)]
         data += band(
             f"{label}, lowest to highest layer",
-            at,
+            numbers,
             list(map(min, columns)),
             list(map(max, columns)),
             colour,
@@ -151,18 +186,22 @@ def spectrum_figure(
         means = list(map(fmean, columns))
         data.append(
             {
-                "type": "scatter", "mode": "lines+markers", "name": label, "x": at, "y": [round(m, 5) for m in means],
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": label,
+                "x": numbers,
+                "y": [round(m, 5) for m in means],
                 "line": {"color": colour, "width": 2.5 if dash == "solid" else 1.5, "dash": dash},
                 "marker": {"size": 6, "color": colour},
                 "hovertemplate": "singular value %{x}: %{y:.3f} of the sum<extra>" + label + "</extra>",
             }
-        )  # fmt: skip
-        ends.append((at[-1], means[-1], label, colour))
+        )
+        ends.append((numbers[-1], means[-1], label, colour))
     first = [layer[0] / sum(layer) for layer in values if layer and sum(layer) > 0]
     title = (
-        f"Spectrum of ΔW: the first of {most} singular values has {100 * fmean(first):.0f} %"
+        f"Spectrum of ΔW: the first of {largest_count} singular values has {100 * fmean(first):.0f} %"
         if first
-        else "ΔW is 0 so far"
+        else "ΔW is 0"
     )
     high = max([value for trace in data for value in trace["y"]], default=1.0) * 1.08
     last = max((x for x, *_ in ends), default=1)
@@ -173,17 +212,25 @@ def spectrum_figure(
         "spectrum",
         height=_HEIGHT,
         xaxis=axis(
-            "singular value, the largest first", dtick=1 if most <= 16 else None, range=[0.7, max(most, 2) + 0.3]
+            "singular value, largest first",
+            dtick=1 if largest_count <= 16 else None,
+            range=[0.7, max(largest_count, 2) + 0.3],
         ),
-        yaxis=axis("share of their sum", range=[0, high], tickformat=".0%"),
+        yaxis=axis("share of the sum", range=[0, high], tickformat=".0%"),
         annotations=apart([(last, *end[1:]) for end in ends], (_HEIGHT - FRAME) / high),
         margin={"l": 56, "r": 14 + 7 * max((len(text) for _, _, text, _ in ends), default=0), "t": 44, "b": 44},
     )
 
 
 def overlap_figure(matrix: Sequence[Values], labels: Sequence[str], what: str, random: float | None) -> Figure:
-    """The overlap of the spaces of every two layers, layers x layers, from 0 to 1. what: "reads from" or "writes into";
-    random: what random spaces of these sizes show."""
+    """The overlap of the spaces of each pair of layers, from 0 to 1.
+
+    Args:
+        matrix: The overlaps, (layers, layers).
+        labels: Of the layers.
+        what: "reads from" or "writes into".
+        random: Random baseline for spaces of these dimensions, None if unknown.
+    """
     pairs = [value for i, line in enumerate(matrix) for value in line[:i] if value is not None]
     title = (
         f"What ΔW {what}, layer by layer: overlap {fmean(pairs):.2f}"
@@ -214,11 +261,17 @@ def overlap_figure(matrix: Sequence[Values], labels: Sequence[str], what: str, r
 
 
 def _trace(
-    name: str, at: Sequence[int], values: Sequence[float], colour: str, dash: str, width: float, labels: Sequence[str]
+    name: str,
+    positions: Sequence[int],
+    values: Sequence[float],
+    colour: str,
+    dash: str,
+    width: float,
+    labels: Sequence[str],
 ) -> dict:
     return {
-        "type": "scatter", "mode": "lines+markers" if dash != "dot" else "lines", "name": name, "x": list(at),
-        "y": [round(value, 5) for value in values], "text": [labels[i] for i in at],
+        "type": "scatter", "mode": "lines+markers" if dash != "dot" else "lines", "name": name, "x": list(positions),
+        "y": [round(value, 5) for value in values], "text": [labels[i] for i in positions],
         "line": {"color": colour, "width": width, "dash": dash}, "marker": {"size": 6, "color": colour},
         "hovertemplate": "layer %{text}: %{y:.4f}<extra>" + name + "</extra>",
     }  # fmt: skip

@@ -8,7 +8,7 @@ from html import escape
 from mlae_lab.core.events import StatisticValue, mean_of
 from mlae_lab.ui.figures.base import Figure, axis, figure, thinned
 
-MAX_NUMBERS = 2_000  # in one figure: many layers are shown at fewer moments
+MAX_NUMBERS = 2_000  # in one figure: many layers are shown at fewer evaluations
 _DIGITS = 4
 
 
@@ -36,17 +36,17 @@ def statistic_figure(
     means = [mean_of(row) for row in rows] if by_layer else [_number(value) for _, value in moments]
     data = []
     if by_layer:
-        for at, layer in enumerate(layers):
-            values = [row[at] for row in rows]
+        for index, layer in enumerate(layers):
+            values = [row[index] for row in rows]
             if any(value is not None for value in values):
                 data.append(_line(f"layer {layer}", x, values, "@quiet", 1.0, 0.45))
     data.append(_line("mean of the layers" if by_layer else title, x, means, "@accent", 2.5))
-    now = means[-1] if means else None
-    text = title if now is None else f"{title}: {'mean ' if by_layer else ''}{now:.{_DIGITS}g}"
-    known = [(value, at) for at, value in enumerate(rows[-1] if by_layer and rows else ()) if value is not None]
+    latest = means[-1] if means else None
+    text = title if latest is None else f"{title}: {'mean ' if by_layer else ''}{latest:.{_DIGITS}g}"
+    known = [(value, index) for index, value in enumerate(rows[-1] if by_layer and rows else ()) if value is not None]
     if len(known) > 1:
-        most, at = max(known)
-        text += f", largest in layer {layers[at]} ({most:.{_DIGITS}g})"
+        most, index = max(known)
+        text += f", largest in layer {layers[index]} ({most:.{_DIGITS}g})"
     return figure(
         data,
         text,

@@ -10,20 +10,33 @@ from mlae_lab.ui.figures.base import DIVERGING, Figure, axis, end_label, figure
 
 MAX_CLASSES = 24
 _SERIES = ("@accent", "@high")
-_LEGEND = {"orientation": "h", "y": 1.0, "x": 1, "xanchor": "right", "yanchor": "bottom", "font": {"size": 12, "color": "@quiet"}}  # fmt: skip
+_LEGEND = {
+    "orientation": "h",
+    "y": 1.0,
+    "x": 1,
+    "xanchor": "right",
+    "yanchor": "bottom",
+    "font": {"size": 12, "color": "@quiet"},
+}
 Canvas = Sequence[Sequence[float | None]]
 
 
 def class_change_figure(classes: Sequence[str], before: Sequence[float | None], now: Sequence[float | None]) -> Figure:
-    """Change of each class's accuracy, in points. before, now: percent, None where a class has no image."""
+    """Change of the accuracy of each class, in points.
+
+    Args:
+        classes: Names of the classes.
+        before: Accuracy as trained in percent, None for a class without images.
+        now: Accuracy in the current state, likewise.
+    """
     changes = [
         (name, a, b) for name, a, b in zip(classes, before, now, strict=False) if a is not None and b is not None
     ]
     moved = [c for c in changes if c[1] != c[2]]
     shown = changes
     if len(changes) > MAX_CLASSES:
-        most = sorted(moved, key=lambda c: -abs(c[2] - c[1]))[:MAX_CLASSES]
-        shown = [c for c in changes if c in most]
+        largest = sorted(moved, key=lambda c: -abs(c[2] - c[1]))[:MAX_CLASSES]
+        shown = [c for c in changes if c in largest]
     if not moved:
         title = "No class changes"
     else:
@@ -41,13 +54,19 @@ def class_change_figure(classes: Sequence[str], before: Sequence[float | None], 
             "hovertemplate": "%{y}: %{customdata[0]:.1f} % to %{customdata[1]:.1f} %<extra></extra>",
         }
     ]
-    reach = max([abs(b - a) for _, a, b in shown], default=0) or 10
+    limit = max([abs(b - a) for _, a, b in shown], default=0) or 10
     return figure(
-        data, title, f"Bar chart of the change in accuracy of each class. {title}.", "whatif-classes",
-        height=max(170, 22 * len(shown) + 92), bargap=0.35,
-        xaxis=axis("change of accuracy in points", range=[-1.1 * reach, 1.1 * reach], zeroline=True, zerolinecolor="@quiet"),
+        data,
+        title,
+        f"Bar chart of the change in accuracy of each class. {title}.",
+        "whatif-classes",
+        height=max(170, 22 * len(shown) + 92),
+        bargap=0.35,
+        xaxis=axis(
+            "change of accuracy in points", range=[-1.1 * limit, 1.1 * limit], zeroline=True, zerolinecolor="@quiet"
+        ),
         yaxis=axis("", type="category", autorange="reversed", showgrid=False, automargin=True, dtick=1),
-    )  # fmt: skip
+    )
 
 
 def _label(name: str) -> str:
@@ -57,8 +76,17 @@ def _label(name: str) -> str:
 def cell_figure(
     canvas: Canvas, plan: MaskPlan, title: str, unit: str, name: str, reach: float | None = None, form: str = ".4f"
 ) -> Figure:
-    """A number for each expert around 0. unit: what is shown, for the pointer; reach: end of the scale, by default the
-    largest number; absent experts are struck."""
+    """A number around 0 for each expert; absent experts are struck.
+
+    Args:
+        canvas: The numbers.
+        plan: The mask.
+        title: Of the figure.
+        unit: What is shown, for the tooltip.
+        name: Of saved files.
+        reach: End of the colour scale, by default the largest magnitude.
+        form: Format of a number.
+    """
     values = [v for row in canvas for v in row if v is not None]
     reach = reach or max(map(abs, values), default=0) or 1.0
     rows, columns = plan.rows, plan.columns
@@ -66,49 +94,78 @@ def cell_figure(
     absent = [(x[c], y[r]) for r in range(rows) for c in range(columns) if not plan.keep[r][c]]
     data = [
         {
-            "type": "heatmap", "name": unit, "x": x, "y": y, "z": [list(row) for row in canvas], "zmin": -reach, "zmax": reach,
-            "colorscale": DIVERGING, "xgap": 3, "ygap": 3, "hoverongaps": False,
+            "type": "heatmap",
+            "name": unit,
+            "x": x,
+            "y": y,
+            "z": [list(row) for row in canvas],
+            "zmin": -reach,
+            "zmax": reach,
+            "colorscale": DIVERGING,
+            "xgap": 3,
+            "ygap": 3,
+            "hoverongaps": False,
             "hovertemplate": "layer %{y}, expert %{x}<br>" + unit + " %{z:+" + form + "}<extra></extra>",
-            "colorbar": {"thickness": 8, "outlinewidth": 0, "len": 1, "y": 0.5, "nticks": 5,
-                         "tickfont": {"size": 11, "color": "@quiet"}},
+            "colorbar": {
+                "thickness": 8,
+                "outlinewidth": 0,
+                "len": 1,
+                "y": 0.5,
+                "nticks": 5,
+                "tickfont": {"size": 11, "color": "@quiet"},
+            },
         },
         {
-            "type": "scatter", "mode": "markers", "name": "no expert", "meta": "decoration",
-            "x": [a for a, _ in absent], "y": [b for _, b in absent], "hoverinfo": "skip",
+            "type": "scatter",
+            "mode": "markers",
+            "name": "no expert",
+            "meta": "decoration",
+            "x": [a for a, _ in absent],
+            "y": [b for _, b in absent],
+            "hoverinfo": "skip",
             "marker": {"symbol": "line-ne-open", "size": 9, "color": "@quiet", "line": {"color": "@quiet", "width": 1}},
         },
-    ]  # fmt: skip
+    ]
     return figure(
-        data, title, f"Heat map, {rows} layers by {columns} experts: {unit}. {title}.", name, height=max(240, 27 * rows + 92),
-        xaxis=axis("expert", side="bottom", showgrid=False, type="category", categoryarray=x, range=[-0.5, columns - 0.5]),
+        data,
+        title,
+        f"Heat map, {rows} layers by {columns} experts: {unit}. {title}.",
+        name,
+        height=max(240, 27 * rows + 92),
+        xaxis=axis(
+            "expert", side="bottom", showgrid=False, type="category", categoryarray=x, range=[-0.5, columns - 0.5]
+        ),
         yaxis=axis("layer", autorange="reversed", showgrid=False, type="category", categoryarray=y, dtick=1),
-    )  # fmt: skip
-
-
-def importance_figures(found: Mapping, plan: MaskPlan) -> tuple[Figure, Figure]:
-    """(exact, estimate) of an answer of `importance`, the change of the loss without each expert, on one scale."""
-    experts = found["experts"]
-    cells = [(v, r, c) for r, row in enumerate(experts["loss"]) for c, v in enumerate(row) if v is not None]
-    top, r, c = max(cells)
-    title = (
-        f"Layer {plan.row_labels[r]}, expert {c + 1} matters most (loss {top:+.3f} without it)"
-        if top > 0 else "The loss falls without any one of the experts"
-    )  # fmt: skip
-    both = [v for kind in ("loss", "estimate") for row in experts[kind] for v in row if v is not None]
-    reach = max(map(abs, both), default=0) or 1.0
-    if experts["pearson"] is None:
-        second = "First-order estimate"
-    else:
-        second = f"Estimate: Pearson {experts['pearson']:.2f}, Spearman {experts['spearman']:.2f}"
-    return (
-        cell_figure(experts["loss"], plan, title, "change of the loss", "importance-exact", reach),
-        cell_figure(experts["estimate"], plan, second, "estimated change of the loss", "importance-estimate", reach),
     )
 
 
-def layers_figure(found: Mapping, plan: MaskPlan) -> Figure:
+def importance_figures(result: Mapping, plan: MaskPlan) -> tuple[Figure, Figure]:
+    """Change of the loss without each expert, exact and estimated on one scale, from a result of `importance`."""
+    experts = result["experts"]
+    cells = [(v, r, c) for r, row in enumerate(experts["loss"]) for c, v in enumerate(row) if v is not None]
+    top, r, c = max(cells)
+    title = (
+        f"Layer {plan.row_labels[r]}, expert {c + 1} is most important (loss {top:+.3f} without it)"
+        if top > 0
+        else "No single expert reduces the loss"
+    )
+    values = [v for kind in ("loss", "estimate") for row in experts[kind] for v in row if v is not None]
+    limit = max(map(abs, values), default=0) or 1.0
+    if experts["pearson"] is None:
+        estimate_title = "First-order estimate"
+    else:
+        estimate_title = f"Estimate: Pearson {experts['pearson']:.2f}, Spearman {experts['spearman']:.2f}"
+    return (
+        cell_figure(experts["loss"], plan, title, "change of the loss", "importance-exact", limit),
+        cell_figure(
+            experts["estimate"], plan, estimate_title, "estimated change of the loss", "importance-estimate", limit
+        ),
+    )
+
+
+def layers_figure(result: Mapping, plan: MaskPlan) -> Figure:
     """Change of the loss without each layer, exact and estimated."""
-    layers = found["layers"]
+    layers = result["layers"]
     rows = [r for r, value in enumerate(layers["loss"]) if value is not None]
     labels = [plan.row_labels[r] for r in rows]
     data = [
@@ -121,83 +178,122 @@ def layers_figure(found: Mapping, plan: MaskPlan) -> Figure:
         for name, kind, colour in (("exact", "loss", "@accent"), ("first-order estimate", "estimate", "@quiet"))
     ]  # fmt: skip
     top = max(rows, key=lambda r: layers["loss"][r])
-    title = f"Layer {plan.row_labels[top]} matters most (loss {layers['loss'][top]:+.3f} without it)"
+    title = f"Layer {plan.row_labels[top]} is most important (loss {layers['loss'][top]:+.3f} without it)"
     return figure(
-        data, title, f"Bar chart. {title}.", "importance-layers", height=280, barmode="group", bargap=0.3, showlegend=True,
-        legend=_LEGEND, margin={"l": 60, "r": 16, "t": 64, "b": 44},
+        data,
+        title,
+        f"Bar chart. {title}.",
+        "importance-layers",
+        height=280,
+        barmode="group",
+        bargap=0.3,
+        showlegend=True,
+        legend=_LEGEND,
+        margin={"l": 60, "r": 16, "t": 64, "b": 44},
         xaxis=axis("layer", type="category", showgrid=False),
         yaxis=axis("change of the loss", zeroline=True, zerolinecolor="@quiet"),
-    )  # fmt: skip
+    )
 
 
 def greedy_figure(curves: Mapping[str, Sequence[Mapping]], experts: int) -> Figure:
-    """Accuracy against experts kept. curves: direction to the steps of an answer of `greedy`."""
-    data, notes = [], []
+    """Accuracy against experts kept. curves: steps of a result of `greedy`, by direction."""
+    data, labels = [], []
     kinds = {
-        "removal": ("taking the least useful away", _SERIES[0], "solid"),
+        "removal": ("removing the least useful", _SERIES[0], "solid"),
         "addition": ("adding the most useful", _SERIES[1], "solid"),
-        "estimate": ("taking away by the first-order estimate", "@ink", "dot"),
+        "estimate": ("removing by the first-order estimate", "@ink", "dot"),
     }
     for direction, steps in curves.items():
         ordered = sorted(steps, key=lambda step: step["kept"])
         name, colour, dash = kinds[direction]
         data.append(
             {
-                "type": "scatter", "mode": "lines+markers", "name": name, "x": [s["kept"] for s in ordered],
-                "y": [s["accuracy"] for s in ordered], "line": {"color": colour, "width": 2, "dash": dash},
+                "type": "scatter",
+                "mode": "lines+markers",
+                "name": name,
+                "x": [s["kept"] for s in ordered],
+                "y": [s["accuracy"] for s in ordered],
+                "line": {"color": colour, "width": 2, "dash": dash},
                 "marker": {"size": 4},
-                "customdata": [[s["loss"], "start" if s["cell"] is None else f"layer {s['cell'][0]}, expert {s['cell'][1]}"]
-                               for s in ordered],
+                "customdata": [
+                    [s["loss"], "start" if s["cell"] is None else f"layer {s['cell'][0]}, expert {s['cell'][1]}"]
+                    for s in ordered
+                ],
                 "hovertemplate": "%{x} kept: %{y:.1f} %, loss %{customdata[0]:.4f}<br>%{customdata[1]}<extra></extra>",
             }
-        )  # fmt: skip
+        )
     steps = next(iter(curves.values()))
     full = max(steps, key=lambda step: step["kept"])["accuracy"]
-    enough = min((s["kept"] for c in curves.values() for s in c if s["accuracy"] >= full), default=experts)
+    sufficient = min((s["kept"] for c in curves.values() for s in c if s["accuracy"] >= full), default=experts)
     best = max((s["accuracy"], -s["kept"]) for c in curves.values() for s in c)
-    title = f"{enough} of {experts} experts are enough for the accuracy of all ({full:.1f} %)"
+    title = f"{sufficient} of {experts} experts reach the accuracy of all ({full:.1f} %)"
     if best[0] > full:
-        title += f"; with {-best[1]} it is {best[0]:.1f} %"
+        title += f"; {-best[1]} reach {best[0]:.1f} %"
     data.append(
         {
             "type": "scatter", "mode": "lines", "name": "all experts", "x": [0, experts], "y": [full, full],
             "line": {"color": "@quiet", "width": 1.3, "dash": "dash"}, "hoverinfo": "skip",
         }
     )  # fmt: skip
-    notes.append(end_label(experts, full, "all", "@quiet"))
+    labels.append(end_label(experts, full, "all", "@quiet"))
     return figure(
-        data, title, f"Curves of accuracy against experts kept. {title}.", "greedy", height=340, annotations=notes,
+        data, title, f"Curves of accuracy against experts kept. {title}.", "greedy", height=340, annotations=labels,
         showlegend=True, legend={**_LEGEND, "x": 0, "xanchor": "left"}, margin={"l": 52, "r": 40, "t": 66, "b": 44},
         xaxis=axis("experts kept", range=[-0.02 * experts, 1.02 * experts], showgrid=False),
         yaxis=axis("accuracy in %"),
     )  # fmt: skip
 
 
-def robustness_figure(found: Sequence[tuple[str, Mapping]]) -> Figure:
-    """How often which accuracy came out under random masks. found: (name of a run, its answer of `robustness`)."""
-    every = [a for _, answer in found for a in answer["accuracies"]]
-    low, high = min(every), max([*every, *(answer["trained"]["accuracy"] for _, answer in found)])
-    width = max(100 / found[0][1]["images"], (high - low) / 40, 0.25)
+def robustness_figure(results: Sequence[tuple[str, Mapping]]) -> Figure:
+    """Distribution of accuracy under random masks. results: (name of a run, its result of `robustness`)."""
+    accuracies = [a for _, answer in results for a in answer["accuracies"]]
+    low, high = min(accuracies), max([*accuracies, *(answer["trained"]["accuracy"] for _, answer in results)])
+    width = max(100 / results[0][1]["images"], (high - low) / 40, 0.25)
     data, shapes, notes = [], [], []
-    for number, (name, answer) in enumerate(found):
+    for number, (name, answer) in enumerate(results):
         colour, trained = _SERIES[number % 2], answer["trained"]["accuracy"]
         data.append(
             {
-                "type": "histogram", "name": name, "x": answer["accuracies"], "opacity": 0.72, "marker": {"color": colour},
+                "type": "histogram",
+                "name": name,
+                "x": answer["accuracies"],
+                "opacity": 0.72,
+                "marker": {"color": colour},
                 "xbins": {"start": low - width / 2, "end": high + width, "size": width},
                 "hovertemplate": "%{x} %: %{y} masks<extra>" + name + "</extra>",
             }
-        )  # fmt: skip
+        )
         shapes.append({"type": "line", "x0": trained, "x1": trained, "yref": "paper", "y0": 0, "y1": 1,
                        "line": {"color": colour, "width": 1.5, "dash": "dash"}})  # fmt: skip
-        notes.append({"x": trained, "y": 1 - 0.09 * number, "yref": "paper", "text": f"{name}, all on", "showarrow": False,
-                      "xanchor": "right", "yanchor": "top", "xshift": -4, "font": {"size": 12, "color": colour}})  # fmt: skip
-    one = found[0][1]
-    falls = [f"{name} {robustness_of(answer).change}" for name, answer in found]
-    title = f"At p = {one['rate']:g} {' and '.join(falls)} on average"
+        notes.append(
+            {
+                "x": trained,
+                "y": 1 - 0.09 * number,
+                "yref": "paper",
+                "text": f"{name}, all on",
+                "showarrow": False,
+                "xanchor": "right",
+                "yanchor": "top",
+                "xshift": -4,
+                "font": {"size": 12, "color": colour},
+            }
+        )
+    first = results[0][1]
+    changes = [f"{name} {robustness_of(answer).change}" for name, answer in results]
+    title = f"At p = {first['rate']:g}, {' and '.join(changes)} on average"
     return figure(
-        data, title, f"Histogram of the accuracy under {one['samples']} random masks. {title}.", "robustness", height=320,
-        barmode="overlay", bargap=0.06, shapes=shapes, annotations=notes, showlegend=len(found) > 1, legend=_LEGEND,
+        data,
+        title,
+        f"Histogram of the accuracy under {first['samples']} random masks. {title}.",
+        "robustness",
+        height=320,
+        barmode="overlay",
+        bargap=0.06,
+        shapes=shapes,
+        annotations=notes,
+        showlegend=len(results) > 1,
+        legend=_LEGEND,
         margin={"l": 52, "r": 16, "t": 66, "b": 44},
-        xaxis=axis("accuracy in %", showgrid=False), yaxis=axis("random masks"),
-    )  # fmt: skip
+        xaxis=axis("accuracy in %", showgrid=False),
+        yaxis=axis("random masks"),
+    )
