@@ -1,4 +1,4 @@
-"""A run as one file: out and in again, and what strangers might send instead."""
+"""Archive files: export and import, archive and restore, and untrusted files."""
 
 from __future__ import annotations
 
@@ -47,28 +47,33 @@ def over(store: RunStore, config: RunConfig = CONFIG, steps: int = 3) -> Run:
     return store.run(run)
 
 
-def told(store: RunStore, run: str) -> list[str]:
+def events_of(store: RunStore, run: str) -> list[str]:
     return [f"{s.time} {s.event!r}" for s in store.events(run)]
 
 
-def test_out_and_in_again(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+def test_export_and_import(store: RunStore, other: RunStore, tmp_path: Path) -> None:
     run = over(store)
     size = export(store, run.id, tmp_path / "a.mlae")
     assert size == (tmp_path / "a.mlae").stat().st_size
     export(store, run.id, tmp_path / "b.mlae")
     assert (tmp_path / "a.mlae").read_bytes() == (tmp_path / "b.mlae").read_bytes()
     assert inspect(tmp_path / "a.mlae").events == 4
-    taken = import_run(other, tmp_path / "a.mlae", "bob")
-    assert (taken.id, taken.config, taken.status, taken.reason) == (run.id, CONFIG, Status.STOPPED, run.reason)
-    assert (taken.relation, taken.owner, taken.config_hash) == ("imported", "bob", CONFIG.hash)
-    assert told(other, run.id) == told(store, run.id)
+    imported = import_run(other, tmp_path / "a.mlae", "bob")
+    assert (imported.id, imported.config, imported.status, imported.reason) == (
+        run.id,
+        CONFIG,
+        Status.STOPPED,
+        run.reason,
+    )
+    assert (imported.relation, imported.owner, imported.config_hash) == ("imported", "bob", CONFIG.hash)
+    assert events_of(other, run.id) == events_of(store, run.id)
     assert load_file(other.paths(run.id).adapter)["head.weight"].shape == (3, 2)
     assert set(other.paths(run.id).checkpoints()) == {"last"}
     with pytest.raises(StoreError, match=f"run {run.id} is in the store already"):
         import_run(other, tmp_path / "a.mlae")
 
 
-def test_a_run_that_is_not_over_stays(store: RunStore, tmp_path: Path) -> None:
+def test_a_run_that_is_not_over_is_neither_exported_nor_archived(store: RunStore, tmp_path: Path) -> None:
     run = store.enqueue(CONFIG, "cpu").id
     for call in (lambda: export(store, run, tmp_path / "a.mlae"), lambda: archive(store, run)):
         with pytest.raises(StoreError):
@@ -77,10 +82,10 @@ def test_a_run_that_is_not_over_stays(store: RunStore, tmp_path: Path) -> None:
     assert store.run(run).status is Status.QUEUED
 
 
-def test_put_away_and_brought_back_it_is_as_it_was(store: RunStore) -> None:
+def test_a_restored_run_is_as_it_was_before_it_was_archived(store: RunStore) -> None:
     run = over(store)
     before, files = (
-        told(store, run.id),
+        events_of(store, run.id),
         sorted(p.name for p in store.paths(run.id).folder.iterdir() if p.name != "lock"),
     )
     file = archive(store, run.id)
@@ -92,18 +97,18 @@ def test_put_away_and_brought_back_it_is_as_it_was(store: RunStore) -> None:
         store.run(run.id)
     back = restore(store, run.id)
     assert replace(back, position=run.position, slot=run.slot, turn=run.turn) == run
-    assert told(store, run.id) == before
+    assert events_of(store, run.id) == before
     assert archived(store) == []
     assert not file.exists()
     assert sorted(p.name for p in store.paths(run.id).folder.iterdir() if p.name != "lock") == files
 
 
-def test_a_file_without_a_name_is_no_place(store: RunStore) -> None:
+def test_exporting_to_a_folder_is_refused(store: RunStore) -> None:
     with pytest.raises(ArchiveError, match="is a folder: give the file a name"):
         export(store, over(store).id, Path("/"))
 
 
-def test_a_damaged_archive_is_listed_as_that(store: RunStore) -> None:
+def test_a_damaged_archive_file_is_listed_with_its_trouble(store: RunStore) -> None:
     run = over(store)
     file = archive(store, run.id)
     file.write_bytes(file.read_bytes()[:300])
@@ -116,11 +121,11 @@ def test_a_damaged_archive_is_listed_as_that(store: RunStore) -> None:
     assert store.runs() == []
 
 
-# ---------------------------------------------------------------- strangers
+# ---------------------------------------------------------------- untrusted files
 
 
 def changed(file: Path, change: Callable[[dict[str, bytes]], object]) -> None:
-    """Write a parcel again with other members."""
+    """Rewrite an archive file with changed members."""
     with zipfile.ZipFile(file) as old:
         members = {name: old.read(name) for name in old.namelist()}
     change(members)
@@ -138,16 +143,19 @@ def event(line: object) -> Callable[[dict[str, bytes]], object]:
     return lambda members: members.update({"events.jsonl": members["events.jsonl"] + text})
 
 
-def told_of(kind: str, payload: dict) -> Callable[[dict[str, bytes]], object]:
+def event_of(kind: str, payload: dict) -> Callable[[dict[str, bytes]], object]:
     return event({"kind": kind, "time": 1.0, "payload": payload})
 
 
 STEP, EVALUATION, STARTED, SIMILARITY, STATISTICS = (
-    json.loads(ev.to_json(one))
-    for one in (
+    json.loads(ev.to_json(example))
+    for example in (
         step(1), ev.Evaluation(1, 3, "val", 50.0, 1.5, 2.0), ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1),
         ev.SimilarityStats(1, (0.5, None), (0.5, None), (((1.0, 0.5), (0.5, 1.0)), ((1.0,),)), (1.0, 1.0), (1.0, None)),
-        ev.Statistics(1, 1, {"one": 0.5, "none": None, "layers": (1, None), "experts": ((1.0, None), (0.5, 2.0))}, {"one": ("One", "%")}),
+        ev.Statistics(
+            1, 1, {"one": 0.5, "none": None, "layers": (1, None), "experts": ((1.0, None), (0.5, 2.0))},
+            {"one": ("One", "%")},
+        ),
     )
 )  # fmt: skip
 
@@ -159,15 +167,15 @@ STEP, EVALUATION, STARTED, SIMILARITY, STATISTICS = (
         ("statistics", STATISTICS), ("statistics", {"epoch": 1, "step": 1, "values": {}}),
     ],
 )  # fmt: skip
-def test_what_a_lab_tells_is_taken(payload: tuple[str, dict], store: RunStore, tmp_path: Path) -> None:
-    """So that the lines below, which differ from these by one value, are refused for that value."""
+def test_valid_events_are_accepted(payload: tuple[str, dict], store: RunStore, tmp_path: Path) -> None:
+    """Events below differ from these by one value, so they are refused for that value."""
     run = over(store)
     export(store, run.id, tmp_path / "a.mlae")
-    changed(tmp_path / "a.mlae", told_of(*payload))
+    changed(tmp_path / "a.mlae", event_of(*payload))
     assert inspect(tmp_path / "a.mlae").events == 5
 
 
-def test_a_terminal_obeys_nothing_that_a_stranger_wrote(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+def test_control_characters_are_removed_from_reason_and_log(store: RunStore, other: RunStore, tmp_path: Path) -> None:
     run = over(store)
     export(store, run.id, tmp_path / "a.mlae")
     changed(tmp_path / "a.mlae", header(reason="it \x1b[2Jended\nabcdefgh  finished"))
@@ -176,38 +184,38 @@ def test_a_terminal_obeys_nothing_that_a_stranger_wrote(store: RunStore, other: 
     assert commands.log_tail(other, run.id) == ["]0;owneda line\tof it"]
 
 
-def test_nor_what_a_stranger_wrote_into_settings_and_events(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+def test_control_characters_are_removed_from_settings_and_events(
+    store: RunStore, other: RunStore, tmp_path: Path
+) -> None:
     run = over(store, replace(CONFIG, data_label="mine\x1b[2J", data_notes=("b\x1b[1mad",), weights="/there/w\x07.npz"))
     export(store, run.id, tmp_path / "a.mlae")
-    changed(tmp_path / "a.mlae", told_of("started", STARTED | {"device": "c\x1b[1mpu", "notes": ["\x9b1m one"]}))
+    changed(tmp_path / "a.mlae", event_of("started", STARTED | {"device": "c\x1b[1mpu", "notes": ["\x9b1m one"]}))
     config = import_run(other, tmp_path / "a.mlae").config
     assert (config.data_label, config.data_notes, config.weights) == ("mine[2J", ("b[1mad",), "w.npz")
     started = other.last(run.id, ev.Started)
     assert (started.device, started.notes) == ("c[1mpu", ("1m one",))
 
 
-def test_a_run_that_only_a_newer_lab_can_read_loses_nothing_to_a_file_of_its_name(
-    store: RunStore, tmp_path: Path
-) -> None:
+def test_importing_does_not_overwrite_a_run_of_a_newer_version(store: RunStore, tmp_path: Path) -> None:
     run = over(store)
     export(store, run.id, tmp_path / "a.mlae")
     with store._connection(write=True) as db:
         db.execute("UPDATE runs SET config = json_set(config, '$.dream', 1)")
-    events = told(store, run.id)
+    events = events_of(store, run.id)
     with pytest.raises(StoreError, match=f"run {run.id} is in the store already"):
         import_run(store, tmp_path / "a.mlae")
     assert store.paths(run.id).adapter.is_file()
     assert set(store.paths(run.id).checkpoints()) == {"last"}
     assert store.unread() == [run.id]
-    assert told(store, run.id) == events
+    assert events_of(store, run.id) == events
 
 
-def test_what_a_killed_import_left_goes(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_import_are_removed(store: RunStore, other: RunStore, tmp_path: Path) -> None:
     run, left = over(store), "aaaabbbb"
-    other.append(left, [step(1), step(2)])  # it wrote the files, then events, and would have written the row last
+    other.append(left, [step(1), step(2)])  # an import writes files, events, and the row last
     other.paths(left).folder.mkdir(parents=True)
     other.paths(left).adapter.write_bytes(b"half")
-    with held(other, left):  # another process takes it in at this moment
+    with held(other, left):  # another process is importing it
         archive_file.sweep(other)
         assert other.orphaned_events() == [left]
         assert other.paths(left).adapter.exists()
@@ -215,10 +223,10 @@ def test_what_a_killed_import_left_goes(store: RunStore, other: RunStore, tmp_pa
     import_run(other, tmp_path / "a.mlae")
     assert other.orphaned_events() == [] == other.events(left)
     assert not other.paths(left).folder.exists()
-    assert told(other, run.id) == told(store, run.id)
+    assert events_of(other, run.id) == events_of(store, run.id)
 
 
-def test_every_relation_of_a_run_survives_the_way(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+def test_every_relation_survives_export_and_import(store: RunStore, other: RunStore, tmp_path: Path) -> None:
     run = over(store)
     export(store, run.id, tmp_path / "a.mlae")
     assert set(archive_file.RELATIONS) == set(continue_view._WORDS)
@@ -229,7 +237,7 @@ def test_every_relation_of_a_run_survives_the_way(store: RunStore, other: RunSto
     assert inspect(tmp_path / "a.mlae").run.relation == "imported"
 
 
-def test_a_run_that_does_not_come_to_its_end_leaves_no_event(store: RunStore, other: RunStore) -> None:
+def test_a_failed_insert_leaves_no_events(store: RunStore, other: RunStore) -> None:
     run = over(store)
 
     def broken() -> Iterator[tuple[float, ev.Event]]:
@@ -242,7 +250,7 @@ def test_a_run_that_does_not_come_to_its_end_leaves_no_event(store: RunStore, ot
         other.insert(run, broken())
     assert other.events(run.id) == []
     assert other.runs() == []
-    other.append(run.id, [step(1)])  # as a process leaves it that is killed meanwhile
+    other.append(run.id, [step(1)])  # as a killed import leaves it
     other.insert(run, [(1.0, step(2))])
     assert [s.event.step for s in other.events(run.id)] == [2]
     with pytest.raises(StoreError, match="already"):
@@ -271,39 +279,39 @@ def test_a_run_that_does_not_come_to_its_end_leaves_no_event(store: RunStore, ot
         event({"kind": "step", "time": "now", "payload": {}}),
         event([1, 2]),
         lambda members: members.update({"events.jsonl": members["events.jsonl"] + b" " * 2_000_000}),
-        told_of("started", STARTED | {"train_images": 0}),
-        told_of("started", STARTED | {"steps": 0}),
-        told_of("started", STARTED | {"seconds": NAN}),
-        told_of("step", STEP | {"step": 0}),
-        told_of("step", STEP | {"seconds": INF}),
-        told_of("evaluation", EVALUATION | {"accuracy": NAN}),
-        told_of("evaluation", EVALUATION | {"accuracy": 100.1}),
-        told_of("step", STEP | {"epoch": 0}),
-        told_of("evaluation", EVALUATION | {"epoch": 0}),
-        told_of("similarity", SIMILARITY | {"epoch": 0}),
-        told_of("similarity", SIMILARITY | {"absolute": [NAN, None]}),
-        told_of("similarity", SIMILARITY | {"stable_rank": [INF, 1.0]}),
-        told_of("similarity", SIMILARITY | {"matrices": [[[1.0, None], [0.5, 1.0]], [[1.0]]]}),
-        told_of("similarity", SIMILARITY | {"matrices": [[[1.0, NAN], [0.5, 1.0]], [[1.0]]]}),
-        told_of("statistics", STATISTICS | {"epoch": 0}),
-        told_of("statistics", STATISTICS | {"values": [1.0]}),
-        told_of("statistics", STATISTICS | {"values": {"<script>": 1.0}, "labels": {}}),
-        told_of("statistics", STATISTICS | {"values": {f"n{i}": 1.0 for i in range(65)}, "labels": {}}),
-        told_of("statistics", STATISTICS | {"values": {"one": NAN}}),
-        told_of("statistics", STATISTICS | {"values": {"one": True}}),
-        told_of("statistics", STATISTICS | {"values": {"one": "1"}}),
-        told_of("statistics", STATISTICS | {"values": {"one": [1.0]}}),
-        told_of("statistics", STATISTICS | {"values": {"one": [[1.0, INF], [1.0, 1.0]]}}),
-        told_of("statistics", STATISTICS | {"values": {"one": [[1.0], [1.0]]}}),
-        told_of("statistics", STATISTICS | {"values": {"one": [[[1.0]] * 2] * 2}}),
-        told_of("statistics", STATISTICS | {"labels": {"two": ["Two", ""]}}),
-        told_of("statistics", STATISTICS | {"labels": {"one": ["One"]}}),
-        told_of("statistics", STATISTICS | {"labels": {"one": ["O" * 101, ""]}}),
-        told_of("statistics", STATISTICS | {"labels": {"one": [["One"], ""]}}),
-        told_of("predictions", {"epoch": 1, "step": 1, "predicted": ["7"] * 49, "confidence": [0.5] * 49}),
+        event_of("started", STARTED | {"train_images": 0}),
+        event_of("started", STARTED | {"steps": 0}),
+        event_of("started", STARTED | {"seconds": NAN}),
+        event_of("step", STEP | {"step": 0}),
+        event_of("step", STEP | {"seconds": INF}),
+        event_of("evaluation", EVALUATION | {"accuracy": NAN}),
+        event_of("evaluation", EVALUATION | {"accuracy": 100.1}),
+        event_of("step", STEP | {"epoch": 0}),
+        event_of("evaluation", EVALUATION | {"epoch": 0}),
+        event_of("similarity", SIMILARITY | {"epoch": 0}),
+        event_of("similarity", SIMILARITY | {"absolute": [NAN, None]}),
+        event_of("similarity", SIMILARITY | {"stable_rank": [INF, 1.0]}),
+        event_of("similarity", SIMILARITY | {"matrices": [[[1.0, None], [0.5, 1.0]], [[1.0]]]}),
+        event_of("similarity", SIMILARITY | {"matrices": [[[1.0, NAN], [0.5, 1.0]], [[1.0]]]}),
+        event_of("statistics", STATISTICS | {"epoch": 0}),
+        event_of("statistics", STATISTICS | {"values": [1.0]}),
+        event_of("statistics", STATISTICS | {"values": {"<script>": 1.0}, "labels": {}}),
+        event_of("statistics", STATISTICS | {"values": {f"n{i}": 1.0 for i in range(65)}, "labels": {}}),
+        event_of("statistics", STATISTICS | {"values": {"one": NAN}}),
+        event_of("statistics", STATISTICS | {"values": {"one": True}}),
+        event_of("statistics", STATISTICS | {"values": {"one": "1"}}),
+        event_of("statistics", STATISTICS | {"values": {"one": [1.0]}}),
+        event_of("statistics", STATISTICS | {"values": {"one": [[1.0, INF], [1.0, 1.0]]}}),
+        event_of("statistics", STATISTICS | {"values": {"one": [[1.0], [1.0]]}}),
+        event_of("statistics", STATISTICS | {"values": {"one": [[[1.0]] * 2] * 2}}),
+        event_of("statistics", STATISTICS | {"labels": {"two": ["Two", ""]}}),
+        event_of("statistics", STATISTICS | {"labels": {"one": ["One"]}}),
+        event_of("statistics", STATISTICS | {"labels": {"one": ["O" * 101, ""]}}),
+        event_of("statistics", STATISTICS | {"labels": {"one": [["One"], ""]}}),
+        event_of("predictions", {"epoch": 1, "step": 1, "predicted": ["7"] * 49, "confidence": [0.5] * 49}),
     ],
 )
-def test_what_a_stranger_made_is_a_sentence_and_leaves_nothing(
+def test_an_invalid_file_is_one_sentence_and_leaves_nothing(
     change: Callable[[dict[str, bytes]], object], store: RunStore, other: RunStore, tmp_path: Path
 ) -> None:
     run = over(store)
@@ -318,16 +326,16 @@ def test_what_a_stranger_made_is_a_sentence_and_leaves_nothing(
     assert not (tmp_path / "evil").exists()
 
 
-def test_an_event_of_a_newer_lab_is_passed_over(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+def test_an_event_of_a_newer_version_is_skipped(store: RunStore, other: RunStore, tmp_path: Path) -> None:
     run = over(store)
     export(store, run.id, tmp_path / "a.mlae")
     changed(tmp_path / "a.mlae", event({"kind": "dreamt", "time": 1.0, "payload": {}}))
     assert inspect(tmp_path / "a.mlae").skipped == 1
     import_run(other, tmp_path / "a.mlae")
-    assert told(other, run.id) == told(store, run.id)
+    assert events_of(other, run.id) == events_of(store, run.id)
 
 
-def test_a_run_of_before_there_were_more_settings_is_taken_in_and_still_checked(
+def test_a_run_of_an_earlier_version_with_fewer_settings_is_checked_and_imported(
     store: RunStore, other: RunStore, tmp_path: Path
 ) -> None:
     run = over(store)
@@ -337,9 +345,9 @@ def test_a_run_of_before_there_were_more_settings_is_taken_in_and_still_checked(
         changed(tmp_path / name, header(config=config))
     with pytest.raises(ArchiveError, match="was changed after the export"):
         import_run(other, tmp_path / "b")
-    taken = import_run(other, tmp_path / "a")
-    assert taken.config == CONFIG
-    assert taken.config_hash == run.config_hash
+    imported = import_run(other, tmp_path / "a")
+    assert imported.config == CONFIG
+    assert imported.config_hash == run.config_hash
 
 
 def test_ranks_of_another_size_than_the_plan_are_refused(store: RunStore, other: RunStore, tmp_path: Path) -> None:
@@ -357,7 +365,7 @@ def test_ranks_of_another_size_than_the_plan_are_refused(store: RunStore, other:
 
 
 @pytest.mark.parametrize("cut", [0, 10, 200, -30])
-def test_half_a_file(cut: int, store: RunStore, other: RunStore, tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(cut: int, store: RunStore, other: RunStore, tmp_path: Path) -> None:
     export(store, over(store).id, tmp_path / "a.mlae")
     (tmp_path / "half").write_bytes((tmp_path / "a.mlae").read_bytes()[:cut])
     with pytest.raises(ArchiveError):
@@ -365,8 +373,8 @@ def test_half_a_file(cut: int, store: RunStore, other: RunStore, tmp_path: Path)
     assert other.runs() == []
 
 
-def test_a_member_that_is_larger_than_it_says(store: RunStore, other: RunStore, tmp_path: Path) -> None:
-    """Ten megabytes that claim to be a thousand bytes, in both places where a zip says so."""
+def test_a_member_that_is_larger_than_declared(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    """Ten megabytes declared as a thousand bytes, in both headers of the zip."""
     run = over(store)
     export(store, run.id, tmp_path / "a.mlae")
     changed(tmp_path / "a.mlae", lambda members: members.update({"log.txt": b"0" * 10_000_000}))
@@ -378,22 +386,22 @@ def test_a_member_that_is_larger_than_it_says(store: RunStore, other: RunStore, 
         import_run(other, tmp_path / "a.mlae")
     changed_file = io.BytesIO(raw)
     (tmp_path / "b.mlae").write_bytes(changed_file.getvalue())
-    with pytest.raises(ArchiveError, match=r"log\.txt"):  # and one that says so openly
+    with pytest.raises(ArchiveError, match=r"log\.txt"):  # and one that declares its real size
         import_run(other, tmp_path / "b.mlae")
     assert other.runs() == []
 
 
-def test_paths_of_a_stranger_are_not_taken_over(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+def test_paths_of_another_machine_are_dropped(store: RunStore, other: RunStore, tmp_path: Path) -> None:
     config = replace(CONFIG, weights="/home/eve/secret/model.safetensors")
     run = over(store, config)
     export(store, run.id, tmp_path / "a.mlae")
-    taken = import_run(other, tmp_path / "a.mlae")
-    assert (taken.config.weights, taken.config.data) == ("model.safetensors", "")
+    imported = import_run(other, tmp_path / "a.mlae")
+    assert (imported.config.weights, imported.config.data) == ("model.safetensors", "")
 
 
-def test_many_events(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+def test_a_run_of_20_000_events(store: RunStore, other: RunStore, tmp_path: Path) -> None:
     run = over(store, steps=20_000)
     export(store, run.id, tmp_path / "a.mlae")
     import_run(other, tmp_path / "a.mlae")
-    assert told(other, run.id) == told(store, run.id)
+    assert events_of(other, run.id) == events_of(store, run.id)
     assert archive_file.SUFFIX == ".mlae"

@@ -1,4 +1,4 @@
-"""Database: made, opened by many at once, brought up to date, refused where it is another's or damaged."""
+"""Database: created, opened concurrently, migrated; newer and damaged ones are refused."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PRAGMA user_version=1;
 
 
 def old_store(folder: Path) -> None:
-    """A store as version 0.2 of the lab left it: one run over, one under way, one waiting."""
+    """A store of version 0.2: one finished, one running and one queued run."""
     folder.mkdir(parents=True)
     db = sqlite3.connect(database(folder))
     db.execute("PRAGMA journal_mode=WAL")
@@ -56,7 +56,7 @@ def old_store(folder: Path) -> None:
     db.close()
 
 
-def test_a_store_of_an_older_lab_is_brought_up_to_date(tmp_path: Path) -> None:
+def test_a_store_of_version_0_2_is_migrated(tmp_path: Path) -> None:
     old_store(tmp_path / "lab")
     store = RunStore(tmp_path / "lab")
     assert [(run.id, run.status.value) for run in store.runs()] == [
@@ -65,11 +65,11 @@ def test_a_store_of_an_older_lab_is_brought_up_to_date(tmp_path: Path) -> None:
     assert [s.event for s in store.events("aaaaaaaa")] == [step(1)]
     new = store.enqueue(CONFIG, "cpu").id
     assert [run.id for run in store.queue()] == ["aaaaaaac", new]
-    assert not store.claim("aaaaaaac", "cpu")  # the one under way has the device
+    assert not store.claim("aaaaaaac", "cpu")  # the running one has the device
     assert RunStore(tmp_path / "lab").runs() == store.runs()
 
 
-def test_six_processes_bring_an_old_store_up_to_date_at_the_same_moment(tmp_path: Path, root: Path) -> None:
+def test_six_processes_migrate_a_store_at_the_same_time(tmp_path: Path, root: Path) -> None:
     for i in range(20):
         old_store(tmp_path / str(i))
     processes(root, OPEN.replace("range(60)", "range(20)"), [[str(tmp_path), str(i)] for i in range(6)])
@@ -77,10 +77,10 @@ def test_six_processes_bring_an_old_store_up_to_date_at_the_same_moment(tmp_path
         assert len(RunStore(tmp_path / str(i)).runs()) == 3
 
 
-def test_an_older_store_that_cannot_be_changed_stays_as_it_was(tmp_path: Path) -> None:
+def test_a_failed_migration_changes_nothing(tmp_path: Path) -> None:
     old_store(tmp_path / "lab")
     db = sqlite3.connect(database(tmp_path / "lab"))
-    db.execute("CREATE TABLE visitors (something TEXT)")  # in the way of the last statement
+    db.execute("CREATE TABLE visitors (something TEXT)")  # makes the last statement fail
     db.close()
     with pytest.raises(StoreError, match="cannot be used as a store"):
         RunStore(tmp_path / "lab")
@@ -90,7 +90,7 @@ def test_an_older_store_that_cannot_be_changed_stays_as_it_was(tmp_path: Path) -
     db.close()
 
 
-def test_a_healthy_and_a_damaged_file(store: RunStore) -> None:
+def test_trouble_of_an_intact_and_a_damaged_file(store: RunStore) -> None:
     run = store.enqueue(CONFIG, "cpu").id
     store.append(run, [step(number) for number in range(5000)])
     assert store.trouble() is None
@@ -105,13 +105,13 @@ def test_a_healthy_and_a_damaged_file(store: RunStore) -> None:
     assert store.trouble()
 
 
-def test_opening_makes_the_folder_and_changes_nothing_the_second_time(tmp_path: Path) -> None:
+def test_opening_creates_the_folder_and_a_second_time_changes_nothing(tmp_path: Path) -> None:
     store = RunStore(tmp_path / "a" / "b")
     run = store.enqueue(CONFIG, "cpu")
     assert RunStore(tmp_path / "a" / "b").runs() == [run]
 
 
-def test_a_relative_folder_stays_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_folder_is_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = RunStore(Path("here"))
     monkeypatch.chdir("/")
@@ -119,7 +119,7 @@ def test_a_relative_folder_stays_where_it_was(tmp_path: Path, monkeypatch: pytes
     assert store.folder == tmp_path / "here"
 
 
-def test_a_store_of_a_newer_lab_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_store_of_a_newer_version_is_refused_and_not_changed(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     store.enqueue(CONFIG, "cpu")
     db = sqlite3.connect(database(tmp_path))
@@ -134,7 +134,7 @@ def test_a_store_of_a_newer_lab_is_refused_and_left_alone(tmp_path: Path) -> Non
     db.close()
 
 
-def test_what_was_written_is_on_the_disk_after_sync(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sync_flushes_the_write_ahead_log(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     run = store.enqueue(CONFIG, "cpu").id
     store.append(run, [step(1)])
     log, synced = os.stat(f"{database(store.folder)}-wal"), []
@@ -144,26 +144,26 @@ def test_what_was_written_is_on_the_disk_after_sync(store: RunStore, monkeypatch
     assert log.st_size > 0
 
 
-def test_the_schema_rises_with_the_settings_of_a_run() -> None:
-    """An older lab that meets a setting it does not know must have refused the store. Whoever adds one raises SCHEMA."""
+def test_the_schema_number_belongs_to_the_settings_of_a_run() -> None:
+    """An earlier version must refuse a store with settings that it does not know: a new setting raises SCHEMA."""
     assert (SCHEMA, len(CONFIG.to_dict())) == (6, 24)
 
 
-def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     database(tmp_path).write_bytes(b"this is not a database, it is a text of more than a hundred bytes" * 3)
-    with pytest.raises(StoreError, match="cannot be used as a store .*: choose a writable folder"):
+    with pytest.raises(StoreError, match=r"cannot be used as a store .*: choose a writable folder"):
         RunStore(tmp_path)
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/dev/null/lab")):
-        with pytest.raises(StoreError, match="cannot be used as a store .*: choose a writable folder"):
+        with pytest.raises(StoreError, match=r"cannot be used as a store .*: choose a writable folder"):
             RunStore(folder)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o555)
     try:
         with pytest.raises(StoreError, match="cannot be used as a store"):
@@ -185,7 +185,7 @@ for i in range(60):
 """
 
 
-def test_six_processes_open_new_stores_at_the_same_moment(tmp_path: Path, root: Path) -> None:
+def test_six_processes_create_a_store_at_the_same_time(tmp_path: Path, root: Path) -> None:
     processes(root, OPEN, [[str(tmp_path), str(i)] for i in range(6)])
     for i in range(60):
         assert RunStore(tmp_path / str(i)).runs() == []
@@ -195,13 +195,13 @@ def test_the_store_is_in_write_ahead_mode(store: RunStore) -> None:
     """Readers never block the writer, nor the writer them."""
     db = sqlite3.connect(database(store.folder))
     assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    db.execute("BEGIN IMMEDIATE")  # somebody writes
+    db.execute("BEGIN IMMEDIATE")  # a writer is active
     assert store.runs() == []
     db.rollback()
     db.close()
 
 
-def test_a_store_of_before_turns_outlived_their_runs_knows_who_came_last(tmp_path: Path) -> None:
+def test_a_store_of_schema_4_gets_the_last_starts_of_each_owner(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     for owner in ("ada", "ben"):
         run = store.enqueue(CONFIG, "cpu", owner=owner).id

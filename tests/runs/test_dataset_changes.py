@@ -1,4 +1,4 @@
-"""Images that change while a run waits or is interrupted: the run gets the label of what was there when it trained."""
+"""Images that change while a run is queued or interrupted: the run is labelled by those it was trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The devices that runs take in turn."""
+"""The devices that runs are queued for."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ TWO = "0, GPU-aaaa-1, NVIDIA H100, 81559\\n1, GPU-bbbb-2, NVIDIA T4, Tesla, 1536
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """A machine whose nvidia-smi says this."""
+    """A machine whose nvidia-smi prints a given output."""
 
-    def make(said: str, status: int = 0, visible: str | None = None) -> None:
+    def make(output: str, status: int = 0, visible: str | None = None) -> None:
         program = tmp_path / "nvidia-smi"
-        program.write_text(f"#!/bin/sh\nprintf '{said}'\nexit {status}\n")
+        program.write_text(f"#!/bin/sh\nprintf '{output}'\nexit {status}\n")
         program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
         if visible is None:
@@ -49,18 +49,18 @@ def test_all_cores_are_one_device_and_each_gpu_is_one(machine: Callable[..., Non
         ("1", ("cuda:1",)), ("1,0", ("cuda:1", "cuda:0")), ("GPU-bbbb", ("cuda:1",)), ("0,7,1", ("cuda:0",)),
     ],
 )  # fmt: skip
-def test_only_what_cuda_may_see(machine: Callable[..., None], visible: str, slots: tuple[str, ...]) -> None:
+def test_only_visible_gpus_have_slots(machine: Callable[..., None], visible: str, slots: tuple[str, ...]) -> None:
     machine(TWO, visible=visible)
     assert devices.slots("cuda") == slots
 
 
-def test_a_hidden_gpu_is_none(machine: Callable[..., None]) -> None:
+def test_hidden_gpus_do_not_count(machine: Callable[..., None]) -> None:
     machine(TWO, visible="")
     assert devices.gpus() == ()
     assert devices.kind("auto") == "cpu"
 
 
-def test_a_gpu_that_torch_was_not_built_for_is_no_queue_of_its_own(
+def test_auto_is_the_cpu_if_torch_was_not_built_for_gpus(
     machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     machine(TWO)
@@ -78,24 +78,22 @@ def test_a_gpu_that_torch_was_not_built_for_is_no_queue_of_its_own(
         (" = None", " = None", False),
     ],
 )
-def test_what_torch_was_built_for(cuda: str, hip: str, takes: bool) -> None:
-    said = f"__all__ = ['cuda', 'hip']\n__version__ = '2.14.1'\ndebug = False\ncuda{cuda}\nhip{hip}\nxpu = None\n"
-    assert devices.built_for_gpus(said) is takes
+def test_whether_torch_was_built_for_gpus(cuda: str, hip: str, takes: bool) -> None:
+    output = f"__all__ = ['cuda', 'hip']\n__version__ = '2.14.1'\ndebug = False\ncuda{cuda}\nhip{hip}\nxpu = None\n"
+    assert devices.built_for_gpus(output) is takes
 
 
-def test_the_torch_that_is_installed_is_asked_without_loading_it() -> None:
+def test_the_installed_torch_is_inspected_without_importing_it() -> None:
     import torch
 
     devices.torch_takes_gpus.cache_clear()
     assert devices.torch_takes_gpus() is bool(torch.version.cuda or torch.version.hip)
-    assert devices.built_for_gpus("")  # a file that says nothing forbids nothing
+    assert devices.built_for_gpus("")  # unknown counts as built for GPUs
 
 
-@pytest.mark.parametrize(("said", "status"), [("no devices were found", 0), ("driver trouble", 9), ("", 0)])
-def test_without_a_gpu_a_run_that_wants_one_still_gets_to_say_so(
-    machine: Callable[..., None], said: str, status: int
-) -> None:
-    machine(said, status)
+@pytest.mark.parametrize(("output", "status"), [("no devices were found", 0), ("driver trouble", 9), ("", 0)])
+def test_cuda_has_a_slot_even_without_a_gpu(machine: Callable[..., None], output: str, status: int) -> None:
+    machine(output, status)
     if Path("/proc/driver/nvidia/gpus").is_dir():
         pytest.skip("this machine has a GPU")
     assert devices.kind("auto") == "cpu"

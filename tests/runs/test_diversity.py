@@ -1,4 +1,4 @@
-"""The central experiment: which runs it is, what it takes and starts, what it says. Runs are written by hand."""
+"""The diversity experiment: its runs, which are reused and started, its verdict. Results are written by the tests."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore
 
 BASE = RunConfig("digits", epochs=2, evaluations=1, device="cpu")
-pytestmark = pytest.mark.usefixtures("no_supervisor")  # what is enqueued waits, and no process starts
+pytestmark = pytest.mark.usefixtures("no_supervisor")  # runs stay queued, no process starts
 
 
 def measured(store: RunStore, run: Run, accuracy: float, cosine: float, rank: float) -> None:
-    """Write down what a run ended with: two layers with the same numbers but for a little."""
+    """Write the final results of a run: two layers with almost the same numbers."""
     rows = run.config.plan.rows
     spread = [0.01 * (-1) ** i for i in range(rows)]
     store.append(run.id, [
@@ -34,10 +34,10 @@ def measured(store: RunStore, run: Run, accuracy: float, cosine: float, rank: fl
     store.move(run.id, Status.FINISHED)
 
 
-# ---------------------------------------------------------------- which runs
+# ---------------------------------------------------------------- cells
 
 
-def test_the_arms_differ_in_their_dropout_and_in_nothing_else() -> None:
+def test_the_arms_differ_in_their_dropout_only() -> None:
     cells = diversity.experiment(BASE, (0.5,), seeds=2).cells()
     assert [*cells][:5] == [
         ("dense", 0.0, 0),
@@ -47,32 +47,32 @@ def test_the_arms_differ_in_their_dropout_and_in_nothing_else() -> None:
         ("lora", 0.5, 0),
     ]
     assert len(cells) == 10
-    one = {arm: cells[arm, 0.5, 1] for arm in ("expert", "token", "lora")}
+    by_arm = {arm: cells[arm, 0.5, 1] for arm in ("expert", "token", "lora")}
     whole = replace(BASE, plan=dense(), seed=1)
     assert cells["dense", 0.0, 1] == whole
-    assert one["expert"] == replace(whole, plan=uniform(0.5))
-    assert one["token"] == replace(whole, plan=uniform(0.5), mask_per="token")
+    assert by_arm["expert"] == replace(whole, plan=uniform(0.5))
+    assert by_arm["token"] == replace(whole, plan=uniform(0.5), mask_per="token")
     lora = replace(dense(), train_coefficients=False)
-    assert one["lora"] == replace(whole, plan=lora, input_dropout=0.5)
+    assert by_arm["lora"] == replace(whole, plan=lora, input_dropout=0.5)
     assert cells["lora", 0.0, 1] == replace(whole, plan=lora)
 
 
-def test_the_usual_experiment_is_51_runs() -> None:
-    asked = diversity.experiment(BASE)
-    assert asked.rates == (0, 0.1, 0.3, 0.5, 0.7, 0.9)
-    assert asked.seeds == (0, 1, 2)
-    assert len(asked.cells()) == 51
-    assert len({config.hash for config in asked.cells().values()}) == 51
+def test_the_default_experiment_has_51_runs() -> None:
+    wanted = diversity.experiment(BASE)
+    assert wanted.rates == (0, 0.1, 0.3, 0.5, 0.7, 0.9)
+    assert wanted.seeds == (0, 1, 2)
+    assert len(wanted.cells()) == 51
+    assert len({config.hash for config in wanted.cells().values()}) == 51
 
 
-def test_the_mask_is_laid_on_the_backbones_own_layers() -> None:
-    asked = diversity.experiment(replace(BASE, backbone="vit_large_patch16_224.augreg_in21k"), (0.5,), 1, experts=4)
-    assert asked.config.plan.rows == 24
-    assert set(asked.config.plan.kept) == {4}
+def test_the_mask_is_fitted_to_the_layers_of_the_backbone() -> None:
+    wanted = diversity.experiment(replace(BASE, backbone="vit_large_patch16_224.augreg_in21k"), (0.5,), 1, experts=4)
+    assert wanted.config.plan.rows == 24
+    assert set(wanted.config.plan.kept) == {4}
 
 
 @pytest.mark.parametrize(
-    ("config", "rates", "seeds", "words"),
+    ("config", "rates", "seeds", "message"),
     [
         (BASE, (0.95,), 3, "rates are 0.95: give 1 to 12, each from 0 to 0.9"),
         (BASE, (), 3, "give 1 to 12"),
@@ -83,12 +83,12 @@ def test_the_mask_is_laid_on_the_backbones_own_layers() -> None:
         (replace(BASE, input_dropout=0.1), (0.5,), 3, "the arms set mask-per and input-dropout"),
     ],
 )
-def test_what_is_no_experiment_is_a_sentence(config: RunConfig, rates: tuple, seeds: int, words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
+def test_an_invalid_experiment_is_one_sentence(config: RunConfig, rates: tuple, seeds: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         diversity.experiment(config, rates, seeds)
 
 
-def test_the_command_is_the_experiment() -> None:
+def test_the_equivalent_command() -> None:
     text = diversity.experiment(replace(BASE, seed=4), (0.5, 0.1), 2, experts=4).command()
     assert text.startswith("python -m mlae_lab diversity --task digits --experts 4 --epochs 2")
     assert "--seed 4" in text
@@ -96,80 +96,80 @@ def test_the_command_is_the_experiment() -> None:
     assert "--mask" not in text
 
 
-# ---------------------------------------------------------------- what is there
+# ---------------------------------------------------------------- launch
 
 
-def test_a_second_call_finds_the_runs_again(store: RunStore) -> None:
-    asked = diversity.experiment(BASE, (0.5,), 1)
-    runs = diversity.launch(store, asked, "ada")
+def test_a_second_launch_reuses_the_runs(store: RunStore) -> None:
+    wanted = diversity.experiment(BASE, (0.5,), 1)
+    runs = diversity.launch(store, wanted, "ada")
     assert len(runs) == 5
     assert {run.relation for run in runs.values()} == {"diversity"}
-    again = diversity.launch(store, asked)
+    again = diversity.launch(store, wanted)
     assert {cell: run.id for cell, run in again.items()} == {cell: run.id for cell, run in runs.items()}
     more = diversity.launch(store, diversity.experiment(BASE, (0.5,), 2))
     assert len(store.runs()) == 10
     assert {run.id for run in runs.values()} < {run.id for run in more.values()}
 
 
-def test_only_what_waits_for_it_and_is_ones_own_can_be_cancelled(store: RunStore) -> None:
-    asked = diversity.experiment(BASE, (0.5,), 1)
+def test_only_queued_runs_of_the_experiment_and_of_the_owner_are_cancelled(store: RunStore) -> None:
+    wanted = diversity.experiment(BASE, (0.5,), 1)
     alone = store.enqueue(replace(BASE, plan=dense()), "cpu", "ada")
-    ada = diversity.launch(store, asked, "ada")
+    ada = diversity.launch(store, wanted, "ada")
     bob = diversity.launch(store, diversity.experiment(replace(BASE, seed=7), (0.5,), 1), "bob")
     own = diversity.waiting([*ada.values(), *bob.values()], "ada")
     assert alone.id == ada["dense", 0.0, 0].id
     assert {run.id for run in own} == {run.id for run in ada.values()} - {alone.id}
-    assert store.claim(own[0].id, "cpu")  # its turn comes between the look and the click
+    assert store.claim(own[0].id, "cpu")  # it starts before the click
     assert diversity.cancel(store, own) == 3
     assert diversity.cancel(store, own) == 0
     assert store.run(own[0].id).status is Status.STARTING
     assert {store.run(run.id).reason for run in own[1:]} == {"cancelled before it started"}
     assert {run.id for run in store.queue()} == {alone.id} | {run.id for run in bob.values()}
-    assert len(diversity.launch(store, asked, "ada")) == 5
+    assert len(diversity.launch(store, wanted, "ada")) == 5
     assert len(store.queue()) == 1 + 5 + 3
 
 
-def test_a_run_that_was_there_before_is_taken(store: RunStore) -> None:
+def test_an_existing_run_is_reused(store: RunStore) -> None:
     before = store.enqueue(replace(BASE, plan=uniform(0.5)), "cpu")
     runs = diversity.launch(store, diversity.experiment(BASE, (0.5,), 1))
     assert runs["expert", 0.5, 0].id == before.id
     assert len(store.runs()) == 5
 
 
-def test_experiments_are_found_by_their_runs(store: RunStore) -> None:
-    one, two = (
+def test_experiments_are_derived_from_their_runs(store: RunStore) -> None:
+    first, second = (
         diversity.experiment(BASE, (0.5,), 2),
         diversity.experiment(replace(BASE, epochs=3, seed=5), (0.3, 0.9), 1),
     )
-    diversity.launch(store, one)
-    diversity.launch(store, two)
-    store.enqueue(replace(BASE, plan=uniform(0.7)), "cpu")  # not started for one
-    assert diversity.experiments(store.runs()) == [two, one]
+    diversity.launch(store, first)
+    diversity.launch(store, second)
+    store.enqueue(replace(BASE, plan=uniform(0.7)), "cpu")  # not of an experiment
+    assert diversity.experiments(store.runs()) == [second, first]
     assert diversity.experiments([]) == []
 
 
-def test_what_is_missing_looks_where_the_others_found_their_images(store: RunStore) -> None:
-    asked = diversity.experiment(
+def test_missing_runs_use_the_folder_of_the_newest_run(store: RunStore) -> None:
+    wanted = diversity.experiment(
         replace(BASE, task="caltech101", data="/images", data_label="folder, 3 classes"), (0.5,), 1
     )
-    config = asked.cells()["expert", 0.5, 0]
+    config = wanted.cells()["expert", 0.5, 0]
     store.enqueue(replace(config, data="/moved"), "cpu", origin=Origin("", diversity.RELATION))
-    store.enqueue(replace(asked.config, data=""), "cpu", origin=Origin("", diversity.RELATION))  # came from elsewhere
-    (found,) = diversity.experiments(store.runs())
-    runs = diversity.launch(store, found)
+    store.enqueue(replace(wanted.config, data=""), "cpu", origin=Origin("", diversity.RELATION))  # imported
+    (found_experiment,) = diversity.experiments(store.runs())
+    runs = diversity.launch(store, found_experiment)
     assert len(store.runs()) == 5
     assert {run.config.data for cell, run in runs.items() if cell[1]} == {"/moved"}
 
 
-# ---------------------------------------------------------------- what it says
+# ---------------------------------------------------------------- results
 
 
 def filled(
-    store: RunStore, table: dict[tuple[str, float], list[tuple[float, float, float]]], asked: Experiment
+    store: RunStore, table: dict[tuple[str, float], list[tuple[float, float, float]]], wanted: Experiment
 ) -> None:
-    for (arm, rate, seed), run in diversity.launch(store, asked).items():
+    for (arm, rate, seed), run in diversity.launch(store, wanted).items():
         if (arm, rate) in table:
-            measured(store, run, *table[arm, rate][asked.seeds.index(seed)])
+            measured(store, run, *table[arm, rate][wanted.seeds.index(seed)])
 
 
 TABLE = {
@@ -182,11 +182,11 @@ TABLE = {
 
 
 def test_means_intervals_and_paired_differences(store: RunStore) -> None:
-    asked = diversity.experiment(BASE, (0.5,), 3)
-    filled(store, TABLE, asked)
-    now = diversity.result(store, asked)
-    assert not now.missing
-    point = next(p for p in now.points if (p.arm, p.rate) == ("expert", 0.5))
+    wanted = diversity.experiment(BASE, (0.5,), 3)
+    filled(store, TABLE, wanted)
+    result = diversity.result(store, wanted)
+    assert not result.missing
+    point = next(p for p in result.points if (p.arm, p.rate) == ("expert", 0.5))
     gaps = [e[1] - d[1] for e, d in zip(TABLE["expert", 0.5], TABLE["dense", 0.0], strict=False)]
     gap = point.differences["absolute"]
     reach = 4.303 * stdev(gaps) / math.sqrt(3)
@@ -194,19 +194,19 @@ def test_means_intervals_and_paired_differences(store: RunStore) -> None:
     assert point.values["accuracy"].mean == pytest.approx(fmean([75, 76, 78]))
     assert point.values["effective_rank"].mean == pytest.approx(fmean([5.0, 5.3, 5.2]))
     assert point.values["signed"].mean == pytest.approx(fmean([0.05, 0.065, 0.055]))
-    lora = {p.rate: p for p in now.curve("lora")}
+    lora = {p.rate: p for p in result.curve("lora")}
     assert (lora[0.0].reference, lora[0.5].reference) == ("dense", "LoRA without dropout")
     assert lora[0.5].differences["accuracy"].mean == pytest.approx(-2.5 / 3)
     assert lora[0.0].differences["accuracy"].mean == pytest.approx(-1)
-    assert [p.rate for p in now.curve("token")] == [0.0, 0.5]
-    assert not now.curve("token")[0].differences
-    assert now.baseline.mean == pytest.approx(0.00288, abs=1e-5)
+    assert [p.rate for p in result.curve("token")] == [0.0, 0.5]
+    assert not result.curve("token")[0].differences
+    assert result.baseline.mean == pytest.approx(0.00288, abs=1e-5)
 
 
 def test_the_verdict_follows_the_rule(store: RunStore) -> None:
-    asked = diversity.experiment(BASE, (0.5,), 3)
-    filled(store, TABLE, asked)
-    first, expert, token, lora = diversity.result(store, asked).verdict
+    wanted = diversity.experiment(BASE, (0.5,), 3)
+    filled(store, TABLE, wanted)
+    first, expert, token, lora = diversity.result(store, wanted).verdict
     assert (
         first
         == "On Digits, the claim that masking makes experts less alike is supported at p = 0.5 (3 seeds, 2 epochs)."
@@ -232,47 +232,47 @@ def test_the_verdict_follows_the_rule(store: RunStore) -> None:
     ],
 )
 def test_the_claim_at_one_rate(store: RunStore, cosines: list[float], claim: str) -> None:
-    asked = diversity.experiment(BASE, (0.5,), len(cosines))
+    wanted = diversity.experiment(BASE, (0.5,), len(cosines))
     table = {("dense", 0.0): TABLE["dense", 0.0], ("expert", 0.5): [(70.0, c, 4.0) for c in cosines]}
-    filled(store, table, asked)
-    now = diversity.result(store, asked)
-    assert diversity.claim(now.curve("expert")[-1]) == claim
-    assert f" {claim} at p = 0.5 ({len(cosines)} seed" in now.verdict[0]
-    assert now.verdict[-1] == f"{3 * len(cosines)} of {5 * len(cosines)} runs are not evaluated yet."
+    filled(store, table, wanted)
+    result = diversity.result(store, wanted)
+    assert diversity.claim(result.curve("expert")[-1]) == claim
+    assert f" {claim} at p = 0.5 ({len(cosines)} seed" in result.verdict[0]
+    assert result.verdict[-1] == f"{3 * len(cosines)} of {5 * len(cosines)} runs are not evaluated yet."
 
 
-def test_nothing_measured_is_said(store: RunStore) -> None:
-    asked = diversity.experiment(BASE, (0.5,), 1)
-    now = diversity.result(store, asked)
-    assert not now.points
-    assert len(now.missing) == 5
-    assert not now.runs
-    assert now.verdict[0].startswith("There is no result for Digits yet")
+def test_without_results_the_verdict_says_so(store: RunStore) -> None:
+    wanted = diversity.experiment(BASE, (0.5,), 1)
+    result = diversity.result(store, wanted)
+    assert not result.points
+    assert len(result.missing) == 5
+    assert not result.runs
+    assert result.verdict[0].startswith("There is no result for Digits yet")
 
 
-def test_several_rates_are_told_together() -> None:
+def test_equal_results_of_several_rates_are_joined() -> None:
     words = {0.1: "rises", 0.3: "falls", 0.5: "rises", 0.9: "rises"}
     assert diversity._by_rate(words) == "rises at p = 0.1, 0.5 and 0.9, falls at p = 0.3"
     assert diversity._by_rate({0.1: "falls", 0.9: "falls"}) == "falls at every p"
     assert diversity._by_rate({0.9: "falls"}) == "falls at p = 0.9"
 
 
-def test_what_is_told_is_json(store: RunStore) -> None:
-    asked = diversity.experiment(BASE, (0.5,), 3)
-    filled(store, TABLE, asked)
-    told = json.loads(json.dumps(diversity.report(diversity.result(store, asked))))
-    assert told["missing"] == 0
-    assert told["rates"] == [0, 0.5]
-    assert len(told["points"]) == 7
-    masked = next(p for p in told["points"] if (p["arm"], p["p"]) == ("expert", 0.5))
+def test_the_report_is_json(store: RunStore) -> None:
+    wanted = diversity.experiment(BASE, (0.5,), 3)
+    filled(store, TABLE, wanted)
+    report = json.loads(json.dumps(diversity.report(diversity.result(store, wanted))))
+    assert report["missing"] == 0
+    assert report["rates"] == [0, 0.5]
+    assert len(report["points"]) == 7
+    masked = next(p for p in report["points"] if (p["arm"], p["p"]) == ("expert", 0.5))
     assert masked["claim"] == "supported"
     assert masked["difference"]["absolute"]["n"] == 3
 
 
-def test_a_run_of_an_older_lab_has_no_ranks_and_still_counts(store: RunStore) -> None:
-    asked = diversity.experiment(BASE, (0.5,), 1)
+def test_a_run_of_an_earlier_version_without_ranks_counts(store: RunStore) -> None:
+    wanted = diversity.experiment(BASE, (0.5,), 1)
     cell: Cell = ("dense", 0.0, 0)
-    run = diversity.launch(store, asked)[cell]
+    run = diversity.launch(store, wanted)[cell]
     rows = run.config.plan.rows
     store.append(run.id, [
         ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1),

@@ -1,4 +1,4 @@
-"""Errors as sentences: of the system, of a wrong request, of a failed run."""
+"""Error messages: of the system, of a wrong request, of a failed run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mlae_lab.training.evaluation import Diverged
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (
             sqlite3.OperationalError("database is locked"),
@@ -43,15 +43,15 @@ from mlae_lab.training.evaluation import Diverged
         (OSError("it broke"), "it broke: try again, or run `mlae_lab doctor`"),
     ],
 )
-def test_a_system_error_names_what_would_work(error: Exception, said: str) -> None:
-    assert system_error_message(error).startswith(said)
+def test_a_system_error_names_what_would_work(error: Exception, message: str) -> None:
+    assert system_error_message(error).startswith(message)
 
 
 # ---------------------------------------------------------------- requests and runs
 
 
 class NewError(LabError):
-    """An error class that no part of the lab knows by name."""
+    """An error class that no other module knows."""
 
 
 def test_the_text_of_any_error_of_the_lab_is_its_message() -> None:
@@ -78,7 +78,7 @@ def test_the_text_of_any_error_of_the_lab_is_its_message() -> None:
         (ValueError("x" * 1000), "code error, ValueError: " + "x" * 300 + " (see the traceback in the log)"),
     ],
 )
-def test_a_reason_is_one_sentence_for_the_owner_of_the_run(error: BaseException, reason: str) -> None:
+def test_the_reason_of_a_failed_run_is_one_sentence(error: BaseException, reason: str) -> None:
     assert failure_reason(error) == reason
 
 
@@ -89,6 +89,6 @@ def test_a_reason_is_one_sentence_for_the_owner_of_the_run(error: BaseException,
         SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
     ],
 )
-def test_a_full_disk_is_named_as_such_in_whatever_words_it_was_reported(error: Exception) -> None:
-    """What SQLite and safetensors raise on a file system without room (read off a full one)."""
+def test_every_error_of_a_full_disk_has_the_same_message(error: Exception) -> None:
+    """As raised by SQLite and safetensors on a full file system."""
     assert failure_reason(error).startswith("the disk is full")

@@ -1,4 +1,4 @@
-"""How long a run would take: only from what was measured here, and nothing where nothing is near."""
+"""Estimated time: based on similar runs of this machine only, None without one."""
 
 from __future__ import annotations
 
@@ -20,74 +20,74 @@ def timed(
     store: RunStore, config: RunConfig = CONFIG, step: float = 0.5, measure: float = 3.0, loading: float = 2.0,
     precision: str = "float32", steps: int | None = None, elsewhere: bool = False,
 ) -> Run:  # fmt: skip
-    """A run of even steps, with a measurement after each evaluated epoch."""
+    """A run of equally long steps, with an evaluation after each scheduled epoch."""
     run = store.enqueue(config, "cpu", origin=Origin("", "imported") if elsewhere else Origin())
     assert store.claim(run.id, "cpu")
     per_epoch, clock = -(-800 // config.batch_size), 0.0
-    told: list[ev.Event] = [ev.Started(1, 1, 1, 800, 200, 52, "cpu", precision, loading)]
+    events: list[ev.Event] = [ev.Started(1, 1, 1, 800, 200, 52, "cpu", precision, loading)]
     for number in range(1, (steps or config.epochs * per_epoch) + 1):
         clock += step
         epoch = -(-number // per_epoch)
-        told.append(ev.TrainStep(number, epoch, 1.0, 50.0, 1e-3, 48, clock))
+        events.append(ev.TrainStep(number, epoch, 1.0, 50.0, 1e-3, 48, clock))
         if number % per_epoch == 0 and epoch in config.evaluated_epochs:
             clock += measure
-            told.append(ev.Evaluation(epoch, number, "val", 50.0, 1.0, clock))
-    store.append(run.id, told)
+            events.append(ev.Evaluation(epoch, number, "val", 50.0, 1.0, clock))
+    store.append(run.id, events)
     store.move(run.id, Status.FINISHED)
     return store.run(run.id)
 
 
-def test_without_a_past_there_is_no_number(store: RunStore) -> None:
-    found = estimate(store, CONFIG)
-    assert (found.seconds, found.runs, found.steps) == (None, (), 52)
-    assert found.reason == "No estimate yet: no run with Lab ViT 12 x 128 has been timed on this machine's CPU."
+def test_without_past_runs_there_is_no_estimate(store: RunStore) -> None:
+    result = estimate(store, CONFIG)
+    assert (result.seconds, result.runs, result.steps) == (None, (), 52)
+    assert result.reason == "No estimate yet: no run with Lab ViT 12 x 128 has been timed on this machine's CPU."
 
 
-def test_a_run_that_went_on_from_another_has_its_clock_and_tells_no_pace(store: RunStore) -> None:
+def test_a_branched_run_has_no_pace(store: RunStore) -> None:
     run = timed(store)
     with store._connection(write=True) as db:
         db.execute("UPDATE runs SET relation = 'branched' WHERE id = ?", (run.id,))
     assert pace(store, store.run(run.id)) is None
 
 
-def test_the_same_run_again_takes_as_long(store: RunStore) -> None:
+def test_a_rerun_takes_as_long(store: RunStore) -> None:
     run = timed(store)
     assert pace(store, run) is not None
-    found = estimate(store, CONFIG)
-    assert found.seconds == pytest.approx(2 + 52 * 0.5 + 2 * 3.0)
-    assert found.runs == (run.id,)
-    assert found.reason == "From the last run with this backbone, device, precision and batch size on this machine."
+    result = estimate(store, CONFIG)
+    assert result.seconds == pytest.approx(2 + 52 * 0.5 + 2 * 3.0)
+    assert result.runs == (run.id,)
+    assert result.reason == "From the last run with this backbone, device, precision and batch size on this machine."
 
 
-def test_more_epochs_and_more_measurements(store: RunStore) -> None:
+def test_more_epochs_and_evaluations_take_longer(store: RunStore) -> None:
     timed(store)
     longer = estimate(store, replace(CONFIG, epochs=10, evaluations=5))
     assert (longer.seconds, longer.steps) == (pytest.approx(2 + 130 * 0.5 + 5 * 3.0), 130)
-    test = estimate(store, replace(CONFIG, protocol="test"))  # 1000 images: 16 steps; 797 to measure with, not 200
+    test = estimate(store, replace(CONFIG, protocol="test"))  # 1000 images: 16 steps; 797 evaluation images, not 200
     assert test.seconds == pytest.approx(2 + 64 * 0.5 + 2 * 3.0 * 797 / 200)
 
 
-def test_it_is_the_median_with_its_spread(store: RunStore) -> None:
+def test_the_estimate_is_the_median_with_its_range(store: RunStore) -> None:
     for step in (9.0, 0.4, 0.5, 1.0):  # the first is the fourth newest
         timed(store, step=step)
-    found = estimate(store, CONFIG)
-    assert (found.low, found.seconds, found.high) == tuple(pytest.approx(8 + 52 * s) for s in (0.4, 0.5, 1.0))
-    assert "the last 3 runs" in found.reason
+    result = estimate(store, CONFIG)
+    assert (result.low, result.seconds, result.high) == tuple(pytest.approx(8 + 52 * s) for s in (0.4, 0.5, 1.0))
+    assert "the last 3 runs" in result.reason
 
 
-def test_another_batch_size_is_scaled_and_it_says_so(store: RunStore) -> None:
+def test_another_batch_size_is_scaled_and_named(store: RunStore) -> None:
     timed(store)
-    found = estimate(store, replace(CONFIG, batch_size=32))
-    assert found.seconds == pytest.approx(2 + 100 * 0.25 + 6)
-    assert "no run with batch size 32 has been timed yet" in found.reason
-    assert "batch size 64" in found.reason
+    result = estimate(store, replace(CONFIG, batch_size=32))
+    assert result.seconds == pytest.approx(2 + 100 * 0.25 + 6)
+    assert "no run with batch size 32 has been timed yet" in result.reason
+    assert "batch size 64" in result.reason
 
 
-def test_another_precision_says_so(store: RunStore) -> None:
+def test_another_precision_is_named(store: RunStore) -> None:
     timed(store, replace(CONFIG, precision="bfloat16"), precision="bfloat16")
-    found = estimate(store, replace(CONFIG, precision="float32"))
-    assert found.seconds is not None
-    assert "none in float32 has been timed yet" in found.reason
+    result = estimate(store, replace(CONFIG, precision="float32"))
+    assert result.seconds is not None
+    assert "no run in float32 has been timed yet" in result.reason
     timed(store, replace(CONFIG, precision="auto"), precision="bfloat16", step=0.1)
     assert "batch size on this machine" in estimate(store, CONFIG).reason
 
@@ -100,12 +100,12 @@ def test_another_precision_says_so(store: RunStore) -> None:
         replace(CONFIG, device="cuda"),
     ],
 )
-def test_another_network_method_or_device_is_too_far(store: RunStore, other: RunConfig) -> None:
+def test_another_network_method_or_device_is_not_similar(store: RunStore, other: RunConfig) -> None:
     timed(store)
     assert estimate(store, other).seconds is None
 
 
-def test_what_another_machine_or_too_few_steps_say_does_not_count(store: RunStore) -> None:
+def test_imported_and_too_short_runs_do_not_count(store: RunStore) -> None:
     timed(store, elsewhere=True)
     timed(store, steps=5)
     moved = replace(timed(store), id="abcd2345")
@@ -114,24 +114,24 @@ def test_what_another_machine_or_too_few_steps_say_does_not_count(store: RunStor
     assert estimate(store, CONFIG, lambda s, r: None if r.config == CONFIG else pace(s, r)).seconds is None
 
 
-def test_a_time_limit_ends_it(store: RunStore) -> None:
+def test_a_time_limit_bounds_the_estimate(store: RunStore) -> None:
     timed(store)
-    found = estimate(store, replace(CONFIG, max_seconds=10.0))
-    assert found.seconds == 12.0
-    assert found.reason.startswith("Training stops after 10 s")
+    result = estimate(store, replace(CONFIG, max_seconds=10.0))
+    assert result.seconds == 12.0
+    assert result.reason.startswith("Training stops after 10 s")
     assert estimate(store, replace(CONFIG, max_seconds=1000.0)).seconds == pytest.approx(34)
 
 
-def test_a_folder_that_nobody_has_counted(store: RunStore) -> None:
+def test_a_folder_whose_images_are_not_counted(store: RunStore) -> None:
     own = replace(CONFIG, task="own:birds", data="/somewhere")
-    found = estimate(store, own)
-    assert (found.seconds, found.steps) == (None, None)
-    assert "counted when a run starts" in found.reason
+    result = estimate(store, own)
+    assert (result.seconds, result.steps) == (None, None)
+    assert "counted when a run starts" in result.reason
     timed(store, own)
     assert estimate(store, own).seconds == pytest.approx(34)
 
 
-def test_the_nearest_task_and_mask_come_first(store: RunStore) -> None:
+def test_the_most_similar_task_and_mask_come_first(store: RunStore) -> None:
     for _ in range(3):
         timed(store, step=1.0)
     for _ in range(3):
@@ -140,7 +140,7 @@ def test_the_nearest_task_and_mask_come_first(store: RunStore) -> None:
     assert estimate(store, replace(CONFIG, plan=uniform(0.3, experts=2))).seconds == pytest.approx(8 + 5.2)
 
 
-def test_the_minimum_memory_is_that_of_numbers_that_are_known() -> None:
+def test_minimum_memory() -> None:
     vit = replace(CONFIG, backbone="vit_base_patch16_224.orig_in21k")
     assert minimum_memory(vit) == 4 * 85_798_656 + 16 * 295_008
     assert minimum_memory(replace(vit, method="linear")) == 4 * 85_798_656

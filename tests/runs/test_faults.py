@@ -1,4 +1,4 @@
-"""Everything that can go wrong around a run, done to real processes: nothing is lost, nothing stays behind."""
+"""Faults around a run, caused to real processes: no event is lost and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ from tests.lab import clear
 
 Wait = Callable[..., None]
 
-WHOLE = RunConfig(  # four epochs of 50 steps, measured twice
-    "digits", allocation((0,) * 9 + (2, 0, 3), drop_rate=0.5), backbone="lab_vit_12x128.random", epochs=4, evaluations=2,
-    batch_size=16, device="cpu", precision="float32", learning_rate=5e-3,
+WHOLE = RunConfig(  # four epochs of 50 steps, two evaluations
+    "digits", allocation((0,) * 9 + (2, 0, 3), drop_rate=0.5), backbone="lab_vit_12x128.random", epochs=4,
+    evaluations=2, batch_size=16, device="cpu", precision="float32", learning_rate=5e-3,
 )  # fmt: skip
 LONG = dataclasses.replace(WHOLE, epochs=10_000, evaluations=1)
 
@@ -49,8 +49,8 @@ def status(store: RunStore, run: str) -> Status:
     return store.run(run).status
 
 
-def told(store: RunStore, run: str) -> Callable[[], object]:
-    """What a test that waits in vain should show."""
+def describe(store: RunStore, run: str) -> Callable[[], object]:
+    """What to print when a test times out."""
     return lambda: (store.run(run).status, store.run(run).reason, commands.log_tail(store, run))
 
 
@@ -68,20 +68,20 @@ def wait_for_step(store: RunStore, run: str, number: int, wait_for: Wait) -> Non
         last = store.last(run, TrainStep)
         return status(store, run).is_over or (last is not None and last.step >= number)
 
-    wait_for(reached, told(store, run))
-    assert not status(store, run).is_over, told(store, run)()
+    wait_for(reached, describe(store, run))
+    assert not status(store, run).is_over, describe(store, run)()
 
 
 @pytest.fixture
 def often_saved(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs of this test save a checkpoint after every step, not every half minute."""
+    """Runs of this test save a checkpoint after every step, not every 30 s."""
     monkeypatch.setenv("MLAE_LAB_SAVE_SECONDS", "0")
 
 
 # ---------------------------------------------------------------- killed, stopped, resumed
 
 
-def test_killed_and_stopped_and_resumed_a_run_ends_as_if_nothing_had_happened(
+def test_a_killed_stopped_and_resumed_run_ends_like_an_uninterrupted_one(
     lab_store: RunStore, wait_for: Wait, often_saved: None
 ) -> None:
     undisturbed = commands.launch(lab_store, WHOLE).id
@@ -89,7 +89,7 @@ def test_killed_and_stopped_and_resumed_a_run_ends_as_if_nothing_had_happened(
     wait_for_step(lab_store, run, 30, wait_for)
     seen = len(lab_store.events(run))
     os.kill(lab_store.run(run).pid, signal.SIGKILL)
-    wait_for(lambda: status(lab_store, run) is Status.LOST, told(lab_store, run))
+    wait_for(lambda: status(lab_store, run) is Status.LOST, describe(lab_store, run))
     assert "was killed by SIGKILL" in lab_store.run(run).reason
     assert "its last checkpoint is kept, resume continues from it" in lab_store.run(run).reason
     assert len(lab_store.events(run)) >= seen
@@ -99,7 +99,7 @@ def test_killed_and_stopped_and_resumed_a_run_ends_as_if_nothing_had_happened(
         commands.resume(lab_store, run)
     wait_for_step(lab_store, run, 70, wait_for)
     assert commands.stop(lab_store, run) in (Status.STOPPING, Status.STOPPED)
-    wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
+    wait_for(lambda: status(lab_store, run).is_over, describe(lab_store, run))
     stopped = lab_store.run(run)
     last = lab_store.last(run, TrainStep).step
     assert (stopped.status, stopped.reason) == (Status.STOPPED, f"stopped and saved after step {last}")
@@ -108,20 +108,22 @@ def test_killed_and_stopped_and_resumed_a_run_ends_as_if_nothing_had_happened(
     assert measured.step == last < 100
 
     commands.resume(lab_store, run)
-    wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
-    assert status(lab_store, run) is Status.FINISHED, told(lab_store, run)()
+    wait_for(lambda: status(lab_store, run).is_over, describe(lab_store, run))
+    assert status(lab_store, run) is Status.FINISHED, describe(lab_store, run)()
     assert lab_store.run(run).attempt == 3
-    assert steps(lab_store, run) == list(range(1, 201)) == steps(lab_store, undisturbed)  # none twice, none missing
+    assert (
+        steps(lab_store, run) == list(range(1, 201)) == steps(lab_store, undisturbed)
+    )  # none is missing or duplicated
     for kind in (TrainStep, ExpertStats, SimilarityStats, Statistics, Evaluation):
-        one, other = (timeless(lab_store, r, kind) for r in (undisturbed, run))
-        if kind is not TrainStep:  # what the stop itself measured stands between the two of the schedule
+        uninterrupted, other = (timeless(lab_store, r, kind) for r in (undisturbed, run))
+        if kind is not TrainStep:  # the stop added an evaluation between the two scheduled ones
             del other[0 if last < 100 else 1]
-        assert one == other, kind
+        assert uninterrupted == other, kind
     adapters = [load_file(lab_store.paths(r).adapter) for r in (undisturbed, run)]
     assert {n: v.tobytes() for n, v in adapters[0].items()} == {n: v.tobytes() for n, v in adapters[1].items()}
-    places = [s.event for s in lab_store.events(run, Resumed)]
-    assert [isinstance(p, Resumed) for p in places] == [True, True]
-    assert places[1].step == last
+    resumed = [s.event for s in lab_store.events(run, Resumed)]
+    assert [isinstance(p, Resumed) for p in resumed] == [True, True]
+    assert resumed[1].step == last
     assert len(lab_store.events(run, Started)) == 1
     with pytest.raises(StoreError, match=f"run {run} is finished: branch from it"):
         commands.resume(lab_store, run)
@@ -129,8 +131,8 @@ def test_killed_and_stopped_and_resumed_a_run_ends_as_if_nothing_had_happened(
 
 
 @pytest.mark.parametrize("then", ["resumed", "deleted"])
-def test_a_run_that_died_unseen_is_resumed_or_deleted_at_once(lab_store: RunStore, then: str) -> None:
-    """Its supervisor died too, so its row still says that it starts."""
+def test_a_dead_run_whose_end_is_not_recorded_is_resumed_or_deleted_at_once(lab_store: RunStore, then: str) -> None:
+    """Its supervisor died, too, so its row still says starting."""
     run = lab_store.enqueue(LONG, "cpu").id
     assert lab_store.claim(run, "cpu")
     assert lab_store.began(run, 2**22 + 1)
@@ -145,13 +147,13 @@ def test_a_run_that_died_unseen_is_resumed_or_deleted_at_once(lab_store: RunStor
             lab_store.run(run)
 
 
-def test_a_half_written_checkpoint_is_passed_over(lab_store: RunStore, wait_for: Wait) -> None:
+def test_a_truncated_checkpoint_is_skipped(lab_store: RunStore, wait_for: Wait) -> None:
     run = commands.launch(lab_store, dataclasses.replace(WHOLE, evaluations=16, epochs=16)).id
     wait_for(
-        lambda: len(lab_store.paths(run).checkpoints()) >= 2 or status(lab_store, run).is_over, told(lab_store, run)
+        lambda: len(lab_store.paths(run).checkpoints()) >= 2 or status(lab_store, run).is_over, describe(lab_store, run)
     )
     os.kill(lab_store.run(run).pid, signal.SIGKILL)
-    wait_for(lambda: status(lab_store, run) is Status.LOST, told(lab_store, run))
+    wait_for(lambda: status(lab_store, run) is Status.LOST, describe(lab_store, run))
     files = lab_store.paths(run)
     kept = max(int(name) for name in files.checkpoints() if name.isdigit())
     whole = files.checkpoint.read_bytes()
@@ -159,7 +161,9 @@ def test_a_half_written_checkpoint_is_passed_over(lab_store: RunStore, wait_for:
     files.checkpoint.write_bytes(whole[:1000])
     (files.folder / "checkpoint.safetensors.part").write_bytes(b"half")
     commands.resume(lab_store, run)
-    wait_for(lambda: lab_store.last(run, Resumed) is not None or status(lab_store, run).is_over, told(lab_store, run))
+    wait_for(
+        lambda: lab_store.last(run, Resumed) is not None or status(lab_store, run).is_over, describe(lab_store, run)
+    )
     resumed = lab_store.last(run, Resumed)
     assert isinstance(resumed, Resumed)
     assert resumed.step == kept * 50
@@ -167,11 +171,9 @@ def test_a_half_written_checkpoint_is_passed_over(lab_store: RunStore, wait_for:
     assert not list(files.folder.glob("*.part"))
 
 
-def test_another_mask_goes_on_from_a_checkpoint_as_a_new_run(
-    lab_store: RunStore, wait_for: Wait, often_saved: None
-) -> None:
+def test_branching_with_another_mask_is_a_new_run(lab_store: RunStore, wait_for: Wait, often_saved: None) -> None:
     parent = commands.launch(lab_store, WHOLE).id
-    wait_for(lambda: status(lab_store, parent).is_over, told(lab_store, parent))
+    wait_for(lambda: status(lab_store, parent).is_over, describe(lab_store, parent))
     assert set(lab_store.paths(parent).checkpoints()) == {"last", "2", "4"}
     other = allocation((0,) * 9 + (2, 1, 3))
     with pytest.raises(
@@ -180,13 +182,13 @@ def test_another_mask_goes_on_from_a_checkpoint_as_a_new_run(
         commands.branch(lab_store, parent, other)
     with pytest.raises(StoreError, match=f"run {parent} has no checkpoint '3': it has last, 2, 4"):
         commands.branch(lab_store, parent, other, "3")
-    with pytest.raises(ConfigError, match="experts of rank 2 and run .* has rank 1"):
+    with pytest.raises(ConfigError, match=r"have rank 2 and those of run .* have rank 1"):
         commands.branch(lab_store, parent, dataclasses.replace(other, expert_rank=2), "2")
     child = commands.branch(lab_store, parent, other, "2", owner="ada").id
-    commands.delete(lab_store, parent)  # the child has what it needs
-    wait_for(lambda: status(lab_store, child).is_over, told(lab_store, child))
+    commands.delete(lab_store, parent)  # the child has its own copy of the checkpoint
+    wait_for(lambda: status(lab_store, child).is_over, describe(lab_store, child))
     run = lab_store.run(child)
-    assert run.status is Status.FINISHED, told(lab_store, child)()
+    assert run.status is Status.FINISHED, describe(lab_store, child)()
     assert (run.parent, run.relation, run.source, run.config.plan) == (parent, "branched", "2", other)
     assert steps(lab_store, child) == list(range(101, 201))
     assert lab_store.last(child, Resumed).step == 100
@@ -197,32 +199,30 @@ def test_another_mask_goes_on_from_a_checkpoint_as_a_new_run(
     assert lab_store.paths(twin.id).start.read_bytes() == lab_store.paths(child).start.read_bytes()
     commands.stop(lab_store, twin.id, now=True)
     lab_store.paths(child).start.unlink()
-    with pytest.raises(StoreError, match="was branched from a checkpoint .* is missing here"):
+    with pytest.raises(StoreError, match=r"was branched from a checkpoint .* is missing here"):
         commands.rerun(lab_store, child)
 
 
 # ---------------------------------------------------------------- stopping
 
 
-def test_a_run_that_hangs_while_it_loads_still_ends_and_the_next_one_starts(
-    lab_store: RunStore, wait_for: Wait
-) -> None:
-    """Stopped by SIGSTOP it hears nothing, as in a read from a network disk that went away."""
+def test_a_run_that_hangs_while_it_loads_is_ended_and_the_next_one_starts(lab_store: RunStore, wait_for: Wait) -> None:
+    """Paused by SIGSTOP it cannot react, as in a read from a lost network disk."""
     run = commands.launch(lab_store, LONG).id
     after = commands.launch(lab_store, LONG).id
-    wait_for(lambda: lab_store.run(run).pid is not None, told(lab_store, run))
+    wait_for(lambda: lab_store.run(run).pid is not None, describe(lab_store, run))
     os.kill(lab_store.run(run).pid, signal.SIGSTOP)
     began = time.monotonic()
     assert commands.stop(lab_store, run) is Status.STOPPING
-    wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
+    wait_for(lambda: status(lab_store, run).is_over, describe(lab_store, run))
     assert lab_store.run(run).status is Status.STOPPED
     assert lab_store.run(run).reason.startswith("stopped at once; it had no checkpoint yet")
     assert supervisor.STOP_SECONDS <= time.monotonic() - began < supervisor.STOP_SECONDS + 10
-    wait_for(lambda: status(lab_store, after) is not Status.QUEUED, told(lab_store, after))
+    wait_for(lambda: status(lab_store, after) is not Status.QUEUED, describe(lab_store, after))
     assert not is_alive(lab_store.paths(run))
 
 
-def test_a_stalled_run_is_seen_and_stop_now_ends_it(
+def test_a_stalled_run_is_detected_and_stop_now_ends_it(
     lab_store: RunStore, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = commands.launch(lab_store, LONG).id
@@ -236,7 +236,7 @@ def test_a_stalled_run_is_seen_and_stop_now_ends_it(
     wait_for(lambda: liveness.stalled_for(files) is not None)
     assert beat is not None
     assert beat.step >= 3
-    assert status(lab_store, run) is Status.RUNNING  # it lives: it is not called lost
+    assert status(lab_store, run) is Status.RUNNING  # it is alive, so it is not lost
     assert commands.stop(lab_store, run, now=True) is Status.STOPPED
     assert not is_alive(files)
     assert commands.stop(lab_store, run, now=True) is Status.STOPPED  # a second click
@@ -245,43 +245,45 @@ def test_a_stalled_run_is_seen_and_stop_now_ends_it(
 # ---------------------------------------------------------------- the store
 
 
-def test_a_store_that_is_locked_for_long_stops_nobody(lab_store: RunStore, wait_for: Wait) -> None:
+def test_a_run_trains_on_while_the_store_is_locked(lab_store: RunStore, wait_for: Wait) -> None:
     run = commands.launch(lab_store, LONG).id
     wait_for_step(lab_store, run, 3, wait_for)
     heartbeat = liveness.heartbeat(lab_store.paths(run))
     with locked(lab_store):
         seen = len(lab_store.events(run))
         time.sleep(6)
-        now = liveness.heartbeat(lab_store.paths(run))
+        beat = liveness.heartbeat(lab_store.paths(run))
         assert heartbeat is not None
-        assert now is not None
-        assert now.step > heartbeat.step + 5
-        assert len(lab_store.events(run)) == seen  # and keeps its events
+        assert beat is not None
+        assert beat.step > heartbeat.step + 5
+        assert len(lab_store.events(run)) == seen  # its events are pending
         assert status(lab_store, run) is Status.RUNNING
         assert supervisor.is_supervised(lab_store)
-    wait_for_step(lab_store, run, int(now.step), wait_for)
-    found = steps(lab_store, run)
-    assert found == list(range(1, len(found) + 1))  # none is missing, none is there twice
-    commands.stop(lab_store, run, now=True)
+    wait_for_step(lab_store, run, int(beat.step), wait_for)
+    recorded = steps(lab_store, run)
+    assert recorded == list(range(1, len(recorded) + 1))  # none is missing or duplicated
+    commands.stop(lab_store, run, beat=True)
 
 
-def test_a_store_that_is_locked_when_the_run_ends_gets_the_end_later(lab_store: RunStore, wait_for: Wait) -> None:
+def test_the_end_of_a_run_is_recorded_after_a_lock(lab_store: RunStore, wait_for: Wait) -> None:
     run = commands.launch(lab_store, LONG).id
     wait_for_step(lab_store, run, 3, wait_for)
     commands.stop(lab_store, run)
     with locked(lab_store):
-        wait_for(lambda: liveness.read_exit_record(lab_store.paths(run)) is not None, told(lab_store, run), seconds=90)
+        wait_for(
+            lambda: liveness.read_exit_record(lab_store.paths(run)) is not None, describe(lab_store, run), seconds=90
+        )
         time.sleep(1)
-    wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
+    wait_for(lambda: status(lab_store, run).is_over, describe(lab_store, run))
     assert status(lab_store, run) is Status.STOPPED
-    found = steps(lab_store, run)
-    assert found == list(range(1, len(found) + 1))
-    assert lab_store.last(run, Evaluation).step == found[-1]
+    recorded = steps(lab_store, run)
+    assert recorded == list(range(1, len(recorded) + 1))
+    assert lab_store.last(run, Evaluation).step == recorded[-1]
 
 
 @contextmanager
 def locked(store: RunStore) -> Iterator[None]:
-    """Another process, as it seems, has the store for itself."""
+    """Lock the store as another process would."""
     db = sqlite3.connect(database(store.folder), isolation_level=None, timeout=30)
     db.execute("BEGIN IMMEDIATE")
     try:
@@ -291,29 +293,27 @@ def locked(store: RunStore) -> Iterator[None]:
         db.close()
 
 
-def test_what_a_locked_store_did_not_take_is_there_after_a_kill_and_a_resume(
-    lab_store: RunStore, wait_for: Wait, often_saved: None
-) -> None:
-    """The checkpoint lies before the kill, and a resumed run tells nothing again of what lies before its checkpoint."""
+def test_pending_events_survive_a_kill_and_a_resume(lab_store: RunStore, wait_for: Wait, often_saved: None) -> None:
+    """A resumed run does not report events before its checkpoint again, so they must be kept."""
     run = commands.launch(lab_store, WHOLE).id
     files = lab_store.paths(run)
     wait_for_step(lab_store, run, 10, wait_for)
     with locked(lab_store):
-        wait_for(lambda: files.checkpoint_after(2).exists(), told(lab_store, run))
+        wait_for(lambda: files.checkpoint_after(2).exists(), describe(lab_store, run))
         os.kill(lab_store.run(run).pid, signal.SIGKILL)
         wait_for(lambda: not is_alive(files))
         assert lab_store.last(run, Evaluation) is None
-    wait_for(lambda: status(lab_store, run) is Status.LOST, told(lab_store, run))
+    wait_for(lambda: status(lab_store, run) is Status.LOST, describe(lab_store, run))
     assert lab_store.last(run, Evaluation).epoch == 2
     assert not files.pending_events.exists()
     commands.resume(lab_store, run)
-    wait_for(lambda: status(lab_store, run).is_over, told(lab_store, run))
-    assert status(lab_store, run) is Status.FINISHED, told(lab_store, run)()
-    assert steps(lab_store, run) == list(range(1, 201))  # none twice, none missing
+    wait_for(lambda: status(lab_store, run).is_over, describe(lab_store, run))
+    assert status(lab_store, run) is Status.FINISHED, describe(lab_store, run)()
+    assert steps(lab_store, run) == list(range(1, 201))  # none is missing or duplicated
     assert [s.event.epoch for s in lab_store.events(run, Evaluation)] == [2, 4]
 
 
-def test_a_store_that_stays_locked_behind_the_end_has_every_number_later(
+def test_a_store_locked_beyond_the_end_gets_all_events_later(
     lab_store: RunStore, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLAE_LAB_END_SECONDS", "0.5")
@@ -321,10 +321,10 @@ def test_a_store_that_stays_locked_behind_the_end_has_every_number_later(
     files = lab_store.paths(run)
     wait_for_step(lab_store, run, 3, wait_for)
     with locked(lab_store):
-        wait_for(lambda: not is_alive(files), told(lab_store, run))
+        wait_for(lambda: not is_alive(files), describe(lab_store, run))
         assert liveness.read_exit_record(files).status is Status.FINISHED
         assert lab_store.last(run, Evaluation) is None
-    wait_for(lambda: status(lab_store, run) is Status.FINISHED, told(lab_store, run))
+    wait_for(lambda: status(lab_store, run) is Status.FINISHED, describe(lab_store, run))
     assert steps(lab_store, run) == list(range(1, 51))
     assert lab_store.last(run, Evaluation).epoch == 1
 
@@ -341,7 +341,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """Take the room that is left."""
+    """Fill the free space."""
     ballast = folder / "ballast"
     with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
         while True:
@@ -349,7 +349,7 @@ def fill(folder: Path) -> Path:
     return ballast
 
 
-def test_a_full_disk_fails_the_run_with_that_word_and_loses_nothing(
+def test_a_full_disk_fails_the_run_with_that_reason_and_loses_nothing(
     small_disk: Path, wait_for: Wait, often_saved: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLAE_LAB_END_SECONDS", "5")
@@ -359,25 +359,25 @@ def test_a_full_disk_fails_the_run_with_that_word_and_loses_nothing(
         wait_for_step(store, run, 20, wait_for)
         seen = [s.event for s in store.events(run)]
         ballast = fill(small_disk)
-        wait_for(lambda: not is_alive(store.paths(run)), told(store, run))
-        # it could not be written into the store, and is known all the same
-        now = liveness.derived(store, store.run(run))
-        assert (now.status, now.reason) == (Status.FAILED, "the disk is full: free some space and resume the run")
+        wait_for(lambda: not is_alive(store.paths(run)), describe(store, run))
+        # the store could not be written, but there is an exit record
+        actual = liveness.derived(store, store.run(run))
+        assert (actual.status, actual.reason) == (Status.FAILED, "the disk is full: free some space and resume the run")
         assert [s.event for s in store.events(run)][: len(seen)] == seen
         ballast.unlink()
         supervisor.ensure(store)
-        wait_for(lambda: status(store, run) is Status.FAILED, told(store, run))
+        wait_for(lambda: status(store, run) is Status.FAILED, describe(store, run))
         commands.resume(store, run)
-        wait_for(lambda: store.last(run, Resumed) is not None or status(store, run).is_over, told(store, run))
-        assert status(store, run) is Status.RUNNING, told(store, run)()
+        wait_for(lambda: store.last(run, Resumed) is not None or status(store, run).is_over, describe(store, run))
+        assert status(store, run) is Status.RUNNING, describe(store, run)()
         wait_for_step(store, run, len(seen) + 20, wait_for)
-        found = steps(store, run)
-        assert found == list(range(1, len(found) + 1))
+        recorded = steps(store, run)
+        assert recorded == list(range(1, len(recorded) + 1))
     finally:
         clear(store)
 
 
-def test_enqueuing_on_a_full_disk_is_an_error_and_no_half_run(small_disk: Path) -> None:
+def test_launching_on_a_full_disk_is_an_error_and_leaves_no_partial_run(small_disk: Path) -> None:
     store = RunStore(small_disk / "lab")
     kept = store.enqueue(LONG, "cuda").id
     store.move(kept, Status.STOPPED)
@@ -392,11 +392,11 @@ def test_enqueuing_on_a_full_disk_is_an_error_and_no_half_run(small_disk: Path) 
     clear(after)
 
 
-# ---------------------------------------------------------------- everybody at once
+# ---------------------------------------------------------------- concurrent users
 
 
-def test_two_people_press_every_button_at_once(lab_store: RunStore, wait_for: Wait) -> None:
-    """Whatever they do in whatever order: one process per run at most, no run twice, and it can be used afterwards."""
+def test_concurrent_actions_of_two_people(lab_store: RunStore, wait_for: Wait) -> None:
+    """In any order: at most one process per run, no run twice, and the store works afterwards."""
     runs = [commands.launch(lab_store, LONG).id for _ in range(3)]
     problems: list[BaseException] = []
     began = threading.Barrier(4)
@@ -410,7 +410,7 @@ def test_two_people_press_every_button_at_once(lab_store: RunStore, wait_for: Wa
             try:
                 button(lab_store, run)
             except StoreError:
-                pass  # one sentence for whoever came second
+                pass  # one sentence for the later call
             except BaseException as error:
                 problems.append(error)
 
@@ -428,7 +428,7 @@ def test_two_people_press_every_button_at_once(lab_store: RunStore, wait_for: Wa
     wait_for(lambda: not lab_store.open_runs(), lambda: lab_store.runs())
     assert not any(is_alive(lab_store.paths(run)) for run in runs)
     last = commands.launch(lab_store, dataclasses.replace(LONG, plan=dense(1), max_seconds=0.001)).id
-    wait_for(lambda: status(lab_store, last).is_over, told(lab_store, last))
+    wait_for(lambda: status(lab_store, last).is_over, describe(lab_store, last))
     assert status(lab_store, last) is Status.FINISHED
     wait_for(lambda: not is_alive(lab_store.paths(last)))
 

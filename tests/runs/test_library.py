@@ -1,4 +1,4 @@
-"""The library of masks: kept in the store for everybody, one name once."""
+"""The library of masks: shared by all users of a store, with unique names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mlae_lab.runs.store import RunStore, StoreError
 from tests.lab import to_schema_5
 
 
-def test_a_saved_mask_is_there_for_everybody(store: RunStore) -> None:
+def test_a_saved_mask_is_visible_to_everybody(store: RunStore) -> None:
     plan = pattern("hourglass", "mixed", 0.3)
     saved = store.save_plan("  My \n hourglass\u200b ", plan, "ada")
     assert (saved.name, saved.owner, saved.plan) == ("My hourglass", "ada", plan)
@@ -26,15 +26,15 @@ def test_a_saved_mask_is_there_for_everybody(store: RunStore) -> None:
     assert RunStore(store.folder).plans() == [second, saved]
 
 
-def test_a_name_is_given_once(store: RunStore) -> None:
+def test_names_are_unique(store: RunStore) -> None:
     saved = store.save_plan("One", dense(), "ada")
     with pytest.raises(StoreError, match="has a mask named 'one' already: choose another name"):
         store.save_plan("one", uniform(0.5), "bob")
     other = store.save_plan("Two", uniform(0.5))
     with pytest.raises(StoreError, match="has a mask named 'ONE' already"):
         store.rename_plan(other.id, "ONE")
-    store.rename_plan(saved.id, "one")  # its own name in another spelling
-    assert [found.name for found in store.plans()] == ["Two", "one"]
+    store.rename_plan(saved.id, "one")  # the same name in other case
+    assert [saved_plan.name for saved_plan in store.plans()] == ["Two", "one"]
 
 
 def test_rename_and_delete(store: RunStore) -> None:
@@ -48,14 +48,14 @@ def test_rename_and_delete(store: RunStore) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "  \n ", "\u200b", "x" * 49])
-def test_what_is_no_name(store: RunStore, name: str) -> None:
+def test_invalid_names(store: RunStore, name: str) -> None:
     with pytest.raises(StoreError, match="it must have 1 to 48"):
         store.save_plan(name, dense())
     assert store.plans() == []
     assert plan_name("x" * 48) == "x" * 48
 
 
-def test_a_full_library_says_so(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_library_refuses_more_masks(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(library, "MAX_PLANS", 2)
     for number in range(2):
         store.save_plan(str(number), dense())
@@ -63,7 +63,7 @@ def test_a_full_library_says_so(store: RunStore, monkeypatch: pytest.MonkeyPatch
         store.save_plan("3", dense())
 
 
-def test_of_many_who_take_one_name_one_gets_it(store: RunStore) -> None:
+def test_one_of_many_concurrent_saves_gets_the_name(store: RunStore) -> None:
     won: list[str] = []
 
     def take(who: str) -> None:
@@ -76,10 +76,10 @@ def test_of_many_who_take_one_name_one_gets_it(store: RunStore) -> None:
     for thread in threads:
         thread.join()
     assert len(won) == 1
-    assert [found.owner for found in store.plans()] == won
+    assert [saved_plan.owner for saved_plan in store.plans()] == won
 
 
-def test_a_mask_that_cannot_be_read_hides_no_other(store: RunStore) -> None:
+def test_a_mask_that_cannot_be_read_is_left_out(store: RunStore) -> None:
     saved = store.save_plan("One", dense())
     with sqlite3.connect(database(store.folder)) as db:
         db.execute("INSERT INTO plans VALUES ('x', 'from tomorrow', '', 1.0, '{\"shape\": 3}')")

@@ -1,4 +1,4 @@
-"""What a locked store did not take comes in once, and a damaged note of it harms nothing."""
+"""Events that a locked store did not take are written once; a damaged file does no harm."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ def run(lab_store: RunStore) -> str:
     return name
 
 
-def told(store: RunStore, run: str) -> list[Saved]:
+def saved_events(store: RunStore, run: str) -> list[Saved]:
     return [stored.event for stored in store.events(run)]
 
 
-def test_it_comes_in_once(lab_store: RunStore, run: str) -> None:
+def test_pending_events_are_written_once(lab_store: RunStore, run: str) -> None:
     files = lab_store.paths(run)
     pending_events.keep(files, lab_store.event_ids(run)[1], [SECOND])
-    pending_events.keep(files, lab_store.event_ids(run)[1], [SECOND, THIRD])  # what was kept before is replaced
-    assert told(lab_store, run) == [FIRST]
+    pending_events.keep(files, lab_store.event_ids(run)[1], [SECOND, THIRD])  # replaces the earlier ones
+    assert saved_events(lab_store, run) == [FIRST]
     for _ in range(2):
         pending_events.deliver(lab_store, run)
-        assert told(lab_store, run) == [FIRST, SECOND, THIRD]
-    assert [path.name for path in files.folder.iterdir() if "untold" in path.name] == []
+        assert saved_events(lab_store, run) == [FIRST, SECOND, THIRD]
+    assert [path.name for path in files.folder.iterdir() if "pending" in path.name] == []
 
 
-def test_what_the_store_took_after_all_is_not_told_again(lab_store: RunStore, run: str) -> None:
+def test_events_that_the_store_has_are_not_written_again(lab_store: RunStore, run: str) -> None:
     pending_events.keep(lab_store.paths(run), lab_store.event_ids(run)[1], [SECOND])
-    lab_store.append(run, [SECOND])  # and killed before the note was taken away
+    lab_store.append(run, [SECOND])  # killed before the file was removed
     pending_events.deliver(lab_store, run)
-    assert told(lab_store, run) == [FIRST, SECOND]
+    assert saved_events(lab_store, run) == [FIRST, SECOND]
     assert not lab_store.paths(run).pending_events.exists()
 
 
@@ -52,17 +52,17 @@ def test_what_the_store_took_after_all_is_not_told_again(lab_store: RunStore, ru
         json.dumps({"after": 1, "events": [["saved", "{}"]]}), json.dumps({"after": 1, "events": [["saved", "{"]]}),
     ],
 )  # fmt: skip
-def test_a_damaged_note_is_left_alone(lab_store: RunStore, run: str, text: str) -> None:
+def test_a_damaged_file_is_kept(lab_store: RunStore, run: str, text: str) -> None:
     lab_store.paths(run).pending_events.write_text(text)
     pending_events.deliver(lab_store, run)
-    assert told(lab_store, run) == [FIRST]
+    assert saved_events(lab_store, run) == [FIRST]
     assert lab_store.paths(run).pending_events.read_text() == text
 
 
-def test_kinds_of_a_newer_lab_are_passed_over(lab_store: RunStore, run: str) -> None:
+def test_events_of_a_newer_version_are_skipped(lab_store: RunStore, run: str) -> None:
     pending_events.keep(lab_store.paths(run), lab_store.event_ids(run)[1], [SECOND])
     note = json.loads(lab_store.paths(run).pending_events.read_text())
     note["events"].append(["dreamt", "{}"])
     lab_store.paths(run).pending_events.write_text(json.dumps(note))
     pending_events.deliver(lab_store, run)
-    assert told(lab_store, run) == [FIRST, SECOND]
+    assert saved_events(lab_store, run) == [FIRST, SECOND]

@@ -1,4 +1,4 @@
-"""The process that looks into a run: real ones, on a real run."""
+"""Probes: real processes, on a real run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunStore
         end_probe(store, other.id)
 
 
-def test_the_answer_is_the_number_that_the_run_ended_with(trained: tuple[RunStore, str]) -> None:
+def test_the_answer_equals_the_result_of_the_run(trained: tuple[RunStore, str]) -> None:
     store, run = trained
     answer = probe.wait(store, run, "about")
     assert answer.state == "done", answer.reason
@@ -48,7 +48,7 @@ def test_the_answer_is_the_number_that_the_run_ended_with(trained: tuple[RunStor
     assert answer.value["images"] == 200
 
 
-def test_many_who_ask_at_once_share_one_process(trained: tuple[RunStore, str]) -> None:
+def test_concurrent_queries_share_one_process(trained: tuple[RunStore, str]) -> None:
     store, run = trained
     end_probe(store, run)
     answers: list[probe.Answer] = []
@@ -73,8 +73,8 @@ def test_a_killed_probe_is_started_again(trained: tuple[RunStore, str]) -> None:
     assert probes_of(run) != before
 
 
-def test_a_probe_that_dies_again_and_again_is_abandoned_with_a_reason(trained: tuple[RunStore, str]) -> None:
-    """As one that needs more memory than there is: the system ends it before it answers."""
+def test_a_probe_that_is_killed_repeatedly_fails_with_a_reason(trained: tuple[RunStore, str]) -> None:
+    """As when memory runs out: the system kills it before it answers."""
     store, run = trained
     end_probe(store, run)
     over, killed = threading.Event(), set()
@@ -95,12 +95,12 @@ def test_a_probe_that_dies_again_and_again_is_abandoned_with_a_reason(trained: t
         killer.join()
     assert answer.state == "failed"
     assert "was killed 3 times before it could answer" in answer.reason
-    assert probe.wait(store, run, "about").state == "done"  # asked again it tries again
+    assert probe.wait(store, run, "about").state == "done"  # a second request tries again
 
 
 @pytest.mark.parametrize(("program", "state"), [("true", "done"), ("false", "done"), ("kill -9 $$", "failed")])
-def test_only_a_probe_that_was_killed_is_one_that_dies(program: str, state: str, trained: tuple[RunStore, str]) -> None:
-    """Not one that made room for another, nor one whose log says what went wrong."""
+def test_only_killed_probes_count_as_killed(program: str, state: str, trained: tuple[RunStore, str]) -> None:
+    """Not those that exited for another run, nor those whose log has an error."""
     store, run = trained
     end_probe(store, run)
     children = [subprocess.Popen(["sh", "-c", program]) for _ in range(3)]
@@ -110,12 +110,12 @@ def test_only_a_probe_that_was_killed_is_one_that_dies(program: str, state: str,
     assert probe.wait(store, run, "about").state == state
 
 
-def test_another_adapter_is_loaded_again(trained: tuple[RunStore, str]) -> None:
+def test_a_changed_adapter_is_loaded_again(trained: tuple[RunStore, str]) -> None:
     store, run = trained
     first = probe.wait(store, run, "about").value
     files = store.paths(run)
     before = files.adapter.read_bytes()
-    setup = prepare(store.run(run).config)  # as it was before its first step
+    setup = prepare(store.run(run).config)  # as before the first step
     save_adapter(files.adapter, setup.experts, setup.head, "lab_vit_12x128.random", "digits")
     try:
         second = probe.wait(store, run, "about").value
@@ -125,12 +125,12 @@ def test_another_adapter_is_loaded_again(trained: tuple[RunStore, str]) -> None:
     assert probe.wait(store, run, "about").value == first
 
 
-# What a process of an older lab runs: its answer lacks what is asked for today. The first labs knew nothing of formats.
+# Probes of earlier versions, whose answers lack newer fields; the first versions had no format.
 OLDER = """
 import sys
 from mlae_lab.runs import probe, probe_worker
 from mlae_lab.training import queries
-queries.queries = lambda: {"about": lambda *_: {"of": "an older lab"}}
+queries.queries = lambda: {"about": lambda *_: {"of": "an older version"}}
 probe.MAKE_ROOM_SECONDS = 0.2
 """
 KNOWS_FORMATS = "probe.FORMAT -= 1\n"
@@ -148,14 +148,14 @@ probe.announce = announce
 
 
 @pytest.mark.parametrize("lab", [KNOWS_FORMATS, KNOWS_NONE])
-def test_a_probe_of_an_older_lab_leaves_and_another_one_answers(
+def test_a_probe_of_an_older_version_exits_and_a_new_one_answers(
     lab: str, trained: tuple[RunStore, str], wait_for: Callable
 ) -> None:
     store, run = trained
     files = store.paths(run)
     end_probe(store, run)
     files.probe_address.unlink(missing_ok=True)
-    shutil.rmtree(files.answers, ignore_errors=True)  # a busy machine may have kept this one
+    shutil.rmtree(files.answers, ignore_errors=True)  # on a slow machine this one may be cached
     lock = locks.take(files.probe_lock)
     code = OLDER + lab + "probe_worker.main(sys.argv[2:])"
     words = [sys.executable, "-c", code, "mlae_lab.runs.probe_worker", str(store.folder), run, str(lock)]
@@ -170,14 +170,14 @@ def test_a_probe_of_an_older_lab_leaves_and_another_one_answers(
 
 
 @pytest.mark.parametrize("name", ["no_such", "../about", ""])
-def test_an_unknown_question_is_one_sentence(name: str, trained: tuple[RunStore, str]) -> None:
+def test_an_unknown_query_is_one_sentence(name: str, trained: tuple[RunStore, str]) -> None:
     store, run = trained
     answer = probe.wait(store, run, name)
     assert answer.state == "failed"
     assert "is not a query: choose from about" in answer.reason
 
 
-def test_who_has_no_token_learns_nothing(trained: tuple[RunStore, str]) -> None:
+def test_a_request_without_the_token_is_refused(trained: tuple[RunStore, str]) -> None:
     store, run = trained
     probe.wait(store, run, "about")
     files = store.paths(run)
@@ -185,16 +185,16 @@ def test_who_has_no_token_learns_nothing(trained: tuple[RunStore, str]) -> None:
     port = json.loads(files.probe_address.read_text())["port"]
     with socket.create_connection(("127.0.0.1", port), timeout=10) as wire:
         wire.sendall(b'{"token": "x", "query": "about", "arguments": {}}\n')
-        told = json.loads(wire.makefile("rb").readline())
-    assert told["state"] == "failed"
-    assert "value" not in told
+        reply = json.loads(wire.makefile("rb").readline())
+    assert reply["state"] == "failed"
+    assert "value" not in reply
     with socket.create_connection(("127.0.0.1", port), timeout=10) as wire:
         wire.sendall(b"\xff not json\n")
         assert wire.makefile("rb").readline() == b""
     assert probe.wait(store, run, "about").state == "done"
 
 
-def test_a_run_that_cannot_be_asked_says_why(lab_store: RunStore) -> None:
+def test_a_run_that_cannot_be_queried_gives_the_reason(lab_store: RunStore) -> None:
     run = lab_store.enqueue(RunConfig("digits"), device="cpu")
     assert "can be analysed when it is over" in probe.ask(lab_store, run.id, "about").reason
     lab_store.move(run.id, Status.STOPPED, "cancelled")
@@ -208,7 +208,7 @@ def test_a_run_that_cannot_be_asked_says_why(lab_store: RunStore) -> None:
     end_probe(lab_store, run.id)
 
 
-def test_an_idle_probe_leaves(
+def test_an_idle_probe_exits(
     trained: tuple[RunStore, str], monkeypatch: pytest.MonkeyPatch, wait_for: Callable
 ) -> None:
     store, run = trained
@@ -236,11 +236,11 @@ def test_a_fifth_probe_waits_until_one_is_idle(
     assert not locks.held(store.paths(run).probe_lock)
 
 
-# ---------------------------------------------------------------- the order of the work, without a process
+# ---------------------------------------------------------------- order of the work, without a process
 
 
-class Asked:
-    """A probe in this process whose questions are those of the test."""
+class LocalProbe:
+    """A probe in this process with queries of the test."""
 
     def __init__(self, store: RunStore, run: str, known: Mapping[str, Callable]) -> None:
         self.probe = probe_worker.Probe(store, run)
@@ -263,7 +263,7 @@ class Asked:
         return self.probe.ask({"token": self.probe.token, "format": probe.FORMAT, **request})
 
     def job(self, worked: float = 0.0, **arguments: object) -> probe_worker.Job:
-        """The long question, once so many seconds of work have gone into it."""
+        """The job of the long query, after so many seconds of work."""
         self.ask("long", timeout=0.0, **arguments)
         job = self.probe.jobs[probe.canonical("long", arguments)]
         deadline = time.monotonic() + 10
@@ -274,13 +274,13 @@ class Asked:
 
 
 @pytest.fixture
-def asked(trained: tuple[RunStore, str]) -> Iterator[Asked]:
-    authentication = threading.Event()
+def local_probe(trained: tuple[RunStore, str]) -> Iterator[LocalProbe]:
+    finish = threading.Event()
 
     def long(loaded: object, arguments: Mapping, on_progress: Callable[[int, int], None]) -> dict:
         for done in range(1_000_000):
             on_progress(done, 1_000_000)
-            if authentication.wait(0.001):
+            if finish.wait(0.001):
                 return {"done": True}
         return {}
 
@@ -290,154 +290,160 @@ def asked(trained: tuple[RunStore, str]) -> Iterator[Asked]:
     def wrong(loaded: object, arguments: Mapping, on_progress: Callable[[int, int], None]) -> dict:
         raise KeyError("n")
 
-    made = Asked(*trained, known={"long": long, "quick": quick, "wrong": wrong})
-    made.authentication = authentication
-    made.thread.start()
-    yield made
-    made.probe.leaving = True
-    made.thread.join()
+    process = LocalProbe(*trained, known={"long": long, "quick": quick, "wrong": wrong})
+    process.authentication = finish
+    process.thread.start()
+    yield process
+    process.probe.leaving = True
+    process.thread.join()
 
 
-def test_a_click_is_answered_while_a_long_question_goes_on(asked: Asked) -> None:
-    assert asked.ask("long", timeout=0.1)["state"] == "working"
-    assert asked.ask("quick", n=21)["value"] == {"twice": 42}
-    far = asked.ask("long", timeout=0.0)
+def test_a_short_query_is_answered_during_a_long_one(local_probe: LocalProbe) -> None:
+    assert local_probe.ask("long", timeout=0.1)["state"] == "working"
+    assert local_probe.ask("quick", n=21)["value"] == {"twice": 42}
+    far = local_probe.ask("long", timeout=0.0)
     assert far["state"] == "working"
     assert far["total"] == 1_000_000
-    asked.authentication.set()
-    assert asked.ask("long")["value"] == {"done": True}
+    local_probe.authentication.set()
+    assert local_probe.ask("long")["value"] == {"done": True}
 
 
-def test_what_nobody_waits_for_is_abandoned_and_may_be_asked_again(
-    asked: Asked, monkeypatch: pytest.MonkeyPatch, wait_for: Callable
+def test_a_short_query_that_nobody_waits_for_is_abandoned_and_can_be_repeated(
+    local_probe: LocalProbe, monkeypatch: pytest.MonkeyPatch, wait_for: Callable
 ) -> None:
     monkeypatch.setattr(probe_worker, "REQUEST_SECONDS", 0.1)
-    asked.ask("long", timeout=0.0)
-    job = next(iter(asked.probe.jobs.values()))
+    local_probe.ask("long", timeout=0.0)
+    job = next(iter(local_probe.probe.jobs.values()))
     wait_for(lambda: job.state == "abandoned")
     monkeypatch.setattr(probe_worker, "REQUEST_SECONDS", 15.0)
-    asked.authentication.set()
-    assert asked.ask("long")["value"] == {"done": True}
+    local_probe.authentication.set()
+    assert local_probe.ask("long")["value"] == {"done": True}
 
 
 @pytest.fixture
-def hasty(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """The same where all that is waited for passes quickly: a question is a long one after a fiftieth of a second."""
+def impatient(local_probe: LocalProbe, monkeypatch: pytest.MonkeyPatch) -> LocalProbe:
+    """The same with short timeouts: a query is a long one after 20 ms."""
     for name, seconds in (("KEEP", 0.02), ("ASKER", 0.1), ("TAB", 0.3), ("LEFT", 30.0)):
         monkeypatch.setattr(probe_worker, f"{name}_SECONDS", seconds)
-    return asked
+    return local_probe
 
 
-def test_a_long_question_is_there_when_somebody_comes_back(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_query_continues_until_somebody_returns(
+    local_probe: LocalProbe, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(probe_worker, "REQUEST_SECONDS", 0.1)
     monkeypatch.setattr(probe_worker, "KEEP_SECONDS", 0.02)
-    asked.ask("long", timeout=0.2)
-    before = next(iter(asked.probe.jobs.values()))
+    local_probe.ask("long", timeout=0.2)
+    before = next(iter(local_probe.probe.jobs.values()))
     time.sleep(0.4)
     assert before.state == "working"
-    asked.authentication.set()
-    assert asked.ask("long")["value"] == {"done": True}
+    local_probe.authentication.set()
+    assert local_probe.ask("long")["value"] == {"done": True}
     assert before.state == "done"
 
 
-def test_a_long_question_goes_on_after_its_last_asker_but_not_for_ever(
-    hasty: Asked, monkeypatch: pytest.MonkeyPatch, wait_for: Callable
+def test_a_long_query_continues_for_a_limited_time(
+    impatient: LocalProbe, monkeypatch: pytest.MonkeyPatch, wait_for: Callable
 ) -> None:
-    job = hasty.job(0.02)
+    job = impatient.job(0.02)
     time.sleep(0.6)
     before = job.done
     assert job.state == "working"
     assert not job.is_waited_for
-    assert hasty.ask("quick", n=21)["value"] == {"twice": 42}  # what is newer interrupts it as before
+    assert impatient.ask("quick", n=21)["value"] == {"twice": 42}  # newer queries still interrupt it
     wait_for(lambda: job.done > before)
     monkeypatch.setattr(probe_worker, "LEFT_SECONDS", 0.5)
     wait_for(lambda: job.state == "abandoned")
-    job = hasty.job()
-    hasty.authentication.set()
+    job = impatient.job()
+    impatient.authentication.set()
     wait_for(lambda: job.state == "done")
 
 
-def test_what_never_started_is_dropped_as_soon_as_nobody_waits(hasty: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
-    hasty.probe.leaving = True  # its thread rests
-    hasty.thread.join()
-    hasty.probe.leaving = False
-    hasty.ask("quick", timeout=0.0, n=1)
+def test_a_query_that_never_started_is_dropped_when_nobody_waits(
+    impatient: LocalProbe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient.probe.leaving = True  # its thread ends
+    impatient.thread.join()
+    impatient.probe.leaving = False
+    impatient.ask("quick", timeout=0.0, n=1)
     time.sleep(0.2)
-    job = hasty.probe.waiting.pop()
-    hasty.probe._answer(job)
+    job = impatient.probe.waiting.pop()
+    impatient.probe._answer(job)
     assert job.state == "abandoned"
 
 
-def test_a_question_that_was_left_gives_way_to_one_that_somebody_waits_for(hasty: Asked, wait_for: Callable) -> None:
-    hasty.job(0.02, n=1)
-    second = hasty.job(0.02, n=2)  # inside the first
-    first = hasty.job(n=1)
-    wait_for(lambda: hasty.ask("long", timeout=0.0, n=1)["state"] == "working" and second.state == "abandoned")
+def test_a_query_without_anybody_waiting_yields_to_one_with(impatient: LocalProbe, wait_for: Callable) -> None:
+    impatient.job(0.02, n=1)
+    second = impatient.job(0.02, n=2)  # inside the first
+    first = impatient.job(n=1)
+    wait_for(lambda: impatient.ask("long", timeout=0.0, n=1)["state"] == "working" and second.state == "abandoned")
     before = first.done
     wait_for(lambda: first.done > before)
     assert first.state == "working"
 
 
-def test_of_many_that_were_left_only_the_newest_go_on(hasty: Asked, wait_for: Callable) -> None:
-    jobs = [hasty.job(0.02, n=n) for n in range(probe_worker.LEFT_KEPT + 2)]
+def test_only_the_newest_queries_without_anybody_waiting_continue(impatient: LocalProbe, wait_for: Callable) -> None:
+    jobs = [impatient.job(0.02, n=n) for n in range(probe_worker.LEFT_KEPT + 2)]
     wait_for(lambda: jobs[1].surplus)
     assert [job.state for job in jobs] == ["working"] * len(jobs)
     assert not jobs[2].surplus
-    hasty.authentication.set()
-    wait_for(lambda: not hasty.probe.active)
+    impatient.authentication.set()
+    wait_for(lambda: not impatient.probe.active)
     assert [job.state for job in jobs] == ["abandoned"] * 2 + ["done"] * probe_worker.LEFT_KEPT
 
 
-def test_questions_inside_each_other_do_not_pile_up(
-    hasty: Asked, monkeypatch: pytest.MonkeyPatch, wait_for: Callable
+def test_the_depth_of_nested_queries_is_limited(
+    impatient: LocalProbe, monkeypatch: pytest.MonkeyPatch, wait_for: Callable
 ) -> None:
     monkeypatch.setattr(probe_worker, "TAB_SECONDS", 30.0)
     monkeypatch.setattr(probe_worker, "NESTED", 2)
-    jobs = [hasty.job(0.02, n=n) for n in range(4)]
+    jobs = [impatient.job(0.02, n=n) for n in range(4)]
     wait_for(lambda: [job.state for job in jobs[2:]] == ["abandoned"] * 2)
     time.sleep(0.2)
-    assert len(hasty.probe.active) == 2
+    assert len(impatient.probe.active) == 2
 
 
-def test_what_was_left_makes_room_for_another_run_after_what_is_idle(
-    hasty: Asked, monkeypatch: pytest.MonkeyPatch, wait_for: Callable
+def test_a_probe_without_anybody_waiting_exits_for_another_run(
+    impatient: LocalProbe, monkeypatch: pytest.MonkeyPatch, wait_for: Callable
 ) -> None:
     monkeypatch.setattr(probe, "MAKE_ROOM_SECONDS", 0.0)
-    job = hasty.job(0.02)
-    assert not hasty.send(leave="left")["value"]["leaving"]  # somebody waits for it
+    job = impatient.job(0.02)
+    assert not impatient.send(leave="left")["value"]["leaving"]  # somebody is waiting
     wait_for(lambda: not job.is_waited_for)
-    assert not hasty.send(leave="idle")["value"]["leaving"]
-    assert hasty.send(leave="left")["value"]["leaving"]
+    assert not impatient.send(leave="idle")["value"]["leaving"]
+    assert impatient.send(leave="left")["value"]["leaving"]
     wait_for(lambda: job.state == "abandoned")
 
 
-def test_a_newer_lab_makes_a_probe_leave_and_an_older_one_is_told_to_restart(asked: Asked, wait_for: Callable) -> None:
-    job = asked.job()
+def test_a_newer_version_makes_a_probe_exit_and_an_older_one_must_restart(
+    local_probe: LocalProbe, wait_for: Callable
+) -> None:
+    job = local_probe.job()
     for older in ({"format": probe.FORMAT - 1}, {"format": 0}):
-        assert "restart it" in asked.send(query="about", arguments={}, **older)["reason"]
+        assert "restart it" in local_probe.send(query="about", arguments={}, **older)["reason"]
     assert job.state == "working"
-    assert asked.send(leave="idle", format=probe.FORMAT + 1)["value"]["leaving"]
+    assert local_probe.send(leave="idle", format=probe.FORMAT + 1)["value"]["leaving"]
     wait_for(lambda: job.state == "abandoned")
 
 
-def test_a_file_that_a_question_names_is_a_part_of_it(asked: Asked, tmp_path: Path) -> None:
+def test_the_content_of_a_named_file_is_part_of_the_query(local_probe: LocalProbe, tmp_path: Path) -> None:
     file = tmp_path / "other"
-    asked.probe.known["size"] = lambda loaded, arguments, on_progress: {
+    local_probe.probe.known["size"] = lambda loaded, arguments, on_progress: {
         "bytes": Path(arguments["other"]).stat().st_size
     }
     for size in (3, 5):
         file.write_bytes(bytes(size))
-        assert asked.ask("size", other=str(file))["value"] == {"bytes": size}
+        assert local_probe.ask("size", other=str(file))["value"] == {"bytes": size}
     for odd in ("\0", "x" * 5000, str(tmp_path / "none")):
-        assert asked.ask("size", other=odd)["state"] == "failed"
+        assert local_probe.ask("size", other=odd)["state"] == "failed"
 
 
-def test_a_mistake_in_a_question_hurts_no_other(asked: Asked) -> None:
-    assert "code error, KeyError" in asked.ask("wrong")["reason"]
-    assert asked.ask("quick", n=1)["value"] == {"twice": 2}
+def test_an_error_in_a_query_affects_no_other(local_probe: LocalProbe) -> None:
+    assert "code error, KeyError" in local_probe.ask("wrong")["reason"]
+    assert local_probe.ask("quick", n=1)["value"] == {"twice": 2}
 
 
-def test_answers_that_took_long_are_kept_for_this_adapter_alone(
+def test_long_answers_are_cached_for_this_adapter_only(
     trained: tuple[RunStore, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, run = trained
@@ -451,12 +457,12 @@ def test_answers_that_took_long_are_kept_for_this_adapter_alone(
     os.utime(files.adapter, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
     assert probe._cached(files, "slow", {"a": 2, "b": 1}) is None
     os.utime(files.adapter, ns=(before.st_atime_ns, before.st_mtime_ns))
-    path = next(files.answers.glob("slow-*"))  # a busy machine may have kept others
+    path = next(files.answers.glob("slow-*"))  # on a slow machine others may be cached
     path.write_text(path.read_text()[:20])
     assert probe._cached(files, "slow", {"a": 2, "b": 1}) is None
 
 
-def test_kept_answers_of_another_format_or_of_a_file_that_changed_are_not_read(
+def test_cached_answers_of_another_format_or_a_changed_file_are_not_used(
     trained: tuple[RunStore, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     store, run = trained

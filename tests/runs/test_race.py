@@ -1,4 +1,4 @@
-"""Races: what starts, who leads, and what the seeds say of the lead. Numbers done by hand."""
+"""Races: what starts, which mask leads, whether the lead exceeds the noise. Expected values computed by hand."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore, StoreError
 from tests.lab import measured
 
-BASE = RunConfig("digits", dense(), epochs=4, evaluations=2, device="cpu", seed=5)  # measured after epochs 2 and 4
+BASE = RunConfig("digits", dense(), epochs=4, evaluations=2, device="cpu", seed=5)  # evaluated after epochs 2 and 4
 PLANS = [dense(), uniform(0.5), pattern("hourglass")]
-pytestmark = pytest.mark.usefixtures("no_supervisor")  # what is enqueued waits, and no process starts
+pytestmark = pytest.mark.usefixtures("no_supervisor")  # runs stay queued, no process starts
 
 
-# ---------------------------------------------------------------- starting
+# ---------------------------------------------------------------- launch
 
 
-def test_a_race_is_runs_in_the_queue_seed_by_seed(store: RunStore) -> None:
+def test_a_race_enqueues_its_runs_by_seed(store: RunStore) -> None:
     runs = race.launch(store, BASE, PLANS, seeds=2, owner="ada")
     assert [(run.config.plan, run.config.seed) for run in runs] == [(p, s) for s in (5, 6) for p in PLANS]
     assert {run.status for run in runs} == {Status.QUEUED}
     assert {run.owner for run in runs} == {"ada"}
     assert [(run.relation, run.parent) for run in runs] == [("race", "")] + [("race", runs[0].id)] * 5
     assert {replace(run.config, plan=dense(), seed=5) for run in runs} == {BASE}
-    assert [[run.id for run in found] for found in race.races(store.runs())] == [[run.id for run in runs]]
-    assert race.launch(store, BASE, PLANS, seeds=2) == runs  # what is there is taken
+    assert [[run.id for run in members] for members in race.races(store.runs())] == [[run.id for run in runs]]
+    assert race.launch(store, BASE, PLANS, seeds=2) == runs  # existing runs are reused
 
 
-def test_two_races_that_begin_with_one_run_are_two(store: RunStore) -> None:
-    one = race.launch(store, BASE, PLANS[:2])
+def test_two_races_with_the_same_first_run_are_separate(store: RunStore) -> None:
+    first_race = race.launch(store, BASE, PLANS[:2])
     other = race.launch(store, BASE, [PLANS[0], PLANS[2]])
-    assert other[0] == one[0]
-    assert [[run.id for run in found] for found in race.races(store.runs())] == [
+    assert other[0] == first_race[0]
+    assert [[run.id for run in members] for members in race.races(store.runs())] == [
         [run.id for run in other],
-        [run.id for run in one],
+        [run.id for run in first_race],
     ]
 
 
-def test_a_race_is_stopped_whole_and_what_is_over_stays(store: RunStore) -> None:
+def test_stopping_a_race_stops_all_runs_that_are_not_over(store: RunStore) -> None:
     runs = race.launch(store, BASE, PLANS, seeds=2)
     measured(store, runs[0], 50.0, 60.0)
     assert store.claim(runs[1].id, "cpu")
@@ -57,7 +57,7 @@ def test_a_race_is_stopped_whole_and_what_is_over_stays(store: RunStore) -> None
     assert [store.run(run.id).status for run in runs] == [Status.FINISHED, Status.STOPPING] + [Status.STOPPED] * 4
 
 
-def test_what_was_measured_before_is_taken(store: RunStore) -> None:
+def test_finished_runs_are_reused(store: RunStore) -> None:
     before = measured(store, store.enqueue(replace(BASE, plan=PLANS[1]), "cpu"), 50.0, 60.0)
     runs = race.launch(store, BASE, PLANS)
     assert runs[1] == before
@@ -79,7 +79,7 @@ def test_what_was_measured_before_is_taken(store: RunStore) -> None:
         (replace(BASE, seed=2**31 - 1), PLANS, 2, "seed is 2147483648"),
     ],
 )
-def test_what_is_refused_starts_nothing(
+def test_an_invalid_race_starts_nothing(
     store: RunStore, config: RunConfig, plans: list[MaskPlan], seeds: int, why: str
 ) -> None:
     with pytest.raises((ConfigError, CatalogError), match=why):
@@ -87,37 +87,37 @@ def test_what_is_refused_starts_nothing(
     assert store.runs() == []
 
 
-# ---------------------------------------------------------------- standing
+# ---------------------------------------------------------------- standings
 
 
-def test_before_anything_is_measured(store: RunStore) -> None:
+def test_before_the_first_evaluation(store: RunStore) -> None:
     runs = race.launch(store, BASE, PLANS)
-    found = race.race(store, runs)
-    assert (found.epoch, found.standings, found.is_through) == (None, (), False)
-    assert found.verdict == "No mask has been evaluated yet."
+    state = race.race(store, runs)
+    assert (state.epoch, state.standings, state.is_through) == (None, (), False)
+    assert state.verdict == "No mask has been evaluated yet."
     measured(store, runs[0], 50.0, 60.0)
     assert race.race(store, runs).verdict == "Only Dense has been evaluated so far."
 
 
-def test_a_lane_that_is_behind_holds_nobody_up(store: RunStore) -> None:
+def test_a_slow_lane_is_left_out_of_the_comparison(store: RunStore) -> None:
     runs = race.launch(store, BASE, PLANS)
     measured(store, runs[0], 50.0, 60.0)
     measured(store, runs[1], 52.0, status=Status.RUNNING)
-    found = race.race(store, runs)
-    assert found.epoch == 2
-    assert [s.lane for s in found.standings] == [1, 0]
-    assert "Uniform, p = 0.5 leads after epoch 2 of 4 with 52.0 %, 2.0 points ahead of Dense." in found.verdict
-    assert found.verdict.endswith("1 of 3 masks has not reached this epoch.")
+    state = race.race(store, runs)
+    assert state.epoch == 2
+    assert [s.lane for s in state.standings] == [1, 0]
+    assert "Uniform, p = 0.5 leads after epoch 2 of 4 with 52.0 %, 2.0 points ahead of Dense." in state.verdict
+    assert state.verdict.endswith("1 of 3 masks has not reached this epoch.")
     store.append(runs[1].id, [ev.Evaluation(4, 52, "val", 59.0, 1.0, 2.0)])
     measured(store, runs[2], 90.0, status=Status.STOPPED)
-    found = race.race(store, runs)
-    assert found.epoch == 4
-    assert [(s.lane, s.rank) for s in found.standings] == [(0, 1), (1, 2)]
-    assert not found.is_through
+    state = race.race(store, runs)
+    assert state.epoch == 4
+    assert [(s.lane, s.rank) for s in state.standings] == [(0, 1), (1, 2)]
+    assert not state.is_through
 
 
 def three_seeds(store: RunStore, *gains: float, plans: list[MaskPlan] = PLANS[:2]) -> race.Race:
-    """The second mask ends above the first by these points."""
+    """A race whose second mask ends above the first by these points."""
     runs = race.launch(store, BASE, plans, seeds=len(gains))
     for i, run in enumerate(runs):
         seed, lane = divmod(i, len(plans))
@@ -125,56 +125,56 @@ def three_seeds(store: RunStore, *gains: float, plans: list[MaskPlan] = PLANS[:2
     return race.race(store, runs)
 
 
-def test_one_seed_does_not_tell(store: RunStore) -> None:
-    found = three_seeds(store, 2.5)
-    assert found.is_through
-    assert found.verdict == (
+def test_one_seed_gives_no_noise(store: RunStore) -> None:
+    state = three_seeds(store, 2.5)
+    assert state.is_through
+    assert state.verdict == (
         "Uniform, p = 0.5 leads at the end with 62.5 %, 2.5 points ahead of Dense. One seed cannot distinguish a lead "
         "from noise."
     )
-    assert [found.distance(s) for s in found.standings] == ["leads", "2.5 behind"]
+    assert [state.distance(s) for s in state.standings] == ["leads", "2.5 behind"]
 
 
 def test_a_lead_beyond_the_noise(store: RunStore) -> None:
-    found = three_seeds(store, 3.0, 3.5, 4.0)
-    assert found.seeds == (5, 6, 7)
-    assert found.standings[0].accuracy == pytest.approx(64.5)
-    assert "That is more than the seed noise (95 % +2.3 to +4.7, 3 seeds)." in found.verdict
-    assert "chosen after the fact" not in found.verdict
-    assert found.distance(found.standings[1]) == "3.5 behind, more than noise"
+    state = three_seeds(store, 3.0, 3.5, 4.0)
+    assert state.seeds == (5, 6, 7)
+    assert state.standings[0].accuracy == pytest.approx(64.5)
+    assert "That is more than the seed noise (95 % +2.3 to +4.7, 3 seeds)." in state.verdict
+    assert "chosen after the fact" not in state.verdict
+    assert state.distance(state.standings[1]) == "3.5 behind, more than noise"
 
 
 def test_a_lead_within_the_noise_and_the_leader_of_many(store: RunStore) -> None:
-    found = three_seeds(store, 1.0, 2.0, 6.0, plans=PLANS)
-    assert "That is within the seed noise (95 % −3.6 to +9.6, 3 seeds)." in found.verdict
-    assert [found.distance(s) for s in found.standings][:2] == ["leads", "3.0 behind, within the noise"]
-    sure = race.Race(found.lanes, 4, (5, 6, 7), found.standings, 4, True)
+    state = three_seeds(store, 1.0, 2.0, 6.0, plans=PLANS)
+    assert "That is within the seed noise (95 % −3.6 to +9.6, 3 seeds)." in state.verdict
+    assert [state.distance(s) for s in state.standings][:2] == ["leads", "3.0 behind, within the noise"]
+    sure = race.Race(state.lanes, 4, (5, 6, 7), state.standings, 4, True)
     assert sure.standings[2].rank == 3
     assert "behind, more than noise" in sure.distance(sure.standings[2])
 
 
-def test_a_leader_of_three_was_chosen_after_the_fact(store: RunStore) -> None:
+def test_with_three_masks_the_leader_was_chosen_after_the_fact(store: RunStore) -> None:
     assert "chosen after the fact, which favours it" in three_seeds(store, 3.0, 3.5, 4.0, plans=PLANS).verdict
 
 
-def test_level_masks(store: RunStore) -> None:
-    found = three_seeds(store, 0.0)
-    assert found.verdict == "Dense and Uniform, p = 0.5 are level at the end, at 60.0 %."
-    assert [(s.rank, found.distance(s)) for s in found.standings] == [(1, "leads"), (1, "level with the leader")]
+def test_masks_with_equal_accuracy_are_level(store: RunStore) -> None:
+    state = three_seeds(store, 0.0)
+    assert state.verdict == "Dense and Uniform, p = 0.5 are level at the end, at 60.0 %."
+    assert [(s.rank, state.distance(s)) for s in state.standings] == [(1, "leads"), (1, "level with the leader")]
 
 
-def test_the_seeds_that_count_are_those_of_the_most_masks(store: RunStore) -> None:
+def test_the_compared_seeds_are_those_of_the_most_masks(store: RunStore) -> None:
     runs = race.launch(store, BASE, PLANS, seeds=2)
     for run in runs[:5]:
         measured(store, run, 50.0, 60.0)
-    found = race.race(store, runs)
-    assert found.seeds == (5,)
-    assert len(found.standings) == 3
+    state = race.race(store, runs)
+    assert state.seeds == (5,)
+    assert len(state.standings) == 3
     measured(store, runs[5], 50.0, 60.0)
     assert race.race(store, runs).seeds == (5, 6)
 
 
-def test_what_is_no_race(store: RunStore) -> None:
+def test_runs_that_are_not_a_race(store: RunStore) -> None:
     a, b = (store.enqueue(replace(BASE, plan=plan), "cpu") for plan in PLANS[:2])
     other = store.enqueue(replace(BASE, plan=PLANS[1], learning_rate=0.1), "cpu")
     for runs, why in (
@@ -189,8 +189,9 @@ def test_what_is_no_race(store: RunStore) -> None:
     assert race.unequal_because(store, [a, b]) is None
 
 
-def test_names_are_short_and_all_different() -> None:
-    plans = [dense(), uniform(0.3), pattern("hourglass", "mixed"), allocation((2,)), allocation((2,) * 3), uniform(0.5, experts=4)]  # fmt: skip
+def test_names_are_short_and_unique() -> None:
+    plans = [dense(), uniform(0.3), pattern("hourglass", "mixed"), allocation((2,)), allocation((2,) * 3)]
+    plans.append(uniform(0.5, experts=4))
     assert race.names(plans) == [
         "Dense", "Uniform, p = 0.3", "Hourglass, mixed, p = 0.5", "Dense, 2 experts", "Dense, 6 experts",
         "Uniform, 48 experts, p = 0.5",
@@ -200,7 +201,7 @@ def test_names_are_short_and_all_different() -> None:
     assert race.names(twins, {twins[0]: "Mine"}) == ["Mine", "Fixed, 3 experts"]
 
 
-def test_random_weights_differ_from_seed_to_seed_and_may_not_within_one(store: RunStore) -> None:
+def test_random_weights_may_differ_between_seeds_but_not_within_one(store: RunStore) -> None:
     runs = race.launch(store, BASE, PLANS[:2], seeds=2)
     for run, weights in zip(runs, ("a", "a", "b", "b"), strict=False):
         store.append(run.id, [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1, weights=weights * 12)])

@@ -1,4 +1,4 @@
-"""RunStore: one file, any number of processes, nothing lost and nothing twice."""
+"""RunStore: any number of processes, nothing lost and nothing duplicated."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NAN, INF = float("nan"), float("inf")
 # ---------------------------------------------------------------- runs
 
 
-def test_a_run_comes_back_as_it_was_enqueued(store: RunStore) -> None:
+def test_an_enqueued_run_is_read_back_unchanged(store: RunStore) -> None:
     before = time.time()
     run = store.enqueue(CONFIG, "cpu")
     assert is_run_id(run.id)
@@ -59,15 +59,15 @@ def test_the_config_is_frozen_when_it_is_enqueued(store: RunStore) -> None:
     assert RunConfig.from_dict(json.loads(text)) == CONFIG == store.run(run.id).config
 
 
-def test_an_unknown_run_is_a_sentence(store: RunStore) -> None:
-    with pytest.raises(StoreError, match="run aaaaaaaa is not in .*: check its id, or choose another store"):
+def test_an_unknown_run_is_one_sentence(store: RunStore) -> None:
+    with pytest.raises(StoreError, match=r"run aaaaaaaa is not in .*: check its id, or choose another store"):
         store.run("aaaaaaaa")
 
 
 @pytest.mark.parametrize(
     "name", ["../../etc", "..", "/etc/passwd", "", "AAAAAAAA", "aaaaaaa", "aaaaaaaaa", "aaaaaaa\n", "aaaaaaa1"]
 )
-def test_a_name_that_could_leave_the_store_is_refused(store: RunStore, name: str) -> None:
+def test_an_id_that_could_leave_the_store_is_refused(store: RunStore, name: str) -> None:
     assert not is_run_id(name)
     for call in (store.run, store.delete):
         with pytest.raises(StoreError, match="is not a run id: it must have eight letters"):
@@ -84,13 +84,13 @@ def test_every_file_of_a_run_lies_in_its_folder(store: RunStore) -> None:
         assert path.parent == files.folder == store.folder / "runs" / "abcd2345"
 
 
-def test_a_row_of_a_newer_lab_stops_nobody(tmp_path: Path) -> None:
+def test_a_row_of_a_newer_version_is_left_out(tmp_path: Path) -> None:
     store = RunStore(tmp_path)
     new, old = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
     with store._connection(write=True) as db:
         db.execute("UPDATE runs SET config = json_set(config, '$.dream', 1) WHERE id = ?", (new,))
-    for found in (store.runs(), store.open_runs(), store.queue()):
-        assert [run.id for run in found] == [old]
+    for listed in (store.runs(), store.open_runs(), store.queue()):
+        assert [run.id for run in listed] == [old]
     assert store.unread() == [new]
     with pytest.raises(
         StoreError, match=f"run {new} is of a newer version and cannot be read .*dream.*: update MLAE Lab"
@@ -118,14 +118,14 @@ def names(runs: list[Run]) -> list[str]:
     return [run.id for run in runs]
 
 
-def test_runs_wait_in_the_order_of_their_enqueuing(store: RunStore) -> None:
+def test_runs_are_queued_in_the_order_of_their_launch(store: RunStore) -> None:
     ids = [store.enqueue(CONFIG, "cpu").id for _ in range(3)]
     assert names(store.queue()) == ids == names(store.open_runs())
     assert store.claim(ids[0], "cpu")
     run = store.run(ids[0])
     assert (run.status, run.slot, run.attempt, run.turn, run.pid) == (Status.STARTING, "cpu", 1, 1, None)
     assert run.started is not None
-    assert not store.claim(ids[0], "cpu")  # once is enough
+    assert not store.claim(ids[0], "cpu")  # it is claimed already
     assert not store.claim(ids[1], "cpu")  # the device is busy
     assert names(store.queue()) == ids[1:]
     assert names(store.open_runs()) == ids
@@ -144,7 +144,7 @@ def test_a_device_is_busy_until_its_run_is_over(store: RunStore, state: Status) 
     assert store.claim(second, "cpu")
 
 
-def test_each_device_has_a_place_of_its_own(store: RunStore) -> None:
+def test_each_device_has_its_own_slot(store: RunStore) -> None:
     cpu, cuda, other = (store.enqueue(CONFIG, device).id for device in ("cpu", "cuda", "cuda"))
     assert store.claim(cuda, "cuda:0")
     assert store.claim(cpu, "cpu")
@@ -152,28 +152,28 @@ def test_each_device_has_a_place_of_its_own(store: RunStore) -> None:
     assert store.claim(other, "cuda:1")
 
 
-def test_a_cancelled_run_is_out_of_the_queue(store: RunStore) -> None:
+def test_a_cancelled_run_leaves_the_queue(store: RunStore) -> None:
     first, second = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
     store.move(first, Status.STOPPED, "cancelled", only_from=(Status.QUEUED,))
     assert names(store.queue()) == [second]
     assert not store.claim(first, "cpu")
 
 
-def test_people_are_served_in_turn(store: RunStore) -> None:
+def test_owners_alternate_in_the_queue(store: RunStore) -> None:
     ada = [store.enqueue(CONFIG, "cpu", owner="ada").id for _ in range(4)]
     bob = [store.enqueue(CONFIG, "cpu", owner="bob").id for _ in range(2)]
     assert names(store.queue()) == [ada[0], bob[0], ada[1], bob[1], ada[2], ada[3]]
     assert store.claim(ada[0], "cpu")
     store.move(ada[0], Status.FINISHED)
-    assert names(store.queue())[0] == bob[0]  # Ada had her turn
+    assert names(store.queue())[0] == bob[0]  # Ada's run started last
     late = store.enqueue(CONFIG, "cpu", owner="eve").id
     assert names(store.queue())[:3] == [bob[0], late, ada[1]]
 
 
-def test_the_turn_does_not_depend_on_the_clock(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_does_not_depend_on_the_clock(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     ada = [store.enqueue(CONFIG, "cpu", owner="ada").id for _ in range(2)]
     bob = [store.enqueue(CONFIG, "cpu", owner="bob").id for _ in range(2)]
-    monkeypatch.setattr(time, "time", lambda: 1000.0)  # somebody set the clock back to 1970
+    monkeypatch.setattr(time, "time", lambda: 1000.0)  # the clock is set back to 1970
     for expected in (ada[0], bob[0], ada[1], bob[1]):
         assert names(store.queue())[0] == expected
         assert store.claim(expected, "cpu")
@@ -183,11 +183,11 @@ def test_the_turn_does_not_depend_on_the_clock(store: RunStore, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("move", "order"),
     [
-        ((2, "up"), [0, 2, 1, 3]), ((2, "down"), [0, 1, 3, 2]), ((2, "first"), [2, 0, 1, 3]), ((1, "last"), [0, 2, 3, 1]),
-        ((0, "up"), [0, 1, 2, 3]), ((3, "last"), [0, 1, 2, 3]),
+        ((2, "up"), [0, 2, 1, 3]), ((2, "down"), [0, 1, 3, 2]), ((2, "first"), [2, 0, 1, 3]),
+        ((1, "last"), [0, 2, 3, 1]), ((0, "up"), [0, 1, 2, 3]), ((3, "last"), [0, 1, 2, 3]),
     ],
 )  # fmt: skip
-def test_a_waiting_run_can_be_moved(store: RunStore, move: tuple[int, str], order: list[int]) -> None:
+def test_a_queued_run_can_be_moved(store: RunStore, move: tuple[int, str], order: list[int]) -> None:
     ids = [store.enqueue(CONFIG, "cpu").id for _ in range(4)]
     other = store.enqueue(CONFIG, "cpu", owner="bob").id
     assert store.reorder(ids[move[0]], move[1]) == (order != [0, 1, 2, 3])
@@ -197,7 +197,7 @@ def test_a_waiting_run_can_be_moved(store: RunStore, move: tuple[int, str], orde
     assert names(store.queue())[-1] == last
 
 
-def test_a_run_that_does_not_wait_is_not_moved(store: RunStore) -> None:
+def test_a_run_that_is_not_queued_is_not_moved(store: RunStore) -> None:
     first, second = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
     store.claim(first, "cpu")
     assert not store.reorder(first, "last")
@@ -205,7 +205,7 @@ def test_a_run_that_does_not_wait_is_not_moved(store: RunStore) -> None:
 
 
 @pytest.mark.parametrize("end", [Status.STOPPED, Status.FAILED, Status.LOST])
-def test_a_run_that_did_not_reach_its_end_can_wait_again(store: RunStore, end: Status) -> None:
+def test_an_unfinished_run_can_be_queued_again(store: RunStore, end: Status) -> None:
     run = store.enqueue(CONFIG, "cpu").id
     other = store.enqueue(CONFIG, "cpu").id
     store.claim(run, "cpu")
@@ -213,15 +213,21 @@ def test_a_run_that_did_not_reach_its_end_can_wait_again(store: RunStore, end: S
     store.move(run, end, "because")
     assert store.requeue(run)
     assert not store.requeue(run)
-    found = store.run(run)
-    assert (found.status, found.reason, found.pid, found.ended, found.attempt) == (Status.QUEUED, "", None, None, 1)
-    assert names(store.queue()) == [other, run]  # behind those who wait already
+    requeued = store.run(run)
+    assert (requeued.status, requeued.reason, requeued.pid, requeued.ended, requeued.attempt) == (
+        Status.QUEUED,
+        "",
+        None,
+        None,
+        1,
+    )
+    assert names(store.queue()) == [other, run]  # at the end of the queue
     store.move(other, Status.STOPPED)
     assert store.claim(run, "cpu")
     assert store.run(run).attempt == 2
 
 
-def test_a_finished_run_never_waits_again(store: RunStore) -> None:
+def test_a_finished_run_is_never_queued_again(store: RunStore) -> None:
     run = store.enqueue(CONFIG, "cpu").id
     assert not store.requeue(run)
     store.move(run, Status.FINISHED)
@@ -229,7 +235,7 @@ def test_a_finished_run_never_waits_again(store: RunStore) -> None:
     assert store.run(run).status is Status.FINISHED
 
 
-def test_a_process_begins_only_when_its_run_was_given_its_turn(store: RunStore) -> None:
+def test_a_process_may_begin_only_if_its_run_was_claimed(store: RunStore) -> None:
     run = store.enqueue(CONFIG, "cpu").id
     assert not store.began(run, 7)
     store.claim(run, "cpu")
@@ -259,22 +265,22 @@ while any(not run.status.is_over for run in store.runs()):
 """
 
 
-def test_of_six_processes_exactly_one_wins_each_claim(store: RunStore, root: Path) -> None:
+def test_exactly_one_of_six_processes_wins_each_claim(store: RunStore, root: Path) -> None:
     ids = [store.enqueue(CONFIG, "cpu").id for _ in range(20)]
     outputs = processes(root, CLAIM, [[str(store.folder), str(i), "6"] for i in range(6)])
     won = Counter(line for out in outputs for line in out.split())
     assert won == Counter(ids)
-    assert sorted(run.turn for run in store.runs()) == list(range(1, 21))  # never two at once on one device
+    assert sorted(run.turn for run in store.runs()) == list(range(1, 21))  # never two at the same time on one device
 
 
-def test_places_are_counted_on_each_device(store: RunStore) -> None:
+def test_queue_positions_are_counted_per_device(store: RunStore) -> None:
     cpu = [store.enqueue(CONFIG, "cpu").id for _ in range(3)]
     gpu = store.enqueue(CONFIG, "cuda").id
     assert store.queue_positions() == {cpu[0]: (1, 3), cpu[1]: (2, 3), cpu[2]: (3, 3), gpu: (1, 1)}
 
 
 @pytest.mark.parametrize("how", ["deleted", "archived"])
-def test_who_tidies_up_does_not_jump_the_queue(store: RunStore, how: str) -> None:
+def test_deleting_a_run_does_not_change_the_order_of_owners(store: RunStore, how: str) -> None:
     old = store.enqueue(CONFIG, "cpu", owner="ada").id
     for run in (old, store.enqueue(CONFIG, "cpu", owner="ben").id, store.enqueue(CONFIG, "cpu", owner="ada").id):
         assert store.claim(run, "cpu")
@@ -287,7 +293,7 @@ def test_who_tidies_up_does_not_jump_the_queue(store: RunStore, how: str) -> Non
     assert [run.id for run in store.queue()] == [new["ben"], new["ada"]]
 
 
-def test_a_turn_that_is_taken_back_costs_neither_place_nor_turn(store: RunStore) -> None:
+def test_unclaiming_restores_position_and_order(store: RunStore) -> None:
     first, second, others = (store.enqueue(CONFIG, "cpu", owner=owner).id for owner in ("ada", "ada", "bob"))
     order = [run.id for run in store.queue()]
     assert order == [first, others, second]
@@ -305,7 +311,7 @@ def test_a_turn_that_is_taken_back_costs_neither_place_nor_turn(store: RunStore)
     assert [run.id for run in store.queue()] == [
         others,
         second,
-    ]  # her turn before, which outlived its run, still counts
+    ]  # her start before, whose run was deleted, still counts
 
 
 # ---------------------------------------------------------------- status
@@ -322,8 +328,8 @@ def test_a_final_status_never_changes(store: RunStore, final: Status) -> None:
         assert not store.move(run, status, "no, this", only_from=tuple(Status))
         assert not store.move(run, status, "no, this", only_from=(final,))
     assert not store.claim(run, "cpu")
-    found = store.run(run)
-    assert (found.status, found.reason, found.ended) == (final, "this is the end", ended)
+    unchanged = store.run(run)
+    assert (unchanged.status, unchanged.reason, unchanged.ended) == (final, "this is the end", ended)
 
 
 def test_which_states_are_final() -> None:
@@ -331,19 +337,19 @@ def test_which_states_are_final() -> None:
     assert set(ACTIVE) == {Status.STARTING, Status.RUNNING, Status.STOPPING}
 
 
-def test_a_move_is_made_only_from_the_states_it_is_meant_for(store: RunStore) -> None:
+def test_a_move_is_limited_to_the_given_statuses(store: RunStore) -> None:
     run = store.enqueue(CONFIG, "cpu").id
     assert not store.move(run, Status.RUNNING, only_from=(Status.STARTING,))
     assert store.run(run).status is Status.QUEUED
     assert store.claim(run, "cpu")
     assert store.move(run, Status.RUNNING, only_from=(Status.STARTING,))
     assert store.move(run, Status.STOPPING, only_from=(Status.STARTING, Status.RUNNING))
-    assert not store.move(run, Status.RUNNING, only_from=(Status.STARTING,))  # a request to stop is not forgotten
+    assert not store.move(run, Status.RUNNING, only_from=(Status.STARTING,))  # a request to stop is kept
     assert store.run(run).status is Status.STOPPING
     assert store.run(run).ended is None
 
 
-def test_moving_an_unknown_run_moves_nothing(store: RunStore) -> None:
+def test_moving_an_unknown_run_does_nothing(store: RunStore) -> None:
     assert not store.move("aaaaaaaa", Status.FINISHED)
     assert not store.claim("aaaaaaaa", "cpu")
     assert not store.began("aaaaaaaa", 1)
@@ -365,17 +371,17 @@ ALL_KINDS: list[ev.Event] = [
 ]
 
 
-def test_events_of_every_kind_come_back_in_order(store: RunStore) -> None:
+def test_events_of_every_kind_are_read_back_in_order(store: RunStore) -> None:
     run = store.enqueue(CONFIG, "cpu").id
     store.append(run, ALL_KINDS)
-    found = store.events(run)
-    assert [stored.event for stored in found] == ALL_KINDS
-    assert [stored.id for stored in found] == sorted({stored.id for stored in found})
+    stored = store.events(run)
+    assert [entry.event for entry in stored] == ALL_KINDS
+    assert [entry.id for entry in stored] == sorted({entry.id for entry in stored})
     for event in ALL_KINDS:
         assert store.last(run, type(event)) == event
 
 
-def test_not_a_number_and_infinities_come_back(store: RunStore) -> None:
+def test_nan_and_infinities_are_read_back(store: RunStore) -> None:
     run = store.enqueue(CONFIG, "cpu").id
     stats = ev.ExpertStats(1, ((NAN, INF), (-INF, None)), CANVAS, CANVAS, CANVAS)
     written = [step(1, NAN), step(2, INF), step(3, -INF), stats]
@@ -383,7 +389,7 @@ def test_not_a_number_and_infinities_come_back(store: RunStore) -> None:
     assert repr([stored.event for stored in store.events(run)]) == repr(written)
 
 
-def test_readers_ask_for_what_came_after_the_last_event_they_saw(store: RunStore) -> None:
+def test_readers_get_events_after_an_id(store: RunStore) -> None:
     run, other = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
     store.append(run, [step(1), step(2)])
     store.append(other, [step(100)])
@@ -395,7 +401,7 @@ def test_readers_ask_for_what_came_after_the_last_event_they_saw(store: RunStore
     assert store.events("aaaaaaaa") == []
 
 
-def test_readers_ask_for_the_kinds_they_need(store: RunStore) -> None:
+def test_readers_get_events_of_given_kinds(store: RunStore) -> None:
     run = store.enqueue(CONFIG, "cpu").id
     store.append(run, ALL_KINDS)
     store.append(run, [step(2)])
@@ -405,7 +411,7 @@ def test_readers_ask_for_the_kinds_they_need(store: RunStore) -> None:
     assert store.last("aaaaaaaa", ev.TrainStep) is None
 
 
-def test_appending_nothing_is_nothing(store: RunStore) -> None:
+def test_appending_no_events(store: RunStore) -> None:
     run = store.enqueue(CONFIG, "cpu").id
     store.append(run, [])
     assert store.events(run) == []
@@ -437,20 +443,20 @@ def test_two_processes_append_while_a_third_reads(store: RunStore, root: Path) -
     seen += store.events(run, after=seen[-1].id if seen else 0)
     assert len(seen) == 400
     assert [stored.id for stored in seen] == sorted({stored.id for stored in seen})
-    for me in range(2):  # each writer's own events are all there, in its order; a pair is never torn apart
+    for me in range(2):  # the events of each writer are complete and in order; a pair stays together
         own = [(at, stored.event.step) for at, stored in enumerate(seen) if stored.event.epoch == me]
         assert [number for _, number in own] == list(range(200))
         assert all(own[i + 1][0] == own[i][0] + 1 for i in range(0, 200, 2))
 
 
-def test_an_event_that_cannot_be_written_takes_its_batch_with_it(store: RunStore) -> None:
+def test_an_invalid_event_rolls_back_its_batch(store: RunStore) -> None:
     run = store.enqueue(CONFIG, "cpu").id
     with pytest.raises(TypeError):
         store.append(run, [step(1), dataclasses.replace(step(2), loss=object())])  # type: ignore[arg-type]
     assert store.events(run) == []
 
 
-def test_an_event_of_a_kind_that_this_lab_does_not_know_is_passed_over(store: RunStore) -> None:
+def test_an_event_of_an_unknown_kind_is_skipped(store: RunStore) -> None:
     run = store.enqueue(CONFIG, "cpu").id
     store.append(run, [step(1)])
     db = sqlite3.connect(database(store.folder))
@@ -463,7 +469,7 @@ def test_an_event_of_a_kind_that_this_lab_does_not_know_is_passed_over(store: Ru
 # ---------------------------------------------------------------- deleting
 
 
-def test_deleting_forgets_row_events_and_files(store: RunStore) -> None:
+def test_deleting_removes_row_events_and_files(store: RunStore) -> None:
     run, other = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
     for name in (run, other):
         store.append(name, [step(1)])
@@ -500,8 +506,8 @@ def test_a_run_that_is_not_over_is_not_deleted(store: RunStore, status: Status) 
     assert store.paths(run).folder.exists()
 
 
-def test_an_id_is_never_given_twice_to_events(store: RunStore) -> None:
-    """A reader that remembers the last id must not miss what a later run writes after a deletion."""
+def test_event_ids_are_never_reused(store: RunStore) -> None:
+    """A reader that keeps the last id must not miss events of a later run after a deletion."""
     run = store.enqueue(CONFIG, "cpu").id
     store.append(run, [step(1), step(2)])
     last = store.events(run)[-1].id
@@ -512,57 +518,57 @@ def test_an_id_is_never_given_twice_to_events(store: RunStore) -> None:
     assert store.events(run)[0].id > last
 
 
-# ---------------------------------------------------------------- origins, people, sizes
+# ---------------------------------------------------------------- origins, visitors, sizes
 
 
-def test_a_run_names_where_it_comes_from(store: RunStore) -> None:
+def test_the_origin_of_a_run(store: RunStore) -> None:
     origin = Origin("abcd2345", "branched", "4")
     run = store.enqueue(CONFIG, "cpu", owner="ada", origin=origin, data_folder="/data")
-    found = store.run(run.id)
-    assert (found.parent, found.relation, found.source) == ("abcd2345", "branched", "4")
-    assert (found.owner, found.data_folder) == ("ada", "/data")
+    record = store.run(run.id)
+    assert (record.parent, record.relation, record.source) == ("abcd2345", "branched", "4")
+    assert (record.owner, record.data_folder) == ("ada", "/data")
 
 
-def test_a_run_from_elsewhere_is_put_in_with_its_past(store: RunStore) -> None:
+def test_an_inserted_run_has_its_events(store: RunStore) -> None:
     ended = dataclasses.replace(
         store.enqueue(CONFIG, "cpu"), id="abcd2345", status=Status.FINISHED, started=2.0, ended=3.0, relation="imported"
     )
     store.insert(ended, [(1.5, step(1)), (2.5, step(2, NAN))])
     assert dataclasses.replace(store.run("abcd2345"), position=ended.position) == ended
     assert [(s.time, s.event.step) for s in store.events("abcd2345")] == [(1.5, 1), (2.5, 2)]
-    with pytest.raises(StoreError, match="run abcd2345 is in .* already"):
+    with pytest.raises(StoreError, match=r"run abcd2345 is in .* already"):
         store.insert(ended, [(1.5, step(1))])
     assert len(store.events("abcd2345")) == 2
     store.delete("abcd2345")
     store.insert(ended, [])
-    assert store.run("abcd2345").status is Status.FINISHED  # no longer remembered as gone
+    assert store.run("abcd2345").status is Status.FINISHED  # no longer recorded as gone
 
 
-def test_visitors_keep_a_nickname_and_a_draft(store: RunStore) -> None:
+def test_visitors_have_a_nickname_and_a_draft(store: RunStore) -> None:
     assert store.visitor("one") == Visitor("one")
     store.keep_visitor("one", draft="{}")
     store.keep_visitor("one", nickname="Ada")
     store.keep_visitor("two", draft="[]")
-    found = store.visitor("one")
-    assert (found.nickname, found.draft) == ("Ada", "{}")
-    assert found.seen > 0
+    visitor = store.visitor("one")
+    assert (visitor.nickname, visitor.draft) == ("Ada", "{}")
+    assert visitor.seen > 0
     assert store.nicknames() == {"one": "Ada"}
     with pytest.raises(TypeError):
         store.keep_visitor("one", colour="red")
 
 
-def test_what_events_take(store: RunStore) -> None:
+def test_event_bytes(store: RunStore) -> None:
     run, other = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
     store.append(run, [step(number) for number in range(100)])
-    taken = store.event_bytes()
-    assert 5_000 < taken[run] < 50_000
-    assert other not in taken
+    sizes = store.event_bytes()
+    assert 5_000 < sizes[run] < 50_000
+    assert other not in sizes
 
 
 def test_a_burst_of_ten_thousand_events(store: RunStore) -> None:
     run = store.enqueue(CONFIG, "cpu").id
     store.append(run, [step(number) for number in range(10_000)])
     store.append(run, [step(number) for number in range(10_000, 10_010)])
-    found = store.events(run)
-    assert [stored.event.step for stored in found] == list(range(10_010))
-    assert len(store.events(run, after=found[9_999].id)) == 10
+    stored = store.events(run)
+    assert [entry.event.step for entry in stored] == list(range(10_010))
+    assert len(store.events(run, after=stored[9_999].id)) == 10

@@ -1,4 +1,4 @@
-"""The supervisor, tick by tick in this process and as the process that it is."""
+"""The supervisor, tick by tick in this process and as its own process."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ SHORT = dataclasses.replace(LONG, max_seconds=0.001)  # one step and an evaluati
 
 
 @pytest.fixture
-def here(lab_store: RunStore) -> Iterator[Supervisor]:
-    """The store's supervisor, in this process: it does something only when it is told to tick."""
+def supervised(lab_store: RunStore) -> Iterator[Supervisor]:
+    """The store's supervisor, in this process: it acts only when `tick` is called."""
     lock = locks.take(paths.supervisor_lock(lab_store.folder))
     assert lock is not None
     yield Supervisor(lab_store, lock)
@@ -47,7 +47,7 @@ def here(lab_store: RunStore) -> Iterator[Supervisor]:
 
 @contextmanager
 def busy_device(store: RunStore, pid: int | None = None) -> Iterator[Run]:
-    """A run that trains, as far as the store knows: it has its turn, its lock is held, the device is busy."""
+    """A run that trains according to the store: it is claimed, its lock is held, the device is busy."""
     run = store.enqueue(SHORT, "cpu").id
     with held(store, run):
         assert store.claim(run, "cpu")
@@ -59,7 +59,7 @@ def busy_device(store: RunStore, pid: int | None = None) -> Iterator[Run]:
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen]:
-    """An unrelated process of the same user, a session of its own."""
+    """An unrelated process of the same user, in its own session."""
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
     yield process
     process.kill()
@@ -73,106 +73,104 @@ def status(store: RunStore, run: str) -> Status:
 # ---------------------------------------------------------------- tick by tick
 
 
-def test_one_run_at_a_time_gets_its_turn_with_its_lock(here: Supervisor, lab_store: RunStore) -> None:
+def test_one_run_at_a_time_is_started_with_its_lock(supervised: Supervisor, lab_store: RunStore) -> None:
     first, second = (lab_store.enqueue(LONG, "cpu").id for _ in range(2))
-    assert here.tick()
+    assert supervised.tick()
     assert status(lab_store, first) in (Status.STARTING, Status.RUNNING)
     assert status(lab_store, second) is Status.QUEUED
     assert is_alive(lab_store.paths(first))
     assert not is_alive(lab_store.paths(second))
-    here.tick()
+    supervised.tick()
     assert status(lab_store, second) is Status.QUEUED
-    here.processes[first].kill()
-    here.processes[first].wait()
-    here.tick()
-    found = lab_store.run(first)
-    assert found.status is Status.LOST
-    assert "was killed by SIGKILL" in found.reason
-    assert status(lab_store, second) in (Status.STARTING, Status.RUNNING)  # a death does not hold up the queue
+    supervised.processes[first].kill()
+    supervised.processes[first].wait()
+    supervised.tick()
+    ended = lab_store.run(first)
+    assert ended.status is Status.LOST
+    assert "was killed by SIGKILL" in ended.reason
+    assert status(lab_store, second) in (Status.STARTING, Status.RUNNING)  # a dead run does not block the queue
 
 
-def test_a_run_whose_last_process_is_not_quite_gone_waits(here: Supervisor, lab_store: RunStore) -> None:
+def test_a_run_whose_last_process_has_not_exited_stays_queued(supervised: Supervisor, lab_store: RunStore) -> None:
     run = lab_store.enqueue(LONG, "cpu").id
     with held(lab_store, run):
-        here.tick()
+        supervised.tick()
         assert status(lab_store, run) is Status.QUEUED
-        assert here.processes == {}
+        assert supervised.processes == {}
 
 
-def test_nothing_starts_while_the_device_is_busy(here: Supervisor, lab_store: RunStore) -> None:
+def test_nothing_starts_while_the_device_is_busy(supervised: Supervisor, lab_store: RunStore) -> None:
     with busy_device(lab_store):
         run = lab_store.enqueue(LONG, "cpu").id
         for _ in range(10):
-            assert here.tick()
+            assert supervised.tick()
         assert status(lab_store, run) is Status.QUEUED
 
 
-def test_a_run_whose_process_cannot_start_has_failed_and_the_next_one_comes(
-    here: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
+def test_a_run_whose_process_cannot_start_fails_and_the_next_one_starts(
+    supervised: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = (lab_store.enqueue(SHORT, "cpu").id for _ in range(2))
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    here.tick()
+    supervised.tick()
     for run in (first, second):
-        found = lab_store.run(run)
-        assert found.status is Status.FAILED
-        assert "could not be started" in found.reason
-        assert "/nowhere/python" in found.reason
+        failed = lab_store.run(run)
+        assert failed.status is Status.FAILED
+        assert "could not be started" in failed.reason
+        assert "/nowhere/python" in failed.reason
         assert not is_alive(lab_store.paths(run))
 
 
-def test_a_run_whose_folder_cannot_be_used_has_failed_and_the_next_one_comes(
-    here: Supervisor, lab_store: RunStore
+def test_a_run_whose_folder_cannot_be_used_fails_and_the_next_one_starts(
+    supervised: Supervisor, lab_store: RunStore
 ) -> None:
     first, second = (lab_store.enqueue(SHORT, "cpu").id for _ in range(2))
     lab_store.paths(first).folder.rmdir()
     lab_store.paths(first).folder.write_text("a file where its folder should be")
-    here.tick()
+    supervised.tick()
     assert lab_store.run(first).status is Status.FAILED
     assert "the run's process could not be started" in lab_store.run(first).reason
     assert status(lab_store, second) is Status.STARTING
 
 
-def test_a_run_under_way_whose_folder_cannot_be_looked_into_stops_no_other(
-    here: Supervisor, lab_store: RunStore, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_an_active_run_whose_folder_cannot_be_read_blocks_no_other(
+    supervised: Supervisor, lab_store: RunStore, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad, dead = (under_way(lab_store, Status.RUNNING, slot=f"cuda:{n}").id for n in (0, 1))
     waits = lab_store.enqueue(SHORT, "cpu").id
     folder = lab_store.paths(bad).folder
     shutil.rmtree(folder)
-    folder.symlink_to(folder)  # as a disk that went away: whether a process holds its lock, nobody can say
-    monkeypatch.setattr(supervisor, "is_worker", lambda pid, run: run == bad)  # and its process is there
+    folder.symlink_to(folder)  # as a lost disk: whether its lock is held is unknown
+    monkeypatch.setattr(supervisor, "is_worker", lambda pid, run: run == bad)  # and its process is alive
     for _ in range(3):
-        here.tick()
+        supervised.tick()
     assert (status(lab_store, dead), status(lab_store, bad)) == (Status.LOST, Status.RUNNING)
     assert status(lab_store, waits) is not Status.QUEUED
     assert derived(lab_store, lab_store.run(bad)).status is Status.RUNNING
     assert capfd.readouterr().out.count(f"run {bad} cannot be supervised") == 1
     monkeypatch.undo()
-    here.tick()  # its process is gone for certain: it does not keep its device
+    supervised.tick()  # its process has certainly exited and uses no device
     assert status(lab_store, bad) is Status.LOST
     assert "its folder cannot be read" in lab_store.run(bad).reason
     folder.unlink()
 
 
-def test_a_dead_run_that_only_a_newer_lab_can_read_does_not_keep_its_device(
-    here: Supervisor, lab_store: RunStore
-) -> None:
+def test_a_dead_run_of_a_newer_version_frees_its_device(supervised: Supervisor, lab_store: RunStore) -> None:
     newer = under_way(lab_store, Status.RUNNING).id
     waits = lab_store.enqueue(SHORT, "cpu").id
     with lab_store._connection(write=True) as db:
         db.execute("UPDATE runs SET config = json_set(config, '$.dream', 1) WHERE id = ?", (newer,))
-    with held(lab_store, newer):  # it lives: the device is really taken
-        here.tick()
+    with held(lab_store, newer):  # it is alive and uses the device
+        supervised.tick()
         assert status(lab_store, waits) is Status.QUEUED
-    here.tick()
+    supervised.tick()
     assert status(lab_store, waits) is Status.STARTING
     with lab_store._connection() as db:
         assert db.execute("SELECT status FROM runs WHERE id = ?", (newer,)).fetchone() == ("lost",)
 
 
-def test_a_run_that_could_not_be_started_keeps_its_place(
-    here: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_could_not_be_started_keeps_its_position(
+    supervised: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [lab_store.enqueue(SHORT, "cpu", owner=owner).id for owner in ("ada", "ada", "bob")]
     before = [run.id for run in lab_store.queue()]
@@ -183,40 +181,40 @@ def test_a_run_that_could_not_be_started_keeps_its_place(
     monkeypatch.setattr(supervisor, "spawn", none_left)
     for _ in range(3):
         with pytest.raises(OSError, match=os.strerror(errno.EAGAIN)):
-            here.tick()
-        here._account(next(run for run in lab_store.open_runs() if run.status is Status.STARTING))
+            supervised.tick()
+        supervised._account(next(run for run in lab_store.open_runs() if run.status is Status.STARTING))
         assert [run.id for run in lab_store.queue()] == before
     assert {lab_store.run(name).attempt for name in names} == {0}
 
 
 @pytest.mark.parametrize("launched", [None, "", "1"])
-def test_a_supervisor_that_a_run_starts_sees_what_the_first_one_saw(
+def test_a_supervisor_started_by_a_run_has_the_environment_of_the_first_one(
     lab_store: RunStore, launched: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the device nor the images of that run are those of the next."""
+    """Neither the device nor the data folder of that run is passed on."""
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     monkeypatch.setenv("MLAE_LAB_DATA", "/first")
     if launched is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", launched)
-    first, run = dict(os.environ), lab_store.enqueue(SHORT, "cpu", data_folder="/its own")
+    first, run = dict(os.environ), lab_store.enqueue(SHORT, "cpu", data_folder="/data of the run")
     for slot in ("cpu", "cuda:0", ""):
-        its = supervisor.environment(run, slot)
-        assert its["MLAE_LAB_DATA"] == "/its own"
-        assert its.get("CUDA_VISIBLE_DEVICES") == {"cpu": "", "": launched}.get(slot, "0")
+        passed = supervisor.environment(run, slot)
+        assert passed["MLAE_LAB_DATA"] == "/data of the run"
+        assert passed.get("CUDA_VISIBLE_DEVICES") == {"cpu": "", "": launched}.get(slot, "0")
         with monkeypatch.context() as environment:
-            for name in first.keys() | its.keys():
-                if name in its:
-                    environment.setenv(name, its[name])
+            for name in first.keys() | passed.keys():
+                if name in passed:
+                    environment.setenv(name, passed[name])
                 else:
                     environment.delenv(name)
             assert {**supervisor._as_launched(), "GOMP_SPINCOUNT": ""} == {**first, "GOMP_SPINCOUNT": ""}
-            assert supervisor.environment(run, slot) == its  # and so on, from run to run
+            assert supervisor.environment(run, slot) == passed  # from run to run
 
 
-def test_a_full_disk_fails_nobody_and_does_not_end_the_supervisor(
-    here: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_fails_no_run_and_does_not_end_the_supervisor(
+    supervised: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = lab_store.enqueue(SHORT, "cpu").id
 
@@ -224,158 +222,158 @@ def test_a_full_disk_fails_nobody_and_does_not_end_the_supervisor(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(supervisor.locks, "take", full)
-    monkeypatch.setattr(supervisor.traceback, "print_exc", full)  # its log lies on the same disk
+    monkeypatch.setattr(supervisor.traceback, "print_exc", full)  # its log is on the same disk
     monkeypatch.setattr(supervisor.time, "sleep", lambda seconds: None)
-    assert here._safely()
+    assert supervised._safely()
     assert status(lab_store, run) is Status.QUEUED
 
 
-def test_a_process_that_ended_by_itself_is_reaped_while_others_wait(
-    here: Supervisor, lab_store: RunStore, wait_for: Wait
+def test_an_exited_process_is_reaped_while_other_runs_are_queued(
+    supervised: Supervisor, lab_store: RunStore, wait_for: Wait
 ) -> None:
     run = lab_store.enqueue(SHORT, "cpu").id
-    lab_store.enqueue(LONG, "cpu")  # so that the supervisor stays
-    here.tick()
-    pid = here.processes[run].pid
+    lab_store.enqueue(LONG, "cpu")  # keeps the supervisor alive
+    supervised.tick()
+    pid = supervised.processes[run].pid
     wait_for(lambda: status(lab_store, run).is_over)
 
     def reaped() -> bool:
-        here.tick()
+        supervised.tick()
         return not Path(f"/proc/{pid}").exists()
 
     wait_for(reaped)
-    assert run not in here.processes
+    assert run not in supervised.processes
 
 
-def test_a_turn_that_never_began_comes_again(here: Supervisor, lab_store: RunStore) -> None:
-    """The supervisor before this one was killed between writing the turn down and starting the process."""
+def test_a_claimed_run_whose_process_never_started_is_started_again(
+    supervised: Supervisor, lab_store: RunStore
+) -> None:
+    """The previous supervisor was killed between the claim and the start of the process."""
     run = under_way(lab_store, Status.STARTING, pid=None).id
-    here._account(lab_store.run(run))
+    supervised._account(lab_store.run(run))
     assert status(lab_store, run) is Status.QUEUED
 
 
-def test_a_process_that_dies_before_its_first_word_is_lost_with_its_exit_status(
-    here: Supervisor, lab_store: RunStore, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
+def test_a_process_that_exits_at_once_is_lost_with_its_exit_status(
+    supervised: Supervisor, lab_store: RunStore, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It does not come again and again."""
+    """It is not started again and again."""
     monkeypatch.setattr(supervisor, "ROOT", Path("/nowhere"))
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
     monkeypatch.setattr(sys, "executable", "/bin/false")
     run = lab_store.enqueue(SHORT, "cpu").id
-    here.tick()
+    supervised.tick()
     wait_for(lambda: not is_alive(lab_store.paths(run)))
-    here.tick()
-    found = lab_store.run(run)
-    assert found.status is Status.LOST
-    assert "exited before the first step without reporting a result (exit status 1)" in found.reason
+    supervised.tick()
+    lost = lab_store.run(run)
+    assert lost.status is Status.LOST
+    assert "exited before the first step without reporting a result (exit status 1)" in lost.reason
 
 
-def test_the_dead_are_accounted_for(here: Supervisor, lab_store: RunStore) -> None:
+def test_the_end_of_dead_runs_is_recorded(supervised: Supervisor, lab_store: RunStore) -> None:
     running = under_way(lab_store).id
-    here.tick()
+    supervised.tick()
     assert status(lab_store, running) is Status.LOST
     stopping = under_way(lab_store, Status.STOPPING).id
-    here.tick()
+    supervised.tick()
     assert status(lab_store, stopping) is Status.STOPPED
     full = under_way(lab_store).id
     reserve_exit_record(lab_store.paths(full))
     write_exit_record(lab_store.paths(full), ExitRecord(Status.FAILED, "the disk is full"))
-    here.tick()
+    supervised.tick()
     assert (status(lab_store, full), lab_store.run(full).reason) == (Status.FAILED, "the disk is full")
 
 
 def test_a_live_pid_does_not_keep_a_dead_run_alive(
-    here: Supervisor, lab_store: RunStore, sleeper: subprocess.Popen
+    supervised: Supervisor, lab_store: RunStore, sleeper: subprocess.Popen
 ) -> None:
     run = under_way(lab_store, pid=sleeper.pid).id
-    here.tick()
+    supervised.tick()
     assert status(lab_store, run) is Status.LOST
     assert sleeper.poll() is None
 
 
-def test_what_is_over_stays_as_it_is(here: Supervisor, lab_store: RunStore) -> None:
+def test_runs_that_are_over_are_not_changed(supervised: Supervisor, lab_store: RunStore) -> None:
     runs = []
     for end in (Status.FINISHED, Status.STOPPED, Status.FAILED, Status.LOST):
         run = lab_store.enqueue(SHORT, "cpu").id
         lab_store.move(run, end, "as it was")
         runs.append(lab_store.run(run))
-    assert not here.tick()
+    assert not supervised.tick()
     assert lab_store.runs() == runs[::-1]
 
 
 class Changing(RunStore):
-    """A store in which something happens right after somebody listed the runs."""
+    """A store that changes right after its runs were listed."""
 
     meanwhile: Callable[[], object] = staticmethod(lambda: None)
 
     def open_runs(self) -> list[Run]:
-        found = super().open_runs()
+        runs = super().open_runs()
         self.meanwhile()
-        return found
+        return runs
 
 
-def test_a_run_that_is_stopped_while_the_supervisor_looks_is_stopped_not_lost(
-    here: Supervisor, lab_store: RunStore
-) -> None:
+def test_a_run_that_is_stopped_during_a_tick_is_stopped_not_lost(supervised: Supervisor, lab_store: RunStore) -> None:
     run = under_way(lab_store).id
-    here.store = Changing(lab_store.folder)
-    here.store.meanwhile = lambda: lab_store.move(run, Status.STOPPING)
-    here.tick()
+    supervised.store = Changing(lab_store.folder)
+    supervised.store.meanwhile = lambda: lab_store.move(run, Status.STOPPING)
+    supervised.tick()
     assert status(lab_store, run) is Status.STOPPED
 
 
-def test_a_run_that_is_deleted_while_the_supervisor_looks_does_not_end_it(
-    here: Supervisor, lab_store: RunStore
+def test_a_run_that_is_deleted_during_a_tick_does_not_end_the_supervisor(
+    supervised: Supervisor, lab_store: RunStore
 ) -> None:
     run = under_way(lab_store).id
     other = lab_store.enqueue(SHORT, "cuda").id
-    here.store = Changing(lab_store.folder)
-    here.store.meanwhile = lambda: lab_store.move(run, Status.STOPPED) and lab_store.delete(run)
-    here._safely()
+    supervised.store = Changing(lab_store.folder)
+    supervised.store.meanwhile = lambda: lab_store.move(run, Status.STOPPED) and lab_store.delete(run)
+    supervised._safely()
     lab_store.move(other, Status.STOPPED)
-    assert not here._safely()
+    assert not supervised._safely()
 
 
-def test_a_run_that_does_not_end_in_time_is_ended(
-    here: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
+def test_a_run_that_does_not_stop_in_time_is_killed(
+    supervised: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A process that is stopped (SIGSTOP) cannot hear that it was asked to end, nor can one in a read that hangs."""
+    """A process paused by SIGSTOP cannot react to the request, nor can one in a blocked read."""
     run = lab_store.enqueue(LONG, "cpu").id
-    here.tick()
-    process = here.processes[run]
+    supervised.tick()
+    process = supervised.processes[run]
     os.kill(process.pid, signal.SIGSTOP)
     lab_store.began(run, process.pid)
     assert commands.stop(lab_store, run) is Status.STOPPING
-    here.tick()
+    supervised.tick()
     assert process.poll() is None  # it has its ten seconds
     monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.0)
-    here.stopping_since[run] -= 0.01
-    here.tick()
-    here.tick()
+    supervised.stopping_since[run] -= 0.01
+    supervised.tick()
+    supervised.tick()
     assert process.wait(timeout=20) == -signal.SIGKILL
-    here.tick()
+    supervised.tick()
     assert status(lab_store, run) is Status.STOPPED
 
 
-# ---------------------------------------------------------------- a pid is a hint only
+# ---------------------------------------------------------------- reused pids
 
 
 def test_a_pid_that_now_names_another_process_is_never_signalled(
     lab_store: RunStore, sleeper: subprocess.Popen
 ) -> None:
     with busy_device(lab_store, pid=sleeper.pid) as run:
-        assert commands.stop(lab_store, run.id, now=True, timeout=0.3) is Status.STOPPING  # something lives
+        assert commands.stop(lab_store, run.id, now=True, timeout=0.3) is Status.STOPPING  # the lock is held
         assert sleeper.poll() is None
     dead = under_way(lab_store, pid=sleeper.pid).id
     assert commands.stop(lab_store, dead, now=True) is Status.STOPPED  # the lock is free: nothing to kill
     assert sleeper.poll() is None
 
 
-def test_a_pid_that_now_names_another_run_is_never_signalled(here: Supervisor, lab_store: RunStore) -> None:
+def test_a_pid_that_now_names_another_run_is_never_signalled(supervised: Supervisor, lab_store: RunStore) -> None:
     other = lab_store.enqueue(LONG, "cpu").id
-    here.tick()
-    process = here.processes[other]
+    supervised.tick()
+    process = supervised.processes[other]
     run = lab_store.enqueue(SHORT, "cuda").id
     with held(lab_store, run):
         assert lab_store.claim(run, "cuda:0")
@@ -390,33 +388,36 @@ def test_a_pid_that_now_names_another_run_is_never_signalled(here: Supervisor, l
 
 def supervisors(store: RunStore) -> list[int]:
     """The pids of this store's supervisors, by their command lines."""
-    found = []
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
+            arguments = (folder / "cmdline").read_bytes().split(b"\0")
             state = (folder / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue
-        if b"mlae_lab.runs.supervisor" in words and str(store.folder).encode() in words and state != "Z":
-            found.append(int(folder.name))
-    return found
+        if b"mlae_lab.runs.supervisor" in arguments and str(store.folder).encode() in arguments and state != "Z":
+            pids.append(int(folder.name))
+    return pids
 
 
 linux = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="reads /proc")
 
 
 @linux
-def test_there_is_one_supervisor_whoever_starts_it_and_it_leaves(lab_store: RunStore, wait_for: Wait) -> None:
+def test_there_is_one_supervisor_and_it_exits_when_idle(lab_store: RunStore, wait_for: Wait) -> None:
     ensure(lab_store)
     assert supervisors(lab_store) == []  # nothing to do
     with busy_device(lab_store):
         for _ in range(5):
             ensure(lab_store)
-        script = f"from mlae_lab.runs.store import RunStore; from mlae_lab.runs.supervisor import ensure; from pathlib import Path; ensure(RunStore(Path({str(lab_store.folder)!r})))"
+        script = (
+            "from mlae_lab.runs.store import RunStore; from mlae_lab.runs.supervisor import ensure; "
+            f"from pathlib import Path; ensure(RunStore(Path({str(lab_store.folder)!r})))"
+        )
         others = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(4)]
         assert [other.wait(timeout=60) for other in others] == [0] * 4
         (only,) = supervisors(lab_store)
-        os.kill(only, signal.SIGINT)  # Ctrl-C in some terminal is not for it
+        os.kill(only, signal.SIGINT)  # it ignores Ctrl-C in a terminal
         time.sleep(0.5)
         assert supervisors(lab_store) == [only]
         assert is_supervised(lab_store)
@@ -424,22 +425,22 @@ def test_there_is_one_supervisor_whoever_starts_it_and_it_leaves(lab_store: RunS
 
 
 @linux
-def test_whoever_comes_while_it_leaves_is_served(lab_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It lets go of its lock and looks once more: what was enqueued until then it takes on."""
+def test_a_launch_during_the_exit_is_noticed(lab_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It releases its lock and checks again for runs that were enqueued meanwhile."""
     lock = locks.take(paths.supervisor_lock(lab_store.folder))
     assert lock is not None
     leaving = Supervisor(lab_store, lock)
     assert leaving._leave()
     assert not is_supervised(lab_store)
     run = lab_store.enqueue(SHORT, "cpu").id
-    assert not leaving._leave()  # somebody enqueued while the lock was held and went away content
+    assert not leaving._leave()  # the launch saw the lock held and started no supervisor
     assert is_supervised(lab_store)
     lab_store.move(run, Status.STOPPED)
     os.close(lock)
 
 
 @linux
-def test_a_killed_supervisor_leaves_the_run_alone_and_another_takes_over(lab_store: RunStore, wait_for: Wait) -> None:
+def test_a_killed_supervisor_leaves_the_run_and_another_takes_over(lab_store: RunStore, wait_for: Wait) -> None:
     first, second = (commands.launch(lab_store, LONG).id for _ in range(2))
     wait_for(lambda: status(lab_store, first) is Status.RUNNING, lambda: commands.log_tail(lab_store, first))
     (old,) = supervisors(lab_store)
@@ -448,27 +449,27 @@ def test_a_killed_supervisor_leaves_the_run_alone_and_another_takes_over(lab_sto
     steps = lab_store.last(first, TrainStep)
     assert is_alive(lab_store.paths(first))
     assert status(lab_store, second) is Status.QUEUED
-    wait_for(lambda: lab_store.last(first, TrainStep) != steps)  # it trains on
-    # nobody looks: the run itself sees to a supervisor when it ends
+    wait_for(lambda: lab_store.last(first, TrainStep) != steps)  # it continues to train
+    # without readers, the run itself starts a supervisor when it ends
     os.kill(lab_store.run(first).pid, signal.SIGTERM)
     wait_for(lambda: status(lab_store, first).is_over)
     assert status(lab_store, first) is Status.STOPPED
     wait_for(lambda: status(lab_store, second) is Status.RUNNING, lambda: commands.log_tail(lab_store, second))
     (new,) = supervisors(lab_store)
     assert new != old
-    # all at once: the supervisor and the run
+    # the supervisor and the run at the same time
     os.kill(new, signal.SIGKILL)
     os.kill(lab_store.run(second).pid, signal.SIGKILL)
     wait_for(lambda: not is_alive(lab_store.paths(second)))
-    ensure(lab_store)  # somebody looks
+    ensure(lab_store)  # a reader
     wait_for(lambda: status(lab_store, second) is Status.LOST)
     reason = lab_store.run(second).reason
-    assert reason.startswith("its process exited during training without reporting a result")  # nobody knows the signal
+    assert reason.startswith("its process exited during training without reporting a result")  # the signal is unknown
     assert len(lab_store.runs()) == 2
     wait_for(lambda: not is_supervised(lab_store) and supervisors(lab_store) == [])
 
 
-def test_a_store_that_is_deleted_under_it_ends_it(lab_store: RunStore, wait_for: Wait) -> None:
+def test_the_supervisor_exits_if_its_store_is_deleted(lab_store: RunStore, wait_for: Wait) -> None:
     with busy_device(lab_store):
         ensure(lab_store)
         process = supervisor._children[-1]

@@ -1,4 +1,4 @@
-"""The process of one run, called in this process where that shows the same: how it ends and what it leaves."""
+"""The process of a run, mostly called in this process: how it ends and what it leaves."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SHORT = RunConfig(
 
 @pytest.fixture
 def work(lab_store: RunStore) -> Iterator[Callable[[RunConfig], tuple[int, str]]]:
-    """Give a run its turn and be its process. Gives the exit status and the run's name; signal handlers are put back."""
+    """Claim a run and be its process: exit status and id of the run; restores signal handlers."""
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     locks = []
 
@@ -58,10 +58,10 @@ def work(lab_store: RunStore) -> Iterator[Callable[[RunConfig], tuple[int, str]]
         os.close(lock)
 
 
-def test_a_run_that_diverges_has_failed_with_a_sentence_and_a_traceback(
+def test_a_diverging_run_fails_with_a_sentence_and_a_traceback(
     work: Callable[[RunConfig], tuple[int, str]], lab_store: RunStore, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """With this decay every step multiplies what learns by some -99, so it leaves the finite numbers soon."""
+    """With this decay every step multiplies the parameters by about -99, so they overflow soon."""
     status, name = work(dataclasses.replace(SHORT, learning_rate=10.0, weight_decay=10.0))
     run = lab_store.run(name)
     assert status == 1
@@ -71,11 +71,11 @@ def test_a_run_that_diverges_has_failed_with_a_sentence_and_a_traceback(
     assert "Traceback" in capfd.readouterr().err  # this process's standard error is the run's log
     steps = [stored.event for stored in lab_store.events(name, TrainStep)]
     assert [e.step for e in steps] == list(range(1, len(steps) + 1))
-    assert f"at step {len(steps) + 1} " in run.reason  # not one step before the end is missing from the record
+    assert f"at step {len(steps) + 1} " in run.reason  # every step before the end is recorded
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch can use this machine's GPU")
-def test_a_run_on_a_gpu_that_torch_cannot_use_says_that_it_trains_on_the_processor(
+def test_a_run_on_a_gpu_that_torch_cannot_use_notes_that_it_trains_on_the_cpu(
     work: Callable[..., tuple[int, str]], lab_store: RunStore
 ) -> None:
     _, name = work(dataclasses.replace(SHORT, device="auto"), "cuda:0")
@@ -87,7 +87,7 @@ def test_a_run_on_a_gpu_that_torch_cannot_use_says_that_it_trains_on_the_process
     assert lab_store.last(name, Started).notes == ()
 
 
-def test_a_run_without_data_has_failed_with_the_sentence_of_the_data(
+def test_a_run_without_data_fails_with_the_error_of_the_data(
     work: Callable[[RunConfig], tuple[int, str]], lab_store: RunStore
 ) -> None:
     status, name = work(dataclasses.replace(SHORT, task="cifar"))
@@ -97,7 +97,7 @@ def test_a_run_without_data_has_failed_with_the_sentence_of_the_data(
     assert lab_store.events(name) == []
 
 
-def test_a_run_that_was_cancelled_before_its_process_looked(lab_store: RunStore, work: Callable) -> None:
+def test_a_run_that_was_cancelled_before_its_process_started(lab_store: RunStore, work: Callable) -> None:
     class Cancelled(RunStore):
         def claim(self, run: str, slot: str) -> bool:
             return self.move(run, Status.STOPPED, "cancelled")
@@ -109,11 +109,11 @@ def test_a_run_that_was_cancelled_before_its_process_looked(lab_store: RunStore,
     assert lab_store.events(name) == []
 
 
-def test_steps_are_written_together_and_everything_else_at_once(lab_store: RunStore) -> None:
+def test_steps_are_written_in_batches_and_other_events_at_once(lab_store: RunStore) -> None:
     run = lab_store.enqueue(SHORT, "cpu").id
     writer = worker._Writer(lab_store, run)
     step = TrainStep(1, 1, 2.3, 10.0, 1e-3, 0, 0.0)
-    writer.last = float("inf")  # as if the last writing was a moment ago, for as long as the test takes
+    writer.last = float("inf")  # as if the last write was a moment ago, during the whole test
     writer.add(step)
     assert lab_store.events(run) == []
     writer.add(Evaluation(1, 1, "val", 10.0, 2.3, 0.1))
@@ -125,13 +125,13 @@ def test_steps_are_written_together_and_everything_else_at_once(lab_store: RunSt
     assert len(lab_store.events(run)) == 3
 
 
-def test_a_run_that_went_on_from_another_does_not_begin_anew_without_its_checkpoint(
+def test_a_branched_run_without_its_checkpoint_does_not_start_from_scratch(
     work: Callable[..., tuple[int, str]], lab_store: RunStore
 ) -> None:
     """As an imported run, whose file does not contain the parent's checkpoint."""
     with lab_store._connection(write=True) as db:
         db.execute(
-            "CREATE TRIGGER goes_on AFTER INSERT ON runs BEGIN UPDATE runs SET relation = 'branched', parent = "
+            "CREATE TRIGGER branched AFTER INSERT ON runs BEGIN UPDATE runs SET relation = 'branched', parent = "
             "'aaaabbbb'; END"
         )
     status, name = work(SHORT)
@@ -148,15 +148,15 @@ def test_a_run_that_went_on_from_another_does_not_begin_anew_without_its_checkpo
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (sqlite3.OperationalError("database or disk is full"), "the disk is full: free some space and resume the run"),
         (sqlite3.OperationalError("database is locked"), "the store was locked by another program for too long"),
     ],
 )
-def test_a_run_that_cannot_even_begin_says_why(
+def test_a_run_that_fails_before_loading_has_a_reason(
     error: Exception,
-    said: str,
+    message: str,
     work: Callable[..., tuple[int, str]],
     lab_store: RunStore,
     monkeypatch: pytest.MonkeyPatch,
@@ -168,11 +168,11 @@ def test_a_run_that_cannot_even_begin_says_why(
     status, name = work(SHORT)
     run = lab_store.run(name)
     assert (status, run.status) == (1, Status.FAILED)
-    assert run.reason.startswith(said)
-    assert lab_store.events(name) == []  # an event now would make what waits to be told look told
+    assert run.reason.startswith(message)
+    assert lab_store.events(name) == []  # a new event would make pending events look delivered
 
 
-def test_a_resumed_run_tells_nothing_twice(lab_store: RunStore) -> None:
+def test_a_resumed_run_writes_no_event_twice(lab_store: RunStore) -> None:
     run = lab_store.enqueue(SHORT, "cpu").id
     started = Started(1, 2, 3, 4, 5, 6, "cpu", "float32", 0.5)
     canvas = ((0.5,),)
@@ -186,16 +186,16 @@ def test_a_resumed_run_tells_nothing_twice(lab_store: RunStore) -> None:
     for event in (started, *steps[:2], *stats, Evaluation(1, 2, "val", 10.0, 2.3, 0.1), steps[2]):
         first.add(event)
     first.flush()
-    told = [stored.event for stored in lab_store.events(run)]
+    recorded = [stored.event for stored in lab_store.events(run)]
     second = worker._Writer(lab_store, run)  # from the checkpoint after step 1
     for event in (started, Resumed(1, 1, 0.1), steps[1], *stats, Evaluation(1, 2, "val", 10.0, 2.3, 9.0), *steps[2:]):
         second.add(event)
-    second.add(stats[0])  # of an evaluation that has not come yet: it waits for it
+    second.add(stats[0])  # held back until its evaluation
     second.flush()
-    assert [stored.event for stored in lab_store.events(run)] == [*told, Resumed(1, 1, 0.1), steps[3]]
+    assert [stored.event for stored in lab_store.events(run)] == [*recorded, Resumed(1, 1, 0.1), steps[3]]
 
 
-def test_a_locked_store_makes_nobody_wait(lab_store: RunStore) -> None:
+def test_training_does_not_wait_for_a_locked_store(lab_store: RunStore) -> None:
     run = lab_store.enqueue(SHORT, "cpu").id
     writer = worker._Writer(lab_store, run)
     db = sqlite3.connect(database(lab_store.folder), isolation_level=None)
@@ -212,11 +212,11 @@ def test_a_locked_store_makes_nobody_wait(lab_store: RunStore) -> None:
     assert writer.waiting == []
 
 
-def test_a_statistic_that_only_this_test_knows_reaches_store_bench_report_and_archive(
+def test_a_new_statistic_reaches_store_bench_report_and_archive(
     work: Callable[..., tuple[int, str]], lab_store: RunStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    mine = Statistic("seeds_eaten", lambda setup: [0.5] * setup.config.plan.rows, "Seeds eaten", "grams")
-    monkeypatch.setattr("mlae_lab.training.trainer.STATISTICS", (mine,))
+    statistic = Statistic("seeds_eaten", lambda setup: [0.5] * setup.config.plan.rows, "Seeds eaten", "grams")
+    monkeypatch.setattr("mlae_lab.training.trainer.STATISTICS", (statistic,))
     status, name = work(SHORT)
     assert status == 0
     event = lab_store.last(name, Statistics)
