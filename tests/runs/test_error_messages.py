@@ -31,7 +31,7 @@ from mlae_lab.training.evaluation import Diverged
         ),
         (
             sqlite3.DatabaseError("file is not a database"),
-            "the store cannot be used now (file is not a database): `mlae_lab doctor`",
+            "the store cannot be used now (file is not a database): run `mlae_lab doctor`",
         ),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: free some disk space"),
         (
