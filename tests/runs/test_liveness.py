@@ -126,7 +126,7 @@ def test_the_status_is_that_of_the_row_while_the_process_is_alive(lab_store: Run
     ("status", "exit_status", "checkpoint", "expected", "reason"),
     [
         (Status.RUNNING, None, False, Status.LOST,
-         "exited during training without reporting a result; it had no checkpoint yet, retry starts from the beginning"),
+         "exited during training without reporting a result; it had no checkpoint yet, retry starts from"),
         (Status.RUNNING, -9, True, Status.LOST, "was killed by SIGKILL during training, as the system does when "
          "memory runs out; its last checkpoint is kept, resume continues from it"),
         (Status.RUNNING, -11, True, Status.LOST, "was killed by SIGSEGV during training; its last checkpoint is kept"),

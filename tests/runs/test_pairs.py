@@ -73,7 +73,8 @@ def test_only_the_mask_may_differ() -> None:
 def test_every_differing_setting_is_named() -> None:
     others = {"task": "fashion", "backbone": "lab_vit_12x128.random", "protocol": "test", "epochs": 9,
               "max_seconds": 5.0, "weight_decay": 0.1, "warmup": 0.1, "evaluations": 3,
-              "precision": "float32", "data_label": "own images", "weights": "w.npz", "normalisation": "imagenet"}  # fmt: skip
+              "precision": "float32", "data_label": "own images", "weights": "w.npz",
+              "normalisation": "imagenet"}  # fmt: skip
     for name, value in others.items():
         assert " differ: " in str(pairs.unpaired_because(A, replace(B, **{name: value}))), name
 
