@@ -77,7 +77,7 @@ def test_a_race_is_followed_to_its_end(lab_store: RunStore, capsys: Captured) ->
     assert result["link"] == f"/race?runs={','.join(result['race'])}"
     assert result["epoch"] == 1
     assert result["seeds"] == [0, 1]
-    assert min(row["index"] for row in result["masks"]) == 1
+    assert min(row["rank"] for row in result["masks"]) == 1
     assert [row["code"] for row in result["masks"]] == TWO[1::2]
     assert {run for row in result["masks"] for run in row["runs"].values()} == set(result["race"])
     assert ("at the end" in result["verdict"] and "2 seeds" in result["verdict"]) or "level" in result["verdict"]

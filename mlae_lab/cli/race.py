@@ -75,7 +75,7 @@ def _rows(standings: Race) -> list[dict]:
             {
                 "name": lane.name, "code": lane.plan.code, "plan_hash": lane.plan.hash,
                 "runs": {str(seed): run.id for seed, run in sorted(lane.runs.items())},
-                "index": entry.rank if entry else None, "accuracy": entry.accuracy if entry else None,
+                "rank": entry.rank if entry else None, "accuracy": entry.accuracy if entry else None,
                 "behind": behind_fields,
                 "words": standings.distance(entry) if entry else "not placed",
             }

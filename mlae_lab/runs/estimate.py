@@ -109,12 +109,12 @@ def estimate(store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Ru
     train, evaluated = _images(config, known)
     steps = None if train is None else config.epochs * steps_per_epoch(train, config.batch_size)
     if steps is None:
-        reason = "No estimate yet: the folder's images are counted when a run starts."
+        reason = "The folder's images are counted when a run starts."
         return Estimate(None, None, None, (), None, reason)
     if not known:
         kind = f"{'run' if config.method == 'mlae' else 'linear probe'} with {catalog.backbone(config.backbone).title}"
         device = {"cpu": "CPU", "cuda": "GPU"}[devices.kind(config.device)]
-        reason = f"No estimate yet: no {kind} has been timed on this machine's {device}."
+        reason = f"No {kind} has been timed on this machine's {device} yet."
         return Estimate(None, None, None, (), steps, reason)
     auto = next((p.precision for run, p in known if run.config.precision == "auto"), None)
     wanted = auto if config.precision == "auto" else config.precision

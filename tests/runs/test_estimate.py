@@ -40,7 +40,7 @@ def timed(
 def test_without_past_runs_there_is_no_estimate(store: RunStore) -> None:
     result = estimate(store, CONFIG)
     assert (result.seconds, result.runs, result.steps) == (None, (), 52)
-    assert result.reason == "No estimate yet: no run with Lab ViT 12 x 128 has been timed on this machine's CPU."
+    assert result.reason == "No run with Lab ViT 12 x 128 has been timed on this machine's CPU yet."
 
 
 def test_a_branched_run_has_no_pace(store: RunStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import signal
 import sqlite3
@@ -344,8 +345,7 @@ def fill(folder: Path) -> Path:
     """Fill the free space."""
     ballast = folder / "ballast"
     with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
-        while True:
-            file.write(b"x" * 4096)
+        file.writelines(itertools.repeat(b"x" * 4096))
     return ballast
 
 
@@ -382,9 +382,13 @@ def test_launching_on_a_full_disk_is_an_error_and_leaves_no_partial_run(small_di
     kept = store.enqueue(LONG, "cuda").id
     store.move(kept, Status.STOPPED)
     ballast = fill(small_disk)
-    with pytest.raises((sqlite3.Error, OSError, StoreError)):
+
+    def launch_many() -> None:
         for _ in range(50):
             commands.launch(store, LONG)
+
+    with pytest.raises((sqlite3.Error, OSError, StoreError)):
+        launch_many()
     ballast.unlink()
     after = RunStore(small_disk / "lab")
     assert after.trouble() is None

@@ -126,9 +126,9 @@ def test_the_status_is_that_of_the_row_while_the_process_is_alive(lab_store: Run
     ("status", "exit_status", "checkpoint", "expected", "reason"),
     [
         (Status.RUNNING, None, False, Status.LOST,
-         "exited during training without reporting a result; it had no checkpoint yet, retry starts from the beginning"),
-        (Status.RUNNING, -9, True, Status.LOST, "was killed by SIGKILL during training, as the system does when memory "
-         "runs out; its last checkpoint is kept, resume continues from it"),
+         "exited during training without reporting a result; it had no checkpoint yet, retry starts from"),
+        (Status.RUNNING, -9, True, Status.LOST, "was killed by SIGKILL during training, as the system does when "
+         "memory runs out; its last checkpoint is kept, resume continues from it"),
         (Status.RUNNING, -11, True, Status.LOST, "was killed by SIGSEGV during training; its last checkpoint is kept"),
         (Status.STARTING, 3, False, Status.LOST,
          "exited before the first step without reporting a result (exit status 3); it had no checkpoint yet"),

@@ -103,7 +103,7 @@ def test_a_branched_run_has_no_repeats(store: RunStore) -> None:
     run = finished_run(store, 0, 60.0)
     child = finished_run(store, 0, 61.0, origin=Origin(run.id, "branched", "2"))
     assert repeats.repeats(store, child).seeds == ()
-    with pytest.raises(StoreError, match=f"was branched from a checkpoint of run {run.id}: repeat that one"):
+    with pytest.raises(StoreError, match=f"was branched from a checkpoint of run {run.id}: repeat that run"):
         wanted(store, child.id, 3)
 
 
