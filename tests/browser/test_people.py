@@ -235,7 +235,7 @@ def test_on_a_network_the_password_opens_for_this_browser_until_it_changes(
 
     def log_in(page: Page, password: str) -> None:
         page.get_by_label("Password", exact=True).fill(password)
-        page.get_by_role("button", name="Open the lab").click()
+        page.get_by_role("button", name="Log in").click()
 
     with on_the_network(tmp_path, port, PASSWORD) as url:
         page = tab(context, f"{url}/train?set=epochs%3A21")

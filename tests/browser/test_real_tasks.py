@@ -62,7 +62,7 @@ def test_a_failed_download_shows_the_reason_and_leaves_nothing(visit: Callable[.
     page = visit("/task?task=cub")
     page.get_by_text("I have read the licence").first.click()
     page.wait_for_function("!document.querySelector('[class*=st-key-fetch_start] button').disabled", timeout=20_000)
-    page.get_by_role("button", name="Fetch it").first.click()
+    page.get_by_role("button", name="Fetch").first.click()
     page.locator("[data-testid='stAlert']").filter(has_text="404").wait_for(timeout=60_000)
     assert not (lab.data / "fgvc").exists() or not any((lab.data / "fgvc").iterdir())
 

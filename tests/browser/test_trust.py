@@ -107,7 +107,7 @@ def test_a_run_killed_from_outside_is_lost_with_its_reason(visit: Callable[..., 
     os.kill(lab.store.run(run).pid, signal.SIGKILL)
     shows(page, "lost")
     page.get_by_text("was killed by SIGKILL").wait_for(timeout=15_000)
-    page.get_by_text("The last lines of its log").wait_for(timeout=15_000)
+    page.get_by_text("Last lines of the log").wait_for(timeout=15_000)
 
 
 def test_running_runs_are_shown_on_every_page_of_a_second_browser(visit: Callable[..., Page], lab: Lab) -> None:

@@ -123,7 +123,7 @@ def test_a_pair_that_the_store_does_not_take_is_a_sentence(
 def test_a_pair_of_which_neither_came_to_a_measurement(store: RunStore) -> None:
     a, b = (made(store, config, status=Status.STOPPED) for config in (A, B))
     at = opened(a=a.id, b=b.id)
-    assert "neither run has measured an epoch" in html(at)
+    assert "neither run has an evaluation" in html(at)
     assert "are not a pair" not in html(at)
     at.button(key="compare_next").click().run()
     assert not at.exception
@@ -139,7 +139,7 @@ def test_two_that_did_not_start_alike_are_run_again(store: RunStore) -> None:
         store.move(run.id, Status.FINISHED)
     at = opened(a=a.id, b=b.id)
     assert "Their weights differ" in html(at)
-    assert "about the pairs below" not in html(at)
+    assert "of the pairs below" not in html(at)
     for _ in range(2):  # asking again starts nothing again
         at.button(key="compare_next").click().run()
     assert [(run.config.plan, run.config.seed) for run in store.open_runs()] == [
@@ -214,7 +214,7 @@ def test_runs_on_other_images_stand_on_no_common_scale(store: RunStore) -> None:
     at = opened(a=a.id, b=b.id)
     assert len(at.warning) == 1
     assert "differ in task, protocol" in at.warning[0].value
-    assert "do not stand on one scale" in at.warning[0].value
+    assert "are not comparable" in at.warning[0].value
     assert set(figures(at)) == {"mask-difference"}
 
 

@@ -43,7 +43,7 @@ def timed(store: RunStore, config: RunConfig, owner: str = ADA) -> Run:
 
 def test_without_a_past_no_number_is_made_up(train: Callable[..., AppTest]) -> None:
     at = train()
-    assert "not known yet" in html(at)
+    assert "not available" in html(at)
     assert "has been timed on this machine" in html(at)
     assert "Steps</dt><dd>208" in html(at)
     assert "1,290 in the head" in html(at)
@@ -55,7 +55,7 @@ def test_the_estimate_rests_on_what_runs_took_here(train: Callable[..., AppTest]
     at = train()
     assert "Estimated time</dt><dd>1 min 46 s" in html(at)  # 2 + 208 x 0.5
     assert "From the last run with this backbone, device, precision and batch size on this machine." in html(at)
-    assert "How busy the machine was then, and will be, it does not know." in html(at)
+    assert "The load of the machine, then and now, is not considered." in html(at)
 
 
 def test_what_differs_from_the_last_run_of_this_visitor(train: Callable[..., AppTest], store: RunStore) -> None:
@@ -63,7 +63,7 @@ def test_what_differs_from_the_last_run_of_this_visitor(train: Callable[..., App
     timed(store, replace(FIRST_RUN, task="fashion"), BOB)
     at = train(mask=dense().code)
     assert (
-        f"Against your last run ({mine.id}): epochs 16, was 8; of the mask&#x27;s experts 96 with another drop rate"
+        f"Compared with your last run ({mine.id}): epochs 16, was 8; of the mask&#x27;s experts 96 with another drop rate"
         in html(at)
     )
 
@@ -91,10 +91,10 @@ def test_one_click_starts_this_mask(train: Callable[..., AppTest], store: RunSto
 def test_this_mask_against_a_saved_one(train: Callable[..., AppTest], store: RunStore) -> None:
     saved = store.save_plan("Half", allocation((4,) * 12))
     at = train("pair")
-    assert "This mask against “Dense”. 2 runs start, with seed 0." in html(at)
+    assert "This mask compared with “Dense”. 2 runs start, with seed 0." in html(at)
     at.session_state["launch_against"] = f"saved.{saved.id}"
     at.run()
-    assert "This mask against “Half”" in html(at)
+    assert "This mask compared with “Half”" in html(at)
     assert at.code[0].value.startswith("python -m mlae_lab race ")
     assert at.code[0].value.count("--mask") == 2
     at.button(key="launch_pair").click().run()

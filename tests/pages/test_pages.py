@@ -81,12 +81,12 @@ def test_a_run_is_a_link(filled_store: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert told["run"] == masked_run(filled_store)
     assert not told["live"]
     assert told["steps"] > 0
-    assert all(told["figures"][name] for name in ("accuracy", "loss", "alike"))
-    assert len(told["measured"]) == 2
+    assert all(told["figures"][name] for name in ("accuracy", "loss", "similarity"))
+    assert len(told["evaluations"]) == 2
     assert len(told["masks"]["hex"]) == told["steps"]
     assert len(told["truth"]) == 12
-    assert len(told["measured"][-1]["contribution"]) == 12 * 14
-    assert told["measured"][-1]["predicted"]
+    assert len(told["evaluations"][-1]["contribution"]) == 12 * 14
+    assert told["evaluations"][-1]["predicted"]
     assert dict(told["facts"])["Status"] == "finished"
 
 
@@ -164,7 +164,7 @@ def test_going_on_trains_the_mask_that_is_painted(
         at = opened("train", store.folder, monkeypatch, run=run.id)
         at.session_state["draft"] = draft
         at.run()
-        assert html(at).count("it is stretched over those it has") == said
+        assert html(at).count("it is stretched over the layers that exist") == said
         at.button(key=f"continue_start_{run.id}").click().run()
         assert not at.exception
         assert asked.pop() == goes_on
@@ -245,7 +245,7 @@ def test_a_run_that_can_have_no_more_epochs_says_so(
     monkeypatch.setattr(commands, "epoch_of", lambda *_: 10_000)
     at = opened("train", store.folder, monkeypatch, run=run.id)
     assert not at.exception
-    assert "10,000 epochs behind it" in html(at)
+    assert "at epoch 10,000" in html(at)
     assert at.code[-1].value.startswith("python -m mlae_lab train")
 
 

@@ -96,7 +96,7 @@ def test_a_wrong_password_takes_a_second_and_opens_nothing(
     at = given(open_app(), wrong)
     assert time.monotonic() - began >= authentication.WRONG_SECONDS
     assert not is_open(at)
-    assert at.error[0].value == "That is not the password."
+    assert at.error[0].value == "Wrong password."
     assert not is_open(at.run())
 
 
@@ -118,8 +118,8 @@ def test_many_sessions_guess_no_faster_than_one(monkeypatch: pytest.MonkeyPatch)
 def test_behind_too_many_guesses_an_attempt_gives_up_and_says_nothing_about_the_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(authentication, "_TURN_SECONDS", 0.05)
-    with authentication._turn:
+    monkeypatch.setattr(authentication, "_WAIT_SECONDS", 0.05)
+    with authentication._attempt_lock:
         assert authentication._attempt(PASSWORD, PASSWORD) is None
     assert authentication._attempt(PASSWORD, PASSWORD) is True
 

@@ -89,8 +89,8 @@ def test_a_kept_draft_that_cannot_be_read_is_a_fresh_start_with_one_sentence(
     at = tab(page, ADA)
     assert len(at.warning) == 1
     told = at.warning[0].value
-    assert told.startswith("The kept draft could not be read (")
-    assert told.endswith("): this is a fresh one.")
+    assert told.startswith("The stored draft could not be read (")
+    assert told.endswith("): this is a new one.")
     assert len(told) < 450
     assert "[x](" not in told
     assert draft(at) == FIRST_RUN and store.visitor(ADA).draft == text, "a newer lab may still read it"
