@@ -51,7 +51,7 @@ def test_a_saved_mask_is_listed_after_a_reload_and_in_another_browser(visit: Cal
 
 def test_a_mask_is_imported_and_a_malformed_one_changes_nothing(visit: Callable[..., Page]) -> None:
     page = visit(f"/masks?mask={pattern('dense').code}", height=1600)
-    page.get_by_role("button", name="Take one in").click()
+    page.get_by_role("button", name="Import a mask").click()
     field = page.get_by_label("A mask as one line, or a link")
     field.fill("m1_12x8_zz*12_0*12")
     field.press("Enter")

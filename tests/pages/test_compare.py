@@ -48,12 +48,12 @@ def test_with_one_run_the_other_is_chosen_or_started(store: RunStore) -> None:
     made(store, B, 50.0, 60.0)
     at = opened(a=a.id)
     assert "Choose B" in html(at)
-    assert "Same everything, other mask" in html(at)
+    assert "Rerun with another mask" in html(at)
     at.number_input(key=f"pair_seeds_{a.id}").set_value(2).run()
     assert "2 runs start" in html(at) or "3 runs start" in html(at)
     at.session_state[f"pair_mask_{a.id}"] = "dense.dense"
     at.run()
-    assert "2 runs start, with seed 1; 2 of 4 are there already." in html(at)
+    assert "2 runs start, with seed 1; 2 of 4 exist already." in html(at)
     at.button(key=f"pair_start_{a.id}").click().run()
     assert not at.exception
     new = [run for run in store.runs() if run.config.seed == 1]
@@ -245,6 +245,6 @@ def test_masks_offered_for_the_other_run_are_others_and_fit() -> None:
 
 def test_what_would_start_in_words(store: RunStore) -> None:
     run = made(store, A, 50.0, 60.0)
-    assert started_text([run, run]).startswith("All of these runs are there already")
-    assert started_text([run, B]) == "One run starts, with seed 0; 1 of 2 are there already."
+    assert started_text([run, run]).startswith("All of these runs exist already")
+    assert started_text([run, B]) == "One run starts, with seed 0; 1 of 2 exist already."
     assert started_text([A, B, replace(A, seed=1), replace(B, seed=1)]) == "4 runs start, with seeds 0, 1."

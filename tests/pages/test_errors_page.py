@@ -82,7 +82,7 @@ def test_seeds_of_one_run_and_the_button(lab: tuple[RunStore, Run, Run]) -> None
     at = opened(run=run.id, view="seeds")
     assert "One seed ends at" in html(at)
     assert set(figures(at)) == {"seeds"}
-    assert "2 runs start, with seeds 4, 5; 1 of 3 are there already." in html(at)
+    assert "2 runs start, with seeds 4, 5; 1 of 3 exist already." in html(at)
     at.button(key="seeds_start").click().run()
     assert not at.exception
     new = [entry for entry in store.runs() if entry.relation == "repeat"]
@@ -102,7 +102,7 @@ def test_seeds_of_two_masks(lab: tuple[RunStore, Run, Run]) -> None:
     assert "One pair does not show the variation between seeds" in html(at)
     assert "One pair is not enough to estimate how many seeds are needed." in html(at)
     assert set(figures(at)) == {"seeds", "seeds-paired"}
-    assert "4 runs start, with seeds 4, 5; 2 of 6 are there already." in html(at)
+    assert "4 runs start, with seeds 4, 5; 2 of 6 exist already." in html(at)
 
 
 def test_an_address_that_names_no_run_of_the_kind_is_no_error(lab: tuple[RunStore, Run, Run]) -> None:

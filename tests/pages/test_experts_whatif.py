@@ -130,14 +130,14 @@ def test_links_of_version_0_5_open(run: str, old: dict[str, str], new: dict[str,
     assert not at.warning
     assert at.session_state["experts_view"] == new["view"]
     assert {name: address(at, name) for name in new} == new
-    assert not set(old_links.NAMES) & set(at.query_params)
+    assert not set(old_links.OLD_NAMES) & set(at.query_params)
 
 
 def test_links_of_version_0_5_every_row() -> None:
-    for old, new in old_links.NAMES.items():
+    for old, new in old_links.OLD_NAMES.items():
         assert old_links.translate({old: "1", "off": "L2"}) == {new: "1", "off": "L2"}
         assert old_links.translate({new: "2", old: "1"}) == {new: "2"}
-    for (name, old), new in old_links.VALUES.items():
+    for (name, old), new in old_links.OLD_VALUES.items():
         assert old_links.translate({name: old}) == {name: new}
         assert old_links.translate({"other": old}) == {"other": old}
 

@@ -118,7 +118,7 @@ def test_a_race_of_three_masks_over_two_seeds(train: Callable[..., AppTest], sto
     assert {run.config.plan for run in store.runs()} == {FIRST_RUN.plan, dense(), uniform(0.5)}
     assert "No mask has been evaluated yet." in html(at)  # this is the page of the race now
     again = train("race")
-    assert "All of these runs are there already: nothing new starts." in html(again) or "3 of 3" in html(again)
+    assert "All of these runs exist already: nothing new starts." in html(again) or "3 of 3" in html(again)
 
 
 def test_a_race_with_too_many_or_no_masks_is_one_sentence(train: Callable[..., AppTest], store: RunStore) -> None:

@@ -38,7 +38,7 @@ def card_titles(at: AppTest) -> list[str]:
 
 def test_an_empty_library_says_what_will_be_here(masks: Callable[..., AppTest]) -> None:
     at = masks()
-    assert "A mask that you save stands here" in html(at)
+    assert "Saved masks are listed here" in html(at)
     assert not card_titles(at)
 
 
@@ -130,7 +130,7 @@ def test_deleting_asks_once_more(masks: Callable[..., AppTest], store: RunStore)
     at = masks(ADA, None, saved.id)
     at.button(key=f"library_delete_{saved.id}").click().run()
     assert len(at.warning) == 1
-    assert "Press “Delete” once more" in at.warning[0].value
+    assert "Press “Delete” again" in at.warning[0].value
     assert store.plans()
     at.button(key=f"library_delete_{saved.id}").click().run()
     assert not at.exception
@@ -143,7 +143,7 @@ def test_renaming_anothers_asks_once_more(masks: Callable[..., AppTest], store: 
     at = masks(BOB, None, saved.id)
     at.text_input(key=f"library_rename_{saved.id}").set_value("Two")
     at.button(key=f"library_rename_go_{saved.id}").click().run()
-    assert "is not yours but of somebody" in at.warning[0].value
+    assert "belongs to somebody" in at.warning[0].value
     assert store.plans()[0].name == "One"
     at.button(key=f"library_rename_go_{saved.id}").click().run()
     assert store.plans()[0].name == "Two"

@@ -42,10 +42,10 @@ def test_another_budget_is_named() -> None:
 
 
 def test_rates_that_are_all_gone_are_named_where_there_were_some() -> None:
-    assert plan_warnings(dense(), meant_random=True) == [
-        "p is 0 everywhere now: no step drops an expert, so this is no stochastic mask any more."
+    assert plan_warnings(dense(), was_random=True) == [
+        "p is 0 everywhere now: no step drops an expert, so this mask is no longer stochastic."
     ]
-    assert plan_warnings(uniform(0.3), meant_random=True) == plan_warnings(dense()) == []
+    assert plan_warnings(uniform(0.3), was_random=True) == plan_warnings(dense()) == []
 
 
 def test_widening_adds_experts_with_the_rows_rate_and_narrowing_cuts() -> None:
@@ -90,6 +90,6 @@ def test_what_is_computed_once_is_named() -> None:
     assert "every step computes all of them" in _step_sentence(dense(), LAB)
     assert "Block 1 lies before the first expert" in _step_sentence(allocation([0] + [8] * 11), LAB)
     assert "Blocks 1 to 6 lie before the first expert" in _step_sentence(lessons()[0].plan, LAB)
-    assert "as a linear probe's" in _step_sentence(allocation([0] * 12, columns=8), LAB)
+    assert "as for a linear probe" in _step_sentence(allocation([0] * 12, columns=8), LAB)
     swin = catalog.backbone("swin_base_patch4_window7_224.ms_in22k")
     assert "Swin-B" in _step_sentence(allocation([8] * 24), swin)
