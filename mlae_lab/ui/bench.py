@@ -71,7 +71,7 @@ def bench_state(run_id: str) -> tuple[bytes, Status, bool]:
 
 def _controls(run: Run) -> None:
     """Draw the buttons, outside the fragment because a click must redraw the whole page."""
-    run_actions.complaint()
+    run_actions.show_error()
     with st.container(horizontal=True, gap="small"):
         run_actions.controls(run, "bench")
         if run.status.is_over:

@@ -69,7 +69,7 @@ def test_a_race_is_shown_to_its_end(visit: Callable[..., Page], lab: Lab) -> Non
     runs = race.launch(lab.store, TINY, PLANS)
     try:
         page = visit(f"/race?runs={','.join(run.id for run in runs)}", width=800)
-        page.get_by_text("not placed yet").first.wait_for(timeout=30_000)
+        page.get_by_text("no rank yet").first.wait_for(timeout=30_000)
         page.wait_for_function(
             "() => /in the end/.test(document.querySelector('.race-verdict')?.textContent ?? '')", timeout=180_000
         )
@@ -82,7 +82,7 @@ def test_a_race_is_shown_to_its_end(visit: Callable[..., Page], lab: Lab) -> Non
             )
             <= 0
         )
-        page.get_by_role("link", name="The pair in detail").click()
+        page.get_by_role("link", name="Compare the two runs").click()
         page.wait_for_url("**/compare?a=*", timeout=30_000)
     finally:
         for run in runs:

@@ -211,6 +211,6 @@ def test_a_run_that_is_not_over_says_so_once(
         os.close(lock)
     assert [element.value for element in at.info if "this view opens when it is over" in element.value] == (
         [] if opens else [f"Run {waits.id} is queued: this view opens when it is over. Grids, Similarity, Diversity, Seeds "
-                          "show what is there so far."]
+                          "show the results so far."]
     )  # fmt: skip
     assert not at.warning

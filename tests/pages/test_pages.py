@@ -185,7 +185,7 @@ def test_the_command_that_does_the_same_is_that_of_this_run_in_this_store(
     assert at.code[-1].value == f"python -m mlae_lab rerun {run.id}" + here
 
 
-def test_a_run_that_is_put_away_can_be_deleted_be_it_damaged(
+def test_a_run_that_is_archive_can_be_deleted_be_it_damaged(
     filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = RunStore(copied(filled_store, tmp_path / "copy"))
@@ -194,7 +194,7 @@ def test_a_run_that_is_put_away_can_be_deleted_be_it_damaged(
         archive_file.archive(store, run)
     paths.archived(store.folder, damaged).write_bytes(b"half")
     at = opened("runs", store.folder, monkeypatch)
-    assert not [button for button in at.button if button.key == f"runs_bring_back_{damaged}"]
+    assert not [button for button in at.button if button.key == f"runs_restore_away_{damaged}"]
     for run in (damaged, whole):
         at.button(key=f"runs_delete_away_{run}").click().run()
         assert not at.exception
@@ -203,7 +203,7 @@ def test_a_run_that_is_put_away_can_be_deleted_be_it_damaged(
             store.run(run)
 
 
-def test_another_s_run_that_is_put_away_and_damaged_is_deleted_only_after_a_second_click(
+def test_another_s_run_that_is_archive_and_damaged_is_deleted_only_after_a_second_click(
     filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = RunStore(copied(filled_store, tmp_path / "copy"))
@@ -215,10 +215,10 @@ def test_another_s_run_that_is_put_away_and_damaged_is_deleted_only_after_a_seco
     file.write_bytes(b"half")
     at = opened("runs", store.folder, monkeypatch)
     at.button(key=f"runs_delete_away_{run}").click().run()
-    (box,) = (box for box in at.expander if box.label.startswith("Put away"))
+    (box,) = (box for box in at.expander if box.label.startswith("Archived"))
     (said,) = box.warning  # where the click was, not a thousand runs above it
     assert file.exists()
-    assert "is not yours but of somebody" in said.value
+    assert "belongs to somebody" in said.value
     assert len(at.warning) == 1
     at.button(key=f"runs_delete_away_{run}").click().run()
     assert not file.exists()
@@ -352,4 +352,4 @@ def test_a_card_says_ready_only_where_nothing_is_missing(tmp_path: Path, monkeyp
     lost = make_vtab(tmp_path / "vtab-1k", "dtd")
     next((lost / "images" / "val200").iterdir()).unlink()
     words = {name: task_card(task(name), chosen=False).word for name in ("digits", "svhn", "dtd", "cifar")}
-    assert words == {"digits": "ready", "svhn": "ready", "dtd": "partial", "cifar": "no data here yet"}
+    assert words == {"digits": "ready", "svhn": "ready", "dtd": "partial", "cifar": "no data"}

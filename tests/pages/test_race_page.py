@@ -34,7 +34,7 @@ def test_a_race_that_waits_then_runs_then_is_over(store: RunStore) -> None:
     at = opened(runs=link)
     assert "No mask has been evaluated yet." in html(at)
     assert "3 masks, 2 seeds, 4 epochs each" in html(at)
-    assert html(at).count("not placed yet") == 3
+    assert html(at).count("no rank yet") == 3
     assert html(at).count("seeds 0, 1") == 3
     for i, run in enumerate(runs):
         measured(store, run, 50.0, 60.0 + 3 * (i % 3) + (i > 2))
@@ -63,7 +63,7 @@ def test_races_are_listed(store: RunStore) -> None:
     race.launch(store, replace(BASE, learning_rate=0.1), PLANS[:2], seeds=3)
     shown = html(opened())
     assert shown.index("Digits, 2 masks") < shown.index("Digits, 3 masks")
-    assert "0 of 6 runs over · 3 seeds" in shown
+    assert "0 of 6 runs have ended · 3 seeds" in shown
 
 
 def test_two_races_with_the_same_first_run_are_listed_as_two(store: RunStore) -> None:

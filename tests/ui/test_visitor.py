@@ -111,7 +111,7 @@ def test_a_locked_store_says_that_the_name_is_not_kept(tab: Tab, store: RunStore
         other.execute("BEGIN IMMEDIATE")
         field(at).set_value("Ada").run()
         assert not at.exception
-        assert "could not be kept" in at.sidebar.error[0].value
+        assert "could not be stored" in at.sidebar.error[0].value
     finally:
         other.close()
     field(at).set_value("Ada L.").run()
