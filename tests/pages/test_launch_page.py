@@ -1,4 +1,4 @@
-"""The launch on the page Train, opened through app.py: what it would take, what differs, three ways to start."""
+"""The launch on the page Train, opened through app.py: estimate, differences, three ways to start."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def timed(store: RunStore, config: RunConfig, owner: str = ADA) -> Run:
     """A run of half a second a step."""
     run = store.enqueue(config, "cpu", owner)
     store.claim(run.id, "cpu")
-    told: list[ev.Event] = [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 2.0)]
-    told += [ev.TrainStep(n, 1, 1.0, 50.0, 1e-3, 48, 0.5 * n) for n in range(1, 14)]
-    told.append(ev.Evaluation(1, 13, "val", 50.0, 1.0, 6.5))
-    store.append(run.id, told)
+    events: list[ev.Event] = [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 2.0)]
+    events += [ev.TrainStep(n, 1, 1.0, 50.0, 1e-3, 48, 0.5 * n) for n in range(1, 14)]
+    events.append(ev.Evaluation(1, 13, "val", 50.0, 1.0, 6.5))
+    store.append(run.id, events)
     store.move(run.id, Status.FINISHED)
     return store.run(run.id)
 
 
-def test_without_a_past_no_number_is_made_up(train: Callable[..., AppTest]) -> None:
+def test_no_estimate_without_earlier_runs(train: Callable[..., AppTest]) -> None:
     at = train()
     assert "not available" in html(at)
     assert "has been timed on this machine" in html(at)
@@ -50,7 +50,7 @@ def test_without_a_past_no_number_is_made_up(train: Callable[..., AppTest]) -> N
     assert "your last run" not in html(at)
 
 
-def test_the_estimate_rests_on_what_runs_took_here(train: Callable[..., AppTest], store: RunStore) -> None:
+def test_estimate_uses_earlier_runs(train: Callable[..., AppTest], store: RunStore) -> None:
     timed(store, replace(FIRST_RUN, task="digits", device="auto"))
     at = train()
     assert "Estimated time</dt><dd>1 min 46 s" in html(at)  # 2 + 208 x 0.5
@@ -88,7 +88,7 @@ def test_one_click_starts_this_mask(train: Callable[..., AppTest], store: RunSto
     assert (run.config.plan, run.owner, run.relation) == (pattern("hourglass"), ADA, "")
 
 
-def test_this_mask_against_a_saved_one(train: Callable[..., AppTest], store: RunStore) -> None:
+def test_comparison_with_a_saved_mask(train: Callable[..., AppTest], store: RunStore) -> None:
     saved = store.save_plan("Half", allocation((4,) * 12))
     at = train("pair")
     assert "This mask compared with “Dense”. 2 runs start, with seed 0." in html(at)

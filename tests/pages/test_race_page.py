@@ -24,11 +24,11 @@ PLANS = [dense(), uniform(0.5), pattern("hourglass")]
 pytestmark = pytest.mark.usefixtures("no_supervisor")  # what is enqueued waits, and no process starts
 
 
-def test_an_empty_store_says_what_a_race_is(store: RunStore) -> None:
+def test_empty_store_explains_a_race(store: RunStore) -> None:
     assert "No race yet" in html(opened())
 
 
-def test_a_race_that_waits_then_runs_then_is_over(store: RunStore) -> None:
+def test_race_queued_running_and_finished(store: RunStore) -> None:
     runs = race.launch(store, BASE, PLANS, seeds=2)
     link = ",".join(run.id for run in runs)
     at = opened(runs=link)
@@ -50,7 +50,7 @@ def test_a_race_that_waits_then_runs_then_is_over(store: RunStore) -> None:
     assert not at.warning
 
 
-def test_masks_have_the_names_that_people_gave_them(store: RunStore) -> None:
+def test_masks_have_their_saved_names(store: RunStore) -> None:
     store.save_plan("Ada's <i>own</i>", PLANS[2])
     runs = race.launch(store, BASE, PLANS)
     shown = html(opened(runs=",".join(run.id for run in runs)))
@@ -74,7 +74,7 @@ def test_two_races_with_the_same_first_run_are_listed_as_two(store: RunStore) ->
     assert "Digits, 3 masks" not in shown
 
 
-def test_one_button_stops_a_race_and_another_s_only_after_a_second_click(store: RunStore) -> None:
+def test_stop_button_needs_a_second_click_for_another_persons_race(store: RunStore) -> None:
     own = race.launch(store, BASE, PLANS)
     at = opened(runs=",".join(run.id for run in own))
     (button,) = [b for b in at.button if b.label == "Stop the race"]
@@ -93,14 +93,14 @@ def test_one_button_stops_a_race_and_another_s_only_after_a_second_click(store: 
 
 
 @pytest.mark.parametrize("names", ["aaaaaaaa", "../../etc", "<b>x</b>", ",", ",".join(["aaaaaaaa"] * 2 + ["bbbbbbbb"])])
-def test_a_link_to_no_race_is_one_sentence(store: RunStore, names: str) -> None:
+def test_link_to_no_race_shows_one_sentence(store: RunStore, names: str) -> None:
     at = opened(runs=names)
     assert len(at.warning) == 1
     assert at.warning[0].value.startswith("This race cannot be shown: ")
     assert "<b>" not in at.warning[0].value
 
 
-def test_runs_on_unequal_terms_are_one_sentence_and_their_links(store: RunStore) -> None:
+def test_runs_that_differ_in_settings_show_one_sentence_and_links(store: RunStore) -> None:
     a = store.enqueue(BASE, "cpu")
     b = store.enqueue(replace(BASE, plan=PLANS[1], epochs=9), "cpu")
     at = opened(runs=f"{a.id},{b.id}")

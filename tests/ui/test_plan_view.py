@@ -1,4 +1,4 @@
-"""Warnings, readouts, resizing of a plan, and the cards of the patterns."""
+"""Warnings, summary and resizing of a plan, and the cards of the patterns."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ LAB = catalog.backbone("lab_vit_12x128")
 
 
 def test_the_papers_masks_draw_no_warning() -> None:
-    for found in paper_patterns():
-        assert plan_warnings(found.plan) == [], found.title
+    for entry in paper_patterns():
+        assert plan_warnings(entry.plan) == [], entry.title
 
 
 def test_empty_layers_are_named() -> None:
     texts = plan_warnings(allocation([8, 0, 8, 0] + [10] * 8))
     assert any("Layers 2, 4 keep no expert" in text for text in texts)
     assert "and 6 more keep no expert" in plan_warnings(allocation([0] * 12 + [8] * 12))[0]
-    both = with_modules(allocation([8] * 11 + [0]), LAB, LAB.modules[:2])
-    assert plan_warnings(both)[0].startswith("Layers 12 qkv, 12 proj keep no expert")
+    two_kinds = with_modules(allocation([8] * 11 + [0]), LAB, LAB.modules[:2])
+    assert plan_warnings(two_kinds)[0].startswith("Layers 12 qkv, 12 proj keep no expert")
 
 
 def test_nothing_left_is_called_a_linear_probe() -> None:

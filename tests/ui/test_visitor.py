@@ -1,4 +1,4 @@
-"""Who a browser is, and what its person is called."""
+"""The id of a browser, and its nickname."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def field(at: AppTest):
     return next(field for field in at.sidebar.text_input if field.label == "Your name in the queue")
 
 
-def asked(owners: list[str], me: str) -> list[str]:
+def names_of(owners: list[str], me: str) -> list[str]:
     """What a session of this visitor calls those owners."""
 
     def script(owners: list[str], me: str) -> None:
@@ -61,7 +61,8 @@ def test_without_a_cookie_a_session_has_an_id_of_its_own_and_keeps_it(tab: Tab) 
         at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30).run()
         ids.append(at.session_state["visitor_id"])
         assert at.run().session_state["visitor_id"] == ids[-1]
-    assert ids[0] != ids[1] and all(re.fullmatch(r"[A-Za-z0-9_-]{22}", one) for one in ids), "128 bits each"
+    assert ids[0] != ids[1]
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{22}", visitor_id) for visitor_id in ids), "128 bits each"
 
 
 def test_an_id_is_on_no_page_and_in_no_address(tab: Tab, store: RunStore) -> None:
@@ -72,7 +73,8 @@ def test_an_id_is_on_no_page_and_in_no_address(tab: Tab, store: RunStore) -> Non
         at = tab(page, ADA)
         sent = [str(element.proto) for element in at if hasattr(element, "proto")]
         holding = [text for text in sent if ADA in text]
-        assert len(sent) > 5 and len(holding) == 1, page
+        assert len(sent) > 5, page
+        assert len(holding) == 1, page
         assert "visitor_cookie" in holding[0], "what the cookie is set from, and nothing else"
         assert ADA not in str(dict(at.query_params))
     os.close(lock)
@@ -126,7 +128,7 @@ def test_what_owners_are_called(store: RunStore) -> None:
         ADA: "you", BEN: "Ben", "": "nobody known", "unknown-" * 3: "somebody", "liar" * 5: "somebody",
         "cli:ada": "ada (terminal)", "cli:": "somebody (terminal)", "cli:\x1b[2J": "[2J (terminal)",
     }  # fmt: skip
-    assert asked(list(named), ADA) == list(named.values())
+    assert names_of(list(named), ADA) == list(named.values())
 
 
 def test_a_run_is_mine_if_this_browser_started_it(store: RunStore) -> None:
