@@ -30,8 +30,8 @@ with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         ):
             run_actions.start_and_watch(replace(FIRST_RUN, task=task.name))
 page.note(
-    "The button repeats the recorded run on this machine with the same seed; other processors round differently, so the "
-    "result may differ by a point or two. Nothing is downloaded."
+    "The button repeats the recorded run on this machine with the same seed; other processors round differently, so "
+    "the result may differ by a point or two. Nothing is downloaded."
 )
 
 runs = queries.runs()

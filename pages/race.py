@@ -11,7 +11,7 @@ from mlae_lab.runs.store import StoreError
 from mlae_lab.ui import page, queries
 from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.navigation import link
-from mlae_lab.ui.race_view import runs_of_link, draw_races, draw_race
+from mlae_lab.ui.race_view import draw_race, draw_races, runs_of_link
 
 runs = []
 if names := st.query_params.get("runs"):

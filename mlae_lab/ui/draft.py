@@ -119,8 +119,8 @@ def painted(plan: MaskPlan, rev: int) -> None:
 
     Args:
         plan: The edited plan.
-        rev: The revision that was edited. An edit of a replaced plan is ignored: a canvas that was not yet updated would
-            undo the replacement.
+        rev: The revision that was edited. An edit of a replaced plan is ignored: a canvas that was not yet updated
+            would undo the replacement.
     """
     if rev == revision():
         _set(replace(current(), plan=plan))
@@ -151,7 +151,7 @@ def _keep() -> None:
 
 
 def _load() -> None:
-    """Load the stored draft, at the first use in a session and when the session learns later which browser it belongs to.
+    """Load the stored draft at the first use in a session, and when the session learns its browser later.
 
     Changes that the session has made until then are newer than the stored draft.
     """
@@ -237,7 +237,7 @@ def _settings_of(query: dict[str, str]) -> dict[str, object]:
 
 
 def write_address(*names: str) -> None:
-    """Put task, mask or settings ("set") of the draft into the address, so that the view is a link and survives a reload.
+    """Put task, mask or settings ("set") of the draft into the address, so that it is a link and survives a reload.
 
     Parameters that the address already has are updated too, so that a draft has one spelling.
     """

@@ -19,9 +19,12 @@ from mlae_lab.ui import page
 from mlae_lab.ui.markdown import plain, sentence
 
 _PHASES = {
-    "asking": "Contacting the host", "waiting": "Waiting for another fetch of the same files", "downloading": "Downloading",
-    "checking": "Checking", "unpacking": "Unpacking",
-}  # fmt: skip
+    "asking": "Contacting the host",
+    "waiting": "Waiting for another fetch of the same files",
+    "downloading": "Downloading",
+    "checking": "Checking",
+    "unpacking": "Unpacking",
+}
 
 
 def fetch_panel(name: str) -> None:

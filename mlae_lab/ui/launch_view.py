@@ -1,5 +1,7 @@
-"""The launch: the estimated time, the changes since the last run, and three ways to start: this mask alone, a comparison
-with another mask, or a race of several."""
+"""The launch: the estimated time, the changes since the last run, and three ways to start.
+
+These are: this mask alone, a comparison with another mask, or a race of several masks.
+"""
 
 from __future__ import annotations
 
@@ -189,8 +191,7 @@ def _race(config: RunConfig, estimate: Estimate) -> str:
 
 
 def _other_plans(config: RunConfig) -> dict[str, tuple[str, MaskPlan]]:
-    """Masks to compare the draft with, by name: dense and uniform, the saved ones, the paper's others; all different, none
-    the draft's."""
+    """Masks to compare the draft with, by name: dense, uniform, the saved ones and others of the paper."""
     paper = other_masks(config, config.plan)
     first = {name: paper.pop(name) for name in ("dense.dense", "uniform.stochastic") if name in paper}
     saved = {}

@@ -166,7 +166,7 @@ def read_file(content: bytes) -> MaskPlan:
 
 
 def put_on_canvas(plan: MaskPlan) -> None:
-    """Make a plan the mask of the draft and rerun the page; if the backbone lacks its layers, stretch it over those it has."""
+    """Make a plan the mask of the draft, stretched if the backbone lacks its layers, and rerun the page."""
     backbone = catalog.backbone(draft.current().backbone)
     try:
         draft.change(plan=plan)

@@ -214,8 +214,13 @@ def _evaluation(tail: queries.Tail, outcome: Outcome, index: int, predictions: P
     }
     if index < len(tail.experts):
         stats: ExpertStats = tail.experts[index]
-        for name, canvas in (("contribution", stats.contribution), ("coefficient", stats.coefficient),
-                             ("share", stats.active_share), ("gradient", stats.gradient)):  # fmt: skip
+        canvases = {
+            "contribution": stats.contribution,
+            "coefficient": stats.coefficient,
+            "share": stats.active_share,
+            "gradient": stats.gradient,
+        }
+        for name, canvas in canvases.items():
             data[name] = [_short(value) for row in canvas for value in row]
     if index < len(tail.similarity):
         similarity: SimilarityStats = tail.similarity[index]

@@ -18,7 +18,7 @@ _COMPONENT = bundled(
 
 
 def mask_samples(plan: MaskPlan, cost: Budget, key: str) -> None:
-    """Play a hundred masks sampled in the browser: each expert is kept independently with probability 1 - p, as in training.
+    """Play a hundred masks sampled in the browser: each expert is kept independently with probability 1 - p.
 
     They have the distribution of a run's masks, which torch samples from the seed of the run.
 

@@ -22,8 +22,8 @@ from mlae_lab.ui.thumbnails import mask_image
 
 MAX_SEEDS = 5  # started by one click
 SHARED = (
-    "Each seed gives two runs that share everything but the mask: the settings, the initial head, the initial a of every "
-    "expert that both masks have, the order of the images and the random numbers of the masks."
+    "Each seed gives two runs that share everything but the mask: the settings, the initial head, the initial a of "
+    "every expert that both masks have, the order of the images and the random numbers of the masks."
 )
 
 

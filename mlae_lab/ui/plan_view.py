@@ -130,7 +130,10 @@ def _step_sentence(plan: MaskPlan, backbone: Backbone) -> str:
     if step is None:
         return f"The cost of a step is counted only for plain vision transformers, which {backbone.title} is not."
     if plan.experts == 0:
-        return "The cost of a step is counted in multiply-adds. Without experts it is one forward pass, as for a linear probe."
+        return (
+            "The cost of a step is counted in multiply-adds. Without experts it is one forward pass, as for a linear "
+            "probe."
+        )
     before = round(backbone.layers * step.cached / step.forward)
     blocks = "Block 1 lies" if before == 1 else f"Blocks 1 to {before} lie"
     once = (
@@ -176,7 +179,7 @@ def show_warnings(texts: list[str]) -> None:
 
 
 def resized(plan: MaskPlan, columns: int) -> MaskPlan:
-    """The plan with another number of columns: cells are cut off, or added as experts with the drop rate of their row."""
+    """The plan with another number of columns: cut off, or added as experts with the drop rate of their row."""
     if columns == plan.columns:
         return plan
     keep, rates = [], []

@@ -25,7 +25,7 @@ from mlae_lab.core.events import (
     Started,
     Statistics,
     TrainStep,
-)  # fmt: skip
+)
 from mlae_lab.core.plan import Kind, MaskPlan
 from mlae_lab.locations import default_store
 from mlae_lab.runs import supervisor
@@ -225,7 +225,7 @@ _shared: dict[tuple, tuple[float, Any]] = {}
 
 
 def shared(key: tuple, make: Callable[[], T], seconds: float = _SHARED_SECONDS) -> T:
-    """A result of at most so many seconds ago, else that of `make`, so that twenty viewers cost about as much as one."""
+    """A result of at most so many seconds ago, else that of `make`: twenty viewers cost about as much as one."""
     key, now = (*key, store().folder), time.monotonic()
     entry = _shared.get(key)
     if entry is not None and now - entry[0] < seconds:

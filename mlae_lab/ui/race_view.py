@@ -35,8 +35,8 @@ _STYLE = """<style>
   gap: 1.4rem 1.6rem; align-items: start;
 }
 .race-verdict {
-  font-size: 1.5rem; font-weight: 620; line-height: 1.3; margin: .7rem 0 .2rem; max-width: 62ch; letter-spacing: -0.01em;
-  min-height: 3.9rem;
+  font-size: 1.5rem; font-weight: 620; line-height: 1.3; margin: .7rem 0 .2rem; max-width: 62ch;
+  letter-spacing: -0.01em; min-height: 3.9rem;
 }
 .race-doubt { font-size: 1rem; line-height: 1.5; margin: 0 0 .4rem; max-width: 84ch; min-height: 3rem; }
 .race-lane {
@@ -178,8 +178,8 @@ def _draw(current: Race) -> None:
         seeds = f"seed{'s' if len(current.seeds) > 1 else ''} {', '.join(map(str, current.seeds))}"
         page.note(
             f"Ranked by the mean accuracy after epoch {current.epoch}, {seeds}. Thin lines: seeds; thick line: their "
-            "mean; dashed line: the leader. All runs share everything but the mask: settings, batches, the initial head "
-            "and the random numbers of the masks."
+            "mean; dashed line: the leader. All runs share everything but the mask: settings, batches, the initial "
+            "head and the random numbers of the masks."
         )
 
 

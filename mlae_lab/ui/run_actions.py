@@ -113,7 +113,7 @@ def more(run: Run, key: str) -> None:
             mime="application/zip",
             key=f"{key}_export_{run.id}",
             on_click="ignore",
-            help="Settings, events, log, adapter and checkpoint in one file; the page Runs of another machine imports it.",
+            help="Settings, events, log, adapter and checkpoint in one file, for an import on another machine.",
         )
         _button(
             run,

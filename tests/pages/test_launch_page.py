@@ -63,8 +63,8 @@ def test_what_differs_from_the_last_run_of_this_visitor(train: Callable[..., App
     timed(store, replace(FIRST_RUN, task="fashion"), BOB)
     at = train(mask=dense().code)
     assert (
-        f"Compared with your last run ({mine.id}): epochs 16, was 8; of the mask&#x27;s experts 96 with another drop rate"
-        in html(at)
+        f"Compared with your last run ({mine.id}): epochs 16, was 8; of the mask&#x27;s experts 96 with another drop "
+        "rate" in html(at)
     )
 
 

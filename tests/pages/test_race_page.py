@@ -104,7 +104,9 @@ def test_runs_that_differ_in_settings_show_one_sentence_and_links(store: RunStor
     a = store.enqueue(BASE, "cpu")
     b = store.enqueue(replace(BASE, plan=PLANS[1], epochs=9), "cpu")
     at = opened(runs=f"{a.id},{b.id}")
-    assert (len(at.warning) == 1 and "numbers of epochs" in at.warning[0].value) or "epochs differ: 4 and 9" in at.warning[0].value  # fmt: skip
+    assert (
+        len(at.warning) == 1 and "numbers of epochs" in at.warning[0].value
+    ) or "epochs differ: 4 and 9" in at.warning[0].value
     assert not figures(at)
 
 
@@ -115,8 +117,11 @@ def test_a_lane_is_drawn_on_the_axes_of_all(store: RunStore) -> None:
     now = race.race(store, runs)
     first, leader = lane_figure(now, 0), lane_figure(now, 2)
     assert [trace["name"] for trace in first.data] == [
-        "the leader, Hourglass, fixed", "seed 0", "seed 1", "mean of 2 seeds",
-    ]  # fmt: skip
+        "the leader, Hourglass, fixed",
+        "seed 0",
+        "seed 1",
+        "mean of 2 seeds",
+    ]
     assert first.data[-1]["y"] == [50.0, 61.0]
     assert first.data[0]["line"]["dash"] == "dash"
     assert [trace["name"] for trace in leader.data] == ["seed 0", "seed 1", "mean of 2 seeds"]

@@ -80,8 +80,18 @@ def test_run_compared_with_the_dense_run(real_store: RunStore, monkeypatch: pyte
     masked, whole = real_store.runs()
     at = answered(opened(real_store, monkeypatch, run=masked.id, view="similarity"))
     shown = figures(at)
-    assert {"similarity-by-layer", "similarity-over-epochs", "similarity-layers", "spectrum", "ranks", "overlap-reads",
-            "overlap-writes", "overlap-runs", "effective-rank-over-epochs", "stable-rank-over-epochs"} <= set(shown)  # fmt: skip
+    assert {
+        "similarity-by-layer",
+        "similarity-over-epochs",
+        "similarity-layers",
+        "spectrum",
+        "ranks",
+        "overlap-reads",
+        "overlap-writes",
+        "overlap-runs",
+        "effective-rank-over-epochs",
+        "stable-rank-over-epochs",
+    } <= set(shown)
     last = real_store.last(masked.id, ev.SimilarityStats)
     assert f"{ev.mean_of(last.effective_rank):.2f} of 8, in the other run" in shown["effective-rank-over-epochs"]
     assert "Both runs have the same seed" in html(at)
@@ -290,7 +300,24 @@ def test_an_experiment_is_drawn_with_its_verdict(
     rows = 12
     for (arm, _, seed), run in diversity.launch(handmade, experiment).items():
         cosine = {"dense": 0.2, "expert": 0.1, "token": 0.3, "lora": 0.2}[arm] + 0.01 * seed
-        handmade.append(run.id, [*[ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1), *(s.event for s in real_store.events(real_store.runs()[0].id, ev.ExpertStats))][:2], ev.SimilarityStats(2, (cosine,) * rows, (cosine + 0.001 * seed * (arm == "expert"),) * rows, tuple(((1.0, cosine), (cosine, 1.0)) for _ in range(rows)), (5.0 + seed,) * rows, (2.0,) * rows), ev.Evaluation(2, 26, "val", 70.0 + seed, 1.0, 1.0)])  # fmt: skip
+        handmade.append(
+            run.id,
+            [
+                *[
+                    ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1),
+                    *(s.event for s in real_store.events(real_store.runs()[0].id, ev.ExpertStats)),
+                ][:2],
+                ev.SimilarityStats(
+                    2,
+                    (cosine,) * rows,
+                    (cosine + 0.001 * seed * (arm == "expert"),) * rows,
+                    tuple(((1.0, cosine), (cosine, 1.0)) for _ in range(rows)),
+                    (5.0 + seed,) * rows,
+                    (2.0,) * rows,
+                ),
+                ev.Evaluation(2, 26, "val", 70.0 + seed, 1.0, 1.0),
+            ],
+        )
         handmade.move(run.id, Status.FINISHED)
     at = opened(handmade, monkeypatch, view="diversity")
     verdict = "the claim that masking makes experts less alike is supported at p = 0.5 (3 seeds, 2 epochs)"
@@ -300,8 +327,26 @@ def test_an_experiment_is_drawn_with_its_verdict(
         figures(at)
     )
     assert not [button for button in at.button if button.key == "diversity_start"]
-    arguments = ["diversity", "--task", "digits", "--backbone", BASE.backbone, "--epochs", "2", "--rates", "0.5", "--device", "cpu",
-             "--lr", "5e-4", "--warmup", "0", "--report", "--store", str(handmade.folder)]  # fmt: skip
+    arguments = [
+        "diversity",
+        "--task",
+        "digits",
+        "--backbone",
+        BASE.backbone,
+        "--epochs",
+        "2",
+        "--rates",
+        "0.5",
+        "--device",
+        "cpu",
+        "--lr",
+        "5e-4",
+        "--warmup",
+        "0",
+        "--report",
+        "--store",
+        str(handmade.folder),
+    ]
     assert main(arguments) == 0
     assert verdict in capsys.readouterr().out
     assert main([*arguments, "--json"]) == 0

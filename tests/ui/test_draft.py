@@ -75,12 +75,29 @@ def test_a_link_wins_for_what_it_names_and_for_nothing_else(tab: Tab, store: Run
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "null", "[]", "7", '"text"', "{}", '{"task": "digits"}', '{"task": 1, "plan": 2}', '{"task": "digits", "plan": {}}',
-     '{"task": "digits", "plan": null}', "[" * 100_000, json.dumps(OTHER.to_dict() | {"sparkle": 1}),
-     json.dumps(OTHER.to_dict() | {"epochs": 0}), json.dumps(OTHER.to_dict() | {"task": "imagenet"}),
-     json.dumps(OTHER.to_dict() | {"task": "[x](http://a.b)"}), json.dumps(OTHER.to_dict() | {"warmup": [1]}),
-     json.dumps(OTHER.to_dict() | {"plan": [1]}), json.dumps(OTHER.to_dict() | {"method": ["mlae"]}), "\x00", "é" * 5000],
-)  # fmt: skip
+    [
+        "{",
+        "null",
+        "[]",
+        "7",
+        '"text"',
+        "{}",
+        '{"task": "digits"}',
+        '{"task": 1, "plan": 2}',
+        '{"task": "digits", "plan": {}}',
+        '{"task": "digits", "plan": null}',
+        "[" * 100_000,
+        json.dumps(OTHER.to_dict() | {"sparkle": 1}),
+        json.dumps(OTHER.to_dict() | {"epochs": 0}),
+        json.dumps(OTHER.to_dict() | {"task": "imagenet"}),
+        json.dumps(OTHER.to_dict() | {"task": "[x](http://a.b)"}),
+        json.dumps(OTHER.to_dict() | {"warmup": [1]}),
+        json.dumps(OTHER.to_dict() | {"plan": [1]}),
+        json.dumps(OTHER.to_dict() | {"method": ["mlae"]}),
+        "\x00",
+        "é" * 5000,
+    ],
+)
 @pytest.mark.parametrize("page", ["train", "masks"])
 def test_unreadable_draft_is_replaced_with_one_sentence(page: str, text: str, tab: Tab, store: RunStore) -> None:
     store.keep_visitor(ADA, draft=text)
@@ -289,10 +306,19 @@ def test_a_stroke_outlives_a_link_in_another_spelling(page: str, tab: Tab, monke
 
 @pytest.mark.parametrize(
     "query",
-    [{"set": "epochs:0"}, {"set": "sparkle:1"}, {"set": "data:/etc"}, {"set": "weights:/etc/passwd"}, {"set": "epochs"},
-     {"set": "lr:[x](http://a.b)"}, {"set": "backbone:resnet50"}, {"set": "preprocessing:fgvc-crop"},
-     {"set": "epochs:20", "mask": "nonsense"}, {"set": "epochs:20", "task": "imagenet"}],
-)  # fmt: skip
+    [
+        {"set": "epochs:0"},
+        {"set": "sparkle:1"},
+        {"set": "data:/etc"},
+        {"set": "weights:/etc/passwd"},
+        {"set": "epochs"},
+        {"set": "lr:[x](http://a.b)"},
+        {"set": "backbone:resnet50"},
+        {"set": "preprocessing:fgvc-crop"},
+        {"set": "epochs:20", "mask": "nonsense"},
+        {"set": "epochs:20", "task": "imagenet"},
+    ],
+)
 def test_a_broken_link_is_one_sentence_and_nothing_of_it_is_taken(query: dict, tab: Tab, store: RunStore) -> None:
     at = tab("train", ADA, **{"task": "digits", **query})
     assert len(at.warning) == 1

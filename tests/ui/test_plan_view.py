@@ -78,10 +78,14 @@ def test_a_pattern_is_marked_on_other_layers_too(name: str) -> None:
         (pattern("hourglass"), "This is hourglass, fixed."),
         (uniform(0.7), "This is uniform, stochastic (p = 0.7)."),
         (allocation([7] + [8] * 11), "Nearest mask of the paper: dense; 1 cell differs."),
-        (pattern("incremental", "stochastic").with_rates([0.8] * 2 + [0.7] * 2 + [0.6] * 2 + [0.5, 0.4, 0.3, 0.2, 0.2, 0.0]),
-         "Nearest mask of the paper: incremental, stochastic; the rates differ by 0.80 in sum."),
+        (
+            pattern("incremental", "stochastic").with_rates(
+                [0.8] * 2 + [0.7] * 2 + [0.6] * 2 + [0.5, 0.4, 0.3, 0.2, 0.2, 0.0]
+            ),
+            "Nearest mask of the paper: incremental, stochastic; the rates differ by 0.80 in sum.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_nearest_mask_is_named(plan, sentence: str) -> None:
     assert _nearest_sentence(plan) == sentence
 

@@ -99,9 +99,17 @@ def test_a_name_is_on_every_page(tab: Tab) -> None:
 
 @pytest.mark.parametrize(
     ("text", "kept"),
-    [("Ada", "Ada"), (" a\n\nb ", "a b"), ("x" * 50, "x" * 24), ("x" * 23 + " y", "x" * 23), ("\x00\u200b\u202e\ufeff", ""),
-     ("<b>Zoë</b>", "<b>Zoë</b>"), ("日本", "日本"), ("\ud800a", "a")],
-)  # fmt: skip
+    [
+        ("Ada", "Ada"),
+        (" a\n\nb ", "a b"),
+        ("x" * 50, "x" * 24),
+        ("x" * 23 + " y", "x" * 23),
+        ("\x00\u200b\u202e\ufeff", ""),
+        ("<b>Zoë</b>", "<b>Zoë</b>"),
+        ("日本", "日本"),
+        ("\ud800a", "a"),
+    ],
+)
 def test_a_name_is_one_line_of_what_can_be_seen(text: str, kept: str) -> None:
     assert visitor.cleaned(text) == kept
 
@@ -125,9 +133,15 @@ def test_what_owners_are_called(store: RunStore) -> None:
     store.keep_visitor(BEN, nickname="Ben")
     store.keep_visitor("liar" * 5, nickname="You")
     named = {
-        ADA: "you", BEN: "Ben", "": "nobody known", "unknown-" * 3: "somebody", "liar" * 5: "somebody",
-        "cli:ada": "ada (terminal)", "cli:": "somebody (terminal)", "cli:\x1b[2J": "[2J (terminal)",
-    }  # fmt: skip
+        ADA: "you",
+        BEN: "Ben",
+        "": "nobody known",
+        "unknown-" * 3: "somebody",
+        "liar" * 5: "somebody",
+        "cli:ada": "ada (terminal)",
+        "cli:": "somebody (terminal)",
+        "cli:\x1b[2J": "[2J (terminal)",
+    }
     assert names_of(list(named), ADA) == list(named.values())
 
 
