@@ -39,7 +39,7 @@ def library() -> None:
     with buttons.container(horizontal=True, gap="small", horizontal_alignment="right"):
         _save()
         _import_mask()
-        _download("Save as a file", draft.current().plan, "mask", "library_file")
+        _download("Export as a file", draft.current().plan, "mask", "library_file")
     if message := st.session_state.pop(_MESSAGE, None):
         st.info(message)
     try:

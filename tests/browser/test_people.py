@@ -221,13 +221,13 @@ def test_on_a_network_without_a_password_the_lab_is_closed(
         for path in ("/", "/train", "/runs"):
             page = tab(browser(), url + path)
             page.get_by_text("MLAE_LAB_PASSWORD").wait_for()
-            assert "lets nobody in" in page.inner_text("body")
+            assert "nobody can log in" in page.inner_text("body")
             assert page.get_by_role("button", name="Watch a mask learn").count() == 0
             assert page.get_by_role("spinbutton").count() == 0
             assert page.get_by_role("link", name="Runs").count() == 0
 
 
-def test_on_a_network_the_password_opens_for_this_browser_until_it_changes(
+def test_password_opens_the_lab_for_this_browser_until_it_changes(
     browser: Callable[[], BrowserContext], tmp_path: Path
 ) -> None:
     port = free_port()

@@ -86,7 +86,7 @@ def test_stop_button_needs_a_second_click_for_another_persons_race(store: RunSto
     others = race.launch(store, replace(BASE, learning_rate=0.1), PLANS, owner="a-visitor-of-long-ago")
     at = opened(runs=",".join(run.id for run in others))
     next(b for b in at.button if b.label == "Stop the race").click().run()
-    assert "not yours but of Ada" in at.warning[0].value
+    assert "belongs to Ada" in at.warning[0].value
     assert {store.run(run.id).status for run in others} == {Status.QUEUED}
     next(b for b in at.button if b.label == "Stop the race").click().run()
     assert {store.run(run.id).status for run in others} == {Status.STOPPED}
