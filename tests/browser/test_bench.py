@@ -191,10 +191,10 @@ def test_other_statistics_are_drawn_when_expanded(looked: Page, lab: Lab, over: 
 
 def test_speed_time_left_and_load_are_shown(visit: Callable[..., Page], live: PlayedRun) -> None:
     page = opened(visit, live.id)
-    page.wait_for_function(f"/Processor at work/.test({BOX}.querySelector('.lb-facts').innerText)", timeout=30_000)
+    page.wait_for_function(f"/CPU utilization/.test({BOX}.querySelector('.lb-facts').innerText)", timeout=30_000)
     facts = page.locator(".lb-facts").inner_text()
     assert "Time left" in facts
-    assert "Images per second" in facts
+    assert "Images/s" in facts
     assert " of " in facts
 
 

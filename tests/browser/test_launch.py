@@ -32,8 +32,8 @@ def test_a_saved_mask_is_listed_after_a_reload_and_in_another_browser(visit: Cal
     plan = pattern("hourglass")
     first = visit(f"/masks?mask={plan.code}", height=1600)
     first.get_by_role("button", name="Save this mask").click()
-    first.get_by_label("Its name").fill("Sand glass")
-    first.get_by_label("Its name").press("Enter")
+    first.get_by_label("Name of the mask").fill("Sand glass")
+    first.get_by_label("Name of the mask").press("Enter")
     first.get_by_role("button", name="Save", exact=True).click()
     first.locator(".card", has_text="Sand glass").wait_for(timeout=30_000)
     first.reload()
@@ -42,10 +42,10 @@ def test_a_saved_mask_is_listed_after_a_reload_and_in_another_browser(visit: Cal
 
     second = visit("/masks", height=1600)
     second.locator(".card", has_text="Sand glass").click()
-    second.get_by_role("button", name="Put it on the canvas").click()
+    second.get_by_role("button", name="Put on the canvas").click()
     canvas_is(second, plan)
     second.get_by_role("button", name="Delete", exact=True).click()
-    second.get_by_text("Press “Delete” once more").wait_for(timeout=30_000)
+    second.get_by_text("Press “Delete” again").wait_for(timeout=30_000)
     assert any(entry.name == "Sand glass" for entry in lab.store.plans())
 
 
