@@ -1,4 +1,4 @@
-"""Doctor: what is here, what is wrong with it and what to do; the same as `mlae_lab doctor`."""
+"""Doctor: what is installed, problems and their fixes; the same as `mlae_lab doctor`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlae_lab import doctor
 from mlae_lab.doctor import Finding, TorchReport
 from mlae_lab.ui import page
 
-_TORCH = "doctor_torch"  # what torch answered in this tab
+_TORCH = "doctor_torch"  # the torch report of this tab
 _WORDS = {
     "good": "",
     "note": '<span class="lab-status quiet">note</span>',
@@ -21,13 +21,13 @@ _WORDS = {
 
 
 @st.cache_data(ttl=60, show_spinner=False)
-def tested() -> TorchReport:
-    """One process that loads torch, for everybody who asks within a minute."""
+def tested_torch() -> TorchReport:
+    """The report of a process that loads torch, shared by all visitors for a minute."""
     return doctor.check_torch()
 
 
 def table(findings: Iterable[Finding]) -> None:
-    """Name, value and cure. All of it may come from files and people, so all of it is escaped."""
+    """Draw name, value and fix; all may come from files and people, so all is escaped."""
     rows = ""
     for finding in findings:
         cure = re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(finding.cure))
@@ -39,10 +39,10 @@ def table(findings: Iterable[Finding]) -> None:
 top = st.container()
 with st.container(horizontal=True, gap="small"):
     deep = st.button("Test the devices with torch", key="doctor_test")
-    st.button("Look again", key="doctor_again")
+    st.button("Refresh", key="doctor_again")
 if deep:
-    with st.spinner("A process of its own loads torch and multiplies on every device: a few seconds, at most a minute"):
-        st.session_state[_TORCH] = tested()
+    with st.spinner("A separate process loads torch and tests every device: a few seconds, at most a minute"):
+        st.session_state[_TORCH] = tested_torch()
 report = doctor.examine(deep=deep, torch=st.session_state.get(_TORCH))
 
 with top:
@@ -52,6 +52,6 @@ with top:
 for section in report.sections:
     page.section(escape(section.title))
     table(section.findings)
-with st.expander("As text, for a message to somebody who can help"):
+with st.expander("As text, for a request for help"):
     st.code("\n".join(report.lines()), language=None, wrap_lines=True)
-page.note("<code>python -m mlae_lab doctor</code> says the same in a terminal.")
+page.note("<code>python -m mlae_lab doctor</code> prints this report in a terminal.")

@@ -1,4 +1,4 @@
-"""Experts: what the experts of a run became (`?run=`)."""
+"""Experts: analyses of the experts of a run (`?run=`)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from mlae_lab.ui.navigation import link
 from mlae_lab.ui.run_cards import accuracy_text, run_cards
 
 page.heading(
-    "Experts", "What each expert of a run adds, how its coefficient moved, and how alike the experts of a layer are."
+    "Experts",
+    "The contribution and the coefficient of each expert of a run, and the similarity of the experts in a layer.",
 )
 
 
 def _can_be_opened(run: Run) -> bool:
-    """An expert of it was measured, or it left the head that it trained."""
+    """Whether a run has statistics of experts, or is a probe with a saved head."""
     if run.config.method == "mlae":
         return queries.store().last(run.id, ExpertStats) is not None
     return run.status.is_over and queries.store().paths(run.id).adapter.is_file()
 
 
-def others(runs: list[Run]) -> None:
-    """Cards of runs to go to."""
+def draw_others(runs: list[Run]) -> None:
+    """Draw cards of other runs."""
     if runs:
         page.section("Other runs")
         picked = run_cards(runs[:12], key="experts_others")
@@ -35,21 +36,21 @@ def others(runs: list[Run]) -> None:
             st.rerun()
 
 
-there = sorted(filter(_can_be_opened, queries.runs()), key=lambda run: run.config.method != "mlae")
-asked = st.query_params.get("run")
+candidates = sorted(filter(_can_be_opened, queries.runs()), key=lambda run: run.config.method != "mlae")
+run_id = st.query_params.get("run")
 try:
-    run = queries.run(asked) if asked else (there[0] if there else None)
+    run = queries.run(run_id) if run_id else (candidates[0] if candidates else None)
 except StoreError as error:
-    st.warning(plain(sentence(error)))  # nothing of another run stands under the address of this one
+    st.warning(plain(sentence(error)))  # never show another run under the address of this one
     link("runs", "See all runs")
-    others(there)
+    draw_others(candidates)
     st.stop()
 
 if run is None:
-    page.section("No run has experts to show yet")
+    page.section("No run with experts yet")
     page.note(
-        "After the first measured epoch of a run, four grids stand here: contribution, coefficient, share of steps and "
-        "gradient of each expert; and the similarity of the experts in every layer."
+        "After the first evaluation of a run, this page shows contribution, coefficient, active share and gradient of "
+        "each expert, and the similarity of the experts in every layer."
     )
     link("train", "Set up a run")
     st.stop()
@@ -57,8 +58,8 @@ if run is None:
 if not _can_be_opened(run):
     page.section(f"Run {run.id} has nothing to show yet")
     page.note(
-        "A run shows its experts after the first measured epoch; a linear probe, which has none, can be looked into "
-        "when it is over."
+        "A run shows its experts after the first evaluation; a linear probe, which has none, can be analysed when it "
+        "is over."
     )
     link("train", "Watch this run", run=run.id)
     st.stop()
@@ -69,34 +70,36 @@ page.facts(
     ("Task", catalog.task(run.config.task).title),
     (
         "Trained",
-        f"{run.config.plan.kind.value} mask, {run.config.plan.experts} experts" if has_experts else "the head alone",
+        f"{run.config.plan.kind.value} mask, {run.config.plan.experts} experts" if has_experts else "the head only",
     ),
     ("Accuracy, last epoch", accuracy_text(run)),
 )
 views = views_of(run)
 if st.query_params.get("view") in VIEWS and st.query_params.get("view") not in views:
-    st.warning(f"{VIEWS[st.query_params['view']].title} is not here: run {run.id} has trained a head and no expert.")
+    st.warning(
+        f"{VIEWS[st.query_params['view']].title} is not available: run {run.id} has trained a head and no expert."
+    )
 asked_view = st.query_params.get("view")
-followed = asked_view in views and asked_view != st.session_state.get("experts_view_drawn")
-if followed:
+is_linked = asked_view in views and asked_view != st.session_state.get("experts_view_drawn")
+if is_linked:
     st.session_state["experts_view"] = asked_view
 if st.session_state.get("experts_view") not in views:
     st.session_state["experts_view"] = next(iter(views))
 view = st.segmented_control(
-    "What to look at",
+    "View",
     list(views),
     format_func=lambda name: views[name].title,
     key="experts_view",
     label_visibility="collapsed",
 ) or next(iter(views))
 st.session_state["experts_view_drawn"] = view
-if followed or asked_view != view:  # a link to the page that one is on leaves the browser's address as it was
+if is_linked or asked_view != view:  # a link to the current page does not change the browser's address
     st.query_params["view"] = view
 page.note(views[view].about)
 if run.status.is_over or views[view].of_live:
     views[view].draw(run)
-else:  # once for the whole view, which would ask the run several things
+else:  # one message for the whole view, which would send several queries
     early = ", ".join(each.title for each in views.values() if each.of_live)
-    st.info(f"Run {run.id} is {run.status.value}: this view opens when it is over. {early} show what is there so far.")
-link("train", "The run itself", run=run.id)
-others([entry for entry in there if entry.id != run.id])
+    st.info(f"Run {run.id} is {run.status.value}: this view opens when it is over. {early} show the results so far.")
+link("train", "Open the run", run=run.id)
+draw_others([entry for entry in candidates if entry.id != run.id])

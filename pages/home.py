@@ -1,4 +1,4 @@
-"""Home: what this is, and one button to a first run."""
+"""Home: what the lab is, and a button that starts a first run."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         ):
             run_actions.start_and_watch(replace(FIRST_RUN, task=task.name))
 page.note(
-    "The button makes the recorded run again on this machine, from the same seed; another kind of processor rounds "
-    "otherwise and may end a point or two away. Nothing is downloaded."
+    "The button repeats the recorded run on this machine with the same seed; other processors round differently, so "
+    "the result may differ by a point or two. Nothing is downloaded."
 )
 
 runs = queries.runs()
 if runs:
-    page.section("Last runs")
+    page.section("Recent runs")
     picked = run_cards(runs[:8], key="home_runs")
     if picked:
         go("train", run=picked)
     link("runs", "All runs")
 else:
-    page.section("Nothing has run here yet")
-    page.note("Your runs will stand here as small images of their masks. The button above starts the first one.")
+    page.section("No runs yet")
+    page.note("Your runs will appear here with their masks. The button above starts the first one.")

@@ -1,4 +1,4 @@
-"""Masks: paint which experts exist and how often each is dropped, and read what that means."""
+"""Masks: paint which experts exist and how often each is dropped, with a summary of the mask."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from mlae_lab.ui.plan_view import (
     resized,
     show_warnings,
 )
-from mlae_lab.ui.task_view import take_tuned
+from mlae_lab.ui.task_view import use_tuned
 
 _WAS_RANDOM = "masks_was_random"  # the revision of the plan that had drop rates last
 
 
 def take(plan: MaskPlan) -> None:
-    """Put a plan on the canvas in place of the one that stands there, and draw the page anew."""
+    """Replace the plan on the canvas and rerun the page."""
     draft.change(plan=plan)
     draft.write_address("mask")
     st.rerun()
 
 
 def choose_pattern() -> None:
-    """The masks of the paper and five of our own, above the canvas they go onto."""
+    """Draw the masks of the paper and five additional ones, above the canvas."""
     left, right = st.columns([7, 2], vertical_alignment="bottom")
     with left:
         page.section("Start from a mask of the paper")
         page.note(
-            "Its number: the paper's mean over the VTAB-1k groups with ViT-B/16, Table 4, dense Table 9. "
+            "The number is the paper's mean over the VTAB-1k groups with ViT-B/16, Table 4, dense Table 9. "
             "Only uniform was tuned by task."
         )
     p = right.number_input("p of uniform and mixed masks", 0.05, 0.95, patterns.MIXED_DROP_RATE, 0.05, key="masks_rate")
@@ -54,11 +54,11 @@ def choose_pattern() -> None:
     if task.name in paper.TUNED:
         with st.container(horizontal=True, gap="medium", vertical_alignment="center"):
             page.note(f"The paper's best for {task.title} (Table 10):")
-            take_tuned(task)
+            use_tuned(task)
 
 
 def expert_settings(plan: MaskPlan) -> None:
-    """Which layers hold experts, how many, and what an expert is."""
+    """Draw the layers with experts, their number and the settings of an expert."""
     backbone = catalog.backbone(draft.current().backbone)
     shown = [module for module in groups(plan.targets) if module in backbone.modules]
     modules = st.pills(
@@ -67,7 +67,7 @@ def expert_settings(plan: MaskPlan) -> None:
         selection_mode="multi",
         default=shown,
         key=f"masks_modules_{backbone.name}_{','.join(shown)}",
-        help="The paper adapts qkv. Another kind of layer adds a row for each block, drawn as the first kind is.",
+        help="The paper adapts qkv. Another kind of layer adds a row per block, with the experts of the first kind.",
     )
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         columns = st.number_input(
@@ -84,7 +84,7 @@ def expert_settings(plan: MaskPlan) -> None:
             help="The paper's experts have rank 1.",
         )
         init = st.number_input(
-            "Start of λ",
+            "Initial λ",
             value=plan.coefficient_init,
             step=0.25,
             format="%g",
@@ -102,16 +102,16 @@ def expert_settings(plan: MaskPlan) -> None:
         st.error(plain(sentence(error)))
 
 
-complaint = draft.read_address()
+problem = draft.read_address()
 page.heading(
     "Paint a mask",
-    "Each row is a layer, each cell an expert. What the mask means stands beside it.",
+    "Each row is a layer, each cell an expert. The meaning of the mask is shown next to it.",
 )
-if complaint:
-    st.warning(complaint)
+if problem:
+    st.warning(problem)
 choose_pattern()
 backbone = catalog.backbone(draft.current().backbone)
-with st.container(key="studio"):  # page.css: the meaning stands beside the canvas, in a narrow window right under it
+with st.container(key="studio"):  # page.css: the summary is next to the canvas, in a narrow window right under it
     canvas, meaning, rest = st.container(), st.container(), st.container()
 with canvas:
     page.section("Your mask")
@@ -129,13 +129,13 @@ with meaning:
     if plan.kind in (Kind.STOCHASTIC, Kind.MIXED):
         st.session_state[_WAS_RANDOM] = draft.revision()
     show_warnings(plan_warnings(plan, st.session_state.get(_WAS_RANDOM) == draft.revision()))
-    page.section("A hundred random draws")
+    page.section("A hundred sampled masks")
     mask_samples(plan, cost, key="masks_draws")
-    page.note("Draws of the same chances, made here in the browser; a run draws its own from its seed.")
+    page.note("Sampled in the browser with the same probabilities; a run samples its masks from its seed.")
 with rest:
     expert_settings(plan)
-    page.note("This mask as one line, to keep or to send:")
+    page.note("This mask as one line:")
     st.code(plan.code, language=None, wrap_lines=True)
-    link("train", "Go on to the run", mask=plan.code)
+    link("train", "Continue to the run", mask=plan.code)
 library()
 draft.write_address("mask")

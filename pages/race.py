@@ -1,4 +1,4 @@
-"""Race: several masks on equal terms, side by side while they learn (`?runs=a,b,...`)."""
+"""Race: several masks with equal settings, compared during training (`?runs=a,b,...`)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mlae_lab.runs.store import StoreError
 from mlae_lab.ui import page, queries
 from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.navigation import link
-from mlae_lab.ui.race_view import asked, listed, watched
+from mlae_lab.ui.race_view import draw_race, draw_races, runs_of_link
 
 runs = []
 if names := st.query_params.get("runs"):
     try:
-        runs = asked(names)
+        runs = runs_of_link(names)
     except StoreError as error:
         page.heading("Race")
         st.warning(f"This race cannot be shown: {plain(str(error))}.")
@@ -27,10 +27,10 @@ if runs:
     page.heading(
         f"Race on {escape(catalog.task(config.task).title)}",
         f"{len({run.config.plan for run in runs})} masks, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}, "
-        f"{config.epochs} epochs each, {catalog.backbone(config.backbone).title}, measured on {config.protocol}.",
+        f"{config.epochs} epochs each, {catalog.backbone(config.backbone).title}, evaluated on {config.protocol}.",
     )
-    watched(runs)
+    draw_race(runs)
     link("race", "All races")
 elif not names:
-    page.heading("Race", "Several masks on equal terms: the same everything, another mask each, watched side by side.")
-    listed(queries.runs())
+    page.heading("Race", "Several runs that differ only in the mask, compared during training.")
+    draw_races(queries.runs())

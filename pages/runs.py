@@ -1,4 +1,4 @@
-"""Runs: what runs, what waits and in which order, and everything that is over."""
+"""Runs: active runs, the queue in its order, and ended runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def row(run: Run, size: int, position: str = "", alone: bool = True) -> None:
     relation = f" · {run.relation} from {run.parent}" if run.parent else f" · {run.relation}" if run.relation else ""
     reason = run.reason
     if run.status.is_active and (silent := stalled_for(queries.store().paths(run.id))) is not None:
-        reason = f"stalled: it lives, and has made no progress for {page.seconds_text(silent)}"
+        reason = f"stalled: alive, but no progress for {page.seconds_text(silent)}"
     what.html(
         f'<div class="lab-choice"><b>{escape(catalog.task(config.task).title)}</b><span>{config.what} · '
         f"{config.epochs} epochs · "
@@ -53,63 +53,67 @@ def row(run: Run, size: int, position: str = "", alone: bool = True) -> None:
             run_actions.reorder(run, "runs", alone)
         if run.status.is_over:
             run_actions.more(run, "runs")
-    run_actions.complaint(run.id)
+    run_actions.show_error(run.id)
 
 
 runs = queries.runs()
 if not runs:
     page.section("No runs yet")
-    page.note("Each run will stand here with its mask, its number and its status.")
+    page.note("Each run will appear here with its mask, its accuracy and its status.")
     link("train", "Set up a run")
 if unread := queries.store().unread():
-    page.note(f"Runs of a newer lab that are not shown: {len(unread)}. Update this lab to see them.")
-away = archive_file.archived(queries.store())
+    page.note(f"Runs of a newer version that are not shown: {len(unread)}. Update the lab to see them.")
+archived = archive_file.archived(queries.store())
 live = any(not run.status.is_over for run in runs)
 
 
 @st.fragment(run_every=2.0 if live else 5.0)  # others start runs, too
 def table() -> None:
-    found = queries.runs()
-    run_actions.complaint(elsewhere={run.id for run in found} | {run_actions.away(entry) for entry in away})
+    current = queries.runs()
+    run_actions.show_error(
+        elsewhere={run.id for run in current} | {run_actions.archived_mark(entry) for entry in archived}
+    )
     sizes = commands.disk_use(queries.store())
     queue_positions = queries.store().queue_positions()
-    now = [run for run in found if run.status.is_active]
-    waiting = sorted(
-        (run for run in found if run.status is Status.QUEUED),
-        key=lambda run: (run.device, queue_positions.get(run.id, (len(found), 0))),
+    active = [run for run in current if run.status.is_active]
+    queued = sorted(
+        (run for run in current if run.status is Status.QUEUED),
+        key=lambda run: (run.device, queue_positions.get(run.id, (len(current), 0))),
     )
-    over = [run for run in found if run.status.is_over]
-    if now or waiting:
-        page.section("Now and next")
-    for run in (*now, *waiting):
-        position = f"{queue_positions[run.id][0]}. in the queue" if run.id in queue_positions else ""
-        alone = sum(other.owner == run.owner for other in waiting) < 2
+    over = [run for run in current if run.status.is_over]
+    if active or queued:
+        page.section("Active and queued")
+    for run in (*active, *queued):
+        position = (
+            "Position {} of {} in the queue".format(*queue_positions[run.id]) if run.id in queue_positions else ""
+        )
+        alone = sum(other.owner == run.owner for other in queued) < 2
         with st.container(key=f"runs_row_{run.id}"):
             row(run, sizes[run.id].total if run.id in sizes else 0, position, alone)
-    if over and (now or waiting):
-        page.section("Over")
+    if over and (active or queued):
+        page.section("Ended")
     for run in over[:_SHOWN]:
         with st.container(key=f"runs_row_{run.id}"):
             row(run, sizes[run.id].total if run.id in sizes else 0)
-    measured = [vars(run.config.badge) for run in found if accuracy_text(run) != "–"]
+    measured = [vars(run.config.badge) for run in current if accuracy_text(run) != "–"]
     differing = [name for name in (measured[0] if measured else ()) if len({badge[name] for badge in measured}) > 1]
     if differing:
-        page.note(f"These runs differ in {', '.join(differing)}: such accuracies do not stand on one scale.")
+        page.note(f"These runs differ in {', '.join(differing)}: their accuracies are not comparable.")
     if len(over) > _SHOWN:
-        page.note(f"The {_SHOWN} newest of {len(over)} runs that are over. <code>mlae_lab runs</code> lists all.")
+        page.note(f"The {_SHOWN} newest of {len(over)} ended runs. <code>mlae_lab runs</code> lists all.")
     total = sum(use.total for use in sizes.values())
-    if found:
+    if current:
         free = format_bytes(commands.free_bytes(queries.store()))
-        page.note(f"{len(found)} runs take {format_bytes(total)}; the disk has {free} free.")
-    if live != any(not run.status.is_over for run in found):
+        page.note(f"{len(current)} runs take {format_bytes(total)}; the disk has {free} free.")
+    if live != any(not run.status.is_over for run in current):
         st.rerun()
 
 
 table()
 
-if away:
-    with st.expander(f"Put away ({len(away)})"):
-        for entry in away:
+if archived:
+    with st.expander(f"Archived ({len(archived)})"):
+        for entry in archived:
             text, buttons = st.columns([4, 3], vertical_alignment="center")
             what = (
                 f"unreadable: {entry.trouble}"
@@ -121,24 +125,22 @@ if away:
                 f"{format_bytes(entry.bytes)}</span></div>"
             )
             with buttons:
-                run_actions.put_away(entry)
-            run_actions.complaint(run_actions.away(entry))
-with st.expander("Take in a run from a file"):
-    given = st.file_uploader(
-        "A run that was saved as a file", type=[archive_file.SUFFIX.lstrip(".")], key="runs_import"
-    )
-    if given is not None and st.button("Take it in", key="runs_import_go"):
+                run_actions.archived_actions(entry)
+            run_actions.show_error(run_actions.archived_mark(entry))
+with st.expander("Import a run"):
+    given = st.file_uploader("An exported run", type=[archive_file.SUFFIX.lstrip(".")], key="runs_import")
+    if given is not None and st.button("Import", key="runs_import_go"):
         file = Path(given.name)
         try:
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / f"given{archive_file.SUFFIX}"
                 file.write_bytes(given.getvalue())
-                taken = archive_file.import_run(queries.store(), file, visitor.current())
+                imported = archive_file.import_run(queries.store(), file, visitor.current())
         except EXPECTED_ERRORS as error:
             text = error_message(error).replace(str(file), file.name).replace(file.name, given.name)
             st.warning(plain(sentence(text)))
         else:
-            go("train", run=taken.id)
+            go("train", run=imported.id)
     page.note(
-        "A file from a stranger is read as plain data: its settings and numbers are checked, nothing in it is run."
+        "An imported file is read as plain data: settings and numbers are checked, and no code in it is executed."
     )

@@ -1,4 +1,4 @@
-"""Task: the 24 tasks of the paper and the bundled ones; a chosen card opens in place."""
+"""Task: the 24 tasks of the paper and the bundled ones, with details of the chosen one."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.task_view import task_card, task_detail
 
 LOOK = "look"
-complaint = draft.read_address()
+problem = draft.read_address()
 page.heading(
     "Choose a task",
-    "Four tasks come with the lab and run at once. For the 24 tasks of the paper the bar shows what it reports: "
-    "grey up to the linear probe, green from there to MLAE.",
+    "Four tasks are included in the lab. For the 24 tasks of the paper the bar shows the reported accuracies: grey up "
+    "to the linear probe, green from there to MLAE.",
 )
-if complaint:
-    st.warning(complaint)
+if problem:
+    st.warning(problem)
 opened = draft.current().task
-if LOOK in st.query_params:  # a card that somebody only looks at: it has no images here yet
+if LOOK in st.query_params:  # a card that was opened without choosing it, as the task has no images yet
     try:
         opened = catalog.task(st.query_params[LOOK]).name
     except catalog.CatalogError as error:
@@ -47,6 +47,6 @@ with detail:
     task_detail(catalog.task(opened))
 page.note(
     f"Own images: put a folder with one folder of images per class into {escape(str(data_folder() / 'own'))}, and it "
-    "stands here as a task. <code>python -m mlae_lab train --task own:NAME --data FOLDER</code> takes a folder from "
-    "anywhere."
+    "appears here as a task. <code>python -m mlae_lab train --task own:NAME --data FOLDER</code> uses any other "
+    "folder."
 )

@@ -1,4 +1,4 @@
-"""Train: the three choices in one line, the settings that matter, then the live bench of a run (`?run=`)."""
+"""Train: task, mask, backbone and settings of a new run; or the live bench of a run (`?run=`)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mlae_lab.ui.navigation import link
 from mlae_lab.ui.pair_view import pair_panel
 from mlae_lab.ui.requirements import missing
 from mlae_lab.ui.settings_view import choices, settings
-from mlae_lab.ui.task_view import take_tuned
+from mlae_lab.ui.task_view import use_tuned
 
 
 def watch(run_id: str) -> None:
-    """A run that exists."""
-    draft.entered("run")  # a link from here to a design is a link, whatever was painted a moment ago
+    """Draw an existing run."""
+    draft.entered("run")  # a link from here to the form counts as a link, whatever was painted before
     try:
         run = queries.run(run_id)
     except StoreError:
@@ -38,53 +38,53 @@ def watch(run_id: str) -> None:
     lineage(run)
     with st.container(horizontal=True, gap="medium"):
         if run.status.is_over:
-            words = "Look at its experts" if run.config.method == "mlae" else "Look into it"
-            link("experts", words, run=run.id)
+            label = "Open its experts" if run.config.method == "mlae" else "Open the analysis"
+            link("experts", label, run=run.id)
         link("train", "Set up another run", task=run.config.task, mask=run.config.plan.code)
     if run.config.method == "mlae":
-        with st.expander("Same everything, other mask"):
+        with st.expander("Rerun with another mask"):
             pair_panel(run)
         if run.status.is_over and queries.store().paths(run.id).checkpoints():
-            with st.expander("Go on from a checkpoint with the mask on the canvas"):
+            with st.expander("Branch from a checkpoint with the mask on the canvas"):
                 continue_panel(run)
-    with st.expander("The command that does the same"):
+    with st.expander("Equivalent command"):
         page.command(commands.command_of(run))
 
 
 def design() -> None:
-    """A run that is still a draft."""
-    complaint = draft.read_address()
+    """Draw the form of the draft."""
+    problem = draft.read_address()
     page.heading(
-        "Start a run", "The run trains on this machine in a process of its own; you can close this page and come back."
+        "Start a run", "The run trains on this machine in a separate process; it continues when this page is closed."
     )
-    if complaint:
-        st.warning(complaint)
-    image = st.container()
-    take_tuned(catalog.task(draft.current().task))
-    with image:
+    if problem:
+        st.warning(problem)
+    choices_row = st.container()
+    use_tuned(catalog.task(draft.current().task))
+    with choices_row:
         choices(draft.current())
     try:
         before = draft.current().backbone
         config = draft.filled_in(**settings(draft.current()))
         if config.backbone != before:
-            st.rerun()  # the mask in the line above may have other layers now
-        if lacking := missing(config):
-            st.warning(lacking)
+            st.rerun()  # the mask above may have other layers now
+        if missing_text := missing(config):
+            st.warning(missing_text)
             if not ready(catalog.task(config.task)):
-                link("task", "See what it needs", task=config.task)
+                link("task", "Show the requirements", task=config.task)
             else:
                 fetch_panel(config.backbone)
             command = config.command()
         else:
             command = launch_panel(config)
-        with st.expander("The command that does the same"):
+        with st.expander("Equivalent command"):
             page.command(command)
     except EXPECTED_ERRORS as error:
         st.error(visitor.sentence(error))
     draft.write_address("task", "mask", "set")
     page.note(
-        "A short run shows how a mask learns, not how well it can do. The paper trains 500 epochs and masks pay in "
-        f"long runs: in {FIRST_RUN.epochs} epochs a dense mask usually leads one that drops half of its experts."
+        "A short run shows how a mask learns, not how well it can do. The paper trains 500 epochs, and masks help in "
+        f"long runs: after {FIRST_RUN.epochs} epochs a dense mask usually leads one that drops half of its experts."
     )
 
 

@@ -1,8 +1,8 @@
-"""Who may come in when the lab is bound to a network. On this machine alone nobody is asked.
+"""Authentication when the lab is bound to a network. On the loopback address none is needed.
 
-With an [auth] section in Streamlit's secrets people log in there; else everyone needs the one password in
-MLAE_LAB_PASSWORD; without either the lab stays shut. A login outlives the session in a cookie that only this browser's
-id and this password, with the store's salt, can make.
+With an [auth] section in Streamlit's secrets, its providers authenticate; otherwise everyone needs the password in
+MLAE_LAB_PASSWORD; without either the lab stays locked. A login outlives the session in a cookie, an HMAC of this
+browser's id under a key from the password and the store's salt.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ from mlae_lab.ui import navigation, page, visitor
 from mlae_lab.ui.markdown import plain
 
 COOKIE = "mlae_lab_login"  # visitor.js sets it
-WRONG_SECONDS = 1.0  # that one wrong password takes, over all sessions
-_TURN_SECONDS = 10.0  # that an attempt waits for those before it
+WRONG_SECONDS = 1.0  # duration of a failed attempt, one at a time over all sessions
+_WAIT_SECONDS = 10.0  # timeout of an attempt that waits for others
 _OPEN = "gate_open"
 _SALT_BYTES = 32
-_SPARE_SALT = secrets.token_bytes(_SALT_BYTES)  # where the store keeps none: logins then end with the server
-_turn = threading.Lock()
+_SPARE_SALT = secrets.token_bytes(_SALT_BYTES)  # if the store cannot hold one: logins then end with the server
+_attempt_lock = threading.Lock()
 
 
 def pass_or_stop() -> str | None:
-    """Let this session in, or ask for what lets it in and end the script here.
+    """Authenticate this session, or show the login and stop the script.
 
-    Returns the login that the browser's cookie shall hold, None where none is needed.
+    Returns:
+        The login to store in the browser's cookie, None where none is needed.
     """
     if is_loopback(st.get_option("server.address")):
         return None
@@ -46,29 +47,29 @@ def pass_or_stop() -> str | None:
     if providers is not None:
         if getattr(st.user, "is_logged_in", False):
             return None
-        _close()
+        _hide_pages()
         _ask_provider(providers)
         st.stop()
     password = os.environ.get(PASSWORD_VARIABLE, "")
     if not password:
-        _shut(
-            "This lab is bound to a network and has no password, so it lets nobody in. Start it with a password of at "
+        _refuse(
+            "This lab is bound to a network and has no password, so nobody can log in. Start it with a password of at "
             f"least {PASSWORD_LENGTH} characters in {PASSWORD_VARIABLE}, or bind it to 127.0.0.1."
         )
     if problem := password_problem(password):
-        _shut(f"{problem} Until then this lab, which is bound to a network, lets nobody in.")
+        _refuse(f"{problem} Until then nobody can log in, as this lab is bound to a network.")
     if not st.session_state.get(_OPEN):
-        if _same(visitor.cookie(COOKIE), _login(password)):
+        if _equal(visitor.cookie(COOKIE), _login(password)):
             st.session_state[_OPEN] = True
         else:
-            _close()
+            _hide_pages()
             _ask_password(password)
             st.stop()
     return _login(password)
 
 
 def note() -> None:
-    """One quiet line in the sidebar that says what the gate does not protect."""
+    """A line in the sidebar about what authentication does not protect."""
     if is_loopback(st.get_option("server.address")):
         return
     everyone = "who can log in" if _providers() is not None else "with the password"
@@ -79,15 +80,15 @@ def note() -> None:
         )
 
 
-def _close() -> None:
-    """Name the pages without showing or running one: else Streamlit forgets which one was asked for."""
+def _hide_pages() -> None:
+    """Register the pages without showing or running one: else Streamlit forgets which one was requested."""
     st.navigation(navigation.sections(), position="hidden")
 
 
-def _shut(sentences: str) -> None:
-    _close()
-    page.heading("The lab is shut")
-    st.error(sentences)
+def _refuse(message: str) -> None:
+    _hide_pages()
+    page.heading("The lab is locked")
+    st.error(message)
     st.stop()
 
 
@@ -95,10 +96,10 @@ def _shut(sentences: str) -> None:
 
 
 def _providers() -> list[str | None] | None:
-    """Names for `st.login`, None for the default one; None in place of the list if no login is configured."""
+    """Provider names for `st.login`, with None for the default one; None if no login is configured."""
     try:
         auth = st.secrets.get("auth")
-    except OSError:  # no file, or one that cannot be read
+    except OSError:  # no file, or it cannot be read
         return None
     if not isinstance(auth, Mapping):
         return None
@@ -123,47 +124,48 @@ def _ask_provider(providers: list[str | None]) -> None:
 
 
 def _ask_password(password: str) -> None:
-    page.heading("The lab has a password", "Whoever started it can tell you.")
+    page.heading("Log in to the lab", "Ask the person who started this lab for its password.")
     with st.container(width=420), st.form("gate", border=False):
         given = st.text_input("Password", type="password", key="gate_password", autocomplete="current-password")
-        asked = st.form_submit_button("Open the lab", type="primary")
-    if not asked:
+        submitted = st.form_submit_button("Log in", type="primary")
+    if not submitted:
         return
-    right = _attempt(given, password)
-    if right:
+    is_correct = _attempt(given, password)
+    if is_correct:
         st.session_state[_OPEN] = True
         st.rerun()
     st.error(
-        "Too many people are trying passwords right now: try again in a moment."
-        if right is None
-        else "That is not the password."
+        "Too many login attempts at the moment: try again in a few seconds."
+        if is_correct is None
+        else "Wrong password."
     )
 
 
 def _attempt(given: str, password: str) -> bool | None:
-    """Whether a password is right; None if too many others are trying.
+    """Whether a password is correct; None if too many others are trying.
 
-    One attempt at a time over all sessions, and a wrong one takes a second: many sessions guess no faster than one.
+    Attempts run one at a time over all sessions and a wrong one takes a second, so many sessions are no
+    faster than one.
     """
-    if not _turn.acquire(timeout=_TURN_SECONDS):
+    if not _attempt_lock.acquire(timeout=_WAIT_SECONDS):
         return None
     try:
-        right = hmac.compare_digest(given.encode(errors="surrogatepass"), os.fsencode(password))
-        if not right:
+        is_correct = hmac.compare_digest(given.encode(errors="surrogatepass"), os.fsencode(password))
+        if not is_correct:
             time.sleep(WRONG_SECONDS)
-        return right
+        return is_correct
     finally:
-        _turn.release()
+        _attempt_lock.release()
 
 
 def _login(password: str) -> str:
-    """What the login cookie of this browser holds: nobody can make it without the password and the store's salt."""
+    """The login cookie of this browser; to forge it takes the password and the store's salt."""
     key = _key(password, default_store().absolute())
     return hmac.new(key, f"login {visitor.current()}".encode(), "sha256").hexdigest()
 
 
-def _same(given: str, right: str) -> bool:
-    return hmac.compare_digest(given.encode(errors="surrogatepass"), right.encode())
+def _equal(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode(errors="surrogatepass"), expected.encode())
 
 
 @lru_cache(maxsize=4)
@@ -176,9 +178,10 @@ def _key(password: str, store: Path) -> bytes:
 
 
 def _salt(store: Path) -> bytes:
-    """The store's random salt, made at first use and readable only for its owner: logins outlive the server.
+    """The store's random salt, created at first use and readable only for its owner, so that logins outlive the server.
 
-    Raises OSError if it can be neither read nor made.
+    Raises:
+        OSError: If it can be neither read nor created.
     """
     path = login_salt(store)
     store.mkdir(parents=True, exist_ok=True)
@@ -187,7 +190,7 @@ def _salt(store: Path) -> bytes:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_bytes(_SALT_BYTES))
         try:
-            os.link(partial, path)  # whole or not at all, and never over one that another server just made
+            os.link(partial, path)  # atomic, and never replaces one that another server just created
         except FileExistsError:
             pass
         finally:

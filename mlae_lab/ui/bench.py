@@ -1,4 +1,4 @@
-"""The live bench: one run, watched. Everything redraws in place, every second while the run lives."""
+"""The live bench of one run. Everything is updated in place, every second while the run is active."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from mlae_lab.runs.liveness import stalled_for
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import live_bench, page, queries, run_actions, visitor
-from mlae_lab.ui.live_bench import Words, beside
+from mlae_lab.ui.live_bench import BenchText, reported_accuracy
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import link
 
 _IDLE_SECONDS = 5.0
 _SHORT_RUN = (
-    "A short run shows how a mask learns, not what it reaches in 500 epochs; 200 images measure to about ±3 points."
+    "A short run shows how a mask learns, not what it reaches in 500 epochs; 200 images give the accuracy "
+    "to about ±3 points."
 )
 
 
 def bench(run_id: str) -> None:
-    """Draw the bench of a run. An unknown run is one sentence with a way out."""
+    """Draw the bench of a run; for an unknown run one sentence and a link."""
     try:
         run = queries.run(run_id)
     except StoreError as error:
@@ -32,7 +33,7 @@ def bench(run_id: str) -> None:
         link("runs", "See all runs")
         return
     _about(run)
-    with st.container(key="bench_controls"):  # always there, so that nothing below it moves when it empties
+    with st.container(key="bench_controls"):  # always present, so that nothing below moves when it becomes empty
         _controls(run)
     sample_images = queries.tail(run_id).sample_images
     with st.container(key="bench_words"):
@@ -40,38 +41,37 @@ def bench(run_id: str) -> None:
         live_bench.images(run, sample_images)
     session = st.session_state.setdefault("bench_session", secrets.token_hex(8))
 
-    # somebody else may resume a run that stopped: such a bench looks now and then
+    # somebody else may resume a stopped run, so its bench is refreshed now and then
     idle = _IDLE_SECONDS if run.status in RESUMABLE else None
 
     on_cores = not (run.slot or "").startswith("cuda")
-    every = queries.refresh_seconds(session, on_cores) if not run.status.is_over else idle
+    seconds = queries.refresh_seconds(session, on_cores) if not run.status.is_over else idle
 
-    @st.fragment(run_every=every)
+    @st.fragment(run_every=seconds)
     def panel() -> None:
-        """One element, since each that comes with a refresh costs the server as much as all that is in this one."""
-        crowded = queries.refresh_seconds(session, on_cores) > (every or 0.0) and not run.status.is_over
-        told, status, has_images = look(run_id)
-        live_bench.live_bench(told, key="bench")
-        if status is not run.status or (has_images and sample_images is None) or crowded:
-            st.rerun()  # the buttons above change with the status, a run that is over needs no timer, a crowd a slower one
+        """Draws a single element: each element of a refresh costs the server as much as everything in this one."""
+        is_crowded = queries.refresh_seconds(session, on_cores) > (seconds or 0.0) and not run.status.is_over
+        message, status, has_images = bench_state(run_id)
+        live_bench.live_bench(message, key="bench")
+        if status is not run.status or (has_images and sample_images is None) or is_crowded:
+            st.rerun()  # new status: other buttons and timer; many viewers: a slower timer
 
     panel()
 
 
-def look(run_id: str) -> tuple[bytes, Status, bool]:
-    """What the bench of a run shows now, its status, and whether its watched images are known: looked at once for all
-    who ask within a fraction of a second."""
+def bench_state(run_id: str) -> tuple[bytes, Status, bool]:
+    """The message of the bench, the status, and whether the sample images are known; shared by simultaneous viewers."""
 
-    def now() -> tuple[bytes, Status, bool]:
+    def query() -> tuple[bytes, Status, bool]:
         run, tail = queries.run(run_id), queries.tail(run_id, 0.0)
-        return live_bench.message(run, tail, _words(run, tail)), run.status, tail.sample_images is not None
+        return live_bench.message(run, tail, _text(run, tail)), run.status, tail.sample_images is not None
 
-    return queries.shared(("bench", run_id), now)
+    return queries.shared(("bench", run_id), query)
 
 
 def _controls(run: Run) -> None:
-    """Buttons belong outside the fragment: a click must redraw the whole page."""
-    run_actions.complaint()
+    """Draw the buttons, outside the fragment because a click must redraw the whole page."""
+    run_actions.show_error()
     with st.container(horizontal=True, gap="small"):
         run_actions.controls(run, "bench")
         if run.status.is_over:
@@ -79,43 +79,43 @@ def _controls(run: Run) -> None:
 
 
 def _end(run: Run) -> None:
-    """Why a run that is over ended before its end."""
+    """Show why a run ended early."""
     if run.status is Status.STOPPED and run.reason:
         page.note(escape(sentence(run.reason)))
     if run.status in (Status.FAILED, Status.LOST):
         st.error(plain(sentence(run.reason)))
         lines = commands.log_tail(queries.store(), run.id)
         if lines:
-            with st.expander("The last lines of its log"):
+            with st.expander("Last lines of the log"):
                 st.code("\n".join(lines), language=None)
 
 
-def _words(run: Run, tail: queries.Tail) -> Words:
-    """The numbers, what is being waited for, and what is wrong with a run that lives."""
+def _text(run: Run, tail: queries.Tail) -> BenchText:
+    """The facts, the waiting message and the warning around the figures."""
     warning = waiting = ""
     silent = stalled_for(queries.store().paths(run.id)) if run.status.is_active else None
     if silent is not None:
         warning = (
-            f"This run lives but has made no progress for {page.seconds_text(silent)}: wait, or press Stop now and resume it "
-            "from its last checkpoint."
+            f"This run is alive but has made no progress for {page.seconds_text(silent)}: wait, or press Stop now and "
+            "resume it from its last checkpoint."
         )
     if tail.started is None and tail.preparing and not run.status.is_over:
         done, total = tail.preparing.done, tail.preparing.total
         waiting = (
-            f"{done:,} of {total:,} images are decoded. This happens once for each task and image size; the next run "
-            "finds them ready."
+            f"{done:,} of {total:,} images are decoded. This happens once for each task and image size; later runs "
+            "reuse the result."
         )
     elif run.status is Status.QUEUED:
-        at, all_ = queries.store().queue_positions().get(run.id, (0, 0))
-        position = f"It is {at}. of {all_} in the queue. " if at else ""
-        waiting = f"{position}Runs on one device go one at a time, and people are served in turn."
+        position, total = queries.store().queue_positions().get(run.id, (0, 0))
+        where = f"Position {position} of {total} in the queue. " if position else ""
+        waiting = f"{where}Each device trains one run at a time and alternates between people."
     elif tail.started is None and not run.status.is_over:
-        waiting = "The run's own process loads torch, the backbone and the images. The curves begin in a few seconds."
-    return Words(tuple(_facts(run, tail)), waiting, warning)
+        waiting = "The process of the run loads torch, the backbone and the images. The curves start in a few seconds."
+    return BenchText(tuple(_facts(run, tail)), waiting, warning)
 
 
 def _about(run: Run) -> None:
-    """What does not change while a run goes on."""
+    """Show what does not change during a run."""
     task, backbone = catalog.task(run.config.task), catalog.backbone(run.config.backbone)
     badge = run.config.badge
     page.note(
@@ -128,27 +128,27 @@ def _about(run: Run) -> None:
 
 
 def _facts(run: Run, tail: queries.Tail) -> list[tuple[str, str]]:
-    """The numbers above the bench."""
-    pairs = [("Status", run.status.value)]
+    """The numbers above the bench: (name, value)."""
+    facts = [("Status", run.status.value)]
     outcome = tail.outcome(run.config)
     last, best = outcome.last, outcome.best
     split = "validation" if run.config.protocol == "val" else "test"
     when = "last epoch" if last is None or outcome.is_whole(last) else outcome.when(last)
-    pairs.append((f"Accuracy on {split}, {when}", f"{last.accuracy:.1f} %" if last else "–"))
-    if reported := beside(run.config):
+    facts.append((f"Accuracy on {split}, {when}", f"{last.accuracy:.1f} %" if last else "–"))
+    if reported := reported_accuracy(run.config):
         epochs = 300 if run.config.badge.data == "FGVC" else 500
-        pairs.append((f"The paper, {reported.table} ({epochs} epochs)", f"{reported.value:g} %"))
+        facts.append((f"The paper, {reported.table} ({epochs} epochs)", f"{reported.value:g} %"))
     if outcome.step is None:
-        return pairs
-    pairs.append(("Epoch", f"{outcome.step.epoch} of {run.config.epochs}"))
+        return facts
+    facts.append(("Epoch", f"{outcome.step.epoch} of {run.config.epochs}"))
     if run.status.is_over:
-        pairs.append(("Training took", page.seconds_text(outcome.seconds)))
+        facts.append(("Training time", page.seconds_text(outcome.seconds)))
         if last and best and best.accuracy > last.accuracy:
-            pairs.append((f"Best epoch ({best.epoch}), optimistic", f"{best.accuracy:.1f} %"))
+            facts.append((f"Best epoch ({best.epoch}), optimistic", f"{best.accuracy:.1f} %"))
     else:
-        pairs.append(("Time left", page.seconds_text(tail.seconds_left())))
+        facts.append(("Time left", page.seconds_text(tail.seconds_left())))
     if (speed := outcome.images_per_second) is not None:
-        pairs.append(("Images per second", f"{speed:.0f}"))
-    if not run.status.is_over and (busy := live_bench.load_text(run)):
-        pairs.append(("GPU at work" if (run.slot or "").startswith("cuda") else "Processor at work", busy))
-    return pairs
+        facts.append(("Images/s", f"{speed:.0f}"))
+    if not run.status.is_over and (load := live_bench.load_text(run)):
+        facts.append(("GPU utilization" if (run.slot or "").startswith("cuda") else "CPU utilization", load))
+    return facts

@@ -1,7 +1,7 @@
-"""Components whose code travels once, not with every message.
+"""Components whose code is sent once, not with every message.
 
-Streamlit sends a component's html, css and js anew with every refresh: 45 kB for the live bench. Here the browser gets
-a few lines that import one file from the lab's own server, named by its content, which it keeps.
+Streamlit sends a component's html, css and js with every refresh: 45 kB for the live bench. Here the browser receives
+a few lines that import one file from the lab's server, named by the hash of its content, and caches it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ export default function (component) {{
   loaded.then((module) => {{
     if (closed) return;
     const holder = component.parentElement.querySelector("[data-part]");
-    if (holder && !holder.firstElementChild) holder.innerHTML = module.inside;
+    if (holder && !holder.firstElementChild) holder.innerHTML = module.content;
     close = module.default(component);
   }})
     .catch((error) => {{
@@ -40,15 +40,21 @@ export default function (component) {{
 def bundled(
     name: str, scripts: Sequence[str], html: str = "", css: str = "", markup: str = "", isolated: bool = False
 ) -> Callable[..., object]:
-    """A component made of scripts of this folder, with its HTML and its rules for the page it stands on.
+    """A component made of scripts of this folder, with its HTML and its style sheet.
 
-    name: unique in the lab. html, css: names of files of this folder, "" for none. The last script exports the
-    component; the others are in front of it. If `static` cannot be written the code travels with every message.
-    markup: HTML itself, in place of a file. isolated: in a shadow tree of its own, where no rule comes in or goes out;
-    its own then travel with every message.
+    If `static` cannot be written, the code is sent with every message.
+
+    Args:
+        name: Unique in the lab.
+        scripts: Files of this folder, concatenated; the last one exports the component.
+        html: A file of this folder, "" for none.
+        css: A file of this folder, "" for none.
+        markup: HTML itself, in place of a file.
+        isolated: Use a shadow tree, so that no rule enters or leaves it; its style sheet is then sent with every
+            message.
     """
     code = "".join((_HERE / script).read_text() for script in scripts)
-    inside = markup or ((_HERE / html).read_text() if html else "")
+    content = markup or ((_HERE / html).read_text() if html else "")
     rules = (_HERE / css).read_text() if css else ""
     if rules and not isolated:
         code += (
@@ -56,22 +62,22 @@ def bundled(
             "document.head.append(rules);\n"
         )
     try:
-        code = _STUB.format(name=_kept(name, f"{code}export const inside = {json.dumps(inside)};\n"))
-        inside = "<div data-part></div>" if inside else ""
+        code = _STUB.format(name=_bundle_file(name, f"{code}export const content = {json.dumps(content)};\n"))
+        content = "<div data-part></div>" if content else ""
     except OSError:
         pass
-    # not isolated by default: Plotly writes its style sheet into the document, and so do these rules
+    # not isolated by default: Plotly writes its style sheet into the document
     return component(
         f"mlae_lab_{name}",
-        html=inside or None,
+        html=content or None,
         css=(rules or None) if isolated else None,
         js=code,
         isolate_styles=isolated,
     )
 
 
-def _kept(name: str, code: str) -> str:
-    """The name of the file in `static` that holds the code; written once, and older ones removed."""
+def _bundle_file(name: str, code: str) -> str:
+    """The name of the file in `static` with the code; written once, and older ones are removed."""
     file = STATIC / f"part-{name}-{hashlib.sha256(code.encode()).hexdigest()[:12]}.js"
     if not file.exists():
         write_whole(file, code)

@@ -1,4 +1,4 @@
-"""Cards to choose from: patterns, tasks, runs."""
+"""Cards for a choice of patterns, tasks or runs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,13 @@ _COMPONENT = component(
 
 @dataclass(frozen=True)
 class Card:
-    """One card. images: data addresses, one wide image or four small ones. word: one word with a
-    dot, filled where tone is "good". group: headline above a new row of cards."""
+    """One card.
+
+    Attributes:
+        images: Data addresses: one wide image or four small ones.
+        word: One word with a dot, filled where tone is "good".
+        group: Heading above a new row of cards.
+    """
 
     id: str
     title: str
@@ -33,7 +38,17 @@ class Card:
 
 
 def cards(items: Sequence[Card], key: str, label: str, size: str = "large") -> str | None:
-    """Draw cards; returns the id of the one clicked just now, else None. size: "small" or "large"."""
+    """Draw cards.
+
+    Args:
+        items: The cards.
+        key: Unique on the page.
+        label: For screen readers.
+        size: "small" or "large".
+
+    Returns:
+        The id of the card that was just clicked, else None.
+    """
     result = _COMPONENT(
         key=key,
         data={"items": [asdict(item) for item in items], "label": label, "size": size},

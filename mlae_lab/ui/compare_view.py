@@ -1,4 +1,4 @@
-"""Two runs beside each other: their masks, their difference over seeds, what differs besides."""
+"""The comparison of two runs: their masks, their difference over seeds, and their settings."""
 
 from __future__ import annotations
 
@@ -35,8 +35,13 @@ mask_difference_figure = lru_cache(maxsize=32)(figures.mask_difference_figure)
 
 
 @dataclass(frozen=True)
-class Look:
-    """What is known of two runs now. sides: their family by seed; reason: why the two are not a pair, None if they are."""
+class Comparison:
+    """The current state of two runs.
+
+    Attributes:
+        sides: The runs of both sides, by seed.
+        reason: Why the two are not a pair, None if they are.
+    """
 
     a: Run
     b: Run
@@ -45,9 +50,9 @@ class Look:
 
     @property
     def runs(self) -> list[Run]:
-        """The two and all of their family."""
-        found = {run.id: run for both in self.sides.values() for run in both if run is not None}
-        return list({self.a.id: self.a, self.b.id: self.b, **found}.values())
+        """The two runs and the others of their sides."""
+        family = {run.id: run for pair in self.sides.values() for run in pair if run is not None}
+        return list({self.a.id: self.a, self.b.id: self.b, **family}.values())
 
     @property
     def is_live(self) -> bool:
@@ -55,28 +60,38 @@ class Look:
 
     @property
     def state(self) -> tuple:
-        """What the page outside the live part depends on."""
+        """What the page outside the fragment depends on."""
         return tuple(sorted((run.id, run.status.value) for run in self.runs))
 
 
-def look(a: str, b: str) -> Look:
-    """Read two runs and their family. Raises StoreError for an unknown run."""
-    one, other = queries.run(a), queries.run(b)
+def load_comparison(a: str, b: str) -> Comparison:
+    """Read two runs and the others of their sides.
+
+    Raises:
+        StoreError: If a run is unknown.
+    """
+    run_a, run_b = queries.run(a), queries.run(b)
     store = queries.store()
-    return Look(one, other, pairs.sides(store, one, other), pairs.unpaired_runs_because(store, one, other))
+    return Comparison(run_a, run_b, pairs.sides(store, run_a, run_b), pairs.unpaired_runs_because(store, run_a, run_b))
 
 
 # ---------------------------------------------------------------- choosing
 
 
 def choose(runs: Sequence[Run], role: str, against: Run | None = None) -> None:
-    """Cards of runs; the one clicked becomes that side of the address. role: "a" or "b"; against: the other side."""
+    """Draw cards of runs; the one clicked becomes a side of the address.
+
+    Args:
+        runs: All runs.
+        role: The side to choose: "a" or "b".
+        against: The run of the other side.
+    """
     candidates = [run for run in runs if against is None or run.id != against.id]
     page.section(f"Choose {role.upper()}{', the run that A is compared with' if role == 'b' else ', the reference'}")
     if not candidates:
-        page.note("There is no other run in this store yet.")
+        page.note("This store has no other run yet.")
         return
-    groups = ["A pair with it", "The same task, data, weights and protocol", "Other runs"]
+    groups = ["Pairs", "The same task, data, weights and protocol", "Other runs"]
     items: dict[str, list[Card]] = {name: [] for name in groups}
     for run in candidates:
         group = 2
@@ -103,7 +118,13 @@ def _card(run: Run, group: str) -> Card:
 
 
 def chosen_half(side: str, run: Run, runs: Sequence[Run]) -> None:
-    """One side stands, the other is wanted: choose it, or start it. side: "a" or "b", the one that stands."""
+    """Draw one run, and the choice or the start of the other.
+
+    Args:
+        side: The side of the given run: "a" or "b".
+        run: The given run.
+        runs: All runs.
+    """
     st.html(_side(side.upper(), run))
     choose(runs, "b" if side == "a" else "a", run)
     pair_panel(run)
@@ -113,128 +134,132 @@ def chosen_half(side: str, run: Run, runs: Sequence[Run]) -> None:
 
 
 def compared(a: str, b: str) -> None:
-    """Draw two runs that exist. Raises StoreError for one that does not."""
-    now = look(a, b)
-    _masks(now)
+    """Draw the comparison.
 
-    @st.fragment(run_every=REFRESH_SECONDS if now.is_live else None)
+    Raises:
+        StoreError: If a run is unknown.
+    """
+    comparison = load_comparison(a, b)
+    _draw_masks(comparison)
+
+    @st.fragment(run_every=REFRESH_SECONDS if comparison.is_live else None)
     def panel() -> None:
         try:
-            found = look(a, b)
-        except StoreError:  # deleted while one looks at it
+            latest = load_comparison(a, b)
+        except StoreError:  # deleted meanwhile
             st.rerun()
-        _result(found)
-        if found.state != now.state:
-            st.rerun()  # the button below depends on it, and runs that are over need no timer
+        _draw_result(latest)
+        if latest.state != comparison.state:
+            st.rerun()  # the button below depends on the state, and finished runs need no timer
 
     panel()
-    _next(now)
-    _differences(now)
+    _draw_next_seed(comparison)
+    _draw_differences(comparison)
 
 
 def _side(name: str, run: Run) -> str:
     config = run.config
     image = f'<div><img src="{mask_image(config.plan)}" alt="mask of {name}"></div>' if config.method == "mlae" else ""
     experts = f"{config.plan.experts} experts in {config.plan.rows} layers · " if config.method == "mlae" else ""
-    words = (
+    text = (
         f"<small>{name}</small><b>{config.what.capitalize()}</b><span>{escape(catalog.task(config.task).title)}</span>"
         f"<span>{experts}seed {config.seed}</span><span>run {run.id} {page.status_word(run.status)}</span>"
     )
     if not image:
-        return f'<div class="lab-choice">{words}</div>'
-    return f'<div class="lab-choice with-mask">{image}<div>{words}</div></div>'
+        return f'<div class="lab-choice">{text}</div>'
+    return f'<div class="lab-choice with-mask">{image}<div>{text}</div></div>'
 
 
-def _masks(now: Look) -> None:
-    both = now.a.config.method == now.b.config.method == "mlae"
+def _draw_masks(comparison: Comparison) -> None:
+    have_masks = comparison.a.config.method == comparison.b.config.method == "mlae"
     with st.container(key="pair_compare_masks"):
-        words, cells = st.columns([4, 7], gap="large")
-    with words:
-        for name, run in (("A", now.a), ("B", now.b)):
+        sides, cells = st.columns([4, 7], gap="large")
+    with sides:
+        for name, run in (("A", comparison.a), ("B", comparison.b)):
             with st.container(border=True):
                 st.html(_side(name, run))
-                link("train", f"The bench of {name}", run=run.id)
-        link("compare", "Swap A and B", a=now.b.id, b=now.a.id)
+                link("train", f"Live bench of {name}", run=run.id)
+        link("compare", "Swap A and B", a=comparison.b.id, b=comparison.a.id)
     with cells:
-        if both:
-            live_plot(mask_difference_figure(now.a.config.plan, now.b.config.plan), key="compare_masks")
+        if have_masks:
+            live_plot(mask_difference_figure(comparison.a.config.plan, comparison.b.config.plan), key="compare_masks")
             page.note(figures.MASK_KEY)
         else:
             page.note("A linear probe has no mask, so there are no cells to compare.")
 
 
-def _result(now: Look) -> None:
-    a, b, store = now.a, now.b, queries.store()
-    found = pairs.family(store, a, b) if now.sides else []
+def _draw_result(comparison: Comparison) -> None:
+    a, b, store = comparison.a, comparison.b, queries.store()
+    pairs_of_runs = pairs.family(store, a, b) if comparison.sides else []
     epochs = max(a.config.epochs, b.config.epochs)
-    if not now.sides and now.reason is None:
-        large("There is no difference to show yet: neither run has measured an epoch.")
+    if not comparison.sides and comparison.reason is None:
+        large("There is no difference to show yet: neither run has an evaluation.")
         return
-    if not now.sides:
+    if not comparison.sides:
         large("These two runs are not a pair.")
-        page.note(f"{_sentence(now.reason or '')} So what stands between them is not the mask alone.")
+        page.note(f"{_sentence(comparison.reason or '')} Their difference is therefore not that of the masks alone.")
         apart = [name for name, value in vars(a.config.badge).items() if value != vars(b.config.badge)[name]]
         if apart:
-            st.warning(f"They differ in {', '.join(apart)}: their accuracies do not stand on one scale.")
+            st.warning(f"They differ in {', '.join(apart)}: their accuracies are not comparable.")
             return
         live_plot(
             two_curves_figure(*_curves(a, b, ()), a.config.protocol, epochs),
             key="compare_curves",
         )
         return
-    difference = pairs.difference(found)
-    if now.reason and not difference.pairs:
+    difference = pairs.difference(pairs_of_runs)
+    if comparison.reason and not difference.pairs:
         large("These two runs are not a pair.")
-        page.note(f"{_sentence(now.reason)} Pairs like them stand below as soon as there are some.")
+        page.note(f"{_sentence(comparison.reason)} Pairs with these masks will appear below.")
     else:
         large(difference.verdict)
     if difference.seeds_needed:
         page.note(difference.seeds_needed)
-    if now.reason and difference.pairs:
-        page.note(f"The two runs themselves are not a pair ({escape(now.reason)}); this is about the pairs below.")
+    if comparison.reason and difference.pairs:
+        page.note(f"These two runs are not a pair ({escape(comparison.reason)}); the result is of the pairs below.")
     with st.container(key="pair_compare_curves"):
         left, right = st.columns([6, 5], gap="medium")
     with left:
         live_plot(difference_figure(difference, epochs), key="compare_difference")
         page.note(figures.difference_caption(difference))
     with right:
-        live_plot(two_curves_figure(*_curves(a, b, found), a.config.protocol, epochs), key="compare_curves")
+        live_plot(two_curves_figure(*_curves(a, b, pairs_of_runs), a.config.protocol, epochs), key="compare_curves")
         page.note(
             "A dashed, B solid"
-            + ("; the bands run from the lowest to the highest seed." if len(found) > 1 else ".")
-            + " Only measurements that the schedule foresaw: what a stopped run measured on leaving is left out."
+            + ("; the bands reach from the lowest to the highest seed." if len(pairs_of_runs) > 1 else ".")
+            + " Only scheduled evaluations; the additional one of a stopped run is left out."
         )
     table(
         ("Seed", "A", "B", "A, last", "B, last", "B − A, points"),
-        [_row(now, seed, found) for seed in sorted(now.sides)],
+        [_row(comparison, seed, pairs_of_runs) for seed in sorted(comparison.sides)],
     )
 
 
 def _curves(
-    a: Run, b: Run, found: Sequence[pairs.Pair]
+    a: Run, b: Run, pairs_of_runs: Sequence[pairs.Pair]
 ) -> tuple[tuple[outcomes.Curve, ...], tuple[outcomes.Curve, ...]]:
-    """The curves of both sides. Of several pairs only the epochs that both have measured: the two means are then over
-    the same seeds."""
-    if not found:
+    """The curves of both sides; of several pairs only the epochs that both runs evaluated, so that both means are
+    over the same seeds."""
+    if not pairs_of_runs:
         of_a, of_b = (outcomes.accuracies(queries.store(), run) for run in (a, b))
         return (of_a,) if of_a else (), (of_b,) if of_b else ()
-    if len(found) == 1:
-        return (found[0].accuracy_a,), (found[0].accuracy_b,)
-    shared = [{epoch for epoch, _ in pair.difference} for pair in found]
+    if len(pairs_of_runs) == 1:
+        return (pairs_of_runs[0].accuracy_a,), (pairs_of_runs[0].accuracy_b,)
+    shared = [{epoch for epoch, _ in pair.difference} for pair in pairs_of_runs]
 
     def cut(curves: Sequence[outcomes.Curve]) -> tuple[outcomes.Curve, ...]:
         return tuple(
             tuple(point for point in curve if point[0] in epochs) for curve, epochs in zip(curves, shared, strict=True)
         )
 
-    return cut([pair.accuracy_a for pair in found]), cut([pair.accuracy_b for pair in found])
+    return cut([pair.accuracy_a for pair in pairs_of_runs]), cut([pair.accuracy_b for pair in pairs_of_runs])
 
 
-def _row(now: Look, seed: int, found: Sequence[pairs.Pair]) -> tuple[str, ...]:
-    one, other = now.sides[seed]
-    pair = next((pair for pair in found if pair.seed == seed), None)
+def _row(comparison: Comparison, seed: int, pairs_of_runs: Sequence[pairs.Pair]) -> tuple[str, ...]:
+    runs = comparison.sides[seed]
+    pair = next((pair for pair in pairs_of_runs if pair.seed == seed), None)
     cells = [str(seed)]
-    cells += ["–" if run is None else f"{run.id} {page.status_word(run.status)}" for run in (one, other)]
+    cells += ["–" if run is None else f"{run.id} {page.status_word(run.status)}" for run in runs]
     if pair is None or not pair.difference:
         return (*cells, "–", "–", "–")
     epoch, value = pair.difference[-1]
@@ -247,15 +272,15 @@ def _row(now: Look, seed: int, found: Sequence[pairs.Pair]) -> tuple[str, ...]:
     )
 
 
-def _next(now: Look) -> None:
-    """The same pair with the next seed."""
-    if not now.sides and now.reason:
+def _draw_next_seed(comparison: Comparison) -> None:
+    """Draw the button that starts the same pair with the next seed."""
+    if not comparison.sides and comparison.reason:
         return
     try:
-        base, plan, seeds = pairs.following(queries.store(), now.a, now.b)
+        base, plan, seeds = pairs.following(queries.store(), comparison.a, comparison.b)
         todo = pairs.wanted(queries.store(), base.id, plan, seeds)[-2:]
         lacking = missing(base.config)
-        if st.button("Run the same pair with another seed", key="compare_next", disabled=lacking is not None):
+        if st.button("Run this pair with another seed", key="compare_next", disabled=lacking is not None):
             pairs.launch_pair(queries.store(), base.id, plan, seeds, visitor.current())
             st.rerun()
         page.note(lacking or started_text(todo))
@@ -263,21 +288,23 @@ def _next(now: Look) -> None:
         st.info(visitor.sentence(error))
 
 
-def _differences(now: Look) -> None:
-    page.section("What differs in the settings")
-    found = differences(now.a.config, now.b.config)
-    if not found:
-        page.note("Nothing: the two runs have one config.")
+def _draw_differences(comparison: Comparison) -> None:
+    page.section("Different settings")
+    differing = differences(comparison.a.config, comparison.b.config)
+    if not differing:
+        page.note("Nothing: both runs have the same settings.")
         return
     table(
         ("Setting", "A", "B"),
         [
-            (escape(setting.label), _value(setting.shown(one)), _value(setting.shown(other)))
-            for setting, (one, other) in ((setting_of(RunConfig, name), values) for name, values in found.items())
+            (escape(setting.label), _value(setting.shown(value_a)), _value(setting.shown(value_b)))
+            for setting, (value_a, value_b) in (
+                (setting_of(RunConfig, name), values) for name, values in differing.items()
+            )
         ],
     )
-    if now.a.config.method == now.b.config.method == "mlae":
-        for text in pairs.beyond_the_cells(now.a.config.plan, now.b.config.plan):
+    if comparison.a.config.method == comparison.b.config.method == "mlae":
+        for text in pairs.beyond_the_cells(comparison.a.config.plan, comparison.b.config.plan):
             page.note(_sentence(text))
 
 

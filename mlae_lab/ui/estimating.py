@@ -1,4 +1,4 @@
-"""How long runs would take, for the views that start some."""
+"""Estimated durations, for the views that start runs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _paces: dict[tuple, Pace | None] = {}
 
 
 def estimated(config: RunConfig) -> Estimate:
-    """How long a run would take, from what runs of this server's store took on this machine."""
+    """The estimated duration of a run, from earlier runs of the store on this machine."""
     return estimate(queries.store(), config, _pace)
 
 
 def _pace(store: RunStore, run: Run) -> Pace | None:
-    """A run's pace; of one that is over it never changes, so it is read once."""
+    """The pace of a run, read once: it never changes after the end."""
     key = (store.folder, run.id, run.ended)
     if key not in _paces:
         if len(_paces) > _MAX_KEPT:

@@ -1,4 +1,4 @@
-"""The experts of a run as switches: an inline component. What is clicked counts at once, the answer comes after."""
+"""The experts of a run as switches: an inline component. A click shows at once, before its effect is computed."""
 
 from __future__ import annotations
 
@@ -37,11 +37,18 @@ def expert_switch(
     key: str,
     fill: float = 1.0,
 ) -> None:
-    """Draw the switches. off: experts that are off, from 0; rev: rises whenever Python replaces them; on_switch: called
-    with the new ones before the page runs again; key: unique on the page; fill: 0 to 1, how full one that is on looks.
+    """Draw the switches.
+
+    Args:
+        plan: The mask of the run.
+        off: Experts that are off: (row, column) from 0.
+        rev: Increased whenever Python replaces `off`.
+        on_switch: Called with the new `off` before the page runs again.
+        key: Unique on the page.
+        fill: Fill of an expert that is on, 0 to 1.
     """
 
-    def committed() -> None:
+    def commit() -> None:
         state = st.session_state.get(key)
         new = switched(plan, rev, state.get("edit") if state is not None else None)
         if new is not None:
@@ -57,6 +64,6 @@ def expert_switch(
             "fill": max(0.12, min(1.0, abs(fill))) if fill else 0.0,
         },
         default={"edit": None},
-        on_edit_change=committed,
+        on_edit_change=commit,
         height="content",
     )

@@ -1,5 +1,7 @@
-"""The launch: how long it would take, what differs from the last run, and three ways to start: this mask alone, this
-mask against another, or a race of several."""
+"""The launch: the estimated time, the changes since the last run, and three ways to start.
+
+These are: this mask alone, a comparison with another mask, or a race of several masks.
+"""
 
 from __future__ import annotations
 
@@ -30,19 +32,25 @@ from mlae_lab.ui.navigation import go
 from mlae_lab.ui.pair_view import other_masks, started_text
 from mlae_lab.ui.thumbnails import mask_image
 
-_WAYS = {"one": "This mask", "pair": "Against another", "race": "A race"}
-_OTHERS = "launch_others"
+_WAYS = {"one": "This mask", "pair": "Compare with another mask", "race": "A race"}
+_RIVALS = "launch_others"
 
 
 def launch_panel(config: RunConfig) -> str:
-    """Draw the launch of a run that lacks nothing. Returns the command that does the same.
+    """Draw the launch of a run whose requirements are met.
 
-    The images are located and counted on the click, as that can take seconds. Raises ConfigError or CatalogError for
-    what cannot start together, DataError for images that something is wrong with.
+    The images are located and counted on the click, as that can take seconds.
+
+    Returns:
+        The equivalent command.
+
+    Raises:
+        ConfigError, CatalogError: If the runs cannot start together.
+        DataError: If the images cannot be used.
     """
-    found = estimated(config)
-    _what_it_takes(config, found)
-    _since_the_last(config)
+    estimate = estimated(config)
+    _show_cost(config, estimate)
+    _show_changes(config)
     if config.method != "mlae":
         if st.button("Start the run", type="primary", key="train_start"):
             go("train", run=run_actions.start(located(config)))
@@ -54,34 +62,34 @@ def launch_panel(config: RunConfig) -> str:
         if st.button("Start the run", type="primary", key="train_start"):
             go("train", run=run_actions.start(located(config)))
         return config.command()
-    return _pair(config, found) if way == "pair" else _race(config, found)
+    return _pair(config, estimate) if way == "pair" else _race(config, estimate)
 
 
 # ---------------------------------------------------------------- before it starts
 
 
-def _what_it_takes(config: RunConfig, found: Estimate) -> None:
-    facts = [("Estimated time", _about(found))]
-    if found.steps is not None:
-        facts.append(("Steps", f"{found.steps:,}"))
-    facts.append(("Parameters that learn", _learned(config)))
-    facts.append(("Memory, at the least", format_bytes(minimum_memory(config))))
+def _show_cost(config: RunConfig, estimate: Estimate) -> None:
+    facts = [("Estimated time", _duration_text(estimate))]
+    if estimate.steps is not None:
+        facts.append(("Steps", f"{estimate.steps:,}"))
+    facts.append(("Trainable parameters", _trainable_text(config)))
+    facts.append(("Minimum memory", format_bytes(minimum_memory(config))))
     page.facts(*facts)
-    busy = "" if found.seconds is None else " How busy the machine was then, and will be, it does not know."
+    busy = "" if estimate.seconds is None else " The load of the machine, then and now, is not considered."
     page.note(
-        f"{escape(found.reason)}{busy} Memory: the frozen weights, and what the optimizer keeps for the experts; "
-        "activations come on top and are not estimated."
+        f"{escape(estimate.reason)}{busy} Memory: the frozen weights, the experts and the state of the optimizer; "
+        "activations are additional and not estimated."
     )
 
 
-def _about(found: Estimate) -> str:
-    if found.seconds is None:
-        return "not known yet"
-    low, high = page.seconds_text(found.low), page.seconds_text(found.high)
-    return page.seconds_text(found.seconds) + ("" if low == high else f" ({low} to {high})")
+def _duration_text(estimate: Estimate) -> str:
+    if estimate.seconds is None:
+        return "not available"
+    low, high = page.seconds_text(estimate.low), page.seconds_text(estimate.high)
+    return page.seconds_text(estimate.seconds) + ("" if low == high else f" ({low} to {high})")
 
 
-def _learned(config: RunConfig) -> str:
+def _trainable_text(config: RunConfig) -> str:
     backbone, task = catalog.backbone(config.backbone), catalog.task(config.task)
     head = f"{(backbone.width + 1) * task.classes:,} in the head" if task.classes else "the head"
     if config.method != "mlae":
@@ -90,51 +98,57 @@ def _learned(config: RunConfig) -> str:
     return f"{experts:,} in experts, {head}"
 
 
-def _since_the_last(config: RunConfig) -> None:
+def _show_changes(config: RunConfig) -> None:
     last = next((run for run in queries.runs() if visitor.is_mine(run)), None)
     if last is not None:
         page.note(escape(since(last, config)))
 
 
 def since(last: Run, config: RunConfig) -> str:
-    """What a run would have different from an earlier one: settings with both values, and the mask in counted cells."""
-    old = last.config
-    found = {
-        name: values for name, values in differences(old, config).items() if name not in ("plan", "data", "data_label")
+    """How a config differs from an earlier run: settings with both values, and the mask in counted cells."""
+    last_config = last.config
+    differing = {
+        name: values
+        for name, values in differences(last_config, config).items()
+        if name not in ("plan", "data", "data_label")
     }
     parts = []
-    for name, (before, new) in found.items():
+    for name, (old, new) in differing.items():
         setting = setting_of(RunConfig, name)
-        parts.append(f"{setting.noun} {setting.shown(new)}, was {setting.shown(before)}")
-    both = old.method == config.method == "mlae"
-    if both and old.plan != config.plan:
-        parts.append(f"of the mask's experts {_cells(old.plan, config.plan)}")
+        parts.append(f"{setting.noun} {setting.shown(new)}, was {setting.shown(old)}")
+    have_masks = last_config.method == config.method == "mlae"
+    if have_masks and last_config.plan != config.plan:
+        parts.append(f"of the mask's experts {_cells(last_config.plan, config.plan)}")
     what = f"your last run ({last.id})"
     if not parts:
-        return f"Nothing differs from {what}: this would be the same once more."
-    text = f"Against {what}: {'; '.join(parts)}."
-    return f"{text} The two would be a pair." if both and pairs.unpaired_because(old, config) is None else text
+        return f"Nothing differs from {what}: this would repeat it."
+    text = f"Compared with {what}: {'; '.join(parts)}."
+    return (
+        f"{text} The two would be a pair."
+        if have_masks and pairs.unpaired_because(last_config, config) is None
+        else text
+    )
 
 
-def _cells(before: MaskPlan, now: MaskPlan) -> str:
-    cells = plan_difference(before, now)
-    words = cells.words("that one", "this one")
-    if before.targets != now.targets:
-        words += ", on other layers"
-    beyond = [text for text in pairs.beyond_the_cells(before, now) if "on other layers" not in text]
+def _cells(before: MaskPlan, after: MaskPlan) -> str:
+    cells = plan_difference(before, after)
+    counted = cells.words("that one", "this one")
+    if before.targets != after.targets:
+        counted += ", on other layers"
+    beyond = [text for text in pairs.beyond_the_cells(before, after) if "on other layers" not in text]
     settings = f"; besides, with A for that one, {' and '.join(beyond)}" if beyond else ""
-    counted = words.removeprefix("Experts: ")
-    return f"{counted[:1].lower()}{counted[1:]}{settings}"
+    text = counted.removeprefix("Experts: ")
+    return f"{text[:1].lower()}{text[1:]}{settings}"
 
 
-# ---------------------------------------------------------------- against another
+# ---------------------------------------------------------------- a comparison
 
 
-def _pair(config: RunConfig, found: Estimate) -> str:
-    plans = _plans(config)
+def _pair(config: RunConfig, estimate: Estimate) -> str:
+    plans = _other_plans(config)
     kept = st.session_state.get("launch_against")
     chosen = kept if kept in plans else next(iter(plans))
-    picked = _cards(plans, [chosen], "launch_pair_cards", "The other mask")
+    picked = _cards(plans, [chosen], "launch_pair_cards", "Masks to compare with")
     if picked and picked != chosen:
         st.session_state["launch_against"] = picked
         st.rerun()
@@ -145,40 +159,39 @@ def _pair(config: RunConfig, found: Estimate) -> str:
         runs = race.launch(queries.store(), located(config), masks, seeds, visitor.current(), "paired")
         queries.refresh()
         go("compare", a=runs[0].id, b=runs[1].id)
-    page.note(f"This mask against “{escape(plans[chosen][0])}”. {_together(config, todo, found)}")
+    page.note(f"This mask compared with “{escape(plans[chosen][0])}”. {_together(config, todo, estimate)}")
     return race.command(config, masks, seeds)
 
 
 # ---------------------------------------------------------------- a race
 
 
-def _race(config: RunConfig, found: Estimate) -> str:
-    plans = _plans(config)
-    kept = [name for name in st.session_state.get(_OTHERS, ["dense.dense", "uniform.stochastic"]) if name in plans]
-    picked = _cards(plans, kept, "launch_race_cards", "Masks that race against this one")
+def _race(config: RunConfig, estimate: Estimate) -> str:
+    plans = _other_plans(config)
+    kept = [name for name in st.session_state.get(_RIVALS, ["dense.dense", "uniform.stochastic"]) if name in plans]
+    picked = _cards(plans, kept, "launch_race_cards", "Masks to race against")
     if picked:
-        st.session_state[_OTHERS] = [name for name in kept if name != picked] if picked in kept else [*kept, picked]
+        st.session_state[_RIVALS] = [name for name in kept if name != picked] if picked in kept else [*kept, picked]
         st.rerun()
     masks = [config.plan, *(plans[name][1] for name in kept)]
     seeds = _seeds("launch_race_seeds")
     if len(masks) < 2:
-        page.note("Choose at least one mask above: yours races against it.")
+        page.note("Choose at least one mask above to race against yours.")
         return config.command()
     todo = race.wanted(queries.store(), config, masks, seeds)
     if st.button(f"Start the race of {len(masks)} masks", type="primary", key="launch_race"):
         runs = race.launch(queries.store(), located(config), masks, seeds, visitor.current())
         queries.refresh()
         go("race", runs=",".join(run.id for run in runs))
-    page.note(f"This mask and {_listed([plans[name][0] for name in kept])}. {_together(config, todo, found)}")
+    page.note(f"This mask and {_listed([plans[name][0] for name in kept])}. {_together(config, todo, estimate)}")
     return race.command(config, masks, seeds)
 
 
 # ---------------------------------------------------------------- pieces
 
 
-def _plans(config: RunConfig) -> dict[str, tuple[str, MaskPlan]]:
-    """Masks that can stand against the draft's, by a name for each: dense and uniform, the saved ones, the paper's
-    others; all different, none the draft's own."""
+def _other_plans(config: RunConfig) -> dict[str, tuple[str, MaskPlan]]:
+    """Masks to compare the draft with, by name: dense, uniform, the saved ones and others of the paper."""
     paper = other_masks(config, config.plan)
     first = {name: paper.pop(name) for name in ("dense.dense", "uniform.stochastic") if name in paper}
     saved = {}
@@ -186,18 +199,18 @@ def _plans(config: RunConfig) -> dict[str, tuple[str, MaskPlan]]:
         for entry in queries.store().plans():
             saved[f"saved.{entry.id}"] = (entry.name, _fitting(entry.plan, config))
     except EXPECTED_ERRORS:
-        pass  # the paper's are there all the same
-    found: dict[str, tuple[str, MaskPlan]] = {}
-    there = {config.plan}
+        pass  # the masks of the paper are offered without the store
+    plans: dict[str, tuple[str, MaskPlan]] = {}
+    seen = {config.plan}
     for name, (title, plan) in {**first, **saved, **paper}.items():
-        if plan not in there:
-            there.add(plan)
-            found[name] = (title, plan)
-    return found
+        if plan not in seen:
+            seen.add(plan)
+            plans[name] = (title, plan)
+    return plans
 
 
 def _fitting(plan: MaskPlan, config: RunConfig) -> MaskPlan:
-    """The plan as it is where the backbone has its layers, else stretched over those of the draft's."""
+    """The plan, or if the backbone lacks its layers, the plan stretched over those of the draft."""
     try:
         replace(config, plan=plan)
     except LabError:
@@ -226,18 +239,20 @@ def _seeds(key: str) -> int:
         default=1,
         required=True,
         key=key,
-        help="One seed tells no lead from noise: three show how far the seed alone moves the result.",
+        help="One seed cannot tell a lead from noise: three show how much the seed alone changes the result.",
     )
     return int(seeds)
 
 
-def _together(config: RunConfig, todo: Sequence[Run | RunConfig], found: Estimate) -> str:
-    """What starts, and how long all of it takes."""
+def _together(config: RunConfig, todo: Sequence[Run | RunConfig], estimate: Estimate) -> str:
+    """What starts, and its estimated time."""
     new = sum(isinstance(entry, RunConfig) for entry in todo)
-    if not catalog.task(config.task).bundled:  # what the images may be called is known when they are counted
-        return f"At most {new} runs start; those that are there already, on the same images, are taken."
+    if not catalog.task(config.task).bundled:  # the label of the images is known after the census
+        return f"At most {new} runs start; existing runs on the same images are reused."
     took = (
-        f" About {page.seconds_text(new * found.seconds)} in all, one after the other." if new and found.seconds else ""
+        f" About {page.seconds_text(new * estimate.seconds)} in all, one after the other."
+        if new and estimate.seconds
+        else ""
     )
     return started_text(todo) + took
 

@@ -1,4 +1,4 @@
-"""The library: masks that people of this store saved by name, and masks that come from a file, a link or a line."""
+"""The library: masks saved by name in this store, and the import of masks from a file, a link or a line."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.thumbnails import mask_image
 
-MAX_BYTES = 400_000  # of a plan file; the largest plan that there can be has 512 x 16 cells
+MAX_BYTES = 400_000  # of a plan file; the largest plan has 512 x 16 cells
 MAX_CARDS = 24
 _CONFIRM_SECONDS = 20.0
-_OPEN, _SAID, _ASKED, _FORM = "library_open", "library_said", "library_asked", "library_form"
+_OPEN, _MESSAGE, _CONFIRMING, _FORM = "library_open", "library_said", "library_asked", "library_form"
 _CANVAS = "the mask on the canvas"
 
 _difference = lru_cache(maxsize=32)(figures.mask_difference_figure)
 
 
 def library() -> None:
-    """Draw the section: what is saved, the way in and the way out. Reads and replaces the plan of the draft."""
-    title, ways = st.columns([5, 6], vertical_alignment="bottom")
+    """Draw the section: saved masks, import and export. Reads and replaces the plan of the draft."""
+    title, buttons = st.columns([5, 6], vertical_alignment="bottom")
     with title:
         page.section("Saved masks")
-    with ways.container(horizontal=True, gap="small", horizontal_alignment="right"):
+    with buttons.container(horizontal=True, gap="small", horizontal_alignment="right"):
         _save()
-        _take_in()
-        _file("Save as a file", draft.current().plan, "mask", "library_file")
-    if said := st.session_state.pop(_SAID, None):
-        st.info(said)
+        _import_mask()
+        _download("Export as a file", draft.current().plan, "mask", "library_file")
+    if message := st.session_state.pop(_MESSAGE, None):
+        st.info(message)
     try:
         saved = queries.store().plans()
     except EXPECTED_ERRORS as error:
@@ -49,10 +49,10 @@ def library() -> None:
         return
     if not saved:
         page.note(
-            "A mask that you save stands here, for everyone who uses this lab, with what it changes cell by cell."
+            "Saved masks are listed here for everyone who uses this lab, each with its difference from the canvas."
         )
         return
-    found = _found(saved)
+    matches = _filtered(saved)
     opened = next((entry for entry in saved if entry.id == st.session_state.get(_OPEN)), None)
     items = [
         Card(
@@ -62,38 +62,40 @@ def library() -> None:
             images=(mask_image(entry.plan),),
             chosen=opened is not None and entry.id == opened.id,
         )
-        for entry in found[:MAX_CARDS]
+        for entry in matches[:MAX_CARDS]
     ]
     if items:
         picked = cards(items, key="library_cards", label="Saved masks", size="small")
         if picked:
             st.session_state[_OPEN] = None if opened is not None and picked == opened.id else picked
             st.rerun()
-    if len(found) > MAX_CARDS:
-        page.note(f"The {MAX_CARDS} newest of {len(found)}: name one to find the others.")
+    if len(matches) > MAX_CARDS:
+        page.note(f"The {MAX_CARDS} newest of {len(matches)}: search by name for the others.")
     if opened is not None:
-        _opened(opened, saved)
+        _draw_saved(opened, saved)
 
 
-def _found(saved: list[SavedPlan]) -> list[SavedPlan]:
-    """Those whose name holds what is looked for; a few need no search."""
+def _filtered(saved: list[SavedPlan]) -> list[SavedPlan]:
+    """The masks whose name contains the search text; without a search field if there are few."""
     if len(saved) <= MAX_CARDS:
         return saved
-    wanted = st.text_input("Find a saved mask", key="library_find", max_chars=MAX_NAME).strip().lower()
-    found = [entry for entry in saved if wanted in entry.name.lower()]
-    if not found:
-        page.note("No saved mask has that in its name.")
-    return found
+    wanted = st.text_input("Search saved masks", key="library_find", max_chars=MAX_NAME).strip().lower()
+    matches = [entry for entry in saved if wanted in entry.name.lower()]
+    if not matches:
+        page.note("No saved mask has this text in its name.")
+    return matches
 
 
-# ---------------------------------------------------------------- in
+# ---------------------------------------------------------------- save and import
 
 
 def _save() -> None:
-    """A name for the mask on the canvas."""
+    """Draw the form that saves the mask on the canvas."""
     with st.popover("Save this mask"):
         key = f"library_name_{st.session_state.get(_FORM, 0)}"
-        name = st.text_input("Its name", key=key, max_chars=MAX_NAME, placeholder="hourglass, heavier at the end")
+        name = st.text_input(
+            "Name of the mask", key=key, max_chars=MAX_NAME, placeholder="hourglass, heavier at the end"
+        )
         if st.button("Save", key="library_save", type="primary"):
             try:
                 entry = queries.store().save_plan(
@@ -107,9 +109,9 @@ def _save() -> None:
             st.rerun()
 
 
-def _take_in() -> None:
-    """A mask from elsewhere, put on the canvas. What cannot be read is one sentence; the field and the canvas stay."""
-    with st.popover("Take one in"):
+def _import_mask() -> None:
+    """Draw the forms that put a mask from elsewhere on the canvas; an invalid one changes nothing."""
+    with st.popover("Import a mask"):
         text = st.text_input(
             "A mask as one line, or a link", key="library_line", placeholder="m1_12x8_ff*12_.5*12", max_chars=20_000
         )
@@ -131,25 +133,30 @@ def _take_in() -> None:
 
 
 def read_mask(text: str) -> MaskPlan:
-    """A mask that somebody pasted: its line, a link that holds one (`?mask=`), or a plan file's text.
+    """Read a pasted mask: its line, a link with one (`?mask=`), or the text of a plan file.
 
-    Raises PlanError, in one sentence, for anything else.
+    Raises:
+        PlanError: For anything else.
     """
     text = text.strip()
     if text.startswith("{"):
         return read_file(text.encode())
     if "mask=" in text:
-        found = parse_qs(urlsplit(text).query).get("mask") or parse_qs(text).get("mask")
-        if not found:
+        codes = parse_qs(urlsplit(text).query).get("mask") or parse_qs(text).get("mask")
+        if not codes:
             raise PlanError("the link holds no mask: one ends in ?mask=m1_12x8_ff*12_.5*12")
-        text = found[0]
+        text = codes[0]
     if not text:
         raise PlanError("the field is empty: paste a mask such as m1_12x8_ff*12_.5*12, or a link with one")
     return MaskPlan.from_code(text)
 
 
 def read_file(content: bytes) -> MaskPlan:
-    """A plan file's content, as `--mask PLAN.json` takes it. Raises PlanError, in one sentence, for anything else."""
+    """Read the content of a plan file, as `--mask PLAN.json` does.
+
+    Raises:
+        PlanError: For anything else.
+    """
     if len(content) > MAX_BYTES:
         raise PlanError(f"the file has {len(content):,} bytes: a plan file has at most {MAX_BYTES:,}")
     try:
@@ -159,15 +166,15 @@ def read_file(content: bytes) -> MaskPlan:
 
 
 def put_on_canvas(plan: MaskPlan) -> None:
-    """Make it the draft's mask and draw the page anew; on layers that the backbone lacks it is stretched over its own."""
+    """Make a plan the mask of the draft, stretched if the backbone lacks its layers, and rerun the page."""
     backbone = catalog.backbone(draft.current().backbone)
     try:
         draft.change(plan=plan)
     except catalog.CatalogError:
         draft.change(plan=fitted(plan, backbone.default_targets))
-        st.session_state[_SAID] = (
+        st.session_state[_MESSAGE] = (
             f"{backbone.title} does not have the layers of this mask: its {plan.rows} rows are stretched over "
-            f"{len(backbone.default_targets)} layers that it has."
+            f"{len(backbone.default_targets)} layers of the backbone."
         )
     draft.write_address("mask")
     st.rerun()
@@ -176,8 +183,8 @@ def put_on_canvas(plan: MaskPlan) -> None:
 # ---------------------------------------------------------------- one mask
 
 
-def _opened(entry: SavedPlan, saved: list[SavedPlan]) -> None:
-    """A saved mask: what it is, what it changes, what can be done with it."""
+def _draw_saved(entry: SavedPlan, saved: list[SavedPlan]) -> None:
+    """Draw a saved mask with its difference and its actions."""
     plan = entry.plan
     with st.container(key="pair_library"):
         left, right = st.columns([4, 5], gap="large")
@@ -189,19 +196,19 @@ def _opened(entry: SavedPlan, saved: list[SavedPlan]) -> None:
             f"{escape(visitor.name_of(entry.owner))} on {when}."
         )
         with st.container(horizontal=True, gap="small"):
-            if st.button("Put it on the canvas", type="primary", key=f"library_use_{entry.id}"):
+            if st.button("Put on the canvas", type="primary", key=f"library_use_{entry.id}"):
                 put_on_canvas(plan)
-            _file("File", plan, entry.name, f"library_file_{entry.id}")
+            _download("File", plan, entry.name, f"library_file_{entry.id}")
             _rename(entry)
             delete = st.button("Delete", key=f"library_delete_{entry.id}")
-        if delete and _meant(entry, "Delete", always=True):
+        if delete and _is_confirmed(entry, "Delete", always=True):
             _delete(entry)
-        page.note("As one line, and as a link:")
+        page.note("As one line and as a link:")
         st.code(plan.code, language=None, wrap_lines=True)
-        st.code(f"{_address()}?mask={quote(plan.code, safe='*,~')}", language=None, wrap_lines=True)
+        st.code(f"{_page_address()}?mask={quote(plan.code, safe='*,~')}", language=None, wrap_lines=True)
     with right:
         others = {_CANVAS: draft.current().plan} | {other.name: other.plan for other in saved if other.id != entry.id}
-        against = st.selectbox("Compared with", list(others), key=f"library_against_{entry.id}")
+        against = st.selectbox("Compare with", list(others), key=f"library_against_{entry.id}")
         other = others.get(against, draft.current().plan)
         live_plot(_difference(other, plan), key="library_difference")
         page.note(f"A is {escape(against)}, B is {escape(entry.name)}. {figures.MASK_KEY}")
@@ -211,8 +218,8 @@ def _opened(entry: SavedPlan, saved: list[SavedPlan]) -> None:
 
 def _rename(entry: SavedPlan) -> None:
     with st.popover("Rename"):
-        name = st.text_input("Another name", entry.name, key=f"library_rename_{entry.id}", max_chars=MAX_NAME)
-        if st.button("Rename it", key=f"library_rename_go_{entry.id}") and _meant(entry, "Rename it"):
+        name = st.text_input("New name", entry.name, key=f"library_rename_{entry.id}", max_chars=MAX_NAME)
+        if st.button("Save the name", key=f"library_rename_go_{entry.id}") and _is_confirmed(entry, "Save the name"):
             try:
                 queries.store().rename_plan(entry.id, name, visitor.TIMEOUT_SECONDS)
             except EXPECTED_ERRORS as error:
@@ -221,18 +228,18 @@ def _rename(entry: SavedPlan) -> None:
             st.rerun()
 
 
-def _meant(entry: SavedPlan, label: str, always: bool = False) -> bool:
-    """Whether a click is meant: at once for one's own, unless `always`; else the second within twenty seconds."""
-    mine = run_actions.is_mine(entry)
-    asked = st.session_state.get(_ASKED)
-    if (mine and not always) or (
-        asked and asked[:2] == (entry.id, label) and time.monotonic() - asked[2] < _CONFIRM_SECONDS
+def _is_confirmed(entry: SavedPlan, label: str, always: bool = False) -> bool:
+    """Whether a click counts: at once for an own mask, unless `always`; else the second within twenty seconds."""
+    own = run_actions.is_mine(entry)
+    pending = st.session_state.get(_CONFIRMING)
+    if (own and not always) or (
+        pending and pending[:2] == (entry.id, label) and time.monotonic() - pending[2] < _CONFIRM_SECONDS
     ):
-        st.session_state.pop(_ASKED, None)
+        st.session_state.pop(_CONFIRMING, None)
         return True
-    st.session_state[_ASKED] = (entry.id, label, time.monotonic())
-    whose = "" if mine else f"This mask is not yours but of {plain(visitor.name_of(entry.owner))}. "
-    st.warning(f"{whose}Press “{label}” once more if you mean it.")
+    st.session_state[_CONFIRMING] = (entry.id, label, time.monotonic())
+    whose = "" if own else f"This mask belongs to {plain(visitor.name_of(entry.owner))}. "
+    st.warning(f"{whose}Press “{label}” again to confirm.")
     return False
 
 
@@ -248,7 +255,7 @@ def _delete(entry: SavedPlan) -> None:
 # ---------------------------------------------------------------- pieces
 
 
-def _file(label: str, plan: MaskPlan, name: str, key: str) -> None:
+def _download(label: str, plan: MaskPlan, name: str, key: str) -> None:
     """The plan as the file that `--mask PLAN.json` reads."""
     safe = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "mask"
     st.download_button(
@@ -258,10 +265,10 @@ def _file(label: str, plan: MaskPlan, name: str, key: str) -> None:
         mime="application/json",
         key=key,
         on_click="ignore",
-        help="A JSON file; the command line takes it as --mask.",
+        help="A JSON file for --mask of the command line.",
     )
 
 
-def _address() -> str:
-    """Where this page lies, as the browser knows it."""
+def _page_address() -> str:
+    """The address of this page in the browser."""
     return (st.context.url or "/masks").partition("?")[0]

@@ -4,7 +4,7 @@
 
 /**
  * One evaluation. Arrays over experts are flat, row by row; null where there is no expert or no value.
- * @typedef {object} Measured
+ * @typedef {object} EvaluationMessage
  * @property {number} epoch
  * @property {string} when "after epoch 3", or "within epoch 3" for an evaluation before its end
  * @property {number} step
@@ -14,7 +14,7 @@
  * @property {(number | null)[]} [share] of the steps in which the expert was active
  * @property {(number | null)[]} [gradient]
  * @property {(number | null)[]} [absolute] mean |cosine| of each layer
- * @property {number[]} [alike] cosines: the lower triangles of the layers' matrices
+ * @property {number[]} [similarity] cosines: the lower triangles of the layers' matrices
  * @property {string[]} [predicted] class of each sample image
  * @property {number[]} [confidence]
  *
@@ -42,7 +42,7 @@
  * @property {number} trained epochs behind the run, a fraction where it stopped within one
  * @property {PlanMessage | null} plan
  * @property {{ first: number, stride: number, hex: string[], pace: number }} masks of steps first, first + stride, ...
- * @property {Measured[]} measured
+ * @property {EvaluationMessage[]} evaluations
  * @property {Record<string, number>} tops upper ends of the colour scales
  * @property {string[]} truth class of each sample image
  * @property {{ run: string, absolute: (number | null)[] } | null} dense
@@ -177,7 +177,7 @@ class Bench {
     const find = (selector) => this.root.querySelector(selector);
     this.facts = find(".lb-facts");
     this.bar = this.root.querySelector("progress");
-    this.plots = Object.fromEntries(["accuracy", "loss", "alike"].map((name) => [name, new Plot(find(`.lb-${name} .plot`))]));
+    this.plots = Object.fromEntries(["accuracy", "loss", "similarity"].map((name) => [name, new Plot(find(`.lb-${name} .plot`))]));
     this.grid = new SvgFigure(find(".lb-grid"), "experts", () => this.gridRows());
     this.tiles = new SvgFigure(find(".lb-tiles"), "similarity-by-layer", () => this.tileRows());
     this.drift = new SvgFigure(find(".lb-drift"), "coefficients", () => this.driftRows());
@@ -320,9 +320,9 @@ class Bench {
   // ---------------------------------------------------------------- the live run
 
   follow() {
-    const { masks, measured } = this.data;
-    if (!this.data.plan) { this.sampleImages(measured.length - 1); return; }
-    this.at = measured.length - 1;
+    const { masks, evaluations } = this.data;
+    if (!this.data.plan) { this.sampleImages(evaluations.length - 1); return; }
+    this.at = evaluations.length - 1;
     const { first, stride, hex, pace } = masks;
     const fresh = this.shownStep === 0;
     hex.forEach((mask, i) => {
@@ -386,13 +386,13 @@ class Bench {
   /** Show the run after some steps.
    * @param {number} step may be a fraction while playing @param {number} [time] of the animation frame, in ms */
   seek(step, time) {
-    const { steps, epochs, trained, measured, masks, plan } = this.data;
+    const { steps, epochs, trained, evaluations, masks, plan } = this.data;
     this.position = step;
     const epoch = steps ? (step / steps) * trained : 0;
     let at = -1;
-    while (at + 1 < measured.length && measured[at + 1].step <= step + 1e-6) at++;
+    while (at + 1 < evaluations.length && evaluations[at + 1].step <= step + 1e-6) at++;
     if (!this.playing || Math.abs(Number(this.slider.value) - step) >= Number(this.slider.step)) this.slider.value = String(step);
-    const accuracy = at >= 0 ? `accuracy ${measured[at].accuracy.toFixed(1)} %` : "not evaluated yet";
+    const accuracy = at >= 0 ? `accuracy ${evaluations[at].accuracy.toFixed(1)} %` : "not evaluated yet";
     this.where.textContent = `Epoch ${epoch.toFixed(epochs < 20 ? 1 : 0)} of ${epochs}, ${accuracy}`;
     this.slider.setAttribute("aria-valuetext", this.where.textContent);
     if (plan) {
@@ -460,9 +460,9 @@ class Bench {
   /** Draw what evaluation number `at` recorded (-1: before the first).
    * @param {number} at @param {boolean} force draw even if it is shown already */
   still(at, force = false) {
-    const now = at >= 0 ? this.data.measured[at] : null;
+    const now = at >= 0 ? this.data.evaluations[at] : null;
     const key = `${this.palette.surface} ${now ? now.step : ""} ${this.data.dense ? this.data.dense.run : ""}`;
-    this.measuredShown = at;
+    this.shownEvaluation = at;
     if (key === this.painted && !force) return;
     this.painted = key;
     this.paintGrid(now);
@@ -471,7 +471,7 @@ class Bench {
     this.sampleImages(at);
   }
 
-  /** @param {Measured | null} now */
+  /** @param {EvaluationMessage | null} now */
   paintGrid(now) {
     const { columns, start } = this.data.plan, palette = this.palette, chosen = this.chosen;
     const key = chosen === "beat" ? "contribution" : chosen;
@@ -522,11 +522,11 @@ class Bench {
 
   choose() {
     for (const key in this.buttons) this.buttons[key].setAttribute("aria-pressed", String(key === this.chosen));
-    if (this.data && this.data.plan) this.still(this.measuredShown ?? -1, true);
+    if (this.data && this.data.plan) this.still(this.shownEvaluation ?? -1, true);
   }
 
   gridRows() {
-    const { columns, labels } = this.data.plan, now = this.data.measured[this.measuredShown];
+    const { columns, labels } = this.data.plan, now = this.data.evaluations[this.shownEvaluation];
     /** @type {(string | number)[][]} */
     const rows = [["layer", "expert", "exists", "contribution", "coefficient", "active_share", "gradient"]];
     this.shapes.forEach((shape, i) => rows.push([labels[Math.floor(i / columns)], (i % columns) + 1, Number(shape.exists),
@@ -563,11 +563,11 @@ class Bench {
     }
   }
 
-  /** @param {Measured | null} now */
+  /** @param {EvaluationMessage | null} now */
   paintTiles(now) {
     const { labels, kept } = this.data.plan, dense = this.data.dense;
     this.pairs.forEach((pair, k) => {
-      const value = now && now.alike ? now.alike[k] : null;
+      const value = now && now.similarity ? now.similarity[k] : null;
       for (const { square, tip } of pair.squares) {
         square.setAttribute("fill", value === null || value === undefined ? "none" : diverging(this.palette, value));
         tip.textContent = `layer ${labels[pair.r]}, experts ${pair.i + 1} and ${pair.j + 1}: ${number(value)}`;
@@ -584,8 +584,8 @@ class Bench {
   }
 
   tileRows() {
-    const now = this.data.measured[this.measuredShown];
-    return [["layer", "expert", "other", "cosine"], ...this.pairs.map((pair, k) => [this.data.plan.labels[pair.r], pair.i + 1, pair.j + 1, now && now.alike ? now.alike[k] : ""])];
+    const now = this.data.evaluations[this.shownEvaluation];
+    return [["layer", "expert", "other", "cosine"], ...this.pairs.map((pair, k) => [this.data.plan.labels[pair.r], pair.i + 1, pair.j + 1, now && now.similarity ? now.similarity[k] : ""])];
   }
 
   // ---------------------------------------------------------------- λ
@@ -618,7 +618,7 @@ class Bench {
     }
   }
 
-  /** @param {Measured | null} now */
+  /** @param {EvaluationMessage | null} now */
   paintDrift(now) {
     const { start, trains, labels, columns } = this.data.plan;
     const reach = this.data.tops.drift || 0.01;
@@ -637,7 +637,7 @@ class Bench {
   }
 
   driftRows() {
-    const { columns, labels, start } = this.data.plan, now = this.data.measured[this.measuredShown];
+    const { columns, labels, start } = this.data.plan, now = this.data.evaluations[this.shownEvaluation];
     /** @type {(string | number)[][]} */
     const rows = [["layer", "expert", "start", "coefficient"]];
     this.dots.forEach((dot, i) => { if (dot) rows.push([labels[Math.floor(i / columns)], (i % columns) + 1, start, now ? now.coefficient[i] : start]); });
@@ -647,7 +647,7 @@ class Bench {
   // ---------------------------------------------------------------- the images
 
   sampleImages(at) {
-    const { truth, measured, run } = this.data;
+    const { truth, evaluations, run } = this.data;
     const holder = document.querySelector(`.lb-images[data-run="${run}"]`);
     const list = this.album.querySelector("ol");
     this.album.hidden = !truth.length || !holder;
@@ -663,7 +663,7 @@ class Bench {
         list.append(item);
       });
     }
-    const now = at >= 0 && measured[at].predicted ? measured[at] : null, before = at > 0 && measured[at - 1].predicted ? measured[at - 1] : null;
+    const now = at >= 0 && evaluations[at].predicted ? evaluations[at] : null, before = at > 0 && evaluations[at - 1].predicted ? evaluations[at - 1] : null;
     let correct = 0, flips = 0;
     /** @type {HTMLElement[]} */ ([...list.children]).forEach((item, i) => {
       const predicted = now ? now.predicted[i] : null, isCorrect = predicted === truth[i];

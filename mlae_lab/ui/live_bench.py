@@ -1,9 +1,9 @@
-"""What the live bench tells the browser: one packed message per refresh, made once for all viewers of a run.
+"""The message of the live bench to the browser: one packed message per refresh, made once for all viewers of a run.
 
-The message has the words, the curves and what was measured; `live_bench.js` draws it in place. A live run sends its last
-two measurements and the masks of its last steps; a run that is over sends its whole history, which the browser plays.
-A viewer who comes late or loads the page again gets all of it, so nothing has to be remembered about anybody; a message
-that says what the last one said costs a reference (`global.minCachedMessageSize` in config.toml).
+The message contains the texts, the curves and the evaluations; `live_bench.js` draws it in place. A live run sends its
+last two evaluations and the masks of its last steps; a run that is over sends its whole history for replay. Each
+message is complete, so the server keeps no state per viewer; a repeated one is sent as a reference
+(`global.minCachedMessageSize` in config.toml).
 """
 
 from __future__ import annotations
@@ -30,44 +30,54 @@ from mlae_lab.ui.figures.base import finite
 from mlae_lab.ui.live_plot import plotly_url
 
 MASKS_SENT = 40  # of a live run: the last ones
-MASKS_KEPT = 2_000  # of a run that is over: every so manieth, if it took more steps
-MEASURED_KEPT = 40  # measurements of a run that is over, evenly chosen
+MASKS_KEPT = 2_000  # of a run that is over: every n-th, if it took more steps
+EVALUATIONS_KEPT = 40  # of a run that is over, evenly chosen
 _COMPONENT = bundled("live_bench", ("palette.js", "plotting.js", "live_bench.js"), "live_bench.html", "live_bench.css")
 
 
 @dataclass(frozen=True)
-class Words:
-    """What stands around the images. facts: name and value of each number above them, the second one large; waiting:
-    what is being waited for; warning: what is wrong with a run that lives."""
+class BenchText:
+    """The texts around the figures.
+
+    Attributes:
+        facts: Name and value of each number, the second one large.
+        waiting: What the run waits for.
+        warning: What is wrong with an active run.
+    """
 
     facts: Sequence[tuple[str, str]] = ()
     waiting: str = ""
     warning: str = ""
 
 
-def live_bench(told: bytes, key: str) -> None:
-    """Draw the bench, or update the one that stands under this key. told: by `message`; key: unique on the page."""
-    _COMPONENT(key=key, data=told, height="content")
+def live_bench(packed_message: bytes, key: str) -> None:
+    """Draw the bench, or update the one with this key.
+
+    Args:
+        packed_message: From `message`.
+        key: Unique on the page.
+    """
+    _COMPONENT(key=key, data=packed_message, height="content")
 
 
 def images(run: Run, sample_images: SampleImages | None) -> None:
-    """The watched images, hidden: they travel once, and the bench takes them from here."""
-    images = "".join(f'<img src="{_address(text)}" alt="">' for text in (sample_images.images if sample_images else ()))
-    st.html(f'<div class="lb-images" data-run="{run.id}" hidden>{images}</div>')
+    """Put the sample images on the page, hidden: they are sent once, and the bench reads them from here."""
+    tags = "".join(f'<img src="{_address(text)}" alt="">' for text in (sample_images.images if sample_images else ()))
+    st.html(f'<div class="lb-images" data-run="{run.id}" hidden>{tags}</div>')
 
 
 def _address(base64: str) -> str:
     return f"data:image/{'png' if base64.startswith('iVBOR') else 'jpeg'};base64,{escape(base64)}"
 
 
-def message(run: Run, tail: queries.Tail, words: Words) -> bytes:
-    """The whole bench as JSON, deflated; one for each state of a run."""
+def message(run: Run, tail: queries.Tail, text: BenchText) -> bytes:
+    """The whole bench as deflated JSON, made once for each state of a run."""
     live = not run.status.is_over
-    revision = (live, len(tail.steps), len(tail.evaluations), words, *queries.references(run))
-    return tail.memo("message", revision, lambda: zlib.compress(_told(run, tail, words, live).encode(), 6))
+    revision = (live, len(tail.steps), len(tail.evaluations), text, *queries.references(run))
+    return tail.memo("message", revision, lambda: zlib.compress(_json(run, tail, text, live).encode(), 6))
 
 
-def _told(run: Run, tail: queries.Tail, words: Words, live: bool) -> str:
+def _json(run: Run, tail: queries.Tail, text: BenchText, live: bool) -> str:
     config, outcome = run.config, tail.outcome(run.config)
     steps = tail.steps[-1].step if tail.steps else 0
     total = tail.started.steps if tail.started else 0
@@ -79,9 +89,9 @@ def _told(run: Run, tail: queries.Tail, words: Words, live: bool) -> str:
     data = {
         "run": run.id,
         "live": live,
-        "facts": words.facts,
-        "waiting": words.waiting,
-        "warning": words.warning,
+        "facts": text.facts,
+        "waiting": text.waiting,
+        "warning": text.warning,
         "progress": round(progress, 4),
         "notes": [*config.data_notes, *(tail.started.notes if tail.started else ())],
         "steps": steps,
@@ -89,16 +99,18 @@ def _told(run: Run, tail: queries.Tail, words: Words, live: bool) -> str:
         "trained": steps / outcome.steps_per_epoch if steps and outcome.steps_per_epoch else config.epochs,
         "plan": _plan(config.plan) if config.method == "mlae" else None,
         "masks": _masks(tail.steps, live),
-        "measured": tail.memo("measured", (live, len(tail.evaluations)), lambda: _measured(tail, outcome, live)),
+        "evaluations": tail.memo(
+            "evaluations", (live, len(tail.evaluations)), lambda: _evaluations(tail, outcome, live)
+        ),
         "tops": tail.memo("tops", len(tail.experts), lambda: _tops(tail.experts, config.plan.coefficient_init)),
         "truth": tail.sample_images.labels if tail.sample_images else [],
         "dense": {"run": dense.run, "absolute": dense.similarity[-1].absolute} if dense and dense.similarity else None,
         "plotly": plotly_url(),
     }
-    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
-    drawn = ",".join(f'"{name}":{_figure(figure)}' for name, figure in _curves(tail, outcome, references).items())
+    encoded = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
+    curves = ",".join(f'"{name}":{_figure(figure)}' for name, figure in _curves(tail, outcome, references).items())
     more = tail.memo("statistics", len(tail.statistics), lambda: ",".join(map(_figure, _statistics(tail, outcome))))
-    return f'{text[:-1]},"figures":{{{drawn}}},"statistics":[{more}]}}'
+    return f'{encoded[:-1]},"figures":{{{curves}}},"statistics":[{more}]}}'
 
 
 def _figure(figure: Figure | None) -> str:
@@ -110,12 +122,12 @@ def _figure(figure: Figure | None) -> str:
 
 def _curves(tail: queries.Tail, outcome: Outcome, references: dict[str, queries.Reference]) -> dict[str, Figure | None]:
     if not tail.steps:
-        return {"accuracy": None, "loss": None, "alike": None}
+        return {"accuracy": None, "loss": None, "similarity": None}
     config, running = outcome.config, tail.running
     running.steps_per_epoch = outcome.steps_per_epoch or running.steps_per_epoch
     probe, dense = references.get("probe"), references.get("dense")
     lines, losses = [], []
-    if (reported := beside(config)) is not None:
+    if (reported := reported_accuracy(config)) is not None:
         lines.append(Reference(f"paper {reported.value:g}", reported.value))
     if probe and probe.evaluations:
         lines.append(Reference(f"probe {probe.evaluations[-1].accuracy:.1f}", probe.evaluations[-1].accuracy))
@@ -124,8 +136,10 @@ def _curves(tail: queries.Tail, outcome: Outcome, references: dict[str, queries.
     return {
         "accuracy": figures.accuracy_figure(running, outcome, lines),
         "loss": figures.loss_figure(running, outcome, losses),
-        "alike": tail.memo(
-            "alike", revision[1:], lambda: figures.similarity_curve(tail.similarity, dense.similarity if dense else ())
+        "similarity": tail.memo(
+            "similarity",
+            revision[1:],
+            lambda: figures.similarity_curve(tail.similarity, dense.similarity if dense else ()),
         )
         if config.method == "mlae" and tail.similarity
         else None,
@@ -133,7 +147,7 @@ def _curves(tail: queries.Tail, outcome: Outcome, references: dict[str, queries.
 
 
 def _statistics(tail: queries.Tail, outcome: Outcome) -> list[Figure]:
-    """A figure of everything that the run has recorded besides, whatever it is called."""
+    """A figure of each `Statistics` value that the run recorded, whatever its name."""
     labels = {name: label for event in tail.statistics for name, label in event.labels.items()}
     names = dict.fromkeys(name for event in tail.statistics for name in event.values)
     return [
@@ -162,54 +176,59 @@ def _plan(plan: MaskPlan) -> dict:
 
 
 def _masks(steps: Sequence[TrainStep], live: bool) -> dict:
-    """Masks of a row of steps: of number first, first + stride, ... pace: steps per second."""
+    """The masks of steps first, first + stride, ..., and the pace in steps per second."""
     stride = 1 if live else max(1, -(-len(steps) // MASKS_KEPT))
     shown = steps[-MASKS_SENT:] if live else steps[::stride]
-    told = [step for step in shown if step.mask]
+    masked = [step for step in shown if step.mask]
     pace = 1.0
     if len(steps) > 1:
         recent = steps[-MASKS_SENT:] if live else steps
         pace = (len(recent) - 1) / max(1e-3, recent[-1].seconds - recent[0].seconds)
     return {
-        "first": told[0].step if told else 1,
+        "first": masked[0].step if masked else 1,
         "stride": stride,
-        "hex": [step.mask for step in told],
+        "hex": [step.mask for step in masked],
         "pace": round(pace, 3),
     }
 
 
-def _measured(tail: queries.Tail, outcome: Outcome, live: bool) -> list[dict]:
-    """Each measurement with all that belongs to it; cosines as the lower triangles of the layers' matrices."""
-    predictions: dict[int, Predictions] = {found.step: found for found in tail.predictions}
+def _evaluations(tail: queries.Tail, outcome: Outcome, live: bool) -> list[dict]:
+    """The evaluations with their statistics; cosines as the lower triangles of the layers' matrices."""
+    predictions: dict[int, Predictions] = {event.step: event for event in tail.predictions}
     indices = range(len(tail.evaluations))
     if live:
         indices = indices[-2:]
-    elif len(indices) > MEASURED_KEPT:
+    elif len(indices) > EVALUATIONS_KEPT:
         last = len(indices) - 1
-        indices = sorted({round(i * last / (MEASURED_KEPT - 1)) for i in range(MEASURED_KEPT)})
-    return [_one(tail, outcome, at, predictions.get(tail.evaluations[at].step)) for at in indices]
+        indices = sorted({round(i * last / (EVALUATIONS_KEPT - 1)) for i in range(EVALUATIONS_KEPT)})
+    return [_evaluation(tail, outcome, index, predictions.get(tail.evaluations[index].step)) for index in indices]
 
 
-def _one(tail: queries.Tail, outcome: Outcome, at: int, predictions: Predictions | None) -> dict:
-    evaluation = tail.evaluations[at]
-    found: dict = {
+def _evaluation(tail: queries.Tail, outcome: Outcome, index: int, predictions: Predictions | None) -> dict:
+    evaluation = tail.evaluations[index]
+    data: dict = {
         "epoch": evaluation.epoch,
         "when": outcome.when(evaluation),
         "step": evaluation.step,
         "accuracy": evaluation.accuracy,
     }
-    if at < len(tail.experts):
-        stats: ExpertStats = tail.experts[at]
-        for name, canvas in (("contribution", stats.contribution), ("coefficient", stats.coefficient),
-                             ("share", stats.active_share), ("gradient", stats.gradient)):  # fmt: skip
-            found[name] = [_short(value) for row in canvas for value in row]
-    if at < len(tail.similarity):
-        alike: SimilarityStats = tail.similarity[at]
-        found["absolute"] = alike.absolute
-        found["alike"] = [_cosine(row[j]) for m in alike.matrices for i, row in enumerate(m) for j in range(i)]
+    if index < len(tail.experts):
+        stats: ExpertStats = tail.experts[index]
+        canvases = {
+            "contribution": stats.contribution,
+            "coefficient": stats.coefficient,
+            "share": stats.active_share,
+            "gradient": stats.gradient,
+        }
+        for name, canvas in canvases.items():
+            data[name] = [_short(value) for row in canvas for value in row]
+    if index < len(tail.similarity):
+        similarity: SimilarityStats = tail.similarity[index]
+        data["absolute"] = similarity.absolute
+        data["similarity"] = [_cosine(row[j]) for m in similarity.matrices for i, row in enumerate(m) for j in range(i)]
     if predictions:
-        found["predicted"], found["confidence"] = predictions.predicted, predictions.confidence
-    return found
+        data["predicted"], data["confidence"] = predictions.predicted, predictions.confidence
+    return data
 
 
 def _cosine(value: float | None) -> float | None:
@@ -217,33 +236,33 @@ def _cosine(value: float | None) -> float | None:
 
 
 def _short(value: float | None) -> float | None:
-    """Four digits; None for what JSON cannot hold."""
+    """The value to four digits; None for what JSON cannot hold."""
     return None if value is None or finite(value) is None else float(f"{value:.4g}")
 
 
 def _tops(experts: Sequence[ExpertStats], start: float) -> dict[str, float]:
-    """The ends of the colour scales, over all measurements, so that a colour means one thing throughout a run."""
+    """The ends of the colour scales over all evaluations, so that a colour has one meaning throughout a run."""
 
-    def most(name: str) -> float:
+    def largest(name: str) -> float:
         return max((v for s in experts for row in getattr(s, name) for v in row if v is not None), default=0.0) or 1.0
 
     drift = max((abs(v - start) for s in experts for row in s.coefficient for v in row if v is not None), default=0.0)
     return {
-        "contribution": most("contribution"),
+        "contribution": largest("contribution"),
         "coefficient": 1.0,
-        "gradient": most("gradient"),
+        "gradient": largest("gradient"),
         "share": 1.0,
         "drift": drift,
     }
 
 
 def load_text(run: Run) -> str | None:
-    """How busy the run's device is, None where nobody can say."""
+    """The utilization of the run's device as text, None if unknown."""
     return queries.shared(("load", run.slot), lambda: devices.load(run.slot or "cpu"), 2.0)
 
 
-def beside(config: RunConfig) -> paper.Cell | None:
-    """The paper's number that a run's last epoch may stand beside: same data, weights, protocol and preprocessing."""
+def reported_accuracy(config: RunConfig) -> paper.Cell | None:
+    """The accuracy of the paper that a run is comparable with: same data, weights, protocol and preprocessing."""
     badge = config.badge
     same = (
         config.protocol == "test"

@@ -1,8 +1,8 @@
 """A Plotly figure that is updated in place.
 
-`st.plotly_chart` rebuilds its chart whenever the figure changes: it blinks and forgets the zoom.
-This small component hands the figure to `Plotly.react` instead. Colours are written as meanings
-("@accent"), so one figure serves light and dark and every viewer.
+`st.plotly_chart` rebuilds its chart whenever the figure changes: it flickers and loses the zoom.
+This component passes the figure to `Plotly.react` instead. Colours are named by meaning ("@accent"), so one figure
+serves the light and the dark theme and every viewer.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _COMPONENT = bundled("live_plot", ("palette.js", "plotting.js", "live_plot.js"),
 
 @lru_cache(maxsize=1)
 def plotly_url() -> str:
-    """Address of plotly.js on the lab's own server; copies it out of the plotly package once.
+    """The address of plotly.js on the lab's server; copies it once from the plotly package.
 
-    Raises OSError if mlae_lab/static cannot be written and holds no copy of this version.
+    Raises:
+        OSError: If mlae_lab/static cannot be written and has no copy of this version.
     """
     name = f"plotly-{plotly.__version__}.min.js"
     target = PACKAGE / "static" / name
@@ -37,7 +38,7 @@ def plotly_url() -> str:
 
 
 def live_plot(figure: Figure, key: str) -> None:
-    """Draw a figure, or update the one that stands under this key. key: unique on the page."""
+    """Draw a figure, or update the one with this key, which is unique on the page."""
     _COMPONENT(
         key=key,
         data={"spec": figure.spec, "alt": figure.alt, "name": figure.name, "plotly": plotly_url()},

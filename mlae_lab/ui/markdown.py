@@ -1,18 +1,20 @@
-"""Sentences on a page. Streamlit's boxes, labels and toasts read markdown; words of others must be none there."""
+"""Text sanitising: Streamlit's boxes, labels and toasts render markdown, which text from outside must not contain."""
 
 from __future__ import annotations
 
 import re
 
-_CODE = re.compile(r"(`[^`]+`)")  # our own commands, and nothing in there is markdown
-# markdown makes a link of each
+_CODE = re.compile(r"(`[^`]+`)")  # the lab's commands; nothing in code is markdown
+# markdown turns each into a link
 _ADDRESS = re.compile(r"((?:(?:https?://|www\.)[^\s`<>()\[\]]+|[\w.+-]+@[\w-]+\.[\w.-]+)(?<![.,;:!?]))")
 _MARKDOWN = re.compile(r"[\\*\[\]<$~`]|(?<!\w)_|_(?!\w)|:(?=\w)|^#")
 
 
 def plain(text: str) -> str:
-    """A text with words of others in it, so that no link, image or formula comes of them. What stands between
-    backticks stays code, and addresses become code: they can be read and copied, not clicked."""
+    """Escape markdown in a text from outside, so that no link, image or formula is rendered.
+
+    Text between backticks stays code, and addresses become code: they can be read and copied, not clicked.
+    """
     pieces = _CODE.split(text)
     pieces[::2] = [_without_markdown(piece) for piece in pieces[::2]]
     return "".join(pieces)
@@ -26,8 +28,8 @@ def _without_markdown(text: str) -> str:
 
 
 def sentence(text: str | Exception) -> str:
-    """A text, or what an error says, as a sentence: it begins with a capital and ends with one full stop."""
-    said = str(text) or (type(text).__name__ if isinstance(text, Exception) else "")
-    if not said:
+    """A text, or the message of an error, with an initial capital and one full stop."""
+    message = str(text) or (type(text).__name__ if isinstance(text, Exception) else "")
+    if not message:
         return ""
-    return f"{said[:1].upper()}{said[1:].rstrip('.')}."
+    return f"{message[:1].upper()}{message[1:].rstrip('.')}."

@@ -1,7 +1,7 @@
-"""The painted mask: an inline component that edits a plan and hands it back.
+"""The canvas: an inline component that edits a plan and returns it.
 
-The browser owns the stroke and the history of undo, this side owns the document: `rev` rises only when
-Python replaces the plan (a pattern, a link), and an edit that names an older `rev` is dropped.
+The browser owns the stroke and the undo history, Python owns the plan: `rev` increases only when Python replaces the
+plan (a pattern, a link), and an edit of an older `rev` is dropped.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ _COMPONENT = bundled("mask_grid", ("mask_grid.js",), css="mask_grid.css", markup
 def edited(plan: MaskPlan, rev: int, edit: object, layers: Collection[str] = ()) -> MaskPlan | None:
     """The plan after an edit from the browser; None if the edit is stale, malformed or changes nothing.
 
-    What a browser sends is not trusted: it must be an edit of this `rev` and make a valid plan. An undo may bring
-    back another number of columns and other rows, but only such as the plan has or `layers` names.
+    The data of a browser is not trusted: it must be an edit of this `rev` and give a valid plan. An undo may restore
+    another number of columns and other rows, but only rows of the plan or of `layers`.
     """
     if not isinstance(edit, dict) or edit.get("rev") != rev:
         return None
@@ -79,12 +79,16 @@ def mask_grid(
 ) -> None:
     """Draw the editor.
 
-    rev: rises whenever Python replaces the plan. on_edit: called with the new plan and the `rev` that it is an edit of,
-    before the page runs again. key: unique on the page. family: what the rows belong to, such as a backbone; each has
-    a history of undo of its own. layers: names that rows of this family can have.
+    Args:
+        plan: The plan to edit.
+        rev: Increased whenever Python replaces the plan.
+        on_edit: Called with the new plan and the `rev` that was edited, before the page runs again.
+        key: Unique on the page.
+        family: What the rows belong to, such as a backbone; each family has a separate undo history.
+        layers: Names that rows of this family can have.
     """
 
-    def committed() -> None:
+    def commit() -> None:
         state = st.session_state.get(key)
         new = edited(plan, rev, state.get("edit") if state is not None else None, layers)
         if new is not None:
@@ -102,6 +106,6 @@ def mask_grid(
             "family": family,
         },
         default={"edit": None},
-        on_edit_change=committed,
+        on_edit_change=commit,
         height="content",
     )

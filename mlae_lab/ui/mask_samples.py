@@ -1,4 +1,4 @@
-"""A hundred random draws of a plan, played beside the set rates."""
+"""A hundred sampled masks of a plan, shown next to the drop rates."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ _COMPONENT = bundled(
 
 
 def mask_samples(plan: MaskPlan, cost: Budget, key: str) -> None:
-    """Play a hundred draws; the browser makes them, each expert kept with chance 1 - p for itself, as in training.
+    """Play a hundred masks sampled in the browser: each expert is kept independently with probability 1 - p.
 
-    They are draws of the same distribution, not a run's own masks: those come from the run's seed, in torch.
-    cost: the plan's budget, for what is expected. key: unique on the page.
+    They have the distribution of a run's masks, which torch samples from the seed of the run.
+
+    Args:
+        plan: The plan.
+        cost: Its budget, for the expected values.
+        key: Unique on the page.
     """
     _COMPONENT(
         key=key,

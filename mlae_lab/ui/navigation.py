@@ -1,4 +1,4 @@
-"""The pages of the lab and the links between them. The only place that names page files."""
+"""The pages of the lab and the links between them. The only module that names page files."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def sections() -> dict[str, list]:
 
 
 def link(name: str, label: str, **query: str) -> None:
-    """A link to a page, with the view it should open in its address."""
+    """Draw a link to a page; the query parameters say which view it opens."""
     st.page_link(page(name), label=plain(label), query_params=query or None)
 
 
 def go(name: str, **query: str) -> None:
-    """Leave for another page at once."""
+    """Switch to another page at once."""
     st.switch_page(page(name), query_params=query or None)

@@ -1,4 +1,4 @@
-"""Addresses of version 0.5: parameters and values that have another name today."""
+"""Addresses of version 0.5: parameters and values that were renamed."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-NAMES = {"pictures": "images", "robust": "robustness"}
-VALUES = {("view", "matters"): "importance"}  # (parameter, old value) to new value
+OLD_NAMES = {"pictures": "images", "robust": "robustness"}
+OLD_VALUES = {("view", "matters"): "importance"}  # (parameter, old value) to new value
 
 
 def translate(query: Mapping[str, str]) -> dict[str, str]:
-    """The parameters of an address under the names of today; where both names are given, the one of today counts."""
-    renamed = {NAMES[name]: value for name, value in query.items() if name in NAMES}
-    renamed |= {name: value for name, value in query.items() if name not in NAMES}
-    return {name: VALUES.get((name, value), value) for name, value in renamed.items()}
+    """The parameters of an address under their current names, which take precedence over the old ones."""
+    renamed = {OLD_NAMES[name]: value for name, value in query.items() if name in OLD_NAMES}
+    renamed |= {name: value for name, value in query.items() if name not in OLD_NAMES}
+    return {name: OLD_VALUES.get((name, value), value) for name, value in renamed.items()}
 
 
 def update_address() -> None:

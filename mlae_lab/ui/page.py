@@ -1,4 +1,4 @@
-"""What all pages share: the style sheet, headings, sentences."""
+"""Elements of all pages: the style sheet, headings, notes, facts."""
 
 from __future__ import annotations
 
@@ -24,35 +24,36 @@ STATUS_TONE = {
 
 
 def dress() -> None:
-    """Put the lab's style sheet on the page; called once, by app.py."""
+    """Add the lab's style sheet to the page; called once, by app.py."""
     st.html(f"<style>{_STYLE}</style>")
 
 
 def heading(title: str, line: str = "") -> None:
-    """The page's title and one sentence under it."""
+    """Draw the title of the page and one sentence under it."""
     st.html(f'<h1 class="lab-title">{title}</h1>' + (f'<p class="lab-line">{line}</p>' if line else ""))
 
 
 def section(title: str) -> None:
+    """Draw the heading of a section."""
     st.html(f'<h2 class="lab-section">{title}</h2>')
 
 
 def facts(*pairs: tuple[str, str]) -> None:
-    """A row of numbers with their names: (name, value)."""
+    """Draw a row of facts: (name, value)."""
     cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in pairs)
     st.html(f'<dl class="lab-facts">{cells}</dl>')
 
 
 def note(text: str) -> None:
-    """A quiet sentence."""
+    """Draw a sentence in small, grey letters."""
     st.html(f'<p class="lab-note">{text}</p>')
 
 
 def command(text: str) -> None:
-    """A command line that does what the page does, in this store."""
+    """Draw the equivalent command, for this store."""
     store = default_store().absolute()
-    own = "" if store == Path.home() / ".mlae_lab" else f" --store {shlex.quote(str(store))}"
-    st.code(text + own, language="bash", wrap_lines=True)
+    option = "" if store == Path.home() / ".mlae_lab" else f" --store {shlex.quote(str(store))}"
+    st.code(text + option, language="bash", wrap_lines=True)
 
 
 def status_word(status: Status) -> str:

@@ -1,4 +1,4 @@
-"""Start a pair: the same run once more with another mask, for one seed or several."""
+"""Start a pair: the same run with another mask, for one seed or several."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mlae_lab.ui.navigation import go
 from mlae_lab.ui.requirements import missing
 from mlae_lab.ui.thumbnails import mask_image
 
-MAX_SEEDS = 5  # of one click; more come seed by seed
+MAX_SEEDS = 5  # started by one click
 SHARED = (
-    "Each seed gives two runs that share everything but the mask: the settings, the head's first values, the first a of "
-    "every expert that both masks hold, the order of the images and the numbers that the masks are drawn from."
+    "Each seed gives two runs that share everything but the mask: the settings, the initial head, the initial a of "
+    "every expert that both masks have, the order of the images and the random numbers of the masks."
 )
 
 
 def pair_panel(run: Run) -> None:
-    """Choose another mask for a run and start the pair; afterwards the page that compares them."""
-    page.section("Same everything, other mask")
+    """Draw the choice of another mask for a run and the button that starts the pair and opens its comparison."""
+    page.section("Rerun with another mask")
     plans = other_masks(run.config, draft.current().plan)
     chosen = _choice(run, plans)
     left, right = st.columns([1, 3], vertical_alignment="bottom")
@@ -39,7 +39,7 @@ def pair_panel(run: Run) -> None:
         MAX_SEEDS,
         pairs.ENOUGH_SEEDS,
         key=f"pair_seeds_{run.id}",
-        help="One pair says nothing about the next: three seeds or more show how far the seed alone moves the result.",
+        help="A single pair is no evidence: three seeds or more show how much the seed alone changes the result.",
     )
     try:
         todo = pairs.wanted(queries.store(), run.id, plans[chosen][1], int(seeds))
@@ -51,13 +51,13 @@ def pair_panel(run: Run) -> None:
         if lacking:
             st.warning(lacking)
         for text in pairs.beyond_the_cells(run.config.plan, plans[chosen][1]):
-            page.note(f"Beside the cells, {text}.")
+            page.note(f"In addition to the cells, {text}.")
     except EXPECTED_ERRORS as error:
         st.info(visitor.sentence(error))
 
 
 def _choice(run: Run, plans: dict[str, tuple[str, MaskPlan]]) -> str:
-    """Draw the masks as cards; the one that is chosen."""
+    """Draw the masks as cards and return the name of the chosen one."""
     kept = f"pair_mask_{run.id}"
     if st.session_state.get(kept) not in plans:
         st.session_state[kept] = next(iter(plans))
@@ -79,34 +79,37 @@ def _choice(run: Run, plans: dict[str, tuple[str, MaskPlan]]) -> str:
 
 
 def other_masks(config: RunConfig, canvas: MaskPlan) -> dict[str, tuple[str, MaskPlan]]:
-    """Masks to pair a run with, by a name for each: (title, plan); none is the run's own.
+    """Masks to pair a run with, by name: (title, plan); none is that of the run.
 
-    The canvas first, then dense, uniform and the paper's others, stretched over the layers of the run's mask and with
-    its expert settings. A canvas on layers that the run's backbone does not have is stretched as well.
+    The canvas comes first, then dense, uniform and the paper's others, stretched over the layers of the run's mask and
+    with its expert settings. A canvas on layers that the run's backbone does not have is stretched as well.
     """
-    own = config.plan
-    settings = {name: getattr(own, name) for name in ("expert_rank", "coefficient_init", "train_coefficients")}
+    run_plan = config.plan
+    settings = {name: getattr(run_plan, name) for name in ("expert_rank", "coefficient_init", "train_coefficients")}
     try:
         catalog.backbone(config.backbone).shapes(canvas.targets)
     except catalog.CatalogError:
-        canvas = fitted(canvas, own.targets)
-    found = {"canvas": ("On the canvas", canvas)}
-    patterns = sorted(paper_patterns(), key=lambda pattern: ("dense", "uniform").index(pattern.name) if pattern.name in ("dense", "uniform") else 2)  # fmt: skip
+        canvas = fitted(canvas, run_plan.targets)
+    masks = {"canvas": ("On the canvas", canvas)}
+    first = ("dense", "uniform")
+    patterns = sorted(
+        paper_patterns(), key=lambda pattern: first.index(pattern.name) if pattern.name in first else len(first)
+    )
     for pattern in patterns:
         title = "Uniform, p = 0.5" if pattern.name == "uniform" else pattern.name.capitalize()
-        plan = replace(fitted(pattern.plan, own.targets), **settings)
-        found[f"{pattern.name}.{pattern.kind.value}"] = (title, plan)
-    return {name: (title, plan) for name, (title, plan) in found.items() if plan != own}
+        plan = replace(fitted(pattern.plan, run_plan.targets), **settings)
+        masks[f"{pattern.name}.{pattern.kind.value}"] = (title, plan)
+    return {name: (title, plan) for name, (title, plan) in masks.items() if plan != run_plan}
 
 
 def started_text(todo: Sequence[Run | RunConfig]) -> str:
-    """What of a `pairs.wanted` would be started, in one sentence."""
+    """One sentence about which runs of a `pairs.wanted` would start."""
     new = [entry for entry in todo if isinstance(entry, RunConfig)]
     if not new:
-        return "All of these runs are there already: nothing new starts."
+        return "All of these runs exist already: nothing new starts."
     seeds = sorted({entry.seed for entry in new})
-    there = len(todo) - len(new)
+    existing = len(todo) - len(new)
     return (
         f"{'One run starts' if len(new) == 1 else f'{len(new)} runs start'}, with seed{'s' if len(seeds) > 1 else ''} "
-        f"{', '.join(map(str, seeds))}" + (f"; {there} of {len(todo)} are there already." if there else ".")
+        f"{', '.join(map(str, seeds))}" + (f"; {existing} of {len(todo)} exist already." if existing else ".")
     )

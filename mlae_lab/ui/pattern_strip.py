@@ -1,4 +1,4 @@
-"""Patterns to choose from, small enough to stand above the canvas they go onto."""
+"""A choice of patterns as small cards above the canvas."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _COMPONENT = component(
 
 
 def pattern_strip(items: Sequence[Card], key: str) -> str | None:
-    """Draw small cards by their groups; returns the id of the one clicked just now, else None.
+    """Draw small cards by group; returns the id of the card that was just clicked, else None.
 
-    Cards whose lines are sentences share the width that is left.
+    Cards whose lines are sentences share the remaining width.
     """
     result = _COMPONENT(
         key=key, data={"items": [asdict(item) for item in items]}, on_picked_change=lambda: None, height="content"

@@ -1,4 +1,4 @@
-"""How a plan looks in words and numbers: readout, warnings, pattern cards."""
+"""A plan as text and numbers: summary, warnings, pattern cards."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mlae_lab.ui.cards import Card
 from mlae_lab.ui.thumbnails import mask_image
 
 _KIND_TEXT = {
-    Kind.DENSE: "Dense: every expert exists and learns in every step",
-    Kind.FIXED: "Fixed: some experts do not exist, the others learn in every step",
+    Kind.DENSE: "Dense: every expert exists and is active in every step",
+    Kind.FIXED: "Fixed: some experts do not exist, the others are active in every step",
     Kind.STOCHASTIC: "Stochastic: all experts exist, each step drops some at random",
     Kind.MIXED: "Mixed: some experts do not exist, each step drops some of the rest",
 }
@@ -30,22 +30,22 @@ _GROUPS = {
     Kind.STOCHASTIC: "Stochastic: each step drops some",
     Kind.MIXED: "Mixed: both",
 }
-LESSONS = "Five of our own that teach something"
+LESSONS = "Five additional masks, each with a lesson"
 
 
 @lru_cache(maxsize=8)
 def pattern_plans(rate: float) -> dict[str, MaskPlan]:
-    """Every mask that a card stands for, by the card's id. rate: p of uniform and mixed masks."""
+    """The masks of all pattern cards, by card id. rate: p of uniform and mixed masks."""
     papers = {f"{entry.name}.{entry.kind.value}": entry.plan for entry in paper_patterns(rate)}
     return papers | {f"lesson.{lesson.name}": lesson.plan for lesson in lessons()}
 
 
 @lru_cache(maxsize=8)
 def _cards(rate: float) -> tuple[Card, ...]:
-    found = []
+    cards = []
     for entry in paper_patterns(rate):
         score = paper.PATTERN_AVERAGE.get((entry.name, entry.kind))
-        found.append(
+        cards.append(
             Card(
                 id=f"{entry.name}.{entry.kind.value}",
                 title="Dense" if entry.kind is Kind.DENSE else entry.name.capitalize(),
@@ -54,23 +54,25 @@ def _cards(rate: float) -> tuple[Card, ...]:
                 group=_GROUPS[entry.kind],
             )
         )
-    found.sort(key=lambda card: list(_GROUPS.values()).index(card.group))
+    cards.sort(key=lambda card: list(_GROUPS.values()).index(card.group))
     for lesson in lessons():
         title = lesson.name[:1].upper() + lesson.name[1:] if not lesson.name.startswith("p =") else lesson.name
-        found.append(Card(f"lesson.{lesson.name}", title, lesson.teaches, (mask_image(lesson.plan),), group=LESSONS))
-    return tuple(found)
+        cards.append(Card(f"lesson.{lesson.name}", title, lesson.teaches, (mask_image(lesson.plan),), group=LESSONS))
+    return tuple(cards)
 
 
 def pattern_cards(rate: float, current: MaskPlan) -> list[Card]:
-    """The sixteen masks of the paper with its scores, and five of our own with what they teach.
+    """Cards of the sixteen masks of the paper with their scores, and of five additional ones with their lessons.
 
-    rate: p of uniform and mixed masks. current: the plan whose pattern is marked, whatever layers it has.
+    Args:
+        rate: p of uniform and mixed masks.
+        current: The plan whose pattern is marked, whatever layers it has.
     """
     plans = pattern_plans(rate)
     return [replace(card, chosen=matches(plans[card.id], current)) for card in _cards(rate)]
 
 
-# ---------------------------------------------------------------- what it means
+# ---------------------------------------------------------------- summary
 
 
 @lru_cache(maxsize=32)
@@ -81,94 +83,108 @@ def _dense_step(backbone: Backbone, rank: int) -> int:
 
 
 def plan_meaning(plan: MaskPlan, backbone_name: str) -> Budget:
-    """Kind, budget, expectation, arithmetic and the nearest mask of the paper, from the plan alone."""
+    """Draw kind, budget, expected values, cost and the nearest mask of the paper; returns the budget."""
     backbone = catalog.backbone(backbone_name)
     cost, step = budget(plan, backbone.shapes(plan.targets)), step_cost(plan, backbone)
     st.html(f'<div style="min-height:3.4rem"><h2 class="lab-section">{_KIND_TEXT[plan.kind]}</h2></div>')
     used = sum(kept > 0 for kept in plan.kept)
     _facts(
         ("Experts", f"{cost.experts} of {plan.rows * plan.columns}"),
-        ("At work in a step (mean)", f"{cost.expected_active:.1f}"),
+        ("Active experts per step (mean)", f"{cost.expected_active:.1f}"),
         ("Parameters", f"{cost.parameters:,}"),
         ("Share of the backbone", f"{100 * cost.parameters / backbone.parameters:.2f} %"),
         ("Layers with experts", f"{used} of {plan.rows}"),
-        ("Some layer draws none in", f"{100 * cost.any_empty_probability:.1f} % of steps"),
-        ("A step, beside dense", f"{100 * step.total / _dense_step(backbone, plan.expert_rank):.0f} %" if step else "–"),
-        ("A step, beside a probe", f"× {step.total / step.forward:.2f}" if step else "–"),
-    )  # fmt: skip
+        ("Steps with an empty layer", f"{100 * cost.any_empty_probability:.1f} %"),
+        (
+            "Cost per step, relative to dense",
+            f"{100 * step.total / _dense_step(backbone, plan.expert_rank):.0f} %" if step else "–",
+        ),
+        ("Cost per step, relative to a linear probe", f"× {step.total / step.forward:.2f}" if step else "–"),
+    )
     page.note(escape(_nearest_sentence(plan)))
     page.note(_step_sentence(plan, backbone))
     return cost
 
 
 def _facts(*pairs: tuple[str, str]) -> None:
-    """Like `page.facts`, in columns of one width, so that a longer number moves no other."""
+    """Like `page.facts`, in columns of equal width, so that a longer number moves no other."""
     cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in pairs)
     grid = "display: grid; grid-template-columns: repeat(auto-fit, minmax(148px, 1fr)); gap: .8rem 1rem"
     st.html(f'<dl class="lab-facts" style="{grid}">{cells}</dl>')
 
 
 def _nearest_sentence(plan: MaskPlan) -> str:
-    found = nearest(plan)
-    if found.same:
-        return f"This is {found.title}."
+    match = nearest(plan)
+    if match.same:
+        return f"This is {match.title}."
     parts = []
-    if found.cells:
-        parts.append("1 cell differs" if found.cells == 1 else f"{found.cells} cells differ")
-    if found.rate >= 5e-5:
-        parts.append(f"the rates differ by {found.rate:.2f} in sum")
-    return f"Nearest mask of the paper: {found.title}; {' and '.join(parts)}."
+    if match.cells:
+        parts.append("1 cell differs" if match.cells == 1 else f"{match.cells} cells differ")
+    if match.rate >= 5e-5:
+        parts.append(f"the rates differ by {match.rate:.2f} in sum")
+    return f"Nearest mask of the paper: {match.title}; {' and '.join(parts)}."
 
 
 def _step_sentence(plan: MaskPlan, backbone: Backbone) -> str:
     step = step_cost(plan, backbone)
     if step is None:
-        return f"The arithmetic of a step is counted for plain vision transformers, which {backbone.title} is not."
+        return f"The cost of a step is counted only for plain vision transformers, which {backbone.title} is not."
     if plan.experts == 0:
-        return "A step counts as multiply-adds. Without experts it is one pass forward, as a linear probe's."
+        return (
+            "The cost of a step is counted in multiply-adds. Without experts it is one forward pass, as for a linear "
+            "probe."
+        )
     before = round(backbone.layers * step.cached / step.forward)
     blocks = "Block 1 lies" if before == 1 else f"Blocks 1 to {before} lie"
-    once = f"{blocks} before the first expert: computed once, if nothing is augmented." if before else (
-        "The first block has experts, so every step computes all of them."
-    )  # fmt: skip
-    return f"A step is counted in multiply-adds, forward and back. {once} Dropping makes no step cheaper: it multiplies by 0."
+    once = (
+        f"{blocks} before the first expert: computed once, without augmentation."
+        if before
+        else ("The first block has experts, so every step computes all of them.")
+    )
+    return (
+        f"The cost of a step is counted in multiply-adds, forward and backward. {once} "
+        "Dropping an expert saves nothing: its output is multiplied by 0."
+    )
 
 
-def plan_warnings(plan: MaskPlan, meant_random: bool = False) -> list[str]:
-    """What a person should know before starting, none of it a reason not to.
+def plan_warnings(plan: MaskPlan, was_random: bool = False) -> list[str]:
+    """Hints about a plan that do not prevent a start.
 
-    meant_random: whether the plan had drop rates until a moment ago.
+    Args:
+        plan: The plan.
+        was_random: Whether the plan had drop rates before the last edit.
     """
-    found = []
-    empty = [label for label, kept in zip(plan.row_labels, plan.kept, strict=False) if kept == 0]
+    warnings = []
+    empty = [label for label, kept in zip(plan.row_labels, plan.kept, strict=True) if kept == 0]
     if plan.experts == 0:
-        return ["No expert is left: the run would train nothing but the head, as a linear probe does."]
+        return ["The mask has no expert: the run would train only the head, as a linear probe does."]
     if empty:
         named = ", ".join(empty[:6]) + (f" and {len(empty) - 6} more" if len(empty) > 6 else "")
         layers = f"Layer {empty[0]} keeps" if len(empty) == 1 else f"Layers {named} keep"
-        found.append(f"{layers} no expert and will equal the frozen network there.")
+        warnings.append(f"{layers} no expert and will equal the frozen network there.")
     if plan.experts != BUDGET:
-        found.append(f"The paper's masks all have {BUDGET} experts, this one has {plan.experts}.")
-    if meant_random and plan.kind in (Kind.DENSE, Kind.FIXED):
-        found.append("p is 0 everywhere now: no step drops an expert, so this is no stochastic mask any more.")
+        warnings.append(f"The paper's masks all have {BUDGET} experts, this one has {plan.experts}.")
+    if was_random and plan.kind in (Kind.DENSE, Kind.FIXED):
+        warnings.append("p is 0 everywhere now: no step drops an expert, so this mask is no longer stochastic.")
     if any(p > 0.85 for row in plan.drop_rate for p in row):
-        found.append("At p above 0.85 most steps train few experts or none: it learns slowly in a short run.")
-    return found
+        warnings.append("At p above 0.85 most steps train few experts or none: a short run learns slowly.")
+    return warnings
 
 
 def show_warnings(texts: list[str]) -> None:
-    """The sentences in a place that two of them fit in, so that what stands below seldom moves."""
-    items = "".join(f'<p class="lab-note"><b class="lab-status warning">Note</b> &nbsp;{escape(text)}</p>' for text in texts)  # fmt: skip
+    """Draw the sentences with room for two of them, so that the elements below seldom move."""
+    mark = '<b class="lab-status warning">Note</b> &nbsp;'
+    items = "".join(f'<p class="lab-note">{mark}{escape(text)}</p>' for text in texts)
     st.html(f'<div style="min-height:5.6rem" role="status">{items}</div>')
 
 
 def resized(plan: MaskPlan, columns: int) -> MaskPlan:
-    """The plan on a canvas of another width: cells are cut off, or added as experts with their row's drop rate."""
+    """The plan with another number of columns: cut off, or added as experts with the drop rate of their row."""
     if columns == plan.columns:
         return plan
     keep, rates = [], []
-    for kept, row in zip(plan.keep, plan.drop_rate, strict=False):
-        present = [p for k, p in zip(kept, row, strict=False) if k]
+    for kept, row in zip(plan.keep, plan.drop_rate, strict=True):
+        present = [p for k, p in zip(kept, row, strict=True) if k]
         more = max(0, columns - plan.columns)
         keep.append(kept[:columns] + (True,) * more)
         rates.append(row[:columns] + ((present[-1] if present else 0.0),) * more)

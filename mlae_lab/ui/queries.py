@@ -1,6 +1,6 @@
-"""What pages read: the store, and runs followed event by event, shared by all viewers of a server.
+"""Queries of the pages: the store, and runs followed event by event, shared by all viewers of a server.
 
-Truth lies on disk; what is kept here is a memory of rows already read. Nothing here writes a run.
+The disk holds the truth; this module caches rows already read. Nothing here writes a run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from mlae_lab.core.events import (
     Started,
     Statistics,
     TrainStep,
-)  # fmt: skip
+)
 from mlae_lab.core.plan import Kind, MaskPlan
 from mlae_lab.locations import default_store
 from mlae_lab.runs import supervisor
@@ -37,7 +37,7 @@ from mlae_lab.ui.figures import Running
 
 _LOOK_SECONDS = 1.0
 _SHARED_SECONDS = 0.25
-_VIEWER_SECONDS = 10.0  # a session that has not looked for so long is gone
+_VIEWER_SECONDS = 10.0  # a session that did not refresh for so long has left
 _FEW_VIEWERS = 5
 _MANY_VIEWERS = 10
 T = TypeVar("T")
@@ -54,7 +54,7 @@ def store() -> RunStore:
 
 
 class Tail:
-    """One run, read once: every update fetches only events that are new."""
+    """The events of one run; every update reads only new ones."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
@@ -73,14 +73,14 @@ class Tail:
         self.predictions: list[Predictions] = []
         self.statistics: list[Statistics] = []
         self.sample_images: SampleImages | None = None
-        self._made: dict[str, tuple[Hashable, Any]] = {}
+        self._cached: dict[str, tuple[Hashable, Any]] = {}
 
     def update(self) -> None:
-        """Read what is new."""
+        """Read the new events."""
         with self._lock:
             new = store().events(self.run_id, after=self.seen)
             if new and self.first and store().event_ids(self.run_id)[0] != self.first:
-                self._forget()  # it was put away or deleted and came back: all of it is new
+                self._forget()  # archived or deleted, and restored: all events are new
                 new = store().events(self.run_id)
             for stored in new:
                 self.first = self.first or stored.id
@@ -110,19 +110,19 @@ class Tail:
                 self.statistics.append(event)
 
     def outcome(self, config: RunConfig) -> Outcome:
-        """What the run has reached so far. config: of the run."""
+        """What the run has reached so far, given its config."""
         return Outcome(config, self.started, self.evaluations, self.steps[-1] if self.steps else None)
 
     def memo(self, name: str, revision: Hashable, make: Callable[[], T]) -> T:
-        """What `make` gives for a revision of the data, made once and then shared by all viewers."""
+        """The result of `make` for a revision of the data, made once and shared by all viewers."""
         with self._lock:
-            known = self._made.get(name)
+            known = self._cached.get(name)
             if known is None or known[0] != revision:
-                known = self._made[name] = (revision, make())
+                known = self._cached[name] = (revision, make())
             return known[1]
 
     def seconds_left(self) -> float | None:
-        """Time to the end at the pace so far, None before the first step."""
+        """Estimated seconds to the end at the pace so far, None before the first step."""
         if not self.steps or self.started is None:
             return None
         last = self.steps[-1]
@@ -136,18 +136,22 @@ _last_look = 0.0
 
 
 def tail(run_id: str, seconds: float = _SHARED_SECONDS) -> Tail:
-    """The run's tail, at most so many seconds old. The 64 runs looked at last are kept."""
+    """The tail of a run, at most so many seconds old; the 64 most recently used ones are kept."""
     with _tails_lock:
-        found = _tails.pop(run_id, None) or Tail(run_id)
-        _tails[run_id] = found
+        tail_of_run = _tails.pop(run_id, None) or Tail(run_id)
+        _tails[run_id] = tail_of_run
         while len(_tails) > 64:
             _tails.popitem(last=False)
-    shared(("tail", run_id), found.update, seconds)
-    return found
+    shared(("tail", run_id), tail_of_run.update, seconds)
+    return tail_of_run
 
 
 def run(run_id: str) -> Run:
-    """One run, with its status checked against its process. Raises StoreError for an unknown run."""
+    """One run, with its status checked against its process.
+
+    Raises:
+        StoreError: If the run is unknown.
+    """
     _check_processes()
     return shared(("run", run_id), lambda: derived(store(), store().run(run_id)))
 
@@ -159,13 +163,13 @@ def runs() -> list[Run]:
 
 
 def refresh() -> None:
-    """Forget what was read a moment ago: somebody has just changed something."""
-    _read.clear()
+    """Clear the shared results after a change."""
+    _shared.clear()
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A finished run that stands beside another one."""
+    """A finished run to compare another one with."""
 
     run: str
     evaluations: tuple[Evaluation, ...]
@@ -173,59 +177,63 @@ class Reference:
 
 
 def references(run: Run) -> dict[str, Reference]:
-    """The newest finished runs with the same settings as this one but for the mask: "dense" for one with every expert
-    and no drop rate, "probe" for a linear probe. Each only where it is another run than this one."""
+    """The newest finished runs that differ from this one only in the mask or the method.
+
+    Returns:
+        "dense": A run with every expert and no drop rate; "probe": a linear probe. Each only if it exists.
+    """
     return shared(("references", run.id), lambda: _references(run), 5.0)
 
 
 def _references(run: Run) -> dict[str, Reference]:
-    found: dict[str, Run] = {}
-    mine = run.config
+    references: dict[str, Run] = {}
+    config_of_run = run.config
     for other in runs():
         config = other.config
-        if other.status is not Status.FINISHED or other.id == run.id or config.backbone != mine.backbone:
+        if other.status is not Status.FINISHED or other.id == run.id or config.backbone != config_of_run.backbone:
             continue
-        if replace(config, plan=mine.plan, method=mine.method) != mine:
+        if replace(config, plan=config_of_run.plan, method=config_of_run.method) != config_of_run:
             continue
-        if config.method == "linear" and mine.method != "linear":
+        if config.method == "linear" and config_of_run.method != "linear":
             name = "probe"
-        elif config.method == mine.method == "mlae" and _is_dense_of(config.plan, mine.plan):
+        elif config.method == config_of_run.method == "mlae" and _is_dense_of(config.plan, config_of_run.plan):
             name = "dense"
         else:
             continue
-        before = found.get(name)
+        before = references.get(name)
         if before is None or (_as_wide(other, run) and not _as_wide(before, run)):
-            found[name] = other
-    its = {name: tail(other.id) for name, other in found.items()}
+            references[name] = other
+    tails = {name: tail(other.id) for name, other in references.items()}
     return {
-        name: Reference(found[name].id, tuple(seen.evaluations), tuple(seen.similarity)) for name, seen in its.items()
+        name: Reference(references[name].id, tuple(tail_of_reference.evaluations), tuple(tail_of_reference.similarity))
+        for name, tail_of_reference in tails.items()
     }
 
 
 def _as_wide(other: Run, run: Run) -> bool:
-    """Whether the canvas of another run has as many columns; a mask of the paper may be wider than the dense one beside it."""
+    """Whether another run has as many columns; a mask of the paper may be wider than its dense counterpart."""
     return other.config.plan.columns == run.config.plan.columns
 
 
-def _is_dense_of(plan: MaskPlan, mine: MaskPlan) -> bool:
-    """Whether a plan has all its experts and no drop rate, in the layers of another one, made and trained in the same way."""
+def _is_dense_of(plan: MaskPlan, other: MaskPlan) -> bool:
+    """Whether a plan has all experts and no drop rate, with the layers and the expert settings of another plan."""
     same = ("targets", "expert_rank", "coefficient_init", "train_coefficients")
-    return plan.kind is Kind.DENSE and all(getattr(plan, name) == getattr(mine, name) for name in same)
+    return plan.kind is Kind.DENSE and all(getattr(plan, name) == getattr(other, name) for name in same)
 
 
-_read: dict[tuple, tuple[float, Any]] = {}
+_shared: dict[tuple, tuple[float, Any]] = {}
 
 
 def shared(key: tuple, make: Callable[[], T], seconds: float = _SHARED_SECONDS) -> T:
-    """What was read a moment ago for another viewer, else what is read now; twenty viewers cost about as much as one."""
+    """A result of at most so many seconds ago, else that of `make`: twenty viewers cost about as much as one."""
     key, now = (*key, store().folder), time.monotonic()
-    known = _read.get(key)
-    if known is not None and now - known[0] < seconds:
-        return known[1]
+    entry = _shared.get(key)
+    if entry is not None and now - entry[0] < seconds:
+        return entry[1]
     value = make()
-    if len(_read) > 500:
-        _read.clear()
-    _read[key] = now, value
+    if len(_shared) > 500:
+        _shared.clear()
+    _shared[key] = now, value
     return value
 
 
@@ -233,10 +241,13 @@ _viewers: dict[str, float] = {}
 
 
 def refresh_seconds(session: str, on_cores: bool = True) -> float:
-    """How often the bench of a session is drawn: every second for a few viewers, less often for a crowd. On the cores
-    that the server needs too, a run loses about what the server takes (benchmarks/viewers.py).
+    """The refresh interval of the bench of a session: a second for a few viewers, longer for many.
 
-    on_cores: the run that is watched trains on the processor.
+    A run on the CPU loses about the time that the server takes (benchmarks/viewers.py).
+
+    Args:
+        session: Identifies the viewer.
+        on_cores: Whether the run trains on the CPU.
     """
     now = time.monotonic()
     _viewers[session] = now

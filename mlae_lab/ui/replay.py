@@ -1,4 +1,4 @@
-"""A recorded run that plays on the grid: the living image of the home page."""
+"""A recorded run, replayed on the home page."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ def _recording() -> dict:
 
 
 def replay(key: str) -> None:
-    """Play the recorded first run (`assets/record_first_run.py` made it)."""
+    """Play the recorded first run (recorded by `assets/record_first_run.py`)."""
     _COMPONENT(key=key, data=_recording(), height="content")

@@ -1,4 +1,4 @@
-"""What a run still lacks on this machine: images, or the weights of its backbone."""
+"""The requirements of a run: images, and the weights of its backbone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mlae_lab.locations import weights_file
 
 
 def missing(config: RunConfig) -> str | None:
-    """One sentence, or None where the run can start."""
+    """One sentence about what is missing, or None if the run can start."""
     task, backbone = catalog.task(config.task), catalog.backbone(config.backbone)
     if not tasks.ready(task):
         return f"{task.title} has no images on this machine yet."

@@ -1,4 +1,4 @@
-"""The buttons of a run. Which there are follows from its status now; nobody stops another's run by accident."""
+"""The buttons of a run. They follow from its status; those for the run of another person need a second click."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.navigation import go
 
 _CONFIRM_SECONDS = 20.0
-_TWICE_SECONDS = 3.0  # two clicks of one hand on one button
-_COMPLAINT, _ASKED, _STARTED = "action_complaint", "action_asked", "action_started"
+_TWICE_SECONDS = 3.0  # a double click
+_ERROR, _CONFIRMING, _STARTED = "action_complaint", "action_asked", "action_started"
 
 
 def start(config: RunConfig) -> str:
-    """Start a run of this browser's person, and give its name; a double click starts one."""
+    """Start a run for this visitor and return its id; a double click starts only one."""
     before = st.session_state.get(_STARTED)
     if before and before[0] == config and time.monotonic() - before[1] < _TWICE_SECONDS:
         return before[2]
@@ -37,7 +37,7 @@ def start(config: RunConfig) -> str:
 
 
 def start_and_watch(config: RunConfig) -> None:
-    """Start a run and go to it; where the store does not take it, say so on this page."""
+    """Start a run and open it; if the store fails, show the error on this page."""
     try:
         run = start(config)
     except EXPECTED_ERRORS as error:
@@ -46,46 +46,56 @@ def start_and_watch(config: RunConfig) -> None:
     go("train", run=run)
 
 
-def complaint(of: str | None = None, elsewhere: Container[str] = ()) -> None:
-    """Show what the last click could not do, once, where the click was. of: a run, or another mark of buttons, whose
-    clicks are meant, None for any; elsewhere: those that show theirs themselves."""
-    if (said := st.session_state.get(_COMPLAINT)) and of in (None, said[0]) and said[0] not in elsewhere:
-        del st.session_state[_COMPLAINT]
-        st.warning(said[1])
+def show_error(mark: str | None = None, elsewhere: Container[str] = ()) -> None:
+    """Show the error of the last click once, where the click was.
+
+    Args:
+        mark: Show only errors of the buttons with this mark (a run id, usually); None for all.
+        elsewhere: Marks whose errors are shown elsewhere.
+    """
+    if (error := st.session_state.get(_ERROR)) and mark in (None, error[0]) and error[0] not in elsewhere:
+        del st.session_state[_ERROR]
+        st.warning(error[1])
 
 
 def controls(run: Run, key: str) -> None:
-    """The buttons for where a run stands, in the container that is open. key: unique on the page."""
+    """Draw the buttons for the status of a run; key: unique on the page."""
     if run.status is Status.QUEUED:
         _button(run, key, "Cancel", lambda: commands.stop(queries.store(), run.id))
     elif not run.status.is_over:
-        keep = "Finishes the step, keeps adapter and checkpoint, and measures once more if that is quick."
+        keep_help = "Finishes the step, saves adapter and checkpoint, and evaluates if that is quick."
         if run.status is not Status.STOPPING:
-            _button(run, key, "Stop and keep", lambda: commands.stop(queries.store(), run.id), keep)
-        now = "Ends the process at once; its last checkpoint stays."
-        _button(run, key, "Stop now", lambda: commands.stop(queries.store(), run.id, now=True), now)
+            _button(run, key, "Stop and keep", lambda: commands.stop(queries.store(), run.id), keep_help)
+        now_help = "Ends the process at once; the last checkpoint is kept."
+        _button(run, key, "Stop now", lambda: commands.stop(queries.store(), run.id, now=True), now_help)
     else:
         if run.status in RESUMABLE:
-            known = queries.store().paths(run.id).checkpoints()
-            begin = "where it went on from" if run.relation == "branched" else "at its first step"
-            where = "Goes on from its last checkpoint." if known else f"It had no checkpoint yet: begins {begin}."
-            _button(run, key, "Resume", lambda: commands.resume(queries.store(), run.id), where, mind=False)
+            checkpoints = queries.store().paths(run.id).checkpoints()
+            origin = (
+                "from the checkpoint that it branched from" if run.relation == "branched" else "from its first step"
+            )
+            resume_help = (
+                "Continues from its last checkpoint."
+                if checkpoints
+                else f"There is no checkpoint yet: starts {origin}."
+            )
+            _button(run, key, "Resume", lambda: commands.resume(queries.store(), run.id), resume_help, confirm=False)
         if st.button(
             "Retry" if run.status in RESUMABLE else "Duplicate",
             key=f"{key}_again_{run.id}",
-            help="The same run once more, as a run of its own, from "
-            + ("the checkpoint that it went on from." if run.relation == "branched" else "its first step."),
+            help="Starts the same run as a new run, from "
+            + ("the checkpoint that it branched from." if run.relation == "branched" else "its first step."),
         ):
             try:
-                made = commands.rerun(queries.store(), run.id, visitor.current())
+                new = commands.rerun(queries.store(), run.id, visitor.current())
             except EXPECTED_ERRORS as error:
-                st.session_state[_COMPLAINT] = run.id, visitor.sentence(error)
+                st.session_state[_ERROR] = run.id, visitor.sentence(error)
                 st.rerun()
-            go("train", run=made.id)
+            go("train", run=new.id)
 
 
 def reorder(run: Run, key: str, alone: bool) -> None:
-    """Move a waiting run among its owner's. alone: there is nothing to move it past."""
+    """Draw the menu that moves a queued run among those of its owner; nothing if it is alone."""
     if alone:
         return
     with st.popover("Move", key=f"{key}_move_{run.id}"):
@@ -94,55 +104,61 @@ def reorder(run: Run, key: str, alone: bool) -> None:
 
 
 def more(run: Run, key: str) -> None:
-    """What is done with a run that is over: save it as a file, put it away, delete it."""
+    """Draw the menu of a run that is over: export, archive, delete."""
     with st.popover("More", key=f"{key}_more_{run.id}"):
         st.download_button(
-            "Save as a file",
-            lambda: _packed(run.id),
+            "Export",
+            lambda: _exported(run.id),
             file_name=f"{run.id}{archive_file.SUFFIX}",
             mime="application/zip",
             key=f"{key}_export_{run.id}",
             on_click="ignore",
-            help="Settings, events, log, adapter and checkpoint in one file; Runs takes it in on another machine.",
+            help="Settings, events, log, adapter and checkpoint in one file, for an import on another machine.",
         )
         _button(
             run,
             key,
-            "Put away",
+            "Archive",
             lambda: archive_file.archive(queries.store(), run.id),
-            "Out of the list, into one file; it can come back.",
+            "Moves the run out of the list into one file; it can be restored.",
         )
-        _button(run, key, "Delete", lambda: commands.delete(queries.store(), run.id), "With its files, for good.")
+        _button(
+            run,
+            key,
+            "Delete",
+            lambda: commands.delete(queries.store(), run.id),
+            "Deletes the run with its files, permanently.",
+        )
 
 
-def put_away(entry: archive_file.Archived) -> None:
-    """What is done with a run that was put away: bring it back, or delete it."""
+def archived_actions(entry: archive_file.Archived) -> None:
+    """Draw the buttons of an archived run: restore, delete."""
     with st.container(horizontal=True, gap="small"):
         if not entry.trouble:
             _button(
                 entry,
                 "runs",
-                "Bring back",
+                "Restore",
                 lambda: archive_file.restore(queries.store(), entry.id),
-                mind=False,
-                mark=away(entry),
+                confirm=False,
+                mark=archived_mark(entry),
             )
         _button(
             entry,
             "runs",
             "Delete",
             lambda: archive_file.discard(queries.store(), entry.id),
-            "With its file, for good.",
-            mark=away(entry),
+            "Deletes the file, permanently.",
+            mark=archived_mark(entry),
         )
 
 
-def away(entry: archive_file.Archived) -> str:
-    """The mark of the buttons of a run that was put away: one that is brought back has others."""
+def archived_mark(entry: archive_file.Archived) -> str:
+    """The mark of the buttons of an archived run; a restored run has other buttons."""
     return f"away_{entry.id}"
 
 
-def _packed(run_id: str) -> bytes:
+def _exported(run_id: str) -> bytes:
     file = queries.store().paths(run_id).folder / f"export{archive_file.SUFFIX}"
     try:
         archive_file.export(queries.store(), run_id, file)
@@ -153,7 +169,7 @@ def _packed(run_id: str) -> bytes:
 
 
 def is_mine(run: Run | archive_file.Archived | SavedPlan) -> bool:
-    """Whether a person may act on a run without being asked: it is theirs, nobody's, or this machine's only user's."""
+    """Whether a run needs no confirmation: it is the visitor's, nobody's, or that of the only user of this machine."""
     if run.owner in ("", visitor.current()):
         return True
     try:
@@ -163,19 +179,25 @@ def is_mine(run: Run | archive_file.Archived | SavedPlan) -> bool:
 
 
 def stop_all(runs: Sequence[Run], key: str, label: str) -> None:
-    """One button that ends several runs together; nothing where all are over. key: unique on the page."""
-    going = [run for run in runs if not run.status.is_over]
-    if not going:
+    """Draw one button that stops several runs; nothing if all are over.
+
+    Args:
+        runs: The runs.
+        key: Unique on the page.
+        label: Of the button.
+    """
+    active = [run for run in runs if not run.status.is_over]
+    if not active:
         return
-    others = next((run for run in going if not is_mine(run)), None)
+    others = next((run for run in active if not is_mine(run)), None)
     _button(
-        others or going[0],
+        others or active[0],
         key,
         label,
-        lambda: race.stop(queries.store(), [queries.store().run(run.id) for run in going]),
-        "Cancels what waits; what runs finishes its step and keeps adapter and checkpoint.",
-        about="A run of this race" if others and len(going) > 1 else "This run",
-        mark="-".join(run.id for run in runs),  # the same when one of them ends, else a click would be lost
+        lambda: race.stop(queries.store(), [queries.store().run(run.id) for run in active]),
+        "Cancels queued runs; active runs finish their step and save adapter and checkpoint.",
+        subject="A run of this race" if others and len(active) > 1 else "This run",
+        mark="-".join(run.id for run in runs),  # unchanged when a run ends, else a click would be lost
     )
 
 
@@ -185,25 +207,25 @@ def _button(
     label: str,
     do: Callable[[], object],
     help: str | None = None,
-    mind: bool = True,
-    about: str = "This run",
+    confirm: bool = True,
+    subject: str = "This run",
     mark: str = "",
 ) -> None:
     mark = mark or run.id
     if not st.button(label, key=f"{key}_{label.lower().replace(' ', '_')}_{mark}", help=help):
         return
-    if mind and not is_mine(run):
-        asked = st.session_state.get(_ASKED)
-        if not asked or asked[:2] != (mark, label) or time.monotonic() - asked[2] > _CONFIRM_SECONDS:
-            st.session_state[_ASKED] = (mark, label, time.monotonic())
-            whose = visitor.name_of(run.owner)
-            said = f"{about} is not yours but of {plain(whose)}: press “{label}” once more if you mean it."
-            st.session_state[_COMPLAINT] = mark, said
+    if confirm and not is_mine(run):
+        pending = st.session_state.get(_CONFIRMING)
+        if not pending or pending[:2] != (mark, label) or time.monotonic() - pending[2] > _CONFIRM_SECONDS:
+            st.session_state[_CONFIRMING] = (mark, label, time.monotonic())
+            owner = visitor.name_of(run.owner)
+            message = f"{subject} belongs to {plain(owner)}: press “{label}” again to confirm."
+            st.session_state[_ERROR] = mark, message
             st.rerun()
-    st.session_state.pop(_ASKED, None)
+    st.session_state.pop(_CONFIRMING, None)
     try:
         do()
     except EXPECTED_ERRORS as error:
-        st.session_state[_COMPLAINT] = mark, visitor.sentence(error)
+        st.session_state[_ERROR] = mark, visitor.sentence(error)
     queries.refresh()
     st.rerun()

@@ -14,13 +14,13 @@ from mlae_lab.ui.thumbnails import mask_image
 
 
 def accuracy_text(run: Run) -> str:
-    """The last measured accuracy with its split, or a dash."""
+    """The accuracy of the last evaluation with its split, or a dash."""
     accuracy = outcomes.accuracy(queries.store(), run)
     return "–" if accuracy is None else f"{accuracy:.1f} % {run.config.protocol}"
 
 
 def run_cards(runs: Sequence[Run], key: str) -> str | None:
-    """Draw runs; returns the id of the one clicked just now, else None."""
+    """Draw runs as cards; returns the id of the one that was just clicked, else None."""
     items = [
         Card(
             id=run.id,

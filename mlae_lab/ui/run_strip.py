@@ -1,4 +1,4 @@
-"""What runs now, in the sidebar of every page."""
+"""The active runs, in the sidebar of every page."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _EVERY = 10.0  # seconds; twenty viewers have twenty of them
 
 @st.fragment(run_every=_EVERY)
 def run_strip() -> None:
-    """Active runs with a link, and how many wait; nothing where nothing runs."""
+    """Draw links to the active runs and the number of queued ones; nothing if there are none."""
     with st.container(key="run_strip"):
         try:
             active = [run for run in queries.runs() if not run.status.is_over]
         except EXPECTED_ERRORS:
             page.note("The store cannot be read right now.")
             return
-        under_way = [run for run in active if run.status.is_active]
-        for run in under_way[:3]:
+        running = [run for run in active if run.status.is_active]
+        for run in running[:3]:
             step = queries.store().last(run.id, TrainStep)
-            at = f"epoch {step.epoch}/{run.config.epochs}" if step else run.status.value
+            label = f"epoch {step.epoch}/{run.config.epochs}" if step else run.status.value
             page.note(f"{escape(catalog.task(run.config.task).title)}, {run.status.value}")
-            link("train", at, run=run.id)
-        if waiting := len(active) - len(under_way):
-            link("runs", f"{waiting} waiting")
+            link("train", label, run=run.id)
+        if queued := len(active) - len(running):
+            link("runs", f"{queued} queued")

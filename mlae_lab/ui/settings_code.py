@@ -1,7 +1,7 @@
 """The settings of a run as a short text for a link: `epochs:20,lr:0.001,seed:3`.
 
-It holds what differs from the run that the lab proposes, under the names of the command-line options. Task and mask
-have their own parts of a link; the folders of images and weights are never read from one.
+It contains the settings that differ from the proposed run, by the names of the command-line options. Task and mask are
+separate parameters of a link; the folders of images and weights are never read from one.
 """
 
 from __future__ import annotations
@@ -22,16 +22,21 @@ SETTINGS = tuple(setting.name for setting in _linked(RunConfig).values())
 
 
 def settings_code(config: Any) -> str:
-    """The settings that differ from the proposed ones; "default" where none does. config: a RunConfig, usually."""
+    """The settings of a config (usually a RunConfig) that differ from the proposed ones, or "default"."""
     values = {setting: getattr(config, setting.name) for setting in _linked(type(config)).values()}
     differing = (f"{s.option}:{s.to_text(value)}" for s, value in values.items() if value != s.start)
     return ",".join(differing) or NOTHING
 
 
 def read_settings(code: str, described: type = RunConfig) -> dict[str, Any]:
-    """All settings of a link by field name; those that it does not name have their proposed values.
+    """Read all settings of a link, by field name; settings that it does not name have their proposed values.
 
-    Raises ConfigError for a text that is not a list of known settings. Values are checked by the dataclass itself.
+    Args:
+        code: The text of the link.
+        described: The dataclass with described fields; it checks the values itself.
+
+    Raises:
+        ConfigError: If the text is not a list of known settings.
     """
     linked = _linked(described)
     settings = {setting.name: setting.start for setting in linked.values()}

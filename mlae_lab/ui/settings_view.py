@@ -16,11 +16,11 @@ from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import mask_image
 
 PER_ROW = 4
-_SMALLEST = 1e-6  # what the form offers above an excluded 0; a smaller value from a link is shown too
+_SMALLEST = 1e-6  # smallest value of the form where 0 is excluded; a smaller one from a link is shown too
 
 
 def choices(config: RunConfig) -> None:
-    """Task, mask and backbone of the draft, with their images, in one line."""
+    """Draw task, mask and backbone of the draft in one row."""
     task, backbone, plan = catalog.task(config.task), catalog.backbone(config.backbone), config.plan
     with st.container(key="pair_choices"):
         task_column, mask_column, backbone_column = st.columns(3, gap="medium")
@@ -54,10 +54,10 @@ def _reported(task: str) -> str:
 
 
 def settings(config: Any) -> dict[str, Any]:
-    """Draw the form. Returns what it says, by field name.
+    """Draw the form; returns its values by field name.
 
     Args:
-        config: The values that the form begins with: a RunConfig, or another dataclass with described fields.
+        config: The initial values: a RunConfig, or another dataclass with described fields.
     """
     groups = form_groups(type(config))
     values = _rows("main", groups.pop("main", []), config)
@@ -69,7 +69,7 @@ def settings(config: Any) -> dict[str, Any]:
 
 
 def _rows(group: str, described: list[Setting], config: Any) -> dict[str, Any]:
-    """Four fields side by side; in a narrow window two, so that their values can be read."""
+    """Draw four fields per row, two in a narrow window."""
     values = {}
     for first in range(0, len(described), PER_ROW):
         columns = st.container(key=f"four_{group}_{first}").columns(PER_ROW)

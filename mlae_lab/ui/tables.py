@@ -1,4 +1,4 @@
-"""A verdict in large letters, and a quiet table."""
+"""A verdict in large letters, and a plain table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import streamlit as st
 
 
 def large(text: str) -> None:
-    """The sentence of a page that matters."""
+    """Draw the main sentence of a page."""
     st.html(
         f'<p role="status" style="font-size:1.5rem;font-weight:620;line-height:1.3;margin:.7rem 0 .2rem;max-width:62ch;'
         f'letter-spacing:-0.01em">{escape(text)}</p>'
@@ -17,7 +17,7 @@ def large(text: str) -> None:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A quiet table; cells are HTML."""
+    """Draw a table; cells are HTML."""
     line = "border:0;border-bottom:1px solid color-mix(in srgb, currentColor 14%, transparent)"
     cell = f"padding:.35rem 1.4rem .35rem 0;text-align:left;vertical-align:top;font-size:.9rem;{line}"
     top = "".join(f'<th scope="col" style="{cell};font-weight:500;opacity:.7">{escape(name)}</th>' for name in head)

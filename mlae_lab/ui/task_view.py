@@ -1,4 +1,4 @@
-"""How a task looks: its card, and its open view with examples, balance and what it needs."""
+"""The views of a task: its card, and its details with examples, class balance and requirements."""
 
 from __future__ import annotations
 
@@ -39,32 +39,32 @@ _GROUPS = {
 
 @lru_cache(maxsize=32)
 def _examples(name: str, per_class: int, classes: int) -> tuple[tuple[str, str], ...]:
-    """(class name, data address) of training images of a bundled task, the first of each class in turn."""
+    """(class name, data address) of training images of a bundled task, the first of each class, class by class."""
     splits = load_bundled(name)
-    found = []
+    examples = []
     for label in range(min(classes, len(splits.class_names))):
         for index in np.flatnonzero(splits.train.labels == label)[:per_class]:
-            found.append((splits.class_names[label], png_address(splits.train.images[index])))
-    return tuple(found)
+            examples.append((splits.class_names[label], png_address(splits.train.images[index])))
+    return tuple(examples)
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
-def _examples_on_disk(folder: str, name: str, fingerprint: str, most: int = 24) -> list[tuple[str, str]]:
+def _examples_on_disk(folder: str, name: str, fingerprint: str, limit: int = 24) -> list[tuple[str, str]]:
     """(class name, data address) of training images in a folder, one for each of the first classes."""
     del fingerprint  # only tells the cache that the folder changed
     listing = tasks.listed(catalog.task(name), Path(folder))
-    found: dict[int, tuple[str, str]] = {}
+    examples: dict[int, tuple[str, str]] = {}
     for path, label in listing.splits["train"]:
-        if label not in found and 0 <= label < listing.classes and len(found) < most:
+        if label not in examples and 0 <= label < listing.classes and len(examples) < limit:
             with suppress(DataError):
                 image = decoded(listing.folder / path, ResizeRule("square", 96))
-                found[label] = (listing.class_names[label], png_address(image))
-    return [found[label] for label in sorted(found)]
+                examples[label] = (listing.class_names[label], png_address(image))
+    return [examples[label] for label in sorted(examples)]
 
 
 @st.cache_data(ttl=30, max_entries=64, show_spinner=False)
 def _state(name: str, folder: str) -> str:
-    """The census in one word: ready, partial or missing; counted again after half a minute."""
+    """The state of the census, ready or partial; repeated after half a minute."""
     try:
         task = catalog.task(name)
         return tasks.census(task, tasks.listed(task, Path(folder))).state
@@ -73,7 +73,7 @@ def _state(name: str, folder: str) -> str:
 
 
 def task_card(task: Task, chosen: bool) -> Card:
-    """The task in the gallery."""
+    """The card of a task."""
     images: tuple[str, ...] = ()
     if task.bundled:
         examples = _examples(task.name, 1, 16)
@@ -94,7 +94,7 @@ def task_card(task: Task, chosen: bool) -> Card:
         title=task.title,
         line=line,
         images=images,
-        word="no data here yet" if state == "missing" else state,
+        word="no data" if state == "missing" else state,
         tone="good" if state == "ready" else "",
         group=_GROUPS[task.group],
         chosen=chosen,
@@ -102,7 +102,7 @@ def task_card(task: Task, chosen: bool) -> Card:
 
 
 def task_detail(task: Task) -> None:
-    """The open card."""
+    """Draw the details of a task."""
     page.section(f"{escape(task.title)}: {task.question}")
     if task.bundled:
         _sizes(task)
@@ -113,13 +113,13 @@ def task_detail(task: Task) -> None:
         _sizes(task)
         _reported(task)
     if folder is None:
-        wanted = (
+        expected = (
             "its folder with VPT's train.json, val.json and test.json"
             if task.group is Group.FGVC
             else "its folder with images/ and the lists train800.txt, val200.txt and test.txt"
         )
         st.info(
-            f"No images of {task.title} are on this machine. Fetch them here, or put {wanted} into "
+            f"No images of {task.title} are on this machine. Fetch them here, or put {expected} into "
             f"{data_folder() / ('fgvc' if task.group is Group.FGVC else 'vtab-1k')}."
         )
         fetch_panel(task.name)
@@ -149,29 +149,29 @@ def _bundled(task: Task) -> None:
     if task.name.endswith("_rendered"):
         page.note(
             "A stand-in for the VTAB task of that name: the same distribution, rendered here from its formula, "
-            "with 2,000 test images in place of 73,728. Its numbers are not VTAB numbers."
+            "with 2,000 test images in place of 73,728. Its results are not VTAB results."
         )
-    link("masks", "Go on to the mask", task=task.name)
+    link("masks", "Continue to the mask", task=task.name)
 
 
 def _on_disk(task: Task, folder: Path) -> None:
-    """A task whose images lie in a folder: what the census says, examples, balance."""
+    """Draw a task with images in a folder: census, examples, class balance."""
     try:
         with st.spinner("Counting images"):
             listing = tasks.listed(task, folder)
-            found = tasks.census(task, listing)
+            census = tasks.census(task, listing)
     except DataError as error:
         st.error(plain(sentence(error)))
         return
-    page.section(f"On this machine: {tasks.label(task, found)}")
+    page.section(f"On this machine: {tasks.label(task, census)}")
     if task.group is Group.OWN:
-        page.facts(("Classes", f"{found.classes:,}"), *((s.capitalize(), f"{n:,}") for s, n in found.counts.items()))
-    page.note(escape(f"{found.state.capitalize()}, in {folder}."))
-    for text in found.problems:
+        page.facts(("Classes", f"{census.classes:,}"), *((s.capitalize(), f"{n:,}") for s, n in census.counts.items()))
+    page.note(escape(f"{census.state.capitalize()}, in {folder}."))
+    for text in census.problems:
         st.error(plain(text))
-    if found.warnings:
-        st.warning(plain(" ".join(found.warnings)))
-    for text in found.notes:
+    if census.warnings:
+        st.warning(plain(" ".join(census.warnings)))
+    for text in census.notes:
         page.note(escape(text))
     names = listing.class_names[:40]
     counts = {
@@ -181,7 +181,7 @@ def _on_disk(task: Task, folder: Path) -> None:
         for split in ("train", "val")
     }
     _images(_examples_on_disk(str(folder), task.name, listing.fingerprint), names, counts)
-    if st.button("Check every image", key="task_check", help="Decodes all of them, some thousand a minute."):
+    if st.button("Check every image", key="task_check", help="Decodes all images, some thousand per minute."):
         bar = st.progress(0.0, "Decoding")
 
         def show(done: int, total: int) -> None:
@@ -193,8 +193,8 @@ def _on_disk(task: Task, folder: Path) -> None:
             st.error(plain(checked.problems[0]))
         else:
             st.success(f"All {sum(checked.counts.values()):,} images can be read.")
-    if found.state == "ready":
-        link("masks", "Go on to the mask", task=task.name)
+    if census.state == "ready":
+        link("masks", "Continue to the mask", task=task.name)
 
 
 def _images(shown: Sequence[tuple[str, str]], names: Sequence[str], counts: Mapping[str, Sequence[int]]) -> None:
@@ -210,21 +210,21 @@ def _images(shown: Sequence[tuple[str, str]], names: Sequence[str], counts: Mapp
 
 
 def _reported(task: Task) -> None:
-    """What the paper says of the task, each number with its table."""
+    """Draw what the paper reports of the task, each number with its table."""
     reported, probe = paper.MLAE_ACCURACY.get(task.name), paper.LINEAR_PROBE_ACCURACY.get(task.name)
     tuned = paper.TUNED.get(task.name)
-    pairs = []
+    facts = []
     if reported:
-        pairs.append((f"MLAE in the paper, {reported.table}", f"{reported.value} %"))
+        facts.append((f"MLAE in the paper, {reported.table}", f"{reported.value} %"))
     if probe:
-        pairs.append((f"Linear probe, {probe.table}", f"{probe.value} %"))
+        facts.append((f"Linear probe, {probe.table}", f"{probe.value} %"))
     if tuned:
-        pairs.append(("Its p and start of λ, Table 10", f"{tuned.drop_rate:g} and {tuned.coefficient_init:g}"))
-    page.facts(*pairs)
+        facts.append(("p and initial λ, Table 10", f"{tuned.drop_rate:g} and {tuned.coefficient_init:g}"))
+    page.facts(*facts)
     gain = paper.masking_gain(task.name)
     if not (reported and probe and tuned) or gain is None:
         page.note(
-            "The paper gives neither p nor the start of λ for the FGVC tasks. Trained on train, tested once on test."
+            "The paper gives neither p nor the initial λ of the FGVC tasks. Trained on train, tested once on test."
         )
         return
     rates = paper.BY_DROP_RATE[task.name]
@@ -238,20 +238,20 @@ def _reported(task: Task) -> None:
             if gain <= 0
             else f"Masking gained {gain:.1f} points here over p = 0 (Table 15)."
         )
-        if disagree := paper.spread(task.name):
+        if values := paper.spread(task.name):
             page.note(
-                "The paper's own tables give its best as "
-                + ", ".join(f"{c.value} ({c.table})" for c in disagree)
+                "The tables of the paper report different best values: "
+                + ", ".join(f"{c.value} ({c.table})" for c in values)
                 + ". All with ViT-B/16 on ImageNet-21k, trained on all 1,000, tested on test."
             )
-        take_tuned(task)
+        use_tuned(task)
 
 
-def take_tuned(task: Task) -> None:
-    """A button that puts the paper's p and start of λ for this task into the draft; nothing where it gives none."""
+def use_tuned(task: Task) -> None:
+    """Draw a button that puts the paper's p and initial λ of a task into the draft; nothing if it gives none."""
     tuned = paper.TUNED.get(task.name)
-    if tuned and st.button(f"Take p = {tuned.drop_rate:g} and λ from {tuned.coefficient_init:g}", key="task_tuned"):
+    if tuned and st.button(f"Use p = {tuned.drop_rate:g} and initial λ = {tuned.coefficient_init:g}", key="task_tuned"):
         plan = uniform(tuned.drop_rate) if tuned.drop_rate else dense()
         targets = catalog.backbone(draft.current().backbone).default_targets
         draft.change(plan=replace(fitted(plan, targets), coefficient_init=float(tuned.coefficient_init)))
-        st.toast("The mask of your draft is the paper's for this task now.")
+        st.toast("The draft now has the paper's mask for this task.")

@@ -1,8 +1,8 @@
-"""The lab's theme, put into words once.
+"""A cache of the theme message.
 
-Streamlit writes the whole theme into a message at the start of every run of a script or fragment, and looks through all
-its options for it: a third of what a watched page cost the server (LOG.md). The words are remembered here. They lie
-behind a private function, so nothing is touched where that is not as it was found.
+Streamlit writes the whole theme into a message at the start of every run of a script or fragment and searches all its
+options for it: a third of the cost of a refreshed page (LOG.md). This module caches the message. The function is
+private, so it is replaced only if its signature is the expected one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ _PRIVATE = "_populate_theme_msg"
 
 
 def remember_theme() -> bool:
-    """Let the server write its theme once per process; whether it does. A theme that is edited needs a new start."""
+    """Let the server compute its theme once per process; an edited theme needs a restart.
+
+    Returns:
+        Whether the cache is in place.
+    """
     write = getattr(app_session, _PRIVATE, None)
     if getattr(write, "remembers", False):
         return True
@@ -28,10 +32,10 @@ def remember_theme() -> bool:
     @wraps(write)
     def remembered(msg: Message, section: str = "theme") -> None:
         if section not in known:
-            made = type(msg)()
-            write(made, section)
-            known[section] = made
-        if known[section].ByteSize():  # to merge nothing would still say that the part is there
+            message = type(msg)()
+            write(message, section)
+            known[section] = message
+        if known[section].ByteSize():  # merging an empty message would still set the field
             msg.MergeFrom(known[section])
 
     remembered.__dict__["remembers"] = True

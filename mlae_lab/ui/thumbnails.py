@@ -10,7 +10,7 @@ from PIL import Image
 
 from mlae_lab.core.plan import MaskPlan
 
-# An image cannot see the page's theme: these two are readable on the light and on the dark surface.
+# An image does not know the theme of the page: both colours are readable on the light and on the dark surface.
 _ACCENT, _QUIET = "#17998B", "#86939A"
 _CELL, _GAP = 7, 2
 
@@ -23,15 +23,17 @@ def _svg_address(width: float, height: float, parts: list[str]) -> str:
 def mask_image(plan: MaskPlan, columns: int = 14) -> str:
     """The plan as an image: filled where an expert exists, paler the more often it is dropped.
 
-    columns: room for at least so many, so that plans of different width stand on one scale.
+    Args:
+        plan: The plan.
+        columns: Minimum width in cells, so that plans of different width have one scale.
     """
     step = _CELL + _GAP
     width, height = max(columns, plan.columns) * step - _GAP, plan.rows * step - _GAP
     left = (width - (plan.columns * step - _GAP)) / 2
     present: dict[float, list[str]] = {}  # one path for each shade: an image is sent with every change of its page
     absent = []
-    for r, (kept, rates) in enumerate(zip(plan.keep, plan.drop_rate, strict=False)):
-        for c, (k, p) in enumerate(zip(kept, rates, strict=False)):
+    for r, (kept, rates) in enumerate(zip(plan.keep, plan.drop_rate, strict=True)):
+        for c, (k, p) in enumerate(zip(kept, rates, strict=True)):
             x, y = left + c * step, r * step
             if k:
                 present.setdefault(max(0.1, 1 - p), []).append(f"M{x:g} {y}h{_CELL}v{_CELL}h-{_CELL}z")
@@ -58,7 +60,7 @@ def gain_image(probe: float, adapted: float) -> str:
 
 
 def png_address(pixels: np.ndarray, size: int = 96) -> str:
-    """A grey (h, w) or colour (h, w, 3) uint8 image as a data address, side x side pixels."""
+    """A grey (h, w) or colour (h, w, 3) uint8 image as a data address, size x size pixels."""
     image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     image.save(buffer, "PNG")

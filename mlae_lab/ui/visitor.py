@@ -1,7 +1,7 @@
-"""Who this browser is: a random id in a cookie, and the nickname that its person chose.
+"""The identity of a browser: a random id in a cookie, and a nickname.
 
-The id says whose a run and a draft are; it is no proof of anything, but nobody can guess it, so it is never shown on a
-page or in an address. A browser without cookies is a visitor for as long as its session lasts.
+The id identifies the owner of a run or a draft. It is no authentication, but nobody can guess it, so it is never shown
+on a page or in an address. A browser without cookies has an id for the duration of its session.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mlae_lab.ui.markdown import plain
 
 COOKIE = "mlae_lab_visitor"  # visitor.js sets it
 NICKNAME_LENGTH = 24  # characters
-TIMEOUT_SECONDS = 0.5  # seconds that a click waits for another writer of the store
+TIMEOUT_SECONDS = 0.5  # that a click waits for another writer of the store
 _SHAPE = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _OWN_WORDS = ("you", "somebody", "nobody known")
 _LOOK_SECONDS = 1.0
@@ -34,13 +34,13 @@ _COMPONENT = component(
     html="<span hidden></span>",
     css=".st-key-visitor_cookie { position: absolute; height: 0; overflow: hidden; }",
     js=(_HERE / "visitor.js").read_text(),
-    isolate_styles=False,  # the rule above is for the box around it, so that it takes no room
+    isolate_styles=False,  # the rule above hides the box around the component
 )
 _names: dict[Path, tuple[float, dict[str, str]]] = {}
 
 
 def sentence(error: Exception) -> str:
-    """What went wrong with a click, as a box on a page says it."""
+    """The message of an error for a box on a page."""
     return plain(markdown.sentence(error_message(error)))
 
 
@@ -50,23 +50,23 @@ def is_id(text: object) -> bool:
 
 
 def cookie(name: str) -> str:
-    """What a cookie of the browser held when this session's connection began, "" if it had none."""
-    found = st.context.cookies.get(name)
-    return found if isinstance(found, str) else ""
+    """The value of a cookie at the start of the session's connection, "" if there was none."""
+    value = st.context.cookies.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def current() -> str:
-    """The id of this session's browser: its cookie's, else a new one, which its cookie will hold."""
+    """The id of this session's browser: from its cookie, else a new one that the cookie will store."""
     if _ID not in st.session_state:
-        held = cookie(COOKIE)
-        st.session_state[_ID] = held if is_id(held) else secrets.token_urlsafe(16)
+        stored = cookie(COOKIE)
+        st.session_state[_ID] = stored if is_id(stored) else secrets.token_urlsafe(16)
     return st.session_state[_ID]
 
 
 def keep_cookies(login: str | None = None) -> None:
-    """Let the browser keep its id and, if given, its login. Takes no room; app.py calls it for every page."""
+    """Store the id and, if given, the login in the browser; invisible, called by app.py for every page."""
 
-    def learned() -> None:
+    def commit() -> None:
         state = st.session_state.get("visitor_cookie")
         stored = state.get("stored") if state is not None else None
         if is_id(stored) and stored != current():
@@ -78,22 +78,22 @@ def keep_cookies(login: str | None = None) -> None:
             key="visitor_cookie",
             data={"visitor": current(), "login": login},
             default={"stored": None},
-            on_stored_change=learned,
+            on_stored_change=commit,
             height="content",
         )
 
 
 def name_field() -> None:
-    """The field for the nickname, in the sidebar."""
-    # a session that learns whose it is gets a new field, with that visitor's name in it
+    """Draw the field for the nickname in the sidebar."""
+    # a session that learns its id later gets a new field, with the name of that visitor
     key = f"visitor_nickname_{st.session_state.get(_LEARNED, 0)}"
 
-    def renamed() -> None:
+    def commit() -> None:
         try:
             rename(st.session_state[key])
             st.session_state.pop(_TROUBLE, None)
         except EXPECTED_ERRORS as error:
-            st.session_state[_TROUBLE] = f"The name could not be kept. {sentence(error)}"
+            st.session_state[_TROUBLE] = f"The name could not be stored. {sentence(error)}"
 
     with st.sidebar:
         st.text_input(
@@ -102,7 +102,7 @@ def name_field() -> None:
             max_chars=NICKNAME_LENGTH,
             key=key,
             placeholder="no name yet",
-            on_change=renamed,
+            on_change=commit,
             autocomplete="nickname",
         )
         if _TROUBLE in st.session_state:
@@ -115,23 +115,27 @@ def nickname() -> str:
 
 
 def rename(text: str) -> None:
-    """Take another nickname: at most 24 characters, without control characters; "" for none.
+    """Change the nickname: at most 24 characters, without control characters; "" for none.
 
-    Raises one of EXPECTED_ERRORS if the store cannot be written.
+    Raises:
+        EXPECTED_ERRORS: If the store cannot be written.
     """
     queries.store().keep_visitor(current(), timeout=TIMEOUT_SECONDS, nickname=cleaned(text))
     _names.pop(queries.store().folder, None)
 
 
 def cleaned(text: str) -> str:
-    """A nickname as it is kept: one line, no control or invisible characters, at most 24 characters."""
-    plain = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
-    return " ".join(plain.split())[:NICKNAME_LENGTH].strip()
+    """A nickname as stored: one line, no control or invisible characters, at most 24 characters."""
+    visible = "".join(" " if c.isspace() else c for c in text if c.isspace() or unicodedata.category(c)[0] != "C")
+    return " ".join(visible.split())[:NICKNAME_LENGTH].strip()
 
 
 def name_of(owner: str) -> str:
-    """What the owner of a run is called, as plain text (escape it in HTML): "you", a nickname, "ada (terminal)",
-    "somebody" for a browser without a nickname, "nobody known" where the run says nothing."""
+    """The name of an owner as plain text (escape it in HTML).
+
+    Returns:
+        "you", a nickname, "ada (terminal)", "somebody" for a browser without a nickname, or "nobody known" for "".
+    """
     if not owner:
         return "nobody known"
     if owner.startswith("cli:"):
@@ -148,7 +152,7 @@ def is_mine(run: Run | SavedPlan) -> bool:
 
 
 def _nicknames() -> dict[str, str]:
-    """Nicknames by id, read at most once a second: a page may ask for each of its runs."""
+    """Nicknames by id, read at most once a second, as a page may need them for each of its runs."""
     try:
         folder = queries.store().folder
         at, names = _names.get(folder, (float("-inf"), {}))

@@ -154,7 +154,7 @@ def test_coefficients_and_tiles_are_drawn_with_the_dense_run_as_reference(looked
     first = next(i for i, m in enumerate(similarity.absolute) if m is not None)
     assert f"{similarity.absolute[first]:.2f} / 0." in headings[first]
     assert "/ that of the dense run" in page.locator(".lb-tiles").inner_text()
-    assert "in the dense run" in page.evaluate("document.querySelector('.lb-alike .js-plotly-plot').layout.title.text")
+    assert "in the dense run" in page.evaluate("document.querySelector('.lb-similarity .js-plotly-plot').layout.title.text")
     labels = page.evaluate(f"{CURVE}.layout.annotations.map(a => a.text)")
     assert any(label.startswith("probe ") for label in labels)
 
@@ -191,10 +191,10 @@ def test_other_statistics_are_drawn_when_expanded(looked: Page, lab: Lab, over: 
 
 def test_speed_time_left_and_load_are_shown(visit: Callable[..., Page], live: PlayedRun) -> None:
     page = opened(visit, live.id)
-    page.wait_for_function(f"/Processor at work/.test({BOX}.querySelector('.lb-facts').innerText)", timeout=30_000)
+    page.wait_for_function(f"/CPU utilization/.test({BOX}.querySelector('.lb-facts').innerText)", timeout=30_000)
     facts = page.locator(".lb-facts").inner_text()
     assert "Time left" in facts
-    assert "Images per second" in facts
+    assert "Images/s" in facts
     assert " of " in facts
 
 

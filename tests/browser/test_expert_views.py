@@ -123,10 +123,10 @@ def test_another_seed_of_the_run_is_included(runs: dict[str, str], visit: Callab
 
 def test_a_linear_probe_has_views_without_experts(runs: dict[str, str], visit: Callable[..., Page]) -> None:
     page = visit(f"/train?run={runs['head']}")
-    page.get_by_text("Look into it").click()
-    page.get_by_text("the head alone").wait_for(timeout=60_000)
+    page.get_by_text("Open the analysis").click()
+    page.get_by_text("the head only").wait_for(timeout=60_000)
     page.get_by_text("This run trained only the head").wait_for(timeout=WAIT)
-    tabs = page.locator('[role="radiogroup"][aria-label="What to look at"] button').all_inner_texts()
+    tabs = page.locator('[role="radiogroup"][aria-label="View"] button').all_inner_texts()
     assert [text.strip() for text in tabs] == ["Predict", "Errors", "Seeds"]
     assert page.locator(".lab-examples figure").count() == 7
     page.locator('[role="radiogroup"] button', has_text="Errors").click()

@@ -105,7 +105,7 @@ def test_its_experts_page_shows_them(visit: Callable[..., Page], finished: dict)
     if not finished:
         pytest.fail("the run of the test before this one is needed")
     page = visit(f"/train?run={finished['run']}")
-    page.get_by_role("link", name="Look at its experts").click()
+    page.get_by_role("link", name="Open its experts").click()
     page.wait_for_url(f"**/experts?run={finished['run']}*", timeout=20_000)
     page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length >= 6", timeout=60_000)
     titles = {p["title"].split(":")[0] for p in page.evaluate(PLOTS)}

@@ -32,8 +32,8 @@ def test_a_saved_mask_is_listed_after_a_reload_and_in_another_browser(visit: Cal
     plan = pattern("hourglass")
     first = visit(f"/masks?mask={plan.code}", height=1600)
     first.get_by_role("button", name="Save this mask").click()
-    first.get_by_label("Its name").fill("Sand glass")
-    first.get_by_label("Its name").press("Enter")
+    first.get_by_label("Name of the mask").fill("Sand glass")
+    first.get_by_label("Name of the mask").press("Enter")
     first.get_by_role("button", name="Save", exact=True).click()
     first.locator(".card", has_text="Sand glass").wait_for(timeout=30_000)
     first.reload()
@@ -42,16 +42,16 @@ def test_a_saved_mask_is_listed_after_a_reload_and_in_another_browser(visit: Cal
 
     second = visit("/masks", height=1600)
     second.locator(".card", has_text="Sand glass").click()
-    second.get_by_role("button", name="Put it on the canvas").click()
+    second.get_by_role("button", name="Put on the canvas").click()
     canvas_is(second, plan)
     second.get_by_role("button", name="Delete", exact=True).click()
-    second.get_by_text("Press “Delete” once more").wait_for(timeout=30_000)
+    second.get_by_text("Press “Delete” again").wait_for(timeout=30_000)
     assert any(entry.name == "Sand glass" for entry in lab.store.plans())
 
 
 def test_a_mask_is_imported_and_a_malformed_one_changes_nothing(visit: Callable[..., Page]) -> None:
     page = visit(f"/masks?mask={pattern('dense').code}", height=1600)
-    page.get_by_role("button", name="Take one in").click()
+    page.get_by_role("button", name="Import a mask").click()
     field = page.get_by_label("A mask as one line, or a link")
     field.fill("m1_12x8_zz*12_0*12")
     field.press("Enter")
@@ -69,7 +69,7 @@ def test_a_race_is_shown_to_its_end(visit: Callable[..., Page], lab: Lab) -> Non
     runs = race.launch(lab.store, TINY, PLANS)
     try:
         page = visit(f"/race?runs={','.join(run.id for run in runs)}", width=800)
-        page.get_by_text("not placed yet").first.wait_for(timeout=30_000)
+        page.get_by_text("no rank yet").first.wait_for(timeout=30_000)
         page.wait_for_function(
             "() => /in the end/.test(document.querySelector('.race-verdict')?.textContent ?? '')", timeout=180_000
         )
@@ -82,7 +82,7 @@ def test_a_race_is_shown_to_its_end(visit: Callable[..., Page], lab: Lab) -> Non
             )
             <= 0
         )
-        page.get_by_role("link", name="The pair in detail").click()
+        page.get_by_role("link", name="Compare the two runs").click()
         page.wait_for_url("**/compare?a=*", timeout=30_000)
     finally:
         for run in runs:

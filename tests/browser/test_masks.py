@@ -89,9 +89,9 @@ def test_the_painted_mask_survives_a_reload_and_reaches_the_run(masks: Page) -> 
     masks.reload()
     masks.wait_for_selector(".mg-cell")
     assert plan_when(masks, lambda p: p.experts == 95) == plan
-    masks.get_by_role("link", name="Go on to the run").click()
+    masks.get_by_role("link", name="Continue to the run").click()
     masks.wait_for_url("**/train?mask=*")
-    masks.get_by_text("The command that does the same").click()
+    masks.get_by_text("Equivalent command").click()
     masks.wait_for_timeout(500)
     assert plan.code in masks.locator('[data-testid="stCode"] code').first.inner_text()
 

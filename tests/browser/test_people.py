@@ -107,7 +107,7 @@ def test_all_tabs_share_one_draft_after_a_reload_and_a_restart(
         page.locator('.mg-cell[data-row="2"][data-column="4"]').click()
         when(page, lambda: stored_draft(store, me).plan.experts == 95, lambda: stored_draft(store, me).plan)
         mask = stored_draft(store, me).plan.code
-        page.get_by_role("link", name="Go on to the run").click()
+        page.get_by_role("link", name="Continue to the run").click()
         when(page, lambda: mask in shown(page)[2], lambda: shown(page))
         assert shown(page)[:2] == ("23", "7")
         page.wait_for_url("**set=*")
@@ -221,13 +221,13 @@ def test_on_a_network_without_a_password_the_lab_is_closed(
         for path in ("/", "/train", "/runs"):
             page = tab(browser(), url + path)
             page.get_by_text("MLAE_LAB_PASSWORD").wait_for()
-            assert "lets nobody in" in page.inner_text("body")
+            assert "nobody can log in" in page.inner_text("body")
             assert page.get_by_role("button", name="Watch a mask learn").count() == 0
             assert page.get_by_role("spinbutton").count() == 0
             assert page.get_by_role("link", name="Runs").count() == 0
 
 
-def test_on_a_network_the_password_opens_for_this_browser_until_it_changes(
+def test_password_opens_the_lab_for_this_browser_until_it_changes(
     browser: Callable[[], BrowserContext], tmp_path: Path
 ) -> None:
     port = free_port()
@@ -235,7 +235,7 @@ def test_on_a_network_the_password_opens_for_this_browser_until_it_changes(
 
     def log_in(page: Page, password: str) -> None:
         page.get_by_label("Password", exact=True).fill(password)
-        page.get_by_role("button", name="Open the lab").click()
+        page.get_by_role("button", name="Log in").click()
 
     with on_the_network(tmp_path, port, PASSWORD) as url:
         page = tab(context, f"{url}/train?set=epochs%3A21")
@@ -243,7 +243,7 @@ def test_on_a_network_the_password_opens_for_this_browser_until_it_changes(
         assert page.get_by_role("spinbutton").count() == 0
         assert page.get_by_label(NAME).count() == 0
         log_in(page, "wrong horse")
-        page.get_by_text("That is not the password").wait_for(timeout=20_000)
+        page.get_by_text("Wrong password").wait_for(timeout=20_000)
         assert page.get_by_role("spinbutton").count() == 0
         log_in(page, PASSWORD)
         assert shown(page)[0] == "21", "the link that was opened"

@@ -32,8 +32,8 @@ def test_a_task_is_downloaded_counted_and_trained_on(visit: Callable[..., Page],
     lab.hub.files["datasets/XiN0919/VTAB-1k/vtab-1k.zip"] = zipped(tmp_path / "vtab-1k")
     page = visit("/task?task=svhn")
     page.get_by_text("No images of SVHN are on this machine").wait_for(timeout=30_000)
-    page.get_by_role("button", name="Take p = 0.5 and λ from 4").wait_for()
-    fetch = page.get_by_role("button", name="Fetch it").first
+    page.get_by_role("button", name="Use p = 0.5 and initial λ = 4").wait_for()
+    fetch = page.get_by_role("button", name="Fetch").first
     assert fetch.is_disabled(), "no download before the licence was accepted"
     page.get_by_text("I have read the licence").first.click()
     page.wait_for_function("!document.querySelector('[class*=st-key-fetch_start] button').disabled", timeout=20_000)
@@ -44,8 +44,8 @@ def test_a_task_is_downloaded_counted_and_trained_on(visit: Callable[..., Page],
 
     page.get_by_role("button", name="Check every image").click()
     page.get_by_text("All 62 images can be read").wait_for(timeout=60_000)
-    page.get_by_role("link", name="Go on to the mask").click()
-    page.get_by_role("link", name="Go on to the run").click(timeout=30_000)
+    page.get_by_role("link", name="Continue to the mask").click()
+    page.get_by_role("link", name="Continue to the run").click(timeout=30_000)
     page.get_by_role("spinbutton", name="Epochs").fill("2")
     page.get_by_role("spinbutton", name="Epochs").press("Enter")
     page.get_by_role("button", name="Start the run").click()
@@ -62,7 +62,7 @@ def test_a_failed_download_shows_the_reason_and_leaves_nothing(visit: Callable[.
     page = visit("/task?task=cub")
     page.get_by_text("I have read the licence").first.click()
     page.wait_for_function("!document.querySelector('[class*=st-key-fetch_start] button').disabled", timeout=20_000)
-    page.get_by_role("button", name="Fetch it").first.click()
+    page.get_by_role("button", name="Fetch").first.click()
     page.locator("[data-testid='stAlert']").filter(has_text="404").wait_for(timeout=60_000)
     assert not (lab.data / "fgvc").exists() or not any((lab.data / "fgvc").iterdir())
 

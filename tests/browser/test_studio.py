@@ -134,7 +134,7 @@ def test_the_buttons_equal_their_functions(masks: Callable[..., Page]) -> None:
     plan_when(page, lambda p: p == plan)
     tool(page, "Clear")
     plan_when(page, lambda p: p.experts == 0)
-    assert "nothing but the head" in page.inner_text("body")
+    assert "only the head" in page.inner_text("body")
     tool(page, "Fill")
     plan_when(page, lambda p: p.experts == 168)
 

@@ -62,7 +62,7 @@ def test_the_queue_is_ordered_by_hand_and_a_link_to_a_deleted_run_says_so(visit:
     runs = [commands.launch(lab.store, replace(LONG, seed=seed)).id for seed in range(4)]
     try:
         page = visit("/runs")
-        page.get_by_text("Now and next").wait_for(timeout=30_000)
+        page.get_by_text("Active and queued").wait_for(timeout=30_000)
         assert [run.id for run in lab.store.queue()] == runs[1:]
         page.locator(f".st-key-runs_row_{runs[3]}").get_by_role("button", name="Move").click()
         page.get_by_role("button", name="First").click()
@@ -92,7 +92,7 @@ def test_the_run_of_another_visitor_is_stopped_only_after_a_second_click(visit: 
         page = visit(f"/train?run={run}")
         shows(page, "running")
         page.get_by_role("button", name="Stop now").click()
-        page.get_by_text("This run is not yours but of Ada").wait_for(timeout=30_000)
+        page.get_by_text("This run belongs to Ada").wait_for(timeout=30_000)
         assert lab.store.run(run).status is Status.RUNNING
         page.get_by_role("button", name="Stop now").click()
         shows(page, "stopped")
@@ -107,7 +107,7 @@ def test_a_run_killed_from_outside_is_lost_with_its_reason(visit: Callable[..., 
     os.kill(lab.store.run(run).pid, signal.SIGKILL)
     shows(page, "lost")
     page.get_by_text("was killed by SIGKILL").wait_for(timeout=15_000)
-    page.get_by_text("The last lines of its log").wait_for(timeout=15_000)
+    page.get_by_text("Last lines of the log").wait_for(timeout=15_000)
 
 
 def test_running_runs_are_shown_on_every_page_of_a_second_browser(visit: Callable[..., Page], lab: Lab) -> None:

@@ -18,7 +18,7 @@ from mlae_lab.training.trainer import fit
 
 @pytest.fixture(autouse=True)
 def bound_to_this_machine() -> Iterator[None]:
-    """As mlae_lab/.streamlit/config.toml says, which the test runner of pages does not read: nobody is asked."""
+    """As in mlae_lab/.streamlit/config.toml, which the test runner of pages does not read: no authentication."""
     before = config.get_option("server.address")
     config.set_option("server.address", "127.0.0.1")
     yield

@@ -23,37 +23,37 @@ B = replace(A, plan=dense())
 pytestmark = pytest.mark.usefixtures("no_supervisor")  # what is enqueued waits, and no process starts
 
 
-def made(store: RunStore, config: RunConfig, *accuracies: float, status: Status = Status.FINISHED) -> Run:
-    """A run measured after epoch 2 and, with a second number, after epoch 4."""
+def enqueued_run(store: RunStore, config: RunConfig, *accuracies: float, status: Status = Status.FINISHED) -> Run:
+    """A run evaluated after epoch 2 and, with a second number, after epoch 4."""
     run = store.enqueue(config, "cpu")
     return run if status is Status.QUEUED else measured(store, run, *accuracies, status=status)
 
 
-def test_an_empty_store_says_what_will_be_here(store: RunStore) -> None:
+def test_empty_store_explains_the_page(store: RunStore) -> None:
     at = opened()
     assert "No runs to compare yet" in html(at)
     assert not at.warning
 
 
-def test_without_an_address_runs_are_offered(store: RunStore) -> None:
-    made(store, A, 50.0, 60.0)
+def test_without_parameters_the_page_offers_runs(store: RunStore) -> None:
+    enqueued_run(store, A, 50.0, 60.0)
     at = opened()
     assert "Choose A" in html(at)
     assert not figures(at)
     assert len(at.main.get("bidi_component")) == 1
 
 
-def test_with_one_run_the_other_is_chosen_or_started(store: RunStore) -> None:
-    a = made(store, A, 50.0, 60.0)
-    made(store, B, 50.0, 60.0)
+def test_one_run_offers_to_choose_or_start_the_other(store: RunStore) -> None:
+    a = enqueued_run(store, A, 50.0, 60.0)
+    enqueued_run(store, B, 50.0, 60.0)
     at = opened(a=a.id)
     assert "Choose B" in html(at)
-    assert "Same everything, other mask" in html(at)
+    assert "Rerun with another mask" in html(at)
     at.number_input(key=f"pair_seeds_{a.id}").set_value(2).run()
     assert "2 runs start" in html(at) or "3 runs start" in html(at)
     at.session_state[f"pair_mask_{a.id}"] = "dense.dense"
     at.run()
-    assert "2 runs start, with seed 1; 2 of 4 are there already." in html(at)
+    assert "2 runs start, with seed 1; 2 of 4 exist already." in html(at)
     at.button(key=f"pair_start_{a.id}").click().run()
     assert not at.exception
     new = [run for run in store.runs() if run.config.seed == 1]
@@ -64,7 +64,7 @@ def test_with_one_run_the_other_is_chosen_or_started(store: RunStore) -> None:
 
 
 def test_one_pair(store: RunStore) -> None:
-    a, b = made(store, A, 50.0, 60.0), made(store, B, 51.0, 62.5)
+    a, b = enqueued_run(store, A, 50.0, 60.0), enqueued_run(store, B, 51.0, 62.5)
     at = opened(a=a.id, b=b.id)
     assert "B ends 2.5 points above A. One pair does not show the variation between seeds" in html(at)
     shown = figures(at)
@@ -79,8 +79,8 @@ def test_one_pair(store: RunStore) -> None:
 
 def test_three_seeds(store: RunStore) -> None:
     for seed, gain in enumerate((3.0, 3.5, 4.0)):
-        a = made(store, replace(A, seed=seed), 50.0, 60.0)
-        b = made(store, replace(B, seed=seed), 50.0, 60.0 + gain)
+        a = enqueued_run(store, replace(A, seed=seed), 50.0, 60.0)
+        b = enqueued_run(store, replace(B, seed=seed), 50.0, 60.0 + gain)
     at = opened(a=a.id, b=b.id)
     assert "B is better by 3.5 points (95 % interval 2.3 to 4.7, 3 pairs of seeds)." in html(at)
     assert "seeds 0, 1, 2" in html(at)
@@ -90,7 +90,7 @@ def test_three_seeds(store: RunStore) -> None:
 
 
 def test_the_next_seed_is_one_click(store: RunStore) -> None:
-    a, b = made(store, A, 50.0, 60.0), made(store, B, 51.0, 62.5)
+    a, b = enqueued_run(store, A, 50.0, 60.0), enqueued_run(store, B, 51.0, 62.5)
     at = opened(a=a.id, b=b.id)
     assert "2 runs start, with seed 1" in html(at)
     at.button(key="compare_next").click().run()
@@ -103,10 +103,8 @@ def test_the_next_seed_is_one_click(store: RunStore) -> None:
 
 
 @pytest.mark.parametrize("button", ["pair_start", "compare_next"])
-def test_a_pair_that_the_store_does_not_take_is_a_sentence(
-    button: str, store: RunStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    a, b = made(store, A, 50.0, 60.0), made(store, B, 51.0, 62.5)
+def test_store_error_shows_one_sentence(button: str, store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = enqueued_run(store, A, 50.0, 60.0), enqueued_run(store, B, 51.0, 62.5)
     at = opened(a=a.id) if button == "pair_start" else opened(a=a.id, b=b.id)
 
     def full(*_: object) -> None:
@@ -120,26 +118,26 @@ def test_a_pair_that_the_store_does_not_take_is_a_sentence(
     ]
 
 
-def test_a_pair_of_which_neither_came_to_a_measurement(store: RunStore) -> None:
-    a, b = (made(store, config, status=Status.STOPPED) for config in (A, B))
+def test_pair_without_evaluations(store: RunStore) -> None:
+    a, b = (enqueued_run(store, config, status=Status.STOPPED) for config in (A, B))
     at = opened(a=a.id, b=b.id)
-    assert "neither run has measured an epoch" in html(at)
+    assert "neither run has an evaluation" in html(at)
     assert "are not a pair" not in html(at)
     at.button(key="compare_next").click().run()
     assert not at.exception
-    assert [run.config.plan for run in store.open_runs()] == [A.plan, B.plan]  # with the same seed, once more
+    assert [run.config.plan for run in store.open_runs()] == [A.plan, B.plan]  # again with the same seed
 
 
-def test_two_that_did_not_start_alike_are_run_again(store: RunStore) -> None:
+def test_pair_with_different_weights_is_rerun(store: RunStore) -> None:
     """As after the file of the weights was replaced: both are over, and no difference will ever come of them."""
-    a, b = (made(store, config, status=Status.QUEUED) for config in (A, B))
+    a, b = (enqueued_run(store, config, status=Status.QUEUED) for config in (A, B))
     for run, weights in ((a, "aaaaaaaaaaaa"), (b, "bbbbbbbbbbbb")):
         started = ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 0.1, weights=weights)
         store.append(run.id, [started, *(ev.Evaluation(2 * i, 26 * i, "val", 50.0, 1.0, 1.0) for i in (1, 2))])
         store.move(run.id, Status.FINISHED)
     at = opened(a=a.id, b=b.id)
     assert "Their weights differ" in html(at)
-    assert "about the pairs below" not in html(at)
+    assert "of the pairs below" not in html(at)
     for _ in range(2):  # asking again starts nothing again
         at.button(key="compare_next").click().run()
     assert [(run.config.plan, run.config.seed) for run in store.open_runs()] == [
@@ -149,16 +147,16 @@ def test_two_that_did_not_start_alike_are_run_again(store: RunStore) -> None:
     assert "There is no difference to show yet" not in html(at)
 
 
-def test_a_pair_that_has_not_begun(store: RunStore) -> None:
-    a, b = made(store, A, 50.0, 60.0), made(store, B, status=Status.QUEUED)
+def test_pair_before_its_first_step(store: RunStore) -> None:
+    a, b = enqueued_run(store, A, 50.0, 60.0), enqueued_run(store, B, status=Status.QUEUED)
     at = opened(a=a.id, b=b.id)
     assert "no difference to show yet" in html(at)
     assert "queued" in html(at)
     assert "A 60.0 %" in figures(at)["two-curves"]
 
 
-def test_a_pair_of_which_one_was_stopped(store: RunStore) -> None:
-    a, b = made(store, A, 50.0, 60.0), made(store, B, 54.0, status=Status.STOPPED)
+def test_pair_with_a_stopped_run(store: RunStore) -> None:
+    a, b = enqueued_run(store, A, 50.0, 60.0), enqueued_run(store, B, 54.0, status=Status.STOPPED)
     at = opened(a=a.id, b=b.id)
     assert "A verdict needs both runs at their last epoch" in html(at)
     assert "54.0 %, epoch 2" in html(at)
@@ -166,8 +164,8 @@ def test_a_pair_of_which_one_was_stopped(store: RunStore) -> None:
 
 @pytest.mark.parametrize("side", ["a", "b"])
 @pytest.mark.parametrize("name", ["aaaaaaaa", "../../etc/passwd", "[x](http://example.org)"])
-def test_a_link_to_no_run_is_one_sentence_and_a_way_out(store: RunStore, side: str, name: str) -> None:
-    other = made(store, A, 50.0, 60.0)
+def test_link_to_an_unknown_run_shows_one_sentence_and_a_choice(store: RunStore, side: str, name: str) -> None:
+    other = enqueued_run(store, A, 50.0, 60.0)
     at = opened(**{side: name, "ba"[side == "b"]: other.id})
     assert len(at.warning) == 1
     assert f"{side.upper()} cannot be shown" in at.warning[0].value
@@ -177,7 +175,7 @@ def test_a_link_to_no_run_is_one_sentence_and_a_way_out(store: RunStore, side: s
 
 
 def test_a_deleted_run_is_one_sentence(store: RunStore) -> None:
-    a, b = made(store, A, 50.0, 60.0), made(store, B, 50.0, 60.0)
+    a, b = enqueued_run(store, A, 50.0, 60.0), enqueued_run(store, B, 50.0, 60.0)
     store.delete(b.id)
     at = opened(a=a.id, b=b.id)
     assert len(at.warning) == 1
@@ -185,14 +183,14 @@ def test_a_deleted_run_is_one_sentence(store: RunStore) -> None:
 
 
 def test_one_run_on_both_sides(store: RunStore) -> None:
-    a = made(store, A, 50.0, 60.0)
+    a = enqueued_run(store, A, 50.0, 60.0)
     at = opened(a=a.id, b=a.id)
     assert len(at.warning) == 1
     assert "both run" in at.warning[0].value
 
 
 def test_a_linear_probe_is_no_pair_but_its_curve_is_shown(store: RunStore) -> None:
-    a, b = made(store, A, 50.0, 60.0), made(store, replace(A, method="linear"), 40.0, 45.0)
+    a, b = enqueued_run(store, A, 50.0, 60.0), enqueued_run(store, replace(A, method="linear"), 40.0, 45.0)
     at = opened(a=a.id, b=b.id)
     assert "not a pair" in html(at)
     assert "B is a linear probe, which has no mask." in html(at)
@@ -203,25 +201,28 @@ def test_a_linear_probe_is_no_pair_but_its_curve_is_shown(store: RunStore) -> No
 
 
 def test_another_learning_rate_is_no_pair_and_no_difference_is_drawn(store: RunStore) -> None:
-    a, b = made(store, A, 50.0, 60.0), made(store, replace(B, learning_rate=1e-3), 40.0, 45.0)
+    a, b = enqueued_run(store, A, 50.0, 60.0), enqueued_run(store, replace(B, learning_rate=1e-3), 40.0, 45.0)
     at = opened(a=a.id, b=b.id)
     assert "Their learning rates differ: 0.0005 and 0.001." in html(at)
     assert set(figures(at)) == {"mask-difference", "two-curves"}
 
 
-def test_runs_on_other_images_stand_on_no_common_scale(store: RunStore) -> None:
-    a, b = made(store, A, 50.0, 60.0), made(store, replace(B, task="fashion", protocol="test"), 40.0, 45.0)
+def test_runs_on_other_images_are_not_comparable(store: RunStore) -> None:
+    a, b = (
+        enqueued_run(store, A, 50.0, 60.0),
+        enqueued_run(store, replace(B, task="fashion", protocol="test"), 40.0, 45.0),
+    )
     at = opened(a=a.id, b=b.id)
     assert len(at.warning) == 1
     assert "differ in task, protocol" in at.warning[0].value
-    assert "do not stand on one scale" in at.warning[0].value
+    assert "are not comparable" in at.warning[0].value
     assert set(figures(at)) == {"mask-difference"}
 
 
 def test_other_seeds_show_the_pairs_that_the_store_has(store: RunStore) -> None:
     for seed in (0, 1):
-        made(store, replace(A, seed=seed), 50.0, 60.0)
-        made(store, replace(B, seed=seed), 50.0, 61.0 + seed)
+        enqueued_run(store, replace(A, seed=seed), 50.0, 60.0)
+        enqueued_run(store, replace(B, seed=seed), 50.0, 61.0 + seed)
     a = next(run for run in store.runs() if run.config == A)
     b = next(run for run in store.runs() if run.config == replace(B, seed=1))
     at = opened(a=a.id, b=b.id)
@@ -229,22 +230,22 @@ def test_other_seeds_show_the_pairs_that_the_store_has(store: RunStore) -> None:
     assert "2 pairs of runs, seeds 0, 1." in html(at)
 
 
-def test_masks_offered_for_the_other_run_are_others_and_fit() -> None:
+def test_other_masks_differ_and_fit_the_backbone() -> None:
     odd = replace(A, plan=replace(pattern("hourglass", "mixed", 0.25), coefficient_init=4.0))
-    found = other_masks(odd, dense(24))  # the canvas is of a deeper network
-    assert next(iter(found)) == "canvas"
-    assert found["canvas"][1].targets == odd.plan.targets
-    assert len(found) == 17
-    assert all(plan != odd.plan for _, plan in found.values())
-    assert {plan.coefficient_init for name, (_, plan) in found.items() if name != "canvas"} == {4.0}
-    for _, plan in found.values():
+    masks = other_masks(odd, dense(24))  # the canvas is of a deeper network
+    assert next(iter(masks)) == "canvas"
+    assert masks["canvas"][1].targets == odd.plan.targets
+    assert len(masks) == 17
+    assert all(plan != odd.plan for _, plan in masks.values())
+    assert {plan.coefficient_init for name, (_, plan) in masks.items() if name != "canvas"} == {4.0}
+    for _, plan in masks.values():
         replace(odd, plan=plan)
     assert "dense.dense" not in other_masks(B, uniform(0.5))
     assert len(other_masks(B, dense())) == 15
 
 
-def test_what_would_start_in_words(store: RunStore) -> None:
-    run = made(store, A, 50.0, 60.0)
-    assert started_text([run, run]).startswith("All of these runs are there already")
-    assert started_text([run, B]) == "One run starts, with seed 0; 1 of 2 are there already."
+def test_started_text(store: RunStore) -> None:
+    run = enqueued_run(store, A, 50.0, 60.0)
+    assert started_text([run, run]).startswith("All of these runs exist already")
+    assert started_text([run, B]) == "One run starts, with seed 0; 1 of 2 exist already."
     assert started_text([A, B, replace(A, seed=1), replace(B, seed=1)]) == "4 runs start, with seeds 0, 1."

@@ -23,7 +23,7 @@ from tests.lab import html, open_page
 
 @pytest.fixture(autouse=True)
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing that another test's server remembers, and a data folder of its own."""
+    """Empty caches and a separate data folder."""
     monkeypatch.setenv("MLAE_LAB_DATA", str(tmp_path / "data"))
     _open.cache_clear()
     st.cache_data.clear()
@@ -44,13 +44,13 @@ def verdict(at: AppTest) -> str:
     return html(at).partition('<p class="lab-line">')[2].partition("</p>")[0]
 
 
-def torch_that_says(folder: Path, monkeypatch: pytest.MonkeyPatch, **told: object) -> Path:
-    """A quick process in place of the one that loads torch; it leaves a line in a file each time it is asked."""
-    asked = folder / "asked"
+def fake_torch(folder: Path, monkeypatch: pytest.MonkeyPatch, **report: object) -> Path:
+    """A quick process in place of the one that loads torch; it appends to a file on each call."""
+    calls = folder / "asked"
     usual = {"version": "9.9", "seconds": 0.1, "threads": 1, "cuda": "", "gpus": [], "broken": []}
-    answer = json.dumps({**usual, **told})
-    monkeypatch.setattr(doctor.torch_check, "_SCRIPT", f"open({str(asked)!r}, 'a').write('.')\nprint({answer!r})")
-    return asked
+    answer = json.dumps({**usual, **report})
+    monkeypatch.setattr(doctor.torch_check, "_SCRIPT", f"open({str(calls)!r}, 'a').write('.')\nprint({answer!r})")
+    return calls
 
 
 def test_everything_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,9 +65,7 @@ def test_everything_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert at.code[0].value.startswith("Everything is in order.\n\nDevices\n")
 
 
-def test_troubles_come_first_with_their_cures_and_what_people_wrote_is_text(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_troubles_come_first_with_fixes_and_escaped_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = RunStore(tmp_path / "store")
     failed = store.enqueue(FIRST_RUN, "cpu")
     store.move(failed.id, Status.FAILED, "no file /a/<b>bold</b> & <script>alert(1)</script>")
@@ -87,7 +85,7 @@ def test_troubles_come_first_with_their_cures_and_what_people_wrote_is_text(
     assert not any(tag in shown for tag in ("<script", "<i>", "<b>", "<img src=x"))
 
 
-def test_looking_again_sees_what_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refresh_shows_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "data" / ".fetch" / "svhn"
     folder.mkdir(parents=True)
     fetching._write(folder, "failed", None, "no network")
@@ -97,28 +95,26 @@ def test_looking_again_sees_what_has_changed(tmp_path: Path, monkeypatch: pytest
     assert verdict(at.button(key="doctor_again").click().run()) == "Everything is in order."
 
 
-def test_torch_is_asked_once_a_minute_for_all_and_its_answer_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = torch_that_says(tmp_path, monkeypatch)
+def test_torch_report_is_shared_for_a_minute_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = fake_torch(tmp_path, monkeypatch)
     at = opened(tmp_path / "store", monkeypatch)
-    assert not asked.exists(), "opening the page loads no torch"
+    assert not calls.exists(), "opening the page loads no torch"
     at = at.button(key="doctor_test").click().run()
     assert not at.exception
     assert "9.9 without CUDA" in html(at)
     assert verdict(at) == "Everything is in order."
-    assert asked.read_text() == "."
+    assert calls.read_text() == "."
     again = at.button(key="doctor_again").click().run()
     assert "9.9 without CUDA" in html(again)
-    assert asked.read_text() == "."
+    assert calls.read_text() == "."
     other = opened(tmp_path / "store", monkeypatch)
     assert "not tested" in html(other)
     other = other.button(key="doctor_test").click().run()
     assert "9.9 without CUDA" in html(other)
-    assert asked.read_text() == "."
+    assert calls.read_text() == "."
 
 
-def test_torch_that_cannot_be_used_is_trouble_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broken_torch_is_a_trouble_on_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.torch_check, "_SCRIPT", "raise ImportError('libcudart.so.<13> is not here')")
     at = opened(tmp_path / "store", monkeypatch).button(key="doctor_test").click().run()
     assert not at.exception
@@ -127,7 +123,7 @@ def test_torch_that_cannot_be_used_is_trouble_on_the_page(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("damage", ["a file", "no database", "newer", "damaged"])
-def test_the_page_opens_where_no_other_can(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_opens_with_a_damaged_store(damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "store"
     if damage == "a file":
         folder.write_text("")

@@ -29,7 +29,7 @@ A = RunConfig(
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunStore, Run, Run]]:
-    """A store with a masked run and its dense pair; its supervisor's place is taken, so that nothing else starts."""
+    """A store with a masked run and its dense pair; the supervisor's lock is taken, so that nothing else starts."""
     with pytest.MonkeyPatch.context() as patch:
         store = RunStore(tmp_path_factory.mktemp("errors") / "lab")
         patch.setenv("MLAE_LAB_STORE", str(store.folder))
@@ -39,20 +39,20 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunStore, Ru
             runs.append(store.run(finished(store, config)))
         yield store, *runs
         os.close(lock)
-        for run in runs:  # the process that was asked leaves when its run has no folder any more
+        for run in runs:  # the probe exits when the folder of its run is gone
             shutil.rmtree(store.paths(run.id).folder)
 
 
-def told(store: RunStore, run: Run) -> dict:
-    """What the run says; it is then warm, and the page need not wait."""
-    found = probe.wait(store, run.id, "errors", {"images": "all"})
-    assert found.value is not None, found.reason
-    return found.value
+def error_analysis(store: RunStore, run: Run) -> dict:
+    """The answer of the run, whose probe is then loaded, so that the page need not wait."""
+    answer = probe.wait(store, run.id, "errors", {"images": "all"})
+    assert answer.value is not None, answer.reason
+    return answer.value
 
 
 def test_errors_of_one_run(lab: tuple[RunStore, Run, Run]) -> None:
     store, run, other = lab
-    answer = told(store, run)
+    answer = error_analysis(store, run)
     at = opened(run=run.id, view="errors")
     assert set(figures(at)) == {"confusion", "reliability", "class-accuracy"}
     assert f"{answer['accuracy']:.1f} %" in html(at)
@@ -65,13 +65,13 @@ def test_errors_of_one_run(lab: tuple[RunStore, Run, Run]) -> None:
 
 def test_errors_of_two_runs(lab: tuple[RunStore, Run, Run]) -> None:
     store, run, other = lab
-    found = paired_tests(told(store, run), told(store, other))
-    assert found.only_a or found.only_b
-    indices = sorted({*found.only_a[:24], *found.only_b[:24]})
+    tests = paired_tests(error_analysis(store, run), error_analysis(store, other))
+    assert tests.only_a or tests.only_b
+    indices = sorted({*tests.only_a[:24], *tests.only_b[:24]})
     assert probe.wait(store, run.id, "images_at", {"indices": indices}).value
     at = opened(run=run.id, view="errors", other=other.id)
     assert not at.warning
-    assert found.verdict.replace("'", "&#x27;") in html(at)
+    assert tests.verdict.replace("'", "&#x27;") in html(at)
     assert "slices" in figures(at)
     assert f"Only B is correct: {len(found.only_b)} images" in html(at)
     assert "none" in at.selectbox[0].options[0]
@@ -82,7 +82,7 @@ def test_seeds_of_one_run_and_the_button(lab: tuple[RunStore, Run, Run]) -> None
     at = opened(run=run.id, view="seeds")
     assert "One seed ends at" in html(at)
     assert set(figures(at)) == {"seeds"}
-    assert "2 runs start, with seeds 4, 5; 1 of 3 are there already." in html(at)
+    assert "2 runs start, with seeds 4, 5; 1 of 3 exist already." in html(at)
     at.button(key="seeds_start").click().run()
     assert not at.exception
     new = [entry for entry in store.runs() if entry.relation == "repeat"]
@@ -102,12 +102,12 @@ def test_seeds_of_two_masks(lab: tuple[RunStore, Run, Run]) -> None:
     assert "One pair does not show the variation between seeds" in html(at)
     assert "One pair is not enough to estimate how many seeds are needed." in html(at)
     assert set(figures(at)) == {"seeds", "seeds-paired"}
-    assert "4 runs start, with seeds 4, 5; 2 of 6 are there already." in html(at)
+    assert "4 runs start, with seeds 4, 5; 2 of 6 exist already." in html(at)
 
 
-def test_an_address_that_names_no_run_of_the_kind_is_no_error(lab: tuple[RunStore, Run, Run]) -> None:
+def test_unknown_other_run_in_the_address_is_ignored(lab: tuple[RunStore, Run, Run]) -> None:
     store, run, _ = lab
-    told(store, run)
+    error_analysis(store, run)
     for view in ("errors", "seeds"):
         at = opened(run=run.id, view=view, other="zzzzzzzz")
         assert not at.exception

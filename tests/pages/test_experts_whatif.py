@@ -1,4 +1,4 @@
-"""What if and who matters, opened through app.py on a real run, with its probe."""
+"""What-if and expert importance, opened through app.py on a real run, with its probe."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ from tests.lab import end_probe, finished, html, open_page
 
 opened = partial(open_page, "experts")
 
+OLD_IMAGES = "pictures"  # the parameter of version 0.5
 PLAN = allocation((0,) * 10 + (1, 2), drop_rate=0.5)
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunStore]:
     """A store with one finished run whose probe has loaded it; no probe outlives the tests."""
-    made = RunStore(tmp_path_factory.mktemp("inside"))
+    lab = RunStore(tmp_path_factory.mktemp("inside"))
     config = RunConfig("digits", PLAN, backbone="lab_vit_12x128.random", epochs=1, device="cpu", learning_rate=5e-3)
-    run = finished(made, config)
+    run = finished(lab, config)
     for query in ("whatif", "importance", "image_importance"):
-        assert probe.wait(made, run, query, {"image": 0} if query == "image_importance" else {}).state == "done"
-    yield made
-    end_probe(made, run)
+        assert probe.wait(lab, run, query, {"image": 0} if query == "image_importance" else {}).state == "done"
+    yield lab
+    end_probe(lab, run)
 
 
 @pytest.fixture
@@ -97,7 +98,7 @@ def test_what_if_shows_the_number_of_the_run_and_follows_a_link(store: RunStore,
     assert component(reset, "fill")["rev"] > board["rev"]
 
 
-def test_a_mask_is_put_over_the_run(run: str) -> None:
+def test_mask_is_applied_to_the_run(run: str) -> None:
     at = opened(run=run, view="whatif")
     at.selectbox(key=f"whatif_{run}_mask").set_value("Incremental, fixed").run()
     assert not at.exception
@@ -117,7 +118,7 @@ def test_a_link_that_does_not_fit_is_one_sentence(run: str) -> None:
     ("old", "new"),
     [
         ({"view": "matters"}, {"view": "importance"}),
-        ({"view": "attention", "pictures": "3,5"}, {"view": "attention", "images": "3,5"}),
+        ({"view": "attention", OLD_IMAGES: "3,5"}, {"view": "attention", "images": "3,5"}),
         (
             {"view": "matters", "robust": "0.3,50"},
             {"view": "importance", "robustness": "0.3,50"},
@@ -130,19 +131,19 @@ def test_links_of_version_0_5_open(run: str, old: dict[str, str], new: dict[str,
     assert not at.warning
     assert at.session_state["experts_view"] == new["view"]
     assert {name: address(at, name) for name in new} == new
-    assert not set(old_links.NAMES) & set(at.query_params)
+    assert not set(old_links.OLD_NAMES) & set(at.query_params)
 
 
 def test_links_of_version_0_5_every_row() -> None:
-    for old, new in old_links.NAMES.items():
+    for old, new in old_links.OLD_NAMES.items():
         assert old_links.translate({old: "1", "off": "L2"}) == {new: "1", "off": "L2"}
         assert old_links.translate({new: "2", old: "1"}) == {new: "2"}
-    for (name, old), new in old_links.VALUES.items():
+    for (name, old), new in old_links.OLD_VALUES.items():
         assert old_links.translate({name: old}) == {name: new}
         assert old_links.translate({"other": old}) == {"other": old}
 
 
-def test_what_is_left_can_be_saved_as_a_mask(store: RunStore, run: str) -> None:
+def test_remaining_experts_are_saved_as_a_mask(store: RunStore, run: str) -> None:
     at = opened(run=run, view="whatif", off="L11")
     at.text_input(key=f"whatif_{run}_keep_name").set_value("the last layer")
     at.button(key=f"whatif_{run}_keep_save").click().run()
@@ -152,7 +153,7 @@ def test_what_is_left_can_be_saved_as_a_mask(store: RunStore, run: str) -> None:
     assert saved.plan.kept == (0,) * 11 + (2,)
 
 
-def test_who_matters_shows_exact_and_estimate_and_teaches_the_rest(run: str) -> None:
+def test_importance_shows_exact_values_estimates_and_explanations(run: str) -> None:
     at = opened(run=run, view="importance")
     names = {
         data.get("name")
@@ -172,7 +173,7 @@ def test_who_matters_shows_exact_and_estimate_and_teaches_the_rest(run: str) -> 
     assert address(at, "robustness") == "0.5,200"
 
 
-def test_what_was_asked_for_survives_a_reload(run: str) -> None:
+def test_parameters_of_a_query_survive_a_reload(run: str) -> None:
     at = opened(run=run, view="importance", greedy="100", robustness="0.3,500,,plain")
     assert at.selectbox(key=f"greedy_{run}_images").value == 100
     assert "Two runs are evaluated under the same masks" not in html(at)
@@ -197,7 +198,7 @@ def test_a_dead_link_shows_nothing_of_another_run(run: str) -> None:
 @pytest.mark.parametrize(
     ("view", "opens"), [("importance", False), ("predict", False), ("errors", False), ("grids", True)]
 )
-def test_a_run_that_is_not_over_says_so_once(
+def test_active_run_shows_one_message(
     store: RunStore, run: str, view: str, opens: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     live = RunStore(tmp_path)
@@ -210,7 +211,11 @@ def test_a_run_that_is_not_over_says_so_once(
     finally:
         os.close(lock)
     assert [element.value for element in at.info if "this view opens when it is over" in element.value] == (
-        [] if opens else [f"Run {waits.id} is queued: this view opens when it is over. Grids, Similarity, Diversity, Seeds "
-                          "show what is there so far."]
-    )  # fmt: skip
+        []
+        if opens
+        else [
+            f"Run {waits.id} is queued: this view opens when it is over. Grids, Similarity, Diversity, Seeds show the "
+            "results so far."
+        ]
+    )
     assert not at.warning

@@ -1,4 +1,4 @@
-"""The launch on the page Train, opened through app.py: what it would take, what differs, three ways to start."""
+"""The launch on the page Train, opened through app.py: estimate, differences, three ways to start."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ def timed(store: RunStore, config: RunConfig, owner: str = ADA) -> Run:
     """A run of half a second a step."""
     run = store.enqueue(config, "cpu", owner)
     store.claim(run.id, "cpu")
-    told: list[ev.Event] = [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 2.0)]
-    told += [ev.TrainStep(n, 1, 1.0, 50.0, 1e-3, 48, 0.5 * n) for n in range(1, 14)]
-    told.append(ev.Evaluation(1, 13, "val", 50.0, 1.0, 6.5))
-    store.append(run.id, told)
+    events: list[ev.Event] = [ev.Started(1, 1, 1, 800, 200, 52, "cpu", "float32", 2.0)]
+    events += [ev.TrainStep(n, 1, 1.0, 50.0, 1e-3, 48, 0.5 * n) for n in range(1, 14)]
+    events.append(ev.Evaluation(1, 13, "val", 50.0, 1.0, 6.5))
+    store.append(run.id, events)
     store.move(run.id, Status.FINISHED)
     return store.run(run.id)
 
 
-def test_without_a_past_no_number_is_made_up(train: Callable[..., AppTest]) -> None:
+def test_no_estimate_without_earlier_runs(train: Callable[..., AppTest]) -> None:
     at = train()
-    assert "not known yet" in html(at)
+    assert "not available" in html(at)
     assert "has been timed on this machine" in html(at)
     assert "Steps</dt><dd>208" in html(at)
     assert "1,290 in the head" in html(at)
     assert "your last run" not in html(at)
 
 
-def test_the_estimate_rests_on_what_runs_took_here(train: Callable[..., AppTest], store: RunStore) -> None:
+def test_estimate_uses_earlier_runs(train: Callable[..., AppTest], store: RunStore) -> None:
     timed(store, replace(FIRST_RUN, task="digits", device="auto"))
     at = train()
     assert "Estimated time</dt><dd>1 min 46 s" in html(at)  # 2 + 208 x 0.5
     assert "From the last run with this backbone, device, precision and batch size on this machine." in html(at)
-    assert "How busy the machine was then, and will be, it does not know." in html(at)
+    assert "The load of the machine, then and now, is not considered." in html(at)
 
 
 def test_what_differs_from_the_last_run_of_this_visitor(train: Callable[..., AppTest], store: RunStore) -> None:
@@ -63,8 +63,8 @@ def test_what_differs_from_the_last_run_of_this_visitor(train: Callable[..., App
     timed(store, replace(FIRST_RUN, task="fashion"), BOB)
     at = train(mask=dense().code)
     assert (
-        f"Against your last run ({mine.id}): epochs 16, was 8; of the mask&#x27;s experts 96 with another drop rate"
-        in html(at)
+        f"Compared with your last run ({mine.id}): epochs 16, was 8; of the mask&#x27;s experts 96 with another drop "
+        "rate" in html(at)
     )
 
 
@@ -88,13 +88,13 @@ def test_one_click_starts_this_mask(train: Callable[..., AppTest], store: RunSto
     assert (run.config.plan, run.owner, run.relation) == (pattern("hourglass"), ADA, "")
 
 
-def test_this_mask_against_a_saved_one(train: Callable[..., AppTest], store: RunStore) -> None:
+def test_comparison_with_a_saved_mask(train: Callable[..., AppTest], store: RunStore) -> None:
     saved = store.save_plan("Half", allocation((4,) * 12))
     at = train("pair")
-    assert "This mask against “Dense”. 2 runs start, with seed 0." in html(at)
+    assert "This mask compared with “Dense”. 2 runs start, with seed 0." in html(at)
     at.session_state["launch_against"] = f"saved.{saved.id}"
     at.run()
-    assert "This mask against “Half”" in html(at)
+    assert "This mask compared with “Half”" in html(at)
     assert at.code[0].value.startswith("python -m mlae_lab race ")
     assert at.code[0].value.count("--mask") == 2
     at.button(key="launch_pair").click().run()
@@ -118,7 +118,7 @@ def test_a_race_of_three_masks_over_two_seeds(train: Callable[..., AppTest], sto
     assert {run.config.plan for run in store.runs()} == {FIRST_RUN.plan, dense(), uniform(0.5)}
     assert "No mask has been evaluated yet." in html(at)  # this is the page of the race now
     again = train("race")
-    assert "All of these runs are there already: nothing new starts." in html(again) or "3 of 3" in html(again)
+    assert "All of these runs exist already: nothing new starts." in html(again) or "3 of 3" in html(again)
 
 
 def test_a_race_with_too_many_or_no_masks_is_one_sentence(train: Callable[..., AppTest], store: RunStore) -> None:

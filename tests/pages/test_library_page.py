@@ -36,9 +36,9 @@ def card_titles(at: AppTest) -> list[str]:
     return []
 
 
-def test_an_empty_library_says_what_will_be_here(masks: Callable[..., AppTest]) -> None:
+def test_empty_library_explains_itself(masks: Callable[..., AppTest]) -> None:
     at = masks()
-    assert "A mask that you save stands here" in html(at)
+    assert "Saved masks are listed here" in html(at)
     assert not card_titles(at)
 
 
@@ -55,7 +55,7 @@ def test_a_mask_is_saved_and_another_browser_finds_it(masks: Callable[..., AppTe
     assert card_titles(masks(BOB)) == ["Sand & <b>glass</b>"]
 
 
-def test_a_name_that_is_taken_is_one_sentence(masks: Callable[..., AppTest], store: RunStore) -> None:
+def test_duplicate_name_shows_one_sentence(masks: Callable[..., AppTest], store: RunStore) -> None:
     store.save_plan("One", dense())
     at = masks()
     at.text_input(key="library_name_0").set_value("one")
@@ -68,9 +68,8 @@ def test_a_name_that_is_taken_is_one_sentence(masks: Callable[..., AppTest], sto
 def test_a_saved_mask_goes_to_the_canvas_with_its_difference(masks: Callable[..., AppTest], store: RunStore) -> None:
     saved = store.save_plan("One", uniform(0.5), ADA)
     at = masks(ADA, dense(), saved.id)
-    figure = next(
-        data for e in at.main.get("bidi_component") if (data := json.loads(e.proto.json or "{}")).get("name") == "mask-difference"
-    )  # fmt: skip
+    messages = [json.loads(element.proto.json or "{}") for element in at.main.get("bidi_component")]
+    figure = next(message for message in messages if message.get("name") == "mask-difference")
     assert "96 with another drop rate" in figure["alt"]
     at.button(key=f"library_use_{saved.id}").click().run()
     assert not at.exception
@@ -111,7 +110,7 @@ def test_a_malformed_line_is_one_sentence_and_loses_nothing(masks: Callable[...,
     assert at.text_input(key="library_line").value == text
 
 
-def test_what_is_read() -> None:
+def test_formats_of_an_imported_mask() -> None:
     plan = pattern("random", "mixed", 0.25)
     assert read_mask(f"  {plan.code}\n") == plan == read_mask(plan.to_json()) == read_file(plan.to_json().encode())
     assert read_mask(f"?mask={plan.code}") == plan
@@ -125,12 +124,12 @@ def test_what_is_read() -> None:
             read_file(content)
 
 
-def test_deleting_asks_once_more(masks: Callable[..., AppTest], store: RunStore) -> None:
+def test_deletion_needs_a_second_click(masks: Callable[..., AppTest], store: RunStore) -> None:
     saved = store.save_plan("One", dense(), ADA)
     at = masks(ADA, None, saved.id)
     at.button(key=f"library_delete_{saved.id}").click().run()
     assert len(at.warning) == 1
-    assert "Press “Delete” once more" in at.warning[0].value
+    assert "Press “Delete” again" in at.warning[0].value
     assert store.plans()
     at.button(key=f"library_delete_{saved.id}").click().run()
     assert not at.exception
@@ -138,12 +137,12 @@ def test_deleting_asks_once_more(masks: Callable[..., AppTest], store: RunStore)
     assert not card_titles(at)
 
 
-def test_renaming_anothers_asks_once_more(masks: Callable[..., AppTest], store: RunStore) -> None:
+def test_renaming_another_persons_mask_needs_a_second_click(masks: Callable[..., AppTest], store: RunStore) -> None:
     saved = store.save_plan("One", dense(), ADA)
     at = masks(BOB, None, saved.id)
     at.text_input(key=f"library_rename_{saved.id}").set_value("Two")
     at.button(key=f"library_rename_go_{saved.id}").click().run()
-    assert "is not yours but of somebody" in at.warning[0].value
+    assert "belongs to somebody" in at.warning[0].value
     assert store.plans()[0].name == "One"
     at.button(key=f"library_rename_go_{saved.id}").click().run()
     assert store.plans()[0].name == "Two"

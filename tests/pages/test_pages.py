@@ -39,14 +39,14 @@ def opened(page: str, store: Path, monkeypatch: pytest.MonkeyPatch, **query: str
 
 
 def copied(store: Path, to: Path) -> Path:
-    """A store of a test's own."""
+    """A separate copy of a store."""
     return Path(shutil.copytree(store, to))
 
 
 def bench(at: AppTest) -> dict:
-    """What the live bench was told."""
-    (told,) = [e.proto.bytes for e in at.main.get("bidi_component") if e.proto.component_name.endswith("live_bench")]
-    return json.loads(zlib.decompress(told))
+    """The message of the live bench."""
+    (message,) = [e.proto.bytes for e in at.main.get("bidi_component") if e.proto.component_name.endswith("live_bench")]
+    return json.loads(zlib.decompress(message))
 
 
 def masked_run(store: Path) -> str:
@@ -77,22 +77,22 @@ def test_a_run_is_a_link(filled_store: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not at.exception
     assert "Digits, mixed mask" in html(at)
     assert "finished" in html(at)
-    told = bench(at)
-    assert told["run"] == masked_run(filled_store)
-    assert not told["live"]
-    assert told["steps"] > 0
-    assert all(told["figures"][name] for name in ("accuracy", "loss", "alike"))
-    assert len(told["measured"]) == 2
-    assert len(told["masks"]["hex"]) == told["steps"]
-    assert len(told["truth"]) == 12
-    assert len(told["measured"][-1]["contribution"]) == 12 * 14
-    assert told["measured"][-1]["predicted"]
-    assert dict(told["facts"])["Status"] == "finished"
+    message = bench(at)
+    assert message["run"] == masked_run(filled_store)
+    assert not message["live"]
+    assert message["steps"] > 0
+    assert all(message["figures"][name] for name in ("accuracy", "loss", "similarity"))
+    assert len(message["evaluations"]) == 2
+    assert len(message["masks"]["hex"]) == message["steps"]
+    assert len(message["truth"]) == 12
+    assert len(message["evaluations"][-1]["contribution"]) == 12 * 14
+    assert message["evaluations"][-1]["predicted"]
+    assert dict(message["facts"])["Status"] == "finished"
 
 
 @pytest.mark.parametrize("page", ["train", "experts"])
 @pytest.mark.parametrize("name", ["aaaaaaaa", "../../etc/passwd", "<b>x</b>", ""])
-def test_a_link_to_no_run_is_one_sentence(
+def test_link_to_an_unknown_run_shows_one_sentence(
     page: str, name: str, filled_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at = opened(page, filled_store, monkeypatch, run=name)
@@ -139,7 +139,7 @@ def test_a_broken_task_link_stays_one_sentence(empty_store: Path, monkeypatch: p
         assert not at.warning
 
 
-def test_a_card_without_images_is_looked_at_and_not_chosen(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_card_without_images_opens_without_being_chosen(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at = opened("task", empty_store, monkeypatch, look="cifar")
     assert at.session_state["draft"].task == FIRST_RUN.task
     assert "CIFAR-100" in html(at)
@@ -147,30 +147,30 @@ def test_a_card_without_images_is_looked_at_and_not_chosen(empty_store: Path, mo
     assert at.session_state["draft"].task == "fashion"
 
 
-def test_going_on_trains_the_mask_that_is_painted(
+def test_branch_trains_the_mask_on_the_canvas(
     filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, asked = RunStore(copied(filled_store, tmp_path / "copy")), []
+    store, launched = RunStore(copied(filled_store, tmp_path / "copy")), []
     run = next(run for run in store.runs() if run.config.method == "mlae")
     save_checkpoint(store.paths(run.id).checkpoint, Training(prepare(run.config)).checkpoint())
-    monkeypatch.setattr(commands, "launch", lambda store, config, *rest: asked.append(config.plan) or run)
+    monkeypatch.setattr(commands, "launch", lambda store, config, *rest: launched.append(config.plan) or run)
     painted = replace(pattern("hourglass", "mixed"), targets=block_targets(12, "mlp.fc1"))
     swin = backbone("swin_base_patch4_window7_224.ms_in22k")
     deeper = fitted(painted, swin.default_targets)
-    for draft, goes_on, said in (
+    for draft, expected, notes in (
         (replace(FIRST_RUN, plan=painted), painted, 0),
         (replace(FIRST_RUN, plan=deeper, backbone=swin.name), fitted(deeper, block_targets(12)), 1),
     ):
         at = opened("train", store.folder, monkeypatch, run=run.id)
         at.session_state["draft"] = draft
         at.run()
-        assert html(at).count("it is stretched over those it has") == said
+        assert html(at).count("it is stretched over the layers that exist") == notes
         at.button(key=f"continue_start_{run.id}").click().run()
         assert not at.exception
-        assert asked.pop() == goes_on
+        assert launched.pop() == expected
 
 
-def test_the_command_that_does_the_same_is_that_of_this_run_in_this_store(
+def test_equivalent_command_names_this_run_and_this_store(
     filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = RunStore(copied(filled_store, tmp_path / "my store"))
@@ -185,7 +185,7 @@ def test_the_command_that_does_the_same_is_that_of_this_run_in_this_store(
     assert at.code[-1].value == f"python -m mlae_lab rerun {run.id}" + here
 
 
-def test_a_run_that_is_put_away_can_be_deleted_be_it_damaged(
+def test_archived_runs_can_be_deleted_even_if_damaged(
     filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = RunStore(copied(filled_store, tmp_path / "copy"))
@@ -194,7 +194,7 @@ def test_a_run_that_is_put_away_can_be_deleted_be_it_damaged(
         archive_file.archive(store, run)
     paths.archived(store.folder, damaged).write_bytes(b"half")
     at = opened("runs", store.folder, monkeypatch)
-    assert not [button for button in at.button if button.key == f"runs_bring_back_{damaged}"]
+    assert not [button for button in at.button if button.key == f"runs_restore_away_{damaged}"]
     for run in (damaged, whole):
         at.button(key=f"runs_delete_away_{run}").click().run()
         assert not at.exception
@@ -203,7 +203,7 @@ def test_a_run_that_is_put_away_can_be_deleted_be_it_damaged(
             store.run(run)
 
 
-def test_another_s_run_that_is_put_away_and_damaged_is_deleted_only_after_a_second_click(
+def test_damaged_archived_run_of_another_person_needs_a_second_click(
     filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = RunStore(copied(filled_store, tmp_path / "copy"))
@@ -215,19 +215,17 @@ def test_another_s_run_that_is_put_away_and_damaged_is_deleted_only_after_a_seco
     file.write_bytes(b"half")
     at = opened("runs", store.folder, monkeypatch)
     at.button(key=f"runs_delete_away_{run}").click().run()
-    (box,) = (box for box in at.expander if box.label.startswith("Put away"))
-    (said,) = box.warning  # where the click was, not a thousand runs above it
+    (box,) = (box for box in at.expander if box.label.startswith("Archived"))
+    (warning,) = box.warning  # next to the button, not at the top of the page
     assert file.exists()
-    assert "is not yours but of somebody" in said.value
+    assert "belongs to somebody" in warning.value
     assert len(at.warning) == 1
     at.button(key=f"runs_delete_away_{run}").click().run()
     assert not file.exists()
     assert not at.exception
 
 
-def test_a_file_that_is_no_run_is_called_what_its_person_calls_it(
-    empty_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_import_error_names_the_uploaded_file(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at = opened("runs", empty_store, monkeypatch)
     at.file_uploader(key="runs_import").upload("my [given].mlae", b"half", "application/zip").run()
     at.button(key="runs_import_go").click().run()
@@ -236,7 +234,7 @@ def test_a_file_that_is_no_run_is_called_what_its_person_calls_it(
     assert at.warning[0].value.startswith(r"My \[given\].mlae is not an archive file"), at.warning[0].value
 
 
-def test_a_run_that_can_have_no_more_epochs_says_so(
+def test_run_with_the_most_epochs_cannot_branch(
     filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = RunStore(copied(filled_store, tmp_path / "copy"))
@@ -245,7 +243,7 @@ def test_a_run_that_can_have_no_more_epochs_says_so(
     monkeypatch.setattr(commands, "epoch_of", lambda *_: 10_000)
     at = opened("train", store.folder, monkeypatch, run=run.id)
     assert not at.exception
-    assert "10,000 epochs behind it" in html(at)
+    assert "at epoch 10,000" in html(at)
     assert at.code[-1].value.startswith("python -m mlae_lab train")
 
 
@@ -265,7 +263,7 @@ def test_the_draft_survives_a_change_of_page(empty_store: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("page", "button"), [("home", "home_first_run"), ("train", "train_start")])
-def test_a_store_that_takes_no_run_is_a_sentence(
+def test_store_error_at_a_start_shows_one_sentence(
     page: str, button: str, empty_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -280,7 +278,7 @@ def test_a_store_that_takes_no_run_is_a_sentence(
     ]
 
 
-def test_a_run_that_cannot_be_repeated_is_a_sentence(
+def test_store_error_at_a_rerun_shows_one_sentence(
     filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -295,16 +293,14 @@ def test_a_run_that_cannot_be_repeated_is_a_sentence(
 
 def test_a_deleted_run_is_gone(filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = copied(filled_store, tmp_path / "copy")
-    run = masked_run(copy)
+    deleted = masked_run(copy)
     at = opened("runs", copy, monkeypatch)
-    at.button(key=f"runs_delete_{run}").click().run()
+    at.button(key=f"runs_delete_{deleted}").click().run()
     assert not at.exception
-    assert run not in [found.id for found in RunStore(copy).runs()]
+    assert deleted not in [run.id for run in RunStore(copy).runs()]
 
 
-def test_a_browser_that_still_shows_the_old_address_undoes_nothing(
-    empty_store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_previous_address_undoes_nothing(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two quick strokes: the second comes with the address from before the first."""
     old, painted = pattern("dense"), pattern("hourglass")
     at = opened("masks", empty_store, monkeypatch, mask=old.code)
@@ -317,7 +313,7 @@ def test_a_browser_that_still_shows_the_old_address_undoes_nothing(
     assert at.query_params["mask"] in (painted.code, [painted.code])
 
 
-def test_a_link_from_a_run_is_a_link_however_young_the_address(
+def test_link_from_a_run_counts_even_if_its_address_is_recent(
     filled_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, painted = pattern("dense"), pattern("hourglass")
@@ -346,10 +342,10 @@ def test_the_papers_setting_for_a_task_is_one_click(
     assert plan.coefficient_init == 4.0
 
 
-def test_a_card_says_ready_only_where_nothing_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_card_is_ready_only_with_complete_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLAE_LAB_DATA", str(tmp_path))
     make_vtab(tmp_path / "vtab-1k", "svhn")
     lost = make_vtab(tmp_path / "vtab-1k", "dtd")
     next((lost / "images" / "val200").iterdir()).unlink()
     words = {name: task_card(task(name), chosen=False).word for name in ("digits", "svhn", "dtd", "cifar")}
-    assert words == {"digits": "ready", "svhn": "ready", "dtd": "partial", "cifar": "no data here yet"}
+    assert words == {"digits": "ready", "svhn": "ready", "dtd": "partial", "cifar": "no data"}

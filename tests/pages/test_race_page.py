@@ -24,17 +24,17 @@ PLANS = [dense(), uniform(0.5), pattern("hourglass")]
 pytestmark = pytest.mark.usefixtures("no_supervisor")  # what is enqueued waits, and no process starts
 
 
-def test_an_empty_store_says_what_a_race_is(store: RunStore) -> None:
+def test_empty_store_explains_a_race(store: RunStore) -> None:
     assert "No race yet" in html(opened())
 
 
-def test_a_race_that_waits_then_runs_then_is_over(store: RunStore) -> None:
+def test_race_queued_running_and_finished(store: RunStore) -> None:
     runs = race.launch(store, BASE, PLANS, seeds=2)
     link = ",".join(run.id for run in runs)
     at = opened(runs=link)
     assert "No mask has been evaluated yet." in html(at)
     assert "3 masks, 2 seeds, 4 epochs each" in html(at)
-    assert html(at).count("not placed yet") == 3
+    assert html(at).count("no rank yet") == 3
     assert html(at).count("seeds 0, 1") == 3
     for i, run in enumerate(runs):
         measured(store, run, 50.0, 60.0 + 3 * (i % 3) + (i > 2))
@@ -50,7 +50,7 @@ def test_a_race_that_waits_then_runs_then_is_over(store: RunStore) -> None:
     assert not at.warning
 
 
-def test_masks_have_the_names_that_people_gave_them(store: RunStore) -> None:
+def test_masks_have_their_saved_names(store: RunStore) -> None:
     store.save_plan("Ada's <i>own</i>", PLANS[2])
     runs = race.launch(store, BASE, PLANS)
     shown = html(opened(runs=",".join(run.id for run in runs)))
@@ -63,7 +63,7 @@ def test_races_are_listed(store: RunStore) -> None:
     race.launch(store, replace(BASE, learning_rate=0.1), PLANS[:2], seeds=3)
     shown = html(opened())
     assert shown.index("Digits, 2 masks") < shown.index("Digits, 3 masks")
-    assert "0 of 6 runs over · 3 seeds" in shown
+    assert "0 of 6 runs have ended · 3 seeds" in shown
 
 
 def test_two_races_with_the_same_first_run_are_listed_as_two(store: RunStore) -> None:
@@ -74,7 +74,7 @@ def test_two_races_with_the_same_first_run_are_listed_as_two(store: RunStore) ->
     assert "Digits, 3 masks" not in shown
 
 
-def test_one_button_stops_a_race_and_another_s_only_after_a_second_click(store: RunStore) -> None:
+def test_stop_button_needs_a_second_click_for_another_persons_race(store: RunStore) -> None:
     own = race.launch(store, BASE, PLANS)
     at = opened(runs=",".join(run.id for run in own))
     (button,) = [b for b in at.button if b.label == "Stop the race"]
@@ -86,25 +86,27 @@ def test_one_button_stops_a_race_and_another_s_only_after_a_second_click(store: 
     others = race.launch(store, replace(BASE, learning_rate=0.1), PLANS, owner="a-visitor-of-long-ago")
     at = opened(runs=",".join(run.id for run in others))
     next(b for b in at.button if b.label == "Stop the race").click().run()
-    assert "not yours but of Ada" in at.warning[0].value
+    assert "belongs to Ada" in at.warning[0].value
     assert {store.run(run.id).status for run in others} == {Status.QUEUED}
     next(b for b in at.button if b.label == "Stop the race").click().run()
     assert {store.run(run.id).status for run in others} == {Status.STOPPED}
 
 
 @pytest.mark.parametrize("names", ["aaaaaaaa", "../../etc", "<b>x</b>", ",", ",".join(["aaaaaaaa"] * 2 + ["bbbbbbbb"])])
-def test_a_link_to_no_race_is_one_sentence(store: RunStore, names: str) -> None:
+def test_link_to_no_race_shows_one_sentence(store: RunStore, names: str) -> None:
     at = opened(runs=names)
     assert len(at.warning) == 1
     assert at.warning[0].value.startswith("This race cannot be shown: ")
     assert "<b>" not in at.warning[0].value
 
 
-def test_runs_on_unequal_terms_are_one_sentence_and_their_links(store: RunStore) -> None:
+def test_runs_that_differ_in_settings_show_one_sentence_and_links(store: RunStore) -> None:
     a = store.enqueue(BASE, "cpu")
     b = store.enqueue(replace(BASE, plan=PLANS[1], epochs=9), "cpu")
     at = opened(runs=f"{a.id},{b.id}")
-    assert (len(at.warning) == 1 and "numbers of epochs" in at.warning[0].value) or "epochs differ: 4 and 9" in at.warning[0].value  # fmt: skip
+    assert (
+        len(at.warning) == 1 and "numbers of epochs" in at.warning[0].value
+    ) or "epochs differ: 4 and 9" in at.warning[0].value
     assert not figures(at)
 
 
@@ -115,8 +117,11 @@ def test_a_lane_is_drawn_on_the_axes_of_all(store: RunStore) -> None:
     now = race.race(store, runs)
     first, leader = lane_figure(now, 0), lane_figure(now, 2)
     assert [trace["name"] for trace in first.data] == [
-        "the leader, Hourglass, fixed", "seed 0", "seed 1", "mean of 2 seeds",
-    ]  # fmt: skip
+        "the leader, Hourglass, fixed",
+        "seed 0",
+        "seed 1",
+        "mean of 2 seeds",
+    ]
     assert first.data[-1]["y"] == [50.0, 61.0]
     assert first.data[0]["line"]["dash"] == "dash"
     assert [trace["name"] for trace in leader.data] == ["seed 0", "seed 1", "mean of 2 seeds"]

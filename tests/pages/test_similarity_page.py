@@ -1,4 +1,4 @@
-"""The views Similarity and Diversity of the Experts page, opened through app.py on real small runs, and their commands."""
+"""The views Similarity and Diversity of the page Experts, opened through app.py on small runs, and their commands."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def answered(at: AppTest) -> AppTest:
     """The page once the run has answered."""
     deadline = time.monotonic() + 120
     while "spectrum" not in figures(at):
-        assert time.monotonic() < deadline and not at.warning, html(at)
+        assert time.monotonic() < deadline, html(at)
+        assert not at.warning, html(at)
         time.sleep(0.3)
         at.run()
     return at
@@ -75,12 +76,22 @@ def answered(at: AppTest) -> AppTest:
 # ---------------------------------------------------------------- similarity
 
 
-def test_one_run_beside_the_dense_one(real_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_compared_with_the_dense_run(real_store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     masked, whole = real_store.runs()
     at = answered(opened(real_store, monkeypatch, run=masked.id, view="similarity"))
     shown = figures(at)
-    assert {"similarity-by-layer", "similarity-over-epochs", "similarity-layers", "spectrum", "ranks", "overlap-reads",
-            "overlap-writes", "overlap-runs", "effective-rank-over-epochs", "stable-rank-over-epochs"} <= set(shown)  # fmt: skip
+    assert {
+        "similarity-by-layer",
+        "similarity-over-epochs",
+        "similarity-layers",
+        "spectrum",
+        "ranks",
+        "overlap-reads",
+        "overlap-writes",
+        "overlap-runs",
+        "effective-rank-over-epochs",
+        "stable-rank-over-epochs",
+    } <= set(shown)
     last = real_store.last(masked.id, ev.SimilarityStats)
     assert f"{ev.mean_of(last.effective_rank):.2f} of 8, in the other run" in shown["effective-rank-over-epochs"]
     assert "Both runs have the same seed" in html(at)
@@ -92,7 +103,7 @@ def test_one_run_beside_the_dense_one(real_store: RunStore, monkeypatch: pytest.
     assert "paper, A.4" in html(at)
 
 
-def test_only_a_run_made_in_the_same_way_is_the_dense_one() -> None:
+def test_dense_run_has_the_same_expert_settings() -> None:
     from mlae_lab.ui.queries import _is_dense_of
 
     mine = uniform(0.5)
@@ -117,7 +128,7 @@ def test_alone_at_a_checkpoint(real_store: RunStore, monkeypatch: pytest.MonkeyP
     assert figures(answered(at))["spectrum"] != end["spectrum"]
 
 
-def test_experts_of_a_higher_rank_have_a_null_line_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_baseline_of_experts_of_a_higher_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = RunStore(tmp_path)
     run = finished(store, replace(small_config(), plan=scaled(small_config().plan, expert_rank=2)))
     try:
@@ -130,7 +141,7 @@ def test_experts_of_a_higher_rank_have_a_null_line_too(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("named", ["aaaaaaaa", "<b>x</b>", "../../etc"])
-def test_a_link_to_no_other_run_is_a_sentence(
+def test_link_to_an_unknown_other_run_shows_one_sentence(
     real_store: RunStore, monkeypatch: pytest.MonkeyPatch, named: str
 ) -> None:
     at = opened(real_store, monkeypatch, run=real_store.runs()[0].id, view="similarity", other=named)
@@ -139,42 +150,42 @@ def test_a_link_to_no_other_run_is_a_sentence(
     assert "similarity-by-layer" in figures(at)
 
 
-def test_the_command_tells_the_same(real_store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_gives_the_same_result(real_store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
     masked, whole = (run.id for run in real_store.runs())
     folder = ["--store", str(real_store.folder)]
     assert main(["similarity", masked, whole, "--json", *folder]) == 0
-    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
     stats = real_store.last(masked, ev.SimilarityStats)
-    assert told["absolute"] == pytest.approx(stats.absolute)
-    assert told["effective_rank"] == pytest.approx(stats.effective_rank, abs=1e-4)
-    assert told["other_run"] == whole
-    assert len(told["other"]["same_reads"]) == 12
+    assert result["absolute"] == pytest.approx(stats.absolute)
+    assert result["effective_rank"] == pytest.approx(stats.effective_rank, abs=1e-4)
+    assert result["other_run"] == whole
+    assert len(result["other"]["same_reads"]) == 12
     assert main(["similarity", masked, "--checkpoint", "1", *folder]) == 0
     assert "random experts of these shapes" in capsys.readouterr().out
     assert main(["similarity", masked, "--checkpoint", "7", *folder]) == 2
     assert f"run {masked} keeps no checkpoint '7': it has 1" in capsys.readouterr().err
 
 
-def test_another_run_that_has_learned_on_is_read_again(
+def test_changed_adapter_of_the_other_run_is_read_again(
     real_store: RunStore, capsys: pytest.CaptureFixture[str]
 ) -> None:
     masked, whole = (run.id for run in real_store.runs())
-    words = ["similarity", masked, whole, "--json", "--store", str(real_store.folder)]
+    arguments = ["similarity", masked, whole, "--json", "--store", str(real_store.folder)]
 
-    def told() -> dict:
-        assert main(words) == 0
+    def result() -> dict:
+        assert main(arguments) == 0
         return json.loads(capsys.readouterr().out.splitlines()[-1])
 
-    first, file = told(), real_store.paths(whole).adapter
+    first, file = result(), real_store.paths(whole).adapter
     before, setup = file.read_bytes(), prepare(real_store.run(whole).config)  # as it was before its first step
     save_adapter(file, setup.experts, setup.head, BASE.backbone, BASE.task)
     try:
-        second = told()
+        second = result()
     finally:
         file.write_bytes(before)
     assert second["other"]["effective_rank"] != first["other"]["effective_rank"]
     assert second["absolute"] == first["absolute"]
-    assert told() == first
+    assert result() == first
 
 
 # ---------------------------------------------------------------- the central experiment
@@ -198,9 +209,7 @@ def timed(store: RunStore, step: float) -> None:
     store.move(run.id, Status.FINISHED)
 
 
-def test_where_nobody_has_tried_it_the_usual_experiment_is_proposed(
-    untried: Run, handmade: RunStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_default_experiment_is_proposed(untried: Run, handmade: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     at = opened(handmade, monkeypatch, run=untried.id, view="diversity")
     assert "Not run yet" in html(at)
     assert not figures(at)
@@ -218,7 +227,7 @@ def test_where_nobody_has_tried_it_the_usual_experiment_is_proposed(
     assert "There is no result for Digits yet" in html(at)
 
 
-def test_the_time_it_takes_is_told_where_it_was_measured(
+def test_estimated_time_is_shown_after_earlier_runs(
     untried: Run, handmade: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed(handmade, 0.5)
@@ -230,17 +239,17 @@ def test_the_time_it_takes_is_told_where_it_was_measured(
     assert "From the last run with this backbone" in html(at)
 
 
-def test_what_waits_is_cancelled_and_nothing_else(
+def test_only_queued_runs_of_the_experiment_are_cancelled(
     untried: Run, handmade: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = diversity.experiment(replace(BASE, epochs=diversity.EPOCHS, evaluations=1))
-    cells = asked.cells()
+    experiment = diversity.experiment(replace(BASE, epochs=diversity.EPOCHS, evaluations=1))
+    cells = experiment.cells()
     others = handmade.enqueue(cells["expert", 0.5, 0], "cpu", "somebody-else", Origin("", diversity.RELATION))
     at = opened(handmade, monkeypatch, run=untried.id, view="diversity")
     at.run()
     own = at.session_state["visitor_id"]
     alone = handmade.enqueue(cells["token", 0.5, 0], "cpu", own)  # mine, but started for itself
-    runs = diversity.launch(handmade, asked, own)
+    runs = diversity.launch(handmade, experiment, own)
     trains = runs["dense", 0.0, 0]
     assert handmade.claim(trains.id, "cpu")
     assert {others.id, alone.id} < {run.id for run in runs.values()}
@@ -260,7 +269,7 @@ def test_what_waits_is_cancelled_and_nothing_else(
 @pytest.mark.parametrize(
     "error", [sqlite3.OperationalError("database is locked"), OSError("no space left"), StoreError("no *room*")]
 )
-def test_trouble_with_the_store_is_a_sentence(
+def test_store_error_shows_one_sentence(
     untried: Run, handmade: RunStore, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fails(*_: object) -> None:
@@ -287,11 +296,28 @@ def test_trouble_with_the_store_is_a_sentence(
 def test_an_experiment_is_drawn_with_its_verdict(
     real_store: RunStore, handmade: RunStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = diversity.experiment(replace(BASE, evaluations=1), (0.5,), 3)
+    experiment = diversity.experiment(replace(BASE, evaluations=1), (0.5,), 3)
     rows = 12
-    for (arm, _, seed), run in diversity.launch(handmade, asked).items():
+    for (arm, _, seed), run in diversity.launch(handmade, experiment).items():
         cosine = {"dense": 0.2, "expert": 0.1, "token": 0.3, "lora": 0.2}[arm] + 0.01 * seed
-        handmade.append(run.id, [*[ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1), *(s.event for s in real_store.events(real_store.runs()[0].id, ev.ExpertStats))][:2], ev.SimilarityStats(2, (cosine,) * rows, (cosine + 0.001 * seed * (arm == "expert"),) * rows, tuple(((1.0, cosine), (cosine, 1.0)) for _ in range(rows)), (5.0 + seed,) * rows, (2.0,) * rows), ev.Evaluation(2, 26, "val", 70.0 + seed, 1.0, 1.0)])  # fmt: skip
+        handmade.append(
+            run.id,
+            [
+                *[
+                    ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1),
+                    *(s.event for s in real_store.events(real_store.runs()[0].id, ev.ExpertStats)),
+                ][:2],
+                ev.SimilarityStats(
+                    2,
+                    (cosine,) * rows,
+                    (cosine + 0.001 * seed * (arm == "expert"),) * rows,
+                    tuple(((1.0, cosine), (cosine, 1.0)) for _ in range(rows)),
+                    (5.0 + seed,) * rows,
+                    (2.0,) * rows,
+                ),
+                ev.Evaluation(2, 26, "val", 70.0 + seed, 1.0, 1.0),
+            ],
+        )
         handmade.move(run.id, Status.FINISHED)
     at = opened(handmade, monkeypatch, view="diversity")
     verdict = "the claim that masking makes experts less alike is supported at p = 0.5 (3 seeds, 2 epochs)"
@@ -301,16 +327,34 @@ def test_an_experiment_is_drawn_with_its_verdict(
         figures(at)
     )
     assert not [button for button in at.button if button.key == "diversity_start"]
-    words = ["diversity", "--task", "digits", "--backbone", BASE.backbone, "--epochs", "2", "--rates", "0.5", "--device", "cpu",
-             "--lr", "5e-4", "--warmup", "0", "--report", "--store", str(handmade.folder)]  # fmt: skip
-    assert main(words) == 0
+    arguments = [
+        "diversity",
+        "--task",
+        "digits",
+        "--backbone",
+        BASE.backbone,
+        "--epochs",
+        "2",
+        "--rates",
+        "0.5",
+        "--device",
+        "cpu",
+        "--lr",
+        "5e-4",
+        "--warmup",
+        "0",
+        "--report",
+        "--store",
+        str(handmade.folder),
+    ]
+    assert main(arguments) == 0
     assert verdict in capsys.readouterr().out
-    assert main([*words, "--json"]) == 0
+    assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["missing"] == 0
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["--rates", "a,b"], "write numbers separated by commas"),
         (["--rates", "0.99"], "each from 0 to 0.9"),
@@ -318,9 +362,9 @@ def test_an_experiment_is_drawn_with_its_verdict(
         (["--mask-per", "token"], "the arms set mask-per and input-dropout"),
     ],
 )
-def test_a_wrong_request_is_a_sentence_and_makes_no_store(
-    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_wrong_argument_shows_one_sentence_and_creates_no_store(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["diversity", "--task", "digits", *words, "--store", str(tmp_path / "none")]) == 2
-    assert said in capsys.readouterr().err
+    assert main(["diversity", "--task", "digits", *arguments, "--store", str(tmp_path / "none")]) == 2
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "none").exists()

@@ -228,7 +228,7 @@ def test_a_new_statistic_reaches_store_bench_report_and_archive(
     monkeypatch.setattr(queries, "store", lambda: lab_store)
     tail = queries.Tail(name)
     tail.update()
-    (sent,) = json.loads(zlib.decompress(live_bench.message(run, tail, live_bench.Words())))["statistics"]
+    (sent,) = json.loads(zlib.decompress(live_bench.message(run, tail, live_bench.BenchText())))["statistics"]
     assert sent["name"] == "seeds-eaten"
     assert "Seeds eaten: mean 0.5" in sent["alt"]
     assert sent["figure"]["layout"]["yaxis"]["title"]["text"] == "grams"

@@ -1,4 +1,4 @@
-"""Who may come in when the server is bound to a network."""
+"""Authentication when the server is bound to a network."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def given(at: AppTest, password: str) -> AppTest:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "::1"])
-def test_on_this_machine_alone_nobody_is_asked(address: str, bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loopback_needs_no_password(address: str, bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
     bind(address)
     monkeypatch.setenv("MLAE_LAB_PASSWORD", PASSWORD)
     at = open_app()
@@ -47,20 +47,20 @@ def test_on_this_machine_alone_nobody_is_asked(address: str, bind: Bind, monkeyp
 
 
 @pytest.mark.parametrize("address", [None, "", "0.0.0.0", "::", "192.168.1.5", "some-name"])
-def test_on_a_network_without_a_password_nobody_comes_in(address: str | None, bind: Bind, store: RunStore) -> None:
+def test_network_without_a_password_is_locked(address: str | None, bind: Bind, store: RunStore) -> None:
     bind(address)
     at = open_app()
     assert not is_open(at)
     assert not at.button
     assert not at.text_input
     assert len(at.error) == 1
-    told = at.error[0].value
-    assert "bound to a network" in told
-    assert "MLAE_LAB_PASSWORD" in told
-    assert "127.0.0.1" in told
+    message = at.error[0].value
+    assert "bound to a network" in message
+    assert "MLAE_LAB_PASSWORD" in message
+    assert "127.0.0.1" in message
 
 
-def test_a_short_password_lets_nobody_in_not_even_who_knows_it(bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_password_opens_nothing(bind: Bind, monkeypatch: pytest.MonkeyPatch) -> None:
     bind("0.0.0.0")
     monkeypatch.setenv("MLAE_LAB_PASSWORD", "short")
     at = open_app()
@@ -70,7 +70,7 @@ def test_a_short_password_lets_nobody_in_not_even_who_knows_it(bind: Bind, monke
 
 
 @pytest.mark.parametrize("password", [PASSWORD, "pässwörd", "日本語のパスワード"])
-def test_the_right_password_opens_and_the_line_says_what_is_not_protected(
+def test_correct_password_opens_with_a_note_about_encryption(
     password: str, bind: Bind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bind("0.0.0.0")
@@ -96,30 +96,30 @@ def test_a_wrong_password_takes_a_second_and_opens_nothing(
     at = given(open_app(), wrong)
     assert time.monotonic() - began >= authentication.WRONG_SECONDS
     assert not is_open(at)
-    assert at.error[0].value == "That is not the password."
+    assert at.error[0].value == "Wrong password."
     assert not is_open(at.run())
 
 
-def test_many_sessions_guess_no_faster_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_sessions_are_not_faster_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authentication, "WRONG_SECONDS", 0.2)
-    found: list[bool | None] = []
+    results: list[bool | None] = []
     threads = [
-        threading.Thread(target=lambda: found.append(authentication._attempt("predicted", PASSWORD))) for _ in range(5)
+        threading.Thread(target=lambda: results.append(authentication._attempt("guess", PASSWORD))) for _ in range(5)
     ]
     began = time.monotonic()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == [False] * 5
+    assert results == [False] * 5
     assert time.monotonic() - began >= 5 * 0.2
 
 
-def test_behind_too_many_guesses_an_attempt_gives_up_and_says_nothing_about_the_password(
+def test_attempt_times_out_behind_others_without_checking_the_password(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(authentication, "_TURN_SECONDS", 0.05)
-    with authentication._turn:
+    monkeypatch.setattr(authentication, "_WAIT_SECONDS", 0.05)
+    with authentication._attempt_lock:
         assert authentication._attempt(PASSWORD, PASSWORD) is None
     assert authentication._attempt(PASSWORD, PASSWORD) is True
 
@@ -156,16 +156,16 @@ def test_a_login_is_of_one_browser_one_password_and_one_store(
     assert ada not in others
 
 
-def test_the_salt_is_its_owners_alone_and_made_once(store: RunStore) -> None:
-    found: list[bytes] = []
-    threads = [threading.Thread(target=lambda: found.append(authentication._salt(store.folder))) for _ in range(8)]
+def test_salt_is_private_and_created_once(store: RunStore) -> None:
+    salts: list[bytes] = []
+    threads = [threading.Thread(target=lambda: salts.append(authentication._salt(store.folder))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     path = paths.login_salt(store.folder)
-    assert set(found) == {path.read_bytes()}
-    assert len(found) == 8
+    assert set(salts) == {path.read_bytes()}
+    assert len(salts) == 8
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert not list(store.folder.glob("*.part"))
 
@@ -186,10 +186,10 @@ def test_a_damaged_salt_keeps_logins_for_the_life_of_the_server(store: RunStore)
 def secrets(monkeypatch: pytest.MonkeyPatch) -> Callable[[dict], AppTest]:
     """Opens the lab with these secrets."""
 
-    return lambda found: open_app(secrets=found)
+    return lambda secrets_of_lab: open_app(secrets=secrets_of_lab)
 
 
-def test_with_a_provider_people_log_in_there_and_the_password_is_not_asked(
+def test_provider_replaces_the_password(
     secrets: Callable[[dict], AppTest], bind: Bind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bind("0.0.0.0")
@@ -203,7 +203,9 @@ def test_with_a_provider_people_log_in_there_and_the_password_is_not_asked(
     assert not is_open(at)
 
 
-def test_named_providers_have_a_button_each_and_none_is_said(secrets: Callable[[dict], AppTest], bind: Bind) -> None:
+def test_named_providers_have_a_button_each_and_none_is_an_error(
+    secrets: Callable[[dict], AppTest], bind: Bind
+) -> None:
     bind("0.0.0.0")
     common = {"redirect_uri": "z", "cookie_secret": "c"}
     at = secrets({"auth": common | {"uni": {"client_id": "x"}, "google": {"client_id": "y"}}})

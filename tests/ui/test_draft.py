@@ -46,7 +46,7 @@ def set_epochs(at: AppTest, value: int) -> AppTest:
 # ---------------------------------------------------------------- in the store
 
 
-def test_task_mask_and_settings_are_there_in_the_next_session(tab: Tab, store: RunStore) -> None:
+def test_task_mask_and_settings_survive_the_session(tab: Tab, store: RunStore) -> None:
     at = tab("masks", ADA, mask=pattern("hourglass").code, task="fashion")
     at.switch_page(str(PAGES / "train.py")).run()
     set_epochs(at, 33)
@@ -62,7 +62,7 @@ def test_another_browser_has_a_draft_of_its_own(tab: Tab, store: RunStore) -> No
 
 
 @pytest.mark.parametrize("page", [path.stem for path in PAGES.glob("*.py")])
-def test_a_look_at_a_page_writes_nothing(page: str, tab: Tab, store: RunStore) -> None:
+def test_opening_a_page_writes_nothing(page: str, tab: Tab, store: RunStore) -> None:
     tab(page, ADA).run()
     assert store.visitor(ADA).draft == ""
 
@@ -75,31 +75,45 @@ def test_a_link_wins_for_what_it_names_and_for_nothing_else(tab: Tab, store: Run
 
 @pytest.mark.parametrize(
     "text",
-    ["{", "null", "[]", "7", '"text"', "{}", '{"task": "digits"}', '{"task": 1, "plan": 2}', '{"task": "digits", "plan": {}}',
-     '{"task": "digits", "plan": null}', "[" * 100_000, json.dumps(OTHER.to_dict() | {"sparkle": 1}),
-     json.dumps(OTHER.to_dict() | {"epochs": 0}), json.dumps(OTHER.to_dict() | {"task": "imagenet"}),
-     json.dumps(OTHER.to_dict() | {"task": "[x](http://a.b)"}), json.dumps(OTHER.to_dict() | {"warmup": [1]}),
-     json.dumps(OTHER.to_dict() | {"plan": [1]}), json.dumps(OTHER.to_dict() | {"method": ["mlae"]}), "\x00", "é" * 5000],
-)  # fmt: skip
+    [
+        "{",
+        "null",
+        "[]",
+        "7",
+        '"text"',
+        "{}",
+        '{"task": "digits"}',
+        '{"task": 1, "plan": 2}',
+        '{"task": "digits", "plan": {}}',
+        '{"task": "digits", "plan": null}',
+        "[" * 100_000,
+        json.dumps(OTHER.to_dict() | {"sparkle": 1}),
+        json.dumps(OTHER.to_dict() | {"epochs": 0}),
+        json.dumps(OTHER.to_dict() | {"task": "imagenet"}),
+        json.dumps(OTHER.to_dict() | {"task": "[x](http://a.b)"}),
+        json.dumps(OTHER.to_dict() | {"warmup": [1]}),
+        json.dumps(OTHER.to_dict() | {"plan": [1]}),
+        json.dumps(OTHER.to_dict() | {"method": ["mlae"]}),
+        "\x00",
+        "é" * 5000,
+    ],
+)
 @pytest.mark.parametrize("page", ["train", "masks"])
-def test_a_kept_draft_that_cannot_be_read_is_a_fresh_start_with_one_sentence(
-    page: str, text: str, tab: Tab, store: RunStore
-) -> None:
+def test_unreadable_draft_is_replaced_with_one_sentence(page: str, text: str, tab: Tab, store: RunStore) -> None:
     store.keep_visitor(ADA, draft=text)
     at = tab(page, ADA)
     assert len(at.warning) == 1
-    told = at.warning[0].value
-    assert told.startswith("The kept draft could not be read (")
-    assert told.endswith("): this is a fresh one.")
-    assert len(told) < 450
-    assert "[x](" not in told
-    assert draft(at) == FIRST_RUN and store.visitor(ADA).draft == text, "a newer lab may still read it"
+    message = at.warning[0].value
+    assert message.startswith("The stored draft could not be read (")
+    assert message.endswith("): this is a new one.")
+    assert len(message) < 450
+    assert "[x](" not in message
+    assert draft(at) == FIRST_RUN
+    assert store.visitor(ADA).draft == text, "a newer lab may still read it"
     assert not at.run().warning
 
 
-def test_a_tab_that_comes_back_with_its_old_address_does_not_replace_what_another_one_painted(
-    tab: Tab, store: RunStore
-) -> None:
+def test_reloaded_tab_does_not_replace_the_draft_of_another_tab(tab: Tab, store: RunStore) -> None:
     keep(store, ADA, OTHER)
     old = {"task": "digits", "mask": pattern("dense").code}
     at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30)
@@ -126,7 +140,7 @@ def test_a_link_wins_also_where_the_session_learns_late_whose_it_is(tab: Tab, st
     assert at.query_params["task"] in ("digits", ["digits"])
 
 
-def test_one_value_that_does_not_fit_loses_nothing_of_the_rest(tab: Tab, store: RunStore) -> None:
+def test_one_invalid_value_does_not_discard_the_others(tab: Tab, store: RunStore) -> None:
     at = tab("train", ADA)
     before = draft(at)
     next(box for box in at.selectbox if box.label == "Preprocessing").select("fgvc-crop")
@@ -170,21 +184,22 @@ def learns(at: AppTest, visitor: str) -> AppTest:
     return at.run()
 
 
-def test_late_the_kept_draft_comes_if_nothing_was_changed(tab: Tab, store: RunStore) -> None:
+def test_late_id_loads_the_stored_draft_if_nothing_was_changed(tab: Tab, store: RunStore) -> None:
     keep(store, ADA, OTHER)
     at = learns(tab("train", BEN), ADA)
-    assert draft(at) == OTHER and epochs(at) == 33, "the form on the page must not put its own values back"
+    assert draft(at) == OTHER
+    assert epochs(at) == 33, "the form on the page must not put its own values back"
     assert at.run()
     assert draft(at) == OTHER == kept(store, ADA)
 
 
-def test_late_the_sessions_own_changes_win(tab: Tab, store: RunStore) -> None:
+def test_late_id_keeps_the_changes_of_the_session(tab: Tab, store: RunStore) -> None:
     keep(store, ADA, OTHER)
     at = learns(set_epochs(tab("train", BEN), 7), ADA)
     assert draft(at) == replace(FIRST_RUN, epochs=7) == kept(store, ADA)
 
 
-def test_late_a_draft_that_was_never_kept_stays_as_it_is(tab: Tab, store: RunStore) -> None:
+def test_late_id_without_a_stored_draft_changes_nothing(tab: Tab, store: RunStore) -> None:
     at = learns(set_epochs(tab("train", BEN), 7), ADA)
     assert kept(store, ADA).epochs == 7
     at = learns(tab("train", "new-" * 5), "nobody-" * 4)
@@ -200,17 +215,17 @@ def address(at: AppTest) -> dict[str, str]:
 
 def test_the_address_of_train_opens_the_same_run_elsewhere(tab: Tab, store: RunStore) -> None:
     keep(store, ADA, OTHER)
-    found = address(tab("train", ADA))
-    assert found["set"] == "epochs:33,lr:0.002,seed:5"
+    query = address(tab("train", ADA))
+    assert query["set"] == "epochs:33,lr:0.002,seed:5"
     keep(store, BEN, replace(FIRST_RUN, epochs=400, batch_size=8))
-    assert draft(tab("train", BEN, **found)) == OTHER
+    assert draft(tab("train", BEN, **query)) == OTHER
 
 
 def test_a_link_without_a_difference_means_the_proposed_settings(tab: Tab, store: RunStore) -> None:
-    found = address(tab("train", ADA))
-    assert found["set"] == "default"
+    query = address(tab("train", ADA))
+    assert query["set"] == "default"
     keep(store, BEN, OTHER)
-    assert draft(tab("train", BEN, **found)) == FIRST_RUN
+    assert draft(tab("train", BEN, **query)) == FIRST_RUN
 
 
 def test_a_link_opened_on_the_page_reaches_its_form(tab: Tab) -> None:
@@ -244,7 +259,7 @@ def test_an_address_that_comes_back_counts_from_its_last_return(tab: Tab, store:
         if value == 100:
             early = address(at)
         if value in (110, 128):
-            set_epochs(at, start)  # the first address once more, and left again
+            set_epochs(at, start)  # the first address again, then another one
     for name, value in first.items():
         at.query_params[name] = value  # a browser that has not yet heard of the new one sends it with a click
     at.run()
@@ -279,7 +294,7 @@ def test_an_edit_of_a_plan_that_was_replaced_meanwhile_is_refused(store: RunStor
 
 @pytest.mark.parametrize("page", ["train", "masks"])
 def test_a_stroke_outlives_a_link_in_another_spelling(page: str, tab: Tab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long after: the address is brought to one spelling, so that it is not taken for another link."""
+    """However long after: the address is brought to one spelling, so that it is not read as another link."""
     at = tab(page, ADA, set="lr:1e-3,epochs:21", task="fashion_mnist_1k", mask=pattern("dense").code)
     monkeypatch.setattr("mlae_lab.ui.draft._ECHO_SECONDS", 0.0)
     at.session_state["draft"] = replace(draft(at), plan=pattern("hourglass"))
@@ -291,10 +306,19 @@ def test_a_stroke_outlives_a_link_in_another_spelling(page: str, tab: Tab, monke
 
 @pytest.mark.parametrize(
     "query",
-    [{"set": "epochs:0"}, {"set": "sparkle:1"}, {"set": "data:/etc"}, {"set": "weights:/etc/passwd"}, {"set": "epochs"},
-     {"set": "lr:[x](http://a.b)"}, {"set": "backbone:resnet50"}, {"set": "preprocessing:fgvc-crop"},
-     {"set": "epochs:20", "mask": "nonsense"}, {"set": "epochs:20", "task": "imagenet"}],
-)  # fmt: skip
+    [
+        {"set": "epochs:0"},
+        {"set": "sparkle:1"},
+        {"set": "data:/etc"},
+        {"set": "weights:/etc/passwd"},
+        {"set": "epochs"},
+        {"set": "lr:[x](http://a.b)"},
+        {"set": "backbone:resnet50"},
+        {"set": "preprocessing:fgvc-crop"},
+        {"set": "epochs:20", "mask": "nonsense"},
+        {"set": "epochs:20", "task": "imagenet"},
+    ],
+)
 def test_a_broken_link_is_one_sentence_and_nothing_of_it_is_taken(query: dict, tab: Tab, store: RunStore) -> None:
     at = tab("train", ADA, **{"task": "digits", **query})
     assert len(at.warning) == 1

@@ -15,10 +15,23 @@ def test_a_click_becomes_cells() -> None:
     assert switched(PLAN, 3, {"rev": 3, "off": []}) == ()
 
 
-@pytest.mark.parametrize("edit", [
-    None, "x", {}, {"rev": 2, "off": []}, {"rev": 3}, {"rev": 3, "off": "all"}, {"rev": 3, "off": [[1, 0]]},
-    {"rev": 3, "off": [[0, 9]]}, {"rev": 3, "off": [["0", 0]]}, {"rev": 3, "off": [[0, 0], [0, 0]]}, {"rev": 3, "off": [0]},
-    {"rev": 3, "off": [[0]]}, {"rev": 3, "off": [[0.0, 0]]},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "edit",
+    [
+        None,
+        "x",
+        {},
+        {"rev": 2, "off": []},
+        {"rev": 3},
+        {"rev": 3, "off": "all"},
+        {"rev": 3, "off": [[1, 0]]},
+        {"rev": 3, "off": [[0, 9]]},
+        {"rev": 3, "off": [["0", 0]]},
+        {"rev": 3, "off": [[0, 0], [0, 0]]},
+        {"rev": 3, "off": [0]},
+        {"rev": 3, "off": [[0]]},
+        {"rev": 3, "off": [[0.0, 0]]},
+    ],
+)
 def test_what_is_old_or_malformed_does_not(edit: object) -> None:
     assert switched(PLAN, 3, edit) is None

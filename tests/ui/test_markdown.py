@@ -1,4 +1,4 @@
-"""Sentences of a page: words of others are no markdown in them, our own commands stay code."""
+"""Text sanitising: markdown in text from outside is escaped, the lab's commands stay code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mlae_lab.ui.markdown import plain, sentence
         ("a \\ b", r"a \\ b"),
     ],
 )
-def test_words_of_others_are_no_markdown(text: str, shown: str) -> None:
+def test_markdown_is_escaped(text: str, shown: str) -> None:
     assert plain(text) == shown
 
 

@@ -35,15 +35,15 @@ def test_an_edit_that_changes_nothing_is_no_edit() -> None:
     assert edited(PLAN, 3, edit(targets=list(PLAN.targets))) is None
 
 
-def test_an_undo_may_bring_back_another_width_and_other_rows_of_the_backbone() -> None:
+def test_undo_may_restore_another_width_and_other_rows() -> None:
     wide = edited(PLAN, 3, edit(keep=[[1] * 14] * 12, rate=[[0.1] * 14] * 12))
     assert wide == uniform(0.1, experts=14)
-    both = block_targets(12) + block_targets(12, "mlp.fc1")
-    larger = edit(keep=[[1] * 8] * 24, rate=[[0.5] * 8] * 24, targets=list(both))
+    layers_of_two_kinds = block_targets(12) + block_targets(12, "mlp.fc1")
+    larger = edit(keep=[[1] * 8] * 24, rate=[[0.5] * 8] * 24, targets=list(layers_of_two_kinds))
     assert edited(PLAN, 3, larger) is None  # this canvas has no such rows
-    new = edited(PLAN, 3, larger, layers=both)
+    new = edited(PLAN, 3, larger, layers=layers_of_two_kinds)
     assert new is not None
-    assert new.targets == both
+    assert new.targets == layers_of_two_kinds
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Warnings, readouts, resizing of a plan, and the cards of the patterns."""
+"""Warnings, summary and resizing of a plan, and the cards of the patterns."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ LAB = catalog.backbone("lab_vit_12x128")
 
 
 def test_the_papers_masks_draw_no_warning() -> None:
-    for found in paper_patterns():
-        assert plan_warnings(found.plan) == [], found.title
+    for entry in paper_patterns():
+        assert plan_warnings(entry.plan) == [], entry.title
 
 
 def test_empty_layers_are_named() -> None:
     texts = plan_warnings(allocation([8, 0, 8, 0] + [10] * 8))
     assert any("Layers 2, 4 keep no expert" in text for text in texts)
     assert "and 6 more keep no expert" in plan_warnings(allocation([0] * 12 + [8] * 12))[0]
-    both = with_modules(allocation([8] * 11 + [0]), LAB, LAB.modules[:2])
-    assert plan_warnings(both)[0].startswith("Layers 12 qkv, 12 proj keep no expert")
+    two_kinds = with_modules(allocation([8] * 11 + [0]), LAB, LAB.modules[:2])
+    assert plan_warnings(two_kinds)[0].startswith("Layers 12 qkv, 12 proj keep no expert")
 
 
 def test_nothing_left_is_called_a_linear_probe() -> None:
@@ -42,10 +42,10 @@ def test_another_budget_is_named() -> None:
 
 
 def test_rates_that_are_all_gone_are_named_where_there_were_some() -> None:
-    assert plan_warnings(dense(), meant_random=True) == [
-        "p is 0 everywhere now: no step drops an expert, so this is no stochastic mask any more."
+    assert plan_warnings(dense(), was_random=True) == [
+        "p is 0 everywhere now: no step drops an expert, so this mask is no longer stochastic."
     ]
-    assert plan_warnings(uniform(0.3), meant_random=True) == plan_warnings(dense()) == []
+    assert plan_warnings(uniform(0.3), was_random=True) == plan_warnings(dense()) == []
 
 
 def test_widening_adds_experts_with_the_rows_rate_and_narrowing_cuts() -> None:
@@ -78,10 +78,14 @@ def test_a_pattern_is_marked_on_other_layers_too(name: str) -> None:
         (pattern("hourglass"), "This is hourglass, fixed."),
         (uniform(0.7), "This is uniform, stochastic (p = 0.7)."),
         (allocation([7] + [8] * 11), "Nearest mask of the paper: dense; 1 cell differs."),
-        (pattern("incremental", "stochastic").with_rates([0.8] * 2 + [0.7] * 2 + [0.6] * 2 + [0.5, 0.4, 0.3, 0.2, 0.2, 0.0]),
-         "Nearest mask of the paper: incremental, stochastic; the rates differ by 0.80 in sum."),
+        (
+            pattern("incremental", "stochastic").with_rates(
+                [0.8] * 2 + [0.7] * 2 + [0.6] * 2 + [0.5, 0.4, 0.3, 0.2, 0.2, 0.0]
+            ),
+            "Nearest mask of the paper: incremental, stochastic; the rates differ by 0.80 in sum.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_nearest_mask_is_named(plan, sentence: str) -> None:
     assert _nearest_sentence(plan) == sentence
 
@@ -90,6 +94,6 @@ def test_what_is_computed_once_is_named() -> None:
     assert "every step computes all of them" in _step_sentence(dense(), LAB)
     assert "Block 1 lies before the first expert" in _step_sentence(allocation([0] + [8] * 11), LAB)
     assert "Blocks 1 to 6 lie before the first expert" in _step_sentence(lessons()[0].plan, LAB)
-    assert "as a linear probe's" in _step_sentence(allocation([0] * 12, columns=8), LAB)
+    assert "as for a linear probe" in _step_sentence(allocation([0] * 12, columns=8), LAB)
     swin = catalog.backbone("swin_base_patch4_window7_224.ms_in22k")
     assert "Swin-B" in _step_sentence(allocation([8] * 24), swin)

@@ -1,4 +1,4 @@
-"""What the pages share of a run that is watched."""
+"""Queries that the pages share."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from mlae_lab.runs.store import RunStore
 from mlae_lab.ui import queries
 
 
-def test_a_run_that_was_put_away_and_came_back_is_not_there_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_restored_run_has_its_events_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = RunStore(tmp_path)
     monkeypatch.setattr(queries, "store", lambda: store)
     run = store.enqueue(FIRST_RUN, "cpu").id
@@ -31,4 +29,4 @@ def test_a_run_that_was_put_away_and_came_back_is_not_there_twice(
         tail.update()
         assert [step.step for step in tail.steps] == [1, 2]
         assert len(tail.evaluations) == 1
-    assert tail.memo("steps", len(tail.steps), lambda: "made anew") == "made anew"
+    assert tail.memo("steps", len(tail.steps), lambda: "made again") == "made again"

@@ -32,7 +32,7 @@ def test_an_empty_text_is_the_proposed_run() -> None:
     assert replace(FIRST_RUN, **read_settings("")) == FIRST_RUN
 
 
-def test_every_setting_but_places_and_what_has_an_address_of_its_own() -> None:
+def test_links_have_every_setting_except_paths_and_separate_parameters() -> None:
     assert {f.name for f in fields(RunConfig)} - set(SETTINGS) == {
         "task",
         "plan",

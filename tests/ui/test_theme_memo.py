@@ -34,9 +34,7 @@ def written() -> CustomThemeConfig:
     return theme
 
 
-def test_what_is_remembered_is_what_streamlit_writes_and_is_looked_up_once(
-    themed: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cached_theme_equals_streamlits_and_is_computed_once(themed: None, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = written()
     assert plain.primary_color == "#0F766E"
     assert plain.dark.primary_color == "#2DD4BF"
@@ -50,7 +48,7 @@ def test_what_is_remembered_is_what_streamlit_writes_and_is_looked_up_once(
     assert not looked
 
 
-def test_a_streamlit_that_does_it_in_another_way_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_signature_is_left_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     def other(msg, section, more) -> None: ...
 
     monkeypatch.setattr(app_session, "_populate_theme_msg", other)

@@ -18,9 +18,9 @@ def svg(address: str) -> ElementTree.Element:
 
 
 def test_a_mask_has_one_cell_for_each_cell() -> None:
-    there, absent = svg(mask_image(pattern("incremental")))
-    assert there.get("d").count("z") == 96
-    assert there.get("fill") != "none"
+    present, absent = svg(mask_image(pattern("incremental")))
+    assert present.get("d").count("z") == 96
+    assert present.get("fill") != "none"
     assert absent.get("d").count("z") == 12 * 14 - 96
     assert absent.get("fill") == "none"
 
@@ -33,7 +33,7 @@ def test_a_dropped_expert_is_paler() -> None:
 
 def test_an_image_is_small() -> None:
     """A page of masks sends two dozen of them whenever the mark of the chosen one moves."""
-    assert max(len(mask_image(found.plan)) for found in paper_patterns()) < 5000
+    assert max(len(mask_image(entry.plan)) for entry in paper_patterns()) < 5000
 
 
 def test_the_bar_runs_from_probe_to_adapted() -> None:

@@ -1,4 +1,4 @@
-"""Who a browser is, and what its person is called."""
+"""The id of a browser, and its nickname."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def field(at: AppTest):
     return next(field for field in at.sidebar.text_input if field.label == "Your name in the queue")
 
 
-def asked(owners: list[str], me: str) -> list[str]:
+def names_of(owners: list[str], me: str) -> list[str]:
     """What a session of this visitor calls those owners."""
 
     def script(owners: list[str], me: str) -> None:
@@ -61,7 +61,8 @@ def test_without_a_cookie_a_session_has_an_id_of_its_own_and_keeps_it(tab: Tab) 
         at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=30).run()
         ids.append(at.session_state["visitor_id"])
         assert at.run().session_state["visitor_id"] == ids[-1]
-    assert ids[0] != ids[1] and all(re.fullmatch(r"[A-Za-z0-9_-]{22}", one) for one in ids), "128 bits each"
+    assert ids[0] != ids[1]
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]{22}", visitor_id) for visitor_id in ids), "128 bits each"
 
 
 def test_an_id_is_on_no_page_and_in_no_address(tab: Tab, store: RunStore) -> None:
@@ -72,7 +73,8 @@ def test_an_id_is_on_no_page_and_in_no_address(tab: Tab, store: RunStore) -> Non
         at = tab(page, ADA)
         sent = [str(element.proto) for element in at if hasattr(element, "proto")]
         holding = [text for text in sent if ADA in text]
-        assert len(sent) > 5 and len(holding) == 1, page
+        assert len(sent) > 5, page
+        assert len(holding) == 1, page
         assert "visitor_cookie" in holding[0], "what the cookie is set from, and nothing else"
         assert ADA not in str(dict(at.query_params))
     os.close(lock)
@@ -97,9 +99,17 @@ def test_a_name_is_on_every_page(tab: Tab) -> None:
 
 @pytest.mark.parametrize(
     ("text", "kept"),
-    [("Ada", "Ada"), (" a\n\nb ", "a b"), ("x" * 50, "x" * 24), ("x" * 23 + " y", "x" * 23), ("\x00\u200b\u202e\ufeff", ""),
-     ("<b>Zoë</b>", "<b>Zoë</b>"), ("日本", "日本"), ("\ud800a", "a")],
-)  # fmt: skip
+    [
+        ("Ada", "Ada"),
+        (" a\n\nb ", "a b"),
+        ("x" * 50, "x" * 24),
+        ("x" * 23 + " y", "x" * 23),
+        ("\x00\u200b\u202e\ufeff", ""),
+        ("<b>Zoë</b>", "<b>Zoë</b>"),
+        ("日本", "日本"),
+        ("\ud800a", "a"),
+    ],
+)
 def test_a_name_is_one_line_of_what_can_be_seen(text: str, kept: str) -> None:
     assert visitor.cleaned(text) == kept
 
@@ -111,7 +121,7 @@ def test_a_locked_store_says_that_the_name_is_not_kept(tab: Tab, store: RunStore
         other.execute("BEGIN IMMEDIATE")
         field(at).set_value("Ada").run()
         assert not at.exception
-        assert "could not be kept" in at.sidebar.error[0].value
+        assert "could not be stored" in at.sidebar.error[0].value
     finally:
         other.close()
     field(at).set_value("Ada L.").run()
@@ -123,10 +133,16 @@ def test_what_owners_are_called(store: RunStore) -> None:
     store.keep_visitor(BEN, nickname="Ben")
     store.keep_visitor("liar" * 5, nickname="You")
     named = {
-        ADA: "you", BEN: "Ben", "": "nobody known", "unknown-" * 3: "somebody", "liar" * 5: "somebody",
-        "cli:ada": "ada (terminal)", "cli:": "somebody (terminal)", "cli:\x1b[2J": "[2J (terminal)",
-    }  # fmt: skip
-    assert asked(list(named), ADA) == list(named.values())
+        ADA: "you",
+        BEN: "Ben",
+        "": "nobody known",
+        "unknown-" * 3: "somebody",
+        "liar" * 5: "somebody",
+        "cli:ada": "ada (terminal)",
+        "cli:": "somebody (terminal)",
+        "cli:\x1b[2J": "[2J (terminal)",
+    }
+    assert names_of(list(named), ADA) == list(named.values())
 
 
 def test_a_run_is_mine_if_this_browser_started_it(store: RunStore) -> None:
