@@ -55,7 +55,7 @@ def _print_summary(args: argparse.Namespace, store: RunStore, runs: list[Run], l
     lines = [
         f"{row['index'] or '-':>2}  {row['name']:<32}"
         + ("" if row["accuracy"] is None else f"{row['accuracy']:5.1f} %   {row['words']}")
-        for row in sorted(result["masks"], key=lambda row: row["index"] or len(runs) + 1)
+        for row in sorted(result["masks"], key=lambda row: row["rank"] or len(runs) + 1)
     ]
     print_result(args, result, "\n".join([*lines, standings.verdict, link]))
     return status

@@ -154,7 +154,9 @@ def test_coefficients_and_tiles_are_drawn_with_the_dense_run_as_reference(looked
     first = next(i for i, m in enumerate(similarity.absolute) if m is not None)
     assert f"{similarity.absolute[first]:.2f} / 0." in headings[first]
     assert "/ that of the dense run" in page.locator(".lb-tiles").inner_text()
-    assert "in the dense run" in page.evaluate("document.querySelector('.lb-similarity .js-plotly-plot').layout.title.text")
+    assert "in the dense run" in page.evaluate(
+        "document.querySelector('.lb-similarity .js-plotly-plot').layout.title.text"
+    )
     labels = page.evaluate(f"{CURVE}.layout.annotations.map(a => a.text)")
     assert any(label.startswith("probe ") for label in labels)
 

@@ -73,7 +73,7 @@ def test_errors_of_two_runs(lab: tuple[RunStore, Run, Run]) -> None:
     assert not at.warning
     assert tests.verdict.replace("'", "&#x27;") in html(at)
     assert "slices" in figures(at)
-    assert f"Only B is correct: {len(found.only_b)} images" in html(at)
+    assert f"Only B is correct: {len(tests.only_b)} images" in html(at)
     assert "none" in at.selectbox[0].options[0]
 
 

@@ -234,8 +234,8 @@ def test_estimated_time_is_shown_after_earlier_runs(
     at = opened(handmade, monkeypatch, run=untried.id, view="diversity")
     steps = diversity.EPOCHS * -(-800 // BASE.batch_size)
     each = 2 + 0.5 * steps
-    told = f"51 runs of about {seconds_text(each)}, about {seconds_text(51 * each)} in total, one after another."
-    assert told in html(at)
+    estimate = f"51 runs of about {seconds_text(each)}, about {seconds_text(51 * each)} in total, one after another."
+    assert estimate in html(at)
     assert "From the last run with this backbone" in html(at)
 
 

@@ -89,11 +89,7 @@ def test_runs_with_a_time_limit_are_not_a_pair() -> None:
     reason = pairs.unpaired_because(replace(A, max_seconds=60), replace(B, max_seconds=60))
     assert reason is not None
     assert "60 seconds" in reason
-<<<<<<< HEAD
-    assert "60 seconds" in reason
-=======
     assert "learning rate depends on the time" in reason
->>>>>>> w2-runs
 
 
 def test_branched_runs_and_runs_of_other_weights_are_not_a_pair(store: RunStore) -> None:
