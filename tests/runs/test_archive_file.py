@@ -229,7 +229,7 @@ def test_leftovers_of_a_killed_import_are_removed(store: RunStore, other: RunSto
 def test_every_relation_survives_export_and_import(store: RunStore, other: RunStore, tmp_path: Path) -> None:
     run = over(store)
     export(store, run.id, tmp_path / "a.mlae")
-    assert set(archive_file.RELATIONS) == set(continue_view._WORDS)
+    assert set(archive_file.RELATIONS) == set(continue_view._RELATIONS)
     for relation in archive_file.RELATIONS:
         changed(tmp_path / "a.mlae", header(relation=relation))
         assert inspect(tmp_path / "a.mlae").run.relation == relation
