@@ -103,7 +103,7 @@ def test_mask_is_applied_to_the_run(run: str) -> None:
     at.selectbox(key=f"whatif_{run}_mask").set_value("Incremental, fixed").run()
     assert not at.exception
     assert component(at, "fill")["off"] == []
-    assert "experts that this run does not have, and they are ignored: layer 1, expert 1" in html(at)
+    assert "experts that this run does not have; they are ignored: layer 1, expert 1" in html(at)
     at.slider(key=f"whatif_{run}_scale").set_value(0.0).run()
     assert at.query_params["scale"] in ("0", ["0"])
 

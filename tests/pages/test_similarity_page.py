@@ -134,7 +134,7 @@ def test_random_baseline_of_experts_of_a_higher_rank(tmp_path: Path, monkeypatch
     try:
         at = answered(opened(store, monkeypatch, run=run, view="similarity")).run()
         assert "times that of random experts" in figures(at)["similarity-layers"]
-        assert "24 draws of rank-2 experts" in html(at)
+        assert "24 rank-2 experts" in html(at)
         assert "of at most 5" in figures(at)["ranks"]
     finally:
         end_probe(store, run)
@@ -163,7 +163,7 @@ def test_command_gives_the_same_result(real_store: RunStore, capsys: pytest.Capt
     assert main(["similarity", masked, "--checkpoint", "1", *folder]) == 0
     assert "random experts of these shapes" in capsys.readouterr().out
     assert main(["similarity", masked, "--checkpoint", "7", *folder]) == 2
-    assert f"run {masked} keeps no checkpoint '7': it has 1" in capsys.readouterr().err
+    assert f"run {masked} has no checkpoint '7': it has 1" in capsys.readouterr().err
 
 
 def test_changed_adapter_of_the_other_run_is_read_again(

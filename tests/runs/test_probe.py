@@ -291,7 +291,7 @@ def local_probe(trained: tuple[RunStore, str]) -> Iterator[LocalProbe]:
         raise KeyError("n")
 
     process = LocalProbe(*trained, known={"long": long, "quick": quick, "wrong": wrong})
-    process.authentication = finish
+    process.gate = finish
     process.thread.start()
     yield process
     process.probe.leaving = True
@@ -304,7 +304,7 @@ def test_a_short_query_is_answered_during_a_long_one(local_probe: LocalProbe) ->
     far = local_probe.ask("long", timeout=0.0)
     assert far["state"] == "working"
     assert far["total"] == 1_000_000
-    local_probe.authentication.set()
+    local_probe.gate.set()
     assert local_probe.ask("long")["value"] == {"done": True}
 
 
@@ -316,14 +316,14 @@ def test_a_short_query_that_nobody_waits_for_is_abandoned_and_can_be_repeated(
     job = next(iter(local_probe.probe.jobs.values()))
     wait_for(lambda: job.state == "abandoned")
     monkeypatch.setattr(probe_worker, "REQUEST_SECONDS", 15.0)
-    local_probe.authentication.set()
+    local_probe.gate.set()
     assert local_probe.ask("long")["value"] == {"done": True}
 
 
 @pytest.fixture
 def impatient(local_probe: LocalProbe, monkeypatch: pytest.MonkeyPatch) -> LocalProbe:
     """The same with short timeouts: a query is a long one after 20 ms."""
-    for name, seconds in (("KEEP", 0.02), ("ASKER", 0.1), ("TAB", 0.3), ("LEFT", 30.0)):
+    for name, seconds in (("KEEP", 0.02), ("REQUEST", 0.1), ("TAB", 0.3), ("LEFT", 30.0)):
         monkeypatch.setattr(probe_worker, f"{name}_SECONDS", seconds)
     return local_probe
 
@@ -337,7 +337,7 @@ def test_a_long_query_continues_until_somebody_returns(
     before = next(iter(local_probe.probe.jobs.values()))
     time.sleep(0.4)
     assert before.state == "working"
-    local_probe.authentication.set()
+    local_probe.gate.set()
     assert local_probe.ask("long")["value"] == {"done": True}
     assert before.state == "done"
 
@@ -355,7 +355,7 @@ def test_a_long_query_continues_for_a_limited_time(
     monkeypatch.setattr(probe_worker, "LEFT_SECONDS", 0.5)
     wait_for(lambda: job.state == "abandoned")
     job = impatient.job()
-    impatient.authentication.set()
+    impatient.gate.set()
     wait_for(lambda: job.state == "done")
 
 
@@ -387,7 +387,7 @@ def test_only_the_newest_queries_without_anybody_waiting_continue(impatient: Loc
     wait_for(lambda: jobs[1].surplus)
     assert [job.state for job in jobs] == ["working"] * len(jobs)
     assert not jobs[2].surplus
-    impatient.authentication.set()
+    impatient.gate.set()
     wait_for(lambda: not impatient.probe.active)
     assert [job.state for job in jobs] == ["abandoned"] * 2 + ["done"] * probe_worker.LEFT_KEPT
 

@@ -264,7 +264,7 @@ def test_a_checkpoint_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
         tensors[damage] = torch.zeros(3)
         with pytest.raises(CheckpointError, match="the checkpoint does not fit"):
             Training(small(CONFIG), dataclasses.replace(old, tensors=tensors))
-    with pytest.raises(CheckpointError, match="it stands in epoch 9"):
+    with pytest.raises(CheckpointError, match="it is in epoch 9"):
         Training(small(CONFIG), dataclasses.replace(old, position=dataclasses.replace(old.position, epoch=9)))
 
 
