@@ -53,7 +53,7 @@ def _print_summary(args: argparse.Namespace, store: RunStore, runs: list[Run], l
         "masks": _rows(standings), "verdict": standings.verdict,
     }  # fmt: skip
     lines = [
-        f"{row['index'] or '-':>2}  {row['name']:<32}"
+        f"{row['rank'] or '-':>2}  {row['name']:<32}"
         + ("" if row["accuracy"] is None else f"{row['accuracy']:5.1f} %   {row['words']}")
         for row in sorted(result["masks"], key=lambda row: row["rank"] or len(runs) + 1)
     ]

@@ -263,7 +263,7 @@ def test_a_run_trains_on_while_the_store_is_locked(lab_store: RunStore, wait_for
     wait_for_step(lab_store, run, int(beat.step), wait_for)
     recorded = steps(lab_store, run)
     assert recorded == list(range(1, len(recorded) + 1))  # none is missing or duplicated
-    commands.stop(lab_store, run, beat=True)
+    commands.stop(lab_store, run, now=True)
 
 
 def test_the_end_of_a_run_is_recorded_after_a_lock(lab_store: RunStore, wait_for: Wait) -> None:

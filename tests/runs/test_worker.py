@@ -164,7 +164,7 @@ def test_a_run_that_fails_before_loading_has_a_reason(
     def refused(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(worker.pending_events, "tell", refused)
+    monkeypatch.setattr(worker.pending_events, "deliver", refused)
     status, name = work(SHORT)
     run = lab_store.run(name)
     assert (status, run.status) == (1, Status.FAILED)
