@@ -315,7 +315,7 @@ def test_replay_at_each_speed_reaches_the_end(visit: Callable[..., Page], over: 
         ("drift", "coefficient"),
         ("accuracy", "series"),
         ("loss", "series"),
-        ("alike", "series"),
+        ("similarity", "series"),
     ],
 )
 def test_every_figure_is_saved_as_png_svg_and_csv(figure: str, column: str, looked: Page) -> None:
