@@ -60,6 +60,7 @@ def update_norm(setup: Setup) -> list[float | None] | None:
 STATISTICS: tuple[Statistic, ...] = (Statistic("update_norm", update_norm, "Size of the update", "‖ΔW‖ (Frobenius)"),)
 
 
+@torch.no_grad()
 def measured(statistics: Sequence[Statistic], setup: Setup, epoch: int, step: int) -> Statistics | None:
     """All statistics of a moment, None if there is nothing to record.
 
