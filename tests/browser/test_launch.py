@@ -71,7 +71,7 @@ def test_a_race_is_shown_to_its_end(visit: Callable[..., Page], lab: Lab) -> Non
         page = visit(f"/race?runs={','.join(run.id for run in runs)}", width=800)
         page.get_by_text("no rank yet").first.wait_for(timeout=30_000)
         page.wait_for_function(
-            "() => /in the end/.test(document.querySelector('.race-verdict')?.textContent ?? '')", timeout=180_000
+            "() => /at the end/.test(document.querySelector('.race-verdict')?.textContent ?? '')", timeout=180_000
         )
         assert page.locator(".race-lane").count() == 2
         assert page.locator(".race-lane .place").first.inner_text()[0] in "12"
