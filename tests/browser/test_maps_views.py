@@ -67,7 +67,7 @@ def test_a_click_adds_an_image_and_maps_keep_their_shape(run: str, visit: Callab
 
 def test_an_uploaded_image_is_predicted_like_the_tasks(run: str, visit: Callable[..., Page]) -> None:
     page = visit(f"/experts?run={run}&view=predict&images=5")
-    page.get_by_text("The nearest training images").wait_for(timeout=WAIT)
+    page.get_by_role("heading", name="The nearest training images").wait_for(timeout=WAIT)
     page.wait_for_function("document.querySelectorAll('.gtitle').length >= 4", timeout=WAIT)
     nearest = page.locator(".lab-examples figcaption").all_text_contents()[1:]
     buffer = io.BytesIO()
