@@ -214,9 +214,7 @@ def _robustness(run: Run) -> None:
     )
     samples = columns[1].selectbox("Random masks", _SAMPLES, key=f"{key}_draws")
     other_run = names[columns[2].selectbox("Compare with", list(names), key=f"{key}_other")]
-    rescaled = columns[3].toggle(
-        "Active experts are rescaled by 1/(1−p)", key=f"{key}_rescaled", **_initial_value(key, "rescaled", True)
-    )
+    rescaled = columns[3].toggle("Rescale by 1/(1−p)", key=f"{key}_rescaled", **_initial_value(key, "rescaled", True))
     if not (columns[3].button("Evaluate", key=f"{key}_go") or requested is not None):
         page.note(
             "The distribution of accuracy under hundreds of random masks. A run trained with masking should lose less "
