@@ -44,7 +44,7 @@ def test_race_queued_running_and_finished(store: RunStore) -> None:
     assert "3rd, 60.5 %" in html(at)
     assert "seeds 0, 1." in html(at)
     assert set(figures(at)) == {"race-1", "race-2", "race-3"}
-    assert "Dashed: Hourglass, fixed, which leads." in figures(at)["race-1"]
+    assert "Dashed: Hourglass, fixed, the leader." in figures(at)["race-1"]
     assert at.code[0].value.startswith("python -m mlae_lab race --task digits --mask 'm1_")
     assert "--seeds 2 --store " in at.code[0].value
     assert not at.warning
