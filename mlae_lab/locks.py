@@ -41,13 +41,13 @@ def take(path: Path) -> int | None:
         OSError: If the file cannot be opened.
     """
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    if lock_again(lock):
+    if acquire(lock):
         return lock
     os.close(lock)
     return None
 
 
-def lock_again(lock: int) -> bool:
+def acquire(lock: int) -> bool:
     """Lock an open file; False if another process holds the lock."""
     for _ in range(5):  # a process that only tests the lock (`held`) has it for a moment too
         try:
@@ -58,6 +58,6 @@ def lock_again(lock: int) -> bool:
     return False
 
 
-def let_go(lock: int) -> None:
+def release(lock: int) -> None:
     """Release the lock and keep the file open."""
     fcntl.flock(lock, fcntl.LOCK_UN)

@@ -23,7 +23,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
-from mlae_lab.core.patterns import allocation, dense, pattern, scaled, uniform
+from mlae_lab.core.patterns import allocation, dense, pattern, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.errors import LabError
 from mlae_lab.runs import commands, paths
@@ -119,7 +119,7 @@ def test_every_option_reaches_the_run() -> None:
     ))  # fmt: skip
     assert config == RunConfig(
         task="fashion",
-        plan=scaled(uniform(0.25, experts=4), expert_rank=2, coefficient_init=0.5, train_coefficients=False),
+        plan=dataclasses.replace(uniform(0.25, experts=4), expert_rank=2, coefficient_init=0.5, train_coefficients=False),
         backbone="lab_vit_12x128.random", protocol="test", epochs=3, max_seconds=9.0, learning_rate=0.001,
         weight_decay=0.2, batch_size=10, warmup=0.3, evaluations=2, seed=5, device="cpu", precision="float32",
     )  # fmt: skip
@@ -141,7 +141,9 @@ BASE = RunConfig("digits", uniform(0.5), device="cpu")
         dataclasses.replace(BASE, warmup=0.25, evaluations=3, epochs=7),
         dataclasses.replace(BASE, evaluations=0, epochs=30),
         dataclasses.replace(BASE, weight_decay=0.0, batch_size=17, max_seconds=12.5),
-        dataclasses.replace(BASE, plan=scaled(allocation((1, 0, 14)), expert_rank=2, train_coefficients=False)),
+        dataclasses.replace(
+            BASE, plan=dataclasses.replace(allocation((1, 0, 14)), expert_rank=2, train_coefficients=False)
+        ),
         dataclasses.replace(BASE, plan=dataclasses.replace(dense(), targets=block_targets(12, "mlp.fc1"))),
         dataclasses.replace(BASE, protocol="test", seed=11, precision="bfloat16", backbone="lab_vit_12x128.random"),
         dataclasses.replace(FIRST_RUN, method="linear", epochs=5),

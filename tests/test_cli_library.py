@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mlae_lab.cli import main
-from mlae_lab.core.patterns import dense, pattern, scaled, uniform
+from mlae_lab.core.patterns import dense, pattern, uniform
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs.store import RunStore
 from tests.lab import printed_json
@@ -29,7 +30,7 @@ def test_saved_masks_are_listed_and_deleted(tmp_path: Path, capsys: Captured) ->
     assert main(["library", *options, "--json"]) == 0
     rows = printed_json(capsys)["library"]
     assert [row["name"] for row in rows] == ["file", "two ranks", "Sand glass"]
-    expected = [uniform(0.3), scaled(dense(), expert_rank=2), pattern("hourglass", "mixed", 0.3)]
+    expected = [uniform(0.3), replace(dense(), expert_rank=2), pattern("hourglass", "mixed", 0.3)]
     assert [MaskPlan.from_dict(row["plan"]) for row in rows] == expected
     assert [MaskPlan.from_code(row["code"]) for row in rows] == expected
     assert rows[0]["owner"]

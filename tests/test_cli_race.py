@@ -12,7 +12,7 @@ from mlae_lab import cli
 from mlae_lab.cli import main
 from mlae_lab.cli.masks import plans_of
 from mlae_lab.core.defaults import FIRST_RUN
-from mlae_lab.core.patterns import allocation, dense, pattern, scaled, uniform
+from mlae_lab.core.patterns import allocation, dense, pattern, uniform
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs import race
 from mlae_lab.runs.status import Status
@@ -40,13 +40,13 @@ def test_masks_are_patterns_with_a_kind_codes_and_files(tmp_path: Path) -> None:
     assert plans == [
         dense(), pattern("hourglass"), pattern("hourglass", "mixed", 0.25), uniform(0.25), dense(12, 2), uniform(0.1),
     ]  # fmt: skip
-    assert masks("--mask", "dense", "--expert-rank", "2") == [scaled(dense(), expert_rank=2)]
+    assert masks("--mask", "dense", "--expert-rank", "2") == [replace(dense(), expert_rank=2)]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--mask", "dense"], "a race of 1 masks: it must be 2 to 8"),
+        (["--mask", "dense"], "a race has 1 mask: choose 2 to 8"),
         (["--mask", "dense", "--mask", "dense"], "masks 1 and 2 are the same"),
         (["--mask", "dense", "--mask", "uniform", "--seeds", "4"], "seeds is 4: it must be a whole number from 1 to 3"),
         (["--mask", "dense", "--mask", "uniform", "--seconds", "5"], "set no time limit"),

@@ -77,7 +77,7 @@ def test_the_setting_is_described_and_checked() -> None:
     code += "@dataclass(frozen=True)\nclass Example:\n" + textwrap.indent(example("A setting."), "    ")
     described = run(code, {"__name__": __name__})["Example"]
     (entry,) = settings.settings_of(described)
-    assert (entry.option, entry.kind, entry.start) == ("label-smoothing", float, 0.0)
+    assert (entry.option, entry.kind, entry.initial) == ("label-smoothing", float, 0.0)
     assert entry.group in settings.form_groups(RunConfig)
     assert settings.hashed_values(described(), "mlae") == {}
     assert settings.hashed_values(described(0.1), "mlae") == {"label_smoothing": 0.1}

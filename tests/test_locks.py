@@ -19,9 +19,9 @@ def test_a_lock_is_taken_once_and_can_be_released(tmp_path: Path) -> None:
     assert lock is not None
     assert locks.held(file)
     assert locks.take(file) is None
-    locks.let_go(lock)
+    locks.release(lock)
     assert not locks.held(file)
-    assert locks.lock_again(lock)
+    assert locks.acquire(lock)
     assert locks.held(file)
     os.close(lock)
     assert not locks.held(file)

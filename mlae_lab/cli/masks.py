@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from mlae_lab.cli.output import UsageError
 from mlae_lab.core import catalog
 from mlae_lab.core.defaults import FIRST_RUN
-from mlae_lab.core.patterns import NAMES, fitted, pattern, scaled
+from mlae_lab.core.patterns import NAMES, fitted, pattern
 from mlae_lab.core.plan import Kind, MaskPlan
 
 
@@ -83,7 +84,7 @@ def plan_of(args: argparse.Namespace, backbone: str) -> MaskPlan:
         changed["coefficient_init"] = args.coefficient_init
     if args.freeze_coefficients:
         changed["train_coefficients"] = False
-    return scaled(plan, **changed)
+    return replace(plan, **changed)
 
 
 def _read_plan(name: str) -> MaskPlan:

@@ -310,7 +310,7 @@ def _print_difference(args: argparse.Namespace, store: RunStore, a: Run, b: Run)
     seeds = sample_size(difference.last) if difference.last else None
     result = {
         "a": a.id, "b": b.id, "pairs": len(difference.pairs), "difference": by_epoch, "verdict": difference.verdict,
-        "pairs_to_clear_zero": seeds and seeds.clear, "pairs_for_80_percent_power": seeds and seeds.likely,
+        "pairs_to_clear_zero": seeds and seeds.excludes_zero, "pairs_for_80_percent_power": seeds and seeds.power_80,
         "settled_by": difference.seeds_needed, "not_a_pair": why_not,
     }  # fmt: skip
     note = (

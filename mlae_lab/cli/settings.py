@@ -31,10 +31,10 @@ def add_run_options(
                 f"--{setting.option}",
                 dest=setting.name,
                 type=setting.kind if setting.kind in (int, float) else setting.from_text,
-                default=setting.start,
+                default=setting.initial,
                 metavar=_metavar(setting),
                 help=setting.help.replace("%", "%%")
-                + ("" if setting.start in (None, "") else " (default: %(default)s)"),
+                + ("" if setting.initial in (None, "") else " (default: %(default)s)"),
             )
 
 

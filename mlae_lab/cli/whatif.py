@@ -14,7 +14,7 @@ from mlae_lab.cli.output import UsageError, current_owner, print_result, run_com
 from mlae_lab.cli.queries import query_run
 from mlae_lab.core.expert_state import checked, kept_plan
 from mlae_lab.core.patterns import NAMES
-from mlae_lab.core.robustness import verdict, words
+from mlae_lab.core.robustness import summary, verdict
 from mlae_lab.files import write_whole
 from mlae_lab.runs.library import plan_name
 from mlae_lab.runs.store import Run, RunStore
@@ -225,7 +225,7 @@ def _robustness(args: argparse.Namespace) -> int:
             "two runs with equal badges"
         )
     answers = [_query_robustness(args, store, run) for run in runs]
-    lines = [words(answer, run.id) for run, answer in zip(runs, answers, strict=True)]
+    lines = [summary(answer, run.id) for run, answer in zip(runs, answers, strict=True)]
     result: dict[str, Any] = {"runs": [{"run": run.id, **answer} for run, answer in zip(runs, answers, strict=True)]}
     if len(runs) == 2:
         result["verdict"] = verdict(answers[0], answers[1], [run.id for run in runs])

@@ -136,7 +136,9 @@ def _plain(name: str) -> str:
 
 
 def task(name: str) -> Task:
-    """The task of that name or alias; `own:<folder>` is a folder of the user's images, with its classes yet unknown.
+    """The task of that name or alias; `own:<folder>` is a folder of the user's images.
+
+    The classes of such a folder are known only after it has been read.
 
     Raises:
         CatalogError: If the name is unknown; the message lists the closest names.

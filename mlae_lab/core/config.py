@@ -13,7 +13,7 @@ from typing import Any
 from mlae_lab.core import catalog
 from mlae_lab.core.patterns import dense
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.core.settings import ConfigError, check_settings, hashed_values, option_words, setting, settings_of
+from mlae_lab.core.settings import ConfigError, check_settings, hashed_values, option_arguments, setting, settings_of
 
 METHODS = ("mlae", "linear")
 MEAN_AND_DEVIATION = {
@@ -73,10 +73,10 @@ class RunConfig:
         default="val",
         metadata=setting(
             "Protocol",
-            "val: train on 800 images, evaluate on 200; use it to choose settings. test: train on all 1,000, evaluate "
-            "on the test set; report its last epoch over several seeds.",
+            "val: train on the train split, evaluate on val (VTAB-1k: 800 and 200 images); use it to choose settings. "
+            "test: train on train and val, evaluate on test; report its last epoch over several seeds.",
             option="protocol", choices=("val", "test"), group="setup",
-            titles={"val": "train800 → val200", "test": "train1000 → test"},
+            titles={"val": "train → val", "test": "train + val → test"},
         ),
     )  # fmt: skip
     epochs: int = field(
@@ -94,7 +94,7 @@ class RunConfig:
             "Time limit of the training. With a limit, the learning rate follows the clock, so results differ between "
             "machines.",
             option="seconds", low=0, high=30 * 86_400, exclusive=True, group="schedule",
-            noun="seconds", plural="time limits",
+            noun="time limit",
         ),
     )  # fmt: skip
     learning_rate: float = field(
@@ -171,13 +171,19 @@ class RunConfig:
         metadata=setting(
             "Images",
             'Origin of the images, such as "VTAB-1k"; `data.tasks.located` finds it.',
-            noun="data_label", plural="images",
+            noun="images", plural="images",
         ),
     )  # fmt: skip
     data_notes: tuple[str, ...] = field(
         default=(),
         compare=False,
-        metadata=setting("Notes on the images", "What the census noted about them.", noun="data_notes", hashed="never"),
+        metadata=setting(
+            "Notes on the images",
+            "What the census noted about them.",
+            noun="notes on the images",
+            plural="notes on the images",
+            hashed="never",
+        ),
     )
     data_fingerprint: str = field(
         default="",
@@ -185,7 +191,7 @@ class RunConfig:
         metadata=setting(
             "Fingerprint of the images",
             'Of their listing (`data.listing`), "" for images without a census.',
-            noun="data_fingerprint", hashed="never",
+            noun="fingerprint of the images", plural="fingerprints of the images", hashed="never",
         ),
     )  # fmt: skip
     weights: str = field(
@@ -220,7 +226,7 @@ class RunConfig:
             "Masks sampled per",
             "step: one mask for the whole batch, as in the paper. token: one mask per token, that is, ordinary "
             "dropout on A x; the control that separates the structure of the mask from its noise.",
-            option="mask-per", choices=("step", "token"), group="experts", plural="ways of sampling masks",
+            option="mask-per", choices=("step", "token"), group="experts", noun="mask-per", plural="ways of sampling masks",
             hashed="unless default", method="mlae",
         ),
     )  # fmt: skip
@@ -329,7 +335,9 @@ class RunConfig:
     def command(self) -> str:
         """The equivalent command line."""
         mask = [f"--mask '{self.plan.code}'"] if self.method == "mlae" else []
-        return " ".join(["python -m mlae_lab train", f"--task {shlex.quote(self.task)}", *mask, *option_words(self)])
+        return " ".join(
+            ["python -m mlae_lab train", f"--task {shlex.quote(self.task)}", *mask, *option_arguments(self)]
+        )
 
 
 def _values(config: RunConfig) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class PlanDifference:
         counted = Counter(cell.change for cell in self.cells)
         return {change: counted[change] for change in Change}
 
-    def words(self, a: str = "A", b: str = "B") -> str:
+    def summary(self, a: str = "A", b: str = "B") -> str:
         """The counts as text. a, b: names of the plans."""
         counts = self.counts
         parts = [

@@ -16,7 +16,7 @@ from mlae_lab.core.plan import MaskPlan, PlanError
 Factors = tuple[tuple[float | None, ...], ...]
 Cell = tuple[int, int]  # row and column, from 0
 
-MOST = 100.0  # largest absolute value of a factor
+MAX_FACTOR = 100.0  # largest absolute value of a factor
 _NAMED = re.compile(r"L(\d{1,3}|\d{1,3}\.[\w.]+?)(?:E(\d{1,2}))?", re.IGNORECASE | re.ASCII)
 
 
@@ -39,9 +39,9 @@ def checked(plan: MaskPlan, factors: object) -> Factors:
             raise PlanError(f"row {number} of the factors must have {plan.columns} values, one for each expert")
         for value, exists in zip(row, kept, strict=True):
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if exists and not (is_number and abs(value) <= MOST):
+            if exists and not (is_number and abs(value) <= MAX_FACTOR):
                 raise PlanError(
-                    f"a factor of row {number} is {value!r}: it must be a number from -{MOST:g} to {MOST:g}"
+                    f"a factor of row {number} is {value!r}: it must be a number from -{MAX_FACTOR:g} to {MAX_FACTOR:g}"
                 )
         state.append(tuple(float(value) if exists else None for value, exists in zip(row, kept, strict=True)))
     return tuple(state)
@@ -119,7 +119,7 @@ def read_off(plan: MaskPlan, text: str) -> tuple[Cell, ...]:
     Raises:
         PlanError: If a word cannot be read or names an expert that the run does not have.
     """
-    rows = {_layer_word(label).lower(): row for row, label in enumerate(plan.row_labels)}
+    rows = {_layer_token(label).lower(): row for row, label in enumerate(plan.row_labels)}
     cells: list[Cell] = []
     for word in filter(None, re.split(r"[,\s]+", text.strip())):
         match = _NAMED.fullmatch(word)
@@ -129,7 +129,7 @@ def read_off(plan: MaskPlan, text: str) -> tuple[Cell, ...]:
         row = int(name) - 1 if name.isdigit() else rows.get(f"l{name.lower()}", -1)
         if not 0 <= row < plan.rows:
             labels = plan.row_labels
-            label_range = f" ({_layer_word(labels[0])} to {_layer_word(labels[-1])})" if " " in labels[0] else ""
+            label_range = f" ({_layer_token(labels[0])} to {_layer_token(labels[-1])})" if " " in labels[0] else ""
             raise PlanError(f"{word[:40]} names layer {name[:30]}: this run has layers 1 to {plan.rows}{label_range}")
         if column is not None and not (0 <= column < plan.columns and plan.keep[row][column]):
             columns = ", ".join(str(c + 1) for c, kept in enumerate(plan.keep[row]) if kept) or "none"
@@ -144,12 +144,12 @@ def off_text(plan: MaskPlan, cells: Sequence[Cell]) -> str:
     """The inverse of `read_off`, as short as possible: "L3E2,L4"."""
     chosen, parts = set(cells), []
     for row, kept in enumerate(plan.keep):
-        layer = _layer_word(plan.row_labels[row])
+        layer = _layer_token(plan.row_labels[row])
         columns = [c for c, exists in enumerate(kept) if exists]
         off = [c for c in columns if (row, c) in chosen]
         parts += [layer] if off and off == columns else [f"{layer}E{c + 1}" for c in off]
     return ",".join(parts)
 
 
-def _layer_word(label: str) -> str:
+def _layer_token(label: str) -> str:
     return f"L{label.replace(' ', '.')}"

@@ -55,7 +55,7 @@ def difference(pattern: MaskPlan, plan: MaskPlan) -> tuple[int, float]:
             cells += abs(pattern.kept[source] - plan.kept[row])
             expected = shared[source]
             assert expected is not None, "a pattern has one drop rate per row"
-            distances = sorted(abs(p - expected) for k, p in zip(plan.keep[row], plan.drop_rate[row], strict=True) if k)
+            distances = sorted(abs(p - expected) for p in plan.rates[row])
             rate += sum(distances[:common])
     return cells, rate
 
@@ -66,9 +66,7 @@ def nearest(plan: MaskPlan) -> NearestPattern:
 
     Uniform and mixed masks are compared at the plan's median drop rate, or at 0.5 where that is 0.
     """
-    rates = [
-        p for kept, row in zip(plan.keep, plan.drop_rate, strict=True) for k, p in zip(kept, row, strict=True) if k
-    ]
+    rates = [p for row in plan.rates for p in row]
     middle = round(median(rates), 4) if rates else 0.0
 
     def distance(candidate: Pattern) -> NearestPattern:

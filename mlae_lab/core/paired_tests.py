@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from mlae_lab.core.proportions import holm, mcnemar, wilson
 from mlae_lab.errors import LabError
 
-SURE = 0.05  # significance level
+SIGNIFICANCE_LEVEL = 0.05  # significance level
 
 
 class PairedTestError(LabError):
@@ -79,7 +79,7 @@ class PairedTests:
         whole = self.whole
         if whole.only_a == whole.only_b == 0:
             return f"A and B are correct on the same {whole.correct_a:,} of {whole.images:,} images."
-        result = "not significant" if whole.mid >= SURE else "significant"
+        result = "not significant" if whole.mid >= SIGNIFICANCE_LEVEL else "significant"
         count = f"{whole.only_b:,} image{'s' * (whole.only_b != 1)}"
         return (
             f"Only B is correct on {count}, only A on {whole.only_a:,}: the difference is {result} "
@@ -89,7 +89,7 @@ class PairedTests:
     @property
     def of_classes(self) -> str:
         """The classes with a significant difference after Holm's correction, in one sentence."""
-        significant = [entry.name for entry in self.classes if entry.adjusted < SURE]
+        significant = [entry.name for entry in self.classes if entry.adjusted < SIGNIFICANCE_LEVEL]
         if not significant:
             return "No class differs significantly (Holm-corrected over all classes)."
         names = ", ".join(significant[:4]) + (f" and {len(significant) - 4} more" if len(significant) > 4 else "")

@@ -92,7 +92,7 @@ BY_DROP_RATE: dict[str, dict[float, float]] = {
 }
 
 
-def spread(task: str) -> tuple[Cell, ...]:
+def disagreeing_values(task: str) -> tuple[Cell, ...]:
     """The paper's values for MLAE's best accuracy on one VTAB task where its tables disagree, lowest first.
 
     Compares Table 1 with the best columns of the two sweeps. Empty where all agree and for FGVC.

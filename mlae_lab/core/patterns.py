@@ -237,8 +237,3 @@ def fitted(plan: MaskPlan, targets: Sequence[str]) -> MaskPlan:
         drop_rate=tuple(plan.drop_rate[row] for row in rows),
         targets=tuple(targets),
     )
-
-
-def scaled(plan: MaskPlan, **fields) -> MaskPlan:
-    """The plan with other expert settings (`expert_rank`, `coefficient_init`, `train_coefficients`)."""
-    return replace(plan, **fields)

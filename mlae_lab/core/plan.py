@@ -136,6 +136,14 @@ class MaskPlan:
         """Experts that exist in each row."""
         return tuple(sum(row) for row in self.keep)
 
+    @cached_property
+    def rates(self) -> tuple[tuple[float, ...], ...]:
+        """The drop rates of the experts that exist, in each row."""
+        return tuple(
+            tuple(p for k, p in zip(kept, row, strict=True) if k)
+            for kept, row in zip(self.keep, self.drop_rate, strict=True)
+        )
+
     @property
     def experts(self) -> int:
         """Experts that exist, over all rows."""
@@ -169,8 +177,8 @@ class MaskPlan:
     def row_rates(self) -> tuple[float | None, ...]:
         """The drop rate of each row: None where its experts differ, 0 for an empty row."""
         shared = []
-        for kept, rates in zip(self.keep, self.drop_rate, strict=True):
-            values = {p for k, p in zip(kept, rates, strict=True) if k} or {0.0}
+        for rates in self.rates:
+            values = set(rates) or {0.0}
             shared.append(values.pop() if len(values) == 1 else None)
         return tuple(shared)
 
@@ -245,8 +253,8 @@ class MaskPlan:
         """
         bits = [format(sum(k << i for i, k in enumerate(row)), "x") for row in self.keep]
         rates = []
-        for kept, row in zip(self.keep, self.drop_rate, strict=True):
-            values = [p for k, p in zip(kept, row, strict=True) if k] or [0.0]
+        for row in self.rates:
+            values = row or (0.0,)
             rates.append(",".join(map(_rate_text, values if len(set(values)) > 1 else values[:1])))
         parts = [_CODE_VERSION, f"{self.rows}x{self.columns}", _runs(bits), _runs(rates)]
         if self.expert_rank != 1:

@@ -48,6 +48,6 @@ def over_layers(layers: Sequence[RandomBaseline | None]) -> RandomBaseline | Non
     )
 
 
-def random_overlap(rank: int, other: int, dimension: int) -> float:
-    """Mean squared cosine of the principal angles of two random subspaces of ranks r and s: max(r, s) / d."""
-    return max(rank, other) / dimension
+def random_overlap(rank_a: int, rank_b: int, dimension: int) -> float:
+    """Mean squared cosine of the principal angles of two random subspaces of ranks r_a and r_b: max(r_a, r_b) / d."""
+    return max(rank_a, rank_b) / dimension

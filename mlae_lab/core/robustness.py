@@ -39,7 +39,7 @@ def robustness_of(answer: Mapping) -> Robustness:
     return Robustness(answer["trained"]["accuracy"], answer["mean"], answer["deviation"])
 
 
-def words(answer: Mapping, name: str) -> str:
+def summary(answer: Mapping, name: str) -> str:
     """One run in a sentence."""
     run = robustness_of(answer)
     deviation = "" if run.deviation is None else f", standard deviation {run.deviation:.1f}"

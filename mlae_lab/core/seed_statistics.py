@@ -28,8 +28,8 @@ class SeedStatistics:
         deviation: Standard deviation over seeds (n - 1 in the denominator), None for one seed.
         low: Lower end of the 95 % interval of the mean by Student's t, None for one seed.
         high: Its upper end.
-        least: Minimum.
-        most: Maximum.
+        minimum: Over seeds.
+        maximum: Over seeds.
     """
 
     epoch: int
@@ -38,11 +38,11 @@ class SeedStatistics:
     deviation: float | None
     low: float | None
     high: float | None
-    least: float
-    most: float
+    minimum: float
+    maximum: float
 
     @property
-    def spread(self) -> tuple[float, float, float] | None:
+    def interval(self) -> tuple[float, float, float] | None:
         """(deviation, low, high), None for one seed."""
         if self.deviation is None or self.low is None or self.high is None:
             return None
@@ -75,15 +75,15 @@ class SampleSize:
 
     Attributes:
         n: Pairs seen.
-        clear: The smallest n >= 2 for which the half-width of the 95 % interval is below the difference,
+        excludes_zero: The smallest n >= 2 for which the half-width of the 95 % interval is below the difference,
             t(97.5 %, n - 1) s / √n < |d|, so that the interval just excludes 0.
-        likely: The smallest n >= 2 with a power of 80 % (see `power`). It is larger than `clear`, with which the
+        power_80: The smallest n >= 2 with a power of 80 % (see `power`). It is larger than `excludes_zero`, with which the
             interval excludes 0 in only about half of all samples.
     """
 
     n: int
-    clear: int | None
-    likely: int | None
+    excludes_zero: int | None
+    power_80: int | None
 
 
 def sample_size(seen: SeedStatistics) -> SampleSize | None:
@@ -135,21 +135,21 @@ def power(effect: float, n: int) -> float:
 
 def seeds_needed(seen: SeedStatistics) -> str:
     """The seeds needed, in one or two sentences; "" where the interval of the pairs seen already excludes 0."""
-    if seen.spread is None:
+    if seen.interval is None:
         return "One pair is not enough to estimate how many seeds are needed."
     size = sample_size(seen)
     if size is None:
         return "The pairs do not vary, so the number of seeds needed cannot be estimated."
-    _, low, high = seen.spread
+    _, low, high = seen.interval
     if not low <= 0 <= high:
         return ""
-    if size.clear is None:
+    if size.excludes_zero is None:
         mean = points(seen.mean, signed=True)
         return f"Even {MAX_COUNTED:,} pairs would not separate a mean difference of {mean} points from 0."
     rough = " With so few pairs, the standard deviation and these numbers are rough estimates." if seen.n < 5 else ""
-    likely = f"more than {MAX_COUNTED:,}" if size.likely is None else f"{size.likely:,}"
+    likely = f"more than {MAX_COUNTED:,}" if size.power_80 is None else f"{size.power_80:,}"
     return (
-        f"If the mean and standard deviation stay the same, the 95 % interval excludes 0 with {size.clear:,} pairs of "
+        f"If the mean and standard deviation stay the same, the 95 % interval excludes 0 with {size.excludes_zero:,} pairs of "
         f"seeds; {likely} pairs detect a difference of this size with 80 % power.{rough}"
     )
 

@@ -86,8 +86,8 @@ class Setting:
     method: str = ""
 
     @property
-    def start(self) -> Any:
-        """The value where nobody chose one: the proposed one if there is one, else the default."""
+    def initial(self) -> Any:
+        """The initial value of the form, the options and links: the proposed value, else the default."""
         return self.default if self.proposed is None else self.proposed
 
     def check(self, value: Any) -> Any:
@@ -105,7 +105,7 @@ class Setting:
                 or (self.exclusive and value == self.low)
             ):
                 bound = "above" if self.exclusive else "from"
-                self._refuse(value, f"a number {bound} {self.low:g} and at most {self.high:g}")
+                self._refuse(value, f"a number {bound} {self.low:,.10g} and at most {self.high:,.10g}")
             return float(value)  # 1 and 1.0 are one setting and have one hash
         elif self.kind is tuple:
             if not isinstance(value, tuple | list) or not all(isinstance(part, str) for part in value):
@@ -184,7 +184,7 @@ def hashed_values(instance: Any, method: str) -> dict[str, Any]:
     }
 
 
-def option_words(instance: Any) -> list[str]:
+def option_arguments(instance: Any) -> list[str]:
     """The command-line options that give these settings: those that differ from the default or for which the lab
     proposes another value."""
     words = []

@@ -28,7 +28,7 @@ LINE_BYTES = 4_000_000  # the similarity of the largest canvas takes 1.3 MB
 TENSORS_HEADER_BYTES = 10_000_000
 _HEX, _BASE64 = re.compile("[0-9a-f]*"), re.compile("[A-Za-z0-9+/=]{1,40000}")
 _LAST_TIME = 250_000_000_000  # seconds since 1970, a little before the year 9900
-_MOST = 2**53  # whole numbers up to here survive JSON, SQLite and floats
+_MAX_INTEGER = 2**53  # whole numbers up to here survive JSON, SQLite and floats
 _HASH = re.compile(r"[0-9a-f]{12}")
 _DTYPES = {
     "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "U16": 2, "I16": 2, "F16": 2, "BF16": 2,
@@ -108,7 +108,7 @@ def tensors_trouble(header: bytes, size: int) -> str:
 
 
 def _are_counts(value: object) -> bool:
-    return isinstance(value, list) and all(type(n) is int and 0 <= n <= _MOST for n in value)
+    return isinstance(value, list) and all(type(n) is int and 0 <= n <= _MAX_INTEGER for n in value)
 
 
 # ---------------------------------------------------------------- run.json
@@ -160,7 +160,9 @@ def header_of(packed: Packed) -> tuple[Run, dict]:
     local: Any = header.get("here", {})
     kinds = {"owner": str, "attempt": int, "source": str, "data_folder": str}
     fits = isinstance(local, dict) and all(type(local.get(key, kind())) is kind for key, kind in kinds.items())
-    _require(fits and 0 <= local.get("attempt", 0) <= _MOST, "here", local, "owner, attempt, source and data_folder")
+    _require(
+        fits and 0 <= local.get("attempt", 0) <= _MAX_INTEGER, "here", local, "owner, attempt, source and data_folder"
+    )
     return run, {key: local[key] for key in kinds if key in local}
 
 
@@ -362,13 +364,13 @@ def _object(value: object) -> dict[str, object]:
 
 
 def _integer(value: object) -> object:
-    if type(value) is not int or not 0 <= value <= _MOST:
+    if type(value) is not int or not 0 <= value <= _MAX_INTEGER:
         raise ValueError(f"{short(value)}: it must be a whole number from 0 to 2**53")
     return value
 
 
 def _number(value: object) -> object:
-    if type(value) is not float and not (type(value) is int and -_MOST <= value <= _MOST):
+    if type(value) is not float and not (type(value) is int and -_MAX_INTEGER <= value <= _MAX_INTEGER):
         raise ValueError(f"{short(value)}: it must be a number")
     return value
 

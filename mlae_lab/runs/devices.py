@@ -78,7 +78,7 @@ def kind(name: str) -> str:
 def slots(device: str) -> tuple[str, ...]:
     """The slots of a queue, one active run each: ("cpu",), or ("cuda:0", "cuda:1", ...), one per GPU.
 
-    Without a GPU, "cuda" has a slot nonetheless, so that a run that needs a GPU fails with a reason.
+    "cuda" has a slot even without a GPU: a run that needs one starts and fails with a reason.
     """
     if device == "cpu":
         return ("cpu",)

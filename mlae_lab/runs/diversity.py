@@ -1,4 +1,4 @@
-"""The diversity experiment: does masking make experts less alike?
+"""The diversity experiment: does masking make experts less similar?
 
 The paper says so (section 4.3, appendix A.4). This trains one network many times with equal settings, where only the
 kind of dropout, its rate p and the seed differ:
@@ -10,7 +10,7 @@ kind of dropout, its rate p and the seed differ:
 
 Runs of one seed share the initial a, the initial head and the batches, so their differences are paired.
 
-The rule: at one p on one task, "masking makes experts less alike" is supported if the 95 % interval (Student's t
+The rule: at one p on one task, "masking makes experts less similar" is supported if the 95 % interval (Student's t
 over seeds) of the paired difference in mean |cosine| lies below 0, contradicted if it lies above, and not settled
 otherwise. The split into rank-1 parts is not unique; the effective rank of ΔW does not depend on it and is judged by
 the same rule.
@@ -24,10 +24,10 @@ from dataclasses import dataclass, replace
 from mlae_lab.core import catalog
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.events import SimilarityStats, mean_of
-from mlae_lab.core.patterns import EXPERTS, dense, fitted, scaled
+from mlae_lab.core.patterns import EXPERTS, dense, fitted
 from mlae_lab.core.random_baseline import RandomBaseline, over_layers, random_experts
+from mlae_lab.core.seed_statistics import SeedStatistics, seed_statistics
 from mlae_lab.runs import commands, outcomes, pairs
-from mlae_lab.runs.pairs import SeedStatistics, seed_statistics
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore
 
@@ -124,7 +124,7 @@ def _arm(config: RunConfig, arm: str, rate: float, seed: int) -> RunConfig:
     if arm in ("expert", "token"):
         plan = plan.with_rates((rate,) * plan.rows)
     if arm == "lora":
-        plan = scaled(plan, coefficient_init=1.0, train_coefficients=False)
+        plan = replace(plan, coefficient_init=1.0, train_coefficients=False)
     return replace(
         config, plan=plan, seed=seed, mask_per="token" if arm == "token" else "step",
         input_dropout=rate if arm == "lora" else 0.0,
@@ -184,7 +184,7 @@ def _base(config: RunConfig) -> tuple[RunConfig, float]:
     """The dense run with seed 0 of the experiment that a run is part of, and the run's p."""
     plan = config.plan
     rate = config.input_dropout or max(map(max, plan.drop_rate))
-    whole = scaled(plan.with_rates((0.0,) * plan.rows), train_coefficients=True)
+    whole = replace(plan.with_rates((0.0,) * plan.rows), train_coefficients=True)
     return replace(config, plan=whole, seed=0, mask_per="step", input_dropout=0.0, data=""), rate
 
 
@@ -302,9 +302,9 @@ def _point(measured: Mapping[Cell, Mapping[str, float]], wanted: Experiment, arm
 
 def judged(difference: SeedStatistics | None) -> int | None:
     """The sign of a difference: 1 above 0, -1 below, 0 if the interval contains 0, None for fewer than two pairs."""
-    if difference is None or difference.spread is None:
+    if difference is None or difference.interval is None:
         return None
-    _, low, high = difference.spread
+    _, low, high = difference.interval
     return 1 if low > 0 else -1 if high < 0 else 0
 
 
@@ -314,7 +314,7 @@ _TITLES = (("expert", "Expert dropout"), ("token", "Rank dropout per token"), ("
 
 
 def claim(point: Point) -> str:
-    """What a point says about the claim that masking makes experts less alike."""
+    """What a point says about the claim that masking makes experts less similar."""
     return _CLAIM[judged(point.differences.get("absolute"))]
 
 
@@ -325,7 +325,7 @@ def _verdict(results: Result) -> list[str]:
     if masked:
         counts = {point.differences["absolute"].n for point in masked if "absolute" in point.differences}
         sentences = [
-            f"On {task}, the claim that masking makes experts less alike is "
+            f"On {task}, the claim that masking makes experts less similar is "
             f"{_by_rate({point.rate: claim(point) for point in masked})} ({_range(counts)}, {config.epochs} epochs)."
         ]
     else:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.epochs import images_seen, steps_per_epoch
 from mlae_lab.core.events import Evaluation, Started, Statistics, TrainStep
+from mlae_lab.core.settings import hashed_values
 from mlae_lab.runs import devices
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.status import Status
@@ -88,8 +89,12 @@ class Outcome:
 
 def outcome(store: RunStore, run: Run) -> Outcome:
     """The outcome of a run so far."""
-    evaluations = [stored.event for stored in store.events(run.id, Evaluation)]
-    return Outcome(run.config, store.last(run.id, Started), evaluations, store.last(run.id, TrainStep))
+    started, step = store.last(run.id, Started), store.last(run.id, TrainStep)
+    return Outcome(run.config, started, _evaluations(store, run), step)
+
+
+def _evaluations(store: RunStore, run: Run) -> list[Evaluation]:
+    return [stored.event for stored in store.events(run.id, Evaluation)]
 
 
 def accuracy(store: RunStore, run: Run) -> float | None:
@@ -100,7 +105,7 @@ def accuracy(store: RunStore, run: Run) -> float | None:
 
 def accuracies(store: RunStore, run: Run) -> Curve:
     """The accuracies of a run that are comparable with those of other runs (`Outcome.curve`)."""
-    return outcome(store, run).curve
+    return Outcome(run.config, store.last(run.id, Started), _evaluations(store, run)).curve  # reads no step
 
 
 def is_through(run: Run, curve: Curve) -> bool:
@@ -124,7 +129,8 @@ def candidates(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]
             known.setdefault((_key(run.config), run.device), []).append(run)
     by_config = []
     for config in configs:
-        runs = [derived(store, r) for r in known.get((_key(config), devices.kind(config.device)), ())]
+        same = known.get((_key(config), devices.kind(config.device)), ())
+        runs = [derived(store, r) for r in same if _may_be_same_images(config, r.config)]
         through = [r for r in runs if is_through(r, accuracies(store, r))]
         unfinished = [r for r in runs if not r.status.is_over and r.status is not Status.STOPPING]
         by_config.append(through + unfinished)
@@ -132,6 +138,11 @@ def candidates(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]
 
 
 def _key(config: RunConfig) -> str:
-    """Equal for configs that differ only in the folder of the images and in how the device is written."""
-    settings = {name: value for name, value in config.to_dict().items() if name not in ("data", "device")}
-    return json.dumps(settings, sort_keys=True)
+    """Equal for configs that differ only in what no hash holds (such as the folder of the images) and in the device."""
+    plan = config.plan.hash if config.method == "mlae" else None
+    return json.dumps(hashed_values(config, config.method) | {"plan": plan, "device": ""}, sort_keys=True)
+
+
+def _may_be_same_images(config: RunConfig, other: RunConfig) -> bool:
+    """Whether two listings of images are equal; runs of version 0.5 have no fingerprint of theirs."""
+    return len({config.data_fingerprint, other.data_fingerprint} - {""}) < 2

@@ -260,17 +260,19 @@ class Difference:
                 f"After epoch {newest.epoch} of {self.pairs[0].last_epoch} B is {_relative(newest.mean)}. "
                 "A verdict needs both runs at their last epoch."
             )
-        if last.spread is None:
+        if last.interval is None:
             return (
                 f"B ends {_relative(last.mean)}. One pair does not show the variation between seeds: "
                 f"run at least {_number(ENOUGH_SEEDS)}."
             )
         few = " Two pairs are few: run at least three." if last.n < ENOUGH_SEEDS else ""
-        deviation, low, high = last.spread
+        deviation, low, high = last.interval
         if deviation < 1e-9:
             every = "Both pairs" if last.n == 2 else f"All {last.n} pairs"
             same = "end equal" if abs(last.mean) < 1e-9 else f"end with B {_relative(last.mean)}"
-            return f"{every} {same}, without any spread: the evaluation is too coarse for an interval.{few}"
+            return (
+                f"{every} {same}, with no variation between seeds: the evaluation is too coarse for an interval.{few}"
+            )
         if low <= 0 <= high:
             return (
                 f"The difference is within the seed noise: {points(last.mean, signed=True)} points, "

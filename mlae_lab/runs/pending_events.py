@@ -42,8 +42,8 @@ def deliver(store: RunStore, run: str) -> None:
         after = content["after"]
         named = [ev.renamed(kind, json.loads(payload)) for kind, payload in content["events"]]  # may be of version 0.5
         events = [ev.from_json(ev.KINDS[kind], json.dumps(payload)) for kind, payload in named if kind in ev.KINDS]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):  # a damaged file is kept and does not block the queue
-        return
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return  # a damaged file is kept and does not block the queue
     if store.event_ids(run)[1] == after:
         store.append(run, events)
         store.sync()

@@ -38,7 +38,7 @@ def checked(config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1) -> lis
     if type(seeds) is not int or not 1 <= seeds <= MAX_SEEDS:
         raise ConfigError(f"seeds is {seeds!r}: it must be a whole number from 1 to {MAX_SEEDS}")
     if not 2 <= len(plans) <= MAX_MASKS:
-        raise ConfigError(f"a race of {len(plans)} masks: it must be 2 to {MAX_MASKS}")
+        raise ConfigError(f"a race has {len(plans)} mask{'s' * (len(plans) != 1)}: choose 2 to {MAX_MASKS}")
     repeated = next((i for i, plan in enumerate(plans) if plan in plans[:i]), None)
     if repeated is not None:
         raise ConfigError(
@@ -210,10 +210,10 @@ class Race:
         if standing.rank == 1:
             return "level with the leader"
         behind = f"{points(standing.behind.mean)} behind"
-        spread = standing.behind.spread
-        if spread is None or spread[0] < 1e-9:
+        interval = standing.behind.interval
+        if interval is None or interval[0] < 1e-9:
             return behind
-        noise = "more than noise" if spread[1] > 0 else "within the noise"
+        noise = "more than noise" if interval[1] > 0 else "within the noise"
         return f"{behind}, {noise}"
 
 
@@ -292,9 +292,7 @@ def names(plans: Sequence[MaskPlan], known: Mapping[MaskPlan, str] | None = None
 
 
 def _name(plan: MaskPlan, paper: Mapping[tuple, str]) -> str:
-    rates = {
-        p for kept, row in zip(plan.keep, plan.drop_rate, strict=True) for k, p in zip(kept, row, strict=True) if k
-    }
+    rates = {p for row in plan.rates for p in row}
     rate = f", p = {rates.pop():g}" if len(rates) == 1 and rates != {0.0} else ""
     if title := paper.get((plan.keep, plan.drop_rate)):
         return title.replace(", stochastic", "") + rate if title.startswith("Uniform") else title + rate
@@ -343,9 +341,9 @@ def _standings(lanes: Sequence[Lane], epoch: int | None, seeds: Sequence[int]) -
 
 def _noise(lead: SeedStatistics, masks: int) -> str:
     """Whether a lead exceeds the seed noise, in one to three sentences."""
-    if lead.spread is None:
+    if lead.interval is None:
         return "One seed cannot distinguish a lead from noise."
-    deviation, low, high = lead.spread
+    deviation, low, high = lead.interval
     if deviation < 1e-9:
         return f"The lead is equal for all {lead.n} seeds: the evaluation is too coarse for an interval."
     few = f" {lead.n} seeds are few." if lead.n < pairs.ENOUGH_SEEDS else ""

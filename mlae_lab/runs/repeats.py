@@ -61,15 +61,15 @@ class Repeats:
         statistics = self.statistics
         if statistics is None:
             return "No run with these settings has reached its last epoch yet, so there is no mean."
-        if statistics.spread is None:
+        if statistics.interval is None:
             return (
                 f"One seed ends at {statistics.mean:.1f} %. One run does not show the variation between seeds: repeat "
                 f"it with at least {pairs.ENOUGH_SEEDS} seeds."
             )
-        deviation, low, high = statistics.spread
+        deviation, low, high = statistics.interval
         n, mean = statistics.n, statistics.mean
         if deviation < 1e-9:
-            return f"All {n} seeds end at {mean:.1f} %: the evaluation is too coarse for a spread."
+            return f"All {n} seeds end at {mean:.1f} %: the evaluation is too coarse to estimate a standard deviation."
         few = " Two seeds are few: run at least three." if n < pairs.ENOUGH_SEEDS else ""
         return (
             f"{mean:.1f} % on average over {n} seeds (95 % interval {low:.1f} to {high:.1f} %); the standard deviation "
@@ -78,11 +78,14 @@ class Repeats:
 
     @property
     def noise(self) -> str:
-        """The difference by which a single run of another mask exceeds the seed noise; "" without a spread."""
+        """The difference by which a single run of another mask exceeds the seed noise.
+
+        "" without a standard deviation between seeds.
+        """
         statistics = self.statistics
-        if statistics is None or statistics.spread is None or statistics.spread[0] < 1e-9:
+        if statistics is None or statistics.interval is None or statistics.interval[0] < 1e-9:
             return ""
-        deviation, _, high = statistics.spread
+        deviation, _, high = statistics.interval
         gap = (high - statistics.mean) * (2 * statistics.n) ** 0.5  # t(97.5 %, n - 1) s √2: 95 % of gaps are smaller
         return (
             f"The standard deviation over seeds is {deviation:.2f} points: two single runs that differ only in the "
@@ -172,9 +175,9 @@ def mean_and_interval(statistics: SeedStatistics | None) -> str:
     """A mean with its 95 % interval, for a cell of a table."""
     if statistics is None:
         return "–"
-    if statistics.spread is None:
+    if statistics.interval is None:
         return f"{statistics.mean:.1f} %"
-    _, low, high = statistics.spread
+    _, low, high = statistics.interval
     return f"{statistics.mean:.1f} % ({between(low, high, signed=False)})"
 
 

@@ -196,12 +196,12 @@ class Supervisor:
 
     def _leave(self) -> bool:
         """Release the lock, then check again: a launch meanwhile saw it held and started no supervisor."""
-        locks.let_go(self.lock)
+        locks.release(self.lock)
         try:
             has_work = bool(self.store.open_runs()) if self.store.folder.exists() else False
         except sqlite3.Error:
             has_work = False
-        return not has_work or not locks.lock_again(self.lock)
+        return not has_work or not locks.acquire(self.lock)
 
     # ------------------------------------------------------------ active runs
 

@@ -107,7 +107,9 @@ def _train(store: RunStore, run: Run, signals: list[int], writer: _Writer) -> Ex
 
     print(f"run {run.id}, attempt {run.attempt}: {run.config.command()}", flush=True)
     files = store.paths(run.id)
-    for leftover in [*files.folder.glob("*.part"), *files.folder.glob("checkpoints/*.part")]:
+    for leftover in (
+        part for pattern in ("*.part", "checkpoints/*.part", "answers/*.part") for part in files.folder.glob(pattern)
+    ):
         leftover.unlink(missing_ok=True)
     watch = _Watch(store, run.id, signals, HeartbeatWriter(files))
     try:

@@ -132,7 +132,7 @@ def since(last: Run, config: RunConfig) -> str:
 
 def _cells(before: MaskPlan, after: MaskPlan) -> str:
     cells = plan_difference(before, after)
-    counted = cells.words("that one", "this one")
+    counted = cells.summary("that one", "this one")
     if before.targets != after.targets:
         counted += ", on other layers"
     beyond = [text for text in pairs.beyond_the_cells(before, after) if "on other layers" not in text]

@@ -24,7 +24,7 @@ SETTINGS = tuple(setting.name for setting in _linked(RunConfig).values())
 def settings_code(config: Any) -> str:
     """The settings of a config (usually a RunConfig) that differ from the proposed ones, or "default"."""
     values = {setting: getattr(config, setting.name) for setting in _linked(type(config)).values()}
-    differing = (f"{s.option}:{s.to_text(value)}" for s, value in values.items() if value != s.start)
+    differing = (f"{s.option}:{s.to_text(value)}" for s, value in values.items() if value != s.initial)
     return ",".join(differing) or NOTHING
 
 
@@ -39,7 +39,7 @@ def read_settings(code: str, described: type = RunConfig) -> dict[str, Any]:
         ConfigError: If the text is not a list of known settings.
     """
     linked = _linked(described)
-    settings = {setting.name: setting.start for setting in linked.values()}
+    settings = {setting.name: setting.initial for setting in linked.values()}
     if code in ("", NOTHING):
         return settings
     named = set()

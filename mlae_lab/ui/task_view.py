@@ -238,7 +238,7 @@ def _reported(task: Task) -> None:
             if gain <= 0
             else f"Masking gained {gain:.1f} points here over p = 0 (Table 15)."
         )
-        if values := paper.spread(task.name):
+        if values := paper.disagreeing_values(task.name):
             page.note(
                 "The tables of the paper report different best values: "
                 + ", ".join(f"{c.value} ({c.table})" for c in values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import timm
@@ -11,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mlae_lab.analysis import attention
-from mlae_lab.core.patterns import allocation, fitted, scaled, uniform
+from mlae_lab.core.patterns import allocation, fitted, uniform
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.experts import experts_off
 from mlae_lab.model.inject import Experts, inject
@@ -74,7 +75,7 @@ def test_expert_map_is_what_the_expert_adds_at_each_patch(
     rank: int, small_vit: Callable[..., VisionTransformer]
 ) -> None:
     model = small_vit()
-    experts = trained(model, scaled(uniform(0.5, 3, 2), expert_rank=rank))
+    experts = trained(model, replace(uniform(0.5, 3, 2), expert_rank=rank))
     target, x = "blocks.1.attn.qkv", images()
     block_inputs = []
     hook = model.get_submodule(target).register_forward_pre_hook(lambda module, inputs: block_inputs.append(inputs[0]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from mlae_lab.analysis.similarity import SAMPLES, cosines, off_diagonal_means, random_baseline_of, similarity_stats
-from mlae_lab.core.patterns import allocation, dense, scaled
+from mlae_lab.core.patterns import allocation, dense
 from mlae_lab.model.inject import inject
 
 D_IN, D_OUT = 11, 7
@@ -93,7 +94,7 @@ def test_means_leave_the_diagonal_out() -> None:
 
 def test_statistics_of_a_network_have_one_entry_for_each_row(small_vit: Callable[..., VisionTransformer]) -> None:
     model = small_vit()
-    plan = scaled(allocation((3, 0, 1)), expert_rank=2)
+    plan = replace(allocation((3, 0, 1)), expert_rank=2)
     experts = inject(model, plan)
     fresh = similarity_stats(experts, epoch=0)
     assert fresh.signed == fresh.absolute == (0, None, None)
@@ -141,7 +142,7 @@ def test_random_baseline_matches_random_experts(rank: int) -> None:
 
 
 def test_similarity_stats_include_the_rank_of_each_row(small_vit: Callable[..., VisionTransformer]) -> None:
-    experts = inject(small_vit(), scaled(allocation((3, 0, 1)), expert_rank=2))
+    experts = inject(small_vit(), replace(allocation((3, 0, 1)), expert_rank=2))
     assert similarity_stats(experts, 0).effective_rank == similarity_stats(experts, 0).stable_rank == (None,) * 3
     with torch.no_grad():
         for layer in experts.layers.values():

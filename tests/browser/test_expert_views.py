@@ -184,6 +184,6 @@ def test_the_experiment_shows_its_verdict(
     runs: dict[str, str], experiment: diversity.Experiment, visit: Callable[..., Page]
 ) -> None:
     page = visit(f"/experts?run={runs['masked']}&view=diversity", scheme="dark", width=800)
-    page.get_by_text("the claim that masking makes experts less alike").first.wait_for(timeout=60_000)
+    page.get_by_text("the claim that masking makes experts less similar").first.wait_for(timeout=60_000)
     settled(page, 4)
     assert page.evaluate(CUT) == [0, []]

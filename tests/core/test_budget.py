@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -12,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from mlae_lab.core import catalog
 from mlae_lab.core.budget import budget, expected_active, expert_parameters, step_cost
 from mlae_lab.core.edits import with_modules
-from mlae_lab.core.patterns import allocation, dense, lessons, pattern, scaled, uniform
+from mlae_lab.core.patterns import allocation, dense, lessons, pattern, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.model.backbones import bundled_network
 from mlae_lab.model.inject import inject
@@ -24,7 +25,7 @@ LAB = catalog.backbone("lab_vit_12x128")
     ("rank", "trained", "numbers"), [(1, True, 3073), (1, False, 3072), (2, True, 6145), (4, True, 12_289)]
 )
 def test_one_expert_on_the_qkv_of_vit_b16(rank: int, trained: bool, numbers: int) -> None:
-    assert expert_parameters(scaled(dense(), expert_rank=rank, train_coefficients=trained), 768, 2304) == numbers
+    assert expert_parameters(replace(dense(), expert_rank=rank, train_coefficients=trained), 768, 2304) == numbers
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_one_expert_on_the_qkv_of_vit_b16(rank: int, trained: bool, numbers: int
     ],
 )
 def test_parameters_of_twelve_blocks(experts: int, rank: int, parameters: int) -> None:
-    plan = scaled(dense(experts=experts), expert_rank=rank)
+    plan = replace(dense(experts=experts), expert_rank=rank)
     assert budget(plan, dict.fromkeys(plan.targets, (768, 2304))).parameters == parameters
 
 
@@ -95,7 +96,7 @@ def test_a_plan_that_drops_nothing_is_never_empty_where_it_has_experts(plan: Mas
 BUILT = [
     dense(),
     pattern("incremental", "mixed"),
-    scaled(allocation((0,) * 7 + (3,) * 5), expert_rank=2),
+    replace(allocation((0,) * 7 + (3,) * 5), expert_rank=2),
     lessons()[0].plan,
     with_modules(pattern("hourglass"), LAB, LAB.modules),
     with_modules(allocation((0,) * 11 + (2,)), LAB, ("mlp.fc2",)),

@@ -68,7 +68,7 @@ def test_hash_depends_on_every_setting() -> None:
     fields = {field.name for field in dataclasses.fields(RunConfig)}
     assert {name for change in changes for name in change} == fields - {"data", "data_notes", "data_fingerprint"}
     for change in ({"data": "/images"}, {"data_notes": ("few images",)}, {"data_fingerprint": "0123456789ab"}):
-        assert dataclasses.replace(base, **change).hash == base.hash, "the path of a folder is not part of a run"
+        assert dataclasses.replace(base, **change).hash == base.hash, "what no hash holds"
         assert set(differences(base, dataclasses.replace(base, **change))) <= {"data"}
     hashes = {base.hash} | {dataclasses.replace(base, **change).hash for change in changes}
     assert len(hashes) == 1 + len(changes)
@@ -117,7 +117,7 @@ def test_an_alias_becomes_the_name() -> None:
         ({"seed": -1}, ["seed is -1"]),
         ({"seed": 2**31}, ["seed is 2147483648"]),
         ({"evaluations": -1}, ["evaluations is -1"]),
-        ({"mask_per": "image"}, ["mask per is 'image'", "step, token"]),
+        ({"mask_per": "image"}, ["mask-per is 'image'", "step, token"]),
         ({"input_dropout": 1}, ["input dropout is 1", "at most 0.9"]),
         ({"input_dropout": -0.1}, ["input dropout is -0.1"]),
         ({"learning_rate": 0}, ["learning rate is 0", "above 0"]),

@@ -27,10 +27,10 @@ def test_every_cell_is_one_of_five() -> None:
 
 
 def test_the_counts_as_text() -> None:
-    assert plan_difference(dense(), dense()).words() == "All 96 experts are the same"
-    assert plan_difference(dense(), uniform(0.5)).words() == "Experts: 96 with another drop rate, 0 the same"
+    assert plan_difference(dense(), dense()).summary() == "All 96 experts are the same"
+    assert plan_difference(dense(), uniform(0.5)).summary() == "Experts: 96 with another drop rate, 0 the same"
     difference = plan_difference(allocation((2, 1), columns=2), allocation((1, 2), columns=2))
-    assert difference.words("yours", "the other") == "Experts: 1 only in yours, 1 only in the other, 2 the same"
+    assert difference.summary("yours", "the other") == "Experts: 1 only in yours, 1 only in the other, 2 the same"
 
 
 def test_swapping_the_plans_swaps_the_counts() -> None:
@@ -47,4 +47,4 @@ def test_layers_are_matched_by_name() -> None:
     assert difference.targets == (*block_targets(2), *block_targets(2, "mlp.fc1"))
     assert difference.counts[Change.ONLY_A] == difference.counts[Change.ONLY_B] == 4
     reordered = replace(qkv, targets=qkv.targets[::-1])
-    assert plan_difference(qkv, reordered).words() == "All 4 experts are the same"
+    assert plan_difference(qkv, reordered).summary() == "All 4 experts are the same"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -20,7 +21,6 @@ from mlae_lab.core.patterns import (
     paper_patterns,
     pattern,
     random_counts,
-    scaled,
     uniform,
 )
 from mlae_lab.core.plan import Kind, MaskPlan, PlanError, block_targets
@@ -219,7 +219,7 @@ def test_allocation_keeps_the_first_experts_of_each_row() -> None:
 
 
 def test_scaled_changes_the_experts_and_not_the_mask() -> None:
-    plan = scaled(uniform(0.5), expert_rank=4, coefficient_init=0.25, train_coefficients=False)
+    plan = replace(uniform(0.5), expert_rank=4, coefficient_init=0.25, train_coefficients=False)
     assert plan.keep == uniform(0.5).keep
     assert plan.drop_rate == uniform(0.5).drop_rate
     assert (plan.expert_rank, plan.coefficient_init, plan.train_coefficients) == (4, 0.25, False)

@@ -6,7 +6,7 @@ from statistics import mean, stdev
 
 import pytest
 
-from mlae_lab.core.robustness import robustness_of, verdict, words
+from mlae_lab.core.robustness import robustness_of, summary, verdict
 
 
 def answer(trained: float, accuracies: list[float], images: int = 200) -> dict:
@@ -20,7 +20,7 @@ def answer(trained: float, accuracies: list[float], images: int = 200) -> dict:
 def test_the_loss_is_the_mean_over_the_masks() -> None:
     assert robustness_of(answer(60.0, [50.0, 40.0])).loss == 15.0
     assert robustness_of(answer(60.0, [61.0, 62.0])).change == "gains 1.5 points"
-    assert words(answer(60.0, [50.0, 40.0]), "A") == (
+    assert summary(answer(60.0, [50.0, 40.0]), "A") == (
         "A: 60.0 % with all experts, 45.0 % on average over 2 random masks at p = 0.5, standard deviation 7.1; "
         "minimum 40.0 %"
     )

@@ -33,7 +33,7 @@ def test_sample_size_for_80_percent_power_as_in_tables(effect: float, pairs: int
     """Paired t-test, two-sided, 5 %: Cohen's small, medium and large effects and one of a standard deviation."""
     size = sample_size(seen(effect * 2.5, 2.5))
     assert size is not None
-    assert size.likely == pairs
+    assert size.power_80 == pairs
     assert power(effect, pairs) >= 0.8 > power(effect, pairs - 1)
 
 
@@ -56,14 +56,14 @@ def test_power_is_the_share_of_intervals_that_exclude_zero(effect: float, n: int
 def test_the_interval_excludes_zero_from_the_sample_size_on(mean: float, deviation: float) -> None:
     size = sample_size(seen(mean, deviation))
     assert size is not None
-    assert size.clear is not None
+    assert size.excludes_zero is not None
 
     def half_width(n: int) -> float:
         return t_quantile(n - 1) * deviation / math.sqrt(n)
 
-    assert half_width(size.clear) < abs(mean)
-    assert size.clear == 2 or half_width(size.clear - 1) >= abs(mean)
-    assert size.likely is None or size.likely >= size.clear
+    assert half_width(size.excludes_zero) < abs(mean)
+    assert size.excludes_zero == 2 or half_width(size.excludes_zero - 1) >= abs(mean)
+    assert size.power_80 is None or size.power_80 >= size.excludes_zero
 
 
 def test_sample_sizes_that_are_unknown_or_too_large() -> None:
@@ -95,7 +95,7 @@ def test_sample_sizes_as_text() -> None:
 def test_statistics_by_hand() -> None:
     assert seed_statistics(4, [60.0]) == SeedStatistics(4, 1, 60.0, None, None, None, 60.0, 60.0)
     statistics = seed_statistics(4, [1.0, 2.0, 6.0])
-    assert (statistics.n, statistics.mean, statistics.least, statistics.most) == (3, 3.0, 1.0, 6.0)
+    assert (statistics.n, statistics.mean, statistics.minimum, statistics.maximum) == (3, 3.0, 1.0, 6.0)
     assert statistics.deviation == pytest.approx(math.sqrt(7))
     assert statistics.high is not None
     assert statistics.high - 3 == pytest.approx(4.303 * math.sqrt(7 / 3))

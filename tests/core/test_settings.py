@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from mlae_lab.cli.settings import add_run_options
 from mlae_lab.core.config import ConfigError, RunConfig, differences
 from mlae_lab.core.defaults import FIRST_RUN
-from mlae_lab.core.settings import check_settings, form_groups, option_words, setting, setting_of, settings_of
+from mlae_lab.core.settings import check_settings, form_groups, option_arguments, setting, setting_of, settings_of
 from mlae_lab.ui.settings_code import read_settings, settings_code
 
 
@@ -111,7 +111,7 @@ def test_a_new_field_reaches_the_form() -> None:
 
 
 def test_types_names_and_defaults_come_from_the_fields() -> None:
-    described = {entry.name: (entry.kind, entry.optional, entry.default, entry.start) for entry in settings_of(Rank)}
+    described = {entry.name: (entry.kind, entry.optional, entry.default, entry.initial) for entry in settings_of(Rank)}
     assert described == {
         "rank": (int, False, 4, 4), "scale": (float, True, None, None), "rescaled": (bool, False, False, True),
         "init": (str, False, "zero", "zero"), "note": (str, False, "", ""),
@@ -138,7 +138,7 @@ def test_values_of_every_kind_are_checked(change: dict, message: str) -> None:
     "config", [Rank(), Rank(rescaled=True), Rank(rank=8, scale=0.5, init="normal", note="a b; c"), Rank(scale=1e-07)]
 )
 def test_options_and_links_give_the_values_back(config: Rank) -> None:
-    values = vars(options(Rank, " ".join(option_words(config))))
+    values = vars(options(Rank, " ".join(option_arguments(config))))
     assert Rank(**values) == config
     assert Rank(**read_settings(settings_code(config), Rank)) == replace(config, note="")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from mlae_lab.core.patterns import allocation, dense, scaled, uniform
+from mlae_lab.core.patterns import allocation, dense, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.model.adapter_file import (
     FORMAT,
@@ -31,7 +32,7 @@ Build = Callable[..., VisionTransformer]
 PLANS = {
     "uniform": uniform(0.5, 3, 4),
     "holes": allocation((2, 0, 4)),
-    "rank 2": scaled(uniform(0.25, 3, 2), expert_rank=2, coefficient_init=0.125, train_coefficients=False),
+    "rank 2": replace(uniform(0.25, 3, 2), expert_rank=2, coefficient_init=0.125, train_coefficients=False),
     "none": allocation((0, 0, 0)),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import timm
@@ -13,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from mlae_lab.core.budget import budget
-from mlae_lab.core.patterns import allocation, dense, paper_patterns, pattern, random_counts, scaled, uniform
+from mlae_lab.core.patterns import allocation, dense, paper_patterns, pattern, random_counts, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.model.experts import MLAELinear
 from mlae_lab.model.inject import Experts, InjectError, inject, linear_names, merge, remove
@@ -25,8 +26,8 @@ SMALL_PLANS = {
     "uniform": uniform(0.5, 3, 4),
     "fixed": allocation((1, 0, 4)),
     "mixed": allocation((4, 1, 2), drop_rate=0.3),
-    "rank 2": scaled(uniform(0.5, 3, 2), expert_rank=2),
-    "frozen": scaled(uniform(0.5, 3, 2), train_coefficients=False, coefficient_init=0.25),
+    "rank 2": replace(uniform(0.5, 3, 2), expert_rank=2),
+    "frozen": replace(uniform(0.5, 3, 2), train_coefficients=False, coefficient_init=0.25),
     "proj": MaskPlan(((1, 1),) * 3, ((0.5, 0.5),) * 3, block_targets(3, "attn.proj")),
     "fc1": MaskPlan(((1, 1),) * 3, ((0.5, 0.5),) * 3, block_targets(3, "mlp.fc1")),
     "mixture": MaskPlan(((1, 1),) * 3, ((0.5, 0),) * 3, ("blocks.0.mlp.fc2", "blocks.2.attn.qkv", "head")),
@@ -130,7 +131,7 @@ def test_masked_experts_do_not_exist(small_vit: Build, seed: int) -> None:
     """The parameters of the network are those of the kept experts, as the budget counts them without a network."""
     model = small_vit(12)
     frozen = sum(p.numel() for p in model.parameters())
-    plan = scaled(allocation(random_counts(seed)), expert_rank=1 + seed % 2)
+    plan = replace(allocation(random_counts(seed)), expert_rank=1 + seed % 2)
     experts = inject(model, plan)
     cost = budget(plan, dict.fromkeys(plan.targets, (32, 96)))
     assert sum(p.numel() for p in experts.parameters()) == cost.parameters

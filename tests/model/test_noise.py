@@ -10,7 +10,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from mlae_lab.core.patterns import dense, scaled, uniform
+from mlae_lab.core.patterns import dense, uniform
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.experts import MaskSampler, MLAELinear
 from mlae_lab.model.inject import inject
@@ -166,7 +166,7 @@ def test_each_layer_and_step_samples_independently(small_vit: Callable[..., Visi
 
 
 def test_lora_is_the_dense_plan_with_lambda_left_at_one(small_vit: Callable[..., VisionTransformer]) -> None:
-    plan = scaled(dense(3, 2), train_coefficients=False)
+    plan = dataclasses.replace(dense(3, 2), train_coefficients=False)
     experts = inject(small_vit(), plan, input_dropout=0.1)
     assert not any(adapted.coefficient.requires_grad for adapted in experts.layers.values())
     torch.testing.assert_close(

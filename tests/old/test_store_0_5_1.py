@@ -290,7 +290,7 @@ def test_a_store_in_use_by_0_5_1_is_refused_and_left_unchanged(
     lock = locks.take(file)
     assert lock is not None
     try:
-        with pytest.raises(StoreError, match=f"is in use: {holder} of an older version"):
+        with pytest.raises(StoreError, match=f"is in use by {holder} of an older version: wait until"):
             RunStore(folder)
         assert main(["runs", "--store", str(folder)]) == 2
         captured = capsys.readouterr()

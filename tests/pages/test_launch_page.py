@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
-from mlae_lab.core.patterns import allocation, dense, pattern, scaled, uniform
+from mlae_lab.core.patterns import allocation, dense, pattern, uniform
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.ui.launch_view import since
@@ -74,7 +74,7 @@ def test_differences_in_words(store: RunStore) -> None:
     assert since(last, base).startswith("Nothing differs from your last run")
     pair = since(last, replace(base, plan=allocation((8,) * 11 + (7,), columns=8, drop_rate=0.3)))
     assert pair.endswith("of the mask's experts 1 only in that one, 95 the same. The two would be a pair.")
-    rank = since(last, replace(base, plan=scaled(base.plan, expert_rank=2)))
+    rank = since(last, replace(base, plan=replace(base.plan, expert_rank=2)))
     assert "all 96 experts are the same; besides, with A for that one, the experts have rank 1 in A and 2 in B" in rank
     assert "method linear, was mlae" in since(last, replace(base, method="linear"))
     assert "learning rate 0.1, was 0.005" in since(last, replace(base, learning_rate=0.1))
@@ -132,7 +132,7 @@ def test_a_race_with_too_many_or_no_masks_is_one_sentence(train: Callable[..., A
         "hourglass.mixed", "random.mixed",
     ]  # fmt: skip
     at.run()
-    assert [e.value for e in at.error] == ["A race of 9 masks: it must be 2 to 8."]
+    assert [e.value for e in at.error] == ["A race has 9 masks: choose 2 to 8."]
     assert not store.runs()
 
 

@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 from mlae_lab.cli import main
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.patterns import dense, scaled, uniform
+from mlae_lab.core.patterns import dense, uniform
 from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.runs import diversity
 from mlae_lab.runs.status import Status
@@ -110,8 +110,8 @@ def test_dense_run_has_the_same_expert_settings() -> None:
     assert _is_dense_of(dense(), mine)
     assert _is_dense_of(dense(experts=4), uniform(0.5, experts=4))
     for other in (
-        scaled(dense(), coefficient_init=1.0, train_coefficients=False),  # LoRA
-        scaled(dense(), expert_rank=2),
+        replace(dense(), coefficient_init=1.0, train_coefficients=False),  # LoRA
+        replace(dense(), expert_rank=2),
         mine,
     ):
         assert not _is_dense_of(other, mine)
@@ -130,7 +130,7 @@ def test_alone_at_a_checkpoint(real_store: RunStore, monkeypatch: pytest.MonkeyP
 
 def test_random_baseline_of_experts_of_a_higher_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = RunStore(tmp_path)
-    run = finished(store, replace(small_config(), plan=scaled(small_config().plan, expert_rank=2)))
+    run = finished(store, replace(small_config(), plan=replace(small_config().plan, expert_rank=2)))
     try:
         at = answered(opened(store, monkeypatch, run=run, view="similarity")).run()
         assert "times that of random experts" in figures(at)["similarity-layers"]
@@ -320,7 +320,7 @@ def test_an_experiment_is_drawn_with_its_verdict(
         )
         handmade.move(run.id, Status.FINISHED)
     at = opened(handmade, monkeypatch, view="diversity")
-    verdict = "the claim that masking makes experts less alike is supported at p = 0.5 (3 seeds, 2 epochs)"
+    verdict = "the claim that masking makes experts less similar is supported at p = 0.5 (3 seeds, 2 epochs)"
     assert verdict in html(at)
     assert "lies below 0" in html(at)
     assert {f"diversity-{name}" for name in ("absolute", "effective_rank", "accuracy", "stable_rank")} == set(

@@ -209,7 +209,7 @@ def test_the_verdict_follows_the_rule(store: RunStore) -> None:
     first, expert, token, lora = diversity.result(store, wanted).verdict
     assert (
         first
-        == "On Digits, the claim that masking makes experts less alike is supported at p = 0.5 (3 seeds, 2 epochs)."
+        == "On Digits, the claim that masking makes experts less similar is supported at p = 0.5 (3 seeds, 2 epochs)."
     )
     assert (
         expert

@@ -70,3 +70,14 @@ def test_a_run_through_its_last_epoch_is_reused_else_an_unfinished_one(store: Ru
     assert outcomes.reusable(store, [A, B]) == [through, B]
     assert outcomes.candidates(store, [A])[0] == [through, waits]
     assert early.status is Status.STOPPED
+
+
+def test_a_run_on_other_images_is_not_reused_one_of_version_0_5_is(store: RunStore) -> None:
+    images = replace(A, data_fingerprint="0" * 12, data_notes=("20 images",))
+    other = finished_run(store, replace(A, data_fingerprint="1" * 12), {2: 50.0, 4: 60.0})
+    assert outcomes.reusable(store, [images]) == [images]
+    same = finished_run(store, replace(A, data_fingerprint="0" * 12), {2: 50.0, 4: 60.0})
+    assert outcomes.reusable(store, [images]) == [same]
+    earlier = finished_run(store, A, {2: 50.0, 4: 60.0})  # its notes and fingerprint are not known
+    assert outcomes.candidates(store, [images])[0] == [earlier, same]
+    assert other not in outcomes.candidates(store, [images])[0]

@@ -12,7 +12,7 @@ from mlae_lab import locks
 from mlae_lab.core import events as ev
 from mlae_lab.core.catalog import CatalogError
 from mlae_lab.core.config import ConfigError, RunConfig
-from mlae_lab.core.patterns import dense, pattern, scaled, uniform
+from mlae_lab.core.patterns import dense, pattern, uniform
 from mlae_lab.runs import devices, pairs
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
@@ -106,11 +106,11 @@ def test_branched_runs_and_runs_of_other_weights_are_not_a_pair(store: RunStore)
 
 def test_plans_may_differ_in_more_than_cells() -> None:
     assert pairs.beyond_the_cells(uniform(0.5), dense()) == []
-    sentences = pairs.beyond_the_cells(uniform(0.5), scaled(dense(), expert_rank=2, coefficient_init=4.0))
+    sentences = pairs.beyond_the_cells(uniform(0.5), replace(dense(), expert_rank=2, coefficient_init=4.0))
     assert len(sentences) == 2
     assert "rank 1 in A and 2 in B" in sentences[0]
     assert "initial λ is 1 in A and 4 in B" in sentences[1]
-    assert pairs.is_paired(A, replace(B, plan=scaled(dense(), expert_rank=2)))
+    assert pairs.is_paired(A, replace(B, plan=replace(dense(), expert_rank=2)))
 
 
 # ---------------------------------------------------------------- families
@@ -172,7 +172,7 @@ def test_mean_deviation_and_interval_of_three_seeds(store: RunStore) -> None:
     early, last = difference.over_epochs
     assert (early.epoch, early.n, early.mean, early.deviation) == (2, 3, 0.0, 1.0)
     assert last == difference.last
-    assert (last.epoch, last.n, last.mean, last.least, last.most) == (4, 3, pytest.approx(3.0), 1.0, 6.0)
+    assert (last.epoch, last.n, last.mean, last.minimum, last.maximum) == (4, 3, pytest.approx(3.0), 1.0, 6.0)
     assert last.deviation == pytest.approx(math.sqrt(7))
     reach = 4.303 * math.sqrt(7) / math.sqrt(3)
     assert (last.low, last.high) == (pytest.approx(3 - reach), pytest.approx(3 + reach))
@@ -207,7 +207,9 @@ def test_verdicts() -> None:
     assert verdict(-3.0, -3.5, -4.0).startswith("B is worse by 3.5 points (95 % interval 2.3 to 4.7")
     assert "within the seed noise" in verdict(3.0, 4.0)
     assert "Two pairs are few" in verdict(3.0, 4.0)
-    assert verdict(1.5, 1.5, 1.5).startswith("All 3 pairs end with B 1.5 points above A, without any spread")
+    assert verdict(1.5, 1.5, 1.5).startswith(
+        "All 3 pairs end with B 1.5 points above A, with no variation between seeds"
+    )
     assert verdict(0.0, 0.0).startswith("Both pairs end equal")
 
 
@@ -275,7 +277,7 @@ def test_invalid_requests(store: RunStore) -> None:
 
 def test_another_rank_is_a_pair(store: RunStore) -> None:
     a = finished_run(store, A, {4: 60.0})
-    launched = pairs.launch_pair(store, a.id, scaled(pattern("hourglass"), expert_rank=2))
+    launched = pairs.launch_pair(store, a.id, replace(pattern("hourglass"), expert_rank=2))
     assert launched[1].config.plan.expert_rank == 2
     assert pairs.unpaired_runs_because(store, *launched) is None
 

@@ -50,6 +50,8 @@ def test_events_that_the_store_has_are_not_written_again(lab_store: RunStore, ru
     [
         "", "{", "null", "[]", "{}", '{"after": 1}', '{"after": 1, "events": 5}', '{"after": 1, "events": [["saved"]]}',
         json.dumps({"after": 1, "events": [["saved", "{}"]]}), json.dumps({"after": 1, "events": [["saved", "{"]]}),
+        json.dumps({"after": 0, "events": [["saved", "[]"]]}), json.dumps({"after": 1, "events": [["saved", "5"]]}),
+        json.dumps({"after": 1, "events": [["saved", "null"]]}), '{"after": 1, "events": ' + "[" * 100_000,
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_kept(lab_store: RunStore, run: str, text: str) -> None:

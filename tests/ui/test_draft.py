@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
-from mlae_lab.core.patterns import pattern, scaled, uniform
+from mlae_lab.core.patterns import pattern, uniform
 from mlae_lab.locations import PACKAGE, PAGES
 from mlae_lab.runs import paths
 from mlae_lab.runs.store import RunStore
@@ -276,12 +276,12 @@ def test_an_edit_of_a_plan_that_was_replaced_meanwhile_is_refused(store: RunStor
     def script() -> None:
         import streamlit as st
 
-        from mlae_lab.core.patterns import dense, pattern, scaled, uniform
+        from mlae_lab.core.patterns import dense, pattern, uniform
         from mlae_lab.ui import draft
 
         st.session_state["visitor_id"] = "ada-" * 5
         old = draft.revision()
-        draft.change(plan=scaled(pattern("hourglass"), expert_rank=2))
+        draft.change(plan=replace(pattern("hourglass"), expert_rank=2))
         draft.painted(dense(), old)
         st.text(draft.current().plan.code)
         draft.painted(uniform(0.25), draft.revision())
@@ -289,7 +289,7 @@ def test_an_edit_of_a_plan_that_was_replaced_meanwhile_is_refused(store: RunStor
 
     at = AppTest.from_function(script).run()
     assert not at.exception
-    assert [line.value for line in at.text] == [scaled(pattern("hourglass"), expert_rank=2).code, uniform(0.25).code]
+    assert [line.value for line in at.text] == [replace(pattern("hourglass"), expert_rank=2).code, uniform(0.25).code]
 
 
 @pytest.mark.parametrize("page", ["train", "masks"])

@@ -21,7 +21,7 @@ from mlae_lab.analysis import importance as importance_analysis
 from mlae_lab.analysis import robustness as robustness_analysis
 from mlae_lab.analysis.whatif import Outcome, WhatIf
 from mlae_lab.core.expert_state import (
-    MOST,
+    MAX_FACTOR,
     Cell,
     Factors,
     all_on,
@@ -300,8 +300,8 @@ def state_of(plan: MaskPlan, arguments: Mapping[str, Any], *more: str) -> tuple[
             factors, ignored = through_mask(plan, MaskPlan.from_code(mask))
         factors = with_cells(factors, _off(plan, arguments.get("off", ())), 0.0)
         scale = arguments.get("scale", 1.0)
-        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not abs(scale) <= MOST:
-            raise QueryError(f"scale is {scale!r}: it must be a number from -{MOST:g} to {MOST:g}")
+        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not abs(scale) <= MAX_FACTOR:
+            raise QueryError(f"scale is {scale!r}: it must be a number from -{MAX_FACTOR:g} to {MAX_FACTOR:g}")
         return scaled(factors, float(scale)), ignored
     except PlanError as error:
         raise QueryError(str(error)) from None

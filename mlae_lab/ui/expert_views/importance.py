@@ -8,7 +8,7 @@ from html import escape
 import streamlit as st
 
 from mlae_lab.core.expert_state import Cell, existing
-from mlae_lab.core.robustness import verdict, words
+from mlae_lab.core.robustness import summary, verdict
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page, queries
 from mlae_lab.ui.expert_views.image_picker import chosen_images, image_address
@@ -237,7 +237,7 @@ def _robustness(run: Run) -> None:
         return
     live_plot(figures.robustness_figure([(entry.id, result) for entry, result in results]), key="robustness")
     for entry, result in results:
-        page.note(f"{words(result, f'{entry.id} ({entry.config.what})')}.")
+        page.note(f"{summary(result, f'{entry.id} ({entry.config.what})')}.")
     if len(results) == 2:
         page.note(verdict(results[0][1], results[1][1], [entry.id for entry, _ in results]))
     factor_text = "mᵢ / (1 − p), as in training" if rescaled else "mᵢ, without the 1 / (1 − p) of training"

@@ -23,7 +23,7 @@ def difference_figure(difference: Difference, epochs: int) -> Figure:
     A pair without an evaluation of the last epoch is dotted. epochs: end of the axis.
     """
     height, spreads, pairs = 340, difference.over_epochs, difference.pairs
-    banded = [(s.epoch, *s.spread[1:]) for s in spreads if s.spread is not None]
+    banded = [(s.epoch, *s.interval[1:]) for s in spreads if s.interval is not None]
     values = [v for pair in pairs for _, v in pair.difference] + [v for _, *ends in banded for v in ends]
     low, high = room(min([0.0, *values]), max([0.0, *values]), least=2.0)
     banded = thinned(banded)
@@ -97,9 +97,9 @@ def _difference_title(difference: Difference) -> str:
         return "B − A: no common evaluation yet"
     last = difference.over_epochs[-1]
     start = f"B − A after epoch {last.epoch}: {points(last.mean, signed=True)} points"
-    if last.spread is None:
+    if last.interval is None:
         return f"{start}, one pair"
-    _, low, high = last.spread
+    _, low, high = last.interval
     return f"{start} (95 % {between(low, high)}, n = {last.n})"
 
 
@@ -113,10 +113,10 @@ def difference_caption(difference: Difference) -> str:
     parts = [f"{count} {'pair' if count == 1 else 'pairs'} of runs, {'seed' if count == 1 else 'seeds'} {seeds}."]
     if unfinished:
         parts.append(f"{unfinished} not at the last epoch: dotted, included in the mean up to their latest evaluation.")
-    if last.spread is not None:
+    if last.interval is not None:
         parts.append(
-            f"After epoch {last.epoch}: n = {last.n}, standard deviation {points(last.spread[0])}, "
-            f"lowest {points(last.least, signed=True)}, highest {points(last.most, signed=True)} points. The band is "
+            f"After epoch {last.epoch}: n = {last.n}, standard deviation {points(last.interval[0])}, "
+            f"lowest {points(last.minimum, signed=True)}, highest {points(last.maximum, signed=True)} points. The band is "
             "the 95 % interval of the mean (Student's t). It covers the variation between seeds, not between "
             "evaluation images, which are the same in all runs."
         )
@@ -256,7 +256,7 @@ def mask_difference_figure(plan_a: MaskPlan, plan_b: MaskPlan) -> Figure:
             "marker": {"symbol": "line-ne-open", "size": 9, "color": "@quiet", "line": {"color": "@quiet", "width": 1}},
         },
     ]  # fmt: skip
-    title = difference.words()
+    title = difference.summary()
     rates = (
         {}
         if plan_a.targets != plan_b.targets

@@ -29,7 +29,7 @@ def diversity_figure(state: Result, measure: str) -> Figure:
         points = [(p.rate, p.values[measure], len(p.seeds)) for p in state.curve(arm) if measure in p.values]
         if not points:
             continue
-        banded = [(rate, *s.spread[1:]) for rate, s, _ in points if s.spread is not None]
+        banded = [(rate, *s.interval[1:]) for rate, s, _ in points if s.interval is not None]
         data += band(f"{ARMS[arm]}, 95 % interval", [rate for rate, _, _ in banded], [low for _, low, _ in banded],
                      [high for _, _, high in banded], colour, opacity=0.13)  # fmt: skip
         lines.append(

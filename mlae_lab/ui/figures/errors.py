@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mlae_lab.core.paired_tests import SURE, PairedTests
+from mlae_lab.core.paired_tests import SIGNIFICANCE_LEVEL, PairedTests
 from mlae_lab.core.proportions import wilson
 from mlae_lab.ui.figures.base import SEQUENTIAL, Figure, axis, end_label, figure
 
@@ -273,7 +273,7 @@ def paired_tests_figure(comparison: PairedTests) -> Figure:
             "font": {"size": 18, "color": "@ink"},
         }
         for c in shown
-        if c.adjusted < SURE
+        if c.adjusted < SIGNIFICANCE_LEVEL
     ]
     corner_labels = [  # where bars are short: gains are left, losses right
         {
@@ -285,7 +285,7 @@ def paired_tests_figure(comparison: PairedTests) -> Figure:
             ("only A is correct", 0.01, 0, "left", "bottom"),
         )
     ]  # fmt: skip
-    starred = sum(c.adjusted < SURE for c in shown)
+    starred = sum(c.adjusted < SIGNIFICANCE_LEVEL for c in shown)
     return figure(
         data,
         title,

@@ -33,8 +33,8 @@ def seeds_figure(lanes: Sequence[Lane], split: str) -> Figure:
     if len(lanes) == 1:
         statistics = lanes[0].statistics
         summary = f"{statistics.mean:.1f} %, one seed"
-        if statistics.spread is not None:
-            _, low, high = statistics.spread
+        if statistics.interval is not None:
+            _, low, high = statistics.interval
             summary = f"{statistics.mean:.1f} % (95 % {between(low, high, signed=False)}, n = {statistics.n})"
     else:
         summary = ", ".join(f"{lane.name} {lane.statistics.mean:.1f} %" for lane in lanes)
@@ -47,10 +47,10 @@ def paired_figure(lane: Lane) -> Figure:
     """B - A of each seed, with mean, interval and a line at 0."""
     statistics = lane.statistics
     title = f"B − A: {points(statistics.mean, signed=True)} points"
-    if statistics.spread is None:
+    if statistics.interval is None:
         title += ", one pair"
     else:
-        _, low, high = statistics.spread
+        _, low, high = statistics.interval
         title += f" (95 % {between(low, high)}, n = {statistics.n})"
     style = ("@accent", "circle", "solid")
     return _dots(
