@@ -119,7 +119,9 @@ def test_every_option_reaches_the_run() -> None:
     ))  # fmt: skip
     assert config == RunConfig(
         task="fashion",
-        plan=dataclasses.replace(uniform(0.25, experts=4), expert_rank=2, coefficient_init=0.5, train_coefficients=False),
+        plan=dataclasses.replace(
+            uniform(0.25, experts=4), expert_rank=2, coefficient_init=0.5, train_coefficients=False
+        ),
         backbone="lab_vit_12x128.random", protocol="test", epochs=3, max_seconds=9.0, learning_rate=0.001,
         weight_decay=0.2, batch_size=10, warmup=0.3, evaluations=2, seed=5, device="cpu", precision="float32",
     )  # fmt: skip

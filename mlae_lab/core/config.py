@@ -226,8 +226,8 @@ class RunConfig:
             "Masks sampled per",
             "step: one mask for the whole batch, as in the paper. token: one mask per token, that is, ordinary "
             "dropout on A x; the control that separates the structure of the mask from its noise.",
-            option="mask-per", choices=("step", "token"), group="experts", noun="mask-per", plural="ways of sampling masks",
-            hashed="unless default", method="mlae",
+            option="mask-per", choices=("step", "token"), group="experts", noun="mask-per",
+            plural="ways of sampling masks", hashed="unless default", method="mlae",
         ),
     )  # fmt: skip
     input_dropout: float = field(
@@ -307,9 +307,17 @@ class RunConfig:
     @property
     def hash(self) -> str:
         """Twelve hex digits of SHA-256 over the canonical JSON."""
-        plan = self.plan.hash if self.method == "mlae" else None  # a linear probe has no mask
-        canonical = json.dumps({**hashed_values(self, self.method), "plan": plan}, sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]
+
+    def canonical(self, *without: str) -> str:
+        """The hashed settings as JSON; equal for configs that differ only in settings that no hash holds.
+
+        Args:
+            without: Names of settings to leave out.
+        """
+        values = hashed_values(self, self.method)
+        values["plan"] = self.plan.hash if self.method == "mlae" else None  # a linear probe has no mask
+        return json.dumps({name: value for name, value in values.items() if name not in without}, sort_keys=True)
 
     def to_dict(self) -> dict:
         """Plain data; the plan as `MaskPlan.to_dict` gives it."""

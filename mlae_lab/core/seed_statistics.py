@@ -77,8 +77,8 @@ class SampleSize:
         n: Pairs seen.
         excludes_zero: The smallest n >= 2 for which the half-width of the 95 % interval is below the difference,
             t(97.5 %, n - 1) s / √n < |d|, so that the interval just excludes 0.
-        power_80: The smallest n >= 2 with a power of 80 % (see `power`). It is larger than `excludes_zero`, with which the
-            interval excludes 0 in only about half of all samples.
+        power_80: The smallest n >= 2 with a power of 80 % (see `power`). It is larger than `excludes_zero`, with which
+            the interval excludes 0 in only about half of all samples.
     """
 
     n: int
@@ -149,8 +149,8 @@ def seeds_needed(seen: SeedStatistics) -> str:
     rough = " With so few pairs, the standard deviation and these numbers are rough estimates." if seen.n < 5 else ""
     likely = f"more than {MAX_COUNTED:,}" if size.power_80 is None else f"{size.power_80:,}"
     return (
-        f"If the mean and standard deviation stay the same, the 95 % interval excludes 0 with {size.excludes_zero:,} pairs of "
-        f"seeds; {likely} pairs detect a difference of this size with 80 % power.{rough}"
+        f"If the mean and standard deviation stay the same, the 95 % interval excludes 0 with {size.excludes_zero:,} "
+        f"pairs of seeds; {likely} pairs detect a difference of this size with 80 % power.{rough}"
     )
 
 

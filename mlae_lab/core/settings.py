@@ -187,12 +187,12 @@ def hashed_values(instance: Any, method: str) -> dict[str, Any]:
 def option_arguments(instance: Any) -> list[str]:
     """The command-line options that give these settings: those that differ from the default or for which the lab
     proposes another value."""
-    words = []
+    arguments = []
     for entry in settings_of(type(instance)):
         value = getattr(instance, entry.name)
         if entry.option and (value != entry.default or entry.proposed is not None):
-            words.append(f"--{entry.option} {shlex.quote(entry.to_text(value))}")
-    return words
+            arguments.append(f"--{entry.option} {shlex.quote(entry.to_text(value))}")
+    return arguments
 
 
 def proposed_values(described: type) -> dict[str, Any]:

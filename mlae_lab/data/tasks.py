@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from mlae_lab.core import catalog
+from mlae_lab.core import catalog, image_labels
 from mlae_lab.core.catalog import Group, Task
 from mlae_lab.core.config import RunConfig
 from mlae_lab.data import census as check
@@ -26,7 +26,6 @@ from mlae_lab.data.vtab import find_vtab, has_lists, read_vtab
 from mlae_lab.locations import data_folder
 
 OWN = "own"
-_MIXED = "mixed images: "
 
 
 def folder_of(task: Task, root: Path | None = None) -> Path | None:
@@ -133,19 +132,9 @@ def _labelled(config: RunConfig, task: Task, folder: Path, listing: Listing) -> 
         raise DataError(f"{task.title} in {folder} is {result.state}: {result.problems[0].rstrip('.')}")
     old, new = config.data_label, label(task, result)
     notes = [*result.warnings, *result.notes]
-    if old and new != old:
-        notes.insert(0, f"The images changed after the launch: they were “{old}” and are “{new}” now.")
-    elif config.data_fingerprint:
-        notes.insert(0, f"The images changed after the launch; their label is still “{new}”.")
+    if old and (new != old or config.data_fingerprint):  # without a fingerprint, equal labels may be of equal images
+        notes.insert(0, image_labels.change_note(old, new))
     return replace(config, data_label=new, data_notes=tuple(notes), data_fingerprint=fingerprint)
-
-
-def mixed_label(old: str, new: str) -> str:
-    """The label of a run that was trained on images labelled `old` and continues with images labelled `new`."""
-    labels = old.removeprefix(_MIXED).split(", then ") if old else []
-    if new != (labels[-1] if labels else ""):
-        labels.append(new)
-    return labels[0] if len(labels) == 1 else _MIXED + ", then ".join(labels)
 
 
 def _holds(task: Task, folder: Path) -> bool:

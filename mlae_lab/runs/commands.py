@@ -14,6 +14,7 @@ from pathlib import Path
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.epochs import steps_per_epoch
 from mlae_lab.core.events import Saved, Started
+from mlae_lab.core.image_labels import for_new_run
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.sanitize import printable
 from mlae_lab.locations import data_folder
@@ -40,6 +41,8 @@ def launch(
         origin: Where it comes from.
         start: A checkpoint to continue from. It is copied, so that its run may be deleted.
     """
+    if start is None:  # nothing that happened to the images of another run concerns this one
+        config = for_new_run(config)
     device = devices.kind(config.device)
     name = store.reserve()
     try:

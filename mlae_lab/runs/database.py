@@ -90,8 +90,8 @@ class Database:
         if busy or locks.held(paths.supervisor_lock(self.folder)):
             process = f"run {busy[0]}" if busy else "the supervisor"
             raise StoreError(
-                f"{self.folder} is in use by {process} of an older version: wait until it has finished, or stop it with "
-                "that version, and open the store again"
+                f"{self.folder} is in use by {process} of an older version: wait until it has finished, or stop it "
+                "with that version, and open the store again"
             )
 
     def _rename_files(self) -> None:

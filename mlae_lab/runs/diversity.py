@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from mlae_lab.core import catalog
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.events import SimilarityStats, mean_of
+from mlae_lab.core.image_labels import for_new_run
 from mlae_lab.core.patterns import EXPERTS, dense, fitted
 from mlae_lab.core.random_baseline import RandomBaseline, over_layers, random_experts
 from mlae_lab.core.seed_statistics import SeedStatistics, seed_statistics
@@ -161,31 +162,37 @@ def reusable(store: RunStore, wanted: Experiment) -> dict[Cell, Run | RunConfig]
 
 def experiments(runs: Sequence[Run]) -> list[Experiment]:
     """The experiments that runs were started for, newest first, as are the runs."""
-    rates: dict[RunConfig, set[float]] = {}
-    seeds: dict[RunConfig, set[int]] = {}
-    data: dict[RunConfig, str] = {}  # the folder of the newest run that names one: the images may have been moved
+    groups: dict[RunConfig, list[list[Run]]] = {}  # by settings, then by images
     for run in runs:
         if run.relation == RELATION:
-            base, rate = _base(run.config)
-            data[base] = data.get(base) or run.config.data
-            rates.setdefault(base, {0.0}).add(rate)
-            seeds.setdefault(base, set()).add(run.config.seed)
-    return [
-        Experiment(
-            replace(base, seed=min(seeds[base]), data=data[base]),
-            tuple(sorted(rates[base])),
-            tuple(sorted(seeds[base])),
-        )
-        for base in rates
-    ]
+            known = groups.setdefault(_base(run.config), [])
+            same = (group for group in known if outcomes.may_be_same_images(group[0].config, run.config))
+            if (group := next(same, None)) is not None:
+                group.append(run)
+            else:
+                known.append([run])
+    return [_experiment(base, group) for base, known in groups.items() for group in known]
 
 
-def _base(config: RunConfig) -> tuple[RunConfig, float]:
-    """The dense run with seed 0 of the experiment that a run is part of, and the run's p."""
-    plan = config.plan
-    rate = config.input_dropout or max(map(max, plan.drop_rate))
-    whole = replace(plan.with_rates((0.0,) * plan.rows), train_coefficients=True)
-    return replace(config, plan=whole, seed=0, mask_per="step", input_dropout=0.0, data=""), rate
+def _experiment(base: RunConfig, runs: Sequence[Run]) -> Experiment:
+    """The experiment of runs that have these settings and the same images, newest first."""
+    newest = for_new_run(runs[0].config)
+    seeds = sorted({run.config.seed for run in runs})
+    config = replace(
+        base, seed=seeds[0], data_notes=newest.data_notes, data_fingerprint=newest.data_fingerprint,
+        data=next((run.config.data for run in runs if run.config.data), ""),  # the images may have been moved
+    )  # fmt: skip
+    return Experiment(config, tuple(sorted({0.0, *(_rate(run.config) for run in runs)})), tuple(seeds))
+
+
+def _base(config: RunConfig) -> RunConfig:
+    """The dense run with seed 0 of the experiment that a run is part of."""
+    whole = replace(config.plan.with_rates((0.0,) * config.plan.rows), train_coefficients=True)
+    return replace(for_new_run(config), plan=whole, seed=0, mask_per="step", input_dropout=0.0, data="")
+
+
+def _rate(config: RunConfig) -> float:
+    return config.input_dropout or max(map(max, config.plan.drop_rate))
 
 
 # ---------------------------------------------------------------- results

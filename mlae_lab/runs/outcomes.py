@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.epochs import images_seen, steps_per_epoch
 from mlae_lab.core.events import Evaluation, Started, Statistics, TrainStep
-from mlae_lab.core.settings import hashed_values
 from mlae_lab.runs import devices
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.status import Status
@@ -79,6 +77,13 @@ class Outcome:
         return max(self.step.seconds, self.last.seconds if self.last else 0.0)
 
     @property
+    def seconds_left(self) -> float | None:
+        """Estimated seconds to the end at the pace so far, None before the first step."""
+        if self.step is None or self.started is None or self.seconds is None:
+            return None
+        return self.seconds / self.step.step * (self.started.steps - self.step.step)
+
+    @property
     def images_per_second(self) -> float | None:
         """Training images per second of training, evaluations included; None before the first step."""
         if self.step is None or self.started is None or self.seconds is None:
@@ -126,23 +131,17 @@ def candidates(store: RunStore, configs: Sequence[RunConfig]) -> list[list[Run]]
     known: dict[tuple[str, str], list[Run]] = {}
     for run in store.runs():
         if run.relation != "branched":
-            known.setdefault((_key(run.config), run.device), []).append(run)
+            known.setdefault((run.config.canonical("device"), run.device), []).append(run)
     by_config = []
     for config in configs:
-        same = known.get((_key(config), devices.kind(config.device)), ())
-        runs = [derived(store, r) for r in same if _may_be_same_images(config, r.config)]
+        same = known.get((config.canonical("device"), devices.kind(config.device)), ())
+        runs = [derived(store, r) for r in same if may_be_same_images(config, r.config)]
         through = [r for r in runs if is_through(r, accuracies(store, r))]
         unfinished = [r for r in runs if not r.status.is_over and r.status is not Status.STOPPING]
         by_config.append(through + unfinished)
     return by_config
 
 
-def _key(config: RunConfig) -> str:
-    """Equal for configs that differ only in what no hash holds (such as the folder of the images) and in the device."""
-    plan = config.plan.hash if config.method == "mlae" else None
-    return json.dumps(hashed_values(config, config.method) | {"plan": plan, "device": ""}, sort_keys=True)
-
-
-def _may_be_same_images(config: RunConfig, other: RunConfig) -> bool:
-    """Whether two listings of images are equal; runs of version 0.5 have no fingerprint of theirs."""
+def may_be_same_images(config: RunConfig, other: RunConfig) -> bool:
+    """Whether two runs may have had the same images: a run of version 0.5, or an imported one, has no fingerprint."""
     return len({config.data_fingerprint, other.data_fingerprint} - {""}) < 2

@@ -7,7 +7,6 @@ variation between seeds needs several pairs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -15,18 +14,17 @@ from itertools import product
 from mlae_lab.core import catalog
 from mlae_lab.core.config import ConfigError, RunConfig, differences
 from mlae_lab.core.events import Started
+from mlae_lab.core.image_labels import for_new_run
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.seed_statistics import SeedStatistics, between, points, seed_statistics, seeds_needed
 from mlae_lab.core.settings import setting_of
 from mlae_lab.runs import commands, devices
 from mlae_lab.runs.liveness import derived
-from mlae_lab.runs.outcomes import accuracies, candidates, is_through
+from mlae_lab.runs.outcomes import accuracies, candidates, is_through, may_be_same_images
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 
 MAX_SEEDS = 10
 ENOUGH_SEEDS = 3
-# Settings in which two runs of one family may differ; devices are compared after resolving "auto".
-_FREE = ("plan", "seed", "data", "device")
 
 
 # ---------------------------------------------------------------- what a pair is
@@ -84,6 +82,8 @@ def unlike_because(store: RunStore, a: Run, b: Run) -> str | None:
     for run in (a, b):
         if run.relation == "branched":
             return f"run {run.id} was branched from a checkpoint of another run, so the two starts differ"
+    if not may_be_same_images(a.config, b.config):
+        return f"their images differ: fingerprints {a.config.data_fingerprint} and {b.config.data_fingerprint}"
     start_a, start_b = store.last(a.id, Started), store.last(b.id, Started)
     if start_a and start_b:
         random_weights = a.config.seed != b.config.seed and not catalog.backbone(a.config.backbone).trained
@@ -174,7 +174,7 @@ def by_seed(store: RunStore, like: Run, alive_first: bool = False) -> dict[int, 
     key = _family_key(like)
     best: dict[int, tuple[tuple, Run]] = {}
     for run in store.runs():
-        if run.relation == "branched" or _family_key(run) != key:
+        if run.relation == "branched" or _family_key(run) != key or not may_be_same_images(run.config, like.config):
             continue
         if like.config.method == "mlae" and run.config.plan != like.config.plan:
             continue
@@ -207,10 +207,13 @@ def other_masks(store: RunStore, run: Run) -> list[Run]:
     """
     if run.config.method != "mlae" or run.relation == "branched" or _time_limited(run.config):
         return []
+    key = _family_key(run)
     by_plan: dict[MaskPlan, Run] = {}
     for other in store.runs():  # the newest first
         plan = other.config.plan
-        if other.relation == "branched" or plan == run.config.plan or _family_key(other) != _family_key(run):
+        if other.relation == "branched" or plan == run.config.plan or _family_key(other) != key:
+            continue
+        if not may_be_same_images(other.config, run.config):
             continue
         if plan not in by_plan or by_plan[plan].config.seed != run.config.seed == other.config.seed:
             by_plan[plan] = other
@@ -218,8 +221,8 @@ def other_masks(store: RunStore, run: Run) -> list[Run]:
 
 
 def _family_key(run: Run) -> tuple[str, str]:
-    settings = {name: value for name, value in run.config.to_dict().items() if name not in _FREE}
-    return json.dumps(settings, sort_keys=True), run.device
+    """Equal for runs that differ only in mask, seed and what no hash holds; of the device, the actual one counts."""
+    return run.config.canonical("plan", "seed", "device"), run.device
 
 
 # ---------------------------------------------------------------- the difference
@@ -325,11 +328,8 @@ def wanted(store: RunStore, run_id: str, plan: MaskPlan, seeds: int = 1) -> list
             f"run {run.id} stops after {run.config.max_seconds:g} seconds and its learning rate depends on the time: "
             "choose a run without a time limit"
         )
-    configs = [
-        replace(run.config, plan=mask, seed=run.config.seed + i)
-        for i in range(seeds)
-        for mask in (run.config.plan, plan)
-    ]
+    config = for_new_run(run.config)
+    configs = [replace(config, plan=mask, seed=config.seed + i) for i in range(seeds) for mask in (config.plan, plan)]
     known = candidates(store, configs)
     entries: list[Run | RunConfig] = []
     for at in range(0, len(configs), 2):

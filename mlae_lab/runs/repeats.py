@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import count, islice
 
 from mlae_lab.core.config import ConfigError, RunConfig
+from mlae_lab.core.image_labels import for_new_run
 from mlae_lab.core.seed_statistics import SeedStatistics, between, points, seed_statistics
 from mlae_lab.runs import commands, devices, outcomes, pairs
 from mlae_lab.runs.status import Status
@@ -147,7 +148,8 @@ def wanted(store: RunStore, run_id: str, seeds: int) -> list[Run | RunConfig]:
     }
     used = {*by_seed, *(other.config.seed for other, _ in known.excluded)}
     free = (seed for seed in count(min([run.config.seed, *used])) if seed not in used)
-    configs = [replace(run.config, seed=seed) for seed in islice(free, max(0, seeds - len(by_seed)))]
+    config = for_new_run(run.config)
+    configs = [replace(config, seed=seed) for seed in islice(free, max(0, seeds - len(by_seed)))]
     by_seed |= {config.seed: entry for config, entry in zip(configs, outcomes.reusable(store, configs), strict=True)}
     return [by_seed[seed] for seed in sorted(by_seed)]
 

@@ -18,8 +18,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlae_lab.core import image_labels
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import OF_EVALUATION, Evaluation, Event, Preparing, SampleImages, Saved, Started, TrainStep
+from mlae_lab.core.events import (
+    OF_EVALUATION,
+    Evaluation,
+    Event,
+    Preparing,
+    Resumed,
+    SampleImages,
+    Saved,
+    Started,
+    TrainStep,
+)
 from mlae_lab.runs import commands, pending_events, supervisor
 from mlae_lab.runs.error_messages import failure_reason
 from mlae_lab.runs.liveness import ExitRecord, HeartbeatWriter, reserve_exit_record, write_exit_record
@@ -107,14 +118,13 @@ def _train(store: RunStore, run: Run, signals: list[int], writer: _Writer) -> Ex
 
     print(f"run {run.id}, attempt {run.attempt}: {run.config.command()}", flush=True)
     files = store.paths(run.id)
-    for leftover in (
-        part for pattern in ("*.part", "checkpoints/*.part", "answers/*.part") for part in files.folder.glob(pattern)
-    ):
-        leftover.unlink(missing_ok=True)
+    for pattern in ("*.part", "checkpoints/*.part", "answers/*.part"):
+        for leftover in files.folder.glob(pattern):
+            leftover.unlink(missing_ok=True)
     watch = _Watch(store, run.id, signals, HeartbeatWriter(files))
     try:
         watch.on_chunk()
-        start = _read_start(files, run)
+        start, source = _read_start(files, run)
         setup = prepare(run.config, on_progress=_Preparation(writer, watch), on_chunk=watch.on_chunk)
         watch.on_chunk()
     except _StoppedEarly:
@@ -126,7 +136,7 @@ def _train(store: RunStore, run: Run, signals: list[int], writer: _Writer) -> Ex
     store.move(run.id, Status.RUNNING, only_from=(Status.STARTING,))
     saver = _Saver(files, run.config, setup, training, writer)
     for event in training.run(should_stop=watch.should_stop):
-        writer.add(event)
+        writer.add(replace(event, source=source) if isinstance(event, Resumed) else event)
         watch.step = getattr(event, "step", watch.step)
         if isinstance(event, Evaluation):
             print(f"epoch {event.epoch}: {event.split} accuracy {event.accuracy:.1f} %", flush=True)
@@ -144,22 +154,21 @@ def _train(store: RunStore, run: Run, signals: list[int], writer: _Writer) -> Ex
 
 def _record_dataset(store: RunStore, run: Run, setup: Setup, start: Checkpoint | None) -> Setup:
     """Record the label and the notes of the images in the run's folder if they changed after the launch."""
-    from mlae_lab.data.tasks import mixed_label
-
     before, config = run.config, setup.config
     if config.data_fingerprint == before.data_fingerprint:
         return setup
     if start is not None:  # earlier steps were trained on the earlier images
-        config = replace(config, data_label=mixed_label(before.data_label, config.data_label))
+        config = replace(config, data_label=image_labels.mixed(before.data_label, config.data_label))
     print(f"images: {config.data_label}. {' '.join(config.data_notes)}", flush=True)
     store.record_dataset(run.id, config)
     return replace(setup, config=config)
 
 
-def _read_start(files: RunPaths, run: Run) -> Checkpoint | None:
-    """The checkpoint to continue from: the run's newest one that can be read, else its parent's, None for the start.
+def _read_start(files: RunPaths, run: Run) -> tuple[Checkpoint | None, str]:
+    """The checkpoint to continue from, None for the start, and the run that it is of, "" for this one.
 
-    Raises StoreError for a branched run that has neither.
+    It is the run's newest one that can be read, else its parent's. Raises StoreError for a branched run that has
+    neither.
     """
     from mlae_lab.training.checkpoint import CheckpointError, read_checkpoint
 
@@ -167,11 +176,11 @@ def _read_start(files: RunPaths, run: Run) -> Checkpoint | None:
     own = [path for path in (files.checkpoint, *reversed(kept)) if path.exists()]
     for path in own:
         try:
-            return read_checkpoint(path)
+            return read_checkpoint(path), ""
         except CheckpointError as error:
             print(f"checkpoint skipped: {error}", flush=True)
     commands.require_start(run, files)
-    return read_checkpoint(files.start) if files.start.exists() else None
+    return (read_checkpoint(files.start), run.parent) if files.start.exists() else (None, "")
 
 
 class _Saver:

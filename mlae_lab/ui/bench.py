@@ -146,7 +146,7 @@ def _facts(run: Run, tail: queries.Tail) -> list[tuple[str, str]]:
         if last and best and best.accuracy > last.accuracy:
             facts.append((f"Best epoch ({best.epoch}), optimistic", f"{best.accuracy:.1f} %"))
     else:
-        facts.append(("Time left", page.seconds_text(tail.seconds_left())))
+        facts.append(("Time left", page.seconds_text(outcome.seconds_left)))
     if (speed := outcome.images_per_second) is not None:
         facts.append(("Images/s", f"{speed:.0f}"))
     if not run.status.is_over and (load := live_bench.load_text(run)):

@@ -121,14 +121,6 @@ class Tail:
                 known = self._cached[name] = (revision, make())
             return known[1]
 
-    def seconds_left(self) -> float | None:
-        """Estimated seconds to the end at the pace so far, None before the first step."""
-        if not self.steps or self.started is None:
-            return None
-        last = self.steps[-1]
-        spent = max(last.seconds, self.evaluations[-1].seconds if self.evaluations else 0.0)
-        return spent / last.step * (self.started.steps - last.step)
-
 
 _tails: OrderedDict[str, Tail] = OrderedDict()
 _tails_lock = threading.Lock()

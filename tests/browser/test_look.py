@@ -48,7 +48,7 @@ def test_chosen_settings_are_readable(width: int, visit: Callable[..., Page]) ->
     page = visit("/train", width=width)
     page.get_by_text("More settings").click()
     page.get_by_role("combobox", name="Preprocessing").wait_for()
-    for method, protocol in (("Masked experts", "train800"), ("Linear probe", "train1000")):
+    for method, protocol in (("Masked experts", "train → val"), ("Linear probe", "train + val → test")):
         for label, option in (("Method", method), ("Protocol", protocol)):
             field = page.get_by_role("combobox", name=label)
             field.scroll_into_view_if_needed()
@@ -58,7 +58,7 @@ def test_chosen_settings_are_readable(width: int, visit: Callable[..., Page]) ->
         page.wait_for_timeout(800)
         fields = page.locator("[data-testid='stSelectbox'] input")
         shown = fields.evaluate_all("all => all.map(i => [i.value, i.scrollWidth - i.clientWidth])")
-        assert {protocol, method} <= {value.split(" →")[0].split(" (")[0] for value, _ in shown}
+        assert {protocol, method} <= {value.split(" (")[0] for value, _ in shown}
         assert len(shown) == 8
         assert [value for value, wider in shown if wider > 0] == []
 

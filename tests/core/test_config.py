@@ -127,9 +127,9 @@ def test_an_alias_becomes_the_name() -> None:
         ({"weight_decay": -0.1}, ["weight decay is -0.1"]),
         ({"weight_decay": float("inf")}, ["weight decay is inf"]),
         ({"warmup": 1.0}, ["warmup is 1.0", "at most 0.9"]),
-        ({"max_seconds": 0}, ["seconds is 0", "above 0"]),
-        ({"max_seconds": 1e9}, ["seconds is 1000000000.0"]),
-        ({"max_seconds": True}, ["seconds is True"]),
+        ({"max_seconds": 0}, ["time limit is 0", "above 0"]),
+        ({"max_seconds": 1e9}, ["time limit is 1000000000.0", "above 0 and at most 2,592,000"]),
+        ({"max_seconds": True}, ["time limit is True"]),
         ({"data_notes": "few images"}, ["data_notes is 'few images'", "a list of texts"]),
     ],
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlae_lab import locks
+from mlae_lab.core import image_labels
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation
 from mlae_lab.data import tasks
@@ -105,7 +106,8 @@ def test_other_images_in_equal_numbers_are_noted(data: Path, lab_store: RunStore
     run = train(lab_store, queued.id)
     assert run.config.data_label == queued.config.data_label
     assert run.config.data_notes[0] == (
-        f"The images changed after the launch; their label is still “{run.config.data_label}”."
+        "The image files were written again after the launch (sizes or times differ); their label is still "
+        f"“{run.config.data_label}”."
     )
 
 
@@ -153,4 +155,4 @@ def test_a_rerun_is_labelled_by_what_the_folder_holds_now(data: Path, lab_store:
     ],
 )
 def test_mixed_label(old: str, new: str, label: str) -> None:
-    assert tasks.mixed_label(old, new) == label
+    assert image_labels.mixed(old, new) == label

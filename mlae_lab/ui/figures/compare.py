@@ -116,8 +116,8 @@ def difference_caption(difference: Difference) -> str:
     if last.interval is not None:
         parts.append(
             f"After epoch {last.epoch}: n = {last.n}, standard deviation {points(last.interval[0])}, "
-            f"lowest {points(last.minimum, signed=True)}, highest {points(last.maximum, signed=True)} points. The band is "
-            "the 95 % interval of the mean (Student's t). It covers the variation between seeds, not between "
+            f"lowest {points(last.minimum, signed=True)}, highest {points(last.maximum, signed=True)} points. The band "
+            "is the 95 % interval of the mean (Student's t). It covers the variation between seeds, not between "
             "evaluation images, which are the same in all runs."
         )
     return " ".join(parts)

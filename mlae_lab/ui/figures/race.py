@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from mlae_lab.runs.race import Curve, Lane, Race
+from mlae_lab.runs.outcomes import Curve
+from mlae_lab.runs.race import Lane, Race
 from mlae_lab.ui.figures.base import Figure, axis, end_label, figure, thinned
 
 _HEIGHT = 190
