@@ -9,17 +9,18 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlae_lab.core import events as ev
+from mlae_lab.core import image_labels
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.sanitize import printable
 from mlae_lab.core.settings import settings_of
 from mlae_lab.core.units import format_bytes
 from mlae_lab.errors import LabError
-from mlae_lab.runs.archive_zip import EVENTS, FORMAT, MAX_EVENTS, RUN, ArchiveError, Packed, short
+from mlae_lab.runs.archive_zip import EVENTS, FORMAT, MAX_EVENTS, OLD_FORMAT, RUN, ArchiveError, Packed, short
 from mlae_lab.runs.paths import is_run_id
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
@@ -114,8 +115,22 @@ def _are_counts(value: object) -> bool:
 # ---------------------------------------------------------------- run.json
 
 
-def header_of(packed: Packed) -> tuple[Run, dict]:
-    """The run as its original store had it, and that store's own fields of it ({} in an export)."""
+class Header(NamedTuple):
+    """The content of run.json.
+
+    Attributes:
+        run: As its original store had it.
+        local: That store's own fields of the run, {} in an export.
+        format: Of the archive file.
+    """
+
+    run: Run
+    local: dict
+    format: int
+
+
+def header_of(packed: Packed) -> Header:
+    """The checked content of run.json. Raises ArchiveError."""
     try:
         header = json.loads(b"".join(packed.chunks(RUN)).decode())
         json.dumps(header, ensure_ascii=False).encode()  # no database or page can hold half a surrogate pair
@@ -128,7 +143,8 @@ def header_of(packed: Packed) -> tuple[Run, dict]:
         raise ArchiveError(
             f"{packed.name} was written by a newer version (format {number}, this one reads {FORMAT}): update MLAE Lab"
         )
-    _require(number == FORMAT and type(number) is int, "format", number, f"{FORMAT}")
+    _require(type(number) is int and number >= OLD_FORMAT, "format", number, f"{OLD_FORMAT} or {FORMAT}")
+    relation = header.get("relation")
     name: Any = header.get("id")
     status: Any = header.get("status")
     device: Any = header.get("device")
@@ -143,10 +159,14 @@ def header_of(packed: Packed) -> tuple[Run, dict]:
         missing = value is None and key in header and key != "created"
         seconds = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _LAST_TIME
         _require(missing or seconds, key, value, "a time in seconds since 1970")
+    config = _config(header)
+    if number == OLD_FORMAT:
+        config = replace(config, data_label=image_labels.current(config.data_label))
+        relation = "branched" if relation == "continued" else relation
     run = Run(
         id=name,
         created=header["created"],
-        config=_config(header),
+        config=config,
         config_hash=header.get("first_hash", header["config_hash"]),
         status=Status(status),
         reason=header["reason"],
@@ -155,7 +175,7 @@ def header_of(packed: Packed) -> tuple[Run, dict]:
         started=header["started"],
         ended=header["ended"],
         parent=header["parent"],
-        relation="branched" if header["relation"] == "continued" else header["relation"],  # its name in version 0.5
+        relation=relation,
     )
     local: Any = header.get("here", {})
     kinds = {"owner": str, "attempt": int, "source": str, "data_folder": str}
@@ -163,7 +183,7 @@ def header_of(packed: Packed) -> tuple[Run, dict]:
     _require(
         fits and 0 <= local.get("attempt", 0) <= _MAX_INTEGER, "here", local, "owner, attempt, source and data_folder"
     )
-    return run, {key: local[key] for key in kinds if key in local}
+    return Header(run, {key: local[key] for key in kinds if key in local}, number)
 
 
 def _config(header: Mapping) -> RunConfig:
@@ -195,13 +215,13 @@ def _require(fits: object, key: str, value: object, rule: str) -> None:
 # ---------------------------------------------------------------- events.jsonl
 
 
-def events_of(packed: Packed, config: RunConfig) -> Iterator[tuple[float, ev.Event] | None]:
+def events_of(packed: Packed, header: Header) -> Iterator[tuple[float, ev.Event] | None]:
     """(time, event) for every line, None for an event of a kind that this version does not know."""
     for number, line in enumerate(_lines(packed.chunks(EVENTS)), 1):
         if number > MAX_EVENTS:
             raise ArchiveError(f"{EVENTS} in {packed.name} has too many lines: at most {MAX_EVENTS} are allowed")
         try:
-            yield _event(line, config)
+            yield _event(line, header)
         except (ValueError, RecursionError) as error:
             raise ArchiveError(f"line {number} of {EVENTS} is not valid: {str(error)[:300]}") from None
 
@@ -217,15 +237,15 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
         yield rest
 
 
-def _event(line: bytes, config: RunConfig) -> tuple[float, ev.Event] | None:
+def _event(line: bytes, header: Header) -> tuple[float, ev.Event] | None:
     row = json.loads(line.decode())
     if not isinstance(row, dict) or set(row) != {"kind", "time", "payload"}:
         raise ValueError("it must be a JSON object with kind, time and payload")
     kind, at, payload = row["kind"], row["time"], row["payload"]
     if not isinstance(kind, str):
         raise ValueError(f"kind is {short(kind)} and must be a string")
-    if isinstance(payload, dict):
-        kind, payload = ev.renamed(kind, payload)  # an archive of version 0.5
+    if header.format == OLD_FORMAT and isinstance(payload, dict):
+        kind, payload = ev.renamed(kind, payload)
     if type(at) not in (int, float) or not 0 <= at <= _LAST_TIME:
         raise ValueError(f"time is {short(at)} and must be in seconds since 1970")
     if kind not in ev.KINDS:
@@ -241,7 +261,7 @@ def _event(line: bytes, config: RunConfig) -> tuple[float, ev.Event] | None:
             raise ValueError(f"{name} of {kind} is {error}") from None
     event = ev.KINDS[kind](**values)  # each value has the type of its field
     _require_possible(event)
-    _require_on_canvas(event, config)
+    _require_on_canvas(event, header.run.config)
     return at, event
 
 

@@ -23,10 +23,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlae_lab import locks
-from mlae_lab.core.config import RunConfig
 from mlae_lab.core.sanitize import one_line
 from mlae_lab.runs import paths
-from mlae_lab.runs.archive_checks import checked_tensors, events_of, header_of
+from mlae_lab.runs.archive_checks import Header, checked_tensors, events_of, header_of
 from mlae_lab.runs.archive_writing import write
 from mlae_lab.runs.archive_zip import EPOCH, EVENTS, LOG, RUN, SUFFIX, ArchiveError, Packed, opened
 from mlae_lab.runs.paths import RunPaths, is_run_id
@@ -112,11 +111,11 @@ def _ended(store: RunStore, run_id: str, action: str) -> Run:
 def inspect(file: Path) -> ArchiveFile:
     """Read and check a whole archive file; nothing is written. Raises ArchiveError."""
     with opened(file) as packed:
-        run, _ = header_of(packed)
+        header = header_of(packed)
         for _ in _unpacked(packed, None):
             pass
-        skipped = [event is None for event in events_of(packed, run.config)]
-        return ArchiveFile(_foreign(run, ""), skipped.count(False), skipped.count(True), packed.sizes)
+        skipped = [event is None for event in events_of(packed, header)]
+        return ArchiveFile(_foreign(header.run, ""), skipped.count(False), skipped.count(True), packed.sizes)
 
 
 def import_run(store: RunStore, file: Path, owner: str = "") -> Run:
@@ -136,11 +135,12 @@ def import_run(store: RunStore, file: Path, owner: str = "") -> Run:
     """
     sweep(store)
     with opened(file) as packed:
-        run, _ = header_of(packed)
+        header = header_of(packed)
+        run = header.run
         if not store.holds(run.id) and paths.archived(store.folder, run.id).exists():
             raise StoreError(f"run {run.id} is archived here: restore it with `mlae_lab restore {run.id}`")
         with _incoming(store, run.id) as files:
-            _fill(store, files, packed, _foreign(run, owner), run.config)
+            _fill(store, files, packed, header, _foreign(run, owner))
     return store.run(run.id)
 
 
@@ -165,15 +165,15 @@ def _foreign(run: Run, owner: str) -> Run:
     )
 
 
-def _fill(store: RunStore, files: RunPaths, packed: Packed, run: Run, config: RunConfig) -> None:
-    """Write the files, then the events and the row, so that a run becomes visible when it is complete."""
+def _fill(store: RunStore, files: RunPaths, packed: Packed, header: Header, run: Run) -> None:
+    """Write the files, then the events and the row `run`, so that a run becomes visible when it is complete."""
     for path, chunks in _unpacked(packed, files):
         path.parent.mkdir(exist_ok=True)
         with path.open("wb") as target:
             target.writelines(chunks)
-    for _ in events_of(packed, config):
+    for _ in events_of(packed, header):
         pass  # every line is checked before the first is written
-    store.insert(run, (event for event in events_of(packed, config) if event is not None))
+    store.insert(run, (event for event in events_of(packed, header) if event is not None))
 
 
 @contextmanager
@@ -284,10 +284,11 @@ def restore(store: RunStore, run_id: str) -> Run:
             f"run {run_id} is not archived in {store.folder}: `mlae_lab runs --archived` lists those that are"
         )
     with _incoming(store, run_id) as files, opened(file) as packed:
-        run, local = header_of(packed)
+        header = header_of(packed)
+        run = header.run
         if run.id != run_id:
             raise ArchiveError(f"{file} holds run {run.id}, not {run_id}: import the file instead")
-        _fill(store, files, packed, replace(run, **local), run.config)
+        _fill(store, files, packed, header, replace(run, **header.local))
         file.unlink()
     return store.run(run_id)
 
@@ -313,7 +314,7 @@ def archived(store: RunStore) -> list[Archived]:
         entry = Archived(file.stem, file_stat.st_mtime, file_stat.st_size, store.owner_of_gone(file.stem))
         try:
             with opened(file) as packed:
-                run, local = header_of(packed)
+                run, local, _ = header_of(packed)
         except ArchiveError as error:
             entries.append(replace(entry, trouble=str(error)))
         else:

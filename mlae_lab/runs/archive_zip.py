@@ -14,7 +14,8 @@ from pathlib import Path
 from mlae_lab.core.units import format_bytes
 from mlae_lab.errors import LabError
 
-FORMAT = 1
+FORMAT = 2
+OLD_FORMAT = 1  # of version 0.5: events, their fields, a relation and labels of images have other names
 SUFFIX = ".mlae"
 RUN_BYTES = 1_000_000
 EVENTS_BYTES = 500_000_000

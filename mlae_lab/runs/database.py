@@ -67,6 +67,7 @@ class Database:
 
     def _migrate(self, version: int) -> int:
         """Migrate the tables from a version to `SCHEMA` in one transaction. Returns their version afterwards."""
+        old = version
         if version == 0:
             with self._connection() as db:
                 db.execute("PRAGMA journal_mode=WAL")
@@ -74,11 +75,12 @@ class Database:
             for number, statements in enumerate(CHANGES[version:], version + 1):
                 if number == 6:
                     self._refuse_while_in_use(db)
-                    self._rename_files()
                 for statement in statements:
                     db.execute(statement)
                 version = number
             db.execute(f"PRAGMA user_version={version}")
+            if old < 6:  # last: a statement that fails leaves the files as the older version knows them
+                self._rename_files()
         return version
 
     def _refuse_while_in_use(self, db: sqlite3.Connection) -> None:

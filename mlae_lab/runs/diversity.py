@@ -166,7 +166,7 @@ def experiments(runs: Sequence[Run]) -> list[Experiment]:
     for run in runs:
         if run.relation == RELATION:
             known = groups.setdefault(_base(run.config), [])
-            same = (group for group in known if outcomes.may_be_same_images(group[0].config, run.config))
+            same = (g for g in known if all(outcomes.may_be_same_images(r.config, run.config) for r in g))
             if (group := next(same, None)) is not None:
                 group.append(run)
             else:

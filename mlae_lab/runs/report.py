@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlae_lab.core import image_labels
 from mlae_lab.core.events import SimilarityStats, Statistics, TrainStep, mean_of
 from mlae_lab.runs import outcomes
 from mlae_lab.runs.liveness import stalled_for
@@ -45,5 +46,6 @@ def state(store: RunStore, run: Run) -> dict:
         "stalled_seconds": stalled_for(store.paths(run.id)) if run.status.is_active else None,
         "owner": run.owner or None, "attempt": run.attempt, "checkpoints": list(store.paths(run.id).checkpoints()),
         "parent": run.parent or None, "relation": run.relation or None,
-        "config_hash": run.config_hash, "config": run.config.to_dict(),
+        "config_hash": run.config_hash, "dataset_changed": image_labels.changed(run.config),
+        "config": run.config.to_dict(),
     }  # fmt: skip

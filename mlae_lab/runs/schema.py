@@ -16,6 +16,7 @@ plans     the library of masks: id, name, owner, created, plan (JSON)
 from __future__ import annotations
 
 from mlae_lab.core.events import OLD_FIELDS, OLD_KINDS
+from mlae_lab.core.image_labels import OLD_WORD, WORD
 
 # Rises with every change of the tables and of the settings of RunConfig, so that an older version refuses the store.
 SCHEMA = 6
@@ -74,6 +75,10 @@ CHANGES: tuple[tuple[str, ...], ...] = (
             for kind, names in OLD_FIELDS.items()
             for old, new in names.items()
         ),
+        # The hash stays: it names the run. Another text in the place of the config is left as it is.
+        f"""UPDATE runs SET config = JSON_SET(config, '$.data_label',
+                REPLACE(JSON_EXTRACT(config, '$.data_label'), '{OLD_WORD}', '{WORD}'))
+            WHERE CASE WHEN JSON_VALID(config) THEN JSON_EXTRACT(config, '$.data_label') LIKE '%{OLD_WORD}%' END""",
     ),
 )
 # Names that version 5 gave to files in a run's folder.

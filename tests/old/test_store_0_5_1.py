@@ -124,6 +124,31 @@ def test_every_run_has_its_status_config_and_accuracy(folder: Path) -> None:
     assert (runs["iwvfnnej"].config.mask_per, runs["iwvfnnej"].config.input_dropout) == ("token", 0.1)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("own pictures, 1,004/5/5", "own images, 1,004/5/5"),
+        ("not VTAB-1k: its layout with 14/5/5 pictures", "not VTAB-1k: its layout with 14/5/5 images"),
+        ("VTAB-1k, 6,085 test pictures for 6,084", "VTAB-1k, 6,085 test images for 6,084"),
+        ("VTAB-1k", "VTAB-1k"),
+        ("", ""),
+    ],
+)
+def test_labels_of_images_have_current_words(folder: Path, old: str, new: str) -> None:
+    db = sqlite3.connect(paths.database(folder))
+    (text,) = db.execute("SELECT config FROM runs WHERE id = 'pi533uee'").fetchone()
+    config = json.loads(text) | {"data_label": old, "weights": "own pictures é.npz", "learning_rate": 1e-05}
+    db.execute("UPDATE runs SET config = ? WHERE id = 'pi533uee'", (json.dumps(config),))
+    db.execute("UPDATE runs SET config = '{' WHERE id = 'iwvfnnej'")
+    db.commit()
+    db.close()
+    store = RunStore(folder)
+    run = store.run("pi533uee")
+    assert run.config == RunConfig.from_dict(config | {"data_label": new})
+    assert run.config_hash == RUNS["pi533uee"][1]
+    assert len(store.unread()) == 1
+
+
 def test_events_have_current_names_and_their_values(store: RunStore) -> None:
     (started,) = events_of(store, "pi533uee", Started)
     assert (started.train_images, started.evaluation_images) == (800, 200)
@@ -239,9 +264,14 @@ def test_a_run_answers_queries(store: RunStore, capsys: pytest.CaptureFixture[st
     assert answers[1]["index"] == 3
 
 
-def test_a_kept_answer_of_0_5_1_is_computed_again() -> None:
+def test_a_cached_answer_of_0_5_1_is_computed_again(store: RunStore) -> None:
     """0.5.1 wrote format 2, in which fields have other names."""
-    assert probe.FORMAT > 2
+    files = store.paths("pi533uee")
+    probe.keep(files, "errors", {}, probe.signature(files), {"pictures": 200})
+    assert probe._cached(files, "errors", {}) == {"pictures": 200}
+    (path,) = files.answers.glob("errors-*.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    assert probe._cached(files, "errors", {}) is None
 
 
 def test_runs_and_doctor(store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
@@ -304,17 +334,28 @@ def test_a_store_in_use_by_0_5_1_is_refused_and_left_unchanged(
     assert len(RunStore(folder).runs()) == len(RUNS) + 1
 
 
-def test_a_crash_between_the_files_and_the_tables_leaves_a_store_that_opens(folder: Path) -> None:
+def test_a_failed_statement_leaves_the_files_as_0_5_1_knows_them(folder: Path) -> None:
     db = sqlite3.connect(paths.database(folder))
-    db.execute("ALTER TABLE runs ADD COLUMN position REAL")  # makes a later statement fail, as a crash would
+    db.execute("ALTER TABLE runs ADD COLUMN position REAL")  # makes the first statement fail
     db.commit()
+    db.close()
+    before = files_of(folder)
     with pytest.raises(StoreError, match="cannot be used as a store"):
         RunStore(folder)
     assert version(folder) == 5
-    assert any(file.endswith("/pending_events.json") for file in files_of(folder))
-    db.execute("ALTER TABLE runs DROP COLUMN position")
-    db.commit()
-    db.close()
+    assert files_of(folder) == before
+
+
+def test_a_crash_between_the_files_and_the_tables_leaves_a_store_that_opens(folder: Path) -> None:
+    obstacle = folder / "runs" / "o7s6q4pp" / "pending_events.json" / "file"
+    obstacle.parent.mkdir()  # makes the last renaming fail, as a crash would
+    obstacle.touch()
+    with pytest.raises(StoreError, match="cannot be used as a store"):
+        RunStore(folder)
+    assert version(folder) == 5
+    assert any(file.endswith("/heartbeat") for file in files_of(folder))
+    obstacle.unlink()
+    obstacle.parent.rmdir()
     store = RunStore(folder)
     pending_events.deliver(store, "o7s6q4pp")
     assert events_of(store, "o7s6q4pp", TrainStep)[-1].step == 39

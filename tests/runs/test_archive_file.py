@@ -274,6 +274,8 @@ def test_a_failed_insert_leaves_no_events(store: RunStore, other: RunStore) -> N
         header(config={**CONFIG.to_dict(), "epochs": 3}),
         header(config={**CONFIG.to_dict(), "epochs": -1}),
         header(format=99),
+        header(format=0),
+        header(format=True),
         event("{"),
         event({"kind": "step", "time": 1.0, "payload": {"step": "one"}}),
         event({"kind": "step", "time": "now", "payload": {}}),
@@ -348,6 +350,33 @@ def test_a_run_of_an_earlier_version_with_fewer_settings_is_checked_and_imported
     imported = import_run(other, tmp_path / "a")
     assert imported.config == CONFIG
     assert imported.config_hash == run.config_hash
+
+
+OWN = replace(CONFIG, data_label="own pictures, 14/5/5")
+
+
+def test_a_file_of_format_1_has_the_names_of_version_0_5(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run = over(store, OWN)
+    export(store, run.id, tmp_path / "a")
+    changed(tmp_path / "a", header(format=1, relation="continued"))
+    changed(tmp_path / "a", event_of("guesses", {"epoch": 1, "step": 3, "guess": ["0"], "confidence": [0.5]}))
+    imported = import_run(other, tmp_path / "a")
+    assert (imported.config.data_label, imported.relation) == ("own images, 14/5/5", "branched")
+    assert imported.config_hash == OWN.hash
+    assert other.last(run.id, ev.Predictions).predicted == ("0",)
+    export(other, run.id, tmp_path / "b")
+    third = RunStore(tmp_path / "third")
+    assert (import_run(third, tmp_path / "b").config, third.run(run.id).config_hash) == (imported.config, OWN.hash)
+
+
+def test_a_file_of_format_2_has_current_names_only(store: RunStore, other: RunStore, tmp_path: Path) -> None:
+    run = over(store, OWN)
+    export(store, run.id, tmp_path / "a")
+    changed(tmp_path / "a", header(relation="continued"))
+    changed(tmp_path / "a", event_of("guesses", {"epoch": 1, "step": 3, "guess": ["0"], "confidence": [0.5]}))
+    assert inspect(tmp_path / "a").skipped == 1
+    imported = import_run(other, tmp_path / "a")
+    assert (imported.config.data_label, imported.relation) == (OWN.data_label, "imported")
 
 
 def test_ranks_of_another_size_than_the_plan_are_refused(store: RunStore, other: RunStore, tmp_path: Path) -> None:

@@ -161,15 +161,17 @@ def test_a_truncated_checkpoint_is_skipped(lab_store: RunStore, wait_for: Wait) 
     files.checkpoint.unlink()  # it shares its bytes with the kept one
     files.checkpoint.write_bytes(whole[:1000])
     (files.folder / "checkpoint.safetensors.part").write_bytes(b"half")
+    files.answers.mkdir(exist_ok=True)
+    (files.answers / "errors-0.json.part").write_bytes(b"half")
     commands.resume(lab_store, run)
     wait_for(
         lambda: lab_store.last(run, Resumed) is not None or status(lab_store, run).is_over, describe(lab_store, run)
     )
     resumed = lab_store.last(run, Resumed)
     assert isinstance(resumed, Resumed)
-    assert resumed.step == kept * 50
+    assert (resumed.step, resumed.source) == (kept * 50, "")
     assert any("checkpoint skipped: " in line for line in commands.log_tail(lab_store, run))
-    assert not list(files.folder.glob("*.part"))
+    assert not list(files.folder.rglob("*.part"))
 
 
 def test_branching_with_another_mask_is_a_new_run(lab_store: RunStore, wait_for: Wait, often_saved: None) -> None:
@@ -192,7 +194,8 @@ def test_branching_with_another_mask_is_a_new_run(lab_store: RunStore, wait_for:
     assert run.status is Status.FINISHED, describe(lab_store, child)()
     assert (run.parent, run.relation, run.source, run.config.plan) == (parent, "branched", "2", other)
     assert steps(lab_store, child) == list(range(101, 201))
-    assert lab_store.last(child, Resumed).step == 100
+    resumed = lab_store.last(child, Resumed)
+    assert (resumed.step, resumed.source) == (100, parent)
     assert lab_store.last(child, Evaluation).epoch == 4
 
     twin = commands.rerun(lab_store, child)  # from the same checkpoint, not from its first step

@@ -274,6 +274,8 @@ def test_an_edit_of_a_plan_that_was_replaced_meanwhile_is_refused(store: RunStor
     """The run of the page that replaced it was cut short, so the canvas and its callback still know the old one."""
 
     def script() -> None:
+        from dataclasses import replace
+
         import streamlit as st
 
         from mlae_lab.core.patterns import dense, pattern, uniform
