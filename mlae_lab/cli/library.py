@@ -13,12 +13,12 @@ from mlae_lab.cli.output import (
     current_owner,
     find_store,
     folder_of,
-    owner_name,
     print_result,
     store_of,
 )
 from mlae_lab.core import catalog
 from mlae_lab.runs.library import SavedPlan, plan_name
+from mlae_lab.runs.owners import owner_name
 from mlae_lab.runs.store import RunStore, StoreError
 
 
@@ -102,7 +102,7 @@ def _delete(args: argparse.Namespace) -> int:
 def _row(store: RunStore, entry: SavedPlan) -> dict:
     plan = entry.plan
     return {
-        "name": entry.name, "owner": owner_name(store, entry.owner),
+        "name": entry.name, "owner": owner_name(entry.owner, store.nicknames()),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(entry.created)),
         "kind": plan.kind.value, "experts": plan.experts, "rows": plan.rows, "columns": plan.columns,
         "code": plan.code, "hash": plan.hash, "plan": plan.to_dict(),

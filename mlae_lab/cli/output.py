@@ -11,6 +11,7 @@ from pathlib import Path
 from mlae_lab.errors import LabError
 from mlae_lab.locations import default_store
 from mlae_lab.runs import paths
+from mlae_lab.runs.owners import owner_name, terminal_owner
 from mlae_lab.runs.store import RunStore
 
 
@@ -68,14 +69,9 @@ def store_with_run(args: argparse.Namespace) -> RunStore:
 def current_owner() -> str:
     """The owner of a run that is started here: the user of this terminal."""
     try:
-        return f"cli:{getpass.getuser()}"
+        return terminal_owner(getpass.getuser())
     except (KeyError, OSError):  # a user without a name, as in some containers
-        return "cli:"
-
-
-def owner_name(store: RunStore, owner: str) -> str:
-    """The display name of the owner of a run or a mask, "" for a browser without a nickname."""
-    return store.nicknames().get(owner) or (owner[4:] if owner.startswith("cli:") else "")
+        return terminal_owner("")
 
 
 def check_owner(args: argparse.Namespace, store: RunStore, owner: str, name: str) -> None:
@@ -89,7 +85,7 @@ def check_owner(args: argparse.Namespace, store: RunStore, owner: str, name: str
         owner: As it is stored.
         name: What the owner has, for the message.
     """
-    person = owner_name(store, owner)
+    person = owner_name(owner, store.nicknames())
     if person and owner != current_owner() and not args.yes:
         raise UsageError(f"{name} belongs to {person}: add --yes to change it anyway")
 

@@ -13,6 +13,7 @@ from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, shortened, trouble
 from mlae_lab.doctor.folders import tree
 from mlae_lab.runs import liveness, paths, supervisor
+from mlae_lab.runs.owners import owner_name
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 
@@ -123,7 +124,7 @@ def _active_run(store: RunStore, run: Run, names: dict[str, str], now: float) ->
             return note(name, value, "the supervisor corrects it: `mlae_lab runs` starts one")
         return note(name, f"{run.status.value}; its process has not started yet")
     beat = liveness.heartbeat(files)
-    person = names.get(run.owner) or (run.owner.removeprefix("cli:") if run.owner.startswith("cli:") else "")
+    person = owner_name(run.owner, names)
     parts = [
         _title(run),
         f"by {person}" if person else "",

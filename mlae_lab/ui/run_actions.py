@@ -14,6 +14,7 @@ from mlae_lab.network import is_loopback
 from mlae_lab.runs import archive_file, commands, race
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.library import SavedPlan
+from mlae_lab.runs.owners import terminal_owner
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import queries, visitor
@@ -173,7 +174,7 @@ def is_mine(run: Run | archive_file.Archived | SavedPlan) -> bool:
     if run.owner in ("", visitor.current()):
         return True
     try:
-        return run.owner == f"cli:{getpass.getuser()}" and is_loopback(st.get_option("server.address"))
+        return run.owner == terminal_owner(getpass.getuser()) and is_loopback(st.get_option("server.address"))
     except (KeyError, OSError):
         return False
 

@@ -17,6 +17,7 @@ from streamlit.components.v2 import component
 
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
 from mlae_lab.runs.library import SavedPlan
+from mlae_lab.runs.owners import terminal_user
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import markdown, queries
 from mlae_lab.ui.markdown import plain
@@ -138,8 +139,8 @@ def name_of(owner: str) -> str:
     """
     if not owner:
         return "nobody known"
-    if owner.startswith("cli:"):
-        return f"{cleaned(owner[4:]) or 'somebody'} (terminal)"
+    if (user := terminal_user(owner)) is not None:
+        return f"{cleaned(user) or 'somebody'} (terminal)"
     if owner == current():
         return "you"
     name = _nicknames().get(owner, "")

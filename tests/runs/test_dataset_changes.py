@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from mlae_lab.runs.report import report, state
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 from tests.data.trees import make_own, make_vtab, write_image
+from tests.lab import to_schema_5
 
 SHORT = RunConfig(
     "dtd", allocation((0,) * 11 + (1,)), backbone="lab_vit_12x128.random", epochs=1, device="cpu", precision="float32"
@@ -73,6 +75,7 @@ def test_a_dataset_that_shrinks_in_the_queue_loses_its_vtab_label(
     assert report(lab_store, run)["badge"]["data"] == label
     assert note in report(lab_store, run)["data_notes"]
     assert note in state(lab_store, run)["config"]["data_notes"]
+    assert state(lab_store, run)["dataset_changed"]
 
     export(lab_store, run.id, tmp_path / "run.mlae")
     imported = import_run(RunStore(tmp_path / "other"), tmp_path / "run.mlae")
@@ -97,6 +100,27 @@ def test_unchanged_images_keep_label_and_notes_without_a_second_census(
     assert run.config.data_notes == config.data_notes
     assert run.config.hash == run.config_hash
     assert run.dataset == ""
+    assert not state(lab_store, run)["dataset_changed"]
+
+
+def test_a_queued_run_of_0_5_1_on_unchanged_images_has_no_note_of_a_change(
+    data: Path, tmp_path: Path, lab_store: RunStore
+) -> None:
+    """0.5.1 recorded another label and no fingerprint."""
+    make_own(data / "own" / "birds", {"wren": 12, "owl": 12})
+    config = tasks.located(replace(SHORT, task="own:birds"))
+    queued = lab_store.enqueue(config, "cpu")
+    old = config.to_dict() | {"data_label": config.data_label.replace("images", "pictures")}
+    old = {name: value for name, value in old.items() if name not in ("data_notes", "data_fingerprint")}
+    with lab_store._connection(write=True) as db:
+        to_schema_5(db)
+        db.execute("UPDATE runs SET config = ?, config_hash = ?", (json.dumps(old), RunConfig.from_dict(old).hash))
+        db.execute("PRAGMA user_version = 5")
+    run = train(RunStore(lab_store.folder), queued.id)
+    assert (run.config.data_label, run.config.data_notes) == (config.data_label, config.data_notes)
+    assert run.config_hash == RunConfig.from_dict(old).hash != config.hash
+    assert not state(lab_store, run)["dataset_changed"]
+    assert outcomes.reusable(lab_store, [config]) == [run]
 
 
 def test_other_images_in_equal_numbers_are_noted(data: Path, lab_store: RunStore) -> None:

@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 import pytest
 
 from mlae_lab.core import events as ev
+from mlae_lab.core import image_labels
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.patterns import dense, uniform
 from mlae_lab.runs import diversity
@@ -146,6 +147,22 @@ def test_experiments_are_derived_from_their_runs(store: RunStore) -> None:
     store.enqueue(replace(BASE, plan=uniform(0.7)), "cpu")  # not of an experiment
     assert diversity.experiments(store.runs()) == [second, first]
     assert diversity.experiments([]) == []
+
+
+def test_notes_do_not_divide_an_experiment_and_other_images_do(store: RunStore) -> None:
+    images = replace(BASE, data_label="own images, 14/5/5", data_fingerprint="0" * 12)
+    wanted = diversity.experiment(images, (0.5,), 2)
+    runs = [store.enqueue(config, "cpu", origin=Origin("", "diversity")) for config in wanted.cells().values()]
+    note = image_labels.change_note("own images, 13/5/5", images.data_label)
+    noted = replace(runs[0].config, data_notes=(note, "24 images"))
+    store.record_dataset(runs[0].id, noted)
+    assert diversity.experiments(store.runs()) == [wanted]
+    other = diversity.experiment(replace(images, data_fingerprint="1" * 12), (0.5,), 2)
+    for config in other.cells().values():
+        store.enqueue(config, "cpu", origin=Origin("", "diversity"))
+    new, old = diversity.experiments(store.runs())
+    assert (new, old) == (other, wanted)
+    assert (new.config.data_fingerprint, old.config.data_fingerprint) == ("1" * 12, "0" * 12)
 
 
 def test_missing_runs_use_the_folder_of_the_newest_run(store: RunStore) -> None:

@@ -10,15 +10,18 @@ import pytest
 
 from mlae_lab import locks
 from mlae_lab.core import events as ev
+from mlae_lab.core import image_labels
 from mlae_lab.core.catalog import CatalogError
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.patterns import dense, pattern, uniform
-from mlae_lab.runs import devices, pairs
+from mlae_lab.runs import commands, devices, pairs
+from mlae_lab.runs.repeats import launch_repeats
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 
 A = RunConfig("digits", uniform(0.5), epochs=4, evaluations=2, device="cpu")  # evaluated after epochs 2 and 4
 B = replace(A, plan=dense())
+C = replace(A, plan=uniform(0.25))
 PER_EPOCH = 13  # 800 images in batches of 64
 pytestmark = pytest.mark.usefixtures("no_supervisor")  # runs stay queued, no process starts
 
@@ -162,6 +165,42 @@ def test_runs_with_other_weights_are_left_out_of_a_family(store: RunStore) -> No
     b = finished_run(store, B, {4: 61.0}, weights="bbbbbbbbbbbb")
     assert pairs.family(store, a, b) == []
     assert set(pairs.sides(store, a, b)) == {0}
+
+
+def images(config: RunConfig, fingerprint: str, notes: tuple[str, ...] = ()) -> RunConfig:
+    return replace(config, data_label="own images, 14/5/5", data_fingerprint=fingerprint, data_notes=notes)
+
+
+def test_a_family_has_the_same_images_or_images_without_a_fingerprint(store: RunStore) -> None:
+    """What no hash holds does not matter; version 0.5 recorded no fingerprint."""
+    a = finished_run(store, images(A, "0" * 12, ("20 images",)), {4: 60.0})
+    other = finished_run(store, images(replace(A, seed=1), "1" * 12), {4: 61.0})
+    earlier = finished_run(store, images(replace(A, seed=2), ""), {4: 62.0})
+    moved = finished_run(store, replace(images(replace(A, seed=3), "0" * 12), data="/images"), {4: 63.0})
+    assert pairs.by_seed(store, a) == {0: a, 2: earlier, 3: moved}
+    assert list(pairs.by_seed(store, other)) == [1, 2]
+    same, _ = finished_run(store, images(B, "0" * 12), {4: 60.0}), finished_run(store, images(C, "1" * 12), {4: 60.0})
+    assert pairs.other_masks(store, a) == [same]
+    assert "their images differ: fingerprints" in (pairs.unlike_because(store, a, other) or "")
+    assert pairs.unlike_because(store, a, earlier) is None
+
+
+def test_new_runs_have_the_label_of_the_latest_images_and_no_note_of_the_change(store: RunStore) -> None:
+    new = "own images, 15/5/5"
+    mixed = image_labels.mixed("own images, 14/5/5", new)
+    notes = (image_labels.change_note("own images, 14/5/5", new), "25 images")
+    config = replace(images(A, "0" * 12, notes), data_label=mixed)
+    a = finished_run(store, config, {4: 60.0})
+    clean = finished_run(store, replace(config, data_label=new, data_notes=("25 images",)), {4: 60.0})
+    entries = pairs.wanted(store, a.id, B.plan)
+    assert entries[0] == clean, "the mixed run is no partner of a run on the latest images"
+    launched = pairs.launch_pair(store, a.id, B.plan)
+    assert (launched[1].config.data_label, launched[1].config.data_notes) == (new, ("25 images",))
+    (_, repeat) = launch_repeats(store, a.id, 2)
+    assert (repeat.config.data_label, repeat.config.data_notes) == (new, ("25 images",))
+    rerun = commands.rerun(store, a.id)
+    assert (rerun.config.data_label, rerun.config.data_notes) == (new, ("25 images",))
+    assert rerun.config.data_fingerprint == "0" * 12
 
 
 # ---------------------------------------------------------------- the difference
