@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from mlae_lab.core.config import RunConfig
 
-# Version 0.5 wrote "pictures" in labels; `runs.schema` renames it in a store, `current` in an archive.
-OLD_WORD, WORD = " pictures", " images"
+# The word of version 0.5 in labels; `runs.schema` renames it in a store, `current` in an archive file.
+OLD_WORD = " pictures"
+WORD = " images"
 _MIXED, _THEN = "mixed images: ", ", then "
 _CHANGED = ("The images changed after the launch", "The image files were written again after the launch")
 

@@ -138,13 +138,13 @@ def header_of(packed: Packed) -> Header:
         raise ArchiveError(f"{RUN} in {packed.name} is not JSON ({str(error)[:80]}): request the file again") from None
     if not isinstance(header, dict):
         raise ArchiveError(f"{RUN} in {packed.name} is not a JSON object: request the file again")
-    number = header.get("format")
+    number: Any = header.get("format")
     if type(number) is int and number > FORMAT:
         raise ArchiveError(
             f"{packed.name} was written by a newer version (format {number}, this one reads {FORMAT}): update MLAE Lab"
         )
     _require(type(number) is int and number >= OLD_FORMAT, "format", number, f"{OLD_FORMAT} or {FORMAT}")
-    relation = header.get("relation")
+    relation: Any = header.get("relation")
     name: Any = header.get("id")
     status: Any = header.get("status")
     device: Any = header.get("device")

@@ -130,7 +130,7 @@ def test_an_alias_becomes_the_name() -> None:
         ({"max_seconds": 0}, ["time limit is 0", "above 0"]),
         ({"max_seconds": 1e9}, ["time limit is 1000000000.0", "above 0 and at most 2,592,000"]),
         ({"max_seconds": True}, ["time limit is True"]),
-        ({"data_notes": "few images"}, ["data_notes is 'few images'", "a list of texts"]),
+        ({"data_notes": "few images"}, ["notes on the images is 'few images'", "a list of texts"]),
     ],
 )
 def test_an_error_names_the_value_and_the_rule(change: dict, words: list[str]) -> None:

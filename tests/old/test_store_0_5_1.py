@@ -124,20 +124,21 @@ def test_every_run_has_its_status_config_and_accuracy(folder: Path) -> None:
     assert (runs["iwvfnnej"].config.mask_per, runs["iwvfnnej"].config.input_dropout) == ("token", 0.1)
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        ("own pictures, 1,004/5/5", "own images, 1,004/5/5"),
-        ("not VTAB-1k: its layout with 14/5/5 pictures", "not VTAB-1k: its layout with 14/5/5 images"),
-        ("VTAB-1k, 6,085 test pictures for 6,084", "VTAB-1k, 6,085 test images for 6,084"),
-        ("VTAB-1k", "VTAB-1k"),
-        ("", ""),
-    ],
-)
+OLD_LABELS = {
+    "own pictures, 1,004/5/5": "own images, 1,004/5/5",
+    "not VTAB-1k: its layout with 14/5/5 pictures": "not VTAB-1k: its layout with 14/5/5 images",
+    "VTAB-1k, 6,085 test pictures for 6,084": "VTAB-1k, 6,085 test images for 6,084",
+    "VTAB-1k": "VTAB-1k",
+    "": "",
+}
+OLD_FILE = "own pictures é.npz"
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_LABELS.items())
 def test_labels_of_images_have_current_words(folder: Path, old: str, new: str) -> None:
     db = sqlite3.connect(paths.database(folder))
     (text,) = db.execute("SELECT config FROM runs WHERE id = 'pi533uee'").fetchone()
-    config = json.loads(text) | {"data_label": old, "weights": "own pictures é.npz", "learning_rate": 1e-05}
+    config = json.loads(text) | {"data_label": old, "weights": OLD_FILE, "learning_rate": 1e-05}
     db.execute("UPDATE runs SET config = ? WHERE id = 'pi533uee'", (json.dumps(config),))
     db.execute("UPDATE runs SET config = '{' WHERE id = 'iwvfnnej'")
     db.commit()
@@ -267,8 +268,8 @@ def test_a_run_answers_queries(store: RunStore, capsys: pytest.CaptureFixture[st
 def test_a_cached_answer_of_0_5_1_is_computed_again(store: RunStore) -> None:
     """0.5.1 wrote format 2, in which fields have other names."""
     files = store.paths("pi533uee")
-    probe.keep(files, "errors", {}, probe.signature(files), {"pictures": 200})
-    assert probe._cached(files, "errors", {}) == {"pictures": 200}
+    probe.keep(files, "errors", {}, probe.signature(files), {"images": 200})
+    assert probe._cached(files, "errors", {}) == {"images": 200}
     (path,) = files.answers.glob("errors-*.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
     assert probe._cached(files, "errors", {}) is None

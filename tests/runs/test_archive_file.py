@@ -352,31 +352,31 @@ def test_a_run_of_an_earlier_version_with_fewer_settings_is_checked_and_imported
     assert imported.config_hash == run.config_hash
 
 
-OWN = replace(CONFIG, data_label="own pictures, 14/5/5")
+OLD = replace(CONFIG, data_label="own pictures, 14/5/5")
 
 
 def test_a_file_of_format_1_has_the_names_of_version_0_5(store: RunStore, other: RunStore, tmp_path: Path) -> None:
-    run = over(store, OWN)
+    run = over(store, OLD)
     export(store, run.id, tmp_path / "a")
     changed(tmp_path / "a", header(format=1, relation="continued"))
     changed(tmp_path / "a", event_of("guesses", {"epoch": 1, "step": 3, "guess": ["0"], "confidence": [0.5]}))
     imported = import_run(other, tmp_path / "a")
     assert (imported.config.data_label, imported.relation) == ("own images, 14/5/5", "branched")
-    assert imported.config_hash == OWN.hash
+    assert imported.config_hash == OLD.hash
     assert other.last(run.id, ev.Predictions).predicted == ("0",)
     export(other, run.id, tmp_path / "b")
     third = RunStore(tmp_path / "third")
-    assert (import_run(third, tmp_path / "b").config, third.run(run.id).config_hash) == (imported.config, OWN.hash)
+    assert (import_run(third, tmp_path / "b").config, third.run(run.id).config_hash) == (imported.config, OLD.hash)
 
 
 def test_a_file_of_format_2_has_current_names_only(store: RunStore, other: RunStore, tmp_path: Path) -> None:
-    run = over(store, OWN)
+    run = over(store, OLD)
     export(store, run.id, tmp_path / "a")
     changed(tmp_path / "a", header(relation="continued"))
     changed(tmp_path / "a", event_of("guesses", {"epoch": 1, "step": 3, "guess": ["0"], "confidence": [0.5]}))
     assert inspect(tmp_path / "a").skipped == 1
     imported = import_run(other, tmp_path / "a")
-    assert (imported.config.data_label, imported.relation) == (OWN.data_label, "imported")
+    assert (imported.config.data_label, imported.relation) == (OLD.data_label, "imported")
 
 
 def test_ranks_of_another_size_than_the_plan_are_refused(store: RunStore, other: RunStore, tmp_path: Path) -> None:
