@@ -112,7 +112,7 @@ def _open(home: Path, rule: ResizeRule, labels: np.ndarray) -> LabelledImages:
     """Open and check a finished cache. Raises _Unsound."""
     try:
         meta = json.loads((home / "meta.json").read_bytes())
-        if meta.pop("crc32") != _meta_crc(meta) or meta["images"] != len(labels):
+        if meta.pop("crc32") != _meta_crc(meta) or meta["pictures"] != len(labels):
             raise _Unsound("its meta.json does not match")
         if not np.array_equal(np.load(home / "labels.npy", allow_pickle=False), labels):
             raise _Unsound("its labels differ")
@@ -165,8 +165,9 @@ def _build(
             file.flush()
             os.fsync(file.fileno())  # a crash after the rename must not leave a cache of zeros
         np.save(building / "labels.npy", labels, allow_pickle=False)
+        # "side" and "pictures" are the keys of version 0.5, which may use the same folder
         meta: dict = {"format": FORMAT, "kind": rule.kind, "side": rule.size, "fingerprint": fingerprint}
-        meta |= {"images": len(items), "blocks": blocks}
+        meta |= {"pictures": len(items), "blocks": blocks}
         (building / "meta.json").write_text(json.dumps(meta | {"crc32": _meta_crc(meta)}), encoding="utf-8")
         try:
             building.rename(home)

@@ -165,9 +165,9 @@ def _absent_classes(listing: Listing) -> Iterator[str]:
 def _differences(listing: Listing, task: Task) -> Iterator[str]:
     for split, count in listing.counts.items():
         if count != getattr(task, split):
-            yield f"{split} lists {counted(count)}, the table has {getattr(task, split):,}."
+            yield f"{split} lists {counted(count)}, the catalog has {getattr(task, split):,}."
     if listing.classes != task.classes:
-        yield f"The images have {listing.classes:,} classes, the table has {task.classes:,}."
+        yield f"The images have {listing.classes:,} classes, the catalog has {task.classes:,}."
 
 
 def _is_standard(listing: Listing, task: Task) -> bool:

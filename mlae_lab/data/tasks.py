@@ -198,7 +198,7 @@ def load_protocol(
     folder = _folder(task, config.data)
     listing = listed(task, folder)
     config = _labelled(config, task, folder, listing)
-    rule = preprocessing(config.prepared).rule(catalog.backbone(config.backbone).image)
+    rule = preprocessing(config.prepared).rule(catalog.backbone(config.backbone).image_size)
     parts, total = listing.protocol(config.protocol), sum(map(len, listing.protocol(config.protocol)))
     loaded, before = [], 0
     for name, items in zip(("train", "evaluation"), parts, strict=True):

@@ -32,7 +32,7 @@ class QueryError(LabError):
 class LoadedRun:
     """A trained network.
 
-    Args:
+    Attributes:
         setup: With the run's a, b, λ and head, experts in eval mode.
         adapter: The file that they were loaded from.
         run_id: Name of the run.

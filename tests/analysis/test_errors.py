@@ -25,7 +25,7 @@ def some(n: int = 200, seed: int = 0, classes: int = CLASSES) -> tuple[torch.Ten
 def by_hand(logits: torch.Tensor, labels: torch.Tensor) -> list[dict]:
     """Every image separately, in plain Python."""
     result = []
-    for row, label in zip(logits.tolist(), labels.tolist(), strict=False):
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
         top = max(row)
         shares = [math.exp(v - top) for v in row]
         p = [v / sum(shares) for v in shares]
@@ -72,7 +72,7 @@ def test_confusion_matrix_counts_pairs() -> None:
     for i in range(CLASSES):
         for j in range(CLASSES):
             assert counts[i, j] == sum(
-                t == i and g == j for t, g in zip(judged.truth.tolist(), judged.predicted.tolist(), strict=False)
+                t == i and g == j for t, g in zip(judged.truth.tolist(), judged.predicted.tolist(), strict=True)
             )
     shares = errors.row_shares(counts)
     assert torch.allclose(shares[:-1].sum(1), torch.ones(CLASSES - 1, dtype=torch.float64))
@@ -85,7 +85,7 @@ def test_accuracy_by_class() -> None:
     result = errors.by_class(errors.confusion(judged.truth, judged.predicted, CLASSES))
     for number, entry in enumerate(result):
         own = [
-            g == number for t, g in zip(judged.truth.tolist(), judged.predicted.tolist(), strict=False) if t == number
+            g == number for t, g in zip(judged.truth.tolist(), judged.predicted.tolist(), strict=True) if t == number
         ]
         assert (entry.images, entry.correct) == (len(own), sum(own))
         assert (entry.low, entry.high) == wilson(sum(own), len(own))

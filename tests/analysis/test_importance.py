@@ -95,7 +95,7 @@ def test_leave_one_out_equals_the_loop(lab_and_loop: tuple[WhatIf, ByHand]) -> N
     result = each_off(lab, groups, lambda done, total: progress.append((done, total)))
     assert len(groups) == 7
     assert progress == [(i, 7) for i in range(7)]
-    for group, outcome in zip(groups, result, strict=False):
+    for group, outcome in zip(groups, result, strict=True):
         assert outcome.accuracy == pytest.approx(loop.accuracy(group))
         assert outcome.loss == pytest.approx(loop.loss(group), rel=1e-5)
     assert len({round(outcome.loss, 6) for outcome in result}) == 7  # they differ, so a wrong order would show
@@ -164,7 +164,7 @@ def test_greedy_curves_equal_the_loop(lab_and_loop: tuple[WhatIf, ByHand], remov
     expected = slow_greedy(loop, removal)
     assert [step.cell for step in result] == [cell for cell, *_ in expected]
     assert [step.kept for step in result] == [kept for _, kept, *_ in expected]
-    for step, (_, _, accuracy, loss) in zip(result, expected, strict=False):
+    for step, (_, _, accuracy, loss) in zip(result, expected, strict=True):
         assert step.accuracy == pytest.approx(accuracy)
         assert step.loss == pytest.approx(loss, rel=1e-5)
     assert reports == [(i, 15) for i in range(15)]
@@ -214,7 +214,7 @@ def test_progress_callback_can_stop_the_evaluation(lab_and_loop: tuple[WhatIf, B
     for act in (lambda: greedy(lab, True, leaves), lambda: each_off(lab, [[c] for c in existing(PLAN)] * 2, leaves)):
         with pytest.raises(Gone):
             act()
-    assert lab.ask(all_on(PLAN)).loss == pytest.approx(loop.loss(()), rel=1e-5)
+    assert lab.outcome(all_on(PLAN)).loss == pytest.approx(loop.loss(()), rel=1e-5)
 
 
 # ---------------------------------------------------------------- importance for single images

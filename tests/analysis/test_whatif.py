@@ -34,7 +34,7 @@ def what_if(model, experts: Experts, x: torch.Tensor, labels: torch.Tensor, **mo
 def by_hand(model, experts: Experts, x: torch.Tensor, factors: Factors, chunk: int = 4) -> torch.Tensor:
     """Logits with λ f written into the layers, in the same chunks; λ is restored."""
     kept = {target: layer.coefficient.clone() for target, layer in experts.layers.items()}
-    for target, row in zip(experts.plan.targets, factors, strict=False):
+    for target, row in zip(experts.plan.targets, factors, strict=True):
         if target in experts.layers:
             experts.layers[target].coefficient.mul_(torch.tensor([v for v in row if v is not None]))
     logits = torch.cat([model(part) for part in x.split(chunk)])
@@ -63,7 +63,7 @@ def test_every_state_equals_the_full_pass_bit_for_bit(adapted: Callable, images:
     for factors in states(PLAN):
         expected = by_hand(model, experts, x, factors)
         assert torch.equal(lab.try_out(factors).logits, expected)
-        assert torch.equal(lab.ask(factors).logits, expected)
+        assert torch.equal(lab.outcome(factors).logits, expected)
         assert torch.equal(full_pass(lab, factors).logits, expected)
     places = sum(e is not None for e in lab._trained.entering[1:])
     assert places == {2**30: 4, 60_000: 1, 0: 0}[kept]  # the inputs of blocks 3 to 5 and of the head: 22 kB each
@@ -74,7 +74,7 @@ def test_bfloat16_is_as_exact(adapted: Callable, images: Callable) -> None:
     x, labels = images(6)
     lab = what_if(model, experts, x, labels, compute=lambda: torch.autocast("cpu", torch.bfloat16))
     for factors in states(PLAN)[::5]:
-        assert torch.equal(lab.ask(factors).logits, full_pass(lab, factors).logits)
+        assert torch.equal(lab.outcome(factors).logits, full_pass(lab, factors).logits)
 
 
 def test_expert_off_equals_no_expert(adapted: Callable, images: Callable) -> None:
@@ -103,8 +103,8 @@ def test_reset_gives_the_first_outcome_and_the_model_is_unchanged(adapted: Calla
     with torch.no_grad():
         assert torch.equal(first.logits, torch.cat([model(part) for part in x.split(4)]))
     for factors in states(PLAN):
-        lab.ask(factors)
-    assert torch.equal(lab.ask(all_on(PLAN)).logits, first.logits)
+        lab.outcome(factors)
+    assert torch.equal(lab.outcome(all_on(PLAN)).logits, first.logits)
     assert (lab.trained.accuracy, lab.trained.loss) == (first.accuracy, first.loss)
     after = model.state_dict()
     assert set(after) == set(before)
@@ -125,15 +125,15 @@ def test_only_blocks_after_the_change_are_computed(adapted: Callable, images: Ca
         return sorted(set(computed))
 
     on = all_on(PLAN)
-    assert blocks(lambda: lab.ask(on)) == [1, 2, 3, 4]  # block 0 has no expert
-    assert blocks(lambda: lab.ask(with_cells(on, [(4, 0)], 0.0))) == [4]
-    assert blocks(lambda: lab.ask(on)) == []
-    assert blocks(lambda: lab.ask(with_cells(on, [(4, 0), (2, 0)], 0.0))) == [2, 3, 4]
-    assert blocks(lambda: lab.ask(with_cells(on, [(4, 1), (2, 0)], 0.0))) == [
+    assert blocks(lambda: lab.outcome(on)) == [1, 2, 3, 4]  # block 0 has no expert
+    assert blocks(lambda: lab.outcome(with_cells(on, [(4, 0)], 0.0))) == [4]
+    assert blocks(lambda: lab.outcome(on)) == []
+    assert blocks(lambda: lab.outcome(with_cells(on, [(4, 0), (2, 0)], 0.0))) == [2, 3, 4]
+    assert blocks(lambda: lab.outcome(with_cells(on, [(4, 1), (2, 0)], 0.0))) == [
         4
     ]  # from the last state, not from the trained one
-    assert blocks(lambda: lab.ask(with_cells(on, [(4, 2)], 0.0))) == [4]
-    assert blocks(lambda: lab.ask(with_cells(on, [(1, 0)], 0.0))) == [1, 2, 3, 4]
+    assert blocks(lambda: lab.outcome(with_cells(on, [(4, 2)], 0.0))) == [4]
+    assert blocks(lambda: lab.outcome(with_cells(on, [(1, 0)], 0.0))) == [1, 2, 3, 4]
 
 
 def test_threads_do_not_affect_each_other(adapted: Callable, images: Callable) -> None:
@@ -148,7 +148,7 @@ def test_threads_do_not_affect_each_other(adapted: Callable, images: Callable) -
     mismatches: list[str] = []
 
     def evaluate(order: list[int]) -> None:
-        mismatches.extend("state" for i in order if not torch.equal(lab.ask(walk[i]).logits, expected[i]))
+        mismatches.extend("state" for i in order if not torch.equal(lab.outcome(walk[i]).logits, expected[i]))
 
     def use() -> None:
         with torch.no_grad():
@@ -170,16 +170,16 @@ def test_outcomes_are_correct_after_a_failed_pass(adapted: Callable, images: Cal
     x, labels = images(8)
     lab = what_if(model, experts, x, labels)
     off = with_cells(all_on(PLAN), [(2, 0)], 0.0)
-    lab.ask(with_cells(off, [(1, 0)], 0.0))
+    lab.outcome(with_cells(off, [(1, 0)], 0.0))
 
     def fail(module, inputs):
         raise RuntimeError("out of memory")
 
     hook = model.blocks[3].register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="out of memory"):
-        lab.ask(off)
+        lab.outcome(off)
     hook.remove()
-    assert torch.equal(lab.ask(off).logits, by_hand(model, experts, x, off))
+    assert torch.equal(lab.outcome(off).logits, by_hand(model, experts, x, off))
     assert torch.equal(lab.trained.logits, by_hand(model, experts, x, all_on(PLAN)))
 
 
@@ -188,11 +188,11 @@ def test_numbers_equal_their_definitions(adapted: Callable, images: Callable) ->
     x, labels = images(30)
     labels = labels.clamp(max=3)  # class 5 has no images
     result = what_if(model, experts, x, labels).trained
-    right = [int(row.argmax()) == int(y) for row, y in zip(result.logits, labels, strict=False)]
+    right = [int(row.argmax()) == int(y) for row, y in zip(result.logits, labels, strict=True)]
     assert result.accuracy == 100 * sum(right) / 30
     assert result.loss == pytest.approx(float(F.cross_entropy(result.logits, labels)), rel=1e-5)
     for c in range(4):
-        hits = [r for r, y in zip(right, labels, strict=False) if y == c]
+        hits = [r for r, y in zip(right, labels, strict=True) if y == c]
         assert result.class_accuracy()[c] == 100 * sum(hits) / len(hits)
     assert result.class_accuracy()[4] is None
     assert result.confidence[3] == pytest.approx(float(result.logits[3].softmax(0).max()))
@@ -227,7 +227,7 @@ def test_other_architectures_are_as_exact(cut: bool) -> None:
     lab = what_if(model, experts, x, labels)
     assert len(lab.pieces) == (4 if cut else 1)
     for factors in states(plan)[:: len(names)]:
-        assert torch.equal(lab.ask(factors).logits, by_hand(model, experts, x, factors))
+        assert torch.equal(lab.outcome(factors).logits, by_hand(model, experts, x, factors))
 
 
 def test_gradients_reach_the_factors(adapted: Callable, images: Callable) -> None:

@@ -575,7 +575,7 @@ def test_a_task_from_tables(hub: HubServer, tmp_path: Path) -> None:
         assert lines[1] == f"images/{split}/000001.jpg 1"
         assert len(lines) == len(wanted)
         got = [(folder / path).read_bytes() for path, _ in map(str.split, lines)]
-        assert list(zip(got, [int(line.split()[1]) for line in lines], strict=False)) == wanted
+        assert list(zip(got, [int(line.split()[1]) for line in lines], strict=True)) == wanted
     assert not (folder / "note.txt").exists()
     assert len(left(tmp_path)) == 1250 + 3
 

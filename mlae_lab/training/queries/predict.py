@@ -84,7 +84,7 @@ def predict_without(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress
     factors, ignored = state_of(plan, {k: v for k, v in arguments.items() if k != "image"})
     lab, _, index = one_image(loaded, arguments.get("image"))
     before, now = (
-        [round(p, 6) for p in outcome.logits.softmax(1)[0].tolist()] for outcome in (lab.trained, lab.ask(factors))
+        [round(p, 6) for p in outcome.logits.softmax(1)[0].tolist()] for outcome in (lab.trained, lab.outcome(factors))
     )
     on = set(cells_on(factors))
     return {

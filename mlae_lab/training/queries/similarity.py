@@ -58,9 +58,9 @@ def similarity(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Pro
         other_run = _of_file(other)
         answer["other"], other_spectra = _measured(other_run, on_progress, 1, 2)
         rows = {target: row for row, target in enumerate(learned.plan.targets)}
-        for name, size in (("reads", "right"), ("writes", "left")):
+        for name, basis in (("reads", "right"), ("writes", "left")):
             pairs = [
-                (getattr(spectra[rows[target]], size), getattr(other_spectrum, size)) if target in rows else None
+                (getattr(spectra[rows[target]], basis), getattr(other_spectrum, basis)) if target in rows else None
                 for target, other_spectrum in zip(other_run.plan.targets, other_spectra, strict=True)
             ]
             answer["other"][f"same_{name}"] = [

@@ -54,7 +54,7 @@ def whatif(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
     plan = experts_of(loaded).plan
     factors, ignored = state_of(plan, arguments, "images")
     lab, indices = _lab(loaded, _count(arguments))
-    before, now = lab.trained, lab.ask(factors)
+    before, now = lab.trained, lab.outcome(factors)
     labels, was, is_now = lab.labels.tolist(), before.predicted.tolist(), now.predicted.tolist()
     flips = [i for i in range(len(labels)) if was[i] != is_now[i]]
     on = cells_on(factors)

@@ -207,7 +207,7 @@ def test_a_pruned_adapter_equals_the_state(loaded: LoadedRun, tmp_path: Path) ->
     factors = scaled(with_cells(all_on(PLAN), read_off(PLAN, state["off"]), 0.0), 0.5)
     with torch.no_grad():
         logits = setup.behind(setup.evaluation.take(torch.arange(200)))
-    assert torch.allclose(logits, lab.ask(factors).logits, atol=1e-6 * float(logits.abs().max().clamp_min(1)))
+    assert torch.allclose(logits, lab.outcome(factors).logits, atol=1e-6 * float(logits.abs().max().clamp_min(1)))
 
 
 def test_a_pruned_adapter_without_experts_has_only_the_head(loaded: LoadedRun, tmp_path: Path) -> None:
