@@ -9,7 +9,7 @@ with f_i the factor of λ_i b_i a_iᵀ (paper, equations 4 and 5). A layer's est
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,14 +17,10 @@ import torch.nn.functional as F
 
 from mlae_lab.analysis.whatif import Outcome, WhatIf
 from mlae_lab.core.expert_state import Cell, Factors, all_on, existing, scaled, with_cells
+from mlae_lab.core.progress import ProgressCallback, silent
 from mlae_lab.model.experts import factored
 
-ProgressCallback = Callable[[int, int], None]
 GRADIENT_CHUNK = 16  # images in one backward pass, which holds all activations of ViT-B/16: 2 GB
-
-
-def silent(done: int, total: int) -> None:
-    """A progress callback that does nothing."""
 
 
 # ---------------------------------------------------------------- leave one out

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import torch
 
-from mlae_lab.analysis.importance import ProgressCallback, silent
 from mlae_lab.analysis.whatif import WhatIf
 from mlae_lab.core.expert_state import Factors
 from mlae_lab.core.plan import MAX_COLUMNS, MaskPlan
+from mlae_lab.core.progress import ProgressCallback, silent
 from mlae_lab.model.experts import stream
 
 

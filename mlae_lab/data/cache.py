@@ -14,13 +14,14 @@ import shutil
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
 
+from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.cache_folder import clear, forget, fresh, lock_file
 from mlae_lab.data.decode import ResizeRule, decoded
@@ -37,7 +38,6 @@ PROGRESS_SECONDS = 0.1
 MAX_WORKERS = 16
 
 Item = tuple[Path, int]
-Progress = Callable[[int, int], None]
 
 
 class _Unsound(Exception):
@@ -49,7 +49,7 @@ def cached(
     rule: ResizeRule,
     folder: Path,
     fingerprint: str,
-    on_progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
     workers: int | None = None,
 ) -> LabelledImages:
     """The images of a list, decoded by the rule, from the cache; the cache is built or repaired first if necessary.
@@ -147,7 +147,7 @@ def _build(
     rule: ResizeRule,
     home: Path,
     fingerprint: str,
-    on_progress: Progress | None,
+    on_progress: ProgressCallback | None,
     workers: int | None,
 ) -> None:
     building = fresh(home, "building")
@@ -194,7 +194,9 @@ def _decoded(items: Sequence[Item], rule: ResizeRule, workers: int | None) -> Ge
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _with_progress(images: Iterator[np.ndarray], total: int, on_progress: Progress | None) -> Iterator[np.ndarray]:
+def _with_progress(
+    images: Iterator[np.ndarray], total: int, on_progress: ProgressCallback | None
+) -> Iterator[np.ndarray]:
     reported = -PROGRESS_SECONDS
     for done, image in enumerate(images, 1):
         yield image

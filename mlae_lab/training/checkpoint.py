@@ -30,7 +30,7 @@ class CheckpointError(LabError):
 class TrainPosition:
     """Position in a training.
 
-    Args:
+    Attributes:
         epoch: Current epoch, from 1.
         batch: Batches of this epoch that are done; all of them before its evaluation.
         step: Steps done over all epochs.

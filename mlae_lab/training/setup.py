@@ -13,6 +13,7 @@ from torch import nn
 
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.data.pixels import Three
 from mlae_lab.data.splits import LabelledImages
 from mlae_lab.data.tasks import load_protocol
@@ -95,7 +96,7 @@ def _multiplies_bfloat16() -> bool:
 def prepare(
     config: RunConfig,
     weights: Path | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: ProgressCallback | None = None,
     on_chunk: Callable[[], None] = lambda: None,
 ) -> Setup:
     """Load data and backbone, inject the experts, and compute once what stays fixed.

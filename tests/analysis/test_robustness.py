@@ -58,22 +58,22 @@ def test_accuracy_under_each_mask_equals_a_full_pass(adapted: Callable, images: 
     model, experts = adapted(uniform(0.5, 3, 4), size=1.0)
     x, labels = images(25)
     with torch.no_grad():
-        lab = WhatIf(model, experts, split(model, 0)[0](x), labels)
+        whatif = WhatIf(model, experts, split(model, 0)[0](x), labels)
     reports: list[int] = []
-    result = accuracies(lab, 0.5, 12, 7, True, lambda done, total: reports.append(done))
+    result = accuracies(whatif, 0.5, 12, 7, True, lambda done, total: reports.append(done))
     assert reports == list(range(12))
     assert len(set(result)) > 2
-    assert result == [full_pass(lab, state).accuracy for state in random_states(lab.plan, 0.5, 12, 7, True)]
+    assert result == [full_pass(whatif, state).accuracy for state in random_states(whatif.plan, 0.5, 12, 7, True)]
 
 
 def test_repeated_mask_is_evaluated_once(adapted: Callable, images: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     model, experts = adapted(allocation((0, 2, 0), columns=4), size=1.0)
     x, labels = images(25)
     with torch.no_grad():
-        lab = WhatIf(model, experts, split(model, 0)[0](x), labels)
+        whatif = WhatIf(model, experts, split(model, 0)[0](x), labels)
     tried: list[object] = []
-    monkeypatch.setattr(lab, "evaluate", lambda state, whole=lab.evaluate: (tried.append(state), whole(state))[1])
-    result = accuracies(lab, 0.5, 40, 3)
+    monkeypatch.setattr(whatif, "evaluate", lambda state, whole=whatif.evaluate: (tried.append(state), whole(state))[1])
+    result = accuracies(whatif, 0.5, 40, 3)
     assert len(tried) == len(set(tried)) == 4
     assert len(result) == 40
-    assert result == [full_pass(lab, state).accuracy for state in random_states(lab.plan, 0.5, 40, 3)]
+    assert result == [full_pass(whatif, state).accuracy for state in random_states(whatif.plan, 0.5, 40, 3)]

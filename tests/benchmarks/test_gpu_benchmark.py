@@ -96,7 +96,7 @@ def test_a_section_that_ignores_the_timeout_gets_another(monkeypatch: pytest.Mon
 
 
 def test_a_run_is_stopped_where_its_section_fails(lab_store: RunStore) -> None:
-    run = lab_store.enqueue(RunConfig("digits", uniform(0.5)))
+    run = lab_store.enqueue(RunConfig("digits", uniform(0.5)), "cpu")
     with pytest.raises(gpu.SectionTimeout), gpu_runs._ending(lab_store, run.id):
         raise gpu.SectionTimeout
     assert lab_store.run(run.id).status is Status.STOPPED

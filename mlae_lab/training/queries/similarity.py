@@ -12,10 +12,12 @@ import torch
 from mlae_lab.analysis.similarity import cosines, off_diagonal_means, random_baseline_of
 from mlae_lab.analysis.spectrum import Spectrum, effective_rank, overlap, overlaps, spectrum, stable_rank
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.core.random_baseline import RandomBaseline, over_layers, random_overlap
 from mlae_lab.model.adapter_file import AdapterError, read_adapter
 from mlae_lab.training.checkpoint import CheckpointError, read_checkpoint
-from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, QueryError
+from mlae_lab.training.loaded_run import LoadedRun, QueryError
+from mlae_lab.training.queries.images import check_names
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def similarity(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Pro
     run, with same_reads, same_writes: the overlap with this run's row of the same name, and same_random_reads,
     same_random_writes: that of random subspaces, mean over these rows. None where nothing can be measured.
     """
+    check_names(arguments, "file", "other")
     file, other = (_path(arguments, name) for name in ("file", "other"))
     learned = _of_file(file) if file else _of_run(loaded)
     answer, spectra = _measured(learned, on_progress, 0, 1 + bool(other))
