@@ -34,7 +34,7 @@ FAMILIES = {
     "mlp_mixer": "mlp_channels.fc1",
     "convnext": "mlp.fc1",
 }
-MAX_IMAGE = 518
+MAX_IMAGE_SIZE = 518
 MAX_PARAMETERS = 400_000_000
 NORMS = {
     "0.5": [[0.5] * 3, [0.5] * 3],
@@ -73,7 +73,7 @@ def shapes_of(name: str, module: str) -> tuple[list, list]:
         raise Unsupported("its images do not have three channels")
     image = getattr(getattr(model, "patch_embed", None), "img_size", None) or model.pretrained_cfg["input_size"][1:]
     parameters = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in head.parameters())
-    if image[0] != image[1] or image[0] > MAX_IMAGE or parameters > MAX_PARAMETERS:
+    if image[0] != image[1] or image[0] > MAX_IMAGE_SIZE or parameters > MAX_PARAMETERS:
         raise Unsupported(f"{image[0]} x {image[1]} pixels, {parameters:,} parameters")
     called: set[str] = set()
     for path, layer in model.named_modules():

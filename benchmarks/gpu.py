@@ -40,6 +40,7 @@ from benchmarks.timing import Measurement
 from mlae_lab.runs.store import RunStore
 
 ROOT = Path(__file__).resolve().parents[1]
+REPEAT_SECONDS = 15.0  # between two SectionTimeouts of one section: longer than it takes to stop a run
 PACKAGES = ("torch", "torchvision", "timm", "numpy")
 
 
@@ -135,15 +136,19 @@ def run(section: Section, factor: int = 1) -> Result:
     return result
 
 
+class SectionTimeout(Exception):
+    """A section exceeded its time limit. It is not a TimeoutError, which `except OSError` would catch."""
+
+
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the block after so many seconds."""
+    """Raise SectionTimeout in the block after so many seconds, and again until the block ends."""
 
     def expire(*_: object) -> None:
-        raise TimeoutError(f"the section did not end within {seconds:g} s")
+        raise SectionTimeout(f"the section did not end within {seconds:g} s")
 
     previous = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds, REPEAT_SECONDS)
     try:
         yield
     finally:

@@ -47,6 +47,16 @@ def temporary_store() -> Iterator[RunStore]:
                 time.sleep(0.1)
 
 
+@contextmanager
+def _ending(store: RunStore, run: str) -> Iterator[None]:
+    """On leaving, the run has ended: whatever goes wrong, it does not train while the next section measures."""
+    try:
+        yield
+    finally:
+        if not store.run(run).status.is_over:
+            commands.stop(store, run, now=True)
+
+
 def default_run(device: str, quick: bool) -> RunConfig:
     """The lab's first run; if quick, one epoch of it with experts in the last block alone, which makes steps cheap."""
     config = replace(FIRST_RUN, device=device)
@@ -58,7 +68,8 @@ def first_run(store: RunStore, device: str, quick: bool) -> Iterator[Measurement
     config = default_run(device, quick)
     launched = time.time()
     run = commands.launch(store, config)
-    _wait_for(store, run.id, lambda: store.run(run.id).status is Status.FINISHED)
+    with _ending(store, run.id):
+        _wait_for(store, run.id, lambda: store.run(run.id).status is Status.FINISHED)
     steps = [stored.event for stored in store.events(run.id, TrainStep)]
     ready = store.events(run.id, SampleImages)[0].time
     # a step is stored up to half a second late, so its own clock counts, which starts when the images are stored
@@ -78,28 +89,31 @@ def stop_and_resume(store: RunStore, device: str, quick: bool) -> Iterator[Measu
     """
     before = _memory_in_use(device)
     run = commands.launch(store, replace(default_run(device, quick), epochs=10_000, evaluations=1)).id
-    _wait_for(store, run, lambda: _last_step(store, run) >= STEPS_BEFORE_STOP)
-    requested = time.time()
-    commands.stop(store, run)
-    _wait_for(store, run, lambda: store.run(run).status is Status.STOPPED)
-    yield Measurement("Stop: request to stopped", _ended(store, run) - requested, "s")
-    saved = store.last(run, Saved)
-    assert saved is not None
+    with _ending(store, run):
+        _wait_for(store, run, lambda: _last_step(store, run) >= STEPS_BEFORE_STOP)
+        requested = time.time()
+        commands.stop(store, run)
+        _wait_for(store, run, lambda: store.run(run).status is Status.STOPPED)
+        yield Measurement("Stop: request to stopped", _ended(store, run) - requested, "s")
+        saved = store.last(run, Saved)
+        assert saved is not None
 
-    requested = time.time()
-    commands.resume(store, run)
-    _wait_for(store, run, lambda: _last_step(store, run) > saved.step)
-    resumed, first = _resumed(store, run, saved)
-    yield Measurement("Resume: request to next step", resumed + first.seconds - requested, "s")
-    yield Measurement("first step after resuming", first.step, "")
+        requested = time.time()
+        commands.resume(store, run)
+        _wait_for(store, run, lambda: _last_step(store, run) > saved.step)
+        resumed, first = _resumed(store, run, saved)
+        yield Measurement("Resume: request to next step", resumed + first.seconds - requested, "s")
+        yield Measurement("first step after resuming", first.step, "")
 
-    worker = store.run(run)
-    during = _memory_in_use(device, worker)
-    if during <= before:
-        raise RunError(f"{during} bytes are in use while the run trains and {before} before: its memory is not visible")
-    began = time.monotonic()
-    commands.stop(store, run, now=True)
-    yield Measurement("Stop now: request to process ended", time.monotonic() - began, "s")
+        worker = store.run(run)
+        during = _memory_in_use(device, worker)
+        if during <= before:
+            raise RunError(
+                f"{during} bytes are in use while the run trains and {before} before: its memory is not visible"
+            )
+        began = time.monotonic()
+        commands.stop(store, run, now=True)
+        yield Measurement("Stop now: request to process ended", time.monotonic() - began, "s")
     while (after := _memory_in_use(device, worker)) > before + (during - before) / 50:
         if time.monotonic() - began > RELEASE_SECONDS:
             break

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from mlae_lab.core import catalog
 from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.patterns import fitted, uniform
-from mlae_lab.model.backbones import build
+from mlae_lab.model.backbones import build, set_fused_attention
 from mlae_lab.model.experts import MLAELinear
 from mlae_lab.model.frozen_prefix import depth, split
 from mlae_lab.model.inject import Experts, inject
@@ -45,7 +45,7 @@ class Network:
 
     def images(self, count: int, generator: torch.Generator | None = None) -> torch.Tensor:
         """Random input images, (count, 3, size, size)."""
-        return torch.randn(count, 3, self.entry.image, self.entry.image, generator=generator).to(self.device)
+        return torch.randn(count, 3, self.entry.image_size, self.entry.image_size, generator=generator).to(self.device)
 
 
 def network(name: str, classes: int, device: torch.device, precision: torch.dtype) -> Network:
@@ -62,9 +62,7 @@ def network(name: str, classes: int, device: torch.device, precision: torch.dtyp
     experts = inject(model, fitted(uniform(0.5), entry.default_targets), 0)
     model.to(device)
     if device.type == "cpu":
-        for module in model.modules():  # as in training: two matrix products are faster than the fused kernel on a CPU
-            if hasattr(module, "fused_attn"):
-                module.fused_attn = False  # pyright: ignore[reportArgumentType]  # a flag, no tensor
+        set_fused_attention(model, False)  # as in training
     return Network(entry, model, experts, device, precision)
 
 

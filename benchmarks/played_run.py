@@ -80,7 +80,7 @@ def played(config: RunConfig) -> Iterator[list[ev.Event]]:
                                 drift * (row + 1) if kept else None for row, kept in enumerate(plan.kept)
                             )
                         },
-                        {"update_norm": ("Size of the update", "‖ΔW‖ (Frobenius)")},
+                        {"update_norm": ("Norm of ΔW", "Frobenius")},
                     ),
                 ]
             events += [

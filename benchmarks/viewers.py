@@ -117,7 +117,7 @@ def main() -> None:
             looking.wait()
             costs = [
                 100 * (1 - 2 * rate / (before + after))
-                for before, rate, after in zip(alone, watched, alone[1:], strict=False)
+                for before, rate, after in zip(alone[:-1], watched, alone[1:], strict=True)
             ]
             refreshes, sent, *clicks = start_crowd("clicking", STARTUP + 30).communicate()[0].split()
             answers = [float(seconds) for seconds in clicks]

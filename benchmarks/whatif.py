@@ -76,13 +76,13 @@ class Case:
 
     def first_answer(self) -> float:
         """Seconds of the first question, which fills the cache."""
-        seconds = self._seconds(lambda: self.whatif.ask(self.on))
+        seconds = self._seconds(lambda: self.whatif.outcome(self.on))
         self.full_pass(self.on)
         return seconds
 
     def reset(self) -> float:
         """Seconds to return to all experts on."""
-        return self._seconds(lambda: self.whatif.ask(self.on))
+        return self._seconds(lambda: self.whatif.outcome(self.on))
 
     def toggles(self, rounds: int) -> list[Toggle]:
         """Switch off the first expert of each row, in several rounds."""
@@ -92,11 +92,11 @@ class Case:
     def _toggle(self, row: int) -> Toggle:
         cells = existing(self.whatif.plan)
         off = with_cells(self.on, [next(cell for cell in cells if cell[0] == row)], 0.0)
-        self.whatif.ask(with_cells(self.on, cells, 0.5))  # makes the cache of the last state useless
-        seconds = self._seconds(lambda: self.whatif.ask(off))
+        self.whatif.outcome(with_cells(self.on, cells, 0.5))  # makes the cache of the last state useless
+        seconds = self._seconds(lambda: self.whatif.outcome(off))
         logits: list[torch.Tensor] = []
         full_pass = self._seconds(lambda: logits.append(self.full_pass(off)))
-        return Toggle(row, seconds, full_pass, torch.equal(self.whatif.ask(off).logits, logits[0]))
+        return Toggle(row, seconds, full_pass, torch.equal(self.whatif.outcome(off).logits, logits[0]))
 
     def _seconds(self, work: Callable[[], object]) -> float:
         return seconds_of(work, self.net.device)

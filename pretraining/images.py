@@ -167,7 +167,7 @@ class Composer:
         role = torch.rand(n, generator=g)
         behind = (role < 0.45 * d) | absent
         on_figure = (role > 1 - 0.3 * d) & ~absent
-        texture = torch.where(behind | on_figure, self.texture_class[tile], -1)
+        texture_number = torch.where(behind | on_figure, self.texture_class[tile], -1)
         # colours: a third grey on black, a tenth dark on light, the rest free
         style = torch.rand(n, generator=g)[:, None, None, None]
         colours = self._uniform(n, 4, 3, 1, 1)
@@ -193,7 +193,8 @@ class Composer:
                 parts[i] = F.interpolate(low, size=self.side, mode="bicubic", align_corners=False).clamp(0, 1)
         images = torch.cat(parts)
         shuffle = torch.randperm(n, generator=g)
-        images, clean, figure, texture = images[shuffle], clean[shuffle], figure[shuffle], texture[shuffle]
+        images, clean, figure = images[shuffle], clean[shuffle], figure[shuffle]
+        texture_number = texture_number[shuffle]
         noisy = self._bernoulli(n, 0.3 * d)[:, None, None, None] * self._uniform(n, 1, 1, 1, high=0.15)
         images = images + torch.randn(images.shape, generator=g) * noisy
         # hide some 8 x 8 patches, which the network learns to reconstruct
@@ -202,4 +203,4 @@ class Composer:
         hidden &= self._bernoulli(n, 0.5 * d)[:, None, None, None]
         hidden = hidden.repeat_interleave(8, 2).repeat_interleave(8, 3)
         images = torch.where(hidden, torch.full((), 0.5), images)
-        return Batch(images * 2 - 1, clean * 2 - 1, figure, texture)
+        return Batch(images * 2 - 1, clean * 2 - 1, figure, texture_number)

@@ -29,7 +29,7 @@ def texture(seed: int, variant: int) -> np.ndarray:
     warp = base.random() * 0.06
     bend = [np.fft.ifft2(np.fft.fft2(noise.normal(size=(TILE, TILE))) * np.exp(-(fx**2 + fy**2) * 8000)).real
             for _ in range(2)]  # fmt: skip
-    x, y = (p + warp * b / (np.abs(b).max() + 1e-9) for p, b in zip((x, y), bend, strict=False))
+    x, y = (p + warp * b / (np.abs(b).max() + 1e-9) for p, b in zip((x, y), bend, strict=True))
     if family == 0:  # power-law noise, stretched
         stretch, power = np.exp(base.normal() * 0.7), base.uniform(0.6, 2.6)
         spectrum = np.hypot(fx * stretch, fy / stretch) + 1 / TILE

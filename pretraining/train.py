@@ -24,7 +24,8 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from mlae_lab.model.backbones import bundled_network
+from mlae_lab.files import replacing
+from mlae_lab.model.backbones import bundled_network, set_fused_attention
 from pretraining.images import Banks, Composer, build_banks
 
 PATCH = 8  # side of a patch in pixels
@@ -169,9 +170,7 @@ def main() -> None:
         if options.banks:
             np.savez(options.banks, **vars(banks))
     backbone = bundled_network(num_classes=0)
-    for module in backbone.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = options.device != "cpu"  # pyright: ignore[reportArgumentType]  # a flag, no tensor
+    set_fused_attention(backbone, options.device != "cpu")
     model = Pretrainer(backbone, banks.figure_classes, banks.texture_classes)
     model = model.to(options.device, torch.bfloat16).train()
     weights = MasterWeights(model, options.lr, options.muon_lr, options.weight_decay)
@@ -207,7 +206,7 @@ def main() -> None:
         if step % 100 == 0:
             mean = (sums / sums[-1]).tolist()
             row = {"step": step, "images": step * options.batch_size, "minutes": round(elapsed, 2)}
-            row |= dict(zip(("loss", "figure", "texture", "paint"), mean, strict=False))
+            row |= dict(zip(("loss", "figure", "texture", "paint"), mean[:-1], strict=True))
             with log.open("a") as lines:
                 lines.write(json.dumps(row) + "\n")
             print(json.dumps({k: round(v, 4) for k, v in row.items()}), flush=True)
@@ -232,9 +231,8 @@ def save(options: argparse.Namespace, model: Pretrainer, averaged: list[torch.Te
         "steps": str(step),
         "images": str(step * options.batch_size),
     }
-    temporary = options.out.with_suffix(".part")
-    save_file(weights, temporary, metadata=metadata)
-    temporary.replace(options.out)
+    with replacing(options.out) as partial:
+        save_file(weights, partial, metadata=metadata)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def test_errors_and_repeats_of_two_seeds(lab_store: RunStore, capsys: Captured) 
 
     assert main(["errors", run, *store]) == 0
     text = capsys.readouterr().out
-    assert f"{errors['right']} of 200 images correct" in text
+    assert f"{errors['correct']} of 200 images correct" in text
     assert "most confident errors" in text
     assert main(["errors", run, other, "--images", "50", *store]) == 0
     assert f"{'all':<24}{'50':>9}" in capsys.readouterr().out

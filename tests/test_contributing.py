@@ -63,7 +63,7 @@ def test_the_statistic_is_recorded(config: RunConfig) -> None:
     added = run(example("A statistic"), dict(vars(statistics)))["STATISTICS"][-1]
     setup = prepare(config)
     setup.head.weight.data.fill_(0.5)
-    event = statistics.measured([*statistics.STATISTICS, added], setup, epoch=1, step=13)
+    event = statistics.collect([*statistics.STATISTICS, added], setup, epoch=1, step=13)
     assert event is not None
     assert event.values["head_norm"] == pytest.approx(0.5 * setup.head.weight.numel() ** 0.5, rel=1e-5)
     assert event.labels["head_norm"] == ("Norm of the head", "")

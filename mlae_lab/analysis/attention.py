@@ -141,7 +141,7 @@ def expert_maps(model: nn.Module, target: str, images: torch.Tensor) -> ExpertMa
     inputs: list[torch.Tensor] = []
     with _removing([layer.register_forward_pre_hook(lambda module, args: inputs.append(args[0]))]):
         model(images)
-    x = inputs[0].float()
+    x = inputs[0].to(layer.a.dtype)  # float32 under autocast too
     if len(x) != len(images):
         raise NoMap(f"{target} works in windows, not on the whole image, so there is no map of its experts")
     if x.ndim == 3:

@@ -21,7 +21,7 @@ BINS = 10
 
 
 @dataclass(frozen=True)
-class Judged:
+class LabelledPredictions:
     """Predictions on n images, each attribute (n,) on the CPU.
 
     Attributes:
@@ -48,19 +48,23 @@ class Judged:
 
 
 @torch.no_grad()
-def judge(logits: torch.Tensor, labels: torch.Tensor) -> Judged:
+def compare(logits: torch.Tensor, labels: torch.Tensor) -> LabelledPredictions:
     """Compare logits (n, classes) with labels (n,). The first of equal logits is predicted, as in evaluation."""
     predicted = logits.argmax(1)
     log = logits.double().log_softmax(1)
     p, label = log.exp(), labels[:, None]
     brier = (p * p).sum(1) - 2 * p.gather(1, label)[:, 0] + 1
     confidence = p.gather(1, predicted[:, None])[:, 0]
-    return Judged(labels.cpu(), predicted.cpu(), confidence.cpu(), -log.gather(1, label)[:, 0].cpu(), brier.cpu())
+    return LabelledPredictions(
+        labels.cpu(), predicted.cpu(), confidence.cpu(), -log.gather(1, label)[:, 0].cpu(), brier.cpu()
+    )
 
 
-def joined(parts: Sequence[Judged]) -> Judged:
+def concatenated(parts: Sequence[LabelledPredictions]) -> LabelledPredictions:
     """The predictions of one or more parts, in order."""
-    return Judged(*(torch.cat([getattr(part, name) for part in parts]) for name in Judged.__dataclass_fields__))
+    return LabelledPredictions(
+        *(torch.cat([getattr(part, name) for part in parts]) for name in LabelledPredictions.__dataclass_fields__)
+    )
 
 
 def confusion(truth: torch.Tensor, predicted: torch.Tensor, classes: int) -> torch.Tensor:
@@ -97,13 +101,13 @@ def confused(counts: torch.Tensor, most: int) -> list[tuple[int, int, int]]:
     return [(truth, predicted, n) for truth, predicted in cells if (n := int(errors[truth, predicted]))]
 
 
-def extremes(judged: Judged, most: int) -> dict[str, list[int]]:
+def extremes(predictions: LabelledPredictions, most: int) -> dict[str, list[int]]:
     """Rows of extreme images, at most `most` of each kind; of equals the earlier first.
 
-    "right": correct with the highest confidence; "wrong": wrong with the highest confidence; "unsure": the lowest
-    confidence of all; "costly": the largest loss of all.
+    "correct": correct with the highest confidence; "wrong": wrong with the highest confidence; "lowest_confidence" and
+    "highest_loss": of all predictions.
     """
-    correct, confidence = judged.correct, judged.confidence
+    correct, confidence = predictions.correct, predictions.confidence
 
     def lowest(key: torch.Tensor, selected: torch.Tensor) -> list[int]:
         rows = selected.nonzero()[:, 0]
@@ -111,10 +115,10 @@ def extremes(judged: Judged, most: int) -> dict[str, list[int]]:
 
     every = torch.ones_like(correct)
     return {
-        "right": lowest(-confidence, correct),
+        "correct": lowest(-confidence, correct),
         "wrong": lowest(-confidence, ~correct),
-        "unsure": lowest(confidence, every),
-        "costly": lowest(-judged.loss, every),
+        "lowest_confidence": lowest(confidence, every),
+        "highest_loss": lowest(-predictions.loss, every),
     }
 
 
@@ -141,9 +145,9 @@ class Calibration:
     loss: float
 
 
-def calibration(judged: Judged, bins: int = BINS) -> Calibration:
+def calibration(predictions: LabelledPredictions, bins: int = BINS) -> Calibration:
     """Calibration of at least one prediction, with one or more bins of equal width."""
-    confidence, correct = judged.confidence, judged.correct.double()
+    confidence, correct = predictions.confidence, predictions.correct.double()
     edges = torch.arange(1, bins, dtype=torch.float64) / bins
     bin_of = torch.bucketize(confidence, edges)  # the first edge that is not below: bin m is ((m-1)/M, m/M]
     count = torch.bincount(bin_of, minlength=bins)
@@ -154,9 +158,9 @@ def calibration(judged: Judged, bins: int = BINS) -> Calibration:
         filled.append(Bin(m / bins, (m + 1) / bins, n, accuracy, mean))
     return Calibration(
         bins=tuple(filled),
-        ece=float((sums[0] - sums[1]).abs().sum()) / len(judged),
+        ece=float((sums[0] - sums[1]).abs().sum()) / len(predictions),
         confidence=float(confidence.mean()),
         accuracy=float(correct.mean()),
-        brier=float(judged.brier.mean()),
-        loss=float(judged.loss.mean()),
+        brier=float(predictions.brier.mean()),
+        loss=float(predictions.loss.mean()),
     )

@@ -9,7 +9,7 @@ with f_i the factor of λ_i b_i a_iᵀ (paper, equations 4 and 5). A layer's est
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,33 +17,29 @@ import torch.nn.functional as F
 
 from mlae_lab.analysis.whatif import Outcome, WhatIf
 from mlae_lab.core.expert_state import Cell, Factors, all_on, existing, scaled, with_cells
+from mlae_lab.core.progress import ProgressCallback, silent
 from mlae_lab.model.experts import factored
 
-ProgressCallback = Callable[[int, int], None]
 GRADIENT_CHUNK = 16  # images in one backward pass, which holds all activations of ViT-B/16: 2 GB
-
-
-def silent(done: int, total: int) -> None:
-    """A progress callback that does nothing."""
 
 
 # ---------------------------------------------------------------- leave one out
 
 
-def each_off(lab: WhatIf, groups: Sequence[Sequence[Cell]], on_progress: ProgressCallback = silent) -> list[Outcome]:
+def each_off(whatif: WhatIf, groups: Sequence[Sequence[Cell]], on_progress: ProgressCallback = silent) -> list[Outcome]:
     """The outcome with one group of experts off and the others on, for each group.
 
     Args:
-        lab: the network on its images.
+        whatif: the network on its images.
         groups: of experts.
         on_progress: called before each evaluation with (done, total); an exception that it raises stops it.
     """
-    on = all_on(lab.plan)
-    order = sorted(range(len(groups)), key=lambda i: -min((lab.piece_of[row] for row, _ in groups[i]), default=0))
+    on = all_on(whatif.plan)
+    order = sorted(range(len(groups)), key=lambda i: -min((whatif.piece_of[row] for row, _ in groups[i]), default=0))
     outcomes: dict[int, Outcome] = {}
     for done, i in enumerate(order):
         on_progress(done, len(groups))
-        outcomes[i] = lab.evaluate(with_cells(on, groups[i], 0.0))
+        outcomes[i] = whatif.evaluate(with_cells(on, groups[i], 0.0))
     return [outcomes[i] for i in range(len(groups))]
 
 
@@ -52,27 +48,27 @@ def layers_of(cells: Sequence[Cell]) -> list[list[Cell]]:
     return [[cell for cell in cells if cell[0] == row] for row in sorted({row for row, _ in cells})]
 
 
-def first_order(lab: WhatIf) -> dict[Cell, float]:
-    """The estimate -∂loss/∂f of each expert on the images of `lab`; the loss is the mean cross-entropy."""
-    tensors = {layer: factor.requires_grad_() for layer, factor in lab.tensors(all_on(lab.plan)).items()}
+def first_order(whatif: WhatIf) -> dict[Cell, float]:
+    """The estimate -∂loss/∂f of each expert on the images of `whatif`; the loss is the mean cross-entropy."""
+    tensors = {layer: factor.requires_grad_() for layer, factor in whatif.tensors(all_on(whatif.plan)).items()}
     total = {layer: torch.zeros_like(factor) for layer, factor in tensors.items()}
     start = 0
     with torch.enable_grad(), factored(tensors):
-        for chunk in lab.inputs:
+        for chunk in whatif.inputs:
             for x in chunk.split(GRADIENT_CHUNK):
-                truth = lab.labels[start : start + len(x)]
+                truth = whatif.labels[start : start + len(x)]
                 start += len(x)
-                with lab.compute():
-                    for piece in lab.pieces:
+                with whatif.compute():
+                    for piece in whatif.pieces:
                         x = piece(x)
                 loss = F.cross_entropy(x.float(), truth, reduction="sum")
                 for layer, slope in zip(tensors, torch.autograd.grad(loss, list(tensors.values())), strict=True):
                     total[layer] -= slope
     estimates = {}
-    for row, target in enumerate(lab.plan.targets):
-        layer = lab.experts.layers.get(target)
+    for row, target in enumerate(whatif.plan.targets):
+        layer = whatif.experts.layers.get(target)
         if layer is not None:
-            values = (total[layer] / len(lab.labels)).tolist()
+            values = (total[layer] / len(whatif.labels)).tolist()
             estimates |= {(row, column): value for column, value in zip(layer.columns, values, strict=True)}
     return estimates
 
@@ -119,7 +115,7 @@ class Step:
     loss: float
 
 
-def greedy(lab: WhatIf, removal: bool, on_progress: ProgressCallback = silent) -> list[Step]:
+def greedy(whatif: WhatIf, removal: bool, on_progress: ProgressCallback = silent) -> list[Step]:
     """Remove experts one by one (or add them, starting from none), each time the one that leaves the lowest loss.
 
     Each step is exact, as it evaluates every remaining expert, but the whole order need not be the best one. Equal
@@ -127,23 +123,23 @@ def greedy(lab: WhatIf, removal: bool, on_progress: ProgressCallback = silent) -
     E (E + 1) / 2 evaluations.
 
     Args:
-        lab: the network on its images.
+        whatif: the network on its images.
         removal: whether to remove experts rather than to add them.
         on_progress: called before each evaluation with (done, total); an exception that it raises stops it.
     """
-    left = list(existing(lab.plan))
-    state: Factors = all_on(lab.plan) if removal else scaled(all_on(lab.plan), 0.0)
-    start = lab.ask(state)
+    left = list(existing(whatif.plan))
+    state: Factors = all_on(whatif.plan) if removal else scaled(all_on(whatif.plan), 0.0)
+    start = whatif.outcome(state)
     steps = [Step(None, len(left) if removal else 0, start.accuracy, start.loss)]
     total, done = len(left) * (len(left) + 1) // 2, 0
-    priority = {cell: (-lab.piece_of[cell[0]], 0.0) for cell in left}  # likely best first, so that others end early
+    priority = {cell: (-whatif.piece_of[cell[0]], 0.0) for cell in left}  # likely best first, so that others end early
     while left:
         best: tuple[float, Cell, Outcome] | None = None
         for cell in sorted(left, key=priority.__getitem__):
             on_progress(done, total)
             done += 1
-            lab.ask(state)  # kept already, unless another state was asked for meanwhile
-            outcome = lab.try_out(with_cells(state, [cell], 0.0 if removal else 1.0), best[0] if best else math.inf)
+            whatif.outcome(state)  # kept already, unless another state was asked for meanwhile
+            outcome = whatif.try_out(with_cells(state, [cell], 0.0 if removal else 1.0), best[0] if best else math.inf)
             priority[cell] = (0, outcome.loss_sum if outcome else math.inf)
             if outcome is not None and (best is None or (outcome.loss_sum, cell) < best[:2]):
                 best = outcome.loss_sum, cell, outcome
@@ -155,20 +151,20 @@ def greedy(lab: WhatIf, removal: bool, on_progress: ProgressCallback = silent) -
     return steps
 
 
-def by_estimate(lab: WhatIf, on_progress: ProgressCallback = silent) -> list[Step]:
+def by_estimate(whatif: WhatIf, on_progress: ProgressCallback = silent) -> list[Step]:
     """Remove experts one by one in the order of the first-order estimate at f = 1, the smallest first.
 
     Each step is evaluated exactly, only the order is estimated: E evaluations and one backward pass instead of the
     E (E + 1) / 2 evaluations of `greedy`. Equal estimates are ordered by layer and column.
     """
-    predicted = first_order(lab)
+    predicted = first_order(whatif)
     order = sorted(predicted, key=lambda cell: (predicted[cell], cell))
-    state, now = all_on(lab.plan), lab.trained
+    state, now = all_on(whatif.plan), whatif.trained
     steps = [Step(None, len(order), now.accuracy, now.loss)]
     for done, cell in enumerate(order):
         on_progress(done, len(order))
         state = with_cells(state, [cell], 0.0)
-        now = lab.ask(state)
+        now = whatif.outcome(state)
         steps.append(Step(cell, steps[-1].kept - 1, now.accuracy, now.loss))
     return steps
 
@@ -202,11 +198,11 @@ class ImageImportance:
     instead: dict[Cell, torch.Tensor]
 
 
-def image_importance(lab: WhatIf, on_progress: ProgressCallback = silent) -> ImageImportance:
-    """How much each expert contributes to the prediction for each image of `lab`."""
-    cells = existing(lab.plan)
-    on = lab.trained
-    off = dict(zip(cells, each_off(lab, [[cell] for cell in cells], on_progress), strict=True))
+def image_importance(whatif: WhatIf, on_progress: ProgressCallback = silent) -> ImageImportance:
+    """How much each expert contributes to the prediction for each image of `whatif`."""
+    cells = existing(whatif.plan)
+    on = whatif.trained
+    off = dict(zip(cells, each_off(whatif, [[cell] for cell in cells], on_progress), strict=True))
     return ImageImportance(
         on.predicted,
         margins(on.logits, on.predicted),

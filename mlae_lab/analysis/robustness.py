@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import torch
 
-from mlae_lab.analysis.importance import ProgressCallback, silent
 from mlae_lab.analysis.whatif import WhatIf
 from mlae_lab.core.expert_state import Factors
 from mlae_lab.core.plan import MAX_COLUMNS, MaskPlan
+from mlae_lab.core.progress import ProgressCallback, silent
 from mlae_lab.model.experts import stream
 
 
@@ -31,25 +31,27 @@ def random_states(plan: MaskPlan, rate: float, samples: int, seed: int, rescaled
         seed: of the generators.
         rescaled: whether active experts are rescaled by 1 / (1 - p).
     """
-    generators = [stream(seed, "robustness", row) for row in range(plan.rows)]
+    generators = [stream(seed, "robust", row) for row in range(plan.rows)]  # "robust" is part of the seed: keep it
     on = 1 / (1 - rate) if rescaled else 1.0
     for _ in range(samples):
         uniform = [torch.rand(MAX_COLUMNS, generator=row, dtype=torch.float64).tolist() for row in generators]
         yield tuple(
-            tuple((on if u >= rate else 0.0) if kept else None for kept, u in zip(keep, row, strict=False))
+            tuple(
+                (on if u >= rate else 0.0) if kept else None for kept, u in zip(keep, row[: plan.columns], strict=True)
+            )
             for keep, row in zip(plan.keep, uniform, strict=True)
         )
 
 
 def accuracies(
-    lab: WhatIf, rate: float, samples: int, seed: int, rescaled: bool = True, on_progress: ProgressCallback = silent
+    whatif: WhatIf, rate: float, samples: int, seed: int, rescaled: bool = True, on_progress: ProgressCallback = silent
 ) -> list[float]:
     """Top-1 accuracy in percent under each of the `random_states`.
 
     A state that is sampled again, as happens with few experts, is not evaluated again.
 
     Args:
-        lab: the network on its images.
+        whatif: the network on its images.
         rate: see `random_states`.
         samples: see `random_states`.
         seed: see `random_states`.
@@ -58,9 +60,9 @@ def accuracies(
     """
     known: dict[Factors, float] = {}
     values = []
-    for done, state in enumerate(random_states(lab.plan, rate, samples, seed, rescaled)):
+    for done, state in enumerate(random_states(whatif.plan, rate, samples, seed, rescaled)):
         on_progress(done, samples)
         if state not in known:
-            known[state] = lab.evaluate(state).accuracy
+            known[state] = whatif.evaluate(state).accuracy
         values.append(known[state])
     return values

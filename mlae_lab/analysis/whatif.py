@@ -3,7 +3,7 @@
     y = (W + Σ_i f_i λ_i b_i a_iᵀ) x + bias        f_i: the factor of expert i, 1 as trained, 0 off
 
 (paper, equations 3 to 5, with a mask that is set after training). Only the blocks after the first change are computed
-again: the input of each block is kept, for the network as trained and for the last state that was asked.
+again: the input of each block is kept, for the network as trained and for the last state that was evaluated.
 """
 
 from __future__ import annotations
@@ -127,9 +127,9 @@ class WhatIf:
     @property
     def trained(self) -> Outcome:
         """The network as trained: all experts on."""
-        return self.ask(all_on(self.plan))
+        return self.outcome(all_on(self.plan))
 
-    def ask(self, factors: Factors) -> Outcome:
+    def outcome(self, factors: Factors) -> Outcome:
         """The outcome of a state, whose block inputs are kept for the next one.
 
         Args:
@@ -146,7 +146,7 @@ class WhatIf:
             return _complete(self._last)
 
     def evaluate(self, factors: Factors) -> Outcome:
-        """Like `ask`, but the state that is kept stays: for many neighbours of one state."""
+        """Like `outcome`, but the state that is kept stays: for many neighbours of one state."""
         return _complete(self._try(factors))
 
     def try_out(self, factors: Factors, most: float = float("inf")) -> Outcome | None:

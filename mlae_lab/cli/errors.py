@@ -44,7 +44,7 @@ def _errors(args: argparse.Namespace) -> int:
 def _lines(answer: Mapping) -> list[str]:
     names = answer["names"]
     lines = [
-        f"{answer['right']} of {answer['images']} images correct: accuracy {answer['accuracy']:.1f} % "
+        f"{answer['correct']} of {answer['images']} images correct: accuracy {answer['accuracy']:.1f} % "
         f"(95 % {answer['low']:.1f} to {answer['high']:.1f})",
         f"mean confidence {100 * answer['confidence_mean']:.1f} %, ECE {answer['ece']:.4f} in {len(answer['bins'])} "
         f"bins, Brier score {answer['brier']:.4f}, loss {answer['loss']:.4f} nats",
@@ -53,8 +53,8 @@ def _lines(answer: Mapping) -> list[str]:
     ]
     for entry in answer["classes"]:
         if entry["images"]:
-            correct = f"{entry['right']}/{entry['images']}"
-            share = 100 * entry["right"] / entry["images"]
+            correct = f"{entry['correct']}/{entry['images']}"
+            share = 100 * entry["correct"] / entry["images"]
             lines.append(
                 f"{entry['name']:<24}{correct:>12}{share:>7.1f} %   "
                 f"{100 * entry['low']:.1f} to {100 * entry['high']:.1f}"

@@ -56,7 +56,7 @@ class Backbone:
         layers: Number of blocks.
         width: Number of features before the head.
         heads: Attention heads (Swin: of the last stage), 0 without attention.
-        image: Height and width of the input in pixels.
+        image_size: Height and width of the input in pixels.
         tokens: Per image, with class and register tokens; None where stages differ.
         parameters: Without the head.
         bundled: Whether it is one of the lab's own two.
@@ -74,7 +74,7 @@ class Backbone:
     layers: int
     width: int
     heads: int
-    image: int
+    image_size: int
     tokens: int | None
     parameters: int
     bundled: bool

@@ -295,7 +295,7 @@ class RunConfig:
             protocol=counts[self.protocol == "test"],
             preprocessing=", ".join(
                 (
-                    f"{backbone.image} px bicubic",
+                    f"{backbone.image_size} px bicubic",
                     *([] if self.prepared == "vtab" else [self.prepared]),
                     {"half": "mean = std = 0.5", "imagenet": "ImageNet mean and std"}.get(
                         self.normalisation, backbone.normalisation

@@ -107,7 +107,12 @@ def paired_tests(a: Mapping, b: Mapping) -> PairedTests:
     Raises:
         PairedTestError: If the answers are about different tasks, images, labels or choices of images.
     """
-    for name, noun in (("task", "tasks"), ("indices", "choices of images"), ("truth", "labels"), ("print", "images")):
+    for name, noun in (
+        ("task", "tasks"),
+        ("indices", "choices of images"),
+        ("truth", "labels"),
+        ("fingerprint", "images"),
+    ):
         if a[name] != b[name]:
             values = f" ({a[name]} and {b[name]})" if name == "task" else ""
             raise PairedTestError(

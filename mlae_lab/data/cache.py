@@ -14,13 +14,14 @@ import shutil
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
 
+from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.cache_folder import clear, forget, fresh, lock_file
 from mlae_lab.data.decode import ResizeRule, decoded
@@ -37,7 +38,6 @@ PROGRESS_SECONDS = 0.1
 MAX_WORKERS = 16
 
 Item = tuple[Path, int]
-Progress = Callable[[int, int], None]
 
 
 class _Unsound(Exception):
@@ -49,7 +49,7 @@ def cached(
     rule: ResizeRule,
     folder: Path,
     fingerprint: str,
-    on_progress: Progress | None = None,
+    on_progress: ProgressCallback | None = None,
     workers: int | None = None,
 ) -> LabelledImages:
     """The images of a list, decoded by the rule, from the cache; the cache is built or repaired first if necessary.
@@ -112,7 +112,7 @@ def _open(home: Path, rule: ResizeRule, labels: np.ndarray) -> LabelledImages:
     """Open and check a finished cache. Raises _Unsound."""
     try:
         meta = json.loads((home / "meta.json").read_bytes())
-        if meta.pop("crc32") != _meta_crc(meta) or meta["images"] != len(labels):
+        if meta.pop("crc32") != _meta_crc(meta) or meta["pictures"] != len(labels):
             raise _Unsound("its meta.json does not match")
         if not np.array_equal(np.load(home / "labels.npy", allow_pickle=False), labels):
             raise _Unsound("its labels differ")
@@ -147,7 +147,7 @@ def _build(
     rule: ResizeRule,
     home: Path,
     fingerprint: str,
-    on_progress: Progress | None,
+    on_progress: ProgressCallback | None,
     workers: int | None,
 ) -> None:
     building = fresh(home, "building")
@@ -165,8 +165,9 @@ def _build(
             file.flush()
             os.fsync(file.fileno())  # a crash after the rename must not leave a cache of zeros
         np.save(building / "labels.npy", labels, allow_pickle=False)
+        # "side" and "pictures" are the keys of version 0.5, which may use the same folder
         meta: dict = {"format": FORMAT, "kind": rule.kind, "side": rule.size, "fingerprint": fingerprint}
-        meta |= {"images": len(items), "blocks": blocks}
+        meta |= {"pictures": len(items), "blocks": blocks}
         (building / "meta.json").write_text(json.dumps(meta | {"crc32": _meta_crc(meta)}), encoding="utf-8")
         try:
             building.rename(home)
@@ -193,7 +194,9 @@ def _decoded(items: Sequence[Item], rule: ResizeRule, workers: int | None) -> Ge
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _with_progress(images: Iterator[np.ndarray], total: int, on_progress: Progress | None) -> Iterator[np.ndarray]:
+def _with_progress(
+    images: Iterator[np.ndarray], total: int, on_progress: ProgressCallback | None
+) -> Iterator[np.ndarray]:
     reported = -PROGRESS_SECONDS
     for done, image in enumerate(images, 1):
         yield image

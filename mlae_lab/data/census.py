@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from mlae_lab.core.catalog import Group, Task
+from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.data.listing import SPLITS, UNKNOWN_LABEL, DiskNames, Listing, counted, shown, some
 
 READY, PARTIAL, MISSING = "ready", "partial", "missing"
@@ -54,7 +55,7 @@ class Census:
 
 
 def census(
-    listing: Listing | None, task: Task | None, decode: bool, progress: Callable[[int, int], None] | None = None
+    listing: Listing | None, task: Task | None, decode: bool, progress: ProgressCallback | None = None
 ) -> Census:
     """Check a listing against the disk and a task of the catalog. It raises no exceptions itself.
 
@@ -116,7 +117,7 @@ def readable(path: Path) -> bool:
     return True
 
 
-def _unreadable(folder: Path, paths: list[str], progress: Callable[[int, int], None] | None) -> list[str]:
+def _unreadable(folder: Path, paths: list[str], progress: ProgressCallback | None) -> list[str]:
     bad: list[str] = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders release Python's lock
         for start in range(0, len(paths), 256):  # bounds the queue, and the time until a stopped check ends
@@ -165,9 +166,9 @@ def _absent_classes(listing: Listing) -> Iterator[str]:
 def _differences(listing: Listing, task: Task) -> Iterator[str]:
     for split, count in listing.counts.items():
         if count != getattr(task, split):
-            yield f"{split} lists {counted(count)}, the table has {getattr(task, split):,}."
+            yield f"{split} lists {counted(count)}, the catalog has {getattr(task, split):,}."
     if listing.classes != task.classes:
-        yield f"The images have {listing.classes:,} classes, the table has {task.classes:,}."
+        yield f"The images have {listing.classes:,} classes, the catalog has {task.classes:,}."
 
 
 def _is_standard(listing: Listing, task: Task) -> bool:

@@ -14,7 +14,7 @@ from mlae_lab.data.bundled import DataError
 KINDS = ("square", "short")
 MAX_SIZE = 2048
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-MAX_IMAGE = 89_478_485  # pixels: where PIL itself warns; a quarter of a gigabyte when decoded
+MAX_PIXELS = 89_478_485  # pixels: where PIL itself warns; a quarter of a gigabyte when decoded
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ def _decoded(
     try:
         with Image.open(source, formats=formats) as image:
             width, height = image.size
-            if width * height > MAX_IMAGE:
+            if width * height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             return np.asarray(_resized(_rgb(_upright(image)), rule))
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(
-            f"{name} has more than {MAX_IMAGE / 1e6:.0f} million pixels, the most that the lab decodes: {smaller}"
+            f"{name} has more than {MAX_PIXELS / 1e6:.0f} million pixels, the most that the lab decodes: {smaller}"
         ) from None
     except DataError:
         raise

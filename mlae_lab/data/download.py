@@ -1,6 +1,6 @@
 """Download one file from the Hub: resumable, with progress, stoppable within a moment, and checked.
 
-`hf_hub_download` does not serve: since 2.0 it gives its partial file a new name each time and deletes it on any
+`hf_hub_download` is not used: since 2.0 it gives its partial file a new name each time and deletes it on any
 failure, so 4.66 GB would start again; 0.27 resumes but cannot be stopped, and neither can hf_xet. So the bytes are
 requested here by Range, with the library's own URL, headers and session (`data.hub`).
 """
@@ -31,7 +31,7 @@ _PAGE = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype html|html|head|body)", re.IG
 def download(remote: Remote, file: RemoteFile, located: hub.Located, folder: Path, meter: Meter) -> Path:
     """Download a file into `folder` and check it; a partial file of an earlier attempt is continued.
 
-    After an exception the partial file is kept for the next attempt, unless it is worthless.
+    After an exception the partial file is kept for the next attempt, unless it is corrupt.
 
     Args:
         remote: that the file belongs to.
@@ -54,7 +54,7 @@ def download(remote: Remote, file: RemoteFile, located: hub.Located, folder: Pat
         before = _size(partial)
         try:
             if not is_current:
-                located = ask(lambda: hub.locate(remote, file), remote, meter)
+                located = request(lambda: hub.locate(remote, file), remote, meter)
                 if partial_file(folder, file, located) != partial:
                     raise FetchError(f"{file.path} has changed on the host: run the same command to start again")
             is_current = True
@@ -84,9 +84,9 @@ def missing_bytes(folder: Path, file: RemoteFile, located: hub.Located) -> int:
     return max(0, (located.size or file.size_bytes or 0) - _size(partial_file(folder, file, located)))
 
 
-def ask(request: Callable[[], Any], remote: Remote, meter: Meter) -> Any:
+def request(call: Callable[[], Any], remote: Remote, meter: Meter) -> Any:
     """The result of a request of the library; raises Cancelled within a moment, FetchError with a sentence."""
-    with closing(_background(lambda: iter((request(),)))) as answers:
+    with closing(_background(lambda: iter((call(),)))) as answers:
         for answer in _watched(answers, remote, meter):
             return answer
 
@@ -128,7 +128,7 @@ def _receive(remote: Remote, file: RemoteFile, located: hub.Located, partial: Pa
             meter.add(len(chunk))
     if located.size is not None and received < located.size:
         raise Interrupted(
-            f"{file.path} broke off after {format_bytes(received)} of {format_bytes(located.size)}: "
+            f"{file.path} was interrupted after {format_bytes(received)} of {format_bytes(located.size)}: "
             f"run the same command to continue"
         )
     if located.size is not None and received > located.size:

@@ -40,7 +40,7 @@ def _inside_polygon(u: np.ndarray, v: np.ndarray, outline: tuple[np.ndarray, np.
     """
     inside = np.zeros(u.shape, dtype=bool)
     xs, ys = outline
-    for x0, y0, x1, y1 in zip(xs, ys, np.roll(xs, -1), np.roll(ys, -1), strict=False):
+    for x0, y0, x1, y1 in zip(xs, ys, np.roll(xs, -1), np.roll(ys, -1), strict=True):
         if y0 == y1:
             continue
         crosses = (y0 > v) != (y1 > v)

@@ -8,21 +8,20 @@ looks complete.
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mlae_lab import locks
 from mlae_lab.core import catalog
 from mlae_lab.core.hosts import Remote, RemoteFile
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data import hub
-from mlae_lab.data.download import ask, download, missing_bytes, partial_file
-from mlae_lab.data.progress import Cancelled, FetchError, Meter, Progress, Worthless
+from mlae_lab.data.download import download, missing_bytes, partial_file, request
+from mlae_lab.data.progress import Cancelled, CorruptFile, FetchError, Meter, Progress
 from mlae_lab.data.unpack import unpack
 
 __all__ = ["Cancelled", "FetchError", "Progress", "fetch", "ready_folder"]
@@ -85,17 +84,11 @@ def fetch(
 @contextmanager
 def _turn(lock: Path, meter: Meter) -> Iterator[None]:
     """Only one process at a time downloads and unpacks a remote; the kernel releases the lock when it dies."""
-    held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+    while (held := locks.take(lock)) is None:
+        if meter.phase != "waiting":
+            meter.start("waiting")
+        meter.tick()
     try:
-        while True:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if meter.phase != "waiting":
-                    meter.start("waiting")
-                meter.tick()
-                time.sleep(0.1)
         yield
     finally:
         os.close(held)
@@ -109,8 +102,8 @@ def _gather(remote: Remote, parts: Path, meter: Meter) -> list[tuple[RemoteFile,
     if hub.is_offline():
         raise hub.offline_sentence(remote)
     meter.start("asking")
-    files = ask(lambda: hub.listed(remote), remote, meter)
-    located = [ask(lambda file=file: hub.locate(remote, file), remote, meter) for file in files]
+    files = request(lambda: hub.listed(remote), remote, meter)
+    located = [request(lambda file=file: hub.locate(remote, file), remote, meter) for file in files]
     partial = {partial_file(parts, file, at_host) for file, at_host in zip(files, located, strict=True)}
     for old in set(parts.glob("*.partial")) - partial:  # of a version that the host has replaced
         old.unlink()
@@ -138,7 +131,7 @@ def _require_space(folder: Path, needed: int) -> None:
 
 
 def _fill(staging: Path, gathered: list[tuple[RemoteFile, Path, bool]], remote: Remote, meter: Meter) -> None:
-    """Unpack everything into the staging folder; a worthless archive is deleted."""
+    """Unpack everything into the staging folder; a corrupt archive is deleted."""
     staging.mkdir()
     for file, path, owned in gathered:
         if file.unpack in ("zip", "tar"):
@@ -158,10 +151,10 @@ def _fill(staging: Path, gathered: list[tuple[RemoteFile, Path, bool]], remote: 
 
 @contextmanager
 def _deleting(files: list[Path], owned: bool, remote: Remote) -> Iterator[None]:
-    """Delete files that turn out to be worthless instead of keeping them for the next attempt."""
+    """Delete corrupt files instead of keeping them for the next attempt."""
     try:
         yield
-    except Worthless as error:
+    except CorruptFile as error:
         if not owned:
             raise FetchError(f"{error}: delete {files[0]} in the Hugging Face cache and try again") from None
         for file in files:

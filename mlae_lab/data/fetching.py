@@ -171,7 +171,7 @@ def _folder(wanted: Remote, into: Path) -> Path:
 
 
 def _take(wanted: Remote, into: Path) -> int | None:
-    """The open, locked file of a fetch, None if another process holds it. An earlier request to cancel is removed."""
+    """The open, locked file of a fetch, None if another process holds it. Removes leftovers of an earlier one."""
     folder = _folder(wanted, into)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -181,7 +181,8 @@ def _take(wanted: Remote, into: Path) -> int | None:
             f"{into} cannot be written ({error.strerror}): choose another folder with --into or MLAE_LAB_DATA"
         ) from None
     if lock is not None:
-        (folder / "cancel").unlink(missing_ok=True)
+        for leftover in (folder / "cancel", *folder.glob("progress.json.*.part")):  # the latter of a killed process
+            leftover.unlink(missing_ok=True)
     return lock
 
 

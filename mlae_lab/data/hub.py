@@ -176,7 +176,7 @@ def _reason(error: BaseException) -> str:
         (ssl.SSLError, "its certificate is not accepted"),
         (ConnectionRefusedError, "the connection was refused"),
         (TimeoutError, "it does not answer"),
-        (ConnectionError, "the connection broke off"),
+        (ConnectionError, "the connection was lost"),
     ):
         if any(isinstance(cause, kind) for cause in chain):
             return text
@@ -186,5 +186,5 @@ def _reason(error: BaseException) -> str:
     if "Proxy" in kinds:
         return "the proxy refused"
     if "Protocol" in kinds or "Incomplete" in kinds or "Chunked" in kinds:
-        return "the connection broke off"
+        return "the connection was lost"
     return " ".join(str(error).split())[:120] or type(error).__name__

@@ -14,6 +14,8 @@ from html import escape
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mlae_lab.core.data_url import data_url
+
 RGB = tuple[int, int, int]
 GLOW: tuple[RGB, ...] = ((16, 20, 24), (24, 110, 104), (94, 234, 212))  # 0 to the largest
 # -largest to 0 to largest: blue below 0 and orange above, as in every figure ("low" and "high" of ui/palette.js)
@@ -107,7 +109,6 @@ def svg(rows: Sequence[Row], columns: Sequence[str], opacity: float = 0.7, signe
         parts.append(f'<text x="{_LEFT + number * step}" y="24" fill="#5B6870">{escape(name)}</text>')
     for down, row in enumerate(rows):
         top = _TOP + down * step
-        kind = "png" if row.image.startswith("iVBOR") else "jpeg"
         parts.append(f'<text x="8" y="{top + TILE // 2}" fill="#1B2328">{escape(row.name[:17])}</text>')
         for across, (values, has_sign) in enumerate(zip((None, *row.maps), (False, *is_signed), strict=True)):
             left = _LEFT + across * step
@@ -115,7 +116,7 @@ def svg(rows: Sequence[Row], columns: Sequence[str], opacity: float = 0.7, signe
                 continue
             parts.append(
                 f'<image x="{left}" y="{top}" width="{TILE}" height="{TILE}" preserveAspectRatio="none" '
-                f'href="data:image/{kind};base64,{row.image}"/>'
+                f'href="{data_url(row.image)}"/>'
             )
             if values is not None:
                 parts += _squares(coloured(scaled(values), has_sign), left, top, opacity)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlae_lab.core.catalog import Task
-from mlae_lab.data.progress import FetchError, Meter, Worthless
+from mlae_lab.data.progress import CorruptFile, FetchError, Meter
 
 NOTE = "note.txt"
 _BATCH = 256  # images in memory at a time
@@ -34,7 +34,7 @@ def unpack_parquet(files: Mapping[str, Path], into: Path, task: Task, meter: Met
         A note that the validation images were split from the training set, also written to note.txt, or None.
 
     Raises:
-        Worthless: a file is damaged.
+        CorruptFile: a file is damaged.
         FetchError: the tables are not such a task: other columns or counts, or labels outside 0 to classes - 1.
     """
     by_split: dict[str, list[Path]] = {}
@@ -77,7 +77,7 @@ def _table(path: Path) -> Any:
     try:
         return parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise Worthless(f"{path.name} is not a readable table ({' '.join(str(error).split())[:80]})") from None
+        raise CorruptFile(f"{path.name} is not a readable table ({' '.join(str(error).split())[:80]})") from None
 
 
 def _rows(path: Path) -> int:
@@ -100,7 +100,7 @@ def _images(paths: list[Path], task: Task) -> Iterator[tuple[bytes, int]]:
                     for image, label in zip(batch[column].to_pylist(), batch["label"].to_pylist(), strict=True):
                         yield _bytes(image, path), _checked(label, task)
             except (pyarrow.ArrowException, OSError) as error:
-                raise Worthless(f"{path.name} is damaged ({' '.join(str(error).split())[:80]})") from None
+                raise CorruptFile(f"{path.name} is damaged ({' '.join(str(error).split())[:80]})") from None
 
 
 def _bytes(image: object, path: Path) -> bytes:

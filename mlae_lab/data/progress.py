@@ -20,11 +20,11 @@ class FetchError(LabError):
 
 
 class Interrupted(FetchError):
-    """A connection that broke off or a host in trouble: trying again may help."""
+    """The connection was lost or the host has a server error: another attempt may succeed."""
 
 
-class Worthless(FetchError):
-    """A file that no further try can use: what it is, without what became of it."""
+class CorruptFile(FetchError):
+    """A file that is damaged or not what was expected; the text says so, and not what was done with it."""
 
 
 class Cancelled(Exception):

@@ -7,13 +7,13 @@ decoded once into the cache. By default they lie below the data folder: `vtab-1k
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from mlae_lab.core import catalog, image_labels
 from mlae_lab.core.catalog import Group, Task
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.data import census as check
 from mlae_lab.data.bundled import DataError, load_bundled
 from mlae_lab.data.cache import cached
@@ -67,7 +67,7 @@ def listed(task: Task, folder: Path) -> Listing:
 
 
 def census(
-    task: Task, listing: Listing, decode: bool = False, progress: Callable[[int, int], None] | None = None
+    task: Task, listing: Listing, decode: bool = False, progress: ProgressCallback | None = None
 ) -> check.Census:
     """The `data.census` of a task's listing, which `listed` returned."""
     return check.census(listing, None if task.group is Group.OWN else task, decode, progress)
@@ -162,7 +162,7 @@ def _missing(task: Task, given: Path | None) -> str:
 
 
 def load_protocol(
-    config: RunConfig, on_progress: Callable[[int, int], None] | None = None
+    config: RunConfig, on_progress: ProgressCallback | None = None
 ) -> tuple[RunConfig, LabelledImages, LabelledImages, tuple[str, ...]]:
     """The images of a run.
 
@@ -187,7 +187,7 @@ def load_protocol(
     folder = _folder(task, config.data)
     listing = listed(task, folder)
     config = _labelled(config, task, folder, listing)
-    rule = preprocessing(config.prepared).rule(catalog.backbone(config.backbone).image)
+    rule = preprocessing(config.prepared).rule(catalog.backbone(config.backbone).image_size)
     parts, total = listing.protocol(config.protocol), sum(map(len, listing.protocol(config.protocol)))
     loaded, before = [], 0
     for name, items in zip(("train", "evaluation"), parts, strict=True):

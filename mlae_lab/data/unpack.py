@@ -18,7 +18,7 @@ from typing import IO
 from mlae_lab.core.hosts import Unpack
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data.download import is_page
-from mlae_lab.data.progress import FetchError, Meter, Worthless
+from mlae_lab.data.progress import CorruptFile, FetchError, Meter
 
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError)
 
@@ -36,13 +36,13 @@ def unpack(archive: Path, how: Unpack, into: Path, meter: Meter, name: str = "")
         name: of the archive in error messages, by default the file's name.
 
     Raises:
-        Worthless: the file is not such an archive, is damaged or has an entry that would leave `into`.
+        CorruptFile: the file is not such an archive, is damaged or has an entry that would leave `into`.
         FetchError: the disk has too little space.
         OSError: a file cannot be written.
     """
     name = name or archive.name
     if is_page(archive):
-        raise Worthless(f"{name} is a web page, not a {how} archive")
+        raise CorruptFile(f"{name} is a web page, not a {how} archive")
     try:
         into.mkdir(parents=True, exist_ok=True)
         _zip(archive, into, meter, name) if how == "zip" else _tar(archive, into, meter, name)
@@ -52,7 +52,7 @@ def unpack(archive: Path, how: Unpack, into: Path, meter: Meter, name: str = "")
         is_archive = start == b"PK\x03\x04" if how == "zip" else _is_tar(archive)
         what = "is truncated or damaged" if is_archive else f"is not a {how} archive"
         reason = " ".join(str(error).split())[:80] or type(error).__name__
-        raise Worthless(f"{name} {what} ({reason})") from None
+        raise CorruptFile(f"{name} {what} ({reason})") from None
 
 
 def _zip(archive: Path, into: Path, meter: Meter, name: str) -> None:
@@ -118,8 +118,8 @@ def _require_inside(entry: str, archive: str) -> None:
         raise _refused(archive, entry, "would leave the folder")
 
 
-def _refused(archive: str, entry: str, why: str) -> Worthless:
-    return Worthless(f"{archive} is refused because its entry {entry[:80]!r} {why}")
+def _refused(archive: str, entry: str, why: str) -> CorruptFile:
+    return CorruptFile(f"{archive} is refused because its entry {entry[:80]!r} {why}")
 
 
 def _write(source: IO[bytes], path: Path, meter: Meter, count: bool = False) -> None:

@@ -16,7 +16,15 @@ from mlae_lab.locations import ASSETS
 from mlae_lab.model.stem import ConvStem
 from mlae_lab.model.weight_files import SUFFIXES, BackboneError, backbone_state, classifier, load_weights
 
-__all__ = ["BUNDLED_WEIGHTS", "BackboneError", "build", "build_with_notes", "bundled_network", "fingerprint"]
+__all__ = [
+    "BUNDLED_WEIGHTS",
+    "BackboneError",
+    "build",
+    "build_with_notes",
+    "bundled_network",
+    "fingerprint",
+    "set_fused_attention",
+]
 
 BUNDLED_WEIGHTS = ASSETS / "lab_vit_12x128.safetensors"
 WEIGHTS_FILE = "model.safetensors"
@@ -26,7 +34,7 @@ def bundled_network(num_classes: int) -> VisionTransformer:
     """The bundled architecture with fresh weights: 12 blocks, width 128, 48 pixels, 36 patches and a class token."""
     entry = catalog.backbone(catalog.DEFAULT_BACKBONE)
     return VisionTransformer(
-        img_size=entry.image,
+        img_size=entry.image_size,
         patch_size=8,
         embed_dim=entry.width,
         depth=entry.layers,
@@ -76,6 +84,13 @@ def build_with_notes(
     if head.bias is not None:
         nn.init.zeros_(head.bias)
     return model.float().eval().requires_grad_(False), notes
+
+
+def set_fused_attention(model: nn.Module, on: bool) -> None:
+    """Choose the kernel of all attention layers. On a CPU two matrix products are faster (benchmarks/step.py)."""
+    for module in model.modules():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = on  # pyright: ignore[reportArgumentType] - a plain attribute of timm's layers
 
 
 def fingerprint(model: nn.Module) -> str:

@@ -197,10 +197,10 @@ class _MaskedLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):  # pyright: ignore[reportIncompatibleMethodOverride] - torch passes one gradient per output
         x, merged, a, b, scale = ctx.saved_tensors
-        flat, images = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
-        onto_b, onto_a = flat @ b, images @ a.t()  # (N, r) each
+        flat, tokens = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+        onto_b, onto_a = flat @ b, tokens @ a.t()  # (N, r) each
         grad_x = grad @ merged if ctx.needs_input_grad[0] else None
-        grad_a = (onto_b * scale).t() @ images
+        grad_a = (onto_b * scale).t() @ tokens
         grad_b = flat.t() @ (onto_a * scale)
         grad_scale = (onto_b * onto_a).sum(0) if ctx.needs_input_grad[5] else None
         return grad_x, None, None, grad_a, grad_b, grad_scale

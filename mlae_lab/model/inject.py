@@ -51,11 +51,6 @@ class Experts:
         return [p for layer in self.layers.values() for p in (layer.a, layer.b, layer.coefficient) if p.requires_grad]
 
 
-def linear_names(model: nn.Module) -> list[str]:
-    """Exact names of all linear layers of a network, in order."""
-    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-
-
 def inject(
     model: nn.Module, plan: MaskPlan, seed: int = 0, mask_per: str = "step", input_dropout: float = 0.0
 ) -> Experts:

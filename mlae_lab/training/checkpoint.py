@@ -30,7 +30,7 @@ class CheckpointError(LabError):
 class TrainPosition:
     """Position in a training.
 
-    Args:
+    Attributes:
         epoch: Current epoch, from 1.
         batch: Batches of this epoch that are done; all of them before its evaluation.
         step: Steps done over all epochs.
@@ -76,7 +76,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if isinstance(header, dict) and header.get("format") == 1:
         header = _from_format_1(header, tensors)
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a checkpoint of this lab: its header says no format {FORMAT}")
+        raise CheckpointError(f"{path} is not a checkpoint of this lab: its header does not name format {FORMAT}")
     try:
         position = TrainPosition(**header["position"])
         config = RunConfig.from_dict(header["config"])

@@ -25,10 +25,10 @@ class OutOfTime(Exception):
 
 
 @dataclass(frozen=True)
-class Measured:
+class EvaluationResult:
     """Result of one evaluation.
 
-    Args:
+    Attributes:
         accuracy: Top-1 accuracy in percent.
         loss: Mean cross-entropy.
         contribution: By target, one value for each expert.
@@ -44,7 +44,9 @@ class Measured:
 
 
 @torch.no_grad()
-def evaluate(setup: Setup, may_continue: Callable[[], bool] = lambda: True, indices: Sequence[int] = ()) -> Measured:
+def evaluate(
+    setup: Setup, may_continue: Callable[[], bool] = lambda: True, indices: Sequence[int] = ()
+) -> EvaluationResult:
     """Evaluate on the evaluation images, all experts on.
 
     The contribution of the experts is computed on the first 256 images; it costs a second pass through each target.
@@ -80,7 +82,7 @@ def evaluate(setup: Setup, may_continue: Callable[[], bool] = lambda: True, indi
             raise OutOfTime
     if not math.isfinite(loss):
         raise Diverged(f"the evaluation loss is {loss}: try a learning rate below {setup.config.learning_rate:g}")
-    return Measured(100 * correct / images, loss / images, contribution, tuple(predicted), tuple(confidence))
+    return EvaluationResult(100 * correct / images, loss / images, contribution, tuple(predicted), tuple(confidence))
 
 
 def expert_stats(

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.errors import LabError
 from mlae_lab.model.adapter_file import load_adapter, read_adapter
 from mlae_lab.model.inject import Experts
 from mlae_lab.training.evaluation import train_mode
 from mlae_lab.training.setup import Setup, prepare
-
-ProgressCallback = Callable[[int, int], None]
 
 
 class QueryError(LabError):
@@ -32,7 +31,7 @@ class QueryError(LabError):
 class LoadedRun:
     """A trained network.
 
-    Args:
+    Attributes:
         setup: With the run's a, b, λ and head, experts in eval mode.
         adapter: The file that they were loaded from.
         run_id: Name of the run.

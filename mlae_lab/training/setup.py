@@ -13,6 +13,7 @@ from torch import nn
 
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.data.pixels import Three
 from mlae_lab.data.splits import LabelledImages
 from mlae_lab.data.tasks import load_protocol
@@ -22,6 +23,7 @@ from mlae_lab.model import backbones
 from mlae_lab.model.experts import stream
 from mlae_lab.model.frozen_prefix import depth, first_block, split
 from mlae_lab.model.inject import Experts, inject
+from mlae_lab.model.weight_files import classifier
 from mlae_lab.training.inputs import Inputs
 
 
@@ -33,7 +35,7 @@ class DeviceError(LabError):
 class Setup:
     """A network that is ready to train.
 
-    Args:
+    Attributes:
         config: The run's config, with the label of the dataset as it is now.
         model: The whole network.
         experts: Its experts, None for a linear probe.
@@ -94,7 +96,7 @@ def _multiplies_bfloat16() -> bool:
 def prepare(
     config: RunConfig,
     weights: Path | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: ProgressCallback | None = None,
     on_chunk: Callable[[], None] = lambda: None,
 ) -> Setup:
     """Load data and backbone, inject the experts, and compute once what stays fixed.
@@ -109,6 +111,8 @@ def prepare(
         DataError: If images are missing or damaged.
         BackboneError: If the weights do not fit.
         InjectError: If the network has no such layer.
+        DeviceError: If this machine does not have the device.
+        CatalogError: If the catalog has no such backbone or task.
     """
     began = time.monotonic()
     device = choose_device(config.device)
@@ -125,19 +129,18 @@ def prepare(
     model = model.to(device)
     plan = config.plan if config.method == "mlae" else None
     experts = inject(model, plan, config.seed, config.mask_per, config.input_dropout) if plan is not None else None
-    head: nn.Linear = model.get_classifier().requires_grad_(True)  # pyright: ignore[reportCallIssue] - timm's own
+    head = classifier(model).requires_grad_(True)
+    assert isinstance(head, nn.Linear)  # `build_with_notes` refuses any other
     before, behind = split(model, first_block(plan, depth(model)))
     if device.type == "cpu":
-        for module in model.modules():  # two matrix products beat the fused kernel on a CPU (benchmarks/step.py)
-            if hasattr(module, "fused_attn"):
-                module.fused_attn = False  # pyright: ignore[reportArgumentType] - a plain attribute of timm's layers
+        backbones.set_fused_attention(model, False)
 
     def inputs(part: LabelledImages, generator: torch.Generator | None) -> Inputs:
         return Inputs(
             part,
             before,
             device,
-            entry.image,
+            entry.image_size,
             cast("tuple[Three, Three]", config.mean_and_deviation),
             config.prepared,
             generator,

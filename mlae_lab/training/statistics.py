@@ -22,8 +22,8 @@ DIGITS = 6  # significant digits that are kept
 class Statistic:
     """One recorded quantity.
 
-    Args:
-        name: Of 1 to 48 letters a-z, digits and underscores.
+    Attributes:
+        name: 1 to 48 letters a-z, digits and underscores, a letter first.
         measure: Gives the value now: a number, one number per layer of the plan, one line of numbers per layer with one
             per expert, or None where there is nothing to record. Anything that is not finite is recorded as None. It
             leaves the network and every random generator as they are.
@@ -57,11 +57,11 @@ def update_norm(setup: Setup) -> list[float | None] | None:
     return norms
 
 
-STATISTICS: tuple[Statistic, ...] = (Statistic("update_norm", update_norm, "Size of the update", "‖ΔW‖ (Frobenius)"),)
+STATISTICS: tuple[Statistic, ...] = (Statistic("update_norm", update_norm, "Norm of ΔW", "Frobenius"),)
 
 
 @torch.no_grad()
-def measured(statistics: Sequence[Statistic], setup: Setup, epoch: int, step: int) -> Statistics | None:
+def collect(statistics: Sequence[Statistic], setup: Setup, epoch: int, step: int) -> Statistics | None:
     """All statistics of a moment, None if there is nothing to record.
 
     Raises:

@@ -25,8 +25,7 @@ from mlae_lab.training.sample_images import chosen as sample_indices
 from mlae_lab.training.sample_images import encoded_image
 from mlae_lab.training.schedule import cosine
 from mlae_lab.training.setup import Setup
-from mlae_lab.training.statistics import STATISTICS, Statistic
-from mlae_lab.training.statistics import measured as measured_statistics
+from mlae_lab.training.statistics import STATISTICS, Statistic, collect
 
 EVALUATION_SECONDS = 6.0  # longest final evaluation of a training that was asked to stop
 
@@ -194,13 +193,13 @@ class Training:
         """Evaluate, and return the events that precede the Evaluation. keep_sums: do not reset the gradient sums."""
         began, position = time.monotonic(), self.position
         try:
-            result = self.measured = evaluate(self.setup, may_continue, self.sample_images)
+            result = self.result = evaluate(self.setup, may_continue, self.sample_images)
         except Diverged as error:
             raise Diverged(f"diverged: after step {position.step} (epoch {position.epoch}) {error}") from None
         self.evaluation_seconds = time.monotonic() - began
         names = tuple(self.setup.classes[number] for number in result.predicted)
         events: list[Event] = [Predictions(position.epoch, position.step, names, result.confidence)]
-        if statistics := measured_statistics(self.statistics, self.setup, position.epoch, position.step):
+        if statistics := collect(self.statistics, self.setup, position.epoch, position.step):
             events.append(statistics)
         if self.experts is None or self.gradients is None:
             return events
@@ -212,7 +211,7 @@ class Training:
         ]
 
     def _evaluation_event(self, epoch: int, clock: _Clock) -> Evaluation:
-        result, protocol = self.measured, self.setup.config.protocol
+        result, protocol = self.result, self.setup.config.protocol
         return Evaluation(epoch, self.position.step, protocol, result.accuracy, result.loss, clock.seconds())
 
     def _sample_images_event(self) -> SampleImages:

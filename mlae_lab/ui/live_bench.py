@@ -18,6 +18,7 @@ import streamlit as st
 
 from mlae_lab.core import paper
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.data_url import data_url
 from mlae_lab.core.events import ExpertStats, Predictions, SampleImages, SimilarityStats, TrainStep, packed
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs import devices
@@ -62,12 +63,10 @@ def live_bench(packed_message: bytes, key: str) -> None:
 
 def images(run: Run, sample_images: SampleImages | None) -> None:
     """Put the sample images on the page, hidden: they are sent once, and the bench reads them from here."""
-    tags = "".join(f'<img src="{_address(text)}" alt="">' for text in (sample_images.images if sample_images else ()))
+    tags = "".join(
+        f'<img src="{escape(data_url(text))}" alt="">' for text in (sample_images.images if sample_images else ())
+    )
     st.html(f'<div class="lb-images" data-run="{run.id}" hidden>{tags}</div>')
-
-
-def _address(base64: str) -> str:
-    return f"data:image/{'png' if base64.startswith('iVBOR') else 'jpeg'};base64,{escape(base64)}"
 
 
 def message(run: Run, tail: queries.Tail, text: BenchText) -> bytes:

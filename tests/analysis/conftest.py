@@ -50,8 +50,8 @@ def images() -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
     return sample
 
 
-def full_pass(lab: WhatIf, factors: Factors) -> Outcome:
+def full_pass(whatif: WhatIf, factors: Factors) -> Outcome:
     """The outcome of a state from all pieces and images: the reference for outcomes from kept inputs."""
-    outcome = lab._run(factors, [lab.inputs], keep=False).outcome
+    outcome = whatif._run(factors, [whatif.inputs], keep=False).outcome
     assert outcome is not None
     return outcome

@@ -25,7 +25,7 @@ def some(n: int = 200, seed: int = 0, classes: int = CLASSES) -> tuple[torch.Ten
 def by_hand(logits: torch.Tensor, labels: torch.Tensor) -> list[dict]:
     """Every image separately, in plain Python."""
     result = []
-    for row, label in zip(logits.tolist(), labels.tolist(), strict=False):
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
         top = max(row)
         shares = [math.exp(v - top) for v in row]
         p = [v / sum(shares) for v in shares]
@@ -44,48 +44,53 @@ def by_hand(logits: torch.Tensor, labels: torch.Tensor) -> list[dict]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_each_prediction_equals_the_definition(seed: int) -> None:
-    judged, expected = errors.judge(*some(seed=seed)), by_hand(*some(seed=seed))
+    predictions, expected = errors.compare(*some(seed=seed)), by_hand(*some(seed=seed))
     for name in ("truth", "predicted"):
-        assert getattr(judged, name).tolist() == [image[name] for image in expected]
+        assert getattr(predictions, name).tolist() == [image[name] for image in expected]
     for name in ("confidence", "loss", "brier"):
-        assert getattr(judged, name).tolist() == pytest.approx([image[name] for image in expected], abs=1e-9)
+        assert getattr(predictions, name).tolist() == pytest.approx([image[name] for image in expected], abs=1e-9)
 
 
-def test_joined_parts_equal_the_whole() -> None:
+def test_concatenated_parts_equal_the_whole() -> None:
     logits, labels = some()
-    whole = errors.judge(logits, labels)
-    pieces = errors.joined([errors.judge(logits[at : at + 64], labels[at : at + 64]) for at in range(0, 200, 64)])
+    whole = errors.compare(logits, labels)
+    pieces = errors.concatenated(
+        [errors.compare(logits[at : at + 64], labels[at : at + 64]) for at in range(0, 200, 64)]
+    )
     assert all(torch.equal(getattr(whole, name), getattr(pieces, name)) for name in vars(whole))
     assert len(pieces) == 200
 
 
 def test_extreme_logits() -> None:
-    judged = errors.judge(torch.tensor([[2000.0, -2000.0], [-2000.0, 2000.0]]), torch.tensor([0, 0]))
-    assert judged.confidence.tolist() == [1.0, 1.0]
-    assert judged.loss.tolist() == [0.0, 4000.0]
-    assert judged.brier.tolist() == [0.0, 2.0]
+    predictions = errors.compare(torch.tensor([[2000.0, -2000.0], [-2000.0, 2000.0]]), torch.tensor([0, 0]))
+    assert predictions.confidence.tolist() == [1.0, 1.0]
+    assert predictions.loss.tolist() == [0.0, 4000.0]
+    assert predictions.brier.tolist() == [0.0, 2.0]
 
 
 def test_confusion_matrix_counts_pairs() -> None:
-    judged = errors.judge(*some())
-    counts = errors.confusion(judged.truth, judged.predicted, CLASSES)
+    predictions = errors.compare(*some())
+    counts = errors.confusion(predictions.truth, predictions.predicted, CLASSES)
     for i in range(CLASSES):
         for j in range(CLASSES):
             assert counts[i, j] == sum(
-                t == i and g == j for t, g in zip(judged.truth.tolist(), judged.predicted.tolist(), strict=False)
+                t == i and g == j
+                for t, g in zip(predictions.truth.tolist(), predictions.predicted.tolist(), strict=True)
             )
     shares = errors.row_shares(counts)
     assert torch.allclose(shares[:-1].sum(1), torch.ones(CLASSES - 1, dtype=torch.float64))
     assert bool(shares[-1].isnan().all()), "a class without an image has no shares"
-    assert float(shares[0, 1]) == int(counts[0, 1]) / sum(t == 0 for t in judged.truth.tolist())
+    assert float(shares[0, 1]) == int(counts[0, 1]) / sum(t == 0 for t in predictions.truth.tolist())
 
 
 def test_accuracy_by_class() -> None:
-    judged = errors.judge(*some())
-    result = errors.by_class(errors.confusion(judged.truth, judged.predicted, CLASSES))
+    predictions = errors.compare(*some())
+    result = errors.by_class(errors.confusion(predictions.truth, predictions.predicted, CLASSES))
     for number, entry in enumerate(result):
         own = [
-            g == number for t, g in zip(judged.truth.tolist(), judged.predicted.tolist(), strict=False) if t == number
+            g == number
+            for t, g in zip(predictions.truth.tolist(), predictions.predicted.tolist(), strict=True)
+            if t == number
         ]
         assert (entry.images, entry.correct) == (len(own), sum(own))
         assert (entry.low, entry.high) == wilson(sum(own), len(own))
@@ -100,31 +105,31 @@ def test_most_frequent_errors() -> None:
 
 
 def test_extremes_equal_the_definition() -> None:
-    judged = errors.judge(*some())
+    predictions = errors.compare(*some())
     every = list(enumerate(by_hand(*some())))
-    result = errors.extremes(judged, 7)
+    result = errors.extremes(predictions, 7)
     right = [(i, p) for i, p in every if p["truth"] == p["predicted"]]
     wrong = [(i, p) for i, p in every if p["truth"] != p["predicted"]]
-    assert result["right"] == [i for i, p in sorted(right, key=lambda e: -e[1]["confidence"])[:7]]
+    assert result["correct"] == [i for i, p in sorted(right, key=lambda e: -e[1]["confidence"])[:7]]
     assert result["wrong"] == [i for i, p in sorted(wrong, key=lambda e: -e[1]["confidence"])[:7]]
-    assert result["unsure"] == [i for i, p in sorted(every, key=lambda e: e[1]["confidence"])[:7]]
-    assert result["costly"] == [i for i, p in sorted(every, key=lambda e: -e[1]["loss"])[:7]]
+    assert result["lowest_confidence"] == [i for i, p in sorted(every, key=lambda e: e[1]["confidence"])[:7]]
+    assert result["highest_loss"] == [i for i, p in sorted(every, key=lambda e: -e[1]["loss"])[:7]]
 
 
 def test_extremes_of_equal_images_are_in_order() -> None:
-    judged = errors.judge(torch.tensor([[1.0, 0.0]] * 4), torch.tensor([0, 0, 1, 0]))
-    assert errors.extremes(judged, 12) == {
-        "right": [0, 1, 3],
+    predictions = errors.compare(torch.tensor([[1.0, 0.0]] * 4), torch.tensor([0, 0, 1, 0]))
+    assert errors.extremes(predictions, 12) == {
+        "correct": [0, 1, 3],
         "wrong": [2],
-        "unsure": [0, 1, 2, 3],
-        "costly": [2, 0, 1, 3],
+        "lowest_confidence": [0, 1, 2, 3],
+        "highest_loss": [2, 0, 1, 3],
     }
 
 
 @pytest.mark.parametrize("bins", [1, 7, 10, 15])
 def test_calibration_equals_the_definition(bins: int) -> None:
-    judged, every = errors.judge(*some(400, 4)), by_hand(*some(400, 4))
-    result, ece = errors.calibration(judged, bins), 0.0
+    predictions, every = errors.compare(*some(400, 4)), by_hand(*some(400, 4))
+    result, ece = errors.calibration(predictions, bins), 0.0
     for m, entry in enumerate(result.bins):
         own = [p for p in every if m / bins < p["confidence"] <= (m + 1) / bins]
         assert (entry.low, entry.high, entry.images) == (m / bins, (m + 1) / bins, len(own))
@@ -146,8 +151,8 @@ def test_calibration_equals_the_definition(bins: int) -> None:
 def test_a_confidence_on_an_edge_lies_in_the_lower_bin() -> None:
     edges = torch.tensor([float(Fraction(k, 10)) for k in range(1, 11)], dtype=torch.float64)
     same = torch.zeros(10, dtype=torch.int64)
-    judged = errors.Judged(same, same, edges, edges, edges)
-    assert [entry.images for entry in errors.calibration(judged).bins] == [1] * 10
+    predictions = errors.LabelledPredictions(same, same, edges, edges, edges)
+    assert [entry.images for entry in errors.calibration(predictions).bins] == [1] * 10
 
 
 def test_labels_sampled_from_the_predictions_are_calibrated() -> None:
@@ -155,7 +160,7 @@ def test_labels_sampled_from_the_predictions_are_calibrated() -> None:
     rng = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(20_000, 4, generator=rng)
     labels = torch.multinomial(logits.softmax(1), 1, generator=rng)[:, 0]
-    good, proud = (errors.calibration(errors.judge(scale * logits, labels)) for scale in (1, 3))
+    good, proud = (errors.calibration(errors.compare(scale * logits, labels)) for scale in (1, 3))
     assert good.ece < 0.02
     assert good.confidence == pytest.approx(good.accuracy, abs=0.01)
     assert proud.ece > 0.1

@@ -78,7 +78,7 @@ class ByHand:
 
 
 @pytest.fixture
-def lab_and_loop(adapted: Callable, images: Callable) -> tuple[WhatIf, ByHand]:
+def whatif_and_loop(adapted: Callable, images: Callable) -> tuple[WhatIf, ByHand]:
     model, experts = adapted(PLAN)
     x, labels = images(11)
     return what_if(model, experts, x, labels), ByHand(model, experts, x, labels)
@@ -87,15 +87,15 @@ def lab_and_loop(adapted: Callable, images: Callable) -> tuple[WhatIf, ByHand]:
 # ---------------------------------------------------------------- leave one out
 
 
-def test_leave_one_out_equals_the_loop(lab_and_loop: tuple[WhatIf, ByHand]) -> None:
-    lab, loop = lab_and_loop
+def test_leave_one_out_equals_the_loop(whatif_and_loop: tuple[WhatIf, ByHand]) -> None:
+    whatif, loop = whatif_and_loop
     cells = existing(PLAN)
     groups = [[cell] for cell in cells] + layers_of(cells)
     progress: list[tuple[int, int]] = []
-    result = each_off(lab, groups, lambda done, total: progress.append((done, total)))
+    result = each_off(whatif, groups, lambda done, total: progress.append((done, total)))
     assert len(groups) == 7
     assert progress == [(i, 7) for i in range(7)]
-    for group, outcome in zip(groups, result, strict=False):
+    for group, outcome in zip(groups, result, strict=True):
         assert outcome.accuracy == pytest.approx(loop.accuracy(group))
         assert outcome.loss == pytest.approx(loop.loss(group), rel=1e-5)
     assert len({round(outcome.loss, 6) for outcome in result}) == 7  # they differ, so a wrong order would show
@@ -106,29 +106,29 @@ def test_layers_are_rows_that_have_experts() -> None:
     assert layers_of([]) == []
 
 
-def test_estimate_is_the_slope_at_one(lab_and_loop: tuple[WhatIf, ByHand]) -> None:
-    lab, _ = lab_and_loop
-    result = first_order(lab)
+def test_estimate_is_the_slope_at_one(whatif_and_loop: tuple[WhatIf, ByHand]) -> None:
+    whatif, _ = whatif_and_loop
+    result = first_order(whatif)
     assert set(result) == set(existing(PLAN))
     on, step = all_on(PLAN), 1e-2
     for cell, estimate in result.items():
-        up, down = (full_pass(lab, with_cells(on, [cell], 1 + s)).loss for s in (step, -step))
+        up, down = (full_pass(whatif, with_cells(on, [cell], 1 + s)).loss for s in (step, -step))
         assert estimate == pytest.approx(-(up - down) / (2 * step), rel=0.01, abs=1e-3)
 
 
 def test_small_experts_are_estimated_well(adapted: Callable, images: Callable) -> None:
     """For small λ b aᵀ the loss is almost linear: change and estimate agree."""
     model, experts = adapted(PLAN, size=1e-2)
-    lab = what_if(model, experts, *images(11))
-    predicted = first_order(lab)
-    exact = [o.loss - lab.trained.loss for o in each_off(lab, [[cell] for cell in predicted])]
+    whatif = what_if(model, experts, *images(11))
+    predicted = first_order(whatif)
+    exact = [o.loss - whatif.trained.loss for o in each_off(whatif, [[cell] for cell in predicted])]
     assert pearson(exact, list(predicted.values())) > 0.999
 
 
-def test_the_estimate_leaves_no_gradient_behind(lab_and_loop: tuple[WhatIf, ByHand]) -> None:
-    lab, _ = lab_and_loop
-    first_order(lab)
-    assert all(p.grad is None for p in lab.model.parameters())
+def test_the_estimate_leaves_no_gradient_behind(whatif_and_loop: tuple[WhatIf, ByHand]) -> None:
+    whatif, _ = whatif_and_loop
+    first_order(whatif)
+    assert all(p.grad is None for p in whatif.model.parameters())
 
 
 def test_correlations_equal_their_definitions() -> None:
@@ -157,24 +157,24 @@ def slow_greedy(loop: ByHand, removal: bool) -> list[tuple[Cell | None, int, flo
 
 
 @pytest.mark.parametrize("removal", [True, False])
-def test_greedy_curves_equal_the_loop(lab_and_loop: tuple[WhatIf, ByHand], removal: bool) -> None:
-    lab, loop = lab_and_loop
+def test_greedy_curves_equal_the_loop(whatif_and_loop: tuple[WhatIf, ByHand], removal: bool) -> None:
+    whatif, loop = whatif_and_loop
     reports: list[tuple[int, int]] = []
-    result = greedy(lab, removal, lambda done, total: reports.append((done, total)))
+    result = greedy(whatif, removal, lambda done, total: reports.append((done, total)))
     expected = slow_greedy(loop, removal)
     assert [step.cell for step in result] == [cell for cell, *_ in expected]
     assert [step.kept for step in result] == [kept for _, kept, *_ in expected]
-    for step, (_, _, accuracy, loss) in zip(result, expected, strict=False):
+    for step, (_, _, accuracy, loss) in zip(result, expected, strict=True):
         assert step.accuracy == pytest.approx(accuracy)
         assert step.loss == pytest.approx(loss, rel=1e-5)
     assert reports == [(i, 15) for i in range(15)]
 
 
-def test_curve_by_estimate_is_evaluated_step_by_step(lab_and_loop: tuple[WhatIf, ByHand]) -> None:
-    lab, loop = lab_and_loop
-    predicted = first_order(lab)
+def test_curve_by_estimate_is_evaluated_step_by_step(whatif_and_loop: tuple[WhatIf, ByHand]) -> None:
+    whatif, loop = whatif_and_loop
+    predicted = first_order(whatif)
     reports: list[tuple[int, int]] = []
-    result = by_estimate(lab, lambda done, total: reports.append((done, total)))
+    result = by_estimate(whatif, lambda done, total: reports.append((done, total)))
     order = sorted(existing(PLAN), key=lambda cell: (predicted[cell], cell))
     assert [step.cell for step in result] == [None, *order]
     assert reports == [(i, 5) for i in range(5)]
@@ -189,20 +189,20 @@ def test_curve_by_estimate_is_evaluated_step_by_step(lab_and_loop: tuple[WhatIf,
 def test_equal_experts_are_ordered_by_layer_and_column(adapted: Callable, images: Callable) -> None:
     """Experts that add nothing change nothing, so the order is that of the canvas."""
     model, experts = adapted(dense(2, 2), size=0.0)
-    lab = what_if(model, experts, *images(5))
+    whatif = what_if(model, experts, *images(5))
     for removal in (True, False):
-        assert [step.cell for step in greedy(lab, removal)] == [None, (0, 0), (0, 1), (1, 0), (1, 1)]
+        assert [step.cell for step in greedy(whatif, removal)] == [None, (0, 0), (0, 1), (1, 0), (1, 1)]
 
 
-def test_curves_have_the_same_ends(lab_and_loop: tuple[WhatIf, ByHand]) -> None:
-    lab, _ = lab_and_loop
-    down, up = greedy(lab, True), greedy(lab, False)
+def test_curves_have_the_same_ends(whatif_and_loop: tuple[WhatIf, ByHand]) -> None:
+    whatif, _ = whatif_and_loop
+    down, up = greedy(whatif, True), greedy(whatif, False)
     assert down[0].loss == up[-1].loss
     assert down[-1].loss == up[0].loss
 
 
-def test_progress_callback_can_stop_the_evaluation(lab_and_loop: tuple[WhatIf, ByHand]) -> None:
-    lab, loop = lab_and_loop
+def test_progress_callback_can_stop_the_evaluation(whatif_and_loop: tuple[WhatIf, ByHand]) -> None:
+    whatif, loop = whatif_and_loop
 
     class Gone(Exception):
         pass
@@ -211,18 +211,21 @@ def test_progress_callback_can_stop_the_evaluation(lab_and_loop: tuple[WhatIf, B
         if done == 7:
             raise Gone
 
-    for act in (lambda: greedy(lab, True, leaves), lambda: each_off(lab, [[c] for c in existing(PLAN)] * 2, leaves)):
+    for act in (
+        lambda: greedy(whatif, True, leaves),
+        lambda: each_off(whatif, [[c] for c in existing(PLAN)] * 2, leaves),
+    ):
         with pytest.raises(Gone):
             act()
-    assert lab.ask(all_on(PLAN)).loss == pytest.approx(loop.loss(()), rel=1e-5)
+    assert whatif.outcome(all_on(PLAN)).loss == pytest.approx(loop.loss(()), rel=1e-5)
 
 
 # ---------------------------------------------------------------- importance for single images
 
 
-def test_image_importance_equals_the_loop(lab_and_loop: tuple[WhatIf, ByHand]) -> None:
-    lab, loop = lab_and_loop
-    result = image_importance(lab)
+def test_image_importance_equals_the_loop(whatif_and_loop: tuple[WhatIf, ByHand]) -> None:
+    whatif, loop = whatif_and_loop
+    result = image_importance(whatif)
     on = loop.logits(())
     for i in range(11):
         top = int(on[i].argmax())

@@ -51,6 +51,6 @@ def test_layer_without_experts_equals_a_network_without_them(
     model, experts = build((2, 1, 2))
     plain = model(x)
     for target, probability in without_each_layer(model, experts.layers, x):
-        kept = tuple(0 if name == target else n for name, n in zip(experts.plan.targets, (2, 1, 2), strict=False))
+        kept = tuple(0 if name == target else n for name, n in zip(experts.plan.targets, (2, 1, 2), strict=True))
         assert torch.allclose(probability, build(kept)[0](x).softmax(1), atol=1e-6)
         assert torch.equal(model(x), plain)

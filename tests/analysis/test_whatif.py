@@ -34,7 +34,7 @@ def what_if(model, experts: Experts, x: torch.Tensor, labels: torch.Tensor, **mo
 def by_hand(model, experts: Experts, x: torch.Tensor, factors: Factors, chunk: int = 4) -> torch.Tensor:
     """Logits with λ f written into the layers, in the same chunks; λ is restored."""
     kept = {target: layer.coefficient.clone() for target, layer in experts.layers.items()}
-    for target, row in zip(experts.plan.targets, factors, strict=False):
+    for target, row in zip(experts.plan.targets, factors, strict=True):
         if target in experts.layers:
             experts.layers[target].coefficient.mul_(torch.tensor([v for v in row if v is not None]))
     logits = torch.cat([model(part) for part in x.split(chunk)])
@@ -59,22 +59,22 @@ def states(plan: MaskPlan) -> list[Factors]:
 def test_every_state_equals_the_full_pass_bit_for_bit(adapted: Callable, images: Callable, kept: int) -> None:
     model, experts = adapted(PLAN)
     x, labels = images(10)
-    lab = what_if(model, experts, x, labels, kept=kept)
+    whatif = what_if(model, experts, x, labels, kept=kept)
     for factors in states(PLAN):
         expected = by_hand(model, experts, x, factors)
-        assert torch.equal(lab.try_out(factors).logits, expected)
-        assert torch.equal(lab.ask(factors).logits, expected)
-        assert torch.equal(full_pass(lab, factors).logits, expected)
-    places = sum(e is not None for e in lab._trained.entering[1:])
+        assert torch.equal(whatif.try_out(factors).logits, expected)
+        assert torch.equal(whatif.outcome(factors).logits, expected)
+        assert torch.equal(full_pass(whatif, factors).logits, expected)
+    places = sum(e is not None for e in whatif._trained.entering[1:])
     assert places == {2**30: 4, 60_000: 1, 0: 0}[kept]  # the inputs of blocks 3 to 5 and of the head: 22 kB each
 
 
 def test_bfloat16_is_as_exact(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
     x, labels = images(6)
-    lab = what_if(model, experts, x, labels, compute=lambda: torch.autocast("cpu", torch.bfloat16))
+    whatif = what_if(model, experts, x, labels, compute=lambda: torch.autocast("cpu", torch.bfloat16))
     for factors in states(PLAN)[::5]:
-        assert torch.equal(lab.ask(factors).logits, full_pass(lab, factors).logits)
+        assert torch.equal(whatif.outcome(factors).logits, full_pass(whatif, factors).logits)
 
 
 def test_expert_off_equals_no_expert(adapted: Callable, images: Callable) -> None:
@@ -91,21 +91,21 @@ def test_expert_off_equals_no_expert(adapted: Callable, images: Callable) -> Non
             layer.coefficient.copy_(full.coefficient[own])
     assert set(fewer.layers) == {"blocks.1.attn.qkv", "blocks.2.attn.qkv"}
     with torch.no_grad():
-        assert torch.allclose(what_if(model, experts, x, labels).ask(factors).logits, small(x), atol=1e-5)
+        assert torch.allclose(what_if(model, experts, x, labels).outcome(factors).logits, small(x), atol=1e-5)
 
 
 def test_reset_gives_the_first_outcome_and_the_model_is_unchanged(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
     x, labels = images(9)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    lab = what_if(model, experts, x, labels)
-    first = lab.trained
+    whatif = what_if(model, experts, x, labels)
+    first = whatif.trained
     with torch.no_grad():
         assert torch.equal(first.logits, torch.cat([model(part) for part in x.split(4)]))
     for factors in states(PLAN):
-        lab.ask(factors)
-    assert torch.equal(lab.ask(all_on(PLAN)).logits, first.logits)
-    assert (lab.trained.accuracy, lab.trained.loss) == (first.accuracy, first.loss)
+        whatif.outcome(factors)
+    assert torch.equal(whatif.outcome(all_on(PLAN)).logits, first.logits)
+    assert (whatif.trained.accuracy, whatif.trained.loss) == (first.accuracy, first.loss)
     after = model.state_dict()
     assert set(after) == set(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
@@ -114,7 +114,7 @@ def test_reset_gives_the_first_outcome_and_the_model_is_unchanged(adapted: Calla
 
 def test_only_blocks_after_the_change_are_computed(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
-    lab = what_if(model, experts, *images(8))
+    whatif = what_if(model, experts, *images(8))
     computed: list[int] = []
     for number, block in enumerate(model.blocks):
         block.register_forward_pre_hook(lambda module, inputs, number=number: computed.append(number))
@@ -125,22 +125,22 @@ def test_only_blocks_after_the_change_are_computed(adapted: Callable, images: Ca
         return sorted(set(computed))
 
     on = all_on(PLAN)
-    assert blocks(lambda: lab.ask(on)) == [1, 2, 3, 4]  # block 0 has no expert
-    assert blocks(lambda: lab.ask(with_cells(on, [(4, 0)], 0.0))) == [4]
-    assert blocks(lambda: lab.ask(on)) == []
-    assert blocks(lambda: lab.ask(with_cells(on, [(4, 0), (2, 0)], 0.0))) == [2, 3, 4]
-    assert blocks(lambda: lab.ask(with_cells(on, [(4, 1), (2, 0)], 0.0))) == [
+    assert blocks(lambda: whatif.outcome(on)) == [1, 2, 3, 4]  # block 0 has no expert
+    assert blocks(lambda: whatif.outcome(with_cells(on, [(4, 0)], 0.0))) == [4]
+    assert blocks(lambda: whatif.outcome(on)) == []
+    assert blocks(lambda: whatif.outcome(with_cells(on, [(4, 0), (2, 0)], 0.0))) == [2, 3, 4]
+    assert blocks(lambda: whatif.outcome(with_cells(on, [(4, 1), (2, 0)], 0.0))) == [
         4
     ]  # from the last state, not from the trained one
-    assert blocks(lambda: lab.ask(with_cells(on, [(4, 2)], 0.0))) == [4]
-    assert blocks(lambda: lab.ask(with_cells(on, [(1, 0)], 0.0))) == [1, 2, 3, 4]
+    assert blocks(lambda: whatif.outcome(with_cells(on, [(4, 2)], 0.0))) == [4]
+    assert blocks(lambda: whatif.outcome(with_cells(on, [(1, 0)], 0.0))) == [1, 2, 3, 4]
 
 
 def test_threads_do_not_affect_each_other(adapted: Callable, images: Callable) -> None:
     """Two threads evaluate states while another one uses the same network directly."""
     model, experts = adapted(PLAN)
     x, labels = images(8)
-    lab = what_if(model, experts, x, labels)
+    whatif = what_if(model, experts, x, labels)
     walk = states(PLAN)[:20]
     expected = [by_hand(model, experts, x, factors) for factors in walk]
     with torch.no_grad():
@@ -148,7 +148,7 @@ def test_threads_do_not_affect_each_other(adapted: Callable, images: Callable) -
     mismatches: list[str] = []
 
     def evaluate(order: list[int]) -> None:
-        mismatches.extend("state" for i in order if not torch.equal(lab.ask(walk[i]).logits, expected[i]))
+        mismatches.extend("state" for i in order if not torch.equal(whatif.outcome(walk[i]).logits, expected[i]))
 
     def use() -> None:
         with torch.no_grad():
@@ -168,19 +168,19 @@ def test_threads_do_not_affect_each_other(adapted: Callable, images: Callable) -
 def test_outcomes_are_correct_after_a_failed_pass(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
     x, labels = images(8)
-    lab = what_if(model, experts, x, labels)
+    whatif = what_if(model, experts, x, labels)
     off = with_cells(all_on(PLAN), [(2, 0)], 0.0)
-    lab.ask(with_cells(off, [(1, 0)], 0.0))
+    whatif.outcome(with_cells(off, [(1, 0)], 0.0))
 
     def fail(module, inputs):
         raise RuntimeError("out of memory")
 
     hook = model.blocks[3].register_forward_pre_hook(fail)
     with pytest.raises(RuntimeError, match="out of memory"):
-        lab.ask(off)
+        whatif.outcome(off)
     hook.remove()
-    assert torch.equal(lab.ask(off).logits, by_hand(model, experts, x, off))
-    assert torch.equal(lab.trained.logits, by_hand(model, experts, x, all_on(PLAN)))
+    assert torch.equal(whatif.outcome(off).logits, by_hand(model, experts, x, off))
+    assert torch.equal(whatif.trained.logits, by_hand(model, experts, x, all_on(PLAN)))
 
 
 def test_numbers_equal_their_definitions(adapted: Callable, images: Callable) -> None:
@@ -188,11 +188,11 @@ def test_numbers_equal_their_definitions(adapted: Callable, images: Callable) ->
     x, labels = images(30)
     labels = labels.clamp(max=3)  # class 5 has no images
     result = what_if(model, experts, x, labels).trained
-    right = [int(row.argmax()) == int(y) for row, y in zip(result.logits, labels, strict=False)]
+    right = [int(row.argmax()) == int(y) for row, y in zip(result.logits, labels, strict=True)]
     assert result.accuracy == 100 * sum(right) / 30
     assert result.loss == pytest.approx(float(F.cross_entropy(result.logits, labels)), rel=1e-5)
     for c in range(4):
-        hits = [r for r, y in zip(right, labels, strict=False) if y == c]
+        hits = [r for r, y in zip(right, labels, strict=True) if y == c]
         assert result.class_accuracy()[c] == 100 * sum(hits) / len(hits)
     assert result.class_accuracy()[4] is None
     assert result.confidence[3] == pytest.approx(float(result.logits[3].softmax(0).max()))
@@ -200,11 +200,11 @@ def test_numbers_equal_their_definitions(adapted: Callable, images: Callable) ->
 
 def test_evaluation_stops_at_the_maximum_loss(adapted: Callable, images: Callable) -> None:
     model, experts = adapted(PLAN)
-    lab = what_if(model, experts, *images(12))
+    whatif = what_if(model, experts, *images(12))
     off = with_cells(all_on(PLAN), [(4, 0)], 0.0)
-    exact = lab.try_out(off).loss_sum
-    assert lab.try_out(off, most=exact).loss_sum == exact
-    assert lab.try_out(off, most=exact * 0.999) is None
+    exact = whatif.try_out(off).loss_sum
+    assert whatif.try_out(off, most=exact).loss_sum == exact
+    assert whatif.try_out(off, most=exact * 0.999) is None
 
 
 @pytest.mark.parametrize("cut", [False, True])
@@ -224,26 +224,27 @@ def test_other_architectures_are_as_exact(cut: bool) -> None:
         torch.nn.init.normal_(layer.b)
     model.eval()
     x, labels = torch.randn(5, 3, 64, 64), torch.tensor([0, 1, 2, 0, 1])
-    lab = what_if(model, experts, x, labels)
-    assert len(lab.pieces) == (4 if cut else 1)
+    whatif = what_if(model, experts, x, labels)
+    assert len(whatif.pieces) == (4 if cut else 1)
     for factors in states(plan)[:: len(names)]:
-        assert torch.equal(lab.ask(factors).logits, by_hand(model, experts, x, factors))
+        assert torch.equal(whatif.outcome(factors).logits, by_hand(model, experts, x, factors))
 
 
 def test_gradients_reach_the_factors(adapted: Callable, images: Callable) -> None:
     """`factored` takes tensors that require a gradient; compared with central differences."""
     model, experts = adapted(uniform(0.5, 2, 2))
-    lab = what_if(model, experts, *images(4))
-    tensors = {layer: f.requires_grad_() for layer, f in lab.tensors(all_on(lab.plan)).items()}
+    whatif = what_if(model, experts, *images(4))
+    tensors = {layer: f.requires_grad_() for layer, f in whatif.tensors(all_on(whatif.plan)).items()}
     with factored(tensors):
-        x = lab.inputs[0]
-        for piece in lab.pieces:
+        x = whatif.inputs[0]
+        for piece in whatif.pieces:
             x = piece(x)
-        F.cross_entropy(x, lab.labels).backward()
-    for row, target in enumerate(lab.plan.targets):
+        F.cross_entropy(x, whatif.labels).backward()
+    for row, target in enumerate(whatif.plan.targets):
         for column in range(2):
             up, down = (
-                full_pass(lab, with_cells(all_on(lab.plan), [(row, column)], f)).loss for f in (1 + 1e-2, 1 - 1e-2)
+                full_pass(whatif, with_cells(all_on(whatif.plan), [(row, column)], f)).loss
+                for f in (1 + 1e-2, 1 - 1e-2)
             )
             slope = float(tensors[experts.layers[target]].grad[column])
             assert slope == pytest.approx((up - down) / 2e-2, rel=0.02, abs=2e-3)

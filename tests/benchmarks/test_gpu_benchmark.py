@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -13,8 +14,11 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import gpu
+from benchmarks import gpu, gpu_runs
 from benchmarks.timing import Measurement
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import uniform
+from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 
 MAY_BE_ZERO = {"memory in use before the run", "memory in use after Stop now"}
@@ -75,8 +79,27 @@ def test_a_section_that_fails_keeps_its_measurements_and_says_why(capsys: pytest
 
 def test_a_section_ends_at_its_time_limit() -> None:
     result = gpu.run(gpu.Section("Endless", 0.1, measure_for_ever))
-    assert result.error == "TimeoutError: the section did not end within 0.1 s"
+    assert result.error == "SectionTimeout: the section did not end within 0.1 s"
     assert result.measurements
+
+
+def ignore_one_error() -> Iterator[Measurement]:
+    with suppress(Exception):
+        yield from measure_for_ever()
+    yield from measure_for_ever()
+
+
+def test_a_section_that_ignores_the_timeout_gets_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "REPEAT_SECONDS", 0.1)
+    result = gpu.run(gpu.Section("Endless", 0.1, ignore_one_error))
+    assert result.error == "SectionTimeout: the section did not end within 0.1 s"
+
+
+def test_a_run_is_stopped_where_its_section_fails(lab_store: RunStore) -> None:
+    run = lab_store.enqueue(RunConfig("digits", uniform(0.5)), "cpu")
+    with pytest.raises(gpu.SectionTimeout), gpu_runs._ending(lab_store, run.id):
+        raise gpu.SectionTimeout
+    assert lab_store.run(run.id).status is Status.STOPPED
 
 
 def test_the_limits_of_all_sections_add_up_to_less_than_eight_minutes(lab_store: RunStore) -> None:

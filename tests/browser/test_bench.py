@@ -187,7 +187,7 @@ def test_other_statistics_are_drawn_when_expanded(looked: Page, lab: Lab, over: 
     drawn = looked.evaluate("document.querySelector('.lb-more .plot').data.map(trace => trace.y.at(-1))")
     known = [value for value in last if isinstance(value, float)]
     assert drawn == pytest.approx([*known, sum(known) / len(known)], rel=1e-3)
-    assert more.locator(".plot").first.get_attribute("aria-label").startswith("Line chart. Size of the update: mean")
+    assert more.locator(".plot").first.get_attribute("aria-label").startswith("Line chart. Norm of ΔW: mean")
     more.locator("summary").click()
 
 

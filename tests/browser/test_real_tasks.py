@@ -39,7 +39,7 @@ def test_a_task_is_downloaded_counted_and_trained_on(visit: Callable[..., Page],
     page.wait_for_function("!document.querySelector('[class*=st-key-fetch_start] button').disabled", timeout=20_000)
     fetch.click()
     page.get_by_text("On this machine: not VTAB-1k: its layout with 30/20/12 images").wait_for(timeout=90_000)
-    assert page.get_by_text("train lists 30 images, the table has 800").count() == 1
+    assert page.get_by_text("train lists 30 images, the catalog has 800").count() == 1
     page.locator(".lab-examples img").nth(9).wait_for(timeout=30_000)
 
     page.get_by_role("button", name="Check every image").click()

@@ -54,7 +54,7 @@ def test_every_backbone_gives_a_valid_run() -> None:
             assert len(entry.shapes(entry.targets(module))) == len(entry.targets(module)) > 0
         config = RunConfig(task="digits", plan=canvas(targets), backbone=name)
         assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-        assert 0 < entry.image <= 518
+        assert 0 < entry.image_size <= 518
         assert 0 < entry.parameters <= 400_000_000
 
 
@@ -89,7 +89,7 @@ def test_normalisation_follows_the_weights() -> None:
     assert backbone(VIT_B16).mean == (0.5, 0.5, 0.5) == backbone("lab_vit_12x128").std
     dino = backbone("vit_base_patch14_dinov2.lvd142m")
     assert (dino.mean, dino.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    assert (dino.image, dino.tokens) == (518, 1370)
+    assert (dino.image_size, dino.tokens) == (518, 1370)
     plan = canvas(dino.default_targets)
     assert RunConfig("digits", plan, backbone=dino.name).badge.preprocessing == "518 px bicubic, ImageNet mean and std"
     assert RunConfig("digits").badge.preprocessing == "48 px bicubic, mean = std = 0.5"

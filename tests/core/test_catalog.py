@@ -88,7 +88,7 @@ def test_tokens_follow_from_image_and_patch() -> None:
     for entry in BACKBONES:
         for start, patch in patches.items():
             if entry.name.startswith(start):
-                assert entry.tokens == (entry.image // patch) ** 2 + 1
+                assert entry.tokens == (entry.image_size // patch) ** 2 + 1
 
 
 def test_the_default_backbone_is_bundled_and_trained() -> None:

@@ -8,7 +8,7 @@ from mlae_lab.core.paired_tests import PairedTestError, PairedTests, p_text, pai
 from mlae_lab.core.proportions import mcnemar, wilson
 
 A = {
-    "task": "digits", "print": "aaaaaaaaaaaa", "names": ["0", "1", "none"], "indices": [0, 2, 4, 6, 8, 10],
+    "task": "digits", "fingerprint": "aaaaaaaaaaaa", "names": ["0", "1", "none"], "indices": [0, 2, 4, 6, 8, 10],
     "truth": [0, 0, 0, 1, 1, 1], "predicted": [0, 0, 1, 1, 0, 0], "confidence": [0.9, 0.5, 0.6, 0.7, 0.8, 0.4],
 }  # fmt: skip
 B = A | {"predicted": [1, 2, 0, 1, 1, 0], "confidence": [0.9, 0.5, 0.6, 0.7, 0.8, 0.4]}
@@ -75,7 +75,7 @@ def test_p_as_text() -> None:
         ("task", "fashion", r"different tasks \(digits and fashion\)"),
         ("indices", [0, 1, 2, 3, 4, 5], "different choices of images"),
         ("truth", [0, 0, 0, 1, 1, 0], "different labels"),
-        ("print", "bbbbbbbbbbbb", "different images"),
+        ("fingerprint", "bbbbbbbbbbbb", "different images"),
     ],
 )
 def test_other_images_are_refused(name: str, value: object, word: str) -> None:

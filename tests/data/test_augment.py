@@ -59,7 +59,7 @@ def test_random_crops_have_different_offsets_and_intact_pixels(device: str) -> N
     for number in range(64):
         expected = tv.crop(batch[number].cpu(), int(top[number]), int(left[number]), 20, 20)
         assert torch.equal(result[number], expected)
-    assert len({*zip(top.tolist(), left.tolist(), strict=False)}) > 30
+    assert len({*zip(top.tolist(), left.tolist(), strict=True)}) > 30
 
 
 def test_random_crop_offsets_are_uniform() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,18 @@ def test_images_come_back_in_order_and_are_decoded_once(items: list[tuple[Path, 
     assert again.labels.dtype == np.int64
     assert again.labels.tolist() == [label for _, label in items]
     assert sorted(p.name for p in folder.iterdir()) == [key(RULE, "noise"), key(RULE, "noise") + ".lock"]
+
+
+def test_a_cache_has_the_keys_that_version_0_5_1_reads(items: list[tuple[Path, int]], folder: Path) -> None:
+    """Other keys would make both versions decode every image again, in turns where they share a folder."""
+    build(items, folder)
+    meta = json.loads((folder / key(RULE, "noise") / "meta.json").read_bytes())
+    crc32, blocks = meta.pop("crc32"), meta["blocks"]
+    assert crc32 == zlib.crc32(json.dumps(meta, sort_keys=True).encode())
+    assert len(blocks) == 3
+    assert meta == {
+        "format": 1, "kind": "square", "side": 8, "fingerprint": "noise", "pictures": IMAGES, "blocks": blocks,
+    }  # fmt: skip
 
 
 def test_every_list_and_rule_has_its_own_cache(items: list[tuple[Path, int]], folder: Path) -> None:

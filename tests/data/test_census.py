@@ -68,9 +68,9 @@ def test_warnings_name_both_numbers(home: Path) -> None:
     assert result.state == READY
     assert not result.is_standard
     assert result.warnings == (
-        "train lists 8 images, the table has 800.",
-        "val lists 2 images, the table has 200.",
-        "test lists 5 images, the table has 10,000.",
+        "train lists 8 images, the catalog has 800.",
+        "val lists 2 images, the catalog has 200.",
+        "test lists 5 images, the catalog has 10,000.",
     )
     assert result.notes == ("train has no image of 97 of 100 classes: 3, 4, 5, 6, 7 and 92 more.",)
 
@@ -89,7 +89,7 @@ def test_caltech_with_one_image_more(home: Path) -> None:
     listing = read_vtab(home, caltech)
     test = tuple((f"images/test/{i:06d}.jpg", i % 102) for i in range(6085))
     result = census(replace(listing, splits={**listing.splits, "test": test}), caltech, decode=False)
-    assert "test lists 6,085 images, the table has 6,084." in result.warnings
+    assert "test lists 6,085 images, the catalog has 6,084." in result.warnings
 
 
 @pytest.mark.parametrize("changed", [{"train": 9}, {"val": 1}, {"classes": 4}])
@@ -111,7 +111,7 @@ def test_only_the_tasks_own_layout_is_standard(home: Path, tmp_path: Path) -> No
     assert census(birds, task, decode=True).is_standard
     assert not census(replace(birds, kind="vtab"), task, decode=False).is_standard
     fewer = census(birds, CUB, decode=False)
-    assert "The images have 4 classes, the table has 200." in fewer.warnings
+    assert "The images have 4 classes, the catalog has 200." in fewer.warnings
     assert not fewer.is_standard
 
 

@@ -39,7 +39,7 @@ def test_areas_by_scale(shape: int) -> None:
 @pytest.mark.parametrize("shape", AREAS_BY_ORIENTATION)
 def test_areas_by_orientation(shape: int) -> None:
     result = [int(image(shape, orientation=level).sum()) for level in range(6)]
-    for level, (area, true) in enumerate(zip(result, AREAS_BY_ORIENTATION[shape], strict=False)):
+    for level, (area, true) in enumerate(zip(result, AREAS_BY_ORIENTATION[shape], strict=True)):
         # The ellipse's radii were fitted to true frames; at level 1 the fit misses two pixels at the rim, nowhere else.
         allowed = 2 if (shape, level) == (ELLIPSE, 1) else 0
         assert abs(area - true) <= allowed, (level, area, true)

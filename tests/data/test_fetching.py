@@ -87,6 +87,8 @@ def test_cancel_kill_and_resume(hub: HubServer, tmp_path: Path) -> None:
     while (state := wait(tmp_path, "running")).progress is None or state.progress.done < 780_000:
         time.sleep(0.02)
     os.kill(fetching._children[-1].pid, signal.SIGKILL)
+    leftover = tmp_path / ".fetch" / WEIGHTS / "progress.json.0123abcd.part"
+    leftover.touch()  # as after a kill in the middle of a write
     fetching._children[-1].wait()
     lost = watch(WEIGHTS, tmp_path)
     assert lost.status == "lost"
@@ -97,6 +99,7 @@ def test_cancel_kill_and_resume(hub: HubServer, tmp_path: Path) -> None:
     start(WEIGHTS, tmp_path)
     done = wait(tmp_path, "done", "failed")
     assert (done.folder / "model.safetensors").read_bytes() == DATA
+    assert not leftover.exists()
     assert hub.served < len(DATA) - 390_000 + 150_000  # nothing was sent twice except what was in the socket buffers
 
 

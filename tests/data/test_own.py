@@ -88,7 +88,7 @@ def test_large_folders_are_split_like_vtab_and_stratified(tmp_path: Path) -> Non
     assert listing.counts == {"train": 800, "val": 200, "test": 500}
     assert listing.class_names == ("few", "many", "some", "two")
     for split, size in (("train", 800), ("val", 200), ("test", 500)):
-        for result, whole in zip(per_class(listing, split), (98, 1000, 400, 2), strict=False):
+        for result, whole in zip(per_class(listing, split), (98, 1000, 400, 2), strict=True):
             assert abs(result - whole * size / 1500) <= 1
     assert per_class(listing, "train")[3] == 1
 

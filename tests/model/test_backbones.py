@@ -17,7 +17,7 @@ from mlae_lab.core.catalog import CatalogError
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.model import backbones
 from mlae_lab.model.backbones import BackboneError, build, build_with_notes, bundled_network, fingerprint
-from mlae_lab.model.inject import inject, linear_names
+from mlae_lab.model.inject import inject
 from mlae_lab.model.stem import ConvStem
 
 RANDOM = "lab_vit_12x128.random"
@@ -46,8 +46,8 @@ def test_bundled_network_matches_the_catalog() -> None:
         sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in model.head.parameters()) == entry.parameters
     )
     assert len(model.blocks) == entry.layers
-    assert model.patch_embed.img_size == (entry.image, entry.image)
-    assert model.forward_features(torch.zeros(1, 3, entry.image, entry.image)).shape == (
+    assert model.patch_embed.img_size == (entry.image_size, entry.image_size)
+    assert model.forward_features(torch.zeros(1, 3, entry.image_size, entry.image_size)).shape == (
         1,
         entry.tokens,
         entry.width,
@@ -131,16 +131,17 @@ def test_table_matches_timm(name: str, on_meta: Callable[..., nn.Module]) -> Non
     head = model.get_classifier()
     assert sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in head.parameters()) == entry.parameters
     listed = [layer for rows in entry.linears for layer in rows.names]
-    assert {layer for layer in linear_names(model) if model.get_submodule(layer) is not head} == set(listed)
+    linear = {layer for layer, module in model.named_modules() if isinstance(module, nn.Linear) and module is not head}
+    assert linear == set(listed)
     for layer, shape in entry.shapes(tuple(listed)).items():
         module = model.get_submodule(layer)
         assert (module.in_features, module.out_features) == shape, layer
     config = model.pretrained_cfg
     assert (tuple(config["mean"]), tuple(config["std"])) == (entry.mean, entry.std)
-    assert config["input_size"] == (3, entry.image, entry.image)
+    assert config["input_size"] == (3, entry.image_size, entry.image_size)
     assert model.num_features == entry.width
     if entry.tokens:
-        features = model.forward_features(torch.zeros(1, 3, entry.image, entry.image, device="meta"))
+        features = model.forward_features(torch.zeros(1, 3, entry.image_size, entry.image_size, device="meta"))
         assert features.shape == (1, entry.tokens, entry.width)
 
 
@@ -156,7 +157,7 @@ def test_experts_in_any_architecture_change_nothing_at_the_start(architecture: s
     assert bool((head.weight == 0).all())
     assert bool((head.bias == 0).all())
     nn.init.normal_(head.weight)
-    x = torch.randn(1, 3, entry.image, entry.image, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, 3, entry.image_size, entry.image_size, generator=torch.Generator().manual_seed(0))
     before, targets = model(x), entry.default_targets
     experts = inject(model, MaskPlan(((1, 1),) * len(targets), ((0, 0),) * len(targets), targets))
     assert before.abs().max() > 0

@@ -68,7 +68,7 @@ def test_forward_and_gradients_equal_the_formula(shape: tuple, rank: int, mask: 
     copies = [t.detach().clone().requires_grad_() for t in own]
     expected = by_hand(copies[0], layer.base.weight, layer.base.bias, copies[1], copies[2], copies[3], layer.mask, rank)
     torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
-    for value, second in zip(result, torch.autograd.grad((expected * onto).sum(), copies), strict=False):
+    for value, second in zip(result, torch.autograd.grad((expected * onto).sum(), copies), strict=True):
         torch.testing.assert_close(value, second, rtol=1e-11, atol=1e-11)
 
 
@@ -89,7 +89,7 @@ def test_float32_path_equals_the_formula(shape: tuple, rank: int, mask: list[flo
     weight, bias_ = layer.base.weight.double(), None if layer.base.bias is None else layer.base.bias.double()
     expected = by_hand(copies[0], weight, bias_, copies[1], copies[2], copies[3], layer.mask.double(), rank)
     torch.testing.assert_close(y.double(), expected, rtol=1e-5, atol=1e-5)
-    for value, second in zip(result, torch.autograd.grad((expected * onto).sum(), copies), strict=False):
+    for value, second in zip(result, torch.autograd.grad((expected * onto).sum(), copies), strict=True):
         torch.testing.assert_close(value.double(), second, rtol=1e-5, atol=1e-5)
 
 
@@ -130,7 +130,7 @@ def test_bfloat16_autocast_is_close_to_the_formula(rank: int) -> None:
     expected = by_hand(
         copies[0], layer.base.weight.double(), layer.base.bias.double(), *copies[1:], layer.mask.double(), rank
     )
-    pairs = zip((y, *result), (expected, *torch.autograd.grad((expected * onto).sum(), copies)), strict=False)
+    pairs = zip((y, *result), (expected, *torch.autograd.grad((expected * onto).sum(), copies)), strict=True)
     for value, second in pairs:
         assert (value.double() - second).norm() < 0.02 * second.norm()
 
@@ -219,9 +219,9 @@ def test_mean_training_output_equals_evaluation_output() -> None:
     for bits in range(8):
         alive = [bool(bits >> i & 1) for i in range(3)]
         chance = 1.0
-        for on, p in zip(alive, rates, strict=False):
+        for on, p in zip(alive, rates, strict=True):
             chance *= 1 - p if on else p
-        layer.mask = torch.tensor([on / (1 - p) for on, p in zip(alive, rates, strict=False)], dtype=torch.float64)
+        layer.mask = torch.tensor([on / (1 - p) for on, p in zip(alive, rates, strict=True)], dtype=torch.float64)
         mean += chance * layer(x).detach()
     torch.testing.assert_close(mean, layer.eval()(x).detach())
 
@@ -271,7 +271,7 @@ def test_initial_a_is_uniform_within_the_bound() -> None:
 def test_initial_experts_are_equal_where_cells_of_two_plans_coincide() -> None:
     def start(columns: tuple[int, ...], seed: int = 0, name: str = "blocks.0.attn.qkv") -> dict[int, Tensor]:
         layer = MLAELinear(nn.Linear(D_IN, D_OUT), columns, (0.0,) * len(columns), seed=seed, name=name)
-        return dict(zip(columns, layer.a.detach(), strict=False))
+        return dict(zip(columns, layer.a.detach(), strict=True))
 
     wide, holed = start((0, 1, 2, 3)), start((3, 1))
     assert torch.equal(wide[1], holed[1])
@@ -342,7 +342,7 @@ def test_share_of_active_experts_is_the_keep_rate(rate: float) -> None:
 def test_each_layer_of_a_pattern_is_sampled_at_its_own_rate() -> None:
     plan = pattern("incremental", "stochastic")
     result = (draws(plan, seed=5, steps=1000) > 0).double().mean(dim=(0, 2))
-    for share, rate in zip(result.tolist(), plan.row_rates(), strict=False):
+    for share, rate in zip(result.tolist(), plan.row_rates(), strict=True):
         assert abs(share - (1 - rate)) <= 3 * (rate * (1 - rate) / 8000) ** 0.5
 
 

@@ -72,7 +72,7 @@ def test_output_and_gradients_equal_explicit_sums(rank: int, by_token: bool, inp
     copies = [t.detach().clone().requires_grad_() for t in own]
     expected = by_hand(*copies, adapted)
     torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
-    for first, second in zip(result, torch.autograd.grad((expected * onto).sum(), copies), strict=False):
+    for first, second in zip(result, torch.autograd.grad((expected * onto).sum(), copies), strict=True):
         torch.testing.assert_close(first, second, rtol=1e-11, atol=1e-11)
     assert torch.equal(adapted(x), y)  # one step, one sample
     adapted.noise = 12
@@ -149,7 +149,7 @@ def test_the_seeds_within_a_batch_follow_from_the_state_of_the_mask_generators()
     state = [own.get_state() for own in token.generators]
     token.sample()
     again = MaskSampler(PLAN, 99, "token")
-    for own, kept in zip(again.generators, state, strict=False):
+    for own, kept in zip(again.generators, state, strict=True):
         own.set_state(kept)
     again.sample()
     assert again.noise == token.noise

@@ -11,7 +11,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import Evaluation, Statistics
 from mlae_lab.core.patterns import allocation
 from mlae_lab.training.setup import Setup, prepare
-from mlae_lab.training.statistics import STATISTICS, Statistic, measured, update_norm
+from mlae_lab.training.statistics import STATISTICS, Statistic, collect, update_norm
 from mlae_lab.training.trainer import Training
 
 PLAN = allocation((3, *[0] * 10, 2))
@@ -58,12 +58,12 @@ def test_a_training_records_statistics_before_each_evaluation_and_changes_no_num
 
 
 def test_a_linear_probe_has_no_update_to_record() -> None:
-    assert measured(STATISTICS, prepare(RunConfig("digits", method="linear", backbone=CONFIG.backbone)), 1, 1) is None
+    assert collect(STATISTICS, prepare(RunConfig("digits", method="linear", backbone=CONFIG.backbone)), 1, 1) is None
 
 
 def test_a_value_is_recorded_as_finite_numbers(setup: Setup) -> None:
     def record(value: object) -> object:
-        event = measured([Statistic("name", lambda _: value, "Label")], setup, 1, 1)
+        event = collect([Statistic("name", lambda _: value, "Label")], setup, 1, 1)
         return event and event.values["name"]
 
     assert record(1.23456789) == 1.23457

@@ -20,7 +20,7 @@ CLASSES = [
     {
         "name": n,
         "images": sum(row),
-        "right": row[i],
+        "correct": row[i],
         "low": wilson(row[i], sum(row))[0],
         "high": wilson(row[i], sum(row))[1],
     }
@@ -31,7 +31,7 @@ BINS = [
     {"low": 0.5, "high": 1.0, "images": 20, "accuracy": 0.65, "confidence": 0.9},
 ]
 A = {
-    "task": "t", "print": "p", "names": NAMES, "indices": list(range(30)), "truth": [0] * 10 + [1] * 20,
+    "task": "t", "fingerprint": "p", "names": NAMES, "indices": list(range(30)), "truth": [0] * 10 + [1] * 20,
     "predicted": [0] * 9 + [1] + [0] * 18 + [1] * 2, "confidence": [0.5] * 30,
 }  # fmt: skip
 B = A | {"predicted": [0] * 8 + [1] * 2 + [1] * 18 + [0] * 2}

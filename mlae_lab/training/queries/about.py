@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.training.evaluation import evaluate
-from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback
+from mlae_lab.training.loaded_run import LoadedRun
 
 
 def about(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:

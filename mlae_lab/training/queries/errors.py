@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from mlae_lab.analysis import errors as analysis
+from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.core.proportions import wilson
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.inputs import CHUNK
-from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, QueryError
-from mlae_lab.training.queries.images import spread_out
+from mlae_lab.training.loaded_run import LoadedRun, QueryError
+from mlae_lab.training.queries.images import check_names, spread_out, whole
 from mlae_lab.training.sample_images import encoded_image
 
 SHOWN = 12  # images in each row of best and worst predictions
@@ -31,16 +32,17 @@ def errors(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
     predicted class and confidence; `core.paired_tests` compares two answers. Loss in nats, shares in [0, 1], accuracy
     in percent.
     """
+    check_names(arguments, "images")
     setup = loaded.setup
     images = len(setup.evaluation)
     indices = spread_out(_wanted(arguments.get("images", "all"), images), images)
-    judged = _judged(loaded, indices, on_progress)
-    names, correct = list(setup.classes), int(judged.correct.sum())
-    counts = analysis.confusion(judged.truth, judged.predicted, len(names))
-    rows = analysis.extremes(judged, SHOWN)
+    predictions = _predictions(loaded, indices, on_progress)
+    names, correct = list(setup.classes), int(predictions.correct.sum())
+    counts = analysis.confusion(predictions.truth, predictions.predicted, len(names))
+    rows = analysis.extremes(predictions, SHOWN)
     named = sorted({row for group in rows.values() for row in group})
     low, high = wilson(correct, len(indices))
-    calibration = analysis.calibration(judged)
+    calibration = analysis.calibration(predictions)
     return {
         "task": setup.config.task,
         "protocol": setup.config.protocol,
@@ -48,41 +50,43 @@ def errors(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
         "names": names,
         "images": len(indices),
         "of": images,
-        "print": _fingerprint(loaded, indices),
+        "fingerprint": _fingerprint(loaded, indices),
         "accuracy": 100 * correct / len(indices),
-        "right": correct,
-        "low": _short(100 * low),
-        "high": _short(100 * high),
-        "loss": _short(calibration.loss),
-        "brier": _short(calibration.brier),
-        "ece": _short(calibration.ece),
-        "confidence_mean": _short(calibration.confidence),
-        "bins": [{name: _short(value) for name, value in vars(entry).items()} for entry in calibration.bins],
+        "correct": correct,
+        "low": _rounded(100 * low),
+        "high": _rounded(100 * high),
+        "loss": _rounded(calibration.loss),
+        "brier": _rounded(calibration.brier),
+        "ece": _rounded(calibration.ece),
+        "confidence_mean": _rounded(calibration.confidence),
+        "bins": [{name: _rounded(value) for name, value in vars(entry).items()} for entry in calibration.bins],
         "confusion": counts.tolist(),
-        "shares": [[None if math.isnan(v) else _short(v) for v in row] for row in analysis.row_shares(counts).tolist()],
+        "shares": [
+            [None if math.isnan(v) else _rounded(v) for v in row] for row in analysis.row_shares(counts).tolist()
+        ],
         "confused": analysis.confused(counts, CONFUSED),
         "classes": [
-            {"name": name, "images": c.images, "right": c.correct, "low": _short(c.low), "high": _short(c.high)}
+            {"name": name, "images": c.images, "correct": c.correct, "low": _rounded(c.low), "high": _rounded(c.high)}
             for name, c in zip(names, analysis.by_class(counts), strict=True)
         ],
         "indices": indices,
-        "truth": judged.truth.tolist(),
-        "predicted": judged.predicted.tolist(),
-        "confidence": [_short(value) for value in judged.confidence.tolist()],
+        "truth": predictions.truth.tolist(),
+        "predicted": predictions.predicted.tolist(),
+        "confidence": [_rounded(value) for value in predictions.confidence.tolist()],
         "extremes": {name: [indices[row] for row in group] for name, group in rows.items()},
-        "losses": {str(indices[row]): _short(float(judged.loss[row])) for row in named},
+        "losses": {str(indices[row]): _rounded(float(predictions.loss[row])) for row in named},
         "thumbnails": {str(indices[row]): encoded_image(setup.evaluation.part.images[indices[row]]) for row in named},
     }
 
 
 def images_at(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """Thumbnails of evaluation images, base64 by index. Arguments: indices, up to 96 of them."""
+    check_names(arguments, "indices")
     part, indices = loaded.setup.evaluation.part, arguments.get("indices")
     if not isinstance(indices, Sequence) or isinstance(indices, str) or len(indices) > MAX_IMAGES:
         raise QueryError(f"indices is {str(indices)[:60]}: it must be a list of at most {MAX_IMAGES} whole numbers")
     for index in indices:
-        if type(index) is not int or not 0 <= index < len(part):
-            raise QueryError(f"index is {str(index)[:60]}: it must be a whole number from 0 to {len(part) - 1}")
+        whole(index, "index", 0, len(part) - 1)
     return {"thumbnails": {str(index): encoded_image(part.images[index]) for index in indices}}
 
 
@@ -95,16 +99,18 @@ def _wanted(value: object, images: int) -> int:
 
 
 @torch.no_grad()
-def _judged(loaded: LoadedRun, indices: Sequence[int], on_progress: ProgressCallback) -> analysis.Judged:
+def _predictions(
+    loaded: LoadedRun, indices: Sequence[int], on_progress: ProgressCallback
+) -> analysis.LabelledPredictions:
     """Predictions for the images at these indices, 256 at a time as in a training's evaluation."""
     setup, chunks = loaded.setup, []
     for start in range(0, len(indices), CHUNK):
         chosen = torch.tensor(indices[start : start + CHUNK], device=setup.device)
         with autocast(setup):
             logits = setup.behind(setup.evaluation.take(chosen)).float()
-        chunks.append(analysis.judge(logits, setup.evaluation.labels[chosen]))
+        chunks.append(analysis.compare(logits, setup.evaluation.labels[chosen]))
         on_progress(min(start + CHUNK, len(indices)), len(indices))
-    return analysis.joined(chunks)
+    return analysis.concatenated(chunks)
 
 
 def _fingerprint(loaded: LoadedRun, indices: Sequence[int]) -> str:
@@ -116,7 +122,7 @@ def _fingerprint(loaded: LoadedRun, indices: Sequence[int]) -> str:
     return digest.hexdigest()[:12]
 
 
-def _short(value: float | None) -> float | None:
+def _rounded(value: float | None) -> float | None:
     return round(value, 6) if isinstance(value, float) else value
 
 

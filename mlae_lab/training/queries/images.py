@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.decode import ResizeRule, decoded_bytes
 from mlae_lab.training import sample_images
 from mlae_lab.training.inputs import Inputs
-from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, QueryError
+from mlae_lab.training.loaded_run import LoadedRun, QueryError
 
 MAX_UPLOADED = 5 * 2**20  # bytes of one image file
 IMAGE_SIZE = 224  # pixels of an image that maps are laid over
+PIECE = 32  # images between two calls of on_progress
 
 
 def images(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
@@ -25,6 +27,7 @@ def images(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
 
     Arguments: label, a class number, or None for all; first, how many images to skip; count, 1 to 64.
     """
+    check_names(arguments, "label", "first", "count")
     inputs, label = loaded.setup.evaluation, arguments.get("label")
     first, count = (whole(arguments.get(name, value), name) for name, value in (("first", 0), ("count", 24)))
     if not 1 <= count <= 64:
@@ -42,10 +45,18 @@ QUERIES = {"images": images}
 # ---------------------------------------------------------------- arguments
 
 
-def whole(value: Any, name: str) -> int:
-    """The value, if it is a whole number from 0. Raises QueryError for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise QueryError(f"{name} is {str(value)[:40]!r}: give a whole number from 0")
+def check_names(arguments: Mapping[str, Any], *names: str) -> None:
+    """Raise QueryError for an argument that has none of these names."""
+    for name in arguments:
+        if name not in names:
+            raise QueryError(f"{name!r} is not an argument of this query: it takes {', '.join(names)}")
+
+
+def whole(value: Any, name: str, low: int = 0, high: int | None = None) -> int:
+    """The value, if it is a whole number in this range. Raises QueryError for anything else."""
+    if type(value) is not int or value < low or (high is not None and value > high):
+        limit = "" if high is None else f" to {high}"
+        raise QueryError(f"{name} is {repr(value)[:60]}: it must be a whole number from {low}{limit}")
     return value
 
 
@@ -90,7 +101,7 @@ def pixels_of(loaded: LoadedRun, given: Any) -> tuple[np.ndarray, int | None]:
     try:
         content = base64.b64decode(text, validate=True)
     except ValueError:
-        raise QueryError("an image file is sent as base64, and this is none") from None
+        raise QueryError("the image file is not valid base64: send the bytes of the file, encoded as base64") from None
     try:
         pixels = decoded_bytes(content, ResizeRule("square", images.shape[1]))
     except DataError as error:

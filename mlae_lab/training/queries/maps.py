@@ -12,14 +12,14 @@ import torch
 from mlae_lab.analysis import activation as contribution
 from mlae_lab.analysis import attention as maps
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.model.experts import experts_off
 from mlae_lab.training.evaluation import autocast
-from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, QueryError, experts_of
-from mlae_lab.training.queries.images import described, indices_of, pixels_of, private, whole
+from mlae_lab.training.loaded_run import LoadedRun, QueryError, experts_of
+from mlae_lab.training.queries.images import PIECE, check_names, described, indices_of, pixels_of, private, whole
 
 MAX_MAPPED = 12  # images in one query of maps
 MAX_LISTED = 256  # images whose values are listed one by one
-PIECE = 32  # images between two calls of on_progress
 WAYS = ("layer", "class", "image")
 
 
@@ -34,6 +34,7 @@ def activation(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Pro
     canvas (rows, columns), the mean over these images, and for "class" values (classes, rows, columns), for "image"
     values (images, rows, columns), at most 256 of them. None where no expert exists and for a class without images.
     """
+    check_names(arguments, "by", "images")
     by = arguments.get("by", "layer")
     if by not in WAYS:
         raise QueryError(f"contribution by {str(by)[:40]!r} is not known: choose {', '.join(WAYS)}")
@@ -68,6 +69,7 @@ def attention(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Prog
     `added` and `signed` (experts, height, width), `attention` and `rollout`; what a network does not have is None, and
     `no_maps`, `no_attention` and `no_alone` give the reason in a sentence.
     """
+    check_names(arguments, "images", "layer")
     setup, experts = loaded.setup, experts_of(loaded)
     plan = experts.plan
     row = _row(plan, arguments.get("layer"))

@@ -10,17 +10,17 @@ import torch
 from mlae_lab.analysis import activation as contribution
 from mlae_lab.analysis.predict import nearest, read_by_head, without_each_layer
 from mlae_lab.core.expert_state import cells_on, existing, off_text
+from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.model.experts import experts_off
 from mlae_lab.training import sample_images
 from mlae_lab.training.evaluation import autocast
-from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, experts_of
-from mlae_lab.training.queries.images import IMAGE_SIZE, as_seen, described, pixels_of, private
+from mlae_lab.training.loaded_run import LoadedRun, experts_of
+from mlae_lab.training.queries.images import IMAGE_SIZE, PIECE, as_seen, check_names, described, pixels_of, private
 from mlae_lab.training.queries.maps import numbers
 from mlae_lab.training.queries.whatif import one_image, state_of
 
 TOP = 5
 NEAREST = 6
-PIECE = 32  # images between two calls of on_progress
 
 
 def predict(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
@@ -30,6 +30,7 @@ def predict(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progre
     Arguments: image, index of an evaluation image from 0, or {"file": base64 of an image file}. For a run without
     experts, such as a linear probe, canvas and without_all are None and without_layer is empty.
     """
+    check_names(arguments, "image")
     setup = loaded.setup
     experts = setup.experts
     layers = experts.layers if experts else {}
@@ -81,10 +82,11 @@ def predict_without(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress
     every class; the state's factors, the number of experts that are on, off as text, and what its mask ignored.
     """
     plan = experts_of(loaded).plan
-    factors, ignored = state_of(plan, {k: v for k, v in arguments.items() if k != "image"})
-    lab, _, index = one_image(loaded, arguments.get("image"))
+    factors, ignored = state_of(plan, arguments, "image")
+    whatif, _, index = one_image(loaded, arguments.get("image"))
     before, now = (
-        [round(p, 6) for p in outcome.logits.softmax(1)[0].tolist()] for outcome in (lab.trained, lab.ask(factors))
+        [round(p, 6) for p in outcome.logits.softmax(1)[0].tolist()]
+        for outcome in (whatif.trained, whatif.outcome(factors))
     )
     on = set(cells_on(factors))
     return {

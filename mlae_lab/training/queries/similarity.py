@@ -12,10 +12,12 @@ import torch
 from mlae_lab.analysis.similarity import cosines, off_diagonal_means, random_baseline_of
 from mlae_lab.analysis.spectrum import Spectrum, effective_rank, overlap, overlaps, spectrum, stable_rank
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.core.random_baseline import RandomBaseline, over_layers, random_overlap
 from mlae_lab.model.adapter_file import AdapterError, read_adapter
 from mlae_lab.training.checkpoint import CheckpointError, read_checkpoint
-from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, QueryError
+from mlae_lab.training.loaded_run import LoadedRun, QueryError
+from mlae_lab.training.queries.images import check_names
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def similarity(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Pro
     run, with same_reads, same_writes: the overlap with this run's row of the same name, and same_random_reads,
     same_random_writes: that of random subspaces, mean over these rows. None where nothing can be measured.
     """
+    check_names(arguments, "file", "other")
     file, other = (_path(arguments, name) for name in ("file", "other"))
     learned = _of_file(file) if file else _of_run(loaded)
     answer, spectra = _measured(learned, on_progress, 0, 1 + bool(other))
@@ -58,9 +61,9 @@ def similarity(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Pro
         other_run = _of_file(other)
         answer["other"], other_spectra = _measured(other_run, on_progress, 1, 2)
         rows = {target: row for row, target in enumerate(learned.plan.targets)}
-        for name, size in (("reads", "right"), ("writes", "left")):
+        for name, basis in (("reads", "right"), ("writes", "left")):
             pairs = [
-                (getattr(spectra[rows[target]], size), getattr(other_spectrum, size)) if target in rows else None
+                (getattr(spectra[rows[target]], basis), getattr(other_spectrum, basis)) if target in rows else None
                 for target, other_spectrum in zip(other_run.plan.targets, other_spectra, strict=True)
             ]
             answer["other"][f"same_{name}"] = [

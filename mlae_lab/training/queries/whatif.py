@@ -20,6 +20,7 @@ import torch
 from mlae_lab.analysis import importance as importance_analysis
 from mlae_lab.analysis import robustness as robustness_analysis
 from mlae_lab.analysis.whatif import Outcome, WhatIf
+from mlae_lab.core.data_url import data_url
 from mlae_lab.core.expert_state import (
     MAX_FACTOR,
     Cell,
@@ -36,11 +37,12 @@ from mlae_lab.core.expert_state import (
     with_cells,
 )
 from mlae_lab.core.plan import MaskPlan, PlanError
+from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.model.adapter_file import pruned, read_adapter, write_adapter
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.inputs import CHUNK
-from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, QueryError, experts_of
-from mlae_lab.training.queries.images import described, pixels_of, private, spread_out
+from mlae_lab.training.loaded_run import LoadedRun, QueryError, experts_of
+from mlae_lab.training.queries.images import check_names, described, pixels_of, private, spread_out, whole
 from mlae_lab.training.sample_images import encoded_image
 
 IMAGES = 200
@@ -53,9 +55,9 @@ def whatif(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
     """Accuracy, loss, accuracy of each class and changed predictions in a state, compared with the trained run."""
     plan = experts_of(loaded).plan
     factors, ignored = state_of(plan, arguments, "images")
-    lab, indices = _lab(loaded, _count(arguments))
-    before, now = lab.trained, lab.ask(factors)
-    labels, was, is_now = lab.labels.tolist(), before.predicted.tolist(), now.predicted.tolist()
+    whatif, indices = _whatif(loaded, _count(arguments))
+    before, now = whatif.trained, whatif.outcome(factors)
+    labels, was, is_now = whatif.labels.tolist(), before.predicted.tolist(), now.predicted.tolist()
     flips = [i for i in range(len(labels)) if was[i] != is_now[i]]
     on = cells_on(factors)
     confidence = before.confidence.tolist(), now.confidence.tolist()
@@ -65,7 +67,7 @@ def whatif(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
         "classes": list(loaded.setup.classes),
         "before": _numbers(before),
         "now": _numbers(now),
-        "class_images": torch.bincount(lab.labels, minlength=len(loaded.setup.classes)).tolist(),
+        "class_images": torch.bincount(whatif.labels, minlength=len(loaded.setup.classes)).tolist(),
         "factors": [list(row) for row in factors],
         "experts": len(on),
         "off": off_text(plan, [cell for cell in existing(plan) if cell not in set(on)]),
@@ -87,24 +89,24 @@ def whatif(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
 def importance(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
     """Change of loss and accuracy without each expert and without each layer, exact and by first-order estimate."""
     plan = experts_of(loaded).plan
-    _known(arguments, "images")
-    lab, _ = _lab(loaded, _count(arguments))
+    check_names(arguments, "images")
+    whatif, _ = _whatif(loaded, _count(arguments))
     cells = existing(plan)
     layers = importance_analysis.layers_of(cells)
-    on = lab.trained
-    outcomes = importance_analysis.each_off(lab, [*([cell] for cell in cells), *layers], on_progress)
-    predicted = importance_analysis.first_order(lab)
+    on = whatif.trained
+    outcomes = importance_analysis.each_off(whatif, [*([cell] for cell in cells), *layers], on_progress)
+    predicted = importance_analysis.first_order(whatif)
     of_cells, of_layers = outcomes[: len(cells)], outcomes[len(cells) :]
     estimates = [predicted[cell] for cell in cells], [sum(predicted[cell] for cell in layer) for layer in layers]
     rows = [layer[0][0] for layer in layers]
 
     def canvas(values: Sequence[float]) -> list[list[float | None]]:
         by_cell = dict(zip(cells, values, strict=True))
-        return [[_short(by_cell.get((r, c))) for c in range(plan.columns)] for r in range(plan.rows)]
+        return [[_significant(by_cell.get((r, c))) for c in range(plan.columns)] for r in range(plan.rows)]
 
     def column(values: Sequence[float]) -> list[float | None]:
         by_row = dict(zip(rows, values, strict=True))
-        return [_short(by_row.get(row)) for row in range(plan.rows)]
+        return [_significant(by_row.get(row)) for row in range(plan.rows)]
 
     def changes(outcomes: Sequence[Outcome]) -> tuple[list[float], list[float]]:
         return [o.loss - on.loss for o in outcomes], [o.accuracy - on.accuracy for o in outcomes]
@@ -112,17 +114,17 @@ def importance(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Pro
     loss, accuracy = changes(of_cells)
     layer_loss, layer_accuracy = changes(of_layers)
     return {
-        "images": len(lab.labels),
+        "images": len(whatif.labels),
         "trained": _numbers(on),
         "experts": {
             "loss": canvas(loss), "accuracy": canvas(accuracy), "estimate": canvas(estimates[0]),
-            "pearson": _short(importance_analysis.pearson(loss, estimates[0])),
-            "spearman": _short(importance_analysis.spearman(loss, estimates[0])),
+            "pearson": _significant(importance_analysis.pearson(loss, estimates[0])),
+            "spearman": _significant(importance_analysis.spearman(loss, estimates[0])),
         },
         "layers": {
             "loss": column(layer_loss), "accuracy": column(layer_accuracy), "estimate": column(estimates[1]),
-            "pearson": _short(importance_analysis.pearson(layer_loss, estimates[1])),
-            "spearman": _short(importance_analysis.spearman(layer_loss, estimates[1])),
+            "pearson": _significant(importance_analysis.pearson(layer_loss, estimates[1])),
+            "spearman": _significant(importance_analysis.spearman(layer_loss, estimates[1])),
         },
     }  # fmt: skip
 
@@ -135,27 +137,29 @@ def greedy(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Progres
     of the order of a removal with the estimates, None for other directions.
     """
     experts_of(loaded)
-    _known(arguments, "images", "direction")
+    check_names(arguments, "images", "direction")
     direction = arguments.get("direction", "removal")
     if direction not in ("removal", "addition", "estimate"):
         raise QueryError(f"direction is {direction!r}: choose removal, addition or estimate")
-    lab, _ = _lab(loaded, _count(arguments))
+    whatif, _ = _whatif(loaded, _count(arguments))
     estimate = direction == "estimate"
     steps = (
-        importance_analysis.by_estimate(lab, on_progress)
+        importance_analysis.by_estimate(whatif, on_progress)
         if estimate
-        else importance_analysis.greedy(lab, direction == "removal", on_progress)
+        else importance_analysis.greedy(whatif, direction == "removal", on_progress)
     )
     agreement = (
-        importance_analysis.agreement(steps, importance_analysis.first_order(lab)) if direction == "removal" else None
+        importance_analysis.agreement(steps, importance_analysis.first_order(whatif))
+        if direction == "removal"
+        else None
     )
     return {
-        "images": len(lab.labels),
+        "images": len(whatif.labels),
         "direction": direction,
-        "agreement": _short(agreement),
+        "agreement": _significant(agreement),
         "steps": [
             {"cell": None if step.cell is None else [step.cell[0] + 1, step.cell[1] + 1], "kept": step.kept,
-             "accuracy": step.accuracy, "loss": _short(step.loss)}
+             "accuracy": step.accuracy, "loss": _significant(step.loss)}
             for step in steps
         ],
     }  # fmt: skip
@@ -168,10 +172,10 @@ def image_importance(loaded: LoadedRun, arguments: Mapping[str, Any], on_progres
     truth is None.
     """
     plan = experts_of(loaded).plan
-    _known(arguments, "image")
+    check_names(arguments, "image")
     given = arguments.get("image", 0)
-    lab, pixels, index = one_image(loaded, given)
-    result = importance_analysis.image_importance(lab, on_progress)
+    whatif, pixels, index = one_image(loaded, given)
+    result = importance_analysis.image_importance(whatif, on_progress)
 
     def canvas(value: Callable[[Cell], float | int | None]) -> list[list[float | int | None]]:
         return [[value((r, c)) if plan.keep[r][c] else None for c in range(plan.columns)] for r in range(plan.rows)]
@@ -180,9 +184,9 @@ def image_importance(loaded: LoadedRun, arguments: Mapping[str, Any], on_progres
         **described(loaded, pixels, index),
         "classes": list(loaded.setup.classes),
         "predicted": int(result.predicted[0]),
-        "confidence": _short(float(lab.trained.confidence[0])),
-        "margin": _short(float(result.margin[0])),
-        "change": canvas(lambda cell: _short(float(result.without[cell][0] - result.margin[0]))),
+        "confidence": _significant(float(whatif.trained.confidence[0])),
+        "margin": _significant(float(result.margin[0])),
+        "change": canvas(lambda cell: _significant(float(result.without[cell][0] - result.margin[0]))),
         "instead": canvas(lambda cell: int(result.instead[cell][0])),
     } | private([given])
 
@@ -194,21 +198,21 @@ def robustness(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Pro
     experts are rescaled by 1/(1-p) as in training (default true).
     """
     experts_of(loaded)
-    _known(arguments, "images", "rate", "samples", "seed", "rescaled")
+    check_names(arguments, "images", "rate", "samples", "seed", "rescaled")
     rate = arguments.get("rate", 0.5)
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate < 1:
         raise QueryError(f"rate is {rate!r}: it must be a number from 0 to below 1")
-    samples = _whole(arguments.get("samples", 200), "samples", 1, MAX_SAMPLES)
-    seed = _whole(arguments.get("seed", 0), "seed", 0, 2**31 - 1)
+    samples = whole(arguments.get("samples", 200), "samples", 1, MAX_SAMPLES)
+    seed = whole(arguments.get("seed", 0), "seed", 0, 2**31 - 1)
     rescaled = arguments.get("rescaled", True)
     if not isinstance(rescaled, bool):
         raise QueryError(f"rescaled is {rescaled!r}: it must be true or false")
-    lab, _ = _lab(loaded, _count(arguments))
-    accuracies = robustness_analysis.accuracies(lab, float(rate), samples, seed, rescaled, on_progress)
+    whatif, _ = _whatif(loaded, _count(arguments))
+    accuracies = robustness_analysis.accuracies(whatif, float(rate), samples, seed, rescaled, on_progress)
     return {
-        "images": len(lab.labels), "rate": float(rate), "samples": samples, "seed": seed, "rescaled": rescaled,
-        "trained": _numbers(lab.trained), "accuracies": accuracies,
-        "mean": _short(mean(accuracies)), "deviation": _short(stdev(accuracies)) if samples > 1 else None,
+        "images": len(whatif.labels), "rate": float(rate), "samples": samples, "seed": seed, "rescaled": rescaled,
+        "trained": _numbers(whatif.trained), "accuracies": accuracies,
+        "mean": _significant(mean(accuracies)), "deviation": _significant(stdev(accuracies)) if samples > 1 else None,
         "lowest": min(accuracies), "highest": max(accuracies),
     }  # fmt: skip
 
@@ -237,16 +241,16 @@ QUERIES = {
 # ---------------------------------------------------------------- the network with its images
 
 
-def _lab(loaded: LoadedRun, count: int) -> tuple[WhatIf, list[int]]:
+def _whatif(loaded: LoadedRun, count: int) -> tuple[WhatIf, list[int]]:
     """The network on `count` images, with the caches of earlier queries, and the indices of the images."""
     total = len(loaded.setup.evaluation)
     count = min(count, total)
     indices = spread_out(count, total)
-    lab = loaded.kept.get("whatif")
-    if lab is None or len(lab.labels) != count:
+    whatif = loaded.kept.get("whatif")
+    if whatif is None or len(whatif.labels) != count:
         loaded.kept["whatif"] = None  # frees its caches before the new ones are filled
-        lab = loaded.kept["whatif"] = _built(loaded, indices)
-    return lab, indices
+        whatif = loaded.kept["whatif"] = _built(loaded, indices)
+    return whatif, indices
 
 
 def one_image(loaded: LoadedRun, given: Any) -> tuple[WhatIf, np.ndarray, int | None]:
@@ -267,18 +271,17 @@ def _built(loaded: LoadedRun, indices: Sequence[int]) -> WhatIf:
 
 
 def _image(loaded: LoadedRun, index: int) -> str:
-    text = encoded_image(loaded.setup.evaluation.part.images[index])
-    return f"data:image/{'jpeg' if text.startswith('/9j') else 'png'};base64,{text}"
+    return data_url(encoded_image(loaded.setup.evaluation.part.images[index]))
 
 
 def _numbers(outcome: Outcome) -> dict:
     return {
-        "accuracy": outcome.accuracy, "loss": _short(outcome.loss),
-        "class_accuracy": [_short(value) for value in outcome.class_accuracy()],
+        "accuracy": outcome.accuracy, "loss": _significant(outcome.loss),
+        "class_accuracy": [_significant(value) for value in outcome.class_accuracy()],
     }  # fmt: skip
 
 
-def _short(value: float | None) -> float | None:
+def _significant(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.7g}")
 
 
@@ -287,7 +290,7 @@ def _short(value: float | None) -> float | None:
 
 def state_of(plan: MaskPlan, arguments: Mapping[str, Any], *more: str) -> tuple[Factors, tuple[str, ...]]:
     """The state that the arguments describe, and the experts of their mask that the run does not have."""
-    _known(arguments, "factors", "off", "scale", "mask", *more)
+    check_names(arguments, "factors", "off", "scale", "mask", *more)
     try:
         if "factors" in arguments:
             if {"off", "scale", "mask"} & set(arguments):
@@ -319,17 +322,5 @@ def _off(plan: MaskPlan, off: object) -> tuple[Cell, ...]:
     return read_off(plan, ",".join(texts))
 
 
-def _known(arguments: Mapping[str, Any], *names: str) -> None:
-    for name in arguments:
-        if name not in names:
-            raise QueryError(f"{name!r} is no argument of this query: it takes {', '.join(names)}")
-
-
 def _count(arguments: Mapping[str, Any]) -> int:
-    return _whole(arguments.get("images", IMAGES), "images", 1, MAX_IMAGES)
-
-
-def _whole(value: object, name: str, low: int, high: int) -> int:
-    if type(value) is not int or not low <= value <= high:
-        raise QueryError(f"{name} is {value!r}: it must be a whole number from {low} to {high}")
-    return value
+    return whole(arguments.get("images", IMAGES), "images", 1, MAX_IMAGES)

@@ -7,6 +7,7 @@ from html import escape
 
 import streamlit as st
 
+from mlae_lab.core.data_url import data_url, is_png
 from mlae_lab.core.paired_tests import PairedTestError, PairedTests, p_text, paired_tests
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page, queries
@@ -21,8 +22,8 @@ MANY_IMAGES = 2_000  # of larger splits, a sample of this size unless all are re
 MAX_DIFFERING = 24  # images per run that only this run classifies correctly
 ROWS = {
     "wrong": ("Incorrect, highest confidence", "The incorrect predictions with the highest confidence."),
-    "right": ("Correct, highest confidence", "The correct predictions with the highest confidence."),
-    "unsure": ("Lowest confidence", "The predictions with the lowest confidence, correct or not."),
+    "correct": ("Correct, highest confidence", "The correct predictions with the highest confidence."),
+    "lowest_confidence": ("Lowest confidence", "The predictions with the lowest confidence, correct or not."),
 }
 
 
@@ -105,8 +106,8 @@ def _strip(tiles: Sequence[tuple[str, str, str, int]]) -> None:
     """Draw images in a row that wraps. tiles: (base64, caption, detail, index) of each."""
     figures_html = "".join(
         f'<figure title="image {index}"><img '
-        f'src="data:image/{"png" if image.startswith("iVBOR") else "jpeg"};base64,{escape(image)}" '
-        f'alt="{escape(caption)}" style="image-rendering:{"pixelated" if image.startswith("iVBOR") else "auto"}">'
+        f'src="{escape(data_url(image))}" '
+        f'alt="{escape(caption)}" style="image-rendering:{"pixelated" if is_png(image) else "auto"}">'
         "<figcaption "
         f'style="white-space:normal;overflow-wrap:anywhere">{escape(caption)}<br>{escape(detail)}</figcaption></figure>'
         for image, caption, detail, index in tiles

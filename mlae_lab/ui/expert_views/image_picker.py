@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
+from mlae_lab.core.data_url import data_url
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import page
 from mlae_lab.ui.cards import Card, cards
@@ -27,11 +28,6 @@ class Chosen:
 
     argument: int | dict[str, str]
     name: str
-
-
-def image_address(image: str) -> str:
-    """Return a base64 image as a data URL."""
-    return f"data:image/{'png' if image.startswith('iVBOR') else 'jpeg'};base64,{image}"
 
 
 def chosen_images(run: Run, key: str, limit: int, default: int = 1) -> list[Chosen]:
@@ -99,7 +95,7 @@ def _thumbnails(run: Run, key: str, state: str, limit: int) -> None:
         Card(
             str(image["index"]),
             names[image["truth"]],
-            images=(image_address(image["image"]),),
+            images=(data_url(image["image"]),),
             chosen=image["index"] in indices,
         )
         for image in result["images"]

@@ -7,11 +7,12 @@ from html import escape
 
 import streamlit as st
 
+from mlae_lab.core.data_url import data_url
 from mlae_lab.core.expert_state import Cell, existing
 from mlae_lab.core.robustness import summary, verdict
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page, queries
-from mlae_lab.ui.expert_views.image_picker import chosen_images, image_address
+from mlae_lab.ui.expert_views.image_picker import chosen_images
 from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.expert_views.saving import save_options
 from mlae_lab.ui.live_plot import live_plot
@@ -135,7 +136,7 @@ def _image_importance(run: Run) -> None:
     with left:
         st.html(
             f'<div class="lab-examples" style="max-width:120px;grid-template-columns:1fr"><figure>'
-            f'<img src="{image_address(result["image"])}" alt="{escape(truth)}"></figure></div>'
+            f'<img src="{data_url(result["image"])}" alt="{escape(truth)}"></figure></div>'
         )
         page.facts(("Prediction", f"{escape(predicted)}, {result['confidence']:.0%}"), ("Truth", escape(truth)))
         flip_text = (

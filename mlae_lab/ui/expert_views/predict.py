@@ -7,11 +7,12 @@ from html import escape
 import numpy as np
 import streamlit as st
 
+from mlae_lab.core.data_url import data_url
 from mlae_lab.core.expert_state import off_text
 from mlae_lab.data.overlay import Row
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page
-from mlae_lab.ui.expert_views.image_picker import Chosen, chosen_images, image_address
+from mlae_lab.ui.expert_views.image_picker import Chosen, chosen_images
 from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.expert_views.switches import State, ignored_note, state_key, switches
 from mlae_lab.ui.figures.maps import glow_note
@@ -153,8 +154,7 @@ def _maps(run: Run, argument: int | dict[str, str], result: dict) -> None:
 
 def _images(images: list[tuple[str, str]], kind: str) -> None:
     tiles = "".join(
-        f'<figure><img src="{image_address(image)}" '
-        f'alt="{escape(name)}"><figcaption>{escape(name)}</figcaption></figure>'
+        f'<figure><img src="{data_url(image)}" alt="{escape(name)}"><figcaption>{escape(name)}</figcaption></figure>'
         for name, image in images
     )
     st.html(f'<div class="{kind}">{tiles}</div>')

@@ -105,9 +105,9 @@ def class_accuracy_figure(classes: Sequence[Mapping], accuracy: float) -> Figure
         classes: As in the result of the query `errors`.
         accuracy: Over all images, in percent.
     """
-    shown = sorted((c for c in classes if c["images"]), key=lambda c: (c["right"] / c["images"], c["name"]))
+    shown = sorted((c for c in classes if c["images"]), key=lambda c: (c["correct"] / c["images"], c["name"]))
     names = [c["name"] for c in shown]
-    values = [100 * c["right"] / c["images"] for c in shown]
+    values = [100 * c["correct"] / c["images"] for c in shown]
     data = [
         {
             "type": "bar",
@@ -125,7 +125,7 @@ def class_accuracy_figure(classes: Sequence[Mapping], accuracy: float) -> Figure
                 "width": 3 if len(shown) <= MAX_LABELS else 0,
             },
             "customdata": [
-                f"{c['right']} of {c['images']}, 95 % {100 * c['low']:.0f} to {100 * c['high']:.0f} %" for c in shown
+                f"{c['correct']} of {c['images']}, 95 % {100 * c['low']:.0f} to {100 * c['high']:.0f} %" for c in shown
             ],
             "hovertemplate": "%{x}: %{y:.1f} % (%{customdata})<extra></extra>",
         }

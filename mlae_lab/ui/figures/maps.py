@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mlae_lab.core.data_url import data_url
 from mlae_lab.data.overlay import BOTH_WAYS, GLOW, RGB, Row, scaled
 from mlae_lab.ui.figures.base import Figure, figure
 
@@ -131,9 +132,8 @@ def _scale(stops: Sequence[RGB]) -> list[list]:
 
 
 def _image(image: str, left: float, top: float, width: int, height: int) -> dict:
-    kind = "png" if image.startswith("iVBOR") else "jpeg"
     return {
-        "source": f"data:image/{kind};base64,{image}",
+        "source": data_url(image),
         "xref": "x",
         "yref": "y",
         "x": left - 0.5,

@@ -60,12 +60,12 @@ def test_the_parts_of_an_answer_agree(loaded_runs: dict[str, LoadedRun]) -> None
     assert (
         int(matrix.sum()) == answer["images"] == answer["of"] == sum(entry["images"] for entry in answer["bins"]) == 200
     )
-    assert answer["right"] == int(matrix.diagonal().sum()) == sum(c["right"] for c in answer["classes"])
+    assert answer["correct"] == int(matrix.diagonal().sum()) == sum(c["correct"] for c in answer["classes"])
     assert [c["images"] for c in answer["classes"]] == matrix.sum(1).tolist()
     assert answer["low"] < answer["accuracy"] < answer["high"]
     assert all(sum(row) == pytest.approx(1, abs=1e-4) for row in answer["shares"])
     correct = [t == g for t, g in zip(answer["truth"], answer["predicted"], strict=True)]
-    assert all(correct[index] for index in answer["extremes"]["right"])
+    assert all(correct[index] for index in answer["extremes"]["correct"])
     assert not any(correct[index] for index in answer["extremes"]["wrong"])
     extremes = {str(index) for row in answer["extremes"].values() for index in row}
     assert set(answer["thumbnails"]) == set(answer["losses"]) == extremes
@@ -117,6 +117,12 @@ def test_images_by_index(loaded_runs: dict[str, LoadedRun]) -> None:
     thumbnails = ask(loaded_runs["mlae"], "images_at", indices=[3, 199])["thumbnails"]
     assert set(thumbnails) == {"3", "199"}
     assert thumbnails["3"] != thumbnails["199"]
+
+
+@pytest.mark.parametrize(("name", "takes"), [("errors", "images"), ("images_at", "indices")])
+def test_an_unknown_argument_is_an_error(loaded_runs: dict[str, LoadedRun], name: str, takes: str) -> None:
+    with pytest.raises(QueryError, match=f"'count' is not an argument of this query: it takes {takes}"):
+        ask(loaded_runs["mlae"], name, count=3)
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.0, True, "some", None, [1]])

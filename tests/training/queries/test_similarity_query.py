@@ -131,6 +131,8 @@ def test_an_invalid_query_is_an_error(trained: tuple[LoadedRun, Path, Path], tmp
         similarity(loaded, {"other": str(tmp_path / "nothing")}, quiet)
     with pytest.raises(QueryError, match="file is 3: it must be the path"):
         similarity(loaded, {"file": 3}, quiet)
+    with pytest.raises(QueryError, match="'files' is not an argument of this query: it takes file, other"):
+        similarity(loaded, {"files": ""}, quiet)
     setup = small(dataclasses.replace(CONFIG, method="linear"))
     save_adapter(tmp_path / "probe", None, setup.head, CONFIG.backbone, CONFIG.task)
     with pytest.raises(QueryError, match="a linear probe, which has no experts"):

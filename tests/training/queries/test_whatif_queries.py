@@ -203,11 +203,11 @@ def test_a_pruned_adapter_equals_the_state(loaded: LoadedRun, tmp_path: Path) ->
     load_adapter(smaller, setup.experts, setup.head)
     setup.model.eval()
     ask(loaded, "whatif", **state)
-    lab = loaded.kept["whatif"]
+    whatif = loaded.kept["whatif"]
     factors = scaled(with_cells(all_on(PLAN), read_off(PLAN, state["off"]), 0.0), 0.5)
     with torch.no_grad():
         logits = setup.behind(setup.evaluation.take(torch.arange(200)))
-    assert torch.allclose(logits, lab.ask(factors).logits, atol=1e-6 * float(logits.abs().max().clamp_min(1)))
+    assert torch.allclose(logits, whatif.outcome(factors).logits, atol=1e-6 * float(logits.abs().max().clamp_min(1)))
 
 
 def test_a_pruned_adapter_without_experts_has_only_the_head(loaded: LoadedRun, tmp_path: Path) -> None:
@@ -224,11 +224,11 @@ def test_a_pruned_adapter_without_experts_has_only_the_head(loaded: LoadedRun, t
     ("whatif", {"scale": "2"}, "scale is '2'"), ("whatif", {"scale": float("nan")}, "scale is nan"),
     ("whatif", {"mask": "x"}, "not a mask code"), ("whatif", {"mask": 3}, "mask is 3"),
     ("whatif", {"factors": [[1]]}, "12 rows"), ("whatif", {"factors": [], "off": ""}, "factors describes the whole"),
-    ("whatif", {"images": 0}, "images is 0"), ("whatif", {"rate": 0.5}, "'rate' is no argument"),
+    ("whatif", {"images": 0}, "images is 0"), ("whatif", {"rate": 0.5}, "'rate' is not an argument"),
     ("importance", {"images": 5000}, "1 to 2000"), ("greedy", {"direction": "up"}, "removal, addition or estimate"),
     ("image_importance", {"image": 200}, "0 to 199"), ("robustness", {"rate": 1.0}, "below 1"),
     ("robustness", {"samples": 1001}, "1 to 1000"), ("robustness", {"seed": 0.5}, "seed is 0.5"),
-    ("robustness", {"rescaled": 1}, "true or false"), ("pruned", {"images": 3}, "'images' is no argument"),
+    ("robustness", {"rescaled": 1}, "true or false"), ("pruned", {"images": 3}, "'images' is not an argument"),
 ])  # fmt: skip
 def test_an_invalid_query_is_an_error(loaded: LoadedRun, name: str, arguments: dict, message: str) -> None:
     with pytest.raises(QueryError, match=message):

@@ -1,0 +1,13 @@
+"""Images in pages: base64 of a PNG or JPEG, as answers and events hold them, as a data URL."""
+
+from __future__ import annotations
+
+
+def is_png(encoded: str) -> bool:
+    """Whether base64 text holds a PNG, by its signature."""
+    return encoded.startswith("iVBOR")
+
+
+def data_url(encoded: str) -> str:
+    """The data URL of a PNG or JPEG in base64."""
+    return f"data:image/{'png' if is_png(encoded) else 'jpeg'};base64,{encoded}"
