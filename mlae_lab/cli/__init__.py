@@ -1,7 +1,8 @@
 """The command line. A button of the app and its command do the same thing.
 
-Exit status: 0 success; 1 a run failed or was lost; 2 an invalid request (one sentence on standard error, nothing
-written); 130 after Ctrl-C. With --json the last line of standard output is one JSON object.
+Exit status: 0 success; 1 a run failed or was lost, or the doctor found a problem; 2 an invalid request (one sentence on
+standard error, nothing written). After Ctrl-C: 130, but 0 if the command was only following runs, which continue, and 1
+from `fetch`. With --json the last line of standard output is one JSON object.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mlae_lab.cli import diversity, errors, fetching, library, maps, race, repea
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.output import UsageError, current_owner, folder_of, print_json, print_result, store_of
 from mlae_lab.cli.renamed import refuse_old_names
-from mlae_lab.cli.settings import add_run_options, config_of
+from mlae_lab.cli.settings import TASK_HELP, add_run_options, config_of
 from mlae_lab.core import catalog, paper
 from mlae_lab.core.budget import budget
 from mlae_lab.core.config import RunConfig
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     command("tasks", _tasks, "list the 24 tasks of the paper, the bundled tasks and your own")
     command("masks", _masks, "list the 16 masks of the paper with plan, parameters and published score")
     train = command("train", _train, "enqueue a run and follow it", store=True)
-    train.add_argument("--task", required=True, metavar="T")
+    train.add_argument("--task", required=True, metavar="T", help=TASK_HELP)
     add_mask_options(train)
     add_run_options(train)
     train.add_argument("--detach", action="store_true", help="print the run's id and return at once")
@@ -100,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     app.add_argument(
         "--host",
         metavar="ADDRESS",
-        help="default: this machine only; a network address requires a password",
+        help="default: this machine only; a network address always requires a password",
     )
     doctor = command("doctor", _doctor, "check devices, versions, data, disk and store", store=True)
     doctor.add_argument("--deep", action="store_true", help="also load torch and try every device (takes seconds)")
@@ -130,7 +131,7 @@ def _tasks(args: argparse.Namespace) -> int:
         reported = "" if values[-1] is None else ", ".join("–" if value is None else str(value) for value in values)
         print(
             f"{row['task']:<24}{row['group']:<13}{row['classes']:>7}{row['train']:>8}{row['val']:>7}{row['test']:>8}"
-            f"   {'ready' if row['ready'] else 'missing'}  {reported}"
+            f"   {'folder ' if row['ready'] else 'missing'}  {reported}"
         )
     return 0
 

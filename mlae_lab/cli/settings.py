@@ -14,6 +14,8 @@ from mlae_lab.core.settings import Setting, settings_of
 from mlae_lab.data.tasks import located
 from mlae_lab.locations import weights_file
 
+TASK_HELP = "a name that `tasks` lists, or `own` with --data DIR"
+
 
 def add_run_options(
     command: argparse.ArgumentParser, without: Collection[str] = (), described: type = RunConfig
@@ -53,12 +55,14 @@ def config_of(args: argparse.Namespace, plan: MaskPlan) -> RunConfig:
         plan: The mask.
 
     Raises:
-        UsageError: The weights are not on this machine.
+        UsageError: The weights are not on this machine, or `own` comes without a folder.
         ConfigError, CatalogError, DataError: A value is not legal, a name is unknown, the images cannot be used.
     """
     values = {setting.name: getattr(args, setting.name) for setting in settings_of(RunConfig) if setting.option}
     values["weights"] = _weights(args.weights, args.backbone)
     task = args.task
+    if task == "own" and not args.data:
+        raise UsageError("--task own needs --data DIR: name a folder with one subfolder of images for each class")
     if args.data:
         folder = Path(args.data)
         task = f"own:{folder.absolute().name}" if task == "own" else task

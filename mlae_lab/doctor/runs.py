@@ -23,7 +23,12 @@ DAY = 86_400.0
 def section(context: Context) -> Iterator[Finding]:
     """The runs of the store that the section Store has opened."""
     if context.store is None:
-        yield note("runs", "not examined: the store cannot be opened") if context.damaged else good("runs", "none yet")
+        if context.outdated:
+            yield note("runs", "not examined: the store is of an earlier version")
+        elif context.damaged:
+            yield note("runs", "not examined: the store cannot be opened")
+        else:
+            yield good("runs", "none yet")
         return
     try:
         yield from _runs_of(context.store)

@@ -41,7 +41,7 @@ def section(context: Context) -> Iterator[Finding]:
         present = [task.name for task in tasks if ready(task)]
         yield good(
             f"{group.value} tasks",
-            f"{len(present)} of {len(tasks)} ready" + (f": {', '.join(present)}" if present else ""),
+            f"{len(present)} of {len(tasks)} have a folder" + (f": {', '.join(present)}" if present else ""),
         )
     own = [task.name for task in own_tasks()]
     yield good("own images", shortened(own, 12) if own else "none")
