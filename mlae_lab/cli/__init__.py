@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from mlae_lab import doctor, network
+from mlae_lab import PROGRAM, doctor, network
 from mlae_lab.cli import diversity, errors, fetching, library, maps, race, repeats, runs, similarity, whatif
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.output import UsageError, current_owner, folder_of, print_json, print_result, store_of
@@ -24,6 +24,7 @@ from mlae_lab.cli.renamed import refuse_old_names
 from mlae_lab.cli.settings import TASK_HELP, add_run_options, config_of
 from mlae_lab.core import catalog, paper
 from mlae_lab.core.budget import budget
+from mlae_lab.core.catalog import Group
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import paper_patterns
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="mlae_lab", description="MLAE Lab: masked LoRA experts on a frozen vision transformer.")
+    parser = _Parser(prog=PROGRAM, description="MLAE Lab: masked LoRA experts on a frozen vision transformer.")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
 
     def command(
@@ -129,9 +130,10 @@ def _tasks(args: argparse.Namespace) -> int:
     for row in rows:
         values = [row["paper_drop_rate"], row["paper_coefficient_init"], row["paper_accuracy"]]
         reported = "" if values[-1] is None else ", ".join("–" if value is None else str(value) for value in values)
+        state = "missing" if not row["ready"] else "bundled" if row["group"] == Group.BUNDLED.value else "folder"
         print(
             f"{row['task']:<24}{row['group']:<13}{row['classes']:>7}{row['train']:>8}{row['val']:>7}{row['test']:>8}"
-            f"   {'folder ' if row['ready'] else 'missing'}  {reported}"
+            f"   {state:<9}{reported}".rstrip()
         )
     return 0
 

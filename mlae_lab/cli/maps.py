@@ -110,7 +110,9 @@ def _predict(args: argparse.Namespace) -> int:
         classes = answer["classes"]
         lines.append(f"{word}: " + _top_classes(classes, [(t["probability"], t["class"]) for t in answer["top"]]))
         lines.append("  nearest: " + ", ".join(f"{classes[n['truth']]} {n['cosine']:.3f}" for n in answer["nearest"]))
-        flips = [f"layer {labels[w['layer'] - 1]} → {classes[w['class']]}" for w in answer["without_layer"] if w["flips"]]
+        flips = [
+            f"layer {labels[w['layer'] - 1]} → {classes[w['class']]}" for w in answer["without_layer"] if w["flips"]
+        ]
         if answer["without_layer"]:
             lines.append("  flips without the experts of: " + (", ".join(flips) or "no layer"))
         if args.off or args.scale != 1.0:

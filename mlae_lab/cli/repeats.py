@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from mlae_lab import PROGRAM
 from mlae_lab.cli.output import current_owner, print_json, print_result, run_command, store_with_run
 from mlae_lab.cli.runs import follow_all, print_failures
 from mlae_lab.runs import repeats
@@ -31,7 +32,7 @@ def _repeats(args: argparse.Namespace) -> int:
             follow_all(store, runs)
         except KeyboardInterrupt:
             print(
-                f"\nthe runs continue without this terminal: `mlae_lab repeats {run.id}` reports their result",
+                f"\nthe runs continue without this terminal: `{PROGRAM} repeats {run.id}` reports their result",
                 flush=True,
             )
             return print_json(launched) if args.json else 0

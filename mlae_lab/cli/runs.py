@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlae_lab import PROGRAM
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.output import (
     UsageError,
@@ -33,7 +34,7 @@ from mlae_lab.runs.report import report, state
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 
-_NO_RUNS = "no runs in {} yet: `mlae_lab train --task digits` starts one"
+_NO_RUNS = f"no runs in {{}} yet: `{PROGRAM} train --task digits` starts one"
 _NONE_ARCHIVED = "no archived runs in {}"
 
 
@@ -217,8 +218,8 @@ def follow_to_end(args: argparse.Namespace, store: RunStore, run: Run) -> int:
         run = follow(store, run)
     except KeyboardInterrupt:
         print(
-            f"\nrun {run.id} continues without this terminal: `mlae_lab runs {run.id}` shows it, "
-            f"`mlae_lab stop {run.id}` stops it"
+            f"\nrun {run.id} continues without this terminal: `{PROGRAM} runs {run.id}` shows it, "
+            f"`{PROGRAM} stop {run.id}` stops it"
         )
         return print_json({"run": run.id, "status": store.run(run.id).status.value}) if args.json else 0
     result = report(store, run)
@@ -292,7 +293,7 @@ def _pair(args: argparse.Namespace) -> int:
     try:
         follow_all(store, runs)
     except KeyboardInterrupt:
-        print(f"\nthe runs continue without this terminal: `mlae_lab compare {runs[0].id} {runs[1].id}` compares them")
+        print(f"\nthe runs continue without this terminal: `{PROGRAM} compare {runs[0].id} {runs[1].id}` compares them")
         return print_json(launched) if args.json else 0
     status = print_failures(store, runs)
     return max(status, _print_difference(args, store, runs[0], runs[1]))

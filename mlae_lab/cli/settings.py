@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Collection
 from pathlib import Path
 
+from mlae_lab import PROGRAM
 from mlae_lab.cli.output import UsageError
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
@@ -83,7 +84,7 @@ def _weights(named: str, backbone: str) -> str:
     entry = catalog.backbone(backbone)
     if entry.needs_file and not weights_file(entry.name).is_file():
         raise UsageError(
-            f"the weights of {entry.name} are not on this machine: fetch them with `mlae_lab fetch {entry.name}`, "
+            f"the weights of {entry.name} are not on this machine: fetch them with `{PROGRAM} fetch {entry.name}`, "
             f"put timm's model.safetensors at {weights_file(entry.name)}, or name a file with --weights"
         )
     return ""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mlae_lab import PROGRAM
 from mlae_lab.doctor import devices, disk, runs, store, versions, weights
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, Report, Section, trouble
@@ -47,7 +48,7 @@ def _findings(title: str, part: Callable[[Context], Iterator[Finding]], context:
             trouble(
                 title.lower(),
                 f"this section could not be examined completely: {type(error).__name__}, {error}",
-                "fix what the error names, or report it together with the output of `mlae_lab doctor --json`",
+                f"fix what the error names, or report it together with the output of `{PROGRAM} doctor --json`",
             )
         )
     return tuple(findings)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from mlae_lab import PROGRAM
 from mlae_lab.core import catalog
 from mlae_lab.core.units import format_bytes
 from mlae_lab.doctor.context import Context
@@ -62,7 +63,7 @@ def _runs_of(store: RunStore) -> Iterator[Finding]:
     for run, age in failed[:10]:
         yield note(f"run {run.id}", f"{run.status.value} {_duration(age)} ago: {run.reason or 'reason unknown'}")
     if len(failed) > 10:
-        yield note("more failures", f"{len(failed) - 10} more in the last day: `mlae_lab runs` lists them")
+        yield note("more failures", f"{len(failed) - 10} more in the last day: `{PROGRAM} runs` lists them")
     ahead = [run.id for run in runs if run.started is not None and run.started > now + 5]
     if ahead:
         yield note(
@@ -104,10 +105,10 @@ def _supervisor(store: RunStore, queued: int, active: int) -> Finding:
         return trouble(
             "supervisor",
             f"not running, and {queued} run{'s are' if queued != 1 else ' is'} queued",
-            f"`mlae_lab runs` starts it again; if it exits, {paths.supervisor_log(store.folder)} gives the reason",
+            f"`{PROGRAM} runs` starts it again; if it exits, {paths.supervisor_log(store.folder)} gives the reason",
         )
     if active:
-        return note("supervisor", "not running; active runs continue without it", "`mlae_lab runs` starts it again")
+        return note("supervisor", "not running; active runs continue without it", f"`{PROGRAM} runs` starts it again")
     return good("supervisor", "not running, and not needed")
 
 
@@ -125,7 +126,7 @@ def _active_run(store: RunStore, run: Run, names: dict[str, str], now: float) ->
             value = f"recorded as {run.status.value}, actually {actual.status.value}" + (
                 f": {actual.reason}" if actual.reason else ""
             )
-            return note(name, value, "the supervisor corrects it: `mlae_lab runs` starts one")
+            return note(name, value, f"the supervisor corrects it: `{PROGRAM} runs` starts one")
         return note(name, f"{run.status.value}; its process has not started yet")
     beat = liveness.heartbeat(files)
     person = names.get(run.owner) or (run.owner.removeprefix("cli:") if run.owner.startswith("cli:") else "")
@@ -144,7 +145,7 @@ def _active_run(store: RunStore, run: Run, names: dict[str, str], now: float) ->
     return trouble(
         name,
         f"{value}; stalled: no progress for {_duration(silent)}",
-        f"stop it at once, then resume it: `mlae_lab stop {run.id} --now` and `mlae_lab resume {run.id}`",
+        f"stop it at once, then resume it: `{PROGRAM} stop {run.id} --now` and `{PROGRAM} resume {run.id}`",
     )
 
 

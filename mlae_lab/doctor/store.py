@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from mlae_lab import locks
+from mlae_lab import PROGRAM, locks
 from mlae_lab.core.units import format_bytes
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, trouble
@@ -53,7 +53,7 @@ def section(context: Context) -> Iterator[Finding]:
     if 0 < version < SCHEMA:
         context.outdated = True
         yield note(
-            "schema", f"{version}: this version migrates it when it opens it", "`mlae_lab runs` opens and migrates it"
+            "schema", f"{version}: this version migrates it when it opens it", f"`{PROGRAM} runs` opens and migrates it"
         )
         return
     try:
@@ -90,7 +90,7 @@ def _health(context: Context, size: int) -> Finding:
         return note(
             "health",
             f"not read: the database has {format_bytes(size)}",
-            "`mlae_lab doctor --deep` reads all of it",
+            f"`{PROGRAM} doctor --deep` reads all of it",
         )
     problem = context.store.trouble()
     if problem is None:
