@@ -120,7 +120,7 @@ PHRASES = {
 # Legitimate uses, by file: names of earlier versions that the project still reads. In Python, an assignment to a name
 # with OLD in it is exempt without an entry.
 ALLOWED: dict[str, set[str]] = {
-    "CHANGELOG.md": {"parcel", "pictures", "untold"},
+    "CHANGELOG.md": {"parcel", "picture", "pictures", "untold"},
     "LOG.md": {"pictures"},
     "docs/commands.md": {"picture", "pictures"},
     "mlae_lab/runs/schema.py": {"parcel", "pulse"},
