@@ -1,4 +1,4 @@
-"""Doctor: what is installed, problems and their fixes; the same as `mlae_lab doctor`."""
+"""Doctor: what is installed, problems and their fixes; the same as the command `doctor`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html import escape
 
 import streamlit as st
 
-from mlae_lab import doctor
+from mlae_lab import PROGRAM, doctor
 from mlae_lab.doctor import Finding, TorchReport
 from mlae_lab.ui import page
 
@@ -54,4 +54,4 @@ for section in report.sections:
     table(section.findings)
 with st.expander("As text, for a request for help"):
     st.code("\n".join(report.lines()), language=None, wrap_lines=True)
-page.note("<code>python -m mlae_lab doctor</code> prints this report in a terminal.")
+page.note(f"<code>{PROGRAM} doctor</code> prints this report in a terminal.")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from mlae_lab import PROGRAM
 from mlae_lab.core import catalog
 from mlae_lab.core.units import format_bytes
 from mlae_lab.runs import archive_file, commands
@@ -100,7 +101,7 @@ def table() -> None:
     if differing:
         page.note(f"These runs differ in {', '.join(differing)}: their accuracies are not comparable.")
     if len(over) > _SHOWN:
-        page.note(f"The {_SHOWN} newest of {len(over)} ended runs. <code>mlae_lab runs</code> lists all.")
+        page.note(f"The {_SHOWN} newest of {len(over)} ended runs. <code>{PROGRAM} runs</code> lists all.")
     total = sum(use.total for use in sizes.values())
     if current:
         free = format_bytes(commands.free_bytes(queries.store()))

@@ -6,6 +6,7 @@ from html import escape
 
 import streamlit as st
 
+from mlae_lab import PROGRAM
 from mlae_lab.core import catalog
 from mlae_lab.data.tasks import own_tasks, ready
 from mlae_lab.locations import data_folder
@@ -47,6 +48,6 @@ with detail:
     task_detail(catalog.task(opened))
 page.note(
     f"Own images: put a folder with one folder of images per class into {escape(str(data_folder() / 'own'))}, and it "
-    "appears here as a task. <code>python -m mlae_lab train --task own:NAME --data FOLDER</code> uses any other "
+    f"appears here as a task. <code>{PROGRAM} train --task own:NAME --data FOLDER</code> uses any other "
     "folder."
 )

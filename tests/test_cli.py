@@ -12,13 +12,14 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mlae_lab import cli
-from mlae_lab.cli import main, runs
+from mlae_lab.cli import diversity, main, runs
 from mlae_lab.core import catalog
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
@@ -28,8 +29,9 @@ from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.errors import LabError
 from mlae_lab.runs import commands, paths
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import RunStore
+from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.runs.supervisor import is_alive
+from tests.data.trees import make_vtab
 from tests.lab import printed_json
 
 Captured = pytest.CaptureFixture[str]
@@ -66,9 +68,17 @@ def test_tasks(capsys: Captured) -> None:
         "paper_accuracy": 77.8,
     }  # fmt: skip
     assert main(["tasks"]) == 0
-    text = capsys.readouterr().out
+    lines = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
     for t in catalog.TASKS:
-        assert t.name in text
+        assert ("bundled" if t.bundled else "missing") in lines[t.name]
+
+
+def test_a_folder_is_not_called_ready(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLAE_LAB_DATA", str(tmp_path))
+    make_vtab(tmp_path / "vtab-1k", "svhn")
+    assert main(["tasks"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("svhn ")]
+    assert "folder" in line.split()
 
 
 def test_masks(capsys: Captured) -> None:
@@ -202,6 +212,7 @@ def plans(tmp_path: Path) -> dict[str, str]:
         ("--task digits --mask m1_12x8_ff*12_.5*12 --drop-rate 0.5", "go with a pattern"),
         ("--task mnist", "'mnist' is not a task"),
         ("--task cifar", "(cifar) has no data here"),
+        ("--task own", "--task own needs --data DIR"),
         ("--task cub", "(cub) has no data here"),
         ("--task digits --backbone resnet50", "'resnet50' is not a backbone"),
         (
@@ -321,6 +332,28 @@ def test_ctrl_c_ends_any_command_without_a_traceback(
     assert capsys.readouterr().err == "\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["pair", "RUN", "--mask", "dense", "--seeds", "1"], ["repeats", "RUN", "--seeds", "2"],
+     ["diversity", "--rates", "0.5", "--seeds", "1"],
+     ["race", "--task", "digits", "--mask", "dense", "--mask", "uniform"]],
+)  # fmt: skip
+def test_ctrl_c_while_runs_are_followed_prints_them_as_json(
+    words: list[str], store: RunStore, no_supervisor: None, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(store: RunStore, run: Run) -> Run:
+        raise KeyboardInterrupt
+
+    for module in (runs, diversity):
+        monkeypatch.setattr(module, "follow", pressed)
+    run = store.enqueue(FIRST_RUN, "cpu").id
+    store.move(run, Status.STOPPED)
+    assert main([*(run if word == "RUN" else word for word in words), "--store", str(store.folder), "--json"]) == 0
+    result = printed_json(capsys)
+    assert result["runs"]
+    assert set(result["runs"]) <= {entry.id for entry in store.runs()}
+
+
 def test_a_terminal_that_cannot_encode_a_letter_shows_a_question_mark(root: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "mlae_lab", "tasks"], cwd=root, capture_output=True,
                           env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})  # fmt: skip
@@ -381,6 +414,11 @@ def test_an_empty_store(tmp_path: Path, capsys: Captured) -> None:
     assert printed_json(capsys) == {"runs": []}
     assert main(["runs", "--store", str(tmp_path / "lab")]) == 0
     assert "no runs in" in capsys.readouterr().out
+    assert main(["runs", "--archived", "--store", str(tmp_path / "lab"), "--json"]) == 0
+    assert printed_json(capsys) == {"archived": []}
+    assert main(["runs", "--archived", "--store", str(tmp_path / "lab")]) == 0
+    assert "no archived runs in" in capsys.readouterr().out
+    assert not (tmp_path / "lab").exists()
 
 
 def test_the_store_comes_from_the_environment(
@@ -454,6 +492,7 @@ def test_disk_use_and_archived_runs(tmp_path: Path, capsys: Captured) -> None:
     assert set(rows) == {own, foreign}
     assert rows[foreign]["owner"] == "cli:ada"
     assert rows[own]["task"] == FIRST_RUN.task
+    assert all(0 <= time.time() - row["archived"] < 60 for row in rows.values())
     assert main(["runs", "--archived", *folder]) == 0
     assert f"{own}  stopped, {FIRST_RUN.task}" in capsys.readouterr().out
     paths.archived(store.folder, foreign).write_bytes(b"half")  # its owner is recorded elsewhere too

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -10,27 +9,29 @@ import pytest
 
 from mlae_lab.cli import main
 from mlae_lab.runs.store import RunStore
+from tests.lab import printed_json
 
 Captured = pytest.CaptureFixture[str]
 TINY = ["--task", "digits", "--backbone", "lab_vit_12x128.random", "--epochs", "1", "--device", "cpu"]
 
 
-def printed_json(capsys: Captured, *words: str) -> dict:
+def result_of(capsys: Captured, *words: str) -> dict:
+    """The JSON object that a command prints."""
     capsys.readouterr()
     assert main([*words, "--json"]) == 0
-    return json.loads(capsys.readouterr().out.splitlines()[-1])
+    return printed_json(capsys)
 
 
 def test_errors_and_repeats_of_two_seeds(lab_store: RunStore, capsys: Captured) -> None:
     """Two seeds of one run: mean and interval, the errors of one, the paired test of both."""
     store = ["--store", str(lab_store.folder)]
-    run = printed_json(capsys, "train", *TINY, "--mask", "uniform", *store)["run"]
-    single = printed_json(capsys, "repeats", run, *store)
+    run = result_of(capsys, "train", *TINY, "--mask", "uniform", *store)["run"]
+    single = result_of(capsys, "repeats", run, *store)
     assert (single["n"], single["low"]) == (1, None)
     assert "One run does not show the variation between seeds" in single["verdict"]
     assert len(lab_store.runs()) == 1, "without --seeds nothing is started"
 
-    summary = printed_json(capsys, "repeats", run, "--seeds", "2", *store)
+    summary = result_of(capsys, "repeats", run, "--seeds", "2", *store)
     assert [entry["status"] for entry in summary["seeds"]] == ["finished", "finished"]
     assert summary["n"] == 2
     accuracies = [entry["accuracy"] for entry in summary["seeds"]]
@@ -38,13 +39,13 @@ def test_errors_and_repeats_of_two_seeds(lab_store: RunStore, capsys: Captured) 
     assert summary["low"] <= summary["mean"] <= summary["high"]
     other = next(entry["run"] for entry in summary["seeds"] if entry["run"] != run)
     assert lab_store.run(other).relation == "repeat"
-    assert printed_json(capsys, "repeats", run, "--seeds", "2", "--detach", *store)["runs"] == [run, other]
+    assert result_of(capsys, "repeats", run, "--seeds", "2", "--detach", *store)["runs"] == [run, other]
 
-    errors = printed_json(capsys, "errors", run, *store)
+    errors = result_of(capsys, "errors", run, *store)
     assert errors["accuracy"] == accuracies[0]
     assert errors["images"] == 200
     assert "thumbnails" not in errors
-    comparison = printed_json(capsys, "errors", run, other, *store)
+    comparison = result_of(capsys, "errors", run, other, *store)
     whole = comparison["whole"]
     assert 100 * (whole["only_b"] - whole["only_a"]) / 200 == pytest.approx(accuracies[1] - accuracies[0])
     assert len(comparison["only_a"]) == whole["only_a"]

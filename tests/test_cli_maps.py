@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
+import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +16,10 @@ import pytest
 from PIL import Image
 
 from mlae_lab.cli import main
+from mlae_lab.core.plan import MaskPlan
 from mlae_lab.data.bundled import load_bundled
 from mlae_lab.runs.store import RunStore
-from tests.lab import end_probe, finished_run
+from tests.lab import end_probe, finished, finished_run, small_config
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +52,32 @@ def test_activation_as_text_and_as_json(lab: Callable, trained: tuple[RunStore, 
     assert sum(answer["counts"]) == 50
     assert np.shape(answer["values"]) == (10, 12, 3)
     assert "image 100, " in lab("activation", "--by", "image", "--images", 2)[1]
+
+
+def test_layers_are_named_by_their_label(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mask on two kinds of layers: their rows are numbered for each kind."""
+    plan = MaskPlan(
+        keep=((True,),) * 4, drop_rate=((0.0,),) * 4,
+        targets=("blocks.10.attn.qkv", "blocks.11.attn.qkv", "blocks.10.mlp.fc1", "blocks.11.mlp.fc1"),
+    )  # fmt: skip
+    store = RunStore(tmp_path / "lab")
+    run = finished(store, replace(small_config(), plan=plan))
+
+    def printed(*words: str) -> str:
+        assert main([words[0], run, *words[1:], "--store", str(store.folder)]) == 0
+        return capsys.readouterr().out
+
+    try:
+        lines = printed("activation", "--images", "8").splitlines()
+        assert [line[:12].split() for line in lines[1:]] == [["layer", *label.split()] for label in plan.row_labels]
+        by_class = printed("activation", "--by", "class", "--images", "50")
+        assert re.search(r"largest in layer [12] (qkv|fc1), expert 1", by_class)
+        for words in (("--layer", "2.fc1"), ("--layer", "2 fc1"), ("--layer", "4"), ()):
+            assert printed("attention", "--image", "0", *words).startswith("layer 2 fc1, blocks.11.mlp.fc1, ")
+        assert main(["attention", run, "--image", "0", "--layer", "3.fc1", "--store", str(store.folder)]) == 2
+        assert "this run has layers 1 to 4 (L1.qkv to L2.fc1)" in capsys.readouterr().err
+    finally:
+        end_probe(store, run)
 
 
 @pytest.mark.parametrize("kind", ["png", "svg", "json"])
@@ -128,7 +158,8 @@ def test_no_answer_about_a_users_file_is_kept(
     probe.loaded = load_run(store.run(run).config, store.paths(run).adapter)
     png = io.BytesIO()
     Image.fromarray(load_bundled("digits").val.images[5]).save(png, "PNG")
+    answers = store.paths(run).answers
+    shutil.rmtree(answers, ignore_errors=True)  # on a slow machine the other tests' answers took over two seconds
     for argument, kept in (({"file": base64.b64encode(png.getvalue()).decode()}, 0), (5, 1)):
         probe._answer(probe_worker.Job("predict", {"image": argument}))
-        answers = store.paths(run).answers
         assert len(list(answers.glob("*.json")) if answers.exists() else []) == kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -78,6 +79,7 @@ def test_a_race_is_followed_to_its_end(lab_store: RunStore, capsys: Captured) ->
     assert result["epoch"] == 1
     assert result["seeds"] == [0, 1]
     assert min(row["rank"] for row in result["masks"]) == 1
+    assert all(re.match("leads|level|.* behind", row["distance"]) for row in result["masks"])
     assert [row["code"] for row in result["masks"]] == TWO[1::2]
     assert {run for row in result["masks"] for run in row["runs"].values()} == set(result["race"])
     assert ("at the end" in result["verdict"] and "2 seeds" in result["verdict"]) or "level" in result["verdict"]

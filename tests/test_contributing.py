@@ -5,8 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import textwrap
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation
@@ -85,3 +88,37 @@ def test_the_setting_is_described_and_checked() -> None:
         settings.ConfigError, match=r"label smoothing is 0\.7: it must be a number from 0 and at most 0\.5"
     ):
         entry.check(0.7)
+
+
+def test_the_reader_lists_images_that_the_census_accepts(tmp_path: Path) -> None:
+    from mlae_lab.data.census import census
+    from tests.data.trees import write_image
+
+    lines = ["path,class,split"]
+    for number, split in enumerate(("train", "train", "val", "test")):
+        write_image(tmp_path / f"{number}.png", number)
+        lines.append(f"{number}.png,{'cat' if number % 2 else 'dog'},{split}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    listing = run(example("A dataset layout."), {})["read_csv"](tmp_path)
+    assert listing.class_names == ("cat", "dog")
+    assert listing.splits["train"] == (("0.png", 1), ("1.png", 0))
+    result = census(listing, None, decode=True)
+    assert (result.counts, result.problems) == ({"train": 2, "val": 1, "test": 1}, ())
+
+
+def test_the_exported_updates_are_those_of_the_network(config: RunConfig, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    from mlae_lab.model.adapter_file import Adapter, adapter_state
+    from mlae_lab.training.setup import prepare
+
+    setup = prepare(replace(config, plan=replace(config.plan, expert_rank=2, coefficient_init=0.5)))
+    assert setup.experts is not None
+    for layer in setup.experts.layers.values():
+        layer.b.data.normal_()
+    adapter = Adapter(setup.experts.plan, config.backbone, "digits", 10, adapter_state(setup.experts, setup.head))
+    run(example("An export."), {})["write_updates"](tmp_path / "updates.safetensors", adapter)
+    updates = load_file(tmp_path / "updates.safetensors")
+    assert set(updates) == set(setup.experts.layers)
+    for name, layer in setup.experts.layers.items():
+        assert torch.allclose(updates[name], layer.delta())

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from mlae_lab import cli
+from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import KINDS
+from mlae_lab.core.settings import settings_of
 from mlae_lab.runs import paths
 from mlae_lab.runs.schema import SCHEMA
 from mlae_lab.runs.store import RunStore
@@ -94,6 +96,39 @@ def test_the_commands_page_lists_every_command_and_option() -> None:
     named = set(re.findall(r"(?<!-)--[a-z][a-z-]*", current))
     assert exist - named == set()
     assert named - exist <= {"--help"}
+
+
+def test_messages_name_the_program_by_its_constant() -> None:
+    """`mlae_lab fetch` is no command: the installed program is mlae-lab, in a checkout it is python -m mlae_lab."""
+    for folder in ("mlae_lab", "pages"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for line in path.read_text(encoding="utf-8").splitlines():
+                assert not re.search(r"(?:[`>\"']|-m )mlae[_-]lab [a-z]", line), f"{path.name}: {line}"
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number.replace(",", "")) for number in re.findall(r"\d[\d,]*(?:\.\d+)?(?<!,)", text)]
+
+
+def test_the_table_of_train_has_the_ranges_and_defaults_of_the_settings() -> None:
+    table = text_of(COMMANDS).partition("## Train")[2].partition("\n## ")[0]
+    rows = {}
+    for option_cell, meaning, default in re.findall(r"^\| (`--.*?) \| (.*) \| (.*?) \|$", table, re.MULTILINE):
+        names = re.findall(r"`--([a-z-]+)`", option_cell)
+        defaults = default.split(", ") if len(names) > 1 and ", " in default else [default] * len(names)
+        rows |= {name: (meaning, value) for name, value in zip(names, defaults, strict=True)}
+    settings = {entry.option: entry for entry in settings_of(RunConfig) if entry.option}
+    assert set(rows) - {"task"} == set(settings)
+    for name, entry in settings.items():
+        meaning, default = rows[name]
+        if entry.kind in (int, float) and entry.start is not None:
+            assert numbers(default) == [entry.start], name
+        else:
+            assert default.strip("`") == (entry.start or {None: "none", "": "the data folder"}[entry.start]), name
+        if not entry.open_ended:
+            assert all(f"`{choice}`" in meaning for choice in entry.choices), name
+        for low, high in re.findall(r"(\d[\d.,]*) to (\d[\d.,]*\d)", meaning):
+            assert numbers(low) + numbers(high) == [entry.low, entry.high], name
 
 
 # ---------------------------------------------------------------- store

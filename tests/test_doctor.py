@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,11 +17,17 @@ from pathlib import Path
 
 import pytest
 
-from mlae_lab import doctor, locks
+from mlae_lab import locks
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.events import TrainStep
 from mlae_lab.data import fetching
-from mlae_lab.doctor import Finding, Report, TorchReport, examine
+from mlae_lab.doctor import Finding, Report, Section, TorchReport, check_torch, examine, folders, torch_check, versions
+from mlae_lab.doctor import devices as devices_section
+from mlae_lab.doctor import disk as disk_section
+from mlae_lab.doctor import store as store_section
+from mlae_lab.doctor import weights as weights_section
+from mlae_lab.doctor.machine import memory
+from mlae_lab.doctor.weights import PAPER_WEIGHTS, weights_problem
 from mlae_lab.runs import devices, liveness, paths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
@@ -122,7 +129,7 @@ def test_every_trouble_has_a_cure_and_text_and_json_agree(
     store.enqueue(FIRST_RUN, "cpu")
     requirements = tmp_path / "requirements.txt"
     requirements.write_text("timm>=99\nno-such-package-of-anybody>=1\n")
-    monkeypatch.setattr(doctor.versions, "REQUIREMENTS", requirements)
+    monkeypatch.setattr(versions, "REQUIREMENTS", requirements)
     report = examine()
     assert names_of(report) == ["timm", "no-such-package-of-anybody", "supervisor"]
     assert report.verdict == "3 things need attention."
@@ -146,7 +153,7 @@ def test_every_trouble_has_a_cure_and_text_and_json_agree(
 
 
 def test_one_trouble_is_counted_in_the_singular() -> None:
-    report = Report((doctor.Section("Disk", (Finding("free", "0 bytes", "trouble", "delete runs"),)),))
+    report = Report((Section("Disk", (Finding("free", "0 bytes", "trouble", "delete runs"),)),))
     assert report.verdict == "1 thing needs attention."
 
 
@@ -155,7 +162,7 @@ def test_a_section_that_fails_is_one_trouble_and_the_others_remain(monkeypatch: 
         yield Finding("first", "was fine")
         raise RuntimeError("two\nlines \x1b[31m of text")
 
-    monkeypatch.setattr(doctor.disk, "section", broken)
+    monkeypatch.setattr(disk_section, "section", broken)
     report = examine()
     assert names_of(report) == ["disk"]
     disk = part(report, "Disk")
@@ -231,7 +238,7 @@ def test_torch_without_an_answer_is_trouble() -> None:
 
 
 def test_torch_is_tested_in_another_process() -> None:
-    report = doctor.check_torch()
+    report = check_torch()
     assert report.failure == ""
     assert report.version
     assert report.seconds > 0
@@ -251,13 +258,13 @@ def test_torch_is_tested_in_another_process() -> None:
     ],
 )
 def test_torch_that_cannot_answer(script: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.torch_check, "_SCRIPT", script if script != "print('{}')" else "print('[1]')")
-    assert message in doctor.check_torch(seconds=0.5 if "sleep" in script else 60).failure
+    monkeypatch.setattr(torch_check, "_SCRIPT", script if script != "print('{}')" else "print('[1]')")
+    assert message in check_torch(seconds=0.5 if "sleep" in script else 60).failure
 
 
 def test_only_a_deep_examination_tests_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     output = {"version": "9.9", "seconds": 0.1, "threads": 1, "cuda": "", "gpus": [], "broken": []}
-    monkeypatch.setattr(doctor.torch_check, "_SCRIPT", f"print({json.dumps(output)!r})")
+    monkeypatch.setattr(torch_check, "_SCRIPT", f"print({json.dumps(output)!r})")
     assert part(examine(), "Devices")["torch"].value == "not tested"
     assert part(examine(deep=True), "Devices")["torch"].value.startswith("9.9 without CUDA loads in 0.1 s")
 
@@ -288,28 +295,28 @@ V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 def test_memory_without_a_limit(tmp_path: Path) -> None:
     proc, groups = machine(tmp_path, "0::/user/me\n")
     limited(groups / "user", "max", 7, 0, V2)
-    assert doctor.memory(proc, groups) == (32_000_000 * 1024, 20_000_000 * 1024)
+    assert memory(proc, groups) == (32_000_000 * 1024, 20_000_000 * 1024)
 
 
 def test_memory_of_a_job_is_the_lowest_limit_above_it(tmp_path: Path) -> None:
     proc, groups = machine(tmp_path, "0::/jobs/job7/step0\n")
     limited(groups / "jobs" / "job7", "4000000000", 1_000_000_000, 400_000_000, V2)
     limited(groups / "jobs", "9000000000", 8_000_000_000, 0, V2)
-    assert doctor.memory(proc, groups) == (4_000_000_000, 1_000_000_000)
+    assert memory(proc, groups) == (4_000_000_000, 1_000_000_000)
 
 
 def test_memory_of_an_older_container(tmp_path: Path) -> None:
     proc, groups = machine(tmp_path, "11:cpu,cpuacct:/x\n4:memory:/docker/abc\nnonsense\n")
     limited(groups / "memory", "2000000000", 500_000_000, 100_000_000, V1)  # inside the container its group is the top
-    assert doctor.memory(proc, groups) == (2_000_000_000, 1_600_000_000)
+    assert memory(proc, groups) == (2_000_000_000, 1_600_000_000)
 
 
 def test_memory_without_a_source_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_program(tmp_path / "bin", "sysctl", "exit 1", monkeypatch)
-    assert doctor.memory(tmp_path / "none", tmp_path / "none") == (0, None)
-    monkeypatch.setattr(doctor.devices, "memory", lambda: (0, None))
+    assert memory(tmp_path / "none", tmp_path / "none") == (0, None)
+    monkeypatch.setattr(devices_section, "memory", lambda: (0, None))
     assert part(examine(), "Devices")["memory"].value == "unknown"
-    monkeypatch.setattr(doctor.devices, "memory", lambda: (10**10, 5 * 10**8))
+    monkeypatch.setattr(devices_section, "memory", lambda: (10**10, 5 * 10**8))
     assert part(examine(), "Devices")["memory"].state == "note"
 
 
@@ -319,9 +326,9 @@ def test_memory_without_a_source_is_unknown(tmp_path: Path, monkeypatch: pytest.
 def test_versions_are_the_installed_ones() -> None:
     findings = part(examine(), "Versions")
     for name in ("torch", "timm", "streamlit", "huggingface-hub", "pillow"):
-        assert findings[name].value == doctor.versions.metadata.version(name)
+        assert findings[name].value == versions.metadata.version(name)
         assert findings[name].state == "good"
-    assert findings["lab"].value.split(",")[0] == doctor.versions._lab_version() != "unknown"
+    assert findings["lab"].value.split(",")[0] == versions._lab_version() != "unknown"
     assert findings["Python"].value.startswith(".".join(map(str, sys.version_info[:3])))
 
 
@@ -330,7 +337,7 @@ def test_a_version_out_of_range_is_trouble_with_the_command(tmp_path: Path, monk
     requirements.write_text(
         "# tested\n-r other.txt\ntimm>=0.1,<0.2  # old\nnumpy>=1\nplotly>=1; python_version < '3'\n\n"
     )
-    monkeypatch.setattr(doctor.versions, "REQUIREMENTS", requirements)
+    monkeypatch.setattr(versions, "REQUIREMENTS", requirements)
     report = examine()
     assert names_of(report) == ["timm"]
     assert "plotly" not in part(report, "Versions")
@@ -339,10 +346,10 @@ def test_a_version_out_of_range_is_trouble_with_the_command(tmp_path: Path, monk
 
 def test_without_requirements_and_an_installed_lab_the_section_is_one_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     def not_installed(name: str) -> list[str]:
-        raise doctor.versions.metadata.PackageNotFoundError(name)
+        raise versions.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(doctor.versions, "REQUIREMENTS", Path("/nowhere/requirements.txt"))
-    monkeypatch.setattr(doctor.versions.metadata, "requires", not_installed)
+    monkeypatch.setattr(versions, "REQUIREMENTS", Path("/nowhere/requirements.txt"))
+    monkeypatch.setattr(versions.metadata, "requires", not_installed)
     assert names_of(examine()) == ["versions"]
 
 
@@ -357,8 +364,8 @@ def safetensors(file: Path, numbers: int = 4) -> Path:
 
 
 def test_intact_weights_have_no_problem(tmp_path: Path, root: Path) -> None:
-    assert doctor.weights_problem(root / "assets" / "lab_vit_12x128.safetensors") == ""
-    assert doctor.weights_problem(safetensors(tmp_path / "a.safetensors")) == ""
+    assert weights_problem(root / "assets" / "lab_vit_12x128.safetensors") == ""
+    assert weights_problem(safetensors(tmp_path / "a.safetensors")) == ""
 
 
 @pytest.mark.parametrize(
@@ -371,21 +378,21 @@ def test_intact_weights_have_no_problem(tmp_path: Path, root: Path) -> None:
 def test_another_file_has_a_problem(damage: bytes, tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     file.write_bytes(damage)
-    assert "safetensors" in doctor.weights_problem(file)
+    assert "safetensors" in weights_problem(file)
 
 
 def test_intact_truncated_and_missing_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data"
     monkeypatch.setenv("MLAE_LAB_DATA", str(data))
     safetensors(data / "weights" / "vit_tiny.intact" / "model.safetensors")
-    truncated = safetensors(data / "weights" / doctor.PAPER_WEIGHTS / "model.safetensors")
+    truncated = safetensors(data / "weights" / PAPER_WEIGHTS / "model.safetensors")
     truncated.write_bytes(truncated.read_bytes()[:-1])
     (data / "weights" / "empty").mkdir()
     report = examine()
     findings = part(report, "Weights and data")
     assert findings["weights vit_tiny.intact"].state == "good"
     assert findings["weights empty"].state == "note"
-    assert names_of(report) == [f"weights {doctor.PAPER_WEIGHTS}"]
+    assert names_of(report) == [f"weights {PAPER_WEIGHTS}"]
     assert "mlae_lab fetch" in report.troubles[0].cure
     assert "the paper's weights" not in findings
 
@@ -393,8 +400,8 @@ def test_intact_truncated_and_missing_weights(tmp_path: Path, monkeypatch: pytes
 def test_damaged_assets_are_trouble(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assets = tmp_path / "assets"
     shutil.copytree(root / "assets", assets)
-    monkeypatch.setattr(doctor.weights, "ASSETS", assets)
-    monkeypatch.setattr(doctor.weights.bundled, "ASSETS", assets)
+    monkeypatch.setattr(weights_section, "ASSETS", assets)
+    monkeypatch.setattr(weights_section.bundled, "ASSETS", assets)
     assert examine().troubles == ()
     (assets / "digits.npz").write_bytes((assets / "digits.npz").read_bytes()[:1000])
     with (assets / "lab_vit_12x128.safetensors").open("ab") as file:
@@ -405,7 +412,7 @@ def test_damaged_assets_are_trouble(tmp_path: Path, root: Path, monkeypatch: pyt
     assert all(str(assets) in f.cure for f in troubles)
 
 
-def test_tasks_and_own_images_that_are_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tasks_with_a_folder_and_own_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "data"
     monkeypatch.setenv("MLAE_LAB_DATA", str(data))
     make_vtab(data / "vtab-1k", "svhn")
@@ -413,8 +420,8 @@ def test_tasks_and_own_images_that_are_ready(tmp_path: Path, monkeypatch: pytest
     (data / "own" / os.fsdecode(b"b\xffd")).mkdir()
     report = examine()
     findings = part(report, "Weights and data")
-    assert findings["Natural tasks"].value == "1 of 7 ready: svhn"
-    assert findings["FGVC tasks"].value == "0 of 5 ready"
+    assert findings["Natural tasks"].value == "1 of 7 have a folder: svhn"
+    assert findings["FGVC tasks"].value == "0 of 5 have a folder"
     assert findings["own images"].value.startswith("own:birds")
     "\n".join(report.lines()).encode()  # a lone surrogate in a name must not break a terminal
     assert "MLAE_LAB_DATA" in findings["data folder"].value
@@ -472,7 +479,7 @@ def test_a_data_folder_that_is_a_file(below: str, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(("free", "state"), [(10**10, "good"), (10**9, "note"), (10**8, "trouble")])
 def test_free_space_on_the_disk(free: int, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr(doctor.disk.shutil, "disk_usage", lambda path: usage._replace(free=free))
+    monkeypatch.setattr(disk_section.shutil, "disk_usage", lambda path: usage._replace(free=free))
     finding = part(examine(), "Disk")["free for store and data folder"]
     assert finding.state == state
     assert (state == "good") == (not finding.cure)
@@ -555,7 +562,7 @@ def test_a_damaged_database_is_reported_and_the_cure_works(store: RunStore, tmp_
     if shutil.which("sqlite3"):
         saved = tmp_path / "saved" / "lab.sqlite"
         saved.parent.mkdir()
-        subprocess.run(doctor.RESCUE, shell=True, check=True, capture_output=True, cwd=file.parent)
+        subprocess.run(store_section.RESCUE, shell=True, check=True, capture_output=True, cwd=file.parent)
         shutil.move(file.with_name("new.sqlite"), saved)
         rescued = RunStore(saved.parent)
         assert rescued.trouble() is None
@@ -583,6 +590,20 @@ def test_a_database_that_cannot_be_opened(tmp_path: Path) -> None:
     assert report.troubles[0].cure == "choose a writable folder"
 
 
+def test_a_store_of_an_earlier_lab_is_not_migrated(tmp_path: Path) -> None:
+    with zipfile.ZipFile(Path(__file__).parent / "old" / "store_0_5_1.zip") as archive:
+        archive.extractall(tmp_path)
+    folder = tmp_path / "store"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    report = examine(folder)
+    assert part(report, "Store")["schema"].value == "5: this version migrates it when it opens it"
+    assert part(report, "Store")["schema"].state == "note"
+    assert part(report, "Runs")["runs"].value == "not examined: the store is of an earlier version"
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert len(RunStore(folder).runs()) == 9
+    assert part(examine(folder), "Store")["schema"].state == "good"
+
+
 def test_a_store_of_a_newer_lab(store: RunStore) -> None:
     with store._connection(write=True) as db:
         db.execute("PRAGMA user_version=99")
@@ -593,7 +614,7 @@ def test_a_store_of_a_newer_lab(store: RunStore) -> None:
 
 
 def test_a_file_system_without_locks(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert doctor.supports_locks(store.folder)
+    assert store_section.supports_locks(store.folder)
     monkeypatch.setattr(locks.fcntl, "flock", lambda file, how: None)  # accepts every lock, as some file systems do
     report = examine()
     assert names_of(report) == ["locks"]
@@ -603,7 +624,7 @@ def test_a_file_system_without_locks(store: RunStore, monkeypatch: pytest.Monkey
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(locks.fcntl, "flock", refused)
-    assert not doctor.supports_locks(store.folder)
+    assert not store_section.supports_locks(store.folder)
     assert not list(store.folder.glob(".locks-*"))
 
 
@@ -611,7 +632,7 @@ def test_a_folder_that_cannot_be_written(store: RunStore, monkeypatch: pytest.Mo
     def refused(dir: Path) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(doctor.folders.tempfile, "TemporaryFile", refused)
+    monkeypatch.setattr(folders.tempfile, "TemporaryFile", refused)
     report = examine()
     assert "folder" in names_of(report)
     assert "Read-only file system" in part(report, "Store")["folder"].value
@@ -619,8 +640,8 @@ def test_a_folder_that_cannot_be_written(store: RunStore, monkeypatch: pytest.Mo
 
 def test_a_large_database_is_read_only_by_a_deep_examination(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     run_with_steps(store, 10)
-    monkeypatch.setattr(doctor.store, "LARGE_DATABASE", 1000)
-    monkeypatch.setattr(doctor.store, "LARGE_WAL", -1)
+    monkeypatch.setattr(store_section, "LARGE_DATABASE", 1000)
+    monkeypatch.setattr(store_section, "LARGE_WAL", -1)
     report = examine()
     assert part(report, "Store")["health"].state == "note"
     assert "write-ahead log" in part(report, "Store")

@@ -32,6 +32,9 @@ def words(path: str, text: str) -> list[tuple[int, str]]:
         ('def f():\n    """Memory, at the\n    least."""', 2, "at the least"),
         ('x = ("gone without "\n     "a result")\n', 1, "gone without"),
         ("# it goes\n# on with the queue\n", 1, "goes on"),
+        ('rows = [{"put_away": 1}]', 1, "put_away"),
+        ('x = 1\nrow["told_step"] += 1', 2, "told_step"),
+        ("# it waits with\n# patience", 2, "patience"),
         ('raise ValueError(f"x is {taken} for y, and cat is taken for dog")', 1, "taken for"),
     ],
 )
@@ -50,6 +53,9 @@ def test_python(source: str, line: int, word: str) -> None:
         ("x.css", ".lb-beside { color: red }", 1, "lb-beside"),
         ("x.html", '<p class="a picture">b</p>', 1, "picture"),
         ("x.html", "<p>\nbeside the layer</p>", 2, "beside"),
+        ("x.toml", 'a = "#beside"\nb = 1  # beside the app', 2, "beside"),
+        ("x.txt", "torch>=2\n# the untold range", 2, "untold"),
+        ("x.yml", "# a picture", 1, "picture"),
         ("x.md", "# Title\n\nOnce more.", 3, "Once more"),
     ],
 )
@@ -72,6 +78,8 @@ def accuracy(correct: int, images: int) -> float:
 '''
     assert check("mlae_lab/x.py", python) == []
     assert check("x.js", "// One of both, found there.\nconst rows = both(one), there_is = 1;\nreturn rows;") == []
+    assert check("x.toml", 'beside = "picture#beside"  # the image') == []
+    assert check("mlae_lab/x.py", 'rows["one"] = {"found": 1}') == []
     assert check("x.css", ".image.single { color: red }") == []
     assert check("docs/x.md", "Choose one of both; the run continues next to its baseline.") == []
 

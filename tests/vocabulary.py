@@ -1,8 +1,9 @@
 """The vocabulary check: `python -m tests.vocabulary [--summary] [FILE ...]`.
 
 It reports words that this project does not use, each with the term to use in its place: in names (Python and JavaScript
-definitions, classes of style sheets), and in prose (strings, docstrings, comments, HTML, Markdown). It prints one line
-for each, `file:line: word -> better word`, and exits with 1 if there is any. CONTRIBUTING.md says when to add a word.
+definitions, keys of Python dictionaries, classes of style sheets), and in prose (strings, docstrings, comments, HTML,
+Markdown, comments of configuration files). It prints one line for each, `file:line: word -> better word`, and exits
+with 1 if there is any. CONTRIBUTING.md says when to add a word.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-SUFFIXES = {".py", ".js", ".ts", ".css", ".html", ".md"}
+CONFIGURATION = {".toml", ".txt", ".yml", ".yaml", ".cff"}  # of these only the comments are checked
+SUFFIXES = {".py", ".js", ".ts", ".css", ".html", ".md", *CONFIGURATION}
 SELF = {"tests/vocabulary.py", "tests/test_vocabulary.py"}  # they contain the words
 
 # Parts of a name, after splitting it at underscores and capitals; "last_word" stands for two parts in a row.
@@ -39,6 +41,10 @@ PARTS = {
     "mend": "repair",
     "beside": "compared, reference",
     "manieth": "stride",
+    "put_away": "archived",
+    "bring_back": "restore",
+    "take_in": "import",
+    "null_line": "random_baseline",
 }
 
 # Whole names: of locals, arguments, attributes and functions.
@@ -70,6 +76,10 @@ PHRASES = {
     r"pictures?": "image",
     r"parcels?": "archive file",
     r"untold": "pending",
+    r"told steps?": "recorded step",
+    r"pulses?": "heartbeat",
+    r"patience": "timeout",
+    r"lasting": "durable",
     r"last words?": "exit record",
     r"(?:in|whose|their|its|his|her|a|next) turns?": "queue order, queue position",
     r"without a word": "without reporting a result",
@@ -92,7 +102,11 @@ PHRASES = {
     r"as sure as right": "calibration",
     r"% right": "accuracy, correct",
     r"(?:parameters|numbers) that learn": "trainable parameters",
-    r"null line": "random baseline",
+    r"(?:null line|(?:what )?nothing in common would show)": "random baseline",
+    r"not known yet": "estimated time, estimated memory",
+    r"starts? of λ": "initial λ",
+    r"the other one": "baseline, second run",
+    r"(?:look|looks|looked|looking) again": "refresh",
     r"command that does the same": "equivalent command",
     r"(?:experts? drawn|drawn experts?|draws none)": "active experts",
     r"(?:random|hundred) draws": "samples",
@@ -106,7 +120,7 @@ PHRASES = {
 # Legitimate uses, by file: names of earlier versions that the project still reads. In Python, an assignment to a name
 # with OLD in it is exempt without an entry.
 ALLOWED: dict[str, set[str]] = {
-    "CHANGELOG.md": {"parcel", "pictures", "untold"},
+    "CHANGELOG.md": {"parcel", "picture", "pictures", "untold"},
     "LOG.md": {"pictures"},
     "docs/commands.md": {"picture", "pictures"},
     "mlae_lab/analysis/robustness.py": {"robust"},
@@ -114,7 +128,7 @@ ALLOWED: dict[str, set[str]] = {
     "mlae_lab/runs/schema.py": {"parcel", "pulse"},
     "tests/data/test_cache.py": {"pictures"},
     "tests/old/README.md": {"untold"},
-    "tests/old/test_store_0_5_1.py": {"untold"},
+    "tests/old/test_store_0_5_1.py": {"pulse", "untold"},
 }
 # History is not rewritten: of these sections only the headings are checked.
 HISTORY = {"LOG.md": "2026-11-26", "CHANGELOG.md": "0.5.1"}
@@ -156,11 +170,15 @@ def check(path: str, text: str) -> list[Finding]:
     if suffix == ".py":
         exempt = _old_tables(text)
         names, prose = _python_names(text), _python_prose(text)
+    elif suffix in CONFIGURATION:
+        exempt, names, prose = set(), (), ((1, _comments(text)),)
     else:
         exempt = set()
         names = _script_names(text) if suffix in (".js", ".ts") else _style_names(text) if suffix != ".md" else ()
         prose = _recent(path, text) if suffix == ".md" else ((1, text),)
     findings = [Finding(path, line, name, better) for line, name in names for better in _name_terms(name)]
+    if suffix == ".py":  # as data a word such as "one" may stand for anything: only the parts are checked
+        findings += [Finding(path, line, key, better) for line, key in _keys(text) for better in _part_terms(key)]
     for line, passage in prose:
         for match in _PHRASE.finditer(passage):
             at = line + passage.count("\n", 0, match.start())
@@ -183,6 +201,10 @@ def _name_terms(name: str) -> Iterator[str]:
     bare = name.lstrip("_")
     if bare in NAMES:
         yield NAMES[bare]
+    yield from _part_terms(name)
+
+
+def _part_terms(name: str) -> Iterator[str]:
     joined = "_" + "_".join(_split(name)) + "_"
     for part, better in PARTS.items():
         if f"_{part}_" in joined:
@@ -214,6 +236,15 @@ def _python_names(text: str) -> Iterator[tuple[int, str]]:
                 yield node.lineno, name
             case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
                 yield from ((node.lineno, alias.asname) for alias in aliases if alias.asname)
+
+
+def _keys(text: str) -> Iterator[tuple[int, str]]:
+    """Keys of dictionaries that read like names."""
+    for node in ast.walk(ast.parse(text)):
+        keys = node.keys if isinstance(node, ast.Dict) else [node.slice] if isinstance(node, ast.Subscript) else ()
+        for key in keys:
+            if isinstance(key, ast.Constant) and isinstance(key.value, str) and key.value.isidentifier():
+                yield key.lineno, key.value
 
 
 def _python_prose(text: str) -> Iterator[tuple[int, str]]:
@@ -259,6 +290,11 @@ def _style_names(text: str) -> Iterator[tuple[int, str]]:
     for match in _STYLE.finditer(text):
         line = text.count("\n", 0, match.start()) + 1
         yield from ((line, name) for names in filter(None, match.groups()) for name in names.split())
+
+
+def _comments(text: str) -> str:
+    """The comments of a configuration file, each on its line."""
+    return "\n".join("".join(re.findall(r"(?:^|\s)#+(?=\s)(.*)", line)) for line in text.splitlines())
 
 
 def _recent(path: str, text: str) -> Iterator[tuple[int, str]]:

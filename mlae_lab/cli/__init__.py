@@ -1,7 +1,8 @@
 """The command line. A button of the app and its command do the same thing.
 
-Exit status: 0 success; 1 a run failed or was lost; 2 an invalid request (one sentence on standard error, nothing
-written); 130 after Ctrl-C. With --json the last line of standard output is one JSON object.
+Exit status: 0 success; 1 a run failed or was lost, or the doctor found a problem; 2 an invalid request (one sentence on
+standard error, nothing written). After Ctrl-C: 130, but 0 if the command was only following runs, which continue, and 1
+from `fetch`. With --json the last line of standard output is one JSON object.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from mlae_lab import doctor, network
+from mlae_lab import PROGRAM, doctor, network
 from mlae_lab.cli import diversity, errors, fetching, library, maps, race, repeats, runs, similarity, whatif
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.output import UsageError, current_owner, folder_of, print_json, print_result, store_of
 from mlae_lab.cli.renamed import refuse_old_names
-from mlae_lab.cli.settings import add_run_options, config_of
+from mlae_lab.cli.settings import TASK_HELP, add_run_options, config_of
 from mlae_lab.core import catalog, paper
 from mlae_lab.core.budget import budget
+from mlae_lab.core.catalog import Group
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import paper_patterns
@@ -58,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="mlae_lab", description="MLAE Lab: masked LoRA experts on a frozen vision transformer.")
+    parser = _Parser(prog=PROGRAM, description="MLAE Lab: masked LoRA experts on a frozen vision transformer.")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
 
     def command(
@@ -76,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     command("tasks", _tasks, "list the 24 tasks of the paper, the bundled tasks and your own")
     command("masks", _masks, "list the 16 masks of the paper with plan, parameters and published score")
     train = command("train", _train, "enqueue a run and follow it", store=True)
-    train.add_argument("--task", required=True, metavar="T")
+    train.add_argument("--task", required=True, metavar="T", help=TASK_HELP)
     add_mask_options(train)
     add_run_options(train)
     train.add_argument("--detach", action="store_true", help="print the run's id and return at once")
@@ -100,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     app.add_argument(
         "--host",
         metavar="ADDRESS",
-        help="default: this machine only; a network address requires a password",
+        help="default: this machine only; a network address always requires a password",
     )
     doctor = command("doctor", _doctor, "check devices, versions, data, disk and store", store=True)
     doctor.add_argument("--deep", action="store_true", help="also load torch and try every device (takes seconds)")
@@ -128,9 +130,10 @@ def _tasks(args: argparse.Namespace) -> int:
     for row in rows:
         values = [row["paper_drop_rate"], row["paper_coefficient_init"], row["paper_accuracy"]]
         reported = "" if values[-1] is None else ", ".join("–" if value is None else str(value) for value in values)
+        state = "missing" if not row["ready"] else "bundled" if row["group"] == Group.BUNDLED.value else "folder"
         print(
             f"{row['task']:<24}{row['group']:<13}{row['classes']:>7}{row['train']:>8}{row['val']:>7}{row['test']:>8}"
-            f"   {'ready' if row['ready'] else 'missing'}  {reported}"
+            f"   {state:<9}{reported}".rstrip()
         )
     return 0
 

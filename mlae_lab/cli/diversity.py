@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from mlae_lab.cli.output import UsageError, current_owner, print_result, store_of
+from mlae_lab.cli.output import UsageError, current_owner, print_json, print_result, store_of
 from mlae_lab.cli.runs import follow, print_failures
-from mlae_lab.cli.settings import add_run_options, config_of
+from mlae_lab.cli.settings import TASK_HELP, add_run_options, config_of
 from mlae_lab.core.patterns import EXPERTS, dense
 from mlae_lab.runs import diversity
 from mlae_lab.runs.diversity import Experiment, Result
@@ -22,7 +22,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser = command(
         "diversity", _diversity, 'run the experiment "does masking make experts less similar?"', store=True
     )
-    parser.add_argument("--task", default=TASK, metavar="T", help="default: %(default)s")
+    parser.add_argument("--task", default=TASK, metavar="T", help=f"{TASK_HELP} (default: %(default)s)")
     parser.add_argument("--experts", type=int, default=EXPERTS, metavar="E", help="experts per layer")
     rates = ",".join(f"{rate:g}" for rate in diversity.RATES)
     parser.add_argument("--rates", default=rates, metavar="P,P,…", help="drop probabilities, each from 0 to 0.9")
@@ -41,10 +41,9 @@ def _diversity(args: argparse.Namespace) -> int:
     if args.report:
         return _report(args, store, experiment)
     runs = diversity.launch(store, experiment, current_owner())
+    launched = {"runs": [run.id for run in runs.values()], "command": experiment.command()}
     if args.detach:
-        return print_result(
-            args, {"runs": [run.id for run in runs.values()], "command": experiment.command()}, f"{len(runs)} runs"
-        )
+        return print_result(args, launched, f"{len(runs)} runs")
     try:
         for number, ((arm, rate, seed), run) in enumerate(runs.items(), 1):
             print(
@@ -56,7 +55,7 @@ def _diversity(args: argparse.Namespace) -> int:
             "\nthe runs continue without this terminal; the same command with --report reports what is known",
             flush=True,
         )
-        return 0
+        return print_json(launched) if args.json else 0
     status = print_failures(store, list(runs.values()), log_lines=10)
     _report(args, store, experiment)
     return status

@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Callable
 
+from mlae_lab import PROGRAM
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.output import (
     UsageError,
@@ -56,7 +57,7 @@ def _list(args: argparse.Namespace) -> int:
     store = find_store(args)
     rows = [_row(store, entry) for entry in store.plans()] if store else []
     if not rows:
-        text = f"no saved mask in {folder_of(args)} yet: `mlae_lab library save NAME --mask hourglass` saves one"
+        text = f"no saved mask in {folder_of(args)} yet: `{PROGRAM} library save NAME --mask hourglass` saves one"
     else:
         text = "\n".join(
             f"{row['name']:<48}  {row['kind']:<10}  {row['experts']:>4} experts  {row['code']}" for row in rows
@@ -86,7 +87,7 @@ def _named(args: argparse.Namespace) -> tuple[RunStore, SavedPlan]:
     store, name = find_store(args), plan_name(args.name)
     entry = next((e for e in (store.plans() if store else []) if e.name.lower() == name.lower()), None)
     if store is None or entry is None:
-        raise UsageError(f"no saved mask is called {name!r}: `mlae_lab library` lists them")
+        raise UsageError(f"no saved mask is called {name!r}: `{PROGRAM} library` lists them")
     check_owner(args, store, entry.owner, f"the mask {entry.name!r}")
     return store, entry
 

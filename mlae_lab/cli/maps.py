@@ -12,6 +12,7 @@ import numpy as np
 
 from mlae_lab.cli.output import UsageError, print_result, run_command, store_with_run
 from mlae_lab.cli.queries import query_run
+from mlae_lab.core.expert_state import row_named
 from mlae_lab.data import overlay
 from mlae_lab.data.overlay import Row
 from mlae_lab.files import replacing, write_whole
@@ -35,7 +36,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         metavar="N|FILE",
         help="1 to 12 images: indices into the evaluation split from 0, or image files",
     )
-    parser.add_argument("--layer", type=int, default=None, metavar="L", help="from 1; default: the last with experts")
+    parser.add_argument("--layer", metavar="L", help="its label, such as 3 or 3.fc1 (default: the last with experts)")
     parser.add_argument(
         "--out", type=Path, default=None, metavar="FILE", help="write all maps as a .png or .svg sheet, or as .json"
     )
@@ -53,10 +54,13 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _activation(args: argparse.Namespace) -> int:
-    answer = query_run(store_with_run(args), args.run, "activation", {"by": args.by, "images": args.images})
+    store = store_with_run(args)
+    answer = query_run(store, args.run, "activation", {"by": args.by, "images": args.images})
+    labels = store.run(args.run).config.plan.row_labels
     lines = [f"contribution, mean over {answer['images']} images: ‖λ b aᵀx‖ / ‖Wx + bias‖"]
     if args.by == "layer":
-        lines += [f"layer {number:2d}  {_cells(row)}" for number, row in enumerate(answer["canvas"], 1)]
+        width = max(map(len, labels))
+        lines += [f"layer {label:>{width}}  {_cells(row)}" for label, row in zip(labels, answer["canvas"], strict=True)]
     else:
         names = answer["classes"]
         if args.by == "image":
@@ -66,7 +70,7 @@ def _activation(args: argparse.Namespace) -> int:
             known = [(v, r, c) for r, row in enumerate(canvas) for c, v in enumerate(row) if v is not None]
             if known:
                 value, row, column = max(known)
-                lines.append(f"{name}: largest in layer {row + 1}, expert {column + 1}, {value:.4f}")
+                lines.append(f"{name}: largest in layer {labels[row]}, expert {column + 1}, {value:.4f}")
     return print_result(args, {"run": args.run, **answer}, "\n".join(lines))
 
 
@@ -75,9 +79,12 @@ def _attention(args: argparse.Namespace) -> int:
         raise UsageError(f"--out is {args.out}: its name must end in {', '.join(KINDS)}")
     images = [image_argument(word) for word in args.image]
     store = store_with_run(args)
-    answer = query_run(store, args.run, "attention", {"images": images, "layer": args.layer})
+    plan = store.run(args.run).config.plan
+    row = None if args.layer is None else row_named(plan, args.layer, f"--layer {args.layer}")
+    answer = query_run(store, args.run, "attention", {"images": images, "layer": row if row is None else row + 1})
     answer.pop("private", None)
-    lines = [f"layer {answer['layer']}, {answer['target']}, {len(answer['experts'])} experts, patches {answer['grid']}"]
+    label = plan.row_labels[answer["layer"] - 1]
+    lines = [f"layer {label}, {answer['target']}, {len(answer['experts'])} experts, patches {answer['grid']}"]
     lines += [answer[name] for name in ("no_maps", "no_attention", "no_alone") if answer[name]]
     for word, image in zip(args.image, answer["images"], strict=True):
         lines.append(f"{word}: {answer['classes'][image['predicted']]}, {100 * image['confidence']:.1f} %")
@@ -95,6 +102,7 @@ def _attention(args: argparse.Namespace) -> int:
 def _predict(args: argparse.Namespace) -> int:
     images = [image_argument(word) for word in args.image]
     store, answers, lines = store_with_run(args), [], []
+    labels = store.run(args.run).config.plan.row_labels
     for word, image in zip(args.image, images, strict=True):
         answer = query_run(store, args.run, "predict", {"image": image})
         answer.pop("private", None)
@@ -102,7 +110,9 @@ def _predict(args: argparse.Namespace) -> int:
         classes = answer["classes"]
         lines.append(f"{word}: " + _top_classes(classes, [(t["probability"], t["class"]) for t in answer["top"]]))
         lines.append("  nearest: " + ", ".join(f"{classes[n['truth']]} {n['cosine']:.3f}" for n in answer["nearest"]))
-        flips = [f"layer {w['layer']} → {classes[w['class']]}" for w in answer["without_layer"] if w["flips"]]
+        flips = [
+            f"layer {labels[w['layer'] - 1]} → {classes[w['class']]}" for w in answer["without_layer"] if w["flips"]
+        ]
         if answer["without_layer"]:
             lines.append("  flips without the experts of: " + (", ".join(flips) or "no layer"))
         if args.off or args.scale != 1.0:

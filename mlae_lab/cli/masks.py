@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from mlae_lab import PROGRAM
 from mlae_lab.cli.output import UsageError
 from mlae_lab.core import catalog
 from mlae_lab.core.defaults import FIRST_RUN
@@ -97,6 +98,6 @@ def _read_plan(name: str) -> MaskPlan:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"the plan file {name} cannot be read ({error}): name a JSON file with a plan from `mlae_lab masks --json`"
+            f"the plan file {name} cannot be read ({error}): name a JSON file with a plan from `{PROGRAM} masks --json`"
         ) from None
     return MaskPlan.from_json(text)

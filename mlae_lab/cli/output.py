@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from mlae_lab import PROGRAM
 from mlae_lab.errors import LabError
 from mlae_lab.locations import default_store
 from mlae_lab.runs import paths
@@ -60,7 +61,7 @@ def store_with_run(args: argparse.Namespace) -> RunStore:
     store = find_store(args)
     if store is None:
         raise UsageError(
-            f"run {args.run[:60]!r} is not in {folder_of(args)}: there is no store yet; `mlae_lab runs --store DIR` "
+            f"run {args.run[:60]!r} is not in {folder_of(args)}: there is no store yet; `{PROGRAM} runs --store DIR` "
             "lists the runs of another store"
         )
     return store

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from mlae_lab.cli.masks import add_masks_options, plans_of
 from mlae_lab.cli.output import current_owner, print_result, store_of
 from mlae_lab.cli.runs import follow_all, print_failures
-from mlae_lab.cli.settings import add_run_options, config_of
+from mlae_lab.cli.settings import TASK_HELP, add_run_options, config_of
 from mlae_lab.runs import race
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.race import Race
@@ -19,7 +19,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add `race`. command: creates a subparser."""
     parser = command("race", _race, "train 2 to 8 masks with equal settings", store=True)
     parser.set_defaults(method="mlae")
-    parser.add_argument("--task", required=True, metavar="T")
+    parser.add_argument("--task", required=True, metavar="T", help=TASK_HELP)
     add_masks_options(parser)
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="1 to 3 seeds, starting with --seed")
     add_run_options(parser, without=("method",))
@@ -54,7 +54,7 @@ def _print_summary(args: argparse.Namespace, store: RunStore, runs: list[Run], l
     }  # fmt: skip
     lines = [
         f"{row['rank'] or '-':>2}  {row['name']:<32}"
-        + ("" if row["accuracy"] is None else f"{row['accuracy']:5.1f} %   {row['words']}")
+        + ("" if row["accuracy"] is None else f"{row['accuracy']:5.1f} %   {row['distance']}")
         for row in sorted(result["masks"], key=lambda row: row["rank"] or len(runs) + 1)
     ]
     print_result(args, result, "\n".join([*lines, standings.verdict, link]))
@@ -77,7 +77,7 @@ def _rows(standings: Race) -> list[dict]:
                 "runs": {str(seed): run.id for seed, run in sorted(lane.runs.items())},
                 "rank": entry.rank if entry else None, "accuracy": entry.accuracy if entry else None,
                 "behind": behind_fields,
-                "words": standings.distance(entry) if entry else "not placed",
+                "distance": standings.distance(entry) if entry else "not placed",
             }
         )  # fmt: skip
     return rows

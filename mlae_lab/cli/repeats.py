@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from mlae_lab.cli.output import current_owner, print_result, run_command, store_with_run
+from mlae_lab import PROGRAM
+from mlae_lab.cli.output import current_owner, print_json, print_result, run_command, store_with_run
 from mlae_lab.cli.runs import follow_all, print_failures
 from mlae_lab.runs import repeats
 from mlae_lab.runs.store import Run, RunStore
@@ -24,16 +25,17 @@ def _repeats(args: argparse.Namespace) -> int:
     runs: list[Run] = []
     if args.seeds is not None:
         runs = repeats.launch_repeats(store, run.id, args.seeds, current_owner())
+        launched = {"runs": [r.id for r in runs]}
         if args.detach:
-            return print_result(args, {"runs": [r.id for r in runs]}, "\n".join(r.id for r in runs))
+            return print_result(args, launched, "\n".join(launched["runs"]))
         try:
             follow_all(store, runs)
         except KeyboardInterrupt:
             print(
-                f"\nthe runs continue without this terminal: `mlae_lab repeats {run.id}` reports their result",
+                f"\nthe runs continue without this terminal: `{PROGRAM} repeats {run.id}` reports their result",
                 flush=True,
             )
-            return 0
+            return print_json(launched) if args.json else 0
     return _print_summary(args, store, run, runs)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mlae_lab import PROGRAM
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.output import (
     UsageError,
@@ -33,7 +34,8 @@ from mlae_lab.runs.report import report, state
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 
-_NO_RUNS = "no runs in {} yet: `mlae_lab train --task digits` starts one"
+_NO_RUNS = f"no runs in {{}} yet: `{PROGRAM} train --task digits` starts one"
+_NONE_ARCHIVED = "no archived runs in {}"
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -88,7 +90,10 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
 def _runs(args: argparse.Namespace) -> int:
     store = find_store(args) if args.run is None else store_with_run(args)
     if store is None:
-        return print_result(args, {"runs": []}, _NO_RUNS.format(folder_of(args)))
+        folder = folder_of(args)
+        if args.archived:
+            return print_result(args, {"archived": []}, _NONE_ARCHIVED.format(folder))
+        return print_result(args, {"runs": []}, _NO_RUNS.format(folder))
     supervisor.ensure(store)
     if args.archived:
         return _archived(args, store)
@@ -135,7 +140,7 @@ def _archived(args: argparse.Namespace, store: RunStore) -> int:
         raise UsageError("`runs --archived` lists all archived runs and takes no RUN: leave one of the two out")
     rows = [
         {
-            "run": entry.id, "put_away": entry.time, "bytes": entry.bytes, "owner": entry.owner or None,
+            "run": entry.id, "archived": entry.time, "bytes": entry.bytes, "owner": entry.owner or None,
             "task": entry.task or None, "status": entry.status and entry.status.value, "trouble": entry.trouble or None,
         }
         for entry in archive_file.archived(store)
@@ -144,7 +149,7 @@ def _archived(args: argparse.Namespace, store: RunStore) -> int:
         f"{row['run']}  {row['trouble'] or (row['status'] + ', ' + row['task'])}  {format_bytes(row['bytes'])}"
         for row in rows
     ]
-    return print_result(args, {"archived": rows}, "\n".join(lines) or f"no archived runs in {store.folder}")
+    return print_result(args, {"archived": rows}, "\n".join(lines) or _NONE_ARCHIVED.format(store.folder))
 
 
 def follow(store: RunStore, run: Run) -> Run:
@@ -213,8 +218,8 @@ def follow_to_end(args: argparse.Namespace, store: RunStore, run: Run) -> int:
         run = follow(store, run)
     except KeyboardInterrupt:
         print(
-            f"\nrun {run.id} continues without this terminal: `mlae_lab runs {run.id}` shows it, "
-            f"`mlae_lab stop {run.id}` stops it"
+            f"\nrun {run.id} continues without this terminal: `{PROGRAM} runs {run.id}` shows it, "
+            f"`{PROGRAM} stop {run.id}` stops it"
         )
         return print_json({"run": run.id, "status": store.run(run.id).status.value}) if args.json else 0
     result = report(store, run)
@@ -282,13 +287,14 @@ def _pair(args: argparse.Namespace) -> int:
     store, run = _existing_run(args)
     plan = plan_of(args, run.config.backbone)
     runs = pairs.launch_pair(store, run.id, plan, args.seeds, current_owner())
+    launched = {"runs": [r.id for r in runs]}
     if args.detach:
-        return print_result(args, {"runs": [r.id for r in runs]}, "\n".join(r.id for r in runs))
+        return print_result(args, launched, "\n".join(launched["runs"]))
     try:
         follow_all(store, runs)
     except KeyboardInterrupt:
-        print(f"\nthe runs continue without this terminal: `mlae_lab compare {runs[0].id} {runs[1].id}` compares them")
-        return 0
+        print(f"\nthe runs continue without this terminal: `{PROGRAM} compare {runs[0].id} {runs[1].id}` compares them")
+        return print_json(launched) if args.json else 0
     status = print_failures(store, runs)
     return max(status, _print_difference(args, store, runs[0], runs[1]))
 

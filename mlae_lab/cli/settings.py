@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Collection
 from pathlib import Path
 
+from mlae_lab import PROGRAM
 from mlae_lab.cli.output import UsageError
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
@@ -13,6 +14,8 @@ from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.settings import Setting, settings_of
 from mlae_lab.data.tasks import located
 from mlae_lab.locations import weights_file
+
+TASK_HELP = "a name that `tasks` lists, or `own` with --data DIR"
 
 
 def add_run_options(
@@ -53,12 +56,14 @@ def config_of(args: argparse.Namespace, plan: MaskPlan) -> RunConfig:
         plan: The mask.
 
     Raises:
-        UsageError: The weights are not on this machine.
+        UsageError: The weights are not on this machine, or `own` comes without a folder.
         ConfigError, CatalogError, DataError: A value is not legal, a name is unknown, the images cannot be used.
     """
     values = {setting.name: getattr(args, setting.name) for setting in settings_of(RunConfig) if setting.option}
     values["weights"] = _weights(args.weights, args.backbone)
     task = args.task
+    if task == "own" and not args.data:
+        raise UsageError("--task own needs --data DIR: name a folder with one subfolder of images for each class")
     if args.data:
         folder = Path(args.data)
         task = f"own:{folder.absolute().name}" if task == "own" else task
@@ -79,7 +84,7 @@ def _weights(named: str, backbone: str) -> str:
     entry = catalog.backbone(backbone)
     if entry.needs_file and not weights_file(entry.name).is_file():
         raise UsageError(
-            f"the weights of {entry.name} are not on this machine: fetch them with `mlae_lab fetch {entry.name}`, "
+            f"the weights of {entry.name} are not on this machine: fetch them with `{PROGRAM} fetch {entry.name}`, "
             f"put timm's model.safetensors at {weights_file(entry.name)}, or name a file with --weights"
         )
     return ""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
 
+from mlae_lab import PROGRAM
 from mlae_lab.core.backbones import DEFAULT_BACKBONE, FEATURED, Backbone, CatalogError, backbone
 
 __all__ = [
@@ -151,4 +152,4 @@ def task(name: str) -> Task:
         return Task(own[0], own[1], Group.OWN, 0, 0, 0, 0, "Which of your classes?", "your own images", "yours")
     names = [entry.name for entry in TASKS]
     near = get_close_matches(_plain(name), names, 3, 0.5) or [e.name for e in TASKS if e.bundled]
-    raise CatalogError(f"{name!r} is not a task: try {', '.join(near)}, or see all {len(names)} with `mlae_lab tasks`")
+    raise CatalogError(f"{name!r} is not a task: try {', '.join(near)}, or see all {len(names)} with `{PROGRAM} tasks`")

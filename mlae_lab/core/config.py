@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mlae_lab import PROGRAM
 from mlae_lab.core import catalog
 from mlae_lab.core.patterns import dense
 from mlae_lab.core.plan import MaskPlan
@@ -343,9 +344,7 @@ class RunConfig:
     def command(self) -> str:
         """The equivalent command line."""
         mask = [f"--mask '{self.plan.code}'"] if self.method == "mlae" else []
-        return " ".join(
-            ["python -m mlae_lab train", f"--task {shlex.quote(self.task)}", *mask, *option_arguments(self)]
-        )
+        return " ".join([f"{PROGRAM} train", f"--task {shlex.quote(self.task)}", *mask, *option_arguments(self)])
 
 
 def _values(config: RunConfig) -> dict[str, Any]:

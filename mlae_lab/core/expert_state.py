@@ -119,18 +119,13 @@ def read_off(plan: MaskPlan, text: str) -> tuple[Cell, ...]:
     Raises:
         PlanError: If a word cannot be read or names an expert that the run does not have.
     """
-    rows = {_layer_token(label).lower(): row for row, label in enumerate(plan.row_labels)}
     cells: list[Cell] = []
     for word in filter(None, re.split(r"[,\s]+", text.strip())):
         match = _NAMED.fullmatch(word)
         if match is None:
             raise PlanError(f"{word[:20]!r} names no expert: write L3E2 for expert 2 of layer 3, L4 for all of layer 4")
         name, column = match[1], int(match[2]) - 1 if match[2] else None
-        row = int(name) - 1 if name.isdigit() else rows.get(f"l{name.lower()}", -1)
-        if not 0 <= row < plan.rows:
-            labels = plan.row_labels
-            label_range = f" ({_layer_token(labels[0])} to {_layer_token(labels[-1])})" if " " in labels[0] else ""
-            raise PlanError(f"{word[:40]} names layer {name[:30]}: this run has layers 1 to {plan.rows}{label_range}")
+        row = row_named(plan, name, word)
         if column is not None and not (0 <= column < plan.columns and plan.keep[row][column]):
             columns = ", ".join(str(c + 1) for c, kept in enumerate(plan.keep[row]) if kept) or "none"
             raise PlanError(
@@ -138,6 +133,26 @@ def read_off(plan: MaskPlan, text: str) -> tuple[Cell, ...]:
             )
         cells += [(row, c) for c, kept in enumerate(plan.keep[row]) if kept and column in (None, c)]
     return tuple(cells)
+
+
+def row_named(plan: MaskPlan, name: str, word: str) -> int:
+    """The row of a layer, from 0.
+
+    Args:
+        plan: The mask of the run.
+        name: The layer's label, such as "3" or "3.fc1", or the number of its row, from 1.
+        word: What named the layer, for the message.
+
+    Raises:
+        PlanError: If the run has no such layer.
+    """
+    rows = {_layer_token(label).lower(): row for row, label in enumerate(plan.row_labels)}
+    row = int(name) - 1 if name.isdecimal() else rows.get(_layer_token(name).lower(), -1)
+    if not 0 <= row < plan.rows:
+        labels = plan.row_labels
+        label_range = f" ({_layer_token(labels[0])} to {_layer_token(labels[-1])})" if " " in labels[0] else ""
+        raise PlanError(f"{word[:40]} names layer {name[:30]}: this run has layers 1 to {plan.rows}{label_range}")
+    return row
 
 
 def off_text(plan: MaskPlan, cells: Sequence[Cell]) -> str:

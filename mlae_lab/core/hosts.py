@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mlae_lab import PROGRAM
 from mlae_lab.core import catalog
 from mlae_lab.core.catalog import CatalogError, Group, Task
 
@@ -191,7 +192,7 @@ def _weights(name: str) -> Remote:
         if "vit_" in name:  # clearly meant as a backbone: the catalog's message is more specific
             raise HostError(str(error)) from None
         raise HostError(
-            f"{name[:60]!r} is neither a task nor a backbone with weights to fetch: `mlae_lab tasks` lists the tasks, "
+            f"{name[:60]!r} is neither a task nor a backbone with weights to fetch: `{PROGRAM} tasks` lists the tasks, "
             f"well-known weights are {', '.join(_WEIGHTS)}"
         ) from None
     if not backbone.needs_file:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from mlae_lab import PROGRAM
 from mlae_lab.core import catalog, image_labels
 from mlae_lab.core.catalog import Group, Task
 from mlae_lab.core.config import RunConfig
@@ -156,7 +157,7 @@ def _missing(task: Task, given: Path | None) -> str:
         "train.json, val.json and test.json" if task.group is Group.FGVC else "train800.txt, val200.txt and test.txt"
     )
     return (
-        f"{task.title} ({task.name}) has no data here, in {where}: fetch it with `mlae_lab fetch {task.name}`, name "
+        f"{task.title} ({task.name}) has no data here, in {where}: fetch it with `{PROGRAM} fetch {task.name}`, name "
         f"its folder (with {wanted}) with --data, or choose a bundled task: {bundled}"
     )
 

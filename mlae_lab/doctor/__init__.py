@@ -1,6 +1,7 @@
 """The doctor: the state of this machine and of the lab, its problems and their remedies, in six sections of findings.
 
-It changes nothing: no folder is made, no run is moved, and torch is loaded only on request, in another process.
+It changes nothing: no folder is made, no run is moved, a store of an earlier version is not migrated, and torch is
+loaded only on request, in another process.
 `examine` never raises: a section that cannot be examined is a finding like any other.
 """
 
@@ -9,19 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from mlae_lab import PROGRAM
 from mlae_lab.doctor import devices, disk, runs, store, versions, weights
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, Report, Section, trouble
-from mlae_lab.doctor.machine import memory
-from mlae_lab.doctor.store import RESCUE, supports_locks
 from mlae_lab.doctor.torch_check import TorchReport, check_torch
-from mlae_lab.doctor.weights import PAPER_WEIGHTS, weights_problem
 
-# limits are not exported: each is defined in the module that reads it
-__all__ = [
-    "PAPER_WEIGHTS", "RESCUE", "Finding", "Report", "Section", "TorchReport", "check_torch", "examine", "memory",
-    "supports_locks", "weights_problem",
-]  # fmt: skip
+__all__ = ["Finding", "Report", "Section", "TorchReport", "check_torch", "examine"]
 
 
 def examine(folder: Path | None = None, deep: bool = False, torch: TorchReport | None = None) -> Report:
@@ -53,7 +48,7 @@ def _findings(title: str, part: Callable[[Context], Iterator[Finding]], context:
             trouble(
                 title.lower(),
                 f"this section could not be examined completely: {type(error).__name__}, {error}",
-                "fix what the error names, or report it together with the output of `mlae_lab doctor --json`",
+                f"fix what the error names, or report it together with the output of `{PROGRAM} doctor --json`",
             )
         )
     return tuple(findings)

@@ -21,6 +21,7 @@ class Context:
         torch: An earlier report of torch.
         store: Set by the section Store once it has opened it.
         damaged: Whether the section Store found the database damaged.
+        outdated: Whether an earlier version wrote the store, which is then not opened: opening migrates it.
     """
 
     requested: Path | None
@@ -28,6 +29,7 @@ class Context:
     torch: TorchReport | None
     store: RunStore | None = None
     damaged: bool = False
+    outdated: bool = False
 
     @cached_property
     def folder(self) -> Path:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+from mlae_lab import PROGRAM
 from mlae_lab.core.units import format_bytes
 from mlae_lab.doctor import versions
 from mlae_lab.doctor.context import Context
@@ -51,7 +52,7 @@ def section(context: Context) -> Iterator[Finding]:
         yield trouble("torch", "built without CUDA: runs use the CPU", _install_cuda_build())
     elif report is None:
         yield note(
-            "torch", "not tested", "`mlae_lab doctor --deep` or the button on the Doctor page loads and tests it"
+            "torch", "not tested", f"`{PROGRAM} doctor --deep` or the button on the Doctor page loads and tests it"
         )
     else:
         yield from _torch_findings(report, len(gpus))

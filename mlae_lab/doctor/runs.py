@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from mlae_lab import PROGRAM
 from mlae_lab.core import catalog
 from mlae_lab.core.units import format_bytes
 from mlae_lab.doctor.context import Context
@@ -24,7 +25,12 @@ DAY = 86_400.0
 def section(context: Context) -> Iterator[Finding]:
     """The runs of the store that the section Store has opened."""
     if context.store is None:
-        yield note("runs", "not examined: the store cannot be opened") if context.damaged else good("runs", "none yet")
+        if context.outdated:
+            yield note("runs", "not examined: the store is of an earlier version")
+        elif context.damaged:
+            yield note("runs", "not examined: the store cannot be opened")
+        else:
+            yield good("runs", "none yet")
         return
     try:
         yield from _runs_of(context.store)
@@ -58,7 +64,7 @@ def _runs_of(store: RunStore) -> Iterator[Finding]:
     for run, age in failed[:10]:
         yield note(f"run {run.id}", f"{run.status.value} {_duration(age)} ago: {run.reason or 'reason unknown'}")
     if len(failed) > 10:
-        yield note("more failures", f"{len(failed) - 10} more in the last day: `mlae_lab runs` lists them")
+        yield note("more failures", f"{len(failed) - 10} more in the last day: `{PROGRAM} runs` lists them")
     ahead = [run.id for run in runs if run.started is not None and run.started > now + 5]
     if ahead:
         yield note(
@@ -100,10 +106,10 @@ def _supervisor(store: RunStore, queued: int, active: int) -> Finding:
         return trouble(
             "supervisor",
             f"not running, and {queued} run{'s are' if queued != 1 else ' is'} queued",
-            f"`mlae_lab runs` starts it again; if it exits, {paths.supervisor_log(store.folder)} gives the reason",
+            f"`{PROGRAM} runs` starts it again; if it exits, {paths.supervisor_log(store.folder)} gives the reason",
         )
     if active:
-        return note("supervisor", "not running; active runs continue without it", "`mlae_lab runs` starts it again")
+        return note("supervisor", "not running; active runs continue without it", f"`{PROGRAM} runs` starts it again")
     return good("supervisor", "not running, and not needed")
 
 
@@ -121,7 +127,7 @@ def _active_run(store: RunStore, run: Run, names: dict[str, str], now: float) ->
             value = f"recorded as {run.status.value}, actually {actual.status.value}" + (
                 f": {actual.reason}" if actual.reason else ""
             )
-            return note(name, value, "the supervisor corrects it: `mlae_lab runs` starts one")
+            return note(name, value, f"the supervisor corrects it: `{PROGRAM} runs` starts one")
         return note(name, f"{run.status.value}; its process has not started yet")
     beat = liveness.heartbeat(files)
     person = owner_name(run.owner, names)
@@ -140,7 +146,7 @@ def _active_run(store: RunStore, run: Run, names: dict[str, str], now: float) ->
     return trouble(
         name,
         f"{value}; stalled: no progress for {_duration(silent)}",
-        f"stop it at once, then resume it: `mlae_lab stop {run.id} --now` and `mlae_lab resume {run.id}`",
+        f"stop it at once, then resume it: `{PROGRAM} stop {run.id} --now` and `{PROGRAM} resume {run.id}`",
     )
 
 

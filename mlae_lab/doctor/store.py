@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import sqlite3
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
-from mlae_lab import locks
+from mlae_lab import PROGRAM, locks
 from mlae_lab.core.units import format_bytes
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, trouble
@@ -47,6 +49,13 @@ def section(context: Context) -> Iterator[Finding]:
     if not file.exists():
         yield good("store", _NO_STORE)
         return
+    version = _version(file, wal)
+    if 0 < version < SCHEMA:
+        context.outdated = True
+        yield note(
+            "schema", f"{version}: this version migrates it when it opens it", f"`{PROGRAM} runs` opens and migrates it"
+        )
+        return
     try:
         context.store = RunStore(folder)
     except StoreError as error:
@@ -65,13 +74,23 @@ def section(context: Context) -> Iterator[Finding]:
         )
 
 
+def _version(file: Path, wal: Path) -> int:
+    """The version of the tables, 0 if it cannot be read. Changes nothing, unlike opening the store."""
+    mode = "mode=ro" if bytes_of(wal) else "immutable=1"  # without a log, mode=ro would leave an empty one behind
+    try:
+        with closing(sqlite3.connect(f"{file.as_uri()}?{mode}", uri=True)) as db:
+            return db.execute("PRAGMA user_version").fetchone()[0]
+    except sqlite3.Error:
+        return 0  # the store says what is wrong when it is opened
+
+
 def _health(context: Context, size: int) -> Finding:
     assert context.store is not None
     if size > LARGE_DATABASE and not context.deep:
         return note(
             "health",
             f"not read: the database has {format_bytes(size)}",
-            "`mlae_lab doctor --deep` reads all of it",
+            f"`{PROGRAM} doctor --deep` reads all of it",
         )
     problem = context.store.trouble()
     if problem is None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mlae_lab import PROGRAM
 from mlae_lab.core import catalog
 from mlae_lab.core.catalog import Group
 from mlae_lab.core.hosts import HostError
@@ -41,7 +42,7 @@ def section(context: Context) -> Iterator[Finding]:
         present = [task.name for task in tasks if ready(task)]
         yield good(
             f"{group.value} tasks",
-            f"{len(present)} of {len(tasks)} ready" + (f": {', '.join(present)}" if present else ""),
+            f"{len(present)} of {len(tasks)} have a folder" + (f": {', '.join(present)}" if present else ""),
         )
     own = [task.name for task in own_tasks()]
     yield good("own images", shortened(own, 12) if own else "none")
@@ -79,13 +80,13 @@ def _backbones(data: Path) -> Iterator[Finding]:
     for name in names:
         file = data / "weights" / name / "model.safetensors"
         if not file.exists():
-            yield note(f"weights {name}", f"{file.parent} has no {file.name}", f"`mlae_lab fetch {name}` downloads it")
+            yield note(f"weights {name}", f"{file.parent} has no {file.name}", f"`{PROGRAM} fetch {name}` downloads it")
         elif problem := weights_problem(file):
-            yield trouble(f"weights {name}", problem, f"delete {file.parent} and type `mlae_lab fetch {name}`")
+            yield trouble(f"weights {name}", problem, f"delete {file.parent} and type `{PROGRAM} fetch {name}`")
         else:
             yield good(f"weights {name}", format_bytes(bytes_of(file)))
     if not weights_file(PAPER_WEIGHTS).exists() and PAPER_WEIGHTS not in names:
-        yield note("the paper's weights", "not on this machine", f"`mlae_lab fetch {PAPER_WEIGHTS}` downloads them")
+        yield note("the paper's weights", "not on this machine", f"`{PROGRAM} fetch {PAPER_WEIGHTS}` downloads them")
 
 
 def weights_problem(file: Path) -> str:
@@ -122,7 +123,7 @@ def _fetches(data: Path) -> Iterator[Finding]:
             state = fetching.watch(name, data)
         except HostError:
             continue  # not made by a fetch
-        cure = f"fetch again with `mlae_lab fetch {name}`, or delete {data / '.fetch' / name} to forget it"
+        cure = f"fetch again with `{PROGRAM} fetch {name}`, or delete {data / '.fetch' / name} to forget it"
         if state.status in ("failed", "lost"):
             yield trouble(f"fetch {name}", f"{state.status}: {state.reason or 'reason unknown'}", cure)
         elif state.status == "cancelled":

@@ -10,6 +10,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from mlae_lab import PROGRAM
 from mlae_lab.core import catalog
 from mlae_lab.core.backbones import RANDOM, Backbone, table
 from mlae_lab.locations import ASSETS
@@ -136,6 +137,6 @@ def _weights_of(entry: Backbone, weights: Path | None, folder: Path | None) -> P
     original = " or the original ViT-B_16.npz" if entry.name == "vit_base_patch16_224.orig_in21k" else ""
     raise BackboneError(
         f"the weights of {entry.name} are not in this repository and not on this machine: fetch them with "
-        f"`python -m mlae_lab fetch {entry.name}`, {option}, or name a file that ends in "
+        f"`{PROGRAM} fetch {entry.name}`, {option}, or name a file that ends in "
         f"{', '.join(SUFFIXES[:-1])}{original}"
     )

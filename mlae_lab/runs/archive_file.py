@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlae_lab import locks
+from mlae_lab import PROGRAM, locks
 from mlae_lab.core.sanitize import one_line
 from mlae_lab.runs import paths
 from mlae_lab.runs.archive_checks import Header, checked_tensors, events_of, header_of
@@ -138,7 +138,7 @@ def import_run(store: RunStore, file: Path, owner: str = "") -> Run:
         header = header_of(packed)
         run = header.run
         if not store.holds(run.id) and paths.archived(store.folder, run.id).exists():
-            raise StoreError(f"run {run.id} is archived here: restore it with `mlae_lab restore {run.id}`")
+            raise StoreError(f"run {run.id} is archived here: restore it with `{PROGRAM} restore {run.id}`")
         with _incoming(store, run.id) as files:
             _fill(store, files, packed, header, _foreign(run, owner))
     return store.run(run.id)
@@ -281,7 +281,7 @@ def restore(store: RunStore, run_id: str) -> Run:
     file = paths.archived(store.folder, run_id)
     if not file.is_file() and not store.holds(run_id):
         raise StoreError(
-            f"run {run_id} is not archived in {store.folder}: `mlae_lab runs --archived` lists those that are"
+            f"run {run_id} is not archived in {store.folder}: `{PROGRAM} runs --archived` lists those that are"
         )
     with _incoming(store, run_id) as files, opened(file) as packed:
         header = header_of(packed)

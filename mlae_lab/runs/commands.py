@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mlae_lab import PROGRAM
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.epochs import steps_per_epoch
 from mlae_lab.core.events import Saved, Started
@@ -180,7 +181,7 @@ def branch(
 
 def command_of(run: Run) -> str:
     """The equivalent command: it starts the same run, from the same checkpoint if it was branched."""
-    return f"python -m mlae_lab rerun {run.id}" if run.relation == "branched" else run.config.command()
+    return f"{PROGRAM} rerun {run.id}" if run.relation == "branched" else run.config.command()
 
 
 def epoch_of(store: RunStore, run_id: str, checkpoint: str) -> int:

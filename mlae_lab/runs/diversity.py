@@ -21,6 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from mlae_lab import PROGRAM
 from mlae_lab.core import catalog
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.events import SimilarityStats, mean_of
@@ -83,7 +84,7 @@ class Experiment:
 
     def command(self) -> str:
         """The equivalent command: it starts the missing runs and prints the result."""
-        text = self.config.command().replace("mlae_lab train", "mlae_lab diversity", 1)
+        text = self.config.command().replace(f"{PROGRAM} train", f"{PROGRAM} diversity", 1)
         mask = f" --mask '{self.config.plan.code}'"
         experts = max(self.config.plan.kept)
         rates = ",".join(f"{rate:g}" for rate in self.rates)

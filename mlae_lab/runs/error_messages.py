@@ -6,6 +6,7 @@ import errno
 import sqlite3
 import sys
 
+from mlae_lab import PROGRAM
 from mlae_lab.errors import LabError
 
 EXPECTED_ERRORS = (LabError, sqlite3.Error, OSError)  # pages and commands show their message, never a traceback
@@ -32,11 +33,11 @@ def system_error_message(error: sqlite3.Error | OSError) -> str:
         remedies = {"full": "free some disk space", "locked": "try again when no other program has it locked"}
         remedy = next(
             (remedy for word, remedy in remedies.items() if word in str(error)),
-            "run `mlae_lab doctor` to find the cause",
+            f"run `{PROGRAM} doctor` to find the cause",
         )
         return f"the store cannot be used now ({error}): {remedy}"
     location = f"{error.filename}: " if error.filename else ""
-    remedy = _REMEDIES.get(error.errno or 0, "try again, or run `mlae_lab doctor`")
+    remedy = _REMEDIES.get(error.errno or 0, f"try again, or run `{PROGRAM} doctor`")
     return f"{location}{error.strerror or error}: {remedy}"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from mlae_lab import PROGRAM
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.patterns import EXPERTS, paper_patterns
 from mlae_lab.core.plan import MaskPlan
@@ -88,7 +89,7 @@ def launch(
 def command(config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1) -> str:
     """The equivalent command of a race."""
     masks = " ".join(f"--mask '{plan.code}'" for plan in plans)
-    text = config.command().replace("mlae_lab train", "mlae_lab race", 1)
+    text = config.command().replace(f"{PROGRAM} train", f"{PROGRAM} race", 1)
     mask = f"--mask '{config.plan.code}'"
     return f"{text.replace(mask, masks, 1)} --seeds {seeds}"
 

@@ -20,6 +20,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Generic, TypeVar, overload
 
+from mlae_lab import PROGRAM
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.errors import LabError
@@ -215,7 +216,7 @@ class RunStore(MaskLibrary):
         if gone is not None:
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(gone[0]))
             remedy = (
-                f": restore it with `mlae_lab restore {run}`" if gone[1] == "archived" else " and cannot be restored"
+                f": restore it with `{PROGRAM} restore {run}`" if gone[1] == "archived" else " and cannot be restored"
             )
             raise StoreError(f"run {run} was {gone[1]} on {when}{remedy}")
         if row is None:

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlae_lab import PROGRAM
 from mlae_lab.core import image_labels
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import (
@@ -48,8 +49,8 @@ FLUSH_SECONDS = 0.5  # step events are written in batches, delayed by at most th
 # At most this much training is lost if a run is killed.
 SAVE_SECONDS = float(os.environ.get("MLAE_LAB_SAVE_SECONDS", "30"))
 NO_GPU = (
-    "The driver lists a GPU but torch cannot use it: this run trains on the CPU. Run `mlae_lab doctor --deep` for the "
-    "cause."
+    "The driver lists a GPU but torch cannot use it: this run trains on the CPU. Run "
+    f"`{PROGRAM} doctor --deep` for the cause."
 )
 KEPT = 8  # checkpoints kept per run, besides the newest
 # For this long the process tries to write the end to a locked or full store; the exit record has it in any case.

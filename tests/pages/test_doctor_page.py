@@ -11,7 +11,7 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from mlae_lab import doctor
+from mlae_lab import PROGRAM, doctor
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.data import fetching
 from mlae_lab.runs import paths
@@ -61,7 +61,7 @@ def test_everything_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for title in ("Devices", "Versions", "Weights and data", "Disk", "Store", "Runs"):
         assert f'<h2 class="lab-section">{title}</h2>' in shown
     assert "not tested" in shown
-    assert "<code>mlae_lab doctor --deep</code>" in shown
+    assert f"<code>{PROGRAM} doctor --deep</code>" in shown
     assert at.code[0].value.startswith("Everything is in order.\n\nDevices\n")
 
 
@@ -78,7 +78,7 @@ def test_troubles_come_first_with_fixes_and_escaped_text(tmp_path: Path, monkeyp
     shown = html(at)
     first = shown.index("fetch svhn")
     assert first < shown.index(">Devices<"), "the trouble stands above all sections"
-    assert "<code>mlae_lab fetch svhn</code>" in shown[first : shown.index(">Devices<")]
+    assert f"<code>{PROGRAM} fetch svhn</code>" in shown[first : shown.index(">Devices<")]
     assert "the host said &lt;i&gt;no&lt;/i&gt;" in shown
     assert "&lt;b&gt;bold&lt;/b&gt; &amp; &lt;script&gt;" in shown
     assert "&lt;img src=x" in shown

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from mlae_lab import PROGRAM
 from mlae_lab.core.catalog import CatalogError
 from mlae_lab.core.plan import PlanError
 from mlae_lab.data.bundled import DataError
@@ -31,7 +32,7 @@ from mlae_lab.training.evaluation import Diverged
         ),
         (
             sqlite3.DatabaseError("file is not a database"),
-            "the store cannot be used now (file is not a database): run `mlae_lab doctor`",
+            f"the store cannot be used now (file is not a database): run `{PROGRAM} doctor`",
         ),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: free some disk space"),
         (
@@ -40,7 +41,7 @@ from mlae_lab.training.evaluation import Diverged
         ),
         (FileNotFoundError(errno.ENOENT, "No such file", "/a/b"), "/a/b: No such file: choose another location"),
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "Too many open files: close other programs and try again"),
-        (OSError("it broke"), "it broke: try again, or run `mlae_lab doctor`"),
+        (OSError("it broke"), f"it broke: try again, or run `{PROGRAM} doctor`"),
     ],
 )
 def test_a_system_error_names_what_would_work(error: Exception, message: str) -> None:
@@ -57,7 +58,7 @@ class NewError(LabError):
 def test_the_text_of_any_error_of_the_lab_is_its_message() -> None:
     assert issubclass(NewError, EXPECTED_ERRORS)
     assert error_message(NewError("the rate is 2: choose one below 1")) == "the rate is 2: choose one below 1"
-    assert error_message(OSError("it broke")) == "it broke: try again, or run `mlae_lab doctor`"
+    assert error_message(OSError("it broke")) == f"it broke: try again, or run `{PROGRAM} doctor`"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mlae_lab import PROGRAM
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import uniform
@@ -486,7 +487,7 @@ def test_deleting_removes_row_events_and_files(store: RunStore) -> None:
             call(run)
     store.delete(other_over(store, other), how="archived")
     with pytest.raises(
-        StoreError, match=rf"run {other} was archived on .*: restore it with `mlae_lab restore {other}`"
+        StoreError, match=rf"run {other} was archived on .*: restore it with `{PROGRAM} restore {other}`"
     ):
         store.run(other)
 

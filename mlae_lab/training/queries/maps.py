@@ -134,8 +134,9 @@ def _row(plan: MaskPlan, layer: Any) -> int:
         return kept[-1]
     row = whole(layer, "layer") - 1
     if row not in kept:
-        names = ", ".join(str(r + 1) for r in kept)
-        raise QueryError(f"layer {layer} keeps no expert: choose one of {names}")
+        names = ", ".join(plan.row_labels[r] for r in kept)
+        name = plan.row_labels[row] if 0 <= row < plan.rows else layer
+        raise QueryError(f"layer {name} keeps no expert: choose one of {names}")
     return row
 
 
