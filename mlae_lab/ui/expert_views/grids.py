@@ -1,4 +1,4 @@
-"""The grids of a run: contribution, λ, share of steps and gradient of each expert, and similarity within each layer."""
+"""The grids of a run: contribution, λ, active share and gradient of each expert, and similarity within each layer."""
 
 from __future__ import annotations
 
