@@ -113,11 +113,7 @@ def _image_importance(run: Run) -> None:
         return
     arguments = {"image": chosen[0].argument}
     result = answer(
-        run,
-        "image_importance",
-        arguments,
-        f"image_importance_{run.id}_answer",
-        "Evaluating the image without each expert",
+        run, "image_importance", arguments, f"image_importance_{run.id}", "Evaluating the image without each expert"
     )
     if result is None:
         return
@@ -128,7 +124,7 @@ def _image_importance(run: Run) -> None:
     flips = sum(result["margin"] + v < 0 for v, *_ in cells)
     title = (
         f"Layer {plan.row_labels[strongest[1]]}, expert {strongest[2] + 1} supports the prediction most "
-        f"(margin {strongest[0]:+.2f} without it)".replace("-", "−")
+        f"(margin lower by {-strongest[0]:.2f} without it)"
         if strongest[0] < 0 else "No expert supports the prediction"
     )  # fmt: skip
     with st.container(key="pair_image_importance"):

@@ -141,8 +141,8 @@ def _cosines(run: Run, own: Sequence[SimilarityStats], other: Run | None, others
         "for independent rank-1 experts of these shapes, E|cos| = E|cos(a, a′)| · E|cos(b, b′)|, each "
         "Γ(d/2) / (√π Γ((d+1)/2))"
         if run.config.plan.expert_rank == 1
-        else f"mean over 24 layers of rank-{run.config.plan.expert_rank} experts of these shapes, sampled with Gaussian "
-        "factors"
+        else f"the mean over 24 layers of rank-{run.config.plan.expert_rank} experts of these shapes, sampled with "
+        "Gaussian factors"
     )
     page.note(
         f"Mean over the pairs of a layer, and over layers. Random baseline: {random_text}; the band is two standard "

@@ -88,4 +88,5 @@ def _title(state: Result, measure: str) -> str:
         return f"{name[:1].upper()}{name[1:]} against p"
     last = masked[-1]
     digits = {"accuracy": 1, "absolute": 3, "signed": 3}.get(measure, 2)
-    return f"{name[:1].upper()}{name[1:]}: {dense[0]:.{digits}f} dense, {last.values[measure].mean:.{digits}f} at p = {last.rate:g}"
+    means = f"{dense[0]:.{digits}f} dense, {last.values[measure].mean:.{digits}f} at p = {last.rate:g}"
+    return f"{name[:1].upper()}{name[1:]}: {means}"

@@ -144,7 +144,9 @@ def importance_figures(result: Mapping, plan: MaskPlan) -> tuple[Figure, Figure]
     if experts["pearson"] is None:
         estimate_title = "First-order estimate"
     else:
-        estimate_title = f"Estimate: Pearson {experts['pearson']:.2f}, Spearman {experts['spearman']:.2f}"
+        estimate_title = (
+            f"First-order estimate: Pearson r {experts['pearson']:.2f}, Spearman ρ {experts['spearman']:.2f}"
+        )
     return (
         cell_figure(experts["loss"], plan, title, "change of the loss", "importance-exact", limit),
         cell_figure(
