@@ -90,7 +90,9 @@ def test_a_sample_of_many_images_is_the_chosen_option(lab: tuple[RunStore, Run, 
 
     store, run, _ = lab
     large = store.enqueue(run.config, "cpu")
-    store.append(large.id, [replace(store.last(run.id, Started), evaluation_images=5_000)])
+    started = store.last(run.id, Started)
+    assert started is not None
+    store.append(large.id, [replace(started, evaluation_images=5_000)])
     store.move(large.id, Status.STOPPED)
     at = AppTest.from_function(drawn)
     at.session_state["run"] = large

@@ -323,7 +323,6 @@ def _spaces(result: Mapping, other: Mapping | None, same_seed: bool) -> None:
     if same_seed:
         note += (
             " Both runs have the same seed, so their initial a is the same and their row spaces overlap from the first "
-            "step."
-            " Compare with a run of another seed instead."
+            "step. Compare with a run of another seed instead."
         )
     page.note(note)
