@@ -42,6 +42,9 @@ def test_lines_by_layer_with_gaps_and_the_random_baseline() -> None:
     assert traces["this run"]["x"] == [0, 2]
     assert traces["this run"]["y"] == [0.1, 0.3]
     assert traces["other"]["line"]["dash"] == "dash"
+    assert (
+        by_layer_figure("l", ("1",), [Line("stable", (1.0,), dash="dot")], "A", "rank").data[0]["line"]["dash"] == "dot"
+    )
     assert traces["random experts"]["y"] == [0.05, 0.06]
     band = traces["random experts, two standard deviations"]
     assert min(band["y"]) == 0.03
@@ -78,7 +81,7 @@ def test_a_spectrum_is_the_mean_share_over_layers() -> None:
 def test_the_overlap_of_layers_leaves_the_diagonal_out() -> None:
     figure = overlap_figure([[1.0, 0.2, None], [0.2, 1.0, None], [None, None, 1.0]], ("1", "2", "3"), "row", 0.05)
     assert figure.data[0]["z"] == [[None, 0.2, None], [0.2, None, None], [None, None, None]]
-    assert layout(figure)["title"]["text"] == "Row spaces of ΔW: mean overlap of two layers 0.20 (random 0.05)"
+    assert layout(figure)["title"]["text"] == "Row spaces of ΔW: mean overlap 0.20 (random 0.05)"
     assert figure.name == "overlap-row"
     assert "no two layers to compare" in overlap_figure([[None]], ("1",), "column", None).alt
 
@@ -161,7 +164,7 @@ def test_one_seed_has_no_band_and_nothing_is_an_empty_frame() -> None:
 def test_ranks_over_epochs_are_shown_with_the_largest_possible_rank() -> None:
     own, other = [(1, 2.0), (2, 3.31)], [(1, 4.0), (2, 6.66)]
     figure = rank_curve("r", "effective", own, other, 4.2, 8)
-    assert "Effective rank of ΔW: 3.31 of at most 4.2, in the other run 6.66 of at most 8" in figure.alt
+    assert "Effective rank: 3.31 (max. 4.2), other run 6.66 (max. 8)" in figure.alt
     assert [trace["y"] for trace in figure.data] == [[2.0, 3.31], [4.0, 6.66]]
     assert "6.66." in rank_curve("r", "stable", own, other, 8, 8).alt  # equal limits are shown once
     assert "ΔW is 0" in rank_curve("r", "stable", []).alt

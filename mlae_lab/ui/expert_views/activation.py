@@ -99,7 +99,7 @@ def draw(run: Run) -> None:
             return
         name, canvas_shown = chosen[0].name, image_result["canvas"]
     else:
-        name, canvas_shown = classes[label], result["values"][label]
+        name, canvas_shown = f"Class {classes[label]}", result["values"][label]
         page.note(f"Images of this class: {result['counts'][label]:,} of {result['images']:,}.")
     with st.container(key="pair_activation_one"):
         left, right = st.columns(2, gap="large")

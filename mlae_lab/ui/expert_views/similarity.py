@@ -271,11 +271,11 @@ def _spectra(result: Mapping, other: Mapping | None) -> None:
             key="similarity_spectrum",
         )
         page.note("σᵢ / Σσ, mean over layers; the band spans the lowest to the highest layer.")
-    lines = [Line("effective", result["effective_rank"]), Line("stable", result["stable_rank"])]
+    lines = [Line("effective", result["effective_rank"]), Line("stable", result["stable_rank"], dash="dashdot")]
     if other and other["targets"] == result["targets"]:
         lines += [
             Line("effective, other", other["effective_rank"], False),
-            Line("stable, other", other["stable_rank"], False),
+            Line("stable, other", other["stable_rank"], False, "dashdot"),
         ]
     ranks = [value for value in result["effective_rank"] if value is not None]
     title = (

@@ -79,7 +79,7 @@ def class_figure(
         title = (
             f"Largest contribution: {expert_name}, class {classes[k]}"
             if not relative
-            else f"{expert_name} differs most from its mean for {classes[k]}: {value:+.0f} %"
+            else f"{expert_name} differs most from its mean for class {classes[k]}: {value:+.0f} %"
         )
         title = title[:1].upper() + title[1:]
     starts = [e for e in range(1, len(experts)) if experts[e][0] != experts[e - 1][0]]

@@ -15,11 +15,19 @@ _HEIGHT = 300
 
 @dataclass(frozen=True)
 class Line:
-    """One line by layer. strong: of the run that is shown; others are dashed."""
+    """One line by layer.
+
+    Args:
+        name: Label at its end.
+        values: One per layer.
+        strong: Of the run that is shown.
+        dash: Style of the line, by default solid if it is strong and else dashed.
+    """
 
     name: str
     values: Values
     strong: bool = True
+    dash: str = ""
 
 
 def by_layer_figure(
@@ -69,7 +77,7 @@ def by_layer_figure(
                 positions,
                 values,
                 colour,
-                "solid" if line.strong else "dash",
+                line.dash or ("solid" if line.strong else "dash"),
                 2.5 if line.strong else 1.5,
                 labels,
             )
@@ -127,12 +135,12 @@ def rank_curve(
             }
         )  # fmt: skip
         ends.append((pairs[-1][0], pairs[-1][1], label, colour))
-    title = f"{what.capitalize()} rank of ΔW: {own[-1][1]:.2f}" if own else f"{what.capitalize()} rank: ΔW is 0"
+    title = f"{what.capitalize()} rank: " + (f"{own[-1][1]:.2f}" if own else "ΔW is 0")
     if own and max_rank:
-        title += f" of at most {max_rank:.3g}"
+        title += f" (max. {max_rank:.3g})"
     if own and other:
-        title += f", in the other run {other[-1][1]:.2f}" + (
-            f" of at most {other_max_rank:.3g}" if other_max_rank and other_max_rank != max_rank else ""
+        title += f", other run {other[-1][1]:.2f}" + (
+            f" (max. {other_max_rank:.3g})" if other_max_rank and other_max_rank != max_rank else ""
         )
     values = [value for trace in data for value in trace["y"]]
     low, high = room(min(values, default=0.0), max(values, default=1.0), least=0.2)
@@ -233,7 +241,7 @@ def overlap_figure(matrix: Sequence[Values], labels: Sequence[str], what: str, r
     """
     pairs = [value for i, line in enumerate(matrix) for value in line[:i] if value is not None]
     title = f"{what.capitalize()} spaces of ΔW: " + (
-        f"mean overlap of two layers {fmean(pairs):.2f}" if pairs else "no two layers to compare"
+        f"mean overlap {fmean(pairs):.2f}" if pairs else "no two layers to compare"
     )
     if pairs and random is not None:
         title += f" (random {random:.2f})"
