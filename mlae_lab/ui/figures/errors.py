@@ -201,7 +201,7 @@ def reliability_figure(bins: Sequence[Mapping], ece: float, confidence: float, a
     ]
     gap = confidence - accuracy
     verdict = "Overconfident" if gap > 0.02 else "Underconfident" if gap < -0.02 else "Calibration"
-    title = f"{verdict}: mean confidence {100 * confidence:.1f} %, accuracy {100 * accuracy:.1f} %"
+    title = f"{verdict}: confidence {100 * confidence:.1f} %, accuracy {100 * accuracy:.1f} %"
     return figure(
         data,
         title,
@@ -214,14 +214,14 @@ def reliability_figure(bins: Sequence[Mapping], ece: float, confidence: float, a
         shapes=[_dashed_line({"xref": "x", "yref": "y", "x0": 0, "y0": 0, "x1": 1, "y1": 1})],
         annotations=[
             {
-                "x": 0.03,
-                "y": 0.97,
+                "x": 0.98,
+                "y": 0.03,
                 "xref": "paper",
                 "yref": "y",
                 "text": "dashed: perfect calibration",
                 "showarrow": False,
-                "xanchor": "left",
-                "yanchor": "top",
+                "xanchor": "right",
+                "yanchor": "bottom",
                 "font": {"size": 12, "color": "@quiet"},
             }
         ],
