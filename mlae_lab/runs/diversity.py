@@ -47,7 +47,7 @@ ARMS = {
 MEASURES = {
     "accuracy": "Accuracy, %",
     "absolute": "Mean |cosine|",
-    "signed": "Mean cosine, signed",
+    "signed": "Mean cosine",
     "effective_rank": "Effective rank of ΔW",
     "stable_rank": "Stable rank of ΔW",
 }

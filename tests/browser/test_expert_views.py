@@ -170,7 +170,7 @@ def test_remaining_experts_are_exported_as_a_smaller_adapter(
 def test_two_runs_are_evaluated_under_the_same_random_masks(runs: dict[str, str], visit: Callable[..., Page]) -> None:
     page = visit(f"/experts?run={runs['masked']}&view=importance")
     page.get_by_text("Under random masks").wait_for(timeout=WAIT)
-    choose(page, page.locator(".st-key-four_robust").get_by_role("combobox").last, runs["dense"])
+    choose(page, page.locator(".st-key-four_robustness").get_by_role("combobox").last, runs["dense"])
     page.get_by_role("button", name="Evaluate").click()
     page.wait_for_function(
         f"[...document.querySelectorAll('text')].some((t) => t.textContent.includes('{runs['dense']}'))",

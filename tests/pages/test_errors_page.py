@@ -9,11 +9,14 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import Started
 from mlae_lab.core.paired_tests import paired_tests
 from mlae_lab.core.patterns import dense, pattern
+from mlae_lab.data.listing import counted
 from mlae_lab.runs import paths, probe
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
@@ -72,9 +75,34 @@ def test_errors_of_two_runs(lab: tuple[RunStore, Run, Run]) -> None:
     at = opened(run=run.id, view="errors", other=other.id)
     assert not at.warning
     assert tests.verdict.replace("'", "&#x27;") in html(at)
-    assert "slices" in figures(at)
-    assert f"Only B is correct: {len(tests.only_b)} images" in html(at)
+    assert "paired-tests" in figures(at)
+    assert f"Only B is correct: {counted(len(tests.only_b))}" in html(at)
     assert "none" in at.selectbox[0].options[0]
+
+
+def test_a_sample_of_many_images_is_the_chosen_option(lab: tuple[RunStore, Run, Run]) -> None:
+    def drawn() -> None:
+        import streamlit as st
+
+        from mlae_lab.ui.expert_views import errors
+
+        st.session_state["count"] = errors._image_count(st.session_state["run"])
+
+    store, run, _ = lab
+    large = store.enqueue(run.config, "cpu")
+    started = store.last(run.id, Started)
+    assert started is not None
+    store.append(large.id, [replace(started, evaluation_images=5_000)])
+    store.move(large.id, Status.STOPPED)
+    at = AppTest.from_function(drawn)
+    at.session_state["run"] = large
+    at.run()
+    (choice,) = at.segmented_control
+    assert choice.value == "2,000, evenly spread"
+    assert at.session_state["count"] == 2_000
+    choice.set_value("all 5,000").run()
+    assert at.session_state["count"] == "all"
+    store.delete(large.id)
 
 
 def test_seeds_of_one_run_and_the_button(lab: tuple[RunStore, Run, Run]) -> None:

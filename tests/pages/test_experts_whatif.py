@@ -19,7 +19,7 @@ from mlae_lab.runs import paths, probe
 from mlae_lab.runs.store import RunStore
 from mlae_lab.ui import old_links
 from mlae_lab.ui.expert_views.switches import State, state_of
-from tests.lab import end_probe, finished, html, measured, open_page
+from tests.lab import end_probe, figures, finished, html, measured, open_page
 
 opened = partial(open_page, "experts")
 
@@ -81,6 +81,8 @@ def test_what_if_shows_the_number_of_the_run_and_follows_a_link(store: RunStore,
     assert html(plain).count(f"<dd>{accuracy}</dd>") == 2
     assert "<dd>none</dd>" in html(plain)
     assert component(plain, "fill")["off"] == []
+    assert "whatif-classes" not in figures(plain)
+    assert "The accuracy of every class is as trained." in html(plain)
     assert "off" not in plain.query_params
     changed = opened(run=run, view="whatif", off="L12", scale="0.5")
     board = component(changed, "fill")
@@ -89,6 +91,7 @@ def test_what_if_shows_the_number_of_the_run_and_follows_a_link(store: RunStore,
     assert board["keep"][0] == [0, 0]
     expected = probe.wait(store, run, "whatif", {"off": "L12", "scale": 0.5, "images": 200}).value["now"]
     assert f"<dd>{expected['accuracy']:.1f} %</dd>" in html(changed)
+    assert "whatif-classes" in figures(changed)
     assert changed.slider(key=f"whatif_{run}_scale").value == 0.5
     reset = changed.button(key=f"whatif_{run}_reset").click().run()
     assert not reset.exception
@@ -182,15 +185,18 @@ def test_importance_shows_exact_values_estimates_and_explanations(run: str) -> N
         for element in at.main.get("bidi_component")
         if (data := json.loads(element.proto.json or "{}"))
     }
-    assert {"importance-exact", "importance-estimate", "importance-layers", "image_importance"} <= names
+    assert {"importance-exact", "importance-estimate", "importance-layers", "image-importance"} <= names
     assert "6 evaluations per curve" in html(at)
     assert "Two runs are evaluated under the same masks" in html(at)
     at.button(key=f"greedy_{run}_go").click().run()
     assert not at.exception
     assert component(at, "alt")
     assert "greedy" in {json.loads(e.proto.json or "{}").get("name") for e in at.main.get("bidi_component")}
-    at.button(key=f"robust_{run}_go").click().run()
+    at.button(key=f"robustness_{run}_go").click().run()
     assert not at.exception
+    at.slider(key=f"greedy_{run}_kept").set_value(1).run()
+    assert not at.exception
+    assert "1 of 3 experts remain" in html(at)
     assert address(at, "greedy") == "50"
     assert address(at, "robustness") == "0.5,200"
 
@@ -199,9 +205,9 @@ def test_parameters_of_a_query_survive_a_reload(run: str) -> None:
     at = opened(run=run, view="importance", greedy="100", robustness="0.3,500,,plain")
     assert at.selectbox(key=f"greedy_{run}_images").value == 100
     assert "Two runs are evaluated under the same masks" not in html(at)
-    assert at.slider(key=f"robust_{run}_rate").value == 0.3
-    assert at.selectbox(key=f"robust_{run}_draws").value == 500
-    assert at.toggle(key=f"robust_{run}_rescaled").value is False
+    assert at.slider(key=f"robustness_{run}_rate").value == 0.3
+    assert at.selectbox(key=f"robustness_{run}_samples").value == 500
+    assert at.toggle(key=f"robustness_{run}_rescaled").value is False
     assert address(at, "robustness") == "0.3,500,,plain"
     at = opened(run=run, view="importance", robustness="much")
     assert "Two runs are evaluated under the same masks" in html(at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +13,13 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from mlae_lab.data.bundled import load_bundled
+from mlae_lab.model.adapter_file import save_adapter
+from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
+from mlae_lab.training.setup import prepare
+from mlae_lab.training.trainer import fit
 from mlae_lab.ui.figures.maps import SCALES
-from tests.lab import end_probe, figures, finished_run, html, open_page
+from tests.lab import end_probe, figures, finished_run, html, open_page, small_config
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +79,7 @@ def test_attention_is_a_link_with_images_and_layer(view: Callable) -> None:
     assert "states neither the quantity nor the block" in html(at)
     assert html(at).count("Dark: 0, bright: the largest value of the map.") == 2
     assert "Change is with minus without; orange: more attention, blue: less, dark: 0." in html(at)
-    legends = {"signed": "Orange: along bᵢ, blue: against it", "turned": "Orange: the patch gains attention, blue: it"}
+    legends = {"signed": "Orange: along bᵢ, blue: against it", "change": "Orange: the patch gains attention, blue: it"}
     for show, legend in legends.items():
         at.segmented_control(key="attention_show").set_value(show)
         assert f"experts-layer-11-{show}" in figures(settled(at, 2))
@@ -106,6 +111,25 @@ def test_predict_answers_for_the_tasks_images_and_for_ones_own(view: Callable, t
     assert mine["without-each-layer"] == own["without-each-layer"]
     folder = Path(trained[0].folder)
     assert not [path for path in folder.rglob("*") if "five" in path.name]
+
+
+def test_contribution_of_a_stopped_run_names_its_last_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config()
+    setup = prepare(config)
+    events = list(fit(setup))
+    store = RunStore(tmp_path)
+    monkeypatch.setenv("MLAE_LAB_STORE", str(store.folder))
+    run = store.enqueue(replace(config, epochs=3), "cpu")
+    store.append(run.id, events)
+    store.move(run.id, Status.STOPPED)
+    files = store.paths(run.id)
+    files.folder.mkdir(parents=True, exist_ok=True)
+    save_adapter(files.adapter, setup.experts, setup.head, config.backbone, config.task)
+    try:
+        at = settled(open_page("experts", run=run.id, view="predict"), 3)
+        assert figures(at)["experts-contribution"].endswith("epoch 1.")
+    finally:
+        end_probe(store, run.id)
 
 
 def test_a_file_that_is_no_image_is_one_sentence(view: Callable) -> None:

@@ -86,19 +86,19 @@ def test_run_compared_with_the_dense_run(real_store: RunStore, monkeypatch: pyte
         "similarity-layers",
         "spectrum",
         "ranks",
-        "overlap-reads",
-        "overlap-writes",
+        "overlap-row",
+        "overlap-column",
         "overlap-runs",
         "effective-rank-over-epochs",
         "stable-rank-over-epochs",
     } <= set(shown)
     last = real_store.last(masked.id, ev.SimilarityStats)
-    assert f"{ev.mean_of(last.effective_rank):.2f} of 8, in the other run" in shown["effective-rank-over-epochs"]
+    assert f"{ev.mean_of(last.effective_rank):.2f} (max. 8), other run" in shown["effective-rank-over-epochs"]
     assert "Both runs have the same seed" in html(at)
     assert at.selectbox[0].value == whole.id
     assert "in the other run" in shown["similarity-over-epochs"]
     assert "of at most 8" in shown["ranks"]
-    assert "(random 0.06)" in shown["overlap-reads"]
+    assert "(random 0.06)" in shown["overlap-row"]
     assert "Mean |cosine|, other run" in html(at)
     assert "paper, A.4" in html(at)
 
@@ -134,10 +134,38 @@ def test_random_baseline_of_experts_of_a_higher_rank(tmp_path: Path, monkeypatch
     try:
         at = answered(opened(store, monkeypatch, run=run, view="similarity")).run()
         assert "times that of random experts" in figures(at)["similarity-layers"]
-        assert "24 rank-2 experts" in html(at)
+        assert "24 layers of rank-2 experts" in html(at)
         assert "of at most 5" in figures(at)["ranks"]
     finally:
         end_probe(store, run)
+
+
+@pytest.mark.parametrize(("kind", "drawn"), [("attn.qkv", True), ("attn.proj", False)])
+def test_layers_of_another_kind_are_not_compared_by_layer(
+    real_store: RunStore, handmade: RunStore, monkeypatch: pytest.MonkeyPatch, kind: str, drawn: bool
+) -> None:
+    plan = dense()
+    (experts, *_) = real_store.events(real_store.runs()[0].id, ev.ExpertStats)
+    runs = []
+    for targets in (plan.targets, tuple(target.replace("attn.qkv", kind) for target in plan.targets)):
+        run = handmade.enqueue(replace(BASE, plan=replace(plan, targets=targets)), "cpu")
+        handmade.append(
+            run.id,
+            [
+                ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1),
+                ev.Evaluation(2, 26, "val", 70.0, 1.0, 1.0),
+                experts.event,
+                ev.SimilarityStats(2, (0.1,) * 12, (0.1,) * 12, (((1.0, 0.1), (0.1, 1.0)),) * 12),
+            ],
+        )
+        handmade.move(run.id, Status.FINISHED)
+        runs.append(run.id)
+    at = opened(handmade, monkeypatch, run=runs[0], view="similarity", other=runs[1])
+    assert not at.exception
+    data = [json.loads(element.proto.json or "{}") for element in at.main.get("bidi_component")]
+    (figure,) = [entry for entry in data if entry.get("name") == "similarity-layers"]
+    names = {trace["name"] for trace in json.loads(figure["spec"])["data"]}
+    assert ("this run" in names, "other" in names) == (True, drawn)
 
 
 @pytest.mark.parametrize("named", ["aaaaaaaa", "<b>x</b>", "../../etc"])
@@ -259,7 +287,7 @@ def test_only_queued_runs_of_the_experiment_are_cancelled(
     assert not at.exception
     assert {run.id for run in handmade.queue()} == {others.id, alone.id}
     assert handmade.run(trains.id).status is Status.STARTING
-    assert "3 of the 51 runs without a result are queued or running." in html(at)
+    assert "Without a result: 51 runs; queued or running: 3." in html(at)
     assert not [button for button in at.button if button.key == "diversity_cancel"]
     at.button(key="diversity_start").click().run()
     assert not at.exception

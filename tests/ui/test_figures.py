@@ -170,6 +170,13 @@ def test_coefficients_are_centred_on_their_initial_value() -> None:
     assert (heat["zmin"] + heat["zmax"]) / 2 == pytest.approx(1.0)
 
 
+def test_unchanged_coefficients_have_no_largest_change() -> None:
+    canvas = tuple((1.0,) * 8 for _ in range(12))
+    plan = uniform(0.5)
+    assert plan.coefficient_init == 1.0
+    assert "Every λ has its initial value" in figures.expert_figure(canvas, "coefficient", plan, epoch=1).alt
+
+
 def test_a_dense_run_has_no_most_active_expert() -> None:
     canvas = tuple((1.0,) * 8 for _ in range(12))
     assert "Every expert was active" in figures.expert_figure(canvas, "active_share", uniform(0.0), epoch=1).alt
@@ -207,15 +214,9 @@ def test_every_colour_in_every_figure_has_a_meaning_in_the_palette() -> None:
         figures.statistic_figure("one", ("One", "%"), [(1, (0.5, 0.7))], ["1", "2"], 2),
         figures.expert_figure(((0.5,),), "coefficient", uniform(0.5, 1, 1), 1),
         figures.similarity_tiles(stats, uniform(0.5, 1, 2)),
-        figures.similarity_curve([stats]), figures.active_figure(uniform(0.5)),
+        figures.similarity_curve([stats]),
         figures.balance_figure(["a"], {"train": [1], "val": [2]}),
     ]  # fmt: skip
     used = {name for figure in drawn for name in re.findall(r'"@([a-z]+)"', figure.spec)}
     assert used
     assert all(f"{name}:" in known for name in used)
-
-
-def test_active_figure_counts_the_expected_active_experts() -> None:
-    figure = figures.active_figure(pattern("incremental", "stochastic"))
-    assert "50.4 of 96" in figure.alt
-    assert sum(figure.data[1]["y"]) == pytest.approx(50.4)

@@ -166,6 +166,18 @@ def test_two_masks_differ_in_more_than_colour() -> None:
     assert layout(every()[4])["title"]["text"] == "Accuracy on val: A 61.0 %, B 61.5 %"
 
 
+@pytest.mark.parametrize("mean", [60.0, 60.1])
+def test_labels_of_two_close_masks_do_not_overlap(mean: float) -> None:
+    lanes = [
+        figures.Lane(name, ((0, value - 1), (1, value + 1)), seed_statistics(4, [value - 1, value + 1]))
+        for name, value in (("A", 60.0), ("B", mean))
+    ]
+    shown = layout(figures.seeds_figure(lanes, "val"))
+    low, high = shown["yaxis"]["range"]
+    a, b = sorted(note["y"] * (320 - 88) / (high - low) + note.get("yshift", 0) for note in shown["annotations"])
+    assert b - a >= 12
+
+
 def test_the_paired_difference_has_its_zero() -> None:
     figure = every()[5]
     assert figure.data[0]["y"] == [1.0, 2.0]

@@ -46,7 +46,7 @@ def test_classes_by_experts_of_one_layer_and_of_all() -> None:
     assert len(layout(every)["shapes"]) == 1
     single = figures.class_figure(values, MEAN, ["all", "shirt"], PLAN, 0, relative=False)
     assert single.data[0]["z"] == [[0.1, 0.2], [0.1, 0.3]]
-    assert "Layer 1, expert 2 adds most, to shirt" in single.alt
+    assert "Largest contribution: layer 1, expert 2, class shirt" in single.alt
 
 
 def test_a_class_without_an_image_has_no_colour() -> None:

@@ -42,6 +42,9 @@ def test_lines_by_layer_with_gaps_and_the_random_baseline() -> None:
     assert traces["this run"]["x"] == [0, 2]
     assert traces["this run"]["y"] == [0.1, 0.3]
     assert traces["other"]["line"]["dash"] == "dash"
+    assert (
+        by_layer_figure("l", ("1",), [Line("stable", (1.0,), dash="dot")], "A", "rank").data[0]["line"]["dash"] == "dot"
+    )
     assert traces["random experts"]["y"] == [0.05, 0.06]
     band = traces["random experts, two standard deviations"]
     assert min(band["y"]) == 0.03
@@ -69,18 +72,18 @@ def test_a_spectrum_is_the_mean_share_over_layers() -> None:
     band = traces["this run, lowest to highest layer"]
     assert band["y"] == [0.5, 0.25, 0.5, 0.75]
     assert layout(figure)["title"]["text"] == "Spectrum of ΔW: the first of 2 singular values has 62 %"
+    more = spectrum_figure([[3.0, 1.0]], [[2.0, 1.0, 1.0]], "this run", "other")
+    assert "the first of 2 singular values has 75 %" in more.alt
     assert labels(figure) == ["other", "this run"] or labels(figure) == ["this run", "other"]
     assert spectrum_figure([[], []]).data == []
 
 
 def test_the_overlap_of_layers_leaves_the_diagonal_out() -> None:
-    figure = overlap_figure(
-        [[1.0, 0.2, None], [0.2, 1.0, None], [None, None, 1.0]], ("1", "2", "3"), "reads from", 0.05
-    )
+    figure = overlap_figure([[1.0, 0.2, None], [0.2, 1.0, None], [None, None, 1.0]], ("1", "2", "3"), "row", 0.05)
     assert figure.data[0]["z"] == [[None, 0.2, None], [0.2, None, None], [None, None, None]]
-    assert layout(figure)["title"]["text"] == "What ΔW reads from, layer by layer: overlap 0.20 (random 0.05)"
-    assert figure.name == "overlap-reads"
-    assert "nothing to compare" in overlap_figure([[None]], ("1",), "writes into", None).alt
+    assert layout(figure)["title"]["text"] == "Row spaces of ΔW: mean overlap 0.20 (random 0.05)"
+    assert figure.name == "overlap-row"
+    assert "no two layers to compare" in overlap_figure([[None]], ("1",), "column", None).alt
 
 
 def test_similarity_over_epochs_of_two_runs_with_the_random_baseline() -> None:
@@ -135,6 +138,17 @@ def test_a_line_with_its_band_for_each_arm() -> None:
     assert layout(figure)["xaxis"]["tickvals"] == [0, 0.5, 0.9]
 
 
+def test_the_title_names_the_means_that_are_drawn() -> None:
+    """A paired difference covers fewer seeds than the mean of the dense run while runs are missing."""
+    whole = results(3)
+    points = tuple(
+        replace(point, differences={"absolute": seed_statistics(2, [-0.5])}) if point.differences else point
+        for point in whole.points
+    )
+    figure = diversity_figure(replace(whole, points=points), "absolute")
+    assert layout(figure)["title"]["text"] == "Mean |cosine|: 0.310 dense, 0.185 at p = 0.5"
+
+
 def test_an_interval_above_100_percent_does_not_extend_the_axis() -> None:
     assert layout(diversity_figure(results(3), "accuracy"))["yaxis"]["range"][1] == 102
     assert "random" not in named(diversity_figure(results(3), "accuracy"))
@@ -150,7 +164,7 @@ def test_one_seed_has_no_band_and_nothing_is_an_empty_frame() -> None:
 def test_ranks_over_epochs_are_shown_with_the_largest_possible_rank() -> None:
     own, other = [(1, 2.0), (2, 3.31)], [(1, 4.0), (2, 6.66)]
     figure = rank_curve("r", "effective", own, other, 4.2, 8)
-    assert "Effective rank of ΔW: 3.31 of 4.2, in the other run 6.66 of 8" in figure.alt
+    assert "Effective rank: 3.31 (max. 4.2), other run 6.66 (max. 8)" in figure.alt
     assert [trace["y"] for trace in figure.data] == [[2.0, 3.31], [4.0, 6.66]]
     assert "6.66." in rank_curve("r", "stable", own, other, 8, 8).alt  # equal limits are shown once
     assert "ΔW is 0" in rank_curve("r", "stable", []).alt

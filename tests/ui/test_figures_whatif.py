@@ -46,7 +46,7 @@ def test_with_many_classes_the_largest_changes_are_shown() -> None:
 def test_exact_and_estimate_share_a_scale_and_name_their_correlation() -> None:
     exact, estimate = figures.importance_figures(importance(), PLAN)
     assert title(exact) == "Layer 3, expert 2 is most important (loss +0.300 without it)"
-    assert title(estimate) == "Estimate: Pearson 0.91, Spearman 0.80"
+    assert title(estimate) == "First-order estimate: Pearson r 0.91, Spearman ρ 0.80"
     for figure in (exact, estimate):
         grid = figure.data[0]
         assert (grid["zmin"], grid["zmax"]) == (-0.5, 0.5)
@@ -71,13 +71,16 @@ def test_the_smallest_sufficient_number_is_named() -> None:
             for i, (k, a) in enumerate(points)
         ]
 
-    figure = figures.greedy_figure({"removal": steps(down), "addition": steps(up)}, 3)
-    assert title(figure) == "1 of 3 experts reach the accuracy of all (60.0 %); 2 reach 62.0 %"
+    three_experts = allocation((3,))
+    figure = figures.greedy_figure({"removal": steps(down), "addition": steps(up)}, three_experts)
+    assert title(figure) == "1 of 3 experts reaches the accuracy of all (60.0 %); 2 reach 62.0 %"
     assert figure.data[0]["x"] == [0, 1, 2, 3]
     assert figure.data[0]["y"] == [20.0, 60.0, 62.0, 60.0]
-    three = figures.greedy_figure({"estimate": steps(down), "removal": steps(down), "addition": steps(up)}, 3)
+    three = figures.greedy_figure(
+        {"estimate": steps(down), "removal": steps(down), "addition": steps(up)}, three_experts
+    )
     assert [trace["line"]["dash"] for trace in three.data[:3]] == ["dot", "solid", "solid"]
-    alone = figures.greedy_figure({"removal": steps([*down[:1], (2, 50.0)])}, 3)
+    alone = figures.greedy_figure({"removal": steps([*down[:1], (2, 50.0)])}, three_experts)
     assert title(alone) == "3 of 3 experts reach the accuracy of all (60.0 %)"
 
 

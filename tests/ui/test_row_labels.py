@@ -52,6 +52,9 @@ def test_a_row_of_swin_has_one_name_everywhere(plan: MaskPlan) -> None:
         labels_of(figures.against_figure(canvas, canvas, plan, "class cat")),
         labels_of(figures.mask_difference_figure(plan, plan)),
     ]
+    steps = [{"kept": 1, "accuracy": 50.0, "loss": 1.0, "cell": [plan.rows, 2]}]
+    greedy = figures.greedy_figure({"removal": steps}, plan)
+    assert greedy.data[0]["customdata"] == [[1.0, f"layer {plan.row_labels[-1]}, expert 2"]]
     assert {tuple(labels) for labels in shown} == {plan.row_labels}
     assert len(set(plan.row_labels)) == plan.rows
 

@@ -42,7 +42,7 @@ def draw(run: Run) -> None:
     with left:
         live_plot(figures.expert_figure(canvas, "contribution", plan, epoch), key="activation_grid")
         page.note(
-            f"Mean over the tokens of {result['images']:,} evaluation images, spread over the split. Share of steps, λ "
+            f"Mean over the tokens of {result['images']:,} evaluation images, spread over the split. Active share, λ "
             "and gradient are in the view Grids."
         )
     with right:
@@ -99,8 +99,8 @@ def draw(run: Run) -> None:
             return
         name, canvas_shown = chosen[0].name, image_result["canvas"]
     else:
-        name, canvas_shown = classes[label], result["values"][label]
-        page.note(f"{result['counts'][label]} of the {result['images']:,} images are of this class.")
+        name, canvas_shown = f"Class {classes[label]}", result["values"][label]
+        page.note(f"Images of this class: {result['counts'][label]:,} of {result['images']:,}.")
     with st.container(key="pair_activation_one"):
         left, right = st.columns(2, gap="large")
     with left:

@@ -33,7 +33,7 @@ SHOWN: dict[str, tuple[str, bool, str, str, str]] = {
         "λ ‖b‖ aᵀx at each patch",
         "λᵢ ‖bᵢ‖ aᵢᵀx_t. Its magnitude is what the expert adds. Orange: along bᵢ, blue: against it, dark: 0.",
     ),
-    "turned": (
+    "change": (
         "Change of attention",
         True,
         "how each expert alone changes the attention of its block",
@@ -106,7 +106,7 @@ def _name(image: dict[str, Any], classes: list[str], given: str) -> str:
 def _experts(result: dict[str, Any], layer: str, names: list[str], show: str, scale: str, opacity: float) -> None:
     page.section(f"Experts of layer {layer}")
     _, signed, title, quantity, note = SHOWN[show]
-    reason = result["no_maps"] if show != "turned" else result["no_attention"] or result["no_alone"]
+    reason = result["no_maps"] if show != "change" else result["no_attention"] or result["no_alone"]
     maps = [_expert_maps(image, show) for image in result["images"]]
     complete = [image_maps for image_maps in maps if image_maps is not None]
     if reason or len(complete) < len(maps):
@@ -130,7 +130,7 @@ def _experts(result: dict[str, Any], layer: str, names: list[str], show: str, sc
 
 def _expert_maps(image: dict[str, Any], show: str) -> np.ndarray | None:
     """Return the maps of an image, (experts, height, width), or None where this run has none of this kind."""
-    if show != "turned":
+    if show != "change":
         return None if image[show] is None else np.array(image[show], float)
     attention = image["attention"]
     return None if attention is None else np.array(attention["alone"], float) - np.array(attention["none"], float)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 
@@ -11,6 +10,7 @@ import streamlit as st
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense
+from mlae_lab.data.listing import counted
 from mlae_lab.errors import LabError
 from mlae_lab.runs import diversity
 from mlae_lab.runs.diversity import ARMS, EPOCHS, MEASURES, RATES, SEEDS, Experiment, Result
@@ -21,6 +21,7 @@ from mlae_lab.ui.estimating import estimated
 from mlae_lab.ui.figures.diversity import diversity_figure
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import sentence
+from mlae_lab.ui.tables import large, table
 
 _SHOWN = ("absolute", "effective_rank", "accuracy", "stable_rank")
 _CACHE_SECONDS = 5.0
@@ -62,9 +63,8 @@ def _introduction() -> None:
 
 def _title(experiment: Experiment) -> str:
     config = experiment.config
-    seeds = len(experiment.seeds)
     task, backbone = catalog.task(config.task).title, catalog.backbone(config.backbone).title
-    return f"{task}, {config.epochs} epochs, {seeds} seed{'s' * (seeds != 1)}, {backbone}"
+    return f"{task}, {counted(config.epochs, 'epoch')}, {counted(len(experiment.seeds), 'seed')}, {backbone}"
 
 
 def _propose(run: Run) -> None:
@@ -80,7 +80,7 @@ def _propose(run: Run) -> None:
         "|cosine| and effective rank against p, each with its interval over seeds, and a verdict by a stated rule. "
         "They are queued like all other runs, and results appear as runs finish."
     )
-    _start(experiment, runs, f"Start the {runs} runs")
+    _start(experiment, runs, f"Start {counted(runs, 'run')}")
     _command(experiment)
 
 
@@ -100,7 +100,7 @@ def _start(experiment: Experiment, runs: int, label: str) -> None:
     """Show how long the missing runs take, and start them after confirmation."""
     page.note(escape(_duration_text(experiment, runs)))
     with st.popover(label, key="diversity_ask"):
-        page.note(f"{_count_text(runs)} will be queued. They alternate with other users' runs.")
+        page.note(f"{counted(runs, 'run')} will be queued, alternating with other users' runs.")
         if not st.button("Start", key="diversity_start", type="primary"):
             return
         try:
@@ -120,11 +120,7 @@ def _duration_text(experiment: Experiment, runs: int) -> str:
         return f"No time estimate yet. {estimate.reason}"
     per_run, total = page.seconds_text(estimate.seconds), page.seconds_text(runs * estimate.seconds)
     together = "" if runs == 1 else f", about {total} in total, one after another"
-    return f"{_count_text(runs)} of about {per_run}{together}. {estimate.reason}"
-
-
-def _count_text(runs: int) -> str:
-    return f"{runs} run{'s' * (runs != 1)}"
+    return f"{counted(runs, 'run')} of about {per_run}{together}. {estimate.reason}"
 
 
 def _cancel(state: Result) -> None:
@@ -132,7 +128,7 @@ def _cancel(state: Result) -> None:
     own = diversity.waiting(state.runs.values(), visitor.current())
     if not own:
         return
-    help_text = f"{_count_text(len(own))} of yours. Runs that already train, and other users' runs, continue."
+    help_text = f"{counted(len(own), 'run')} of yours. Runs that already train, and other users' runs, continue."
     if not st.button("Cancel queued runs", key="diversity_cancel", help=help_text):
         return
     try:
@@ -157,11 +153,7 @@ def _command(experiment: Experiment) -> None:
 def _draw(state: Result) -> None:
     experiment = state.experiment
     first, *rest = state.verdict
-    st.html(
-        '<p role="status" style="font-size:1.35rem;font-weight:620;line-height:1.35;margin:.6rem 0 '
-        ".2rem;max-width:66ch;"
-        f'letter-spacing:-0.01em">{escape(first)}</p>'
-    )
+    large(first)
     page.note("<br>".join(map(escape, rest)))
     page.note(
         "The rule: supported if the 95 % interval (Student's t over seeds) of the paired difference in mean |cosine|, "
@@ -179,23 +171,23 @@ def _draw(state: Result) -> None:
         page.note(
             "Mean over seeds of each run's last epoch and over layers, all experts on; bands: 95 % interval of the "
             "mean. |cosine|: paper, A.4, without the diagonal. Effective rank of ΔW: exp(−Σ p ln p) with p = σ / Σσ; "
-            "stable rank: ‖ΔW‖²<sub>F</sub> / σ₁². Expert and token start at the dense run, LoRA at LoRA without "
-            "dropout (λ stays 1)."
+            "stable rank: ‖ΔW‖²<sub>F</sub> / σ₁². At p = 0 the arms expert and token are the dense run, and the "
+            "arm LoRA is LoRA without dropout, with λ fixed at 1."
         )
         with st.expander("Table of values"):
             _numbers(state)
     if state.missing:
         started = [cell for cell in state.missing if cell in state.runs]
-        page.note(f"{len(started)} of the {len(state.missing)} runs without a result are queued or running.")
+        page.note(f"Without a result: {counted(len(state.missing), 'run')}; queued or running: {len(started)}.")
         if unstarted := len(state.missing) - len(started):
-            _start(experiment, unstarted, f"Start the {unstarted} missing runs")
+            _start(experiment, unstarted, f"Start {counted(unstarted, 'missing run')}")
         _cancel(state)
     page.note("Equivalent command, which runs the missing cells and prints the result:")
     _command(experiment)
 
 
 def _numbers(state: Result) -> None:
-    header = ("", "p", "seeds", *MEASURES.values(), "|cosine| relative to p = 0")
+    header = ("Arm", "p", "seeds", *MEASURES.values(), "|cosine| relative to p = 0")
     rows = []
     for point in state.points:
         cells = [ARMS[point.arm], f"{point.rate:g}", str(len(point.seeds))]
@@ -214,21 +206,5 @@ def _numbers(state: Result) -> None:
             if gap is None
             else f"{gap.mean:+.4f}" + ("" if gap.low is None else f" ({gap.low:+.4f} to {gap.high:+.4f})")
         )
-        rows.append(cells)
-    _table(header, rows)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    line = "border:0;border-bottom:1px solid color-mix(in srgb, currentColor 14%, transparent)"
-    cell = f"padding:.3rem 1.2rem .3rem 0;text-align:left;vertical-align:top;font-size:.86rem;white-space:nowrap;{line}"
-    header_cells = "".join(
-        f'<th scope="col" style="{cell};font-weight:500;opacity:.7">{escape(name)}</th>' for name in header
-    )
-    body = "".join(
-        "<tr>" + "".join(f'<td style="{cell}">{escape(value)}</td>' for value in row) + "</tr>" for row in rows
-    )
-    st.html(
-        '<div style="overflow-x:auto"><table '
-        'style="border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.3rem 0">'
-        f"<thead><tr>{header_cells}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+        rows.append([*map(escape, cells)])
+    table(header, rows)

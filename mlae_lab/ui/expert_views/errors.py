@@ -9,6 +9,7 @@ import streamlit as st
 
 from mlae_lab.core.data_url import data_url, is_png
 from mlae_lab.core.paired_tests import PairedTestError, PairedTests, p_text, paired_tests
+from mlae_lab.data.listing import counted
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import figures, page, queries
 from mlae_lab.ui.expert_views.other_run import other_run
@@ -61,21 +62,21 @@ def _image_count(run: Run) -> str | int:
     started = queries.tail(run.id).started
     if started is None or started.evaluation_images <= MANY_IMAGES:
         return "all"
-    every = f"all {started.evaluation_images:,}"
-    chosen = st.segmented_control("Images", [f"{MANY_IMAGES:,}, evenly spread", every], key=f"errors_images_{run.id}")
+    sample, every = f"{MANY_IMAGES:,}, evenly spread", f"all {started.evaluation_images:,}"
+    chosen = st.segmented_control("Images", [sample, every], default=sample, key=f"errors_images_{run.id}")
     return "all" if chosen == every else MANY_IMAGES
 
 
 def _facts(result: Mapping) -> None:
     images = (
-        f"{result['images']:,} images"
+        counted(result["images"])
         if result["images"] == result["of"]
         else f"{result['images']:,} of {result['of']:,} images"
     )
     page.facts(
         (f"Accuracy, {images}", f"{result['accuracy']:.1f} % ({result['low']:.1f} to {result['high']:.1f})"),
         ("Mean confidence", f"{100 * result['confidence_mean']:.1f} %"),
-        ("ECE, 10 bins", f"{result['ece']:.3f}"),
+        (f"ECE, {len(result['bins'])} bins", f"{result['ece']:.3f}"),
         ("Brier score", f"{result['brier']:.3f}"),
         ("Loss, nats", f"{result['loss']:.3f}"),
     )
@@ -133,7 +134,7 @@ def _compare(run: Run, result: Mapping, wanted: str | int) -> None:
     ]
     if not candidates:
         page.note(
-            "No other run of this task and protocol has finished yet. With one, this section shows which images only "
+            "No other run of this task and protocol is over yet. With one, this section shows which images only "
             "one of the two classifies correctly."
         )
         return
@@ -156,7 +157,7 @@ def _compare(run: Run, result: Mapping, wanted: str | int) -> None:
         return
     large(comparison.verdict)
     page.note(f"{escape(comparison.of_classes)} A is run {run.id}, B is run {other.id}.")
-    live_plot(figures.paired_tests_figure(comparison), key="errors_slices")
+    live_plot(figures.paired_tests_figure(comparison), key="errors_paired_tests")
     page.note(figures.PAIRED_TESTS_NOTE)
     _images_that_differ(run, comparison)
     with st.expander("Table of classes"):
@@ -191,7 +192,7 @@ def _images_that_differ(run: Run, comparison: PairedTests) -> None:
         return
     for name, other_name in (("A", "B"), ("B", "A")):
         indices_alone = comparison.only_a if name == "A" else comparison.only_b
-        page.section(f"Only {name} is correct: {len(indices_alone)} images")
+        page.section(f"Only {name} is correct: {counted(len(indices_alone))}")
         if len(indices_alone) > MAX_DIFFERING:
             page.note(f"The {MAX_DIFFERING} with the highest confidence of {name}.")
         tiles = []

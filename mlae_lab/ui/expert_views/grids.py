@@ -1,4 +1,4 @@
-"""The grids of a run: contribution, λ, share of steps and gradient of each expert, and similarity within each layer."""
+"""The grids of a run: contribution, λ, active share and gradient of each expert, and similarity within each layer."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ def draw(run: Run) -> None:
     index = epochs.index(epoch)
     stats, similarity = tail.experts[index], tail.similarity[index]
 
-    with st.container(key="pair_experts"):
-        left, right = st.columns(2, gap="large")
+    columns = []
     for number, quantity in enumerate(figures.QUANTITIES):
-        with (left, right)[number % 2]:
+        if not columns:  # a container for each row keeps its titles level
+            with st.container(key=f"pair_experts_{number}"):
+                columns = st.columns(2, gap="large")
+        with columns.pop(0):
             figure = figures.expert_figure(getattr(stats, quantity), quantity, run.config.plan, epoch)
             live_plot(figure, key=f"experts_{quantity}")
             page.note(f"{figures.QUANTITIES[quantity][1]}.")

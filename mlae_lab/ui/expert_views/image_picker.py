@@ -39,7 +39,7 @@ def chosen_images(run: Run, key: str, limit: int, default: int = 1) -> list[Chos
         limit: How many images can be chosen.
         default: How many are chosen at first.
     """
-    state = f"{key}_places_{run.id}"
+    state = f"{key}_indices_{run.id}"
     if state not in st.session_state:
         st.session_state[state] = _from_link(limit) or list(range(default))
     _thumbnails(run, key, state, limit)

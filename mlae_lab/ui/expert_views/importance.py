@@ -32,22 +32,22 @@ def draw(run: Run) -> None:
 
 def _leave_one_out(run: Run) -> None:
     page.section("Leave one out")
-    result = answer(run, "importance", {}, f"matters_{run.id}", "Evaluating without each expert")
+    result = answer(run, "importance", {}, f"importance_{run.id}", "Evaluating without each expert")
     if result is None:
         return
     exact, estimate = figures.importance_figures(result, run.config.plan)
-    with st.container(key="pair_matters"):
+    with st.container(key="pair_importance"):
         left, right = st.columns(2, gap="large")
     with left:
-        live_plot(exact, key="matters_exact")
+        live_plot(exact, key="importance_exact")
         page.note(
             f"loss(fᵢ = 0) − loss(f = 1) on {result['images']} evaluation images, one evaluation for each expert; fᵢ "
             "scales λᵢ bᵢ aᵢᵀ (paper, equations 4 and 5). Orange: the run needs the expert. Blue: better without it."
         )
     with right:
-        live_plot(estimate, key="matters_estimate")
+        live_plot(estimate, key="importance_estimate")
         page.note("−∂loss/∂fᵢ at f = 1: one backward pass for all experts at once, on the same images and scale.")
-    live_plot(figures.layers_figure(result, run.config.plan), key="matters_layers")
+    live_plot(figures.layers_figure(result, run.config.plan), key="importance_layers")
     page.note("The same with all experts of a layer left out; its estimate is the sum over them.")
 
 
@@ -81,14 +81,11 @@ def _greedy(run: Run) -> None:
         result = answer(run, "greedy", arguments, f"{key}_{direction}", activity)
         if result is None:
             break  # curves are computed one after another
-        labels = run.config.plan.row_labels
-        curves[direction] = [
-            step | {"cell": step["cell"] and [labels[step["cell"][0] - 1], step["cell"][1]]} for step in result["steps"]
-        ]
+        curves[direction] = result["steps"]
         agreement = result["agreement"] if direction == "removal" else agreement
     if not curves:
         return
-    live_plot(figures.greedy_figure(curves, total), key="greedy")
+    live_plot(figures.greedy_figure(curves, run.config.plan), key="greedy")
     page.note(
         f"Each step selects the expert that gives the lowest mean cross-entropy on {count} evaluation images; ties are "
         "resolved by layer. Dotted: evaluated exactly, in the order of −∂loss/∂fᵢ at f = 1, smallest first"
@@ -117,7 +114,7 @@ def _image_importance(run: Run) -> None:
         return
     arguments = {"image": chosen[0].argument}
     result = answer(
-        run, "image_importance", arguments, f"decides_{run.id}_answer", "Evaluating the image without each expert"
+        run, "image_importance", arguments, f"image_importance_{run.id}", "Evaluating the image without each expert"
     )
     if result is None:
         return
@@ -128,10 +125,10 @@ def _image_importance(run: Run) -> None:
     flips = sum(result["margin"] + v < 0 for v, *_ in cells)
     title = (
         f"Layer {plan.row_labels[strongest[1]]}, expert {strongest[2] + 1} supports the prediction most "
-        f"({strongest[0]:+.2f} without it)"
+        f"(margin lower by {-strongest[0]:.2f} without it)"
         if strongest[0] < 0 else "No expert supports the prediction"
     )  # fmt: skip
-    with st.container(key="pair_decides"):
+    with st.container(key="pair_image_importance"):
         left, right = st.columns([3, 7], gap="large")
     with left:
         st.html(
@@ -140,14 +137,14 @@ def _image_importance(run: Run) -> None:
         )
         page.facts(("Prediction", f"{escape(predicted)}, {result['confidence']:.0%}"), ("Truth", escape(truth)))
         flip_text = (
-            f"Removing any of {flips} of {len(cells)} experts flips the prediction."
+            f"{flips} of {len(cells)} experts flip{'s' * (flips == 1)} the prediction when switched off alone."
             if flips
             else "No single expert flips the prediction."
         )
         page.note(f"{flip_text} Margin {result['margin']:.2f}.")
     with right:
         support = [[None if v is None else -v for v in row] for row in result["change"]]
-        figure = figures.cell_figure(support, plan, title, "contribution to the margin", "image_importance", form=".3f")
+        figure = figures.cell_figure(support, plan, title, "contribution to the margin", "image-importance", form=".3f")
         live_plot(figure, key="image_importance")
         page.note(
             "Margin: the logit of the class that the run predicts with all experts, minus the largest other logit. "
@@ -193,7 +190,7 @@ def _robustness(run: Run) -> None:
         if other.id != run.id and other.config.method == "mlae" and other.config.badge == run.config.badge
         and other.status.is_over and queries.store().paths(other.id).adapter.is_file()
     ]  # fmt: skip
-    key, requested = f"robust_{run.id}", _requested_masks(st.query_params.get("robustness", ""))
+    key, requested = f"robustness_{run.id}", _requested_masks(st.query_params.get("robustness", ""))
     others.sort(
         key=lambda other: requested is None or other.id != requested.other
     )  # the run in the URL is always offered
@@ -202,18 +199,18 @@ def _robustness(run: Run) -> None:
     }
     if requested is not None:
         st.session_state.setdefault(f"{key}_rate", requested.rate)
-        st.session_state.setdefault(f"{key}_draws", requested.samples)
+        st.session_state.setdefault(f"{key}_samples", requested.samples)
         st.session_state.setdefault(f"{key}_rescaled", requested.rescaled)
         label = next(
             (name for name, other in names.items() if other is not None and other.id == requested.other), _NO_RUN
         )
         st.session_state.setdefault(f"{key}_other", label)
-    with st.container(key="four_robust"):
+    with st.container(key="four_robustness"):
         columns = st.columns(4, vertical_alignment="bottom")
     rate = columns[0].slider(
         "Drop probability p", 0.05, 0.95, step=0.05, key=f"{key}_rate", **_initial_value(key, "rate", 0.5)
     )
-    samples = columns[1].selectbox("Random masks", _SAMPLES, key=f"{key}_draws")
+    samples = columns[1].selectbox("Random masks", _SAMPLES, key=f"{key}_samples")
     other_run = names[columns[2].selectbox("Compare with", list(names), key=f"{key}_other")]
     rescaled = columns[3].toggle("Rescale by 1/(1−p)", key=f"{key}_rescaled", **_initial_value(key, "rescaled", True))
     if not (columns[3].button("Evaluate", key=f"{key}_go") or requested is not None):
@@ -230,7 +227,7 @@ def _robustness(run: Run) -> None:
     for entry in (run, other_run):
         if entry is None:
             continue
-        result = answer(entry, "robustness", arguments, f"robust_{run.id}_{entry.id}", "Evaluating random masks")
+        result = answer(entry, "robustness", arguments, f"robustness_{run.id}_{entry.id}", "Evaluating random masks")
         if result is None:
             break
         results.append((entry, result))

@@ -11,7 +11,14 @@ from mlae_lab.runs.store import Run
 OTHER = "other"
 
 
-def other_run(candidates: Sequence[Run], label: str, run_label: Callable[[Run], str], nothing: str) -> Run | None:
+def other_run(
+    candidates: Sequence[Run],
+    label: str,
+    run_label: Callable[[Run], str],
+    nothing: str,
+    default: str = "",
+    explanation: str | None = None,
+) -> Run | None:
     """Let the user choose one of several runs, or none; the URL keeps the choice.
 
     Args:
@@ -19,14 +26,16 @@ def other_run(candidates: Sequence[Run], label: str, run_label: Callable[[Run], 
         label: Of the list.
         run_label: Returns the label of a run in the list.
         nothing: Label of the choice of no run.
+        default: Id of the run that a URL without `?other=` selects, "" for none.
+        explanation: Help text of the list.
     """
     runs = {run.id: run for run in candidates}
-    requested = st.query_params.get(OTHER, "")
+    requested = st.query_params.get(OTHER, default)
     chosen = requested if requested in runs else ""
-    key = f"beside_{label}_{chosen}"  # a new widget for each link, so that its run replaces an earlier choice
+    key = f"other_{label}_{chosen}"  # a new widget for each link, so that its run replaces an earlier choice
 
     def keep() -> None:
-        if st.session_state[key]:
+        if st.session_state[key] or default:
             st.query_params[OTHER] = st.session_state[key]
         else:
             st.query_params.pop(OTHER, None)
@@ -38,5 +47,6 @@ def other_run(candidates: Sequence[Run], label: str, run_label: Callable[[Run], 
         format_func=lambda name: run_label(runs[name]) if name else nothing,
         key=key,
         on_change=keep,
+        help=explanation,
     )
     return runs.get(selected)

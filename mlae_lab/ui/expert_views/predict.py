@@ -11,7 +11,7 @@ from mlae_lab.core.data_url import data_url
 from mlae_lab.core.expert_state import off_text
 from mlae_lab.data.overlay import Row
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import figures, page
+from mlae_lab.ui import figures, page, queries
 from mlae_lab.ui.expert_views.image_picker import Chosen, chosen_images
 from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.expert_views.switches import State, ignored_note, state_key, switches
@@ -79,8 +79,9 @@ def _experts(run: Run, image: Chosen, result: dict) -> None:
     with st.container(key="pair_predict_experts"):
         left, right = st.columns([4, 6], gap="large")
     with left:
+        epoch = queries.tail(run.id).experts[-1].epoch
         live_plot(
-            figures.expert_figure(result["canvas"], "contribution", run.config.plan, run.config.epochs),
+            figures.expert_figure(result["canvas"], "contribution", run.config.plan, epoch),
             key="predict_grid",
         )
         page.note("Mean over the tokens of this image of ‖λ b aᵀx‖ / ‖Wx + bias‖ (equations 3 to 5 of the paper).")

@@ -9,6 +9,7 @@ import streamlit as st
 
 from mlae_lab.core.nearest_pattern import nearest
 from mlae_lab.core.seed_statistics import SeedStatistics
+from mlae_lab.data.listing import counted
 from mlae_lab.runs import pairs, repeats
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import Run, StoreError
@@ -186,7 +187,7 @@ def _start(run: Run, other: Run | None) -> None:
             launch = partial(pairs.launch_pair, store, base.id, plan, seeds, visitor.current())
         new = repeats.starting(planned)
         if right.button(
-            f"Start {len(new)} run{'s' if len(new) != 1 else ''}",
+            f"Start {counted(len(new), 'run')}",
             key="seeds_start",
             type="primary" if new else "secondary",
             disabled=bool(unmet) or not new,

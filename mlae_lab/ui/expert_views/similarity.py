@@ -15,6 +15,7 @@ from mlae_lab.runs import probe
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import figures, page, queries
+from mlae_lab.ui.expert_views.other_run import OTHER, other_run
 from mlae_lab.ui.expert_views.query_result import answer
 from mlae_lab.ui.figures.similarity import Line, by_layer_figure, overlap_figure, rank_curve, spectrum_figure
 from mlae_lab.ui.live_plot import live_plot
@@ -26,11 +27,11 @@ MAX_OFFERED = 40
 
 def draw(run: Run) -> None:
     """Draw the view: first what the run recorded during training, then the results of a query."""
-    other_run = _other(run)
-    own, others = queries.tail(run.id).similarity, queries.tail(other_run.id).similarity if other_run else []
+    other = _other(run)
+    own, others = queries.tail(run.id).similarity, queries.tail(other.id).similarity if other else []
     _facts(own[-1], others[-1] if others else None)
-    _cosines(run, own, other_run, others)
-    _invariants(run, own, other_run, others)
+    _cosines(run, own, other, others)
+    _invariants(run, own, other, others)
 
 
 # ---------------------------------------------------------------- the other run
@@ -39,9 +40,9 @@ def draw(run: Run) -> None:
 def _other(run: Run) -> Run | None:
     """Return the run to compare with: of the URL, else the dense one with the same settings."""
     candidates = {entry.id: entry for entry in _candidates(run)}
-    requested = st.query_params.get("other")
-    if requested is None and (dense := queries.references(run).get("dense")) is not None and dense.run in candidates:
-        requested = dense.run
+    dense = queries.references(run).get("dense")
+    default = dense.run if dense is not None and dense.run in candidates else _NO_RUN
+    requested = st.query_params.get(OTHER)
     if requested and requested not in candidates:
         try:
             candidate = queries.run(requested)
@@ -52,26 +53,17 @@ def _other(run: Run) -> Run | None:
             candidates[candidate.id] = candidate
         except StoreError as error:
             st.warning(plain(sentence(error)))
-            requested = _NO_RUN
-    if len(candidates) == 0:
-        page.note("Once a second run with experts has finished, the two can be compared here.")
+    if not candidates:
+        page.note("Once a second run with experts is over, the two can be compared here.")
         return None
-    names = [_NO_RUN, *candidates]
+    explanation = (
+        "The paper's figures 4 and 5 compare a masked run with LoRA's rank-1 components. Any run with experts can be "
+        "chosen."
+    )
     with st.container(key="four_similarity"):
         left, _ = st.columns([1, 1])
-    selected = left.selectbox(
-        "Compare with",
-        names,
-        index=names.index(requested or _NO_RUN),
-        format_func=lambda name: _label(candidates[name]) if name else "none",
-        key=f"similarity_other_{run.id}_{requested or _NO_RUN}",
-        help="The paper's figures 4 and 5 compare a masked run with LoRA's rank-1 components. Any run with experts "
-        "can be chosen.",
-    )
-    if selected != (requested or _NO_RUN):
-        st.query_params["other"] = selected
-        st.rerun()
-    return candidates[selected] if selected else None
+    with left:
+        return other_run([*candidates.values()], "Compare with", _label, "none", default, explanation)
 
 
 def _candidates(run: Run) -> list[Run]:
@@ -114,9 +106,7 @@ def _baseline(run: Run) -> list[RandomBaseline | None]:
     return [random_experts(*shapes[target], count) for target, count in zip(plan.targets, plan.kept, strict=False)]
 
 
-def _cosines(
-    run: Run, own: Sequence[SimilarityStats], other_run: Run | None, others: Sequence[SimilarityStats]
-) -> None:
+def _cosines(run: Run, own: Sequence[SimilarityStats], other: Run | None, others: Sequence[SimilarityStats]) -> None:
     baseline = _baseline(run)
     level = over_layers(baseline)
     page.section("Cosine between the experts of a layer")
@@ -126,11 +116,11 @@ def _cosines(
         page.note(f"Run {run.id}, epoch {own[-1].epoch}")
         live_plot(figures.similarity_tiles(own[-1], run.config.plan), key="similarity_tiles")
     with right:
-        if other_run is not None and others:
-            page.note(f"Run {other_run.id}, epoch {others[-1].epoch}")
-            live_plot(figures.similarity_tiles(others[-1], other_run.config.plan), key="similarity_tiles_other")
+        if other is not None and others:
+            page.note(f"Run {other.id}, epoch {others[-1].epoch}")
+            live_plot(figures.similarity_tiles(others[-1], other.config.plan), key="similarity_tiles_other")
         else:
-            _by_layer(run, own[-1], None, baseline)
+            _by_layer(run, own[-1], None, None, baseline)
     page.note(
         "One tile per layer, with its label and mean |cosine|; blue: opposite, orange: the same direction. cos(bᵢ "
         "aᵢᵀ, bⱼ aⱼᵀ) = cos(bᵢ, bⱼ) · cos(aᵢ, aⱼ), with the sign of λᵢ λⱼ (paper, A.4; figures 4 and 5); the diagonal "
@@ -146,12 +136,13 @@ def _cosines(
             )
     if others:
         with columns[-1]:
-            _by_layer(run, own[-1], others[-1], baseline)
+            _by_layer(run, own[-1], other, others[-1], baseline)
     random_text = (
         "for independent rank-1 experts of these shapes, E|cos| = E|cos(a, a′)| · E|cos(b, b′)|, each "
         "Γ(d/2) / (√π Γ((d+1)/2))"
         if run.config.plan.expert_rank == 1
-        else f"the mean of 24 rank-{run.config.plan.expert_rank} experts of these shapes, sampled with Gaussian factors"
+        else f"the mean over 24 layers of rank-{run.config.plan.expert_rank} experts of these shapes, sampled with "
+        "Gaussian factors"
     )
     page.note(
         f"Mean over the pairs of a layer, and over layers. Random baseline: {random_text}; the band is two standard "
@@ -160,18 +151,24 @@ def _cosines(
 
 
 def _by_layer(
-    run: Run, own: SimilarityStats, others: SimilarityStats | None, baseline: Sequence[RandomBaseline | None]
+    run: Run,
+    own: SimilarityStats,
+    other: Run | None,
+    other_stats: SimilarityStats | None,
+    baseline: Sequence[RandomBaseline | None],
 ) -> None:
-    labels, level = run.config.plan.row_labels, over_layers(baseline)
+    """Draw the mean |cosine| of each layer; of the other run only if its layers are the same ones."""
+    plan, level = run.config.plan, over_layers(baseline)
     lines = [Line("this run", own.absolute)]
-    if others is not None and len(others.absolute) == len(labels):
-        lines.append(Line("other", others.absolute, strong=False))
+    if other is not None and other_stats is not None and other.config.plan.targets == plan.targets:
+        lines.append(Line("other", other_stats.absolute, strong=False))
     mean = mean_of(own.absolute)
     title = "Mean |cosine| by layer" + (
         f": {mean / level.mean:.0f} times that of random experts" if mean and level else ""
     )
     live_plot(
-        by_layer_figure("similarity-layers", labels, lines, title, "mean |cosine|", baseline), key="similarity_layers"
+        by_layer_figure("similarity-layers", plan.row_labels, lines, title, "mean |cosine|", baseline),
+        key="similarity_layers",
     )
 
 
@@ -181,7 +178,7 @@ def _facts(own: SimilarityStats, others: SimilarityStats | None) -> None:
     for name, stats in (("", own), (", other run", others)):
         if stats is not None and (mean := mean_of(stats.absolute)) is not None:
             pairs.append((f"Mean |cosine|{name}", f"{mean:.3f}"))
-            pairs.append((f"Signed{name}", f"{mean_of(stats.signed):+.3f}"))
+            pairs.append((f"Mean cosine{name}", f"{mean_of(stats.signed):+.3f}"))
     if pairs:
         page.facts(*pairs)
 
@@ -189,18 +186,17 @@ def _facts(own: SimilarityStats, others: SimilarityStats | None) -> None:
 # ---------------------------------------------------------------- invariants of ΔW
 
 
-def _invariants(
-    run: Run, own: Sequence[SimilarityStats], other_run: Run | None, others: Sequence[SimilarityStats]
-) -> None:
+def _invariants(run: Run, own: Sequence[SimilarityStats], other: Run | None, others: Sequence[SimilarityStats]) -> None:
     page.section("Invariant measures of ΔW")
     page.note(
         "BA = (BR)(R⁻¹A) for any invertible R: the rank-1 components of ΔW, and so their cosines, are not unique. Its "
         "singular values and its row and column spaces are. They are computed from the factors: Aᵀ = "
         "Q<sub>a</sub> R<sub>a</sub>, "
-        "Bλ = Q<sub>b</sub> R<sub>b</sub>, and R<sub>b</sub> R<sub>a</sub>ᵀ has only as many rows as there are experts."
+        "Bλ = Q<sub>b</sub> R<sub>b</sub>; the number of rows of R<sub>b</sub> R<sub>a</sub>ᵀ is the number of experts "
+        "times their rank."
     )
-    _over_epochs(run, own, other_run, others)
-    _computed(run, other_run)
+    _over_epochs(run, own, other, others)
+    _computed(run, other)
 
 
 def _max_rank(experts: Sequence[int], rank: int) -> float:
@@ -210,7 +206,7 @@ def _max_rank(experts: Sequence[int], rank: int) -> float:
 
 
 def _over_epochs(
-    run: Run, own: Sequence[SimilarityStats], other_run: Run | None, others: Sequence[SimilarityStats]
+    run: Run, own: Sequence[SimilarityStats], other: Run | None, others: Sequence[SimilarityStats]
 ) -> None:
     """Draw the ranks that the run recorded during training; runs of older versions have none."""
     kinds = [
@@ -219,7 +215,7 @@ def _over_epochs(
     if max(len(ranks) for _, (ranks, _) in kinds) < 2:
         return
     max_rank, other_max_rank = (
-        _max_rank(entry.config.plan.kept, entry.config.plan.expert_rank) if entry else 0.0 for entry in (run, other_run)
+        _max_rank(entry.config.plan.kept, entry.config.plan.expert_rank) if entry else 0.0 for entry in (run, other)
     )
     with st.container(key="pair_similarity_over_epochs"):
         columns = st.columns(2, gap="large")
@@ -230,8 +226,8 @@ def _over_epochs(
                 key=f"similarity_rank_{what}",
             )
     page.note(
-        "Mean over the layers whose ΔW is not 0, all experts on, at each evaluation. The upper limit is the mean "
-        "number of experts over the layers that have some."
+        "Mean over the layers whose ΔW is not 0, all experts on, at each evaluation. The upper limit is the "
+        "number of experts times their rank, mean over the layers that have some."
     )
 
 
@@ -239,7 +235,7 @@ def _mean_ranks(history: Sequence[SimilarityStats], name: str) -> list[tuple[int
     return [(stats.epoch, mean) for stats in history if (mean := mean_of(getattr(stats, name))) is not None]
 
 
-def _computed(run: Run, other_run: Run | None) -> None:
+def _computed(run: Run, other: Run | None) -> None:
     if run.config.method != "mlae" or not queries.store().paths(run.id).adapter.is_file():
         page.note("This run saved no adapter, so these measures cannot be computed.")
         return
@@ -254,17 +250,16 @@ def _computed(run: Run, other_run: Run | None) -> None:
             format_func=lambda name: f"epoch {name}" if name else "last epoch",
             key=f"similarity_at_{run.id}",
         )  # fmt: skip
-    files = queries.store().paths(other_run.id).adapter if other_run else None
+    files = queries.store().paths(other.id).adapter if other else None
     arguments = {
         "file": str(checkpoints[epoch]) if epoch else "",
         "other": str(files) if files is not None and files.is_file() else "",
     }
-    result = answer(run, "similarity", arguments, "similarity_question", "Computing the spectrum of ΔW")
+    result = answer(run, "similarity", arguments, "similarity_answer", "Computing the spectrum of ΔW")
     if result is None:
         return
-    other = result.get("other")
-    _spectra(result, other)
-    _spaces(result, other, other_run is not None and other_run.config.seed == run.config.seed)
+    _spectra(result, result.get("other"))
+    _spaces(result, result.get("other"), other is not None and other.config.seed == run.config.seed)
 
 
 def _spectra(result: Mapping, other: Mapping | None) -> None:
@@ -276,11 +271,11 @@ def _spectra(result: Mapping, other: Mapping | None) -> None:
             key="similarity_spectrum",
         )
         page.note("σᵢ / Σσ, mean over layers; the band spans the lowest to the highest layer.")
-    lines = [Line("effective", result["effective_rank"]), Line("stable", result["stable_rank"])]
+    lines = [Line("effective", result["effective_rank"]), Line("stable", result["stable_rank"], dash="dashdot")]
     if other and other["targets"] == result["targets"]:
         lines += [
             Line("effective, other", other["effective_rank"], False),
-            Line("stable, other", other["stable_rank"], False),
+            Line("stable, other", other["stable_rank"], False, "dashdot"),
         ]
     ranks = [value for value in result["effective_rank"] if value is not None]
     title = (
@@ -300,10 +295,10 @@ def _spectra(result: Mapping, other: Mapping | None) -> None:
 def _spaces(result: Mapping, other: Mapping | None, same_seed: bool) -> None:
     with st.container(key="pair_similarity_spaces"):
         left, right = st.columns(2, gap="large")
-    for column, name, what in ((left, "reads", "reads from"), (right, "writes", "writes into")):
+    for column, name, what in ((left, "reads", "row"), (right, "writes", "column")):
         with column:
             figure = overlap_figure(result[name], result["labels"], what, result[f"random_{name}"])
-            live_plot(figure, key=f"similarity_overlap_{name}")
+            live_plot(figure, key=f"similarity_overlap_{what}")
     page.note(
         "Overlap of two layers: ‖UᵀV‖²<sub>F</sub> / min(r, s), the mean squared cosine of the principal angles "
         "between the spaces of their ΔW; 1: the same space. Random baseline: max(r, s) / d."
@@ -314,7 +309,7 @@ def _spaces(result: Mapping, other: Mapping | None, same_seed: bool) -> None:
     rows = {target: row for row, target in enumerate(other["targets"])}
     lines = [
         Line(label, [other[name][rows[target]] if target in rows else None for target in result["targets"]], strong)
-        for label, name, strong in (("reads", "same_reads", True), ("writes", "same_writes", False))
+        for label, name, strong in (("row space", "same_reads", True), ("column space", "same_writes", False))
     ]
     values = [value for line in lines for value in line.values if value is not None]
     if not values:
@@ -327,7 +322,7 @@ def _spaces(result: Mapping, other: Mapping | None, same_seed: bool) -> None:
     note = "The same overlap between this run's ΔW and the other's in the same layer."
     if same_seed:
         note += (
-            " Both runs have the same seed and so the same initial a, and their row spaces overlap from the first step."
-            " Compare with a run of another seed instead."
+            " Both runs have the same seed, so their initial a is the same and their row spaces overlap from the first "
+            "step. Compare with a run of another seed instead."
         )
     page.note(note)

@@ -18,7 +18,7 @@ from mlae_lab.ui.markdown import plain
 IMAGES = (200, 500, 1000, 2000)
 _FORMULA = (
     "y = (W + Σ fᵢ λᵢ bᵢ aᵢᵀ) x + bias, with fᵢ = 0 for an expert that is off (paper, equations 3 to 5). Only the "
-    "layers after the first change are recomputed."
+    "layers from the first change on are recomputed."
 )
 
 
@@ -60,8 +60,11 @@ def _draw_result(result: dict, state: State) -> None:
         ("Images that flip", f"{result['flipped']} of {result['images']}"),
     )
     ignored_note(state)
-    figure = figures.class_change_figure(result["classes"], before["class_accuracy"], now["class_accuracy"])
-    live_plot(figure, key="whatif_classes")
+    if before["class_accuracy"] != now["class_accuracy"]:
+        figure = figures.class_change_figure(result["classes"], before["class_accuracy"], now["class_accuracy"])
+        live_plot(figure, key="whatif_classes")
+    else:
+        page.note("The accuracy of every class is as trained.")
     page.note(
         _FORMULA
         + (f" {result['images']} of the {result['of']} evaluation images." if result["images"] < result["of"] else "")
@@ -77,7 +80,11 @@ def _flips(result: dict) -> None:
     for flip in result["flips"]:
         truth, before_name, now_name = (escape(classes[flip[name]]) for name in ("truth", "before", "now"))
         verdict = (
-            "lost" if flip["before"] == flip["truth"] else "won" if flip["now"] == flip["truth"] else "still incorrect"
+            "now incorrect"
+            if flip["before"] == flip["truth"]
+            else "now correct"
+            if flip["now"] == flip["truth"]
+            else "still incorrect"
         )
         items.append(
             f'<figure title="{truth}: {before_name} ({flip["confidence_before"]:.0%}), now {now_name} '
@@ -87,4 +94,4 @@ def _flips(result: dict) -> None:
         )
     st.html(f'<div class="lab-examples lab-flips">{"".join(items)}</div>')
     more = f" The first {len(items)} of {result['flipped']}." if len(items) < result["flipped"] else ""
-    page.note(f"Lost: was correct. Won: is now correct. Hover over an image for the confidence.{more}")
+    page.note(f"Hover over an image for the confidence.{more}")

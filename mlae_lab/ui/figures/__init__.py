@@ -4,7 +4,7 @@ Colours are named by meaning (`@accent`, `@quiet`, ...); `ui/palette.js` has the
 """
 
 from mlae_lab.ui.figures.activation import against_figure, class_figure
-from mlae_lab.ui.figures.bars import active_figure, balance_figure
+from mlae_lab.ui.figures.bars import balance_figure
 from mlae_lab.ui.figures.base import MAX_POINTS, Figure, Reference, Running, thinned
 from mlae_lab.ui.figures.compare import (
     MASK_KEY,
@@ -53,7 +53,6 @@ __all__ = [
     "Reference",
     "Running",
     "accuracy_figure",
-    "active_figure",
     "against_figure",
     "balance_figure",
     "cell_figure",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mlae_lab.core.events import Canvas
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.ui.figures.base import DIVERGING, SEQUENTIAL, Figure, axis, figure
+from mlae_lab.ui.figures.base import DIVERGING, SEQUENTIAL, Figure, absent_experts, axis, figure
 
 FORMULA = "mean over tokens of ‖λ b aᵀx‖ / ‖Wx + bias‖"
 _BAR = {"thickness": 8, "outlinewidth": 0, "tickfont": {"size": 11, "color": "@quiet"}}
@@ -25,30 +25,25 @@ def against_figure(canvas: Canvas, mean: Canvas, plan: MaskPlan, name: str) -> F
     change = [[_change(v, m) for v, m in zip(row, base, strict=False)] for row, base in zip(canvas, mean, strict=False)]
     cells = [(v, r, c) for r, row in enumerate(change) for c, v in enumerate(row) if v is not None]
     limit = max((abs(v) for v, *_ in cells), default=1.0) or 1.0
-    title = f"{name}: no expert contributes"
+    title = finding = f"{name}: no expert contributes"
     if cells:
         value, row, column = max(cells, key=lambda cell: abs(cell[0]))
         more = "more" if value > 0 else "less"
         title = f"{name}: layer {plan.row_labels[row]}, expert {column + 1} adds {abs(value):.0f} % {more}"
+        finding = f"{title} than on average"
     x, y = [str(i + 1) for i in range(plan.columns)], list(plan.row_labels)
-    absent = [(x[c], y[r]) for r in range(plan.rows) for c in range(plan.columns) if not plan.keep[r][c]]
     data = [
         {
             "type": "heatmap", "name": "change in percent", "x": x, "y": y, "z": change, "zmin": -limit, "zmax": limit,
             "colorscale": DIVERGING, "xgap": 3, "ygap": 3, "hoverongaps": False,
             "hovertemplate": "layer %{y}, expert %{x}: %{z:+.1f} %<extra></extra>", "colorbar": _percent(limit),
         },
-        {
-            "type": "scatter", "mode": "markers", "name": "no expert", "meta": "decoration",
-            "x": [a for a, _ in absent], "y": [b for _, b in absent],
-            "hovertemplate": "layer %{y}, expert %{x}: not in this mask<extra></extra>",
-            "marker": {"symbol": "line-ne-open", "size": 9, "color": "@quiet", "line": {"color": "@quiet", "width": 1}},
-        },
+        absent_experts(plan),
     ]  # fmt: skip
     return figure(
         data,
         title,
-        f"Heat map, {plan.rows} layers by {plan.columns} experts. {title} than on average. {FORMULA}.",
+        f"Heat map, {plan.rows} layers by {plan.columns} experts. {finding}. {FORMULA}.",
         "contribution-against-average",
         height=max(240, 27 * plan.rows + 92),
         xaxis=axis("expert", showgrid=False, type="category", categoryarray=x, range=[-0.5, plan.columns - 0.5]),
@@ -76,15 +71,15 @@ def class_figure(
     z = [[_change(v[r][c], mean[r][c]) if relative else v[r][c] for r, c in experts] for v in values]
     cells = [(v, k, e) for k, line in enumerate(z) for e, v in enumerate(line) if v is not None]
     limit = max((abs(v) for v, *_ in cells), default=1.0) or 1.0
-    unit = "%{z:+.1f} % of its mean" if relative else "%{z:.4f}"
+    unit = "%{z:+.1f} % relative to its mean" if relative else "%{z:.4f}"
     title = "No expert contributes to any class"
     if cells:
         value, k, e = max(cells, key=lambda cell: abs(cell[0]) if relative else cell[0])
         expert_name = f"layer {plan.row_labels[experts[e][0]]}, expert {experts[e][1] + 1}"
         title = (
-            f"{expert_name} adds most, to {classes[k]}"
+            f"Largest contribution: {expert_name}, class {classes[k]}"
             if not relative
-            else f"{expert_name} differs most from its mean for {classes[k]}: {value:+.0f} %"
+            else f"{expert_name} differs most from its mean for class {classes[k]}: {value:+.0f} %"
         )
         title = title[:1].upper() + title[1:]
     starts = [e for e in range(1, len(experts)) if experts[e][0] != experts[e - 1][0]]

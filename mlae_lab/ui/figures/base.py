@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from mlae_lab.core.events import TrainStep
+from mlae_lab.core.plan import MaskPlan
 
 MAX_POINTS = 400
 FRAME = 88  # pixels of a figure above and below its plot
@@ -176,6 +177,21 @@ def band(
             "hoverinfo": "skip",
         }
     ]
+
+
+def absent_experts(plan: MaskPlan) -> dict:
+    """Strokes through the cells of a grid of experts that a mask leaves out."""
+    absent = [(r, c) for r in range(plan.rows) for c in range(plan.columns) if not plan.keep[r][c]]
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": "no expert",
+        "meta": "decoration",
+        "x": [str(c + 1) for _, c in absent],
+        "y": [plan.row_labels[r] for r, _ in absent],
+        "hovertemplate": "layer %{y}, expert %{x}: not in this mask<extra></extra>",
+        "marker": {"symbol": "line-ne-open", "size": 9, "color": "@quiet", "line": {"color": "@quiet", "width": 1}},
+    }
 
 
 def apart(ends: Sequence[tuple[float, float, str, str]], pixels_per_unit: float) -> list[dict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlae_lab.data.listing import counted
 from mlae_lab.runs.diversity import ARMS, MEASURES, Result
 from mlae_lab.ui.figures.base import FRAME, Figure, apart, axis, band, figure, room
 
@@ -9,7 +10,7 @@ _LOOKS = {"expert": ("@accent", "solid", 3.0), "token": ("@low", "dash", 2.0), "
 _ENDS = {"expert": "expert", "token": "token", "lora": "LoRA", "dense": "dense"}
 _NAMES = {
     "absolute": "mean |cosine|", "effective_rank": "effective rank of ΔW",
-    "stable_rank": "stable rank of ΔW", "accuracy": "accuracy", "signed": "mean cosine, signed",
+    "stable_rank": "stable rank of ΔW", "accuracy": "accuracy", "signed": "mean cosine",
 }  # fmt: skip
 _HEIGHT = 320
 
@@ -39,7 +40,7 @@ def diversity_figure(state: Result, measure: str) -> Figure:
                 "name": ARMS[arm],
                 "x": [r for r, *_ in points],
                 "y": [round(s.mean, 5) for _, s, _ in points],
-                "text": [f"{n} seed{'s' * (n != 1)}" for *_, n in points],
+                "text": [counted(n, "seed") for *_, n in points],
                 "line": {"color": colour, "width": width, "dash": dash},
                 "marker": {"size": 6, "color": colour},
                 "hovertemplate": "p = %{x}: %{y:.4~f}, %{text}<extra>" + ARMS[arm] + "</extra>",
@@ -79,12 +80,13 @@ def diversity_figure(state: Result, measure: str) -> Figure:
 
 
 def _title(state: Result, measure: str) -> str:
-    """The finding: the effect of the largest evaluated rate of expert dropout."""
-    masked = [p for p in state.curve("expert") if p.rate and measure in p.differences]
+    """The finding: the means of the dense run and of the largest evaluated rate of expert dropout, as drawn."""
+    masked = [p for p in state.curve("expert") if p.rate and measure in p.values]
+    dense = [p.values[measure].mean for p in state.curve("dense") if measure in p.values]
     name = _NAMES[measure]
-    if not masked:
+    if not masked or not dense:
         return f"{name[:1].upper()}{name[1:]} against p"
     last = masked[-1]
-    masked_mean, dense_mean = last.values[measure].mean, last.values[measure].mean - last.differences[measure].mean
     digits = {"accuracy": 1, "absolute": 3, "signed": 3}.get(measure, 2)
-    return f"{name[:1].upper()}{name[1:]}: {dense_mean:.{digits}f} dense, {masked_mean:.{digits}f} at p = {last.rate:g}"
+    means = f"{dense[0]:.{digits}f} dense, {last.values[measure].mean:.{digits}f} at p = {last.rate:g}"
+    return f"{name[:1].upper()}{name[1:]}: {means}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mlae_lab.core.paired_tests import SIGNIFICANCE_LEVEL, PairedTests
 from mlae_lab.core.proportions import wilson
+from mlae_lab.data.listing import counted
 from mlae_lab.ui.figures.base import SEQUENTIAL, Figure, axis, end_label, figure
 
 MAX_LABELS = 34  # labels along an axis; with more classes only every second, third ... has a label
@@ -82,7 +83,7 @@ def confusion_figure(
     if errors:
         n, i, j = max(errors)
         title = (
-            f"Most often {_short(names[-i])} is misclassified as {_short(names[-j])}: {n} of {sum(counts[-i])} images"
+            f"Most often {_short(names[-i])} is misclassified as {_short(names[-j])}: {n} of {counted(sum(counts[-i]))}"
         )
     else:
         title = f"All {total} images are classified correctly" if total else "No images"
@@ -200,7 +201,7 @@ def reliability_figure(bins: Sequence[Mapping], ece: float, confidence: float, a
     ]
     gap = confidence - accuracy
     verdict = "Overconfident" if gap > 0.02 else "Underconfident" if gap < -0.02 else "Calibration"
-    title = f"{verdict}: mean confidence {100 * confidence:.1f} %, accuracy {100 * accuracy:.1f} %"
+    title = f"{verdict}: confidence {100 * confidence:.1f} %, accuracy {100 * accuracy:.1f} %"
     return figure(
         data,
         title,
@@ -213,14 +214,14 @@ def reliability_figure(bins: Sequence[Mapping], ece: float, confidence: float, a
         shapes=[_dashed_line({"xref": "x", "yref": "y", "x0": 0, "y0": 0, "x1": 1, "y1": 1})],
         annotations=[
             {
-                "x": 0.03,
-                "y": 0.97,
+                "x": 0.98,
+                "y": 0.03,
                 "xref": "paper",
                 "yref": "y",
                 "text": "dashed: perfect calibration",
                 "showarrow": False,
-                "xanchor": "left",
-                "yanchor": "top",
+                "xanchor": "right",
+                "yanchor": "bottom",
                 "font": {"size": 12, "color": "@quiet"},
             }
         ],
@@ -257,8 +258,7 @@ def paired_tests_figure(comparison: PairedTests) -> Figure:
     ]
     whole = comparison.whole
     title = (
-        f"Only B is correct on {whole.only_b} image{'s' * (whole.only_b != 1)}, "
-        f"only A on {whole.only_a}, of {whole.images:,}"
+        f"Only B is correct on {counted(whole.only_b)}, only A on {whole.only_a}, of {whole.images:,}"
         if shown
         else f"A and B are correct on the same {whole.correct_a:,} of {whole.images:,} images"
     )
@@ -290,7 +290,7 @@ def paired_tests_figure(comparison: PairedTests) -> Figure:
         data,
         title,
         f"Bar chart by class. {title}. {starred} of {len(comparison.classes)} classes differ significantly.",
-        "slices",
+        "paired-tests",
         height=320,
         barmode="relative",
         bargap=0.25,

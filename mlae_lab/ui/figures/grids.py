@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from mlae_lab.core.events import Canvas, SimilarityStats
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.ui.figures.base import DIVERGING, SEQUENTIAL, Figure, axis, figure
+from mlae_lab.ui.figures.base import DIVERGING, SEQUENTIAL, Figure, absent_experts, axis, figure
 
 QUANTITIES: dict[str, tuple[str, str]] = {
     "contribution": ("Contribution", "Mean over tokens of ‖λ b aᵀx‖ / ‖Wx + bias‖"),
     "coefficient": ("Coefficient λ", "Trained coefficient of the expert; the colour scale is centred on the initial λ"),
-    "active_share": ("Share of steps", "Steps in which the expert was active / all steps"),
+    "active_share": ("Active share", "Steps in which the expert was active / all steps"),
     "gradient": ("Gradient", "Mean norm of the gradient of a and b over the steps in which the expert was active"),
 }
 
@@ -29,7 +29,6 @@ def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> 
         initial = plan.coefficient_init
         limit = max(abs(v - initial) for v, *_ in present) or 0.01
         low, high, scale = initial - limit, initial + limit, DIVERGING
-    absent = [(str(c + 1), y[r]) for r in range(rows) for c in range(columns) if not plan.keep[r][c]]
     data: list[dict] = [
         {
             "type": "heatmap",
@@ -53,16 +52,7 @@ def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> 
                 "nticks": 4,
             },
         },
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "no expert",
-            "meta": "decoration",
-            "x": [a for a, _ in absent],
-            "y": [b for _, b in absent],
-            "hovertemplate": "layer %{y}, expert %{x}: not in this mask<extra></extra>",
-            "marker": {"symbol": "line-ne-open", "size": 9, "color": "@quiet", "line": {"color": "@quiet", "width": 1}},
-        },
+        absent_experts(plan),
     ]
     if present:
         highest = max(present, key=lambda p: abs(p[0] - plan.coefficient_init) if quantity == "coefficient" else p[0])
@@ -73,10 +63,10 @@ def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> 
             "gradient": "Largest gradient",
         }[quantity]
         title = f"{finding}: layer {y[highest[1]]}, expert {highest[2] + 1}"
-        if (quantity == "active_share" and low == high) or (
-            quantity == "active_share" and min(v for v, *_ in present) == 1
-        ):
+        if quantity == "active_share" and min(v for v, *_ in present) == 1:
             title = "Every expert was active in every step"
+        if quantity == "coefficient" and highest[0] == plan.coefficient_init:
+            title = "Every λ has its initial value"
     else:
         title = f"{name}: no experts"
     return figure(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlae_lab.core.data_url import data_url
+from mlae_lab.data.listing import counted
 from mlae_lab.data.overlay import BOTH_WAYS, GLOW, RGB, Row, scaled
 from mlae_lab.ui.figures.base import Figure, figure
 
@@ -76,7 +77,7 @@ def maps_figure(
     return figure(
         data,
         title,
-        f"{len(rows)} images down, {len(columns)} maps across. {title}. {quantity}; {scale_text}.",
+        f"{counted(len(rows))} down, {counted(len(columns), 'map')} across. {title}. {quantity}; {scale_text}.",
         name,
         height=round(cell * shape[0] + margin["t"] + margin["b"]),
         meta={"fit": {"across": shape[1], "down": shape[0], "most": _MAX_MAP / width}},

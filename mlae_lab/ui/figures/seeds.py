@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlae_lab.core.seed_statistics import SeedStatistics, between, points
-from mlae_lab.ui.figures.base import Figure, axis, end_label, figure
+from mlae_lab.ui.figures.base import FRAME, Figure, apart, axis, figure
 
 SEEDS_NOTE = (
     "A dot is a run after its last epoch. Line: mean over seeds; band: 95 % interval of the mean, mean ± "
@@ -17,6 +17,8 @@ PAIRED_NOTE = (
     "A dot is B − A for one seed: the two runs differ only in the mask, so effects of the seed on both cancel. "
     "Band: 95 % interval of the mean difference (Student's t)."
 )
+
+_HEIGHT = 320
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ def _dots(
                     "line": {"color": colour, "width": 2, "dash": dash},
                 }
             )
-        ends.append((lane.statistics.mean, lane.name, colour))
+        if lane.name:
+            ends.append((1, lane.statistics.mean, lane.name, colour))
         data.append(
             {
                 "type": "scatter",
@@ -120,25 +123,22 @@ def _dots(
         shapes.append(
             {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": 0, "y1": 0, "line": {"color": "@ink", "width": 1}}
         )
-    crowded = len(ends) == 2 and abs(ends[0][0] - ends[1][0]) < 0.07 * (high - low + 2 * margin)
-    shifts = {mean: 8 * (1 if mean == max(ends)[0] else -1) * crowded for mean, _, _ in ends}
+    low, high = low - margin, high + margin if zero else min(100.0, high + margin)
     return figure(
         data,
         title,
         f"Dots by seed: {', '.join(labels)}. {title}.",
         name,
-        height=320,
+        height=_HEIGHT,
         xaxis=axis(
             "seed", type="category", categoryarray=labels, categoryorder="array", range=[-0.5, len(labels) - 0.5]
         ),
         yaxis=axis(
             quantity,
-            range=[low - margin, high + margin if zero else min(100.0, high + margin)],
+            range=[low, high],
             **({"tickformat": "+~g"} if zero else {}),
         ),
         shapes=shapes,
-        annotations=[
-            end_label(1, mean, label, colour, shifts[mean]) | {"xref": "paper"} for mean, label, colour in ends if label
-        ],
+        annotations=[label | {"xref": "paper"} for label in apart(ends, (_HEIGHT - FRAME) / (high - low))],
         margin={"l": 58, "r": 56, "t": 44, "b": 44},
     )

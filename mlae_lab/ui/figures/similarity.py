@@ -15,11 +15,19 @@ _HEIGHT = 300
 
 @dataclass(frozen=True)
 class Line:
-    """One line by layer. strong: of the run that is shown; others are dashed."""
+    """One line by layer.
+
+    Args:
+        name: Label at its end.
+        values: One per layer.
+        strong: Of the run that is shown.
+        dash: Style of the line, by default solid if it is strong and else dashed.
+    """
 
     name: str
     values: Values
     strong: bool = True
+    dash: str = ""
 
 
 def by_layer_figure(
@@ -69,7 +77,7 @@ def by_layer_figure(
                 positions,
                 values,
                 colour,
-                "solid" if line.strong else "dash",
+                line.dash or ("solid" if line.strong else "dash"),
                 2.5 if line.strong else 1.5,
                 labels,
             )
@@ -127,12 +135,12 @@ def rank_curve(
             }
         )  # fmt: skip
         ends.append((pairs[-1][0], pairs[-1][1], label, colour))
-    title = f"{what.capitalize()} rank of ΔW: {own[-1][1]:.2f}" if own else f"{what.capitalize()} rank: ΔW is 0"
+    title = f"{what.capitalize()} rank: " + (f"{own[-1][1]:.2f}" if own else "ΔW is 0")
     if own and max_rank:
-        title += f" of {max_rank:.3g}"
+        title += f" (max. {max_rank:.3g})"
     if own and other:
-        title += f", in the other run {other[-1][1]:.2f}" + (
-            f" of {other_max_rank:.3g}" if other_max_rank and other_max_rank != max_rank else ""
+        title += f", other run {other[-1][1]:.2f}" + (
+            f" (max. {other_max_rank:.3g})" if other_max_rank and other_max_rank != max_rank else ""
         )
     values = [value for trace in data for value in trace["y"]]
     low, high = room(min(values, default=0.0), max(values, default=1.0), least=0.2)
@@ -199,7 +207,7 @@ def spectrum_figure(
         ends.append((numbers[-1], means[-1], label, colour))
     first = [layer[0] / sum(layer) for layer in values if layer and sum(layer) > 0]
     title = (
-        f"Spectrum of ΔW: the first of {largest_count} singular values has {100 * fmean(first):.0f} %"
+        f"Spectrum of ΔW: the first of {max(map(len, values))} singular values has {100 * fmean(first):.0f} %"
         if first
         else "ΔW is 0"
     )
@@ -228,14 +236,12 @@ def overlap_figure(matrix: Sequence[Values], labels: Sequence[str], what: str, r
     Args:
         matrix: The overlaps, (layers, layers).
         labels: Of the layers.
-        what: "reads from" or "writes into".
+        what: "row" or "column", the kind of the spaces.
         random: Random baseline for spaces of these dimensions, None if unknown.
     """
     pairs = [value for i, line in enumerate(matrix) for value in line[:i] if value is not None]
-    title = (
-        f"What ΔW {what}, layer by layer: overlap {fmean(pairs):.2f}"
-        if pairs
-        else f"What ΔW {what}: nothing to compare"
+    title = f"{what.capitalize()} spaces of ΔW: " + (
+        f"mean overlap {fmean(pairs):.2f}" if pairs else "no two layers to compare"
     )
     if pairs and random is not None:
         title += f" (random {random:.2f})"
@@ -253,7 +259,7 @@ def overlap_figure(matrix: Sequence[Values], labels: Sequence[str], what: str, r
         data,
         title,
         f"Heat map, {len(labels)} by {len(labels)} layers. {title}.",
-        f"overlap-{what.split()[0]}",
+        f"overlap-{what}",
         height=360,
         xaxis=axis("layer", constrain="domain", **bare),
         yaxis=axis("layer", autorange="reversed", scaleanchor="x", constrain="domain", **bare),

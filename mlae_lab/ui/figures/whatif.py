@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.robustness import robustness_of
-from mlae_lab.ui.figures.base import DIVERGING, Figure, axis, end_label, figure
+from mlae_lab.ui.figures.base import DIVERGING, Figure, absent_experts, axis, end_label, figure
 
 MAX_CLASSES = 24
 _SERIES = ("@accent", "@high")
@@ -91,7 +91,6 @@ def cell_figure(
     reach = reach or max(map(abs, values), default=0) or 1.0
     rows, columns = plan.rows, plan.columns
     x, y = [str(c + 1) for c in range(columns)], list(plan.row_labels)
-    absent = [(x[c], y[r]) for r in range(rows) for c in range(columns) if not plan.keep[r][c]]
     data = [
         {
             "type": "heatmap",
@@ -115,16 +114,7 @@ def cell_figure(
                 "tickfont": {"size": 11, "color": "@quiet"},
             },
         },
-        {
-            "type": "scatter",
-            "mode": "markers",
-            "name": "no expert",
-            "meta": "decoration",
-            "x": [a for a, _ in absent],
-            "y": [b for _, b in absent],
-            "hoverinfo": "skip",
-            "marker": {"symbol": "line-ne-open", "size": 9, "color": "@quiet", "line": {"color": "@quiet", "width": 1}},
-        },
+        absent_experts(plan),
     ]
     return figure(
         data,
@@ -154,7 +144,9 @@ def importance_figures(result: Mapping, plan: MaskPlan) -> tuple[Figure, Figure]
     if experts["pearson"] is None:
         estimate_title = "First-order estimate"
     else:
-        estimate_title = f"Estimate: Pearson {experts['pearson']:.2f}, Spearman {experts['spearman']:.2f}"
+        estimate_title = (
+            f"First-order estimate: Pearson r {experts['pearson']:.2f}, Spearman ρ {experts['spearman']:.2f}"
+        )
     return (
         cell_figure(experts["loss"], plan, title, "change of the loss", "importance-exact", limit),
         cell_figure(
@@ -195,9 +187,14 @@ def layers_figure(result: Mapping, plan: MaskPlan) -> Figure:
     )
 
 
-def greedy_figure(curves: Mapping[str, Sequence[Mapping]], experts: int) -> Figure:
-    """Accuracy against experts kept. curves: steps of a result of `greedy`, by direction."""
-    data, labels = [], []
+def greedy_figure(curves: Mapping[str, Sequence[Mapping]], plan: MaskPlan) -> Figure:
+    """Accuracy against experts kept.
+
+    Args:
+        curves: Steps of a result of `greedy`, by direction.
+        plan: The mask.
+    """
+    data, experts = [], plan.experts
     kinds = {
         "removal": ("removing the least useful", _SERIES[0], "solid"),
         "addition": ("adding the most useful", _SERIES[1], "solid"),
@@ -216,8 +213,7 @@ def greedy_figure(curves: Mapping[str, Sequence[Mapping]], experts: int) -> Figu
                 "line": {"color": colour, "width": 2, "dash": dash},
                 "marker": {"size": 4},
                 "customdata": [
-                    [s["loss"], "start" if s["cell"] is None else f"layer {s['cell'][0]}, expert {s['cell'][1]}"]
-                    for s in ordered
+                    [s["loss"], "start" if s["cell"] is None else _cell_name(plan, *s["cell"])] for s in ordered
                 ],
                 "hovertemplate": "%{x} kept: %{y:.1f} %, loss %{customdata[0]:.4f}<br>%{customdata[1]}<extra></extra>",
             }
@@ -226,22 +222,27 @@ def greedy_figure(curves: Mapping[str, Sequence[Mapping]], experts: int) -> Figu
     full = max(steps, key=lambda step: step["kept"])["accuracy"]
     sufficient = min((s["kept"] for c in curves.values() for s in c if s["accuracy"] >= full), default=experts)
     best = max((s["accuracy"], -s["kept"]) for c in curves.values() for s in c)
-    title = f"{sufficient} of {experts} experts reach the accuracy of all ({full:.1f} %)"
+    title = f"{sufficient} of {experts} experts reach{'es' * (sufficient == 1)} the accuracy of all ({full:.1f} %)"
     if best[0] > full:
-        title += f"; {-best[1]} reach {best[0]:.1f} %"
+        title += f"; {-best[1]} reach{'es' * (best[1] == -1)} {best[0]:.1f} %"
     data.append(
         {
             "type": "scatter", "mode": "lines", "name": "all experts", "x": [0, experts], "y": [full, full],
             "line": {"color": "@quiet", "width": 1.3, "dash": "dash"}, "hoverinfo": "skip",
         }
     )  # fmt: skip
-    labels.append(end_label(experts, full, "all", "@quiet"))
+    labels = [end_label(experts, full, "all", "@quiet")]
     return figure(
         data, title, f"Curves of accuracy against experts kept. {title}.", "greedy", height=340, annotations=labels,
         showlegend=True, legend={**_LEGEND, "x": 0, "xanchor": "left"}, margin={"l": 52, "r": 40, "t": 66, "b": 44},
         xaxis=axis("experts kept", range=[-0.02 * experts, 1.02 * experts], showgrid=False),
         yaxis=axis("accuracy in %"),
     )  # fmt: skip
+
+
+def _cell_name(plan: MaskPlan, row: int, column: int) -> str:
+    """Name an expert by its layer's label. row, column: from 1."""
+    return f"layer {plan.row_labels[row - 1]}, expert {column}"
 
 
 def robustness_figure(results: Sequence[tuple[str, Mapping]]) -> Figure:
