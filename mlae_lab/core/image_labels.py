@@ -10,6 +10,7 @@ from mlae_lab.core.config import RunConfig
 OLD_WORD = " pictures"
 WORD = " images"
 _MIXED, _THEN = "mixed images: ", ", then "
+_ADDED, _REPEATED = "Added to the folder after the launch", "In training and evaluation images with equal content"
 _CHANGED = ("The images changed after the launch", "The image files were written again after the launch")
 
 
@@ -33,6 +34,16 @@ def change_note(old: str, new: str) -> str:
     return f"{_CHANGED[1]} (sizes or times differ); their label is still “{new}”."
 
 
+def added_note(number: str) -> str:
+    """The note for images that a folder got after the launch. number: such as "3 images"."""
+    return f"{_ADDED}: {number}, which the run does not use."
+
+
+def repeated_note(number: str, names: str) -> str:
+    """The note for evaluation images that are training images under another name."""
+    return f"{_REPEATED}: {number}, {names}."
+
+
 def changed(config: RunConfig) -> bool:
     """Whether the images of a run changed after its launch."""
     return any(note.startswith(_CHANGED) for note in config.data_notes)
@@ -41,7 +52,7 @@ def changed(config: RunConfig) -> bool:
 def for_new_run(config: RunConfig) -> RunConfig:
     """The config of a run as that of a new one: without what happened to the run's images after its launch."""
     labels = _parts(config.data_label)
-    notes = tuple(note for note in config.data_notes if not note.startswith(_CHANGED))
+    notes = tuple(note for note in config.data_notes if not note.startswith((*_CHANGED, _ADDED, _REPEATED)))
     return replace(config, data_label=labels[-1] if labels else "", data_notes=notes)
 
 

@@ -24,9 +24,11 @@ import numpy as np
 from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.cache_folder import clear, forget, fresh, lock_file
-from mlae_lab.data.decode import ResizeRule, decoded
+from mlae_lab.data.content import content_hashes
+from mlae_lab.data.decode import ResizeRule, decoded_with_content
 from mlae_lab.data.folder_lock import locked
 from mlae_lab.data.splits import LabelledImages
+from mlae_lab.files import replacing
 
 __all__ = ["ResizeRule", "cached", "forget", "key"]
 
@@ -37,7 +39,10 @@ SAMPLED_BLOCKS = 64  # blocks checked in larger caches
 PROGRESS_SECONDS = 0.1
 MAX_WORKERS = 16
 
+CONTENT = "content.npy"  # (n,) uint64, the content hash of each file
+
 Item = tuple[Path, int]
+Decoded = tuple[np.ndarray, int]  # pixels, content hash
 
 
 class _Unsound(Exception):
@@ -68,7 +73,7 @@ def cached(
         workers: decoding threads, by default one per core, at most 16.
 
     Returns:
-        Images (n, size, size, 3) uint8, a read-only memory map, and labels (n,) int64.
+        Images (n, size, size, 3) uint8, a read-only memory map, labels (n,) int64, and the content hash of each file.
 
     Raises:
         DataError: the list is empty, an image is unreadable or the folder cannot hold the cache.
@@ -79,16 +84,16 @@ def cached(
     labels = np.array([label for _, label in items], dtype=np.int64)
     home = folder / key(rule, fingerprint)
     with suppress(_Unsound):
-        return _open(home, rule, labels)
+        return _open(home, rule, labels, items)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(lock_file(home)) as alone:
             with suppress(_Unsound):
-                return _open(home, rule, labels)  # another process built it while this one waited
+                return _open(home, rule, labels, items)  # another process built it while this one waited
             clear(home, alone)
             _needs_room(folder, len(items), rule)
             _build(items, labels, rule, home, fingerprint, on_progress, workers)
-            return _open(home, rule, labels)
+            return _open(home, rule, labels, items)
     except _Unsound as error:
         raise DataError(
             f"{home} does not read back as it was written ({error}): check that disk or choose another folder"
@@ -108,7 +113,7 @@ def key(rule: ResizeRule, fingerprint: str) -> str:
 # ---------------------------------------------------------------- opening
 
 
-def _open(home: Path, rule: ResizeRule, labels: np.ndarray) -> LabelledImages:
+def _open(home: Path, rule: ResizeRule, labels: np.ndarray, items: Sequence[Item]) -> LabelledImages:
     """Open and check a finished cache. Raises _Unsound."""
     try:
         meta = json.loads((home / "meta.json").read_bytes())
@@ -131,7 +136,21 @@ def _open(home: Path, rule: ResizeRule, labels: np.ndarray) -> LabelledImages:
             raise _Unsound(f"block {number} of its pixels is damaged")
     with suppress(OSError):  # `forget` reads this; a cache on a read-only disk works without
         os.utime(home / "meta.json")
-    return LabelledImages(images, labels)
+    return LabelledImages(images, labels, _content(home, items))
+
+
+def _content(home: Path, items: Sequence[Item]) -> np.ndarray:
+    """The content hashes of a cache's files; a cache of version 0.5 has none, so they are computed once."""
+    try:
+        content = np.load(home / CONTENT, allow_pickle=False)
+        if content.shape == (len(items),) and content.dtype == np.uint64:
+            return content
+    except (OSError, ValueError):
+        pass
+    content = content_hashes([path for path, _ in items])
+    with suppress(OSError), replacing(home / CONTENT) as partial, partial.open("wb") as file:
+        np.save(file, content, allow_pickle=False)
+    return content
 
 
 def _meta_crc(meta: dict) -> int:
@@ -154,10 +173,12 @@ def _build(
     building.mkdir()
     try:
         blocks: list[int] = []
+        content = np.zeros(len(items), dtype=np.uint64)
         shape = (len(items), rule.size, rule.size, 3)
         with open(building / "pixels.npy", "wb") as file, closing(_decoded(items, rule, workers)) as images:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for number, image in enumerate(_with_progress(images, len(items), on_progress)):
+            for number, (image, value) in enumerate(_with_progress(images, len(items), on_progress)):
+                content[number] = value
                 if number % BLOCK == 0:
                     blocks.append(0)
                 blocks[-1] = zlib.crc32(image.data, blocks[-1])
@@ -165,6 +186,7 @@ def _build(
             file.flush()
             os.fsync(file.fileno())  # a crash after the rename must not leave a cache of zeros
         np.save(building / "labels.npy", labels, allow_pickle=False)
+        np.save(building / CONTENT, content, allow_pickle=False)
         # "side" and "pictures" are the keys of version 0.5, which may use the same folder
         meta: dict = {"format": FORMAT, "kind": rule.kind, "side": rule.size, "fingerprint": fingerprint}
         meta |= {"pictures": len(items), "blocks": blocks}
@@ -178,14 +200,14 @@ def _build(
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _decoded(items: Sequence[Item], rule: ResizeRule, workers: int | None) -> Generator[np.ndarray, None, None]:
+def _decoded(items: Sequence[Item], rule: ResizeRule, workers: int | None) -> Generator[Decoded, None, None]:
     """All images in order, decoded ahead in threads (PIL releases Python's lock while it decodes)."""
     workers = workers or min(MAX_WORKERS, _cores())
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    ahead: deque[Future[np.ndarray]] = deque()
+    ahead: deque[Future[Decoded]] = deque()
     try:
         for path, _ in items:
-            ahead.append(pool.submit(decoded, Path(path), rule))
+            ahead.append(pool.submit(decoded_with_content, Path(path), rule))
             if len(ahead) > 4 * workers:
                 yield ahead.popleft().result()
         while ahead:
@@ -194,9 +216,7 @@ def _decoded(items: Sequence[Item], rule: ResizeRule, workers: int | None) -> Ge
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _with_progress(
-    images: Iterator[np.ndarray], total: int, on_progress: ProgressCallback | None
-) -> Iterator[np.ndarray]:
+def _with_progress(images: Iterator[Decoded], total: int, on_progress: ProgressCallback | None) -> Iterator[Decoded]:
     reported = -PROGRESS_SECONDS
     for done, image in enumerate(images, 1):
         yield image

@@ -1,6 +1,6 @@
 """The files of decoded images (`data.cache`) and their deletion.
 
-<folder>/<key>/pixels.npy, labels.npy, meta.json   one finished cache; key: SHA-256 of what it depends on
+<folder>/<key>/pixels.npy, labels.npy, content.npy, meta.json   one finished cache; key: SHA-256 of what it depends on
 <folder>/<key>.building-<pid>-<number>/            being written; renamed when it is complete
 <folder>/<key>.gone-<pid>-<number>/                being deleted; renamed first, so that nobody opens half of it
 <folder>/<key>.lock                                held while one of the above changes

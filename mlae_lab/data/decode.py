@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import io
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from mlae_lab.core.units import format_bytes
 from mlae_lab.data.bundled import DataError
+from mlae_lab.data.content import content_hash
 
 KINDS = ("square", "short")
 MAX_SIZE = 2048
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_FILE = 500_000_000  # bytes; a file is read whole
 MAX_PIXELS = 89_478_485  # pixels: where PIL itself warns; a quarter of a gigabyte when decoded
 
 
@@ -47,6 +51,11 @@ class ResizeRule:
 
 
 def decoded(path: Path, rule: ResizeRule) -> np.ndarray:
+    """The pixels of one image file, as `decoded_with_content` gives them."""
+    return decoded_with_content(path, rule)[0]
+
+
+def decoded_with_content(path: Path, rule: ResizeRule) -> tuple[np.ndarray, int]:
     """Read one image: rotated by its EXIF orientation, converted to RGB (transparency over white), then resized.
 
     Args:
@@ -54,14 +63,24 @@ def decoded(path: Path, rule: ResizeRule) -> np.ndarray:
         rule: how it is resized.
 
     Returns:
-        (size, size, 3) uint8.
+        (size, size, 3) uint8, and the `content_hash` of the file.
 
     Raises:
-        DataError: the file, which the text names, is missing, damaged, too large (89 million pixels) or holds numbers
-            with no known white (32-bit float).
+        DataError: the file, which the text names, is missing, damaged, too large (89 million pixels), no regular file,
+            or holds numbers with no known white (32-bit float).
     """
     remove = "or remove it from the list"
-    return _decoded(path, str(path), rule, None, f"store it smaller {remove}", f"restore it {remove}")
+    smaller, restore = f"store it smaller {remove}", f"restore it {remove}"
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
+            raise DataError(f"{path} is not a regular file: {restore}")
+        if status.st_size > MAX_FILE:
+            raise DataError(f"{path} has {format_bytes(status.st_size)}, more than {format_bytes(MAX_FILE)}: {smaller}")
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read as an image ({_reason(error)}): {restore}") from None
+    return _decoded(io.BytesIO(content), str(path), rule, None, smaller, restore), content_hash(content)
 
 
 def decoded_bytes(content: bytes, rule: ResizeRule) -> np.ndarray:
@@ -74,7 +93,7 @@ def decoded_bytes(content: bytes, rule: ResizeRule) -> np.ndarray:
 
 
 def _decoded(
-    source: Path | io.BytesIO, name: str, rule: ResizeRule, formats: tuple[str, ...] | None, smaller: str, other: str
+    source: io.BytesIO, name: str, rule: ResizeRule, formats: tuple[str, ...] | None, smaller: str, other: str
 ) -> np.ndarray:
     """Decode an image. smaller, other: what the user can do about a file that is too large, or wrong otherwise."""
     try:

@@ -1,13 +1,10 @@
 """A user's own images: a folder of class folders, with or without train, val and test above them.
 
-A missing split is sampled with a seed. The result depends on the images' paths below the folder and on the seed only,
-not on the machine, the order of the directory or the folder's location. A folder with VTAB's lists is read by its
-lists.
+A missing split is sampled with a seed (`data.sampled_splits`). A folder with VTAB's lists is read by its lists.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import Counter
@@ -16,26 +13,25 @@ from pathlib import Path
 from mlae_lab.data import vtab
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.listing import SPLITS, Item, Listing, composed, counted, shown, some
+from mlae_lab.data.sampled_splits import Classes, draw_key, sampled, sampled_0_5
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 _SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_LARGE = 1500  # images from which on the split is VTAB-1k's
 _MAX_CLASSES = 100_000  # more is a typing error in a list, and a head of that size would fill the memory
 
-Classes = dict[str, list[str]]  # class name in form C, to paths below the dataset's folder
 
-
-def read_own(folder: Path, seed: int = 0) -> Listing:
+def read_own(folder: Path, seed: int = 0, as_0_5: bool = False) -> Listing:
     """The images below a user's folder, a listing of kind "own".
 
-    Class folders alone are split 800 / 200 / rest if there are 1,500 images or more, else 60 / 20 / 20 percent,
-    stratified by class with every class in train. Folders train, val (valid, validation) and test of class folders are
-    used as they are; a missing val or test is 20 percent of train, and if both are missing train is split as above. A
-    class is named after its folder; classes are in natural order (2 before 10).
+    Class folders alone are split about 60 / 20 / 20 percent with every class in train (`data.sampled_splits`). Folders
+    train, val (valid, validation) and test of class folders are used as they are; a missing val or test is about 20
+    percent of train, and if both are missing train is split as above. A class is named after its folder; classes are in
+    natural order (2 before 10).
 
     Args:
-        folder: that holds the class folders or the split folders.
-        seed: of the splits that are sampled.
+        folder: That holds the class folders or the split folders.
+        seed: Of the splits that are sampled.
+        as_0_5: Whether to sample missing splits as version 0.5 did, for a run that it made.
 
     Raises:
         DataError: there is no folder, fewer than 2 classes, a class with fewer than 2 images, or split folders without
@@ -47,12 +43,10 @@ def read_own(folder: Path, seed: int = 0) -> Listing:
         return _by_lists(folder)
     given, notes = _read_folders(folder)
     names = _checked_names(folder, given)
-    completed = _completed(given, seed)
-    sampled = [split for split in SPLITS if split not in given]
-    if sampled:
-        notes.append(f"Split with seed {seed}{' from train' if 'train' in given else ''}: {', '.join(sampled)}.")
+    completed, more = _completed(given, seed, as_0_5)
+    notes += more
     label = {name: i for i, name in enumerate(names)}
-    splits: dict[str, tuple[Item, ...]] = {split: _items(completed[split], label, seed) for split in SPLITS}
+    splits: dict[str, tuple[Item, ...]] = {split: _items(completed.get(split, {}), label, seed) for split in SPLITS}
     return Listing(folder, "own", splits, tuple(shown(name) for name in names), notes=tuple(notes))
 
 
@@ -60,19 +54,6 @@ def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """Sort key: numbers inside a name by value, letters without case, the name itself to break ties."""
     words = re.split(r"([0-9]+)", name.casefold())
     return [(0, int(word[:999]), "") if i % 2 else (1, 0, word) for i, word in enumerate(words) if word], name
-
-
-def draw_key(path: str, seed: int) -> bytes:
-    """Random sort key of an image, the same on every machine, whatever Unicode form its disk uses."""
-    return hashlib.sha256(f"{seed}\n{composed(path)}".encode("utf-8", "surrogateescape")).digest()
-
-
-def split_sizes(images: int) -> tuple[int, int, int]:
-    """Sizes of train, val and test of 4 images or more: 800 / 200 / rest from 1,500 on, else 60 / 20 / 20 percent."""
-    if images >= _LARGE:
-        return 800, 200, images - 1000
-    fifth = max(1, round(images / 5))
-    return images - 2 * fifth, fifth, fifth
 
 
 def _by_lists(folder: Path) -> Listing:
@@ -164,50 +145,33 @@ def _checked_names(folder: Path, given: dict[str, Classes]) -> list[str]:
 # ---------------------------------------------------------------- splitting
 
 
-def _completed(given: dict[str, Classes], seed: int) -> dict[str, Classes]:
-    """All three splits.
+def _completed(given: dict[str, Classes], seed: int, as_0_5: bool) -> tuple[dict[str, Classes], list[str]]:
+    """All three splits, and notes about the sampled ones.
 
     Args:
-        given: classes by split, or by "" for class folders alone; returned as it is if no split is missing.
-        seed: of the splits that are sampled.
+        given: Classes by split, or by "" for class folders alone; returned as it is if no split is missing.
+        seed: Of the splits that are sampled.
+        as_0_5: Whether to sample as version 0.5 did.
     """
-    if all(split in given for split in SPLITS):
-        return given
     missing = [split for split in ("val", "test") if split not in given]
+    if not missing and "train" in given:
+        return given, []
     source = given[""] if "" in given else given["train"]
     images = sum(map(len, source.values()))
     if images < 2 + len(missing):
         raise DataError(f"train has {counted(images)}: too few to split off {' and '.join(missing)}")
-    if len(missing) == 2:
-        sizes: dict[str, int] = dict(zip(SPLITS, split_sizes(images), strict=True))
-    else:
-        fifth = max(1, round(images / 5))
-        sizes = {"train": images - fifth, missing[0]: fifth}
     kept = {split: classes for split, classes in given.items() if split in SPLITS}
-    return kept | _stratified(source, sizes, seed)
-
-
-def _stratified(source: Classes, sizes: dict[str, int], seed: int) -> dict[str, Classes]:
-    """Divide images into splits of these sizes, stratified by class.
-
-    The images of each class get evenly spaced positions between 0 and 1 in random order; cutting the sorted sequence
-    of all images gives every class its share in every split, up to one image. The first image of each class comes
-    before all others, because a class without training images cannot be learned.
-    """
-    sequence = []
-    for name, paths in source.items():
-        shuffled = sorted((draw_key(path, seed), path) for path in paths)
-        for rank, (key, path) in enumerate(shuffled):
-            sequence.append(((rank + 0.5) / len(shuffled) if rank else 0.0, key, name, path))
-    sequence.sort()
-    splits: dict[str, Classes] = {}
-    start = 0
-    for split, size in sizes.items():
-        splits[split] = {}
-        for _, _, name, path in sequence[start : start + size]:
-            splits[split].setdefault(name, []).append(path)
-        start += size
-    return splits
+    names = ", ".join(missing if "train" in given else SPLITS)
+    notes = [f"Split with seed {seed}{' from train' if 'train' in given else ''}: {names}."]
+    if as_0_5:
+        return kept | sampled_0_5(source, missing, seed), notes
+    splits, filled = sampled(source, missing, seed)
+    if filled:
+        notes.append(
+            f"{counted(len(filled))} moved to another split, as that split or a class in train would have none: "
+            f"{some(filled)}."
+        )
+    return kept | splits, notes
 
 
 def _items(classes: Classes, label: dict[str, int], seed: int) -> tuple[Item, ...]:

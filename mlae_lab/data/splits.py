@@ -14,10 +14,12 @@ class LabelledImages:
     Attributes:
         images: (n, height, width) grey or (n, height, width, 3), uint8; may be a memory map.
         labels: (n,) int64.
+        content: (n,) uint64, the content hash of each image's file; None for bundled images.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    content: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

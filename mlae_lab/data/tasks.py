@@ -7,8 +7,11 @@ decoded once into the cache. By default they lie below the data folder: `vtab-1k
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from mlae_lab import PROGRAM
 from mlae_lab.core import catalog, image_labels
@@ -18,8 +21,10 @@ from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.data import census as check
 from mlae_lab.data.bundled import DataError, load_bundled
 from mlae_lab.data.cache import cached
+from mlae_lab.data.decode import ResizeRule
 from mlae_lab.data.fgvc import find_fgvc, read_fgvc
-from mlae_lab.data.listing import Listing
+from mlae_lab.data.image_record import ImageRecord, Match, as_listing, match, missing_sentence, record_of
+from mlae_lab.data.listing import Listing, counted, shown
 from mlae_lab.data.own import read_own
 from mlae_lab.data.preprocessing import preprocessing
 from mlae_lab.data.splits import LabelledImages
@@ -60,11 +65,20 @@ def own_tasks() -> tuple[Task, ...]:
     return tuple(own)
 
 
-def listed(task: Task, folder: Path) -> Listing:
-    """The images of a task in a folder, not decoded. Raises DataError for a folder in another layout."""
+def listed(task: Task, folder: Path, as_0_5: bool = False) -> Listing:
+    """The images of a task in a folder, not decoded.
+
+    Args:
+        task: Of the images.
+        folder: That holds them.
+        as_0_5: Whether the splits of a user's own images are sampled as in version 0.5.
+
+    Raises:
+        DataError: For a folder in another layout.
+    """
     if task.group is Group.FGVC:
         return read_fgvc(folder, task)
-    return read_own(folder) if task.group is Group.OWN else read_vtab(folder, task)
+    return read_own(folder, as_0_5=as_0_5) if task.group is Group.OWN else read_vtab(folder, task)
 
 
 def census(
@@ -162,39 +176,104 @@ def _missing(task: Task, given: Path | None) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Loaded:
+    """The images of a run.
+
+    Attributes:
+        config: With the label and notes of the images as they are now.
+        train: The training images.
+        evaluation: The evaluation images.
+        class_names: In label order.
+        record: Which images these are; None for a bundled task.
+        missing: What the run was trained or evaluated on and is not among them, a sentence without a full stop.
+    """
+
+    config: RunConfig
+    train: LabelledImages
+    evaluation: LabelledImages
+    class_names: tuple[str, ...]
+    record: ImageRecord | None = None
+    missing: str = ""
+
+
 def load_protocol(
-    config: RunConfig, on_progress: ProgressCallback | None = None
-) -> tuple[RunConfig, LabelledImages, LabelledImages, tuple[str, ...]]:
+    config: RunConfig,
+    on_progress: ProgressCallback | None = None,
+    record: ImageRecord | None = None,
+    trained_by_0_5: bool = False,
+    on_chunk: Callable[[], None] = lambda: None,
+) -> Loaded:
     """The images of a run.
 
     Images that are not bundled are decoded on first use, into the cache below the data folder.
 
     Args:
-        config: of the run. Its `data_fingerprint` says which images the launch saw: the census is made again only if
+        config: Of the run. Its `data_fingerprint` says which images the launch saw: the census is made again only if
             they have changed since.
-        on_progress: called with (done, total) while images are decoded.
-
-    Returns:
-        The config with the label and notes of the images as they are now, the training and the evaluation images, and
-        the class names in label order.
+        on_progress: Called with (done, total) while images are decoded.
+        record: Of a run that has begun: its own images are loaded, as far as the folder still holds them.
+        trained_by_0_5: Whether the run began without a record, in version 0.5: missing splits are sampled as it did.
+        on_chunk: Called between other pieces of the work; it may raise.
 
     Raises:
-        DataError: as `located` and `cached` do.
+        DataError: As `located` and `cached` do.
     """
     task = catalog.task(config.task)
     if task.bundled:
         splits = load_bundled(task.name)
-        return config, *splits.protocol(config.protocol), splits.class_names
-    folder = _folder(task, config.data)
-    listing = listed(task, folder)
-    config = _labelled(config, task, folder, listing)
+        return Loaded(config, *splits.protocol(config.protocol), splits.class_names)
     rule = preprocessing(config.prepared).rule(catalog.backbone(config.backbone).image_size)
-    parts, total = listing.protocol(config.protocol), sum(map(len, listing.protocol(config.protocol)))
-    loaded, before = [], 0
+    try:
+        folder = _folder(task, config.data)
+        listing = listed(task, folder, trained_by_0_5)
+    except DataError:
+        if record is None:
+            raise
+        none = _decoded([], rule, "", None)
+        missing = f"{shown(config.data or str(data_folder()))} holds none of the run's images"
+        return Loaded(config, none, none, record.classes, record, missing)
+    protocol, missing = config.protocol, ""
+    if record is None:
+        before, config = config, _labelled(config, task, folder, listing)
+        if trained_by_0_5 and before.data_label and config.data_label != before.data_label:
+            missing = (
+                f"the run was made by version 0.5, which kept no list of a run's images, on {before.data_label}; "
+                f"{shown(str(folder))} holds {config.data_label} now"
+            )
+        fingerprint = config.data_fingerprint
+    else:
+        fingerprint = listing.fingerprint
+        if fingerprint != config.data_fingerprint:
+            found = match(record, listing, on_chunk)
+            missing = missing_sentence(found, record, folder)
+            config = replace(config, data_notes=(*_changes(found, missing), *config.data_notes))
+            listing, protocol = as_listing(found, record, listing), "val"
+            fingerprint = listing.fingerprint
+    parts = listing.protocol(protocol)
+    total, done_before, loaded = sum(map(len, parts)), 0, []
     for name, items in zip(("train", "evaluation"), parts, strict=True):
-        counted = (lambda done, _, before=before: on_progress(before + done, total)) if on_progress else None
+        report = (lambda done, _, before=done_before: on_progress(before + done, total)) if on_progress else None
         files = [(listing.folder / path, label) for path, label in items]
-        fingerprint = f"{config.data_fingerprint} {config.protocol} {name}"
-        loaded.append(cached(files, rule, data_folder() / "cache", fingerprint, counted))
-        before += len(items)
-    return config, loaded[0], loaded[1], listing.class_names
+        loaded.append(_decoded(files, rule, f"{fingerprint} {protocol} {name}", report))
+        done_before += len(items)
+    train, evaluation = loaded
+    if record is None:
+        record = record_of(listing, protocol, (train.content, evaluation.content))
+    return Loaded(config, train, evaluation, record.classes, record, missing)
+
+
+def _decoded(
+    files: list[tuple[Path, int]], rule: ResizeRule, fingerprint: str, report: ProgressCallback | None
+) -> LabelledImages:
+    if not files:  # a folder that holds none of a run's images any more
+        return LabelledImages(np.zeros((0, rule.size, rule.size, 3), np.uint8), np.zeros(0, np.int64))
+    return cached(files, rule, data_folder() / "cache", fingerprint, report)
+
+
+def _changes(found: Match, missing: str) -> Iterator[str]:
+    """Notes on how the folder of a run that has begun differs from its images."""
+    if missing:
+        yield f"{missing}."
+    if found.added:
+        yield image_labels.added_note(counted(found.added))

@@ -7,7 +7,7 @@ in the file can run code.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 
 from mlae_lab.core.expert_state import Factors, kept_plan
 from mlae_lab.core.plan import MaskPlan, PlanError
+from mlae_lab.core.sanitize import one_line
 from mlae_lab.errors import LabError
 from mlae_lab.files import replacing
 from mlae_lab.model.inject import Experts
@@ -29,6 +30,29 @@ class AdapterError(LabError):
 
 
 @dataclass(frozen=True)
+class InputDescription:
+    """What a network expects and what its outputs mean, so that an adapter can be used without its run.
+
+    Attributes:
+        class_names: In label order; empty if unknown.
+        image_size: Of the input, in pixels; 0 if unknown.
+        preprocessing: A name of `data.preprocessing`.
+        mean: Per channel, for pixels in [0, 1].
+        deviation: The same.
+        weights: Fingerprint of the frozen weights (`backbones.fingerprint`).
+        images: Digests of the training and the evaluation images (`data.image_record`).
+    """
+
+    class_names: tuple[str, ...] = ()
+    image_size: int = 0
+    preprocessing: str = ""
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
+    weights: str = ""
+    images: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Adapter:
     """The content of a file; the tensors are `<target>.a|b|coefficient` and `head.weight|bias`."""
 
@@ -37,6 +61,7 @@ class Adapter:
     task: str
     classes: int
     tensors: dict[str, torch.Tensor]
+    input: InputDescription = InputDescription()
 
 
 def adapter_state(experts: Experts | None, head: nn.Linear) -> dict[str, torch.Tensor]:
@@ -47,10 +72,17 @@ def adapter_state(experts: Experts | None, head: nn.Linear) -> dict[str, torch.T
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
 
 
-def save_adapter(path: Path, experts: Experts | None, head: nn.Linear, backbone: str, task: str) -> int:
+def save_adapter(
+    path: Path,
+    experts: Experts | None,
+    head: nn.Linear,
+    backbone: str,
+    task: str,
+    expected: InputDescription = InputDescription(),
+) -> int:
     """Write an adapter; it appears whole or not at all. Returns its size in bytes."""
-    plan = experts.plan if experts else None
-    return write_adapter(path, Adapter(plan, backbone, task, head.out_features, adapter_state(experts, head)))
+    plan, state = experts.plan if experts else None, adapter_state(experts, head)
+    return write_adapter(path, Adapter(plan, backbone, task, head.out_features, state, expected))
 
 
 def write_adapter(path: Path, adapter: Adapter) -> int:
@@ -61,6 +93,7 @@ def write_adapter(path: Path, adapter: Adapter) -> int:
         "backbone": adapter.backbone,
         "task": adapter.task,
         "classes": adapter.classes,
+        "input": asdict(adapter.input),
     }
     with replacing(path) as partial:
         save_file(adapter.tensors, partial, metadata={"mlae_lab": json.dumps(header)})
@@ -117,7 +150,30 @@ def read_adapter(path: Path) -> Adapter:
         raise AdapterError(f"{path} has a damaged header ({error})") from None
     if not (isinstance(backbone, str) and isinstance(task, str) and type(classes) is int and classes > 0):
         raise AdapterError(f"{path} has a damaged header: backbone and task must be names, classes an integer above 0")
-    return Adapter(plan, backbone, task, classes, tensors)
+    return Adapter(plan, backbone, task, classes, tensors, _input_of(header.get("input", {}), classes, path))
+
+
+def _input_of(values: object, classes: int, path: Path) -> InputDescription:
+    """The input description in a header, empty in a file of version 0.5; it may come from another machine."""
+    kinds: dict[str, type] = {"class_names": str, "mean": float, "deviation": float, "images": str}
+    known = {entry.name for entry in fields(InputDescription)}
+    try:
+        if not isinstance(values, dict):
+            raise ValueError("its input is not an object")
+        read = {name: value for name, value in values.items() if name in known}
+        for name, kind in kinds.items():
+            if not isinstance(read.get(name, []), list) or any(type(v) is not kind for v in read.get(name, [])):
+                raise ValueError(f"{name} must be a list of {kind.__name__}")
+            read[name] = tuple(read.get(name, ()))
+        size = read.get("image_size", 0)
+        if type(size) is not int or not all(isinstance(read.get(n, ""), str) for n in ("preprocessing", "weights")):
+            raise ValueError("image_size must be an integer, preprocessing and weights strings")
+        if len(read["class_names"]) not in (0, classes):
+            raise ValueError(f"it names {len(read['class_names'])} of {classes} classes")
+    except ValueError as error:
+        raise AdapterError(f"{path} has a damaged header ({error})") from None
+    read["class_names"] = tuple(one_line(name) for name in read["class_names"])
+    return InputDescription(**read)
 
 
 @torch.no_grad()

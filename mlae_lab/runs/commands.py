@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from mlae_lab.core.sanitize import printable
 from mlae_lab.locations import data_folder
 from mlae_lab.runs import devices, supervisor
 from mlae_lab.runs.liveness import derived, is_alive
-from mlae_lab.runs.paths import LAST, RunPaths
+from mlae_lab.runs.paths import LAST, RunPaths, images_beside
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import NO_ORIGIN, Origin, Run, RunStore, StoreError
 
@@ -49,6 +50,8 @@ def launch(
     try:
         if start is not None:
             shutil.copyfile(start, store.paths(name).start)
+            with suppress(FileNotFoundError):  # a bundled task has none
+                shutil.copyfile(images_beside(start), store.paths(name).images)
         run = store.enqueue(config, device, owner, origin, str(data_folder().absolute()), name)
     except BaseException:
         shutil.rmtree(store.paths(name).folder, ignore_errors=True)

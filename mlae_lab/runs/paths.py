@@ -13,6 +13,7 @@
 <store>/runs/<run>/pending_events.json  events not written yet because the store was locked (`runs.pending_events`)
 <store>/runs/<run>/adapter.safetensors     experts and head as last saved
 <store>/runs/<run>/checkpoint.safetensors  the newest checkpoint
+<store>/runs/<run>/images.json.gz          which images it is trained and evaluated on (`data.image_record`)
 <store>/runs/<run>/start.safetensors       of a branched run: the checkpoint of its parent that it starts from
 <store>/runs/<run>/checkpoints/epoch-00004.safetensors   checkpoints after some evaluated epochs
 <store>/runs/<run>/probe.lock, probe.json, probe.log     of the process that answers queries (`runs.probe`)
@@ -28,6 +29,7 @@ from pathlib import Path
 _RUN_ID = re.compile(r"[a-z2-7]{8}")
 _CHECKPOINT = re.compile(r"epoch-(\d{5})\.safetensors")
 LAST = "last"
+IMAGES = "images.json.gz"
 
 
 def is_run_id(text: str) -> bool:
@@ -54,6 +56,12 @@ def supervisor_log(store: Path) -> Path:
 
 def login_salt(store: Path) -> Path:
     return store / "login.salt"
+
+
+def images_beside(checkpoint: Path) -> Path:
+    """The list of images of the run that a checkpoint belongs to."""
+    folder = checkpoint.parent
+    return (folder.parent if folder.name == "checkpoints" else folder) / IMAGES
 
 
 def archived(store: Path, run: str) -> Path:
@@ -95,6 +103,11 @@ class RunPaths:
     @property
     def adapter(self) -> Path:
         return self.folder / "adapter.safetensors"
+
+    @property
+    def images(self) -> Path:
+        """Which images the run is trained and evaluated on (`data.image_record`)."""
+        return self.folder / IMAGES
 
     @property
     def pending_events(self) -> Path:

@@ -118,12 +118,15 @@ class Probe:
     def work(self) -> None:
         """Load the run, then answer queries until it is time to exit."""
         try:
+            from mlae_lab.data.image_record import read_record
             from mlae_lab.training.loaded_run import load_run
             from mlae_lab.training.queries import queries
 
             self.known = queries()
             config = self.store.run(self.run_id).config
-            self.loaded = load_run(config, self.files.adapter, self.run_id, on_chunk=self._must_stay)
+            self.loaded = load_run(
+                config, self.files.adapter, self.run_id, on_chunk=self._must_stay, record=read_record(self.files.images)
+            )
         except BaseException as error:
             with suppress(OSError):
                 traceback.print_exc()

@@ -114,6 +114,7 @@ def _record_end(store: RunStore, run_id: str, record: ExitRecord, writer: _Write
 
 
 def _train(store: RunStore, run: Run, signals: list[int], writer: _Writer) -> ExitRecord:
+    from mlae_lab.data.image_record import read_record
     from mlae_lab.training.setup import prepare
     from mlae_lab.training.trainer import Training
 
@@ -126,13 +127,17 @@ def _train(store: RunStore, run: Run, signals: list[int], writer: _Writer) -> Ex
     try:
         watch.on_chunk()
         start, source = _read_start(files, run)
-        setup = prepare(run.config, on_progress=_Preparation(writer, watch), on_chunk=watch.on_chunk)
+        record = read_record(files.images)
+        setup = prepare(
+            run.config, on_progress=_Preparation(writer, watch), on_chunk=watch.on_chunk, record=record,
+            trained_by_0_5=start is not None and record is None,
+        )  # fmt: skip
         watch.on_chunk()
     except _StoppedEarly:
         return ExitRecord(Status.STOPPED, "stopped before the first step")
     if (run.slot or "").startswith("cuda") and setup.device.type == "cpu":  # "auto" and, say, a driver that is too old
         setup = replace(setup, notes=(*setup.notes, NO_GPU))
-    setup = _record_dataset(store, run, setup, start)
+    setup = _record_images(store, run, setup, start, record is None)
     training = Training(setup, start)
     store.move(run.id, Status.RUNNING, only_from=(Status.STARTING,))
     saver = _Saver(files, run.config, setup, training, writer)
@@ -153,15 +158,41 @@ def _train(store: RunStore, run: Run, signals: list[int], writer: _Writer) -> Ex
     return ExitRecord(Status.FINISHED)
 
 
-def _record_dataset(store: RunStore, run: Run, setup: Setup, start: Checkpoint | None) -> Setup:
-    """Record the label and the notes of the images in the run's folder if they changed after the launch."""
-    before, config = run.config, setup.config
-    if config.data_fingerprint == before.data_fingerprint:
+def _record_images(store: RunStore, run: Run, setup: Setup, start: Checkpoint | None, is_new: bool) -> Setup:
+    """Keep the list of the run's images, and record label and notes where they differ from those of the launch.
+
+    Args:
+        store: Of the run.
+        run: As it was launched.
+        setup: With its images.
+        start: The checkpoint to continue from, None for a run from the first step.
+        is_new: Whether the run had no list of its images yet.
+
+    Raises:
+        DataError: Images that earlier steps were trained on are missing.
+    """
+    from mlae_lab.data.bundled import DataError
+    from mlae_lab.data.image_record import duplicates, write_record
+    from mlae_lab.data.listing import counted, some
+
+    before, config, record = run.config, setup.config, setup.record
+    if record is None:
         return setup
-    if start is not None:  # earlier steps were trained on the earlier images
-        config = replace(config, data_label=image_labels.mixed(before.data_label, config.data_label))
-    print(f"images: {config.data_label}. {' '.join(config.data_notes)}", flush=True)
-    store.record_dataset(run.id, config)
+    if is_new:
+        if start is not None and config.data_fingerprint != before.data_fingerprint:  # of version 0.5
+            config = replace(config, data_label=image_labels.mixed(before.data_label, config.data_label))
+        if repeated := duplicates(record):
+            note = image_labels.repeated_note(counted(len(repeated)), some(repeated))
+            config = replace(config, data_notes=(*config.data_notes, note))
+        write_record(store.paths(run.id).images, record)
+    elif setup.missing:
+        raise DataError(f"{setup.missing}: restore them to resume, or rerun on the images that are there now")
+    config = replace(config, data_notes=tuple(dict.fromkeys(config.data_notes)))
+    if (config.data_label, config.data_notes, config.data_fingerprint) != (
+        before.data_label, before.data_notes, before.data_fingerprint
+    ):  # fmt: skip
+        print(f"images: {config.data_label}. {' '.join(config.data_notes)}", flush=True)
+        store.record_dataset(run.id, config)
     return replace(setup, config=config)
 
 
@@ -205,7 +236,9 @@ class _Saver:
 
         position, setup = self.training.position, self.setup
         self.writer.keep()  # a resumed run does not report events before its checkpoint again
-        size = save_adapter(self.files.adapter, setup.experts, setup.head, self.config.backbone, self.config.task)
+        size = save_adapter(
+            self.files.adapter, setup.experts, setup.head, self.config.backbone, self.config.task, setup.expected
+        )
         save_checkpoint(self.files.checkpoint, self.training.checkpoint())
         if evaluated and position.batch == 0 and epoch in self.kept:
             kept = self.files.checkpoint_after(epoch)

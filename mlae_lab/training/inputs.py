@@ -72,6 +72,7 @@ class Inputs:
             for at in self._starts():
                 chunks.append(function(self.part.images[at : at + CHUNK]))
                 on_chunk()
+            chunks = chunks or [function(self.part.images[:0])]
         return torch.cat(chunks)
 
     def take(self, chosen: torch.Tensor) -> torch.Tensor:

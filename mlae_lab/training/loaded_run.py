@@ -16,8 +16,9 @@ from typing import Any
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.progress import ProgressCallback
+from mlae_lab.data.image_record import ImageRecord
 from mlae_lab.errors import LabError
-from mlae_lab.model.adapter_file import load_adapter, read_adapter
+from mlae_lab.model.adapter_file import AdapterError, load_adapter, read_adapter
 from mlae_lab.model.inject import Experts
 from mlae_lab.training.evaluation import train_mode
 from mlae_lab.training.setup import Setup, prepare
@@ -44,6 +45,15 @@ class LoadedRun:
     kept: dict[str, Any] = field(default_factory=dict)
 
 
+def require_images(loaded: LoadedRun) -> None:
+    """Raise QueryError if some images of the run are missing, as its evaluation would be of others."""
+    if loaded.setup.missing:
+        raise QueryError(
+            f"{loaded.setup.missing}: restore them or name the folder that holds them with --data; only a prediction "
+            "for an uploaded image needs none of them"
+        )
+
+
 def experts_of(loaded: LoadedRun) -> Experts:
     """The experts of a run. Raises QueryError for a run without experts, such as a linear probe."""
     experts = loaded.setup.experts
@@ -61,6 +71,7 @@ def load_run(
     run_id: str = "",
     device: str = "auto",
     on_chunk: Callable[[], None] = lambda: None,
+    record: ImageRecord | None = None,
 ) -> LoadedRun:
     """Build a run's network and load its adapter.
 
@@ -70,12 +81,20 @@ def load_run(
         run_id: Name of the run, for error messages.
         device: "auto" takes a GPU where there is one, whatever the run was trained on.
         on_chunk: Called between pieces of the loading; it may raise.
+        record: Which images are the run's; None for a bundled task and for a run of version 0.5.
 
     Raises:
-        AdapterError: For a file that does not fit; and what `prepare` raises.
+        AdapterError: For a file that does not fit, or that was trained on other weights; and what `prepare` raises.
     """
     learned = read_adapter(adapter)
-    setup = prepare(replace(config, device=device), on_chunk=on_chunk)
+    setup = prepare(replace(config, device=device), on_chunk=on_chunk, record=record, trained_by_0_5=record is None)
+    if learned.input.weights and learned.input.weights != setup.weights:
+        raise AdapterError(
+            f"the adapter was trained on frozen weights with fingerprint {learned.input.weights} and "
+            f"{config.badge.weights} has {setup.weights}: name the original file with --weights"
+        )
+    if learned.input.class_names:
+        setup.classes = learned.input.class_names  # a class folder may have another name today
     load_adapter(learned, setup.experts, setup.head)
     setup.head.requires_grad_(False)
     for layer in setup.experts.layers.values() if setup.experts else ():

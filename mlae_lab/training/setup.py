@@ -14,12 +14,14 @@ from torch import nn
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.progress import ProgressCallback
+from mlae_lab.data.image_record import ImageRecord
 from mlae_lab.data.pixels import Three
 from mlae_lab.data.splits import LabelledImages
 from mlae_lab.data.tasks import load_protocol
 from mlae_lab.errors import LabError
 from mlae_lab.locations import data_folder
 from mlae_lab.model import backbones
+from mlae_lab.model.adapter_file import InputDescription
 from mlae_lab.model.experts import stream
 from mlae_lab.model.frozen_prefix import depth, first_block, split
 from mlae_lab.model.inject import Experts, inject
@@ -49,6 +51,8 @@ class Setup:
         notes: What was changed to make the weights fit.
         weights: Fingerprint of the weights.
         classes: Names of the classes.
+        record: Which images these are; None for a bundled task.
+        missing: What the run was trained or evaluated on and is not among the images, a sentence without a full stop.
     """
 
     config: RunConfig
@@ -64,6 +68,18 @@ class Setup:
     notes: tuple[str, ...] = ()
     weights: str = ""
     classes: tuple[str, ...] = ()
+    record: ImageRecord | None = None
+    missing: str = ""
+
+    @property
+    def expected(self) -> InputDescription:
+        """What the network expects, for its adapter file."""
+        record = self.record
+        mean, deviation = self.config.mean_and_deviation
+        return InputDescription(
+            self.classes, catalog.backbone(self.config.backbone).image_size, self.config.prepared, mean, deviation,
+            self.weights, (record.train.digest, record.evaluation.digest) if record else (),
+        )  # fmt: skip
 
 
 def choose_device(name: str) -> torch.device:
@@ -98,6 +114,8 @@ def prepare(
     weights: Path | None = None,
     on_progress: ProgressCallback | None = None,
     on_chunk: Callable[[], None] = lambda: None,
+    record: ImageRecord | None = None,
+    trained_by_0_5: bool = False,
 ) -> Setup:
     """Load data and backbone, inject the experts, and compute once what stays fixed.
 
@@ -106,6 +124,8 @@ def prepare(
         weights: A weight file to use instead of the config's.
         on_progress: Called with (done, total) while images are decoded for the first time; it may raise.
         on_chunk: Called between the pieces of all other work; it may raise.
+        record: As for `data.tasks.load_protocol`.
+        trained_by_0_5: As for `data.tasks.load_protocol`.
 
     Raises:
         DataError: If images are missing or damaged.
@@ -118,11 +138,12 @@ def prepare(
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     entry = catalog.backbone(config.backbone)
-    config, train, evaluated, class_names = load_protocol(config, on_progress)
+    images = load_protocol(config, on_progress, record, trained_by_0_5, on_chunk)
+    config = images.config
     on_chunk()
     file = weights or (Path(config.weights) if config.weights else None)
     model, notes = backbones.build_with_notes(
-        config.backbone, len(class_names), config.seed, file, data_folder() / "weights"
+        config.backbone, len(images.class_names), config.seed, file, data_folder() / "weights"
     )
     on_chunk()
     fingerprint = backbones.fingerprint(model)
@@ -148,6 +169,7 @@ def prepare(
         )
 
     return Setup(
-        config, model, experts, head, behind, inputs(train, stream(config.seed, "augment")), inputs(evaluated, None),
-        device, precision, time.monotonic() - began, notes, fingerprint, tuple(class_names),
+        config, model, experts, head, behind, inputs(images.train, stream(config.seed, "augment")),
+        inputs(images.evaluation, None), device, precision, time.monotonic() - began, notes, fingerprint,
+        images.class_names, images.record, images.missing,
     )  # fmt: skip

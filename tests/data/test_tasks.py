@@ -47,13 +47,13 @@ def test_vtab_from_the_data_folder(data: Path, protocol: str, train: int, evalua
     assert result.data == str(data / "vtab-1k" / "eurosat")
     assert result.data_label == "not VTAB-1k: its layout with 8/2/5 images" == result.badge.data
     reports: list[tuple[int, int]] = []
-    _, learned, measured, names = tasks.load_protocol(result, lambda done, total: reports.append((done, total)))
-    assert (len(learned), len(measured), len(names)) == (train, evaluated, 10)
-    assert learned.images.shape == (train, 48, 48, 3)
+    loaded = tasks.load_protocol(result, lambda done, total: reports.append((done, total)))
+    assert (len(loaded.train), len(loaded.evaluation), len(loaded.class_names)) == (train, evaluated, 10)
+    assert loaded.train.images.shape == (train, 48, 48, 3)
     assert reports[-1] == (train + evaluated,) * 2
     again = tasks.load_protocol(result, lambda done, total: reports.append((0, 0)))
     assert reports[-1] != (0, 0), "decoded once"
-    assert np.array_equal(again[1].images, learned.images)
+    assert np.array_equal(again.train.images, loaded.train.images)
 
 
 def test_explicit_folder_with_any_name(data: Path, tmp_path: Path) -> None:
@@ -73,10 +73,10 @@ def test_own_images_are_a_task_like_any_other(data: Path) -> None:
     assert tasks.ready(task)
     result = tasks.located(config(task.name))
     assert result.badge.data.startswith("own images, ")
-    _, learned, measured, names = tasks.load_protocol(result)
-    assert names == ("amsel", "star")
-    assert len(learned) + len(measured) < 12
-    assert set(learned.labels) == {0, 1}
+    loaded = tasks.load_protocol(result)
+    assert loaded.class_names == ("amsel", "star")
+    assert len(loaded.train) + len(loaded.evaluation) < 12
+    assert set(loaded.train.labels) == {0, 1}
 
 
 def test_a_task_name_is_never_a_path() -> None:

@@ -19,10 +19,10 @@ _JPEG_MODES = ("RGB", "L", "CMYK", "RGB")  # the last one with an EXIF rotation
 _PNG_MODES = ("RGBA", "P", "RGB", "1", "LA")
 
 
-def write_image(path: Path, number: int = 0) -> None:
-    """Write an image whose pixels, size and mode follow from its number, and its format from the suffix."""
+def write_image(path: Path, number: int = 0, of_class: int = 0) -> None:
+    """Write an image whose size and mode follow from its number, its pixels from both, its format from the suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(number)
+    rng = np.random.default_rng([number, of_class] if of_class else number)
     height, width = 11 + 2 * (number % 7), 13 + 2 * (number % 5)
     image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
     if path.suffix.lower() in (".jpg", ".jpeg"):
@@ -110,9 +110,9 @@ def make_own(
     broken: str | None = None,
 ) -> Path:
     """Write class folders with the given numbers of images below root, with alternating suffixes. Returns root."""
-    for name, count in (counts or {"Äpfel": 6, "a pear": 5, "fig": 4}).items():
+    for of_class, (name, count) in enumerate((counts or {"Äpfel": 6, "a pear": 5, "fig": 4}).items()):
         for i in range(count):
-            write_image(root / name / f"image {i}{suffixes[i % len(suffixes)]}", i)
+            write_image(root / name / f"image {i}{suffixes[i % len(suffixes)]}", i, of_class)
     if broken:
         truncate(root / broken)
     return root

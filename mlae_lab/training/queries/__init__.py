@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from mlae_lab.training.loaded_run import Query
+from collections.abc import Mapping
+from functools import wraps
+from typing import Any
+
+from mlae_lab.training.loaded_run import LoadedRun, ProgressCallback, Query, require_images
 from mlae_lab.training.queries import about, errors, images, maps, predict, similarity, whatif
 
 TOPICS = (about, errors, maps, images, predict, similarity, whatif)
+_OF_WEIGHTS = ("similarity", "pruned")  # read the adapter only
 
 
 def queries() -> dict[str, Query]:
-    """All queries, by name."""
-    return {name: query for topic in TOPICS for name, query in topic.QUERIES.items()}
+    """All queries, by name. Those that use the run's images raise QueryError for a run that lacks some of them."""
+    return {
+        name: query if name in _OF_WEIGHTS else _with_images(query)
+        for topic in TOPICS
+        for name, query in topic.QUERIES.items()
+    }
+
+
+def _with_images(query: Query) -> Query:
+    @wraps(query)
+    def checked(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
+        if not isinstance(arguments.get("image"), Mapping):  # an uploaded file
+            require_images(loaded)
+        return query(loaded, arguments, on_progress)
+
+    return checked

@@ -110,7 +110,7 @@ def _known(loaded: LoadedRun, on_progress: ProgressCallback) -> torch.Tensor:
     setup, name = loaded.setup, "inputs of the head"
     if name not in loaded.kept:
         total = len(setup.train) + (len(setup.experts.layers) if setup.experts else 0)
-        loaded.kept[name] = torch.cat(list(_read(loaded, on_progress, total)))
+        loaded.kept[name] = torch.cat([torch.zeros(0, setup.head.in_features), *_read(loaded, on_progress, total)])
     return loaded.kept[name]
 
 

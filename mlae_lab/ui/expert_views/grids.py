@@ -25,7 +25,7 @@ def draw(run: Run) -> None:
     for number, quantity in enumerate(figures.QUANTITIES):
         if not columns:  # a container for each row keeps its titles level
             with st.container(key=f"pair_experts_{number}"):
-                columns = st.columns(2, gap="large")
+                columns = list(st.columns(2, gap="large"))
         with columns.pop(0):
             figure = figures.expert_figure(getattr(stats, quantity), quantity, run.config.plan, epoch)
             live_plot(figure, key=f"experts_{quantity}")
