@@ -57,7 +57,7 @@ def main() -> None:
         "columns": plan.columns,
         "epochs": FIRST_RUN.epochs,
         "seconds": PLAYBACK_SECONDS,
-        "chance": 100 / task.classes,
+        "baseline": 100 / task.classes,
         "steps": steps,
         "evaluations": evaluations,
         "contribution": contribution,

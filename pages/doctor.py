@@ -16,7 +16,7 @@ _TORCH = "doctor_torch"  # the torch report of this tab
 _WORDS = {
     "good": "",
     "note": '<span class="lab-status quiet">note</span>',
-    "trouble": '<span class="lab-status failure">trouble</span>',
+    "trouble": '<span class="lab-status failure">problem</span>',
 }
 
 

@@ -11,7 +11,8 @@ from mlae_lab.ui import page, queries
 from mlae_lab.ui.expert_views import VIEWS, views_of
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import link
-from mlae_lab.ui.run_cards import accuracy_text, run_cards
+from mlae_lab.ui.run_cards import run_cards
+from mlae_lab.ui.run_texts import accuracy_text
 
 page.heading(
     "Experts",

@@ -130,7 +130,7 @@ with meaning:
         st.session_state[_WAS_RANDOM] = draft.revision()
     show_warnings(plan_warnings(plan, st.session_state.get(_WAS_RANDOM) == draft.revision()))
     page.section("A hundred sampled masks")
-    mask_samples(plan, cost, key="masks_draws")
+    mask_samples(plan, cost, key="masks_samples")
     page.note("Sampled in the browser with the same probabilities; a run samples its masks from its seed.")
 with rest:
     expert_settings(plan)

@@ -12,13 +12,12 @@ from mlae_lab.core import catalog
 from mlae_lab.core.units import format_bytes
 from mlae_lab.runs import archive_file, commands
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
-from mlae_lab.runs.liveness import stalled_for
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import page, queries, run_actions, visitor
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import go, link
-from mlae_lab.ui.run_cards import accuracy_text
+from mlae_lab.ui.run_texts import accuracy_text, position_text, stalled_text
 from mlae_lab.ui.thumbnails import mask_image
 
 _SHOWN = 100
@@ -31,13 +30,12 @@ def row(run: Run, size: int, position: str = "", alone: bool = True) -> None:
     if config.method == "mlae":
         image.html(f'<img class="lab-thumb" src="{mask_image(config.plan)}" alt="">')
     relation = f" · {run.relation} from {run.parent}" if run.parent else f" · {run.relation}" if run.relation else ""
-    reason = run.reason
-    if run.status.is_active and (silent := stalled_for(queries.store().paths(run.id))) is not None:
-        reason = f"stalled: alive, but no progress for {page.seconds_text(silent)}"
+    reason = stalled_text(run) or run.reason
+    backbone = escape(catalog.backbone(config.backbone).title).replace(" ", "&nbsp;")
     what.html(
         f'<div class="lab-choice"><b>{escape(catalog.task(config.task).title)}</b><span>{config.what} · '
         f"{config.epochs} epochs · "
-        f"lr {config.learning_rate:g} · seed {config.seed} · {escape(catalog.backbone(config.backbone).title)}</span>"
+        f"lr {config.learning_rate:g} · seed {config.seed} · {backbone}</span>"
         + f"<small>{escape(' · '.join((config.badge.data, config.badge.protocol, config.badge.preprocessing)))}</small>"
         + f"<small>{escape(visitor.name_of(run.owner))} · {format_bytes(size)}{escape(relation)}</small>"
         + (f"<small>{escape(reason)}</small>" if reason else "")
@@ -84,9 +82,7 @@ def table() -> None:
     if active or queued:
         page.section("Active and queued")
     for run in (*active, *queued):
-        position = (
-            "Position {} of {} in the queue".format(*queue_positions[run.id]) if run.id in queue_positions else ""
-        )
+        position = position_text(run, queue_positions)
         alone = sum(other.owner == run.owner for other in queued) < 2
         with st.container(key=f"runs_row_{run.id}"):
             row(run, sizes[run.id].total if run.id in sizes else 0, position, alone)

@@ -57,6 +57,23 @@ def groups(targets: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return {module: tuple(rows) for module, rows in rows_of.items()}
 
 
+def row_labels(targets: Sequence[str]) -> tuple[str, ...]:
+    """The label of the row of each layer.
+
+    The number of the layer among the layers of its kind, counted from 1 through all stages, followed by the kind
+    where there are several: "3", or "3 qkv" and "3 fc1". A kind is named in full where its last part alone would be
+    ambiguous ("3 mlp_tokens.fc1").
+    """
+    kinds = groups(targets)
+    endings = [kind.rpartition(".")[2] for kind in kinds]
+    labels = [""] * len(targets)
+    for (kind, rows), ending in zip(kinds.items(), endings, strict=True):
+        name = ending if endings.count(ending) == 1 else kind
+        for number, row in enumerate(rows, 1):
+            labels[row] = f"{number} {name}" if len(kinds) > 1 else str(number)
+    return tuple(labels)
+
+
 @dataclass(frozen=True)
 class MaskPlan:
     """A mask over experts: ΔW_l = Σ_i m_li λ_li b_li a_liᵀ (paper, equations 3 to 5).
@@ -151,20 +168,8 @@ class MaskPlan:
 
     @cached_property
     def row_labels(self) -> tuple[str, ...]:
-        """The label of each row on every page, in links and in answers.
-
-        The number of its layer among the layers of its kind, counted from 1 through all stages, followed by the
-        kind where the plan has several: "3", or "3 qkv" and "3 fc1". A kind is named in full where its last part
-        alone would be ambiguous ("3 mlp_tokens.fc1").
-        """
-        kinds = groups(self.targets)
-        endings = [kind.rpartition(".")[2] for kind in kinds]
-        labels = [""] * self.rows
-        for (kind, rows), ending in zip(kinds.items(), endings, strict=True):
-            name = ending if endings.count(ending) == 1 else kind
-            for number, row in enumerate(rows, 1):
-                labels[row] = f"{number} {name}" if len(kinds) > 1 else str(number)
-        return tuple(labels)
+        """The label of each row on every page, in links and in answers."""
+        return row_labels(self.targets)
 
     @property
     def kind(self) -> Kind:

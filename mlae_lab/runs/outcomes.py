@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.epochs import images_seen, steps_per_epoch
-from mlae_lab.core.events import Evaluation, Started, Statistics, TrainStep
+from mlae_lab.core.events import Evaluation, Started, TrainStep
 from mlae_lab.runs import devices
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 
 Curve = tuple[tuple[int, float], ...]  # (epoch, top-1 accuracy in percent), in order
+
+
+class Moment(Protocol):
+    """What happened after a step of an epoch: a training step, an evaluation, statistics."""
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def epoch(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -46,11 +57,11 @@ class Outcome:
     def steps_per_epoch(self) -> int | None:
         return steps_per_epoch(self.started.train_images, self.config.batch_size) if self.started else None
 
-    def is_whole(self, moment: Evaluation | Statistics) -> bool:
+    def is_whole(self, moment: Moment) -> bool:
         """Whether its epoch was trained to the end; a run that is stopped may be evaluated within one."""
         return self.steps_per_epoch is None or moment.step == moment.epoch * self.steps_per_epoch
 
-    def epochs_at(self, moment: Evaluation | Statistics) -> float:
+    def epochs_at(self, moment: Moment) -> float:
         """Epochs trained at a moment, possibly a fraction: its position on an axis of epochs."""
         if self.steps_per_epoch is None or self.is_whole(moment):
             return moment.epoch

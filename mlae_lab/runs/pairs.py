@@ -100,15 +100,15 @@ def unlike_because(store: RunStore, a: Run, b: Run) -> str | None:
     return None
 
 
-def beyond_the_cells(a: MaskPlan, b: MaskPlan) -> list[str]:
+def beyond_the_cells(a: MaskPlan, b: MaskPlan, name_a: str = "A", name_b: str = "B") -> list[str]:
     """Differences of two plans other than cells and drop rates, each as one sentence without its full stop."""
     sentences = []
     if a.expert_rank != b.expert_rank:
-        sentences.append(f"the experts have rank {a.expert_rank} in A and {b.expert_rank} in B")
+        sentences.append(f"the experts have rank {a.expert_rank} in {name_a} and {b.expert_rank} in {name_b}")
     if a.coefficient_init != b.coefficient_init:
-        sentences.append(f"the initial λ is {a.coefficient_init:g} in A and {b.coefficient_init:g} in B")
+        sentences.append(f"the initial λ is {a.coefficient_init:g} in {name_a} and {b.coefficient_init:g} in {name_b}")
     if a.train_coefficients != b.train_coefficients:
-        sentences.append(f"λ is trained in {'A' if a.train_coefficients else 'B'} only")
+        sentences.append(f"λ is trained in {name_a if a.train_coefficients else name_b} only")
     if a.targets != b.targets:
         sentences.append("the masks are on other layers, and only cells of shared layers start equal")
     return sentences

@@ -29,7 +29,7 @@ from mlae_lab.ui.markdown import plain
 COOKIE = "mlae_lab_login"  # visitor.js sets it
 WRONG_SECONDS = 1.0  # duration of a failed attempt, one at a time over all sessions
 _WAIT_SECONDS = 10.0  # timeout of an attempt that waits for others
-_OPEN = "gate_open"
+_OPEN = "authentication_open"
 _SALT_BYTES = 32
 _SPARE_SALT = secrets.token_bytes(_SALT_BYTES)  # if the store cannot hold one: logins then end with the server
 _attempt_lock = threading.Lock()
@@ -109,7 +109,7 @@ def _providers() -> list[str | None] | None:
 def _ask_provider(providers: list[str | None]) -> None:
     page.heading("Log in to the lab")
     for name in providers:
-        if st.button(f"Log in with {name}" if name else "Log in", type="primary", key=f"gate_login_{name}"):
+        if st.button(f"Log in with {name}" if name else "Log in", type="primary", key=f"authentication_login_{name}"):
             try:
                 st.login(name)
             except StreamlitError as error:
@@ -125,8 +125,10 @@ def _ask_provider(providers: list[str | None]) -> None:
 
 def _ask_password(password: str) -> None:
     page.heading("Log in to the lab", "Ask the person who started this lab for its password.")
-    with st.container(width=420), st.form("gate", border=False):
-        given = st.text_input("Password", type="password", key="gate_password", autocomplete="current-password")
+    with st.container(width=420), st.form("authentication", border=False):
+        given = st.text_input(
+            "Password", type="password", key="authentication_password", autocomplete="current-password"
+        )
         submitted = st.form_submit_button("Log in", type="primary")
     if not submitted:
         return

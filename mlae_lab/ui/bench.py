@@ -8,20 +8,18 @@ from html import escape
 import streamlit as st
 
 from mlae_lab.core import catalog
+from mlae_lab.core.proportions import wilson
 from mlae_lab.runs import commands
-from mlae_lab.runs.liveness import stalled_for
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import live_bench, page, queries, run_actions, visitor
 from mlae_lab.ui.live_bench import BenchText, reported_accuracy
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import link
+from mlae_lab.ui.run_texts import position_text, stalled_text
 
 _IDLE_SECONDS = 5.0
-_SHORT_RUN = (
-    "A short run shows how a mask learns, not what it reaches in 500 epochs; 200 images give the accuracy "
-    "to about ±3 points."
-)
+_SHORT_RUN = " A short run shows how a mask learns, not what it reaches in 500 epochs."
 
 
 def bench(run_id: str) -> None:
@@ -36,7 +34,7 @@ def bench(run_id: str) -> None:
     with st.container(key="bench_controls"):  # always present, so that nothing below moves when it becomes empty
         _controls(run)
     sample_images = queries.tail(run_id).sample_images
-    with st.container(key="bench_words"):
+    with st.container(key="bench_text"):
         _end(run)
         live_bench.images(run, sample_images)
     session = st.session_state.setdefault("bench_session", secrets.token_hex(8))
@@ -93,12 +91,8 @@ def _end(run: Run) -> None:
 def _text(run: Run, tail: queries.Tail) -> BenchText:
     """The facts, the waiting message and the warning around the figures."""
     warning = waiting = ""
-    silent = stalled_for(queries.store().paths(run.id)) if run.status.is_active else None
-    if silent is not None:
-        warning = (
-            f"This run is alive but has made no progress for {page.seconds_text(silent)}: wait, or press Stop now and "
-            "resume it from its last checkpoint."
-        )
+    if stalled := stalled_text(run):
+        warning = f"This run is {stalled}. Wait, or press Stop now and resume it from its last checkpoint."
     if tail.started is None and tail.preparing and not run.status.is_over:
         done, total = tail.preparing.done, tail.preparing.total
         waiting = (
@@ -106,9 +100,10 @@ def _text(run: Run, tail: queries.Tail) -> BenchText:
             "reuse the result."
         )
     elif run.status is Status.QUEUED:
-        position, total = queries.store().queue_positions().get(run.id, (0, 0))
-        where = f"Position {position} of {total} in the queue. " if position else ""
-        waiting = f"{where}Each device trains one run at a time and alternates between people."
+        position = position_text(run, queries.store().queue_positions())
+        waiting = (
+            f"{position + '. ' if position else ''}Each device trains one run at a time and alternates between people."
+        )
     elif tail.started is None and not run.status.is_over:
         waiting = "The process of the run loads torch, the backbone and the images. The curves start in a few seconds."
     return BenchText(tuple(_facts(run, tail)), waiting, warning)
@@ -117,14 +112,21 @@ def _text(run: Run, tail: queries.Tail) -> BenchText:
 def _about(run: Run) -> None:
     """Show what does not change during a run."""
     task, backbone = catalog.task(run.config.task), catalog.backbone(run.config.backbone)
-    badge = run.config.badge
+    badge, started = run.config.badge, queries.tail(run.id).started
     page.note(
         f"Run {run.id} {page.status_word(run.status)} · "
         f"{escape(task.title)} · {escape(badge.data)} · {run.config.what} · {backbone.title} · {badge.protocol} · "
-        f"{badge.preprocessing} · seed {run.config.seed} · started by {escape(visitor.name_of(run.owner))}. "
-        + ("The network is a small stand-in for ViT-B/16. " if backbone.bundled else "")
-        + (_SHORT_RUN if run.config.epochs < 100 else "")
+        f"{badge.preprocessing} · seed {run.config.seed} · started by {escape(visitor.name_of(run.owner))}."
+        + (" The network is a small stand-in for ViT-B/16." if backbone.bundled else "")
+        + (_SHORT_RUN if run.config.method == "mlae" and run.config.epochs < 100 else "")
+        + (precision(started.evaluation_images) if started else "")
     )
+
+
+def precision(images: int) -> str:
+    """How far an accuracy on so many evaluation images can be from that on all images, at most."""
+    low, high = wilson(images // 2, images)  # widest for an accuracy of 50 %
+    return f" {images:,} images give the accuracy to ±{50 * (high - low):.1f} points or better (95 % interval)."
 
 
 def _facts(run: Run, tail: queries.Tail) -> list[tuple[str, str]]:

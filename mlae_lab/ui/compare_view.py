@@ -22,7 +22,7 @@ from mlae_lab.ui.markdown import sentence
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.pair_view import pair_panel, started_text
 from mlae_lab.ui.requirements import missing
-from mlae_lab.ui.run_cards import accuracy_text
+from mlae_lab.ui.run_cards import card
 from mlae_lab.ui.tables import large, table
 from mlae_lab.ui.thumbnails import mask_image
 
@@ -31,7 +31,6 @@ MAX_CARDS = 24  # in each group
 
 difference_figure = lru_cache(maxsize=32)(figures.difference_figure)  # made once for each state, for all viewers
 two_curves_figure = lru_cache(maxsize=32)(figures.two_curves_figure)
-mask_difference_figure = lru_cache(maxsize=32)(figures.mask_difference_figure)
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def choose(runs: Sequence[Run], role: str, against: Run | None = None) -> None:
         against: The run of the other side.
     """
     candidates = [run for run in runs if against is None or run.id != against.id]
-    page.section(f"Choose {role.upper()}{', the run that A is compared with' if role == 'b' else ', the reference'}")
+    page.section(f"Choose {role.upper()}{', the run to compare with A' if role == 'b' else ', the reference'}")
     if not candidates:
         page.note("This store has no other run yet.")
         return
@@ -98,23 +97,12 @@ def choose(runs: Sequence[Run], role: str, against: Run | None = None) -> None:
         if against is not None and run.config.badge == against.config.badge:
             group = 0 if pairs.unpaired_runs_because(queries.store(), against, run) is None else 1
         if len(items[groups[group]]) < MAX_CARDS:
-            items[groups[group]].append(_card(run, "" if against is None else groups[group]))
-    picked = cards([card for name in groups for card in items[name]], key=f"compare_{role}", label="Runs", size="small")
+            title = "" if against is None else groups[group]
+            items[groups[group]].append(card(run, title, f" · seed {run.config.seed}"))
+    picked = cards([item for name in groups for item in items[name]], key=f"compare_{role}", label="Runs", size="small")
     if picked:
         st.query_params[role] = picked
         st.rerun()
-
-
-def _card(run: Run, group: str) -> Card:
-    return Card(
-        id=run.id,
-        title=catalog.task(run.config.task).title,
-        line=f"{run.config.what} · {accuracy_text(run)} · seed {run.config.seed}",
-        images=(mask_image(run.config.plan),) if run.config.method == "mlae" else (),
-        word=run.status.value,
-        tone="good" if run.status.value in ("finished", "running", "starting") else "",
-        group=group,
-    )
 
 
 def chosen_half(side: str, run: Run, runs: Sequence[Run]) -> None:
@@ -127,6 +115,7 @@ def chosen_half(side: str, run: Run, runs: Sequence[Run]) -> None:
     """
     st.html(_side(side.upper(), run))
     choose(runs, "b" if side == "a" else "a", run)
+    page.section("Rerun with another mask")
     pair_panel(run)
 
 
@@ -182,7 +171,9 @@ def _draw_masks(comparison: Comparison) -> None:
         link("compare", "Swap A and B", a=comparison.b.id, b=comparison.a.id)
     with cells:
         if have_masks:
-            live_plot(mask_difference_figure(comparison.a.config.plan, comparison.b.config.plan), key="compare_masks")
+            live_plot(
+                figures.mask_difference_figure(comparison.a.config.plan, comparison.b.config.plan), key="compare_masks"
+            )
             page.note(figures.MASK_KEY)
         else:
             page.note("A linear probe has no mask, so there are no cells to compare.")

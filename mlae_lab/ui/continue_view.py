@@ -16,21 +16,32 @@ from mlae_lab.ui import draft, page, queries, visitor
 from mlae_lab.ui.navigation import go, link
 
 _RELATIONS = {
-    "retry": "Retry of run {}",
-    "duplicate": "Duplicate of run {}",
-    "paired": "Paired with run {}, with another mask or seed",
-    "repeat": "Repetition of run {} with another seed",
+    "retry": "Retry of {}",
+    "duplicate": "Duplicate of {}",
+    "paired": "Paired with {}, with another mask or seed",
+    "repeat": "Repetition of {} with another seed",
     "race": "Part of a race",
-    "diversity": "Part of the experiment of run {}",
-    "branched": "Branched from run {}, checkpoint {}",
+    "diversity": "Part of the experiment of {}",
+    "branched": "Branched from {}, checkpoint {}",
     "imported": "Imported",
 }
+_FIRST_RUNS = {"paired": "Part of a pair", "diversity": "First run of a diversity experiment"}  # they have no parent
+
+
+def origin(run: Run) -> str:
+    """Where a run comes from, as a sentence; "" for a run that was started alone."""
+    if not run.relation:
+        return ""
+    if not run.parent and run.relation in _FIRST_RUNS:
+        return f"{_FIRST_RUNS[run.relation]}."
+    parent = f"run {run.parent}" if run.parent else "a run of another store"
+    return f"{_RELATIONS[run.relation].format(parent, run.source or '–')}."
 
 
 def lineage(run: Run) -> None:
     """Links to the parent of a run and to its children."""
-    if run.relation:
-        page.note(_RELATIONS[run.relation].format(run.parent or "of another store", run.source or "–") + ".")
+    if text := origin(run):
+        page.note(text)
     children = [child for child in queries.runs() if child.parent == run.id]
     with st.container(horizontal=True, gap="medium"):
         if run.parent:

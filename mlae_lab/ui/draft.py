@@ -25,7 +25,7 @@ from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.settings_code import SETTINGS, read_settings, settings_code
 
 _DRAFT, _REV, _FORM = "draft", "draft_rev", "draft_form"
-_OWNER, _IS_CHANGED, _KEPT, _TROUBLE = "draft_whose", "draft_changed", "draft_kept", "draft_trouble"
+_OWNER, _IS_CHANGED, _KEPT, _TROUBLE = "draft_owner", "draft_changed", "draft_kept", "draft_trouble"
 _NAMES = ("task", "mask", "set")  # the parameters of an address that belong to a draft
 _ADDRESS, _REPLACED, _PAGE, _ARRIVED = "draft_address", "draft_replaced", "draft_page", "draft_arrived"
 _LINK = "draft_link"  # the address that opened this tab, until another one is opened

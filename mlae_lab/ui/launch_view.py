@@ -118,27 +118,22 @@ def since(last: Run, config: RunConfig) -> str:
         parts.append(f"{setting.noun} {setting.shown(new)}, was {setting.shown(old)}")
     have_masks = last_config.method == config.method == "mlae"
     if have_masks and last_config.plan != config.plan:
-        parts.append(f"of the mask's experts {_cells(last_config.plan, config.plan)}")
+        parts.append(_plan_changes(last_config.plan, config.plan))
     what = f"your last run ({last.id})"
     if not parts:
         return f"Nothing differs from {what}: this would repeat it."
     text = f"Compared with {what}: {'; '.join(parts)}."
     return (
-        f"{text} The two would be a pair."
+        f"{text} The two runs would be a pair."
         if have_masks and pairs.unpaired_because(last_config, config) is None
         else text
     )
 
 
-def _cells(before: MaskPlan, after: MaskPlan) -> str:
-    cells = plan_difference(before, after)
-    counted = cells.summary("that one", "this one")
-    if before.targets != after.targets:
-        counted += ", on other layers"
-    beyond = [text for text in pairs.beyond_the_cells(before, after) if "on other layers" not in text]
-    settings = f"; besides, with A for that one, {' and '.join(beyond)}" if beyond else ""
-    text = counted.removeprefix("Experts: ")
-    return f"{text[:1].lower()}{text[1:]}{settings}"
+def _plan_changes(before: MaskPlan, after: MaskPlan) -> str:
+    names = "the last run", "this one"
+    counts = plan_difference(before, after).summary(*names)
+    return "; ".join([f"{counts[:1].lower()}{counts[1:]}", *pairs.beyond_the_cells(before, after, *names)])
 
 
 # ---------------------------------------------------------------- a comparison

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from functools import lru_cache
 from html import escape
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -24,11 +23,8 @@ from mlae_lab.ui.thumbnails import mask_image
 
 MAX_BYTES = 400_000  # of a plan file; the largest plan has 512 x 16 cells
 MAX_CARDS = 24
-_CONFIRM_SECONDS = 20.0
-_OPEN, _MESSAGE, _CONFIRMING, _FORM = "library_open", "library_said", "library_asked", "library_form"
+_OPEN, _MESSAGE, _FORM = "library_open", "library_message", "library_form"
 _CANVAS = "the mask on the canvas"
-
-_difference = lru_cache(maxsize=32)(figures.mask_difference_figure)
 
 
 def library() -> None:
@@ -210,7 +206,7 @@ def _draw_saved(entry: SavedPlan, saved: list[SavedPlan]) -> None:
         others = {_CANVAS: draft.current().plan} | {other.name: other.plan for other in saved if other.id != entry.id}
         against = st.selectbox("Compare with", list(others), key=f"library_against_{entry.id}")
         other = others.get(against, draft.current().plan)
-        live_plot(_difference(other, plan), key="library_difference")
+        live_plot(figures.mask_difference_figure(other, plan), key="library_difference")
         page.note(f"A is {escape(against)}, B is {escape(entry.name)}. {figures.MASK_KEY}")
         for text in pairs.beyond_the_cells(other, plan):
             page.note(sentence(text))
@@ -230,14 +226,9 @@ def _rename(entry: SavedPlan) -> None:
 
 def _is_confirmed(entry: SavedPlan, label: str, always: bool = False) -> bool:
     """Whether a click counts: at once for an own mask, unless `always`; else the second within twenty seconds."""
-    own = run_actions.is_mine(entry)
-    pending = st.session_state.get(_CONFIRMING)
-    if (own and not always) or (
-        pending and pending[:2] == (entry.id, label) and time.monotonic() - pending[2] < _CONFIRM_SECONDS
-    ):
-        st.session_state.pop(_CONFIRMING, None)
+    own = run_actions.needs_no_confirmation(entry)
+    if run_actions.is_confirmed(entry.id, label, at_once=own and not always):
         return True
-    st.session_state[_CONFIRMING] = (entry.id, label, time.monotonic())
     whose = "" if own else f"This mask belongs to {plain(visitor.name_of(entry.owner))}. "
     st.warning(f"{whose}Press “{label}” again to confirm.")
     return False
@@ -247,7 +238,7 @@ def _delete(entry: SavedPlan) -> None:
     try:
         queries.store().delete_plan(entry.id, visitor.TIMEOUT_SECONDS)
     except EXPECTED_ERRORS as error:
-        st.warning(plain(sentence(error)))
+        st.warning(visitor.sentence(error))
         return
     st.rerun()
 

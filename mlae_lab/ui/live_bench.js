@@ -14,7 +14,7 @@
  * @property {(number | null)[]} [share] of the steps in which the expert was active
  * @property {(number | null)[]} [gradient]
  * @property {(number | null)[]} [absolute] mean |cosine| of each layer
- * @property {number[]} [similarity] cosines: the lower triangles of the layers' matrices
+ * @property {(number | null)[]} [similarity] cosines: the lower triangles of the layers' matrices
  * @property {string[]} [predicted] class of each sample image
  * @property {number[]} [confidence]
  *
@@ -233,7 +233,7 @@ class Bench {
     if (!before || before.run !== this.data.run || before.live !== this.data.live) this.open();
     this.palette = palette;
     this.dressColours();
-    this.words();
+    this.texts();
     this.curves(palette);
     this.statistics(palette);
     if (this.data.live) this.follow();
@@ -263,7 +263,7 @@ class Bench {
     for (const name of ["accent", "quiet", "hairline", "active", "ink", "surface", "raised", "failure", "warning", "faint", "low", "high"]) this.root.style.setProperty("--lb-" + name, this.palette[name]);
   }
 
-  words() {
+  texts() {
     const { facts, progress, notes } = this.data;
     while (this.facts.children.length > facts.length) this.facts.lastChild.remove();
     facts.forEach(([name, value], i) => {
@@ -502,7 +502,7 @@ class Bench {
       : best === null ? "The mask has no experts"
       : chosen === "share" && now.share.every((v) => v === null || v === 1) ? "Every expert was active in every step"
       : `Layer ${labels[best[1]]}, expert ${best[2] + 1} ${QUANTITIES[key].best}` + (key === "coefficient" ? `: ${number(start)} → ${number(best[3], 4)}` : ""));
-    this.root.querySelector(".lb-formula").textContent = QUANTITIES[chosen].note + (now ? ` Epoch ${now.epoch}.` : "") + " A crossed-out cell has no expert.";
+    this.root.querySelector(".lb-formula").textContent = QUANTITIES[chosen].note + (now ? ` Epoch ${now.epoch}.` : "") + " Crossed out: no expert.";
   }
 
   /** Mark the active experts of a step, or none.
@@ -577,7 +577,7 @@ class Bench {
     this.heads.forEach((label, r) => {
       const mean = now ? now.absolute[r] : null, other = dense ? dense.absolute[r] : null;
       if (mean !== null && (top === null || mean > top[0])) top = [mean, r];
-      label.textContent = labels[r] + (kept[r] === 0 ? " · no expert" : mean === null ? "" : ` · ${mean.toFixed(2)}`) + (mean !== null && other !== null && other !== undefined ? ` / ${other.toFixed(2)}` : "");
+      label.textContent = labels[r] + (kept[r] === 0 ? " · no expert" : kept[r] === 1 ? " · 1 expert" : mean === null ? "" : ` · ${mean.toFixed(2)}`) + (mean !== null && other !== null && other !== undefined ? ` / ${other.toFixed(2)}` : "");
     });
     /** @type {HTMLElement} */ (this.root.querySelector(".lb-dense")).hidden = !dense;
     this.tiles.say(top ? `Most similar experts: layer ${labels[top[1]]}, mean |cosine| ${top[0].toFixed(2)}` : now ? "No layer has two experts" : "Expert similarity: no evaluation yet");

@@ -124,7 +124,6 @@ def _curves(tail: queries.Tail, outcome: Outcome, references: dict[str, queries.
     if not tail.steps:
         return {"accuracy": None, "loss": None, "similarity": None}
     config, running = outcome.config, tail.running
-    running.steps_per_epoch = outcome.steps_per_epoch or running.steps_per_epoch
     probe, dense = references.get("probe"), references.get("dense")
     lines, losses = [], []
     if (reported := reported_accuracy(config)) is not None:

@@ -5,18 +5,18 @@
 
 /**
  * A cell; row -1 is the head of a column, column -1 the label of a layer.
- * @typedef {[row: number, column: number]} Place
+ * @typedef {[row: number, column: number]} Position
  * @typedef {{ keep: number[][], rate: number[][], targets: string[], labels: string[], groups: string[] }} Doc
  * @typedef {Doc & { rev: number, family: string }} GridMessage family: what the rows belong to, such as a backbone
  * @typedef {{ past: Doc[], future: Doc[], doc: Doc }} History
  *
- * A gesture. from, to: corners of a block; value: what the cells are set to; places: boxes of the bars of a curve.
+ * A gesture. from, to: corners of a block; value: what the cells are set to; boxes: of the bars of a curve.
  * @typedef {object} Stroke
  * @property {"paste" | "columns" | "rows" | "cells" | "block" | "curve"} kind
- * @property {Place} [from]
- * @property {Place} [to]
+ * @property {Position} [from]
+ * @property {Position} [to]
  * @property {boolean | number} [value]
- * @property {DOMRect[]} [places]
+ * @property {DOMRect[]} [boxes]
  * @property {Doc} [before] the document when the gesture began
  * @property {[x: number, y: number]} [last] position of the pointer
  */
@@ -37,23 +37,12 @@ const HELP = {
 const rounded = (p) => Math.round(p * 100) / 100;
 /** @type {(p: number) => string} */
 const text = (p) => (p === 0 ? "" : String(rounded(p)).replace(/^0/, ""));
-/** @type {(part: HTMLElement) => Place} a layer's label has no column */
-const placeOf = ({ dataset: { row = -1, column = -1 } }) => [Number(row), Number(column)];
+/** @type {(part: HTMLElement) => Position} a layer's label has no column */
+const positionOf = ({ dataset: { row = -1, column = -1 } }) => [Number(row), Number(column)];
 /** @type {(doc: Doc) => Doc} */
 const copyOf = (doc) => ({ ...doc, keep: doc.keep.map((row) => [...row]), rate: doc.rate.map((row) => [...row]) });
 /** @type {(a: Doc, b: Doc) => boolean} */
 const equal = (a, b) => JSON.stringify([a.keep, a.rate, a.targets]) === JSON.stringify([b.keep, b.rate, b.targets]);
-
-/** @param {number} seed */
-function mulberry32(seed) { // T. Ettinger's generator, public domain; tests/reference.py has the same
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= (t + Math.imul(t ^ (t >>> 7), t | 61)) | 0;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
 
 class Board {
   /** @param {HTMLElement | ShadowRoot} parent */
@@ -63,7 +52,7 @@ class Board {
     /** @type {HTMLElement} */
     this.bar = this.root.querySelector(".mg-bar");
     /** @type {HTMLElement} */
-    this.message = this.root.querySelector(".mg-say");
+    this.message = this.root.querySelector(".mg-message");
     /** @type {HTMLElement} */
     this.scroll = this.root.querySelector(".mg-scroll");
     /** @type {HTMLInputElement} */
@@ -82,9 +71,9 @@ class Board {
     this.tool = "brush";
     /** @type {{ from: number, keep: number[], rate: number[] } | null} a copied layer */
     this.clip = null;
-    /** @type {Place | null} */
+    /** @type {Position | null} */
     this.anchor = null;
-    /** @type {Place} */
+    /** @type {Position} */
     this.focus = [0, 0];
     /** @type {Doc[]} */
     this.past = [];
@@ -339,7 +328,7 @@ class Board {
     this.dirty.clear();
   }
 
-  /** @param {string | null} message in place of the help text */
+  /** @param {string | null} message instead of the help text */
   dress(message = null) {
     for (const b of this.bar.querySelectorAll("button")) {
       if (b.dataset.layer) b.setAttribute("aria-pressed", String(b.dataset.layer === this.layer));
@@ -350,7 +339,6 @@ class Board {
     const p = Number(this.strength.value);
     this.root.querySelector(".mg-strong").textContent = p.toFixed(2);
     this.strength.style.setProperty("--at", (p / MOST) * 100 + "%");
-    this.root.classList.toggle("rating", this.layer === "rate");
     if (this.sides) this.sides.forEach((side, r) => side.classList.toggle("source", this.clip !== null && this.clip.from === r));
     const copied = this.clip && this.tool === "copy" && `Layer ${this.doc.labels[this.clip.from]} is copied: press or drag over layers to paste, press it a second time to end.`;
     this.message.textContent = message || copied || HELP[this.tool === "brush" ? this.layer : this.tool];
@@ -385,22 +373,22 @@ class Board {
   }
 
   /** What a stroke that begins on these cells sets: the opposite of their state.
-   * @param {Place[]} cells */
+   * @param {Position[]} cells */
   valueFor(cells) {
     if (this.layer === "exists") return !cells.every(([r, c]) => this.doc.keep[r][c]);
     const p = rounded(Number(this.strength.value)), present = cells.filter(([r, c]) => this.doc.keep[r][c]);
     return present.length && present.every(([r, c]) => this.doc.rate[r][c] === p) ? 0 : p;
   }
 
-  /** The cells that a place stands for.
-   * @param {number} r @param {number} c @returns {Place[]} */
+  /** The cells that a position stands for.
+   * @param {number} r @param {number} c @returns {Position[]} */
   line(r, c) {
     return c < 0 ? this.doc.keep[0].map((_, i) => [r, i]) : r < 0 ? this.doc.keep.map((_, i) => [i, c]) : [[r, c]];
   }
 
-  /** @param {Place} from @param {Place} to */
+  /** @param {Position} from @param {Position} to */
   block([r0, c0], [r1, c1]) {
-    /** @type {Place[]} */
+    /** @type {Position[]} */
     const cells = [];
     for (let r = Math.min(r0, r1); r <= Math.max(r0, r1); r++) for (let c = Math.min(c0, c1); c <= Math.max(c0, c1); c++) cells.push([r, c]);
     return cells;
@@ -426,7 +414,7 @@ class Board {
 
   // ------------------------------------------------------------ strokes: a press, moves, an end
 
-  /** @param {Place} place @param {boolean} selecting a block @returns {Stroke | null} */
+  /** @param {Position} position @param {boolean} selecting a block @returns {Stroke | null} */
   begin([r, c], selecting) {
     if (this.tool === "copy" && r >= 0) {
       if (this.clip && this.clip.from !== r) return { kind: "paste" };
@@ -440,7 +428,7 @@ class Board {
     return this.tool === "block" || selecting ? { kind: "block", from: [r, c], to: [r, c], value } : { kind: "cells", value };
   }
 
-  /** @param {Stroke} stroke @param {Place} place */
+  /** @param {Stroke} stroke @param {Position} position */
   over(stroke, [r, c]) {
     if (stroke.kind === "paste" && r >= 0 && r !== this.clip.from) this.paste(r);
     if (stroke.kind === "rows" && r >= 0) for (const cell of this.line(r, -1)) this.set(...cell, stroke.value);
@@ -461,7 +449,7 @@ class Board {
     const element = /** @type {Document | ShadowRoot} */ (this.root.getRootNode()).elementFromPoint(x, y);
     /** @type {HTMLElement | null} */
     const part = element ? element.closest("[data-row], [data-column]") : null;
-    return part && this.scroll.contains(part) ? placeOf(part) : null;
+    return part && this.scroll.contains(part) ? positionOf(part) : null;
   }
 
   /** @param {PointerEvent & { target: HTMLElement }} e */
@@ -469,23 +457,23 @@ class Board {
     if (e.button > 0 || this.stroke) return;
     /** @type {HTMLElement | null} */
     const track = e.target.closest(".mg-track");
-    const place = track ? null : this.at(e.clientX, e.clientY);
-    if (!track && !place) return;
+    const position = track ? null : this.at(e.clientX, e.clientY);
+    if (!track && !position) return;
     e.preventDefault();
     const before = copyOf(this.doc);
     this.anchor = null;
     this.handled = true;
     if (track) {
-      this.stroke = { kind: "curve", before, last: [e.clientX, e.clientY], places: this.bars.map(([bar]) => bar.getBoundingClientRect()) };
+      this.stroke = { kind: "curve", before, last: [e.clientX, e.clientY], boxes: this.bars.map(([bar]) => bar.getBoundingClientRect()) };
       track.focus();
       this.draw(e.clientX, e.clientY);
     } else {
-      this.focus = place;
+      this.focus = position;
       this.roving(true);
-      const stroke = this.begin(place, e.shiftKey);
+      const stroke = this.begin(position, e.shiftKey);
       if (!stroke) return;
       this.stroke = { ...stroke, before, last: [e.clientX, e.clientY] };
-      this.over(this.stroke, place);
+      this.over(this.stroke, position);
     }
     this.pointer = e.pointerId;
     try { this.scroll.setPointerCapture(e.pointerId); } catch { /* the pointer is already released */ }
@@ -499,8 +487,8 @@ class Board {
       const [x0, y0] = this.stroke.last, dx = e.clientX - x0, dy = e.clientY - y0;
       const parts = Math.max(1, Math.ceil(Math.hypot(dx, dy) / 10)); // a fast movement skips no cell
       for (let i = 1; i <= parts; i++) {
-        const place = this.at(x0 + (dx * i) / parts, y0 + (dy * i) / parts);
-        if (place) this.over(this.stroke, place);
+        const position = this.at(x0 + (dx * i) / parts, y0 + (dy * i) / parts);
+        if (position) this.over(this.stroke, position);
       }
     }
     this.stroke.last = [e.clientX, e.clientY];
@@ -509,13 +497,13 @@ class Board {
   /** Set each bar between the last position of the pointer and this one.
    * @param {number} x @param {number} y */
   draw(x, y) {
-    const { places, last: [x0, y0] } = this.stroke;
-    places.forEach((place, r) => {
-      const middle = (place.top + place.bottom) / 2, inside = Math.abs(y - middle) <= place.height / 2 + 2;
+    const { boxes, last: [x0, y0] } = this.stroke;
+    boxes.forEach((box, r) => {
+      const middle = (box.top + box.bottom) / 2, inside = Math.abs(y - middle) <= box.height / 2 + 2;
       const passed = (middle - y0) * (middle - y) < 0;
       if (!inside && !passed) return;
       const pointer = inside ? x : x0 + ((x - x0) * (middle - y0)) / (y - y0);
-      const share = Math.min(1, Math.max(0, (pointer - place.left) / place.width));
+      const share = Math.min(1, Math.max(0, (pointer - box.left) / box.width));
       this.setRow(r, rounded(Math.round((share * MOST) / STEP) * STEP));
     });
     this.flush();
@@ -542,14 +530,14 @@ class Board {
     if (this.handled) return;
     /** @type {HTMLElement | null} */
     const part = e.target.closest("[data-row], [data-column]");
-    if (part) this.tap(placeOf(part), 0);
+    if (part) this.tap(positionOf(part), 0);
   }
 
-  /** @param {Place} place @param {number} wait */
-  tap(place, wait) {
+  /** @param {Position} position @param {number} wait */
+  tap(position, wait) {
     this.edit(() => {
-      const stroke = this.begin(place, false);
-      if (stroke) { this.over(stroke, place); this.end(stroke); }
+      const stroke = this.begin(position, false);
+      if (stroke) { this.over(stroke, position); this.end(stroke); }
     }, wait);
   }
 
@@ -571,13 +559,13 @@ class Board {
     if (track) return this.slide(e, Number(track.dataset.slider));
     if (!e.target.closest("[data-row], [data-column]")) return;
     const [r, c] = this.focus;
-    /** @type {Place[]} */
+    /** @type {Position[]} */
     const marked = this.anchor ? this.block(this.anchor, this.focus) : [[r, c]];
     const steps = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1], Home: [0, -99], End: [0, 99] };
     const letter = e.ctrlKey || e.metaKey ? e.key.toLowerCase() : "";
     if (steps[e.key]) {
       const least = e.shiftKey || e.key === "Home" ? 0 : -1; // the numbers at the edge are part of the grid
-      /** @type {Place} */
+      /** @type {Position} */
       const to = [Math.min(this.cells.length - 1, Math.max(c < 0 ? 0 : least, r + steps[e.key][0])),
         Math.min(this.heads.length - 1, Math.max(r < 0 ? 0 : least, c + steps[e.key][1]))];
       this.anchor = e.shiftKey && r >= 0 && c >= 0 ? this.anchor || [r, c] : null;

@@ -43,13 +43,13 @@ _HTML = f"""<div class="mg">
 {_button("act", "shuffle", "Shuffle", "The same cells in a random order, given by the seed")}
 <label>&nbsp;seed <input class="mg-seed" type="number" min="0" max="4294967295" step="1" value="1"></label></div>
 </div>
-<div class="mg-say" aria-live="polite"></div>
+<div class="mg-message" aria-live="polite"></div>
 <div class="mg-scroll"></div>
 <div class="mg-legend"><span><i class="a"></i>expert, always active</span>
 <span><i class="b"></i>expert, dropped with probability p in each step</span>
 <span><i class="c"></i>no expert</span></div>
 </div>"""
-_COMPONENT = bundled("mask_grid", ("mask_grid.js",), css="mask_grid.css", markup=_HTML, isolated=True)
+_COMPONENT = bundled("mask_grid", ("random.js", "mask_grid.js"), css="mask_grid.css", markup=_HTML, isolated=True)
 
 
 def edited(plan: MaskPlan, rev: int, edit: object, layers: Collection[str] = ()) -> MaskPlan | None:

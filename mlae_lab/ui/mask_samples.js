@@ -9,17 +9,6 @@
 const samplers = new WeakMap();
 const SAMPLES = 100, PER_SECOND = 6;
 
-/** @param {number} seed */
-function mulberry32(seed) {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= (t + Math.imul(t ^ (t >>> 7), t | 61)) | 0;
-    return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
-  };
-}
-
 class Sampler {
   /** @param {HTMLElement | ShadowRoot} parent */
   constructor(parent) {
@@ -103,7 +92,7 @@ class Sampler {
     const { active, empty, keep } = this.data, experts = keep.flat().filter(Boolean).length;
     if (!this.random) return `All drop rates are 0: the same ${experts} experts are active in every step.`;
     const expected = `${(100 * empty).toFixed(1)} %`;
-    if (!this.count) return `Expected: ${active.toFixed(1)} of ${experts} experts active per step; ${expected} of the steps with an empty layer.`;
+    if (!this.count) return `Expected: ${active.toFixed(1)} of ${experts} experts active per step; an empty layer in ${expected} of the steps.`;
     const now = this.last.flat().filter(Boolean).length;
     return `Sample ${this.count} of ${SAMPLES}: ${now} active experts. Mean so far ${this.means[this.count - 1].toFixed(1)}, expected ${active.toFixed(1)}; ` +
       `samples with an empty layer ${((100 * this.empty) / this.count).toFixed(0)} %, expected ${expected}.`;

@@ -8,7 +8,7 @@ from mlae_lab.ui.bundle import bundled
 
 _COMPONENT = bundled(
     "mask_samples",
-    ("palette.js", "mask_samples.js"),
+    ("palette.js", "random.js", "mask_samples.js"),
     css="mask_samples.css",
     markup="""<div class="ms"><canvas role="img"></canvas><p class="ms-now"></p>
     <div class="ms-bar"><button type="button" data-act="play">Play</button>

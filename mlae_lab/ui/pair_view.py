@@ -29,7 +29,6 @@ SHARED = (
 
 def pair_panel(run: Run) -> None:
     """Draw the choice of another mask for a run and the button that starts the pair and opens its comparison."""
-    page.section("Rerun with another mask")
     plans = other_masks(run.config, draft.current().plan)
     chosen = _choice(run, plans)
     left, right = st.columns([1, 3], vertical_alignment="bottom")

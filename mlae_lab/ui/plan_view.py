@@ -62,7 +62,7 @@ def _cards(rate: float) -> tuple[Card, ...]:
 
 
 def pattern_cards(rate: float, current: MaskPlan) -> list[Card]:
-    """Cards of the sixteen masks of the paper with their scores, and of five additional ones with their lessons.
+    """Cards of the sixteen masks of the paper with their scores, and of five additional ones, each with a lesson.
 
     Args:
         rate: p of uniform and mixed masks.

@@ -48,7 +48,7 @@ _STYLE = """<style>
   margin: 0; font-size: .86rem; color: color-mix(in srgb, currentColor 76%, transparent);
   font-variant-numeric: tabular-nums;
 }
-.race-lane .place { font-size: 1.16rem; font-weight: 620; color: inherit; }
+.race-lane .rank { font-size: 1.16rem; font-weight: 620; color: inherit; }
 .race-row { display: flex; flex-wrap: wrap; gap: .8rem; align-items: center; }
 .race-row img { width: 44px; }
 </style>"""
@@ -171,7 +171,7 @@ def _draw(current: Race) -> None:
                 description = f"{current.distance(entry)}{when}" if entry else ""
                 st.html(
                     f'<div class="race-lane"><img src="{mask_image(lane.plan)}" alt=""><div><b>{escape(lane.name)}</b>'
-                    f'<p class="place">{rank}</p><p>{description or "&nbsp;"}</p><p>{_seeds(lane)}</p></div></div>'
+                    f'<p class="rank">{rank}</p><p>{description or "&nbsp;"}</p><p>{_seeds(lane)}</p></div></div>'
                 )
                 live_plot(_figure(current, number), key=f"race_plot_{number}")
     if current.epoch is not None:

@@ -10,7 +10,7 @@
  * @property {number} columns
  * @property {number} epochs
  * @property {number} seconds that the replay takes
- * @property {number} chance accuracy of guessing, in percent
+ * @property {number} baseline accuracy of guessing, in percent
  * @property {string} caption
  * @property {string[][]} steps active experts of each row, bits in hexadecimal
  * @property {{ epoch: number, accuracy: number }[]} evaluations
@@ -118,15 +118,15 @@ class Player {
     const last = seen[seen.length - 1];
     const path = seen.map((e, i) => (i ? "L" : "M") + x(e.epoch).toFixed(1) + " " + y(e.accuracy).toFixed(1)).join(" ");
     const line = (v) => `<line x1="34" x2="${w - 10}" y1="${y(v)}" y2="${y(v)}" stroke="var(--hairline)"/><text x="28" y="${y(v) + 4}" text-anchor="end">${v}</text>`;
-    const chance = this.data.chance;
+    const baseline = this.data.baseline;
     this.svg.innerHTML = `<g font-size="11" fill="var(--quiet)">${line(0)}${line(50)}${line(100)}` +
-      `<line x1="34" x2="${w - 10}" y1="${y(chance)}" y2="${y(chance)}" stroke="var(--quiet)" stroke-dasharray="2 3"/>` +
+      `<line x1="34" x2="${w - 10}" y1="${y(baseline)}" y2="${y(baseline)}" stroke="var(--quiet)" stroke-dasharray="2 3"/>` +
       `<text x="34" y="${h - 4}">epoch 0</text><text x="${w - 10}" y="${h - 4}" text-anchor="end">${epochs}</text></g>` +
       `<path d="${path}" fill="none" stroke="var(--accent)" stroke-width="2.5" stroke-linejoin="round"/>` +
       (last ? `<circle cx="${x(last.epoch)}" cy="${y(last.accuracy)}" r="4" fill="var(--accent)"/>` : "");
     this.label.textContent = last
       ? `Epoch ${Math.floor(epoch)}: accuracy ${last.accuracy.toFixed(1)} %`
-      : `Epoch 0: not evaluated yet, guessing gives ${chance.toFixed(1)} %`;
+      : `Epoch 0: not evaluated yet, guessing gives ${baseline.toFixed(1)} %`;
   }
 }
 

@@ -23,7 +23,7 @@ from mlae_lab.ui.navigation import go
 
 _CONFIRM_SECONDS = 20.0
 _TWICE_SECONDS = 3.0  # a double click
-_ERROR, _CONFIRMING, _STARTED = "action_complaint", "action_asked", "action_started"
+_ERROR, _CONFIRMING, _STARTED = "action_error", "action_confirming", "action_started"
 
 
 def start(config: RunConfig) -> str:
@@ -156,7 +156,7 @@ def archived_actions(entry: archive_file.Archived) -> None:
 
 def archived_mark(entry: archive_file.Archived) -> str:
     """The mark of the buttons of an archived run; a restored run has other buttons."""
-    return f"away_{entry.id}"
+    return f"archived_{entry.id}"
 
 
 def _exported(run_id: str) -> bytes:
@@ -169,14 +169,29 @@ def _exported(run_id: str) -> bytes:
             file.unlink(missing_ok=True)
 
 
-def is_mine(run: Run | archive_file.Archived | SavedPlan) -> bool:
-    """Whether a run needs no confirmation: it is the visitor's, nobody's, or that of the only user of this machine."""
-    if run.owner in ("", visitor.current()):
+def needs_no_confirmation(entry: Run | archive_file.Archived | SavedPlan) -> bool:
+    """Whether a run or a saved mask is the visitor's, nobody's, or that of the only user of this machine."""
+    if entry.owner in ("", visitor.current()):
         return True
     try:
-        return run.owner == terminal_owner(getpass.getuser()) and is_loopback(st.get_option("server.address"))
+        return entry.owner == terminal_owner(getpass.getuser()) and is_loopback(st.get_option("server.address"))
     except (KeyError, OSError):
         return False
+
+
+def is_confirmed(mark: str, label: str, at_once: bool) -> bool:
+    """Whether a click on a button counts: every one if `at_once`, else the second within twenty seconds.
+
+    Args:
+        mark: What the button is for: the id of a run or of a saved mask, usually.
+        label: Of the button.
+        at_once: Whether no second click is needed.
+    """
+    pending = st.session_state.pop(_CONFIRMING, None)
+    if at_once or (pending and pending[:2] == (mark, label) and time.monotonic() - pending[2] < _CONFIRM_SECONDS):
+        return True
+    st.session_state[_CONFIRMING] = (mark, label, time.monotonic())
+    return False
 
 
 def stop_all(runs: Sequence[Run], key: str, label: str) -> None:
@@ -190,7 +205,7 @@ def stop_all(runs: Sequence[Run], key: str, label: str) -> None:
     active = [run for run in runs if not run.status.is_over]
     if not active:
         return
-    others = next((run for run in active if not is_mine(run)), None)
+    others = next((run for run in active if not needs_no_confirmation(run)), None)
     _button(
         others or active[0],
         key,
@@ -215,15 +230,11 @@ def _button(
     mark = mark or run.id
     if not st.button(label, key=f"{key}_{label.lower().replace(' ', '_')}_{mark}", help=help):
         return
-    if confirm and not is_mine(run):
-        pending = st.session_state.get(_CONFIRMING)
-        if not pending or pending[:2] != (mark, label) or time.monotonic() - pending[2] > _CONFIRM_SECONDS:
-            st.session_state[_CONFIRMING] = (mark, label, time.monotonic())
-            owner = visitor.name_of(run.owner)
-            message = f"{subject} belongs to {plain(owner)}: press “{label}” again to confirm."
-            st.session_state[_ERROR] = mark, message
-            st.rerun()
-    st.session_state.pop(_CONFIRMING, None)
+    if not is_confirmed(mark, label, at_once=not confirm or needs_no_confirmation(run)):
+        owner = visitor.name_of(run.owner)
+        message = f"{subject} belongs to {plain(owner)}: press “{label}” again to confirm."
+        st.session_state[_ERROR] = mark, message
+        st.rerun()
     try:
         do()
     except EXPECTED_ERRORS as error:

@@ -5,31 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlae_lab.core import catalog
-from mlae_lab.runs import outcomes
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
-from mlae_lab.ui import queries
 from mlae_lab.ui.cards import Card, cards
+from mlae_lab.ui.run_texts import accuracy_text
 from mlae_lab.ui.thumbnails import mask_image
 
 
-def accuracy_text(run: Run) -> str:
-    """The accuracy of the last evaluation with its split, or a dash."""
-    accuracy = outcomes.accuracy(queries.store(), run)
-    return "–" if accuracy is None else f"{accuracy:.1f} % {run.config.protocol}"
+def card(run: Run, group: str = "", more: str = "") -> Card:
+    """The card of a run.
+
+    Args:
+        run: The run.
+        group: Title of the group of cards that it belongs to, "" for none.
+        more: Added to the line under the title.
+    """
+    return Card(
+        id=run.id,
+        title=catalog.task(run.config.task).title,
+        line=f"{run.config.what} · {accuracy_text(run)}{more}",
+        images=(mask_image(run.config.plan),) if run.config.method == "mlae" else (),
+        word=run.status.value,
+        tone="good" if run.status in (Status.FINISHED, Status.RUNNING, Status.STARTING) else "",
+        group=group,
+    )
 
 
 def run_cards(runs: Sequence[Run], key: str) -> str | None:
     """Draw runs as cards; returns the id of the one that was just clicked, else None."""
-    items = [
-        Card(
-            id=run.id,
-            title=catalog.task(run.config.task).title,
-            line=f"{run.config.what} · {accuracy_text(run)}",
-            images=(mask_image(run.config.plan),) if run.config.method == "mlae" else (),
-            word=run.status.value,
-            tone="good" if run.status in (Status.FINISHED, Status.RUNNING, Status.STARTING) else "",
-        )
-        for run in runs
-    ]
-    return cards(items, key=key, label="Runs", size="small")
+    return cards([card(run) for run in runs], key=key, label="Runs", size="small")

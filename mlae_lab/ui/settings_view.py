@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from html import escape
 from typing import Any
 
@@ -103,9 +104,17 @@ def _field(column: DeltaGenerator, setting: Setting, value: Any) -> Any:
         setting.label,
         options,
         index=options.index(value),
-        format_func=lambda option: setting.titles.get(option, option),
+        format_func=lambda option: _title(setting, option),
         accept_new_options=setting.open_ended,
         key=key,
         help=setting.help,
     )
     return chosen or value
+
+
+def _title(setting: Setting, option: str) -> str:
+    """The label of a choice. A network of timm can be typed, and then its setting does not list its title."""
+    if setting.name == "backbone":
+        with suppress(catalog.CatalogError):  # the form shows the error of a name that is not known
+            return catalog.backbone(option).title
+    return setting.titles.get(option, option)

@@ -1,7 +1,7 @@
 """The identity of a browser: a random id in a cookie, and a nickname.
 
-The id identifies the owner of a run or a draft. It is no authentication, but nobody can guess it, so it is never shown
-on a page or in an address. A browser without cookies has an id for the duration of its session.
+The id identifies the owner of a run or a draft. It does not authenticate. It cannot be guessed and is never shown on a
+page or in an address. A browser without cookies has an id for the duration of its session.
 """
 
 from __future__ import annotations

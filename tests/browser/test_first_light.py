@@ -66,7 +66,7 @@ def test_one_click_starts_a_run_that_is_shown_to_its_end(visit: Callable[..., Pa
     assert len(measured) >= 8
     last = measured[-1]
     assert isinstance(last, Evaluation)
-    assert last.accuracy > 50, "ten classes: chance is 10 %"
+    assert last.accuracy > 50, "ten classes: the random baseline is 10 %"
     print(f"click to final accuracy: {elapsed:.0f} s, {last.accuracy:.1f} %")
 
     shown = page.evaluate(PLOTS)

@@ -74,7 +74,7 @@ def test_a_race_is_shown_to_its_end(visit: Callable[..., Page], lab: Lab) -> Non
             "() => /at the end/.test(document.querySelector('.race-verdict')?.textContent ?? '')", timeout=180_000
         )
         assert page.locator(".race-lane").count() == 2
-        assert page.locator(".race-lane .place").first.inner_text()[0] in "12"
+        assert page.locator(".race-lane .rank").first.inner_text()[0] in "12"
         page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length === 2", timeout=60_000)
         assert (
             page.evaluate(

@@ -13,13 +13,13 @@ from streamlit.testing.v1 import AppTest
 
 from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation
+from mlae_lab.core.events import Evaluation, ExpertStats
 from mlae_lab.core.patterns import allocation
 from mlae_lab.runs import paths, probe
 from mlae_lab.runs.store import RunStore
 from mlae_lab.ui import old_links
 from mlae_lab.ui.expert_views.switches import State, state_of
-from tests.lab import end_probe, finished, html, open_page
+from tests.lab import end_probe, finished, html, measured, open_page
 
 opened = partial(open_page, "experts")
 
@@ -114,14 +114,34 @@ def test_a_link_that_does_not_fit_is_one_sentence(run: str) -> None:
     assert "does not fit this run" in at.warning[0].value
 
 
+def test_a_run_deleted_while_a_query_waits_is_one_sentence(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    deleted = measured(store, store.enqueue(RunConfig("digits", PLAN), "cpu"), 50.0).id
+    store.append(deleted, [ExpertStats(1, *[((None,) * 2,) * 12] * 4)])
+    asked = []
+
+    def delete_at_the_second(lab: RunStore, run_id: str, *_: object) -> probe.Answer:
+        asked.append(run_id)
+        if len(asked) > 1:
+            lab.delete(run_id)
+            lab.run(run_id)  # StoreError, as in `probe.ask`
+        return probe.Answer("loading")
+
+    monkeypatch.setenv("MLAE_LAB_STORE", str(store.folder))
+    monkeypatch.setattr(probe, "ask", delete_at_the_second)
+    at = opened(run=deleted, view="whatif")
+    assert len(asked) == 2
+    (warning,) = at.warning
+    assert f"Run {deleted} was deleted on" in warning.value
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
         ({"view": "matters"}, {"view": "importance"}),
         ({"view": "attention", OLD_IMAGES: "3,5"}, {"view": "attention", "images": "3,5"}),
         (
-            {"view": "matters", "robust": "0.3,50"},
-            {"view": "importance", "robustness": "0.3,50"},
+            {"view": "matters", "robust": "0.3,200"},
+            {"view": "importance", "robustness": "0.3,200"},
         ),
     ],
 )
@@ -131,6 +151,8 @@ def test_links_of_version_0_5_open(run: str, old: dict[str, str], new: dict[str,
     assert not at.warning
     assert at.session_state["experts_view"] == new["view"]
     assert {name: address(at, name) for name in new} == new
+    if "robustness" in new:
+        assert at.slider(key=f"robust_{run}_rate").value == 0.3
     assert not set(old_links.OLD_NAMES) & set(at.query_params)
 
 

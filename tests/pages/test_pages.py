@@ -17,18 +17,20 @@ from streamlit.testing.v1 import AppTest
 
 from mlae_lab.core.catalog import backbone, task
 from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.events import Started
 from mlae_lab.core.patterns import fitted, pattern
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.locations import PAGES
 from mlae_lab.runs import archive_file, commands, paths
-from mlae_lab.runs.store import RunStore, StoreError
+from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import Origin, RunStore, StoreError
 from mlae_lab.training.checkpoint import save_checkpoint
 from mlae_lab.training.setup import prepare
 from mlae_lab.training.trainer import Training
 from mlae_lab.ui import queries
 from mlae_lab.ui.task_view import task_card
 from tests.data.trees import make_vtab
-from tests.lab import html, open_page
+from tests.lab import html, measured, open_page
 
 NAMES = sorted(path.stem for path in PAGES.glob("*.py"))
 
@@ -63,6 +65,56 @@ def test_page_on_an_empty_store(page: str, empty_store: Path, monkeypatch: pytes
     assert not at.exception
     assert not at.error
     assert "lab-title" in html(at)
+
+
+@pytest.mark.parametrize(
+    ("origin", "text"),
+    [
+        (Origin(), ""),
+        (Origin(relation="paired"), "Part of a pair."),
+        (Origin(relation="diversity"), "First run of a diversity experiment."),
+        (Origin(relation="race"), "Part of a race."),
+        (Origin("abcd2345", "paired"), "Paired with run abcd2345, with another mask or seed."),
+        (Origin(relation="branched", source="epoch 3"), "Branched from a run of another store, checkpoint epoch 3."),
+    ],
+)
+def test_the_page_of_a_run_names_its_origin(
+    origin: Origin, text: str, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore(empty_store)
+    run = measured(store, store.enqueue(FIRST_RUN, "cpu", origin=origin), 50.0).id
+    shown = html(opened("train", empty_store, monkeypatch, run=run))
+    assert text in shown
+    assert ("another store" in shown) == ("another store" in text)
+
+
+def test_the_precision_of_an_accuracy_follows_from_the_number_of_its_images(
+    empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore(empty_store)
+    runs = {}
+    for config, images in (
+        (FIRST_RUN, 200),
+        (replace(FIRST_RUN, protocol="test"), 2_000),
+        (replace(FIRST_RUN, method="linear"), 200),
+    ):
+        run = store.enqueue(config, "cpu").id
+        store.append(run, [Started(1, 1, 1, 800, images, 52, "cpu", "float32", 0.1)])
+        store.move(run, Status.FINISHED)
+        runs[run] = (images, config.method)
+    for run, (images, method) in runs.items():
+        shown = html(opened("train", empty_store, monkeypatch, run=run))
+        points = {200: "6.9", 2_000: "2.2"}[images]  # 1.96 √(0.25/n), a little less for Wilson's interval
+        assert f"{images:,} images give the accuracy to ±{points} points or better (95 % interval)." in shown
+        assert ("how a mask learns" in shown) == (method == "mlae")
+
+
+def test_a_typed_backbone_has_its_title_in_the_form(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "vit_tiny_patch16_224.random"
+    at = opened("train", empty_store, monkeypatch, task="digits", set=f"backbone:{name}")
+    (field,) = [box for box in at.selectbox if box.label == "Backbone"]
+    assert name not in field.options
+    assert "vit_tiny_patch16_224, random weights" in field.options
 
 
 @pytest.mark.parametrize("page", NAMES)
@@ -194,9 +246,9 @@ def test_archived_runs_can_be_deleted_even_if_damaged(
         archive_file.archive(store, run)
     paths.archived(store.folder, damaged).write_bytes(b"half")
     at = opened("runs", store.folder, monkeypatch)
-    assert not [button for button in at.button if button.key == f"runs_restore_away_{damaged}"]
+    assert not [button for button in at.button if button.key == f"runs_restore_archived_{damaged}"]
     for run in (damaged, whole):
-        at.button(key=f"runs_delete_away_{run}").click().run()
+        at.button(key=f"runs_delete_archived_{run}").click().run()
         assert not at.exception
         assert not paths.archived(store.folder, run).exists()
         with pytest.raises(StoreError, match=f"run {run} was deleted on"):
@@ -214,13 +266,13 @@ def test_damaged_archived_run_of_another_person_needs_a_second_click(
     file = paths.archived(store.folder, run)
     file.write_bytes(b"half")
     at = opened("runs", store.folder, monkeypatch)
-    at.button(key=f"runs_delete_away_{run}").click().run()
+    at.button(key=f"runs_delete_archived_{run}").click().run()
     (box,) = (box for box in at.expander if box.label.startswith("Archived"))
     (warning,) = box.warning  # next to the button, not at the top of the page
     assert file.exists()
     assert "belongs to somebody" in warning.value
     assert len(at.warning) == 1
-    at.button(key=f"runs_delete_away_{run}").click().run()
+    at.button(key=f"runs_delete_archived_{run}").click().run()
     assert not file.exists()
     assert not at.exception
 

@@ -31,7 +31,7 @@ def is_open(at: AppTest) -> bool:
 
 
 def given(at: AppTest, password: str) -> AppTest:
-    at.text_input(key="gate_password").set_value(password)
+    at.text_input(key="authentication_password").set_value(password)
     at = at.button[0].click().run()
     assert not at.exception
     return at

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import pairwise
 
 import pytest
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import Evaluation, SimilarityStats, Started, TrainStep
-from mlae_lab.core.patterns import pattern, uniform
+from mlae_lab.core.patterns import allocation, pattern, uniform
 from mlae_lab.locations import PACKAGE
 from mlae_lab.runs.outcomes import Outcome
 from mlae_lab.ui import figures
@@ -53,6 +54,35 @@ def test_an_evaluation_within_an_epoch_is_drawn_at_its_step() -> None:
     assert next(trace for trace in figure.data if trace["line"]["color"] == "@accent")["x"] == [1, 2, 2.308]
     assert "70.0 %" in figure.alt
     assert "within epoch 3" in figure.alt
+
+
+def test_training_is_drawn_at_its_share_of_an_epoch_from_the_first_step() -> None:
+    outcome = reached([], taken=3)
+    for figure in (
+        figures.accuracy_figure(Running(steps(3)), outcome),
+        figures.loss_figure(Running(steps(3)), outcome),
+    ):
+        assert figure.data[0]["x"] == [0.077, 0.154, 0.231]  # of 13 steps
+
+
+def test_labels_at_the_right_edge_do_not_overlap() -> None:
+    training = Running([TrainStep(i + 1, i // 13 + 1, 1.0, 60.0, 1e-3, 48, 0.1) for i in range(52)])
+    references = [figures.Reference("probe 61.0", 61.0), figures.Reference("paper 59", 59.0)]
+    outcome = reached(evaluations(50.0, 60.0, 62.0, 90.0), epochs=4, taken=52)
+    layout = json.loads(figures.accuracy_figure(training, outcome, references).spec)["layout"]
+    scale = (layout["height"] - layout["margin"]["t"] - layout["margin"]["b"]) / layout["yaxis"]["range"][1]
+    heights = {label["text"]: label["y"] * scale + label["yshift"] for label in layout["annotations"]}
+    assert sorted(heights, key=heights.__getitem__) == ["paper 59", "train", "probe 61.0", "val"]
+    ordered = sorted(heights.values())
+    assert all(high - low >= 14 for low, high in pairwise(ordered))
+    assert heights["val"] == 90.0 * scale
+
+
+def test_labels_of_an_unfinished_run_leave_those_of_the_references_at_their_lines() -> None:
+    outcome = reached(evaluations(50.0, 60.0), epochs=16)
+    figure = figures.accuracy_figure(Running(steps(26)), outcome, [figures.Reference("probe 60.0", 60.0)])
+    (probe,) = [label for label in json.loads(figure.spec)["layout"]["annotations"] if label["text"] == "probe 60.0"]
+    assert probe["yshift"] == 0
 
 
 def test_a_statistic_by_layer_has_a_line_for_each_and_their_mean() -> None:
@@ -143,6 +173,13 @@ def test_coefficients_are_centred_on_their_initial_value() -> None:
 def test_a_dense_run_has_no_most_active_expert() -> None:
     canvas = tuple((1.0,) * 8 for _ in range(12))
     assert "Every expert was active" in figures.expert_figure(canvas, "active_share", uniform(0.0), epoch=1).alt
+
+
+def test_similarity_tiles_of_layers_without_a_pair_of_experts_say_why_they_are_empty() -> None:
+    plan = allocation((0, 1, 2), columns=2)
+    stats = SimilarityStats(1, (None, None, 0.5), (None, None, 0.5), ((), ((1.0,),), ((1.0, 0.5), (0.5, 1.0))))
+    labels = json.loads(figures.similarity_tiles(stats, plan).spec)["layout"]["annotations"]
+    assert [label["text"] for label in labels] == ["1 · no experts", "2 · 1 expert", "3 · 0.50"]
 
 
 def test_similarity_tiles_place_each_layer_and_leave_the_diagonal_out() -> None:

@@ -155,7 +155,7 @@ def test_masks_of_different_width_and_layers() -> None:
     other = replace(dense(), targets=block_targets(12, "mlp.fc1"))
     apart = figures.mask_difference_figure(dense(), other)
     assert "96 only in A, 96 only in B, 0 the same" in apart.alt
-    assert apart.data[0]["y"][:1] + apart.data[0]["y"][-1:] == ["0.attn.qkv", "11.mlp.fc1"]
+    assert apart.data[0]["y"][:1] + apart.data[0]["y"][-1:] == ["1 qkv", "12 fc1"]
     assert "All 96 experts are the same" in figures.mask_difference_figure(dense(), dense()).alt
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from mlae_lab.runs import probe
-from mlae_lab.runs.store import Run
+from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import queries
 from mlae_lab.ui.markdown import plain, sentence
 
@@ -37,7 +37,11 @@ def answer(run: Run, query: str, arguments: Mapping[str, Any], key: str, activit
 
     @st.fragment(run_every=POLL_SECONDS)
     def wait() -> None:
-        reply = probe.ask(queries.store(), run.id, query, arguments, 0.1)
+        try:
+            reply = probe.ask(queries.store(), run.id, query, arguments, 0.1)
+        except StoreError:  # the run was deleted or archived meanwhile: the page says so
+            queries.refresh()
+            st.rerun()
         if reply.is_over:
             st.rerun()
         share = reply.done / reply.total if reply.total else 0.0

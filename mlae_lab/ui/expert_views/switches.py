@@ -100,7 +100,8 @@ def switches(run: Run, key: str, state: State, image_counts: Sequence[int] = ())
     masks = _masks()
     expert_switch(plan, state.off, state.rev, clicked, f"{key}_switch", state.scale)
     page.note(
-        "Click an expert to switch it off, or a layer's number for the layer. Dashed: off. Struck: not in this run."
+        "Click an expert to switch it off, or a layer's number for the layer. Dashed: off. Crossed out: no expert in "
+        "this run."
     )
     st.slider("Scale all λ by", 0.0, MAX_SCALE, step=0.05, key=f"{key}_scale", on_change=scaled)
     left, right = st.columns([3, 2])

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from statistics import fmean
 from typing import NamedTuple
 
 from mlae_lab.core.events import TrainStep
@@ -37,6 +38,7 @@ class Moment(NamedTuple):
     """One step of a curve: its loss, and the running means of loss and training accuracy in percent."""
 
     step: int
+    epoch: int
     loss: float | None
     mean_loss: float | None
     mean_accuracy: float | None
@@ -180,17 +182,28 @@ def apart(ends: Sequence[tuple[float, float, str, str]], pixels_per_unit: float)
     """Labels at line ends, each (x, y, text, colour), moved apart where they would overlap."""
     labels: list[dict] = []
     for x in sorted({end[0] for end in ends}):
-        group = sorted((end for end in ends if end[0] == x), key=lambda end: end[1])
-        positions = [y * pixels_per_unit for _, y, _, _ in group]
-        placed: list[float] = []
-        for position in positions:
-            placed.append(max(position, placed[-1] + _LABEL_PIXELS) if placed else position)
-        shift = sum(positions) / len(positions) - sum(placed) / len(placed)  # keeps the labels centred on their lines
-        labels += [
-            end_label(x, y, text, colour, round(position + shift - wanted))
-            for (_, y, text, colour), position, wanted in zip(group, placed, positions, strict=False)
-        ]
+        labels += spread([end_label(*end) for end in ends if end[0] == x], pixels_per_unit)
     return labels
+
+
+def spread(labels: Sequence[dict], pixels_per_unit: float) -> list[dict]:
+    """Labels of `end_label`, moved apart vertically where they would overlap, and centred on their lines.
+
+    Args:
+        labels: Labels at about the same x.
+        pixels_per_unit: Of the y axis.
+    """
+    labels = sorted(labels, key=lambda label: label["y"])
+    blocks: list[list[float]] = []  # of labels that touch: position minus that in a stack of all labels
+    for i, label in enumerate(labels):
+        blocks.append([label["y"] * pixels_per_unit - i * _LABEL_PIXELS])
+        while len(blocks) > 1 and fmean(blocks[-2]) > fmean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    bases = [fmean(block) for block in blocks for _ in block]
+    return [
+        label | {"yshift": round(base + i * _LABEL_PIXELS - label["y"] * pixels_per_unit)}
+        for i, (label, base) in enumerate(zip(labels, bases, strict=True))
+    ]
 
 
 class Running:
@@ -200,7 +213,6 @@ class Running:
     """
 
     def __init__(self, steps: Iterable[TrainStep] = ()) -> None:
-        self.steps_per_epoch = 1.0
         self._kept: list[Moment] = []
         self._last: Moment | None = None
         self._stride, self._count = 1, 0
@@ -210,10 +222,8 @@ class Running:
 
     def add(self, step: TrainStep) -> None:
         """Add the next step."""
-        self.steps_per_epoch = max(self.steps_per_epoch, step.step / step.epoch)
-        moment = Moment(
-            step.step, finite(step.loss), self._mean("loss", step.loss), self._mean("accuracy", step.accuracy)
-        )
+        means = self._mean("loss", step.loss), self._mean("accuracy", step.accuracy)
+        moment = Moment(step.step, step.epoch, finite(step.loss), *means)
         if self._count % self._stride == 0:
             self._kept.append(moment)
             if len(self._kept) >= MAX_POINTS:
@@ -233,10 +243,6 @@ class Running:
         """The curve, including the last step."""
         ends = self._last is None or (self._kept and self._kept[-1] is self._last)
         return [*self._kept] if ends or self._last is None else [*self._kept, self._last]
-
-    def epoch(self, moment: Moment) -> float:
-        """The position of a moment on an axis of epochs."""
-        return moment.step / self.steps_per_epoch
 
 
 def finite(value: float) -> float | None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import fmean
 
 from mlae_lab.core.difference import Change, plan_difference
-from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.plan import MaskPlan, row_labels
 from mlae_lab.core.seed_statistics import between, points
 from mlae_lab.runs.pairs import Difference
 from mlae_lab.ui.figures.base import FRAME, Figure, apart, axis, band, end_label, figure, room, thinned
@@ -193,6 +194,7 @@ def two_curves_figure(curves_a: Sequence[Curve], curves_b: Sequence[Curve], spli
 # ---------------------------------------------------------------- the masks
 
 
+@lru_cache(maxsize=32)  # made once for each two masks, for all viewers
 def mask_difference_figure(plan_a: MaskPlan, plan_b: MaskPlan) -> Figure:
     """The cells of two masks on one canvas: only in A, only in B, in both, in both with different drop rates.
 
@@ -201,9 +203,7 @@ def mask_difference_figure(plan_a: MaskPlan, plan_b: MaskPlan) -> Figure:
     """
     difference = plan_difference(plan_a, plan_b)
     targets, columns = difference.targets, difference.columns
-    names = (
-        list(plan_a.row_labels) if plan_a.targets == plan_b.targets else [t.removeprefix("blocks.") for t in targets]
-    )
+    names = list(row_labels(targets))
     z: list[list[float | None]] = [[None] * columns for _ in targets]
     signs = [[""] * columns for _ in targets]
     hover_texts = [[""] * columns for _ in targets]
@@ -284,7 +284,7 @@ def mask_difference_figure(plan_a: MaskPlan, plan_b: MaskPlan) -> Figure:
 
 MASK_KEY = (
     "A, B: only in that mask. ↑ ↓: in both, with a higher or lower drop rate in B. No letter: the same in both. "
-    "Struck: in neither."
+    "Crossed out: in neither."
 )
 
 

@@ -7,21 +7,35 @@ from math import isfinite
 
 from mlae_lab.core.events import SimilarityStats, mean_of
 from mlae_lab.runs.outcomes import Outcome
-from mlae_lab.ui.figures.base import Figure, Reference, Running, axis, end_label, figure, finite, rounded
+from mlae_lab.ui.figures.base import (
+    FRAME,
+    Figure,
+    Reference,
+    Running,
+    axis,
+    end_label,
+    figure,
+    finite,
+    rounded,
+    spread,
+)
+
+_HEIGHT = 300  # of the figure of accuracy, in pixels
+_TOP = 102  # of its axis, in percent
 
 
 def accuracy_figure(running: Running, outcome: Outcome, references: Sequence[Reference] = ()) -> Figure:
     """Accuracy over epochs on the evaluation images, the running training accuracy, and lines for reference results."""
     evaluations, split, epochs = outcome.evaluations, outcome.config.protocol, outcome.config.epochs
     images = outcome.started.evaluation_images if outcome.started else 0
-    training = [(running.epoch(m), m.mean_accuracy) for m in running.moments if m.mean_accuracy is not None]
+    training = [(outcome.epochs_at(m), m.mean_accuracy) for m in running.moments if m.mean_accuracy is not None]
     name = f"{images:,} {'validation' if split == 'val' else 'test'} images"
     data = [
         {
             "type": "scatter",
             "mode": "lines",
             "name": "training batches",
-            "x": [round(x, 3) for x, _ in training],
+            "x": [x for x, _ in training],
             "y": [round(y, 2) for _, y in training],
             "line": {"color": "@quiet", "width": 1.5, "dash": "dot"},
             "hovertemplate": "epoch %{x:.1f}: %{y:.1f} % of the training images<extra></extra>",
@@ -37,42 +51,25 @@ def accuracy_figure(running: Running, outcome: Outcome, references: Sequence[Ref
             "hovertemplate": "epoch %{x}: %{y:.1f} % of the " + name + "<extra></extra>",
         },
     ]
-    labels = []
+    title = "Accuracy: not evaluated yet"
+    ends, levels = [], _reference_labels(references)
     if evaluations:
         last = evaluations[-1]
         title = f"Accuracy {last.accuracy:.1f} % on {name} {outcome.when(last)}"
-        apart = training and abs(training[-1][1] - last.accuracy) < 9
-        labels.append(
-            end_label(
-                outcome.epochs_at(last),
-                last.accuracy,
-                split,
-                "@accent",
-                -9 if apart and training[-1][1] > last.accuracy else 9 if apart else 0,
-                of=name,
-            )
-        )
         if training:
-            labels.append(
-                end_label(
-                    training[-1][0],
-                    training[-1][1],
-                    "train",
-                    "@quiet",
-                    9 if apart and training[-1][1] > last.accuracy else -9 if apart else 0,
-                    of="training batches",
-                )
-            )
-    else:
-        title = "Accuracy: not evaluated yet"
+            ends.append(end_label(*training[-1], "train", "@quiet", of="training batches"))
+        ends.append(end_label(outcome.epochs_at(last), last.accuracy, split, "@accent", of=name))
+    reach_edge = any(label["x"] > 0.9 * epochs for label in ends)  # where the labels of the references are
+    groups = [ends + levels] if reach_edge else [ends, levels]
     return figure(
         data,
         title,
         f"Line chart. {title}.",
         "accuracy",
         xaxis=axis("epoch", range=[0, epochs * 1.06], fixedrange=False),
-        yaxis=axis("top-1 accuracy in %", range=[0, 102]),
-        annotations=labels + _reference_labels(references),
+        yaxis=axis("top-1 accuracy in %", range=[0, _TOP]),
+        annotations=[label for group in groups for label in spread(group, (_HEIGHT - FRAME) / _TOP)],
+        height=_HEIGHT,
         shapes=_reference_lines(references),
         margin={"l": 52, "r": 84 if references else 44, "t": 44, "b": 44},
     )
@@ -145,13 +142,13 @@ def _reference_labels(references: Sequence[Reference]) -> list[dict]:
 def loss_figure(running: Running, outcome: Outcome, references: Sequence[Reference] = ()) -> Figure:
     """Cross-entropy over epochs of training batches and evaluation images, with lines for reference results."""
     evaluations, split, epochs = outcome.evaluations, outcome.config.protocol, outcome.config.epochs
-    training = [(running.epoch(m), m.loss, m.mean_loss) for m in running.moments if m.mean_loss is not None]
+    training = [(outcome.epochs_at(m), m.loss, m.mean_loss) for m in running.moments if m.mean_loss is not None]
     data = [
         {
             "type": "scatter",
             "mode": "lines",
             "name": "each batch",
-            "x": [round(x, 3) for x, *_ in training],
+            "x": [x for x, *_ in training],
             "y": [rounded(y, 4) for _, y, _ in training],
             "line": {"color": "@hairline", "width": 1},
             "hoverinfo": "skip",
@@ -160,7 +157,7 @@ def loss_figure(running: Running, outcome: Outcome, references: Sequence[Referen
             "type": "scatter",
             "mode": "lines",
             "name": "training, running mean",
-            "x": [round(x, 3) for x, *_ in training],
+            "x": [x for x, *_ in training],
             "y": [round(y, 4) for *_, y in training],
             "line": {"color": "@quiet", "width": 2, "dash": "dot"},
             "hovertemplate": "epoch %{x:.1f}: %{y:.3f} in training<extra></extra>",

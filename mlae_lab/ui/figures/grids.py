@@ -119,7 +119,7 @@ def similarity_tiles(stats: SimilarityStats, plan: MaskPlan, across: int = 4) ->
                 "y": top - 1,
                 "xref": "x",
                 "yref": "y",
-                "text": caption + (" · no experts" if size == 0 else ""),
+                "text": caption + {0: " · no experts", 1: " · 1 expert"}.get(size, ""),
                 "showarrow": False,
                 "xanchor": "left",
                 "yanchor": "middle",
