@@ -117,11 +117,11 @@ def test_a_link_that_does_not_fit_is_one_sentence(run: str) -> None:
 def test_a_run_deleted_while_a_query_waits_is_one_sentence(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     deleted = measured(store, store.enqueue(RunConfig("digits", PLAN), "cpu"), 50.0).id
     store.append(deleted, [ExpertStats(1, *[((None,) * 2,) * 12] * 4)])
-    asked = []
+    requested = []
 
     def delete_at_the_second(lab: RunStore, run_id: str, *_: object) -> probe.Answer:
-        asked.append(run_id)
-        if len(asked) > 1:
+        requested.append(run_id)
+        if len(requested) > 1:
             lab.delete(run_id)
             lab.run(run_id)  # StoreError, as in `probe.ask`
         return probe.Answer("loading")
@@ -129,7 +129,7 @@ def test_a_run_deleted_while_a_query_waits_is_one_sentence(store: RunStore, monk
     monkeypatch.setenv("MLAE_LAB_STORE", str(store.folder))
     monkeypatch.setattr(probe, "ask", delete_at_the_second)
     at = opened(run=deleted, view="whatif")
-    assert len(asked) == 2
+    assert len(requested) == 2
     (warning,) = at.warning
     assert f"Run {deleted} was deleted on" in warning.value
 

@@ -73,7 +73,7 @@ def test_differences_in_words(store: RunStore) -> None:
     last = store.enqueue(base, "cpu")
     assert since(last, base).startswith("Nothing differs from your last run")
     pair = since(last, replace(base, plan=allocation((8,) * 11 + (7,), columns=8, drop_rate=0.3)))
-    assert pair.endswith("; experts: 1 only in the last run, 95 the same. The two runs would be a pair.")
+    assert pair.endswith(": experts: 1 only in the last run, 95 the same. The two runs would be a pair.")
     rank = since(last, replace(base, plan=replace(base.plan, expert_rank=2)))
     assert "all 96 experts are the same; the experts have rank 1 in the last run and 2 in this one" in rank
     assert "method linear, was mlae" in since(last, replace(base, method="linear"))
