@@ -80,6 +80,18 @@ def test_errors_of_two_runs(lab: tuple[RunStore, Run, Run]) -> None:
     assert "none" in at.selectbox[0].options[0]
 
 
+def test_runs_that_are_correct_on_the_same_images_have_no_chart(
+    lab: tuple[RunStore, Run, Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, run, other = lab
+    for entry in (run, other):
+        error_analysis(store, entry)
+    monkeypatch.setattr("mlae_lab.ui.expert_views.errors.paired_tests", lambda a, _: paired_tests(a, a))
+    at = opened(run=run.id, view="errors", other=other.id)
+    assert "A and B are correct on the same" in html(at)
+    assert set(figures(at)) == {"confusion", "reliability", "class-accuracy"}
+
+
 def test_a_sample_of_many_images_is_the_chosen_option(lab: tuple[RunStore, Run, Run]) -> None:
     def drawn() -> None:
         import streamlit as st

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import replace
 
@@ -93,6 +94,18 @@ def test_similarity_over_epochs_of_two_runs_with_the_random_baseline() -> None:
     assert named(figure)["other run, absolute"]["y"] == [0.4]
     assert layout(figure)["shapes"][0]["y0"] == 0.003
     assert "random" in labels(figure)
+
+
+def test_labels_of_similarity_over_epochs_do_not_overlap() -> None:
+    history = [SimilarityStats(e, (0.03,), (0.034,), ((),)) for e in (1, 2, 3)]
+    shown = layout(similarity_curve(history, [SimilarityStats(4, (0.02,), (0.02,), ((),))], "other", 0.003))
+    low, high = shown["yaxis"]["range"]
+    notes = shown["annotations"]
+    assert {note["x"] for note in notes} == {4}
+    heights = sorted(note["y"] * (220 - 88) / (high - low) + note["yshift"] for note in notes)
+    assert len(heights) == 4
+    assert min(b - a for a, b in itertools.pairwise(heights)) >= 14
+    assert {note.get("name") for note in notes} == {"absolute", "signed", "other run, absolute", None}
 
 
 # ---------------------------------------------------------------- the central experiment

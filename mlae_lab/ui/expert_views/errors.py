@@ -157,9 +157,10 @@ def _compare(run: Run, result: Mapping, wanted: str | int) -> None:
         return
     large(comparison.verdict)
     page.note(f"{escape(comparison.of_classes)} A is run {run.id}, B is run {other.id}.")
-    live_plot(figures.paired_tests_figure(comparison), key="errors_paired_tests")
-    page.note(figures.PAIRED_TESTS_NOTE)
-    _images_that_differ(run, comparison)
+    if comparison.only_a or comparison.only_b:
+        live_plot(figures.paired_tests_figure(comparison), key="errors_paired_tests")
+        page.note(figures.PAIRED_TESTS_NOTE)
+        _images_that_differ(run, comparison)
     with st.expander("Table of classes"):
         table(
             ("Class", "Images", "A", "B", "B − A, points", "Only A", "Only B", "mid-p", "Holm"),

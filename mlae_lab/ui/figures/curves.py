@@ -12,6 +12,7 @@ from mlae_lab.ui.figures.base import (
     Figure,
     Reference,
     Running,
+    apart,
     axis,
     end_label,
     figure,
@@ -240,32 +241,32 @@ def similarity_curve(
         if pairs
         else "Similarity requires two experts in a layer"
     )
-    ends = (
-        [
-            end_label(pairs[-1][0], pairs[-1][i], label, colour, of=label)
-            for i, label, colour in ((1, "absolute", "@accent"), (2, "signed", "@quiet"))
-        ]
-        if pairs
-        else []
-    )
-    if pairs and abs(pairs[-1][1] - pairs[-1][2]) < 0.03:
-        ends[0]["yshift"], ends[1]["yshift"] = 8, -8
+    last = max([1, *(epoch for epoch, *_ in (*pairs, *other_means))])
+    traces = {"absolute": "absolute", "signed": "signed", name: f"{name} run, absolute"}  # by label
+    ends = []
+    if pairs:
+        ends += [(last, pairs[-1][1], "absolute", "@accent"), (last, pairs[-1][2], "signed", "@quiet")]
     if other_means:
         title += f", in the {name} run {other_means[-1][1]:.3f}"
-        shift = 12 if not pairs or other_means[-1][1] >= pairs[-1][1] else -12
-        ends.append(end_label(*other_means[-1], name, "@quiet", shift, f"{name} run, absolute"))
+        ends.append((last, other_means[-1][1], name, "@quiet"))
     levels = [Reference("random", baseline)] if baseline is not None and pairs else []
+    ends += [(last, level.value, level.label, "@quiet") for level in levels]
     values = [v for p in pairs for v in p[1:]] + [value for _, value in other_means] + [r.value for r in levels]
-    low, high = min([0.0, *values]), max([0.1, *values])
+    low, high = min([0.0, *values]) - 0.02, max([0.1, *values]) * 1.15
+    height = 220
+    labels = [
+        label | ({"name": traces[label["text"]], "captureevents": True} if label["text"] in traces else {})
+        for label in apart(ends, (height - FRAME) / (high - low))
+    ]
     return figure(
         data,
         title,
         f"Line chart. {title}.",
         "similarity-over-epochs",
-        height=220,
-        xaxis=axis("epoch", rangemode="tozero"),
-        yaxis=axis("cosine", range=[low - 0.02, high * 1.15]),
+        height=height,
+        xaxis=axis("epoch", range=[0, 1.02 * last]),
+        yaxis=axis("cosine", range=[low, high]),
         shapes=_reference_lines(levels),
-        annotations=ends + _reference_labels(levels),
+        annotations=labels,
         margin={"l": 52, "r": 72, "t": 44, "b": 44},
     )
