@@ -1,4 +1,6 @@
-"""Paths of the lab's own files (in a checkout next to the package, in an installation inside it) and of its data."""
+"""Paths of the lab's own files (in a checkout next to the package, in an installation inside it) and of its data; the
+name of its command line.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,8 @@ _CHECKOUT = (PACKAGE.parent / "assets" / "digits.npz").exists()
 ROOT = PACKAGE.parent
 PAGES = ROOT / "pages" if _CHECKOUT else PACKAGE / "_pages"
 ASSETS = ROOT / "assets" if _CHECKOUT else PACKAGE / "_assets"
+# The command line as messages and equivalent commands give it: it also works in a checkout that is not installed.
+PROGRAM = "python -m mlae_lab"
 
 
 def default_store() -> Path:

@@ -8,8 +8,9 @@ from html import escape
 
 import streamlit as st
 
-from mlae_lab import PROGRAM, doctor
+from mlae_lab import doctor
 from mlae_lab.doctor import Finding, TorchReport
+from mlae_lab.locations import PROGRAM
 from mlae_lab.ui import page
 
 _TORCH = "doctor_torch"  # the torch report of this tab

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from mlae_lab import PROGRAM
 from mlae_lab.core import catalog
 from mlae_lab.core.units import format_bytes
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import archive_file, commands
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
 from mlae_lab.runs.status import Status

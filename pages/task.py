@@ -6,10 +6,9 @@ from html import escape
 
 import streamlit as st
 
-from mlae_lab import PROGRAM
 from mlae_lab.core import catalog
 from mlae_lab.data.tasks import own_tasks, ready
-from mlae_lab.locations import data_folder
+from mlae_lab.locations import PROGRAM, data_folder
 from mlae_lab.ui import draft, page
 from mlae_lab.ui.cards import cards
 from mlae_lab.ui.markdown import plain

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from mlae_lab import PROGRAM, doctor, network
+from mlae_lab import doctor, network
 from mlae_lab.cli import diversity, errors, fetching, library, maps, race, repeats, runs, similarity, whatif
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.output import UsageError, current_owner, folder_of, print_json, print_result, store_of
@@ -29,7 +29,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import paper_patterns
 from mlae_lab.data.tasks import own_tasks, ready
-from mlae_lab.locations import PACKAGE
+from mlae_lab.locations import PACKAGE, PROGRAM
 from mlae_lab.runs import commands
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
 

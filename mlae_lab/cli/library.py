@@ -6,7 +6,6 @@ import argparse
 import time
 from collections.abc import Callable
 
-from mlae_lab import PROGRAM
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.output import (
     UsageError,
@@ -18,6 +17,7 @@ from mlae_lab.cli.output import (
     store_of,
 )
 from mlae_lab.core import catalog
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs.library import SavedPlan, plan_name
 from mlae_lab.runs.owners import owner_name
 from mlae_lab.runs.store import RunStore, StoreError

@@ -6,12 +6,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from mlae_lab import PROGRAM
 from mlae_lab.cli.output import UsageError
 from mlae_lab.core import catalog
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import NAMES, fitted, pattern
 from mlae_lab.core.plan import Kind, MaskPlan
+from mlae_lab.locations import PROGRAM
 
 
 def add_mask_options(command: argparse.ArgumentParser, required: bool = False) -> None:

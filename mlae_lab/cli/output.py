@@ -8,9 +8,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from mlae_lab import PROGRAM
 from mlae_lab.errors import LabError
-from mlae_lab.locations import default_store
+from mlae_lab.locations import PROGRAM, default_store
 from mlae_lab.runs import paths
 from mlae_lab.runs.owners import owner_name, terminal_owner
 from mlae_lab.runs.store import RunStore

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlae_lab import PROGRAM
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.output import (
     UsageError,
@@ -27,6 +26,7 @@ from mlae_lab.cli.output import (
 from mlae_lab.core.events import Evaluation, Resumed, Started
 from mlae_lab.core.seed_statistics import sample_size
 from mlae_lab.core.units import format_bytes
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import archive_file, commands, pairs, supervisor
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.paths import LAST

@@ -6,14 +6,13 @@ import argparse
 from collections.abc import Collection
 from pathlib import Path
 
-from mlae_lab import PROGRAM
 from mlae_lab.cli.output import UsageError
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.settings import Setting, settings_of
 from mlae_lab.data.tasks import located
-from mlae_lab.locations import weights_file
+from mlae_lab.locations import PROGRAM, weights_file
 
 TASK_HELP = "a name that `tasks` lists, or `own` with --data DIR"
 

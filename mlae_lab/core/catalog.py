@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
 
-from mlae_lab import PROGRAM
 from mlae_lab.core.backbones import DEFAULT_BACKBONE, FEATURED, Backbone, CatalogError, backbone
+from mlae_lab.locations import PROGRAM
 
 __all__ = [
     "BACKBONES", "DEFAULT_BACKBONE", "TASKS", "Backbone", "CatalogError", "Group", "Task", "backbone", "task",

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlae_lab import PROGRAM
 from mlae_lab.core import catalog
 from mlae_lab.core.patterns import dense
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.settings import ConfigError, check_settings, hashed_values, option_arguments, setting, settings_of
+from mlae_lab.locations import PROGRAM
 
 METHODS = ("mlae", "linear")
 MEAN_AND_DEVIATION = {

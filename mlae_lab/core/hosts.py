@@ -13,9 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from mlae_lab import PROGRAM
 from mlae_lab.core import catalog
 from mlae_lab.core.catalog import CatalogError, Group, Task
+from mlae_lab.locations import PROGRAM
 
 Unpack = Literal["zip", "tar", "parquet"]
 SMALLER = ".parquet"  # suffix of a task's separate, smaller dataset: `cifar.parquet`

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mlae_lab import PROGRAM
 from mlae_lab.core import catalog, image_labels
 from mlae_lab.core.catalog import Group, Task
 from mlae_lab.core.config import RunConfig
@@ -29,7 +28,7 @@ from mlae_lab.data.own import read_own
 from mlae_lab.data.preprocessing import preprocessing
 from mlae_lab.data.splits import LabelledImages
 from mlae_lab.data.vtab import find_vtab, has_lists, read_vtab
-from mlae_lab.locations import data_folder
+from mlae_lab.locations import PROGRAM, data_folder
 
 OWN = "own"
 

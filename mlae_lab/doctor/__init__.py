@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mlae_lab import PROGRAM
 from mlae_lab.doctor import devices, disk, runs, store, versions, weights
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, Report, Section, trouble
 from mlae_lab.doctor.torch_check import TorchReport, check_torch
+from mlae_lab.locations import PROGRAM
 
 __all__ = ["Finding", "Report", "Section", "TorchReport", "check_torch", "examine"]
 

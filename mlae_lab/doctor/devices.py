@@ -9,13 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 
-from mlae_lab import PROGRAM
 from mlae_lab.core.units import format_bytes
 from mlae_lab.doctor import versions
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, shortened, trouble
 from mlae_lab.doctor.machine import memory, processor
 from mlae_lab.doctor.torch_check import TorchReport, check_torch
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import devices
 
 LITTLE_MEMORY = 1_000_000_000  # bytes; torch alone takes half of it

@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mlae_lab import PROGRAM
 from mlae_lab.core import catalog
 from mlae_lab.core.units import format_bytes
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, shortened, trouble
 from mlae_lab.doctor.folders import tree
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import liveness, paths, supervisor
 from mlae_lab.runs.owners import owner_name
 from mlae_lab.runs.status import Status

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from mlae_lab import PROGRAM, locks
+from mlae_lab import locks
 from mlae_lab.core.units import format_bytes
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, trouble
 from mlae_lab.doctor.folders import bytes_of, database_files, write_problem
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs.schema import SCHEMA
 from mlae_lab.runs.store import RunStore, StoreError
 

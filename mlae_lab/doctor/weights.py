@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mlae_lab import PROGRAM
 from mlae_lab.core import catalog
 from mlae_lab.core.catalog import Group
 from mlae_lab.core.hosts import HostError
@@ -19,7 +18,7 @@ from mlae_lab.data.tasks import own_tasks, ready
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, shortened, trouble
 from mlae_lab.doctor.folders import bytes_of, write_problem
-from mlae_lab.locations import ASSETS, default_store, weights_file
+from mlae_lab.locations import ASSETS, PROGRAM, default_store, weights_file
 
 PAPER_WEIGHTS = "vit_base_patch16_224.orig_in21k"
 

@@ -10,10 +10,9 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from mlae_lab import PROGRAM
 from mlae_lab.core import catalog
 from mlae_lab.core.backbones import RANDOM, Backbone, table
-from mlae_lab.locations import ASSETS
+from mlae_lab.locations import ASSETS, PROGRAM
 from mlae_lab.model.stem import ConvStem
 from mlae_lab.model.weight_files import SUFFIXES, BackboneError, backbone_state, classifier, load_weights
 

@@ -22,8 +22,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlae_lab import PROGRAM, locks
+from mlae_lab import locks
 from mlae_lab.core.sanitize import one_line
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import paths
 from mlae_lab.runs.archive_checks import Header, checked_tensors, events_of, header_of
 from mlae_lab.runs.archive_writing import write

@@ -12,14 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlae_lab import PROGRAM
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.epochs import steps_per_epoch
 from mlae_lab.core.events import Saved, Started
 from mlae_lab.core.image_labels import for_new_run
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.sanitize import printable
-from mlae_lab.locations import data_folder
+from mlae_lab.locations import PROGRAM, data_folder
 from mlae_lab.runs import devices, supervisor
 from mlae_lab.runs.liveness import derived, is_alive
 from mlae_lab.runs.paths import LAST, RunPaths, images_beside

@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mlae_lab import PROGRAM
 from mlae_lab.core import catalog
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.events import SimilarityStats, mean_of
@@ -29,6 +28,7 @@ from mlae_lab.core.image_labels import for_new_run
 from mlae_lab.core.patterns import EXPERTS, dense, fitted
 from mlae_lab.core.random_baseline import RandomBaseline, over_layers, random_experts
 from mlae_lab.core.seed_statistics import SeedStatistics, seed_statistics
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import commands, outcomes, pairs
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore

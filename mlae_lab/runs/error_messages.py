@@ -6,8 +6,8 @@ import errno
 import sqlite3
 import sys
 
-from mlae_lab import PROGRAM
 from mlae_lab.errors import LabError
+from mlae_lab.locations import PROGRAM
 
 EXPECTED_ERRORS = (LabError, sqlite3.Error, OSError)  # pages and commands show their message, never a traceback
 

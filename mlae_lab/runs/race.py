@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from mlae_lab import PROGRAM
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.patterns import EXPERTS, paper_patterns
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.seed_statistics import SeedStatistics, between, points, seed_statistics
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import commands, outcomes, pairs
 from mlae_lab.runs.outcomes import Curve
 from mlae_lab.runs.status import Status

@@ -20,10 +20,10 @@ from functools import lru_cache
 from itertools import islice
 from typing import Generic, TypeVar, overload
 
-from mlae_lab import PROGRAM
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.errors import LabError
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import paths
 from mlae_lab.runs.database import TIMEOUT_SECONDS, StoreError
 from mlae_lab.runs.fair_queue import fair_order

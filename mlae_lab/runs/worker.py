@@ -18,7 +18,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlae_lab import PROGRAM
 from mlae_lab.core import image_labels
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import (
@@ -32,6 +31,7 @@ from mlae_lab.core.events import (
     Started,
     TrainStep,
 )
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import commands, pending_events, supervisor
 from mlae_lab.runs.error_messages import failure_reason
 from mlae_lab.runs.liveness import ExitRecord, HeartbeatWriter, reserve_exit_record, write_exit_record

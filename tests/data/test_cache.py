@@ -71,7 +71,7 @@ def test_images_come_back_in_order_and_are_decoded_once(items: list[tuple[Path, 
 
 
 def test_a_cache_has_the_keys_that_version_0_5_1_reads(items: list[tuple[Path, int]], folder: Path) -> None:
-    """Other keys would make both versions decode every image again, in turns where they share a folder."""
+    """Other keys would make both versions decode every image again, alternately where they share a folder."""
     build(items, folder)
     meta = json.loads((folder / key(RULE, "noise") / "meta.json").read_bytes())
     crc32, blocks = meta.pop("crc32"), meta["blocks"]

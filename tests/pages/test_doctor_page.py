@@ -11,9 +11,10 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
-from mlae_lab import PROGRAM, doctor
+from mlae_lab import doctor
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.data import fetching
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import paths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from mlae_lab import PROGRAM
 from mlae_lab.core.catalog import CatalogError
 from mlae_lab.core.plan import PlanError
 from mlae_lab.data.bundled import DataError
 from mlae_lab.errors import LabError
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message, failure_reason, system_error_message
 from mlae_lab.training.evaluation import Diverged
 

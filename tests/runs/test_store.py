@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from mlae_lab import PROGRAM
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import uniform
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs.paths import RunPaths, database, is_run_id
 from mlae_lab.runs.status import ACTIVE, Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError, Visitor
