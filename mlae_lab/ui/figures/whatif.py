@@ -276,6 +276,7 @@ def robustness_figure(results: Sequence[tuple[str, Mapping]]) -> Figure:
                 "xanchor": "right",
                 "yanchor": "top",
                 "xshift": -4,
+                "bgcolor": "@surface",  # bars may lie behind it
                 "font": {"size": 12, "color": colour},
             }
         )
