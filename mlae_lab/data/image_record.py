@@ -203,13 +203,13 @@ def match(record: ImageRecord, listing: Listing, on_chunk: Callable[[], None] = 
     )  # fmt: skip
 
 
-def missing_sentence(found: Match, record: ImageRecord, folder: Path) -> str:
+def missing_sentence(matched: Match, record: ImageRecord, folder: Path) -> str:
     """What of a run's images a folder lacks, as a sentence without a full stop; "" if it has them all."""
     lacks = [
         f"{len(names):,} of the run's {counted(total, noun)} ({some(names, 3)})"
         for names, total, noun in (
-            (found.missing_train, len(record.train), "training image"),
-            (found.missing_evaluation, len(record.evaluation), "evaluation image"),
+            (matched.missing_train, len(record.train), "training image"),
+            (matched.missing_evaluation, len(record.evaluation), "evaluation image"),
         )
         if names
     ]
@@ -226,7 +226,7 @@ def duplicates(record: ImageRecord) -> tuple[str, ...]:
     )
 
 
-def as_listing(found: Match, record: ImageRecord, listing: Listing) -> Listing:
+def as_listing(matched: Match, record: ImageRecord, listing: Listing) -> Listing:
     """A listing of the record's images alone, whose protocol "val" gives the run's training and evaluation images."""
-    splits: dict[str, tuple[Item, ...]] = {"train": found.train, "val": found.evaluation, "test": ()}
+    splits: dict[str, tuple[Item, ...]] = {"train": matched.train, "val": matched.evaluation, "test": ()}
     return Listing(listing.folder, listing.kind, splits, record.classes)

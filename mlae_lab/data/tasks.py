@@ -244,10 +244,10 @@ def load_protocol(
     else:
         fingerprint = listing.fingerprint
         if fingerprint != config.data_fingerprint:
-            found = match(record, listing, on_chunk)
-            missing = missing_sentence(found, record, folder)
-            config = replace(config, data_notes=(*_changes(found, missing), *config.data_notes))
-            listing, protocol = as_listing(found, record, listing), "val"
+            matched = match(record, listing, on_chunk)
+            missing = missing_sentence(matched, record, folder)
+            config = replace(config, data_notes=(*_changes(matched, missing), *config.data_notes))
+            listing, protocol = as_listing(matched, record, listing), "val"
             fingerprint = listing.fingerprint
     parts = listing.protocol(protocol)
     total, done_before, loaded = sum(map(len, parts)), 0, []
@@ -270,9 +270,9 @@ def _decoded(
     return cached(files, rule, data_folder() / "cache", fingerprint, report)
 
 
-def _changes(found: Match, missing: str) -> Iterator[str]:
+def _changes(matched: Match, missing: str) -> Iterator[str]:
     """Notes on how the folder of a run that has begun differs from its images."""
     if missing:
         yield f"{missing}."
-    if found.added:
-        yield image_labels.added_note(counted(found.added))
+    if matched.added:
+        yield image_labels.added_note(counted(matched.added))

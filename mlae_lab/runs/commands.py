@@ -21,7 +21,7 @@ from mlae_lab.core.sanitize import printable
 from mlae_lab.locations import PROGRAM, data_folder
 from mlae_lab.runs import devices, supervisor
 from mlae_lab.runs.liveness import derived, is_alive
-from mlae_lab.runs.paths import LAST, RunPaths, images_beside
+from mlae_lab.runs.paths import LAST, RunPaths, images_of_checkpoint
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import NO_ORIGIN, Origin, Run, RunStore, StoreError
 
@@ -50,7 +50,7 @@ def launch(
         if start is not None:
             shutil.copyfile(start, store.paths(name).start)
             with suppress(FileNotFoundError):  # a bundled task has none
-                shutil.copyfile(images_beside(start), store.paths(name).images)
+                shutil.copyfile(images_of_checkpoint(start), store.paths(name).images)
         run = store.enqueue(config, device, owner, origin, str(data_folder().absolute()), name)
     except BaseException:
         shutil.rmtree(store.paths(name).folder, ignore_errors=True)

@@ -58,7 +58,7 @@ def login_salt(store: Path) -> Path:
     return store / "login.salt"
 
 
-def images_beside(checkpoint: Path) -> Path:
+def images_of_checkpoint(checkpoint: Path) -> Path:
     """The list of images of the run that a checkpoint belongs to."""
     folder = checkpoint.parent
     return (folder.parent if folder.name == "checkpoints" else folder) / IMAGES

@@ -94,11 +94,11 @@ def test_a_small_file_cannot_fill_the_memory(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_unchanged_folder_matches_completely(folder: Path) -> None:
     record = record_in(folder)
-    found = match(record, read_own(folder))
-    assert found.is_complete
-    assert found.added == 24 - len(record.train) - len(record.evaluation)  # those of test
-    assert found.train == read_own(folder).splits["train"]
-    assert missing_sentence(found, record, folder) == ""
+    matched = match(record, read_own(folder))
+    assert matched.is_complete
+    assert matched.added == 24 - len(record.train) - len(record.evaluation)  # those of test
+    assert matched.train == read_own(folder).splits["train"]
+    assert missing_sentence(matched, record, folder) == ""
 
 
 def test_renamed_moved_and_relabelled_files_are_still_the_same_images(folder: Path, tmp_path: Path) -> None:
@@ -107,9 +107,9 @@ def test_renamed_moved_and_relabelled_files_are_still_the_same_images(folder: Pa
     (folder / "owl").rename(folder / "zowl")  # after wren now, so every label of the folder differs
     moved = tmp_path / "elsewhere"
     shutil.move(folder, moved)
-    found = match(record, read_own(moved))
-    assert found.is_complete
-    listing = as_listing(found, record, read_own(moved))
+    matched = match(record, read_own(moved))
+    assert matched.is_complete
+    listing = as_listing(matched, record, read_own(moved))
     assert listing.class_names == ("owl", "wren")
     for path, label in listing.splits["train"]:
         assert labels[content_hash((moved / path).read_bytes())] == label
@@ -121,22 +121,25 @@ def test_added_images_are_counted_and_not_used(folder: Path) -> None:
     unseen = match(record, read_own(folder)).added
     for number in range(100, 110):
         write_image(folder / "owl" / f"new {number}.png", number)
-    found = match(record, read_own(folder))
-    assert found.is_complete
-    assert found.added == unseen + 10
-    assert len(found.evaluation) == len(record.evaluation)
+    matched = match(record, read_own(folder))
+    assert matched.is_complete
+    assert matched.added == unseen + 10
+    assert len(matched.evaluation) == len(record.evaluation)
 
 
 def test_missing_and_modified_images_are_named(folder: Path) -> None:
     record = record_in(folder)
     (folder / record.evaluation.paths[0]).unlink()
     write_image(folder / record.train.paths[1], 999)
-    found = match(record, read_own(folder))
-    assert not found.is_complete
-    assert (found.missing_train, found.missing_evaluation) == ((record.train.paths[1],), (record.evaluation.paths[0],))
-    sentence = missing_sentence(found, record, folder)
+    matched = match(record, read_own(folder))
+    assert not matched.is_complete
+    assert (matched.missing_train, matched.missing_evaluation) == (
+        (record.train.paths[1],),
+        (record.evaluation.paths[0],),
+    )
+    sentence = missing_sentence(matched, record, folder)
     assert f"lacks 1 of the run's {len(record.train)} training images ({record.train.paths[1]}) and 1 of" in sentence
-    assert len(found.train) == len(record.train) - 1
+    assert len(matched.train) == len(record.train) - 1
 
 
 def test_the_same_image_in_training_and_evaluation_is_named(folder: Path) -> None:
