@@ -99,3 +99,6 @@ def test_two_runs_under_random_masks_share_their_bins() -> None:
     assert title(figure) == "At p = 0.5, A loses 9.0 points and B loses 35.0 points on average"
     assert figure.data[0]["xbins"] == figure.data[1]["xbins"]
     assert figure.data[0]["xbins"]["start"] < 20
+    layout = json.loads(figure.spec)["layout"]
+    one_mask = 1 / layout["yaxis"]["range"][1]  # height of the tallest bar, of the whole
+    assert one_mask < min(note["y"] for note in layout["annotations"]) - 0.09, "labels are above the bars"

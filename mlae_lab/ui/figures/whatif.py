@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from mlae_lab.core.plan import MaskPlan
@@ -250,8 +251,10 @@ def robustness_figure(results: Sequence[tuple[str, Mapping]]) -> Figure:
     accuracies = [a for _, answer in results for a in answer["accuracies"]]
     low, high = min(accuracies), max([*accuracies, *(answer["trained"]["accuracy"] for _, answer in results)])
     width = max(100 / results[0][1]["images"], (high - low) / 40, 0.25)
+    start, highest = low - width / 2, 0
     data, shapes, notes = [], [], []
     for number, (name, answer) in enumerate(results):
+        highest = max(highest, *Counter(int((a - start) / width) for a in answer["accuracies"]).values())
         colour, trained = _SERIES[number % 2], answer["trained"]["accuracy"]
         data.append(
             {
@@ -260,7 +263,7 @@ def robustness_figure(results: Sequence[tuple[str, Mapping]]) -> Figure:
                 "x": answer["accuracies"],
                 "opacity": 0.72,
                 "marker": {"color": colour},
-                "xbins": {"start": low - width / 2, "end": high + width, "size": width},
+                "xbins": {"start": start, "end": high + width, "size": width},
                 "hovertemplate": "%{x} %: %{y} masks<extra>" + name + "</extra>",
             }
         )
@@ -297,5 +300,5 @@ def robustness_figure(results: Sequence[tuple[str, Mapping]]) -> Figure:
         legend=_LEGEND,
         margin={"l": 52, "r": 16, "t": 66, "b": 44},
         xaxis=axis("accuracy in %", showgrid=False),
-        yaxis=axis("random masks"),
+        yaxis=axis("random masks", range=[0, 1.3 * highest]),  # the labels are above the bars
     )
