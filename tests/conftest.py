@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,3 +101,18 @@ def wait_for() -> Callable[..., None]:
             time.sleep(0.02)
 
     return wait
+
+
+@pytest.fixture
+def ordinary_user() -> Iterator[Path]:
+    """A folder that everybody may enter. The test runs as a user whom permissions stop, also when root started it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, was_root = Path(name), os.geteuid() == 0
+        folder.chmod(0o777)
+        if was_root:
+            os.seteuid(65534)
+        yield folder
+        if was_root:
+            os.seteuid(0)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o777)

@@ -47,7 +47,7 @@ LINGER_SECONDS = 2.0  # idle time before it exits: a stop is often followed by a
 def ensure(store: RunStore) -> None:
     """Start a supervisor if runs are queued or active and none is alive. Fast, and safe to call often."""
     _forget_children()
-    if not store.open_runs():
+    if not store.open_runs() or store.is_read_only:
         return
     try:
         lock = locks.take(paths.supervisor_lock(store.folder))
