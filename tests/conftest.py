@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import signal
 import tempfile
@@ -110,6 +111,7 @@ def ordinary_user() -> Iterator[Path]:
         folder, was_root = Path(name), os.geteuid() == 0
         folder.chmod(0o777)
         if was_root:
+            codecs.lookup("cp437")  # of zip files, loaded at the first use: Python itself may be in root's home folder
             os.seteuid(65534)
         yield folder
         if was_root:
