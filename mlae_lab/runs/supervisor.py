@@ -26,7 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlae_lab import locks
-from mlae_lab.locations import ROOT, data_folder
+from mlae_lab.locations import ROOT, data_folder, use_store
 from mlae_lab.runs import archive_file, devices, liveness, paths, pending_events
 from mlae_lab.runs.liveness import ExitRecord, is_alive
 from mlae_lab.runs.paths import RunPaths
@@ -334,6 +334,7 @@ def main(arguments: list[str]) -> int:
     if log.stat().st_size > 1_000_000:
         os.truncate(log, 0)
     store = RunStore(folder)
+    use_store(store.folder)
     with suppress(sqlite3.Error, OSError, StoreError):
         archive_file.sweep(store)
     Supervisor(store, lock).serve()
