@@ -1,12 +1,77 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and files of a user that are opened without ever waiting for a pipe."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
+
+from mlae_lab.errors import LabError
+
+
+class FileTakenError(LabError):
+    """A file that the user names for output and that must not be replaced."""
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file, or a link to one, for reading in binary mode.
+
+    A pipe, a device or a socket is refused instead of opened: reading it could wait forever or never end.
+
+    Raises:
+        OSError: The file cannot be opened, or it is not a regular file.
+    """
+    return os.fdopen(regular_opener(path, os.O_RDONLY), "rb")
+
+
+def regular_opener(path: str | os.PathLike[str], flags: int) -> int:
+    """As `open_regular`, in the form of the argument `opener` of `open` and `io.FileIO`. Returns a descriptor."""
+    file = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)  # without O_NONBLOCK the opening of a pipe waits
+    try:
+        mode = os.fstat(file).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """The content of a regular file. Raises OSError as `open_regular` does."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def require_free(path: Path, force: bool = False, option: str = "--force") -> None:
+    """Check that a file named by the user can be written without loss.
+
+    Args:
+        path: The file to write.
+        force: Whether an existing regular file may be replaced.
+        option: How the user allows that, for the message.
+
+    Raises:
+        FileTakenError: The file exists and `force` is not given, or it is a folder, a link, a device or a pipe.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError:
+        return  # it does not exist, or writing it will say what is wrong
+    if stat.S_ISDIR(mode):
+        raise FileTakenError(f"{path} is a folder: name a file in it")
+    if not stat.S_ISREG(mode):
+        kind = "a link" if stat.S_ISLNK(mode) else "not a regular file"
+        raise FileTakenError(f"{path} is {kind} and is not replaced: name another file")
+    if not force:
+        raise FileTakenError(f"{path} exists: name another file, or add {option} to replace it")
 
 
 @contextmanager

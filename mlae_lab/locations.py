@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from mlae_lab import environment
 from mlae_lab.errors import LabError
 
 PACKAGE = Path(__file__).resolve().parent
@@ -18,22 +19,67 @@ ASSETS = ROOT / "assets" if _CHECKOUT else PACKAGE / "_assets"
 PROGRAM = "python -m mlae_lab"
 
 
+_used_store: Path | None = None
+
+
+def use_store(folder: Path | None) -> None:
+    """Record the store that this process works on: what the data folder cannot hold goes below it.
+
+    Args:
+        folder: As `--store` names it, None for the default.
+    """
+    global _used_store
+    _used_store = folder
+
+
+def home_store() -> Path | None:
+    """~/.mlae_lab, None if the home folder is unknown: HOME is not set and the system does not know the user."""
+    try:
+        return Path.home() / ".mlae_lab"
+    except RuntimeError:
+        return None
+
+
 def default_store() -> Path:
     """Folder of the runs: $MLAE_LAB_STORE, else ~/.mlae_lab. Raises LabError."""
-    return _from_environment("MLAE_LAB_STORE") or Path.home() / ".mlae_lab"
+    store = environment.folder(environment.STORE) or home_store()
+    if store is None:
+        raise LabError(
+            f"this user has no home folder, so there is no default store: name one with --store or {environment.STORE}"
+        )
+    return store
 
 
 def data_folder() -> Path:
-    """Folder of fetched images and weights: $MLAE_LAB_DATA, else data/ in the store. Raises LabError."""
-    return _from_environment("MLAE_LAB_DATA") or default_store() / "data"
+    """Folder of fetched images and weights: $MLAE_LAB_DATA, else data/ in the default store.
 
+    Where there is no default store and none can be made, it is data/ in the used store.
 
-def _from_environment(variable: str) -> Path | None:
-    folder = os.environ.get(variable)
+    Raises:
+        LabError: There is no home folder and no used store, or a variable names an unknown one.
+    """
+    if named := environment.folder(environment.DATA):
+        return named
     try:
-        return Path(folder).expanduser() if folder else None
-    except RuntimeError:  # ~somebody who does not exist
-        raise LabError(f"{variable} is {folder}, in an unknown home folder: name a folder in full") from None
+        folder = default_store() / "data"
+    except LabError:
+        if _used_store is None:
+            raise
+        return _used_store / "data"
+    return folder if _used_store is None or os.path.isdir(folder) or _can_make(folder) else _used_store / "data"
+
+
+def cache_folder() -> Path:
+    """Folder of decoded images: cache/ in the data folder; if that cannot be written, data/cache/ in the used store."""
+    folder = data_folder()
+    return (folder if _used_store is None or _can_make(folder) else _used_store / "data") / "cache"
+
+
+def _can_make(folder: Path) -> bool:
+    """Whether this process can write into a folder, which may have to be made first."""
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    by_effective_user = os.access in os.supports_effective_ids
+    return os.path.isdir(nearest) and os.access(nearest, os.W_OK | os.X_OK, effective_ids=by_effective_user)
 
 
 def weights_file(backbone: str) -> Path:

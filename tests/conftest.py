@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -100,3 +102,19 @@ def wait_for() -> Callable[..., None]:
             time.sleep(0.02)
 
     return wait
+
+
+@pytest.fixture
+def ordinary_user() -> Iterator[Path]:
+    """A folder that everybody may enter. The test runs as a user whom permissions stop, also when root started it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, was_root = Path(name), os.geteuid() == 0
+        folder.chmod(0o777)
+        if was_root:
+            codecs.lookup("cp437")  # of zip files, loaded at the first use: Python itself may be in root's home folder
+            os.seteuid(65534)
+        yield folder
+        if was_root:
+            os.seteuid(0)
+        for path in (folder, *folder.rglob("*")):
+            path.chmod(0o777)

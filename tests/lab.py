@@ -130,6 +130,13 @@ def end_probe(store: RunStore, run_id: str) -> None:
         time.sleep(0.02)
 
 
+def make_read_only(folder: Path) -> None:
+    """Remove the write permission of a folder and of everything in it."""
+    for path in folder.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    folder.chmod(0o555)
+
+
 def clear(store: RunStore) -> None:
     """Kill every active run of a store and its supervisor."""
     deadline = time.monotonic() + 60

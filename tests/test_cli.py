@@ -293,7 +293,7 @@ def test_an_unreadable_path_is_one_sentence(tmp_path: Path, capsys: Captured, mo
     for arguments, message in [
         (["runs", "--store", "~nobody-of-this-name/lab"], "name a folder in full"),
         (["runs", "--store", "/" + "x" * 300], "File name too long"),
-        (["export", run, "/", "--store", str(store.folder)], "give the file a name"),
+        (["export", run, "/", "--store", str(store.folder)], "is a folder: name a file in it"),
     ]:
         assert main(arguments) == 2
         err = capsys.readouterr().err

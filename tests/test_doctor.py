@@ -586,8 +586,8 @@ def test_a_database_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "lab" / "lab.sqlite").mkdir(parents=True)
     report = examine()
     assert names_of(report) == ["store"]
-    assert "unable to open" in report.troubles[0].value
-    assert report.troubles[0].cure == "choose a writable folder"
+    assert "lab.sqlite in it is not a file" in report.troubles[0].value
+    assert report.troubles[0].cure == "choose another folder"
 
 
 def test_a_store_of_an_earlier_lab_is_not_migrated(tmp_path: Path) -> None:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from mlae_lab.files import replacing, write_whole
+from mlae_lab.cli import main
+from mlae_lab.cli.maps import image_argument
+from mlae_lab.data.bundled import DataError
+from mlae_lab.data.census import readable
+from mlae_lab.data.fgvc import _read_split
+from mlae_lab.doctor.weights import weights_problem
+from mlae_lab.files import FileTakenError, open_regular, read_regular, replacing, require_free, write_whole
+from mlae_lab.runs.archive_file import ArchiveError, inspect
+from mlae_lab.runs.store import RunStore
+from tests.runs.test_archive_file import over
 
 
 def test_a_file_appears_under_its_name_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -78,3 +89,116 @@ def test_the_file_is_synced_before_and_its_folder_after_it_is_replaced(
     monkeypatch.setattr(os, "replace", recorded_replace)
     write_whole(path, "text", sync)
     assert calls == (["file", "replace", "folder"] if sync else ["replace"])
+
+
+# ---------------------------------------------------------------- files that a user names
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[Path]:
+    """A named pipe without a writer. A call that waits for one fails after five seconds."""
+
+    def fail(number: int, frame: object) -> None:
+        raise AssertionError("it waits for the pipe")
+
+    os.mkfifo(tmp_path / "pipe.json")
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(5)
+    yield tmp_path / "pipe.json"
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_only_a_regular_file_is_opened(pipe: Path, tmp_path: Path) -> None:
+    file, link = tmp_path / "a", tmp_path / "link"
+    file.write_bytes(b"content")
+    link.symlink_to(file)
+    assert read_regular(file) == read_regular(link) == b"content"
+    for other in (pipe, Path("/dev/zero")):
+        with pytest.raises(OSError, match="not a regular file"):
+            open_regular(other)
+    with pytest.raises(IsADirectoryError):
+        open_regular(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        open_regular(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("import", "{pipe}", "--store", "{folder}/lab"),
+        ("train", "--task", "digits", "--mask", "{pipe}", "--store", "{folder}/lab"),
+        ("train", "--task", "digits", "--weights", "{pipe}", "--store", "{folder}/lab"),
+        ("library", "save", "a", "--mask", "{pipe}", "--store", "{folder}/lab"),
+        ("predict", "aaaaaaaa", "{pipe}", "--store", "{folder}/lab"),
+        ("attention", "aaaaaaaa", "--image", "{pipe}", "--store", "{folder}/lab"),
+        ("importance", "aaaaaaaa", "--image", "{pipe}", "--store", "{folder}/lab"),
+    ],
+)
+def test_a_command_refuses_a_pipe(
+    words: tuple[str, ...], pipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word.format(pipe=pipe, folder=tmp_path) for word in words]) == 2
+    error = capsys.readouterr().err
+    assert str(pipe) in error or "there is no store yet" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "lab").exists()
+
+
+def test_a_pipe_is_no_image_no_list_and_no_file_of_weights(pipe: Path, tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="not a regular file"):
+        image_argument(str(pipe))
+    with pytest.raises(ArchiveError, match="not a regular file"):
+        inspect(pipe)
+    assert not readable(pipe)
+    assert "not a regular file" in weights_problem(pipe)
+    pipe.rename(tmp_path / "train.json")
+    with pytest.raises(DataError, match="not a regular file"):
+        _read_split(tmp_path, "train")
+
+
+def test_an_existing_file_is_replaced_only_on_request(tmp_path: Path) -> None:
+    file = tmp_path / "a.mlae"
+    require_free(file)
+    file.write_text("somebody's work")
+    with pytest.raises(FileTakenError, match=r"a.mlae exists: name another file, or add --force to replace it"):
+        require_free(file)
+    require_free(file, force=True)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_a_link_and_a_device_are_never_replaced(force: bool, pipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/dev/null")
+    (tmp_path / "dangling").symlink_to(tmp_path / "missing")
+    for path, kind in (
+        (tmp_path, "is a folder"), (pipe, "is not a regular file"), (Path("/dev/null"), "is not a regular file"),
+        (tmp_path / "link", "is a link"), (tmp_path / "dangling", "is a link"),
+    ):  # fmt: skip
+        with pytest.raises(FileTakenError, match=kind):
+            require_free(path, force)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda run, file: ["export", run, file],
+        lambda run, file: ["attention", run, "--image", "0", "--out", file],
+        lambda run, file: ["whatif", run, "--export", file],
+    ],
+)
+def test_a_command_does_not_replace_a_file(
+    command: Callable[[str, str], list[str]], store: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "thesis.json"
+    file.write_text("somebody's work")
+    assert main([*command(over(store).id, str(file)), "--store", str(store.folder)]) == 2
+    assert capsys.readouterr().err == (f"mlae_lab: {file} exists: name another file, or add --force to replace it\n")
+    assert file.read_text() == "somebody's work"
+
+
+def test_export_with_force_replaces_a_file(store: RunStore, tmp_path: Path) -> None:
+    file = tmp_path / "run.mlae"
+    file.write_text("an earlier export")
+    run = over(store).id
+    assert main(["export", run, str(file), "--force", "--store", str(store.folder)]) == 0
+    assert inspect(file).run.id == run

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from mlae_lab import doctor, network
+from mlae_lab import doctor, environment, network
 from mlae_lab.cli import diversity, errors, fetching, library, maps, race, repeats, runs, similarity, whatif
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.output import UsageError, current_owner, folder_of, print_json, print_result, store_of
@@ -29,7 +29,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import paper_patterns
 from mlae_lab.data.tasks import own_tasks, ready
-from mlae_lab.locations import PACKAGE, PROGRAM
+from mlae_lab.locations import PACKAGE, PROGRAM, use_store
 from mlae_lab.runs import commands
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
 
@@ -45,8 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that has no "×" shows a question mark
     try:
-        refuse_old_names(sys.argv[1:] if arguments is None else arguments)
-        args = _parser().parse_args(arguments)
+        words = sys.argv[1:] if arguments is None else arguments
+        refuse_old_names(words)
+        _refuse_empty_paths(words)
+        args = _parser().parse_args(words)
+        environment.check()
+        use_store(folder_of(args) if getattr(args, "store", None) is not None else None)
         return args.do(args)
     except BrokenPipeError:  # the reader of the output closed it, as in `| head`
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the interpreter flushes it at exit
@@ -57,6 +61,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EXPECTED_ERRORS as error:
         print(f"mlae_lab: {error_message(error)}", file=sys.stderr)
         return 2
+
+
+_PATHS = ("--store", "--data", "--weights", "--into", "--out", "--export")
+
+
+def _refuse_empty_paths(words: Sequence[str]) -> None:
+    """Raise UsageError for an empty path, as from `--store "$UNSET"`: it would mean the current folder."""
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        name, equals, value = word.partition("=")
+        is_path = len(name) > 2 and any(option.startswith(name) for option in _PATHS)
+        given = value if equals else following
+        if is_path and given is not None and not given.strip():
+            raise UsageError(f"{name} is empty: name a path, or leave {name} out")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,12 +13,13 @@ from mlae_lab.core.units import format_bytes
 from mlae_lab.data import fetching
 from mlae_lab.data.fetch import ready_folder
 from mlae_lab.data.progress import Cancelled, FetchError, Progress
+from mlae_lab.environment import expanded
 from mlae_lab.locations import data_folder
 
 
 def fetch(args: argparse.Namespace) -> int:
     """Ask for confirmation, download with a progress line, print the folder."""
-    wanted, into = hosts.remote(args.name), (args.into or data_folder()).expanduser().absolute()
+    wanted, into = hosts.remote(args.name), expanded(args.into or data_folder(), "--into").absolute()
     existing = ready_folder(wanted, into)
     if existing is not None:
         print(f"{wanted.name} is already in {existing}")

@@ -15,7 +15,7 @@ from mlae_lab.cli.queries import query_run
 from mlae_lab.core.expert_state import row_named
 from mlae_lab.data import overlay
 from mlae_lab.data.overlay import Row
-from mlae_lab.files import replacing, write_whole
+from mlae_lab.files import open_regular, replacing, require_free, write_whole
 
 MAX_BYTES = 5 * 2**20  # of one image file
 KINDS = (".png", ".svg", ".json")
@@ -40,6 +40,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--out", type=Path, default=None, metavar="FILE", help="write all maps as a .png or .svg sheet, or as .json"
     )
+    parser.add_argument("--force", action="store_true", help="replace the file of --out if it exists")
     parser = run_command(
         command,
         "predict",
@@ -77,6 +78,8 @@ def _activation(args: argparse.Namespace) -> int:
 def _attention(args: argparse.Namespace) -> int:
     if args.out is not None and args.out.suffix.lower() not in KINDS:
         raise UsageError(f"--out is {args.out}: its name must end in {', '.join(KINDS)}")
+    if args.out is not None:
+        require_free(args.out, args.force)
     images = [image_argument(word) for word in args.image]
     store = store_with_run(args)
     plan = store.run(args.run).config.plan
@@ -134,7 +137,7 @@ def image_argument(word: str) -> int | dict[str, str]:
     if word.isascii() and word.isdigit():
         return int(word)
     try:
-        with open(word, "rb") as file:
+        with open_regular(word) as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise UsageError(

@@ -11,6 +11,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import NAMES, fitted, pattern
 from mlae_lab.core.plan import Kind, MaskPlan
+from mlae_lab.files import read_regular
 from mlae_lab.locations import PROGRAM
 
 
@@ -95,7 +96,7 @@ def _read_plan(name: str) -> MaskPlan:
     if not name.endswith(".json") and (len(name) > 200 or not path.exists()):
         raise UsageError(f"{name[:60]!r} is neither a pattern ({', '.join(NAMES)}) nor a mask code nor a plan file")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"the plan file {name} cannot be read ({error}): name a JSON file with a plan from `{PROGRAM} masks --json`"

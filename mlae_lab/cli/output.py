@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from mlae_lab.environment import expanded
 from mlae_lab.errors import LabError
 from mlae_lab.locations import PROGRAM, default_store
 from mlae_lab.runs import paths
@@ -37,11 +38,7 @@ def run_command(
 
 def folder_of(args: argparse.Namespace) -> Path:
     """The store's folder, whether it exists or not."""
-    folder = args.store or default_store()
-    try:
-        return folder.expanduser().absolute()
-    except RuntimeError as error:  # ~somebody who does not exist
-        raise UsageError(f"the store {folder} cannot be located ({error}): name a folder in full") from None
+    return expanded(args.store or default_store(), "--store").absolute()
 
 
 def store_of(args: argparse.Namespace) -> RunStore:

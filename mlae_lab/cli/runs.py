@@ -26,6 +26,7 @@ from mlae_lab.cli.output import (
 from mlae_lab.core.events import Evaluation, Resumed, Started
 from mlae_lab.core.seed_statistics import sample_size
 from mlae_lab.core.units import format_bytes
+from mlae_lab.files import require_free
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import archive_file, commands, pairs, supervisor
 from mlae_lab.runs.liveness import derived
@@ -78,6 +79,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     add_yes(for_run("delete", _delete, "delete a run that is over or archived, with its files"))
     export = for_run("export", _export, "write a run to one file")
     export.add_argument("file", type=Path, metavar="FILE")
+    export.add_argument("--force", action="store_true", help="replace FILE if it exists")
     import_ = command("import", _import, "read an exported run, also from another machine", store=True)
     import_.add_argument("file", type=Path, metavar="FILE")
     add_yes(for_run("archive", _archive, "move a run out of the list into one file in the store"))
@@ -349,6 +351,7 @@ def _delete(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
+    require_free(args.file, args.force)
     store, run = _existing_run(args)
     size = archive_file.export(store, run.id, args.file)
     return print_result(

@@ -12,6 +12,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.settings import Setting, settings_of
 from mlae_lab.data.tasks import located
+from mlae_lab.environment import expanded
 from mlae_lab.locations import PROGRAM, weights_file
 
 TASK_HELP = "a name that `tasks` lists, or `own` with --data DIR"
@@ -66,7 +67,7 @@ def config_of(args: argparse.Namespace, plan: MaskPlan) -> RunConfig:
     if args.data:
         folder = Path(args.data)
         task = f"own:{folder.absolute().name}" if task == "own" else task
-        values["data"] = str(folder.expanduser().absolute())
+        values["data"] = str(expanded(folder, "--data").absolute())
     return located(RunConfig(task=task, plan=plan, **values))
 
 
@@ -76,7 +77,7 @@ def _weights(named: str, backbone: str) -> str:
     Raises UsageError if there is none, before anything is written.
     """
     if named:
-        file = Path(named).expanduser().absolute()
+        file = expanded(Path(named), "--weights", "file").absolute()
         if not file.is_file():
             raise UsageError(f"--weights {file} is not a file: name a .safetensors, .bin or .npz file of {backbone}")
         return str(file)

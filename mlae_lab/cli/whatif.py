@@ -15,7 +15,7 @@ from mlae_lab.cli.queries import query_run
 from mlae_lab.core.expert_state import checked, kept_plan
 from mlae_lab.core.patterns import NAMES
 from mlae_lab.core.robustness import summary, verdict
-from mlae_lab.files import write_whole
+from mlae_lab.files import require_free, write_whole
 from mlae_lab.runs.library import plan_name
 from mlae_lab.runs.store import Run, RunStore
 
@@ -37,6 +37,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     _images(what)
     what.add_argument("--save-plan", metavar="NAME", help="save the remaining mask to the library")
     what.add_argument("--export", type=Path, metavar="FILE", help="write the remaining experts as a smaller adapter")
+    what.add_argument("--force", action="store_true", help="replace the file of --export if it exists")
     importance = run_command(
         command, "importance", _importance, "leave out each expert and layer; greedy curves; importance for one image"
     )
@@ -90,8 +91,8 @@ def _whatif(args: argparse.Namespace) -> int:
         raise UsageError("--kind needs --mask with a pattern: add one")
     if args.save_plan is not None:
         plan_name(args.save_plan)  # refuses a bad name before anything is computed
-    if args.export is not None and args.export.exists():
-        raise UsageError(f"{args.export} exists already: name another file")
+    if args.export is not None:
+        require_free(args.export, args.force)
     answer = query_run(store, run.id, "whatif", {**state, "images": args.images})
     result = {"run": run.id, **answer}
     lines = _whatif_lines(run, answer)

@@ -17,6 +17,7 @@ from PIL import Image
 from mlae_lab.core.catalog import Group, Task
 from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.data.listing import SPLITS, UNKNOWN_LABEL, DiskNames, Listing, counted, shown, some
+from mlae_lab.files import open_regular
 
 READY, PARTIAL, MISSING = "ready", "partial", "missing"
 
@@ -106,11 +107,11 @@ def census(
 def readable(path: Path) -> bool:
     """Whether PIL can decode the whole image and the image stays below PIL's size limit (89 million pixels)."""
     try:
-        with Image.open(path) as image:
+        with open_regular(path) as file, Image.open(file) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                 return False
             image.verify()  # compares checksums, which load() does not
-        with Image.open(path) as image:  # verify leaves an image unusable
+        with open_regular(path) as file, Image.open(file) as image:  # verify leaves an image unusable
             image.load()
     except Exception:
         return False

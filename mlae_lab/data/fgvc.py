@@ -25,6 +25,7 @@ from mlae_lab.data.listing import (
     shown,
     some,
 )
+from mlae_lab.files import read_regular
 
 IMAGE_ROOTS = {"cub": "images", "nabirds": "images", "stanford_dogs": "Images"}  # the others: the dataset's folder
 _OTHER_ROOTS = ("images", "Images", "jpg", "car_ims")  # where the archives of the datasets unpack to
@@ -71,7 +72,7 @@ def _read_split(folder: Path, split: str) -> list[tuple[str, int]]:
     path = folder / f"{split}.json"
     try:
         # Pairs as a tuple: a dict would silently drop the first id of a repeated key, a list would look like an array.
-        pairs = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=tuple)
+        pairs = json.loads(read_regular(path).decode("utf-8-sig"), object_pairs_hook=tuple)
     except FileNotFoundError:
         raise DataError(f"{path} is missing: an FGVC dataset needs train.json, val.json and test.json") from None
     except OSError as error:

@@ -28,7 +28,7 @@ from mlae_lab.data.own import read_own
 from mlae_lab.data.preprocessing import preprocessing
 from mlae_lab.data.splits import LabelledImages
 from mlae_lab.data.vtab import find_vtab, has_lists, read_vtab
-from mlae_lab.locations import PROGRAM, data_folder
+from mlae_lab.locations import PROGRAM, cache_folder, data_folder
 
 OWN = "own"
 
@@ -267,7 +267,7 @@ def _decoded(
 ) -> LabelledImages:
     if not files:  # a folder that holds none of a run's images any more
         return LabelledImages(np.zeros((0, rule.size, rule.size, 3), np.uint8), np.zeros(0, np.int64))
-    return cached(files, rule, data_folder() / "cache", fingerprint, report)
+    return cached(files, rule, cache_folder(), fingerprint, report)
 
 
 def _changes(matched: Match, missing: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from mlae_lab.core.catalog import Task
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.listing import DiskNames, Item, Listing, counted, find_folder, inside, shown
+from mlae_lab.files import read_regular
 
 TRAIN, VAL, BOTH, TEST = "train800.txt", "val200.txt", "train800val200.txt", "test.txt"
 _FIRST_VAL_LINE = 801  # of BOTH
@@ -73,7 +74,7 @@ def read_lists(
 
 def _read_list(path: Path, disk: DiskNames) -> tuple[Item, ...]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_regular(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text from byte {error.start:,} on: save it as UTF-8") from None
     except OSError as error:

@@ -18,7 +18,8 @@ from mlae_lab.data.tasks import own_tasks, ready
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, shortened, trouble
 from mlae_lab.doctor.folders import bytes_of, write_problem
-from mlae_lab.locations import ASSETS, PROGRAM, default_store, weights_file
+from mlae_lab.files import open_regular
+from mlae_lab.locations import ASSETS, PROGRAM, weights_file
 
 PAPER_WEIGHTS = "vit_base_patch16_224.orig_in21k"
 
@@ -29,7 +30,7 @@ def section(context: Context) -> Iterator[Finding]:
     data = context.data
     named = " (MLAE_LAB_DATA)" if os.environ.get("MLAE_LAB_DATA") else ""
     problem = write_problem(data)
-    if problem and not named and write_problem(default_store().absolute()):
+    if problem and not named and write_problem(context.folder):
         yield note("data folder", f"{data} {problem}", "it is in the store: fix the store first")
     elif problem:
         yield trouble("data folder", f"{data}{named} {problem}", "name a folder of yours with `MLAE_LAB_DATA`")
@@ -91,7 +92,7 @@ def _backbones(data: Path) -> Iterator[Finding]:
 def weights_problem(file: Path) -> str:
     """What is wrong with a safetensors file, judged by its header and size; "" if nothing is."""
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             size = os.fstat(opened.fileno()).st_size
             (length,) = struct.unpack("<Q", opened.read(8))
             if length > min(size, 100_000_000):

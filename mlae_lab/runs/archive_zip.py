@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mlae_lab.core.units import format_bytes
 from mlae_lab.errors import LabError
+from mlae_lab.files import regular_opener
 
 FORMAT = 2
 OLD_FORMAT = 1  # of version 0.5: events, their fields, a relation and labels of images have other names
@@ -75,7 +76,7 @@ def opened(file: Path) -> Iterator[Packed]:
     """Open an archive file and check its list of members. Raises ArchiveError."""
     file = Path(file)
     try:
-        raw = _LimitedReads(file)
+        raw = _LimitedReads(file, opener=regular_opener)
     except OSError as error:
         raise ArchiveError(
             f"{file} cannot be opened ({error.strerror or error}): choose a {SUFFIX} file that MLAE Lab exported"

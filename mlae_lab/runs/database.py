@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from mlae_lab import locks
 from mlae_lab.errors import LabError
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import paths
 from mlae_lab.runs.schema import CHANGES, OLD_FILES, SCHEMA
 
 TIMEOUT_SECONDS = 30.0  # seconds that a writer waits for another one
+_LONGEST_PATH = 493  # bytes of a store's folder: SQLite opens no file whose path is longer than 504
+_FULL_BYTES = 100_000  # a disk with less free space is full: SQLite's shared memory alone takes 32 KB
 
 
 class StoreError(LabError):
@@ -24,22 +28,29 @@ class StoreError(LabError):
 class Database:
     """The database of a store; created if it is missing, migrated if an older version wrote it.
 
-    Any number of processes may open it at once.
+    Any number of processes may open it at once. A store that this process must not write can be read.
 
     Args:
         folder: Of the store; all its files are below it.
 
     Raises:
-        StoreError: The folder cannot be written, or a newer version wrote the store.
+        StoreError: The store cannot be opened, or a newer version wrote it; the message gives cause and cure.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder).expanduser().absolute()
         self._anchor: sqlite3.Connection | None = None
+        self._is_full = False  # the disk had no space for SQLite's -shm file when the store was opened
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            if not self.is_read_only:
+                self.folder.mkdir(parents=True, exist_ok=True)
             version = self._version()
             if version < SCHEMA:
+                if self.is_read_only:
+                    raise StoreError(
+                        f"{self.folder} was written by an earlier version and is read-only, so it cannot be migrated: "
+                        "copy it to a writable folder and open the copy"
+                    )
                 with paths.making(self.folder).open("w") as lock:  # SQLite does not wait while the journal mode changes
                     fcntl.flock(lock, fcntl.LOCK_EX)
                     version = self._migrate(self._version())
@@ -50,20 +61,38 @@ class Database:
                 )
             # An open connection that has read keeps SQLite's -wal and -shm files in existence. Without them, reading
             # would fail on a full disk, where they cannot be created.
-            self._anchor = sqlite3.connect(
-                paths.database(self.folder), timeout=TIMEOUT_SECONDS, check_same_thread=False
-            )
-            self._anchor.execute("SELECT COUNT(*) FROM runs").fetchone()
+            anchor = self._connected(write=False)
+            anchor.execute("SELECT COUNT(*) FROM runs").fetchone()
+            self._anchor = anchor
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"{self.folder} cannot be used as a store ({error}): choose a writable folder") from None
+            raise StoreError(_problem(self.folder, error)) from None
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether the store exists and this process must not write its database."""
+        file = paths.database(self.folder)
+        try:
+            exists = file.is_file()
+        except OSError:
+            return False
+        return exists and not (_may_write(self.folder, os.W_OK | os.X_OK) and _may_write(file))
 
     def __del__(self) -> None:
         if self._anchor is not None:
             self._anchor.close()
 
     def _version(self) -> int:
-        with self._connection() as db:
-            return db.execute("PRAGMA user_version").fetchone()[0]
+        def version() -> int:
+            with closing(self._connected(write=False)) as db:
+                return db.execute("PRAGMA user_version").fetchone()[0]
+
+        try:
+            return version()
+        except sqlite3.OperationalError:
+            if self._is_full or not _is_full(self.folder):
+                raise
+            self._is_full = True
+            return version()
 
     def _migrate(self, version: int) -> int:
         """Migrate the tables from a version to `SCHEMA` in one transaction. Returns their version afterwards."""
@@ -112,7 +141,12 @@ class Database:
             timeout: Seconds to wait for another writer.
             durable: Wait until it is on the disk, so that it survives a power failure.
         """
-        db = sqlite3.connect(paths.database(self.folder), timeout=timeout, isolation_level=None)
+        if write and self.is_read_only:
+            raise StoreError(
+                f"{self.folder} is read-only: its runs can be read and exported; to start or change one, choose a "
+                "writable --store"
+            )
+        db = self._connected(write, timeout)
         try:
             db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             if not write:
@@ -125,8 +159,23 @@ class Database:
                 db.execute("ROLLBACK")
                 raise
             db.execute("COMMIT")
+            self._is_full = False
         finally:
             db.close()
+
+    def _connected(self, write: bool, timeout: float = TIMEOUT_SECONDS) -> sqlite3.Connection:
+        """A new connection.
+
+        In write-ahead mode SQLite writes even to read. Where that is impossible, an existing log is read with
+        mode=ro, and without one the database is complete and nobody changes it: immutable.
+        """
+        file = paths.database(self.folder)
+        if write or not (self._is_full or self.is_read_only):
+            return sqlite3.connect(file, timeout=timeout, isolation_level=None, check_same_thread=False)
+        mode = "mode=ro" if _has_log(file) else "immutable=1"
+        return sqlite3.connect(
+            f"{file.as_uri()}?{mode}", uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
+        )
 
     def sync(self) -> None:
         """Flush everything written so far to the disk. Raises OSError."""
@@ -145,3 +194,69 @@ class Database:
         except sqlite3.Error as error:
             return str(error)
         return None if message == "ok" else message
+
+
+# ---------------------------------------------------------------- access to the files
+
+
+def _has_log(file: Path) -> bool:
+    """Whether there are changes that are only in the write-ahead log."""
+    try:
+        return file.with_name(f"{file.name}-wal").stat().st_size > 0
+    except OSError:
+        return False
+
+
+def _may_write(path: Path, how: int = os.W_OK) -> bool:
+    return os.access(path, how, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    return disk.f_bavail * disk.f_frsize < _FULL_BYTES
+
+
+# ---------------------------------------------------------------- causes and cures
+
+
+def _problem(folder: Path, error: OSError | sqlite3.Error) -> str:
+    """Why a store cannot be opened and what would work, in one sentence."""
+    cause, cure = _cause(folder, error)
+    return f"{folder} cannot be used as a store ({cause}): {cure}"
+
+
+def _cause(folder: Path, error: OSError | sqlite3.Error) -> tuple[str, str]:
+    file, text = paths.database(folder), str(error) if isinstance(error, sqlite3.Error) else ""
+    number = error.errno if isinstance(error, OSError) else None
+    length = len(os.fsencode(folder))
+    if number == errno.ENAMETOOLONG or length > _LONGEST_PATH:
+        return f"its path is too long, {length:,} bytes", "choose a shorter path"
+    if any(words in text for words in ("malformed", "not a database", "no such table", "no such column")):
+        return f"{file.name} is damaged or another program's: {text}", "restore a backup of it, or choose another store"
+    if "locked" in text:
+        return f"another program has locked {file.name}", "try again when that program has finished"
+    if number in (errno.ENOSPC, errno.EDQUOT) or "full" in text:
+        return "its disk is full", "free some space there"
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        return f"{nearest} is not a folder", "choose a folder"
+    if os.path.lexists(file) and not file.is_file():
+        return f"{file.name} in it is not a file", "choose another folder"
+    if _has_log(file) and not _may_write(folder):
+        return (
+            f"it is read-only, and its last changes are in {file.name}-wal, which can only be read together with "
+            f"{file.name}-shm",
+            "copy the folder to a writable place and open the copy",
+        )
+    if number == errno.EROFS or (not _may_write(nearest) and os.statvfs(nearest).f_flag & os.ST_RDONLY):
+        return "its file system is read-only, and there is no store on it", "choose a folder on another disk"
+    if number in (errno.EACCES, errno.EPERM) or not _may_write(nearest, os.W_OK | os.X_OK):
+        return f"no permission to write in {nearest}", "choose a folder of yours, or change its permissions"
+    if file.exists() and not os.access(file, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+        return f"no permission to read {file.name}", "change its permissions, or choose another store"
+    if _is_full(nearest):
+        return "its disk is full", "free some space there"
+    return str(error), f"run `{PROGRAM} doctor` to find the cause, or choose another store"

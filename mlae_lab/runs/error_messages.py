@@ -30,7 +30,10 @@ def error_message(error: Exception) -> str:
 def system_error_message(error: sqlite3.Error | OSError) -> str:
     """The error of the database or the operating system, and what would work, in one sentence without a full stop."""
     if isinstance(error, sqlite3.Error):
-        remedies = {"full": "free some disk space", "locked": "try again when no other program has it locked"}
+        remedies = {
+            "full": "free some disk space", "locked": "try again when no other program has it locked",
+            "readonly": "choose a writable store",
+        }  # fmt: skip
         remedy = next(
             (remedy for word, remedy in remedies.items() if word in str(error)),
             f"run `{PROGRAM} doctor` to find the cause",

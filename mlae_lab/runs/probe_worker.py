@@ -31,6 +31,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlae_lab import environment
+from mlae_lab.locations import use_store
 from mlae_lab.runs import probe
 from mlae_lab.runs.error_messages import failure_reason
 from mlae_lab.runs.store import RunStore
@@ -38,7 +40,7 @@ from mlae_lab.runs.store import RunStore
 if TYPE_CHECKING:
     from mlae_lab.training.loaded_run import LoadedRun
 
-IDLE_SECONDS = float(os.environ.get("MLAE_LAB_PROBE_IDLE", "300"))
+IDLE_SECONDS = environment.PROBE_IDLE.value()
 REQUEST_SECONDS = 15.0  # a short query is abandoned this long after its last request
 TAB_SECONDS = 90.0  # somebody waits for a long query until then: a tab in the background sends one request a minute
 # A long query continues for this long after its last request: the longest take minutes, and should be done when their
@@ -281,6 +283,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 def main(arguments: list[str]) -> int:
     store, run_id = RunStore(Path(arguments[0])), arguments[1]
+    use_store(store.folder)
     os.set_inheritable(int(arguments[2]), False)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     process = Probe(store, run_id)

@@ -20,6 +20,7 @@ from functools import lru_cache
 from itertools import islice
 from typing import Generic, TypeVar, overload
 
+from mlae_lab import environment
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.errors import LabError
@@ -134,7 +135,12 @@ class RunStore(MaskLibrary):
     # ------------------------------------------------------------ runs
 
     def reserve(self) -> str:
-        """Create the folder of a run before the run itself. Returns its id."""
+        """Create the folder of a run before the run itself. Returns its id.
+
+        Raises:
+            LabError: A run could not be started with the environment variables of this process.
+        """
+        environment.check()
         run = "".join(secrets.choice(_ALPHABET) for _ in range(8))
         self.paths(run).folder.mkdir(parents=True)
         return run

@@ -26,7 +26,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlae_lab import locks
-from mlae_lab.locations import ROOT, data_folder
+from mlae_lab.locations import ROOT, data_folder, use_store
 from mlae_lab.runs import archive_file, devices, liveness, paths, pending_events
 from mlae_lab.runs.liveness import ExitRecord, is_alive
 from mlae_lab.runs.paths import RunPaths
@@ -47,7 +47,7 @@ LINGER_SECONDS = 2.0  # idle time before it exits: a stop is often followed by a
 def ensure(store: RunStore) -> None:
     """Start a supervisor if runs are queued or active and none is alive. Fast, and safe to call often."""
     _forget_children()
-    if not store.open_runs():
+    if not store.open_runs() or store.is_read_only:
         return
     try:
         lock = locks.take(paths.supervisor_lock(store.folder))
@@ -334,6 +334,7 @@ def main(arguments: list[str]) -> int:
     if log.stat().st_size > 1_000_000:
         os.truncate(log, 0)
     store = RunStore(folder)
+    use_store(store.folder)
     with suppress(sqlite3.Error, OSError, StoreError):
         archive_file.sweep(store)
     Supervisor(store, lock).serve()

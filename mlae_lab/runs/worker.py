@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlae_lab import environment
 from mlae_lab.core import image_labels
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import (
@@ -31,7 +32,7 @@ from mlae_lab.core.events import (
     Started,
     TrainStep,
 )
-from mlae_lab.locations import PROGRAM
+from mlae_lab.locations import PROGRAM, use_store
 from mlae_lab.runs import commands, pending_events, supervisor
 from mlae_lab.runs.error_messages import failure_reason
 from mlae_lab.runs.liveness import ExitRecord, HeartbeatWriter, reserve_exit_record, write_exit_record
@@ -46,19 +47,18 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.5  # interval at which a run checks whether it should stop
 FLUSH_SECONDS = 0.5  # step events are written in batches, delayed by at most this time
-# At most this much training is lost if a run is killed.
-SAVE_SECONDS = float(os.environ.get("MLAE_LAB_SAVE_SECONDS", "30"))
+SAVE_SECONDS = environment.SAVE.value()
 NO_GPU = (
     "The driver lists a GPU but torch cannot use it: this run trains on the CPU. Run "
     f"`{PROGRAM} doctor --deep` for the cause."
 )
 KEPT = 8  # checkpoints kept per run, besides the newest
-# For this long the process tries to write the end to a locked or full store; the exit record has it in any case.
-END_SECONDS = float(os.environ.get("MLAE_LAB_END_SECONDS", "60"))
+END_SECONDS = environment.END.value()
 
 
 def main(arguments: list[str]) -> int:
     store, run_id = RunStore(Path(arguments[0])), arguments[1]
+    use_store(store.folder)
     os.set_inheritable(int(arguments[2]), False)  # no child process may hold the lock
     signals: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: signals.append(number))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from mlae_lab.locations import default_store
+from mlae_lab.locations import default_store, home_store
 from mlae_lab.runs.status import Status
 
 _STYLE = (Path(__file__).parent / "page.css").read_text()
@@ -52,7 +52,7 @@ def note(text: str) -> None:
 def command(text: str) -> None:
     """Draw the equivalent command, for this store."""
     store = default_store().absolute()
-    option = "" if store == Path.home() / ".mlae_lab" else f" --store {shlex.quote(str(store))}"
+    option = "" if store == home_store() else f" --store {shlex.quote(str(store))}"
     st.code(text + option, language="bash", wrap_lines=True)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import getpass
+import tempfile
 import time
 from collections.abc import Callable, Container, Sequence
-from contextlib import suppress
+from pathlib import Path
 
 import streamlit as st
 
@@ -160,13 +161,10 @@ def archived_mark(entry: archive_file.Archived) -> str:
 
 
 def _exported(run_id: str) -> bytes:
-    file = queries.store().paths(run_id).folder / f"export{archive_file.SUFFIX}"
-    try:
+    with tempfile.TemporaryDirectory() as folder:  # not in the store, which may be read-only
+        file = Path(folder) / f"{run_id}{archive_file.SUFFIX}"
         archive_file.export(queries.store(), run_id, file)
         return file.read_bytes()
-    finally:
-        with suppress(OSError):
-            file.unlink(missing_ok=True)
 
 
 def needs_no_confirmation(entry: Run | archive_file.Archived | SavedPlan) -> bool:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import sqlite3
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mlae_lab.cli import main
 from mlae_lab.core import events as ev
 from mlae_lab.runs.paths import database
 from mlae_lab.runs.schema import SCHEMA
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore, StoreError
-from tests.lab import processes, step, to_schema_5
+from tests.lab import make_read_only, processes, step, to_schema_5
+from tests.runs.test_archive_file import over
 from tests.runs.test_store import CONFIG
 
 FIRST_SCHEMA = """
@@ -149,27 +155,159 @@ def test_the_schema_number_belongs_to_the_settings_of_a_run() -> None:
     assert (SCHEMA, len(CONFIG.to_dict())) == (6, 24)
 
 
-def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
+# ---------------------------------------------------------------- stores that cannot be opened
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(StoreError) as error:
+        RunStore(folder)
+    return str(error.value)
+
+
+def test_a_file_that_is_not_a_database(tmp_path: Path) -> None:
     database(tmp_path).write_bytes(b"this is not a database, it is a text of more than a hundred bytes" * 3)
-    with pytest.raises(StoreError, match=r"cannot be used as a store .*: choose a writable folder"):
-        RunStore(tmp_path)
+    assert refusal(tmp_path) == (
+        f"{tmp_path} cannot be used as a store (lab.sqlite is damaged or another program's: file is not a database): "
+        "restore a backup of it, or choose another store"
+    )
 
 
-def test_a_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_database(tmp_path: Path) -> None:
+    RunStore(tmp_path).enqueue(CONFIG, "cpu")
+    with sqlite3.connect(database(tmp_path)) as db:
+        db.execute("PRAGMA journal_mode=DELETE")
+    db.close()
+    os.truncate(database(tmp_path), 5000)
+    assert "lab.sqlite is damaged" in refusal(tmp_path)
+    assert refusal(tmp_path).endswith(": restore a backup of it, or choose another store")
+
+
+@pytest.mark.parametrize("below", ["file", "file/below"])
+def test_a_file_in_the_way_of_the_folder(below: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/dev/null/lab")):
-        with pytest.raises(StoreError, match=r"cannot be used as a store .*: choose a writable folder"):
-            RunStore(folder)
+    folder = tmp_path / below
+    assert refusal(folder) == (
+        f"{folder} cannot be used as a store ({tmp_path / 'file'} is not a folder): choose a folder"
+    )
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    tmp_path.chmod(0o555)
+def test_a_folder_in_the_way_of_the_database(tmp_path: Path) -> None:
+    database(tmp_path).mkdir()
+    assert refusal(tmp_path).endswith("(lab.sqlite in it is not a file): choose another folder")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "/".join(["x" * 100] * 6)])
+def test_a_path_that_is_too_long(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    assert refusal(folder).endswith(f"(its path is too long, {len(os.fsencode(folder))} bytes): choose a shorter path")
+
+
+def test_a_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    RunStore(tmp_path).enqueue(CONFIG, "cpu")
+    db, real = sqlite3.connect(database(tmp_path), isolation_level=None), sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda file, **options: real(file, **{**options, "timeout": 0.0}))
+    db.execute("PRAGMA locking_mode=EXCLUSIVE")
+    db.execute("BEGIN EXCLUSIVE")
     try:
-        with pytest.raises(StoreError, match="cannot be used as a store"):
-            RunStore(tmp_path)
+        assert refusal(tmp_path).endswith(
+            "(another program has locked lab.sqlite): try again when that program has finished"
+        )
     finally:
-        tmp_path.chmod(0o755)
+        db.close()
+
+
+def test_a_full_disk_without_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_space(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", no_space)
+    assert refusal(tmp_path).endswith("(its disk is full): free some space there")
+
+
+def test_a_folder_without_write_permission(ordinary_user: Path) -> None:
+    (ordinary_user / "locked").mkdir(mode=0o555)
+    for folder in (ordinary_user / "locked", ordinary_user / "locked" / "below"):
+        assert refusal(folder) == (
+            f"{folder} cannot be used as a store (no permission to write in {ordinary_user / 'locked'}): "
+            "choose a folder of yours, or change its permissions"
+        )
+
+
+# ---------------------------------------------------------------- read-only stores
+
+
+def test_a_read_only_store_can_be_read_and_exported(ordinary_user: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = ordinary_user / "lab"
+    writer = RunStore(folder)
+    done, waiting = over(writer), writer.enqueue(CONFIG, "cpu")
+    del writer  # the last connection removes the write-ahead log
+    make_read_only(folder)
+    before = sorted(path.name for path in folder.iterdir())
+
+    assert main(["runs", "--store", str(folder), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert [row["run"] for row in json.loads(printed.out)["runs"]] == [waiting.id, done.id]
+    assert printed.err == ""
+    assert main(["export", done.id, str(ordinary_user / "run.mlae"), "--store", str(folder)]) == 0
+    assert zipfile.is_zipfile(ordinary_user / "run.mlae")
+    assert sorted(path.name for path in folder.iterdir()) == before
+    capsys.readouterr()
+    assert main(["stop", waiting.id, "--store", str(folder), "--yes"]) == 2
+    assert capsys.readouterr().err == (
+        f"mlae_lab: {folder} is read-only: its runs can be read and exported; to start or change one, choose a "
+        "writable --store\n"
+    )
+
+
+def test_a_read_only_database_in_a_writable_folder_can_be_read(ordinary_user: Path) -> None:
+    run = over(RunStore(ordinary_user))
+    database(ordinary_user).chmod(0o444)
+    store = RunStore(ordinary_user)
+    assert store.is_read_only
+    assert store.run(run.id) == run
+
+
+def test_changes_that_are_only_in_the_log_of_a_read_only_store_are_read(ordinary_user: Path) -> None:
+    """As in the snapshot of a lab that was killed. A database without its log would lack the newest runs."""
+    writer = RunStore(ordinary_user / "lab")
+    run = over(writer)
+    copy = Path(shutil.copytree(ordinary_user / "lab", ordinary_user / "copy"))
+    assert os.stat(f"{database(copy)}-wal").st_size > 0
+    make_read_only(copy)
+    assert RunStore(copy).runs() == [run]
+
+    copy.chmod(0o755)
+    Path(f"{database(copy)}-shm").unlink()
+    copy.chmod(0o555)
+    assert refusal(copy).endswith(
+        "(it is read-only, and its last changes are in lab.sqlite-wal, which can only be read together with "
+        "lab.sqlite-shm): copy the folder to a writable place and open the copy"
+    )
+
+
+def test_a_read_only_store_of_an_earlier_version_is_not_migrated(ordinary_user: Path) -> None:
+    old_store(ordinary_user / "lab")
+    make_read_only(ordinary_user / "lab")
+    assert "is read-only, so it cannot be migrated: copy it to a writable folder" in refusal(ordinary_user / "lab")
+
+
+def test_a_store_on_a_full_disk_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLite cannot create its -shm file there, which it needs even to read."""
+    run = over(RunStore(tmp_path))
+    real = sqlite3.connect
+
+    def connect(file: object, **options: Any) -> sqlite3.Connection:
+        if not options.get("uri"):
+            raise sqlite3.OperationalError("disk I/O error")
+        return real(file, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    monkeypatch.setattr("mlae_lab.runs.database._FULL_BYTES", 2**62)
+    store = RunStore(tmp_path)
+    assert store.runs() == [run]
+    monkeypatch.setattr(sqlite3, "connect", real)  # somebody has freed some space
+    new = store.enqueue(CONFIG, "cpu")
+    assert [r.id for r in store.runs()] == [new.id, run.id]
 
 
 OPEN = """

@@ -1,0 +1,72 @@
+"""The lab's environment variables: every one is read and checked here."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlae_lab.errors import LabError
+
+STORE, DATA = "MLAE_LAB_STORE", "MLAE_LAB_DATA"
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """A variable with a number of seconds. default: if it is not set or empty."""
+
+    name: str
+    default: float
+
+    def value(self) -> float:
+        """The number that is set. Raises LabError if it is not a finite number from 0."""
+        text = os.environ.get(self.name, "").strip()
+        if not text:
+            return self.default
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 <= value < math.inf:
+            raise LabError(
+                f"{self.name} is {text[:60]!r}: it must be a number of seconds from 0, such as {self.default:g}"
+            )
+        return value
+
+
+SAVE = Seconds("MLAE_LAB_SAVE_SECONDS", 30.0)  # between checkpoints: a killed run loses at most this much training
+# For this long a process tries to write the end to a locked or full store; the exit record has it in any case.
+END = Seconds("MLAE_LAB_END_SECONDS", 60.0)
+PROBE_IDLE = Seconds("MLAE_LAB_PROBE_IDLE", 300.0)  # without a request, after which a probe exits
+
+
+def folder(variable: str) -> Path | None:
+    """The folder in a variable, None if it is not set or empty. Raises LabError for `~name` of an unknown user."""
+    given = os.environ.get(variable)
+    return expanded(Path(given), variable) if given else None
+
+
+def expanded(path: Path, name: str, kind: str = "folder") -> Path:
+    """A path of the user with `~` replaced.
+
+    Args:
+        path: As given.
+        name: Of the variable or option, for the message.
+        kind: "folder" or "file".
+
+    Raises:
+        LabError: The user after `~` is unknown, or the own home folder is.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise LabError(f"{name} is {path}, in an unknown home folder: name a {kind} in full") from None
+
+
+def check() -> None:
+    """Check all variables, also those that only the process of a run or of a probe reads. Raises LabError."""
+    for variable in (STORE, DATA):
+        folder(variable)
+    for number in (SAVE, END, PROBE_IDLE):
+        number.value()
