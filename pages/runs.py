@@ -61,7 +61,7 @@ if not runs:
     page.note("Each run will appear here with its mask, its accuracy and its status.")
     link("train", "Set up a run")
 if unread := queries.store().unread():
-    page.note(f"Runs of a newer version that are not shown: {len(unread)}. Update the lab to see them.")
+    page.note(f"Runs that cannot be read: {len(unread)}. `{PROGRAM} doctor` says why.")
 archived = archive_file.archived(queries.store())
 live = any(not run.status.is_over for run in runs)
 

@@ -752,6 +752,20 @@ def test_orphans(store: RunStore) -> None:
     assert str(store.folder / "runs") in finding.cure
 
 
+def test_damaged_events_and_settings_are_named(store: RunStore) -> None:
+    bad, good = (store.enqueue(FIRST_RUN, "cpu").id for _ in range(2))
+    store.append(good, [TrainStep(**step_fields(number, {})) for number in (1, 2)])
+    store.move(good, Status.FINISHED)
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET config = ? WHERE id = ?", ("[" * 5000, bad))
+        db.execute("""UPDATE events SET payload = REPLACE(payload, '"step"', '"stdp"') WHERE step = 2""")
+    (number,) = [event.id for event in store.damaged_events()]
+    findings = part(examine(), "Runs")
+    assert "its settings are damaged" in findings[f"run {bad}"].value
+    assert f"{number} (step)" in findings[f"events of {good}"].value
+    assert names_of(examine()) == [f"run {bad}", f"events of {good}"]
+
+
 def test_a_row_that_this_lab_cannot_read_is_one_trouble(store: RunStore) -> None:
     run = store.enqueue(FIRST_RUN, "cpu")
     with store._connection(write=True) as db:

@@ -113,6 +113,7 @@ class Database:
             durable: Wait until it is on the disk, so that it survives a power failure.
         """
         db = sqlite3.connect(paths.database(self.folder), timeout=timeout, isolation_level=None)
+        db.text_factory = _text
         try:
             db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             if not write:
@@ -145,3 +146,8 @@ class Database:
         except sqlite3.Error as error:
             return str(error)
         return None if message == "ok" else message
+
+
+def _text(raw: bytes) -> str:
+    """A stored text. A damaged byte becomes "\ufffd", which the lab never stores, and hides no other row."""
+    return raw.decode(errors="replace")

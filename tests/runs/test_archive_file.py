@@ -164,6 +164,20 @@ def test_a_damaged_list_of_images_is_named_and_the_run_stays(store: RunStore, tm
     assert archived(store) == []
 
 
+def test_a_damaged_event_is_left_out_of_an_export_and_of_an_archive(
+    store: RunStore, other: RunStore, tmp_path: Path
+) -> None:
+    run = over(store)
+    with store._connection(write=True) as db:
+        db.execute("""UPDATE events SET payload = REPLACE(payload, '"step"', '"stdp"') WHERE step = 2""")
+    export(store, run.id, tmp_path / "a.mlae")
+    import_run(other, tmp_path / "a.mlae")
+    assert [s.event.step for s in other.events(run.id, ev.TrainStep)] == [1, 3]
+    archive(store, run.id)
+    restore(store, run.id)
+    assert [s.event.step for s in store.events(run.id, ev.TrainStep)] == [1, 3]
+
+
 def test_exporting_to_a_folder_is_refused(store: RunStore) -> None:
     with pytest.raises(ArchiveError, match="is a folder: give the file a name"):
         export(store, over(store).id, Path("/"))
