@@ -705,7 +705,7 @@ def test_a_run_whose_process_has_ended(store: RunStore) -> None:
     findings = part(report, "Runs")
     assert findings[f"run {run.id}"].state == "note"
     assert "actually lost" in findings[f"run {run.id}"].value
-    assert "has not started yet" in findings[f"run {claimed.id}"].value
+    assert "recorded as starting, actually queued" in findings[f"run {claimed.id}"].value
     assert store.run(run.id).status is Status.RUNNING, "an examination changes nothing"
 
 

@@ -154,13 +154,13 @@ def _active_run(store: RunStore, run: Run, names: dict[str, str], now: float) ->
         return trouble(
             name, f"cannot tell whether its process is alive ({error})", f"allow this user to read {files.folder}"
         )
+    actual = liveness.derived(store, run)
+    if actual.status is not run.status:
+        value = f"recorded as {run.status.value}, actually {actual.status.value}" + (
+            f": {actual.reason}" if actual.reason else ""
+        )
+        return note(name, value, f"the supervisor corrects it: `{PROGRAM} runs` starts one")
     if not alive:
-        actual = liveness.derived(store, run)
-        if actual.status is not run.status:
-            value = f"recorded as {run.status.value}, actually {actual.status.value}" + (
-                f": {actual.reason}" if actual.reason else ""
-            )
-            return note(name, value, f"the supervisor corrects it: `{PROGRAM} runs` starts one")
         return note(name, f"{run.status.value}; its process has not started yet")
     beat = liveness.heartbeat(files)
     person = owner_name(run.owner, names)

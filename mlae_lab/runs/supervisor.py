@@ -278,7 +278,7 @@ class Supervisor:
             lock = locks.take(files.lock)
             if lock is None:
                 return False  # its last process has not quite exited
-            files.exit_record.unlink(missing_ok=True)  # of an earlier attempt
+            liveness.reserve_exit_record(files)  # while there is space for it, in place of that of an earlier attempt
             files.heartbeat.unlink(missing_ok=True)
             if not self.store.claim(run.id, slot):
                 return False
