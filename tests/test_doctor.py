@@ -28,9 +28,10 @@ from mlae_lab.doctor import store as store_section
 from mlae_lab.doctor import weights as weights_section
 from mlae_lab.doctor.machine import memory
 from mlae_lab.doctor.weights import PAPER_WEIGHTS, weights_problem
-from mlae_lab.runs import devices, liveness, paths
+from mlae_lab.runs import devices, liveness, paths, supervisor
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
+from mlae_lab.runs.supervisor import Supervisor
 from tests.data.trees import make_vtab
 
 TITLES = ["Devices", "Versions", "Weights and data", "Disk", "Store", "Runs"]
@@ -694,6 +695,18 @@ def test_queued_runs_without_a_supervisor(store: RunStore) -> None:
     assert names_of(report) == ["supervisor"]
     assert "1 run is queued" in report.troubles[0].value
     assert str(paths.supervisor_log(store.folder)) in report.troubles[0].cure
+
+
+def test_a_stalled_supervisor_is_trouble(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = locks.take(paths.supervisor_lock(store.folder))
+    assert lock is not None
+    Supervisor(store, lock).tick()
+    assert part(examine(), "Runs")["supervisor"].state == "good"
+    monkeypatch.setattr(supervisor, "STALLED_SECONDS", -1.0)
+    finding = part(examine(), "Runs")["supervisor"]
+    os.close(lock)
+    assert finding.state == "trouble"
+    assert f"kill -CONT {os.getpid()}" in finding.cure
 
 
 def test_a_run_whose_process_has_ended(store: RunStore) -> None:

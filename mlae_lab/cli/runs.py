@@ -97,6 +97,7 @@ def _runs(args: argparse.Namespace) -> int:
     supervisor.ensure(store)
     if args.archived:
         return _archived(args, store)
+    _report_supervisor(store)
     sizes = {name: use.total for name, use in commands.disk_use(store).items()}
     if args.run is not None:
         row = state(store, derived(store, store.run(args.run))) | {"bytes": sizes.get(args.run, 0)}
@@ -136,6 +137,14 @@ def _runs(args: argparse.Namespace) -> int:
     return 0
 
 
+def _report_supervisor(store: RunStore) -> bool:
+    """Say on standard error that the supervisor is stalled, and what helps. Returns whether it is."""
+    if (stalled := supervisor.stalled(store)) is None:
+        return False
+    print(f"the supervisor is stalled: {stalled.state}. To fix it, {stalled.cure}", file=sys.stderr)
+    return True
+
+
 def _damaged_events(store: RunStore, run_id: str) -> list[int]:
     """The ids of a run's damaged events, which are named on standard error."""
     damaged = store.damaged_events(run_id)
@@ -165,9 +174,11 @@ def follow(store: RunStore, run: Run) -> Run:
     """Print the start, the evaluations and the resumption of a run until it is over; return it as it is then."""
     earlier = store.events(run.id)[-1:]
     last = earlier[0].id if earlier else 0
+    is_reported = False
     while True:
         supervisor.ensure(store)
         run = derived(store, store.run(run.id))
+        is_reported = is_reported or (run.status is Status.QUEUED and _report_supervisor(store))
         for stored in store.events(run.id, Started, Resumed, Evaluation, after=last):
             last, event = stored.id, stored.event
             if isinstance(event, Started):

@@ -133,6 +133,8 @@ def _run_folders(store: Path) -> list[tuple[Path, float]]:
 
 
 def _supervisor(store: RunStore, queued: int, active: int) -> Finding:
+    if stalled := supervisor.stalled(store):
+        return trouble("supervisor", stalled.state, stalled.cure)
     if supervisor.is_supervised(store):
         return good("supervisor", "running")
     if queued:

@@ -462,6 +462,35 @@ def supervisors(store: RunStore) -> list[int]:
 linux = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="reads /proc")
 
 
+def test_a_paused_supervisor_is_stalled_until_it_continues(
+    lab_store: RunStore, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with busy_device(lab_store):
+        ensure(lab_store)
+        assert supervisor.stalled(lab_store) is None
+        monkeypatch.setattr(supervisor, "STALLED_SECONDS", 3.0)
+        pid = supervisor._children[-1].pid
+        os.kill(pid, signal.SIGSTOP)
+        wait_for(lambda: supervisor.stalled(lab_store) is not None)
+        stalled = supervisor.stalled(lab_store)
+        assert stalled is not None
+        assert stalled.pid == pid
+        assert f"kill -CONT {pid}" in stalled.cure
+        os.kill(pid, signal.SIGCONT)
+        wait_for(lambda: supervisor.stalled(lab_store) is None)
+
+
+def test_a_supervisor_that_is_not_alive_or_writes_no_heartbeat_is_not_stalled(
+    supervised: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "STALLED_SECONDS", -1.0)
+    assert supervisor.stalled(lab_store) is None  # of an earlier version
+    supervised.tick()
+    assert supervisor.stalled(lab_store) is not None
+    locks.release(supervised.lock)
+    assert supervisor.stalled(lab_store) is None
+
+
 @linux
 def test_there_is_one_supervisor_and_it_exits_when_idle(lab_store: RunStore, wait_for: Wait) -> None:
     ensure(lab_store)
