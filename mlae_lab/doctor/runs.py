@@ -90,7 +90,8 @@ def _runs_of(context: Context, store: RunStore) -> Iterator[Finding]:
         yield note(
             "orphans",
             f"{len(orphans)} folder{'s' if len(orphans) != 1 else ''} of no known run, {format_bytes(size)}: {listed}",
-            f"delete them in {store.folder / 'runs'} if nobody needs them",
+            f"`{PROGRAM} doctor --recover` registers those with a checkpoint again; delete others in "
+            f"{store.folder / 'runs'} if nobody needs them",
         )
 
 

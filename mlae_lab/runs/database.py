@@ -11,6 +11,7 @@ from pathlib import Path
 
 from mlae_lab import locks
 from mlae_lab.errors import LabError
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import paths
 from mlae_lab.runs.schema import CHANGES, OLD_FILES, SCHEMA
 
@@ -28,21 +29,27 @@ class Database:
 
     Args:
         folder: Of the store; all its files are below it.
+        recover: Create a missing database even beside the folders of runs, which `runs.recovery` then registers.
 
     Raises:
         StoreError: The folder cannot be written, or a newer version wrote the store.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, recover: bool = False) -> None:
         self.folder = Path(folder).expanduser().absolute()
         self._anchor: sqlite3.Connection | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if not recover and self._is_missing():  # opening an empty database would discard its write-ahead log
+                self._refuse_unknown_runs()
             version = self._version()
             if version < SCHEMA:
                 with paths.making(self.folder).open("w") as lock:  # SQLite does not wait while the journal mode changes
                     fcntl.flock(lock, fcntl.LOCK_EX)
-                    version = self._migrate(self._version())
+                    version = self._version()
+                    if version == 0 and not recover:
+                        self._refuse_unknown_runs()
+                    version = self._migrate(version)
             if version > SCHEMA:
                 raise StoreError(
                     f"{self.folder} was written by a newer version (schema {version}, this one reads {SCHEMA}): "
@@ -60,6 +67,21 @@ class Database:
     def __del__(self) -> None:
         if self._anchor is not None:
             self._anchor.close()
+
+    def _is_missing(self) -> bool:
+        try:
+            return paths.database(self.folder).stat().st_size == 0
+        except FileNotFoundError:
+            return True
+
+    def _refuse_unknown_runs(self) -> None:
+        """Raise StoreError if there are folders of runs, which a new database would not know."""
+        if lost := trained_runs(self.folder):
+            raise StoreError(
+                f"{paths.database(self.folder)} is missing or empty, and {self.folder / 'runs'} still holds "
+                f"{len(lost)} trained run{'s' if len(lost) != 1 else ''}: restore the file from a backup, or register "
+                f"the runs again with `{PROGRAM} doctor --recover --store {self.folder}`"
+            )
 
     def _version(self) -> int:
         with self._connection() as db:
@@ -151,3 +173,14 @@ class Database:
 def _text(raw: bytes) -> str:
     """A stored text. A damaged byte becomes "\ufffd", which the lab never stores, and hides no other row."""
     return raw.decode(errors="replace")
+
+
+def trained_runs(folder: Path) -> list[str]:
+    """The ids under which a store has a run's folder with an adapter or a checkpoint; links are not followed."""
+    try:
+        with os.scandir(folder / "runs") as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    runs = [paths.RunPaths(folder, name) for name in sorted(names) if paths.is_run_id(name)]
+    return [files.run for files in runs if files.adapter.is_file() or files.checkpoints()]

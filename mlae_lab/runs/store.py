@@ -307,6 +307,11 @@ class RunStore(MaskLibrary):
         with self._connection(write=True) as db:
             db.execute("INSERT OR REPLACE INTO gone (id, time, how) VALUES (?, ?, 'deleted')", (run, time.time()))
 
+    def is_gone(self, run: str) -> bool:
+        """Whether a run of this id was deleted or archived here."""
+        with self._connection() as db:
+            return db.execute("SELECT 1 FROM gone WHERE id = ?", (run,)).fetchone() is not None
+
     def owner_of_gone(self, run: str) -> str:
         """The owner of a deleted or archived run, "" if unknown."""
         with self._connection() as db:
