@@ -11,7 +11,7 @@ import streamlit as st
 from mlae_lab.core import catalog
 from mlae_lab.core.units import format_bytes
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import archive_file, commands
+from mlae_lab.runs import archive_file, commands, supervisor
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
@@ -61,7 +61,9 @@ if not runs:
     page.note("Each run will appear here with its mask, its accuracy and its status.")
     link("train", "Set up a run")
 if unread := queries.store().unread():
-    page.note(f"Runs of a newer version that are not shown: {len(unread)}. Update the lab to see them.")
+    page.note(f"Runs that cannot be read: {len(unread)}. `{PROGRAM} doctor` says why.")
+if stalled := supervisor.stalled(queries.store()):
+    page.note(f"The supervisor is stalled: {stalled.state}. To fix it, {stalled.cure}.")
 archived = archive_file.archived(queries.store())
 live = any(not run.status.is_over for run in runs)
 

@@ -28,9 +28,10 @@ from mlae_lab.doctor import store as store_section
 from mlae_lab.doctor import weights as weights_section
 from mlae_lab.doctor.machine import memory
 from mlae_lab.doctor.weights import PAPER_WEIGHTS, weights_problem
-from mlae_lab.runs import devices, liveness, paths
+from mlae_lab.runs import devices, liveness, paths, supervisor
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
+from mlae_lab.runs.supervisor import Supervisor
 from tests.data.trees import make_vtab
 
 TITLES = ["Devices", "Versions", "Weights and data", "Disk", "Store", "Runs"]
@@ -696,6 +697,18 @@ def test_queued_runs_without_a_supervisor(store: RunStore) -> None:
     assert str(paths.supervisor_log(store.folder)) in report.troubles[0].cure
 
 
+def test_a_stalled_supervisor_is_trouble(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = locks.take(paths.supervisor_lock(store.folder))
+    assert lock is not None
+    Supervisor(store, lock).tick()
+    assert part(examine(), "Runs")["supervisor"].state == "good"
+    monkeypatch.setattr(supervisor, "STALLED_SECONDS", -1.0)
+    finding = part(examine(), "Runs")["supervisor"]
+    os.close(lock)
+    assert finding.state == "trouble"
+    assert f"kill -CONT {os.getpid()}" in finding.cure
+
+
 def test_a_run_whose_process_has_ended(store: RunStore) -> None:
     with alive(store) as run:
         pass
@@ -705,7 +718,7 @@ def test_a_run_whose_process_has_ended(store: RunStore) -> None:
     findings = part(report, "Runs")
     assert findings[f"run {run.id}"].state == "note"
     assert "actually lost" in findings[f"run {run.id}"].value
-    assert "has not started yet" in findings[f"run {claimed.id}"].value
+    assert "recorded as starting, actually queued" in findings[f"run {claimed.id}"].value
     assert store.run(run.id).status is Status.RUNNING, "an examination changes nothing"
 
 
@@ -750,6 +763,20 @@ def test_orphans(store: RunStore) -> None:
     assert finding.state == "note"
     assert finding.value == "2 folders of no known run, 4 kB: aaaaaaaa, my notes"
     assert str(store.folder / "runs") in finding.cure
+
+
+def test_damaged_events_and_settings_are_named(store: RunStore) -> None:
+    bad, good = (store.enqueue(FIRST_RUN, "cpu").id for _ in range(2))
+    store.append(good, [TrainStep(**step_fields(number, {})) for number in (1, 2)])
+    store.move(good, Status.FINISHED)
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET config = ? WHERE id = ?", ("[" * 5000, bad))
+        db.execute("""UPDATE events SET payload = REPLACE(payload, '"step"', '"stdp"') WHERE step = 2""")
+    (number,) = [event.id for event in store.damaged_events()]
+    findings = part(examine(), "Runs")
+    assert "its settings are damaged" in findings[f"run {bad}"].value
+    assert f"{number} (step)" in findings[f"events of {good}"].value
+    assert names_of(examine()) == [f"run {bad}", f"events of {good}"]
 
 
 def test_a_row_that_this_lab_cannot_read_is_one_trouble(store: RunStore) -> None:

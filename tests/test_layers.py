@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "model": {"core"},
     "analysis": {"core", "data", "model"},
     "training": {"core", "data", "model", "analysis"},
-    "runs": {"core"},  # part of the server process, so nothing that needs torch
+    "runs": {"core", "data"},  # part of the server process, so nothing that needs torch
     "ui": {"core", "data", "runs", "network"},
     "doctor": {"core", "data", "runs"},
     "cli": {"core", "data", "runs", "network", "doctor"},

@@ -32,6 +32,8 @@ from mlae_lab.data.tasks import own_tasks, ready
 from mlae_lab.locations import PACKAGE, PROGRAM, use_store
 from mlae_lab.runs import commands
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
+from mlae_lab.runs.recovery import recover
+from mlae_lab.runs.store import RunStore
 
 
 class _Parser(argparse.ArgumentParser):
@@ -123,6 +125,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor = command("doctor", _doctor, "check devices, versions, data, disk and store", store=True)
     doctor.add_argument("--deep", action="store_true", help="also load torch and try every device (takes seconds)")
+    doctor.add_argument(
+        "--recover", action="store_true", help="first register folders of runs that the store's database does not know"
+    )
     return parser
 
 
@@ -223,6 +228,18 @@ def _password(password: str | None) -> str:
 
 
 def _doctor(args: argparse.Namespace) -> int:
+    if args.recover and not folder_of(args).is_dir():
+        raise UsageError(f"{folder_of(args)} is not a folder: name the store with --store")
+    recovered = recover(RunStore(folder_of(args), recover=True)) if args.recover else None
     report = doctor.examine(folder_of(args), deep=args.deep)
-    print_result(args, report.to_dict(), "\n".join(report.lines()))
+    result, lines = report.to_dict(), report.lines()
+    if recovered is not None:
+        result |= {"recovered": list(recovered.runs), "not_recovered": recovered.left}
+        lines = [
+            f"runs registered again: {', '.join(recovered.runs) or 'none'}",
+            *(f"{name} was left as it is: {cause}" for name, cause in recovered.left.items()),
+            "",
+            *lines,
+        ]
+    print_result(args, result, "\n".join(lines))
     return 1 if report.troubles else 0

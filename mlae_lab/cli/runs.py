@@ -31,7 +31,7 @@ from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import archive_file, commands, pairs, supervisor
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.paths import LAST
-from mlae_lab.runs.report import report, state
+from mlae_lab.runs.report import report, sentence_of_damage, state
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 
@@ -99,16 +99,18 @@ def _runs(args: argparse.Namespace) -> int:
     supervisor.ensure(store)
     if args.archived:
         return _archived(args, store)
+    _report_supervisor(store)
     sizes = {name: use.total for name, use in commands.disk_use(store).items()}
     if args.run is not None:
         row = state(store, derived(store, store.run(args.run))) | {"bytes": sizes.get(args.run, 0)}
+        row["damaged_events"] = _damaged_events(store, args.run)
         lines = [f"{name:<18}{json.dumps(value) if isinstance(value, dict) else value}" for name, value in row.items()]
         return print_result(args, row, "\n".join(lines))
     rows: list[dict[str, Any]] = [
         state(store, derived(store, run)) | {"bytes": sizes.get(run.id, 0)} for run in store.runs()
     ]
     if unread := store.unread():
-        print(f"{len(unread)} runs of a newer lab are not shown: update this lab to see them", file=sys.stderr)
+        print(f"runs that cannot be read: {len(unread)}; `{PROGRAM} doctor` says why", file=sys.stderr)
     if args.json:
         return print_json({"runs": rows})
     if not rows:
@@ -137,6 +139,22 @@ def _runs(args: argparse.Namespace) -> int:
     return 0
 
 
+def _report_supervisor(store: RunStore) -> bool:
+    """Say on standard error that the supervisor is stalled, and what helps. Returns whether it is."""
+    if (stalled := supervisor.stalled(store)) is None:
+        return False
+    print(f"the supervisor is stalled: {stalled.state}. To fix it, {stalled.cure}", file=sys.stderr)
+    return True
+
+
+def _damaged_events(store: RunStore, run_id: str) -> list[int]:
+    """The ids of a run's damaged events, which are named on standard error."""
+    damaged = store.damaged_events(run_id)
+    if damaged:
+        print(f"run {run_id}: {sentence_of_damage(damaged)}", file=sys.stderr)
+    return [event.id for event in damaged]
+
+
 def _archived(args: argparse.Namespace, store: RunStore) -> int:
     if args.run is not None:
         raise UsageError("`runs --archived` lists all archived runs and takes no RUN: leave one of the two out")
@@ -158,9 +176,11 @@ def follow(store: RunStore, run: Run) -> Run:
     """Print the start, the evaluations and the resumption of a run until it is over; return it as it is then."""
     earlier = store.events(run.id)[-1:]
     last = earlier[0].id if earlier else 0
+    is_reported = False
     while True:
         supervisor.ensure(store)
         run = derived(store, store.run(run.id))
+        is_reported = is_reported or (run.status is Status.QUEUED and _report_supervisor(store))
         for stored in store.events(run.id, Started, Resumed, Evaluation, after=last):
             last, event = stored.id, stored.event
             if isinstance(event, Started):
@@ -354,9 +374,10 @@ def _export(args: argparse.Namespace) -> int:
     require_free(args.file, args.force)
     store, run = _existing_run(args)
     size = archive_file.export(store, run.id, args.file)
+    damaged = _damaged_events(store, run.id)
     return print_result(
         args,
-        {"run": run.id, "file": str(args.file), "bytes": size},
+        {"run": run.id, "file": str(args.file), "bytes": size, "damaged_events": damaged},
         f"{run.id} exported to {args.file}, {size:,} bytes",
     )
 
@@ -370,8 +391,10 @@ def _import(args: argparse.Namespace) -> int:
 def _archive(args: argparse.Namespace) -> int:
     store, run = _existing_run(args)
     check_owner(args, store, run.owner, f"run {run.id}")
+    damaged = _damaged_events(store, run.id)  # before its events are moved
     file = archive_file.archive(store, run.id)
-    return print_result(args, {"run": run.id, "file": str(file)}, f"{run.id} archived in {file}")
+    result = {"run": run.id, "file": str(file), "damaged_events": damaged}
+    return print_result(args, result, f"{run.id} archived in {file}")
 
 
 def _restore(args: argparse.Namespace) -> int:

@@ -332,14 +332,17 @@ class RunConfig:
             ConfigError: If an entry is missing or unknown.
         """
         if not isinstance(data, Mapping):
-            raise ConfigError(f"a run is a JSON object with task and plan, not {str(data)[:60]!r}")
+            raise ConfigError(f"a run is a JSON object with task and plan, not {type(data).__name__}")
         missing = {"task", "plan"} - set(data)
         if missing:
             raise ConfigError(f"the run lacks {', '.join(sorted(missing))}: it needs task and plan")
         unknown = set(data) - {entry.name for entry in settings_of(cls)}
         if unknown:
             raise ConfigError(f"the run has the unknown setting {min(map(str, unknown))[:60]!r}")
-        return cls(**{**data, "plan": MaskPlan.from_dict(data["plan"])})
+        try:
+            return cls(**{**data, "plan": MaskPlan.from_dict(data["plan"])})
+        except RecursionError:
+            raise ConfigError("a setting of the run is nested too deeply: it must be one value") from None
 
     def command(self) -> str:
         """The equivalent command line."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar, get_args
+from functools import cache
+from types import MappingProxyType, UnionType
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Canvas = tuple[tuple[float | None, ...], ...]
 StatisticValue = float | tuple[float | None, ...] | Canvas | None  # of a run, by layer, or by layer and expert
@@ -319,10 +320,54 @@ def to_json(event: Event) -> str:
     return json.dumps({f.name: getattr(event, f.name) for f in fields(event)}, separators=(",", ":"), default=dict)
 
 
+class EventError(ValueError):
+    """A text that is not an event of its kind, as after damage to the disk."""
+
+
 def from_json(kind: type[E], text: str) -> E:
-    """The inverse of `to_json`; ignores fields that only a newer version knows."""
-    names = {f.name for f in fields(kind)}
-    return kind(**{name: _immutable(value) for name, value in json.loads(text).items() if name in names})
+    """The inverse of `to_json`; ignores fields that only a newer version knows.
+
+    Raises:
+        EventError: The text is not JSON, lacks a field, or has a value of another type.
+    """
+    checks = _checks(kind)
+    try:
+        values = {name: _immutable(value) for name, value in json.loads(text).items() if name in checks}
+        event = kind(**values)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise EventError(f"it is not an event of kind {kind.kind}: {str(error)[:200]}") from None
+    for name, value in values.items():
+        if not checks[name](value):
+            raise EventError(f"its {name} has a value of another type: {str(value)[:60]}")
+    return event
+
+
+@cache
+def _checks(kind: type[Event]) -> dict[str, Callable[[Any], bool]]:
+    """For each field a function that tells whether a value has its type."""
+    hints = get_type_hints(kind)
+    return {f.name: _check(hints[f.name]) for f in fields(kind)}
+
+
+def _check(hint: Any) -> Callable[[Any], bool]:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint == Canvas:
+        is_row = _check(arguments[0])
+        return lambda v: type(v) is tuple and all(map(is_row, v)) and len(set(map(len, v))) <= 1
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        parts = tuple(map(_check, arguments))
+        return lambda v: type(v) is tuple and len(v) == len(parts) and all(c(e) for c, e in zip(parts, v, strict=True))
+    if origin is tuple:
+        is_entry = _check(arguments[0])
+        return lambda v: type(v) is tuple and all(map(is_entry, v))
+    if origin in (UnionType, Union):
+        options = tuple(map(_check, arguments))
+        return lambda v: any(option(v) for option in options)
+    if origin is not None:  # a mapping
+        is_value = _check(arguments[1])
+        return lambda v: isinstance(v, Mapping) and all(map(is_value, v.values()))
+    types = (float, int) if hint is float else (hint,)  # not isinstance: True is no number
+    return lambda v: type(v) in types
 
 
 def _immutable(value: Any) -> Any:

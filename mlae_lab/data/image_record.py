@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from mlae_lab.files import write_whole
 
 FORMAT = 1
 MAX_BYTES = 200_000_000  # of an unpacked record: 73,728 images take 5 MB
+_MOST_EXPANSION = 50  # hashes do not compress, so a record expands to less than ten times the size of its file
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 
 
 @dataclass(frozen=True)
@@ -133,9 +136,12 @@ def unpacked(content: bytes, name: str) -> ImageRecord:
     """The record in the bytes of a file, which may come from another machine. Raises DataError."""
     try:
         inflate = zlib.decompressobj(31)
-        text = inflate.decompress(content, MAX_BYTES)
+        text = inflate.decompress(content, min(MAX_BYTES, max(1_000_000, _MOST_EXPANSION * len(content))))
         if inflate.unconsumed_tail or not inflate.eof:
             raise ValueError("it is cut off, or larger than an image record can be")
+        frame = _STRING.sub(b"", text)
+        if frame.count(b"[") > 5 or frame.count(b"{") > 3:  # before Python's objects take 30 times as much memory
+            raise ValueError("it has more lists than a record has")
         data = json.loads(text)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"it does not name format {FORMAT}")

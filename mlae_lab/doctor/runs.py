@@ -11,15 +11,17 @@ from mlae_lab.core import catalog
 from mlae_lab.core.units import format_bytes
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, shortened, trouble
-from mlae_lab.doctor.folders import tree
+from mlae_lab.doctor.folders import bytes_of, database_files, tree
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import liveness, paths, supervisor
 from mlae_lab.runs.owners import owner_name
+from mlae_lab.runs.report import sentence_of_damage
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import Run, RunStore
+from mlae_lab.runs.store import DamagedEvent, Run, RunStore
 
 NEW_FOLDER = 600.0  # seconds for which a run's folder may exist before its row
 DAY = 86_400.0
+LARGE_EVENTS = 10_000_000  # bytes of the database; events of a larger one are read by a deep examination only
 
 
 def section(context: Context) -> Iterator[Finding]:
@@ -33,27 +35,35 @@ def section(context: Context) -> Iterator[Finding]:
             yield good("runs", "none yet")
         return
     try:
-        yield from _runs_of(context.store)
+        yield from _runs_of(context, context.store)
     except Exception as error:
         if not context.damaged:
             raise  # damage is already a finding of the section Store
         yield note("runs", f"not examined completely: the database is damaged ({error})")
 
 
-def _runs_of(store: RunStore) -> Iterator[Finding]:
+def _runs_of(context: Context, store: RunStore) -> Iterator[Finding]:
     now, folders = time.time(), _run_folders(store.folder)  # before the rows: a folder is made before its row
     runs, names = store.runs(), store.nicknames()
     queued = sum(run.status is Status.QUEUED for run in runs)
     active = [run for run in reversed(runs) if run.status.is_active]
-    unread = store.unread()
-    if unread:
+    unread, damaged = store.unread(), store.damaged_runs()
+    newer = [name for name in unread if name not in damaged]
+    if newer:
         yield trouble(
             "runs",
-            f"{len(runs)}, and {len(unread)} that this lab cannot read: {shortened(unread)}",
+            f"{len(runs)}, and {len(newer)} that this lab cannot read: {shortened(newer)}",
             "update the lab: these runs are unchanged",
         )
     else:
         yield good("runs", f"{len(runs)}, {len(active)} active, {queued} queued")
+    for name, cause in list(damaged.items())[:10]:
+        yield trouble(
+            f"run {name}",
+            f"it cannot be read: {cause}",
+            f"restore lab.sqlite from a backup; its files in {store.paths(name).folder} are unchanged",
+        )
+    yield from _events(context, store)
     yield _supervisor(store, queued, len(active))
     for run in active:
         yield _active_run(store, run, names, now)
@@ -80,8 +90,32 @@ def _runs_of(store: RunStore) -> Iterator[Finding]:
         yield note(
             "orphans",
             f"{len(orphans)} folder{'s' if len(orphans) != 1 else ''} of no known run, {format_bytes(size)}: {listed}",
-            f"delete them in {store.folder / 'runs'} if nobody needs them",
+            f"`{PROGRAM} doctor --recover` registers those with a checkpoint again; delete others in "
+            f"{store.folder / 'runs'} if nobody needs them",
         )
+
+
+def _events(context: Context, store: RunStore) -> Iterator[Finding]:
+    """Whether every event can be read. A damaged byte in one leaves the database intact."""
+    size = bytes_of(*database_files(store.folder))
+    if size > LARGE_EVENTS and not context.deep:
+        yield note(
+            "events",
+            f"not read: the database has {format_bytes(size)}",
+            f"`{PROGRAM} doctor --deep` reads all of them",
+        )
+        return
+    by_run: dict[str, list[DamagedEvent]] = {}
+    for event in store.damaged_events():
+        by_run.setdefault(event.run, []).append(event)
+    for name, events in list(by_run.items())[:10]:
+        yield trouble(
+            f"events of {name}",
+            f"{sentence_of_damage(events)}; {events[0].cause}",
+            "restore lab.sqlite from a backup, or go on without these events: everything else of the run is intact",
+        )
+    if len(by_run) > 10:
+        yield note("more damage", f"events of {len(by_run) - 10} more runs are damaged")
 
 
 def _run_folders(store: Path) -> list[tuple[Path, float]]:
@@ -100,6 +134,8 @@ def _run_folders(store: Path) -> list[tuple[Path, float]]:
 
 
 def _supervisor(store: RunStore, queued: int, active: int) -> Finding:
+    if stalled := supervisor.stalled(store):
+        return trouble("supervisor", stalled.state, stalled.cure)
     if supervisor.is_supervised(store):
         return good("supervisor", "running")
     if queued:
@@ -121,13 +157,13 @@ def _active_run(store: RunStore, run: Run, names: dict[str, str], now: float) ->
         return trouble(
             name, f"cannot tell whether its process is alive ({error})", f"allow this user to read {files.folder}"
         )
+    actual = liveness.derived(store, run)
+    if actual.status is not run.status:
+        value = f"recorded as {run.status.value}, actually {actual.status.value}" + (
+            f": {actual.reason}" if actual.reason else ""
+        )
+        return note(name, value, f"the supervisor corrects it: `{PROGRAM} runs` starts one")
     if not alive:
-        actual = liveness.derived(store, run)
-        if actual.status is not run.status:
-            value = f"recorded as {run.status.value}, actually {actual.status.value}" + (
-                f": {actual.reason}" if actual.reason else ""
-            )
-            return note(name, value, f"the supervisor corrects it: `{PROGRAM} runs` starts one")
         return note(name, f"{run.status.value}; its process has not started yet")
     beat = liveness.heartbeat(files)
     person = owner_name(run.owner, names)

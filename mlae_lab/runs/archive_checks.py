@@ -21,12 +21,13 @@ from mlae_lab.core.settings import settings_of
 from mlae_lab.core.units import format_bytes
 from mlae_lab.errors import LabError
 from mlae_lab.runs.archive_zip import EVENTS, FORMAT, MAX_EVENTS, OLD_FORMAT, RUN, ArchiveError, Packed, short
-from mlae_lab.runs.paths import is_run_id
+from mlae_lab.runs.paths import IMAGES, is_run_id
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
 
 LINE_BYTES = 4_000_000  # the similarity of the largest canvas takes 1.3 MB
 TENSORS_HEADER_BYTES = 10_000_000
+_CLASS_NAME = 300  # characters; a folder's name has at most 255 bytes
 _HEX, _BASE64 = re.compile("[0-9a-f]*"), re.compile("[A-Za-z0-9+/=]{1,40000}")
 _LAST_TIME = 250_000_000_000  # seconds since 1970, a little before the year 9900
 _MAX_INTEGER = 2**53  # whole numbers up to here survive JSON, SQLite and floats
@@ -110,6 +111,33 @@ def tensors_trouble(header: bytes, size: int) -> str:
 
 def _are_counts(value: object) -> bool:
     return isinstance(value, list) and all(type(n) is int and 0 <= n <= _MAX_INTEGER for n in value)
+
+
+# ---------------------------------------------------------------- images.json.gz
+
+
+def checked_images(packed: Packed, is_foreign: bool) -> bytes:
+    """The content of the list of images, as it is kept in a run's folder.
+
+    Args:
+        packed: The open archive file, which has one.
+        is_foreign: The run comes from another store: names of files are dropped, names of classes are sanitised.
+
+    Raises:
+        ArchiveError: It is not a list of images.
+    """
+    from mlae_lab.data import image_record
+    from mlae_lab.data.bundled import DataError
+
+    content = b"".join(packed.chunks(IMAGES))
+    try:
+        record = image_record.unpacked(content, f"{IMAGES} in {packed.name}")
+    except DataError as error:
+        raise ArchiveError(str(error)) from None
+    if not is_foreign:
+        return content
+    names = tuple(printable(name)[:_CLASS_NAME] for name in record.classes)
+    return image_record.packed(replace(record, classes=names), with_paths=False)
 
 
 # ---------------------------------------------------------------- run.json

@@ -5,6 +5,8 @@ An archive file (`.mlae`) is a zip with these members, each at most once, and no
     run.json                   the run's row (`archive_writing`), its config as `RunConfig.to_dict` gives it
     events.jsonl               one event per line: {"kind": ..., "time": ..., "payload": {...}}
     log.txt                    the end of its log
+    images.json.gz             which images it was trained and evaluated on (`data.image_record`), without their names
+                               in an export
     adapter.safetensors, checkpoint.safetensors      not compressed, so that no small file expands to a large one
     start.safetensors, epoch-00004.safetensors       the same, in the file of an archived run
 
@@ -26,10 +28,10 @@ from mlae_lab import locks
 from mlae_lab.core.sanitize import one_line
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import paths
-from mlae_lab.runs.archive_checks import Header, checked_tensors, events_of, header_of
+from mlae_lab.runs.archive_checks import Header, checked_images, checked_tensors, events_of, header_of
 from mlae_lab.runs.archive_writing import write
 from mlae_lab.runs.archive_zip import EPOCH, EVENTS, LOG, RUN, SUFFIX, ArchiveError, Packed, opened
-from mlae_lab.runs.paths import RunPaths, is_run_id
+from mlae_lab.runs.paths import IMAGES, RunPaths, is_run_id
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
 
@@ -95,8 +97,21 @@ def export(store: RunStore, run_id: str, file: Path) -> int:
     """
     run = _ended(store, run_id, "exported")
     files = store.paths(run.id)
-    write(store, run, Path(file), {path.name: path for path in (files.adapter, files.checkpoint)}, {})
+    members = {path.name: path for path in (files.adapter, files.checkpoint)} | _images_without_names(files)
+    write(store, run, Path(file), members, {})
     return Path(file).stat().st_size
+
+
+def _images_without_names(files: RunPaths) -> dict[str, bytes]:
+    """The member with the run's list of images, without the names of files, {} if it has none."""
+    from mlae_lab.data.bundled import DataError
+    from mlae_lab.data.image_record import packed, read_record
+
+    try:
+        record = read_record(files.images)
+    except DataError as error:
+        raise ArchiveError(f"{error}, or delete it to export the run without the list") from None
+    return {} if record is None else {IMAGES: packed(record, with_paths=False)}
 
 
 def _ended(store: RunStore, run_id: str, action: str) -> Run:
@@ -113,7 +128,7 @@ def inspect(file: Path) -> ArchiveFile:
     """Read and check a whole archive file; nothing is written. Raises ArchiveError."""
     with opened(file) as packed:
         header = header_of(packed)
-        for _ in _unpacked(packed, None):
+        for _ in _unpacked(packed, None, True):
             pass
         skipped = [event is None for event in events_of(packed, header)]
         return ArchiveFile(_foreign(header.run, ""), skipped.count(False), skipped.count(True), packed.sizes)
@@ -141,7 +156,7 @@ def import_run(store: RunStore, file: Path, owner: str = "") -> Run:
         if not store.holds(run.id) and paths.archived(store.folder, run.id).exists():
             raise StoreError(f"run {run.id} is archived here: restore it with `{PROGRAM} restore {run.id}`")
         with _incoming(store, run.id) as files:
-            _fill(store, files, packed, header, _foreign(run, owner))
+            _fill(store, files, packed, header, _foreign(run, owner), True)
     return store.run(run.id)
 
 
@@ -166,9 +181,9 @@ def _foreign(run: Run, owner: str) -> Run:
     )
 
 
-def _fill(store: RunStore, files: RunPaths, packed: Packed, header: Header, run: Run) -> None:
+def _fill(store: RunStore, files: RunPaths, packed: Packed, header: Header, run: Run, is_foreign: bool) -> None:
     """Write the files, then the events and the row `run`, so that a run becomes visible when it is complete."""
-    for path, chunks in _unpacked(packed, files):
+    for path, chunks in _unpacked(packed, files, is_foreign):
         path.parent.mkdir(exist_ok=True)
         with path.open("wb") as target:
             target.writelines(chunks)
@@ -253,11 +268,11 @@ def archive(store: RunStore, run_id: str) -> Path:
     try:
         run = _ended(store, run_id, "archived")
         local = {"owner": run.owner, "attempt": run.attempt, "source": run.source, "data_folder": run.data_folder}
-        tensors = {path.name: path for path in (files.adapter, files.checkpoint, files.start)}
-        tensors |= {path.name: path for name, path in files.checkpoints().items() if name != paths.LAST}
+        members = {path.name: path for path in (files.images, files.adapter, files.checkpoint, files.start)}
+        members |= {path.name: path for name, path in files.checkpoints().items() if name != paths.LAST}
         with suppress(FileExistsError):
             file.parent.mkdir()
-        written = write(store, run, file, tensors, local)
+        written = write(store, run, file, members, local)
         try:
             if inspect(file).events != written:
                 raise ArchiveError(f"{file} lacks events of run {run.id}: the run stays in the store; try again")
@@ -289,7 +304,7 @@ def restore(store: RunStore, run_id: str) -> Run:
         run = header.run
         if run.id != run_id:
             raise ArchiveError(f"{file} holds run {run.id}, not {run_id}: import the file instead")
-        _fill(store, files, packed, header, replace(run, **header.local))
+        _fill(store, files, packed, header, replace(run, **header.local), False)
         file.unlink()
     return store.run(run_id)
 
@@ -324,18 +339,23 @@ def archived(store: RunStore) -> list[Archived]:
     return sorted(entries, key=lambda entry: entry.time, reverse=True)
 
 
-def _unpacked(packed: Packed, files: RunPaths | None) -> Iterator[tuple[Path, Iterable[bytes]]]:
-    """The path in a run's folder of the log and of each tensor file, with its bytes, checked while they are read.
+def _unpacked(packed: Packed, files: RunPaths | None, is_foreign: bool) -> Iterator[tuple[Path, Iterable[bytes]]]:
+    """The path in a run's folder of each member that is a file there, with its bytes, checked while they are read.
 
     Args:
         packed: The open archive file.
         files: Of the run, None to only check the content.
+        is_foreign: The run comes from another store.
     """
     for name, size in packed.sizes.items():
         if name in (RUN, EVENTS):
             continue
-        chunks = packed.chunks(name)
-        checked = chunks if name == LOG else checked_tensors(name, size, chunks)
+        checked: Iterable[bytes]
+        if name == IMAGES:
+            checked = [checked_images(packed, is_foreign)]
+        else:
+            chunks = packed.chunks(name)
+            checked = chunks if name == LOG else checked_tensors(name, size, chunks)
         if files is None:
             for _ in checked:
                 pass
@@ -346,4 +366,4 @@ def _unpacked(packed: Packed, files: RunPaths | None) -> Iterator[tuple[Path, It
 def _path_of(files: RunPaths, name: str) -> Path:
     if epoch := EPOCH.fullmatch(name):
         return files.checkpoint_after(int(epoch[1]))
-    return {path.name: path for path in (files.log, files.adapter, files.checkpoint, files.start)}[name]
+    return {path.name: path for path in (files.log, files.images, files.adapter, files.checkpoint, files.start)}[name]

@@ -13,20 +13,22 @@ from pathlib import Path
 from mlae_lab.core import events as ev
 from mlae_lab.core.units import format_bytes
 from mlae_lab.files import replacing
-from mlae_lab.runs.archive_zip import CHUNK, EVENTS, FORMAT, LOG, MAX_EVENTS, RUN, ArchiveError, limit
+from mlae_lab.runs.archive_zip import CHUNK, EVENTS, FORMAT, LOG, MAX_EVENTS, RUN, ArchiveError, is_stored, limit
 from mlae_lab.runs.store import Run, RunStore, StoreError
 
 KEPT_LOG_BYTES = 1_000_000  # of a log's end, when it is exported
 
 
-def write(store: RunStore, run: Run, file: Path, tensors: Mapping[str, Path], local: Mapping[str, object]) -> int:
+def write(
+    store: RunStore, run: Run, file: Path, members: Mapping[str, Path | bytes], local: Mapping[str, object]
+) -> int:
     """Write an archive file.
 
     Args:
         store: Of the run.
         run: One that is over.
         file: To write.
-        tensors: Name to path of each safetensors file to include; missing ones are left out.
+        members: Name to path or content of each further member; files that are missing are left out.
         local: Fields that concern this store only, {} for an export.
 
     Returns:
@@ -51,8 +53,11 @@ def write(store: RunStore, run: Run, file: Path, tensors: Mapping[str, Path], lo
             with zipfile.ZipFile(partial, "x") as packed:
                 _add(packed, RUN, [json.dumps(header, indent=1).encode()])
                 _add(packed, EVENTS, _chunked(lines))
-                for name, path in {LOG: store.paths(run.id).log, **tensors}.items():
-                    with suppress(FileNotFoundError), path.open("rb") as source:
+                for name, content in {LOG: store.paths(run.id).log, **members}.items():
+                    if isinstance(content, bytes):
+                        _add(packed, name, [content])
+                        continue
+                    with suppress(FileNotFoundError), content.open("rb") as source:
                         if name == LOG:
                             source.seek(max(0, os.fstat(source.fileno()).st_size - KEPT_LOG_BYTES))
                         _add(packed, name, iter(lambda: source.read(CHUNK), b""))
@@ -80,7 +85,7 @@ def _header_of(run: Run) -> dict:
 def _add(packed: zipfile.ZipFile, name: str, chunks: Iterable[bytes]) -> None:
     info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
     info.create_system, info.external_attr = 3, (stat.S_IFREG | 0o644) << 16
-    info.compress_type = zipfile.ZIP_STORED if name.endswith(".safetensors") else zipfile.ZIP_DEFLATED
+    info.compress_type = zipfile.ZIP_STORED if is_stored(name) else zipfile.ZIP_DEFLATED
     most, size = limit(name), 0
     with packed.open(info, "w") as target:
         for chunk in chunks:

@@ -14,6 +14,7 @@ from pathlib import Path
 from mlae_lab.core.units import format_bytes
 from mlae_lab.errors import LabError
 from mlae_lab.files import regular_opener
+from mlae_lab.runs.paths import IMAGES
 
 FORMAT = 2
 OLD_FORMAT = 1  # of version 0.5: events, their fields, a relation and labels of images have other names
@@ -21,6 +22,7 @@ SUFFIX = ".mlae"
 RUN_BYTES = 1_000_000
 EVENTS_BYTES = 500_000_000
 LOG_BYTES = 2_000_000
+IMAGES_BYTES = 20_000_000  # gzipped; a million images take 10 to 20 MB
 MAX_EVENTS = 2_000_000
 MAX_PACKED = 200  # compression ratio; that of a run's events is 10 to 20
 TENSORS_BYTES = 2_000_000_000  # per member; below 2 GiB no member needs zip64
@@ -106,10 +108,11 @@ def _members(packed: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
         name = entry.orig_filename  # `filename` ends at a zero byte
         most = limit(name)
         plain = stat.S_IFMT(entry.external_attr >> 16) in (0, stat.S_IFREG) and not entry.external_attr & 0x10
-        allowed = (zipfile.ZIP_STORED,) if name.endswith(".safetensors") else (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        allowed = (zipfile.ZIP_STORED,) if is_stored(name) else (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
         if most == 0:
             raise ArchiveError(
-                f"{file} contains {short(name)}: only {RUN}, {EVENTS}, {LOG} and safetensors files are allowed"
+                f"{file} contains {short(name)}: only {RUN}, {EVENTS}, {LOG}, {IMAGES} and safetensors files are "
+                "allowed"
             )
         if name in members:
             raise ArchiveError(f"{file} contains {name} twice: each member is allowed once")
@@ -138,9 +141,14 @@ def _members(packed: zipfile.ZipFile, file: str) -> dict[str, zipfile.ZipInfo]:
 
 def limit(name: str) -> int:
     """The most bytes that a member of this name may have, 0 for a name that is not allowed."""
-    limits = {RUN: RUN_BYTES, EVENTS: EVENTS_BYTES, LOG: LOG_BYTES}
+    limits = {RUN: RUN_BYTES, EVENTS: EVENTS_BYTES, LOG: LOG_BYTES, IMAGES: IMAGES_BYTES}
     tensors = name in ("adapter.safetensors", "checkpoint.safetensors", "start.safetensors") or EPOCH.fullmatch(name)
     return limits.get(name, TENSORS_BYTES if tensors else 0)
+
+
+def is_stored(name: str) -> bool:
+    """Whether a member of this name is not compressed in the zip, so that no small file expands to a large one."""
+    return name.endswith((".safetensors", ".gz"))
 
 
 def short(value: object) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,12 +20,13 @@ from mlae_lab.core.image_labels import for_new_run
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.sanitize import printable
 from mlae_lab.locations import PROGRAM, data_folder
-from mlae_lab.runs import devices, supervisor
+from mlae_lab.runs import devices, liveness, supervisor
 from mlae_lab.runs.liveness import derived, is_alive
 from mlae_lab.runs.paths import LAST, RunPaths, images_of_checkpoint
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import NO_ORIGIN, Origin, Run, RunStore, StoreError
 
+_MARK_SECONDS = 0.2  # that "stop now" waits for another writer before it kills
 _ACCOUNT_SECONDS = 5.0  # within which a new supervisor records how a run ended whose process died
 
 
@@ -98,13 +100,40 @@ def stop(store: RunStore, run_id: str, now: bool = False, timeout: float = 10.0)
     Returns:
         Its status afterwards.
     """
-    if cancel(store, run_id):
-        return Status.STOPPED
-    store.move(run_id, Status.STOPPING, only_from=(Status.STARTING, Status.RUNNING))
+    if not (now and store.run(run_id).status.is_active):
+        if cancel(store, run_id):
+            return Status.STOPPED
+        store.move(run_id, Status.STOPPING, only_from=(Status.STARTING, Status.RUNNING))
     if now:
-        supervisor.end_at_once(store, run_id, timeout)
+        _stop_now(store, run_id, timeout)
     supervisor.ensure(store)
     return derived(store, store.run(run_id)).status
+
+
+def _stop_now(store: RunStore, run_id: str, timeout: float) -> None:
+    """Kill an active run, without waiting for a store that is locked or for a full disk.
+
+    The store says that it is stopping, so that a supervisor does not take it for lost. If that cannot be written, the
+    exit record says so, in the space that is reserved for it.
+    """
+    try:
+        store.move(run_id, Status.STOPPING, only_from=(Status.STARTING, Status.RUNNING), timeout=_MARK_SECONDS)
+        supervisor.end_at_once(store, run_id, timeout)
+        return
+    except sqlite3.Error:
+        run = store.run(run_id)
+    files = store.paths(run_id)
+    stopped = liveness.end_of(store, replace(run, status=Status.STOPPING)) if run.status.is_active else None
+    if stopped is None:
+        return  # it has ended meanwhile
+    with suppress(OSError):
+        liveness.write_exit_record(files, stopped)
+    if not supervisor.end_at_once(store, run_id, timeout):
+        with suppress(OSError):
+            liveness.withdraw_exit_record(files, stopped)
+    elif liveness.read_exit_record(files) is None:  # its process had just reserved the space for its own
+        with suppress(OSError):
+            liveness.write_exit_record(files, stopped)
 
 
 def cancel(store: RunStore, run_id: str) -> bool:

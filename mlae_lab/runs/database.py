@@ -32,18 +32,21 @@ class Database:
 
     Args:
         folder: Of the store; all its files are below it.
+        recover: Create a missing database even beside the folders of runs, which `runs.recovery` then registers.
 
     Raises:
         StoreError: The store cannot be opened, or a newer version wrote it; the message gives cause and cure.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, recover: bool = False) -> None:
         self.folder = Path(folder).expanduser().absolute()
         self._anchor: sqlite3.Connection | None = None
         self._is_full = False  # the disk had no space for SQLite's -shm file when the store was opened
         try:
             if not self.is_read_only:
                 self.folder.mkdir(parents=True, exist_ok=True)
+            if not recover and self._is_missing():  # opening an empty database would discard its write-ahead log
+                self._refuse_unknown_runs()
             version = self._version()
             if version < SCHEMA:
                 if self.is_read_only:
@@ -53,7 +56,10 @@ class Database:
                     )
                 with paths.making(self.folder).open("w") as lock:  # SQLite does not wait while the journal mode changes
                     fcntl.flock(lock, fcntl.LOCK_EX)
-                    version = self._migrate(self._version())
+                    version = self._version()
+                    if version == 0 and not recover:
+                        self._refuse_unknown_runs()
+                    version = self._migrate(version)
             if version > SCHEMA:
                 raise StoreError(
                     f"{self.folder} was written by a newer version (schema {version}, this one reads {SCHEMA}): "
@@ -80,6 +86,21 @@ class Database:
     def __del__(self) -> None:
         if self._anchor is not None:
             self._anchor.close()
+
+    def _is_missing(self) -> bool:
+        try:
+            return paths.database(self.folder).stat().st_size == 0
+        except FileNotFoundError:
+            return True
+
+    def _refuse_unknown_runs(self) -> None:
+        """Raise StoreError if there are folders of runs, which a new database would not know."""
+        if lost := trained_runs(self.folder):
+            raise StoreError(
+                f"{paths.database(self.folder)} is missing or empty, and {self.folder / 'runs'} still holds "
+                f"{len(lost)} trained run{'s' if len(lost) != 1 else ''}: restore the file from a backup, or register "
+                f"the runs again with `{PROGRAM} doctor --recover --store {self.folder}`"
+            )
 
     def _version(self) -> int:
         def version() -> int:
@@ -171,11 +192,14 @@ class Database:
         """
         file = paths.database(self.folder)
         if write or not (self._is_full or self.is_read_only):
-            return sqlite3.connect(file, timeout=timeout, isolation_level=None, check_same_thread=False)
-        mode = "mode=ro" if _has_log(file) else "immutable=1"
-        return sqlite3.connect(
-            f"{file.as_uri()}?{mode}", uri=True, timeout=timeout, isolation_level=None, check_same_thread=False
+            address = str(file)
+        else:
+            address = f"{file.as_uri()}?{'mode=ro' if _has_log(file) else 'immutable=1'}"
+        db = sqlite3.connect(
+            address, uri=address != str(file), timeout=timeout, isolation_level=None, check_same_thread=False
         )
+        db.text_factory = _text
+        return db
 
     def sync(self) -> None:
         """Flush everything written so far to the disk. Raises OSError."""
@@ -260,3 +284,19 @@ def _cause(folder: Path, error: OSError | sqlite3.Error) -> tuple[str, str]:
     if _is_full(nearest):
         return "its disk is full", "free some space there"
     return str(error), f"run `{PROGRAM} doctor` to find the cause, or choose another store"
+
+
+def _text(raw: bytes) -> str:
+    """A stored text. A damaged byte becomes "\ufffd", which the lab never stores, and hides no other row."""
+    return raw.decode(errors="replace")
+
+
+def trained_runs(folder: Path) -> list[str]:
+    """The ids under which a store has a run's folder with an adapter or a checkpoint; links are not followed."""
+    try:
+        with os.scandir(folder / "runs") as entries:
+            names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    runs = [paths.RunPaths(folder, name) for name in sorted(names) if paths.is_run_id(name)]
+    return [files.run for files in runs if files.adapter.is_file() or files.checkpoints()]

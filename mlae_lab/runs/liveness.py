@@ -1,7 +1,8 @@
 """The actual state of a run, derived from its row, its lock, its heartbeat and its exit record.
 
 A run is alive as long as its lock is held (`locks`). A run that is alive but makes no progress is stalled. A run that
-has exited has the status of its exit record; without one it is lost.
+has exited has the status of its exit record; without one it is lost. The status needs no write: it is the same while
+the store is locked or the disk is full.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ STALLED_SECONDS = 120.0  # without progress; longer where one step of the run ta
 _STALLED_STEPS = 10  # a run is stalled after the time of this many of its longest steps
 _HEARTBEAT = struct.Struct("<3d")
 _RECORD_BYTES = 4000
+_END_SECONDS = 2.0  # for a run that has ended to write its last events and its status
+_UNWRITTEN = "it has finished; its last events wait until the store can be written"
 
 
 def is_alive(files: RunPaths) -> bool:
@@ -102,7 +105,10 @@ class ExitRecord:
 
 def reserve_exit_record(files: RunPaths) -> None:
     """Reserve space for the exit record, so that it can be written on a full disk; overwrites an earlier one."""
-    files.exit_record.write_bytes(b" " * _RECORD_BYTES)
+    try:
+        _write_in_place(files, b"")
+    except FileNotFoundError:
+        files.exit_record.write_bytes(b" " * _RECORD_BYTES)
 
 
 def write_exit_record(files: RunPaths, record: ExitRecord) -> None:
@@ -110,8 +116,18 @@ def write_exit_record(files: RunPaths, record: ExitRecord) -> None:
     reason = record.reason
     while len(text := json.dumps({"status": record.status.value, "reason": reason}).encode()) > _RECORD_BYTES:
         reason = reason[: len(reason) // 2]
+    _write_in_place(files, text)
+
+
+def _write_in_place(files: RunPaths, text: bytes) -> None:
     with files.exit_record.open("r+b") as file:
         file.write(text.ljust(_RECORD_BYTES))
+
+
+def withdraw_exit_record(files: RunPaths, record: ExitRecord) -> None:
+    """Erase this exit record in place, unless the run's process has written its own meanwhile."""
+    if read_exit_record(files) == record:
+        _write_in_place(files, b"")
 
 
 def read_exit_record(files: RunPaths) -> ExitRecord | None:
@@ -162,14 +178,15 @@ def end_of(store: RunStore, run: Run, exit_status: int | None = None) -> ExitRec
 def derived(store: RunStore, run: Run) -> Run:
     """The run with its actual status, which its row may not show yet. Writes nothing.
 
-    A run whose folder cannot be read keeps the status of its row, and so does a finished run while some of its events
-    are not in the store.
+    A run whose folder cannot be read keeps the status of its row. A finished run is stopping while some of its events
+    are not in the store, and a starting run whose process never ran is queued: the supervisor starts it again.
     """
     if not run.status.is_active:
         return run
     files = store.paths(run.id)
     try:
-        if is_alive(files):
+        alive = is_alive(files)
+        if alive and not _waits_for_the_store(files):
             return run
     except OSError:
         return run
@@ -177,6 +194,17 @@ def derived(store: RunStore, run: Run) -> Run:
     if not run.status.is_active:
         return run
     record = end_of(store, run)
-    if record is None or (record.status is Status.FINISHED and files.pending_events.exists()):
-        return run
+    if record is None:
+        return replace(run, status=Status.QUEUED, reason="its process ended before it began: it is started again")
+    if record.status is Status.FINISHED and (alive or files.pending_events.exists()):
+        return replace(run, status=Status.STOPPING, reason=_UNWRITTEN)
     return replace(run, status=record.status, reason=record.reason)
+
+
+def _waits_for_the_store(files: RunPaths) -> bool:
+    """Whether a run that is alive has ended, and cannot write that to the store."""
+    if read_exit_record(files) is None:
+        return False
+    with suppress(OSError):
+        return time.time() - files.exit_record.stat().st_mtime > _END_SECONDS
+    return False

@@ -2,7 +2,7 @@
 
 <store>/lab.sqlite            runs, their events, drafts (`runs.store`)
 <store>/making.lock           held while the tables are created or migrated
-<store>/supervisor.lock       held by the store's supervisor while it is alive
+<store>/supervisor.lock       held by the store's supervisor while it is alive, and its heartbeat
 <store>/supervisor.log        output of the supervisor
 <store>/login.salt            32 random bytes for the key of login cookies (`ui.authentication`), for its owner only
 <store>/archive/<run>.mlae    archived runs (`runs.archive_file`)

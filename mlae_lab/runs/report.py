@@ -1,12 +1,14 @@
-"""A run as data for JSON."""
+"""A run as data for JSON, and damage to its events in words."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from mlae_lab.core import image_labels
 from mlae_lab.core.events import SimilarityStats, Statistics, TrainStep, mean_of
 from mlae_lab.runs import outcomes
 from mlae_lab.runs.liveness import stalled_for
-from mlae_lab.runs.store import Run, RunStore
+from mlae_lab.runs.store import DamagedEvent, Run, RunStore
 
 
 def report(store: RunStore, run: Run) -> dict:
@@ -49,3 +51,10 @@ def state(store: RunStore, run: Run) -> dict:
         "config_hash": run.config_hash, "dataset_changed": image_labels.changed(run.config),
         "config": run.config.to_dict(),
     }  # fmt: skip
+
+
+def sentence_of_damage(events: Sequence[DamagedEvent], limit: int = 8) -> str:
+    """Which events of a run are damaged, in one sentence without a full stop."""
+    named = ", ".join(f"{event.id} ({event.kind})" for event in events[:limit])
+    more = f" and {len(events) - limit} more" if len(events) > limit else ""
+    return f"damaged events, which are left out: {named}{more}"

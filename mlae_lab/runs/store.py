@@ -117,6 +117,16 @@ class Stored(Generic[E_co]):
 
 
 @dataclass(frozen=True)
+class DamagedEvent:
+    """An event that cannot be read. run, id, kind: as in its row; cause: why, a clause."""
+
+    run: str
+    id: int
+    kind: str
+    cause: str
+
+
+@dataclass(frozen=True)
 class Visitor:
     """A browser. draft: JSON of its draft, "" for none. seen: seconds since 1970."""
 
@@ -229,8 +239,13 @@ class RunStore(MaskLibrary):
             raise StoreError(f"run {run} is not in {self.folder}: check its id, or choose another store")
         try:
             return _run(row)
-        except (LabError, ValueError) as error:
-            raise StoreError(f"run {run} is of a newer version and cannot be read ({error}): update MLAE Lab") from None
+        except _DamagedConfig as error:
+            raise StoreError(
+                f"run {run} cannot be read, {error}: `{PROGRAM} doctor` says what is still intact"
+            ) from None
+        except _UNREADABLE as error:
+            cause = " ".join(str(error).split())[:300]
+            raise StoreError(f"run {run} is of a newer version and cannot be read ({cause}): update MLAE Lab") from None
 
     def holds(self, run: str) -> bool:
         """Whether the store has a run of this id, including one that only a newer version can read."""
@@ -238,20 +253,33 @@ class RunStore(MaskLibrary):
             return db.execute("SELECT 1 FROM runs WHERE id = ?", (run,)).fetchone() is not None
 
     def runs(self) -> list[Run]:
-        """All runs, newest first, without those that only a newer version can read (`unread`)."""
+        """All runs, newest first, without those that cannot be read (`unread`)."""
         with self._connection() as db:
             return _readable(db.execute(f"SELECT {_COLUMNS} FROM runs ORDER BY number DESC"))
 
     def unread(self, statuses: Sequence[Status] = ()) -> list[str]:
-        """The ids of runs that only a newer version can read; with `statuses`, only runs with one of them."""
+        """The ids of runs that are damaged or of a newer version; with `statuses`, only those with one of them."""
         chosen = f" WHERE status IN ({', '.join('?' * len(statuses))})" if statuses else ""
         with self._connection() as db:
             rows = db.execute(f"SELECT {_COLUMNS} FROM runs{chosen}", [s.value for s in statuses]).fetchall()
         known = {run.id for run in _readable(rows)}
         return [name for row in rows if (name := row[_NAMES.index("id")]) not in known]
 
+    def damaged_runs(self) -> dict[str, str]:
+        """The runs of `unread` whose settings are damaged: id to what is wrong, a clause."""
+        damaged = {}
+        with self._connection() as db:
+            for row in db.execute(f"SELECT {_COLUMNS} FROM runs ORDER BY number DESC").fetchall():
+                try:
+                    _run(row)
+                except _DamagedConfig as error:
+                    damaged[row[_NAMES.index("id")]] = str(error)
+                except _UNREADABLE:
+                    continue
+        return damaged
+
     def open_runs(self) -> list[Run]:
-        """The runs that are not over, oldest first, without those that only a newer version can read."""
+        """The runs that are not over, oldest first, without those that cannot be read."""
         ends = ", ".join("?" * len(_FINAL))
         with self._connection() as db:
             rows = db.execute(f"SELECT {_COLUMNS} FROM runs WHERE status NOT IN ({ends}) ORDER BY number", _FINAL)
@@ -284,6 +312,11 @@ class RunStore(MaskLibrary):
         """Record an archived run as deleted."""
         with self._connection(write=True) as db:
             db.execute("INSERT OR REPLACE INTO gone (id, time, how) VALUES (?, ?, 'deleted')", (run, time.time()))
+
+    def is_gone(self, run: str) -> bool:
+        """Whether a run of this id was deleted or archived here."""
+        with self._connection() as db:
+            return db.execute("SELECT 1 FROM gone WHERE id = ?", (run,)).fetchone() is not None
 
     def owner_of_gone(self, run: str) -> str:
         """The owner of a deleted or archived run, "" if unknown."""
@@ -460,7 +493,7 @@ class RunStore(MaskLibrary):
     def events(self, run: str, *kinds: type[ev.E], after: int = 0) -> list[Stored[ev.E]]: ...
 
     def events(self, run: str, *kinds: type[ev.Event], after: int = 0) -> list[Stored[ev.Event]]:
-        """Events of a run in order.
+        """Events of a run in order, without damaged ones (`damaged_events`) and those of a newer version.
 
         Args:
             run: Its id.
@@ -474,11 +507,27 @@ class RunStore(MaskLibrary):
                 f"SELECT id, time, kind, payload FROM events WHERE run = ? AND id > ?{chosen} ORDER BY id",
                 (run, after, *names),
             )
-            return [  # without kinds that only a newer version knows
-                Stored(number, at, ev.from_json(ev.KINDS[kind], payload))
-                for number, at, kind, payload in rows
-                if kind in ev.KINDS
-            ]
+            events = []
+            for number, at, kind, payload in rows:
+                if kind in ev.KINDS:
+                    with suppress(ev.EventError):
+                        events.append(Stored(number, at, _event(ev.KINDS[kind], payload)))
+            return events
+
+    def damaged_events(self, run: str = "") -> list[DamagedEvent]:
+        """The events that cannot be read, of a run or of all. Reads every event."""
+        chosen, arguments = (" WHERE run = ?", (run,)) if run else ("", ())
+        damaged = []
+        with self._connection() as db:
+            for name, number, kind, payload in db.execute(
+                f"SELECT run, id, kind, payload FROM events{chosen} ORDER BY id", arguments
+            ):
+                try:
+                    if kind in ev.KINDS:
+                        _event(ev.KINDS[kind], payload)
+                except ev.EventError as error:
+                    damaged.append(DamagedEvent(name, number, kind, str(error)))
+        return damaged
 
     def orphaned_events(self) -> list[str]:
         """The ids under which there are events but no run, left by a killed import."""
@@ -487,12 +536,14 @@ class RunStore(MaskLibrary):
             return [name for (name,) in rows]
 
     def last(self, run: str, kind: type[ev.E]) -> ev.E | None:
-        """The newest event of a class, None if there is none."""
+        """The newest event of a class that can be read, None if there is none."""
         with self._connection() as db:
-            row = db.execute(
-                "SELECT payload FROM events WHERE run = ? AND kind = ? ORDER BY id DESC LIMIT 1", (run, kind.kind)
-            ).fetchone()
-        return None if row is None else ev.from_json(kind, row[0])
+            for (payload,) in db.execute(
+                "SELECT payload FROM events WHERE run = ? AND kind = ? ORDER BY id DESC", (run, kind.kind)
+            ):
+                with suppress(ev.EventError):
+                    return _event(kind, payload)
+        return None
 
     def event_ids(self, run: str) -> tuple[int, int]:
         """The ids of a run's first and newest event, 0 and 0 if it has none. They change when a run is archived and
@@ -554,7 +605,7 @@ def _run(row: tuple) -> Run:
 def _readable(rows: Iterable[tuple]) -> list[Run]:
     runs = []
     for row in rows:
-        with suppress(LabError, ValueError):  # a setting or a status that only a newer version knows
+        with suppress(*_UNREADABLE):
             runs.append(_run(row))
     return runs
 
@@ -562,7 +613,39 @@ def _readable(rows: Iterable[tuple]) -> list[Run]:
 @lru_cache(maxsize=1024)
 def _config(text: str, dataset: str) -> RunConfig:
     """A stored config, validated once: the supervisor reads all open runs four times a second."""
-    return RunConfig.from_dict(json.loads(text) | json.loads(dataset or "{}"))
+    try:
+        _require_intact(text)
+        data = json.loads(text) | json.loads(dataset or "{}")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _DamagedConfig(f"its settings are damaged ({str(error)[:200]})") from None
+    return RunConfig.from_dict(data)
+
+
+class _DamagedConfig(Exception):
+    """The settings of a run are not a JSON object."""
+
+
+# What `_run` raises: for damage, and for a setting or a status that only a newer version knows.
+_UNREADABLE = (_DamagedConfig, LabError, ValueError, TypeError, KeyError, AttributeError)
+
+
+def _event(kind: type[ev.E], payload: object) -> ev.E:
+    """A stored event. Raises EventError for a damaged one."""
+    try:
+        return ev.from_json(kind, _require_intact(payload))
+    except ev.EventError:
+        raise
+    except ValueError as error:
+        raise ev.EventError(str(error)) from None
+
+
+def _require_intact(text: object) -> str:
+    """A stored text of JSON, in which the lab writes no "\ufffd". Raises ValueError for another value."""
+    if not isinstance(text, str):
+        raise ValueError("it is not a text")
+    if "\ufffd" in text:
+        raise ValueError("it has a byte that is not UTF-8")
+    return text
 
 
 def _insert_events(db: sqlite3.Connection, run: str, events: Sequence[tuple[float, ev.Event]]) -> None:

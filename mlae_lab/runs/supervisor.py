@@ -6,6 +6,9 @@ Commands and pages that enqueue, stop or read runs call `ensure`, which starts i
 It exits when no run is queued or active. It is the parent of the runs that it started, so it knows the signal or the
 exit status of their processes. If it is killed, the runs continue and the next supervisor follows them by their locks.
 
+It writes a heartbeat into the file of its lock, so that a supervisor that is alive and does nothing, as one that was
+paused, is reported instead of leaving runs in the queue (`stalled`).
+
 A run's lock is taken before its start is recorded and is passed to its process, so a starting run never looks dead and
 no run is started twice.
 """
@@ -17,12 +20,14 @@ import json
 import os
 import signal
 import sqlite3
+import struct
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlae_lab import locks
@@ -34,6 +39,8 @@ from mlae_lab.runs.status import ACTIVE, Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
 
 TICK_SECONDS = 0.25
+STALLED_SECONDS = 90.0  # without a heartbeat; one tick may wait 60 s for a locked store
+_HEARTBEAT = struct.Struct("<dq")  # time by the monotonic clock, pid
 STOP_SECONDS = 10.0  # a stopping run is killed after its longest step and this time
 # Errors of the machine, not of one run: a full disk, too many files or processes, no memory.
 _TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
@@ -54,13 +61,14 @@ def ensure(store: RunStore) -> None:
         if lock is None:
             return
         try:
-            spawn(
+            process = spawn(
                 ["mlae_lab.runs.supervisor", str(store.folder), str(lock)],
                 paths.supervisor_log(store.folder),
                 store.folder,
                 lock,
                 _as_launched(),
             )
+            _beat(lock, process.pid)
         finally:
             os.close(lock)  # the child holds the same lock through its own copy
     except OSError as error:  # full disk, too many processes: reading still works and the next call tries again
@@ -71,6 +79,41 @@ def ensure(store: RunStore) -> None:
 def is_supervised(store: RunStore) -> bool:
     """Whether a supervisor is alive."""
     return locks.held(paths.supervisor_lock(store.folder))
+
+
+@dataclass(frozen=True)
+class Stalled:
+    """A supervisor that is alive and makes no progress. pid: of its process; seconds: since its last heartbeat."""
+
+    pid: int
+    seconds: float
+
+    @property
+    def state(self) -> str:
+        """A clause."""
+        return f"process {self.pid} is alive but has made no progress for {self.seconds:.0f} s, so no run starts"
+
+    @property
+    def cure(self) -> str:
+        return (
+            f"continue it with `kill -CONT {self.pid}`; if that does not help, end it with `kill -KILL {self.pid}`: "
+            "the next command or page starts another one, and active runs continue"
+        )
+
+
+def stalled(store: RunStore) -> Stalled | None:
+    """The supervisor if it is alive without progress, None if it makes progress, is not alive, or is not known."""
+    try:
+        at, pid = _HEARTBEAT.unpack(paths.supervisor_lock(store.folder).read_bytes())
+        silent = time.monotonic() - at
+        return Stalled(pid, silent) if silent > STALLED_SECONDS and is_supervised(store) else None
+    except (OSError, struct.error):
+        return None
+
+
+def _beat(lock: int, pid: int) -> None:
+    with suppress(OSError):  # a full disk
+        os.pwrite(lock, _HEARTBEAT.pack(time.monotonic(), pid), 0)
 
 
 def end_at_once(store: RunStore, run_id: str, timeout: float = 10.0) -> bool:
@@ -149,6 +192,7 @@ class Supervisor:
 
     def tick(self) -> bool:
         """Check every run that is not over. Returns whether there was one."""
+        self._beat()
         runs = self.store.open_runs()
         _forget_children()
         active = {run.id for run in runs if run.status.is_active}
@@ -159,6 +203,7 @@ class Supervisor:
         for run in runs:
             if not run.status.is_active:
                 continue
+            self._beat()
             try:
                 self._account(run)
                 self.troubles.pop(run.id, None)
@@ -170,6 +215,9 @@ class Supervisor:
         if any(run.status is Status.QUEUED for run in runs):
             self._start_queued()
         return bool(runs)
+
+    def _beat(self) -> None:
+        _beat(self.lock, os.getpid())
 
     def serve(self) -> None:
         """Tick until there has been no work for `LINGER_SECONDS`."""
@@ -239,6 +287,7 @@ class Supervisor:
         """Record the end of dead runs that only a newer version can read: their devices would stay occupied."""
         for name in self.store.unread(ACTIVE):
             files = self.store.paths(name)
+            self._beat()
             with suppress(OSError):
                 if not is_alive(files):
                     lost = ExitRecord(
@@ -266,6 +315,7 @@ class Supervisor:
         self._account_unread()
         busy = {run.slot for run in self.store.open_runs() if run.status.is_active}
         for run in self.store.queue():
+            self._beat()
             slot = next((slot for slot in devices.slots(run.device) if slot not in busy), None)
             if slot is not None and self._start(run, slot):
                 busy.add(slot)
@@ -278,7 +328,7 @@ class Supervisor:
             lock = locks.take(files.lock)
             if lock is None:
                 return False  # its last process has not quite exited
-            files.exit_record.unlink(missing_ok=True)  # of an earlier attempt
+            liveness.reserve_exit_record(files)  # while there is space for it, in place of that of an earlier attempt
             files.heartbeat.unlink(missing_ok=True)
             if not self.store.claim(run.id, slot):
                 return False

@@ -18,6 +18,7 @@ from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import allocation, dense, uniform
 from mlae_lab.core.plan import MaskPlan, PlanError, block_targets
 from mlae_lab.core.settings import settings_of
+from mlae_lab.errors import LabError
 
 CONFIGS = [
     RunConfig("digits"),
@@ -173,6 +174,17 @@ def test_a_damaged_dict_is_a_config_error(data: object) -> None:
 def test_a_damaged_plan_is_a_plan_error() -> None:
     with pytest.raises(PlanError, match="the plan lacks"):
         RunConfig.from_dict({"task": "digits", "plan": {}})
+
+
+@pytest.mark.parametrize("depth", [50, 980, 993, 5000])
+@pytest.mark.parametrize("name", ["plan", "epochs", "data_notes", "task", "whole"])
+def test_a_deeply_nested_setting_is_one_sentence(name: str, depth: int) -> None:
+    value: object = []
+    for _ in range(depth):
+        value = [value]
+    data = value if name == "whole" else {"task": "digits", "plan": uniform(0.5).to_dict(), name: value}
+    with pytest.raises(LabError):
+        RunConfig.from_dict(data)  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- evaluations

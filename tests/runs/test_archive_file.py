@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import os
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -16,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation
+from mlae_lab.data.image_record import ImageList, ImageRecord, read_record, write_record
 from mlae_lab.runs import archive_file, commands
 from mlae_lab.runs.archive_file import ArchiveError, archive, archived, export, import_run, inspect, restore
 from mlae_lab.runs.status import Status
@@ -103,6 +106,78 @@ def test_a_restored_run_is_as_it_was_before_it_was_archived(store: RunStore) -> 
     assert sorted(p.name for p in store.paths(run.id).folder.iterdir() if p.name != "lock") == files
 
 
+def with_images(store: RunStore, run: Run) -> ImageRecord:
+    """Give a run a list of its images."""
+    train = ImageList(("Boot/a.png", "Coat/b.png"), (0, 1), np.array([2**63, 7], dtype=np.uint64))
+    evaluation = ImageList(("Boot/c.png",), (0,), np.array([9], dtype=np.uint64))
+    record = ImageRecord(("Boot", "Co\x1b[2Jat"), train, evaluation)
+    write_record(store.paths(run.id).images, record)
+    return record
+
+
+def test_an_export_has_the_list_of_images_without_the_names_of_files(
+    store: RunStore, other: RunStore, tmp_path: Path
+) -> None:
+    run = over(store)
+    record = with_images(store, run)
+    export(store, run.id, tmp_path / "a.mlae")
+    assert "images.json.gz" in inspect(tmp_path / "a.mlae").files
+    import_run(other, tmp_path / "a.mlae")
+    imported = read_record(other.paths(run.id).images)
+    assert imported is not None
+    assert imported.classes == ("Boot", "Co[2Jat")  # without the control character
+    assert (imported.train.digest, imported.evaluation.digest) == (record.train.digest, record.evaluation.digest)
+    assert imported.train.paths == imported.evaluation.paths == ()
+
+
+def test_names_of_files_in_a_foreign_list_of_images_are_dropped(
+    store: RunStore, other: RunStore, tmp_path: Path
+) -> None:
+    run = over(store)
+    with_images(store, run)
+    content = store.paths(run.id).images.read_bytes()
+    export(store, run.id, tmp_path / "a.mlae")
+    changed(tmp_path / "a.mlae", lambda members: members.update({"images.json.gz": content}))
+    import_run(other, tmp_path / "a.mlae")
+    imported = read_record(other.paths(run.id).images)
+    assert imported is not None
+    assert imported.train.paths == ()
+
+
+def test_a_restored_run_has_its_list_of_images(store: RunStore) -> None:
+    run = over(store)
+    with_images(store, run)
+    before = store.paths(run.id).images.read_bytes()
+    archive(store, run.id)
+    restore(store, run.id)
+    assert store.paths(run.id).images.read_bytes() == before
+
+
+def test_a_damaged_list_of_images_is_named_and_the_run_stays(store: RunStore, tmp_path: Path) -> None:
+    run = over(store)
+    store.paths(run.id).images.write_bytes(b"no gzip")
+    with pytest.raises(ArchiveError, match=r"images.json.gz is not a list of a run's images"):
+        export(store, run.id, tmp_path / "a.mlae")
+    with pytest.raises(ArchiveError, match=r"images.json.gz in .* is not a list of a run's images"):
+        archive(store, run.id)
+    assert [kept.id for kept in store.runs()] == [run.id]
+    assert archived(store) == []
+
+
+def test_a_damaged_event_is_left_out_of_an_export_and_of_an_archive(
+    store: RunStore, other: RunStore, tmp_path: Path
+) -> None:
+    run = over(store)
+    with store._connection(write=True) as db:
+        db.execute("""UPDATE events SET payload = REPLACE(payload, '"step"', '"stdp"') WHERE step = 2""")
+    export(store, run.id, tmp_path / "a.mlae")
+    import_run(other, tmp_path / "a.mlae")
+    assert [s.event.step for s in other.events(run.id, ev.TrainStep)] == [1, 3]
+    archive(store, run.id)
+    restore(store, run.id)
+    assert [s.event.step for s in store.events(run.id, ev.TrainStep)] == [1, 3]
+
+
 def test_exporting_to_a_folder_is_refused(store: RunStore) -> None:
     with pytest.raises(ArchiveError, match="is a folder: give the file a name"):
         export(store, over(store).id, Path("/"))
@@ -131,7 +206,8 @@ def changed(file: Path, change: Callable[[dict[str, bytes]], object]) -> None:
     change(members)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as new:
         for name, data in members.items():
-            new.writestr(name, data, zipfile.ZIP_STORED if name.endswith(".safetensors") else zipfile.ZIP_DEFLATED)
+            is_stored = name.endswith((".safetensors", ".gz"))
+            new.writestr(name, data, zipfile.ZIP_STORED if is_stored else zipfile.ZIP_DEFLATED)
 
 
 def header(**values: object) -> Callable[[dict[str, bytes]], object]:
@@ -266,6 +342,11 @@ def test_a_failed_insert_leaves_no_events(store: RunStore, other: RunStore) -> N
         lambda members: members.update({"evil.pkl": b"\x80\x04K\x01."}),
         lambda members: members.update({"adapter.safetensors": b"\x80\x04K\x01."}),
         lambda members: members.update({"adapter.safetensors": b"\xff" * 40}),
+        lambda members: members.update({"images.json.gz": b"no gzip"}),
+        lambda members: members.update({"images.json.gz": gzip.compress(b"[]")}),
+        lambda members: members.update({"images.json.gz": gzip.compress(b"[" + b"[]," * 100_000 + b"[]]")}),
+        lambda members: members.update({"images.json.gz": gzip.compress(b" " * 10_000_000)}),
+        lambda members: members.update({"images.json.gz": os.urandom(20_000_001)}),
         lambda members: members.pop("run.json"),
         lambda members: members.update({"run.json": b"{"}),
         header(id="../../etc"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -167,15 +168,49 @@ def test_a_run_is_not_finished_before_its_events_are_in_the_store(lab_store: Run
     reserve_exit_record(files)
     write_exit_record(files, ExitRecord(Status.FINISHED))
     pending_events.keep(files, 0, [Saved(1, 1, 1)])
-    assert derived(lab_store, run).status is Status.RUNNING
+    seen = derived(lab_store, run)
+    assert seen.status is Status.STOPPING
+    assert seen.reason == "it has finished; its last events wait until the store can be written"
     pending_events.deliver(lab_store, run.id)
     assert derived(lab_store, run).status is Status.FINISHED
 
 
-def test_a_claimed_run_whose_process_never_started_is_not_lost(lab_store: RunStore) -> None:
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(Status.FAILED, Status.FAILED), (Status.STOPPED, Status.STOPPED), (Status.FINISHED, Status.STOPPING)],
+)
+def test_a_run_that_has_ended_and_cannot_write_that_is_not_running(
+    lab_store: RunStore, status: Status, expected: Status
+) -> None:
+    """Its process lives on and tries to write to a locked store or a full disk."""
+    run = under_way(lab_store, Status.STARTING, pid=None)
+    files = lab_store.paths(run.id)
+    reserve_exit_record(files)
+    with held(lab_store, run.id):
+        assert derived(lab_store, run).status is Status.STARTING
+        write_exit_record(files, ExitRecord(status, "a reason"))
+        assert derived(lab_store, run).status is Status.STARTING  # it may be about to write its last events
+        os.utime(files.exit_record, (time.time() - 3,) * 2)
+        assert derived(lab_store, run).status is expected
+    assert lab_store.run(run.id).status is Status.STARTING  # reading writes nothing
+
+
+def test_an_exit_record_is_reserved_again_without_new_space(lab_store: RunStore) -> None:
+    files = lab_store.paths(under_way(lab_store).id)
+    reserve_exit_record(files)
+    write_exit_record(files, ExitRecord(Status.FAILED, "a reason"))
+    before = files.exit_record.stat().st_ino
+    reserve_exit_record(files)
+    assert read_exit_record(files) is None
+    assert (files.exit_record.stat().st_ino, files.exit_record.stat().st_size) == (before, 4000)
+
+
+def test_a_claimed_run_whose_process_never_started_is_queued(lab_store: RunStore) -> None:
     run = under_way(lab_store, Status.STARTING, pid=None)
     assert end_of(lab_store, run) is None
-    assert derived(lab_store, run).status is Status.STARTING
+    with held(lab_store, run.id):
+        assert derived(lab_store, run).status is Status.STARTING
+    assert derived(lab_store, run).status is Status.QUEUED
 
 
 def test_a_run_that_ends_between_two_reads_has_its_recorded_status(lab_store: RunStore) -> None:

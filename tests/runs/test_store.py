@@ -19,6 +19,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import uniform
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs.paths import RunPaths, database, is_run_id
+from mlae_lab.runs.report import state
 from mlae_lab.runs.status import ACTIVE, Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError, Visitor
 from tests.lab import processes, step
@@ -98,6 +99,52 @@ def test_a_row_of_a_newer_version_is_left_out(tmp_path: Path) -> None:
     ):
         store.run(new)
     assert store.claim(old, "cpu")
+
+
+def flipped(store: RunStore, column: str, table: str, old: bytes, new: bytes, where: str) -> None:
+    """Change bytes of a stored text, which SQLite's own check does not see."""
+    with store._connection(write=True) as db:
+        (text,) = db.execute(f"SELECT CAST({column} AS BLOB) FROM {table} WHERE {where}").fetchone()
+        assert text.count(old)
+        db.execute(f"UPDATE {table} SET {column} = CAST(? AS TEXT) WHERE {where}", (text.replace(old, new, 1),))
+    assert store.trouble() is None
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b'"step"', b'"stdp"'), (b'"loss":0.5', b'"loss":0,5'), (b'"epoch":1', b'"epoch":"'), (b'"loss"', b'"lo\xf3s"'),
+     (b"{", b"["), (b'"mask":"', b'"mask":\xff'), (b'"epoch":1,', b'"epoch":1.')],
+)  # fmt: skip
+def test_a_damaged_event_is_named_and_the_others_are_read(old: bytes, new: bytes, tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    run = store.enqueue(CONFIG, "cpu").id
+    store.append(run, [step(number, 0.5) for number in (1, 2, 3)])
+    ids = [stored.id for stored in store.events(run)]
+    assert store.damaged_events() == []
+    flipped(store, "payload", "events", old, new, f"id = {ids[2]}")
+    assert [stored.event.step for stored in store.events(run, ev.TrainStep)] == [1, 2]
+    last = store.last(run, ev.TrainStep)
+    assert last is not None
+    assert last.step == 2
+    (damaged,) = store.damaged_events(run)
+    assert (damaged.run, damaged.id, damaged.kind) == (run, ids[2], "step")
+    assert damaged.cause
+    assert "\n" not in damaged.cause
+    assert state(store, store.run(run))["step"] == 2
+
+
+@pytest.mark.parametrize("damage", ["no json", "[" * 5000, '{"task":' * 5000, "[]", '{"task": "\xff"}', "7"])
+def test_damaged_settings_hide_no_other_run(damage: str, tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    bad, good = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
+    with store._connection(write=True) as db:
+        value = damage.encode("latin-1")
+        db.execute("UPDATE runs SET config = CAST(? AS TEXT) WHERE id = ?", (value, bad))
+    assert [run.id for run in store.runs()] == [run.id for run in store.queue()] == [good]
+    assert store.unread() == [bad]
+    assert set(store.damaged_runs()) == {bad}
+    with pytest.raises(StoreError, match=f"run {bad} cannot be read, its settings are damaged"):
+        store.run(bad)
 
 
 def test_unread_runs_by_status(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import TrainStep
 from mlae_lab.core.patterns import allocation
-from mlae_lab.runs import commands, paths, supervisor
+from mlae_lab.runs import commands, liveness, paths, supervisor
 from mlae_lab.runs.liveness import ExitRecord, derived, is_alive, reserve_exit_record, write_exit_record
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
@@ -356,6 +357,64 @@ def test_a_run_that_does_not_stop_in_time_is_killed(
     assert status(lab_store, run) is Status.STOPPED
 
 
+def false_worker(store: RunStore, run: str) -> subprocess.Popen:
+    """A process that looks like that of a run and holds its lock, but does nothing."""
+    lock = locks.take(store.paths(run).lock)
+    assert lock is not None
+    try:
+        program = "import time; time.sleep(600)"
+        return subprocess.Popen(
+            [sys.executable, "-S", "-c", program, "mlae_lab.runs.worker", run], start_new_session=True, pass_fds=(lock,)
+        )
+    finally:
+        os.close(lock)
+
+
+@pytest.mark.parametrize("cause", ["database is locked", "database or disk is full"])
+def test_stop_now_does_not_wait_for_a_store_that_cannot_be_written(
+    cause: str, supervised: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = lab_store.enqueue(SHORT, "cpu").id
+    liveness.reserve_exit_record(lab_store.paths(run))
+    process = false_worker(lab_store, run)
+    assert lab_store.claim(run, "cpu")
+    assert lab_store.began(run, process.pid)
+    lab_store.move(run, Status.RUNNING)
+    connect, began = lab_store._connection, time.monotonic()
+
+    @contextmanager
+    def refused(write: bool = False, timeout: float = 30.0, **options: bool) -> Iterator[sqlite3.Connection]:
+        if write:
+            time.sleep(timeout if "locked" in cause else 0)
+            raise sqlite3.OperationalError(cause)
+        with connect(**options) as db:
+            yield db
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lab_store, "_connection", refused)
+        assert commands.stop(lab_store, run, now=True) is Status.STOPPED
+        assert process.wait(timeout=5) == -signal.SIGKILL
+        assert time.monotonic() - began < 5
+        assert lab_store.run(run).status is Status.RUNNING  # nothing could be written
+    supervised.tick()
+    assert lab_store.run(run).status is Status.STOPPED
+    assert lab_store.run(run).reason.startswith("stopped at once; ")
+
+
+def test_a_run_is_not_started_without_space_for_its_exit_record(
+    supervised: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = lab_store.enqueue(SHORT, "cpu").id
+
+    def full(files: paths.RunPaths) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(liveness, "reserve_exit_record", full)
+    with pytest.raises(OSError, match="No space left"):
+        supervised.tick()
+    assert status(lab_store, run) is Status.QUEUED
+
+
 # ---------------------------------------------------------------- reused pids
 
 
@@ -401,6 +460,35 @@ def supervisors(store: RunStore) -> list[int]:
 
 
 linux = pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="reads /proc")
+
+
+def test_a_paused_supervisor_is_stalled_until_it_continues(
+    lab_store: RunStore, wait_for: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with busy_device(lab_store):
+        ensure(lab_store)
+        assert supervisor.stalled(lab_store) is None
+        monkeypatch.setattr(supervisor, "STALLED_SECONDS", 3.0)
+        pid = supervisor._children[-1].pid
+        os.kill(pid, signal.SIGSTOP)
+        wait_for(lambda: supervisor.stalled(lab_store) is not None)
+        stalled = supervisor.stalled(lab_store)
+        assert stalled is not None
+        assert stalled.pid == pid
+        assert f"kill -CONT {pid}" in stalled.cure
+        os.kill(pid, signal.SIGCONT)
+        wait_for(lambda: supervisor.stalled(lab_store) is None)
+
+
+def test_a_supervisor_that_is_not_alive_or_writes_no_heartbeat_is_not_stalled(
+    supervised: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "STALLED_SECONDS", -1.0)
+    assert supervisor.stalled(lab_store) is None  # of an earlier version
+    supervised.tick()
+    assert supervisor.stalled(lab_store) is not None
+    locks.release(supervised.lock)
+    assert supervisor.stalled(lab_store) is None
 
 
 @linux
