@@ -163,7 +163,7 @@ def test_split_folders_without_train_are_refused(tmp_path: Path, folders: dict[s
 
 def test_train_too_small_to_split(tmp_path: Path) -> None:
     touch(tmp_path / "train", {"a": 2})
-    touch(tmp_path / "test", {"b": 2})
+    touch(tmp_path / "test", {"a": 2, "b": 2})
     with pytest.raises(DataError, match="train has 2 images: too few to split off val"):
         read_own(tmp_path)
 
@@ -214,11 +214,12 @@ def test_too_few_classes_or_images(tmp_path: Path) -> None:
 
 
 def test_folder_without_images_is_ignored_with_a_note(tmp_path: Path) -> None:
-    touch(tmp_path, {"a": 2, "b": 2, "__MACOSX": 0})
+    touch(tmp_path, {"a": 2, "b": 2, "__MACOSX": 0, "empty": 0})
     (tmp_path / "__MACOSX" / "._0.jpg").touch()
     listing = read_own(tmp_path)
     assert listing.class_names == ("a", "b")
-    assert listing.notes[0] == "Folders without images are ignored: __MACOSX."
+    assert "Folders without images are ignored: empty." in listing.notes
+    assert "Folders of other programs are ignored: __MACOSX." in listing.notes
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
