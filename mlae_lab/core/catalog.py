@@ -169,9 +169,7 @@ def own_task(folder_name: str) -> Task:
             f"{folder_name[:60]!r} cannot be the name of a folder of images: a name has 1 to {_MAX_FOLDER_NAME} "
             "characters, and is neither . nor .."
         )
-    return Task(
-        _OWN_PREFIX + code, title, Group.OWN, 0, 0, 0, 0, "Which of your classes?", "your own images", "yours"
-    )
+    return Task(_OWN_PREFIX + code, title, Group.OWN, 0, 0, 0, 0, "Which of your classes?", "your own images", "yours")
 
 
 def _displayable(character: str) -> bool:

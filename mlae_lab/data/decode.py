@@ -79,9 +79,7 @@ def decoded_with_content(path: Path, rule: ResizeRule) -> tuple[np.ndarray, int]
         content = _content(path)
         return _pixels(content, rule, path.suffix), content_hash(content)
     except _Unreadable as error:
-        raise DataError(
-            f"{path} {error.problem}: {error.advice or 'restore it'}, or remove it from the list"
-        ) from None
+        raise DataError(f"{path} {error.problem}: {error.advice or 'restore it'}, or remove it from the list") from None
 
 
 def problem_of(path: Path) -> tuple[str, int]:

@@ -32,12 +32,13 @@ _STEMS = {
     "test": "test|testing|tst",
 }
 _SPLIT_PATTERNS = {
-    split: re.compile(f"(?:seg)?(?:{stems})(?:set|split|data|dataset|images?|imgs?)?") for split, stems in _STEMS.items()
+    split: re.compile(f"(?:seg)?(?:{stems})(?:set|split|data|dataset|images?|imgs?)?")
+    for split, stems in _STEMS.items()
 }
 # Folders of file managers, network storage and archive programs; those that begin with a dot are hidden anyway.
 _OTHER_PROGRAMS = {
-    "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler", "lost+found",
-    "system volume information", "__macosx", "__pycache__", "found.000",
+    "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler",
+    "lost+found", "found.000", "system volume information", "__macosx", "__pycache__",
 }  # fmt: skip
 _SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 _MAX_CLASSES = 100_000  # more is a typing error in a list, and a head of that size would fill the memory
@@ -291,9 +292,9 @@ def _check_ambiguous(folder: Path, inside: Mapping[str, Classes]) -> None:
         common = sorted({n.casefold() for n in of_first} & {n.casefold() for n in of_second}, key=natural)
         if len(common) > 1:
             raise DataError(
-                f"{folder}: {shown(first)} and {shown(second)} hold folders of the same names ({some(common)}), so they "
-                "may be splits or classes: for splits, name them train, val and test; for classes, put their images "
-                "into them directly"
+                f"{folder}: {shown(first)} and {shown(second)} hold folders of the same names ({some(common)}), so "
+                "they may be splits or classes: for splits, name them train, val and test; for classes, put their "
+                "images into them directly"
             )
 
 

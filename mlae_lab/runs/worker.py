@@ -31,6 +31,7 @@ from mlae_lab.core.events import (
     Started,
     TrainStep,
 )
+from mlae_lab.errors import LabError
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import commands, pending_events, supervisor
 from mlae_lab.runs.error_messages import failure_reason
@@ -71,9 +72,10 @@ def main(arguments: list[str]) -> int:
         writer = _Writer(store, run_id)
         reserve_exit_record(store.paths(run_id))
         record = _train(store, store.run(run_id), signals, writer)
-    except BaseException as error:  # the end must be recorded in any case; the traceback goes to the log
+    except BaseException as error:  # the end must be recorded in any case; the traceback of a defect goes to the log
         with suppress(OSError):
-            traceback.print_exc()
+            if not isinstance(error, LabError):  # a LabError says itself what is wrong with images, weights or settings
+                traceback.print_exc()
         record, status = ExitRecord(Status.FAILED, failure_reason(error)), 1
     _record_end(store, run_id, record, writer)
     with suppress(Exception):
