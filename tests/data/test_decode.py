@@ -11,7 +11,7 @@ from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 from torchvision.transforms.functional import resize
 
 from mlae_lab.data.bundled import DataError
-from mlae_lab.data.decode import ResizeRule, decoded, decoded_bytes
+from mlae_lab.data.decode import ResizeRule, decoded, decoded_bytes, depth_of, problem_of
 
 SQUARE = ResizeRule("square", 8)
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -137,6 +137,52 @@ def test_unreadable_images_are_named(tmp_path: Path) -> None:
         assert str(tmp_path / name) in text
         assert "\n" not in text
         assert text.endswith("remove it from the list")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "advice"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n", "a Git LFS pointer, no image", "git lfs pull"),
+        (b"\n<!DOCTYPE html>\n<html>", "an HTML page, no image", "download the file again"),
+        (b"<HTML><body>", "an HTML page, no image", "download the file again"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC, which the lab cannot read", "convert it to JPEG or PNG"),
+        (b"\xff\x0a\x00", "JPEG XL, which the lab cannot read", "convert it to JPEG or PNG"),
+        (b"", "empty file", "remove it from the list"),
+        (b"hello", "no known image format", "remove it from the list"),
+    ],
+)
+def test_files_that_are_no_images_are_called_by_their_name(
+    tmp_path: Path, content: bytes, reason: str, advice: str
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        decoded(tmp_path / "a.jpg", SQUARE)
+    assert f"({reason}): " in str(caught.value)
+    assert advice in str(caught.value)
+    with pytest.raises(DataError, match="the file cannot be read as an image") as caught:
+        decoded_bytes(content, SQUARE)
+    assert reason in str(caught.value)
+    assert problem_of(tmp_path / "a.jpg") == (reason, 0)
+
+
+@pytest.mark.parametrize("save", ["a.png", "a.tiff"])
+@pytest.mark.parametrize(("largest", "depth"), [(200, 8), (1000, 10), (4095, 12), (16_383, 14), (65_535, 16)])
+def test_grey_of_any_depth_uses_the_whole_range(tmp_path: Path, save: str, largest: int, depth: int) -> None:
+    Image.fromarray(np.full((9, 9), largest, dtype=np.uint16)).save(tmp_path / save)
+    assert problem_of(tmp_path / save) == ("", largest)
+    assert depth_of(largest) == depth
+    pixels = decoded(tmp_path / save, ResizeRule("square", 8, depth))
+    assert corners(pixels) == [(largest >> (depth - 8),) * 3] * 4
+    assert np.array_equal(decoded_bytes((tmp_path / save).read_bytes(), ResizeRule("square", 8, depth)), pixels)
+
+
+def test_files_of_eight_bits_have_no_depth(tmp_path: Path) -> None:
+    halves(RED, BLUE).save(tmp_path / "a.png")
+    assert problem_of(tmp_path / "a.png") == ("", 0)
+    assert depth_of(0) is None
+    assert np.array_equal(decoded(tmp_path / "a.png", ResizeRule("square", 8, 12)), decoded(tmp_path / "a.png", SQUARE))
+    with pytest.raises(ValueError, match="must be 8 to 16 bits"):
+        ResizeRule("square", 8, 7)
 
 
 def test_a_flipped_bit_anywhere_gives_an_image_or_a_sentence(tmp_path: Path) -> None:

@@ -57,6 +57,19 @@ def test_a_file_gives_back_what_was_written(folder: Path, tmp_path: Path) -> Non
     assert b"owl/" not in gzip.decompress(packed(record, with_paths=False))
 
 
+def test_the_depth_of_grey_values_is_kept(folder: Path) -> None:
+    record = record_in(folder)
+    assert record.depth is None
+    assert b"depth" not in gzip.decompress(packed(record))
+    deep = replace(record, depth=12)
+    assert unpacked(packed(deep), "x").depth == 12
+    matched = match(deep, read_own(folder))
+    assert as_listing(matched, deep, read_own(folder)).depth == 12
+    for depth in (7, 17, "12", True):
+        with pytest.raises(DataError, match="depth of its grey values"):
+            unpacked(changed(depth=depth), "x")
+
+
 def test_names_that_are_not_utf8_survive() -> None:
     part = ImageList(("gr\udcfcn/ä.jpg",), (0,), np.array([7], dtype=np.uint64))
     assert unpacked(packed(ImageRecord(("a",), part, part)), "x").train.paths == part.paths
