@@ -6,6 +6,7 @@ import io
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -31,8 +32,8 @@ class ResizeRule:
             resizes the short side to `size` and keeps the centre, for evaluation only, as random crops need the
             whole image.
         size: 1 to 2048 pixels.
-        depth: bits that the grey values of the dataset use in files of 16 or 32 bits, 8 to 16 (`depth_of`); None
-            where it is not known: then all 16, and in a file of 32 bits 8 or 16, whichever its own values need.
+        depth: bits that the values of the dataset use in files of more than 8 bits per channel, 8 to 16 (`depth_of`);
+            None where it is not known: then all 16, and in a grey file of 32 bits 8 or 16, whichever its values need.
 
     Raises:
         ValueError: another kind, size or depth.
@@ -48,7 +49,7 @@ class ResizeRule:
         if isinstance(self.size, bool) or not isinstance(self.size, int) or not 1 <= self.size <= MAX_SIZE:
             raise ValueError(f"the image size is {self.size!r}: it must be 1 to {MAX_SIZE} pixels")
         if self.depth is not None and self.depth not in range(8, 17):
-            raise ValueError(f"the depth of grey values is {self.depth!r}: it must be 8 to 16 bits")
+            raise ValueError(f"the depth of an image is {self.depth!r}: it must be 8 to 16 bits")
 
     @property
     def image_bytes(self) -> int:
@@ -86,17 +87,21 @@ def problem_of(path: Path) -> tuple[str, int]:
     """Decode an image file completely, as `decoded_with_content` does, and compare its checksums.
 
     Returns:
-        Why the lab cannot read it, "" for a readable file; and the largest grey value of a file of 16 or 32 bits, else
-        0.
+        Why the lab cannot read it, "" for a readable file; and the largest value of a file of more than 8 bits per
+        channel, else 0.
     """
     try:
         content = _content(path)
         with _opened(content, path.suffix) as image:
             image.verify()  # compares checksums, which decoding does not do for every format
         with _opened(content, path.suffix) as image:  # verify leaves an image unusable
+            deep = _has_deep_colour(image)
             upright = _upright(image)
             if upright.mode.startswith("I"):
                 return "", int(np.asarray(upright).max(initial=0))
+            if deep:
+                high = int(np.asarray(upright)[..., :3].max(initial=0))
+                return "", high << 8 | 255 if high >= 128 else int(_deep_colour(content, path.suffix)[..., :3].max())
             _rgb(upright, None)
     except _Unreadable as error:
         return error.short, 0
@@ -106,7 +111,7 @@ def problem_of(path: Path) -> tuple[str, int]:
 
 
 def depth_of(largest: int) -> int | None:
-    """Bits, 8 to 16, that hold a dataset's largest grey value; None without files of more than 8 bits (0)."""
+    """Bits, 8 to 16, that hold a dataset's largest value; None (for 0) without files of more than 8 bits."""
     return min(16, max(8, largest.bit_length())) if largest else None
 
 
@@ -154,6 +159,11 @@ def _content(path: Path) -> bytes:
 def _pixels(content: bytes, rule: ResizeRule, suffix: str, formats: tuple[str, ...] | None = None) -> np.ndarray:
     try:
         with _opened(content, suffix, formats) as image:
+            if rule.depth not in (None, 16) and _has_deep_colour(image):
+                values = _deep_colour(content, suffix, formats)
+                shallow = _eight_bits(values, rule.depth)
+                shallow[..., 3:] = values[..., 3:] >> 8  # transparency uses all 16 bits
+                return np.asarray(_resized(_rgb(Image.fromarray(shallow), None), rule))
             return np.asarray(_resized(_rgb(_upright(image), rule.depth), rule))
     except _Unreadable:
         raise
@@ -174,6 +184,35 @@ def _opened(content: bytes, suffix: str, formats: tuple[str, ...] | None = None)
     except Image.UnidentifiedImageError:
         reason, advice = not_an_image(content[:HEAD], suffix)
         raise _Unreadable(reason, advice=advice) from None
+
+
+# How PIL unpacks colour of 16 bits: the more significant byte of each channel. The other order gives the other byte.
+_OTHER_ORDER = {f"{mode};16{a}": f"{mode};16{b}" for mode in ("RGB", "RGBA") for a, b in ("BL", "LB")}
+
+
+def _has_deep_colour(image: Image.Image) -> bool:
+    """Whether an opened, not yet decoded image has 16 bits for each of red, green and blue."""
+    return bool(image.tile) and all(_raw_mode(tile.args) in _OTHER_ORDER for tile in image.tile)
+
+
+def _raw_mode(args: Any) -> Any:
+    return args[0] if isinstance(args, tuple) and args else args
+
+
+def _deep_colour(content: bytes, suffix: str, formats: tuple[str, ...] | None = None) -> np.ndarray:
+    """(height, width, 3 or 4) uint16, upright, of a file of which `_has_deep_colour` is true."""
+    with _opened(content, suffix, formats) as image:
+        high = np.asarray(_upright(image)).astype(np.uint16)
+    with _opened(content, suffix, formats) as image:
+        image.tile = [
+            tile._replace(
+                args=(_OTHER_ORDER[tile.args[0]], *tile.args[1:])
+                if isinstance(tile.args, tuple)
+                else _OTHER_ORDER[str(tile.args)]
+            )
+            for tile in image.tile
+        ]
+        return high << 8 | np.asarray(_upright(image))
 
 
 def _reason(error: Exception) -> str:

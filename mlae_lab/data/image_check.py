@@ -30,7 +30,7 @@ class ImageCheck:
 
     Attributes:
         unreadable: path below the listing's folder to the reason.
-        largest: the largest grey value of files of 16 or 32 bits, 0 without such files.
+        largest: the largest value of files of more than 8 bits per channel, 0 without such files.
     """
 
     unreadable: dict[str, str]

@@ -56,7 +56,7 @@ class ImageRecord:
         classes: The names of its classes in label order.
         train: The training images.
         evaluation: The evaluation images.
-        depth: Bits of grey values in files of 16 or 32 bits, see `data.decode.ResizeRule`.
+        depth: Bits of the values in files of more than 8 bits, see `data.decode.ResizeRule`.
     """
 
     classes: tuple[str, ...]
@@ -152,13 +152,13 @@ def unpacked(content: bytes, name: str) -> ImageRecord:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"it does not name format {FORMAT}")
         classes = tuple(_of_type(data["classes"], str))
-        parts = [_image_list(data[part], len(classes)) for part in ("train", "evaluation")]
+        train, evaluation = (_image_list(data[part], len(classes)) for part in ("train", "evaluation"))
         depth = data.get("depth")
         if depth is not None and (type(depth) is not int or not 8 <= depth <= 16):
-            raise ValueError("the depth of its grey values is not 8 to 16 bits")
+            raise ValueError("the depth of its images is not 8 to 16 bits")
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError, zlib.error) as error:
         raise DataError(f"{name} is not a list of a run's images ({str(error)[:200]}): restore the file") from None
-    return ImageRecord(classes, *parts, depth)
+    return ImageRecord(classes, train, evaluation, depth)
 
 
 def _image_list(data: dict, classes: int) -> ImageList:

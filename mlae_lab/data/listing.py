@@ -34,7 +34,7 @@ class Listing:
         notes: sentences about what the reader chose.
         lists: per split its list file and the number of the first line there; empty without list files.
         left_out: paths of images that cannot be read and are in no split.
-        depth: bits of the grey values in files of 16 or 32 bits, see `data.decode.ResizeRule`.
+        depth: bits of the values in files of more than 8 bits, see `data.decode.ResizeRule`.
     """
 
     folder: Path

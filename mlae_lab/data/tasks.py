@@ -130,7 +130,7 @@ def _with_check(listing: Listing, check: ImageCheck | None) -> Listing:
     depth = depth_of(check.largest)
     if depth is None or depth == 16:
         return replace(listing, depth=depth)
-    note = f"Grey values of 16 bits are read as {depth} bits, as the largest in the folder is {check.largest:,}."
+    note = f"Values of 16 bits are read as {depth} bits, as the largest in the folder is {check.largest:,}."
     return replace(listing, depth=depth, notes=(*listing.notes, note))
 
 

@@ -31,7 +31,6 @@ from mlae_lab.core.events import (
     Started,
     TrainStep,
 )
-from mlae_lab.errors import LabError
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import commands, pending_events, supervisor
 from mlae_lab.runs.error_messages import failure_reason
@@ -72,9 +71,11 @@ def main(arguments: list[str]) -> int:
         writer = _Writer(store, run_id)
         reserve_exit_record(store.paths(run_id))
         record = _train(store, store.run(run_id), signals, writer)
-    except BaseException as error:  # the end must be recorded in any case; the traceback of a defect goes to the log
+    except BaseException as error:  # the end must be recorded in any case; the traceback goes to the log
+        from mlae_lab.data.bundled import DataError
+
         with suppress(OSError):
-            if not isinstance(error, LabError):  # a LabError says itself what is wrong with images, weights or settings
+            if not isinstance(error, DataError):  # which says all: the images are wrong, not the code
                 traceback.print_exc()
         record, status = ExitRecord(Status.FAILED, failure_reason(error)), 1
     _record_end(store, run_id, record, writer)

@@ -68,10 +68,12 @@ def launch_panel(config: RunConfig) -> str:
 def _located(config: RunConfig) -> RunConfig:
     """The config with its images (`data.tasks.located`), and a progress bar while a user's own are first decoded."""
     bar = st.empty()
+
+    def show(done: int, total: int) -> None:
+        bar.progress(done / total, f"Checking the images: {done:,} of {total:,}")
+
     try:
-        return located(
-            config, lambda done, total: bar.progress(done / total, f"Checking the images: {done:,} of {total:,}")
-        )
+        return located(config, show)
     finally:
         bar.empty()
 

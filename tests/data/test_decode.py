@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +176,46 @@ def test_grey_of_any_depth_uses_the_whole_range(tmp_path: Path, save: str, large
     pixels = decoded(tmp_path / save, ResizeRule("square", 8, depth))
     assert corners(pixels) == [(largest >> (depth - 8),) * 3] * 4
     assert np.array_equal(decoded_bytes((tmp_path / save).read_bytes(), ResizeRule("square", 8, depth)), pixels)
+
+
+def deep_png(values: np.ndarray) -> bytes:
+    """A PNG of 16-bit colour, which PIL cannot write. values: (height, width, 3 or 4)."""
+    height, width, channels = values.shape
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def deep_tiff(values: np.ndarray) -> bytes:
+    """The same as an uncompressed TIFF. values: (height, width, 3)."""
+    height, width, _ = values.shape
+    data = values.astype("<u2").tobytes()
+    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 14),
+               (277, 3, 1, 3), (278, 3, 1, height), (279, 4, 1, len(data))]  # fmt: skip
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 14 + len(data)) + struct.pack("<HHH", 16, 16, 16) + data + directory
+
+
+@pytest.mark.parametrize("largest", [200, 1000, 4095, 30_000, 65_535])
+@pytest.mark.parametrize("kind", ["png", "png with alpha", "tiff"])
+def test_colour_of_any_depth_uses_the_whole_range(tmp_path: Path, largest: int, kind: str) -> None:
+    values = np.random.default_rng(0).integers(0, largest + 1, (8, 8, 3))
+    values[0, 0, 0] = largest
+    opaque = np.full((8, 8, 1), 65_535)
+    whole = np.concatenate([values, opaque], axis=2) if kind == "png with alpha" else values
+    (tmp_path / "a.img").write_bytes(deep_tiff(whole) if kind == "tiff" else deep_png(whole))
+    problem, value = problem_of(tmp_path / "a.img")
+    depth = depth_of(value)
+    assert (problem, depth) == ("", max(8, largest.bit_length()))
+    assert value == largest or largest > 2**15
+    assert depth is not None
+    pixels = decoded(tmp_path / "a.img", ResizeRule("square", 8, depth))
+    assert np.array_equal(pixels, values >> (depth - 8))
+    assert np.array_equal(decoded(tmp_path / "a.img", SQUARE), values >> 8)
 
 
 def test_files_of_eight_bits_have_no_depth(tmp_path: Path) -> None:

@@ -246,7 +246,7 @@ def test_twelve_bits_in_sixteen_are_scaled_by_the_range_of_the_folder(data: Path
             for suffix in (".jpg", ".PNG", ".jpeg"):
                 (folder / name / f"image {i}{suffix}").unlink(missing_ok=True)
     result = tasks.located(config("own:scans"))
-    assert "Grey values of 16 bits are read as 12 bits, as the largest in the folder is 4,000." in result.data_notes
+    assert "Values of 16 bits are read as 12 bits, as the largest in the folder is 4,000." in result.data_notes
     loaded = tasks.load_protocol(result)
     values = {*np.unique(loaded.train.images), *np.unique(loaded.evaluation.images)}
     assert values <= {1600 >> 4, 4000 >> 4}
