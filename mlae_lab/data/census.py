@@ -5,6 +5,7 @@ Existence is checked by reading folders, readability by decoding every image com
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from mlae_lab.core.catalog import Group, Task
 from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.data.decode import problem_of
 from mlae_lab.data.image_check import problems
-from mlae_lab.data.listing import SPLITS, UNKNOWN_LABEL, DiskNames, Listing, counted, shown, some
+from mlae_lab.data.listing import SPLITS, UNKNOWN_LABEL, DiskNames, Listing, counted, some
 
 READY, PARTIAL, MISSING = "ready", "partial", "missing"
 
@@ -139,10 +140,16 @@ def _repeated(listing: Listing) -> Iterator[str]:
 
 
 def _absent_classes(listing: Listing) -> Iterator[str]:
-    seen = {label for _, label in listing.splits["train"]}
-    absent = [shown(name) for label, name in enumerate(listing.class_names) if label not in seen]
-    if absent:
-        yield f"train has no image of {len(absent):,} of {listing.classes:,} classes: {some(absent)}."
+    for split in SPLITS if listing.kind == "own" else ("train",):
+        seen = {label for _, label in listing.splits[split]}
+        absent = [name for label, name in enumerate(listing.class_names) if label not in seen]
+        if absent:
+            yield f"{split} has no image of {len(absent):,} of {listing.classes:,} classes: {some(absent)}."
+    if listing.kind == "own":
+        counts = Counter(label for _, label in listing.splits["train"])
+        single = [name for label, name in enumerate(listing.class_names) if counts[label] == 1]
+        if single:
+            yield f"train has a single image of {len(single):,} of {listing.classes:,} classes: {some(single)}."
 
 
 def _differences(listing: Listing, task: Task) -> Iterator[str]:

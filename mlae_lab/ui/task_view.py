@@ -112,6 +112,9 @@ def task_detail(task: Task) -> None:
     if task.group is not Group.OWN:
         _sizes(task)
         _reported(task)
+    if folder is None and task.group is Group.OWN:
+        st.info(plain(f"{data_folder() / 'own'} has no folder {task.title}: put its class folders with images there."))
+        return
     if folder is None:
         expected = (
             "its folder with VPT's train.json, val.json and test.json"
