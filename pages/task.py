@@ -47,6 +47,5 @@ with detail:
     task_detail(catalog.task(opened))
 page.note(
     f"Own images: put a folder with one folder of images per class into {escape(str(data_folder() / 'own'))}, and it "
-    f"appears here as a task. <code>{PROGRAM} train --task own:NAME --data FOLDER</code> uses any other "
-    "folder."
+    f"appears here as a task. <code>{PROGRAM} train --data FOLDER</code> uses any other folder."
 )

@@ -235,7 +235,7 @@ def plans(tmp_path: Path) -> dict[str, str]:
         ("--task digits --protocol train", "protocol is 'train'"),
         ("--task digits --device tpu", "device is 'tpu'"),
         ("--task digits --dropout 0.5", "unrecognized arguments: --dropout 0.5"),
-        ("", "the following arguments are required: --task"),
+        ("", "no task is named: add --task with a name that `tasks` lists"),
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])

@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     command("tasks", _tasks, "list the 24 tasks of the paper, the bundled tasks and your own")
     command("masks", _masks, "list the 16 masks of the paper with plan, parameters and published score")
     train = command("train", _train, "enqueue a run and follow it", store=True)
-    train.add_argument("--task", required=True, metavar="T", help=TASK_HELP)
+    train.add_argument("--task", metavar="T", help=TASK_HELP)
     add_mask_options(train)
     add_run_options(train)
     train.add_argument("--detach", action="store_true", help="print the run's id and return at once")

@@ -22,7 +22,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser = command(
         "diversity", _diversity, 'run the experiment "does masking make experts less similar?"', store=True
     )
-    parser.add_argument("--task", default=TASK, metavar="T", help=f"{TASK_HELP} (default: %(default)s)")
+    parser.add_argument("--task", metavar="T", help=f"{TASK_HELP} (default: {TASK})")
     parser.add_argument("--experts", type=int, default=EXPERTS, metavar="E", help="experts per layer")
     rates = ",".join(f"{rate:g}" for rate in diversity.RATES)
     parser.add_argument("--rates", default=rates, metavar="P,P,…", help="drop probabilities, each from 0 to 0.9")
@@ -66,6 +66,7 @@ def _experiment(args: argparse.Namespace) -> Experiment:
         rates = [float(word) for word in args.rates.split(",")]
     except ValueError:
         raise UsageError(f"--rates is {args.rates!r}: write numbers separated by commas, such as 0,0.5,0.9") from None
+    args.task = args.task or ("" if args.data else TASK)
     config = config_of(args, dense())
     return diversity.experiment(config, rates, args.seeds, args.experts)
 

@@ -19,7 +19,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add `race`. command: creates a subparser."""
     parser = command("race", _race, "train 2 to 8 masks with equal settings", store=True)
     parser.set_defaults(method="mlae")
-    parser.add_argument("--task", required=True, metavar="T", help=TASK_HELP)
+    parser.add_argument("--task", metavar="T", help=TASK_HELP)
     add_masks_options(parser)
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="1 to 3 seeds, starting with --seed")
     add_run_options(parser, without=("method",))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -11,11 +12,10 @@ from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.settings import Setting, settings_of
-from mlae_lab.data.tasks import located
-from mlae_lab.environment import expanded
+from mlae_lab.data.tasks import OWN, image_folder, located, own_task_of
 from mlae_lab.locations import PROGRAM, weights_file
 
-TASK_HELP = "a name that `tasks` lists, or `own` with --data DIR"
+TASK_HELP = "a name that `tasks` lists; --data DIR alone means your own images in DIR"
 
 
 def add_run_options(
@@ -61,14 +61,23 @@ def config_of(args: argparse.Namespace, plan: MaskPlan) -> RunConfig:
     """
     values = {setting.name: getattr(args, setting.name) for setting in settings_of(RunConfig) if setting.option}
     values["weights"] = _weights(args.weights, args.backbone)
-    task = args.task
-    if task == "own" and not args.data:
+    task = args.task or (OWN if args.data else "")
+    if not task:
+        raise UsageError(f"no task is named: add --task with {TASK_HELP}")
+    if task == OWN and not args.data:
         raise UsageError("--task own needs --data DIR: name a folder with one subfolder of images for each class")
     if args.data:
-        folder = Path(args.data)
-        task = f"own:{folder.absolute().name}" if task == "own" else task
-        values["data"] = str(expanded(folder, "--data").absolute())
-    return located(RunConfig(task=task, plan=plan, **values))
+        folder = image_folder(args.data)
+        task = own_task_of(folder).name if task == OWN else task
+        values["data"] = str(folder)
+    return located(RunConfig(task=task, plan=plan, **values), _print_progress)
+
+
+def _print_progress(done: int, total: int) -> None:
+    """Show the progress of the check of a user's images on a terminal."""
+    if sys.stderr.isatty():
+        end = "\n" if done == total else ""
+        print(f"\rchecking the images: {done:,} of {total:,}", end=end, file=sys.stderr, flush=True)
 
 
 def _weights(named: str, backbone: str) -> str:

@@ -7,15 +7,18 @@ sets). `data.tasks` finds out whether a task's images are on this machine.
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import Enum
+from urllib.parse import unquote_to_bytes
 
 from mlae_lab.core.backbones import DEFAULT_BACKBONE, FEATURED, Backbone, CatalogError, backbone
 from mlae_lab.locations import PROGRAM
 
 __all__ = [
-    "BACKBONES", "DEFAULT_BACKBONE", "TASKS", "Backbone", "CatalogError", "Group", "Task", "backbone", "task",
+    "BACKBONES", "DEFAULT_BACKBONE", "TASKS", "Backbone", "CatalogError", "Group", "Task", "backbone", "own_task",
+    "task",
 ]  # fmt: skip
 
 
@@ -129,15 +132,56 @@ TASKS: tuple[Task, ...] = (
 )  # fmt: skip
 
 BACKBONES = FEATURED
-_OWN = re.compile(r"own:(\w[\w .()+-]{0,59})")  # a folder's name, never a path
+_OWN_PREFIX = "own:"
+_MAX_FOLDER_NAME = 255  # characters; file systems allow as many bytes or UTF-16 units
+_JOINERS = "\u200c\u200d"  # invisible, and part of the spelling in Persian and in Indic scripts
 
 
 def _plain(name: str) -> str:
     return name.strip().lower().replace("-", "_").replace(" ", "_")
 
 
+def own_task(folder_name: str) -> Task:
+    """The task of a folder of the user's images.
+
+    Its title is the name of the folder. Its name is "own:" and the same in Unicode form C, with percent encoding of
+    characters that cannot be displayed, of %, slashes and spaces at an end. Equal folder names give equal task names on
+    every system, and no task name is a path.
+
+    Args:
+        folder_name: Without the folders above it; bytes that are not UTF-8 as surrogates (`os.fsdecode`).
+
+    Raises:
+        CatalogError: The name is empty, ".", "..", or longer than any file system allows.
+    """
+    name = unicodedata.normalize("NFC", folder_name)
+    try:
+        title = "".join(c if _displayable(c) else _escaped(c, "\\x{:02x}") for c in name)
+        last = len(name) - 1
+        code = "".join(
+            c if _displayable(c) and c not in "%/\\" and (0 < i < last or not c.isspace()) else _escaped(c, "%{:02X}")
+            for i, c in enumerate(name)
+        )
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        title = code = ""
+    if not title or name in (".", "..") or len(name) > _MAX_FOLDER_NAME:
+        raise CatalogError(
+            f"{folder_name[:60]!r} cannot be the name of a folder of images: a name has 1 to {_MAX_FOLDER_NAME} "
+            "characters, and is neither . nor .."
+        )
+    return Task(_OWN_PREFIX + code, title, Group.OWN, 0, 0, 0, 0, "Which of your classes?", "your own images", "yours")
+
+
+def _displayable(character: str) -> bool:
+    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
+
+
+def _escaped(character: str, form: str) -> str:
+    return "".join(form.format(byte) for byte in character.encode("utf-8", "surrogateescape"))
+
+
 def task(name: str) -> Task:
-    """The task of that name or alias; `own:<folder>` is a folder of the user's images.
+    """The task of that name or alias; `own:<folder>` is a folder of the user's images (`own_task`).
 
     The classes of such a folder are known only after it has been read.
 
@@ -147,9 +191,18 @@ def task(name: str) -> Task:
     for entry in TASKS:
         if _plain(name) in (_plain(entry.name), *map(_plain, entry.aliases)):
             return entry
-    own = _OWN.fullmatch(name.strip())
-    if own:
-        return Task(own[0], own[1], Group.OWN, 0, 0, 0, 0, "Which of your classes?", "your own images", "yours")
+    stripped = name.strip()
+    if stripped.startswith(_OWN_PREFIX):
+        folder = stripped.removeprefix(_OWN_PREFIX)
+        if folder == folder.strip() and not re.search(r"[/\\]", folder):
+            with_bytes = re.sub(r"(?:%[0-9A-Fa-f]{2})+", _decoded, folder)
+            if "/" not in with_bytes:
+                return own_task(with_bytes)
+        raise CatalogError(f"{name[:80]!r} is not a task: write own: and the name of a folder, without the path to it")
     names = [entry.name for entry in TASKS]
     near = get_close_matches(_plain(name), names, 3, 0.5) or [e.name for e in TASKS if e.bundled]
     raise CatalogError(f"{name!r} is not a task: try {', '.join(near)}, or see all {len(names)} with `{PROGRAM} tasks`")
+
+
+def _decoded(match: re.Match) -> str:
+    return unquote_to_bytes(match[0]).decode("utf-8", "surrogateescape")

@@ -5,19 +5,16 @@ Existence is checked by reading folders, readability by decoding every image com
 
 from __future__ import annotations
 
-import math
-import os
+from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from mlae_lab.core.catalog import Group, Task
 from mlae_lab.core.progress import ProgressCallback
-from mlae_lab.data.listing import SPLITS, UNKNOWN_LABEL, DiskNames, Listing, counted, shown, some
-from mlae_lab.files import open_regular
+from mlae_lab.data.decode import problem_of
+from mlae_lab.data.image_check import problems
+from mlae_lab.data.listing import SPLITS, UNKNOWN_LABEL, DiskNames, Listing, counted, some
 
 READY, PARTIAL, MISSING = "ready", "partial", "missing"
 
@@ -39,6 +36,7 @@ class Census:
         decoded: whether every image was decoded.
         missing: paths of all missing images, in the listing's order.
         unreadable: paths of all unreadable images, in the listing's order.
+        left_out: number of images that cannot be read and are in no split.
     """
 
     state: str
@@ -53,6 +51,7 @@ class Census:
     decoded: bool
     missing: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
+    left_out: int = 0
 
 
 def census(
@@ -80,54 +79,37 @@ def census(
     missing = [path for path in paths if disk.find(path) != path]
     missing_paths = set(missing)
     present = [path for path in paths if path not in missing_paths]
-    unreadable = _unreadable(listing.folder, present, progress) if decode else []
-    problems = list(listing.problems)
+    unreadable = []
+    if decode:
+        checked = zip(present, problems(listing.folder, present, progress), strict=True)
+        unreadable = [path for path, (problem, _) in checked if problem]
+    sentences = list(listing.problems)
     if missing:
-        problems.append(f"Missing: {len(missing):,} of {counted(len(paths))}, {some(missing)}.")
+        sentences.append(f"Missing: {len(missing):,} of {counted(len(paths))}, {some(missing)}.")
     if unreadable:
-        problems.append(f"Unreadable: {len(unreadable):,} of {counted(len(present))}, {some(unreadable)}.")
-    problems += [*_bad_labels(listing), *_repeated(listing)]
+        sentences.append(f"Unreadable: {len(unreadable):,} of {counted(len(present))}, {some(unreadable)}.")
+    sentences += [*_bad_labels(listing), *_repeated(listing)]
     warnings = tuple(_differences(listing, task)) if task else ()
     return Census(
-        state=MISSING if not present else PARTIAL if problems else READY,
+        state=MISSING if not present else PARTIAL if sentences else READY,
         counts=listing.counts,
         expected=expected,
         classes=listing.classes,
         expected_classes=expected_classes,
-        problems=tuple(problems),
+        problems=tuple(sentences),
         warnings=warnings,
         notes=(*listing.notes, *_absent_classes(listing)),
-        is_standard=task is not None and not problems and _is_standard(listing, task),
+        is_standard=task is not None and not sentences and _is_standard(listing, task),
         decoded=decode,
         missing=tuple(missing),
         unreadable=tuple(unreadable),
+        left_out=len(listing.left_out),
     )
 
 
 def readable(path: Path) -> bool:
-    """Whether PIL can decode the whole image and the image stays below PIL's size limit (89 million pixels)."""
-    try:
-        with open_regular(path) as file, Image.open(file) as image:
-            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
-                return False
-            image.verify()  # compares checksums, which load() does not
-        with open_regular(path) as file, Image.open(file) as image:  # verify leaves an image unusable
-            image.load()
-    except Exception:
-        return False
-    return True
-
-
-def _unreadable(folder: Path, paths: list[str], progress: ProgressCallback | None) -> list[str]:
-    bad: list[str] = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # decoders release Python's lock
-        for start in range(0, len(paths), 256):  # bounds the queue, and the time until a stopped check ends
-            batch = paths[start : start + 256]
-            results = pool.map(readable, [folder / path for path in batch])
-            bad += [path for path, is_readable in zip(batch, results, strict=True) if not is_readable]
-            if progress:
-                progress(start + len(batch), len(paths))
-    return bad
+    """Whether the lab can decode the whole image (`data.decode.problem_of`)."""
+    return not problem_of(path)[0]
 
 
 def _bad_labels(listing: Listing) -> Iterator[str]:
@@ -158,10 +140,16 @@ def _repeated(listing: Listing) -> Iterator[str]:
 
 
 def _absent_classes(listing: Listing) -> Iterator[str]:
-    seen = {label for _, label in listing.splits["train"]}
-    absent = [shown(name) for label, name in enumerate(listing.class_names) if label not in seen]
-    if absent:
-        yield f"train has no image of {len(absent):,} of {listing.classes:,} classes: {some(absent)}."
+    for split in SPLITS if listing.kind == "own" else ("train",):
+        seen = {label for _, label in listing.splits[split]}
+        absent = [name for label, name in enumerate(listing.class_names) if label not in seen]
+        if absent:
+            yield f"{split} has no image of {len(absent):,} of {listing.classes:,} classes: {some(absent)}."
+    if listing.kind == "own":
+        counts = Counter(label for _, label in listing.splits["train"])
+        single = [name for label, name in enumerate(listing.class_names) if counts[label] == 1]
+        if single:
+            yield f"train has a single image of {len(single):,} of {listing.classes:,} classes: {some(single)}."
 
 
 def _differences(listing: Listing, task: Task) -> Iterator[str]:

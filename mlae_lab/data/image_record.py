@@ -53,11 +53,19 @@ class ImageList:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """The images of a run, and the names of its classes in label order."""
+    """The images of a run.
+
+    Attributes:
+        classes: The names of its classes in label order.
+        train: The training images.
+        evaluation: The evaluation images.
+        depth: Bits of the values in files of more than 8 bits, see `data.decode.ResizeRule`.
+    """
 
     classes: tuple[str, ...]
     train: ImageList
     evaluation: ImageList
+    depth: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,7 @@ def record_of(listing: Listing, protocol: str, contents: tuple[np.ndarray, np.nd
         ImageList(tuple(path for path, _ in items), tuple(label for _, label in items), content)
         for items, content in zip(listing.protocol(protocol), contents, strict=True)
     )
-    return ImageRecord(listing.class_names, train, evaluation)
+    return ImageRecord(listing.class_names, train, evaluation, listing.depth)
 
 
 # ---------------------------------------------------------------- the file
@@ -118,8 +126,12 @@ def packed(record: ImageRecord, with_paths: bool = True) -> bytes:
         }
         for name, part in (("train", record.train), ("evaluation", record.evaluation))
     }
-    text = json.dumps({"format": FORMAT, "classes": record.classes, **lists})
+    text = json.dumps({"format": FORMAT, "classes": record.classes, **lists} | _depth_entry(record))
     return gzip.compress(text.encode(), mtime=0)
+
+
+def _depth_entry(record: ImageRecord) -> dict[str, int]:
+    return {} if record.depth is None else {"depth": record.depth}
 
 
 def read_record(file: Path) -> ImageRecord | None:
@@ -146,10 +158,13 @@ def unpacked(content: bytes, name: str) -> ImageRecord:
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"it does not name format {FORMAT}")
         classes = tuple(_of_type(data["classes"], str))
-        parts = [_image_list(data[part], len(classes)) for part in ("train", "evaluation")]
+        train, evaluation = (_image_list(data[part], len(classes)) for part in ("train", "evaluation"))
+        depth = data.get("depth")
+        if depth is not None and (type(depth) is not int or not 8 <= depth <= 16):
+            raise ValueError("the depth of its images is not 8 to 16 bits")
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError, zlib.error) as error:
         raise DataError(f"{name} is not a list of a run's images ({str(error)[:200]}): restore the file") from None
-    return ImageRecord(classes, *parts)
+    return ImageRecord(classes, train, evaluation, depth)
 
 
 def _image_list(data: dict, classes: int) -> ImageList:
@@ -235,4 +250,4 @@ def duplicates(record: ImageRecord) -> tuple[str, ...]:
 def as_listing(matched: Match, record: ImageRecord, listing: Listing) -> Listing:
     """A listing of the record's images alone, whose protocol "val" gives the run's training and evaluation images."""
     splits: dict[str, tuple[Item, ...]] = {"train": matched.train, "val": matched.evaluation, "test": ()}
-    return Listing(listing.folder, listing.kind, splits, record.classes)
+    return Listing(listing.folder, listing.kind, splits, record.classes, depth=record.depth)

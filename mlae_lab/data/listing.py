@@ -33,6 +33,8 @@ class Listing:
         problems: sentences about what the reader could not use.
         notes: sentences about what the reader chose.
         lists: per split its list file and the number of the first line there; empty without list files.
+        left_out: paths of images that cannot be read and are in no split.
+        depth: bits of the values in files of more than 8 bits, see `data.decode.ResizeRule`.
     """
 
     folder: Path
@@ -42,6 +44,8 @@ class Listing:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     lists: dict[str, tuple[str, int]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
+    depth: int | None = None
 
     @property
     def classes(self) -> int:

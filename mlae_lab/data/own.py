@@ -8,46 +8,88 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 
 from mlae_lab.data import vtab
 from mlae_lab.data.bundled import DataError
+from mlae_lab.data.file_kind import OTHER_IMAGES, READABLE, kind_of_file
 from mlae_lab.data.listing import SPLITS, Item, Listing, composed, counted, shown, some
+from mlae_lab.data.listing import plain as plain_name
 from mlae_lab.data.sampled_splits import Classes, draw_key, sampled, sampled_0_5
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
-_SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+# Files with these endings are taken for images unseen; of all others the first bytes are read.
+_SUFFIXES_0_5 = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
+SUFFIXES = (*_SUFFIXES_0_5, ".jpe", ".jfif", *([".avif"] if "AVIF" in READABLE else []))
+
+_SPLIT_NAMES_0_5 = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_STEMS = {
+    "train": "train|training|trn",
+    "val": "val|valid|validation|validate|dev|devel|development|eval|evaluation",
+    "test": "test|testing|tst",
+}
+_SPLIT_PATTERNS = {
+    split: re.compile(f"(?:seg)?(?:{stems})(?:set|split|data|dataset|images?|imgs?)?")
+    for split, stems in _STEMS.items()
+}
+# Folders of file managers, network storage and archive programs; those that begin with a dot are hidden anyway.
+_OTHER_PROGRAMS = {
+    "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler",
+    "lost+found", "found.000", "system volume information", "__macosx", "__pycache__",
+}  # fmt: skip
+_SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 _MAX_CLASSES = 100_000  # more is a typing error in a list, and a head of that size would fill the memory
 
 
-def read_own(folder: Path, seed: int = 0, as_0_5: bool = False) -> Listing:
+def read_own(
+    folder: Path, seed: int = 0, as_0_5: bool = False, unreadable: Mapping[str, str] = MappingProxyType({})
+) -> Listing:
     """The images below a user's folder, a listing of kind "own".
 
     Class folders alone are split about 60 / 20 / 20 percent with every class in train (`data.sampled_splits`). Folders
-    train, val (valid, validation) and test of class folders are used as they are; a missing val or test is about 20
-    percent of train, and if both are missing train is split as above. A class is named after its folder; classes are in
-    natural order (2 before 10).
+    train, val and test of class folders, under any of their usual names, are used as they are; a missing val or test is
+    about 20 percent of train, and if both are missing train is split as above. A class is named after its folder;
+    classes are in natural order (2 before 10).
 
     Args:
         folder: That holds the class folders or the split folders.
         seed: Of the splits that are sampled.
-        as_0_5: Whether to sample missing splits as version 0.5 did, for a run that it made.
+        as_0_5: Whether to read the folder as version 0.5 did, for a run that it made.
+        unreadable: Files to leave out: path below the folder to the reason.
 
     Raises:
-        DataError: there is no folder, fewer than 2 classes, a class with fewer than 2 images, or split folders without
-            a train of class folders.
+        DataError: there is no folder, fewer than 2 classes, a class with fewer than 2 images or none that can be read,
+            split folders without a train of class folders, folders that may be splits or classes, or an evaluation
+            split without any class of train.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: give one that holds a folder of images for each class")
     if vtab.has_lists(folder):
-        return _by_lists(folder)
-    given, notes = _read_folders(folder)
+        return _by_lists(folder, as_0_5, unreadable)
+    files = _read_files(folder, as_0_5, unreadable)
+    given, notes = _splits_of(folder, files, as_0_5)
+    if not as_0_5:
+        _check_unreadable(folder, given, files.unreadable)
+        given = {
+            split: kept
+            for split, classes in given.items()
+            if (kept := {name: readable for name, paths in classes.items() if (readable := files.readable(paths))})
+        }
+        given, merged = _merged_by_case(given)
+        notes += merged
+        _check_shared_classes(folder, given)
     names = _checked_names(folder, given)
     completed, more = _completed(given, seed, as_0_5)
-    notes += more
+    notes += [*more, *files.notes()]
     label = {name: i for i, name in enumerate(names)}
     splits: dict[str, tuple[Item, ...]] = {split: _items(completed.get(split, {}), label, seed) for split in SPLITS}
-    return Listing(folder, "own", splits, tuple(shown(name) for name in names), notes=tuple(notes))
+    return Listing(
+        folder, "own", splits, tuple(shown(name) for name in names), notes=tuple(notes),
+        left_out=tuple(sorted(files.unreadable)),
+    )  # fmt: skip
 
 
 def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
@@ -56,74 +98,257 @@ def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
     return [(0, int(word[:999]), "") if i % 2 else (1, 0, word) for i, word in enumerate(words) if word], name
 
 
-def _by_lists(folder: Path) -> Listing:
+def is_of_other_program(name: str) -> bool:
+    """Whether a folder is hidden, or one that file managers, network storage or archive programs create."""
+    return name.startswith(".") or name.casefold() in _OTHER_PROGRAMS
+
+
+def _by_lists(folder: Path, as_0_5: bool, unreadable: Mapping[str, str]) -> Listing:
     splits, lists, notes = vtab.read_lists(folder)
     labels = {label for split in SPLITS for _, label in splits[split]}
-    classes = max(labels) + 1
+    first = 0 if as_0_5 else max(0, min(labels))
+    classes = max(labels) + 1 - first
     if len(labels) < 2 or not 2 <= classes <= _MAX_CLASSES:
         raise DataError(
             f"The labels in the lists of {folder} run from {min(labels):,} to {max(labels):,}: "
             f"they must count at least 2 and at most {_MAX_CLASSES:,} classes from 0"
         )
-    return Listing(folder, "own", splits, tuple(str(i) for i in range(classes)), notes=notes, lists=lists)
+    if first:
+        notes += (f"The labels in the lists run from {first:,}: there is no class below it.",)
+    listed = {path for split in SPLITS for path, _ in splits[split]}
+    left_out = tuple(sorted(listed & set(unreadable)))
+    if left_out:
+        notes += (_unreadable_note({path: unreadable[path] for path in left_out}, len(listed)),)
+        lists = {}  # the census would name wrong lines
+    splits = {
+        split: tuple((path, label - first) for path, label in items if path not in unreadable)
+        for split, items in splits.items()
+    }
+    for split, items in splits.items():
+        if not items:
+            raise DataError(f"{folder}: none of the images that the list of {split} names can be read: restore them")
+    names = tuple(str(first + i) for i in range(classes))
+    return Listing(folder, "own", splits, names, notes=notes, lists=lists, left_out=left_out)
 
 
 # ---------------------------------------------------------------- the content of the folder
 
 
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    except OSError as error:
-        raise DataError(f"{folder} cannot be read ({error.strerror}): check its permissions") from None
+@dataclass
+class _Files:
+    """What a folder holds, as paths below it.
+
+    Attributes:
+        folders: the visible folders directly in it, in natural order.
+        images: readable and unreadable ones.
+        unreadable: those of the images that cannot be read: path to reason.
+        others: files that are no images.
+        of_programs: names of skipped folders.
+    """
+
+    folders: list[str] = field(default_factory=list)
+    images: list[str] = field(default_factory=list)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
+    of_programs: set[str] = field(default_factory=set)
+
+    def readable(self, paths: Iterable[str]) -> list[str]:
+        return [path for path in paths if path not in self.unreadable]
+
+    def notes(self) -> Iterator[str]:
+        if self.unreadable:
+            yield _unreadable_note(self.unreadable, len(self.images))
+        if self.others:
+            yield f"Files that are not images are ignored: {len(self.others):,} ({some(sorted(self.others), 3)})."
+        if self.of_programs:
+            yield f"Folders of other programs are ignored: {some(sorted(self.of_programs))}."
 
 
-def _visible_folders(folder: Path) -> list[str]:
-    return sorted((name for name in _names(folder) if (folder / name).is_dir()), key=natural)
+def _unreadable_note(unreadable: Mapping[str, str], total: int) -> str:
+    named = [f"{path} ({reason})" for path, reason in sorted(unreadable.items())]
+    return f"Left out, as they cannot be read: {len(unreadable):,} of {counted(total)}, {some(named)}."
 
 
-def _read_folders(folder: Path) -> tuple[dict[str, Classes], list[str]]:
-    """Images by split and class, and notes; the split is "" for class folders alone."""
-    names = _visible_folders(folder)
-    split_of = {name: _SPLIT_NAMES[name.casefold()] for name in names if name.casefold() in _SPLIT_NAMES}
+def _read_files(folder: Path, as_0_5: bool, unreadable: Mapping[str, str]) -> _Files:
+    files = _Files()
+
+    def read(start: str, depth: int, follow: bool) -> None:
+        try:
+            with os.scandir(folder / start) as iterator:
+                entries = sorted(iterator, key=lambda entry: entry.name)
+        except OSError as error:
+            if depth > 1 and as_0_5:
+                return
+            place = folder / start if start else folder
+            raise DataError(f"{place} cannot be read ({error.strerror}): check its permissions") from None
+        for entry in entries:
+            path = f"{start}/{entry.name}" if start else entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=follow):
+                if not as_0_5 and is_of_other_program(entry.name):
+                    files.of_programs.add(entry.name)
+                    continue
+                if not start:
+                    files.folders.append(entry.name)
+                read(path, depth + 1, follow=not start and _split_named(entry.name, as_0_5) is not None)
+            else:
+                _add(files, folder, path, as_0_5)
+
+    read("", 0, follow=True)
+    files.folders.sort(key=natural)
+    files.unreadable.update({path: unreadable[path] for path in files.images if path in unreadable})
+    return files
+
+
+def _add(files: _Files, folder: Path, path: str, as_0_5: bool) -> None:
+    name = path.rpartition("/")[2].lower()
+    if name.endswith(_SUFFIXES_0_5 if as_0_5 else SUFFIXES):
+        files.images.append(path)
+    elif not as_0_5 and name not in _SYSTEM_FILES:
+        kind = kind_of_file(folder / path)
+        if kind in READABLE:
+            files.images.append(path)
+        elif kind in OTHER_IMAGES:
+            files.images.append(path)
+            files.unreadable[path] = kind
+        else:
+            files.others.append(path)
+
+
+def _split_named(name: str, as_0_5: bool) -> str | None:
+    """The split that a folder's name stands for."""
+    if as_0_5:
+        return _SPLIT_NAMES_0_5.get(name.casefold())
+    return next((split for split, pattern in _SPLIT_PATTERNS.items() if pattern.fullmatch(plain_name(name))), None)
+
+
+def _splits_of(folder: Path, files: _Files, as_0_5: bool) -> tuple[dict[str, Classes], list[str]]:
+    """Images by split and class, unreadable ones included, and notes; the split is "" for class folders alone."""
+    inside: dict[str, Classes] = {name: {} for name in files.folders}  # of each folder, its own folders
+    loose: dict[str, list[str]] = {name: [] for name in files.folders}
+    for path in files.images:
+        top, *middle = path.split("/")[:-1] or [""]
+        if middle:
+            inside[top].setdefault(composed(middle[0]), []).append(path)
+        elif top:
+            loose[top].append(path)
+    split_of = _split_folders(files.folders, as_0_5)
     given: dict[str, Classes] = {}
-    loose = False  # images directly below train: then it is not a split, but possibly a class
     for name, split in split_of.items():
-        loose = loose or (split == "train" and any(map(_is_image, _names(folder / name))))
-        for class_name, paths in _classes(folder, name).items():
+        for class_name, paths in inside[name].items():
             given.setdefault(split, {}).setdefault(class_name, []).extend(paths)
-    others = [name for name in names if name not in split_of]
-    if "train" in given and not loose and (len(given) > 1 or not others):
-        return given, [f"Only train, val and test are read, not {some(others)}."] if others else []
+    of_train = [path for name, split in split_of.items() if split == "train" for path in loose[name]]
+    others = [name for name in files.folders if name not in split_of]
+    if not as_0_5:
+        filled = [name for name in others if inside[name] or loose[name]]
+        shared = set(given.get("train", {})) & {name for split in given if split != "train" for name in given[split]}
+        in_train = "train" in given and (not of_train or bool(shared)) and (len(given) > 1 or not filled)
+    else:
+        in_train = "train" in given and not of_train and (len(given) > 1 or not others)
+    if in_train:
+        notes = [f"Only train, val and test are read, not {some(others)}."] if others else []
+        if of_train:
+            notes.append(f"Images outside the class folders have no class and are ignored: {some(of_train)}.")
+        unusual = [f"{n} as {split}" for n, split in split_of.items() if n.casefold() not in _SPLIT_NAMES_0_5]
+        if len(set(split_of.values())) < len(split_of):
+            unusual = [f"{n} as {split}" for n, split in split_of.items()]
+        if unusual and not as_0_5:
+            notes.append(f"Folders read as splits: {some(unusual)}.")
+        return given, notes
     if split_of and not others:
         raise DataError(
             f"{folder} has only {some(list(split_of))}: it needs a folder train that holds a folder of images for each "
             "class and no loose images"
         )
-    classes = _classes(folder, "")
-    empty = [name for name in names if composed(name) not in classes]
+    if not as_0_5:
+        _check_ambiguous(folder, inside)
+    classes: Classes = {}
+    for name in files.folders:
+        paths = [*loose[name], *(path for group in inside[name].values() for path in group)]
+        if paths:
+            classes.setdefault(composed(name), []).extend(paths)
+    empty = [name for name in files.folders if composed(name) not in classes]
     notes = [f"Folders without images are ignored: {some(empty)}."] if empty else []
-    stray = [name for name in _names(folder) if _is_image(name) and name not in names]
+    stray = [path for path in files.images if "/" not in path]
     if stray:
         notes.append(f"Images outside the class folders have no class and are ignored: {some(stray)}.")
     return {"": classes}, notes
 
 
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
+def _split_folders(names: Iterable[str], as_0_5: bool) -> dict[str, str]:
+    """The folders that are named like a split, each with its split."""
+    split_of = {name: split for name in names if (split := _split_named(name, as_0_5))}
+    validation = [name for name, split in split_of.items() if split == "val"]
+    evaluation = [name for name in validation if plain_name(name).startswith("eval")]
+    if "test" not in split_of.values() and 0 < len(evaluation) < len(validation):  # as in Food-11
+        split_of |= dict.fromkeys(evaluation, "test")
+    return split_of
 
 
-def _classes(folder: Path, parent: str) -> Classes:
-    """Images of each class folder below folder/parent, nested ones included; folders without images are left out."""
-    classes: Classes = {}
-    for name in _visible_folders(folder / parent):
-        for inner, folders, files in os.walk(folder / parent / name):
-            folders[:] = [child for child in folders if not child.startswith(".")]
-            start = Path(inner).relative_to(folder).as_posix()
-            paths = [f"{start}/{file}" for file in files if _is_image(file)]
-            if paths:
-                classes.setdefault(composed(name), []).extend(paths)
-    return classes
+def _check_ambiguous(folder: Path, inside: Mapping[str, Classes]) -> None:
+    """Refuse folders that hold folders of the same names: they may be splits of the same classes."""
+    for (first, of_first), (second, of_second) in combinations(inside.items(), 2):
+        common = sorted({n.casefold() for n in of_first} & {n.casefold() for n in of_second}, key=natural)
+        if len(common) > 1:
+            raise DataError(
+                f"{folder}: {shown(first)} and {shown(second)} hold folders of the same names ({some(common)}), so "
+                "they may be splits or classes: for splits, name them train, val and test; for classes, put their "
+                "images into them directly"
+            )
+
+
+def _check_unreadable(folder: Path, given: Mapping[str, Classes], unreadable: Mapping[str, str]) -> None:
+    """Refuse classes without an image that can be read: leaving one out would change the task."""
+    images: dict[str, list[str]] = {}
+    for classes in given.values():
+        for name, paths in classes.items():
+            images.setdefault(name, []).extend(paths)
+    for name, paths in images.items():
+        if all(path in unreadable for path in paths):
+            raise DataError(
+                f"{folder}: none of the {counted(len(paths))} of the class {shown(name)} can be read "
+                f"({some(sorted({unreadable[path] for path in paths}), 3)}): convert or restore them, or move that "
+                "folder away"
+            )
+
+
+def _merged_by_case(given: dict[str, Classes]) -> tuple[dict[str, Classes], list[str]]:
+    """Classes with equal names up to case in different splits as one class, named as in train; and a note.
+
+    Two such folders in the same split stay two classes, which the note says too.
+    """
+    names = {name for classes in given.values() for name in classes}
+    similar: dict[str, list[str]] = {}
+    for name in sorted(names, key=lambda name: (name not in given.get("train", {}), natural(name))):
+        similar.setdefault(name.casefold(), []).append(name)
+    new_name: dict[str, str] = {}
+    distinct: list[str] = []
+    for group in similar.values():
+        if any(sum(name in classes for name in group) > 1 for classes in given.values()):
+            distinct += group
+        else:
+            new_name |= dict.fromkeys(group[1:], group[0])
+    notes = []
+    if new_name:
+        pairs = [f"{old} is {new}" for old, new in sorted(new_name.items())]
+        notes.append(f"Class folders whose names differ only in case are one class: {some(pairs)}.")
+    if distinct:
+        notes.append(f"Classes whose names differ only in case are kept apart: {some(distinct)}.")
+    merged: dict[str, Classes] = {}
+    for split, classes in given.items():
+        for name, paths in classes.items():
+            merged.setdefault(split, {}).setdefault(new_name.get(name, name), []).extend(paths)
+    return merged, notes
+
+
+def _check_shared_classes(folder: Path, given: Mapping[str, Classes]) -> None:
+    for split in ("val", "test"):
+        if "train" in given and split in given and not set(given[split]) & set(given["train"]):
+            raise DataError(
+                f"{folder}: {split} holds the classes {some(sorted(given[split], key=natural), 3)} and train "
+                f"{some(sorted(given['train'], key=natural), 3)}: both need class folders of the same names"
+            )
 
 
 def _checked_names(folder: Path, given: dict[str, Classes]) -> list[str]:
@@ -134,12 +359,24 @@ def _checked_names(folder: Path, given: dict[str, Classes]) -> list[str]:
         present = f"only the class folder {shown(next(iter(total)))!r}" if total else "no class folder"
         raise DataError(
             f"{folder} has {present} with images ({', '.join(suffix[1:] for suffix in SUFFIXES)}): "
-            "at least 2 classes are needed, each a folder"
+            f"at least 2 classes are needed, each a folder{_inner_hint(folder, list(total))}"
         )
     few = sorted((name for name, count in total.items() if count < 2), key=natural)
     if few:
         raise DataError(f"{folder} has classes with a single image ({some(few)}): each class needs at least 2")
     return sorted(total, key=natural)
+
+
+def _inner_hint(folder: Path, names: list[str]) -> str:
+    """What helps where the dataset is one folder deeper."""
+    if len(names) != 1:
+        return ""
+    try:
+        with os.scandir(folder / names[0]) as entries:
+            inner = sum(entry.is_dir() and not is_of_other_program(entry.name) for entry in entries)
+    except OSError:
+        return ""
+    return f"; or name {shown(str(folder / names[0]))}, which has {inner} folders" if inner > 1 else ""
 
 
 # ---------------------------------------------------------------- splitting

@@ -1,13 +1,15 @@
 """Find the images of a task, check and label them, and load them for a run.
 
 Bundled tasks are read from `assets/`. All others are listed on disk (`vtab`, `fgvc`, `own`), checked (`census`) and
-decoded once into the cache. By default they lie below the data folder: `vtab-1k/<task>`, `fgvc/<dataset>`,
+decoded once into the cache. A user's own images are decoded before a run starts, and unreadable ones are left out
+(`image_check`). By default they lie below the data folder: `vtab-1k/<task>`, `fgvc/<dataset>`,
 `own/<name>`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,11 +22,12 @@ from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.data import census as check
 from mlae_lab.data.bundled import DataError, load_bundled
 from mlae_lab.data.cache import cached
-from mlae_lab.data.decode import ResizeRule
+from mlae_lab.data.decode import ResizeRule, depth_of
 from mlae_lab.data.fgvc import find_fgvc, read_fgvc
+from mlae_lab.data.image_check import ImageCheck, check_images, known_check
 from mlae_lab.data.image_record import ImageRecord, Match, as_listing, match, missing_sentence, record_of
 from mlae_lab.data.listing import Listing, counted, shown
-from mlae_lab.data.own import read_own
+from mlae_lab.data.own import is_of_other_program, read_own
 from mlae_lab.data.preprocessing import preprocessing
 from mlae_lab.data.splits import LabelledImages
 from mlae_lab.data.vtab import find_vtab, has_lists, read_vtab
@@ -38,30 +41,48 @@ def folder_of(task: Task, root: Path | None = None) -> Path | None:
 
     Args:
         task: a task of the catalog.
-        root: the task's own folder or a folder above it, by default the data folder.
+        root: the task's own folder or a folder above it, by default the data folder. For a user's own images it is
+            their folder itself.
     """
-    root = root or data_folder()
-    if task.group is Group.FGVC:
-        return find_fgvc(root, task)
     if task.group is Group.OWN:
-        name = task.name.partition(":")[2]
-        return next((p for p in (root / OWN / name, root / name, root) if p.name == name and p.is_dir()), None)
-    return find_vtab(root, task)
+        return root or next((folder for own, folder in _own_folders() if own.name == task.name), None)
+    if root and _holds(task, root):
+        return root
+    root = root or data_folder()
+    return find_fgvc(root, task) if task.group is Group.FGVC else find_vtab(root, task)
 
 
 def own_tasks() -> tuple[Task, ...]:
-    """A task for every folder below `own/` of the data folder whose name is a valid task name."""
-    own = []
+    """A task for every visible folder below `own/` of the data folder."""
+    return tuple(task for task, folder in _own_folders() if not is_of_other_program(folder.name))
+
+
+def _own_folders() -> list[tuple[Task, Path]]:
+    """The folders below `own/` of the data folder with their tasks; of two with equal names (`own_task`) the first."""
     try:
         folders = sorted(path for path in (data_folder() / OWN).iterdir() if path.is_dir())
     except OSError:
-        return ()
+        return []
+    tasks: dict[str, tuple[Task, Path]] = {}
     for path in folders:
-        try:
-            own.append(catalog.task(f"own:{path.name}"))
-        except catalog.CatalogError:
-            continue
-    return tuple(own)
+        with suppress(catalog.CatalogError):
+            task = catalog.own_task(path.name)
+            tasks.setdefault(task.name, (task, path))
+    return list(tasks.values())
+
+
+def image_folder(text: str) -> Path:
+    """The folder that a user named, as an absolute path. Raises DataError for an unknown home folder."""
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise DataError(f"the folder {text[:200]!r} cannot be located: name it in full") from None
+    return path.resolve() if ".." in path.parts else path.absolute()
+
+
+def own_task_of(folder: Path) -> Task:
+    """The task of a folder of own images anywhere, titled as the folder. folder: absolute."""
+    return catalog.own_task(folder.name or "images")  # the root of a disk has no name
 
 
 def listed(task: Task, folder: Path, as_0_5: bool = False) -> Listing:
@@ -70,14 +91,47 @@ def listed(task: Task, folder: Path, as_0_5: bool = False) -> Listing:
     Args:
         task: Of the images.
         folder: That holds them.
-        as_0_5: Whether the splits of a user's own images are sampled as in version 0.5.
+        as_0_5: Whether a user's own images are read as by version 0.5; else those that an earlier check
+            (`checked`) could not read are left out.
 
     Raises:
         DataError: For a folder in another layout.
     """
     if task.group is Group.FGVC:
         return read_fgvc(folder, task)
-    return read_own(folder, as_0_5=as_0_5) if task.group is Group.OWN else read_vtab(folder, task)
+    if task.group is not Group.OWN:
+        return read_vtab(folder, task)
+    listing = read_own(folder, as_0_5=as_0_5)
+    return listing if as_0_5 else _with_check(listing, known_check(listing))
+
+
+def checked(task: Task, folder: Path, progress: ProgressCallback | None = None) -> Listing:
+    """The images of a task in a folder; a user's own images are decoded once, and unreadable ones are left out.
+
+    Args:
+        task: Of the images.
+        folder: That holds them.
+        progress: Called with (done, total) while images are decoded; it may raise.
+
+    Raises:
+        DataError: As for `listed`, and if too few images can be read.
+    """
+    if task.group is not Group.OWN:
+        return listed(task, folder)
+    listing = read_own(folder)
+    return _with_check(listing, check_images(listing, progress))
+
+
+def _with_check(listing: Listing, check: ImageCheck | None) -> Listing:
+    if check is None:
+        return listing
+    if check.unreadable:
+        listing = read_own(listing.folder, unreadable=check.unreadable)
+    depth = depth_of(check.largest)
+    if depth is None or depth == 16:
+        return replace(listing, depth=depth)
+    note = f"Values of 16 bits are read as {depth} bits, as the largest in the folder is {check.largest:,}."
+    return replace(listing, depth=depth, notes=(*listing.notes, note))
 
 
 def census(
@@ -96,7 +150,9 @@ def label(task: Task, result: check.Census) -> str:
     """The label of the images that is shown with every accuracy measured on them."""
     counts = "/".join(f"{result.counts[split]:,}" for split in ("train", "val", "test"))
     if task.group is Group.OWN:
-        return f"own images, {counts}"
+        images = sum(result.counts.values())
+        readable = f" ({images:,} of {images + result.left_out:,} readable)" if result.left_out else ""
+        return f"own images, {counts}{readable}"
     name = "FGVC" if task.group is Group.FGVC else "VTAB-1k"
     if not result.is_standard:
         return f"not {name}: its layout with {counts} images"
@@ -104,11 +160,15 @@ def label(task: Task, result: check.Census) -> str:
     return name + ("" if tested == task.test else f", {tested:,} test images for {task.test:,}")
 
 
-def located(config: RunConfig) -> RunConfig:
+def located(config: RunConfig, progress: ProgressCallback | None = None) -> RunConfig:
     """The config of a run that is about to be launched, with the folder of its images and what the census found there.
 
     This is the one census of a launch: label, notes and fingerprint of the images travel with the config. A bundled
     task has none of them.
+
+    Args:
+        config: Of the run.
+        progress: Called with (done, total) while a user's own images are decoded for the first time; it may raise.
 
     Raises:
         DataError: there are no images, or the census finds something wrong with them.
@@ -120,14 +180,15 @@ def located(config: RunConfig) -> RunConfig:
         return config
     folder = _folder(task, config.data)
     new = replace(config, data=str(folder), data_label="", data_notes=(), data_fingerprint="")
-    return _labelled(new, task, folder, listed(task, folder))
+    return _labelled(new, task, folder, checked(task, folder, progress))
 
 
 def _folder(task: Task, data: str) -> Path:
-    given = Path(data).expanduser().absolute() if data else None
+    """The folder of a run's images; a folder that this returned gives itself."""
+    given = image_folder(data) if data else None
     if given and not given.is_dir():
         raise DataError(f"{given} is not a folder: name one that holds the images of {task.title}")
-    folder = folder_of(task, given) or (given if given and _holds(task, given) else None)
+    folder = folder_of(task, given)
     if folder is None:
         raise DataError(_missing(task, given))
     return folder
@@ -153,8 +214,6 @@ def _labelled(config: RunConfig, task: Task, folder: Path, listing: Listing) -> 
 
 def _holds(task: Task, folder: Path) -> bool:
     """Whether a folder that was named explicitly has the task's layout, whatever its name."""
-    if task.group is Group.OWN:
-        return True
     return (folder / "train.json").is_file() if task.group is Group.FGVC else has_lists(folder)
 
 
@@ -226,6 +285,9 @@ def load_protocol(
     try:
         folder = _folder(task, config.data)
         listing = listed(task, folder, trained_by_0_5)
+        may_need_check = task.group is Group.OWN and not trained_by_0_5
+        if may_need_check and (record is None or listing.fingerprint != config.data_fingerprint):
+            listing = checked(task, folder, lambda done, total: on_chunk())
     except DataError:
         if record is None:
             raise
@@ -249,12 +311,15 @@ def load_protocol(
             config = replace(config, data_notes=(*_changes(matched, missing), *config.data_notes))
             listing, protocol = as_listing(matched, record, listing), "val"
             fingerprint = listing.fingerprint
+    depth = listing.depth if record is None else record.depth
+    rule = replace(rule, depth=depth)
+    state = f"{fingerprint} {protocol}" + ("" if depth is None else f" {depth} bits")
     parts = listing.protocol(protocol)
     total, done_before, loaded = sum(map(len, parts)), 0, []
     for name, items in zip(("train", "evaluation"), parts, strict=True):
         report = (lambda done, _, before=done_before: on_progress(before + done, total)) if on_progress else None
         files = [(listing.folder / path, label) for path, label in items]
-        loaded.append(_decoded(files, rule, f"{fingerprint} {protocol} {name}", report))
+        loaded.append(_decoded(files, rule, f"{state} {name}", report))
         done_before += len(items)
     train, evaluation = loaded
     if record is None:

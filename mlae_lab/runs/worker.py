@@ -72,8 +72,11 @@ def main(arguments: list[str]) -> int:
         reserve_exit_record(store.paths(run_id))
         record = _train(store, store.run(run_id), signals, writer)
     except BaseException as error:  # the end must be recorded in any case; the traceback goes to the log
+        from mlae_lab.data.bundled import DataError
+
         with suppress(OSError):
-            traceback.print_exc()
+            if not isinstance(error, DataError):  # which says all: the images are wrong, not the code
+                traceback.print_exc()
         record, status = ExitRecord(Status.FAILED, failure_reason(error)), 1
     _record_end(store, run_id, record, writer)
     with suppress(Exception):

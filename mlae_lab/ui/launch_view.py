@@ -53,16 +53,29 @@ def launch_panel(config: RunConfig) -> str:
     _show_changes(config)
     if config.method != "mlae":
         if st.button("Start the run", type="primary", key="train_start"):
-            go("train", run=run_actions.start(located(config)))
+            go("train", run=run_actions.start(_located(config)))
         return config.command()
     way = st.segmented_control(
         "What starts", list(_WAYS), format_func=lambda way: _WAYS[way], default="one", required=True, key="launch_way"
     )
     if way == "one":
         if st.button("Start the run", type="primary", key="train_start"):
-            go("train", run=run_actions.start(located(config)))
+            go("train", run=run_actions.start(_located(config)))
         return config.command()
     return _pair(config, estimate) if way == "pair" else _race(config, estimate)
+
+
+def _located(config: RunConfig) -> RunConfig:
+    """The config with its images (`data.tasks.located`), and a progress bar while a user's own are first decoded."""
+    bar = st.empty()
+
+    def show(done: int, total: int) -> None:
+        bar.progress(done / total, f"Checking the images: {done:,} of {total:,}")
+
+    try:
+        return located(config, show)
+    finally:
+        bar.empty()
 
 
 # ---------------------------------------------------------------- before it starts
@@ -151,7 +164,7 @@ def _pair(config: RunConfig, estimate: Estimate) -> str:
     seeds = _seeds("launch_pair_seeds")
     todo = race.wanted(queries.store(), config, masks, seeds)
     if st.button("Start the pair", type="primary", key="launch_pair"):
-        runs = race.launch(queries.store(), located(config), masks, seeds, visitor.current(), "paired")
+        runs = race.launch(queries.store(), _located(config), masks, seeds, visitor.current(), "paired")
         queries.refresh()
         go("compare", a=runs[0].id, b=runs[1].id)
     page.note(f"This mask compared with “{escape(plans[chosen][0])}”. {_together(config, todo, estimate)}")
@@ -175,7 +188,7 @@ def _race(config: RunConfig, estimate: Estimate) -> str:
         return config.command()
     todo = race.wanted(queries.store(), config, masks, seeds)
     if st.button(f"Start the race of {len(masks)} masks", type="primary", key="launch_race"):
-        runs = race.launch(queries.store(), located(config), masks, seeds, visitor.current())
+        runs = race.launch(queries.store(), _located(config), masks, seeds, visitor.current())
         queries.refresh()
         go("race", runs=",".join(run.id for run in runs))
     page.note(f"This mask and {_listed([plans[name][0] for name in kept])}. {_together(config, todo, estimate)}")

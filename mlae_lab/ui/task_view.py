@@ -57,7 +57,7 @@ def _examples_on_disk(folder: str, name: str, fingerprint: str, limit: int = 24)
     for path, label in listing.splits["train"]:
         if label not in examples and 0 <= label < listing.classes and len(examples) < limit:
             with suppress(DataError):
-                image = decoded(listing.folder / path, ResizeRule("square", 96))
+                image = decoded(listing.folder / path, ResizeRule("square", 96, listing.depth))
                 examples[label] = (listing.class_names[label], png_address(image))
     return [examples[label] for label in sorted(examples)]
 
@@ -112,6 +112,9 @@ def task_detail(task: Task) -> None:
     if task.group is not Group.OWN:
         _sizes(task)
         _reported(task)
+    if folder is None and task.group is Group.OWN:
+        st.info(plain(f"{data_folder() / 'own'} has no folder {task.title}: put its class folders with images there."))
+        return
     if folder is None:
         expected = (
             "its folder with VPT's train.json, val.json and test.json"
@@ -187,9 +190,19 @@ def _on_disk(task: Task, folder: Path) -> None:
         def show(done: int, total: int) -> None:
             bar.progress(done / total, f"{done:,} of {total:,}")
 
-        checked = tasks.census(task, listing, decode=True, progress=show)
-        bar.empty()
-        if checked.unreadable:
+        try:
+            if task.group is Group.OWN:  # unreadable images are left out from now on
+                checked = tasks.census(task, tasks.checked(task, folder, show))
+            else:
+                checked = tasks.census(task, listing, decode=True, progress=show)
+        except DataError as error:
+            st.error(plain(sentence(error)))
+            return
+        finally:
+            bar.empty()
+        if checked.left_out:
+            st.warning(plain(" ".join(checked.notes)))
+        elif checked.unreadable:
             st.error(plain(checked.problems[0]))
         else:
             st.success(f"All {sum(checked.counts.values()):,} images can be read.")

@@ -8,6 +8,7 @@ import pytest
 
 from mlae_lab.core import catalog, paper
 from mlae_lab.core.catalog import BACKBONES, TASKS, CatalogError, Group
+from mlae_lab.core.config import RunConfig
 from mlae_lab.core.plan import Kind, block_targets
 
 PAPER_TASKS = [t for t in TASKS if not t.bundled]
@@ -129,3 +130,47 @@ def test_pattern_averages_cover_every_pattern_of_table_4() -> None:
     assert paper.PATTERN_AVERAGE["uniform", Kind.STOCHASTIC].value == 78.8
     assert paper.PATTERN_AVERAGE["incremental", Kind.MIXED].value == 78.2
     assert len(paper.PATTERN_AVERAGE) == 16
+
+
+# ---------------------------------------------------------------- folders of own images
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("Cats & Dogs", "own:Cats & Dogs"),
+        ("birds, 2024", "own:birds, 2024"),
+        ("Owner's pictures", "own:Owner's pictures"),
+        ("Vo\u0308gel", "own:V\u00f6gel"),  # as macOS stores it
+        ("पक्षी", "own:पक्षी"),
+        ("می\u200cخواهم", "own:می\u200cخواهم"),
+        ("x" * 70, "own:" + "x" * 70),
+        (".hidden", "own:.hidden"),
+        ("50% off", "own:50%25 off"),
+        (" ends with a space ", "own:%20ends with a space%20"),
+        ("two\nlines", "own:two%0Alines"),
+        ("b\udcffd", "own:b%FFd"),  # a byte that is not UTF-8
+        ("back\\slash", "own:back%5Cslash"),
+    ],
+)
+def test_any_folder_name_is_a_title_and_makes_a_task_name(folder: str, name: str) -> None:
+    task = catalog.own_task(folder)
+    assert task.name == name
+    assert catalog.task(name) == task
+    assert task.title.encode()
+    assert "\n" not in task.title + task.name
+    RunConfig(task.name)
+    if folder == folder.strip() and "\\" not in folder:
+        assert catalog.task(f"own:{folder}") == task, "as it may be typed"
+
+
+def test_task_names_of_version_0_5_stay_as_they_are() -> None:
+    for name in ("own:Vögel (2)", "own:birds", "own:a.b-c+d_e 1"):
+        assert catalog.task(name).name == name
+        assert catalog.task(name).title == name.removeprefix("own:")
+
+
+def test_a_task_name_is_never_a_path() -> None:
+    for folder in ("../secret", "/etc", "a/b", "", "..", ".", " x", "..\\x", "%2e%2e", "..%2Fx", "\ud800", "x" * 256):
+        with pytest.raises(CatalogError):
+            catalog.task(f"own:{folder}")

@@ -120,10 +120,22 @@ def test_own_images_are_not_compared_with_the_catalog(tmp_path: Path) -> None:
     result = census(listing, None, decode=True)
     assert (result.state, result.expected, result.expected_classes, result.warnings) == (READY, {}, 0, ())
     assert result.classes == 3
-    assert result.notes == listing.notes
+    assert result.notes == (*listing.notes, "test has no image of 2 of 3 classes: fig, Äpfel.")
     assert not result.is_standard
     nameless = small(CIFAR, 0, 0, 0, classes=0)  # as the catalog describes a user's own images
     assert census(listing, nameless, decode=True) == result
+
+
+def test_classes_with_one_image_or_none_in_a_split_are_noted(tmp_path: Path) -> None:
+    for split, counts in (("train", {"a": 4, "b": 1}), ("val", {"a": 2, "c": 2}), ("test", {"a": 2, "b": 2})):
+        make_own(tmp_path / split, counts)
+    result = census(read_own(tmp_path), None, decode=False)
+    assert result.notes == (
+        "train has no image of 1 of 3 classes: c.",
+        "val has no image of 1 of 3 classes: b.",
+        "test has no image of 1 of 3 classes: c.",
+        "train has a single image of 1 of 3 classes: b.",
+    )
 
 
 # ---------------------------------------------------------------- missing

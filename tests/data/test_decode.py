@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 from torchvision.transforms.functional import resize
 
 from mlae_lab.data.bundled import DataError
-from mlae_lab.data.decode import ResizeRule, decoded, decoded_bytes
+from mlae_lab.data.decode import ResizeRule, decoded, decoded_bytes, depth_of, problem_of
 
 SQUARE = ResizeRule("square", 8)
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -137,6 +139,92 @@ def test_unreadable_images_are_named(tmp_path: Path) -> None:
         assert str(tmp_path / name) in text
         assert "\n" not in text
         assert text.endswith("remove it from the list")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason", "advice"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d\n", "a Git LFS pointer, no image", "git lfs pull"),
+        (b"\n<!DOCTYPE html>\n<html>", "an HTML page, no image", "download the file again"),
+        (b"<HTML><body>", "an HTML page, no image", "download the file again"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC, which the lab cannot read", "convert it to JPEG or PNG"),
+        (b"\xff\x0a\x00", "JPEG XL, which the lab cannot read", "convert it to JPEG or PNG"),
+        (b"", "empty file", "remove it from the list"),
+        (b"hello", "no known image format", "remove it from the list"),
+    ],
+)
+def test_files_that_are_no_images_are_called_by_their_name(
+    tmp_path: Path, content: bytes, reason: str, advice: str
+) -> None:
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        decoded(tmp_path / "a.jpg", SQUARE)
+    assert f"({reason}): " in str(caught.value)
+    assert advice in str(caught.value)
+    with pytest.raises(DataError, match="the file cannot be read as an image") as caught:
+        decoded_bytes(content, SQUARE)
+    assert reason in str(caught.value)
+    assert problem_of(tmp_path / "a.jpg") == (reason, 0)
+
+
+@pytest.mark.parametrize("save", ["a.png", "a.tiff"])
+@pytest.mark.parametrize(("largest", "depth"), [(200, 8), (1000, 10), (4095, 12), (16_383, 14), (65_535, 16)])
+def test_grey_of_any_depth_uses_the_whole_range(tmp_path: Path, save: str, largest: int, depth: int) -> None:
+    Image.fromarray(np.full((9, 9), largest, dtype=np.uint16)).save(tmp_path / save)
+    assert problem_of(tmp_path / save) == ("", largest)
+    assert depth_of(largest) == depth
+    pixels = decoded(tmp_path / save, ResizeRule("square", 8, depth))
+    assert corners(pixels) == [(largest >> (depth - 8),) * 3] * 4
+    assert np.array_equal(decoded_bytes((tmp_path / save).read_bytes(), ResizeRule("square", 8, depth)), pixels)
+
+
+def deep_png(values: np.ndarray) -> bytes:
+    """A PNG of 16-bit colour, which PIL cannot write. values: (height, width, 3 or 4)."""
+    height, width, channels = values.shape
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def deep_tiff(values: np.ndarray) -> bytes:
+    """The same as an uncompressed TIFF. values: (height, width, 3)."""
+    height, width, _ = values.shape
+    data = values.astype("<u2").tobytes()
+    entries = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 14),
+               (277, 3, 1, 3), (278, 3, 1, height), (279, 4, 1, len(data))]  # fmt: skip
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 14 + len(data)) + struct.pack("<HHH", 16, 16, 16) + data + directory
+
+
+@pytest.mark.parametrize("largest", [200, 1000, 4095, 30_000, 65_535])
+@pytest.mark.parametrize("kind", ["png", "png with alpha", "tiff"])
+def test_colour_of_any_depth_uses_the_whole_range(tmp_path: Path, largest: int, kind: str) -> None:
+    values = np.random.default_rng(0).integers(0, largest + 1, (8, 8, 3))
+    values[0, 0, 0] = largest
+    opaque = np.full((8, 8, 1), 65_535)
+    whole = np.concatenate([values, opaque], axis=2) if kind == "png with alpha" else values
+    (tmp_path / "a.img").write_bytes(deep_tiff(whole) if kind == "tiff" else deep_png(whole))
+    problem, value = problem_of(tmp_path / "a.img")
+    depth = depth_of(value)
+    assert (problem, depth) == ("", max(8, largest.bit_length()))
+    assert value == largest or largest > 2**15
+    assert depth is not None
+    pixels = decoded(tmp_path / "a.img", ResizeRule("square", 8, depth))
+    assert np.array_equal(pixels, values >> (depth - 8))
+    assert np.array_equal(decoded(tmp_path / "a.img", SQUARE), values >> 8)
+
+
+def test_files_of_eight_bits_have_no_depth(tmp_path: Path) -> None:
+    halves(RED, BLUE).save(tmp_path / "a.png")
+    assert problem_of(tmp_path / "a.png") == ("", 0)
+    assert depth_of(0) is None
+    assert np.array_equal(decoded(tmp_path / "a.png", ResizeRule("square", 8, 12)), decoded(tmp_path / "a.png", SQUARE))
+    with pytest.raises(ValueError, match="must be 8 to 16 bits"):
+        ResizeRule("square", 8, 7)
 
 
 def test_a_flipped_bit_anywhere_gives_an_image_or_a_sentence(tmp_path: Path) -> None:

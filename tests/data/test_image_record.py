@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,19 @@ def test_a_file_gives_back_what_was_written(folder: Path, tmp_path: Path) -> Non
     assert unnamed.train.paths == ()
     assert unnamed.train.digest == record.train.digest
     assert b"owl/" not in gzip.decompress(packed(record, with_paths=False))
+
+
+def test_the_depth_of_the_images_is_kept(folder: Path) -> None:
+    record = record_in(folder)
+    assert record.depth is None
+    assert b"depth" not in gzip.decompress(packed(record))
+    deep = replace(record, depth=12)
+    assert unpacked(packed(deep), "x").depth == 12
+    matched = match(deep, read_own(folder))
+    assert as_listing(matched, deep, read_own(folder)).depth == 12
+    for depth in (7, 17, "12", True):
+        with pytest.raises(DataError, match="depth of its images"):
+            unpacked(changed(depth=depth), "x")
 
 
 def test_names_that_are_not_utf8_survive() -> None:

@@ -163,9 +163,149 @@ def test_split_folders_without_train_are_refused(tmp_path: Path, folders: dict[s
 
 def test_train_too_small_to_split(tmp_path: Path) -> None:
     touch(tmp_path / "train", {"a": 2})
-    touch(tmp_path / "test", {"b": 2})
+    touch(tmp_path / "test", {"a": 2, "b": 2})
     with pytest.raises(DataError, match="train has 2 images: too few to split off val"):
         read_own(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("Training", "", "Testing"),
+        ("training_set", "", "test_set"),
+        ("train-set", "dev", "test"),
+        ("TRAIN", "eval", "test"),
+        ("seg_train", "", "seg_test"),
+        ("training", "validation", "evaluation"),  # Food-11
+        ("train", "eval", ""),
+        ("Train images", "Val_Data", "testdata"),
+    ],
+)
+def test_usual_names_of_split_folders(tmp_path: Path, train: str, val: str, test: str) -> None:
+    """They became classes of a run that finished."""
+    names = {"train": train, "val": val, "test": test}
+    for split, name in names.items():
+        if name:
+            touch(tmp_path / name, {"a": 20 if split == "train" else 3, "b": 20 if split == "train" else 3})
+    listing = read_own(tmp_path)
+    assert listing.class_names == ("a", "b")
+    for split, name in names.items():
+        assert {path.split("/")[0] for path in paths(listing, split)} == {name or train}
+
+
+def test_folders_for_one_split_are_joined_with_a_note(tmp_path: Path) -> None:
+    for name in ("train", "val", "Validation", "test"):
+        touch(tmp_path / name, {"a": 4, "b": 4})
+    listing = read_own(tmp_path)
+    assert listing.counts == {"train": 8, "val": 16, "test": 8}
+    assert any("Validation as val" in note and "val as val" in note for note in listing.notes)
+
+
+@pytest.mark.parametrize(
+    ("folders", "named"),
+    [
+        ({"setA/cat": 4, "setA/dog": 4, "setB/cat": 4, "setB/dog": 4}, ("setA", "setB", "cat, dog")),
+        ({"train/cat": 4, "train/dog": 4, "holdout/cat": 4, "holdout/dog": 4}, ("holdout", "train", "cat, dog")),
+        ({"cat/train": 4, "cat/test": 4, "dog/Train": 4, "dog/Test": 4, "cow": 4}, ("cat", "dog", "test, train")),
+    ],
+)
+def test_folders_that_may_be_splits_or_classes_are_refused(
+    tmp_path: Path, folders: dict[str, int], named: tuple[str, ...]
+) -> None:
+    with pytest.raises(DataError, match="may be splits or classes: for splits, name them train, val and test") as error:
+        read_own(touch(tmp_path, folders))
+    assert all(name in str(error.value) for name in named)
+
+
+def test_class_folders_with_folders_of_other_names_are_classes(tmp_path: Path) -> None:
+    listing = read_own(touch(tmp_path, {"cat/2023": 4, "cat/2024": 4, "dog/2024": 4, "dog/old": 4}))
+    assert listing.class_names == ("cat", "dog")
+
+
+def test_a_stray_image_in_train_does_not_make_it_a_class(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        touch(tmp_path / name, {"a": 20, "b": 20})
+    (tmp_path / "train" / "example.jpg").touch()
+    listing = read_own(tmp_path)
+    assert listing.class_names == ("a", "b")
+    assert any(note.endswith("are ignored: train/example.jpg.") for note in listing.notes)
+
+
+def test_classes_that_differ_in_case_between_splits_are_one(tmp_path: Path) -> None:
+    """Val had 0 % before."""
+    touch(tmp_path / "train", {"Cat": 20, "dog": 20})
+    touch(tmp_path / "val", {"cat": 4, "Dog": 4})
+    listing = read_own(tmp_path)
+    assert listing.class_names == ("Cat", "dog")
+    assert per_class(listing, "val") == [4, 4]
+    assert "Class folders whose names differ only in case are one class: Dog is dog, cat is Cat." in listing.notes
+
+
+def test_splits_without_a_common_class_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "train", {"cat": 20, "dog": 20})
+    touch(tmp_path / "val", {"0": 4, "1": 4})
+    with pytest.raises(DataError, match="val holds the classes 0, 1 and train cat, dog: both need class folders of"):
+        read_own(tmp_path)
+
+
+def test_the_dataset_one_folder_deeper_is_named(tmp_path: Path) -> None:
+    touch(tmp_path / "archive" / "flowers", {"rose": 4, "lily": 4})
+    with pytest.raises(DataError, match=r"only the class folder 'flowers'.*; or name .*flowers, which has 2 folders"):
+        read_own(tmp_path / "archive")
+
+
+# ---------------------------------------------------------------- any ending, other programs
+
+
+@pytest.mark.parametrize("ending", ["", ".jfif", ".jpe", ".JPG_large", ".img"])
+def test_what_is_in_a_file_decides_not_its_ending(tmp_path: Path, ending: str) -> None:
+    for name in ("a", "b"):
+        for i in range(4):
+            write_image(tmp_path / "images" / name / f"{i}.jpg", i)
+            (tmp_path / "images" / name / f"{i}.jpg").rename(tmp_path / "images" / name / f"{i}{ending}")
+    assert sum(read_own(tmp_path / "images").counts.values()) == 8
+
+
+def test_other_files_are_counted_and_named(tmp_path: Path) -> None:
+    touch(tmp_path, {"a": 4, "b": 4})
+    (tmp_path / "a" / "x.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (tmp_path / "a" / "x.cr2").write_bytes(b"II*\0\x10\0\0\0CR\2\0")
+    (tmp_path / "b" / "labels.txt").write_text("P1 and P2")
+    (tmp_path / "b" / "Thumbs.db").touch()
+    listing = read_own(tmp_path)
+    assert sum(listing.counts.values()) == 8
+    assert listing.left_out == ("a/x.cr2", "a/x.heic")
+    assert listing.notes[-2:] == (
+        "Left out, as they cannot be read: 2 of 10 images, a/x.cr2 (camera raw), a/x.heic (HEIC).",
+        "Files that are not images are ignored: 1 (b/labels.txt).",
+    )
+
+
+def test_a_class_of_other_formats_does_not_vanish(tmp_path: Path) -> None:
+    touch(tmp_path, {"a": 4, "b": 4, "c": 0})
+    for i in range(3):
+        (tmp_path / "c" / f"{i}.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    with pytest.raises(DataError, match=r"none of the 3 images of the class c can be read \(HEIC\)"):
+        read_own(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["@eaDir", ".thumbnails", "lost+found", "$RECYCLE.BIN", "__MACOSX", ".ipynb_checkpoints", "#recycle"]
+)
+def test_folders_of_other_programs_are_no_classes(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, {"a": 4, "b": 4, name: 4, f"a/{name}": 4, f"b/deep/{name}/x": 4})
+    listing = read_own(tmp_path)
+    assert listing.class_names == ("a", "b")
+    assert sum(listing.counts.values()) == 8
+    assert not any("without images" in note for note in listing.notes)
+
+
+def test_a_run_of_version_0_5_reads_the_folder_as_that_version_did(tmp_path: Path) -> None:
+    touch(tmp_path / "one", {"Training/a": 4, "Training/b": 4, "Testing/a": 4, "@eaDir": 4})
+    write_image(tmp_path / "one" / "Training" / "a" / "x.jfif")
+    listing = read_own(tmp_path / "one", as_0_5=True)
+    assert listing.class_names == ("@eaDir", "Testing", "Training")
+    assert sum(listing.counts.values()) == 16
 
 
 # ---------------------------------------------------------------- VTAB's lists under another name
@@ -214,11 +354,12 @@ def test_too_few_classes_or_images(tmp_path: Path) -> None:
 
 
 def test_folder_without_images_is_ignored_with_a_note(tmp_path: Path) -> None:
-    touch(tmp_path, {"a": 2, "b": 2, "__MACOSX": 0})
+    touch(tmp_path, {"a": 2, "b": 2, "__MACOSX": 0, "empty": 0})
     (tmp_path / "__MACOSX" / "._0.jpg").touch()
     listing = read_own(tmp_path)
     assert listing.class_names == ("a", "b")
-    assert listing.notes[0] == "Folders without images are ignored: __MACOSX."
+    assert "Folders without images are ignored: empty." in listing.notes
+    assert "Folders of other programs are ignored: __MACOSX." in listing.notes
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:

@@ -103,7 +103,8 @@ def pixels_of(loaded: LoadedRun, given: Any) -> tuple[np.ndarray, int | None]:
     except ValueError:
         raise QueryError("the image file is not valid base64: send the bytes of the file, encoded as base64") from None
     try:
-        pixels = decoded_bytes(content, ResizeRule("square", images.shape[1]))
+        record = loaded.setup.record
+        pixels = decoded_bytes(content, ResizeRule("square", images.shape[1], record.depth if record else None))
     except DataError as error:
         raise QueryError(str(error)) from None
     return (np.asarray(Image.fromarray(pixels).convert("L")) if images.ndim == 3 else pixels), None
