@@ -13,6 +13,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.settings import Setting, settings_of
 from mlae_lab.data.tasks import OWN, image_folder, located, own_task_of
+from mlae_lab.environment import expanded
 from mlae_lab.locations import PROGRAM, weights_file
 
 TASK_HELP = "a name that `tasks` lists; --data DIR alone means your own images in DIR"
