@@ -155,7 +155,7 @@ def test_links_of_version_0_5_open(run: str, old: dict[str, str], new: dict[str,
     assert at.session_state["experts_view"] == new["view"]
     assert {name: address(at, name) for name in new} == new
     if "robustness" in new:
-        assert at.slider(key=f"robust_{run}_rate").value == 0.3
+        assert at.slider(key=f"robustness_{run}_rate").value == 0.3
     assert not set(old_links.OLD_NAMES) & set(at.query_params)
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-import subprocess
-import sys
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from mlae_lab.core.patterns import allocation
 from mlae_lab.data import tasks
 from mlae_lab.data.image_record import packed, read_record
 from mlae_lab.model.adapter_file import read_adapter
-from mlae_lab.runs import commands, outcomes
+from mlae_lab.runs import commands, outcomes, worker
 from mlae_lab.runs.archive_file import export, import_run
 from mlae_lab.runs.report import report, state
 from mlae_lab.runs.status import Status
@@ -42,16 +41,17 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def train(store: RunStore, run_id: str) -> Run:
-    """Claim a queued run and train it in a separate process, as the supervisor does."""
+    """Claim a queued run and train it as the supervisor's process does, here: nine processes would load torch."""
     assert store.claim(run_id, "cpu")
     lock = locks.take(store.paths(run_id).lock)
     assert lock is not None
-    subprocess.run(
-        [sys.executable, "-m", "mlae_lab.runs.worker", str(store.folder), run_id, str(lock)],
-        pass_fds=[lock],
-        capture_output=True,
-    )
-    os.close(lock)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        worker.main([str(store.folder), run_id, str(lock)])
+    finally:
+        os.close(lock)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     run = store.run(run_id)
     assert run.status is Status.FINISHED, run.reason
     return run
