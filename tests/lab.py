@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,9 +157,18 @@ def clear(store: RunStore) -> None:
 # ---------------------------------------------------------------- the app and the command line
 
 
+@cache
+def _scan_packages_once() -> None:
+    """Streamlit looks through all installed packages for components whenever a test opens the app: 90 % of its time."""
+    from streamlit.components.v2 import manifest_scanner
+
+    manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
+
+
 def _session(state: Mapping[str, object], secrets: Mapping[str, object]) -> AppTest:
     from streamlit.testing.v1 import AppTest
 
+    _scan_packages_once()
     at = AppTest.from_file(str(PACKAGE / "app.py"), default_timeout=60)
     for name, value in state.items():
         at.session_state[name] = value
