@@ -190,7 +190,7 @@ def follow(store: RunStore, run: Run) -> Run:
                     flush=True,
                 )
             elif isinstance(event, Resumed):
-                print(f"resumed after step {event.step}", flush=True)
+                print("  ".join([f"resumed after step {event.step}", *event.notes]), flush=True)
             else:
                 print(
                     f"epoch {event.epoch:>4}   {event.split} accuracy {event.accuracy:5.1f} %   loss {event.loss:.3f}"

@@ -72,6 +72,7 @@ class Resumed:
         step: Number of that step.
         seconds: Training time before it.
         source: "" for the run's own checkpoint, else the run that it was copied from.
+        notes: Which newer checkpoints were skipped, and what differs from the machine that trained the steps so far.
     """
 
     kind: ClassVar[str] = "resumed"
@@ -79,6 +80,7 @@ class Resumed:
     step: int
     seconds: float
     source: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlae_lab.core import image_labels
-from mlae_lab.core.events import SimilarityStats, Statistics, TrainStep, mean_of
+from mlae_lab.core.events import Resumed, SimilarityStats, Started, Statistics, TrainStep, mean_of
 from mlae_lab.runs import outcomes
 from mlae_lab.runs.liveness import stalled_for
 from mlae_lab.runs.store import DamagedEvent, Run, RunStore
@@ -33,9 +33,17 @@ def report(store: RunStore, run: Run) -> dict:
         else None,
         "statistics": dict(statistics.values) if statistics else {},
         "seed": config.seed, "badge": vars(config.badge),
-        "data_notes": list(config.data_notes), "device": started.device if started else run.device,
+        "data_notes": list(config.data_notes), "notes": notes_of(store, run),
+        "device": started.device if started else run.device,
         "weights_fingerprint": started.weights if started else None,
     }  # fmt: skip
+
+
+def notes_of(store: RunStore, run: Run) -> list[str]:
+    """What was changed to train a run, and what changed when it was resumed."""
+    started = store.last(run.id, Started)
+    resumed = [note for stored in store.events(run.id, Resumed) for note in stored.event.notes]
+    return list(dict.fromkeys([*(started.notes if started else ()), *resumed]))
 
 
 def state(store: RunStore, run: Run) -> dict:

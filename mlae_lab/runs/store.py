@@ -487,18 +487,25 @@ class RunStore(MaskLibrary):
             _insert_events(db, run, [(now, event) for event in events])
 
     @overload
-    def events(self, run: str, *, after: int = 0) -> list[Stored[ev.Event]]: ...
+    def events(
+        self, run: str, *, after: int = 0, damaged: dict[int, DamagedEvent] | None = None
+    ) -> list[Stored[ev.Event]]: ...
 
     @overload
-    def events(self, run: str, *kinds: type[ev.E], after: int = 0) -> list[Stored[ev.E]]: ...
+    def events(
+        self, run: str, *kinds: type[ev.E], after: int = 0, damaged: dict[int, DamagedEvent] | None = None
+    ) -> list[Stored[ev.E]]: ...
 
-    def events(self, run: str, *kinds: type[ev.Event], after: int = 0) -> list[Stored[ev.Event]]:
+    def events(
+        self, run: str, *kinds: type[ev.Event], after: int = 0, damaged: dict[int, DamagedEvent] | None = None
+    ) -> list[Stored[ev.Event]]:
         """Events of a run in order, without damaged ones (`damaged_events`) and those of a newer version.
 
         Args:
             run: Its id.
             kinds: Classes of the events wanted, by default all that this version knows.
             after: Only events with a greater id.
+            damaged: Takes the events that cannot be read, by id.
         """
         names = [kind.kind for kind in kinds]
         chosen = f" AND kind IN ({', '.join('?' * len(names))})" if names else ""
@@ -509,9 +516,13 @@ class RunStore(MaskLibrary):
             )
             events = []
             for number, at, kind, payload in rows:
-                if kind in ev.KINDS:
-                    with suppress(ev.EventError):
-                        events.append(Stored(number, at, _event(ev.KINDS[kind], payload)))
+                if kind not in ev.KINDS:
+                    continue
+                try:
+                    events.append(Stored(number, at, _event(ev.KINDS[kind], payload)))
+                except ev.EventError as error:
+                    if damaged is not None:
+                        damaged[number] = DamagedEvent(run, number, kind, str(error))
             return events
 
     def damaged_events(self, run: str = "") -> list[DamagedEvent]:

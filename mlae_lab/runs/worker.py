@@ -13,6 +13,7 @@ import sqlite3
 import sys
 import time
 import traceback
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,7 @@ from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 
 if TYPE_CHECKING:
-    from mlae_lab.training.checkpoint import Checkpoint
+    from mlae_lab.training.checkpoint import Checkpoint, CheckpointError
     from mlae_lab.training.setup import Setup
     from mlae_lab.training.trainer import Training
 
@@ -118,6 +119,8 @@ def _record_end(store: RunStore, run_id: str, record: ExitRecord, writer: _Write
 
 def _train(store: RunStore, run: Run, signals: list[int], writer: _Writer) -> ExitRecord:
     from mlae_lab.data.image_record import read_record
+    from mlae_lab.training.checkpoint import CheckpointError
+    from mlae_lab.training.environment import change_note, environment_of
     from mlae_lab.training.setup import prepare
     from mlae_lab.training.trainer import Training
 
@@ -127,25 +130,38 @@ def _train(store: RunStore, run: Run, signals: list[int], writer: _Writer) -> Ex
         for leftover in files.folder.glob(pattern):
             leftover.unlink(missing_ok=True)
     watch = _Watch(store, run.id, signals, HeartbeatWriter(files))
-    try:
-        watch.on_chunk()
-        start, source = _read_start(files, run)
-        record = read_record(files.images)
-        setup = prepare(
-            run.config, on_progress=_Preparation(writer, watch), on_chunk=watch.on_chunk, record=record,
-            trained_by_0_5=start is not None and record is None,
-        )  # fmt: skip
-        watch.on_chunk()
-    except _StoppedEarly:
-        return ExitRecord(Status.STOPPED, "stopped before the first step")
-    if (run.slot or "").startswith("cuda") and setup.device.type == "cpu":  # "auto" and, say, a driver that is too old
-        setup = replace(setup, notes=(*setup.notes, NO_GPU))
-    setup = _record_images(store, run, setup, start, record is None)
-    training = Training(setup, start)
+    notes: list[str] = []
+    misfit: CheckpointError | None = None
+    for start, source, path in _starts(files, run, notes):
+        before = _environment(store, run, start, source)
+        try:
+            watch.on_chunk()
+            record = read_record(files.images)
+            setup = prepare(
+                run.config, on_progress=_Preparation(writer, watch), on_chunk=watch.on_chunk, record=record,
+                trained_by_0_5=start is not None and record is None, precision=_kept_precision(run.config, before),
+            )  # fmt: skip
+            watch.on_chunk()
+        except _StoppedEarly:
+            return ExitRecord(Status.STOPPED, "stopped before the first step")
+        if (run.slot or "").startswith("cuda") and setup.device.type == "cpu":  # "auto" and, say, a too old driver
+            setup = replace(setup, notes=(*setup.notes, NO_GPU))
+        setup = _record_images(store, run, setup, start, record is None)
+        try:
+            training = Training(setup, start)
+            break
+        except CheckpointError as error:  # the setup holds a part of it: the next one gets a new setup
+            misfit = misfit or error
+            _skip(path, error, notes)
+    else:
+        assert misfit is not None  # a start without a checkpoint fits
+        raise misfit
+    if note := change_note(before, environment_of(setup.device, setup.precision)):
+        notes.append(note)
     store.move(run.id, Status.RUNNING, only_from=(Status.STARTING,))
     saver = _Saver(files, run.config, setup, training, writer)
     for event in training.run(should_stop=watch.should_stop):
-        writer.add(replace(event, source=source) if isinstance(event, Resumed) else event)
+        writer.add(replace(event, source=source, notes=tuple(notes)) if isinstance(event, Resumed) else event)
         watch.step = getattr(event, "step", watch.step)
         if isinstance(event, Evaluation):
             print(f"epoch {event.epoch}: {event.split} accuracy {event.accuracy:.1f} %", flush=True)
@@ -199,23 +215,62 @@ def _record_images(store: RunStore, run: Run, setup: Setup, start: Checkpoint | 
     return replace(setup, config=config)
 
 
-def _read_start(files: RunPaths, run: Run) -> tuple[Checkpoint | None, str]:
-    """The checkpoint to continue from, None for the start, and the run that it is of, "" for this one.
+def _starts(files: RunPaths, run: Run, notes: list[str]) -> Iterator[tuple[Checkpoint | None, str, Path]]:
+    """The checkpoints to continue from that can be read, the best first.
 
-    It is the run's newest one that can be read, else its parent's. Raises StoreError for a branched run that has
-    neither.
+    They are the run's own, the newest first, then its parent's. Without any of them, the run starts from its first
+    step.
+
+    Args:
+        files: Of the run.
+        run: The run.
+        notes: Takes a note for each of its checkpoints that cannot be read.
+
+    Yields:
+        The checkpoint, None for the first step; the run that it is of, "" for this one; its file.
+
+    Raises:
+        StoreError: It is a branched run that has none.
     """
     from mlae_lab.training.checkpoint import CheckpointError, read_checkpoint
 
     kept = [path for name, path in files.checkpoints().items() if name.isdigit()]
     own = [path for path in (files.checkpoint, *reversed(kept)) if path.exists()]
+    is_trained = False
     for path in own:
         try:
-            return read_checkpoint(path), ""
+            checkpoint = read_checkpoint(path)
         except CheckpointError as error:
-            print(f"checkpoint skipped: {error}", flush=True)
-    commands.require_start(run, files)
-    return (read_checkpoint(files.start), run.parent) if files.start.exists() else (None, "")
+            _skip(path, error, notes)
+            continue
+        is_trained = True
+        yield checkpoint, "", path
+    if files.start.exists():
+        yield read_checkpoint(files.start), run.parent, files.start
+    elif not is_trained:
+        commands.require_start(run, files)
+        yield None, "", files.checkpoint
+
+
+def _skip(path: Path, error: CheckpointError, notes: list[str]) -> None:
+    print(f"checkpoint skipped: {path.name}: {error}", flush=True)
+    cause = "it does not fit the run" if "does not fit" in str(error) else "it cannot be read"
+    notes.append(f"Checkpoint {path.name} was skipped: {cause}.")
+
+
+def _environment(store: RunStore, run: Run, start: Checkpoint | None, source: str) -> Mapping[str, str]:
+    """The environment of the steps before a run's own checkpoint, {} for a run from its first step."""
+    if start is None or source:
+        return {}
+    started = store.last(run.id, Started)  # all that is known if an earlier version wrote the checkpoint
+    known = {"device": started.device.partition(":")[0], "precision": started.precision} if started else {}
+    return known | dict(start.environment)
+
+
+def _kept_precision(config: RunConfig, before: Mapping[str, str]) -> str:
+    """The precision with which a run resumes: "auto" is resolved only once, as its numbers are one series."""
+    known = before.get("precision", "")
+    return known if config.precision == "auto" and known in ("float32", "bfloat16") else ""
 
 
 class _Saver:

@@ -8,7 +8,8 @@ file is safetensors with a JSON header, never pickle; it appears whole or not at
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -47,16 +48,27 @@ class TrainPosition:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The content of a checkpoint. config: of the run that wrote it; tensors: by name, on the CPU."""
+    """The content of a checkpoint.
+
+    Attributes:
+        config: Of the run that wrote it.
+        position: Of the training.
+        tensors: By name, on the CPU.
+        environment: As `environment.environment_of` gives it; empty if an earlier version wrote it.
+    """
 
     config: RunConfig
     position: TrainPosition
     tensors: dict[str, torch.Tensor]
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
     """Write a checkpoint; it appears whole or not at all, also if the power fails. Returns its size in bytes."""
-    header = {"format": FORMAT, "config": checkpoint.config.to_dict(), "position": asdict(checkpoint.position)}
+    header = {
+        "format": FORMAT, "config": checkpoint.config.to_dict(), "position": asdict(checkpoint.position),
+        "environment": dict(checkpoint.environment),
+    }  # fmt: skip
     path.parent.mkdir(exist_ok=True)
     with replacing(path) as partial:
         save_file(checkpoint.tensors, partial, metadata={"mlae_lab_checkpoint": json.dumps(header)})
@@ -87,7 +99,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     )
     if not whole or position.epoch < 1 or not isinstance(position.seconds, (int, float)):
         raise CheckpointError(f"{path} has a damaged header: {position} is not a position in a training")
-    return Checkpoint(config, position, tensors)
+    environment = header.get("environment", {})
+    if not isinstance(environment, dict) or not all(isinstance(value, str) for value in environment.values()):
+        raise CheckpointError(f"{path} has a damaged header: its environment is not an object of strings")
+    return Checkpoint(config, position, tensors, environment)
 
 
 def _from_format_1(header: dict, tensors: dict[str, torch.Tensor]) -> dict:

@@ -26,6 +26,7 @@ from mlae_lab.model.experts import stream
 from mlae_lab.model.frozen_prefix import depth, first_block, split
 from mlae_lab.model.inject import Experts, inject
 from mlae_lab.model.weight_files import classifier
+from mlae_lab.training.environment import multiplies_bfloat16
 from mlae_lab.training.inputs import Inputs
 
 
@@ -94,19 +95,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
     That is a GPU, or a CPU with native bfloat16 products (AMX or AVX-512; `benchmarks/step.py`
     prints both times). On other CPUs bfloat16 is emulated and slower. The choice is recorded in
-    Started and is the same for every run on one machine.
+    Started and is the same for every run on one machine; a run that resumes on another one keeps it.
     """
     if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" or _multiplies_bfloat16() else torch.float32
+        return torch.bfloat16 if device.type == "cuda" or multiplies_bfloat16() else torch.float32
     return getattr(torch, name)
-
-
-def _multiplies_bfloat16() -> bool:
-    try:
-        flags = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
 def prepare(
@@ -116,6 +109,7 @@ def prepare(
     on_chunk: Callable[[], None] = lambda: None,
     record: ImageRecord | None = None,
     trained_by_0_5: bool = False,
+    precision: str = "",
 ) -> Setup:
     """Load data and backbone, inject the experts, and compute once what stays fixed.
 
@@ -126,6 +120,7 @@ def prepare(
         on_chunk: Called between the pieces of all other work; it may raise.
         record: As for `data.tasks.load_protocol`.
         trained_by_0_5: As for `data.tasks.load_protocol`.
+        precision: That of the steps so far, for a run that resumes; "" for the config's.
 
     Raises:
         DataError: If images are missing or damaged.
@@ -136,7 +131,7 @@ def prepare(
     """
     began = time.monotonic()
     device = choose_device(config.device)
-    precision = choose_precision(config.precision, device)
+    dtype = choose_precision(precision or config.precision, device)
     entry = catalog.backbone(config.backbone)
     images = load_protocol(config, on_progress, record, trained_by_0_5, on_chunk)
     config = images.config
@@ -170,6 +165,6 @@ def prepare(
 
     return Setup(
         config, model, experts, head, behind, inputs(images.train, stream(config.seed, "augment")),
-        inputs(images.evaluation, None), device, precision, time.monotonic() - began, notes, fingerprint,
+        inputs(images.evaluation, None), device, dtype, time.monotonic() - began, notes, fingerprint,
         images.class_names, images.record, images.missing,
     )  # fmt: skip

@@ -20,6 +20,7 @@ from mlae_lab.core.plan import MaskPlan
 from mlae_lab.model.experts import stream
 from mlae_lab.model.inject import Experts
 from mlae_lab.training.checkpoint import Checkpoint, CheckpointError, TrainPosition
+from mlae_lab.training.environment import environment_of
 from mlae_lab.training.evaluation import Diverged, OutOfTime, autocast, evaluate, expert_stats, train_mode
 from mlae_lab.training.sample_images import chosen as sample_indices
 from mlae_lab.training.sample_images import encoded_image
@@ -241,7 +242,8 @@ class Training:
             tensors["active_steps"] = self.experts.sampler.active_steps
             tensors |= self.gradients.state()
         copies = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
-        return Checkpoint(self.setup.config, self.position, copies)
+        environment = environment_of(self.setup.device, self.setup.precision)
+        return Checkpoint(self.setup.config, self.position, copies, environment)
 
     @torch.no_grad()
     def _restore(self, start: Checkpoint) -> None:

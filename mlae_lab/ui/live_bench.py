@@ -72,7 +72,7 @@ def images(run: Run, sample_images: SampleImages | None) -> None:
 def message(run: Run, tail: queries.Tail, text: BenchText) -> bytes:
     """The whole bench as deflated JSON, made once for each state of a run."""
     live = not run.status.is_over
-    revision = (live, len(tail.steps), len(tail.evaluations), text, *queries.references(run))
+    revision = (live, len(tail.steps), len(tail.evaluations), text, *tail.notes, *queries.references(run))
     return tail.memo("message", revision, lambda: zlib.compress(_json(run, tail, text, live).encode(), 6))
 
 
@@ -92,7 +92,7 @@ def _json(run: Run, tail: queries.Tail, text: BenchText, live: bool) -> str:
         "waiting": text.waiting,
         "warning": text.warning,
         "progress": round(progress, 4),
-        "notes": [*config.data_notes, *(tail.started.notes if tail.started else ())],
+        "notes": [*config.data_notes, *tail.notes],
         "steps": steps,
         "epochs": max(1, tail.steps[-1].epoch) if tail.steps else config.epochs,
         "trained": steps / outcome.steps_per_epoch if steps and outcome.steps_per_epoch else config.epochs,

@@ -20,6 +20,7 @@ from mlae_lab.core.events import (
     ExpertStats,
     Predictions,
     Preparing,
+    Resumed,
     SampleImages,
     SimilarityStats,
     Started,
@@ -31,8 +32,9 @@ from mlae_lab.locations import default_store
 from mlae_lab.runs import supervisor
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.outcomes import Outcome
+from mlae_lab.runs.report import sentence_of_damage
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import Run, RunStore
+from mlae_lab.runs.store import DamagedEvent, Run, RunStore
 from mlae_lab.ui.figures import Running
 
 _LOOK_SECONDS = 1.0
@@ -73,15 +75,17 @@ class Tail:
         self.predictions: list[Predictions] = []
         self.statistics: list[Statistics] = []
         self.sample_images: SampleImages | None = None
+        self.resumed: list[Resumed] = []
+        self.damaged: dict[int, DamagedEvent] = {}
         self._cached: dict[str, tuple[Hashable, Any]] = {}
 
     def update(self) -> None:
         """Read the new events."""
         with self._lock:
-            new = store().events(self.run_id, after=self.seen)
+            new = store().events(self.run_id, after=self.seen, damaged=self.damaged)
             if new and self.first and store().event_ids(self.run_id)[0] != self.first:
                 self._forget()  # archived or deleted, and restored: all events are new
-                new = store().events(self.run_id)
+                new = store().events(self.run_id, damaged=self.damaged)
             for stored in new:
                 self.first = self.first or stored.id
                 self.seen = stored.id
@@ -108,6 +112,15 @@ class Tail:
                 self.predictions.append(event)
             case Statistics():
                 self.statistics.append(event)
+            case Resumed():
+                self.resumed.append(event)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was changed to train the run or when it was resumed, and which of its events are damaged."""
+        events = [*([self.started] if self.started else []), *self.resumed]
+        damage = [sentence_of_damage([*self.damaged.values()]).capitalize() + "."] if self.damaged else []
+        return [*dict.fromkeys(note for event in events for note in event.notes), *damage]
 
     def outcome(self, config: RunConfig) -> Outcome:
         """What the run has reached so far, given its config."""

@@ -20,11 +20,14 @@ from mlae_lab.core.events import Evaluation, ExpertStats, Resumed, SimilaritySta
 from mlae_lab.core.patterns import allocation
 from mlae_lab.runs import commands, worker
 from mlae_lab.runs.archive_file import export, import_run
-from mlae_lab.runs.paths import database
+from mlae_lab.runs.paths import RunPaths, database
 from mlae_lab.runs.report import report
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore, StoreError
+from mlae_lab.training.checkpoint import Checkpoint, TrainPosition, read_checkpoint, save_checkpoint
+from mlae_lab.training.setup import choose_precision, prepare
 from mlae_lab.training.statistics import Statistic
+from mlae_lab.training.trainer import Training
 from mlae_lab.ui import live_bench, queries
 
 SHORT = RunConfig(
@@ -44,8 +47,11 @@ def work(lab_store: RunStore) -> Iterator[Callable[[RunConfig], tuple[int, str]]
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     locks = []
 
-    def go(config: RunConfig, slot: str = "cpu") -> tuple[int, str]:
+    def go(
+        config: RunConfig, slot: str = "cpu", before: Callable[[RunPaths], object] = lambda files: None
+    ) -> tuple[int, str]:
         run = lab_store.enqueue(config, slot.partition(":")[0]).id
+        before(lab_store.paths(run))
         lab_store.claim(run, slot)
         locks.append(os.open(lab_store.paths(run).lock, os.O_RDWR | os.O_CREAT))
         fcntl.flock(locks[-1], fcntl.LOCK_EX)
@@ -145,6 +151,70 @@ def test_a_branched_run_without_its_checkpoint_does_not_start_from_scratch(
     with pytest.raises(StoreError, match=message):
         commands.resume(lab_store, name)
     assert lab_store.run(name).status is Status.FAILED
+
+
+TWO_EPOCHS = dataclasses.replace(  # of two steps each; only the last block trains
+    SHORT, plan=allocation((0,) * 11 + (2,)), epochs=2, batch_size=400, precision="auto"
+)
+
+
+def checkpoint_of(config: RunConfig, precision: str = "") -> Checkpoint:
+    """The checkpoint of a training after its first epoch."""
+    training = Training(prepare(config, precision=precision))
+    for event in training.run():
+        if isinstance(event, Evaluation):
+            break
+    return training.checkpoint()
+
+
+def test_a_run_that_resumes_on_another_cpu_keeps_its_precision_and_has_a_note(
+    work: Callable[..., tuple[int, str]], lab_store: RunStore
+) -> None:
+    other = "float32" if str(choose_precision("auto", torch.device("cpu"))) == "torch.bfloat16" else "bfloat16"
+    elsewhere = checkpoint_of(TWO_EPOCHS, other)
+    assert elsewhere.environment["precision"] == other
+    elsewhere = dataclasses.replace(elsewhere, environment={**elsewhere.environment, "cpu": "another kind"})
+    status, name = work(TWO_EPOCHS, before=lambda files: save_checkpoint(files.checkpoint, elsewhere))
+    assert (status, lab_store.run(name).status) == (0, Status.FINISHED), lab_store.run(name).reason
+    (started,), (resumed,) = (lab_store.events(name, kind) for kind in (Started, Resumed))
+    assert started.event.precision == other
+    (note,) = resumed.event.notes
+    assert "(before: another kind)" in note
+    assert f"The precision {other} is kept" in note
+    assert report(lab_store, lab_store.run(name))["notes"] == [note]
+    newest = read_checkpoint(lab_store.paths(name).checkpoint)
+    assert newest.environment["precision"] == other
+
+
+def test_a_checkpoint_of_an_earlier_version_has_the_precision_of_the_first_start(lab_store: RunStore) -> None:
+    run = lab_store.enqueue(TWO_EPOCHS, "cpu")
+    start = Checkpoint(TWO_EPOCHS, TrainPosition(1, 1, 1, 0.1, 1), {})
+    lab_store.append(run.id, [Started(1, 1, 1, 800, 200, 4, "cuda:0", "bfloat16", 0.1)])
+    before = worker._environment(lab_store, run, start, "")
+    assert before == {"device": "cuda", "precision": "bfloat16"}
+    assert worker._kept_precision(TWO_EPOCHS, before) == "bfloat16"
+    assert worker._kept_precision(SHORT, before) == ""  # it names its precision
+    assert worker._environment(lab_store, run, start, "aaaabbbb") == {}  # a branch is a new run
+
+
+def test_a_last_checkpoint_that_does_not_fit_is_skipped(
+    work: Callable[..., tuple[int, str]], lab_store: RunStore
+) -> None:
+    good = checkpoint_of(TWO_EPOCHS)
+    other = dataclasses.replace(good, config=dataclasses.replace(TWO_EPOCHS, batch_size=16))
+
+    def place(files: RunPaths) -> None:
+        save_checkpoint(files.checkpoint, other)
+        files.checkpoint_after(1).parent.mkdir()
+        save_checkpoint(files.checkpoint_after(1), good)
+
+    status, name = work(TWO_EPOCHS, before=place)
+    assert (status, lab_store.run(name).status) == (0, Status.FINISHED), lab_store.run(name).reason
+    (resumed,) = lab_store.events(name, Resumed)
+    assert resumed.event.step == 2
+    assert resumed.event.notes == ("Checkpoint checkpoint.safetensors was skipped: it does not fit the run.",)
+    status, name = work(TWO_EPOCHS, before=lambda files: save_checkpoint(files.checkpoint, other))
+    assert lab_store.run(name).reason.startswith("the checkpoint does not fit: its batch size is 16")
 
 
 @pytest.mark.parametrize(
