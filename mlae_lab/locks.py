@@ -6,10 +6,11 @@ Unlike a pid, a lock cannot be reused by another process. A lock may be passed t
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from pathlib import Path
+
+from mlae_lab.posix import fcntl
 
 
 def held(path: Path) -> bool:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import ipaddress
+import re
 import socket
 import struct
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
+
+from mlae_lab.posix import fcntl
 
 PASSWORD_VARIABLE = "MLAE_LAB_PASSWORD"
 PASSWORD_LENGTH = 8  # characters, at least
 _EVERYWHERE = ("", "*", "0.0.0.0", "::")
+_HOST_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)(\.(?!-)[a-z0-9_-]{1,63}(?<!-))*")
 _SIOCGIFADDR = 0x8915  # Linux: the IPv4 address of a network interface
 
 
@@ -41,6 +45,30 @@ def allowed_hosts(address: str | None) -> list[str]:
     elif bare not in hosts:
         hosts.append(bare)
     return list(dict.fromkeys(host.lower().rstrip(".") for host in hosts if host))
+
+
+def is_public(address: str | None, allowed: Collection[str] = ()) -> bool:
+    """Whether people on other machines can use a server.
+
+    Args:
+        address: That it is bound to, as for `is_loopback`.
+        allowed: Host names under which it answers. A public one is that of a proxy, which may run on this machine.
+    """
+    return not is_loopback(address) or not all(is_loopback(name) for name in allowed)
+
+
+def public_name(text: str) -> str | None:
+    """A host name or an address as browsers send it: lower case, international names in ASCII; None if it is none."""
+    bare = text.strip().rstrip(".").lower()
+    try:
+        return str(ipaddress.ip_address(bare.strip("[]")))
+    except ValueError:
+        pass
+    try:
+        name = bare.encode("idna").decode()
+    except UnicodeError:  # an empty or a too long label
+        return None
+    return name if _HOST_NAME.fullmatch(name) else None
 
 
 def password_problem(text: str) -> str | None:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import io
 import json
 import os
+import select
 import shlex
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -640,6 +644,87 @@ def test_the_lab_listens_on_the_given_address(
     finally:
         server.kill()
         server.communicate()
+
+
+def test_a_public_name_of_the_lab_must_be_a_host_name(capsys: Captured) -> None:
+    assert main(["app", "--allow-host", "https://lab.example.com/"]) == 2
+    assert capsys.readouterr().err == (
+        "mlae_lab: --allow-host is 'https://lab.example.com/': give only a host name, such as lab.example.com\n"
+    )
+
+
+def test_a_public_name_requires_a_password(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lab is bound to the loopback address, but a proxy serves it to everybody."""
+    monkeypatch.delenv("MLAE_LAB_PASSWORD", raising=False)
+    monkeypatch.setattr(sys, "stdin", io.StringIO())  # no terminal
+    assert main(["app", "--allow-host", "lab.example.com"]) == 2
+    assert "a lab on a network needs a password" in capsys.readouterr().err
+
+
+def test_a_browser_reaches_the_lab_through_a_proxy_with_a_public_name(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., None]
+) -> None:
+    """The WebSocket of a session opens as nginx and Caddy pass it on: with the Host and the Origin of the browser."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    monkeypatch.setenv("STREAMLIT_SERVER_HEADLESS", "true")
+    monkeypatch.setenv("MLAE_LAB_PASSWORD", "correct horse")
+    words = ["--allow-host", "Lab.Example.com", "--port", str(port), "--store", str(tmp_path / "store")]
+    server = lab(root, "app", *words)
+    try:
+        wait_for(lambda: connects("127.0.0.1", port) or server.poll() is not None, seconds=60)
+        with reverse_proxy(port) as proxy:
+            for host in ("lab.example.com", "lab.example.com:8443"):
+                assert handshake(proxy, host, f"https://{host}") == 101, host
+            assert handshake(proxy, "evil.example.com", "https://evil.example.com") == 403
+        assert handshake(port, f"localhost:{port}", f"http://localhost:{port}") == 101
+    finally:
+        server.kill()
+        server.communicate()
+
+
+@contextmanager
+def reverse_proxy(port: int) -> Iterator[int]:
+    """A proxy that passes every byte on to a server of this machine; yields its port."""
+
+    def relay(browser: socket.socket) -> None:
+        with browser, socket.create_connection(("127.0.0.1", port)) as server:
+            other = {browser: server, server: browser}
+            while True:
+                for source in select.select([browser, server], [], [])[0]:
+                    data = source.recv(65536)
+                    if not data:
+                        return
+                    other[source].sendall(data)
+
+    def serve() -> None:
+        while True:
+            try:
+                browser = listener.accept()[0]
+            except OSError:  # closed
+                return
+            threads.append(threading.Thread(target=relay, args=(browser,)))
+            threads[-1].start()
+
+    threads = [threading.Thread(target=serve)]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threads[0].start()
+        yield listener.getsockname()[1]
+        listener.shutdown(socket.SHUT_RDWR)
+    for thread in threads:
+        thread.join(timeout=30)
+
+
+def handshake(port: int, host: str, origin: str) -> int:
+    """The status with which a server answers a browser that opens the WebSocket of a session."""
+    request = (
+        f"GET /_stcore/stream HTTP/1.1\r\nHost: {host}\r\nOrigin: {origin}\r\nUpgrade: websocket\r\n"
+        "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        "Sec-WebSocket-Protocol: streamlit, PLACEHOLDER\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as browser:
+        browser.sendall(request.encode())
+        return int(browser.recv(4096).split()[1])
 
 
 def connects(host: str, port: int) -> bool:

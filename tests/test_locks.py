@@ -69,3 +69,15 @@ def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "lock").symlink_to("lock")  # a link to itself
     with pytest.raises(OSError, match="symbolic links"):
         locks.held(tmp_path / "lock")
+
+
+@pytest.mark.parametrize("module", ["mlae_lab", "mlae_lab.app"])
+def test_a_system_without_posix_locks_is_one_sentence(module: str, root: Path) -> None:
+    """As on Windows, where Python has no fcntl."""
+    script = (
+        "import runpy, sys; sys.modules['fcntl'] = None; sys.argv[1:] = ['runs'];"
+        f"runpy.run_module({module!r}, run_name='__main__')"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "mlae_lab: MLAE Lab runs on Linux and macOS; on Windows, install it in WSL 2\n"

@@ -57,6 +57,35 @@ def test_hosts_of_one_interface_are_its_address_and_the_host_names() -> None:
     assert network.allowed_hosts("[2001:db8::5]")[-1] == "2001:db8::5", "Streamlit compares without brackets"
 
 
+def test_a_server_is_public_by_its_address_or_by_a_name() -> None:
+    assert not network.is_public("127.0.0.1")
+    assert not network.is_public("::1", ["localhost", "127.0.0.1", "::1"])
+    assert network.is_public("0.0.0.0")
+    assert network.is_public("127.0.0.1", ["localhost", "lab.example.com"])
+    assert network.is_public("127.0.0.1", ["*"])
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("lab.example.com", "lab.example.com"), (" LAB.Example.com. ", "lab.example.com"), ("gpu-3", "gpu-3"),
+        ("bücher.example", "xn--bcher-kva.example"), ("203.0.113.5", "203.0.113.5"), ("[2001:DB8::5]", "2001:db8::5"),
+    ],
+)  # fmt: skip
+def test_a_public_name(text: str, name: str) -> None:
+    assert network.public_name(text) == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "https://lab.example.com", "lab.example.com/lab", "lab.example.com:8501", "*", "*.example.com", "a b", "-a",
+     "a..b", "x" * 64, "a@b"],
+)  # fmt: skip
+def test_what_is_no_public_name(text: str) -> None:
+    """A wildcard would let every site that a visitor opens read the lab through a name of its own."""
+    assert network.public_name(text) is None
+
+
 @pytest.mark.parametrize(("text", "count"), [("", "0 characters"), ("x", "1 character:"), ("1234567", "7 characters")])
 def test_a_short_password_is_refused_with_value_and_rule(text: str, count: str) -> None:
     problem = network.password_problem(text)

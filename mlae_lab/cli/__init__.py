@@ -123,6 +123,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ADDRESS",
         help="default: this machine only; a network address always requires a password",
     )
+    app.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="public host name under which a proxy serves the lab; always requires a password; may be repeated",
+    )
     doctor = command("doctor", _doctor, "check devices, versions, data, disk and store", store=True)
     doctor.add_argument("--deep", action="store_true", help="also load torch and try every device (takes seconds)")
     doctor.add_argument(
@@ -203,16 +210,27 @@ def _app(args: argparse.Namespace) -> int:
     arguments = [sys.executable, "-m", "streamlit", "run", str(PACKAGE / "app.py"), "--server.port", str(args.port)]
     if args.host is not None:
         arguments += ["--server.address", args.host.strip("[]")]
-        for name in network.allowed_hosts(args.host):
+    public = [_public_name(name) for name in args.allow_host]
+    if args.host is not None or public:
+        for name in (*network.allowed_hosts(args.host or "localhost"), *public):
             arguments += ["--server.allowedHosts", name]
-        if not network.is_loopback(args.host):
-            environment[network.PASSWORD_VARIABLE] = _password(environment.get(network.PASSWORD_VARIABLE))
-            print(
-                "The lab accepts connections from the network. The password restricts access; traffic is not encrypted "
-                "unless a proxy adds TLS. Everyone with the password can see, start and stop runs.",
-                flush=True,
-            )
+    for name in public:  # for a proxy that sends its own address as Host: the browser's Origin then differs
+        arguments += ["--server.corsAllowedOrigins", f"https://{f'[{name}]' if ':' in name else name}"]
+    if network.is_public(args.host or "localhost", public):
+        environment[network.PASSWORD_VARIABLE] = _password(environment.get(network.PASSWORD_VARIABLE))
+        print(
+            "The lab accepts connections from the network. The password restricts access; traffic is not encrypted "
+            "unless a proxy adds TLS. Everyone with the password can see, start and stop runs.",
+            flush=True,
+        )
     os.execve(sys.executable, arguments, environment)
+
+
+def _public_name(text: str) -> str:
+    name = network.public_name(text)
+    if name is None:
+        raise UsageError(f"--allow-host is {text[:60]!r}: give only a host name, such as lab.example.com")
+    return name
 
 
 def _password(password: str | None) -> str:

@@ -7,14 +7,17 @@ HF_HUB_DOWNLOAD_TIMEOUT and the proxies work as in any other program.
 from __future__ import annotations
 
 import fnmatch
+import os
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment
 
 from mlae_lab.core.hosts import Remote, RemoteFile
 from mlae_lab.data.progress import FetchError, Interrupted
@@ -128,6 +131,8 @@ def refusal(error: Exception, remote: Remote) -> FetchError:
         return error
     if isinstance(error, errors.OfflineModeIsEnabled):
         return offline_sentence(remote)
+    if getattr(error, "response", None) is None and (problem := _settings_problem()):
+        return FetchError(problem)
     host = urlsplit(constants.ENDPOINT).netloc or constants.ENDPOINT
     http_error: type[Exception] = errors.HTTPError  # pyright: ignore[reportPrivateImportUsage] - of either library
     if not isinstance(error, (http_error, OSError)):  # together every failure of both HTTP libraries
@@ -136,7 +141,7 @@ def refusal(error: Exception, remote: Remote) -> FetchError:
     response = getattr(error, "response", None)
     if response is None:  # `if not response` would be wrong: in requests an error response is false
         return Interrupted(
-            f"{host} cannot be reached ({_reason(error)}): check the connection, HTTPS_PROXY and HF_ENDPOINT; "
+            f"{host} cannot be reached ({_reason(error)}): check the connection, {_proxy_variable()} and HF_ENDPOINT; "
             f"run the same command to continue"
         )
     status, code = response.status_code, response.headers.get("X-Error-Code", "")
@@ -155,6 +160,59 @@ def refusal(error: Exception, remote: Remote) -> FetchError:
     if status >= 500 or status == 408:
         return Interrupted(f"{host} has a server error ({status}): try again later, the same command continues")
     return FetchError(f"{host} answered {status} for {remote.repo}: see {remote.page}")
+
+
+# ---------------------------------------------------------------- HF_ENDPOINT and the proxies
+
+
+def _settings_problem() -> str | None:
+    """Why no request can work with these environment variables, in one sentence; None if they are in order."""
+    from huggingface_hub import __version__, constants
+
+    if urlsplit(constants.ENDPOINT).scheme not in ("http", "https"):
+        return (
+            f"HF_ENDPOINT is {constants.ENDPOINT[:80]}: it must begin with http:// or https://, such as "
+            "https://huggingface.co"
+        )
+    uses_httpx = int(__version__.partition(".")[0]) >= 1
+    socks = ("socks5", "socks5h") if uses_httpx else ("socks4", "socks4a", "socks5", "socks5h")
+    package, module = ("socksio", "socksio") if uses_httpx else ("PySocks", "socks")
+    for variable, address in _proxies().items():
+        scheme = address.partition("://")[0].lower() if "://" in address else "http"
+        shown = f"{variable} is {_without_login(address)[:80]}"
+        if scheme in socks:
+            if find_spec(module) is None:
+                return f"{shown}, and SOCKS needs one more package: `pip install {package}`, or name an HTTP proxy"
+        elif scheme not in ("http", "https"):
+            return f"{shown}: a proxy must begin with http://, https:// or {socks[-2]}://"
+    return None
+
+
+def _proxies() -> dict[str, str]:
+    """The proxies in the environment by the name of their variable."""
+    proxies = {}
+    for kind, address in getproxies_environment().items():
+        if kind in ("https", "http", "all"):
+            names = [name for name in os.environ if name.lower() == f"{kind}_proxy" and os.environ[name] == address]
+            proxies[next(iter(names), f"{kind.upper()}_PROXY")] = address
+    return proxies
+
+
+def _proxy_variable() -> str:
+    """The variable with the proxy of a request to the Hub; HTTPS_PROXY if there is none."""
+    from huggingface_hub import constants
+
+    parts = urlsplit(constants.ENDPOINT)
+    by_name = {variable.lower(): variable for variable in _proxies()}
+    if by_name and proxy_bypass_environment(parts.hostname or ""):
+        return "NO_PROXY"
+    return by_name.get(f"{parts.scheme}_proxy") or by_name.get("all_proxy") or "HTTPS_PROXY"
+
+
+def _without_login(address: str) -> str:
+    """An address without the name and password that it may hold."""
+    scheme, separator, rest = address.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 def _wait(headers: Mapping[str, str]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 from mlae_lab import locks
 from mlae_lab.errors import LabError
 from mlae_lab.locations import PROGRAM
+from mlae_lab.posix import fcntl
 from mlae_lab.runs import paths
 from mlae_lab.runs.schema import CHANGES, OLD_FILES, SCHEMA
 

@@ -21,7 +21,7 @@ import streamlit as st
 from streamlit.errors import Error as StreamlitError
 
 from mlae_lab.locations import default_store
-from mlae_lab.network import PASSWORD_LENGTH, PASSWORD_VARIABLE, is_loopback, password_problem
+from mlae_lab.network import PASSWORD_LENGTH, PASSWORD_VARIABLE, is_public, password_problem
 from mlae_lab.runs.paths import login_salt
 from mlae_lab.ui import navigation, page, visitor
 from mlae_lab.ui.markdown import plain
@@ -41,7 +41,7 @@ def pass_or_stop() -> str | None:
     Returns:
         The login to store in the browser's cookie, None where none is needed.
     """
-    if is_loopback(st.get_option("server.address")):
+    if not is_public(st.get_option("server.address"), st.get_option("server.allowedHosts")):
         return None
     providers = _providers()
     if providers is not None:
@@ -70,7 +70,7 @@ def pass_or_stop() -> str | None:
 
 def note() -> None:
     """A line in the sidebar about what authentication does not protect."""
-    if is_loopback(st.get_option("server.address")):
+    if not is_public(st.get_option("server.address"), st.get_option("server.allowedHosts")):
         return
     everyone = "who can log in" if _providers() is not None else "with the password"
     with st.sidebar:

@@ -11,7 +11,7 @@ from pathlib import Path
 import streamlit as st
 
 from mlae_lab.core.config import RunConfig
-from mlae_lab.network import is_loopback
+from mlae_lab.network import is_public
 from mlae_lab.runs import archive_file, commands, race
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.library import SavedPlan
@@ -172,7 +172,8 @@ def needs_no_confirmation(entry: Run | archive_file.Archived | SavedPlan) -> boo
     if entry.owner in ("", visitor.current()):
         return True
     try:
-        return entry.owner == terminal_owner(getpass.getuser()) and is_loopback(st.get_option("server.address"))
+        is_private = not is_public(st.get_option("server.address"), st.get_option("server.allowedHosts"))
+        return is_private and entry.owner == terminal_owner(getpass.getuser())
     except (KeyError, OSError):
         return False
 

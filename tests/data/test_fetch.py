@@ -16,6 +16,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,9 @@ from mlae_lab.core.hosts import Remote, RemoteFile
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data import download, progress
 from mlae_lab.data.fetch import Cancelled, FetchError, Progress, fetch, ready_folder
+from mlae_lab.data.hub import refusal
 from mlae_lab.data.parquet_task import unpack_parquet
+from mlae_lab.data.progress import Interrupted
 
 WEIGHTS = "vit_base_patch16_224.orig_in21k"
 MODEL = f"timm/{WEIGHTS}/model.safetensors"
@@ -393,6 +396,13 @@ def test_temporary_server_errors_are_retried(hub: HubServer, tmp_path: Path, mon
     assert (folder / "model.safetensors").read_bytes() == hub.files[MODEL]
 
 
+@pytest.fixture
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("no_proxy")
 def test_unreachable_host(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for address, reason in (
         ("http://127.0.0.1:9", "refused"),
@@ -402,6 +412,72 @@ def test_unreachable_host(hub: HubServer, tmp_path: Path, monkeypatch: pytest.Mo
         with pytest.raises(FetchError, match=reason) as error:
             fetch(hosts.remote(WEIGHTS), tmp_path)
         assert "check the connection, HTTPS_PROXY and HF_ENDPOINT" in str(error.value)
+
+
+@pytest.mark.usefixtures("no_proxy")
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({}, "HTTPS_PROXY"),
+        ({"https_proxy": "http://proxy:3128", "ALL_PROXY": "http://other:1"}, "https_proxy"),
+        ({"ALL_PROXY": "http://other:1", "HTTP_PROXY": "http://third:1"}, "ALL_PROXY"),
+        ({"HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "huggingface.co"}, "NO_PROXY"),
+    ],
+)
+def test_the_variable_of_the_proxy_in_use_is_named(
+    variables: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point_to("https://huggingface.co", monkeypatch)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    error = refusal(ConnectionRefusedError(), hosts.remote(WEIGHTS))
+    assert f"check the connection, {named} and HF_ENDPOINT" in str(error)
+
+
+@pytest.mark.usefixtures("no_proxy")
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("HF_ENDPOINT", "huggingface.co", "HF_ENDPOINT is huggingface.co: it must begin with http:// or https://"),
+        (
+            "all_proxy",
+            "foo://proxy:1",
+            "all_proxy is foo://proxy:1: a proxy must begin with http://, https:// or socks5",
+        ),
+        ("HTTPS_PROXY", "foo://me:secret@proxy:1", "HTTPS_PROXY is foo://proxy:1: a proxy must begin"),
+        (
+            "ALL_PROXY",
+            "socks5://proxy:1080",
+            "ALL_PROXY is socks5://proxy:1080, and SOCKS needs one more package: `pip",
+        ),
+    ],
+)
+def test_a_setting_with_which_no_request_works_is_named(
+    variable: str, value: str, sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlae_lab.data.hub.find_spec", lambda name: None)
+    if variable == "HF_ENDPOINT":
+        point_to(value, monkeypatch)
+    else:
+        monkeypatch.setenv(variable, value)
+    error = refusal(ValueError("what the library says"), hosts.remote(WEIGHTS))
+    assert str(error).startswith(sentence)
+    assert not isinstance(error, Interrupted)  # another attempt would not help
+
+
+@pytest.mark.usefixtures("no_proxy")
+@pytest.mark.parametrize(("variable", "value"), [("ALL_PROXY", "socks5://127.0.0.1:9"), ("HF_ENDPOINT", "127.0.0.1:9")])
+def test_fetch_names_the_variable_and_does_not_try_again(variable: str, value: str, root: Path, tmp_path: Path) -> None:
+    if variable == "ALL_PROXY" and (find_spec("socksio") or find_spec("socks")):
+        pytest.skip("this environment has the package for SOCKS")
+    environment = {**os.environ, "PYTHONPATH": str(root), variable: value}
+    words = ["fetch", WEIGHTS, "--yes", "--into", str(tmp_path)]
+    ended = subprocess.run(
+        [sys.executable, "-m", "mlae_lab", *words], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode != 0
+    assert f"{variable} is {value}" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_hf_hub_offline(hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

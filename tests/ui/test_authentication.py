@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from streamlit import config
 from streamlit.testing.v1 import AppTest
 
 from mlae_lab.runs import paths
@@ -44,6 +45,22 @@ def test_loopback_needs_no_password(address: str, bind: Bind, monkeypatch: pytes
     at = open_app()
     assert is_open(at)
     assert "No encryption" not in html(at)
+
+
+def test_a_public_name_needs_a_password_on_the_loopback_address_too(
+    bind: Bind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A proxy on this machine serves the lab to everybody, so the address says nothing about who asks."""
+    bind("127.0.0.1")
+    monkeypatch.setenv("MLAE_LAB_PASSWORD", PASSWORD)
+    before = config.get_option("server.allowedHosts")
+    config.set_option("server.allowedHosts", ["localhost", "127.0.0.1", "lab.example.com"])
+    try:
+        at = open_app()
+        assert not is_open(at)
+        assert is_open(given(at, PASSWORD))
+    finally:
+        config.set_option("server.allowedHosts", before)
 
 
 @pytest.mark.parametrize("address", [None, "", "0.0.0.0", "::", "192.168.1.5", "some-name"])
