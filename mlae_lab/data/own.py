@@ -21,7 +21,7 @@ from mlae_lab.data.listing import SPLITS, Item, Listing, composed, counted, show
 from mlae_lab.data.listing import plain as plain_name
 from mlae_lab.data.sampled_splits import Classes, draw_key, sampled, sampled_0_5
 
-# Files with these endings are taken for images unseen; of all others the first bytes are read.
+# Files with these endings are listed as images without opening them; of all others the first bytes are read.
 _SUFFIXES_0_5 = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
 SUFFIXES = (*_SUFFIXES_0_5, ".jpe", ".jfif", *([".avif"] if "AVIF" in READABLE else []))
 

@@ -200,9 +200,10 @@ def _on_disk(task: Task, folder: Path) -> None:
             return
         finally:
             bar.empty()
-        if checked.left_out:
-            st.warning(plain(" ".join(checked.notes)))
-        elif checked.unreadable:
+        if checked.left_out != census.left_out:
+            st.toast("Images that cannot be read are left out from now on.")
+            st.rerun()
+        if checked.unreadable:
             st.error(plain(checked.problems[0]))
         else:
             st.success(f"All {sum(checked.counts.values()):,} images can be read.")

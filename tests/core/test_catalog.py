@@ -140,7 +140,7 @@ def test_pattern_averages_cover_every_pattern_of_table_4() -> None:
     [
         ("Cats & Dogs", "own:Cats & Dogs"),
         ("birds, 2024", "own:birds, 2024"),
-        ("Owner's pictures", "own:Owner's pictures"),
+        ("Owner's images", "own:Owner's images"),
         ("Vo\u0308gel", "own:V\u00f6gel"),  # as macOS stores it
         ("पक्षी", "own:पक्षी"),
         ("می\u200cخواهم", "own:می\u200cخواهم"),

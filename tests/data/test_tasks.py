@@ -111,7 +111,7 @@ def test_a_missing_image_is_found_before_the_run(data: Path) -> None:
 
 
 def test_a_class_named_like_its_folder_stays_a_class(data: Path, tmp_path: Path) -> None:
-    """`smoke/smoke` was taken for the dataset, and `no_smoke` ignored."""
+    """`smoke/smoke` was read as the dataset, and `no_smoke` ignored."""
     for root in (data / "own", tmp_path / "elsewhere"):
         folder = make_own(root / "smoke", {"smoke": 8, "no_smoke": 8})
         make_own(folder / "own" / "smoke", {"x": 3, "y": 3})  # looked at below the data folder only
@@ -132,7 +132,7 @@ def test_a_benchmark_folder_is_found_once(data: Path, tmp_path: Path) -> None:
     assert above.data == str(tmp_path / "svhn")
 
 
-NAMES = ("Cats & Dogs", "birds, 2024", "Owner's pictures", "Vo\u0308gel", "पक्षी", "x" * 70, "100 %", ".hidden")
+NAMES = ("Cats & Dogs", "birds, 2024", "Owner's images", "Vo\u0308gel", "पक्षी", "x" * 70, "100 %", ".hidden")
 
 
 def test_every_folder_name_is_listed_and_trains(data: Path) -> None:
