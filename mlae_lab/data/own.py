@@ -236,6 +236,8 @@ def _splits_of(folder: Path, files: _Files, as_0_5: bool) -> tuple[dict[str, Cla
     split_of = _split_folders(files.folders, as_0_5)
     given: dict[str, Classes] = {}
     for name, split in split_of.items():
+        if not as_0_5 and not loose[name]:
+            inside[name] = _without_doubled(inside[name], split)
         for class_name, paths in inside[name].items():
             given.setdefault(split, {}).setdefault(class_name, []).extend(paths)
     of_train = [path for name, split in split_of.items() if split == "train" for path in loose[name]]
@@ -248,8 +250,8 @@ def _splits_of(folder: Path, files: _Files, as_0_5: bool) -> tuple[dict[str, Cla
         in_train = "train" in given and not of_train and (len(given) > 1 or not others)
     if in_train:
         notes = [f"Only train, val and test are read, not {some(others)}."] if others else []
-        if of_train:
-            notes.append(f"Images outside the class folders have no class and are ignored: {some(of_train)}.")
+        if strays := [path for name in split_of for path in loose[name]]:
+            notes.append(f"Images outside the class folders have no class and are ignored: {some(strays)}.")
         unusual = [f"{n} as {split}" for n, split in split_of.items() if n.casefold() not in _SPLIT_NAMES_0_5]
         if len(set(split_of.values())) < len(split_of):
             unusual = [f"{n} as {split}" for n, split in split_of.items()]
@@ -274,6 +276,19 @@ def _splits_of(folder: Path, files: _Files, as_0_5: bool) -> tuple[dict[str, Cla
     if stray:
         notes.append(f"Images outside the class folders have no class and are ignored: {some(stray)}.")
     return {"": classes}, notes
+
+
+def _without_doubled(classes: Classes, split: str) -> Classes:
+    """The class folders of a split whose folder holds nothing but another of that split: seg_train/seg_train."""
+    if len(classes) != 1 or _split_named(next(iter(classes)), False) != split:
+        return classes
+    inner: Classes = {}
+    for path in next(iter(classes.values())):
+        parts = path.split("/")
+        if len(parts) < 4:  # an image directly in the inner folder: then that is a class
+            return classes
+        inner.setdefault(composed(parts[2]), []).append(path)
+    return inner
 
 
 def _split_folders(names: Iterable[str], as_0_5: bool) -> dict[str, str]:

@@ -193,6 +193,23 @@ def test_usual_names_of_split_folders(tmp_path: Path, train: str, val: str, test
         assert {path.split("/")[0] for path in paths(listing, split)} == {name or train}
 
 
+def test_a_doubled_split_folder_is_one(tmp_path: Path) -> None:
+    """As the archive of Intel's image classification unpacks."""
+    for name in ("seg_train/seg_train", "seg_test/seg_test"):
+        touch(tmp_path / name, {"forest": 10, "sea": 10})
+    listing = read_own(tmp_path)
+    assert listing.class_names == ("forest", "sea")
+    assert listing.counts["test"] == 20
+
+
+def test_images_without_a_class_in_a_split_are_named(tmp_path: Path) -> None:
+    touch(tmp_path / "train", {"a": 20, "b": 20})
+    touch(tmp_path, {"test": 3})
+    listing = read_own(tmp_path)
+    assert sum(listing.counts.values()) == 40
+    assert any("have no class and are ignored: test/0.jpg, test/1.jpg, test/2.jpg." in note for note in listing.notes)
+
+
 def test_folders_for_one_split_are_joined_with_a_note(tmp_path: Path) -> None:
     for name in ("train", "val", "Validation", "test"):
         touch(tmp_path / name, {"a": 4, "b": 4})
