@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data.bundled import DataError
@@ -171,7 +171,7 @@ def _pixels(content: bytes, rule: ResizeRule, suffix: str, formats: tuple[str, .
         raise _Unreadable(_reason(error)) from None
 
 
-def _opened(content: bytes, suffix: str, formats: tuple[str, ...] | None = None) -> Image.Image:
+def _opened(content: bytes, suffix: str, formats: tuple[str, ...] | None = None) -> ImageFile.ImageFile:
     """Open an image without decoding it."""
     try:
         image = Image.open(io.BytesIO(content), formats=formats)
@@ -190,7 +190,7 @@ def _opened(content: bytes, suffix: str, formats: tuple[str, ...] | None = None)
 _OTHER_ORDER = {f"{mode};16{a}": f"{mode};16{b}" for mode in ("RGB", "RGBA") for a, b in ("BL", "LB")}
 
 
-def _has_deep_colour(image: Image.Image) -> bool:
+def _has_deep_colour(image: ImageFile.ImageFile) -> bool:
     """Whether an opened, not yet decoded image has 16 bits for each of red, green and blue."""
     return bool(image.tile) and all(_raw_mode(tile.args) in _OTHER_ORDER for tile in image.tile)
 
