@@ -87,7 +87,7 @@ def build_with_notes(
 
 
 def set_fused_attention(model: nn.Module, on: bool) -> None:
-    """Choose the kernel of all attention layers. On a CPU two matrix products are faster (benchmarks/step.py)."""
+    """Choose the kernel of all attention layers. With few tokens two matrix products are faster on a CPU."""
     for module in model.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = on  # pyright: ignore[reportArgumentType] - a plain attribute of timm's layers

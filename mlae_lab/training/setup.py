@@ -11,7 +11,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from mlae_lab.core import catalog
+from mlae_lab.core import catalog, memory
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.data.image_record import ImageRecord
@@ -153,8 +153,10 @@ def prepare(
     head = classifier(model).requires_grad_(True)
     assert isinstance(head, nn.Linear)  # `build_with_notes` refuses any other
     before, behind = split(model, first_block(plan, depth(model)))
+    fused = memory.attention_is_fused(entry, device.type)
     if device.type == "cpu":
-        backbones.set_fused_attention(model, False)
+        backbones.set_fused_attention(model, fused)
+    at_once = memory.images_at_once(memory.evaluation_bytes(entry, fused))
 
     def inputs(part: LabelledImages, generator: torch.Generator | None) -> Inputs:
         return Inputs(
@@ -166,6 +168,7 @@ def prepare(
             config.prepared,
             generator,
             on_chunk=on_chunk,
+            at_once=at_once,
         )
 
     return Setup(
