@@ -14,6 +14,7 @@ from torch import nn
 from mlae_lab.core import catalog, memory
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.progress import ProgressCallback
+from mlae_lab.core.weight_fit import require_fit
 from mlae_lab.data.image_record import ImageRecord
 from mlae_lab.data.pixels import Three
 from mlae_lab.data.splits import LabelledImages
@@ -138,10 +139,12 @@ def prepare(
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
     entry = catalog.backbone(config.backbone)
+    file = weights or (Path(config.weights) if config.weights else None)
+    if file and entry.trained:
+        require_fit(entry, file)  # before any image is decoded
     images = load_protocol(config, on_progress, record, trained_by_0_5, on_chunk)
     config = images.config
     on_chunk()
-    file = weights or (Path(config.weights) if config.weights else None)
     model, notes = backbones.build_with_notes(
         config.backbone, len(images.class_names), config.seed, file, data_folder() / "weights"
     )
