@@ -92,8 +92,9 @@ def _read_safetensors(path: Path) -> State:
 def _read_torch(path: Path) -> tuple[State, tuple[str, ...]]:
     # Training scripts keep their options in a Namespace, which only has attributes.
     harmless = torch.serialization.safe_globals([argparse.Namespace])
-    with reading(path, "a readable file of tensors", TENSORS_ONLY), harmless:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    # an open file, as PyTorch would choose the reader by the ending of a path
+    with reading(path, "a readable file of tensors", TENSORS_ONLY), harmless, path.open("rb") as file:
+        content = torch.load(file, map_location="cpu", weights_only=True)
     content, notes = unwrapped(content)
     state = tensors_in(content, path, lambda v: isinstance(v, torch.Tensor) and v.layout is torch.strided)
     return state, notes

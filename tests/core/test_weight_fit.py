@@ -61,7 +61,7 @@ def file(tmp_path: Path) -> Path:
         vit_shapes(),
         vit_shapes(prefix="module.net."),
         vit_shapes(tokens=577),
-        {"x." + n: s for n, s in vit_shapes().items()},
+        vit_shapes(prefix="x."),
     ],
     ids=["timm", "prefixes", "another grid", "any prefix"],
 )
@@ -99,9 +99,7 @@ def test_an_unknown_naming_is_left_to_the_loader(file: Path) -> None:
 def test_networks_with_stages_are_recognised() -> None:
     for name in ("swin_base_patch4_window7_224", "convnext_base", "mixer_b16_224"):
         entry = catalog.backbone(name)
-        shapes = {
-            f"{n}.weight": (out, into) for r in entry.linears for n in r.names for out, into in [(r.d_out, r.d_in)]
-        }
+        shapes = {f"{layer}.weight": (rows.d_out, rows.d_in) for rows in entry.linears for layer in rows.names}
         assert name in fitting_architectures(shapes)
 
 
