@@ -88,9 +88,15 @@ def load_run(
         weights: A file with its frozen weights, if they are not where the config says.
 
     Raises:
-        AdapterError: For a file that does not fit, or that was trained on other weights; and what `prepare` raises.
+        AdapterError: For a file that does not fit, or that was trained on other weights.
+        QueryError: The file of its frozen weights is missing; and what `prepare` raises.
     """
     learned = read_adapter(adapter)
+    if config.weights and not weights and not Path(config.weights).exists():
+        raise QueryError(
+            f"the frozen weights of run {run_id} were read from {config.weights}, which does not exist here: name the "
+            "file with --weights"
+        )
     here = replace(config, device=device, data=str(data) if data else config.data)
     setup = prepare(here, weights, on_chunk=on_chunk, record=record, trained_by_0_5=record is None)
     if learned.input.weights and learned.input.weights != setup.weights:
