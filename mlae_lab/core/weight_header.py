@@ -41,7 +41,7 @@ def kind_of(path: Path) -> str:
     """The format of a weight file: safetensors, npz, or torch for all others.
 
     Raises:
-        BackboneError: It is missing, not a regular file, a Git LFS pointer or a web page.
+        BackboneError: It is missing, not a regular file, a Git LFS pointer or an HTML page.
     """
     try:
         status = os.stat(path)
@@ -79,7 +79,7 @@ def what_it_is_instead(start: bytes) -> str:
         return f"a Git LFS pointer{of}, not the file itself: run `git lfs pull` where it was cloned, or download it"
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--")):
-        return "a web page, not the file itself: a login or an error page may have been downloaded in its place"
+        return "an HTML page, not the file itself: the server may have sent a login or an error page, download it again"
     return ""
 
 

@@ -43,7 +43,8 @@ def test_a_training_step_keeps_the_blocks_from_the_first_with_an_expert() -> Non
 
 
 def test_the_estimate_of_a_training_step_against_what_autograd_keeps() -> None:
-    torch = pytest.importorskip("torch")
+    import torch
+
     from mlae_lab.model.backbones import build, set_fused_attention
     from mlae_lab.model.inject import inject
 

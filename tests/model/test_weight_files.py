@@ -326,7 +326,7 @@ def test_what_a_failed_download_left_is_named(tmp_path: Path, ending: str) -> No
     assert "is a Git LFS pointer of a file with 346,284,714 bytes, not the file itself" in refusal(small(1), path)
     for page in (b"<!DOCTYPE html><html>", b"\n<html lang=en>", b"<?xml version='1.0'?><Error>"):
         path.write_bytes(page)
-        assert "is a web page, not the file itself" in refusal(small(1), path)
+        assert "is an HTML page, not the file itself" in refusal(small(1), path)
 
 
 def test_a_pipe_is_not_opened(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A run whose frozen weights were moved is pointed at them, and no other weights are taken for them."""
+"""A run whose frozen weights were moved is pointed at them, and no other weights are accepted."""
 
 from __future__ import annotations
 
