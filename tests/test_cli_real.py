@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from mlae_lab.cli import main
+from mlae_lab.locations import ASSETS
 from tests.data.trees import make_fgvc, make_own, make_vtab
 
 Captured = pytest.CaptureFixture[str]
+BUNDLED = ASSETS / "lab_vit_12x128.safetensors"
 
 
 @pytest.fixture(autouse=True)
@@ -85,6 +87,10 @@ def test_a_broken_image_fails_the_run_and_is_named(tmp_path: Path, capsys: Captu
         (["--task", "cub", "--data", "/nowhere/at/all"], "/nowhere/at/all is not a folder"),
         (["--task", "own:birds"], "has no folder for own:birds"),
         (["--task", "digits", "--weights", "/no/file.npz"], "/no/file.npz is not a file"),
+        (
+            ["--task", "digits", "--backbone", "vit_small_patch16_224", "--weights", str(BUNDLED)],
+            "not (1152, 384) and 47 more have wrong shapes; it fits lab_vit_12x128: choose that backbone",
+        ),
         (["--task", "digits", "--preprocessing", "fgvc-rrc"], "too small to crop"),
         (["--task", "digits", "--backbone", "vit_base_patch16_224_in21k"], "legacy alias of augreg"),
         (["--task", "digits", "--mask", "m1_24x8_ff*24_0*24"], "blocks.12.attn.qkv is not a linear layer"),

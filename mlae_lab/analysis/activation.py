@@ -55,7 +55,14 @@ class Contribution:
     @property
     def means(self) -> dict[str, torch.Tensor]:
         """Mean over all tokens seen: target to (E,), on the CPU."""
-        return {t: (torch.cat(s).sum(0) / torch.cat(self._tokens[t]).sum()).cpu() for t, s in self._sums.items()}
+        return self.means_of()
+
+    def means_of(self, first: int | None = None) -> dict[str, torch.Tensor]:
+        """The same over the tokens of the first images only."""
+        return {
+            t: (torch.cat(s)[:first].sum(0) / torch.cat(self._tokens[t])[:first].sum()).cpu()
+            for t, s in self._sums.items()
+        }
 
     @property
     def images(self) -> dict[str, torch.Tensor]:
@@ -64,9 +71,9 @@ class Contribution:
 
 
 @contextmanager
-def recording(layers: Mapping[str, MLAELinear]) -> Iterator[Contribution]:
-    """While open, every forward pass adds to the contribution that is yielded."""
-    contribution = Contribution()
+def recording(layers: Mapping[str, MLAELinear], into: Contribution | None = None) -> Iterator[Contribution]:
+    """While open, every forward pass adds to the contribution that is yielded: `into`, or a new one."""
+    contribution = Contribution() if into is None else into
     hooks = []
     try:
         for target, layer in layers.items():

@@ -20,9 +20,6 @@ from mlae_lab.core.expert_state import Cell, Factors, all_on, existing, scaled, 
 from mlae_lab.core.progress import ProgressCallback, silent
 from mlae_lab.model.experts import factored
 
-GRADIENT_CHUNK = 16  # images in one backward pass, which holds all activations of ViT-B/16: 2 GB
-
-
 # ---------------------------------------------------------------- leave one out
 
 
@@ -55,7 +52,7 @@ def first_order(whatif: WhatIf) -> dict[Cell, float]:
     start = 0
     with torch.enable_grad(), factored(tensors):
         for chunk in whatif.inputs:
-            for x in chunk.split(GRADIENT_CHUNK):
+            for x in chunk.split(whatif.gradient_chunk):
                 truth = whatif.labels[start : start + len(x)]
                 start += len(x)
                 with whatif.compute():

@@ -24,6 +24,7 @@ from mlae_lab.model.frozen_prefix import depth, first_block, pieces
 from mlae_lab.model.inject import Experts
 
 CHUNK = 64
+GRADIENT_CHUNK = 16  # images in one backward pass, which holds all activations of ViT-B/16: 2 GB
 KEPT = 3 * 2**30  # bytes of block inputs; 200 images of ViT-B/16 take 2.8 GB for both states
 
 
@@ -90,6 +91,7 @@ class WhatIf:
         chunk: images in one pass.
         kept: maximum bytes that are kept besides the inputs; with less memory fewer block inputs are kept, with none
             each evaluation is a full pass. The result is the same bit for bit.
+        gradient_chunk: images in one backward pass.
     """
 
     def __init__(
@@ -101,9 +103,10 @@ class WhatIf:
         compute: Callable[[], AbstractContextManager] = nullcontext,
         chunk: int = CHUNK,
         kept: int = KEPT,
+        gradient_chunk: int = GRADIENT_CHUNK,
     ) -> None:
         self.model, self.experts, self.plan = model, experts, experts.plan
-        self.labels, self.compute = labels, compute
+        self.labels, self.compute, self.gradient_chunk = labels, compute, gradient_chunk
         self.inputs = [part.clone() for part in inputs.split(chunk)]  # own memory: aligned alike, so equal bit for bit
         self._truth = labels.split(chunk)
         start = first_block(self.plan, depth(model))

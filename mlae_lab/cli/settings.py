@@ -89,7 +89,7 @@ def _weights(named: str, backbone: str) -> str:
     if named:
         file = expanded(Path(named), "--weights", "file").absolute()
         if not file.is_file():
-            raise UsageError(f"--weights {file} is not a file: name a .safetensors, .bin or .npz file of {backbone}")
+            raise UsageError(f"--weights {file} is not a file: name one with the weights of {backbone}")
         return str(file)
     entry = catalog.backbone(backbone)
     if entry.needs_file and not weights_file(entry.name).is_file():

@@ -199,7 +199,7 @@ class RunConfig:
         default="",
         metadata=setting(
             "Weight file",
-            "Weights for the backbone in place of its default ones: safetensors, bin or npz.",
+            "Weights for the backbone in place of its default ones: safetensors, a file of torch.save, or npz.",
             option="weights", metavar="FILE", in_link=False, plural="weight files",
         ),
     )  # fmt: skip

@@ -20,6 +20,8 @@ from mlae_lab.errors import LabError
 
 MAX_COLUMNS = 16
 MAX_ROWS = 512
+MAX_NAME = 120  # characters of a target
+_MAX_CODE = 200_000  # characters: 8,192 rates of six and 512 names
 _CODE_VERSION = "m1"
 _BLOCK_TARGET = re.compile(r"blocks\.(\d+)\.(.+)")
 _IN_BLOCK = re.compile(r"(?:.*\.)?\d+\.(.+)")
@@ -121,6 +123,7 @@ class MaskPlan:
                 raise PlanError(
                     f"{_short(name)} is not a module name: write it as timm does, for example blocks.0.attn.qkv"
                 )
+            _require_short(name)
         if len(set(targets)) != rows:
             duplicate = next(name for name in targets if targets.count(name) > 1)
             raise PlanError(f"{_short(duplicate)[1:-1]} is the target of two rows: each target layer has one row")
@@ -281,6 +284,8 @@ class MaskPlan:
         Raises:
             PlanError: If a part cannot be read.
         """
+        if len(code) > _MAX_CODE:
+            raise PlanError(f"the mask code has {len(code):,} characters: it may have {_MAX_CODE:,}")
         parts = [part.replace("~u", "_") for part in code.strip().split("_")]
         shape = re.fullmatch(r"(\d{1,3})x(\d{1,2})", parts[1]) if len(parts) >= 4 else None
         if parts[0] != _CODE_VERSION or shape is None:
@@ -311,6 +316,7 @@ class MaskPlan:
             elif re.fullmatch(r"c-?[0-9.e+-]{1,24}", part):
                 fields["coefficient_init"] = _parse_number(part[1:])
             elif part.startswith("t"):
+                _require_short(part)  # before it is repeated in every row
                 fields["targets"] = block_targets(rows, part[1:])
             elif part.startswith("n"):
                 fields["targets"] = tuple(part[1:].split(","))
@@ -320,6 +326,11 @@ class MaskPlan:
 
 
 # ---------------------------------------------------------------- parsing of values
+
+
+def _require_short(name: str) -> None:
+    if len(name) > MAX_NAME:
+        raise PlanError(f"the target {_short(name)} has {len(name):,} characters: it may have {MAX_NAME}")
 
 
 def _short(value: object) -> str:

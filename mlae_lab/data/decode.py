@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data.bundled import DataError
@@ -20,7 +20,10 @@ KINDS = ("square", "short")
 MAX_SIZE = 2048
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 MAX_FILE = 500_000_000  # bytes; a file is read whole
+UPLOADED_PIXELS = 50_000_000  # of an uploaded file: several may be decoded at once, in the process of a page's query
 MAX_PIXELS = 89_478_485  # pixels: where PIL itself warns; a quarter of a gigabyte when decoded
+
+_BAND_PIXELS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,8 @@ def depth_of(largest: int) -> int | None:
 def decoded_bytes(content: bytes, rule: ResizeRule) -> np.ndarray:
     """Like `decoded`, for the bytes of an uploaded file. Raises DataError.
 
-    Only the formats in FORMATS are tried, so that no file reaches a decoder that runs programs or reads other files.
+    At most UPLOADED_PIXELS are decoded. Only the formats in FORMATS are tried, so that no file reaches a decoder that
+    runs programs or reads other files.
     """
     try:
         return _pixels(content, rule, "", FORMATS)
@@ -172,14 +176,15 @@ def _pixels(content: bytes, rule: ResizeRule, suffix: str, formats: tuple[str, .
 
 
 def _opened(content: bytes, suffix: str, formats: tuple[str, ...] | None = None) -> ImageFile.ImageFile:
-    """Open an image without decoding it."""
+    """Open an image without decoding it. formats: of an uploaded file; None for a file in a folder."""
+    limit = MAX_PIXELS if formats is None else UPLOADED_PIXELS
     try:
         image = Image.open(io.BytesIO(content), formats=formats)
-        if image.width * image.height > MAX_PIXELS:
+        if image.width * image.height > limit:
             raise Image.DecompressionBombError
         return image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        most = f"more than {MAX_PIXELS / 1e6:.0f} million pixels"
+        most = f"more than {limit / 1e6:.0f} million pixels"
         raise _Unreadable(most, f"has {most}, the most that the lab decodes", "store it smaller") from None
     except Image.UnidentifiedImageError:
         reason, advice = not_an_image(content[:HEAD], suffix)
@@ -224,6 +229,8 @@ def _reason(error: Exception) -> str:
 def _upright(image: Image.Image) -> Image.Image:
     image.load()  # so that damaged pixels are not mistaken for a damaged EXIF block below
     try:
+        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return image  # PIL would copy it
         return ImageOps.exif_transpose(image)
     except Exception:
         return image
@@ -235,10 +242,20 @@ def _rgb(image: Image.Image, depth: int | None) -> Image.Image:
     if image.mode == "F":
         raise ValueError("32-bit float pixels without a known white value")
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        image = _with_alpha(image)
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, image).convert("RGB")
-    return image.convert("RGB")
+        return _over_white(image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    """To RGB, in bands, as the whole image would be held five times."""
+    result = Image.new("RGB", image.size)
+    height = max(1, _BAND_PIXELS // image.width)
+    for top in range(0, image.height, height):
+        box = (0, top, image.width, min(top + height, image.height))
+        band = _with_alpha(image.crop(box))
+        white = Image.new("RGBA", band.size, (255, 255, 255, 255))
+        result.paste(Image.alpha_composite(white, band).convert("RGB"), box[:2])
+    return result
 
 
 def _with_alpha(image: Image.Image) -> Image.Image:

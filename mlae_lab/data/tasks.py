@@ -19,6 +19,7 @@ from mlae_lab.core import catalog, image_labels
 from mlae_lab.core.catalog import Group, Task
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.progress import ProgressCallback
+from mlae_lab.core.weight_fit import require_weights
 from mlae_lab.data import census as check
 from mlae_lab.data.bundled import DataError, load_bundled
 from mlae_lab.data.cache import cached
@@ -172,7 +173,9 @@ def located(config: RunConfig, progress: ProgressCallback | None = None) -> RunC
 
     Raises:
         DataError: there are no images, or the census finds something wrong with them.
+        BackboneError: the weights cannot be used.
     """
+    require_weights(config)  # before any image is read
     task = catalog.task(config.task)
     if task.bundled:
         if config.data:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from mlae_lab.core import catalog
+from mlae_lab.core.bounded_json import safetensors_header
 from mlae_lab.core.catalog import Group
 from mlae_lab.core.hosts import HostError
 from mlae_lab.core.units import format_bytes
+from mlae_lab.core.weight_header import what_it_is_instead
 from mlae_lab.data import bundled, fetching
 from mlae_lab.data.tasks import own_tasks, ready
 from mlae_lab.doctor.context import Context
@@ -94,16 +94,16 @@ def weights_problem(file: Path) -> str:
     try:
         with open_regular(file) as opened:
             size = os.fstat(opened.fileno()).st_size
-            (length,) = struct.unpack("<Q", opened.read(8))
-            if length > min(size, 100_000_000):
-                return f"{file} is truncated or not a safetensors file"
-            header = json.loads(opened.read(length))
+            if foreign := what_it_is_instead(opened.read(1024)):
+                return f"{file} is {foreign}"
+            opened.seek(0)
+            header, start = safetensors_header(opened)
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
     except OSError as error:
         return f"{file} cannot be read ({error.strerror})"
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError):
-        return f"{file} is not a safetensors file"
-    expected = 8 + length + max(ends, default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        return f"{file} is truncated or not a safetensors file ({error})"
+    expected = start + max(ends, default=0)
     return "" if size == expected else f"{file} has {size:,} bytes and should have {expected:,}"
 
 

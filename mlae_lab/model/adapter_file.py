@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from mlae_lab.core import bounded_json
 from mlae_lab.core.expert_state import Factors, kept_plan
 from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.core.sanitize import one_line
@@ -134,12 +135,14 @@ def pruned(adapter: Adapter, factors: Factors) -> Adapter:
 def read_adapter(path: Path) -> Adapter:
     """Read an adapter. Raises AdapterError for anything but a complete adapter file."""
     try:
+        with path.open("rb") as opened:
+            bounded_json.safetensors_header(opened)
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("mlae_lab", "null"))
+            header = bounded_json.parsed((file.metadata() or {}).get("mlae_lab", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is not iterable
     except FileNotFoundError:
         raise AdapterError(f"{path} does not exist") from None
-    except (SafetensorError, ValueError, RecursionError, OSError) as error:
+    except (SafetensorError, ValueError, OSError) as error:
         raise AdapterError(f"{path} is not a readable safetensors file ({error})") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise AdapterError(f"{path} is not an adapter of this lab: its header does not name format {FORMAT}")

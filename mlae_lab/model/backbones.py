@@ -12,9 +12,10 @@ from torch import nn
 
 from mlae_lab.core import catalog
 from mlae_lab.core.backbones import RANDOM, Backbone, table
+from mlae_lab.core.weight_header import ENDINGS
 from mlae_lab.locations import ASSETS, PROGRAM
 from mlae_lab.model.stem import ConvStem
-from mlae_lab.model.weight_files import SUFFIXES, BackboneError, backbone_state, classifier, load_weights
+from mlae_lab.model.weight_files import BackboneError, backbone_state, classifier, load_weights
 
 __all__ = [
     "BUNDLED_WEIGHTS",
@@ -87,7 +88,7 @@ def build_with_notes(
 
 
 def set_fused_attention(model: nn.Module, on: bool) -> None:
-    """Choose the kernel of all attention layers. On a CPU two matrix products are faster (benchmarks/step.py)."""
+    """Choose the kernel of all attention layers. With few tokens two matrix products are faster on a CPU."""
     for module in model.modules():
         if hasattr(module, "fused_attn"):
             module.fused_attn = on  # pyright: ignore[reportArgumentType] - a plain attribute of timm's layers
@@ -137,5 +138,5 @@ def _weights_of(entry: Backbone, weights: Path | None, folder: Path | None) -> P
     raise BackboneError(
         f"the weights of {entry.name} are not in this repository and not on this machine: fetch them with "
         f"`{PROGRAM} fetch {entry.name}`, {option}, or name a file that ends in "
-        f"{', '.join(SUFFIXES[:-1])}{original}"
+        f"{', '.join(ENDINGS[:-1])}{original}"
     )

@@ -5,11 +5,10 @@ No file can run code. A file that does not fit raises an error with one sentence
 
 from __future__ import annotations
 
+import argparse
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +19,15 @@ from timm.layers.pos_embed import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from mlae_lab.errors import LabError
+from mlae_lab.core import bounded_json
+from mlae_lab.core.weight_header import ENDINGS, TENSORS_ONLY, BackboneError, kind_of, reading, tensors_in
+from mlae_lab.core.weight_names import placed, unwrapped
+
+__all__ = ["BackboneError", "backbone_state", "classifier", "head_prefix", "load_weights"]
 
 State = dict[str, torch.Tensor]
-TORCH_SUFFIXES = (".bin", ".pt", ".pth")
-SUFFIXES = (".safetensors", *TORCH_SUFFIXES, ".npz")
-_WRAPPERS = ("state_dict", "model")
-_PREFIXES = ("module.", "model.", "backbone.")
 _JAX_PREFIXES = ("", "opt/target/", "params/", "params/img/")
 _PATCH = "patch_embed.proj.weight"
-
-
-class BackboneError(LabError):
-    """A backbone that cannot be built here; its text says what is missing and what would work."""
 
 
 def head_prefix(model: nn.Module) -> str:
@@ -55,13 +50,13 @@ def backbone_state(model: nn.Module) -> State:
 def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     """Copy a file's weights into the network; a head in the file is ignored.
 
-    Names may be timm's, or the authors' own if timm can translate them; they may begin with module., model. or
-    backbone., and lie in state_dict or model.
+    Names may be timm's, Hugging Face's for ViT, DeiT and DINOv2, or the authors' own if timm can translate them. They
+    may have any prefix, as of a compiled or wrapped network, and lie in any of `core.weight_names`' wrappers.
 
     Args:
         model: a network of timm.
-        path: `.safetensors`; `.bin`, `.pt` or `.pth` with tensors alone; `.npz` for timm's vision transformers in the
-            naming of the original JAX code. Any other suffix is read as safetensors.
+        path: safetensors; a file of torch.save with tensors alone, whatever its ending (`.bin`, `.pt`, `.pth`,
+            `.pth.tar`, `.ckpt`); `.npz` for timm's vision transformers in the naming of the original JAX code.
 
     Returns:
         Notes, such as that the position embedding was resampled to another grid by timm's function.
@@ -69,13 +64,10 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     Raises:
         BackboneError: the file cannot be read or does not fit.
     """
-    if path.is_dir():
-        raise BackboneError(f"{path} is a folder: give a file in it that ends in {', '.join(SUFFIXES)}")
-    if not path.exists():
-        raise BackboneError(f"{path} does not exist: give a file that ends in {', '.join(SUFFIXES)}")
-    if path.suffix.lower() == ".npz":
+    kind = kind_of(path)
+    if kind == "npz":
         return _load_npz(model, path)
-    given = _read_torch(path) if path.suffix.lower() in TORCH_SUFFIXES else _read_safetensors(path)
+    given, copies = (_read_safetensors(path), ()) if kind == "safetensors" else _read_torch(path)
     own = backbone_state(model)
     state, notes = _translated(model, own, given)
     differences = _differences(own, state)
@@ -84,41 +76,28 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     state = {name: state[name].to(value.dtype) for name, value in own.items()}
     _require_finite(path, state)
     model.load_state_dict(state, strict=False)
-    return notes
+    return (*copies, *notes)
 
 
 # ---------------------------------------------------------------- reading
 
 
-@contextmanager
-def _reading(path: Path, what: str, hint: str = "") -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        reason = re.split(r"[.\n]", str(error).strip())[0] or type(error).__name__
-        raise BackboneError(f"{path} is not {what} ({reason[:120]}){hint}") from None
-
-
 def _read_safetensors(path: Path) -> State:
-    with _reading(path, "a readable safetensors file"):
+    with reading(path, "a readable safetensors file"):
+        with path.open("rb") as file:
+            bounded_json.safetensors_header(file)
         return load_file(path)
 
 
-def _read_torch(path: Path) -> State:
-    hint = ": give a file that torch.save wrote from a state_dict with tensors only, or a safetensors file"
-    with _reading(path, "a readable file of tensors", hint):
-        given = torch.load(path, map_location="cpu", weights_only=True)
-    while isinstance(given, Mapping):
-        inner = next((given[key] for key in _WRAPPERS if isinstance(given.get(key), Mapping)), None)
-        if inner is None:
-            break
-        given = inner
-    if not isinstance(given, Mapping) or not given:
-        raise BackboneError(f"{path} holds a {type(given).__name__} where names and tensors should be{hint}")
-    for name, value in given.items():
-        if not isinstance(name, str) or not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
-            raise BackboneError(f"{path} holds {str(name)[:60]!r}, which is not a plain tensor{hint}")
-    return dict(given)
+def _read_torch(path: Path) -> tuple[State, tuple[str, ...]]:
+    # Training scripts keep their options in a Namespace, which only has attributes.
+    harmless = torch.serialization.safe_globals([argparse.Namespace])
+    # an open file, as PyTorch would choose the reader by the ending of a path
+    with reading(path, "a readable file of tensors", TENSORS_ONLY), harmless, path.open("rb") as file:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    content, notes = unwrapped(content)
+    state = tensors_in(content, path, lambda v: isinstance(v, torch.Tensor) and v.layout is torch.strided)
+    return state, notes
 
 
 # ---------------------------------------------------------------- names and shapes
@@ -126,9 +105,7 @@ def _read_torch(path: Path) -> State:
 
 def _translated(model: nn.Module, own: State, given: State) -> tuple[State, tuple[str, ...]]:
     """The file's tensors under the network's names, and notes on what was changed."""
-    for prefix in _PREFIXES:
-        if any(name.startswith(prefix) for name in given) and not any(name.startswith(prefix) for name in own):
-            given = {name.removeprefix(prefix): value for name, value in given.items()}
+    given, copies = placed(given, own.keys(), lambda parts: torch.cat(list(parts)))
     given, note = _regridded(model, own, given)
     state = _without_head(model, given)
     same_patch = _PATCH not in given or _PATCH not in own or given[_PATCH].shape[2:] == own[_PATCH].shape[2:]
@@ -136,7 +113,7 @@ def _translated(model: nn.Module, own: State, given: State) -> tuple[State, tupl
         other = _without_head(model, _timm_names(model, given))
         if len(set(other) ^ set(own)) < len(set(state) ^ set(own)):
             state = other
-    return state, note
+    return state, (*copies, *note)
 
 
 def _timm_names(model: nn.Module, given: State) -> State:
@@ -217,10 +194,10 @@ def _load_npz(model: nn.Module, path: Path) -> tuple[str, ...]:
     if not isinstance(model, VisionTransformer) or not hasattr(model.patch_embed, "proj"):
         raise BackboneError(
             f"{path} is in the naming of the original JAX ViT, which fits only timm's vision transformers: "
-            f"give a {' or '.join(SUFFIXES[:2])} file for this backbone"
+            f"give a {' or '.join(ENDINGS[:2])} file for this backbone"
         )
     # opened here and below, because numpy and timm leave a file open that they cannot read
-    with _reading(path, "a readable npz file"), path.open("rb") as file, np.load(file) as arrays:
+    with reading(path, "a readable npz file"), path.open("rb") as file, np.load(file) as arrays:
         names = set(arrays.files)
         prefix = next((p for p in _JAX_PREFIXES if f"{p}embedding/kernel" in names), None)
         kernel = () if prefix is None else arrays[f"{prefix}embedding/kernel"].shape
@@ -239,7 +216,7 @@ def _load_npz(model: nn.Module, path: Path) -> tuple[str, ...]:
     for value in own.values():
         if value.is_floating_point():
             value.fill_(math.nan)  # timm's loader copies what it knows; what is still nan then was not in the file
-    with _reading(path, "a fitting ViT file"), path.open("rb") as file:
+    with reading(path, "a fitting ViT file"), path.open("rb") as file:
         model.load_pretrained(file)  # pyright: ignore[reportArgumentType] - numpy, which reads it, takes open files
     missing = [name for name, value in own.items() if not bool(torch.isfinite(value).all())]
     if missing:

@@ -13,8 +13,8 @@ from dataclasses import MISSING, fields, replace
 from functools import cache
 from typing import Any, NamedTuple
 
+from mlae_lab.core import bounded_json, image_labels
 from mlae_lab.core import events as ev
-from mlae_lab.core import image_labels
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.sanitize import printable
 from mlae_lab.core.settings import settings_of
@@ -26,7 +26,7 @@ from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
 
 LINE_BYTES = 4_000_000  # the similarity of the largest canvas takes 1.3 MB
-TENSORS_HEADER_BYTES = 10_000_000
+TENSORS_HEADER_BYTES = bounded_json.MAX_BYTES
 _CLASS_NAME = 300  # characters; a folder's name has at most 255 bytes
 _HEX, _BASE64 = re.compile("[0-9a-f]*"), re.compile("[A-Za-z0-9+/=]{1,40000}")
 _LAST_TIME = 250_000_000_000  # seconds since 1970, a little before the year 9900
@@ -81,9 +81,11 @@ def tensors_trouble(header: bytes, size: int) -> str:
         size: Of the data after it, in bytes.
     """
     try:
-        entries = json.loads(header.decode())
-    except (ValueError, RecursionError):
+        entries = bounded_json.parsed(header)
+    except json.JSONDecodeError:
         return "its header is not JSON"
+    except ValueError as error:
+        return f"its header cannot be used ({error})"
     if not isinstance(entries, dict):
         return "its header is not a JSON object"
     notes = entries.pop("__metadata__", {})

@@ -19,6 +19,7 @@ from mlae_lab.core.events import Saved, Started
 from mlae_lab.core.image_labels import for_new_run
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.sanitize import printable
+from mlae_lab.core.weight_fit import require_weights
 from mlae_lab.locations import PROGRAM, data_folder
 from mlae_lab.runs import devices, liveness, supervisor
 from mlae_lab.runs.liveness import derived, is_alive
@@ -43,9 +44,13 @@ def launch(
         owner: As in `Run`.
         origin: Where it comes from.
         start: A checkpoint to continue from. It is copied, so that its run may be deleted.
+
+    Raises:
+        BackboneError: The weights cannot be used.
     """
     if start is None:  # nothing that happened to the images of another run concerns this one
         config = for_new_run(config)
+    require_weights(config)
     device = devices.kind(config.device)
     name = store.reserve()
     try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import re
 import sqlite3
 import sys
 
+from mlae_lab.core.units import format_bytes
 from mlae_lab.errors import LabError
 from mlae_lab.locations import PROGRAM
 
@@ -20,6 +22,9 @@ _REMEDIES = {
     errno.ENOMEM: "close other programs and try again", errno.EAGAIN: "close other programs and try again",
     errno.EMFILE: "close other programs and try again", errno.ENFILE: "close other programs and try again",
 }  # fmt: skip
+
+_CPU_OUT_OF_MEMORY = ("DefaultCPUAllocator", "not enough memory", "can't allocate memory", "std::bad_alloc")
+_ALLOCATION = re.compile(r"you tried to allocate (\d{1,18}) bytes")
 
 
 def error_message(error: Exception) -> str:
@@ -48,7 +53,9 @@ def failure_reason(error: BaseException) -> str:
     """Why a run or a query failed, in one sentence."""
     text = " ".join(str(error).split())
     if _is_out_of_memory(error):
-        return "out of memory: try a smaller batch size or fewer experts"
+        wanted = _ALLOCATION.search(text)
+        size = f" ({format_bytes(int(wanted[1]))} more were needed)" if wanted else ""
+        return f"out of memory{size}: try a smaller batch size, fewer experts or a backbone with fewer tokens"
     disk_full = ("No space left on device", "database or disk is full")  # messages of the system and of SQLite
     if (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or any(
         message in text for message in disk_full
@@ -63,4 +70,9 @@ def failure_reason(error: BaseException) -> str:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")  # not imported here: its import may be what failed
-    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    if isinstance(error, OSError) and not isinstance(error, LabError):
+        return error.errno == errno.ENOMEM
+    # PyTorch has no class for a CPU without memory, and C++ libraries raise what the allocator says.
+    return isinstance(error, RuntimeError) and any(part in str(error) for part in _CPU_OUT_OF_MEMORY)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from mlae_lab.core import catalog
+from mlae_lab.core import catalog, memory
 from mlae_lab.core.budget import budget
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.epochs import steps_per_epoch
@@ -152,12 +152,37 @@ def estimate(store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Ru
     return Estimate(median(seconds), min(seconds), max(seconds), tuple(run.id for run, _ in chosen), steps, reason)
 
 
-def minimum_memory(config: RunConfig) -> int:
-    """Minimum memory of a run in bytes: the frozen weights, and value, gradient and two moments of every trainable
-    parameter of the experts, all in float32, without head and activations."""
+@dataclass(frozen=True)
+class Memory:
+    """Estimated memory of a run in bytes, all in float32.
+
+    Attributes:
+        fixed: The frozen weights, and value, gradient and two moments of every trainable parameter of the experts.
+        step: The activations of one batch in a training step.
+        evaluation: The activations of one piece of an evaluation.
+    """
+
+    fixed: int
+    step: int
+    evaluation: int
+
+    @property
+    def total(self) -> int:
+        return self.fixed + max(self.step, self.evaluation)
+
+
+def estimated_memory(config: RunConfig) -> Memory:
+    """Estimate the memory of a run, without its images and PyTorch itself; formulas in `core.memory`."""
     backbone = catalog.backbone(config.backbone)
-    learned = budget(config.plan, backbone.shapes(config.plan.targets)).parameters if config.method == "mlae" else 0
-    return 4 * backbone.parameters + 16 * learned
+    plan = config.plan if config.method == "mlae" else None
+    learned = budget(plan, backbone.shapes(plan.targets)).parameters if plan else 0
+    fused = memory.attention_is_fused(backbone, devices.kind(config.device))
+    image = memory.evaluation_bytes(backbone, fused)
+    return Memory(
+        fixed=4 * backbone.parameters + 16 * learned,
+        step=config.batch_size * memory.training_bytes(backbone, plan, fused),
+        evaluation=image * memory.images_at_once(image),
+    )
 
 
 def _similar(

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from mlae_lab.core import bounded_json
 from mlae_lab.core.config import RunConfig
 from mlae_lab.errors import LabError
 from mlae_lab.files import replacing
@@ -78,12 +79,14 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> int:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint. Raises CheckpointError if the file is not a complete checkpoint."""
     try:
+        with path.open("rb") as opened:
+            bounded_json.safetensors_header(opened)
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("mlae_lab_checkpoint", "null"))
+            header = bounded_json.parsed((file.metadata() or {}).get("mlae_lab_checkpoint", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - safe_open is not iterable
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist") from None
-    except (SafetensorError, ValueError, RecursionError, OSError) as error:
+    except (SafetensorError, ValueError, OSError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file ({error})") from None
     if isinstance(header, dict) and header.get("format") == 1:
         header = _from_format_1(header, tensors)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from mlae_lab.analysis.activation import recording
+from mlae_lab.analysis.activation import Contribution, recording
 from mlae_lab.core.events import Canvas, ExpertStats
 from mlae_lab.errors import LabError
 from mlae_lab.model.inject import Experts
 from mlae_lab.training.setup import Setup
+
+CONTRIBUTION_IMAGES = 256  # the first of the evaluation images
 
 
 class Diverged(LabError):
@@ -53,7 +55,7 @@ def evaluate(
 
     Args:
         setup: The network and its data.
-        may_continue: Called after every 256 images but the last; False raises OutOfTime.
+        may_continue: Called after every piece of the images but the last; False raises OutOfTime.
         indices: Of the sample images whose predictions are wanted, in ascending order.
 
     Raises:
@@ -62,14 +64,13 @@ def evaluate(
     """
     train_mode(setup.experts, False)
     correct, loss, evaluated, images = 0, 0.0, 0, len(setup.evaluation)
-    contribution: dict[str, torch.Tensor] = {}
+    contribution = Contribution()
     predicted: list[int] = []
     confidence: list[float] = []
-    for number, (chunk, labels) in enumerate(setup.evaluation.chunks()):
-        layers = setup.experts.layers if setup.experts and number == 0 else {}
-        with autocast(setup), recording(layers) as recorded:
+    for chunk, labels in setup.evaluation.chunks():
+        layers = setup.experts.layers if setup.experts and evaluated < CONTRIBUTION_IMAGES else {}
+        with autocast(setup), recording(layers, contribution):
             logits = setup.behind(chunk).float()
-        contribution |= recorded.means
         correct += int((logits.argmax(1) == labels).sum())
         loss += F.cross_entropy(logits, labels, reduction="sum").item()
         in_chunk = [index - evaluated for index in indices if evaluated <= index < evaluated + len(labels)]
@@ -82,7 +83,13 @@ def evaluate(
             raise OutOfTime
     if not math.isfinite(loss):
         raise Diverged(f"the evaluation loss is {loss}: try a learning rate below {setup.config.learning_rate:g}")
-    return EvaluationResult(100 * correct / images, loss / images, contribution, tuple(predicted), tuple(confidence))
+    return EvaluationResult(
+        100 * correct / images,
+        loss / images,
+        contribution.means_of(CONTRIBUTION_IMAGES),
+        tuple(predicted),
+        tuple(confidence),
+    )
 
 
 def expert_stats(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
+from mlae_lab.core import memory
 from mlae_lab.data.augment import for_evaluation, for_training
 from mlae_lab.data.pixels import Three, channels_first, standardised
 from mlae_lab.data.preprocessing import preprocessing
@@ -20,7 +21,7 @@ from mlae_lab.model.frozen_prefix import Part
 
 FEATURES_KEPT = 2 * 2**30  # bytes of features kept: VTAB's 1,000 images of ViT-B/16 take 0.6 GB
 PIXELS_KEPT = 4 * 2**30  # bytes of stored pixels kept on the device
-CHUNK = 256
+IMAGES_AT_ONCE = memory.IMAGES_AT_ONCE
 
 
 class Inputs:
@@ -37,6 +38,7 @@ class Inputs:
         features_kept: Bytes of frozen features that may be kept.
         pixels_kept: Bytes of stored pixels that may be kept on the device.
         on_chunk: Called after every piece of work in the constructor; it may raise.
+        at_once: How many images pass through the network at once, as memory allows (`core.memory`).
     """
 
     def __init__(
@@ -51,10 +53,12 @@ class Inputs:
         features_kept: int = FEATURES_KEPT,
         pixels_kept: int = PIXELS_KEPT,
         on_chunk: Callable[[], None] = lambda: None,
+        at_once: int = IMAGES_AT_ONCE,
     ) -> None:
         self.labels = torch.from_numpy(part.labels).to(device)
         self.part, self.before, self.device = part, before, device
         self.size, self.normalisation, self.name = size, normalisation, name
+        self.at_once = at_once
         self.generator = generator if preprocessing(name).training != "none" else None
         self.pixels: torch.Tensor | None = None
         self.features: torch.Tensor | None = None
@@ -70,7 +74,7 @@ class Inputs:
         chunks = []
         with torch.no_grad():
             for at in self._starts():
-                chunks.append(function(self.part.images[at : at + CHUNK]))
+                chunks.append(function(self.part.images[at : at + self.at_once]))
                 on_chunk()
             chunks = chunks or [function(self.part.images[:0])]
         return torch.cat(chunks)
@@ -84,9 +88,9 @@ class Inputs:
         return self._through(self.part.images[chosen.cpu().numpy()])
 
     def chunks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """All images in order, 256 at a time, as (inputs, labels)."""
+        """All images in order, `at_once` at a time, as (inputs, labels)."""
         for at in self._starts():
-            chosen = torch.arange(at, min(at + CHUNK, len(self)), device=self.device)
+            chosen = torch.arange(at, min(at + self.at_once, len(self)), device=self.device)
             yield self.take(chosen), self.labels[chosen]
 
     def as_tested(self, chosen: torch.Tensor) -> torch.Tensor:
@@ -105,7 +109,7 @@ class Inputs:
         return standardised(self.shown(images), self.normalisation)
 
     def _starts(self) -> range:
-        return range(0, len(self.part), CHUNK)
+        return range(0, len(self.part), self.at_once)
 
     def _feature_bytes(self) -> int:
         with torch.no_grad():

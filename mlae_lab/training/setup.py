@@ -11,9 +11,10 @@ from typing import cast
 import torch
 from torch import nn
 
-from mlae_lab.core import catalog
+from mlae_lab.core import catalog, memory
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.progress import ProgressCallback
+from mlae_lab.core.weight_fit import require_fit
 from mlae_lab.data.image_record import ImageRecord
 from mlae_lab.data.pixels import Three
 from mlae_lab.data.splits import LabelledImages
@@ -133,10 +134,12 @@ def prepare(
     device = choose_device(config.device)
     dtype = choose_precision(precision or config.precision, device)
     entry = catalog.backbone(config.backbone)
+    file = weights or (Path(config.weights) if config.weights else None)
+    if file and entry.trained:
+        require_fit(entry, file)  # before any image is decoded
     images = load_protocol(config, on_progress, record, trained_by_0_5, on_chunk)
     config = images.config
     on_chunk()
-    file = weights or (Path(config.weights) if config.weights else None)
     model, notes = backbones.build_with_notes(
         config.backbone, len(images.class_names), config.seed, file, data_folder() / "weights"
     )
@@ -148,8 +151,10 @@ def prepare(
     head = classifier(model).requires_grad_(True)
     assert isinstance(head, nn.Linear)  # `build_with_notes` refuses any other
     before, behind = split(model, first_block(plan, depth(model)))
+    fused = memory.attention_is_fused(entry, device.type)
     if device.type == "cpu":
-        backbones.set_fused_attention(model, False)
+        backbones.set_fused_attention(model, fused)
+    at_once = memory.images_at_once(memory.evaluation_bytes(entry, fused))
 
     def inputs(part: LabelledImages, generator: torch.Generator | None) -> Inputs:
         return Inputs(
@@ -161,6 +166,7 @@ def prepare(
             config.prepared,
             generator,
             on_chunk=on_chunk,
+            at_once=at_once,
         )
 
     return Setup(

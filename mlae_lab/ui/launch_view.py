@@ -23,7 +23,7 @@ from mlae_lab.data.tasks import located
 from mlae_lab.errors import LabError
 from mlae_lab.runs import pairs, race
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
-from mlae_lab.runs.estimate import Estimate, minimum_memory
+from mlae_lab.runs.estimate import Estimate, estimated_memory
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import page, queries, run_actions, visitor
 from mlae_lab.ui.cards import Card, cards
@@ -86,12 +86,12 @@ def _show_cost(config: RunConfig, estimate: Estimate) -> None:
     if estimate.steps is not None:
         facts.append(("Steps", f"{estimate.steps:,}"))
     facts.append(("Trainable parameters", _trainable_text(config)))
-    facts.append(("Minimum memory", format_bytes(minimum_memory(config))))
+    facts.append(("Estimated memory", format_bytes(estimated_memory(config).total)))
     page.facts(*facts)
     busy = "" if estimate.seconds is None else " The load of the machine, then and now, is not considered."
     page.note(
-        f"{escape(estimate.reason)}{busy} Memory: the frozen weights, the experts and the state of the optimizer; "
-        "activations are additional and not estimated."
+        f"{escape(estimate.reason)}{busy} Memory: the frozen weights, the experts, the state of the "
+        "optimizer and the activations of a batch; images and PyTorch itself are additional."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, InterpolationMode, Resize
 from torchvision.transforms.functional import resize
 
+from mlae_lab.data import decode
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.decode import ResizeRule, decoded, decoded_bytes, depth_of, problem_of
 
@@ -90,6 +92,26 @@ def test_transparent_pixels_become_white(tmp_path: Path) -> None:
     assert corners(decoded(tmp_path / "b.png", SQUARE)) == [(0, 0, 0), WHITE] * 2
     halves((255, 0, 0, 128), (255, 0, 0, 255), "RGBA").save(tmp_path / "c.png")
     assert near(corners(decoded(tmp_path / "c.png", SQUARE)), [(255, 127, 127), RED] * 2)
+
+
+def test_a_large_transparent_image_is_held_twice_not_six_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """9,000 x 9,000 pixels took 1.7 GB."""
+    noise = np.random.default_rng(0).integers(0, 256, (50, 40, 4), dtype=np.uint8)
+    image, white = Image.fromarray(noise), Image.new("RGBA", (40, 50), WHITE)
+    whole = Image.alpha_composite(white, image).convert("RGB")
+    sizes = []
+    compose = Image.alpha_composite
+    monkeypatch.setattr(Image, "alpha_composite", lambda a, b: sizes.append(b.size) or compose(a, b))
+    monkeypatch.setattr(decode, "_BAND_PIXELS", 300)
+    assert np.array_equal(np.asarray(decode._over_white(image)), np.asarray(whole))
+    assert set(sizes) == {(40, 7), (40, 1)}
+
+
+def test_an_uploaded_image_has_fewer_pixels_than_one_in_a_folder() -> None:
+    content = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(content, "PNG")
+    with pytest.raises(DataError, match="more than 50 million pixels, the most that the lab decodes: store it smaller"):
+        decoded_bytes(content.getvalue(), SQUARE)
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from mlae_lab.core.weight_header import shapes_of
+from mlae_lab.core.weight_names import unwrapped
 from mlae_lab.model.backbones import fingerprint
 from mlae_lab.model.weight_files import BackboneError, backbone_state, head_prefix, load_weights
 
@@ -158,15 +161,111 @@ def test_author_names_that_timm_translates(tmp_path: Path) -> None:
         lambda state: {"state_dict": {f"module.model.{name}": value for name, value in state.items()}},
         lambda state: {f"backbone.{name}": value for name, value in state.items()} | {"head.mlp.0.bias": torch.ones(4)},
         lambda state: {name: value.half() for name, value in state.items()},
+        lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
+        lambda state: {"net": {f"module._orig_mod.encoder.vit.{name}": value for name, value in state.items()}},
+        lambda state: {"params": {f"base_model.model.{name}": value for name, value in state.items()}},
+        lambda state: {"model_state_dict": state, "args": Namespace(lr=0.1), "epoch": 3, "optimizer": {"state": {}}},
+        lambda state: {"student": {f"net.{name}": value for name, value in state.items()}},
+        lambda state: {
+            **{f"teacher.backbone.{name}": value for name, value in state.items()},
+            **{f"student.backbone.{name}": value + 1 for name, value in state.items()},
+            "dino_loss.center": torch.ones(1, 8),
+        },
     ],
-    ids=["state_dict", "model", "module.", "module.model.", "backbone.", "half"],
-)
-def test_wrappers_and_prefixes_of_other_programs(tmp_path: Path, wrap: Callable[[State], dict]) -> None:
-    source, model = small(1).half().float(), small(2)
-    torch.save(wrap(source.state_dict()), tmp_path / "w.pt")
-    assert load_weights(model, tmp_path / "w.pt") == ()
+    ids=[
+        "state_dict", "model", "module.", "module.model.", "backbone.", "half", "compiled", "nested prefixes", "peft",
+        "training script", "student", "teacher and student",
+    ],
+)  # fmt: skip
+def test_wrappers_and_prefixes_of_other_programs(
+    tmp_path: Path, wrap: Callable[[State], dict], request: pytest.FixtureRequest
+) -> None:
+    source, model, path = small(1).half().float(), small(2), tmp_path / "w.pt"
+    torch.save(wrap(source.state_dict()), path)
+    notes = load_weights(model, path)
+    if "teacher and student" in request.node.name:
+        assert notes == (
+            "the file holds the network more than once: 'teacher.backbone.' is used, not 'student.backbone.'",
+        )
+    else:
+        assert notes == ()
     assert equal(model, source)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert shapes_of(path)[0].keys() == (tensors := shapes_by_torch(path)).keys()
+    assert all(tuple(shapes_of(path)[0][name]) == tuple(value.shape) for name, value in tensors.items())
+
+
+def shapes_by_torch(path: Path) -> State:
+    with torch.serialization.safe_globals([Namespace]):
+        return dict(unwrapped(torch.load(path, weights_only=True))[0])
+
+
+@pytest.mark.parametrize(
+    ("averaged", "plain"), [("state_dict_ema", "state_dict"), ("model_ema", "model"), ("teacher", "student")]
+)
+def test_averaged_weights_are_used_and_named_as_timm_does(tmp_path: Path, averaged: str, plain: str) -> None:
+    source, model, other = small(1), small(2), small(3)
+    torch.save({plain: other.state_dict(), averaged: source.state_dict()}, tmp_path / "w.pth.tar")
+    note = f"the file holds averaged weights (EMA, {averaged}) and plain ones ({plain}): EMA is used"
+    assert load_weights(model, tmp_path / "w.pth.tar") == (note,)
+    assert equal(model, source)
+
+
+def test_the_format_is_decided_by_the_content(tmp_path: Path) -> None:
+    source, model = small(1), small(2)
+    for ending in (".pth.tar", ".ckpt", "", ".weights"):
+        torch.save({"state_dict": source.state_dict()}, tmp_path / f"w{ending}")
+        assert load_weights(model, tmp_path / f"w{ending}") == ()
+        assert equal(model, source)
+        model = small(2)
+    save_file(source.state_dict(), tmp_path / "w.pth")
+    assert load_weights(model, tmp_path / "w.pth") == ()
+    assert equal(model, source)
+    torch.save(source.state_dict(), tmp_path / "w.safetensors", _use_new_zipfile_serialization=False)
+    second = small(3)
+    assert load_weights(second, tmp_path / "w.safetensors") == ()
+    assert equal(second, source)
+    assert shapes_of(tmp_path / "w.safetensors") == shapes_of(tmp_path / "w.pth")
+
+
+def hugging_face(state: State, prefix: str) -> State:
+    """A timm ViT's tensors under the names of Hugging Face: ViT, or DINOv2 where there is a layer scale."""
+    dino, result = "blocks.0.ls1.gamma" in state, {}
+    names = {
+        "attn.proj": "attention.output.dense", "norm1": "norm1" if dino else "layernorm_before",
+        "norm2": "norm2" if dino else "layernorm_after", "mlp.fc1": "mlp.fc1" if dino else "intermediate.dense",
+        "mlp.fc2": "mlp.fc2" if dino else "output.dense",
+    }  # fmt: skip
+    outside = {
+        "cls_token": "embeddings.cls_token", "pos_embed": "embeddings.position_embeddings",
+        "norm.weight": "layernorm.weight", "norm.bias": "layernorm.bias",
+    }  # fmt: skip
+    for name, value in state.items():
+        parts = name.split(".")
+        if name.startswith("patch_embed.proj."):
+            result[f"{prefix}embeddings.patch_embeddings.projection.{parts[-1]}"] = value
+        elif name.startswith("blocks."):
+            layer, inside, kind = f"{prefix}encoder.layer.{parts[1]}.", ".".join(parts[2:-1]), parts[-1]
+            if inside == "attn.qkv":
+                for key, part in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                    result[f"{layer}attention.attention.{key}.{kind}"] = part.clone()
+            elif inside in ("ls1", "ls2"):
+                result[f"{layer}layer_scale{inside[2]}.lambda1"] = value
+            else:
+                result[f"{layer}{names[inside]}.{kind}"] = value
+        elif name in outside:
+            result[prefix + outside[name]] = value
+    extra = {"embeddings.mask_token": torch.zeros(1, 1, 4), "pooler.dense.weight": torch.zeros(2, 2)}
+    return result | {prefix + name: value for name, value in extra.items()} | {"classifier.weight": torch.zeros(2, 2)}
+
+
+@pytest.mark.parametrize("prefix", ["", "vit.", "module.dinov2."])
+@pytest.mark.parametrize("arguments", [{}, {"init_values": 1.0}], ids=["ViT", "DINOv2"])
+def test_the_names_of_hugging_face(tmp_path: Path, prefix: str, arguments: dict) -> None:
+    source, model = vit(1, **arguments), vit(2, **arguments)
+    save_file(hugging_face(source.state_dict(), prefix), tmp_path / "model.safetensors")
+    assert load_weights(model, tmp_path / "model.safetensors") == ()
+    assert equal(model, source)
 
 
 @pytest.mark.parametrize("ending", [".npz", ".safetensors"])
@@ -215,6 +314,24 @@ def test_weights_of_a_network_of_another_size(tmp_path: Path, ending: str) -> No
     assert "does not fit this backbone" in refusal(vit(1), written(tmp_path / f"more{ending}", vit(1, depth=2)))
     second = vit(1, patch_size=32)  # timm's own loaders would silently resample the patches
     assert "does not fit this backbone" in refusal(vit(1), written(tmp_path / f"patch{ending}", second))
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 346284714\n"
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".bin", ".npz", ".ckpt"])
+def test_what_a_failed_download_left_is_named(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"w{ending}"
+    path.write_bytes(POINTER)
+    assert "is a Git LFS pointer of a file with 346,284,714 bytes, not the file itself" in refusal(small(1), path)
+    for page in (b"<!DOCTYPE html><html>", b"\n<html lang=en>", b"<?xml version='1.0'?><Error>"):
+        path.write_bytes(page)
+        assert "is an HTML page, not the file itself" in refusal(small(1), path)
+
+
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "w.pt")
+    assert "is not a regular file" in refusal(small(1), tmp_path / "w.pt")
 
 
 def test_values_that_are_not_numbers(tmp_path: Path) -> None:
@@ -281,6 +398,8 @@ def test_a_pickle_with_code_does_not_run(tmp_path: Path, ending: str, save: Call
     save({"blocks.0.attn.qkv.weight": Malice(mark)}, path)
     text = refusal(small(1) if ending != ".npz" else vit(1), path)
     assert "is not" in text
+    with pytest.raises(BackboneError, match="is not a readable"):
+        shapes_of(path)
     assert not mark.exists()
 
 

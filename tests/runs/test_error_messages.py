@@ -61,11 +61,14 @@ def test_the_text_of_any_error_of_the_lab_is_its_message() -> None:
     assert error_message(OSError("it broke")) == f"it broke: try again, or run `{PROGRAM} doctor`"
 
 
+OUT_OF_MEMORY = "out of memory: try a smaller batch size, fewer experts or a backbone with fewer tokens"
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (MemoryError(), "out of memory: try a smaller batch size or fewer experts"),
-        (torch.OutOfMemoryError("CUDA"), "out of memory: try a smaller batch size or fewer experts"),
+        (MemoryError(), OUT_OF_MEMORY),
+        (torch.OutOfMemoryError("CUDA"), OUT_OF_MEMORY),
         (OSError(errno.ENOSPC, "No space left"), "the disk is full: free some space and resume the run"),
         (DataError("no images\n  here"), "no images here"),
         (PlanError("a rate is 2"), "a rate is 2"),
@@ -81,6 +84,15 @@ def test_the_text_of_any_error_of_the_lab_is_its_message() -> None:
 )
 def test_the_reason_of_a_failed_run_is_one_sentence(error: BaseException, reason: str) -> None:
     assert failure_reason(error) == reason
+
+
+def test_a_cpu_without_memory_is_no_code_error() -> None:
+    with pytest.raises(RuntimeError) as raised:  # PyTorch has no class for it
+        torch.empty(2**50, dtype=torch.uint8)
+    assert failure_reason(raised.value) == OUT_OF_MEMORY.replace(":", " (1126 TB more were needed):")
+    assert failure_reason(OSError(errno.ENOMEM, "Cannot allocate memory")) == OUT_OF_MEMORY
+    assert failure_reason(RuntimeError("std::bad_alloc")) == OUT_OF_MEMORY
+    assert failure_reason(RuntimeError("shapes differ")).startswith("code error")
 
 
 @pytest.mark.parametrize(

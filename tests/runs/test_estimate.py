@@ -9,7 +9,7 @@ import pytest
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, uniform
-from mlae_lab.runs.estimate import estimate, minimum_memory, pace
+from mlae_lab.runs.estimate import estimate, estimated_memory, pace
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore
 
@@ -140,7 +140,14 @@ def test_the_most_similar_task_and_mask_come_first(store: RunStore) -> None:
     assert estimate(store, replace(CONFIG, plan=uniform(0.3, experts=2))).seconds == pytest.approx(8 + 5.2)
 
 
-def test_minimum_memory() -> None:
-    vit = replace(CONFIG, backbone="vit_base_patch16_224.orig_in21k")
-    assert minimum_memory(vit) == 4 * 85_798_656 + 16 * 295_008
-    assert minimum_memory(replace(vit, method="linear")) == 4 * 85_798_656
+def test_estimated_memory_includes_the_activations_of_a_batch_and_of_an_evaluation() -> None:
+    vit = replace(CONFIG, backbone="vit_base_patch16_224.orig_in21k", batch_size=64, device="cpu")
+    memory = estimated_memory(vit)
+    assert memory.fixed == 4 * 85_798_656 + 16 * 295_008
+    assert 6e9 < memory.step < 9e9
+    assert memory.total == memory.fixed + memory.step
+    assert estimated_memory(replace(vit, batch_size=32)).step == memory.step / 2
+    linear = estimated_memory(replace(vit, method="linear"))
+    assert linear.fixed == 4 * 85_798_656
+    assert linear.total == linear.fixed + linear.evaluation
+    assert 1e9 < linear.evaluation <= 4 * 2**30

@@ -71,3 +71,17 @@ def test_an_evaluation_split_is_cropped_to_the_centre_and_cached(part: LabelledI
 def test_a_generator_changes_nothing_without_augmentation(part: LabelledImages) -> None:
     trained = Inputs(part, before, CPU, 32, name="vtab", generator=torch.Generator().manual_seed(0))
     assert torch.equal(trained.features, Inputs(part, before, CPU, 32).features)
+
+
+def test_no_more_images_at_once_than_the_memory_allows(part: LabelledImages) -> None:
+    seen = []
+
+    def counting(images: torch.Tensor) -> torch.Tensor:
+        seen.append(len(images))
+        return before(images)
+
+    inputs = Inputs(part, counting, CPU, 32, at_once=70)
+    mapped = Inputs(part, counting, CPU, 32, features_kept=0, pixels_kept=0, at_once=70)
+    assert [len(labels) for _, labels in mapped.chunks()] == [70, 70, 70, 70, 20]
+    assert max(seen) == 70
+    assert torch.equal(torch.cat([entering for entering, _ in mapped.chunks()]), inputs.features)

@@ -234,6 +234,19 @@ def test_an_evaluation_changes_nothing() -> None:
     assert not any(module._forward_pre_hooks for module in setup.model.modules())
 
 
+def test_an_evaluation_in_small_pieces_gives_the_same_result() -> None:
+    setup = small(config())
+    [*fit(setup)]
+    whole = evaluate(setup)
+    setup.evaluation.at_once = 7
+    pieces = evaluate(setup)
+    assert pieces.accuracy == whole.accuracy
+    assert pieces.loss == pytest.approx(whole.loss, rel=1e-5)
+    assert pieces.contribution.keys() == whole.contribution.keys()
+    for target, values in whole.contribution.items():
+        torch.testing.assert_close(pieces.contribution[target], values)
+
+
 # ---------------------------------------------------------------- what is trained
 
 

@@ -13,7 +13,6 @@ from mlae_lab.analysis import errors as analysis
 from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.core.proportions import wilson
 from mlae_lab.training.evaluation import autocast
-from mlae_lab.training.inputs import CHUNK
 from mlae_lab.training.loaded_run import LoadedRun, QueryError
 from mlae_lab.training.queries.images import check_names, spread_out, whole
 from mlae_lab.training.sample_images import encoded_image
@@ -102,14 +101,14 @@ def _wanted(value: object, images: int) -> int:
 def _predictions(
     loaded: LoadedRun, indices: Sequence[int], on_progress: ProgressCallback
 ) -> analysis.LabelledPredictions:
-    """Predictions for the images at these indices, 256 at a time as in a training's evaluation."""
-    setup, chunks = loaded.setup, []
-    for start in range(0, len(indices), CHUNK):
-        chosen = torch.tensor(indices[start : start + CHUNK], device=setup.device)
+    """Predictions for the images at these indices, as many at a time as in a training's evaluation."""
+    setup, chunks, at_once = loaded.setup, [], loaded.setup.evaluation.at_once
+    for start in range(0, len(indices), at_once):
+        chosen = torch.tensor(indices[start : start + at_once], device=setup.device)
         with autocast(setup):
             logits = setup.behind(setup.evaluation.take(chosen)).float()
         chunks.append(analysis.compare(logits, setup.evaluation.labels[chosen]))
-        on_progress(min(start + CHUNK, len(indices)), len(indices))
+        on_progress(min(start + at_once, len(indices)), len(indices))
     return analysis.concatenated(chunks)
 
 

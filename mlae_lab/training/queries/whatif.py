@@ -19,7 +19,8 @@ import torch
 
 from mlae_lab.analysis import importance as importance_analysis
 from mlae_lab.analysis import robustness as robustness_analysis
-from mlae_lab.analysis.whatif import Outcome, WhatIf
+from mlae_lab.analysis.whatif import CHUNK, GRADIENT_CHUNK, Outcome, WhatIf
+from mlae_lab.core import catalog, memory
 from mlae_lab.core.data_url import data_url
 from mlae_lab.core.expert_state import (
     MAX_FACTOR,
@@ -40,7 +41,6 @@ from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.model.adapter_file import pruned, read_adapter, write_adapter
 from mlae_lab.training.evaluation import autocast
-from mlae_lab.training.inputs import CHUNK
 from mlae_lab.training.loaded_run import LoadedRun, QueryError, experts_of
 from mlae_lab.training.queries.images import check_names, described, pixels_of, private, spread_out, whole
 from mlae_lab.training.sample_images import encoded_image
@@ -266,8 +266,15 @@ def _built(loaded: LoadedRun, indices: Sequence[int]) -> WhatIf:
     setup = loaded.setup
     chosen = torch.tensor(indices, device=setup.device)
     with torch.no_grad():
-        inputs = torch.cat([setup.evaluation.take(part) for part in chosen.split(CHUNK)])
-    return WhatIf(setup.model, experts_of(loaded), inputs, setup.evaluation.labels[chosen], lambda: autocast(setup))
+        inputs = torch.cat([setup.evaluation.take(part) for part in chosen.split(setup.evaluation.at_once)])
+    labels, at_once = setup.evaluation.labels[chosen], min(CHUNK, setup.evaluation.at_once)
+    backbone = catalog.backbone(setup.config.backbone)
+    fused = memory.attention_is_fused(backbone, setup.device.type)
+    backward = memory.training_bytes(backbone, setup.config.plan, fused)
+    return WhatIf(
+        setup.model, experts_of(loaded), inputs, labels, lambda: autocast(setup), at_once,
+        gradient_chunk=memory.images_at_once(backward, GRADIENT_CHUNK),
+    )  # fmt: skip
 
 
 def _image(loaded: LoadedRun, index: int) -> str:

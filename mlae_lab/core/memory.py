@@ -1,0 +1,111 @@
+"""Estimated memory of activations, and how many images a network may take at once.
+
+Per image and block, a forward pass holds inputs and outputs of the block's linear layers, tokens · Σ (d_in + d_out)
+numbers, and without a fused kernel two attention matrices, 2 · heads · tokens². A backward pass keeps about three
+quarters of the first and one attention matrix of every block from the first one with an expert. Numbers are float32.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+from mlae_lab.core.backbones import Backbone, Rows
+from mlae_lab.core.plan import MaskPlan
+
+FLOAT = 4  # bytes of one number
+LARGEST_PIECE = 4 * 2**30  # bytes: 256 images of ViT-B/16 at 224 pixels take 3.4 GB
+IMAGES_AT_ONCE = 256
+FUSED_FROM = 400  # tokens: below, two matrix products are faster on a CPU than its fused kernel (benchmarks/step.py)
+_KEPT_BACKWARD = 0.75
+_STAGE = re.compile(r"(?:layers|stages)\.(\d+)\.")
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+
+
+def attention_is_fused(backbone: Backbone, device: str) -> bool:
+    """Whether attention uses a fused kernel, which never holds the tokens x tokens matrices. device: cpu or cuda."""
+    return device != "cpu" or (backbone.tokens or 0) >= FUSED_FROM
+
+
+def evaluation_bytes(backbone: Backbone, fused: bool) -> int:
+    """Peak memory of the activations of one image in a forward pass without gradients."""
+    largest = max(_elements(backbone, rows) for rows in _blocks(backbone))
+    return FLOAT * (largest + (0 if fused else 2 * _attention(backbone)) + 3 * backbone.image_size**2)
+
+
+def training_bytes(backbone: Backbone, plan: MaskPlan | None, fused: bool) -> int:
+    """Memory of the activations of one image in a training step.
+
+    Args:
+        backbone: The network.
+        plan: Its mask; None for a linear probe, which keeps the inputs of the head only.
+        fused: See `attention_is_fused`.
+    """
+    first = _first_block(plan)
+    if first is None:
+        return FLOAT * backbone.width
+    kept = 0.0
+    for rows in _blocks(backbone):
+        blocks = rows[0].count - (first if rows[0].pattern.startswith("blocks.*.") else 0)
+        kept += blocks * (_KEPT_BACKWARD * _elements(backbone, rows) + (0 if fused else _attention(backbone)))
+    return round(FLOAT * kept) + evaluation_bytes(backbone, fused)
+
+
+def images_at_once(bytes_per_image: int, most: int = IMAGES_AT_ONCE, limit: int | None = None) -> int:
+    """How many images a pass may take: at least 1, at most `most`, and no more than `limit` bytes (`piece_bytes`)."""
+    return max(1, min(most, (piece_bytes() if limit is None else limit) // max(1, bytes_per_image)))
+
+
+@cache
+def piece_bytes() -> int:
+    """Bytes that the activations of one pass may take here: a quarter of the memory, at most `LARGEST_PIECE`."""
+    return min(LARGEST_PIECE, *(total // 4 for total in _limits()))
+
+
+def _limits() -> list[int]:
+    """The memory of this machine and the limit of this container, as far as they are known."""
+    limits = [4 * LARGEST_PIECE]
+    with suppress(AttributeError, ValueError, OSError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for file in _CGROUP_LIMITS:
+        with suppress(OSError, ValueError):  # ValueError: "max", for no limit
+            limits.append(int(file.read_text()))
+    return limits
+
+
+def _blocks(backbone: Backbone) -> list[list[Rows]]:
+    """The linear layers, grouped by the block (or stage) that they are in."""
+    groups: dict[str, list[Rows]] = {}
+    for rows in backbone.linears:
+        groups.setdefault(rows.pattern.rpartition(".*.")[0] or rows.pattern, []).append(rows)
+    return list(groups.values())
+
+
+def _elements(backbone: Backbone, rows: list[Rows]) -> int:
+    return _tokens(backbone, rows[0].pattern) * sum(row.d_in + row.d_out for row in rows)
+
+
+def _tokens(backbone: Backbone, pattern: str) -> int:
+    """Tokens of one image in a block; a network of stages begins with patches of 4 x 4 and halves the grid in each."""
+    if backbone.tokens:
+        return backbone.tokens
+    stage = _STAGE.match(pattern)
+    patch = 4 * 2 ** int(stage[1]) if stage else 16
+    return max(1, backbone.image_size // patch) ** 2
+
+
+def _attention(backbone: Backbone) -> int:
+    """Numbers in the attention matrices of one block; windows, as in Swin, are small."""
+    return backbone.heads * backbone.tokens**2 if backbone.tokens else 0
+
+
+def _first_block(plan: MaskPlan | None) -> int | None:
+    """The first block with an expert, 0 where blocks are not a plain sequence; None without experts."""
+    if plan is None or not plan.experts:
+        return None
+    matches = [_BLOCK.match(target) for target, kept in zip(plan.targets, plan.kept, strict=True) if kept]
+    return min(int(match[1]) if match else 0 for match in matches)

@@ -1,0 +1,43 @@
+"""A run whose frozen weights were moved is pointed at them, and no other weights are accepted."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.patterns import allocation
+from mlae_lab.model.adapter_file import AdapterError, save_adapter
+from mlae_lab.model.backbones import BUNDLED_WEIGHTS, build
+from mlae_lab.training.loaded_run import QueryError, load_run
+from mlae_lab.training.setup import prepare
+from tests.data.trees import make_own
+
+
+def test_a_run_is_pointed_at_its_moved_weights_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLAE_LAB_DATA", str(tmp_path / "data"))
+    images = make_own(tmp_path / "images", {"wren": 8, "owl": 8})
+    file = Path(shutil.copy(BUNDLED_WEIGHTS, tmp_path / "mine.safetensors"))
+    plan = allocation((0,) * 11 + (2,))
+    config = RunConfig("own:birds", plan, device="cpu", precision="float32", weights=str(file), data=str(images))
+    setup = prepare(config)
+    adapter = tmp_path / "adapter.safetensors"
+    save_adapter(adapter, setup.experts, setup.head, config.backbone, config.task, setup.expected)
+    moved = file.rename(tmp_path / "moved.safetensors")
+    elsewhere = images.rename(tmp_path / "elsewhere")
+    imported = replace(config, weights=file.name, data="")  # an archive names the file without its folder
+    for missing in (config, imported):
+        with pytest.raises(QueryError, match=r"mine\.safetensors, which does not exist here: name the file with"):
+            load_run(missing, adapter, "abcdefgh", "cpu")
+    loaded = load_run(imported, adapter, "abcdefgh", "cpu", record=setup.record, data=elsewhere, weights=moved).setup
+    assert (loaded.weights, loaded.missing, len(loaded.evaluation)) == (setup.weights, "", len(setup.evaluation))
+    other = tmp_path / "other.safetensors"
+    with torch.no_grad():
+        save_file(build("lab_vit_12x128.random", 2, seed=3).state_dict(), other)
+    with pytest.raises(AdapterError, match=r"other\.safetensors has [0-9a-f]{12}: name the original file"):
+        load_run(imported, adapter, "abcdefgh", "cpu", record=setup.record, data=elsewhere, weights=other)
