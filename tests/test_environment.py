@@ -123,7 +123,15 @@ def test_the_option_store_is_enough_without_a_home_folder(store: RunStore, capsy
 
 
 @pytest.mark.usefixtures("no_home")
-@pytest.mark.parametrize("words", [["runs"], TRAIN, ["doctor"], ["tasks"], ["fetch", "cifar", "--yes"]])
+def test_the_app_starts_without_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr(os, "execve", lambda program, words, variables: started.append(variables))
+    main(["app", "--store", str(tmp_path)])
+    assert (started[0]["HOME"], started[0]["MLAE_LAB_STORE"]) == (str(tmp_path), str(tmp_path))
+
+
+@pytest.mark.usefixtures("no_home")
+@pytest.mark.parametrize("words", [["runs"], ["app"], TRAIN, ["doctor"], ["tasks"], ["fetch", "cifar", "--yes"]])
 def test_without_a_home_folder_and_a_store_a_command_is_one_sentence(words: list[str], capsys: Captured) -> None:
     assert main(words) == 2
     assert capsys.readouterr().err == (

@@ -29,7 +29,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import paper_patterns
 from mlae_lab.data.tasks import own_tasks, ready
-from mlae_lab.locations import PACKAGE, PROGRAM, use_store
+from mlae_lab.locations import PACKAGE, PROGRAM, home_store, use_store
 from mlae_lab.runs import commands
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
 from mlae_lab.runs.recovery import recover
@@ -204,9 +204,11 @@ def _config(args: argparse.Namespace) -> RunConfig:
 
 
 def _app(args: argparse.Namespace) -> int:
-    environment = dict(os.environ)
+    variables, store = dict(os.environ), folder_of(args)
     if args.store is not None:
-        environment["MLAE_LAB_STORE"] = str(folder_of(args))
+        variables[environment.STORE] = str(store)
+    if home_store() is None:
+        variables["HOME"] = str(store)  # Streamlit does not start without one
     arguments = [sys.executable, "-m", "streamlit", "run", str(PACKAGE / "app.py"), "--server.port", str(args.port)]
     if args.host is not None:
         arguments += ["--server.address", args.host.strip("[]")]
@@ -217,13 +219,13 @@ def _app(args: argparse.Namespace) -> int:
     for name in public:  # for a proxy that sends its own address as Host: the browser's Origin then differs
         arguments += ["--server.corsAllowedOrigins", f"https://{f'[{name}]' if ':' in name else name}"]
     if network.is_public(args.host or "localhost", public):
-        environment[network.PASSWORD_VARIABLE] = _password(environment.get(network.PASSWORD_VARIABLE))
+        variables[network.PASSWORD_VARIABLE] = _password(variables.get(network.PASSWORD_VARIABLE))
         print(
             "The lab accepts connections from the network. The password restricts access; traffic is not encrypted "
             "unless a proxy adds TLS. Everyone with the password can see, start and stop runs.",
             flush=True,
         )
-    os.execve(sys.executable, arguments, environment)
+    os.execve(sys.executable, arguments, variables)
 
 
 def _public_name(text: str) -> str:

@@ -296,7 +296,7 @@ def test_a_store_on_a_full_disk_can_be_read(tmp_path: Path, monkeypatch: pytest.
     run = over(RunStore(tmp_path))
     real = sqlite3.connect
 
-    def connect(file: object, **options: Any) -> sqlite3.Connection:
+    def connect(file: Any, **options: Any) -> sqlite3.Connection:
         if not options.get("uri"):
             raise sqlite3.OperationalError("disk I/O error")
         return real(file, **options)
