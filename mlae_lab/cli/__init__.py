@@ -13,6 +13,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import NoReturn
 
@@ -70,7 +71,7 @@ _PATHS = ("--store", "--data", "--weights", "--into", "--out", "--export")
 
 def _refuse_empty_paths(words: Sequence[str]) -> None:
     """Raise UsageError for an empty path, as from `--store "$UNSET"`: it would mean the current folder."""
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in zip_longest(words, words[1:]):
         name, equals, value = word.partition("=")
         is_path = len(name) > 2 and any(option.startswith(name) for option in _PATHS)
         given = value if equals else following

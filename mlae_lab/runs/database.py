@@ -259,7 +259,11 @@ def _cause(folder: Path, error: OSError | sqlite3.Error) -> tuple[str, str]:
     if number == errno.ENAMETOOLONG or length > _LONGEST_PATH:
         return f"its path is too long, {length:,} bytes", "choose a shorter path"
     if any(words in text for words in ("malformed", "not a database", "no such table", "no such column")):
-        return f"{file.name} is damaged or another program's: {text}", "restore a backup of it, or choose another store"
+        return (
+            f"{file.name} is damaged or another program's: {text}",
+            f"restore a backup of it, or move it away and register the runs again with `{PROGRAM} doctor --recover "
+            f"--store {folder}`",
+        )
     if "locked" in text:
         return f"another program has locked {file.name}", "try again when that program has finished"
     if number in (errno.ENOSPC, errno.EDQUOT) or "full" in text:

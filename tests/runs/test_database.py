@@ -15,6 +15,7 @@ import pytest
 
 from mlae_lab.cli import main
 from mlae_lab.core import events as ev
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs.paths import database
 from mlae_lab.runs.schema import SCHEMA
 from mlae_lab.runs.status import Status
@@ -168,7 +169,8 @@ def test_a_file_that_is_not_a_database(tmp_path: Path) -> None:
     database(tmp_path).write_bytes(b"this is not a database, it is a text of more than a hundred bytes" * 3)
     assert refusal(tmp_path) == (
         f"{tmp_path} cannot be used as a store (lab.sqlite is damaged or another program's: file is not a database): "
-        "restore a backup of it, or choose another store"
+        f"restore a backup of it, or move it away and register the runs again with `{PROGRAM} doctor --recover "
+        f"--store {tmp_path}`"
     )
 
 
@@ -179,7 +181,7 @@ def test_a_truncated_database(tmp_path: Path) -> None:
     db.close()
     os.truncate(database(tmp_path), 5000)
     assert "lab.sqlite is damaged" in refusal(tmp_path)
-    assert refusal(tmp_path).endswith(": restore a backup of it, or choose another store")
+    assert ": restore a backup of it, or move it away and register the runs again with" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("below", ["file", "file/below"])
