@@ -50,6 +50,8 @@ class Database:
             version = self._version()
             if version < SCHEMA:
                 if self.is_read_only:
+                    if version == 0:
+                        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                     raise StoreError(
                         f"{self.folder} was written by an earlier version and is read-only, so it cannot be migrated: "
                         "copy it to a writable folder and open the copy"
@@ -82,6 +84,14 @@ class Database:
         except OSError:
             return False
         return exists and not (_may_write(self.folder, os.W_OK | os.X_OK) and _may_write(file))
+
+    def require_writable(self) -> None:
+        """Raise StoreError for a store that can only be read."""
+        if self.is_read_only:
+            raise StoreError(
+                f"{self.folder} is read-only: its runs can be read and exported; to start or change one, choose a "
+                "writable --store"
+            )
 
     def __del__(self) -> None:
         if self._anchor is not None:
@@ -162,11 +172,8 @@ class Database:
             timeout: Seconds to wait for another writer.
             durable: Wait until it is on the disk, so that it survives a power failure.
         """
-        if write and self.is_read_only:
-            raise StoreError(
-                f"{self.folder} is read-only: its runs can be read and exported; to start or change one, choose a "
-                "writable --store"
-            )
+        if write:
+            self.require_writable()
         db = self._connected(write, timeout)
         try:
             db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
@@ -181,6 +188,10 @@ class Database:
                 raise
             db.execute("COMMIT")
             self._is_full = False
+        except sqlite3.OperationalError as error:
+            if "I/O error" in str(error) and _is_full(self.folder):  # SQLite could not create its -shm file
+                raise sqlite3.OperationalError("database or disk is full") from None
+            raise
         finally:
             db.close()
 
