@@ -95,17 +95,17 @@ def test_an_empty_path_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("words", "option"),
+    "words",
     [
-        (["runs", "--store", "~nosuch/lab"], "--store"), ([*TRAIN, "--data", "~nosuch/images"], "--data"),
-        ([*TRAIN, "--weights", "~nosuch/vit.bin"], "--weights"), (["fetch", "cifar", "--into", "~nosuch"], "--into"),
+        ["runs", "--store", "~nosuch/lab"], [*TRAIN, "--data", "~nosuch/images"],
+        [*TRAIN, "--weights", "~nosuch/vit.bin"], ["fetch", "cifar", "--into", "~nosuch"],
     ],
 )  # fmt: skip
-def test_a_path_of_an_unknown_user_is_one_sentence(words: list[str], option: str, capsys: Captured) -> None:
+def test_a_path_of_an_unknown_user_is_one_sentence(words: list[str], capsys: Captured) -> None:
     assert main(words) == 2
     error = capsys.readouterr().err
-    assert f"{option} is ~nosuch" in error
-    assert "in an unknown home folder" in error
+    assert "~nosuch" in error
+    assert error.endswith(" in full\n")
     assert error.count("\n") == 1
 
 
@@ -123,7 +123,15 @@ def test_the_option_store_is_enough_without_a_home_folder(store: RunStore, capsy
 
 
 @pytest.mark.usefixtures("no_home")
-@pytest.mark.parametrize("words", [["runs"], TRAIN, ["doctor"], ["tasks"], ["fetch", "cifar", "--yes"]])
+def test_the_app_starts_without_a_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr(os, "execve", lambda program, words, variables: started.append(variables))
+    main(["app", "--store", str(tmp_path)])
+    assert (started[0]["HOME"], started[0]["MLAE_LAB_STORE"]) == (str(tmp_path), str(tmp_path))
+
+
+@pytest.mark.usefixtures("no_home")
+@pytest.mark.parametrize("words", [["runs"], ["app"], TRAIN, ["doctor"], ["tasks"], ["fetch", "cifar", "--yes"]])
 def test_without_a_home_folder_and_a_store_a_command_is_one_sentence(words: list[str], capsys: Captured) -> None:
     assert main(words) == 2
     assert capsys.readouterr().err == (

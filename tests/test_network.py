@@ -82,7 +82,7 @@ def test_a_public_name(text: str, name: str) -> None:
      "a..b", "x" * 64, "a@b"],
 )  # fmt: skip
 def test_what_is_no_public_name(text: str) -> None:
-    """A wildcard would let every site that a visitor opens read the lab through a name of its own."""
+    """A wildcard would let every site that a visitor opens reach the lab under its name."""
     assert network.public_name(text) is None
 
 

@@ -13,6 +13,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,7 +30,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import paper_patterns
 from mlae_lab.data.tasks import own_tasks, ready
-from mlae_lab.locations import PACKAGE, PROGRAM, use_store
+from mlae_lab.locations import PACKAGE, PROGRAM, home_store, use_store
 from mlae_lab.runs import commands
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
 from mlae_lab.runs.recovery import recover
@@ -70,7 +71,7 @@ _PATHS = ("--store", "--data", "--weights", "--into", "--out", "--export")
 
 def _refuse_empty_paths(words: Sequence[str]) -> None:
     """Raise UsageError for an empty path, as from `--store "$UNSET"`: it would mean the current folder."""
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in zip_longest(words, words[1:]):
         name, equals, value = word.partition("=")
         is_path = len(name) > 2 and any(option.startswith(name) for option in _PATHS)
         given = value if equals else following
@@ -204,9 +205,11 @@ def _config(args: argparse.Namespace) -> RunConfig:
 
 
 def _app(args: argparse.Namespace) -> int:
-    environment = dict(os.environ)
+    variables, store = dict(os.environ), folder_of(args)
     if args.store is not None:
-        environment["MLAE_LAB_STORE"] = str(folder_of(args))
+        variables[environment.STORE] = str(store)
+    if home_store() is None:
+        variables["HOME"] = str(store)  # Streamlit does not start without one
     arguments = [sys.executable, "-m", "streamlit", "run", str(PACKAGE / "app.py"), "--server.port", str(args.port)]
     if args.host is not None:
         arguments += ["--server.address", args.host.strip("[]")]
@@ -217,13 +220,13 @@ def _app(args: argparse.Namespace) -> int:
     for name in public:  # for a proxy that sends its own address as Host: the browser's Origin then differs
         arguments += ["--server.corsAllowedOrigins", f"https://{f'[{name}]' if ':' in name else name}"]
     if network.is_public(args.host or "localhost", public):
-        environment[network.PASSWORD_VARIABLE] = _password(environment.get(network.PASSWORD_VARIABLE))
+        variables[network.PASSWORD_VARIABLE] = _password(variables.get(network.PASSWORD_VARIABLE))
         print(
             "The lab accepts connections from the network. The password restricts access; traffic is not encrypted "
             "unless a proxy adds TLS. Everyone with the password can see, start and stop runs.",
             flush=True,
         )
-    os.execve(sys.executable, arguments, environment)
+    os.execve(sys.executable, arguments, variables)
 
 
 def _public_name(text: str) -> str:

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 from mlae_lab.core.hosts import Remote, RemoteFile
 from mlae_lab.data.progress import FetchError, Interrupted
@@ -204,7 +204,7 @@ def _proxy_variable() -> str:
 
     parts = urlsplit(constants.ENDPOINT)
     by_name = {variable.lower(): variable for variable in _proxies()}
-    if by_name and proxy_bypass_environment(parts.hostname or ""):
+    if by_name and proxy_bypass(parts.hostname or ""):
         return "NO_PROXY"
     return by_name.get(f"{parts.scheme}_proxy") or by_name.get("all_proxy") or "HTTPS_PROXY"
 

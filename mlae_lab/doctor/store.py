@@ -120,8 +120,8 @@ def _start_over(folder: Path) -> str:
     """The cure for a file whose first page is lost: without it no table can be read."""
     return (
         f"restore a backup if you have one; else stop the server and all runs and move lab.sqlite, lab.sqlite-wal and "
-        f"lab.sqlite-shm out of {folder}: the lab starts with an empty list of runs, and their files stay in "
-        f"{folder / 'runs'}"
+        f"lab.sqlite-shm out of {folder}; then `{PROGRAM} doctor --recover --store {folder}` registers the runs again "
+        "that have a checkpoint"
     )
 
 

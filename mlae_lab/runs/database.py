@@ -50,6 +50,8 @@ class Database:
             version = self._version()
             if version < SCHEMA:
                 if self.is_read_only:
+                    if version == 0:
+                        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
                     raise StoreError(
                         f"{self.folder} was written by an earlier version and is read-only, so it cannot be migrated: "
                         "copy it to a writable folder and open the copy"
@@ -82,6 +84,14 @@ class Database:
         except OSError:
             return False
         return exists and not (_may_write(self.folder, os.W_OK | os.X_OK) and _may_write(file))
+
+    def require_writable(self) -> None:
+        """Raise StoreError for a store that can only be read."""
+        if self.is_read_only:
+            raise StoreError(
+                f"{self.folder} is read-only: its runs can be read and exported; to start or change one, choose a "
+                "writable --store"
+            )
 
     def __del__(self) -> None:
         if self._anchor is not None:
@@ -162,11 +172,8 @@ class Database:
             timeout: Seconds to wait for another writer.
             durable: Wait until it is on the disk, so that it survives a power failure.
         """
-        if write and self.is_read_only:
-            raise StoreError(
-                f"{self.folder} is read-only: its runs can be read and exported; to start or change one, choose a "
-                "writable --store"
-            )
+        if write:
+            self.require_writable()
         db = self._connected(write, timeout)
         try:
             db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
@@ -181,6 +188,10 @@ class Database:
                 raise
             db.execute("COMMIT")
             self._is_full = False
+        except sqlite3.OperationalError as error:
+            if "I/O error" in str(error) and _is_full(self.folder):  # SQLite could not create its -shm file
+                raise sqlite3.OperationalError("database or disk is full") from None
+            raise
         finally:
             db.close()
 
@@ -259,7 +270,11 @@ def _cause(folder: Path, error: OSError | sqlite3.Error) -> tuple[str, str]:
     if number == errno.ENAMETOOLONG or length > _LONGEST_PATH:
         return f"its path is too long, {length:,} bytes", "choose a shorter path"
     if any(words in text for words in ("malformed", "not a database", "no such table", "no such column")):
-        return f"{file.name} is damaged or another program's: {text}", "restore a backup of it, or choose another store"
+        return (
+            f"{file.name} is damaged or another program's: {text}",
+            f"restore a backup of it, or move it away and register the runs again with `{PROGRAM} doctor --recover "
+            f"--store {folder}`",
+        )
     if "locked" in text:
         return f"another program has locked {file.name}", "try again when that program has finished"
     if number in (errno.ENOSPC, errno.EDQUOT) or "full" in text:

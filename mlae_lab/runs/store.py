@@ -148,9 +148,10 @@ class RunStore(MaskLibrary):
         """Create the folder of a run before the run itself. Returns its id.
 
         Raises:
-            LabError: A run could not be started with the environment variables of this process.
+            LabError: The store is read-only, or an environment variable has a value with which no run starts.
         """
         environment.check()
+        self.require_writable()
         run = "".join(secrets.choice(_ALPHABET) for _ in range(8))
         self.paths(run).folder.mkdir(parents=True)
         return run

@@ -7,7 +7,9 @@ import json
 import os
 import shutil
 import sqlite3
+import subprocess
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 
 from mlae_lab.cli import main
 from mlae_lab.core import events as ev
+from mlae_lab.locations import PROGRAM
 from mlae_lab.runs.paths import database
 from mlae_lab.runs.schema import SCHEMA
 from mlae_lab.runs.status import Status
@@ -168,7 +171,8 @@ def test_a_file_that_is_not_a_database(tmp_path: Path) -> None:
     database(tmp_path).write_bytes(b"this is not a database, it is a text of more than a hundred bytes" * 3)
     assert refusal(tmp_path) == (
         f"{tmp_path} cannot be used as a store (lab.sqlite is damaged or another program's: file is not a database): "
-        "restore a backup of it, or choose another store"
+        f"restore a backup of it, or move it away and register the runs again with `{PROGRAM} doctor --recover "
+        f"--store {tmp_path}`"
     )
 
 
@@ -179,7 +183,7 @@ def test_a_truncated_database(tmp_path: Path) -> None:
     db.close()
     os.truncate(database(tmp_path), 5000)
     assert "lab.sqlite is damaged" in refusal(tmp_path)
-    assert refusal(tmp_path).endswith(": restore a backup of it, or choose another store")
+    assert ": restore a backup of it, or move it away and register the runs again with" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("below", ["file", "file/below"])
@@ -291,12 +295,61 @@ def test_a_read_only_store_of_an_earlier_version_is_not_migrated(ordinary_user: 
     assert "is read-only, so it cannot be migrated: copy it to a writable folder" in refusal(ordinary_user / "lab")
 
 
+def test_an_empty_database_that_is_read_only_is_not_one_of_an_earlier_version(ordinary_user: Path) -> None:
+    """As an attempt to create a store on a full disk leaves it."""
+    (ordinary_user / "lab").mkdir()
+    database(ordinary_user / "lab").touch()
+    make_read_only(ordinary_user / "lab")
+    assert f"(no permission to write in {ordinary_user / 'lab'})" in refusal(ordinary_user / "lab")
+
+
+def test_a_run_in_a_read_only_store_leaves_no_folder(ordinary_user: Path) -> None:
+    over(RunStore(ordinary_user))
+    database(ordinary_user).chmod(0o444)
+    before = sorted(ordinary_user.rglob("*"))
+    with pytest.raises(StoreError, match="is read-only: its runs can be read and exported"):
+        RunStore(ordinary_user).enqueue(CONFIG, "cpu")
+    assert sorted(ordinary_user.rglob("*")) == before
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with 400 KB. Only root can mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("this user cannot mount a file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("mount"), reason="only root can mount a file system")
+def test_a_real_disk_that_is_full_and_then_read_only(small_disk: Path) -> None:
+    lab, other, fill = small_disk / "lab", small_disk / "other", small_disk / "fill"
+    run = over(RunStore(lab))  # nothing has it open afterwards, so its -shm file is gone
+    with pytest.raises(OSError, match="No space left"), fill.open("wb", buffering=0) as file:
+        while file.write(b"x" * 4096):
+            pass
+    store = RunStore(lab)
+    assert store.runs() == [run]
+    with pytest.raises(sqlite3.OperationalError, match="database or disk is full"):
+        store.keep_visitor("ada", nickname="Ada")
+    assert refusal(other).endswith("(its disk is full): free some space there")
+    fill.unlink()
+    store.keep_visitor("ada", nickname="Ada")
+    assert store.nicknames() == {"ada": "Ada"}
+    del store
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    assert RunStore(lab).nicknames() == {"ada": "Ada"}
+    assert refusal(other).endswith("read-only, and there is no store on it): choose a folder on another disk")
+
+
 def test_a_store_on_a_full_disk_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite cannot create its -shm file there, which it needs even to read."""
     run = over(RunStore(tmp_path))
     real = sqlite3.connect
 
-    def connect(file: object, **options: Any) -> sqlite3.Connection:
+    def connect(file: Any, **options: Any) -> sqlite3.Connection:
         if not options.get("uri"):
             raise sqlite3.OperationalError("disk I/O error")
         return real(file, **options)
