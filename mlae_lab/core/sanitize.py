@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import unicodedata
 
+_WORD, _MESSAGE = 300, 2000  # characters
 _JOINERS = "\u200c\u200d"  # invisible, but required by some scripts and by emoji
 
 
 def one_line(text: str) -> str:
     """Untrusted text as a single line without control or invisible characters; white space becomes single spaces."""
     return " ".join(printable("".join(" " if c.isspace() else c for c in text)).split())
+
+
+def readable(text: str) -> str:
+    """An error message that may repeat untrusted text, as one line; long words and messages are cut in the middle."""
+    words = (_cut(word, _WORD) for word in one_line(text).split(" "))
+    return _cut(" ".join(words), _MESSAGE)
+
+
+def _cut(text: str, most: int) -> str:
+    """The first and the last characters: a message begins with the cause and ends with the cure."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - most // 2 + 1 :]}"
 
 
 def printable(text: str) -> str:

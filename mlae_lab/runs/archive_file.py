@@ -239,7 +239,8 @@ def _require_free(store: RunStore, run_id: str) -> None:
 
 
 def sweep(store: RunStore) -> None:
-    """Remove what a killed import or restore left: events and files of a run without a row."""
+    """Remove what a killed import, restore or archive left: events and files of a run without a row, parts of files."""
+    _sweep_parts(store)
     for run_id in store.orphaned_events():
         with suppress(StoreError):  # it is being imported at this moment
             files = store.paths(run_id)
@@ -249,6 +250,15 @@ def sweep(store: RunStore) -> None:
                 shutil.rmtree(files.folder, ignore_errors=True)
             finally:
                 os.close(lock)
+
+
+def _sweep_parts(store: RunStore) -> None:
+    """Remove the incomplete files of killed calls of `archive`, which hold the lock of their run while they write."""
+    for part in paths.archived(store.folder, "a" * 8).parent.glob(f"*{SUFFIX}.*.part"):
+        run_id = part.name.partition(".")[0]
+        with suppress(OSError):
+            if is_run_id(run_id) and not locks.held(store.paths(run_id).lock):
+                part.unlink()
 
 
 # ---------------------------------------------------------------- archive and restore
@@ -262,6 +272,7 @@ def archive(store: RunStore, run_id: str) -> Path:
         ArchiveError: The file cannot be written; the run stays as it was.
     """
     _ended(store, run_id, "archived")
+    _sweep_parts(store)
     files = store.paths(run_id)
     file = paths.archived(store.folder, run_id)
     lock = _take_lock(files)

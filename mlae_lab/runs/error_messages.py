@@ -7,6 +7,7 @@ import re
 import sqlite3
 import sys
 
+from mlae_lab.core.sanitize import one_line, readable
 from mlae_lab.core.units import format_bytes
 from mlae_lab.errors import LabError
 from mlae_lab.locations import PROGRAM
@@ -28,8 +29,8 @@ _ALLOCATION = re.compile(r"you tried to allocate (\d{1,18}) bytes")
 
 
 def error_message(error: Exception) -> str:
-    """One sentence, without a full stop, for any of `EXPECTED_ERRORS`."""
-    return system_error_message(error) if isinstance(error, (sqlite3.Error, OSError)) else str(error)
+    """One sentence, without a full stop, for any of `EXPECTED_ERRORS`; it may repeat what a user or a file gave."""
+    return readable(system_error_message(error) if isinstance(error, (sqlite3.Error, OSError)) else str(error))
 
 
 def system_error_message(error: sqlite3.Error | OSError) -> str:
@@ -64,8 +65,8 @@ def failure_reason(error: BaseException) -> str:
     if isinstance(error, sqlite3.OperationalError) and "locked" in text:
         return "the store was locked by another program for too long: close that program, then resume the run"
     if isinstance(error, LabError):
-        return text
-    return f"code error, {type(error).__name__}: {text[:300]} (see the traceback in the log)"
+        return readable(text)
+    return f"code error, {type(error).__name__}: {one_line(text)[:300]} (see the traceback in the log)"
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

@@ -164,6 +164,20 @@ def test_a_damaged_list_of_images_is_named_and_the_run_stays(store: RunStore, tm
     assert archived(store) == []
 
 
+def test_the_part_of_a_killed_archive_is_removed(store: RunStore) -> None:
+    killed, busy = (over(store).id for _ in range(2))
+    folder = store.folder / "archive"
+    folder.mkdir()
+    left, written = (folder / f"{run}.mlae.1a2b3c4d.part" for run in (killed, busy))
+    for part in (left, written, folder / "notes.part"):
+        part.write_bytes(b"half")
+    with held(store, busy):  # it is being archived at this moment
+        archive_file.sweep(store)
+        assert sorted(path.name for path in folder.iterdir()) == sorted([written.name, "notes.part"])
+    archive(store, killed)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([f"{killed}.mlae", "notes.part"])
+
+
 def test_a_damaged_event_is_left_out_of_an_export_and_of_an_archive(
     store: RunStore, other: RunStore, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -49,6 +50,16 @@ def test_a_system_error_names_what_would_work(error: Exception, message: str) ->
 
 
 # ---------------------------------------------------------------- requests and runs
+
+
+@pytest.mark.parametrize("message", [error_message, failure_reason])
+def test_a_message_repeats_no_control_characters_and_no_endless_argument(message: Callable[[Exception], str]) -> None:
+    text = message(LabError(f"seed is '\x1b[2J\r\n{'9' * 5000}\x00': it must be a whole number"))
+    assert text.startswith("seed is '[2J 999")
+    assert text.endswith("99': it must be a whole number")
+    assert len(text) < 400
+    assert len(message(LabError("a " * 5000 + ": choose another"))) <= 2000
+    assert message(LabError("a " * 5000 + ": choose another")).endswith(": choose another")
 
 
 class NewError(LabError):

@@ -25,7 +25,7 @@ from mlae_lab.runs.report import report
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore, StoreError
 from mlae_lab.training.checkpoint import Checkpoint, TrainPosition, read_checkpoint, save_checkpoint
-from mlae_lab.training.setup import choose_precision, prepare
+from mlae_lab.training.setup import prepare
 from mlae_lab.training.statistics import Statistic
 from mlae_lab.training.trainer import Training
 from mlae_lab.ui import live_bench, queries
@@ -158,9 +158,10 @@ TWO_EPOCHS = dataclasses.replace(  # of two steps each; only the last block trai
 )
 
 
-def checkpoint_of(config: RunConfig, precision: str = "") -> Checkpoint:
-    """The checkpoint of a training after its first epoch."""
-    training = Training(prepare(config, precision=precision))
+@pytest.fixture(scope="module")
+def after_one_epoch() -> Checkpoint:
+    """The checkpoint of `TWO_EPOCHS` after its first epoch."""
+    training = Training(prepare(TWO_EPOCHS))
     for event in training.run():
         if isinstance(event, Evaluation):
             break
@@ -168,12 +169,12 @@ def checkpoint_of(config: RunConfig, precision: str = "") -> Checkpoint:
 
 
 def test_a_run_that_resumes_on_another_cpu_keeps_its_precision_and_has_a_note(
-    work: Callable[..., tuple[int, str]], lab_store: RunStore
+    work: Callable[..., tuple[int, str]], lab_store: RunStore, after_one_epoch: Checkpoint
 ) -> None:
-    other = "float32" if str(choose_precision("auto", torch.device("cpu"))) == "torch.bfloat16" else "bfloat16"
-    elsewhere = checkpoint_of(TWO_EPOCHS, other)
-    assert elsewhere.environment["precision"] == other
-    elsewhere = dataclasses.replace(elsewhere, environment={**elsewhere.environment, "cpu": "another kind"})
+    here = after_one_epoch.environment
+    other = "float32" if here["precision"] == "bfloat16" else "bfloat16"
+    environment = {**here, "cpu": "another kind", "precision": other}
+    elsewhere = dataclasses.replace(after_one_epoch, environment=environment)
     status, name = work(TWO_EPOCHS, before=lambda files: save_checkpoint(files.checkpoint, elsewhere))
     assert (status, lab_store.run(name).status) == (0, Status.FINISHED), lab_store.run(name).reason
     (started,), (resumed,) = (lab_store.events(name, kind) for kind in (Started, Resumed))
@@ -198,15 +199,14 @@ def test_a_checkpoint_of_an_earlier_version_has_the_precision_of_the_first_start
 
 
 def test_a_last_checkpoint_that_does_not_fit_is_skipped(
-    work: Callable[..., tuple[int, str]], lab_store: RunStore
+    work: Callable[..., tuple[int, str]], lab_store: RunStore, after_one_epoch: Checkpoint
 ) -> None:
-    good = checkpoint_of(TWO_EPOCHS)
-    other = dataclasses.replace(good, config=dataclasses.replace(TWO_EPOCHS, batch_size=16))
+    other = dataclasses.replace(after_one_epoch, config=dataclasses.replace(TWO_EPOCHS, batch_size=16))
 
     def place(files: RunPaths) -> None:
         save_checkpoint(files.checkpoint, other)
         files.checkpoint_after(1).parent.mkdir()
-        save_checkpoint(files.checkpoint_after(1), good)
+        save_checkpoint(files.checkpoint_after(1), after_one_epoch)
 
     status, name = work(TWO_EPOCHS, before=place)
     assert (status, lab_store.run(name).status) == (0, Status.FINISHED), lab_store.run(name).reason
