@@ -72,6 +72,8 @@ def load_run(
     device: str = "auto",
     on_chunk: Callable[[], None] = lambda: None,
     record: ImageRecord | None = None,
+    data: Path | None = None,
+    weights: Path | None = None,
 ) -> LoadedRun:
     """Build a run's network and load its adapter.
 
@@ -82,16 +84,20 @@ def load_run(
         device: "auto" takes a GPU where there is one, whatever the run was trained on.
         on_chunk: Called between pieces of the loading; it may raise.
         record: Which images are the run's; None for a bundled task and for a run of version 0.5.
+        data: A folder with the run's images, if they are not where the config says.
+        weights: A file with its frozen weights, if they are not where the config says.
 
     Raises:
         AdapterError: For a file that does not fit, or that was trained on other weights; and what `prepare` raises.
     """
     learned = read_adapter(adapter)
-    setup = prepare(replace(config, device=device), on_chunk=on_chunk, record=record, trained_by_0_5=record is None)
+    here = replace(config, device=device, data=str(data) if data else config.data)
+    setup = prepare(here, weights, on_chunk=on_chunk, record=record, trained_by_0_5=record is None)
     if learned.input.weights and learned.input.weights != setup.weights:
+        source = str(weights) if weights else config.badge.weights
         raise AdapterError(
-            f"the adapter was trained on frozen weights with fingerprint {learned.input.weights} and "
-            f"{config.badge.weights} has {setup.weights}: name the original file with --weights"
+            f"the adapter was trained on frozen weights with fingerprint {learned.input.weights} and {source} has "
+            f"{setup.weights}: name the original file with --weights"
         )
     if learned.input.class_names:
         setup.classes = learned.input.class_names  # a class folder may have another name today
