@@ -13,10 +13,12 @@ from typing import Any
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.output import (
     UsageError,
+    add_location_options,
     check_owner,
     current_owner,
     find_store,
     folder_of,
+    locate,
     print_json,
     print_result,
     run_command,
@@ -26,6 +28,7 @@ from mlae_lab.cli.output import (
 from mlae_lab.core.events import Evaluation, Resumed, Started
 from mlae_lab.core.seed_statistics import sample_size
 from mlae_lab.core.units import format_bytes
+from mlae_lab.errors import LabError
 from mlae_lab.files import require_free
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import archive_file, commands, pairs, supervisor
@@ -60,13 +63,16 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     resume = for_run(
         "resume", _resume, "resume a run from its last checkpoint, or branch from a checkpoint with another mask"
     )
+    add_location_options(resume)
     add_mask_options(resume)
     resume.add_argument(
         "--checkpoint", default=LAST, metavar="last|EPOCH", help="checkpoint to branch from, with --mask"
     )
     resume.add_argument("--epochs", type=int, metavar="N", help="of the new run, counted from the parent's first epoch")
     add_detach(resume)
-    add_detach(for_run("rerun", _rerun, "start the same run again from its first step"))
+    rerun = for_run("rerun", _rerun, "start the same run again from its first step")
+    add_location_options(rerun)
+    add_detach(rerun)
     pair = for_run("pair", _pair, "train the same run with another mask over several seeds and report the difference")
     add_mask_options(pair, required=True)
     pair.add_argument("--seeds", type=int, default=3, metavar="N", help="1 to 10 seeds, starting with the run's own")
@@ -82,6 +88,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     export.add_argument("--force", action="store_true", help="replace FILE if it exists")
     import_ = command("import", _import, "read an exported run, also from another machine", store=True)
     import_.add_argument("file", type=Path, metavar="FILE")
+    add_location_options(import_)
     add_yes(for_run("archive", _archive, "move a run out of the list into one file in the store"))
     for_run("restore", _restore, "move an archived run back into the list")
 
@@ -384,7 +391,12 @@ def _export(args: argparse.Namespace) -> int:
 
 def _import(args: argparse.Namespace) -> int:
     archive_file.inspect(args.file)  # before a store is made for it
-    run = archive_file.import_run(store_of(args), args.file, current_owner())
+    store = store_of(args)
+    run = archive_file.import_run(store, args.file, current_owner())
+    try:
+        locate(args, store, run.id)
+    except LabError as error:
+        raise UsageError(f"run {run.id} is imported, but {error}") from None
     return print_result(args, {"run": run.id, "status": run.status.value}, f"{run.id} imported into {folder_of(args)}")
 
 
