@@ -181,7 +181,7 @@ def _archived(args: argparse.Namespace, store: RunStore) -> int:
 
 def follow(store: RunStore, run: Run) -> Run:
     """Print the start, the evaluations and the resumption of a run until it is over; return it as it is then."""
-    earlier = store.events(run.id)[-1:]
+    earlier, known = store.events(run.id)[-1:], run.config.data_notes
     last = earlier[0].id if earlier else 0
     is_reported = False
     while True:
@@ -205,6 +205,9 @@ def follow(store: RunStore, run: Run) -> Run:
                     flush=True,
                 )
         if run.status.is_over:
+            for note in run.config.data_notes:  # the images may have changed in the queue
+                if note not in known:
+                    print(f"note: {note}", file=sys.stderr)
             return run
         time.sleep(0.2)
 
@@ -240,7 +243,10 @@ def print_failures(store: RunStore, runs: Sequence[Run], log_lines: int = 0) -> 
 def follow_to_end(args: argparse.Namespace, store: RunStore, run: Run) -> int:
     """Follow a run that was enqueued here, or leave it with --detach; return the exit status of the command."""
     if args.detach:
-        result = {"run": run.id, "status": run.status.value, "config_hash": run.config_hash}
+        result = {
+            "run": run.id, "status": run.status.value, "config_hash": run.config_hash,
+            "data_notes": list(run.config.data_notes),
+        }  # fmt: skip
         return print_result(args, result, run.id)
     try:
         print(f"run {run.id} is {run.status.value} on {run.device}; Ctrl-C leaves it running", flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.data import tasks
