@@ -216,8 +216,8 @@ def main() -> None:
                 f"{'click':<19}median {1000 * statistics.median(answers or [float('inf')]):.0f} ms, "
                 f"p95 {1000 * percentile_95(answers):.0f} ms of {len(answers)} (goal: under 500 ms)"
             )
-            if found := [problem for problem in problems if problem]:
-                raise SystemExit(f"invalid: in {len(found)} of {len(problems)} intervals, as {found[0]}")
+            if reasons := [problem for problem in problems if problem]:
+                raise SystemExit(f"invalid: in {len(reasons)} of {len(problems)} intervals, as {reasons[0]}")
         finally:
             commands.stop(store, run, now=True)
             server.terminate()

@@ -24,7 +24,7 @@ def test_an_interval_with_all_viewers_counts() -> None:
         (SERVED, Count(20, 153, 10.0), "the viewers received 53 of 60 refreshes"),
         (SERVED, SERVED, "the viewers received 0 of 60 refreshes"),  # the crowd has died
         (Count(20, 0, 0.0), Count(20, 0, 0.0), "the viewers received 0 of 0 refreshes"),
-        (SERVED, Count(20, 120, 2.0), "the viewers received 20 of 60 refreshes"),  # a viewer was told to wait
+        (SERVED, Count(20, 120, 2.0), "the viewers received 20 of 60 refreshes"),  # the server lengthened the interval
     ],
 )
 def test_an_interval_without_some_viewers_does_not(before: Count, after: Count, reason: str) -> None:
