@@ -87,6 +87,12 @@ def rerun(store: RunStore, run_id: str, owner: str = "") -> Run:
     return launch(store, config, owner, Origin(run.id, relation), location=location)
 
 
+def launch_like(store: RunStore, run_id: str, config: RunConfig, owner: str, origin: Origin) -> Run:
+    """Launch a run on the images and frozen weights of another one, wherever they are now."""
+    location = _same_weights(store, run_id)
+    return launch(store, location.applied(config), owner, origin, location=location)
+
+
 def _same_weights(store: RunStore, run_id: str) -> RunLocation:
     """The location of a run for one that must have the same frozen weights, if a file was named for them."""
     location = read_location(store.paths(run_id))

@@ -11,10 +11,11 @@ from mlae_lab.cli import main
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.patterns import uniform
 from mlae_lab.data import tasks
 from mlae_lab.data.content import content_hashes
 from mlae_lab.data.image_record import record_of, write_record
-from mlae_lab.runs import commands, probe
+from mlae_lab.runs import commands, pairs, probe, repeats
 from mlae_lab.runs.archive_file import export
 from mlae_lab.runs.run_location import (
     LocationError,
@@ -99,6 +100,17 @@ def test_a_rerun_finds_the_files_of_its_run(store: RunStore, no_supervisor: None
     assert again.config.data == str(photos)
     assert again.config.hash == run.config.hash
     assert read_location(store.paths(again.id)) == RunLocation(str(photos), "/weights.bin", "a" * 12)
+
+
+def test_a_pair_and_repeats_find_the_files_of_their_run(store: RunStore, no_supervisor: None, photos: Path) -> None:
+    run = moved(store, photos)
+    store.requeue(run.id)
+    store.move(run.id, Status.FINISHED)
+    keep_location(store.paths(run.id), RunLocation(str(photos)))
+    started = [*pairs.launch_pair(store, run.id, uniform(0.5), 1), *repeats.launch_repeats(store, run.id, 2)]
+    new = {other.id: other.config.data for other in started if other.id != run.id}
+    assert len(new) >= 2
+    assert set(new.values()) == {str(photos)}
 
 
 def test_the_commands_name_the_folder_of_a_moved_run(

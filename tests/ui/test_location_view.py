@@ -50,6 +50,17 @@ def test_a_moved_run_gets_its_folder_on_the_runs_page(
     assert read_location(store.paths(run.id)).data == str(photos)
 
 
+def test_the_experts_page_has_the_fields(photos: Path, store: RunStore, tab: Callable[..., AppTest]) -> None:
+    config = tasks.located(replace(FIRST_RUN, task="own:birds", data=str(photos), method="linear"))
+    run = measured(store, store.enqueue(config, "cpu"), 50.0)
+    store.paths(run.id).adapter.write_bytes(b"adapter")
+    at = tab("experts", "ada-" * 5, run=run.id, view="seeds")
+    at.text_input(key=f"experts_data_{run.id}").set_value(str(photos))
+    next(button for button in at.button if button.label == "Use for this run").click()
+    assert not at.run().exception
+    assert read_location(store.paths(run.id)).data == str(photos)
+
+
 def test_only_a_run_with_files_of_its_own_has_fields(store: RunStore, tab: Callable[..., AppTest]) -> None:
     bundled = measured(store, store.enqueue(FIRST_RUN, "cpu"), 50.0)
     assert not has_files(bundled)
