@@ -1,4 +1,8 @@
-"""The app: `streamlit run mlae_lab/app.py`, from any working directory, installed or not."""
+"""The app: `streamlit run mlae_lab/app.py`, from any working directory, installed or not.
+
+Streamlit uses this file twice: `streamlit run` imports it and serves `app`, which then runs it as the script of every
+page.
+"""
 
 # ruff: noqa: E402 - the path must be right before anything else is imported
 
@@ -12,21 +16,14 @@ sys.path[:] = [str(_ROOT), *(p for p in sys.path if Path(p).resolve() != _ROOT /
 
 import streamlit as st
 
-from mlae_lab.locations import ASSETS
-from mlae_lab.ui import authentication, draft, navigation, old_links, page, visitor
-from mlae_lab.ui.run_strip import run_strip
-from mlae_lab.ui.theme_memo import remember_theme
+from mlae_lab.ui import failures
 
-st.set_page_config(page_icon=str(ASSETS / "icon.png"), layout="wide")
-st.logo(str(ASSETS / "logo.svg"), size="large")
-remember_theme()
-page.dress()
-visitor.keep_cookies(login=authentication.pass_or_stop())
-chosen = st.navigation(navigation.sections())
-with st.sidebar:
-    run_strip()
-visitor.name_field()
-authentication.note()
-old_links.update_address()
-draft.entered(chosen.url_path)
-chosen.run()
+if __name__ == "__main__":
+    with failures.shown():
+        from mlae_lab.ui import frame  # not before the server runs: its components register with it
+
+        frame.draw()
+else:
+    from mlae_lab.ui import server
+
+    app = st.App(__file__, middleware=[server.MIDDLEWARE], lifespan=server.lifespan, on_script_error=failures.show)

@@ -9,6 +9,7 @@ from mlae_lab.core.events import ExpertStats
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import page, queries
 from mlae_lab.ui.expert_views import VIEWS, views_of
+from mlae_lab.ui.location_view import has_files, location_fields
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.run_cards import run_cards
@@ -97,6 +98,9 @@ st.session_state["experts_view_drawn"] = view
 if is_linked or asked_view != view:  # a link to the current page does not change the browser's address
     st.query_params["view"] = view
 page.note(views[view].about)
+if has_files(run):
+    with st.expander("Images and weights of this run"):
+        location_fields(run, "experts")
 if run.status.is_over or views[view].of_live:
     views[view].draw(run)
 else:  # one message for the whole view, which would send several queries

@@ -41,7 +41,8 @@ def _diversity(args: argparse.Namespace) -> int:
     if args.report:
         return _report(args, store, experiment)
     runs = diversity.launch(store, experiment, current_owner())
-    launched = {"runs": [run.id for run in runs.values()], "command": experiment.command()}
+    notes = list(dict.fromkeys(note for run in runs.values() for note in run.config.data_notes))
+    launched = {"runs": [run.id for run in runs.values()], "command": experiment.command(), "data_notes": notes}
     if args.detach:
         return print_result(args, launched, f"{len(runs)} runs")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping
 
-from mlae_lab.cli.output import UsageError, print_result, run_command, store_with_run
+from mlae_lab.cli.output import UsageError, add_location_options, print_result, run_command, store_with_run
 from mlae_lab.cli.queries import query_run
 from mlae_lab.core.paired_tests import PairedTest, PairedTestError, PairedTests, p_text, paired_tests
 
@@ -17,6 +17,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser = run_command(
         command, "errors", _errors, "confusion matrix, per-class accuracy, calibration; two runs by McNemar's test"
     )
+    add_location_options(parser)
     parser.add_argument("other", nargs="?", metavar="OTHER", help="a second run, evaluated on the same images")
     parser.add_argument(
         "--images", default="all", metavar="N|all", help="evaluate N images spread evenly over the evaluation split"

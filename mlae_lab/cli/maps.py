@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlae_lab.cli.output import UsageError, print_result, run_command, store_with_run
+from mlae_lab.cli.output import UsageError, add_location_options, print_result, run_command, store_with_run
 from mlae_lab.cli.queries import query_run
 from mlae_lab.core.expert_state import row_named
 from mlae_lab.data import overlay
@@ -24,11 +24,13 @@ KINDS = (".png", ".svg", ".json")
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add the three commands. command: creates a subparser."""
     parser = run_command(command, "activation", _activation, "contribution of each expert by layer, class or image")
+    add_location_options(parser)
     parser.add_argument("--by", choices=("layer", "class", "image"), default="layer")
     parser.add_argument(
         "--images", type=int, default=256, metavar="N", help="evaluation images, spread evenly over the split (256)"
     )
     parser = run_command(command, "attention", _attention, "feature maps of experts, attention and attention rollout")
+    add_location_options(parser)
     parser.add_argument(
         "--image",
         nargs="+",
@@ -47,6 +49,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         _predict,
         "predicted classes, nearest training images, prediction without each layer's experts",
     )
+    add_location_options(parser)
     parser.add_argument("image", nargs="+", metavar="N|FILE")
     parser.add_argument(
         "--off", default="", metavar="L3E2,L4", help="also predict with these experts off, as in `whatif`"

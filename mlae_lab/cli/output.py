@@ -6,13 +6,17 @@ import argparse
 import getpass
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from mlae_lab.data.image_record import read_record
+from mlae_lab.data.run_images import checked_folder
 from mlae_lab.environment import expanded
 from mlae_lab.errors import LabError
 from mlae_lab.locations import PROGRAM, default_store
 from mlae_lab.runs import paths
 from mlae_lab.runs.owners import owner_name, terminal_owner
+from mlae_lab.runs.run_location import checked_weights, keep_location, read_location
 from mlae_lab.runs.store import RunStore
 
 
@@ -36,6 +40,34 @@ def run_command(
     return parser
 
 
+def add_location_options(parser: argparse.ArgumentParser) -> None:
+    """Add --data and --weights, which say where the run's images and weights are on this machine."""
+    parser.add_argument(
+        "--data", dest="run_data", metavar="DIR", help="folder that holds the run's images now; kept for later commands"
+    )
+    parser.add_argument(
+        "--weights", dest="run_weights", metavar="FILE", help="file of its frozen weights; kept for later commands"
+    )
+
+
+def locate(args: argparse.Namespace, store: RunStore, run_id: str) -> None:
+    """Keep what --data and --weights name for a run.
+
+    Raises:
+        DataError: The folder lacks images of the run. Nothing is kept.
+        LocationError: The weights are not a file.
+    """
+    if args.run_data is None and args.run_weights is None:
+        return
+    run, files = store.run(run_id), store.paths(run_id)
+    location = read_location(files)
+    if args.run_data is not None:
+        location = replace(location, data=checked_folder(run.config, read_record(files.images), args.run_data))
+    if args.run_weights is not None:
+        location = replace(location, weights=checked_weights(args.run_weights))
+    keep_location(files, location)
+
+
 def folder_of(args: argparse.Namespace) -> Path:
     """The store's folder, whether it exists or not."""
     return expanded(args.store or default_store(), "--store").absolute()
@@ -53,13 +85,18 @@ def find_store(args: argparse.Namespace) -> RunStore | None:
 
 
 def store_with_run(args: argparse.Namespace) -> RunStore:
-    """The store that holds `args.run`. Raises UsageError if there is no store."""
+    """The store that holds `args.run`, after `locate`. Raises UsageError if there is no store."""
     store = find_store(args)
     if store is None:
         raise UsageError(
             f"run {args.run[:60]!r} is not in {folder_of(args)}: there is no store yet; `{PROGRAM} runs --store DIR` "
             "lists the runs of another store"
         )
+    if "run_data" in args:
+        locate(args, store, args.run)
+        other = getattr(args, "other", None)  # a second run, on the same images
+        if other is not None and store.run(other).config.task == store.run(args.run).config.task:
+            locate(args, store, other)
     return store
 
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from mlae_lab.cli.masks import add_masks_options, plans_of
-from mlae_lab.cli.output import current_owner, print_result, store_of
+from mlae_lab.cli.output import current_owner, print_json, print_result, store_of
 from mlae_lab.cli.runs import follow_all, print_failures
 from mlae_lab.cli.settings import TASK_HELP, add_run_options, config_of
 from mlae_lab.runs import race
@@ -33,15 +33,14 @@ def _race(args: argparse.Namespace) -> int:
     store = store_of(args)
     runs = race.launch(store, config, plans, args.seeds, current_owner())
     link = f"/race?runs={','.join(run.id for run in runs)}"
+    launched = {"runs": [run.id for run in runs], "link": link, "data_notes": list(config.data_notes)}
     if args.detach:
-        return print_result(
-            args, {"runs": [run.id for run in runs], "link": link}, "\n".join([*(run.id for run in runs), link])
-        )
+        return print_result(args, launched, "\n".join([*(run.id for run in runs), link]))
     try:
         follow_all(store, runs)
     except KeyboardInterrupt:
         print(f"\nthe race continues without this terminal: open {link} in the lab", flush=True)
-        return print_result(args, {"runs": [run.id for run in runs], "link": link}, "") if args.json else 0
+        return print_json(launched) if args.json else 0
     return _print_summary(args, store, runs, link)
 
 
@@ -50,6 +49,7 @@ def _print_summary(args: argparse.Namespace, store: RunStore, runs: list[Run], l
     standings = race.race(store, [derived(store, store.run(run.id)) for run in runs])
     result = {
         "race": [run.id for run in runs], "link": link, "epoch": standings.epoch, "seeds": list(standings.seeds),
+        "data_notes": list(runs[0].config.data_notes),
         "masks": _rows(standings), "verdict": standings.verdict,
     }  # fmt: skip
     lines = [

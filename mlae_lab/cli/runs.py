@@ -13,10 +13,12 @@ from typing import Any
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.output import (
     UsageError,
+    add_location_options,
     check_owner,
     current_owner,
     find_store,
     folder_of,
+    locate,
     print_json,
     print_result,
     run_command,
@@ -26,6 +28,7 @@ from mlae_lab.cli.output import (
 from mlae_lab.core.events import Evaluation, Resumed, Started
 from mlae_lab.core.seed_statistics import sample_size
 from mlae_lab.core.units import format_bytes
+from mlae_lab.errors import LabError
 from mlae_lab.files import require_free
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import archive_file, commands, pairs, supervisor
@@ -60,13 +63,16 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     resume = for_run(
         "resume", _resume, "resume a run from its last checkpoint, or branch from a checkpoint with another mask"
     )
+    add_location_options(resume)
     add_mask_options(resume)
     resume.add_argument(
         "--checkpoint", default=LAST, metavar="last|EPOCH", help="checkpoint to branch from, with --mask"
     )
     resume.add_argument("--epochs", type=int, metavar="N", help="of the new run, counted from the parent's first epoch")
     add_detach(resume)
-    add_detach(for_run("rerun", _rerun, "start the same run again from its first step"))
+    rerun = for_run("rerun", _rerun, "start the same run again from its first step")
+    add_location_options(rerun)
+    add_detach(rerun)
     pair = for_run("pair", _pair, "train the same run with another mask over several seeds and report the difference")
     add_mask_options(pair, required=True)
     pair.add_argument("--seeds", type=int, default=3, metavar="N", help="1 to 10 seeds, starting with the run's own")
@@ -82,6 +88,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     export.add_argument("--force", action="store_true", help="replace FILE if it exists")
     import_ = command("import", _import, "read an exported run, also from another machine", store=True)
     import_.add_argument("file", type=Path, metavar="FILE")
+    add_location_options(import_)
     add_yes(for_run("archive", _archive, "move a run out of the list into one file in the store"))
     for_run("restore", _restore, "move an archived run back into the list")
 
@@ -174,7 +181,7 @@ def _archived(args: argparse.Namespace, store: RunStore) -> int:
 
 def follow(store: RunStore, run: Run) -> Run:
     """Print the start, the evaluations and the resumption of a run until it is over; return it as it is then."""
-    earlier = store.events(run.id)[-1:]
+    earlier, known = store.events(run.id)[-1:], run.config.data_notes
     last = earlier[0].id if earlier else 0
     is_reported = False
     while True:
@@ -198,6 +205,9 @@ def follow(store: RunStore, run: Run) -> Run:
                     flush=True,
                 )
         if run.status.is_over:
+            for note in run.config.data_notes:  # the images may have changed in the queue
+                if note not in known:
+                    print(f"note: {note}", file=sys.stderr)
             return run
         time.sleep(0.2)
 
@@ -233,7 +243,10 @@ def print_failures(store: RunStore, runs: Sequence[Run], log_lines: int = 0) -> 
 def follow_to_end(args: argparse.Namespace, store: RunStore, run: Run) -> int:
     """Follow a run that was enqueued here, or leave it with --detach; return the exit status of the command."""
     if args.detach:
-        result = {"run": run.id, "status": run.status.value, "config_hash": run.config_hash}
+        result = {
+            "run": run.id, "status": run.status.value, "config_hash": run.config_hash,
+            "data_notes": list(run.config.data_notes),
+        }  # fmt: skip
         return print_result(args, result, run.id)
     try:
         print(f"run {run.id} is {run.status.value} on {run.device}; Ctrl-C leaves it running", flush=True)
@@ -384,7 +397,12 @@ def _export(args: argparse.Namespace) -> int:
 
 def _import(args: argparse.Namespace) -> int:
     archive_file.inspect(args.file)  # before a store is made for it
-    run = archive_file.import_run(store_of(args), args.file, current_owner())
+    store = store_of(args)
+    run = archive_file.import_run(store, args.file, current_owner())
+    try:
+        locate(args, store, run.id)
+    except LabError as error:
+        raise UsageError(f"run {run.id} is imported, but {error}") from None
     return print_result(args, {"run": run.id, "status": run.status.value}, f"{run.id} imported into {folder_of(args)}")
 
 

@@ -50,7 +50,7 @@ def _metavar(setting: Setting) -> str:
 
 
 def config_of(args: argparse.Namespace, plan: MaskPlan) -> RunConfig:
-    """The run that the options ask for.
+    """The run that the options ask for; what the census noted about its images is printed to standard error.
 
     Args:
         args: With a task, and a value for each setting that has an option.
@@ -71,7 +71,10 @@ def config_of(args: argparse.Namespace, plan: MaskPlan) -> RunConfig:
         folder = image_folder(args.data)
         task = own_task_of(folder).name if task == OWN else task
         values["data"] = str(folder)
-    return located(RunConfig(task=task, plan=plan, **values), _print_progress)
+    config = located(RunConfig(task=task, plan=plan, **values), _print_progress)
+    for note in config.data_notes:
+        print(f"note: {note}", file=sys.stderr)
+    return config
 
 
 def _print_progress(done: int, total: int) -> None:

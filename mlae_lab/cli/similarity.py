@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from statistics import fmean
 
-from mlae_lab.cli.output import UsageError, print_result, run_command, store_with_run
+from mlae_lab.cli.output import UsageError, add_location_options, print_result, run_command, store_with_run
 from mlae_lab.cli.queries import query_run
 from mlae_lab.runs.paths import LAST
 from mlae_lab.runs.store import RunStore
@@ -17,6 +17,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser = run_command(
         command, "similarity", _similarity, "cosine similarity, spectrum and rank of the experts; overlap of two runs"
     )
+    add_location_options(parser)
     parser.add_argument("other", nargs="?", metavar="OTHER", help="a run to compare with: overlap of their subspaces")
     parser.add_argument(
         "--checkpoint", default="", metavar="EPOCH", help="a kept checkpoint (default: the final state)"

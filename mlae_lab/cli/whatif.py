@@ -10,7 +10,14 @@ from typing import Any
 
 from mlae_lab.cli.maps import image_argument
 from mlae_lab.cli.masks import plan_of
-from mlae_lab.cli.output import UsageError, current_owner, print_result, run_command, store_with_run
+from mlae_lab.cli.output import (
+    UsageError,
+    add_location_options,
+    current_owner,
+    print_result,
+    run_command,
+    store_with_run,
+)
 from mlae_lab.cli.queries import query_run
 from mlae_lab.core.expert_state import checked, kept_plan
 from mlae_lab.core.patterns import NAMES
@@ -67,6 +74,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _images(command: argparse.ArgumentParser) -> None:
+    add_location_options(command)
     command.add_argument(
         "--images",
         type=int,

@@ -181,12 +181,12 @@ def located(config: RunConfig, progress: ProgressCallback | None = None) -> RunC
         if config.data:
             raise DataError(f"{task.name} is bundled and reads no folder: leave out {config.data}")
         return config
-    folder = _folder(task, config.data)
+    folder = images_folder(task, config.data)
     new = replace(config, data=str(folder), data_label="", data_notes=(), data_fingerprint="")
     return _labelled(new, task, folder, checked(task, folder, progress))
 
 
-def _folder(task: Task, data: str) -> Path:
+def images_folder(task: Task, data: str) -> Path:
     """The folder of a run's images; a folder that this returned gives itself."""
     given = image_folder(data) if data else None
     if given and not given.is_dir():
@@ -286,7 +286,7 @@ def load_protocol(
         return Loaded(config, *splits.protocol(config.protocol), splits.class_names)
     rule = preprocessing(config.prepared).rule(catalog.backbone(config.backbone).image_size)
     try:
-        folder = _folder(task, config.data)
+        folder = images_folder(task, config.data)
         listing = listed(task, folder, trained_by_0_5)
         may_need_check = task.group is Group.OWN and not trained_by_0_5
         if may_need_check and (record is None or listing.fingerprint != config.data_fingerprint):

@@ -24,15 +24,22 @@ from mlae_lab.locations import PROGRAM, data_folder
 from mlae_lab.runs import devices, liveness, supervisor
 from mlae_lab.runs.liveness import derived, is_alive
 from mlae_lab.runs.paths import LAST, RunPaths, images_of_checkpoint
+from mlae_lab.runs.run_location import RunLocation, keep_location, read_location
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import NO_ORIGIN, Origin, Run, RunStore, StoreError
 
+CONFIGURED = RunLocation()
 _MARK_SECONDS = 0.2  # that "stop now" waits for another writer before it kills
 _ACCOUNT_SECONDS = 5.0  # within which a new supervisor records how a run ended whose process died
 
 
 def launch(
-    store: RunStore, config: RunConfig, owner: str = "", origin: Origin = NO_ORIGIN, start: Path | None = None
+    store: RunStore,
+    config: RunConfig,
+    owner: str = "",
+    origin: Origin = NO_ORIGIN,
+    start: Path | None = None,
+    location: RunLocation = CONFIGURED,
 ) -> Run:
     """Enqueue a run, which its own process trains in the background.
 
@@ -44,13 +51,14 @@ def launch(
         owner: As in `Run`.
         origin: Where it comes from.
         start: A checkpoint to continue from. It is copied, so that its run may be deleted.
+        location: Where its images and weights are, if not where the config says.
 
     Raises:
         BackboneError: The weights cannot be used.
     """
     if start is None:  # nothing that happened to the images of another run concerns this one
         config = for_new_run(config)
-    require_weights(config)
+    require_weights(replace(config, weights=location.weights) if location.weights else config)
     device = devices.kind(config.device)
     name = store.reserve()
     try:
@@ -58,6 +66,8 @@ def launch(
             shutil.copyfile(start, store.paths(name).start)
             with suppress(FileNotFoundError):  # a bundled task has none
                 shutil.copyfile(images_of_checkpoint(start), store.paths(name).images)
+        if location != CONFIGURED:
+            keep_location(store.paths(name), location)
         run = store.enqueue(config, device, owner, origin, str(data_folder().absolute()), name)
     except BaseException:
         shutil.rmtree(store.paths(name).folder, ignore_errors=True)
@@ -69,16 +79,32 @@ def launch(
 def rerun(store: RunStore, run_id: str, owner: str = "") -> Run:
     """Launch the same run again, from its first step: a retry of one that did not finish, a duplicate of any other.
 
-    A run that was branched from a checkpoint starts from that checkpoint again and has the same parent.
-    Raises StoreError if that checkpoint is missing.
+    A run that was branched from a checkpoint starts from that checkpoint again and has the same parent. The new run
+    finds images and weights where they were last named for this one. Raises StoreError if that checkpoint is missing.
     """
-    run = store.run(run_id)
+    run, location = store.run(run_id), _same_weights(store, run_id)
+    config = location.applied(run.config)
     if run.relation == "branched":
         files = store.paths(run_id)
         require_start(run, files)
-        return launch(store, run.config, owner, Origin(run.parent, "branched", run.source), files.start)
+        return launch(store, config, owner, Origin(run.parent, "branched", run.source), files.start, location)
     relation = "retry" if run.status in RESUMABLE else "duplicate"
-    return launch(store, run.config, owner, Origin(run.id, relation))
+    return launch(store, config, owner, Origin(run.id, relation), location=location)
+
+
+def launch_like(store: RunStore, run_id: str, config: RunConfig, owner: str, origin: Origin) -> Run:
+    """Launch a run on the images and frozen weights of another one, wherever they are now."""
+    location = _same_weights(store, run_id)
+    return launch(store, location.applied(config), owner, origin, location=location)
+
+
+def _same_weights(store: RunStore, run_id: str) -> RunLocation:
+    """The location of a run for one that must have the same frozen weights, if a file was named for them."""
+    location = read_location(store.paths(run_id))
+    if not location.weights:
+        return location
+    started = store.last(run_id, Started)
+    return replace(location, fingerprint=started.weights if started else location.fingerprint)
 
 
 def require_start(run: Run, files: RunPaths) -> None:
@@ -205,14 +231,17 @@ def branch(
             f"the experts of the new mask have rank {plan.expert_rank} and those of run {run_id} have rank "
             f"{parent.config.plan.expert_rank}: they must be equal"
         )
-    config = replace(parent.config, plan=plan, epochs=parent.config.epochs if epochs is None else epochs)
+    location = _same_weights(store, run_id)
+    config = replace(
+        location.applied(parent.config), plan=plan, epochs=parent.config.epochs if epochs is None else epochs
+    )
     reached = epoch_of(store, run_id, checkpoint)
     if reached >= config.epochs:
         raise ConfigError(
             f"epochs is {config.epochs} and the checkpoint is after epoch {reached}: choose more epochs or an earlier "
             "checkpoint"
         )
-    return launch(store, config, owner, Origin(parent.id, "branched", checkpoint), known[checkpoint])
+    return launch(store, config, owner, Origin(parent.id, "branched", checkpoint), known[checkpoint], location)
 
 
 def command_of(run: Run) -> str:

@@ -369,7 +369,7 @@ def launch_pair(store: RunStore, run_id: str, plan: MaskPlan, seeds: int = 1, ow
         CatalogError: The mask is on layers that the backbone does not have.
     """
     return [
-        entry if isinstance(entry, Run) else commands.launch(store, entry, owner, Origin(run_id, "paired"))
+        entry if isinstance(entry, Run) else commands.launch_like(store, run_id, entry, owner, Origin(run_id, "paired"))
         for entry in wanted(store, run_id, plan, seeds)
     ]
 

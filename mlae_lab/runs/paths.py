@@ -14,6 +14,7 @@
 <store>/runs/<run>/adapter.safetensors     experts and head as last saved
 <store>/runs/<run>/checkpoint.safetensors  the newest checkpoint
 <store>/runs/<run>/images.json.gz          which images it is trained and evaluated on (`data.image_record`)
+<store>/runs/<run>/location.json              where images and weights are now (`runs.run_location`)
 <store>/runs/<run>/start.safetensors       of a branched run: the checkpoint of its parent that it starts from
 <store>/runs/<run>/checkpoints/epoch-00004.safetensors   checkpoints after some evaluated epochs
 <store>/runs/<run>/probe.lock, probe.json, probe.log     of the process that answers queries (`runs.probe`)
@@ -108,6 +109,11 @@ class RunPaths:
     def images(self) -> Path:
         """Which images the run is trained and evaluated on (`data.image_record`)."""
         return self.folder / IMAGES
+
+    @property
+    def location(self) -> Path:
+        """Where its images and weights are on this machine (`runs.run_location`)."""
+        return self.folder / "location.json"
 
     @property
     def pending_events(self) -> Path:

@@ -2,8 +2,8 @@
 
 Asking again returns the progress of the answer, so a page can be left and opened again. Answers of long queries are
 cached in the run's folder and need no probe. They become invalid if a file changes that they were computed from: the
-run's adapter (after a resume) or a file that the query names. The same holds for `FORMAT`: a probe of an older format
-exits and a new one is started; a process of an older format is asked to restart.
+run's adapter (after a resume), its location (`runs.run_location`) or a file that the query names. The same holds for
+`FORMAT`: a probe of an older format exits and a new one is started; a process of an older format is asked to restart.
 """
 
 from __future__ import annotations
@@ -253,8 +253,8 @@ def canonical(query: str, arguments: Mapping[str, Any]) -> str:
 
 
 def signature(files: RunPaths) -> str:
-    """Identifies the trained state of a run: size and time of its adapter file, "" without one."""
-    return _stamp(files.adapter)
+    """Identifies what a probe loads: size and time of the run's adapter file and, if it has one, its location file."""
+    return _stamp(files.adapter) + _stamp(files.location)
 
 
 def named(arguments: Mapping[str, Any]) -> str:

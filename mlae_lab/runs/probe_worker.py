@@ -10,8 +10,8 @@ inside it, so a click is answered while a computation of minutes continues.
 A query that nobody waits for any more is abandoned soon if little work has gone into it. A long one continues for
 LEFT_SECONDS, so that the answer is ready or further along when somebody returns; but not while somebody waits for a
 query that it interrupted, and of several such queries only the newest LEFT_KEPT continue. The probe exits when there
-was no request for a while and no query is active, when the run's adapter has changed, or on a request of a newer
-version (`probe.FORMAT`). If another run needs its slot, queries that nobody waits for do not keep it alive.
+was no request for a while and no query is active, when the run's adapter or location has changed, or on a request of a
+newer version (`probe.FORMAT`). If another run needs its slot, queries that nobody waits for do not keep it alive.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from mlae_lab import environment
 from mlae_lab.locations import use_store
 from mlae_lab.runs import probe
 from mlae_lab.runs.error_messages import failure_reason
+from mlae_lab.runs.run_location import read_location
 from mlae_lab.runs.store import RunStore
 
 if TYPE_CHECKING:
@@ -125,10 +126,11 @@ class Probe:
             from mlae_lab.training.queries import queries
 
             self.known = queries()
-            config = self.store.run(self.run_id).config
+            location = read_location(self.files)
             self.loaded = load_run(
-                config, self.files.adapter, self.run_id, on_chunk=self._must_stay, record=read_record(self.files.images)
-            )
+                self.store.run(self.run_id).config, self.files.adapter, self.run_id, on_chunk=self._must_stay,
+                record=read_record(self.files.images), data=location.data_folder, weights=location.weights_file,
+            )  # fmt: skip
         except BaseException as error:
             with suppress(OSError):
                 traceback.print_exc()
@@ -145,9 +147,13 @@ class Probe:
             elif (
                 time.monotonic() - self.last > IDLE_SECONDS
                 or not self.files.folder.exists()
-                or (self.failure and time.monotonic() - self.last > 5)
+                or (self._may_recover() and time.monotonic() - self.last > 5)
             ):
                 self.leaving = True
+
+    def _may_recover(self) -> bool:
+        """Whether a probe that loads the run later may do better: if it failed, or images were missing."""
+        return bool(self.failure) or (self.loaded is not None and bool(self.loaded.setup.missing))
 
     def _must_stay(self) -> None:
         if self.leaving:

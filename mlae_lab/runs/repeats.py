@@ -168,7 +168,7 @@ def launch_repeats(store: RunStore, run_id: str, seeds: int, owner: str = "") ->
         ConfigError: A time limit, or a number out of range.
     """
     return [
-        entry if isinstance(entry, Run) else commands.launch(store, entry, owner, Origin(run_id, RELATION))
+        entry if isinstance(entry, Run) else commands.launch_like(store, run_id, entry, owner, Origin(run_id, RELATION))
         for entry in wanted(store, run_id, seeds)
     ]
 

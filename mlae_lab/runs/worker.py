@@ -38,6 +38,7 @@ from mlae_lab.runs import commands, pending_events, supervisor
 from mlae_lab.runs.error_messages import failure_reason
 from mlae_lab.runs.liveness import ExitRecord, HeartbeatWriter, reserve_exit_record, write_exit_record
 from mlae_lab.runs.paths import RunPaths
+from mlae_lab.runs.run_location import read_location
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 
@@ -136,16 +137,18 @@ def _train(store: RunStore, run: Run, signals: list[int], writer: _Writer) -> Ex
         before = _environment(store, run, start, source)
         try:
             watch.on_chunk()
-            record = read_record(files.images)
+            record, location = read_record(files.images), read_location(files)
             setup = prepare(
-                run.config, on_progress=_Preparation(writer, watch), on_chunk=watch.on_chunk, record=record,
-                trained_by_0_5=start is not None and record is None, precision=_kept_precision(run.config, before),
+                location.applied(run.config), location.weights_file, on_progress=_Preparation(writer, watch),
+                on_chunk=watch.on_chunk, record=record, trained_by_0_5=start is not None and record is None,
+                precision=_kept_precision(run.config, before),
             )  # fmt: skip
             watch.on_chunk()
         except _StoppedEarly:
             return ExitRecord(Status.STOPPED, "stopped before the first step")
         if (run.slot or "").startswith("cuda") and setup.device.type == "cpu":  # "auto" and, say, a too old driver
             setup = replace(setup, notes=(*setup.notes, NO_GPU))
+        location.require(setup.weights, _trained_weights(store, run))
         setup = _record_images(store, run, setup, start, record is None)
         try:
             training = Training(setup, start)
@@ -175,6 +178,15 @@ def _train(store: RunStore, run: Run, signals: list[int], writer: _Writer) -> Ex
         skipped = "" if saver.evaluated_step == step else ", without an evaluation, which would have taken too long"
         return ExitRecord(Status.STOPPED, f"stopped and saved after step {step}{skipped}")
     return ExitRecord(Status.FINISHED)
+
+
+def _trained_weights(store: RunStore, run: Run) -> str:
+    """Fingerprint of the frozen weights that a run, or the run it branched from, was trained on; "" if unknown."""
+    for name in (run.id, run.parent if run.relation == "branched" else ""):
+        started = store.last(name, Started) if name else None
+        if started is not None and started.weights:
+            return started.weights
+    return ""
 
 
 def _record_images(store: RunStore, run: Run, setup: Setup, start: Checkpoint | None, is_new: bool) -> Setup:

@@ -1,37 +1,28 @@
 """Authentication when the lab is bound to a network. On the loopback address none is needed.
 
 With an [auth] section in Streamlit's secrets, its providers authenticate; otherwise everyone needs the password in
-MLAE_LAB_PASSWORD; without either the lab stays locked. A login outlives the session in a cookie, an HMAC of this
-browser's id under a key from the password and the store's salt.
+MLAE_LAB_PASSWORD; without either the lab stays locked. A login outlives the session in a cookie (`ui.login`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
-import secrets
 import threading
 import time
 from collections.abc import Mapping
-from functools import lru_cache
-from pathlib import Path
 
 import streamlit as st
 from streamlit.errors import Error as StreamlitError
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from mlae_lab.locations import default_store
-from mlae_lab.network import PASSWORD_LENGTH, PASSWORD_VARIABLE, is_public, password_problem
-from mlae_lab.runs.paths import login_salt
-from mlae_lab.ui import navigation, page, visitor
+from mlae_lab.network import PASSWORD_LENGTH, PASSWORD_VARIABLE, password_problem
+from mlae_lab.ui import login, navigation, page, visitor
 from mlae_lab.ui.markdown import plain
 
-COOKIE = "mlae_lab_login"  # visitor.js sets it
 WRONG_SECONDS = 1.0  # duration of a failed attempt, one at a time over all sessions
 _WAIT_SECONDS = 10.0  # timeout of an attempt that waits for others
 _OPEN = "authentication_open"
-_SALT_BYTES = 32
-_SPARE_SALT = secrets.token_bytes(_SALT_BYTES)  # if the store cannot hold one: logins then end with the server
 _attempt_lock = threading.Lock()
 
 
@@ -41,16 +32,17 @@ def pass_or_stop() -> str | None:
     Returns:
         The login to store in the browser's cookie, None where none is needed.
     """
-    if not is_public(st.get_option("server.address"), st.get_option("server.allowedHosts")):
+    if not login.is_needed():
         return None
     providers = _providers()
     if providers is not None:
         if getattr(st.user, "is_logged_in", False):
-            return None
+            _admit()
+            return login.of_provider(visitor.current())
         _hide_pages()
         _ask_provider(providers)
         st.stop()
-    password = os.environ.get(PASSWORD_VARIABLE, "")
+    password = login.password()
     if not password:
         _refuse(
             "This lab is bound to a network and has no password, so nobody can log in. Start it with a password of at "
@@ -59,18 +51,26 @@ def pass_or_stop() -> str | None:
     if problem := password_problem(password):
         _refuse(f"{problem} Until then nobody can log in, as this lab is bound to a network.")
     if not st.session_state.get(_OPEN):
-        if _equal(visitor.cookie(COOKIE), _login(password)):
+        if login.equal(visitor.cookie(login.COOKIE), login.of_password(visitor.current(), password)):
             st.session_state[_OPEN] = True
         else:
             _hide_pages()
             _ask_password(password)
             st.stop()
-    return _login(password)
+    _admit()
+    return login.of_password(visitor.current(), password)
+
+
+def _admit() -> None:
+    """Let this session upload files."""
+    context = get_script_run_ctx()
+    if context is not None:
+        login.admit(context.session_id)
 
 
 def note() -> None:
     """A line in the sidebar about what authentication does not protect."""
-    if not is_public(st.get_option("server.address"), st.get_option("server.allowedHosts")):
+    if not login.is_needed():
         return
     everyone = "who can log in" if _providers() is not None else "with the password"
     with st.sidebar:
@@ -158,46 +158,3 @@ def _attempt(given: str, password: str) -> bool | None:
         return is_correct
     finally:
         _attempt_lock.release()
-
-
-def _login(password: str) -> str:
-    """The login cookie of this browser; to forge it takes the password and the store's salt."""
-    key = _key(password, default_store().absolute())
-    return hmac.new(key, f"login {visitor.current()}".encode(), "sha256").hexdigest()
-
-
-def _equal(given: str, expected: str) -> bool:
-    return hmac.compare_digest(given.encode(errors="surrogatepass"), expected.encode())
-
-
-@lru_cache(maxsize=4)
-def _key(password: str, store: Path) -> bytes:
-    try:
-        salt = _salt(store)
-    except OSError:
-        salt = _SPARE_SALT
-    return hashlib.scrypt(os.fsencode(password), salt=salt, n=2**14, r=8, p=1, dklen=32)
-
-
-def _salt(store: Path) -> bytes:
-    """The store's random salt, created at first use and readable only for its owner, so that logins outlive the server.
-
-    Raises:
-        OSError: If it can be neither read nor created.
-    """
-    path = login_salt(store)
-    store.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{secrets.token_hex(4)}.part")
-    if not path.exists():
-        with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(_SALT_BYTES))
-        try:
-            os.link(partial, path)  # atomic, and never replaces one that another server just created
-        except FileExistsError:
-            pass
-        finally:
-            partial.unlink()
-    salt = path.read_bytes()
-    if len(salt) != _SALT_BYTES:
-        raise OSError(f"{path} is not a salt of {_SALT_BYTES} bytes: delete it")
-    return salt

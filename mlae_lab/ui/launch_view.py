@@ -30,6 +30,7 @@ from mlae_lab.ui.cards import Card, cards
 from mlae_lab.ui.estimating import estimated
 from mlae_lab.ui.navigation import go
 from mlae_lab.ui.pair_view import other_masks, started_text
+from mlae_lab.ui.task_view import census_notes
 from mlae_lab.ui.thumbnails import mask_image
 
 _WAYS = {"one": "This mask", "pair": "Compare with another mask", "race": "A race"}
@@ -48,6 +49,7 @@ def launch_panel(config: RunConfig) -> str:
         ConfigError, CatalogError: If the runs cannot start together.
         DataError: If the images cannot be used.
     """
+    census_notes(config.task, config.data)
     estimate = estimated(config)
     _show_cost(config, estimate)
     _show_changes(config)

@@ -19,6 +19,7 @@ from mlae_lab.runs.owners import terminal_owner
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import queries, visitor
+from mlae_lab.ui.location_view import location_fields
 from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.navigation import go
 
@@ -131,6 +132,7 @@ def more(run: Run, key: str) -> None:
             lambda: commands.delete(queries.store(), run.id),
             "Deletes the run with its files, permanently.",
         )
+        location_fields(run, key)
 
 
 def archived_actions(entry: archive_file.Archived) -> None:

@@ -15,6 +15,7 @@ import streamlit as st
 from mlae_lab.core import catalog, paper
 from mlae_lab.core.catalog import Group, Task
 from mlae_lab.core.patterns import dense, fitted, uniform
+from mlae_lab.data import census as check
 from mlae_lab.data import tasks
 from mlae_lab.data.bundled import DataError, load_bundled
 from mlae_lab.data.decode import ResizeRule, decoded
@@ -63,13 +64,48 @@ def _examples_on_disk(folder: str, name: str, fingerprint: str, limit: int = 24)
 
 
 @st.cache_data(ttl=30, max_entries=64, show_spinner=False)
+def _checked(name: str, folder: str) -> tuple[str, check.Census]:
+    """Label and census of a task's images in a folder; repeated after half a minute."""
+    task = catalog.task(name)
+    result = tasks.census(task, tasks.listed(task, Path(folder)))
+    return tasks.label(task, result), result
+
+
 def _state(name: str, folder: str) -> str:
-    """The state of the census, ready or partial; repeated after half a minute."""
+    """The state of the census, ready or partial."""
     try:
-        task = catalog.task(name)
-        return tasks.census(task, tasks.listed(task, Path(folder))).state
+        return _checked(name, folder)[1].state
     except DataError:
         return "partial"
+
+
+def census_notes(name: str, folder: str = "") -> None:
+    """Draw label, problems, warnings and notes of a task's images before a run on them starts; nothing if bundled.
+
+    Args:
+        name: Of the task.
+        folder: That holds its images, "" for the usual one.
+    """
+    task = catalog.task(name)
+    if task.bundled:
+        return
+    try:
+        with st.spinner("Counting images"):
+            label, result = _checked(name, str(tasks.images_folder(task, folder)))
+    except DataError as error:
+        st.error(plain(sentence(error)))
+        return
+    page.note(escape(f"Images: {label}."))
+    _census_texts(result)
+
+
+def _census_texts(census: check.Census) -> None:
+    for text in census.problems:
+        st.error(plain(text))
+    if census.warnings:
+        st.warning(plain(" ".join(census.warnings)))
+    for text in census.notes:
+        page.note(escape(text))
 
 
 def task_card(task: Task, chosen: bool) -> Card:
@@ -170,12 +206,7 @@ def _on_disk(task: Task, folder: Path) -> None:
     if task.group is Group.OWN:
         page.facts(("Classes", f"{census.classes:,}"), *((s.capitalize(), f"{n:,}") for s, n in census.counts.items()))
     page.note(escape(f"{census.state.capitalize()}, in {folder}."))
-    for text in census.problems:
-        st.error(plain(text))
-    if census.warnings:
-        st.warning(plain(" ".join(census.warnings)))
-    for text in census.notes:
-        page.note(escape(text))
+    _census_texts(census)
     names = listing.class_names[:40]
     counts = {
         split: np.bincount(

@@ -20,9 +20,9 @@ from mlae_lab.runs.library import SavedPlan
 from mlae_lab.runs.owners import terminal_user
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import markdown, queries
+from mlae_lab.ui.login import VISITOR_COOKIE
 from mlae_lab.ui.markdown import plain
 
-COOKIE = "mlae_lab_visitor"  # visitor.js sets it
 NICKNAME_LENGTH = 24  # characters
 TIMEOUT_SECONDS = 0.5  # that a click waits for another writer of the store
 _SHAPE = re.compile(r"[A-Za-z0-9_-]{16,64}")
@@ -59,7 +59,7 @@ def cookie(name: str) -> str:
 def current() -> str:
     """The id of this session's browser: from its cookie, else a new one that the cookie will store."""
     if _ID not in st.session_state:
-        stored = cookie(COOKIE)
+        stored = cookie(VISITOR_COOKIE)
         st.session_state[_ID] = stored if is_id(stored) else secrets.token_urlsafe(16)
     return st.session_state[_ID]
 

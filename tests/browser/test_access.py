@@ -1,11 +1,17 @@
-"""axe-core on every page, light and dark: no serious or critical violations."""
+"""Who gets access: axe-core on every page, light and dark; and no upload without the password."""
 
 from __future__ import annotations
 
+import asyncio
+import urllib.error
+import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.browser.conftest import free_port, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -58,3 +64,47 @@ def test_page_has_no_serious_violation(path: str, visit: Callable[..., Page], pa
             page, () if scheme == "light" else ("color-contrast",)
         )  # only contrast depends on the scheme
         assert not violations, f"{scheme}: " + "\n".join(violations)
+
+
+# ---------------------------------------------------------------- a network
+
+
+def status(url: str, method: str = "GET", data: bytes | None = None) -> int:
+    """The status of a request without cookies."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data, method=method), timeout=20) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_a_connection_without_the_password_uploads_nothing(tmp_path: Path) -> None:
+    """On a real server, as `streamlit run` starts it."""
+    from streamlit.proto.BackMsg_pb2 import BackMsg
+    from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+    from websockets.asyncio.client import connect
+    from websockets.typing import Subprotocol
+
+    async def session_of(url: str) -> tuple[str, int]:
+        """Open a page without logging in; the session's id, and the status of an upload for it."""
+        address = url.replace("http", "ws") + "/_stcore/stream"
+        async with connect(address, subprotocols=[Subprotocol("streamlit")], max_size=None) as connection:
+            request = BackMsg()
+            request.rerun_script.query_string = ""
+            await connection.send(request.SerializeToString())
+            while True:
+                message = ForwardMsg.FromString(bytes(await asyncio.wait_for(connection.recv(decode=False), 30)))
+                if message.HasField("new_session"):
+                    session = message.new_session.initialize.session_id
+                    break
+            upload = f"{url}/_stcore/upload_file/{session}/file"
+            return session, await asyncio.to_thread(status, upload, "PUT", b"x" * 100_000)
+
+    options = ("--server.address", "0.0.0.0", "--server.enableXsrfProtection", "false")
+    with serving(tmp_path, free_port(), *options, MLAE_LAB_PASSWORD="correct horse") as url:
+        session, uploaded = asyncio.run(session_of(url))
+        assert session
+        assert uploaded == 403
+        assert status(f"{url}/_stcore/metrics") == 403
+        assert status(f"{url}/media/0123.png") == 403
+        assert status(f"{url}/masks") == 200

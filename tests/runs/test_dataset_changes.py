@@ -15,6 +15,7 @@ import pytest
 from mlae_lab import locks
 from mlae_lab.core import image_labels
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import Started
 from mlae_lab.core.patterns import allocation
 from mlae_lab.data import tasks
 from mlae_lab.data.image_record import packed, read_record
@@ -22,6 +23,7 @@ from mlae_lab.model.adapter_file import read_adapter
 from mlae_lab.runs import commands, outcomes, worker
 from mlae_lab.runs.archive_file import export, import_run
 from mlae_lab.runs.report import report, state
+from mlae_lab.runs.run_location import RunLocation, keep_location
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.training.loaded_run import QueryError, load_run
@@ -161,6 +163,27 @@ def test_a_resumed_run_goes_on_with_its_own_images(data: Path, lab_store: RunSto
     assert record is not None
     assert packed(record) == lab_store.paths(run.id).images.read_bytes()
     assert read_adapter(lab_store.paths(run.id).adapter).input.class_names == ("owl", "wren")
+
+
+def test_a_run_resumes_where_its_images_have_moved(data: Path, tmp_path: Path, lab_store: RunStore) -> None:
+    folder = make_own(data / "own" / "birds", {"wren": 12, "owl": 12})
+    first = stopped_after(lab_store, replace(tasks.located(replace(SHORT, task="own:birds")), epochs=2))
+    keep_location(lab_store.paths(first.id), RunLocation(str(folder.rename(tmp_path / "moved"))))
+    assert lab_store.requeue(first.id)
+    run = train(lab_store, first.id)
+    assert (run.config.data, run.config_hash) == (first.config.data, first.config_hash)
+    assert run.config.data_notes == first.config.data_notes
+
+
+def test_a_run_does_not_resume_on_other_frozen_weights(data: Path, lab_store: RunStore) -> None:
+    make_own(data / "own" / "birds", {"wren": 12, "owl": 12})
+    first = stopped_after(lab_store, replace(tasks.located(replace(SHORT, task="own:birds")), epochs=2))
+    started = lab_store.last(first.id, Started)
+    assert started is not None
+    lab_store.append(first.id, [replace(started, weights="0123456789ab")])
+    assert lab_store.requeue(first.id)
+    with pytest.raises(AssertionError, match="frozen weights with fingerprint 0123456789ab and the file here has"):
+        train(lab_store, first.id)
 
 
 def test_a_run_whose_images_are_gone_cannot_be_resumed(data: Path, lab_store: RunStore) -> None:

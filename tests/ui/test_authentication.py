@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from mlae_lab.runs import paths
 from mlae_lab.runs.store import RunStore
-from mlae_lab.ui import authentication
+from mlae_lab.ui import authentication, login
 from tests.lab import html, open_app
 
 PASSWORD = "correct horse"
@@ -144,38 +144,24 @@ def test_attempt_times_out_behind_others_without_checking_the_password(
 # ---------------------------------------------------------------- the login cookie
 
 
-def login(password: str, me: str) -> str:
-    """What the cookie of a browser with this id holds."""
-
-    def script(password: str, me: str) -> None:
-        import streamlit as st
-
-        from mlae_lab.ui import authentication
-
-        st.session_state["visitor_id"] = me
-        st.text(authentication._login(password))
-
-    return AppTest.from_function(script, kwargs={"password": password, "me": me}).run().text[0].value
-
-
 def test_a_login_is_of_one_browser_one_password_and_one_store(
     store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ada = login(PASSWORD, "ada-" * 5)
+    ada = login.of_password("ada-" * 5, PASSWORD)
     assert len(ada) == 64
-    assert login(PASSWORD, "ada-" * 5) == ada
-    authentication._key.cache_clear()  # as after a restart of the server
-    assert login(PASSWORD, "ada-" * 5) == ada
-    others = {login(PASSWORD, "ben-" * 5), login("another password", "ada-" * 5)}
+    assert login.of_password("ada-" * 5, PASSWORD) == ada
+    login._key.cache_clear()  # as after a restart of the server
+    assert login.of_password("ada-" * 5, PASSWORD) == ada
+    others = {login.of_password("ben-" * 5, PASSWORD), login.of_password("ada-" * 5, "another password")}
     monkeypatch.setenv("MLAE_LAB_STORE", str(tmp_path / "another"))
-    others.add(login(PASSWORD, "ada-" * 5))
+    others.add(login.of_password("ada-" * 5, PASSWORD))
     assert len(others) == 3
     assert ada not in others
 
 
 def test_salt_is_private_and_created_once(store: RunStore) -> None:
     salts: list[bytes] = []
-    threads = [threading.Thread(target=lambda: salts.append(authentication._salt(store.folder))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: salts.append(login._salt(store.folder))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -189,11 +175,11 @@ def test_salt_is_private_and_created_once(store: RunStore) -> None:
 
 def test_a_damaged_salt_keeps_logins_for_the_life_of_the_server(store: RunStore) -> None:
     paths.login_salt(store.folder).write_bytes(b"short")
-    authentication._key.cache_clear()
-    ada = login(PASSWORD, "ada-" * 5)
+    login._key.cache_clear()
+    ada = login.of_password("ada-" * 5, PASSWORD)
     assert len(ada) == 64
-    assert ada == login(PASSWORD, "ada-" * 5)
-    authentication._key.cache_clear()
+    assert ada == login.of_password("ada-" * 5, PASSWORD)
+    login._key.cache_clear()
 
 
 # ---------------------------------------------------------------- Streamlit's own login
