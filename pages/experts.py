@@ -65,6 +65,10 @@ if not _can_be_opened(run):
     link("train", "Watch this run", run=run.id)
     st.stop()
 
+if run_id is None:  # the other parameters belong to a run that the address does not name
+    asked = st.query_params.get("view")
+    st.query_params.from_dict({"run": run.id} | ({"view": asked} if asked else {}))
+
 has_experts = run.config.method == "mlae"
 page.facts(
     ("Run", f"{run.id} {page.status_word(run.status)}"),

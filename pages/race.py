@@ -13,10 +13,10 @@ from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.race_view import draw_race, draw_races, runs_of_link
 
-runs = []
+runs, missing = [], []
 if names := st.query_params.get("runs"):
     try:
-        runs = runs_of_link(names)
+        runs, missing = runs_of_link(names)
     except StoreError as error:
         page.heading("Race")
         st.warning(f"This race cannot be shown: {plain(str(error))}.")
@@ -29,6 +29,12 @@ if runs:
         f"{len({run.config.plan for run in runs})} masks, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}, "
         f"{config.epochs} epochs each, {catalog.backbone(config.backbone).title}, evaluated on {config.protocol}.",
     )
+    if missing:
+        st.info(
+            f"{'Run' if len(missing) == 1 else 'Runs'} {', '.join(missing)} of this race "
+            f"{'is' if len(missing) == 1 else 'are'} not in the list of runs any more, archived or deleted: this page "
+            "shows the others."
+        )
     draw_race(runs)
     link("race", "All races")
 elif not names:

@@ -59,18 +59,26 @@ _figure = lru_cache(maxsize=256)(lane_figure)  # made once for each state of a r
 # ---------------------------------------------------------------- queries
 
 
-def runs_of_link(text: str) -> list[Run]:
-    """The runs that an address names, `?runs=a,b,c`.
+def runs_of_link(text: str) -> tuple[list[Run], list[str]]:
+    """The runs that an address names, `?runs=a,b,c`, and the ids of those that the store does not have any more.
 
     Raises:
-        StoreError: If the text is no such list or a run is unknown.
+        StoreError: If the text is no such list or the store has none of the runs.
     """
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if len(names) > MAX_RUNS:
         raise StoreError(f"the link names {len(names)} runs: a race has at most {MAX_RUNS}")
     if not all(map(is_run_id, names)) or not names:
         raise StoreError("the link does not contain run ids: write it as /race?runs=aaaaaaaa,bbbbbbbb")
-    return [queries.run(name) for name in names]
+    runs, missing = [], []
+    for name in names:
+        if queries.store().holds(name):
+            runs.append(queries.run(name))
+        else:
+            missing.append(name)
+    if not runs:
+        raise StoreError(f"this store has none of the runs {', '.join(names)}: they may be archived or deleted")
+    return runs, missing
 
 
 _loaded: dict[tuple, tuple[float, Race]] = {}

@@ -16,9 +16,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mlae_lab.core.catalog import backbone, task
+from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
-from mlae_lab.core.events import Started
-from mlae_lab.core.patterns import fitted, pattern
+from mlae_lab.core.events import ExpertStats, Started
+from mlae_lab.core.patterns import allocation, fitted, pattern
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.locations import PAGES
 from mlae_lab.runs import archive_file, commands, paths
@@ -401,3 +402,12 @@ def test_card_is_ready_only_with_complete_images(tmp_path: Path, monkeypatch: py
     next((lost / "images" / "val200").iterdir()).unlink()
     words = {name: task_card(task(name), chosen=False).word for name in ("digits", "svhn", "dtd", "cifar")}
     assert words == {"digits": "ready", "svhn": "ready", "dtd": "partial", "cifar": "no data"}
+
+
+def test_the_experts_page_names_its_run_in_the_address(store: RunStore) -> None:
+    """Else a reload shows another run with the switches of this one."""
+    run = store.enqueue(RunConfig("digits", allocation((0,) * 10 + (1, 2))), "cpu").id
+    canvas = [[0.5 if kept else None for kept in row] for row in store.run(run).config.plan.keep]
+    store.append(run, [ExpertStats(1, canvas, canvas, canvas, canvas)])
+    at = open_page("experts", off="11.1", view="seeds")
+    assert at.query_params == {"run": run, "view": "seeds"}
