@@ -256,7 +256,7 @@ def test_archived_runs_can_be_deleted_even_if_damaged(
             store.run(run)
 
 
-def test_damaged_archived_run_of_another_person_needs_a_second_click(
+def test_deleting_the_damaged_archived_run_of_another_person_asks_first(
     filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = RunStore(copied(filled_store, tmp_path / "copy"))
@@ -273,7 +273,7 @@ def test_damaged_archived_run_of_another_person_needs_a_second_click(
     assert file.exists()
     assert "belongs to somebody" in warning.value
     assert len(at.warning) == 1
-    at.button(key=f"runs_delete_archived_{run}").click().run()
+    at.button(key=f"runs_delete_archived_{run}_yes").click().run()
     assert not file.exists()
     assert not at.exception
 
@@ -411,3 +411,26 @@ def test_the_experts_page_names_its_run_in_the_address(store: RunStore) -> None:
     store.append(run, [ExpertStats(1, canvas, canvas, canvas, canvas)])
     at = open_page("experts", off="11.1", view="seeds")
     assert at.query_params == {"run": run, "view": "seeds"}
+
+
+@pytest.mark.parametrize(("status", "button"), [(Status.FINISHED, "delete"), (Status.RUNNING, "stop_now")])
+def test_what_cannot_be_undone_asks_first(store: RunStore, status: Status, button: str) -> None:
+    """Also for an own run, next to the button, which is in a popover in the case of Delete."""
+    run = store.enqueue(RunConfig("digits"), "cpu").id
+    if status is Status.RUNNING:
+        assert store.claim(run, "cpu")
+    store.move(run, status)
+    key = f"runs_{button}_{run}"
+    at = open_page("runs")
+    at.button(key=key).click().run()
+    at.button(key=key).click().run()  # as in a double click
+    assert store.run(run).status is status
+    container = at.get("popover")[0] if button == "delete" else at.main
+    (warning,) = container.warning
+    assert "?" in warning.value
+    at.button(key=f"{key}_no").click().run()
+    assert not at.warning
+    at.button(key=key).click().run()
+    at.button(key=f"{key}_yes").click().run()
+    assert not at.exception
+    assert not store.holds(run) or store.run(run).status in (Status.STOPPING, Status.STOPPED)

@@ -74,7 +74,7 @@ def test_two_races_with_the_same_first_run_are_listed_as_two(store: RunStore) ->
     assert "Digits, 3 masks" not in shown
 
 
-def test_stop_button_needs_a_second_click_for_another_persons_race(store: RunStore) -> None:
+def test_the_stop_button_of_another_persons_race_asks_first(store: RunStore) -> None:
     own = race.launch(store, BASE, PLANS)
     at = opened(runs=",".join(run.id for run in own))
     (button,) = [b for b in at.button if b.label == "Stop the race"]
@@ -88,7 +88,7 @@ def test_stop_button_needs_a_second_click_for_another_persons_race(store: RunSto
     next(b for b in at.button if b.label == "Stop the race").click().run()
     assert "belongs to Ada" in at.warning[0].value
     assert {store.run(run.id).status for run in others} == {Status.QUEUED}
-    next(b for b in at.button if b.label == "Stop the race").click().run()
+    next(b for b in at.button if b.label == "Yes, stop the race").click().run()
     assert {store.run(run.id).status for run in others} == {Status.STOPPED}
 
 
