@@ -7,6 +7,7 @@ from html import escape
 import streamlit as st
 
 from mlae_lab.core import catalog
+from mlae_lab.data.listing import counted
 from mlae_lab.runs.store import StoreError
 from mlae_lab.ui import page, queries
 from mlae_lab.ui.markdown import plain
@@ -26,8 +27,8 @@ if runs:
     seeds = sorted({run.config.seed for run in runs})
     page.heading(
         f"Race on {escape(catalog.task(config.task).title)}",
-        f"{len({run.config.plan for run in runs})} masks, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}, "
-        f"{config.epochs} epochs each, {catalog.backbone(config.backbone).title}, evaluated on {config.protocol}.",
+        f"{counted(len({run.config.plan for run in runs}), 'mask')}, {counted(len(seeds), 'seed')}, "
+        f"{counted(config.epochs, 'epoch')} each, {catalog.backbone(config.backbone).title}, evaluated on {config.protocol}.",
     )
     if missing:
         st.info(

@@ -303,7 +303,7 @@ def _name(plan: MaskPlan, paper: Mapping[tuple, str]) -> str:
         return title.replace(", stochastic", "") + rate if title.startswith("Uniform") else title + rate
     if plan.experts == plan.rows * plan.columns and rate:
         return "Uniform" + ("" if plan.columns == EXPERTS else f", {plan.experts} experts") + rate
-    return f"{plan.kind.value.capitalize()}, {plan.experts} experts{rate}"
+    return f"{plan.kind_name.capitalize()}, {plan.experts} experts{rate}"
 
 
 def _common(curves: Sequence[Mapping[int, Curve]]) -> tuple[int | None, tuple[int, ...]]:

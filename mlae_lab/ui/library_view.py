@@ -12,6 +12,7 @@ import streamlit as st
 from mlae_lab.core import catalog
 from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan, PlanError
+from mlae_lab.data.listing import counted
 from mlae_lab.runs import pairs
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.library import MAX_NAME, SavedPlan
@@ -54,7 +55,7 @@ def library() -> None:
         Card(
             id=entry.id,
             title=entry.name,
-            line=f"{entry.plan.kind.value} · {visitor.name_of(entry.owner)}",
+            line=f"{entry.plan.kind_name} · {visitor.name_of(entry.owner)}",
             images=(mask_image(entry.plan),),
             chosen=opened is not None and entry.id == opened.id,
         )
@@ -189,7 +190,7 @@ def _draw_saved(entry: SavedPlan, saved: list[SavedPlan]) -> None:
         page.section(escape(entry.name))
         when = time.strftime("%Y-%m-%d", time.localtime(entry.created))
         page.note(
-            f"{plan.kind.value.capitalize()}, {plan.experts} experts in {plan.rows} layers. Saved by "
+            f"{plan.kind_name.capitalize()}, {counted(plan.experts, 'expert')} in {counted(plan.rows, 'layer')}. Saved by "
             f"{escape(visitor.name_of(entry.owner))} on {when}."
         )
         buttons, question = st.container(horizontal=True, gap="small"), st.container()

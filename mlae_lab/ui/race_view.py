@@ -12,6 +12,7 @@ import streamlit as st
 from mlae_lab.core import catalog
 from mlae_lab.core.events import TrainStep
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.data.listing import counted
 from mlae_lab.runs import outcomes, race
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.paths import is_run_id
@@ -246,13 +247,13 @@ def draw_races(runs: Sequence[Run]) -> None:
     for entry in races[:MAX_LISTED]:
         plans = list(dict.fromkeys(run.config.plan for run in entry))[: race.MAX_MASKS]
         shown = [run for run in entry if run.config.plan in plans][:MAX_RUNS]
-        seeds = len({run.config.seed for run in shown})
+        seeds = counted(len({run.config.seed for run in shown}), "seed")
         over = sum(run.status.is_over for run in shown)
         images = "".join(f'<img src="{mask_image(plan)}" alt="">' for plan in plans)
         title = escape(catalog.task(shown[0].config.task).title)
         st.html(
             f'<div class="race-row">{images}<div class="lab-choice"><b>{title}, {len(plans)} masks</b><span>{over} of '
-            f"{len(shown)} runs have ended · {seeds} seed{'s' if seeds > 1 else ''} · started by "
+            f"{len(shown)} runs have ended · {seeds} · started by "
             f"{escape(visitor.name_of(shown[-1].owner))}</span></div></div>"
         )
         link("race", "Open: " + " · ".join(race.names(plans, names)), runs=",".join(run.id for run in shown))
