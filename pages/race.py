@@ -28,7 +28,8 @@ if runs:
     page.heading(
         f"Race on {escape(catalog.task(config.task).title)}",
         f"{counted(len({run.config.plan for run in runs}), 'mask')}, {counted(len(seeds), 'seed')}, "
-        f"{counted(config.epochs, 'epoch')} each, {catalog.backbone(config.backbone).title}, evaluated on {config.protocol}.",
+        f"{counted(config.epochs, 'epoch')} each, {catalog.backbone(config.backbone).title}, "
+        f"evaluated on {config.protocol}.",
     )
     if missing:
         st.info(

@@ -190,8 +190,8 @@ def _draw_saved(entry: SavedPlan, saved: list[SavedPlan]) -> None:
         page.section(escape(entry.name))
         when = time.strftime("%Y-%m-%d", time.localtime(entry.created))
         page.note(
-            f"{plan.kind_name.capitalize()}, {counted(plan.experts, 'expert')} in {counted(plan.rows, 'layer')}. Saved by "
-            f"{escape(visitor.name_of(entry.owner))} on {when}."
+            f"{plan.kind_name.capitalize()}, {counted(plan.experts, 'expert')} in {counted(plan.rows, 'layer')}. "
+            f"Saved by {escape(visitor.name_of(entry.owner))} on {when}."
         )
         buttons, question = st.container(horizontal=True, gap="small"), st.container()
         with buttons:

@@ -126,16 +126,19 @@ function styledCopy(drawing) {
   return copy;
 }
 
-/** A text in lines of at most this width.
- * @param {string} text @param {number} width in pixels @param {string} font */
-function wrapped(text, width, font) {
+/** A text in lines of at most this width, in the font of the page and in that of a file, which has no web font.
+ * @param {string} text @param {number} width in pixels @param {string} size weight and size of the font */
+function wrapped(text, width, size) {
   const ruler = document.createElement("canvas").getContext("2d");
-  ruler.font = font;
+  const fits = (line) => ["Inter, sans-serif", "sans-serif"].every((family) => {
+    ruler.font = `${size} ${family}`;
+    return ruler.measureText(line).width <= width;
+  });
   /** @type {string[]} */
   const lines = [];
   for (const word of text.split(/\s+/)) {
     const longer = lines.length ? `${lines.at(-1)} ${word}` : word;
-    if (lines.length && ruler.measureText(longer).width <= width) lines[lines.length - 1] = longer;
+    if (lines.length && fits(longer)) lines[lines.length - 1] = longer;
     else lines.push(word);
   }
   return lines;
@@ -189,8 +192,8 @@ class SvgFigure {
    * @returns {{ drawing: SVGElement, width: number, height: number }} */
   drawing() {
     const palette = paletteOf(this.box), width = Math.max(380, this.width);
-    const title = wrapped(this.title.textContent, width - 8, "600 14px Inter, sans-serif");
-    const legend = this.legend().flatMap((line) => wrapped(line, width - 8, "11px Inter, sans-serif"));
+    const title = wrapped(this.title.textContent, width - 8, "600 14px");
+    const legend = this.legend().flatMap((line) => wrapped(line, width - 8, "11px"));
     const scale = this.box.querySelector(".lb-scale");
     const top = 18 * title.length + 14, under = top + this.height + (scale ? 26 : 6), height = under + 15 * legend.length + 8;
     const drawing = node("svg", { xmlns: SVG, width, height, viewBox: `0 0 ${width} ${height}`, "font-family": "Inter, sans-serif", "font-size": 11 });

@@ -113,12 +113,18 @@ class Board {
     on(this.scroll, "keydown", (e) => this.key(e));
     on(this.bar, "click", (e) => { const b = e.target.closest("button"); if (b) this.press(b); });
     on(this.strength, "input", () => { this.layer = "rate"; this.dress(); });
-    on(this.root, "focusout", (e) => { if (!this.root.contains(e.relatedTarget)) this.commit(); });
+    on(this.root, "focusout", (e) => { if (!this.root.contains(e.relatedTarget)) this.leave(); });
     this.shortcut = (e) => this.undoKey(e);
     document.addEventListener("keydown", this.shortcut);
     this.watch = new ResizeObserver(() => this.fit());
     this.watch.observe(this.root);
     this.dress();
+  }
+
+  leave() { // the frame of a selected block belongs to the keyboard, which is elsewhere now
+    this.anchor = null;
+    this.mark();
+    this.commit();
   }
 
   close() {

@@ -182,7 +182,8 @@ def _draw(current: Race) -> None:
                     f'<div class="race-lane"><img src="{mask_image(lane.plan)}" alt=""><div><b>{escape(lane.name)}</b>'
                     f'<p class="rank">{rank}</p><p>{description or "&nbsp;"}</p><p>{_seeds(lane)}</p></div></div>'
                 )
-                live_plot(_figure(current, number), key=f"race_plot_{number}")
+                if lane.curves:
+                    live_plot(_figure(current, number), key=f"race_plot_{number}")
     if current.epoch is not None:
         seeds = f"seed{'s' if len(current.seeds) > 1 else ''} {', '.join(map(str, current.seeds))}"
         page.note(
