@@ -216,15 +216,18 @@ def _draw_result(comparison: Comparison) -> None:
     with st.container(key="pair_compare_curves"):
         left, right = st.columns([6, 5], gap="medium")
     with left:
-        live_plot(difference_figure(difference, epochs), key="compare_difference")
+        if difference.pairs:
+            live_plot(difference_figure(difference, epochs), key="compare_difference")
         page.note(figures.difference_caption(difference))
     with right:
-        live_plot(two_curves_figure(*_curves(a, b, pairs_of_runs), a.config.protocol, epochs), key="compare_curves")
-        page.note(
-            "A dashed, B solid"
-            + ("; the bands reach from the lowest to the highest seed." if len(pairs_of_runs) > 1 else ".")
-            + " Only scheduled evaluations; the additional one of a stopped run is left out."
-        )
+        curves = _curves(a, b, pairs_of_runs)
+        if any(curves):
+            live_plot(two_curves_figure(*curves, a.config.protocol, epochs), key="compare_curves")
+            page.note(
+                "A dashed, B solid"
+                + ("; the bands reach from the lowest to the highest seed." if len(pairs_of_runs) > 1 else ".")
+                + " Only scheduled evaluations; the additional one of a stopped run is left out."
+            )
     table(
         ("Seed", "A", "B", "A, last", "B, last", "B − A, points"),
         [_row(comparison, seed, pairs_of_runs) for seed in sorted(comparison.sides)],

@@ -40,7 +40,7 @@ def test_nothing_left_is_called_a_linear_probe() -> None:
     assert "linear probe" in plan_warnings(cleared)[0]
     assert kind_text(cleared) == "Empty: no expert exists, a run trains only the head"
     assert RunConfig("digits", cleared).what == "empty mask"
-    assert RunConfig("digits", allocation([1] * 12)).what == "fixed mask"
+    assert RunConfig("digits", allocation([0] + [1] * 11)).what == "fixed mask"
 
 
 def test_another_budget_is_named() -> None:
