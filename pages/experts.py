@@ -108,8 +108,8 @@ page.note(views[view].about)
 with st.container(key="experts_switch"):  # page.css: takes no space
     switching = st.empty()
 if is_new_view:  # Streamlit keeps the elements of the last view until this one is complete
-    switching.html('<style>.st-key-experts_view [data-stale="true"] { display: none; }</style><span></span>')
-with st.container(key="experts_view"):
+    switching.html('<style>.st-key-experts_shown [data-stale="true"] { display: none; }</style><span></span>')
+with st.container(key="experts_shown"):
     if run.status.is_over or views[view].of_live:
         views[view].draw(run)
     else:  # one message for the whole view, which would send several queries

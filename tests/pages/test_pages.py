@@ -250,6 +250,7 @@ def test_archived_runs_can_be_deleted_even_if_damaged(
     assert not [button for button in at.button if button.key == f"runs_restore_archived_{damaged}"]
     for run in (damaged, whole):
         at.button(key=f"runs_delete_archived_{run}").click().run()
+        at.button(key=f"runs_delete_archived_{run}_yes").click().run()
         assert not at.exception
         assert not paths.archived(store.folder, run).exists()
         with pytest.raises(StoreError, match=f"run {run} was deleted on"):
@@ -349,6 +350,7 @@ def test_a_deleted_run_is_gone(filled_store: Path, tmp_path: Path, monkeypatch: 
     deleted = masked_run(copy)
     at = opened("runs", copy, monkeypatch)
     at.button(key=f"runs_delete_{deleted}").click().run()
+    at.button(key=f"runs_delete_{deleted}_yes").click().run()
     assert not at.exception
     assert deleted not in [run.id for run in RunStore(copy).runs()]
 
