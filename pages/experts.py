@@ -6,6 +6,7 @@ import streamlit as st
 
 from mlae_lab.core import catalog
 from mlae_lab.core.events import ExpertStats
+from mlae_lab.data.listing import counted
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import page, queries
 from mlae_lab.ui.expert_views import VIEWS, views_of
@@ -66,13 +67,19 @@ if not _can_be_opened(run):
     link("train", "Watch this run", run=run.id)
     st.stop()
 
+if run_id is None:  # the other parameters belong to a run that the address does not name
+    asked = st.query_params.get("view")
+    st.query_params.from_dict({"run": run.id} | ({"view": asked} if asked else {}))
+
 has_experts = run.config.method == "mlae"
 page.facts(
     ("Run", f"{run.id} {page.status_word(run.status)}"),
     ("Task", catalog.task(run.config.task).title),
     (
         "Trained",
-        f"{run.config.plan.kind.value} mask, {run.config.plan.experts} experts" if has_experts else "the head only",
+        f"{run.config.plan.kind_name} mask, {counted(run.config.plan.experts, 'expert')}"
+        if has_experts
+        else "the head only",
     ),
     ("Accuracy, last epoch", accuracy_text(run)),
 )
@@ -94,17 +101,26 @@ view = st.segmented_control(
     key="experts_view",
     label_visibility="collapsed",
 ) or next(iter(views))
-st.session_state["experts_view_drawn"] = view
+is_new_view = st.session_state.get("experts_drawn") != (run.id, view)
+st.session_state["experts_view_drawn"], st.session_state["experts_drawn"] = view, (run.id, view)
 if is_linked or asked_view != view:  # a link to the current page does not change the browser's address
     st.query_params["view"] = view
 page.note(views[view].about)
 if has_files(run):
     with st.expander("Images and weights of this run"):
         location_fields(run, "experts")
-if run.status.is_over or views[view].of_live:
-    views[view].draw(run)
-else:  # one message for the whole view, which would send several queries
-    early = ", ".join(each.title for each in views.values() if each.of_live)
-    st.info(f"Run {run.id} is {run.status.value}: this view opens when it is over. {early} show the results so far.")
+with st.container(key="experts_switch"):  # page.css: takes no space
+    switching = st.empty()
+if is_new_view:  # Streamlit keeps the elements of the last view until this one is complete
+    switching.html('<style>.st-key-experts_shown [data-stale="true"] { display: none; }</style><span></span>')
+with st.container(key="experts_shown"):
+    if run.status.is_over or views[view].of_live:
+        views[view].draw(run)
+    else:  # one message for the whole view, which would send several queries
+        early = ", ".join(each.title for each in views.values() if each.of_live)
+        st.info(
+            f"Run {run.id} is {run.status.value}: this view opens when it is over. {early} show the results so far."
+        )
+switching.empty()
 link("train", "Open the run", run=run.id)
 draw_others([entry for entry in candidates if entry.id != run.id])

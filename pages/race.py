@@ -7,16 +7,17 @@ from html import escape
 import streamlit as st
 
 from mlae_lab.core import catalog
+from mlae_lab.data.listing import counted
 from mlae_lab.runs.store import StoreError
 from mlae_lab.ui import page, queries
 from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.race_view import draw_race, draw_races, runs_of_link
 
-runs = []
+runs, missing = [], []
 if names := st.query_params.get("runs"):
     try:
-        runs = runs_of_link(names)
+        runs, missing = runs_of_link(names)
     except StoreError as error:
         page.heading("Race")
         st.warning(f"This race cannot be shown: {plain(str(error))}.")
@@ -26,9 +27,16 @@ if runs:
     seeds = sorted({run.config.seed for run in runs})
     page.heading(
         f"Race on {escape(catalog.task(config.task).title)}",
-        f"{len({run.config.plan for run in runs})} masks, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}, "
-        f"{config.epochs} epochs each, {catalog.backbone(config.backbone).title}, evaluated on {config.protocol}.",
+        f"{counted(len({run.config.plan for run in runs}), 'mask')}, {counted(len(seeds), 'seed')}, "
+        f"{counted(config.epochs, 'epoch')} each, {catalog.backbone(config.backbone).title}, "
+        f"evaluated on {config.protocol}.",
     )
+    if missing:
+        st.info(
+            f"{'Run' if len(missing) == 1 else 'Runs'} {', '.join(missing)} of this race "
+            f"{'is' if len(missing) == 1 else 'are'} not in the list of runs any more, archived or deleted: this page "
+            "shows the others."
+        )
     draw_race(runs)
     link("race", "All races")
 elif not names:

@@ -10,6 +10,7 @@ import streamlit as st
 
 from mlae_lab.core import catalog
 from mlae_lab.core.units import format_bytes
+from mlae_lab.data.listing import counted
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import archive_file, commands, supervisor
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
@@ -35,7 +36,7 @@ def row(run: Run, size: int, position: str = "", alone: bool = True) -> None:
     backbone = escape(catalog.backbone(config.backbone).title).replace(" ", "&nbsp;")
     what.html(
         f'<div class="lab-choice"><b>{escape(catalog.task(config.task).title)}</b><span>{config.what} · '
-        f"{config.epochs} epochs · "
+        f"{counted(config.epochs, 'epoch')} · "
         f"lr {config.learning_rate:g} · seed {config.seed} · {backbone}</span>"
         + f"<small>{escape(' · '.join((config.badge.data, config.badge.protocol, config.badge.preprocessing)))}</small>"
         + f"<small>{escape(visitor.name_of(run.owner))} · {format_bytes(size)}{escape(relation)}</small>"
@@ -103,7 +104,8 @@ def table() -> None:
     total = sum(use.total for use in sizes.values())
     if current:
         free = format_bytes(commands.free_bytes(queries.store()))
-        page.note(f"{len(current)} runs take {format_bytes(total)}; the disk has {free} free.")
+        takes = "takes" if len(current) == 1 else "take"
+        page.note(f"{counted(len(current), 'run')} {takes} {format_bytes(total)}; the disk has {free} free.")
     if live != any(not run.status.is_over for run in current):
         st.rerun()
 

@@ -9,6 +9,7 @@ from mlae_lab.cli.output import UsageError, current_owner, print_json, print_res
 from mlae_lab.cli.runs import follow, print_failures
 from mlae_lab.cli.settings import TASK_HELP, add_run_options, config_of
 from mlae_lab.core.patterns import EXPERTS, dense
+from mlae_lab.core.seed_statistics import mean_text
 from mlae_lab.runs import diversity
 from mlae_lab.runs.diversity import Experiment, Result
 from mlae_lab.runs.store import RunStore
@@ -87,7 +88,6 @@ def table(results: Result) -> list[str]:
             if value is None:
                 cells.append(f"{'–':>24}")
                 continue
-            reach = "" if value.low is None or value.high is None else f" ± {(value.high - value.low) / 2:.{digits}f}"
-            cells.append(f"{f'{value.mean:.{digits}f}{reach}':>24}")
+            cells.append(f"{mean_text(value, digits):>24}")
         lines.append(f"{diversity.ARMS[point.arm]:<24}{point.rate:>4g}{len(point.seeds):>3}{''.join(cells)}")
     return lines

@@ -266,7 +266,7 @@ class RunConfig:
     @property
     def what(self) -> str:
         """What is trained, as text: "stochastic mask", "linear probe"."""
-        return f"{self.plan.kind.value} mask" if self.method == "mlae" else "linear probe"
+        return f"{self.plan.kind_name} mask" if self.method == "mlae" else "linear probe"
 
     @property
     def prepared(self) -> str:

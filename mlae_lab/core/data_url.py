@@ -1,6 +1,11 @@
-"""Images in pages: base64 of a PNG or JPEG, as answers and events hold them, as a data URL."""
+"""Images in pages: base64 of a PNG or JPEG, as answers and events hold them, as a data URL.
+
+Tiny images are PNGs. Pages show the pixels of a PNG and smooth a JPEG.
+"""
 
 from __future__ import annotations
+
+TINY = 32  # pixels, the largest width and height of a tiny image
 
 
 def is_png(encoded: str) -> bool:

@@ -182,6 +182,11 @@ class MaskPlan:
             return Kind.MIXED if stochastic else Kind.FIXED
         return Kind.STOCHASTIC if stochastic else Kind.DENSE
 
+    @property
+    def kind_name(self) -> str:
+        """The kind in words; "empty" for a plan without experts, whose run trains only the head."""
+        return self.kind.value if self.experts else "empty"
+
     def row_rates(self) -> tuple[float | None, ...]:
         """The drop rate of each row: None where its experts differ, 0 for an empty row."""
         shared = []

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 
 MAX_COUNTED = 1_000  # seeds; larger sample sizes are not computed
+PERCENT = (0.0, 100.0)  # bounds of an accuracy
 _POWER = 0.8
 _INTERVALS = 400  # of the integral in `power`
 # 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom
@@ -26,7 +27,8 @@ class SeedStatistics:
         n: Number of seeds.
         mean: Mean over seeds.
         deviation: Standard deviation over seeds (n - 1 in the denominator), None for one seed.
-        low: Lower end of the 95 % interval of the mean by Student's t, None for one seed.
+        low: Lower end of the 95 % interval of the mean by Student's t, None for one seed; that of an accuracy lies
+            within 0 to 100 %.
         high: Its upper end.
         minimum: Over seeds.
         maximum: Over seeds.
@@ -49,14 +51,23 @@ class SeedStatistics:
         return self.deviation, self.low, self.high
 
 
-def seed_statistics(epoch: int, values: Sequence[float]) -> SeedStatistics:
-    """Statistics of at least one value."""
+def seed_statistics(
+    epoch: int, values: Sequence[float], bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> SeedStatistics:
+    """Statistics of at least one value.
+
+    Args:
+        epoch: The epoch.
+        values: One for each seed.
+        bounds: Lowest and highest possible value; the interval, symmetric about the mean, is cut there.
+    """
     n, mean = len(values), fmean(values)
     if n < 2:
         return SeedStatistics(epoch, n, mean, None, None, None, mean, mean)
     deviation = stdev(values)
     half_width = t_quantile(n - 1) * deviation / math.sqrt(n)
-    return SeedStatistics(epoch, n, mean, deviation, mean - half_width, mean + half_width, min(values), max(values))
+    low, high = max(bounds[0], mean - half_width), min(bounds[1], mean + half_width)
+    return SeedStatistics(epoch, n, mean, deviation, low, high, min(values), max(values))
 
 
 def t_quantile(degrees: int) -> float:
@@ -170,3 +181,14 @@ def points(value: float, signed: bool = False) -> str:
 def between(low: float, high: float, signed: bool = True) -> str:
     """An interval as text."""
     return f"{points(low, signed)} to {points(high, signed)}"
+
+
+def mean_text(statistics: SeedStatistics, digits: int) -> str:
+    """A mean with half the width of its 95 % interval, "98.2 ± 0.4"; with both ends if the interval is cut."""
+    mean = f"{statistics.mean:.{digits}f}"
+    if statistics.interval is None:
+        return mean
+    _, low, high = statistics.interval
+    if abs((statistics.mean - low) - (high - statistics.mean)) > 1e-9:
+        return f"{mean} ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{mean} ± {(high - low) / 2:.{digits}f}"

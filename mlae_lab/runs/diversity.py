@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from mlae_lab.core import catalog
 from mlae_lab.core.config import ConfigError, RunConfig
@@ -27,7 +28,7 @@ from mlae_lab.core.events import SimilarityStats, mean_of
 from mlae_lab.core.image_labels import for_new_run
 from mlae_lab.core.patterns import EXPERTS, dense, fitted
 from mlae_lab.core.random_baseline import RandomBaseline, over_layers, random_experts
-from mlae_lab.core.seed_statistics import SeedStatistics, seed_statistics
+from mlae_lab.core.seed_statistics import PERCENT, SeedStatistics, seed_statistics
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import commands, outcomes, pairs
 from mlae_lab.runs.status import Status
@@ -296,7 +297,8 @@ def _point(measured: Mapping[Cell, Mapping[str, float]], wanted: Experiment, arm
             reference_values = measured.get((baseline, 0.0, seed), {})
             if name in values and (not paired or name in reference_values):
                 numbers.append(values[name] - (reference_values[name] if paired else 0.0))
-        return seed_statistics(epoch, numbers) if numbers else None
+        bounds = PERCENT if name == "accuracy" and not paired else (-inf, inf)
+        return seed_statistics(epoch, numbers, bounds) if numbers else None
 
     values = {name: s for name in MEASURES if (s := over_seeds(name, False))}
     is_reference = rate == 0 and arm != "lora"

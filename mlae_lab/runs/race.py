@@ -97,14 +97,18 @@ def command(config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1) -> str
 def races(runs: Sequence[Run]) -> list[list[Run]]:
     """The races among runs, newest first, each in the order of its launch.
 
-    Reused runs are not included, except the first run of a race.
+    Reused runs are not included, except the first run of a race. A race from which runs were archived or deleted
+    consists of the others, as long as they have two masks.
     """
     followers: dict[tuple[str, str], list[Run]] = {}
     by_id = {run.id: run for run in runs}
     for run in runs:
-        if run.relation == RELATION and run.parent in by_id:
+        if run.relation == RELATION and run.parent:
             followers.setdefault((run.parent, run.source), []).append(run)
-    return [[by_id[first], *reversed(others)] for (first, _), others in followers.items()]
+    members = [
+        [*([by_id[first]] if first in by_id else []), *reversed(others)] for (first, _), others in followers.items()
+    ]
+    return [entry for entry in members if len({run.config.plan for run in entry}) > 1]
 
 
 def stop(store: RunStore, runs: Sequence[Run], timeout: float = 10.0) -> None:
@@ -299,7 +303,7 @@ def _name(plan: MaskPlan, paper: Mapping[tuple, str]) -> str:
         return title.replace(", stochastic", "") + rate if title.startswith("Uniform") else title + rate
     if plan.experts == plan.rows * plan.columns and rate:
         return "Uniform" + ("" if plan.columns == EXPERTS else f", {plan.experts} experts") + rate
-    return f"{plan.kind.value.capitalize()}, {plan.experts} experts{rate}"
+    return f"{plan.kind_name.capitalize()}, {plan.experts} experts{rate}"
 
 
 def _common(curves: Sequence[Mapping[int, Curve]]) -> tuple[int | None, tuple[int, ...]]:

@@ -12,7 +12,14 @@ from itertools import count, islice
 
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.image_labels import for_new_run
-from mlae_lab.core.seed_statistics import SeedStatistics, between, points, seed_statistics
+from mlae_lab.core.seed_statistics import (
+    PERCENT,
+    SeedStatistics,
+    between,
+    points,
+    seed_statistics,
+    t_quantile,
+)
 from mlae_lab.runs import commands, devices, outcomes, pairs
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
@@ -53,7 +60,9 @@ class Repeats:
         if not self.done:
             return None
         return seed_statistics(
-            self.done[0].run.config.evaluated_epochs[-1], [r.accuracy for r in self.done if r.accuracy is not None]
+            self.done[0].run.config.evaluated_epochs[-1],
+            [r.accuracy for r in self.done if r.accuracy is not None],
+            PERCENT,
         )
 
     @property
@@ -86,8 +95,8 @@ class Repeats:
         statistics = self.statistics
         if statistics is None or statistics.interval is None or statistics.interval[0] < 1e-9:
             return ""
-        deviation, _, high = statistics.interval
-        gap = (high - statistics.mean) * (2 * statistics.n) ** 0.5  # t(97.5 %, n - 1) s √2: 95 % of gaps are smaller
+        deviation = statistics.interval[0]
+        gap = t_quantile(statistics.n - 1) * deviation * 2**0.5  # 95 % of gaps are smaller
         return (
             f"The standard deviation over seeds is {deviation:.2f} points: two single runs that differ only in the "
             f"seed are up to {points(gap)} points apart (95 % of such pairs). A smaller difference to a single run of "

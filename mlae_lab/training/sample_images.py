@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from mlae_lab.core.data_url import TINY
+
 SAMPLES = 12  # images
 SEARCHED = 2_000  # images that are searched for samples
 SIZE = 64  # pixels, at most
@@ -38,6 +40,6 @@ def encoded_image(pixels: np.ndarray, size: int = SIZE) -> str:
     if max(image.size) > size:
         image.thumbnail((size, size), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    tiny = max(image.size) <= 32
+    tiny = max(image.size) <= TINY
     image.save(buffer, "PNG" if tiny else "JPEG", **({} if tiny else {"quality": 80}))
     return base64.b64encode(buffer.getvalue()).decode()

@@ -12,6 +12,7 @@ import streamlit as st
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig, differences
 from mlae_lab.core.settings import setting_of
+from mlae_lab.data.listing import counted
 from mlae_lab.runs import outcomes, pairs
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import Run, StoreError
@@ -149,7 +150,11 @@ def compared(a: str, b: str) -> None:
 def _side(name: str, run: Run) -> str:
     config = run.config
     image = f'<div><img src="{mask_image(config.plan)}" alt="mask of {name}"></div>' if config.method == "mlae" else ""
-    experts = f"{config.plan.experts} experts in {config.plan.rows} layers · " if config.method == "mlae" else ""
+    experts = (
+        f"{counted(config.plan.experts, 'expert')} in {counted(config.plan.rows, 'layer')} · "
+        if config.method == "mlae"
+        else ""
+    )
     text = (
         f"<small>{name}</small><b>{config.what.capitalize()}</b><span>{escape(catalog.task(config.task).title)}</span>"
         f"<span>{experts}seed {config.seed}</span><span>run {run.id} {page.status_word(run.status)}</span>"
@@ -211,15 +216,18 @@ def _draw_result(comparison: Comparison) -> None:
     with st.container(key="pair_compare_curves"):
         left, right = st.columns([6, 5], gap="medium")
     with left:
-        live_plot(difference_figure(difference, epochs), key="compare_difference")
+        if difference.pairs:
+            live_plot(difference_figure(difference, epochs), key="compare_difference")
         page.note(figures.difference_caption(difference))
     with right:
-        live_plot(two_curves_figure(*_curves(a, b, pairs_of_runs), a.config.protocol, epochs), key="compare_curves")
-        page.note(
-            "A dashed, B solid"
-            + ("; the bands reach from the lowest to the highest seed." if len(pairs_of_runs) > 1 else ".")
-            + " Only scheduled evaluations; the additional one of a stopped run is left out."
-        )
+        curves = _curves(a, b, pairs_of_runs)
+        if any(curves):
+            live_plot(two_curves_figure(*curves, a.config.protocol, epochs), key="compare_curves")
+            page.note(
+                "A dashed, B solid"
+                + ("; the bands reach from the lowest to the highest seed." if len(pairs_of_runs) > 1 else ".")
+                + " Only scheduled evaluations; the additional one of a stopped run is left out."
+            )
     table(
         ("Seed", "A", "B", "A, last", "B, last", "B − A, points"),
         [_row(comparison, seed, pairs_of_runs) for seed in sorted(comparison.sides)],

@@ -24,6 +24,7 @@ interface PlotlyLayout {
   /** fit: an image of so many cells across and down, each at most so many pixels wide. */
   meta?: { fit?: { across: number; down: number; most: number } };
   shapes?: object[];
+  title?: { text: string };
   [attribute: string]: unknown;
 }
 
@@ -45,10 +46,15 @@ interface PlotlyLibrary {
   relayout(node: PlotlyNode, change: object): void;
   restyle(node: PlotlyNode, change: object): void;
   purge(node: PlotlyNode): void;
-  downloadImage(node: PlotlyNode, options: { format: string; scale?: number; filename: string }): void;
+  downloadImage(
+    figure: PlotlyFigure,
+    options: { format: string; scale?: number; width: number; height: number; filename: string },
+  ): void;
 }
 
 interface Window {
   /** Set by the script that `loadPlotly` adds. */
   Plotly?: PlotlyLibrary;
+  /** Set by `history.js`. */
+  hasOneEntryPerView?: boolean;
 }

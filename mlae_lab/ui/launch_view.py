@@ -233,7 +233,7 @@ def _cards(plans: dict[str, tuple[str, MaskPlan]], chosen: Sequence[str], key: s
         Card(
             id=name,
             title=title,
-            line=plan.kind.value + (" · saved" if name.startswith("saved.") else ""),
+            line=plan.kind_name + (" · saved" if name.startswith("saved.") else ""),
             images=(mask_image(plan),),
             chosen=name in chosen,
         )

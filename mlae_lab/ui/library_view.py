@@ -12,6 +12,7 @@ import streamlit as st
 from mlae_lab.core import catalog
 from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan, PlanError
+from mlae_lab.data.listing import counted
 from mlae_lab.runs import pairs
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.library import MAX_NAME, SavedPlan
@@ -54,7 +55,7 @@ def library() -> None:
         Card(
             id=entry.id,
             title=entry.name,
-            line=f"{entry.plan.kind.value} · {visitor.name_of(entry.owner)}",
+            line=f"{entry.plan.kind_name} · {visitor.name_of(entry.owner)}",
             images=(mask_image(entry.plan),),
             chosen=opened is not None and entry.id == opened.id,
         )
@@ -87,8 +88,9 @@ def _filtered(saved: list[SavedPlan]) -> list[SavedPlan]:
 
 def _save() -> None:
     """Draw the form that saves the mask on the canvas."""
-    with st.popover("Save this mask"):
-        key = f"library_name_{st.session_state.get(_FORM, 0)}"
+    form = st.session_state.get(_FORM, 0)
+    with st.popover("Save this mask", key=f"library_save_form_{form}"):  # a popover with a new key is closed
+        key = f"library_name_{form}"
         name = st.text_input(
             "Name of the mask", key=key, max_chars=MAX_NAME, placeholder="hourglass, heavier at the end"
         )
@@ -107,7 +109,7 @@ def _save() -> None:
 
 def _import_mask() -> None:
     """Draw the forms that put a mask from elsewhere on the canvas; an invalid one changes nothing."""
-    with st.popover("Import a mask"):
+    with st.popover("Import a mask", key=f"library_import_form_{draft.revision()}"):
         text = st.text_input(
             "A mask as one line, or a link", key="library_line", placeholder="m1_12x8_ff*12_.5*12", max_chars=20_000
         )
@@ -188,16 +190,18 @@ def _draw_saved(entry: SavedPlan, saved: list[SavedPlan]) -> None:
         page.section(escape(entry.name))
         when = time.strftime("%Y-%m-%d", time.localtime(entry.created))
         page.note(
-            f"{plan.kind.value.capitalize()}, {plan.experts} experts in {plan.rows} layers. Saved by "
-            f"{escape(visitor.name_of(entry.owner))} on {when}."
+            f"{plan.kind_name.capitalize()}, {counted(plan.experts, 'expert')} in {counted(plan.rows, 'layer')}. "
+            f"Saved by {escape(visitor.name_of(entry.owner))} on {when}."
         )
-        with st.container(horizontal=True, gap="small"):
+        buttons, question = st.container(horizontal=True, gap="small"), st.container()
+        with buttons:
             if st.button("Put on the canvas", type="primary", key=f"library_use_{entry.id}"):
                 put_on_canvas(plan)
             _download("File", plan, entry.name, f"library_file_{entry.id}")
             _rename(entry)
-            delete = st.button("Delete", key=f"library_delete_{entry.id}")
-        if delete and _is_confirmed(entry, "Delete", always=True):
+            ask = f"{_owned_by_other(entry)}Delete this mask for everyone? This cannot be undone."
+            is_deleted = run_actions.confirmed_button("Delete", f"library_delete_{entry.id}", ask, place=question)
+        if is_deleted:
             _delete(entry)
         page.note("As one line and as a link:")
         st.code(plan.code, language=None, wrap_lines=True)
@@ -213,9 +217,10 @@ def _draw_saved(entry: SavedPlan, saved: list[SavedPlan]) -> None:
 
 
 def _rename(entry: SavedPlan) -> None:
-    with st.popover("Rename"):
+    with st.popover("Rename", key=f"library_rename_form_{entry.id}_{entry.name}"):
         name = st.text_input("New name", entry.name, key=f"library_rename_{entry.id}", max_chars=MAX_NAME)
-        if st.button("Save the name", key=f"library_rename_go_{entry.id}") and _is_confirmed(entry, "Save the name"):
+        key = f"library_rename_go_{entry.id}"
+        if run_actions.confirmed_button("Save the name", key, _owned_by_other(entry).rstrip()):
             try:
                 queries.store().rename_plan(entry.id, name, visitor.TIMEOUT_SECONDS)
             except EXPECTED_ERRORS as error:
@@ -224,14 +229,11 @@ def _rename(entry: SavedPlan) -> None:
             st.rerun()
 
 
-def _is_confirmed(entry: SavedPlan, label: str, always: bool = False) -> bool:
-    """Whether a click counts: at once for an own mask, unless `always`; else the second within twenty seconds."""
-    own = run_actions.needs_no_confirmation(entry)
-    if run_actions.is_confirmed(entry.id, label, at_once=own and not always):
-        return True
-    whose = "" if own else f"This mask belongs to {plain(visitor.name_of(entry.owner))}. "
-    st.warning(f"{whose}Press “{label}” again to confirm.")
-    return False
+def _owned_by_other(entry: SavedPlan) -> str:
+    """A sentence with the owner of the mask of another person, "" for an own one."""
+    if run_actions.needs_no_confirmation(entry):
+        return ""
+    return f"This mask belongs to {plain(visitor.name_of(entry.owner))}. "
 
 
 def _delete(entry: SavedPlan) -> None:

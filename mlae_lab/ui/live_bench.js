@@ -111,6 +111,39 @@ function node(name, attributes, text) {
   return element;
 }
 
+const STYLED = ["fill", "fill-opacity", "stroke", "stroke-width", "opacity"];
+
+/** A copy of a drawing whose colours and strokes are attributes, as its style sheet gives them here.
+ * @param {SVGElement} drawing */
+function styledCopy(drawing) {
+  const copy = /** @type {SVGElement} */ (drawing.cloneNode(true)), copies = copy.querySelectorAll("*");
+  drawing.querySelectorAll("*").forEach((element, i) => {
+    const style = getComputedStyle(element), target = copies[i];
+    target.removeAttribute("class");
+    target.removeAttribute("style");
+    for (const name of STYLED) target.setAttribute(name, style.getPropertyValue(name));
+  });
+  return copy;
+}
+
+/** A text in lines of at most this width, in the font of the page and in that of a file, which has no web font.
+ * @param {string} text @param {number} width in pixels @param {string} size weight and size of the font */
+function wrapped(text, width, size) {
+  const ruler = document.createElement("canvas").getContext("2d");
+  const fits = (line) => ["Inter, sans-serif", "sans-serif"].every((family) => {
+    ruler.font = `${size} ${family}`;
+    return ruler.measureText(line).width <= width;
+  });
+  /** @type {string[]} */
+  const lines = [];
+  for (const word of text.split(/\s+/)) {
+    const longer = lines.length ? `${lines.at(-1)} ${word}` : word;
+    if (lines.length && fits(longer)) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  return lines;
+}
+
 // A figure that the bench draws itself, with its title and the buttons that save it.
 class SvgFigure {
   /** @param {HTMLElement} box @param {string} name of the saved file @param {() => (string | number)[][]} rows of the CSV file */
@@ -144,14 +177,44 @@ class SvgFigure {
     this.svg.setAttribute("aria-label", title);
   }
 
+  /** The texts under the figure, which say what its colours and shapes mean; a scale of colours becomes " to ". */
+  legend() {
+    const lines = /** @type {HTMLElement[]} */ ([...this.box.querySelectorAll(".lb-step, .lb-formula, .lb-legend")]);
+    return lines.map((line) => {
+      const copy = /** @type {HTMLElement} */ (line.cloneNode(true));
+      for (const hidden of copy.querySelectorAll("[hidden]")) hidden.remove();
+      for (const scale of copy.querySelectorAll(".lb-scale")) scale.replaceWith(" to ");
+      return copy.textContent.trim();
+    }).filter(Boolean);
+  }
+
+  /** The figure as it is on the screen, with its title and its legend; a file has no style sheet.
+   * @returns {{ drawing: SVGElement, width: number, height: number }} */
+  drawing() {
+    const palette = paletteOf(this.box), width = Math.max(380, this.width);
+    const title = wrapped(this.title.textContent, width - 8, "600 14px");
+    const legend = this.legend().flatMap((line) => wrapped(line, width - 8, "11px"));
+    const scale = this.box.querySelector(".lb-scale");
+    const top = 18 * title.length + 14, under = top + this.height + (scale ? 26 : 6), height = under + 15 * legend.length + 8;
+    const drawing = node("svg", { xmlns: SVG, width, height, viewBox: `0 0 ${width} ${height}`, "font-family": "Inter, sans-serif", "font-size": 11 });
+    drawing.append(node("rect", { width, height, fill: palette.surface }));
+    title.forEach((line, i) => drawing.append(node("text", { x: 4, y: 18 * (i + 1), fill: palette.ink, "font-size": 14, "font-weight": 600 }, line)));
+    const figure = node("g", { transform: `translate(0 ${top})` });
+    figure.append(...styledCopy(this.svg).childNodes);
+    drawing.append(figure);
+    if (scale) {
+      const fade = node("linearGradient", { id: "scale" }), y = top + this.height + 4;
+      for (const [offset, name] of [[0, "low"], [0.5, "surface"], [1, "high"]]) fade.append(node("stop", { offset, "stop-color": palette[name] }));
+      drawing.append(fade, node("rect", { x: 24, y, width: 120, height: 10, fill: "url(#scale)", stroke: palette.hairline }));
+      drawing.append(node("text", { x: 18, y: y + 9, "text-anchor": "end", fill: palette.quiet }, "−1"), node("text", { x: 150, y: y + 9, fill: palette.quiet }, "1"));
+    }
+    legend.forEach((line, i) => drawing.append(node("text", { x: 4, y: under + 15 * (i + 1) - 3, fill: palette.quiet }, line)));
+    return { drawing, width, height };
+  }
+
   save(kind) {
     if (kind === "CSV") return download(this.name + ".csv", this.rows().map((row) => row.join(",")).join("\n"), "text/csv");
-    const palette = paletteOf(this.box), copy = this.svg.cloneNode(true), top = 34;
-    const [width, height] = [this.width, this.height + top];
-    const drawing = node("svg", { xmlns: SVG, width, height, viewBox: `0 ${-top} ${width} ${height}`, "font-family": "Inter, sans-serif", "font-size": 11 });
-    drawing.append(node("rect", { x: 0, y: -top, width, height, fill: palette.surface }));
-    drawing.append(node("text", { x: 4, y: -12, fill: palette.ink, "font-size": 14, "font-weight": 600 }, this.title.textContent));
-    drawing.append(...copy.childNodes);
+    const { drawing, width, height } = this.drawing();
     const text = new XMLSerializer().serializeToString(drawing);
     if (kind === "SVG") return download(this.name + ".svg", text, "image/svg+xml");
     const image = new Image();
@@ -232,6 +295,8 @@ class Bench {
     this.data = JSON.parse(text);
     if (!before || before.run !== this.data.run || before.live !== this.data.live) this.open();
     this.palette = palette;
+    this.root.classList.toggle("early", !this.data.steps); // nothing to play or to save yet
+    this.root.classList.toggle("unmeasured", !this.data.evaluations.length);
     this.dressColours();
     this.texts();
     this.curves(palette);
@@ -366,7 +431,7 @@ class Bench {
 
   dress() {
     const live = this.data && this.data.live;
-    this.hold.textContent = live ? (this.paused ? "Continue" : "Pause") : this.playing ? "Pause" : "Play";
+    this.hold.textContent = live ? (this.paused ? "Resume display" : "Pause display") : this.playing ? "Pause" : "Play";
     this.hold.setAttribute("aria-pressed", String(live ? this.paused : Boolean(this.playing)));
   }
 
@@ -498,7 +563,7 @@ class Bench {
       for (const [attribute, v] of Object.entries({ x: -half, y: -half, width: 2 * half, height: 2 * half, fill: colour })) shape.fill.setAttribute(attribute, String(v));
     });
     const labels = this.data.plan.labels;
-    this.grid.say(!now ? "No evaluation yet"
+    this.grid.say(!now ? `The mask: ${this.data.plan.experts} expert${this.data.plan.experts === 1 ? "" : "s"}, not evaluated yet`
       : best === null ? "The mask has no experts"
       : chosen === "share" && now.share.every((v) => v === null || v === 1) ? "Every expert was active in every step"
       : `Layer ${labels[best[1]]}, expert ${best[2] + 1} ${QUANTITIES[key].best}` + (key === "coefficient" ? `: ${number(start)} → ${number(best[3], 4)}` : ""));

@@ -1,7 +1,8 @@
 // @ts-check
 // The canvas. Python holds the document {rev, keep, rate, targets}; this file paints locally at once and commits
 // when a gesture ends. `rev` rises only when Python replaces the document, so an edit in flight is never lost and an
-// old echo never overwrites a newer stroke. The undo history lives in the tab; what Python replaces can be undone too.
+// old echo never overwrites a newer stroke. The undo history lives in the tab, in its session storage, so that it survives a
+// reload; what Python replaces can be undone too.
 
 /**
  * A cell; row -1 is the head of a column, column -1 the label of a layer.
@@ -23,8 +24,7 @@
 
 /** @type {WeakMap<HTMLElement | ShadowRoot, Board>} */
 const boards = new WeakMap();
-/** @type {Map<string, History>} by family: the undo history survives a visit to another page */
-const histories = new Map();
+const STORED = "mlae-lab-undo:"; // and the family
 const MOST = 0.95, STEP = 0.05, UNDO_STEPS = 300, LEAST_TRACK = 66;
 const HELP = {
   exists: "Drag to add or remove experts. Drag along the numbers for whole layers or columns; hold Shift for a block.",
@@ -43,6 +43,29 @@ const positionOf = ({ dataset: { row = -1, column = -1 } }) => [Number(row), Num
 const copyOf = (doc) => ({ ...doc, keep: doc.keep.map((row) => [...row]), rate: doc.rate.map((row) => [...row]) });
 /** @type {(a: Doc, b: Doc) => boolean} */
 const equal = (a, b) => JSON.stringify([a.keep, a.rate, a.targets]) === JSON.stringify([b.keep, b.rate, b.targets]);
+
+/** The undo history of a family in this tab; an empty one if there is none, or none that can be read.
+ * @param {string} family @returns {History} */
+function stored(family) {
+  try {
+    const kept = JSON.parse(sessionStorage.getItem(STORED + family));
+    if (kept && Array.isArray(kept.past) && Array.isArray(kept.future) && kept.doc && Array.isArray(kept.doc.keep)) return kept;
+  } catch { /* no storage, or not a history */ }
+  return { past: [], future: [], doc: null };
+}
+
+/** Store a history; where it is too large, only its later half, and so on.
+ * @param {string} family @param {History} history */
+function store(family, { past, future, doc }) {
+  for (let kept = past; ; kept = kept.slice(-Math.floor(kept.length / 2))) {
+    try {
+      sessionStorage.setItem(STORED + family, JSON.stringify({ past: kept, future, doc }));
+      return;
+    } catch {
+      if (kept.length < 2) return;
+    }
+  }
+}
 
 class Board {
   /** @param {HTMLElement | ShadowRoot} parent */
@@ -90,7 +113,7 @@ class Board {
     on(this.scroll, "keydown", (e) => this.key(e));
     on(this.bar, "click", (e) => { const b = e.target.closest("button"); if (b) this.press(b); });
     on(this.strength, "input", () => { this.layer = "rate"; this.dress(); });
-    on(this.root, "focusout", (e) => { if (!this.root.contains(e.relatedTarget)) this.commit(); });
+    on(this.root, "focusout", (e) => { if (!this.root.contains(e.relatedTarget)) this.leave(); });
     this.shortcut = (e) => this.undoKey(e);
     document.addEventListener("keydown", this.shortcut);
     this.watch = new ResizeObserver(() => this.fit());
@@ -98,9 +121,15 @@ class Board {
     this.dress();
   }
 
+  leave() { // the frame of a selected block belongs to the keyboard, which is elsewhere now
+    this.anchor = null;
+    this.mark();
+    this.commit();
+  }
+
   close() {
     this.commit();
-    if (this.doc) histories.set(this.family, { past: this.past, future: this.future, doc: this.doc });
+    this.keep();
     document.removeEventListener("keydown", this.shortcut);
     this.watch.disconnect();
   }
@@ -120,13 +149,19 @@ class Board {
     this.family = data.family;
     this.rev = data.rev;
     this.load(doc);
+    this.keep();
+  }
+
+  /** Store the undo history of the shown family. */
+  keep() {
+    if (this.doc) store(this.family, { past: this.past, future: this.future, doc: this.doc });
   }
 
   /** Switch to the history of another family.
    * @param {string} family */
   recall(family) {
-    const { past, future, doc } = histories.get(family) || { past: [], future: [], doc: null };
-    if (this.doc) histories.set(this.family, { past: this.past, future: this.future, doc: this.doc });
+    const { past, future, doc } = stored(family);
+    this.keep();
     [this.past, this.future, this.doc] = [past, future, doc];
   }
 
@@ -189,6 +224,7 @@ class Board {
     if (this.timer === null) return;
     clearTimeout(this.timer);
     this.timer = null;
+    this.keep();
     const { keep, rate, targets } = copyOf(this.doc);
     this.send("edit", { rev: this.rev, keep, rate, targets });
   }

@@ -64,7 +64,7 @@ def _choice(run: Run, plans: dict[str, tuple[str, MaskPlan]]) -> str:
         Card(
             id=name,
             title=title,
-            line=plan.kind.value,
+            line=plan.kind_name,
             images=(mask_image(plan),),
             chosen=name == st.session_state[kept],
         )

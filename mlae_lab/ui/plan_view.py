@@ -24,6 +24,7 @@ _KIND_TEXT = {
     Kind.STOCHASTIC: "Stochastic: all experts exist, each step drops some at random",
     Kind.MIXED: "Mixed: some experts do not exist, each step drops some of the rest",
 }
+_EMPTY_TEXT = "Empty: no expert exists, a run trains only the head"
 _GROUPS = {
     Kind.DENSE: "Dense",
     Kind.FIXED: "Fixed: some experts do not exist",
@@ -82,11 +83,16 @@ def _dense_step(backbone: Backbone, rank: int) -> int:
     return cost.total if cost else 0
 
 
+def kind_text(plan: MaskPlan) -> str:
+    """The kind of a plan with its meaning, in one line."""
+    return _KIND_TEXT[plan.kind] if plan.experts else _EMPTY_TEXT
+
+
 def plan_meaning(plan: MaskPlan, backbone_name: str) -> Budget:
     """Draw kind, budget, expected values, cost and the nearest mask of the paper; returns the budget."""
     backbone = catalog.backbone(backbone_name)
     cost, step = budget(plan, backbone.shapes(plan.targets)), step_cost(plan, backbone)
-    st.html(f'<div style="min-height:3.4rem"><h2 class="lab-section">{_KIND_TEXT[plan.kind]}</h2></div>')
+    st.html(f'<div style="min-height:3.4rem"><h2 class="lab-section">{kind_text(plan)}</h2></div>')
     used = sum(kept > 0 for kept in plan.kept)
     _facts(
         ("Experts", f"{cost.experts} of {plan.rows * plan.columns}"),

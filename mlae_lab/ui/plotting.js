@@ -69,14 +69,22 @@ class Plot {
     node.addEventListener("pointerdown", () => { this.held = true; window.addEventListener("pointerup", this.release, { once: true }); }, true);
   }
 
+  /** Save what is on the screen, on the surface of the page: letters of the dark theme are not readable on white.
+   * @param {PlotlyLibrary} Plotly @param {PlotlyNode} chart @param {{ format: string, scale?: number }} options */
+  save(Plotly, chart, options) {
+    const { clientWidth: width, clientHeight: height } = chart;
+    const layout = { ...chart.layout, paper_bgcolor: this.palette.surface, width, height };
+    return Plotly.downloadImage({ data: chart.data, layout }, { ...options, width, height, filename: this.name });
+  }
+
   /** Created once: Plotly resets a chart and its zoom whenever one of these objects or functions changes.
    * @param {PlotlyLibrary} Plotly */
   options(Plotly) {
     this.config = this.config || {
       responsive: true, displaylogo: false, showTips: false, doubleClick: "reset",
       modeBarButtons: [["zoom2d", "pan2d", "resetScale2d",
-        { name: "Save as PNG", icon: Plotly.Icons.camera, click: (g) => Plotly.downloadImage(g, { format: "png", scale: 3, filename: this.name }) },
-        { name: "Save as SVG", icon: SVG_ICON, click: (g) => Plotly.downloadImage(g, { format: "svg", filename: this.name }) },
+        { name: "Save as PNG", icon: Plotly.Icons.camera, click: (g) => this.save(Plotly, g, { format: "png", scale: 3 }) },
+        { name: "Save as SVG", icon: SVG_ICON, click: (g) => this.save(Plotly, g, { format: "svg" }) },
         { name: "Save as CSV", icon: CSV_ICON, click: () => download(this.name + ".csv", csv(this.figure), "text/csv") },
       ]],
     };
@@ -92,14 +100,17 @@ class Plot {
     if (key === this.shown) return;
     this.shown = key;
     const version = ++this.version;
+    this.palette = palette;
     this.figure = paint(figure, palette);
     this.name = name;
     this.fit();
     this.node.style.height = this.figure.layout.height + "px";
     this.node.setAttribute("aria-label", alt);
+    const { title } = this.figure.layout;
+    this.node.classList.toggle("titled", Boolean(title && title.text)); // its tool bar is at the bottom, see page.css
     loadPlotly(url).then((Plotly) => {
       if (version !== this.version) return null;
-      return Promise.resolve(Plotly.react(this.node, this.traces(), this.figure.layout, this.options(Plotly))).then(() => this.listen(Plotly));
+      return Promise.resolve(Plotly.react(this.node, this.traces(), { ...this.figure.layout }, this.options(Plotly))).then(() => this.listen(Plotly)); // a copy: relayout changes it
     }).catch((error) => { this.node.textContent = "The chart cannot be drawn because plotly.js did not load from the lab's server: " + error.message; });
   }
 

@@ -12,6 +12,7 @@ import streamlit as st
 from mlae_lab.core import catalog
 from mlae_lab.core.events import TrainStep
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.data.listing import counted
 from mlae_lab.runs import outcomes, race
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.paths import is_run_id
@@ -59,18 +60,26 @@ _figure = lru_cache(maxsize=256)(lane_figure)  # made once for each state of a r
 # ---------------------------------------------------------------- queries
 
 
-def runs_of_link(text: str) -> list[Run]:
-    """The runs that an address names, `?runs=a,b,c`.
+def runs_of_link(text: str) -> tuple[list[Run], list[str]]:
+    """The runs that an address names, `?runs=a,b,c`, and the ids of those that the store does not have any more.
 
     Raises:
-        StoreError: If the text is no such list or a run is unknown.
+        StoreError: If the text is no such list or the store has none of the runs.
     """
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     if len(names) > MAX_RUNS:
         raise StoreError(f"the link names {len(names)} runs: a race has at most {MAX_RUNS}")
     if not all(map(is_run_id, names)) or not names:
         raise StoreError("the link does not contain run ids: write it as /race?runs=aaaaaaaa,bbbbbbbb")
-    return [queries.run(name) for name in names]
+    runs, missing = [], []
+    for name in names:
+        if queries.store().holds(name):
+            runs.append(queries.run(name))
+        else:
+            missing.append(name)
+    if not runs:
+        raise StoreError(f"this store has none of the runs {', '.join(names)}: they may be archived or deleted")
+    return runs, missing
 
 
 _loaded: dict[tuple, tuple[float, Race]] = {}
@@ -173,7 +182,8 @@ def _draw(current: Race) -> None:
                     f'<div class="race-lane"><img src="{mask_image(lane.plan)}" alt=""><div><b>{escape(lane.name)}</b>'
                     f'<p class="rank">{rank}</p><p>{description or "&nbsp;"}</p><p>{_seeds(lane)}</p></div></div>'
                 )
-                live_plot(_figure(current, number), key=f"race_plot_{number}")
+                if lane.curves:
+                    live_plot(_figure(current, number), key=f"race_plot_{number}")
     if current.epoch is not None:
         seeds = f"seed{'s' if len(current.seeds) > 1 else ''} {', '.join(map(str, current.seeds))}"
         page.note(
@@ -238,13 +248,13 @@ def draw_races(runs: Sequence[Run]) -> None:
     for entry in races[:MAX_LISTED]:
         plans = list(dict.fromkeys(run.config.plan for run in entry))[: race.MAX_MASKS]
         shown = [run for run in entry if run.config.plan in plans][:MAX_RUNS]
-        seeds = len({run.config.seed for run in shown})
+        seeds = counted(len({run.config.seed for run in shown}), "seed")
         over = sum(run.status.is_over for run in shown)
         images = "".join(f'<img src="{mask_image(plan)}" alt="">' for plan in plans)
         title = escape(catalog.task(shown[0].config.task).title)
         st.html(
             f'<div class="race-row">{images}<div class="lab-choice"><b>{title}, {len(plans)} masks</b><span>{over} of '
-            f"{len(shown)} runs have ended · {seeds} seed{'s' if seeds > 1 else ''} · started by "
+            f"{len(shown)} runs have ended · {seeds} · started by "
             f"{escape(visitor.name_of(shown[-1].owner))}</span></div></div>"
         )
         link("race", "Open: " + " · ".join(race.names(plans, names)), runs=",".join(run.id for run in shown))

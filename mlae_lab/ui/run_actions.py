@@ -1,4 +1,7 @@
-"""The buttons of a run. They follow from its status; those for the run of another person need a second click."""
+"""The buttons of a run. They follow from its status.
+
+What cannot be undone, and any action on the run of another person, asks first; the question is next to the button.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.network import is_public
@@ -23,9 +27,9 @@ from mlae_lab.ui.location_view import location_fields
 from mlae_lab.ui.markdown import plain
 from mlae_lab.ui.navigation import go
 
-_CONFIRM_SECONDS = 20.0
+_QUESTION_SECONDS = 20.0  # a question that nobody answers disappears
 _TWICE_SECONDS = 3.0  # a double click
-_ERROR, _CONFIRMING, _STARTED = "action_error", "action_confirming", "action_started"
+_ERROR, _ASKED, _STARTED = "action_error", "action_question", "action_started"
 
 
 def start(config: RunConfig) -> str:
@@ -69,8 +73,14 @@ def controls(run: Run, key: str) -> None:
         keep_help = "Finishes the step, saves adapter and checkpoint, and evaluates if that is quick."
         if run.status is not Status.STOPPING:
             _button(run, key, "Stop and keep", lambda: commands.stop(queries.store(), run.id), keep_help)
-        now_help = "Ends the process at once; the last checkpoint is kept."
-        _button(run, key, "Stop now", lambda: commands.stop(queries.store(), run.id, now=True), now_help)
+        _button(
+            run,
+            key,
+            "Stop now",
+            lambda: commands.stop(queries.store(), run.id, now=True),
+            "Ends the process at once; the last checkpoint is kept.",
+            question="Stop this run at once? The steps since its last checkpoint are lost.",
+        )
     else:
         if run.status in RESUMABLE:
             checkpoints = queries.store().paths(run.id).checkpoints()
@@ -131,6 +141,7 @@ def more(run: Run, key: str) -> None:
             "Delete",
             lambda: commands.delete(queries.store(), run.id),
             "Deletes the run with its files, permanently.",
+            question=f"Delete run {run.id} with its files? This cannot be undone.",
         )
         location_fields(run, key)
 
@@ -153,6 +164,7 @@ def archived_actions(entry: archive_file.Archived) -> None:
             "Delete",
             lambda: archive_file.discard(queries.store(), entry.id),
             "Deletes the file, permanently.",
+            question=f"Delete the archived run {entry.id}? This cannot be undone.",
             mark=archived_mark(entry),
         )
 
@@ -180,19 +192,43 @@ def needs_no_confirmation(entry: Run | archive_file.Archived | SavedPlan) -> boo
         return False
 
 
-def is_confirmed(mark: str, label: str, at_once: bool) -> bool:
-    """Whether a click on a button counts: every one if `at_once`, else the second within twenty seconds.
+def confirmed_button(
+    label: str, key: str, question: str, help: str | None = None, place: DeltaGenerator | None = None
+) -> bool:
+    """Draw a button that asks before it acts.
+
+    Yes and No are buttons of their own, so a double click on the first button does nothing.
 
     Args:
-        mark: What the button is for: the id of a run or of a saved mask, usually.
         label: Of the button.
-        at_once: Whether no second click is needed.
+        key: Unique on the page.
+        question: Asked after a click, "" to act at once.
+        help: Of the button.
+        place: Where the question is drawn, None for next to the button.
+
+    Returns:
+        Whether the action was just confirmed.
     """
-    pending = st.session_state.pop(_CONFIRMING, None)
-    if at_once or (pending and pending[:2] == (mark, label) and time.monotonic() - pending[2] < _CONFIRM_SECONDS):
-        return True
-    st.session_state[_CONFIRMING] = (mark, label, time.monotonic())
-    return False
+    state, yes_key = st.session_state, f"{key}_yes"
+    is_clicked = st.button(label, key=key, help=help)
+    if not question:
+        return is_clicked
+    if is_clicked:
+        state[_ASKED] = key, time.monotonic()
+    asked, since = state.get(_ASKED, ("", 0.0))
+    # the answer counts however late it is
+    if asked != key or (time.monotonic() - since > _QUESTION_SECONDS and not state.get(yes_key)):
+        return False
+    with (place or st).container(key=f"question_{key}", width=360, gap="small"):
+        st.warning(question)
+        with st.container(horizontal=True, gap="small"):
+            is_confirmed = st.button(f"Yes, {label[:1].lower()}{label[1:]}", key=yes_key, type="primary")
+            is_refused = st.button("No", key=f"{key}_no")
+    if is_confirmed or is_refused:
+        del state[_ASKED]
+    if is_refused:
+        st.rerun()
+    return is_confirmed
 
 
 def stop_all(runs: Sequence[Run], key: str, label: str) -> None:
@@ -227,15 +263,26 @@ def _button(
     confirm: bool = True,
     subject: str = "This run",
     mark: str = "",
+    question: str = "",
 ) -> None:
+    """Draw a button that acts on a run.
+
+    Args:
+        run: The run.
+        key: Unique on the page.
+        label: Of the button.
+        do: The action.
+        help: Of the button.
+        confirm: Whether to ask if the run belongs to another person.
+        subject: What belongs to the other person.
+        mark: What the button is for, "" for the run.
+        question: Asked of everyone, "" for none.
+    """
     mark = mark or run.id
-    if not st.button(label, key=f"{key}_{label.lower().replace(' ', '_')}_{mark}", help=help):
+    if confirm and not needs_no_confirmation(run):
+        question = f"{subject} belongs to {plain(visitor.name_of(run.owner))}. {question}".rstrip()
+    if not confirmed_button(label, f"{key}_{label.lower().replace(' ', '_')}_{mark}", question, help):
         return
-    if not is_confirmed(mark, label, at_once=not confirm or needs_no_confirmation(run)):
-        owner = visitor.name_of(run.owner)
-        message = f"{subject} belongs to {plain(owner)}: press “{label}” again to confirm."
-        st.session_state[_ERROR] = mark, message
-        st.rerun()
     try:
         do()
     except EXPECTED_ERRORS as error:

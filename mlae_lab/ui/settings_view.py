@@ -12,6 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 from mlae_lab.core import catalog, paper
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.settings import Setting, form_groups
+from mlae_lab.data.listing import counted
 from mlae_lab.ui.draft import widget_key
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import mask_image
@@ -36,8 +37,8 @@ def choices(config: RunConfig) -> None:
     with mask_column.container(border=True, height="stretch"):
         st.html(
             f'<div class="lab-choice with-mask"><div><img src="{mask_image(plan)}" alt=""></div>'
-            f"<div><small>Mask</small><b>{plan.kind.value.capitalize()}</b>"
-            f"<span>{plan.experts} experts in {plan.rows} layers</span></div></div>"
+            f"<div><small>Mask</small><b>{plan.kind_name.capitalize()}</b>"
+            f"<span>{counted(plan.experts, 'expert')} in {counted(plan.rows, 'layer')}</span></div></div>"
         )
         link("masks", "Paint another mask", mask=plan.code)
     with backbone_column.container(border=True, height="stretch"):

@@ -26,7 +26,7 @@ from mlae_lab.ui.fetch_view import fetch_panel
 from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import link
-from mlae_lab.ui.thumbnails import gain_image, png_address
+from mlae_lab.ui.thumbnails import gain_image, image_address
 
 _GROUPS = {
     Group.BUNDLED: "Bundled with the lab",
@@ -45,7 +45,7 @@ def _examples(name: str, per_class: int, classes: int) -> tuple[tuple[str, str],
     examples = []
     for label in range(min(classes, len(splits.class_names))):
         for index in np.flatnonzero(splits.train.labels == label)[:per_class]:
-            examples.append((splits.class_names[label], png_address(splits.train.images[index])))
+            examples.append((splits.class_names[label], image_address(splits.train.images[index])))
     return tuple(examples)
 
 
@@ -59,7 +59,7 @@ def _examples_on_disk(folder: str, name: str, fingerprint: str, limit: int = 24)
         if label not in examples and 0 <= label < listing.classes and len(examples) < limit:
             with suppress(DataError):
                 image = decoded(listing.folder / path, ResizeRule("square", 96, listing.depth))
-                examples[label] = (listing.class_names[label], png_address(image))
+                examples[label] = (listing.class_names[label], image_address(image))
     return [examples[label] for label in sorted(examples)]
 
 

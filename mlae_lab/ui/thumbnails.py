@@ -1,4 +1,4 @@
-"""Small images as data addresses: a plan or a bar as SVG, an array as PNG. No Streamlit here."""
+"""Small images as data addresses: a plan or a bar as SVG, an array as PNG or JPEG. No Streamlit here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import io
 import numpy as np
 from PIL import Image
 
+from mlae_lab.core.data_url import TINY, data_url
 from mlae_lab.core.plan import MaskPlan
 
 # An image does not know the theme of the page: both colours are readable on the light and on the dark surface.
@@ -59,9 +60,15 @@ def gain_image(probe: float, adapted: float) -> str:
     )
 
 
-def png_address(pixels: np.ndarray, size: int = 96) -> str:
-    """A grey (h, w) or colour (h, w, 3) uint8 image as a data address, size x size pixels."""
-    image = Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC)
+def image_address(pixels: np.ndarray, size: int = 96) -> str:
+    """A grey (h, w) or colour (h, w, 3) uint8 image as a data address.
+
+    A tiny image is a PNG of its own size, whose pixels pages enlarge; any other is a JPEG of size x size pixels.
+    """
+    image = Image.fromarray(pixels)
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    if max(image.size) <= TINY:
+        image.save(buffer, "PNG")
+    else:
+        image.resize((size, size), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=85)
+    return data_url(base64.b64encode(buffer.getvalue()).decode())

@@ -34,7 +34,7 @@ _COMPONENT = component(
     "mlae_lab_visitor",
     html="<span hidden></span>",
     css=".st-key-visitor_cookie { position: absolute; height: 0; overflow: hidden; }",
-    js=(_HERE / "visitor.js").read_text(),
+    js=(_HERE / "history.js").read_text() + (_HERE / "visitor.js").read_text(),  # every page has this component
     isolate_styles=False,  # the rule above hides the box around the component
 )
 _names: dict[Path, tuple[float, dict[str, str]]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree
 
 import pytest
 
@@ -242,18 +243,18 @@ def test_zoom_hidden_traces_and_scroll_survive_new_points(visit: Callable[..., P
     assert before["scroll"] > 0
 
 
-def test_pause_freezes_the_display_and_continue_resumes_it(
+def test_pausing_the_display_freezes_it_until_it_is_resumed(
     visit: Callable[..., Page], lab: Lab, live: PlayedRun
 ) -> None:
     page = opened(visit, live.id)
-    page.get_by_role("button", name="Pause", exact=True).press("Enter")
+    page.get_by_role("button", name="Pause display", exact=True).press("Enter")
     shown = f"""() => [{CURVE}.data[0].x.at(-1), {BOX}.querySelector('.lb-step').textContent,
         {BOX}.querySelector('.lb-facts').innerText].join()"""
     held = page.evaluate(shown)
     page.get_by_text("Display paused; the run continues.").wait_for(timeout=30_000)
     page.wait_for_timeout(2000)
     assert page.evaluate(shown) == held
-    page.get_by_role("button", name="Continue", exact=True).click()
+    page.get_by_role("button", name="Resume display", exact=True).click()
     page.wait_for_function(f"before => ({shown})() !== before", arg=held, timeout=20_000)
 
 
@@ -279,7 +280,10 @@ def test_the_scrubber_replays_by_keyboard_and_by_mouse(visit: Callable[..., Page
     caption = page.locator(".lb-step").inner_text()
     assert f"{sum(unpacked(steps[measured[0].step], 12 * OVER.plan.columns))} of" in caption
     assert f"Step {measured[0].step}:" in caption
-    assert page.evaluate(f"{CURVE}.layout.shapes.some(s => Math.abs(s.x0 - {measured[0].epoch}) < 0.01)")
+    cursors = f"{CURVE}.layout.shapes.filter(shape => shape.yref === 'paper').map(shape => shape.x0)"
+    (cursor,) = page.evaluate(cursors)  # one, not one for each key
+    assert cursor == pytest.approx(measured[0].epoch, abs=0.01)
+    assert page.evaluate(f"{CURVE}.querySelectorAll('.shapelayer path').length === {CURVE}.layout.shapes.length")
     box = slider.bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     assert abs(int(slider.input_value()) - EPOCHS * STEPS_AN_EPOCH / 2) < 6
@@ -340,6 +344,39 @@ def test_every_figure_is_saved_as_png_svg_and_csv(figure: str, column: str, look
             head, *rows = content.decode().splitlines()
             assert column in head.split(",")
             assert len(rows) >= 4
+
+
+@pytest.mark.parametrize(
+    ("figure", "legend", "parts"),
+    [
+        ("grid", "Fill: contribution of the expert", ("rect", "line")),
+        ("tiles", "Cosine of two experts", ("rect",)),
+        ("drift", "One dot per expert", ("line", "circle")),
+    ],
+)
+def test_a_saved_figure_has_the_colours_and_the_legend_of_the_screen(
+    figure: str, legend: str, parts: tuple[str, ...], looked: Page
+) -> None:
+    box = looked.locator(f".lb-{figure}")
+    box.hover()
+    with looked.expect_download(timeout=30_000) as waiting:
+        box.get_by_role("button", name="Save this figure as SVG").click()
+    drawing = ElementTree.parse(waiting.value.path())
+    name = "{http://www.w3.org/2000/svg}"
+    assert not [element for element in drawing.iter() if element.get("class") or element.get("style")]
+    for part in parts:
+        assert all(element.get("fill") or element.get("stroke") for element in drawing.iter(name + part)), part
+    assert all(line.get("stroke") != "none" for line in drawing.iter(name + "line"))
+    assert all(text.get("fill", "").startswith(("#", "rgb(")) for text in drawing.iter(name + "text"))
+    assert legend in " ".join(text.text or "" for text in drawing.iter(name + "text"))
+
+
+def test_a_queued_run_shows_its_mask_and_no_empty_chart(visit: Callable[..., Page], lab: Lab) -> None:
+    page = visit(f"/train?run={lab.store.enqueue(OVER, 'cuda').id}")
+    page.get_by_text(f"The mask: {OVER.plan.experts} experts, not evaluated yet").wait_for(timeout=30_000)
+    assert page.locator(".lb-grid svg").is_visible()
+    for empty in (".lb-tiles", ".lb-drift", ".lb-accuracy", ".lb-similarity", ".lb-play"):
+        assert not page.locator(empty).is_visible(), empty
 
 
 @pytest.mark.parametrize("width", [1280, 800])

@@ -36,6 +36,7 @@ def test_a_saved_mask_is_listed_after_a_reload_and_in_another_browser(visit: Cal
     first.get_by_label("Name of the mask").press("Enter")
     first.get_by_role("button", name="Save", exact=True).click()
     first.locator(".card", has_text="Sand glass").wait_for(timeout=30_000)
+    first.get_by_label("Name of the mask").wait_for(state="hidden", timeout=10_000)
     first.reload()
     first.locator(".card", has_text="Sand glass").wait_for(timeout=30_000)
     assert [entry.plan for entry in lab.store.plans() if entry.name == "Sand glass"] == [plan]
@@ -45,7 +46,7 @@ def test_a_saved_mask_is_listed_after_a_reload_and_in_another_browser(visit: Cal
     second.get_by_role("button", name="Put on the canvas").click()
     canvas_is(second, plan)
     second.get_by_role("button", name="Delete", exact=True).click()
-    second.get_by_text("Press “Delete” again").wait_for(timeout=30_000)
+    second.get_by_text("Delete this mask for everyone?").wait_for(timeout=30_000)
     assert any(entry.name == "Sand glass" for entry in lab.store.plans())
 
 

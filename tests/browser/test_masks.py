@@ -96,6 +96,40 @@ def test_the_painted_mask_survives_a_reload_and_reaches_the_run(masks: Page) -> 
     assert plan.code in masks.locator('[data-testid="stCode"] code').first.inner_text()
 
 
+def test_undo_survives_a_reload(masks: Page) -> None:
+    for layer in (3, 7):
+        at = cell(masks, layer, 2)
+        masks.mouse.click(at["x"], at["y"])
+    plan_when(masks, lambda p: p.experts == 94)
+    masks.reload()
+    opened(masks)
+    masks.get_by_role("button", name="Undo").click()
+    assert not plan_when(masks, lambda p: p.experts == 95).keep[2][1]
+    masks.get_by_role("button", name="Undo").click()
+    plan_when(masks, lambda p: p.experts == 96)
+
+
+def test_back_leaves_the_masks_at_once(visit: Callable[..., Page]) -> None:
+    """Every stroke changes the address of the page."""
+    page = visit("/runs")
+    page.get_by_role("link", name="Masks").click()
+    opened(page)
+    for layer in (3, 7):
+        at = cell(page, layer, 2)
+        page.mouse.click(at["x"], at["y"])
+        page.wait_for_timeout(800)
+    edited = page.url
+    assert "?mask=" in edited
+    page.get_by_role("link", name="Continue to the run").click()
+    page.wait_for_url("**/train?*set=*")
+    page.go_back()
+    page.wait_for_url("**/masks?mask=*")
+    assert page.url == edited
+    opened(page)
+    page.go_back()
+    page.wait_for_url("**/runs")
+
+
 def test_quick_strokes_are_not_lost(masks: Page) -> None:
     """Three strokes before the first response of the server."""
     for layer in (2, 5, 9):

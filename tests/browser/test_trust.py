@@ -49,6 +49,7 @@ def test_two_visitors_stop_and_resume_one_run(visit: Callable[..., Page], lab: L
         shows(second, "running")
         shows(first, "running")
         second.get_by_role("button", name="Stop now").click()
+        second.get_by_role("button", name="Yes, stop now").click()
         shows(second, "stopped")
         events = [s.event.step for s in lab.store.events(run, TrainStep)]
         assert events == list(range(1, len(events) + 1))
@@ -68,7 +69,7 @@ def test_the_queue_is_ordered_by_hand_and_a_link_to_a_deleted_run_says_so(visit:
         page.get_by_role("button", name="First").click()
         page.wait_for_timeout(1500)
         page.keyboard.press("Escape")
-        # the runs have no known owner, so no confirmation is required
+        # the runs have no known owner, so moving one asks nothing
         assert [run.id for run in lab.store.queue()] == [runs[3], runs[1], runs[2]]
         page.locator(f".st-key-runs_row_{runs[1]}").get_by_role("button", name="Cancel").click()
         page.wait_for_timeout(1500)
@@ -76,6 +77,7 @@ def test_the_queue_is_ordered_by_hand_and_a_link_to_a_deleted_run_says_so(visit:
         row = page.locator(f".st-key-runs_row_{runs[1]}")
         row.get_by_role("button", name="More").click()
         page.get_by_role("button", name="Delete").click()
+        page.get_by_role("button", name="Yes, delete").click()
         page.wait_for_timeout(1500)
         gone = visit(f"/train?run={runs[1]}")
         gone.get_by_text(f"Run {runs[1]} was deleted on").wait_for(timeout=30_000)
@@ -85,7 +87,7 @@ def test_the_queue_is_ordered_by_hand_and_a_link_to_a_deleted_run_says_so(visit:
                 commands.stop(lab.store, run, now=True)
 
 
-def test_the_run_of_another_visitor_is_stopped_only_after_a_second_click(visit: Callable[..., Page], lab: Lab) -> None:
+def test_stopping_the_run_of_another_visitor_asks_first(visit: Callable[..., Page], lab: Lab) -> None:
     lab.store.keep_visitor("a-visitor-of-long-ago", nickname="Ada")
     run = commands.launch(lab.store, LONG, owner="a-visitor-of-long-ago").id
     try:
@@ -94,7 +96,7 @@ def test_the_run_of_another_visitor_is_stopped_only_after_a_second_click(visit: 
         page.get_by_role("button", name="Stop now").click()
         page.get_by_text("This run belongs to Ada").wait_for(timeout=30_000)
         assert lab.store.run(run).status is Status.RUNNING
-        page.get_by_role("button", name="Stop now").click()
+        page.get_by_role("button", name="Yes, stop now").click()
         shows(page, "stopped")
     finally:
         commands.stop(lab.store, run, now=True)

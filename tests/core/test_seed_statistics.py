@@ -10,9 +10,11 @@ import pytest
 
 from mlae_lab.core.seed_statistics import (
     MAX_COUNTED,
+    PERCENT,
     SampleSize,
     SeedStatistics,
     between,
+    mean_text,
     points,
     power,
     sample_size,
@@ -114,3 +116,13 @@ def test_the_quantiles_are_those_of_students_t(degrees: int) -> None:
     heights = [math.exp(log - (degrees + 1) / 2 * math.log1p((t * i / n) ** 2 / degrees)) for i in range(n + 1)]
     area = t / n * (sum(heights) - (heights[0] + heights[-1]) / 2)
     assert area == pytest.approx(0.475, abs=4e-4)
+
+
+def test_the_interval_of_an_accuracy_stays_within_0_and_100() -> None:
+    near_the_top = seed_statistics(8, [99.0, 100.0, 99.5], PERCENT)
+    assert near_the_top.high == 100.0
+    assert near_the_top.low == seed_statistics(8, [99.0, 100.0, 99.5]).low
+    assert seed_statistics(8, [0.0, 1.0], PERCENT).low == 0.0
+    assert mean_text(near_the_top, 1) == "99.5 (98.3 to 100.0)"
+    assert mean_text(seed_statistics(8, [50.0, 51.0, 52.0], PERCENT), 1) == "51.0 ± 2.5"
+    assert mean_text(seed_statistics(8, [50.0], PERCENT), 1) == "50.0"

@@ -152,7 +152,8 @@ def test_pair_before_its_first_step(store: RunStore) -> None:
     at = opened(a=a.id, b=b.id)
     assert "no difference to show yet" in html(at)
     assert "queued" in html(at)
-    assert "A 60.0 %" in figures(at)["two-curves"]
+    assert "only A has been evaluated, 60.0 % after epoch 4" in figures(at)["two-curves"]
+    assert "difference" not in figures(at)  # it would be empty
 
 
 def test_pair_with_a_stopped_run(store: RunStore) -> None:

@@ -124,27 +124,28 @@ def test_formats_of_an_imported_mask() -> None:
             read_file(content)
 
 
-def test_deletion_needs_a_second_click(masks: Callable[..., AppTest], store: RunStore) -> None:
+def test_deletion_asks_first(masks: Callable[..., AppTest], store: RunStore) -> None:
     saved = store.save_plan("One", dense(), ADA)
     at = masks(ADA, None, saved.id)
     at.button(key=f"library_delete_{saved.id}").click().run()
     assert len(at.warning) == 1
-    assert "Press “Delete” again" in at.warning[0].value
+    assert "Delete this mask for everyone?" in at.warning[0].value
+    at.button(key=f"library_delete_{saved.id}").click().run()  # as in a double click
     assert store.plans()
-    at.button(key=f"library_delete_{saved.id}").click().run()
+    at.button(key=f"library_delete_{saved.id}_yes").click().run()
     assert not at.exception
     assert store.plans() == []
     assert not card_titles(at)
 
 
-def test_renaming_another_persons_mask_needs_a_second_click(masks: Callable[..., AppTest], store: RunStore) -> None:
+def test_renaming_another_persons_mask_asks_first(masks: Callable[..., AppTest], store: RunStore) -> None:
     saved = store.save_plan("One", dense(), ADA)
     at = masks(BOB, None, saved.id)
     at.text_input(key=f"library_rename_{saved.id}").set_value("Two")
     at.button(key=f"library_rename_go_{saved.id}").click().run()
     assert "belongs to somebody" in at.warning[0].value
     assert store.plans()[0].name == "One"
-    at.button(key=f"library_rename_go_{saved.id}").click().run()
+    at.button(key=f"library_rename_go_{saved.id}_yes").click().run()
     assert store.plans()[0].name == "Two"
     assert card_titles(at) == ["Two"]
 

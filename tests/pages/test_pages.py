@@ -16,9 +16,10 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from mlae_lab.core.catalog import backbone, task
+from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
-from mlae_lab.core.events import Started
-from mlae_lab.core.patterns import fitted, pattern
+from mlae_lab.core.events import ExpertStats, Started
+from mlae_lab.core.patterns import allocation, fitted, pattern
 from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.locations import PAGES
 from mlae_lab.runs import archive_file, commands, paths
@@ -249,13 +250,14 @@ def test_archived_runs_can_be_deleted_even_if_damaged(
     assert not [button for button in at.button if button.key == f"runs_restore_archived_{damaged}"]
     for run in (damaged, whole):
         at.button(key=f"runs_delete_archived_{run}").click().run()
+        at.button(key=f"runs_delete_archived_{run}_yes").click().run()
         assert not at.exception
         assert not paths.archived(store.folder, run).exists()
         with pytest.raises(StoreError, match=f"run {run} was deleted on"):
             store.run(run)
 
 
-def test_damaged_archived_run_of_another_person_needs_a_second_click(
+def test_deleting_the_damaged_archived_run_of_another_person_asks_first(
     filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = RunStore(copied(filled_store, tmp_path / "copy"))
@@ -272,7 +274,7 @@ def test_damaged_archived_run_of_another_person_needs_a_second_click(
     assert file.exists()
     assert "belongs to somebody" in warning.value
     assert len(at.warning) == 1
-    at.button(key=f"runs_delete_archived_{run}").click().run()
+    at.button(key=f"runs_delete_archived_{run}_yes").click().run()
     assert not file.exists()
     assert not at.exception
 
@@ -348,6 +350,7 @@ def test_a_deleted_run_is_gone(filled_store: Path, tmp_path: Path, monkeypatch: 
     deleted = masked_run(copy)
     at = opened("runs", copy, monkeypatch)
     at.button(key=f"runs_delete_{deleted}").click().run()
+    at.button(key=f"runs_delete_{deleted}_yes").click().run()
     assert not at.exception
     assert deleted not in [run.id for run in RunStore(copy).runs()]
 
@@ -401,3 +404,35 @@ def test_card_is_ready_only_with_complete_images(tmp_path: Path, monkeypatch: py
     next((lost / "images" / "val200").iterdir()).unlink()
     words = {name: task_card(task(name), chosen=False).word for name in ("digits", "svhn", "dtd", "cifar")}
     assert words == {"digits": "ready", "svhn": "ready", "dtd": "partial", "cifar": "no data"}
+
+
+def test_the_experts_page_names_its_run_in_the_address(store: RunStore) -> None:
+    """Else a reload shows another run with the switches of this one."""
+    run = store.enqueue(RunConfig("digits", allocation((0,) * 10 + (1, 2))), "cpu").id
+    canvas = [[0.5 if kept else None for kept in row] for row in store.run(run).config.plan.keep]
+    store.append(run, [ExpertStats(1, canvas, canvas, canvas, canvas)])
+    at = open_page("experts", off="11.1", view="seeds")
+    assert at.query_params == {"run": run, "view": "seeds"}
+
+
+@pytest.mark.parametrize(("status", "button"), [(Status.FINISHED, "delete"), (Status.RUNNING, "stop_now")])
+def test_what_cannot_be_undone_asks_first(store: RunStore, status: Status, button: str) -> None:
+    """Also for an own run, next to the button, which is in a popover in the case of Delete."""
+    run = store.enqueue(RunConfig("digits"), "cpu").id
+    if status is Status.RUNNING:
+        assert store.claim(run, "cpu")
+    store.move(run, status)
+    key = f"runs_{button}_{run}"
+    at = open_page("runs")
+    at.button(key=key).click().run()
+    at.button(key=key).click().run()  # as in a double click
+    assert store.run(run).status is status
+    container = at.get("popover")[0] if button == "delete" else at.main
+    (warning,) = container.warning
+    assert "?" in warning.value
+    at.button(key=f"{key}_no").click().run()
+    assert not at.warning
+    at.button(key=key).click().run()
+    at.button(key=f"{key}_yes").click().run()
+    assert not at.exception
+    assert not store.holds(run) or store.run(run).status in (Status.STOPPING, Status.STOPPED)

@@ -10,7 +10,7 @@ import pytest
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, pattern, uniform
-from mlae_lab.runs import race
+from mlae_lab.runs import archive_file, race
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 from mlae_lab.ui import visitor
@@ -74,7 +74,7 @@ def test_two_races_with_the_same_first_run_are_listed_as_two(store: RunStore) ->
     assert "Digits, 3 masks" not in shown
 
 
-def test_stop_button_needs_a_second_click_for_another_persons_race(store: RunStore) -> None:
+def test_the_stop_button_of_another_persons_race_asks_first(store: RunStore) -> None:
     own = race.launch(store, BASE, PLANS)
     at = opened(runs=",".join(run.id for run in own))
     (button,) = [b for b in at.button if b.label == "Stop the race"]
@@ -88,7 +88,7 @@ def test_stop_button_needs_a_second_click_for_another_persons_race(store: RunSto
     next(b for b in at.button if b.label == "Stop the race").click().run()
     assert "belongs to Ada" in at.warning[0].value
     assert {store.run(run.id).status for run in others} == {Status.QUEUED}
-    next(b for b in at.button if b.label == "Stop the race").click().run()
+    next(b for b in at.button if b.label == "Yes, stop the race").click().run()
     assert {store.run(run.id).status for run in others} == {Status.STOPPED}
 
 
@@ -127,3 +127,35 @@ def test_a_lane_is_drawn_on_the_axes_of_all(store: RunStore) -> None:
     assert json.loads(first.spec)["layout"]["annotations"][0]["text"] == "61.0"
     ranges = {tuple(json.loads(lane_figure(now, n).spec)["layout"]["yaxis"]["range"]) for n in range(3)}
     assert len(ranges) == 1
+
+
+def test_the_number_on_the_line_is_that_of_the_headline(store: RunStore) -> None:
+    """A lane that is ahead of the others, and a lane whose second seed is not compared."""
+    runs = race.launch(store, BASE, PLANS[:2], seeds=2)
+    measured(store, runs[0], 50.0, 100.0)
+    measured(store, runs[1], 60.0, 70.0)
+    measured(store, runs[2], 55.0, 80.0)
+    now = race.race(store, runs)
+    assert "leads after epoch 4 of 4 with 100.0 %" in now.headline
+    assert json.loads(lane_figure(now, 0).spec)["layout"]["annotations"][0]["text"] == "100.0"
+    ahead = race.launch(store, replace(BASE, learning_rate=0.1), PLANS[:2])
+    measured(store, ahead[0], 99.5, 100.0)
+    measured(store, ahead[1], 90.0, status=Status.STOPPED)
+    now = race.race(store, ahead)
+    assert "leads after epoch 2 of 4 with 99.5 %" in now.headline
+    figure = lane_figure(now, 0)
+    label = json.loads(figure.spec)["layout"]["annotations"][0]
+    assert (label["x"], label["y"], label["text"]) == (2, 99.5, "99.5")
+    assert "99.5 % after epoch 2" in figure.alt
+
+
+def test_a_race_without_an_archived_run_shows_the_others(store: RunStore) -> None:
+    runs = race.launch(store, BASE, PLANS)
+    for run in runs:
+        measured(store, run, 50.0, 60.0)
+    archive_file.archive(store, runs[0].id)
+    assert "Digits, 2 masks" in html(opened())
+    at = opened(runs=",".join(run.id for run in runs))
+    assert f"Run {runs[0].id} of this race" in at.info[0].value
+    assert set(figures(at)) == {"race-1", "race-2"}
+    assert not at.warning

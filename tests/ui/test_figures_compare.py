@@ -169,3 +169,21 @@ def test_every_colour_has_a_meaning_in_the_palette() -> None:
     used = {name for figure in drawn for name in re.findall(r'"@([a-z]+)"', figure.spec)}
     assert used
     assert all(re.search(rf"\b{name}:", known) for name in used)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "title"),
+    [
+        (
+            ((1, 50.0), (2, 60.0), (3, 70.0)),
+            ((1, 40.0), (2, 65.0)),
+            "Accuracy on val after epoch 2: A 60.0 %, B 65.0 %",
+        ),
+        (((1, 50.0), (2, 60.0)), ((1, 40.0), (2, 65.0)), "Accuracy on val: A 60.0 %, B 65.0 %"),
+        (((1, 50.0),), (), "Accuracy on val: only A has been evaluated, 50.0 % after epoch 1"),
+        (((1, 50.0),), ((2, 60.0),), "Accuracy on val: A and B have not been evaluated after the same epoch"),
+    ],
+)
+def test_two_runs_are_compared_after_an_epoch_that_both_have(a: tuple, b: tuple, title: str) -> None:
+    figure = figures.two_curves_figure((a,) if a else (), (b,) if b else (), "val", 4)
+    assert layout(figure)["title"]["text"] == title

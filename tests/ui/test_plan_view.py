@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from mlae_lab.core import catalog
+from mlae_lab.core.config import RunConfig
 from mlae_lab.core.edits import with_modules
 from mlae_lab.core.patterns import allocation, dense, lessons, paper_patterns, pattern, uniform
 from mlae_lab.ui.plan_view import (
     LESSONS,
     _nearest_sentence,
     _step_sentence,
+    kind_text,
     pattern_cards,
     pattern_plans,
     plan_warnings,
@@ -34,7 +36,11 @@ def test_empty_layers_are_named() -> None:
 
 
 def test_nothing_left_is_called_a_linear_probe() -> None:
-    assert "linear probe" in plan_warnings(allocation([0] * 12, columns=8))[0]
+    cleared = allocation([0] * 12, columns=8)
+    assert "linear probe" in plan_warnings(cleared)[0]
+    assert kind_text(cleared) == "Empty: no expert exists, a run trains only the head"
+    assert RunConfig("digits", cleared).what == "empty mask"
+    assert RunConfig("digits", allocation([0] + [1] * 11)).what == "fixed mask"
 
 
 def test_another_budget_is_named() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from mlae_lab.core.patterns import paper_patterns, pattern
-from mlae_lab.ui.thumbnails import gain_image, mask_image, png_address
+from mlae_lab.ui.thumbnails import gain_image, image_address, mask_image
 
 
 def svg(address: str) -> ElementTree.Element:
@@ -45,5 +45,13 @@ def test_the_bar_runs_from_probe_to_adapted() -> None:
 
 def test_an_image_survives_the_address() -> None:
     image = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    data = base64.b64decode(png_address(image, size=8).split(",", 1)[1])
+    address = image_address(image)
+    assert address.startswith("data:image/png;")  # the pages show its pixels
+    data = base64.b64decode(address.split(",", 1)[1])
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), image)
+
+
+def test_a_photo_is_a_small_jpeg() -> None:
+    address = image_address(np.zeros((200, 300, 3), np.uint8))
+    assert address.startswith("data:image/jpeg;")  # the pages smooth it
+    assert Image.open(io.BytesIO(base64.b64decode(address.split(",", 1)[1]))).size == (96, 96)

@@ -10,6 +10,7 @@ import streamlit as st
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense
+from mlae_lab.core.seed_statistics import mean_text
 from mlae_lab.data.listing import counted
 from mlae_lab.errors import LabError
 from mlae_lab.runs import diversity
@@ -170,7 +171,8 @@ def _draw(state: Result) -> None:
                 live_plot(diversity_figure(state, measure), key=f"diversity_{measure}")
         page.note(
             "Mean over seeds of each run's last epoch and over layers, all experts on; bands: 95 % interval of the "
-            "mean. |cosine|: paper, A.4, without the diagonal. Effective rank of ΔW: exp(−Σ p ln p) with p = σ / Σσ; "
+            "mean, cut at 100 % accuracy. |cosine|: paper, A.4, without the diagonal. "
+            "Effective rank of ΔW: exp(−Σ p ln p) with p = σ / Σσ; "
             "stable rank: ‖ΔW‖²<sub>F</sub> / σ₁². At p = 0 the arms expert and token are the dense run, and the "
             "arm LoRA is LoRA without dropout, with λ fixed at 1."
         )
@@ -194,12 +196,7 @@ def _numbers(state: Result) -> None:
         for name in MEASURES:
             statistics = point.values.get(name)
             digits = {"accuracy": 1, "effective_rank": 2, "stable_rank": 2}.get(name, 4)
-            half_width = (
-                ""
-                if statistics is None or statistics.low is None or statistics.high is None
-                else f" ± {(statistics.high - statistics.low) / 2:.{digits}f}"
-            )
-            cells.append("–" if statistics is None else f"{statistics.mean:.{digits}f}{half_width}")
+            cells.append("–" if statistics is None else mean_text(statistics, digits))
         gap = point.differences.get("absolute")
         cells.append(
             "–"

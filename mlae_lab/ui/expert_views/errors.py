@@ -7,7 +7,7 @@ from html import escape
 
 import streamlit as st
 
-from mlae_lab.core.data_url import data_url, is_png
+from mlae_lab.core.data_url import data_url
 from mlae_lab.core.paired_tests import PairedTestError, PairedTests, p_text, paired_tests
 from mlae_lab.data.listing import counted
 from mlae_lab.runs.store import Run
@@ -108,7 +108,7 @@ def _strip(tiles: Sequence[tuple[str, str, str, int]]) -> None:
     figures_html = "".join(
         f'<figure title="image {index}"><img '
         f'src="{escape(data_url(image))}" '
-        f'alt="{escape(caption)}" style="image-rendering:{"pixelated" if is_png(image) else "auto"}">'
+        f'alt="{escape(caption)}">'
         "<figcaption "
         f'style="white-space:normal;overflow-wrap:anywhere">{escape(caption)}<br>{escape(detail)}</figcaption></figure>'
         for image, caption, detail, index in tiles

@@ -72,7 +72,7 @@ def _other(run: Run) -> Run | None:
 def _label(run: Run) -> str:
     plan = run.config.plan
     close = nearest(plan)
-    return f"{close.title if close.same else run.config.what} · {plan.experts} experts · run {run.id}"
+    return f"{close.title if close.same else run.config.what} · {counted(plan.experts, 'expert')} · run {run.id}"
 
 
 # ---------------------------------------------------------------- results

@@ -118,6 +118,7 @@ def end_label(x: float, y: float, text: str, colour: str, shift: int = 0, of: st
         "yshift": shift,
         "showarrow": False,
         "font": {"size": 12, "color": colour},
+        "bgcolor": "@surface",  # a line of another trace may pass under it
     }
 
 

@@ -130,6 +130,8 @@ def difference_caption(difference: Difference) -> str:
 def two_curves_figure(curves_a: Sequence[Curve], curves_b: Sequence[Curve], split: str, epochs: int) -> Figure:
     """Accuracy of A and of B over epochs; with several seeds the mean, and a band from lowest to highest.
 
+    The title compares the two after the last epoch that both have.
+
     Args:
         curves_a: One curve for each seed of A.
         curves_b: One curve for each seed of B.
@@ -137,19 +139,20 @@ def two_curves_figure(curves_a: Sequence[Curve], curves_b: Sequence[Curve], spli
         epochs: End of the axis.
     """
     height = 340
-    data, ends, summaries = [], [], []
+    data, ends = [], []
     values = [value for curve in (*curves_a, *curves_b) for _, value in curve]
     low, high = room(min(values, default=0.0), max(values, default=100.0), least=4.0)
     low, high = max(-2.0, low), min(102.0, high)
     styles = (("A", curves_a, "@quiet", "dash", True), ("B", curves_b, "@accent", "solid", False))
-    averages, counts = [], []
+    averages: list[dict[int, float]] = []
+    counts: list[dict[int, int]] = []
     for name, curves, _, _, hatched in styles:  # bands first, so that lines are drawn over them
         by_epoch: dict[int, list[float]] = {}
         for epoch, value in (point for curve in curves for point in curve):
             by_epoch.setdefault(epoch, []).append(value)
         epochs_shown = thinned(sorted(by_epoch))
-        averages.append([(epoch, fmean(by_epoch[epoch])) for epoch in epochs_shown])
-        counts.append(len(by_epoch[epochs_shown[-1]]) if epochs_shown else 0)
+        averages.append({epoch: fmean(accuracies) for epoch, accuracies in by_epoch.items()})
+        counts.append({epoch: len(accuracies) for epoch, accuracies in by_epoch.items()})
         several = [epoch for epoch in epochs_shown if len(by_epoch[epoch]) > 1]
         data += band(
             f"{name}, lowest to highest",
@@ -159,9 +162,10 @@ def two_curves_figure(curves_a: Sequence[Curve], curves_b: Sequence[Curve], spli
             "@faint",
             hatched,
         )
-    for (name, _, colour, dash, _), average in zip(styles, averages, strict=False):
-        if not average:
+    for (name, _, colour, dash, _), by_epoch_mean in zip(styles, averages, strict=True):
+        if not by_epoch_mean:
             continue
+        average = thinned(sorted(by_epoch_mean.items()))
         data.append(
             {
                 "type": "scatter",
@@ -175,9 +179,7 @@ def two_curves_figure(curves_a: Sequence[Curve], curves_b: Sequence[Curve], spli
             }
         )
         ends.append((*average[-1], name, colour))
-        summaries.append(f"{name} {average[-1][1]:.1f} %")
-    seeds = f", mean of {counts[0]} seeds" if counts[0] == counts[1] > 1 else ""
-    title = f"Accuracy on {split}{seeds}: " + (", ".join(summaries) or "not evaluated yet")
+    title = _curves_title(split, averages, counts)
     return figure(
         data,
         title,
@@ -189,6 +191,30 @@ def two_curves_figure(curves_a: Sequence[Curve], curves_b: Sequence[Curve], spli
         annotations=apart(ends, (height - FRAME) / (high - low)),
         margin={"l": 52, "r": 36, "t": 44, "b": 44},
     )
+
+
+def _curves_title(split: str, averages: Sequence[dict[int, float]], counts: Sequence[dict[int, int]]) -> str:
+    """The accuracies of A and B after the last epoch that both have.
+
+    Args:
+        split: "val" or "test".
+        averages: Of A and of B: mean accuracy by epoch.
+        counts: Of A and of B: number of seeds by epoch.
+    """
+    a, b = averages
+    if not a and not b:
+        return f"Accuracy on {split}: not evaluated yet"
+    if not a or not b:
+        name, evaluated = ("A", a) if a else ("B", b)
+        epoch = max(evaluated)
+        return f"Accuracy on {split}: only {name} has been evaluated, {evaluated[epoch]:.1f} % after epoch {epoch}"
+    shared = a.keys() & b.keys()
+    if not shared:
+        return f"Accuracy on {split}: A and B have not been evaluated after the same epoch"
+    epoch = max(shared)
+    when = "" if epoch == max(a) == max(b) else f" after epoch {epoch}"
+    seeds = f", mean of {counts[0][epoch]} seeds" if counts[0][epoch] == counts[1][epoch] > 1 else ""
+    return f"Accuracy on {split}{when}{seeds}: A {a[epoch]:.1f} %, B {b[epoch]:.1f} %"
 
 
 # ---------------------------------------------------------------- the masks

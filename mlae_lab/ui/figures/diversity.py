@@ -64,7 +64,7 @@ def diversity_figure(state: Result, measure: str) -> Figure:
     least = {"accuracy": 4.0, "absolute": 0.01, "signed": 0.01}.get(measure, 0.2)
     low, high = room(min(values, default=0.0), max(values, default=1.0), least=least)
     if measure == "accuracy":
-        high = min(high, 102.0)  # an interval may exceed 100 %
+        high = min(high, 102.0)
     title = _title(state, measure)
     return figure(
         data,

@@ -10,7 +10,7 @@ from mlae_lab.ui.figures.base import FRAME, Figure, apart, axis, figure
 
 SEEDS_NOTE = (
     "A dot is a run after its last epoch. Line: mean over seeds; band: 95 % interval of the mean, mean ± "
-    "t(97.5 %, n − 1) s/√n. "
+    "t(97.5 %, n − 1) s/√n, cut at 0 and 100 %. "
     "The band covers the variation between seeds, not between evaluation images, which are the same in all runs."
 )
 PAIRED_NOTE = (
