@@ -32,7 +32,7 @@ class Database:
 
     Args:
         folder: Of the store; all its files are below it.
-        recover: Create a missing database even beside the folders of runs, which `runs.recovery` then registers.
+        recover: Create a missing database even next to the folders of runs, which `runs.recovery` then registers.
 
     Raises:
         StoreError: The store cannot be opened, or a newer version wrote it; the message gives cause and cure.

@@ -315,7 +315,7 @@ def test_a_run_in_a_read_only_store_leaves_no_folder(ordinary_user: Path) -> Non
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own with 400 KB. Only root can mount one."""
+    """A separate file system with 400 KB. Only root can mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", folder], capture_output=True).returncode:
