@@ -9,11 +9,15 @@ MAX_BYTES = 10_000_000
 MAX_VALUES = 200_000  # the largest checkpoint has 6,000 tensors with ten values each, and 16,000 cells of a mask
 
 
-def parsed(text: str | bytes) -> Any:
+def parsed(text: str | bytes, most: int = MAX_VALUES) -> Any:
     """The value of a JSON text.
 
+    Args:
+        text: As read from a file.
+        most: Values that it may have, approximately.
+
     Raises:
-        ValueError: It is not JSON, or has more than `MAX_BYTES` bytes or about `MAX_VALUES` values.
+        ValueError: It is not JSON, or has more values, or more than `MAX_BYTES` bytes.
     """
     if len(text) > MAX_BYTES:
         raise ValueError(f"it has {len(text):,} bytes and may have {MAX_BYTES:,}")
@@ -21,10 +25,10 @@ def parsed(text: str | bytes) -> Any:
         values = text.count(b",") + text.count(b"[") + text.count(b"{")
     else:
         values = text.count(",") + text.count("[") + text.count("{")
-    if values > MAX_VALUES:
-        raise ValueError(f"it has {values:,} values and may have {MAX_VALUES:,}")
+    if values > most:
+        raise ValueError(f"it has {values:,} values and may have {most:,}")
     try:
-        return json.loads(text)
+        return json.loads(text.decode() if isinstance(text, bytes) else text)
     except RecursionError:
         raise ValueError("its lists are nested too deeply") from None
 

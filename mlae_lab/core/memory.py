@@ -63,18 +63,18 @@ def images_at_once(bytes_per_image: int, most: int = IMAGES_AT_ONCE, limit: int 
 @cache
 def piece_bytes() -> int:
     """Bytes that the activations of one pass may take here: a quarter of the memory, at most `LARGEST_PIECE`."""
-    return min(LARGEST_PIECE, *(total // 4 for total in _limits()))
+    return min(LARGEST_PIECE, (machine_bytes() or 4 * LARGEST_PIECE) // 4)
 
 
-def _limits() -> list[int]:
-    """The memory of this machine and the limit of this container, as far as they are known."""
-    limits = [4 * LARGEST_PIECE]
+def machine_bytes() -> int | None:
+    """The memory of this machine, or the limit of this container; None where neither is known."""
+    limits: list[int] = []
     with suppress(AttributeError, ValueError, OSError):
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     for file in _CGROUP_LIMITS:
         with suppress(OSError, ValueError):  # ValueError: "max", for no limit
             limits.append(int(file.read_text()))
-    return limits
+    return min(limits, default=None)
 
 
 def _blocks(backbone: Backbone) -> list[list[Rows]]:

@@ -16,6 +16,7 @@ from enum import Enum
 from functools import cached_property
 from typing import Any
 
+from mlae_lab.core import bounded_json
 from mlae_lab.errors import LabError
 
 MAX_COLUMNS = 16
@@ -250,8 +251,8 @@ class MaskPlan:
     @classmethod
     def from_json(cls, text: str) -> MaskPlan:
         try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            data = bounded_json.parsed(text)
+        except ValueError as error:
             raise PlanError(f"this is not JSON ({error}): a plan file is one JSON object") from None
         return cls.from_dict(data)
 

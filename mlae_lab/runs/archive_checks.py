@@ -26,6 +26,7 @@ from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
 
 LINE_BYTES = 4_000_000  # the similarity of the largest canvas takes 1.3 MB
+_LINE_VALUES = 500_000
 TENSORS_HEADER_BYTES = bounded_json.MAX_BYTES
 _CLASS_NAME = 300  # characters; a folder's name has at most 255 bytes
 _HEX, _BASE64 = re.compile("[0-9a-f]*"), re.compile("[A-Za-z0-9+/=]{1,40000}")
@@ -162,7 +163,7 @@ class Header(NamedTuple):
 def header_of(packed: Packed) -> Header:
     """The checked content of run.json. Raises ArchiveError."""
     try:
-        header = json.loads(b"".join(packed.chunks(RUN)).decode())
+        header = bounded_json.parsed(b"".join(packed.chunks(RUN)))
         json.dumps(header, ensure_ascii=False).encode()  # no database or page can hold half a surrogate pair
     except (ValueError, RecursionError) as error:
         raise ArchiveError(f"{RUN} in {packed.name} is not JSON ({str(error)[:80]}): request the file again") from None
@@ -268,7 +269,7 @@ def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _event(line: bytes, header: Header) -> tuple[float, ev.Event] | None:
-    row = json.loads(line.decode())
+    row = bounded_json.parsed(line, _LINE_VALUES)
     if not isinstance(row, dict) or set(row) != {"kind", "time", "payload"}:
         raise ValueError("it must be a JSON object with kind, time and payload")
     kind, at, payload = row["kind"], row["time"], row["payload"]

@@ -18,6 +18,7 @@ from mlae_lab.core.budget import budget
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.epochs import steps_per_epoch
 from mlae_lab.core.events import Evaluation, Started, TrainStep
+from mlae_lab.core.units import format_bytes
 from mlae_lab.runs import devices
 from mlae_lab.runs.store import Run, RunStore
 
@@ -182,6 +183,18 @@ def estimated_memory(config: RunConfig) -> Memory:
         fixed=4 * backbone.parameters + 16 * learned,
         step=config.batch_size * memory.training_bytes(backbone, plan, fused),
         evaluation=image * memory.images_at_once(image),
+    )
+
+
+def memory_warning(config: RunConfig) -> str:
+    """A sentence if a run on a CPU needs more memory than this machine has, else ""."""
+    needed, have = estimated_memory(config), memory.machine_bytes()
+    if have is None or needed.total <= have or devices.kind(config.device) != "cpu":
+        return ""
+    remedy = "a smaller batch size, fewer experts or " if needed.step > needed.evaluation else ""
+    return (
+        f"This machine has {format_bytes(have)} of memory, less than the estimate: choose {remedy}a backbone with "
+        "fewer tokens."
     )
 
 

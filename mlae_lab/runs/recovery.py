@@ -5,12 +5,12 @@ A checkpoint holds the settings of its run, so a run with one is complete again,
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlae_lab import locks
+from mlae_lab.core import bounded_json
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import Saved
 from mlae_lab.errors import LabError
@@ -21,7 +21,6 @@ from mlae_lab.runs.paths import RunPaths
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
 
-_HEADER_BYTES = 10_000_000
 _LOST = ExitRecord(
     Status.LOST, "its record was lost with the database of the store; resume continues from its checkpoint"
 )
@@ -88,11 +87,8 @@ def _header(checkpoint: Path) -> dict | None:
     """The lab's header of a checkpoint (`training.checkpoint`), read without torch; None if it is damaged."""
     try:
         with checkpoint.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > _HEADER_BYTES:
-                return None
-            metadata = json.loads(file.read(length))["__metadata__"]
-        header = json.loads(metadata["mlae_lab_checkpoint"])
+            metadata = bounded_json.safetensors_header(file)[0]["__metadata__"]
+        header = bounded_json.parsed(metadata["mlae_lab_checkpoint"])
         position = header.get("position", header.get("place"))  # version 0.5 has "place"
         whole = all(type(position[name]) is int and position[name] >= 0 for name in ("epoch", "batch", "step"))
         return {"config": header["config"], "position": position} if whole else None

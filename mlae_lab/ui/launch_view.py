@@ -23,7 +23,7 @@ from mlae_lab.data.tasks import located
 from mlae_lab.errors import LabError
 from mlae_lab.runs import pairs, race
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
-from mlae_lab.runs.estimate import Estimate, estimated_memory
+from mlae_lab.runs.estimate import Estimate, estimated_memory, memory_warning
 from mlae_lab.runs.store import Run
 from mlae_lab.ui import page, queries, run_actions, visitor
 from mlae_lab.ui.cards import Card, cards
@@ -95,6 +95,8 @@ def _show_cost(config: RunConfig, estimate: Estimate) -> None:
         f"{escape(estimate.reason)}{busy} Memory: the frozen weights, the experts, the state of the "
         "optimizer and the activations of a batch; images and PyTorch itself are additional."
     )
+    if warning := memory_warning(config):
+        st.warning(warning)
 
 
 def _duration_text(estimate: Estimate) -> str:

@@ -20,6 +20,8 @@ def test_ten_megabytes_of_empty_lists_take_no_memory() -> None:
         with pytest.raises(ValueError, match=r"values and may have 200,000"):
             bounded_json.parsed(text)
     assert "values and may have" in tensors_trouble(content, 0)
+    with pytest.raises(PlanError, match="values and may have"):
+        MaskPlan.from_json(content.decode())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3 * len(content)

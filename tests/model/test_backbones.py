@@ -245,9 +245,10 @@ def test_missing_bundled_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("content", [b"", b"not weights", b"\xff" * 100])
 def test_damaged_weights(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "w").write_bytes(content)
-    with pytest.raises(BackboneError, match="is not a readable safetensors file"):
-        build("lab_vit_12x128", 10, seed=0, weights=tmp_path / "w")
+    for name, kind in (("w.safetensors", "safetensors file"), ("w", "file of tensors")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(BackboneError, match=f"is not a readable {kind}"):
+            build("lab_vit_12x128", 10, seed=0, weights=tmp_path / name)
 
 
 def test_a_folder_in_place_of_weights(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from mlae_lab.core import events as ev
+from mlae_lab.core import memory
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, uniform
-from mlae_lab.runs.estimate import estimate, estimated_memory, pace
+from mlae_lab.runs.estimate import estimate, estimated_memory, memory_warning, pace
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore
 
@@ -142,12 +143,23 @@ def test_the_most_similar_task_and_mask_come_first(store: RunStore) -> None:
 
 def test_estimated_memory_includes_the_activations_of_a_batch_and_of_an_evaluation() -> None:
     vit = replace(CONFIG, backbone="vit_base_patch16_224.orig_in21k", batch_size=64, device="cpu")
-    memory = estimated_memory(vit)
-    assert memory.fixed == 4 * 85_798_656 + 16 * 295_008
-    assert 6e9 < memory.step < 9e9
-    assert memory.total == memory.fixed + memory.step
-    assert estimated_memory(replace(vit, batch_size=32)).step == memory.step / 2
+    needed = estimated_memory(vit)
+    assert needed.fixed == 4 * 85_798_656 + 16 * 295_008
+    assert 6e9 < needed.step < 9e9
+    assert needed.total == needed.fixed + needed.step
+    assert estimated_memory(replace(vit, batch_size=32)).step == needed.step / 2
     linear = estimated_memory(replace(vit, method="linear"))
     assert linear.fixed == 4 * 85_798_656
     assert linear.total == linear.fixed + linear.evaluation
-    assert 1e9 < linear.evaluation <= 4 * 2**30
+    assert 0 < linear.evaluation <= 4 * 2**30
+
+
+def test_a_run_that_needs_more_memory_than_the_machine_has_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    dino = replace(CONFIG, backbone="vit_base_patch14_dinov2.lvd142m", batch_size=64, device="cpu")
+    monkeypatch.setattr(memory, "machine_bytes", lambda: 16 * 2**30)
+    assert memory_warning(dino).startswith(
+        "This machine has 17.2 GB of memory, less than the estimate: choose a smaller"
+    )
+    assert memory_warning(replace(dino, backbone=CONFIG.backbone)) == ""
+    monkeypatch.setattr(memory, "machine_bytes", lambda: None)
+    assert memory_warning(dino) == ""
