@@ -209,11 +209,10 @@ def header_of(packed: Packed) -> Header:
         relation=relation,
     )
     local: Any = header.get("here", {})
-    kinds = {"owner": str, "attempt": int, "source": str, "data_folder": str}
+    kinds = {"owner": str, "attempt": int, "source": str, "data_folder": str, "location": dict}
     fits = isinstance(local, dict) and all(type(local.get(key, kind())) is kind for key, kind in kinds.items())
-    _require(
-        fits and 0 <= local.get("attempt", 0) <= _MAX_INTEGER, "here", local, "owner, attempt, source and data_folder"
-    )
+    names = "owner, attempt, source, data_folder and location"
+    _require(fits and 0 <= local.get("attempt", 0) <= _MAX_INTEGER, "here", local, names)
     return Header(run, {key: local[key] for key in kinds if key in local}, number)
 
 

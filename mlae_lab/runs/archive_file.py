@@ -21,7 +21,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from mlae_lab import locks
@@ -32,6 +32,7 @@ from mlae_lab.runs.archive_checks import Header, checked_images, checked_tensors
 from mlae_lab.runs.archive_writing import write
 from mlae_lab.runs.archive_zip import EPOCH, EVENTS, LOG, RUN, SUFFIX, ArchiveError, Packed, opened
 from mlae_lab.runs.paths import IMAGES, RunPaths, is_run_id
+from mlae_lab.runs.run_location import RunLocation, keep_location, location_of, read_location
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore, StoreError
 
@@ -278,7 +279,10 @@ def archive(store: RunStore, run_id: str) -> Path:
     lock = _take_lock(files)
     try:
         run = _ended(store, run_id, "archived")
-        local = {"owner": run.owner, "attempt": run.attempt, "source": run.source, "data_folder": run.data_folder}
+        local = {
+            "owner": run.owner, "attempt": run.attempt, "source": run.source, "data_folder": run.data_folder,
+            "location": asdict(read_location(files)),
+        }  # fmt: skip
         members = {path.name: path for path in (files.images, files.adapter, files.checkpoint, files.start)}
         members |= {path.name: path for name, path in files.checkpoints().items() if name != paths.LAST}
         with suppress(FileExistsError):
@@ -315,7 +319,11 @@ def restore(store: RunStore, run_id: str) -> Run:
         run = header.run
         if run.id != run_id:
             raise ArchiveError(f"{file} holds run {run.id}, not {run_id}: import the file instead")
-        _fill(store, files, packed, header, replace(run, **header.local), False)
+        local = dict(header.local)
+        location = location_of(local.pop("location", None))
+        if location != RunLocation():
+            keep_location(files, location)
+        _fill(store, files, packed, header, replace(run, **local), False)
         file.unlink()
     return store.run(run_id)
 

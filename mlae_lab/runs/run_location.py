@@ -7,7 +7,7 @@ every later query and every resumption finds it. The config stays as it was enqu
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from mlae_lab.core.config import RunConfig
@@ -64,11 +64,17 @@ class RunLocation:
 def read_location(files: RunPaths) -> RunLocation:
     """What was named for a run; nothing without a file, and for one that cannot be read."""
     try:
-        data = json.loads(files.location.read_text())
-        values = {name: data[name] for name in ("data", "weights", "fingerprint") if isinstance(data.get(name), str)}
-    except (OSError, ValueError, AttributeError, RecursionError):
+        return location_of(json.loads(files.location.read_text()))
+    except (OSError, ValueError, RecursionError):
         return RunLocation()
-    return RunLocation(**values)
+
+
+def location_of(data: object) -> RunLocation:
+    """A location from JSON, without what is not a text."""
+    values = data if isinstance(data, dict) else {}
+    return RunLocation(
+        **{field.name: values[field.name] for field in fields(RunLocation) if isinstance(values.get(field.name), str)}
+    )
 
 
 def keep_location(files: RunPaths, location: RunLocation) -> None:

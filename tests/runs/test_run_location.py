@@ -16,7 +16,7 @@ from mlae_lab.data import tasks
 from mlae_lab.data.content import content_hashes
 from mlae_lab.data.image_record import record_of, write_record
 from mlae_lab.runs import commands, pairs, probe, repeats
-from mlae_lab.runs.archive_file import export
+from mlae_lab.runs.archive_file import archive, export, import_run, restore
 from mlae_lab.runs.run_location import (
     LocationError,
     RunLocation,
@@ -111,6 +111,18 @@ def test_a_pair_and_repeats_find_the_files_of_their_run(store: RunStore, no_supe
     new = {other.id: other.config.data for other in started if other.id != run.id}
     assert len(new) >= 2
     assert set(new.values()) == {str(photos)}
+
+
+def test_an_archived_run_keeps_its_location_in_its_store_only(store: RunStore, tmp_path: Path) -> None:
+    run = stopped(store, FIRST_RUN)
+    location = RunLocation("/photos", "/weights.bin", "a" * 12)
+    keep_location(store.paths(run.id), location)
+    file = archive(store, run.id)
+    elsewhere = RunStore(tmp_path / "elsewhere")
+    import_run(elsewhere, file)
+    assert read_location(elsewhere.paths(run.id)) == RunLocation()
+    restore(store, run.id)
+    assert read_location(store.paths(run.id)) == location
 
 
 def test_the_commands_name_the_folder_of_a_moved_run(
