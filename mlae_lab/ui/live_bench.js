@@ -394,6 +394,7 @@ class Bench {
       const step = first + i * stride;
       if (step > this.shownStep) { this.queue.push([step, mask]); this.shownStep = step; }
     });
+    if (fresh && !this.queue.length) this.rings(null); // no step yet: the experts of the mask
     // at the pace of the run, and never more than two seconds behind it
     const most = fresh ? 2 : Math.max(2, Math.ceil(2 * pace));
     if (this.queue.length > most) this.queue.splice(0, this.queue.length - most);

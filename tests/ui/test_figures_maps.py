@@ -156,6 +156,7 @@ def test_two_predictions_name_the_change() -> None:
         in figures.two_answers_figure(before, becomes, classes, 1).alt
     )
     same = figures.two_answers_figure(before, before, classes)
+    assert json.loads(same.spec)["layout"]["margin"]["t"] >= 64  # room for the legend under the title
     assert "Prediction stays shirt: 60.0 %." in same.alt
     assert len(same.data[0]["y"]) == 5
     assert same.data[0]["x"] == same.data[1]["x"]

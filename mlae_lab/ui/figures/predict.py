@@ -88,7 +88,7 @@ def two_answers_figure(
         title,
         f"Bar chart of {len(indices)} classes, as trained and now. {title}.",
         "prediction-what-if",
-        height=110 + 52 * len(indices),
+        height=132 + 52 * len(indices),
         barmode="group",
         bargap=0.3,
         showlegend=True,
