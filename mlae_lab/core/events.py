@@ -15,6 +15,8 @@ from functools import cache
 from types import MappingProxyType, UnionType
 from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from mlae_lab.errors import LabError
+
 Canvas = tuple[tuple[float | None, ...], ...]
 StatisticValue = float | tuple[float | None, ...] | Canvas | None  # of a run, by layer, or by layer and expert
 MAX_STATISTICS = 64  # in one event
@@ -322,7 +324,7 @@ def to_json(event: Event) -> str:
     return json.dumps({f.name: getattr(event, f.name) for f in fields(event)}, separators=(",", ":"), default=dict)
 
 
-class EventError(ValueError):
+class EventError(LabError, ValueError):
     """A text that is not an event of its kind, as after damage to the disk."""
 
 

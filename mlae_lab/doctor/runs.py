@@ -112,7 +112,7 @@ def _events(context: Context, store: RunStore) -> Iterator[Finding]:
         yield trouble(
             f"events of {name}",
             f"{sentence_of_damage(events)}; {events[0].cause}",
-            "restore lab.sqlite from a backup, or go on without these events: everything else of the run is intact",
+            "restore lab.sqlite from a backup, or do without these events: everything else of the run is intact",
         )
     if len(by_run) > 10:
         yield note("more damage", f"events of {len(by_run) - 10} more runs are damaged")

@@ -55,7 +55,7 @@ def test_a_lost_database_is_not_replaced_by_an_empty_one(leave_empty: bool, tmp_
     assert database(folder).exists() is leave_empty  # nothing was made
 
 
-def test_a_new_store_beside_other_files_is_made(tmp_path: Path) -> None:
+def test_a_new_store_next_to_other_files_is_made(tmp_path: Path) -> None:
     (tmp_path / "runs" / "aaaaaaaa").mkdir(parents=True)
     (tmp_path / "runs" / "my notes").mkdir()
     (tmp_path / "data").mkdir()
