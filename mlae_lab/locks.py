@@ -10,7 +10,7 @@ import os
 import time
 from pathlib import Path
 
-from mlae_lab.posix import fcntl
+from mlae_lab.file_locking import fcntl
 
 
 def held(path: Path) -> bool:

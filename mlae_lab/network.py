@@ -10,7 +10,7 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
-from mlae_lab.posix import fcntl
+from mlae_lab.file_locking import fcntl
 
 PASSWORD_VARIABLE = "MLAE_LAB_PASSWORD"
 PASSWORD_LENGTH = 8  # characters, at least

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "mlae_lab"
 
-SHARED = ("environment", "errors", "files", "locations", "locks", "posix")
+SHARED = ("environment", "errors", "files", "locations", "locks", "file_locking")
 # Each layer and the layers it may import from. Every layer may import the SHARED modules and itself.
 ALLOWED: dict[str, set[str]] = {
     "core": set(),

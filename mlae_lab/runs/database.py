@@ -11,8 +11,8 @@ from pathlib import Path
 
 from mlae_lab import locks
 from mlae_lab.errors import LabError
+from mlae_lab.file_locking import fcntl
 from mlae_lab.locations import PROGRAM
-from mlae_lab.posix import fcntl
 from mlae_lab.runs import paths
 from mlae_lab.runs.schema import CHANGES, OLD_FILES, SCHEMA
 
