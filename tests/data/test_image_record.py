@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,13 +80,13 @@ def test_names_that_are_not_utf8_survive() -> None:
 def changed(**values: object) -> bytes:
     part = {"paths": ["a"], "labels": [0], "content": "00" * 8}
     data = {"format": 1, "classes": ["x", "y"], "train": dict(part), "evaluation": dict(part)} | values
-    return gzip.compress(json.dumps(data).encode())
+    return gzip.compress(json.dumps(data).encode(), mtime=0)
 
 
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"no gzip", gzip.compress(b"[]"), gzip.compress(b"[" * 5000), changed()[:-9], changed(format=2),
+        b"", b"no gzip", gzip.compress(b"[]", mtime=0), gzip.compress(b"[" * 5000, mtime=0), changed()[:-9], changed(format=2),
         changed(classes=[1]), changed(classes="xy"), changed(train={}), changed(train=[]),
         changed(train={"paths": ["a"], "labels": [2], "content": "00" * 8}),
         changed(train={"paths": ["a"], "labels": [True], "content": "00" * 8}),
@@ -93,6 +94,7 @@ def changed(**values: object) -> bytes:
         changed(train={"paths": [], "labels": [0], "content": "00" * 9}),
         changed(train={"paths": [], "labels": [0], "content": "zz"}),
     ],
+    ids=lambda content: f"{zlib.crc32(content):08x}",
 )  # fmt: skip
 def test_a_damaged_file_is_one_sentence(content: bytes) -> None:
     unpacked(changed(), "images.json.gz")
