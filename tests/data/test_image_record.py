@@ -86,8 +86,8 @@ def changed(**values: object) -> bytes:
 @pytest.mark.parametrize(
     "content",
     [
-        b"", b"no gzip", gzip.compress(b"[]", mtime=0), gzip.compress(b"[" * 5000, mtime=0), changed()[:-9], changed(format=2),
-        changed(classes=[1]), changed(classes="xy"), changed(train={}), changed(train=[]),
+        b"", b"no gzip", gzip.compress(b"[]", mtime=0), gzip.compress(b"[" * 5000, mtime=0), changed()[:-9],
+        changed(format=2), changed(classes=[1]), changed(classes="xy"), changed(train={}), changed(train=[]),
         changed(train={"paths": ["a"], "labels": [2], "content": "00" * 8}),
         changed(train={"paths": ["a"], "labels": [True], "content": "00" * 8}),
         changed(train={"paths": ["a", "b"], "labels": [0], "content": "00" * 8}),
