@@ -110,7 +110,8 @@ def _runs(args: argparse.Namespace) -> int:
     sizes = {name: use.total for name, use in commands.disk_use(store).items()}
     if args.run is not None:
         row = state(store, derived(store, store.run(args.run))) | {"bytes": sizes.get(args.run, 0)}
-        row["damaged_events"] = _damaged_events(store, args.run)
+        if damaged := _damaged_events(store, args.run):
+            row["damaged_events"] = damaged
         lines = [f"{name:<18}{json.dumps(value) if isinstance(value, dict) else value}" for name, value in row.items()]
         return print_result(args, row, "\n".join(lines))
     rows: list[dict[str, Any]] = [

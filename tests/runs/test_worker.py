@@ -177,7 +177,7 @@ def test_a_run_that_resumes_on_another_cpu_keeps_its_precision_and_has_a_note(
     elsewhere = dataclasses.replace(after_one_epoch, environment=environment)
     status, name = work(TWO_EPOCHS, before=lambda files: save_checkpoint(files.checkpoint, elsewhere))
     assert (status, lab_store.run(name).status) == (0, Status.FINISHED), lab_store.run(name).reason
-    (started,), (resumed,) = (lab_store.events(name, kind) for kind in (Started, Resumed))
+    (started,), (resumed,) = lab_store.events(name, Started), lab_store.events(name, Resumed)
     assert started.event.precision == other
     (note,) = resumed.event.notes
     assert "(before: another kind)" in note
