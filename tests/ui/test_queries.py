@@ -30,3 +30,25 @@ def test_restored_run_has_its_events_once(tmp_path: Path, monkeypatch: pytest.Mo
         assert [step.step for step in tail.steps] == [1, 2]
         assert len(tail.evaluations) == 1
     assert tail.memo("steps", len(tail.steps), lambda: "made again") == "made again"
+
+
+def test_damaged_events_and_what_changed_at_a_resumption_are_notes_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore(tmp_path)
+    monkeypatch.setattr(queries, "store", lambda: store)
+    run = store.enqueue(FIRST_RUN, "cpu").id
+    store.append(run, [ev.Resumed(1, 1, 0.5, notes=("Resumed in another environment.",))] * 2)
+    store.append(run, [ev.TrainStep(n, 1, 1.0, 50.0, 1e-3, 3, 0.1) for n in (1, 2, 3)])
+    with store._connection(write=True) as db:
+        db.execute(
+            """UPDATE events SET payload = REPLACE(payload, '"loss"', '"lofs"') WHERE step = 2 AND kind = 'step'"""
+        )
+    (damaged,) = store.damaged_events(run)
+    tail = queries.Tail(run)
+    tail.update()
+    tail.update()
+    assert [step.step for step in tail.steps] == [1, 3]
+    assert tail.notes == [
+        "Resumed in another environment.", f"Damaged events, which are left out: {damaged.id} (step)."
+    ]  # fmt: skip
