@@ -63,7 +63,7 @@ def gain_image(probe: float, adapted: float) -> str:
 def image_address(pixels: np.ndarray, size: int = 96) -> str:
     """A grey (h, w) or colour (h, w, 3) uint8 image as a data address.
 
-    A tiny image is a PNG of its own size, whose pixels pages enlarge; any other is a JPEG of size x size pixels.
+    A tiny image is a PNG of the same size, whose pixels pages enlarge; any other is a JPEG of size x size pixels.
     """
     image = Image.fromarray(pixels)
     buffer = io.BytesIO()
