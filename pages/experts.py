@@ -68,8 +68,8 @@ if not _can_be_opened(run):
     st.stop()
 
 if run_id is None:  # the other parameters belong to a run that the address does not name
-    requested = st.query_params.get("view")
-    st.query_params.from_dict({"run": run.id} | ({"view": requested} if requested else {}))
+    opened_view = st.query_params.get("view")
+    st.query_params.from_dict({"run": run.id} | ({"view": opened_view} if opened_view else {}))
 
 has_experts = run.config.method == "mlae"
 page.facts(

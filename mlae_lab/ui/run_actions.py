@@ -215,9 +215,9 @@ def confirmed_button(
         return is_clicked
     if is_clicked:
         state[_ASKED] = key, time.monotonic()
-    shown_key, since = state.get(_ASKED, ("", 0.0))
+    pending, since = state.get(_ASKED, ("", 0.0))
     # the answer counts however late it is
-    if shown_key != key or (time.monotonic() - since > _QUESTION_SECONDS and not state.get(yes_key)):
+    if pending != key or (time.monotonic() - since > _QUESTION_SECONDS and not state.get(yes_key)):
         return False
     with (place or st).container(key=f"question_{key}", width=360, gap="small"):
         st.warning(question)

@@ -409,7 +409,7 @@ def test_card_is_ready_only_with_complete_images(tmp_path: Path, monkeypatch: py
 def test_the_experts_page_names_its_run_in_the_address(store: RunStore) -> None:
     """Else a reload shows another run with the switches of this one."""
     run = store.enqueue(RunConfig("digits", allocation((0,) * 10 + (1, 2))), "cpu").id
-    canvas = [[0.5 if kept else None for kept in row] for row in store.run(run).config.plan.keep]
+    canvas = tuple(tuple(0.5 if kept else None for kept in row) for row in store.run(run).config.plan.keep)
     store.append(run, [ExpertStats(1, canvas, canvas, canvas, canvas)])
     at = open_page("experts", off="11.1", view="seeds")
     assert at.query_params == {"run": run, "view": "seeds"}
