@@ -63,11 +63,21 @@ def small_vit() -> Callable[..., VisionTransformer]:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> RunStore:
-    """An empty store in the test's temporary folder."""
+def store(tmp_path: Path) -> Iterator[RunStore]:
+    """An empty store in the test's temporary folder. The test fails if it leaves runs that a supervisor would start."""
+    from mlae_lab.runs import supervisor
     from mlae_lab.runs.store import RunStore
+    from tests.lab import clear
 
-    return RunStore(tmp_path / "lab")
+    store = RunStore(tmp_path / "lab")
+    yield store
+    try:
+        is_busy = supervisor.is_supervised(store) and bool(store.open_runs())
+    except Exception:  # the test damaged the store or removed it
+        return
+    if is_busy:
+        clear(store)
+        pytest.fail("the test left runs that train while other tests run: use no_supervisor or lab_store")
 
 
 @pytest.fixture

@@ -11,10 +11,12 @@ import sqlite3
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from mlae_lab import locks
 from mlae_lab.core.catalog import backbone, task
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
@@ -406,7 +408,7 @@ def test_card_is_ready_only_with_complete_images(tmp_path: Path, monkeypatch: py
     assert words == {"digits": "ready", "svhn": "ready", "dtd": "partial", "cifar": "no data"}
 
 
-def test_the_experts_page_names_its_run_in_the_address(store: RunStore) -> None:
+def test_the_experts_page_names_its_run_in_the_address(store: RunStore, no_supervisor: None) -> None:
     """Else a reload shows another run with the switches of this one."""
     run = store.enqueue(RunConfig("digits", allocation((0,) * 10 + (1, 2))), "cpu").id
     canvas = tuple(tuple(0.5 if kept else None for kept in row) for row in store.run(run).config.plan.keep)
@@ -416,11 +418,13 @@ def test_the_experts_page_names_its_run_in_the_address(store: RunStore) -> None:
 
 
 @pytest.mark.parametrize(("status", "button"), [(Status.FINISHED, "delete"), (Status.RUNNING, "stop_now")])
-def test_what_cannot_be_undone_asks_first(store: RunStore, status: Status, button: str) -> None:
+def test_what_cannot_be_undone_asks_first(store: RunStore, no_supervisor: None, status: Status, button: str) -> None:
     """Also for an own run, next to the button, which is in a popover in the case of Delete."""
     run = store.enqueue(RunConfig("digits"), "cpu").id
+    lock = -1
     if status is Status.RUNNING:
         assert store.claim(run, "cpu")
+        lock = locks.take(store.paths(run).lock) or -1  # as its process would
     store.move(run, status)
     key = f"runs_{button}_{run}"
     at = open_page("runs")
@@ -428,11 +432,12 @@ def test_what_cannot_be_undone_asks_first(store: RunStore, status: Status, butto
     at.button(key=key).click().run()  # as in a double click
     assert store.run(run).status is status
     container = at.get("popover")[0] if button == "delete" else at.main
-    (warning,) = container.warning
-    assert "?" in warning.value
+    assert len([warning for warning in container.warning if "?" in warning.value]) == 1
     at.button(key=f"{key}_no").click().run()
-    assert not at.warning
+    assert not [warning for warning in at.warning if "?" in warning.value]
     at.button(key=key).click().run()
+    if lock >= 0:
+        Timer(1.0, os.close, [lock]).start()  # the process exits while the page waits for it
     at.button(key=f"{key}_yes").click().run()
     assert not at.exception
     assert not store.holds(run) or store.run(run).status in (Status.STOPPING, Status.STOPPED)
