@@ -342,15 +342,16 @@ def _check_ambiguous(folder: Path, inside: Mapping[str, Classes], split_of: Mapp
 
 
 def _check_unreadable(folder: Path, given: Mapping[str, Classes], unreadable: Mapping[str, str]) -> None:
-    """Refuse classes without an image that can be read: leaving one out would change the task."""
+    """Refuse classes and splits without an image that can be read: leaving one out would change the task."""
     images: dict[str, list[str]] = {}
-    for classes in given.values():
+    for split, classes in given.items():
         for name, paths in classes.items():
-            images.setdefault(name, []).extend(paths)
+            images.setdefault(f"the class {shown(name)}", []).extend(paths)
+            images.setdefault(split, []).extend(paths)
     for name, paths in images.items():
         if all(path in unreadable for path in paths):
             raise DataError(
-                f"{folder}: none of the {counted(len(paths))} of the class {shown(name)} can be read "
+                f"{folder}: none of the {counted(len(paths))} of {name} can be read "
                 f"({some(sorted({unreadable[path] for path in paths}), 3)}): convert or restore them, or move that "
                 "folder away"
             )

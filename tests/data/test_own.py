@@ -446,3 +446,10 @@ def test_lists_of_images_that_are_not_there_say_why(tmp_path: Path) -> None:
 def test_names_are_shown_without_control_characters(tmp_path: Path) -> None:
     listing = read_own(touch(tmp_path, {"a\x1b[31m": 5, "b\nc": 5, "क्\u200dष": 5}))
     assert listing.class_names == ("a\\x1b[31m", "b\\nc", "क्\u200dष")
+
+
+def test_a_split_without_a_readable_image_is_not_sampled_from_train(tmp_path: Path) -> None:
+    touch(tmp_path / "train", {"a": 5, "b": 5})
+    touch(tmp_path / "test", {"a": 2})
+    with pytest.raises(DataError, match=r"none of the 2 images of test can be read \(empty file\)"):
+        read_own(tmp_path, unreadable=dict.fromkeys(("test/a/0.jpg", "test/a/1.jpg"), "empty file"))
