@@ -185,9 +185,10 @@ def _require_floating_point(path: Path, own: State, state: State) -> None:
     """Refuse integers, which need the scales of a quantised network to be weights."""
     for name, value in own.items():
         if value.is_floating_point() and not state[name].is_floating_point():
+            kind = str(state[name].dtype).removeprefix("torch.")
             raise BackboneError(
-                f"{path} cannot be used: {name} holds integers ({str(state[name].dtype).removeprefix('torch.')}), as of "
-                "a quantised network: choose a file with floating-point weights"
+                f"{path} cannot be used: {name} holds integers ({kind}), as of a quantised network: choose a file with "
+                "floating-point weights"
             )
 
 
