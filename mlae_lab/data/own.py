@@ -73,6 +73,7 @@ def read_own(
     given, notes = _splits_of(folder, files, as_0_5)
     if not as_0_5:
         _check_unreadable(folder, given, files.unreadable)
+        _check_links(folder, given, files.links)
         given = {
             split: kept
             for split, classes in given.items()
@@ -158,6 +159,7 @@ class _Files:
         unreadable: those of the images that cannot be read: path to reason.
         others: files that are no images.
         of_programs: names of skipped folders.
+        links: links to folders whose images are listed, each with the folder that it leads to.
         upward_links: links to a folder that holds them, which would list its images once more.
     """
 
@@ -166,6 +168,7 @@ class _Files:
     unreadable: dict[str, str] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
     of_programs: set[str] = field(default_factory=set)
+    links: dict[str, Path] = field(default_factory=dict)
     upward_links: list[str] = field(default_factory=list)
 
     def readable(self, paths: Iterable[str]) -> list[str]:
@@ -207,9 +210,12 @@ def _read_files(folder: Path, as_0_5: bool, unreadable: Mapping[str, str]) -> _F
                 if not as_0_5 and is_of_other_program(entry.name):
                     files.of_programs.add(entry.name)
                     continue
-                if not as_0_5 and entry.is_symlink() and _leads_upward(folder / path):
-                    files.upward_links.append(path)
-                    continue
+                if not as_0_5 and entry.is_symlink():
+                    target = (folder / path).resolve()
+                    if (folder / start).resolve().is_relative_to(target):
+                        files.upward_links.append(path)
+                        continue
+                    files.links[path] = target
                 if not start:
                     files.folders.append(entry.name)
                 read(path, depth + 1, follow=not start and _split_named(entry.name, as_0_5) is not None)
@@ -220,10 +226,6 @@ def _read_files(folder: Path, as_0_5: bool, unreadable: Mapping[str, str]) -> _F
     files.folders.sort(key=natural)
     files.unreadable.update({path: unreadable[path] for path in files.images if path in unreadable})
     return files
-
-
-def _leads_upward(link: Path) -> bool:
-    return link.parent.resolve().is_relative_to(link.resolve())
 
 
 def _add(files: _Files, folder: Path, path: str, as_0_5: bool) -> None:
@@ -355,6 +357,24 @@ def _check_unreadable(folder: Path, given: Mapping[str, Classes], unreadable: Ma
                 f"({some(sorted({unreadable[path] for path in paths}), 3)}): convert or restore them, or move that "
                 "folder away"
             )
+
+
+def _check_links(folder: Path, given: Mapping[str, Classes], links: Mapping[str, Path]) -> None:
+    """Refuse a link that would list the same files again, as another class or in another split."""
+    if not links:
+        return
+    paths = [path for classes in given.values() for group in classes.values() for path in group]
+    root = folder.resolve()
+    for link, target in links.items():
+        same = [other for other, other_target in links.items() if other < link and other_target == target]
+        if target.is_relative_to(root):
+            same.append(target.relative_to(root).as_posix())
+        for other in same:
+            if all(any(path.startswith(f"{name}/") for path in paths) for name in (link, other)):
+                raise DataError(
+                    f"{folder}: {shown(link)} and {shown(other)} are the same folder, by a link, so its images would "
+                    "be listed twice: remove the link"
+                )
 
 
 def _merged_by_case(given: dict[str, Classes]) -> tuple[dict[str, Classes], list[str]]:

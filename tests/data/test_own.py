@@ -453,3 +453,32 @@ def test_a_split_without_a_readable_image_is_not_sampled_from_train(tmp_path: Pa
     touch(tmp_path / "test", {"a": 2})
     with pytest.raises(DataError, match=r"none of the 2 images of test can be read \(empty file\)"):
         read_own(tmp_path, unreadable=dict.fromkeys(("test/a/0.jpg", "test/a/1.jpg"), "empty file"))
+
+
+@pytest.mark.parametrize(("link", "target"), [("c", "a"), ("test", "train"), ("test/b", "train/b")])
+def test_a_link_that_lists_the_same_files_again_is_refused(tmp_path: Path, link: str, target: str) -> None:
+    touch(tmp_path / "train" if "t" in link else tmp_path, {"a": 5, "b": 5})
+    if "/" in link:
+        touch(tmp_path / "test", {"a": 5})
+    (tmp_path / link).symlink_to(tmp_path / target, target_is_directory=True)
+    with pytest.raises(DataError, match=f"{link} and {target} are the same folder, by a link"):
+        read_own(tmp_path)
+
+
+def test_links_to_images_that_are_not_listed_otherwise_are_followed(tmp_path: Path) -> None:
+    touch(tmp_path / "all", {"a": 5, "b": 5, "c": 5, "d": 5})
+    for split, names in (("train", "ab"), ("test", "cd")):
+        (tmp_path / split).mkdir()
+        for name, target in zip("ab", names, strict=True):
+            (tmp_path / split / name).symlink_to(f"../all/{target}", target_is_directory=True)
+    listing = read_own(tmp_path)
+    assert (listing.counts["test"], listing.class_names) == (10, ("a", "b"))
+
+
+def test_two_links_to_one_folder_elsewhere(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere", {"x": 5})
+    touch(tmp_path / "own", {"a": 5})
+    for name in "bc":
+        (tmp_path / "own" / name).symlink_to(tmp_path / "elsewhere" / "x", target_is_directory=True)
+    with pytest.raises(DataError, match="c and b are the same folder, by a link"):
+        read_own(tmp_path / "own")
