@@ -50,16 +50,18 @@ def read_regular(path: str | os.PathLike[str]) -> bytes:
         return file.read()
 
 
-def require_free(path: Path, force: bool = False, option: str = "--force") -> None:
+def require_free(path: Path, force: bool = False, option: str = "--force", store: Path | None = None) -> None:
     """Check that a file named by the user can be written without loss.
 
     Args:
         path: The file to write.
         force: Whether an existing regular file may be replaced.
         option: How the user allows that, for the message.
+        store: A folder in which no file is ever replaced.
 
     Raises:
-        FileTakenError: The file exists and `force` is not given, or it is a folder, a link, a device or a pipe.
+        FileTakenError: The file exists and `force` is not given, it lies in the store, or it is a folder, a link, a
+            device or a pipe.
     """
     try:
         mode = os.lstat(path).st_mode
@@ -70,6 +72,8 @@ def require_free(path: Path, force: bool = False, option: str = "--force") -> No
     if not stat.S_ISREG(mode):
         kind = "a link" if stat.S_ISLNK(mode) else "not a regular file"
         raise FileTakenError(f"{path} is {kind} and is not replaced: name another file")
+    if store and path.resolve().is_relative_to(store.resolve()):
+        raise FileTakenError(f"{path} is a file of the store and is not replaced: name another file")
     if not force:
         raise FileTakenError(f"{path} exists: name another file, or add {option} to replace it")
 

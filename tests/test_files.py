@@ -196,6 +196,21 @@ def test_a_command_does_not_replace_a_file(
     assert file.read_text() == "somebody's work"
 
 
+@pytest.mark.parametrize("inner", ["lab.sqlite", "runs/{}/log.txt"])
+def test_export_does_not_replace_a_file_of_the_store(
+    inner: str, store: RunStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = over(store).id
+    file = store.folder / inner.format(run)
+    file.touch()
+    (tmp_path / "link").symlink_to(store.folder)
+    before = file.read_bytes()
+    for path in (file, tmp_path / "link" / inner.format(run)):
+        assert main(["export", run, str(path), "--force", "--store", str(store.folder)]) == 2
+        assert f"{path} is a file of the store and is not replaced" in capsys.readouterr().err
+    assert file.read_bytes() == before
+
+
 def test_export_with_force_replaces_a_file(store: RunStore, tmp_path: Path) -> None:
     file = tmp_path / "run.mlae"
     file.write_text("an earlier export")

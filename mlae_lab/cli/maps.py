@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlae_lab.cli.output import UsageError, add_location_options, print_result, run_command, store_with_run
+from mlae_lab.cli.output import UsageError, add_location_options, folder_of, print_result, run_command, store_with_run
 from mlae_lab.cli.queries import query_run
 from mlae_lab.core.expert_state import row_named
 from mlae_lab.data import overlay
@@ -82,7 +82,7 @@ def _attention(args: argparse.Namespace) -> int:
     if args.out is not None and args.out.suffix.lower() not in KINDS:
         raise UsageError(f"--out is {args.out}: its name must end in {', '.join(KINDS)}")
     if args.out is not None:
-        require_free(args.out, args.force)
+        require_free(args.out, args.force, store=folder_of(args))
     images = [image_argument(word) for word in args.image]
     store = store_with_run(args)
     plan = store.run(args.run).config.plan

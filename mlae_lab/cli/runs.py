@@ -385,7 +385,7 @@ def _delete(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    require_free(args.file, args.force)
+    require_free(args.file, args.force, store=folder_of(args))
     store, run = _existing_run(args)
     size = archive_file.export(store, run.id, args.file)
     damaged = _damaged_events(store, run.id)

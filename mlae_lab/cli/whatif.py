@@ -100,7 +100,7 @@ def _whatif(args: argparse.Namespace) -> int:
     if args.save_plan is not None:
         plan_name(args.save_plan)  # refuses a bad name before anything is computed
     if args.export is not None:
-        require_free(args.export, args.force)
+        require_free(args.export, args.force, store=store.folder)
     answer = query_run(store, run.id, "whatif", {**state, "images": args.images})
     result = {"run": run.id, **answer}
     lines = _whatif_lines(run, answer)

@@ -24,6 +24,7 @@ from mlae_lab.errors import LabError
 
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth", ".pth.tar", ".ckpt", ".npz")
 ADVICE = f"give a file that ends in {', '.join(ENDINGS)}"
+AGAIN = ": download it or write it again"
 TENSORS_ONLY = ": give a file that torch.save wrote from a state_dict with tensors only, or a safetensors file"
 _PICKLE_BYTES = 64_000_000  # of names and shapes; the tensors are not among them
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -41,7 +42,7 @@ def kind_of(path: Path) -> str:
     """The format of a weight file: safetensors, npz, or torch for all others.
 
     Raises:
-        BackboneError: It is missing, not a regular file, a Git LFS pointer or an HTML page.
+        BackboneError: It is missing, not a regular file, empty, a Git LFS pointer or an HTML page.
     """
     try:
         status = os.stat(path)
@@ -56,6 +57,8 @@ def kind_of(path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise BackboneError(f"{path} cannot be read ({reason}): {ADVICE}") from None
+    if not start:
+        raise BackboneError(f"{path} is not a readable file of weights (it is empty){AGAIN}")
     if foreign := what_it_is_instead(start):
         raise BackboneError(f"{path} is {foreign}")
     if path.suffix.lower() == ".npz":
@@ -91,10 +94,10 @@ def shapes_of(path: Path) -> tuple[Shapes, tuple[str, ...]]:
     """
     kind = kind_of(path)
     if kind == "npz":
-        with reading(path, "a readable npz file"):
+        with reading(path, "a readable npz file", AGAIN):
             return _npz_shapes(path), ()
     if kind == "safetensors":
-        with reading(path, "a readable safetensors file"):
+        with reading(path, "a readable safetensors file", AGAIN):
             return _safetensors_shapes(path), ()
     with reading(path, "a readable file of tensors", TENSORS_ONLY):
         content = _torch_content(path)
@@ -105,7 +108,8 @@ def shapes_of(path: Path) -> tuple[Shapes, tuple[str, ...]]:
 def tensors_in(content: Any, path: Path, is_tensor: Any) -> dict[str, Any]:
     """The named tensors of an unwrapped checkpoint. Raises BackboneError for anything else."""
     if not isinstance(content, Mapping) or not content:
-        raise BackboneError(f"{path} holds a {type(content).__name__} where names and tensors should be{TENSORS_ONLY}")
+        kind = "single tensor" if is_tensor(content) else type(content).__name__
+        raise BackboneError(f"{path} holds a {kind} where names and tensors should be{TENSORS_ONLY}")
     for name, value in content.items():
         if not isinstance(name, str) or not is_tensor(value):
             raise BackboneError(f"{path} holds {str(name)[:60]!r}, which is not a plain tensor{TENSORS_ONLY}")

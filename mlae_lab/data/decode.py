@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import stat
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ UPLOADED_PIXELS = 50_000_000  # of an uploaded file: several may be decoded at o
 MAX_PIXELS = 89_478_485  # pixels: where PIL itself warns; a quarter of a gigabyte when decoded
 
 _BAND_PIXELS = 4_000_000
+
+# `_opened` refuses such images itself; a warning would print PIL's source line in the terminal.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from mlae_lab.core.sanitize import printable
 from mlae_lab.data.bundled import DataError
 
 Item = tuple[str, int]  # path below the listing's folder, with "/" on every platform; label
@@ -133,8 +134,10 @@ def composed(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """The text as it can be displayed: bytes of a name that are not UTF-8 are written as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """The text as it can be displayed: control characters and bytes that are not UTF-8 are written as escapes."""
+    if not text.isprintable():
+        text = "".join(c if printable(c) and c != "\t" else c.encode("unicode_escape").decode() for c in text)
+    return text
 
 
 def some(names: Sequence[str], limit: int = 5) -> str:

@@ -67,12 +67,13 @@ def read_own(
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder: give one that holds a folder of images for each class")
-    if vtab.has_lists(folder):
+    if vtab.has_training_lists(folder):
         return _by_lists(folder, as_0_5, unreadable)
     files = _read_files(folder, as_0_5, unreadable)
     given, notes = _splits_of(folder, files, as_0_5)
     if not as_0_5:
         _check_unreadable(folder, given, files.unreadable)
+        _check_links(folder, given, files.links)
         given = {
             split: kept
             for split, classes in given.items()
@@ -81,7 +82,7 @@ def read_own(
         given, merged = _merged_by_case(given)
         notes += merged
         _check_shared_classes(folder, given)
-    names = _checked_names(folder, given)
+    names = _checked_names(folder, given, bool(files.unreadable))
     completed, more = _completed(given, seed, as_0_5)
     notes += [*more, *files.notes()]
     label = {name: i for i, name in enumerate(names)}
@@ -90,6 +91,16 @@ def read_own(
         folder, "own", splits, tuple(shown(name) for name in names), notes=tuple(notes),
         left_out=tuple(sorted(files.unreadable)),
     )  # fmt: skip
+
+
+def read_images(folder: Path) -> Listing:
+    """Every image below a folder, whatever its layout, with the label 0: to find the images of a run among them.
+
+    Raises DataError for a folder that cannot be read.
+    """
+    files = _read_files(folder, False, {})
+    items: tuple[Item, ...] = tuple((path, 0) for path in files.readable(files.images))
+    return Listing(folder, "own", {"train": items, "val": (), "test": ()}, ("",))
 
 
 def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
@@ -126,7 +137,11 @@ def _by_lists(folder: Path, as_0_5: bool, unreadable: Mapping[str, str]) -> List
     }
     for split, items in splits.items():
         if not items:
-            raise DataError(f"{folder}: none of the images that the list of {split} names can be read: restore them")
+            reasons = some(sorted(set(unreadable.values())), 3)
+            raise DataError(
+                f"{folder}: none of the images that the list of {split} names can be read ({reasons}): restore them, "
+                "or correct the paths in the list"
+            )
     names = tuple(str(first + i) for i in range(classes))
     return Listing(folder, "own", splits, names, notes=notes, lists=lists, left_out=left_out)
 
@@ -144,6 +159,8 @@ class _Files:
         unreadable: those of the images that cannot be read: path to reason.
         others: files that are no images.
         of_programs: names of skipped folders.
+        links: links to folders whose images are listed, each with the folder that it leads to.
+        upward_links: links to a folder that holds them, which would list its images once more.
     """
 
     folders: list[str] = field(default_factory=list)
@@ -151,6 +168,8 @@ class _Files:
     unreadable: dict[str, str] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
     of_programs: set[str] = field(default_factory=set)
+    links: dict[str, Path] = field(default_factory=dict)
+    upward_links: list[str] = field(default_factory=list)
 
     def readable(self, paths: Iterable[str]) -> list[str]:
         return [path for path in paths if path not in self.unreadable]
@@ -161,7 +180,9 @@ class _Files:
         if self.others:
             yield f"Files that are not images are ignored: {len(self.others):,} ({some(sorted(self.others), 3)})."
         if self.of_programs:
-            yield f"Folders of other programs are ignored: {some(sorted(self.of_programs))}."
+            yield f"Hidden folders and folders of other programs are ignored: {some(sorted(self.of_programs))}."
+        if self.upward_links:
+            yield f"Links to a folder that holds them are ignored: {some(sorted(self.upward_links))}."
 
 
 def _unreadable_note(unreadable: Mapping[str, str], total: int) -> str:
@@ -183,12 +204,18 @@ def _read_files(folder: Path, as_0_5: bool, unreadable: Mapping[str, str]) -> _F
             raise DataError(f"{place} cannot be read ({error.strerror}): check its permissions") from None
         for entry in entries:
             path = f"{start}/{entry.name}" if start else entry.name
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") and (as_0_5 or not entry.is_dir(follow_symlinks=follow)):
                 continue
             if entry.is_dir(follow_symlinks=follow):
                 if not as_0_5 and is_of_other_program(entry.name):
                     files.of_programs.add(entry.name)
                     continue
+                if not as_0_5 and entry.is_symlink():
+                    target = (folder / path).resolve()
+                    if (folder / start).resolve().is_relative_to(target):
+                        files.upward_links.append(path)
+                        continue
+                    files.links[path] = target
                 if not start:
                     files.folders.append(entry.name)
                 read(path, depth + 1, follow=not start and _split_named(entry.name, as_0_5) is not None)
@@ -264,7 +291,7 @@ def _splits_of(folder: Path, files: _Files, as_0_5: bool) -> tuple[dict[str, Cla
             "class and no loose images"
         )
     if not as_0_5:
-        _check_ambiguous(folder, inside)
+        _check_ambiguous(folder, inside, split_of)
     classes: Classes = {}
     for name in files.folders:
         paths = [*loose[name], *(path for group in inside[name].values() for path in group)]
@@ -301,11 +328,14 @@ def _split_folders(names: Iterable[str], as_0_5: bool) -> dict[str, str]:
     return split_of
 
 
-def _check_ambiguous(folder: Path, inside: Mapping[str, Classes]) -> None:
-    """Refuse folders that hold folders of the same names: they may be splits of the same classes."""
+def _check_ambiguous(folder: Path, inside: Mapping[str, Classes], split_of: Mapping[str, str]) -> None:
+    """Refuse folders that hold folders of the same names: they may be splits of the same classes.
+
+    One equal name is enough where one of the folders is named like a split.
+    """
     for (first, of_first), (second, of_second) in combinations(inside.items(), 2):
         common = sorted({n.casefold() for n in of_first} & {n.casefold() for n in of_second}, key=natural)
-        if len(common) > 1:
+        if len(common) > (0 if first in split_of or second in split_of else 1):
             raise DataError(
                 f"{folder}: {shown(first)} and {shown(second)} hold folders of the same names ({some(common)}), so "
                 "they may be splits or classes: for splits, name them train, val and test; for classes, put their "
@@ -314,18 +344,37 @@ def _check_ambiguous(folder: Path, inside: Mapping[str, Classes]) -> None:
 
 
 def _check_unreadable(folder: Path, given: Mapping[str, Classes], unreadable: Mapping[str, str]) -> None:
-    """Refuse classes without an image that can be read: leaving one out would change the task."""
+    """Refuse classes and splits without an image that can be read: leaving one out would change the task."""
     images: dict[str, list[str]] = {}
-    for classes in given.values():
+    for split, classes in given.items():
         for name, paths in classes.items():
-            images.setdefault(name, []).extend(paths)
+            images.setdefault(f"the class {shown(name)}", []).extend(paths)
+            images.setdefault(split, []).extend(paths)
     for name, paths in images.items():
         if all(path in unreadable for path in paths):
             raise DataError(
-                f"{folder}: none of the {counted(len(paths))} of the class {shown(name)} can be read "
+                f"{folder}: none of the {counted(len(paths))} of {name} can be read "
                 f"({some(sorted({unreadable[path] for path in paths}), 3)}): convert or restore them, or move that "
                 "folder away"
             )
+
+
+def _check_links(folder: Path, given: Mapping[str, Classes], links: Mapping[str, Path]) -> None:
+    """Refuse a link that would list the same files again, as another class or in another split."""
+    if not links:
+        return
+    paths = [path for classes in given.values() for group in classes.values() for path in group]
+    root = folder.resolve()
+    for link, target in links.items():
+        same = [other for other, other_target in links.items() if other < link and other_target == target]
+        if target.is_relative_to(root):
+            same.append(target.relative_to(root).as_posix())
+        for other in same:
+            if all(any(path.startswith(f"{name}/") for path in paths) for name in (link, other)):
+                raise DataError(
+                    f"{folder}: {shown(link)} and {shown(other)} are the same folder, by a link, so its images would "
+                    "be listed twice: remove the link"
+                )
 
 
 def _merged_by_case(given: dict[str, Classes]) -> tuple[dict[str, Classes], list[str]]:
@@ -366,7 +415,7 @@ def _check_shared_classes(folder: Path, given: Mapping[str, Classes]) -> None:
             )
 
 
-def _checked_names(folder: Path, given: dict[str, Classes]) -> list[str]:
+def _checked_names(folder: Path, given: dict[str, Classes], unreadable: bool) -> list[str]:
     total = Counter({name: 0 for classes in given.values() for name in classes})
     for classes in given.values():
         total.update({name: len(paths) for name, paths in classes.items()})
@@ -378,7 +427,8 @@ def _checked_names(folder: Path, given: dict[str, Classes]) -> list[str]:
         )
     few = sorted((name for name, count in total.items() if count < 2), key=natural)
     if few:
-        raise DataError(f"{folder} has classes with a single image ({some(few)}): each class needs at least 2")
+        image = "image that can be read" if unreadable else "image"
+        raise DataError(f"{folder} has classes with a single {image} ({some(few)}): each class needs at least 2")
     return sorted(total, key=natural)
 
 

@@ -8,7 +8,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.data import tasks
 from mlae_lab.data.bundled import DataError
-from mlae_lab.data.image_record import ImageRecord, match, missing_sentence
+from mlae_lab.data.image_record import ImageRecord, missing_sentence
 
 
 def checked_folder(
@@ -35,15 +35,22 @@ def checked_folder(
         raise DataError(f"{task.name} is bundled and reads no folder: leave out {text[:200]}")
     folder = tasks.images_folder(task, text)
     as_0_5 = record is None and not config.data_fingerprint
-    if record is not None or as_0_5:
-        listing = tasks.listed(task, folder, as_0_5)
-    else:  # as the launch has read them
-        listing = tasks.checked(task, folder, lambda done, total: on_chunk())
-    if listing.fingerprint == config.data_fingerprint:
+    try:
+        if record is not None or as_0_5:
+            listing = tasks.listed(task, folder, as_0_5)
+        else:  # as the launch has read them
+            listing = tasks.checked(task, folder, lambda done, total: on_chunk())
+    except DataError:
+        if record is None:
+            raise
+        listing = None  # no new run can start on the folder, but it may still hold the images of this one
+    if listing and listing.fingerprint == config.data_fingerprint:
         return str(folder)
     if record is not None:
-        lacks = missing_sentence(match(record, listing, on_chunk), record, folder)
+        matched, _ = tasks.match_in_folder(record, folder, listing, on_chunk)
+        lacks = missing_sentence(matched, record, folder)
     else:
+        assert listing is not None
         label = tasks.label(task, tasks.census(task, listing))
         lacks = f"{folder} holds {label} and the run is of {config.data_label}" if label != config.data_label else ""
     if lacks:

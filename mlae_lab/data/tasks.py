@@ -28,7 +28,7 @@ from mlae_lab.data.fgvc import find_fgvc, read_fgvc
 from mlae_lab.data.image_check import ImageCheck, check_images, known_check
 from mlae_lab.data.image_record import ImageRecord, Match, as_listing, match, missing_sentence, record_of
 from mlae_lab.data.listing import Listing, counted, shown
-from mlae_lab.data.own import is_of_other_program, read_own
+from mlae_lab.data.own import is_of_other_program, read_images, read_own
 from mlae_lab.data.preprocessing import preprocessing
 from mlae_lab.data.splits import LabelledImages
 from mlae_lab.data.vtab import find_vtab, has_lists, read_vtab
@@ -287,6 +287,13 @@ def load_protocol(
     rule = preprocessing(config.prepared).rule(catalog.backbone(config.backbone).image_size)
     try:
         folder = images_folder(task, config.data)
+    except DataError:
+        if record is None:
+            raise
+        none = _decoded([], rule, "", None)
+        missing = f"{shown(config.data or str(data_folder()))} holds none of the run's images"
+        return Loaded(config, none, none, record.classes, record, missing)
+    try:
         listing = listed(task, folder, trained_by_0_5)
         may_need_check = task.group is Group.OWN and not trained_by_0_5
         if may_need_check and (record is None or listing.fingerprint != config.data_fingerprint):
@@ -294,11 +301,10 @@ def load_protocol(
     except DataError:
         if record is None:
             raise
-        none = _decoded([], rule, "", None)
-        missing = f"{shown(config.data or str(data_folder()))} holds none of the run's images"
-        return Loaded(config, none, none, record.classes, record, missing)
+        listing = None  # the folder cannot start a new run, but may still hold the images of this one
     protocol, missing = config.protocol, ""
     if record is None:
+        assert listing is not None
         before, config = config, _labelled(config, task, folder, listing)
         if trained_by_0_5 and before.data_label and config.data_label != before.data_label:
             missing = (
@@ -307,9 +313,9 @@ def load_protocol(
             )
         fingerprint = config.data_fingerprint
     else:
-        fingerprint = listing.fingerprint
-        if fingerprint != config.data_fingerprint:
-            matched = match(record, listing, on_chunk)
+        fingerprint = listing.fingerprint if listing else ""
+        if listing is None or fingerprint != config.data_fingerprint:
+            matched, listing = match_in_folder(record, folder, listing, on_chunk)
             missing = missing_sentence(matched, record, folder)
             config = replace(config, data_notes=(*_changes(matched, missing), *config.data_notes))
             listing, protocol = as_listing(matched, record, listing), "val"
@@ -328,6 +334,31 @@ def load_protocol(
     if record is None:
         record = record_of(listing, protocol, (train.content, evaluation.content))
     return Loaded(config, train, evaluation, record.classes, record, missing)
+
+
+def match_in_folder(
+    record: ImageRecord, folder: Path, listing: Listing | None, on_chunk: Callable[[], None] = lambda: None
+) -> tuple[Match, Listing]:
+    """Find the images of a run in a folder: in its listing or, where that lacks some, anywhere below the folder.
+
+    Args:
+        record: Of the run.
+        folder: That may hold its images.
+        listing: Of the folder as a new run would read it; None if no new run can start on it.
+        on_chunk: Called between pieces of the work; it may raise.
+
+    Returns:
+        The matches, and the listing that they are from.
+
+    Raises:
+        DataError: The folder cannot be read.
+    """
+    matched = match(record, listing, on_chunk) if listing else None
+    if listing and matched and matched.is_complete:
+        return matched, listing
+    everything = read_images(folder)
+    anywhere = match(record, everything, on_chunk)
+    return replace(anywhere, added=matched.added if matched else 0), everything
 
 
 def _decoded(

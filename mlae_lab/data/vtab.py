@@ -31,6 +31,11 @@ def has_lists(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (TRAIN, VAL, BOTH, TEST))
 
 
+def has_training_lists(folder: Path) -> bool:
+    """Whether the folder holds a list of training or validation images; a test.txt alone may be any text."""
+    return any((folder / name).is_file() for name in (TRAIN, VAL, BOTH))
+
+
 def read_vtab(folder: Path, task: Task) -> Listing:
     """The images that the folder's lists name, with as many classes as the catalog says.
 

@@ -20,7 +20,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from mlae_lab.core import bounded_json
-from mlae_lab.core.weight_header import ENDINGS, TENSORS_ONLY, BackboneError, kind_of, reading, tensors_in
+from mlae_lab.core.weight_header import AGAIN, ENDINGS, TENSORS_ONLY, BackboneError, kind_of, reading, tensors_in
 from mlae_lab.core.weight_names import placed, unwrapped
 
 __all__ = ["BackboneError", "backbone_state", "classifier", "head_prefix", "load_weights"]
@@ -73,6 +73,7 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
     differences = _differences(own, state)
     if differences:
         raise BackboneError(f"{path} does not fit this backbone: {'; '.join(differences)}")
+    _require_floating_point(path, own, state)
     state = {name: state[name].to(value.dtype) for name, value in own.items()}
     _require_finite(path, state)
     model.load_state_dict(state, strict=False)
@@ -83,7 +84,7 @@ def load_weights(model: nn.Module, path: Path) -> tuple[str, ...]:
 
 
 def _read_safetensors(path: Path) -> State:
-    with reading(path, "a readable safetensors file"):
+    with reading(path, "a readable safetensors file", AGAIN):
         with path.open("rb") as file:
             bounded_json.safetensors_header(file)
         return load_file(path)
@@ -178,6 +179,17 @@ def _differences(own: State, state: State) -> list[str]:
             ending = singular if len(names) == 1 else plural
             parts.append(f"{', '.join(name[:100] for name in names[:3])}{more}{ending}")
     return parts
+
+
+def _require_floating_point(path: Path, own: State, state: State) -> None:
+    """Refuse integers, which need the scales of a quantised network to be weights."""
+    for name, value in own.items():
+        if value.is_floating_point() and not state[name].is_floating_point():
+            kind = str(state[name].dtype).removeprefix("torch.")
+            raise BackboneError(
+                f"{path} cannot be used: {name} holds integers ({kind}), as of a quantised network: choose a file with "
+                "floating-point weights"
+            )
 
 
 def _require_finite(path: Path, state: State) -> None:

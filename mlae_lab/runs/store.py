@@ -246,7 +246,9 @@ class RunStore(MaskLibrary):
             ) from None
         except _UNREADABLE as error:
             cause = " ".join(str(error).split())[:300]
-            raise StoreError(f"run {run} is of a newer version and cannot be read ({cause}): update MLAE Lab") from None
+            raise StoreError(
+                f"run {run} is of a newer version or damaged and cannot be read ({cause}): update MLAE Lab"
+            ) from None
 
     def holds(self, run: str) -> bool:
         """Whether the store has a run of this id, including one that only a newer version can read."""

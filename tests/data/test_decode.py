@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -289,3 +291,13 @@ def test_bytes_of_other_formats_are_refused_without_decoding(content: bytes) -> 
         DataError, match=r"the file cannot be read as an image .*upload an image in one of the formats JPEG"
     ):
         decoded_bytes(content, ResizeRule("square", 8))
+
+
+def test_an_image_that_is_too_large_is_refused_without_a_warning_in_the_terminal(tmp_path: Path) -> None:
+    (tmp_path / "bomb.ppm").write_bytes(b"P6 12000 9000 255\n")
+    code = (
+        "import pathlib, sys; from mlae_lab.data.decode import problem_of; print(problem_of(pathlib.Path(sys.argv[1])))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "bomb.ppm")], capture_output=True, text=True)
+    assert "more than 89 million pixels" in done.stdout
+    assert done.stderr == ""

@@ -376,7 +376,7 @@ def test_folder_without_images_is_ignored_with_a_note(tmp_path: Path) -> None:
     listing = read_own(tmp_path)
     assert listing.class_names == ("a", "b")
     assert "Folders without images are ignored: empty." in listing.notes
-    assert "Folders of other programs are ignored: __MACOSX." in listing.notes
+    assert "Hidden folders and folders of other programs are ignored: __MACOSX." in listing.notes
 
 
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
@@ -391,3 +391,94 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     assert len(listing.fingerprint) == 12
     assert all((tmp_path / path).is_file() for path in paths(listing, "train"))
     shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("link", "target"), [("loop", "."), ("up", ".."), ("train/loop", ".."), ("train/a/loop", "..")]
+)
+def test_a_link_to_a_folder_that_holds_it_is_no_class(tmp_path: Path, link: str, target: str) -> None:
+    folder = tmp_path / "pets"
+    for split, names in (("train", "ab"), ("test", "ab")) if "/" in link else (("", "ab"),):
+        touch(folder / split, dict.fromkeys(names, 5))
+    before = read_own(folder)
+    (folder / link).symlink_to(target, target_is_directory=True)
+    listing = read_own(folder)
+    assert (listing.splits, listing.class_names) == (before.splits, ("a", "b"))
+    assert link in "".join(listing.notes)
+
+
+def test_hidden_folders_are_named_in_the_notes(tmp_path: Path) -> None:
+    listing = read_own(touch(tmp_path, {"c": 5, "java": 5, ".net": 5}))
+    assert listing.class_names == ("c", "java")
+    assert "Hidden folders and folders of other programs are ignored: .net." in listing.notes
+
+
+def test_a_text_named_like_the_test_list_does_not_hide_class_folders(tmp_path: Path) -> None:
+    touch(tmp_path, {"a": 5, "b": 5})
+    (tmp_path / "test.txt").write_text("what I want to test\n")
+    listing = read_own(tmp_path)
+    assert listing.class_names == ("a", "b")
+    assert "Files that are not images are ignored: 1 (test.txt)." in listing.notes
+
+
+def test_one_equal_class_is_enough_to_doubt_a_folder_beside_train(tmp_path: Path) -> None:
+    touch(tmp_path / "train", {"cat": 5, "dogs": 5})
+    touch(tmp_path / "Prüfung", {"cat": 5, "dog": 5})
+    with pytest.raises(DataError, match=r"Prüfung and train hold folders of the same names \(cat\)"):
+        read_own(tmp_path)
+
+
+def test_a_class_with_a_single_readable_image_is_refused_as_such(tmp_path: Path) -> None:
+    touch(tmp_path, {"a": 5, "b": 2})
+    with pytest.raises(DataError, match=r"classes with a single image that can be read \(b\)"):
+        read_own(tmp_path, unreadable={"b/0.jpg": "empty file"})
+
+
+def test_lists_of_images_that_are_not_there_say_why(tmp_path: Path) -> None:
+    folder = make_vtab(tmp_path, "dtd", classes=2)
+    test = {line.rpartition(" ")[0] for line in (folder / "test.txt").read_text().splitlines()}
+    with pytest.raises(
+        DataError, match=r"\(No such file or directory\): restore them, or correct the paths in the list"
+    ):
+        read_own(folder, unreadable=dict.fromkeys(test, "No such file or directory"))
+
+
+def test_names_are_shown_without_control_characters(tmp_path: Path) -> None:
+    listing = read_own(touch(tmp_path, {"a\x1b[31m": 5, "b\nc": 5, "क्\u200dष": 5}))
+    assert listing.class_names == ("a\\x1b[31m", "b\\nc", "क्\u200dष")
+
+
+def test_a_split_without_a_readable_image_is_not_sampled_from_train(tmp_path: Path) -> None:
+    touch(tmp_path / "train", {"a": 5, "b": 5})
+    touch(tmp_path / "test", {"a": 2})
+    with pytest.raises(DataError, match=r"none of the 2 images of test can be read \(empty file\)"):
+        read_own(tmp_path, unreadable=dict.fromkeys(("test/a/0.jpg", "test/a/1.jpg"), "empty file"))
+
+
+@pytest.mark.parametrize(("link", "target"), [("c", "a"), ("test", "train"), ("test/b", "train/b")])
+def test_a_link_that_lists_the_same_files_again_is_refused(tmp_path: Path, link: str, target: str) -> None:
+    touch(tmp_path / "train" if "t" in link else tmp_path, {"a": 5, "b": 5})
+    if "/" in link:
+        touch(tmp_path / "test", {"a": 5})
+    (tmp_path / link).symlink_to(tmp_path / target, target_is_directory=True)
+    with pytest.raises(DataError, match=f"{link} and {target} are the same folder, by a link"):
+        read_own(tmp_path)
+
+
+def test_links_to_images_that_are_not_listed_otherwise_are_followed(tmp_path: Path) -> None:
+    touch(tmp_path / "all", {"a": 5, "b": 5, "c": 5, "d": 5})
+    for split, names in (("train", "ab"), ("test", "cd")):
+        (tmp_path / split).mkdir()
+        for name, target in zip("ab", names, strict=True):
+            (tmp_path / split / name).symlink_to(f"../all/{target}", target_is_directory=True)
+    listing = read_own(tmp_path)
+    assert (listing.counts["test"], listing.class_names) == (10, ("a", "b"))
+
+
+def test_two_links_to_one_folder_elsewhere(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere", {"x": 5})
+    touch(tmp_path / "own", {"a": 5})
+    for name in "bc":
+        (tmp_path / "own" / name).symlink_to(tmp_path / "elsewhere" / "x", target_is_directory=True)
+    with pytest.raises(DataError, match="c and b are the same folder, by a link"):
+        read_own(tmp_path / "own")

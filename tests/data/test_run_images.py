@@ -62,3 +62,30 @@ def test_without_a_record_the_label_decides(run: tuple[RunConfig, ImageRecord, P
 def test_a_bundled_task_reads_no_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="digits is bundled and reads no folder"):
         checked_folder(RunConfig(task="digits"), None, str(tmp_path))
+
+
+@pytest.mark.parametrize("change", ["a class of one image", "an unknown split", "an empty list"])
+def test_a_folder_that_no_new_run_accepts_still_has_the_images_of_its_run(
+    run: tuple[RunConfig, ImageRecord, Path], change: str
+) -> None:
+    config, record, folder = run
+    if change == "a class of one image":
+        write_image(folder / "wagtail" / "new.jpg", 77)
+    elif change == "an unknown split":
+        for name in ("owl", "wren"):
+            (folder / "Übung" / name).parent.mkdir(exist_ok=True)
+            (folder / name).rename(folder / "Übung" / name)
+        for name in ("owl", "wren"):
+            write_image(folder / "train" / name / "new.jpg", 77)
+    else:
+        (folder / "train800.txt").touch()
+    with pytest.raises(DataError):
+        tasks.listed(tasks.catalog.task("own:birds"), folder)
+    assert checked_folder(config, record, str(folder)) == str(folder)
+    loaded = tasks.load_protocol(replace(config, data=str(folder)), record=record)
+    assert (len(loaded.train), len(loaded.evaluation), loaded.missing) == (
+        len(record.train),
+        len(record.evaluation),
+        "",
+    )
+    assert loaded.evaluation.labels.tolist() == list(record.evaluation.labels)

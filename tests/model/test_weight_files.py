@@ -341,6 +341,19 @@ def test_values_that_are_not_numbers(tmp_path: Path) -> None:
     assert "blocks.2.norm1.bias holds values that are not finite" in refusal(small(2), tmp_path / "w.pt")
 
 
+def test_weights_of_a_quantised_network(tmp_path: Path) -> None:
+    save_file({name: value.to(torch.int8) for name, value in small(1).state_dict().items()}, tmp_path / "w.safetensors")
+    assert "holds integers (int8), as of a quantised network" in refusal(small(2), tmp_path / "w.safetensors")
+
+
+def test_an_empty_file_and_a_single_tensor_are_named(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").touch()
+    assert "(it is empty): download it" in refusal(small(1), tmp_path / "w.pth")
+    torch.save(torch.ones(2), tmp_path / "w.pt")
+    with pytest.raises(BackboneError, match="holds a single tensor where names and tensors should be"):
+        shapes_of(tmp_path / "w.pt")
+
+
 def test_an_npz_that_lacks_an_array_or_holds_none_of_a_vit(tmp_path: Path) -> None:
     source = vit(1)
     arrays = jax_names(source)

@@ -95,7 +95,7 @@ def test_a_row_of_a_newer_version_is_left_out(tmp_path: Path) -> None:
         assert [run.id for run in listed] == [old]
     assert store.unread() == [new]
     with pytest.raises(
-        StoreError, match=f"run {new} is of a newer version and cannot be read .*dream.*: update MLAE Lab"
+        StoreError, match=f"run {new} is of a newer version or damaged and cannot be read .*dream.*: update MLAE Lab"
     ):
         store.run(new)
     assert store.claim(old, "cpu")
