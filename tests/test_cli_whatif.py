@@ -64,7 +64,7 @@ def test_whatif_prints_accuracy_and_writes_the_remaining_experts(
     assert MaskPlan.from_code(result["saved_plan"]["code"]) == small.plan
     assert store.paths(finished_id(store)).adapter.read_bytes() == before
     _, err = command_output(store, capsys, "whatif", finished_id(store), "--export", str(file), status=2)
-    assert "exists already" in err
+    assert "exists: name another file, or add --force" in err
     _, err = command_output(store, capsys, "whatif", finished_id(store), "--save-plan", "What is left", status=2)
     assert "already: choose another name" in err
 

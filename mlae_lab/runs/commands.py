@@ -31,6 +31,7 @@ from mlae_lab.runs.store import NO_ORIGIN, Origin, Run, RunStore, StoreError
 CONFIGURED = RunLocation()
 _MARK_SECONDS = 0.2  # that "stop now" waits for another writer before it kills
 _ACCOUNT_SECONDS = 5.0  # within which a new supervisor records how a run ended whose process died
+_EXIT_SECONDS = 20.0  # within which a process exits after its end is recorded, on a busy machine
 
 
 def launch(
@@ -301,7 +302,7 @@ def free_bytes(store: RunStore) -> int:
 def delete(store: RunStore, run_id: str) -> None:
     """Delete a run that is over. Raises StoreError if it is not over, or its process still runs."""
     _await_recorded_end(store, run_id)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + _EXIT_SECONDS
     while store.run(run_id).status.is_over and is_alive(store.paths(run_id)) and time.monotonic() < deadline:
         time.sleep(0.05)  # its end is recorded and the process is about to exit
     if store.run(run_id).status.is_over and is_alive(store.paths(run_id)):

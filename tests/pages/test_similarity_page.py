@@ -25,7 +25,7 @@ from mlae_lab.training.setup import prepare
 from mlae_lab.training.trainer import Training
 from mlae_lab.ui import queries, visitor
 from mlae_lab.ui.page import seconds_text
-from tests.lab import end_probe, figures, finished, html, open_page, small_config
+from tests.lab import end_probe, figures, finished, held, html, open_page, small_config
 
 BASE = RunConfig("digits", dense(), backbone="lab_vit_12x128.random", epochs=2, evaluations=2, device="cpu")
 
@@ -282,8 +282,9 @@ def test_only_queued_runs_of_the_experiment_are_cancelled(
     assert handmade.claim(trains.id, "cpu")
     assert {others.id, alone.id} < {run.id for run in runs.values()}
     queries.refresh()
-    at.run()
-    at.button(key="diversity_cancel").click().run()
+    with held(handmade, trains.id):  # its process starts
+        at.run()
+        at.button(key="diversity_cancel").click().run()
     assert not at.exception
     assert {run.id for run in handmade.queue()} == {others.id, alone.id}
     assert handmade.run(trains.id).status is Status.STARTING
