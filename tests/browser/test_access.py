@@ -6,6 +6,7 @@ import asyncio
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,7 +103,8 @@ def test_a_connection_without_the_password_uploads_nothing(tmp_path: Path) -> No
 
     options = ("--server.address", "0.0.0.0", "--server.enableXsrfProtection", "false")
     with serving(tmp_path, free_port(), *options, MLAE_LAB_PASSWORD="correct horse") as url:
-        session, uploaded = asyncio.run(session_of(url))
+        with ThreadPoolExecutor(1) as pool:  # this thread may have the event loop of the browser
+            session, uploaded = pool.submit(asyncio.run, session_of(url)).result()
         assert session
         assert uploaded == 403
         assert status(f"{url}/_stcore/metrics") == 403
