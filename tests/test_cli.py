@@ -429,7 +429,9 @@ def test_the_store_comes_from_the_environment(
     tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLAE_LAB_STORE", str(tmp_path / "elsewhere"))
-    run = RunStore(tmp_path / "elsewhere").enqueue(FIRST_RUN, "cpu").id
+    store = RunStore(tmp_path / "elsewhere")
+    run = store.enqueue(FIRST_RUN, "cpu").id
+    store.move(run, Status.STOPPED)  # else it would train while other tests run
     assert main(["runs", "--json"]) == 0
     assert [row["run"] for row in printed_json(capsys)["runs"]] == [run]
 
