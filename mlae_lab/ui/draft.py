@@ -30,7 +30,7 @@ _NAMES = ("task", "mask", "set")  # the parameters of an address that belong to 
 _ADDRESS, _REPLACED, _PAGE, _ARRIVED = "draft_address", "draft_replaced", "draft_page", "draft_arrived"
 _LINK = "draft_link"  # the address that opened this tab, until another one is opened
 _PAGES = "draft_pages"  # number of pages, or views of a page, that this session has visited
-_ECHO_SECONDS = 30.0  # on one page: the time in which a slow browser may still send its previous address
+_ECHO_SECONDS = 120.0  # on one page: the time in which a slow browser may still send its previous address
 _ARRIVAL_SECONDS = 3.0  # after a change of page, when a link to an older mask is likely
 
 

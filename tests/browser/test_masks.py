@@ -112,6 +112,7 @@ def test_undo_survives_a_reload(masks: Page) -> None:
 def test_back_leaves_the_masks_at_once(visit: Callable[..., Page]) -> None:
     """Every stroke changes the address of the page."""
     page = visit("/runs")
+    page.wait_for_function("window.hasOneEntryPerView")  # ui/history.js has loaded
     page.get_by_role("link", name="Masks").click()
     opened(page)
     for layer in (3, 7):
