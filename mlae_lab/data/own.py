@@ -160,7 +160,7 @@ class _Files:
         others: files that are no images.
         of_programs: names of skipped folders.
         links: links to folders whose images are listed, each with the folder that it leads to.
-        upward_links: links to a folder that holds them, which would list its images once more.
+        upward_links: links to a folder that holds them, which would list its images again.
     """
 
     folders: list[str] = field(default_factory=list)

@@ -421,7 +421,7 @@ def test_a_text_named_like_the_test_list_does_not_hide_class_folders(tmp_path: P
     assert "Files that are not images are ignored: 1 (test.txt)." in listing.notes
 
 
-def test_one_equal_class_is_enough_to_doubt_a_folder_beside_train(tmp_path: Path) -> None:
+def test_one_equal_class_is_enough_to_doubt_a_folder_next_to_train(tmp_path: Path) -> None:
     touch(tmp_path / "train", {"cat": 5, "dogs": 5})
     touch(tmp_path / "Prüfung", {"cat": 5, "dog": 5})
     with pytest.raises(DataError, match=r"Prüfung and train hold folders of the same names \(cat\)"):
