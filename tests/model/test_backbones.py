@@ -247,7 +247,8 @@ def test_missing_bundled_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_damaged_weights(tmp_path: Path, content: bytes) -> None:
     for name, kind in (("w.safetensors", "safetensors file"), ("w", "file of tensors")):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(BackboneError, match=f"is not a readable {kind}"):
+        described = kind if content else r"file of weights \(it is empty\)"
+        with pytest.raises(BackboneError, match=f"is not a readable {described}"):
             build("lab_vit_12x128", 10, seed=0, weights=tmp_path / name)
 
 
