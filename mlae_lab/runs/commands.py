@@ -59,7 +59,8 @@ def launch(
     """
     if start is None:  # nothing that happened to the images of another run concerns this one
         config = for_new_run(config)
-    require_weights(replace(config, weights=location.weights) if location.weights else config)
+    if not location.weights:  # a file that was named for the run is checked against its fingerprint
+        require_weights(config)
     device = devices.kind(config.device)
     name = store.reserve()
     try:
