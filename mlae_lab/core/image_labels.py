@@ -10,7 +10,10 @@ from mlae_lab.core.config import RunConfig
 OLD_WORD = " pictures"
 WORD = " images"
 _MIXED, _THEN = "mixed images: ", ", then "
-_ADDED, _REPEATED = "Added to the folder after the launch", "In training and evaluation images with equal content"
+_ADDED, _REPEATED = (
+    "The folder has",
+    "In training and evaluation images with equal content",
+)
 _CHANGED = ("The images changed after the launch", "The image files were written again after the launch")
 
 
@@ -35,8 +38,8 @@ def change_note(old: str, new: str) -> str:
 
 
 def added_note(number: str) -> str:
-    """The note for images that a folder got after the launch. number: such as "3 images"."""
-    return f"{_ADDED}: {number}, which the run does not use."
+    """The note for a folder that has more images than when the run began. number: such as "3 images"."""
+    return f"{_ADDED} {number} more than at the launch, which the run does not use."
 
 
 def repeated_note(number: str, names: str) -> str:

@@ -18,7 +18,7 @@ from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.data.decode import problem_of
 from mlae_lab.data.listing import SPLITS, Listing
 from mlae_lab.files import write_whole
-from mlae_lab.locations import data_folder
+from mlae_lab.locations import cache_folder
 
 _FORMAT = 1
 _BATCH = 256  # images; bounds the queue, and the time until a stopped check ends
@@ -84,4 +84,4 @@ def check_images(listing: Listing, progress: ProgressCallback | None = None) -> 
 
 
 def _file(listing: Listing) -> Path:
-    return data_folder() / "cache" / "checks" / f"{listing.fingerprint}.json"
+    return cache_folder() / "checks" / f"{listing.fingerprint}.json"

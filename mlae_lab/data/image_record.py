@@ -60,12 +60,14 @@ class ImageRecord:
         train: The training images.
         evaluation: The evaluation images.
         depth: Bits of the values in files of more than 8 bits, see `data.decode.ResizeRule`.
+        unused: Number of the folder's other images at that time, such as a test split; None if unknown.
     """
 
     classes: tuple[str, ...]
     train: ImageList
     evaluation: ImageList
     depth: int | None = None
+    unused: int | None = None
 
 
 @dataclass(frozen=True)
@@ -77,18 +79,21 @@ class Match:
         evaluation: The same for the evaluation images.
         missing_train: Names of the missing training images; "image 12" without names.
         missing_evaluation: The same for the evaluation images.
-        added: Number of the folder's images that the run never saw.
+        unused: Number of the folder's images that the run does not use.
     """
 
     train: tuple[Item, ...]
     evaluation: tuple[Item, ...]
     missing_train: tuple[str, ...]
     missing_evaluation: tuple[str, ...]
-    added: int
+    unused: int
 
     @property
     def is_complete(self) -> bool:
         return not self.missing_train and not self.missing_evaluation
+
+
+NO_MATCH = Match((), (), (), (), 0)
 
 
 def record_of(listing: Listing, protocol: str, contents: tuple[np.ndarray, np.ndarray]) -> ImageRecord:
@@ -103,7 +108,12 @@ def record_of(listing: Listing, protocol: str, contents: tuple[np.ndarray, np.nd
         ImageList(tuple(path for path, _ in items), tuple(label for _, label in items), content)
         for items, content in zip(listing.protocol(protocol), contents, strict=True)
     )
-    return ImageRecord(listing.class_names, train, evaluation, listing.depth)
+    unused = len(_paths(listing)) - len({*train.paths, *evaluation.paths})
+    return ImageRecord(listing.class_names, train, evaluation, listing.depth, unused)
+
+
+def _paths(listing: Listing) -> list[str]:
+    return list(dict.fromkeys(path for split in SPLITS for path, _ in listing.splits[split]))
 
 
 # ---------------------------------------------------------------- the file
@@ -126,12 +136,8 @@ def packed(record: ImageRecord, with_paths: bool = True) -> bytes:
         }
         for name, part in (("train", record.train), ("evaluation", record.evaluation))
     }
-    text = json.dumps({"format": FORMAT, "classes": record.classes, **lists} | _depth_entry(record))
-    return gzip.compress(text.encode(), mtime=0)
-
-
-def _depth_entry(record: ImageRecord) -> dict[str, int]:
-    return {} if record.depth is None else {"depth": record.depth}
+    data = {"format": FORMAT, "classes": record.classes, **lists, "depth": record.depth, "unused": record.unused}
+    return gzip.compress(json.dumps(data).encode(), mtime=0)
 
 
 def read_record(file: Path) -> ImageRecord | None:
@@ -162,9 +168,12 @@ def unpacked(content: bytes, name: str) -> ImageRecord:
         depth = data.get("depth")
         if depth is not None and (type(depth) is not int or not 8 <= depth <= 16):
             raise ValueError("the depth of its images is not 8 to 16 bits")
+        unused = data.get("unused")
+        if unused is not None and (type(unused) is not int or unused < 0):
+            raise ValueError("the number of unused images is not a whole number from 0")
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError, zlib.error) as error:
         raise DataError(f"{name} is not a list of a run's images ({str(error)[:200]}): restore the file") from None
-    return ImageRecord(classes, train, evaluation, depth)
+    return ImageRecord(classes, train, evaluation, depth, unused)
 
 
 def _image_list(data: dict, classes: int) -> ImageList:
@@ -195,7 +204,7 @@ def match(record: ImageRecord, listing: Listing, on_chunk: Callable[[], None] = 
         listing: Of the folder as it is now. Every file of it is read.
         on_chunk: Called between pieces of the work; it may raise.
     """
-    paths = list(dict.fromkeys(path for split in SPLITS for path, _ in listing.splits[split]))
+    paths = _paths(listing)
     hashes = content_hashes([listing.folder / path for path in paths], on_chunk).tolist()
     path_of = dict(zip(paths, hashes, strict=True))
     by_content: dict[int, list[str]] = {}
@@ -247,7 +256,7 @@ def duplicates(record: ImageRecord) -> tuple[str, ...]:
     )
 
 
-def as_listing(matched: Match, record: ImageRecord, listing: Listing) -> Listing:
+def as_listing(matched: Match, record: ImageRecord, folder: Path) -> Listing:
     """A listing of the record's images alone, whose protocol "val" gives the run's training and evaluation images."""
     splits: dict[str, tuple[Item, ...]] = {"train": matched.train, "val": matched.evaluation, "test": ()}
-    return Listing(listing.folder, listing.kind, splits, record.classes, depth=record.depth)
+    return Listing(folder, "record", splits, record.classes, depth=record.depth)

@@ -47,8 +47,7 @@ def checked_folder(
     if listing and listing.fingerprint == config.data_fingerprint:
         return str(folder)
     if record is not None:
-        matched, _ = tasks.match_in_folder(record, folder, listing, on_chunk)
-        lacks = missing_sentence(matched, record, folder)
+        lacks = missing_sentence(tasks.match_in_folder(record, folder, listing, on_chunk), record, folder)
     else:
         assert listing is not None
         label = tasks.label(task, tasks.census(task, listing))

@@ -26,7 +26,7 @@ from mlae_lab.data.cache import cached
 from mlae_lab.data.decode import ResizeRule, depth_of
 from mlae_lab.data.fgvc import find_fgvc, read_fgvc
 from mlae_lab.data.image_check import ImageCheck, check_images, known_check
-from mlae_lab.data.image_record import ImageRecord, Match, as_listing, match, missing_sentence, record_of
+from mlae_lab.data.image_record import NO_MATCH, ImageRecord, Match, as_listing, match, missing_sentence, record_of
 from mlae_lab.data.listing import Listing, counted, shown
 from mlae_lab.data.own import is_of_other_program, read_images, read_own
 from mlae_lab.data.preprocessing import preprocessing
@@ -284,45 +284,15 @@ def load_protocol(
     if task.bundled:
         splits = load_bundled(task.name)
         return Loaded(config, *splits.protocol(config.protocol), splits.class_names)
-    rule = preprocessing(config.prepared).rule(catalog.backbone(config.backbone).image_size)
-    try:
-        folder = images_folder(task, config.data)
-    except DataError:
-        if record is None:
-            raise
-        none = _decoded([], rule, "", None)
-        missing = f"{shown(config.data or str(data_folder()))} holds none of the run's images"
-        return Loaded(config, none, none, record.classes, record, missing)
-    try:
-        listing = listed(task, folder, trained_by_0_5)
-        may_need_check = task.group is Group.OWN and not trained_by_0_5
-        if may_need_check and (record is None or listing.fingerprint != config.data_fingerprint):
-            listing = checked(task, folder, lambda done, total: on_chunk())
-    except DataError:
-        if record is None:
-            raise
-        listing = None  # the folder cannot start a new run, but may still hold the images of this one
-    protocol, missing = config.protocol, ""
     if record is None:
-        assert listing is not None
-        before, config = config, _labelled(config, task, folder, listing)
-        if trained_by_0_5 and before.data_label and config.data_label != before.data_label:
-            missing = (
-                f"the run was made by version 0.5, which kept no list of a run's images, on {before.data_label}; "
-                f"{shown(str(folder))} holds {config.data_label} now"
-            )
-        fingerprint = config.data_fingerprint
+        config, listing, missing = _as_launched(config, task, trained_by_0_5, on_chunk)
+        protocol, fingerprint = config.protocol, config.data_fingerprint
     else:
-        fingerprint = listing.fingerprint if listing else ""
-        if listing is None or fingerprint != config.data_fingerprint:
-            matched, listing = match_in_folder(record, folder, listing, on_chunk)
-            missing = missing_sentence(matched, record, folder)
-            config = replace(config, data_notes=(*_changes(matched, missing), *config.data_notes))
-            listing, protocol = as_listing(matched, record, listing), "val"
-            fingerprint = listing.fingerprint
-    depth = listing.depth if record is None else record.depth
-    rule = replace(rule, depth=depth)
-    state = f"{fingerprint} {protocol}" + ("" if depth is None else f" {depth} bits")
+        config, listing, protocol, missing = _as_recorded(config, task, record, on_chunk)
+        fingerprint = listing.fingerprint
+    size = catalog.backbone(config.backbone).image_size
+    rule = replace(preprocessing(config.prepared).rule(size), depth=listing.depth)
+    state = f"{fingerprint} {protocol}" + ("" if listing.depth is None else f" {listing.depth} bits")
     parts = listing.protocol(protocol)
     total, done_before, loaded = sum(map(len, parts)), 0, []
     for name, items in zip(("train", "evaluation"), parts, strict=True):
@@ -336,9 +306,51 @@ def load_protocol(
     return Loaded(config, train, evaluation, record.classes, record, missing)
 
 
+def _as_launched(
+    config: RunConfig, task: Task, trained_by_0_5: bool, on_chunk: Callable[[], None]
+) -> tuple[RunConfig, Listing, str]:
+    """The images of a run without a record, its config with their label, and what is wrong with them (`Loaded`)."""
+    folder = images_folder(task, config.data)
+    listing = listed(task, folder, trained_by_0_5)
+    if task.group is Group.OWN and not trained_by_0_5:
+        listing = checked(task, folder, lambda done, total: on_chunk())
+    new, missing = _labelled(config, task, folder, listing), ""
+    if trained_by_0_5 and config.data_label and new.data_label != config.data_label:
+        missing = (
+            f"the run was made by version 0.5, which kept no list of a run's images, on {config.data_label}; "
+            f"{shown(str(folder))} holds {new.data_label} now"
+        )
+    return new, listing, missing
+
+
+def _as_recorded(
+    config: RunConfig, task: Task, record: ImageRecord, on_chunk: Callable[[], None]
+) -> tuple[RunConfig, Listing, str, str]:
+    """The images of a record as far as they are still there, the config with notes on what changed, the protocol that
+    divides the listing into training and evaluation images, and what is missing (`Loaded`)."""
+    try:
+        folder = images_folder(task, config.data)
+    except DataError:
+        where = Path(config.data) if config.data else data_folder()
+        missing = f"{shown(str(where))} holds none of the run's images"
+        return config, as_listing(NO_MATCH, record, where), "val", missing
+    try:
+        listing = listed(task, folder)
+        if listing.fingerprint == config.data_fingerprint:
+            return config, replace(listing, depth=record.depth), config.protocol, ""
+        if task.group is Group.OWN:
+            listing = checked(task, folder, lambda done, total: on_chunk())
+    except DataError:
+        listing = None  # the folder cannot start a new run, but may still hold the images of this one
+    matched = match_in_folder(record, folder, listing, on_chunk)
+    missing = missing_sentence(matched, record, folder)
+    config = replace(config, data_notes=(*_changes(matched, record, missing), *config.data_notes))
+    return config, as_listing(matched, record, folder), "val", missing
+
+
 def match_in_folder(
     record: ImageRecord, folder: Path, listing: Listing | None, on_chunk: Callable[[], None] = lambda: None
-) -> tuple[Match, Listing]:
+) -> Match:
     """Find the images of a run in a folder: in its listing or, where that lacks some, anywhere below the folder.
 
     Args:
@@ -347,18 +359,13 @@ def match_in_folder(
         listing: Of the folder as a new run would read it; None if no new run can start on it.
         on_chunk: Called between pieces of the work; it may raise.
 
-    Returns:
-        The matches, and the listing that they are from.
-
     Raises:
         DataError: The folder cannot be read.
     """
     matched = match(record, listing, on_chunk) if listing else None
-    if listing and matched and matched.is_complete:
-        return matched, listing
-    everything = read_images(folder)
-    anywhere = match(record, everything, on_chunk)
-    return replace(anywhere, added=matched.added if matched else 0), everything
+    if matched and matched.is_complete:
+        return matched
+    return replace(match(record, read_images(folder), on_chunk), unused=matched.unused if matched else 0)
 
 
 def _decoded(
@@ -369,9 +376,9 @@ def _decoded(
     return cached(files, rule, cache_folder(), fingerprint, report)
 
 
-def _changes(matched: Match, missing: str) -> Iterator[str]:
+def _changes(matched: Match, record: ImageRecord, missing: str) -> Iterator[str]:
     """Notes on how the folder of a run that has begun differs from its images."""
     if missing:
         yield f"{missing}."
-    if matched.added:
-        yield image_labels.added_note(counted(matched.added))
+    if record.unused is not None and matched.unused > record.unused:
+        yield image_labels.added_note(counted(matched.unused - record.unused))

@@ -92,7 +92,7 @@ def changed(**values: object) -> bytes:
         changed(train={"paths": ["a"], "labels": [True], "content": "00" * 8}),
         changed(train={"paths": ["a", "b"], "labels": [0], "content": "00" * 8}),
         changed(train={"paths": [], "labels": [0], "content": "00" * 9}),
-        changed(train={"paths": [], "labels": [0], "content": "zz"}),
+        changed(train={"paths": [], "labels": [0], "content": "zz"}), changed(unused=-1), changed(unused="3"),
     ],
     ids=lambda content: f"{zlib.crc32(content):08x}",
 )  # fmt: skip
@@ -112,7 +112,7 @@ def test_an_unchanged_folder_matches_completely(folder: Path) -> None:
     record = record_in(folder)
     matched = match(record, read_own(folder))
     assert matched.is_complete
-    assert matched.added == 24 - len(record.train) - len(record.evaluation)  # those of test
+    assert matched.unused == record.unused == 24 - len(record.train) - len(record.evaluation)  # those of test
     assert matched.train == read_own(folder).splits["train"]
     assert missing_sentence(matched, record, folder) == ""
 
@@ -125,7 +125,7 @@ def test_renamed_moved_and_relabelled_files_are_still_the_same_images(folder: Pa
     shutil.move(folder, moved)
     matched = match(record, read_own(moved))
     assert matched.is_complete
-    listing = as_listing(matched, record, read_own(moved))
+    listing = as_listing(matched, record, moved)
     assert listing.class_names == ("owl", "wren")
     for path, label in listing.splits["train"]:
         assert labels[content_hash((moved / path).read_bytes())] == label
@@ -134,12 +134,12 @@ def test_renamed_moved_and_relabelled_files_are_still_the_same_images(folder: Pa
 
 def test_added_images_are_counted_and_not_used(folder: Path) -> None:
     record = record_in(folder)
-    unseen = match(record, read_own(folder)).added
     for number in range(100, 110):
         write_image(folder / "owl" / f"new {number}.png", number)
     matched = match(record, read_own(folder))
     assert matched.is_complete
-    assert matched.added == unseen + 10
+    assert record.unused is not None
+    assert matched.unused == record.unused + 10
     assert len(matched.evaluation) == len(record.evaluation)
 
 

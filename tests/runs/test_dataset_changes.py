@@ -159,7 +159,8 @@ def test_a_resumed_run_goes_on_with_its_own_images(data: Path, lab_store: RunSto
     assert lab_store.requeue(first.id)
     run = train(lab_store, first.id)
     assert run.config.data_label == first.config.data_label
-    assert any(note.startswith("Added to the folder after the launch: ") for note in run.config.data_notes)
+    note = "The folder has 1 image more than at the launch, which the run does not use."
+    assert note in run.config.data_notes, "the images of test are not new"
     assert record is not None
     assert packed(record) == lab_store.paths(run.id).images.read_bytes()
     assert read_adapter(lab_store.paths(run.id).adapter).input.class_names == ("owl", "wren")
