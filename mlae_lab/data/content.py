@@ -14,7 +14,7 @@ _WORKERS = 8
 
 def content_hash(content: bytes) -> int:
     """The first 64 bits of the SHA-256 of a file."""
-    return int.from_bytes(hashlib.sha256(content).digest()[:8])
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
 
 
 def content_hashes(files: Sequence[Path], on_chunk: Callable[[], None] = lambda: None) -> np.ndarray:

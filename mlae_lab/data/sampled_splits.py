@@ -36,7 +36,8 @@ def sampled(source: Classes, missing: Sequence[str], seed: int) -> tuple[dict[st
     Returns:
         Images by split and class, and the paths of the images that fill a place.
     """
-    position = {path: int.from_bytes(draw_key(path, seed)[:8]) / 2**64 for paths in source.values() for path in paths}
+    paths = [path for of_class in source.values() for path in of_class]
+    position = {path: int.from_bytes(draw_key(path, seed)[:8], "big") / 2**64 for path in paths}
     name_of = {path: name for name, paths in source.items() for path in paths}
     order = sorted(position, key=lambda path: (position[path], path))
     split_of = {path: _split(position[path], missing) for path in order}
