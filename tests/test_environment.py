@@ -11,8 +11,11 @@ import pytest
 
 from mlae_lab import environment, locations
 from mlae_lab.cli import main
+from mlae_lab.data.image_check import check_images, known_check
+from mlae_lab.data.own import read_own
 from mlae_lab.errors import LabError
 from mlae_lab.runs.store import RunStore
+from tests.data.trees import make_own
 
 Captured = pytest.CaptureFixture[str]
 
@@ -172,6 +175,17 @@ def test_fetched_data_that_cannot_be_written_is_used_and_its_cache_is_in_the_sto
     assert locations.cache_folder() == store / "data" / "cache"
     locations.use_store(None)
     assert locations.cache_folder() == data / "cache"
+
+
+def test_the_check_of_a_folder_is_kept_with_the_cache(ordinary_user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, store = ordinary_user / "shared", ordinary_user / "lab"
+    listing = read_own(make_own(data / "own" / "birds"))
+    data.chmod(0o555)
+    monkeypatch.setenv("MLAE_LAB_DATA", str(data))
+    locations.use_store(store)
+    check = check_images(listing)
+    assert known_check(listing) == check
+    assert len(list((store / "data" / "cache" / "checks").iterdir())) == 1
 
 
 def test_the_home_folder_is_used_where_it_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,8 +49,12 @@ def problems(folder: Path, paths: Sequence[str], progress: ProgressCallback | No
 
 def known_check(listing: Listing) -> ImageCheck | None:
     """The result of an earlier check of these images, None if they have not been checked."""
+    return _stored(_file(listing))
+
+
+def _stored(file: Path) -> ImageCheck | None:
     try:
-        data = json.loads(_file(listing).read_bytes())
+        data = json.loads(file.read_bytes())
         if data["format"] != _FORMAT:
             return None
         return ImageCheck({str(path): str(reason) for path, reason in data["unreadable"].items()}, int(data["largest"]))
@@ -65,7 +69,8 @@ def check_images(listing: Listing, progress: ProgressCallback | None = None) -> 
         listing: of the images.
         progress: called with (done, total); it may raise.
     """
-    check = known_check(listing)
+    file = _file(listing)  # before decoding: images that change meanwhile have another file and are checked again
+    check = _stored(file)
     if check is not None:
         return check
     paths = list(dict.fromkeys(path for split in SPLITS for path, _ in listing.splits[split]))
@@ -77,7 +82,6 @@ def check_images(listing: Listing, progress: ProgressCallback | None = None) -> 
         largest = max(largest, value)
     check = ImageCheck(unreadable, largest)
     with suppress(OSError):  # without room for it, the check is made again
-        file = _file(listing)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps({"format": _FORMAT, "unreadable": unreadable, "largest": largest}), sync=False)
     return check

@@ -212,6 +212,21 @@ def test_a_run_finds_its_images_without_the_stored_check(data: Path) -> None:
     assert np.array_equal(repeated.evaluation.images, loaded.evaluation.images)
 
 
+def test_an_image_that_is_completed_during_the_check_is_checked_again(data: Path) -> None:
+    """As of a folder that is still being copied."""
+    folder = make_own(data / "own" / "birds", {"a": 10, "b": 10})
+    image = folder / "a" / "image 3.jpg"
+    whole = image.read_bytes()
+    truncate(image)
+
+    def complete(done: int, total: int) -> None:
+        image.write_bytes(whole)
+
+    task = catalog.task("own:birds")
+    assert tasks.checked(task, folder, complete).left_out == ("a/image 3.jpg",)
+    assert tasks.checked(task, folder).left_out == ()
+
+
 def test_a_class_without_a_readable_image_is_refused(data: Path) -> None:
     folder = make_own(data / "own" / "birds", {"a": 6, "b": 6, "c": 6})
     for image in (folder / "c").iterdir():
