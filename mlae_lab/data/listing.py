@@ -176,6 +176,12 @@ def plain(name: str) -> str:
     return re.sub(r"[\s_-]+", "", name.casefold())
 
 
+def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sort key: numbers inside a name by value, letters without case, the name itself to break ties."""
+    words = re.split(r"([0-9]+)", name.casefold())
+    return [(0, int(word[:999]), "") if i % 2 else (1, 0, word) for i, word in enumerate(words) if word], name
+
+
 def find_folder(root: Path, names: Iterable[str], group: str, holds: Callable[[Path], bool]) -> Path | None:
     """The folder of a dataset: root itself, below root, or below root/group; None if there is none.
 

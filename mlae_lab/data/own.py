@@ -1,46 +1,25 @@
 """A user's own images: a folder of class folders, with or without train, val and test above them.
 
-A missing split is sampled with a seed (`data.sampled_splits`). A folder with VTAB's lists is read by its lists.
+`data.folder_files` finds the images and `data.split_names` the split folders; a missing split is sampled with a seed
+(`data.sampled_splits`). A folder with VTAB's lists is read by its lists.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
 from types import MappingProxyType
 
 from mlae_lab.data import vtab
 from mlae_lab.data.bundled import DataError
-from mlae_lab.data.file_kind import OTHER_IMAGES, READABLE, kind_of_file
-from mlae_lab.data.listing import SPLITS, Item, Listing, composed, counted, shown, some
-from mlae_lab.data.listing import plain as plain_name
+from mlae_lab.data.folder_files import SUFFIXES, FolderFiles, is_of_other_program, read_files, unreadable_note
+from mlae_lab.data.listing import SPLITS, Item, Listing, composed, counted, natural, shown, some
 from mlae_lab.data.sampled_splits import Classes, draw_key, sampled, sampled_0_5
+from mlae_lab.data.split_names import split_folders, split_named
 
-# Files with these endings are listed as images without opening them; of all others the first bytes are read.
-_SUFFIXES_0_5 = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm")
-SUFFIXES = (*_SUFFIXES_0_5, ".jpe", ".jfif", *([".avif"] if "AVIF" in READABLE else []))
-
-_SPLIT_NAMES_0_5 = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_STEMS = {
-    "train": "train|training|trn",
-    "val": "val|valid|validation|validate|dev|devel|development|eval|evaluation",
-    "test": "test|testing|tst",
-}
-_SPLIT_PATTERNS = {
-    split: re.compile(f"(?:seg)?(?:{stems})(?:set|split|data|dataset|images?|imgs?)?")
-    for split, stems in _STEMS.items()
-}
-# Folders of file managers, network storage and archive programs; those that begin with a dot are hidden anyway.
-_OTHER_PROGRAMS = {
-    "@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler",
-    "lost+found", "found.000", "system volume information", "__macosx", "__pycache__",
-}  # fmt: skip
-_SYSTEM_FILES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"}
 _MAX_CLASSES = 100_000  # more is a typing error in a list, and a head of that size would fill the memory
 
 
@@ -69,7 +48,7 @@ def read_own(
         raise DataError(f"{folder} is not a folder: give one that holds a folder of images for each class")
     if vtab.has_training_lists(folder):
         return _by_lists(folder, as_0_5, unreadable)
-    files = _read_files(folder, as_0_5, unreadable)
+    files = read_files(folder, as_0_5, unreadable)
     given, notes = _splits_of(folder, files, as_0_5)
     if not as_0_5:
         _check_unreadable(folder, given, files.unreadable)
@@ -98,20 +77,9 @@ def read_images(folder: Path) -> Listing:
 
     Raises DataError for a folder that cannot be read.
     """
-    files = _read_files(folder, False, {})
+    files = read_files(folder, False, {})
     items: tuple[Item, ...] = tuple((path, 0) for path in files.readable(files.images))
     return Listing(folder, "own", {"train": items, "val": (), "test": ()}, ("",))
-
-
-def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sort key: numbers inside a name by value, letters without case, the name itself to break ties."""
-    words = re.split(r"([0-9]+)", name.casefold())
-    return [(0, int(word[:999]), "") if i % 2 else (1, 0, word) for i, word in enumerate(words) if word], name
-
-
-def is_of_other_program(name: str) -> bool:
-    """Whether a folder is hidden, or one that file managers, network storage or archive programs create."""
-    return name.startswith(".") or name.casefold() in _OTHER_PROGRAMS
 
 
 def _by_lists(folder: Path, as_0_5: bool, unreadable: Mapping[str, str]) -> Listing:
@@ -129,7 +97,7 @@ def _by_lists(folder: Path, as_0_5: bool, unreadable: Mapping[str, str]) -> List
     listed = {path for split in SPLITS for path, _ in splits[split]}
     left_out = tuple(sorted(listed & set(unreadable)))
     if left_out:
-        notes += (_unreadable_note({path: unreadable[path] for path in left_out}, len(listed)),)
+        notes += (unreadable_note({path: unreadable[path] for path in left_out}, len(listed)),)
         lists = {}  # the census would name wrong lines
     splits = {
         split: tuple((path, label - first) for path, label in items if path not in unreadable)
@@ -146,111 +114,7 @@ def _by_lists(folder: Path, as_0_5: bool, unreadable: Mapping[str, str]) -> List
     return Listing(folder, "own", splits, names, notes=notes, lists=lists, left_out=left_out)
 
 
-# ---------------------------------------------------------------- the content of the folder
-
-
-@dataclass
-class _Files:
-    """What a folder holds, as paths below it.
-
-    Attributes:
-        folders: the visible folders directly in it, in natural order.
-        images: readable and unreadable ones.
-        unreadable: those of the images that cannot be read: path to reason.
-        others: files that are no images.
-        of_programs: names of skipped folders.
-        links: links to folders whose images are listed, each with the folder that it leads to.
-        upward_links: links to a folder that holds them, which would list its images again.
-    """
-
-    folders: list[str] = field(default_factory=list)
-    images: list[str] = field(default_factory=list)
-    unreadable: dict[str, str] = field(default_factory=dict)
-    others: list[str] = field(default_factory=list)
-    of_programs: set[str] = field(default_factory=set)
-    links: dict[str, Path] = field(default_factory=dict)
-    upward_links: list[str] = field(default_factory=list)
-
-    def readable(self, paths: Iterable[str]) -> list[str]:
-        return [path for path in paths if path not in self.unreadable]
-
-    def notes(self) -> Iterator[str]:
-        if self.unreadable:
-            yield _unreadable_note(self.unreadable, len(self.images))
-        if self.others:
-            yield f"Files that are not images are ignored: {len(self.others):,} ({some(sorted(self.others), 3)})."
-        if self.of_programs:
-            yield f"Hidden folders and folders of other programs are ignored: {some(sorted(self.of_programs))}."
-        if self.upward_links:
-            yield f"Links to a folder that holds them are ignored: {some(sorted(self.upward_links))}."
-
-
-def _unreadable_note(unreadable: Mapping[str, str], total: int) -> str:
-    named = [f"{path} ({reason})" for path, reason in sorted(unreadable.items())]
-    return f"Left out, as they cannot be read: {len(unreadable):,} of {counted(total)}, {some(named)}."
-
-
-def _read_files(folder: Path, as_0_5: bool, unreadable: Mapping[str, str]) -> _Files:
-    files = _Files()
-
-    def read(start: str, depth: int, follow: bool) -> None:
-        try:
-            with os.scandir(folder / start) as iterator:
-                entries = sorted(iterator, key=lambda entry: entry.name)
-        except OSError as error:
-            if depth > 1 and as_0_5:
-                return
-            place = folder / start if start else folder
-            raise DataError(f"{place} cannot be read ({error.strerror}): check its permissions") from None
-        for entry in entries:
-            path = f"{start}/{entry.name}" if start else entry.name
-            if entry.name.startswith(".") and (as_0_5 or not entry.is_dir(follow_symlinks=follow)):
-                continue
-            if entry.is_dir(follow_symlinks=follow):
-                if not as_0_5 and is_of_other_program(entry.name):
-                    files.of_programs.add(entry.name)
-                    continue
-                if not as_0_5 and entry.is_symlink():
-                    target = (folder / path).resolve()
-                    if (folder / start).resolve().is_relative_to(target):
-                        files.upward_links.append(path)
-                        continue
-                    files.links[path] = target
-                if not start:
-                    files.folders.append(entry.name)
-                read(path, depth + 1, follow=not start and _split_named(entry.name, as_0_5) is not None)
-            else:
-                _add(files, folder, path, as_0_5)
-
-    read("", 0, follow=True)
-    files.folders.sort(key=natural)
-    files.unreadable.update({path: unreadable[path] for path in files.images if path in unreadable})
-    return files
-
-
-def _add(files: _Files, folder: Path, path: str, as_0_5: bool) -> None:
-    name = path.rpartition("/")[2].lower()
-    if name.endswith(_SUFFIXES_0_5 if as_0_5 else SUFFIXES):
-        files.images.append(path)
-    elif not as_0_5 and name not in _SYSTEM_FILES:
-        kind = kind_of_file(folder / path)
-        if kind in READABLE:
-            files.images.append(path)
-        elif kind in OTHER_IMAGES:
-            files.images.append(path)
-            files.unreadable[path] = kind
-        else:
-            files.others.append(path)
-
-
-def _split_named(name: str, as_0_5: bool) -> str | None:
-    """The split that a folder's name stands for."""
-    if as_0_5:
-        return _SPLIT_NAMES_0_5.get(name.casefold())
-    return next((split for split, pattern in _SPLIT_PATTERNS.items() if pattern.fullmatch(plain_name(name))), None)
-
-
-def _splits_of(folder: Path, files: _Files, as_0_5: bool) -> tuple[dict[str, Classes], list[str]]:
+def _splits_of(folder: Path, files: FolderFiles, as_0_5: bool) -> tuple[dict[str, Classes], list[str]]:
     """Images by split and class, unreadable ones included, and notes; the split is "" for class folders alone."""
     inside: dict[str, Classes] = {name: {} for name in files.folders}  # of each folder, its own folders
     loose: dict[str, list[str]] = {name: [] for name in files.folders}
@@ -260,7 +124,7 @@ def _splits_of(folder: Path, files: _Files, as_0_5: bool) -> tuple[dict[str, Cla
             inside[top].setdefault(composed(middle[0]), []).append(path)
         elif top:
             loose[top].append(path)
-    split_of = _split_folders(files.folders, as_0_5)
+    split_of = split_folders(files.folders, as_0_5)
     given: dict[str, Classes] = {}
     for name, split in split_of.items():
         if not as_0_5 and not loose[name]:
@@ -279,7 +143,7 @@ def _splits_of(folder: Path, files: _Files, as_0_5: bool) -> tuple[dict[str, Cla
         notes = [f"Only train, val and test are read, not {some(others)}."] if others else []
         if strays := [path for name in split_of for path in loose[name]]:
             notes.append(f"Images outside the class folders have no class and are ignored: {some(strays)}.")
-        unusual = [f"{n} as {split}" for n, split in split_of.items() if n.casefold() not in _SPLIT_NAMES_0_5]
+        unusual = [f"{n} as {split}" for n, split in split_of.items() if split_named(n, as_0_5=True) is None]
         if len(set(split_of.values())) < len(split_of):
             unusual = [f"{n} as {split}" for n, split in split_of.items()]
         if unusual and not as_0_5:
@@ -307,7 +171,7 @@ def _splits_of(folder: Path, files: _Files, as_0_5: bool) -> tuple[dict[str, Cla
 
 def _without_doubled(classes: Classes, split: str) -> Classes:
     """The class folders of a split whose folder holds nothing but another of that split: seg_train/seg_train."""
-    if len(classes) != 1 or _split_named(next(iter(classes)), False) != split:
+    if len(classes) != 1 or split_named(next(iter(classes)), False) != split:
         return classes
     inner: Classes = {}
     for path in next(iter(classes.values())):
@@ -316,16 +180,6 @@ def _without_doubled(classes: Classes, split: str) -> Classes:
             return classes
         inner.setdefault(composed(parts[2]), []).append(path)
     return inner
-
-
-def _split_folders(names: Iterable[str], as_0_5: bool) -> dict[str, str]:
-    """The folders that are named like a split, each with its split."""
-    split_of = {name: split for name in names if (split := _split_named(name, as_0_5))}
-    validation = [name for name, split in split_of.items() if split == "val"]
-    evaluation = [name for name in validation if plain_name(name).startswith("eval")]
-    if "test" not in split_of.values() and 0 < len(evaluation) < len(validation):  # as in Food-11
-        split_of |= dict.fromkeys(evaluation, "test")
-    return split_of
 
 
 def _check_ambiguous(folder: Path, inside: Mapping[str, Classes], split_of: Mapping[str, str]) -> None:
@@ -444,7 +298,7 @@ def _inner_hint(folder: Path, names: list[str]) -> str:
     return f"; or name {shown(str(folder / names[0]))}, which has {inner} folders" if inner > 1 else ""
 
 
-# ---------------------------------------------------------------- splitting
+# ---------------------------------------------------------------- missing splits
 
 
 def _completed(given: dict[str, Classes], seed: int, as_0_5: bool) -> tuple[dict[str, Classes], list[str]]:

@@ -25,10 +25,11 @@ from mlae_lab.data.bundled import DataError, load_bundled
 from mlae_lab.data.cache import cached
 from mlae_lab.data.decode import ResizeRule, depth_of
 from mlae_lab.data.fgvc import find_fgvc, read_fgvc
+from mlae_lab.data.folder_files import is_of_other_program
 from mlae_lab.data.image_check import ImageCheck, check_images, known_check
 from mlae_lab.data.image_record import NO_MATCH, ImageRecord, Match, as_listing, match, missing_sentence, record_of
 from mlae_lab.data.listing import Listing, counted, shown
-from mlae_lab.data.own import is_of_other_program, read_images, read_own
+from mlae_lab.data.own import read_images, read_own
 from mlae_lab.data.preprocessing import preprocessing
 from mlae_lab.data.splits import LabelledImages
 from mlae_lab.data.vtab import find_vtab, has_lists, read_vtab

@@ -12,8 +12,9 @@ import pytest
 from trees import make_own, make_vtab, write_image
 
 from mlae_lab.data.bundled import DataError
-from mlae_lab.data.listing import Listing
-from mlae_lab.data.own import SUFFIXES, natural, read_own
+from mlae_lab.data.folder_files import SUFFIXES
+from mlae_lab.data.listing import Listing, natural
+from mlae_lab.data.own import read_own
 
 
 def touch(root: Path, counts: dict[str, int], suffix: str = ".jpg") -> Path:
