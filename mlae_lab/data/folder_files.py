@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.file_kind import OTHER_IMAGES, READABLE, kind_of_file
-from mlae_lab.data.listing import counted, natural, some
+from mlae_lab.data.listing import counted, is_folder, natural, some
 from mlae_lab.data.split_names import split_named
 
 # Files with these endings are listed as images without opening them; of all others the first bytes are read.
@@ -86,9 +86,10 @@ def read_files(folder: Path, as_0_5: bool, unreadable: Mapping[str, str]) -> Fol
             raise DataError(f"{folder / start} cannot be read ({error.strerror}): check its permissions") from None
         for entry in entries:
             path = f"{start}/{entry.name}" if start else entry.name
-            if entry.name.startswith(".") and (as_0_5 or not entry.is_dir(follow_symlinks=follow)):
+            is_dir = is_folder(entry, follow)
+            if entry.name.startswith(".") and (as_0_5 or not is_dir):
                 continue
-            if entry.is_dir(follow_symlinks=follow):
+            if is_dir:
                 if not as_0_5 and is_of_other_program(entry.name):
                     files.of_programs.add(entry.name)
                     continue

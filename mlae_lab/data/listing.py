@@ -121,11 +121,24 @@ class DiskNames:
         if folder not in self._read:
             try:
                 with os.scandir(self._folder / folder) as entries:
-                    names = {entry.name: entry.is_dir() for entry in entries if entry.is_dir() or entry.is_file()}
+                    names = {e.name: is_dir for e in entries if (is_dir := is_folder(e)) or _is_file(e)}
             except OSError:  # missing, not a folder, or no permission: nothing can be loaded from it
                 names = {}
             self._read[folder] = names, {composed(name): name for name in names if not name.isascii()}
         return self._read[folder]
+
+
+def is_folder(entry: os.DirEntry[str], follow: bool = True) -> bool:
+    """Whether an entry is a folder or, with `follow`, a link to one.
+
+    False for a link that cannot be followed, as it leads in a circle or to where this user may not look:
+    `DirEntry.is_dir` raises OSError for it.
+    """
+    return follow and os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir(follow_symlinks=False)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    return os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file(follow_symlinks=False)
 
 
 def composed(text: str) -> str:
@@ -206,6 +219,6 @@ def find_folder(root: Path, names: Iterable[str], group: str, holds: Callable[[P
 
 def _folders(parent: Path) -> list[Path]:
     try:
-        return sorted(path for path in parent.iterdir() if path.is_dir())
+        return sorted(path for path in parent.iterdir() if os.path.isdir(path))  # Path.is_dir can raise
     except OSError:
         return []

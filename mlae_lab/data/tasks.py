@@ -8,6 +8,7 @@ decoded once into the cache. A user's own images are decoded before a run starts
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -62,11 +63,11 @@ def own_tasks() -> tuple[Task, ...]:
 def _own_folders() -> list[tuple[Task, Path]]:
     """The folders below `own/` of the data folder with their tasks; of two with equal names (`own_task`) the first."""
     try:
-        folders = sorted(path for path in (data_folder() / OWN).iterdir() if path.is_dir())
+        paths = sorted((data_folder() / OWN).iterdir())
     except OSError:
         return []
     tasks: dict[str, tuple[Task, Path]] = {}
-    for path in folders:
+    for path in filter(os.path.isdir, paths):  # Path.is_dir raises for a link that this user may not follow
         with suppress(catalog.CatalogError):
             task = catalog.own_task(path.name)
             tasks.setdefault(task.name, (task, path))

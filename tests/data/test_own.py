@@ -408,6 +408,22 @@ def test_a_link_to_a_folder_that_holds_it_is_no_class(tmp_path: Path, link: str,
     assert link in "".join(listing.notes)
 
 
+@pytest.mark.parametrize("link", ["c", "train/c"])
+@pytest.mark.parametrize("in_a_circle", [True, False])
+def test_a_link_that_cannot_be_followed_is_named_in_the_notes(
+    ordinary_user: Path, link: str, in_a_circle: bool
+) -> None:
+    folder, private = ordinary_user / "pets", ordinary_user / "private"
+    for split in ("train", "test") if "/" in link else ("",):
+        touch(folder / split, {"a": 5, "b": 5})
+    private.mkdir(mode=0)
+    (folder / link).symlink_to(folder / link if in_a_circle else private / "c")
+    listing = read_own(folder)
+    assert listing.class_names == ("a", "b")
+    assert f"Files that are not images are ignored: 1 ({link})." in listing.notes
+    (folder / link).unlink()
+
+
 def test_hidden_folders_are_named_in_the_notes(tmp_path: Path) -> None:
     listing = read_own(touch(tmp_path, {"c": 5, "java": 5, ".net": 5}))
     assert listing.class_names == ("c", "java")

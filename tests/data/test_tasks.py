@@ -146,6 +146,17 @@ def test_every_folder_name_is_listed_and_trains(data: Path) -> None:
         assert catalog.task(result.task).title in composed
 
 
+def test_a_link_that_may_not_be_followed_hides_no_other_folder(
+    ordinary_user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLAE_LAB_DATA", str(ordinary_user))
+    make_own(ordinary_user / "own" / "birds")
+    (ordinary_user / "private").mkdir(mode=0)
+    (ordinary_user / "own" / "shared").symlink_to(ordinary_user / "private" / "shared")
+    assert [task.title for task in tasks.own_tasks()] == ["birds"]
+    (ordinary_user / "own" / "shared").unlink()
+
+
 def parsed(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--task")
