@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mlae_lab.core.bounded_json import MAX_BYTES, safetensors_header
+from mlae_lab.core.failed_download import LFS_POINTER, is_web_page
 from mlae_lab.core.weight_names import unwrapped
 from mlae_lab.errors import LabError
 
@@ -76,12 +77,11 @@ def what_it_is_instead(start: bytes) -> str:
     Args:
         start: Its first bytes.
     """
-    if start.startswith(b"version https://git-lfs"):
+    if start.startswith(LFS_POINTER):
         size = re.search(rb"\nsize (\d{1,15})", start)
         of = f" of a file with {int(size[1]):,} bytes" if size else ""
         return f"a Git LFS pointer{of}, not the file itself: run `git lfs pull` where it was cloned, or download it"
-    text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<!--")):
+    if is_web_page(start):
         return "an HTML page, not the file itself: the server may have sent a login or an error page, download it again"
     return ""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import Empty, Full, Queue
 from typing import Any
 
+from mlae_lab.core.failed_download import is_web_page
 from mlae_lab.core.hosts import Remote, RemoteFile
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data import hub
@@ -25,7 +26,6 @@ from mlae_lab.data.progress import FetchError, Interrupted, Meter
 PAUSES = (1.0, 3.0, 10.0)  # seconds before each retry after an interruption
 _ENOUGH = 8_000_000  # bytes after which an interruption counts as the first one again
 _TICK = 0.1
-_PAGE = re.compile(rb"\s*(<!--.*?-->\s*)*<(!doctype html|html|head|body)", re.IGNORECASE | re.DOTALL)
 
 
 def download(remote: Remote, file: RemoteFile, located: hub.Located, folder: Path, meter: Meter) -> Path:
@@ -119,7 +119,7 @@ def _receive(remote: Remote, file: RemoteFile, located: hub.Located, partial: Pa
                     target.truncate(0)
                     meter.add(-received)
                     received = 0
-                if _PAGE.match(chunk[:2000]) or kind.startswith("text/html"):
+                if is_web_page(chunk[:2000]) or kind.startswith("text/html"):
                     partial.unlink()
                     raise FetchError(_page_sentence(file.path))
             first = False
@@ -149,7 +149,7 @@ def _page_sentence(name: str) -> str:
 def is_page(path: Path) -> bool:
     """Whether a file begins like a web page."""
     with path.open("rb") as file:
-        return bool(_PAGE.match(file.read(2000)))
+        return is_web_page(file.read(2000))
 
 
 def _check(file: RemoteFile, etag: str | None, path: Path, meter: Meter) -> None:

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from PIL import features
 
+from mlae_lab.core.failed_download import LFS_POINTER, is_web_page
+from mlae_lab.files import open_regular
+
 HEAD = 512  # bytes that `kind_of` needs
 _FORMATS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"GIF87a", "GIF"), (b"GIF89a", "GIF"),
     (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),
     (b"\0\0\0\x0cJXL ", "JPEG XL"), (b"\xff\x0a", "JPEG XL"), (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (b"8BPS", "Photoshop"), (b"version https://git-lfs.github.com/spec", "Git LFS pointer"),
+    (b"8BPS", "Photoshop"), (LFS_POINTER, "Git LFS pointer"),
 )  # fmt: skip
 _HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}  # sizes of the second header, which follows the 14 bytes of the first
@@ -50,17 +53,15 @@ def kind_of(head: bytes, suffix: str = "") -> str:
     if re.match(rb"P[1-6]\s+[0-9#]", head):
         return "PPM"
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith((b"<!doctype html", b"<html")):
-        return "HTML page"
-    return "SVG" if text.startswith((b"<svg", b"<?xml")) and b"<svg" in text else ""
+    if text.startswith((b"<svg", b"<!doctype svg", b"<?xml", b"<!--")) and b"<svg" in text and b"<html" not in text:
+        return "SVG"
+    return "HTML page" if is_web_page(head) else ""
 
 
 def kind_of_file(path: Path) -> str:
     """`kind_of` a file on disk, "" for one that cannot be read."""
     try:
-        if not path.is_file():  # opening a pipe would wait forever
-            return ""
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return kind_of(file.read(HEAD), path.suffix)
     except OSError:
         return ""
