@@ -143,7 +143,6 @@ def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _joined(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-
     return (sum(shape[0] for shape in shapes), *shapes[0][1:])
 
 

@@ -9,12 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from mlae_lab.files import open_regular
+
 _WORKERS = 8
+_CHUNK = 2**20  # bytes: a file that is named like an image may be larger than the memory
 
 
 def content_hash(content: bytes) -> int:
     """The first 64 bits of the SHA-256 of a file."""
-    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
+    return _first_bits(hashlib.sha256(content).digest())
 
 
 def content_hashes(files: Sequence[Path], on_chunk: Callable[[], None] = lambda: None) -> np.ndarray:
@@ -34,7 +37,15 @@ def content_hashes(files: Sequence[Path], on_chunk: Callable[[], None] = lambda:
 
 
 def _hash_of(file: Path) -> int:
+    digest = hashlib.sha256()
     try:
-        return content_hash(file.read_bytes()) if file.is_file() else 0
+        with open_regular(file) as opened:
+            while chunk := opened.read(_CHUNK):
+                digest.update(chunk)
     except OSError:
         return 0
+    return _first_bits(digest.digest())
+
+
+def _first_bits(digest: bytes) -> int:
+    return int.from_bytes(digest[:8], "big")

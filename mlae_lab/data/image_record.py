@@ -126,17 +126,10 @@ def write_record(file: Path, record: ImageRecord, with_paths: bool = True) -> No
 
 def packed(record: ImageRecord, with_paths: bool = True) -> bytes:
     """The bytes of a record's file; equal records have equal bytes."""
-    lists = {
-        name: {
-            "paths": [shown_path.encode("utf-8", "surrogateescape").decode("latin-1") for shown_path in part.paths]
-            if with_paths
-            else [],
-            "labels": part.labels,
-            "content": part.content.astype(">u8").tobytes().hex(),
-        }
-        for name, part in (("train", record.train), ("evaluation", record.evaluation))
-    }
-    data = {"format": FORMAT, "classes": record.classes, **lists, "depth": record.depth, "unused": record.unused}
+    data: dict = {"format": FORMAT, "classes": record.classes, "depth": record.depth, "unused": record.unused}
+    for name, part in (("train", record.train), ("evaluation", record.evaluation)):
+        paths = [path.encode("utf-8", "surrogateescape").decode("latin-1") for path in part.paths if with_paths]
+        data[name] = {"paths": paths, "labels": part.labels, "content": part.content.astype(">u8").tobytes().hex()}
     return gzip.compress(json.dumps(data).encode(), mtime=0)
 
 

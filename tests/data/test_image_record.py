@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import tracemalloc
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +76,18 @@ def test_the_depth_of_the_images_is_kept(folder: Path) -> None:
 def test_names_that_are_not_utf8_survive() -> None:
     part = ImageList(("gr\udcfcn/ä.jpg",), (0,), np.array([7], dtype=np.uint64))
     assert unpacked(packed(ImageRecord(("a",), part, part)), "x").train.paths == part.paths
+
+
+def test_a_large_file_is_hashed_in_pieces(tmp_path: Path) -> None:
+    with (tmp_path / "film.png").open("wb") as file:
+        file.truncate(50_000_000)
+    tracemalloc.start()
+    try:
+        (value,) = content_hashes([tmp_path / "film.png"])
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    assert value == content_hash((tmp_path / "film.png").read_bytes())
 
 
 def changed(**values: object) -> bytes:
