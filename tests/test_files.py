@@ -13,7 +13,7 @@ import pytest
 from mlae_lab.cli import main
 from mlae_lab.cli.maps import image_argument
 from mlae_lab.data.bundled import DataError
-from mlae_lab.data.census import readable
+from mlae_lab.data.decode import problem_of
 from mlae_lab.data.fgvc import _read_split
 from mlae_lab.doctor.weights import weights_problem
 from mlae_lab.files import FileTakenError, open_regular, read_regular, replacing, require_free, write_whole
@@ -150,7 +150,7 @@ def test_a_pipe_is_no_image_no_list_and_no_file_of_weights(pipe: Path, tmp_path:
         image_argument(str(pipe))
     with pytest.raises(ArchiveError, match="not a regular file"):
         inspect(pipe)
-    assert not readable(pipe)
+    assert problem_of(pipe)[0]
     assert "not a regular file" in weights_problem(pipe)
     pipe.rename(tmp_path / "train.json")
     with pytest.raises(DataError, match="not a regular file"):

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlae_lab.core.catalog import Group, Task
 from mlae_lab.core.progress import ProgressCallback
-from mlae_lab.data.decode import problem_of
 from mlae_lab.data.image_check import problems
 from mlae_lab.data.listing import SPLITS, UNKNOWN_LABEL, DiskNames, Listing, counted, some
 
@@ -105,11 +103,6 @@ def census(
         unreadable=tuple(unreadable),
         left_out=len(listing.left_out),
     )
-
-
-def readable(path: Path) -> bool:
-    """Whether the lab can decode the whole image (`data.decode.problem_of`)."""
-    return not problem_of(path)[0]
 
 
 def _bad_labels(listing: Listing) -> Iterator[str]:

@@ -8,10 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from mlae_lab.file_locking import fcntl
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -30,8 +27,8 @@ def locked(path: Path, wait: bool = True, remove: bool = False) -> Iterator[bool
         remove: delete the file before the lock is released.
 
     Yields:
-        Whether the lock is really held: some systems and network disks support none, and callers must then still be
-        correct, if slower.
+        Whether the lock is really held: some network disks support none, and callers must then still be correct, if
+        slower.
 
     Raises:
         OSError: the file cannot be created.
@@ -60,8 +57,6 @@ def _take(path: Path, wait: bool) -> tuple[int, bool]:
 
 
 def _flock(file: int, wait: bool) -> bool:
-    if fcntl is None:
-        return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

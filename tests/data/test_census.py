@@ -13,7 +13,8 @@ from trees import make_fgvc, make_own, make_vtab, truncate, write_image
 
 from mlae_lab.core import catalog
 from mlae_lab.core.catalog import Task
-from mlae_lab.data.census import MISSING, PARTIAL, READY, census, readable
+from mlae_lab.data.census import MISSING, PARTIAL, READY, census
+from mlae_lab.data.decode import problem_of
 from mlae_lab.data.fgvc import read_fgvc
 from mlae_lab.data.listing import Listing
 from mlae_lab.data.own import read_own
@@ -205,9 +206,9 @@ def test_a_truncated_image_is_found_by_decoding_only(tmp_path: Path) -> None:
 def test_half_an_image_is_unreadable_in_every_format(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"whole{suffix}"
     write_image(path, 4)
-    assert readable(path)
+    assert problem_of(path) == ("", 0)
     truncate(path)
-    assert not readable(path)
+    assert problem_of(path)[0]
 
 
 def test_files_that_are_no_images(tmp_path: Path) -> None:
@@ -216,19 +217,19 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
     whole = bytearray(path.read_bytes())
     for content in (b"", b"text", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", bytes(200)):
         path.write_bytes(content)
-        assert not readable(path)
+        assert problem_of(path)[0]
     whole[len(whole) // 2] ^= 0xFF  # one byte of a complete PNG, which its checksum detects
     path.write_bytes(whole)
-    assert not readable(path)
-    assert not readable(tmp_path / "nowhere.png")
-    assert not readable(tmp_path)
+    assert problem_of(path)[0]
+    assert problem_of(tmp_path / "nowhere.png")[0]
+    assert problem_of(tmp_path)[0]
 
 
 def test_an_image_too_large_to_decode(tmp_path: Path) -> None:
     """90 million pixels in the header: refused before memory is allocated for them."""
     (tmp_path / "huge.ppm").write_bytes(b"P6\n10000 9000\n255\n" + bytes(1000))
     with pytest.warns(match="decompression bomb"):
-        assert not readable(tmp_path / "huge.ppm")
+        assert problem_of(tmp_path / "huge.ppm")[0]
 
 
 def test_progress_is_reported_and_can_stop_the_check(home: Path) -> None:
