@@ -10,6 +10,7 @@ import argparse
 import io
 import os
 import pickle
+import pickletools
 import re
 import stat
 import zipfile
@@ -28,6 +29,8 @@ ADVICE = f"give a file that ends in {', '.join(ENDINGS)}"
 AGAIN = ": download it or write it again"
 TENSORS_ONLY = ": give a file that torch.save wrote from a state_dict with tensors only, or a safetensors file"
 _PICKLE_BYTES = 64_000_000  # of names and shapes; the tensors are not among them
+_PICKLE_STEPS = 2_000_000  # far more than the names of any network take; each may make an object of 72 bytes
+_MAX_DIMENSIONS = 64  # of a tensor of PyTorch
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _HARMLESS = {"torch", "collections", "numpy", "argparse", "builtins", "_codecs", "copyreg"}
 _RUNS_CODE = {"eval", "exec", "compile", "open", "__import__", "getattr", "setattr", "delattr", "input", "breakpoint"}
@@ -187,6 +190,8 @@ class _Anything:
 
 
 def _tensor(storage: object, offset: object, size: Any, *rest: object) -> Shape:
+    if len(size) > _MAX_DIMENSIONS:  # one long tuple may be the size of many tensors
+        raise pickle.UnpicklingError(f"a tensor has {len(size):,} dimensions")
     return Shape(int(n) for n in size)
 
 
@@ -231,10 +236,20 @@ def _torch_content(path: Path) -> Any:
                     raise ValueError("it is a zip file without data of PyTorch")
                 if archive.getinfo(name).file_size > _PICKLE_BYTES:
                     raise ValueError("its names take too much space")
-                return _ShapesOnly(io.BytesIO(archive.read(name))).load()
-        stream = io.BytesIO(file.read(_PICKLE_BYTES))
-    content = _ShapesOnly(stream).load()
+                return _unpickled(io.BytesIO(archive.read(name)))
+        size = os.fstat(file.fileno()).st_size
+        stream = io.BytesIO(file.read(min(size, _PICKLE_BYTES)))  # `read` allocates all that it is asked for
+    content = _unpickled(stream)
     if content == _LEGACY_MAGIC:  # the format before version 1.6: then protocol, system, the object
         for _ in range(3):
-            content = _ShapesOnly(stream).load()
+            content = _unpickled(stream)
     return content
+
+
+def _unpickled(stream: io.BytesIO) -> Any:
+    """The next object of a stream of pickles."""
+    start = stream.tell()
+    if any(number >= _PICKLE_STEPS for number, _ in enumerate(pickletools.genops(stream))):
+        raise ValueError("it holds more names and values than a network has")
+    stream.seek(start)
+    return _ShapesOnly(stream).load()

@@ -111,6 +111,20 @@ def test_a_truncated_file(file: Path) -> None:
         shapes_of(file)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x80\x02(" + b"]" * 2_000_001 + b"l.", "more names and values than a network has"),
+        (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(NK\x00(" + b"K\x01" * 65 + b"ttR.", "has 65 dimensions"),
+    ],
+)
+def test_a_pickle_that_would_fill_the_memory_is_not_loaded(tmp_path: Path, content: bytes, words: str) -> None:
+    """Every `]` of the first one would be a list of 72 bytes."""
+    (tmp_path / "w.pt").write_bytes(content)
+    with pytest.raises(BackboneError, match=words):
+        shapes_of(tmp_path / "w.pt")
+
+
 def test_a_file_is_checked_before_the_folder_of_images_is_looked_at(file: Path, tmp_path: Path) -> None:
     written(file, vit_shapes(width=384))
     config = RunConfig(
