@@ -53,12 +53,7 @@ def read_own(
     if not as_0_5:
         _check_unreadable(folder, given, files.unreadable)
         _check_links(folder, given, files.links)
-        given = {
-            split: kept
-            for split, classes in given.items()
-            if (kept := {name: readable for name, paths in classes.items() if (readable := files.readable(paths))})
-        }
-        given, merged = _merged_by_case(given)
+        given, merged = _merged_by_case(_only_readable(given, files))
         notes += merged
         _check_shared_classes(folder, given)
     names = _checked_names(folder, given, bool(files.unreadable))
@@ -211,6 +206,16 @@ def _check_unreadable(folder: Path, given: Mapping[str, Classes], unreadable: Ma
                 f"({some(sorted({unreadable[path] for path in paths}), 3)}): convert or restore them, or move that "
                 "folder away"
             )
+
+
+def _only_readable(given: Mapping[str, Classes], files: FolderFiles) -> dict[str, Classes]:
+    """The images that can be read; a class without any in a split is left out there."""
+    readable: dict[str, Classes] = {}
+    for split, classes in given.items():
+        for name, paths in classes.items():
+            if kept := files.readable(paths):
+                readable.setdefault(split, {})[name] = kept
+    return readable
 
 
 def _check_links(folder: Path, given: Mapping[str, Classes], links: Mapping[str, Path]) -> None:
