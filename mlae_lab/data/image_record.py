@@ -199,7 +199,7 @@ def match(record: ImageRecord, listing: Listing, on_chunk: Callable[[], None] = 
     """
     paths = _paths(listing)
     hashes = content_hashes([listing.folder / path for path in paths], on_chunk).tolist()
-    path_of = dict(zip(paths, hashes, strict=True))
+    hash_of = dict(zip(paths, hashes, strict=True))
     by_content: dict[int, list[str]] = {}
     for path, value in zip(paths, hashes, strict=True):
         by_content.setdefault(value, []).append(path)
@@ -209,7 +209,7 @@ def match(record: ImageRecord, listing: Listing, on_chunk: Callable[[], None] = 
         missing: list[str] = []
         for i, (label, value) in enumerate(zip(part.labels, part.content.tolist(), strict=True)):
             old = part.paths[i] if part.paths else ""
-            if path_of.get(old) == value and value:
+            if hash_of.get(old) == value and value:
                 items.append((old, label))
             elif value and by_content.get(value):
                 items.append((by_content[value][0], label))
@@ -219,11 +219,9 @@ def match(record: ImageRecord, listing: Listing, on_chunk: Callable[[], None] = 
 
     train, missing_train = find(record.train)
     evaluation, missing_evaluation = find(record.evaluation)
-    seen = set(record.train.content.tolist()) | set(record.evaluation.content.tolist())
-    return Match(
-        tuple(train), tuple(evaluation), tuple(missing_train), tuple(missing_evaluation),
-        sum(value not in seen for value in hashes),
-    )  # fmt: skip
+    used = {0, *record.train.content.tolist(), *record.evaluation.content.tolist()}  # 0: a listed file that is gone
+    unused = sum(value not in used for value in hashes)
+    return Match(tuple(train), tuple(evaluation), tuple(missing_train), tuple(missing_evaluation), unused)
 
 
 def missing_sentence(matched: Match, record: ImageRecord, folder: Path) -> str:

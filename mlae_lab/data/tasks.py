@@ -313,8 +313,9 @@ def _as_launched(
 ) -> tuple[RunConfig, Listing, str]:
     """The images of a run without a record, its config with their label, and what is wrong with them (`Loaded`)."""
     folder = images_folder(task, config.data)
-    listing = listed(task, folder, trained_by_0_5)
-    if task.group is Group.OWN and not trained_by_0_5:
+    if trained_by_0_5:
+        listing = listed(task, folder, as_0_5=True)
+    else:
         listing = checked(task, folder, lambda done, total: on_chunk())
     new, missing = _labelled(config, task, folder, listing), ""
     if trained_by_0_5 and config.data_label and new.data_label != config.data_label:

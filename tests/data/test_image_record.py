@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlae_lab.core import catalog
 from mlae_lab.data.bundled import DataError
 from mlae_lab.data.content import content_hash, content_hashes
 from mlae_lab.data.image_record import (
@@ -29,7 +30,8 @@ from mlae_lab.data.image_record import (
     write_record,
 )
 from mlae_lab.data.own import read_own
-from tests.data.trees import make_own, write_image
+from mlae_lab.data.vtab import read_vtab
+from tests.data.trees import make_own, make_vtab, write_image
 
 
 @pytest.fixture
@@ -169,6 +171,20 @@ def test_missing_and_modified_images_are_named(folder: Path) -> None:
     sentence = missing_sentence(matched, record, folder)
     assert f"lacks 1 of the run's {len(record.train)} training images ({record.train.paths[1]}) and 1 of" in sentence
     assert len(matched.train) == len(record.train) - 1
+
+
+def test_a_listed_image_that_is_gone_is_missing_and_not_new(tmp_path: Path) -> None:
+    cifar = catalog.task("cifar")
+    folder = make_vtab(tmp_path, "cifar")
+    for number, image in enumerate(sorted(folder.rglob("*.jpg"))):
+        write_image(image, number)  # different ones in each split
+    listing = read_vtab(folder, cifar)
+    contents = tuple(content_hashes([folder / path for path, _ in items]) for items in listing.protocol("val"))
+    record = record_of(listing, "val", (contents[0], contents[1]))
+    (folder / record.train.paths[0]).unlink()
+    matched = match(record, read_vtab(folder, cifar))
+    assert matched.missing_train == (record.train.paths[0],)
+    assert matched.unused == record.unused == 5
 
 
 def test_the_same_image_in_training_and_evaluation_is_named(folder: Path) -> None:
