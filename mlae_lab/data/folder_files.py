@@ -50,9 +50,7 @@ class FolderFiles:
         return [path for path in paths if path not in self.unreadable]
 
     def notes(self) -> Iterator[str]:
-        """Sentences about what is left out."""
-        if self.unreadable:
-            yield unreadable_note(self.unreadable, len(self.images))
+        """Sentences about files and folders that are ignored."""
         if self.others:
             yield f"Files that are not images are ignored: {len(self.others):,} ({some(sorted(self.others), 3)})."
         if self.of_programs:

@@ -50,20 +50,22 @@ def read_own(
         return _by_lists(folder, as_0_5, unreadable)
     files = read_files(folder, as_0_5, unreadable)
     given, notes = _splits_of(folder, files, as_0_5)
+    paths = [path for classes in given.values() for of_class in classes.values() for path in of_class]
+    left_out = {path: files.unreadable[path] for path in paths if path in files.unreadable}
     if not as_0_5:
-        _check_unreadable(folder, given, files.unreadable)
+        _check_unreadable(folder, given, left_out)
         _check_links(folder, given, files.links)
         given, merged = _merged_by_case(_only_readable(given, files))
         notes += merged
         _check_shared_classes(folder, given)
-    names = _checked_names(folder, given, bool(files.unreadable))
+    names = _checked_names(folder, given, bool(left_out))
     completed, more = _completed(given, seed, as_0_5)
-    notes += [*more, *files.notes()]
+    notes += [*more, *([unreadable_note(left_out, len(paths))] if left_out else []), *files.notes()]
     label = {name: i for i, name in enumerate(names)}
     splits: dict[str, tuple[Item, ...]] = {split: _items(completed.get(split, {}), label, seed) for split in SPLITS}
     return Listing(
         folder, "own", splits, tuple(shown(name) for name in names), notes=tuple(notes),
-        left_out=tuple(sorted(files.unreadable)),
+        left_out=tuple(sorted(left_out)),
     )  # fmt: skip
 
 
@@ -136,7 +138,8 @@ def _splits_of(folder: Path, files: FolderFiles, as_0_5: bool) -> tuple[dict[str
         in_train = "train" in given and not of_train and (len(given) > 1 or not others)
     if in_train:
         notes = [f"Only train, val and test are read, not {some(others)}."] if others else []
-        if strays := [path for name in split_of for path in loose[name]]:
+        strays = [path for path in files.images if "/" not in path] + [p for name in split_of for p in loose[name]]
+        if strays:
             notes.append(f"Images outside the class folders have no class and are ignored: {some(strays)}.")
         unusual = [f"{n} as {split}" for n, split in split_of.items() if split_named(n, as_0_5=True) is None]
         if len(set(split_of.values())) < len(split_of):

@@ -211,6 +211,19 @@ def test_images_without_a_class_in_a_split_are_named(tmp_path: Path) -> None:
     assert any("have no class and are ignored: test/0.jpg, test/1.jpg, test/2.jpg." in note for note in listing.notes)
 
 
+def test_only_images_of_the_splits_count_as_left_out(tmp_path: Path) -> None:
+    touch(tmp_path / "train", {"a": 5, "b": 5})
+    touch(tmp_path / "test", {"a": 5, "b": 5})
+    for name in ("raw/1.heic", "2.heic", "train/3.heic", "train/a/4.heic"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    listing = read_own(tmp_path)
+    assert listing.left_out == ("train/a/4.heic",)
+    assert "Left out, as they cannot be read: 1 of 21 images, train/a/4.heic (HEIC)." in listing.notes
+    assert "Only train, val and test are read, not raw." in listing.notes
+    assert "Images outside the class folders have no class and are ignored: 2.heic, train/3.heic." in listing.notes
+
+
 def test_folders_for_one_split_are_joined_with_a_note(tmp_path: Path) -> None:
     for name in ("train", "val", "Validation", "test"):
         touch(tmp_path / name, {"a": 4, "b": 4})
