@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from mlae_lab.data import vtab
 from mlae_lab.data.bundled import DataError
-from mlae_lab.data.file_kind import OTHER_IMAGES, READABLE, kind_of_file
+from mlae_lab.data.file_kind import OTHER_IMAGES, READABLE, VIDEO, kind_of_file
 from mlae_lab.data.listing import SPLITS, Item, Listing, composed, counted, shown, some
 from mlae_lab.data.listing import plain as plain_name
 from mlae_lab.data.sampled_splits import Classes, draw_key, sampled, sampled_0_5
@@ -72,6 +72,7 @@ def read_own(
     files = _read_files(folder, as_0_5, unreadable)
     given, notes = _splits_of(folder, files, as_0_5)
     if not as_0_5:
+        files.restrict({path for classes in given.values() for paths in classes.values() for path in paths})
         _check_unreadable(folder, given, files.unreadable)
         _check_links(folder, given, files.links)
         given = {
@@ -158,6 +159,7 @@ class _Files:
         images: readable and unreadable ones.
         unreadable: those of the images that cannot be read: path to reason.
         others: files that are no images.
+        videos: those of them that are videos.
         of_programs: names of skipped folders.
         links: links to folders whose images are listed, each with the folder that it leads to.
         upward_links: links to a folder that holds them, which would list its images again.
@@ -167,12 +169,18 @@ class _Files:
     images: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
+    videos: list[str] = field(default_factory=list)
     of_programs: set[str] = field(default_factory=set)
     links: dict[str, Path] = field(default_factory=dict)
     upward_links: list[str] = field(default_factory=list)
 
     def readable(self, paths: Iterable[str]) -> list[str]:
         return [path for path in paths if path not in self.unreadable]
+
+    def restrict(self, listed: Collection[str]) -> None:
+        """Count only images that have a split and a class: of others, no note says that they cannot be read."""
+        self.images = [path for path in self.images if path in listed]
+        self.unreadable = {path: reason for path, reason in self.unreadable.items() if path in listed}
 
     def notes(self) -> Iterator[str]:
         if self.unreadable:
@@ -224,6 +232,7 @@ def _read_files(folder: Path, as_0_5: bool, unreadable: Mapping[str, str]) -> _F
 
     read("", 0, follow=True)
     files.folders.sort(key=natural)
+    _count_videos_without_images(files)
     files.unreadable.update({path: unreadable[path] for path in files.images if path in unreadable})
     return files
 
@@ -241,6 +250,17 @@ def _add(files: _Files, folder: Path, path: str, as_0_5: bool) -> None:
             files.unreadable[path] = kind
         else:
             files.others.append(path)
+            if kind == VIDEO:
+                files.videos.append(path)
+
+
+def _count_videos_without_images(files: _Files) -> None:
+    """Videos count as unreadable images in a folder that holds no image: else its class would vanish."""
+    with_images = {path.rpartition("/")[0] for path in files.images}
+    counted_as_images = {path for path in files.videos if path.rpartition("/")[0] not in {"", *with_images}}
+    files.images += sorted(counted_as_images)
+    files.unreadable |= dict.fromkeys(counted_as_images, VIDEO)
+    files.others = [path for path in files.others if path not in counted_as_images]
 
 
 def _split_named(name: str, as_0_5: bool) -> str | None:
@@ -267,6 +287,7 @@ def _splits_of(folder: Path, files: _Files, as_0_5: bool) -> tuple[dict[str, Cla
             inside[name] = _without_doubled(inside[name], split)
         for class_name, paths in inside[name].items():
             given.setdefault(split, {}).setdefault(class_name, []).extend(paths)
+    stray = [path for path in files.images if "/" not in path]
     of_train = [path for name, split in split_of.items() if split == "train" for path in loose[name]]
     others = [name for name in files.folders if name not in split_of]
     if not as_0_5:
@@ -276,9 +297,11 @@ def _splits_of(folder: Path, files: _Files, as_0_5: bool) -> tuple[dict[str, Cla
     else:
         in_train = "train" in given and not of_train and (len(given) > 1 or not others)
     if in_train:
+        if not as_0_5:
+            _check_misspelt(folder, given, {name: inside[name] for name in others})
         notes = [f"Only train, val and test are read, not {some(others)}."] if others else []
-        if strays := [path for name in split_of for path in loose[name]]:
-            notes.append(f"Images outside the class folders have no class and are ignored: {some(strays)}.")
+        if without_class := [*stray, *(path for name in split_of for path in loose[name])]:
+            notes.append(f"Images outside the class folders have no class and are ignored: {some(without_class)}.")
         unusual = [f"{n} as {split}" for n, split in split_of.items() if n.casefold() not in _SPLIT_NAMES_0_5]
         if len(set(split_of.values())) < len(split_of):
             unusual = [f"{n} as {split}" for n, split in split_of.items()]
@@ -299,7 +322,6 @@ def _splits_of(folder: Path, files: _Files, as_0_5: bool) -> tuple[dict[str, Cla
             classes.setdefault(composed(name), []).extend(paths)
     empty = [name for name in files.folders if composed(name) not in classes]
     notes = [f"Folders without images are ignored: {some(empty)}."] if empty else []
-    stray = [path for path in files.images if "/" not in path]
     if stray:
         notes.append(f"Images outside the class folders have no class and are ignored: {some(stray)}.")
     return {"": classes}, notes
@@ -340,6 +362,21 @@ def _check_ambiguous(folder: Path, inside: Mapping[str, Classes], split_of: Mapp
                 f"{folder}: {shown(first)} and {shown(second)} hold folders of the same names ({some(common)}), so "
                 "they may be splits or classes: for splits, name them train, val and test; for classes, put their "
                 "images into them directly"
+            )
+
+
+def _check_misspelt(folder: Path, given: Mapping[str, Classes], others: Mapping[str, Classes]) -> None:
+    """Refuse a folder with train's classes that may be a split of which none has the name: `tset` next to `val`."""
+    missing = [split for split in SPLITS if split not in given]
+    if not missing:
+        return
+    of_train = {name.casefold() for name in given["train"]}
+    for name, classes in others.items():
+        common = sorted({n for n in classes if n.casefold() in of_train}, key=natural)
+        if common:
+            raise DataError(
+                f"{folder}: {shown(name)} holds folders of the same names as train ({some(common)}), so it may be the "
+                f"split {' or '.join(missing)}: name it so, or move it away"
             )
 
 
