@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from mlae_lab.data import vtab
@@ -255,9 +255,14 @@ def _add(files: _Files, folder: Path, path: str, as_0_5: bool) -> None:
 
 
 def _count_videos_without_images(files: _Files) -> None:
-    """Videos count as unreadable images in a folder that holds no image: else its class would vanish."""
+    """Videos count as unreadable images where no folder above them holds an image: else their class would vanish."""
     with_images = {path.rpartition("/")[0] for path in files.images}
-    counted_as_images = {path for path in files.videos if path.rpartition("/")[0] not in {"", *with_images}}
+    above = {str(parent) for folder in with_images for parent in PurePosixPath(folder).parents}
+    counted_as_images = set()
+    for path in files.videos:
+        parents = [str(parent) for parent in PurePosixPath(path).parents][:-1]
+        if parents and parents[0] not in above and with_images.isdisjoint(parents):
+            counted_as_images.add(path)
     files.images += sorted(counted_as_images)
     files.unreadable |= dict.fromkeys(counted_as_images, VIDEO)
     files.others = [path for path in files.others if path not in counted_as_images]

@@ -241,10 +241,8 @@ def test_a_misspelt_split_next_to_train_is_refused(tmp_path: Path, given: str, m
     """It was left out, and another test split was sampled from train."""
     for name in ("train", given, "tset"):
         touch(tmp_path / name, {"cat": 4, "dog": 4})
-    with pytest.raises(
-        DataError,
-        match=rf"tset holds folders of the same names as train \(cat, dog\), so it may be the split {missing}:",
-    ):
+    same = r"tset holds folders of the same names as train \(cat, dog\)"
+    with pytest.raises(DataError, match=f"{same}, so it may be the split {missing}: name it so"):
         read_own(tmp_path)
     touch(tmp_path / missing, {"cat": 4, "dog": 4})
     assert "Only train, val and test are read, not tset." in read_own(tmp_path).notes
@@ -345,13 +343,15 @@ def test_a_class_of_videos_or_of_unread_formats_does_not_vanish(
         read_own(tmp_path)
 
 
-def test_videos_next_to_images_are_no_images(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["train", "train/a", "train/a/live", "."])
+def test_videos_next_to_images_are_no_images(tmp_path: Path, place: str) -> None:
     """As a telephone saves live photos."""
-    touch(tmp_path, {"a": 4, "b": 4})
-    (tmp_path / "a" / "0.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\2\0qt  ")
+    touch(tmp_path / "train", {"a": 4, "b": 4})
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / place / "0.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\2\0qt  ")
     listing = read_own(tmp_path)
-    assert listing.left_out == ()
-    assert listing.notes[-1] == "Files that are not images are ignored: 1 (a/0.mov)."
+    assert (listing.left_out, listing.class_names) == ((), ("a", "b"))
+    assert listing.notes[-1].startswith("Files that are not images are ignored: 1 (")
 
 
 def test_tga_is_read(tmp_path: Path) -> None:
@@ -373,7 +373,10 @@ def test_unreadable_files_outside_the_classes_are_not_counted(tmp_path: Path) ->
         (tmp_path / place / "x.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     listing = read_own(tmp_path)
     assert listing.left_out == ()
-    assert listing.notes == ("Only train, val and test are read, not camera.",)
+    assert listing.notes == (
+        "Only train, val and test are read, not camera.",
+        "Images outside the class folders have no class and are ignored: x.heic.",
+    )
 
 
 @pytest.mark.parametrize(
