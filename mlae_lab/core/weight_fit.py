@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlae_lab.core.backbones import DEFAULT_BACKBONE, Backbone, Rows, backbone, table
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.weight_header import BackboneError, Shapes, shapes_of
+from mlae_lab.core.weight_header import BackboneError, Shape, Shapes, refuse_integers, shapes_of
 from mlae_lab.core.weight_names import placed
 from mlae_lab.locations import weights_file
 
@@ -46,7 +46,11 @@ def require_fit(entry: Backbone, path: Path) -> tuple[str, ...]:
     shapes, notes = shapes_of(path)
     if path.suffix.lower() == ".npz":
         shapes = _timm_shapes(shapes)
-    own, more = placed(shapes, _expected(entry.linears).keys(), _joined)
+    expected = _expected(entry.linears)
+    own, more = placed(shapes, expected.keys(), _joined)
+    for name, shape in own.items():
+        if name in expected and isinstance(shape, Shape) and shape.integers:
+            refuse_integers(path, name, shape.integers)
     if trouble := _trouble(entry, own):
         fitting = [name for name in fitting_architectures(shapes) if name != entry.name.partition(".")[0]]
         advice = (
@@ -93,7 +97,7 @@ def _trouble(entry: Backbone, own: Mapping[str, tuple[int, ...]]) -> str:
             return f"it has no {absent}"
         if beyond := _beyond(blocks, own):
             return f"it has {beyond}, which is not part of it"
-        return _patch_trouble(entry, own)
+        return _patch_trouble(entry, own) or _incomplete(entry, own)
     total = sum(math.prod(shape) for shape in own.values())
     if 2 * total < entry.parameters:
         return f"it holds {total:,} numbers, and the backbone has {entry.parameters:,} parameters"
@@ -110,6 +114,20 @@ def _absent(blocks: tuple[Rows, ...], own: Mapping[str, tuple[int, ...]]) -> str
             if f"{start}{number}" not in have:
                 return f"{start}{number}"
     return ""
+
+
+def _incomplete(entry: Backbone, own: Mapping[str, tuple[int, ...]]) -> str:
+    """Whether parameters outside the linear layers are missing, such as a norm.
+
+    The position embedding may have another grid, so it is left out on both sides; in the network it has at most one
+    row for each token.
+    """
+    positions = own.get("pos_embed", ())
+    if len(positions) != 3 or not entry.tokens:
+        return ""
+    total = sum(math.prod(shape) for name, shape in own.items() if not name.startswith((*_HEADS, "pos_embed")))
+    expected = entry.parameters - entry.tokens * positions[2]
+    return "" if total >= expected else f"{expected - total:,} of its {entry.parameters:,} parameters are missing"
 
 
 def _beyond(linears: tuple[Rows, ...], own: Mapping[str, tuple[int, ...]]) -> str:
@@ -143,7 +161,6 @@ def _plain(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _joined(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-
     return (sum(shape[0] for shape in shapes), *shapes[0][1:])
 
 
