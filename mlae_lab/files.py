@@ -15,7 +15,6 @@ from typing import BinaryIO
 
 from mlae_lab.errors import LabError
 
-
 LEFTOVER_SECONDS = 3600.0  # without a change, after which a temporary file belongs to no running process
 
 
