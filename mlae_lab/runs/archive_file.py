@@ -88,7 +88,7 @@ class Archived:
 def export(store: RunStore, run_id: str, file: Path) -> int:
     """Write a run that is over as an archive file, completely or not at all.
 
-    Two exports of the same run have the same bytes. What a killed export left next to the file is removed by the next one.
+    Two exports of the same run have the same bytes. What a killed export left next to the file, the next one removes.
 
     Returns:
         Its size in bytes.
