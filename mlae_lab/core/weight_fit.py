@@ -77,7 +77,7 @@ def fitting_architectures(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
         fitting += [
             (abs(total - entry.parameters), entry.name.partition(".")[0])
             for entry in entries
-            if not _patch_trouble(entry, own)
+            if not _patch_trouble(entry, own) and not _incomplete(entry, own)
         ]
     fitting.sort(key=lambda pair: pair[0])
     return [name for difference, name in fitting if difference <= 2 * fitting[0][0] + 1000]

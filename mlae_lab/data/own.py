@@ -394,8 +394,9 @@ def _check_unreadable(folder: Path, given: Mapping[str, Classes], unreadable: Ma
             images.setdefault(split, []).extend(paths)
     for name, paths in images.items():
         if all(path in unreadable for path in paths):
+            which = f"none of the {counted(len(paths))} of {name} can"
             raise DataError(
-                f"{folder}: none of the {counted(len(paths))} of {name} can be read "
+                f"{folder}: {which if len(paths) > 1 else f'the only image of {name} cannot'} be read "
                 f"({some(sorted({unreadable[path] for path in paths}), 3)}): convert or restore them, or move that "
                 "folder away"
             )

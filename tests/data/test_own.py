@@ -344,6 +344,12 @@ def test_a_class_of_videos_or_of_unread_formats_does_not_vanish(
 
 
 @pytest.mark.parametrize("place", ["train", "train/a", "train/a/live", "."])
+def test_the_only_image_of_a_class_that_cannot_be_read(tmp_path: Path) -> None:
+    touch(tmp_path, {"a": 4, "b": 4, "c": 1})
+    with pytest.raises(DataError, match=r"the only image of the class c cannot be read \(empty file\)"):
+        read_own(tmp_path, unreadable={"c/0.jpg": "empty file"})
+
+
 def test_videos_next_to_images_are_no_images(tmp_path: Path, place: str) -> None:
     """As a telephone saves live photos."""
     touch(tmp_path / "train", {"a": 4, "b": 4})
