@@ -19,6 +19,7 @@ from mlae_lab.locations import weights_file
 
 _PATCH = "patch_embed.proj.weight"
 _SUGGESTED = 3
+_ADVICE = "choose another file or another backbone"
 _JAX_BLOCK = re.compile(r"(?:.*/)?encoderblock_(\d+)/(.+)")
 _HEADS = ("head.", "fc.", "classifier.", "head_dist.", "pre_logits.")
 
@@ -54,11 +55,13 @@ def require_fit(entry: Backbone, path: Path) -> tuple[str, ...]:
     if trouble := _trouble(entry, own):
         fitting = [name for name in fitting_architectures(shapes) if name != entry.name.partition(".")[0]]
         advice = (
-            f"it fits {', '.join(fitting[:_SUGGESTED])}: choose that backbone or another file"
-            if fitting
-            else "choose another file or another backbone"
+            f"it fits {', '.join(fitting[:_SUGGESTED])}: choose that backbone or another file" if fitting else _ADVICE
         )
         raise BackboneError(f"{path} does not fit {entry.name}: {trouble}; {advice}")
+    if expected.keys() <= own.keys() and (missing := _missing_parameters(entry, own)) > 0:
+        raise BackboneError(
+            f"{path} does not fit {entry.name}: {missing:,} of {entry.parameters:,} parameters are missing; {_ADVICE}"
+        )
     return (*notes, *more)
 
 
@@ -77,7 +80,7 @@ def fitting_architectures(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
         fitting += [
             (abs(total - entry.parameters), entry.name.partition(".")[0])
             for entry in entries
-            if not _patch_trouble(entry, own) and not _incomplete(entry, own)
+            if not _patch_trouble(entry, own)
         ]
     fitting.sort(key=lambda pair: pair[0])
     return [name for difference, name in fitting if difference <= 2 * fitting[0][0] + 1000]
@@ -97,7 +100,7 @@ def _trouble(entry: Backbone, own: Mapping[str, tuple[int, ...]]) -> str:
             return f"it has no {absent}"
         if beyond := _beyond(blocks, own):
             return f"it has {beyond}, which is not part of it"
-        return _patch_trouble(entry, own) or _incomplete(entry, own)
+        return _patch_trouble(entry, own)
     total = sum(math.prod(shape) for shape in own.values())
     if 2 * total < entry.parameters:
         return f"it holds {total:,} numbers, and the backbone has {entry.parameters:,} parameters"
@@ -116,18 +119,17 @@ def _absent(blocks: tuple[Rows, ...], own: Mapping[str, tuple[int, ...]]) -> str
     return ""
 
 
-def _incomplete(entry: Backbone, own: Mapping[str, tuple[int, ...]]) -> str:
-    """Whether parameters outside the linear layers are missing, such as a norm.
+def _missing_parameters(entry: Backbone, own: Mapping[str, tuple[int, ...]]) -> int:
+    """How many parameters a file with all linear layers lacks at least, such as those of a norm.
 
     The position embedding may have another grid, so it is left out on both sides; in the network it has at most one
     row for each token.
     """
     positions = own.get("pos_embed", ())
     if len(positions) != 3 or not entry.tokens:
-        return ""
+        return 0
     total = sum(math.prod(shape) for name, shape in own.items() if not name.startswith((*_HEADS, "pos_embed")))
-    expected = entry.parameters - entry.tokens * positions[2]
-    return "" if total >= expected else f"{expected - total:,} of its {entry.parameters:,} parameters are missing"
+    return max(0, entry.parameters - entry.tokens * positions[2] - total)
 
 
 def _beyond(linears: tuple[Rows, ...], own: Mapping[str, tuple[int, ...]]) -> str:
