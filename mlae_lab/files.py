@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from mlae_lab.errors import LabError
+
+LEFTOVER_SECONDS = 3600.0  # without a change, after which a temporary file belongs to no running process
 
 
 class FileTakenError(LabError):
@@ -108,6 +112,15 @@ def replacing(path: Path, sync: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed calls of `replacing` left for this path: temporary files unchanged for LEFTOVER_SECONDS."""
+    pattern = re.compile(re.escape(path.name) + r"\.[0-9a-f]{8}\.part")
+    with suppress(OSError):
+        for file in path.parent.iterdir():
+            if pattern.fullmatch(file.name) and time.time() - file.stat().st_mtime > LEFTOVER_SECONDS:
+                file.unlink()
 
 
 def write_whole(path: Path, content: str | bytes, sync: bool = True) -> None:

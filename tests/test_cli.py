@@ -24,7 +24,7 @@ import pytest
 
 from mlae_lab import cli
 from mlae_lab.cli import diversity, main, runs
-from mlae_lab.core import catalog
+from mlae_lab.core import catalog, memory
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
@@ -554,6 +554,17 @@ def test_a_failed_run_is_exit_status_one_with_its_reason_and_its_log(tmp_path: P
     assert first == f"run {report['run']} failed: {report['reason']}"
     assert all(line.startswith("    ") for line in log)
     assert any("Diverged" in line for line in log)
+
+
+def test_a_run_that_needs_more_memory_than_there_is_is_warned_of(
+    store: RunStore, no_supervisor: None, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["train", "--task", "digits", *SMALL, "--detach", "--store", str(store.folder)]
+    assert main(words) == 0
+    assert "warning" not in capsys.readouterr().err
+    monkeypatch.setattr(memory, "machine_bytes", lambda: 1_000_000)
+    assert main(words) == 0
+    assert "warning: This machine has 1 MB of memory, less than the estimate" in capsys.readouterr().err
 
 
 def test_detach_then_stop_now(lab_store: RunStore, wait_for: Callable[..., None], capsys: Captured) -> None:

@@ -132,7 +132,6 @@ def test_only_a_regular_file_is_opened(pipe: Path, tmp_path: Path) -> None:
         ("library", "save", "a", "--mask", "{pipe}", "--store", "{folder}/lab"),
         ("predict", "aaaaaaaa", "{pipe}", "--store", "{folder}/lab"),
         ("attention", "aaaaaaaa", "--image", "{pipe}", "--store", "{folder}/lab"),
-        ("importance", "aaaaaaaa", "--image", "{pipe}", "--store", "{folder}/lab"),
     ],
 )
 def test_a_command_refuses_a_pipe(
@@ -140,9 +139,15 @@ def test_a_command_refuses_a_pipe(
 ) -> None:
     assert main([word.format(pipe=pipe, folder=tmp_path) for word in words]) == 2
     error = capsys.readouterr().err
-    assert str(pipe) in error or "there is no store yet" in error
+    assert str(pipe) in error
     assert error.count("\n") == 1
     assert not (tmp_path / "lab").exists()
+
+
+def test_importance_of_a_pipe_is_refused(pipe: Path, store: RunStore, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["importance", over(store).id, "--image", str(pipe), "--store", str(store.folder)]
+    assert main(words) == 2
+    assert f"{pipe} cannot be read (not a regular file)" in capsys.readouterr().err
 
 
 def test_a_pipe_is_no_image_no_list_and_no_file_of_weights(pipe: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from mlae_lab.core.settings import Setting, settings_of
 from mlae_lab.data.tasks import OWN, image_folder, located, own_task_of
 from mlae_lab.environment import expanded
 from mlae_lab.locations import PROGRAM, weights_file
+from mlae_lab.runs.estimate import memory_warning
 
 TASK_HELP = "a name that `tasks` lists; --data DIR alone means your own images in DIR"
 
@@ -50,7 +51,10 @@ def _metavar(setting: Setting) -> str:
 
 
 def config_of(args: argparse.Namespace, plan: MaskPlan) -> RunConfig:
-    """The run that the options ask for; what the census noted about its images is printed to standard error.
+    """The run that the options ask for.
+
+    What the census noted about its images, and a warning if the run needs more memory than this machine has, are
+    printed to standard error.
 
     Args:
         args: With a task, and a value for each setting that has an option.
@@ -74,6 +78,8 @@ def config_of(args: argparse.Namespace, plan: MaskPlan) -> RunConfig:
     config = located(RunConfig(task=task, plan=plan, **values), _print_progress)
     for note in config.data_notes:
         print(f"note: {note}", file=sys.stderr)
+    if warning := memory_warning(config):
+        print(f"warning: {warning}", file=sys.stderr)
     return config
 
 

@@ -13,12 +13,13 @@ from pathlib import Path
 
 from mlae_lab.core.backbones import DEFAULT_BACKBONE, Backbone, Rows, backbone, table
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.weight_header import BackboneError, Shapes, shapes_of
+from mlae_lab.core.weight_header import BackboneError, Shape, Shapes, refuse_integers, shapes_of
 from mlae_lab.core.weight_names import placed
 from mlae_lab.locations import weights_file
 
 _PATCH = "patch_embed.proj.weight"
 _SUGGESTED = 3
+_ADVICE = "choose another file or another backbone"
 _JAX_BLOCK = re.compile(r"(?:.*/)?encoderblock_(\d+)/(.+)")
 _HEADS = ("head.", "fc.", "classifier.", "head_dist.", "pre_logits.")
 
@@ -46,15 +47,21 @@ def require_fit(entry: Backbone, path: Path) -> tuple[str, ...]:
     shapes, notes = shapes_of(path)
     if path.suffix.lower() == ".npz":
         shapes = _timm_shapes(shapes)
-    own, more = placed(shapes, _expected(entry.linears).keys(), _joined)
+    expected = _expected(entry.linears)
+    own, more = placed(shapes, expected.keys(), _joined)
+    for name, shape in own.items():
+        if name in expected and isinstance(shape, Shape) and shape.integers:
+            refuse_integers(path, name, shape.integers)
     if trouble := _trouble(entry, own):
         fitting = [name for name in fitting_architectures(shapes) if name != entry.name.partition(".")[0]]
         advice = (
-            f"it fits {', '.join(fitting[:_SUGGESTED])}: choose that backbone or another file"
-            if fitting
-            else "choose another file or another backbone"
+            f"it fits {', '.join(fitting[:_SUGGESTED])}: choose that backbone or another file" if fitting else _ADVICE
         )
         raise BackboneError(f"{path} does not fit {entry.name}: {trouble}; {advice}")
+    if expected.keys() <= own.keys() and (missing := _missing_parameters(entry, own)) > 0:
+        raise BackboneError(
+            f"{path} does not fit {entry.name}: {missing:,} of {entry.parameters:,} parameters are missing; {_ADVICE}"
+        )
     return (*notes, *more)
 
 
@@ -110,6 +117,19 @@ def _absent(blocks: tuple[Rows, ...], own: Mapping[str, tuple[int, ...]]) -> str
             if f"{start}{number}" not in have:
                 return f"{start}{number}"
     return ""
+
+
+def _missing_parameters(entry: Backbone, own: Mapping[str, tuple[int, ...]]) -> int:
+    """How many parameters a file with all linear layers lacks at least, such as those of a norm.
+
+    The position embedding may have another grid, so it is left out on both sides; in the network it has at most one
+    row for each token.
+    """
+    positions = own.get("pos_embed", ())
+    if len(positions) != 3 or not entry.tokens:
+        return 0
+    total = sum(math.prod(shape) for name, shape in own.items() if not name.startswith((*_HEADS, "pos_embed")))
+    return max(0, entry.parameters - entry.tokens * positions[2] - total)
 
 
 def _beyond(linears: tuple[Rows, ...], own: Mapping[str, tuple[int, ...]]) -> str:

@@ -14,10 +14,10 @@ import pickletools
 import re
 import stat
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mlae_lab.core.bounded_json import MAX_BYTES, safetensors_header
 from mlae_lab.core.failed_download import LFS_POINTER, is_web_page
@@ -35,7 +35,26 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _HARMLESS = {"torch", "collections", "numpy", "argparse", "builtins", "_codecs", "copyreg"}
 _RUNS_CODE = {"eval", "exec", "compile", "open", "__import__", "getattr", "setattr", "delattr", "input", "breakpoint"}
 
+# Names of safetensors and of PyTorch's storages. Other kinds are floating-point numbers.
+_INTEGERS = {
+    "I8": "int8", "U8": "uint8", "I16": "int16", "U16": "uint16", "I32": "int32", "U32": "uint32", "I64": "int64",
+    "U64": "uint64", "BOOL": "bool", "CharStorage": "int8", "ByteStorage": "uint8", "ShortStorage": "int16",
+    "IntStorage": "int32", "LongStorage": "int64", "BoolStorage": "bool",
+}  # fmt: skip
+
 Shapes = dict[str, tuple[int, ...]]
+
+
+class Shape(tuple[int, ...]):
+    """The shape of a tensor in a file. integers: their type, "" for floating-point numbers."""
+
+    integers = ""
+
+    @classmethod
+    def of(cls, size: Iterable[Any], kind: str) -> Shape:
+        shape = cls(int(n) for n in size)
+        shape.integers = _INTEGERS.get(kind, "")
+        return shape
 
 
 class BackboneError(LabError):
@@ -119,6 +138,14 @@ def tensors_in(content: Any, path: Path, is_tensor: Any) -> dict[str, Any]:
     return dict(content)
 
 
+def refuse_integers(path: Path, name: str, kind: str) -> NoReturn:
+    """Raise BackboneError for a tensor of integers, which need the scales of a quantised network to be weights."""
+    raise BackboneError(
+        f"{path} cannot be used: {name} holds integers ({kind}), as of a quantised network: choose a file with "
+        "floating-point weights"
+    )
+
+
 @contextmanager
 def reading(path: Path, what: str, hint: str = "") -> Iterator[None]:
     """Turn any error into a BackboneError that says that the file is not `what`."""
@@ -140,7 +167,7 @@ def _safetensors_shapes(path: Path) -> Shapes:
     expected = start + max((entry["data_offsets"][1] for entry in entries.values()), default=0)
     if size < expected:
         raise ValueError(f"it has {size:,} of {expected:,} bytes")
-    return {name: tuple(map(int, entry["shape"])) for name, entry in entries.items()}
+    return {name: Shape.of(entry["shape"], entry.get("dtype", "")) for name, entry in entries.items()}
 
 
 def _npz_shapes(path: Path) -> Shapes:
@@ -157,10 +184,6 @@ def _npz_shapes(path: Path) -> Shapes:
 
 
 # ---------------------------------------------------------------- PyTorch
-
-
-class Shape(tuple[int, ...]):
-    """The shape of a tensor, in place of the tensor."""
 
 
 class _Dict(dict):
@@ -192,7 +215,7 @@ class _Anything:
 def _tensor(storage: object, offset: object, size: Any, *rest: object) -> Shape:
     if len(size) > _MAX_DIMENSIONS:  # one long tuple may be the size of many tensors
         raise pickle.UnpicklingError(f"a tensor has {len(size):,} dimensions")
-    return Shape(int(n) for n in size)
+    return Shape.of(size, getattr(storage, "__name__", ""))
 
 
 def _first(value: object, *rest: object) -> object:
@@ -218,10 +241,12 @@ class _ShapesOnly(pickle.Unpickler):
         root = module.partition(".")[0]
         if root not in _HARMLESS or name in _RUNS_CODE:
             raise pickle.UnpicklingError(f"it names {module}:{name}, which is not a tensor"[:100])
+        if module == "torch" and name in _INTEGERS:
+            return type(name, (_Anything,), {})
         return argparse.Namespace if (module, name) == ("argparse", "Namespace") else _Anything
 
-    def persistent_load(self, pid: Any) -> None:
-        return None
+    def persistent_load(self, pid: Any) -> Any:
+        return pid[1]  # the type of a storage, in its place
 
 
 def _torch_content(path: Path) -> Any:

@@ -11,20 +11,22 @@ from mlae_lab.core.failed_download import LFS_POINTER, is_web_page
 from mlae_lab.files import open_regular
 
 HEAD = 512  # bytes that `kind_of` needs
+VIDEO = "video"
 _FORMATS: tuple[tuple[bytes, str], ...] = (
     (b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n\x1a\n", "PNG"), (b"GIF87a", "GIF"), (b"GIF89a", "GIF"),
     (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"), (b"MM\0+", "TIFF"),
     (b"\0\0\0\x0cJXL ", "JPEG XL"), (b"\xff\x0a", "JPEG XL"), (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (b"8BPS", "Photoshop"), (LFS_POINTER, "Git LFS pointer"),
+    (b"8BPS", "Photoshop"), (b"\x76\x2f\x31\x01", "OpenEXR"), (b"\x1a\x45\xdf\xa3", VIDEO),
+    (LFS_POINTER, "Git LFS pointer"),
 )  # fmt: skip
 _HEIF = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}  # sizes of the second header, which follows the 14 bytes of the first
 _RAW_SUFFIXES = {".arw", ".cr2", ".dng", ".nef", ".nrw", ".orf", ".pef", ".rw2", ".srw"}  # TIFF with sensor data
 
-READABLE = {"JPEG", "PNG", "GIF", "BMP", "WebP", "TIFF", "PPM"} | {
+READABLE = {"JPEG", "PNG", "GIF", "BMP", "WebP", "TIFF", "PPM", "TGA"} | {
     name for name, feature in (("AVIF", "avif"), ("JPEG 2000", "jpg_2000")) if features.check(feature)
 }
-OTHER_IMAGES = {"HEIC", "AVIF", "JPEG 2000", "JPEG XL", "Photoshop", "SVG", "camera raw"} - READABLE
+OTHER_IMAGES = {"HEIC", "AVIF", "JPEG 2000", "JPEG XL", "Photoshop", "SVG", "camera raw", "DICOM", "OpenEXR"} - READABLE
 
 _ADVICE = {
     "Git LFS pointer": "fetch the file that it stands for with `git lfs pull`",
@@ -37,15 +39,17 @@ def kind_of(head: bytes, suffix: str = "") -> str:
 
     Args:
         head: Its first `HEAD` bytes, or all of a shorter file.
-        suffix: Of its name, which tells camera raw from the TIFF that it is based on.
+        suffix: Of its name, which tells camera raw from the TIFF that it is based on, and TGA, which has no signature.
     """
     if suffix.lower() in _RAW_SUFFIXES and head.startswith((b"II", b"MM")):
         return "camera raw"
     for start, name in _FORMATS:
         if head.startswith(start):
             return name
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WebP"
+    if head[:4] == b"RIFF" and head[8:12] in (b"WEBP", b"AVI "):
+        return "WebP" if head[8:12] == b"WEBP" else VIDEO
+    if head[128:132] == b"DICM":
+        return "DICOM"
     if head[4:8] == b"ftyp":
         return _of_brands({head[8:12], *(head[i : i + 4] for i in range(16, min(64, len(head)), 4))})
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
@@ -55,7 +59,9 @@ def kind_of(head: bytes, suffix: str = "") -> str:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<svg", b"<!doctype svg", b"<?xml", b"<!--")) and b"<svg" in text and b"<html" not in text:
         return "SVG"
-    return "HTML page" if is_web_page(head) else ""
+    if is_web_page(head):
+        return "HTML page"
+    return "TGA" if suffix.lower() == ".tga" and head[1:2] in (b"\0", b"\1") else ""
 
 
 def kind_of_file(path: Path) -> str:
@@ -82,4 +88,6 @@ def not_an_image(head: bytes, suffix: str = "") -> tuple[str, str]:
 def _of_brands(brands: set[bytes]) -> str:
     if brands & {b"avif", b"avis"}:
         return "AVIF"
-    return "HEIC" if brands & _HEIF else ""
+    if b"crx " in brands:
+        return "camera raw"
+    return "HEIC" if brands & _HEIF else VIDEO

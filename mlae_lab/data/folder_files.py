@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from mlae_lab.data.bundled import DataError
-from mlae_lab.data.file_kind import OTHER_IMAGES, READABLE, kind_of_file
+from mlae_lab.data.file_kind import OTHER_IMAGES, READABLE, VIDEO, kind_of_file
 from mlae_lab.data.listing import counted, is_folder, natural, some
 from mlae_lab.data.split_names import split_named
 
@@ -32,6 +32,7 @@ class FolderFiles:
         images: readable and unreadable ones.
         unreadable: those of the images that cannot be read: path to reason.
         others: files that are no images.
+        videos: those of them that are videos.
         of_programs: names of skipped folders.
         links: links to folders whose images are listed, each with the folder that it leads to.
         upward_links: links to a folder that holds them, which would list its images again.
@@ -41,6 +42,7 @@ class FolderFiles:
     images: list[str] = field(default_factory=list)
     unreadable: dict[str, str] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
+    videos: list[str] = field(default_factory=list)
     of_programs: set[str] = field(default_factory=set)
     links: dict[str, Path] = field(default_factory=dict)
     upward_links: list[str] = field(default_factory=list)
@@ -105,6 +107,7 @@ def read_files(folder: Path, as_0_5: bool, unreadable: Mapping[str, str]) -> Fol
 
     read("", 0, follow=True)
     files.folders.sort(key=natural)
+    _count_videos_without_images(files)
     files.unreadable.update({path: unreadable[path] for path in files.images if path in unreadable})
     return files
 
@@ -122,6 +125,22 @@ def _add(files: FolderFiles, folder: Path, path: str, as_0_5: bool) -> None:
             files.unreadable[path] = kind
         else:
             files.others.append(path)
+            if kind == VIDEO:
+                files.videos.append(path)
+
+
+def _count_videos_without_images(files: FolderFiles) -> None:
+    """Videos count as unreadable images where no folder above them holds an image: else their class would vanish."""
+    with_images = {path.rpartition("/")[0] for path in files.images}
+    above = {str(parent) for folder in with_images for parent in PurePosixPath(folder).parents}
+    counted_as_images = set()
+    for path in files.videos:
+        parents = [str(parent) for parent in PurePosixPath(path).parents][:-1]
+        if parents and parents[0] not in above and with_images.isdisjoint(parents):
+            counted_as_images.add(path)
+    files.images += sorted(counted_as_images)
+    files.unreadable |= dict.fromkeys(counted_as_images, VIDEO)
+    files.others = [path for path in files.others if path not in counted_as_images]
 
 
 def unreadable_note(unreadable: Mapping[str, str], total: int) -> str:

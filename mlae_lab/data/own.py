@@ -128,6 +128,7 @@ def _splits_of(folder: Path, files: FolderFiles, as_0_5: bool) -> tuple[dict[str
             inside[name] = _without_doubled(inside[name], split)
         for class_name, paths in inside[name].items():
             given.setdefault(split, {}).setdefault(class_name, []).extend(paths)
+    stray = [path for path in files.images if "/" not in path]
     of_train = [path for name, split in split_of.items() if split == "train" for path in loose[name]]
     others = [name for name in files.folders if name not in split_of]
     if not as_0_5:
@@ -137,10 +138,11 @@ def _splits_of(folder: Path, files: FolderFiles, as_0_5: bool) -> tuple[dict[str
     else:
         in_train = "train" in given and not of_train and (len(given) > 1 or not others)
     if in_train:
+        if not as_0_5:
+            _check_misspelt(folder, given, {name: inside[name] for name in others})
         notes = [f"Only train, val and test are read, not {some(others)}."] if others else []
-        strays = [path for path in files.images if "/" not in path] + [p for name in split_of for p in loose[name]]
-        if strays:
-            notes.append(f"Images outside the class folders have no class and are ignored: {some(strays)}.")
+        if without_class := [*stray, *(path for name in split_of for path in loose[name])]:
+            notes.append(f"Images outside the class folders have no class and are ignored: {some(without_class)}.")
         unusual = [f"{n} as {split}" for n, split in split_of.items() if split_named(n, as_0_5=True) is None]
         if len(set(split_of.values())) < len(split_of):
             unusual = [f"{n} as {split}" for n, split in split_of.items()]
@@ -161,7 +163,6 @@ def _splits_of(folder: Path, files: FolderFiles, as_0_5: bool) -> tuple[dict[str
             classes.setdefault(composed(name), []).extend(paths)
     empty = [name for name in files.folders if composed(name) not in classes]
     notes = [f"Folders without images are ignored: {some(empty)}."] if empty else []
-    stray = [path for path in files.images if "/" not in path]
     if stray:
         notes.append(f"Images outside the class folders have no class and are ignored: {some(stray)}.")
     return {"": classes}, notes
@@ -195,6 +196,21 @@ def _check_ambiguous(folder: Path, inside: Mapping[str, Classes], split_of: Mapp
             )
 
 
+def _check_misspelt(folder: Path, given: Mapping[str, Classes], others: Mapping[str, Classes]) -> None:
+    """Refuse a folder with train's classes that may be a split of which none has the name: `tset` next to `val`."""
+    missing = [split for split in SPLITS if split not in given]
+    if not missing:
+        return
+    of_train = {name.casefold() for name in given["train"]}
+    for name, classes in others.items():
+        common = sorted({n for n in classes if n.casefold() in of_train}, key=natural)
+        if common:
+            raise DataError(
+                f"{folder}: {shown(name)} holds folders of the same names as train ({some(common)}), so it may be the "
+                f"split {' or '.join(missing)}: name it so, or move it away"
+            )
+
+
 def _check_unreadable(folder: Path, given: Mapping[str, Classes], unreadable: Mapping[str, str]) -> None:
     """Refuse classes and splits without an image that can be read: leaving one out would change the task."""
     images: dict[str, list[str]] = {}
@@ -204,8 +220,9 @@ def _check_unreadable(folder: Path, given: Mapping[str, Classes], unreadable: Ma
             images.setdefault(split, []).extend(paths)
     for name, paths in images.items():
         if all(path in unreadable for path in paths):
+            which = f"none of the {counted(len(paths))} of {name} can"
             raise DataError(
-                f"{folder}: none of the {counted(len(paths))} of {name} can be read "
+                f"{folder}: {which if len(paths) > 1 else f'the only image of {name} cannot'} be read "
                 f"({some(sorted({unreadable[path] for path in paths}), 3)}): convert or restore them, or move that "
                 "folder away"
             )

@@ -11,10 +11,10 @@ from mlae_lab.core.units import format_bytes
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, trouble
 from mlae_lab.doctor.folders import bytes_of, database_files, existing, tree
+from mlae_lab.files import LEFTOVER_SECONDS
 
 LITTLE_SPACE = 2_000_000_000  # bytes; less free space is a note
 NO_SPACE = 200_000_000  # bytes; less free space is trouble
-OLD_PART = 3600.0  # seconds without a change after which a *.part file is a leftover
 
 
 def section(context: Context) -> Iterator[Finding]:
@@ -37,7 +37,7 @@ def section(context: Context) -> Iterator[Finding]:
     total, parts, now = 0, [], time.time()
     for file, status in tree(folder / "runs"):
         total += status.st_size
-        if file.name.endswith(".part") and now - status.st_mtime > OLD_PART:
+        if file.name.endswith(".part") and now - status.st_mtime > LEFTOVER_SECONDS:
             parts.append(status.st_size)
     yield good("database", format_bytes(bytes_of(*database_files(folder))))
     yield good("files of runs", format_bytes(total))

@@ -42,6 +42,8 @@ class InputDescription:
         deviation: The same.
         weights: Fingerprint of the frozen weights (`backbones.fingerprint`).
         images: Digests of the training and the evaluation images (`data.image_record`).
+        depth: Bits of the values in image files of more than 8 bits per channel (`data.decode.ResizeRule`); 0 where
+            that is not known, or without such files.
     """
 
     class_names: tuple[str, ...] = ()
@@ -51,6 +53,7 @@ class InputDescription:
     deviation: tuple[float, ...] = ()
     weights: str = ""
     images: tuple[str, ...] = ()
+    depth: int = 0
 
 
 @dataclass(frozen=True)
@@ -168,9 +171,11 @@ def _input_of(values: object, classes: int, path: Path) -> InputDescription:
             if not isinstance(read.get(name, []), list) or any(type(v) is not kind for v in read.get(name, [])):
                 raise ValueError(f"{name} must be a list of {kind.__name__}")
             read[name] = tuple(read.get(name, ()))
-        size = read.get("image_size", 0)
+        size, depth = read.get("image_size", 0), read.get("depth", 0)
         if type(size) is not int or not all(isinstance(read.get(n, ""), str) for n in ("preprocessing", "weights")):
             raise ValueError("image_size must be an integer, preprocessing and weights strings")
+        if type(depth) is not int or depth not in (0, *range(8, 17)):
+            raise ValueError("depth must be 8 to 16 bits, or 0")
         if len(read["class_names"]) not in (0, classes):
             raise ValueError(f"it names {len(read['class_names'])} of {classes} classes")
     except ValueError as error:

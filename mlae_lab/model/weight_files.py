@@ -20,7 +20,16 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from mlae_lab.core import bounded_json
-from mlae_lab.core.weight_header import AGAIN, ENDINGS, TENSORS_ONLY, BackboneError, kind_of, reading, tensors_in
+from mlae_lab.core.weight_header import (
+    AGAIN,
+    ENDINGS,
+    TENSORS_ONLY,
+    BackboneError,
+    kind_of,
+    reading,
+    refuse_integers,
+    tensors_in,
+)
 from mlae_lab.core.weight_names import placed, unwrapped
 
 __all__ = ["BackboneError", "backbone_state", "classifier", "head_prefix", "load_weights"]
@@ -182,14 +191,9 @@ def _differences(own: State, state: State) -> list[str]:
 
 
 def _require_floating_point(path: Path, own: State, state: State) -> None:
-    """Refuse integers, which need the scales of a quantised network to be weights."""
     for name, value in own.items():
         if value.is_floating_point() and not state[name].is_floating_point():
-            kind = str(state[name].dtype).removeprefix("torch.")
-            raise BackboneError(
-                f"{path} cannot be used: {name} holds integers ({kind}), as of a quantised network: choose a file with "
-                "floating-point weights"
-            )
+            refuse_integers(path, name, str(state[name].dtype).removeprefix("torch."))
 
 
 def _require_finite(path: Path, state: State) -> None:

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from mlae_lab import locks
 from mlae_lab.core.sanitize import one_line
+from mlae_lab.files import remove_leftovers
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import paths
 from mlae_lab.runs.archive_checks import Header, checked_images, checked_tensors, events_of, header_of
@@ -87,7 +88,7 @@ class Archived:
 def export(store: RunStore, run_id: str, file: Path) -> int:
     """Write a run that is over as an archive file, completely or not at all.
 
-    Two exports of the same run have the same bytes.
+    Two exports of the same run have the same bytes. What a killed export left next to the file, the next one removes.
 
     Returns:
         Its size in bytes.
@@ -99,6 +100,7 @@ def export(store: RunStore, run_id: str, file: Path) -> int:
     run = _ended(store, run_id, "exported")
     files = store.paths(run.id)
     members = {path.name: path for path in (files.adapter, files.checkpoint)} | _images_without_names(files)
+    remove_leftovers(Path(file))
     write(store, run, Path(file), members, {})
     return Path(file).stat().st_size
 

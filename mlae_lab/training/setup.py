@@ -81,6 +81,7 @@ class Setup:
         return InputDescription(
             self.classes, catalog.backbone(self.config.backbone).image_size, self.config.prepared, mean, deviation,
             self.weights, (record.train.digest, record.evaluation.digest) if record else (),
+            (record.depth or 0) if record else 0,
         )  # fmt: skip
 
 

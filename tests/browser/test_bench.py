@@ -346,6 +346,17 @@ def test_every_figure_is_saved_as_png_svg_and_csv(figure: str, column: str, look
             assert len(rows) >= 4
 
 
+@pytest.mark.parametrize("figure", ["accuracy", "loss", "similarity"])
+def test_the_tool_bar_of_a_figure_is_not_over_its_title(figure: str, looked: Page) -> None:
+    box = looked.locator(f".lb-{figure}")
+    box.scroll_into_view_if_needed()
+    box.hover()
+    bar, title = (box.locator(part).first.bounding_box() for part in (".modebar", ".gtitle"))
+    assert bar is not None
+    assert title is not None
+    assert bar["y"] >= title["y"] + title["height"]
+
+
 @pytest.mark.parametrize(
     ("figure", "legend", "parts"),
     [

@@ -52,6 +52,14 @@ def test_keyboard_alone_paints(masks: Page) -> None:
     assert label == "Layer 3, expert 2: masked"
 
 
+def test_the_frame_of_a_selection_goes_with_the_keyboard(masks: Page) -> None:
+    masks.locator('.mg-cell[data-row="0"][data-column="0"]').focus()
+    masks.keyboard.press("Shift+ArrowRight")
+    assert masks.locator(".mg-cell.marked").count() == 2
+    masks.locator(".lab-title").first.click()
+    masks.wait_for_function("document.querySelectorAll('.mg-cell.marked').length === 0", timeout=5_000)
+
+
 def test_a_slider_sets_the_rate_of_its_layer(masks: Page) -> None:
     slider = masks.get_by_label("Drop rate of layer 4")
     slider.focus()

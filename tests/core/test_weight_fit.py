@@ -36,12 +36,16 @@ def vit_shapes(depth: int = 12, width: int = 768, patch: int = 16, prefix: str =
     return {prefix + name: shape for name, shape in shapes.items()}
 
 
-def written(path: Path, shapes: Shapes) -> Path:
+def without(shapes: Shapes, start: str) -> Shapes:
+    return {name: shape for name, shape in shapes.items() if not name.startswith(start)}
+
+
+def written(path: Path, shapes: Shapes, dtype: str = "F32") -> Path:
     """A safetensors file with these tensors, all zero and without space on the disk."""
     header, end = {}, 0
     for name, shape in shapes.items():
-        size = 4 * math.prod(shape)
-        header[name] = {"dtype": "F32", "shape": list(shape), "data_offsets": [end, end + size]}
+        size = 4 * math.prod(shape)  # more than small numbers need
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [end, end + size]}
         end += size
     content = json.dumps(header).encode()
     with path.open("wb") as file:
@@ -77,6 +81,8 @@ def test_a_file_that_fits(file: Path, shapes: Shapes) -> None:
         (vit_shapes(patch=32, tokens=50), "its patches have 32 x 32 pixels, not 16 x 16", "vit_base_patch32_224"),
         (vit_shapes(depth=11), "it has no blocks.11", ""),
         (vit_shapes(depth=13), "it has blocks.12.attn.qkv, which is not part of it", ""),
+        (without(vit_shapes(), "blocks.3.norm1."), "1,536 of 85,798,656 parameters are missing", ""),
+        (without(vit_shapes(tokens=577), "norm."), "1,536 of 85,798,656 parameters are missing", ""),
         ({"layer.weight": (10, 10)}, "it holds 100 numbers, and the backbone has 85,798,656 parameters", ""),
         ({}, "it holds 0 numbers", ""),
     ],
@@ -89,6 +95,13 @@ def test_a_file_of_another_network(file: Path, shapes: Shapes, trouble: str, nam
     assert text.startswith(f"{file} does not fit {VIT_B16.name}: ")
     assert (f"it fits {name}" in text) if name else text.endswith("choose another file or another backbone")
     assert len(text) < 400
+
+
+@pytest.mark.parametrize(("dtype", "kind"), [("I8", "int8"), ("U8", "uint8")])
+def test_a_quantised_network_is_refused_by_its_header(file: Path, dtype: str, kind: str) -> None:
+    with pytest.raises(BackboneError, match=rf"attn\.qkv\.weight holds integers \({kind}\), as of a quantised network"):
+        require_fit(VIT_B16, written(file, vit_shapes(), dtype))
+    assert require_fit(VIT_B16, written(file, vit_shapes(), "BF16")) == ()
 
 
 def test_an_unknown_naming_is_left_to_the_loader(file: Path) -> None:

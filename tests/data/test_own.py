@@ -9,9 +9,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from trees import make_own, make_vtab, write_image
 
 from mlae_lab.data.bundled import DataError
+from mlae_lab.data.decode import problem_of
 from mlae_lab.data.folder_files import SUFFIXES
 from mlae_lab.data.listing import Listing, natural
 from mlae_lab.data.own import read_own
@@ -248,6 +250,18 @@ def test_folders_that_may_be_splits_or_classes_are_refused(
     assert all(name in str(error.value) for name in named)
 
 
+@pytest.mark.parametrize(("given", "missing"), [("val", "test"), ("test", "val")])
+def test_a_misspelt_split_next_to_train_is_refused(tmp_path: Path, given: str, missing: str) -> None:
+    """It was left out, and another test split was sampled from train."""
+    for name in ("train", given, "tset"):
+        touch(tmp_path / name, {"cat": 4, "dog": 4})
+    same = r"tset holds folders of the same names as train \(cat, dog\)"
+    with pytest.raises(DataError, match=f"{same}, so it may be the split {missing}: name it so"):
+        read_own(tmp_path)
+    touch(tmp_path / missing, {"cat": 4, "dog": 4})
+    assert "Only train, val and test are read, not tset." in read_own(tmp_path).notes
+
+
 def test_class_folders_with_folders_of_other_names_are_classes(tmp_path: Path) -> None:
     listing = read_own(touch(tmp_path, {"cat/2023": 4, "cat/2024": 4, "dog/2024": 4, "dog/old": 4}))
     assert listing.class_names == ("cat", "dog")
@@ -318,6 +332,71 @@ def test_a_class_of_other_formats_does_not_vanish(tmp_path: Path) -> None:
         (tmp_path / "c" / f"{i}.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     with pytest.raises(DataError, match=r"none of the 3 images of the class c can be read \(HEIC\)"):
         read_own(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (b"\0\0\0\x20ftypisom\0\0\2\0isomiso2avc1mp41", "video"),
+        (b"\0\0\0\x14ftypqt  \0\0\2\0qt  ", "video"),
+        (b"RIFF\0\0\0\0AVI LIST", "video"),
+        (b"\x1a\x45\xdf\xa3\x9f\x42\x86\x81", "video"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "camera raw"),
+        (bytes(128) + b"DICM\2\0\0\0UL", "DICOM"),
+        (b"\x76\x2f\x31\x01\2\0\0\0", "OpenEXR"),
+    ],
+)
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_a_class_of_videos_or_of_unread_formats_does_not_vanish(
+    tmp_path: Path, content: bytes, kind: str, split: str
+) -> None:
+    touch(tmp_path, {f"{split}a": 4, f"{split}b": 4, f"{split}c": 0})
+    for i in range(2):
+        (tmp_path / split / "c" / str(i)).write_bytes(content)
+    with pytest.raises(DataError, match=rf"none of the 2 images of the class c can be read \({kind}\)"):
+        read_own(tmp_path)
+
+
+def test_the_only_image_of_a_class_that_cannot_be_read(tmp_path: Path) -> None:
+    touch(tmp_path, {"a": 4, "b": 4, "c": 1})
+    with pytest.raises(DataError, match=r"the only image of the class c cannot be read \(empty file\)"):
+        read_own(tmp_path, unreadable={"c/0.jpg": "empty file"})
+
+
+@pytest.mark.parametrize("place", ["train", "train/a", "train/a/live", "."])
+def test_videos_next_to_images_are_no_images(tmp_path: Path, place: str) -> None:
+    """As a telephone saves live photos."""
+    touch(tmp_path / "train", {"a": 4, "b": 4})
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / place / "0.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\2\0qt  ")
+    listing = read_own(tmp_path)
+    assert (listing.left_out, listing.class_names) == ((), ("a", "b"))
+    assert listing.notes[-1].startswith("Files that are not images are ignored: 1 (")
+
+
+def test_tga_is_read(tmp_path: Path) -> None:
+    for name, mode in (("a", "RGB"), ("b", "P")):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            Image.new(mode, (9, 7), 3).save(tmp_path / name / f"{i}.tga")
+    listing = read_own(tmp_path)
+    assert sum(listing.counts.values()) == 6
+    for split in listing.splits.values():
+        assert all(problem_of(tmp_path / path) == ("", 0) for path, _ in split)
+
+
+def test_unreadable_files_outside_the_classes_are_not_counted(tmp_path: Path) -> None:
+    for name in ("train", "val", "test"):
+        touch(tmp_path / name, {"a": 4, "b": 4})
+    (tmp_path / "camera" / "new").mkdir(parents=True)
+    for place in ("camera/new", "."):
+        (tmp_path / place / "x.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    listing = read_own(tmp_path)
+    assert listing.left_out == ()
+    assert listing.notes == (
+        "Only train, val and test are read, not camera.",
+        "Images outside the class folders have no class and are ignored: x.heic.",
+    )
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from mlae_lab.core.plan import MaskPlan, block_targets
 from mlae_lab.model.adapter_file import (
     FORMAT,
     AdapterError,
+    InputDescription,
     adapter_state,
     load_adapter,
     read_adapter,
@@ -35,6 +36,9 @@ PLANS = {
     "rank 2": replace(uniform(0.25, 3, 2), expert_rank=2, coefficient_init=0.125, train_coefficients=False),
     "none": allocation((0, 0, 0)),
 }
+EXPECTED = InputDescription(
+    ("a", "b", "c", "d", "e"), 224, "vtab", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "0123456789ab", ("aa", "bb"), 12
+)
 
 
 def adapted(build: Build, plan: MaskPlan, seed: int = 0) -> tuple[VisionTransformer, Experts]:
@@ -64,6 +68,37 @@ def test_a_saved_adapter_restores_the_trained_network(small_vit: Build, tmp_path
     load_adapter(result, fresh, other.head)
     x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(other.eval()(x), model(x))
+
+
+def test_what_the_network_expects_is_in_the_header(small_vit: Build, tmp_path: Path) -> None:
+    model, path = small_vit(), tmp_path / "adapter.safetensors"
+    save_adapter(path, None, model.head, "b", "t", EXPECTED)
+    assert read_adapter(path).input == EXPECTED
+    save_adapter(path, None, model.head, "b", "t")
+    assert read_adapter(path).input == InputDescription()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"class_names": ["a"]}, "it names 1 of 5 classes"),
+        ({"class_names": [1, 2, 3, 4, 5]}, "class_names must be a list of str"),
+        ({"mean": ["0.5"] * 3}, "mean must be a list of float"),
+        ({"image_size": "224"}, "image_size must be an integer"),
+        ({"weights": 3}, "preprocessing and weights strings"),
+        ({"depth": 7}, "depth must be 8 to 16 bits, or 0"),
+        ({"depth": True}, "depth must be 8 to 16 bits, or 0"),
+    ],
+)
+def test_a_damaged_description_of_the_input(small_vit: Build, tmp_path: Path, change: dict, reason: str) -> None:
+    model, path = small_vit(), tmp_path / "adapter.safetensors"
+    save_adapter(path, None, model.head, "b", "t", EXPECTED)
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["mlae_lab"])
+    header["input"] |= change
+    save_file(adapter_state(None, model.head), path, metadata={"mlae_lab": json.dumps(header)})
+    with pytest.raises(AdapterError, match=f"has a damaged header .*{reason}"):
+        read_adapter(path)
 
 
 def test_adapter_of_a_linear_probe_holds_only_the_head(small_vit: Build, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from mlae_lab.core.weight_header import shapes_of
+from mlae_lab.core.weight_header import Shape, shapes_of
 from mlae_lab.core.weight_names import unwrapped
 from mlae_lab.model.backbones import fingerprint
 from mlae_lab.model.weight_files import BackboneError, backbone_state, head_prefix, load_weights
@@ -342,8 +342,17 @@ def test_values_that_are_not_numbers(tmp_path: Path) -> None:
 
 
 def test_weights_of_a_quantised_network(tmp_path: Path) -> None:
-    save_file({name: value.to(torch.int8) for name, value in small(1).state_dict().items()}, tmp_path / "w.safetensors")
+    state = {name: value.to(torch.int8) for name, value in small(1).state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
     assert "holds integers (int8), as of a quantised network" in refusal(small(2), tmp_path / "w.safetensors")
+    torch.save(state, tmp_path / "new.pt")
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    for name in ("w.safetensors", "new.pt", "old.pt"):
+        shapes, _ = shapes_of(tmp_path / name)
+        assert {shape.integers for shape in shapes.values() if isinstance(shape, Shape)} == {"int8"}
+    torch.save(small(1).half().state_dict(), tmp_path / "half.pt")
+    shapes, _ = shapes_of(tmp_path / "half.pt")
+    assert {shape.integers for shape in shapes.values() if isinstance(shape, Shape)} == {""}
 
 
 def test_an_empty_file_and_a_single_tensor_are_named(tmp_path: Path) -> None:

@@ -300,6 +300,21 @@ def test_importing_does_not_overwrite_a_run_of_a_newer_version(store: RunStore, 
     assert events_of(store, run.id) == events
 
 
+def test_the_part_of_a_killed_export_is_removed_by_the_next_one(store: RunStore, tmp_path: Path) -> None:
+    run = over(store)
+    old, new, foreign = (tmp_path / f"a.mlae.{end}" for end in ("1a2b3c4d.part", "2a2b3c4d.part", "backup.part"))
+    for file in (old, new, foreign):
+        file.touch()
+    for file in (old, foreign):
+        os.utime(file, (0, 0))
+    export(store, run.id, tmp_path / "b.mlae")
+    assert old.exists()
+    export(store, run.id, tmp_path / "a.mlae")
+    assert (old.exists(), new.exists(), foreign.exists()) == (False, True, True), (
+        "another process may write the new one"
+    )
+
+
 def test_leftovers_of_a_killed_import_are_removed(store: RunStore, other: RunStore, tmp_path: Path) -> None:
     run, left = over(store), "aaaabbbb"
     other.append(left, [step(1), step(2)])  # an import writes files, events, and the row last

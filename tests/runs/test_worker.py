@@ -94,12 +94,13 @@ def test_a_run_on_a_gpu_that_torch_cannot_use_notes_that_it_trains_on_the_cpu(
 
 
 def test_a_run_without_data_fails_with_the_error_of_the_data(
-    work: Callable[[RunConfig], tuple[int, str]], lab_store: RunStore
+    work: Callable[[RunConfig], tuple[int, str]], lab_store: RunStore, capfd: pytest.CaptureFixture[str]
 ) -> None:
     status, name = work(dataclasses.replace(SHORT, task="cifar"))
     run = lab_store.run(name)
     assert (status, run.status) == (1, Status.FAILED)
     assert run.reason.startswith("CIFAR-100 (cifar) has no data here")
+    assert "Traceback" not in capfd.readouterr().err  # the images are wrong, not the code
     assert lab_store.events(name) == []
 
 

@@ -6,13 +6,16 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation
-from mlae_lab.model.adapter_file import AdapterError, save_adapter
+from mlae_lab.data.tasks import located
+from mlae_lab.model.adapter_file import AdapterError, read_adapter, save_adapter
 from mlae_lab.model.backbones import BUNDLED_WEIGHTS, build
 from mlae_lab.training.loaded_run import QueryError, load_run
 from mlae_lab.training.setup import prepare
@@ -22,12 +25,15 @@ from tests.data.trees import make_own
 def test_a_run_is_pointed_at_its_moved_weights_and_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLAE_LAB_DATA", str(tmp_path / "data"))
     images = make_own(tmp_path / "images", {"wren": 8, "owl": 8})
+    Image.fromarray(np.full((9, 9), 4000, np.uint16)).save(images / "owl" / "12 bits.png")
     file = Path(shutil.copy(BUNDLED_WEIGHTS, tmp_path / "mine.safetensors"))
     plan = allocation((0,) * 11 + (2,))
     config = RunConfig("own:birds", plan, device="cpu", precision="float32", weights=str(file), data=str(images))
-    setup = prepare(config)
+    setup = prepare(located(config))
     adapter = tmp_path / "adapter.safetensors"
     save_adapter(adapter, setup.experts, setup.head, config.backbone, config.task, setup.expected)
+    assert read_adapter(adapter).input == setup.expected
+    assert (setup.expected.class_names, setup.expected.depth) == (("owl", "wren"), 12)
     moved = file.rename(tmp_path / "moved.safetensors")
     elsewhere = images.rename(tmp_path / "elsewhere")
     imported = replace(config, weights=file.name, data="")  # an archive names the file without its folder
