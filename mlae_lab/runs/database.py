@@ -306,6 +306,15 @@ def _text(raw: bytes) -> str:
     return raw.decode(errors="replace")
 
 
+def require_intact(text: object) -> str:
+    """A stored text of JSON, in which the lab writes no "\ufffd". Raises ValueError for another value."""
+    if not isinstance(text, str):
+        raise ValueError("it is not a text")
+    if "\ufffd" in text:
+        raise ValueError("it has a byte that is not UTF-8")
+    return text
+
+
 def trained_runs(folder: Path) -> list[str]:
     """The ids under which a store has a run's folder with an adapter or a checkpoint; links are not followed."""
     try:

@@ -1,6 +1,6 @@
 """The names of all files of a store.
 
-<store>/lab.sqlite            runs, their events, drafts (`runs.store`)
+<store>/lab.sqlite            runs, their events, drafts (`runs.store`, `runs.event_log`, `runs.visitors`)
 <store>/making.lock           held while the tables are created or migrated
 <store>/supervisor.lock       held by the store's supervisor while it is alive, and its heartbeat
 <store>/supervisor.log        output of the supervisor

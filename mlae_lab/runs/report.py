@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from mlae_lab.core import image_labels
 from mlae_lab.core.events import Resumed, SimilarityStats, Started, Statistics, TrainStep, mean_of
 from mlae_lab.runs import outcomes
+from mlae_lab.runs.event_log import DamagedEvent
 from mlae_lab.runs.liveness import stalled_for
-from mlae_lab.runs.store import DamagedEvent, Run, RunStore
+from mlae_lab.runs.store import Run, RunStore
 
 
 def report(store: RunStore, run: Run) -> dict:
