@@ -28,7 +28,8 @@ from mlae_lab import locks
 from mlae_lab.core.sanitize import one_line
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import paths
-from mlae_lab.runs.archive_checks import Header, checked_images, checked_tensors, events_of, header_of
+from mlae_lab.runs.archive_checks import Header, checked_images, checked_tensors, header_of
+from mlae_lab.runs.archive_events import events_of
 from mlae_lab.runs.archive_writing import write
 from mlae_lab.runs.archive_zip import EPOCH, EVENTS, LOG, RUN, SUFFIX, ArchiveError, Packed, opened
 from mlae_lab.runs.paths import IMAGES, RunPaths, is_run_id
