@@ -14,10 +14,11 @@ from mlae_lab.data.run_images import checked_folder
 from mlae_lab.environment import expanded
 from mlae_lab.errors import LabError
 from mlae_lab.locations import PROGRAM, default_store
-from mlae_lab.runs import paths
+from mlae_lab.runs import paths, supervisor
+from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.owners import owner_name, terminal_owner
 from mlae_lab.runs.run_location import checked_weights, keep_location, read_location
-from mlae_lab.runs.store import RunStore
+from mlae_lab.runs.store import Run, RunStore
 
 
 class UsageError(LabError):
@@ -98,6 +99,13 @@ def store_with_run(args: argparse.Namespace) -> RunStore:
         if other is not None and store.run(other).config.task == store.run(args.run).config.task:
             locate(args, store, other)
     return store
+
+
+def existing_run(args: argparse.Namespace) -> tuple[RunStore, Run]:
+    """The store and the run of `args.run`, with its actual status."""
+    store = store_with_run(args)
+    supervisor.ensure(store)
+    return store, derived(store, store.run(args.run))
 
 
 def current_owner() -> str:
