@@ -69,6 +69,16 @@ def locate(args: argparse.Namespace, store: RunStore, run_id: str) -> None:
     keep_location(files, location)
 
 
+def _locate_like(args: argparse.Namespace, store: RunStore, other: str) -> None:
+    """`locate` for a second run: the folder if it has the same task, the weights if it has the same backbone."""
+    a, b = store.run(args.run).config, store.run(other).config
+    shared = argparse.Namespace(
+        run_data=args.run_data if a.task == b.task else None,
+        run_weights=args.run_weights if a.backbone == b.backbone else None,
+    )
+    locate(shared, store, other)
+
+
 def folder_of(args: argparse.Namespace) -> Path:
     """The store's folder, whether it exists or not."""
     return expanded(args.store or default_store(), "--store").absolute()
@@ -95,9 +105,8 @@ def store_with_run(args: argparse.Namespace) -> RunStore:
         )
     if "run_data" in args:
         locate(args, store, args.run)
-        other = getattr(args, "other", None)  # a second run, on the same images
-        if other is not None and store.run(other).config.task == store.run(args.run).config.task:
-            locate(args, store, other)
+        if (other := getattr(args, "other", None)) is not None:
+            _locate_like(args, store, other)
     return store
 
 
