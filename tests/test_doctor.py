@@ -530,6 +530,14 @@ def test_an_empty_folder_stays_empty(tmp_path: Path) -> None:
     assert list((tmp_path / "lab").iterdir()) == []
 
 
+def test_an_empty_database_stays_empty(tmp_path: Path) -> None:
+    file = paths.database(tmp_path)
+    file.touch()
+    assert part(examine(tmp_path), "Store")["store"].value.startswith("no store yet")
+    assert list(tmp_path.iterdir()) == [file]
+    assert file.stat().st_size == 0
+
+
 @pytest.mark.parametrize("below", ["", "sub"])
 def test_a_store_that_is_a_file(below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "lab").write_text("not a folder")

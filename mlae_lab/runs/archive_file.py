@@ -256,7 +256,7 @@ def sweep(store: RunStore) -> None:
 
 def _sweep_parts(store: RunStore) -> None:
     """Remove the incomplete files of killed calls of `archive`, which hold the lock of their run while they write."""
-    for part in paths.archived(store.folder, "a" * 8).parent.glob(f"*{SUFFIX}.*.part"):
+    for part in paths.archive(store.folder).glob(f"*{SUFFIX}.*.part"):
         run_id = part.name.partition(".")[0]
         with suppress(OSError):
             if is_run_id(run_id) and not locks.held(store.paths(run_id).lock):
@@ -340,7 +340,7 @@ def discard(store: RunStore, run_id: str) -> None:
 def archived(store: RunStore) -> list[Archived]:
     """The archived runs, the latest first; of each file only run.json is read."""
     entries = []
-    for file in paths.archived(store.folder, "a" * 8).parent.glob(f"*{SUFFIX}"):
+    for file in paths.archive(store.folder).glob(f"*{SUFFIX}"):
         if not is_run_id(file.stem) or store.holds(file.stem):
             continue
         try:

@@ -45,7 +45,7 @@ class Database:
         try:
             if not self.is_read_only:
                 self.folder.mkdir(parents=True, exist_ok=True)
-            if not recover and self._is_missing():  # opening an empty database would discard its write-ahead log
+            if not recover and is_missing(self.folder):  # opening an empty database would discard its write-ahead log
                 self._refuse_unknown_runs()
             version = self._version()
             if version < SCHEMA:
@@ -96,12 +96,6 @@ class Database:
     def __del__(self) -> None:
         if self._anchor is not None:
             self._anchor.close()
-
-    def _is_missing(self) -> bool:
-        try:
-            return paths.database(self.folder).stat().st_size == 0
-        except FileNotFoundError:
-            return True
 
     def _refuse_unknown_runs(self) -> None:
         """Raise StoreError if there are folders of runs, which a new database would not know."""
@@ -232,6 +226,14 @@ class Database:
 
 
 # ---------------------------------------------------------------- access to the files
+
+
+def is_missing(folder: Path) -> bool:
+    """Whether a folder has no database, or an empty file in its place. Raises OSError if that is not known."""
+    try:
+        return paths.database(folder).stat().st_size == 0
+    except FileNotFoundError:
+        return True
 
 
 def _has_log(file: Path) -> bool:

@@ -65,9 +65,14 @@ def images_of_checkpoint(checkpoint: Path) -> Path:
     return (folder.parent if folder.name == "checkpoints" else folder) / IMAGES
 
 
+def archive(store: Path) -> Path:
+    """The folder of archived runs."""
+    return store / "archive"
+
+
 def archived(store: Path, run: str) -> Path:
     """The file of an archived run."""
-    return store / "archive" / f"{RunPaths(store, run).run}.mlae"
+    return archive(store) / f"{RunPaths(store, run).run}.mlae"
 
 
 @dataclass(frozen=True)
