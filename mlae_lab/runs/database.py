@@ -303,6 +303,9 @@ def _cause(folder: Path, error: OSError | sqlite3.Error) -> tuple[str, str]:
     return str(error), f"run `{PROGRAM} doctor` to find the cause, or choose another store"
 
 
+# ---------------------------------------------------------------- content
+
+
 def _text(raw: bytes) -> str:
     """A stored text. A damaged byte becomes "\ufffd", which the lab never stores, and hides no other row."""
     return raw.decode(errors="replace")
