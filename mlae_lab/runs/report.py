@@ -11,6 +11,8 @@ from mlae_lab.runs.event_log import DamagedEvent
 from mlae_lab.runs.liveness import stalled_for
 from mlae_lab.runs.store import Run, RunStore
 
+_NAMED = 8  # damaged events that a sentence names
+
 
 def report(store: RunStore, run: Run) -> dict:
     """Settings and results of a run, as `train --json` prints them. Accuracies are in percent."""
@@ -62,8 +64,8 @@ def state(store: RunStore, run: Run) -> dict:
     }  # fmt: skip
 
 
-def sentence_of_damage(events: Sequence[DamagedEvent], limit: int = 8) -> str:
+def sentence_of_damage(events: Sequence[DamagedEvent]) -> str:
     """Which events of a run are damaged, in one sentence without a full stop."""
-    named = ", ".join(f"{event.id} ({event.kind})" for event in events[:limit])
-    more = f" and {len(events) - limit} more" if len(events) > limit else ""
+    named = ", ".join(f"{event.id} ({event.kind})" for event in events[:_NAMED])
+    more = f" and {len(events) - _NAMED} more" if len(events) > _NAMED else ""
     return f"damaged events, which are left out: {named}{more}"
