@@ -20,13 +20,13 @@ import pytest
 from mlae_lab import locks
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.events import TrainStep
+from mlae_lab.core.machine import memory
 from mlae_lab.data import fetching
 from mlae_lab.doctor import Finding, Report, Section, TorchReport, check_torch, examine, folders, torch_check, versions
 from mlae_lab.doctor import devices as devices_section
 from mlae_lab.doctor import disk as disk_section
 from mlae_lab.doctor import store as store_section
 from mlae_lab.doctor import weights as weights_section
-from mlae_lab.doctor.machine import memory
 from mlae_lab.doctor.weights import PAPER_WEIGHTS, weights_problem
 from mlae_lab.runs import devices, liveness, paths, supervisor
 from mlae_lab.runs.status import Status
