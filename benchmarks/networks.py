@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from mlae_lab.core import catalog
 from mlae_lab.core.backbones import Backbone
+from mlae_lab.core.memory import attention_is_fused
 from mlae_lab.core.patterns import fitted, uniform
 from mlae_lab.model.backbones import build, set_fused_attention
 from mlae_lab.model.experts import MLAELinear
@@ -62,7 +63,7 @@ def network(name: str, classes: int, device: torch.device, precision: torch.dtyp
     experts = inject(model, fitted(uniform(0.5), entry.default_targets), 0)
     model.to(device)
     if device.type == "cpu":
-        set_fused_attention(model, False)  # as in training
+        set_fused_attention(model, attention_is_fused(entry, device.type))  # as in training
     return Network(entry, model, experts, device, precision)
 
 

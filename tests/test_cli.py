@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 from mlae_lab import cli
-from mlae_lab.cli import diversity, main, runs
+from mlae_lab.cli import diversity, following, main
 from mlae_lab.core import catalog, memory
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
@@ -348,7 +348,7 @@ def test_ctrl_c_while_runs_are_followed_prints_them_as_json(
     def pressed(store: RunStore, run: Run) -> Run:
         raise KeyboardInterrupt
 
-    for module in (runs, diversity):
+    for module in (following, diversity):
         monkeypatch.setattr(module, "follow", pressed)
     run = store.enqueue(FIRST_RUN, "cpu").id
     store.move(run, Status.STOPPED)
@@ -395,10 +395,10 @@ def test_failed_runs_are_printed_with_their_reason(tmp_path: Path, capsys: Captu
     store = RunStore(tmp_path)
     finished, failed = (store.enqueue(FIRST_RUN, "cpu") for _ in range(2))
     store.move(finished.id, Status.FINISHED)
-    assert runs.print_failures(store, [finished]) == 0
+    assert following.print_failures(store, [finished]) == 0
     assert capsys.readouterr().err == ""
     store.move(failed.id, Status.FAILED, "the loss is not a number")
-    assert runs.print_failures(store, [finished, failed]) == 1
+    assert following.print_failures(store, [finished, failed]) == 1
     assert capsys.readouterr().err == f"run {failed.id} failed: the loss is not a number\n"
 
 

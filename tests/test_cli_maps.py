@@ -124,6 +124,7 @@ def test_predict_takes_indices_and_files(lab: Callable, tmp_path: Path) -> None:
         (("attention", "--image", "0", "--layer", "3"), "layer 3 keeps no expert: choose one of 11, 12"),
         (("attention", "--image", "0", "--out", "maps.pdf"), "its name must end in .png, .svg, .json"),
         (("attention", "--image", "no-such.png"), "no-such.png cannot be read (No such file or directory)"),
+        (("predict", "9" * 5000), "cannot be read (File name too long)"),
         (("attention", "--image", "0", "--out", "/no/such/folder/maps.png"), "cannot be written"),
         (("activation", "--images", "0"), "choose at least one"),
         (("predict", "5", "--off", "L13"), "layers 1 to 12"),

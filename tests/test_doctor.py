@@ -20,13 +20,13 @@ import pytest
 from mlae_lab import locks
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.events import TrainStep
+from mlae_lab.core.machine import memory
 from mlae_lab.data import fetching
 from mlae_lab.doctor import Finding, Report, Section, TorchReport, check_torch, examine, folders, torch_check, versions
 from mlae_lab.doctor import devices as devices_section
 from mlae_lab.doctor import disk as disk_section
 from mlae_lab.doctor import store as store_section
 from mlae_lab.doctor import weights as weights_section
-from mlae_lab.doctor.machine import memory
 from mlae_lab.doctor.weights import PAPER_WEIGHTS, weights_problem
 from mlae_lab.runs import devices, liveness, paths, supervisor
 from mlae_lab.runs.status import Status
@@ -528,6 +528,14 @@ def test_an_empty_folder_stays_empty(tmp_path: Path) -> None:
     (tmp_path / "lab").mkdir()
     assert part(examine(), "Store")["store"].value.startswith("no store yet")
     assert list((tmp_path / "lab").iterdir()) == []
+
+
+def test_an_empty_database_stays_empty(tmp_path: Path) -> None:
+    file = paths.database(tmp_path)
+    file.touch()
+    assert part(examine(tmp_path), "Store")["store"].value.startswith("no store yet")
+    assert list(tmp_path.iterdir()) == [file]
+    assert file.stat().st_size == 0
 
 
 @pytest.mark.parametrize("below", ["", "sub"])

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from mlae_lab import doctor, environment, network
-from mlae_lab.cli import diversity, errors, fetching, library, maps, race, repeats, runs, similarity, whatif
+from mlae_lab.cli import diversity, errors, fetching, library, maps, pairs, race, repeats, runs, similarity, whatif
+from mlae_lab.cli.following import follow_to_end
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.output import UsageError, current_owner, folder_of, print_json, print_result, store_of
 from mlae_lab.cli.renamed import refuse_old_names
@@ -103,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     add_run_options(train)
     train.add_argument("--detach", action="store_true", help="print the run's id and return at once")
     runs.add(command)
+    pairs.add(command)
     race.add(command)
     library.add(command)
     repeats.add(command)
@@ -197,7 +199,7 @@ def _masks(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     config = _config(args)
     store = store_of(args)
-    return runs.follow_to_end(args, store, commands.launch(store, config, current_owner()))
+    return follow_to_end(args, store, commands.launch(store, config, current_owner()))
 
 
 def _config(args: argparse.Namespace) -> RunConfig:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from mlae_lab.cli.following import follow, print_failures
 from mlae_lab.cli.output import UsageError, current_owner, print_json, print_result, store_of
-from mlae_lab.cli.runs import follow, print_failures
 from mlae_lab.cli.settings import TASK_HELP, add_run_options, config_of
 from mlae_lab.core.patterns import EXPERTS, dense
 from mlae_lab.core.seed_statistics import mean_text

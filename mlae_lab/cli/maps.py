@@ -19,6 +19,7 @@ from mlae_lab.files import open_regular, replacing, require_free, write_whole
 
 MAX_BYTES = 5 * 2**20  # of one image file
 KINDS = (".png", ".svg", ".json")
+_DIGITS = 18  # of an index; Python reads at most 4,300
 
 
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -137,7 +138,7 @@ def _top_classes(classes: list[str], best: list[tuple[float, int]]) -> str:
 
 def image_argument(word: str) -> int | dict[str, str]:
     """An index, or the content of a file. Raises UsageError if it cannot be read or is too large."""
-    if word.isascii() and word.isdigit():
+    if word.isascii() and word.isdigit() and len(word) <= _DIGITS:
         return int(word)
     try:
         with open_regular(word) as file:

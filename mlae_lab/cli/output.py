@@ -14,10 +14,11 @@ from mlae_lab.data.run_images import checked_folder
 from mlae_lab.environment import expanded
 from mlae_lab.errors import LabError
 from mlae_lab.locations import PROGRAM, default_store
-from mlae_lab.runs import paths
+from mlae_lab.runs import paths, supervisor
+from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.owners import owner_name, terminal_owner
 from mlae_lab.runs.run_location import checked_weights, keep_location, read_location
-from mlae_lab.runs.store import RunStore
+from mlae_lab.runs.store import Run, RunStore
 
 
 class UsageError(LabError):
@@ -68,6 +69,16 @@ def locate(args: argparse.Namespace, store: RunStore, run_id: str) -> None:
     keep_location(files, location)
 
 
+def _locate_like(args: argparse.Namespace, store: RunStore, other: str) -> None:
+    """`locate` for a second run: the folder if it has the same task, the weights if it has the same backbone."""
+    a, b = store.run(args.run).config, store.run(other).config
+    shared = argparse.Namespace(
+        run_data=args.run_data if a.task == b.task else None,
+        run_weights=args.run_weights if a.backbone == b.backbone else None,
+    )
+    locate(shared, store, other)
+
+
 def folder_of(args: argparse.Namespace) -> Path:
     """The store's folder, whether it exists or not."""
     return expanded(args.store or default_store(), "--store").absolute()
@@ -94,10 +105,16 @@ def store_with_run(args: argparse.Namespace) -> RunStore:
         )
     if "run_data" in args:
         locate(args, store, args.run)
-        other = getattr(args, "other", None)  # a second run, on the same images
-        if other is not None and store.run(other).config.task == store.run(args.run).config.task:
-            locate(args, store, other)
+        if (other := getattr(args, "other", None)) is not None:
+            _locate_like(args, store, other)
     return store
+
+
+def existing_run(args: argparse.Namespace) -> tuple[RunStore, Run]:
+    """The store and the run of `args.run`, with its actual status."""
+    store = store_with_run(args)
+    supervisor.ensure(store)
+    return store, derived(store, store.run(args.run))
 
 
 def current_owner() -> str:

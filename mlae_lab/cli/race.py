@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from mlae_lab.cli.following import follow_all, print_failures
 from mlae_lab.cli.masks import add_masks_options, plans_of
 from mlae_lab.cli.output import current_owner, print_json, print_result, store_of
-from mlae_lab.cli.runs import follow_all, print_failures
 from mlae_lab.cli.settings import TASK_HELP, add_run_options, config_of
 from mlae_lab.runs import race
 from mlae_lab.runs.liveness import derived

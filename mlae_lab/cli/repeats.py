@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from mlae_lab.cli.following import follow_all, print_failures
 from mlae_lab.cli.output import current_owner, print_json, print_result, run_command, store_with_run
-from mlae_lab.cli.runs import follow_all, print_failures
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import repeats
 from mlae_lab.runs.store import Run, RunStore

@@ -7,12 +7,10 @@ quarters of the first and one attention matrix of every block from the first one
 
 from __future__ import annotations
 
-import os
 import re
-from contextlib import suppress
 from functools import cache
-from pathlib import Path
 
+from mlae_lab.core import machine
 from mlae_lab.core.backbones import Backbone, Rows
 from mlae_lab.core.plan import MaskPlan
 
@@ -23,7 +21,6 @@ FUSED_FROM = 400  # tokens: below, two matrix products are faster on a CPU than 
 _KEPT_BACKWARD = 0.75
 _STAGE = re.compile(r"(?:layers|stages)\.(\d+)\.")
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
-_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 def attention_is_fused(backbone: Backbone, device: str) -> bool:
@@ -67,14 +64,8 @@ def piece_bytes() -> int:
 
 
 def machine_bytes() -> int | None:
-    """The memory of this machine, or the limit of this container; None where neither is known."""
-    limits: list[int] = []
-    with suppress(AttributeError, ValueError, OSError):
-        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for file in _CGROUP_LIMITS:
-        with suppress(OSError, ValueError):  # ValueError: "max", for no limit
-            limits.append(int(file.read_text()))
-    return min(limits, default=None)
+    """The memory of this machine, or the limit of this container or job; None where neither is known."""
+    return machine.memory()[0] or None
 
 
 def _blocks(backbone: Backbone) -> list[list[Rows]]:

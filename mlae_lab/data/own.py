@@ -139,7 +139,9 @@ def _splits_of(folder: Path, files: FolderFiles, as_0_5: bool) -> tuple[dict[str
         in_train = "train" in given and not of_train and (len(given) > 1 or not others)
     if in_train:
         if not as_0_5:
-            _check_misspelt(folder, given, {name: inside[name] for name in others})
+            roots = {folder.resolve() / name: name for name in others}
+            linked = {name for root, name in roots.items() for to in files.links.values() if to.is_relative_to(root)}
+            _check_misspelt(folder, given, {name: inside[name] for name in others if name not in linked})
         notes = [f"Only train, val and test are read, not {some(others)}."] if others else []
         if without_class := [*stray, *(path for name in split_of for path in loose[name])]:
             notes.append(f"Images outside the class folders have no class and are ignored: {some(without_class)}.")

@@ -9,11 +9,11 @@ import sys
 import time
 from collections.abc import Iterator
 
+from mlae_lab.core.machine import memory, processor
 from mlae_lab.core.units import format_bytes
 from mlae_lab.doctor import versions
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, shortened, trouble
-from mlae_lab.doctor.machine import memory, processor
 from mlae_lab.doctor.torch_check import TorchReport, check_torch
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import devices

@@ -12,6 +12,7 @@ from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, trouble
 from mlae_lab.doctor.folders import bytes_of, database_files, existing, tree
 from mlae_lab.files import LEFTOVER_SECONDS
+from mlae_lab.runs import paths
 
 LITTLE_SPACE = 2_000_000_000  # bytes; less free space is a note
 NO_SPACE = 200_000_000  # bytes; less free space is trouble
@@ -41,7 +42,7 @@ def section(context: Context) -> Iterator[Finding]:
             parts.append(status.st_size)
     yield good("database", format_bytes(bytes_of(*database_files(folder))))
     yield good("files of runs", format_bytes(total))
-    for name, path in (("archive", folder / "archive"), ("decoded images", data / "cache")):
+    for name, path in (("archive", paths.archive(folder)), ("decoded images", data / "cache")):
         yield good(name, format_bytes(sum(status.st_size for _, status in tree(path))))
     if parts:
         yield note(

@@ -14,10 +14,11 @@ from mlae_lab.doctor.findings import Finding, good, note, shortened, trouble
 from mlae_lab.doctor.folders import bytes_of, database_files, tree
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import liveness, paths, supervisor
+from mlae_lab.runs.event_log import DamagedEvent
 from mlae_lab.runs.owners import owner_name
 from mlae_lab.runs.report import sentence_of_damage
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import DamagedEvent, Run, RunStore
+from mlae_lab.runs.store import Run, RunStore
 
 NEW_FOLDER = 600.0  # seconds for which a run's folder may exist before its row
 DAY = 86_400.0

@@ -16,7 +16,7 @@ from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, note, trouble
 from mlae_lab.doctor.folders import bytes_of, database_files, write_problem
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs.database import trained_runs
+from mlae_lab.runs.database import is_missing, trained_runs
 from mlae_lab.runs.schema import SCHEMA
 from mlae_lab.runs.store import RunStore, StoreError
 
@@ -48,10 +48,11 @@ def section(context: Context) -> Iterator[Finding]:
                 "put the store on a local disk with `MLAE_LAB_STORE`",
             )
     file, wal, _ = database_files(folder)
-    if not file.exists() and not trained_runs(folder):  # else opening it says what is wrong
+    missing = is_missing(folder)
+    if missing and not trained_runs(folder):  # else opening it says what is wrong
         yield good("store", _NO_STORE)
         return
-    version = _version(file, wal) if file.exists() else 0
+    version = 0 if missing else _version(file, wal)
     if 0 < version < SCHEMA:
         context.outdated = True
         yield note(

@@ -29,7 +29,8 @@ from mlae_lab.core.sanitize import one_line
 from mlae_lab.files import remove_leftovers
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import paths
-from mlae_lab.runs.archive_checks import Header, checked_images, checked_tensors, events_of, header_of
+from mlae_lab.runs.archive_checks import Header, checked_images, checked_tensors, header_of
+from mlae_lab.runs.archive_events import events_of
 from mlae_lab.runs.archive_writing import write
 from mlae_lab.runs.archive_zip import EPOCH, EVENTS, LOG, RUN, SUFFIX, ArchiveError, Packed, opened
 from mlae_lab.runs.paths import IMAGES, RunPaths, is_run_id
@@ -257,7 +258,7 @@ def sweep(store: RunStore) -> None:
 
 def _sweep_parts(store: RunStore) -> None:
     """Remove the incomplete files of killed calls of `archive`, which hold the lock of their run while they write."""
-    for part in paths.archived(store.folder, "a" * 8).parent.glob(f"*{SUFFIX}.*.part"):
+    for part in paths.archive(store.folder).glob(f"*{SUFFIX}.*.part"):
         run_id = part.name.partition(".")[0]
         with suppress(OSError):
             if is_run_id(run_id) and not locks.held(store.paths(run_id).lock):
@@ -341,7 +342,7 @@ def discard(store: RunStore, run_id: str) -> None:
 def archived(store: RunStore) -> list[Archived]:
     """The archived runs, the latest first; of each file only run.json is read."""
     entries = []
-    for file in paths.archived(store.folder, "a" * 8).parent.glob(f"*{SUFFIX}"):
+    for file in paths.archive(store.folder).glob(f"*{SUFFIX}"):
         if not is_run_id(file.stem) or store.holds(file.stem):
             continue
         try:

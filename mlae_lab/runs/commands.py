@@ -155,10 +155,14 @@ def _stop_now(store: RunStore, run_id: str, timeout: float) -> None:
         return
     except sqlite3.Error:
         run = store.run(run_id)
-    files = store.paths(run_id)
-    stopped = liveness.end_of(store, replace(run, status=Status.STOPPING)) if run.status.is_active else None
-    if stopped is None:
+    if not run.status.is_active:
         return  # it has ended meanwhile
+    files = store.paths(run_id)
+    if liveness.read_exit_record(files) is not None:  # its own: it has ended and waits for the store
+        supervisor.end_at_once(store, run_id, timeout)
+        return
+    stopped = liveness.end_of(store, replace(run, status=Status.STOPPING))
+    assert stopped is not None  # a run that is stopping is not queued again
     with suppress(OSError):
         liveness.write_exit_record(files, stopped)
     if not supervisor.end_at_once(store, run_id, timeout):

@@ -45,7 +45,7 @@ class Database:
         try:
             if not self.is_read_only:
                 self.folder.mkdir(parents=True, exist_ok=True)
-            if not recover and self._is_missing():  # opening an empty database would discard its write-ahead log
+            if not recover and is_missing(self.folder):  # opening an empty database would discard its write-ahead log
                 self._refuse_unknown_runs()
             version = self._version()
             if version < SCHEMA:
@@ -96,12 +96,6 @@ class Database:
     def __del__(self) -> None:
         if self._anchor is not None:
             self._anchor.close()
-
-    def _is_missing(self) -> bool:
-        try:
-            return paths.database(self.folder).stat().st_size == 0
-        except FileNotFoundError:
-            return True
 
     def _refuse_unknown_runs(self) -> None:
         """Raise StoreError if there are folders of runs, which a new database would not know."""
@@ -234,6 +228,14 @@ class Database:
 # ---------------------------------------------------------------- access to the files
 
 
+def is_missing(folder: Path) -> bool:
+    """Whether a folder has no database, or an empty file in its place. Raises OSError if that is not known."""
+    try:
+        return paths.database(folder).stat().st_size == 0
+    except FileNotFoundError:
+        return True
+
+
 def _has_log(file: Path) -> bool:
     """Whether there are changes that are only in the write-ahead log."""
     try:
@@ -301,9 +303,21 @@ def _cause(folder: Path, error: OSError | sqlite3.Error) -> tuple[str, str]:
     return str(error), f"run `{PROGRAM} doctor` to find the cause, or choose another store"
 
 
+# ---------------------------------------------------------------- content
+
+
 def _text(raw: bytes) -> str:
     """A stored text. A damaged byte becomes "\ufffd", which the lab never stores, and hides no other row."""
     return raw.decode(errors="replace")
+
+
+def require_intact(text: object) -> str:
+    """A stored text of JSON, in which the lab writes no "\ufffd". Raises ValueError for another value."""
+    if not isinstance(text, str):
+        raise ValueError("it is not a text")
+    if "\ufffd" in text:
+        raise ValueError("it has a byte that is not UTF-8")
+    return text
 
 
 def trained_runs(folder: Path) -> list[str]:

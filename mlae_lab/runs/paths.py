@@ -1,6 +1,6 @@
 """The names of all files of a store.
 
-<store>/lab.sqlite            runs, their events, drafts (`runs.store`)
+<store>/lab.sqlite            runs, their events, drafts (`runs.store`, `runs.event_log`, `runs.visitors`)
 <store>/making.lock           held while the tables are created or migrated
 <store>/supervisor.lock       held by the store's supervisor while it is alive, and its heartbeat
 <store>/supervisor.log        output of the supervisor
@@ -65,9 +65,14 @@ def images_of_checkpoint(checkpoint: Path) -> Path:
     return (folder.parent if folder.name == "checkpoints" else folder) / IMAGES
 
 
+def archive(store: Path) -> Path:
+    """The folder of archived runs."""
+    return store / "archive"
+
+
 def archived(store: Path, run: str) -> Path:
     """The file of an archived run."""
-    return store / "archive" / f"{RunPaths(store, run).run}.mlae"
+    return archive(store) / f"{RunPaths(store, run).run}.mlae"
 
 
 @dataclass(frozen=True)

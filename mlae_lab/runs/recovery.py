@@ -6,11 +6,11 @@ A checkpoint holds the settings of its run, so a run with one is complete again,
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlae_lab import locks
-from mlae_lab.core import bounded_json
+from mlae_lab.core import bounded_json, image_labels
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import Saved
 from mlae_lab.errors import LabError
@@ -62,11 +62,12 @@ def _register(store: RunStore, name: str) -> None:
         raise StoreError("its process is alive: try again when it has ended")
     try:
         checkpoint, header = _newest_header(files)
-        config = RunConfig.from_dict(header["config"])
+        trained = RunConfig.from_dict(header["config"])
+        config = replace(trained, data_label=image_labels.current(trained.data_label))  # may be of version 0.5
         record = read_exit_record(files) or _LOST
         written = checkpoint.stat().st_mtime
         run = Run(
-            name, written, config, config.hash, record.status, record.reason, devices.kind(config.device), None, None,
+            name, written, config, trained.hash, record.status, record.reason, devices.kind(config.device), None, None,
             written, relation="branched" if files.start.is_file() else "",
         )  # fmt: skip
         store.insert(run, [(written, _saved(files, header))])

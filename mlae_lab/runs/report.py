@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from mlae_lab.core import image_labels
 from mlae_lab.core.events import Resumed, SimilarityStats, Started, Statistics, TrainStep, mean_of
 from mlae_lab.runs import outcomes
+from mlae_lab.runs.event_log import DamagedEvent
 from mlae_lab.runs.liveness import stalled_for
-from mlae_lab.runs.store import DamagedEvent, Run, RunStore
+from mlae_lab.runs.store import Run, RunStore
+
+_NAMED = 8  # damaged events that a sentence names
 
 
 def report(store: RunStore, run: Run) -> dict:
@@ -61,8 +64,8 @@ def state(store: RunStore, run: Run) -> dict:
     }  # fmt: skip
 
 
-def sentence_of_damage(events: Sequence[DamagedEvent], limit: int = 8) -> str:
+def sentence_of_damage(events: Sequence[DamagedEvent]) -> str:
     """Which events of a run are damaged, in one sentence without a full stop."""
-    named = ", ".join(f"{event.id} ({event.kind})" for event in events[:limit])
-    more = f" and {len(events) - limit} more" if len(events) > limit else ""
+    named = ", ".join(f"{event.id} ({event.kind})" for event in events[:_NAMED])
+    more = f" and {len(events) - _NAMED} more" if len(events) > _NAMED else ""
     return f"damaged events, which are left out: {named}{more}"

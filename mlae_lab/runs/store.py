@@ -2,8 +2,7 @@
 
 Who writes what: `enqueue` inserts the row; the store's supervisor starts the run; from then on only the run's process
 appends events and changes the status, with three exceptions: a request to stop, a request to resume, and the
-supervisor, which sets the final status of a run whose process has exited. Readers query events after the last id they
-have.
+supervisor, which sets the final status of a run whose process has exited.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from itertools import islice
-from typing import Generic, TypeVar, overload
 
 from mlae_lab import environment
 from mlae_lab.core import events as ev
@@ -26,10 +24,12 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.errors import LabError
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import paths
-from mlae_lab.runs.database import TIMEOUT_SECONDS, StoreError
+from mlae_lab.runs.database import TIMEOUT_SECONDS, StoreError, require_intact
+from mlae_lab.runs.event_log import EventLog, insert_events
 from mlae_lab.runs.fair_queue import fair_order
 from mlae_lab.runs.library import MaskLibrary
 from mlae_lab.runs.status import ACTIVE, RESUMABLE, Status
+from mlae_lab.runs.visitors import Visitors
 
 _BATCH = 2000  # events of an imported run per transaction
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
@@ -104,40 +104,8 @@ class Run:
     dataset: str = ""
 
 
-E_co = TypeVar("E_co", bound=ev.Event, covariant=True)
-
-
-@dataclass(frozen=True)
-class Stored(Generic[E_co]):
-    """An event of the store. id: rises; time: seconds since 1970."""
-
-    id: int
-    time: float
-    event: E_co
-
-
-@dataclass(frozen=True)
-class DamagedEvent:
-    """An event that cannot be read. run, id, kind: as in its row; cause: why, a clause."""
-
-    run: str
-    id: int
-    kind: str
-    cause: str
-
-
-@dataclass(frozen=True)
-class Visitor:
-    """A browser. draft: JSON of its draft, "" for none. seen: seconds since 1970."""
-
-    id: str
-    nickname: str = ""
-    draft: str = ""
-    seen: float = 0.0
-
-
-class RunStore(MaskLibrary):
-    """Runs, their queue and events, visitors and, as a `MaskLibrary`, saved masks. See `Database` for opening one."""
+class RunStore(EventLog, MaskLibrary, Visitors):
+    """Runs and their queue, and what the bases know of the store. See `Database` for opening one."""
 
     def paths(self, run: str) -> paths.RunPaths:
         return paths.RunPaths(self.folder, run)
@@ -205,7 +173,7 @@ class RunStore(MaskLibrary):
             rest = iter(events)
             while batch := list(islice(rest, _BATCH)):
                 with self._connection(write=True) as db:
-                    _insert_events(db, run.id, batch)
+                    insert_events(db, run.id, batch)
             with self._connection(write=True) as db:
                 db.execute(
                     f"INSERT INTO runs ({', '.join(columns)}) VALUES ({', '.join(':' + c for c in columns)})", values
@@ -481,129 +449,6 @@ class RunStore(MaskLibrary):
                 )
             return moved.rowcount == 1
 
-    # ------------------------------------------------------------ events
-
-    def append(self, run: str, events: Sequence[ev.Event], timeout: float = TIMEOUT_SECONDS) -> None:
-        """Write events in one transaction; they survive a power failure only after `sync`."""
-        now = time.time()
-        with self._connection(write=True, timeout=timeout, durable=False) as db:
-            _insert_events(db, run, [(now, event) for event in events])
-
-    @overload
-    def events(
-        self, run: str, *, after: int = 0, damaged: dict[int, DamagedEvent] | None = None
-    ) -> list[Stored[ev.Event]]: ...
-
-    @overload
-    def events(
-        self, run: str, *kinds: type[ev.E], after: int = 0, damaged: dict[int, DamagedEvent] | None = None
-    ) -> list[Stored[ev.E]]: ...
-
-    def events(
-        self, run: str, *kinds: type[ev.Event], after: int = 0, damaged: dict[int, DamagedEvent] | None = None
-    ) -> list[Stored[ev.Event]]:
-        """Events of a run in order, without damaged ones (`damaged_events`) and those of a newer version.
-
-        Args:
-            run: Its id.
-            kinds: Classes of the events wanted, by default all that this version knows.
-            after: Only events with a greater id.
-            damaged: Takes the events that cannot be read, by id.
-        """
-        names = [kind.kind for kind in kinds]
-        chosen = f" AND kind IN ({', '.join('?' * len(names))})" if names else ""
-        with self._connection() as db:
-            rows = db.execute(
-                f"SELECT id, time, kind, payload FROM events WHERE run = ? AND id > ?{chosen} ORDER BY id",
-                (run, after, *names),
-            )
-            events = []
-            for number, at, kind, payload in rows:
-                if kind not in ev.KINDS:
-                    continue
-                try:
-                    events.append(Stored(number, at, _event(ev.KINDS[kind], payload)))
-                except ev.EventError as error:
-                    if damaged is not None:
-                        damaged[number] = DamagedEvent(run, number, kind, str(error))
-            return events
-
-    def damaged_events(self, run: str = "") -> list[DamagedEvent]:
-        """The events that cannot be read, of a run or of all. Reads every event."""
-        chosen, arguments = (" WHERE run = ?", (run,)) if run else ("", ())
-        damaged = []
-        with self._connection() as db:
-            for name, number, kind, payload in db.execute(
-                f"SELECT run, id, kind, payload FROM events{chosen} ORDER BY id", arguments
-            ):
-                try:
-                    if kind in ev.KINDS:
-                        _event(ev.KINDS[kind], payload)
-                except ev.EventError as error:
-                    damaged.append(DamagedEvent(name, number, kind, str(error)))
-        return damaged
-
-    def orphaned_events(self) -> list[str]:
-        """The ids under which there are events but no run, left by a killed import."""
-        with self._connection() as db:
-            rows = db.execute("SELECT DISTINCT run FROM events WHERE run NOT IN (SELECT id FROM runs)")
-            return [name for (name,) in rows]
-
-    def last(self, run: str, kind: type[ev.E]) -> ev.E | None:
-        """The newest event of a class that can be read, None if there is none."""
-        with self._connection() as db:
-            for (payload,) in db.execute(
-                "SELECT payload FROM events WHERE run = ? AND kind = ? ORDER BY id DESC", (run, kind.kind)
-            ):
-                with suppress(ev.EventError):
-                    return _event(kind, payload)
-        return None
-
-    def event_ids(self, run: str) -> tuple[int, int]:
-        """The ids of a run's first and newest event, 0 and 0 if it has none. They change when a run is archived and
-        restored."""
-        with self._connection() as db:
-            return db.execute(
-                "SELECT COALESCE(MIN(id), 0), COALESCE(MAX(id), 0) FROM events WHERE run = ?", (run,)
-            ).fetchone()
-
-    def event_bytes(self) -> dict[str, int]:
-        """Bytes that the events of each run take in the database."""
-        with self._connection() as db:
-            return dict(db.execute("SELECT run, SUM(LENGTH(payload) + 60) FROM events GROUP BY run").fetchall())
-
-    # ------------------------------------------------------------ visitors
-
-    def visitor(self, visitor: str) -> Visitor:
-        """The record of a browser; an unknown one has no nickname and no draft."""
-        with self._connection() as db:
-            row = db.execute("SELECT id, nickname, draft, seen FROM visitors WHERE id = ?", (visitor,)).fetchone()
-        return Visitor(*row) if row else Visitor(visitor)
-
-    def keep_visitor(self, visitor: str, timeout: float = TIMEOUT_SECONDS, **changes: str) -> None:
-        """Store a browser's nickname or draft.
-
-        Args:
-            visitor: Its id.
-            timeout: Seconds to wait for another writer; then sqlite3.OperationalError is raised.
-            changes: nickname, draft.
-        """
-        unknown = set(changes) - {"nickname", "draft"}
-        if unknown:
-            raise TypeError(f"a visitor has no {', '.join(sorted(unknown))}")
-        changed = ", ".join(f"{name} = :{name}" for name in (*changes, "seen"))  # two tabs may change different things
-        with self._connection(write=True, timeout=timeout, durable=False) as db:
-            db.execute(
-                f"""INSERT INTO visitors (id, nickname, draft, seen) VALUES (:id, :nickname, :draft, :seen)
-                    ON CONFLICT (id) DO UPDATE SET {changed}""",
-                {"nickname": "", "draft": "", **changes, "id": visitor, "seen": time.time()},
-            )
-
-    def nicknames(self) -> dict[str, str]:
-        """Nicknames by the id of the browser."""
-        with self._connection() as db:
-            return dict(db.execute("SELECT id, nickname FROM visitors WHERE nickname != ''").fetchall())
-
 
 _NAMES = tuple(field.name for field in fields(Run))
 _COLUMNS = ", ".join(_NAMES)
@@ -628,7 +473,7 @@ def _readable(rows: Iterable[tuple]) -> list[Run]:
 def _config(text: str, dataset: str) -> RunConfig:
     """A stored config, validated once: the supervisor reads all open runs four times a second."""
     try:
-        _require_intact(text)
+        require_intact(text)
         data = json.loads(text) | json.loads(dataset or "{}")
     except (ValueError, TypeError, RecursionError) as error:
         raise _DamagedConfig(f"its settings are damaged ({str(error)[:200]})") from None
@@ -641,27 +486,3 @@ class _DamagedConfig(Exception):
 
 # What `_run` raises: for damage, and for a setting or a status that only a newer version knows.
 _UNREADABLE = (_DamagedConfig, LabError, ValueError, TypeError, KeyError, AttributeError)
-
-
-def _event(kind: type[ev.E], payload: object) -> ev.E:
-    """A stored event. Raises EventError for a damaged one."""
-    try:
-        return ev.from_json(kind, _require_intact(payload))
-    except ev.EventError:
-        raise
-    except ValueError as error:
-        raise ev.EventError(str(error)) from None
-
-
-def _require_intact(text: object) -> str:
-    """A stored text of JSON, in which the lab writes no "\ufffd". Raises ValueError for another value."""
-    if not isinstance(text, str):
-        raise ValueError("it is not a text")
-    if "\ufffd" in text:
-        raise ValueError("it has a byte that is not UTF-8")
-    return text
-
-
-def _insert_events(db: sqlite3.Connection, run: str, events: Sequence[tuple[float, ev.Event]]) -> None:
-    rows = [(run, e.kind, getattr(e, "epoch", None), getattr(e, "step", None), at, ev.to_json(e)) for at, e in events]
-    db.executemany("INSERT INTO events (run, kind, epoch, step, time, payload) VALUES (?, ?, ?, ?, ?, ?)", rows)

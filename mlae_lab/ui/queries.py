@@ -30,11 +30,12 @@ from mlae_lab.core.events import (
 from mlae_lab.core.plan import Kind, MaskPlan
 from mlae_lab.locations import default_store
 from mlae_lab.runs import supervisor
+from mlae_lab.runs.event_log import DamagedEvent
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.outcomes import Outcome
 from mlae_lab.runs.report import sentence_of_damage
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import DamagedEvent, Run, RunStore
+from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.ui.figures import Running
 
 _LOOK_SECONDS = 1.0

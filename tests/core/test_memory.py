@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mlae_lab.core import catalog, memory
+from mlae_lab.core import catalog, machine, memory
 from mlae_lab.core.patterns import allocation, uniform
 
 LAB = catalog.backbone("lab_vit_12x128")
@@ -74,14 +74,22 @@ def test_every_backbone_has_an_estimate() -> None:
         assert 1e6 < memory.evaluation_bytes(backbone, True) < 500e6
 
 
-def test_a_piece_takes_a_quarter_of_the_memory_that_a_container_may_use(
+def test_a_piece_takes_a_quarter_of_the_memory_that_a_job_may_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = (tmp_path / "memory.max", tmp_path / "missing")
-    monkeypatch.setattr(memory, "_CGROUP_LIMITS", limits)
-    for content, piece in (("1000000000\n", 250_000_000), ("max\n", None)):
-        limits[0].write_text(content)
+    """The limit of a job is that of a group below the top, as with Slurm or systemd."""
+    proc, groups, read = tmp_path / "proc", tmp_path / "groups", machine.memory
+    (proc / "self").mkdir(parents=True)
+    (proc / "self" / "cgroup").write_text("0::/jobs/job7\n")
+    (proc / "meminfo").write_text("MemTotal: 32000000 kB\nMemAvailable: 20000000 kB\n")
+    job = groups / "jobs" / "job7"
+    job.mkdir(parents=True)
+    (job / "memory.current").write_text("7\n")
+    (job / "memory.stat").write_text("inactive_file 0\n")
+    monkeypatch.setattr(machine, "memory", lambda: read(proc, groups))
+    for content, piece in (("1000000000\n", 250_000_000), ("max\n", 4 * 2**30)):
+        (job / "memory.max").write_text(content)
         memory.piece_bytes.cache_clear()
-        assert memory.piece_bytes() == piece or (piece is None and 250_000_000 < memory.piece_bytes() <= 4 * 2**30)
+        assert memory.piece_bytes() == piece
     assert memory.images_at_once(10**12) == 1
     memory.piece_bytes.cache_clear()

@@ -26,6 +26,7 @@ from mlae_lab.runs.report import report, state
 from mlae_lab.runs.run_location import RunLocation, keep_location
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
+from mlae_lab.training.checkpoint import read_checkpoint, save_checkpoint
 from mlae_lab.training.loaded_run import QueryError, load_run
 from mlae_lab.training.queries import queries
 from tests.data.trees import make_own, make_vtab, write_image
@@ -209,6 +210,22 @@ def test_a_run_of_version_0_5_that_resumes_on_other_images_is_labelled_as_mixed(
     run = train(lab_store, first.id)
     assert run.config.data_label.startswith(f"mixed images: {first.config.data_label}, then own images, ")
     assert run.config.badge.data == run.config.data_label
+
+
+def test_mixed_images_are_labelled_also_if_the_last_checkpoint_does_not_fit(data: Path, lab_store: RunStore) -> None:
+    folder = make_own(data / "own" / "birds", {"wren": 12, "owl": 12})
+    first = stopped_after(lab_store, replace(tasks.located(replace(SHORT, task="own:birds")), epochs=2))
+    files = lab_store.paths(first.id)
+    files.images.unlink()  # as in version 0.5
+    whole = read_checkpoint(files.checkpoint)
+    files.checkpoint_after(1).parent.mkdir(exist_ok=True)
+    save_checkpoint(files.checkpoint_after(1), whole)
+    save_checkpoint(files.checkpoint, replace(whole, config=replace(whole.config, batch_size=16)))
+    write_image(folder / "owl" / "new.jpg", 7)
+    assert lab_store.requeue(first.id)
+    run = train(lab_store, first.id)
+    assert run.config.data_label.startswith("mixed images: ")
+    assert read_checkpoint(files.checkpoint).config.data_label == run.config.data_label
 
 
 def test_a_query_gets_the_runs_own_images_or_a_sentence(data: Path, lab_store: RunStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,16 @@ def test_runs_with_a_checkpoint_are_registered_again(tmp_path: Path, capsys: pyt
     assert store.last(lost.run, ev.Saved) == ev.Saved(2, 26, 0)
     assert commands.epoch_of(store, lost.run, "last") == 2
     assert recover(store).runs == ()  # a second time
+
+
+def test_the_images_of_a_run_of_version_0_5_have_their_label_of_today(tmp_path: Path) -> None:
+    """Its hash stays, as when its store is migrated."""
+    old = replace(CONFIG, task="own:birds", data_label="own images, 24 pictures")
+    store = RunStore(tmp_path / "lab")
+    with_checkpoint(store.paths("aaaaaaaa"), config=old.to_dict())
+    assert recover(store).runs == ("aaaaaaaa",)
+    run = store.run("aaaaaaaa")
+    assert (run.config.data_label, run.config_hash) == ("own images, 24 images", old.hash)
 
 
 def test_a_folder_whose_process_is_alive_or_whose_run_was_deleted_is_left(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mlae_lab.cli import main
+from mlae_lab.cli.output import store_with_run
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
@@ -144,6 +146,20 @@ def test_the_commands_name_the_folder_of_a_moved_run(
     assert read_location(store.paths(run.id)).data == str(photos), "a wrong folder changes nothing"
     assert main(["resume", run.id, "--weights", str(other), *folder]) == 2
     assert "is not a file" in capsys.readouterr().err
+
+
+def test_the_weights_are_kept_for_a_second_run_only_if_it_has_the_same_backbone(
+    store: RunStore, no_supervisor: None, tmp_path: Path
+) -> None:
+    run = stopped(store, FIRST_RUN)
+    like, unlike = stopped(store, FIRST_RUN), stopped(store, replace(FIRST_RUN, backbone="vit_base_patch16_224"))
+    file = tmp_path / "vit.safetensors"
+    file.touch()
+    for other in (like, unlike):
+        args = Namespace(store=store.folder, run=run.id, other=other.id, run_data=None, run_weights=str(file))
+        store_with_run(args)
+    named = [read_location(store.paths(name.id)).weights for name in (run, like, unlike)]
+    assert named == [str(file), str(file), ""]
 
 
 def test_an_imported_run_gets_its_folder(

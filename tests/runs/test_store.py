@@ -21,7 +21,8 @@ from mlae_lab.locations import PROGRAM
 from mlae_lab.runs.paths import RunPaths, database, is_run_id
 from mlae_lab.runs.report import state
 from mlae_lab.runs.status import ACTIVE, Status
-from mlae_lab.runs.store import Origin, Run, RunStore, StoreError, Visitor
+from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
+from mlae_lab.runs.visitors import Visitor
 from tests.lab import processes, step
 
 CONFIG = RunConfig("digits", uniform(0.5), seed=7, max_seconds=60.0)

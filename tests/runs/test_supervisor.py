@@ -370,6 +370,21 @@ def false_worker(store: RunStore, run: str) -> subprocess.Popen:
         os.close(lock)
 
 
+def refuse_writes(patch: pytest.MonkeyPatch, store: RunStore, cause: str) -> None:
+    """Make every write into a store fail; one that is locked waits first."""
+    connect = store._connection
+
+    @contextmanager
+    def refused(write: bool = False, timeout: float = 30.0, **options: bool) -> Iterator[sqlite3.Connection]:
+        if write:
+            time.sleep(timeout if "locked" in cause else 0)
+            raise sqlite3.OperationalError(cause)
+        with connect(**options) as db:
+            yield db
+
+    patch.setattr(store, "_connection", refused)
+
+
 @pytest.mark.parametrize("cause", ["database is locked", "database or disk is full"])
 def test_stop_now_does_not_wait_for_a_store_that_cannot_be_written(
     cause: str, supervised: Supervisor, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
@@ -380,18 +395,9 @@ def test_stop_now_does_not_wait_for_a_store_that_cannot_be_written(
     assert lab_store.claim(run, "cpu")
     assert lab_store.began(run, process.pid)
     lab_store.move(run, Status.RUNNING)
-    connect, began = lab_store._connection, time.monotonic()
-
-    @contextmanager
-    def refused(write: bool = False, timeout: float = 30.0, **options: bool) -> Iterator[sqlite3.Connection]:
-        if write:
-            time.sleep(timeout if "locked" in cause else 0)
-            raise sqlite3.OperationalError(cause)
-        with connect(**options) as db:
-            yield db
-
+    began = time.monotonic()
     with monkeypatch.context() as patch:
-        patch.setattr(lab_store, "_connection", refused)
+        refuse_writes(patch, lab_store, cause)
         assert commands.stop(lab_store, run, now=True) is Status.STOPPED
         assert process.wait(timeout=5) == -signal.SIGKILL
         assert time.monotonic() - began < 5
@@ -399,6 +405,20 @@ def test_stop_now_does_not_wait_for_a_store_that_cannot_be_written(
     supervised.tick()
     assert lab_store.run(run).status is Status.STOPPED
     assert lab_store.run(run).reason.startswith("stopped at once; ")
+
+
+def test_stop_now_keeps_the_exit_record_of_a_run_that_waits_for_the_store(
+    lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished = liveness.ExitRecord(Status.FINISHED)
+    with busy_device(lab_store) as run:  # its process cannot be killed: the stored pid is this one's
+        files = lab_store.paths(run.id)
+        liveness.reserve_exit_record(files)
+        liveness.write_exit_record(files, finished)
+        with monkeypatch.context() as patch:
+            refuse_writes(patch, lab_store, "database is locked")
+            commands.stop(lab_store, run.id, now=True, timeout=0.3)
+        assert liveness.read_exit_record(files) == finished
 
 
 def test_a_run_is_not_started_without_space_for_its_exit_record(

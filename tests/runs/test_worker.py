@@ -20,8 +20,10 @@ from mlae_lab.core.events import Evaluation, ExpertStats, Resumed, SimilaritySta
 from mlae_lab.core.patterns import allocation
 from mlae_lab.runs import commands, worker
 from mlae_lab.runs.archive_file import export, import_run
+from mlae_lab.runs.event_writer import EventWriter
 from mlae_lab.runs.paths import RunPaths, database
 from mlae_lab.runs.report import report
+from mlae_lab.runs.run_start import environment_before, kept_precision
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore, StoreError
 from mlae_lab.training.checkpoint import Checkpoint, TrainPosition, read_checkpoint, save_checkpoint
@@ -118,7 +120,7 @@ def test_a_run_that_was_cancelled_before_its_process_started(lab_store: RunStore
 
 def test_steps_are_written_in_batches_and_other_events_at_once(lab_store: RunStore) -> None:
     run = lab_store.enqueue(SHORT, "cpu").id
-    writer = worker._Writer(lab_store, run)
+    writer = EventWriter(lab_store, run)
     step = TrainStep(1, 1, 2.3, 10.0, 1e-3, 0, 0.0)
     writer.last = float("inf")  # as if the last write was a moment ago, during the whole test
     writer.add(step)
@@ -192,11 +194,11 @@ def test_a_checkpoint_of_an_earlier_version_has_the_precision_of_the_first_start
     run = lab_store.enqueue(TWO_EPOCHS, "cpu")
     start = Checkpoint(TWO_EPOCHS, TrainPosition(1, 1, 1, 0.1, 1), {})
     lab_store.append(run.id, [Started(1, 1, 1, 800, 200, 4, "cuda:0", "bfloat16", 0.1)])
-    before = worker._environment(lab_store, run, start, "")
+    before = environment_before(lab_store, run, start, "")
     assert before == {"device": "cuda", "precision": "bfloat16"}
-    assert worker._kept_precision(TWO_EPOCHS, before) == "bfloat16"
-    assert worker._kept_precision(SHORT, before) == ""  # it names its precision
-    assert worker._environment(lab_store, run, start, "aaaabbbb") == {}  # a branch is a new run
+    assert kept_precision(TWO_EPOCHS, before) == "bfloat16"
+    assert kept_precision(SHORT, before) == ""  # it names its precision
+    assert environment_before(lab_store, run, start, "aaaabbbb") == {}  # a branch is a new run
 
 
 def test_a_last_checkpoint_that_does_not_fit_is_skipped(
@@ -253,12 +255,12 @@ def test_a_resumed_run_writes_no_event_twice(lab_store: RunStore) -> None:
         Statistics(1, 2, {"one": 0.5}),
     ]
     steps = [TrainStep(n, 1, 2.3, 10.0, 1e-3, 0, 0.0) for n in range(1, 5)]
-    first = worker._Writer(lab_store, run)
+    first = EventWriter(lab_store, run)
     for event in (started, *steps[:2], *stats, Evaluation(1, 2, "val", 10.0, 2.3, 0.1), steps[2]):
         first.add(event)
     first.flush()
     recorded = [stored.event for stored in lab_store.events(run)]
-    second = worker._Writer(lab_store, run)  # from the checkpoint after step 1
+    second = EventWriter(lab_store, run)  # from the checkpoint after step 1
     for event in (started, Resumed(1, 1, 0.1), steps[1], *stats, Evaluation(1, 2, "val", 10.0, 2.3, 9.0), *steps[2:]):
         second.add(event)
     second.add(stats[0])  # held back until its evaluation
@@ -268,7 +270,7 @@ def test_a_resumed_run_writes_no_event_twice(lab_store: RunStore) -> None:
 
 def test_training_does_not_wait_for_a_locked_store(lab_store: RunStore) -> None:
     run = lab_store.enqueue(SHORT, "cpu").id
-    writer = worker._Writer(lab_store, run)
+    writer = EventWriter(lab_store, run)
     db = sqlite3.connect(database(lab_store.folder), isolation_level=None)
     db.execute("BEGIN IMMEDIATE")
     for number in range(1, 4):

@@ -1,0 +1,100 @@
+"""What the process of a run keeps in its folder: adapter, checkpoints and the list of its images."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mlae_lab import environment
+from mlae_lab.core import image_labels
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.events import Saved
+from mlae_lab.runs.event_writer import EventWriter
+from mlae_lab.runs.paths import RunPaths
+from mlae_lab.runs.store import Run, RunStore
+
+if TYPE_CHECKING:
+    from mlae_lab.training.checkpoint import Checkpoint
+    from mlae_lab.training.setup import Setup
+    from mlae_lab.training.trainer import Training
+
+SAVE_SECONDS = environment.SAVE.value()
+KEPT = 8  # checkpoints kept per run, besides the newest
+
+
+class Saver:
+    """Writes adapter and checkpoint: after every evaluation, every `SAVE_SECONDS`, and at a stop."""
+
+    def __init__(
+        self, files: RunPaths, config: RunConfig, setup: Setup, training: Training, writer: EventWriter
+    ) -> None:
+        self.files, self.config, self.setup, self.training, self.writer = files, config, setup, training, writer
+        self.last, self.saved_step, self.evaluated_step = time.monotonic(), -1, -1
+        epochs = config.evaluated_epochs
+        self.kept = (
+            {epochs[-(-len(epochs) * i // KEPT) - 1] for i in range(1, KEPT + 1)} if len(epochs) > KEPT else set(epochs)
+        )
+
+    def save_if_due(self, epoch: int) -> None:
+        if time.monotonic() - self.last >= SAVE_SECONDS:
+            self.save(epoch, evaluated=False)
+
+    def save(self, epoch: int, evaluated: bool = True) -> None:
+        from mlae_lab.model.adapter_file import save_adapter
+        from mlae_lab.training.checkpoint import save_checkpoint
+
+        position, setup = self.training.position, self.setup
+        self.writer.keep()  # a resumed run does not report events before its checkpoint again
+        size = save_adapter(
+            self.files.adapter, setup.experts, setup.head, self.config.backbone, self.config.task, setup.expected
+        )
+        save_checkpoint(self.files.checkpoint, self.training.checkpoint())
+        if evaluated and position.batch == 0 and epoch in self.kept:
+            kept = self.files.checkpoint_after(epoch)
+            kept.parent.mkdir(exist_ok=True)
+            kept.unlink(missing_ok=True)
+            os.link(self.files.checkpoint, kept)  # the newest is replaced, never modified, so they may share its bytes
+        self.writer.add(Saved(epoch, position.step, size))
+        self.last, self.saved_step = time.monotonic(), position.step
+        if evaluated:
+            self.evaluated_step = position.step
+
+
+def record_images(store: RunStore, run: Run, setup: Setup, start: Checkpoint | None, is_new: bool) -> Setup:
+    """Keep the list of the run's images, and record label and notes where they differ from those of the launch.
+
+    Args:
+        store: Of the run.
+        run: As it was launched.
+        setup: With its images.
+        start: The checkpoint to continue from, None for a run from the first step.
+        is_new: Whether the run had no list of its images yet.
+
+    Raises:
+        DataError: Images that earlier steps were trained on are missing.
+    """
+    from mlae_lab.data.bundled import DataError
+    from mlae_lab.data.image_record import duplicates, write_record
+    from mlae_lab.data.listing import counted, some
+
+    before, config, record = run.config, setup.config, setup.record
+    if record is None:
+        return setup
+    if is_new:
+        if start is not None and config.data_fingerprint != before.data_fingerprint:  # of version 0.5
+            config = replace(config, data_label=image_labels.mixed(before.data_label, config.data_label))
+        if repeated := duplicates(record):
+            note = image_labels.repeated_note(counted(len(repeated)), some(repeated))
+            config = replace(config, data_notes=(*config.data_notes, note))
+        write_record(store.paths(run.id).images, record)
+    elif setup.missing:
+        raise DataError(f"{setup.missing}: restore them to resume, or rerun on the images that are there now")
+    config = replace(config, data_notes=tuple(dict.fromkeys(config.data_notes)))
+    if (config.data_label, config.data_notes, config.data_fingerprint) != (
+        before.data_label, before.data_notes, before.data_fingerprint
+    ):  # fmt: skip
+        print(f"images: {config.data_label}. {' '.join(config.data_notes)}", flush=True)
+        store.record_dataset(run.id, config)
+    return replace(setup, config=config)
