@@ -24,6 +24,12 @@ if __name__ == "__main__":
 
         frame.draw()
 else:
-    from mlae_lab.ui import server
+    from mlae_lab.ui import served, server
 
-    app = st.App(__file__, middleware=[server.MIDDLEWARE], lifespan=server.lifespan, on_script_error=failures.show)
+    app = st.App(
+        __file__,
+        routes=[served.route(st.get_option("server.baseUrlPath"))],
+        middleware=[server.MIDDLEWARE],
+        lifespan=server.lifespan,
+        on_script_error=failures.show,
+    )

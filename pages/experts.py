@@ -67,7 +67,7 @@ if not _can_be_opened(run):
     link("train", "Watch this run", run=run.id)
     st.stop()
 
-if run_id is None:  # the other parameters belong to a run that the address does not name
+if not run_id:  # the other parameters belong to a run that the address does not name
     opened_view = st.query_params.get("view")
     st.query_params.from_dict({"run": run.id} | ({"view": opened_view} if opened_view else {}))
 

@@ -62,9 +62,9 @@ if not runs:
     page.note("Each run will appear here with its mask, its accuracy and its status.")
     link("train", "Set up a run")
 if unread := queries.store().unread():
-    page.note(f"Runs that cannot be read: {len(unread)}. `{PROGRAM} doctor` says why.")
+    page.note(f"Runs that cannot be read: {len(unread)}. <code>{PROGRAM} doctor</code> says why.")
 if stalled := supervisor.stalled(queries.store()):
-    page.note(f"The supervisor is stalled: {stalled.state}. To fix it, {stalled.cure}.")
+    st.warning(f"The supervisor is stalled: {stalled.state}. To fix it, {stalled.cure}.")
 archived = archive_file.archived(queries.store())
 live = any(not run.status.is_over for run in runs)
 

@@ -49,7 +49,11 @@ def bench(run_id: str) -> None:
     def panel() -> None:
         """Draws a single element: each element of a refresh costs the server as much as everything in this one."""
         is_crowded = queries.refresh_seconds(session, on_cores) > (seconds or 0.0) and not run.status.is_over
-        message, status, has_images = bench_state(run_id)
+        try:
+            message, status, has_images = bench_state(run_id)
+        except StoreError:  # deleted or archived meanwhile: the page says so
+            queries.refresh()
+            st.rerun()
         live_bench.live_bench(message, key="bench")
         if status is not run.status or (has_images and sample_images is None) or is_crowded:
             st.rerun()  # new status: other buttons and timer; many viewers: a slower timer

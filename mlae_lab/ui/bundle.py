@@ -1,7 +1,7 @@
 """Components whose code is sent once, not with every message.
 
 Streamlit sends a component's html, css and js with every refresh: 45 kB for the live bench. Here the browser receives
-a few lines that import one file from the lab's server, named by the hash of its content, and caches it.
+a few lines that import one script from the lab's server, named by the hash of its content, and caches it.
 """
 
 from __future__ import annotations
@@ -9,18 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from streamlit.components.v2 import component
 
-from mlae_lab.files import write_whole
-from mlae_lab.locations import PACKAGE
+from mlae_lab.ui import served
 
 _HERE = Path(__file__).parent
-STATIC = PACKAGE / "static"
 _STUB = """
-const loaded = import(new URL("app/static/{name}", document.baseURI).href);
+const loaded = import(new URL("{address}", document.baseURI).href);
 export default function (component) {{
   let close = null, closed = false;
   loaded.then((module) => {{
@@ -42,8 +39,6 @@ def bundled(
 ) -> Callable[..., object]:
     """A component made of scripts of this folder, with its HTML and its style sheet.
 
-    If `static` cannot be written, the code is sent with every message.
-
     Args:
         name: Unique in the lab.
         scripts: Files of this folder, concatenated; the last one exports the component.
@@ -61,28 +56,14 @@ def bundled(
             f'const rules = document.createElement("style");\nrules.textContent = {json.dumps(rules)};\n'
             "document.head.append(rules);\n"
         )
-    try:
-        code = _STUB.format(name=_bundle_file(name, f"{code}export const content = {json.dumps(content)};\n"))
-        content = "<div data-part></div>" if content else ""
-    except OSError:
-        pass
+    code += f"export const content = {json.dumps(content)};\n"
+    digest = hashlib.sha256(code.encode()).hexdigest()[:12]
+    address = served.address(f"{name}-{digest}.js", code.encode())
     # not isolated by default: Plotly writes its style sheet into the document
     return component(
         f"mlae_lab_{name}",
-        html=content or None,
+        html="<div data-part></div>" if content else None,
         css=(rules or None) if isolated else None,
-        js=code,
+        js=_STUB.format(name=name, address=address),
         isolate_styles=isolated,
     )
-
-
-def _bundle_file(name: str, code: str) -> str:
-    """The name of the file in `static` with the code; written once, and older ones are removed."""
-    file = STATIC / f"part-{name}-{hashlib.sha256(code.encode()).hexdigest()[:12]}.js"
-    if not file.exists():
-        write_whole(file, code)
-        for old in STATIC.glob(f"part-{name}-*.js"):
-            if old != file:
-                with suppress(OSError):
-                    old.unlink()
-    return file.name

@@ -28,7 +28,7 @@ from mlae_lab.ui import figures, queries
 from mlae_lab.ui.bundle import bundled
 from mlae_lab.ui.figures import Figure, Reference
 from mlae_lab.ui.figures.base import finite
-from mlae_lab.ui.live_plot import plotly_url
+from mlae_lab.ui.live_plot import PLOTLY
 
 MASKS_SENT = 40  # of a live run: the last ones
 MASKS_KEPT = 2_000  # of a run that is over: every n-th, if it took more steps
@@ -104,7 +104,7 @@ def _json(run: Run, tail: queries.Tail, text: BenchText, live: bool) -> str:
         "tops": tail.memo("tops", len(tail.experts), lambda: _tops(tail.experts, config.plan.coefficient_init)),
         "truth": tail.sample_images.labels if tail.sample_images else [],
         "dense": {"run": dense.run, "absolute": dense.similarity[-1].absolute} if dense and dense.similarity else None,
-        "plotly": plotly_url(),
+        "plotly": PLOTLY,
     }
     encoded = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
     curves = ",".join(f'"{name}":{_figure(figure)}' for name, figure in _curves(tail, outcome, references).items())

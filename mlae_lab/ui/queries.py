@@ -84,11 +84,13 @@ class Tail:
         """Read the new events."""
         with self._lock:
             new = store().events(self.run_id, after=self.seen, damaged=self.damaged)
-            if new and self.first and store().event_ids(self.run_id)[0] != self.first:
-                self._forget()  # archived or deleted, and restored: all events are new
-                new = store().events(self.run_id, damaged=self.damaged)
+            if new:
+                first, _ = store().event_ids(self.run_id)  # not that of `new`: the first event may be damaged
+                if self.first and first != self.first:  # archived or deleted, and restored: all events are new
+                    self._forget()
+                    new = store().events(self.run_id, damaged=self.damaged)
+                self.first = first
             for stored in new:
-                self.first = self.first or stored.id
                 self.seen = stored.id
                 self._take(stored.event)
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.locations import PACKAGE
 from mlae_lab.runs.status import Status
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
     from tests.browser.conftest import Lab
 
@@ -29,7 +30,7 @@ def failed(lab: Lab) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", ["/", "/task", "/masks", "/train", "/runs", "/experts", "/compare", "/doctor"])
 def test_page_fits(path: str, scheme: str, visit: Callable[..., Page]) -> None:
-    widths = (1280, 800) if scheme == "light" else (800, 1280)  # opened at one width, then resized to the other
+    widths = (1280, 800, 390) if scheme == "light" else (390, 800, 1280)  # opened at one, then resized
     page = visit(path, scheme=scheme, width=widths[0])
     for width in widths:
         page.set_viewport_size({"width": width, "height": 900})
@@ -61,6 +62,18 @@ def test_chosen_settings_are_readable(width: int, visit: Callable[..., Page]) ->
         assert {protocol, method} <= {value.split(" (")[0] for value, _ in shown}
         assert len(shown) == 8
         assert [value for value, wider in shown if wider > 0] == []
+
+
+def test_figures_show_the_pixels_of_tiny_images_and_smooth_photographs(chromium: Browser) -> None:
+    page = chromium.new_page()
+    try:
+        images = "".join(f'<image xlink:href="data:image/{kind};base64,">' for kind in ("png", "jpeg"))
+        style = (PACKAGE / "ui" / "page.css").read_text()
+        page.set_content(f'<style>{style}</style><div class="stApp"><svg class="imagelayer">{images}</svg></div>')
+        rendering = "all => all.map(image => getComputedStyle(image).imageRendering)"
+        assert page.locator("image").evaluate_all(rendering) == ["pixelated", "auto"]
+    finally:
+        page.close()
 
 
 def test_a_reason_is_shown_as_text(visit: Callable[..., Page]) -> None:

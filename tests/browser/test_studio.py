@@ -271,9 +271,14 @@ def test_a_stroke_just_before_leaving_is_kept_and_can_be_undone_on_return(masks:
 
 SLOW = """
 import runpy, time
-time.sleep({seconds})
-runpy.run_path({app!r}, run_name="__main__")
-time.sleep({seconds})
+import streamlit as st
+from mlae_lab.ui import served
+if __name__ == "__main__":
+    time.sleep({seconds})
+    runpy.run_path({app!r}, run_name="__main__")
+    time.sleep({seconds})
+else:
+    app = st.App(__file__, routes=[served.route("")])
 """
 
 

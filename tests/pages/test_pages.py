@@ -30,6 +30,7 @@ from mlae_lab.runs.store import Origin, RunStore, StoreError
 from mlae_lab.training.checkpoint import save_checkpoint
 from mlae_lab.training.setup import prepare
 from mlae_lab.training.trainer import Training
+from mlae_lab.ui import bench as bench_view
 from mlae_lab.ui import queries
 from mlae_lab.ui.task_view import task_card
 from tests.data.trees import make_vtab
@@ -355,6 +356,25 @@ def test_a_deleted_run_is_gone(filled_store: Path, tmp_path: Path, monkeypatch: 
     at.button(key=f"runs_delete_{deleted}_yes").click().run()
     assert not at.exception
     assert deleted not in [run.id for run in RunStore(copy).runs()]
+
+
+def test_a_run_that_is_deleted_in_another_tab_is_called_so(
+    filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore(copied(filled_store, tmp_path / "copy"))
+    deleted = masked_run(store.folder)
+    state_of = bench_view.bench_state
+
+    def state_after_deletion(run: str) -> tuple:
+        commands.delete(store, run)
+        queries.refresh()
+        return state_of(run)
+
+    monkeypatch.setattr(bench_view, "bench_state", state_after_deletion)
+    at = opened("train", store.folder, monkeypatch, run=deleted)
+    assert not at.error
+    (warning,) = at.warning
+    assert warning.value.startswith(f"Run {deleted} was deleted on")
 
 
 def test_previous_address_undoes_nothing(empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:

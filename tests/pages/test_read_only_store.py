@@ -7,21 +7,12 @@ from pathlib import Path
 import pytest
 
 from mlae_lab.runs.store import RunStore
-from mlae_lab.ui.live_plot import plotly_url
 from tests.lab import html, make_read_only, open_page
 from tests.runs.test_archive_file import over
 from tests.runs.test_store import CONFIG
 
 
-@pytest.fixture
-def plotly_js() -> None:
-    """plotly.js is in mlae_lab/static, which the ordinary user may be unable to write."""
-    plotly_url()
-
-
-def test_the_pages_of_a_read_only_store_can_be_read(
-    plotly_js: None, ordinary_user: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_pages_of_a_read_only_store_can_be_read(ordinary_user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = ordinary_user / "lab"
     store = RunStore(folder)
     done, waiting = over(store).id, store.enqueue(CONFIG, "cpu").id

@@ -52,3 +52,21 @@ def test_damaged_events_and_what_changed_at_a_resumption_are_notes_of_a_run(
     assert tail.notes == [
         "Resumed in another environment.", f"Damaged events, which are left out: {damaged.id} (step)."
     ]  # fmt: skip
+
+
+def test_a_damaged_first_event_does_not_make_every_update_read_all_events_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = RunStore(tmp_path)
+    monkeypatch.setattr(queries, "store", lambda: store)
+    run = store.enqueue(FIRST_RUN, "cpu").id
+    store.append(run, [ev.TrainStep(n, 1, 1.0, 50.0, 1e-3, 3, 0.1) for n in (1, 2)])
+    with store._connection(write=True) as db:
+        db.execute("""UPDATE events SET payload = REPLACE(payload, '"loss"', '"lofs"') WHERE step = 1""")
+    tail = queries.Tail(run)
+    tail.update()
+    steps = tail.steps
+    store.append(run, [ev.TrainStep(3, 1, 1.0, 50.0, 1e-3, 3, 0.1)])
+    tail.update()
+    assert [step.step for step in steps] == [2, 3]
+    assert tail.steps is steps, "the events that are known stay"

@@ -64,7 +64,16 @@ def test_without_a_login_the_server_takes_and_tells_nothing(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/masks", "/static/main.js", "/app/static/inter-latin.woff2", "/_stcore/health", "/_stcore/stream"]
+    "path",
+    [
+        "/",
+        "/masks",
+        "/static/main.js",
+        "/app/static/inter-latin.woff2",
+        "/app/code/x.js",
+        "/_stcore/health",
+        "/_stcore/stream",
+    ],
 )
 def test_the_login_page_needs_no_login(path: str) -> None:
     assert status(path) == 200

@@ -71,9 +71,9 @@ def figure(data: list[dict], title: str, alt: str, name: str, height: int = 300,
         "margin": {
             "l": 52,
             "r": 16,
-            "t": 66 if layout.get("showlegend") else 44,
+            "t": 66 if layout.get("showlegend") else 44,  # the legend is under the title
             "b": 44,
-        },  # the legend
+        },
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "showlegend": False,

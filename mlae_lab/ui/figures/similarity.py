@@ -17,7 +17,7 @@ _HEIGHT = 300
 class Line:
     """One line by layer.
 
-    Args:
+    Attributes:
         name: Label at its end.
         values: One per layer.
         strong: Of the run that is shown.
