@@ -88,7 +88,6 @@ def record_images(store: RunStore, run: Run, setup: Setup, start: Checkpoint | N
         if repeated := duplicates(record):
             note = image_labels.repeated_note(counted(len(repeated)), some(repeated))
             config = replace(config, data_notes=(*config.data_notes, note))
-        write_record(store.paths(run.id).images, record)
     elif setup.missing:
         raise DataError(f"{setup.missing}: restore them to resume, or rerun on the images that are there now")
     config = replace(config, data_notes=tuple(dict.fromkeys(config.data_notes)))
@@ -97,4 +96,6 @@ def record_images(store: RunStore, run: Run, setup: Setup, start: Checkpoint | N
     ):  # fmt: skip
         print(f"images: {config.data_label}. {' '.join(config.data_notes)}", flush=True)
         store.record_dataset(run.id, config)
+    if is_new:  # last: with the list there, the next start does not describe the images again
+        write_record(store.paths(run.id).images, record)
     return replace(setup, config=config)

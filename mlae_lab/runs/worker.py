@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlae_lab import environment
-from mlae_lab.core.events import Evaluation, Preparing, Resumed, TrainStep
+from mlae_lab.core.events import Evaluation, Preparing, Resumed, Started, TrainStep
 from mlae_lab.locations import PROGRAM, use_store
 from mlae_lab.runs import pending_events, supervisor
 from mlae_lab.runs.error_messages import failure_reason
@@ -122,9 +122,10 @@ def _train(store: RunStore, run: Run, signals: list[int], writer: EventWriter) -
         try:
             watch.on_chunk()
             record, location = read_record(files.images), read_location(files)
+            has_begun = start is not None or store.last(run.id, Started) is not None
             setup = prepare(
                 location.applied(run.config), location.weights_file, on_progress=_Preparation(writer, watch),
-                on_chunk=watch.on_chunk, record=record, trained_by_0_5=start is not None and record is None,
+                on_chunk=watch.on_chunk, record=record, trained_by_0_5=record is None and has_begun,
                 precision=kept_precision(run.config, before),
             )  # fmt: skip
             watch.on_chunk()

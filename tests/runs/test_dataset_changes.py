@@ -19,6 +19,7 @@ from mlae_lab.core.events import Started
 from mlae_lab.core.patterns import allocation
 from mlae_lab.data import tasks
 from mlae_lab.data.image_record import packed, read_record
+from mlae_lab.data.own import read_own
 from mlae_lab.model.adapter_file import read_adapter
 from mlae_lab.runs import commands, outcomes, worker
 from mlae_lab.runs.archive_file import export, import_run
@@ -210,6 +211,43 @@ def test_a_run_of_version_0_5_that_resumes_on_other_images_is_labelled_as_mixed(
     run = train(lab_store, first.id)
     assert run.config.data_label.startswith(f"mixed images: {first.config.data_label}, then own images, ")
     assert run.config.badge.data == run.config.data_label
+
+
+def test_a_run_of_version_0_5_killed_before_its_first_checkpoint_keeps_its_split(
+    data: Path, lab_store: RunStore
+) -> None:
+    folder = make_own(data / "own" / "birds", {"wren": 20, "owl": 20})
+    first = stopped_after(lab_store, replace(tasks.located(replace(SHORT, task="own:birds")), epochs=2))
+    files = lab_store.paths(first.id)
+    for file in (files.images, files.checkpoint, *files.checkpoint_after(1).parent.iterdir()):
+        file.unlink()
+    assert lab_store.requeue(first.id)
+    train(lab_store, first.id)
+    record = read_record(files.images)
+    assert record is not None
+    by_the_old_rule, by_the_new = (read_own(folder, as_0_5=old).splits["train"] for old in (True, False))
+    assert set(record.train.paths) == {path for path, _ in by_the_old_rule} != {path for path, _ in by_the_new}
+
+
+def test_a_run_killed_before_its_label_was_recorded_records_it_at_the_next_start(
+    data: Path, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_own(data / "own" / "birds", {"wren": 12, "owl": 12})
+    queued = lab_store.enqueue(tasks.located(replace(SHORT, task="own:birds")), "cpu")
+    sorted((folder / "owl").iterdir())[0].unlink()
+
+    def killed(*_: object) -> None:
+        raise SystemExit("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunStore, "record_dataset", killed)
+        with pytest.raises((SystemExit, AssertionError)):
+            train(lab_store, queued.id)
+    with lab_store._connection(write=True) as db:
+        db.execute("UPDATE runs SET status = 'stopped' WHERE id = ?", (queued.id,))
+    assert lab_store.requeue(queued.id)
+    run = train(lab_store, queued.id)
+    assert run.config.data_notes != queued.config.data_notes, "the notes say that the images changed after the launch"
 
 
 def test_mixed_images_are_labelled_also_if_the_last_checkpoint_does_not_fit(data: Path, lab_store: RunStore) -> None:
