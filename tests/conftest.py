@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import codecs
+import ctypes
 import os
 import signal
 import tempfile
@@ -117,16 +117,31 @@ def wait_for() -> Callable[..., None]:
 
 @pytest.fixture
 def ordinary_user() -> Iterator[Path]:
-    """A folder that everybody may enter. The test runs as a user whom permissions stop, also when root started it."""
+    """A folder for a test that permissions stop, also when root started it.
+
+    Root stays the owner of all files, so that it goes on reading Python and this clone in folders that are closed to
+    others; it only gives up its right to pass over permissions.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder, was_root = Path(name), os.geteuid() == 0
-        folder.chmod(0o777)
         if was_root:
-            codecs.lookup("cp437")  # of zip files, loaded at the first use: Python itself may be in root's home folder
-            os.seteuid(65534)
+            _pass_over_permissions(False)
         yield folder
         if was_root:
-            os.seteuid(0)
+            _pass_over_permissions(True)
         for path in (folder, *folder.rglob("*")):
             with suppress(FileNotFoundError):  # a store that is closed meanwhile removes its log
                 path.chmod(0o777)
+
+
+def _pass_over_permissions(allowed: bool) -> None:
+    """Set or clear CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH of this thread and of the threads that it starts."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3, this thread
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable, each of bits 0 to 31, then of the others
+    rights = (1 << 1) | (1 << 2)
+    if libc.capget(header, sets) == 0:
+        sets[0] = sets[0] | (rights & sets[1]) if allowed else sets[0] & ~rights
+        if libc.capset(header, sets) == 0:
+            return
+    raise OSError(ctypes.get_errno(), "the capabilities of root cannot be changed")
