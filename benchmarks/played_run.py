@@ -44,7 +44,7 @@ def opening(config: RunConfig) -> list[ev.Event]:
 def played(config: RunConfig) -> Iterator[list[ev.Event]]:
     """The events of one step after the other, with an evaluation in every second epoch; without an end."""
     rng, plan = random.Random(config.seed), config.plan
-    has_experts = config.method == "mlae"
+    has_experts = config.has_mask
 
     def canvas(low: float, high: float) -> ev.Canvas:
         return tuple(tuple(rng.uniform(low, high) if k else None for k in row) for row in plan.keep)

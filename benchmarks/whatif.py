@@ -27,8 +27,9 @@ from mlae_lab.analysis.importance import each_off, first_order, greedy
 from mlae_lab.analysis.whatif import CHUNK, WhatIf
 from mlae_lab.core import catalog
 from mlae_lab.core.expert_state import Factors, all_on, existing, with_cells
+from mlae_lab.core.plan import first_block
 from mlae_lab.model.experts import factored
-from mlae_lab.model.frozen_prefix import depth, first_block, split
+from mlae_lab.model.frozen_prefix import depth, split
 from mlae_lab.training.setup import choose_device, choose_precision
 
 

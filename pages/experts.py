@@ -24,7 +24,7 @@ page.heading(
 
 def _can_be_opened(run: Run) -> bool:
     """Whether a run has statistics of experts, or is a probe with a saved head."""
-    if run.config.method == "mlae":
+    if run.config.has_mask:
         return queries.store().last(run.id, ExpertStats) is not None
     return run.status.is_over and queries.store().paths(run.id).adapter.is_file()
 
@@ -39,7 +39,7 @@ def draw_others(runs: list[Run]) -> None:
             st.rerun()
 
 
-candidates = sorted(filter(_can_be_opened, queries.runs()), key=lambda run: run.config.method != "mlae")
+candidates = sorted(filter(_can_be_opened, queries.runs()), key=lambda run: not run.config.has_mask)
 run_id = st.query_params.get("run")
 try:
     run = queries.run(run_id) if run_id else (candidates[0] if candidates else None)
@@ -71,7 +71,7 @@ if not run_id:  # the other parameters belong to a run that the address does not
     opened_view = st.query_params.get("view")
     st.query_params.from_dict({"run": run.id} | ({"view": opened_view} if opened_view else {}))
 
-has_experts = run.config.method == "mlae"
+has_experts = run.config.has_mask
 page.facts(
     ("Run", f"{run.id} {page.status_word(run.status)}"),
     ("Task", catalog.task(run.config.task).title),

@@ -29,7 +29,7 @@ page.heading("Runs", f"Everything that was started with this store: {escape(str(
 def row(run: Run, size: int, position: str = "", alone: bool = True) -> None:
     config = run.config
     image, what, number, status, buttons = st.columns([0.8, 4.2, 1.5, 1.7, 3.0], vertical_alignment="center")
-    if config.method == "mlae":
+    if config.has_mask:
         image.html(f'<img class="lab-thumb" src="{mask_image(config.plan)}" alt="">')
     relation = f" · {run.relation} from {run.parent}" if run.parent else f" · {run.relation}" if run.relation else ""
     reason = stalled_text(run) or run.reason

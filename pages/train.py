@@ -38,10 +38,10 @@ def watch(run_id: str) -> None:
     lineage(run)
     with st.container(horizontal=True, gap="medium"):
         if run.status.is_over:
-            label = "Open its experts" if run.config.method == "mlae" else "Open the analysis"
+            label = "Open its experts" if run.config.has_mask else "Open the analysis"
             link("experts", label, run=run.id)
         link("train", "Set up another run", task=run.config.task, mask=run.config.plan.code)
-    if run.config.method == "mlae":
+    if run.config.has_mask:
         with st.expander("Rerun with another mask"):
             pair_panel(run)
         if run.status.is_over and queries.store().paths(run.id).checkpoints():

@@ -20,8 +20,9 @@ ALLOWED: dict[str, set[str]] = {
     "core": set(),
     "data": {"core"},
     "model": {"core"},
+    "methods": {"core", "model"},
     "analysis": {"core", "data", "model"},
-    "training": {"core", "data", "model", "analysis"},
+    "training": {"core", "data", "model", "methods", "analysis"},
     "runs": {"core", "data"},  # part of the server process, so nothing that needs torch
     "ui": {"core", "data", "runs", "network"},
     "doctor": {"core", "data", "runs"},

@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from mlae_lab.core.expert_state import Factors, all_on
+from mlae_lab.core.plan import first_block
 from mlae_lab.model.experts import MLAELinear, factored
-from mlae_lab.model.frozen_prefix import depth, first_block, pieces
+from mlae_lab.model.frozen_prefix import depth, pieces
 from mlae_lab.model.inject import Experts
 
 CHUNK = 64
@@ -84,7 +85,7 @@ class WhatIf:
     Args:
         model: in eval mode.
         experts: of the model, in eval mode.
-        inputs: of the first adapted block (`frozen_prefix.first_block`), N images; for a network that cannot be split,
+        inputs: of the first adapted block (`core.plan.first_block`), N images; for a network that cannot be split,
             images or the result of the first part of `frozen_prefix.split`.
         labels: (N,).
         compute: a context for every forward pass, such as an autocast.

@@ -29,6 +29,7 @@ from mlae_lab.core.budget import budget
 from mlae_lab.core.catalog import Group
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.method import Trait, method
 from mlae_lab.core.patterns import paper_patterns
 from mlae_lab.data.tasks import own_tasks, ready
 from mlae_lab.locations import PACKAGE, PROGRAM, home_store, use_store
@@ -203,7 +204,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace) -> RunConfig:
-    return config_of(args, plan_of(args, args.backbone) if args.method == "mlae" else FIRST_RUN.plan)
+    return config_of(args, plan_of(args, args.backbone) if Trait.MASK in method(args.method).traits else FIRST_RUN.plan)
 
 
 def _app(args: argparse.Namespace) -> int:

@@ -32,6 +32,12 @@ def add_run_options(
     """
     for setting in settings_of(described):
         if setting.option and setting.name not in without:
+            if setting.kind is tuple:
+                command.add_argument(
+                    f"--{setting.option}", dest=setting.name, nargs="+", action="extend", default=None,
+                    metavar=_metavar(setting), help=setting.help,
+                )  # fmt: skip
+                continue
             command.add_argument(
                 f"--{setting.option}",
                 dest=setting.name,
@@ -65,6 +71,7 @@ def config_of(args: argparse.Namespace, plan: MaskPlan) -> RunConfig:
         ConfigError, CatalogError, DataError: A value is not legal, a name is unknown, the images cannot be used.
     """
     values = {setting.name: getattr(args, setting.name) for setting in settings_of(RunConfig) if setting.option}
+    values["method_settings"] = tuple(args.method_settings or ())
     values["weights"] = _weights(args.weights, args.backbone)
     task = args.task or (OWN if args.data else "")
     if not task:

@@ -8,15 +8,17 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from mlae_lab.core import catalog
+from mlae_lab.core import method as methods
+from mlae_lab.core.method import Method
 from mlae_lab.core.patterns import dense
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.settings import ConfigError, check_settings, hashed_values, option_arguments, setting, settings_of
 from mlae_lab.locations import PROGRAM
 
-METHODS = ("mlae", "linear")
 MEAN_AND_DEVIATION = {
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -54,9 +56,17 @@ class RunConfig:
         default="mlae",
         metadata=setting(
             "Method",
-            "What is trained. Masked experts: the experts and the head. Linear probe: the head only.",
-            option="method", choices=METHODS, group="main",
-            titles={"mlae": "Masked experts (MLAE)", "linear": "Linear probe"},
+            "What is trained besides the head; the command `methods` lists them with their parameters.",
+            option="method", choices=tuple(methods.BUILT_IN), open_ended=True, group="main",
+        ),
+    )  # fmt: skip
+    method_settings: tuple[str, ...] = field(
+        default=(),
+        metadata=setting(
+            "Settings of the method",
+            "name=value for each of the method's own settings that differs from its default.",
+            option="set", metavar="NAME=VALUE", noun="settings of the method", plural="settings of the method",
+            hashed="unless default",
         ),
     )  # fmt: skip
     backbone: str = field(
@@ -247,8 +257,9 @@ class RunConfig:
         task, backbone = catalog.task(self.task), catalog.backbone(self.backbone)
         object.__setattr__(self, "task", task.name)
         object.__setattr__(self, "backbone", backbone.name)  # with its tag: two spellings of one network, one hash
-        if self.method == "mlae":
-            backbone.shapes(self.plan.targets)  # raises for a row that this backbone does not have
+        if self.method != "mlae":
+            object.__setattr__(self, "method_settings", self.tuning.texts())  # in one order, without defaults
+        self.tuning.check(backbone)
         if task.bundled and self.preprocessing not in ("auto", "vtab"):
             raise ConfigError(
                 f"preprocessing is {self.preprocessing!r} and the images of {task.name} are too small to crop: "
@@ -263,10 +274,25 @@ class RunConfig:
             return tuple(range(1, self.epochs + 1))
         return tuple(math.ceil((i + 1) * self.epochs / count) for i in range(count))
 
+    @cached_property
+    def tuning(self) -> Method:
+        """The method with its settings."""
+        described = methods.method(self.method)
+        if described.name != "mlae":
+            return methods.with_texts(described, self.method_settings)
+        if self.method_settings:
+            raise ConfigError("method mlae takes no --set: use --mask, --mask-per and --input-dropout")
+        return described(self.plan, self.mask_per, self.input_dropout)  # pyright: ignore[reportCallIssue]
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether the method trains the experts of `plan`."""
+        return self.tuning.has_mask
+
     @property
     def what(self) -> str:
         """What is trained, as text: "stochastic mask", "linear probe"."""
-        return f"{self.plan.kind_name} mask" if self.method == "mlae" else "linear probe"
+        return self.tuning.what
 
     @property
     def prepared(self) -> str:
@@ -317,7 +343,7 @@ class RunConfig:
             without: Names of settings to leave out.
         """
         values = hashed_values(self, self.method)
-        values["plan"] = self.plan.hash if self.method == "mlae" else None  # a linear probe has no mask
+        values["plan"] = self.plan.hash if self.has_mask else None
         return json.dumps({name: value for name, value in values.items() if name not in without}, sort_keys=True)
 
     def to_dict(self) -> dict:
@@ -346,7 +372,7 @@ class RunConfig:
 
     def command(self) -> str:
         """The equivalent command line."""
-        mask = [f"--mask '{self.plan.code}'"] if self.method == "mlae" else []
+        mask = [f"--mask '{self.plan.code}'"] if self.has_mask else []
         return " ".join([f"{PROGRAM} train", f"--task {shlex.quote(self.task)}", *mask, *option_arguments(self)])
 
 

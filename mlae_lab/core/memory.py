@@ -12,7 +12,6 @@ from functools import cache
 
 from mlae_lab.core import machine
 from mlae_lab.core.backbones import Backbone, Rows
-from mlae_lab.core.plan import MaskPlan
 
 FLOAT = 4  # bytes of one number
 LARGEST_PIECE = 4 * 2**30  # bytes: 256 images of ViT-B/16 at 224 pixels take 3.4 GB
@@ -34,17 +33,18 @@ def evaluation_bytes(backbone: Backbone, fused: bool) -> int:
     return FLOAT * (largest + (0 if fused else 2 * _attention(backbone)) + 3 * backbone.image_size**2)
 
 
-def training_bytes(backbone: Backbone, plan: MaskPlan | None, fused: bool) -> int:
+def training_bytes(backbone: Backbone, first: int, fused: bool) -> int:
     """Memory of the activations of one image in a training step.
 
     Args:
         backbone: The network.
-        plan: Its mask; None for a linear probe, which keeps the inputs of the head only.
+        first: The first trained block, from 0 (`Method.first_block`); the number of blocks if only the head is trained,
+            which keeps its inputs only.
         fused: See `attention_is_fused`.
     """
-    first = _first_block(plan)
-    if first is None:
+    if first >= backbone.layers:
         return FLOAT * backbone.width
+    first = max(0, first)
     kept = 0.0
     for rows in _blocks(backbone):
         blocks = rows[0].count - (first if rows[0].pattern.startswith("blocks.*.") else 0)
@@ -92,11 +92,3 @@ def _tokens(backbone: Backbone, pattern: str) -> int:
 def _attention(backbone: Backbone) -> int:
     """Numbers in the attention matrices of one block; windows, as in Swin, are small."""
     return backbone.heads * backbone.tokens**2 if backbone.tokens else 0
-
-
-def _first_block(plan: MaskPlan | None) -> int | None:
-    """The first block with an expert, 0 where blocks are not a plain sequence; None without experts."""
-    if plan is None or not plan.experts:
-        return None
-    matches = [_BLOCK.match(target) for target, kept in zip(plan.targets, plan.kept, strict=True) if kept]
-    return min(int(match[1]) if match else 0 for match in matches)

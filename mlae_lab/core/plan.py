@@ -432,3 +432,20 @@ def _unrun(text: str, rows: int, what: str) -> list[str]:
 
 def _escape(part: str) -> str:
     return part.replace("_", "~u")
+
+
+def first_block(plan: MaskPlan | None, blocks: int) -> int:
+    """Number (from 0) of the first block that has an expert; `blocks` if none has.
+
+    Args:
+        plan: None for a linear probe. A target outside `blocks.<number>`, as in Swin, counts as block 0.
+        blocks: number of blocks, 1 for a network of stages.
+    """
+    if plan is None:
+        return blocks
+    numbers = [blocks]
+    for target, kept in zip(plan.targets, plan.kept, strict=True):
+        names = target.split(".")
+        if kept:
+            numbers.append(int(names[1]) if names[0] == "blocks" else 0)
+    return min(numbers)

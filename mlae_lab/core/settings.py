@@ -128,10 +128,14 @@ class Setting:
             return int(text) if _WHOLE.fullmatch(text) else text
         if self.kind is float:
             return float(text) if _NUMBER.fullmatch(text) else text
+        if self.kind is tuple:
+            return tuple(part for part in text.split(" ") if part)
         return _SWITCH.get(text, text) if self.kind is bool else text
 
     def to_text(self, value: Any) -> str:
         """The inverse of `from_text`, exact."""
+        if self.kind is tuple:
+            return " ".join(value)
         return str(value) if self.kind is not bool else "on" if value else "off"
 
     def shown(self, value: Any) -> str:
@@ -191,7 +195,8 @@ def option_arguments(instance: Any) -> list[str]:
     for entry in settings_of(type(instance)):
         value = getattr(instance, entry.name)
         if entry.option and (value != entry.default or entry.proposed is not None):
-            arguments.append(f"--{entry.option} {shlex.quote(entry.to_text(value))}")
+            texts = value if entry.kind is tuple else (entry.to_text(value),)
+            arguments.append(" ".join([f"--{entry.option}", *map(shlex.quote, texts)]))
     return arguments
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,7 +22,6 @@ from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.core.sanitize import one_line
 from mlae_lab.errors import LabError
 from mlae_lab.files import replacing
-from mlae_lab.model.inject import Experts
 
 FORMAT = 1
 
@@ -58,7 +58,18 @@ class InputDescription:
 
 @dataclass(frozen=True)
 class Adapter:
-    """The content of a file; the tensors are `<target>.a|b|coefficient` and `head.weight|bias`."""
+    """The content of a file.
+
+    Attributes:
+        plan: Of the experts, None for a method without a mask.
+        backbone: Name of the frozen network.
+        task: Name of the task.
+        classes: Number of classes.
+        tensors: `head.weight|bias` and those of the method; with a plan `<target>.a|b|coefficient`.
+        input: What the network expects.
+        method: Name of the method (`core.method`).
+        settings: The method's settings that differ from its defaults, each as `name=value`.
+    """
 
     plan: MaskPlan | None
     backbone: str
@@ -66,27 +77,53 @@ class Adapter:
     classes: int
     tensors: dict[str, torch.Tensor]
     input: InputDescription = InputDescription()
+    method: str = "mlae"
+    settings: tuple[str, ...] = ()
 
 
-def adapter_state(experts: Experts | None, head: nn.Linear) -> dict[str, torch.Tensor]:
-    """Copies of all trained tensors on the CPU. `experts` is None for a linear probe."""
-    state = {"head.weight": head.weight, "head.bias": head.bias}
-    for target, layer in (experts.layers if experts else {}).items():
-        state |= {f"{target}.a": layer.a, f"{target}.b": layer.b, f"{target}.coefficient": layer.coefficient}
-    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in state.items()}
+class Trained(Protocol):
+    """What was trained besides the head: the experts of a plan, or the adapter of any method."""
+
+    @property
+    def plan(self) -> MaskPlan | None:
+        """The mask, None for a method without one."""
+        ...
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All tensors that a file holds, by name."""
+        ...
+
+
+def adapter_state(trained: Trained | None, head: nn.Linear) -> dict[str, torch.Tensor]:
+    """Copies of all trained tensors on the CPU. trained: None for a linear probe."""
+    return {name: v.detach().to("cpu", copy=True).contiguous() for name, v in _tensors(trained, head).items()}
+
+
+def _tensors(trained: Trained | None, head: nn.Linear) -> dict[str, torch.Tensor]:
+    return {"head.weight": head.weight, "head.bias": head.bias} | (trained.state() if trained else {})
 
 
 def save_adapter(
     path: Path,
-    experts: Experts | None,
+    trained: Trained | None,
     head: nn.Linear,
     backbone: str,
     task: str,
     expected: InputDescription = InputDescription(),
+    method: str = "",
+    settings: tuple[str, ...] = (),
 ) -> int:
-    """Write an adapter; it appears whole or not at all. Returns its size in bytes."""
-    plan, state = experts.plan if experts else None, adapter_state(experts, head)
-    return write_adapter(path, Adapter(plan, backbone, task, head.out_features, state, expected))
+    """Write an adapter; it appears whole or not at all. Returns its size in bytes.
+
+    Args:
+        path: Of the file.
+        trained: None for a linear probe.
+        head: The classifier.
+        backbone: As in `Adapter`, like the rest; an empty method is "mlae" with a plan, else "linear".
+    """
+    plan, state = trained.plan if trained else None, adapter_state(trained, head)
+    method = method or ("mlae" if plan else "linear")
+    return write_adapter(path, Adapter(plan, backbone, task, head.out_features, state, expected, method, settings))
 
 
 def write_adapter(path: Path, adapter: Adapter) -> int:
@@ -97,6 +134,8 @@ def write_adapter(path: Path, adapter: Adapter) -> int:
         "backbone": adapter.backbone,
         "task": adapter.task,
         "classes": adapter.classes,
+        "method": adapter.method,
+        "settings": list(adapter.settings),
         "input": asdict(adapter.input),
     }
     with replacing(path) as partial:
@@ -117,7 +156,7 @@ def pruned(adapter: Adapter, factors: Factors) -> Adapter:
         AdapterError: the adapter has no experts.
     """
     if adapter.plan is None:
-        raise AdapterError("this adapter is a linear probe: it has no experts that could be removed")
+        raise AdapterError(f"this adapter is of the method {adapter.method}: it has no experts that could be removed")
     plan, tensors = kept_plan(adapter.plan, factors), dict(adapter.tensors)
     for target, keep, row in zip(adapter.plan.targets, adapter.plan.keep, factors, strict=True):
         if not any(keep):
@@ -156,7 +195,11 @@ def read_adapter(path: Path) -> Adapter:
         raise AdapterError(f"{path} has a damaged header ({error})") from None
     if not (isinstance(backbone, str) and isinstance(task, str) and type(classes) is int and classes > 0):
         raise AdapterError(f"{path} has a damaged header: backbone and task must be names, classes an integer above 0")
-    return Adapter(plan, backbone, task, classes, tensors, _input_of(header.get("input", {}), classes, path))
+    method, settings = header.get("method", "mlae" if plan else "linear"), header.get("settings", [])
+    if not (isinstance(method, str) and isinstance(settings, list) and all(isinstance(text, str) for text in settings)):
+        raise AdapterError(f"{path} has a damaged header: method must be a name and settings a list of strings")
+    expected = _input_of(header.get("input", {}), classes, path)
+    return Adapter(plan, backbone, task, classes, tensors, expected, one_line(method), tuple(settings))
 
 
 def _input_of(values: object, classes: int, path: Path) -> InputDescription:
@@ -185,16 +228,14 @@ def _input_of(values: object, classes: int, path: Path) -> InputDescription:
 
 
 @torch.no_grad()
-def load_adapter(adapter: Adapter, experts: Experts | None, head: nn.Linear) -> None:
-    """Copy an adapter's tensors into a network prepared by `inject` with the same plan.
+def load_adapter(adapter: Adapter, trained: Trained | None, head: nn.Linear) -> None:
+    """Copy an adapter's tensors into a network that was prepared with the same method, settings and plan.
 
     Raises:
         AdapterError: a tensor is missing or has another shape, the first of which the text names; nothing is copied
             then.
     """
-    expected: dict[str, torch.Tensor] = {"head.weight": head.weight, "head.bias": head.bias}
-    for target, layer in (experts.layers if experts else {}).items():
-        expected |= {f"{target}.a": layer.a, f"{target}.b": layer.b, f"{target}.coefficient": layer.coefficient}
+    expected = _tensors(trained, head)
     if set(expected) != set(adapter.tensors):
         name = min(set(expected) ^ set(adapter.tensors))
         owner = "the network" if name in expected else "the file"

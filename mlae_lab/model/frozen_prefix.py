@@ -15,8 +15,6 @@ from timm.models.mlp_mixer import MlpMixer
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from mlae_lab.core.plan import MaskPlan
-
 Part = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -26,36 +24,22 @@ def depth(model: nn.Module) -> int:
     return 1 if blocks is None else len(blocks)
 
 
-def first_block(plan: MaskPlan | None, blocks: int) -> int:
-    """Number (from 0) of the first block that has an expert; `blocks` if none has.
-
-    Args:
-        plan: None for a linear probe. A target outside `blocks.<number>`, as in Swin, counts as block 0.
-        blocks: as returned by `depth`.
-    """
-    if plan is None:
-        return blocks
-    numbers = [blocks]
-    for target, kept in zip(plan.targets, plan.kept, strict=True):
-        names = target.split(".")
-        if kept:
-            numbers.append(int(names[1]) if names[0] == "blocks" else 0)
-    return min(numbers)
-
-
 def split(model: nn.Module, block: int) -> tuple[Part, Part]:
     """Split a network in front of a block. The two parts in sequence give the output of `model(images)`.
 
     Args:
         model: a network of timm.
-        block: 0 to `depth(model)`; `depth(model)` splits before the head. If the network cannot be split between
-            blocks, any smaller number makes the first part return the images unchanged.
+        block: 0 to `depth(model)`, which splits before the head, or -1: not even the patch embedding is in the first
+            part. With -1, and with any smaller number than `depth(model)` if the network cannot be split between
+            blocks, the first part returns the images unchanged.
 
     Returns:
         The first part, from images to the input of the block, and the second, from there to the logits.
     """
     network: Any = model  # timm's networks share no declared type
     stem = _stem(model)
+    if block < 0:
+        return _unchanged, model
     if stem is None:
         if block >= depth(model):
             return network.forward_features, network.forward_head

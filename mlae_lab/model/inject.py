@@ -25,12 +25,14 @@ class Experts:
         plan: which experts exist.
         layers: target name to MLAELinear, only for rows that keep an expert.
         sampler: of the masks; `sample` sets every layer's mask for the next training step.
+        factors: what `sample` returned last.
     """
 
     def __init__(self, plan: MaskPlan, layers: dict[str, MLAELinear], seed: int, mask_per: str = "step") -> None:
         self.plan = plan
         self.layers = layers
         self.sampler = MaskSampler(plan, seed, mask_per)
+        self.factors = torch.zeros(plan.rows, plan.columns)
 
     def sample(self) -> torch.Tensor:
         """Sample the masks of one step and set them in all layers.
@@ -38,13 +40,21 @@ class Experts:
         Returns:
             (rows, columns) factors m/(1-p); with masks per token 1 for every expert, as each is active in the step.
         """
-        factors = self.sampler.sample()
+        factors = self.factors = self.sampler.sample()
         for row, target in enumerate(self.plan.targets):
             layer = self.layers.get(target)
             if layer is not None:
                 layer.mask = factors[row, list(layer.columns)].to(layer.a.device)
                 layer.noise = self.sampler.noise[row]
         return factors
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All tensors of the experts, `<target>.a|b|coefficient`."""
+        return {
+            f"{target}.{part}": getattr(layer, part)
+            for target, layer in self.layers.items()
+            for part in ("a", "b", "coefficient")
+        }
 
     def parameters(self) -> list[nn.Parameter]:
         """The trainable parameters: a, b and, unless frozen, the coefficients."""

@@ -230,7 +230,7 @@ def branch(
     if checkpoint not in known:
         have = ", ".join(known) or "none"
         raise StoreError(f"run {run_id} has no checkpoint {checkpoint!r}: it has {have}")
-    if parent.config.method != "mlae":
+    if not parent.config.has_mask:
         raise StoreError(f"run {run_id} is a {parent.config.what}: branch from a run with experts")
     if plan.expert_rank != parent.config.plan.expert_rank:
         raise ConfigError(

@@ -105,14 +105,14 @@ def experiment(
         experts: Per layer.
 
     Raises:
-        ConfigError: A value out of range, a linear probe, a time limit, or settings that contain a dropout.
+        ConfigError: A value out of range, a method without a mask, a time limit, or settings that contain a dropout.
     """
     if type(seeds) is not int or not 1 <= seeds <= pairs.MAX_SEEDS:
         raise ConfigError(f"seeds is {seeds!r}: it must be a whole number from 1 to {pairs.MAX_SEEDS}")
     if not 1 <= len(rates) <= MAX_RATES or not all(0 <= rate <= 0.9 for rate in rates):
         raise ConfigError(f"rates are {', '.join(f'{r:g}' for r in rates)}: give 1 to {MAX_RATES}, each from 0 to 0.9")
-    if config.method != "mlae":
-        raise ConfigError("a linear probe has no experts: choose a method with experts")
+    if not config.has_mask:
+        raise ConfigError(f"the method is {config.method} and has no experts: choose mlae")
     if config.max_seconds is not None:
         raise ConfigError("with a time limit the runs would train for different numbers of steps: set no time limit")
     if config.mask_per != "step" or config.input_dropout:

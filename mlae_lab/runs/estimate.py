@@ -14,7 +14,6 @@ from itertools import pairwise
 from statistics import median
 
 from mlae_lab.core import catalog, memory
-from mlae_lab.core.budget import budget
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.epochs import steps_per_epoch
 from mlae_lab.core.events import Evaluation, Started, TrainStep
@@ -113,7 +112,7 @@ def estimate(store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Ru
         reason = "The folder's images are counted when a run starts."
         return Estimate(None, None, None, (), None, reason)
     if not known:
-        kind = f"{'run' if config.method == 'mlae' else 'linear probe'} with {catalog.backbone(config.backbone).title}"
+        kind = f"{'run' if config.has_mask else config.what} with {catalog.backbone(config.backbone).title}"
         device = {"cpu": "CPU", "cuda": "GPU"}[devices.kind(config.device)]
         reason = f"No {kind} has been timed on this machine's {device} yet."
         return Estimate(None, None, None, (), steps, reason)
@@ -175,13 +174,12 @@ class Memory:
 def estimated_memory(config: RunConfig) -> Memory:
     """Estimate the memory of a run, without its images and PyTorch itself; formulas in `core.memory`."""
     backbone = catalog.backbone(config.backbone)
-    plan = config.plan if config.method == "mlae" else None
-    learned = budget(plan, backbone.shapes(plan.targets)).parameters if plan else 0
+    learned = config.tuning.parameters(backbone)
     fused = memory.attention_is_fused(backbone, devices.kind(config.device))
     image = memory.evaluation_bytes(backbone, fused)
     return Memory(
         fixed=4 * backbone.parameters + 16 * learned,
-        step=config.batch_size * memory.training_bytes(backbone, plan, fused),
+        step=config.batch_size * memory.training_bytes(backbone, config.tuning.first_block(backbone.layers), fused),
         evaluation=image * memory.images_at_once(image),
     )
 
@@ -214,7 +212,7 @@ def _similar(
 
     def dissimilarity(run: Run) -> tuple:
         other = run.config
-        experts = abs(other.plan.experts - config.plan.experts) if config.method == "mlae" else 0
+        experts = abs(other.plan.experts - config.plan.experts) if config.has_mask else 0
         return other.batch_size != config.batch_size, other.task != config.task, experts
 
     candidates.sort(key=dissimilarity)  # stable: the newest first

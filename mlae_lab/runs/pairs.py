@@ -50,11 +50,9 @@ def unpaired_runs_because(store: RunStore, a: Run, b: Run) -> str | None:
 
 
 def _unpaired(a: RunConfig, b: RunConfig, device_a: str, device_b: str) -> str | None:
-    probes = [name for name, config in (("A", a), ("B", b)) if config.method != "mlae"]
-    if len(probes) == 2:
-        return "A and B are linear probes, which have no mask"
-    if probes:
-        return f"{probes[0]} is a linear probe, which has no mask"
+    without = [f"{name} ({config.what})" for name, config in (("A", a), ("B", b)) if not config.has_mask]
+    if without:
+        return f"{' and '.join(without)} {'has' if len(without) == 1 else 'have'} no mask"
     differing = {name: values for name, values in differences(a, b).items() if name not in ("plan", "data", "device")}
     if device_a != device_b:
         differing["device"] = (device_a, device_b)
@@ -176,7 +174,7 @@ def by_seed(store: RunStore, like: Run, alive_first: bool = False) -> dict[int, 
     for run in store.runs():
         if run.relation == "branched" or _family_key(run) != key or not may_be_same_images(run.config, like.config):
             continue
-        if like.config.method == "mlae" and run.config.plan != like.config.plan:
+        if like.config.has_mask and run.config.plan != like.config.plan:
             continue
         run, curve = derived(store, run), accuracies(store, run)
         if run.status.is_over and not curve:
@@ -205,7 +203,7 @@ def other_masks(store: RunStore, run: Run) -> list[Run]:
 
     Of several runs with one mask the one with this run's seed, else the newest.
     """
-    if run.config.method != "mlae" or run.relation == "branched" or _time_limited(run.config):
+    if not run.config.has_mask or run.relation == "branched" or _time_limited(run.config):
         return []
     key = _family_key(run)
     by_plan: dict[MaskPlan, Run] = {}
@@ -319,8 +317,8 @@ def wanted(store: RunStore, run_id: str, plan: MaskPlan, seeds: int = 1) -> list
     if type(seeds) is not int or not 1 <= seeds <= MAX_SEEDS:
         raise ConfigError(f"seeds is {seeds!r}: it must be a whole number from 1 to {MAX_SEEDS}")
     run = store.run(run_id)
-    if run.config.method != "mlae":
-        raise ConfigError(f"run {run.id} is a linear probe and has no mask: choose a run with experts")
+    if not run.config.has_mask:
+        raise ConfigError(f"run {run.id} ({run.config.what}) has no mask: choose a run with experts")
     if plan == run.config.plan:
         raise ConfigError(f"this is the mask of run {run.id}: choose another one")
     if _time_limited(run.config):
@@ -365,7 +363,7 @@ def launch_pair(store: RunStore, run_id: str, plan: MaskPlan, seeds: int = 1, ow
 
     Raises:
         StoreError: The run is unknown.
-        ConfigError: A linear probe, the same mask, a time limit, or a number of seeds out of range.
+        ConfigError: A method without a mask, the same mask, a time limit, or a number of seeds out of range.
         CatalogError: The mask is on layers that the backbone does not have.
     """
     return [

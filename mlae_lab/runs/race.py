@@ -45,8 +45,8 @@ def checked(config: RunConfig, plans: Sequence[MaskPlan], seeds: int = 1) -> lis
         raise ConfigError(
             f"masks {plans.index(plans[repeated]) + 1} and {repeated + 1} are the same: choose different masks"
         )
-    if config.method != "mlae":
-        raise ConfigError("a linear probe has no mask: choose a method with experts")
+    if not config.has_mask:
+        raise ConfigError(f"the method is {config.method} and has no mask: choose mlae")
     if config.max_seconds is not None:
         raise ConfigError(
             f"the time limit is {config.max_seconds:g} seconds, so the runs would train for different numbers of "
@@ -74,7 +74,7 @@ def launch(
         relation: Of new runs to the first run, their parent: "race", or "paired" for two masks.
 
     Raises:
-        ConfigError: A number out of range, equal masks, a linear probe or a time limit. Nothing is started.
+        ConfigError: A number out of range, equal masks, a method without a mask or a time limit. Nothing is started.
         CatalogError: A mask is on layers that the backbone does not have. Nothing is started.
     """
     runs: list[Run] = []

@@ -22,7 +22,7 @@ def report(store: RunStore, run: Run) -> dict:
     seconds, speed = outcome.seconds if started else None, outcome.images_per_second
     return {
         "run": run.id, "status": run.status.value, "reason": run.reason, "task": config.task, "method": config.method,
-        "plan_hash": config.plan.hash if config.method == "mlae" else None,
+        "plan_hash": config.plan.hash if config.has_mask else None,
         "trainable_parameters": started.parameters + started.head_parameters if started else None,
         "expert_parameters": started.parameters if started else None,
         "epochs": outcome.step.epoch if outcome.step else 0,

@@ -47,9 +47,11 @@ class Saver:
 
         position, setup = self.training.position, self.setup
         self.writer.keep()  # a resumed run does not report events before its checkpoint again
+        config = self.config
         size = save_adapter(
-            self.files.adapter, setup.experts, setup.head, self.config.backbone, self.config.task, setup.expected
-        )
+            self.files.adapter, setup.adapter, setup.head, config.backbone, config.task, setup.expected, config.method,
+            config.method_settings,
+        )  # fmt: skip
         save_checkpoint(self.files.checkpoint, self.training.checkpoint())
         if evaluated and position.batch == 0 and epoch in self.kept:
             kept = self.files.checkpoint_after(epoch)

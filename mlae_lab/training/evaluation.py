@@ -62,7 +62,7 @@ def evaluate(
         Diverged: If the loss is not finite.
         OutOfTime: If `may_continue` returned False.
     """
-    train_mode(setup.experts, False)
+    setup.adapter.train(False)
     correct, loss, evaluated, images = 0, 0.0, 0, len(setup.evaluation)
     contribution = Contribution()
     predicted: list[int] = []
@@ -114,12 +114,6 @@ def expert_stats(
         coefficient=canvas({t: layer.coefficient.detach().cpu() for t, layer in experts.layers.items()}),
         gradient=canvas(gradient),
     )
-
-
-def train_mode(experts: Experts | None, on: bool) -> None:
-    """Switch the experts to training or eval mode; the frozen backbone always stays in eval mode."""
-    for layer in experts.layers.values() if experts else ():
-        layer.train(on)
 
 
 def autocast(setup: Setup) -> torch.autocast:

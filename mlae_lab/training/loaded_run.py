@@ -20,7 +20,6 @@ from mlae_lab.data.image_record import ImageRecord
 from mlae_lab.errors import LabError
 from mlae_lab.model.adapter_file import AdapterError, load_adapter, read_adapter
 from mlae_lab.model.inject import Experts
-from mlae_lab.training.evaluation import train_mode
 from mlae_lab.training.setup import Setup, prepare
 
 
@@ -107,9 +106,7 @@ def load_run(
         )
     if learned.input.class_names:
         setup.classes = learned.input.class_names  # a class folder may have another name today
-    load_adapter(learned, setup.experts, setup.head)
-    setup.head.requires_grad_(False)
-    for layer in setup.experts.layers.values() if setup.experts else ():
-        layer.requires_grad_(False)
-    train_mode(setup.experts, False)
+    load_adapter(learned, setup.adapter, setup.head)
+    setup.model.requires_grad_(False)
+    setup.adapter.train(False)
     return LoadedRun(setup, adapter, run_id)

@@ -21,11 +21,12 @@ from mlae_lab.data.splits import LabelledImages
 from mlae_lab.data.tasks import load_protocol
 from mlae_lab.errors import LabError
 from mlae_lab.locations import data_folder
+from mlae_lab.methods.adapter import Adapter, attach
 from mlae_lab.model import backbones
 from mlae_lab.model.adapter_file import InputDescription
 from mlae_lab.model.experts import stream
-from mlae_lab.model.frozen_prefix import depth, first_block, split
-from mlae_lab.model.inject import Experts, inject
+from mlae_lab.model.frozen_prefix import depth, split
+from mlae_lab.model.inject import Experts
 from mlae_lab.model.weight_files import classifier
 from mlae_lab.training.environment import multiplies_bfloat16
 from mlae_lab.training.inputs import Inputs
@@ -42,7 +43,7 @@ class Setup:
     Attributes:
         config: The run's config, with the label of the dataset as it is now.
         model: The whole network.
-        experts: Its experts, None for a linear probe.
+        adapter: What the method put into it.
         head: The trained classifier.
         behind: The trained part of the network: inputs of the first adapted block -> logits.
         train: The training images.
@@ -59,7 +60,7 @@ class Setup:
 
     config: RunConfig
     model: nn.Module
-    experts: Experts | None
+    adapter: Adapter
     head: nn.Linear
     behind: Callable[[torch.Tensor], torch.Tensor]
     train: Inputs
@@ -72,6 +73,11 @@ class Setup:
     classes: tuple[str, ...] = ()
     record: ImageRecord | None = None
     missing: str = ""
+
+    @property
+    def experts(self) -> Experts | None:
+        """The experts, None for a method without a mask."""
+        return self.adapter.experts
 
     @property
     def expected(self) -> InputDescription:
@@ -113,7 +119,7 @@ def prepare(
     trained_by_0_5: bool = False,
     precision: str = "",
 ) -> Setup:
-    """Load data and backbone, inject the experts, and compute once what stays fixed.
+    """Load data and backbone, attach the method, and compute once what stays fixed.
 
     Args:
         config: The run.
@@ -127,7 +133,7 @@ def prepare(
     Raises:
         DataError: If images are missing or damaged.
         BackboneError: If the weights do not fit.
-        InjectError: If the network has no such layer.
+        InjectError, AttachError: If the method does not fit the network.
         DeviceError: If this machine does not have the device.
         CatalogError: If the catalog has no such backbone or task.
     """
@@ -147,11 +153,10 @@ def prepare(
     on_chunk()
     fingerprint = backbones.fingerprint(model)
     model = model.to(device)
-    plan = config.plan if config.method == "mlae" else None
-    experts = inject(model, plan, config.seed, config.mask_per, config.input_dropout) if plan is not None else None
+    adapter = attach(model, config.tuning, config.seed)
     head = classifier(model).requires_grad_(True)
     assert isinstance(head, nn.Linear)  # `build_with_notes` refuses any other
-    before, behind = split(model, first_block(plan, depth(model)))
+    before, behind = split(model, config.tuning.first_block(depth(model)))
     fused = memory.attention_is_fused(entry, device.type)
     if device.type == "cpu":
         backbones.set_fused_attention(model, fused)
@@ -171,7 +176,7 @@ def prepare(
         )
 
     return Setup(
-        config, model, experts, head, behind, inputs(images.train, stream(config.seed, "augment")),
+        config, model, adapter, head, behind, inputs(images.train, stream(config.seed, "augment")),
         inputs(images.evaluation, None), device, dtype, time.monotonic() - began, notes, fingerprint,
         images.class_names, images.record, images.missing,
     )  # fmt: skip

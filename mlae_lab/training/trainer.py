@@ -17,11 +17,12 @@ from mlae_lab.analysis.similarity import similarity_stats
 from mlae_lab.core.epochs import steps_per_epoch
 from mlae_lab.core.events import Evaluation, Event, Predictions, Resumed, SampleImages, Started, TrainStep, packed
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.methods.adapter import copied
 from mlae_lab.model.experts import stream
 from mlae_lab.model.inject import Experts
 from mlae_lab.training.checkpoint import Checkpoint, CheckpointError, TrainPosition
 from mlae_lab.training.environment import environment_of
-from mlae_lab.training.evaluation import Diverged, OutOfTime, autocast, evaluate, expert_stats, train_mode
+from mlae_lab.training.evaluation import Diverged, OutOfTime, autocast, evaluate, expert_stats
 from mlae_lab.training.sample_images import chosen as sample_indices
 from mlae_lab.training.sample_images import encoded_image
 from mlae_lab.training.schedule import cosine
@@ -55,7 +56,7 @@ class Training:
     ) -> None:
         config = setup.config
         self.statistics = STATISTICS if statistics is None else statistics
-        self.setup, self.experts = setup, setup.experts
+        self.setup, self.adapter, self.experts = setup, setup.adapter, setup.experts
         self.learned = _learned(setup)
         self.optimizer = torch.optim.AdamW(
             self.learned.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
@@ -108,7 +109,7 @@ class Training:
             epoch, done = self.position.epoch, self.position.batch
             self.order_then = self.order.get_state()
             shuffled = torch.randperm(len(labels), generator=self.order).to(device)
-            train_mode(experts, True)
+            self.adapter.train(True)
             for chosen in shuffled.split(config.batch_size)[done:]:
                 step = self.position.step
                 progress = step / total
@@ -117,15 +118,19 @@ class Training:
                 rate = config.learning_rate * cosine(progress, config.warmup)
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
-                mask = experts.sample() > 0 if experts else None
+                self.adapter.before_step(step, progress)
+                mask = experts.factors > 0 if experts else None
                 with autocast(setup):
                     logits = setup.behind(setup.train.take(chosen))
                     loss = F.cross_entropy(logits.float(), labels[chosen])
-                loss.backward()
+                penalty = self.adapter.penalty()
+                (loss if penalty is None else loss + penalty).backward()
                 if self.gradients:
                     self.gradients.count()
+                self.adapter.after_backward(step, progress)
                 self.optimizer.step()
                 self.optimizer.zero_grad(set_to_none=True)
+                self.adapter.after_step(step, progress)
                 value = loss.item()
                 if not math.isfinite(value):
                     raise Diverged(
@@ -173,7 +178,7 @@ class Training:
     def _started(self, total: int) -> Started:
         setup, learned = self.setup, sum(p.numel() for p in self.learned.values())
         return Started(
-            parameters=sum(p.numel() for p in self.experts.parameters()) if self.experts else 0,
+            parameters=sum(p.numel() for p in self.adapter.parameters().values()),
             head_parameters=sum(p.numel() for p in setup.head.parameters()),
             backbone_parameters=sum(p.numel() for p in setup.model.parameters()) - learned,
             train_images=len(setup.train.labels),
@@ -236,10 +241,9 @@ class Training:
         tensors["generator.order"] = self.order.get_state() if self.position.batch == 0 else self.order_then
         if self.setup.train.generator is not None:
             tensors["generator.augment"] = self.setup.train.generator.get_state()
-        if self.experts and self.gradients:
-            for row, generator in enumerate(self.experts.sampler.generators):
-                tensors[f"generator.mask.{row}"] = generator.get_state()
-            tensors["active_steps"] = self.experts.sampler.active_steps
+        tensors |= {name: value for name, value in self.adapter.state().items() if name not in tensors}
+        tensors |= self.adapter.running()
+        if self.gradients:
             tensors |= self.gradients.state()
         copies = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
         environment = environment_of(self.setup.device, self.setup.precision)
@@ -248,7 +252,7 @@ class Training:
     @torch.no_grad()
     def _restore(self, start: Checkpoint) -> None:
         config, other = self.setup.config, start.config
-        for name in ("task", "backbone", "method", "protocol", "batch_size", "seed"):
+        for name in ("task", "backbone", "method", "method_settings", "protocol", "batch_size", "seed"):
             if getattr(config, name) != getattr(other, name):
                 raise CheckpointError(
                     f"the checkpoint does not fit: its {name.replace('_', ' ')} is {getattr(other, name)!r}, "
@@ -261,8 +265,12 @@ class Training:
             self._take_generators(start, same)
             for name, parameter in self.learned.items():
                 self._take(name, parameter, start, same)
+            if same:
+                for name, tensor in self.adapter.state().items():
+                    if name not in self.learned and name in start.tensors:  # version 0.7 kept only what is trained
+                        copied(tensor, start.tensors[name], name)
+                self.adapter.restore(start.tensors)
             if self.experts and self.gradients and same:
-                _copy(self.experts.sampler.active_steps, start.tensors["active_steps"], "active_steps")
                 self.experts.sampler.steps = start.position.sampled_steps
                 self.gradients.restore(start.tensors)
         except (KeyError, RuntimeError, IndexError, TypeError) as error:
@@ -273,19 +281,17 @@ class Training:
         self.order.set_state(start.tensors["generator.order"])
         if self.setup.train.generator is not None:
             self.setup.train.generator.set_state(start.tensors["generator.augment"])
-        if self.experts:
+        if self.experts and not same:
             rows = {target: row for row, target in enumerate(start.config.plan.targets)}
             for row, target in enumerate(self.experts.plan.targets):
                 if target in rows:
                     self.experts.sampler.generators[row].set_state(start.tensors[f"generator.mask.{rows[target]}"])
-                elif same:
-                    raise KeyError(f"no generator for {target}")
 
     def _take(self, name: str, parameter: torch.nn.Parameter, start: Checkpoint, same: bool) -> None:
         """Restore one parameter and its moments; with another plan, only the experts that both plans have."""
         moments = {part: start.tensors.get(f"adam.{part}.{name}") for part in ("step", "exp_avg", "exp_avg_sq")}
         if same or name.startswith("head."):
-            _copy(parameter, start.tensors[name], name)
+            copied(parameter, start.tensors[name], name)
         else:
             assert self.experts is not None  # every other trained parameter belongs to an expert
             target, _, kind = name.rpartition(".")
@@ -312,12 +318,7 @@ class Training:
 
 def _learned(setup: Setup) -> dict[str, torch.nn.Parameter]:
     """The trained parameters, by their names in an adapter file."""
-    parameters = {"head.weight": setup.head.weight, "head.bias": setup.head.bias}
-    for target, layer in (setup.experts.layers if setup.experts else {}).items():
-        parameters |= {f"{target}.a": layer.a, f"{target}.b": layer.b}
-        if layer.coefficient.requires_grad:
-            parameters[f"{target}.coefficient"] = layer.coefficient
-    return parameters
+    return {"head.weight": setup.head.weight, "head.bias": setup.head.bias} | setup.adapter.parameters()
 
 
 def _columns(plan: MaskPlan, target: str) -> tuple[int, ...]:
@@ -330,12 +331,6 @@ def _cells(columns: tuple[int, ...], chosen: list[int], rank: int, kind: str) ->
     """Indices of the chosen canvas columns in a tensor of a layer that has these columns."""
     each = 1 if kind == "coefficient" else rank
     return torch.tensor([columns.index(column) * each + k for column in chosen for k in range(each)])
-
-
-def _copy(goal: torch.Tensor, value: torch.Tensor, name: str) -> None:
-    if goal.shape != value.shape:
-        raise RuntimeError(f"{name} is {tuple(value.shape)}, not {tuple(goal.shape)}")
-    goal.copy_(value)
 
 
 class _Clock:
@@ -385,4 +380,4 @@ class _GradientNorms:
         """The inverse of `state`."""
         for t in self.sum:
             for goal, name in ((self.sum[t], f"gradient.sum.{t}"), (self.steps[t], f"gradient.steps.{t}")):
-                _copy(goal, tensors[name], name)
+                copied(goal, tensors[name], name)

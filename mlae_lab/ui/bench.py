@@ -122,7 +122,7 @@ def _about(run: Run) -> None:
         f"{escape(task.title)} · {escape(badge.data)} · {run.config.what} · {backbone.title} · {badge.protocol} · "
         f"{badge.preprocessing} · seed {run.config.seed} · started by {escape(visitor.name_of(run.owner))}."
         + (" The network is a small stand-in for ViT-B/16." if backbone.bundled else "")
-        + (_SHORT_RUN if run.config.method == "mlae" and run.config.epochs < 100 else "")
+        + (_SHORT_RUN if run.config.has_mask and run.config.epochs < 100 else "")
         + (precision(started.evaluation_images) if started else "")
     )
 

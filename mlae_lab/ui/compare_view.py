@@ -149,10 +149,10 @@ def compared(a: str, b: str) -> None:
 
 def _side(name: str, run: Run) -> str:
     config = run.config
-    image = f'<div><img src="{mask_image(config.plan)}" alt="mask of {name}"></div>' if config.method == "mlae" else ""
+    image = f'<div><img src="{mask_image(config.plan)}" alt="mask of {name}"></div>' if config.has_mask else ""
     experts = (
         f"{counted(config.plan.experts, 'expert')} in {counted(config.plan.rows, 'layer')} · "
-        if config.method == "mlae"
+        if config.has_mask
         else ""
     )
     text = (
@@ -165,7 +165,7 @@ def _side(name: str, run: Run) -> str:
 
 
 def _draw_masks(comparison: Comparison) -> None:
-    have_masks = comparison.a.config.method == comparison.b.config.method == "mlae"
+    have_masks = comparison.a.config.has_mask and comparison.b.config.has_mask
     with st.container(key="pair_compare_masks"):
         sides, cells = st.columns([4, 7], gap="large")
     with sides:
@@ -181,7 +181,7 @@ def _draw_masks(comparison: Comparison) -> None:
             )
             page.note(figures.MASK_KEY)
         else:
-            page.note("A linear probe has no mask, so there are no cells to compare.")
+            page.note("Only runs with a mask have cells to compare.")
 
 
 def _draw_result(comparison: Comparison) -> None:
@@ -302,7 +302,7 @@ def _draw_differences(comparison: Comparison) -> None:
             )
         ],
     )
-    if comparison.a.config.method == comparison.b.config.method == "mlae":
+    if comparison.a.config.has_mask and comparison.b.config.has_mask:
         for text in pairs.beyond_the_cells(comparison.a.config.plan, comparison.b.config.plan):
             page.note(_sentence(text))
 

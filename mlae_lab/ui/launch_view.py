@@ -53,7 +53,7 @@ def launch_panel(config: RunConfig) -> str:
     estimate = estimated(config)
     _show_cost(config, estimate)
     _show_changes(config)
-    if config.method != "mlae":
+    if not config.has_mask:
         if st.button("Start the run", type="primary", key="train_start"):
             go("train", run=run_actions.start(_located(config)))
         return config.command()
@@ -109,7 +109,7 @@ def _duration_text(estimate: Estimate) -> str:
 def _trainable_text(config: RunConfig) -> str:
     backbone, task = catalog.backbone(config.backbone), catalog.task(config.task)
     head = f"{(backbone.width + 1) * task.classes:,} in the head" if task.classes else "the head"
-    if config.method != "mlae":
+    if not config.has_mask:
         return head
     experts = budget(config.plan, backbone.shapes(config.plan.targets)).parameters
     return f"{experts:,} in experts, {head}"
@@ -133,7 +133,7 @@ def since(last: Run, config: RunConfig) -> str:
     for name, (old, new) in differing.items():
         setting = setting_of(RunConfig, name)
         parts.append(f"{setting.noun} {setting.shown(new)}, was {setting.shown(old)}")
-    have_masks = last_config.method == config.method == "mlae"
+    have_masks = last_config.has_mask and config.has_mask
     if have_masks and last_config.plan != config.plan:
         parts.append(_plan_changes(last_config.plan, config.plan))
     what = f"your last run ({last.id})"

@@ -96,7 +96,7 @@ def _json(run: Run, tail: queries.Tail, text: BenchText, live: bool) -> str:
         "steps": steps,
         "epochs": max(1, tail.steps[-1].epoch) if tail.steps else config.epochs,
         "trained": steps / outcome.steps_per_epoch if steps and outcome.steps_per_epoch else config.epochs,
-        "plan": _plan(config.plan) if config.method == "mlae" else None,
+        "plan": _plan(config.plan) if config.has_mask else None,
         "masks": _masks(tail.steps, live),
         "evaluations": tail.memo(
             "evaluations", (live, len(tail.evaluations)), lambda: _evaluations(tail, outcome, live)
@@ -139,7 +139,7 @@ def _curves(tail: queries.Tail, outcome: Outcome, references: dict[str, queries.
             revision[1:],
             lambda: figures.similarity_curve(tail.similarity, dense.similarity if dense else ()),
         )
-        if config.method == "mlae" and tail.similarity
+        if config.has_mask and tail.similarity
         else None,
     }
 
@@ -264,7 +264,7 @@ def reported_accuracy(config: RunConfig) -> paper.Cell | None:
     badge = config.badge
     same = (
         config.protocol == "test"
-        and config.method == "mlae"
+        and config.has_mask
         and badge.data in ("VTAB-1k", "FGVC")
         and badge.weights == "vit_base_patch16_224.orig_in21k"
         and badge.preprocessing.endswith("mean = std = 0.5")

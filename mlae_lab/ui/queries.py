@@ -202,9 +202,9 @@ def _references(run: Run) -> dict[str, Reference]:
             continue
         if replace(config, plan=config_of_run.plan, method=config_of_run.method) != config_of_run:
             continue
-        if config.method == "linear" and config_of_run.method != "linear":
+        if config.tuning.trains_only_head and not config_of_run.tuning.trains_only_head:
             name = "probe"
-        elif config.method == config_of_run.method == "mlae" and _is_dense_of(config.plan, config_of_run.plan):
+        elif config.has_mask and config_of_run.has_mask and _is_dense_of(config.plan, config_of_run.plan):
             name = "dense"
         else:
             continue

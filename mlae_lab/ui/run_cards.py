@@ -24,7 +24,7 @@ def card(run: Run, group: str = "", more: str = "") -> Card:
         id=run.id,
         title=catalog.task(run.config.task).title,
         line=f"{run.config.what} · {accuracy_text(run)}{more}",
-        images=(mask_image(run.config.plan),) if run.config.method == "mlae" else (),
+        images=(mask_image(run.config.plan),) if run.config.has_mask else (),
         word=run.status.value,
         tone="good" if run.status in (Status.FINISHED, Status.RUNNING, Status.STARTING) else "",
         group=group,

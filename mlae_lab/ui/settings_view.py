@@ -11,7 +11,8 @@ from streamlit.delta_generator import DeltaGenerator
 
 from mlae_lab.core import catalog, paper
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.settings import Setting, form_groups
+from mlae_lab.core.method import method, with_texts
+from mlae_lab.core.settings import ConfigError, Setting, form_groups, settings_of
 from mlae_lab.data.listing import counted
 from mlae_lab.ui.draft import widget_key
 from mlae_lab.ui.navigation import link
@@ -63,11 +64,24 @@ def settings(config: Any) -> dict[str, Any]:
     """
     groups = form_groups(type(config))
     values = _rows("main", groups.pop("main", []), config)
+    if isinstance(config, RunConfig):
+        values["method_settings"] = _method_settings(config, values["method"])
     if groups:
         with st.expander("More settings"):
             for name, described in groups.items():
                 values |= _rows(name, described, config)
     return values
+
+
+def _method_settings(config: RunConfig, name: str) -> tuple[str, ...]:
+    """Draw the settings of the chosen method; an unknown one has none, and its error is shown with the form."""
+    with suppress(ConfigError):
+        described = method(name)
+        initial = with_texts(described, config.method_settings if name == config.method else ())
+        if own := [setting for setting in settings_of(described)]:
+            values = _rows(f"of_{name}", own, initial)
+            return tuple(f"{setting.name}={setting.to_text(values[setting.name])}" for setting in own)
+    return ()
 
 
 def _rows(group: str, described: list[Setting], config: Any) -> dict[str, Any]:
@@ -76,12 +90,13 @@ def _rows(group: str, described: list[Setting], config: Any) -> dict[str, Any]:
     for first in range(0, len(described), PER_ROW):
         columns = st.container(key=f"four_{group}_{first}").columns(PER_ROW)
         for setting, column in zip(described[first : first + PER_ROW], columns, strict=False):
-            values[setting.name] = _field(column, setting, getattr(config, setting.name))
+            key = f"train_{setting.name}" if isinstance(config, RunConfig) else f"train_{group}_{setting.name}"
+            values[setting.name] = _field(column, setting, getattr(config, setting.name), key)
     return values
 
 
-def _field(column: DeltaGenerator, setting: Setting, value: Any) -> Any:
-    key = widget_key(f"train_{setting.name}")
+def _field(column: DeltaGenerator, setting: Setting, value: Any, name: str) -> Any:
+    key = widget_key(name)
     if setting.kind is bool:
         return column.toggle(setting.label, value, key=key, help=setting.help)
     if setting.kind in (int, float):
@@ -118,4 +133,7 @@ def _title(setting: Setting, option: str) -> str:
     if setting.name == "backbone":
         with suppress(catalog.CatalogError):  # the form shows the error of a name that is not known
             return catalog.backbone(option).title
+    if setting.name == "method":
+        with suppress(ConfigError):
+            return method(option).title
     return setting.titles.get(option, option)

@@ -25,7 +25,8 @@ from mlae_lab.analysis.importance import (
 from mlae_lab.analysis.whatif import WhatIf
 from mlae_lab.core.expert_state import Cell, all_on, existing, with_cells
 from mlae_lab.core.patterns import allocation, dense
-from mlae_lab.model.frozen_prefix import first_block, split
+from mlae_lab.core.plan import first_block
+from mlae_lab.model.frozen_prefix import split
 from mlae_lab.model.inject import Experts
 from tests.analysis.conftest import full_pass
 

@@ -14,9 +14,9 @@ from timm.models.swin_transformer import SwinTransformer
 from mlae_lab.analysis.whatif import WhatIf
 from mlae_lab.core.expert_state import Factors, all_on, existing, kept_plan, scaled, with_cells
 from mlae_lab.core.patterns import allocation, uniform
-from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.plan import MaskPlan, first_block
 from mlae_lab.model.experts import factored
-from mlae_lab.model.frozen_prefix import depth, first_block, split
+from mlae_lab.model.frozen_prefix import depth, split
 from mlae_lab.model.inject import Experts, inject
 from tests.analysis.conftest import full_pass
 

@@ -11,9 +11,9 @@ from timm.models.vision_transformer import VisionTransformer
 
 from mlae_lab.core import catalog
 from mlae_lab.core.patterns import allocation, dense
-from mlae_lab.core.plan import MaskPlan, block_targets
+from mlae_lab.core.plan import MaskPlan, block_targets, first_block
 from mlae_lab.model.backbones import bundled_network
-from mlae_lab.model.frozen_prefix import depth, first_block, pieces, split
+from mlae_lab.model.frozen_prefix import depth, pieces, split
 from mlae_lab.model.inject import inject
 
 Build = Callable[..., VisionTransformer]

@@ -194,11 +194,11 @@ def test_a_linear_probe_is_no_pair_but_its_curve_is_shown(store: RunStore) -> No
     a, b = enqueued_run(store, A, 50.0, 60.0), enqueued_run(store, replace(A, method="linear"), 40.0, 45.0)
     at = opened(a=a.id, b=b.id)
     assert "not a pair" in html(at)
-    assert "B is a linear probe, which has no mask." in html(at)
+    assert "B (linear probe) has no mask." in html(at)
     assert set(figures(at)) == {"two-curves"}
     assert not at.button
     at = opened(a=b.id)
-    assert "is a linear probe and has no mask" in at.info[0].value
+    assert "(linear probe) has no mask" in at.info[0].value
 
 
 def test_another_learning_rate_is_no_pair_and_no_difference_is_drawn(store: RunStore) -> None:

@@ -56,7 +56,7 @@ def bench(at: AppTest) -> dict:
 
 
 def masked_run(store: Path) -> str:
-    return next(run.id for run in RunStore(store).runs() if run.config.method == "mlae")
+    return next(run.id for run in RunStore(store).runs() if run.config.has_mask)
 
 
 def test_there_is_a_page_for_every_file() -> None:
@@ -207,7 +207,7 @@ def test_branch_trains_the_mask_on_the_canvas(
     filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, launched = RunStore(copied(filled_store, tmp_path / "copy")), []
-    run = next(run for run in store.runs() if run.config.method == "mlae")
+    run = next(run for run in store.runs() if run.config.has_mask)
     save_checkpoint(store.paths(run.id).checkpoint, Training(prepare(run.config)).checkpoint())
     monkeypatch.setattr(commands, "launch", lambda store, config, *rest: launched.append(config.plan) or run)
     painted = replace(pattern("hourglass", "mixed"), targets=block_targets(12, "mlp.fc1"))
@@ -230,7 +230,7 @@ def test_equivalent_command_names_this_run_and_this_store(
     filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = RunStore(copied(filled_store, tmp_path / "my store"))
-    run = next(run for run in store.runs() if run.config.method == "mlae")
+    run = next(run for run in store.runs() if run.config.has_mask)
     here = f" --store {shlex.quote(str(store.folder))}"
     at = opened("train", store.folder, monkeypatch, run=run.id)
     assert at.code[-1].value == run.config.command() + here
@@ -295,7 +295,7 @@ def test_run_with_the_most_epochs_cannot_branch(
     filled_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = RunStore(copied(filled_store, tmp_path / "copy"))
-    run = next(run for run in store.runs() if run.config.method == "mlae")
+    run = next(run for run in store.runs() if run.config.has_mask)
     store.paths(run.id).checkpoint.write_bytes(b"a checkpoint")
     monkeypatch.setattr(commands, "epoch_of", lambda *_: 10_000)
     at = opened("train", store.folder, monkeypatch, run=run.id)

@@ -78,7 +78,7 @@ def test_the_mask_is_fitted_to_the_layers_of_the_backbone() -> None:
         (BASE, (0.95,), 3, "rates are 0.95: give 1 to 12, each from 0 to 0.9"),
         (BASE, (), 3, "give 1 to 12"),
         (BASE, (0.5,), 0, "seeds is 0: it must be a whole number from 1 to 10"),
-        (replace(BASE, method="linear"), (0.5,), 3, "a linear probe has no experts"),
+        (replace(BASE, method="linear"), (0.5,), 3, "the method is linear and has no experts: choose mlae"),
         (replace(BASE, max_seconds=9.0), (0.5,), 3, "set no time limit"),
         (replace(BASE, mask_per="token"), (0.5,), 3, "the arms set mask-per and input-dropout"),
         (replace(BASE, input_dropout=0.1), (0.5,), 3, "the arms set mask-per and input-dropout"),

@@ -68,9 +68,11 @@ def test_only_the_mask_may_differ() -> None:
     assert "seeds differ: 0 and 3" in two
     assert pairs.unpaired_because(A, A) == "their masks are the same"
     probe = replace(A, method="linear")
-    assert pairs.unpaired_because(A, probe) == "B is a linear probe, which has no mask"
-    assert "A is a linear probe" in str(pairs.unpaired_because(probe, B))
-    assert "A and B are linear probes" in str(pairs.unpaired_because(probe, replace(probe, plan=dense())))
+    assert pairs.unpaired_because(A, probe) == "B (linear probe) has no mask"
+    assert "A (linear probe) has no mask" in str(pairs.unpaired_because(probe, B))
+    assert "A (linear probe) and B (linear probe) have no mask" in str(
+        pairs.unpaired_because(probe, replace(probe, plan=dense()))
+    )
 
 
 def test_every_differing_setting_is_named() -> None:
@@ -304,7 +306,7 @@ def test_invalid_requests(store: RunStore) -> None:
         pairs.launch_pair(store, "aaaaaaaa", dense())
     assert len(store.runs()) == before
     probe = finished_run(store, replace(A, method="linear"), {4: 60.0})
-    with pytest.raises(ConfigError, match="is a linear probe and has no mask"):
+    with pytest.raises(ConfigError, match=r"\(linear probe\) has no mask"):
         pairs.launch_pair(store, probe.id, dense())
     limited = finished_run(store, replace(A, max_seconds=5), {4: 60.0})
     with pytest.raises(ConfigError, match="stops after 5 seconds"):

@@ -73,7 +73,7 @@ def test_finished_runs_are_reused(store: RunStore) -> None:
         (BASE, PLANS[:1], 1, "a race has 1 mask: choose 2 to 8"),
         (BASE, [uniform(0.1 * i) for i in range(9)], 1, "a race has 9 masks"),
         (BASE, [PLANS[0], PLANS[1], PLANS[0]], 1, "masks 1 and 3 are the same"),
-        (replace(BASE, method="linear"), PLANS, 1, "a linear probe has no mask"),
+        (replace(BASE, method="linear"), PLANS, 1, "the method is linear and has no mask: choose mlae"),
         (replace(BASE, max_seconds=5.0), PLANS, 1, "the time limit is 5 seconds"),
         (BASE, [dense(), dense(13)], 1, "blocks.12.attn.qkv"),
         (replace(BASE, seed=2**31 - 1), PLANS, 2, "seed is 2147483648"),

@@ -83,7 +83,7 @@ def _path(arguments: Mapping[str, Any], name: str) -> str:
 def _of_run(loaded: LoadedRun) -> _Learned:
     experts = loaded.setup.experts
     if experts is None:
-        raise QueryError("a linear probe has no experts: choose a run with a mask")
+        raise QueryError(f"the run ({loaded.setup.config.what}) has no experts: choose a run with a mask")
     layers = {
         target: _Layer(layer.a.detach().cpu(), layer.b.detach().cpu(), layer.coefficient.detach().cpu(), layer.rank)
         for target, layer in experts.layers.items()
@@ -102,9 +102,9 @@ def _of_file(file: str) -> _Learned:
         except CheckpointError as error:
             raise QueryError(str(error)) from None
         tensors = checkpoint.tensors
-        plan = checkpoint.config.plan if checkpoint.config.method == "mlae" else None
+        plan = checkpoint.config.plan if checkpoint.config.has_mask else None
     if plan is None:
-        raise QueryError(f"{file} holds a linear probe, which has no experts: name a run with a mask")
+        raise QueryError(f"{file} holds no experts: name a run with a mask")
     layers: list[_Layer | None] = []
     for target, count in zip(plan.targets, plan.kept, strict=True):
         a, b = (tensors.get(f"{target}.{kind}") for kind in "ab")

@@ -270,7 +270,7 @@ def _built(loaded: LoadedRun, indices: Sequence[int]) -> WhatIf:
     labels, at_once = setup.evaluation.labels[chosen], min(CHUNK, setup.evaluation.at_once)
     backbone = catalog.backbone(setup.config.backbone)
     fused = memory.attention_is_fused(backbone, setup.device.type)
-    backward = memory.training_bytes(backbone, setup.config.plan, fused)
+    backward = memory.training_bytes(backbone, setup.config.tuning.first_block(backbone.layers), fused)
     return WhatIf(
         setup.model, experts_of(loaded), inputs, labels, lambda: autocast(setup), at_once,
         gradient_chunk=memory.images_at_once(backward, GRADIENT_CHUNK),

@@ -41,7 +41,7 @@ class View:
 
 def views_of(run: Run) -> dict[str, View]:
     """Return the views that apply to a run, by their names in the URL."""
-    return {name: view for name, view in VIEWS.items() if view.of_heads or run.config.method == "mlae"}
+    return {name: view for name, view in VIEWS.items() if view.of_heads or run.config.has_mask}
 
 
 VIEWS: dict[str, View] = {

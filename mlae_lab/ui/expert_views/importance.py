@@ -187,7 +187,7 @@ def _robustness(run: Run) -> None:
     page.section("Under random masks")
     others = [
         other for other in queries.runs()
-        if other.id != run.id and other.config.method == "mlae" and other.config.badge == run.config.badge
+        if other.id != run.id and other.config.has_mask and other.config.badge == run.config.badge
         and other.status.is_over and queries.store().paths(other.id).adapter.is_file()
     ]  # fmt: skip
     key, requested = f"robustness_{run.id}", _requested_masks(st.query_params.get("robustness", ""))

@@ -69,9 +69,7 @@ def _other(run: Run) -> Run | None:
 def _candidates(run: Run) -> list[Run]:
     """Return runs with recorded similarity; those of the same task first."""
     candidates = [
-        entry
-        for entry in queries.runs()
-        if entry.id != run.id and entry.config.method == "mlae" and entry.status.is_over
+        entry for entry in queries.runs() if entry.id != run.id and entry.config.has_mask and entry.status.is_over
     ]
     candidates.sort(key=lambda entry: entry.config.task != run.config.task)
     return [entry for entry in candidates[: 2 * MAX_OFFERED] if queries.store().last(entry.id, SimilarityStats)][
@@ -236,7 +234,7 @@ def _mean_ranks(history: Sequence[SimilarityStats], name: str) -> list[tuple[int
 
 
 def _computed(run: Run, other: Run | None) -> None:
-    if run.config.method != "mlae" or not queries.store().paths(run.id).adapter.is_file():
+    if not run.config.has_mask or not queries.store().paths(run.id).adapter.is_file():
         page.note("This run saved no adapter, so these measures cannot be computed.")
         return
     last_names = (LAST, str(run.config.epochs))

@@ -135,9 +135,9 @@ def test_an_invalid_query_is_an_error(trained: tuple[LoadedRun, Path, Path], tmp
         similarity(loaded, {"files": ""}, quiet)
     setup = small(dataclasses.replace(CONFIG, method="linear"))
     save_adapter(tmp_path / "probe", None, setup.head, CONFIG.backbone, CONFIG.task)
-    with pytest.raises(QueryError, match="a linear probe, which has no experts"):
+    with pytest.raises(QueryError, match="probe holds no experts: name a run with a mask"):
         similarity(loaded, {"other": str(tmp_path / "probe")}, quiet)
-    with pytest.raises(QueryError, match="a linear probe has no experts"):
+    with pytest.raises(QueryError, match=r"the run \(linear probe\) has no experts"):
         similarity(LoadedRun(setup, tmp_path / "probe"), {}, quiet)
     full_config = dataclasses.replace(CONFIG, plan=uniform(0.5, 12, 2))
     fresh = small(full_config)

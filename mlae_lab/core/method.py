@@ -1,0 +1,224 @@
+"""What a fine-tuning method is, as plain data: its settings, where it acts, how many parameters it trains.
+
+A method is a package with a frozen dataclass that describes it (no torch, so that pages and the command line can use
+it) and a module `layers` with what it puts into a network (`methods.adapter`). One line in `BUILT_IN` registers it; a
+package outside the lab registers one through the entry point group `mlae_lab.methods`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import Enum
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, ClassVar
+
+from mlae_lab.core.backbones import Backbone
+from mlae_lab.core.settings import ConfigError, Setting, check_settings, settings_of
+
+# Name to "module:class", in the order of menus.
+BUILT_IN: dict[str, str] = {
+    "mlae": "mlae_lab.methods.mlae:MLAE",
+    "linear": "mlae_lab.methods.linear:LinearProbe",
+    "ssf": "mlae_lab.methods.ssf:SSF",
+}
+ENTRY_POINTS = "mlae_lab.methods"
+_MANY = 1_000_000  # more blocks than any network has
+
+
+class Trait(str, Enum):
+    """A property of a method that pages, analyses and tests ask for."""
+
+    MASK = "mask"  # it trains the experts of a MaskPlan
+    LOW_RANK = "low_rank"  # the update of each adapted layer is a product of factors
+    MERGEABLE = "mergeable"  # a trained network can be written as the frozen network with other weights
+    IDENTITY_AT_INIT = "identity_at_init"  # before the first step the output is that of the frozen network
+    PER_LAYER_GRID = "per_layer_grid"  # it records values by layer and column
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a run that the authors of a method used.
+
+    Attributes:
+        source: Where they are stated: paper and table, or file of a repository.
+        values: Fields of RunConfig, and of the method itself.
+        note: What the lab cannot reproduce of it, "" for nothing.
+    """
+
+    source: str
+    values: Mapping[str, Any]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Method:
+    """Base class of all methods. Fields of a subclass are its settings, described with `core.settings.setting`.
+
+    Attributes:
+        name: On the command line and in a config.
+        title: In menus and tables.
+        reference: Authors, year and title or venue.
+        formula: What it computes, in one line.
+        summary: What it trains and where, in one sentence.
+        traits: What holds for it.
+        recipes: "vtab" and "fgvc" to the settings that its authors used there.
+
+    Raises:
+        ConfigError: A setting breaks its rule.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    reference: ClassVar[str]
+    formula: ClassVar[str]
+    summary: ClassVar[str]
+    traits: ClassVar[frozenset[Trait]] = frozenset()
+    recipes: ClassVar[Mapping[str, Recipe]] = {}
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether it trains the experts of a MaskPlan."""
+        return Trait.MASK in self.traits
+
+    @property
+    def what(self) -> str:
+        """What is trained, as it stands in a sentence: "stochastic mask", "linear probe", "SSF"."""
+        return self.title
+
+    @property
+    def trains_only_head(self) -> bool:
+        """Whether nothing but the head is trained."""
+        return self.first_block(_MANY) == _MANY
+
+    def check(self, backbone: Backbone) -> None:
+        """Raise ConfigError or CatalogError if the method cannot be used with a backbone."""
+        blocks_of(backbone, self.title)
+
+    def parameters(self, backbone: Backbone) -> int:
+        """Trained parameters without the head, exact. Raises as `check` does."""
+        raise NotImplementedError
+
+    def first_block(self, blocks: int) -> int:
+        """Number (from 0) of the first block whose output training changes.
+
+        Everything before it is computed once. -1: not even the patch embedding stays as it is; `blocks`, the number of
+        blocks: only the head is trained.
+        """
+        return 0
+
+    def texts(self) -> tuple[str, ...]:
+        """The settings that differ from their defaults, each as `name=value`."""
+        pairs = ((entry, getattr(self, entry.name)) for entry in settings_of(type(self)))
+        return tuple(f"{entry.name}={entry.to_text(value)}" for entry, value in pairs if value != entry.default)
+
+
+def with_texts(described: type[Method], texts: Iterable[str]) -> Method:
+    """The inverse of `Method.texts`.
+
+    Raises:
+        ConfigError: A text is not `name=value` with one of the method's settings, or its value is not legal.
+    """
+    known: dict[str, Setting] = {entry.name: entry for entry in settings_of(described)}
+    values: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or name not in known:
+            choice = f"it has {', '.join(known)}" if known else "it has none"
+            raise ConfigError(f"{text[:60]!r} is not a setting of {described.name} in the form NAME=VALUE: {choice}")
+        if name in values:
+            raise ConfigError(f"the setting {name} of {described.name} is given twice: give it once")
+        values[name] = known[name].from_text(value[:80])
+    return described(**values)
+
+
+# ---------------------------------------------------------------- the registry
+
+
+@cache
+def _registered() -> dict[str, Any]:
+    """Name to "module:class" of the lab's own methods, and to the entry point of others. Nothing is loaded."""
+    others = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    return {**others, **BUILT_IN}
+
+
+def names() -> tuple[str, ...]:
+    """Names of all methods, the lab's own first."""
+    return tuple(dict.fromkeys([*BUILT_IN, *sorted(_registered())]))
+
+
+@cache
+def method(name: str) -> type[Method]:
+    """The class of a method. Raises ConfigError for an unknown name or a method that cannot be loaded."""
+    where = _registered().get(name)
+    if where is None:
+        near = get_close_matches(name[:80], names(), 3, 0.5) or names()
+        raise ConfigError(f"method is {name[:60]!r}: choose from {', '.join(near)}")
+    if not isinstance(where, str):
+        try:
+            loaded = where.load()
+        except Exception as error:  # another package's code may raise anything
+            raise ConfigError(f"the method {name} cannot be loaded ({error}): repair or remove its package") from error
+        if not (isinstance(loaded, type) and issubclass(loaded, Method) and loaded.name == name):
+            raise ConfigError(f"the entry point {name} is not a Method of that name: see CONTRIBUTING.md")
+        return loaded
+    module, _, own = where.partition(":")
+    return getattr(import_module(module), own)
+
+
+# ---------------------------------------------------------------- vision transformers
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks of a plain vision transformer.
+
+    Attributes:
+        count: Number of blocks L.
+        width: Features of a token D.
+        linears: Of each block: "attn.qkv", "attn.proj", "mlp.fc1" and "mlp.fc2" to (d_in, d_out).
+    """
+
+    count: int
+    width: int
+    linears: Mapping[str, tuple[int, int]]
+
+    @property
+    def hidden(self) -> int:
+        """Width of the MLP."""
+        return self.linears["mlp.fc1"][1]
+
+
+KINDS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+
+
+def blocks_of(backbone: Backbone, title: str) -> Blocks:
+    """The blocks of a backbone with equal blocks of attention (fused qkv) and MLP.
+
+    Args:
+        backbone: Any.
+        title: Of the method that needs such blocks, for the message.
+
+    Raises:
+        ConfigError: The backbone is not such a vision transformer.
+    """
+    start = "blocks.*."
+    rows = {row.pattern.removeprefix(start): row for row in backbone.linears if row.pattern.startswith(start)}
+    if (
+        backbone.heads
+        and backbone.tokens is not None
+        and all(kind in rows and rows[kind].count == backbone.layers for kind in KINDS)
+        and rows["mlp.fc1"].d_out == rows["mlp.fc2"].d_in
+    ):
+        shapes = {kind: (rows[kind].d_in, rows[kind].d_out) for kind in KINDS}
+        return Blocks(backbone.layers, rows["attn.qkv"].d_in, shapes)
+    raise ConfigError(
+        f"backbone is {backbone.name!r} and {title} needs a vision transformer with fused qkv and a plain MLP in each "
+        "block: choose a ViT, DeiT, CLIP or DINO backbone"
+    )

@@ -1,0 +1,49 @@
+"""MLAE: masked rank-1 experts in linear layers; the method that the lab exists for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from mlae_lab.core.backbones import Backbone
+from mlae_lab.core.budget import budget
+from mlae_lab.core.method import Method, Trait
+from mlae_lab.core.patterns import dense
+from mlae_lab.core.plan import MaskPlan, first_block
+
+
+@dataclass(frozen=True)
+class MLAE(Method):
+    """Masked experts: y = (W + Σ m λ b aᵀ) x + bias (the paper's equations 3 to 5).
+
+    Attributes:
+        plan: Which experts exist and how often each is dropped.
+        mask_per: As RunConfig's.
+        input_dropout: As RunConfig's.
+    """
+
+    name: ClassVar[str] = "mlae"
+    title: ClassVar[str] = "Masked experts (MLAE)"
+    reference: ClassVar[str] = "Wang et al. 2024, MLAE: Masked LoRA Experts for visual parameter-efficient fine-tuning"
+    formula: ClassVar[str] = "y = (W + Σ mᵢ λᵢ bᵢ aᵢᵀ) x + bias"
+    summary: ClassVar[str] = "Trains masked rank-1 experts in chosen linear layers."
+    traits: ClassVar[frozenset[Trait]] = frozenset(
+        {Trait.MASK, Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID}
+    )
+
+    plan: MaskPlan = field(default_factory=dense)
+    mask_per: str = "step"
+    input_dropout: float = 0.0
+
+    @property
+    def what(self) -> str:
+        return f"{self.plan.kind_name} mask"
+
+    def check(self, backbone: Backbone) -> None:
+        backbone.shapes(self.plan.targets)
+
+    def parameters(self, backbone: Backbone) -> int:
+        return budget(self.plan, backbone.shapes(self.plan.targets)).parameters
+
+    def first_block(self, blocks: int) -> int:
+        return first_block(self.plan, blocks)

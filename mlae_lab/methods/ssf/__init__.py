@@ -1,0 +1,42 @@
+"""SSF: scale and shift the features after every operation of a block."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlae_lab.core.backbones import Backbone
+from mlae_lab.core.method import Method, Recipe, Trait, blocks_of
+
+
+@dataclass(frozen=True)
+class SSF(Method):
+    """y = γ ∘ f(x) + β after patch embedding, both norms, all four linear layers of each block, and the last norm."""
+
+    name: ClassVar[str] = "ssf"
+    title: ClassVar[str] = "SSF"
+    reference: ClassVar[str] = "Lian et al. 2022, Scaling and shifting your features (NeurIPS)"
+    formula: ClassVar[str] = "y = γ ∘ f(x) + β"
+    summary: ClassVar[str] = "Trains a scale γ and a shift β of the features after every operation of a block."
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.MERGEABLE})
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "vtab": Recipe(
+            "dongzelian/SSF, train_scripts/vit/vtab",
+            {"epochs": 100, "batch_size": 64, "learning_rate": 5e-3, "weight_decay": 5e-5, "warmup": 0.1},
+            "the learning rate is the most frequent of their per-task values (1e-3 to 5e-2); drop path is not set",
+        ),
+        "fgvc": Recipe(
+            "dongzelian/SSF, train_scripts/vit/fgvc",
+            {"epochs": 100, "batch_size": 32, "learning_rate": 1e-2, "weight_decay": 5e-2, "warmup": 0.1},
+            "their learning rates are 2e-4 to 2e-2 by task, with an average of the weights, which is not made here",
+        ),
+    }
+
+    def parameters(self, backbone: Backbone) -> int:
+        blocks = blocks_of(backbone, self.title)
+        of_linears = sum(d_out for _, d_out in blocks.linears.values())
+        return 2 * (blocks.width + blocks.count * (2 * blocks.width + of_linears) + blocks.width)
+
+    def first_block(self, blocks: int) -> int:
+        return -1

@@ -1,0 +1,278 @@
+"""What holds for every method: counts, start, gradients, freezing, adapter file, resumption, merging, learning.
+
+A method joins by its line in `BUILT_IN`, and by an entry in `CASES` where its settings or its counts need one.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mlae_lab.core import catalog
+from mlae_lab.core.method import BUILT_IN, Method, Trait, method, with_texts
+from mlae_lab.core.patterns import uniform
+from mlae_lab.core.settings import ConfigError
+from mlae_lab.methods.adapter import Adapter, NotMergeable, attach
+from mlae_lab.methods.mlae import MLAE
+from mlae_lab.model.adapter_file import load_adapter, read_adapter, save_adapter
+from mlae_lab.model.backbones import build
+
+VIT_B16 = catalog.backbone("vit_base_patch16_224.orig_in21k")
+LAB = "lab_vit_12x128"
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is particular to a method.
+
+    Attributes:
+        settings: As `--set` gives them.
+        counts: Settings to the published number of parameters on ViT-B/16, without the head (facts of the paper's
+            tables and of the authors' code).
+        moves: How far the output of the untrained network may be from the frozen one's, relative to its norm; for
+            methods that do not start as the identity.
+        still: Tensors that get no gradient within two steps, for a stated reason.
+    """
+
+    settings: tuple[str, ...] = ()
+    counts: dict[tuple[str, ...], int] = field(default_factory=dict)
+    moves: float = 0.0
+    still: tuple[str, ...] = ()
+
+
+CASES: dict[str, Case] = {
+    "mlae": Case(counts={(): 295_008}),
+    "linear": Case(counts={(): 0}),
+    "ssf": Case(counts={(): 205_824}, moves=0.6),
+}
+
+
+def described(name: str) -> Method:
+    return MLAE(uniform(0.5)) if name == "mlae" else with_texts(method(name), CASES[name].settings)
+
+
+@pytest.fixture(params=BUILT_IN)
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def network() -> nn.Module:
+    """The bundled network with a head that is not zero."""
+    model = build(LAB, CLASSES, seed=3).eval()
+    head = model.get_submodule("head")
+    assert isinstance(head, nn.Linear)
+    nn.init.normal_(head.weight, std=0.1, generator=torch.Generator().manual_seed(4))
+    return model
+
+
+def images(number: int = 4, seed: int = 0) -> torch.Tensor:
+    return torch.randn(number, 3, 48, 48, generator=torch.Generator().manual_seed(seed))
+
+
+def batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(images(4, i), torch.arange(4) % CLASSES) for i in range(2)]
+
+
+def attached(name: str, seed: int = 0) -> tuple[nn.Module, Adapter]:
+    model = network()
+    adapter = attach(model, described(name), seed, batches)
+    model.get_submodule("head").requires_grad_(True)
+    return model, adapter
+
+
+def train(model: nn.Module, adapter: Adapter, steps: range, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Training steps on random images and labels, as the trainer makes them."""
+    head = dict(model.get_submodule("head").named_parameters(prefix="head"))
+    learned = head | adapter.parameters()
+    optimizer = optimizer or torch.optim.AdamW(learned.values(), lr=1e-2)
+    adapter.train(True)
+    for step in steps:
+        adapter.before_step(step, step / 10)
+        loss = F.cross_entropy(model(images(8, step)), torch.arange(8) % CLASSES)
+        penalty = adapter.penalty()
+        (loss if penalty is None else loss + penalty).backward()
+        adapter.after_backward(step, step / 10)
+        optimizer.step()
+        optimizer.zero_grad()
+        adapter.after_step(step, step / 10)
+    adapter.train(False)
+
+
+# ---------------------------------------------------------------- description
+
+
+def test_descriptions_need_no_torch() -> None:
+    code = (
+        "import sys; from mlae_lab.core.method import names, method\n"
+        "for name in names(): method(name)\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_every_description_is_complete(name: str) -> None:
+    described = method(name)
+    assert described.name == name
+    assert all([described.title, described.reference, described.formula])
+    assert described.summary.endswith(".")
+    assert all(recipe.source and recipe.values for recipe in described.recipes.values())
+
+
+def test_parameters_as_published(name: str) -> None:
+    for settings, count in CASES[name].counts.items():
+        assert with_texts(method(name), settings).parameters(VIT_B16) == count
+
+
+def test_parameters_are_those_of_the_network(name: str) -> None:
+    adapter = attached(name)[1]
+    assert sum(p.numel() for p in adapter.parameters().values()) == described(name).parameters(catalog.backbone(LAB))
+
+
+def test_a_backbone_that_does_not_fit_is_refused(name: str) -> None:
+    mixer = catalog.backbone("mixer_b16_224")
+    if name not in ("mlae", "linear"):
+        with pytest.raises(ConfigError, match=r"backbone is 'mixer_b16_224.*choose a ViT"):
+            described(name).check(mixer)
+
+
+# ---------------------------------------------------------------- the untrained network
+
+
+@torch.no_grad()
+def test_the_start(name: str) -> None:
+    frozen, (model, adapter) = network(), attached(name)
+    adapter.train(False)
+    expected, output = frozen(images()), model(images())
+    if Trait.IDENTITY_AT_INIT in method(name).traits:
+        assert torch.equal(output, expected)
+    else:
+        distance = float((output - expected).norm() / expected.norm())
+        assert 0 < distance <= CASES[name].moves
+
+
+def test_equal_seeds_start_equally(name: str) -> None:
+    (_, a), (_, b), (_, other) = attached(name, 1), attached(name, 1), attached(name, 2)
+    assert all(torch.equal(value, b.state()[key]) for key, value in a.state().items())
+    drawn = [key for key, value in a.state().items() if value.float().std() > 0]
+    if drawn and described(name).parameters(catalog.backbone(LAB)):
+        assert any(not torch.equal(a.state()[key], other.state()[key]) for key in drawn) or name in ("full", "bitfit")
+
+
+# ---------------------------------------------------------------- training
+
+
+def test_every_tensor_learns_and_the_rest_is_frozen(name: str) -> None:
+    model, adapter = attached(name)
+    learned = adapter.parameters()
+    trained = {id(p) for p in learned.values()} | {id(p) for p in model.get_submodule("head").parameters()}
+    frozen = {key: p.clone() for key, p in model.named_parameters() if id(p) not in trained}
+    before = {key: p.detach().clone() for key, p in learned.items()}
+    assert all(not p.requires_grad for p in model.parameters() if id(p) not in trained)
+    train(model, adapter, range(3))
+    same = [key for key, p in learned.items() if torch.equal(p, before[key])]
+    assert [key for key in same if not any(part in key for part in CASES[name].still)] == []
+    parameters = dict(model.named_parameters())
+    assert [key for key, value in frozen.items() if not torch.equal(parameters[key], value)] == []
+
+
+def test_what_is_sampled_is_sampled_in_training_only(name: str) -> None:
+    model, adapter = attached(name)
+    train(model, adapter, range(2))
+    with torch.no_grad():
+        assert torch.equal(model(images()), model(images()))
+        adapter.train(True)
+        adapter.before_step(5, 0.5)
+        first = model(images())
+        adapter.train(False)
+        assert torch.isfinite(first).all()
+
+
+def test_killed_and_resumed_is_uninterrupted(name: str) -> None:
+    """State, optimizer and `running` after step 3 are enough: the rest gives the same numbers, bit for bit."""
+
+    def learned(model: nn.Module, adapter: Adapter) -> dict[str, nn.Parameter]:
+        return dict(model.get_submodule("head").named_parameters(prefix="head")) | adapter.parameters()
+
+    whole, adapter = attached(name)
+    optimizer = torch.optim.AdamW(learned(whole, adapter).values(), lr=1e-2)
+    train(whole, adapter, range(3), optimizer)
+    state = {k: v.detach().clone() for k, v in (learned(whole, adapter) | adapter.state()).items()}
+    running = {k: v.clone() for k, v in adapter.running().items()}
+    moments = {k: {n: v.clone() for n, v in optimizer.state[p].items()} for k, p in learned(whole, adapter).items()}
+    train(whole, adapter, range(3, 6), optimizer)
+
+    resumed, second = attached(name)
+    with torch.no_grad():
+        for key, value in (learned(resumed, second) | second.state()).items():
+            value.copy_(state[key])
+    second.restore(running)
+    again = torch.optim.AdamW(learned(resumed, second).values(), lr=1e-2)
+    for key, parameter in learned(resumed, second).items():
+        again.state[parameter] = moments[key]
+    train(resumed, second, range(3, 6), again)
+    for key, value in (learned(whole, adapter) | adapter.state()).items():
+        assert torch.equal(value, (learned(resumed, second) | second.state())[key]), key
+
+
+# ---------------------------------------------------------------- afterwards
+
+
+def test_save_and_load_give_the_same_output(name: str, tmp_path: Path) -> None:
+    model, adapter = attached(name)
+    train(model, adapter, range(3))
+    head = model.get_submodule("head")
+    assert isinstance(head, nn.Linear)
+    settings = described(name).texts() if name != "mlae" else ()
+    save_adapter(tmp_path / "a", adapter, head, LAB, "digits", method=name, settings=settings)
+    read = read_adapter(tmp_path / "a")
+    assert (read.method, read.settings) == (name, settings)
+    other, fresh = attached(name, seed=5)
+    other_head = other.get_submodule("head")
+    assert isinstance(other_head, nn.Linear)
+    load_adapter(read, fresh, other_head)
+    fresh.train(False)
+    with torch.no_grad():
+        assert torch.equal(other(images()), model(images()))
+
+
+@torch.no_grad()
+def test_merged_equals_unmerged_or_is_refused(name: str) -> None:
+    model, adapter = attached(name)
+    with torch.enable_grad():
+        train(model, adapter, range(3))
+    expected, modules = model(images()), {key: type(m) for key, m in network().named_modules()}
+    if Trait.MERGEABLE in method(name).traits:
+        adapter.merge()
+        assert {key: type(m) for key, m in model.named_modules()} == modules
+        assert torch.allclose(model(images()), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    else:
+        with pytest.raises(NotMergeable, match="keep it as an adapter"):
+            adapter.merge()
+
+
+@torch.no_grad()
+def test_removed_is_the_frozen_network(name: str) -> None:
+    model, adapter = attached(name)
+    adapter.train(False)
+    adapter.remove()
+    assert {key: type(m) for key, m in model.named_modules()} == {key: type(m) for key, m in network().named_modules()}
+    assert torch.equal(model(images()), network()(images()))
+
+
+def test_half_precision(name: str) -> None:
+    """Autocast in bfloat16, as on a GPU: the output is finite and has the dtype of the frozen network's."""
+    model, adapter = attached(name)
+    adapter.train(True)
+    adapter.before_step(0, 0.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(images())
+    F.cross_entropy(output.float(), torch.arange(4)).backward()
+    assert all(torch.isfinite(p.grad).all() for p in adapter.parameters().values() if p.grad is not None)
