@@ -18,7 +18,20 @@ from pathlib import Path
 from typing import NoReturn
 
 from mlae_lab import doctor, environment, network
-from mlae_lab.cli import diversity, errors, fetching, library, maps, pairs, race, repeats, runs, similarity, whatif
+from mlae_lab.cli import (
+    diversity,
+    errors,
+    fetching,
+    library,
+    maps,
+    methods,
+    pairs,
+    race,
+    repeats,
+    runs,
+    similarity,
+    whatif,
+)
 from mlae_lab.cli.following import follow_to_end
 from mlae_lab.cli.masks import add_mask_options, plan_of
 from mlae_lab.cli.output import UsageError, current_owner, folder_of, print_json, print_result, store_of
@@ -99,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command("tasks", _tasks, "list the 24 tasks of the paper, the bundled tasks and your own")
     command("masks", _masks, "list the 16 masks of the paper with plan, parameters and published score")
+    methods.add(command)
     train = command("train", _train, "enqueue a run and follow it", store=True)
     train.add_argument("--task", metavar="T", help=TASK_HELP)
     add_mask_options(train)

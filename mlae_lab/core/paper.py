@@ -8,16 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mlae_lab.core.paper_methods import VTAB, Cell, rows
 from mlae_lab.core.plan import Kind
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One published number. value: as printed; table: its source; note: what to know before comparing."""
-
-    value: float
-    table: str
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -28,31 +20,22 @@ class Tuned:
     coefficient_init: float
 
 
-_VTAB = (
-    "cifar", "caltech101", "dtd", "oxford_flowers102", "oxford_iiit_pet", "svhn", "sun397",
-    "patch_camelyon", "eurosat", "resisc45", "diabetic_retinopathy",
-    "clevr_count", "clevr_dist", "dmlab", "kitti", "dsprites_loc", "dsprites_ori", "smallnorb_azi", "smallnorb_ele",
-)  # fmt: skip
-_TABLE_1_MLAE = (77.8, 94.7, 74.8, 99.4, 92.6, 90.6, 58.4, 88.4, 96.5, 88.5, 76.7,
-                 84.3, 67.2, 55.7, 82.6, 87.8, 57.1, 35.7, 47.7)  # fmt: skip
-_TABLE_1_LINEAR = (64.4, 85.0, 63.2, 97.0, 86.3, 36.6, 51.0, 78.5, 87.5, 68.5, 74.0,
-                   34.3, 30.6, 33.2, 55.4, 12.5, 20.0, 9.6, 19.2)  # fmt: skip
 _TABLE_10_P = (0.7, 0.1, 0.7, 0.7, 0.7, 0.5, 0.7, 0.7, 0.5, 0.5, 0.7, 0.0, 0.0, 0.5, 0.5, 0.5, 0.7, 0.0, 0.0)
 _TABLE_10_INIT = (2, 0.5, 0.25, 1, 2, 4, 4, 1, 4, 2, 0.25, 0.125, 0.125, 2, 1, 1, 4, 1, 0.25)
-_FGVC_MLAE = {"cub": 89.6, "nabirds": 85.0, "oxford_flowers": 99.2, "stanford_dogs": 91.6, "stanford_cars": 88.9}
-_FGVC_LINEAR = {"cub": 85.3, "nabirds": 75.9, "oxford_flowers": 97.9, "stanford_dogs": 86.2, "stanford_cars": 51.3}
 
 TUNED: dict[str, Tuned] = {
-    task: Tuned(p, init) for task, p, init in zip(_VTAB, _TABLE_10_P, _TABLE_10_INIT, strict=True)
+    task: Tuned(p, init) for task, p, init in zip(VTAB, _TABLE_10_P, _TABLE_10_INIT, strict=True)
 }
 
+_NOTES = {"Table 1": "p and λ tuned for this task", "Table 11": "mean of three seeds"}
 MLAE_ACCURACY: dict[str, Cell] = {
-    **{task: Cell(v, "Table 1", "p and λ tuned for this task") for task, v in zip(_VTAB, _TABLE_1_MLAE, strict=True)},
-    **{task: Cell(v, "Table 11", "mean of three seeds") for task, v in _FGVC_MLAE.items()},
+    task: Cell(value, row.table, _NOTES[row.table])
+    for row in rows()
+    if row.method == "mlae"
+    for task, value in row.accuracy.items()
 }
 LINEAR_PROBE_ACCURACY: dict[str, Cell] = {
-    **{task: Cell(v, "Table 1") for task, v in zip(_VTAB, _TABLE_1_LINEAR, strict=True)},
-    **{task: Cell(v, "Table 11") for task, v in _FGVC_LINEAR.items()},
+    task: Cell(value, row.table) for row in rows() if row.method == "linear" for task, value in row.accuracy.items()
 }
 
 # Accuracy by initial λ, p tuned per task (Table 14), and by one p for all layers, initial λ 1 (Table 15).
@@ -85,10 +68,10 @@ _TABLE_15 = {
           61.6, 57.5, 51.5, 79.6, 65.4, 54.2, 26.8, 36.7),
 }  # fmt: skip
 BY_COEFFICIENT_INIT: dict[str, dict[float, float]] = {
-    task: {start: row[i] for start, row in _TABLE_14.items()} for i, task in enumerate(_VTAB)
+    task: {start: row[i] for start, row in _TABLE_14.items()} for i, task in enumerate(VTAB)
 }
 BY_DROP_RATE: dict[str, dict[float, float]] = {
-    task: {p: row[i] for p, row in _TABLE_15.items()} for i, task in enumerate(_VTAB)
+    task: {p: row[i] for p, row in _TABLE_15.items()} for i, task in enumerate(VTAB)
 }
 
 

@@ -1,0 +1,74 @@
+"""`methods`: every fine-tuning method with its settings and its parameters for a backbone."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from mlae_lab.cli.output import print_json
+from mlae_lab.core import catalog
+from mlae_lab.core import method as registry
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.method import Method
+from mlae_lab.core.settings import ConfigError, Setting, settings_of
+
+DEFAULT = "vit_base_patch16_224.orig_in21k"
+
+
+def add(command: Callable[..., argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    methods = command("methods", _methods, "list the fine-tuning methods with settings and trained parameters")
+    methods.add_argument(
+        "--backbone", default=DEFAULT, metavar="B", help="count parameters for this backbone (default: %(default)s)"
+    )
+
+
+def settings_of_method(described: type[Method]) -> tuple[Setting, ...]:
+    """The settings of a method; those of MLAE are settings of a run."""
+    own = settings_of(described)
+    return own or tuple(entry for entry in settings_of(RunConfig) if entry.method == described.name)
+
+
+def rows(backbone: catalog.Backbone) -> list[dict]:
+    """One row per method, in the order of the registry; parameters are None where the backbone does not fit."""
+    listed = []
+    for name in registry.names():
+        described = registry.method(name)
+        try:
+            parameters, note = described().parameters(backbone), ""
+        except (ConfigError, catalog.CatalogError) as error:
+            parameters, note = None, str(error)
+        listed.append(
+            {
+                "name": name, "title": described.title, "parameters": parameters, "note": note,
+                "traits": sorted(trait.value for trait in described.traits),
+                "settings": [
+                    {
+                        "name": entry.name, "label": entry.label, "help": entry.help, "default": entry.default,
+                        "choices": list(entry.choices),
+                        "low": entry.low if entry.kind in (int, float) else None,
+                        "high": entry.high if entry.kind in (int, float) else None,
+                    }
+                    for entry in settings_of_method(described)
+                ],
+                "formula": described.formula, "summary": described.summary, "reference": described.reference,
+                "recipes": {
+                    name: {"source": recipe.source, "note": recipe.note, **recipe.values}
+                    for name, recipe in described.recipes.items()
+                },
+            }
+        )  # fmt: skip
+    return listed
+
+
+def _methods(args: argparse.Namespace) -> int:
+    backbone = catalog.backbone(args.backbone)
+    listed = rows(backbone)
+    if args.json:
+        return print_json({"backbone": backbone.name, "methods": listed})
+    print(f"{'method':<16}{'parameters':>12}   {'settings':<44} title    ({backbone.name}, without the head)")
+    for row in listed:
+        count = "–" if row["parameters"] is None else f"{row['parameters']:,}"
+        settings = ", ".join(f"{entry['name']}={entry['default']}" for entry in row["settings"])
+        print(f"{row['name']:<16}{count:>12}   {settings:<44} {row['title']}".rstrip())
+    return 0
