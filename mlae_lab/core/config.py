@@ -8,7 +8,7 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from typing import Any
 
 from mlae_lab.core import catalog
@@ -274,15 +274,10 @@ class RunConfig:
             return tuple(range(1, self.epochs + 1))
         return tuple(math.ceil((i + 1) * self.epochs / count) for i in range(count))
 
-    @cached_property
+    @property
     def tuning(self) -> Method:
         """The method with its settings."""
-        described = methods.method(self.method)
-        if described.name != "mlae":
-            return methods.with_texts(described, self.method_settings)
-        if self.method_settings:
-            raise ConfigError("method mlae takes no --set: use --mask, --mask-per and --input-dropout")
-        return described(self.plan, self.mask_per, self.input_dropout)  # pyright: ignore[reportCallIssue]
+        return _tuning(self.method, self.method_settings, self.plan, self.mask_per, self.input_dropout)
 
     @property
     def has_mask(self) -> bool:
@@ -385,3 +380,13 @@ def differences(a: RunConfig, b: RunConfig) -> dict[str, tuple]:
     values_a, values_b = _values(a) | {"plan": a.plan.code}, _values(b) | {"plan": b.plan.code}
     compared = [entry.name for entry in settings_of(type(a)) if entry.compared]
     return {name: (values_a[name], values_b[name]) for name in compared if values_a[name] != values_b[name]}
+
+
+@lru_cache(256)
+def _tuning(name: str, texts: tuple[str, ...], plan: MaskPlan, mask_per: str, input_dropout: float) -> Method:
+    described = methods.method(name)
+    if described.name != "mlae":
+        return methods.with_texts(described, texts)
+    if texts:  # its settings are fields of the run
+        raise ConfigError("method mlae takes no --set: use --mask, --mask-per and --input-dropout")
+    return described(plan, mask_per, input_dropout)  # pyright: ignore[reportCallIssue]

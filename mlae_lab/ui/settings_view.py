@@ -19,6 +19,7 @@ from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import mask_image
 
 PER_ROW = 4
+_OF = "of_"  # begins the group of a method's own settings
 _SMALLEST = 1e-6  # smallest value of the form where 0 is excluded; a smaller one from a link is shown too
 
 
@@ -78,8 +79,8 @@ def _method_settings(config: RunConfig, name: str) -> tuple[str, ...]:
     with suppress(ConfigError):
         described = method(name)
         initial = with_texts(described, config.method_settings if name == config.method else ())
-        if own := [setting for setting in settings_of(described)]:
-            values = _rows(f"of_{name}", own, initial)
+        if own := settings_of(described):
+            values = _rows(f"{_OF}{name}", own, initial)
             return tuple(f"{setting.name}={setting.to_text(values[setting.name])}" for setting in own)
     return ()
 
@@ -90,7 +91,7 @@ def _rows(group: str, described: list[Setting], config: Any) -> dict[str, Any]:
     for first in range(0, len(described), PER_ROW):
         columns = st.container(key=f"four_{group}_{first}").columns(PER_ROW)
         for setting, column in zip(described[first : first + PER_ROW], columns, strict=False):
-            key = f"train_{setting.name}" if isinstance(config, RunConfig) else f"train_{group}_{setting.name}"
+            key = f"train_{group}_{setting.name}" if group.startswith(_OF) else f"train_{setting.name}"
             values[setting.name] = _field(column, setting, getattr(config, setting.name), key)
     return values
 
