@@ -17,6 +17,7 @@ from mlae_lab.ui.bench import bench
 from mlae_lab.ui.continue_view import continue_panel, lineage
 from mlae_lab.ui.fetch_view import fetch_panel
 from mlae_lab.ui.launch_view import launch_panel
+from mlae_lab.ui.method_view import method_picker
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.pair_view import pair_panel
 from mlae_lab.ui.requirements import missing
@@ -63,6 +64,7 @@ def design() -> None:
     use_tuned(catalog.task(draft.current().task))
     with choices_row:
         choices(draft.current())
+        method_picker(draft.current())
     try:
         before = draft.current().backbone
         config = draft.filled_in(**settings(draft.current()))

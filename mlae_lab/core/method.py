@@ -39,6 +39,14 @@ class Trait(str, Enum):
     PER_LAYER_GRID = "per_layer_grid"  # it records values by layer and column
 
 
+# Parts of a network in a drawing, from the pixels to the head. "beside": added to the output of attention or MLP from
+# the same input; "behind": changes that output.
+PLACES = (
+    "patch", "tokens", "norm1", "qkv", "proj", "beside attention", "behind attention", "norm2", "fc1", "fc2",
+    "beside mlp", "behind mlp", "norm", "head",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Settings of a run that the authors of a method used.
@@ -64,6 +72,7 @@ class Method:
         reference: Authors, year and title or venue.
         formula: What it computes, in one line.
         summary: What it trains and where, in one sentence.
+        places: Where it acts, names of `PLACES`, for the drawing of a block.
         traits: What holds for it.
         recipes: "vtab" and "fgvc" to the settings that its authors used there.
 
@@ -76,6 +85,7 @@ class Method:
     reference: ClassVar[str]
     formula: ClassVar[str]
     summary: ClassVar[str]
+    places: ClassVar[tuple[str, ...]] = ()
     traits: ClassVar[frozenset[Trait]] = frozenset()
     recipes: ClassVar[Mapping[str, Recipe]] = {}
 

@@ -12,7 +12,6 @@ from html import escape
 import streamlit as st
 
 from mlae_lab.core import catalog
-from mlae_lab.core.budget import budget
 from mlae_lab.core.config import RunConfig, differences
 from mlae_lab.core.difference import plan_difference
 from mlae_lab.core.patterns import fitted
@@ -109,10 +108,10 @@ def _duration_text(estimate: Estimate) -> str:
 def _trainable_text(config: RunConfig) -> str:
     backbone, task = catalog.backbone(config.backbone), catalog.task(config.task)
     head = f"{(backbone.width + 1) * task.classes:,} in the head" if task.classes else "the head"
-    if not config.has_mask:
+    tuning = config.tuning
+    if tuning.trains_only_head:
         return head
-    experts = budget(config.plan, backbone.shapes(config.plan.targets)).parameters
-    return f"{experts:,} in experts, {head}"
+    return f"{tuning.parameters(backbone):,} in {'experts' if tuning.has_mask else tuning.title}, {head}"
 
 
 def _show_changes(config: RunConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from html import escape
 from typing import Any
@@ -15,6 +16,7 @@ from mlae_lab.core.method import method, with_texts
 from mlae_lab.core.settings import ConfigError, Setting, form_groups, settings_of
 from mlae_lab.data.listing import counted
 from mlae_lab.ui.draft import widget_key
+from mlae_lab.ui.method_view import method_choice
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.thumbnails import mask_image
 
@@ -37,12 +39,15 @@ def choices(config: RunConfig) -> None:
         )
         link("task", "Choose another task", task=task.name)
     with mask_column.container(border=True, height="stretch"):
-        st.html(
-            f'<div class="lab-choice with-mask"><div><img src="{mask_image(plan)}" alt=""></div>'
-            f"<div><small>Mask</small><b>{plan.kind_name.capitalize()}</b>"
-            f"<span>{counted(plan.experts, 'expert')} in {counted(plan.rows, 'layer')}</span></div></div>"
-        )
-        link("masks", "Paint another mask", mask=plan.code)
+        if config.has_mask:
+            st.html(
+                f'<div class="lab-choice with-mask"><div><img src="{mask_image(plan)}" alt=""></div>'
+                f"<div><small>Mask</small><b>{plan.kind_name.capitalize()}</b>"
+                f"<span>{counted(plan.experts, 'expert')} in {counted(plan.rows, 'layer')}</span></div></div>"
+            )
+            link("masks", "Paint another mask", mask=plan.code)
+        else:
+            st.html(method_choice(config))
     with backbone_column.container(border=True, height="stretch"):
         st.html(
             f'<div class="lab-choice"><small>Backbone</small><b>{backbone.title}</b><span>{backbone.note}</span></div>'
@@ -85,7 +90,7 @@ def _method_settings(config: RunConfig, name: str) -> tuple[str, ...]:
     return ()
 
 
-def _rows(group: str, described: list[Setting], config: Any) -> dict[str, Any]:
+def _rows(group: str, described: Sequence[Setting], config: Any) -> dict[str, Any]:
     """Draw four fields per row, two in a narrow window."""
     values = {}
     for first in range(0, len(described), PER_ROW):

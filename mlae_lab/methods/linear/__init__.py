@@ -18,6 +18,7 @@ class LinearProbe(Method):
     reference: ClassVar[str] = "the baseline of every transfer study"
     formula: ClassVar[str] = "y = W z + b, z frozen"
     summary: ClassVar[str] = "Trains the head only."
+    places: ClassVar[tuple[str, ...]] = ("head",)
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.MERGEABLE, Trait.IDENTITY_AT_INIT})
 
     @property

@@ -27,6 +27,7 @@ class MLAE(Method):
     reference: ClassVar[str] = "Wang et al. 2024, MLAE: Masked LoRA Experts for visual parameter-efficient fine-tuning"
     formula: ClassVar[str] = "y = (W + Σ mᵢ λᵢ bᵢ aᵢᵀ) x + bias"
     summary: ClassVar[str] = "Trains masked rank-1 experts in chosen linear layers."
+    places: ClassVar[tuple[str, ...]] = ("qkv", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset(
         {Trait.MASK, Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID}
     )

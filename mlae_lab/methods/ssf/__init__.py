@@ -19,6 +19,7 @@ class SSF(Method):
     reference: ClassVar[str] = "Lian et al. 2022, Scaling and shifting your features (NeurIPS)"
     formula: ClassVar[str] = "y = γ ∘ f(x) + β"
     summary: ClassVar[str] = "Trains a scale γ and a shift β of the features after every operation of a block."
+    places: ClassVar[tuple[str, ...]] = ("patch", "norm1", "qkv", "proj", "norm2", "fc1", "fc2", "norm", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.MERGEABLE})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
