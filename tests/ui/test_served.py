@@ -21,8 +21,12 @@ def answer(path: str, base: str = "") -> tuple[int, dict[str, str], bytes]:
     async def send(message: Any) -> None:
         sent.append(message)
 
+    requests = [{"type": "http.request"}]
+
     async def receive() -> Any:
-        return {"type": "http.request"}
+        while not requests:
+            await asyncio.sleep(60)  # the browser stays connected
+        return requests.pop()
 
     scope = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b""}
     asyncio.run(Router([served.route(base)])(scope, receive, send))
