@@ -61,7 +61,8 @@ def design() -> None:
     if problem:
         st.warning(problem)
     choices_row = st.container()
-    use_tuned(catalog.task(draft.current().task))
+    if draft.current().has_mask:
+        use_tuned(catalog.task(draft.current().task))
     with choices_row:
         choices(draft.current())
         method_picker(draft.current())

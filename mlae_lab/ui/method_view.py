@@ -62,7 +62,7 @@ def method_choice(config: RunConfig) -> str:
     tuning = config.tuning
     count = _count(tuning, catalog.backbone(config.backbone))
     return (
-        f'<div class="lab-choice with-mask"><div><img src="{block_image(tuning.places)}" alt=""></div>'
-        f"<div><small>Method</small><b>{escape(tuning.title)}</b><span>{escape(tuning.formula)}. {count}.</span></div>"
-        "</div>"
+        f'<div class="lab-choice"><small>Method</small><b>{escape(tuning.title)}</b>'
+        f"<span>{escape(tuning.formula)}. {count}.</span>"
+        f'<img src="{block_image(tuning.places)}" alt="" style="width: 100%; max-width: 240px; margin-top: 8px"></div>'
     )
