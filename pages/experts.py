@@ -61,7 +61,7 @@ if run is None:
 if not _can_be_opened(run):
     page.section(f"Run {run.id} has nothing to show yet")
     page.note(
-        "A run shows its experts after the first evaluation; a linear probe, which has none, can be analysed when it "
+        "A run shows its experts after the first evaluation; a run of a method without experts can be analysed when it "
         "is over."
     )
     link("train", "Watch this run", run=run.id)
@@ -79,14 +79,16 @@ page.facts(
         "Trained",
         f"{run.config.plan.kind_name} mask, {counted(run.config.plan.experts, 'expert')}"
         if has_experts
-        else "the head only",
+        else "the head only"
+        if run.config.tuning.trains_only_head
+        else run.config.what,
     ),
     ("Accuracy, last epoch", accuracy_text(run)),
 )
 views = views_of(run)
 if st.query_params.get("view") in VIEWS and st.query_params.get("view") not in views:
     st.warning(
-        f"{VIEWS[st.query_params['view']].title} is not available: run {run.id} has trained a head and no expert."
+        f"{VIEWS[st.query_params['view']].title} is not available: run {run.id} ({run.config.what}) has no experts."
     )
 asked_view = st.query_params.get("view")
 is_linked = asked_view in views and asked_view != st.session_state.get("experts_view_drawn")

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from mlae_lab.core.catalog import backbone
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation
+from mlae_lab.core.settings import ConfigError
+from mlae_lab.training.evaluation import evaluate
 from tests.test_docs import blocks, text_of
 
 
@@ -34,6 +37,68 @@ def config() -> RunConfig:
     return RunConfig(
         "digits", allocation((0,) * 11 + (2,)), backbone="lab_vit_12x128.random", device="cpu", precision="float32"
     )
+
+
+def test_a_method_of_another_package_is_trained_and_loaded(
+    config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Registered by its entry point, as pip installs it."""
+    from mlae_lab.core import method
+    from mlae_lab.core.events import Evaluation
+    from mlae_lab.model.adapter_file import save_adapter
+    from mlae_lab.training.loaded_run import load_run
+    from mlae_lab.training.setup import prepare
+    from mlae_lab.training.trainer import fit
+
+    section = text_of("CONTRIBUTING.md").partition("**A method.**")[2]
+    description, layers = blocks(section, "python")[:2]
+    package, installed = tmp_path / "my_package", tmp_path / "my_package-1.0.dist-info"
+    for folder in (package, installed):
+        folder.mkdir()
+    (package / "__init__.py").write_text(description)
+    (package / "layers.py").write_text(layers)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: my-package\nVersion: 1.0\n")
+    entry = blocks(section, "toml")[0].replace('"', "").replace("project.entry-points.", "")
+    (installed / "entry_points.txt").write_text(entry)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    method._registered.cache_clear()
+    try:
+        assert method.names()[-1] == "feature_scale"
+        wanted = replace(config, method="feature_scale", method_settings=("dropout=0.5",), epochs=1)
+        assert wanted.tuning.parameters(backbone(wanted.backbone)) == 128
+        setup = prepare(wanted)
+        evaluation = [event for event in fit(setup) if isinstance(event, Evaluation)][-1]
+        assert not torch.equal(setup.adapter.state()["norm.factor"], torch.ones(128))
+        file = tmp_path / "adapter.safetensors"
+        save_adapter(
+            file, setup.adapter, setup.head, wanted.backbone, wanted.task, setup.expected, wanted.method,
+            wanted.method_settings,
+        )  # fmt: skip
+        loaded = load_run(wanted, file)
+        assert evaluate(loaded.setup).accuracy == evaluation.accuracy
+    finally:
+        method._registered.cache_clear()
+        method.method.cache_clear()
+
+
+def test_an_entry_point_that_is_not_a_method_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlae_lab.core import method
+
+    installed = tmp_path / "other-1.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(
+        "[mlae_lab.methods]\nmissing = no_such_package:Method\nwrong = json:JSONDecoder\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    method._registered.cache_clear()
+    try:
+        with pytest.raises(ConfigError, match="the method missing cannot be loaded"):
+            method.method("missing")
+        with pytest.raises(ConfigError, match="the entry point wrong is not a Method of that name"):
+            method.method("wrong")
+    finally:
+        method._registered.cache_clear()
 
 
 def test_the_page_extends_a_section_of_the_navigation() -> None:

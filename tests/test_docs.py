@@ -124,7 +124,7 @@ def test_the_table_of_train_has_the_ranges_and_defaults_of_the_settings() -> Non
         if entry.kind in (int, float) and entry.initial is not None:
             assert numbers(default) == [entry.initial], name
         else:
-            assert default.strip("`") == (entry.initial or {None: "none", "": "the data folder"}[entry.initial]), name
+            assert default.strip("`") == (entry.initial or {None: "none", (): "none", "": "the data folder"}[entry.initial]), name
         if not entry.open_ended:
             assert all(f"`{choice}`" in meaning for choice in entry.choices), name
         for low, high in re.findall(r"(\d[\d.,]*) to (\d[\d.,]*\d)", meaning):

@@ -125,7 +125,7 @@ def test_a_linear_probe_has_views_without_experts(runs: dict[str, str], visit: C
     page = visit(f"/train?run={runs['head']}")
     page.get_by_text("Open the analysis").click()
     page.get_by_text("the head only").wait_for(timeout=60_000)
-    page.get_by_text("This run trained only the head").wait_for(timeout=WAIT)
+    page.get_by_text("This run (linear probe) has no experts").wait_for(timeout=WAIT)
     tabs = page.locator('[role="radiogroup"][aria-label="View"] button').all_inner_texts()
     assert [text.strip() for text in tabs] == ["Predict", "Errors", "Seeds"]
     assert page.locator(".lab-examples figure").count() == 7

@@ -47,7 +47,7 @@ def draw(run: Run) -> None:
         else:
             _without_layers(run, result)
     if result["without_all"] is None:
-        page.note("This run trained only the head: it has no experts to inspect or to switch off.")
+        page.note(f"This run ({escape(run.config.what)}) has no experts to inspect or to switch off.")
         return
     _nearest(result)
     _experts(run, image, result)
