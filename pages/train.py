@@ -17,7 +17,7 @@ from mlae_lab.ui.bench import bench
 from mlae_lab.ui.continue_view import continue_panel, lineage
 from mlae_lab.ui.fetch_view import fetch_panel
 from mlae_lab.ui.launch_view import launch_panel
-from mlae_lab.ui.method_view import method_picker
+from mlae_lab.ui.method_view import method_picker, recipe_choice
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.pair_view import pair_panel
 from mlae_lab.ui.requirements import missing
@@ -66,9 +66,12 @@ def design() -> None:
     with choices_row:
         choices(draft.current())
         method_picker(draft.current())
+        recipe_row = st.container()
     try:
         before = draft.current().backbone
         config = draft.filled_in(**settings(draft.current()))
+        with recipe_row:  # after the form, whose values decide which recipe this is
+            recipe_choice(config)
         if config.backbone != before:
             st.rerun()  # the mask above may have other layers now
         if missing_text := missing(config):

@@ -118,13 +118,15 @@ def test_the_table_of_train_has_the_ranges_and_defaults_of_the_settings() -> Non
         defaults = default.split(", ") if len(names) > 1 and ", " in default else [default] * len(names)
         rows |= {name: (meaning, value) for name, value in zip(names, defaults, strict=True)}
     settings = {entry.option: entry for entry in settings_of(RunConfig) if entry.option}
-    assert set(rows) - {"task"} == set(settings)
+    assert set(rows) - {"task", "recipe"} == set(settings)
     for name, entry in settings.items():
         meaning, default = rows[name]
         if entry.kind in (int, float) and entry.initial is not None:
             assert numbers(default) == [entry.initial], name
         else:
-            assert default.strip("`") == (entry.initial or {None: "none", (): "none", "": "the data folder"}[entry.initial]), name
+            assert default.strip("`") == (
+                entry.initial or {None: "none", (): "none", "": "the data folder"}[entry.initial]
+            ), name
         if not entry.open_ended:
             assert all(f"`{choice}`" in meaning for choice in entry.choices), name
         for low, high in re.findall(r"(\d[\d.,]*) to (\d[\d.,]*\d)", meaning):

@@ -117,6 +117,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--task", metavar="T", help=TASK_HELP)
     add_mask_options(train)
     add_run_options(train)
+    train.add_argument(
+        "--recipe", metavar="NAME", default="",
+        help="settings of the method's authors (vtab, fgvc), common, or mlae for MLAE's; options given here take "
+        "precedence (methods --json lists them)",
+    )  # fmt: skip
     train.add_argument("--detach", action="store_true", help="print the run's id and return at once")
     runs.add(command)
     pairs.add(command)

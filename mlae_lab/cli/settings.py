@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from mlae_lab.cli.output import UsageError
-from mlae_lab.core import catalog
+from mlae_lab.core import catalog, recipes
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.core.settings import Setting, settings_of
@@ -40,6 +41,7 @@ def add_run_options(
                 continue
             command.add_argument(
                 f"--{setting.option}",
+                action=_Given,
                 dest=setting.name,
                 type=setting.kind if setting.kind in (int, float) else setting.from_text,
                 default=setting.initial,
@@ -47,6 +49,14 @@ def add_run_options(
                 help=setting.help.replace("%", "%%")
                 + ("" if setting.initial in (None, "") else " (default: %(default)s)"),
             )
+
+
+class _Given(argparse.Action):
+    """Store a value, and its name in `given`, which tells it from a default."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        setattr(namespace, self.dest, values)
+        namespace.given = {*getattr(namespace, "given", ()), self.dest}
 
 
 def _metavar(setting: Setting) -> str:
@@ -82,7 +92,11 @@ def config_of(args: argparse.Namespace, plan: MaskPlan) -> RunConfig:
         folder = image_folder(args.data)
         task = own_task_of(folder).name if task == OWN else task
         values["data"] = str(folder)
-    config = located(RunConfig(task=task, plan=plan, **values), _print_progress)
+    wanted = RunConfig(task=task, plan=plan, **values)
+    if recipe := getattr(args, "recipe", ""):
+        given = getattr(args, "given", ())
+        wanted = replace(wanted, **{n: v for n, v in recipes.values_of(wanted, recipe).items() if n not in given})
+    config = located(wanted, _print_progress)
     for note in config.data_notes:
         print(f"note: {note}", file=sys.stderr)
     if warning := memory_warning(config):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mlae_lab.core import image_labels
+from mlae_lab.core import image_labels, recipes
 from mlae_lab.core.events import Resumed, SimilarityStats, Started, Statistics, TrainStep, mean_of
 from mlae_lab.runs import outcomes
 from mlae_lab.runs.event_log import DamagedEvent
@@ -22,6 +22,7 @@ def report(store: RunStore, run: Run) -> dict:
     seconds, speed = outcome.seconds if started else None, outcome.images_per_second
     return {
         "run": run.id, "status": run.status.value, "reason": run.reason, "task": config.task, "method": config.method,
+        "method_settings": list(config.method_settings), "recipe": recipes.followed(config) or None,
         "plan_hash": config.plan.hash if config.has_mask else None,
         "trainable_parameters": started.parameters + started.head_parameters if started else None,
         "expert_parameters": started.parameters if started else None,

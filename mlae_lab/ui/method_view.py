@@ -6,7 +6,7 @@ from html import escape
 
 import streamlit as st
 
-from mlae_lab.core import catalog, paper_methods
+from mlae_lab.core import catalog, paper_methods, recipes
 from mlae_lab.core import method as registry
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.method import Method, Trait
@@ -66,3 +66,29 @@ def method_choice(config: RunConfig) -> str:
         f"<span>{escape(tuning.formula)}. {count}.</span>"
         f'<img src="{block_image(tuning.places)}" alt="" style="width: 100%; max-width: 240px; margin-top: 8px"></div>'
     )
+
+
+_OWN = "Your own settings"
+
+
+def recipe_choice(config: RunConfig) -> None:
+    """Draw the choice of a recipe; one that is chosen replaces the settings of the draft that it names."""
+    known = {title: (name, recipe) for name, (title, recipe) in recipes.available(config.method).items()}
+    current = recipes.followed(config) or _OWN
+    choice, source = st.columns([1, 3], vertical_alignment="bottom")
+    titles = [_OWN, *known]
+    chosen = choice.selectbox(
+        "Recipe",
+        titles,
+        index=titles.index(current),
+        key=draft.widget_key(f"train_recipe_{config.method}_{current}"),
+        help="Settings that authors used: epochs, learning rate, batch size and so on. Choosing one replaces yours.",
+    )
+    if current != _OWN:
+        recipe = known[current][1]
+        with source:
+            page.note(escape(f"Source: {recipe.source}." + (f" Differences: {recipe.note}." if recipe.note else "")))
+    if chosen not in (current, _OWN):
+        draft.change(**recipes.values_of(config, known[chosen][0]))
+        draft.write_address("task", "mask", "set")
+        st.rerun()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.budget import budget
-from mlae_lab.core.method import Method, Trait
+from mlae_lab.core.method import Method, Recipe, Trait
 from mlae_lab.core.patterns import dense
 from mlae_lab.core.plan import MaskPlan, first_block
 
@@ -31,6 +32,20 @@ class MLAE(Method):
     traits: ClassVar[frozenset[Trait]] = frozenset(
         {Trait.MASK, Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID}
     )
+
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "vtab": Recipe(
+            "the paper, section 4.1",
+            {"epochs": 500, "batch_size": 64, "learning_rate": 5e-4, "weight_decay": 1e-4, "warmup": 0.0,
+             "normalisation": "half"},
+            "the paper tunes p and the initial λ for each task (Table 10), and does not state warm-up and drop path",
+        ),
+        "fgvc": Recipe(
+            "the paper, section 4.1",
+            {"epochs": 300, "batch_size": 64, "learning_rate": 5e-4, "weight_decay": 1e-4, "warmup": 0.0,
+             "normalisation": "half", "preprocessing": "fgvc-rrc"},
+        ),
+    }  # fmt: skip
 
     plan: MaskPlan = field(default_factory=dense)
     mask_per: str = "step"

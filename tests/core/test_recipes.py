@@ -1,0 +1,40 @@
+"""Recipes as data, and which one a run follows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from mlae_lab.core import method as registry
+from mlae_lab.core import recipes
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.settings import ConfigError
+
+
+@pytest.mark.parametrize("name", registry.BUILT_IN)
+def test_every_recipe_gives_a_run_that_follows_it(name: str) -> None:
+    for key, (title, recipe) in recipes.available(name).items():
+        task = "cub" if key == "fgvc" else "digits"
+        config = RunConfig(task, method=name)
+        used = replace(config, **recipes.values_of(config, key))
+        assert recipe.source
+        assert recipes.followed(used) == title
+
+
+def test_a_run_with_one_other_setting_follows_none() -> None:
+    config = RunConfig("digits", method="ssf")
+    used = replace(config, **recipes.values_of(config, "vtab"))
+    assert (used.learning_rate, used.epochs, recipes.followed(used)) == (5e-3, 100, "SSF on VTAB-1k")
+    assert recipes.followed(replace(used, epochs=99)) == ""
+
+
+def test_the_recipe_of_mlae_with_another_method() -> None:
+    config = RunConfig("digits", method="ssf", epochs=3)
+    used = replace(config, **recipes.values_of(config, "mlae"))
+    assert (used.method, used.epochs, used.normalisation) == ("ssf", 500, "half")
+
+
+def test_an_unknown_recipe() -> None:
+    with pytest.raises(ConfigError, match="recipe is 'best': choose from vtab, fgvc, common, mlae for the method ssf"):
+        recipes.values_of(RunConfig("digits", method="ssf"), "best")
