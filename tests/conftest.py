@@ -119,8 +119,8 @@ def wait_for() -> Callable[..., None]:
 def ordinary_user() -> Iterator[Path]:
     """A folder for a test that permissions stop, also when root started it.
 
-    Root stays the owner of all files, so that it goes on reading Python and this clone in folders that are closed to
-    others; it only gives up its right to pass over permissions.
+    Root stays the owner of all files, so that it can still read Python and this clone in folders that are closed to
+    others; it only gives up its right to ignore permissions.
     """
     with tempfile.TemporaryDirectory() as name:
         folder, was_root = Path(name), os.geteuid() == 0

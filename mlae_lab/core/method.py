@@ -39,11 +39,11 @@ class Trait(str, Enum):
     PER_LAYER_GRID = "per_layer_grid"  # it records values by layer and column
 
 
-# Parts of a network in a drawing, from the pixels to the head. "beside": added to the output of attention or MLP from
-# the same input; "behind": changes that output.
+# Parts of a network in a drawing, from the pixels to the head. "parallel": added to the output of attention or MLP from
+# the same input; "after": changes that output.
 PLACES = (
-    "patch", "tokens", "norm1", "qkv", "proj", "beside attention", "behind attention", "norm2", "fc1", "fc2",
-    "beside mlp", "behind mlp", "norm", "head",
+    "patch", "tokens", "norm1", "qkv", "proj", "parallel to attention", "after attention", "norm2", "fc1", "fc2",
+    "parallel to mlp", "after mlp", "norm", "head",
 )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Look inside": {
         "experts": ("Experts", ":material/blur_on:"),
         "compare": ("Compare", ":material/compare_arrows:"),
+        "methods": ("Methods", ":material/scatter_plot:"),
     },
 }
 

@@ -66,8 +66,8 @@ _BOXES = {
     "patch": (0, 16), "norm1": (28, 8), "qkv": (40, 18), "proj": (74, 14), "norm2": (112, 8), "fc1": (124, 18),
     "fc2": (146, 18), "norm": (190, 8), "head": (202, 16),
 }  # fmt: skip
-_ADDED = {"tokens": (19, 6), "behind attention": (91, 8), "behind mlp": (167, 8)}
-_BESIDE = {"beside attention": (40, 48), "beside mlp": (124, 40)}
+_ADDED = {"tokens": (19, 6), "after attention": (91, 8), "after mlp": (167, 8)}
+_PARALLEL = {"parallel to attention": (40, 48), "parallel to mlp": (124, 40)}
 
 
 def block_image(places: Collection[str]) -> str:
@@ -82,18 +82,18 @@ def block_image(places: Collection[str]) -> str:
     parts = [f'<path d="M8 50H210M24 50V36q0-6 6-6H98q6 0 6 6V50M108 50V36q0-6 6-6H174q6 0 6 6V50" {stroke}/>']
     parts += [f'<circle cx="{x}" cy="50" r="3" fill="{_QUIET}"/>' for x in (104, 180)]
     parts.append(f'<circle cx="66" cy="30" r="5" {stroke}/>')  # softmax
-    for name, (x, width) in {**_BOXES, **_ADDED, **_BESIDE}.items():
+    for name, (x, width) in {**_BOXES, **_ADDED, **_PARALLEL}.items():
         trained = name in places
         if not trained and name not in _BOXES:
             continue
-        y, height = (41, 18) if name in ("patch", "norm", "head") else (7, 10) if name in _BESIDE else (21, 18)
+        y, height = (41, 18) if name in ("patch", "norm", "head") else (7, 10) if name in _PARALLEL else (21, 18)
         if name in ("norm1", "norm2"):
             y, height = 23, 14
         if name == "tokens":
             y, height = 44, 12
         fill = f'fill="{_ACCENT}"' if trained else f'fill="{_QUIET}" fill-opacity="0.3"'
         parts.append(f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="2.5" {fill}/>')
-        if name in _BESIDE:
+        if name in _PARALLEL:
             parts.append(f'<path d="M{x - 4} 30V12H{x}M{x + width} 12H{x + width + 3}V30" {stroke}/>')
     return _svg_address(220, 62, parts)
 

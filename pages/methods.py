@@ -1,0 +1,75 @@
+"""Methods: accuracy of all finished runs of one task against their trained parameters, with the paper's beside them."""
+
+from __future__ import annotations
+
+from html import escape
+
+import streamlit as st
+
+from mlae_lab.core import catalog, paper_methods
+from mlae_lab.core import method as registry
+from mlae_lab.core.config import Badge
+from mlae_lab.data.listing import counted
+from mlae_lab.runs.method_points import badges, method_points
+from mlae_lab.ui import figures, page, queries
+from mlae_lab.ui.live_plot import live_plot
+from mlae_lab.ui.navigation import link
+from mlae_lab.ui.tables import table
+
+AXES = {"trained": "All trained parameters", "active": "Parameters active in a step"}
+
+page.heading(
+    "Methods",
+    f"What accuracy costs in parameters: {len(registry.names())} fine-tuning methods on the same images, backbone and "
+    "protocol.",
+)
+
+
+def title(badge: Badge) -> str:
+    return (
+        f"{catalog.task(badge.task).title} · {badge.data} · {badge.weights} · {badge.protocol} · {badge.preprocessing}"
+    )
+
+
+known = badges(queries.runs())
+if not known:
+    page.section("No finished run yet")
+    page.note("This page compares the finished runs of one task: start one for each method that you want to see.")
+    link("train", "Set up a run")
+    st.stop()
+
+choice, axis = st.columns([3, 2], vertical_alignment="bottom")
+badge = choice.selectbox("Runs on", list(known), format_func=title, key="methods_badge") or next(iter(known))
+quantity = axis.segmented_control(
+    "Parameters", list(AXES), format_func=lambda name: AXES[name], default="trained", required=True, key="methods_axis"
+)
+points = method_points(queries.store(), queries.runs(), badge)
+split = "val" if "val" in badge.protocol.rpartition("→")[2] else "test"
+if not points:
+    page.note("These runs were branched, have a time limit or were not evaluated: none can be compared.")
+    st.stop()
+paper = [(row, row.accuracy[badge.task]) for row in paper_methods.rows() if badge.task in row.accuracy]
+live_plot(figures.methods_figure(points, split, quantity == "active", paper), key="methods_figure")
+page.note(
+    "A point is the mean over seeds of runs with equal settings after their last epoch, a bar its 95 % interval "
+    "(Student's t). Methods with other epochs or learning rates are different points: the text under the pointer says "
+    "which. "
+    + (
+        "Faint: the paper's results with ViT-B/16 on test, mostly copied there from other papers with other recipes. "
+        if paper
+        else ""
+    )
+    + "An accuracy on a small backbone says nothing about the same method on a large one."
+)
+with st.expander(f"{counted(len(points), 'point')} as a table"):
+    table(
+        ("Method", "Parameters", "Accuracy, %", "Seeds", "Settings", "Runs"),
+        [
+            (
+                escape(p.what), f"{p.parameters:,}", f"{p.accuracy.mean:.1f}", f"{p.accuracy.n}", escape(p.settings),
+                escape(", ".join(p.runs)),
+            )
+            for p in reversed(points)
+        ],
+    )  # fmt: skip
+link("train", "Set up a run with another method")
