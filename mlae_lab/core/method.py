@@ -24,6 +24,9 @@ BUILT_IN: dict[str, str] = {
     "mlae": "mlae_lab.methods.mlae:MLAE",
     "linear": "mlae_lab.methods.linear:LinearProbe",
     "ssf": "mlae_lab.methods.ssf:SSF",
+    "adapter": "mlae_lab.methods.bottleneck:BottleneckAdapter",
+    "adapter_plus": "mlae_lab.methods.bottleneck:AdapterPlus",
+    "adaptformer": "mlae_lab.methods.bottleneck:AdaptFormer",
 }
 ENTRY_POINTS = "mlae_lab.methods"
 _MANY = 1_000_000  # more blocks than any network has
