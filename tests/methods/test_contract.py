@@ -53,6 +53,8 @@ CASES: dict[str, Case] = {
     "mlae": Case(counts={(): 295_008}),
     "linear": Case(counts={(): 0}),
     "ssf": Case(counts={(): 205_824}, moves=0.6),
+    "vpt_shallow": Case(counts={("prompts=1",): 768, ("prompts=100",): 76_800}, moves=1.2),
+    "vpt_deep": Case(counts={("prompts=1",): 9_216, ("prompts=10",): 92_160}, moves=1.5),
     "adapter": Case(
         counts={
             (): 156_768,
