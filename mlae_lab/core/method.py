@@ -29,6 +29,7 @@ BUILT_IN: dict[str, str] = {
     "adapter": "mlae_lab.methods.bottleneck:BottleneckAdapter",
     "adapter_plus": "mlae_lab.methods.bottleneck:AdapterPlus",
     "adaptformer": "mlae_lab.methods.bottleneck:AdaptFormer",
+    "repadapter": "mlae_lab.methods.repadapter:RepAdapter",
 }
 ENTRY_POINTS = "mlae_lab.methods"
 _MANY = 1_000_000  # more blocks than any network has

@@ -66,6 +66,7 @@ CASES: dict[str, Case] = {
     ),
     "adapter_plus": Case(counts={(): 165_984, ("bottleneck=16",): 313_536}, moves=0.02),
     "adaptformer": Case(counts={(): 156_768, ("bottleneck=64",): 1_189_632}),
+    "repadapter": Case(counts={(): 239_808, ("place=attention",): 119_904}),
 }
 
 
