@@ -30,6 +30,7 @@ BUILT_IN: dict[str, str] = {
     "adapter_plus": "mlae_lab.methods.bottleneck:AdapterPlus",
     "adaptformer": "mlae_lab.methods.bottleneck:AdaptFormer",
     "repadapter": "mlae_lab.methods.repadapter:RepAdapter",
+    "convpass": "mlae_lab.methods.convpass:Convpass",
 }
 ENTRY_POINTS = "mlae_lab.methods"
 _MANY = 1_000_000  # more blocks than any network has
