@@ -24,6 +24,13 @@ BUILT_IN: dict[str, str] = {
     "mlae": "mlae_lab.methods.mlae:MLAE",
     "linear": "mlae_lab.methods.linear:LinearProbe",
     "ssf": "mlae_lab.methods.ssf:SSF",
+    "vpt_shallow": "mlae_lab.methods.vpt:VPTShallow",
+    "vpt_deep": "mlae_lab.methods.vpt:VPTDeep",
+    "adapter": "mlae_lab.methods.bottleneck:BottleneckAdapter",
+    "adapter_plus": "mlae_lab.methods.bottleneck:AdapterPlus",
+    "adaptformer": "mlae_lab.methods.bottleneck:AdaptFormer",
+    "repadapter": "mlae_lab.methods.repadapter:RepAdapter",
+    "convpass": "mlae_lab.methods.convpass:Convpass",
 }
 ENTRY_POINTS = "mlae_lab.methods"
 _MANY = 1_000_000  # more blocks than any network has

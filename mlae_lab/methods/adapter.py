@@ -131,7 +131,17 @@ class Adapter:
         self._tensors[name] = parameter.requires_grad_(True)
 
     def replace(self, name: str, module: nn.Module) -> None:
-        """Put a module in the place of the network's module of that name; `remove` puts that back."""
+        """Put a module in the place of the network's module of that name; `remove` puts that back.
+
+        Raises:
+            AttachError: The network, such as BEiT, reads that module's weights without calling it.
+        """
+        parent, _, own = name.rpartition(".")
+        if own == "qkv" and getattr(self.model.get_submodule(parent), "q_bias", None) is not None:
+            raise AttachError(
+                f"{type(self.model).__name__} reads the weights of {name} without calling it: choose a ViT, DeiT, CLIP "
+                "or DINO backbone"
+            )
         self._replaced.append((name, self.model.get_submodule(name)))
         _set(self.model, name, module)
 
@@ -216,7 +226,7 @@ def attach(model: nn.Module, method: Method, seed: int = 0, batches: Batches | N
 def blocks_of(model: nn.Module) -> list[tuple[str, Any]]:
     """Name and module of each block, "blocks.0" first. Raises AttachError for a network without blocks."""
     blocks = getattr(model, "blocks", None)
-    if not isinstance(blocks, nn.Sequential) or not len(blocks):
+    if not isinstance(blocks, nn.Sequential | nn.ModuleList) or not len(blocks):
         raise AttachError(f"{type(model).__name__} has no sequence of blocks: choose a vision transformer")
     return [(f"blocks.{i}", block) for i, block in enumerate(blocks)]
 

@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from mlae_lab.core import catalog
+from mlae_lab.core.config import RunConfig
 from mlae_lab.core.method import BUILT_IN, Method, Trait, method, with_texts
 from mlae_lab.core.patterns import uniform
-from mlae_lab.core.settings import ConfigError
+from mlae_lab.core.settings import ConfigError, settings_of
 from mlae_lab.methods.adapter import Adapter, NotMergeable, attach
 from mlae_lab.methods.mlae import MLAE
 from mlae_lab.model.adapter_file import load_adapter, read_adapter, save_adapter
@@ -52,6 +53,21 @@ CASES: dict[str, Case] = {
     "mlae": Case(counts={(): 295_008}),
     "linear": Case(counts={(): 0}),
     "ssf": Case(counts={(): 205_824}, moves=0.6),
+    "vpt_shallow": Case(counts={("prompts=1",): 768, ("prompts=100",): 76_800}, moves=1.2),
+    "vpt_deep": Case(counts={("prompts=1",): 9_216, ("prompts=10",): 92_160}, moves=1.5),
+    "adapter": Case(
+        counts={
+            (): 156_768,
+            ("bottleneck=64",): 1_189_632,
+            ("place=houlsby",): 313_536,
+            ("bottleneck=12", "initialisation=zero_up", "activation=gelu", "dropout=0"): 230_544,
+        },
+        moves=0.4,
+    ),
+    "adapter_plus": Case(counts={(): 165_984, ("bottleneck=16",): 313_536}, moves=0.02),
+    "adaptformer": Case(counts={(): 156_768, ("bottleneck=64",): 1_189_632}),
+    "repadapter": Case(counts={(): 239_808, ("place=attention",): 119_904}),
+    "convpass": Case(counts={(): 327_552, ("place=attention",): 163_776}),  # the paper rounds the first to 0.33M
 }
 
 
@@ -124,6 +140,12 @@ def test_every_description_is_complete(name: str) -> None:
     assert all([described.title, described.reference, described.formula])
     assert described.summary.endswith(".")
     assert all(recipe.source and recipe.values for recipe in described.recipes.values())
+
+
+def test_recipes_hold_legal_settings_of_a_run_or_of_the_method(name: str) -> None:
+    known = {entry.name: entry for entry in (*settings_of(RunConfig), *settings_of(method(name)))}
+    for recipe in method(name).recipes.values():
+        assert all(known[key].check(value) == value for key, value in recipe.values.items())
 
 
 def test_parameters_as_published(name: str) -> None:

@@ -1,0 +1,157 @@
+"""Bottleneck adapters D -> d -> D with a nonlinearity: Adapter, Adapter+ and AdaptFormer, which differ in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from mlae_lab.core.backbones import Backbone
+from mlae_lab.core.method import Method, Recipe, Trait, blocks_of
+from mlae_lab.core.settings import setting
+
+_COMMON: dict[str, Any] = {
+    "epochs": 100,
+    "batch_size": 64,
+    "learning_rate": 1e-3,
+    "weight_decay": 1e-4,
+    "warmup": 0.1,
+    "normalisation": "imagenet",
+}
+
+
+def _bottleneck() -> dict:
+    return setting("Bottleneck", "Width d of the adapter.", low=1, high=1024)
+
+
+def _dropout(what: str) -> dict:
+    return setting("Dropout", f"Rate at which {what} is dropped in training.", low=0, high=0.9, step=0.05)
+
+
+@dataclass(frozen=True)
+class BottleneckAdapter(Method):
+    """Adapter in sequence with a branch: Ad(h) = h + W_u dropout(act(W_d h + b_d)) + b_u.
+
+    The defaults are those of NOAH's code, which the table on VTAB-1k calls Adapter. VPT's code, which the table on FGVC
+    takes its Adapter from, starts with both projections at zero: act(0) = 0 leaves W_u without a gradient, and W_u = 0
+    leaves W_d without one, so only b_u is ever trained. The recipe for FGVC starts with `zero_up` instead.
+    """
+
+    name: ClassVar[str] = "adapter"
+    title: ClassVar[str] = "Adapter"
+    reference: ClassVar[str] = "Houlsby et al. 2019, Parameter-efficient transfer learning for NLP (ICML)"
+    formula: ClassVar[str] = "h + W_u σ(W_d h + b_d) + b_u, h = MLP(x)"
+    summary: ClassVar[str] = "Trains a bottleneck after the MLP, and by choice after attention, of each block."
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "vtab": Recipe(
+            "ZhangYuanhan-AI/NOAH, configs/Adapter/VTAB",
+            {**_COMMON, "bottleneck": 8},
+            "drop path 0.1 of the network is not set",
+        ),
+        "fgvc": Recipe(
+            "Jia et al. 2022 (VPT), table 1; KMnP/vpt, src/models/vit_adapter, reduction factor 64",
+            {**_COMMON, "bottleneck": 12, "activation": "gelu", "dropout": 0.0, "initialisation": "zero_up"},
+            "learning rate and weight decay, which they choose by task, are those for VTAB; their initial values, zero "
+            "in both projections, train b_u only and are not used",
+        ),
+    }
+
+    bottleneck: int = field(default=8, metadata=_bottleneck())
+    place: str = field(
+        default="after_mlp",
+        metadata=setting(
+            "Place",
+            "After the MLP of each block, or after attention and after the MLP as in Houlsby et al.",
+            choices=("after_mlp", "houlsby"),
+            titles={"after_mlp": "after the MLP", "houlsby": "after attention and MLP"},
+        ),
+    )
+    activation: str = field(
+        default="quick_gelu",
+        metadata=setting(
+            "Activation",
+            "Nonlinearity σ: NOAH's QuickGELU, or GELU.",
+            choices=("quick_gelu", "gelu"),
+            titles={"quick_gelu": "QuickGELU", "gelu": "GELU"},
+        ),
+    )
+    initialisation: str = field(
+        default="xavier",
+        metadata=setting(
+            "Initial values",
+            "xavier: both projections, as NOAH. zero_up: W_u = 0 and W_d Kaiming-uniform, the identity at the start. "
+            "normal: both N(0, 0.01²), cut off at two deviations, as Houlsby et al.",
+            choices=("xavier", "zero_up", "normal"),
+        ),
+    )
+    dropout: float = field(default=0.1, metadata=_dropout("a hidden element"))
+
+    def parameters(self, backbone: Backbone) -> int:
+        blocks = blocks_of(backbone, self.title)
+        places = 2 if self.place == "houlsby" else 1
+        return blocks.count * places * (2 * blocks.width * self.bottleneck + self.bottleneck + blocks.width)
+
+
+@dataclass(frozen=True)
+class AdapterPlus(Method):
+    """Adapter on the output x of each block: x + s ∘ drop_path(W_u GELU(W_d x + b_d) + b_u), s of D features."""
+
+    name: ClassVar[str] = "adapter_plus"
+    title: ClassVar[str] = "Adapter+"
+    reference: ClassVar[str] = "Steitz and Roth 2024, Adapters strike back (CVPR)"
+    formula: ClassVar[str] = "x + s ∘ (W_u GELU(W_d x + b_d) + b_u)"
+    summary: ClassVar[str] = "Trains a bottleneck and a scale of each feature on the output of each block."
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "vtab": Recipe(
+            "visinf/adapter_plus, conf/train/default.yaml, conf/adapter/adapter_plus.yaml",
+            {**_COMMON, "normalisation": "half", "bottleneck": 8},
+            "drop path of the network is not set",
+        ),
+        "fgvc": Recipe(
+            "visinf/adapter_plus, conf/experiment/fgvc/adapter_plus_dim1-32.yaml",
+            {**_COMMON, "normalisation": "half", "bottleneck": 2},
+            "the bottleneck is the one for CUB and NABirds; 1 for Flowers and Dogs, 32 for Cars; drop path of the "
+            "network is not set",
+        ),
+    }
+
+    bottleneck: int = field(default=8, metadata=_bottleneck())
+    drop_path: float = field(default=0.1, metadata=_dropout("the adapter's output for an image"))
+
+    def parameters(self, backbone: Backbone) -> int:
+        blocks = blocks_of(backbone, self.title)
+        return blocks.count * (2 * blocks.width * self.bottleneck + self.bottleneck + 2 * blocks.width)
+
+
+@dataclass(frozen=True)
+class AdaptFormer(Method):
+    """Adapter parallel to the MLP: x + MLP(norm(x)) + s (W_u dropout(ReLU(W_d x + b_d)) + b_u), x not normalised."""
+
+    name: ClassVar[str] = "adaptformer"
+    title: ClassVar[str] = "AdaptFormer"
+    reference: ClassVar[str] = "Chen et al. 2022, AdaptFormer (NeurIPS)"
+    formula: ClassVar[str] = "x + MLP(norm(x)) + s (W_u ReLU(W_d x + b_d) + b_u)"
+    summary: ClassVar[str] = "Trains a bottleneck parallel to the MLP of each block."
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.IDENTITY_AT_INIT})
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "vtab": Recipe(
+            "the rows of later papers, which follow ZhangYuanhan-AI/NOAH, configs/Adapter/VTAB",
+            {**_COMMON, "bottleneck": 8, "scale": 0.1},
+            "drop path 0.1 of the network is not set",
+        ),
+        "fgvc": Recipe(
+            "ShoufaChen/AdaptFormer, main_image.py, with the width 64 of the paper",
+            {**_COMMON, "weight_decay": 0.0, "warmup": 0.2, "bottleneck": 64, "scale": 0.1},
+            "they trained on other data sets with SGD and a learning rate of 0.1 × batch/256; 1e-3 is that of VTAB",
+        ),
+    }
+
+    bottleneck: int = field(default=8, metadata=_bottleneck())
+    scale: float = field(
+        default=0.1, metadata=setting("Scale", "Factor s.", low=0, high=100, exclusive=True, step=0.05)
+    )
+    dropout: float = field(default=0.1, metadata=_dropout("a hidden element"))
+
+    def parameters(self, backbone: Backbone) -> int:
+        blocks = blocks_of(backbone, self.title)
+        return blocks.count * (2 * blocks.width * self.bottleneck + self.bottleneck + blocks.width)
