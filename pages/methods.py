@@ -1,4 +1,4 @@
-"""Methods: accuracy of all finished runs of one task against their trained parameters, with the paper's beside them."""
+"""Methods: accuracy of all finished runs of one task against their trained parameters, next to those of the paper."""
 
 from __future__ import annotations
 
