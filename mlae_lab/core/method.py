@@ -24,6 +24,9 @@ BUILT_IN: dict[str, str] = {
     "mlae": "mlae_lab.methods.mlae:MLAE",
     "linear": "mlae_lab.methods.linear:LinearProbe",
     "ssf": "mlae_lab.methods.ssf:SSF",
+    "fact_tt": "mlae_lab.methods.fact:FactTT",
+    "fact_tk": "mlae_lab.methods.fact:FactTK",
+    "glora": "mlae_lab.methods.glora:GLoRA",
 }
 ENTRY_POINTS = "mlae_lab.methods"
 _MANY = 1_000_000  # more blocks than any network has

@@ -52,6 +52,10 @@ CASES: dict[str, Case] = {
     "mlae": Case(counts={(): 295_008}),
     "linear": Case(counts={(): 0}),
     "ssf": Case(counts={(): 205_824}, moves=0.6),
+    "fact_tt": Case(counts={("rank=4",): 8_448, ("rank=8",): 21_504, (): 61_440}),
+    "fact_tk": Case(counts={("rank=8",): 13_952, ("rank=16",): 30_976, (): 86_528}),
+    # Of three steps' random paths some tensors are in none; test_glora.py has the check that all learn.
+    "glora": Case(counts={(): 1_603_776, ("rank=2",): 884_832, ("rank=8",): 3_041_664}, still=("blocks.",)),
 }
 
 
