@@ -27,6 +27,7 @@ BUILT_IN: dict[str, str] = {
     "fact_tt": "mlae_lab.methods.fact:FactTT",
     "fact_tk": "mlae_lab.methods.fact:FactTK",
     "glora": "mlae_lab.methods.glora:GLoRA",
+    "mola": "mlae_lab.methods.mola:MoLA",
 }
 ENTRY_POINTS = "mlae_lab.methods"
 _MANY = 1_000_000  # more blocks than any network has

@@ -56,6 +56,7 @@ CASES: dict[str, Case] = {
     "fact_tk": Case(counts={("rank=8",): 13_952, ("rank=16",): 30_976, (): 86_528}),
     # Of three steps' random paths some tensors are in none; test_glora.py has the check that all learn.
     "glora": Case(counts={(): 1_603_776, ("rank=2",): 884_832, ("rank=8",): 3_041_664}, still=("blocks.",)),
+    "mola": Case(settings=("balance=0.1", "dropout=0.1"), counts={(): 1_520_640}),
 }
 
 
