@@ -63,7 +63,7 @@ CASES: dict[str, Case] = {
     "noah": Case(
         settings=("subnet=cifar100",),
         counts={("prompt=0", "lora=0", "adapter=8"): 156_768, ("prompt=0", "lora=8", "adapter=0"): 294_912},
-        moves=1.5,
+        moves=0.6,
     ),
 }
 

@@ -29,8 +29,10 @@ def _depth(label: str) -> Any:
 
 @dataclass(frozen=True)
 class NOAH(Method):
-    """Of each block: p prompts in place of the previous ones, LoRA of rank l in qkv, an adapter of width a after the
-    MLP."""
+    """Prompts, LoRA in qkv and an adapter after the MLP, with sizes by block.
+
+    Block i puts p_i prompts in place of the previous ones at the end of the tokens: [x; P_i].
+    """
 
     name: ClassVar[str] = "noah"
     title: ClassVar[str] = "NOAH"
