@@ -31,6 +31,13 @@ BUILT_IN: dict[str, str] = {
     "adaptformer": "mlae_lab.methods.bottleneck:AdaptFormer",
     "repadapter": "mlae_lab.methods.repadapter:RepAdapter",
     "convpass": "mlae_lab.methods.convpass:Convpass",
+    "fact_tt": "mlae_lab.methods.fact:FactTT",
+    "fact_tk": "mlae_lab.methods.fact:FactTK",
+    "glora": "mlae_lab.methods.glora:GLoRA",
+    "mola": "mlae_lab.methods.mola:MoLA",
+    "spt_lora": "mlae_lab.methods.spt:SPTLoRA",
+    "spt_adapter": "mlae_lab.methods.spt:SPTAdapter",
+    "noah": "mlae_lab.methods.noah:NOAH",
 }
 ENTRY_POINTS = "mlae_lab.methods"
 _MANY = 1_000_000  # more blocks than any network has

@@ -126,7 +126,7 @@ def _train(store: RunStore, run: Run, signals: list[int], writer: EventWriter) -
             setup = prepare(
                 location.applied(run.config), location.weights_file, on_progress=_Preparation(writer, watch),
                 on_chunk=watch.on_chunk, record=record, trained_by_0_5=record is None and has_begun,
-                precision=kept_precision(run.config, before),
+                precision=kept_precision(run.config, before), starts_new=start is None,
             )  # fmt: skip
             watch.on_chunk()
         except _StoppedEarly:

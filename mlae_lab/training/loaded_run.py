@@ -97,7 +97,7 @@ def load_run(
             "file with --weights"
         )
     here = replace(config, device=device, data=str(data) if data else config.data)
-    setup = prepare(here, weights, on_chunk=on_chunk, record=record, trained_by_0_5=record is None)
+    setup = prepare(here, weights, on_chunk=on_chunk, record=record, trained_by_0_5=record is None, starts_new=False)
     if learned.input.weights and learned.input.weights != setup.weights:
         source = str(weights) if weights else config.badge.weights
         raise AdapterError(

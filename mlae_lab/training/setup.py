@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -118,6 +118,7 @@ def prepare(
     record: ImageRecord | None = None,
     trained_by_0_5: bool = False,
     precision: str = "",
+    starts_new: bool = True,
 ) -> Setup:
     """Load data and backbone, attach the method, and compute once what stays fixed.
 
@@ -129,6 +130,8 @@ def prepare(
         record: As for `data.tasks.load_protocol`.
         trained_by_0_5: As for `data.tasks.load_protocol`.
         precision: That of the steps so far, for a run that resumes; "" for the config's.
+        starts_new: Whether training begins with the first step, so that a method may look at training images before it
+            chooses what to train; else its choice comes from a checkpoint or an adapter file.
 
     Raises:
         DataError: If images are missing or damaged.
@@ -153,7 +156,16 @@ def prepare(
     on_chunk()
     fingerprint = backbones.fingerprint(model)
     model = model.to(device)
-    adapter = attach(model, config.tuning, config.seed)
+
+    def first_pass() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        normalisation = cast("tuple[Three, Three]", config.mean_and_deviation)
+        whole = Inputs(images.train, lambda x: x, device, entry.image_size, normalisation, features_kept=0)
+        order = torch.randperm(len(images.train), generator=stream(config.seed, "first pass"))
+        for chosen in order.to(device).split(config.batch_size):
+            on_chunk()
+            yield whole.take(chosen), whole.labels[chosen]
+
+    adapter = attach(model, config.tuning, config.seed, first_pass if starts_new else None)
     head = classifier(model).requires_grad_(True)
     assert isinstance(head, nn.Linear)  # `build_with_notes` refuses any other
     before, behind = split(model, config.tuning.first_block(depth(model)))

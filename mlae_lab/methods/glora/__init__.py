@@ -1,0 +1,63 @@
+"""GLoRA: a super-network of updates of weights and biases, of which each layer samples a path in every step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from mlae_lab.core.backbones import Backbone
+from mlae_lab.core.method import Method, Recipe, Trait, blocks_of
+from mlae_lab.core.settings import setting
+
+# What each of the five tensors of a layer can be, by position in a configuration. The first entry is the fullest.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "A": ("low rank", "vector", "scalar", "none"),
+    "B": ("low rank", "vector", "scalar", "none"),
+    "C": ("low rank", "vector", "none"),
+    "D": ("vector", "scalar", "none"),
+    "E": ("vector", "scalar", "none"),
+}
+SUPERNET = {"epochs": 500, "batch_size": 64, "learning_rate": 1e-4, "weight_decay": 1e-4, "warmup": 0.1}
+
+
+@dataclass(frozen=True)
+class GLoRA(Method):
+    """f(x) = (W + W ∘ A + B) x + W C + (b + D ∘ b + E) on qkv, proj, fc1 and fc2."""
+
+    name: ClassVar[str] = "glora"
+    title: ClassVar[str] = "GLoRA"
+    reference: ClassVar[str] = "Chavan et al. 2023, One-for-all: generalized LoRA for parameter-efficient fine-tuning"
+    formula: ClassVar[str] = "y = (W + W ∘ A + B) x + W C + b + D ∘ b + E"
+    summary: ClassVar[str] = "Trains a super-network whose layers sample one of 432 kinds of update in each step."
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.MERGEABLE, Trait.IDENTITY_AT_INIT})
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "vtab": Recipe(
+            "Arnav0400/ViT-Slim, GLoRA/README.md and supernet.py",
+            {**SUPERNET, "normalisation": "imagenet", "rank": 4},
+            "the evolutionary search that chooses a configuration for each layer is a separate stage and no part of "
+            "training: evaluation uses the full configuration",
+        ),
+        "fgvc": Recipe(
+            "the authors' recipe for VTAB; they publish no other",
+            {**SUPERNET, "normalisation": "imagenet", "rank": 4},
+            "not published",
+        ),
+    }
+
+    rank: int = field(
+        default=4, metadata=setting("Rank", "Rank r of the low-rank forms of A, B and C.", low=1, high=128)
+    )
+    sampling: bool = field(
+        default=True,
+        metadata=setting(
+            "Sample paths",
+            "In each step every layer uses one of its 432 configurations at random; off trains the chosen one only.",
+        ),
+    )
+
+    def parameters(self, backbone: Backbone) -> int:
+        blocks, r = blocks_of(backbone, self.title), self.rank
+        return blocks.count * sum(
+            2 * r * (d_in + d_out) + r * (d_in + 1) + 2 * d_out for d_in, d_out in blocks.linears.values()
+        )

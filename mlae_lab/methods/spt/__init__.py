@@ -1,0 +1,101 @@
+"""SPT: gradients before training choose which weights are tuned, one by one or by a module for a whole matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from mlae_lab.core.backbones import Backbone
+from mlae_lab.core.method import Method, Recipe, Trait, blocks_of
+from mlae_lab.core.settings import ConfigError, setting
+
+REFERENCE = "He et al. 2023, Sensitivity-aware visual parameter-efficient fine-tuning (ICCV)"
+TRAITS = frozenset({Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID})
+VALUES = {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-4, "warmup": 0.1}
+ALPHA = 10  # a matrix gets a module where it has at least 1/ALPHA as many sensitive weights as a module has parameters
+BETA = 5  # a vector is tuned whole where at least 1/BETA of it is sensitive
+_NOTE = (
+    "the authors report the best of five budgets (0.2 to 1 million) by test accuracy, and let a choice exceed its "
+    "budget; drop path of the backbone is not set"
+)
+_RECIPES = {
+    name: Recipe(f"ziplab/SPT, train_spt.py and {scripts}", {**VALUES, "normalisation": "imagenet"}, _NOTE)
+    for name, scripts in (("vtab", "configs for VTAB"), ("fgvc", "configs for FGVC"))
+}
+
+
+def module_size(d_in: int, d_out: int, rank: int, bottleneck: bool) -> int:
+    """Parameters of a matrix's module. bottleneck: an adapter after the layer, with biases, in place of LoRA."""
+    return 2 * d_out * rank + rank + d_out if bottleneck else rank * (d_in + d_out)
+
+
+@dataclass(frozen=True)
+class _Sensitive(Method):
+    """What both variants share."""
+
+    recipes: ClassVar[Mapping[str, Recipe]] = _RECIPES
+
+    budget: int = field(
+        default=400_000,
+        metadata=setting(
+            "Budget",
+            "The most parameters that are tuned, without the head. The authors try 200,000 to 1,000,000.",
+            low=1_000, high=100_000_000, step=100_000,
+        ),
+    )  # fmt: skip
+    rank: int = field(default=8, metadata=setting("Rank", "Rank r of the module of a matrix.", low=1, high=128))
+    dropout: float = field(
+        default=0.1,
+        metadata=setting("Dropout", "Dropout rate of a module's input.", low=0, high=0.9, step=0.05),
+    )
+    drop_path: float = field(
+        default=0.1,
+        metadata=setting(
+            "Drop path", "Rate at which a module is off for a whole image in training.", low=0, high=0.9, step=0.05
+        ),
+    )
+    batches: int = field(
+        default=16,
+        metadata=setting("Batches", "Batches of images that the sensitivity is measured on.", low=1, high=10_000),
+    )
+
+    def check(self, backbone: Backbone) -> None:
+        blocks = blocks_of(backbone, self.title)
+        weights = blocks.count * sum(d_in * d_out for d_in, d_out in blocks.linears.values())
+        if not blocks.width < self.budget <= weights:
+            raise ConfigError(
+                f"budget is {self.budget}: with {backbone.name} it must be above {blocks.width} and at most {weights}"
+            )
+
+    def parameters(self, backbone: Backbone) -> int:
+        """The budget: what is stored and given to the optimizer. The choice may leave a small rest of it unused."""
+        self.check(backbone)
+        return self.budget
+
+    def first_block(self, blocks: int) -> int:
+        return -1  # the class token is tuned
+
+
+@dataclass(frozen=True)
+class SPTLoRA(_Sensitive):
+    """Sensitive weights are tuned one by one; matrices with many of them get W + B A."""
+
+    name: ClassVar[str] = "spt_lora"
+    title: ClassVar[str] = "SPT-LoRA"
+    reference: ClassVar[str] = REFERENCE
+    formula: ClassVar[str] = "W + sparse ΔW, or W + B A where many weights are sensitive; sensitivity s = Σ g²"
+    summary: ClassVar[str] = "Trains the weights with the largest gradients, and LoRA where a matrix has many of them."
+    traits: ClassVar[frozenset[Trait]] = TRAITS | {Trait.MERGEABLE}
+
+
+@dataclass(frozen=True)
+class SPTAdapter(_Sensitive):
+    """Sensitive weights are tuned one by one; layers with many of them get a bottleneck after them."""
+
+    name: ClassVar[str] = "spt_adapter"
+    title: ClassVar[str] = "SPT-Adapter"
+    reference: ClassVar[str] = REFERENCE
+    formula: ClassVar[str] = "W + sparse ΔW, or y + U GELU(V y) where many weights are sensitive; sensitivity s = Σ g²"
+    summary: ClassVar[str] = "Trains the weights with the largest gradients, and adapters where a matrix has many."
+    traits: ClassVar[frozenset[Trait]] = TRAITS

@@ -1,0 +1,86 @@
+"""NOAH: the published sub-networks, and a block with prompts, LoRA and adapter written out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mlae_lab.core import catalog
+from mlae_lab.core.settings import ConfigError
+from mlae_lab.methods.adapter import attach
+from mlae_lab.methods.noah import NOAH
+from mlae_lab.methods.noah.layers import Prompts
+from mlae_lab.methods.noah.subnets import SUBNETS
+
+VIT_B16 = catalog.backbone("vit_base_patch16_224.orig_in21k")
+
+
+def network(**changes: Any) -> Any:
+    torch.manual_seed(0)
+    return timm.create_model(
+        "vit_tiny_patch16_224", num_classes=5, img_size=32, depth=3, embed_dim=24, num_heads=3, **changes
+    ).eval()
+
+
+def test_the_published_subnetworks() -> None:
+    """Mean of the 19 on ViT-B/16: 360,134 parameters, the table's 0.36 million."""
+    assert len(SUBNETS) == 19
+    counts = [NOAH(subnet=task).parameters(VIT_B16) for task in SUBNETS]
+    assert sum(counts) / 19 == pytest.approx(360_134.26, abs=0.01)
+    assert {size for sizes in SUBNETS.values() for row in sizes for size in row} == {1, 5, 10}
+    assert {len(row) for sizes in SUBNETS.values() for row in sizes} == {12}
+
+
+def test_sizes_reach_as_deep_as_the_settings_say() -> None:
+    sizes = NOAH(prompt=4, prompt_depth=1, lora=2, lora_depth=2, adapter=3, adapter_depth=9).sizes(3)
+    assert sizes == ((4, 0, 0), (2, 2, 0), (3, 3, 3))
+    with pytest.raises(ConfigError, match="published sub-networks have 12"):
+        NOAH(subnet="dtd").sizes(3)
+    with pytest.raises(ConfigError, match="make one of them larger"):
+        NOAH(prompt=0, lora=0, adapter=0).sizes(3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("pooling", ["token", "avg"])
+def test_the_forward_pass_by_hand(pooling: str) -> None:
+    """Tokens end with the prompts of the last block that has any, and pooling does not see them."""
+    model = network(global_pool=pooling, init_values=0.5)
+    adapter = attach(model, NOAH(prompt=4, prompt_depth=2, lora=2, adapter=3, adapter_depth=2))
+    adapter.train(False)
+    for index, value in enumerate(adapter.parameters().values()):
+        value.normal_(std=0.3, generator=torch.Generator().manual_seed(index))
+    own, frozen = adapter.state(), network(global_pool=pooling, init_values=0.5)
+    images = torch.randn(2, 3, 32, 32)
+    x = frozen._pos_embed(frozen.patch_embed(images))
+    number = x.shape[1]
+    for i, block in enumerate(frozen.blocks):
+        name = f"blocks.{i}"
+        if i < 2:
+            x = torch.cat([x[:, :number], own[f"{name}.prompt.tokens"].expand(2, -1, -1)], 1)
+        qkv = nn.Linear(24, 72)
+        qkv.weight.copy_(block.attn.qkv.weight + own[f"{name}.attn.qkv.b"] @ own[f"{name}.attn.qkv.a"])
+        qkv.bias.copy_(block.attn.qkv.bias)
+        block.attn.qkv = qkv
+        x = x + block.ls1(block.attn(block.norm1(x)))
+        h = block.ls2(block.mlp(block.norm2(x)))
+        if i < 2:
+            z = F.linear(h, own[f"{name}.adapter.down"], own[f"{name}.adapter.down_bias"])
+            h = h + F.linear(z * torch.sigmoid(1.702 * z), own[f"{name}.adapter.up"], own[f"{name}.adapter.up_bias"])
+        x = x + h
+    expected = frozen.forward_head(frozen.norm(x[:, :number]))
+    assert torch.allclose(model(images), expected, atol=1e-4)
+    adapter.remove()
+    assert torch.equal(model(images), network(global_pool=pooling, init_values=0.5)(images))
+
+
+def test_prompts_start_small() -> None:
+    adapter = attach(network(), NOAH(prompt=10))
+    prompts = adapter._modules["blocks.0.prompt"]
+    assert isinstance(prompts, Prompts)
+    assert prompts.tokens.abs().max() <= (6 / (24 * 11)) ** 0.5
+    assert prompts.tokens.abs().max() > 0.9 * (6 / (24 * 11)) ** 0.5
