@@ -24,6 +24,8 @@ BUILT_IN: dict[str, str] = {
     "mlae": "mlae_lab.methods.mlae:MLAE",
     "linear": "mlae_lab.methods.linear:LinearProbe",
     "ssf": "mlae_lab.methods.ssf:SSF",
+    "full": "mlae_lab.methods.full:FullFineTuning",
+    "bitfit": "mlae_lab.methods.bitfit:BitFit",
 }
 ENTRY_POINTS = "mlae_lab.methods"
 _MANY = 1_000_000  # more blocks than any network has

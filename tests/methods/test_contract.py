@@ -52,6 +52,8 @@ CASES: dict[str, Case] = {
     "mlae": Case(counts={(): 295_008}),
     "linear": Case(counts={(): 0}),
     "ssf": Case(counts={(): 205_824}, moves=0.6),
+    "full": Case(counts={(): 85_798_656}),
+    "bitfit": Case(counts={(): 102_912}),
 }
 
 
@@ -138,7 +140,7 @@ def test_parameters_are_those_of_the_network(name: str) -> None:
 
 def test_a_backbone_that_does_not_fit_is_refused(name: str) -> None:
     mixer = catalog.backbone("mixer_b16_224")
-    if name not in ("mlae", "linear"):
+    if name not in ("mlae", "linear", "full", "bitfit"):
         with pytest.raises(ConfigError, match=r"backbone is 'mixer_b16_224.*choose a ViT"):
             described(name).check(mixer)
 
