@@ -26,6 +26,9 @@ BUILT_IN: dict[str, str] = {
     "ssf": "mlae_lab.methods.ssf:SSF",
     "full": "mlae_lab.methods.full:FullFineTuning",
     "bitfit": "mlae_lab.methods.bitfit:BitFit",
+    "lora": "mlae_lab.methods.lora:LoRA",
+    "dora": "mlae_lab.methods.dora:DoRA",
+    "layerwise": "mlae_lab.methods.layerwise:LayerWise",
 }
 ENTRY_POINTS = "mlae_lab.methods"
 _MANY = 1_000_000  # more blocks than any network has

@@ -54,6 +54,20 @@ CASES: dict[str, Case] = {
     "ssf": Case(counts={(): 205_824}, moves=0.6),
     "full": Case(counts={(): 85_798_656}),
     "bitfit": Case(counts={(): 102_912}),
+    "lora": Case(
+        settings=("dropout=0.1",),
+        counts={
+            (): 294_912,
+            ("targets=q+v",): 294_912,
+            ("targets=q+k+v",): 442_368,
+            ("targets=all",): 1_179_648,
+        },
+    ),
+    "dora": Case(settings=("dropout=0.1",), counts={(): 322_560}),
+    "layerwise": Case(
+        settings=("pattern=incremental",),
+        counts={("pattern=incremental",): 294_912, ("expert_rank=8",): 1_520_640 - 60 * 768},  # without MoLA's router
+    ),
 }
 
 
