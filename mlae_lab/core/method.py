@@ -28,6 +28,8 @@ BUILT_IN: dict[str, str] = {
     "bitfit": "mlae_lab.methods.bitfit:BitFit",
     "lora": "mlae_lab.methods.lora:LoRA",
     "dora": "mlae_lab.methods.dora:DoRA",
+    "adalora": "mlae_lab.methods.adalora:AdaLoRA",
+    "increlora": "mlae_lab.methods.increlora:IncreLoRA",
     "layerwise": "mlae_lab.methods.layerwise:LayerWise",
 }
 ENTRY_POINTS = "mlae_lab.methods"

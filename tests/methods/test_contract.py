@@ -64,6 +64,8 @@ CASES: dict[str, Case] = {
         },
     ),
     "dora": Case(settings=("dropout=0.1",), counts={(): 322_560}),
+    "adalora": Case(counts={(): 442_512}),
+    "increlora": Case(counts={(): 590_016}, moves=1e-4),
     "layerwise": Case(
         settings=("pattern=incremental",),
         counts={("pattern=incremental",): 294_912, ("expert_rank=8",): 1_520_640 - 60 * 768},  # without MoLA's router
