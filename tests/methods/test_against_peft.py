@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from mlae_lab.methods.dora import DoRA
 from mlae_lab.methods.layerwise import LayerWise
 from mlae_lab.methods.lora import LoRA
 from mlae_lab.methods.lora.layers import LowRankAdapter
+from mlae_lab.methods.mlae import MLAE
 from tests.methods.test_contract import images, network
 
 with warnings.catch_warnings():
@@ -95,10 +97,6 @@ def test_steps_and_merged_weights(method: Method, options: dict[str, Any]) -> No
 
 def test_mlae_without_masks_is_pefts_lora() -> None:
     """p = 0 and λ = 1, not trained: the loss and the gradients of A and B are peft's."""
-    from dataclasses import replace
-
-    from mlae_lab.methods.mlae import MLAE
-
     reference, same = peft_network(peft.LoraConfig(r=8, lora_alpha=8, target_modules=["attn.qkv"]))
     model = network()
     adapter = attach(model, MLAE(replace(dense(12, 8), train_coefficients=False)))
