@@ -57,8 +57,9 @@ def shapes_of(name: str, module: str) -> tuple[list, list]:
         module: the kind of layer that must be in its blocks.
 
     Returns:
-        [layers, width, heads, image, tokens, parameters], and a row [pattern, count, d_in, d_out] for each kind of
-        linear layer; `*` in the pattern runs from 0 to count - 1.
+        [layers, width, heads, biases, image, tokens, parameters], and a row [pattern, count, d_in, d_out] for each
+        kind of linear layer; `*` in the pattern runs from 0 to count - 1. biases: number of values in all parameters
+        named bias, without the head.
 
     Raises:
         Unsupported: with the reason.
@@ -73,6 +74,7 @@ def shapes_of(name: str, module: str) -> tuple[list, list]:
         raise Unsupported("its images do not have three channels")
     image = getattr(getattr(model, "patch_embed", None), "img_size", None) or model.pretrained_cfg["input_size"][1:]
     parameters = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in head.parameters())
+    biases = sum(p.numel() for name, p in model.named_parameters() if name.endswith(".bias")) - len(head.bias)
     if image[0] != image[1] or image[0] > MAX_IMAGE_SIZE or parameters > MAX_PARAMETERS:
         raise Unsupported(f"{image[0]} x {image[1]} pixels, {parameters:,} parameters")
     called: set[str] = set()
@@ -93,7 +95,7 @@ def shapes_of(name: str, module: str) -> tuple[list, list]:
     }
     tokens = features.shape[1] if features.dim() == 3 else None
     layers = sum(row[1] for row in targets)
-    return [layers, model.num_features, max(heads, default=0), int(image[0]), tokens, parameters], rows
+    return [layers, model.num_features, max(heads, default=0), biases, int(image[0]), tokens, parameters], rows
 
 
 def grouped(layers: Iterable[tuple[str, int, int]]) -> list[list]:
@@ -130,12 +132,12 @@ def published(name: str, family: str, module: str, numbers: list, rows: list) ->
         tag = full.split(".", 1)[1]
         try:
             tags[tag] = [] if norm(config) == norm(default) else [norm(config)]
-            if config.input_size[-1] != numbers[3]:
+            if config.input_size[-1] != numbers[4]:
                 tag_numbers, tag_rows = shapes_of(full, module)
-                if tag_rows != rows or tag_numbers[:3] != numbers[:3]:
+                if tag_rows != rows or tag_numbers[:4] != numbers[:4]:
                     raise Unsupported("its layers differ from its architecture's")
-                if tag_numbers[3:] != numbers[3:]:
-                    tags[tag] = [norm(config), *tag_numbers[3:]]
+                if tag_numbers[4:] != numbers[4:]:
+                    tags[tag] = [norm(config), *tag_numbers[4:]]
         except Unsupported as reason:
             tags.pop(tag, None)
             print(f"{full}: skipped, {reason}", file=sys.stderr)

@@ -7,7 +7,7 @@ One process, one network (the bundled ViT, batch 64), all variants one after the
 of the activations of all frozen layers, attention, and the experts' own gradients. The others are whole steps through
 `training.trainer.fit`, which differ in how the experts join their layer:
 
-    low-rank backward   this lab: merged forward, low-rank backward (model.experts._MaskedLinear)
+    low-rank backward   this lab: merged forward, low-rank backward (model.experts.MaskedLinear)
     branch              W x + b (λ m (a x)) left to autograd, as in peft's LoRA and the authors' layer
     merged, autograd    (W + ΔW) x left to autograd, which builds the full gradient of W
     bfloat16            this lab under autocast (the branch form)

@@ -67,6 +67,7 @@ class Backbone:
         mean: Mean of the pretraining images per channel, pixels in [0, 1].
         std: Their standard deviation.
         norm: Name of `mean` and `std` in the table.
+        biases: Number of values in all parameters named bias, without the head.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Backbone:
     mean: tuple[float, float, float] = _HALF
     std: tuple[float, float, float] = _HALF
     norm: str = "0.5"
+    biases: int = 0
 
     @property
     def needs_file(self) -> bool:
@@ -148,6 +150,7 @@ def vit_rows(layers: int, width: int) -> tuple[Rows, ...]:
 _LAB = Backbone(
     "lab_vit_12x128", "Lab ViT 12 x 128", 12, 128, 4, 48, 37, 2_477_632, True, True,
     "bundled; pretrained on procedural images by this project, a stand-in for ViT-B/16", vit_rows(12, 128),
+    biases=17_248,
 )  # fmt: skip
 _LAB_RANDOM = replace(
     _LAB, name=_LAB.name + RANDOM, title="Lab ViT, random weights", trained=False,
@@ -186,7 +189,7 @@ def _rows(number: int) -> tuple[Rows, ...]:
 
 def _from_table(architecture: str, tag: str) -> Backbone:
     """A backbone of the table. tag: a published one, "random", or "" for one without published weights."""
-    number, module, norm, layers, width, heads, *rest, tags = table()["architectures"][architecture]
+    number, module, norm, layers, width, heads, biases, *rest, tags = table()["architectures"][architecture]
     norm, *other = tags.get(tag) or [norm]
     image, tokens, parameters = other or rest
     mean, std = table()["norms"][norm]
@@ -197,7 +200,7 @@ def _from_table(architecture: str, tag: str) -> Backbone:
     title, note = _FEATURED.get(name, (name if trained else f"{architecture}, random weights", note))
     return Backbone(
         name, title, layers, width, heads, image, tokens, parameters, False, trained, note,
-        _rows(number), module, tuple(mean), tuple(std), norm,
+        _rows(number), module, tuple(mean), tuple(std), norm, biases,
     )  # fmt: skip
 
 

@@ -151,7 +151,7 @@ class MLAELinear(nn.Module):
         if self.training and (self.by_token or self.input_dropout):
             return F.linear(x, weight, bias) + self._noisy(x, scale)
         if weight.dtype is torch.float32 and x.dtype is torch.float32 and not torch.is_autocast_enabled(x.device.type):
-            return _MaskedLinear.apply(x, weight, bias, self.a, self.b, scale)
+            return MaskedLinear.apply(x, weight, bias, self.a, self.b, scale)
         # In 16 bits W + ΔW would round small updates away, so the experts are computed separately.
         low = F.linear(x, self.a.to(x.dtype)) * scale.to(x.dtype)
         return F.linear(x, weight, bias) + F.linear(low, self.b.to(x.dtype))
@@ -180,7 +180,7 @@ class MLAELinear(nn.Module):
         return f"experts={len(self.columns)}, rank={self.rank}, drop_rate={self.drop_rate}"
 
 
-class _MaskedLinear(torch.autograd.Function):
+class MaskedLinear(torch.autograd.Function):
     """y = x (W + (b s) a)ᵀ + bias, with a low-rank backward pass.
 
     One product forward and one for the gradient of x, as in the frozen layer; the gradients of the experts cost

@@ -81,6 +81,24 @@ CASES: dict[str, Case] = {
         counts={("prompt=0", "lora=0", "adapter=8"): 156_768, ("prompt=0", "lora=8", "adapter=0"): 294_912},
         moves=0.6,
     ),
+    "full": Case(counts={(): 85_798_656}),
+    "bitfit": Case(counts={(): 102_912}),
+    "lora": Case(
+        settings=("dropout=0.1",),
+        counts={
+            (): 294_912,
+            ("targets=q+v",): 294_912,
+            ("targets=q+k+v",): 442_368,
+            ("targets=all",): 1_179_648,
+        },
+    ),
+    "dora": Case(settings=("dropout=0.1",), counts={(): 322_560}),
+    "adalora": Case(counts={(): 442_512}),
+    "increlora": Case(counts={(): 590_016}, moves=1e-4),
+    "layerwise": Case(
+        settings=("pattern=incremental",),
+        counts={("pattern=incremental",): 294_912, ("expert_rank=8",): 1_520_640 - 60 * 768},  # without MoLA's router
+    ),
 }
 
 
@@ -173,7 +191,7 @@ def test_parameters_are_those_of_the_network(name: str) -> None:
 
 def test_a_backbone_that_does_not_fit_is_refused(name: str) -> None:
     mixer = catalog.backbone("mixer_b16_224")
-    if name not in ("mlae", "linear"):
+    if name not in ("mlae", "linear", "full", "bitfit"):
         with pytest.raises(ConfigError, match=r"backbone is 'mixer_b16_224.*choose a ViT"):
             described(name).check(mixer)
 

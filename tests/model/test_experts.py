@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mlae_lab.core.patterns import allocation, dense, pattern, uniform
 from mlae_lab.core.plan import MaskPlan, block_targets
-from mlae_lab.model.experts import MaskSampler, MLAELinear, _MaskedLinear, experts_off, stream
+from mlae_lab.model.experts import MaskedLinear, MaskSampler, MLAELinear, experts_off, stream
 
 SHAPES = [(6,), (5, 6), (2, 3, 6)]  # the last axis is d_in = 6
 D_IN, D_OUT = 6, 4
@@ -98,9 +98,7 @@ def test_float32_path_equals_the_formula(shape: tuple, rank: int, mask: list[flo
 def test_backward_pass_passes_gradcheck(shape: tuple, bias: bool) -> None:
     x, a, b, scale = (numbers(*s, seed=i).requires_grad_() for i, s in enumerate((shape, (3, D_IN), (D_OUT, 3), (3,))))
     weight, offset = numbers(D_OUT, D_IN, seed=9), numbers(D_OUT, seed=10) if bias else None
-    assert torch.autograd.gradcheck(
-        lambda *own: _MaskedLinear.apply(own[0], weight, offset, *own[1:]), (x, a, b, scale)
-    )
+    assert torch.autograd.gradcheck(lambda *own: MaskedLinear.apply(own[0], weight, offset, *own[1:]), (x, a, b, scale))
 
 
 def test_gradients_of_a_and_b_without_gradients_of_x_and_lambda() -> None:

@@ -1,0 +1,49 @@
+"""BitFit: every bias of the network is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlae_lab.core.backbones import Backbone
+from mlae_lab.core.method import Method, Recipe, Trait
+from mlae_lab.core.settings import ConfigError
+
+_RECIPE = Recipe(
+    "Jia et al. 2022, VPT, appendix: Full, Partial, Bias and Adapter",
+    {
+        "epochs": 100,
+        "batch_size": 64,
+        "learning_rate": 1.25e-3,
+        "weight_decay": 1e-4,
+        "warmup": 0.1,
+        "normalisation": "imagenet",
+    },
+    "the authors search learning rates of 1e-4 to 5e-3 times batch / 256 and weight decays of 0 to 1e-2 for each task; "
+    "these are 5e-3 times 64 / 256 and 1e-4",
+)
+
+
+@dataclass(frozen=True)
+class BitFit(Method):
+    """The biases of all layers, those of the norms and of the patch embedding among them."""
+
+    name: ClassVar[str] = "bitfit"
+    title: ClassVar[str] = "Bias (BitFit)"
+    reference: ClassVar[str] = "Ben Zaken et al. 2022, BitFit: Simple parameter-efficient fine-tuning (ACL)"
+    formula: ClassVar[str] = "y = W x + b, b trained"
+    summary: ClassVar[str] = "Trains every bias of the network."
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.MERGEABLE, Trait.IDENTITY_AT_INIT})
+    recipes: ClassVar[Mapping[str, Recipe]] = {"vtab": _RECIPE, "fgvc": _RECIPE}
+
+    def check(self, backbone: Backbone) -> None:
+        """Raise ConfigError for a network without biases."""
+        if not backbone.biases:
+            raise ConfigError(f"backbone is {backbone.name!r} and has no biases to train: choose another one")
+
+    def parameters(self, backbone: Backbone) -> int:
+        return backbone.biases
+
+    def first_block(self, blocks: int) -> int:
+        return -1

@@ -1,0 +1,50 @@
+"""Full fine-tuning: every weight of the network is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mlae_lab.core.backbones import Backbone
+from mlae_lab.core.method import Method, Recipe, Trait
+
+_RECIPE = Recipe(
+    "Jia et al. 2022, VPT, appendix: Full, Partial, Bias and Adapter",
+    {
+        "epochs": 100,
+        "batch_size": 64,
+        "learning_rate": 1.25e-4,
+        "weight_decay": 1e-4,
+        "warmup": 0.1,
+        "normalisation": "imagenet",
+    },
+    "the authors search learning rates of 1e-4 to 5e-3 times batch / 256 and weight decays of 0 to 1e-2 for each task; "
+    "these are 5e-4 times 64 / 256 and 1e-4",
+)
+
+
+@dataclass(frozen=True)
+class FullFineTuning(Method):
+    """All parameters θ of the network are trained, the head among them."""
+
+    name: ClassVar[str] = "full"
+    title: ClassVar[str] = "Full fine-tuning"
+    reference: ClassVar[str] = "the baseline of every transfer study; protocol of Jia et al. 2022, VPT (ECCV)"
+    formula: ClassVar[str] = "y = f(x; θ), θ trained"
+    summary: ClassVar[str] = "Trains every weight of the network."
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.MERGEABLE, Trait.IDENTITY_AT_INIT})
+    recipes: ClassVar[Mapping[str, Recipe]] = {"vtab": _RECIPE, "fgvc": _RECIPE}
+
+    @property
+    def what(self) -> str:
+        return "full fine-tuning"
+
+    def check(self, backbone: Backbone) -> None:
+        """Every network has weights."""
+
+    def parameters(self, backbone: Backbone) -> int:
+        return backbone.parameters
+
+    def first_block(self, blocks: int) -> int:
+        return -1
