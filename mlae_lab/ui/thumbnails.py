@@ -66,7 +66,13 @@ _BOXES = {
     "patch": (0, 16), "norm1": (28, 8), "qkv": (40, 18), "proj": (74, 14), "norm2": (112, 8), "fc1": (124, 18),
     "fc2": (146, 18), "norm": (190, 8), "head": (202, 16),
 }  # fmt: skip
-_ADDED = {"tokens": (19, 6), "after attention": (91, 8), "after mlp": (167, 8)}
+_ADDED = {
+    "tokens": (19, 6),
+    "before qkv": (37, 2.5),
+    "before fc1": (121, 2.5),
+    "after attention": (91, 8),
+    "after mlp": (167, 8),
+}
 _PARALLEL = {"parallel to attention": (40, 48), "parallel to mlp": (124, 40)}
 
 

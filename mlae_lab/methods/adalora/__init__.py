@@ -48,6 +48,7 @@ class AdaLoRA(Method):
     )
     formula: ClassVar[str] = "y = (W + α/r · P diag(λ) Q) x + bias, unimportant λ = 0"
     summary: ClassVar[str] = "Trains a low-rank update whose ranks move to the layers where they matter most."
+    places: ClassVar[tuple[str, ...]] = ("qkv", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset(
         {Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID}
     )

@@ -34,6 +34,7 @@ class BitFit(Method):
     reference: ClassVar[str] = "Ben Zaken et al. 2022, BitFit: Simple parameter-efficient fine-tuning (ACL)"
     formula: ClassVar[str] = "y = W x + b, b trained"
     summary: ClassVar[str] = "Trains every bias of the network."
+    places: ClassVar[tuple[str, ...]] = ("patch", "norm1", "qkv", "proj", "norm2", "fc1", "fc2", "norm", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.MERGEABLE, Trait.IDENTITY_AT_INIT})
     recipes: ClassVar[Mapping[str, Recipe]] = {"vtab": _RECIPE, "fgvc": _RECIPE}
 

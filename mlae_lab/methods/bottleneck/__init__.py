@@ -42,6 +42,7 @@ class BottleneckAdapter(Method):
     reference: ClassVar[str] = "Houlsby et al. 2019, Parameter-efficient transfer learning for NLP (ICML)"
     formula: ClassVar[str] = "h + W_u σ(W_d h + b_d) + b_u, h = MLP(x)"
     summary: ClassVar[str] = "Trains a bottleneck after the MLP, and by choice after attention, of each block."
+    places: ClassVar[tuple[str, ...]] = ("after mlp", "head")
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
             "ZhangYuanhan-AI/NOAH, configs/Adapter/VTAB",
@@ -101,6 +102,7 @@ class AdapterPlus(Method):
     reference: ClassVar[str] = "Steitz and Roth 2024, Adapters strike back (CVPR)"
     formula: ClassVar[str] = "x + s ∘ (W_u GELU(W_d x + b_d) + b_u)"
     summary: ClassVar[str] = "Trains a bottleneck and a scale of each feature on the output of each block."
+    places: ClassVar[tuple[str, ...]] = ("after mlp", "head")
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
             "visinf/adapter_plus, conf/train/default.yaml, conf/adapter/adapter_plus.yaml",
@@ -132,6 +134,7 @@ class AdaptFormer(Method):
     reference: ClassVar[str] = "Chen et al. 2022, AdaptFormer (NeurIPS)"
     formula: ClassVar[str] = "x + MLP(norm(x)) + s (W_u ReLU(W_d x + b_d) + b_u)"
     summary: ClassVar[str] = "Trains a bottleneck parallel to the MLP of each block."
+    places: ClassVar[tuple[str, ...]] = ("parallel to mlp", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.IDENTITY_AT_INIT})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(

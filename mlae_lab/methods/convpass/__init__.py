@@ -39,6 +39,7 @@ class Convpass(Method):
     reference: ClassVar[str] = "Jie and Deng 2022, Convolutional bypasses are better vision transformer adapters"
     formula: ClassVar[str] = "x + f(h) + s U σ(K * σ(D h)), h = norm(x)"
     summary: ClassVar[str] = "Trains a bottleneck with a 3 × 3 convolution parallel to attention and MLP of each block."
+    places: ClassVar[tuple[str, ...]] = ("parallel to attention", "parallel to mlp", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.IDENTITY_AT_INIT})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(

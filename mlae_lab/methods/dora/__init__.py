@@ -30,6 +30,7 @@ class DoRA(Method):
     reference: ClassVar[str] = "Liu et al. 2024, DoRA: Weight-decomposed low-rank adaptation (ICML)"
     formula: ClassVar[str] = "y = m ∘ (W + α/r · B A) x / ‖W + α/r · B A‖ + bias"
     summary: ClassVar[str] = "Trains a low-rank update of the direction and the magnitude of each weight row."
+    places: ClassVar[tuple[str, ...]] = ("qkv", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID})
 
     rank: int = field(default=8, metadata=setting("Rank", "Rank r of each update.", low=1, high=256))

@@ -99,6 +99,7 @@ class FactTT(_Fact):
     reference: ClassVar[str] = REFERENCE
     formula: ClassVar[str] = "ΔW = s V Σ U, U and V shared by all layers"
     summary: ClassVar[str] = "Trains two factors for the whole network and an r×r matrix for each D×D part of a layer."
+    places: ClassVar[tuple[str, ...]] = ("qkv", "proj", "fc1", "fc2", "head")
     traits: ClassVar[frozenset[Trait]] = TRAITS
     recipes: ClassVar[Mapping[str, Recipe]] = {"vtab": _recipe("fact_tt.py", 16), "fgvc": _fgvc(16)}
 
@@ -120,6 +121,7 @@ class FactTK(_Fact):
     reference: ClassVar[str] = REFERENCE
     formula: ClassVar[str] = "ΔW = s V (C ×₃ p) U, U, V and C shared by all layers"
     summary: ClassVar[str] = "Trains three factors for the whole network and r numbers for each D×D part of a layer."
+    places: ClassVar[tuple[str, ...]] = ("qkv", "proj", "fc1", "fc2", "head")
     traits: ClassVar[frozenset[Trait]] = TRAITS
     recipes: ClassVar[Mapping[str, Recipe]] = {"vtab": _recipe("fact_tk.py", 32), "fgvc": _fgvc(32)}
 

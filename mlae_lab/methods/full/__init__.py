@@ -33,6 +33,7 @@ class FullFineTuning(Method):
     reference: ClassVar[str] = "the baseline of every transfer study; protocol of Jia et al. 2022, VPT (ECCV)"
     formula: ClassVar[str] = "y = f(x; θ), θ trained"
     summary: ClassVar[str] = "Trains every weight of the network."
+    places: ClassVar[tuple[str, ...]] = ("patch", "norm1", "qkv", "proj", "norm2", "fc1", "fc2", "norm", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.MERGEABLE, Trait.IDENTITY_AT_INIT})
     recipes: ClassVar[Mapping[str, Recipe]] = {"vtab": _RECIPE, "fgvc": _RECIPE}
 

@@ -30,6 +30,7 @@ class GLoRA(Method):
     reference: ClassVar[str] = "Chavan et al. 2023, One-for-all: generalized LoRA for parameter-efficient fine-tuning"
     formula: ClassVar[str] = "y = (W + W ∘ A + B) x + W C + b + D ∘ b + E"
     summary: ClassVar[str] = "Trains a super-network whose layers sample one of 432 kinds of update in each step."
+    places: ClassVar[tuple[str, ...]] = ("qkv", "proj", "fc1", "fc2", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.MERGEABLE, Trait.IDENTITY_AT_INIT})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(

@@ -51,6 +51,7 @@ class IncreLoRA(Method):
     )
     formula: ClassVar[str] = "y = (W + α/r · Σ λᵢ pᵢ qᵢᵀ) x + bias, r grows"
     summary: ClassVar[str] = "Trains a low-rank update whose ranks grow in the layers where they matter most."
+    places: ClassVar[tuple[str, ...]] = ("qkv", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.LOW_RANK, Trait.MERGEABLE, Trait.PER_LAYER_GRID})
 
     rank: int = field(default=8, metadata=setting("Final rank", "Mean rank per layer at the end.", low=1, high=256))

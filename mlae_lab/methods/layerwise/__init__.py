@@ -34,6 +34,7 @@ class LayerWise(Method):
     reference: ClassVar[str] = "Gao et al. 2024, Higher layers need more LoRA experts (MoLA); here without its router"
     formula: ClassVar[str] = "y = (W + B A) x + bias, rank by depth"
     summary: ClassVar[str] = "Trains a low-rank update of qkv whose rank depends on the depth."
+    places: ClassVar[tuple[str, ...]] = ("qkv", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset(
         {Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID}
     )

@@ -54,6 +54,7 @@ class LoRA(Method):
     reference: ClassVar[str] = "Hu et al. 2022, LoRA: Low-rank adaptation of large language models (ICLR)"
     formula: ClassVar[str] = "y = (W + α/r · B A) x + bias"
     summary: ClassVar[str] = "Trains a low-rank update of linear layers."
+    places: ClassVar[tuple[str, ...]] = ("qkv", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset(
         {Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID}
     )

@@ -28,6 +28,7 @@ class MoLA(Method):
     reference: ClassVar[str] = "Gao et al. 2024, Higher layers need more LoRA experts"
     formula: ClassVar[str] = "y = f(x) + (α/r) Σ gᵢ(x) Bᵢ Aᵢ x over the top 2 of n experts"
     summary: ClassVar[str] = "Trains LoRA experts in qkv and a router that gives each token to two of them."
+    places: ClassVar[tuple[str, ...]] = ("qkv", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.LOW_RANK, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         name: Recipe(

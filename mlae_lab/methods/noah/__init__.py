@@ -39,6 +39,7 @@ class NOAH(Method):
     reference: ClassVar[str] = "Zhang et al. 2022, Neural prompt search (TPAMI 2024)"
     formula: ClassVar[str] = "[x; P], (W + B A) x and h + U σ(V h), with sizes by block"
     summary: ClassVar[str] = "Trains prompts, LoRA and adapters, with sizes by block that a search found for each task."
+    places: ClassVar[tuple[str, ...]] = ("tokens", "qkv", "after mlp", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.PER_LAYER_GRID})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(

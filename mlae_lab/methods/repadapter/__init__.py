@@ -34,6 +34,7 @@ class RepAdapter(Method):
     reference: ClassVar[str] = "Luo et al. 2023, Towards efficient visual adaption via structural re-parameterization"
     formula: ClassVar[str] = "W (h + s (B (A h + b_A) + b_B)) + b"
     summary: ClassVar[str] = "Trains a linear bottleneck before qkv and fc1 of each block."
+    places: ClassVar[tuple[str, ...]] = ("before qkv", "before fc1", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.MERGEABLE, Trait.IDENTITY_AT_INIT})
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(

@@ -86,6 +86,7 @@ class SPTLoRA(_Sensitive):
     reference: ClassVar[str] = REFERENCE
     formula: ClassVar[str] = "W + sparse ΔW, or W + B A where many weights are sensitive; sensitivity s = Σ g²"
     summary: ClassVar[str] = "Trains the weights with the largest gradients, and LoRA where a matrix has many of them."
+    places: ClassVar[tuple[str, ...]] = ("norm1", "qkv", "proj", "norm2", "fc1", "fc2", "norm", "head")
     traits: ClassVar[frozenset[Trait]] = TRAITS | {Trait.MERGEABLE}
 
 
@@ -98,4 +99,5 @@ class SPTAdapter(_Sensitive):
     reference: ClassVar[str] = REFERENCE
     formula: ClassVar[str] = "W + sparse ΔW, or y + U GELU(V y) where many weights are sensitive; sensitivity s = Σ g²"
     summary: ClassVar[str] = "Trains the weights with the largest gradients, and adapters where a matrix has many."
+    places: ClassVar[tuple[str, ...]] = ("norm1", "qkv", "proj", "norm2", "fc1", "fc2", "norm", "head")
     traits: ClassVar[frozenset[Trait]] = TRAITS

@@ -52,6 +52,7 @@ class VPTShallow(Method):
     reference: ClassVar[str] = "Jia et al. 2022, Visual prompt tuning (ECCV)"
     formula: ClassVar[str] = "[c, P, x] is the input of block 1"
     summary: ClassVar[str] = "Trains prompt tokens in the input of the first block."
+    places: ClassVar[tuple[str, ...]] = ("tokens", "head")
     recipes: ClassVar[Mapping[str, Recipe]] = _recipes(50, 100, "50 prompts for NABirds")
 
     prompts: int = field(default=50, metadata=_prompts())
@@ -73,6 +74,7 @@ class VPTDeep(Method):
     reference: ClassVar[str] = VPTShallow.reference
     formula: ClassVar[str] = "[c, Pᵢ, x] is the input of block i"
     summary: ClassVar[str] = "Trains separate prompt tokens in the input of every block."
+    places: ClassVar[tuple[str, ...]] = ("tokens", "head")
     recipes: ClassVar[Mapping[str, Recipe]] = _recipes(
         50, 10, "10, 50, 5, 100 and 200 prompts for CUB, NABirds, Flowers, Dogs and Cars"
     )
