@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation, uniform
 from mlae_lab.locations import PACKAGE, PAGES
-from mlae_lab.runs import paths, supervisor
+from mlae_lab.runs import devices, paths, supervisor, worker
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore
 
@@ -54,12 +54,12 @@ def to_schema_5(db: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def held(store: RunStore, run: str) -> Iterator[None]:
-    """Hold a run's lock, as its process would."""
+def held(store: RunStore, run: str) -> Iterator[int]:
+    """Hold a run's lock, as its process would; yields the file descriptor."""
     lock = locks.take(store.paths(run).lock)
     assert lock is not None
     try:
-        yield
+        yield lock
     finally:
         os.close(lock)
 
@@ -105,6 +105,21 @@ def finished(store: RunStore, config: RunConfig, origin: Origin | None = None) -
     files.folder.mkdir(parents=True, exist_ok=True)
     save_adapter(files.adapter, setup.experts, setup.head, config.backbone, config.task)
     return run.id
+
+
+def train_queued(store: RunStore) -> None:
+    """Train every queued run to its end, as the supervisor does, but in this process: others would load torch first."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        while queue := store.queue():
+            run = queue[0]
+            assert store.claim(run.id, next(iter(devices.slots(run.device))))
+            log = store.paths(run.id).log
+            with held(store, run.id) as lock, log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+                worker.main([str(store.folder), run.id, str(lock)])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def probes_of(run_id: str) -> list[int]:

@@ -22,7 +22,7 @@ def result_of(capsys: Captured, *words: str) -> dict:
     return printed_json(capsys)
 
 
-def test_errors_and_repeats_of_two_seeds(lab_store: RunStore, capsys: Captured) -> None:
+def test_errors_and_repeats_of_two_seeds(trains_here: None, lab_store: RunStore, capsys: Captured) -> None:
     """Two seeds of one run: mean and interval, the errors of one, the paired test of both."""
     store = ["--store", str(lab_store.folder)]
     run = result_of(capsys, "train", *TINY, "--mask", "uniform", *store)["run"]

@@ -70,7 +70,7 @@ def test_an_invalid_request_is_one_sentence_and_writes_nothing(
     assert not store.exists()
 
 
-def test_a_race_is_followed_to_its_end(lab_store: RunStore, capsys: Captured) -> None:
+def test_a_race_is_followed_to_its_end(trains_here: None, lab_store: RunStore, capsys: Captured) -> None:
     words = ["race", *TINY, *TWO, "--seeds", "2", "--store", str(lab_store.folder), "--json"]
     assert main(words) == 0
     result = printed_json(capsys)
