@@ -114,6 +114,20 @@ def trains_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "ensure", train_queued)
 
 
+@pytest.fixture(scope="module")
+def probes_here() -> Iterator[None]:
+    """Probes are threads of the process of the tests, not processes of their own.
+
+    For tests of what a page makes of an answer. Those of commands, of the browser and of probes start processes.
+    """
+    from mlae_lab.runs import probe
+    from tests.lab import start_probe_here
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "_start", start_probe_here)
+        yield
+
+
 @pytest.fixture
 def wait_for() -> Callable[..., None]:
     """Waits until a condition is true. After a timeout it fails with what `state` returns."""
