@@ -116,7 +116,7 @@ def trains_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def probes_here() -> Iterator[None]:
-    """Probes are threads of the process of the tests, not processes of their own.
+    """Probes are threads of the process of the tests, not separate processes.
 
     For tests of what a page makes of an answer. Those of commands, of the browser and of probes start processes.
     """
@@ -145,7 +145,7 @@ def wait_for() -> Callable[..., None]:
 def ordinary_user() -> Iterator[Path]:
     """A folder for a test that permissions stop, also when root started it.
 
-    Root stays the owner of all files, so that it goes on reading Python and this clone in folders that are closed to
+    Root stays the owner of all files, so that it can still read Python and this clone in folders that are closed to
     others; it only gives up its right to pass over permissions.
     """
     with tempfile.TemporaryDirectory() as name:
