@@ -103,6 +103,32 @@ def lab_store(store: RunStore) -> Iterator[RunStore]:
 
 
 @pytest.fixture
+def trains_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that a test launches is trained in the process of the test, before the call that launches it returns.
+
+    For tests of what a run leaves and what a command says of it. Those of supervisors and of processes start them.
+    """
+    from mlae_lab.runs import supervisor
+    from tests.lab import train_queued
+
+    monkeypatch.setattr(supervisor, "ensure", train_queued)
+
+
+@pytest.fixture(scope="module")
+def probes_here() -> Iterator[None]:
+    """Probes are threads of the process of the tests, not separate processes.
+
+    For tests of what a page makes of an answer. Those of commands, of the browser and of probes start processes.
+    """
+    from mlae_lab.runs import probe
+    from tests.lab import start_probe_here
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "_start", start_probe_here)
+        yield
+
+
+@pytest.fixture
 def wait_for() -> Callable[..., None]:
     """Waits until a condition is true. After a timeout it fails with what `state` returns."""
 

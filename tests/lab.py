@@ -8,9 +8,10 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation, uniform
 from mlae_lab.locations import PACKAGE, PAGES
-from mlae_lab.runs import paths, supervisor
+from mlae_lab.runs import devices, paths, probe, probe_worker, supervisor, worker
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Origin, Run, RunStore
 
@@ -54,12 +55,12 @@ def to_schema_5(db: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def held(store: RunStore, run: str) -> Iterator[None]:
-    """Hold a run's lock, as its process would."""
+def held(store: RunStore, run: str) -> Iterator[int]:
+    """Hold a run's lock, as its process would; yields the file descriptor."""
     lock = locks.take(store.paths(run).lock)
     assert lock is not None
     try:
-        yield
+        yield lock
     finally:
         os.close(lock)
 
@@ -107,6 +108,21 @@ def finished(store: RunStore, config: RunConfig, origin: Origin | None = None) -
     return run.id
 
 
+def train_queued(store: RunStore) -> None:
+    """Train every queued run to its end, as the supervisor does, but in this process: others would load torch first."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        while queue := store.queue():
+            run = queue[0]
+            assert store.claim(run.id, next(iter(devices.slots(run.device))))
+            log = store.paths(run.id).log
+            with held(store, run.id) as lock, log.open("a") as file, redirect_stdout(file), redirect_stderr(file):
+                worker.main([str(store.folder), run.id, str(lock)])
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def probes_of(run_id: str) -> list[int]:
     """The process ids of the probes of a run, also of those that are starting."""
     pids = []
@@ -121,8 +137,39 @@ def probes_of(run_id: str) -> list[int]:
     return pids
 
 
+_local_probes: dict[Path, tuple[probe_worker.Probe, threading.Thread]] = {}  # by the folder of their run
+
+
+def start_probe_here(store: RunStore, files: paths.RunPaths) -> None:
+    """Start the probe of a run in threads of this process, which has torch loaded; else like `probe._start`."""
+    lock = locks.take(files.probe_lock)
+    assert lock is not None
+    process = probe_worker.Probe(store, files.run)
+    server = probe_worker._Server(process)
+
+    def work() -> None:
+        process.work()
+        files.probe_address.unlink(missing_ok=True)
+        server.shutdown()
+        server.server_close()
+        os.close(lock)
+
+    files.probe_address.unlink(missing_ok=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    probe.announce(files, server.server_address[1], process.token)
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    _local_probes[files.folder] = process, thread
+
+
 def end_probe(store: RunStore, run_id: str) -> None:
-    """Kill the probe of a run, if there is one."""
+    """End the probe of a run, if there is one: kill its process, or wait for its threads."""
+    if local := _local_probes.pop(store.paths(run_id).folder, None):
+        process, thread = local
+        with process.changed:
+            process.leaving = True
+            process.changed.notify_all()
+        thread.join(timeout=60)
     for pid in probes_of(run_id):
         os.kill(pid, signal.SIGKILL)
     deadline = time.monotonic() + 20

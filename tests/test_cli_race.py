@@ -19,11 +19,12 @@ from mlae_lab.runs import race
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore
 from mlae_lab.ui.settings_code import read_settings
+from tests.data.trees import make_own
 from tests.lab import printed_json
 
 Captured = pytest.CaptureFixture[str]
 TINY = [
-    "--task", "digits", "--backbone", "lab_vit_12x128.random", "--device", "cpu", "--batch-size", "200",
+    "--task", "own:birds", "--backbone", "lab_vit_12x128.random", "--device", "cpu", "--batch-size", "200",
     "--epochs", "1",
 ]  # fmt: skip
 TWO = ["--mask", allocation((1,)).code, "--mask", allocation((2,), drop_rate=0.5).code]
@@ -70,7 +71,14 @@ def test_an_invalid_request_is_one_sentence_and_writes_nothing(
     assert not store.exists()
 
 
-def test_a_race_is_followed_to_its_end(lab_store: RunStore, capsys: Captured) -> None:
+@pytest.fixture
+def birds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few images, so that a run takes a moment."""
+    monkeypatch.setenv("MLAE_LAB_DATA", str(tmp_path / "data"))
+    make_own(tmp_path / "data" / "own" / "birds", {"wren": 12, "owl": 12})
+
+
+def test_a_race_is_followed_to_its_end(birds: None, trains_here: None, lab_store: RunStore, capsys: Captured) -> None:
     words = ["race", *TINY, *TWO, "--seeds", "2", "--store", str(lab_store.folder), "--json"]
     assert main(words) == 0
     result = printed_json(capsys)
@@ -93,7 +101,7 @@ def test_a_race_is_followed_to_its_end(lab_store: RunStore, capsys: Captured) ->
     assert result["link"] in out
 
 
-def test_with_detach_it_prints_its_runs(lab_store: RunStore, capsys: Captured) -> None:
+def test_with_detach_it_prints_its_runs(birds: None, lab_store: RunStore, capsys: Captured) -> None:
     assert main(["race", *TINY, *TWO, "--detach", "--store", str(lab_store.folder), "--json"]) == 0
     result = printed_json(capsys)
     assert [run.id for run in reversed(lab_store.runs())] == result["runs"]

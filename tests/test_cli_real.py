@@ -36,7 +36,7 @@ def test_vtab_in_the_data_folder_on_test(tmp_path: Path, capsys: Captured) -> No
     assert len(report["weights_fingerprint"]) == 12
 
 
-def test_fgvc_in_a_named_folder_with_random_crops(tmp_path: Path, capsys: Captured) -> None:
+def test_fgvc_in_a_named_folder_with_random_crops(trains_here: None, tmp_path: Path, capsys: Captured) -> None:
     folder = make_fgvc(tmp_path / "elsewhere", "cub", train=20, val=5, test=9)
     report = trained(capsys, "--task", "cub", "--data", str(folder))
     assert report["status"] == "finished"
@@ -45,7 +45,7 @@ def test_fgvc_in_a_named_folder_with_random_crops(tmp_path: Path, capsys: Captur
     assert repeated["accuracy_by_epoch"] == report["accuracy_by_epoch"], "crops depend only on the seed"
 
 
-def test_own_images_with_a_broken_one_train_without_it(tmp_path: Path, capsys: Captured) -> None:
+def test_own_images_with_a_broken_one_train_without_it(trains_here: None, tmp_path: Path, capsys: Captured) -> None:
     folder = make_own(tmp_path / "Cats & Dogs, 2024", {"cat": 12, "dog": 12}, broken="cat/image 3.jpg")
     report = trained(capsys, "--data", str(folder))
     assert report["status"] == "finished"
@@ -54,7 +54,7 @@ def test_own_images_with_a_broken_one_train_without_it(tmp_path: Path, capsys: C
     assert any("cat/image 3.jpg" in note for note in report["data_notes"])
 
 
-def test_own_class_folders(tmp_path: Path, capsys: Captured) -> None:
+def test_own_class_folders(trains_here: None, tmp_path: Path, capsys: Captured) -> None:
     make_own(tmp_path / "my birds", {"amsel": 12, "star": 12})
     report = trained(capsys, "--task", "own", "--data", str(tmp_path / "my birds"), "--normalisation", "imagenet")
     assert report["task"] == "own:my birds"
@@ -62,7 +62,7 @@ def test_own_class_folders(tmp_path: Path, capsys: Captured) -> None:
     assert "ImageNet" in report["badge"]["preprocessing"]
 
 
-def test_a_swin_trains_on_its_own_canvas(tmp_path: Path, capsys: Captured) -> None:
+def test_a_swin_trains_on_its_own_canvas(trains_here: None, tmp_path: Path, capsys: Captured) -> None:
     make_own(tmp_path / "data" / "own" / "b", {"amsel": 6, "star": 6})
     words = ["train", "--task", "own:b", "--epochs", "1", "--backbone", "swin_tiny_patch4_window7_224.random", "--json"]
     assert main(words) == 0
@@ -71,7 +71,7 @@ def test_a_swin_trains_on_its_own_canvas(tmp_path: Path, capsys: Captured) -> No
     assert report["expert_parameters"] == 141_408
 
 
-def test_a_broken_image_fails_the_run_and_is_named(tmp_path: Path, capsys: Captured) -> None:
+def test_a_broken_image_fails_the_run_and_is_named(trains_here: None, tmp_path: Path, capsys: Captured) -> None:
     folder = make_vtab(tmp_path / "data" / "vtab-1k", "dtd", train=20, val=5, test=9)
     broken = sorted((folder / "images" / "val200").iterdir())[0]
     broken.write_bytes(broken.read_bytes()[:80])

@@ -29,8 +29,9 @@ def follow(store: RunStore, run: Run) -> Run:
         for stored in store.events(run.id, Started, Resumed, Evaluation, after=last):
             last, event = stored.id, stored.event
             if isinstance(event, Started):
+                owner = "expert" if run.config.has_mask else "method"
                 print(
-                    f"{event.train_images} images, {event.parameters:,} expert and {event.head_parameters:,} head "
+                    f"{event.train_images} images, {event.parameters:,} {owner} and {event.head_parameters:,} head "
                     f"parameters, {event.steps} steps on {event.device} in {event.precision}",
                     flush=True,
                 )

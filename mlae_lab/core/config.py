@@ -285,6 +285,11 @@ class RunConfig:
         return self.tuning.has_mask
 
     @property
+    def canvas_size(self) -> tuple[int, int] | tuple[None, None]:
+        """Rows and columns of the plan's canvas, (None, None) for a method without a mask."""
+        return (self.plan.rows, self.plan.columns) if self.has_mask else (None, None)
+
+    @property
     def what(self) -> str:
         """What is trained, as text: "stochastic mask", "linear probe"."""
         return self.tuning.what

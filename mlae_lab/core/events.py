@@ -20,6 +20,7 @@ from mlae_lab.errors import LabError
 Canvas = tuple[tuple[float | None, ...], ...]
 StatisticValue = float | tuple[float | None, ...] | Canvas | None  # of a run, by layer, or by layer and expert
 MAX_STATISTICS = 64  # in one event
+MAX_STATISTIC_SIZE = 256  # layers, and columns of a layer, of a method without a mask
 _NAME = re.compile("[a-z][a-z0-9_]{0,47}")
 _LABEL_LETTERS = 100
 
@@ -203,12 +204,13 @@ class Statistics:
     def __hash__(self) -> int:
         return hash((self.epoch, self.step, frozenset(self.values.items()), frozenset(self.labels.items())))
 
-    def require_valid(self, rows: int, columns: int) -> None:
+    def require_valid(self, rows: int | None, columns: int | None) -> None:
         """Check names, labels, numbers and sizes.
 
         Args:
-            rows: Layers of the plan's canvas.
-            columns: Experts of the plan's canvas.
+            rows: Layers of the plan's canvas; None for a method without a mask, whose layers are its own: then at most
+                MAX_STATISTIC_SIZE layers, with equal numbers of columns in all statistics that have some.
+            columns: Experts of the plan's canvas, or None.
 
         Raises:
             ValueError: For anything that a store, an archive or a figure could not take.
@@ -221,12 +223,16 @@ class Statistics:
             lines = value if isinstance(value, tuple) else ()
             of_experts = [line for line in lines if isinstance(line, tuple)]
             is_canvas = bool(of_experts) and len(of_experts) == len(lines)
+            own_rows = len(lines) if rows is None else rows
+            own_columns = len(of_experts[0]) if columns is None and of_experts else columns
             if isinstance(value, tuple) and (
-                len(value) != rows or (of_experts and not is_canvas) or any(len(line) != columns for line in of_experts)
+                len(value) != own_rows
+                or max(own_rows, own_columns or 0) > MAX_STATISTIC_SIZE
+                or (of_experts and not is_canvas)
+                or any(len(line) != own_columns for line in of_experts)
             ):
-                raise ValueError(
-                    f"statistic {name} must be a number, {rows} numbers, or a canvas of {rows} x {columns}"
-                )
+                size = f"{own_rows} x {own_columns}"
+                raise ValueError(f"statistic {name} must be a number, {own_rows} numbers, or a canvas of {size}")
             numbers = [n for line in of_experts for n in line] if is_canvas else lines or [value]
             if not all(n is None or (isinstance(n, float | int) and math.isfinite(n)) for n in numbers):
                 raise ValueError(f"statistic {name} holds something that is neither a finite number nor None")

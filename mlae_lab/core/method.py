@@ -63,8 +63,8 @@ class Trait(str, Enum):
 # Parts of a network in a drawing, from the pixels to the head. "parallel": added to the output of attention or MLP from
 # the same input; "after": changes that output.
 PLACES = (
-    "patch", "tokens", "norm1", "before qkv", "qkv", "proj", "parallel to attention", "after attention", "norm2", "before fc1", "fc1", "fc2",
-    "parallel to mlp", "after mlp", "norm", "head",
+    "patch", "tokens", "norm1", "before qkv", "qkv", "proj", "parallel to attention", "after attention", "norm2",
+    "before fc1", "fc1", "fc2", "parallel to mlp", "after mlp", "norm", "head",
 )  # fmt: skip
 
 

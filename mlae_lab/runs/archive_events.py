@@ -115,7 +115,7 @@ def _require_on_canvas(event: ev.Event, config: RunConfig) -> None:
         ranks = all(len(ranks) in (0, plan.rows) for ranks in (event.effective_rank, event.stable_rank))
         fits = sizes == plan.kept and len(event.signed) == len(event.absolute) == plan.rows and ranks
     elif isinstance(event, ev.Statistics):
-        event.require_valid(plan.rows, plan.columns)
+        event.require_valid(*config.canvas_size)
         return
     elif isinstance(event, ev.TrainStep):
         fits = not event.mask or (

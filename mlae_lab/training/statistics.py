@@ -68,10 +68,14 @@ def collect(statistics: Sequence[Statistic], setup: Setup, epoch: int, step: int
         ValueError: For a statistic whose name, size or label breaks a rule of `Statistics.require_valid`.
     """
     values = {s.name: value for s in statistics if (value := _plain(s.measure(setup))) is not None}
+    labels = {s.name: (s.title, s.unit) for s in statistics if s.name in values}
+    for name, (title, value) in setup.adapter.statistics().items():
+        if (plain := _plain(value)) is not None:
+            values[name], labels[name] = plain, (title, "")
     if not values:
         return None
-    event = Statistics(epoch, step, values, {s.name: (s.title, s.unit) for s in statistics if s.name in values})
-    event.require_valid(setup.config.plan.rows, setup.config.plan.columns)
+    event = Statistics(epoch, step, values, labels)
+    event.require_valid(*setup.config.canvas_size)
     return event
 
 

@@ -153,11 +153,17 @@ def _statistics(tail: queries.Tail, outcome: Outcome) -> list[Figure]:
             name,
             labels.get(name, (name.replace("_", " "), "")),
             [(outcome.epochs_at(event), event.values.get(name)) for event in tail.statistics],
-            outcome.config.plan.row_labels,
+            outcome.config.plan.row_labels if outcome.config.has_mask else _numbered(tail, name),
             outcome.config.epochs,
         )
         for name in names
     ]
+
+
+def _numbered(tail: queries.Tail, name: str) -> list[str]:
+    """Labels 1, 2, … of the layers of a statistic of a method without a mask."""
+    values = (event.values.get(name) for event in tail.statistics)
+    return [str(n) for n in range(1, 1 + max((len(v) for v in values if isinstance(v, tuple)), default=0))]
 
 
 def _plan(plan: MaskPlan) -> dict:

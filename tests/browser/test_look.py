@@ -67,7 +67,7 @@ def test_chosen_settings_are_readable(width: int, visit: Callable[..., Page]) ->
 def test_figures_show_the_pixels_of_tiny_images_and_smooth_photographs(chromium: Browser) -> None:
     page = chromium.new_page()
     try:
-        images = "".join(f'<image xlink:href="data:image/{kind};base64,">' for kind in ("png", "jpeg"))
+        images = "".join(f'<image xlink:href="data:image/{kind};base64,"/>' for kind in ("png", "jpeg"))
         style = (PACKAGE / "ui" / "page.css").read_text()
         page.set_content(f'<style>{style}</style><div class="stApp"><svg class="imagelayer">{images}</svg></div>')
         rendering = "all => all.map(image => getComputedStyle(image).imageRendering)"

@@ -97,6 +97,14 @@ def test_statistics_of_every_size_are_valid() -> None:
     ev.Statistics(1, 1, values, {"one": ("One", "%")}).require_valid(2, 2)
 
 
+def test_statistics_of_a_method_without_a_mask_have_sizes_of_their_own() -> None:
+    values = {"rank": (1.0,) * 48, "kept": ((1.0, 0.0, 1.0),) * 5}
+    ev.Statistics(1, 1, values, {}).require_valid(None, None)
+    for wrong in (((1.0, 2.0), (1.0,)), (1.0,) * 257, ((1.0,) * 257,)):
+        with pytest.raises(ValueError, match="or a canvas of"):
+            ev.Statistics(1, 1, {"one": wrong}, {}).require_valid(None, None)
+
+
 @pytest.mark.parametrize(("values", "mean"), [((), None), ((None, None), None), ((1.0, None, 2.0), 1.5), ((0.0,), 0.0)])
 def test_mean_of_ignores_missing_values(values: tuple, mean: float | None) -> None:
     assert ev.mean_of(values) == mean

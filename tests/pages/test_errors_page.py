@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -20,7 +19,7 @@ from mlae_lab.data.listing import counted
 from mlae_lab.runs import paths, probe
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
-from tests.lab import figures, finished, html, open_page
+from tests.lab import end_probe, figures, finished, html, open_page
 
 opened = partial(open_page, "experts")
 
@@ -31,7 +30,7 @@ A = RunConfig(
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunStore, Run, Run]]:
+def lab(probes_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunStore, Run, Run]]:
     """A store with a masked run and its dense pair; the supervisor's lock is taken, so that nothing else starts."""
     with pytest.MonkeyPatch.context() as patch:
         store = RunStore(tmp_path_factory.mktemp("errors") / "lab")
@@ -42,8 +41,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunStore, Ru
             runs.append(store.run(finished(store, config)))
         yield store, *runs
         os.close(lock)
-        for run in runs:  # the probe exits when the folder of its run is gone
-            shutil.rmtree(store.paths(run.id).folder)
+        for run in runs:
+            end_probe(store, run.id)
 
 
 def error_analysis(store: RunStore, run: Run) -> dict:

@@ -28,7 +28,7 @@ PLAN = allocation((0,) * 10 + (1, 2), drop_rate=0.5)
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunStore]:
+def store(probes_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunStore]:
     """A store with one finished run whose probe has loaded it; no probe outlives the tests."""
     lab = RunStore(tmp_path_factory.mktemp("inside"))
     config = RunConfig("digits", PLAN, backbone="lab_vit_12x128.random", epochs=1, device="cpu", learning_rate=5e-3)

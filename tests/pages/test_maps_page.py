@@ -23,7 +23,7 @@ from tests.lab import end_probe, figures, finished_run, html, open_page, small_c
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunStore, str]]:
+def trained(probes_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RunStore, str]]:
     store, run = finished_run(tmp_path_factory.mktemp("maps"))
     yield store, run
     end_probe(store, run)

@@ -31,7 +31,7 @@ BASE = RunConfig("digits", dense(), backbone="lab_vit_12x128.random", epochs=2, 
 
 
 @pytest.fixture(scope="module")
-def real_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunStore]:
+def real_store(probes_here: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunStore]:
     """A dense run and a masked one, trained, with adapter and a kept checkpoint; no probe outlives the tests."""
     store = RunStore(tmp_path_factory.mktemp("alike"))
     for plan in (dense(), uniform(0.5)):
@@ -128,7 +128,9 @@ def test_alone_at_a_checkpoint(real_store: RunStore, monkeypatch: pytest.MonkeyP
     assert figures(answered(at))["spectrum"] != end["spectrum"]
 
 
-def test_random_baseline_of_experts_of_a_higher_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_baseline_of_experts_of_a_higher_rank(
+    probes_here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = RunStore(tmp_path)
     run = finished(store, replace(small_config(), plan=replace(small_config().plan, expert_rank=2)))
     try:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
 import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mlae_lab import locks
 from mlae_lab.core import image_labels
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import Started
@@ -21,7 +18,7 @@ from mlae_lab.data import tasks
 from mlae_lab.data.image_record import packed, read_record
 from mlae_lab.data.own import read_own
 from mlae_lab.model.adapter_file import read_adapter
-from mlae_lab.runs import commands, outcomes, worker
+from mlae_lab.runs import commands, outcomes
 from mlae_lab.runs.archive_file import export, import_run
 from mlae_lab.runs.report import report, state
 from mlae_lab.runs.run_location import RunLocation, keep_location
@@ -31,7 +28,7 @@ from mlae_lab.training.checkpoint import read_checkpoint, save_checkpoint
 from mlae_lab.training.loaded_run import QueryError, load_run
 from mlae_lab.training.queries import queries
 from tests.data.trees import make_own, make_vtab, write_image
-from tests.lab import to_schema_5
+from tests.lab import to_schema_5, train_queued
 
 SHORT = RunConfig(
     "dtd", allocation((0,) * 11 + (1,)), backbone="lab_vit_12x128.random", epochs=1, device="cpu", precision="float32"
@@ -45,17 +42,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def train(store: RunStore, run_id: str) -> Run:
-    """Claim a queued run and train it as the supervisor's process does, here: nine processes would load torch."""
-    assert store.claim(run_id, "cpu")
-    lock = locks.take(store.paths(run_id).lock)
-    assert lock is not None
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        worker.main([str(store.folder), run_id, str(lock)])
-    finally:
-        os.close(lock)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+    """Train the queued run; nine processes would load torch."""
+    train_queued(store)
     run = store.run(run_id)
     assert run.status is Status.FINISHED, run.reason
     return run
