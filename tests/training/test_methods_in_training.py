@@ -56,4 +56,5 @@ def test_a_run_is_stopped_resumed_saved_and_loaded(
         tmp_path / "adapter", setup.adapter, setup.head, config.backbone, config.task, setup.expected, method,
         config.method_settings,
     )  # fmt: skip
-    assert evaluate(load_run(config, tmp_path / "adapter").setup).accuracy == accuracy
+    loaded = load_run(config, tmp_path / "adapter", record=setup.record)
+    assert evaluate(loaded.setup).accuracy == accuracy
