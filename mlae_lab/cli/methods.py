@@ -66,9 +66,9 @@ def _methods(args: argparse.Namespace) -> int:
     listed = rows(backbone)
     if args.json:
         return print_json({"backbone": backbone.name, "methods": listed})
-    print(f"{'method':<16}{'parameters':>12}   {'settings':<44} title    ({backbone.name}, without the head)")
+    print(f"{'method':<13}{'title':<26}{'parameters':>12}   settings    ({backbone.name}, without the head)")
     for row in listed:
         count = "–" if row["parameters"] is None else f"{row['parameters']:,}"
-        settings = ", ".join(f"{entry['name']}={entry['default']}" for entry in row["settings"])
-        print(f"{row['name']:<16}{count:>12}   {settings:<44} {row['title']}".rstrip())
+        settings = " ".join(f"{entry['name']}={entry['default']}" for entry in row["settings"])
+        print(f"{row['name']:<13}{row['title']:<26}{count:>12}   {settings}".rstrip())
     return 0

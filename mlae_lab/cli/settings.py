@@ -41,7 +41,7 @@ def add_run_options(
                 continue
             command.add_argument(
                 f"--{setting.option}",
-                action=_Given,
+                action=_Given if described is RunConfig else "store",
                 dest=setting.name,
                 type=setting.kind if setting.kind in (int, float) else setting.from_text,
                 default=setting.initial,

@@ -29,7 +29,10 @@ def available(name: str) -> dict[str, tuple[str, Recipe]]:
         name: Of the method; its own recipes come first, then the common one and MLAE's for VTAB-1k.
     """
     own = registry.method(name)
-    recipes = {key: (f"{own.title} on {_TITLES.get(key, key)}", recipe) for key, recipe in own.recipes.items()}
+    recipes = {}
+    for key, recipe in own.recipes.items():
+        equal = [_TITLES.get(other, other) for other, known in own.recipes.items() if known.values == recipe.values]
+        recipes[key] = (f"{own.title} on {' and '.join(equal)}", recipe)
     recipes["common"] = ("Common recipe", COMMON)
     mlae = registry.method("mlae")
     if name != mlae.name:

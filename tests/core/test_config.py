@@ -108,7 +108,7 @@ def test_an_alias_becomes_the_name() -> None:
         ({"task": 3}, ["task is 3", "must be a name"]),
         ({"backbone": None}, ["backbone is None", "must be a name"]),
         ({"plan": "dense"}, ["plan is 'dense'", "MaskPlan"]),
-        ({"method": "lorra"}, ["method is 'lorra'", "mlae, linear"]),
+        ({"method": "lorra"}, ["method is 'lorra'", "lora, glora, dora"]),
         ({"method": ["mlae"]}, ["method is ['mlae']"]),
         ({"protocol": "train"}, ["protocol is 'train'", "val, test"]),
         ({"device": "gpu"}, ["device is 'gpu'", "auto, cpu, cuda"]),

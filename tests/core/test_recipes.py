@@ -19,7 +19,8 @@ def test_every_recipe_gives_a_run_that_follows_it(name: str) -> None:
         config = RunConfig(task, method=name)
         used = replace(config, **recipes.values_of(config, key))
         assert recipe.source
-        assert recipes.followed(used) == title
+        same = [other for other, (_, known) in recipes.available(name).items() if known.values == recipe.values]
+        assert recipes.followed(used) in [recipes.available(name)[other][0] for other in same], title
 
 
 def test_a_run_with_one_other_setting_follows_none() -> None:
