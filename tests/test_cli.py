@@ -235,7 +235,7 @@ def plans(tmp_path: Path) -> dict[str, str]:
         ("--task digits --lr inf", "learning rate is inf"),
         ("--task digits --batch-size 0", "batch size is 0"),
         ("--task digits --seed -1", "seed is -1"),
-        ("--task digits --method lora", "method is 'lora'"),
+        ("--task digits --method lorra", "method is 'lorra'"),
         ("--task digits --protocol train", "protocol is 'train'"),
         ("--task digits --device tpu", "device is 'tpu'"),
         ("--task digits --dropout 0.5", "unrecognized arguments: --dropout 0.5"),

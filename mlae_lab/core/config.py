@@ -60,15 +60,6 @@ class RunConfig:
             option="method", choices=tuple(methods.BUILT_IN), open_ended=True, group="main",
         ),
     )  # fmt: skip
-    method_settings: tuple[str, ...] = field(
-        default=(),
-        metadata=setting(
-            "Settings of the method",
-            "name=value for each of the method's own settings that differs from its default.",
-            option="set", metavar="NAME=VALUE", noun="settings of the method", plural="settings of the method",
-            hashed="unless default",
-        ),
-    )  # fmt: skip
     backbone: str = field(
         default=catalog.DEFAULT_BACKBONE,
         metadata=setting(
@@ -249,6 +240,16 @@ class RunConfig:
             "The paper: 0.",
             option="input-dropout", low=0, high=0.9, step=0.05, group="experts",
             hashed="unless default", method="mlae",
+        ),
+    )  # fmt: skip
+
+    method_settings: tuple[str, ...] = field(
+        default=(),
+        metadata=setting(
+            "Settings of the method",
+            "name=value for each of the method's own settings that differs from its default.",
+            option="set", metavar="NAME=VALUE", noun="settings of the method", plural="settings of the method",
+            hashed="unless default",
         ),
     )  # fmt: skip
 

@@ -52,5 +52,5 @@ def read_settings(code: str, described: type = RunConfig) -> dict[str, Any]:
         if option in named:
             raise ConfigError(f"the setting {option} is named twice: name it once")
         named.add(option)
-        settings[linked[option].name] = linked[option].from_text(value[:400])
+        settings[linked[option].name] = linked[option].from_text(value[: 400 if linked[option].kind is tuple else 80])
     return settings

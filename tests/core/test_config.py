@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -281,3 +282,26 @@ def test_the_command_has_the_settings_of_sampling() -> None:
     config = RunConfig("digits", mask_per="token", input_dropout=0.25)
     assert config.command().endswith("--mask-per token --input-dropout 0.25")
     assert "--mask-per" not in RunConfig("digits").command()
+
+
+def test_settings_of_a_method_are_checked_ordered_hashed_and_carried() -> None:
+    config = RunConfig("digits", method="lora", method_settings=("rank=4", "dropout=0.10", "targets=qkv"))
+    assert config.method_settings == ("rank=4", "dropout=0.1"), "in the order of the fields, without defaults"
+    assert RunConfig("digits", method="lora", method_settings=("dropout=0.1", "rank=4")).hash == config.hash
+    assert (
+        RunConfig("digits", method="lora", method_settings=("rank=8",)).hash == RunConfig("digits", method="lora").hash
+    )
+    assert RunConfig("digits", method="lora").hash != config.hash
+    assert RunConfig.from_dict(config.to_dict()) == config
+    assert "--method lora" in config.command()
+    assert "--set rank=4 dropout=0.1" in config.command()
+    for texts, rule in (
+        (("rang=4",), "'rang=4' is not a setting of lora in the form NAME=VALUE: it has rank, alpha"),
+        (("rank",), "'rank' is not a setting of lora"),
+        (("rank=0",), "rank is 0: it must be a whole number from 1 to 256"),
+        (("rank=2", "rank=3"), "the setting rank of lora is given twice: give it once"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(rule)):
+            RunConfig("digits", method="lora", method_settings=texts)
+    with pytest.raises(ConfigError, match="method mlae takes no --set"):
+        RunConfig("digits", method_settings=("rank=2",))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.events import ExpertStats
 from mlae_lab.core.patterns import allocation
+from mlae_lab.methods.adapter import Adapter
 from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.training.evaluation import autocast
 from mlae_lab.training.loaded_run import LoadedRun, QueryError, load_run
@@ -279,7 +281,7 @@ def test_only_formats_without_code_are_opened(loaded: LoadedRun) -> None:
 
 def test_a_run_without_experts_predicts_and_refuses_queries_of_experts(tmp_path: Path, loaded: LoadedRun) -> None:
     bare = LoadedRun(loaded.setup, tmp_path)
-    bare.setup = type(loaded.setup)(**{**vars(loaded.setup), "experts": None})
+    bare.setup = replace(loaded.setup, adapter=Adapter(loaded.setup.model, 0))
     for name, arguments in (("activation", {}), ("attention", {"images": [0]}), ("predict_without", {"image": 0})):
         with pytest.raises(QueryError, match="has no experts"):
             queries()[name](bare, arguments, quiet)

@@ -58,7 +58,7 @@ def test_what_is_no_list_of_settings_is_refused(code: str) -> None:
     "code",
     ["epochs:0", "epochs:", "epochs:ten", "epochs:1e3", "epochs:20.0", "epochs:٣", "epochs:1_0", "epochs:" + "9" * 5000,
      "lr:nan", "lr:inf", "lr:-1", "lr:0", "lr:1e999", "seconds:0", "seconds:None", "seed:-1", "batch-size:99999",
-     "method:lora", "device:tpu", "precision:", "warmup:1", "evaluations:true"],
+     "method:lorra", "device:tpu", "precision:", "warmup:1", "evaluations:true"],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_by_the_run(code: str) -> None:
     with pytest.raises(ConfigError) as raised:
