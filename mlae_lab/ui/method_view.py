@@ -75,19 +75,18 @@ def recipe_choice(config: RunConfig) -> None:
     """Draw the choice of a recipe; one that is chosen replaces the settings of the draft that it names."""
     known = {title: (name, recipe) for name, (title, recipe) in recipes.available(config.method).items()}
     current = recipes.followed(config) or _OWN
-    choice, source = st.columns([1, 3], vertical_alignment="bottom")
     titles = [_OWN, *known]
-    chosen = choice.selectbox(
+    chosen = st.selectbox(
         "Recipe",
         titles,
         index=titles.index(current),
         key=draft.widget_key(f"train_recipe_{config.method}_{current}"),
+        width=420,
         help="Settings that authors used: epochs, learning rate, batch size and so on. Choosing one replaces yours.",
     )
     if current != _OWN:
         recipe = known[current][1]
-        with source:
-            page.note(escape(f"Source: {recipe.source}." + (f" Differences: {recipe.note}." if recipe.note else "")))
+        page.note(escape(f"Source: {recipe.source}." + (f" Differences: {recipe.note}." if recipe.note else "")))
     if chosen not in (current, _OWN):
         draft.change(**recipes.values_of(config, known[chosen][0]))
         draft.write_address("task", "mask", "set")

@@ -201,7 +201,6 @@ def test_speed_time_left_and_load_are_shown(visit: Callable[..., Page], live: Pl
     assert " of " in facts
 
 
-@pytest.mark.measures_time
 def test_new_points_are_shown_in_time(visit: Callable[..., Page], lab: Lab, live: PlayedRun) -> None:
     """New points of a live run appear less than two seconds apart in the median, by the browser's clock and without the
     time in which the page itself was blocked. The latency from disk is not measured."""

@@ -60,7 +60,7 @@ def test_chosen_settings_are_readable(width: int, visit: Callable[..., Page]) ->
         fields = page.locator("[data-testid='stSelectbox'] input")
         shown = fields.evaluate_all("all => all.map(i => [i.value, i.scrollWidth - i.clientWidth])")
         assert {protocol, method} <= {value.split(" (")[0] for value, _ in shown}
-        assert len(shown) == 8
+        assert len(shown) == 9
         assert [value for value, wider in shown if wider > 0] == []
 
 

@@ -14,7 +14,7 @@ from mlae_lab.training.setup import Setup, prepare
 from mlae_lab.training.statistics import STATISTICS, Statistic, collect, update_norm
 from mlae_lab.training.trainer import Training
 
-PLAN = allocation((3, *[0] * 10, 2))
+PLAN = allocation((*[0] * 9, 3, 0, 2))
 CONFIG = RunConfig(
     "digits", PLAN, backbone="lab_vit_12x128.random", epochs=2, batch_size=64, device="cpu", precision="float32"
 )
