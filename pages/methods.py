@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from html import escape
 
 import streamlit as st
@@ -16,7 +18,7 @@ from mlae_lab.ui.live_plot import live_plot
 from mlae_lab.ui.navigation import link
 from mlae_lab.ui.tables import table
 
-AXES = {"trained": "All trained parameters", "active": "Parameters active in a step"}
+AXES = {"trained": "All trained", "active": "Active in a step"}
 
 page.heading(
     "Methods",
@@ -25,10 +27,14 @@ page.heading(
 )
 
 
-def title(badge: Badge) -> str:
-    return (
-        f"{catalog.task(badge.task).title} · {badge.data} · {badge.weights} · {badge.protocol} · {badge.preprocessing}"
-    )
+def titles(of: Collection[Badge]) -> dict[Badge, str]:
+    """Task, protocol and backbone of each badge, and the rest where two have these in common."""
+    short = {badge: f"{catalog.task(badge.task).title}, {badge.protocol}, {badge.weights}" for badge in of}
+    common = [text for text, count in Counter(short.values()).items() if count > 1]
+    return {
+        badge: f"{text}, {badge.data}, {badge.preprocessing}" if text in common else text
+        for badge, text in short.items()
+    }
 
 
 known = badges(queries.runs())
@@ -38,8 +44,9 @@ if not known:
     link("train", "Set up a run")
     st.stop()
 
-choice, axis = st.columns([3, 2], vertical_alignment="bottom")
-badge = choice.selectbox("Runs on", list(known), format_func=title, key="methods_badge") or next(iter(known))
+choice, axis = st.columns(2, vertical_alignment="bottom")
+names = titles(known)
+badge = choice.selectbox("Runs on", list(known), format_func=lambda badge: names[badge], key="methods_badge")
 quantity = axis.segmented_control(
     "Parameters", list(AXES), format_func=lambda name: AXES[name], default="trained", required=True, key="methods_axis"
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from mlae_lab.core.paper_methods import Row
@@ -24,7 +25,10 @@ def methods_figure(
         paper: Rows of the paper with their accuracy on this task, drawn faintly.
     """
     best = max(points, key=lambda point: point.accuracy.mean)
-    x = [max(1.0, point.active if active else point.parameters) for point in points]
+    counts = [point.active if active else point.parameters for point in points]
+    others = [count for count in (*counts, *(row.parameters * 1e6 for row, _ in paper)) if count]
+    none = min(others, default=1.0) / 4  # where a logarithmic axis shows no parameters
+    x = [count or none for count in counts]
     y = [round(point.accuracy.mean, 3) for point in points]
     intervals = [point.accuracy.interval for point in points]
     title = f"Best on {split}: {best.what}, {best.accuracy.mean:.1f} %"
@@ -36,7 +40,7 @@ def methods_figure(
             {
                 "type": "scatter",
                 "mode": "markers+text",
-                "x": [max(1.0, row.parameters * 1e6) for row, _ in paper],
+                "x": [row.parameters * 1e6 or none for row, _ in paper],
                 "y": [value for _, value in paper],
                 "text": [row.title for row, _ in paper],
                 "textposition": "top center",
@@ -51,8 +55,8 @@ def methods_figure(
             "mode": "markers+text",
             "x": x,
             "y": y,
-            "text": [point.what for point in points],
-            "textposition": "middle right",
+            "text": [point.what if count else f"{point.what} (0)" for point, count in zip(points, counts, strict=True)],
+            "textposition": _sides(x, y),
             "textfont": {"size": 12, "color": "@ink"},
             "cliponaxis": False,
             "marker": {
@@ -77,6 +81,7 @@ def methods_figure(
         }
     )
     low, high = room(min(y), max(y), least=4.0)
+    high = min(high, 100.5)
     alt = (
         f"Scatter plot of accuracy on {split} against trained parameters: "
         + "; ".join(f"{p.what} {p.accuracy.mean:.1f} % with {p.parameters:,} parameters" for p in points)
@@ -86,6 +91,16 @@ def methods_figure(
         data, title, alt, "methods", _HEIGHT,
         xaxis=axis("parameters active in a step (log)" if active else "trained parameters without the head (log)",
                    type="log"),
-        yaxis=axis(f"top-1 accuracy on {split}, %", **({} if paper else {"range": [low, min(high, 101)]})),
+        yaxis=axis(f"top-1 accuracy on {split}, %", **({} if paper else {"range": [low, high]})),
         margin={"l": 52, "r": 130, "t": 44, "b": 44},
     )  # fmt: skip
+
+
+def _sides(x: Sequence[float], y: Sequence[float]) -> list[str]:
+    """On which side of each point its label stands: on the left where another point is close on the right."""
+    height = max(max(y) - min(y), 4.0)
+
+    def is_close(i: int, j: int) -> bool:
+        return 0 < math.log10(x[j] / x[i]) < 0.8 and abs(y[i] - y[j]) < 0.05 * height
+
+    return ["middle left" if any(is_close(i, j) for j in range(len(x))) else "middle right" for i in range(len(x))]
