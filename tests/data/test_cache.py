@@ -264,7 +264,8 @@ def test_two_processes_build_one_cache_once(items: list[tuple[Path, int]], folde
 def test_leftovers_of_a_dead_builder_are_removed(
     items: list[tuple[Path, int]], folder: Path, signal_number: signal.Signals
 ) -> None:
-    process = start(items, folder, 60.0)
+    # Ctrl-C may reach a decoding thread, and then the main thread sleeps to the end of its pause: so it is a short one.
+    process = start(items, folder, 20.0)
     go(process)
     assert process.stdout.readline() == "progress 1\n"
     left = [p.name for p in folder.iterdir() if ".building-" in p.name]
