@@ -20,10 +20,10 @@ from mlae_lab.ui.tables import table
 
 AXES = {"trained": "All trained", "active": "Active in a step"}
 
+count = len(registry.available()[0])
 page.heading(
     "Methods",
-    f"What accuracy costs in parameters: {len(registry.names())} fine-tuning methods on the same images, backbone and "
-    "protocol.",
+    f"What accuracy costs in parameters: {count} fine-tuning methods on the same images, backbone and protocol.",
 )
 
 

@@ -15,7 +15,9 @@ from mlae_lab.core.catalog import backbone
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import allocation
 from mlae_lab.core.settings import ConfigError
+from mlae_lab.runs.store import RunStore
 from mlae_lab.training.evaluation import evaluate
+from tests.lab import open_page
 from tests.test_docs import blocks, text_of
 
 
@@ -81,7 +83,9 @@ def test_a_method_of_another_package_is_trained_and_loaded(
         method.method.cache_clear()
 
 
-def test_an_entry_point_that_is_not_a_method_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_entry_point_that_is_not_a_method_is_one_sentence(
+    tmp_path: Path, lab_store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from mlae_lab.core import method
 
     installed = tmp_path / "other-1.0.dist-info"
@@ -97,6 +101,9 @@ def test_an_entry_point_that_is_not_a_method_is_one_sentence(tmp_path: Path, mon
             method.method("missing")
         with pytest.raises(ConfigError, match="the entry point wrong is not a Method of that name"):
             method.method("wrong")
+        methods, problems = method.available()
+        assert (set(methods), len(problems)) == (set(method.BUILT_IN), 2), "the others can still be used"
+        assert not open_page("train").exception
     finally:
         method._registered.cache_clear()
 

@@ -33,7 +33,7 @@ from mlae_lab.cli import (
     whatif,
 )
 from mlae_lab.cli.following import follow_to_end
-from mlae_lab.cli.masks import add_mask_options, plan_of
+from mlae_lab.cli.masks import add_mask_options, plan_of, refuse_mask_options
 from mlae_lab.cli.output import UsageError, current_owner, folder_of, print_json, print_result, store_of
 from mlae_lab.cli.renamed import refuse_old_names
 from mlae_lab.cli.settings import TASK_HELP, add_run_options, config_of
@@ -223,7 +223,10 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _config(args: argparse.Namespace) -> RunConfig:
-    return config_of(args, plan_of(args, args.backbone) if Trait.MASK in method(args.method).traits else FIRST_RUN.plan)
+    if Trait.MASK in method(args.method).traits:
+        return config_of(args, plan_of(args, args.backbone))
+    refuse_mask_options(args)
+    return config_of(args, FIRST_RUN.plan)
 
 
 def _app(args: argparse.Namespace) -> int:

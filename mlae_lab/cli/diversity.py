@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from mlae_lab.cli.following import follow, print_failures
 from mlae_lab.cli.output import UsageError, current_owner, print_json, print_result, store_of
-from mlae_lab.cli.settings import TASK_HELP, add_run_options, config_of
+from mlae_lab.cli.settings import METHOD_OPTIONS, TASK_HELP, add_run_options, config_of
 from mlae_lab.core.patterns import EXPERTS, dense
 from mlae_lab.core.seed_statistics import mean_text
 from mlae_lab.runs import diversity
@@ -30,8 +30,8 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     parser.add_argument(
         "--seeds", type=int, default=diversity.SEEDS, metavar="N", help="1 to 10 seeds, starting with --seed"
     )
-    add_run_options(parser, without=("method",))
-    parser.set_defaults(method="mlae", epochs=EPOCHS, evaluations=1)  # only the last epoch counts
+    add_run_options(parser, without=METHOD_OPTIONS)
+    parser.set_defaults(method="mlae", method_settings=None, epochs=EPOCHS, evaluations=1)  # only the last epoch counts
     parser.add_argument("--report", action="store_true", help="start nothing and report what is known")
     parser.add_argument("--detach", action="store_true", help="start the missing runs and return at once")
 

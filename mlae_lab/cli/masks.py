@@ -52,6 +52,15 @@ def _add_expert_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--freeze-coefficients", action="store_true", help="do not train λ")
 
 
+def refuse_mask_options(args: argparse.Namespace) -> None:
+    """Raise UsageError for a mask option of a method without a mask, which would be ignored."""
+    names = ("mask", "kind", "drop_rate", "experts", "expert_rank", "coefficient_init", "freeze_coefficients")
+    given = [name for name in names if getattr(args, name) not in (None, False)]
+    if given:
+        option = given[0].replace("_", "-")
+        raise UsageError(f"--{option} describes a mask, which the method {args.method} does not have: leave it out")
+
+
 def plans_of(args: argparse.Namespace, backbone: str) -> list[MaskPlan]:
     """The plans of several `--mask`, in their order, each read as by `plan_of`."""
     plans = []

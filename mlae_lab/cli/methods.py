@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 
 from mlae_lab.cli.output import print_json
@@ -32,8 +33,7 @@ def settings_of_method(described: type[Method]) -> tuple[Setting, ...]:
 def rows(backbone: catalog.Backbone) -> list[dict]:
     """One row per method, in the order of the registry; parameters are None where the backbone does not fit."""
     listed = []
-    for name in registry.names():
-        described = registry.method(name)
+    for name, described in registry.available()[0].items():
         try:
             parameters, note = described().parameters(backbone), ""
         except (ConfigError, catalog.CatalogError) as error:
@@ -64,6 +64,8 @@ def rows(backbone: catalog.Backbone) -> list[dict]:
 def _methods(args: argparse.Namespace) -> int:
     backbone = catalog.backbone(args.backbone)
     listed = rows(backbone)
+    for problem in registry.available()[1]:
+        print(f"note: {problem}", file=sys.stderr)
     if args.json:
         return print_json({"backbone": backbone.name, "methods": listed})
     print(f"{'method':<13}{'title':<26}{'parameters':>12}   settings    ({backbone.name}, without the head)")

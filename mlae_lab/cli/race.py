@@ -8,7 +8,7 @@ from collections.abc import Callable
 from mlae_lab.cli.following import follow_all, print_failures
 from mlae_lab.cli.masks import add_masks_options, plans_of
 from mlae_lab.cli.output import current_owner, print_json, print_result, store_of
-from mlae_lab.cli.settings import TASK_HELP, add_run_options, config_of
+from mlae_lab.cli.settings import METHOD_OPTIONS, TASK_HELP, add_run_options, config_of
 from mlae_lab.runs import race
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.race import Race
@@ -18,11 +18,11 @@ from mlae_lab.runs.store import Run, RunStore
 def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     """Add `race`. command: creates a subparser."""
     parser = command("race", _race, "train 2 to 8 masks with equal settings", store=True)
-    parser.set_defaults(method="mlae")
+    parser.set_defaults(method="mlae", method_settings=None)
     parser.add_argument("--task", metavar="T", help=TASK_HELP)
     add_masks_options(parser)
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="1 to 3 seeds, starting with --seed")
-    add_run_options(parser, without=("method",))
+    add_run_options(parser, without=METHOD_OPTIONS)
     parser.add_argument("--detach", action="store_true", help="print the runs' ids and return at once")
 
 

@@ -18,6 +18,7 @@ from mlae_lab.environment import expanded
 from mlae_lab.locations import PROGRAM, weights_file
 from mlae_lab.runs.estimate import memory_warning
 
+METHOD_OPTIONS = ("method", "method_settings")  # which a command about masks does not offer
 TASK_HELP = "a name that `tasks` lists; --data DIR alone means your own images in DIR"
 
 
@@ -82,6 +83,7 @@ def config_of(args: argparse.Namespace, plan: MaskPlan) -> RunConfig:
     """
     values = {setting.name: getattr(args, setting.name) for setting in settings_of(RunConfig) if setting.option}
     values["method_settings"] = tuple(args.method_settings or ())
+    _refuse_settings_of_others(args)
     values["weights"] = _weights(args.weights, args.backbone)
     task = args.task or (OWN if args.data else "")
     if not task:
@@ -102,6 +104,13 @@ def config_of(args: argparse.Namespace, plan: MaskPlan) -> RunConfig:
     if warning := memory_warning(config):
         print(f"warning: {warning}", file=sys.stderr)
     return config
+
+
+def _refuse_settings_of_others(args: argparse.Namespace) -> None:
+    """Raise UsageError for an option that only another method reads: it would be ignored."""
+    for setting in settings_of(RunConfig):
+        if setting.method not in ("", args.method) and setting.name in getattr(args, "given", ()):
+            raise UsageError(f"--{setting.option} is for the method {setting.method}: leave it out with {args.method}")
 
 
 def _print_progress(done: int, total: int) -> None:

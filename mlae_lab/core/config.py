@@ -374,7 +374,9 @@ class RunConfig:
     def command(self) -> str:
         """The equivalent command line."""
         mask = [f"--mask '{self.plan.code}'"] if self.has_mask else []
-        return " ".join([f"{PROGRAM} train", f"--task {shlex.quote(self.task)}", *mask, *option_arguments(self)])
+        return " ".join(
+            [f"{PROGRAM} train", f"--task {shlex.quote(self.task)}", *mask, *option_arguments(self, self.method)]
+        )
 
 
 def _values(config: RunConfig) -> dict[str, Any]:

@@ -203,6 +203,18 @@ def method(name: str) -> type[Method]:
     return getattr(import_module(module), own)
 
 
+def available() -> tuple[dict[str, type[Method]], tuple[str, ...]]:
+    """All methods that can be loaded, by name in the order of menus, and a sentence for each of the others."""
+    methods: dict[str, type[Method]] = {}
+    problems = []
+    for name in names():
+        try:
+            methods[name] = method(name)
+        except ConfigError as error:
+            problems.append(str(error))
+    return methods, tuple(problems)
+
+
 # ---------------------------------------------------------------- vision transformers
 
 

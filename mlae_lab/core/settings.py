@@ -188,12 +188,15 @@ def hashed_values(instance: Any, method: str) -> dict[str, Any]:
     }
 
 
-def option_arguments(instance: Any) -> list[str]:
+def option_arguments(instance: Any, method: str = "") -> list[str]:
     """The command-line options that give these settings: those that differ from the default or for which the lab
-    proposes another value."""
+    proposes another value. method: what is trained; settings of other methods are left out, as commands refuse them.
+    """
     arguments = []
     for entry in settings_of(type(instance)):
         value = getattr(instance, entry.name)
+        if entry.method not in ("", method):
+            continue
         if entry.option and (value != entry.default or entry.proposed is not None):
             texts = value if entry.kind is tuple else (entry.to_text(value),)
             arguments.append(" ".join([f"--{entry.option}", *map(shlex.quote, texts)]))

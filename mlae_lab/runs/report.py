@@ -25,7 +25,7 @@ def report(store: RunStore, run: Run) -> dict:
         "method_settings": list(config.method_settings), "recipe": recipes.followed(config) or None,
         "plan_hash": config.plan.hash if config.has_mask else None,
         "trainable_parameters": started.parameters + started.head_parameters if started else None,
-        "expert_parameters": started.parameters if started else None,
+        "expert_parameters": started.parameters if started and config.has_mask else None,
         "epochs": outcome.step.epoch if outcome.step else 0,
         "train_seconds": None if seconds is None else round(seconds, 3),
         "images_per_second": None if speed is None else round(speed, 1),

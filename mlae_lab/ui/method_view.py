@@ -13,6 +13,7 @@ from mlae_lab.core.method import Method, Trait
 from mlae_lab.core.settings import ConfigError
 from mlae_lab.ui import draft, page
 from mlae_lab.ui.cards import Card, cards
+from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.thumbnails import block_image
 
 _GROUPS = {
@@ -24,14 +25,17 @@ _GROUPS = {
 def method_picker(config: RunConfig) -> None:
     """Draw the cards; a click puts the method into the draft and draws the page again."""
     with st.expander("Compare the methods"):
-        names = sorted(registry.names(), key=lambda name: Trait.MERGEABLE not in registry.method(name).traits)
-        items = [_card(registry.method(name), config) for name in names]
+        methods, problems = registry.available()
+        ordered = sorted(methods.values(), key=lambda described: Trait.MERGEABLE not in described.traits)
+        items = [_card(described, config) for described in ordered]
         picked = cards(items, key="method_cards", label="Methods")
         page.note(
             "Green: what is trained, from the patch embedding on the left to the head on the right; the line below is "
             "the residual stream. Parameters: for the chosen backbone, without the head. Paper: ViT-B/16 on the test "
             "split of this task, mostly copied there from other papers with other recipes (Tables 1 and 11)."
         )
+        for problem in problems:
+            st.warning(plain(sentence(problem)))
     if picked and picked != config.method:
         draft.change(method=picked, method_settings=())
         draft.write_address("task", "mask", "set")

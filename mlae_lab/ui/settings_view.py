@@ -73,9 +73,11 @@ def settings(config: Any) -> dict[str, Any]:
     if isinstance(config, RunConfig):
         values["method_settings"] = _method_settings(config, values["method"])
     if groups:
+        method_name = values.get("method", "")
         with st.expander("More settings"):
             for name, described in groups.items():
-                values |= _rows(name, described, config)
+                own = [setting for setting in described if setting.method in ("", method_name)]
+                values |= _rows(name, own, config)
     return values
 
 

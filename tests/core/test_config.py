@@ -305,3 +305,9 @@ def test_settings_of_a_method_are_checked_ordered_hashed_and_carried() -> None:
             RunConfig("digits", method="lora", method_settings=texts)
     with pytest.raises(ConfigError, match="method mlae takes no --set"):
         RunConfig("digits", method_settings=("rank=2",))
+
+
+def test_the_command_leaves_out_settings_of_other_methods() -> None:
+    config = RunConfig("digits", method="lora", input_dropout=0.1)
+    assert "--input-dropout" not in config.command()
+    assert "--input-dropout 0.1" in dataclasses.replace(config, method="mlae").command()

@@ -35,3 +35,14 @@ def test_a_method_that_does_not_fit_the_backbone_is_one_sentence(lab_store: RunS
     at = open_page("train", set=f"method:ssf,backbone:{backbone}")
     texts = [alert.value for alert in (*at.error, *at.warning)]
     assert any("SSF needs a vision transformer with fused qkv" in text for text in texts), texts
+
+
+def test_settings_of_masked_experts_are_shown_with_them_only(lab_store: RunStore) -> None:
+    def labels(method: str) -> set[str]:
+        at = open_page("train", set=f"method:{method}")
+        return {field.label for field in (*at.selectbox, *at.number_input)}
+
+    own = {"Masks sampled per", "Input dropout"}
+    assert own <= labels("mlae")
+    assert own.isdisjoint(labels("lora"))
+    assert "Dropout acts on" in labels("lora")
