@@ -88,10 +88,11 @@ def design() -> None:
     except EXPECTED_ERRORS as error:
         st.error(visitor.sentence(error))
     draft.write_address("task", "mask", "set")
-    page.note(
-        "A short run shows how a mask learns, not how well it can do. The paper trains 500 epochs, and masks help in "
-        f"long runs: after {FIRST_RUN.epochs} epochs a dense mask usually leads one that drops half of its experts."
-    )
+    if draft.current().has_mask:
+        page.note(
+            "A short run shows how a mask learns, not how well it can do. The paper trains 500 epochs, and masks help in "
+            f"long runs: after {FIRST_RUN.epochs} epochs a dense mask usually leads one that drops half of its experts."
+        )
 
 
 if "run" in st.query_params:

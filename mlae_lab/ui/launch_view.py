@@ -91,7 +91,7 @@ def _show_cost(config: RunConfig, estimate: Estimate) -> None:
     page.facts(*facts)
     busy = "" if estimate.seconds is None else " The load of the machine, then and now, is not considered."
     page.note(
-        f"{escape(estimate.reason)}{busy} Memory: the frozen weights, the experts, the state of the "
+        f"{escape(estimate.reason)}{busy} Memory: the frozen weights, the trained parameters, the state of the "
         "optimizer and the activations of a batch; images and PyTorch itself are additional."
     )
     if warning := memory_warning(config):
