@@ -90,8 +90,8 @@ def design() -> None:
     draft.write_address("task", "mask", "set")
     if draft.current().has_mask:
         page.note(
-            "A short run shows how a mask learns, not how well it can do. The paper trains 500 epochs, and masks help in "
-            f"long runs: after {FIRST_RUN.epochs} epochs a dense mask usually leads one that drops half of its experts."
+            "A short run shows how a mask learns, not how well it can do. The paper trains 500 epochs, and masks help "
+            f"in long runs: after {FIRST_RUN.epochs} epochs a dense mask usually leads one that drops half of its experts."
         )
 
 
