@@ -44,25 +44,26 @@ if not known:
     link("train", "Set up a run")
     st.stop()
 
-choice, axis = st.columns(2, vertical_alignment="bottom")
 names = titles(known)
-badge = choice.selectbox("Runs on", list(known), format_func=lambda badge: names[badge], key="methods_badge")
-quantity = axis.segmented_control(
-    "Parameters", list(AXES), format_func=lambda name: AXES[name], default="trained", required=True, key="methods_axis"
-)
+badge = st.selectbox("Runs on", list(known), format_func=lambda badge: names[badge], key="methods_badge", width=620)
 points = method_points(queries.store(), queries.runs(), badge)
 split = "val" if "val" in badge.protocol.rpartition("→")[2] else "test"
 if not points:
     page.note("These runs were branched, have a time limit or were not evaluated: none can be compared.")
     st.stop()
 paper = [(row, row.accuracy[badge.task]) for row in paper_methods.rows() if badge.task in row.accuracy]
+live_plot(figures.ranking_figure(points, split, paper), key="methods_ranking")
+quantity = st.segmented_control(
+    "Parameters", list(AXES), format_func=lambda name: AXES[name], default="trained", required=True, key="methods_axis"
+)
 live_plot(figures.methods_figure(points, split, quantity == "active", paper), key="methods_figure")
 page.note(
     "A point is the mean over seeds of runs with equal settings after their last epoch, a bar its 95 % interval "
     "(Student's t). Methods with other epochs or learning rates are different points: the text under the pointer says "
-    "which. "
+    "which; a name that would cover another is left out. "
     + (
-        "Faint: the paper's results with ViT-B/16 on test, mostly copied there from other papers with other recipes. "
+        "Open circles: the paper's results with ViT-B/16 on test, mostly copied there from other papers with other "
+        "recipes. "
         if paper
         else ""
     )

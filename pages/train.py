@@ -91,7 +91,7 @@ def design() -> None:
     if draft.current().has_mask:
         page.note(
             "A short run shows how a mask learns, not how well it can do. The paper trains 500 epochs, and masks help "
-            f"in long runs: after {FIRST_RUN.epochs} epochs a dense mask usually leads one that drops half of its experts."
+            f"in long runs: after {FIRST_RUN.epochs} epochs a dense mask usually leads one that drops half of them."
         )
 
 

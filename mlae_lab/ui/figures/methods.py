@@ -1,22 +1,78 @@
-"""Accuracy of methods against their trained parameters."""
+"""Accuracy of methods: ranked, and against their trained parameters."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from mlae_lab.core.paper_methods import Row
-from mlae_lab.core.seed_statistics import points as points_text
 from mlae_lab.runs.method_points import MethodPoint
-from mlae_lab.ui.figures.base import Figure, axis, figure, room
+from mlae_lab.ui.figures.base import FRAME, Figure, axis, figure, room
 
+Paper = Sequence[tuple[Row, float]]
 _HEIGHT = 440
+_WIDTH = 620  # pixels of the plot in a wide window: labels that collide there are left out
+_LETTER, _LINE = 6.6, 15  # pixels of a label
+_SIDES = {"middle right": (0.0, -0.5), "middle left": (-1.0, -0.5), "top center": (-0.5, -1.0),
+          "bottom center": (-0.5, 0.0)}  # fmt: skip
+_GAP = 8  # pixels between a point and its label
 
 
-def methods_figure(
-    points: Sequence[MethodPoint], split: str, active: bool, paper: Sequence[tuple[Row, float]]
-) -> Figure:
-    """One point per method and settings; bars: 95 % interval over seeds.
+def ranking_figure(points: Sequence[MethodPoint], split: str, paper: Paper) -> Figure:
+    """One row per method and settings, the highest accuracy on top; bars: 95 % interval over seeds.
+
+    Args:
+        points: Of runs with one badge, at least one.
+        split: "val" or "test".
+        paper: Rows of the paper with their accuracy on this task, open circles in the rows of their methods.
+    """
+    ranked = sorted(points, key=lambda point: point.accuracy.mean)
+    names = _distinct(ranked)
+    best = ranked[-1]
+    title = f"Best on {split}: {best.what}, {best.accuracy.mean:.1f} %"
+    if best.accuracy.deviation is not None:
+        title += f" (mean of {best.accuracy.n} seeds)"
+    data = [
+        {
+            "type": "scatter",
+            "mode": "markers",
+            "x": [round(point.accuracy.mean, 3) for point in ranked],
+            "y": names,
+            "marker": {"size": 9, "color": [_colour(point) for point in ranked]},
+            "error_x": _bars(ranked),
+            "customdata": [_described(point) for point in ranked],
+            "hovertemplate": "%{y}: %{x:.1f} %<br>%{customdata[0]}<br>%{customdata[1]}, %{customdata[2]} "
+            "parameters<extra></extra>",
+        }
+    ]
+    rows = [(names[i], row, value) for row, value in paper for i, p in enumerate(ranked) if p.name == row.method]
+    if rows:
+        data.insert(
+            0,
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": [value for _, _, value in rows],
+                "y": [name for name, _, _ in rows],
+                "marker": {"size": 8, "color": "@middle", "symbol": "circle-open"},
+                "hovertemplate": "%{text}, paper: %{x:.1f} %<extra></extra>",
+                "text": [row.title for _, row, _ in rows],
+            },
+        )
+    alt = f"Dot plot of accuracy on {split} by method: " + "; ".join(
+        f"{name} {point.accuracy.mean:.1f} %" for name, point in zip(names, ranked, strict=True)
+    )
+    return figure(
+        data, title, f"{alt}.", "methods-ranked", FRAME + 24 * len(ranked),
+        xaxis=axis(f"top-1 accuracy on {split}, %"),
+        yaxis=axis("", type="category", categoryorder="array", categoryarray=names, automargin=True, dtick=1),
+        margin={"l": 12, "r": 16, "t": 44, "b": 44},
+    )  # fmt: skip
+
+
+def methods_figure(points: Sequence[MethodPoint], split: str, active: bool, paper: Paper) -> Figure:
+    """Accuracy against parameters, one point per method and settings; a label that would cover another is left out.
 
     Args:
         points: Of runs with one badge, at least one.
@@ -24,27 +80,26 @@ def methods_figure(
         active: Whether x is the parameters that act in a step on average, in place of all trained ones.
         paper: Rows of the paper with their accuracy on this task, drawn faintly.
     """
-    best = max(points, key=lambda point: point.accuracy.mean)
     counts = [point.active if active else point.parameters for point in points]
     others = [count for count in (*counts, *(row.parameters * 1e6 for row, _ in paper)) if count]
     none = min(others, default=1.0) / 4  # where a logarithmic axis shows no parameters
     x = [count or none for count in counts]
     y = [round(point.accuracy.mean, 3) for point in points]
-    intervals = [point.accuracy.interval for point in points]
-    title = f"Best on {split}: {best.what}, {best.accuracy.mean:.1f} %"
-    if best.accuracy.deviation is not None:
-        title += f" (mean of {best.accuracy.n} seeds)"
-    data: list[dict] = []
+    texts = [point.what if count else f"{point.what} (0)" for point, count in zip(points, counts, strict=True)]
+    low, high = room(min(y), max(y), least=4.0)
+    high = min(high, 100.5)
+    if paper:
+        low, high = min(low, *(value for _, value in paper)) - 1, max(high, *(value for _, value in paper)) + 1
+    positions = _labels(x, y, texts, (low, high))
+    data: list[dict[str, Any]] = []
     if paper:
         data.append(
             {
                 "type": "scatter",
-                "mode": "markers+text",
+                "mode": "markers",
                 "x": [row.parameters * 1e6 or none for row, _ in paper],
                 "y": [value for _, value in paper],
                 "text": [row.title for row, _ in paper],
-                "textposition": "top center",
-                "textfont": {"size": 11, "color": "@middle"},
                 "marker": {"size": 7, "color": "@middle", "symbol": "circle-open"},
                 "hovertemplate": "%{text}, paper: %{y:.1f} %<extra></extra>",
             }
@@ -55,52 +110,87 @@ def methods_figure(
             "mode": "markers+text",
             "x": x,
             "y": y,
-            "text": [point.what if count else f"{point.what} (0)" for point, count in zip(points, counts, strict=True)],
-            "textposition": _sides(x, y),
+            "text": [text if position else "" for text, position in zip(texts, positions, strict=True)],
+            "textposition": [position or "middle right" for position in positions],
             "textfont": {"size": 12, "color": "@ink"},
             "cliponaxis": False,
-            "marker": {
-                "size": 10,
-                "color": ["@accent" if point.name == "mlae" else "@ink" for point in points],
-            },
-            "error_y": {
-                "type": "data",
-                "symmetric": False,
-                "array": [0 if i is None else round(i[2] - p, 3) for i, p in zip(intervals, y, strict=True)],
-                "arrayminus": [0 if i is None else round(p - i[1], 3) for i, p in zip(intervals, y, strict=True)],
-                "color": "@quiet",
-                "thickness": 1.2,
-                "width": 4,
-            },
-            "customdata": [
-                [p.settings, f"{p.accuracy.n} seed{'s' if p.accuracy.n > 1 else ''}", f"{p.parameters:,}"]
-                for p in points
-            ],
-            "hovertemplate": "%{text}: %{y:.1f} %<br>%{customdata[0]}<br>%{customdata[1]}, %{customdata[2]} "
+            "marker": {"size": 9, "color": [_colour(point) for point in points]},
+            "hovertext": texts,
+            "customdata": [_described(point) for point in points],
+            "hovertemplate": "%{hovertext}: %{y:.1f} %<br>%{customdata[0]}<br>%{customdata[1]}, %{customdata[2]} "
             "parameters<extra></extra>",
         }
     )
-    low, high = room(min(y), max(y), least=4.0)
-    high = min(high, 100.5)
-    alt = (
-        f"Scatter plot of accuracy on {split} against trained parameters: "
-        + "; ".join(f"{p.what} {p.accuracy.mean:.1f} % with {p.parameters:,} parameters" for p in points)
-        + f". The best is {best.what}, {points_text(best.accuracy.mean - min(y))} points above the lowest."
+    quantity = "parameters active in a step" if active else "trained parameters without the head"
+    alt = f"Scatter plot of accuracy on {split} against {quantity}: " + "; ".join(
+        f"{p.what} {p.accuracy.mean:.1f} % with {p.parameters:,} parameters" for p in points
     )
     return figure(
-        data, title, alt, "methods", _HEIGHT,
-        xaxis=axis("parameters active in a step (log)" if active else "trained parameters without the head (log)",
-                   type="log"),
-        yaxis=axis(f"top-1 accuracy on {split}, %", **({} if paper else {"range": [low, high]})),
+        data, f"Accuracy against {'active' if active else 'trained'} parameters", f"{alt}.", "methods", _HEIGHT,
+        xaxis=axis(f"{quantity} (log)", type="log"),
+        yaxis=axis(f"top-1 accuracy on {split}, %", range=[low, high]),
         margin={"l": 52, "r": 130, "t": 44, "b": 44},
     )  # fmt: skip
 
 
-def _sides(x: Sequence[float], y: Sequence[float]) -> list[str]:
-    """On which side of each point its label stands: on the left where another point is close on the right."""
-    height = max(max(y) - min(y), 4.0)
+def _distinct(points: Sequence[MethodPoint]) -> list[str]:
+    """A name for each point: the method, with its settings where several have the same."""
+    names = [point.what for point in points]
+    full = [
+        name if names.count(name) == 1 else f"{name} ({point.settings})"
+        for name, point in zip(names, points, strict=True)
+    ]
+    return [name if full.count(name) == 1 else f"{name}, run {p.runs[0]}" for name, p in zip(full, points, strict=True)]
 
-    def is_close(i: int, j: int) -> bool:
-        return 0 < math.log10(x[j] / x[i]) < 0.8 and abs(y[i] - y[j]) < 0.05 * height
 
-    return ["middle left" if any(is_close(i, j) for j in range(len(x))) else "middle right" for i in range(len(x))]
+def _labels(
+    x: Sequence[float], y: Sequence[float], texts: Sequence[str], limits: tuple[float, float]
+) -> list[str | None]:
+    """The side of each point on which its label covers no other label or point, None where each does.
+
+    The highest points choose first.
+    """
+    wide = max(math.log10(max(x) / min(x)), 0.5)
+    pixels = [
+        (_WIDTH * math.log10(a / min(x)) / wide, _HEIGHT * (limits[1] - b) / (limits[1] - limits[0]))
+        for a, b in zip(x, y, strict=True)
+    ]
+    taken = [(px - 5, py - 5, px + 5, py + 5) for px, py in pixels]
+    positions: list[str | None] = [None] * len(x)
+    for i in sorted(range(len(x)), key=lambda i: -y[i]):
+        width = _LETTER * len(texts[i])
+        for side, (across, down) in _SIDES.items():
+            left = pixels[i][0] + across * width + _GAP * (across + 0.5) * 2
+            top = pixels[i][1] + down * _LINE + _GAP * (down + 0.5) * 2
+            box = (left, top, left + width, top + _LINE)
+            if left >= -_GAP and not any(
+                box[0] < o[2] and o[0] < box[2] and box[1] < o[3] and o[1] < box[3] for o in taken
+            ):
+                positions[i] = side
+                taken.append(box)
+                break
+    return positions
+
+
+def _bars(points: Sequence[MethodPoint]) -> dict[str, Any]:
+    """Error bars of the 95 % interval over seeds; of length 0 for one seed."""
+    ends = [(i[1], i[2]) if (i := p.accuracy.interval) else (p.accuracy.mean,) * 2 for p in points]
+    means = [point.accuracy.mean for point in points]
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [round(high - mean, 3) for (_, high), mean in zip(ends, means, strict=True)],
+        "arrayminus": [round(mean - low, 3) for (low, _), mean in zip(ends, means, strict=True)],
+        "color": "@quiet",
+        "thickness": 1.2,
+        "width": 3,
+    }
+
+
+def _colour(point: MethodPoint) -> str:
+    return "@accent" if point.name == "mlae" else "@ink"
+
+
+def _described(point: MethodPoint) -> list[str]:
+    seeds = f"{point.accuracy.n} seed{'s' if point.accuracy.n > 1 else ''}"
+    return [point.settings, seeds, f"{point.parameters:,}"]
