@@ -28,7 +28,7 @@ def test_the_ranking_has_the_best_on_top_with_intervals() -> None:
     assert "Best on val: stochastic mask, 82.0 % (mean of 2 seeds)" in figure.spec
 
 
-def test_points_of_one_method_are_told_apart_by_their_settings() -> None:
+def test_points_of_one_method_are_named_with_their_settings() -> None:
     points = [point("SSF", 9, 50.0, "2 epochs"), point("SSF", 9, 60.0, "4 epochs"), point("LoRA", 9, 55.0)]
     names = figures.ranking_figure(points, "val", []).data[0]["y"]
     assert names == ["SSF (2 epochs)", "LoRA", "SSF (4 epochs)"]

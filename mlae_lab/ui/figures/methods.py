@@ -17,6 +17,7 @@ _LETTER, _LINE = 6.6, 15  # pixels of a label
 _SIDES = {"middle right": (0.0, -0.5), "middle left": (-1.0, -0.5), "top center": (-0.5, -1.0),
           "bottom center": (-0.5, 0.0)}  # fmt: skip
 _GAP = 8  # pixels between a point and its label
+_LEFT = 30  # pixels between the first point and the axis
 
 
 def ranking_figure(points: Sequence[MethodPoint], split: str, paper: Paper) -> Figure:
@@ -163,9 +164,8 @@ def _labels(
             left = pixels[i][0] + across * width + _GAP * (across + 0.5) * 2
             top = pixels[i][1] + down * _LINE + _GAP * (down + 0.5) * 2
             box = (left, top, left + width, top + _LINE)
-            if left >= -_GAP and not any(
-                box[0] < o[2] and o[0] < box[2] and box[1] < o[3] and o[1] < box[3] for o in taken
-            ):
+            covers = any(box[0] < o[2] and o[0] < box[2] and box[1] < o[3] and o[1] < box[3] for o in taken)
+            if left >= -_LEFT and not covers:
                 positions[i] = side
                 taken.append(box)
                 break
