@@ -4,20 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import Method, Recipe, Trait, blocks_of
+from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait, blocks_of
 from mlae_lab.core.settings import setting
-
-_COMMON: dict[str, Any] = {
-    "epochs": 100,
-    "batch_size": 64,
-    "learning_rate": 1e-3,
-    "weight_decay": 1e-4,
-    "warmup": 0.1,
-    "normalisation": "imagenet",
-}
 
 
 def _bottleneck() -> dict:
@@ -46,12 +37,12 @@ class BottleneckAdapter(Method):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
             "ZhangYuanhan-AI/NOAH, configs/Adapter/VTAB",
-            {**_COMMON, "bottleneck": 8},
+            {**IMAGENET_VALUES, "bottleneck": 8},
             "drop path 0.1 of the network is not set",
         ),
         "fgvc": Recipe(
             "Jia et al. 2022 (VPT), table 1; KMnP/vpt, src/models/vit_adapter, reduction factor 64",
-            {**_COMMON, "bottleneck": 12, "activation": "gelu", "dropout": 0.0, "initialisation": "zero_up"},
+            {**IMAGENET_VALUES, "bottleneck": 12, "activation": "gelu", "dropout": 0.0, "initialisation": "zero_up"},
             "learning rate and weight decay, which they choose by task, are those for VTAB; their initial values, zero "
             "in both projections, train b_u only and are not used",
         ),
@@ -106,12 +97,12 @@ class AdapterPlus(Method):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
             "visinf/adapter_plus, conf/train/default.yaml, conf/adapter/adapter_plus.yaml",
-            {**_COMMON, "normalisation": "half", "bottleneck": 8},
+            {**IMAGENET_VALUES, "normalisation": "half", "bottleneck": 8},
             "drop path of the network is not set",
         ),
         "fgvc": Recipe(
             "visinf/adapter_plus, conf/experiment/fgvc/adapter_plus_dim1-32.yaml",
-            {**_COMMON, "normalisation": "half", "bottleneck": 2},
+            {**IMAGENET_VALUES, "normalisation": "half", "bottleneck": 2},
             "the bottleneck is the one for CUB and NABirds; 1 for Flowers and Dogs, 32 for Cars; drop path of the "
             "network is not set",
         ),
@@ -139,12 +130,12 @@ class AdaptFormer(Method):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
             "the rows of later papers, which follow ZhangYuanhan-AI/NOAH, configs/Adapter/VTAB",
-            {**_COMMON, "bottleneck": 8, "scale": 0.1},
+            {**IMAGENET_VALUES, "bottleneck": 8, "scale": 0.1},
             "drop path 0.1 of the network is not set",
         ),
         "fgvc": Recipe(
             "ShoufaChen/AdaptFormer, main_image.py, with the width 64 of the paper",
-            {**_COMMON, "weight_decay": 0.0, "warmup": 0.2, "bottleneck": 64, "scale": 0.1},
+            {**IMAGENET_VALUES, "weight_decay": 0.0, "warmup": 0.2, "bottleneck": 64, "scale": 0.1},
             "they trained on other data sets with SGD and a learning rate of 0.1 × batch/256; 1e-3 is that of VTAB",
         ),
     }

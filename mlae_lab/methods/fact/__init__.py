@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import Blocks, Method, Recipe, Trait, blocks_of
+from mlae_lab.core.method import IMAGENET_VALUES, Blocks, Method, Recipe, Trait, blocks_of
 from mlae_lab.core.settings import ConfigError, setting
 
 REFERENCE = "Jie and Deng 2023, FacT: Factor-Tuning for lightweight adaptation on vision transformers (AAAI)"
 TRAITS = frozenset({Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT})
-VALUES = {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-4, "warmup": 0.1}
 
 
 def slices(width: int, hidden: int) -> int:
@@ -61,16 +60,17 @@ def _dropout() -> float:
 def _recipe(file: str, rank: int) -> Recipe:
     return Recipe(
         f"JieShibo/PETL-ViT, FacT/{file} and its configs",
-        {**VALUES, "normalisation": "imagenet", "rank": rank},
+        {**IMAGENET_VALUES, "rank": rank},
         "rank and scale are chosen by task there, by test accuracy; drop path 0.1 of the backbone is not set",
     )
 
 
 def _fgvc(rank: int) -> Recipe:
     return Recipe(
-        "the authors' recipe for VTAB; the paper has no row for FGVC", {**VALUES, "normalisation": "imagenet",
-        "rank": rank}, "not published",
-    )  # fmt: skip
+        "the authors' recipe for VTAB; the paper has no row for FGVC",
+        {**IMAGENET_VALUES, "rank": rank},
+        "not published",
+    )
 
 
 @dataclass(frozen=True)

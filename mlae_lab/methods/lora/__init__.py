@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import KINDS, Method, Recipe, Trait, blocks_of
+from mlae_lab.core.method import IMAGENET_VALUES, KINDS, Method, Recipe, Trait, blocks_of
 from mlae_lab.core.settings import setting
 
 TARGETS: dict[str, tuple[str, ...]] = {"qkv": KINDS[:1], "q+v": KINDS[:1], "q+k+v": KINDS[:1], "all": KINDS}
@@ -61,19 +61,7 @@ class LoRA(Method):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
             "ZhangYuanhan-AI/NOAH, experiments/LoRA (the row LoRA of the VTAB-1k tables)",
-            {
-                "rank": 8,
-                "alpha": 8.0,
-                "targets": "qkv",
-                "dropout": 0.1,
-                "dropout_on": "input",
-                "epochs": 100,
-                "batch_size": 64,
-                "learning_rate": 1e-3,
-                "weight_decay": 1e-4,
-                "warmup": 0.1,
-                "normalisation": "imagenet",
-            },
+            {"rank": 8, "alpha": 8.0, "targets": "qkv", "dropout": 0.1, "dropout_on": "input", **IMAGENET_VALUES},
             "drop path 0.1 in the backbone is not set, and the learning rate ends at 0 instead of 1e-5",
         ),
     }

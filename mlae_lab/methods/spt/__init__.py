@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import Method, Recipe, Trait, blocks_of
+from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait, blocks_of
 from mlae_lab.core.settings import ConfigError, setting
 
 REFERENCE = "He et al. 2023, Sensitivity-aware visual parameter-efficient fine-tuning (ICCV)"
 TRAITS = frozenset({Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID})
-VALUES = {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-4, "warmup": 0.1}
 ALPHA = 10  # a matrix gets a module where it has at least 1/ALPHA as many sensitive weights as a module has parameters
 BETA = 5  # a vector is tuned whole where at least 1/BETA of it is sensitive
 _NOTE = (
@@ -20,7 +19,7 @@ _NOTE = (
     "budget; drop path of the backbone is not set"
 )
 _RECIPES = {
-    name: Recipe(f"ziplab/SPT, train_spt.py and {scripts}", {**VALUES, "normalisation": "imagenet"}, _NOTE)
+    name: Recipe(f"ziplab/SPT, train_spt.py and {scripts}", IMAGENET_VALUES, _NOTE)
     for name, scripts in (("vtab", "configs for VTAB"), ("fgvc", "configs for FGVC"))
 }
 

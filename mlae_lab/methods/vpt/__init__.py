@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import Method, Recipe, blocks_of
+from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, blocks_of
 from mlae_lab.core.settings import setting
 
 _NOTE = (
@@ -17,17 +17,11 @@ _NOTE = (
 
 
 def _recipes(vtab: int, fgvc: int, per_task: str) -> dict[str, Recipe]:
-    values: dict[str, Any] = {
-        "epochs": 100,
-        "batch_size": 64,
-        "learning_rate": 1e-3,
-        "weight_decay": 1e-4,
-        "warmup": 0.1,
-        "normalisation": "imagenet",
-    }
     return {
-        "vtab": Recipe("Jia et al. 2022 (VPT), appendix; KMnP/vpt", values | {"prompts": vtab}, _NOTE),
-        "fgvc": Recipe("Jia et al. 2022 (VPT), appendix; KMnP/vpt", values | {"prompts": fgvc}, f"{_NOTE}; {per_task}"),
+        "vtab": Recipe("Jia et al. 2022 (VPT), appendix; KMnP/vpt", {**IMAGENET_VALUES, "prompts": vtab}, _NOTE),
+        "fgvc": Recipe(
+            "Jia et al. 2022 (VPT), appendix; KMnP/vpt", {**IMAGENET_VALUES, "prompts": fgvc}, f"{_NOTE}; {per_task}"
+        ),
     }
 
 
