@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.method import KINDS, Method, Trait, blocks_of
-from mlae_lab.core.settings import ConfigError, setting
+from mlae_lab.core.settings import ConfigError, rate, setting
 
 TARGETS: dict[str, tuple[str, ...]] = {"qkv": KINDS[:1], "all": KINDS}
 
@@ -72,32 +72,17 @@ class AdaLoRA(Method):
             titles={"all": "all linear layers"},
         ),
     )
-    orthogonality: float = field(
-        default=0.1,
-        metadata=setting(
-            "Orthogonality", "Weight of the penalty that keeps the terms of a layer apart.", low=0, high=10, step=0.05
-        ),
+    orthogonality: float = rate(
+        0.1, "Orthogonality", "Weight of the penalty that keeps the terms of a layer apart.", high=10
     )
-    warmup: float = field(
-        default=0.1,
-        metadata=setting("Before pruning", "Share of the training before ranks fall.", low=0, high=0.9, step=0.05),
-    )
-    final: float = field(
-        default=0.25,
-        metadata=setting("After pruning", "Share of the training with the final ranks.", low=0, high=0.9, step=0.05),
-    )
+    warmup: float = rate(0.1, "Before pruning", "Share of the training before ranks fall.")
+    final: float = rate(0.25, "After pruning", "Share of the training with the final ranks.")
     interval: float = field(
         default=0.01,
         metadata=setting("Interval", "Share of the training between two allocations.", low=0, high=0.5, step=0.01),
     )
-    smoothing: float = field(
-        default=0.85,
-        metadata=setting("Smoothing", "Of the importance over the steps, β1.", low=0, high=0.999, step=0.05),
-    )
-    deviation_smoothing: float = field(
-        default=0.85,
-        metadata=setting("Smoothing of the deviation", "Of the importance, β2.", low=0, high=0.999, step=0.05),
-    )
+    smoothing: float = rate(0.85, "Smoothing", "Of the importance over the steps, β1.", high=0.999)
+    deviation_smoothing: float = rate(0.85, "Smoothing of the deviation", "Of the importance, β2.", high=0.999)
 
     def __post_init__(self) -> None:
         super().__post_init__()

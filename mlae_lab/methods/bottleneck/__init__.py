@@ -8,19 +8,29 @@ from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait, blocks_of
-from mlae_lab.core.settings import setting
+from mlae_lab.core.settings import rate, setting
 
 
-def _bottleneck() -> dict:
-    return setting("Bottleneck", "Width d of the adapter.", low=1, high=1024)
-
-
-def _dropout(what: str) -> dict:
-    return setting("Dropout", f"Rate at which {what} is dropped in training.", low=0, high=0.9, step=0.05)
+def hidden_dropout() -> float:
+    """The field of a dropout rate of the hidden elements."""
+    return rate(0.1, "Dropout", "Rate at which a hidden element is dropped in training.")
 
 
 @dataclass(frozen=True)
-class BottleneckAdapter(Method):
+class _Bottleneck(Method):
+    """What all three share."""
+
+    places: ClassVar[tuple[str, ...]] = ("after mlp", "head")
+
+    bottleneck: int = field(default=8, metadata=setting("Bottleneck", "Width d of the adapter.", low=1, high=1024))
+
+    def parameters(self, backbone: Backbone) -> int:
+        blocks = blocks_of(backbone, self.title)
+        return blocks.count * (2 * blocks.width * self.bottleneck + self.bottleneck + blocks.width)
+
+
+@dataclass(frozen=True)
+class BottleneckAdapter(_Bottleneck):
     """Adapter in sequence with a branch: Ad(h) = h + W_u dropout(act(W_d h + b_d)) + b_u.
 
     The defaults are those of NOAH's code, which the table on VTAB-1k calls Adapter. VPT's code, which the table on FGVC
@@ -33,7 +43,6 @@ class BottleneckAdapter(Method):
     reference: ClassVar[str] = "Houlsby et al. 2019, Parameter-efficient transfer learning for NLP (ICML)"
     formula: ClassVar[str] = "h + W_u σ(W_d h + b_d) + b_u, h = MLP(x)"
     summary: ClassVar[str] = "Trains a bottleneck after the MLP, and by choice after attention, of each block."
-    places: ClassVar[tuple[str, ...]] = ("after mlp", "head")
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
             "ZhangYuanhan-AI/NOAH, configs/Adapter/VTAB",
@@ -48,7 +57,6 @@ class BottleneckAdapter(Method):
         ),
     }
 
-    bottleneck: int = field(default=8, metadata=_bottleneck())
     place: str = field(
         default="after_mlp",
         metadata=setting(
@@ -76,16 +84,14 @@ class BottleneckAdapter(Method):
             choices=("xavier", "zero_up", "normal"),
         ),
     )
-    dropout: float = field(default=0.1, metadata=_dropout("a hidden element"))
+    dropout: float = hidden_dropout()
 
     def parameters(self, backbone: Backbone) -> int:
-        blocks = blocks_of(backbone, self.title)
-        places = 2 if self.place == "houlsby" else 1
-        return blocks.count * places * (2 * blocks.width * self.bottleneck + self.bottleneck + blocks.width)
+        return super().parameters(backbone) * (2 if self.place == "houlsby" else 1)
 
 
 @dataclass(frozen=True)
-class AdapterPlus(Method):
+class AdapterPlus(_Bottleneck):
     """Adapter on the output x of each block: x + s ∘ drop_path(W_u GELU(W_d x + b_d) + b_u), s of D features."""
 
     name: ClassVar[str] = "adapter_plus"
@@ -93,7 +99,6 @@ class AdapterPlus(Method):
     reference: ClassVar[str] = "Steitz and Roth 2024, Adapters strike back (CVPR)"
     formula: ClassVar[str] = "x + s ∘ (W_u GELU(W_d x + b_d) + b_u)"
     summary: ClassVar[str] = "Trains a bottleneck and a scale of each feature on the output of each block."
-    places: ClassVar[tuple[str, ...]] = ("after mlp", "head")
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
             "visinf/adapter_plus, conf/train/default.yaml, conf/adapter/adapter_plus.yaml",
@@ -108,16 +113,15 @@ class AdapterPlus(Method):
         ),
     }
 
-    bottleneck: int = field(default=8, metadata=_bottleneck())
-    drop_path: float = field(default=0.1, metadata=_dropout("the adapter's output for an image"))
+    drop_path: float = rate(0.1, "Dropout", "Rate at which the adapter's output for an image is dropped in training.")
 
     def parameters(self, backbone: Backbone) -> int:
         blocks = blocks_of(backbone, self.title)
-        return blocks.count * (2 * blocks.width * self.bottleneck + self.bottleneck + 2 * blocks.width)
+        return super().parameters(backbone) + blocks.count * blocks.width
 
 
 @dataclass(frozen=True)
-class AdaptFormer(Method):
+class AdaptFormer(_Bottleneck):
     """Adapter parallel to the MLP: x + MLP(norm(x)) + s (W_u dropout(ReLU(W_d x + b_d)) + b_u), x not normalised."""
 
     name: ClassVar[str] = "adaptformer"
@@ -140,12 +144,7 @@ class AdaptFormer(Method):
         ),
     }
 
-    bottleneck: int = field(default=8, metadata=_bottleneck())
     scale: float = field(
         default=0.1, metadata=setting("Scale", "Factor s.", low=0, high=100, exclusive=True, step=0.05)
     )
-    dropout: float = field(default=0.1, metadata=_dropout("a hidden element"))
-
-    def parameters(self, backbone: Backbone) -> int:
-        blocks = blocks_of(backbone, self.title)
-        return blocks.count * (2 * blocks.width * self.bottleneck + self.bottleneck + blocks.width)
+    dropout: float = hidden_dropout()

@@ -9,6 +9,7 @@ from typing import ClassVar
 from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait, blocks_of
 from mlae_lab.core.settings import setting
+from mlae_lab.methods.bottleneck import hidden_dropout
 
 _VALUES = {**IMAGENET_VALUES, "scale": 1.0}
 
@@ -67,12 +68,7 @@ class Convpass(Method):
             choices=("identity", "xavier"),
         ),
     )
-    dropout: float = field(
-        default=0.1,
-        metadata=setting(
-            "Dropout", "Rate at which a hidden element is dropped in training.", low=0, high=0.9, step=0.05
-        ),
-    )
+    dropout: float = hidden_dropout()
 
     def parameters(self, backbone: Backbone) -> int:
         blocks = blocks_of(backbone, self.title)

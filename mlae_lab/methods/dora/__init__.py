@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.method import KINDS, Method, Trait, blocks_of
-from mlae_lab.core.settings import setting
+from mlae_lab.core.settings import rate, setting
 
 TARGETS: dict[str, tuple[str, ...]] = {"qkv": KINDS[:1], "all": KINDS}
 
@@ -49,12 +49,7 @@ class DoRA(Method):
             titles={"all": "all linear layers"},
         ),
     )
-    dropout: float = field(
-        default=0.0,
-        metadata=setting(
-            "Dropout", "Rate at which elements of the input of A are dropped in training.", low=0, high=0.9, step=0.05
-        ),
-    )
+    dropout: float = rate(0.0, "Dropout", "Rate at which elements of the input of A are dropped in training.")
 
     @property
     def scale(self) -> float:

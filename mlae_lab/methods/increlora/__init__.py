@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.method import KINDS, Method, Trait, blocks_of
-from mlae_lab.core.settings import ConfigError, setting
+from mlae_lab.core.settings import ConfigError, rate, setting
 
 TARGETS: dict[str, tuple[str, ...]] = {"qkv": KINDS[:1], "all": KINDS}
 
@@ -80,27 +80,13 @@ class IncreLoRA(Method):
             titles={"all": "all linear layers"},
         ),
     )
-    orthogonality: float = field(
-        default=0.1,
-        metadata=setting(
-            "Orthogonality", "Weight of the penalty that keeps the terms of a layer apart.", low=0, high=10, step=0.05
-        ),
+    orthogonality: float = rate(
+        0.1, "Orthogonality", "Weight of the penalty that keeps the terms of a layer apart.", high=10
     )
-    warmup: float = field(
-        default=0.1,
-        metadata=setting("Before growth", "Share of the training before the first round.", low=0, high=0.9, step=0.05),
-    )
-    end: float = field(
-        default=0.6,
-        metadata=setting("End of growth", "Share of the training at the last round.", low=0, high=0.95, step=0.05),
-    )
-    smoothing: float = field(
-        default=0.85, metadata=setting("Smoothing", "Of the score over the steps, β1.", low=0, high=0.999, step=0.05)
-    )
-    deviation_smoothing: float = field(
-        default=0.85,
-        metadata=setting("Smoothing of the deviation", "Of the score, β2.", low=0, high=0.999, step=0.05),
-    )
+    warmup: float = rate(0.1, "Before growth", "Share of the training before the first round.")
+    end: float = rate(0.6, "End of growth", "Share of the training at the last round.", high=0.95)
+    smoothing: float = rate(0.85, "Smoothing", "Of the score over the steps, β1.", high=0.999)
+    deviation_smoothing: float = rate(0.85, "Smoothing of the deviation", "Of the score, β2.", high=0.999)
 
     def __post_init__(self) -> None:
         super().__post_init__()

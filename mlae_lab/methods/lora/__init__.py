@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.method import IMAGENET_VALUES, KINDS, Method, Recipe, Trait, blocks_of
-from mlae_lab.core.settings import setting
+from mlae_lab.core.settings import rate, setting
 
 TARGETS: dict[str, tuple[str, ...]] = {"qkv": KINDS[:1], "q+v": KINDS[:1], "q+k+v": KINDS[:1], "all": KINDS}
 TARGET_TITLES = {
@@ -79,9 +79,7 @@ class LoRA(Method):
             "Layers", "Which linear layers of each block have an update.", choices=tuple(TARGETS), titles=TARGET_TITLES
         ),
     )
-    dropout: float = field(
-        default=0.0, metadata=setting("Dropout", "Dropout rate in training.", low=0, high=0.9, step=0.05)
-    )
+    dropout: float = rate(0.0, "Dropout", "Dropout rate in training.")
     dropout_on: str = field(
         default="input",
         metadata=setting(

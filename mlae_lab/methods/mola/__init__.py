@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.method import COMMON_VALUES, Method, Recipe, Trait, blocks_of
-from mlae_lab.core.settings import setting
+from mlae_lab.core.settings import rate, setting
 
 PATTERNS = ("2468", "8642", "8228", "2882")  # experts in each quarter of the blocks, first to last
 ACTIVE = 2  # experts of a token
@@ -49,10 +49,7 @@ class MoLA(Method):
         default=8.0,
         metadata=setting("Alpha", "α: the update is scaled by α/r.", low=0, high=1024, exclusive=True),
     )
-    dropout: float = field(
-        default=0.0,
-        metadata=setting("Dropout", "Dropout rate of the experts' input.", low=0, high=0.9, step=0.05),
-    )
+    dropout: float = rate(0.0, "Dropout", "Dropout rate of the experts' input.")
     balance: float = field(
         default=0.0,
         metadata=setting(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait, blocks_of
-from mlae_lab.core.settings import ConfigError, setting
+from mlae_lab.core.settings import ConfigError, rate, setting
 from mlae_lab.methods.noah.subnets import SUBNETS, Sizes
 
 OWN = "own"
@@ -65,13 +65,7 @@ class NOAH(Method):
     lora_depth: int = _depth("LoRA depth")
     adapter: int = _size("Adapter width", "Hidden features a of the adapter after the MLP.")
     adapter_depth: int = _depth("Adapter depth")
-    dropout: float = field(
-        default=0.1,
-        metadata=setting(
-            "Dropout", "Dropout rate of prompts, LoRA's input and the adapter's hidden features.", low=0, high=0.9,
-            step=0.05,
-        ),
-    )  # fmt: skip
+    dropout: float = rate(0.1, "Dropout", "Dropout rate of prompts, LoRA's input and the adapter's hidden features.")
 
     def sizes(self, blocks: int) -> Sizes:
         """The sizes by block.

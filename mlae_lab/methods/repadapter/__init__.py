@@ -9,6 +9,7 @@ from typing import ClassVar
 from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.method import IMAGENET_VALUES, Blocks, Method, Recipe, Trait, blocks_of
 from mlae_lab.core.settings import ConfigError, setting
+from mlae_lab.methods.bottleneck import hidden_dropout
 
 _VALUES = {**IMAGENET_VALUES, "scale": 1.0}
 
@@ -55,12 +56,7 @@ class RepAdapter(Method):
             titles={"block": "before attention and MLP", "attention": "before attention"},
         ),
     )
-    dropout: float = field(
-        default=0.1,
-        metadata=setting(
-            "Dropout", "Rate at which a hidden element is dropped in training.", low=0, high=0.9, step=0.05
-        ),
-    )
+    dropout: float = hidden_dropout()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait, blocks_of
-from mlae_lab.core.settings import ConfigError, setting
+from mlae_lab.core.settings import ConfigError, rate, setting
 
 REFERENCE = "He et al. 2023, Sensitivity-aware visual parameter-efficient fine-tuning (ICCV)"
 TRAITS = frozenset({Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID})
@@ -44,16 +44,8 @@ class _Sensitive(Method):
         ),
     )  # fmt: skip
     rank: int = field(default=8, metadata=setting("Rank", "Rank r of the module of a matrix.", low=1, high=128))
-    dropout: float = field(
-        default=0.1,
-        metadata=setting("Dropout", "Dropout rate of a module's input.", low=0, high=0.9, step=0.05),
-    )
-    drop_path: float = field(
-        default=0.1,
-        metadata=setting(
-            "Drop path", "Rate at which a module is off for a whole image in training.", low=0, high=0.9, step=0.05
-        ),
-    )
+    dropout: float = rate(0.1, "Dropout", "Dropout rate of a module's input.")
+    drop_path: float = rate(0.1, "Drop path", "Rate at which a module is off for a whole image in training.")
     batches: int = field(
         default=16,
         metadata=setting("Batches", "Batches of images that the sensitivity is measured on.", low=1, high=10_000),
