@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from mlae_lab.core.events import StatisticValue
-from mlae_lab.methods.adalora import TARGETS, AdaLoRA
+from mlae_lab.methods.adalora import AdaLoRA
 from mlae_lab.methods.adapter import Batches, copied
+from mlae_lab.methods.lora import TARGETS
 from mlae_lab.methods.lora.layers import LowRankAdapter, LowRankUpdate
 from mlae_lab.model.experts import stream
 

@@ -11,7 +11,8 @@ from torch import nn
 from mlae_lab.core.events import StatisticValue
 from mlae_lab.methods.adalora.layers import SingularValueUpdate, orthogonality
 from mlae_lab.methods.adapter import Batches, copied
-from mlae_lab.methods.increlora import TARGETS, IncreLoRA
+from mlae_lab.methods.increlora import IncreLoRA
+from mlae_lab.methods.lora import TARGETS
 from mlae_lab.methods.lora.layers import LowRankAdapter
 
 RESERVE = 1e-5  # λ of a term in reserve

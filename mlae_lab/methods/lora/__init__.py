@@ -17,6 +17,8 @@ TARGET_TITLES = {
     "q+k+v": "q, k and v, one update each",
     "all": "all linear layers",
 }
+_LAYERS = ("Layers", "Which linear layers of each block have an update.")
+LAYERS = setting(*_LAYERS, choices=("qkv", "all"), titles={"all": TARGET_TITLES["all"]})
 
 
 def parts(targets: str, kind: str, d_out: int) -> tuple[tuple[int, int], ...]:
@@ -34,15 +36,39 @@ def parts(targets: str, kind: str, d_out: int) -> tuple[tuple[int, int], ...]:
 
 
 @dataclass(frozen=True)
-class LoRA(Method):
-    """y = (W + α/r · B A) x + bias with A (r, d_in) and B (d_out, r).
-
-    A starts uniform in ±1/sqrt(d_in) (Kaiming-uniform with a = √5, the authors' code) and B at 0.
+class LowRankMethod(Method):
+    """What LoRA and DoRA share.
 
     Attributes:
         rank: r.
         alpha: α; 0 means r, a factor of 1.
         targets: Which layers have an update.
+    """
+
+    places: ClassVar[tuple[str, ...]] = ("qkv", "head")
+
+    rank: int = field(default=8, metadata=setting("Rank", "Rank r of each update.", low=1, high=256))
+    alpha: float = field(
+        default=0.0,
+        metadata=setting(
+            "Alpha", "The update is multiplied by alpha / rank; 0 means alpha = rank.", low=0, high=10_000
+        ),
+    )
+    targets: str = field(default="qkv", metadata=LAYERS)
+
+    @property
+    def scale(self) -> float:
+        """The factor α/r."""
+        return (self.alpha or self.rank) / self.rank
+
+
+@dataclass(frozen=True)
+class LoRA(LowRankMethod):
+    """y = (W + α/r · B A) x + bias with A (r, d_in) and B (d_out, r).
+
+    A starts uniform in ±1/sqrt(d_in) (Kaiming-uniform with a = √5, the authors' code) and B at 0.
+
+    Attributes:
         dropout: Rate in training.
         dropout_on: What the dropout acts on: elements of the input x of A (the authors' lora_dropout); elements of
             ΔW, one mask per step (the paper's text on "LoRA + dropout"); the ranks z = A x of each token, or of each
@@ -54,7 +80,6 @@ class LoRA(Method):
     reference: ClassVar[str] = "Hu et al. 2022, LoRA: Low-rank adaptation of large language models (ICLR)"
     formula: ClassVar[str] = "y = (W + α/r · B A) x + bias"
     summary: ClassVar[str] = "Trains a low-rank update of linear layers."
-    places: ClassVar[tuple[str, ...]] = ("qkv", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset(
         {Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID}
     )
@@ -66,19 +91,7 @@ class LoRA(Method):
         ),
     }
 
-    rank: int = field(default=8, metadata=setting("Rank", "Rank r of each update.", low=1, high=256))
-    alpha: float = field(
-        default=0.0,
-        metadata=setting(
-            "Alpha", "The update is multiplied by alpha / rank; 0 means alpha = rank.", low=0, high=10_000
-        ),
-    )
-    targets: str = field(
-        default="qkv",
-        metadata=setting(
-            "Layers", "Which linear layers of each block have an update.", choices=tuple(TARGETS), titles=TARGET_TITLES
-        ),
-    )
+    targets: str = field(default="qkv", metadata=setting(*_LAYERS, choices=tuple(TARGETS), titles=TARGET_TITLES))
     dropout: float = rate(0.0, "Dropout", "Dropout rate in training.")
     dropout_on: str = field(
         default="input",
@@ -90,11 +103,6 @@ class LoRA(Method):
             titles={"input": "input", "update": "update ΔW", "token": "ranks, per token", "sample": "ranks, per image"},
         ),
     )
-
-    @property
-    def scale(self) -> float:
-        """The factor α/r."""
-        return (self.alpha or self.rank) / self.rank
 
     def parameters(self, backbone: Backbone) -> int:
         shapes = blocks_of(backbone, self.title)
