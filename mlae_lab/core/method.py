@@ -83,6 +83,17 @@ class Recipe:
     note: str = ""
 
 
+# What the recipes of many methods share, and the same with ImageNet's mean and deviation.
+COMMON_VALUES: Mapping[str, Any] = {
+    "epochs": 100,
+    "batch_size": 64,
+    "learning_rate": 1e-3,
+    "weight_decay": 1e-4,
+    "warmup": 0.1,
+}
+IMAGENET_VALUES: Mapping[str, Any] = {**COMMON_VALUES, "normalisation": "imagenet"}
+
+
 @dataclass(frozen=True)
 class Method:
     """Base class of all methods. Fields of a subclass are its settings, described with `core.settings.setting`.

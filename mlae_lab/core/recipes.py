@@ -11,12 +11,12 @@ from typing import Any
 
 from mlae_lab.core import method as registry
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.method import Recipe, with_texts
+from mlae_lab.core.method import COMMON_VALUES, Recipe, with_texts
 from mlae_lab.core.settings import ConfigError, settings_of
 
 COMMON = Recipe(
     "what the public code of NOAH's LoRA and Adapter, FacT and RepAdapter share on VTAB-1k",
-    {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-4, "warmup": 0.1},
+    COMMON_VALUES,
     "they also drop paths of the backbone (0.1), which the lab does not, and most normalise with ImageNet's mean",
 )
 _TITLES = {"vtab": "VTAB-1k", "fgvc": "FGVC"}

@@ -150,6 +150,11 @@ def setting(label: str, help: str = "", **description: Any) -> dict[str, Setting
     return {_KEY: Setting(label, help, **description)}
 
 
+def rate(default: float, label: str, help: str, high: float = 0.9) -> float:
+    """A field that is a setting from 0 to `high` in steps of 0.05, such as a dropout rate."""
+    return field(default=default, metadata=setting(label, help, low=0, high=high, step=0.05))
+
+
 @cache
 def settings_of(described: type) -> tuple[Setting, ...]:
     """The settings of a dataclass, in the order of its fields; fields without a description are not settings."""

@@ -182,6 +182,8 @@ class Adapter:
 
     def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """The inverse of `running`. Raises KeyError or RuntimeError for tensors that do not fit."""
+        for name, value in self.running().items():
+            copied(value, tensors[name], name)
 
     def statistics(self) -> dict[str, tuple[str, StatisticValue]]:
         """Values to record with an evaluation: name to (title, value); by layer for a method with that trait."""

@@ -35,6 +35,17 @@ class Projection(nn.Module):
         return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
 
 
+class Parallel(nn.Module):
+    """f(x) + g(x) of a frozen f and a trained g."""
+
+    def __init__(self, base: nn.Module, own: nn.Module) -> None:
+        super().__init__()
+        self.base, self.own = base, own
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base(x) + self.own(x)
+
+
 class QuickGELU(nn.Module):
     """x sigmoid(1.702 x), CLIP's approximation of GELU."""
 
@@ -146,6 +157,11 @@ def parallel(adapter: Adapter, name: str, block: nn.Module, branch: str, own: nn
 def device_of(module: nn.Module) -> torch.device:
     """The device of a module's parameters."""
     return next(module.parameters()).device
+
+
+def uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> nn.Parameter:
+    """A new parameter from U(-bound, bound), rounded in another way than by `uniform_`."""
+    return nn.Parameter((2 * torch.rand(*shape, generator=generator) - 1) * bound)
 
 
 def uniform_(weight: torch.Tensor, bound: float, generator: torch.Generator) -> None:

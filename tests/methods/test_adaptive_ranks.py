@@ -29,7 +29,7 @@ def pruned_adapter(method: AdaLoRA) -> AllocatedRanks:
     adapter = attach(network(), method)
     assert isinstance(adapter, AllocatedRanks)
     with torch.no_grad():
-        for own in adapter.svd.values():
+        for own in adapter.updates.values():
             own.e.fill_(1.0)
     return adapter
 
@@ -71,26 +71,26 @@ def test_the_budget_falls_by_a_cubic_curve() -> None:
 def test_the_least_important_terms_become_zero_and_may_return_until_ranks_are_final() -> None:
     adapter = pruned_adapter(AdaLoRA(interval=0.1, final=0.25))
     step_of(adapter, 0.05)
-    assert all(own.kept.all() for own in adapter.svd.values())
+    assert all(own.kept.all() for own in adapter.updates.values())
     step_of(adapter, 0.55)
-    scores, kept = torch.cat(list(adapter.scores().values())), torch.cat([own.kept for own in adapter.svd.values()])
+    scores, kept = torch.cat(list(adapter.scores().values())), torch.cat([own.kept for own in adapter.updates.values()])
     assert int(kept.sum()) == adapter.method.budget(0.55, 12) < 144
     assert scores[kept].min() >= scores[~kept].max()
-    e = torch.cat([own.e for own in adapter.svd.values()])
+    e = torch.cat([own.e for own in adapter.updates.values()])
     assert torch.equal(e != 0, kept)
     with torch.no_grad():
-        for own in adapter.svd.values():
+        for own in adapter.updates.values():
             own.e.fill_(1.0)
     step_of(adapter, 0.58)  # within the interval: a zeroed λ learns on
-    assert all((own.e != 0).all() for own in adapter.svd.values())
+    assert all((own.e != 0).all() for own in adapter.updates.values())
     step_of(adapter, 0.76)
-    assert sum(int(own.kept.sum()) for own in adapter.svd.values()) == 96
-    final = [own.kept.clone() for own in adapter.svd.values()]
+    assert sum(int(own.kept.sum()) for own in adapter.updates.values()) == 96
+    final = [own.kept.clone() for own in adapter.updates.values()]
     with torch.no_grad():
-        for own in adapter.svd.values():
+        for own in adapter.updates.values():
             own.e.fill_(1.0)
     step_of(adapter, 0.9)
-    for own, kept in zip(adapter.svd.values(), final, strict=True):
+    for own, kept in zip(adapter.updates.values(), final, strict=True):
         assert torch.equal(own.kept, kept)
         assert torch.equal(own.e != 0, kept)
     ranks = adapter.statistics()["rank"][1]
@@ -140,14 +140,14 @@ def test_ranks_grow_to_the_budget_and_shapes_stay() -> None:
     totals = []
     for percent in range(0, 100, 5):
         step_of(adapter, percent / 100)
-        totals.append(sum(own.active for own in adapter.svd.values()))
+        totals.append(sum(own.active for own in adapter.updates.values()))
     assert totals[0] == 12
     assert totals == sorted(totals)
     assert totals[-1] == 96
     assert totals[12] == 96  # at 60 %
-    assert len({own.active for own in adapter.svd.values()}) > 1  # the scores decide
+    assert len({own.active for own in adapter.updates.values()}) > 1  # the scores decide
     assert {name: p.shape for name, p in adapter.parameters().items()} == shapes
-    assert not any(own.reserve.any() for own in adapter.svd.values())
+    assert not any(own.reserve.any() for own in adapter.updates.values())
     assert IncreLoRA().final_parameters(VIT_B16) == 295_008
 
 
@@ -155,24 +155,24 @@ def test_a_layer_stops_at_its_largest_rank() -> None:
     adapter = growing(IncreLoRA(rank=3, max_rank=3, growth=2))
     for percent in range(0, 100, 10):
         step_of(adapter, percent / 100)
-    assert [own.active for own in adapter.svd.values()] == [3] * 12
+    assert [own.active for own in adapter.updates.values()] == [3] * 12
 
 
 def test_the_layers_with_the_highest_scores_grow_first() -> None:
     adapter = growing(IncreLoRA(layers_per_round=1))
     chosen = "blocks.5.attn.qkv"
     with torch.no_grad():
-        adapter.svd[chosen].e[0] = 1.0
+        adapter.updates[chosen].e[0] = 1.0
     for p in adapter.parameters().values():
         p.grad = torch.ones_like(p)
     adapter.after_backward(0, 0.11)
     adapter.after_step(0, 0.11)
-    assert {name: own.active for name, own in adapter.svd.items() if own.active > 1} == {chosen: 2}
+    assert {name: own.active for name, own in adapter.updates.items() if own.active > 1} == {chosen: 2}
 
 
 def test_only_active_terms_and_the_reserve_act() -> None:
     adapter = growing(IncreLoRA(growth=2))
-    own, base = adapter.svd["blocks.0.attn.qkv"], adapter.bases["blocks.0.attn.qkv"]
+    own, base = adapter.updates["blocks.0.attn.qkv"], adapter.bases["blocks.0.attn.qkv"]
     with torch.no_grad():
         own.e.fill_(0.5)
     own.grow(2)
@@ -187,7 +187,7 @@ def test_the_reserve_learns_while_its_lambda_is_held() -> None:
     adapter = attach(model, IncreLoRA(orthogonality=0.0))
     model.get_submodule("head").requires_grad_(True)
     assert isinstance(adapter, GrowingRanks)
-    own = adapter.svd["blocks.0.attn.qkv"]
+    own = adapter.updates["blocks.0.attn.qkv"]
     before = {part: getattr(own, part).detach().clone() for part in ("a", "b", "e")}
     train(model, adapter, range(1))
     moved = [(getattr(own, part) != before[part]) for part in ("a", "b", "e")]
@@ -201,7 +201,7 @@ def test_a_loaded_adapter_has_its_ranks() -> None:
     """Which terms are active is part of the state, as it decides the output."""
     first, second = growing(IncreLoRA()), growing(IncreLoRA())
     with torch.no_grad():
-        for own in first.svd.values():
+        for own in first.updates.values():
             own.e.fill_(0.1)
     for percent in range(0, 60, 5):
         step_of(first, percent / 100)

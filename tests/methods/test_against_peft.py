@@ -163,6 +163,6 @@ def test_adaloras_update_penalty_and_allocation() -> None:
             continue
         for name, p in adapter.parameters().items():
             assert torch.equal(p == 0, same[name].reshape(p.shape) == 0), (step, name)
-    assert sum(int(own.kept.sum()) for own in adapter.svd.values()) == 36
+    assert sum(int(own.kept.sum()) for own in adapter.updates.values()) == 36
     for name, p in adapter.parameters().items():
         assert torch.equal(p, same[name].reshape(p.shape)), name

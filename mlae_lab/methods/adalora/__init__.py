@@ -6,14 +6,35 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import KINDS, Method, Trait, blocks_of
-from mlae_lab.core.settings import ConfigError, setting
+from mlae_lab.core.method import Method, Trait, blocks_of
+from mlae_lab.core.settings import ConfigError, rate, setting
+from mlae_lab.methods.lora import LAYERS, TARGETS
 
-TARGETS: dict[str, tuple[str, ...]] = {"qkv": KINDS[:1], "all": KINDS}
+
+def penalty_weight() -> float:
+    """The field of γ."""
+    return rate(0.1, "Orthogonality", "Weight of the penalty that keeps the terms of a layer apart.", high=10)
 
 
 @dataclass(frozen=True)
-class AdaLoRA(Method):
+class AdaptiveRankMethod(Method):
+    """What AdaLoRA and IncreLoRA share, up to the fields between others: their order is part of the hash of a run.
+
+    Attributes:
+        rank: Mean rank per layer at the end.
+    """
+
+    places: ClassVar[tuple[str, ...]] = ("qkv", "head")
+
+    rank: int = field(default=8, metadata=setting("Final rank", "Mean rank per layer at the end.", low=1, high=256))
+
+    def _count(self, backbone: Backbone, targets: str, rank: int) -> int:
+        shapes = blocks_of(backbone, self.title)
+        return shapes.count * sum(rank * (sum(shapes.linears[kind]) + 1) for kind in TARGETS[targets])
+
+
+@dataclass(frozen=True)
+class AdaLoRA(AdaptiveRankMethod):
     """ΔW = α/r · P diag(λ) Q; the least important λ of all layers together become 0, fewer and fewer remain.
 
     P and Q start from N(0, 0.02²), λ at 0. A penalty γ · mean(‖Q Qᵀ − I‖_F, ‖Pᵀ P − I‖_F) over all layers keeps the
@@ -29,7 +50,6 @@ class AdaLoRA(Method):
     gradient was computed; exactly the budget is kept when scores are equal.
 
     Attributes:
-        rank: Mean rank per layer at the end.
         start_rank: Rank of each layer at the start, r in the formula.
         alpha: α; 0 means start_rank, a factor of 1.
         targets: Which layers have an update.
@@ -48,12 +68,10 @@ class AdaLoRA(Method):
     )
     formula: ClassVar[str] = "y = (W + α/r · P diag(λ) Q) x + bias, unimportant λ = 0"
     summary: ClassVar[str] = "Trains a low-rank update whose ranks move to the layers where they matter most."
-    places: ClassVar[tuple[str, ...]] = ("qkv", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset(
         {Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID}
     )
 
-    rank: int = field(default=8, metadata=setting("Final rank", "Mean rank per layer at the end.", low=1, high=256))
     start_rank: int = field(
         default=12, metadata=setting("Rank at the start", "Rank of each layer at the start.", low=2, high=384)
     )
@@ -63,41 +81,16 @@ class AdaLoRA(Method):
             "Alpha", "The update is multiplied by alpha / rank at the start; 0 means a factor of 1.", low=0, high=10_000
         ),
     )
-    targets: str = field(
-        default="qkv",
-        metadata=setting(
-            "Layers",
-            "Which linear layers of each block have an update.",
-            choices=tuple(TARGETS),
-            titles={"all": "all linear layers"},
-        ),
-    )
-    orthogonality: float = field(
-        default=0.1,
-        metadata=setting(
-            "Orthogonality", "Weight of the penalty that keeps the terms of a layer apart.", low=0, high=10, step=0.05
-        ),
-    )
-    warmup: float = field(
-        default=0.1,
-        metadata=setting("Before pruning", "Share of the training before ranks fall.", low=0, high=0.9, step=0.05),
-    )
-    final: float = field(
-        default=0.25,
-        metadata=setting("After pruning", "Share of the training with the final ranks.", low=0, high=0.9, step=0.05),
-    )
+    targets: str = field(default="qkv", metadata=LAYERS)
+    orthogonality: float = penalty_weight()
+    warmup: float = rate(0.1, "Before pruning", "Share of the training before ranks fall.")
+    final: float = rate(0.25, "After pruning", "Share of the training with the final ranks.")
     interval: float = field(
         default=0.01,
         metadata=setting("Interval", "Share of the training between two allocations.", low=0, high=0.5, step=0.01),
     )
-    smoothing: float = field(
-        default=0.85,
-        metadata=setting("Smoothing", "Of the importance over the steps, β1.", low=0, high=0.999, step=0.05),
-    )
-    deviation_smoothing: float = field(
-        default=0.85,
-        metadata=setting("Smoothing of the deviation", "Of the importance, β2.", low=0, high=0.999, step=0.05),
-    )
+    smoothing: float = rate(0.85, "Smoothing", "Of the importance over the steps, β1.", high=0.999)
+    deviation_smoothing: float = rate(0.85, "Smoothing of the deviation", "Of the importance, β2.", high=0.999)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -129,12 +122,8 @@ class AdaLoRA(Method):
         return int(above + 1e-9) + layers * self.rank  # 5.9999999 is 6
 
     def parameters(self, backbone: Backbone) -> int:
-        return self._count(backbone, self.start_rank)
+        return self._count(backbone, self.targets, self.start_rank)
 
     def final_parameters(self, backbone: Backbone) -> int:
         """Parameters in use at the end, where all adapted layers have one shape; else with equal ranks of all."""
-        return self._count(backbone, self.rank)
-
-    def _count(self, backbone: Backbone, rank: int) -> int:
-        shapes = blocks_of(backbone, self.title)
-        return shapes.count * sum(rank * (sum(shapes.linears[kind]) + 1) for kind in TARGETS[self.targets])
+        return self._count(backbone, self.targets, self.rank)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import nn
 
 from mlae_lab.core.events import StatisticValue
-from mlae_lab.methods.adalora import TARGETS, AdaLoRA
-from mlae_lab.methods.adapter import Batches, copied
+from mlae_lab.methods.adalora import AdaLoRA
+from mlae_lab.methods.adapter import Batches, Noise
+from mlae_lab.methods.lora import TARGETS
 from mlae_lab.methods.lora.layers import LowRankAdapter, LowRankUpdate
 from mlae_lab.model.experts import stream
 
@@ -58,27 +60,46 @@ def orthogonality(updates: Iterable[SingularValueUpdate]) -> torch.Tensor:
     return torch.stack(distances).mean()
 
 
-class AllocatedRanks(LowRankAdapter):
-    """Adapter whose ranks fall to a budget."""
+Singular = TypeVar("Singular", bound=SingularValueUpdate)
 
-    def __init__(self, model: nn.Module, method: AdaLoRA, seed: int) -> None:
-        self.svd: dict[str, SingularValueUpdate] = {}
-        self.method = method
 
-        def make(noise: object, name: str, base: nn.Linear) -> SingularValueUpdate:
-            self.svd[name] = SingularValueUpdate(base, method.start_rank, method.scale, seed, name)
-            return self.svd[name]
+class AdaptiveRanks(LowRankAdapter[Singular]):
+    """Adapter with a penalty that keeps terms apart, and with the terms in use among its statistics.
 
-        super().__init__(model, seed, TARGETS[method.targets], make)
-        tensors = {name: p for name, p in self.parameters().items()}
-        self._importance = {name: torch.zeros_like(p, requires_grad=False) for name, p in tensors.items()}
-        self._deviation = {name: torch.zeros_like(p, requires_grad=False) for name, p in tensors.items()}
-        self._allocations = torch.zeros(2, dtype=torch.int64)  # number of the last interval; whether ranks are final
+    Attributes:
+        penalty_weight: γ.
+        kept_title: Title of the terms in use.
+    """
+
+    penalty_weight: float
+    kept_title: ClassVar[str]
 
     def penalty(self) -> torch.Tensor | None:
-        if not self.method.orthogonality:
-            return None
-        return self.method.orthogonality * orthogonality(self.svd.values())
+        return self.penalty_weight * orthogonality(self.updates.values()) if self.penalty_weight else None
+
+    def statistics(self) -> dict[str, tuple[str, StatisticValue]]:
+        kept = tuple(tuple(float(k) for k in own.kept.tolist()) for own in self.updates.values())
+        return super().statistics() | {
+            "rank": ("Rank", tuple(sum(line) for line in kept)),
+            "kept_ranks": (self.kept_title, kept),
+        }
+
+
+class AllocatedRanks(AdaptiveRanks[SingularValueUpdate]):
+    """Adapter whose ranks fall to a budget."""
+
+    kept_title = "Kept ranks"
+
+    def __init__(self, model: nn.Module, method: AdaLoRA, seed: int) -> None:
+        self.method, self.penalty_weight = method, method.orthogonality
+
+        def make(noise: Noise, name: str, base: nn.Linear) -> SingularValueUpdate:
+            return SingularValueUpdate(base, method.start_rank, method.scale, seed, name)
+
+        super().__init__(model, seed, TARGETS[method.targets], make)
+        self._importance = {name: torch.zeros_like(p, requires_grad=False) for name, p in self.parameters().items()}
+        self._deviation = {name: torch.zeros_like(value) for name, value in self._importance.items()}
+        self._allocations = torch.zeros(2, dtype=torch.int64)  # number of the last interval; whether ranks are final
 
     @torch.no_grad()
     def after_backward(self, step: int, progress: float) -> None:
@@ -98,12 +119,12 @@ class AllocatedRanks(LowRankAdapter):
             self._clear()
         elif progress >= 1 - method.final:
             self._allocations[1] = 1
-            self._allocate(method.budget(progress, len(self.svd)))
+            self._allocate(method.budget(progress, len(self.updates)))
         elif progress > method.warmup:
             number = int(progress / method.interval + 1e-6) if method.interval else step + 1
             if number > self._allocations[0]:
                 self._allocations[0] = number
-                self._allocate(method.budget(progress, len(self.svd)))
+                self._allocate(method.budget(progress, len(self.updates)))
 
     def scores(self) -> dict[str, torch.Tensor]:
         """Importance of each term, by layer: (r,) each."""
@@ -111,7 +132,7 @@ class AllocatedRanks(LowRankAdapter):
         def of(name: str) -> torch.Tensor:
             return self._importance[name] * self._deviation[name]
 
-        return {name: of(f"{name}.e") + of(f"{name}.a").mean(1) + of(f"{name}.b").mean(0) for name in self.svd}
+        return {name: of(f"{name}.e") + of(f"{name}.a").mean(1) + of(f"{name}.b").mean(0) for name in self.updates}
 
     def _allocate(self, budget: int) -> None:
         """Keep the most important terms of all layers together."""
@@ -119,29 +140,18 @@ class AllocatedRanks(LowRankAdapter):
         order = torch.cat(list(scores.values())).argsort(descending=True, stable=True)
         kept = torch.zeros_like(order, dtype=torch.bool)
         kept[order[:budget]] = True
-        for own, chosen in zip(self.svd.values(), kept.split([len(s) for s in scores.values()]), strict=True):
+        for own, chosen in zip(self.updates.values(), kept.split([len(s) for s in scores.values()]), strict=True):
             own.kept.copy_(chosen)
         self._clear()
 
     def _clear(self) -> None:
-        for own in self.svd.values():
+        for own in self.updates.values():
             own.e.masked_fill_(~own.kept, 0.0)
 
     def running(self) -> dict[str, torch.Tensor]:
         sums = {f"importance.{name}": value for name, value in self._importance.items()}
         sums |= {f"deviation.{name}": value for name, value in self._deviation.items()}
         return sums | {"allocations": self._allocations}
-
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        for name, value in self.running().items():
-            copied(value, tensors[name], name)
-
-    def statistics(self) -> dict[str, tuple[str, StatisticValue]]:
-        kept = tuple(tuple(float(k) for k in own.kept.tolist()) for own in self.svd.values())
-        return super().statistics() | {
-            "rank": ("Rank", tuple(sum(line) for line in kept)),
-            "kept_ranks": ("Kept ranks", kept),
-        }
 
 
 def attach(model: nn.Module, method: AdaLoRA, seed: int, batches: Batches | None = None) -> AllocatedRanks:

@@ -9,20 +9,7 @@ from typing import ClassVar
 from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.method import Method, Recipe, Trait
 from mlae_lab.core.settings import ConfigError
-
-_RECIPE = Recipe(
-    "Jia et al. 2022, VPT, appendix: Full, Partial, Bias and Adapter",
-    {
-        "epochs": 100,
-        "batch_size": 64,
-        "learning_rate": 1.25e-3,
-        "weight_decay": 1e-4,
-        "warmup": 0.1,
-        "normalisation": "imagenet",
-    },
-    "the authors search learning rates of 1e-4 to 5e-3 times batch / 256 and weight decays of 0 to 1e-2 for each task; "
-    "these are 5e-3 times 64 / 256 and 1e-4",
-)
+from mlae_lab.methods.full import vpt_recipes
 
 
 @dataclass(frozen=True)
@@ -36,7 +23,7 @@ class BitFit(Method):
     summary: ClassVar[str] = "Trains every bias of the network."
     places: ClassVar[tuple[str, ...]] = ("patch", "norm1", "qkv", "proj", "norm2", "fc1", "fc2", "norm", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.MERGEABLE, Trait.IDENTITY_AT_INIT})
-    recipes: ClassVar[Mapping[str, Recipe]] = {"vtab": _RECIPE, "fgvc": _RECIPE}
+    recipes: ClassVar[Mapping[str, Recipe]] = vpt_recipes("5e-3")
 
     def check(self, backbone: Backbone) -> None:
         """Raise ConfigError for a network without biases."""

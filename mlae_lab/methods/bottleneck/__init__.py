@@ -4,32 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import Method, Recipe, Trait, blocks_of
-from mlae_lab.core.settings import setting
-
-_COMMON: dict[str, Any] = {
-    "epochs": 100,
-    "batch_size": 64,
-    "learning_rate": 1e-3,
-    "weight_decay": 1e-4,
-    "warmup": 0.1,
-    "normalisation": "imagenet",
-}
+from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait, blocks_of
+from mlae_lab.core.settings import rate, setting
 
 
-def _bottleneck() -> dict:
-    return setting("Bottleneck", "Width d of the adapter.", low=1, high=1024)
-
-
-def _dropout(what: str) -> dict:
-    return setting("Dropout", f"Rate at which {what} is dropped in training.", low=0, high=0.9, step=0.05)
+def hidden_dropout() -> float:
+    """The field of a dropout rate of the hidden elements."""
+    return rate(0.1, "Dropout", "Rate at which a hidden element is dropped in training.")
 
 
 @dataclass(frozen=True)
-class BottleneckAdapter(Method):
+class _Bottleneck(Method):
+    """What all three share."""
+
+    places: ClassVar[tuple[str, ...]] = ("after mlp", "head")
+
+    bottleneck: int = field(default=8, metadata=setting("Bottleneck", "Width d of the adapter.", low=1, high=1024))
+
+    def parameters(self, backbone: Backbone) -> int:
+        blocks = blocks_of(backbone, self.title)
+        return blocks.count * (2 * blocks.width * self.bottleneck + self.bottleneck + blocks.width)
+
+
+@dataclass(frozen=True)
+class BottleneckAdapter(_Bottleneck):
     """Adapter in sequence with a branch: Ad(h) = h + W_u dropout(act(W_d h + b_d)) + b_u.
 
     The defaults are those of NOAH's code, which the table on VTAB-1k calls Adapter. VPT's code, which the table on FGVC
@@ -42,22 +43,20 @@ class BottleneckAdapter(Method):
     reference: ClassVar[str] = "Houlsby et al. 2019, Parameter-efficient transfer learning for NLP (ICML)"
     formula: ClassVar[str] = "h + W_u σ(W_d h + b_d) + b_u, h = MLP(x)"
     summary: ClassVar[str] = "Trains a bottleneck after the MLP, and by choice after attention, of each block."
-    places: ClassVar[tuple[str, ...]] = ("after mlp", "head")
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
             "ZhangYuanhan-AI/NOAH, configs/Adapter/VTAB",
-            {**_COMMON, "bottleneck": 8},
+            {**IMAGENET_VALUES, "bottleneck": 8},
             "drop path 0.1 of the network is not set",
         ),
         "fgvc": Recipe(
             "Jia et al. 2022 (VPT), table 1; KMnP/vpt, src/models/vit_adapter, reduction factor 64",
-            {**_COMMON, "bottleneck": 12, "activation": "gelu", "dropout": 0.0, "initialisation": "zero_up"},
+            {**IMAGENET_VALUES, "bottleneck": 12, "activation": "gelu", "dropout": 0.0, "initialisation": "zero_up"},
             "learning rate and weight decay, which they choose by task, are those for VTAB; their initial values, zero "
             "in both projections, train b_u only and are not used",
         ),
     }
 
-    bottleneck: int = field(default=8, metadata=_bottleneck())
     place: str = field(
         default="after_mlp",
         metadata=setting(
@@ -85,16 +84,14 @@ class BottleneckAdapter(Method):
             choices=("xavier", "zero_up", "normal"),
         ),
     )
-    dropout: float = field(default=0.1, metadata=_dropout("a hidden element"))
+    dropout: float = hidden_dropout()
 
     def parameters(self, backbone: Backbone) -> int:
-        blocks = blocks_of(backbone, self.title)
-        places = 2 if self.place == "houlsby" else 1
-        return blocks.count * places * (2 * blocks.width * self.bottleneck + self.bottleneck + blocks.width)
+        return super().parameters(backbone) * (2 if self.place == "houlsby" else 1)
 
 
 @dataclass(frozen=True)
-class AdapterPlus(Method):
+class AdapterPlus(_Bottleneck):
     """Adapter on the output x of each block: x + s ∘ drop_path(W_u GELU(W_d x + b_d) + b_u), s of D features."""
 
     name: ClassVar[str] = "adapter_plus"
@@ -102,31 +99,29 @@ class AdapterPlus(Method):
     reference: ClassVar[str] = "Steitz and Roth 2024, Adapters strike back (CVPR)"
     formula: ClassVar[str] = "x + s ∘ (W_u GELU(W_d x + b_d) + b_u)"
     summary: ClassVar[str] = "Trains a bottleneck and a scale of each feature on the output of each block."
-    places: ClassVar[tuple[str, ...]] = ("after mlp", "head")
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
             "visinf/adapter_plus, conf/train/default.yaml, conf/adapter/adapter_plus.yaml",
-            {**_COMMON, "normalisation": "half", "bottleneck": 8},
+            {**IMAGENET_VALUES, "normalisation": "half", "bottleneck": 8},
             "drop path of the network is not set",
         ),
         "fgvc": Recipe(
             "visinf/adapter_plus, conf/experiment/fgvc/adapter_plus_dim1-32.yaml",
-            {**_COMMON, "normalisation": "half", "bottleneck": 2},
+            {**IMAGENET_VALUES, "normalisation": "half", "bottleneck": 2},
             "the bottleneck is the one for CUB and NABirds; 1 for Flowers and Dogs, 32 for Cars; drop path of the "
             "network is not set",
         ),
     }
 
-    bottleneck: int = field(default=8, metadata=_bottleneck())
-    drop_path: float = field(default=0.1, metadata=_dropout("the adapter's output for an image"))
+    drop_path: float = rate(0.1, "Dropout", "Rate at which the adapter's output for an image is dropped in training.")
 
     def parameters(self, backbone: Backbone) -> int:
         blocks = blocks_of(backbone, self.title)
-        return blocks.count * (2 * blocks.width * self.bottleneck + self.bottleneck + 2 * blocks.width)
+        return super().parameters(backbone) + blocks.count * blocks.width
 
 
 @dataclass(frozen=True)
-class AdaptFormer(Method):
+class AdaptFormer(_Bottleneck):
     """Adapter parallel to the MLP: x + MLP(norm(x)) + s (W_u dropout(ReLU(W_d x + b_d)) + b_u), x not normalised."""
 
     name: ClassVar[str] = "adaptformer"
@@ -139,22 +134,17 @@ class AdaptFormer(Method):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
             "the rows of later papers, which follow ZhangYuanhan-AI/NOAH, configs/Adapter/VTAB",
-            {**_COMMON, "bottleneck": 8, "scale": 0.1},
+            {**IMAGENET_VALUES, "bottleneck": 8, "scale": 0.1},
             "drop path 0.1 of the network is not set",
         ),
         "fgvc": Recipe(
             "ShoufaChen/AdaptFormer, main_image.py, with the width 64 of the paper",
-            {**_COMMON, "weight_decay": 0.0, "warmup": 0.2, "bottleneck": 64, "scale": 0.1},
+            {**IMAGENET_VALUES, "weight_decay": 0.0, "warmup": 0.2, "bottleneck": 64, "scale": 0.1},
             "they trained on other data sets with SGD and a learning rate of 0.1 × batch/256; 1e-3 is that of VTAB",
         ),
     }
 
-    bottleneck: int = field(default=8, metadata=_bottleneck())
     scale: float = field(
         default=0.1, metadata=setting("Scale", "Factor s.", low=0, high=100, exclusive=True, step=0.05)
     )
-    dropout: float = field(default=0.1, metadata=_dropout("a hidden element"))
-
-    def parameters(self, backbone: Backbone) -> int:
-        blocks = blocks_of(backbone, self.title)
-        return blocks.count * (2 * blocks.width * self.bottleneck + self.bottleneck + blocks.width)
+    dropout: float = hidden_dropout()

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import Method, Recipe, Trait, blocks_of
+from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait, blocks_of
 from mlae_lab.core.settings import setting
+from mlae_lab.methods.bottleneck import hidden_dropout
 
-_COMMON: dict[str, Any] = {
-    "epochs": 100,
-    "batch_size": 64,
-    "learning_rate": 1e-3,
-    "weight_decay": 1e-4,
-    "warmup": 0.1,
-    "normalisation": "imagenet",
-    "scale": 1.0,
-}
+_VALUES = {**IMAGENET_VALUES, "scale": 1.0}
 
 
 @dataclass(frozen=True)
@@ -44,11 +37,11 @@ class Convpass(Method):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
             "JieShibo/PETL-ViT, convpass/vtab/train.py",
-            _COMMON,
+            _VALUES,
             "scale and initial values of K are set by task in their configs, such as 0.1 for SUN397; drop path 0.1 is "
             "not set",
         ),
-        "fgvc": Recipe("JieShibo/PETL-ViT, convpass/vtab/train.py, as for VTAB", _COMMON, "no results on FGVC"),
+        "fgvc": Recipe("JieShibo/PETL-ViT, convpass/vtab/train.py, as for VTAB", _VALUES, "no results on FGVC"),
     }
 
     bottleneck: int = field(default=8, metadata=setting("Bottleneck", "Width d of the bypass.", low=1, high=1024))
@@ -75,12 +68,7 @@ class Convpass(Method):
             choices=("identity", "xavier"),
         ),
     )
-    dropout: float = field(
-        default=0.1,
-        metadata=setting(
-            "Dropout", "Rate at which a hidden element is dropped in training.", low=0, high=0.9, step=0.05
-        ),
-    )
+    dropout: float = hidden_dropout()
 
     def parameters(self, backbone: Backbone) -> int:
         blocks = blocks_of(backbone, self.title)

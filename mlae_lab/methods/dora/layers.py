@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from mlae_lab.methods.adapter import Batches, Noise
-from mlae_lab.methods.dora import TARGETS, DoRA
+from mlae_lab.methods.dora import DoRA
+from mlae_lab.methods.lora import TARGETS
 from mlae_lab.methods.lora.layers import LowRankAdapter, LowRankUpdate, low_rank
 
 

@@ -7,12 +7,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import Blocks, Method, Recipe, Trait, blocks_of
-from mlae_lab.core.settings import ConfigError, setting
-
-REFERENCE = "Jie and Deng 2023, FacT: Factor-Tuning for lightweight adaptation on vision transformers (AAAI)"
-TRAITS = frozenset({Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT})
-VALUES = {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-4, "warmup": 0.1}
+from mlae_lab.core.method import IMAGENET_VALUES, Blocks, Method, Recipe, Trait, blocks_of
+from mlae_lab.core.settings import ConfigError, rate, setting
 
 
 def slices(width: int, hidden: int) -> int:
@@ -40,8 +36,30 @@ def _rank(default: int) -> int:
     )
 
 
-def _scale() -> float:
-    return field(
+def _recipes(name: str, rank: int) -> dict[str, Recipe]:
+    values = {**IMAGENET_VALUES, "rank": rank}
+    return {
+        "vtab": Recipe(
+            f"JieShibo/PETL-ViT, FacT/{name}.py and its configs",
+            values,
+            "rank and scale are chosen by task there, by test accuracy; drop path 0.1 of the backbone is not set",
+        ),
+        "fgvc": Recipe("the authors' recipe for VTAB; the paper has no row for FGVC", values, "not published"),
+    }
+
+
+@dataclass(frozen=True)
+class _Fact(Method):
+    """What both factorisations share."""
+
+    reference: ClassVar[str] = (
+        "Jie and Deng 2023, FacT: Factor-Tuning for lightweight adaptation on vision transformers (AAAI)"
+    )
+    places: ClassVar[tuple[str, ...]] = ("qkv", "proj", "fc1", "fc2", "head")
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT})
+
+    rank: int = _rank(16)
+    scale: float = field(
         default=1.0,
         metadata=setting(
             "Scale",
@@ -49,33 +67,7 @@ def _scale() -> float:
             low=0, high=1000, exclusive=True, step=0.1,
         ),
     )  # fmt: skip
-
-
-def _dropout() -> float:
-    return field(
-        default=0.1,
-        metadata=setting("Dropout", "Dropout rate of the r features in front of V.", low=0, high=0.9, step=0.05),
-    )
-
-
-def _recipe(file: str, rank: int) -> Recipe:
-    return Recipe(
-        f"JieShibo/PETL-ViT, FacT/{file} and its configs",
-        {**VALUES, "normalisation": "imagenet", "rank": rank},
-        "rank and scale are chosen by task there, by test accuracy; drop path 0.1 of the backbone is not set",
-    )
-
-
-def _fgvc(rank: int) -> Recipe:
-    return Recipe(
-        "the authors' recipe for VTAB; the paper has no row for FGVC", {**VALUES, "normalisation": "imagenet",
-        "rank": rank}, "not published",
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Fact(Method):
-    """What both factorisations share."""
+    dropout: float = rate(0.1, "Dropout", "Dropout rate of the r features in front of V.")
 
     def check(self, backbone: Backbone) -> None:
         self._blocks(backbone)
@@ -96,16 +88,9 @@ class FactTT(_Fact):
 
     name: ClassVar[str] = "fact_tt"
     title: ClassVar[str] = "FacT-TT"
-    reference: ClassVar[str] = REFERENCE
     formula: ClassVar[str] = "ΔW = s V Σ U, U and V shared by all layers"
     summary: ClassVar[str] = "Trains two factors for the whole network and an r×r matrix for each D×D part of a layer."
-    places: ClassVar[tuple[str, ...]] = ("qkv", "proj", "fc1", "fc2", "head")
-    traits: ClassVar[frozenset[Trait]] = TRAITS
-    recipes: ClassVar[Mapping[str, Recipe]] = {"vtab": _recipe("fact_tt.py", 16), "fgvc": _fgvc(16)}
-
-    rank: int = _rank(16)
-    scale: float = _scale()
-    dropout: float = _dropout()
+    recipes: ClassVar[Mapping[str, Recipe]] = _recipes(name, 16)
 
     def parameters(self, backbone: Backbone) -> int:
         blocks = self._blocks(backbone)
@@ -118,16 +103,11 @@ class FactTK(_Fact):
 
     name: ClassVar[str] = "fact_tk"
     title: ClassVar[str] = "FacT-TK"
-    reference: ClassVar[str] = REFERENCE
     formula: ClassVar[str] = "ΔW = s V (C ×₃ p) U, U, V and C shared by all layers"
     summary: ClassVar[str] = "Trains three factors for the whole network and r numbers for each D×D part of a layer."
-    places: ClassVar[tuple[str, ...]] = ("qkv", "proj", "fc1", "fc2", "head")
-    traits: ClassVar[frozenset[Trait]] = TRAITS
-    recipes: ClassVar[Mapping[str, Recipe]] = {"vtab": _recipe("fact_tk.py", 32), "fgvc": _fgvc(32)}
+    recipes: ClassVar[Mapping[str, Recipe]] = _recipes(name, 32)
 
     rank: int = _rank(32)
-    scale: float = _scale()
-    dropout: float = _dropout()
 
     def parameters(self, backbone: Backbone) -> int:
         blocks, r = self._blocks(backbone), self.rank

@@ -8,12 +8,9 @@ from torch import nn
 
 from mlae_lab.core.method import KINDS
 from mlae_lab.methods.adapter import Adapter, AttachError, Batches, Dropout, Noise, blocks_of, linears_of
+from mlae_lab.methods.branches import uniform
 from mlae_lab.methods.fact import FactTK, FactTT, fits, slices
 from mlae_lab.model.experts import stream
-
-
-def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> nn.Parameter:
-    return nn.Parameter((2 * torch.rand(*shape, generator=generator) - 1) * bound)
 
 
 class Factors(nn.Module):
@@ -32,11 +29,11 @@ class Factors(nn.Module):
 
     def __init__(self, width: int, rank: int, columns: int, rate: float, noise: Noise, generator: torch.Generator):
         super().__init__()
-        self.u = _uniform((rank, width), width**-0.5, generator)
+        self.u = uniform((rank, width), width**-0.5, generator)
         self.v = nn.Parameter(torch.zeros(width, rank))
         if columns:
-            self.c = _uniform((rank, rank, rank), 3**0.5 / rank, generator)
-            self.p = _uniform((rank, columns), (6 / (rank + columns)) ** 0.5, generator)
+            self.c = uniform((rank, rank, rank), 3**0.5 / rank, generator)
+            self.p = uniform((rank, columns), (6 / (rank + columns)) ** 0.5, generator)
         self.drop = Dropout(noise, rate)
 
 
@@ -48,7 +45,7 @@ class OwnSigma(nn.Module):
 
     def __init__(self, parts_out: int, parts_in: int, rank: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.sigma = _uniform((parts_out * rank, parts_in * rank), (parts_in * rank) ** -0.5, generator)
+        self.sigma = uniform((parts_out * rank, parts_in * rank), (parts_in * rank) ** -0.5, generator)
 
     def forward(self) -> torch.Tensor:
         return self.sigma

@@ -7,21 +7,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import Method, Recipe, Trait
+from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait
 
-_RECIPE = Recipe(
-    "Jia et al. 2022, VPT, appendix: Full, Partial, Bias and Adapter",
-    {
-        "epochs": 100,
-        "batch_size": 64,
-        "learning_rate": 1.25e-4,
-        "weight_decay": 1e-4,
-        "warmup": 0.1,
-        "normalisation": "imagenet",
-    },
-    "the authors search learning rates of 1e-4 to 5e-3 times batch / 256 and weight decays of 0 to 1e-2 for each task; "
-    "these are 5e-4 times 64 / 256 and 1e-4",
-)
+
+def vpt_recipes(largest: str) -> dict[str, Recipe]:
+    """The recipe of VPT's baselines, for both benchmarks. largest: learning rate for a batch of 256."""
+    recipe = Recipe(
+        "Jia et al. 2022, VPT, appendix: Full, Partial, Bias and Adapter",
+        {**IMAGENET_VALUES, "learning_rate": float(largest) * 64 / 256},
+        "the authors search learning rates of 1e-4 to 5e-3 times batch / 256 and weight decays of 0 to 1e-2 for each "
+        f"task; these are {largest} times 64 / 256 and 1e-4",
+    )
+    return {"vtab": recipe, "fgvc": recipe}
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class FullFineTuning(Method):
     summary: ClassVar[str] = "Trains every weight of the network."
     places: ClassVar[tuple[str, ...]] = ("patch", "norm1", "qkv", "proj", "norm2", "fc1", "fc2", "norm", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.MERGEABLE, Trait.IDENTITY_AT_INIT})
-    recipes: ClassVar[Mapping[str, Recipe]] = {"vtab": _RECIPE, "fgvc": _RECIPE}
+    recipes: ClassVar[Mapping[str, Recipe]] = vpt_recipes("5e-4")
 
     @property
     def what(self) -> str:

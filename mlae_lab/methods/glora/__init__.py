@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import Method, Recipe, Trait, blocks_of
+from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait, blocks_of
 from mlae_lab.core.settings import setting
 
 # What each of the five tensors of a layer can be, by position in a configuration. The first entry is the fullest.
@@ -18,7 +18,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "D": ("vector", "scalar", "none"),
     "E": ("vector", "scalar", "none"),
 }
-SUPERNET = {"epochs": 500, "batch_size": 64, "learning_rate": 1e-4, "weight_decay": 1e-4, "warmup": 0.1}
+_VALUES = {**IMAGENET_VALUES, "epochs": 500, "learning_rate": 1e-4, "rank": 4}
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,11 @@ class GLoRA(Method):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
             "Arnav0400/ViT-Slim, GLoRA/README.md and supernet.py",
-            {**SUPERNET, "normalisation": "imagenet", "rank": 4},
+            _VALUES,
             "the evolutionary search that chooses a configuration for each layer is a separate stage and no part of "
             "training: evaluation uses the full configuration",
         ),
-        "fgvc": Recipe(
-            "the authors' recipe for VTAB; they publish no other",
-            {**SUPERNET, "normalisation": "imagenet", "rank": 4},
-            "not published",
-        ),
+        "fgvc": Recipe("the authors' recipe for VTAB; they publish no other", _VALUES, "not published"),
     }
 
     rank: int = field(

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import KINDS, Method, Trait, blocks_of
-from mlae_lab.core.settings import ConfigError, setting
-
-TARGETS: dict[str, tuple[str, ...]] = {"qkv": KINDS[:1], "all": KINDS}
+from mlae_lab.core.method import Trait
+from mlae_lab.core.settings import ConfigError, rate, setting
+from mlae_lab.methods.adalora import AdaptiveRankMethod, penalty_weight
+from mlae_lab.methods.lora import LAYERS
 
 
 @dataclass(frozen=True)
-class IncreLoRA(Method):
+class IncreLoRA(AdaptiveRankMethod):
     """ΔW = α/r_l · Σ λ_i p_i q_iᵀ over the r_l active terms of layer l and its reserve.
 
     Each layer starts with one active term (λ = 0) and `growth` terms in reserve, whose λ is held at 1e-5 while p and q
@@ -31,7 +31,6 @@ class IncreLoRA(Method):
     - Rounds are spread evenly over a share of the training, because its number of steps may depend on the clock.
 
     Attributes:
-        rank: Mean rank per layer at the end.
         alpha: α; 0 means `rank`.
         max_rank: Most terms of a layer.
         growth: Terms that a chosen layer gains in a round.
@@ -51,10 +50,8 @@ class IncreLoRA(Method):
     )
     formula: ClassVar[str] = "y = (W + α/r · Σ λᵢ pᵢ qᵢᵀ) x + bias, r grows"
     summary: ClassVar[str] = "Trains a low-rank update whose ranks grow in the layers where they matter most."
-    places: ClassVar[tuple[str, ...]] = ("qkv", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset({Trait.LOW_RANK, Trait.MERGEABLE, Trait.PER_LAYER_GRID})
 
-    rank: int = field(default=8, metadata=setting("Final rank", "Mean rank per layer at the end.", low=1, high=256))
     alpha: float = field(
         default=0.0,
         metadata=setting(
@@ -71,36 +68,12 @@ class IncreLoRA(Method):
     layers_per_round: int = field(
         default=4, metadata=setting("Layers per round", "How many layers grow in a round.", low=1, high=64)
     )
-    targets: str = field(
-        default="qkv",
-        metadata=setting(
-            "Layers",
-            "Which linear layers of each block have an update.",
-            choices=tuple(TARGETS),
-            titles={"all": "all linear layers"},
-        ),
-    )
-    orthogonality: float = field(
-        default=0.1,
-        metadata=setting(
-            "Orthogonality", "Weight of the penalty that keeps the terms of a layer apart.", low=0, high=10, step=0.05
-        ),
-    )
-    warmup: float = field(
-        default=0.1,
-        metadata=setting("Before growth", "Share of the training before the first round.", low=0, high=0.9, step=0.05),
-    )
-    end: float = field(
-        default=0.6,
-        metadata=setting("End of growth", "Share of the training at the last round.", low=0, high=0.95, step=0.05),
-    )
-    smoothing: float = field(
-        default=0.85, metadata=setting("Smoothing", "Of the score over the steps, β1.", low=0, high=0.999, step=0.05)
-    )
-    deviation_smoothing: float = field(
-        default=0.85,
-        metadata=setting("Smoothing of the deviation", "Of the score, β2.", low=0, high=0.999, step=0.05),
-    )
+    targets: str = field(default="qkv", metadata=LAYERS)
+    orthogonality: float = penalty_weight()
+    warmup: float = rate(0.1, "Before growth", "Share of the training before the first round.")
+    end: float = rate(0.6, "End of growth", "Share of the training at the last round.", high=0.95)
+    smoothing: float = rate(0.85, "Smoothing", "Of the score over the steps, β1.", high=0.999)
+    deviation_smoothing: float = rate(0.85, "Smoothing of the deviation", "Of the score, β2.", high=0.999)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -126,12 +99,8 @@ class IncreLoRA(Method):
         return int(min(max(share, 0.0), 1.0) * self.rounds(layers) + 1e-6)
 
     def parameters(self, backbone: Backbone) -> int:
-        return self._count(backbone, self.max_rank)
+        return self._count(backbone, self.targets, self.max_rank)
 
     def final_parameters(self, backbone: Backbone) -> int:
         """Parameters in use at the end, where all adapted layers have one shape; else with equal ranks of all."""
-        return self._count(backbone, self.rank)
-
-    def _count(self, backbone: Backbone, rank: int) -> int:
-        shapes = blocks_of(backbone, self.title)
-        return shapes.count * sum(rank * (sum(shapes.linears[kind]) + 1) for kind in TARGETS[self.targets])
+        return self._count(backbone, self.targets, self.rank)

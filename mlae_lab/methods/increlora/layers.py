@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import nn
 
-from mlae_lab.core.events import StatisticValue
-from mlae_lab.methods.adalora.layers import SingularValueUpdate, orthogonality
-from mlae_lab.methods.adapter import Batches, copied
-from mlae_lab.methods.increlora import TARGETS, IncreLoRA
-from mlae_lab.methods.lora.layers import LowRankAdapter
+from mlae_lab.methods.adalora.layers import AdaptiveRanks, SingularValueUpdate
+from mlae_lab.methods.adapter import Batches, Noise
+from mlae_lab.methods.increlora import IncreLoRA
+from mlae_lab.methods.lora import TARGETS
 
 RESERVE = 1e-5  # λ of a term in reserve
 
@@ -52,38 +50,33 @@ class GrowingUpdate(SingularValueUpdate):
         self.reserve.copy_((places >= size) & (places < size + self.growth))
 
 
-class GrowingRanks(LowRankAdapter):
+class GrowingRanks(AdaptiveRanks[GrowingUpdate]):
     """Adapter whose ranks grow to a budget."""
 
-    def __init__(self, model: nn.Module, method: IncreLoRA, seed: int) -> None:
-        self.svd: dict[str, GrowingUpdate] = {}
-        self.method = method
+    kept_title = "Active ranks"
 
-        def make(noise: object, name: str, base: nn.Linear) -> GrowingUpdate:
-            self.svd[name] = GrowingUpdate(base, method, seed, name)
-            return self.svd[name]
+    def __init__(self, model: nn.Module, method: IncreLoRA, seed: int) -> None:
+        self.method, self.penalty_weight = method, method.orthogonality
+
+        def make(noise: Noise, name: str, base: nn.Linear) -> GrowingUpdate:
+            return GrowingUpdate(base, method, seed, name)
 
         super().__init__(model, seed, TARGETS[method.targets], make)
-        self._score = torch.zeros(len(self.svd))
-        self._deviation = torch.zeros(len(self.svd))
+        self._score = torch.zeros(len(self.updates))
+        self._deviation = torch.zeros(len(self.updates))
         self._rounds = torch.zeros(1, dtype=torch.int64)  # that are over
-
-    def penalty(self) -> torch.Tensor | None:
-        if not self.method.orthogonality:
-            return None
-        return self.method.orthogonality * orthogonality(self.svd.values())
 
     @property
     def missing(self) -> int:
         """Ranks that are still to be added."""
-        return self.method.rank * len(self.svd) - sum(own.active for own in self.svd.values())
+        return self.method.rank * len(self.updates) - sum(own.active for own in self.updates.values())
 
     @torch.no_grad()
     def after_backward(self, step: int, progress: float) -> None:
-        if self._rounds >= self.method.rounds(len(self.svd)):
+        if self._rounds >= self.method.rounds(len(self.updates)):
             return
-        now = torch.zeros(len(self.svd))
-        for row, (own, base) in enumerate(zip(self.svd.values(), self.bases.values(), strict=True)):
+        now = torch.zeros(len(self.updates))
+        for row, (own, base) in enumerate(zip(self.updates.values(), self.bases.values(), strict=True)):
             if own.e.grad is not None:
                 now[row] = (own.e * own.e.grad * own.kept).sum().abs() / math.sqrt(base.weight.numel())
         self._score.lerp_(now, 1 - self.method.smoothing)
@@ -91,7 +84,7 @@ class GrowingRanks(LowRankAdapter):
 
     @torch.no_grad()
     def after_step(self, step: int, progress: float) -> None:
-        for _ in range(self.method.rounds_due(progress, len(self.svd)) - int(self._rounds)):
+        for _ in range(self.method.rounds_due(progress, len(self.updates)) - int(self._rounds)):
             self._round()
 
     def _round(self) -> None:
@@ -99,30 +92,19 @@ class GrowingRanks(LowRankAdapter):
         self._rounds += 1
         missing, chosen = self.missing, 0
         for row in (self._score * self._deviation).argsort(descending=True, stable=True).tolist():
-            own = list(self.svd.values())[row]
+            own = list(self.updates.values())[row]
             if not missing or chosen == self.method.layers_per_round:
                 break
             before = own.active
             own.grow(missing)
             missing -= own.active - before
             chosen += own.active > before
-        if not missing or self._rounds >= self.method.rounds(len(self.svd)):
-            for own in self.svd.values():
+        if not missing or self._rounds >= self.method.rounds(len(self.updates)):
+            for own in self.updates.values():
                 own.reserve.zero_()
 
     def running(self) -> dict[str, torch.Tensor]:
         return {"score": self._score, "deviation": self._deviation, "rounds": self._rounds}
-
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        for name, value in self.running().items():
-            copied(value, tensors[name], name)
-
-    def statistics(self) -> dict[str, tuple[str, StatisticValue]]:
-        kept = tuple(tuple(float(k) for k in own.kept.tolist()) for own in self.svd.values())
-        return super().statistics() | {
-            "rank": ("Rank", tuple(sum(line) for line in kept)),
-            "kept_ranks": ("Active ranks", kept),
-        }
 
 
 def attach(model: nn.Module, method: IncreLoRA, seed: int, batches: Batches | None = None) -> GrowingRanks:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import KINDS, Method, Recipe, Trait, blocks_of
-from mlae_lab.core.settings import setting
+from mlae_lab.core.method import IMAGENET_VALUES, KINDS, Method, Recipe, Trait, blocks_of
+from mlae_lab.core.settings import rate, setting
 
 TARGETS: dict[str, tuple[str, ...]] = {"qkv": KINDS[:1], "q+v": KINDS[:1], "q+k+v": KINDS[:1], "all": KINDS}
 TARGET_TITLES = {
@@ -17,6 +17,8 @@ TARGET_TITLES = {
     "q+k+v": "q, k and v, one update each",
     "all": "all linear layers",
 }
+_LAYERS = ("Layers", "Which linear layers of each block have an update.")
+LAYERS = setting(*_LAYERS, choices=("qkv", "all"), titles={"all": TARGET_TITLES["all"]})
 
 
 def parts(targets: str, kind: str, d_out: int) -> tuple[tuple[int, int], ...]:
@@ -34,15 +36,39 @@ def parts(targets: str, kind: str, d_out: int) -> tuple[tuple[int, int], ...]:
 
 
 @dataclass(frozen=True)
-class LoRA(Method):
-    """y = (W + α/r · B A) x + bias with A (r, d_in) and B (d_out, r).
-
-    A starts uniform in ±1/sqrt(d_in) (Kaiming-uniform with a = √5, the authors' code) and B at 0.
+class LowRankMethod(Method):
+    """What LoRA and DoRA share.
 
     Attributes:
         rank: r.
         alpha: α; 0 means r, a factor of 1.
         targets: Which layers have an update.
+    """
+
+    places: ClassVar[tuple[str, ...]] = ("qkv", "head")
+
+    rank: int = field(default=8, metadata=setting("Rank", "Rank r of each update.", low=1, high=256))
+    alpha: float = field(
+        default=0.0,
+        metadata=setting(
+            "Alpha", "The update is multiplied by alpha / rank; 0 means alpha = rank.", low=0, high=10_000
+        ),
+    )
+    targets: str = field(default="qkv", metadata=LAYERS)
+
+    @property
+    def scale(self) -> float:
+        """The factor α/r."""
+        return (self.alpha or self.rank) / self.rank
+
+
+@dataclass(frozen=True)
+class LoRA(LowRankMethod):
+    """y = (W + α/r · B A) x + bias with A (r, d_in) and B (d_out, r).
+
+    A starts uniform in ±1/sqrt(d_in) (Kaiming-uniform with a = √5, the authors' code) and B at 0.
+
+    Attributes:
         dropout: Rate in training.
         dropout_on: What the dropout acts on: elements of the input x of A (the authors' lora_dropout); elements of
             ΔW, one mask per step (the paper's text on "LoRA + dropout"); the ranks z = A x of each token, or of each
@@ -54,46 +80,19 @@ class LoRA(Method):
     reference: ClassVar[str] = "Hu et al. 2022, LoRA: Low-rank adaptation of large language models (ICLR)"
     formula: ClassVar[str] = "y = (W + α/r · B A) x + bias"
     summary: ClassVar[str] = "Trains a low-rank update of linear layers."
-    places: ClassVar[tuple[str, ...]] = ("qkv", "head")
     traits: ClassVar[frozenset[Trait]] = frozenset(
         {Trait.LOW_RANK, Trait.MERGEABLE, Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID}
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
             "ZhangYuanhan-AI/NOAH, experiments/LoRA (the row LoRA of the VTAB-1k tables)",
-            {
-                "rank": 8,
-                "alpha": 8.0,
-                "targets": "qkv",
-                "dropout": 0.1,
-                "dropout_on": "input",
-                "epochs": 100,
-                "batch_size": 64,
-                "learning_rate": 1e-3,
-                "weight_decay": 1e-4,
-                "warmup": 0.1,
-                "normalisation": "imagenet",
-            },
+            {"rank": 8, "alpha": 8.0, "targets": "qkv", "dropout": 0.1, "dropout_on": "input", **IMAGENET_VALUES},
             "drop path 0.1 in the backbone is not set, and the learning rate ends at 0 instead of 1e-5",
         ),
     }
 
-    rank: int = field(default=8, metadata=setting("Rank", "Rank r of each update.", low=1, high=256))
-    alpha: float = field(
-        default=0.0,
-        metadata=setting(
-            "Alpha", "The update is multiplied by alpha / rank; 0 means alpha = rank.", low=0, high=10_000
-        ),
-    )
-    targets: str = field(
-        default="qkv",
-        metadata=setting(
-            "Layers", "Which linear layers of each block have an update.", choices=tuple(TARGETS), titles=TARGET_TITLES
-        ),
-    )
-    dropout: float = field(
-        default=0.0, metadata=setting("Dropout", "Dropout rate in training.", low=0, high=0.9, step=0.05)
-    )
+    targets: str = field(default="qkv", metadata=setting(*_LAYERS, choices=tuple(TARGETS), titles=TARGET_TITLES))
+    dropout: float = rate(0.0, "Dropout", "Dropout rate in training.")
     dropout_on: str = field(
         default="input",
         metadata=setting(
@@ -104,11 +103,6 @@ class LoRA(Method):
             titles={"input": "input", "update": "update ΔW", "token": "ranks, per token", "sample": "ranks, per image"},
         ),
     )
-
-    @property
-    def scale(self) -> float:
-        """The factor α/r."""
-        return (self.alpha or self.rank) / self.rank
 
     def parameters(self, backbone: Backbone) -> int:
         shapes = blocks_of(backbone, self.title)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -124,6 +125,9 @@ def _is_float32(x: torch.Tensor, base: nn.Linear) -> bool:
     return x.dtype is torch.float32 and base.weight.dtype is torch.float32
 
 
+Update = TypeVar("Update", bound=LowRankUpdate)
+
+
 class Updated(nn.Module):
     """A frozen linear layer with an update."""
 
@@ -135,7 +139,7 @@ class Updated(nn.Module):
         return self.own(x, self.base)
 
 
-class LowRankAdapter(Adapter):
+class LowRankAdapter(Adapter, Generic[Update]):
     """Adapter with an update for each chosen linear layer.
 
     Attributes:
@@ -148,11 +152,11 @@ class LowRankAdapter(Adapter):
         model: nn.Module,
         seed: int,
         kinds: Sequence[str],
-        make: Callable[[Noise, str, nn.Linear], LowRankUpdate],
+        make: Callable[[Noise, str, nn.Linear], Update],
     ) -> None:
         """make: (noise, name, layer) to the layer's update."""
         super().__init__(model, seed)
-        self.updates: dict[str, LowRankUpdate] = {}
+        self.updates: dict[str, Update] = {}
         self.bases: dict[str, nn.Linear] = {}
         for name, base in list(linears_of(model, kinds)):
             own = make(self.noise, name, base)

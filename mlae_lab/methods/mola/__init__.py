@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import Method, Recipe, Trait, blocks_of
-from mlae_lab.core.settings import setting
+from mlae_lab.core.method import COMMON_VALUES, Method, Recipe, Trait, blocks_of
+from mlae_lab.core.settings import rate, setting
 
 PATTERNS = ("2468", "8642", "8228", "2882")  # experts in each quarter of the blocks, first to last
 ACTIVE = 2  # experts of a token
@@ -33,7 +33,7 @@ class MoLA(Method):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         name: Recipe(
             "the lab's: the settings of LoRA in ZhangYuanhan-AI/NOAH, with MoLA's rank and pattern",
-            {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-4, "warmup": 0.1},
+            COMMON_VALUES,
             "the authors tune language models and publish no recipe for images",
         )
         for name in ("vtab", "fgvc")
@@ -49,10 +49,7 @@ class MoLA(Method):
         default=8.0,
         metadata=setting("Alpha", "α: the update is scaled by α/r.", low=0, high=1024, exclusive=True),
     )
-    dropout: float = field(
-        default=0.0,
-        metadata=setting("Dropout", "Dropout rate of the experts' input.", low=0, high=0.9, step=0.05),
-    )
+    dropout: float = rate(0.0, "Dropout", "Dropout rate of the experts' input.")
     balance: float = field(
         default=0.0,
         metadata=setting(

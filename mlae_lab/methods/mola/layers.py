@@ -8,6 +8,7 @@ from torch import nn
 
 from mlae_lab.core.events import StatisticValue
 from mlae_lab.methods.adapter import Adapter, Batches, Dropout, Noise, linears_of
+from mlae_lab.methods.branches import Parallel, uniform
 from mlae_lab.methods.mola import ACTIVE, MoLA, experts
 from mlae_lab.model.experts import stream
 
@@ -27,11 +28,8 @@ class RoutedExperts(nn.Module):
         d_in, d_out, self.rank = base.in_features, base.out_features, method.rank
         self.scale = method.alpha / method.rank
 
-        def uniform(rows: int) -> nn.Parameter:
-            return nn.Parameter((2 * torch.rand(rows, d_in, generator=generator) - 1) * d_in**-0.5)
-
-        self.router = uniform(number)
-        self.a = uniform(number * self.rank)
+        self.router = uniform((number, d_in), d_in**-0.5, generator)
+        self.a = uniform((number * self.rank, d_in), d_in**-0.5, generator)
         self.b = nn.Parameter(torch.zeros(d_out, number * self.rank))
         self.drop = Dropout(noise, method.dropout)
         self.shares: torch.Tensor | None = None
@@ -55,17 +53,6 @@ class RoutedExperts(nn.Module):
         return F.linear(low.flatten(-2), self.b.to(low.dtype))
 
 
-class Routed(nn.Module):
-    """A frozen layer and its routed experts."""
-
-    def __init__(self, base: nn.Linear, own: RoutedExperts) -> None:
-        super().__init__()
-        self.base, self.own = base, own
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.base(x) + self.own(x)
-
-
 class MixtureOfLoRA(Adapter):
     """Adapter with experts and a router in the qkv layer of each block."""
 
@@ -79,7 +66,7 @@ class MixtureOfLoRA(Adapter):
             own = RoutedExperts(base, number, method, self.noise, generator).to(base.weight.device)
             self.layers[name] = own
             self.add(name, own)
-            self.replace(name, Routed(base, own))
+            self.replace(name, Parallel(base, own))
 
     def penalty(self) -> torch.Tensor | None:
         """The mean over the layers of n Σ f p, times its weight."""

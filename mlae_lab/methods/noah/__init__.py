@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import Method, Recipe, Trait, blocks_of
-from mlae_lab.core.settings import ConfigError, setting
+from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait, blocks_of
+from mlae_lab.core.settings import ConfigError, rate, setting
 from mlae_lab.methods.noah.subnets import SUBNETS, Sizes
 
 OWN = "own"
@@ -44,18 +44,12 @@ class NOAH(Method):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
             "ZhangYuanhan-AI/NOAH, configs/NOAH/VTAB/subnet/slurm_retrain_vtab.sh",
-            {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-4, "warmup": 0.1,
-             "normalisation": "imagenet"},
+            IMAGENET_VALUES,
             "choose the sub-network of the task; there it starts from the weights of a super-network that is trained "
             "for 500 epochs, here from new ones",
         ),
-        "fgvc": Recipe(
-            "the authors' recipe for VTAB; they publish none for FGVC",
-            {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-4, "warmup": 0.1,
-             "normalisation": "imagenet"},
-            "not published",
-        ),
-    }  # fmt: skip
+        "fgvc": Recipe("the authors' recipe for VTAB; they publish none for FGVC", IMAGENET_VALUES, "not published"),
+    }
 
     subnet: str = field(
         default=OWN,
@@ -71,13 +65,7 @@ class NOAH(Method):
     lora_depth: int = _depth("LoRA depth")
     adapter: int = _size("Adapter width", "Hidden features a of the adapter after the MLP.")
     adapter_depth: int = _depth("Adapter depth")
-    dropout: float = field(
-        default=0.1,
-        metadata=setting(
-            "Dropout", "Dropout rate of prompts, LoRA's input and the adapter's hidden features.", low=0, high=0.9,
-            step=0.05,
-        ),
-    )  # fmt: skip
+    dropout: float = rate(0.1, "Dropout", "Dropout rate of prompts, LoRA's input and the adapter's hidden features.")
 
     def sizes(self, blocks: int) -> Sizes:
         """The sizes by block.

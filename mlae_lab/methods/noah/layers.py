@@ -11,16 +11,13 @@ from torch.utils.hooks import RemovableHandle
 
 from mlae_lab.core.events import StatisticValue
 from mlae_lab.methods.adapter import Adapter, AttachError, Batches, Dropout, blocks_of, linears_of
+from mlae_lab.methods.branches import Parallel, uniform
 from mlae_lab.methods.noah import NOAH
 from mlae_lab.model.experts import stream
 
 
-def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> nn.Parameter:
-    return nn.Parameter((2 * torch.rand(*shape, generator=generator) - 1) * bound)
-
-
 def _xavier(rows: int, columns: int, generator: torch.Generator) -> nn.Parameter:
-    return _uniform((rows, columns), (6 / (rows + columns)) ** 0.5, generator)
+    return uniform((rows, columns), (6 / (rows + columns)) ** 0.5, generator)
 
 
 class Prompts(nn.Module):
@@ -38,7 +35,7 @@ class Prompts(nn.Module):
 
     def __init__(self, number: int, width: int, earlier: int, drop: Dropout, generator: torch.Generator) -> None:
         super().__init__()
-        self.tokens = _uniform((number, width), (6 / (width * (number + 1))) ** 0.5, generator)
+        self.tokens = uniform((number, width), (6 / (width * (number + 1))) ** 0.5, generator)
         self.earlier, self.drop = earlier, drop
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -51,7 +48,7 @@ class LowRank(nn.Module):
 
     def __init__(self, d_in: int, d_out: int, rank: int, drop: Dropout, generator: torch.Generator) -> None:
         super().__init__()
-        self.a = _uniform((rank, d_in), d_in**-0.5, generator)
+        self.a = uniform((rank, d_in), d_in**-0.5, generator)
         self.b = nn.Parameter(torch.zeros(d_out, rank))
         self.drop = drop
 
@@ -76,17 +73,6 @@ class Bottleneck(nn.Module):
         z = F.linear(x, self.down.to(x.dtype), self.down_bias.to(x.dtype))
         z = self.drop(z * torch.sigmoid(1.702 * z))
         return F.linear(z, self.up.to(z.dtype), self.up_bias.to(z.dtype))
-
-
-class Parallel(nn.Module):
-    """f(x) + g(x) of a frozen f and a trained g."""
-
-    def __init__(self, base: nn.Module, own: nn.Module) -> None:
-        super().__init__()
-        self.base, self.own = base, own
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.base(x) + self.own(x)
 
 
 class Following(nn.Module):

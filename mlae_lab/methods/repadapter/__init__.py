@@ -4,21 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import Blocks, Method, Recipe, Trait, blocks_of
+from mlae_lab.core.method import IMAGENET_VALUES, Blocks, Method, Recipe, Trait, blocks_of
 from mlae_lab.core.settings import ConfigError, setting
+from mlae_lab.methods.bottleneck import hidden_dropout
 
-_COMMON: dict[str, Any] = {
-    "epochs": 100,
-    "batch_size": 64,
-    "learning_rate": 1e-3,
-    "weight_decay": 1e-4,
-    "warmup": 0.1,
-    "normalisation": "imagenet",
-    "scale": 1.0,
-}
+_VALUES = {**IMAGENET_VALUES, "scale": 1.0}
 
 
 @dataclass(frozen=True)
@@ -39,15 +32,11 @@ class RepAdapter(Method):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
             "luogen1996/RepAdapter, train.py",
-            _COMMON,
+            _VALUES,
             "the scale is 0.1 to 10 by task in their configs; drop path 0.1 of the network is not set, and the norm of "
             "B, which a version of their code adds to the loss, is not",
         ),
-        "fgvc": Recipe(
-            "luogen1996/RepAdapter, train.py, as for VTAB",
-            _COMMON,
-            "they have no results on FGVC",
-        ),
+        "fgvc": Recipe("luogen1996/RepAdapter, train.py, as for VTAB", _VALUES, "they have no results on FGVC"),
     }
 
     bottleneck: int = field(
@@ -67,12 +56,7 @@ class RepAdapter(Method):
             titles={"block": "before attention and MLP", "attention": "before attention"},
         ),
     )
-    dropout: float = field(
-        default=0.1,
-        metadata=setting(
-            "Dropout", "Rate at which a hidden element is dropped in training.", low=0, high=0.9, step=0.05
-        ),
-    )
+    dropout: float = hidden_dropout()
 
     def __post_init__(self) -> None:
         super().__post_init__()

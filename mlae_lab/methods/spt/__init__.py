@@ -7,22 +7,15 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import Method, Recipe, Trait, blocks_of
-from mlae_lab.core.settings import ConfigError, setting
+from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait, blocks_of
+from mlae_lab.core.settings import ConfigError, rate, setting
 
-REFERENCE = "He et al. 2023, Sensitivity-aware visual parameter-efficient fine-tuning (ICCV)"
-TRAITS = frozenset({Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID})
-VALUES = {"epochs": 100, "batch_size": 64, "learning_rate": 1e-3, "weight_decay": 1e-4, "warmup": 0.1}
 ALPHA = 10  # a matrix gets a module where it has at least 1/ALPHA as many sensitive weights as a module has parameters
 BETA = 5  # a vector is tuned whole where at least 1/BETA of it is sensitive
 _NOTE = (
     "the authors report the best of five budgets (0.2 to 1 million) by test accuracy, and let a choice exceed its "
     "budget; drop path of the backbone is not set"
 )
-_RECIPES = {
-    name: Recipe(f"ziplab/SPT, train_spt.py and {scripts}", {**VALUES, "normalisation": "imagenet"}, _NOTE)
-    for name, scripts in (("vtab", "configs for VTAB"), ("fgvc", "configs for FGVC"))
-}
 
 
 def module_size(d_in: int, d_out: int, rank: int, bottleneck: bool) -> int:
@@ -34,7 +27,13 @@ def module_size(d_in: int, d_out: int, rank: int, bottleneck: bool) -> int:
 class _Sensitive(Method):
     """What both variants share."""
 
-    recipes: ClassVar[Mapping[str, Recipe]] = _RECIPES
+    reference: ClassVar[str] = "He et al. 2023, Sensitivity-aware visual parameter-efficient fine-tuning (ICCV)"
+    places: ClassVar[tuple[str, ...]] = ("norm1", "qkv", "proj", "norm2", "fc1", "fc2", "norm", "head")
+    traits: ClassVar[frozenset[Trait]] = frozenset({Trait.IDENTITY_AT_INIT, Trait.PER_LAYER_GRID})
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        name: Recipe(f"ziplab/SPT, train_spt.py and {scripts}", IMAGENET_VALUES, _NOTE)
+        for name, scripts in (("vtab", "configs for VTAB"), ("fgvc", "configs for FGVC"))
+    }
 
     budget: int = field(
         default=400_000,
@@ -45,16 +44,8 @@ class _Sensitive(Method):
         ),
     )  # fmt: skip
     rank: int = field(default=8, metadata=setting("Rank", "Rank r of the module of a matrix.", low=1, high=128))
-    dropout: float = field(
-        default=0.1,
-        metadata=setting("Dropout", "Dropout rate of a module's input.", low=0, high=0.9, step=0.05),
-    )
-    drop_path: float = field(
-        default=0.1,
-        metadata=setting(
-            "Drop path", "Rate at which a module is off for a whole image in training.", low=0, high=0.9, step=0.05
-        ),
-    )
+    dropout: float = rate(0.1, "Dropout", "Dropout rate of a module's input.")
+    drop_path: float = rate(0.1, "Drop path", "Rate at which a module is off for a whole image in training.")
     batches: int = field(
         default=16,
         metadata=setting("Batches", "Batches of images that the sensitivity is measured on.", low=1, high=10_000),
@@ -83,11 +74,9 @@ class SPTLoRA(_Sensitive):
 
     name: ClassVar[str] = "spt_lora"
     title: ClassVar[str] = "SPT-LoRA"
-    reference: ClassVar[str] = REFERENCE
     formula: ClassVar[str] = "W + sparse ΔW, or W + B A where many weights are sensitive; sensitivity s = Σ g²"
     summary: ClassVar[str] = "Trains the weights with the largest gradients, and LoRA where a matrix has many of them."
-    places: ClassVar[tuple[str, ...]] = ("norm1", "qkv", "proj", "norm2", "fc1", "fc2", "norm", "head")
-    traits: ClassVar[frozenset[Trait]] = TRAITS | {Trait.MERGEABLE}
+    traits: ClassVar[frozenset[Trait]] = _Sensitive.traits | {Trait.MERGEABLE}
 
 
 @dataclass(frozen=True)
@@ -96,8 +85,5 @@ class SPTAdapter(_Sensitive):
 
     name: ClassVar[str] = "spt_adapter"
     title: ClassVar[str] = "SPT-Adapter"
-    reference: ClassVar[str] = REFERENCE
     formula: ClassVar[str] = "W + sparse ΔW, or y + U GELU(V y) where many weights are sensitive; sensitivity s = Σ g²"
     summary: ClassVar[str] = "Trains the weights with the largest gradients, and adapters where a matrix has many."
-    places: ClassVar[tuple[str, ...]] = ("norm1", "qkv", "proj", "norm2", "fc1", "fc2", "norm", "head")
-    traits: ClassVar[frozenset[Trait]] = TRAITS
