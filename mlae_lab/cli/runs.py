@@ -129,7 +129,7 @@ def _runs(args: argparse.Namespace) -> int:
             note = f"stalled: no progress for {row['stalled_seconds']:.0f} s"
         percent = "" if accuracy is None else f"{accuracy:5.1f} %"
         print(
-            f"{row['run']}  {row['status']:<9} {row['config']['task']:<24}{row['config']['method']:<7}"
+            f"{row['run']}  {row['status']:<9} {row['config']['task']:<24}{row['config']['method']:<13}"
             f"{percent:>8}{format_bytes(row['bytes']):>10}  {note}"
         )
     if rows:

@@ -50,6 +50,14 @@ ENTRY_POINTS = "mlae_lab.methods"
 _MANY = 1_000_000  # more blocks than any network has
 
 
+class UnavailableMethod(ConfigError):
+    """A method that is not installed here or cannot be loaded. `of_a_run`: what to do about a run of it, a clause."""
+
+    def __init__(self, text: str, of_a_run: str) -> None:
+        super().__init__(text)
+        self.of_a_run = of_a_run
+
+
 class Trait(str, Enum):
     """A property of a method that pages, analyses and tests ask for."""
 
@@ -201,14 +209,19 @@ def method(name: str) -> type[Method]:
     where = _registered().get(name)
     if where is None:
         near = get_close_matches(name[:80], names(), 3, 0.5) or names()
-        raise ConfigError(f"method is {name[:60]!r}: choose from {', '.join(near)}")
+        raise UnavailableMethod(
+            f"method is {name[:60]!r}, which the lab does not have: choose from {', '.join(near)}",
+            f"its method {name[:60]!r} is not installed here: install the package of that method, or update MLAE Lab",
+        )
     if not isinstance(where, str):
         try:
             loaded = where.load()
         except Exception as error:  # another package's code may raise anything
-            raise ConfigError(f"the method {name} cannot be loaded ({error}): repair or remove its package") from error
+            cause = f"the method {name} cannot be loaded ({error}): repair or remove its package"
+            raise UnavailableMethod(cause, cause) from error
         if not (isinstance(loaded, type) and issubclass(loaded, Method) and loaded.name == name):
-            raise ConfigError(f"the entry point {name} is not a Method of that name: see CONTRIBUTING.md")
+            cause = f"the entry point {name} is not a Method of that name: see CONTRIBUTING.md"
+            raise UnavailableMethod(cause, cause)
         return loaded
     module, _, own = where.partition(":")
     return getattr(import_module(module), own)

@@ -54,7 +54,7 @@ def _runs_of(context: Context, store: RunStore) -> Iterator[Finding]:
         yield trouble(
             "runs",
             f"{len(runs)}, and {len(newer)} that this lab cannot read: {shortened(newer)}",
-            "update the lab: these runs are unchanged",
+            "update the lab, or install the package of their method: these runs are unchanged",
         )
     else:
         yield good("runs", f"{len(runs)}, {len(active)} active, {queued} queued")

@@ -18,8 +18,11 @@ from torch import nn
 
 from mlae_lab.core import bounded_json
 from mlae_lab.core.expert_state import Factors, kept_plan
+from mlae_lab.core.method import method as registered
+from mlae_lab.core.method import with_texts
 from mlae_lab.core.plan import MaskPlan, PlanError
 from mlae_lab.core.sanitize import one_line
+from mlae_lab.core.settings import ConfigError
 from mlae_lab.errors import LabError
 from mlae_lab.files import replacing
 
@@ -199,7 +202,7 @@ def read_adapter(path: Path) -> Adapter:
     if not (isinstance(method, str) and isinstance(settings, list) and all(isinstance(text, str) for text in settings)):
         raise AdapterError(f"{path} has a damaged header: method must be a name and settings a list of strings")
     expected = _input_of(header.get("input", {}), classes, path)
-    return Adapter(plan, backbone, task, classes, tensors, expected, one_line(method), tuple(settings))
+    return Adapter(plan, backbone, task, classes, tensors, expected, one_line(method), tuple(map(one_line, settings)))
 
 
 def _input_of(values: object, classes: int, path: Path) -> InputDescription:
@@ -227,6 +230,27 @@ def _input_of(values: object, classes: int, path: Path) -> InputDescription:
     return InputDescription(**read)
 
 
+def require_method(adapter: Adapter, method: str, settings: tuple[str, ...]) -> None:
+    """Raise AdapterError unless an adapter is of this method with these settings.
+
+    Args:
+        adapter: Any; its file may come from another machine.
+        method: Of the run.
+        settings: As `Method.texts` gives them.
+    """
+    theirs = adapter.settings
+    if adapter.method == method and theirs != settings:
+        try:
+            theirs = with_texts(registered(method), theirs).texts()  # one order, without defaults
+        except ConfigError as error:
+            raise AdapterError(f"the header of the adapter has settings that {method} does not have: {error}") from None
+    if (adapter.method, theirs) != (method, settings):
+        found, needed = (
+            " ".join((name[:60], *texts))[:200] for name, texts in ((adapter.method, theirs), (method, settings))
+        )
+        raise AdapterError(f"the adapter is of the method {found} and the run of {needed}: use the run's own adapter")
+
+
 @torch.no_grad()
 def load_adapter(adapter: Adapter, trained: Trained | None, head: nn.Linear) -> None:
     """Copy an adapter's tensors into a network that was prepared with the same method, settings and plan.
@@ -241,9 +265,10 @@ def load_adapter(adapter: Adapter, trained: Trained | None, head: nn.Linear) -> 
         owner = "the network" if name in expected else "the file"
         raise AdapterError(f"the adapter does not fit: {name} is only in {owner}")
     for name, tensor in expected.items():
-        if tensor.shape != adapter.tensors[name].shape:
-            raise AdapterError(
-                f"the adapter does not fit: {name} is {tuple(adapter.tensors[name].shape)}, not {tuple(tensor.shape)}"
-            )
+        given = adapter.tensors[name]
+        if tensor.shape != given.shape:
+            raise AdapterError(f"the adapter does not fit: {name} is {tuple(given.shape)}, not {tuple(tensor.shape)}")
+        if tensor.is_floating_point() != given.is_floating_point():
+            raise AdapterError(f"the adapter does not fit: {name} is {given.dtype}, not {tensor.dtype}")
     for name, tensor in expected.items():
         tensor.copy_(adapter.tensors[name])

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mlae_lab.core import bounded_json, image_labels
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.method import UnavailableMethod
 from mlae_lab.core.sanitize import printable
 from mlae_lab.core.settings import settings_of
 from mlae_lab.errors import LabError
@@ -211,6 +212,9 @@ def _config(header: Mapping) -> RunConfig:
     given: Any = header.get("config")
     try:
         config = RunConfig.from_dict(given)
+    except UnavailableMethod as error:
+        cause = " ".join(error.of_a_run.split())[:300]
+        raise ArchiveError(f"the run cannot be imported, {cause}") from None
     except (LabError, ValueError, TypeError, OverflowError, RecursionError) as error:
         cause = " ".join(str(error).split())[:300] or type(error).__name__
         raise ArchiveError(f"the settings in {RUN} cannot be used here: {cause}") from None

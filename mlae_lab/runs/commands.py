@@ -231,7 +231,7 @@ def branch(
         have = ", ".join(known) or "none"
         raise StoreError(f"run {run_id} has no checkpoint {checkpoint!r}: it has {have}")
     if not parent.config.has_mask:
-        raise StoreError(f"run {run_id} is a {parent.config.what}: branch from a run with experts")
+        raise StoreError(f"run {run_id} ({parent.config.what}) has no mask: branch from a run with experts")
     if plan.expert_rank != parent.config.plan.expert_rank:
         raise ConfigError(
             f"the experts of the new mask have rank {plan.expert_rank} and those of run {run_id} have rank "

@@ -21,6 +21,7 @@ from itertools import islice
 from mlae_lab import environment
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.method import UnavailableMethod
 from mlae_lab.errors import LabError
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import paths
@@ -212,6 +213,8 @@ class RunStore(EventLog, MaskLibrary, Visitors):
             raise StoreError(
                 f"run {run} cannot be read, {error}: `{PROGRAM} doctor` says what is still intact"
             ) from None
+        except UnavailableMethod as error:
+            raise StoreError(f"run {run} cannot be read, {' '.join(error.of_a_run.split())[:300]}") from None
         except _UNREADABLE as error:
             cause = " ".join(str(error).split())[:300]
             raise StoreError(

@@ -18,7 +18,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.data.image_record import ImageRecord
 from mlae_lab.errors import LabError
-from mlae_lab.model.adapter_file import AdapterError, load_adapter, read_adapter
+from mlae_lab.model.adapter_file import AdapterError, load_adapter, read_adapter, require_method
 from mlae_lab.model.inject import Experts
 from mlae_lab.training.setup import Setup, prepare
 
@@ -87,10 +87,11 @@ def load_run(
         weights: A file with its frozen weights, if they are not where the config says.
 
     Raises:
-        AdapterError: For a file that does not fit, or that was trained on other weights.
+        AdapterError: For a file that does not fit, such as one of another method, or that was trained on other weights.
         QueryError: The file of its frozen weights is missing; and what `prepare` raises.
     """
     learned = read_adapter(adapter)
+    require_method(learned, config.method, config.method_settings)
     if config.weights and not weights and not Path(config.weights).exists():
         raise QueryError(
             f"the frozen weights of run {run_id} were read from {config.weights}, which does not exist here: name the "

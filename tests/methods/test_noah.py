@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from mlae_lab.core import catalog
+from mlae_lab.core.method import Method
 from mlae_lab.core.settings import ConfigError
-from mlae_lab.methods.adapter import attach
+from mlae_lab.methods.adapter import AttachError, attach
 from mlae_lab.methods.noah import NOAH
 from mlae_lab.methods.noah.layers import Prompts
 from mlae_lab.methods.noah.subnets import SUBNETS
+from mlae_lab.methods.vpt import VPTDeep
 
 VIT_B16 = catalog.backbone("vit_base_patch16_224.orig_in21k")
 
@@ -84,3 +86,16 @@ def test_prompts_start_small() -> None:
     assert isinstance(prompts, Prompts)
     assert prompts.tokens.abs().max() <= (6 / (24 * 11)) ** 0.5
     assert prompts.tokens.abs().max() > 0.9 * (6 / (24 * 11)) ** 0.5
+
+
+@pytest.mark.parametrize("name", ["test_vit_relpos", "vit_srelpos_small_patch16_224"])
+@pytest.mark.parametrize("method", [NOAH(prompt=2), VPTDeep(2)], ids=lambda method: method.name)
+def test_attention_with_a_bias_for_each_pair_of_positions_takes_no_prompts(name: str, method: Method) -> None:
+    with pytest.raises(AttachError, match="has a fixed number of tokens and cannot take prompts: choose"):
+        attach(timm.create_model(name, num_classes=3), method)
+
+
+def test_without_prompts_such_attention_is_no_obstacle() -> None:
+    model = timm.create_model("test_vit_relpos", num_classes=3).eval()
+    attach(model, NOAH(prompt=0)).train(False)
+    assert model(torch.zeros(1, 3, *model.patch_embed.img_size)).shape == (1, 3)

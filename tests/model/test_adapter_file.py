@@ -290,3 +290,12 @@ def test_a_head_with_another_number_of_classes_is_refused(tmp_path: Path) -> Non
     save_adapter(tmp_path / "a", None, nn.Linear(32, 5), "lab_vit_12x128", "digits")
     with pytest.raises(AdapterError, match=r"head.weight is \(5, 32\), not \(6, 32\)"):
         load_adapter(read_adapter(tmp_path / "a"), None, nn.Linear(32, 6))
+
+
+def test_integers_in_place_of_numbers_are_refused(small_vit: Build, tmp_path: Path) -> None:
+    model, path = small_vit(), tmp_path / "adapter.safetensors"
+    save_adapter(path, None, model.head, "b", "t")
+    stored = read_adapter(path)
+    whole = replace(stored, tensors={name: tensor.long() for name, tensor in stored.tensors.items()})
+    with pytest.raises(AdapterError, match=r"head\.weight is torch\.int64, not torch\.float32"):
+        load_adapter(whole, None, model.head)

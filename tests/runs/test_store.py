@@ -102,6 +102,19 @@ def test_a_row_of_a_newer_version_is_left_out(tmp_path: Path) -> None:
     assert store.claim(old, "cpu")
 
 
+def test_a_run_of_a_method_that_is_not_installed_hides_no_other_and_says_what_to_install(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    gone, old = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET config = json_set(config, '$.method', 'gone') WHERE id = ?", (gone,))
+    assert [run.id for run in store.runs()] == [old]
+    assert store.unread() == [gone]
+    with pytest.raises(
+        StoreError, match=f"^run {gone} cannot be read, its method 'gone' is not installed here: install"
+    ):
+        store.run(gone)
+
+
 def flipped(store: RunStore, column: str, table: str, old: bytes, new: bytes, where: str) -> None:
     """Change bytes of a stored text, which SQLite's own check does not see."""
     with store._connection(write=True) as db:

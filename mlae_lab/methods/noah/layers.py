@@ -13,6 +13,7 @@ from mlae_lab.core.events import StatisticValue
 from mlae_lab.methods.adapter import Adapter, AttachError, Batches, Dropout, blocks_of, linears_of
 from mlae_lab.methods.branches import Parallel, uniform
 from mlae_lab.methods.noah import NOAH
+from mlae_lab.methods.vpt.layers import has_position_bias
 from mlae_lab.model.experts import stream
 
 
@@ -102,6 +103,11 @@ class PromptModules(Adapter):
         self._hooks: list[RemovableHandle] = []
         generator = stream(seed, "noah")
         earlier = 0
+        if any(self.sizes.prompt) and has_position_bias(model):
+            raise AttachError(
+                f"{type(model).__name__} has a fixed number of tokens and cannot take prompts: choose a ViT, DeiT, "
+                "CLIP or DINO backbone, or prompt=0"
+            )
         for index, (name, block) in enumerate(blocks):
             if not hasattr(block, "drop_path2"):
                 raise AttachError(f"{name} is a {type(block).__name__} without drop_path2: choose a plain ViT")

@@ -84,7 +84,7 @@ def attach(model: nn.Module, method: VPTShallow | VPTDeep, seed: int, batches: B
     network: Any = model
     prefix = getattr(network, "num_prefix_tokens", None)
     blocks = blocks_of(model)
-    if prefix is None or any(_has_position_bias(block) for _, block in blocks):
+    if prefix is None or has_position_bias(model):
         raise AttachError(
             f"{type(model).__name__} has a fixed number of tokens and cannot take prompts: choose a ViT, DeiT, CLIP or "
             "DINO backbone"
@@ -105,10 +105,18 @@ def attach(model: nn.Module, method: VPTShallow | VPTDeep, seed: int, batches: B
     return adapter
 
 
-def _has_position_bias(block: nn.Module) -> bool:
-    attention = block.get_submodule("attn")
-    names = ("rel_pos", "rel_pos_bias", "rel_pos_h", "relative_position_bias_table", "attention_bias_cache")
-    return any(getattr(attention, name, None) is not None for name in names)
+def has_position_bias(model: nn.Module) -> bool:
+    """Whether attention adds a bias for each pair of positions, so that the number of tokens is fixed."""
+    attentions = [model, *(block.get_submodule("attn") for _, block in blocks_of(model))]
+    names = (
+        "rel_pos",
+        "rel_pos_bias",
+        "rel_pos_h",
+        "relative_position_bias_table",
+        "attention_bias_cache",
+        "shared_rel_pos",
+    )
+    return any(getattr(attention, name, None) is not None for attention in attentions for name in names)
 
 
 def _takes_rope(block: nn.Module) -> bool:
