@@ -155,6 +155,9 @@ class Adapter:
         """All tensors that an adapter file holds, without the head."""
         return dict(self._tensors)
 
+    def require_valid(self) -> None:
+        """Raise ValueError if a state was loaded that no training leaves, such as a position out of range."""
+
     # ---------------------------------------------------------------- training
 
     def train(self, mode: bool) -> None:

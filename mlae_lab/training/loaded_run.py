@@ -108,6 +108,10 @@ def load_run(
     if learned.input.class_names:
         setup.classes = learned.input.class_names  # a class folder may have another name today
     load_adapter(learned, setup.adapter, setup.head)
+    try:
+        setup.adapter.require_valid()
+    except ValueError as error:
+        raise AdapterError(f"the adapter is damaged: {error}") from None
     setup.model.requires_grad_(False)
     setup.adapter.train(False)
     return LoadedRun(setup, adapter, run_id)

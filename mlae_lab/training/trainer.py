@@ -274,11 +274,12 @@ class Training:
                 for name, tensor in self.adapter.state().items():
                     if name not in self.learned and name in start.tensors:  # version 0.7 kept only what is trained
                         copied(tensor, start.tensors[name], name)
+                self.adapter.require_valid()
                 self.adapter.restore(start.tensors)
             if self.experts and self.gradients and same:
                 self.experts.sampler.steps = start.position.sampled_steps
                 self.gradients.restore(start.tensors)
-        except (KeyError, RuntimeError, IndexError, TypeError) as error:
+        except (KeyError, RuntimeError, IndexError, TypeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint does not fit: {error}") from None
         self.position = start.position
 

@@ -156,7 +156,7 @@ def _side(name: str, run: Run) -> str:
         else ""
     )
     text = (
-        f"<small>{name}</small><b>{config.what.capitalize()}</b><span>{escape(catalog.task(config.task).title)}</span>"
+        f"<small>{name}</small><b>{config.what[:1].upper()}{config.what[1:]}</b><span>{escape(catalog.task(config.task).title)}</span>"
         f"<span>{experts}seed {config.seed}</span><span>run {run.id} {page.status_word(run.status)}</span>"
     )
     if not image:

@@ -163,3 +163,12 @@ def test_the_search_finds_a_better_configuration_within_its_limit() -> None:
     with pytest.raises(ValueError, match="at most 1 parameters: allow more"):
         search(adapter, absent, generations=1, most_parameters=1, **sizes)
     assert adapter.chosen == small[0].candidate
+
+
+@pytest.mark.parametrize("number", [-1, 3])
+def test_a_configuration_that_does_not_exist_is_refused_when_it_is_loaded(number: int) -> None:
+    _, adapter = attached()
+    adapter.require_valid()
+    adapter.state()["configuration.chosen"][1, 2] = number if number < 0 else len(CHOICES["C"])
+    with pytest.raises(ValueError, match="no position in CHOICES"):
+        adapter.require_valid()

@@ -95,6 +95,12 @@ def test_attention_with_a_bias_for_each_pair_of_positions_takes_no_prompts(name:
         attach(timm.create_model(name, num_classes=3), method)
 
 
+def test_rotary_attention_takes_no_prompts_of_noah() -> None:
+    model = timm.create_model("vit_pe_core_tiny_patch16_384", num_classes=3, depth=1)
+    with pytest.raises(AttachError, match="has a fixed number of tokens and cannot take prompts: choose"):
+        attach(model, NOAH(prompt=2))
+
+
 def test_without_prompts_such_attention_is_no_obstacle() -> None:
     model = timm.create_model("test_vit_relpos", num_classes=3).eval()
     attach(model, NOAH(prompt=0)).train(False)

@@ -194,3 +194,17 @@ def test_no_images_and_impossible_budgets_are_refused() -> None:
     lab = catalog.backbone("lab_vit_12x128")
     with pytest.raises(ConfigError, match=r"budget is 3000000: .* at most 2359296"):
         SPTLoRA(budget=3_000_000).check(lab)
+
+
+def test_a_selection_that_the_network_does_not_have_is_refused_when_it_is_loaded() -> None:
+    _, adapter = tuned(SPTLoRA)
+    index, whole = (adapter.state()[f"selection.{name}"] for name in ("index", "whole"))
+    before = index.clone(), whole.clone()
+    adapter.require_valid()
+    for tensor, value in ((index, 10**9), (index, 5), (whole, 2), (whole, -1), (whole, 1)):
+        tensor.fill_(value)
+        with pytest.raises(ValueError, match=r"names weights that the network does not have|and the budget is 1,476"):
+            adapter.require_valid()
+        index.copy_(before[0])
+        whole.copy_(before[1])
+    adapter.require_valid()

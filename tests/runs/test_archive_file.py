@@ -438,6 +438,15 @@ def test_an_invalid_file_is_one_sentence_and_leaves_nothing(
     assert not (tmp_path / "evil").exists()
 
 
+def test_a_run_of_a_method_that_is_not_installed_is_refused_by_name(
+    store: RunStore, other: RunStore, tmp_path: Path
+) -> None:
+    export(store, over(store).id, tmp_path / "a.mlae")
+    changed(tmp_path / "a.mlae", header(config={**CONFIG.to_dict(), "method": "gone"}))
+    with pytest.raises(ArchiveError, match=r"^the run cannot be imported, its method 'gone' is not installed here"):
+        import_run(other, tmp_path / "a.mlae")
+
+
 def test_an_event_of_a_newer_version_is_skipped(store: RunStore, other: RunStore, tmp_path: Path) -> None:
     run = over(store)
     export(store, run.id, tmp_path / "a.mlae")

@@ -268,6 +268,13 @@ def test_a_checkpoint_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
         Training(small(CONFIG), dataclasses.replace(old, position=dataclasses.replace(old.position, epoch=9)))
 
 
+def test_a_checkpoint_of_other_settings_of_the_method_says_which() -> None:
+    lora = dataclasses.replace(CONFIG, method="lora", method_settings=("rank=2",))
+    old = Training(small(lora)).checkpoint()
+    with pytest.raises(CheckpointError, match=r"the settings of its method lora are rank=2, not the defaults$"):
+        Training(small(dataclasses.replace(lora, method_settings=())), old)
+
+
 def test_half_a_file_another_file_and_no_file_are_errors(tmp_path: Path) -> None:
     parent(tmp_path)
     whole = (tmp_path / "c").read_bytes()

@@ -156,6 +156,10 @@ class GeneralLoRA(Adapter):
         """The configuration of each layer in evaluation and in `merge`."""
         return tuple(tuple(row) for row in self._choice.chosen.tolist())
 
+    def require_valid(self) -> None:
+        if not all(0 <= digit < number for row in self.chosen for digit, number in zip(row, _NUMBERS, strict=True)):
+            raise ValueError("configuration.chosen holds a number that is no position in CHOICES")
+
     def choose(self, configurations: Sequence[Configuration]) -> None:
         """Set the configuration of each layer. Raises ValueError for a configuration that does not exist."""
         rows = [tuple(row) for row in configurations]

@@ -75,6 +75,16 @@ class Selection(nn.Module):
                     drawn = (2 * torch.rand(number, generator=generator) - 1) * d**-0.5
                     self.values[part.start : part.start + number] = drawn.to(self.values.device)
 
+    def require_valid(self) -> None:
+        """Raise ValueError unless `whole` is 0 or 1, `index` ascends within the choices, and both fit the budget."""
+        index, total = self.index[self.index >= 0], sum(piece.size for piece in self.choices)
+        whole = self.whole.tolist()
+        if not set(whole) <= {0, 1} or (len(index) and int(index[-1]) >= total) or bool((index.diff() <= 0).any()):
+            raise ValueError("selection.whole or selection.index names weights that the network does not have")
+        used = len(index) + sum(self.size(piece) for piece, taken in zip(self.choices, whole, strict=True) if taken)
+        if used > len(self.values):
+            raise ValueError(f"its selection has {used:,} values and the budget is {len(self.values):,}")
+
     def parts(self) -> dict[str, list[Part]]:
         """Name of a module of the network to what is tuned of it; up to date after a state was loaded."""
         versions = (self.whole._version, self.index._version)
@@ -245,6 +255,9 @@ class SensitiveTuning(Adapter):
             else:
                 self.norms[name] = TunedNorm(base, name, self.selection)
                 self.replace(name, self.norms[name])
+
+    def require_valid(self) -> None:
+        self.selection.require_valid()
 
     @property
     def chosen(self) -> bool:

@@ -99,7 +99,7 @@ def attach(model: nn.Module, method: VPTShallow | VPTDeep, seed: int, batches: B
             dropout = Dropout(adapter.noise, method.dropout)
             own = Prompts(method.prompts, features, bound, dropout, stream(seed, method.name, name))
             adapter.add(name, own.to(device_of(block)))
-        if own is not None or i == len(blocks) - 1 or _takes_rope(block):
+        if own is not None or i == len(blocks) - 1 or takes_rope(block):
             last = i == len(blocks) - 1
             adapter.replace(name, PromptedBlock(block, own, prefix, method.prompts, i == 0, last))
     return adapter
@@ -119,6 +119,6 @@ def has_position_bias(model: nn.Module) -> bool:
     return any(getattr(attention, name, None) is not None for attention in attentions for name in names)
 
 
-def _takes_rope(block: nn.Module) -> bool:
+def takes_rope(block: nn.Module) -> bool:
     """Whether the network passes a rotary embedding of the patches to the block."""
     return "rope" in inspect.signature(block.forward).parameters
