@@ -238,17 +238,17 @@ def require_method(adapter: Adapter, method: str, settings: tuple[str, ...]) -> 
         method: Of the run.
         settings: As `Method.texts` gives them.
     """
-    theirs = adapter.settings
-    if adapter.method == method and theirs != settings:
+    in_file = adapter.settings
+    if adapter.method == method and in_file != settings:
         try:
-            theirs = with_texts(registered(method), theirs).texts()  # one order, without defaults
+            in_file = with_texts(registered(method), in_file).texts()  # one order, without defaults
         except ConfigError as error:
             raise AdapterError(f"the header of the adapter has settings that {method} does not have: {error}") from None
-    if (adapter.method, theirs) != (method, settings):
-        found, needed = (
-            " ".join((name[:60], *texts))[:200] for name, texts in ((adapter.method, theirs), (method, settings))
+    if (adapter.method, in_file) != (method, settings):
+        held, needed = (
+            " ".join((name[:60], *texts))[:200] for name, texts in ((adapter.method, in_file), (method, settings))
         )
-        raise AdapterError(f"the adapter is of the method {found} and the run of {needed}: use the run's own adapter")
+        raise AdapterError(f"the adapter is of the method {held} and the run of {needed}: use the run's own adapter")
 
 
 @torch.no_grad()

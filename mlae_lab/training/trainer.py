@@ -253,15 +253,15 @@ class Training:
     def _restore(self, start: Checkpoint) -> None:
         config, other = self.setup.config, start.config
         for name in ("task", "backbone", "method", "method_settings", "protocol", "batch_size", "seed"):
-            ours, theirs = getattr(config, name), getattr(other, name)
-            if ours != theirs and name == "method_settings":
-                ours, theirs = (", ".join(texts) or "the defaults" for texts in (ours, theirs))
+            wanted, written = getattr(config, name), getattr(other, name)
+            if wanted != written and name == "method_settings":
+                wanted, written = (", ".join(texts) or "the defaults" for texts in (wanted, written))
                 raise CheckpointError(
-                    f"the checkpoint does not fit: the settings of its method {other.method} are {theirs}, not {ours}"
+                    f"the checkpoint does not fit: the settings of its method {other.method} are {written}, not {wanted}"
                 )
-            if ours != theirs:
+            if wanted != written:
                 raise CheckpointError(
-                    f"the checkpoint does not fit: its {name.replace('_', ' ')} is {theirs!r}, not {ours!r}"
+                    f"the checkpoint does not fit: its {name.replace('_', ' ')} is {written!r}, not {wanted!r}"
                 )
         if not 1 <= start.position.epoch <= config.epochs + 1 or start.position.batch > self.batches:
             raise CheckpointError(f"the checkpoint does not fit: it is in epoch {start.position.epoch}")
