@@ -257,7 +257,8 @@ class Training:
             if wanted != written and name == "method_settings":
                 wanted, written = (", ".join(texts) or "the defaults" for texts in (wanted, written))
                 raise CheckpointError(
-                    f"the checkpoint does not fit: the settings of its method {other.method} are {written}, not {wanted}"
+                    f"the checkpoint does not fit: the settings of its method {other.method} are {written}, "
+                    f"not {wanted}"
                 )
             if wanted != written:
                 raise CheckpointError(
