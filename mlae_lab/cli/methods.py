@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from mlae_lab.cli.output import print_json
-from mlae_lab.core import catalog
+from mlae_lab.core import catalog, recipes
 from mlae_lab.core import method as registry
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.method import Method
@@ -53,8 +53,8 @@ def rows(backbone: catalog.Backbone) -> list[dict]:
                 ],
                 "formula": described.formula, "summary": described.summary, "reference": described.reference,
                 "recipes": {
-                    name: {"source": recipe.source, "note": recipe.note, **recipe.values}
-                    for name, recipe in described.recipes.items()
+                    key: {"title": title, "source": recipe.source, "note": recipe.note, **recipe.values}
+                    for key, (title, recipe) in recipes.available(name).items()
                 },
             }
         )  # fmt: skip
@@ -68,9 +68,13 @@ def _methods(args: argparse.Namespace) -> int:
         print(f"note: {problem}", file=sys.stderr)
     if args.json:
         return print_json({"backbone": backbone.name, "methods": listed})
-    print(f"{'method':<13}{'title':<26}{'parameters':>12}   settings    ({backbone.name}, without the head)")
+    print(
+        f"{'method':<13}{'title':<26}{'parameters':>12}   {'recipes':<22}settings    "
+        f"({backbone.name}, without the head)"
+    )
     for row in listed:
         count = "–" if row["parameters"] is None else f"{row['parameters']:,}"
         settings = " ".join(f"{entry['name']}={entry['default']}" for entry in row["settings"])
-        print(f"{row['name']:<13}{row['title']:<26}{count:>12}   {settings}".rstrip())
+        known = " ".join(row["recipes"])
+        print(f"{row['name']:<13}{row['title']:<26}{count:>12}   {known:<22}{settings}".rstrip())
     return 0

@@ -103,14 +103,14 @@ class RunConfig:
         default=5e-4,
         metadata=setting(
             "Learning rate",
-            "Peak learning rate of AdamW. The paper: 5e-4 over 500 epochs; short runs need a larger one.",
-            option="lr", low=0, high=10, exclusive=True, step=1e-3, proposed=5e-3, group="main",
+            "Peak learning rate. The paper: 5e-4 over 500 epochs; short runs need a larger one, SGD a far larger one.",
+            option="lr", low=0, high=100, exclusive=True, step=1e-3, proposed=5e-3, group="main",
         ),
     )  # fmt: skip
     weight_decay: float = field(
         default=1e-4,
         metadata=setting(
-            "Weight decay", "Weight decay of AdamW. The paper: 1e-4.",
+            "Weight decay", "Weight decay of the optimizer. The paper: 1e-4.",
             option="weight-decay", low=0, high=10, step=1e-4, group="schedule",
         ),
     )  # fmt: skip
@@ -252,6 +252,35 @@ class RunConfig:
             hashed="unless default",
         ),
     )  # fmt: skip
+    optimizer: str = field(
+        default="adamw",
+        metadata=setting(
+            "Optimizer",
+            "adamw: AdamW, as in the paper. sgd: SGD with momentum 0.9 and weight decay added to the gradient.",
+            option="optimizer", choices=("adamw", "sgd"), group="schedule",
+            titles={"adamw": "AdamW", "sgd": "SGD, momentum 0.9"}, hashed="unless default",
+        ),
+    )  # fmt: skip
+    drop_path: float = field(
+        default=0.0,
+        metadata=setting(
+            "Drop path",
+            "Rate at which a residual branch of the backbone is skipped for a whole image in training (stochastic "
+            "depth): 0 in the first block, rising linearly to this in the last, in frozen blocks too. Many recipes: "
+            "0.1. No features are then computed once, so that methods which train late blocks only take longer.",
+            option="drop-path", low=0, high=0.9, step=0.05, group="schedule", hashed="unless default",
+        ),
+    )  # fmt: skip
+    consistency: float = field(
+        default=0.0,
+        metadata=setting(
+            "Consistency",
+            "Weight of a second loss: the squared difference of the logits under two sampled masks, summed over "
+            "classes, mean over images (PACE). Each step then has two forward passes. 0: off, as in the paper.",
+            option="consistency", low=0, high=100, step=0.1, group="experts", plural="weights of consistency",
+            hashed="unless default", method="mlae",
+        ),
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -278,7 +307,8 @@ class RunConfig:
     @property
     def tuning(self) -> Method:
         """The method with its settings."""
-        return _tuning(self.method, self.method_settings, self.plan, self.mask_per, self.input_dropout)
+        own = (self.plan, self.mask_per, self.input_dropout, self.consistency)
+        return _tuning(self.method, self.method_settings, own)
 
     @property
     def has_mask(self) -> bool:
@@ -391,10 +421,10 @@ def differences(a: RunConfig, b: RunConfig) -> dict[str, tuple]:
 
 
 @lru_cache(256)
-def _tuning(name: str, texts: tuple[str, ...], plan: MaskPlan, mask_per: str, input_dropout: float) -> Method:
+def _tuning(name: str, texts: tuple[str, ...], of_mlae: tuple[MaskPlan, str, float, float]) -> Method:
     described = methods.method(name)
     if described.name != "mlae":
         return methods.with_texts(described, texts)
     if texts:  # its settings are fields of the run
-        raise ConfigError("method mlae takes no --set: use --mask, --mask-per and --input-dropout")
-    return described(plan, mask_per, input_dropout)  # pyright: ignore[reportCallIssue]
+        raise ConfigError("method mlae takes no --set: use --mask, --mask-per, --input-dropout and --consistency")
+    return described(*of_mlae)  # pyright: ignore[reportCallIssue]

@@ -8,7 +8,7 @@ package outside the lab registers one through the entry point group `mlae_lab.me
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from enum import Enum
 from functools import cache
@@ -95,11 +95,30 @@ class Recipe:
 COMMON_VALUES: Mapping[str, Any] = {
     "epochs": 100,
     "batch_size": 64,
+    "optimizer": "adamw",
     "learning_rate": 1e-3,
     "weight_decay": 1e-4,
     "warmup": 0.1,
+    "drop_path": 0.1,
 }
+# What the lab does not do as they do. Label smoothing, mixup and cutmix are off in all of them.
+NOT_LIKE_THE_AUTHORS = (
+    "their learning rate rises from 1e-6 and ends at 1e-5 instead of 0, and they leave out the last, smaller batch of "
+    "an epoch"
+)
 IMAGENET_VALUES: Mapping[str, Any] = {**COMMON_VALUES, "normalisation": "imagenet"}
+# Of VPT and its baselines: the backbone stays in eval mode.
+VPT_VALUES: Mapping[str, Any] = {**IMAGENET_VALUES, "drop_path": 0.0}
+
+
+def with_crops(recipe: Recipe) -> Recipe:
+    """A recipe of VPT for FGVC, where the authors crop at random after resizing to 256 pixels."""
+    return replace(recipe, values={**recipe.values, "preprocessing": "fgvc-crop"})
+
+
+def sgd_of_vpt(batch_size: int) -> dict[str, Any]:
+    """What VPT uses for prompts and linear probes: SGD, with a learning rate from the middle of those it tries."""
+    return {**VPT_VALUES, "optimizer": "sgd", "batch_size": batch_size, "learning_rate": batch_size / 256}
 
 
 @dataclass(frozen=True)
@@ -141,6 +160,15 @@ class Method:
     def what(self) -> str:
         """What is trained, as it stands in a sentence: "stochastic mask", "linear probe", "SSF"."""
         return self.title
+
+    @property
+    def consistency_weight(self) -> float:
+        """Weight w of the loss w · mean over images of Σ over classes (f - f')², 0 for none.
+
+        f and f' are the logits of two forward passes of a step, for which the method samples anew (PACE, Ni et al.
+        2024, algorithm 1; the cross-entropy is that of f).
+        """
+        return 0.0
 
     @property
     def trains_only_head(self) -> bool:

@@ -11,13 +11,13 @@ from typing import Any
 
 from mlae_lab.core import method as registry
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.method import COMMON_VALUES, Recipe, with_texts
+from mlae_lab.core.method import COMMON_VALUES, NOT_LIKE_THE_AUTHORS, Recipe, with_texts
 from mlae_lab.core.settings import ConfigError, settings_of
 
 COMMON = Recipe(
     "what the public code of NOAH's LoRA and Adapter, FacT and RepAdapter share on VTAB-1k",
     COMMON_VALUES,
-    "they also drop paths of the backbone (0.1), which the lab does not, and most normalise with ImageNet's mean",
+    f"{NOT_LIKE_THE_AUTHORS}; most normalise with ImageNet's mean",
 )
 _TITLES = {"vtab": "VTAB-1k", "fgvc": "FGVC"}
 

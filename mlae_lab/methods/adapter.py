@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import timm.layers
 import torch
 from torch import nn
 
@@ -39,10 +40,10 @@ class NotMergeable(LabError):
 
 
 class Noise:
-    """The randomness of one training step, equal for equal seed and step."""
+    """The randomness of one training step, equal for equal seed, purpose and step."""
 
-    def __init__(self, seed: int) -> None:
-        self.seed, self.step = seed, 0
+    def __init__(self, seed: int, purpose: str = "noise") -> None:
+        self.seed, self.purpose, self.step = seed, purpose, 0
         self._generators: dict[torch.device, torch.Generator] = {}
 
     def start(self, step: int) -> None:
@@ -53,7 +54,7 @@ class Noise:
     def generator(self, device: torch.device) -> torch.Generator:
         """Of the current step."""
         if device not in self._generators:
-            start = int(torch.randint(2**62, (), generator=stream(self.seed, "noise", self.step)))
+            start = int(torch.randint(2**62, (), generator=stream(self.seed, self.purpose, self.step)))
             self._generators[device] = torch.Generator(device).manual_seed(start)
         return self._generators[device]
 
@@ -92,6 +93,7 @@ class Adapter:
     Attributes:
         model: The network.
         noise: Randomness for what is sampled in forward passes.
+        path_noise: That of the backbone's drop paths; the same for all methods, so that paired runs drop the same.
         experts: The experts of a MaskPlan, None for a method without a mask.
     """
 
@@ -99,8 +101,8 @@ class Adapter:
 
     def __init__(self, model: nn.Module, seed: int) -> None:
         self.model = model
-        self.noise = Noise(seed)
-        self._modules: dict[str, nn.Module] = {}
+        self.noise, self.path_noise = Noise(seed), Noise(seed, "drop path")
+        self._modules: dict[str, nn.Module] = _own_drop_paths(model, self.path_noise)
         self._tensors: dict[str, torch.Tensor] = {}
         self._replaced: list[tuple[str, nn.Module]] = []
 
@@ -168,6 +170,14 @@ class Adapter:
     def before_step(self, step: int, progress: float) -> None:
         """Before the forward pass of a step. step: from 0. progress: share of the training that is done, [0, 1)."""
         self.noise.start(step)
+        self.path_noise.start(step)
+
+    def resample(self) -> None:
+        """Between two forward passes of a step (`Method.consistency_weight`): the second samples anew.
+
+        The backbone drops the same paths in both, as in PACE's code.
+        """
+        self.path_noise.start(self.path_noise.step)
 
     def penalty(self) -> torch.Tensor | None:
         """What is added to the cross-entropy of a step."""
@@ -244,6 +254,18 @@ def linears_of(model: nn.Module, kinds: Sequence[str] = KINDS) -> Iterator[tuple
             if not isinstance(layer, nn.Linear):
                 raise AttachError(f"{name}.{kind} is a {type(layer).__name__}, not a linear layer")
             yield f"{name}.{kind}", layer
+
+
+def _own_drop_paths(model: nn.Module, noise: Noise) -> dict[str, nn.Module]:
+    """Replace timm's drop paths by others of the same rates that draw from `noise`. Returns them by name."""
+    own: dict[str, nn.Module] = {
+        name: DropPath(noise, module.drop_prob).eval()
+        for name, module in model.named_modules()
+        if isinstance(module, timm.layers.DropPath)
+    }
+    for name, module in own.items():
+        _set(model, name, module)
+    return own
 
 
 def copied(goal: torch.Tensor, value: torch.Tensor, name: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import timm
 import torch
+from timm.layers import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -29,9 +30,10 @@ __all__ = [
 
 BUNDLED_WEIGHTS = ASSETS / "lab_vit_12x128.safetensors"
 WEIGHTS_FILE = "model.safetensors"
+_NO_DROP_PATH = "drop path is {rate:g} and {name} has no drop paths: set drop path to 0, or choose a ViT"
 
 
-def bundled_network(num_classes: int) -> VisionTransformer:
+def bundled_network(num_classes: int, drop_path: float = 0.0) -> VisionTransformer:
     """The bundled architecture with fresh weights: 12 blocks, width 128, 48 pixels, 36 patches and a class token."""
     entry = catalog.backbone(catalog.DEFAULT_BACKBONE)
     return VisionTransformer(
@@ -42,6 +44,7 @@ def bundled_network(num_classes: int) -> VisionTransformer:
         num_heads=entry.heads,
         num_classes=num_classes,
         embed_layer=ConvStem,
+        drop_path_rate=drop_path,
     )
 
 
@@ -53,7 +56,12 @@ def build(
 
 
 def build_with_notes(
-    name: str, num_classes: int, seed: int, weights: Path | None = None, weights_folder: Path | None = None
+    name: str,
+    num_classes: int,
+    seed: int,
+    weights: Path | None = None,
+    weights_folder: Path | None = None,
+    drop_path: float = 0.0,
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """A frozen backbone of the catalog with a new head, and notes on what was changed to make its weights fit.
 
@@ -63,6 +71,7 @@ def build_with_notes(
         seed: of random weights.
         weights: a file in place of the catalog's, see `weight_files.load_weights`.
         weights_folder: of fetched weights, `<name>/model.safetensors`; used if `weights` is None.
+        drop_path: of the last block, for training; timm decides the rates of the others.
 
     Returns:
         The network in eval mode on the CPU, float32 and completely frozen (its head is `get_classifier()`), and the
@@ -70,13 +79,18 @@ def build_with_notes(
 
     Raises:
         CatalogError: the name is unknown.
-        BackboneError: weights are missing or do not fit.
+        BackboneError: weights are missing or do not fit, or a network without drop paths is asked for some.
     """
     entry = catalog.backbone(name)
     path = _weights_of(entry, weights, weights_folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = bundled_network(num_classes) if entry.bundled else _timm_network(entry, num_classes)
+        if entry.bundled:
+            model = bundled_network(num_classes, drop_path)
+        else:
+            model = _timm_network(entry, num_classes, drop_path)
+    if drop_path and not any(isinstance(module, DropPath) for module in model.modules()):
+        raise BackboneError(_NO_DROP_PATH.format(name=entry.name, rate=drop_path))
     head = classifier(model)
     if not isinstance(head, nn.Linear):
         raise BackboneError(f"{entry.name} ends in a {type(head).__name__}: choose a backbone with a linear head")
@@ -106,9 +120,14 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()[:12]
 
 
-def _timm_network(entry: Backbone, num_classes: int) -> nn.Module:
+def _timm_network(entry: Backbone, num_classes: int, drop_path: float) -> nn.Module:
+    rate = {"drop_path_rate": drop_path} if drop_path else {}  # which not every network takes
     try:
-        return timm.create_model(entry.name.removesuffix(RANDOM), pretrained=False, num_classes=num_classes)
+        return timm.create_model(entry.name.removesuffix(RANDOM), pretrained=False, num_classes=num_classes, **rate)
+    except TypeError as error:
+        if not rate:
+            raise
+        raise BackboneError(_NO_DROP_PATH.format(name=entry.name, rate=drop_path)) from error
     except RuntimeError as error:  # raised by timm for a name or tag that this version does not have
         raise BackboneError(
             f"{entry.name} cannot be built by timm {timm.__version__} ({error}): install timm {table()['timm']}"

@@ -233,10 +233,23 @@ class MaskSampler:
 
     def sample(self) -> torch.Tensor:
         """The factors m/(1-p) of one step, (rows, columns) float32: 0 where dropped or absent."""
-        uniform = torch.stack([torch.rand(MAX_COLUMNS, generator=row, dtype=torch.float64) for row in self.generators])
+        active, factors = self._masks(self.generators)
+        self.steps += 1
+        self.active_steps += active
+        return factors
+
+    def resample(self) -> torch.Tensor:
+        """Factors as `sample` gives them, independent of its last ones, for a second pass of the same step.
+
+        They follow from `noise`, so that the masks of later steps are the same with and without a second pass. Steps
+        and experts are not counted.
+        """
+        return self._masks([stream(noise, "second mask") for noise in self.noise])[1]
+
+    def _masks(self, generators: Sequence[torch.Generator]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Which experts are active, and the factors; both (rows, columns)."""
+        uniform = torch.stack([torch.rand(MAX_COLUMNS, generator=row, dtype=torch.float64) for row in generators])
         self.noise = (uniform[:, -1] * 2**53).long().tolist()  # exact: they are multiples of 2^-53
         rates = torch.zeros_like(self._rates) if self.by_token else self._rates
         active = (uniform[:, : self.plan.columns] >= rates) & self._keep
-        self.steps += 1
-        self.active_steps += active
-        return (active / (1 - rates)).float()
+        return active, (active / (1 - rates)).float()

@@ -1,6 +1,7 @@
 """Split a network so that its frozen first part is computed only once.
 
-Everything before the first adapted block is frozen, and without augmentation its output for an image never changes.
+Everything before the first adapted block is frozen, and without augmentation its output for an image never changes,
+up to the first block with a drop path (`unvarying`): recipes drop paths of frozen blocks as well.
 `split` divides a network there; the trainer keeps the output of the first part and runs only the second. Vision
 transformers and MLP-Mixers can be split before each block, any other network only before the head.
 """
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from timm.layers import DropPath
 from timm.models.mlp_mixer import MlpMixer
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -22,6 +24,17 @@ def depth(model: nn.Module) -> int:
     """The last split position, before the head: the number of blocks, 1 for a network of stages such as Swin."""
     blocks: Any = getattr(model, "blocks", None)
     return 1 if blocks is None else len(blocks)
+
+
+def unvarying(model: nn.Module) -> int:
+    """How many first blocks compute the same in training as in evaluation: those before the first drop path of timm.
+
+    timm's rates rise from 0 in block 0, so that this is 1 for a vision transformer with drop paths. Without any it is
+    `depth(model)`.
+    """
+    blocks: Any = getattr(model, "blocks", [model])
+    drops = (any(isinstance(module, DropPath) for module in block.modules()) for block in blocks)
+    return next((number for number, varies in enumerate(drops) if varies), depth(model))
 
 
 def split(model: nn.Module, block: int) -> tuple[Part, Part]:

@@ -40,13 +40,20 @@ class Experts:
         Returns:
             (rows, columns) factors m/(1-p); with masks per token 1 for every expert, as each is active in the step.
         """
-        factors = self.factors = self.sampler.sample()
+        self.factors = self.sampler.sample()
+        self._set(self.factors)
+        return self.factors
+
+    def resample(self) -> None:
+        """Set other masks in all layers for a second pass of the same step; `factors` stays."""
+        self._set(self.sampler.resample())
+
+    def _set(self, factors: torch.Tensor) -> None:
         for row, target in enumerate(self.plan.targets):
             layer = self.layers.get(target)
             if layer is not None:
                 layer.mask = factors[row, list(layer.columns)].to(layer.a.device)
                 layer.noise = self.sampler.noise[row]
-        return factors
 
     def state(self) -> dict[str, torch.Tensor]:
         """All tensors of the experts, `<target>.a|b|coefficient`."""

@@ -126,7 +126,7 @@ def estimate(store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Ru
         chosen = [(run, p) for run, p in chosen if run.config.batch_size == batch]
     seconds = [
         p.loading
-        + steps * p.step * config.batch_size / run.config.batch_size
+        + steps * p.step * config.batch_size / run.config.batch_size * _passes(config) / _passes(run.config)
         + len(config.evaluated_epochs) * p.evaluation * evaluated
         for run, p in chosen
     ]
@@ -157,8 +157,8 @@ class Memory:
     """Estimated memory of a run in bytes, all in float32.
 
     Attributes:
-        fixed: The frozen weights, and value, gradient and two moments of every trainable parameter of the experts.
-        step: The activations of one batch in a training step.
+        fixed: The frozen weights, and value, gradient and moments (two of AdamW, one of SGD) of what is trained.
+        step: The activations of one batch in a training step, of both passes with a consistency loss.
         evaluation: The activations of one piece of an evaluation.
     """
 
@@ -178,8 +178,10 @@ def estimated_memory(config: RunConfig) -> Memory:
     fused = memory.attention_is_fused(backbone, devices.kind(config.device))
     image = memory.evaluation_bytes(backbone, fused)
     return Memory(
-        fixed=4 * backbone.parameters + 16 * learned,
-        step=config.batch_size * memory.training_bytes(backbone, config.tuning.first_block(backbone.layers), fused),
+        fixed=4 * backbone.parameters + 4 * (3 if config.optimizer == "sgd" else 4) * learned,
+        step=_passes(config)
+        * config.batch_size
+        * memory.training_bytes(backbone, config.tuning.first_block(backbone.layers), fused),
         evaluation=image * memory.images_at_once(image),
     )
 
@@ -208,12 +210,14 @@ def _similar(
         and run.config.method == config.method
         and run.device == devices.kind(config.device)
         and run.config.prepared == config.prepared
+        and _recomputes(run.config) == _recomputes(config)
     ]
 
     def dissimilarity(run: Run) -> tuple:
         other = run.config
         experts = abs(other.plan.experts - config.plan.experts) if config.has_mask else 0
-        return other.batch_size != config.batch_size, other.task != config.task, experts
+        other_passes = _passes(other) != _passes(config)
+        return other.batch_size != config.batch_size, other_passes, other.task != config.task, experts
 
     candidates.sort(key=dissimilarity)  # stable: the newest first
     timed: list[tuple[Run, Pace]] = []
@@ -223,6 +227,16 @@ def _similar(
         if len(timed) >= 4 * MAX_RUNS:
             break
     return timed
+
+
+def _passes(config: RunConfig) -> int:
+    """Forward passes of a training step."""
+    return 2 if config.tuning.consistency_weight else 1
+
+
+def _recomputes(config: RunConfig) -> bool:
+    """Whether drop paths keep a run from computing the features of its frozen blocks once."""
+    return bool(config.drop_path) and config.tuning.first_block(catalog.backbone(config.backbone).layers) > 1
 
 
 def _images(config: RunConfig, known: list[tuple[Run, Pace]]) -> tuple[int | None, int]:

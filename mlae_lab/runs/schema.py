@@ -19,7 +19,7 @@ from mlae_lab.core.events import OLD_FIELDS, OLD_KINDS
 from mlae_lab.core.image_labels import OLD_WORD, WORD
 
 # Rises with every change of the tables and of the settings of RunConfig, so that an older version refuses the store.
-SCHEMA = 6
+SCHEMA = 7
 
 _TABLES = (
     """CREATE TABLE runs (
@@ -80,6 +80,7 @@ CHANGES: tuple[tuple[str, ...], ...] = (
                 REPLACE(JSON_EXTRACT(config, '$.data_label'), '{OLD_WORD}', '{WORD}'))
             WHERE CASE WHEN JSON_VALID(config) THEN JSON_EXTRACT(config, '$.data_label') LIKE '%{OLD_WORD}%' END""",
     ),
+    (),  # RunConfig has method_settings, optimizer, drop_path and consistency
 )
 # Names that version 5 gave to files in a run's folder.
 OLD_FILES = {"pulse": "heartbeat", "end.json": "exit_record.json", "untold.json": "pending_events.json"}

@@ -25,7 +25,7 @@ from mlae_lab.methods.adapter import Adapter, attach
 from mlae_lab.model import backbones
 from mlae_lab.model.adapter_file import InputDescription
 from mlae_lab.model.experts import stream
-from mlae_lab.model.frozen_prefix import depth, split
+from mlae_lab.model.frozen_prefix import depth, split, unvarying
 from mlae_lab.model.inject import Experts
 from mlae_lab.model.weight_files import classifier
 from mlae_lab.training.environment import multiplies_bfloat16
@@ -45,7 +45,7 @@ class Setup:
         model: The whole network.
         adapter: What the method put into it.
         head: The trained classifier.
-        behind: The trained part of the network: inputs of the first adapted block -> logits.
+        behind: The part of the network that every step computes: inputs of its first block -> logits.
         train: The training images.
         evaluation: The evaluation images.
         device: Where training runs.
@@ -151,7 +151,7 @@ def prepare(
     config = images.config
     on_chunk()
     model, notes = backbones.build_with_notes(
-        config.backbone, len(images.class_names), config.seed, file, data_folder() / "weights"
+        config.backbone, len(images.class_names), config.seed, file, data_folder() / "weights", config.drop_path
     )
     on_chunk()
     fingerprint = backbones.fingerprint(model)
@@ -165,10 +165,11 @@ def prepare(
             on_chunk()
             yield whole.take(chosen), whole.labels[chosen]
 
+    constant = unvarying(model)  # before a method wraps or replaces the drop paths
     adapter = attach(model, config.tuning, config.seed, first_pass if starts_new else None)
     head = classifier(model).requires_grad_(True)
     assert isinstance(head, nn.Linear)  # `build_with_notes` refuses any other
-    before, behind = split(model, config.tuning.first_block(depth(model)))
+    before, behind = split(model, min(config.tuning.first_block(depth(model)), constant))
     fused = memory.attention_is_fused(entry, device.type)
     if device.type == "cpu":
         backbones.set_fused_attention(model, fused)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 
 from mlae_lab.analysis.similarity import similarity_stats
+from mlae_lab.core.config import RunConfig
 from mlae_lab.core.epochs import steps_per_epoch
 from mlae_lab.core.events import Evaluation, Event, Predictions, Resumed, SampleImages, Started, TrainStep, packed
 from mlae_lab.core.plan import MaskPlan
@@ -29,6 +30,10 @@ from mlae_lab.training.schedule import cosine
 from mlae_lab.training.setup import Setup
 from mlae_lab.training.statistics import STATISTICS, Statistic, collect
 
+MOMENTUM = 0.9  # of SGD, in all recipes
+# What an optimizer keeps for each parameter, and the beginning of its names in a checkpoint.
+_MOMENTS = {"adamw": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
+_PREFIX = {"adamw": "adam", "sgd": "sgd"}
 EVALUATION_SECONDS = 6.0  # longest final evaluation of a training that was asked to stop
 
 
@@ -58,9 +63,7 @@ class Training:
         self.statistics = STATISTICS if statistics is None else statistics
         self.setup, self.adapter, self.experts = setup, setup.adapter, setup.experts
         self.learned = _learned(setup)
-        self.optimizer = torch.optim.AdamW(
-            self.learned.values(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        self.optimizer = optimizer_of(config, self.learned.values())
         self.order = stream(config.seed, "order")
         self.gradients = _GradientNorms(self.experts) if self.experts else None
         self.batches = steps_per_epoch(len(setup.train.labels), config.batch_size)
@@ -87,6 +90,7 @@ class Training:
         """
         # ------------------------------------------------------------ setup
         setup, config, experts = self.setup, self.setup.config, self.experts
+        consistency = config.tuning.consistency_weight
         labels, device = setup.train.labels, setup.device
         total = self.batches * config.epochs
         yield self._started(total)
@@ -121,10 +125,17 @@ class Training:
                 self.adapter.before_step(step, progress)
                 mask = experts.factors > 0 if experts else None
                 with autocast(setup):
-                    logits = setup.behind(setup.train.take(chosen))
-                    loss = F.cross_entropy(logits.float(), labels[chosen])
+                    inputs = setup.train.take(chosen)
+                    logits = setup.behind(inputs)
+                    objective = loss = F.cross_entropy(logits.float(), labels[chosen])
+                    if self.gradients:
+                        self.gradients.begin()
+                    if consistency:
+                        self.adapter.resample()
+                        difference = logits.float() - setup.behind(inputs).float()
+                        objective = loss + consistency * difference.square().sum(1).mean()
                 penalty = self.adapter.penalty()
-                (loss if penalty is None else loss + penalty).backward()
+                (objective if penalty is None else objective + penalty).backward()
                 if self.gradients:
                     self.gradients.count()
                 self.adapter.after_backward(step, progress)
@@ -237,7 +248,7 @@ class Training:
         tensors: dict[str, torch.Tensor] = dict(self.learned)
         for name, parameter in self.learned.items():
             for part, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"adam.{part}.{name}"] = value
+                tensors[f"{_PREFIX[self.setup.config.optimizer]}.{part}.{name}"] = value
         tensors["generator.order"] = self.order.get_state() if self.position.batch == 0 else self.order_then
         if self.setup.train.generator is not None:
             tensors["generator.augment"] = self.setup.train.generator.get_state()
@@ -252,7 +263,7 @@ class Training:
     @torch.no_grad()
     def _restore(self, start: Checkpoint) -> None:
         config, other = self.setup.config, start.config
-        for name in ("task", "backbone", "method", "method_settings", "protocol", "batch_size", "seed"):
+        for name in ("task", "backbone", "method", "method_settings", "protocol", "batch_size", "seed", "optimizer"):
             wanted, written = getattr(config, name), getattr(other, name)
             if wanted != written and name == "method_settings":
                 wanted, written = (", ".join(texts) or "the defaults" for texts in (wanted, written))
@@ -296,7 +307,8 @@ class Training:
 
     def _take(self, name: str, parameter: torch.nn.Parameter, start: Checkpoint, same: bool) -> None:
         """Restore one parameter and its moments; with another plan, only the experts that both plans have."""
-        moments = {part: start.tensors.get(f"adam.{part}.{name}") for part in ("step", "exp_avg", "exp_avg_sq")}
+        optimizer = self.setup.config.optimizer
+        moments = {part: start.tensors.get(f"{_PREFIX[optimizer]}.{part}.{name}") for part in _MOMENTS[optimizer]}
         if same or name.startswith("head."):
             copied(parameter, start.tensors[name], name)
         else:
@@ -321,6 +333,14 @@ class Training:
             self.optimizer.state[parameter] = {
                 part: value.to(parameter.device, copy=True) for part, value in known.items()
             }
+
+
+def optimizer_of(config: RunConfig, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer of a run, new."""
+    values = {"lr": config.learning_rate, "weight_decay": config.weight_decay, "fused": True}
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=MOMENTUM, **values)
+    return torch.optim.AdamW(parameters, **values)
 
 
 def _learned(setup: Setup) -> dict[str, torch.nn.Parameter]:
@@ -358,17 +378,23 @@ class _GradientNorms:
         self._clear()
 
     def _clear(self) -> None:
+        self.active: dict[str, torch.Tensor] = {}  # in the first pass of this step
         self.sum = {t: torch.zeros(len(e.columns), device=e.a.device) for t, e in self.experts.layers.items()}
         self.steps = {t: torch.zeros(len(e.columns), device=e.a.device) for t, e in self.experts.layers.items()}
 
+    def begin(self) -> None:
+        """After the first forward pass of a step."""
+        self.active = {t: layer.mask > 0 for t, layer in self.experts.layers.items() if layer.mask is not None}
+
     def count(self) -> None:
+        """After the backward pass of a step; an expert that is active in either of two passes is active."""
         for target, layer in self.experts.layers.items():
             assert layer.a.grad is not None
             assert layer.b.grad is not None
             assert layer.mask is not None
             square = layer.a.grad.square().sum(1) + layer.b.grad.square().sum(0)
             self.sum[target] += square.reshape(-1, layer.rank).sum(1).sqrt()
-            self.steps[target] += layer.mask > 0
+            self.steps[target] += self.active[target] | (layer.mask > 0)
 
     def means(self, clear: bool = True) -> dict[str, torch.Tensor]:
         """Means since the sums were last cleared."""

@@ -7,7 +7,7 @@ from html import escape
 
 import streamlit as st
 
-from mlae_lab.core import catalog
+from mlae_lab.core import catalog, recipes
 from mlae_lab.core.proportions import wilson
 from mlae_lab.runs import commands
 from mlae_lab.runs.status import RESUMABLE, Status
@@ -120,11 +120,16 @@ def _about(run: Run) -> None:
     page.note(
         f"Run {run.id} {page.status_word(run.status)} · "
         f"{escape(task.title)} · {escape(badge.data)} · {run.config.what} · {backbone.title} · {badge.protocol} · "
-        f"{badge.preprocessing} · seed {run.config.seed} · started by {escape(visitor.name_of(run.owner))}."
+        f"{badge.preprocessing} · {_recipe(run)} · seed {run.config.seed} · started by {escape(visitor.name_of(run.owner))}."
         + (" The network is a small stand-in for ViT-B/16." if backbone.bundled else "")
         + (_SHORT_RUN if run.config.has_mask and run.config.epochs < 100 else "")
         + (precision(started.evaluation_images) if started else "")
     )
+
+
+def _recipe(run: Run) -> str:
+    title = recipes.followed(run.config)
+    return f"recipe: {escape(title)}" if title else "settings of no recipe"
 
 
 def precision(images: int) -> str:

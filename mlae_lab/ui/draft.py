@@ -18,6 +18,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.patterns import fitted
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.settings import ConfigError
 from mlae_lab.errors import LabError
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.ui import queries, visitor
@@ -57,8 +58,8 @@ def widget_key(name: str) -> str:
 def change(by_hand: bool = True, **settings) -> RunConfig:
     """Replace settings of the draft.
 
-    A plan whose layers the backbone does not have is stretched over those it has, and the preprocessing becomes "auto"
-    for images that are too small to crop.
+    A plan whose layers the backbone does not have is stretched over those it has, the preprocessing becomes "auto" for
+    images that are too small to crop, and the consistency 0 for a mask that drops no expert.
 
     Args:
         by_hand: A person made the change in this tab, so the store keeps it.
@@ -105,7 +106,12 @@ def _with(settings: dict) -> RunConfig:
     crops = settings.get("preprocessing", current().preprocessing) not in ("auto", "vtab")
     if crops and "preprocessing" not in settings and catalog.task(settings.get("task", current().task)).bundled:
         settings["preprocessing"] = "auto"
-    return replace(current(), **settings)
+    try:
+        return replace(current(), **settings)
+    except ConfigError:
+        if "consistency" in settings or not current().consistency:
+            raise
+        return replace(current(), **settings, consistency=0.0)  # of a mask that samples nothing
 
 
 def _replace(new: RunConfig, by_hand: bool = True) -> None:
@@ -123,7 +129,7 @@ def painted(plan: MaskPlan, rev: int) -> None:
             would undo the replacement.
     """
     if rev == revision():
-        _set(replace(current(), plan=plan))
+        _set(_with({"plan": plan}))
 
 
 # ---------------------------------------------------------------- in the store

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait, blocks_of
+from mlae_lab.core.method import IMAGENET_VALUES, NOT_LIKE_THE_AUTHORS, VPT_VALUES, Method, Recipe, Trait, blocks_of
 from mlae_lab.core.settings import rate, setting
 
 
@@ -47,11 +47,18 @@ class BottleneckAdapter(_Bottleneck):
         "vtab": Recipe(
             "ZhangYuanhan-AI/NOAH, configs/Adapter/VTAB",
             {**IMAGENET_VALUES, "bottleneck": 8},
-            "drop path 0.1 of the network is not set",
+            NOT_LIKE_THE_AUTHORS,
         ),
         "fgvc": Recipe(
             "Jia et al. 2022 (VPT), table 1; KMnP/vpt, src/models/vit_adapter, reduction factor 64",
-            {**IMAGENET_VALUES, "bottleneck": 12, "activation": "gelu", "dropout": 0.0, "initialisation": "zero_up"},
+            {
+                **VPT_VALUES,
+                "bottleneck": 12,
+                "activation": "gelu",
+                "dropout": 0.0,
+                "initialisation": "zero_up",
+                "preprocessing": "fgvc-crop",
+            },
             "learning rate and weight decay, which they choose by task, are those for VTAB; their initial values, zero "
             "in both projections, train b_u only and are not used",
         ),
@@ -103,13 +110,13 @@ class AdapterPlus(_Bottleneck):
         "vtab": Recipe(
             "visinf/adapter_plus, conf/train/default.yaml, conf/adapter/adapter_plus.yaml",
             {**IMAGENET_VALUES, "normalisation": "half", "bottleneck": 8},
-            "drop path of the network is not set",
+            "their learning rate rises from 1e-5 and ends at 1e-6 instead of 0",
         ),
         "fgvc": Recipe(
             "visinf/adapter_plus, conf/experiment/fgvc/adapter_plus_dim1-32.yaml",
             {**IMAGENET_VALUES, "normalisation": "half", "bottleneck": 2},
-            "the bottleneck is the one for CUB and NABirds; 1 for Flowers and Dogs, 32 for Cars; drop path of the "
-            "network is not set",
+            "the bottleneck is the one for CUB and NABirds; 1 for Flowers and Dogs, 32 for Cars; their learning rate "
+            "rises from 1e-5 and ends at 1e-6 instead of 0",
         ),
     }
 
@@ -135,12 +142,22 @@ class AdaptFormer(_Bottleneck):
         "vtab": Recipe(
             "the rows of later papers, which follow ZhangYuanhan-AI/NOAH, configs/Adapter/VTAB",
             {**IMAGENET_VALUES, "bottleneck": 8, "scale": 0.1},
-            "drop path 0.1 of the network is not set",
+            NOT_LIKE_THE_AUTHORS,
         ),
         "fgvc": Recipe(
             "ShoufaChen/AdaptFormer, main_image.py, with the width 64 of the paper",
-            {**IMAGENET_VALUES, "weight_decay": 0.0, "warmup": 0.2, "bottleneck": 64, "scale": 0.1},
-            "they trained on other data sets with SGD and a learning rate of 0.1 × batch/256; 1e-3 is that of VTAB",
+            {
+                **IMAGENET_VALUES,
+                "optimizer": "sgd",
+                "learning_rate": 0.1 * 64 / 256,
+                "weight_decay": 0.0,
+                "warmup": 0.2,
+                "drop_path": 0.0,
+                "bottleneck": 64,
+                "scale": 0.1,
+            },
+            "they trained on other data sets, with 512 images per step and GPU, and with a batch normalisation before "
+            "the head",
         ),
     }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait, blocks_of
+from mlae_lab.core.method import IMAGENET_VALUES, NOT_LIKE_THE_AUTHORS, Method, Recipe, Trait, blocks_of
 from mlae_lab.core.settings import setting
 from mlae_lab.methods.bottleneck import hidden_dropout
 
@@ -38,8 +38,8 @@ class Convpass(Method):
         "vtab": Recipe(
             "JieShibo/PETL-ViT, convpass/vtab/train.py",
             _VALUES,
-            "scale and initial values of K are set by task in their configs, such as 0.1 for SUN397; drop path 0.1 is "
-            "not set",
+            "scale and initial values of K are set by task in their configs, such as 0.1 for SUN397; "
+            f"{NOT_LIKE_THE_AUTHORS}",
         ),
         "fgvc": Recipe("JieShibo/PETL-ViT, convpass/vtab/train.py, as for VTAB", _VALUES, "no results on FGVC"),
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import IMAGENET_VALUES, Blocks, Method, Recipe, Trait, blocks_of
+from mlae_lab.core.method import IMAGENET_VALUES, NOT_LIKE_THE_AUTHORS, Blocks, Method, Recipe, Trait, blocks_of
 from mlae_lab.core.settings import ConfigError, rate, setting
 
 
@@ -42,7 +42,7 @@ def _recipes(name: str, rank: int) -> dict[str, Recipe]:
         "vtab": Recipe(
             f"JieShibo/PETL-ViT, FacT/{name}.py and its configs",
             values,
-            "rank and scale are chosen by task there, by test accuracy; drop path 0.1 of the backbone is not set",
+            f"rank and scale are chosen by task there, by test accuracy; {NOT_LIKE_THE_AUTHORS}",
         ),
         "fgvc": Recipe("the authors' recipe for VTAB; the paper has no row for FGVC", values, "not published"),
     }

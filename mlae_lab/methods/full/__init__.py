@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait
+from mlae_lab.core.method import VPT_VALUES, Method, Recipe, Trait, with_crops
 
 
 def vpt_recipes(largest: str) -> dict[str, Recipe]:
-    """The recipe of VPT's baselines, for both benchmarks. largest: learning rate for a batch of 256."""
+    """The recipes of VPT's baselines with AdamW. largest: learning rate for a batch of 256."""
     recipe = Recipe(
         "Jia et al. 2022, VPT, appendix: Full, Partial, Bias and Adapter",
-        {**IMAGENET_VALUES, "learning_rate": float(largest) * 64 / 256},
+        {**VPT_VALUES, "learning_rate": float(largest) * 64 / 256},
         "the authors search learning rates of 1e-4 to 5e-3 times batch / 256 and weight decays of 0 to 1e-2 for each "
-        f"task; these are {largest} times 64 / 256 and 1e-4",
+        f"task; these are {largest} times 64 / 256 and 1e-4; their code decays by 1e-2, and biases not at all",
     )
-    return {"vtab": recipe, "fgvc": recipe}
+    return {"vtab": recipe, "fgvc": with_crops(recipe)}
 
 
 @dataclass(frozen=True)

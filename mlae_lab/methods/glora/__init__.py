@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait, blocks_of
+from mlae_lab.core.method import IMAGENET_VALUES, NOT_LIKE_THE_AUTHORS, Method, Recipe, Trait, blocks_of
 from mlae_lab.core.settings import setting
 
 # What each of the five tensors of a layer can be, by position in a configuration. The first entry is the fullest.
@@ -18,7 +18,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "D": ("vector", "scalar", "none"),
     "E": ("vector", "scalar", "none"),
 }
-_VALUES = {**IMAGENET_VALUES, "epochs": 500, "learning_rate": 1e-4, "rank": 4}
+_VALUES = {**IMAGENET_VALUES, "epochs": 500, "learning_rate": 1e-4, "warmup": 0.02, "rank": 4}
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class GLoRA(Method):
             "Arnav0400/ViT-Slim, GLoRA/README.md and supernet.py",
             _VALUES,
             "the evolutionary search that chooses a configuration for each layer is a separate stage and no part of "
-            "training: evaluation uses the full configuration",
+            f"training: evaluation uses the full configuration; {NOT_LIKE_THE_AUTHORS}",
         ),
         "fgvc": Recipe("the authors' recipe for VTAB; they publish no other", _VALUES, "not published"),
     }

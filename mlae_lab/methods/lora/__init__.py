@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import IMAGENET_VALUES, KINDS, Method, Recipe, Trait, blocks_of
-from mlae_lab.core.settings import rate, setting
+from mlae_lab.core.method import IMAGENET_VALUES, KINDS, NOT_LIKE_THE_AUTHORS, Method, Recipe, Trait, blocks_of
+from mlae_lab.core.settings import ConfigError, rate, setting
 
 TARGETS: dict[str, tuple[str, ...]] = {"qkv": KINDS[:1], "q+v": KINDS[:1], "q+k+v": KINDS[:1], "all": KINDS}
 TARGET_TITLES = {
@@ -70,6 +70,7 @@ class LoRA(LowRankMethod):
 
     Attributes:
         dropout: Rate in training.
+        consistency: Weight of the loss on two samples of the dropout.
         dropout_on: What the dropout acts on: elements of the input x of A (the authors' lora_dropout); elements of
             ΔW, one mask per step (the paper's text on "LoRA + dropout"); the ranks z = A x of each token, or of each
             image.
@@ -87,7 +88,7 @@ class LoRA(LowRankMethod):
         "vtab": Recipe(
             "ZhangYuanhan-AI/NOAH, experiments/LoRA (the row LoRA of the VTAB-1k tables)",
             {"rank": 8, "alpha": 8.0, "targets": "qkv", "dropout": 0.1, "dropout_on": "input", **IMAGENET_VALUES},
-            "drop path 0.1 in the backbone is not set, and the learning rate ends at 0 instead of 1e-5",
+            NOT_LIKE_THE_AUTHORS,
         ),
     }
 
@@ -103,6 +104,27 @@ class LoRA(LowRankMethod):
             titles={"input": "input", "update": "update ΔW", "token": "ranks, per token", "sample": "ranks, per image"},
         ),
     )
+    consistency: float = field(
+        default=0.0,
+        metadata=setting(
+            "Consistency",
+            "Weight of the squared difference of the logits of two forward passes with other dropout, summed over "
+            "classes, mean over images (PACE); each step then takes about twice as long.",
+            low=0, high=100, step=0.1,
+        ),
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.consistency and not self.dropout:
+            raise ConfigError(
+                f"consistency is {self.consistency:g} and dropout is 0, so that two passes are equal: set consistency "
+                "to 0, or a dropout above 0"
+            )
+
+    @property
+    def consistency_weight(self) -> float:
+        return self.consistency
 
     def parameters(self, backbone: Backbone) -> int:
         shapes = blocks_of(backbone, self.title)

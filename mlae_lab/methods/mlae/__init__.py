@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from mlae_lab.core.backbones import Backbone
 from mlae_lab.core.budget import budget
 from mlae_lab.core.method import Method, Recipe, Trait
 from mlae_lab.core.patterns import dense
 from mlae_lab.core.plan import MaskPlan, first_block
+from mlae_lab.core.settings import ConfigError
+
+_VALUES: Mapping[str, Any] = {
+    "batch_size": 64, "optimizer": "adamw", "learning_rate": 5e-4, "weight_decay": 1e-4, "warmup": 0.0,
+    "drop_path": 0.0, "normalisation": "half",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,10 @@ class MLAE(Method):
         plan: Which experts exist and how often each is dropped.
         mask_per: As RunConfig's.
         input_dropout: As RunConfig's.
+        consistency: As RunConfig's.
+
+    Raises:
+        ConfigError: Consistency without anything that is sampled.
     """
 
     name: ClassVar[str] = "mlae"
@@ -36,20 +46,35 @@ class MLAE(Method):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "vtab": Recipe(
             "the paper, section 4.1",
-            {"epochs": 500, "batch_size": 64, "learning_rate": 5e-4, "weight_decay": 1e-4, "warmup": 0.0,
-             "normalisation": "half"},
-            "the paper tunes p and the initial λ for each task (Table 10), and does not state warm-up and drop path",
+            {**_VALUES, "epochs": 500},
+            "the paper tunes p and the initial λ for each task (Table 10); it does not state warm-up and drop path, "
+            "which are 0 here",
         ),
         "fgvc": Recipe(
             "the paper, section 4.1",
-            {"epochs": 300, "batch_size": 64, "learning_rate": 5e-4, "weight_decay": 1e-4, "warmup": 0.0,
-             "normalisation": "half", "preprocessing": "fgvc-rrc"},
+            {**_VALUES, "epochs": 300, "preprocessing": "fgvc-rrc"},
+            "the paper does not state warm-up and drop path, which are 0 here",
         ),
     }  # fmt: skip
 
     plan: MaskPlan = field(default_factory=dense)
     mask_per: str = "step"
     input_dropout: float = 0.0
+    consistency: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        cells = zip(self.plan.keep, self.plan.drop_rate, strict=True)
+        sampled = any(keep and rate for row in cells for keep, rate in zip(*row, strict=True))
+        if self.consistency and not (sampled or self.input_dropout):
+            raise ConfigError(
+                f"consistency is {self.consistency:g} and the mask drops no expert, so that two passes are equal: set "
+                "consistency to 0, or choose a mask with drop rates"
+            )
+
+    @property
+    def consistency_weight(self) -> float:
+        return self.consistency
 
     @property
     def what(self) -> str:

@@ -23,8 +23,14 @@ class MaskedExperts(Adapter):
             self.add(target, layer, tensors=("a", "b", "coefficient"))
 
     def before_step(self, step: int, progress: float) -> None:
+        super().before_step(step, progress)
         assert self.experts is not None
         self.experts.sample()
+
+    def resample(self) -> None:
+        super().resample()
+        assert self.experts is not None
+        self.experts.resample()
 
     def running(self) -> dict[str, torch.Tensor]:
         generators = self._sampler.generators

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait, blocks_of
+from mlae_lab.core.method import IMAGENET_VALUES, NOT_LIKE_THE_AUTHORS, Method, Recipe, Trait, blocks_of
 from mlae_lab.core.settings import ConfigError, rate, setting
 from mlae_lab.methods.noah.subnets import SUBNETS, Sizes
 
@@ -46,7 +46,7 @@ class NOAH(Method):
             "ZhangYuanhan-AI/NOAH, configs/NOAH/VTAB/subnet/slurm_retrain_vtab.sh",
             IMAGENET_VALUES,
             "choose the sub-network of the task; there it starts from the weights of a super-network that is trained "
-            "for 500 epochs, here from new ones",
+            f"for 500 epochs, here from new ones; {NOT_LIKE_THE_AUTHORS}",
         ),
         "fgvc": Recipe("the authors' recipe for VTAB; they publish none for FGVC", IMAGENET_VALUES, "not published"),
     }

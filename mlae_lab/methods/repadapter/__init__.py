@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import IMAGENET_VALUES, Blocks, Method, Recipe, Trait, blocks_of
+from mlae_lab.core.method import IMAGENET_VALUES, NOT_LIKE_THE_AUTHORS, Blocks, Method, Recipe, Trait, blocks_of
 from mlae_lab.core.settings import ConfigError, setting
 from mlae_lab.methods.bottleneck import hidden_dropout
 
@@ -33,8 +33,8 @@ class RepAdapter(Method):
         "vtab": Recipe(
             "luogen1996/RepAdapter, train.py",
             _VALUES,
-            "the scale is 0.1 to 10 by task in their configs; drop path 0.1 of the network is not set, and the norm of "
-            "B, which a version of their code adds to the loss, is not",
+            "the scale is 0.1 to 10 by task in their configs; the norm of B, which a version of their code adds to the "
+            f"loss, is not; {NOT_LIKE_THE_AUTHORS}",
         ),
         "fgvc": Recipe("luogen1996/RepAdapter, train.py, as for VTAB", _VALUES, "they have no results on FGVC"),
     }

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, Trait, blocks_of
+from mlae_lab.core.method import IMAGENET_VALUES, NOT_LIKE_THE_AUTHORS, Method, Recipe, Trait, blocks_of
 from mlae_lab.core.settings import ConfigError, rate, setting
 
 ALPHA = 10  # a matrix gets a module where it has at least 1/ALPHA as many sensitive weights as a module has parameters
 BETA = 5  # a vector is tuned whole where at least 1/BETA of it is sensitive
 _NOTE = (
     "the authors report the best of five budgets (0.2 to 1 million) by test accuracy, and let a choice exceed its "
-    "budget; drop path of the backbone is not set"
+    f"budget; {NOT_LIKE_THE_AUTHORS}"
 )
 
 

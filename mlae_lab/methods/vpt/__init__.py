@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from mlae_lab.core.backbones import Backbone
-from mlae_lab.core.method import IMAGENET_VALUES, Method, Recipe, blocks_of
+from mlae_lab.core.method import Method, Recipe, blocks_of, sgd_of_vpt, with_crops
 from mlae_lab.core.settings import rate, setting
 
 _NOTE = (
-    "theirs is SGD with momentum 0.9, a learning rate of 0.05 to 50 × batch/256, a weight decay of 0 to 1e-2 and 1 to "
-    "200 prompts, all chosen by task; the learning rate here is what NOAH uses for prompts with AdamW"
+    "they choose learning rates of 0.05 to 50 times batch / 256, weight decays of 0 to 1e-2 and 1 to 200 prompts by "
+    "task; these are 1 times 64 / 256 and 1e-4, and the bias of the head is decayed too"
 )
 
 
 def _recipes(vtab: int, fgvc: int, per_task: str) -> dict[str, Recipe]:
     def recipe(prompts: int, note: str) -> Recipe:
-        return Recipe("Jia et al. 2022 (VPT), appendix; KMnP/vpt", {**IMAGENET_VALUES, "prompts": prompts}, note)
+        return Recipe("Jia et al. 2022 (VPT), appendix; KMnP/vpt", {**sgd_of_vpt(64), "prompts": prompts}, note)
 
-    return {"vtab": recipe(vtab, _NOTE), "fgvc": recipe(fgvc, f"{_NOTE}; {per_task}")}
+    return {"vtab": recipe(vtab, _NOTE), "fgvc": with_crops(recipe(fgvc, f"{_NOTE}; {per_task}"))}
 
 
 def _dropout(default: float) -> float:
