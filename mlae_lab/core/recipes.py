@@ -59,11 +59,13 @@ def values_of(config: RunConfig, name: str) -> dict[str, Any]:
 
 
 def followed(config: RunConfig) -> str:
-    """The title of the first recipe that a run follows in all settings, "" for none."""
-    for name, (title, _) in available(config.method).items():
-        if all(getattr(config, field) == value for field, value in values_of(config, name).items()):
-            return title
-    return ""
+    """The title of the recipe that a run follows in all settings, "" for none; of several the most specific one."""
+    matches = {
+        title: len(recipe.values)
+        for name, (title, recipe) in available(config.method).items()
+        if all(getattr(config, field) == value for field, value in values_of(config, name).items())
+    }
+    return max(matches, key=lambda title: matches[title], default="")
 
 
 def _of_a_run(recipe: Recipe) -> dict[str, Any]:

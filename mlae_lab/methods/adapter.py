@@ -261,7 +261,7 @@ def _own_drop_paths(model: nn.Module, noise: Noise) -> dict[str, nn.Module]:
     own: dict[str, nn.Module] = {
         name: DropPath(noise, module.drop_prob).eval()
         for name, module in model.named_modules()
-        if isinstance(module, timm.layers.DropPath)
+        if isinstance(module, timm.layers.DropPath) and module.drop_prob
     }
     for name, module in own.items():
         _set(model, name, module)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import timm
 import torch
-from timm.layers import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -30,7 +29,6 @@ __all__ = [
 
 BUNDLED_WEIGHTS = ASSETS / "lab_vit_12x128.safetensors"
 WEIGHTS_FILE = "model.safetensors"
-_NO_DROP_PATH = "drop path is {rate:g} and {name} has no drop paths: set drop path to 0, or choose a ViT"
 
 
 def bundled_network(num_classes: int, drop_path: float = 0.0) -> VisionTransformer:
@@ -79,7 +77,7 @@ def build_with_notes(
 
     Raises:
         CatalogError: the name is unknown.
-        BackboneError: weights are missing or do not fit, or a network without drop paths is asked for some.
+        BackboneError: weights are missing or do not fit.
     """
     entry = catalog.backbone(name)
     path = _weights_of(entry, weights, weights_folder)
@@ -89,8 +87,6 @@ def build_with_notes(
             model = bundled_network(num_classes, drop_path)
         else:
             model = _timm_network(entry, num_classes, drop_path)
-    if drop_path and not any(isinstance(module, DropPath) for module in model.modules()):
-        raise BackboneError(_NO_DROP_PATH.format(name=entry.name, rate=drop_path))
     head = classifier(model)
     if not isinstance(head, nn.Linear):
         raise BackboneError(f"{entry.name} ends in a {type(head).__name__}: choose a backbone with a linear head")
@@ -121,13 +117,9 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def _timm_network(entry: Backbone, num_classes: int, drop_path: float) -> nn.Module:
-    rate = {"drop_path_rate": drop_path} if drop_path else {}  # which not every network takes
+    name = entry.name.removesuffix(RANDOM)
     try:
-        return timm.create_model(entry.name.removesuffix(RANDOM), pretrained=False, num_classes=num_classes, **rate)
-    except TypeError as error:
-        if not rate:
-            raise
-        raise BackboneError(_NO_DROP_PATH.format(name=entry.name, rate=drop_path)) from error
+        return timm.create_model(name, pretrained=False, num_classes=num_classes, drop_path_rate=drop_path)
     except RuntimeError as error:  # raised by timm for a name or tag that this version does not have
         raise BackboneError(
             f"{entry.name} cannot be built by timm {timm.__version__} ({error}): install timm {table()['timm']}"

@@ -27,13 +27,13 @@ def depth(model: nn.Module) -> int:
 
 
 def unvarying(model: nn.Module) -> int:
-    """How many first blocks compute the same in training as in evaluation: those before the first drop path of timm.
+    """How many first blocks compute the same in training as in evaluation: those before timm's first drop path.
 
     timm's rates rise from 0 in block 0, so that this is 1 for a vision transformer with drop paths. Without any it is
     `depth(model)`.
     """
     blocks: Any = getattr(model, "blocks", [model])
-    drops = (any(isinstance(module, DropPath) for module in block.modules()) for block in blocks)
+    drops = (any(isinstance(m, DropPath) and m.drop_prob for m in block.modules()) for block in blocks)
     return next((number for number, varies in enumerate(drops) if varies), depth(model))
 
 

@@ -116,6 +116,8 @@ def estimate(store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Ru
         device = {"cpu": "CPU", "cuda": "GPU"}[devices.kind(config.device)]
         reason = f"No {kind} has been timed on this machine's {device} yet."
         return Estimate(None, None, None, (), steps, reason)
+    of_equal_passes = [(run, p) for run, p in known if _passes(run.config) == _passes(config)]
+    known = of_equal_passes or known
     auto = next((p.precision for run, p in known if run.config.precision == "auto"), None)
     wanted = auto if config.precision == "auto" else config.precision
     same_precision = [(run, p) for run, p in known if p.precision == wanted] if wanted else []
@@ -144,6 +146,8 @@ def estimate(store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Ru
             f"From {count} in {other} with batch size {batch} on this machine: no run in "
             f"{wanted or 'the precision that auto will choose'} has been timed yet, which may be slower or faster."
         )
+    if not of_equal_passes:
+        reason += " A step with a consistency loss is assumed to take twice as long as one without."
     if config.max_seconds is not None:
         limit = config.max_seconds + median(p.loading for _, p in chosen)
         if limit < median(seconds):
@@ -217,7 +221,7 @@ def _similar(
         other = run.config
         experts = abs(other.plan.experts - config.plan.experts) if config.has_mask else 0
         other_passes = _passes(other) != _passes(config)
-        return other.batch_size != config.batch_size, other_passes, other.task != config.task, experts
+        return other_passes, other.batch_size != config.batch_size, other.task != config.task, experts
 
     candidates.sort(key=dissimilarity)  # stable: the newest first
     timed: list[tuple[Run, Pace]] = []

@@ -120,7 +120,8 @@ def _about(run: Run) -> None:
     page.note(
         f"Run {run.id} {page.status_word(run.status)} · "
         f"{escape(task.title)} · {escape(badge.data)} · {run.config.what} · {backbone.title} · {badge.protocol} · "
-        f"{badge.preprocessing} · {_recipe(run)} · seed {run.config.seed} · started by {escape(visitor.name_of(run.owner))}."
+        f"{badge.preprocessing} · {_recipe(run)} · seed {run.config.seed} · "
+        f"started by {escape(visitor.name_of(run.owner))}."
         + (" The network is a small stand-in for ViT-B/16." if backbone.bundled else "")
         + (_SHORT_RUN if run.config.has_mask and run.config.epochs < 100 else "")
         + (precision(started.evaluation_images) if started else "")

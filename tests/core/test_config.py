@@ -66,6 +66,7 @@ def test_hash_depends_on_every_setting() -> None:
         {"batch_size": 65}, {"warmup": 0.1}, {"evaluations": 1}, {"seed": 1}, {"device": "cpu"},
         {"precision": "float32"}, {"data_label": "VTAB-1k"}, {"weights": "w.npz"}, {"preprocessing": "vtab"},
         {"normalisation": "imagenet"}, {"mask_per": "token"}, {"input_dropout": 0.1},
+        {"optimizer": "sgd"}, {"drop_path": 0.1}, {"plan": uniform(0.5), "consistency": 0.1},
     ]  # fmt: skip
     fields = {field.name for field in dataclasses.fields(RunConfig)}
     assert {name for change in changes for name in change} == fields - {
@@ -128,7 +129,11 @@ def test_an_alias_becomes_the_name() -> None:
         ({"input_dropout": 1}, ["input dropout is 1", "at most 0.9"]),
         ({"input_dropout": -0.1}, ["input dropout is -0.1"]),
         ({"learning_rate": 0}, ["learning rate is 0", "above 0"]),
-        ({"learning_rate": 11}, ["learning rate is 11", "at most 10"]),
+        ({"learning_rate": 101}, ["learning rate is 101", "at most 100"]),
+        ({"optimizer": "adam"}, ["optimizer is 'adam'", "adamw, sgd"]),
+        ({"drop_path": 0.95}, ["drop path is 0.95", "at most 0.9"]),
+        ({"consistency": 0.5}, ["consistency is 0.5 and the mask drops no expert", "set consistency to 0"]),
+        ({"method": "lora", "method_settings": ("consistency=1",)}, ["consistency is 1 and dropout is 0"]),
         ({"learning_rate": float("nan")}, ["learning rate is nan"]),
         ({"learning_rate": "fast"}, ["learning rate is 'fast'", "a number"]),
         ({"weight_decay": -0.1}, ["weight decay is -0.1"]),
@@ -167,7 +172,7 @@ def test_a_plan_with_more_rows_than_the_backbone_has_blocks() -> None:
         {},
         {"task": "digits"},
         {"plan": dense().to_dict()},
-        {"task": "digits", "plan": dense().to_dict(), "optimizer": "sgd"},
+        {"task": "digits", "plan": dense().to_dict(), "momentum": 0.5},
         [],
         None,
     ],
@@ -258,7 +263,7 @@ def test_later_settings_leave_earlier_hashes_unchanged(config: RunConfig, hash: 
     """The hashes are those of version 0.5.1."""
     assert config.hash == hash
     later = {setting.name for setting in settings_of(RunConfig) if setting.hashed == "unless default"}
-    assert later == {"mask_per", "input_dropout", "method_settings"}
+    assert later == {"mask_per", "input_dropout", "method_settings", "optimizer", "drop_path", "consistency"}
     earlier = {name: value for name, value in config.to_dict().items() if name not in later}
     assert RunConfig.from_dict(earlier) == config
 
@@ -266,6 +271,16 @@ def test_later_settings_leave_earlier_hashes_unchanged(config: RunConfig, hash: 
 def test_a_later_setting_is_hashed_where_it_differs() -> None:
     """The hash is that of version 0.5.1."""
     assert RunConfig("digits", mask_per="token", input_dropout=0.25).hash == "f271ffbbfeb3"
+
+
+def test_consistency_needs_something_that_is_sampled() -> None:
+    for sampled in ({"plan": uniform(0.5)}, {"input_dropout": 0.1}, {"plan": uniform(0.5), "mask_per": "token"}):
+        assert RunConfig("digits", consistency=0.5, **sampled).tuning.consistency_weight == 0.5
+    config = RunConfig("digits", uniform(0.5), consistency=0.5)
+    assert config.command().endswith("--consistency 0.5")
+    other = dataclasses.replace(config, method="lora", method_settings=("dropout=0.1", "consistency=0.2"))
+    assert other.tuning.consistency_weight == 0.2, "a setting of masked experts does not touch other methods"
+    assert "--consistency" not in other.command()
 
 
 def test_a_linear_probe_has_no_dropout_in_its_hash() -> None:

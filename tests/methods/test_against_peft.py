@@ -25,7 +25,7 @@ from tests.methods.test_contract import images, network
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of its many dependencies
-    peft: Any = pytest.importorskip("peft")
+    peft: Any = pytest.importorskip("peft", reason="peft is an optional extra: pip install '.[peft]'")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PARTS = {"lora_A": "a", "lora_B": "b", "lora_E": "e", "lora_magnitude_vector": "magnitude"}

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from mlae_lab.core import catalog, memory
 from mlae_lab.core import events as ev
-from mlae_lab.core import memory
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense, uniform
 from mlae_lab.runs.estimate import estimate, estimated_memory, memory_warning, pace
@@ -82,6 +82,31 @@ def test_another_batch_size_is_scaled_and_named(store: RunStore) -> None:
     assert result.seconds == pytest.approx(2 + 100 * 0.25 + 6)
     assert "no run with batch size 32 has been timed yet" in result.reason
     assert "batch size 64" in result.reason
+
+
+def test_two_passes_take_twice_as_long_and_keep_both_activations(store: RunStore) -> None:
+    timed(store)
+    twice = replace(CONFIG, plan=uniform(0.5), consistency=1.0)
+    assert estimate(store, twice).seconds == pytest.approx(2 + 52 * 1.0 + 6)
+    assert estimate(store, twice).reason.endswith("assumed to take twice as long as one without.")
+    once = replace(twice, consistency=0.0)
+    assert estimated_memory(twice).step == 2 * estimated_memory(once).step
+    timed(store, twice, step=0.7)
+    assert estimate(store, twice).seconds == pytest.approx(2 + 52 * 0.7 + 6)
+
+
+def test_drop_paths_count_where_they_keep_features_from_being_computed_once(store: RunStore) -> None:
+    timed(store)
+    assert estimate(store, replace(CONFIG, drop_path=0.1)).seconds == pytest.approx(34), "trained from block 1 on"
+    probe = replace(CONFIG, method="linear")
+    timed(store, probe)
+    assert estimate(store, probe).seconds is not None
+    assert estimate(store, replace(probe, drop_path=0.1)).seconds is None, "that would take far longer"
+
+
+def test_sgd_keeps_one_moment(store: RunStore) -> None:
+    learned = CONFIG.tuning.parameters(catalog.backbone(CONFIG.backbone))
+    assert estimated_memory(CONFIG).fixed - estimated_memory(replace(CONFIG, optimizer="sgd")).fixed == 4 * learned
 
 
 def test_another_precision_is_named(store: RunStore) -> None:
