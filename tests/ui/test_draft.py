@@ -294,6 +294,25 @@ def test_an_edit_of_a_plan_that_was_replaced_meanwhile_is_refused(store: RunStor
     assert [line.value for line in at.text] == [replace(pattern("hourglass"), expert_rank=2).code, uniform(0.25).code]
 
 
+def test_a_painted_mask_that_samples_nothing_has_no_consistency() -> None:
+    def script() -> None:
+        import streamlit as st
+
+        from mlae_lab.core.patterns import dense, uniform
+        from mlae_lab.ui import draft
+
+        st.session_state["visitor_id"] = "ada-" * 5
+        draft.change(plan=uniform(0.5), consistency=0.5)
+        draft.painted(uniform(0.25), draft.revision())
+        st.text(draft.current().consistency)
+        draft.painted(dense(), draft.revision())
+        st.text(draft.current().consistency)
+
+    at = AppTest.from_function(script).run()
+    assert not at.exception
+    assert [line.value for line in at.text] == ["0.5", "0.0"]
+
+
 @pytest.mark.parametrize("page", ["train", "masks"])
 def test_a_stroke_outlives_a_link_in_another_spelling(page: str, tab: Tab, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long after: the address is brought to one spelling, so that it is not read as another link."""
