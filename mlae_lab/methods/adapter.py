@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from mlae_lab.core.events import StatisticValue
+from mlae_lab.core.events import Grid, StatisticValue
 from mlae_lab.core.method import KINDS, Method
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.errors import LabError
@@ -190,6 +190,10 @@ class Adapter:
 
     def statistics(self) -> dict[str, tuple[str, StatisticValue]]:
         """Values to record with an evaluation: name to (title, value); by layer for a method with that trait."""
+        return {}
+
+    def grids(self) -> dict[str, Grid]:
+        """How canvases among `statistics` are drawn, by their names; for a method with the trait PER_LAYER_GRID."""
         return {}
 
     # ---------------------------------------------------------------- the end
