@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import nn
@@ -36,6 +36,22 @@ class AttachError(LabError):
 
 class NotMergeable(LabError):
     """A method whose trained network is not the frozen network with other weights."""
+
+
+class Factors(NamedTuple):
+    """ΔW of a layer as a sum of experts of rank k, or of components of rank 1: Σ_i coefficient_i b_i a_i.
+
+    Attributes:
+        a: (E k, d_in).
+        b: (d_out, E k).
+        coefficient: (E,).
+        rank: k.
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+    coefficient: torch.Tensor
+    rank: int
 
 
 class Noise:
@@ -194,6 +210,10 @@ class Adapter:
 
     def grids(self) -> dict[str, Grid]:
         """How canvases among `statistics` are drawn, by their names; for a method with the trait PER_LAYER_GRID."""
+        return {}
+
+    def factors(self) -> dict[str, Factors]:
+        """ΔW of each adapted layer on the CPU, for a method whose layers have factors of their own."""
         return {}
 
     # ---------------------------------------------------------------- the end

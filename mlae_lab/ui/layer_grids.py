@@ -39,14 +39,15 @@ def layer_grids(events: Sequence[Statistics]) -> list[LayerGrid]:
     """
     latest: dict[str, Statistics] = {}
     for event in events:
-        latest |= {name: event for name, value in event.values.items() if _is_canvas(value)}
+        latest |= {name: event for name in event.values if _canvas(event, name)}
     return [_layer_grid(name, event, events) for name, event in latest.items()]
 
 
 def _layer_grid(name: str, last: Statistics, events: Sequence[Statistics]) -> LayerGrid:
     title = last.labels.get(name, (name.replace("_", " ").capitalize(), ""))[0]
-    shape = _shape(last.values[name])
-    canvases = {e.step: value for e in events if _is_canvas(value := e.values.get(name)) and _shape(value) == shape}
+    recorded = {event.step: _canvas(event, name) for event in events}
+    shape = _shape(recorded[last.step])
+    canvases = {step: canvas for step, canvas in recorded.items() if _shape(canvas) == shape}
     values = [v for canvas in canvases.values() for line in canvas for v in line if v is not None]
     rows, columns = (tuple(str(number) for number in range(1, 1 + count)) for count in shape)
     grid = last.grids.get(name) or Grid(rows, columns, "column", f"{title}. Crossed out: no value.")
@@ -54,9 +55,12 @@ def _layer_grid(name: str, last: Statistics, events: Sequence[Statistics]) -> La
     return LayerGrid(name, title, grid, canvases, min([0.0, *values]), high)
 
 
-def _is_canvas(value: object) -> bool:
-    return isinstance(value, tuple) and bool(value) and all(isinstance(line, tuple) for line in value)
+def _canvas(event: Statistics, name: str) -> Canvas:
+    """The canvas of that name, () for a value that is none."""
+    value = event.values.get(name)
+    lines = tuple(line for line in value if isinstance(line, tuple)) if isinstance(value, tuple) else ()
+    return lines if isinstance(value, tuple) and len(lines) == len(value) else ()
 
 
 def _shape(canvas: Canvas) -> tuple[int, int]:
-    return len(canvas), len(canvas[0])
+    return len(canvas), len(canvas[0]) if canvas else 0

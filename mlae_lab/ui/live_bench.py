@@ -35,7 +35,8 @@ from mlae_lab.ui.live_plot import PLOTLY
 MASKS_SENT = 40  # of a live run: the last ones
 MASKS_KEPT = 2_000  # of a run that is over: every n-th, if it took more steps
 EVALUATIONS_KEPT = 40  # of a run that is over, evenly chosen
-_COMPONENT = bundled("live_bench", ("palette.js", "plotting.js", "value_grid.js", "live_bench.js"), "live_bench.html", "live_bench.css")
+_SCRIPTS = ("palette.js", "plotting.js", "value_grid.js", "live_bench.js")
+_COMPONENT = bundled("live_bench", _SCRIPTS, "live_bench.html", "live_bench.css")
 
 
 @dataclass(frozen=True)

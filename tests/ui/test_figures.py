@@ -185,14 +185,14 @@ def test_a_dense_run_has_no_most_active_expert() -> None:
 def test_similarity_tiles_of_layers_without_a_pair_of_experts_say_why_they_are_empty() -> None:
     plan = allocation((0, 1, 2), columns=2)
     stats = SimilarityStats(1, (None, None, 0.5), (None, None, 0.5), ((), ((1.0,),), ((1.0, 0.5), (0.5, 1.0))))
-    labels = json.loads(figures.similarity_tiles(stats, plan).spec)["layout"]["annotations"]
+    labels = json.loads(figures.similarity_tiles(stats, plan.row_labels).spec)["layout"]["annotations"]
     assert [label["text"] for label in labels] == ["1 · no experts", "2 · 1 expert", "3 · 0.50"]
 
 
 def test_similarity_tiles_place_each_layer_and_leave_the_diagonal_out() -> None:
     matrix = ((1.0, 0.5), (0.5, 1.0))
     stats = SimilarityStats(4, (0.5, None, None), (0.5, None, None), (matrix, ((1.0,),), ()))
-    figure = figures.similarity_tiles(stats, uniform(0.5, 3, 2), across=2)
+    figure = figures.similarity_tiles(stats, uniform(0.5, 3, 2).row_labels, across=2)
     values = [v for row in figure.data[0]["z"] for v in row if v is not None]
     assert values == [0.5, 0.5]
     assert "layer 1" in figure.alt
@@ -213,7 +213,7 @@ def test_every_colour_in_every_figure_has_a_meaning_in_the_palette() -> None:
         figures.loss_figure(Running(steps(5)), reached(evaluations(1.0), 2)),
         figures.statistic_figure("one", ("One", "%"), [(1, (0.5, 0.7))], ["1", "2"], 2),
         figures.expert_figure(((0.5,),), "coefficient", uniform(0.5, 1, 1), 1),
-        figures.similarity_tiles(stats, uniform(0.5, 1, 2)),
+        figures.similarity_tiles(stats, uniform(0.5, 1, 2).row_labels),
         figures.similarity_curve([stats]),
         figures.balance_figure(["a"], {"train": [1], "val": [2]}),
     ]  # fmt: skip

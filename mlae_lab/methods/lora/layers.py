@@ -11,7 +11,7 @@ from torch import nn
 
 from mlae_lab.core.events import Grid, StatisticValue
 from mlae_lab.core.plan import row_labels
-from mlae_lab.methods.adapter import Adapter, Batches, Noise, linears_of
+from mlae_lab.methods.adapter import Adapter, Batches, Factors, Noise, linears_of
 from mlae_lab.methods.lora import TARGETS, LoRA, parts
 from mlae_lab.model.experts import MaskedLinear, stream
 
@@ -194,6 +194,16 @@ class LowRankAdapter(Adapter, Generic[Update]):
             canvas = tuple(line + (None,) * (self._width - len(line)) for line in lines)
             statistics["components"] = ("Rank-1 components of ΔW", canvas)
         return statistics
+
+    @torch.no_grad()
+    def factors(self) -> dict[str, Factors]:
+        """The rank-1 components in use, with B scaled as in ΔW."""
+        layers = {}
+        for name, own in self.updates.items():
+            used = own.used()
+            b = (own.wide_b(self.bases[name].out_features) * own.factor())[:, used].cpu()
+            layers[name] = Factors(own.a[used].cpu(), b, torch.ones(int(used.sum())), 1)
+        return layers
 
     def grids(self) -> dict[str, Grid]:
         is_full = all(int(own.used().sum()) == self._width for own in self.updates.values())

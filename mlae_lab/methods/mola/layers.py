@@ -8,7 +8,7 @@ from torch import nn
 
 from mlae_lab.core.events import Grid, StatisticValue
 from mlae_lab.core.plan import row_labels
-from mlae_lab.methods.adapter import Adapter, Batches, Dropout, Noise, linears_of
+from mlae_lab.methods.adapter import Adapter, Batches, Dropout, Factors, Noise, linears_of
 from mlae_lab.methods.branches import Parallel, uniform
 from mlae_lab.methods.mola import ACTIVE, MoLA, experts
 from mlae_lab.model.experts import stream
@@ -82,6 +82,15 @@ class MixtureOfLoRA(Adapter):
         return {
             "shares": ("Share of the tokens of each expert", lines),
             "largest_share": ("Largest share of tokens of an expert", tuple(map(max, shares))),
+        }
+
+    def factors(self) -> dict[str, Factors]:
+        """The experts, each with a gate of 1."""
+        return {
+            name: Factors(
+                layer.a.detach().cpu(), layer.scale * layer.b.detach().cpu(), torch.ones(len(layer.router)), layer.rank
+            )
+            for name, layer in self.layers.items()
         }
 
     def grids(self) -> dict[str, Grid]:

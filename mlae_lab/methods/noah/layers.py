@@ -137,7 +137,7 @@ class PromptModules(Adapter):
         return {"sizes": ("Sizes of the sub-network", lines)}
 
     def grids(self) -> dict[str, Grid]:
-        note = "Number of prompts, rank of LoRA and width of the adapter of each block. Crossed out: the block has none."
+        note = "Number of prompts, rank of LoRA, and width of the adapter of each block. Crossed out: none."
         rows = tuple(str(number) for number in range(1, 1 + len(self.sizes.prompt)))
         return {"sizes": Grid(rows, ("prompts", "LoRA", "adapter"), "module", note)}
 

@@ -18,7 +18,6 @@ from mlae_lab.methods.spt import SPTAdapter, SPTLoRA, module_size
 from mlae_lab.methods.spt.sensitivity import Piece, choose, pieces, sensitivity
 from mlae_lab.model.experts import stream
 
-
 _COLUMNS = ("q", "k", "v", "proj", "fc1", "fc2", "vectors")  # of the grids; vectors: biases and norms
 
 
