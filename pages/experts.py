@@ -28,7 +28,7 @@ def _can_be_opened(run: Run) -> bool:
     """Whether a run has statistics of experts, or is a probe with a saved head."""
     if run.config.has_mask:
         return queries.store().last(run.id, ExpertStats) is not None
-    return run.status.is_over and queries.store().paths(run.id).adapter.is_file()
+    return run.status.is_over and not run.config.unavailable and queries.store().paths(run.id).adapter.is_file()
 
 
 def draw_others(runs: list[Run]) -> None:
@@ -58,6 +58,11 @@ if run is None:
         "each expert, and the similarity of the experts in every layer."
     )
     link("train", "Set up a run")
+    st.stop()
+
+if run.config.unavailable:
+    st.warning(plain(sentence(f"run {run.id} cannot be analysed, {run.config.unavailable}")))
+    link("train", "Open the run", run=run.id)
     st.stop()
 
 if not _can_be_opened(run):

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from mlae_lab.core.events import Grid, StatisticValue
-from mlae_lab.core.method import KINDS, Method
+from mlae_lab.core.method import KINDS, Method, Unavailable
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.errors import LabError
 from mlae_lab.model.experts import stream
@@ -247,6 +247,8 @@ def attach(model: nn.Module, method: Method, seed: int = 0, batches: Batches | N
     Raises:
         AttachError, InjectError: The method does not fit the network.
     """
+    if isinstance(method, Unavailable):
+        raise AttachError(f"this needs the method of the run: {method.problem}")
     model.requires_grad_(False)
     layers = import_module(f"{type(method).__module__}.layers")
     return layers.attach(model, method, seed, batches)
