@@ -82,8 +82,8 @@ def rerun(store: RunStore, run_id: str, owner: str = "") -> Run:
     """Launch the same run again, from its first step: a retry of one that did not finish, a duplicate of any other.
 
     A run that was branched from a checkpoint starts from that checkpoint again and has the same parent. The new run
-    finds images and weights where they were last named for this one. Raises StoreError if that checkpoint is missing, or its
-    method is not installed here.
+    finds images and weights where they were last named for this one. Raises StoreError if that checkpoint is missing,
+    or its method is not installed here.
     """
     run, location = store.run(run_id), _same_weights(store, run_id)
     _require_method(f"run {run_id} cannot be repeated", run.config)

@@ -99,7 +99,7 @@ class ValueGrid {
       present += Number(has);
       cell.frame.style.stroke = has ? palette.accent : palette.hairline;
       cell.fill.setAttribute("fill", !has ? "none" : low < 0 ? diverging(palette, value / high) : sequential(palette, share));
-      cell.stroke.setAttribute("opacity", has || !values ? "0" : "0.7");
+      cell.stroke.style.opacity = has || !values ? "0" : "";
       if (cell.text) {
         cell.text.textContent = has ? brief(value) : "";
         cell.text.setAttribute("fill", share > 0.7 ? palette.surface : palette.ink);

@@ -244,7 +244,7 @@ STEP, EVALUATION, STARTED, SIMILARITY, STATISTICS = (
         ev.SimilarityStats(1, (0.5, None), (0.5, None), (((1.0, 0.5), (0.5, 1.0)), ((1.0,),)), (1.0, 1.0), (1.0, None)),
         ev.Statistics(
             1, 1, {"one": 0.5, "none": None, "layers": (1, None), "experts": ((1.0, None), (0.5, 2.0))},
-            {"one": ("One", "%")},
+            {"one": ("One", "%")}, {"experts": ev.Grid(("1", "2"), ("q", "k"), "part", "Size.")},
         ),
     )
 )  # fmt: skip

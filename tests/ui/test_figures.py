@@ -9,12 +9,13 @@ from itertools import pairwise
 import pytest
 
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, SimilarityStats, Started, TrainStep
+from mlae_lab.core.events import Evaluation, Grid, SimilarityStats, Started, Statistics, TrainStep
 from mlae_lab.core.patterns import allocation, pattern, uniform
 from mlae_lab.locations import PACKAGE
 from mlae_lab.runs.outcomes import Outcome
 from mlae_lab.ui import figures
 from mlae_lab.ui.figures import Running
+from mlae_lab.ui.layer_grids import LayerGrid, layer_grids
 
 
 def steps(count: int, per_epoch: int = 13) -> list[TrainStep]:
@@ -100,6 +101,29 @@ def test_a_statistic_by_layer_has_a_line_for_each_and_their_mean() -> None:
 def test_a_statistic_of_experts_is_shown_by_layer() -> None:
     figure = figures.statistic_figure("one", ("One", ""), [(1, ((1.0, 3.0), (None, None)))], ["1", "2"], 2)
     assert {trace["name"]: trace["y"] for trace in figure.data} == {"layer 1": [2.0], "mean of the layers": [2.0]}
+
+
+def grids(*canvases: tuple, **more: Grid) -> list[LayerGrid]:
+    labels = {"terms": ("Terms", "")}
+    return layer_grids([Statistics(i, 13 * i, {"terms": c}, labels, more) for i, c in enumerate(canvases, 1)])
+
+
+def test_a_grid_has_one_scale_for_all_evaluations_and_the_labels_of_the_last() -> None:
+    note = Grid(("1", "2"), ("q", "k"), "part", "Size.")
+    (own,) = grids(((1.0, 2.0), (None, 4.0)), ((1.0, 8.0), (None, None)), terms=note)
+    assert (own.low, own.high, own.grid, list(own.canvases)) == (0.0, 8.0, note, [13, 26])
+    figure = figures.layer_grid_figure(own, own.canvases[13], 1)
+    assert figure.data[0]["z"] == [[1.0, 2.0], [None, 4.0]]
+    assert (figure.data[0]["zmax"], figure.data[0]["x"], figure.data[0]["y"]) == (8.0, ["q", "k"], ["1", "2"])
+    assert (figure.data[1]["x"], figure.data[1]["y"]) == (["q"], ["2"])
+    assert "largest in layer 2, k (4)" in figure.alt
+
+
+def test_a_canvas_of_an_earlier_version_has_numbered_rows_and_columns() -> None:
+    (own,) = grids(((0.0, -1.0, None),))
+    assert own.grid[:3] == (("1",), ("1", "2", "3"), "column")
+    assert own.low == -1.0
+    assert grids((1.0, 2.0)) == []
 
 
 def test_a_statistic_of_the_run_is_one_line_and_its_title_is_no_markup() -> None:
