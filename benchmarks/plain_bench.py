@@ -46,7 +46,7 @@ def panel() -> None:
             figures.expert_figure(tail.experts[-1].contribution, "contribution", config.plan, tail.experts[-1].epoch),
             "experts",
         )
-        chart(figures.similarity_tiles(tail.similarity[-1], run.config.plan), "tiles")
+        chart(figures.similarity_tiles(tail.similarity[-1], run.config.plan.row_labels), "tiles")
         chart(figures.similarity_curve(tail.similarity), "alike")
 
 

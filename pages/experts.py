@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import escape
+
 import streamlit as st
 
 from mlae_lab.core import catalog
@@ -9,7 +11,7 @@ from mlae_lab.core.events import ExpertStats
 from mlae_lab.data.listing import counted
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import page, queries
-from mlae_lab.ui.expert_views import VIEWS, views_of
+from mlae_lab.ui.expert_views import VIEWS, reasons, views_of
 from mlae_lab.ui.location_view import has_files, location_fields
 from mlae_lab.ui.markdown import plain, sentence
 from mlae_lab.ui.navigation import link
@@ -26,7 +28,7 @@ def _can_be_opened(run: Run) -> bool:
     """Whether a run has statistics of experts, or is a probe with a saved head."""
     if run.config.has_mask:
         return queries.store().last(run.id, ExpertStats) is not None
-    return run.status.is_over and queries.store().paths(run.id).adapter.is_file()
+    return run.status.is_over and not run.config.unavailable and queries.store().paths(run.id).adapter.is_file()
 
 
 def draw_others(runs: list[Run]) -> None:
@@ -56,6 +58,11 @@ if run is None:
         "each expert, and the similarity of the experts in every layer."
     )
     link("train", "Set up a run")
+    st.stop()
+
+if run.config.unavailable:
+    st.warning(plain(sentence(f"run {run.id} cannot be analysed, {run.config.unavailable}")))
+    link("train", "Open the run", run=run.id)
     st.stop()
 
 if not _can_be_opened(run):
@@ -88,7 +95,8 @@ page.facts(
 views = views_of(run)
 if st.query_params.get("view") in VIEWS and st.query_params.get("view") not in views:
     st.warning(
-        f"{VIEWS[st.query_params['view']].title} is not available: run {run.id} ({run.config.what}) has no experts."
+        f"{VIEWS[st.query_params['view']].title} is not available for run {run.id}: it does not apply to "
+        f"{run.config.what}."
     )
 asked_view = st.query_params.get("view")
 is_linked = asked_view in views and asked_view != st.session_state.get("experts_view_drawn")
@@ -107,7 +115,7 @@ is_new_view = st.session_state.get("experts_drawn") != (run.id, view)
 st.session_state["experts_view_drawn"], st.session_state["experts_drawn"] = view, (run.id, view)
 if is_linked or asked_view != view:  # a link to the current page does not change the browser's address
     st.query_params["view"] = view
-page.note(views[view].about)
+page.note(" ".join([views[view].about, *map(escape, reasons(run))]))
 if has_files(run):
     with st.expander("Images and weights of this run"):
         location_fields(run, "experts")

@@ -306,9 +306,18 @@ class RunConfig:
 
     @property
     def tuning(self) -> Method:
-        """The method with its settings."""
+        """The method with its settings; `Unavailable` for a stored run whose method is not installed here."""
         own = (self.plan, self.mask_per, self.input_dropout, self.consistency)
-        return _tuning(self.method, self.method_settings, own)
+        try:
+            return _tuning(self.method, self.method_settings, own)
+        except methods.UnavailableMethod as error:
+            return methods.Unavailable(f"{self.method[:60]} (not installed)", error, self.method_settings)
+
+    @property
+    def unavailable(self) -> str:
+        """What to do about a stored run whose method is not installed here, a clause; "" if it is installed."""
+        tuning = self.tuning
+        return tuning.problem.of_a_run if isinstance(tuning, methods.Unavailable) and tuning.problem else ""
 
     @property
     def has_mask(self) -> bool:
@@ -400,6 +409,23 @@ class RunConfig:
             return cls(**{**data, "plan": MaskPlan.from_dict(data["plan"])})
         except RecursionError:
             raise ConfigError("a setting of the run is nested too deeply: it must be one value") from None
+
+    @classmethod
+    def stored(cls, data: Mapping) -> RunConfig:
+        """`from_dict` for a run that was checked when it was enqueued; its method may not be installed here any more.
+
+        Raises:
+            ConfigError, CatalogError: As `from_dict`, but not for such a method.
+        """
+        try:
+            return cls.from_dict(data)
+        except methods.UnavailableMethod:
+            config = object.__new__(cls)
+            for entry in settings_of(cls):
+                object.__setattr__(config, entry.name, data.get(entry.name, entry.default))
+            object.__setattr__(config, "plan", MaskPlan.from_dict(data["plan"]))
+            check_settings(config)
+            return config
 
     def command(self) -> str:
         """The equivalent command line."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cache
 from types import MappingProxyType, UnionType
-from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from mlae_lab.errors import LabError
 
@@ -23,6 +23,7 @@ MAX_STATISTICS = 64  # in one event
 MAX_STATISTIC_SIZE = 256  # layers, and columns of a layer, of a method without a mask
 _NAME = re.compile("[a-z][a-z0-9_]{0,47}")
 _LABEL_LETTERS = 100
+_NOTE_LETTERS = 400
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,22 @@ class SimilarityStats:
     stable_rank: tuple[float | None, ...] = ()
 
 
+class Grid(NamedTuple):
+    """How a canvas is drawn: one cell for each row and column.
+
+    Attributes:
+        rows: Labels of the rows, one for each layer.
+        columns: Labels of the columns.
+        axis: What a column is, such as "rank".
+        note: What the colour of a cell means, and why a cell is crossed out; in sentences.
+    """
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    axis: str
+    note: str
+
+
 @dataclass(frozen=True)
 class Statistics:
     """With each evaluation: whatever else a method or an analysis records (`training.statistics`).
@@ -189,6 +206,7 @@ class Statistics:
         step: Of the evaluation.
         values: By name: a number, one number per layer, or a canvas; None where there is no value.
         labels: By name: title and unit ("" for none), as a figure shows them.
+        grids: By name, of canvases that are drawn as a grid. Empty in runs of 0.8 and before.
     """
 
     kind: ClassVar[str] = "statistics"
@@ -196,8 +214,11 @@ class Statistics:
     step: int
     values: Mapping[str, StatisticValue]
     labels: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    grids: Mapping[str, Grid] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        grids = {name: Grid(*grid) for name, grid in self.grids.items()}
+        object.__setattr__(self, "grids", MappingProxyType(grids))
         object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
         object.__setattr__(self, "labels", MappingProxyType(dict(self.labels)))
 
@@ -240,6 +261,15 @@ class Statistics:
             raise ValueError("labels of statistics must belong to a value")
         if any(len(text) > _LABEL_LETTERS for label in self.labels.values() for text in label):
             raise ValueError(f"labels of statistics take at most {_LABEL_LETTERS} letters")
+        for name, grid in self.grids.items():
+            lines = self.values.get(name)
+            shape = [len(line) if isinstance(line, tuple) else -1 for line in lines] if isinstance(lines, tuple) else []
+            if not shape or shape != [len(grid.columns)] * len(grid.rows):
+                raise ValueError(f"the grid of {name} must have a label for each row and column of its canvas")
+            if any(len(text) > _LABEL_LETTERS for text in (*grid.rows, *grid.columns, grid.axis)):
+                raise ValueError(f"labels of grids take at most {_LABEL_LETTERS} letters")
+            if len(grid.note) > _NOTE_LETTERS:
+                raise ValueError(f"the note of a grid takes at most {_NOTE_LETTERS} letters")
 
 
 @dataclass(frozen=True)
@@ -364,6 +394,8 @@ def _check(hint: Any) -> Callable[[Any], bool]:
     if hint == Canvas:
         is_row = _check(arguments[0])
         return lambda v: type(v) is tuple and all(map(is_row, v)) and len(set(map(len, v))) <= 1
+    if hint is Grid:
+        origin, arguments = tuple, tuple(get_type_hints(Grid).values())
     if origin is tuple and arguments[-1] is not Ellipsis:
         parts = tuple(map(_check, arguments))
         return lambda v: type(v) is tuple and len(v) == len(parts) and all(c(e) for c, e in zip(parts, v, strict=True))

@@ -197,6 +197,36 @@ class Method:
         return tuple(f"{entry.name}={entry.to_text(value)}" for entry, value in pairs if value != entry.default)
 
 
+@dataclass(frozen=True)
+class Unavailable(Method):
+    """The method of a stored run that is not installed here: the run can be shown, moved and deleted, not trained.
+
+    Attributes:
+        problem: What `method` raises.
+        kept: The settings as the run has them.
+    """
+
+    name: ClassVar[str] = ""
+    reference: ClassVar[str] = ""
+    formula: ClassVar[str] = "not installed"
+    summary: ClassVar[str] = "A method that is not installed here."
+
+    title: str = ""  # pyright: ignore[reportIncompatibleVariableOverride] - of this one method
+    problem: UnavailableMethod | None = None
+    kept: tuple[str, ...] = ()
+
+    def check(self, backbone: Backbone) -> None:
+        assert self.problem is not None
+        raise self.problem
+
+    def parameters(self, backbone: Backbone) -> int:
+        assert self.problem is not None
+        raise self.problem
+
+    def texts(self) -> tuple[str, ...]:
+        return self.kept
+
+
 def with_texts(described: type[Method], texts: Iterable[str]) -> Method:
     """The inverse of `Method.texts`.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mlae_lab.core import catalog
@@ -54,10 +54,12 @@ def _runs_of(context: Context, store: RunStore) -> Iterator[Finding]:
         yield trouble(
             "runs",
             f"{len(runs)}, and {len(newer)} that this lab cannot read: {shortened(newer)}",
-            "update the lab, or install the package of their method: these runs are unchanged",
+            "update the lab: these runs are unchanged",
         )
     else:
         yield good("runs", f"{len(runs)}, {len(active)} active, {queued} queued")
+    for cause, names_of in _without_method(runs).items():
+        yield note("method", f"{shortened(names_of)}: {cause.partition(':')[0]}", cause.partition(":")[2].strip())
     for name, cause in list(damaged.items())[:10]:
         yield trouble(
             f"run {name}",
@@ -94,6 +96,15 @@ def _runs_of(context: Context, store: RunStore) -> Iterator[Finding]:
             f"`{PROGRAM} doctor --recover` registers those with a checkpoint again; delete others in "
             f"{store.folder / 'runs'} if nobody needs them",
         )
+
+
+def _without_method(runs: Iterable[Run]) -> dict[str, list[str]]:
+    """What is missing to the ids of the runs whose method is not installed here."""
+    missing: dict[str, list[str]] = {}
+    for run in runs:
+        if run.config.unavailable:
+            missing.setdefault(run.config.unavailable, []).append(run.id)
+    return missing
 
 
 def _events(context: Context, store: RunStore) -> Iterator[Finding]:

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import timm.layers
 import torch
 from torch import nn
 
-from mlae_lab.core.events import StatisticValue
-from mlae_lab.core.method import KINDS, Method
+from mlae_lab.core.events import Grid, StatisticValue
+from mlae_lab.core.method import KINDS, Method, Unavailable
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.errors import LabError
 from mlae_lab.model.experts import stream
@@ -37,6 +37,22 @@ class AttachError(LabError):
 
 class NotMergeable(LabError):
     """A method whose trained network is not the frozen network with other weights."""
+
+
+class Factors(NamedTuple):
+    """ΔW of a layer as a sum of experts of rank k, or of components of rank 1: Σ_i coefficient_i b_i a_i.
+
+    Attributes:
+        a: (E k, d_in).
+        b: (d_out, E k).
+        coefficient: (E,).
+        rank: k.
+    """
+
+    a: torch.Tensor
+    b: torch.Tensor
+    coefficient: torch.Tensor
+    rank: int
 
 
 class Noise:
@@ -202,6 +218,14 @@ class Adapter:
         """Values to record with an evaluation: name to (title, value); by layer for a method with that trait."""
         return {}
 
+    def grids(self) -> dict[str, Grid]:
+        """How canvases among `statistics` are drawn, by their names; for a method with the trait PER_LAYER_GRID."""
+        return {}
+
+    def factors(self) -> dict[str, Factors]:
+        """ΔW of each adapted layer on the CPU, for a method whose layers have factors of their own."""
+        return {}
+
     # ---------------------------------------------------------------- the end
 
     def merge(self) -> None:
@@ -233,6 +257,8 @@ def attach(model: nn.Module, method: Method, seed: int = 0, batches: Batches | N
     Raises:
         AttachError, InjectError: The method does not fit the network.
     """
+    if isinstance(method, Unavailable):
+        raise AttachError(f"this needs the method of the run: {method.problem}")
     model.requires_grad_(False)
     layers = import_module(f"{type(method).__module__}.layers")
     return layers.attach(model, method, seed, batches)

@@ -152,8 +152,13 @@ class Header(NamedTuple):
     format: int
 
 
-def header_of(packed: Packed) -> Header:
-    """The checked content of run.json. Raises ArchiveError."""
+def header_of(packed: Packed, is_foreign: bool = True) -> Header:
+    """The checked content of run.json. Raises ArchiveError.
+
+    Args:
+        packed: The open archive file.
+        is_foreign: The run is to be imported; an archived run of this store may have a method that is not installed.
+    """
     try:
         header = bounded_json.parsed(b"".join(packed.chunks(RUN)))
         json.dumps(header, ensure_ascii=False).encode()  # no database or page can hold half a surrogate pair
@@ -182,7 +187,7 @@ def header_of(packed: Packed) -> Header:
         missing = value is None and key in header and key != "created"
         seconds = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= LAST_TIME
         _require(missing or seconds, key, value, "a time in seconds since 1970")
-    config = _config(header)
+    config = _config(header, is_foreign)
     if number == OLD_FORMAT:
         config = replace(config, data_label=image_labels.current(config.data_label))
         relation = "branched" if relation == "continued" else relation
@@ -208,10 +213,10 @@ def header_of(packed: Packed) -> Header:
     return Header(run, {key: local[key] for key in kinds if key in local}, number)
 
 
-def _config(header: Mapping) -> RunConfig:
+def _config(header: Mapping, is_foreign: bool) -> RunConfig:
     given: Any = header.get("config")
     try:
-        config = RunConfig.from_dict(given)
+        config = RunConfig.from_dict(given) if is_foreign else RunConfig.stored(given)
     except UnavailableMethod as error:
         cause = " ".join(error.of_a_run.split())[:300]
         raise ArchiveError(f"the run cannot be imported, {cause}") from None

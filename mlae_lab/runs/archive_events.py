@@ -145,7 +145,9 @@ def _fields(kind: str) -> tuple[dict[str, _Read], set[str]]:
     """How each field of an event is read from JSON, and the required fields."""
     event = ev.KINDS[kind]
     hints = typing.get_type_hints(event)
-    special: dict[str, _Read] = {"values": _statistics, "labels": _labels} if event is ev.Statistics else {}
+    special: dict[str, _Read] = {}
+    if event is ev.Statistics:
+        special = {"values": _statistics, "labels": _labels, "grids": _grids}
     readers = {f.name: special.get(f.name) or _reader(hints[f.name]) for f in fields(event)}
     return readers, {f.name for f in fields(event) if f.default is MISSING and f.default_factory is MISSING}
 
@@ -184,6 +186,18 @@ def _labels(value: object) -> dict[str, tuple[object, ...]]:
     if any(len(label) != 2 for label in labels.values()):
         raise ValueError("an object with a label that is not a title and a unit")
     return labels
+
+
+def _grids(value: object) -> dict[str, ev.Grid]:
+    return {name: _grid(_list(grid)) for name, grid in _object(value).items()}
+
+
+def _grid(parts: list) -> ev.Grid:
+    if len(parts) != len(ev.Grid._fields):
+        raise ValueError("an object with a grid that is not its rows, columns, axis and note")
+    rows, columns = (tuple(str(_string(label)) for label in _list(labels)) for labels in parts[:2])
+    axis, note = (str(_string(text)) for text in parts[2:])
+    return ev.Grid(rows, columns, axis, note)
 
 
 def _object(value: object) -> dict[str, object]:

@@ -82,9 +82,11 @@ def rerun(store: RunStore, run_id: str, owner: str = "") -> Run:
     """Launch the same run again, from its first step: a retry of one that did not finish, a duplicate of any other.
 
     A run that was branched from a checkpoint starts from that checkpoint again and has the same parent. The new run
-    finds images and weights where they were last named for this one. Raises StoreError if that checkpoint is missing.
+    finds images and weights where they were last named for this one. Raises StoreError if that checkpoint is missing,
+    or its method is not installed here.
     """
     run, location = store.run(run_id), _same_weights(store, run_id)
+    _require_method(f"run {run_id} cannot be repeated", run.config)
     config = location.applied(run.config)
     if run.relation == "branched":
         files = store.paths(run_id)
@@ -173,6 +175,11 @@ def _stop_now(store: RunStore, run_id: str, timeout: float) -> None:
             liveness.write_exit_record(files, stopped)
 
 
+def _require_method(what: str, config: RunConfig) -> None:
+    if config.unavailable:
+        raise StoreError(f"{what}: {' '.join(config.unavailable.split())[:300]}")
+
+
 def cancel(store: RunStore, run_id: str) -> bool:
     """Cancel a queued run. Returns False and changes nothing if it has started or is over."""
     return store.move(run_id, Status.STOPPED, "cancelled before it started", only_from=(Status.QUEUED,))
@@ -181,9 +188,10 @@ def cancel(store: RunStore, run_id: str) -> bool:
 def resume(store: RunStore, run_id: str) -> Run:
     """Resume a stopped, failed or lost run from its last checkpoint, or from the start if it has none.
 
-    Raises StoreError for a run that is queued, active or finished, and for a branched run that has no checkpoint and
-    whose parent's checkpoint is missing.
+    Raises StoreError for a run that is queued, active or finished, whose method is not installed here, and for a
+    branched run that has no checkpoint and whose parent's checkpoint is missing.
     """
+    _require_method(f"run {run_id} cannot be resumed", store.run(run_id).config)
     _await_recorded_end(store, run_id)
     files = store.paths(run_id)
     if not files.checkpoints():

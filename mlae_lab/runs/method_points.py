@@ -54,7 +54,7 @@ def method_points(store: RunStore, runs: Sequence[Run], badge: Badge) -> list[Me
     for run in runs:  # newest first: of two runs with one seed the newer counts
         config = run.config
         usable = run.status is Status.FINISHED and run.relation != "branched" and config.max_seconds is None
-        if usable and config.badge == badge:
+        if usable and config.badge == badge and not config.unavailable:
             groups.setdefault(config.canonical("seed", "device", "precision"), {}).setdefault(config.seed, run)
     points = []
     for by_seed in groups.values():

@@ -21,7 +21,6 @@ from itertools import islice
 from mlae_lab import environment
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.method import UnavailableMethod
 from mlae_lab.errors import LabError
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import paths
@@ -213,8 +212,6 @@ class RunStore(EventLog, MaskLibrary, Visitors):
             raise StoreError(
                 f"run {run} cannot be read, {error}: `{PROGRAM} doctor` says what is still intact"
             ) from None
-        except UnavailableMethod as error:
-            raise StoreError(f"run {run} cannot be read, {' '.join(error.of_a_run.split())[:300]}") from None
         except _UNREADABLE as error:
             cause = " ".join(str(error).split())[:300]
             raise StoreError(
@@ -253,11 +250,11 @@ class RunStore(EventLog, MaskLibrary, Visitors):
         return damaged
 
     def open_runs(self) -> list[Run]:
-        """The runs that are not over, oldest first, without those that cannot be read."""
+        """The runs that are not over, oldest first, without those that cannot be read or that wait for a method."""
         ends = ", ".join("?" * len(_FINAL))
         with self._connection() as db:
             rows = db.execute(f"SELECT {_COLUMNS} FROM runs WHERE status NOT IN ({ends}) ORDER BY number", _FINAL)
-            return _readable(rows)
+            return [run for run in _readable(rows) if run.status is not Status.QUEUED or not run.config.unavailable]
 
     def delete(self, run: str, how: str = "deleted") -> None:
         """Delete the row, the events and the folder of a run that is over, and record its id as gone.
@@ -301,13 +298,17 @@ class RunStore(EventLog, MaskLibrary, Visitors):
     # ------------------------------------------------------------ the queue
 
     def queue(self) -> list[Run]:
-        """The queued runs in the order in which they will start (`fair_queue`), device by device."""
+        """The queued runs in the order in which they will start (`fair_queue`), device by device.
+
+        A run whose method is not installed here is left out: it waits until it is cancelled, or the method is back.
+        """
         with self._connection() as db:
             rows = _readable(
                 db.execute(f"SELECT {_COLUMNS} FROM runs WHERE status = 'queued' ORDER BY device, position, number")
             )
             served = db.execute("SELECT device, owner, turn FROM served").fetchall()
         order: list[Run] = []
+        rows = [run for run in rows if not run.config.unavailable]
         for device in dict.fromkeys(run.device for run in rows):
             queued = [(run.owner, run) for run in rows if run.device == device]
             order += fair_order(queued, {owner: turn for name, owner, turn in served if name == device})
@@ -480,7 +481,7 @@ def _config(text: str, dataset: str) -> RunConfig:
         data = json.loads(text) | json.loads(dataset or "{}")
     except (ValueError, TypeError, RecursionError) as error:
         raise _DamagedConfig(f"its settings are damaged ({str(error)[:200]})") from None
-    return RunConfig.from_dict(data)
+    return RunConfig.stored(data)
 
 
 class _DamagedConfig(Exception):

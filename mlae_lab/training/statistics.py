@@ -74,7 +74,8 @@ def collect(statistics: Sequence[Statistic], setup: Setup, epoch: int, step: int
             values[name], labels[name] = plain, (title, "")
     if not values:
         return None
-    event = Statistics(epoch, step, values, labels)
+    grids = {name: grid for name, grid in setup.adapter.grids().items() if name in values}
+    event = Statistics(epoch, step, values, labels, grids)
     event.require_valid(*setup.config.canvas_size)
     return event
 

@@ -17,6 +17,7 @@
  * @property {(number | null)[]} [similarity] cosines: the lower triangles of the layers' matrices
  * @property {string[]} [predicted] class of each sample image
  * @property {number[]} [confidence]
+ * @property {Record<string, (number | null)[] | null>} grids by name, row by row
  *
  * @typedef {object} PlanMessage
  * @property {number} rows
@@ -41,6 +42,8 @@
  * @property {number} epochs
  * @property {number} trained epochs behind the run, a fraction where it stopped within one
  * @property {PlanMessage | null} plan
+ * @property {GridMessage[]} grids of a method without a mask
+ * @property {boolean} by_layer whether it has such grids, or may have them after the first evaluation
  * @property {{ first: number, stride: number, hex: string[], pace: number }} masks of steps first, first + stride, ...
  * @property {EvaluationMessage[]} evaluations
  * @property {Record<string, number>} tops upper ends of the colour scales
@@ -241,7 +244,9 @@ class Bench {
     this.facts = find(".lb-facts");
     this.bar = this.root.querySelector("progress");
     this.plots = Object.fromEntries(["accuracy", "loss", "similarity"].map((name) => [name, new Plot(find(`.lb-${name} .plot`))]));
-    this.grid = new SvgFigure(find(".lb-grid"), "experts", () => this.gridRows());
+    this.grid = new SvgFigure(find(".lb-grid"), "experts", () => (this.data.plan ? this.gridRows() : this.values.rows()));
+    this.values = new ValueGrid(this.grid);
+    this.chooseGrid = find(".lb-choose-grid");
     this.tiles = new SvgFigure(find(".lb-tiles"), "similarity-by-layer", () => this.tileRows());
     this.drift = new SvgFigure(find(".lb-drift"), "coefficients", () => this.driftRows());
     this.more = /** @type {HTMLDetailsElement} */ (find(".lb-more"));
@@ -301,6 +306,7 @@ class Bench {
     this.texts();
     this.curves(palette);
     this.statistics(palette);
+    this.byLayer();
     if (this.data.live) this.follow();
     else this.seek(this.position ?? this.data.steps);
   }
@@ -317,11 +323,63 @@ class Bench {
     this.slider.max = String(steps);
     this.slider.step = String(Math.max(1, Math.round(steps / 1000)));
     if (plan) { this.buildGrid(); this.buildTiles(); this.buildDrift(); }
-    this.root.classList.toggle("bare", !plan);
     this.albumOf = null;
-    this.painted = null;
+    this.painted = this.layout = null;
     this.where.textContent = "";
     this.dress();
+  }
+
+  /** The grids that a method without a mask has recorded, and the buttons that choose one. */
+  byLayer() {
+    const { plan, grids, by_layer: hasGrids } = this.data;
+    this.root.classList.toggle("bare", !plan && !hasGrids);
+    this.root.classList.toggle("by-layer", !plan && hasGrids);
+    /** @type {HTMLElement} */ (this.root.querySelector(".lb-choose")).hidden = !plan;
+    this.chooseGrid.hidden = Boolean(plan) || grids.length < 2;
+    if (plan || !hasGrids) return;
+    const layout = JSON.stringify(grids.map(({ name, rows, columns }) => [name, rows, columns]));
+    if (layout === this.layout) return;
+    this.layout = layout;
+    this.grid.name = "by-layer";
+    this.chosenGrid = grids.some((grid) => grid.name === this.chosenGrid) ? this.chosenGrid : grids.length ? grids[0].name : null;
+    this.chooseGrid.replaceChildren(...grids.map(({ name, title }) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = title;
+      button.addEventListener("click", () => { this.chosenGrid = name; this.paintValues(true); });
+      button.dataset.grid = name;
+      return button;
+    }));
+    this.paintValues(true);
+  }
+
+  /** Draw the chosen grid at the evaluation that is shown. rebuild: another grid was chosen.
+   * @param {boolean} rebuild */
+  paintValues(rebuild = false) {
+    const grid = this.data.grids.find(({ name }) => name === this.chosenGrid);
+    const note = this.root.querySelector(".lb-formula"), step = this.root.querySelector(".lb-step");
+    if (!grid) {
+      this.grid.svg.replaceChildren();
+      this.grid.say("Values by layer: not evaluated yet");
+      note.textContent = step.textContent = "";
+      return;
+    }
+    if (rebuild) {
+      this.values.build(grid);
+      for (const button of /** @type {HTMLElement[]} */ ([...this.chooseGrid.children])) button.setAttribute("aria-pressed", String(button.dataset.grid === grid.name));
+    }
+    this.values.grid = grid; // the ends of its scale change from evaluation to evaluation
+    const now = this.data.evaluations[this.shownEvaluation];
+    step.textContent = this.values.paint(now ? now.grids[grid.name] : null, this.palette);
+    note.textContent = `${grid.note} Palest: 0, darkest: ${exact(grid.high)}.${now ? ` Epoch ${now.epoch}.` : ""}`;
+  }
+
+  /** The part of the bench that follows the evaluations of a method without a mask.
+   * @param {number} at number of the evaluation, -1 before the first */
+  withoutMask(at) {
+    this.shownEvaluation = at;
+    if (this.data.by_layer) this.paintValues();
+    this.sampleImages(at);
   }
 
   dressColours() {
@@ -386,7 +444,7 @@ class Bench {
 
   follow() {
     const { masks, evaluations } = this.data;
-    if (!this.data.plan) { this.sampleImages(evaluations.length - 1); return; }
+    if (!this.data.plan) { this.withoutMask(evaluations.length - 1); return; }
     this.at = evaluations.length - 1;
     const { first, stride, hex, pace } = masks;
     const fresh = this.shownStep === 0;
@@ -468,7 +526,7 @@ class Bench {
       if (masks.hex.length && number >= 0) this.rings(end ? null : bits(masks.hex[number], this.cells), masks.first + number * masks.stride);
       else this.rings(null);
     } else {
-      this.sampleImages(at);
+      this.withoutMask(at);
     }
     if (time === undefined || !this.cursorAt || time - this.cursorAt > 120) { this.cursorAt = time; this.cursor(epoch); }
   }

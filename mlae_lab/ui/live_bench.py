@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from html import escape
 
@@ -20,6 +20,7 @@ from mlae_lab.core import paper
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.data_url import data_url
 from mlae_lab.core.events import ExpertStats, Predictions, SampleImages, SimilarityStats, TrainStep, packed
+from mlae_lab.core.method import Trait
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.runs import devices
 from mlae_lab.runs.outcomes import Outcome
@@ -28,12 +29,14 @@ from mlae_lab.ui import figures, queries
 from mlae_lab.ui.bundle import bundled
 from mlae_lab.ui.figures import Figure, Reference
 from mlae_lab.ui.figures.base import finite
+from mlae_lab.ui.layer_grids import LayerGrid, layer_grids
 from mlae_lab.ui.live_plot import PLOTLY
 
 MASKS_SENT = 40  # of a live run: the last ones
 MASKS_KEPT = 2_000  # of a run that is over: every n-th, if it took more steps
 EVALUATIONS_KEPT = 40  # of a run that is over, evenly chosen
-_COMPONENT = bundled("live_bench", ("palette.js", "plotting.js", "live_bench.js"), "live_bench.html", "live_bench.css")
+_SCRIPTS = ("palette.js", "plotting.js", "value_grid.js", "live_bench.js")
+_COMPONENT = bundled("live_bench", _SCRIPTS, "live_bench.html", "live_bench.css")
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ def _json(run: Run, tail: queries.Tail, text: BenchText, live: bool) -> str:
         progress = tail.preparing.done / tail.preparing.total
     references = queries.references(run)
     dense = references.get("dense")
+    grids = [] if config.has_mask else tail.memo("grids", len(tail.statistics), lambda: layer_grids(tail.statistics))
     data = {
         "run": run.id,
         "live": live,
@@ -97,9 +101,12 @@ def _json(run: Run, tail: queries.Tail, text: BenchText, live: bool) -> str:
         "epochs": max(1, tail.steps[-1].epoch) if tail.steps else config.epochs,
         "trained": steps / outcome.steps_per_epoch if steps and outcome.steps_per_epoch else config.epochs,
         "plan": _plan(config.plan) if config.has_mask else None,
+        "grids": [_grid(grid) for grid in grids],
+        "by_layer": bool(grids)
+        or (not config.has_mask and not tail.evaluations and Trait.PER_LAYER_GRID in config.tuning.traits),
         "masks": _masks(tail.steps, live),
         "evaluations": tail.memo(
-            "evaluations", (live, len(tail.evaluations)), lambda: _evaluations(tail, outcome, live)
+            "evaluations", (live, len(tail.evaluations)), lambda: _evaluations(tail, outcome, live, grids)
         ),
         "tops": tail.memo("tops", len(tail.experts), lambda: _tops(tail.experts, config.plan.coefficient_init)),
         "truth": tail.sample_images.labels if tail.sample_images else [],
@@ -108,7 +115,10 @@ def _json(run: Run, tail: queries.Tail, text: BenchText, live: bool) -> str:
     }
     encoded = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
     curves = ",".join(f'"{name}":{_figure(figure)}' for name, figure in _curves(tail, outcome, references).items())
-    more = tail.memo("statistics", len(tail.statistics), lambda: ",".join(map(_figure, _statistics(tail, outcome))))
+    drawn = {grid.name for grid in grids}
+    more = tail.memo(
+        "statistics", len(tail.statistics), lambda: ",".join(map(_figure, _statistics(tail, outcome, drawn)))
+    )
     return f'{encoded[:-1]},"figures":{{{curves}}},"statistics":[{more}]}}'
 
 
@@ -144,10 +154,10 @@ def _curves(tail: queries.Tail, outcome: Outcome, references: dict[str, queries.
     }
 
 
-def _statistics(tail: queries.Tail, outcome: Outcome) -> list[Figure]:
-    """A figure of each `Statistics` value that the run recorded, whatever its name."""
+def _statistics(tail: queries.Tail, outcome: Outcome, drawn: Set[str]) -> list[Figure]:
+    """A figure of each `Statistics` value that the run recorded, whatever its name. drawn: those drawn as a grid."""
     labels = {name: label for event in tail.statistics for name, label in event.labels.items()}
-    names = dict.fromkeys(name for event in tail.statistics for name in event.values)
+    names = dict.fromkeys(name for event in tail.statistics for name in event.values if name not in drawn)
     return [
         figures.statistic_figure(
             name,
@@ -179,6 +189,19 @@ def _plan(plan: MaskPlan) -> dict:
     }
 
 
+def _grid(own: LayerGrid) -> dict:
+    return {
+        "name": own.name,
+        "title": own.title,
+        "rows": own.grid.rows,
+        "columns": own.grid.columns,
+        "axis": own.grid.axis,
+        "note": own.grid.note,
+        "low": _short(own.low),
+        "high": _short(own.high),
+    }
+
+
 def _masks(steps: Sequence[TrainStep], live: bool) -> dict:
     """The masks of steps first, first + stride, ..., and the pace in steps per second."""
     stride = 1 if live else max(1, -(-len(steps) // MASKS_KEPT))
@@ -196,7 +219,7 @@ def _masks(steps: Sequence[TrainStep], live: bool) -> dict:
     }
 
 
-def _evaluations(tail: queries.Tail, outcome: Outcome, live: bool) -> list[dict]:
+def _evaluations(tail: queries.Tail, outcome: Outcome, live: bool, grids: Sequence[LayerGrid]) -> list[dict]:
     """The evaluations with their statistics; cosines as the lower triangles of the layers' matrices."""
     predictions: dict[int, Predictions] = {event.step: event for event in tail.predictions}
     indices = range(len(tail.evaluations))
@@ -205,7 +228,17 @@ def _evaluations(tail: queries.Tail, outcome: Outcome, live: bool) -> list[dict]
     elif len(indices) > EVALUATIONS_KEPT:
         last = len(indices) - 1
         indices = sorted({round(i * last / (EVALUATIONS_KEPT - 1)) for i in range(EVALUATIONS_KEPT)})
-    return [_evaluation(tail, outcome, index, predictions.get(tail.evaluations[index].step)) for index in indices]
+    return [
+        _evaluation(tail, outcome, index, predictions.get(tail.evaluations[index].step))
+        | {"grids": {own.name: _cells(own, tail.evaluations[index].step) for own in grids}}
+        for index in indices
+    ]
+
+
+def _cells(own: LayerGrid, step: int) -> list[float | None] | None:
+    """The canvas of an evaluation, row by row; None if it has none."""
+    canvas = own.canvases.get(step)
+    return None if canvas is None else [_short(value) for line in canvas for value in line]
 
 
 def _evaluation(tail: queries.Tail, outcome: Outcome, index: int, predictions: Predictions | None) -> dict:

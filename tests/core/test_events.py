@@ -25,7 +25,11 @@ EVENTS: list[ev.Event] = [
     ev.SampleImages(images=("iVBORw0KGgo=",), labels=("T-shirt/top",)),
     ev.Predictions(epoch=3, step=39, predicted=("Tröja", "7"), confidence=(0.5, 1.0)),
     ev.Statistics(
-        3, 39, {"one": 0.5, "by_layer": (0.5, None), "by_expert": CANVAS, "none": None}, {"one": ("One", "%")}
+        3,
+        39,
+        {"one": 0.5, "by_layer": (0.5, None), "by_expert": CANVAS, "none": None},
+        {"one": ("One", "%")},
+        {"by_expert": ev.Grid(("1", "2"), ("q", "k"), "part", "Size.")},
     ),
 ]
 
@@ -90,6 +94,23 @@ def test_statistics_do_not_change_after_they_were_made() -> None:
 def test_statistics_that_break_a_rule_are_refused(values: dict, labels: dict, rule: str) -> None:
     with pytest.raises(ValueError, match=rule):
         ev.Statistics(1, 1, values, labels).require_valid(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "grid", "rule"),
+    [
+        ("layers", ev.Grid(("1",), ("1",), "rank", ""), "a label for each row and column"),
+        ("other", ev.Grid(("1",), ("1",), "rank", ""), "a label for each row and column"),
+        ("cells", ev.Grid(("1",), ("1",), "rank", ""), "a label for each row and column"),
+        ("cells", ev.Grid(("1",), ("1", "2" * 101), "rank", ""), "at most 100 letters"),
+        ("cells", ev.Grid(("1",), ("1", "2"), "rank", "n" * 401), "at most 400 letters"),
+    ],
+)
+def test_a_grid_that_does_not_fit_its_canvas_is_refused(name: str, grid: ev.Grid, rule: str) -> None:
+    values = {"layers": (1.0,), "cells": ((1.0, None),)}
+    ev.Statistics(1, 1, values, {}, {"cells": ev.Grid(("1",), ("1", "2"), "rank", "")}).require_valid(None, None)
+    with pytest.raises(ValueError, match=rule):
+        ev.Statistics(1, 1, values, {}, {name: grid}).require_valid(None, None)
 
 
 def test_statistics_of_every_size_are_valid() -> None:

@@ -244,7 +244,7 @@ STEP, EVALUATION, STARTED, SIMILARITY, STATISTICS = (
         ev.SimilarityStats(1, (0.5, None), (0.5, None), (((1.0, 0.5), (0.5, 1.0)), ((1.0,),)), (1.0, 1.0), (1.0, None)),
         ev.Statistics(
             1, 1, {"one": 0.5, "none": None, "layers": (1, None), "experts": ((1.0, None), (0.5, 2.0))},
-            {"one": ("One", "%")},
+            {"one": ("One", "%")}, {"experts": ev.Grid(("1", "2"), ("q", "k"), "part", "Size.")},
         ),
     )
 )  # fmt: skip
@@ -445,6 +445,21 @@ def test_a_run_of_a_method_that_is_not_installed_is_refused_by_name(
     changed(tmp_path / "a.mlae", header(config={**CONFIG.to_dict(), "method": "gone"}))
     with pytest.raises(ArchiveError, match=r"^the run cannot be imported, its method 'gone' is not installed here"):
         import_run(other, tmp_path / "a.mlae")
+
+
+def test_a_run_of_a_method_that_is_not_installed_is_archived_restored_and_exported(
+    store: RunStore, tmp_path: Path
+) -> None:
+    run = over(store)
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET config = json_set(config, '$.method', 'gone') WHERE id = ?", (run.id,))
+    events = events_of(store, run.id)
+    assert archive(store, run.id).is_file()
+    assert [(entry.id, entry.trouble) for entry in archived(store)] == [(run.id, "")]
+    restored = restore(store, run.id)
+    assert (restored.config.method, restored.status) == ("gone", run.status)
+    assert events_of(store, run.id) == events
+    assert export(store, run.id, tmp_path / "a.mlae")
 
 
 def test_an_event_of_a_newer_version_is_skipped(store: RunStore, other: RunStore, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import uniform
 from mlae_lab.locations import PROGRAM
+from mlae_lab.runs import commands
 from mlae_lab.runs.paths import RunPaths, database, is_run_id
 from mlae_lab.runs.report import state
 from mlae_lab.runs.status import ACTIVE, Status
@@ -107,12 +108,27 @@ def test_a_run_of_a_method_that_is_not_installed_hides_no_other_and_says_what_to
     gone, old = (store.enqueue(CONFIG, "cpu").id for _ in range(2))
     with store._connection(write=True) as db:
         db.execute("UPDATE runs SET config = json_set(config, '$.method', 'gone') WHERE id = ?", (gone,))
-    assert [run.id for run in store.runs()] == [old]
-    assert store.unread() == [gone]
-    with pytest.raises(
-        StoreError, match=f"^run {gone} cannot be read, its method 'gone' is not installed here: install"
-    ):
-        store.run(gone)
+    assert [run.id for run in store.runs()] == [old, gone]
+    assert store.unread() == []
+    assert [run.id for run in store.queue()] == [run.id for run in store.open_runs()] == [old]
+    run = store.run(gone)
+    assert (run.config.what, run.config.has_mask) == ("gone (not installed)", False)
+    assert run.config.unavailable.startswith("its method 'gone' is not installed here: install")
+    assert store.queue_positions().keys() == {old}
+
+
+def test_a_run_of_a_method_that_is_not_installed_can_be_stopped_and_deleted_and_not_trained(tmp_path: Path) -> None:
+    store = RunStore(tmp_path)
+    run = store.enqueue(CONFIG, "cpu").id
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET config = json_set(config, '$.method', 'gone') WHERE id = ?", (run,))
+    assert commands.stop(store, run) is Status.STOPPED
+    with pytest.raises(StoreError, match=f"^run {run} cannot be resumed: its method 'gone' is not installed here"):
+        commands.resume(store, run)
+    with pytest.raises(StoreError, match=f"^run {run} cannot be repeated: its method 'gone' is not installed here"):
+        commands.rerun(store, run)
+    commands.delete(store, run)
+    assert store.runs() == []
 
 
 def flipped(store: RunStore, column: str, table: str, old: bytes, new: bytes, where: str) -> None:

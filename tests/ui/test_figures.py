@@ -9,12 +9,13 @@ from itertools import pairwise
 import pytest
 
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, SimilarityStats, Started, TrainStep
+from mlae_lab.core.events import Evaluation, Grid, SimilarityStats, Started, Statistics, TrainStep
 from mlae_lab.core.patterns import allocation, pattern, uniform
 from mlae_lab.locations import PACKAGE
 from mlae_lab.runs.outcomes import Outcome
 from mlae_lab.ui import figures
 from mlae_lab.ui.figures import Running
+from mlae_lab.ui.layer_grids import LayerGrid, layer_grids
 
 
 def steps(count: int, per_epoch: int = 13) -> list[TrainStep]:
@@ -102,6 +103,29 @@ def test_a_statistic_of_experts_is_shown_by_layer() -> None:
     assert {trace["name"]: trace["y"] for trace in figure.data} == {"layer 1": [2.0], "mean of the layers": [2.0]}
 
 
+def grids(*canvases: tuple, **more: Grid) -> list[LayerGrid]:
+    labels = {"terms": ("Terms", "")}
+    return layer_grids([Statistics(i, 13 * i, {"terms": c}, labels, more) for i, c in enumerate(canvases, 1)])
+
+
+def test_a_grid_has_one_scale_for_all_evaluations_and_the_labels_of_the_last() -> None:
+    note = Grid(("1", "2"), ("q", "k"), "part", "Size.")
+    (own,) = grids(((1.0, 2.0), (None, 4.0)), ((1.0, 8.0), (None, None)), terms=note)
+    assert (own.low, own.high, own.grid, list(own.canvases)) == (0.0, 8.0, note, [13, 26])
+    figure = figures.layer_grid_figure(own, own.canvases[13], 1)
+    assert figure.data[0]["z"] == [[1.0, 2.0], [None, 4.0]]
+    assert (figure.data[0]["zmax"], figure.data[0]["x"], figure.data[0]["y"]) == (8.0, ["q", "k"], ["1", "2"])
+    assert (figure.data[1]["x"], figure.data[1]["y"]) == (["q"], ["2"])
+    assert "largest in layer 2, k (4)" in figure.alt
+
+
+def test_a_canvas_of_an_earlier_version_has_numbered_rows_and_columns() -> None:
+    (own,) = grids(((0.0, -1.0, None),))
+    assert own.grid[:3] == (("1",), ("1", "2", "3"), "column")
+    assert own.low == -1.0
+    assert grids((1.0, 2.0)) == []
+
+
 def test_a_statistic_of_the_run_is_one_line_and_its_title_is_no_markup() -> None:
     figure = figures.statistic_figure("gap", ("<b>Gap</b>", "%"), [(1, 0.5), (2, None), (3, 0.25)], ["1"], 4)
     assert [trace["y"] for trace in figure.data] == [[0.5, None, 0.25]]
@@ -185,14 +209,14 @@ def test_a_dense_run_has_no_most_active_expert() -> None:
 def test_similarity_tiles_of_layers_without_a_pair_of_experts_say_why_they_are_empty() -> None:
     plan = allocation((0, 1, 2), columns=2)
     stats = SimilarityStats(1, (None, None, 0.5), (None, None, 0.5), ((), ((1.0,),), ((1.0, 0.5), (0.5, 1.0))))
-    labels = json.loads(figures.similarity_tiles(stats, plan).spec)["layout"]["annotations"]
+    labels = json.loads(figures.similarity_tiles(stats, plan.row_labels).spec)["layout"]["annotations"]
     assert [label["text"] for label in labels] == ["1 · no experts", "2 · 1 expert", "3 · 0.50"]
 
 
 def test_similarity_tiles_place_each_layer_and_leave_the_diagonal_out() -> None:
     matrix = ((1.0, 0.5), (0.5, 1.0))
     stats = SimilarityStats(4, (0.5, None, None), (0.5, None, None), (matrix, ((1.0,),), ()))
-    figure = figures.similarity_tiles(stats, uniform(0.5, 3, 2), across=2)
+    figure = figures.similarity_tiles(stats, uniform(0.5, 3, 2).row_labels, across=2)
     values = [v for row in figure.data[0]["z"] for v in row if v is not None]
     assert values == [0.5, 0.5]
     assert "layer 1" in figure.alt
@@ -213,7 +237,7 @@ def test_every_colour_in_every_figure_has_a_meaning_in_the_palette() -> None:
         figures.loss_figure(Running(steps(5)), reached(evaluations(1.0), 2)),
         figures.statistic_figure("one", ("One", "%"), [(1, (0.5, 0.7))], ["1", "2"], 2),
         figures.expert_figure(((0.5,),), "coefficient", uniform(0.5, 1, 1), 1),
-        figures.similarity_tiles(stats, uniform(0.5, 1, 2)),
+        figures.similarity_tiles(stats, uniform(0.5, 1, 2).row_labels),
         figures.similarity_curve([stats]),
         figures.balance_figure(["a"], {"train": [1], "val": [2]}),
     ]  # fmt: skip

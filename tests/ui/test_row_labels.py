@@ -71,5 +71,5 @@ def test_the_tile_of_the_most_similar_layer_has_the_name_of_its_row() -> None:
     plan = PLANS[1]
     pair = ((1.0, 0.1), (0.1, 1.0))
     means = tuple(0.9 if row == 30 else 0.1 for row in range(plan.rows))
-    figure = figures.similarity_tiles(SimilarityStats(1, means, means, (pair,) * plan.rows), plan)
+    figure = figures.similarity_tiles(SimilarityStats(1, means, means, (pair,) * plan.rows), plan.row_labels)
     assert f"Most similar in layer {plan.row_labels[30]} (" in figure.alt

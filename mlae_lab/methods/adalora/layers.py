@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -44,6 +44,9 @@ class SingularValueUpdate(LowRankUpdate):
     def factor(self) -> torch.Tensor:
         return self.e * self.scales
 
+    def used(self) -> torch.Tensor:
+        return self.kept
+
     def terms(self) -> torch.Tensor:
         """Which terms are in use, for the penalty: (r,), 0 or 1."""
         return torch.ones_like(self.scales)
@@ -64,31 +67,26 @@ Singular = TypeVar("Singular", bound=SingularValueUpdate)
 
 
 class AdaptiveRanks(LowRankAdapter[Singular]):
-    """Adapter with a penalty that keeps terms apart, and with the terms in use among its statistics.
+    """Adapter with a penalty that keeps terms apart, and with the rank of each layer among its statistics.
 
     Attributes:
         penalty_weight: γ.
-        kept_title: Title of the terms in use.
     """
 
     penalty_weight: float
-    kept_title: ClassVar[str]
 
     def penalty(self) -> torch.Tensor | None:
         return self.penalty_weight * orthogonality(self.updates.values()) if self.penalty_weight else None
 
     def statistics(self) -> dict[str, tuple[str, StatisticValue]]:
-        kept = tuple(tuple(float(k) for k in own.kept.tolist()) for own in self.updates.values())
-        return super().statistics() | {
-            "rank": ("Rank", tuple(sum(line) for line in kept)),
-            "kept_ranks": (self.kept_title, kept),
-        }
+        ranks = tuple(float(own.used().sum()) for own in self.updates.values())
+        return super().statistics() | {"rank": ("Rank", ranks)}
 
 
 class AllocatedRanks(AdaptiveRanks[SingularValueUpdate]):
     """Adapter whose ranks fall to a budget."""
 
-    kept_title = "Kept ranks"
+    unused = "Crossed out: pruned by the last allocation."
 
     def __init__(self, model: nn.Module, method: AdaLoRA, seed: int) -> None:
         self.method, self.penalty_weight = method, method.orthogonality

@@ -53,7 +53,7 @@ class GrowingUpdate(SingularValueUpdate):
 class GrowingRanks(AdaptiveRanks[GrowingUpdate]):
     """Adapter whose ranks grow to a budget."""
 
-    kept_title = "Active ranks"
+    unused = "Crossed out: not active yet."
 
     def __init__(self, model: nn.Module, method: IncreLoRA, seed: int) -> None:
         self.method, self.penalty_weight = method, method.orthogonality

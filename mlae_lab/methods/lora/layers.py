@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mlae_lab.core.events import StatisticValue
-from mlae_lab.methods.adapter import Adapter, Batches, Noise, linears_of
+from mlae_lab.core.events import Grid, StatisticValue
+from mlae_lab.core.plan import row_labels
+from mlae_lab.methods.adapter import Adapter, Batches, Factors, Noise, linears_of
 from mlae_lab.methods.lora import TARGETS, LoRA, parts
 from mlae_lab.model.experts import MaskedLinear, stream
 
 Parts = tuple[tuple[int, int], ...]
+MAX_COLUMNS = 32  # of the grid of components: a wider one cannot be read
 
 
 class LowRankUpdate(nn.Module):
@@ -87,6 +89,16 @@ class LowRankUpdate(nn.Module):
         a, b = self.a.double(), (self.wide_b(base.out_features) * self.factor()).double()
         return float(((b.t() @ b) * (a @ a.t())).sum().clamp_min(0).sqrt())
 
+    def used(self) -> torch.Tensor:
+        """Which rank-1 components are in use: (P r,), bool."""
+        return torch.ones_like(self.scales, dtype=torch.bool)
+
+    @torch.no_grad()
+    def component_norms(self, base: nn.Linear) -> tuple[float | None, ...]:
+        """‖s_i b_i a_iᵀ‖_F = |s_i| ‖b_i‖ ‖a_i‖ of each rank-1 component, None for one that is not in use."""
+        norms = self.wide_b(base.out_features).norm(dim=0) * self.a.norm(dim=1) * self.factor().abs()
+        return tuple(v if used else None for v, used in zip(norms.tolist(), self.used().tolist(), strict=True))
+
     def forward(self, x: torch.Tensor, base: nn.Linear) -> torch.Tensor:
         b = self.wide_b(base.out_features)
         if self.training and self.dropout:
@@ -145,7 +157,10 @@ class LowRankAdapter(Adapter, Generic[Update]):
     Attributes:
         updates: Name of the layer to its update, in the order of the forward pass.
         bases: Name of the layer to the frozen layer.
+        unused: Why a component is not in use, a sentence.
     """
+
+    unused: ClassVar[str] = "Crossed out: the layer has a lower rank."
 
     def __init__(
         self,
@@ -173,7 +188,33 @@ class LowRankAdapter(Adapter, Generic[Update]):
     @torch.no_grad()
     def statistics(self) -> dict[str, tuple[str, StatisticValue]]:
         norms = tuple(own.norm(self.bases[name]) for name, own in self.updates.items())
-        return {"update_norm": ("Norm of ΔW, Frobenius", norms)}
+        statistics: dict[str, tuple[str, StatisticValue]] = {"update_norm": ("Norm of ΔW, Frobenius", norms)}
+        if self._width <= MAX_COLUMNS:
+            lines = [own.component_norms(self.bases[name]) for name, own in self.updates.items()]
+            canvas = tuple(line + (None,) * (self._width - len(line)) for line in lines)
+            statistics["components"] = ("Rank-1 components of ΔW", canvas)
+        return statistics
+
+    @torch.no_grad()
+    def factors(self) -> dict[str, Factors]:
+        """The rank-1 components in use, with B scaled as in ΔW."""
+        layers = {}
+        for name, own in self.updates.items():
+            used = own.used()
+            b = (own.wide_b(self.bases[name].out_features) * own.factor())[:, used].cpu()
+            layers[name] = Factors(own.a[used].cpu(), b, torch.ones(int(used.sum())), 1)
+        return layers
+
+    def grids(self) -> dict[str, Grid]:
+        is_full = all(int(own.used().sum()) == self._width for own in self.updates.values())
+        note = f"Norm of each rank-1 component of ΔW, |s| ‖b‖ ‖a‖.{'' if is_full else ' ' + self.unused}"
+        columns = tuple(str(number) for number in range(1, self._width + 1))
+        return {"components": Grid(row_labels([*self.updates]), columns, "rank", note)}
+
+    @property
+    def _width(self) -> int:
+        """Components of the layer that has most."""
+        return max(len(own.a) for own in self.updates.values())
 
 
 def attach(model: nn.Module, method: LoRA, seed: int, batches: Batches | None = None) -> LowRankAdapter:

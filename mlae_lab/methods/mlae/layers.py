@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from mlae_lab.methods.adapter import Adapter, Batches, copied
+from mlae_lab.methods.adapter import Adapter, Batches, Factors, copied
 from mlae_lab.methods.mlae import MLAE
 from mlae_lab.model.inject import inject, merge, remove
 
@@ -42,6 +42,13 @@ class MaskedExperts(Adapter):
         for row, generator in enumerate(self._sampler.generators):
             generator.set_state(tensors[f"generator.mask.{row}"])
         copied(self._sampler.active_steps, tensors["active_steps"], "active_steps")
+
+    def factors(self) -> dict[str, Factors]:
+        assert self.experts is not None
+        return {
+            name: Factors(own.a.detach().cpu(), own.b.detach().cpu(), own.coefficient.detach().cpu(), own.rank)
+            for name, own in self.experts.layers.items()
+        }
 
     def merge(self) -> None:
         merge(self.model)

@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mlae_lab.core.events import StatisticValue
-from mlae_lab.methods.adapter import Adapter, Batches, Dropout, Noise, linears_of
+from mlae_lab.core.events import Grid, StatisticValue
+from mlae_lab.core.plan import row_labels
+from mlae_lab.methods.adapter import Adapter, Batches, Dropout, Factors, Noise, linears_of
 from mlae_lab.methods.branches import Parallel, uniform
 from mlae_lab.methods.mola import ACTIVE, MoLA, experts
 from mlae_lab.model.experts import stream
@@ -74,11 +75,36 @@ class MixtureOfLoRA(Adapter):
         return self._balance * torch.stack(terms).mean() if self._balance and terms else None
 
     def statistics(self) -> dict[str, tuple[str, StatisticValue]]:
-        shares = [layer.shares for layer in self.layers.values()]
-        if any(share is None for share in shares):
+        shares = [layer.shares.tolist() for layer in self.layers.values() if layer.shares is not None]
+        if len(shares) < len(self.layers):
             return {}
-        largest = tuple(float(share.max()) for share in shares if share is not None)
-        return {"largest_share": ("Largest share of tokens of an expert", largest)}
+        lines = tuple(tuple(share) + (None,) * (self._most - len(share)) for share in shares)
+        return {
+            "shares": ("Share of the tokens of each expert", lines),
+            "largest_share": ("Largest share of tokens of an expert", tuple(map(max, shares))),
+        }
+
+    def factors(self) -> dict[str, Factors]:
+        """The experts, each with a gate of 1."""
+        return {
+            name: Factors(
+                layer.a.detach().cpu(), layer.scale * layer.b.detach().cpu(), torch.ones(len(layer.router)), layer.rank
+            )
+            for name, layer in self.layers.items()
+        }
+
+    def grids(self) -> dict[str, Grid]:
+        note = (
+            "Share of a layer's places for tokens that the router gave to the expert in the last training step. "
+            "Crossed out: the pattern has no such expert."
+        )
+        columns = tuple(str(number) for number in range(1, self._most + 1))
+        return {"shares": Grid(row_labels([*self.layers]), columns, "expert", note)}
+
+    @property
+    def _most(self) -> int:
+        """Experts of the layer that has most."""
+        return max(len(layer.router) for layer in self.layers.values())
 
 
 def attach(model: nn.Module, method: MoLA, seed: int, batches: Batches | None = None) -> MixtureOfLoRA:

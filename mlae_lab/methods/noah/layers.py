@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from mlae_lab.core.events import StatisticValue
+from mlae_lab.core.events import Grid, StatisticValue
 from mlae_lab.methods.adapter import Adapter, AttachError, Batches, Dropout, blocks_of, linears_of
 from mlae_lab.methods.branches import Parallel, uniform
 from mlae_lab.methods.noah import NOAH
@@ -133,12 +133,13 @@ class PromptModules(Adapter):
         return Dropout(self.noise, method.dropout)
 
     def statistics(self) -> dict[str, tuple[str, StatisticValue]]:
-        titles = {"prompt": "Prompts", "lora": "LoRA rank", "adapter": "Adapter width"}
-        return {
-            f"{name}_size": (title, tuple(map(float, row)))
-            for (name, title), row in zip(titles.items(), self.sizes, strict=True)
-            if any(row)
-        }
+        lines = tuple(tuple(float(size) if size else None for size in line) for line in zip(*self.sizes, strict=True))
+        return {"sizes": ("Sizes of the sub-network", lines)}
+
+    def grids(self) -> dict[str, Grid]:
+        note = "Number of prompts, rank of LoRA, and width of the adapter of each block. Crossed out: none."
+        rows = tuple(str(number) for number in range(1, 1 + len(self.sizes.prompt)))
+        return {"sizes": Grid(rows, ("prompts", "LoRA", "adapter"), "module", note)}
 
     def remove(self) -> None:
         for hook in self._hooks:

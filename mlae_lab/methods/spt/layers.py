@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,11 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mlae_lab.core.events import StatisticValue
+from mlae_lab.core.events import Canvas, Grid, StatisticValue
 from mlae_lab.methods.adapter import Adapter, AttachError, Batches, Dropout, DropPath, NotMergeable
 from mlae_lab.methods.spt import SPTAdapter, SPTLoRA, module_size
 from mlae_lab.methods.spt.sensitivity import Piece, choose, pieces, sensitivity
 from mlae_lab.model.experts import stream
+
+_COLUMNS = ("q", "k", "v", "proj", "fc1", "fc2", "vectors")  # of the grids; vectors: biases and norms
+
+
+def _column(piece: Piece) -> str:
+    """The column of a piece of a block."""
+    if len(piece.shape) == 1:
+        return _COLUMNS[-1]
+    kind = piece.module.rpartition(".")[2]
+    return "qkv"[piece.first // piece.shape[0]] if kind == "qkv" else kind
 
 
 @dataclass(frozen=True)
@@ -225,6 +237,7 @@ class SensitiveTuning(Adapter):
 
     Attributes:
         selection: What is tuned.
+        sensitivity: Σ g² of each piece, (pieces,) float64; NaN where it is not known.
     """
 
     def __init__(self, model: nn.Module, method: SPTLoRA | SPTAdapter, seed: int, batches: Batches | None) -> None:
@@ -235,10 +248,14 @@ class SensitiveTuning(Adapter):
         bottleneck = isinstance(method, SPTAdapter)
         device = next(model.parameters()).device
         self.selection = Selection(choices, budget, method.rank, bottleneck, device)
+        self.sensitivity = torch.full((len(choices),), math.nan, dtype=torch.float64)
         if batches is not None:
             scores = sensitivity(model, batches, method.batches, stream(seed, "spt", "head"))
             whole, positions = choose(scores, choices, budget, partial(self.selection.module))
             self.selection.set(whole, positions, stream(seed, "spt"))
+            for number, piece in enumerate(choices):
+                own = scores[piece.name].flatten()[piece.start : piece.start + piece.size]
+                self.sensitivity[number] = float(own.double().sum())
         self.add("selection", self.selection)
         if token is not None:
             self.train_parameter("cls_token", token)
@@ -269,18 +286,47 @@ class SensitiveTuning(Adapter):
             raise AttachError("no weights were chosen: attach with batches of training images, or load a state first")
         super().before_step(step, progress)
 
+    def running(self) -> dict[str, torch.Tensor]:
+        return {"sensitivity": self.sensitivity}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        if "sensitivity" in tensors:  # not in a checkpoint of version 0.8
+            super().restore(tensors)
+
     def statistics(self) -> dict[str, tuple[str, StatisticValue]]:
-        parts = self.selection.parts()
-        blocks = len(self.model.get_submodule("blocks")._modules)
-        of_block = [0.0] * blocks
-        for name, entries in parts.items():
-            if name.startswith("blocks."):
-                of_block[int(name.split(".")[1])] += sum(part.stop - part.start for part in entries)
-        total = sum(part.stop - part.start for entries in parts.values() for part in entries)
-        return {
+        parts = [part for entries in self.selection.parts().values() for part in entries]
+        total = sum(part.stop - part.start for part in parts)
+        statistics: dict[str, tuple[str, StatisticValue]] = {
             "tuned": ("Tuned parameters of the budget, without the class token", float(total)),
-            "tuned_by_block": ("Tuned parameters of each block", tuple(of_block)),
+            "tuned_parts": ("Tuned parameters", self._canvas([(p.piece, float(p.stop - p.start)) for p in parts])),
         }
+        if not self.sensitivity.isnan().any():
+            shares = (100 * self.sensitivity / self.sensitivity.sum()).tolist()
+            canvas = self._canvas([*zip(self.selection.choices, shares, strict=True)])
+            statistics["sensitivity"] = ("Sensitivity", canvas)
+        return statistics
+
+    def grids(self) -> dict[str, Grid]:
+        rows = tuple(str(number) for number in range(1, 1 + self._blocks))
+        tuned = "Parameters that are tuned in a matrix or in the biases and norms of a block. Crossed out: none."
+        sensitivity = "Share of all Σ g², in percent: g is the gradient of a weight in the pass before training."
+        return {
+            "tuned_parts": Grid(rows, _COLUMNS, "part", tuned),
+            "sensitivity": Grid(rows, _COLUMNS, "part", sensitivity),
+        }
+
+    @property
+    def _blocks(self) -> int:
+        return len(self.model.get_submodule("blocks")._modules)
+
+    def _canvas(self, values: Iterable[tuple[Piece, float]]) -> Canvas:
+        """Sums of the values of pieces by block and column; None where a block has no value."""
+        sums: list[list[float | None]] = [[None] * len(_COLUMNS) for _ in range(self._blocks)]
+        for piece, value in values:
+            if piece.module.startswith("blocks."):
+                line, column = sums[int(piece.module.split(".")[1])], _COLUMNS.index(_column(piece))
+                line[column] = (line[column] or 0.0) + value
+        return tuple(map(tuple, sums))
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -11,45 +11,41 @@ import torch
 
 from mlae_lab.analysis.similarity import cosines, off_diagonal_means, random_baseline_of
 from mlae_lab.analysis.spectrum import Spectrum, effective_rank, overlap, overlaps, spectrum, stable_rank
-from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.plan import row_labels
 from mlae_lab.core.progress import ProgressCallback
 from mlae_lab.core.random_baseline import RandomBaseline, over_layers, random_overlap
+from mlae_lab.methods.adapter import Factors
 from mlae_lab.model.adapter_file import AdapterError, read_adapter
 from mlae_lab.training.checkpoint import CheckpointError, read_checkpoint
 from mlae_lab.training.loaded_run import LoadedRun, QueryError
 from mlae_lab.training.queries.images import check_names
 
-
-@dataclass(frozen=True)
-class _Layer:
-    """The factors of one layer: a (E k, d_in), b (d_out, E k), coefficient (E,), rank k."""
-
-    a: torch.Tensor
-    b: torch.Tensor
-    coefficient: torch.Tensor
-    rank: int
-
-    @property
-    def factors(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
-        return self.a, self.b, self.coefficient, self.rank
+MAX_TILE = 32  # experts or components of a layer whose cosines the answer holds
 
 
 @dataclass(frozen=True)
 class _Learned:
-    """The experts in a file. layers: row by row of the plan."""
+    """What was learned. layers: target to its experts or components, None for a row of a plan without experts."""
 
-    plan: MaskPlan
-    layers: tuple[_Layer | None, ...]
+    layers: Mapping[str, Factors | None]
+    rank: int
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return tuple(self.layers)
 
 
 def similarity(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: ProgressCallback) -> dict:
-    """Cosines, spectra and spaces, row by row of the plan.
+    """Cosines, spectra and spaces, row by row of the plan, or of the adapted layers of a low-rank method.
+
+    For a low-rank method without experts, its rank-1 components are the experts.
 
     Arguments: file, path of a checkpoint of this run ("" for its end); other, path of another run's adapter or
-    checkpoint ("" for none). Answer: targets; experts of each row; signed, absolute: mean cosine over pairs; matrices;
-    values: singular values of ΔW; effective_rank, stable_rank; baseline, baseline_over_rows: the same cosine for random
-    experts; reads, writes: overlap of the input and output subspaces of ΔW, row by row (None for different sizes);
-    random_reads, random_writes: the overlap of random subspaces of these sizes; and `other`, the same for the other
+    checkpoint ("" for none). Answer: targets; experts of each row; signed, absolute: mean cosine over pairs; matrices,
+    None for a layer with more than MAX_TILE experts; values: singular values of ΔW; effective_rank, stable_rank;
+    baseline, baseline_over_rows: the same cosine for random experts; reads, writes: overlap of the input and
+    output subspaces of ΔW, row by row (None for different sizes); random_reads, random_writes: the overlap of random
+    subspaces of these sizes; and `other`, the same for the other
     run, with same_reads, same_writes: the overlap with this run's row of the same name, and same_random_reads,
     same_random_writes: that of random subspaces, mean over these rows. None where nothing can be measured.
     """
@@ -60,11 +56,11 @@ def similarity(loaded: LoadedRun, arguments: Mapping[str, Any], on_progress: Pro
     if other:
         other_run = _of_file(other)
         answer["other"], other_spectra = _measured(other_run, on_progress, 1, 2)
-        rows = {target: row for row, target in enumerate(learned.plan.targets)}
+        rows = {target: row for row, target in enumerate(learned.targets)}
         for name, basis in (("reads", "right"), ("writes", "left")):
             pairs = [
                 (getattr(spectra[rows[target]], basis), getattr(other_spectrum, basis)) if target in rows else None
-                for target, other_spectrum in zip(other_run.plan.targets, other_spectra, strict=True)
+                for target, other_spectrum in zip(other_run.targets, other_spectra, strict=True)
             ]
             answer["other"][f"same_{name}"] = [
                 overlap(*pair) if pair and pair[0].shape[0] == pair[1].shape[0] else None for pair in pairs
@@ -81,14 +77,15 @@ def _path(arguments: Mapping[str, Any], name: str) -> str:
 
 
 def _of_run(loaded: LoadedRun) -> _Learned:
-    experts = loaded.setup.experts
-    if experts is None:
-        raise QueryError(f"the run ({loaded.setup.config.what}) has no experts: choose a run with a mask")
-    layers = {
-        target: _Layer(layer.a.detach().cpu(), layer.b.detach().cpu(), layer.coefficient.detach().cpu(), layer.rank)
-        for target, layer in experts.layers.items()
-    }
-    return _Learned(experts.plan, tuple(layers.get(target) for target in experts.plan.targets))
+    experts, layers = loaded.setup.experts, loaded.setup.adapter.factors()
+    if experts is not None:
+        return _Learned({target: layers.get(target) for target in experts.plan.targets}, experts.plan.expert_rank)
+    if not layers:
+        raise QueryError(
+            f"the run ({loaded.setup.config.what}) has no experts and no layer with components of its own: choose a "
+            "run with a mask or of a method such as LoRA"
+        )
+    return _Learned(layers, next(iter(layers.values())).rank)
 
 
 def _of_file(file: str) -> _Learned:
@@ -105,24 +102,24 @@ def _of_file(file: str) -> _Learned:
         plan = checkpoint.config.plan if checkpoint.config.has_mask else None
     if plan is None:
         raise QueryError(f"{file} holds no experts: name a run with a mask")
-    layers: list[_Layer | None] = []
+    layers: dict[str, Factors | None] = {}
     for target, count in zip(plan.targets, plan.kept, strict=True):
         a, b = (tensors.get(f"{target}.{kind}") for kind in "ab")
         if not count:
-            layers.append(None)
+            layers[target] = None
             continue
         shape = (count * plan.expert_rank,)
         if a is None or b is None or a.shape[:1] != shape or b.shape[1:] != shape:
             raise QueryError(f"{file} does not hold the experts of {target} that its plan has")
         initial = torch.full((count,), plan.coefficient_init)
-        layers.append(_Layer(a, b, tensors.get(f"{target}.coefficient", initial), plan.expert_rank))
-    return _Learned(plan, tuple(layers))
+        layers[target] = Factors(a, b, tensors.get(f"{target}.coefficient", initial), plan.expert_rank)
+    return _Learned(layers, plan.expert_rank)
 
 
 def _measured(learned: _Learned, on_progress: ProgressCallback, done: int, total: int) -> tuple[dict, list[Spectrum]]:
-    plan, rows = learned.plan, learned.plan.rows
+    rows = len(learned.layers)
     matrices, means, spectra, baselines = [], [], [], []
-    for row, layer in enumerate(learned.layers):
+    for row, layer in enumerate(learned.layers.values()):
         on_progress(done * rows + row, total * rows)
         if layer is None:
             matrices.append([])
@@ -130,15 +127,17 @@ def _measured(learned: _Learned, on_progress: ProgressCallback, done: int, total
             spectra.append(Spectrum(torch.zeros(0), torch.zeros(0, 0), torch.zeros(0, 0)))
             baselines.append(None)
             continue
-        matrix = cosines(*layer.factors)
-        matrices.append([[round(value, 5) for value in line] for line in matrix.tolist()])
+        matrix = cosines(*layer)
+        is_small = len(matrix) <= MAX_TILE
+        matrices.append([[round(value, 5) for value in line] for line in matrix.tolist()] if is_small else None)
         means.append(off_diagonal_means(matrix))
-        spectra.append(spectrum(*layer.factors))
+        spectra.append(spectrum(*layer))
         baselines.append(random_baseline_of(layer.a.shape[1], layer.b.shape[0], len(layer.coefficient), layer.rank))
     right, left = [s.right for s in spectra], [s.left for s in spectra]
     return {
-        "targets": list(plan.targets), "labels": list(plan.row_labels), "experts": list(plan.kept),
-        "rank": plan.expert_rank,
+        "targets": list(learned.targets), "labels": list(row_labels(learned.targets)),
+        "experts": [len(layer.coefficient) if layer else 0 for layer in learned.layers.values()],
+        "rank": learned.rank,
         "signed": [signed for signed, _ in means], "absolute": [absolute for _, absolute in means],
         "matrices": matrices,
         "values": [[float(f"{value:.6g}") for value in s.values.tolist()] for s in spectra],

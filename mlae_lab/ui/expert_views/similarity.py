@@ -4,6 +4,7 @@ decomposed. Alone or next to another run (`?other=`), as in the paper's figures 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 
 import streamlit as st
 
@@ -28,6 +29,9 @@ MAX_OFFERED = 40
 def draw(run: Run) -> None:
     """Draw the view: first what the run recorded during training, then the results of a query."""
     other = _other(run)
+    if not run.config.has_mask:
+        _components(run, other)
+        return
     own, others = queries.tail(run.id).similarity, queries.tail(other.id).similarity if other else []
     _facts(own[-1], others[-1] if others else None)
     _cosines(run, own, other, others)
@@ -112,11 +116,11 @@ def _cosines(run: Run, own: Sequence[SimilarityStats], other: Run | None, others
         left, right = st.columns(2, gap="large")
     with left:
         page.note(f"Run {run.id}, epoch {own[-1].epoch}")
-        live_plot(figures.similarity_tiles(own[-1], run.config.plan), key="similarity_tiles")
+        live_plot(figures.similarity_tiles(own[-1], run.config.plan.row_labels), key="similarity_tiles")
     with right:
         if other is not None and others:
             page.note(f"Run {other.id}, epoch {others[-1].epoch}")
-            live_plot(figures.similarity_tiles(others[-1], other.config.plan), key="similarity_tiles_other")
+            live_plot(figures.similarity_tiles(others[-1], other.config.plan.row_labels), key="similarity_tiles_other")
         else:
             _by_layer(run, own[-1], None, None, baseline)
     page.note(
@@ -160,13 +164,16 @@ def _by_layer(
     lines = [Line("this run", own.absolute)]
     if other is not None and other_stats is not None and other.config.plan.targets == plan.targets:
         lines.append(Line("other", other_stats.absolute, strong=False))
-    mean = mean_of(own.absolute)
-    title = "Mean |cosine| by layer" + (
-        f": {mean / level.mean:.0f} times that of random experts" if mean and level else ""
-    )
+    title = _mean_title(mean_of(own.absolute), level)
     live_plot(
         by_layer_figure("similarity-layers", plan.row_labels, lines, title, "mean |cosine|", baseline),
         key="similarity_layers",
+    )
+
+
+def _mean_title(mean: float | None, level: RandomBaseline | None) -> str:
+    return "Mean |cosine| by layer" + (
+        f": {mean / level.mean:.0f} times that of random experts" if mean and level else ""
     )
 
 
@@ -181,10 +188,54 @@ def _facts(own: SimilarityStats, others: SimilarityStats | None) -> None:
         page.facts(*pairs)
 
 
+def _components(run: Run, other: Run | None) -> None:
+    """Draw the view of a low-rank method: its components are the experts, and all comes from one query."""
+    result = _answer(run, other, "")
+    if result is None:
+        return
+    is_of_rank_1 = result["rank"] == 1
+    of = ("component", "components") if is_of_rank_1 else ("expert", "experts")
+    last = SimilarityStats(run.config.epochs, *(tuple(result[name]) for name in ("signed", "absolute", "matrices")))
+    _facts(last, None)
+    page.section(f"Cosine between the {of[1]} of a layer")
+    with st.container(key="pair_similarity_tiles"):
+        left, right = st.columns(2, gap="large")
+    baseline = [RandomBaseline(**layer) if layer else None for layer in result["baseline"]]
+    with left:
+        if None in result["matrices"]:
+            page.note("The layers have too many components to show each pair.")
+        else:
+            live_plot(figures.similarity_tiles(last, result["labels"], of=of), key="similarity_tiles")
+    with right:
+        lines, level = [Line("this run", last.absolute)], over_layers(baseline)
+        if other is not None and "other" in result and result["other"]["targets"] == result["targets"]:
+            lines.append(Line("other", result["other"]["absolute"], strong=False))
+        mean = mean_of(last.absolute)
+        live_plot(
+            by_layer_figure("similarity-layers", result["labels"], lines, _mean_title(mean, level), "mean |cosine|",
+                            baseline),
+            key="similarity_layers",
+        )  # fmt: skip
+    what = f"rank-1 components b aᵀ of {run.config.what}" if is_of_rank_1 else f"experts of {run.config.what}"
+    page.note(
+        f"The {escape(what)} at the end of the run stand for the experts of a mask; another factorization of the same "
+        "ΔW has other components."
+    )
+    _invariants_note()
+    _spectra(result, result.get("other"))
+    _spaces(result, result.get("other"), other is not None and other.config.seed == run.config.seed)
+
+
 # ---------------------------------------------------------------- invariants of ΔW
 
 
 def _invariants(run: Run, own: Sequence[SimilarityStats], other: Run | None, others: Sequence[SimilarityStats]) -> None:
+    _invariants_note()
+    _over_epochs(run, own, other, others)
+    _computed(run, other)
+
+
+def _invariants_note() -> None:
     page.section("Invariant measures of ΔW")
     page.note(
         "BA = (BR)(R⁻¹A) for any invertible R: the rank-1 components of ΔW, and so their cosines, are not unique. Its "
@@ -193,8 +244,6 @@ def _invariants(run: Run, own: Sequence[SimilarityStats], other: Run | None, oth
         "Bλ = Q<sub>b</sub> R<sub>b</sub>; the number of rows of R<sub>b</sub> R<sub>a</sub>ᵀ is the number of experts "
         "times their rank."
     )
-    _over_epochs(run, own, other, others)
-    _computed(run, other)
 
 
 def _max_rank(experts: Sequence[int], rank: int) -> float:
@@ -248,16 +297,18 @@ def _computed(run: Run, other: Run | None) -> None:
             format_func=lambda name: f"epoch {name}" if name else "last epoch",
             key=f"similarity_at_{run.id}",
         )  # fmt: skip
-    files = queries.store().paths(other.id).adapter if other else None
-    arguments = {
-        "file": str(checkpoints[epoch]) if epoch else "",
-        "other": str(files) if files is not None and files.is_file() else "",
-    }
-    result = answer(run, "similarity", arguments, "similarity_answer", "Computing the spectrum of ΔW")
+    result = _answer(run, other, str(checkpoints[epoch]) if epoch else "")
     if result is None:
         return
     _spectra(result, result.get("other"))
     _spaces(result, result.get("other"), other is not None and other.config.seed == run.config.seed)
+
+
+def _answer(run: Run, other: Run | None, file: str) -> Mapping | None:
+    """The answer of the query, None until it is there. file: a checkpoint, "" for the end."""
+    files = queries.store().paths(other.id).adapter if other else None
+    arguments = {"file": file, "other": str(files) if files is not None and files.is_file() else ""}
+    return answer(run, "similarity", arguments, "similarity_answer", "Computing the spectrum of ΔW")
 
 
 def _spectra(result: Mapping, other: Mapping | None) -> None:

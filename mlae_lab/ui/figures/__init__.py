@@ -24,7 +24,7 @@ from mlae_lab.ui.figures.errors import (
     paired_tests_figure,
     reliability_figure,
 )
-from mlae_lab.ui.figures.grids import QUANTITIES, expert_figure, similarity_tiles
+from mlae_lab.ui.figures.grids import QUANTITIES, expert_figure, layer_grid_figure, similarity_tiles
 from mlae_lab.ui.figures.maps import maps_figure
 from mlae_lab.ui.figures.methods import methods_figure, ranking_figure
 from mlae_lab.ui.figures.predict import classes_figure, two_answers_figure, without_figure
@@ -67,6 +67,7 @@ __all__ = [
     "expert_figure",
     "greedy_figure",
     "importance_figures",
+    "layer_grid_figure",
     "layers_figure",
     "loss_figure",
     "maps_figure",

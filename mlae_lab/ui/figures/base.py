@@ -188,14 +188,20 @@ def band(
 def absent_experts(plan: MaskPlan) -> dict:
     """Strokes through the cells of a grid of experts that a mask leaves out."""
     absent = [(r, c) for r in range(plan.rows) for c in range(plan.columns) if not plan.keep[r][c]]
+    cells = [(str(c + 1), plan.row_labels[r]) for r, c in absent]
+    return struck(cells, "layer %{y}, expert %{x}: not in this mask", "no expert")
+
+
+def struck(cells: Sequence[tuple[str, str]], text: str, name: str = "none") -> dict:
+    """Strokes through cells (column, row) of a grid. text: of a cell that is pointed at."""
     return {
         "type": "scatter",
         "mode": "markers",
-        "name": "no expert",
+        "name": name,
         "meta": "decoration",
-        "x": [str(c + 1) for _, c in absent],
-        "y": [plan.row_labels[r] for r, _ in absent],
-        "hovertemplate": "layer %{y}, expert %{x}: not in this mask<extra></extra>",
+        "x": [column for column, _ in cells],
+        "y": [row for _, row in cells],
+        "hovertemplate": f"{text}<extra></extra>",
         "marker": {"symbol": "line-ne-open", "size": 9, "color": "@quiet", "line": {"color": "@quiet", "width": 1}},
     }
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from html import escape
+
 from mlae_lab.core.events import Canvas, SimilarityStats
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.ui.figures.base import DIVERGING, SEQUENTIAL, Figure, absent_experts, axis, figure
+from mlae_lab.ui.figures.base import DIVERGING, SEQUENTIAL, Figure, absent_experts, axis, figure, struck
+from mlae_lab.ui.layer_grids import LayerGrid
 
+NUMBERED = 8  # columns up to which a cell has room for its number, as in value_grid.js
 QUANTITIES: dict[str, tuple[str, str]] = {
     "contribution": ("Contribution", "Mean over tokens of ‖λ b aᵀx‖ / ‖Wx + bias‖"),
     "coefficient": ("Coefficient λ", "Trained coefficient of the expert; the colour scale is centred on the initial λ"),
@@ -88,9 +93,68 @@ def expert_figure(canvas: Canvas, quantity: str, plan: MaskPlan, epoch: int) -> 
     )
 
 
-def similarity_tiles(stats: SimilarityStats, plan: MaskPlan, across: int = 4) -> Figure:
-    """The cosine matrix of every layer, as tiles of one heat map with a colour scale from -1 to 1."""
-    names = plan.row_labels
+def layer_grid_figure(own: LayerGrid, canvas: Canvas, epoch: int) -> Figure:
+    """The grid of a method without a mask at one evaluation; a cell without a value is hollow and struck.
+
+    Args:
+        own: The grid.
+        canvas: Of the evaluation.
+        epoch: Of the evaluation.
+    """
+    labels = own.grid.rows, own.grid.columns
+    rows, columns = ([escape(text, quote=False) for text in texts] for texts in labels)
+    axis_name, note, title = (escape(text, quote=False) for text in (own.grid.axis, own.grid.note, own.title))
+    present = [(v, r, c) for r, line in enumerate(canvas) for c, v in enumerate(line) if v is not None]
+    is_numbered = len(columns) <= NUMBERED
+    heat: dict = {
+        "type": "heatmap",
+        "name": title,
+        "x": columns,
+        "y": rows,
+        "z": [list(line) for line in canvas],
+        "zmin": -own.high if own.low < 0 else 0.0,
+        "zmax": own.high,
+        "colorscale": DIVERGING if own.low < 0 else SEQUENTIAL,
+        "xgap": 3,
+        "ygap": 3,
+        "hoverongaps": False,
+        "hovertemplate": f"layer %{{y}}, {axis_name} %{{x}}: %{{z:.4~g}}<extra></extra>",
+        "colorbar": {"thickness": 8, "outlinewidth": 0, "tickfont": {"size": 11, "color": "@quiet"}, "nticks": 4},
+    }
+    if is_numbered:
+        heat |= {"texttemplate": "%{z:.3~s}", "textfont": {"size": 11}}
+    absent = [(r, c) for r, line in enumerate(canvas) for c, v in enumerate(line) if v is None]
+    text = f"{title}: none"
+    if present:
+        most, row, column = max(present)
+        place = f"{axis_name} {columns[column]}" if columns[column].isdecimal() else columns[column]
+        text = f"{title}: largest in layer {rows[row]}, {place} ({most:.4g})"
+        if all(v == most for v, *_ in present):
+            text = f"{title}: {most:.4g} everywhere"
+    return figure(
+        [heat, struck([(columns[c], rows[r]) for r, c in absent], f"layer %{{y}}, {axis_name} %{{x}}: none")],
+        text,
+        f"Heat map, {len(rows)} layers by {len(columns)} columns. {text}. {note} Epoch {epoch}.",
+        own.name.replace("_", "-"),
+        height=max(240, 27 * min(len(rows), 24) + 92),
+        xaxis=axis(axis_name, side="bottom", showgrid=False, type="category", categoryarray=columns,
+                   range=[-0.5, len(columns) - 0.5]),
+        yaxis=axis("layer", autorange="reversed", showgrid=False, type="category", categoryarray=rows),
+    )  # fmt: skip
+
+
+def similarity_tiles(
+    stats: SimilarityStats, names: Sequence[str], across: int = 4, of: tuple[str, str] = ("expert", "experts")
+) -> Figure:
+    """The cosine matrix of every layer, as tiles of one heat map with a colour scale from -1 to 1.
+
+    Args:
+        stats: The cosines.
+        names: Labels of the layers.
+        across: Tiles in a row.
+        of: What is compared, one and several.
+    """
+    one, several = of
     sizes = [len(m) for m in stats.matrices]
     tile = max([*sizes, 1])
     tile_rows = -(-len(sizes) // across)
@@ -109,7 +173,7 @@ def similarity_tiles(stats: SimilarityStats, plan: MaskPlan, across: int = 4) ->
                 "y": top - 1,
                 "xref": "x",
                 "yref": "y",
-                "text": caption + {0: " · no experts", 1: " · 1 expert"}.get(size, ""),
+                "text": caption + {0: f" · no {several}", 1: f" · 1 {one}"}.get(size, ""),
                 "showarrow": False,
                 "xanchor": "left",
                 "yanchor": "middle",
@@ -119,7 +183,7 @@ def similarity_tiles(stats: SimilarityStats, plan: MaskPlan, across: int = 4) ->
         for i, row in enumerate(matrix):
             for j, value in enumerate(row):
                 z[top + i][left + j] = value if i != j else None
-                text[top + i][left + j] = f"layer {names[layer]}, experts {i + 1} and {j + 1}"
+                text[top + i][left + j] = f"layer {names[layer]}, {several} {i + 1} and {j + 1}"
     data = [
         {
             "type": "heatmap",
@@ -145,13 +209,13 @@ def similarity_tiles(stats: SimilarityStats, plan: MaskPlan, across: int = 4) ->
     title = (
         f"Most similar in layer {names[max(means)[1]]} (mean |cosine| {max(means)[0]:.2f})"
         if means
-        else "No layer has two experts"
+        else f"No layer has two {several}"
     )
     bare = {"visible": False, "constrain": "domain"}
     return figure(
         data,
         title,
-        f"Cosine between experts, one tile for each layer. {title}. Epoch {stats.epoch}.",
+        f"Cosine between {several}, one tile for each layer. {title}. Epoch {stats.epoch}.",
         "similarity-by-layer",
         height=max(260, 96 * tile_rows + 70),
         xaxis=bare,

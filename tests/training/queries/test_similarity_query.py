@@ -90,6 +90,24 @@ def test_the_answer_agrees_with_the_full_matrices(trained: tuple[LoadedRun, Path
     assert answer["random_writes"] is None
 
 
+@pytest.mark.parametrize(("method", "experts", "rank"), [("lora", 2, 1), ("mola", 2, 3)])
+def test_the_components_of_a_low_rank_method_are_compared(
+    method: str, experts: int, rank: int, tmp_path: Path, trained: tuple[LoadedRun, Path, Path]
+) -> None:
+    settings = ("rank=2",) if method == "lora" else ("rank=3", "pattern=2468")
+    training = Training(small(config(method=method, method_settings=settings, epochs=1)))
+    [*training.run()]
+    answer = similarity(LoadedRun(training.setup, tmp_path), {"other": str(trained[2])}, quiet)
+    assert (answer["experts"][0], answer["rank"], len(answer["targets"])) == (experts, rank, 12)
+    own = training.setup.adapter.factors()[QKV[0]]
+    first, second = (own.b[:, i * rank : (i + 1) * rank] @ own.a[i * rank : (i + 1) * rank] for i in range(2))
+    cosine = float((first * second).sum() / (first.norm() * second.norm()))
+    assert answer["matrices"][0][0][1] == pytest.approx(cosine, abs=1e-4)
+    values = torch.linalg.svdvals((own.b @ own.a).double())[: len(answer["values"][0])]
+    assert answer["values"][0] == pytest.approx(values.tolist(), rel=1e-3)
+    assert answer["other"]["same_reads"][0] is not None  # a run with a mask can stand beside it
+
+
 def test_at_a_checkpoint_and_compared_with_another_run(trained: tuple[LoadedRun, Path, Path]) -> None:
     loaded, middle, other = trained
     at_end = similarity(loaded, {}, quiet)
