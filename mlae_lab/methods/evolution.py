@@ -52,8 +52,8 @@ class Space(Protocol):
         """Use a candidate in evaluation and in training; None: the fullest in evaluation, sampled ones in training."""
         ...
 
-    def grid(self, candidate: Candidate) -> Mapping[str, Sequence[str]]:
-        """What a candidate is, in words: label to the forms by block, of as many blocks in each line."""
+    def grid(self, candidate: Candidate) -> Mapping[str, Sequence[tuple[str, float]]]:
+        """What a candidate is: label to the form in each block and its share of the fullest, [0, 1]."""
         ...
 
 

@@ -234,12 +234,14 @@ class Paths:
         self.choose(candidate)
         self._adapter.sample(candidate is None)
 
-    def grid(self, candidate: Candidate) -> Mapping[str, Sequence[str]]:
+    def grid(self, candidate: Candidate) -> Mapping[str, Sequence[tuple[str, float]]]:
         rows = _by_layer(candidate)
         return {
-            f"{kind.rpartition('.')[2]} {key}": [CHOICES[key][row[place]] for row in rows[index :: len(KINDS)]]
+            f"{kind.rpartition('.')[2]} {key}": [
+                (forms[row[place]], 1 - row[place] / (len(forms) - 1)) for row in rows[index :: len(KINDS)]
+            ]
             for index, kind in enumerate(KINDS)
-            for place, key in enumerate(CHOICES)
+            for place, (key, forms) in enumerate(CHOICES.items())
         }
 
 

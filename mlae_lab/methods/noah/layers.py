@@ -306,9 +306,9 @@ class Subnetworks:
         self.choose(candidate)
         self._adapter.sampling = candidate is None
 
-    def grid(self, candidate: Candidate) -> Mapping[str, Sequence[str]]:
+    def grid(self, candidate: Candidate) -> Mapping[str, Sequence[tuple[str, float]]]:
         rows = zip(TITLES.values(), self.sizes(candidate), strict=True)
-        return {title: [str(size) for size in row] for title, row in rows if any(row)}
+        return {title: [(str(size), size / CHOICES[0]) for size in row] for title, row in rows if any(row)}
 
 
 def attach(model: nn.Module, method: NOAH, seed: int, batches: Batches | None = None) -> PromptModules:
