@@ -147,6 +147,8 @@ def _facts(run: Run, tail: queries.Tail) -> list[tuple[str, str]]:
     if outcome.step is None:
         return facts
     facts.append(("Epoch", f"{outcome.step.epoch} of {run.config.epochs}"))
+    if search := tail.search[-1] if tail.search else None:
+        facts.append(("Search generation", f"{search.generation} of {search.generations}"))
     if run.status.is_over:
         facts.append(("Training time", page.seconds_text(outcome.seconds)))
         if last and best and best.accuracy > last.accuracy:

@@ -72,7 +72,15 @@ def images(run: Run, sample_images: SampleImages | None) -> None:
 def message(run: Run, tail: queries.Tail, text: BenchText) -> bytes:
     """The whole bench as deflated JSON, made once for each state of a run."""
     live = not run.status.is_over
-    revision = (live, len(tail.steps), len(tail.evaluations), text, *tail.notes, *queries.references(run))
+    revision = (
+        live,
+        len(tail.steps),
+        len(tail.evaluations),
+        len(tail.search),
+        text,
+        *tail.notes,
+        *queries.references(run),
+    )
     return tail.memo("message", revision, lambda: zlib.compress(_json(run, tail, text, live).encode(), 6))
 
 
@@ -109,7 +117,8 @@ def _json(run: Run, tail: queries.Tail, text: BenchText, live: bool) -> str:
     encoded = json.dumps(data, separators=(",", ":"), ensure_ascii=False)
     curves = ",".join(f'"{name}":{_figure(figure)}' for name, figure in _curves(tail, outcome, references).items())
     more = tail.memo("statistics", len(tail.statistics), lambda: ",".join(map(_figure, _statistics(tail, outcome))))
-    return f'{encoded[:-1]},"figures":{{{curves}}},"statistics":[{more}]}}'
+    search = tail.memo("search", len(tail.search), lambda: ",".join(map(_figure, _search(tail))))
+    return f'{encoded[:-1]},"figures":{{{curves}}},"search":[{search}],"statistics":[{more}]}}'
 
 
 def _figure(figure: Figure | None) -> str:
@@ -158,6 +167,10 @@ def _statistics(tail: queries.Tail, outcome: Outcome) -> list[Figure]:
         )
         for name in names
     ]
+
+
+def _search(tail: queries.Tail) -> list[Figure]:
+    return [figures.search_figure(tail.search), figures.chosen_figure(tail.search[-1])] if tail.search else []
 
 
 def _numbered(tail: queries.Tail, name: str) -> list[str]:
