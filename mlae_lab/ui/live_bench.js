@@ -767,7 +767,7 @@ class Bench {
   close() {
     clearTimeout(this.beating);
     this.playing = false;
-    for (const plot of [...Object.values(this.plots), ...Object.values(this.extra)]) plot.purge();
+    for (const plot of [...Object.values(this.plots), ...Object.values(this.extra), ...Object.values(this.searched)]) plot.purge();
   }
 }
 
