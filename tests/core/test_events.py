@@ -24,6 +24,21 @@ EVENTS: list[ev.Event] = [
     ev.Resumed(epoch=2, step=26, seconds=3.5, source="abcd2345"),
     ev.SampleImages(images=("iVBORw0KGgo=",), labels=("T-shirt/top",)),
     ev.Predictions(epoch=3, step=39, predicted=("Tröja", "7"), confidence=(0.5, 1.0)),
+    ev.SearchGeneration(
+        epoch=3,
+        step=39,
+        generation=2,
+        generations=15,
+        candidates=100,
+        images=200,
+        best=61.5,
+        mean=50.25,
+        parameters=212_345,
+        seconds=9.5,
+        labels=("Prompts",),
+        chosen=(("10", "0"),),
+        levels=((1.0, 0.0),),
+    ),
     ev.Statistics(
         3, 39, {"one": 0.5, "by_layer": (0.5, None), "by_expert": CANVAS, "none": None}, {"one": ("One", "%")}
     ),

@@ -47,9 +47,7 @@ def same(whole: Checkpoint, other: Checkpoint) -> None:
     assert replace(whole.position, seconds=0) == replace(other.position, seconds=0)
 
 
-@pytest.mark.parametrize(
-    ("method", "settings", "protocol"), [("glora", GLORA, "test"), ("noah", NOAH, "val")]
-)
+@pytest.mark.parametrize(("method", "settings", "protocol"), [("glora", GLORA, "test"), ("noah", NOAH, "val")])
 def test_a_searched_run_is_interrupted_resumed_saved_and_loaded(
     method: str, settings: tuple[str, ...], protocol: str, folder: Path, tmp_path: Path
 ) -> None:
