@@ -315,13 +315,13 @@ class RunConfig:
     def badge(self) -> Badge:
         task, backbone = catalog.task(self.task), catalog.backbone(self.backbone)
         if task.bundled or self.data_label.startswith(("VTAB-1k", "FGVC")):
-            train, val, both = f"train{task.train}", f"val{task.val}", f"train{task.train + task.val}"
+            train, val, together = f"train{task.train}", f"val{task.val}", f"train{task.train + task.val}"
         else:  # the label gives the counts
-            train, val, both = "train", "val", "train + val"
+            train, val, together = "train", "val", "train + val"
         if self.tuning.search is None:
-            counts = f"{train} → {val}", f"{both} → test"
+            counts = f"{train} → {val}", f"{together} → test"
         else:  # an accuracy on images that a choice was made by, or with fewer training images, is another one
-            counts = f"{train}, searched on {val} → {val}", f"{both}, 1/{HELD_OUT} of it for a search → test"
+            counts = f"{train}, searched on {val} → {val}", f"{together}, 1/{HELD_OUT} of it for a search → test"
         return Badge(
             task=self.task,
             data=self.data_label or ("bundled" if task.bundled else "unchecked images"),

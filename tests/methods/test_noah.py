@@ -193,10 +193,10 @@ def test_training_samples_sub_networks_until_one_is_chosen() -> None:
 
 def test_candidates_that_differ_only_below_their_depth_are_one() -> None:
     space = super_network()[1].space
-    one, other = (space.canonical((2, 1, *rest) * 3) for rest in ((0, 1), (2, 2)))
-    assert one == other
-    assert space.sizes(one) == Sizes((5, 0, 0), (5, 0, 0), (5, 0, 0))
-    assert space.count(one) == sum(
+    shallow, other = (space.canonical((2, 1, *rest) * 3) for rest in ((0, 1), (2, 2)))
+    assert shallow == other
+    assert space.sizes(shallow) == Sizes((5, 0, 0), (5, 0, 0), (5, 0, 0))
+    assert space.count(shallow) == sum(
         value[tuple(slice(5) if size == 10 else slice(None) for size in value.shape)].numel()
         for name, value in super_network()[1].parameters().items()
         if name.startswith("blocks.0")

@@ -77,7 +77,7 @@ def test_a_searched_run_is_interrupted_resumed_saved_and_loaded(
     rates = [event.learning_rate for event in events if isinstance(event, TrainStep)]
     assert max(rates) == rates[0] == 1e-3
     if method == "noah":
-        assert rates[len(rates) // 2] == 1e-3  # the sub-network has a schedule of its own
+        assert rates[len(rates) // 2] == 1e-3  # the sub-network has its own schedule
 
     # ---- what it found
     best = whole.evolution.best
