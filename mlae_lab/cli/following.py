@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from mlae_lab.cli.output import print_json, print_result
-from mlae_lab.core.events import Evaluation, Resumed, Started
+from mlae_lab.core.events import Evaluation, Resumed, SearchGeneration, Started
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import commands, supervisor
 from mlae_lab.runs.liveness import derived
@@ -18,7 +18,7 @@ from mlae_lab.runs.store import Run, RunStore
 
 
 def follow(store: RunStore, run: Run) -> Run:
-    """Print the start, the evaluations and the resumption of a run until it is over; return it as it is then."""
+    """Print start, evaluations, search and resumption of a run until it is over; return it as it is then."""
     earlier, known = store.events(run.id)[-1:], run.config.data_notes
     last = earlier[0].id if earlier else 0
     is_reported = False
@@ -26,7 +26,7 @@ def follow(store: RunStore, run: Run) -> Run:
         supervisor.ensure(store)
         run = derived(store, store.run(run.id))
         is_reported = is_reported or (run.status is Status.QUEUED and report_supervisor(store))
-        for stored in store.events(run.id, Started, Resumed, Evaluation, after=last):
+        for stored in store.events(run.id, Started, Resumed, SearchGeneration, Evaluation, after=last):
             last, event = stored.id, stored.event
             if isinstance(event, Started):
                 owner = "expert" if run.config.has_mask else "method"
@@ -37,6 +37,13 @@ def follow(store: RunStore, run: Run) -> Run:
                 )
             elif isinstance(event, Resumed):
                 print("  ".join([f"resumed after step {event.step}", *event.notes]), flush=True)
+            elif isinstance(event, SearchGeneration):
+                print(
+                    f"search generation {event.generation:>3} of {event.generations}   best {event.best:5.1f} %   mean "
+                    f"{event.mean:5.1f} %   {event.candidates} candidates on {event.images} images   best has "
+                    f"{event.parameters:,} parameters   {event.seconds:6.1f} s",
+                    flush=True,
+                )
             else:
                 print(
                     f"epoch {event.epoch:>4}   {event.split} accuracy {event.accuracy:5.1f} %   loss {event.loss:.3f}"

@@ -16,6 +16,7 @@ from mlae_lab.core import method as methods
 from mlae_lab.core.method import Method
 from mlae_lab.core.patterns import dense
 from mlae_lab.core.plan import MaskPlan
+from mlae_lab.core.search import HELD_OUT
 from mlae_lab.core.settings import ConfigError, check_settings, hashed_values, option_arguments, setting, settings_of
 from mlae_lab.locations import PROGRAM
 
@@ -290,6 +291,8 @@ class RunConfig:
         if self.method != "mlae":
             object.__setattr__(self, "method_settings", self.tuning.texts())  # in one order, without defaults
         self.tuning.check(backbone)
+        if search := self.tuning.search:
+            search.check(self.epochs, self.max_seconds)
         if task.bundled and self.preprocessing not in ("auto", "vtab"):
             raise ConfigError(
                 f"preprocessing is {self.preprocessing!r} and the images of {task.name} are too small to crop: "
@@ -351,9 +354,13 @@ class RunConfig:
     def badge(self) -> Badge:
         task, backbone = catalog.task(self.task), catalog.backbone(self.backbone)
         if task.bundled or self.data_label.startswith(("VTAB-1k", "FGVC")):
-            counts = f"train{task.train} → val{task.val}", f"train{task.train + task.val} → test"
+            train, val, together = f"train{task.train}", f"val{task.val}", f"train{task.train + task.val}"
         else:  # the label gives the counts
-            counts = "train → val", "train + val → test"
+            train, val, together = "train", "val", "train + val"
+        if self.tuning.search is None:
+            counts = f"{train} → {val}", f"{together} → test"
+        else:  # an accuracy on images that a choice was made by, or with fewer training images, is another one
+            counts = f"{train}, searched on {val} → {val}", f"{together}, 1/{HELD_OUT} of it for a search → test"
         return Badge(
             task=self.task,
             data=self.data_label or ("bundled" if task.bundled else "unchecked images"),

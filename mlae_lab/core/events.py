@@ -273,6 +273,56 @@ class Statistics:
 
 
 @dataclass(frozen=True)
+class SearchGeneration:
+    """After every generation of a search over a super-network (`core.search`).
+
+    Attributes:
+        epoch: The last one before the search.
+        step: The last one before the search.
+        generation: Counted from 1.
+        generations: Of the whole search.
+        candidates: Evaluated so far.
+        images: On which each was evaluated; none of them is trained on before the search.
+        best: Accuracy of the best candidate so far, in percent.
+        mean: Accuracy of this generation's candidates, in percent.
+        parameters: That the best candidate uses, without the head.
+        seconds: Since the first step began.
+        labels: Of the lines of `chosen`.
+        chosen: What the best candidate is: for each label the form in each block.
+        levels: Likewise, the form as a share of the fullest, [0, 1].
+    """
+
+    kind: ClassVar[str] = "search"
+    epoch: int
+    step: int
+    generation: int
+    generations: int
+    candidates: int
+    images: int
+    best: float
+    mean: float
+    parameters: int
+    seconds: float
+    labels: tuple[str, ...]
+    chosen: tuple[tuple[str, ...], ...]
+    levels: Canvas
+
+    def require_valid(self) -> None:
+        """Raise ValueError for sizes, shares or accuracies that no search reports."""
+        sizes = {len(row) for row in (*self.chosen, *self.levels)}
+        if not len(self.labels) == len(self.chosen) == len(self.levels) or len(sizes) > 1:
+            raise ValueError("labels, chosen and levels of search must have equal numbers of lines and of blocks")
+        if max(len(self.labels), *sizes, 0) > MAX_STATISTIC_SIZE:
+            raise ValueError(f"search must have at most {MAX_STATISTIC_SIZE} lines and blocks")
+        if any(len(text) > _LABEL_LETTERS for text in (*self.labels, *(form for row in self.chosen for form in row))):
+            raise ValueError(f"labels and forms of search take at most {_LABEL_LETTERS} letters")
+        if not all(value is not None and 0 <= value <= 1 for row in self.levels for value in row):
+            raise ValueError("levels of search must be from 0 to 1")
+        if not (0 <= self.mean <= 100 and 0 <= self.best <= 100):
+            raise ValueError("accuracies of search must be from 0 to 100")
+
+
+@dataclass(frozen=True)
 class SampleImages:
     """A few evaluation images whose predictions are recorded with every evaluation; once, after `Started`.
 
@@ -325,6 +375,7 @@ Event = (
     | SimilarityStats
     | Predictions
     | Statistics
+    | SearchGeneration
     | Saved
 )
 E = TypeVar("E", bound=Event)

@@ -17,6 +17,7 @@ from importlib.metadata import entry_points
 from typing import Any, ClassVar
 
 from mlae_lab.core.backbones import Backbone
+from mlae_lab.core.search import Search
 from mlae_lab.core.settings import ConfigError, Setting, check_settings, settings_of
 
 # Name to "module:class", in the order of menus.
@@ -174,6 +175,11 @@ class Method:
     def trains_only_head(self) -> bool:
         """Whether nothing but the head is trained."""
         return self.first_block(_MANY) == _MANY
+
+    @property
+    def search(self) -> Search | None:
+        """The search over a super-network that is a stage of the run, None for none. Its adapter has a `space`."""
+        return None
 
     def check(self, backbone: Backbone) -> None:
         """Raise ConfigError or CatalogError if the method cannot be used with a backbone."""

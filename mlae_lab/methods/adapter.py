@@ -26,6 +26,7 @@ from mlae_lab.errors import LabError
 from mlae_lab.model.experts import stream
 
 if TYPE_CHECKING:
+    from mlae_lab.methods.evolution import Space
     from mlae_lab.model.inject import Experts
 
 Batches = Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]  # (images, labels) for a pass before training
@@ -138,6 +139,11 @@ class Adapter:
         for own in known if tensors is None else tensors:
             self._tensors[f"{name}.{own}"] = known[own]
         return module
+
+    @property
+    def space(self) -> Space | None:
+        """What a search can choose, of a method with `Method.search`."""
+        return None
 
     @property
     def plan(self) -> MaskPlan | None:

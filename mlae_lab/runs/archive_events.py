@@ -82,6 +82,7 @@ _COUNTED = {
     ev.SimilarityStats: ("epoch",),
     ev.Predictions: ("epoch",),
     ev.Statistics: ("epoch",),
+    ev.SearchGeneration: ("epoch", "step", "generation", "generations", "candidates", "images"),
 }  # fmt: skip - at least 1, as others divide by them
 
 
@@ -116,6 +117,9 @@ def _require_on_canvas(event: ev.Event, config: RunConfig) -> None:
         fits = sizes == plan.kept and len(event.signed) == len(event.absolute) == plan.rows and ranks
     elif isinstance(event, ev.Statistics):
         event.require_valid(*config.canvas_size)
+        return
+    elif isinstance(event, ev.SearchGeneration):
+        event.require_valid()
         return
     elif isinstance(event, ev.TrainStep):
         fits = not event.mask or (

@@ -1,6 +1,6 @@
 """Estimated time of a run, from the times of similar runs of this store on this machine; None if there is none.
 
-    seconds = loading + steps · s + evaluated images · m
+    seconds = loading + steps · s + evaluated images · m        those of a search included
 
 s is the median time from one step to the next of a past run. m is the rest of its training time per evaluated image,
 statistics and checkpoints included, so that the terms add up to the time of that run.
@@ -16,7 +16,8 @@ from statistics import median
 from mlae_lab.core import catalog, memory
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.epochs import steps_per_epoch
-from mlae_lab.core.events import Evaluation, Started, TrainStep
+from mlae_lab.core.events import Evaluation, SearchGeneration, Started, TrainStep
+from mlae_lab.core.search import HELD_OUT, held_out
 from mlae_lab.core.units import format_bytes
 from mlae_lab.runs import devices
 from mlae_lab.runs.store import Run, RunStore
@@ -84,11 +85,12 @@ def pace(store: RunStore, run: Run) -> Pace | None:
     step, evaluations = median(between), sum(entry[2] for entry in log)
     steps = sum(not entry[2] for entry in log)
     rest = max(0.0, log[-1][0] - steps * step)
-    images = max(1, evaluations * started.evaluation_images)
+    search = store.last(run.id, SearchGeneration)
+    images = evaluations * started.evaluation_images + (search.candidates * search.images if search else 0)
     return Pace(
         started.seconds,
         step,
-        rest / images if evaluations else 0.0,
+        rest / images if images else 0.0,
         started.precision,
         started.train_images,
         started.evaluation_images,
@@ -106,7 +108,7 @@ def estimate(store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Ru
         pace_of: `pace`, or a cached version of it.
     """
     known = _similar(store, config, pace_of)
-    train, evaluated = _images(config, known)
+    train, evaluated, searched = _images(config, known)
     steps = None if train is None else config.epochs * steps_per_epoch(train, config.batch_size)
     if steps is None:
         reason = "The folder's images are counted when a run starts."
@@ -129,7 +131,7 @@ def estimate(store: RunStore, config: RunConfig, pace_of: Callable[[RunStore, Ru
     seconds = [
         p.loading
         + steps * p.step * config.batch_size / run.config.batch_size * _passes(config) / _passes(run.config)
-        + len(config.evaluated_epochs) * p.evaluation * evaluated
+        + (len(config.evaluated_epochs) * evaluated + searched) * p.evaluation
         for run, p in chosen
     ]
     count = "the last run" if len(chosen) == 1 else f"the last {len(chosen)} runs"
@@ -243,12 +245,24 @@ def _recomputes(config: RunConfig) -> bool:
     return bool(config.drop_path) and config.tuning.first_block(catalog.backbone(config.backbone).layers) > 1
 
 
-def _images(config: RunConfig, known: list[tuple[Run, Pace]]) -> tuple[int | None, int]:
-    """Numbers of training and evaluation images; for a folder of images, as in an earlier run, None without one."""
-    task = catalog.task(config.task)
+def _images(config: RunConfig, known: list[tuple[Run, Pace]]) -> tuple[int | None, int, int]:
+    """Numbers of training images, of images of one evaluation and of all images that a search evaluates.
+
+    For a folder of images as in an earlier run, (None, 0, 0) without one.
+    """
+    task, search = catalog.task(config.task), config.tuning.search
     if task.train:
-        return (task.train, task.val) if config.protocol == "val" else (task.train + task.val, task.test)
-    for run, timed in known:
-        if (run.config.task, run.config.protocol) == (config.task, config.protocol):
-            return timed.train, timed.evaluated
-    return None, 0
+        train, evaluated = (task.train, task.val) if config.protocol == "val" else (task.train + task.val, task.test)
+    else:
+        of_task = ((run, timed) for run, timed in known if run.config.task == config.task)
+        timed = next(((run, timed) for run, timed in of_task if run.config.protocol == config.protocol), None)
+        if timed is None:
+            return None, 0, 0
+        train, evaluated = timed[1].train, timed[1].evaluated
+        if timed[0].config.tuning.search and config.protocol == "test":
+            train = round(train / (1 - 1 / HELD_OUT))  # of which that run trained on the rest
+    if search is None:
+        return train, evaluated, 0
+    if config.protocol == "val":
+        return train, evaluated, search.candidates * evaluated
+    return train - held_out(train), evaluated, search.candidates * held_out(train)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 
-from mlae_lab.core.events import OF_EVALUATION, Evaluation, Event, SampleImages, Started, TrainStep
+from mlae_lab.core.events import OF_EVALUATION, Evaluation, Event, SampleImages, SearchGeneration, Started, TrainStep
 from mlae_lab.runs import pending_events
 from mlae_lab.runs.store import RunStore
 
@@ -28,6 +28,8 @@ class EventWriter:
         step = store.last(run_id, TrainStep)
         self.recorded_step = step.step if step else 0
         self.recorded_evaluations = {stored.event.step for stored in store.events(run_id, Evaluation)}
+        search = store.last(run_id, SearchGeneration)
+        self.recorded_generation = search.generation if search else 0
         self.recorded_start = store.last(run_id, Started) is not None
 
     def add(self, event: Event) -> None:
@@ -41,6 +43,7 @@ class EventWriter:
         elif not (
             (isinstance(event, (Started, SampleImages)) and self.recorded_start)
             or (isinstance(event, TrainStep) and event.step <= self.recorded_step)
+            or (isinstance(event, SearchGeneration) and event.generation <= self.recorded_generation)
         ):
             self.waiting.append(event)
         if not isinstance(event, TrainStep) or time.monotonic() - self.last >= FLUSH_SECONDS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mlae_lab.core import image_labels, recipes
-from mlae_lab.core.events import Resumed, SimilarityStats, Started, Statistics, TrainStep, mean_of
+from mlae_lab.core.events import Resumed, SearchGeneration, SimilarityStats, Started, Statistics, TrainStep, mean_of
 from mlae_lab.runs import outcomes
 from mlae_lab.runs.event_log import DamagedEvent
 from mlae_lab.runs.liveness import stalled_for
@@ -35,11 +35,22 @@ def report(store: RunStore, run: Run) -> dict:
         "similarity": {"signed": mean_of(similarity.signed), "absolute": mean_of(similarity.absolute)}
         if similarity
         else None,
+        "search": _search(store.last(run.id, SearchGeneration)),
         "statistics": dict(statistics.values) if statistics else {},
         "seed": config.seed, "badge": vars(config.badge),
         "data_notes": list(config.data_notes), "notes": notes_of(store, run),
         "device": started.device if started else run.device,
         "weights_fingerprint": started.weights if started else None,
+    }  # fmt: skip
+
+
+def _search(last: SearchGeneration | None) -> dict | None:
+    if last is None:
+        return None
+    return {
+        "generation": last.generation, "generations": last.generations, "candidates": last.candidates,
+        "images": last.images, "accuracy": last.best, "parameters": last.parameters,
+        "chosen": {label: list(forms) for label, forms in zip(last.labels, last.chosen, strict=True)},
     }  # fmt: skip
 
 

@@ -31,11 +31,17 @@ class Saver:
         self, files: RunPaths, config: RunConfig, setup: Setup, training: Training, writer: EventWriter
     ) -> None:
         self.files, self.config, self.setup, self.training, self.writer = files, config, setup, training, writer
-        self.last, self.saved_step, self.evaluated_step = time.monotonic(), -1, -1
+        self.last, self.saved_at, self.evaluated_step = time.monotonic(), (-1, 0), -1
         epochs = config.evaluated_epochs
         self.kept = (
             {epochs[-(-len(epochs) * i // KEPT) - 1] for i in range(1, KEPT + 1)} if len(epochs) > KEPT else set(epochs)
         )
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether training has advanced since it was saved."""
+        position = self.training.position
+        return (position.step, position.searched) > self.saved_at
 
     def save_if_due(self, epoch: int) -> None:
         if time.monotonic() - self.last >= SAVE_SECONDS:
@@ -59,7 +65,7 @@ class Saver:
             kept.unlink(missing_ok=True)
             os.link(self.files.checkpoint, kept)  # the newest is replaced, never modified, so they may share its bytes
         self.writer.add(Saved(epoch, position.step, size))
-        self.last, self.saved_step = time.monotonic(), position.step
+        self.last, self.saved_at = time.monotonic(), (position.step, position.searched)
         if evaluated:
             self.evaluated_step = position.step
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlae_lab import environment
-from mlae_lab.core.events import Evaluation, Preparing, Resumed, Started, TrainStep
+from mlae_lab.core.events import Evaluation, Preparing, Resumed, SearchGeneration, Started, TrainStep
 from mlae_lab.locations import PROGRAM, use_store
 from mlae_lab.runs import pending_events, supervisor
 from mlae_lab.runs.error_messages import failure_reason
@@ -155,11 +155,18 @@ def _train(store: RunStore, run: Run, signals: list[int], writer: EventWriter) -
         if isinstance(event, Evaluation):
             print(f"epoch {event.epoch}: {event.split} accuracy {event.accuracy:.1f} %", flush=True)
             saver.save(event.epoch)
+        elif isinstance(event, SearchGeneration):
+            print(f"search generation {event.generation}: best {event.best:.1f} %, mean {event.mean:.1f} %", flush=True)
+            saver.save_if_due(event.epoch)
         elif isinstance(event, TrainStep):
             saver.save_if_due(event.epoch)
     step = training.position.step
-    if step > saver.saved_step:
+    if saver.is_behind:
         saver.save(training.position.epoch, evaluated=False)
+    if watch.stopped and training.is_searching:
+        return ExitRecord(
+            Status.STOPPED, f"stopped and saved in the search, after {training.position.searched} candidates"
+        )
     if watch.stopped and not training.is_through:
         skipped = "" if saver.evaluated_step == step else ", without an evaluation, which would have taken too long"
         return ExitRecord(Status.STOPPED, f"stopped and saved after step {step}{skipped}")

@@ -38,6 +38,7 @@ class TrainPosition:
         step: Steps done over all epochs.
         seconds: Training time so far.
         sampled_steps: Steps for which masks were sampled.
+        searched: Candidates of a search that are evaluated (`methods.evolution`).
     """
 
     epoch: int
@@ -45,6 +46,7 @@ class TrainPosition:
     step: int
     seconds: float
     sampled_steps: int
+    searched: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     except (KeyError, TypeError, LabError) as error:
         raise CheckpointError(f"{path} has a damaged header ({error})") from None
     whole = all(
-        type(n) is int and n >= 0 for n in (position.epoch, position.batch, position.step, position.sampled_steps)
+        type(n) is int and n >= 0
+        for n in (position.epoch, position.batch, position.step, position.sampled_steps, position.searched)
     )
     if not whole or position.epoch < 1 or not isinstance(position.seconds, (int, float)):
         raise CheckpointError(f"{path} has a damaged header: {position} is not a position in a training")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -90,6 +90,40 @@ def evaluate(
         tuple(predicted),
         tuple(confidence),
     )
+
+
+@torch.no_grad()
+def search_accuracy(setup: Setup, may_continue: Callable[[], bool] = lambda: True) -> float:
+    """Top-1 accuracy in percent on the images that a search may use: held out of training, or under "val" those of val.
+
+    Args:
+        setup: With its adapter in eval mode.
+        may_continue: As for `evaluate`.
+
+    Raises:
+        OutOfTime: If `may_continue` returned False.
+    """
+    correct, images = 0, search_images(setup)
+    for number, (chunk, labels) in enumerate(_search_chunks(setup)):
+        if number and not may_continue():
+            raise OutOfTime
+        with autocast(setup):
+            correct += int((setup.behind(chunk).argmax(1) == labels).sum())
+    return 100 * correct / images
+
+
+def search_images(setup: Setup) -> int:
+    """Number of the images that a search uses."""
+    return len(setup.evaluation) if setup.held_out is None else len(setup.held_out)
+
+
+def _search_chunks(setup: Setup) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    assert setup.config.protocol == "val" or setup.held_out is not None  # never the images that are reported on
+    if setup.held_out is None:
+        yield from setup.evaluation.chunks()
+        return
+    for chosen in setup.held_out.split(setup.train.at_once):
+        yield setup.train.as_tested(chosen), setup.train.labels[chosen]
 
 
 def expert_stats(

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from torch import nn
 
 from mlae_lab.core import catalog, memory
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.progress import ProgressCallback
+from mlae_lab.core.search import held_out
 from mlae_lab.core.weight_fit import require_fit
 from mlae_lab.data.image_record import ImageRecord
 from mlae_lab.data.pixels import Three
@@ -55,6 +57,8 @@ class Setup:
         weights: Fingerprint of the weights.
         classes: Names of the classes.
         record: Which images these are; None for a bundled task.
+        held_out: Indices of the training images that are not trained on but searched on; None where the search is on
+            the evaluation images, as under the protocol "val", and without a search.
         missing: What the run was trained or evaluated on and is not among the images, a sentence without a full stop.
     """
 
@@ -73,6 +77,13 @@ class Setup:
     classes: tuple[str, ...] = ()
     record: ImageRecord | None = None
     missing: str = ""
+    held_out: torch.Tensor | None = None
+
+    @property
+    def trained(self) -> torch.Tensor:
+        """Indices of the training images that are trained on, on the device."""
+        every = torch.arange(len(self.train), device=self.device)
+        return every if self.held_out is None else every[~torch.isin(every, self.held_out)]
 
     @property
     def experts(self) -> Experts | None:
@@ -89,6 +100,22 @@ class Setup:
             self.weights, (record.train.digest, record.evaluation.digest) if record else (),
             (record.depth or 0) if record else 0,
         )  # fmt: skip
+
+
+def stratified(labels: np.ndarray, seed: int) -> torch.Tensor:
+    """Indices of the images that a search holds out, ascending: `core.search.held_out` of them, by class in proportion.
+
+    Args:
+        labels: (n,) class numbers.
+        seed: Of the run.
+    """
+    shuffled = torch.randperm(len(labels), generator=stream(seed, "held out")).numpy()
+    places = np.empty(len(labels))
+    for number in np.unique(labels):
+        members = shuffled[labels[shuffled] == number]
+        places[members] = (np.arange(len(members)) + 0.5) / len(members)
+    order = shuffled[np.argsort(places[shuffled], kind="stable")]
+    return torch.from_numpy(np.sort(order[: held_out(len(labels))]))
 
 
 def choose_device(name: str) -> torch.device:
@@ -188,8 +215,10 @@ def prepare(
             at_once=at_once,
         )
 
+    searches_in_train = config.tuning.search is not None and config.protocol == "test"
     return Setup(
         config, model, adapter, head, behind, inputs(images.train, stream(config.seed, "augment")),
         inputs(images.evaluation, None), device, dtype, time.monotonic() - began, notes, fingerprint,
         images.class_names, images.record, images.missing,
+        stratified(images.train.labels, config.seed).to(device) if searches_in_train else None,
     )  # fmt: skip

@@ -16,14 +16,33 @@ import torch.nn.functional as F
 from mlae_lab.analysis.similarity import similarity_stats
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.epochs import steps_per_epoch
-from mlae_lab.core.events import Evaluation, Event, Predictions, Resumed, SampleImages, Started, TrainStep, packed
+from mlae_lab.core.events import (
+    Evaluation,
+    Event,
+    Predictions,
+    Resumed,
+    SampleImages,
+    SearchGeneration,
+    Started,
+    TrainStep,
+    packed,
+)
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.methods.adapter import copied
+from mlae_lab.methods.evolution import Evolution
 from mlae_lab.model.experts import stream
 from mlae_lab.model.inject import Experts
 from mlae_lab.training.checkpoint import Checkpoint, CheckpointError, TrainPosition
 from mlae_lab.training.environment import environment_of
-from mlae_lab.training.evaluation import Diverged, OutOfTime, autocast, evaluate, expert_stats
+from mlae_lab.training.evaluation import (
+    Diverged,
+    OutOfTime,
+    autocast,
+    evaluate,
+    expert_stats,
+    search_accuracy,
+    search_images,
+)
 from mlae_lab.training.sample_images import chosen as sample_indices
 from mlae_lab.training.sample_images import encoded_image
 from mlae_lab.training.schedule import cosine
@@ -66,7 +85,12 @@ class Training:
         self.optimizer = optimizer_of(config, self.learned.values())
         self.order = stream(config.seed, "order")
         self.gradients = _GradientNorms(self.experts) if self.experts else None
-        self.batches = steps_per_epoch(len(setup.train.labels), config.batch_size)
+        self.trained = setup.trained
+        self.batches = steps_per_epoch(len(self.trained), config.batch_size)
+        self.search, self.evolution = config.tuning.search, None
+        if self.search is not None:
+            assert self.adapter.space is not None  # as `Method.search` promises
+            self.evolution = Evolution(self.search, self.adapter.space, config.seed)
         self.position = TrainPosition(epoch=1, batch=0, step=0, seconds=0.0, sampled_steps=0)
         self.order_then = self.order.get_state()  # before this epoch's permutation was sampled
         self.sample_images = sample_indices(setup.evaluation.part.labels.tolist())
@@ -79,11 +103,12 @@ class Training:
         """Train and yield events.
 
         Their order: Started, SampleImages, Resumed if training continues from a checkpoint, then TrainStep after every
-        step and, after every evaluated epoch, ExpertStats, SimilarityStats, Predictions, Statistics, Evaluation.
+        step, SearchGeneration after every generation of a search and, after every evaluated epoch, ExpertStats,
+        SimilarityStats, Predictions, Statistics, Evaluation.
 
         Args:
             should_stop: Called after every step and between the pieces of an evaluation. True ends the training, with
-                a final evaluation if that takes no more than EVALUATION_SECONDS.
+                a final evaluation if that takes no more than EVALUATION_SECONDS and a search is not due.
 
         Raises:
             Diverged: If the loss or an evaluation is not finite.
@@ -112,14 +137,14 @@ class Training:
         while self.position.epoch <= config.epochs:
             epoch, done = self.position.epoch, self.position.batch
             self.order_then = self.order.get_state()
-            shuffled = torch.randperm(len(labels), generator=self.order).to(device)
+            shuffled = self.trained[torch.randperm(len(self.trained), generator=self.order).to(device)]
             self.adapter.train(True)
             for chosen in shuffled.split(config.batch_size)[done:]:
                 step = self.position.step
                 progress = step / total
                 if config.max_seconds is not None:
                     progress = max(progress, clock.seconds() / config.max_seconds)
-                rate = config.learning_rate * cosine(progress, config.warmup)
+                rate = config.learning_rate * cosine(self._of_stage(progress), config.warmup)
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
                 self.adapter.before_step(step, progress)
@@ -164,6 +189,11 @@ class Training:
                 stop = out_of_time or bool(stop_requested)
                 if stop:
                     break
+            # -------------------------------------------------------- search
+            if self._search_is_due():
+                yield from self._searched(clock, lambda: may_continue() and not stop_requested)
+                if stop_requested:
+                    return
             # -------------------------------------------------------- evaluation
             due = self.position.batch == self.batches and epoch in config.evaluated_epochs
             if due or (stop and self._is_quick(bool(stop_requested))):
@@ -180,6 +210,16 @@ class Training:
                 return
 
     @property
+    def is_last_epoch(self) -> bool:
+        """Whether no epoch follows the current one."""
+        return self.position.epoch >= self.setup.config.epochs
+
+    @property
+    def is_searching(self) -> bool:
+        """Whether a search has begun and is not over."""
+        return self.evolution is not None and bool(self.evolution.scored) and self.evolution.next() is not None
+
+    @property
     def is_through(self) -> bool:
         """Whether the last epoch is complete."""
         return self.position.epoch > self.setup.config.epochs
@@ -192,7 +232,7 @@ class Training:
             parameters=sum(p.numel() for p in self.adapter.parameters().values()),
             head_parameters=sum(p.numel() for p in setup.head.parameters()),
             backbone_parameters=sum(p.numel() for p in setup.model.parameters()) - learned,
-            train_images=len(setup.train.labels),
+            train_images=len(self.trained),
             evaluation_images=len(setup.evaluation),
             steps=total,
             device=str(setup.device),
@@ -201,6 +241,65 @@ class Training:
             notes=setup.notes,
             weights=setup.weights,
         )
+
+    def _of_stage(self, progress: float) -> float:
+        """Progress within the part of the training before or after a search: each has its own schedule."""
+        if self.search is None:
+            return progress
+        config = self.setup.config
+        before = self.search.epoch(config.epochs) / config.epochs
+        if progress < before - 1e-9:  # both are quotients: the first step after the search is not before it
+            return progress / before
+        return max(0.0, progress - before) / (1 - before)
+
+    def _search_is_due(self) -> bool:
+        position, search = self.position, self.search
+        if search is None or position.epoch != search.epoch(self.setup.config.epochs):
+            return False
+        return position.batch == self.batches
+
+    def _searched(self, clock: _Clock, may_continue: Callable[[], bool]) -> Iterator[Event]:
+        """Search to the end or until `may_continue` returns False, and yield an event after each generation."""
+        search, evolution, space, position = self.search, self.evolution, self.adapter.space, self.position
+        assert search is not None
+        assert evolution is not None
+        assert space is not None
+        self.adapter.train(False)
+        while (candidate := evolution.next()) is not None:
+            if not may_continue():
+                break
+            space.choose(candidate)
+            try:
+                accuracy = search_accuracy(self.setup, may_continue)
+            except OutOfTime:
+                break
+            generation = evolution.generation
+            is_last = evolution.record(accuracy)
+            self.position = self._at(position.epoch, position.batch, position.step, clock)
+            if is_last:
+                best = evolution.best
+                space.choose(best.candidate)  # what is saved now is the best network so far
+                grid = space.grid(best.candidate)
+                yield SearchGeneration(
+                    epoch=position.epoch, step=position.step, generation=generation, generations=search.generations,
+                    candidates=len(evolution.scored), images=search_images(self.setup), best=best.accuracy,
+                    mean=evolution.mean(generation), parameters=best.parameters, seconds=self.position.seconds,
+                    labels=tuple(grid),
+                    chosen=tuple(tuple(form for form, _ in row) for row in grid.values()),
+                    levels=tuple(tuple(round(level, 4) for _, level in row) for row in grid.values()),
+                )  # fmt: skip
+        if evolution.scored:
+            space.choose(evolution.best.candidate)
+        if evolution.next() is None:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Train the network that the search found from now on, with fresh moments if there is an epoch left."""
+        assert self.evolution is not None
+        assert self.adapter.space is not None
+        self.adapter.space.settle(self.evolution.best.candidate)
+        if not self.is_last_epoch:
+            self.optimizer.state.clear()
 
     def _is_quick(self, stop_requested: bool) -> bool:
         """Whether there is time for a final evaluation that was not due."""
@@ -239,7 +338,9 @@ class Training:
         )
 
     def _at(self, epoch: int, batch: int, step: int, clock: _Clock) -> TrainPosition:
-        return TrainPosition(epoch, batch, step, clock.seconds(), self.experts.sampler.steps if self.experts else 0)
+        sampled = self.experts.sampler.steps if self.experts else 0
+        searched = len(self.evolution.scored) if self.evolution else 0
+        return TrainPosition(epoch, batch, step, clock.seconds(), sampled, searched)
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -256,6 +357,8 @@ class Training:
         tensors |= self.adapter.running()
         if self.gradients:
             tensors |= self.gradients.state()
+        if self.evolution:
+            tensors |= self.evolution.state()
         copies = {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}
         environment = environment_of(self.setup.device, self.setup.precision)
         return Checkpoint(self.setup.config, self.position, copies, environment)
@@ -291,9 +394,26 @@ class Training:
             if self.experts and self.gradients and same:
                 self.experts.sampler.steps = start.position.sampled_steps
                 self.gradients.restore(start.tensors)
+            self._restore_search(start)
         except (KeyError, RuntimeError, IndexError, TypeError, ValueError) as error:
             raise CheckpointError(f"the checkpoint does not fit: {error}") from None
         self.position = start.position
+
+    def _restore_search(self, start: Checkpoint) -> None:
+        """Restore the results of a search; those of a search that this training makes later are dropped."""
+        if self.search is None or self.evolution is None:
+            return
+        assert self.adapter.space is not None
+        epoch = self.search.epoch(self.setup.config.epochs)
+        if (start.position.epoch, start.position.batch) >= (epoch, self.batches):
+            self.evolution.restore(start.tensors)
+        is_over = start.position.epoch > epoch
+        if is_over and self.evolution.next() is not None:
+            raise ValueError(
+                f"it is from after epoch {epoch} and holds no finished search, which this run makes then: branch from "
+                "an earlier checkpoint or train more epochs"
+            )
+        self.adapter.space.settle(self.evolution.best.candidate if is_over else None)
 
     def _take_generators(self, start: Checkpoint, same: bool) -> None:
         self.order.set_state(start.tensors["generator.order"])

@@ -10,6 +10,7 @@ import streamlit as st
 from mlae_lab.core import catalog, recipes
 from mlae_lab.core.proportions import wilson
 from mlae_lab.runs import commands
+from mlae_lab.runs.outcomes import Outcome
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import live_bench, page, queries, run_actions, visitor
@@ -141,6 +142,18 @@ def precision(images: int) -> str:
     return f" {images:,} images give the accuracy to ±{50 * (high - low):.1f} points or better (95 % interval)."
 
 
+def _time_left(run: Run, tail: queries.Tail, outcome: Outcome) -> tuple[str, str]:
+    """Name and value of the estimated time left; a search counts when a generation of it has been timed."""
+    if run.config.tuning.search is None or outcome.seconds_left is None:
+        return "Time left", page.seconds_text(outcome.seconds_left)
+    if not tail.search:
+        return "Time left, without the search", page.seconds_text(outcome.seconds_left)
+    last = tail.search[-1]
+    before = max(step.seconds for step in tail.steps if step.step <= last.step)
+    of_search = (last.seconds - before) / last.generation * (last.generations - last.generation)
+    return "Time left", page.seconds_text(of_search + outcome.seconds_left)
+
+
 def _facts(run: Run, tail: queries.Tail) -> list[tuple[str, str]]:
     """The numbers above the bench: (name, value)."""
     facts = [("Status", run.status.value)]
@@ -155,12 +168,14 @@ def _facts(run: Run, tail: queries.Tail) -> list[tuple[str, str]]:
     if outcome.step is None:
         return facts
     facts.append(("Epoch", f"{outcome.step.epoch} of {run.config.epochs}"))
+    if search := tail.search[-1] if tail.search else None:
+        facts.append(("Search generation", f"{search.generation} of {search.generations}"))
     if run.status.is_over:
         facts.append(("Training time", page.seconds_text(outcome.seconds)))
         if last and best and best.accuracy > last.accuracy:
             facts.append((f"Best epoch ({best.epoch}), optimistic", f"{best.accuracy:.1f} %"))
     else:
-        facts.append(("Time left", page.seconds_text(outcome.seconds_left)))
+        facts.append(_time_left(run, tail, outcome))
     if (speed := outcome.images_per_second) is not None:
         facts.append(("Images/s", f"{speed:.0f}"))
     if not run.status.is_over and (load := live_bench.load_text(run)):

@@ -51,6 +51,7 @@
  * @property {{ run: string, absolute: (number | null)[] } | null} dense
  * @property {string} plotly
  * @property {Record<string, FigureMessage | null>} figures
+ * @property {FigureMessage[]} search of a search over a super-network, none without one
  * @property {FigureMessage[]} statistics whatever else the run recorded
  *
  * @typedef {{ key: string, name: string, alt: string, figure: PlotlyFigure }} FigureMessage
@@ -253,6 +254,8 @@ class Bench {
     this.more.addEventListener("toggle", () => { if (this.more.open && this.data) this.statistics(this.palette); });
     /** @type {Record<string, Plot>} by the name of the figure, whatever Python has sent */
     this.extra = {};
+    /** @type {Record<string, Plot>} */
+    this.searched = {};
     this.album = find(".lb-album");
     this.chosen = "beat";
     this.paused = false;
@@ -305,6 +308,7 @@ class Bench {
     this.dressColours();
     this.texts();
     this.curves(palette);
+    this.search(palette);
     this.statistics(palette);
     this.byLayer();
     if (this.data.live) this.follow();
@@ -415,28 +419,42 @@ class Bench {
     }
   }
 
+  /** Draws every figure in `data.search`.
+   * @param {Palette} palette */
+  search(palette) {
+    const sent = this.data.search, box = /** @type {HTMLElement} */ (this.root.querySelector(".lb-search"));
+    box.hidden = !sent.length;
+    this.each(sent, this.searched, box, true, palette);
+  }
+
   /** Draws every figure in `data.statistics`; a folded list has no width to draw in.
    * @param {Palette} palette */
   statistics(palette) {
     const sent = this.data.statistics;
     this.more.hidden = !sent.length;
-    const list = this.more.querySelector("div");
-    for (const name in this.extra) {
-      if (sent.some((statistic) => statistic.name === name)) continue;
-      this.extra[name].purge();
-      this.extra[name].node.remove();
-      delete this.extra[name];
+    this.each(sent, this.extra, this.more.querySelector("div"), this.more.open, palette);
+  }
+
+  /** Draws figures whose names and number Python decides.
+   * @param {FigureMessage[]} sent @param {Record<string, Plot>} plots those drawn so far, by name
+   * @param {HTMLElement} list that holds them @param {boolean} open whether it has a width @param {Palette} palette */
+  each(sent, plots, list, open, palette) {
+    for (const name in plots) {
+      if (sent.some((figure) => figure.name === name)) continue;
+      plots[name].purge();
+      plots[name].node.remove();
+      delete plots[name];
     }
-    if (!this.more.open) return;
+    if (!open) return;
     for (const { name, alt, key, figure } of sent) {
-      if (!this.extra[name]) {
+      if (!plots[name]) {
         const chart = document.createElement("div");
         chart.className = "plot";
         chart.setAttribute("role", "figure");
         list.append(chart);
-        this.extra[name] = new Plot(chart);
+        plots[name] = new Plot(chart);
       }
-      this.extra[name].draw(figure, key + palette.surface, palette, this.data.plotly, name, alt);
+      plots[name].draw(figure, key + palette.surface, palette, this.data.plotly, name, alt);
     }
   }
 
@@ -807,7 +825,7 @@ class Bench {
   close() {
     clearTimeout(this.beating);
     this.playing = false;
-    for (const plot of [...Object.values(this.plots), ...Object.values(this.extra)]) plot.purge();
+    for (const plot of [...Object.values(this.plots), ...Object.values(this.extra), ...Object.values(this.searched)]) plot.purge();
   }
 }
 

@@ -75,7 +75,15 @@ def images(run: Run, sample_images: SampleImages | None) -> None:
 def message(run: Run, tail: queries.Tail, text: BenchText) -> bytes:
     """The whole bench as deflated JSON, made once for each state of a run."""
     live = not run.status.is_over
-    revision = (live, len(tail.steps), len(tail.evaluations), text, *tail.notes, *queries.references(run))
+    revision = (
+        live,
+        len(tail.steps),
+        len(tail.evaluations),
+        len(tail.search),
+        text,
+        *tail.notes,
+        *queries.references(run),
+    )
     return tail.memo("message", revision, lambda: zlib.compress(_json(run, tail, text, live).encode(), 6))
 
 
@@ -119,7 +127,8 @@ def _json(run: Run, tail: queries.Tail, text: BenchText, live: bool) -> str:
     more = tail.memo(
         "statistics", len(tail.statistics), lambda: ",".join(map(_figure, _statistics(tail, outcome, drawn)))
     )
-    return f'{encoded[:-1]},"figures":{{{curves}}},"statistics":[{more}]}}'
+    search = tail.memo("search", len(tail.search), lambda: ",".join(map(_figure, _search(tail))))
+    return f'{encoded[:-1]},"figures":{{{curves}}},"search":[{search}],"statistics":[{more}]}}'
 
 
 def _figure(figure: Figure | None) -> str:
@@ -168,6 +177,10 @@ def _statistics(tail: queries.Tail, outcome: Outcome, drawn: Set[str]) -> list[F
         )
         for name in names
     ]
+
+
+def _search(tail: queries.Tail) -> list[Figure]:
+    return [figures.search_figure(tail.search), figures.chosen_figure(tail.search[-1])] if tail.search else []
 
 
 def _numbered(tail: queries.Tail, name: str) -> list[str]:

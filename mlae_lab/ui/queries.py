@@ -22,6 +22,7 @@ from mlae_lab.core.events import (
     Preparing,
     Resumed,
     SampleImages,
+    SearchGeneration,
     SimilarityStats,
     Started,
     Statistics,
@@ -75,6 +76,7 @@ class Tail:
         self.similarity: list[SimilarityStats] = []
         self.predictions: list[Predictions] = []
         self.statistics: list[Statistics] = []
+        self.search: list[SearchGeneration] = []
         self.sample_images: SampleImages | None = None
         self.resumed: list[Resumed] = []
         self.damaged: dict[int, DamagedEvent] = {}
@@ -115,6 +117,8 @@ class Tail:
                 self.predictions.append(event)
             case Statistics():
                 self.statistics.append(event)
+            case SearchGeneration():
+                self.search.append(event)
             case Resumed():
                 self.resumed.append(event)
 

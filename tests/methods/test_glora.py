@@ -9,10 +9,12 @@ import timm
 import torch
 from torch import nn
 
+from mlae_lab.core.search import Search
+from mlae_lab.core.settings import ConfigError
 from mlae_lab.methods.adapter import attach
+from mlae_lab.methods.evolution import Evolution
 from mlae_lab.methods.glora import CHOICES, GLoRA
 from mlae_lab.methods.glora.layers import CONFIGURATIONS, FULL, GeneralLoRA, Support, configuration
-from mlae_lab.methods.glora.search import search
 
 NONE = tuple(len(names) - 1 for names in CHOICES.values())
 
@@ -140,29 +142,40 @@ def test_the_full_configuration_uses_every_parameter() -> None:
 
 
 def test_the_search_finds_a_better_configuration_within_its_limit() -> None:
-    """Objective: the share of tensors that are absent. Random candidates have 0.28 on average."""
+    """Objective: the share of tensors in vector form; random candidates have 0.28 on average, the bound leaves few."""
     adapter = attached()[1]
-    evaluations = 0
+    evolution = Evolution(Search(8, 20, most_parameters=3000), adapter.space, seed=0)
+    while (candidate := evolution.next()) is not None:
+        adapter.space.choose(candidate)
+        entries = [CHOICES[key][choice] for row in adapter.chosen for key, choice in zip(CHOICES, row, strict=True)]
+        evolution.record(100 * entries.count("vector") / len(entries))
+    adapter.space.settle(evolution.best.candidate)
+    assert evolution.best.accuracy > 1.5 * evolution.mean(1)
+    assert adapter.count(adapter.chosen) == evolution.best.parameters <= 3000
+    adapter.train(True)
+    adapter.before_step(0, 0.0)
+    assert [layer.configuration() for layer in adapter.layers.values()] == list(adapter.chosen)  # nothing is sampled
+    adapter.space.settle(None)
+    adapter.before_step(0, 0.0)
+    assert adapter.chosen == (FULL,) * 8
+    assert len({layer.configuration() for layer in adapter.layers.values()}) > 4
 
-    def absent() -> float:
-        nonlocal evaluations
-        evaluations += 1
-        entries = [choice == none for row in adapter.chosen for choice, none in zip(row, NONE, strict=True)]
-        return sum(entries) / len(entries)
 
-    sizes = {"population": 20, "parents": 5, "mutations": 8, "crossovers": 8}
-    first = search(adapter, absent, generations=1, **sizes)[0]
-    best = search(adapter, absent, generations=12, **sizes)
-    assert best[0].accuracy > first.accuracy + 0.1
-    assert adapter.chosen == best[0].candidate
-    assert len(best) == 5
-    assert evaluations <= 13 * 20
-    assert search(adapter, absent, generations=12, **sizes) == best  # equal seeds, equal search
-    small = search(adapter, absent, generations=3, most_parameters=1500, **sizes)
-    assert all(ranked.parameters == adapter.count(ranked.candidate) <= 1500 for ranked in small)
-    with pytest.raises(ValueError, match="at most 1 parameters: allow more"):
-        search(adapter, absent, generations=1, most_parameters=1, **sizes)
-    assert adapter.chosen == small[0].candidate
+def test_the_grid_names_the_forms_of_each_layer() -> None:
+    adapter = attached()[1]
+    adapter.choose([(3, 1, 2, 2, 1), *[FULL] * 7])
+    grid = adapter.space.grid(tuple(choice for row in adapter.chosen for choice in row))
+    assert len(grid) == 4 * 5
+    assert grid["qkv A"] == [("none", 0.0), ("low rank", 1.0)]
+    assert grid["qkv E"] == [("scalar", 0.5), ("vector", 1.0)]
+    assert grid["fc2 C"] == [("low rank", 1.0), ("low rank", 1.0)]
+
+
+def test_a_search_needs_sampled_paths() -> None:
+    assert GLoRA().search is None
+    assert GLoRA(search_generations=3).search == Search(3, 50)
+    with pytest.raises(ConfigError, match="choose sampling=on or search_generations=0"):
+        GLoRA(search_generations=3, sampling=False)
 
 
 @pytest.mark.parametrize("number", [-1, 3])

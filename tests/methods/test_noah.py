@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from mlae_lab.core import catalog
-from mlae_lab.core.method import Method
+from mlae_lab.core.method import Method, blocks_of
 from mlae_lab.core.settings import ConfigError
 from mlae_lab.methods.adapter import AttachError, attach
-from mlae_lab.methods.noah import NOAH
-from mlae_lab.methods.noah.layers import Prompts
-from mlae_lab.methods.noah.subnets import SUBNETS
+from mlae_lab.methods.noah import NOAH, count
+from mlae_lab.methods.noah.layers import PromptModules, Prompts, SuperNetwork
+from mlae_lab.methods.noah.subnets import SUBNETS, Sizes
 from mlae_lab.methods.vpt import VPTDeep
 
 VIT_B16 = catalog.backbone("vit_base_patch16_224.orig_in21k")
@@ -105,3 +105,107 @@ def test_without_prompts_such_attention_is_no_obstacle() -> None:
     model = timm.create_model("test_vit_relpos", num_classes=3).eval()
     attach(model, NOAH(prompt=0)).train(False)
     assert model(torch.zeros(1, 3, *model.patch_embed.img_size)).shape == (1, 3)
+
+
+# ---------------------------------------------------------------- the super-network
+
+
+def test_the_super_network_of_vit_b16() -> None:
+    """Sizes of 10 in 12 blocks: 12 · (10 · 768 + 10 · 3072 + 2 · 768 · 10 + 10 + 768)."""
+    search = NOAH(subnet="search")
+    assert search.parameters(VIT_B16) == 12 * (7_680 + 30_720 + 15_360 + 10 + 768)
+    assert search.depths(12) == {"prompt": (12, 9, 6, 3), "lora": (12, 9, 6, 3), "adapter": (12, 9, 6, 3)}
+    assert NOAH(subnet="search", prompt=0, lora_depth=2).depths(12) == {"lora": (2, 1), "adapter": (12, 9, 6, 3)}
+    assert NOAH().search is None
+    least = count(search.smallest(12), blocks_of(VIT_B16, ""))
+    NOAH(subnet="search", search_parameters=least).check(VIT_B16)
+    with pytest.raises(ConfigError, match=f"has {least:,}: allow more"):
+        NOAH(subnet="search", search_parameters=least - 1).check(VIT_B16)
+    with pytest.raises(ConfigError, match="make one of them larger"):
+        NOAH(subnet="search", prompt=0, lora=0, adapter=0).check(VIT_B16)
+
+
+def super_network(**settings: Any) -> tuple[Any, SuperNetwork]:
+    model = network()
+    adapter = attach(model, NOAH(subnet="search", **settings))
+    assert isinstance(adapter, SuperNetwork)
+    with torch.no_grad():
+        for index, value in enumerate(adapter.parameters().values()):
+            value.normal_(std=0.3, generator=torch.Generator().manual_seed(index))
+    adapter.train(False)
+    return model, adapter
+
+
+@torch.no_grad()
+def test_a_sub_network_is_the_network_of_its_sizes() -> None:
+    """A network that is attached with a sub-network's sizes and its part of the weights gives the same output."""
+    model, adapter = super_network()
+    sizes = Sizes((5, 1, 0), (1, 10, 5), (10, 5, 0))
+    adapter.choose(sizes)
+    own, weights = network(), adapter.state()
+    small = PromptModules(own, _Fixed(sizes), 0)
+    small.train(False)
+    for name, value in small.parameters().items():
+        value.copy_(weights[name][tuple(slice(size) for size in value.shape)])
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.allclose(model(images), own(images), atol=1e-5)
+    assert sum(value.numel() for value in small.parameters().values()) == count(sizes, adapter.space._blocks)
+
+
+class _Fixed(NOAH):
+    """Given sizes."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        object.__setattr__(self, "_sizes", sizes)
+
+    def sizes(self, blocks: int) -> Sizes:
+        return object.__getattribute__(self, "_sizes")
+
+
+def test_training_samples_sub_networks_until_one_is_chosen() -> None:
+    model, adapter = super_network()
+    space, images = adapter.space, torch.randn(2, 3, 32, 32)
+    fullest = model(images)
+    adapter.train(True)
+    adapter.before_step(3, 0.0)
+    first = model(images)
+    adapter.before_step(4, 0.0)
+    assert not torch.equal(model(images), first)
+    adapter.before_step(3, 0.0)
+    assert torch.equal(model(images), first)
+    adapter.train(False)
+    assert torch.equal(model(images), fullest)
+    chosen = space.canonical((1, 2, 1, 0) * 3)
+    space.settle(chosen)
+    assert adapter.chosen == Sizes((1, 5, 0), (1, 5, 0), (1, 5, 0))
+    own = model(images)
+    assert not torch.allclose(own, fullest)
+    adapter.train(True)
+    for step in (3, 4):
+        adapter.before_step(step, 0.0)
+        assert adapter._parts["lora"][1].size == 5
+    assert adapter.statistics()["lora_size"][1] == (1.0, 5.0, 0.0)
+    assert space.grid(chosen)["Prompts"] == [("1", 0.1), ("5", 0.5), ("0", 0.0)]
+    space.settle(None)
+    assert adapter.chosen == adapter.sizes
+
+
+def test_candidates_that_differ_only_below_their_depth_are_one() -> None:
+    space = super_network()[1].space
+    shallow, other = (space.canonical((2, 1, *rest) * 3) for rest in ((0, 1), (2, 2)))
+    assert shallow == other
+    assert space.sizes(shallow) == Sizes((5, 0, 0), (5, 0, 0), (5, 0, 0))
+    assert space.count(shallow) == sum(
+        value[tuple(slice(5) if size == 10 else slice(None) for size in value.shape)].numel()
+        for name, value in super_network()[1].parameters().items()
+        if name.startswith("blocks.0")
+    )
+
+
+def test_a_damaged_choice_is_refused() -> None:
+    adapter = super_network()[1]
+    adapter.require_valid()
+    adapter.state()["subnet.sizes"][1, 2] = 11
+    with pytest.raises(ValueError, match="does not have"):
+        adapter.require_valid()

@@ -237,7 +237,7 @@ def event_of(kind: str, payload: dict) -> Callable[[dict[str, bytes]], object]:
     return event({"kind": kind, "time": 1.0, "payload": payload})
 
 
-STEP, EVALUATION, STARTED, SIMILARITY, STATISTICS = (
+STEP, EVALUATION, STARTED, SIMILARITY, STATISTICS, SEARCH = (
     json.loads(ev.to_json(example))
     for example in (
         step(1), ev.Evaluation(1, 3, "val", 50.0, 1.5, 2.0), ev.Started(1, 1, 1, 800, 200, 26, "cpu", "float32", 0.1),
@@ -246,6 +246,7 @@ STEP, EVALUATION, STARTED, SIMILARITY, STATISTICS = (
             1, 1, {"one": 0.5, "none": None, "layers": (1, None), "experts": ((1.0, None), (0.5, 2.0))},
             {"one": ("One", "%")}, {"experts": ev.Grid(("1", "2"), ("q", "k"), "part", "Size.")},
         ),
+        ev.SearchGeneration(1, 3, 1, 2, 4, 200, 60.0, 50.0, 0, 2.0, ("A",), (("10", "0"),), ((1.0, 0.0),)),
     )
 )  # fmt: skip
 
@@ -254,7 +255,7 @@ STEP, EVALUATION, STARTED, SIMILARITY, STATISTICS = (
     "payload",
     [
         ("started", STARTED), ("step", STEP), ("evaluation", EVALUATION), ("similarity", SIMILARITY),
-        ("statistics", STATISTICS), ("statistics", {"epoch": 1, "step": 1, "values": {}}),
+        ("search", SEARCH), ("statistics", STATISTICS), ("statistics", {"epoch": 1, "step": 1, "values": {}}),
     ],
 )  # fmt: skip
 def test_valid_events_are_accepted(payload: tuple[str, dict], store: RunStore, tmp_path: Path) -> None:
@@ -405,6 +406,15 @@ def test_a_failed_insert_leaves_no_events(store: RunStore, other: RunStore) -> N
         event_of("similarity", SIMILARITY | {"stable_rank": [INF, 1.0]}),
         event_of("similarity", SIMILARITY | {"matrices": [[[1.0, None], [0.5, 1.0]], [[1.0]]]}),
         event_of("similarity", SIMILARITY | {"matrices": [[[1.0, NAN], [0.5, 1.0]], [[1.0]]]}),
+        event_of("search", SEARCH | {"generation": 0}),
+        event_of("search", SEARCH | {"best": NAN}),
+        event_of("search", SEARCH | {"mean": 101.0}),
+        event_of("search", SEARCH | {"labels": ["A", "B"]}),
+        event_of("search", SEARCH | {"labels": ["A" * 101]}),
+        event_of("search", SEARCH | {"chosen": [["10"]]}),
+        event_of("search", SEARCH | {"levels": [[1.0, None]]}),
+        event_of("search", SEARCH | {"levels": [[1.0, 2.0]]}),
+        event_of("search", SEARCH | {"chosen": [["1"] * 257], "levels": [[1.0] * 257]}),
         event_of("statistics", STATISTICS | {"epoch": 0}),
         event_of("statistics", STATISTICS | {"values": [1.0]}),
         event_of("statistics", STATISTICS | {"values": {"<script>": 1.0}, "labels": {}}),

@@ -68,6 +68,30 @@ def test_more_epochs_and_evaluations_take_longer(store: RunStore) -> None:
     assert test.seconds == pytest.approx(2 + 64 * 0.5 + 2 * 3.0 * 797 / 200)
 
 
+def test_a_search_counts_by_its_candidates(store: RunStore) -> None:
+    """200 images take 3 s, in an evaluation and in a candidate's; "test" searches on 200 of 1,000 and tests on 797."""
+    timed(store, replace(CONFIG, method="glora"))
+    searched = replace(CONFIG, method="glora", method_settings=("search_generations=5", "search_population=10"))
+    assert estimate(store, searched).seconds == pytest.approx(2 + 52 * 0.5 + (2 + 50) * 3.0)
+    tested = estimate(store, replace(searched, protocol="test"))
+    assert tested.steps == 52
+    assert tested.seconds == pytest.approx(2 + 52 * 0.5 + (2 * 797 / 200 + 50) * 3.0)
+
+
+def test_the_time_of_a_search_is_that_of_its_images(store: RunStore) -> None:
+    searched = replace(CONFIG, method="glora", method_settings=("search_generations=1", "search_population=4"))
+    run = timed(store, searched)
+    last = store.last(run.id, ev.Evaluation)
+    assert last is not None
+    store.append(run.id, [
+        ev.SearchGeneration(4, 52, 1, 1, 4, 200, 50.0, 40.0, 0, last.seconds + 12, (), (), ()),
+        ev.Evaluation(4, 52, "val", 50.0, 1.0, last.seconds + 15),
+    ])  # fmt: skip
+    times = pace(store, run)
+    assert times is not None
+    assert times.evaluation == pytest.approx(3.0 / 200)
+
+
 def test_the_estimate_is_the_median_with_its_range(store: RunStore) -> None:
     for step in (9.0, 0.4, 0.5, 1.0):  # the first is the fourth newest
         timed(store, step=step)

@@ -16,7 +16,16 @@ import pytest
 import torch
 
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, ExpertStats, Resumed, SimilarityStats, Started, Statistics, TrainStep
+from mlae_lab.core.events import (
+    Evaluation,
+    ExpertStats,
+    Resumed,
+    SearchGeneration,
+    SimilarityStats,
+    Started,
+    Statistics,
+    TrainStep,
+)
 from mlae_lab.core.patterns import allocation
 from mlae_lab.runs import commands, worker
 from mlae_lab.runs.archive_file import export, import_run
@@ -266,6 +275,19 @@ def test_a_resumed_run_writes_no_event_twice(lab_store: RunStore) -> None:
     second.add(stats[0])  # held back until its evaluation
     second.flush()
     assert [stored.event for stored in lab_store.events(run)] == [*recorded, Resumed(1, 1, 0.1), steps[3]]
+
+
+def test_a_generation_is_recorded_once(lab_store: RunStore) -> None:
+    run = lab_store.enqueue(SHORT, "cpu").id
+    generations = [
+        SearchGeneration(1, 4, n, 3, 4 * n, 10, 60.0, 50.0, 9, 1.0, ("A",), (("1",),), ((1.0,),)) for n in (1, 2, 3)
+    ]
+    for events in (generations[:2], generations[1:]):  # the second process starts before the second generation
+        writer = EventWriter(lab_store, run)
+        for event in events:
+            writer.add(event)
+        writer.flush()
+    assert [stored.event for stored in lab_store.events(run)] == generations
 
 
 def test_training_does_not_wait_for_a_locked_store(lab_store: RunStore) -> None:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import Evaluation, Grid, SimilarityStats, Started, Statistics, TrainStep
+from mlae_lab.core.events import Evaluation, Grid, SearchGeneration, SimilarityStats, Started, Statistics, TrainStep
 from mlae_lab.core.patterns import allocation, pattern, uniform
 from mlae_lab.locations import PACKAGE
 from mlae_lab.runs.outcomes import Outcome
@@ -223,6 +223,25 @@ def test_similarity_tiles_place_each_layer_and_leave_the_diagonal_out() -> None:
     assert "no expert" in json.dumps(json.loads(figure.spec)["layout"]["annotations"])
 
 
+GENERATIONS = [
+    SearchGeneration(2, 26, n, 4, 8 * n, 200, 50.0 + n, 40.0 + n, 1234, 3.0, ("qkv A", "qkv B"),
+                     (("low rank", "none"), ("scalar", "none")), ((1.0, 0.0), (1 / 3, 0.0)))
+    for n in (1, 2)
+]  # fmt: skip
+
+
+def test_a_search_is_drawn_by_generation_with_what_it_chose() -> None:
+    figure = figures.search_figure(GENERATIONS)
+    assert {line["name"]: line["y"] for line in figure.data} == {
+        "mean of the generation": [41, 42], "best so far": [51, 52]
+    }  # fmt: skip
+    assert "best 52.0 % of 16 candidates, generation 2 of 4" in figure.alt
+    chosen = figures.chosen_figure(GENERATIONS[-1])
+    assert chosen.data[0]["text"] == [["low rank", "none"], ["scalar", "none"]]
+    assert "1,234 parameters" in chosen.alt
+    assert "none, scalar, low rank" in chosen.alt
+
+
 def test_similarity_curve_without_pairs_names_the_requirement() -> None:
     stats = SimilarityStats(1, (None,), (None,), (((1.0,),),))
     assert "two experts" in figures.similarity_curve([stats]).alt
@@ -239,6 +258,8 @@ def test_every_colour_in_every_figure_has_a_meaning_in_the_palette() -> None:
         figures.expert_figure(((0.5,),), "coefficient", uniform(0.5, 1, 1), 1),
         figures.similarity_tiles(stats, uniform(0.5, 1, 2).row_labels),
         figures.similarity_curve([stats]),
+        figures.search_figure(GENERATIONS),
+        figures.chosen_figure(GENERATIONS[0]),
         figures.balance_figure(["a"], {"train": [1], "val": [2]}),
     ]  # fmt: skip
     used = {name for figure in drawn for name in re.findall(r'"@([a-z]+)"', figure.spec)}

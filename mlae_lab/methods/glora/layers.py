@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mlae_lab.core.method import KINDS
 from mlae_lab.methods.adapter import Adapter, Batches, linears_of
+from mlae_lab.methods.evolution import Candidate
 from mlae_lab.methods.glora import CHOICES, GLoRA
 from mlae_lab.model.experts import stream
 
@@ -141,6 +143,17 @@ class GeneralLoRA(Adapter):
             self.add(name, support)
             self.layers[name] = GeneralLinear(base, support, self._choice.chosen[index])
             self.replace(name, self.layers[name])
+        self._paths = Paths(self)
+
+    @property
+    def space(self) -> Paths:
+        return self._paths
+
+    def sample(self, sampling: bool) -> None:
+        """Whether training samples a configuration for each layer; else it uses the chosen one."""
+        self._sampling = sampling
+        for layer in self.layers.values():
+            layer.sampled = None
 
     def before_step(self, step: int, progress: float) -> None:
         super().before_step(step, progress)
@@ -196,6 +209,45 @@ class GeneralLoRA(Adapter):
             if of_bias is not None:
                 base.bias.add_(of_bias)
         self.remove()
+
+
+class Paths:
+    """The configurations of all layers as candidates of a search: five entries for each layer, in CHOICES' order."""
+
+    def __init__(self, adapter: GeneralLoRA) -> None:
+        self._adapter = adapter
+
+    @property
+    def choices(self) -> Sequence[int]:
+        return _NUMBERS * len(self._adapter.layers)
+
+    def canonical(self, candidate: Candidate) -> Candidate:
+        return candidate
+
+    def count(self, candidate: Candidate) -> int:
+        return self._adapter.count(_by_layer(candidate))
+
+    def choose(self, candidate: Candidate | None) -> None:
+        self._adapter.choose([FULL] * len(self._adapter.layers) if candidate is None else _by_layer(candidate))
+
+    def settle(self, candidate: Candidate | None) -> None:
+        self.choose(candidate)
+        self._adapter.sample(candidate is None)
+
+    def grid(self, candidate: Candidate) -> Mapping[str, Sequence[tuple[str, float]]]:
+        rows = _by_layer(candidate)
+        return {
+            f"{kind.rpartition('.')[2]} {key}": [
+                (forms[row[place]], 1 - row[place] / (len(forms) - 1)) for row in rows[index :: len(KINDS)]
+            ]
+            for index, kind in enumerate(KINDS)
+            for place, (key, forms) in enumerate(CHOICES.items())
+        }
+
+
+def _by_layer(candidate: Candidate) -> list[Configuration]:
+    size = len(_NUMBERS)
+    return [candidate[at : at + size] for at in range(0, len(candidate), size)]
 
 
 def attach(model: nn.Module, method: GLoRA, seed: int, batches: Batches | None = None) -> GeneralLoRA:

@@ -28,6 +28,7 @@ from mlae_lab.ui.figures.grids import QUANTITIES, expert_figure, layer_grid_figu
 from mlae_lab.ui.figures.maps import maps_figure
 from mlae_lab.ui.figures.methods import methods_figure, ranking_figure
 from mlae_lab.ui.figures.predict import classes_figure, two_answers_figure, without_figure
+from mlae_lab.ui.figures.search import chosen_figure, search_figure
 from mlae_lab.ui.figures.seeds import PAIRED_NOTE, SEEDS_NOTE, Lane, paired_figure, seeds_figure
 from mlae_lab.ui.figures.statistics import statistic_figure
 from mlae_lab.ui.figures.whatif import (
@@ -57,6 +58,7 @@ __all__ = [
     "against_figure",
     "balance_figure",
     "cell_figure",
+    "chosen_figure",
     "class_accuracy_figure",
     "class_change_figure",
     "class_figure",
@@ -79,6 +81,7 @@ __all__ = [
     "ranking_figure",
     "reliability_figure",
     "robustness_figure",
+    "search_figure",
     "seeds_figure",
     "similarity_curve",
     "similarity_tiles",
