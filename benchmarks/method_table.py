@@ -143,10 +143,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=FILE, help="the file of the results")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the results as an SVG file, train nothing")
     options = parser.parse_args(arguments)
-    if options.figure:
-        write_whole(options.figure, drawn(read(options.out)))
-        print(f"written to {options.figure}")
-        return 0
     budget = Budget(options.epochs, options.batch_size)
     planned = cells(
         budget, options.methods.split(","), options.tasks.split(","), [int(seed) for seed in options.seeds.split(",")],
@@ -159,6 +155,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        if options.figure:
+            write_whole(options.figure, drawn(read(options.out)))
+            print(f"written to {options.figure}")
+            return 0
         complete(options.out, start, list(planned), options.workers)
     except LabError as error:
         print(error, file=sys.stderr)

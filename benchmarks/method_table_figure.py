@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from mlae_lab.core import catalog
-from mlae_lab.runs.method_table import METHODS, RECIPES, TASKS, Table, TablePoint, table_points, title_of
+from mlae_lab.runs.method_table import METHODS, RECIPES, TASKS, Table, TableError, TablePoint, table_points, title_of
 
 LEFT, TOP, ROW, PANEL, GAP, BOTTOM = 132, 92, 21, 178, 18, 58  # pixels
 _HALF = 4  # of a marker
@@ -29,11 +29,11 @@ def drawn(table: Table) -> str:
         table: With results on one task at least.
 
     Raises:
-        ValueError: It has none.
+        TableError: It has none.
     """
     panels = {task: points for task in TASKS if (points := table_points(table, task))}
     if not panels:
-        raise ValueError("the table has no results: train first")
+        raise TableError("the table has no results: train first, without --figure")
     rows = {method: row for row, method in enumerate(_order(panels))}
     width = LEFT + len(panels) * (PANEL + GAP)
     height = TOP + ROW * len(rows) + BOTTOM

@@ -259,9 +259,9 @@ def title_of(method: str) -> str:
 
 
 def missing(table: Table) -> tuple[int, int]:
-    """Planned runs without a result, and all planned runs."""
+    """Planned runs without a result, and all planned runs; 0 and 0 for an empty table."""
     if not table.starts:
         return 0, 0
-    planned = [cell.key for cell in cells(table.starts[-1].budget)]
-    present = {result.key for result in table.results}
-    return sum(key not in present for key in planned), len(planned)
+    of_a_task = [(cell.recipe, cell.config.method) for cell in cells(table.starts[-1].budget, METHODS, TASKS[:1], (0,))]
+    planned = {(*pair, task, seed) for pair in of_a_task for task in TASKS for seed in SEEDS}
+    return len(planned - {result.key for result in table.results}), len(planned)
