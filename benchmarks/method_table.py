@@ -5,7 +5,7 @@
 
 Protocol test: trained on all 1,000 images, evaluated once, after the last epoch, on the test set. A run follows its
 recipe in everything but epochs and batch size, which are the same for all. Finished runs are kept one by one: Ctrl-C or
-a power cut loses only the runs under way, and the same command goes on with the others. --figure trains nothing and
+a power cut loses only the runs under way, and the same command continues with the others. --figure trains nothing and
 draws the results.
 """
 
@@ -164,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"stopped: {options.out} holds the runs that were finished, and the same command goes on", flush=True)
+        print(f"stopped: {options.out} holds the runs that were finished, and the same command continues", flush=True)
         return 130
     absent, of = missing(read(options.out))
     print(f"{options.out} lacks {absent} of {of} runs" if absent else f"all {of} runs are in {options.out}")

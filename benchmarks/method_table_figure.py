@@ -5,9 +5,19 @@ from __future__ import annotations
 from html import escape
 
 from mlae_lab.core import catalog
-from mlae_lab.runs.method_table import METHODS, RECIPES, TASKS, Table, TableError, TablePoint, table_points, title_of
+from mlae_lab.runs.method_table import (
+    METHODS,
+    RECIPES,
+    TASKS,
+    Table,
+    TableError,
+    TablePoint,
+    missing,
+    table_points,
+    title_of,
+)
 
-LEFT, TOP, ROW, PANEL, GAP, BOTTOM = 132, 92, 21, 178, 18, 58  # pixels
+LEFT, TOP, ROW, PANEL, GAP, BOTTOM, LEAST = 132, 92, 21, 178, 18, 76, 560  # pixels
 _HALF = 4  # of a marker
 _STYLE = """
 text { font: 13px Inter, system-ui, sans-serif; fill: #1B2328 }
@@ -35,7 +45,7 @@ def drawn(table: Table) -> str:
     if not panels:
         raise TableError("the table has no results: train first, without --figure")
     rows = {method: row for row, method in enumerate(_order(panels))}
-    width = LEFT + len(panels) * (PANEL + GAP)
+    width = max(LEFT + len(panels) * (PANEL + GAP), LEAST)
     height = TOP + ROW * len(rows) + BOTTOM
     start = table.starts[-1]
     parts = [
@@ -44,7 +54,7 @@ def drawn(table: Table) -> str:
         f"<style>{_STYLE}</style>",
         f'<rect class="surface" width="{width}" height="{height}" rx="8"/>',
         _text(16, 26, "Accuracy on test by method, bundled backbone (2.5 M parameters)", "head"),
-        *_legend(16, 48, start.epochs, start.batch_size),
+        *_legend(16, 48),
     ]
     for method, row in rows.items():
         parts.append(_text(LEFT - 12, _y(row) + 4, title_of(method), anchor="end"))
@@ -52,10 +62,13 @@ def drawn(table: Table) -> str:
         parts += _panel(LEFT + number * (PANEL + GAP), catalog.task(task).title, points, rows)
     seeds = sorted({point.accuracy.n for points in panels.values() for point in points})
     counts = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
-    note = f"top-1 accuracy, %; {counts}"
-    if seeds[-1] > 1:
-        note += ", bars: 95 % interval over seeds (Student's t)"
-    parts.append(_text(LEFT, height - 14, f"{note}. It says nothing about large backbones.", "quiet"))
+    bars = "; bars: 95 % interval over seeds (Student's t)" if seeds[-1] > 1 else ""
+    budget = f"{start.epochs} epochs in batches of {start.batch_size} for each run"
+    absent, planned = missing(table)
+    if absent:
+        budget += f"; {planned - absent} of {planned} runs so far"
+    parts.append(_text(16, height - 30, f"Top-1 accuracy in %; {counts}{bars}.", "quiet"))
+    parts.append(_text(16, height - 12, f"{budget}. It says nothing about large backbones.", "quiet"))
     return "\n".join([*parts, "</svg>", ""])
 
 
@@ -69,15 +82,14 @@ def _order(panels: dict[str, list[TablePoint]]) -> list[str]:
     return sorted(known, key=lambda method: sum(ranks[method]) / len(ranks[method]))
 
 
-def _legend(x: float, y: float, epochs: int, batch_size: int) -> list[str]:
-    budget = f"each {epochs} epochs of batches of {batch_size}"
+def _legend(x: float, y: float) -> list[str]:
     return [
         _marker(x + 5, y - 4, "common"),
         _text(x + 16, y, "common recipe", "quiet"),
-        _marker(x + 120, y - 4, "own"),
-        _text(x + 131, y, f"own recipe, where it differs; {budget}", "quiet"),
-        f'<line class="reference" x1="{x + 440}" x2="{x + 464}" y1="{y - 4}" y2="{y - 4}"/>',
-        _text(x + 470, y, "linear probe, common recipe", "quiet"),
+        _marker(x + 125, y - 4, "own"),
+        _text(x + 136, y, "own recipe, where it differs", "quiet"),
+        f'<line class="reference" x1="{x + 320}" x2="{x + 344}" y1="{y - 4}" y2="{y - 4}"/>',
+        _text(x + 350, y, "linear probe, common recipe", "quiet"),
     ]
 
 

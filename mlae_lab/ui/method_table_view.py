@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from html import escape
+from pathlib import Path
 
 import streamlit as st
 
@@ -11,9 +12,8 @@ from mlae_lab.core import catalog, recipes
 from mlae_lab.data.listing import counted
 from mlae_lab.runs import method_table
 from mlae_lab.runs.method_table import RECIPES, SEEDS, TASKS, Table
-from mlae_lab.ui import figures, page
+from mlae_lab.ui import figures, page, tables
 from mlae_lab.ui.live_plot import live_plot
-from mlae_lab.ui.tables import table as plain_table
 
 
 def show() -> None:
@@ -21,7 +21,7 @@ def show() -> None:
     path = method_table.FILE
     if not path.exists():
         return
-    table = _read(path.stat().st_mtime_ns)
+    table = _read(path, path.stat().st_mtime_ns)
     points = {task: method_table.table_points(table, task) for task in TASKS}
     tasks = [task for task in TASKS if points[task]]
     if not tasks:
@@ -32,9 +32,10 @@ def show() -> None:
         key="method_table_task",
     )  # fmt: skip
     live_plot(figures.table_figure(points[task], catalog.task(task).title), key="method_table_figure")
-    page.note(_explanation(table))
+    for text in _explanation(table):
+        page.note(text)
     with st.expander("As a table, and how it was measured"):
-        plain_table(
+        tables.table(
             ("Method", "Recipe", "Parameters", "Accuracy, %", "95 % interval", "Seeds"),
             [
                 (
@@ -51,11 +52,12 @@ def show() -> None:
 
 
 @lru_cache(maxsize=1)
-def _read(modified: int) -> Table:
-    return method_table.read()
+def _read(path: Path, modified: int) -> Table:
+    return method_table.read(path)
 
 
-def _explanation(table: Table) -> str:
+def _explanation(table: Table) -> list[str]:
+    """What the figure shows, and what it does not."""
     start, steps = table.starts[-1], max(result.steps for result in table.results)
     absent, planned = method_table.missing(table)
     texts = [
@@ -66,15 +68,14 @@ def _explanation(table: Table) -> str:
         f"Common recipe: {recipes.COMMON.source}. Own recipe: that of the method's authors for VTAB-1k, where there is "
         "one that differs. Dashed: linear probe with the common recipe.",
         "Bars: 95 % interval of the mean over seeds (Student's t), none for one seed; it does not cover the choice of "
-        "test images.",
-        "An accuracy on this small backbone says nothing about the same method on one of ImageNet scale.",
+        "test images. An accuracy on this small backbone says nothing about the same method on one of ImageNet scale.",
     ]
     if absent:
         texts.append(
             f"Not complete: {absent} of {planned} runs ({len(SEEDS)} seeds, {len(TASKS)} tasks) are missing; the "
             "command below trains them."
         )
-    return " ".join(texts)
+    return texts
 
 
 def _origin(table: Table) -> list[tuple[str, str]]:

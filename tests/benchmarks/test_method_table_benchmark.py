@@ -79,7 +79,7 @@ def test_ctrl_c_keeps_what_was_finished(
     monkeypatch.setattr(command, "train", interrupted)
     assert run(out) == 130
     assert [result.seed for result in read(out).results] == [0]
-    assert "the same command goes on" in capsys.readouterr().out
+    assert "the same command continues" in capsys.readouterr().out
 
 
 def test_another_budget_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +103,8 @@ def test_the_figure_has_a_row_for_each_method_and_a_mark_for_each_recipe(tmp_pat
     assert len(texts) == len(BUILT_IN) + 1
     assert "SSF, own recipe: 95.0 % (n = 1)" in texts
     assert "Linear probe, common recipe: 51.5 % (n = 2)" in texts
-    assert "1 to 2 seeds, bars: 95 % interval" in svg.read_text(encoding="utf-8")
+    assert "1 to 2 seeds; bars: 95 % interval" in svg.read_text(encoding="utf-8")
+    assert f"{2 * len(BUILT_IN) + 1} of " in svg.read_text(encoding="utf-8")
 
 
 def test_a_table_without_results_has_no_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

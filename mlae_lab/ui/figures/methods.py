@@ -184,14 +184,14 @@ def table_figure(points: Sequence[TablePoint], task: str) -> Figure:
         for point in reversed(ranked)
     )
     height = FRAME + 40 + 24 * len(rows)
-    title = f"Best on {task}: {best.title}, {best.accuracy.mean:.1f} % ({_seeds(best.accuracy)})"
+    title = f"Best: {best.title}, {best.accuracy.mean:.1f} % ({_seeds(best.accuracy)})"
     return figure(
         data, title, f"{alt}.", "method-table", height, showlegend=True,
         legend={
             "orientation": "h", "x": 0, "xanchor": "left", "xref": "container", "y": 1 - 28 / height,
             "yref": "container", "yanchor": "top", "font": {"size": 12, "color": "@quiet"},
         },
-        xaxis=axis("top-1 accuracy on test, %"),
+        xaxis=axis(f"top-1 accuracy on test, {task}, %"),
         yaxis=axis(
             "", tickvals=list(rows.values()), ticktext=[titles[method] for method in rows], automargin=True,
             range=[-0.7, len(rows) - 0.3],
