@@ -120,7 +120,7 @@ def _results(waiting: Sequence[Cell], workers: int) -> Iterator[Result]:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for child in multiprocessing.active_children():
-                child.terminate()  # workers write nothing: only their runs under way are lost
+                child.kill()  # workers write nothing: only their runs under way are lost
             raise
 
 
