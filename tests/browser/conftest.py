@@ -159,10 +159,18 @@ def visit(chromium: Browser, lab: Lab) -> Iterator[Callable[..., Page]]:
     contexts, outside_requests, script_errors = [], [], []
 
     def open_page(
-        path: str = "/", scheme: str = "light", width: int = 1280, height: int = 900, touch: bool = False
+        path: str = "/",
+        scheme: str = "light",
+        width: int = 1280,
+        height: int = 900,
+        touch: bool = False,
+        motion: bool = False,  # without a GPU an animation takes half a core
     ) -> Page:
         context = chromium.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme, has_touch=touch
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,
+            has_touch=touch,
+            reduced_motion="no-preference" if motion else "reduce",
         )
         contexts.append(context)
         page = context.new_page()

@@ -89,7 +89,7 @@ def looked(chromium: Browser, lab: Lab, over: str) -> Iterator[Page]:
 def test_the_heartbeat_shows_the_active_experts_of_each_step(
     visit: Callable[..., Page], lab: Lab, live: PlayedRun
 ) -> None:
-    page = opened(visit, live.id)
+    page = opened(visit, live.id, motion=True)
     rings = f"""() => {{ const words = {BOX}.querySelector('.lb-step').textContent.match(/[\\d,]+/g);
         if (!words) return null;
         return {{ step: Number(words[0].replaceAll(',', '')), said: Number(words[1]),

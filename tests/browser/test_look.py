@@ -49,7 +49,8 @@ def test_chosen_settings_are_readable(width: int, visit: Callable[..., Page]) ->
     page = visit("/train", width=width)
     page.get_by_text("More settings").click()
     page.get_by_role("combobox", name="Preprocessing").wait_for()
-    for method, protocol in (("Masked experts", "train → val"), ("Linear probe", "train + val → test")):
+    choices = (("Masked experts", "train → val", 9), ("Linear probe", "train + val → test", 8))  # no "Mask drawn per"
+    for method, protocol, lists in choices:
         for label, option in (("Method", method), ("Protocol", protocol)):
             field = page.get_by_role("combobox", name=label)
             field.scroll_into_view_if_needed()
@@ -60,7 +61,7 @@ def test_chosen_settings_are_readable(width: int, visit: Callable[..., Page]) ->
         fields = page.locator("[data-testid='stSelectbox'] input")
         shown = fields.evaluate_all("all => all.map(i => [i.value, i.scrollWidth - i.clientWidth])")
         assert {protocol, method} <= {value.split(" (")[0] for value, _ in shown}
-        assert len(shown) == 9
+        assert len(shown) == lists
         assert [value for value, wider in shown if wider > 0] == []
 
 
@@ -83,7 +84,7 @@ def test_a_reason_is_shown_as_text(visit: Callable[..., Page]) -> None:
 
 
 def test_the_recorded_run_plays_on_home(visit: Callable[..., Page]) -> None:
-    page = visit("/")
+    page = visit("/", motion=True)
     page.wait_for_selector(".replay .grid i")
     assert page.locator(".replay .grid i").count() == 96
     cells = page.locator(".replay .grid i")

@@ -313,7 +313,7 @@ def test_three_drags_in_flight_while_the_script_is_slow(chromium: Browser, tmp_p
 
 
 def test_a_hundred_samples_converge_to_the_expected_number(masks: Callable[..., Page]) -> None:
-    page = masks(uniform(0.3))
+    page = masks(uniform(0.3), motion=True)
     status, play = page.locator(".ms-now"), page.locator('.ms [data-act="play"]')
     assert "Expected: 67.2 of 96" in status.inner_text()
     play.click()
