@@ -12,6 +12,7 @@ BENCHMARKS = {
     "whatif": "a what-if toggle compared with a full pass",
     "similarity": "cosines and spectra from the factors, compared with full matrices",
     "bundled_tasks": "the accuracy of a default run on each bundled task",
+    "method_table": "every method on the bundled tasks, common and own recipe, three seeds",
     "ui": "server cost and smoothness of the live bench",
     "viewers": "what twenty viewers cost a run",
 }

@@ -1,16 +1,19 @@
-"""Methods and recipes on the Train page."""
+"""Methods and recipes on the Train page, and the lab's own table on the page Methods."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from mlae_lab.core import recipes
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import dense
+from mlae_lab.runs import method_table
+from mlae_lab.runs.method_table import Result, Start, append
 from mlae_lab.runs.store import RunStore
-from tests.lab import html, open_page
+from tests.lab import figures, html, open_page
 
 
 def test_a_method_of_a_link_has_its_card_count_and_settings(lab_store: RunStore) -> None:
@@ -77,3 +80,44 @@ def test_settings_of_masked_experts_are_shown_with_them_only(lab_store: RunStore
     lora = labels("lora")
     assert own.isdisjoint(lora)
     assert {"Dropout acts on", "Consistency"} | of_all <= lora
+
+
+@pytest.fixture
+def table_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of the lab's table of methods; it does not exist yet."""
+    path = tmp_path / "table.jsonl"
+    monkeypatch.setattr(method_table, "FILE", path)
+    return path
+
+
+def test_the_table_of_the_lab_is_shown_with_what_is_missing(store: RunStore, table_file: Path) -> None:
+    command = "python -m benchmarks method_table"
+    append(table_file, Start(command, "2026-11-28T05:00:00Z", "abc", "AMD EPYC, 2 cores", {"torch": "2.14"}, 2, 16))
+    result = Result("common", "ssf", "digits", 0, "", 90.0, 797, 34_304, 1290, 126, 9.5, 9.0, "")
+    for entry in (
+        result, replace(result, seed=1, accuracy=92.0), replace(result, recipe="own", accuracy=96.0),
+        replace(result, method="linear", accuracy=80.0), replace(result, task="fashion", accuracy=70.0),
+    ):  # fmt: skip
+        append(table_file, entry)
+    at = open_page("methods")
+    assert "No finished run yet" in html(at)
+    assert "Measured by the lab" in html(at)
+    assert "2 epochs in batches of 16 (126 steps)" in html(at)
+    assert "says nothing about the same method on one of ImageNet scale" in html(at)
+    absent, planned = method_table.missing(method_table.read(table_file))
+    assert planned - absent == 5
+    assert f"{absent} of {planned} runs" in html(at)
+    assert "AMD EPYC, 2 cores" in html(at)
+    assert any(code.value == command for code in at.code)
+    tasks = next(group for group in at.segmented_control if group.label == "Task")
+    assert (tasks.options, tasks.value) == (["Fashion-MNIST-1k", "Digits"], "fashion")
+    tasks.set_value("digits").run()
+    alt = figures(at)["method-table"]
+    assert "SSF, common recipe 91.0 % (2 seeds)" in alt
+    assert "SSF, own recipe 96.0 % (1 seed)" in alt
+
+
+def test_without_the_file_the_page_has_no_such_section(store: RunStore, table_file: Path) -> None:
+    at = open_page("methods")
+    assert "Measured by the lab" not in html(at)
+    assert "method-table" not in figures(at)

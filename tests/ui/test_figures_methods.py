@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 from mlae_lab.core.method import names
 from mlae_lab.core.paper_methods import rows
 from mlae_lab.core.seed_statistics import PERCENT, seed_statistics
 from mlae_lab.runs.method_points import MethodPoint
+from mlae_lab.runs.method_table import TablePoint
 from mlae_lab.ui import figures
 from mlae_lab.ui.figures.methods import Paper
 
@@ -66,3 +69,26 @@ def test_labels_that_would_cover_each_other_are_left_out_and_the_point_says_its_
     trace = figures.methods_figure(crowd, "val", False, []).data[0]
     assert 0 < sum(map(bool, trace["text"])) < len(crowd)
     assert trace["hovertext"] == list(names())
+
+
+def test_the_table_has_a_row_per_method_with_both_recipes_and_the_linear_probe_as_a_line() -> None:
+    def table_point(method: str, recipe: str, *accuracies: float) -> TablePoint:
+        return TablePoint(method, method.upper(), recipe, 9, seed_statistics(2, accuracies, PERCENT))
+
+    points = [
+        table_point("ssf", "own", 90.0, 92.0), table_point("lora", "common", 85.0), table_point("ssf", "common", 80.0),
+        table_point("linear", "common", 70.0),
+    ]  # fmt: skip
+    figure = figures.table_figure(points, "Digits")
+    layout = json.loads(figure.spec)["layout"]
+    labels = dict(zip(layout["yaxis"]["tickvals"], layout["yaxis"]["ticktext"], strict=True))
+    common, own = figure.data
+    rows = [labels[round(y)] for y in common["y"]]
+    assert list(zip(rows, common["x"], strict=True)) == [("LINEAR", 70.0), ("SSF", 80.0), ("LORA", 85.0)]
+    assert sorted(labels) == [0, 1, 2]
+    assert labels[2] == "LORA"  # on top: the best with the common recipe
+    assert (labels[round(own["y"][0])], own["x"]) == ("SSF", [91.0])
+    assert own["error_x"]["array"][0] == 9.0  # t(1) is 12.7: cut at 100 %
+    assert common["marker"]["symbol"] != own["marker"]["symbol"]
+    assert layout["shapes"][0]["x0"] == 70.0
+    assert "Best: SSF, 91.0 % (2 seeds)" in layout["title"]["text"]

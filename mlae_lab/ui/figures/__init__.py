@@ -26,7 +26,7 @@ from mlae_lab.ui.figures.errors import (
 )
 from mlae_lab.ui.figures.grids import QUANTITIES, expert_figure, layer_grid_figure, similarity_tiles
 from mlae_lab.ui.figures.maps import maps_figure
-from mlae_lab.ui.figures.methods import methods_figure, ranking_figure
+from mlae_lab.ui.figures.methods import methods_figure, ranking_figure, table_figure
 from mlae_lab.ui.figures.predict import classes_figure, two_answers_figure, without_figure
 from mlae_lab.ui.figures.search import chosen_figure, search_figure
 from mlae_lab.ui.figures.seeds import PAIRED_NOTE, SEEDS_NOTE, Lane, paired_figure, seeds_figure
@@ -86,6 +86,7 @@ __all__ = [
     "similarity_curve",
     "similarity_tiles",
     "statistic_figure",
+    "table_figure",
     "thinned",
     "two_answers_figure",
     "two_curves_figure",

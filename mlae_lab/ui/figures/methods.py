@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlae_lab.core.paper_methods import Row
+from mlae_lab.core.seed_statistics import SeedStatistics
 from mlae_lab.runs.method_points import MethodPoint
-from mlae_lab.ui.figures.base import FRAME, Figure, axis, figure, room
+from mlae_lab.runs.method_table import RECIPES, TablePoint
+from mlae_lab.ui.figures.base import FRAME, Figure, axis, end_label, figure, room
 
 Paper = Sequence[tuple[Row, float]]
 _HEIGHT = 440
@@ -17,6 +19,8 @@ _LETTER, _LINE = 6.6, 15  # pixels of a label
 _SIDES = {"middle right": (0.0, -0.5), "middle left": (-1.0, -0.5), "top center": (-0.5, -1.0),
           "bottom center": (-0.5, 0.0)}  # fmt: skip
 _GAP = 8  # pixels between a point and its label
+# of a recipe in the lab's table: symbol, colour, and rows above the middle of the method's row
+_RECIPE_STYLES = {"common": ("circle", "@accent", 0.16), "own": ("diamond-open", "@high", -0.16)}
 _LEFT = 30  # pixels between the first point and the axis
 
 
@@ -41,7 +45,7 @@ def ranking_figure(points: Sequence[MethodPoint], split: str, paper: Paper) -> F
             "x": [round(point.accuracy.mean, 3) for point in ranked],
             "y": names,
             "marker": {"size": 9, "color": [_colour(point) for point in ranked]},
-            "error_x": _bars(ranked),
+            "error_x": _bars([point.accuracy for point in ranked]),
             "customdata": [_described(point) for point in ranked],
             "hovertemplate": "%{y}: %{x:.1f} %<br>%{customdata[0]}<br>%{customdata[1]}, %{customdata[2]} "
             "parameters<extra></extra>",
@@ -134,6 +138,68 @@ def methods_figure(points: Sequence[MethodPoint], split: str, active: bool, pape
     )  # fmt: skip
 
 
+def table_figure(points: Sequence[TablePoint], task: str) -> Figure:
+    """One row per method of the lab's own table, the highest accuracy with the common recipe on top.
+
+    Filled circles are runs with the common recipe, open diamonds those with the method's own; bars are 95 % intervals
+    over seeds, the dashed line is the linear probe.
+
+    Args:
+        points: Of one task, at least one.
+        task: Its title.
+    """
+    ranked = sorted(points, key=lambda point: (point.recipe == "common", point.accuracy.mean))
+    rows = {method: row for row, method in enumerate(dict.fromkeys(point.method for point in reversed(ranked)))}
+    rows = {method: len(rows) - 1 - row for method, row in rows.items()}
+    best = max(points, key=lambda point: point.accuracy.mean)
+    data = []
+    for recipe, (symbol, colour, shift) in _RECIPE_STYLES.items():
+        shown = [point for point in ranked if point.recipe == recipe]
+        if not shown:
+            continue
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": RECIPES[recipe].lower(),
+                "x": [round(point.accuracy.mean, 3) for point in shown],
+                "y": [rows[point.method] + shift for point in shown],
+                "marker": {"size": 9, "symbol": symbol, "color": colour, "line": {"width": 1.6, "color": colour}},
+                "error_x": _bars([point.accuracy for point in shown], colour),
+                "customdata": [[point.title, _seeds(point.accuracy), f"{point.parameters:,}"] for point in shown],
+                "hovertemplate": f"%{{customdata[0]}}, {RECIPES[recipe].lower()}: %{{x:.1f}} %<br>%{{customdata[1]}}, "
+                "%{customdata[2]} parameters<extra></extra>",
+            }
+        )
+    probe = next((p.accuracy.mean for p in points if (p.method, p.recipe) == ("linear", "common")), None)
+    marks: dict[str, Any] = {}
+    if probe is not None:
+        line = {"color": "@quiet", "width": 1.2, "dash": "dash"}
+        marks["shapes"] = [{"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": probe, "x1": probe, "line": line}]
+        label = end_label(probe, 1, "linear probe", "@quiet")
+        marks["annotations"] = [label | {"yref": "paper", "yanchor": "bottom", "xanchor": "center", "xshift": 0}]
+    titles = {point.method: point.title for point in points}
+    alt = f"Dot plot of accuracy on the test set of {task} by method: " + "; ".join(
+        f"{point.title}, {RECIPES[point.recipe].lower()} {point.accuracy.mean:.1f} % ({_seeds(point.accuracy)})"
+        for point in reversed(ranked)
+    )
+    height = FRAME + 40 + 24 * len(rows)
+    title = f"Best: {best.title}, {best.accuracy.mean:.1f} % ({_seeds(best.accuracy)})"
+    return figure(
+        data, title, f"{alt}.", "method-table", height, showlegend=True,
+        legend={
+            "orientation": "h", "x": 0, "xanchor": "left", "xref": "container", "y": 1 - 28 / height,
+            "yref": "container", "yanchor": "top", "font": {"size": 12, "color": "@quiet"},
+        },
+        xaxis=axis(f"top-1 accuracy on test, {task}, %"),
+        yaxis=axis(
+            "", tickvals=list(rows.values()), ticktext=[titles[method] for method in rows], automargin=True,
+            range=[-0.7, len(rows) - 0.3],
+        ),
+        margin={"l": 12, "r": 16, "t": 92, "b": 44}, **marks,
+    )  # fmt: skip
+
+
 def _distinct(points: Sequence[MethodPoint]) -> list[str]:
     """A name for each point: the method, with its settings where several have the same."""
     names = [point.what for point in points]
@@ -172,16 +238,16 @@ def _labels(
     return positions
 
 
-def _bars(points: Sequence[MethodPoint]) -> dict[str, Any]:
+def _bars(accuracies: Sequence[SeedStatistics], colour: str = "@quiet") -> dict[str, Any]:
     """Error bars of the 95 % interval over seeds; of length 0 for one seed."""
-    ends = [(i[1], i[2]) if (i := p.accuracy.interval) else (p.accuracy.mean,) * 2 for p in points]
-    means = [point.accuracy.mean for point in points]
+    ends = [(i[1], i[2]) if (i := accuracy.interval) else (accuracy.mean,) * 2 for accuracy in accuracies]
+    means = [accuracy.mean for accuracy in accuracies]
     return {
         "type": "data",
         "symmetric": False,
         "array": [round(high - mean, 3) for (_, high), mean in zip(ends, means, strict=True)],
         "arrayminus": [round(mean - low, 3) for (low, _), mean in zip(ends, means, strict=True)],
-        "color": "@quiet",
+        "color": colour,
         "thickness": 1.2,
         "width": 3,
     }
@@ -192,5 +258,8 @@ def _colour(point: MethodPoint) -> str:
 
 
 def _described(point: MethodPoint) -> list[str]:
-    seeds = f"{point.accuracy.n} seed{'s' if point.accuracy.n > 1 else ''}"
-    return [point.settings, seeds, f"{point.parameters:,}"]
+    return [point.settings, _seeds(point.accuracy), f"{point.parameters:,}"]
+
+
+def _seeds(accuracy: SeedStatistics) -> str:
+    return f"{accuracy.n} seed{'s' if accuracy.n > 1 else ''}"
