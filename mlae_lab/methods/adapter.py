@@ -229,7 +229,7 @@ class Adapter:
         return {}
 
     def factors(self) -> dict[str, Factors]:
-        """ΔW of each adapted layer on the CPU, for a method whose layers have factors of their own."""
+        """ΔW of each adapted layer on the CPU, for a method whose layers do not share their factors."""
         return {}
 
     # ---------------------------------------------------------------- the end

@@ -82,9 +82,9 @@ def _controls(run: Run) -> None:
 
 
 def _end(run: Run) -> None:
-    """Show why a run ended early, and what it needs before it can go on."""
+    """Show why a run ended early, and what it needs before it can be resumed."""
     if run.config.unavailable:
-        st.warning(plain(sentence(f"this run cannot be continued, {run.config.unavailable}")))
+        st.warning(plain(sentence(f"this run cannot be resumed, {run.config.unavailable}")))
     if run.status is Status.STOPPED and run.reason:
         page.note(escape(sentence(run.reason)))
     if run.status in (Status.FAILED, Status.LOST):

@@ -375,7 +375,7 @@ class Bench {
     this.values.grid = grid; // the ends of its scale change from evaluation to evaluation
     const now = this.data.evaluations[this.shownEvaluation];
     step.textContent = this.values.paint(now ? now.grids[grid.name] : null, this.palette);
-    note.textContent = `${grid.note} Palest: 0, darkest: ${exact(grid.high)}.${now ? ` Epoch ${now.epoch}.` : ""}`;
+    note.textContent = `${grid.note} Full colour: ${exact(grid.high)}.${now ? ` Epoch ${now.epoch}.` : ""}`;
   }
 
   /** The part of the bench that follows the evaluations of a method without a mask.

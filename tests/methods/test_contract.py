@@ -354,7 +354,7 @@ def test_it_learns_more_than_the_linear_probe(name: str) -> None:
 def test_the_grids_of_a_method_fit_what_it_records(name: str) -> None:
     settings = CASES[name].settings if (fast := CASES[name].fast) is None else fast
     if name == "mlae":
-        return  # its grids are those of its plan, in events of their own
+        return  # its grids are those of its plan, in other events
     model, (pixels, labels) = copy.deepcopy(short_network()), sprites()
     adapter = attach(model, with_texts(method(name), settings), 0, lambda: [(pixels, labels)])
     adapter.train(True)
@@ -362,8 +362,9 @@ def test_the_grids_of_a_method_fit_what_it_records(name: str) -> None:
     model(pixels)  # the shares of a router are those of a step
     recorded, grids = adapter.statistics(), adapter.grids()
     assert bool(grids) == (Trait.PER_LAYER_GRID in method(name).traits)
-    values, titles = ({key: entry[part] for key, entry in recorded.items()} for part in (1, 0))
-    Statistics(1, 1, values, {key: (title, "") for key, title in titles.items()}, grids).require_valid(None, None)
+    values = {key: value for key, (_, value) in recorded.items()}
+    labels = {key: (title, "") for key, (title, _) in recorded.items()}
+    Statistics(1, 1, values, labels, grids).require_valid(None, None)
     assert set(grids) <= set(values)
 
 

@@ -82,8 +82,8 @@ def _of_run(loaded: LoadedRun) -> _Learned:
         return _Learned({target: layers.get(target) for target in experts.plan.targets}, experts.plan.expert_rank)
     if not layers:
         raise QueryError(
-            f"the run ({loaded.setup.config.what}) has no experts and no layer with components of its own: choose a "
-            "run with a mask or of a method such as LoRA"
+            f"the run ({loaded.setup.config.what}) has no experts and no factors by layer: choose a run with a "
+            "mask or of a method such as LoRA"
         )
     return _Learned(layers, next(iter(layers.values())).rank)
 

@@ -154,7 +154,7 @@ def similarity_tiles(
         across: Tiles in a row.
         of: What is compared, one and several.
     """
-    one, several = of
+    singular, plural = of
     sizes = [len(m) for m in stats.matrices]
     tile = max([*sizes, 1])
     tile_rows = -(-len(sizes) // across)
@@ -173,7 +173,7 @@ def similarity_tiles(
                 "y": top - 1,
                 "xref": "x",
                 "yref": "y",
-                "text": caption + {0: f" · no {several}", 1: f" · 1 {one}"}.get(size, ""),
+                "text": caption + {0: f" · no {plural}", 1: f" · 1 {singular}"}.get(size, ""),
                 "showarrow": False,
                 "xanchor": "left",
                 "yanchor": "middle",
@@ -183,7 +183,7 @@ def similarity_tiles(
         for i, row in enumerate(matrix):
             for j, value in enumerate(row):
                 z[top + i][left + j] = value if i != j else None
-                text[top + i][left + j] = f"layer {names[layer]}, {several} {i + 1} and {j + 1}"
+                text[top + i][left + j] = f"layer {names[layer]}, {plural} {i + 1} and {j + 1}"
     data = [
         {
             "type": "heatmap",
@@ -209,13 +209,13 @@ def similarity_tiles(
     title = (
         f"Most similar in layer {names[max(means)[1]]} (mean |cosine| {max(means)[0]:.2f})"
         if means
-        else f"No layer has two {several}"
+        else f"No layer has two {plural}"
     )
     bare = {"visible": False, "constrain": "domain"}
     return figure(
         data,
         title,
-        f"Cosine between {several}, one tile for each layer. {title}. Epoch {stats.epoch}.",
+        f"Cosine between {plural}, one tile for each layer. {title}. Epoch {stats.epoch}.",
         "similarity-by-layer",
         height=max(260, 96 * tile_rows + 70),
         xaxis=bare,

@@ -105,7 +105,7 @@ def test_the_components_of_a_low_rank_method_are_compared(
     assert answer["matrices"][0][0][1] == pytest.approx(cosine, abs=1e-4)
     values = torch.linalg.svdvals((own.b @ own.a).double())[: len(answer["values"][0])]
     assert answer["values"][0] == pytest.approx(values.tolist(), rel=1e-3)
-    assert answer["other"]["same_reads"][0] is not None  # a run with a mask can stand beside it
+    assert answer["other"]["same_reads"][0] is not None  # compared with a run with a mask
 
 
 def test_at_a_checkpoint_and_compared_with_another_run(trained: tuple[LoadedRun, Path, Path]) -> None:
