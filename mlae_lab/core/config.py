@@ -314,7 +314,8 @@ class RunConfig:
         try:
             return _tuning(self.method, self.method_settings, own)
         except methods.UnavailableMethod as error:
-            return methods.Unavailable(f"{self.method[:60]} (not installed)", error, self.method_settings)
+            name = "".join(letter for letter in self.method[:60] if letter.isalnum() or letter in "_-")
+            return methods.Unavailable(f"{name} (not installed)", error, self.method_settings)
 
     @property
     def unavailable(self) -> str:
