@@ -437,6 +437,22 @@ def test_the_experts_page_names_its_run_in_the_address(store: RunStore, no_super
     assert at.query_params == {"run": run, "view": "seeds"}
 
 
+def test_a_run_of_a_method_that_is_not_installed_is_on_every_page_and_can_be_deleted(
+    store: RunStore, no_supervisor: None
+) -> None:
+    run = measured(store, store.enqueue(RunConfig("digits", method="linear"), "cpu"), 50.0).id
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET config = json_set(config, '$.method', 'gone') WHERE id = ?", (run,))
+    for name in ("train", "experts"):
+        at = open_page(name, run=run)
+        assert any("its method 'gone' is not installed here" in warning.value for warning in at.warning)
+    at = open_page("runs")
+    assert "gone (not installed)" in html(at)
+    at.button(key=f"runs_delete_{run}").click().run()
+    at.button(key=f"runs_delete_{run}_yes").click().run()
+    assert store.runs() == []
+
+
 @pytest.mark.parametrize(("status", "button"), [(Status.FINISHED, "delete"), (Status.RUNNING, "stop_now")])
 def test_what_cannot_be_undone_asks_first(store: RunStore, no_supervisor: None, status: Status, button: str) -> None:
     """Also for an own run, next to the button, which is in a popover in the case of Delete."""
