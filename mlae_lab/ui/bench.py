@@ -160,6 +160,8 @@ def _facts(run: Run, tail: queries.Tail) -> list[tuple[str, str]]:
     outcome = tail.outcome(run.config)
     last, best = outcome.last, outcome.best
     split = "validation" if run.config.protocol == "val" else "test"
+    if tail.search and run.config.protocol == "val":
+        split += " (optimistic: searched on it)"
     when = "last epoch" if last is None or outcome.is_whole(last) else outcome.when(last)
     facts.append((f"Accuracy on {split}, {when}", f"{last.accuracy:.1f} %" if last else "–"))
     if reported := reported_accuracy(run.config):

@@ -26,8 +26,8 @@ def search_figure(generations: Sequence[SearchGeneration]) -> Figure:
         _line("best so far", x, best, "@accent", "solid"),
     ]
     title = (
-        f"Search: best {last.best:.1f} % of {last.candidates} candidates, generation {last.generation} of "
-        f"{last.generations}"
+        f"Search: best {last.best:.1f} % of {last.candidates} candidates on {last.images:,} images, generation "
+        f"{last.generation} of {last.generations}"
     )
     return figure(
         data,
@@ -36,7 +36,7 @@ def search_figure(generations: Sequence[SearchGeneration]) -> Figure:
         "search",
         height=260,
         xaxis=axis("generation", range=[0.5, last.generations * 1.06 + 0.5], tickformat="d"),
-        yaxis=axis(f"top-1 accuracy in % on {last.images:,} images", range=[low, high]),
+        yaxis=axis("top-1 accuracy in %", range=[low, high]),
         annotations=[
             end_label(x[-1], best[-1], "best", "@accent", of="best so far"),
             end_label(x[-1], mean[-1], "mean", "@quiet", of="mean of the generation"),
