@@ -9,11 +9,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from mlae_lab.core.config import RunConfig
+from mlae_lab.core.config import RunConfig, differences
 from mlae_lab.core.events import (
     Evaluation,
     Event,
@@ -200,7 +200,7 @@ def _references(run: Run) -> dict[str, Reference]:
         config = other.config
         if other.status is not Status.FINISHED or other.id == run.id or config.backbone != config_of_run.backbone:
             continue
-        if replace(config, plan=config_of_run.plan, method=config_of_run.method) != config_of_run:
+        if not set(differences(config, config_of_run)) <= {"plan", "method"}:
             continue
         if config.tuning.trains_only_head and not config_of_run.tuning.trains_only_head:
             name = "probe"
