@@ -229,7 +229,7 @@ class RunConfig:
             "Masks sampled per",
             "step: one mask for the whole batch, as in the paper. token: one mask per token, that is, ordinary "
             "dropout on A x; the control that separates the structure of the mask from its noise.",
-            option="mask-per", choices=("step", "token"), group="experts", noun="mask-per",
+            option="mask-per", choices=("step", "token"), group="regularisation", noun="mask-per",
             plural="ways of sampling masks", hashed="unless default", method="mlae",
         ),
     )  # fmt: skip
@@ -239,7 +239,7 @@ class RunConfig:
             "Input dropout",
             "Dropout rate of the experts' input x in training, as LoRA's lora_dropout; the frozen layer sees all of x. "
             "The paper: 0.",
-            option="input-dropout", low=0, high=0.9, step=0.05, group="experts",
+            option="input-dropout", low=0, high=0.9, step=0.05, group="regularisation",
             hashed="unless default", method="mlae",
         ),
     )  # fmt: skip
@@ -269,7 +269,7 @@ class RunConfig:
             "Rate at which a residual branch of the backbone is skipped for a whole image in training (stochastic "
             "depth): 0 in the first block, rising linearly to this in the last, in frozen blocks too. Many recipes: "
             "0.1. No features are then computed once, so that methods which train late blocks only take longer.",
-            option="drop-path", low=0, high=0.9, step=0.05, group="schedule", hashed="unless default",
+            option="drop-path", low=0, high=0.9, step=0.05, group="regularisation", hashed="unless default",
         ),
     )  # fmt: skip
     consistency: float = field(
@@ -278,7 +278,7 @@ class RunConfig:
             "Consistency",
             "Weight of a second loss: the squared difference of the logits under two sampled masks, summed over "
             "classes, mean over images (PACE). Each step then has two forward passes. 0: off, as in the paper.",
-            option="consistency", low=0, high=100, step=0.1, group="experts", plural="weights of consistency",
+            option="consistency", low=0, high=100, step=0.1, group="regularisation", plural="weights of consistency",
             hashed="unless default", method="mlae",
         ),
     )  # fmt: skip

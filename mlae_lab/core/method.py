@@ -166,8 +166,8 @@ class Method:
     def consistency_weight(self) -> float:
         """Weight w of the loss w · mean over images of Σ over classes (f - f')², 0 for none.
 
-        f and f' are the logits of two forward passes of a step, for which the method samples anew (PACE, Ni et al.
-        2024, algorithm 1; the cross-entropy is that of f).
+        f and f' are the logits of two forward passes of a step, with different samples of the method; the cross-entropy
+        is that of f (PACE, Ni et al. 2024; MaxwellYaoNi/PACE, Vision/pace/pace_ops.py).
         """
         return 0.0
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import timm.layers
 import torch
+from timm.layers.drop import DropPath as DropPathOfTimm
 from torch import nn
 
 from mlae_lab.core.events import Grid, StatisticValue
@@ -195,7 +195,7 @@ class Adapter:
         self.path_noise.start(step)
 
     def resample(self) -> None:
-        """Between two forward passes of a step (`Method.consistency_weight`): the second samples anew.
+        """Between two forward passes of a step (`Method.consistency_weight`): the second takes other samples.
 
         The backbone drops the same paths in both, as in PACE's code.
         """
@@ -293,7 +293,7 @@ def _own_drop_paths(model: nn.Module, noise: Noise) -> dict[str, nn.Module]:
     own: dict[str, nn.Module] = {
         name: DropPath(noise, module.drop_prob).eval()
         for name, module in model.named_modules()
-        if isinstance(module, timm.layers.DropPath) and module.drop_prob
+        if isinstance(module, DropPathOfTimm) and module.drop_prob
     }
     for name, module in own.items():
         _set(model, name, module)

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from mlae_lab.core import events as ev
+from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.patterns import uniform
 from mlae_lab.runs.archive_file import archive, restore
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import RunStore
+from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.ui import queries
 
 
@@ -70,3 +72,29 @@ def test_a_damaged_first_event_does_not_make_every_update_read_all_events_again(
     tail.update()
     assert [step.step for step in steps] == [2, 3]
     assert tail.steps is steps, "the events that are known stay"
+
+
+def test_references_of_a_run_differ_in_mask_or_method_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Among runs whose settings another method or mask does not take."""
+    store = RunStore(tmp_path)
+    monkeypatch.setattr(queries, "store", lambda: store)
+
+    def finished(config: RunConfig) -> Run:
+        run = store.enqueue(config, "cpu")
+        store.append(run.id, [ev.Evaluation(1, 2, "val", 50.0, 1.5, 2.0)])
+        store.move(run.id, Status.FINISHED)
+        return store.run(run.id)
+
+    finished(RunConfig("digits", method="lora", method_settings=("rank=4",)))
+    finished(RunConfig("digits", uniform(0.5), consistency=1.0))
+    expected = {"probe": finished(RunConfig("digits", method="linear")), "dense": finished(RunConfig("digits"))}
+    monkeypatch.setattr(queries, "runs", store.runs)
+    monkeypatch.setattr(queries, "tail", _updated)
+    found = queries._references(finished(RunConfig("digits", uniform(0.5))))
+    assert {name: reference.run for name, reference in found.items()} == {n: run.id for n, run in expected.items()}
+
+
+def _updated(run: str) -> queries.Tail:
+    tail = queries.Tail(run)
+    tail.update()
+    return tail
