@@ -112,8 +112,11 @@ def _results(waiting: Sequence[Cell], workers: int) -> Iterator[Result]:
     if workers == 1:
         yield from map(train, waiting)
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _prepare_worker) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        # a terminal sends Ctrl-C to the whole group: the workers ignore it, and this process ends them
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         futures = [pool.submit(train, cell) for cell in waiting]
+        signal.signal(signal.SIGINT, handler)
         try:
             for future in as_completed(futures):
                 yield future.result()
@@ -122,11 +125,6 @@ def _results(waiting: Sequence[Cell], workers: int) -> Iterator[Result]:
             for child in multiprocessing.active_children():
                 child.kill()  # workers write nothing: only their runs under way are lost
             raise
-
-
-def _prepare_worker() -> None:
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all: the main process ends the others
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from mlae_lab.runs.method_table import (
     title_of,
 )
 
-LEFT, TOP, ROW, PANEL, GAP, BOTTOM, LEAST = 132, 92, 21, 178, 18, 76, 560  # pixels
+LEFT, TOP, ROW, PANEL, GAP, BOTTOM, LEAST = 132, 92, 21, 178, 18, 94, 560  # pixels
 _HALF = 4  # of a marker
 _STYLE = """
 text { font: 13px Inter, system-ui, sans-serif; fill: #1B2328 }
@@ -63,12 +63,14 @@ def drawn(table: Table) -> str:
     seeds = sorted({point.accuracy.n for points in panels.values() for point in points})
     counts = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
     bars = "; bars: 95 % interval over seeds (Student's t)" if seeds[-1] > 1 else ""
-    budget = f"{start.epochs} epochs in batches of {start.batch_size} for each run"
+    budget = f"Each run: {start.epochs} epochs in batches of {start.batch_size}"
     absent, planned = missing(table)
-    if absent:
-        budget += f"; {planned - absent} of {planned} runs so far"
-    parts.append(_text(16, height - 30, f"Top-1 accuracy in %; {counts}{bars}.", "quiet"))
-    parts.append(_text(16, height - 12, f"{budget}. It says nothing about large backbones.", "quiet"))
+    lines = (
+        f"{budget}; {planned - absent} of {planned} runs so far." if absent else f"{budget}.",
+        f"Top-1 accuracy in %; {counts}{bars}.",
+        "An accuracy on this small backbone says nothing about the same method on a large one.",
+    )
+    parts += [_text(16, height - 48 + 18 * i, line, "quiet") for i, line in enumerate(lines)]
     return "\n".join([*parts, "</svg>", ""])
 
 
