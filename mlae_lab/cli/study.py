@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mlae_lab.cli.following import print_failures, report_supervisor
@@ -23,7 +24,7 @@ from mlae_lab.cli.output import (
     print_result,
     store_of,
 )
-from mlae_lab.cli.settings import TASK_HELP
+from mlae_lab.cli.settings import TASK_HELP, checked_weights_file
 from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.inference import ALPHA
@@ -170,8 +171,13 @@ def _described(args: argparse.Namespace) -> tuple[Study, tuple[str, ...]]:
     own = {name: getattr(args, name) for name in ("title", "question", "notes", "margin", "seed", "data", "weights")}
     data |= {name: value for name, value in own.items() if value is not None} | {"factors": factors}
     data["seeds"] = _seeds(args.seeds) if args.seeds is not None else 1
-    study, notes = described(data, located)
+    study, notes = described(data, _completed)
     return (with_reference(study, args.reference) if args.reference else study), notes
+
+
+def _completed(config: RunConfig) -> RunConfig:
+    """A config with its images and its weights file. Raises UsageError or DataError if they are not there."""
+    return located(replace(config, weights=checked_weights_file(config.weights, config.backbone)))
 
 
 def _split(text: str) -> list[str]:
@@ -204,7 +210,7 @@ def _from_file(args: argparse.Namespace, values: dict[str, list[str]]) -> tuple[
         raise UsageError(
             f"the file {args.file} cannot be read ({error}): name a YAML file that describes a study"
         ) from None
-    study, notes = read_study(text, located)
+    study, notes = read_study(text, _completed)
     return (with_reference(study, args.reference) if args.reference else study), notes
 
 
