@@ -36,8 +36,9 @@ from mlae_lab.core.units import format_bytes
 from mlae_lab.data.tasks import located
 from mlae_lab.files import read_regular, write_whole
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import studies, study_results, supervisor
-from mlae_lab.runs.store import RunStore
+from mlae_lab.runs import outcomes, studies, study_results, supervisor
+from mlae_lab.runs.outcomes import Curve
+from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.runs.studies import Plan, State
 from mlae_lab.runs.study_results import Results
 
@@ -261,10 +262,21 @@ def _follow(args: argparse.Namespace, store: RunStore, name: str) -> int:
     """Print each run as it ends, then what the study says."""
     reported: set[str] = set()
     is_reported = False
+    curves: dict[str, Curve] = {}
+
+    def curve_of(store: RunStore, run: Run) -> Curve:
+        """The accuracies of a run; those of a run that is over are read once."""
+        curve = curves.get(run.id)
+        if curve is None:
+            curve = outcomes.accuracies(store, run)
+            if run.status.is_over:
+                curves[run.id] = curve
+        return curve
+
     try:
         while True:
             supervisor.ensure(store)
-            state = studies.state(store, name)
+            state = studies.state(store, name, curve_of)
             for cell in state.cells:
                 if cell.run is not None and cell.run.status.is_over and cell.run.id not in reported:
                     reported.add(cell.run.id)

@@ -8,7 +8,7 @@ which keeps the probability of one or more false verdicts at `ALPHA`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
@@ -174,11 +174,3 @@ def _settling(result: Comparison) -> int | None:
     if result.deviation is None or result.deviation < _TINY or abs(result.mean) < _TINY:
         return None
     return seeds_for(abs(result.mean) / result.deviation, 1 - result.level)
-
-
-# ---------------------------------------------------------------- verdicts
-
-
-def spread(values: Sequence[float]) -> float | None:
-    """Standard deviation over seeds, None for fewer than two."""
-    return stdev(values) if len(values) > 1 else None
