@@ -30,6 +30,7 @@ from mlae_lab.cli import (
     repeats,
     runs,
     similarity,
+    study,
     whatif,
 )
 from mlae_lab.cli.following import follow_to_end
@@ -128,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     race.add(command)
     library.add(command)
     repeats.add(command)
+    study.add(command)
     errors.add(command)
     maps.add(command)
     whatif.add(command)

@@ -84,7 +84,7 @@ def config_of(args: argparse.Namespace, plan: MaskPlan) -> RunConfig:
     values = {setting.name: getattr(args, setting.name) for setting in settings_of(RunConfig) if setting.option}
     values["method_settings"] = tuple(args.method_settings or ())
     _refuse_settings_of_others(args)
-    values["weights"] = _weights(args.weights, args.backbone)
+    values["weights"] = checked_weights_file(args.weights, args.backbone)
     task = args.task or (OWN if args.data else "")
     if not task:
         raise UsageError(f"no task is named: add --task with {TASK_HELP}")
@@ -120,7 +120,7 @@ def _print_progress(done: int, total: int) -> None:
         print(f"\rchecking the images: {done:,} of {total:,}", end=end, file=sys.stderr, flush=True)
 
 
-def _weights(named: str, backbone: str) -> str:
+def checked_weights_file(named: str, backbone: str) -> str:
     """The weights file that the run reads, "" for the backbone's own.
 
     Raises UsageError if there is none, before anything is written.

@@ -5,17 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, stdev
+from statistics import fmean, stdev
 
-MAX_COUNTED = 1_000  # seeds; larger sample sizes are not computed
+from mlae_lab.core.inference import MAX_SEEDS, half_width, seeds_for
+
 PERCENT = (0.0, 100.0)  # bounds of an accuracy
-_POWER = 0.8
-_INTERVALS = 400  # of the integral in `power`
-# 97.5 % quantiles of Student's t for 1 to 30 degrees of freedom
-_T = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,14 +59,9 @@ def seed_statistics(
     if n < 2:
         return SeedStatistics(epoch, n, mean, None, None, None, mean, mean)
     deviation = stdev(values)
-    half_width = t_quantile(n - 1) * deviation / math.sqrt(n)
-    low, high = max(bounds[0], mean - half_width), min(bounds[1], mean + half_width)
+    reach = half_width(deviation, n)
+    low, high = max(bounds[0], mean - reach), min(bounds[1], mean + reach)
     return SeedStatistics(epoch, n, mean, deviation, low, high, min(values), max(values))
-
-
-def t_quantile(degrees: int) -> float:
-    """The 97.5 % quantile of Student's t, to three digits. degrees: of freedom, 1 or more."""
-    return _T[degrees - 1] if degrees <= len(_T) else 1.96 + 2.4 / degrees
 
 
 # ---------------------------------------------------------------- sample size
@@ -82,14 +71,14 @@ def t_quantile(degrees: int) -> float:
 class SampleSize:
     """Number of pairs of seeds needed for a difference with the mean and standard deviation seen so far.
 
-    Both sizes are None where more than `MAX_COUNTED` pairs would be needed, or where the mean is 0.
+    Both sizes are None where more than `MAX_SEEDS` pairs would be needed, or where the mean is 0.
 
     Attributes:
         n: Pairs seen.
         excludes_zero: The smallest n >= 2 for which the half-width of the 95 % interval is below the difference,
             t(97.5 %, n - 1) s / √n < |d|, so that the interval just excludes 0.
-        power_80: The smallest n >= 2 with a power of 80 % (see `power`). It is larger than `excludes_zero`, with which
-            the interval excludes 0 in only about half of all samples.
+        power_80: The smallest n >= 2 with a power of 80 % (see `inference.power`). It is larger than `excludes_zero`,
+            with which the interval excludes 0 in only about half of all samples.
     """
 
     n: int
@@ -102,46 +91,8 @@ def sample_size(seen: SeedStatistics) -> SampleSize | None:
     if seen.deviation is None or seen.deviation < 1e-9:
         return None
     effect = abs(seen.mean) / seen.deviation
-    clear = next((n for n in range(2, MAX_COUNTED + 1) if t_quantile(n - 1) < effect * math.sqrt(n)), None)
-    if clear is None:
-        return SampleSize(seen.n, None, None)
-    low, high = clear - 1, clear  # power rises with n: double until it is enough, then halve
-    while high <= MAX_COUNTED and power(effect, high) < _POWER:
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if power(effect, middle) < _POWER else (low, middle)
-    return SampleSize(seen.n, clear, high if high <= MAX_COUNTED else None)
-
-
-def power(effect: float, n: int) -> float:
-    """Power of the paired t-test: the probability that the 95 % interval of n pairs excludes 0.
-
-    With t = t(97.5 %, ν), ν = n - 1 and u = s/σ, which follows √(χ²(ν)/ν),
-
-        power = ∫ [Φ(effect √n - t u) + Φ(-effect √n - t u)] f(u) du,   ln f(u) = c + (ν - 1) ln u - ν u²/2
-
-    integrated by the trapezoid rule; accurate to 0.001.
-
-    Args:
-        effect: True mean / true standard deviation of the paired differences (Cohen's d_z), 0 or more.
-        n: Number of pairs, 2 or more.
-    """
-    degrees, t, shift, phi = n - 1, t_quantile(n - 1), effect * math.sqrt(n), NormalDist().cdf
-    reach = 6 / math.sqrt(2 * degrees)  # u has a standard deviation of about 1/√(2ν)
-    low, high = max(0.0, 1 - reach), 1 + reach
-    step = (high - low) / _INTERVALS
-    log = math.log(2) + degrees / 2 * math.log(degrees / 2) - math.lgamma(degrees / 2)
-    total = 0.0
-    for i in range(_INTERVALS + 1):
-        u = low + i * step
-        if u > 0:
-            density = math.exp(log + (degrees - 1) * math.log(u) - degrees * u * u / 2)
-        else:
-            density = math.exp(log) if degrees == 1 else 0.0
-        excluded = phi(shift - t * u) + phi(-shift - t * u)
-        total += density * excluded * (0.5 if i in (0, _INTERVALS) else 1.0)
-    return min(1.0, total * step)
+    clear = next((n for n in range(2, MAX_SEEDS + 1) if half_width(1.0, n) < effect), None)
+    return SampleSize(seen.n, clear, seeds_for(effect) if clear else None)
 
 
 def seeds_needed(seen: SeedStatistics) -> str:
@@ -156,9 +107,9 @@ def seeds_needed(seen: SeedStatistics) -> str:
         return ""
     if size.excludes_zero is None:
         mean = points(seen.mean, signed=True)
-        return f"Even {MAX_COUNTED:,} pairs would not separate a mean difference of {mean} points from 0."
+        return f"Even {MAX_SEEDS:,} pairs would not separate a mean difference of {mean} points from 0."
     rough = " With so few pairs, the standard deviation and these numbers are rough estimates." if seen.n < 5 else ""
-    likely = f"more than {MAX_COUNTED:,}" if size.power_80 is None else f"{size.power_80:,}"
+    likely = f"more than {MAX_SEEDS:,}" if size.power_80 is None else f"{size.power_80:,}"
     return (
         f"If the mean and standard deviation stay the same, the 95 % interval excludes 0 with {size.excludes_zero:,} "
         f"pairs of seeds; {likely} pairs detect a difference of this size with 80 % power.{rough}"

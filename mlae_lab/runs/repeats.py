@@ -12,13 +12,13 @@ from itertools import count, islice
 
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.image_labels import for_new_run
+from mlae_lab.core.inference import half_width
 from mlae_lab.core.seed_statistics import (
     PERCENT,
     SeedStatistics,
     between,
     points,
     seed_statistics,
-    t_quantile,
 )
 from mlae_lab.runs import commands, devices, outcomes, pairs
 from mlae_lab.runs.status import Status
@@ -96,7 +96,7 @@ class Repeats:
         if statistics is None or statistics.interval is None or statistics.interval[0] < 1e-9:
             return ""
         deviation = statistics.interval[0]
-        gap = t_quantile(statistics.n - 1) * deviation * 2**0.5  # 95 % of gaps are smaller
+        gap = half_width(deviation, statistics.n) * (2 * statistics.n) ** 0.5  # 95 % of gaps are smaller
         return (
             f"The standard deviation over seeds is {deviation:.2f} points: two single runs that differ only in the "
             f"seed are up to {points(gap)} points apart (95 % of such pairs). A smaller difference to a single run of "

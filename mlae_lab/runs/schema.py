@@ -11,6 +11,9 @@ served    each owner's last start on a device and the one before, by number: dev
 gone      runs that were deleted or archived: id, time, how, owner
 visitors  one row per browser: id, nickname, draft (JSON), seen
 plans     the library of masks: id, name, owner, created, plan (JSON)
+studies   one row per study: id, created, owner, halted (1: stopped, its missing runs are not to be started)
+study_versions  append-only: study, version (from 1), created, spec (JSON of `core.study.Study`); the last one counts
+study_runs      the run of each arm and seed of a study: study, arm, seed, run
 """
 
 from __future__ import annotations
@@ -80,7 +83,18 @@ CHANGES: tuple[tuple[str, ...], ...] = (
                 REPLACE(JSON_EXTRACT(config, '$.data_label'), '{OLD_WORD}', '{WORD}'))
             WHERE CASE WHEN JSON_VALID(config) THEN JSON_EXTRACT(config, '$.data_label') LIKE '%{OLD_WORD}%' END""",
     ),
-    (),  # RunConfig has method_settings, optimizer, drop_path and consistency
+    (  # RunConfig has method_settings, optimizer, drop_path and consistency
+        """CREATE TABLE studies (
+            id TEXT PRIMARY KEY, created REAL NOT NULL, owner TEXT NOT NULL DEFAULT '',
+            halted INTEGER NOT NULL DEFAULT 0)""",
+        """CREATE TABLE study_versions (
+            study TEXT NOT NULL, version INTEGER NOT NULL, created REAL NOT NULL, spec TEXT NOT NULL,
+            PRIMARY KEY (study, version))""",
+        """CREATE TABLE study_runs (
+            study TEXT NOT NULL, arm TEXT NOT NULL, seed INTEGER NOT NULL, run TEXT NOT NULL,
+            PRIMARY KEY (study, arm, seed))""",
+        "CREATE INDEX studies_of_run ON study_runs (run)",
+    ),
 )
 # Names that version 5 gave to files in a run's folder.
 OLD_FILES = {"pulse": "heartbeat", "end.json": "exit_record.json", "untold.json": "pending_events.json"}

@@ -29,6 +29,7 @@ from mlae_lab.runs.event_log import EventLog, insert_events
 from mlae_lab.runs.fair_queue import fair_order
 from mlae_lab.runs.library import MaskLibrary
 from mlae_lab.runs.status import ACTIVE, RESUMABLE, Status
+from mlae_lab.runs.study_table import StudyTable
 from mlae_lab.runs.visitors import Visitors
 
 _BATCH = 2000  # events of an imported run per transaction
@@ -42,9 +43,10 @@ class Origin:
 
     Attributes:
         parent: The run from which it was launched, "" for none.
-        relation: "retry", "duplicate", "paired", "repeat", "race", "diversity", "branched" or "imported".
+        relation: "retry", "duplicate", "paired", "repeat", "race", "diversity", "study", "branched" or
+            "imported".
         source: For "branched" the parent's checkpoint, as `RunPaths.checkpoints` names it; for "race" and "paired" a
-            mark that the runs of one launch share.
+            mark that the runs of one launch share; for "study" its id.
     """
 
     parent: str = ""
@@ -104,7 +106,7 @@ class Run:
     dataset: str = ""
 
 
-class RunStore(EventLog, MaskLibrary, Visitors):
+class RunStore(EventLog, MaskLibrary, StudyTable, Visitors):
     """Runs and their queue, and what the bases know of the store. See `Database` for opening one."""
 
     def paths(self, run: str) -> paths.RunPaths:

@@ -22,6 +22,7 @@ _RELATIONS = {
     "repeat": "Repetition of {} with another seed",
     "race": "Part of a race",
     "diversity": "Part of the experiment of {}",
+    "study": "Part of study {1}",
     "branched": "Branched from {}, checkpoint {}",
     "imported": "Imported",
 }

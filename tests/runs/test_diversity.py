@@ -206,7 +206,7 @@ def test_means_intervals_and_paired_differences(store: RunStore) -> None:
     point = next(p for p in result.points if (p.arm, p.rate) == ("expert", 0.5))
     gaps = [e[1] - d[1] for e, d in zip(TABLE["expert", 0.5], TABLE["dense", 0.0], strict=False)]
     gap = point.differences["absolute"]
-    reach = 4.303 * stdev(gaps) / math.sqrt(3)
+    reach = 4.30265273 * stdev(gaps) / math.sqrt(3)
     assert (gap.mean, gap.low, gap.high) == pytest.approx((fmean(gaps), fmean(gaps) - reach, fmean(gaps) + reach))
     assert point.values["accuracy"].mean == pytest.approx(fmean([75, 76, 78]))
     assert point.values["effective_rank"].mean == pytest.approx(fmean([5.0, 5.3, 5.2]))

@@ -215,7 +215,7 @@ def test_mean_deviation_and_interval_of_three_seeds(store: RunStore) -> None:
     assert last == difference.last
     assert (last.epoch, last.n, last.mean, last.minimum, last.maximum) == (4, 3, pytest.approx(3.0), 1.0, 6.0)
     assert last.deviation == pytest.approx(math.sqrt(7))
-    reach = 4.303 * math.sqrt(7) / math.sqrt(3)
+    reach = 4.30265273 * math.sqrt(7) / math.sqrt(3)
     assert (last.low, last.high) == (pytest.approx(3 - reach), pytest.approx(3 + reach))
     assert difference.verdict == (
         "The difference is within the seed noise: +3.0 points, 95 % interval −3.6 to +9.6, 3 pairs."

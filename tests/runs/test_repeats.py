@@ -66,7 +66,7 @@ def test_mean_interval_and_deviation(store: RunStore) -> None:
     for seed, accuracy in enumerate((60.0, 63.0, 66.0)):
         run = finished_run(store, seed, accuracy)
     result = repeats.repeats(store, run)
-    reach = 4.303 * 3 / math.sqrt(3)
+    reach = 4.30265273 * 3 / math.sqrt(3)
     assert result.statistics is not None
     assert (result.statistics.n, result.statistics.mean, result.statistics.deviation) == (3, 63.0, 3.0)
     assert (result.statistics.low, result.statistics.high) == (pytest.approx(63 - reach), pytest.approx(63 + reach))
@@ -75,7 +75,7 @@ def test_mean_interval_and_deviation(store: RunStore) -> None:
         "points."
     )
     assert (
-        f"3.00 points: two single runs that differ only in the seed are up to {4.303 * 3 * 2**0.5:.1f} po"
+        f"3.00 points: two single runs that differ only in the seed are up to {4.30265273 * 3 * 2**0.5:.1f} po"
         in result.noise
     )
     assert repeats.mean_and_interval(result.statistics) == "63.0 % (55.5 to 70.5)"

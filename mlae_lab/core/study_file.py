@@ -1,0 +1,224 @@
+"""A study as a YAML or JSON text that a person writes.
+
+    title: Which p?
+    task: digits
+    epochs: 8                        # any setting of a run, a method or a mask that all arms share
+    seeds: 3                         # a number, or a list
+    factors:
+      method: [mlae, lora]
+      drop_rate: [0, 0.3, 0.5]
+    reference: LoRA                  # name of an arm; margin, question and notes may be given, too
+
+In place of `factors`, `arms` may list them, each with the settings in which it differs and, if wanted, a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mlae_lab.core.config import RunConfig
+from mlae_lab.core.defaults import FIRST_RUN
+from mlae_lab.core.settings import ConfigError, proposed_values, settings_of
+from mlae_lab.core.study import Arm, Study, check_factor, configured, product, shown
+
+_OWN = ("title", "question", "notes", "seeds", "seed", "reference", "margin", "factors", "arms", "data", "weights")
+_MANY = 10_000  # characters of a value
+
+
+def read_study(
+    text: str, complete: Callable[[RunConfig], RunConfig] = lambda config: config
+) -> tuple[Study, tuple[str, ...]]:
+    """The study that a text describes, and one sentence for each thing that was left out.
+
+    Args:
+        text: YAML or JSON.
+        complete: As of `core.study.product`.
+
+    Raises:
+        ConfigError: The text is not such a description; the message names the entry.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise ConfigError(f"the file is not YAML ({' '.join(str(error).split())[:200]})") from None
+    if not isinstance(data, Mapping):
+        raise ConfigError("the file is not a list of settings: write `task: digits` and `factors:` as in the example")
+    return described(data, complete)
+
+
+def described(
+    data: Mapping[str, Any], complete: Callable[[RunConfig], RunConfig] = lambda config: config
+) -> tuple[Study, tuple[str, ...]]:
+    """The study that plain data describes; arguments and errors as of `read_study`."""
+    shared = {str(name): value for name, value in data.items() if name not in _OWN}
+    if "task" not in shared:
+        raise ConfigError("the study names no task: add `task:` with a name that the command `tasks` lists")
+    base = base_config(
+        str(shared.pop("task")), _seed(data), str(data.get("data") or ""), str(data.get("weights") or "")
+    )
+    for name, value in shared.items():
+        check_factor(name, (_text(name, value),))
+    base, used = configured(base, {name: _text(name, value) for name, value in shared.items()})
+    later = {name: _text(name, value) for name, value in shared.items() if name not in used}  # for some methods only
+    if "arms" in data and "factors" in data:
+        raise ConfigError("the study has both factors and arms: give one of them")
+    notes: tuple[str, ...] = ()
+    factors: dict[str, list[str]] = {}
+    if "arms" in data:
+        arms = listed(base, data["arms"], complete, later)
+    else:
+        factors = _factors(data.get("factors") or {})
+        arms, notes = product(base, factors | {name: [value] for name, value in later.items()}, complete)
+    for name in later:
+        if not any(name in dict(arm.values) for arm in arms):
+            raise ConfigError(f"{name} has no meaning for any arm: leave it out")
+    study = Study(
+        title=str(data.get("title") or proposed_title(base, factors, arms)),
+        arms=arms,
+        seeds=_seeds(data.get("seeds", 1), base.seed),
+        question=str(data.get("question") or ""),
+        reference=str(data.get("reference") or ""),
+        margin=_margin(data.get("margin")),
+        factors=tuple((name, tuple(values)) for name, values in factors.items()),
+        notes=str(data.get("notes") or ""),
+    )
+    return study, notes
+
+
+def base_config(task: str, seed: int = 0, data: str = "", weights: str = "") -> RunConfig:
+    """The settings that the lab proposes for a run, of which a study changes some."""
+    return RunConfig(
+        task=task, plan=FIRST_RUN.plan, seed=seed, data=data, weights=weights, **proposed_values(RunConfig)
+    )
+
+
+def proposed_title(base: RunConfig, factors: Mapping[str, Sequence[str]], arms: Sequence[Arm]) -> str:
+    """A title for a study without one: what varies, and the task."""
+    varying = [name.replace("_", " ") for name, values in factors.items() if len(values) > 1]
+    what = " × ".join(varying).capitalize() if varying else f"{len(arms)} arms" if len(arms) > 1 else arms[0].name
+    return f"{what} on {base.task}"[:120]
+
+
+def listed(
+    base: RunConfig, arms: Any, complete: Callable[[RunConfig], RunConfig], shared: Mapping[str, str] = {}
+) -> tuple[Arm, ...]:
+    """Arms that are given one by one, each with the settings in which it differs from the others.
+
+    Args:
+        base: Settings of all arms.
+        arms: A list of mappings.
+        complete: As of `core.study.product`.
+        shared: Settings of the arms for whose method they have a meaning.
+
+    Raises:
+        ConfigError: They are not such a list, or a value breaks its rule.
+    """
+    if not isinstance(arms, Sequence) or isinstance(arms, str) or not all(isinstance(arm, Mapping) for arm in arms):
+        raise ConfigError("arms is not a list of settings: write each as `- {name: dense, mask: dense}`")
+    made = []
+    for number, entry in enumerate(arms, 1):
+        values = {str(name): _text(str(name), value) for name, value in entry.items() if name != "name"}
+        for name, value in values.items():
+            check_factor(name, (value,))
+        config, used = configured(base, {**shared, **values})
+        if useless := [name for name in values if name not in used]:
+            raise ConfigError(
+                f"{useless[0]} of arm {number} has no meaning for the method {config.method}: leave it out"
+            )
+        name = str(entry.get("name") or ", ".join(shown(*pair) for pair in values.items()) or config.tuning.title)
+        meant = {**shared, **values}
+        made.append(Arm(name, tuple((key, meant[key]) for key in used), complete(config)))
+    return tuple(made)
+
+
+def _text(name: str, value: Any) -> str:
+    """A value of YAML as the text that an option would have."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, (int, float, str)) and len(str(value)) <= _MANY:
+        return str(value)
+    raise ConfigError(f"{name[:60]} is {str(value)[:60]!r}: it must be one number or text")
+
+
+def _factors(data: Any) -> dict[str, list[str]]:
+    if not isinstance(data, Mapping):
+        raise ConfigError("factors is not a list of names with values: write `drop_rate: [0, 0.3, 0.5]` below it")
+    return {
+        str(name): [_text(str(name), value) for value in (values if isinstance(values, list) else [values])]
+        for name, values in data.items()
+    }
+
+
+def _seed(data: Mapping[str, Any]) -> int:
+    seed = data.get("seed", 0)
+    if type(seed) is not int:
+        raise ConfigError(f"seed is {seed!r}: it must be a whole number")
+    return seed
+
+
+def _seeds(value: Any, first: int) -> tuple[int, ...]:
+    if type(value) is int:
+        return tuple(range(first, first + max(0, min(value, 101))))
+    if isinstance(value, list) and all(type(seed) is int for seed in value):
+        return tuple(value)
+    raise ConfigError(f"seeds is {str(value)[:60]!r}: it must be a number of seeds or a list of them")
+
+
+def _margin(value: Any) -> float | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"margin is {str(value)[:60]!r}: it must be a number of percentage points")
+    return float(value)
+
+
+def as_yaml(study: Study) -> str:
+    """A description of a study that `read_study` reads: its arms one by one, with all settings that differ."""
+    import yaml
+
+    fields = [
+        entry for entry in settings_of(RunConfig) if entry.option and entry.name not in ("seed", "data", "weights")
+    ]
+    default = base_config(study.arms[0].config.task)
+
+    def values_of(config: RunConfig) -> dict[str, Any]:
+        values: dict[str, Any] = {"task": config.task}
+        if config.has_mask:
+            values["mask"] = config.plan.code
+        for entry in fields:
+            value = getattr(config, entry.name)
+            if entry.name == "method_settings":
+                values |= dict(text.split("=", 1) for text in value)
+            elif value != getattr(default, entry.name):
+                values[entry.name] = value
+        return values
+
+    every = [values_of(arm.config) for arm in study.arms]
+    shared = {name: value for name, value in every[0].items() if all(other.get(name) == value for other in every)}
+    head: dict[str, Any] = {"title": study.title}
+    head |= {name: getattr(study, name) for name in ("question", "notes") if getattr(study, name)}
+    head |= {"seeds": list(study.seeds), "reference": study.reference, "seed": study.arms[0].config.seed}
+    if study.margin is not None:
+        head["margin"] = study.margin
+    for name in ("data", "weights"):
+        if value := getattr(study.arms[0].config, name):
+            head[name] = value
+    arms = [
+        {"name": arm.name} | {name: value for name, value in values.items() if name not in shared}
+        for arm, values in zip(study.arms, every, strict=True)
+    ]
+    return yaml.safe_dump(head | shared | {"arms": arms}, sort_keys=False, allow_unicode=True, width=120)
+
+
+def with_reference(study: Study, text: str) -> Study:
+    """A study with another reference: the name of an arm, or "factor=value" that only one arm has."""
+    name, equals, value = text.partition("=")
+    if equals and text not in [arm.name for arm in study.arms]:
+        matching = [arm for arm in study.arms if dict(arm.values).get(name.strip()) == value.strip()]
+        if len(matching) == 1:
+            return replace(study, reference=matching[0].name)
+    return replace(study, reference=text)

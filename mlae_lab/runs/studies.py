@@ -1,0 +1,283 @@
+"""Studies in a store: start, stop, resume, extend and delete them, and see how far they are.
+
+The runs of a study are ordinary runs. A run that the store has already is reused where its settings are equal, whoever
+started it. What has to be started is enqueued at once, seed by seed, so that a partial study already compares all arms;
+whatever happens then, the store knows each run and `resume` starts what is missing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mlae_lab.core.image_labels import for_new_run
+from mlae_lab.core.study import Arm, Cell, Study
+from mlae_lab.core.weight_fit import require_weights
+from mlae_lab.runs import commands, estimate, outcomes
+from mlae_lab.runs.liveness import derived
+from mlae_lab.runs.outcomes import Curve
+from mlae_lab.runs.status import RESUMABLE, Status
+from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
+from mlae_lab.runs.study_table import StoredStudy
+
+RELATION = "study"
+
+
+# ---------------------------------------------------------------- plan
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study would start.
+
+    Attributes:
+        entries: For each of its runs, seed by seed, the cell and the run that would be reused, None for a new one.
+        seconds: Estimated seconds of the new runs, one after the other; None if an arm has no estimate.
+        low: The lowest estimate.
+        high: The highest estimate.
+        unknown: Names of arms without an estimate.
+        memory: Bytes that the largest run needs, without its images.
+    """
+
+    entries: tuple[tuple[Cell, Run | None], ...]
+    seconds: float | None
+    low: float | None
+    high: float | None
+    unknown: tuple[str, ...]
+    memory: int
+
+    @property
+    def to_run(self) -> int:
+        """Number of runs that would be started."""
+        return sum(run is None for _, run in self.entries)
+
+    @property
+    def reused(self) -> int:
+        """Number of runs that the store has already."""
+        return len(self.entries) - self.to_run
+
+
+def plan(store: RunStore | None, study: Study) -> Plan:
+    """What a study would start; nothing is started. store: None for one that does not exist yet."""
+    cells = list(study.cells())
+    runs = _reusable(store, cells) if store else [None] * len(cells)
+    entries = tuple(zip(cells, runs, strict=True))
+    missing = Counter(cell.arm for cell, run in entries if run is None)
+    estimates = {arm: estimate.estimate(store, study.arm(arm).config) if store else None for arm in missing}
+    totals: list[float] | None = [0.0, 0.0, 0.0]
+    for arm, count in missing.items():
+        known = estimates[arm]
+        if known is None or known.seconds is None or known.low is None or known.high is None or totals is None:
+            totals = None
+            break
+        totals = [a + count * b for a, b in zip(totals, (known.seconds, known.low, known.high), strict=True)]
+    unknown = tuple(arm for arm, known in estimates.items() if known is None or known.seconds is None)
+    memory = max(estimate.estimated_memory(arm.config).total for arm in study.arms)
+    return Plan(entries, *(totals or (None, None, None)), unknown, memory)
+
+
+def _reusable(store: RunStore, cells: Sequence[Cell]) -> list[Run | None]:
+    found = outcomes.reusable(store, [cell.config for cell in cells])
+    return [entry if isinstance(entry, Run) else None for entry in found]
+
+
+# ---------------------------------------------------------------- actions
+
+
+def new(store: RunStore, study: Study, owner: str = "") -> StoredStudy:
+    """Store a study and start its missing runs."""
+    for arm in study.arms:
+        require_weights(arm.config)
+    stored = store.add_study(study, owner)
+    start(store, stored.id)
+    return stored
+
+
+def start(store: RunStore, name: str) -> list[Run]:
+    """Start or resume every run of a study that is neither through nor on its way; return those.
+
+    A stopped or failed run is resumed, one that was deleted is started anew. A second call starts nothing.
+    """
+    stored = store.study(name)
+    store.halt_study(name, False)
+    cells = list(stored.study.cells())
+    known = store.study_cells(name)
+    reusable = _reusable(store, cells)
+    rows = {run.id: run for run in store.runs()}
+    begun = []
+    for cell, run in zip(cells, reusable, strict=True):
+        key = (cell.arm, cell.seed)
+        if run is None:
+            old = rows.get(known.get(key, ""))
+            if old is not None and derived(store, old).status in RESUMABLE:
+                run = commands.resume(store, old.id)
+            else:
+                config = for_new_run(cell.config)
+                run = commands.launch(store, config, stored.owner, Origin(relation=RELATION, source=name))
+            begun.append(run)
+        if known.get(key) != run.id:
+            store.set_study_cells(name, {key: run.id})  # at once: what is started must be known if this is cut off
+    return begun
+
+
+def stop(store: RunStore, name: str, now: bool = False) -> tuple[int, int]:
+    """Stop the runs of a study; those that another study waits for, too, go on.
+
+    Args:
+        store: Of the study.
+        name: Its id.
+        now: As in `commands.stop`.
+
+    Returns:
+        Numbers of runs that were stopped and of those that go on for another study.
+    """
+    store.study(name)
+    store.halt_study(name, True)
+    halted = {stored.id for stored in store.studies() if stored.halted}
+    stopped = kept = 0
+    running = [cell.run for cell in state(store, name).cells if cell.run is not None and not cell.run.status.is_over]
+    for run in sorted(running, key=lambda run: run.status is not Status.QUEUED):  # queued ones first: none starts
+        if set(store.studies_of(run.id)) - halted:
+            kept += 1
+            continue
+        commands.stop(store, run.id, now=now)
+        stopped += 1
+    return stopped, kept
+
+
+def extend(store: RunStore, name: str, seeds: int = 0, arms: Sequence[Arm] = ()) -> StoredStudy:
+    """Store the next version of a study, with more seeds or arms, and start what is missing.
+
+    Args:
+        store: Of the study.
+        name: Its id.
+        seeds: How many seeds to add, the next after the highest.
+        arms: Arms to add.
+
+    Raises:
+        ConfigError: The study would become too large, or an arm is there already.
+    """
+    study = store.study(name).study
+    first = max(study.seeds) + 1
+    longer = study.extended(range(first, first + seeds), arms)
+    if longer != study:
+        store.add_version(name, longer)
+    start(store, name)
+    return store.study(name)
+
+
+def delete(store: RunStore, name: str, with_runs: bool = False) -> int:
+    """Delete a study.
+
+    Args:
+        store: Of the study.
+        name: Its id.
+        with_runs: Delete the runs that it started, too, except those of another study.
+
+    Returns:
+        The number of runs that were deleted.
+
+    Raises:
+        StoreError: A run is not over.
+    """
+    states = state(store, name).cells
+    open_runs = [cell.run.id for cell in states if cell.run is not None and not cell.run.status.is_over]
+    own = {run.id for run in store.runs() if (run.relation, run.source) == (RELATION, name)}
+    if open_runs and (with_runs or set(open_runs) & own):
+        raise StoreError(f"run {open_runs[0]} of study {name} is not over: stop the study before you delete it")
+    deleted = 0
+    for run in sorted(own) if with_runs else ():
+        if store.studies_of(run) in ([], [name]):
+            commands.delete(store, run)
+            deleted += 1
+    store.delete_study(name)
+    return deleted
+
+
+# ---------------------------------------------------------------- state
+
+
+@dataclass(frozen=True)
+class CellState:
+    """One run of a study.
+
+    Attributes:
+        arm: Name of its arm.
+        seed: Its seed.
+        run: With its actual status; None if it is not there.
+        accuracy: After the last epoch, in percent; None before.
+        reached: Accuracy after the last evaluated epoch so far, (epoch, percent); None before the first.
+    """
+
+    arm: str
+    seed: int
+    run: Run | None
+    accuracy: float | None = None
+    reached: tuple[int, float] | None = None
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a study is. cells: seed by seed, in the order of the arms."""
+
+    stored: StoredStudy
+    cells: tuple[CellState, ...]
+
+    @property
+    def done(self) -> int:
+        """Number of runs that were evaluated after their last epoch."""
+        return sum(cell.accuracy is not None for cell in self.cells)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of runs by what they do: done, running, queued, stopped, failed, missing."""
+        return dict(Counter(map(_kind, self.cells)))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether none of its runs is queued or active."""
+        return all(cell.run is None or cell.run.status.is_over for cell in self.cells)
+
+    @property
+    def values(self) -> dict[str, dict[int, float]]:
+        """Arm to seed to accuracy after the last epoch, in percent; every arm has an entry."""
+        values: dict[str, dict[int, float]] = {arm.name: {} for arm in self.stored.study.arms}
+        for cell in self.cells:
+            if cell.accuracy is not None:
+                values[cell.arm][cell.seed] = cell.accuracy
+        return values
+
+    def of(self, arm: str) -> list[CellState]:
+        """The runs of an arm, by seed."""
+        return [cell for cell in self.cells if cell.arm == arm]
+
+
+def _kind(cell: CellState) -> str:
+    if cell.accuracy is not None:
+        return "done"
+    if cell.run is None:
+        return "missing"
+    if cell.run.status is Status.QUEUED:
+        return "queued"
+    if not cell.run.status.is_over:
+        return "running"
+    return "stopped" if cell.run.status is Status.STOPPED else "failed"
+
+
+def state(store: RunStore, name: str, curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies) -> State:
+    """How far a study is. curve_of: `outcomes.accuracies`, or a cached version of it."""
+    stored = store.study(name)
+    known, rows = store.study_cells(name), {run.id: run for run in store.runs()}
+    cells = []
+    for seed in stored.study.seeds:
+        for arm in stored.study.arms:
+            run = rows.get(known.get((arm.name, seed), ""))
+            if run is None:
+                cells.append(CellState(arm.name, seed, None))
+                continue
+            run = derived(store, run)
+            curve = curve_of(store, run)
+            accuracy = curve[-1][1] if outcomes.is_through(run, curve) else None
+            cells.append(CellState(arm.name, seed, run, accuracy, curve[-1] if curve else None))
+    return State(stored, tuple(cells))

@@ -1,0 +1,236 @@
+"""What a study says: for each arm its mean and its difference to the reference, and a verdict in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from mlae_lab.core import catalog
+from mlae_lab.core.inference import ALPHA, Comparison, comparisons
+from mlae_lab.core.seed_statistics import PERCENT, SeedStatistics, between, points, seed_statistics
+from mlae_lab.core.study import Arm, Study
+from mlae_lab.runs import outcomes
+from mlae_lab.runs.store import RunStore
+from mlae_lab.runs.studies import CellState, State
+
+NOISE = "within the seed noise"
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm.
+
+    Attributes:
+        arm: The arm.
+        cells: Its runs, by seed.
+        statistics: Of its accuracy after the last epoch, in percent; None before the first.
+        comparison: With the reference; None for the reference, and without a seed in common.
+        parameters: Trained parameters without the head.
+        seconds: Median training time of a run, None if none is known.
+        verdict: One clause; "" for an arm without a result.
+    """
+
+    arm: Arm
+    cells: tuple[CellState, ...]
+    statistics: SeedStatistics | None
+    comparison: Comparison | None
+    parameters: int
+    seconds: float | None
+    verdict: str
+
+    @property
+    def values(self) -> dict[int, float]:
+        """Seed to accuracy after the last epoch, in percent."""
+        return {cell.seed: cell.accuracy for cell in self.cells if cell.accuracy is not None}
+
+
+@dataclass(frozen=True)
+class Results:
+    """All arms of a study, in its order, and what they say together."""
+
+    study: Study
+    arms: tuple[ArmResult, ...]
+    done: int
+    verdict: str
+
+    @property
+    def reference(self) -> ArmResult:
+        return self.of(self.study.reference)
+
+    def of(self, name: str) -> ArmResult:
+        """One arm. Raises KeyError for an unknown one."""
+        for result in self.arms:
+            if result.arm.name == name:
+                return result
+        raise KeyError(name)
+
+    @property
+    def ranked(self) -> tuple[ArmResult, ...]:
+        """The arms with a result, the highest mean first."""
+        known = [result for result in self.arms if result.statistics is not None]
+        return tuple(sorted(known, key=lambda result: -result.statistics.mean if result.statistics else 0.0))
+
+
+def results(store: RunStore, state: State) -> Results:
+    """The results of a study as far as it is."""
+    study, values = state.stored.study, state.values
+    compared = comparisons(values, study.reference, study.margin)
+    by_arm: dict[str, list[CellState]] = {}
+    for cell in state.cells:
+        by_arm.setdefault(cell.arm, []).append(cell)
+    arms = []
+    for arm in study.arms:
+        known = list(values[arm.name].values())
+        statistics = seed_statistics(arm.config.evaluated_epochs[-1], known, PERCENT) if known else None
+        comparison = compared.get(arm.name)
+        arms.append(
+            ArmResult(
+                arm, tuple(by_arm[arm.name]), statistics, comparison,
+                arm.config.tuning.parameters(catalog.backbone(arm.config.backbone)),
+                _seconds(store, by_arm[arm.name]),
+                verdict_of(comparison, study) if comparison else "reference" if arm.name == study.reference else "",
+            )
+        )  # fmt: skip
+    return Results(study, tuple(arms), state.done, _together(study, arms))
+
+
+def _seconds(store: RunStore, cells: Sequence[CellState]) -> float | None:
+    known = [
+        seconds
+        for cell in cells
+        if cell.run is not None
+        and cell.accuracy is not None
+        and (seconds := outcomes.outcome(store, cell.run).seconds) is not None
+    ]
+    return median(known) if known else None
+
+
+# ---------------------------------------------------------------- words
+
+
+def verdict_of(comparison: Comparison, study: Study) -> str:
+    """What a comparison says about an arm, as a clause."""
+    mean, n = comparison.mean, len(comparison.seeds)
+    if n < 2:
+        return f"{_relative(mean)}; one seed cannot distinguish that from noise"
+    if comparison.low is None or comparison.high is None:
+        same = "equal" if abs(mean) < 1e-9 else _relative(mean)
+        return f"{same} with every seed: the evaluation is too coarse for an interval"
+    level = f"{100 * comparison.level:.3g} % interval {between(comparison.low, comparison.high)}"
+    if comparison.is_different:
+        better = "better" if mean > 0 else "worse"
+        small = "" if _exceeds_one_seed(comparison) else ", less than one seed varies"
+        return f"{better} by {points(abs(mean))} points ({level}{small})"
+    if comparison.equivalent and study.margin is not None:
+        return f"no difference larger than {points(study.margin)} points ({level})"
+    return f"{NOISE}: {points(mean, signed=True)} points ({level})"
+
+
+def _exceeds_one_seed(comparison: Comparison) -> bool:
+    """Whether the difference is larger than its variation between seeds."""
+    return comparison.deviation is not None and abs(comparison.mean) > comparison.deviation
+
+
+def _relative(mean: float) -> str:
+    distance = points(abs(mean))
+    return "level" if distance == "0" else f"{distance} points {'above' if mean > 0 else 'below'}"
+
+
+def _together(study: Study, arms: Sequence[ArmResult]) -> str:
+    """The verdict of the study, in one to four sentences; never beyond the data."""
+    others = [result for result in arms if result.arm.name != study.reference]
+    known = [result for result in arms if result.statistics is not None]
+    if not known:
+        return "No run has reached its last epoch yet."
+    if not others:
+        result = known[0]
+        assert result.statistics is not None
+        return f"{result.arm.name} reaches {_mean(result.statistics)}."
+    compared = [result for result in others if result.comparison is not None]
+    if not compared:
+        return f"No arm has a seed in common with {study.reference} yet."
+    different = [result for result in compared if result.comparison and result.comparison.is_different]
+    sentences = [
+        f"{result.arm.name} is {result.verdict}"
+        for result in sorted(different, key=lambda result: -result.comparison.mean if result.comparison else 0.0)[:3]
+    ]
+    if len(different) > 3:
+        sentences.append(f"{len(different) - 3} more arms differ from {study.reference}")
+    equivalent = [
+        result for result in compared if result not in different and result.comparison and result.comparison.equivalent
+    ]
+    unsettled = len(compared) - len(different) - len(equivalent)
+    if equivalent and study.margin is not None:
+        sentences.append(
+            f"{_names(equivalent)} {'is' if len(equivalent) == 1 else 'are'} within {points(study.margin)} points of "
+            f"{study.reference}"
+        )
+    few = min(len(result.comparison.seeds) for result in compared if result.comparison)
+    if unsettled:
+        one_seed = few < 2
+        subject = "The other arm" if unsettled == 1 else f"The other {unsettled} arms"
+        if not different and not equivalent:
+            subject = compared[0].arm.name if len(compared) == 1 else "No arm"
+            if one_seed:
+                sentences.append("One seed cannot distinguish a difference from noise")
+            elif len(compared) == 1:
+                sentences.append(f"{subject} cannot be distinguished from {study.reference} with {few} seeds")
+            else:
+                sentences.append(f"{subject} can be distinguished from {study.reference} with {few} seeds")
+        else:
+            sentences.append(f"{subject} cannot be distinguished from {study.reference} with {few} seeds")
+    missing = len(others) - len(compared)
+    if missing:
+        sentences.append(f"{missing} of {len(others)} arms {'has' if missing == 1 else 'have'} no result yet")
+    return ". ".join(sentences) + "."
+
+
+def _mean(statistics: SeedStatistics) -> str:
+    if statistics.interval is None:
+        return f"{statistics.mean:.1f} % with one seed"
+    _, low, high = statistics.interval
+    return f"{statistics.mean:.1f} % (95 % interval {low:.1f} to {high:.1f} %, {statistics.n} seeds)"
+
+
+def _names(results: Sequence[ArmResult], most: int = 3) -> str:
+    names = [result.arm.name for result in results]
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {len(names) - most} more arms"
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+# ---------------------------------------------------------------- data
+
+
+def as_data(results: Results, state: State) -> dict:
+    """Results as `study show --json` prints them. Accuracies in percent, differences in points."""
+    study = results.study
+    return {
+        "study": state.stored.id, "version": state.stored.version, "title": study.title, "question": study.question,
+        "notes": study.notes, "reference": study.reference, "margin": study.margin, "seeds": list(study.seeds),
+        "factors": {name: list(values) for name, values in study.factors},
+        "runs": study.runs, "done": results.done, "counts": state.counts, "halted": state.stored.halted,
+        "alpha": ALPHA,
+        "arms": [_arm(result) for result in results.arms],
+        "verdict": results.verdict,
+    }  # fmt: skip
+
+
+def _arm(result: ArmResult) -> dict:
+    statistics, comparison = result.statistics, result.comparison
+    return {
+        "name": result.arm.name, "values": dict(result.arm.values), "config": result.arm.config.to_dict(),
+        "command": result.arm.config.command(), "parameters": result.parameters, "seconds": result.seconds,
+        "runs": {str(cell.seed): cell.run.id if cell.run else None for cell in result.cells},
+        "accuracies": {str(seed): value for seed, value in result.values.items()},
+        "mean": statistics.mean if statistics else None,
+        "interval": list(statistics.interval[1:]) if statistics and statistics.interval else None,
+        "difference": comparison and {
+            "mean": comparison.mean, "deviation": comparison.deviation, "seeds": list(comparison.seeds),
+            "interval": None if comparison.low is None else [comparison.low, comparison.high],
+            "level": comparison.level, "p": comparison.p, "adjusted_p": comparison.adjusted,
+            "equivalent": comparison.equivalent, "seeds_to_settle": comparison.settling,
+        },
+        "verdict": result.verdict,
+    }  # fmt: skip

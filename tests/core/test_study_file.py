@@ -1,0 +1,91 @@
+"""Studies as YAML that a person writes."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlae_lab.core.config import ConfigError
+from mlae_lab.core.study_file import as_yaml, read_study, with_reference
+
+FACTORS = """
+title: Which p?
+task: digits
+epochs: 4
+seeds: 2
+margin: 1
+factors: {method: [mlae, lora], drop_rate: [0, 0.5], rank: 4}
+reference: LoRA, rank = 4
+"""
+ARMS = """
+task: digits
+seeds: [3, 5]
+rank: 4
+arms:
+  - {mask: dense}
+  - {name: control, method: lora, epochs: 9}
+"""
+
+
+def test_factors() -> None:
+    study, notes = read_study(FACTORS.replace("LoRA, rank = 4", "LoRA"))
+    assert [arm.name for arm in study.arms] == [
+        "Masked experts (MLAE), p = 0",
+        "Masked experts (MLAE), p = 0.5",
+        "LoRA",
+    ]
+    assert (study.title, study.seeds, study.margin, study.reference) == ("Which p?", (0, 1), 1.0, "LoRA")
+    assert {arm.config.epochs for arm in study.arms} == {4}
+    assert study.arms[2].config.method_settings == ("rank=4",)
+    assert len(notes) == 1
+
+
+def test_arms_in_a_list_take_shared_settings_that_have_a_meaning_for_them() -> None:
+    study, _ = read_study(ARMS)
+    assert [(arm.name, arm.config.method, arm.config.method_settings) for arm in study.arms] == [
+        ("Dense", "mlae", ()), ("control", "lora", ("rank=4",)),
+    ]  # fmt: skip
+    assert study.seeds == (3, 5)
+    assert study.title == "2 arms on digits"
+
+
+@pytest.mark.parametrize("text", [FACTORS.replace("LoRA, rank = 4", "LoRA"), ARMS])
+def test_what_is_written_is_read_back(text: str) -> None:
+    study, _ = read_study(text)
+    again, _ = read_study(as_yaml(study))
+    assert again.hash == study.hash
+    assert (again.title, again.reference, again.margin) == (study.title, study.reference, study.margin)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "the file is not a list of settings"),
+        ("- 1", "the file is not a list of settings"),
+        ("a: [", "the file is not YAML"),
+        ("!!python/object/apply:os.system ['true']", "the file is not YAML"),
+        ("epochs: 3", "the study names no task"),
+        ("task: digits\nseeds: many", "seeds is 'many'"),
+        ("task: digits\nseeds: 0", "the study has 0 seeds"),
+        ("task: digits\nseeds: 1000000000", "the study has 101 seeds"),
+        ("task: digits\nseed: x", "seed is 'x'"),
+        ("task: digits\nmargin: wide", "margin is 'wide'"),
+        ("task: digits\ncolour: red", "'colour' is no factor"),
+        ("task: digits\nrank: 4", "rank has no meaning for any arm"),
+        ("task: digits\nfactors: {epochs: [1]}\narms: []", "both factors and arms"),
+        ("task: digits\nfactors: 3", "factors is not a list of names"),
+        ("task: digits\narms: 3", "arms is not a list of settings"),
+        ("task: digits\narms: [{rank: 4}]", "rank of arm 1 has no meaning for the method mlae"),
+        ("task: digits\nepochs: [1, 2]", r"epochs is '\[1, 2\]': it must be one number or text"),
+    ],
+)
+def test_invalid_text_is_refused(text: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        read_study(text)
+
+
+def test_a_reference_may_be_named_by_the_value_of_a_factor() -> None:
+    study, _ = read_study("task: digits\nfactors: {drop_rate: [0, 0.5]}")
+    assert with_reference(study, "drop_rate=0.5").reference == "p = 0.5"
+    assert with_reference(study, "p = 0.5").reference == "p = 0.5"
+    with pytest.raises(ConfigError, match="the reference is 'drop_rate=1'"):
+        with_reference(study, "drop_rate=1")
