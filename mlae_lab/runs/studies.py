@@ -65,16 +65,22 @@ def plan(store: RunStore | None, study: Study) -> Plan:
     entries = tuple(zip(cells, runs, strict=True))
     missing = Counter(cell.arm for cell, run in entries if run is None)
     estimates = {arm: estimate.estimate(store, study.arm(arm).config) if store else None for arm in missing}
-    totals: list[float] | None = [0.0, 0.0, 0.0]
-    for arm, count in missing.items():
-        known = estimates[arm]
-        if known is None or known.seconds is None or known.low is None or known.high is None or totals is None:
-            totals = None
-            break
-        totals = [a + count * b for a, b in zip(totals, (known.seconds, known.low, known.high), strict=True)]
     unknown = tuple(arm for arm, known in estimates.items() if known is None or known.seconds is None)
     memory = max(estimate.estimated_memory(arm.config).total for arm in study.arms)
-    return Plan(entries, *(totals or (None, None, None)), unknown, memory)
+    return Plan(
+        entries,
+        _total([(count, known.seconds if (known := estimates[arm]) else None) for arm, count in missing.items()]),
+        _total([(count, known.low if (known := estimates[arm]) else None) for arm, count in missing.items()]),
+        _total([(count, known.high if (known := estimates[arm]) else None) for arm, count in missing.items()]),
+        unknown,
+        memory,
+    )
+
+
+def _total(parts: Sequence[tuple[int, float | None]]) -> float | None:
+    """The sum of counts times seconds, None if one of them is unknown."""
+    known = [count * seconds for count, seconds in parts if seconds is not None]
+    return sum(known) if len(known) == len(parts) else None
 
 
 def _reusable(store: RunStore, cells: Sequence[Cell]) -> list[Run | None]:
