@@ -90,8 +90,8 @@ def test_references_of_a_run_differ_in_mask_or_method_only(tmp_path: Path, monke
     expected = {"probe": finished(RunConfig("digits", method="linear")), "dense": finished(RunConfig("digits"))}
     monkeypatch.setattr(queries, "runs", store.runs)
     monkeypatch.setattr(queries, "tail", _updated)
-    found = queries._references(finished(RunConfig("digits", uniform(0.5))))
-    assert {name: reference.run for name, reference in found.items()} == {n: run.id for n, run in expected.items()}
+    references = queries._references(finished(RunConfig("digits", uniform(0.5))))
+    assert {name: reference.run for name, reference in references.items()} == {n: run.id for n, run in expected.items()}
 
 
 def _updated(run: str) -> queries.Tail:
