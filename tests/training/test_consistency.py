@@ -10,10 +10,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mlae_lab.analysis.whatif import WhatIf
+from mlae_lab.core.catalog import DEFAULT_BACKBONE as LAB
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.events import ExpertStats, TrainStep
+from mlae_lab.core.events import Evaluation, ExpertStats, TrainStep
 from mlae_lab.core.patterns import dense, uniform
+from mlae_lab.model.adapter_file import save_adapter
 from mlae_lab.training.checkpoint import CheckpointError, read_checkpoint, save_checkpoint
+from mlae_lab.training.evaluation import evaluate
+from mlae_lab.training.loaded_run import load_run
 from mlae_lab.training.setup import Setup, prepare
 from mlae_lab.training.trainer import Training
 from tests.data.trees import make_own
@@ -134,6 +139,22 @@ def test_features_before_a_drop_path_are_computed_once(small: Prepare) -> None:
         assert torch.allclose(setup.train.features[:2], expected, atol=1e-5)
         with torch.no_grad():
             assert torch.allclose(setup.behind(setup.train.features[:2]), setup.model(images), atol=1e-5)
+
+
+def test_a_loaded_run_drops_no_paths_and_answers_what_if(small: Prepare, folder: Path, tmp_path: Path) -> None:
+    plan = dataclasses.replace(uniform(0.5, layers=2), targets=("blocks.10.attn.qkv", "blocks.11.attn.qkv"))
+    run_config = dataclasses.replace(EVERYTHING, plan=plan, data=str(folder))
+    training = Training(small(run_config))
+    evaluation = of([*training.run()], Evaluation)[-1]
+    setup = training.setup
+    save_adapter(tmp_path / "a", setup.adapter, setup.head, LAB, run_config.task, setup.expected)
+    loaded = load_run(run_config, tmp_path / "a", record=setup.record)
+    result = evaluate(loaded.setup)
+    assert (result.accuracy, result.loss) == (evaluation.accuracy, pytest.approx(evaluation.loss, rel=1e-5))
+    experts, inputs = loaded.setup.experts, loaded.setup.evaluation
+    assert experts is not None
+    what_if = WhatIf(loaded.setup.model, experts, inputs.take(torch.arange(len(inputs))), inputs.labels)
+    assert what_if.trained.loss_sum / len(inputs) == pytest.approx(evaluation.loss, rel=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
