@@ -48,7 +48,7 @@ def search_figure(generations: Sequence[SearchGeneration]) -> Figure:
 
 
 def chosen_figure(last: SearchGeneration) -> Figure:
-    """The best candidate so far: a line for each part, a column for each block, darker for a fuller form."""
+    """The best candidate so far: a line for each part, a column for each block, stronger for a fuller form."""
     blocks = [str(number) for number in range(1, 1 + max(map(len, last.chosen), default=0))]
     short = all(len(form) <= _MOST_LETTERS for row in last.chosen for form in row)
     data = [
@@ -71,7 +71,7 @@ def chosen_figure(last: SearchGeneration) -> Figure:
     ]
     forms = {form: level for row, levels in zip(last.chosen, last.levels, strict=True)
              for form, level in zip(row, levels, strict=True) if level is not None}  # fmt: skip
-    key = "" if short else f" Palest to darkest: {', '.join(sorted(forms, key=lambda form: forms[form]))}."
+    key = "" if short else f" From faint to strong: {', '.join(sorted(forms, key=lambda form: forms[form]))}."
     title = f"Best candidate: {last.parameters:,} parameters"
     return figure(
         data,
