@@ -25,14 +25,11 @@ def search_figure(generations: Sequence[SearchGeneration]) -> Figure:
         _line("mean of the generation", x, mean, "@quiet", "dot"),
         _line("best so far", x, best, "@accent", "solid"),
     ]
-    title = (
-        f"Search: best {last.best:.1f} % of {last.candidates} candidates on {last.images:,} images, generation "
-        f"{last.generation} of {last.generations}"
-    )
+    title = f"Search: best {last.best:.1f} % of {last.candidates} candidates, {last.images:,} images"
     return figure(
         data,
         title,
-        f"Line chart. {title}. Mean of the last generation: {last.mean:.1f} %.",
+        f"Line chart. {title}. Generation {last.generation} of {last.generations}, whose mean is {last.mean:.1f} %.",
         "search",
         height=260,
         xaxis=axis("generation", range=[0.5, last.generations * 1.06 + 0.5], tickformat="d"),
