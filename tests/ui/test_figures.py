@@ -235,7 +235,7 @@ def test_a_search_is_drawn_by_generation_with_what_it_chose() -> None:
     assert {line["name"]: line["y"] for line in figure.data} == {
         "mean of the generation": [41, 42], "best so far": [51, 52]
     }  # fmt: skip
-    assert "best 52.0 % of 16 candidates on 200 images, generation 2 of 4" in figure.alt
+    assert "best 52.0 % of 16 candidates, 200 images. Generation 2 of 4" in figure.alt
     chosen = figures.chosen_figure(GENERATIONS[-1])
     assert chosen.data[0]["text"] == [["low rank", "none"], ["scalar", "none"]]
     assert "1,234 parameters" in chosen.alt

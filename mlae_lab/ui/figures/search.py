@@ -25,14 +25,11 @@ def search_figure(generations: Sequence[SearchGeneration]) -> Figure:
         _line("mean of the generation", x, mean, "@quiet", "dot"),
         _line("best so far", x, best, "@accent", "solid"),
     ]
-    title = (
-        f"Search: best {last.best:.1f} % of {last.candidates} candidates on {last.images:,} images, generation "
-        f"{last.generation} of {last.generations}"
-    )
+    title = f"Search: best {last.best:.1f} % of {last.candidates} candidates, {last.images:,} images"
     return figure(
         data,
         title,
-        f"Line chart. {title}. Mean of the last generation: {last.mean:.1f} %.",
+        f"Line chart. {title}. Generation {last.generation} of {last.generations}, whose mean is {last.mean:.1f} %.",
         "search",
         height=260,
         xaxis=axis("generation", range=[0.5, last.generations * 1.06 + 0.5], tickformat="d"),
@@ -48,7 +45,7 @@ def search_figure(generations: Sequence[SearchGeneration]) -> Figure:
 
 
 def chosen_figure(last: SearchGeneration) -> Figure:
-    """The best candidate so far: a line for each part, a column for each block, darker for a fuller form."""
+    """The best candidate so far: a line for each part, a column for each block, stronger for a fuller form."""
     blocks = [str(number) for number in range(1, 1 + max(map(len, last.chosen), default=0))]
     short = all(len(form) <= _MOST_LETTERS for row in last.chosen for form in row)
     data = [
@@ -71,7 +68,7 @@ def chosen_figure(last: SearchGeneration) -> Figure:
     ]
     forms = {form: level for row, levels in zip(last.chosen, last.levels, strict=True)
              for form, level in zip(row, levels, strict=True) if level is not None}  # fmt: skip
-    key = "" if short else f" Palest to darkest: {', '.join(sorted(forms, key=lambda form: forms[form]))}."
+    key = "" if short else f" From faint to strong: {', '.join(sorted(forms, key=lambda form: forms[form]))}."
     title = f"Best candidate: {last.parameters:,} parameters"
     return figure(
         data,
