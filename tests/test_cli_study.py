@@ -39,17 +39,17 @@ def test_a_study_runs_to_its_verdict_and_is_extended_exported_and_deleted(
 ) -> None:
     place = ["--store", str(store.folder)]
     assert main([*NEW, "--reference", "method=linear", "--json", *place]) == 0
-    said = printed_json(capsys)
-    name = said["study"]
-    assert (said["done"], said["runs"], said["reference"]) == (2, 2, "Linear probe")
-    assert "One seed cannot distinguish" in said["verdict"]
+    result = printed_json(capsys)
+    name = result["study"]
+    assert (result["done"], result["runs"], result["reference"]) == (2, 2, "Linear probe")
+    assert "One seed cannot distinguish" in result["verdict"]
     assert main(["study", "show", name, *place]) == 0
-    assert said["verdict"] in capsys.readouterr().out
+    assert result["verdict"] in capsys.readouterr().out
     assert main(["study", "extend", name, "--seeds", "1", "--json", *place]) == 0
-    said = printed_json(capsys)
-    linear, mlae = said["arms"]
+    result = printed_json(capsys)
+    linear, mlae = result["arms"]
     differences = [mlae["accuracies"][seed] - linear["accuracies"][seed] for seed in ("0", "1")]
-    assert said["done"] == 4
+    assert result["done"] == 4
     assert mlae["difference"]["mean"] == pytest.approx(sum(differences) / 2)
     assert main(["study", "resume", name, "--detach", "--json", *place]) == 0
     assert printed_json(capsys)["started"] == []

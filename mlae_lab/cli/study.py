@@ -52,7 +52,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     words = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=type(parser))
 
     def word(
-        name: str, do: Callable[[argparse.Namespace], int], help: str, one: bool = True
+        name: str, do: Callable[[argparse.Namespace], int], help: str, takes_study: bool = True
     ) -> argparse.ArgumentParser:
         sub = words.add_parser(name, help=help, description=help)
         sub.set_defaults(do=do)
@@ -60,11 +60,13 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         sub.add_argument(
             "--store", type=Path, default=None, help="folder of the runs (else $MLAE_LAB_STORE or ~/.mlae_lab)"
         )
-        if one:
+        if takes_study:
             sub.add_argument("study", metavar="STUDY")
         return sub
 
-    new = word("new", _new, "plan a study and run it; several values, separated by commas, make a factor", one=False)
+    new = word(
+        "new", _new, "plan a study and run it; several values, separated by commas, make a factor", takes_study=False
+    )
     new.add_argument("file", nargs="?", metavar="FILE.yaml", help="a description of the study; options change it")
     _add_factor_options(new)
     new.add_argument("--seeds", metavar="N", help="number of seeds, starting with --seed (default 1)")
@@ -78,7 +80,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     new.add_argument("--margin", type=float, metavar="POINTS", help="smaller differences count as equivalent")
     new.add_argument("--dry-run", action="store_true", help="print arms, runs, time and memory, and start nothing")
     new.add_argument("--detach", action="store_true", help="print the study's id and return at once")
-    word("list", _list, "list the studies of a store", one=False)
+    word("list", _list, "list the studies of a store", takes_study=False)
     word("show", _show, "what a study says: mean, interval and difference of each arm, and a verdict")
     extend = word("extend", _extend, "add seeds or arms, as the next version of the study, and run them")
     extend.add_argument("--seeds", type=int, default=0, metavar="N", help="number of seeds to add")

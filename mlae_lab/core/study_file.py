@@ -119,7 +119,7 @@ def listed(
     """
     if not isinstance(arms, Sequence) or isinstance(arms, str) or not all(isinstance(arm, Mapping) for arm in arms):
         raise ConfigError("arms is not a list of settings: write each as `- {name: dense, mask: dense}`")
-    made = []
+    arms_read = []
     for number, entry in enumerate(arms, 1):
         values = {str(name): _text(str(name), value) for name, value in entry.items() if name != "name"}
         for name, value in values.items():
@@ -131,8 +131,8 @@ def listed(
             )
         name = str(entry.get("name") or ", ".join(shown(*pair) for pair in values.items()) or config.tuning.title)
         meant = {**shared, **values}
-        made.append(Arm(name, tuple((key, meant[key]) for key in used), complete(config)))
-    return tuple(made)
+        arms_read.append(Arm(name, tuple((key, meant[key]) for key in used), complete(config)))
+    return tuple(arms_read)
 
 
 def _text(name: str, value: Any) -> str:

@@ -84,8 +84,8 @@ def _total(parts: Sequence[tuple[int, float | None]]) -> float | None:
 
 
 def _reusable(store: RunStore, cells: Sequence[Cell]) -> list[Run | None]:
-    found = outcomes.reusable(store, [cell.config for cell in cells])
-    return [entry if isinstance(entry, Run) else None for entry in found]
+    reusable = outcomes.reusable(store, [cell.config for cell in cells])
+    return [entry if isinstance(entry, Run) else None for entry in reusable]
 
 
 # ---------------------------------------------------------------- actions
@@ -103,7 +103,7 @@ def new(store: RunStore, study: Study, owner: str = "") -> StoredStudy:
 def start(store: RunStore, name: str) -> list[Run]:
     """Start or resume every run of a study that is neither through nor on its way; return those.
 
-    A stopped or failed run is resumed, one that was deleted is started anew. A second call starts nothing.
+    A stopped or failed run is resumed, one that was deleted is started again. A second call starts nothing.
     """
     stored = store.study(name)
     store.halt_study(name, False)
@@ -128,7 +128,7 @@ def start(store: RunStore, name: str) -> list[Run]:
 
 
 def stop(store: RunStore, name: str, now: bool = False) -> tuple[int, int]:
-    """Stop the runs of a study; those that another study waits for, too, go on.
+    """Stop the runs of a study; those that another study waits for, too, continue.
 
     Args:
         store: Of the study.
@@ -136,7 +136,7 @@ def stop(store: RunStore, name: str, now: bool = False) -> tuple[int, int]:
         now: As in `commands.stop`.
 
     Returns:
-        Numbers of runs that were stopped and of those that go on for another study.
+        Numbers of runs that were stopped and of those that continue for another study.
     """
     store.study(name)
     store.halt_study(name, True)

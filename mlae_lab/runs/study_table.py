@@ -94,7 +94,7 @@ class StudyTable(Database):
             return db.execute(f"{_SELECT} ORDER BY studies.rowid DESC").fetchall()
 
     def halt_study(self, name: str, halted: bool) -> None:
-        """Record that a study is stopped, or that it goes on."""
+        """Record that a study is stopped, or that it continues."""
         with self._connection(write=True) as db:
             db.execute("UPDATE studies SET halted = ? WHERE id = ?", (int(halted), name))
 

@@ -34,8 +34,8 @@ def test_only_seeds_that_both_have_are_compared() -> None:
 
 
 def test_one_seed_and_equal_differences_have_no_interval() -> None:
-    one = comparisons({"a": {0: 81.0}, "b": {0: 80.0}}, "b", margin=5.0)["a"]
-    assert (one.mean, one.low, one.p, one.equivalent, one.settling, one.is_different) == (
+    single = comparisons({"a": {0: 81.0}, "b": {0: 80.0}}, "b", margin=5.0)["a"]
+    assert (single.mean, single.low, single.p, single.equivalent, single.settling, single.is_different) == (
         1.0,
         None,
         None,

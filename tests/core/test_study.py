@@ -23,17 +23,17 @@ def test_arms_are_the_product_of_the_factors_in_order() -> None:
         "learning rate = 0.001, Dense", "learning rate = 0.001, Hourglass, mixed",
         "learning rate = 0.01, Dense", "learning rate = 0.01, Hourglass, mixed",
     ]  # fmt: skip
-    made = product(BASE, {"mask": ["hourglass.mixed"], "epochs": ["3"]})[0]
-    assert made[0].config == replace(BASE, plan=pattern("hourglass", "mixed"), epochs=3)
-    assert made[0].values == (("mask", "hourglass.mixed"), ("epochs", "3"))
+    listed = product(BASE, {"mask": ["hourglass.mixed"], "epochs": ["3"]})[0]
+    assert listed[0].config == replace(BASE, plan=pattern("hourglass", "mixed"), epochs=3)
+    assert listed[0].values == (("mask", "hourglass.mixed"), ("epochs", "3"))
 
 
 def test_a_factor_without_a_meaning_is_left_out_and_equal_arms_are_one() -> None:
-    made, notes = product(BASE, {"drop_rate": ["0", "0.3", "0.5"], "method": ["mlae", "lora"]})
-    assert [arm.name for arm in made] == [
+    listed, notes = product(BASE, {"drop_rate": ["0", "0.3", "0.5"], "method": ["mlae", "lora"]})
+    assert [arm.name for arm in listed] == [
         "Masked experts (MLAE), p = 0", "Masked experts (MLAE), p = 0.3", "Masked experts (MLAE), p = 0.5", "LoRA",
     ]  # fmt: skip
-    assert made[-1].values == (("method", "lora"),)
+    assert listed[-1].values == (("method", "lora"),)
     assert notes == ("2 combinations are equal to others because a factor has no meaning there: counted once.",)
 
 
@@ -79,8 +79,8 @@ def test_invalid_factors_are_refused(factors: dict[str, list[str]], why: str) ->
 
 
 def test_cells_come_seed_by_seed_and_the_study_survives_json() -> None:
-    made = product(BASE, {"epochs": ["1", "2"]})[0]
-    study = Study("Epochs", made, (4, 7), question="How many?", margin=0.5, factors=(("epochs", ("1", "2")),))
+    listed = product(BASE, {"epochs": ["1", "2"]})[0]
+    study = Study("Epochs", listed, (4, 7), question="How many?", margin=0.5, factors=(("epochs", ("1", "2")),))
     assert [(cell.arm, cell.seed, cell.config.seed) for cell in study.cells()] == [
         ("epochs = 1", 4, 4), ("epochs = 2", 4, 4), ("epochs = 1", 7, 7), ("epochs = 2", 7, 7),
     ]  # fmt: skip
