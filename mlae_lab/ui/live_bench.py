@@ -35,7 +35,7 @@ from mlae_lab.ui.live_plot import PLOTLY
 MASKS_SENT = 40  # of a live run: the last ones
 MASKS_KEPT = 2_000  # of a run that is over: every n-th, if it took more steps
 EVALUATIONS_KEPT = 40  # of a run that is over, evenly chosen
-_SCRIPTS = ("palette.js", "plotting.js", "value_grid.js", "live_bench.js")
+_SCRIPTS = ("palette.js", "plotting.js", "svg_figure.js", "value_grid.js", "live_bench.js")
 _COMPONENT = bundled("live_bench", _SCRIPTS, "live_bench.html", "live_bench.css")
 
 
