@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,7 @@ EXCEPTIONS: dict[str, set[str]] = {
 STREAMLIT_LAYERS = {"app", "ui", "pages"}
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Every module of the lab, by its dotted name; a page is called `pages.<name>`."""
     paths = {}
@@ -54,6 +56,7 @@ def modules() -> dict[str, Path]:
     return paths
 
 
+@cache
 def imports(source: str, module: str, is_package: bool = False) -> set[str]:
     """Full names that a file imports anywhere in it; for `from a import b` both a and a.b."""
     names = set()
@@ -212,6 +215,7 @@ def test_a_fresh_interpreter_can_find_something_heavy() -> None:
     assert loaded_by("import mlae_lab.data.dsprites", ("numpy", "torch")) == {"numpy"}
 
 
+@cache
 def imported_on_import(source: str, module: str, is_package: bool) -> set[str]:
     """Like `imports`, but only imports that run when the module is imported: not in functions, not for types."""
     tree = ast.parse(source)
