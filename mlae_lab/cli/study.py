@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import sys
 import time
@@ -388,7 +386,7 @@ def _export(args: argparse.Namespace) -> int:
     results = study_results.results(store, state)
     kind = args.out.suffix.lower()
     if kind == ".csv":
-        text = as_csv(results)
+        text = study_results.as_csv(results)
     elif kind == ".json":
         text = json.dumps(study_results.as_data(results, state), indent=1)
     elif kind in (".yaml", ".yml"):
@@ -397,22 +395,3 @@ def _export(args: argparse.Namespace) -> int:
         raise UsageError(f"--out is {args.out.name[:60]!r}: its name must end in .csv, .json or .yaml")
     write_whole(args.out.expanduser().absolute(), text)
     return print_result(args, {"study": args.study, "file": str(args.out)}, str(args.out))
-
-
-def as_csv(results: Results) -> str:
-    """One row for each run: arm, the values of its factors, seed, run, accuracy in percent and status."""
-    factors = list(dict.fromkeys(name for result in results.arms for name, _ in result.arm.values))
-    file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerow(["arm", *factors, "seed", "run", "status", "accuracy", "parameters"])
-    for result in results.arms:
-        values = dict(result.arm.values)
-        for cell in result.cells:
-            writer.writerow(
-                [
-                    result.arm.name, *(values.get(name, "") for name in factors), cell.seed,
-                    cell.run.id if cell.run else "", cell.run.status.value if cell.run else "missing",
-                    "" if cell.accuracy is None else cell.accuracy, result.parameters,
-                ]
-            )  # fmt: skip
-    return file.getvalue()
