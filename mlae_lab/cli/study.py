@@ -89,8 +89,10 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     delete = word("delete", _delete, "delete a study")
     delete.add_argument("--runs", action="store_true", help="delete the runs that it started, too")
     _owned(delete)
-    export = word("export", _export, "write a study to a file: its table as CSV or JSON, or its description as YAML")
-    export.add_argument("--out", type=Path, required=True, metavar="FILE.csv|.json|.yaml")
+    export = word(
+        "export", _export, "write a study to a file: its table as CSV or JSON, its description as YAML, or a report"
+    )
+    export.add_argument("--out", type=Path, required=True, metavar="FILE.csv|.json|.yaml|.html")
 
 
 def _owned(parser: argparse.ArgumentParser) -> None:
@@ -391,7 +393,11 @@ def _export(args: argparse.Namespace) -> int:
         text = json.dumps(study_results.as_data(results, state), indent=1)
     elif kind in (".yaml", ".yml"):
         text = as_yaml(results.study)
+    elif kind in (".html", ".htm"):
+        from mlae_lab.ui.figures.study_report import study_report  # with NumPy, which no other command of a study needs
+
+        text = study_report(results, state, studies.curves(store, state))
     else:
-        raise UsageError(f"--out is {args.out.name[:60]!r}: its name must end in .csv, .json or .yaml")
+        raise UsageError(f"--out is {args.out.name[:60]!r}: its name must end in .csv, .json, .yaml or .html")
     write_whole(args.out.expanduser().absolute(), text)
     return print_result(args, {"study": args.study, "file": str(args.out)}, str(args.out))

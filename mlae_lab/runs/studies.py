@@ -305,3 +305,14 @@ def state(
             accuracy = curve[-1][1] if outcomes.is_through(run, curve) else None
             cells.append(CellState(arm.name, seed, run, accuracy, curve[-1] if curve else None))
     return State(stored, tuple(cells))
+
+
+def curves(
+    store: RunStore, state: State, curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies
+) -> dict[str, list[Curve]]:
+    """Accuracy over epochs of each arm, one curve for each of its runs. curve_of: as of `state`."""
+    curves: dict[str, list[Curve]] = {arm.name: [] for arm in state.stored.study.arms}
+    for cell in state.cells:
+        if cell.run is not None:
+            curves[cell.arm].append(curve_of(store, cell.run))
+    return curves

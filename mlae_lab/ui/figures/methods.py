@@ -91,7 +91,7 @@ def methods_figure(points: Sequence[MethodPoint], split: str, active: bool, pape
     high = min(high, 100.5)
     if paper:
         low, high = min(low, *(value for _, value in paper)) - 1, max(high, *(value for _, value in paper)) + 1
-    positions = _labels(x, y, texts, (low, high))
+    positions = label_sides(x, y, texts, (low, high))
     data: list[dict[str, Any]] = []
     if paper:
         data.append(
@@ -144,7 +144,7 @@ def _distinct(points: Sequence[MethodPoint]) -> list[str]:
     return [name if full.count(name) == 1 else f"{name}, run {p.runs[0]}" for name, p in zip(full, points, strict=True)]
 
 
-def _labels(
+def label_sides(
     x: Sequence[float], y: Sequence[float], texts: Sequence[str], limits: tuple[float, float]
 ) -> list[str | None]:
     """The side of each point on which its label covers no other label or point, None where each does.
