@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
+import streamlit as st
 from streamlit.components.v2 import component
 
 from mlae_lab.core.seed_statistics import between, points
@@ -26,16 +27,20 @@ _COMPONENT = component(
 )
 
 
-def arms_table(results: Results, hidden: Collection[str], key: str) -> tuple[frozenset[str], str]:
-    """Draw the table.
+def hidden_arms(key: str, results: Results, before: frozenset[str]) -> frozenset[str]:
+    """The arms that the table with this key hides; those of before if it was not drawn yet."""
+    state = st.session_state.get(key)
+    names = {entry.arm.name for entry in results.arms}
+    return named(state.get("hidden") if state is not None else None, names, before)
+
+
+def arms_table(results: Results, hidden: Collection[str], key: str) -> str:
+    """Draw the table; returns the id of the run whose link was just clicked, "" for none.
 
     Args:
         results: Of the study.
-        hidden: Names of the arms that are hidden at the start.
+        hidden: Names of the arms that are hidden when it is drawn first.
         key: Unique on the page.
-
-    Returns:
-        Names of the arms that are hidden, and the id of the run whose link was just clicked, "" for none.
     """
     arms = ordered(results)
     result = _COMPONENT(
@@ -50,9 +55,8 @@ def arms_table(results: Results, hidden: Collection[str], key: str) -> tuple[fro
         on_opened_change=lambda: None,
         height="content",
     )
-    names = {entry.arm.name for entry in arms}
     runs = {cell.run.id for entry in arms for cell in entry.cells if cell.run is not None}
-    return named(result.hidden, names, frozenset(hidden)), result.opened if result.opened in runs else ""
+    return result.opened if result.opened in runs else ""
 
 
 def ordered(results: Results) -> list[ArmResult]:

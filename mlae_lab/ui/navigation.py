@@ -19,6 +19,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Look inside": {
         "experts": ("Experts", ":material/blur_on:"),
         "compare": ("Compare", ":material/compare_arrows:"),
+        "studies": ("Studies", ":material/lab_research:"),
         "methods": ("Methods", ":material/scatter_plot:"),
     },
 }
