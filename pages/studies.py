@@ -23,6 +23,8 @@ REFRESH_SECONDS = 5.0
 ROWS = """<style>
 [class*="st-key-study_row_"] { border-bottom: 1px solid color-mix(in srgb, currentColor 12%, transparent);
   padding: .5rem 0 .8rem; }
+[class*="st-key-study_row_"] a { background: none; padding-left: 0; } [class*="st-key-study_row_"] a p { font-size: 1.1rem; }
+[class*="st-key-study_row_"] a [data-testid="stIconMaterial"] { display: none; }
 .study-row p { margin: .15rem 0 0; max-width: 84ch; } .study-row .study-bar { max-width: 320px; }
 </style>"""
 
@@ -39,13 +41,14 @@ def row(stored: StoredStudy) -> None:
     if best is not None:
         what.append(f"best {mean_of(best)}: {best.arm.name}")
     date = time.strftime("%Y-%m-%d %H:%M", time.localtime(stored.created))
+    by = f", {escape(visitor.name_of(stored.owner))}" if stored.owner else ""
     with st.container(key=f"study_row_{stored.id}", gap="small"):
         link("studies", study.title, study=stored.id)
         st.html(
             '<div class="lab-choice study-row">'
             + (f"<span>{escape(study.question)}</span>" if study.question else "")
             + f"<p>{escape(results.verdict)}</p>{bar}<span>{escape(' · '.join(what))}</span>"
-            f"<small>{date}, {escape(visitor.name_of(stored.owner))}</small></div>"
+            f"<small>{date}{by}</small></div>"
         )
 
 

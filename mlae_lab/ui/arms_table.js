@@ -3,7 +3,7 @@
 // figures. The browser owns order, filter and hidden arms; Python sends rows, and which arms are hidden at the start.
 
 /**
- * @typedef {{ name: string, image: string, sign: string, runs: { id: string, seed: number, word: string }[],
+ * @typedef {{ name: string, image: string, sign: string, title: string, runs: { id: string, seed: number, word: string }[],
  *   cells: Record<string, [string, number | string | null]> }} ArmRow
  * @typedef {{ rows: ArmRow[], columns: [string, string][], hidden: string[] }} ArmsMessage
  */
@@ -158,13 +158,15 @@ class ArmsTable {
     }
     for (const [key] of this.columns) {
       const cell = element("td", `${key} ${key === "verdict" ? row.sign : ""}`, row.cells[key][0]);
+      if (key === "verdict") cell.title = row.title;
       line.append(cell);
     }
     const runs = element("td", "runs");
     for (const run of row.runs) {
-      const link = /** @type {HTMLAnchorElement} */ (element("a", "", `seed ${run.seed}`));
+      const link = /** @type {HTMLAnchorElement} */ (element("a", "", String(run.seed)));
       link.href = new URL(`train?run=${run.id}`, document.baseURI).href;
-      link.title = `Run ${run.id}, ${run.word}`;
+      link.title = `Run ${run.id}, seed ${run.seed}, ${run.word}`;
+      link.setAttribute("aria-label", `Run of ${row.name} with seed ${run.seed}`);
       link.addEventListener("click", (event) => {
         if (event.ctrlKey || event.metaKey || event.shiftKey) return; // in another tab
         event.preventDefault();

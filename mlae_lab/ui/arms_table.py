@@ -18,6 +18,10 @@ COLUMNS = (
     ("name", "Arm"), ("mean", "Accuracy"), ("difference", "Difference"), ("p", "Adjusted p"), ("verdict", "Verdict"),
     ("parameters", "Parameters"), ("seconds", "Time"), ("done", "Done"),
 )  # fmt: skip
+WORDS = {
+    "better": "better", "worse": "worse", "equivalent": "equivalent", "unsettled": "not distinguished",
+    "reference": "reference", "none": "–",
+}  # fmt: skip
 _HERE = Path(__file__).parent
 _COMPONENT = component(
     "mlae_lab_arms_table",
@@ -80,10 +84,12 @@ def _row(result: ArmResult, results: Results) -> dict:
         if comparison.low is not None and comparison.high is not None:
             difference += f" ({between(comparison.low, comparison.high)})"
     config = result.arm.config
+    sign = sign_of(result, results.study.reference) if result.verdict else "none"
     return {
         "name": result.arm.name,
         "image": mask_image(config.plan) if config.has_mask else "",
-        "sign": sign_of(result, results.study.reference) if result.verdict else "none",
+        "sign": sign,
+        "title": result.verdict,
         "runs": [
             {"id": cell.run.id, "seed": cell.seed, "word": cell.run.status.value}
             for cell in result.cells
@@ -94,7 +100,7 @@ def _row(result: ArmResult, results: Results) -> dict:
             "mean": [mean_of(result), statistics.mean if statistics else None],
             "difference": [difference, comparison.mean if comparison else None],
             "p": ["–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001", p],
-            "verdict": [result.verdict, result.verdict],
+            "verdict": [WORDS[sign], WORDS[sign]],
             "parameters": [f"{result.parameters:,}", result.parameters],
             "seconds": [page.seconds_text(result.seconds), result.seconds],
             "done": [f"{len(result.values)} of {len(result.cells)}", len(result.values)],

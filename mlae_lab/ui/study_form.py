@@ -16,7 +16,7 @@ from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import NAMES
 from mlae_lab.core.settings import ConfigError, settings_of
 from mlae_lab.core.study import MAX_SEEDS, PLAN_FACTORS, Study, shown
-from mlae_lab.core.study_file import as_yaml, command, described, proposed_title, read_study, shared_values
+from mlae_lab.core.study_file import as_yaml, command, described, read_study, shared_values
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data.listing import counted
 from mlae_lab.data.tasks import located
@@ -103,8 +103,6 @@ def _draw_fields() -> None:
         )
     if reference and reference != names[0]:
         data["reference"] = reference
-    if not title.strip():
-        right.caption(f"Title: {escape(proposed_title(base, factors, study.arms))}")
     _draw_preview(data, described(data)[0], notes, command(data))
 
 

@@ -100,7 +100,8 @@ def _draw_heading(loaded: LoadedStudy) -> None:
     ]
     if study.margin is not None:
         facts.append(("Margin", f"± {points(study.margin)} points"))
-    facts.append(("Started", f"{_date(stored.created)} by {escape(visitor.name_of(stored.owner))}"))
+    by = f" by {escape(visitor.name_of(stored.owner))}" if stored.owner else ""
+    facts.append(("Started", _date(stored.created) + by))
     page.facts(*facts)
     if study.notes:
         page.note(escape(study.notes))
@@ -303,13 +304,13 @@ def _draw_figures(loaded: LoadedStudy, hidden: frozenset[str]) -> None:
     masks = {}
     for result in ordered(results):
         if result.arm.config.has_mask and result.arm.name not in hidden:
-            masks.setdefault(result.arm.config.plan, result)
+            masks.setdefault(mask_image(result.arm.config.plan), result)
     if len(masks) > 1:
         page.section("Masks")
         cells = "".join(
-            f'<figure><img src="{mask_image(plan)}" alt=""><figcaption><b>{escape(result.arm.name)}</b>'
+            f'<figure><img src="{image}" alt=""><figcaption><b>{escape(result.arm.name)}</b>'
             f"{mean_of(result)}</figcaption></figure>"
-            for plan, result in list(masks.items())[:MAX_MASKS]
+            for image, result in list(masks.items())[:MAX_MASKS]
         )
         st.html(f'<div class="study-masks">{cells}</div>')
         more = f" The {MAX_MASKS} best of {len(masks)}." if len(masks) > MAX_MASKS else ""
@@ -321,7 +322,7 @@ def _draw_arms(loaded: LoadedStudy, hidden: frozenset[str]) -> None:
     opened = arms_table(loaded.results, hidden, _table_key(loaded))
     page.note(
         "A cleared box hides the arm from the figures. A click on the name of a column sorts. Accuracy: mean over "
-        "seeds and half its 95 % interval. Time: median of a run."
+        "seeds and half its 95 % interval. Time: median of a run. Runs: their seeds, as links."
     )
     if opened:
         go("train", run=opened)

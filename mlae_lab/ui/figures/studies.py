@@ -14,6 +14,7 @@ from mlae_lab.core.inference import Comparison
 from mlae_lab.core.seed_statistics import SeedStatistics, between, points
 from mlae_lab.core.settings import settings_of
 from mlae_lab.core.study import PLAN_FACTORS, shown
+from mlae_lab.data.listing import counted
 from mlae_lab.runs.outcomes import Curve
 from mlae_lab.runs.study_results import ArmResult, Results
 from mlae_lab.ui.figures.base import SEQUENTIAL, Figure, axis, band, figure, room, thinned
@@ -22,12 +23,14 @@ from mlae_lab.ui.figures.methods import label_sides
 Curves = Mapping[str, Sequence[Curve]]  # arm to one curve for each seed
 MAX_COLOURED = 7  # lines in colours of their own
 MAX_FACTOR_FIGURES = 4
+MAX_ROWS = 24  # arms of a dot plot, without the reference
 # Okabe and Ito's colours in an order that keeps neighbours apart; black and yellow are readable in one theme only.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C7AE6")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
-_ROW = 34  # pixels of an arm
+_ROW = 40  # pixels of an arm
 _TOP, _BOTTOM = 44, 44
+_COST_WIDTH = 400  # pixels of the plot of costs in a wide window
 _LONG = 44  # characters of an arm's name
 # verdict: symbol, colour
 _SIGNS = {
@@ -65,10 +68,11 @@ def study_figures(results: Results, curves: Curves, hidden: Collection[str] = ()
         return []
     several = len(results.study.seeds) > 1
     interval = "bar: 95 % interval of the mean (Student's t)" if several else "one seed gives no interval"
+    cut = f" The {MAX_ROWS} best of {len(arms)} arms; the table has all." if len(arms) > MAX_ROWS + 1 else ""
     drawn = [
         StudyFigure(
             arms_figure(results, arms),
-            f"Large: mean over seeds; small: a seed; {interval}; dashed line: the reference. {SIGNS_NOTE}",
+            f"Large: mean over seeds; small: a seed; {interval}; dashed line: the reference. {SIGNS_NOTE}{cut}",
         )
     ]
     if any(result.comparison for result in arms):
@@ -91,10 +95,14 @@ def study_figures(results: Results, curves: Curves, hidden: Collection[str] = ()
                 factor_figure(results, arms, name),
                 f"Mean over seeds, with its 95 % interval as a band, over {_title(name)}."
                 + (" One line for each value of the other factors." if len(factors) > 1 else "")
-                + " Dashed: the reference and arms for which this factor has no meaning.",
+                + (
+                    " Dashed: an arm for which this factor has no meaning."
+                    if any(name not in dict(result.arm.values) for result in arms)
+                    else ""
+                ),
             )
         )
-    if len(factors) == 2:
+    if len(factors) == 2 and _is_grid(arms, *factors):
         drawn.append(
             StudyFigure(
                 heat_figure(results, arms, *factors),
@@ -137,10 +145,10 @@ def study_figures(results: Results, curves: Curves, hidden: Collection[str] = ()
                     if len(arms) > MAX_COLOURED + 1
                     else ""
                 ),
-                is_wide=True,
+                is_wide=sum(not entry.is_wide for entry in drawn) % 2 == 0,
             )
         )
-    return drawn
+    return sorted(drawn, key=lambda entry: entry.is_wide)  # two to a row, then the wide ones
 
 
 # ---------------------------------------------------------------- arms
@@ -149,6 +157,7 @@ def study_figures(results: Results, curves: Curves, hidden: Collection[str] = ()
 def arms_figure(results: Results, arms: Sequence[ArmResult]) -> Figure:
     """One row for each arm, the best on top: mean, 95 % interval and single seeds; a line at the reference's mean."""
     split = arms[0].arm.config.protocol
+    arms = _best(arms, results)
     rows = list(range(len(arms) - 1, -1, -1))
     values = [value for result in arms for value in result.values.values()]
     values += [end for result in arms for end in _ends(_statistics(result))]
@@ -193,15 +202,17 @@ def arms_figure(results: Results, arms: Sequence[ArmResult]) -> Figure:
 def difference_figure(results: Results, arms: Sequence[ArmResult]) -> Figure:
     """One row for each arm, in the order of `arms_figure`: its difference to the reference with its interval."""
     margin = results.study.margin
-    compared = [result for result in arms if result.comparison or result.arm.name == results.study.reference]
+    compared = [
+        result for result in _best(arms, results) if result.comparison or result.arm.name == results.study.reference
+    ]
     rows = list(range(len(compared) - 1, -1, -1))
     means = [result.comparison.mean if result.comparison else 0.0 for result in compared]
     ends = [_interval(result.comparison) for result in compared]
     values = [0.0, *means, *(end for pair in ends for end in pair), *((-margin, margin) if margin else ())]
     low, high = room(min(values), max(values), least=1.0)
     texts = ["reference" if result.comparison is None else _difference_text(result.comparison) for result in compared]
-    different = sum(bool(result.comparison and result.comparison.is_different) for result in compared)
-    others = sum(result.comparison is not None for result in compared)
+    different = sum(bool(result.comparison and result.comparison.is_different) for result in arms)
+    others = sum(result.comparison is not None for result in arms)
     reference = _short(results.study.reference, 30)
     title = f"Difference to {reference}: {different} of {others} distinguished"
     shapes = [_line_at(0.0)]
@@ -223,6 +234,13 @@ def difference_figure(results: Results, arms: Sequence[ArmResult]) -> Figure:
         shapes=shapes,
         margin={"l": 8, "r": 16, "t": _TOP, "b": _BOTTOM},
     )  # fmt: skip
+
+
+def _best(arms: Sequence[ArmResult], results: Results) -> list[ArmResult]:
+    """The best arms, as many as a dot plot can show, and the reference."""
+    if len(arms) <= MAX_ROWS + 1:
+        return list(arms)
+    return [*arms[:MAX_ROWS], *(entry for entry in arms[MAX_ROWS:] if entry.arm.name == results.study.reference)]
 
 
 def sign_of(result: ArmResult, reference: str) -> str:
@@ -274,8 +292,8 @@ def _rows(
                 "error_x": {
                     "type": "data",
                     "symmetric": False,
-                    "array": [round(ends[i][1] - means[i], 3) if ends[i] else 0 for i in chosen],
-                    "arrayminus": [round(means[i] - ends[i][0], 3) if ends[i] else 0 for i in chosen],
+                    "array": [round(ends[i][1] - means[i], 3) if ends[i] else None for i in chosen],
+                    "arrayminus": [round(means[i] - ends[i][0], 3) if ends[i] else None for i in chosen],
                     "color": colour,
                     "thickness": 1.8,
                     "width": 4,
@@ -295,8 +313,9 @@ def _row_names(arms: Sequence[ArmResult], rows: Sequence[int], texts: Sequence[s
             "text": f"<b>{escape(_short(result.arm.name))}</b>  {escape(text)}",
             "xanchor": "left",
             "yanchor": "middle",
-            "yshift": 14,
+            "yshift": 17,
             "showarrow": False,
+            "bgcolor": "@surface",
             "font": {"size": 12, "color": "@ink"},
         }
         for result, row, text in zip(arms, rows, texts, strict=True)
@@ -305,7 +324,7 @@ def _row_names(arms: Sequence[ArmResult], rows: Sequence[int], texts: Sequence[s
 
 def _row_axis(count: int) -> dict:
     return axis(
-        "", range=[-0.6, count - 0.1], tickvals=list(range(count)), showticklabels=False, fixedrange=True,
+        "", range=[-0.45, count - 0.15], tickvals=list(range(count)), showticklabels=False, fixedrange=True,
     )  # fmt: skip
 
 
@@ -380,8 +399,11 @@ def factor_figure(results: Results, arms: Sequence[ArmResult], name: str) -> Fig
         key = tuple((other, values[other]) for other in others if other in values)
         lines.setdefault(key, []).append((float(values[name]), result))
     values_of = numbers(arms, name)
-    logarithmic = min(values_of) > 0 and max(values_of) / min(values_of) >= 50
-    ends = [end for result in arms for end in (_statistics(result).mean, *_ends(_statistics(result)))]
+    logarithmic = min(values_of) > 0 and max(values_of) / min(values_of) >= 10
+    reference = results.reference
+    levels = [reference] if reference.statistics and (reference in without or reference not in arms) else without[:1]
+    drawn = [*(result for line in lines.values() for _, result in line), *levels]
+    ends = [end for result in drawn for end in (_statistics(result).mean, *_ends(_statistics(result)))]
     low, high = room(min(ends), max(ends), least=1.0)
     ranked = sorted(lines, key=lambda key: -max(_statistics(result).mean for _, result in lines[key]))
     single, banded = len(lines) == 1, len(lines) <= 4
@@ -414,10 +436,6 @@ def factor_figure(results: Results, arms: Sequence[ArmResult], name: str) -> Fig
         )
     for entry in bands:
         entry["showlegend"] = False
-    levels = without[: 3 if single else 2]
-    reference = results.reference
-    if reference.statistics and reference not in levels and (reference in without or reference not in arms):
-        levels.append(reference)
     best = max((entry for line in lines.values() for entry in line), key=lambda entry: _statistics(entry[1]).mean)
     title = f"Best {_title(name)}: {best[0]:g}"
     rows = 0 if single else min(len(lines), MAX_COLOURED)
@@ -436,6 +454,11 @@ def factor_figure(results: Results, arms: Sequence[ArmResult], name: str) -> Fig
         margin={"l": 52, "r": 16, "t": _TOP, "b": _BOTTOM},
         **_legend(rows),
     )  # fmt: skip
+
+
+def _is_grid(arms: Sequence[ArmResult], across: str, down: str) -> bool:
+    """Whether at least half of the combinations of two factors are arms."""
+    return 2 * len(arms) >= len(_values(arms, across)) * len(_values(arms, down))
 
 
 def heat_figure(results: Results, arms: Sequence[ArmResult], across: str, down: str) -> Figure:
@@ -639,7 +662,8 @@ def cost_figure(results: Results, arms: Sequence[ArmResult], quantity: str) -> F
     low, high = room(min([*means, *ends]), max([*means, *ends]), least=2.0)
     high = min(high, 100.8)
     texts = [_short(result.arm.name, 24) if result in front else "" for result in arms]
-    sides = label_sides([costs[r.arm.name] for r in arms], means, texts, (low, high))
+    x = [costs[result.arm.name] for result in arms]
+    sides = label_sides(x, means, texts, (low, high), _COST_WIDTH, right=20)
     signs = [_SIGNS[sign_of(result, results.study.reference)] for result in arms]
     unit = "trained parameters without the head" if quantity == "parameters" else "seconds of a run"
     data = [
@@ -656,7 +680,7 @@ def cost_figure(results: Results, arms: Sequence[ArmResult], quantity: str) -> F
             "type": "scatter",
             "mode": "markers+text",
             "name": "arms",
-            "x": [costs[result.arm.name] for result in arms],
+            "x": x,
             "y": [round(mean, 3) for mean in means],
             "text": [escape(text) if side else "" for text, side in zip(texts, sides, strict=True)],
             "textposition": [side or "middle right" for side in sides],
@@ -689,10 +713,25 @@ def cost_figure(results: Results, arms: Sequence[ArmResult], quantity: str) -> F
     )
     return figure(
         data, title, f"{alt}.", f"study-{quantity}", 400,
-        xaxis=axis(f"{unit} (log)", type="log"),
+        xaxis=axis(f"{unit} (log)", type="log", **_ticks(x)),
         yaxis=axis("top-1 accuracy, %", range=[low, high]),
-        margin={"l": 52, "r": 110, "t": _TOP, "b": _BOTTOM},
+        margin={"l": 52, "r": 24, "t": _TOP, "b": _BOTTOM},
     )  # fmt: skip
+
+
+def _ticks(x: Sequence[float]) -> dict[str, Any]:
+    """Ticks of a logarithmic axis at 1, 2 and 5 times powers of ten, or at these only where there are many."""
+    low, high = math.floor(math.log10(min(x))), math.ceil(math.log10(max(x)))
+    digits = (1, 2, 5) if high - low <= 2 else (1,)
+    values = [digit * 10.0**power for power in range(low, high + 1) for digit in digits]
+    return {"tickvals": values, "ticktext": [_engineering(value) for value in values]}
+
+
+def _engineering(value: float) -> str:
+    for size, unit in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g} {unit}"
+    return f"{value:g}"
 
 
 # ---------------------------------------------------------------- curves
@@ -742,7 +781,7 @@ def curves_figure(results: Results, arms: Sequence[ArmResult], curves: Curves) -
         f"{result.arm.name} {_statistics(result).mean:.1f} %" for result in arms[:12]
     )
     return figure(
-        data, f"Accuracy over epochs, {len(data)} arms", f"{alt}{_more(arms)}.", "study-curves", 380 + 12 * rows,
+        data, f"Accuracy over epochs, {counted(len(data), 'arm')}", f"{alt}{_more(arms)}.", "study-curves", 380 + 12 * rows,
         xaxis=axis("epoch"),
         yaxis=axis("top-1 accuracy, %", range=[max(low, -1.0), min(high, 101.0)]),
         margin={"l": 52, "r": 16, "t": _TOP, "b": _BOTTOM},
