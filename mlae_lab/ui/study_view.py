@@ -190,13 +190,13 @@ def _draw_actions(loaded: LoadedStudy) -> None:
 
 
 def _draw_seeds(loaded: LoadedStudy, whose: str) -> None:
-    study, name, store = loaded.results.study, loaded.stored.id, queries.store()
+    study = loaded.results.study
     free = MAX_SEEDS - len(study.seeds)
     count = int(st.number_input("Number of seeds", 1, free, min(2, free), key="study_seeds"))
     page.note(_added_text(loaded, count))
     question = f"{whose} Extend it?" if whose else ""
     if confirmed_button(f"Add {counted(count, 'seed')}", "study_extend", question):
-        _act(lambda: studies.extend(store, name, count) and "")
+        _act(lambda: _extended(loaded, count))
     if len(study.arms) < 2 or not loaded.results.ranked:
         return
     st.divider()
@@ -215,13 +215,23 @@ def _draw_seeds(loaded: LoadedStudy, whose: str) -> None:
     if not needed:
         page.note("Every difference is settled, or the limit is reached.")
         return
+    is_cut = study_results.seeds_to_add(loaded.results, MAX_SEEDS) > needed
+    reason = (
+        "The differences seen so far need more seeds than the limit, or how many is not known."
+        if is_cut
+        else "So many detect the differences seen so far with a power of 80 %."
+    )
     page.note(
-        f"{_added_text(loaded, needed)} So many detect the differences seen so far with a power of 80 %; a number from "
-        f"{counted(len(study.seeds), 'seed')} is rough. Adding seeds again and again until a difference shows finds "
-        "too many."
+        f"{_added_text(loaded, needed)} {reason} A number from {counted(len(study.seeds), 'seed')} is rough, and "
+        "adding seeds again and again until a difference shows finds too many."
     )
     if confirmed_button(f"Add {counted(needed, 'seed')} to settle it", "study_settle", question):
-        _act(lambda: studies.extend(store, name, needed) and "")
+        _act(lambda: _extended(loaded, needed))
+
+
+def _extended(loaded: LoadedStudy, count: int) -> str:
+    stored = studies.extend(queries.store(), loaded.stored.id, count)
+    return f"{counted(count, 'seed')} added: this is version {stored.version} of the study."
 
 
 def _added_text(loaded: LoadedStudy, count: int) -> str:

@@ -213,8 +213,7 @@ def difference_figure(results: Results, arms: Sequence[ArmResult]) -> Figure:
     texts = ["reference" if result.comparison is None else _difference_text(result.comparison) for result in compared]
     different = sum(bool(result.comparison and result.comparison.is_different) for result in arms)
     others = sum(result.comparison is not None for result in arms)
-    reference = _short(results.study.reference, 30)
-    title = f"Difference to {reference}: {different} of {others} distinguished"
+    title = f"Difference to {_short(results.study.reference, 30)}: {different} of {others} distinguished"
     shapes = [_line_at(0.0)]
     if margin:
         shapes.insert(
@@ -721,6 +720,8 @@ def cost_figure(results: Results, arms: Sequence[ArmResult], quantity: str) -> F
 
 def _ticks(x: Sequence[float]) -> dict[str, Any]:
     """Ticks of a logarithmic axis at 1, 2 and 5 times powers of ten, or at these only where there are many."""
+    if max(x) < 4 * min(x):
+        return {}
     low, high = math.floor(math.log10(min(x))), math.ceil(math.log10(max(x)))
     digits = (1, 2, 5) if high - low <= 2 else (1,)
     values = [digit * 10.0**power for power in range(low, high + 1) for digit in digits]
@@ -780,8 +781,9 @@ def curves_figure(results: Results, arms: Sequence[ArmResult], curves: Curves) -
     alt = "Line chart of accuracy over epochs by arm, mean over seeds. After the last epoch: " + "; ".join(
         f"{result.arm.name} {_statistics(result).mean:.1f} %" for result in arms[:12]
     )
+    title = f"Accuracy over epochs, {counted(len(data), 'arm')}"
     return figure(
-        data, f"Accuracy over epochs, {counted(len(data), 'arm')}", f"{alt}{_more(arms)}.", "study-curves", 380 + 12 * rows,
+        data, title, f"{alt}{_more(arms)}.", "study-curves", 380 + 12 * rows,
         xaxis=axis("epoch"),
         yaxis=axis("top-1 accuracy, %", range=[max(low, -1.0), min(high, 101.0)]),
         margin={"l": 52, "r": 16, "t": _TOP, "b": _BOTTOM},

@@ -50,7 +50,8 @@ th { font-weight: 500; color: var(--quiet); }
 td img { width: 44px; display: block; }
 pre { background: var(--raised); border: 1px solid var(--line); border-radius: 6px; padding: .8rem; overflow-x: auto;
   font-size: .82rem; }
-code { overflow-wrap: anywhere; }
+td { min-width: 4.5rem; }
+td code { white-space: nowrap; }
 @media print { details:not([open]) > * { display: none; } }
 """
 _DRAW = """
@@ -201,7 +202,7 @@ def _shown(entry: Setting, config: RunConfig) -> str:
     value = getattr(config, entry.name)
     if entry.name == "task":
         return catalog.task(value).title
-    return shown(entry.name, value) if entry.name in ("method", "backbone") else entry.shown(value)
+    return shown(entry.name, value) if entry.name in ("method", "backbone") else entry.shown(value) or "none"
 
 
 def _code(config: RunConfig) -> str:
