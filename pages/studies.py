@@ -1,4 +1,4 @@
-"""Studies: questions with arms and seeds; all of them, the form of a new one (`?new=1`), or one (`?study=`)."""
+"""Studies: all of them, the form of a new one (`?new=1`, with the parameters of a draft), or one (`?study=`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlae_lab.runs.study_table import StoredStudy
 from mlae_lab.ui import page, visitor
 from mlae_lab.ui.figures.studies import mean_of
 from mlae_lab.ui.markdown import plain, sentence
-from mlae_lab.ui.navigation import go, link
+from mlae_lab.ui.navigation import go, link, show_address
 from mlae_lab.ui.study_form import draw_form
 from mlae_lab.ui.study_queries import load, stored_studies, unread_studies
 from mlae_lab.ui.study_view import STYLE, draw_study, progress_html
@@ -97,6 +97,7 @@ def overview() -> None:
         page.note(f"The {MAX_SHOWN} newest of {len(matching)} studies: filter to find others.")
 
 
+show_address()
 if name := st.query_params.get("study"):
     try:
         draw_study(name)

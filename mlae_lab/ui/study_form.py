@@ -50,7 +50,9 @@ _WITHOUT = ("seed", "max_seconds", "data", "weights", "method_settings", "device
 
 
 def draw_form() -> None:
-    """Draw the form and below it what it would start."""
+    """Draw the form and below it what it would start; a link may bring task, mask and settings of all arms."""
+    if trouble := draft.read_address():
+        st.warning(trouble)
     way = st.segmented_control(
         "Describe the study with", list(_WAYS), format_func=lambda way: _WAYS[way], default="form", required=True,
         key="study_way",

@@ -144,7 +144,11 @@ def _progress_text(loaded: LoadedStudy) -> str:
     counts = [f"{count} {kind}" for kind, count in sorted(state.counts.items()) if kind != "done"]
     text = f"{state.done} of {len(state.cells)} runs are done, {', '.join(counts)}."
     if state.is_over:
-        return text + (" The study is stopped." if loaded.stored.halted else " Resume starts what is missing.")
+        return text + (
+            " The study is stopped: resume it to run the rest."
+            if loaded.stored.halted
+            else " Resume starts what is missing."
+        )
     left = time_left(loaded)
     if left is None:
         return f"{text} No run like some of these was timed on this machine: the time left is not known."
@@ -175,11 +179,13 @@ def _draw_actions(loaded: LoadedStudy) -> None:
         if not state.is_over:
             question = f"{whose} Stop it?" if whose else ""
             help_text = "Cancels queued runs; active ones save a checkpoint. Runs of another study continue."
-            if confirmed_button("Stop", "study_stop", question, help_text):
+            if confirmed_button("Stop the study", "study_stop", question, help_text):
                 _act(lambda: _stopped(studies.stop(store, name)))
         elif state.done < len(state.cells):
             question = f"{whose} Resume it?" if whose else ""
-            if confirmed_button("Resume", "study_resume", question, "Resumes or starts every run that is missing."):
+            if confirmed_button(
+                "Resume the study", "study_resume", question, "Resumes or starts every run that is missing."
+            ):
                 _act(lambda: _begun(len(studies.start(store, name))))
         if len(stored.study.seeds) < MAX_SEEDS:
             with st.popover("Add seeds"):
