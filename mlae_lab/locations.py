@@ -5,6 +5,8 @@ name of its command line.
 from __future__ import annotations
 
 import os
+import re
+from importlib import metadata
 from pathlib import Path
 
 from mlae_lab import environment
@@ -85,3 +87,16 @@ def _can_make(folder: Path) -> bool:
 def weights_file(backbone: str) -> Path:
     """Path of a backbone's fetched weights, whether the file exists or not."""
     return data_folder() / "weights" / backbone / "model.safetensors"
+
+
+def lab_version() -> str:
+    """The version of the lab: that of the checkout, else of the installed package; "unknown" without either."""
+    try:
+        text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+        match = re.search(r'^version = "(.+?)"', text, re.MULTILINE)
+        return match[1] if match else "unknown"
+    except OSError:
+        try:
+            return metadata.version("mlae-lab")
+        except metadata.PackageNotFoundError:
+            return "unknown"

@@ -11,9 +11,10 @@ from mlae_lab.data.listing import counted
 from mlae_lab.runs.store import StoreError
 from mlae_lab.ui import page, queries
 from mlae_lab.ui.markdown import plain
-from mlae_lab.ui.navigation import link
+from mlae_lab.ui.navigation import link, show_address
 from mlae_lab.ui.race_view import draw_race, draw_races, runs_of_link
 
+show_address()
 runs, missing = [], []
 if names := st.query_params.get("runs"):
     try:

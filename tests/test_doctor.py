@@ -28,6 +28,7 @@ from mlae_lab.doctor import disk as disk_section
 from mlae_lab.doctor import store as store_section
 from mlae_lab.doctor import weights as weights_section
 from mlae_lab.doctor.weights import PAPER_WEIGHTS, weights_problem
+from mlae_lab.locations import lab_version
 from mlae_lab.runs import devices, liveness, paths, supervisor
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
@@ -329,7 +330,7 @@ def test_versions_are_the_installed_ones() -> None:
     for name in ("torch", "timm", "streamlit", "huggingface-hub", "pillow"):
         assert findings[name].value == versions.metadata.version(name)
         assert findings[name].state == "good"
-    assert findings["lab"].value.split(",")[0] == versions._lab_version() != "unknown"
+    assert findings["lab"].value.split(",")[0] == lab_version() != "unknown"
     assert findings["Python"].value.startswith(".".join(map(str, sys.version_info[:3])))
 
 

@@ -25,11 +25,12 @@ ALLOWED: dict[str, set[str]] = {
     "analysis": {"core", "data", "model"},
     "training": {"core", "data", "model", "methods", "analysis"},
     "runs": {"core", "data"},  # part of the server process, so nothing that needs torch
-    "ui": {"core", "data", "runs", "network"},
+    "figures": {"core", "data", "runs"},  # and reports: the part of ui without Streamlit, which the command line uses
+    "ui": {"core", "data", "runs", "network", "figures"},
     "doctor": {"core", "data", "runs"},
-    "cli": {"core", "data", "runs", "network", "doctor"},
+    "cli": {"core", "data", "runs", "network", "doctor", "figures"},
     "app": {"core", "runs", "ui", "network"},
-    "pages": {"core", "data", "runs", "ui", "doctor"},
+    "pages": {"core", "data", "runs", "ui", "doctor", "figures"},
     "__main__": {"cli"},
     "network": set(),
     **{name: set() for name in SHARED},
@@ -42,6 +43,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "mlae_lab.runs.probe_worker": {"data", "model", "analysis", "training"},
 }
 STREAMLIT_LAYERS = {"app", "ui", "pages"}
+WITHOUT_STREAMLIT = ("mlae_lab.ui.figures", "mlae_lab.ui.thumbnails")  # the layer figures
 
 
 @cache
@@ -78,6 +80,8 @@ OURS = ("mlae_lab", "pages", "pretraining", "benchmarks", "tests", "assets")
 
 def layer_of(module: str) -> str:
     """`mlae_lab.core.plan` is in core, `pages.home` in pages; the package itself is ""."""
+    if module.startswith(WITHOUT_STREAMLIT):
+        return "figures"
     words = module.split(".")
     return words[0] if words[0] != "mlae_lab" else words[1] if len(words) > 1 else ""
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 import sys
 import time
@@ -95,8 +93,10 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     delete = word("delete", _delete, "delete a study")
     delete.add_argument("--runs", action="store_true", help="delete the runs that it started, too")
     _owned(delete)
-    export = word("export", _export, "write a study to a file: its table as CSV or JSON, or its description as YAML")
-    export.add_argument("--out", type=Path, required=True, metavar="FILE.csv|.json|.yaml")
+    export = word(
+        "export", _export, "write a study to a file: its table as CSV or JSON, its description as YAML, or a report"
+    )
+    export.add_argument("--out", type=Path, required=True, metavar="FILE.csv|.json|.yaml|.html")
 
 
 def _owned(parser: argparse.ArgumentParser) -> None:
@@ -408,31 +408,16 @@ def _export(args: argparse.Namespace) -> int:
     results = study_results.results(store, state)
     kind = args.out.suffix.lower()
     if kind == ".csv":
-        text = as_csv(results)
+        text = study_results.as_csv(results)
     elif kind == ".json":
         text = json.dumps(study_results.as_data(results, state), indent=1)
     elif kind in (".yaml", ".yml"):
         text = as_yaml(results.study)
+    elif kind in (".html", ".htm"):
+        from mlae_lab.ui.figures.study_report import study_report  # with NumPy, which no other command of a study needs
+
+        text = study_report(results, state, studies.curves(store, state))
     else:
-        raise UsageError(f"--out is {args.out.name[:60]!r}: its name must end in .csv, .json or .yaml")
+        raise UsageError(f"--out is {args.out.name[:60]!r}: its name must end in .csv, .json, .yaml or .html")
     write_whole(args.out.expanduser().absolute(), text)
     return print_result(args, {"study": args.study, "file": str(args.out)}, str(args.out))
-
-
-def as_csv(results: Results) -> str:
-    """One row for each run: arm, the values of its factors, seed, run, accuracy in percent and status."""
-    factors = list(dict.fromkeys(name for result in results.arms for name, _ in result.arm.values))
-    file = io.StringIO()
-    writer = csv.writer(file)
-    writer.writerow(["arm", *factors, "seed", "run", "status", "accuracy", "parameters"])
-    for result in results.arms:
-        values = dict(result.arm.values)
-        for cell in result.cells:
-            writer.writerow(
-                [
-                    result.arm.name, *(values.get(name, "") for name in factors), cell.seed,
-                    cell.run.id if cell.run else "", cell.run.status.value if cell.run else "missing",
-                    "" if cell.accuracy is None else cell.accuracy, result.parameters,
-                ]
-            )  # fmt: skip
-    return file.getvalue()

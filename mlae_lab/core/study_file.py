@@ -14,14 +14,17 @@ In place of `factors`, `arms` may list them, each with the settings in which it 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from mlae_lab.core import method as methods
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.settings import ConfigError, proposed_values, settings_of
-from mlae_lab.core.study import Arm, Study, check_factor, configured, product, shown
+from mlae_lab.core.study import PLAN_FACTORS, Arm, Study, check_factor, configured, product, shown
+from mlae_lab.locations import PROGRAM
 
 _OWN = ("title", "question", "notes", "seeds", "seed", "reference", "margin", "factors", "arms", "data", "weights")
 _MANY = 10_000  # characters of a value
@@ -94,6 +97,52 @@ def base_config(task: str, seed: int = 0, data: str = "", weights: str = "") -> 
     return RunConfig(
         task=task, plan=FIRST_RUN.plan, seed=seed, data=data, weights=weights, **proposed_values(RunConfig)
     )
+
+
+def shared_values(config: RunConfig, factors: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """A config as the settings that all arms of a description share, which `described` reads.
+
+    Left out are the defaults, what a factor sets, and what has no meaning for any of the methods.
+
+    Args:
+        config: The settings, without a time limit.
+        factors: As of `core.study.product`.
+    """
+    default = base_config(config.task)
+    names = factors.get("method", [config.method])
+    tunings = [methods.method(name) for name in names]
+    values: dict[str, Any] = {"task": config.task}
+    values |= {name: getattr(config, name) for name in ("seed", "data", "weights") if getattr(config, name)}
+    if "mask" not in factors and any(tuning.has_mask for tuning in tunings):
+        values["mask"] = config.plan.code
+    for entry in settings_of(RunConfig):
+        value = getattr(config, entry.name)
+        if not entry.option or entry.name in ("max_seconds", "method_settings", *_OWN) or entry.name in factors:
+            continue
+        if value != getattr(default, entry.name) and (not entry.method or entry.method in names):
+            values[entry.name] = value
+    if config.method in names:
+        own = dict(text.split("=", 1) for text in config.method_settings)
+        values |= {name: value for name, value in own.items() if name not in factors}
+    return values
+
+
+def command(data: Mapping[str, Any]) -> str:
+    """The command that starts the study of a description with factors (`described`)."""
+    fields = {entry.name: entry.option for entry in settings_of(RunConfig) if entry.option}
+    fields |= {name: name.replace("_", "-") for name in (*PLAN_FACTORS, "recipe", "task", "data", "weights")}
+    factors: Mapping[str, Sequence[str]] = data.get("factors") or {}
+    values = {name: [_text(name, value)] for name, value in data.items() if name not in _OWN or name in fields}
+    texts = {name: ",".join(map(str, value)) for name, value in (values | dict(factors)).items()}
+    words = [f"--{fields[name]} {shlex.quote(text)}" for name, text in texts.items() if name in fields]
+    if own := [f"{name}={text}" for name, text in texts.items() if name not in fields]:
+        words.append(" ".join(["--set", *map(shlex.quote, own)]))
+    seeds = data.get("seeds", 1)
+    words.append(f"--seeds {','.join(map(str, seeds)) if isinstance(seeds, list) else seeds}")
+    for name in ("title", "question", "notes", "reference", "margin"):
+        if data.get(name):
+            words.append(f"--{name} {shlex.quote(str(data[name]))}")
+    return f"{PROGRAM} study new {' '.join(words)}"
 
 
 def proposed_title(base: RunConfig, factors: Mapping[str, Sequence[str]], arms: Sequence[Arm]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import shlex
 import sys
 from collections.abc import Iterator
@@ -11,17 +10,16 @@ from importlib import metadata
 
 from mlae_lab.doctor.context import Context
 from mlae_lab.doctor.findings import Finding, good, trouble
-from mlae_lab.locations import ROOT
+from mlae_lab.locations import ROOT, lab_version
 
 REQUIREMENTS = ROOT / "requirements.txt"
-PROJECT = ROOT / "pyproject.toml"
 
 
 def section(context: Context) -> Iterator[Finding]:
     """The installed versions, and whether they are in the tested ranges."""
     from packaging.requirements import Requirement
 
-    yield good("lab", f"{_lab_version()}, {ROOT}")
+    yield good("lab", f"{lab_version()}, {ROOT}")
     yield good("Python", f"{platform.python_version()}, {sys.executable}")
     for line in _requirements():
         wanted = Requirement(line)
@@ -37,17 +35,6 @@ def section(context: Context) -> Iterator[Finding]:
             yield good(wanted.name, installed)
         else:
             yield trouble(wanted.name, f"{installed} is outside the tested range {wanted.specifier}", install)
-
-
-def _lab_version() -> str:
-    try:
-        match = re.search(r'^version = "(.+?)"', PROJECT.read_text(encoding="utf-8"), re.MULTILINE)
-        return match[1] if match else "unknown"
-    except OSError:
-        try:
-            return metadata.version("mlae-lab")
-        except metadata.PackageNotFoundError:
-            return "unknown"
 
 
 def _requirements() -> list[str]:

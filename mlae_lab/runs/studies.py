@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mlae_lab.core.config import RunConfig
 from mlae_lab.core.image_labels import for_new_run
 from mlae_lab.core.study import Arm, Cell, Study
 from mlae_lab.core.weight_fit import require_weights
@@ -58,13 +59,23 @@ class Plan:
         return len(self.entries) - self.to_run
 
 
-def plan(store: RunStore | None, study: Study) -> Plan:
-    """What a study would start; nothing is started. store: None for one that does not exist yet."""
+def plan(
+    store: RunStore | None,
+    study: Study,
+    estimate_of: Callable[[RunStore, RunConfig], estimate.Estimate] = estimate.estimate,
+) -> Plan:
+    """What a study would start; nothing is started.
+
+    Args:
+        store: None for one that does not exist yet.
+        study: The study.
+        estimate_of: `estimate.estimate`, or a cached version of it.
+    """
     cells = list(study.cells())
     runs = _reusable(store, cells) if store else [None] * len(cells)
     entries = tuple(zip(cells, runs, strict=True))
     missing = Counter(cell.arm for cell, run in entries if run is None)
-    estimates = {arm: estimate.estimate(store, study.arm(arm).config) if store else None for arm in missing}
+    estimates = {arm: estimate_of(store, study.arm(arm).config) if store else None for arm in missing}
     unknown = tuple(arm for arm, known in estimates.items() if known is None or known.seconds is None)
     memory = max(estimate.estimated_memory(arm.config).total for arm in study.arms)
     return Plan(
@@ -271,10 +282,23 @@ def _kind(cell: CellState) -> str:
     return "stopped" if cell.run.status is Status.STOPPED else "failed"
 
 
-def state(store: RunStore, name: str, curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies) -> State:
-    """How far a study is. curve_of: `outcomes.accuracies`, or a cached version of it."""
+def state(
+    store: RunStore,
+    name: str,
+    curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies,
+    runs: Sequence[Run] | None = None,
+) -> State:
+    """How far a study is.
+
+    Args:
+        store: Of the study.
+        name: Its id.
+        curve_of: `outcomes.accuracies`, or a cached version of it.
+        runs: All runs of the store with their actual statuses, if they are known already.
+    """
     stored = store.study(name)
-    known, rows = store.study_cells(name), {run.id: run for run in store.runs()}
+    rows = {run.id: run for run in (store.runs() if runs is None else runs)}
+    known = store.study_cells(name)
     cells = []
     for seed in stored.study.seeds:
         for arm in stored.study.arms:
@@ -282,8 +306,19 @@ def state(store: RunStore, name: str, curve_of: Callable[[RunStore, Run], Curve]
             if run is None:
                 cells.append(CellState(arm.name, seed, None))
                 continue
-            run = derived(store, run)
+            run = derived(store, run) if runs is None else run
             curve = curve_of(store, run)
             accuracy = curve[-1][1] if outcomes.is_through(run, curve) else None
             cells.append(CellState(arm.name, seed, run, accuracy, curve[-1] if curve else None))
     return State(stored, tuple(cells))
+
+
+def curves(
+    store: RunStore, state: State, curve_of: Callable[[RunStore, Run], Curve] = outcomes.accuracies
+) -> dict[str, list[Curve]]:
+    """Accuracy over epochs of each arm, one curve for each of its runs. curve_of: as of `state`."""
+    curves: dict[str, list[Curve]] = {arm.name: [] for arm in state.stored.study.arms}
+    for cell in state.cells:
+        if cell.run is not None:
+            curves[cell.arm].append(curve_of(store, cell.run))
+    return curves

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -11,7 +13,7 @@ from mlae_lab.core.inference import ALPHA, Comparison, comparisons
 from mlae_lab.core.seed_statistics import PERCENT, SeedStatistics, between, points, seed_statistics
 from mlae_lab.core.study import Arm, Study
 from mlae_lab.runs import outcomes
-from mlae_lab.runs.store import RunStore
+from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.runs.studies import CellState, State
 
 NOISE = "within the seed noise"
@@ -72,8 +74,13 @@ class Results:
         return tuple(sorted(known, key=lambda result: -result.statistics.mean if result.statistics else 0.0))
 
 
-def results(store: RunStore, state: State) -> Results:
-    """The results of a study as far as it is."""
+def seconds(store: RunStore, run: Run) -> float | None:
+    """Training time of a run so far, None before its first step."""
+    return outcomes.outcome(store, run).seconds
+
+
+def results(store: RunStore, state: State, seconds_of: Callable[[RunStore, Run], float | None] = seconds) -> Results:
+    """The results of a study as far as it is. seconds_of: `seconds`, or a cached version of it."""
     study, values = state.stored.study, state.values
     compared = comparisons(values, study.reference, study.margin)
     by_arm: dict[str, list[CellState]] = {}
@@ -88,22 +95,41 @@ def results(store: RunStore, state: State) -> Results:
             ArmResult(
                 arm, tuple(by_arm[arm.name]), statistics, comparison,
                 arm.config.tuning.parameters(catalog.backbone(arm.config.backbone)),
-                _seconds(store, by_arm[arm.name]),
+                _median_seconds(store, by_arm[arm.name], seconds_of),
                 verdict_of(comparison, study) if comparison else "reference" if arm.name == study.reference else "",
             )
         )  # fmt: skip
     return Results(study, tuple(arms), state.done, _together(study, arms))
 
 
-def _seconds(store: RunStore, cells: Sequence[CellState]) -> float | None:
-    known = [
-        seconds
-        for cell in cells
-        if cell.run is not None
-        and cell.accuracy is not None
-        and (seconds := outcomes.outcome(store, cell.run).seconds) is not None
-    ]
+def _median_seconds(
+    store: RunStore, cells: Sequence[CellState], seconds_of: Callable[[RunStore, Run], float | None]
+) -> float | None:
+    runs = [cell.run for cell in cells if cell.run is not None and cell.accuracy is not None]
+    known = [value for run in runs if (value := seconds_of(store, run)) is not None]
     return median(known) if known else None
+
+
+def seeds_to_add(results: Results, most: int) -> int:
+    """How many more seeds should settle every difference that is not settled yet; 0 if all are, or with `most` seeds.
+
+    An arm that is neither different nor equivalent needs the seeds that detect its mean difference with a power of
+    80 %. Where that number is not known or larger than `most`, seeds are added up to `most`.
+
+    Args:
+        results: Of the study.
+        most: Seeds that the study shall have at most.
+    """
+    now = len(results.study.seeds)
+    unsettled = [
+        comparison
+        for result in results.arms
+        if (comparison := result.comparison) and not comparison.is_different and not comparison.equivalent
+    ]
+    if not unsettled:
+        return 0
+    needed = max(comparison.settling or most for comparison in unsettled)
+    return max(0, min(needed, most) - now)
 
 
 # ---------------------------------------------------------------- words
@@ -234,3 +260,22 @@ def _arm(result: ArmResult) -> dict:
         },
         "verdict": result.verdict,
     }  # fmt: skip
+
+
+def as_csv(results: Results) -> str:
+    """One row for each run: arm, the values of its factors, seed, run, accuracy in percent and status."""
+    factors = list(dict.fromkeys(name for result in results.arms for name, _ in result.arm.values))
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["arm", *factors, "seed", "run", "status", "accuracy", "parameters"])
+    for result in results.arms:
+        values = dict(result.arm.values)
+        for cell in result.cells:
+            writer.writerow(
+                [
+                    result.arm.name, *(values.get(name, "") for name in factors), cell.seed,
+                    cell.run.id if cell.run else "", cell.run.status.value if cell.run else "missing",
+                    "" if cell.accuracy is None else cell.accuracy, result.parameters,
+                ]
+            )  # fmt: skip
+    return file.getvalue()

@@ -8,12 +8,23 @@ from mlae_lab.runs.store import Run, RunStore
 from mlae_lab.ui import queries
 
 _MAX_KEPT = 1000
+_SHARED_SECONDS = 10.0
 _paces: dict[tuple, Pace | None] = {}
 
 
 def estimated(config: RunConfig) -> Estimate:
     """The estimated duration of a run, from earlier runs of the store on this machine."""
     return estimate(queries.store(), config, _pace)
+
+
+def estimated_arm(config: RunConfig) -> Estimate:
+    """Like `estimated`, at most ten seconds old, and the same for all arms that an estimate cannot tell apart."""
+    experts = config.plan.experts if config.has_mask else 0
+    key = (
+        config.task, config.backbone, config.method, config.protocol, config.epochs, config.evaluations, experts,
+        config.batch_size, config.precision, config.device, config.prepared, config.data_label, config.max_seconds,
+    )  # fmt: skip
+    return queries.shared(("estimate", *key), lambda: estimated(config), _SHARED_SECONDS)
 
 
 def _pace(store: RunStore, run: Run) -> Pace | None:

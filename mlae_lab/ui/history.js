@@ -2,7 +2,7 @@
 // One entry in the browser's history for each view. Streamlit adds an entry for every change of an address; pages write
 // what is edited (the mask, settings, switches) into their address, so Back would land on one page several times.
 
-const VIEW = ["run", "view", "a", "b", "runs", "look"]; // the parameters that say which view an address opens
+const VIEW = ["run", "view", "a", "b", "runs", "look", "study", "new"]; // the parameters that say which view an address opens
 
 /** Whether two addresses open the same view. The Experts page adds its run and view to an address that names none.
  * @param {URL} from @param {URL} to */

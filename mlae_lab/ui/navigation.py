@@ -19,6 +19,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, str]]] = {
     "Look inside": {
         "experts": ("Experts", ":material/blur_on:"),
         "compare": ("Compare", ":material/compare_arrows:"),
+        "studies": ("Studies", ":material/lab_research:"),
         "methods": ("Methods", ":material/scatter_plot:"),
     },
 }
@@ -44,3 +45,8 @@ def link(name: str, label: str, **query: str) -> None:
 def go(name: str, **query: str) -> None:
     """Switch to another page at once."""
     st.switch_page(page(name), query_params=query or None)
+
+
+def show_address() -> None:
+    """Send the address of this view to the browser, which keeps the one before after a link within one page."""
+    st.query_params.from_dict(st.query_params.to_dict())

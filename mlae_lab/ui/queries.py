@@ -30,10 +30,10 @@ from mlae_lab.core.events import (
 )
 from mlae_lab.core.plan import Kind, MaskPlan
 from mlae_lab.locations import default_store
-from mlae_lab.runs import supervisor
+from mlae_lab.runs import outcomes, supervisor
 from mlae_lab.runs.event_log import DamagedEvent
 from mlae_lab.runs.liveness import derived
-from mlae_lab.runs.outcomes import Outcome
+from mlae_lab.runs.outcomes import Curve, Outcome
 from mlae_lab.runs.report import sentence_of_damage
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
@@ -44,6 +44,7 @@ _SHARED_SECONDS = 0.25
 _VIEWER_SECONDS = 10.0  # a session that did not refresh for so long has left
 _FEW_VIEWERS = 5
 _MANY_VIEWERS = 10
+_MAX_KEPT = 6_000  # runs
 T = TypeVar("T")
 
 
@@ -246,6 +247,32 @@ def shared(key: tuple, make: Callable[[], T], seconds: float = _SHARED_SECONDS) 
     if len(_shared) > 500:
         _shared.clear()
     _shared[key] = now, value
+    return value
+
+
+_curves: dict[tuple, Curve] = {}
+_seconds: dict[tuple, float | None] = {}
+
+
+def curve(store: RunStore, run: Run) -> Curve:
+    """The comparable accuracies of a run (`Outcome.curve`); those of a run that is over are read once."""
+    return _once(_curves, store, run, lambda: outcomes.accuracies(store, run))
+
+
+def seconds(store: RunStore, run: Run) -> float | None:
+    """The training time of a run so far; that of a run that is over is read once."""
+    return _once(_seconds, store, run, lambda: outcomes.outcome(store, run).seconds)
+
+
+def _once(known: dict[tuple, T], store: RunStore, run: Run, query: Callable[[], T]) -> T:
+    key = (store.folder, run.id, run.ended)
+    if key in known:
+        return known[key]
+    value = query()
+    if run.status.is_over:
+        if len(known) > _MAX_KEPT:
+            known.clear()
+        known[key] = value
     return value
 
 

@@ -13,12 +13,12 @@ from mlae_lab.core import catalog
 from mlae_lab.core.events import TrainStep
 from mlae_lab.core.plan import MaskPlan
 from mlae_lab.data.listing import counted
-from mlae_lab.runs import outcomes, race
+from mlae_lab.runs import race
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.paths import is_run_id
 from mlae_lab.runs.race import Lane, Race
 from mlae_lab.runs.status import Status
-from mlae_lab.runs.store import Run, RunStore, StoreError
+from mlae_lab.runs.store import Run, StoreError
 from mlae_lab.ui import page, queries, run_actions, visitor
 from mlae_lab.ui.figures.race import lane_figure
 from mlae_lab.ui.live_plot import live_plot
@@ -97,24 +97,8 @@ def load_race(runs: Sequence[Run], names: dict[MaskPlan, str]) -> Race:
     if entry is None or now - entry[0] >= _SHARED_SECONDS:
         if len(_loaded) > 100:
             _loaded.clear()
-        entry = _loaded[key] = (now, _interned(race.race(queries.store(), runs, _curve, names)))
+        entry = _loaded[key] = (now, _interned(race.race(queries.store(), runs, queries.curve, names)))
     return entry[1]
-
-
-_curves: dict[tuple, race.Curve] = {}
-
-
-def _curve(store: RunStore, run: Run) -> race.Curve:
-    """The evaluations of a run; those of a run that is over are read once."""
-    key = (store.folder, run.id, run.ended)
-    if key in _curves:
-        return _curves[key]
-    curve = outcomes.accuracies(store, run)
-    if run.status.is_over:
-        if len(_curves) > 1000:
-            _curves.clear()
-        _curves[key] = curve
-    return curve
 
 
 _races: dict[tuple, Race] = {}

@@ -22,6 +22,7 @@ from mlae_lab.runs.library import SavedPlan
 from mlae_lab.runs.owners import terminal_owner
 from mlae_lab.runs.status import RESUMABLE, Status
 from mlae_lab.runs.store import Run
+from mlae_lab.runs.study_table import StoredStudy
 from mlae_lab.ui import queries, visitor
 from mlae_lab.ui.location_view import location_fields
 from mlae_lab.ui.markdown import plain
@@ -181,8 +182,8 @@ def _exported(run_id: str) -> bytes:
         return file.read_bytes()
 
 
-def needs_no_confirmation(entry: Run | archive_file.Archived | SavedPlan) -> bool:
-    """Whether a run or a saved mask is the visitor's, nobody's, or that of the only user of this machine."""
+def needs_no_confirmation(entry: Run | archive_file.Archived | SavedPlan | StoredStudy) -> bool:
+    """Whether a run, a saved mask or a study is the visitor's, nobody's, or that of the only user of this machine."""
     if entry.owner in ("", visitor.current()):
         return True
     try:

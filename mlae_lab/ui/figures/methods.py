@@ -95,7 +95,7 @@ def methods_figure(points: Sequence[MethodPoint], split: str, active: bool, pape
     high = min(high, 100.5)
     if paper:
         low, high = min(low, *(value for _, value in paper)) - 1, max(high, *(value for _, value in paper)) + 1
-    positions = _labels(x, y, texts, (low, high))
+    positions = label_sides(x, y, texts, (low, high))
     data: list[dict[str, Any]] = []
     if paper:
         data.append(
@@ -210,28 +210,43 @@ def _distinct(points: Sequence[MethodPoint]) -> list[str]:
     return [name if full.count(name) == 1 else f"{name}, run {p.runs[0]}" for name, p in zip(full, points, strict=True)]
 
 
-def _labels(
-    x: Sequence[float], y: Sequence[float], texts: Sequence[str], limits: tuple[float, float]
+def label_sides(
+    x: Sequence[float],
+    y: Sequence[float],
+    texts: Sequence[str],
+    limits: tuple[float, float],
+    width: int = _WIDTH,
+    right: float = math.inf,
 ) -> list[str | None]:
     """The side of each point on which its label covers no other label or point, None where each does.
 
     The highest points choose first.
+
+    Args:
+        x: Positions on a logarithmic axis.
+        y: Positions on a linear axis.
+        texts: Labels, "" for none.
+        limits: Of the y axis.
+        width: Of the plot in pixels.
+        right: Pixels that a label may extend beyond the last point.
     """
     wide = max(math.log10(max(x) / min(x)), 0.5)
     pixels = [
-        (_WIDTH * math.log10(a / min(x)) / wide, _HEIGHT * (limits[1] - b) / (limits[1] - limits[0]))
+        (width * math.log10(a / min(x)) / wide, _HEIGHT * (limits[1] - b) / (limits[1] - limits[0]))
         for a, b in zip(x, y, strict=True)
     ]
     taken = [(px - 5, py - 5, px + 5, py + 5) for px, py in pixels]
     positions: list[str | None] = [None] * len(x)
     for i in sorted(range(len(x)), key=lambda i: -y[i]):
-        width = _LETTER * len(texts[i])
+        if not texts[i]:
+            continue
+        long = _LETTER * len(texts[i])
         for side, (across, down) in _SIDES.items():
-            left = pixels[i][0] + across * width + _GAP * (across + 0.5) * 2
+            left = pixels[i][0] + across * long + _GAP * (across + 0.5) * 2
             top = pixels[i][1] + down * _LINE + _GAP * (down + 0.5) * 2
-            box = (left, top, left + width, top + _LINE)
+            box = (left, top, left + long, top + _LINE)
             covers = any(box[0] < o[2] and o[0] < box[2] and box[1] < o[3] and o[1] < box[3] for o in taken)
-            if left >= -_LEFT and not covers:
+            if left >= -_LEFT and box[2] <= width + right and not covers:
                 positions[i] = side
                 taken.append(box)
                 break
