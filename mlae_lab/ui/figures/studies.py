@@ -21,7 +21,7 @@ from mlae_lab.ui.figures.base import SEQUENTIAL, Figure, axis, band, figure, roo
 from mlae_lab.ui.figures.methods import label_sides
 
 Curves = Mapping[str, Sequence[Curve]]  # arm to one curve for each seed
-MAX_COLOURED = 7  # lines in colours of their own
+MAX_COLOURED = 7  # lines in separate colours
 MAX_FACTOR_FIGURES = 4
 MAX_ROWS = 24  # arms of a dot plot, without the reference
 # Okabe and Ito's colours in an order that keeps neighbours apart; black and yellow are readable in one theme only.
@@ -352,7 +352,7 @@ def _interval(comparison: Comparison | None) -> tuple[float, ...]:
 def _difference_text(comparison: Comparison) -> str:
     mean = points(comparison.mean, signed=True)
     ends = _interval(comparison)
-    return f"{mean} ({between(*ends)})" if ends else mean
+    return f"{mean} ({between(ends[0], ends[1])})" if ends else mean
 
 
 def _short(name: str, most: int = _LONG) -> str:
