@@ -68,7 +68,12 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 
 
 def options(parser: argparse.ArgumentParser) -> set[str]:
-    return {option for action in parser._actions for option in action.option_strings}
+    """Of a command and of its own commands, if it has any."""
+    own = {option for action in parser._actions for option in action.option_strings}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            own = own.union(*map(options, action.choices.values()))
+    return own
 
 
 def command_lines(text: str) -> Iterator[list[str]]:

@@ -60,6 +60,8 @@ def values_of(config: RunConfig, name: str) -> dict[str, Any]:
 
 def followed(config: RunConfig) -> str:
     """The title of the recipe that a run follows in all settings, "" for none; of several the most specific one."""
+    if config.unavailable:
+        return ""
     matches = {
         title: len(recipe.values)
         for name, (title, recipe) in available(config.method).items()

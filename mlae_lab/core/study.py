@@ -362,7 +362,10 @@ def named_plan(text: str, backbone: str) -> MaskPlan:
 def shown(name: str, text: str) -> str:
     """A value of a factor as it stands in an arm's name: "p = 0.3", "LoRA", "epochs = 8"."""
     if name == "method":
-        return methods.method(text).title
+        try:
+            return methods.method(text).title
+        except methods.UnavailableMethod:  # of a stored study
+            return text
     if name == "mask":
         return _title_of_mask(text)
     if name in ("task", "backbone"):

@@ -143,8 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
                 end = min(len(data), sent + step, cut if cut is not None else len(data))
                 if end == sent:
                     break
+                hub.served += end - sent  # before it is sent: whoever has it finds it counted
                 self.wfile.write(data[sent:end])
-                hub.served += end - sent
                 sent = end
                 if hub.rate is not None:
                     time.sleep(0.05)

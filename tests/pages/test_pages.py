@@ -60,7 +60,9 @@ def masked_run(store: Path) -> str:
 
 
 def test_there_is_a_page_for_every_file() -> None:
-    assert NAMES == ["compare", "doctor", "experts", "home", "masks", "methods", "race", "runs", "task", "train"]
+    assert NAMES == [
+        "compare", "doctor", "experts", "home", "masks", "methods", "race", "runs", "studies", "task", "train",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("page", NAMES)
