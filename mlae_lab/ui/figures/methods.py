@@ -217,6 +217,7 @@ def label_sides(
     limits: tuple[float, float],
     width: int = _WIDTH,
     right: float = math.inf,
+    order: Sequence[str] = tuple(_SIDES),
 ) -> list[str | None]:
     """The side of each point on which its label covers no other label or point, None where each does.
 
@@ -229,6 +230,7 @@ def label_sides(
         limits: Of the y axis.
         width: Of the plot in pixels.
         right: Pixels that a label may extend beyond the last point.
+        order: Sides, the best first.
     """
     wide = max(math.log10(max(x) / min(x)), 0.5)
     pixels = [
@@ -241,7 +243,8 @@ def label_sides(
         if not texts[i]:
             continue
         long = _LETTER * len(texts[i])
-        for side, (across, down) in _SIDES.items():
+        for side in order:
+            across, down = _SIDES[side]
             left = pixels[i][0] + across * long + _GAP * (across + 0.5) * 2
             top = pixels[i][1] + down * _LINE + _GAP * (down + 0.5) * 2
             box = (left, top, left + long, top + _LINE)

@@ -28,8 +28,10 @@ MAX_ROWS = 24  # arms of a dot plot, without the reference
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#8C7AE6")
 _DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
 _SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "star", "cross")
+MAX_BANDS = 3  # more would cover each other
 _ROW = 40  # pixels of an arm
 _TOP, _BOTTOM = 44, 44
+_COST_SIDES = ("middle left", "top center", "bottom center", "middle right")  # the line leaves a point to the right
 _COST_WIDTH = 400  # pixels of the plot of costs in a wide window
 _LONG = 44  # characters of an arm's name
 # verdict: symbol, colour
@@ -93,13 +95,7 @@ def study_figures(results: Results, curves: Curves, hidden: Collection[str] = ()
         drawn.append(
             StudyFigure(
                 factor_figure(results, arms, name),
-                f"Mean over seeds, with its 95 % interval as a band, over {_title(name)}."
-                + (" One line for each value of the other factors." if len(factors) > 1 else "")
-                + (
-                    " Dashed: an arm for which this factor has no meaning."
-                    if any(name not in dict(result.arm.values) for result in arms)
-                    else ""
-                ),
+                _factor_caption(arms, name),
             )
         )
     if len(factors) == 2 and _is_grid(arms, *factors):
@@ -185,7 +181,7 @@ def arms_figure(results: Results, arms: Sequence[ArmResult]) -> Figure:
         [_ends(_statistics(result)) for result in arms], "%{x:.1f} %", results,
     )  # fmt: skip
     best = arms[0]
-    title = f"Best on {split}: {_short(best.arm.name, 34)}, {_statistics(best).mean:.1f} %"
+    title = f"Highest mean: {_short(best.arm.name, 24)}, {_statistics(best).mean:.1f} %"
     alt = f"Dot plot of accuracy on {split} by arm, the best first: " + "; ".join(
         f"{result.arm.name} {mean_of(result)}" for result in arms[:12]
     )
@@ -312,6 +308,7 @@ def _row_names(arms: Sequence[ArmResult], rows: Sequence[int], texts: Sequence[s
             "text": f"<b>{escape(_short(result.arm.name))}</b>  {escape(text)}",
             "xanchor": "left",
             "yanchor": "middle",
+            "align": "left",
             "yshift": 17,
             "showarrow": False,
             "bgcolor": "@surface",
@@ -385,6 +382,22 @@ def numbers(arms: Sequence[ArmResult], name: str) -> list[float]:
     return values if all(map(math.isfinite, values)) else []
 
 
+def _factor_caption(arms: Sequence[ArmResult], name: str) -> str:
+    values = [dict(result.arm.values) for result in arms]
+    others = [factor for factor in varying(arms) if factor != name]
+    lines = len({tuple(of_arm.get(other) for other in others) for of_arm in values if name in of_arm})
+    text = f"Mean over seeds over {_title(name)}, one line for each value of the other factors."
+    if lines <= 1:
+        text = f"Mean over seeds over {_title(name)}."
+    if lines <= MAX_BANDS and any(_statistics(result).interval for result in arms):
+        text += " Band: 95 % interval of the mean (Student's t)."
+    elif lines > MAX_COLOURED:
+        text += f" The {MAX_COLOURED} lines with the highest means have names, the others are grey."
+    if any(name not in of_arm for of_arm in values):
+        text += " Dashed: an arm for which this factor has no meaning."
+    return text
+
+
 def factor_figure(results: Results, arms: Sequence[ArmResult], name: str) -> Figure:
     """Accuracy over a numeric factor with its interval as a band, one line for each value of the other factors."""
     others = [factor for factor in varying(arms) if factor != name]
@@ -401,11 +414,13 @@ def factor_figure(results: Results, arms: Sequence[ArmResult], name: str) -> Fig
     logarithmic = min(values_of) > 0 and max(values_of) / min(values_of) >= 10
     reference = results.reference
     levels = [reference] if reference.statistics and (reference in without or reference not in arms) else without[:1]
+    single, banded = len(lines) == 1, len(lines) <= MAX_BANDS
     drawn = [*(result for line in lines.values() for _, result in line), *levels]
-    ends = [end for result in drawn for end in (_statistics(result).mean, *_ends(_statistics(result)))]
+    ends = [_statistics(result).mean for result in drawn]
+    if banded:
+        ends += [end for result in drawn for end in _ends(_statistics(result))]
     low, high = room(min(ends), max(ends), least=1.0)
     ranked = sorted(lines, key=lambda key: -max(_statistics(result).mean for _, result in lines[key]))
-    single, banded = len(lines) == 1, len(lines) <= 4
     bands: list[dict] = []
     data: list[dict] = []
     for number, key in enumerate(ranked):
@@ -436,7 +451,7 @@ def factor_figure(results: Results, arms: Sequence[ArmResult], name: str) -> Fig
     for entry in bands:
         entry["showlegend"] = False
     best = max((entry for line in lines.values() for entry in line), key=lambda entry: _statistics(entry[1]).mean)
-    title = f"Best {_title(name)}: {best[0]:g}"
+    title = f"Highest mean at {_title(name)} = {best[0]:g}"
     rows = 0 if single else min(len(lines), MAX_COLOURED)
     alt = f"Line chart of accuracy over {_title(name)}. {title}. " + "; ".join(
         f"{x:g}: {mean_of(result)}" for x, result in sorted(lines[ranked[0]], key=lambda entry: entry[0])
@@ -477,11 +492,11 @@ def heat_figure(results: Results, arms: Sequence[ArmResult], across: str, down: 
     low, high = min(means), max(means)
     best = max(cells, key=lambda cell: _statistics(cells[cell]).mean)
     reference = next((cell for cell, result in cells.items() if result.arm.name == results.study.reference), None)
-    middle = (low + high) / 2
+    bright = low + 0.66 * (high - low)  # above it the cells need letters in the colour of the surface
     labels = [
         {
             "x": i, "y": j, "text": f"{value:.1f}", "showarrow": False,
-            "font": {"size": 13, "color": "@surface" if value > middle and high > low else "@ink"},
+            "font": {"size": 13, "color": "@surface" if value > bright else "@ink"},
         }
         for j, row in enumerate(z) for i, value in enumerate(row) if value is not None
     ] if len(columns) <= 14 else []  # fmt: skip
@@ -660,9 +675,9 @@ def cost_figure(results: Results, arms: Sequence[ArmResult], quantity: str) -> F
     ends = [end for result in arms for end in _ends(_statistics(result))]
     low, high = room(min([*means, *ends]), max([*means, *ends]), least=2.0)
     high = min(high, 100.8)
-    texts = [_short(result.arm.name, 24) if result in front else "" for result in arms]
+    texts = [_short(result.arm.name, 32) if result in front else "" for result in arms]
     x = [costs[result.arm.name] for result in arms]
-    sides = label_sides(x, means, texts, (low, high), _COST_WIDTH, right=20)
+    sides = label_sides(x, means, texts, (low, high), _COST_WIDTH, right=20, order=_COST_SIDES)
     signs = [_SIGNS[sign_of(result, results.study.reference)] for result in arms]
     unit = "trained parameters without the head" if quantity == "parameters" else "seconds of a run"
     data = [
@@ -705,7 +720,7 @@ def cost_figure(results: Results, arms: Sequence[ArmResult], quantity: str) -> F
             },
         },
     ]  # fmt: skip
-    title = f"Accuracy against {'parameters' if quantity == 'parameters' else 'time'}: {len(front)} on the Pareto front"
+    title = f"Accuracy against {'parameters' if quantity == 'parameters' else 'time'}"
     alt = f"Scatter plot of accuracy against {unit}. On the Pareto front: " + "; ".join(
         f"{result.arm.name} {_statistics(result).mean:.1f} %, {getattr(result, quantity):,.0f} {quantity}"
         for result in front
