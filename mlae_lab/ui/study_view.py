@@ -216,7 +216,7 @@ def _draw_seeds(loaded: LoadedStudy, whose: str) -> None:
     )  # fmt: skip
     needed = study_results.seeds_to_add(loaded.results, most)
     if len(study.seeds) < 2:
-        page.note("With one seed, the number that settles the study cannot be estimated: add two seeds first.")
+        page.note("With one seed, the number that would settle the study cannot be estimated: add two seeds first.")
         return
     if not needed:
         page.note("Every difference is settled, or the limit is reached.")

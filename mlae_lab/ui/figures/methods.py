@@ -218,6 +218,7 @@ def label_sides(
     width: int = _WIDTH,
     right: float = math.inf,
     order: Sequence[str] = tuple(_SIDES),
+    least: float = 0.5,
 ) -> list[str | None]:
     """The side of each point on which its label covers no other label or point, None where each does.
 
@@ -231,8 +232,9 @@ def label_sides(
         width: Of the plot in pixels.
         right: Pixels that a label may extend beyond the last point.
         order: Sides, the best first.
+        least: Powers of ten that the x axis spans at least.
     """
-    wide = max(math.log10(max(x) / min(x)), 0.5)
+    wide = max(math.log10(max(x) / min(x)), least)
     pixels = [
         (width * math.log10(a / min(x)) / wide, _HEIGHT * (limits[1] - b) / (limits[1] - limits[0]))
         for a, b in zip(x, y, strict=True)

@@ -21,7 +21,7 @@ from mlae_lab.ui.figures.base import SEQUENTIAL, Figure, axis, band, figure, roo
 from mlae_lab.ui.figures.methods import label_sides
 
 Curves = Mapping[str, Sequence[Curve]]  # arm to one curve for each seed
-MAX_COLOURED = 7  # lines in separate colours
+MAX_COLOURED = 7  # lines with separate colours
 MAX_FACTOR_FIGURES = 4
 MAX_ROWS = 24  # arms of a dot plot, without the reference
 # Okabe and Ito's colours in an order that keeps neighbours apart; black and yellow are readable in one theme only.
@@ -181,7 +181,7 @@ def arms_figure(results: Results, arms: Sequence[ArmResult]) -> Figure:
         [_ends(_statistics(result)) for result in arms], "%{x:.1f} %", results,
     )  # fmt: skip
     best = arms[0]
-    title = f"Highest mean: {_short(best.arm.name, 24)}, {_statistics(best).mean:.1f} %"
+    title = f"Highest mean {_statistics(best).mean:.1f} %: {_short(best.arm.name, 28)}"
     alt = f"Dot plot of accuracy on {split} by arm, the best first: " + "; ".join(
         f"{result.arm.name} {mean_of(result)}" for result in arms[:12]
     )
@@ -677,7 +677,7 @@ def cost_figure(results: Results, arms: Sequence[ArmResult], quantity: str) -> F
     high = min(high, 100.8)
     texts = [_short(result.arm.name, 32) if result in front else "" for result in arms]
     x = [costs[result.arm.name] for result in arms]
-    sides = label_sides(x, means, texts, (low, high), _COST_WIDTH, right=20, order=_COST_SIDES)
+    sides = label_sides(x, means, texts, (low, high), _COST_WIDTH, right=20, order=_COST_SIDES, least=0.02)
     signs = [_SIGNS[sign_of(result, results.study.reference)] for result in arms]
     unit = "trained parameters without the head" if quantity == "parameters" else "seconds of a run"
     data = [
