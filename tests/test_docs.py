@@ -68,7 +68,7 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 
 
 def options(parser: argparse.ArgumentParser) -> set[str]:
-    """Of a command and of its own commands, if it has any."""
+    """Of a command and of the commands below it."""
     own = {option for action in parser._actions for option in action.option_strings}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
