@@ -24,8 +24,8 @@ ROWS = """<style>
 [class*="st-key-study_row_"] { border-bottom: 1px solid color-mix(in srgb, currentColor 12%, transparent);
   padding: .5rem 0 .8rem; }
 [class*="st-key-study_row_"] a { background: none; padding-left: 0; }
-[class*="st-key-study_row_"] a p { font-size: 1.1rem; }
-[class*="st-key-study_row_"] a [data-testid="stIconMaterial"] { display: none; }
+[class*="st-key-study_row_"] a p { font-size: 1.1rem; color: var(--lab-accent); }
+[class*="st-key-study_row_"] a > :first-child:not(:last-child) { display: none; }
 .study-row p { margin: .15rem 0 0; max-width: 84ch; } .study-row .study-bar { max-width: 320px; }
 </style>"""
 

@@ -53,11 +53,12 @@ def test_a_study_runs_to_its_verdict_and_is_extended_exported_and_deleted(
     assert mlae["difference"]["mean"] == pytest.approx(sum(differences) / 2)
     assert main(["study", "resume", name, "--detach", "--json", *place]) == 0
     assert printed_json(capsys)["started"] == []
-    for ending in ("csv", "json", "yaml"):
+    for ending in ("csv", "json", "yaml", "html"):
         assert main(["study", "export", name, "--out", str(tmp_path / f"s.{ending}"), *place]) == 0
     rows = (tmp_path / "s.csv").read_text().splitlines()
     assert rows[0] == "arm,method,seed,run,status,accuracy,parameters"
     assert len(rows) == 5
+    assert (tmp_path / "s.html").read_text().startswith("<!doctype html>")
     assert json.loads((tmp_path / "s.json").read_text())["done"] == 4
     assert read_study((tmp_path / "s.yaml").read_text())[0].hash == store.study(name).study.hash
     assert main(["study", "list", "--json", *place]) == 0
