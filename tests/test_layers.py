@@ -43,7 +43,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "mlae_lab.runs.probe_worker": {"data", "model", "analysis", "training"},
 }
 STREAMLIT_LAYERS = {"app", "ui", "pages"}
-WITHOUT_STREAMLIT = ("mlae_lab.ui.figures", "mlae_lab.ui.thumbnails")  # the layer figures
+WITHOUT_STREAMLIT = ("mlae_lab.ui.figures", "mlae_lab.ui.layer_grids", "mlae_lab.ui.thumbnails")  # the layer figures
 
 
 @cache

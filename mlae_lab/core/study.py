@@ -152,7 +152,7 @@ class Study:
         """The inverse of `to_dict`. Raises ConfigError for anything else."""
         try:
             arms = tuple(
-                Arm(str(arm["name"]), _texts(arm["values"]), RunConfig.from_dict(arm["config"])) for arm in data["arms"]
+                Arm(str(arm["name"]), _texts(arm["values"]), RunConfig.stored(arm["config"])) for arm in data["arms"]
             )
             factors = tuple((str(name), tuple(map(str, values))) for name, values in data["factors"].items())
             return cls(
@@ -183,7 +183,7 @@ def _check_seeds(seeds: Sequence[int]) -> None:
 
 def _check_arms(arms: Sequence[Arm]) -> None:
     by_name: dict[str, Arm] = {}
-    by_config: dict[RunConfig, Arm] = {}
+    by_config: dict[str, Arm] = {}
     for arm in arms:
         if arm.name in by_name:
             raise ConfigError(f"two arms are named {arm.name[:60]!r}: give each its own name")
@@ -192,7 +192,7 @@ def _check_arms(arms: Sequence[Arm]) -> None:
                 f"the time limit of {arm.name} is {arm.config.max_seconds:g} seconds, so its runs would train for "
                 "different numbers of steps: set no time limit"
             )
-        known = by_config.setdefault(replace(arm.config, seed=0), arm)
+        known = by_config.setdefault(arm.config.canonical("seed"), arm)
         if known is not arm:
             raise ConfigError(f"the arms {known.name} and {arm.name} have the same settings: leave one out")
         by_name[arm.name] = arm

@@ -28,7 +28,7 @@ class ArmResult:
         cells: Its runs, by seed.
         statistics: Of its accuracy after the last epoch, in percent; None before the first.
         comparison: With the reference; None for the reference, and without a seed in common.
-        parameters: Trained parameters without the head.
+        parameters: Trained parameters without the head, None for a method that is not installed here.
         seconds: Median training time of a run, None if none is known.
         verdict: One clause; "" for an arm without a result.
     """
@@ -37,7 +37,7 @@ class ArmResult:
     cells: tuple[CellState, ...]
     statistics: SeedStatistics | None
     comparison: Comparison | None
-    parameters: int
+    parameters: int | None
     seconds: float | None
     verdict: str
 
@@ -94,7 +94,7 @@ def results(store: RunStore, state: State, seconds_of: Callable[[RunStore, Run],
         arms.append(
             ArmResult(
                 arm, tuple(by_arm[arm.name]), statistics, comparison,
-                arm.config.tuning.parameters(catalog.backbone(arm.config.backbone)),
+                _parameters(arm),
                 _median_seconds(store, by_arm[arm.name], seconds_of),
                 verdict_of(comparison, study) if comparison else "reference" if arm.name == study.reference else "",
             )
@@ -133,6 +133,12 @@ def seeds_to_add(results: Results, most: int) -> int:
 
 
 # ---------------------------------------------------------------- words
+
+
+def _parameters(arm: Arm) -> int | None:
+    if arm.config.unavailable:
+        return None
+    return arm.config.tuning.parameters(catalog.backbone(arm.config.backbone))
 
 
 def verdict_of(comparison: Comparison, study: Study) -> str:
@@ -275,7 +281,8 @@ def as_csv(results: Results) -> str:
                 [
                     result.arm.name, *(values.get(name, "") for name in factors), cell.seed,
                     cell.run.id if cell.run else "", cell.run.status.value if cell.run else "missing",
-                    "" if cell.accuracy is None else cell.accuracy, result.parameters,
+                    "" if cell.accuracy is None else cell.accuracy,
+                    "" if result.parameters is None else result.parameters,
                 ]
             )  # fmt: skip
     return file.getvalue()

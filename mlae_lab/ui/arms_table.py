@@ -101,7 +101,7 @@ def _row(result: ArmResult, results: Results) -> dict:
             "difference": [difference, comparison.mean if comparison else None],
             "p": ["–" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001", p],
             "verdict": [WORDS[sign], WORDS[sign]],
-            "parameters": [f"{result.parameters:,}", result.parameters],
+            "parameters": ["–" if result.parameters is None else f"{result.parameters:,}", result.parameters],
             "seconds": [page.seconds_text(result.seconds), result.seconds],
             "done": [f"{len(result.values)} of {len(result.cells)}", len(result.values)],
         },

@@ -37,8 +37,8 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(out: Path, *more: str) -> int:
     return command.main(
-        ["--methods", "linear", "--tasks", "digits", "--seeds", "0,1", "--epochs", "1", "--workers", "1", *more,
-         "--out", str(out)]
+        ["--methods", "linear", "--recipe", "common", "--tasks", "digits", "--seeds", "0,1", "--epochs", "1",
+         "--workers", "1", *more, "--out", str(out)]
     )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def test_all_methods_are_planned_with_one_budget_and_only_different_recipes() ->
     assert [cell.config.method for cell in first if cell.recipe == "common"] == list(BUILT_IN)
     own = {cell.config.method: cell.config for cell in first if cell.recipe == "own"}
     assert (own["ssf"].learning_rate, own["glora"].learning_rate) == (5e-3, 1e-4)
-    assert {"linear", "mola"}.isdisjoint(own)  # without a recipe, and with one equal to the common one
+    assert {"dora", "mola"}.isdisjoint(own)  # without a recipe, and with one equal to the common one
     assert len({cell.config.hash for cell in planned}) == len(planned)
 
 

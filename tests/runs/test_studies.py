@@ -169,6 +169,20 @@ def test_nothing_is_stored_for_a_study_that_cannot_start(store: RunStore, tmp_pa
         studies.new(store, replace(STUDY, seeds=tuple(range(101))))
 
 
+def test_an_arm_whose_method_is_not_installed_any_more_hides_no_other(store: RunStore) -> None:
+    arms = product(BASE, {"method": ["mlae", "linear"]})[0]
+    name = studies.new(store, Study("Methods", arms, (0, 1))).id
+    finish(store, name)
+    with store._connection(write=True) as db:
+        db.execute("UPDATE runs SET config = REPLACE(config, '\"linear\"', '\"gone\"')")
+        db.execute("UPDATE study_versions SET spec = REPLACE(spec, '\"linear\"', '\"gone\"')")
+    state = studies.state(store, name)
+    results = study_results.results(store, state)
+    assert [result.parameters for result in results.arms] == [49_248, None]
+    assert results.verdict == "Linear probe cannot be distinguished from Masked experts (MLAE) with 2 seeds."
+    assert study_results.as_data(results, state)["arms"][1]["parameters"] is None
+
+
 def test_a_damaged_study_hides_no_other(store: RunStore) -> None:
     good, bad = studies.new(store, STUDY).id, studies.new(store, replace(STUDY, title="bad")).id
     db = sqlite3.connect(paths.database(store.folder))

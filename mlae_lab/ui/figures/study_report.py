@@ -143,7 +143,7 @@ def _arms(results: Results) -> str:
     rows = [
         [
             *([_mask(result)] if masked else []), escape(result.arm.name), mean_of(result), *_difference(result),
-            escape(result.verdict), f"{result.parameters:,}",
+            escape(result.verdict), "–" if result.parameters is None else f"{result.parameters:,}",
             "–" if result.seconds is None else f"{result.seconds:,.0f}", str(len(result.values)),
         ]
         for result in (*ranked, *(result for result in results.arms if result not in ranked))
