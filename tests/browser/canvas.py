@@ -30,8 +30,9 @@ def plan_when(page: Page, condition: Callable[[MaskPlan], bool]) -> MaskPlan:
 
 
 def opened(page: Page) -> Page:
-    """Return the page Masks once its canvas is stable."""
+    """Return the page Masks once its canvas is stable and its script is through, which may write its address late."""
     page.wait_for_selector(".mg-cell")
+    page.wait_for_selector('[data-test-script-state="notRunning"]')
     page.locator(".mg").scroll_into_view_if_needed()
     page.wait_for_timeout(600)
     return page

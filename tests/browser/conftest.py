@@ -28,8 +28,12 @@ from tests.lab import end_probe, finished, small_config
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+# The popups of the address bar are pages that Chromium would load for each window. The last such flag counts, so it
+# repeats of Playwright's own what matters here.
+_WITHOUT = ("WebUIOmniboxPopup", "WebUIOmniboxAimPopup", "AimEnabled", "HttpsUpgrades", "PaintHolding", "LensOverlay",
+            "MediaRouter", "OptimizationHints", "NetworkTimeServiceQuerying", "PreconnectToSearch")  # fmt: skip
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
+         "--disable-component-update", "--disable-sync", f"--disable-features={','.join(_WITHOUT)}"]  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
