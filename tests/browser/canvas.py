@@ -10,6 +10,8 @@ from mlae_lab.core.plan import MaskPlan
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+AT_REST = '[data-test-script-state="notRunning"]'
+
 
 def cell(page: Page, layer: int, expert: int) -> dict:
     """Return the centre of a cell on the screen."""
@@ -24,6 +26,7 @@ def plan_when(page: Page, condition: Callable[[MaskPlan], bool]) -> MaskPlan:
         code = page.locator('[data-testid="stCode"] code').first.inner_text().strip()
         plan = MaskPlan.from_code(code)
         if condition(plan):
+            page.wait_for_selector(AT_REST)
             return plan
         page.wait_for_timeout(100)
     raise AssertionError(f"the page still has {code}")
@@ -32,7 +35,7 @@ def plan_when(page: Page, condition: Callable[[MaskPlan], bool]) -> MaskPlan:
 def opened(page: Page) -> Page:
     """Return the page Masks once its canvas is stable and its script is through, which may write its address late."""
     page.wait_for_selector(".mg-cell")
-    page.wait_for_selector('[data-test-script-state="notRunning"]')
+    page.wait_for_selector(AT_REST)
     page.locator(".mg").scroll_into_view_if_needed()
     page.wait_for_timeout(600)
     return page
