@@ -187,35 +187,38 @@ def _together(study: Study, arms: Sequence[ArmResult]) -> str:
         f"{result.arm.name} is {result.verdict}"
         for result in sorted(different, key=lambda result: -result.comparison.mean if result.comparison else 0.0)[:3]
     ]
+    if sentences:
+        sentences[0] = f"Compared with {study.reference}, {sentences[0]}"
     if len(different) > 3:
         sentences.append(f"{len(different) - 3} more arms differ from {study.reference}")
     equivalent = [
         result for result in compared if result not in different and result.comparison and result.comparison.equivalent
     ]
-    unsettled = len(compared) - len(different) - len(equivalent)
     if equivalent and study.margin is not None:
         sentences.append(
             f"{_names(equivalent)} {'is' if len(equivalent) == 1 else 'are'} within {points(study.margin)} points of "
             f"{study.reference}"
         )
-    few = min(len(result.comparison.seeds) for result in compared if result.comparison)
+    unsettled = [result for result in compared if result not in different and result not in equivalent]
     if unsettled:
-        one_seed = few < 2
-        subject = "The other arm" if unsettled == 1 else f"The other {unsettled} arms"
-        if not different and not equivalent:
-            subject = compared[0].arm.name if len(compared) == 1 else "No arm"
-            if one_seed:
-                sentences.append("One seed cannot distinguish a difference from noise")
-            elif len(compared) == 1:
-                sentences.append(f"{subject} cannot be distinguished from {study.reference} with {few} seeds")
-            else:
-                sentences.append(f"{subject} can be distinguished from {study.reference} with {few} seeds")
-        else:
-            sentences.append(f"{subject} cannot be distinguished from {study.reference} with {few} seeds")
+        sentences.append(_unsettled(study, unsettled, len(unsettled) == len(compared)))
     missing = len(others) - len(compared)
     if missing:
         sentences.append(f"{missing} of {len(others)} arms {'has' if missing == 1 else 'have'} no result yet")
     return ". ".join(sentences) + "."
+
+
+def _unsettled(study: Study, arms: Sequence[ArmResult], are_all: bool) -> str:
+    """A sentence about arms that no test distinguishes. are_all: whether no other arm can be compared."""
+    numbers = [len(result.comparison.seeds) for result in arms if result.comparison]
+    low, high = min(numbers), max(numbers)
+    if are_all and high < 2:
+        return "One seed cannot distinguish a difference from noise"
+    seeds = f"{low} to {high} seeds" if low < high else "one seed" if high == 1 else f"{high} seeds"
+    if are_all and len(arms) > 1:
+        return f"No arm can be distinguished from {study.reference} with {seeds}"
+    subject = arms[0].arm.name if are_all else "The other arm" if len(arms) == 1 else f"The other {len(arms)} arms"
+    return f"{subject} cannot be distinguished from {study.reference} with {seeds}"
 
 
 def _mean(statistics: SeedStatistics) -> str:

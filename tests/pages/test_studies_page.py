@@ -61,7 +61,7 @@ def test_a_study_queued_and_finished_and_its_entry_in_the_list(store: RunStore) 
     shown = html(opened())
     assert "3 arms × 2 seeds · 6 of 6 runs" in shown
     assert "Does it help?" in shown
-    assert "<p>p = 0.3 is better by" in shown
+    assert "<p>Compared with p = 0, p = 0.3 is better by" in shown
     assert not at.warning
 
 

@@ -73,12 +73,25 @@ def test_results_compare_every_arm_with_the_reference(store: RunStore) -> None:
     assert results.of("p = 0").verdict == "worse by 10.0 points (97.5 % interval −10.4 to −9.6)"
     assert results.of("p = 0.9").verdict == "no difference larger than 1.0 points (95 % interval −0.2 to +0.2)"
     assert results.verdict == (
-        "p = 0 is worse by 10.0 points (97.5 % interval −10.4 to −9.6). p = 0.9 is within 1.0 points of p = 0.5."
+        "Compared with p = 0.5, p = 0 is worse by 10.0 points (97.5 % interval −10.4 to −9.6). p = 0.9 is within 1.0 "
+        "points of p = 0.5."
     )
     data = study_results.as_data(results, state)
     assert [arm["mean"] for arm in data["arms"]] == pytest.approx([71.0, 81.0, 81.0])
     assert data["arms"][0]["difference"]["seeds"] == [0, 1, 2]
     assert data["arms"][1]["difference"] is None
+
+
+def test_a_verdict_counts_the_seeds_of_the_arms_that_it_speaks_of(store: RunStore) -> None:
+    name = studies.new(store, replace(STUDY, seeds=(0, 1, 2), margin=None)).id
+    ends = {"p = 0": (70, 71.1, 71.9), "p = 0.5": (80, 81, 82), "p = 0.9": (80.2,)}
+    for cell in studies.state(store, name).cells:
+        if cell.seed < len(ends[cell.arm]):
+            assert cell.run is not None
+            measured(store, cell.run, 10.0, ends[cell.arm][cell.seed])
+    assert study_results.results(store, studies.state(store, name)).verdict.endswith(
+        "The other arm cannot be distinguished from p = 0.5 with one seed."
+    )
 
 
 def test_one_seed_settles_nothing(store: RunStore) -> None:
