@@ -59,6 +59,9 @@ def test_a_study_runs_to_its_verdict_and_is_extended_exported_and_deleted(
     assert rows[0] == "arm,method,seed,run,status,accuracy,parameters"
     assert len(rows) == 5
     assert (tmp_path / "s.html").read_text().startswith("<!doctype html>")
+    assert main(["study", "export", name, "--out", str(tmp_path / "s.csv"), *place]) == 2
+    assert "exists: name another file, or add --force" in capsys.readouterr().err
+    assert main(["study", "export", name, "--out", str(tmp_path / "s.csv"), "--force", *place]) == 0
     assert json.loads((tmp_path / "s.json").read_text())["done"] == 4
     assert read_study((tmp_path / "s.yaml").read_text())[0].hash == store.study(name).study.hash
     assert main(["study", "list", "--json", *place]) == 0
@@ -74,6 +77,8 @@ def test_a_study_runs_to_its_verdict_and_is_extended_exported_and_deleted(
         ("study new", "no task is named"),
         ("study new --task digits --set rank", "--set takes NAME=VALUE: 'rank' has no ="),
         ("study new --task digits --set colour=1", "'colour' is no factor"),
+        ("study new --task digits --drop-rate 0 --set drop_rate=1", "--set drop_rate is given twice"),
+        ("study new --task digits --set title=x", "--set title is given twice or is not a setting of a method"),
         ("study new --task digits --seeds x", "--seeds is 'x'"),
         ("study new --task digits --mask nonsense", "neither a pattern"),
         ("study new --task digits --drop-rate 2", "drop rate is 2.0"),
@@ -105,6 +110,10 @@ def test_a_file_describes_a_study_and_a_stranger_may_not_stop_it(
     assert printed_json(capsys)["runs"] == 4
     assert main(["study", "new", str(file), "--epochs", "3", *place]) == 2
     assert "--epochs and a file both set the study" in capsys.readouterr().err
+    options = ["--title", "Again", "--seeds", "3", "--seed", "5", "--margin", "2", "--dry-run", "--json"]
+    assert main(["study", "new", str(file), *options, *place]) == 0
+    plan = printed_json(capsys)
+    assert (plan["title"], plan["seeds"]) == ("Again", [5, 6, 7])
     other = store.add_study(store.studies()[0].study, "cli:somebody-else")
     assert main(["study", "stop", other.id, *place]) == 2
     assert "belongs to somebody-else: add --yes" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from mlae_lab.cli.following import print_failures, report_supervisor
 from mlae_lab.cli.masks import plan_of
@@ -29,10 +30,11 @@ from mlae_lab.core.inference import ALPHA
 from mlae_lab.core.patterns import NAMES
 from mlae_lab.core.settings import settings_of
 from mlae_lab.core.study import PLAN_FACTORS, Study
-from mlae_lab.core.study_file import as_yaml, described, read_study, with_reference
+from mlae_lab.core.study_file import RESERVED, as_yaml, described, parsed, with_reference
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data.tasks import located
-from mlae_lab.files import read_regular, write_whole
+from mlae_lab.environment import expanded
+from mlae_lab.files import read_regular, require_free, write_whole
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import outcomes, studies, study_results, supervisor
 from mlae_lab.runs.outcomes import Curve
@@ -65,7 +67,12 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     new = word(
         "new", _new, "plan a study and run it; several values, separated by commas, make a factor", takes_study=False
     )
-    new.add_argument("file", nargs="?", metavar="FILE.yaml", help="a description of the study; options change it")
+    new.add_argument(
+        "file",
+        nargs="?",
+        metavar="FILE.yaml",
+        help="a description of the study; its texts, seeds and paths may be replaced by options",
+    )
     _add_factor_options(new)
     new.add_argument("--seeds", metavar="N", help="number of seeds, starting with --seed (default 1)")
     new.add_argument("--seed", type=int, metavar="N", help="the first seed (default 0)")
@@ -80,7 +87,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     new.add_argument("--detach", action="store_true", help="print the study's id and return at once")
     word("list", _list, "list the studies of a store", takes_study=False)
     word("show", _show, "what a study says: mean, interval and difference of each arm, and a verdict")
-    extend = word("extend", _extend, "add seeds or arms, as the next version of the study, and run them")
+    extend = word("extend", _extend, "add seeds, as the next version of the study, and run them")
     extend.add_argument("--seeds", type=int, default=0, metavar="N", help="number of seeds to add")
     extend.add_argument("--detach", action="store_true", help="return at once")
     _owned(extend)
@@ -97,6 +104,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
         "export", _export, "write a study to a file: its table as CSV or JSON, its description as YAML, or a report"
     )
     export.add_argument("--out", type=Path, required=True, metavar="FILE.csv|.json|.yaml|.html")
+    export.add_argument("--force", action="store_true", help="replace an existing file")
 
 
 def _owned(parser: argparse.ArgumentParser) -> None:
@@ -161,19 +169,24 @@ def _described(args: argparse.Namespace) -> tuple[Study, tuple[str, ...]]:
         name, equals, value = text.partition("=")
         if not equals:
             raise UsageError(f"--set takes NAME=VALUE: {text[:60]!r} has no =")
+        if name in values or name in RESERVED:
+            raise UsageError(f"--set {name[:60]} is given twice or is not a setting of a method: name each one once")
         values[name] = _split(value)
     if "mask" in values:
         backbone = values.get("backbone", [catalog.DEFAULT_BACKBONE])[0]
         values["mask"] = [_mask(word, backbone) for word in values["mask"]]
+    data: dict[str, Any]
     if args.file:
-        return _from_file(args, values)
-    if "task" not in values:
+        data = _from_file(args, values)
+    elif "task" not in values:
         raise UsageError(f"no task is named: add --task with {TASK_HELP}, or name a file that describes the study")
-    data = {name: value[0] for name, value in values.items() if len(value) == 1 or name == "task"}
-    factors = {name: value for name, value in values.items() if len(value) > 1}
+    else:
+        data = {name: value[0] for name, value in values.items() if len(value) == 1 or name == "task"}
+        data["factors"] = {name: value for name, value in values.items() if len(value) > 1}
     own = {name: getattr(args, name) for name in ("title", "question", "notes", "margin", "seed", "data", "weights")}
-    data |= {name: value for name, value in own.items() if value is not None} | {"factors": factors}
-    data["seeds"] = _seeds(args.seeds) if args.seeds is not None else 1
+    data |= {name: value for name, value in own.items() if value is not None}
+    if args.seeds is not None:
+        data["seeds"] = _seeds(args.seeds)
     study, notes = described(data, _completed)
     return (with_reference(study, args.reference) if args.reference else study), notes
 
@@ -203,7 +216,8 @@ def _mask(word: str, backbone: str) -> str:
     return plan_of(named, backbone).code
 
 
-def _from_file(args: argparse.Namespace, values: dict[str, list[str]]) -> tuple[Study, tuple[str, ...]]:
+def _from_file(args: argparse.Namespace, values: dict[str, list[str]]) -> dict[str, Any]:
+    """The description in a file. Options may replace its texts, seeds and paths, not its settings."""
     if values:
         option = next(iter(values)).replace("_", "-")
         raise UsageError(f"--{option} and a file both set the study: change the file, or leave it out")
@@ -213,8 +227,7 @@ def _from_file(args: argparse.Namespace, values: dict[str, list[str]]) -> tuple[
         raise UsageError(
             f"the file {args.file} cannot be read ({error}): name a YAML file that describes a study"
         ) from None
-    study, notes = read_study(text, _completed)
-    return (with_reference(study, args.reference) if args.reference else study), notes
+    return parsed(text)
 
 
 def _print_plan(args: argparse.Namespace, study: Study, plan: Plan, notes: Sequence[str]) -> int:
@@ -404,20 +417,22 @@ def _delete(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     store = _existing(args)
+    kind = args.out.suffix.lower()
+    if kind not in (".csv", ".json", ".yaml", ".yml", ".html", ".htm"):
+        raise UsageError(f"--out is {args.out.name[:60]!r}: its name must end in .csv, .json, .yaml or .html")
+    out = expanded(args.out, "--out", "file").absolute()
+    require_free(out, args.force, store=store.folder)
     state = studies.state(store, args.study)
     results = study_results.results(store, state)
-    kind = args.out.suffix.lower()
     if kind == ".csv":
         text = study_results.as_csv(results)
     elif kind == ".json":
         text = json.dumps(study_results.as_data(results, state), indent=1)
     elif kind in (".yaml", ".yml"):
         text = as_yaml(results.study)
-    elif kind in (".html", ".htm"):
+    else:
         from mlae_lab.ui.figures.study_report import study_report  # with NumPy, which no other command of a study needs
 
         text = study_report(results, state, studies.curves(store, state))
-    else:
-        raise UsageError(f"--out is {args.out.name[:60]!r}: its name must end in .csv, .json, .yaml or .html")
-    write_whole(args.out.expanduser().absolute(), text)
-    return print_result(args, {"study": args.study, "file": str(args.out)}, str(args.out))
+    write_whole(out, text)
+    return print_result(args, {"study": args.study, "file": str(out)}, str(out))

@@ -66,7 +66,7 @@ def t_quantile(probability: float, degrees: int) -> float:
 
 
 def comparisons(
-    values: Mapping[str, Mapping[int, float]], reference: str, margin: float | None = None, alpha: float = ALPHA
+    values: Mapping[str, Mapping[int, float]], reference: str, margin: float | None = None
 ) -> dict[str, Comparison]:
     """Compare every arm with the reference.
 
@@ -74,7 +74,6 @@ def comparisons(
         values: Arm to seed to accuracy in percent.
         reference: An arm.
         margin: For the test of equivalence, in points; None for none.
-        alpha: Probability of one or more false differences.
 
     Returns:
         One comparison for each other arm that has a seed in common with the reference.
@@ -82,10 +81,10 @@ def comparisons(
     base = values.get(reference, {})
     paired = {arm: _paired(of_arm, base) for arm, of_arm in values.items() if arm != reference}
     results = {arm: _alone(pairs) for arm, pairs in paired.items() if pairs}
-    results = _holm(results, alpha)
+    results = _holm(results, ALPHA)
     tests = sum(result.p is not None for result in results.values())
     return {
-        arm: replace(result, equivalent=_equivalent(result, margin, alpha / max(1, tests)), settling=_settling(result))
+        arm: replace(result, equivalent=_equivalent(result, margin, ALPHA / max(1, tests)), settling=_settling(result))
         for arm, result in results.items()
     }
 

@@ -29,6 +29,7 @@ MAX_ARMS = 1_000
 MAX_SEEDS = 100
 MAX_RUNS = 5_000
 MAX_TITLE = 120  # characters
+MAX_NAME = 400  # of an arm
 # Factors of the mask, in the order in which they are applied, with their names in an arm's name.
 PLAN_FACTORS = {"mask": "mask", "drop_rate": "p", "expert_rank": "expert rank", "coefficient_init": "λ"}
 _FIRST = ("task", "backbone", "method", "recipe")  # later factors change what these set
@@ -81,7 +82,10 @@ class Study:
     notes: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "title", one_line(self.title))
+        arms = tuple(replace(arm, name=one_line(arm.name)) for arm in self.arms)
+        object.__setattr__(self, "arms", arms)
+        for name in ("title", "question", "reference"):
+            object.__setattr__(self, name, one_line(getattr(self, name)))
         if not 1 <= len(self.title) <= MAX_TITLE:
             raise ConfigError(f"the title has {len(self.title)} characters: it must have 1 to {MAX_TITLE}")
         if not 1 <= len(self.arms) <= MAX_ARMS:
@@ -185,6 +189,8 @@ def _check_arms(arms: Sequence[Arm]) -> None:
     by_name: dict[str, Arm] = {}
     by_config: dict[str, Arm] = {}
     for arm in arms:
+        if not 1 <= len(arm.name) <= MAX_NAME:
+            raise ConfigError(f"the name of an arm has {len(arm.name)} characters: it must have 1 to {MAX_NAME}")
         if arm.name in by_name:
             raise ConfigError(f"two arms are named {arm.name[:60]!r}: give each its own name")
         if arm.config.max_seconds is not None:
@@ -232,19 +238,21 @@ def product(
         )
     arms: dict[RunConfig, list[tuple[str, str]]] = {}
     completed: dict[RunConfig, RunConfig] = {}
-    equal = 0
+    equal, is_partial = 0, False
     for chosen in combinations(*factors.values()):
         wanted = dict(zip(factors, chosen, strict=True))
         config, used = configured(base, wanted)
         if config not in completed:
             completed[config] = complete(config)
         equal += completed[config] in arms
+        is_partial = is_partial or len(used) < len(wanted)
         arms.setdefault(completed[config], [(name, wanted[name]) for name in used])
     varying = {name for name, values in factors.items() if len(values) > 1}
     names = _unique([_name(values, varying) or config.tuning.title for config, values in arms.items()])
     listed = tuple(Arm(name, tuple(values), config) for name, (config, values) in zip(names, arms.items(), strict=True))
     combined = "combination is equal to another one" if equal == 1 else "combinations are equal to others"
-    notes = (f"{equal} {combined} because a factor has no meaning there: counted once.",) if equal else ()
+    cause = "a factor has no meaning there" if is_partial else "values are equal"
+    notes = (f"{equal} {combined} because {cause}: counted once.",) if equal else ()
     return listed, notes
 
 

@@ -23,11 +23,12 @@ from mlae_lab.core import method as methods
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.settings import ConfigError, proposed_values, settings_of
-from mlae_lab.core.study import PLAN_FACTORS, Arm, Study, check_factor, configured, product, shown
+from mlae_lab.core.study import MAX_SEEDS, PLAN_FACTORS, Arm, Study, check_factor, configured, product, shown
 from mlae_lab.locations import PROGRAM
 
-_OWN = ("title", "question", "notes", "seeds", "seed", "reference", "margin", "factors", "arms", "data", "weights")
+RESERVED = ("title", "question", "notes", "seeds", "seed", "reference", "margin", "factors", "arms", "data", "weights")
 _MANY = 10_000  # characters of a value
+_SHOWN = 60  # of them in a message
 
 
 def read_study(
@@ -42,22 +43,46 @@ def read_study(
     Raises:
         ConfigError: The text is not such a description; the message names the entry.
     """
+    return described(parsed(text), complete)
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """The mapping that a YAML text holds.
+
+    Aliases are refused, because a short text with them can stand for a huge one, and so are repeated names, of which
+    YAML would use the last.
+
+    Raises:
+        ConfigError: The text is not such YAML.
+    """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError("it has an alias (*name): write the value out")
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if repeated := next((name for name in names if names.count(name) > 1), None):
+                raise ValueError(f"{str(repeated)[:_SHOWN]!r} is given twice: give it once")
+            return super().construct_mapping(node, deep)
+
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, Loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise ConfigError(f"the file is not YAML ({' '.join(str(error).split())[:200]})") from None
-    if not isinstance(data, Mapping):
-        raise ConfigError("the file is not a list of settings: write `task: digits` and `factors:` as in the example")
-    return described(data, complete)
+    if not isinstance(data, dict):
+        raise ConfigError("the file is not a mapping of settings: write `task: digits` and `factors:` in it")
+    return {str(name): value for name, value in data.items()}
 
 
 def described(
     data: Mapping[str, Any], complete: Callable[[RunConfig], RunConfig] = lambda config: config
 ) -> tuple[Study, tuple[str, ...]]:
     """The study that plain data describes; arguments and errors as of `read_study`."""
-    shared = {str(name): value for name, value in data.items() if name not in _OWN}
+    shared = {str(name): value for name, value in data.items() if name not in RESERVED}
     if "task" not in shared:
         raise ConfigError("the study names no task: add `task:` with a name that the command `tasks` lists")
     base = base_config(
@@ -117,7 +142,7 @@ def shared_values(config: RunConfig, factors: Mapping[str, Sequence[str]]) -> di
         values["mask"] = config.plan.code
     for entry in settings_of(RunConfig):
         value = getattr(config, entry.name)
-        if not entry.option or entry.name in ("max_seconds", "method_settings", *_OWN) or entry.name in factors:
+        if not entry.option or entry.name in ("max_seconds", "method_settings", *RESERVED) or entry.name in factors:
             continue
         if value != getattr(default, entry.name) and (not entry.method or entry.method in names):
             values[entry.name] = value
@@ -132,7 +157,7 @@ def command(data: Mapping[str, Any]) -> str:
     fields = {entry.name: entry.option for entry in settings_of(RunConfig) if entry.option}
     fields |= {name: name.replace("_", "-") for name in (*PLAN_FACTORS, "recipe", "task", "data", "weights")}
     factors: Mapping[str, Sequence[str]] = data.get("factors") or {}
-    values = {name: [_text(name, value)] for name, value in data.items() if name not in _OWN or name in fields}
+    values = {name: [_text(name, value)] for name, value in data.items() if name not in RESERVED or name in fields}
     texts = {name: ",".join(map(str, value)) for name, value in (values | dict(factors)).items()}
     words = [f"--{fields[name]} {shlex.quote(text)}" for name, text in texts.items() if name in fields]
     if own := [f"{name}={text}" for name, text in texts.items() if name not in fields]:
@@ -205,13 +230,15 @@ def _factors(data: Any) -> dict[str, list[str]]:
 def _seed(data: Mapping[str, Any]) -> int:
     seed = data.get("seed", 0)
     if type(seed) is not int:
-        raise ConfigError(f"seed is {seed!r}: it must be a whole number")
+        raise ConfigError(f"seed is {_cut(seed)}: it must be a whole number")
     return seed
 
 
 def _seeds(value: Any, first: int) -> tuple[int, ...]:
     if type(value) is int:
-        return tuple(range(first, first + max(0, min(value, 101))))
+        if not 1 <= value <= MAX_SEEDS:
+            raise ConfigError(f"the study has {_cut(value)} seeds: it must have 1 to {MAX_SEEDS}")
+        return tuple(range(first, first + value))
     if isinstance(value, list) and all(type(seed) is int for seed in value):
         return tuple(value)
     raise ConfigError(f"seeds is {str(value)[:60]!r}: it must be a number of seeds or a list of them")
@@ -220,18 +247,21 @@ def _seeds(value: Any, first: int) -> tuple[int, ...]:
 def _margin(value: Any) -> float | None:
     if value is None or value == "":
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(f"margin is {str(value)[:60]!r}: it must be a number of percentage points")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 100:
+        raise ConfigError(f"margin is {_cut(value)}: it must be above 0 and at most 100 percentage points")
     return float(value)
+
+
+def _cut(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def as_yaml(study: Study) -> str:
     """A description of a study that `read_study` reads: its arms one by one, with all settings that differ."""
     import yaml
 
-    fields = [
-        entry for entry in settings_of(RunConfig) if entry.option and entry.name not in ("seed", "data", "weights")
-    ]
+    fields = [entry for entry in settings_of(RunConfig) if entry.option and entry.name not in ("seed", "data")]
     default = base_config(study.arms[0].config.task)
 
     def values_of(config: RunConfig) -> dict[str, Any]:
@@ -253,9 +283,10 @@ def as_yaml(study: Study) -> str:
     head |= {"seeds": list(study.seeds), "reference": study.reference, "seed": study.arms[0].config.seed}
     if study.margin is not None:
         head["margin"] = study.margin
-    for name in ("data", "weights"):
-        if value := getattr(study.arms[0].config, name):
-            head[name] = value
+    folders = {arm.config.data for arm in study.arms}
+    if len(folders) == 1 and (folder := folders.pop()):  # of several tasks each has its usual one
+        head["data"] = folder
+    head["task"] = study.arms[0].config.task
     arms = [
         {"name": arm.name} | {name: value for name, value in values.items() if name not in shared}
         for arm, values in zip(study.arms, every, strict=True)

@@ -47,6 +47,11 @@ def making(store: Path) -> Path:
     return store / "making.lock"
 
 
+def studies_lock(store: Path) -> Path:
+    """Locked by the process that starts, stops or extends a study."""
+    return store / "studies.lock"
+
+
 def supervisor_lock(store: Path) -> Path:
     return store / "supervisor.lock"
 

@@ -7,15 +7,19 @@ whatever happens then, the store knows each run and `resume` starts what is miss
 
 from __future__ import annotations
 
+import os
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from mlae_lab import locks
 from mlae_lab.core.config import RunConfig
-from mlae_lab.core.image_labels import for_new_run
 from mlae_lab.core.study import Arm, Cell, Study
 from mlae_lab.core.weight_fit import require_weights
-from mlae_lab.runs import commands, estimate, outcomes
+from mlae_lab.locations import PROGRAM
+from mlae_lab.runs import commands, estimate, outcomes, paths
 from mlae_lab.runs.liveness import derived
 from mlae_lab.runs.outcomes import Curve
 from mlae_lab.runs.status import RESUMABLE, Status
@@ -23,6 +27,7 @@ from mlae_lab.runs.store import Origin, Run, RunStore, StoreError
 from mlae_lab.runs.study_table import StoredStudy
 
 RELATION = "study"
+_WAIT = 60.0  # seconds for another process that starts or stops a study
 
 
 # ---------------------------------------------------------------- plan
@@ -115,26 +120,55 @@ def start(store: RunStore, name: str) -> list[Run]:
     """Start or resume every run of a study that is neither through nor on its way; return those.
 
     A stopped or failed run is resumed, one that was deleted is started again. A second call starts nothing.
+
+    Raises:
+        StoreError: A run is still stopping or archived. Nothing is started.
+        ConfigError: The method of an arm is not installed. Nothing is started.
     """
+    with _changing(store):
+        return _start(store, name)
+
+
+@contextmanager
+def _changing(store: RunStore) -> Iterator[None]:
+    """Only one process at a time starts, stops or extends studies of a store: two would start a missing run twice."""
+    store.require_writable()
+    lock, deadline = os.open(paths.studies_lock(store.folder), os.O_RDWR | os.O_CREAT, 0o644), time.monotonic() + _WAIT
+    try:
+        while not locks.acquire(lock):
+            if time.monotonic() > deadline:
+                raise StoreError("another process is starting or stopping a study: try again in a moment")
+        yield
+    finally:
+        os.close(lock)
+
+
+def _start(store: RunStore, name: str) -> list[Run]:
     stored = store.study(name)
-    store.halt_study(name, False)
     cells = list(stored.study.cells())
     known = store.study_cells(name)
-    reusable = _reusable(store, cells)
     rows = {run.id: run for run in store.runs()}
+    chosen: list[tuple[Cell, Run | None, Run | None]] = []  # the cell, a run that needs nothing, a run to resume
+    for cell, usable in zip(cells, outcomes.candidates(store, [cell.config for cell in cells]), strict=True):
+        recorded = known.get((cell.arm, cell.seed), "")
+        run = next((run for run in usable if run.id == recorded), next(iter(usable), None))
+        old = derived(store, rows[recorded]) if run is None and recorded in rows else None
+        if old is not None and old.status is Status.STOPPING:
+            raise StoreError(f"run {recorded} is still stopping: try again in a moment")
+        if run is None and old is None and recorded and paths.archived(store.folder, recorded).exists():
+            raise StoreError(f"run {recorded} is archived: restore it with `{PROGRAM} restore {recorded}` first")
+        chosen.append((cell, run, old if old is not None and old.status in RESUMABLE else None))
+    store.halt_study(name, False)
     begun = []
-    for cell, run in zip(cells, reusable, strict=True):
-        key = (cell.arm, cell.seed)
+    for cell, run, old in chosen:
         if run is None:
-            old = rows.get(known.get(key, ""))
-            if old is not None and derived(store, old).status in RESUMABLE:
+            if old is not None:
                 run = commands.resume(store, old.id)
             else:
-                config = for_new_run(cell.config)
-                run = commands.launch(store, config, stored.owner, Origin(relation=RELATION, source=name))
+                run = commands.launch(store, cell.config, stored.owner, Origin(relation=RELATION, source=name))
             begun.append(run)
-        if known.get(key) != run.id:
-            store.set_study_cells(name, {key: run.id})  # at once: what is started must be known if this is cut off
+        if known.get((cell.arm, cell.seed)) != run.id:  # at once: what is started must be known if this is cut off
+            store.set_study_cells(name, {(cell.arm, cell.seed): run.id})
     return begun
 
 
@@ -149,9 +183,14 @@ def stop(store: RunStore, name: str, now: bool = False) -> tuple[int, int]:
     Returns:
         Numbers of runs that were stopped and of those that continue for another study.
     """
+    with _changing(store):
+        return _stop(store, name, now)
+
+
+def _stop(store: RunStore, name: str, now: bool) -> tuple[int, int]:
     store.study(name)
     store.halt_study(name, True)
-    halted = {stored.id for stored in store.studies() if stored.halted}
+    halted = store.halted_studies()
     stopped = kept = 0
     running = [cell.run for cell in state(store, name).cells if cell.run is not None and not cell.run.status.is_over]
     for run in sorted(running, key=lambda run: run.status is not Status.QUEUED):  # queued ones first: none starts
@@ -175,13 +214,14 @@ def extend(store: RunStore, name: str, seeds: int = 0, arms: Sequence[Arm] = ())
     Raises:
         ConfigError: The study would become too large, or an arm is there already.
     """
-    study = store.study(name).study
-    first = max(study.seeds) + 1
-    longer = study.extended(range(first, first + seeds), arms)
-    if longer != study:
-        store.add_version(name, longer)
-    start(store, name)
-    return store.study(name)
+    with _changing(store):
+        study = store.study(name).study
+        first = max(study.seeds) + 1
+        longer = study.extended(range(first, first + seeds), arms)
+        if longer != study:
+            store.add_version(name, longer)
+        _start(store, name)
+        return store.study(name)
 
 
 def delete(store: RunStore, name: str, with_runs: bool = False) -> int:
@@ -198,18 +238,20 @@ def delete(store: RunStore, name: str, with_runs: bool = False) -> int:
     Raises:
         StoreError: A run is not over.
     """
-    states = state(store, name).cells
-    open_runs = [cell.run.id for cell in states if cell.run is not None and not cell.run.status.is_over]
-    own = {run.id for run in store.runs() if (run.relation, run.source) == (RELATION, name)}
-    if open_runs and (with_runs or set(open_runs) & own):
-        raise StoreError(f"run {open_runs[0]} of study {name} is not over: stop the study before you delete it")
-    deleted = 0
-    for run in sorted(own) if with_runs else ():
-        if store.studies_of(run) in ([], [name]):
-            commands.delete(store, run)
-            deleted += 1
-    store.delete_study(name)
-    return deleted
+    with _changing(store):
+        cells = state(store, name).cells
+        own = {run.id: run for run in store.runs() if (run.relation, run.source) == (RELATION, name)}
+        runs = {cell.run.id: cell.run for cell in cells if cell.run is not None and (with_runs or cell.run.id in own)}
+        for run in (runs | own).values():
+            if not derived(store, run).status.is_over:
+                raise StoreError(f"run {run.id} of study {name} is not over: stop the study before you delete it")
+        deleted = 0
+        for run in sorted(own) if with_runs else ():
+            if store.studies_of(run) in ([], [name]):
+                commands.delete(store, run)
+                deleted += 1
+        store.delete_study(name)
+        return deleted
 
 
 # ---------------------------------------------------------------- state

@@ -98,6 +98,11 @@ class StudyTable(Database):
         with self._connection(write=True) as db:
             db.execute("UPDATE studies SET halted = ? WHERE id = ?", (int(halted), name))
 
+    def halted_studies(self) -> set[str]:
+        """The ids of the studies that are stopped, also of those that cannot be read."""
+        with self._connection() as db:
+            return {name for (name,) in db.execute("SELECT id FROM studies WHERE halted = 1")}
+
     def delete_study(self, name: str) -> bool:
         """Delete a study; its runs stay. Returns whether it existed."""
         with self._connection(write=True) as db:

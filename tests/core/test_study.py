@@ -37,6 +37,12 @@ def test_a_factor_without_a_meaning_is_left_out_and_equal_arms_are_one() -> None
     assert notes == ("2 combinations are equal to others because a factor has no meaning there: counted once.",)
 
 
+def test_equal_values_are_one_arm() -> None:
+    listed, notes = product(BASE, {"drop_rate": ["0.3", "0.30"]})
+    assert len(listed) == 1
+    assert notes == ("1 combination is equal to another one because values are equal: counted once.",)
+
+
 def test_settings_of_methods_masks_and_recipes_are_factors() -> None:
     config, used = configured(BASE, {"method": "lora", "rank": "4", "drop_rate": "0.1", "recipe": "common"})
     assert used == ("method", "rank", "recipe")
@@ -102,7 +108,9 @@ def test_cells_come_seed_by_seed_and_the_study_survives_json() -> None:
         ({"seeds": tuple(range(101))}, "the study has 101 seeds"),
         ({"reference": "nobody"}, "the reference is 'nobody', which is no arm: choose from a"),
         ({"margin": 0.0}, "margin is 0.0"),
-        ({"arms": (Arm("a", (), BASE), Arm("a", (), replace(BASE, epochs=3)))}, "two arms are named 'a'"),
+        ({"arms": (Arm("a", (), BASE), Arm("a\n", (), replace(BASE, epochs=3)))}, "two arms are named 'a'"),
+        ({"arms": (Arm("\u200b", (), BASE),)}, "the name of an arm has 0 characters"),
+        ({"arms": (Arm("a" * 401, (), BASE),)}, "the name of an arm has 401 characters"),
         ({"arms": (Arm("a", (), BASE), Arm("b", (), replace(BASE, seed=9)))}, "a and b have the same settings"),
         ({"arms": (Arm("a", (), replace(BASE, max_seconds=5.0)),)}, "the time limit of a is 5 seconds"),
     ],

@@ -48,7 +48,10 @@ def test_arms_in_a_list_take_shared_settings_that_have_a_meaning_for_them() -> N
     assert study.title == "2 arms on digits"
 
 
-@pytest.mark.parametrize("text", [FACTORS.replace("LoRA, rank = 4", "LoRA"), ARMS])
+TASKS = "factors: {task: [digits, fashion], epochs: [1, 2]}\ntask: digits"
+
+
+@pytest.mark.parametrize("text", [FACTORS.replace("LoRA, rank = 4", "LoRA"), ARMS, TASKS])
 def test_what_is_written_is_read_back(text: str) -> None:
     study, _ = read_study(text)
     again, _ = read_study(as_yaml(study))
@@ -59,16 +62,20 @@ def test_what_is_written_is_read_back(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("", "the file is not a list of settings"),
-        ("- 1", "the file is not a list of settings"),
+        ("", "the file is not a mapping of settings"),
+        ("- 1", "the file is not a mapping of settings"),
+        ("a: &x [1]\nb: *x", "it has an alias"),
+        ("task: digits\nepochs: 2\nepochs: 3", "'epochs' is given twice"),
         ("a: [", "the file is not YAML"),
         ("!!python/object/apply:os.system ['true']", "the file is not YAML"),
         ("epochs: 3", "the study names no task"),
         ("task: digits\nseeds: many", "seeds is 'many'"),
         ("task: digits\nseeds: 0", "the study has 0 seeds"),
-        ("task: digits\nseeds: 1000000000", "the study has 101 seeds"),
+        ("task: digits\nseeds: 1000000000", "the study has 1000000000 seeds: it must have 1 to 100"),
         ("task: digits\nseed: x", "seed is 'x'"),
         ("task: digits\nmargin: wide", "margin is 'wide'"),
+        ("task: digits\nmargin: .nan", "margin is nan"),
+        (f"task: digits\nmargin: 1{'0' * 400}", "margin is 10+…: it must be above 0"),
         ("task: digits\ncolour: red", "'colour' is no factor"),
         ("task: digits\nrank: 4", "rank has no meaning for any arm"),
         ("task: digits\nfactors: {epochs: [1]}\narms: []", "both factors and arms"),

@@ -12,7 +12,7 @@ import pytest
 from mlae_lab import locks
 from mlae_lab.core.config import ConfigError, RunConfig
 from mlae_lab.core.patterns import uniform
-from mlae_lab.core.study import Study, product
+from mlae_lab.core.study import Arm, Study, product
 from mlae_lab.core.weight_header import BackboneError
 from mlae_lab.runs import commands, paths, studies, study_results
 from mlae_lab.runs.status import Status
@@ -147,6 +147,60 @@ def test_a_start_that_is_cut_off_is_completed_by_the_next(store: RunStore, monke
     assert studies.state(store, name).counts == {"queued": 3, "missing": 3}
     assert len(studies.start(store, name)) == 3
     assert len(store.runs()) == 6
+
+
+def test_two_callers_start_a_run_once(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = store.add_study(STUDY).id
+    monkeypatch.setattr(studies, "_WAIT", 0.0)
+    launch, refused = commands.launch, []
+
+    def launch_while_another_tries(*args, **more):
+        if not refused:
+            with pytest.raises(StoreError, match="another process is starting or stopping a study"):
+                studies.start(store, name)
+            refused.append(True)
+        return launch(*args, **more)
+
+    monkeypatch.setattr(commands, "launch", launch_while_another_tries)
+    assert len(studies.start(store, name)) == 6
+    assert refused
+    assert len(store.runs()) == 6
+
+
+def test_a_study_keeps_its_run_when_it_was_run_again(store: RunStore) -> None:
+    name = studies.new(store, STUDY).id
+    finish(store, name)
+    before = studies.state(store, name).values
+    measured(store, store.enqueue(replace(BASE, seed=1), "cpu"), 10.0, 99.0)  # the newest with these settings
+    assert studies.start(store, name) == []
+    assert studies.state(store, name).values == before
+
+
+def test_a_run_that_is_stopping_or_archived_is_not_started_again(store: RunStore) -> None:
+    name = studies.new(store, STUDY).id
+    run = store.queue()[0]
+    assert store.claim(run.id, "cpu")
+    lock = locks.take(store.paths(run.id).lock)
+    assert lock is not None
+    studies.stop(store, name)
+    with pytest.raises(StoreError, match=f"run {run.id} is still stopping: try again in a moment"):
+        studies.start(store, name)
+    assert store.study(name).halted
+    os.close(lock)
+    store.move(run.id, Status.STOPPED)
+    paths.archive(store.folder).mkdir()
+    paths.archived(store.folder, run.id).touch()
+    store.delete(run.id, "archived")
+    with pytest.raises(StoreError, match=f"run {run.id} is archived: restore it with"):
+        studies.start(store, name)
+    assert len(store.runs()) == 5
+
+
+def test_a_table_holds_no_formula(store: RunStore) -> None:
+    arms = (Arm("=1+1", (("epochs", "4"), ("note", "-x"), ("shift", "-0.5")), BASE),)
+    name = studies.new(store, Study("t", arms, (0,))).id
+    results = study_results.results(store, studies.state(store, name))
+    assert study_results.as_csv(results).splitlines()[1].startswith("'=1+1,4,'-x,-0.5,0,")
 
 
 def test_stopping_a_study_leaves_runs_that_another_one_waits_for(store: RunStore) -> None:
