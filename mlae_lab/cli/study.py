@@ -32,6 +32,7 @@ from mlae_lab.core.settings import settings_of
 from mlae_lab.core.study import PLAN_FACTORS, Study
 from mlae_lab.core.study_file import RESERVED, as_yaml, described, parsed, with_reference
 from mlae_lab.core.units import format_bytes
+from mlae_lab.data.listing import counted
 from mlae_lab.data.tasks import located
 from mlae_lab.environment import expanded
 from mlae_lab.files import read_regular, require_free, write_whole
@@ -410,9 +411,8 @@ def _resume(args: argparse.Namespace) -> int:
 def _delete(args: argparse.Namespace) -> int:
     store = _mine(args)
     deleted = studies.delete(store, args.study, args.runs)
-    return print_result(
-        args, {"study": args.study, "deleted_runs": deleted}, f"study {args.study} deleted, with {deleted} runs"
-    )
+    text = f"study {args.study} deleted, with {counted(deleted, 'run')}"
+    return print_result(args, {"study": args.study, "deleted_runs": deleted}, text)
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -7,8 +7,9 @@ start of the command, which says where and with what the results after it were m
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from mlae_lab.locations import ASSETS
 
 FILE = ASSETS / "method_table.jsonl"
 METHODS = tuple(registry.BUILT_IN)
-# The order in which they are trained: a table that is not complete has the tasks first that tell methods apart most.
+# The order in which they are trained. Digits is last: there, the linear probe leaves methods little to gain.
 TASKS = ("dsprites_loc_rendered", "fashion", "dsprites_ori_rendered", "digits")
 SEEDS = (0, 1, 2)
 RECIPES = {"common": "Common recipe", "own": "Own recipe"}
@@ -129,10 +130,17 @@ class Result:
 
 @dataclass(frozen=True)
 class Table:
-    """The content of a file: its starts and results, oldest first."""
+    """The content of a file.
+
+    Attributes:
+        starts: Oldest first.
+        results: Oldest first.
+        outdated: Number of results that are left out, because the plan has other settings for them by now.
+    """
 
     starts: tuple[Start, ...] = ()
     results: tuple[Result, ...] = ()
+    outdated: int = 0
 
 
 # ---------------------------------------------------------------- what is planned
@@ -177,6 +185,12 @@ def _with_recipe(config: RunConfig, recipe: str, budget: Budget) -> RunConfig:
     return replace(config, **{**recipes.values_of(config, recipe), **asdict(budget)})
 
 
+@lru_cache(maxsize=2)
+def planned_hashes(budget: Budget) -> Mapping[Key, str]:
+    """The hash of the settings of each run of a whole table."""
+    return {cell.key: cell.config.hash for cell in cells(budget)}
+
+
 # ---------------------------------------------------------------- the file
 
 
@@ -203,7 +217,11 @@ def read(path: Path = FILE) -> Table:
                 results[result.key] = result
         except (ValueError, TypeError) as error:
             raise TableError(f"line {number} of {path} is not one of a table of methods ({error}): remove it") from None
-    return Table(tuple(starts), tuple(results.values()))
+    if results and not starts:
+        raise TableError(f"{path} has results and no start, so their budget is unknown: make the table again")
+    planned = planned_hashes(starts[-1].budget) if starts else {}
+    current = [result for key, result in results.items() if planned.get(key, result.hash) == result.hash]
+    return Table(tuple(starts), tuple(current), len(results) - len(current))
 
 
 def append(path: Path, entry: Start | Result) -> None:
@@ -262,6 +280,5 @@ def missing(table: Table) -> tuple[int, int]:
     """Planned runs without a result, and all planned runs; 0 and 0 for an empty table."""
     if not table.starts:
         return 0, 0
-    of_a_task = [(cell.recipe, cell.config.method) for cell in cells(table.starts[-1].budget, METHODS, TASKS[:1], (0,))]
-    planned = {(*pair, task, seed) for pair in of_a_task for task in TASKS for seed in SEEDS}
-    return len(planned - {result.key for result in table.results}), len(planned)
+    planned = planned_hashes(table.starts[-1].budget)
+    return len(planned.keys() - {result.key for result in table.results}), len(planned)

@@ -75,6 +75,8 @@ def _explanation(table: Table) -> list[str]:
             f"Not complete: {absent} of {planned} runs ({len(SEEDS)} seeds, {len(TASKS)} tasks) are missing; the "
             "command below trains them."
         )
+    if table.outdated:
+        texts.append(f"{counted(table.outdated, 'result')} with settings of earlier recipes: left out.")
     return texts
 
 

@@ -105,7 +105,8 @@ def _draw_fields() -> None:
         )
     if reference and reference != names[0]:
         data["reference"] = reference
-    _draw_preview(data, described(data)[0], notes, command(data))
+        study = replace(study, reference=reference)
+    _draw_preview(data, study, notes, command(data))
 
 
 def _draw_base(config: RunConfig) -> None:

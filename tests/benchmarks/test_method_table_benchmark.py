@@ -13,7 +13,7 @@ from benchmarks import method_table as command
 from mlae_lab.core.method import BUILT_IN
 from mlae_lab.data.splits import LabelledImages
 from mlae_lab.data.tasks import Loaded, load_protocol
-from mlae_lab.runs.method_table import Result, Start, append, read
+from mlae_lab.runs.method_table import BUDGET, Result, Start, append, planned_hashes, read
 from mlae_lab.training import setup
 
 START = Start(
@@ -92,10 +92,14 @@ def test_another_budget_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_the_figure_has_a_row_for_each_method_and_a_mark_for_each_recipe(tmp_path: Path) -> None:
     out, svg = tmp_path / "table.jsonl", tmp_path / "table.svg"
     append(out, START)
+
+    def add(*key: Any, accuracy: float) -> None:
+        append(out, Result(*key, planned_hashes(BUDGET)[key], accuracy, 797, 9, 9, 9, 1.0, 1.0, ""))
+
     for number, method in enumerate(BUILT_IN):
         for seed in (0, 1):
-            append(out, Result("common", method, "digits", seed, "", 50.0 + number + seed, 797, 9, 9, 9, 1.0, 1.0, ""))
-    append(out, Result("own", "ssf", "digits", 0, "", 95.0, 797, 9, 9, 9, 1.0, 1.0, ""))
+            add("common", method, "digits", seed, accuracy=50.0 + number + seed)
+    add("own", "ssf", "digits", 0, accuracy=95.0)
     assert command.main(["--figure", str(svg), "--out", str(out)]) == 0
     root = ET.fromstring(svg.read_text(encoding="utf-8"))
     marks = [element for element in root.iter() if element.findtext("{*}title") and element is not root]

@@ -9,18 +9,37 @@ import pytest
 
 from mlae_lab.core.method import BUILT_IN
 from mlae_lab.runs import method_table
-from mlae_lab.runs.method_table import BUDGET, Budget, Result, Start, TableError, append, cells, missing, read
+from mlae_lab.runs.method_table import (
+    BUDGET,
+    Budget,
+    Result,
+    Start,
+    TableError,
+    append,
+    cells,
+    missing,
+    planned_hashes,
+    read,
+)
 
 START = Start(
     "python -m benchmarks method_table", "2026-11-28T05:00:00Z", "abc", "a CPU, 2 cores", {"torch": "2"}, 2, 16
 )
-RESULT = Result("common", "ssf", "digits", 0, "abc", 90.0, 797, 34_304, 1290, 126, 9.5, 9.0, "python -m mlae_lab train")
+RESULT = Result("common", "ssf", "digits", 0, "", 90.0, 797, 34_304, 1290, 126, 9.5, 9.0, "python -m mlae_lab train")
+
+
+def planned(result: Result) -> Result:
+    """A result with the hash of the run that is planned for it."""
+    return replace(result, hash=planned_hashes(BUDGET)[result.key])
+
+
+RESULT = planned(RESULT)
 
 
 def test_the_file_keeps_what_was_appended(tmp_path: Path) -> None:
     path = tmp_path / "table.jsonl"
     assert read(path) == method_table.Table()
-    for entry in (START, RESULT, replace(RESULT, seed=1), replace(RESULT, accuracy=91.0)):
+    for entry in (START, RESULT, planned(replace(RESULT, seed=1)), replace(RESULT, accuracy=91.0)):
         append(path, entry)
     table = read(path)
     assert table.starts == (START,)
@@ -62,15 +81,31 @@ def test_missing_runs_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "table.jsonl"
     append(path, START)
     append(path, RESULT)
-    planned = len(list(cells(BUDGET)))
-    assert missing(read(path)) == (planned - 1, planned)
+    of = len(list(cells(BUDGET)))
+    assert missing(read(path)) == (of - 1, of)
+
+
+def test_results_of_an_earlier_recipe_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "table.jsonl"
+    for entry in (START, RESULT, replace(planned(replace(RESULT, seed=1)), hash="of another recipe")):
+        append(path, entry)
+    table = read(path)
+    assert ([result.seed for result in table.results], table.outdated) == ([0], 1)
+    assert [point.accuracy.n for point in method_table.table_points(table, "digits")] == [1]
+
+
+def test_results_without_a_start_are_refused(tmp_path: Path) -> None:
+    append(tmp_path / "table.jsonl", RESULT)
+    with pytest.raises(TableError, match="has results and no start"):
+        read(tmp_path / "table.jsonl")
 
 
 def test_points_are_means_over_seeds(tmp_path: Path) -> None:
     path = tmp_path / "table.jsonl"
     own = replace(RESULT, recipe="own", accuracy=95.0)
-    for entry in (START, RESULT, replace(RESULT, seed=1, accuracy=92.0), own, replace(RESULT, task="fashion")):
-        append(path, entry)
+    append(path, START)
+    for result in (RESULT, replace(RESULT, seed=1, accuracy=92.0), own, replace(RESULT, task="fashion")):
+        append(path, planned(result))
     best, other = method_table.table_points(read(path), "digits")
     assert (best.recipe, best.accuracy.mean, best.accuracy.interval) == ("own", 95.0, None)
     assert (other.recipe, other.accuracy.mean, other.accuracy.n) == ("common", 91.0, 2)

@@ -635,7 +635,7 @@ def _level_name(y: float, name: str) -> dict:
 
 
 def _values(arms: Sequence[ArmResult], name: str) -> list[str]:
-    """The values of a factor: numbers by size, texts in the order of the study's arms."""
+    """The values of a factor: numbers by size, texts in alphabetical order."""
     texts = list(dict.fromkeys(v for r in arms if (v := dict(r.arm.values).get(name)) is not None))
     return sorted(texts, key=float) if numbers(arms, name) else sorted(texts)
 
