@@ -203,7 +203,7 @@ def _split(text: str) -> list[str]:
 
 def _seeds(text: str) -> int | list[int]:
     words = _split(text)
-    if not all(word.isdecimal() for word in words):
+    if not all(word.isdecimal() and len(word) < 11 for word in words):
         raise UsageError(f"--seeds is {text[:60]!r}: it must be a number of seeds, or seeds separated by commas")
     return int(words[0]) if len(words) == 1 else [int(word) for word in words]
 
@@ -421,6 +421,8 @@ def _export(args: argparse.Namespace) -> int:
     if kind not in (".csv", ".json", ".yaml", ".yml", ".html", ".htm"):
         raise UsageError(f"--out is {args.out.name[:60]!r}: its name must end in .csv, .json, .yaml or .html")
     out = expanded(args.out, "--out", "file").absolute()
+    if not out.parent.is_dir():
+        raise UsageError(f"--out is {out}: its folder does not exist, so create it or name another one")
     require_free(out, args.force, store=store.folder)
     state = studies.state(store, args.study)
     results = study_results.results(store, state)

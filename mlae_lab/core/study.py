@@ -22,7 +22,7 @@ from mlae_lab.core import method as methods
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import NAMES, fitted, paper_patterns, pattern
 from mlae_lab.core.plan import MaskPlan
-from mlae_lab.core.sanitize import one_line
+from mlae_lab.core.sanitize import one_line, printable
 from mlae_lab.core.settings import ConfigError, Setting, setting_of, settings_of
 
 MAX_ARMS = 1_000
@@ -86,6 +86,7 @@ class Study:
         object.__setattr__(self, "arms", arms)
         for name in ("title", "question", "reference"):
             object.__setattr__(self, name, one_line(getattr(self, name)))
+        object.__setattr__(self, "notes", "\n".join(map(printable, self.notes.splitlines())))
         if not 1 <= len(self.title) <= MAX_TITLE:
             raise ConfigError(f"the title has {len(self.title)} characters: it must have 1 to {MAX_TITLE}")
         if not 1 <= len(self.arms) <= MAX_ARMS:
@@ -241,7 +242,11 @@ def product(
     equal, is_partial = 0, False
     for chosen in combinations(*factors.values()):
         wanted = dict(zip(factors, chosen, strict=True))
-        config, used = configured(base, wanted)
+        try:
+            config, used = configured(base, wanted)
+        except ConfigError as error:
+            arm = ", ".join(f"{name} = {text[:60]}" for name, text in wanted.items())
+            raise ConfigError(f"{error} (in the arm {arm})") from None
         if config not in completed:
             completed[config] = complete(config)
         equal += completed[config] in arms
@@ -305,7 +310,8 @@ def _changed(config: RunConfig, name: str, text: str, values: Mapping[str, str])
     if name == "method":
         return _with_method(config, text)
     if name == "recipe":
-        recipe = recipes.values_of(config, text)
+        own = "vtab" if text == config.method == "mlae" else text  # MLAE's recipe is its own one
+        recipe = recipes.values_of(config, own)
         return replace(config, **{field: value for field, value in recipe.items() if field not in values})
     if name in PLAN_FACTORS:
         return replace(config, plan=_planned(config, name, text)) if config.has_mask else None

@@ -27,7 +27,9 @@ from mlae_lab.core.study import MAX_SEEDS, PLAN_FACTORS, Arm, Study, check_facto
 from mlae_lab.locations import PROGRAM
 
 RESERVED = ("title", "question", "notes", "seeds", "seed", "reference", "margin", "factors", "arms", "data", "weights")
+MAX_CHARACTERS = 1_000_000  # of a description
 _MANY = 10_000  # characters of a value
+_DIGITS = 18  # of a whole number
 _SHOWN = 60  # of them in a message
 
 
@@ -57,6 +59,9 @@ def parsed(text: str) -> dict[str, Any]:
     """
     import yaml
 
+    if len(text) > MAX_CHARACTERS:
+        raise ConfigError(f"the file has {len(text):,} characters: a study takes at most {MAX_CHARACTERS:,}")
+
     class Loader(yaml.SafeLoader):
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
@@ -75,19 +80,36 @@ def parsed(text: str) -> dict[str, Any]:
         raise ConfigError(f"the file is not YAML ({' '.join(str(error).split())[:200]})") from None
     if not isinstance(data, dict):
         raise ConfigError("the file is not a mapping of settings: write `task: digits` and `factors:` in it")
+    _check_plain(data)
     return {str(name): value for name, value in data.items()}
+
+
+def _check_plain(value: Any) -> None:
+    """Raise ConfigError for anything but mappings and lists of numbers and texts of a sensible size."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_plain(name)
+            _check_plain(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _check_plain(inner)
+    elif isinstance(value, int) and abs(value) >= 10**_DIGITS:
+        raise ConfigError(f"a number has more than {_DIGITS} digits: write a smaller one")
+    elif isinstance(value, str) and len(value) > _MANY:
+        raise ConfigError(f"a text has {len(value):,} characters, {value[:20]!r}…: it may have at most {_MANY:,}")
+    elif value is not None and not isinstance(value, (int, float, str)):
+        raise ConfigError(f"a value is a {type(value).__name__}: write a number or a text in quotes")
 
 
 def described(
     data: Mapping[str, Any], complete: Callable[[RunConfig], RunConfig] = lambda config: config
 ) -> tuple[Study, tuple[str, ...]]:
     """The study that plain data describes; arguments and errors as of `read_study`."""
+    words = {name: _words(data, name) for name in ("title", "question", "reference", "notes", "data", "weights")}
     shared = {str(name): value for name, value in data.items() if name not in RESERVED}
     if "task" not in shared:
         raise ConfigError("the study names no task: add `task:` with a name that the command `tasks` lists")
-    base = base_config(
-        str(shared.pop("task")), _seed(data), str(data.get("data") or ""), str(data.get("weights") or "")
-    )
+    base = base_config(_text("task", shared.pop("task")), _seed(data), words["data"], words["weights"])
     for name, value in shared.items():
         check_factor(name, (_text(name, value),))
     base, used = configured(base, {name: _text(name, value) for name, value in shared.items()})
@@ -105,16 +127,21 @@ def described(
         if not any(name in dict(arm.values) for arm in arms):
             raise ConfigError(f"{name} has no meaning for any arm: leave it out")
     study = Study(
-        title=str(data.get("title") or proposed_title(base, factors, arms)),
+        title=words["title"] or proposed_title(base, factors, arms),
         arms=arms,
         seeds=_seeds(data.get("seeds", 1), base.seed),
-        question=str(data.get("question") or ""),
-        reference=str(data.get("reference") or ""),
+        question=words["question"],
+        reference=words["reference"],
         margin=_margin(data.get("margin")),
         factors=tuple((name, tuple(values)) for name, values in factors.items()),
-        notes=str(data.get("notes") or ""),
+        notes=words["notes"],
     )
     return study, notes
+
+
+def _words(data: Mapping[str, Any], name: str) -> str:
+    value = data.get(name)
+    return "" if value is None else _text(name, value)
 
 
 def base_config(task: str, seed: int = 0, data: str = "", weights: str = "") -> RunConfig:
@@ -191,7 +218,7 @@ def listed(
     Raises:
         ConfigError: They are not such a list, or a value breaks its rule.
     """
-    if not isinstance(arms, Sequence) or isinstance(arms, str) or not all(isinstance(arm, Mapping) for arm in arms):
+    if not isinstance(arms, list) or not arms or not all(isinstance(arm, Mapping) for arm in arms):
         raise ConfigError("arms is not a list of settings: write each as `- {name: dense, mask: dense}`")
     arms_read = []
     for number, entry in enumerate(arms, 1):
@@ -203,7 +230,7 @@ def listed(
             raise ConfigError(
                 f"{useless[0]} of arm {number} has no meaning for the method {config.method}: leave it out"
             )
-        name = str(entry.get("name") or ", ".join(shown(*pair) for pair in values.items()) or config.tuning.title)
+        name = _words(entry, "name") or (", ".join(shown(*pair) for pair in values.items()) or config.tuning.title)
         meant = {**shared, **values}
         arms_read.append(Arm(name, tuple((key, meant[key]) for key in used), complete(config)))
     return tuple(arms_read)
@@ -215,7 +242,7 @@ def _text(name: str, value: Any) -> str:
         return "on" if value else "off"
     if isinstance(value, (int, float, str)) and len(str(value)) <= _MANY:
         return str(value)
-    raise ConfigError(f"{name[:60]} is {str(value)[:60]!r}: it must be one number or text")
+    raise ConfigError(f"{name[:60]} is {_cut(value)}: it must be one number or text of at most {_MANY:,} characters")
 
 
 def _factors(data: Any) -> dict[str, list[str]]:

@@ -192,8 +192,11 @@ def _stop(store: RunStore, name: str, now: bool) -> tuple[int, int]:
     store.halt_study(name, True)
     halted = store.halted_studies()
     stopped = kept = 0
-    running = [cell.run for cell in state(store, name).cells if cell.run is not None and not cell.run.status.is_over]
-    for run in sorted(running, key=lambda run: run.status is not Status.QUEUED):  # queued ones first: none starts
+    running = {run.id: run for run in store.open_runs() if (run.relation, run.source) == (RELATION, name)}
+    running |= {cell.run.id: cell.run for cell in state(store, name).cells if cell.run and not cell.run.status.is_over}
+    for run in sorted(
+        running.values(), key=lambda run: run.status is not Status.QUEUED
+    ):  # queued ones first: none starts
         if set(store.studies_of(run.id)) - halted:
             kept += 1
             continue

@@ -157,7 +157,7 @@ def _train(store: RunStore, run: Run, signals: list[int], writer: EventWriter) -
             saver.save(event.epoch)
         elif isinstance(event, SearchGeneration):
             print(f"search generation {event.generation}: best {event.best:.1f} %, mean {event.mean:.1f} %", flush=True)
-            saver.save_if_due(event.epoch)
+            saver.save(event.epoch, evaluated=False)  # a generation takes long
         elif isinstance(event, TrainStep):
             saver.save_if_due(event.epoch)
     step = training.position.step

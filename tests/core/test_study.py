@@ -47,6 +47,7 @@ def test_settings_of_methods_masks_and_recipes_are_factors() -> None:
     config, used = configured(BASE, {"method": "lora", "rank": "4", "drop_rate": "0.1", "recipe": "common"})
     assert used == ("method", "rank", "recipe")
     assert (config.method_settings, config.epochs) == (("rank=4",), 100)
+    assert configured(BASE, {"recipe": "mlae"})[0].epochs == 500
     config, _ = configured(BASE, {"recipe": "common", "method": "lora", "epochs": "7"})
     assert config.epochs == 7, "a recipe does not change what a factor sets"
     config, used = configured(

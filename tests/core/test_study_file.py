@@ -75,19 +75,37 @@ def test_what_is_written_is_read_back(text: str) -> None:
         ("task: digits\nseed: x", "seed is 'x'"),
         ("task: digits\nmargin: wide", "margin is 'wide'"),
         ("task: digits\nmargin: .nan", "margin is nan"),
-        (f"task: digits\nmargin: 1{'0' * 400}", "margin is 10+…: it must be above 0"),
+        (f"task: digits\nmargin: 1{'0' * 400}", "a number has more than 18 digits"),
+        (f"task: digits\nepochs: 0x{'f' * 5000}", "a number has more than 18 digits"),
+        ("task: digits\narms: []", "arms is not a list of settings"),
+        ("task: digits\ntitle: [[1]]", r"title is \[\[1\]\]: it must be one number or text"),
+        ("task: digits\ntitle: !!binary aGVsbG8=", "a value is a bytes"),
+        (f"task: digits\nnotes: {'x' * 10_001}", "a text has 10,001 characters"),
+        ("#" * 1_000_001, "the file has 1,000,001 characters"),
         ("task: digits\ncolour: red", "'colour' is no factor"),
         ("task: digits\nrank: 4", "rank has no meaning for any arm"),
         ("task: digits\nfactors: {epochs: [1]}\narms: []", "both factors and arms"),
         ("task: digits\nfactors: 3", "factors is not a list of names"),
         ("task: digits\narms: 3", "arms is not a list of settings"),
         ("task: digits\narms: [{rank: 4}]", "rank of arm 1 has no meaning for the method mlae"),
-        ("task: digits\nepochs: [1, 2]", r"epochs is '\[1, 2\]': it must be one number or text"),
+        ("task: digits\nepochs: [1, 2]", r"epochs is \[1, 2\]: it must be one number or text"),
     ],
 )
 def test_invalid_text_is_refused(text: str, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         read_study(text)
+
+
+def test_names_and_texts_hold_no_control_characters() -> None:
+    text = 'task: digits\nnotes: "a\\ud800\\nb\\e[2J"\narms: [{name: "a\\ud800b\\e[31m\\nc", epochs: 2}]'
+    study, _ = read_study(text)
+    assert (study.arms[0].name, study.notes) == ("ab[31m c", "a\nb[2J")
+
+
+def test_an_error_names_the_arm() -> None:
+    factors = "factors: {mask: [dense, hourglass.mixed], consistency: [0, 0.5]}"
+    with pytest.raises(ConfigError, match=r"\(in the arm mask = dense, consistency = 0.5\)"):
+        read_study(f"task: digits\n{factors}")
 
 
 def test_a_reference_may_be_named_by_the_value_of_a_factor() -> None:

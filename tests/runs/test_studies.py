@@ -120,6 +120,16 @@ def test_stop_resume_and_extend_lose_nothing(store: RunStore) -> None:
     assert [arm.name for arm in studies.extend(store, name, arms=arm).study.arms][-1] == arm[0].name
 
 
+def test_a_run_that_was_launched_and_not_recorded_is_stopped_too(store: RunStore) -> None:
+    name = studies.new(store, STUDY).id
+    with store._connection(write=True) as db:  # as after a kill between the two
+        db.execute("DELETE FROM study_runs WHERE seed = 1")
+    assert studies.state(store, name).counts == {"queued": 3, "missing": 3}
+    assert studies.stop(store, name) == (6, 0)
+    assert store.open_runs() == []
+    assert studies.delete(store, name, with_runs=True) == 6
+
+
 def test_a_run_that_was_deleted_is_started_anew(store: RunStore) -> None:
     name = studies.new(store, STUDY).id
     finish(store, name)
