@@ -38,6 +38,8 @@ class Seconds:
 SAVE = Seconds("MLAE_LAB_SAVE_SECONDS", 30.0)  # between checkpoints: a killed run loses at most this much training
 # For this long a process tries to write the end to a locked or full store; the exit record has it in any case.
 END = Seconds("MLAE_LAB_END_SECONDS", 60.0)
+# For this long the fork server waits for the next run; 0: none is used, every run loads torch itself.
+WARM = Seconds("MLAE_LAB_WARM_SECONDS", 120.0)
 PROBE_IDLE = Seconds("MLAE_LAB_PROBE_IDLE", 300.0)  # without a request, after which a probe exits
 
 
@@ -68,5 +70,5 @@ def check() -> None:
     """Check all variables, also those that only the process of a run or of a probe reads. Raises LabError."""
     for variable in (STORE, DATA):
         folder(variable)
-    for number in (SAVE, END, PROBE_IDLE):
+    for number in (SAVE, END, WARM, PROBE_IDLE):
         number.value()

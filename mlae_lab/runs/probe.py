@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import Popen
 from typing import Any
 
 from mlae_lab import locks
@@ -35,7 +34,9 @@ MAX_BYTES = 16 * 2**20  # of one query
 # one added key: otherwise a page would read answers of a process of an earlier version.
 FORMAT = 3
 _TOO_OFTEN, _TOO_OFTEN_SECONDS = 3, 120.0  # this many killed probes in this time: no further start
-_begun: dict[Path, list[tuple[float, Popen]]] = {}  # by run, the probes that this process started since the last answer
+_begun: dict[
+    Path, list[tuple[float, supervisor.Process]]
+] = {}  # by run, the probes that this process started since the last answer
 NAMING = ("file", "other")  # arguments that are paths of files from which the answer is computed
 
 
@@ -154,7 +155,8 @@ def _start(store: RunStore, files: RunPaths) -> Answer | None:
                 )
             files.probe_address.unlink(missing_ok=True)
             child = supervisor.spawn(
-                ["mlae_lab.runs.probe_worker", str(store.folder), files.run, str(lock)],
+                "mlae_lab.runs.probe_worker",
+                [str(store.folder), files.run],
                 files.probe_log,
                 files.folder,
                 lock,

@@ -32,7 +32,7 @@ from pathlib import Path
 
 from mlae_lab import locks
 from mlae_lab.locations import ROOT, data_folder, use_store
-from mlae_lab.runs import archive_file, devices, liveness, paths, pending_events
+from mlae_lab.runs import archive_file, devices, fork_server, liveness, paths, pending_events
 from mlae_lab.runs.liveness import ExitRecord, is_alive
 from mlae_lab.runs.paths import RunPaths
 from mlae_lab.runs.status import ACTIVE, Status
@@ -45,6 +45,7 @@ STOP_SECONDS = 10.0  # a stopping run is killed after its longest step and this 
 # Errors of the machine, not of one run: a full disk, too many files or processes, no memory.
 _TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)
 _LAUNCHED, _CUDA = "MLAE_LAB_LAUNCHED", ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES")
+Process = subprocess.Popen | fork_server.ForkedProcess
 LINGER_SECONDS = 2.0  # idle time before it exits: a stop is often followed by a launch
 
 
@@ -61,8 +62,9 @@ def ensure(store: RunStore) -> None:
         if lock is None:
             return
         try:
-            process = spawn(
-                ["mlae_lab.runs.supervisor", str(store.folder), str(lock)],
+            process = _spawn_afresh(
+                "mlae_lab.runs.supervisor",
+                [str(store.folder)],
                 paths.supervisor_log(store.folder),
                 store.folder,
                 lock,
@@ -151,24 +153,50 @@ def _forget_children() -> None:
     _children[:] = [child for child in _children if child.poll() is None]  # `poll` reaps zombies
 
 
-def spawn(arguments: list[str], log: Path, folder: Path, lock: int, environment: Mapping[str, str]) -> subprocess.Popen:
-    """Start a detached Python process that inherits a lock.
+def spawn(
+    module: str, arguments: list[str], log: Path, folder: Path, lock: int, environment: Mapping[str, str]
+) -> Process:
+    """Start a detached Python process that inherits a lock, as a fork of a process that has torch loaded where it can.
 
     Args:
-        arguments: Module and its arguments.
+        module: Its name.
+        arguments: Its arguments; one is added, the number of its descriptor of the lock.
         log: File for its output.
         folder: Its working directory.
-        lock: File descriptor.
+        lock: Descriptor of the lock.
         environment: All of it.
     """
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    if devices.kind("auto") == "cpu":
+        with log.open("ab") as file:
+            process = fork_server.spawn(module, arguments, file.fileno(), folder, lock, _importable(environment))
+        if process is not None:
+            return process
+    return _spawn_afresh(module, arguments, log, folder, lock, environment)
+
+
+def warm() -> None:
+    """Load torch now, in a process that starts the next runs: a page on which a run may be launched calls this."""
+    if devices.kind("auto") == "cpu":
+        fork_server.warm(_importable(_for_runs()))
+
+
+def _importable(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which Python finds this package."""
+    path = dict.fromkeys((str(ROOT), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))))
+    return {**environment, "PYTHONPATH": os.pathsep.join(path)}
+
+
+def _spawn_afresh(
+    module: str, arguments: list[str], log: Path, folder: Path, lock: int, environment: Mapping[str, str]
+) -> subprocess.Popen:
+    """`spawn` without the fork server."""
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
+            [sys.executable, "-m", module, *arguments, str(lock)],
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env={**environment, "PYTHONPATH": path},
+            env=_importable(environment),
             cwd=folder,  # `python -m` imports from here first, so never from the launcher's directory
             start_new_session=True,
             pass_fds=(lock,),
@@ -185,7 +213,7 @@ class Supervisor:
 
     def __init__(self, store: RunStore, lock: int) -> None:
         self.store, self.lock = store, lock
-        self.processes: dict[str, subprocess.Popen] = {}
+        self.processes: dict[str, Process] = {}
         self.stopping_since: dict[str, float] = {}  # by the monotonic clock
         self.troubles: dict[str, str] = {}  # by run, the last error printed
         self.idle_since: float | None = None
@@ -333,7 +361,8 @@ class Supervisor:
             if not self.store.claim(run.id, slot):
                 return False
             self.processes[run.id] = spawn(
-                ["mlae_lab.runs.worker", str(self.store.folder), run.id, str(lock)],
+                "mlae_lab.runs.worker",
+                [str(self.store.folder), run.id],
                 files.log,
                 files.folder,
                 lock,
@@ -352,9 +381,7 @@ class Supervisor:
 
 def environment(run: Run, slot: str = "") -> dict[str, str]:
     """The environment of a process that loads a run. slot: the only device that it may use, "" for any."""
-    # GNU OpenMP's threads spin while they wait; next to a browser on two cores that made steps 24 times slower
-    # (LOG.md, 2026-11-23). A short spin costs 6 % without other load and shares the cores.
-    chosen = {"GOMP_SPINCOUNT": "5000"} | _as_launched()
+    chosen = _for_runs()
     chosen[_LAUNCHED] = json.dumps({name: chosen.get(name) for name in ("MLAE_LAB_DATA", *_CUDA)})
     chosen["MLAE_LAB_DATA"] = run.data_folder or str(data_folder().absolute())  # as at its launch
     if slot.startswith("cuda:"):
@@ -362,6 +389,13 @@ def environment(run: Run, slot: str = "") -> dict[str, str]:
     elif slot:
         chosen["CUDA_VISIBLE_DEVICES"] = ""  # a run on the CPU must not use a GPU
     return chosen
+
+
+def _for_runs() -> dict[str, str]:
+    """What the environments of all runs have in common."""
+    # GNU OpenMP's threads spin while they wait; next to a browser on two cores that made steps 24 times slower
+    # (LOG.md, 2026-11-23). A short spin costs 6 % without other load and shares the cores.
+    return {"GOMP_SPINCOUNT": "5000"} | _as_launched()
 
 
 def _as_launched() -> dict[str, str]:

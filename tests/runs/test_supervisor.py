@@ -264,9 +264,10 @@ def test_a_process_that_exits_at_once_is_lost_with_its_exit_status(
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
     monkeypatch.setattr(sys, "executable", "/bin/false")
     run = lab_store.enqueue(SHORT, "cpu").id
-    supervised.tick()
-    wait_for(lambda: not is_alive(lab_store.paths(run)))
-    supervised.tick()
+    for _ in range(2):  # of the fork server, then of a process of its own
+        supervised.tick()
+        wait_for(lambda: not is_alive(lab_store.paths(run)))
+    wait_for(lambda: not supervised.tick(), seconds=20)
     lost = lab_store.run(run)
     assert lost.status is Status.LOST
     assert "exited before the first step without reporting a result (exit status 1)" in lost.reason
