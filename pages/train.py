@@ -9,7 +9,7 @@ import streamlit as st
 from mlae_lab.core import catalog
 from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.data.tasks import ready
-from mlae_lab.runs import commands
+from mlae_lab.runs import commands, supervisor
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS
 from mlae_lab.runs.store import StoreError
 from mlae_lab.ui import draft, page, queries, visitor
@@ -83,6 +83,7 @@ def design() -> None:
             command = config.command()
         else:
             command = launch_panel(config)
+            supervisor.warm()  # while the person decides
         with st.expander("Equivalent command"):
             page.command(command)
     except EXPECTED_ERRORS as error:

@@ -25,6 +25,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # each other at every small product, which makes a busy machine forty times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# The process from which runs are forked stays for as long as tests use it and leaves soon after the last one.
+os.environ.setdefault("MLAE_LAB_WARM_SECONDS", "30")
+
 # A shell that starts the tests in the background ignores Ctrl-C, and the processes that they start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

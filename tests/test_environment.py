@@ -37,7 +37,7 @@ def no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---------------------------------------------------------------- numbers and folders in variables
 
 
-@pytest.mark.parametrize("variable", [environment.SAVE, environment.END, environment.PROBE_IDLE])
+@pytest.mark.parametrize("variable", [environment.SAVE, environment.END, environment.WARM, environment.PROBE_IDLE])
 def test_a_number_of_seconds(variable: environment.Seconds, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(variable.name, raising=False)
     assert variable.value() == variable.default
