@@ -131,6 +131,35 @@ def serving(
         server.wait(timeout=20)
 
 
+_CHANGED = """
+{setup}
+import runpy, time
+import streamlit as st
+from mlae_lab.ui import served
+if __name__ == "__main__":
+    time.sleep({delay})
+    runpy.run_path({app!r}, run_name="__main__")
+    time.sleep({delay})
+else:
+    app = st.App(__file__, routes=[served.route("")])
+"""
+
+
+def changed_app(folder: Path, setup: str = "", delay: float = 0.0) -> dict:
+    """Options of `serving` for the lab's app with a change.
+
+    Args:
+        folder: For the script.
+        setup: Code that is executed before the app.
+        delay: Seconds that each execution of a page takes longer before it and after it.
+    """
+    script = folder / "changed.py"
+    script.write_text(_CHANGED.format(setup=setup, delay=delay, app=str(PACKAGE / "app.py")))
+    for name in (".streamlit", "static"):  # Streamlit looks for them next to the script
+        (folder / name).symlink_to(PACKAGE / name)
+    return {"script": script, "PYTHONPATH": str(PACKAGE.parent)}
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> Iterator[Lab]:
     """A server on a fresh store."""

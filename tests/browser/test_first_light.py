@@ -1,22 +1,25 @@
-"""First use: Home, one click, a run followed to its end, its experts."""
+"""First use: Home, one click, a run followed to its end, its experts. The run has fewer epochs than the lab's first."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from mlae_lab.core.defaults import FIRST_RUN
 from mlae_lab.core.events import Evaluation
+from mlae_lab.runs import commands
 from mlae_lab.runs.status import Status
+from mlae_lab.runs.store import RunStore
+from tests.browser.conftest import Lab, changed_app, free_port, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
-
-    from tests.browser.conftest import Lab
 
 PLOTS = """() => [...document.querySelectorAll('.js-plotly-plot')].map(p => ({
     title: p.layout.title.text, traces: p.data.map(t => ({ type: t.type, name: t.name, y: t.y, z: t.z })),
@@ -36,7 +39,24 @@ def plots(page: Page) -> dict[str, dict]:
     return {plot["title"].split()[0].rstrip(":"): plot for plot in page.evaluate(PLOTS)}
 
 
-@pytest.fixture(scope="session")
+SHORTER = """
+from dataclasses import replace
+from mlae_lab.core import defaults
+
+defaults.FIRST_RUN = replace(defaults.FIRST_RUN, epochs=8)
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A server on a separate store, whose first run has 8 epochs."""
+    folder = tmp_path_factory.mktemp("first")
+    assert FIRST_RUN.epochs > 8
+    with serving(folder, free_port(), **changed_app(folder, SHORTER)) as url:
+        yield Lab(url, RunStore(folder / "store"), folder / "data", None)
+
+
+@pytest.fixture(scope="module")
 def finished(lab: Lab) -> dict:
     """Written by the first test, read by the others."""
     return {}
@@ -126,11 +146,6 @@ def test_a_reload_and_a_second_browser_see_the_same_run(visit: Callable[..., Pag
 
 def test_zoom_survives_new_points(visit: Callable[..., Page], lab: Lab) -> None:
     """A live run continues while a user has zoomed in; the chosen range stays."""
-    from dataclasses import replace
-
-    from mlae_lab.core.defaults import FIRST_RUN
-    from mlae_lab.runs import commands
-
     run = commands.launch(lab.store, replace(FIRST_RUN, task="digits", epochs=200, evaluations=200))
     try:
         page = visit(f"/train?run={run.id}")

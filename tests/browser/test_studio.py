@@ -13,9 +13,8 @@ from mlae_lab.core import catalog
 from mlae_lab.core.budget import budget, expected_active
 from mlae_lab.core.edits import with_modules
 from mlae_lab.core.patterns import dense, pattern, uniform
-from mlae_lab.locations import PACKAGE
 from tests.browser.canvas import cell, drag, opened, plan_when
-from tests.browser.conftest import free_port, serving
+from tests.browser.conftest import changed_app, free_port, serving
 from tests.reference import copied, inverted, mirrored, shuffled
 
 if TYPE_CHECKING:
@@ -269,26 +268,9 @@ def test_a_stroke_just_before_leaving_is_kept_and_can_be_undone_on_return(masks:
     plan_when(page, lambda p: p == dense())
 
 
-SLOW = """
-import runpy, time
-import streamlit as st
-from mlae_lab.ui import served
-if __name__ == "__main__":
-    time.sleep({seconds})
-    runpy.run_path({app!r}, run_name="__main__")
-    time.sleep({seconds})
-else:
-    app = st.App(__file__, routes=[served.route("")])
-"""
-
-
 def test_three_drags_in_flight_while_the_script_is_slow(chromium: Browser, tmp_path: Path) -> None:
     """Each script run takes two extra seconds: every drag but the first comes during one."""
-    script = tmp_path / "slow.py"
-    script.write_text(SLOW.format(seconds=1.0, app=str(PACKAGE / "app.py")))
-    for name in (".streamlit", "static"):  # Streamlit looks for them next to the script
-        (tmp_path / name).symlink_to(PACKAGE / name)
-    with serving(tmp_path, free_port(), script=script, PYTHONPATH=str(PACKAGE.parent)) as url:
+    with serving(tmp_path, free_port(), **changed_app(tmp_path, delay=1.0)) as url:
         page = chromium.new_page(viewport={"width": 1280, "height": 1700})
         try:
             page.goto(f"{url}/masks?mask={dense().code}")
