@@ -35,13 +35,13 @@ from mlae_lab.runs.liveness import is_alive
 from mlae_lab.runs.paths import database
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import RunStore, StoreError
-from tests.lab import clear
+from tests.lab import clear, few_images
 
 Wait = Callable[..., None]
 
 WHOLE = RunConfig(  # four epochs of 50 steps, two evaluations
-    "digits", allocation((0,) * 9 + (2, 0, 3), drop_rate=0.5), backbone="lab_vit_12x128.random", epochs=4,
-    evaluations=2, batch_size=16, device="cpu", precision="float32", learning_rate=5e-3,
+    "own:few", allocation((0,) * 9 + (2, 0, 3), drop_rate=0.5), backbone="lab_vit_12x128.random", epochs=4,
+    evaluations=2, batch_size=4, device="cpu", precision="float32", learning_rate=5e-3, data=str(few_images()),
 )  # fmt: skip
 LONG = dataclasses.replace(WHOLE, epochs=10_000, evaluations=1)
 

@@ -40,15 +40,17 @@ from mlae_lab.training.setup import prepare
 from mlae_lab.training.statistics import Statistic
 from mlae_lab.training.trainer import Training
 from mlae_lab.ui import live_bench, queries
+from tests.lab import few_images
 
 SHORT = RunConfig(
-    "digits",
+    "own:few",
     allocation((2,)),
     backbone="lab_vit_12x128.random",
     epochs=1,
     batch_size=16,
     device="cpu",
     precision="float32",
+    data=str(few_images()),
 )
 
 
@@ -166,7 +168,7 @@ def test_a_branched_run_without_its_checkpoint_does_not_start_from_scratch(
 
 
 TWO_EPOCHS = dataclasses.replace(  # of two steps each; only the last block trains
-    SHORT, plan=allocation((0,) * 11 + (2,)), epochs=2, batch_size=400, precision="auto"
+    SHORT, plan=allocation((0,) * 11 + (2,)), epochs=2, batch_size=100, precision="auto"
 )
 
 
