@@ -25,7 +25,7 @@ from mlae_lab.training.setup import prepare
 from mlae_lab.training.trainer import Training
 from mlae_lab.ui import queries, visitor
 from mlae_lab.ui.page import seconds_text
-from tests.lab import end_probe, figures, finished, held, html, open_page, small_config
+from tests.lab import end_probe, few_images, figures, finished, held, html, open_page, small_config
 
 BASE = RunConfig("digits", dense(), backbone="lab_vit_12x128.random", epochs=2, evaluations=2, device="cpu")
 
@@ -35,7 +35,7 @@ def real_store(probes_here: None, tmp_path_factory: pytest.TempPathFactory) -> I
     """A dense run and a masked one, trained, with adapter and a kept checkpoint; no probe outlives the tests."""
     store = RunStore(tmp_path_factory.mktemp("alike"))
     for plan in (dense(), uniform(0.5)):
-        training = Training(prepare(replace(BASE, plan=plan)))
+        training = Training(prepare(replace(BASE, plan=plan, task="own:few", data=str(few_images()))))
         run = store.enqueue(training.setup.config, device="cpu")
         files = store.paths(run.id)
         files.folder.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def real_store(probes_here: None, tmp_path_factory: pytest.TempPathFactory) -> I
             if isinstance(event, ev.Evaluation) and event.epoch == 1:
                 save_checkpoint(kept, training.checkpoint())
         store.move(run.id, Status.FINISHED)
-        save_adapter(files.adapter, training.setup.experts, training.setup.head, BASE.backbone, BASE.task)
+        save_adapter(files.adapter, training.setup.experts, training.setup.head, BASE.backbone, "own:few")
     yield store
     for run in store.runs():
         end_probe(store, run.id)
@@ -64,11 +64,12 @@ def opened(store: RunStore, monkeypatch: pytest.MonkeyPatch, **query: str) -> Ap
 
 def answered(at: AppTest) -> AppTest:
     """The page once the run has answered."""
-    deadline = time.monotonic() + 120
+    deadline, pause = time.monotonic() + 120, 0.3
     while "spectrum" not in figures(at):
         assert time.monotonic() < deadline, html(at)
         assert not at.warning, html(at)
-        time.sleep(0.3)
+        time.sleep(pause)
+        pause *= 1.5  # each run of the page takes time from the probe, which is a thread of this process
         at.run()
     return at
 
@@ -208,7 +209,7 @@ def test_changed_adapter_of_the_other_run_is_read_again(
 
     first, file = result(), real_store.paths(whole).adapter
     before, setup = file.read_bytes(), prepare(real_store.run(whole).config)  # as it was before its first step
-    save_adapter(file, setup.experts, setup.head, BASE.backbone, BASE.task)
+    save_adapter(file, setup.experts, setup.head, BASE.backbone, "own:few")
     try:
         second = result()
     finally:
