@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+import sqlite3
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from mlae_lab.core.sanitize import one_line, printable
 from mlae_lab.errors import LabError
@@ -49,6 +51,7 @@ def run_tags(tags: Iterable[str]) -> tuple[str, ...]:
     return tuple(known[key] for key in sorted(known))
 
 
+@lru_cache(maxsize=1024)
 def tags_of(text: str) -> tuple[str, ...]:
     """Tags from their stored JSON."""
     return tuple(json.loads(text))
@@ -57,45 +60,41 @@ def tags_of(text: str) -> tuple[str, ...]:
 class RunAnnotations(Database):
     """Names, notes and tags of the runs of a store, in columns of the table of runs."""
 
-    def annotate(self, run: str, name: str | None = None, notes: str | None = None) -> None:
-        """Set the name or the notes of a run.
+    def annotate(
+        self,
+        run: str,
+        name: str | None = None,
+        notes: str | None = None,
+        add: Iterable[str] = (),
+        remove: Iterable[str] = (),
+    ) -> None:
+        """Change what people wrote about a run, in one transaction.
 
         Args:
             run: Its id.
             name: One line, "" for none; None leaves it.
             notes: Text, "" for none; None leaves them.
+            add: Tags that it shall have.
+            remove: Tags that it shall not have, ignoring case.
 
         Raises:
-            AnnotationError: A text is too long.
+            AnnotationError: A text breaks its rule, or there are too many tags. Nothing is changed.
             StoreError: The run is not in the store.
         """
-        values = {"name": None if name is None else run_name(name), "notes": None if notes is None else run_notes(notes)}
-        given = {column: value for column, value in values.items() if value is not None}
-        changed = ", ".join(f"{column} = :{column}" for column in given) or "name = name"
+        given = {"name": None if name is None else run_name(name), "notes": None if notes is None else run_notes(notes)}
+        values = {column: value for column, value in given.items() if value is not None}
+        added, removed = run_tags(add), _keys(remove)
         with self._connection(write=True) as db:
-            if not db.execute(f"UPDATE runs SET {changed} WHERE id = :id", {**given, "id": run}).rowcount:
-                raise _missing(run)
+            values["tags"] = json.dumps(run_tags([*_kept(db, run, removed), *added]), ensure_ascii=False)
+            changed = ", ".join(f"{column} = :{column}" for column in values)
+            db.execute(f"UPDATE runs SET {changed} WHERE id = :id", {**values, "id": run})
 
-    def change_tags(self, runs: Sequence[str], add: Iterable[str] = (), remove: Collection[str] = ()) -> None:
-        """Add tags to runs and remove tags from them, ignoring case, in one transaction.
-
-        Args:
-            runs: Their ids.
-            add: Tags that they shall have.
-            remove: Tags that they shall not have.
-
-        Raises:
-            AnnotationError: A tag breaks its rule, or a run would have too many. Nothing is changed.
-            StoreError: A run is not in the store. Nothing is changed.
-        """
-        added, removed = run_tags(add), {one_line(tag).lower() for tag in remove}
+    def change_tags(self, runs: Sequence[str], add: Iterable[str] = (), remove: Iterable[str] = ()) -> None:
+        """As `annotate` for the tags of many runs: of all of them, or of none if one cannot be changed."""
+        added, removed = run_tags(add), _keys(remove)
         with self._connection(write=True) as db:
             for run in runs:
-                row = db.execute("SELECT tags FROM runs WHERE id = ?", (run,)).fetchone()
-                if row is None:
-                    raise _missing(run)
-                kept = [tag for tag in tags_of(row[0]) if tag.lower() not in removed]
-                tags = json.dumps(run_tags([*kept, *added]), ensure_ascii=False)
+                tags = json.dumps(run_tags([*_kept(db, run, removed), *added]), ensure_ascii=False)
                 db.execute("UPDATE runs SET tags = ? WHERE id = ?", (tags, run))
 
     def known_tags(self) -> list[str]:
@@ -108,5 +107,13 @@ class RunAnnotations(Database):
             return [tag for tag, _ in rows]
 
 
-def _missing(run: str) -> StoreError:
-    return StoreError(f"run {run[:60]!r} is not in the store: `runs` lists those that are")
+def _keys(tags: Iterable[str]) -> set[str]:
+    return {one_line(tag).lower() for tag in tags}
+
+
+def _kept(db: sqlite3.Connection, run: str, removed: set[str]) -> list[str]:
+    """The tags of a run without those that are removed."""
+    row = db.execute("SELECT tags FROM runs WHERE id = ?", (run,)).fetchone()
+    if row is None:
+        raise StoreError(f"run {run[:60]!r} is not in the store: `runs` lists those that are")
+    return [tag for tag in tags_of(row[0]) if tag.lower() not in removed]

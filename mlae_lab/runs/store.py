@@ -21,6 +21,7 @@ from itertools import islice
 from mlae_lab import environment
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
+from mlae_lab.core.plan import MaskPlan
 from mlae_lab.errors import LabError
 from mlae_lab.locations import PROGRAM
 from mlae_lab.runs import paths
@@ -508,7 +509,15 @@ def _config(text: str, dataset: str) -> RunConfig:
         data = json.loads(text) | json.loads(dataset or "{}")
     except (ValueError, TypeError, RecursionError) as error:
         raise _DamagedConfig(f"its settings are damaged ({str(error)[:200]})") from None
+    if isinstance(data.get("plan"), dict):
+        data["plan"] = _plan(json.dumps(data["plan"]))
     return RunConfig.stored(data)
+
+
+@lru_cache(maxsize=1024)
+def _plan(text: str) -> MaskPlan:
+    """A stored mask; many runs share one."""
+    return MaskPlan.from_dict(json.loads(text))
 
 
 class _DamagedConfig(Exception):
