@@ -60,7 +60,7 @@ def add(command: Callable[..., argparse.ArgumentParser]) -> None:
     listing.add_argument("run", nargs="?", metavar="RUN")
     listing.add_argument("--archived", action="store_true", help="list archived runs")
     listing.add_argument(
-        "--where", metavar="CONDITION", help="only runs that meet it, such as \"task=digits and drop_rate>0.3\""
+        "--where", metavar="CONDITION", help='only runs that meet it, such as "task=digits and drop_rate>0.3"'
     )
     listing.add_argument("--fields", action="store_true", help="list the fields that a condition may name")
     listing.add_argument("--csv", type=Path, metavar="FILE", help="write the runs with all fields to a file")

@@ -27,7 +27,7 @@ def run_name(text: str) -> str:
 
 
 def run_notes(text: str) -> str:
-    """The notes on a run as they are stored, without control characters. Raises AnnotationError if they are too long."""
+    """The notes on a run as they are stored, without control characters. Raises AnnotationError for too long ones."""
     notes = "\n".join(printable(line).rstrip() for line in text.splitlines()).strip()
     if len(notes) > MAX_NOTES:
         raise AnnotationError(f"the notes have {len(notes):,} characters: they must have at most {MAX_NOTES:,}")

@@ -109,9 +109,7 @@ def rows(store: RunStore, runs: Sequence[Run], known: Known | None = None) -> li
     evaluations = store.last_of_each(names, Evaluation)
     fresh = {}
     for run in unread:
-        values = _settings(run.config) | _measured(
-            run, started.get(run.id), steps.get(run.id), evaluations.get(run.id)
-        )
+        values = _settings(run.config) | _measured(run, started.get(run.id), steps.get(run.id), evaluations.get(run.id))
         fresh[run.id] = (_revision(run), values, _searched(run))
         if run.status.is_over:
             known[run.id] = fresh[run.id]
@@ -289,5 +287,3 @@ def _cell(value: Any) -> Any:
         return ""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return value if number else spreadsheet_text(group_text(value))
-
-

@@ -473,11 +473,14 @@ def _mask_name(db: sqlite3.Connection, config: RunConfig, parent: str) -> str:
     if not config.has_mask:
         return ""
     plan = config.plan.to_json()
-    row = db.execute("SELECT name FROM plans WHERE plan = ?", (plan,)).fetchone() or db.execute(
-        """SELECT mask_name FROM runs WHERE id = ?
+    row = (
+        db.execute("SELECT name FROM plans WHERE plan = ?", (plan,)).fetchone()
+        or db.execute(
+            """SELECT mask_name FROM runs WHERE id = ?
            AND CASE WHEN JSON_VALID(config) THEN JSON_EXTRACT(config, '$.plan') = JSON(?) END""",
-        (parent, plan),
-    ).fetchone()
+            (parent, plan),
+        ).fetchone()
+    )
     return row[0] if row else ""
 
 

@@ -283,7 +283,8 @@ def as_csv(results: Results) -> str:
         for cell in result.cells:
             writer.writerow(
                 [
-                    spreadsheet_text(result.arm.name), *(spreadsheet_text(values.get(name, "")) for name in factors), cell.seed,
+                    spreadsheet_text(result.arm.name), *(spreadsheet_text(values.get(name, "")) for name in factors),
+                    cell.seed,
                     cell.run.id if cell.run else "", cell.run.status.value if cell.run else "missing",
                     "" if cell.accuracy is None else cell.accuracy,
                     "" if result.parameters is None else result.parameters,
