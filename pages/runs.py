@@ -12,7 +12,7 @@ from mlae_lab.core import catalog
 from mlae_lab.core.units import format_bytes
 from mlae_lab.data.listing import counted
 from mlae_lab.locations import PROGRAM
-from mlae_lab.runs import archive_file, commands, supervisor
+from mlae_lab.runs import alerts, archive_file, commands, supervisor
 from mlae_lab.runs.error_messages import EXPECTED_ERRORS, error_message
 from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run
@@ -70,6 +70,9 @@ if unread := queries.shared(("unread",), queries.store().unread, 10.0):
     page.note(f"Runs that cannot be read: {len(unread)}. <code>{PROGRAM} doctor</code> says why.")
 if stalled := supervisor.stalled(queries.store()):
     st.warning(f"The supervisor is stalled: {stalled.state}. To fix it, {stalled.cure}.")
+if (failure := alerts.last_failure(queries.store())) and st.session_state.get("runs_alert") != failure.time:
+    st.session_state["runs_alert"] = failure.time  # each failure is shown once to a visitor
+    st.warning(plain(failure.text))
 archived = archive_file.archived(queries.store())
 live = any(not run.status.is_over for run in runs)
 
