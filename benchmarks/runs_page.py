@@ -30,6 +30,7 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mlae_lab.core import catalog
 from mlae_lab.core import events as ev
 from mlae_lab.core.config import RunConfig
 from mlae_lab.core.patterns import paper_patterns, uniform
@@ -38,8 +39,8 @@ from mlae_lab.runs.status import Status
 from mlae_lab.runs.store import Run, RunStore
 
 EPOCHS, STEPS = 8, 13  # 800 images in batches of 64
-TASKS = ("digits", "fashion", "dsprites_loc", "dsprites_ori")
-TAGS = (("baseline",), ("paper", "checked"), (), ("lecture",))
+TASKS = tuple(task.name for task in catalog.TASKS if task.bundled)
+TAGS = (("baseline",), ("checked", "paper"), (), ("lecture",))
 
 
 def configs() -> list[RunConfig]:

@@ -43,7 +43,7 @@ def test_a_condition_chooses_runs(store: RunStore, runs: list[str], capsys: Capt
     assert main(["runs", "--where", "accuracy>99", "--store", str(store.folder)]) == 0
     assert capsys.readouterr().out == "no run meets 'accuracy>99'\n"
     error = refused(capsys, store, "runs", "--where", "drop_rat>0.3")
-    assert error == "mlae_lab: there is no field 'drop_rat': did you mean drop_rate, drop_path or dropout?\n"
+    assert error == "mlae_lab: there is no field 'drop_rat': the nearest are drop_rate, drop_path and dropout\n"
 
 
 def test_options_of_runs_that_exclude_each_other(store: RunStore, runs: list[str], capsys: Captured) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from mlae_lab.core import catalog
 from mlae_lab.core.config import RunConfig, differences
 from mlae_lab.core.nearest_pattern import nearest
 from mlae_lab.core.settings import ConfigError, setting_of
@@ -36,7 +37,7 @@ def study_of(configs: Sequence[RunConfig], title: str = "") -> Study:
         name = ", ".join(_shown(config, field) for field in names if _shown(config, field)) or config.what
         known[name] = known.get(name, 0) + 1
         arms.append(Arm(name if known[name] == 1 else f"{name} ({known[name]})", values, config))
-    factors = {name: [str(number) for number in range(len(arms))] for name in names}
+    factors = {"mask" if name == "plan" else name: [str(number) for number in range(len(arms))] for name in names}
     return Study(title or proposed_title(chosen[0], factors, arms), tuple(arms), seeds)
 
 
@@ -51,8 +52,8 @@ def _texts(config: RunConfig, name: str) -> list[tuple[str, str]]:
 
 def _shown(config: RunConfig, name: str) -> str:
     """A setting in the name of an arm, "" where it has no meaning for the method."""
-    if name == "method":
-        return config.tuning.title
+    if name in ("task", "method"):
+        return catalog.task(config.task).title if name == "task" else config.tuning.title
     if name == "plan":
         pattern = nearest(config.plan)
         return "" if not config.has_mask else pattern.title if pattern.same else f"mask {config.plan.hash[:6]}"

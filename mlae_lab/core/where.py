@@ -196,8 +196,8 @@ def _tokens(condition: str) -> list[_Token]:
 def _unknown(name: str, fields: Mapping[str, Field]) -> str:
     near = get_close_matches(name[:60].lower(), fields, 3, 0.6)
     *others, last = near or [""]
-    choice = f"{', '.join(others)} or {last}" if others else last
-    known = f"did you mean {choice}?" if near else f"choose from {', '.join(fields)}"
+    nearest = f"the nearest are {', '.join(others)} and {last}" if others else f"the nearest is {last}"
+    known = nearest if near else f"choose from {', '.join(fields)}"
     return f"there is no field {name[:60]!r}: {known}"
 
 

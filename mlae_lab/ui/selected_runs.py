@@ -134,7 +134,8 @@ def _draw_many(rows: Sequence[Row]) -> None:
         ):
             _act(ended, lambda run: commands.delete(store, run.id), "Deleted")
     if 0 < len(ended) < len(runs):
-        page.note(f"{len(runs) - len(ended)} of them are not over: Archive and Delete leave those out.")
+        verb = "is" if len(runs) - len(ended) == 1 else "are"
+        page.note(f"{len(runs) - len(ended)} of them {verb} not over: Archive and Delete leave those out.")
     names = tuple(run.id for run in runs)
     if wants_study:
         st.session_state[_STUDY] = names if st.session_state.get(_STUDY) != names else ()

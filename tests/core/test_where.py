@@ -64,7 +64,7 @@ def test_a_condition_means_what_it_says(condition: str, expected: bool) -> None:
 @pytest.mark.parametrize(
     ("condition", "message"),
     [
-        ("dorp_rate>0.3", "there is no field 'dorp_rate': did you mean drop_rate?"),
+        ("dorp_rate>0.3", "there is no field 'dorp_rate': the nearest is drop_rate"),
         ("zzz=1", "there is no field 'zzz': choose from task, drop_rate, tags, created, frozen, accuracy"),
         ("drop_rate>high", "drop_rate is a number, which 'high' is not"),
         ("drop_rate=nan", "drop_rate is a number, which 'nan' is not"),
