@@ -49,10 +49,6 @@ def test_a_link_says_what_is_shown(store: RunStore, runs: list[str], sent: list[
     at = open_page("runs", where="drop_rate>0.3", sort="accuracy", columns="name,drop_rate,tags", group="task")
     assert shown(sent) == [runs[2], runs[1]]
     assert [column[1] for column in sent[-1]["columns"]] == ["Name", "Drop rate p", "Tags"]
-        ["name", "Name"],
-        ["drop_rate", "Drop rate p"],
-        ["tags", "Tags"],
-    ]
     assert sent[-1]["groups"] == [["Task: digits", "2 runs, mean accuracy 75.0 %"]]
     assert sent[-1]["rows"][0]["cells"]["drop_rate"] == ["0.6", None]
     json.dumps(sent[-1])
@@ -61,12 +57,14 @@ def test_a_link_says_what_is_shown(store: RunStore, runs: list[str], sent: list[
     at.text_input(key="runs_search").set_value(runs[0]).run()
     assert shown(sent) == [runs[0]]
     assert "where" not in at.query_params
-    assert (at.query_params["search"], at.query_params["sort"]) == (runs[0], ["accuracy"])
+    assert (at.query_params["search"], at.query_params["sort"]) == (runs[0], "accuracy")
 
 
 def test_a_condition_that_cannot_be_used_is_named(store: RunStore, runs: list[str], sent: list[dict]) -> None:
     at = open_page("runs", where="dorp_rate>0.3")
-    assert [warning.value for warning in at.warning] == ["There is no field 'dorp_rate': the nearest are drop_rate and drop_path."]
+    assert [warning.value for warning in at.warning] == [
+        "There is no field 'dorp_rate': the nearest are drop_rate and drop_path."
+    ]
     assert len(shown(sent)) == 3
 
 
