@@ -132,7 +132,9 @@ def measure(store: RunStore) -> dict[str, tuple[float, float]]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks runs_page")
     parser.add_argument("--runs", type=int, default=1_000)
-    parser.add_argument("--store", type=Path, default=None, help="a store of its own that is filled, or was before")
+    parser.add_argument(
+        "--store", type=Path, default=None, help="the folder of the store, which is filled if it is missing"
+    )
     parser.add_argument("--keep", action="store_true", help="do not delete the store")
     args = parser.parse_args()
     folder = args.store or Path(tempfile.mkdtemp(prefix="runs_page_")) / "lab"

@@ -1,4 +1,4 @@
-"""Alerts: a web address or a command that is told when a run or a study ends. The store's supervisor sends them.
+"""Alerts: a web address or a command receives a message when a run or a study ends. The store's supervisor sends them.
 
 Configured on the machine only, by environment variables or a file of the user; no browser and no store can set them:
 
@@ -231,8 +231,8 @@ def _run(alerts: Alerts, content: bytes) -> None:
         process.communicate()
         raise AlertError(f"{alerts.command[0]} did not end in {alerts.timeout:g} s and was killed") from None
     if process.returncode:
-        said = output[-_OUTPUT:].decode(errors="replace").strip()
-        raise AlertError(f"{alerts.command[0]} ended with exit status {process.returncode}: {said or 'no output'}")
+        text = output[-_OUTPUT:].decode(errors="replace").strip()
+        raise AlertError(f"{alerts.command[0]} ended with exit status {process.returncode}: {text or 'no output'}")
 
 
 # ---------------------------------------------------------------- failures

@@ -4,7 +4,7 @@
 <store>/making.lock           held while the tables are created or migrated
 <store>/supervisor.lock       held by the store's supervisor while it is alive, and its heartbeat
 <store>/supervisor.log        output of the supervisor
-<store>/watched.json          runs and studies whose end is to be told to an alert (`runs.alerts`)
+<store>/watched.json          runs and studies for whose end an alert is due (`runs.alerts`)
 <store>/alert_failure.json    the last alert that could not be sent
 <store>/login.salt            32 random bytes for the key of login cookies (`ui.authentication`), for its owner only
 <store>/archive/<run>.mlae    archived runs (`runs.archive_file`)

@@ -198,7 +198,7 @@ def update(watch: Watch) -> None:
     settled(watch)
 
 
-def test_the_end_of_a_run_is_told_once(
+def test_the_end_of_a_run_is_sent_once(
     store: RunStore, no_supervisor: None, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ALERT_URL, server.url)
@@ -220,7 +220,7 @@ def test_the_end_of_a_run_is_told_once(
     assert not paths.watched(store.folder).exists()
 
 
-def test_a_study_is_told_once_and_its_finished_runs_are_not(
+def test_a_study_is_sent_once_and_its_finished_runs_are_not(
     store: RunStore, no_supervisor: None, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ALERT_URL, server.url)
@@ -237,9 +237,9 @@ def test_a_study_is_told_once_and_its_finished_runs_are_not(
     assert [(message["event"], message.get("status")) for message in server.posted] == [
         ("run", "failed"), ("study", None),
     ]  # fmt: skip
-    told = server.posted[1]
-    assert (told["study"], told["title"], told["done"], told["runs"]) == (stored.id, "Which p?", 4, 4)
-    assert told["verdict"] in told["text"]
+    sent = server.posted[1]
+    assert (sent["study"], sent["title"], sent["done"], sent["runs"]) == (stored.id, "Which p?", 4, 4)
+    assert sent["verdict"] in sent["text"]
 
 
 def test_a_study_whose_runs_are_still_being_enqueued_has_not_ended(
@@ -258,7 +258,7 @@ def test_a_study_whose_runs_are_still_being_enqueued_has_not_ended(
         assert len(server.posted) == seed
 
 
-def test_an_end_while_no_supervisor_was_alive_is_told_later(
+def test_an_end_while_no_supervisor_was_alive_is_sent_later(
     store: RunStore, no_supervisor: None, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(ALERT_URL, server.url)
